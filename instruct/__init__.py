@@ -1,0 +1,1 @@
+"""Instruction tuning in JAX: tasks, mixtures, packed training, evaluation, reports."""

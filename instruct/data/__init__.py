@@ -1,0 +1,1 @@
+"""From registered tasks to packed batches."""

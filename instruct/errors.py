@@ -1,0 +1,33 @@
+"""Errors a user can cause, and how they are worded.
+
+`run.py` prints a `UserError` without a traceback and exits with status 2; every other exception
+is a defect of the program or a failure of the machine and keeps its traceback (status 1).
+A message names the value, the allowed values and the fix.
+"""
+
+import difflib
+from collections.abc import Iterable
+
+
+class UserError(Exception):
+    """A mistake in what the user gave: a flag, a gin value, a file, a task."""
+
+
+def unknown_name(kind: str, name: str, allowed: Iterable[str]) -> UserError:
+    """A `UserError` for a name that does not exist, with the nearest ones that do.
+
+    Args:
+        kind: what the name stands for, in the singular ("task", "mode", "macro").
+        name: what the user wrote.
+        allowed: every name that would have worked.
+    """
+    known = sorted(set(allowed))
+    near = difflib.get_close_matches(name, known, n=3, cutoff=0.5)
+    message = f"unknown {kind} {name!r}."
+    if near:
+        message += f" Did you mean {' or '.join(repr(n) for n in near)}?"
+    if len(known) <= 20:
+        message += f" Allowed: {', '.join(known) or '(none registered)'}."
+    else:
+        message += f" {len(known)} are known, among them {', '.join(known[:8])}."
+    return UserError(message)

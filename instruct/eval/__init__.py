@@ -1,0 +1,1 @@
+"""Decoding, scoring, metrics and the evaluation runner."""

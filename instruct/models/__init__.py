@@ -1,0 +1,1 @@
+"""Transformer models as pure functions of parameter trees."""

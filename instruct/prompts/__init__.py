@@ -1,0 +1,1 @@
+"""Text only: records, templates, options, exemplars, rendering."""

@@ -1,0 +1,55 @@
+"""`Record`: a raw example, normalised. What the store holds and the renderer reads.
+
+Text only; one JSON object a record, so that a store can be read by any tool.
+"""
+
+import dataclasses
+import json
+from collections.abc import Mapping
+from typing import Any
+
+
+@dataclasses.dataclass(frozen=True)
+class Record:
+    """One example before any wording is chosen.
+
+    Attributes:
+        id: unique within its data set and split; stays the same when the store is rebuilt.
+        fields: named source texts that templates may show (`question`, `context`, ...).
+        answer: the gold answer as text, without an option marker. Never empty.
+        options: the choices in their original order; empty where there are none.
+        answer_index: position of the answer in `options`, -1 without options.
+        references: all accepted answers; empty means just `answer`.
+        rationale: a chain of thought that leads to the answer, or "".
+        metadata: JSON values that only metrics need (a verifier's entry, for example).
+    """
+
+    id: str
+    fields: Mapping[str, str]
+    answer: str
+    options: tuple[str, ...] = ()
+    answer_index: int = -1
+    references: tuple[str, ...] = ()
+    rationale: str = ""
+    metadata: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if not self.answer.strip():
+            raise ValueError(f"record {self.id!r}: the answer is empty")
+        if self.options and not 0 <= self.answer_index < len(self.options):
+            raise ValueError(
+                f"record {self.id!r}: answer_index {self.answer_index} is outside the "
+                f"{len(self.options)} options"
+            )
+
+    def to_json(self) -> str:
+        """One line of JSON with sorted keys: equal records give equal bytes."""
+        return json.dumps(dataclasses.asdict(self), ensure_ascii=False, sort_keys=True)
+
+    @classmethod
+    def from_json(cls, line: str | bytes) -> "Record":
+        """Inverse of `to_json`. Raises ValueError on anything else."""
+        values = json.loads(line)
+        values["options"] = tuple(values["options"])
+        values["references"] = tuple(values["references"])
+        return cls(**values)

@@ -1,0 +1,32 @@
+"""Shared test settings: eight fake CPU devices, no network, no user folders."""
+
+import os
+
+# Before the first import of jax anywhere in the test process.
+os.environ["XLA_FLAGS"] = (
+    os.environ.get("XLA_FLAGS", "") + " --xla_force_host_platform_device_count=8"
+)
+os.environ["JAX_PLATFORMS"] = "cpu"
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+os.environ.setdefault("CUDA_VISIBLE_DEVICES", "")
+
+import pathlib
+
+import pytest
+
+SHARED_DATA = pathlib.Path(__file__).resolve().parents[2] / "shared" / "data"
+
+
+@pytest.fixture(autouse=True)
+def _private_folders(tmp_path, monkeypatch):
+    """Stores and data of the person who runs the tests are never touched."""
+    monkeypatch.setenv("INSTRUCT_STORE_DIR", str(tmp_path / "stores"))
+    monkeypatch.delenv("INSTRUCT_DATA_DIR", raising=False)
+
+
+@pytest.fixture(scope="session")
+def shared_data() -> pathlib.Path:
+    """Folder of small real public files; the test is skipped where it is absent."""
+    if not SHARED_DATA.is_dir():
+        pytest.skip(f"small real data not found at {SHARED_DATA}")
+    return SHARED_DATA
