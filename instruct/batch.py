@@ -47,8 +47,8 @@ KEYS = ENCODER_KEYS + DECODER_KEYS
 
 def batch_shapes(batch_size: int, inputs: int, targets: int) -> dict[str, tuple[int, int]]:
     """Shape of every array of a batch: [B, S] for the encoder's keys, [B, T] for the decoder's."""
-    shapes = {key: (batch_size, inputs) for key in ENCODER_KEYS}
-    return shapes | {key: (batch_size, targets) for key in DECODER_KEYS}
+    shapes = dict.fromkeys(ENCODER_KEYS, (batch_size, inputs))
+    return shapes | dict.fromkeys(DECODER_KEYS, (batch_size, targets))
 
 
 def check_batch(batch: Mapping[str, Any]) -> None:
@@ -61,6 +61,5 @@ def check_batch(batch: Mapping[str, Any]) -> None:
     targets = batch[DECODER_TARGET_TOKENS].shape[1]
     for key, shape in batch_shapes(rows, inputs, targets).items():
         if tuple(batch[key].shape) != shape or str(batch[key].dtype) != "int32":
-            raise ValueError(
-                f"batch[{key!r}] is {batch[key].dtype}{tuple(batch[key].shape)}, expected int32{shape}"
-            )
+            found = f"{batch[key].dtype}{tuple(batch[key].shape)}"
+            raise ValueError(f"batch[{key!r}] is {found}, expected int32{shape}")
