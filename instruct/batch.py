@@ -47,8 +47,8 @@ KEYS = ENCODER_KEYS + DECODER_KEYS
 
 def batch_shapes(batch_size: int, inputs: int, targets: int) -> dict[str, tuple[int, int]]:
     """Shape of every array of a batch: [B, S] for the encoder's keys, [B, T] for the decoder's."""
-    shapes = dict.fromkeys(ENCODER_KEYS, (batch_size, inputs))
-    return shapes | dict.fromkeys(DECODER_KEYS, (batch_size, targets))
+    encoder, decoder = (batch_size, inputs), (batch_size, targets)
+    return {key: encoder if key in ENCODER_KEYS else decoder for key in KEYS}
 
 
 def check_batch(batch: Mapping[str, Any]) -> None:

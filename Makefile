@@ -1,0 +1,39 @@
+# Two commands do everything: `make demo` and `make test`. Both build .venv once and reuse it.
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+DEMO_DIR ?= runs/demo
+export TF_CPP_MIN_LOG_LEVEL ?= 2
+
+.PHONY: demo test lint format clean help
+
+help:  ## what the targets do
+	@grep -E '^[a-z]+:.*##' Makefile | sed -E 's/:.*## /\t/'
+
+$(STAMP): setup.cfg pyproject.toml
+	@$(PYTHON) -c 'import sys; v = sys.version_info[:2]; sys.exit(None if (3, 11) <= v < (3, 13) else "instruct needs Python 3.11 or 3.12, not %d.%d: make PYTHON=/path/to/python3.11" % v)'
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install -q --disable-pip-version-check -e '.[dev]'
+	@touch $(STAMP)
+
+demo: $(STAMP)  ## train, evaluate and report on a small mixture (runs/demo)
+	$(BIN)/python run.py train --gin_file=gin/recipes/gym_demo.gin --gin.MODEL_DIR=$(DEMO_DIR)
+	$(BIN)/python run.py eval --gin_file=gin/recipes/gym_demo_eval.gin --gin.MODEL_DIR=$(DEMO_DIR)
+	$(BIN)/python run.py report --model_dir=$(DEMO_DIR)
+
+lint: $(STAMP)  ## format, lint and types
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/basedpyright --pythonpath $(BIN)/python
+
+test: lint  ## lint, then every test with line coverage
+	$(BIN)/python -m pytest -n 2 --dist loadfile --cov --cov-report=term
+
+format: $(STAMP)  ## rewrite files in the project's format
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+clean:  ## remove what make built (not the runs)
+	rm -rf $(VENV) *.egg-info .pytest_cache .ruff_cache .coverage*

@@ -1,0 +1,180 @@
+"""Flags of every mode, and the one place where errors become exit statuses.
+
+Imports only the standard library at module level: `run.py --help` must answer at once.
+"""
+
+import argparse
+import errno
+import importlib
+import logging
+import os
+import sys
+from collections.abc import Callable, Sequence
+
+from instruct.errors import UserError
+
+_GIN_HELP = """\
+gin flags:
+  --gin_file=PATH        settings, found from here or from the project; repeatable, later ones win
+  --gin.NAME=VALUE       sets a macro or parameter: --gin.TRAIN_STEPS=1000 --gin.MODEL_DIR=runs/a
+  --gin_bindings=LINE    the same as a line of gin
+
+macros every run file knows: MODEL_DIR MIXTURE_OR_TASK_NAME MIXTURE_OR_TASK_MODULE
+TASK_FEATURE_LENGTHS TRAIN_STEPS BATCH_SIZE LEARNING_RATE DROPOUT_RATE INITIAL_CHECKPOINT_PATH
+SEED VOCABULARY DATA_DIR STORE_DIR
+"""
+
+_MODES = {
+    "check": "dry run without an accelerator: sizes, sharding, memory, mixture, one packed row",
+    "prepare": "build the record stores of a mixture (restartable)",
+    "train": "train; resumes by itself where MODEL_DIR holds a checkpoint",
+    "eval": "evaluate a checkpoint, or all of a run, on tasks and mixtures",
+    "infer": "JSON lines in, JSON lines out; or one --prompt",
+    "show": "tasks, mixtures, rates and rendered prompts",
+    "report": "results of one or several runs as report.html and report.md",
+}
+
+_EXAMPLES = {
+    "check": "python run.py check --gin_file=gin/models/t5_1_1_xxl.gin --mesh=4x1x64",
+    "prepare": "python run.py prepare --mixture=gym.demo --workers=2",
+    "train": "python run.py train --gin_file=gin/recipes/gym_demo.gin --gin.MODEL_DIR=runs/demo",
+    "eval": "python run.py eval --gin_file=gin/recipes/gym_demo.gin --gin.MODEL_DIR=runs/demo",
+    "infer": "python run.py infer --gin_file=gin/runs/infer.gin --gin.MODEL_DIR=runs/demo "
+    '--prompt="How many legs do 3 cats have?"',
+    "show": "python run.py show --task=gym.chain_sum --examples=2",
+    "report": "python run.py report --model_dir=runs/demo",
+}
+
+
+def make_parser() -> argparse.ArgumentParser:
+    """One sub-parser a mode; the flags common to all take gin settings."""
+    parser = argparse.ArgumentParser(
+        prog="run.py",
+        description="Instruction tuning in JAX: prepare, train, evaluate, report.",
+        epilog=_GIN_HELP + "\n`run.py MODE --help` has the flags and an example of each mode.",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    modes = parser.add_subparsers(dest="mode", metavar="MODE", required=True)
+    for mode, help_text in _MODES.items():
+        sub = modes.add_parser(
+            mode,
+            help=help_text,
+            description=help_text[0].upper() + help_text[1:] + ".",
+            epilog=f"example:\n  {_EXAMPLES[mode]}\n\n{_GIN_HELP}",
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+        )
+        sub.add_argument("--gin_file", action="append", default=[], metavar="PATH")
+        sub.add_argument("--gin_bindings", action="append", default=[], metavar="LINE")
+        _MODE_FLAGS.get(mode, lambda _: None)(sub)
+    return parser
+
+
+def _check_flags(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--mesh", metavar="DxFxT", help="data x fsdp x tensor, such as 4x1x64; no device is needed"
+    )
+    parser.add_argument("--rows", type=int, default=1, help="packed rows to print (default 1)")
+
+
+def _prepare_flags(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--mixture", action="append", default=[], help="mixture or task; repeatable"
+    )
+    parser.add_argument(
+        "--workers", type=int, default=os.cpu_count() or 1, help="processes (default: one a core)"
+    )
+    parser.add_argument(
+        "--verify",
+        action="store_true",
+        help="read every byte of finished stores and compare hashes",
+    )
+    parser.add_argument("--json", action="store_true", help="print the summary as JSON")
+
+
+def _infer_flags(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--prompt", help="answer this one prompt and exit")
+    parser.add_argument("--input", metavar="FILE", help="JSON lines with `inputs` or `prompt`")
+    parser.add_argument(
+        "--output", metavar="FILE", help="JSON lines; an unfinished file is continued"
+    )
+
+
+def _show_flags(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--mixture", help="print this mixture's leaves and rates")
+    parser.add_argument("--task", help="print this task and rendered examples of it")
+    parser.add_argument("--family", help="only tasks of this family")
+    parser.add_argument("--category", help="only tasks of this category")
+    parser.add_argument(
+        "--examples", type=int, default=1, help="rendered examples a mode (default 1)"
+    )
+    parser.add_argument(
+        "--split", default="train", help="split to take examples from (default train)"
+    )
+    parser.add_argument("--rows", type=int, default=0, help="packed rows of the mixture to print")
+    parser.add_argument("--json", action="store_true", help="print JSON")
+
+
+def _report_flags(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--model_dir", action="append", default=[], metavar="DIR", help="a run; repeat to compare"
+    )
+    parser.add_argument(
+        "--out", metavar="DIR", help="where to write (default: the first run's folder)"
+    )
+
+
+_MODE_FLAGS: dict[str, Callable[[argparse.ArgumentParser], None]] = {
+    "check": _check_flags,
+    "prepare": _prepare_flags,
+    "infer": _infer_flags,
+    "show": _show_flags,
+    "report": _report_flags,
+}
+
+
+def parse(argv: Sequence[str]) -> argparse.Namespace:
+    """Flags as a namespace; `--gin.NAME=VALUE` are collected as lines of gin, in order."""
+    plain, gin_flags = [], []
+    for position, argument in enumerate(argv):
+        if argument.startswith("--gin.") and "=" not in argument:
+            raise UserError(
+                f"{argument!r}: write --gin.NAME=VALUE with an equals sign"
+                + (
+                    f", such as {argument}={argv[position + 1]}."
+                    if position + 1 < len(argv)
+                    else "."
+                )
+            )
+        (gin_flags if argument.startswith("--gin.") else plain).append(argument)
+    flags = make_parser().parse_args(plain)
+    flags.gin_flags = gin_flags
+    return flags
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs one mode. Returns the exit status: 0 done, 1 failed, 2 bad use."""
+    sys.path.insert(1, os.getcwd())  # so that a user's own task module is found
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # TensorFlow only reads data here
+    logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s")
+    try:
+        flags = parse(sys.argv[1:] if argv is None else argv)
+        mode = importlib.import_module(f"instruct.cli.{flags.mode}")
+        return int(mode.run(flags) or 0)
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        return 1
+    except BrokenPipeError:  # the reader of our output went away, as `head` does
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            where = f" while writing {error.filename}" if error.filename else ""
+            print(
+                f"error: no space left on the disk{where}. Nothing finished was lost.",
+                file=sys.stderr,
+            )
+            return 1
+        raise

@@ -1,0 +1,57 @@
+"""What every mode sets before it touches a task: folders and the modules that define tasks."""
+
+import argparse
+import dataclasses
+from collections.abc import Callable
+from typing import Any
+
+from instruct import gin_config
+from instruct.data import registry, sources, store
+from instruct.errors import UserError
+
+# Registers every family of this project; a user's own modules come on top.
+TASK_MODULES = ("tasks.mixtures",)
+
+
+@dataclasses.dataclass(frozen=True)
+class Settings:
+    """Where things are. None takes the environment variable, then the default folder.
+
+    Attributes:
+        task_modules: a module, several with commas, or a sequence of them, each defining tasks.
+        data_dir: the user's data sets; else $INSTRUCT_DATA_DIR, else ~/instruct_data.
+        store_dir: prepared records; else $INSTRUCT_STORE_DIR, else ~/.cache/instruct/stores.
+    """
+
+    task_modules: str | tuple[str, ...] | None = None
+    data_dir: str | None = None
+    store_dir: str | None = None
+
+    def __post_init__(self) -> None:
+        for name in ("data_dir", "store_dir"):
+            value = getattr(self, name)
+            if value is not None and not isinstance(value, str):
+                raise UserError(
+                    f"{name.upper()} is {value!r}; give a folder as text, or leave it out."
+                )
+
+    def apply(self) -> None:
+        """Sets the folders, then imports the task modules (which may look into DATA_DIR)."""
+        if self.data_dir:
+            sources.set_data_dir(self.data_dir)
+        if self.store_dir:
+            store.set_store_dir(self.store_dir)
+        given = self.task_modules or ()
+        names = given.split(",") if isinstance(given, str) else list(given)
+        registry.load_modules([*TASK_MODULES, *(name.strip() for name in names if name.strip())])
+
+
+def load(
+    flags: argparse.Namespace, entries: tuple[Callable[..., Any], ...] = ()
+) -> list[dict[str, Any]]:
+    """Parses the gin flags, applies `Settings`, returns each entry function's arguments."""
+    bindings = [*flags.gin_bindings, *(gin_config.binding_from_flag(f) for f in flags.gin_flags)]
+    gin_config.load(flags.gin_file, bindings)
+    settings, *arguments = gin_config.entry_arguments((Settings, *entries))
+    Settings(**settings).apply()
+    return arguments
