@@ -1,0 +1,52 @@
+"""A tiny cached "model" for decoding tests, with the same logits computed twice: by JAX through a
+cache, and by NumPy from the whole prefix."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+VOCABULARY = 11
+EOS = 1
+MAX_STEPS = 7
+_rng = np.random.default_rng(5)
+_EMBEDDING = _rng.normal(size=(VOCABULARY, VOCABULARY)).astype(np.float32)
+_POSITION = _rng.normal(size=(MAX_STEPS + 1, VOCABULARY)).astype(np.float32)
+_POSITION[:, EOS] += 5.0  # so that most sequences end, at different steps
+_PROMPT = _rng.normal(size=(40, VOCABULARY)).astype(np.float32) * 1.5
+
+
+def prefix_logits(prompt: int, prefix: list[int]) -> np.ndarray:
+    """Logits [V] of the token after `prefix`, for prompt number `prompt`."""
+    fed = [0, *prefix]
+    steps = sum(_EMBEDDING[token] * (1 + 0.3 * i) for i, token in enumerate(fed))
+    return _PROMPT[prompt] + _POSITION[len(prefix)] + steps
+
+
+def prefix_logprobs(prompt: int, prefix: list[int]) -> np.ndarray:
+    """Log-probabilities [V] in float64."""
+    logits = prefix_logits(prompt, prefix).astype(np.float64)
+    return logits - np.log(np.sum(np.exp(logits)))
+
+
+def toy_cache(prompts: np.ndarray, num_sequences: int) -> dict[str, jax.Array]:
+    """Prompts [B] are shared by a row's sequences; the running sum [B * N, V] is not."""
+    rows = prompts.shape[0] * num_sequences
+    return {"prompt": jnp.asarray(prompts), "sum": jnp.zeros((rows, VOCABULARY), jnp.float32)}
+
+
+def toy_step(cache, tokens, position):
+    """One step; the cache holds the sum over the tokens fed so far."""
+    scale = 1 + 0.3 * position.astype(jnp.float32)
+    total = cache["sum"] + jnp.asarray(_EMBEDDING)[tokens] * scale
+    beams = tokens.shape[0] // cache["prompt"].shape[0]
+    prompt = jnp.repeat(jnp.asarray(_PROMPT)[cache["prompt"]], beams, axis=0)
+    logits = prompt + jnp.asarray(_POSITION)[position] + total
+    return logits, {"prompt": cache["prompt"], "sum": total}
+
+
+def toy_reorder(cache, beams):
+    """Sequence n of a row continues what sequence beams[:, n] has fed."""
+    rows, num = beams.shape
+    total = cache["sum"].reshape(rows, num, VOCABULARY)
+    total = jnp.take_along_axis(total, beams[..., None], axis=1)
+    return {"prompt": cache["prompt"], "sum": total.reshape(rows * num, VOCABULARY)}
