@@ -9,6 +9,7 @@ refuses all three, names every missing macro at once, and says what a wrong name
 import ast
 import pathlib
 import re
+import tokenize
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
@@ -16,6 +17,17 @@ import gin
 
 from instruct.errors import UserError, unknown_name
 
+# What gin's tokenizer, parser, imports and calls raise for text that a user wrote.
+_GIN_ERRORS = (
+    tokenize.TokenError,
+    SyntaxError,
+    ValueError,
+    TypeError,
+    KeyError,
+    AttributeError,
+    ImportError,
+    RuntimeError,
+)
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 _BINDING = re.compile(r"^(?P<name>[\w./]+)\s*=\s*(?P<value>.*)$", re.DOTALL)
 _UNKNOWN_CONFIGURABLE = re.compile(r"No configurable matching '?([\w./]+)'?")
@@ -74,15 +86,15 @@ def _parse(action: Callable[[], Any], origin: str) -> None:
     """Runs one step of gin's parser; its many exception types become one readable UserError."""
     try:
         action()
-    except UserError:
-        raise
+    except UserError as error:  # gin appends where it was building; the message says enough
+        raise UserError(str(error).split("\n  In call to")[0]) from None
     except OSError as error:
         raise UserError(f"{origin}: {error}") from error
     except UnicodeDecodeError as error:
         raise UserError(
             f"{origin}: not UTF-8 text ({error.reason} at byte {error.start})."
         ) from None
-    except (SyntaxError, ValueError, TypeError, KeyError, AttributeError, ImportError) as error:
+    except _GIN_ERRORS as error:
         text = str(error).strip().split("\n  In ")[0]
         match = _UNKNOWN_CONFIGURABLE.search(text)
         if match and "." not in match.group(1):
@@ -91,13 +103,13 @@ def _parse(action: Callable[[], Any], origin: str) -> None:
 
 
 def macros() -> dict[str, Any]:
-    """Every macro that is bound, with its value (`gin.REQUIRED` where it is still to be set)."""
+    """Every macro that is bound, with its value (`%gin.REQUIRED` where it is still to be set)."""
     names = re.findall(r"^([A-Za-z_]\w*) = ", gin.config_str(), flags=re.MULTILINE)
     return {name: gin.query_parameter(f"{name}/gin.macro.value") for name in names}
 
 
 def _refuse_missing_macros() -> None:
-    missing = [name for name, value in macros().items() if value is gin.REQUIRED]
+    missing = [name for name, value in macros().items() if str(value) == "%gin.REQUIRED"]
     undefined = sorted(_referenced_macros() - set(macros()))
     if missing or undefined:
         flags = " ".join(f"--gin.{name}=..." for name in missing + undefined)
