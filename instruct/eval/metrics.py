@@ -1,0 +1,209 @@
+"""Metrics in SeqIO's style: pure functions `(targets, predictions) -> {name: value}`, 0-100.
+
+Any of them goes into a task's `metric_fns`. A target is one text, or a sequence of accepted texts
+(references): the best one counts. No metric here needs TensorFlow or JAX; a metric over scores
+takes `(targets, scores)`, as SeqIO asks, and is told apart by these argument names.
+
+Empty lists give 0, so that an empty task shows as 0 of n = 0 and not as a crash.
+"""
+
+import collections
+import decimal
+import functools
+import re
+import string
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+Target = str | Sequence[str]
+
+_ARTICLES = re.compile(r"\b(a|an|the)\b")
+_PUNCTUATION = str.maketrans("", "", string.punctuation)
+# An optional sign, digits with optional thousands commas, an optional fraction: "-1,234.50".
+_NUMBER = re.compile(r"(?<![\w.])[-+\u2212]?\$?(?:\d{1,3}(?:,\d{3})+|\d+)(?:\.\d+)?|[-+]?\.\d+")
+_ANSWER_MARKER = re.compile(r"(?:answer\s*(?:is|:|=)|####)\s*:?\s*", re.IGNORECASE)
+# "(B)", "B)", "B.", "b:" or "B" at the start of an answer; letters or numbers.
+_OPTION_LABEL = re.compile(r"^\s*(?:option\s+)?[\(\[]?([A-Za-z]|\d{1,2})(?:[\)\]\.:]|\s|$)")
+
+
+def references_of(target: Target) -> tuple[str, ...]:
+    """All accepted texts of a target."""
+    return (target,) if isinstance(target, str) else tuple(target)
+
+
+def _mean(values: Sequence[float]) -> float:
+    return 100.0 * float(np.mean(values)) if len(values) else 0.0
+
+
+def _best(score: Callable[[str, str], float], target: Target, prediction: str) -> float:
+    return max((score(reference, prediction) for reference in references_of(target)), default=0.0)
+
+
+def exact_match(targets: Sequence[Target], predictions: Sequence[str]) -> dict[str, float]:
+    """Share of predictions equal to a reference, surrounding white space aside.
+
+    (T5's own function of this name asks whether all of them are; this is SQuAD's, unnormalised.)
+    """
+
+    def same(reference: str, prediction: str) -> float:
+        return float(reference.strip() == prediction.strip())
+
+    return {"exact_match": _mean([_best(same, t, p) for t, p in zip(targets, predictions)])}
+
+
+def accuracy(targets: Sequence[Any], predictions: Sequence[Any]) -> dict[str, float]:
+    """Share of predictions equal to their target; for labels of any type."""
+    return {"accuracy": _mean([float(t == p) for t, p in zip(targets, predictions)])}
+
+
+def normalize_answer(text: str) -> str:
+    """SQuAD's normalisation: lower case, no punctuation, no articles, single spaces."""
+    text = text.lower().translate(_PUNCTUATION)
+    return " ".join(_ARTICLES.sub(" ", text).split())
+
+
+def token_f1(reference: str, prediction: str) -> float:
+    """F1 over the bags of normalised words, 0-1 (SQuAD's official script)."""
+    expected = normalize_answer(reference).split()
+    given = normalize_answer(prediction).split()
+    if not expected or not given:
+        return float(expected == given)
+    shared = sum((collections.Counter(expected) & collections.Counter(given)).values())
+    return 2.0 * shared / (len(expected) + len(given))
+
+
+def squad(targets: Sequence[Target], predictions: Sequence[str]) -> dict[str, float]:
+    """`em` and `f1` of question answering, after SQuAD's normalisation, best reference each."""
+
+    def same(reference: str, prediction: str) -> float:
+        return float(normalize_answer(reference) == normalize_answer(prediction))
+
+    pairs = list(zip(targets, predictions))
+    return {
+        "em": _mean([_best(same, t, p) for t, p in pairs]),
+        "f1": _mean([_best(token_f1, t, p) for t, p in pairs]),
+    }
+
+
+@functools.cache
+def _rouge_scorer(use_stemmer: bool) -> Any:
+    # Inside the function: it draws in NLTK (over a second), and every task module imports this one.
+    from rouge_score import rouge_scorer
+
+    names = ["rouge1", "rouge2", "rougeL", "rougeLsum"]
+    return rouge_scorer.RougeScorer(names, use_stemmer=use_stemmer)
+
+
+def rouge(
+    targets: Sequence[Target], predictions: Sequence[str], use_stemmer: bool = True
+) -> dict[str, float]:
+    """ROUGE-1, -2, -L and -Lsum F1 of the `rouge_score` package, best reference for each.
+
+    rougeLsum splits sentences at newlines; its values are a few points above rougeL's, and
+    dialogue-summarisation papers that use py-rouge are higher again: compare like with like.
+    """
+    scorer = _rouge_scorer(use_stemmer)
+    totals: dict[str, list[float]] = {
+        name: [] for name in ("rouge1", "rouge2", "rougeL", "rougeLsum")
+    }
+    for target, prediction in zip(targets, predictions):
+        scored = [scorer.score(reference, prediction) for reference in references_of(target)]
+        for name, values in totals.items():
+            values.append(max((s[name].fmeasure for s in scored), default=0.0))
+    return {name: _mean(values) for name, values in totals.items()}
+
+
+def numbers_in(text: str) -> list[decimal.Decimal]:
+    """All numbers of a text in order, without currency signs and thousands commas."""
+    found = []
+    for match in _NUMBER.finditer(text):
+        plain = match.group().replace(",", "").replace("$", "").replace("\u2212", "-")
+        found.append(decimal.Decimal(plain))
+    return found
+
+
+def final_answer(text: str) -> str:
+    """What follows the last "answer is", "answer:" or "####", else the whole text; trimmed.
+
+    >>> final_answer("3 + 4 = 7. So the answer is 7.")
+    '7'
+    """
+    parts = _ANSWER_MARKER.split(text)
+    answer = parts[-1].strip() if len(parts) > 1 else text.strip()
+    return answer.removesuffix(".").rstrip()
+
+
+def final_number(text: str) -> decimal.Decimal | None:
+    """The first number after an answer marker, else the last number of the text, else None."""
+    parts = _ANSWER_MARKER.split(text)
+    if len(parts) > 1:
+        after = numbers_in(parts[-1])
+        if after:
+            return after[0]
+    found = numbers_in(text)
+    return found[-1] if found else None
+
+
+def number_match(targets: Sequence[Target], predictions: Sequence[str]) -> dict[str, float]:
+    """Share of predictions whose final number equals a reference's, as numbers (7 = 7.0).
+
+    For word problems with a written-out solution (GSM8K and other chains of thought).
+    """
+
+    def same(reference: str, prediction: str) -> float:
+        expected, given = final_number(reference), final_number(prediction)
+        if expected is None:
+            return float(final_answer(reference) == final_answer(prediction))
+        return float(given is not None and given == expected)
+
+    return {"number_match": _mean([_best(same, t, p) for t, p in zip(targets, predictions)])}
+
+
+def match_option(text: str, options: Sequence[str]) -> int:
+    """Index of the option that an answer names, or -1.
+
+    Tried in this order: the option's text (case aside), its label at the start of the answer
+    ("(B) ...", "b.", "2)"), exactly one option's text inside the answer.
+
+    >>> match_option("(B) paper", ["stone", "paper"])
+    1
+    """
+    answer = normalize_answer(final_answer(text))
+    known = [normalize_answer(option) for option in options]
+    if answer in known:
+        return known.index(answer)
+    label = _OPTION_LABEL.match(final_answer(text))
+    if label:
+        name = label.group(1)
+        index = int(name) - 1 if name.isdigit() else ord(name.upper()) - ord("A")
+        if 0 <= index < len(options):
+            return index
+    padded = f" {answer} "
+    inside = [i for i, option in enumerate(known) if option and f" {option} " in padded]
+    return inside[0] if len(inside) == 1 else -1
+
+
+def option_match(targets: Sequence[Mapping[str, Any]], predictions: Sequence[str]) -> dict:
+    """Share of predictions that name the right option; a target is {"options", "answer_index"}."""
+    right = [
+        float(match_option(p, t["options"]) == t["answer_index"])
+        for t, p in zip(targets, predictions)
+    ]
+    return {"option_match": _mean(right)}
+
+
+def rank_classification(targets: Sequence[int], scores: Sequence[Sequence[float]]) -> dict:
+    """Share of examples whose right option has the highest score; ties go to the first.
+
+    `targets` are option numbers, `scores` one log-likelihood for each option of each example.
+    """
+    right = [float(int(np.argmax(s)) == t) for t, s in zip(targets, scores)]
+    return {"rank_accuracy": _mean(right)}
+
+
+def log_likelihood(targets: Sequence[Any], scores: Sequence[float]) -> dict[str, float]:
+    """Mean log-likelihood of the targets in nats, as scored by the model; not a percentage."""
+    del targets
+    return {"log_likelihood": float(np.mean(scores)) if len(scores) else 0.0}

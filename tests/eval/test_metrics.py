@@ -1,0 +1,109 @@
+"""Metrics against values worked out by hand, and ROUGE against its package."""
+
+import decimal
+
+import numpy as np
+import pytest
+
+from instruct.eval import metrics
+
+
+def test_exact_match_takes_any_reference():
+    values = metrics.exact_match(["a", ["b", "c"], "d", "e"], [" a\n", "c", "D", ""])
+    assert values == {"exact_match": 50.0}
+    assert metrics.exact_match([], []) == {"exact_match": 0.0}
+
+
+def test_accuracy_compares_labels():
+    assert metrics.accuracy([1, 0, 2, 2], [1, 1, 2, -1]) == {"accuracy": 50.0}
+
+
+def test_squad_normalises():
+    values = metrics.squad(
+        ["The Eiffel Tower!", ["Paris", "the city of Paris"], "four", "no"],
+        ["eiffel tower", "city of Paris, France", "", "no"],
+    )
+    # F1 of "city of paris" (3 words) and "city of paris france" (4): 2 * 3 / 7.
+    assert values["em"] == 50.0
+    assert values["f1"] == pytest.approx(100 * (1 + 6 / 7 + 0 + 1) / 4)
+
+
+def test_token_f1_counts_repeated_words():
+    assert metrics.token_f1("b b c", "b b b") == pytest.approx(2 / 3)
+    assert metrics.token_f1("the", "a") == 1.0
+
+
+def test_rouge_takes_the_best_reference_for_each_kind():
+    one = metrics.rouge(["cats sat\non mats"], ["cats sat on a mat"])
+    assert one["rouge1"] == pytest.approx(100 * 8 / 9)  # 4 shared stems of 4 and 5 words
+    assert one["rouge2"] == pytest.approx(100 * 4 / 7)  # "cat sat", "sat on" of 3 and 4 pairs
+    two = metrics.rouge([["nothing shared", "cats sat\non mats"]], ["cats sat on a mat"])
+    assert two == one
+    plain = metrics.rouge(["cats sat"], ["cat sat"], use_stemmer=False)
+    assert plain["rouge1"] == pytest.approx(50.0)
+    assert metrics.rouge([], []) == dict.fromkeys(("rouge1", "rouge2", "rougeL", "rougeLsum"), 0.0)
+
+
+@pytest.mark.parametrize(
+    ("text", "numbers"),
+    [
+        ("12 apples for $1,234.50 and -3", ["12", "1234.50", "-3"]),
+        ("5-3=2, x7, \u22124", ["5", "3", "2", "-4"]),
+        ("no number", []),
+        ("It is 72.", ["72"]),
+        (".5 of 1,23", [".5", "1", "23"]),
+    ],
+)
+def test_numbers_in(text, numbers):
+    assert metrics.numbers_in(text) == [decimal.Decimal(n) for n in numbers]
+
+
+@pytest.mark.parametrize(
+    ("text", "answer", "number"),
+    [
+        ("3 + 4 = 7. So the answer is 7.", "7", "7"),
+        ("Half of 10 is 5.\n#### 5", "5", "5"),
+        ("The answer is yes", "yes", None),
+        ("first 3 then 8", "first 3 then 8", "8"),
+        ("Answer: 12 (of 40)", "12 (of 40)", "12"),
+    ],
+)
+def test_final_answer_and_number(text, answer, number):
+    assert metrics.final_answer(text) == answer
+    assert metrics.final_number(text) == (decimal.Decimal(number) if number else None)
+
+
+def test_number_match_compares_numbers():
+    targets = ["#### 7", "1,000", "8", "yes", ["3", "4"]]
+    predictions = ["so the answer is 7.0", "1000", "", "the answer is yes", "4"]
+    assert metrics.number_match(targets, predictions) == {"number_match": 80.0}
+
+
+@pytest.mark.parametrize(
+    ("text", "index"),
+    [
+        ("paper", 1),
+        ("Paper.", 1),
+        ("(B)", 1),
+        ("b. whatever", 1),
+        ("2)", 1),
+        ("The answer is (C).", 2),
+        ("I would choose paper here", 1),
+        ("stone or paper", -1),
+        ("(Q)", -1),
+        ("", -1),
+    ],
+)
+def test_match_option(text, index):
+    assert metrics.match_option(text, ["stone", "paper", "a pair of scissors"]) == index
+
+
+def test_option_match():
+    target = {"options": ["yes", "no"], "answer_index": 1}
+    assert metrics.option_match([target, target], ["(B)", "yes"]) == {"option_match": 50.0}
+
+
+def test_metrics_over_scores():
+    values = metrics.rank_classification([1, 0], [np.array([-3.0, -1.0]), [-2.0, -1.0]])
+    assert values == {"rank_accuracy": 50.0}
+    assert metrics.log_likelihood(["a", "b"], [-1.0, -2.0]) == {"log_likelihood": -1.5}
