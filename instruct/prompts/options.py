@@ -1,0 +1,258 @@
+"""How answer options are written into a prompt, and how a written answer is matched to them.
+
+Flan draws one of 16 x 87 x 3 styles per example and turns the target into the option's marker
+where the style has distinct ones (flan/v2, see docs/data_path.md). Here the styles are products
+of a few short lists, so no two are alike, any number of options works, and the order may be
+shuffled.
+"""
+
+import dataclasses
+import functools
+import re
+from collections.abc import Sequence
+
+from instruct.prompts.draws import Draws
+
+HEADERS = (
+    "",
+    "Options:",
+    "OPTIONS:",
+    "Choices:",
+    "Answer choices:",
+    "Possible answers:",
+    "Pick one:",
+    "Choose from:",
+    "Choose your answer from:",
+    "The options are:",
+    "Select one of these:",
+    "Which of these?",
+    "Available answers:",
+    "Your answer must be one of:",
+    "Candidates:",
+    "Possible replies:",
+)
+BULLETS = ("", "- ", "* ", "+ ", "• ", "> ", "-- ", "=> ", "~ ")
+ALPHABETS = ("upper", "lower", "digit", "roman", "ROMAN")
+FRAMES = ("({})", "[{}]", "<{}>", "{})", "{}.", "{}:", "{} -")
+LAYOUTS = ("lines", "inline")
+ENDINGS = ("", ";", ".")
+
+_ROMAN = (
+    (1000, "M"), (900, "CM"), (500, "D"), (400, "CD"), (100, "C"), (90, "XC"), (50, "L"),
+    (40, "XL"), (10, "X"), (9, "IX"), (5, "V"), (4, "IV"), (1, "I"),
+)  # fmt: skip
+
+
+def _letters(number: int) -> str:
+    """Spreadsheet columns: 1 -> A, 26 -> Z, 27 -> AA; so more than 26 options stay distinct."""
+    text = ""
+    while number:
+        number, rest = divmod(number - 1, 26)
+        text = chr(ord("A") + rest) + text
+    return text
+
+
+def _roman(number: int) -> str:
+    text = ""
+    for value, numeral in _ROMAN:
+        count, number = divmod(number, value)
+        text += numeral * count
+    return text
+
+
+@functools.cache
+def symbol(alphabet: str, index: int) -> str:
+    """The label of option `index`, from 0: symbol("upper", 1) is "B", symbol("roman", 3) "iv"."""
+    number = index + 1
+    if alphabet == "digit":
+        return str(number)
+    text = _letters(number) if alphabet in ("upper", "lower") else _roman(number)
+    return text if alphabet in ("upper", "ROMAN") else text.lower()
+
+
+@dataclasses.dataclass(frozen=True)
+class OptionStyle:
+    """One way to write options.
+
+    Attributes:
+        header: a line above the options, or "".
+        bullet: text before every option where there is no alphabet.
+        alphabet: one of ALPHABETS, or "" for bullets.
+        frame: how a label is framed (one of FRAMES), or "".
+        layout: "lines" (one option a line) or "inline" (all on one line).
+        ending: text after every option.
+    """
+
+    header: str = ""
+    bullet: str = ""
+    alphabet: str = ""
+    frame: str = ""
+    layout: str = "lines"
+    ending: str = ""
+
+    @property
+    def has_markers(self) -> bool:
+        """Whether each option carries a label that can stand for it."""
+        return bool(self.alphabet)
+
+    def markers(self, count: int) -> tuple[str, ...]:
+        """What stands for each of `count` options in an answer; () without labels.
+
+        Brackets stay, the punctuation that only separates a label from its text goes:
+        "(B)" and "[ii]", but "B" for "B." and "B)".
+        """
+        if not self.alphabet:
+            return ()
+        closed = self.frame in ("({})", "[{}]", "<{}>")
+        frame = self.frame if closed else "{}"
+        return tuple(frame.replace("{}", symbol(self.alphabet, i)) for i in range(count))
+
+    def render(self, options: Sequence[str]) -> str:
+        """The options as a block of text, without a newline at its ends.
+
+        >>> OptionStyle("Choices:", alphabet="upper", frame="({})").render(["yes", "no"])
+        'Choices:\\n(A) yes\\n(B) no'
+        """
+        items = []
+        for index, option in enumerate(options):
+            lead = self.bullet
+            if self.alphabet:
+                lead = self.frame.replace("{}", symbol(self.alphabet, index)) + " "
+            ending = "" if self.ending and option.endswith((".", "!", "?", ";")) else self.ending
+            items.append(f"{lead}{option}{ending}")
+        if self.layout == "lines":
+            return "\n".join([self.header, *items] if self.header else items)
+        # On one line something must part the options: their labels, an ending, or a comma.
+        joint = " " if self.alphabet or self.ending else ", "
+        line = joint.join(items)
+        return f"{self.header} {line}" if self.header else line
+
+
+def _all_styles() -> tuple[OptionStyle, ...]:
+    """Every style. Plain items on one line are left out: nothing would part them from prose."""
+    styles = []
+    for header in HEADERS:
+        for ending in ENDINGS:
+            for bullet in BULLETS:
+                styles.append(OptionStyle(header, bullet=bullet, ending=ending))
+            if header:
+                styles.append(OptionStyle(header, layout="inline", ending=ending))
+            for alphabet in ALPHABETS:
+                for frame in FRAMES:
+                    for layout in LAYOUTS:
+                        styles.append(OptionStyle(header, "", alphabet, frame, layout, ending))
+    return tuple(styles)
+
+
+STYLES = _all_styles()
+_LABELLED = tuple(style for style in STYLES if style.has_markers)
+_UNLABELLED = tuple(style for style in STYLES if not style.has_markers)
+LABELLED_SHARE = 0.7  # near Flan's 64 of 87 marker styles (reference: flan/v2, measured 73.5 %)
+
+
+@dataclasses.dataclass(frozen=True)
+class ShownOptions:
+    """Options as one prompt shows them.
+
+    Attributes:
+        text: the block that replaces `{options}`.
+        options: the option texts in the order shown.
+        markers: what stands for each option, in the same order; () where the style has none.
+        answer: what `{answer}` becomes: the marker, else the option's text.
+        answer_index: position of the right answer in `options`.
+    """
+
+    text: str
+    options: tuple[str, ...]
+    markers: tuple[str, ...]
+    answer: str
+    answer_index: int
+
+
+def draw_style(questions: Sequence[Sequence[str]], draws: Draws) -> OptionStyle:
+    """A style for the options of all questions of one prompt.
+
+    Labels are not drawn where one of them could be read as the text of an option (digits before
+    numbers, letters before letters), and options of several lines are never put on one line.
+    """
+    if draws.unit() < LABELLED_SHARE:
+        texts = {plain(option) for options in questions for option in options}
+        count = max(map(len, questions))
+        for _ in range(8):
+            style = draws.choice(_LABELLED)
+            if texts.isdisjoint(plain(m) for m in style.markers(count)):
+                break
+        else:
+            style = draws.choice(_UNLABELLED)
+    else:
+        style = draws.choice(_UNLABELLED)
+    if style.layout == "inline" and any(
+        "\n" in option or ", " in option for options in questions for option in options
+    ):
+        style = dataclasses.replace(style, layout="lines")
+    return style
+
+
+def show_options(
+    options: Sequence[str], answer_index: int, style: OptionStyle, order: Sequence[int]
+) -> ShownOptions:
+    """Writes `options` in `order` (a permutation of their indices) with `style`."""
+    shown = tuple(options[i] for i in order)
+    position = list(order).index(answer_index)
+    markers = style.markers(len(shown))
+    answer = markers[position] if markers else shown[position]
+    return ShownOptions(style.render(shown), shown, markers, answer, position)
+
+
+_OUTER = " \t\n\r.,;:!?\"'`*()[]<>{}"
+_LEAD = re.compile(
+    r"^\s*(?:\(([^()\s]{1,6})\)|\[([^\[\]\s]{1,6})\]|<([^<>\s]{1,6})>|(\w{1,6})[.):])"
+)
+
+
+def plain(text: str) -> str:
+    """Text for comparing: case folded, blanks collapsed, brackets and punctuation around it gone.
+
+    A text of nothing but such signs ("?", "<") stays as it is.
+    """
+    folded = " ".join(text.casefold().split())
+    return folded.strip(_OUTER) or folded
+
+
+def match_option(
+    prediction: str, options: Sequence[str], markers: Sequence[str] = ()
+) -> int | None:
+    """Index of the option that a written answer means, or None.
+
+    Accepted, in this order: a marker exactly as shown; an option's text; a marker without its
+    brackets or with other ones ("b", "B.", "(b)"); a marker with its option ("(B) Paris",
+    "B. Paris"); a marker in brackets at the start. Case, blanks and punctuation around do not
+    matter. A lone letter at the start of a sentence ("A dog barks") is not taken for a marker.
+
+    Args:
+        prediction: the answer as written, already cut out of any longer text.
+        options: option texts in the order shown.
+        markers: what stands for each of them; () where the style had none.
+    """
+    stripped = prediction.strip()
+    if stripped in markers:
+        return list(markers).index(stripped)
+    wanted = plain(prediction)
+    texts = [plain(option) for option in options]
+    if wanted in texts:
+        return texts.index(wanted)
+    labels = [plain(marker) for marker in markers]
+    if wanted in labels:
+        return labels.index(wanted)
+    lead = _LEAD.match(prediction)
+    if lead is None or not labels:
+        return None
+    label = plain(next(group for group in lead.groups() if group is not None))
+    if label not in labels:
+        return None
+    index = labels.index(label)
+    rest = plain(prediction[lead.end() :])
+    bracketed = lead.group(4) is None
+    if not rest or bracketed or rest.startswith(texts[index]):
+        return index
+    return None
