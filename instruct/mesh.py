@@ -1,0 +1,302 @@
+"""The device mesh and the one place that says what is split over it.
+
+Three mesh axes: `data` splits rows, `fsdp` splits rows and stores parameters in shares, `tensor`
+splits heads, MLP and vocabulary. Two tables decide everything: `PARAMETER_AXES` names the axes of
+a parameter by its path, `MESH_AXES` says which mesh axes a named axis is split over. Modules know
+nothing of either. All functions work on a real mesh and on an `AbstractMesh`, which has no devices,
+so a pod's layout can be checked on a laptop.
+"""
+
+import dataclasses
+import math
+import re
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+from jax.sharding import AbstractMesh, AxisType, Mesh, NamedSharding, PartitionSpec
+
+from instruct.errors import UserError
+
+AXIS_NAMES = ("data", "fsdp", "tensor")
+
+# First match of the end of a parameter's path; "layers" is put in front for stacked layers.
+PARAMETER_AXES: tuple[tuple[str, tuple[str, ...]], ...] = (
+    (r"token_embedder/embedding", ("vocab", "embed")),
+    (r"logits_dense/kernel", ("embed", "vocab")),
+    (r"(query|key|value)/kernel", ("embed", "joined_heads")),
+    (r"out/kernel", ("joined_heads", "embed")),
+    (r"wi(_\d+)?/kernel", ("embed", "mlp")),
+    (r"wo/kernel", ("mlp", "embed")),
+    (r"relpos_bias/rel_embedding", ("heads", "buckets")),
+    (r"scale", ("norm",)),
+)
+
+# Named axis -> mesh axes it is split over; not listed or () means every device holds all of it.
+MESH_AXES: dict[str, tuple[str, ...]] = {
+    # parameters
+    "vocab": ("tensor",),
+    "embed": ("fsdp",),
+    "joined_heads": ("tensor",),
+    "mlp": ("tensor",),
+    "layers": (),
+    "buckets": (),
+    "norm": (),
+    # activations ("vocab", "mlp" as above)
+    "batch": ("data", "fsdp"),
+    "heads": ("tensor",),
+    "length": (),
+    "model": (),
+    "head_dim": (),
+}
+
+# Splitting these is the purpose of the `tensor` axis, so a size that does not divide is an error;
+# the others fall back to whole copies, which `sharding_report` lists.
+_MUST_DIVIDE = {
+    "heads": "num_heads",
+    "joined_heads": "num_heads * head_dim",
+    "mlp": "d_ff",
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class MeshConfig:
+    """Sizes of the mesh axes; at most one may be -1, meaning all devices that are left.
+
+    Raises:
+        UserError: a size is not a whole number, is 0 or below -1, or more than one is -1.
+    """
+
+    data: int = -1
+    fsdp: int = 1
+    tensor: int = 1
+
+    def __post_init__(self) -> None:
+        for name in AXIS_NAMES:
+            size = getattr(self, name)
+            if type(size) is not int or (size < 1 and size != -1):
+                raise UserError(
+                    f"MeshConfig.{name} must be a whole number of at least 1, or -1 for all "
+                    f"devices that are left; got {size!r}."
+                )
+        if sum(getattr(self, name) == -1 for name in AXIS_NAMES) > 1:
+            raise UserError(f"MeshConfig: only one axis may be -1, got {self._text()}.")
+
+    def _text(self) -> str:
+        return ", ".join(f"{name} = {getattr(self, name)}" for name in AXIS_NAMES)
+
+    def sizes(self, num_devices: int | None = None) -> tuple[int, int, int]:
+        """(data, fsdp, tensor) for that many devices; None: as written, -1 counting as 1.
+
+        Raises:
+            UserError: the axes do not multiply to the number of devices.
+        """
+        asked = tuple(getattr(self, name) for name in AXIS_NAMES)
+        fixed = math.prod(size for size in asked if size != -1)
+        left = 1 if num_devices is None else num_devices // fixed
+        found = tuple(left if size == -1 else size for size in asked)
+        if num_devices is not None and math.prod(found) != num_devices:
+            raise UserError(
+                f"MeshConfig ({self._text()}) needs a multiple of {fixed} devices, but there are "
+                f"{num_devices}. Choose sizes whose product is {num_devices}, for example "
+                f"data = -1, fsdp = 1, tensor = 1."
+                if -1 in asked
+                else f"MeshConfig ({self._text()}) is a mesh of {fixed} devices, but there are "
+                f"{num_devices}. Choose sizes whose product is {num_devices}, or one of them -1."
+            )
+        return found  # pyright: ignore[reportReturnType]
+
+
+def parse_mesh(text: str) -> MeshConfig:
+    """Mesh of a command line: '4x64' is data 4 x tensor 64, 'fsdp=4,tensor=8' names axes.
+
+    Raises:
+        UserError: neither form, or an axis that does not exist.
+    """
+    if match := re.fullmatch(r"(\d+)x(\d+)", text):
+        return MeshConfig(data=int(match[1]), tensor=int(match[2]))
+    parts = [re.fullmatch(r"\s*(data|fsdp|tensor)\s*=\s*(-?\d+)\s*", p) for p in text.split(",")]
+    if not all(parts):
+        raise UserError(
+            f"mesh {text!r} is not understood. Write DATAxTENSOR, for example 4x64, or name the "
+            "axes among data, fsdp and tensor, for example data=4,fsdp=8,tensor=8."
+        )
+    named = {part[1]: int(part[2]) for part in parts if part}
+    return MeshConfig(**({"data": 1} | named))
+
+
+def make_mesh(config: MeshConfig, devices: Sequence[Any] | None = None) -> Mesh:
+    """Mesh over all devices (or those given), axes named as in `AXIS_NAMES`."""
+    devices = jax.devices() if devices is None else devices
+    # Auto: with Explicit axes (jax's default) sharding constraints are assertions.
+    return jax.make_mesh(
+        config.sizes(len(devices)),
+        AXIS_NAMES,
+        axis_types=(AxisType.Auto,) * len(AXIS_NAMES),
+        devices=devices,
+    )
+
+
+def abstract_mesh(config: MeshConfig, num_devices: int | None = None) -> AbstractMesh:
+    """The same mesh without devices; None: as many as the config asks for."""
+    return AbstractMesh(
+        config.sizes(num_devices), AXIS_NAMES, axis_types=(AxisType.Auto,) * len(AXIS_NAMES)
+    )
+
+
+def parameter_axes(path: str) -> tuple[str, ...]:
+    """Axis names of the parameter at `path` ('encoder/layers_0/mlp/wo/kernel').
+
+    Raises:
+        ValueError: no rule matches; a new kind of parameter needs a row in `PARAMETER_AXES`.
+    """
+    for pattern, axes in PARAMETER_AXES:
+        if re.search(rf"(^|/){pattern}$", path):
+            return ("layers", *axes) if re.search(r"(^|/)layers/", path) else axes
+    raise ValueError(f"no rule in instruct.mesh.PARAMETER_AXES for parameter {path!r}")
+
+
+def partition_spec(
+    mesh: Mesh | AbstractMesh, path: str, shape: Sequence[int], dropped_axis: int | None = None
+) -> PartitionSpec:
+    """How the parameter at `path`, or an optimiser slot of it, is split over the mesh.
+
+    Args:
+        mesh: real or abstract.
+        path: the parameter's path.
+        shape: shape of the parameter, or of the slot.
+        dropped_axis: the parameter's axis that a factored slot has averaged away, if any.
+
+    Raises:
+        UserError: heads or MLP do not divide by the mesh.
+    """
+    axes = list(parameter_axes(path))
+    if dropped_axis is not None:
+        del axes[dropped_axis]
+    if len(axes) != len(shape):
+        raise ValueError(f"{path}: axes {axes} do not fit shape {tuple(shape)}")
+    return PartitionSpec(*(_mesh_axes(mesh, name, size, path) for name, size in zip(axes, shape)))
+
+
+def _mesh_axes(mesh, name: str, size: int, path: str) -> str | tuple[str, ...] | None:
+    wanted = tuple(a for a in MESH_AXES.get(name, ()) if mesh.shape.get(a, 1) > 1)
+    ways = math.prod(mesh.shape[a] for a in wanted)
+    if size % ways == 0:
+        return wanted[0] if len(wanted) == 1 else wanted or None
+    if name in _MUST_DIVIDE:
+        factors = " x ".join(f"{a} = {mesh.shape[a]}" for a in wanted)
+        divisors = ", ".join(str(d) for d in range(1, size + 1) if size % d == 0)
+        raise UserError(
+            f"{_MUST_DIVIDE[name]} = {size} (axis {name!r} of {path}) does not divide by the mesh "
+            f"axis {factors}. Set MeshConfig.{wanted[0]} to one of {divisors}, and give the other "
+            "devices to MeshConfig.fsdp or MeshConfig.data."
+        )
+    return None
+
+
+def tree_paths(tree: Any) -> list[tuple[str, Any]]:
+    """(path with '/', leaf) of every leaf of a nested dict, in jax's order."""
+    leaves = jax.tree_util.tree_flatten_with_path(tree)[0]
+    return [(jax.tree_util.keystr(path, simple=True, separator="/"), leaf) for path, leaf in leaves]
+
+
+def param_shardings(mesh: Mesh | AbstractMesh, abstract_params: Any) -> Any:
+    """Tree of `NamedSharding` for a tree of parameters (arrays or `ShapeDtypeStruct`s)."""
+    shardings = [
+        NamedSharding(mesh, partition_spec(mesh, path, leaf.shape))
+        for path, leaf in tree_paths(abstract_params)
+    ]
+    return jax.tree.unflatten(jax.tree.structure(abstract_params), shardings)
+
+
+def batch_sharding(mesh: Mesh | AbstractMesh) -> NamedSharding:
+    """Sharding of every array of a batch: rows over `data` and `fsdp`."""
+    return NamedSharding(mesh, PartitionSpec(MESH_AXES["batch"]))
+
+
+def replicated_sharding(mesh: Mesh | AbstractMesh) -> NamedSharding:
+    """Sharding of what every device holds whole: step numbers, scalars, keys."""
+    return NamedSharding(mesh, PartitionSpec())
+
+
+def check_batch_size(mesh: Mesh | AbstractMesh, batch_size: int) -> None:
+    """Raises UserError unless the rows of a (micro)batch divide over `data` x `fsdp`."""
+    ways = math.prod(mesh.shape[axis] for axis in MESH_AXES["batch"])
+    if batch_size % ways:
+        raise UserError(
+            f"a batch of {batch_size} rows does not divide over the mesh's data x fsdp = {ways} "
+            f"shares. Use a multiple of {ways}, for example {math.ceil(batch_size / ways) * ways}."
+        )
+
+
+def logical_constraint(x: jax.Array, axes: Sequence[str | None]) -> jax.Array:
+    """x, with a hint to the compiler how its named axes are split over the current mesh.
+
+    The mesh is the one of `jax.set_mesh`; without one, or for axes that do not divide, the
+    compiler is left to decide. Never changes values.
+    """
+    mesh = jax.sharding.get_abstract_mesh()
+    if mesh.empty or mesh.size == 1:
+        return x
+    spec = []
+    for name, size in zip(axes, x.shape, strict=True):
+        found = tuple(a for a in MESH_AXES.get(name or "", ()) if mesh.shape.get(a, 1) > 1)
+        spec.append(
+            found if found and size % math.prod(mesh.shape[a] for a in found) == 0 else None
+        )
+    return jax.lax.with_sharding_constraint(x, PartitionSpec(*spec))
+
+
+@dataclasses.dataclass(frozen=True)
+class ShardingRow:
+    """One line of the sharding table; equal layers are one row.
+
+    `count` parameters have this path (layer numbers as `*`), shape and spec; `bytes_per_device`
+    is their sum on one device, `copies` how many devices hold the same share. `note` says which
+    axis is held whole because it does not divide.
+    """
+
+    path: str
+    shape: tuple[int, ...]
+    axes: tuple[str, ...]
+    spec: str
+    count: int
+    bytes_per_device: int
+    copies: int
+    note: str
+
+
+def sharding_report(mesh: Mesh | AbstractMesh, abstract_params: Any) -> list[ShardingRow]:
+    """The sharding table of a model, rows in the order of the tree; nothing is allocated."""
+    rows: dict[tuple, ShardingRow] = {}
+    for path, leaf in tree_paths(abstract_params):
+        axes = parameter_axes(path)
+        spec = partition_spec(mesh, path, leaf.shape)
+        share = NamedSharding(mesh, spec).shard_shape(tuple(leaf.shape))
+        shares = math.prod(leaf.shape) // math.prod(share)
+        notes = [
+            f"{name} = {size} does not divide by {'x'.join(MESH_AXES[name])}: held whole"
+            for name, size, split in zip(axes, leaf.shape, spec)
+            if split is None and any(mesh.shape.get(a, 1) > 1 for a in MESH_AXES.get(name, ()))
+        ]
+        name = re.sub(r"layers_\d+", "layers_*", path)
+        row = ShardingRow(
+            path=name,
+            shape=tuple(leaf.shape),
+            axes=axes,
+            spec=", ".join("+".join(s) if isinstance(s, tuple) else str(s or "-") for s in spec),
+            count=1,
+            bytes_per_device=math.prod(share) * leaf.dtype.itemsize,
+            copies=mesh.size // shares,
+            note="; ".join(notes),
+        )
+        key = (name, row.shape, row.spec)
+        if key in rows:
+            earlier = rows[key]
+            row = dataclasses.replace(
+                row,
+                count=earlier.count + 1,
+                bytes_per_device=earlier.bytes_per_device + row.bytes_per_device,
+            )
+        rows[key] = row
+    return list(rows.values())

@@ -1,0 +1,142 @@
+"""Multi-head attention as T5 has it: no biases, no 1/sqrt(head_dim), a bias added to the logits.
+
+`attend` is the only attention function; how it computes is `ModelConfig.attention`. A query whose
+mask is False everywhere gets zeros: a softmax over "all masked" would average over other examples
+of a packed row (T5X does; an example with an empty source would then depend on its neighbours).
+B rows, T queries, S keys, N heads, H head dim, D model.
+"""
+
+import math
+from typing import Any, NamedTuple, cast
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+
+from instruct.mesh import logical_constraint
+from instruct.models.config import ModelConfig
+from instruct.models.layers import NORMAL_FAN_IN, Dense, apply_kept
+
+# Far below any logit, far above float32's overflow; T5X's value.
+MASKED_LOGIT = -1e10
+# Softmax shifts by the largest logit but by no less than this, so a row without keys sums to 0.
+LOWEST_SHIFT = -1e9
+
+
+class KeyValue(NamedTuple):
+    """Keys and values [B, S, N, H] of one attention; a pytree."""
+
+    key: jax.Array
+    value: jax.Array
+
+
+def attend(
+    query: jax.Array,
+    memory: KeyValue,
+    bias: jax.Array | None,
+    mask: jax.Array,
+    kept: jax.Array | None = None,
+    *,
+    implementation: str = "einsum",
+    float32_logits: bool = False,
+) -> jax.Array:
+    """Weighted sums of `memory.value`, [B, T, N, H].
+
+    Args:
+        query: [B, T, N, H].
+        memory: keys and values [B, S, N, H].
+        bias: [1, N, T, S] added to the logits, or None.
+        mask: boolean, broadcastable to [B, 1, T, S], True where a key may be seen.
+        kept: [B, N, 1, S] dropout factors on the probabilities, shared over queries (as T5X,
+            after mesh-tensorflow); 'einsum' only.
+        implementation: one of `config.ATTENTION_IMPLEMENTATIONS`.
+        float32_logits: products and softmax in float32 whatever the type of `query`.
+    """
+    dtype = query.dtype
+    if implementation != "einsum":
+        found = jax.nn.dot_product_attention(
+            query,
+            memory.key,
+            memory.value,
+            None if bias is None else bias.astype(dtype),
+            jnp.broadcast_to(mask, (query.shape[0], 1, query.shape[1], memory.key.shape[1])),
+            scale=1.0,
+            implementation=cast(Any, implementation),
+        )
+        return found * jnp.any(mask, axis=-1).swapaxes(1, 2)[..., None].astype(dtype)
+    key = memory.key
+    if float32_logits:
+        query, key = query.astype(jnp.float32), key.astype(jnp.float32)
+    logits = jnp.einsum("btnh,bsnh->bnts", query, key)
+    if bias is not None:
+        logits = logits + bias.astype(logits.dtype)
+    weights = masked_softmax(jnp.where(mask, logits, MASKED_LOGIT)).astype(dtype)
+    return jnp.einsum("bnts,bsnh->btnh", apply_kept(weights, kept), memory.value)
+
+
+@jax.custom_jvp
+def masked_softmax(logits: jax.Array) -> jax.Array:
+    """Softmax over the last axis that gives zeros where every logit is `MASKED_LOGIT`."""
+    shift = jnp.maximum(jnp.max(logits, axis=-1, keepdims=True), LOWEST_SHIFT)
+    unnormalised = jnp.exp(logits - shift)
+    total = jnp.sum(unnormalised, axis=-1, keepdims=True)
+    # A row with any key has a total of at least 1, whatever its logits.
+    return unnormalised / jnp.maximum(total, 1.0)
+
+
+@masked_softmax.defjvp
+def _masked_softmax_jvp(primals, tangents):
+    weights = masked_softmax(*primals)
+    (tangent,) = tangents
+    return weights, weights * (tangent - jnp.sum(weights * tangent, axis=-1, keepdims=True))
+
+
+class Attention(nnx.Module):
+    """Query, key, value and output projections, kernels [D, N * H] and [N * H, D]."""
+
+    def __init__(self, config: ModelConfig, *, rngs: nnx.Rngs):
+        self.num_heads = config.num_heads
+        self.implementation = config.attention
+        self.float32_logits = config.float32_attention_logits
+        joined = config.num_heads * config.head_dim
+        depth_scale = 1.0 / math.sqrt(config.head_dim)
+
+        def scaled_init(key, shape):
+            # The missing 1/sqrt(head_dim) of the logits, folded into the start of training.
+            return NORMAL_FAN_IN(key, shape) * depth_scale
+
+        def dense(fan_in, fan_out, init):
+            return Dense(fan_in, fan_out, dtype=config.dtype, rngs=rngs, kernel_init=init)
+
+        self.query = dense(config.d_model, joined, scaled_init)
+        self.key = dense(config.d_model, joined, NORMAL_FAN_IN)
+        self.value = dense(config.d_model, joined, NORMAL_FAN_IN)
+        self.out = dense(joined, config.d_model, NORMAL_FAN_IN)
+
+    def _split_heads(self, x: jax.Array) -> jax.Array:
+        heads = x.reshape(*x.shape[:-1], self.num_heads, x.shape[-1] // self.num_heads)
+        return logical_constraint(heads, ("batch", "length", "heads", "head_dim"))
+
+    def keys_values(self, x: jax.Array) -> KeyValue:
+        """Keys and values [B, S, N, H] of x [B, S, D]."""
+        return KeyValue(self._split_heads(self.key(x)), self._split_heads(self.value(x)))
+
+    def __call__(
+        self,
+        x: jax.Array,
+        memory: KeyValue,
+        bias: jax.Array | None,
+        mask: jax.Array,
+        kept: jax.Array | None = None,
+    ) -> jax.Array:
+        """[B, T, D] queries against `memory` -> [B, T, D]; other arguments as in `attend`."""
+        attended = attend(
+            self._split_heads(self.query(x)),
+            memory,
+            bias,
+            mask,
+            kept,
+            implementation=self.implementation,
+            float32_logits=self.float32_logits,
+        )
+        return self.out(attended.reshape(*attended.shape[:-2], -1))

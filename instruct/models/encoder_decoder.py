@@ -1,0 +1,453 @@
+"""The T5 encoder-decoder: pure functions of a parameter tree.
+
+Modules (`layers.py`, `attention.py` and the layers below) are split once into a static part and
+parameters; everything after that is a plain nested dict of float32 arrays, so `jax.jit`, `grad`,
+`lax.scan` and `checkpoint` apply without wrappers (docs/decisions/0001). Paths are T5X's
+('encoder/layers_0/attention/query/kernel'); with `scan_layers` the layers are stacked, see
+`layout.py`. Dropout keys and the decoding cache are arguments and results, never state.
+
+B rows, S source and T target tokens, D model, N heads, H head dim, V vocabulary, R = B * beams.
+"""
+
+import dataclasses
+import functools
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+
+from instruct import batch as batch_keys
+from instruct.mesh import logical_constraint
+from instruct.models import masks
+from instruct.models.attention import Attention, KeyValue
+from instruct.models.config import ModelConfig
+from instruct.models.layers import (
+    MLP,
+    Dense,
+    Embedder,
+    RelativePositionBias,
+    RMSNorm,
+    apply_kept,
+    draw_kept,
+)
+from instruct.models.layout import layer_of
+
+Params = dict[str, Any]
+Batch = Mapping[str, jax.Array]
+
+_RESIDUAL = ("batch", "length", "model")
+
+
+class EncoderLayer(nnx.Module):
+    """Pre-norm self-attention and MLP, each added to its input."""
+
+    def __init__(self, config: ModelConfig, *, rngs: nnx.Rngs):
+        self.config = config
+        self.pre_attention_layer_norm = RMSNorm(config, rngs=rngs)
+        self.attention = Attention(config, rngs=rngs)
+        self.pre_mlp_layer_norm = RMSNorm(config, rngs=rngs)
+        self.mlp = MLP(config, rngs=rngs)
+
+    def __call__(
+        self, x: jax.Array, bias: jax.Array, mask: jax.Array, key: jax.Array | None
+    ) -> jax.Array:
+        """[B, S, D] -> [B, S, D]; bias [1, N, S, S], mask [B, 1, S, S]."""
+        rows, tokens, width = x.shape
+        kept = draw_kept(
+            key,
+            self.config.dropout_rate,
+            [
+                (rows, self.config.num_heads, 1, tokens),
+                (rows, 1, width),
+                (rows, 1, self.config.d_ff),
+                (rows, 1, width),
+            ],
+            self.config.dtype,
+        )
+        y = self.pre_attention_layer_norm(x)
+        y = self.attention(y, self.attention.keys_values(y), bias, mask, kept[0])
+        x = logical_constraint(x + apply_kept(y, kept[1]), _RESIDUAL)
+        y = self.mlp(self.pre_mlp_layer_norm(x), kept[2])
+        return logical_constraint(x + apply_kept(y, kept[3]), _RESIDUAL)
+
+
+class DecoderLayer(nnx.Module):
+    """Pre-norm self-attention, cross-attention and MLP, each added to its input."""
+
+    def __init__(self, config: ModelConfig, *, rngs: nnx.Rngs):
+        self.config = config
+        self.pre_self_attention_layer_norm = RMSNorm(config, rngs=rngs)
+        self.self_attention = Attention(config, rngs=rngs)
+        self.pre_cross_attention_layer_norm = RMSNorm(config, rngs=rngs)
+        self.encoder_decoder_attention = Attention(config, rngs=rngs)
+        self.pre_mlp_layer_norm = RMSNorm(config, rngs=rngs)
+        self.mlp = MLP(config, rngs=rngs)
+
+    def __call__(
+        self,
+        x: jax.Array,
+        encoded: jax.Array,
+        bias: jax.Array,
+        mask: jax.Array,
+        cross_mask: jax.Array,
+        key: jax.Array | None,
+    ) -> jax.Array:
+        """[B, T, D] and encoded [B, S, D] -> [B, T, D]; masks as in `masks.py`."""
+        rows, tokens, width = x.shape
+        heads = self.config.num_heads
+        kept = draw_kept(
+            key,
+            self.config.dropout_rate,
+            [
+                (rows, heads, 1, tokens),
+                (rows, 1, width),
+                (rows, heads, 1, encoded.shape[1]),
+                (rows, 1, width),
+                (rows, 1, self.config.d_ff),
+                (rows, 1, width),
+            ],
+            self.config.dtype,
+        )
+        y = self.pre_self_attention_layer_norm(x)
+        y = self.self_attention(y, self.self_attention.keys_values(y), bias, mask, kept[0])
+        x = logical_constraint(x + apply_kept(y, kept[1]), _RESIDUAL)
+        cross = self.encoder_decoder_attention
+        y = self.pre_cross_attention_layer_norm(x)
+        y = cross(y, cross.keys_values(encoded), None, cross_mask, kept[2])
+        x = logical_constraint(x + apply_kept(y, kept[3]), _RESIDUAL)
+        y = self.mlp(self.pre_mlp_layer_norm(x), kept[4])
+        return logical_constraint(x + apply_kept(y, kept[5]), _RESIDUAL)
+
+    def decode_step(
+        self,
+        x: jax.Array,
+        memory: KeyValue,
+        cross: KeyValue,
+        bias: jax.Array,
+        cross_mask: jax.Array,
+        position: jax.Array,
+    ) -> tuple[jax.Array, KeyValue]:
+        """One token [R, 1, D] at `position` -> [R, 1, D] and this layer's updated cache.
+
+        `memory` [R, T, N, H] is written at `position` only; `cross` [B, S, N, H] serves all beams
+        of a prompt, which are its queries; `bias` is the row [1, N, 1, T].
+        """
+        y = self.pre_self_attention_layer_norm(x)
+        memory = jax.tree.map(
+            lambda cache, new: jax.lax.dynamic_update_slice_in_dim(cache, new, position, axis=1),
+            memory,
+            self.self_attention.keys_values(y),
+        )
+        mask = masks.cache_mask(position, memory.key.shape[1])
+        x = x + self.self_attention(y, memory, bias, mask)
+        y = self.pre_cross_attention_layer_norm(x)
+        beams = y.reshape(cross.key.shape[0], -1, y.shape[-1])
+        y = self.encoder_decoder_attention(beams, cross, None, cross_mask)
+        x = x + y.reshape(x.shape)
+        return x + self.mlp(self.pre_mlp_layer_norm(x)), memory
+
+
+class EncoderFrame(nnx.Module):
+    """What the encoder has besides its layers."""
+
+    def __init__(self, config: ModelConfig, *, rngs: nnx.Rngs):
+        self.relpos_bias = RelativePositionBias(config, bidirectional=True, rngs=rngs)
+        self.encoder_norm = RMSNorm(config, rngs=rngs)
+
+
+class DecoderFrame(nnx.Module):
+    """What the decoder has besides its layers."""
+
+    def __init__(self, config: ModelConfig, *, rngs: nnx.Rngs):
+        self.relpos_bias = RelativePositionBias(config, bidirectional=False, rngs=rngs)
+        self.decoder_norm = RMSNorm(config, rngs=rngs)
+        if not config.tied_output:
+            self.logits_dense = Dense(config.d_model, config.vocab_size, dtype="float32", rngs=rngs)
+
+
+class _Part:
+    """A module type, split once into its static graph and the shapes of its parameters."""
+
+    def __init__(self, module_type: Callable[..., Any], config: ModelConfig):
+        self._build = lambda key: module_type(config, rngs=nnx.Rngs(params=key))
+        module = nnx.eval_shape(self._build, jax.random.key(0))
+        self.graph, state = nnx.split(module)
+        self.names = frozenset(nnx.to_pure_dict(state))
+
+    def init(self, key: jax.Array) -> Params:
+        return nnx.to_pure_dict(nnx.state(self._build(key)))
+
+    def bind(self, params: Params) -> Any:
+        """The module with these parameters; other entries of the dict are left out."""
+        return nnx.merge(self.graph, {name: params[name] for name in self.names})
+
+
+class _Parts(NamedTuple):
+    embedder: _Part
+    encoder: _Part
+    encoder_layer: _Part
+    decoder: _Part
+    decoder_layer: _Part
+
+
+@functools.lru_cache(maxsize=64)
+def _parts(config: ModelConfig) -> _Parts:
+    types = (Embedder, EncoderFrame, EncoderLayer, DecoderFrame, DecoderLayer)
+    return _Parts(*(_Part(module_type, config) for module_type in types))
+
+
+class DecodeCache(NamedTuple):
+    """What decoding keeps between steps; a pytree.
+
+    `memory`: self-attention keys and values [R, T, N, H] of each layer; `cross`: the prompts'
+    keys and values [B, S, N, H], computed once and shared by all beams; `cross_mask` [B, 1, 1, S].
+    With `scan_layers` both are one `KeyValue` with the layer axis first, else a tuple of them.
+    """
+
+    memory: Any
+    cross: Any
+    cross_mask: jax.Array
+
+
+@dataclasses.dataclass(frozen=True)
+class EncoderDecoder:
+    """T5 1.1, or 1.0 by config. Holds no arrays; hashable, so it may be a static argument."""
+
+    config: ModelConfig
+
+    def init(self, key: jax.Array) -> Params:
+        """Fresh float32 parameters with T5's initialisers; the same values in both layouts."""
+        config, parts = self.config, _parts(self.config)
+        keys = jax.random.split(key, len(parts))
+        return {
+            "token_embedder": parts.embedder.init(keys[0]),
+            "encoder": parts.encoder.init(keys[1])
+            | self._init_layers(parts.encoder_layer, keys[2], config.num_encoder_layers),
+            "decoder": parts.decoder.init(keys[3])
+            | self._init_layers(parts.decoder_layer, keys[4], config.num_decoder_layers),
+        }
+
+    def _init_layers(self, part: _Part, key: jax.Array, num_layers: int) -> Params:
+        # vmap in both layouts: the program does not grow with the depth, and compiles in seconds.
+        stacked = jax.vmap(part.init)(jax.random.split(key, num_layers))
+        if self.config.scan_layers:
+            return {"layers": stacked}
+        return {f"layers_{i}": layer_of(stacked, i) for i in range(num_layers)}
+
+    def abstract_params(self) -> Params:
+        """Shapes and dtypes of `init`'s result as `jax.ShapeDtypeStruct`s; allocates nothing."""
+        return jax.eval_shape(self.init, jax.random.key(0))
+
+    def apply(
+        self, params: Params, batch: Batch, dropout_key: jax.Array | None = None
+    ) -> jax.Array:
+        """Logits [B, T, V] float32 of a teacher-forced batch.
+
+        Args:
+            params: as from `init`.
+            batch: arrays named as in `instruct.batch`; needs encoder_input_tokens [B, S] and
+                decoder_input_tokens [B, T]. With segment ids (both or neither) rows are packed;
+                without, each row is one example and encoder id 0 is padding.
+            dropout_key: None means no dropout.
+        """
+        hidden = self.decoder_hidden(params, batch, dropout_key)
+        logits = hidden.astype(jnp.float32) @ self.head_kernel(params)
+        return logical_constraint(logits, ("batch", "length", "vocab"))
+
+    def decoder_hidden(
+        self, params: Params, batch: Batch, dropout_key: jax.Array | None = None
+    ) -> jax.Array:
+        """[B, T, D] decoder output in the activations' dtype, before the output head."""
+        source_ids = batch.get(batch_keys.ENCODER_SEGMENT_IDS)
+        target_ids = batch.get(batch_keys.DECODER_SEGMENT_IDS)
+        if (source_ids is None) != (target_ids is None):
+            raise ValueError("a batch has segment ids for both encoder and decoder, or for neither")
+        keys = (None, None)
+        if dropout_key is not None and self.config.dropout_rate > 0:
+            keys = tuple(jax.random.split(dropout_key))
+        tokens = batch[batch_keys.ENCODER_INPUT_TOKENS]
+        segments = masks.source_segments(tokens, source_ids)
+        encoded = self._run_encoder(params, tokens, segments, keys[0])
+        cross_mask = masks.cross_mask(segments, target_ids)
+        tokens = batch[batch_keys.DECODER_INPUT_TOKENS]
+        return self._run_decoder(params, tokens, target_ids, encoded, cross_mask, keys[1])
+
+    def head_kernel(self, params: Params) -> jax.Array:
+        """[D, V] float32 output kernel: logits are `decoder_hidden` in float32 times it."""
+        if self.config.tied_output:
+            embedding = params["token_embedder"]["embedding"]
+            return embedding.T * self.config.d_model**-0.5
+        return params["decoder"]["logits_dense"]["kernel"]
+
+    def encode(self, params: Params, tokens: jax.Array) -> tuple[jax.Array, jax.Array]:
+        """Prompts [B, S] (0 is padding) -> encoded [B, S, D] and mask [B, S] boolean."""
+        segments = masks.source_segments(tokens, None)
+        return self._run_encoder(params, tokens, segments, None), segments != 0
+
+    def init_cache(
+        self,
+        params: Params,
+        encoded: jax.Array,
+        encoded_mask: jax.Array,
+        num_beams: int,
+        max_decode_steps: int,
+    ) -> DecodeCache:
+        """Cache for `num_beams` continuations of each prompt, up to `max_decode_steps` tokens."""
+        config, part = self.config, _parts(self.config).decoder_layer
+        rows = encoded.shape[0] * num_beams
+
+        def layer_cache(layer_params: Params) -> tuple[KeyValue, KeyValue]:
+            cross = part.bind(layer_params).encoder_decoder_attention.keys_values(encoded)
+            shape = (rows, max_decode_steps, config.num_heads, config.head_dim)
+            return KeyValue(*(jnp.zeros(shape, config.dtype) for _ in range(2))), cross
+
+        decoder = params["decoder"]
+        if config.scan_layers:
+            memory, cross = jax.lax.map(layer_cache, decoder["layers"])
+        else:
+            layers = [decoder[f"layers_{i}"] for i in range(config.num_decoder_layers)]
+            memory, cross = zip(*(layer_cache(layer) for layer in layers))
+        mask = masks.cross_mask(encoded_mask.astype(jnp.int32), None)
+        return DecodeCache(memory, cross, mask)
+
+    def decode_step(
+        self, params: Params, cache: DecodeCache, tokens: jax.Array, position: jax.Array
+    ) -> tuple[jax.Array, DecodeCache]:
+        """Logits [R, V] float32 of the next token, and the cache with this one in it.
+
+        Args:
+            params: as from `init`.
+            cache: from `init_cache`, or of the step before.
+            tokens: [R] int32, the token at `position` (0 at position 0); rows of one prompt's
+                beams follow each other.
+            position: int32 scalar, from 0.
+        """
+        parts, decoder = _parts(self.config), params["decoder"]
+        frame = parts.decoder.bind(decoder)
+        x = parts.embedder.bind(params["token_embedder"])(tokens[:, None])
+        first = jax.tree.leaves(cache.memory)[0]
+        num_positions = first.shape[2] if self.config.scan_layers else first.shape[1]
+        bias = frame.relpos_bias.of_distance(jnp.arange(num_positions) - position)[None, :, None]
+
+        def step(layer_params, x, memory, cross):
+            layer = parts.decoder_layer.bind(layer_params)
+            return layer.decode_step(x, memory, cross, bias, cache.cross_mask, position)
+
+        if self.config.scan_layers:
+            x, memory = self._scan_decode(step, decoder["layers"], x, cache)
+        else:
+            memory = list(cache.memory)
+            for i, cross in enumerate(cache.cross):
+                x, memory[i] = step(decoder[f"layers_{i}"], x, memory[i], cross)
+            memory = tuple(memory)
+        hidden = frame.decoder_norm(x)[:, 0]
+        logits = hidden.astype(jnp.float32) @ self.head_kernel(params)
+        return logits, cache._replace(memory=memory)
+
+    def _scan_decode(self, step, layers: Params, x: jax.Array, cache: DecodeCache):
+        """All layers of one step, the stacked cache carried and written in place."""
+
+        def body(i, carry):
+            x, memory = carry
+            layer, here, cross = jax.tree.map(
+                lambda a: jax.lax.dynamic_index_in_dim(a, i, keepdims=False),
+                (layers, memory, cache.cross),
+            )
+            x, here = step(layer, x, here, cross)
+            memory = jax.tree.map(
+                lambda whole, new: jax.lax.dynamic_update_index_in_dim(whole, new, i, 0),
+                memory,
+                here,
+            )
+            return x, memory
+
+        return jax.lax.fori_loop(0, self.config.num_decoder_layers, body, (x, cache.memory))
+
+    def _run_encoder(self, params, tokens, segments, key) -> jax.Array:
+        config, parts = self.config, _parts(self.config)
+        rows, length = tokens.shape
+        frame = parts.encoder.bind(params["encoder"])
+        x = parts.embedder.bind(params["token_embedder"])(tokens)
+        # The encoder's last dropout is the only one not shared over the length, as in T5X.
+        ends = draw_kept(
+            _fold(key, config.num_encoder_layers),
+            config.dropout_rate,
+            [(rows, 1, config.d_model), (rows, length, config.d_model)],
+            config.dtype,
+        )
+        x = logical_constraint(apply_kept(x, ends[0]), _RESIDUAL)
+        bias = frame.relpos_bias(length)
+        mask = masks.source_mask(segments)
+
+        def layer(layer_params, x, layer_key):
+            return parts.encoder_layer.bind(layer_params)(x, bias, mask, layer_key)
+
+        x = self._run_layers(layer, params["encoder"], config.num_encoder_layers, x, key)
+        return apply_kept(frame.encoder_norm(x), ends[1])
+
+    def _run_decoder(self, params, tokens, segment_ids, encoded, cross_mask, key) -> jax.Array:
+        config, parts = self.config, _parts(self.config)
+        rows, length = tokens.shape
+        frame = parts.decoder.bind(params["decoder"])
+        x = parts.embedder.bind(params["token_embedder"])(tokens)
+        ends = draw_kept(
+            _fold(key, config.num_decoder_layers),
+            config.dropout_rate,
+            [(rows, 1, config.d_model), (rows, 1, config.d_model)],
+            config.dtype,
+        )
+        x = logical_constraint(apply_kept(x, ends[0]), _RESIDUAL)
+        bias = frame.relpos_bias(length)
+        mask = masks.target_mask(length, segment_ids)
+
+        def layer(layer_params, x, layer_key):
+            bound = parts.decoder_layer.bind(layer_params)
+            return bound(x, encoded, bias, mask, cross_mask, layer_key)
+
+        x = self._run_layers(layer, params["decoder"], config.num_decoder_layers, x, key)
+        return apply_kept(frame.decoder_norm(x), ends[1])
+
+    def _run_layers(self, layer, params, num_layers, x, key) -> jax.Array:
+        """x through `layer(layer_params, x, layer_key)` for each layer, looped or written out."""
+        config = self.config
+        if config.remat != "none":
+            policy = {
+                "minimal": jax.checkpoint_policies.dots_with_no_batch_dims_saveable,
+                "full": jax.checkpoint_policies.nothing_saveable,
+            }[config.remat]
+            # Inside a scan the loop itself keeps the compiler from merging the recomputation away.
+            layer = jax.checkpoint(layer, policy=policy, prevent_cse=not config.scan_layers)
+        if not config.scan_layers:
+            for i in range(num_layers):
+                x = layer(params[f"layers_{i}"], x, _fold(key, i))
+            return x
+
+        def body(x, indexed):
+            index, layer_params = indexed
+            return layer(layer_params, x, _fold(key, index)), None
+
+        return jax.lax.scan(body, x, (jnp.arange(num_layers), params["layers"]))[0]
+
+
+def reorder_cache(cache: DecodeCache, beam_indices: jax.Array) -> DecodeCache:
+    """The cache after beam search chose survivors: row b, place j continues beam_indices[b, j].
+
+    Args:
+        cache: of B prompts times k beams.
+        beam_indices: [B, k] int32, each in 0..k-1, counted within the prompt.
+
+    Keys and values of the prompts stay where they are. B = 2, k = 2, indices [[1, 1], [0, 1]]:
+
+        rows    a0 a1 b0 b1    ->    a1 a1 b0 b1
+    """
+    prompts, beams = beam_indices.shape
+    rows = (jnp.arange(prompts)[:, None] * beams + beam_indices).reshape(-1)
+    stacked = isinstance(cache.memory, KeyValue)
+    take = functools.partial(jnp.take, indices=rows, axis=1 if stacked else 0, mode="clip")
+    return cache._replace(memory=jax.tree.map(take, cache.memory))
+
+
+def _fold(key: jax.Array | None, number: int | jax.Array) -> jax.Array | None:
+    return None if key is None else jax.random.fold_in(key, number)

@@ -1,0 +1,193 @@
+"""Parts of a T5 layer: norm, dense, MLP, embedding, relative position bias, dropout.
+
+NNX modules that hold float32 parameters and static numbers, nothing else: no random state, no
+cache, no sharding. Parameter names and initialisers are T5X's (`t5x/examples/t5/layers.py`), so
+that checkpoints fit; sharding names come from the path of a parameter (`mesh.py`).
+B rows, T tokens, D model, F feed-forward, N heads, V vocabulary.
+"""
+
+import math
+from collections.abc import Callable, Sequence
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+
+from instruct.mesh import logical_constraint
+from instruct.models.config import ModelConfig
+
+Initializer = Callable[..., jax.Array]
+
+# Adafactor's steps are relative to a parameter's own scale, so these are part of the recipe.
+TRUNCATED_FAN_IN: Initializer = jax.nn.initializers.variance_scaling(
+    1.0, "fan_in", "truncated_normal"
+)
+NORMAL_FAN_IN: Initializer = jax.nn.initializers.variance_scaling(1.0, "fan_in", "normal")
+UNIFORM_FAN_AVG: Initializer = jax.nn.initializers.variance_scaling(1.0, "fan_avg", "uniform")
+
+
+class Dense(nnx.Module):
+    """x @ kernel, no bias; kernel [in, out] float32, product in `dtype`."""
+
+    def __init__(
+        self,
+        in_features: int,
+        out_features: int,
+        *,
+        dtype: str,
+        rngs: nnx.Rngs,
+        kernel_init: Initializer = TRUNCATED_FAN_IN,
+    ):
+        self.dtype = dtype
+        self.kernel = nnx.Param(kernel_init(rngs.params(), (in_features, out_features)))
+
+    def __call__(self, x: jax.Array) -> jax.Array:
+        return x.astype(self.dtype) @ self.kernel.get_value().astype(self.dtype)
+
+
+class RMSNorm(nnx.Module):
+    """Root-mean-square norm over the last axis, statistics in float32, no bias, no centring."""
+
+    def __init__(self, config: ModelConfig, *, rngs: nnx.Rngs):
+        self.dtype = config.dtype
+        self.epsilon = config.norm_epsilon
+        self.scale = nnx.Param(jnp.ones((config.d_model,), jnp.float32))
+
+    def __call__(self, x: jax.Array) -> jax.Array:
+        wide = x.astype(jnp.float32)
+        mean_square = jnp.mean(jnp.square(wide), axis=-1, keepdims=True)
+        normed = (wide * jax.lax.rsqrt(mean_square + self.epsilon)).astype(self.dtype)
+        return normed * self.scale.get_value().astype(self.dtype)
+
+
+class Embedder(nnx.Module):
+    """Token embedding [V, D], shared by encoder, decoder and, when tied, the output."""
+
+    def __init__(self, config: ModelConfig, *, rngs: nnx.Rngs):
+        self.dtype = config.dtype
+        init = jax.nn.initializers.normal(1.0)
+        self.embedding = nnx.Param(init(rngs.params(), (config.vocab_size, config.d_model)))
+
+    def __call__(self, tokens: jax.Array) -> jax.Array:
+        """[B, T] ids -> [B, T, D]: a gather; a one-hot product doubles a CPU step's FLOPs."""
+        return jnp.take(self.embedding.get_value(), tokens, axis=0).astype(self.dtype)
+
+
+class MLP(nnx.Module):
+    """T5 1.1's gated GELU (two input kernels) or T5 1.0's ReLU (one)."""
+
+    def __init__(self, config: ModelConfig, *, rngs: nnx.Rngs):
+        self.gated = config.gated
+        self.dropout_rate = config.dropout_rate
+        wide = (config.d_model, config.d_ff)
+        if config.gated:
+            self.wi_0 = Dense(*wide, dtype=config.dtype, rngs=rngs)
+            self.wi_1 = Dense(*wide, dtype=config.dtype, rngs=rngs)
+        else:
+            self.wi = Dense(*wide, dtype=config.dtype, rngs=rngs)
+        self.wo = Dense(config.d_ff, config.d_model, dtype=config.dtype, rngs=rngs)
+
+    def __call__(self, x: jax.Array, kept: jax.Array | None = None) -> jax.Array:
+        """[..., D] -> [..., D]; `kept` [B, 1, F] scales the hidden layer (see `Dropout`)."""
+        if self.gated:
+            hidden = jax.nn.gelu(self.wi_0(x), approximate=True) * self.wi_1(x)
+        else:
+            hidden = jax.nn.relu(self.wi(x))
+        return self.wo(apply_kept(hidden, kept))
+
+
+class RelativePositionBias(nnx.Module):
+    """One table [N, buckets] for a whole stack: attention bias by bucketed key-query distance."""
+
+    def __init__(self, config: ModelConfig, *, bidirectional: bool, rngs: nnx.Rngs):
+        self.dtype = config.dtype
+        self.bidirectional = bidirectional
+        self.max_distance = config.relpos_max_distance
+        shape = (config.num_heads, config.relpos_buckets)
+        self.rel_embedding = nnx.Param(UNIFORM_FAN_AVG(rngs.params(), shape))
+
+    def of_distance(self, distance: jax.Array) -> jax.Array:
+        """[...] int32 key minus query position -> [N, ...] bias."""
+        table = self.rel_embedding.get_value()
+        bucket = relative_position_bucket(
+            distance, self.bidirectional, table.shape[1], self.max_distance
+        )
+        return table.astype(self.dtype)[:, bucket]
+
+    def __call__(self, num_tokens: int) -> jax.Array:
+        """[1, N, T, T] bias of a whole row.
+
+        Built from the 2T distances that occur, each looked up once, then skewed into a matrix by
+        reshaping; so the gradient is a sum, not a scatter over T * T entries. With w(d) the bias
+        at distance d and T = 2, the rows of [w0 w1 w_ w-1] repeated and cut to 3 columns give
+
+            w0  w1  w_             w0  w1
+            w-1 w0  w1      ->     w-1 w0
+        """
+        period = 2 * num_tokens
+        steps = jnp.arange(period)
+        distance = jnp.where(steps < num_tokens, steps, steps - period)
+        by_distance = self.of_distance(distance)
+        heads = by_distance.shape[0]
+        repeated = jnp.broadcast_to(by_distance[:, None], (heads, num_tokens, period))
+        flat = repeated.reshape(heads, -1)[:, : num_tokens * (period - 1)]
+        skewed = flat.reshape(heads, num_tokens, period - 1)
+        return skewed[None, :, :, :num_tokens]
+
+
+def relative_position_bucket(
+    distance: jax.Array, bidirectional: bool, num_buckets: int, max_distance: int
+) -> jax.Array:
+    """Bucket of a distance (key position minus query position), T5's scheme.
+
+    Half of the buckets are exact small distances, half grow logarithmically up to `max_distance`,
+    beyond which all share the last. Bidirectional uses half of the buckets for each sign; causal
+    puts every later key into bucket 0 (T5 paper, section 2.1; mesh-tensorflow's formula).
+
+        distance        -200  -9  -1   0   1   9  200     (32 buckets, max distance 128)
+        bidirectional     15   8   1   0  17  24   31
+        causal            31   9   1   0   0   0    0
+    """
+    behind = -distance
+    first = jnp.zeros_like(behind)
+    if bidirectional:
+        num_buckets //= 2
+        first = jnp.where(behind < 0, num_buckets, 0)
+        behind = jnp.abs(behind)
+    else:
+        behind = jnp.maximum(behind, 0)
+    num_exact = num_buckets // 2
+    # The epsilon keeps log(0) out of the branch that is not taken, as mesh-tensorflow does.
+    ratio = behind.astype(jnp.float32) / num_exact + jnp.finfo(jnp.float32).eps
+    scale = (num_buckets - num_exact) / math.log(max_distance / num_exact)
+    logarithmic = num_exact + (jnp.log(ratio) * scale).astype(jnp.int32)
+    logarithmic = jnp.minimum(logarithmic, num_buckets - 1)
+    return first + jnp.where(behind < num_exact, behind, logarithmic)
+
+
+def draw_kept(
+    key: jax.Array | None, rate: float, shapes: Sequence[tuple[int, ...]], dtype: str
+) -> list[jax.Array | None]:
+    """Dropout factors of several shapes [B, ...]: 0 with probability `rate`, else 1 / (1 - rate).
+
+    One random draw serves a whole layer: on a CPU the number of draws costs, not their size. All
+    shapes share B, which stays an axis so that the draw shards over rows. Without a key, or at
+    rate 0, every factor is None and `apply_kept` does nothing.
+    """
+    if key is None or rate == 0.0:
+        return [None] * len(shapes)
+    widths = [math.prod(shape[1:]) for shape in shapes]
+    bits = jax.random.bits(key, (shapes[0][0], sum(widths)), jnp.uint32)
+    # P(bits < threshold) = 1 - rate to within 2^-32.
+    threshold = jnp.uint32(min(round((1.0 - rate) * 2**32), 2**32 - 1))
+    kept = jnp.where(bits < threshold, 1.0 / (1.0 - rate), 0.0).astype(dtype)
+    kept = logical_constraint(kept, ("batch", None))
+    ends = [sum(widths[: i + 1]) for i in range(len(widths))]
+    return [
+        kept[:, end - width : end].reshape(shape) for shape, width, end in zip(shapes, widths, ends)
+    ]
+
+
+def apply_kept(x: jax.Array, kept: jax.Array | None) -> jax.Array:
+    """x times its dropout factors, broadcast over the axes where they have length 1."""
+    return x if kept is None else x * kept

@@ -1,0 +1,81 @@
+"""Two layouts of one model's parameters: layer by layer, and stacked along a leading layer axis.
+
+    {"layers_0": {"k": [D, F]}, "layers_1": {"k": [D, F]}}   <->   {"layers": {"k": [2, D, F]}}
+
+The first has T5X's names and is what checkpoints hold; the second is what `scan_layers` computes
+with. Both functions take any tree that holds such dictionaries: parameters, optimiser slots,
+numpy arrays, jax arrays or `ShapeDtypeStruct`s.
+"""
+
+import re
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+_LAYER = re.compile(r"layers_(\d+)")
+
+
+def stack_layers(tree: Any) -> Any:
+    """Every dictionary's `layers_0..n-1` become one `layers` with the layer axis first.
+
+    Raises:
+        ValueError: numbers are missing, or layers differ in structure.
+    """
+
+    def stack(node: Mapping[str, Any]) -> dict[str, Any]:
+        numbers = sorted(int(match[1]) for name in node if (match := _LAYER.fullmatch(name)))
+        if not numbers:
+            return dict(node)
+        if numbers != list(range(len(numbers))):
+            raise ValueError(f"layers are numbered {numbers}, expected 0 to {len(numbers) - 1}")
+        layers = [node[f"layers_{i}"] for i in numbers]
+        rest = {name: value for name, value in node.items() if not _LAYER.fullmatch(name)}
+        return rest | {"layers": jax.tree.map(lambda *leaves: _stack(leaves), *layers)}
+
+    return _map_dictionaries(stack, tree)
+
+
+def unstack_layers(tree: Any) -> Any:
+    """The opposite of `stack_layers`: every `layers` becomes `layers_0..n-1`."""
+
+    def unstack(node: Mapping[str, Any]) -> dict[str, Any]:
+        if "layers" not in node:
+            return dict(node)
+        stacked = node["layers"]
+        count = jax.tree.leaves(stacked)[0].shape[0]
+        rest = {name: value for name, value in node.items() if name != "layers"}
+        return rest | {f"layers_{i}": layer_of(stacked, i) for i in range(count)}
+
+    return _map_dictionaries(unstack, tree)
+
+
+def layer_of(stacked: Any, index: int) -> Any:
+    """Layer `index` of a stacked tree."""
+    return jax.tree.map(
+        lambda leaf: (
+            jax.ShapeDtypeStruct(leaf.shape[1:], leaf.dtype)
+            if isinstance(leaf, jax.ShapeDtypeStruct)
+            else leaf[index]
+        ),
+        stacked,
+    )
+
+
+def _stack(leaves: tuple[Any, ...]) -> Any:
+    first = leaves[0]
+    if isinstance(first, jax.ShapeDtypeStruct):
+        return jax.ShapeDtypeStruct((len(leaves), *first.shape), first.dtype)
+    return np.stack(leaves) if isinstance(first, np.ndarray) else jnp.stack(leaves)
+
+
+def _map_dictionaries(change: Callable[[Mapping[str, Any]], dict[str, Any]], tree: Any) -> Any:
+    if isinstance(tree, Mapping):
+        return change({name: _map_dictionaries(change, value) for name, value in tree.items()})
+    if isinstance(tree, tuple) and hasattr(tree, "_fields"):
+        return type(tree)(*(_map_dictionaries(change, value) for value in tree))
+    if isinstance(tree, (tuple, list)):
+        return type(tree)(_map_dictionaries(change, value) for value in tree)
+    return tree

@@ -1,0 +1,68 @@
+"""All attention masks, from segment ids and token ids. B rows, S source, T target, N heads.
+
+A mask is boolean [B, 1, queries, keys], True where the query may look at the key. A packed row
+holds several examples; nothing of one may reach another, and nothing reaches padding. Relative
+order comes from the place in the row: the examples of a row lie contiguously, so distances inside
+one are the same as if it were alone.
+
+A query that may look at nothing (padding, or the cross-attention of an example whose source is
+empty) gets no attention at all, not an average over strangers: see `attention.py`.
+"""
+
+import jax
+import jax.numpy as jnp
+
+
+def source_segments(tokens: jax.Array, segment_ids: jax.Array | None) -> jax.Array:
+    """[B, S] int32: segment of each source token, 0 for padding.
+
+    Without segment ids every row is one example, and id 0 is padding:
+
+        tokens    7 8 1 0        segments    1 1 1 0
+    """
+    return (tokens != 0).astype(jnp.int32) if segment_ids is None else segment_ids
+
+
+def source_mask(segments: jax.Array) -> jax.Array:
+    """[B, 1, S, S]: source tokens see all of their own example.
+
+    segments 1 1 2 0     1 1 0 0
+                         1 1 0 0
+                         0 0 1 0
+                         0 0 0 0
+    """
+    same = segments[:, :, None] == segments[:, None, :]
+    return (same & (segments[:, None, :] != 0))[:, None]
+
+
+def target_mask(num_tokens: int, segment_ids: jax.Array | None) -> jax.Array:
+    """[B, 1, T, T] ([1, 1, T, T] without segment ids): targets see earlier ones of their example.
+
+    Unpacked rows need no padding mask: padding comes last, so no real token can see it.
+
+    segments 1 1 2 0     1 0 0 0
+                         1 1 0 0
+                         0 0 1 0
+                         0 0 0 0
+    """
+    order = jnp.arange(num_tokens)
+    causal = (order[:, None] >= order[None, :])[None, None]
+    return causal if segment_ids is None else causal & source_mask(segment_ids)
+
+
+def cross_mask(source: jax.Array, target_segment_ids: jax.Array | None) -> jax.Array:
+    """[B, 1, T, S] ([B, 1, 1, S] without target segments): targets see their example's source.
+
+    source segments [B, S] 1 1 2 0, target segments [B, T] 1 2 2     1 1 0 0
+                                                                     0 0 1 0
+                                                                     0 0 1 0
+    """
+    real = (source != 0)[:, None, None, :]
+    if target_segment_ids is None:
+        return real
+    return real & (target_segment_ids[:, None, :, None] == source[:, None, None, :])
+
+
+def cache_mask(position: jax.Array, num_positions: int) -> jax.Array:
+    """[1, 1, 1, T]: while decoding at `position`, cache entries up to and including it."""
+    return (jnp.arange(num_positions) <= position)[None, None, None, :]
