@@ -9,6 +9,15 @@ import typing
 
 from instruct.errors import UserError, unknown_name
 
+SIZES = (
+    "vocab_size",
+    "d_model",
+    "num_heads",
+    "head_dim",
+    "d_ff",
+    "num_encoder_layers",
+    "num_decoder_layers",
+)
 ACTIVATIONS = ("gated-gelu", "relu")
 DTYPES = ("float32", "bfloat16")
 REMAT_POLICIES = ("none", "minimal", "full")
@@ -23,17 +32,18 @@ class ModelConfig:
         UserError: a field has the wrong type or a value outside what is allowed.
     """
 
+    # The seven sizes have no default: 0 means not set, which is refused.
     # Rows of the embedding (V); at least the vocabulary's size, a multiple of 128 shards best.
-    vocab_size: int
+    vocab_size: int = 0
     # Width of the residual stream (D).
-    d_model: int
+    d_model: int = 0
     # Attention heads (N) and the width of each (H); N * H need not be d_model.
-    num_heads: int
-    head_dim: int
+    num_heads: int = 0
+    head_dim: int = 0
     # Width of the MLP's hidden layer (F).
-    d_ff: int
-    num_encoder_layers: int
-    num_decoder_layers: int
+    d_ff: int = 0
+    num_encoder_layers: int = 0
+    num_decoder_layers: int = 0
     # Share of values zeroed while training; has no effect without a dropout key.
     dropout_rate: float = 0.0
     # 'gated-gelu' has two input kernels (T5 1.1), 'relu' one (T5 1.0).
@@ -57,9 +67,12 @@ class ModelConfig:
 
     def __post_init__(self) -> None:
         _check_types(self)
-        for name in ("vocab_size", "d_model", "num_heads", "head_dim", "d_ff"):
-            _require(self, name, getattr(self, name) >= 1, "at least 1")
-        for name in ("num_encoder_layers", "num_decoder_layers"):
+        for name in SIZES:
+            if getattr(self, name) == 0:
+                raise UserError(
+                    f"ModelConfig.{name} is not set. Include a model size, for example "
+                    "--gin_file=gin/models/tiny_demo.gin, or bind it."
+                )
             _require(self, name, getattr(self, name) >= 1, "at least 1")
         _require(self, "dropout_rate", 0 <= self.dropout_rate < 1, "in [0, 1), for example 0.1")
         _require(self, "norm_epsilon", self.norm_epsilon > 0, "above 0, for example 1e-6")

@@ -1,0 +1,65 @@
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import nnx
+
+from instruct.models.layers import (
+    RelativePositionBias,
+    RMSNorm,
+    apply_kept,
+    draw_kept,
+    relative_position_bucket,
+)
+from tests.models.test_config import TINY
+
+
+@pytest.mark.parametrize(
+    ("bidirectional", "expected"),
+    [(True, [15, 8, 1, 0, 17, 24, 31]), (False, [31, 9, 1, 0, 0, 0, 0])],
+)
+def test_buckets_of_the_docstring(bidirectional, expected):
+    distance = jnp.array([-200, -9, -1, 0, 1, 9, 200])
+    found = relative_position_bucket(distance, bidirectional, 32, 128)
+    np.testing.assert_array_equal(found, expected)
+
+
+@pytest.mark.parametrize("bidirectional", [True, False])
+def test_skewed_bias_equals_a_lookup_of_every_pair(bidirectional):
+    bias = RelativePositionBias(TINY, bidirectional=bidirectional, rngs=nnx.Rngs(0))
+    order = np.arange(9)
+    direct = bias.of_distance(jnp.asarray(order[None, :] - order[:, None]))
+    np.testing.assert_array_equal(bias(9)[0], direct)
+
+
+def test_rms_norm_takes_statistics_in_float32():
+    norm = RMSNorm(dataclasses.replace(TINY, dtype="bfloat16"), rngs=nnx.Rngs(0))
+    x = jax.random.normal(jax.random.key(0), (3, TINY.d_model)) * 300
+    found = norm(x.astype(jnp.bfloat16))
+    assert found.dtype == jnp.bfloat16
+    wide = np.asarray(x, np.float32)
+    expected = wide / np.sqrt(np.mean(wide**2, -1, keepdims=True) + TINY.norm_epsilon)
+    np.testing.assert_allclose(found.astype(np.float32), expected, rtol=0.02, atol=0.02)
+
+
+def test_dropout_keeps_the_expected_share_and_scale():
+    shapes = [(64, 1, 500), (64, 4, 1, 200)]
+    for kept, shape in zip(draw_kept(jax.random.key(0), 0.25, shapes, "float32"), shapes):
+        assert kept is not None and kept.shape == shape
+        np.testing.assert_allclose(np.unique(kept), [0, 1 / 0.75])
+        assert np.mean(kept == 0) == pytest.approx(0.25, abs=0.01)
+
+
+def test_dropout_factors_are_shared_over_axes_of_length_one():
+    (kept,) = draw_kept(jax.random.key(0), 0.5, [(2, 1, 8)], "float32")
+    dropped = np.asarray(apply_kept(jnp.ones((2, 5, 8)), kept))
+    assert (dropped == dropped[:, :1]).all() and (dropped == 0).any() and (dropped != 0).any()
+
+
+def test_no_dropout_without_a_key_or_at_rate_zero():
+    assert draw_kept(None, 0.5, [(2, 3)], "float32") == [None]
+    assert draw_kept(jax.random.key(0), 0.0, [(2, 3), (2, 4)], "float32") == [None, None]
+    x = jnp.ones((2, 3))
+    assert apply_kept(x, None) is x
