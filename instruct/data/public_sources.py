@@ -1,0 +1,234 @@
+"""Readers for files of public releases, under the data folder as published:
+
+gsm8k/train.jsonl, gsm8k/test.jsonl     GSM8K (Cobbe et al. 2021)
+cot/*.tsv                               Flan's chains of thought (Longpre et al. 2023)
+natural_instructions/tasks/*.json       Natural Instructions, old and new schema (Wang et al. 2022)
+"""
+
+import dataclasses
+import json
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from instruct.data.sources import (
+    FileSource,
+    JsonLinesSource,
+    Part,
+    Row,
+    TsvSource,
+    hashed_parts,
+    identity,
+)
+from instruct.prompts.record import Record
+from instruct.prompts.render import Dropped
+
+_CALCULATION = re.compile(r"<<[^<>]*>>")
+
+
+@dataclasses.dataclass(frozen=True)
+class Gsm8kSource(JsonLinesSource):
+    """GSM8K: `{"question", "answer"}`, the answer a solution that ends in "#### 72".
+
+    The calculator annotations ("<<48/2=24>>") go. The validation split is 5 % of the train file.
+    """
+
+    name: str = "gsm8k"
+    parts: Mapping[str, Part] = dataclasses.field(
+        default_factory=lambda: {
+            "train": Part("gsm8k/train.jsonl", 0.05, 1.0),
+            "validation": Part("gsm8k/train.jsonl", 0.0, 0.05),
+            "test": Part("gsm8k/test.jsonl"),
+        }
+    )
+    origin: str = "https://github.com/openai/grade-school-math (grade_school_math/data)"
+
+    def record(self, row: Mapping[str, Any], default_id: str) -> Record | Dropped:
+        question, solution = row.get("question"), row.get("answer")
+        if not isinstance(question, str) or not isinstance(solution, str):
+            return Dropped("question or answer is missing")
+        rationale, mark, answer = solution.rpartition("####")
+        if not mark:
+            return Dropped("answer has no '####'")
+        if not question.strip() or not answer.strip():
+            return Dropped("empty question or answer")
+        rationale = _CALCULATION.sub("", rationale).strip()
+        fields = {"question": question.strip()}
+        return Record(default_id, fields, answer.strip(), rationale=rationale)
+
+
+_OPTION_BLOCK = re.compile(r"^(.*?\S)\s*\n\s*options:[ \t]*\n(.*)$", re.IGNORECASE | re.DOTALL)
+_LABELLED = re.compile(r"^(?:-\s*)?\(?([A-Z])[).]\s+(.*\S)$")
+_BULLETED = re.compile(r"^[-*]\s+(.*\S)$")
+_LABEL = re.compile(r"^\(?([A-Z])[).]?$")
+# A rationale that names an option by its letter holds only while that letter does.
+_NAMES_A_LETTER = re.compile(
+    r"(?i:\b(?:options?|choices?|answers?|ans|alternatives?)\b)[\s.:='\"(-]*(?i:is\b|are\b)?"
+    r"[\s.:='\"(-]*[A-J]\b(?!\s+[a-z])"
+    r"|(?<!\w)\([A-J]\)|\b[A-J]\s+is\s+(?:the\s+)?(?:correct|right|answer)"
+)
+
+
+def split_options(question: str, answer: str) -> tuple[str, tuple[str, ...], int] | None:
+    """Takes options apart that are written into a question.
+
+    Two styles, after a line "Options:": "(A) text" lines (a dash before them or not) with a
+    letter as the answer, and "- text" lines with a text as the answer. Equal options become one.
+
+    >>> split_options("2 + 2?\\nOptions:\\n(A) 3\\n(B) 4", "(B)")
+    ('2 + 2?', ('3', '4'), 1)
+
+    Returns:
+        (question, options, index of the answer), or None where the text is written otherwise.
+    """
+    found = _OPTION_BLOCK.match(question)
+    if found is None:
+        return None
+    lines = [line.strip() for line in found.group(2).split("\n") if line.strip()]
+    labelled = [_LABELLED.match(line) for line in lines]
+    letter = _LABEL.match(answer)
+    index = -1
+    if all(labelled):
+        pairs = [match.groups() for match in labelled if match]
+        if [label for label, _ in pairs] != [chr(ord("A") + i) for i in range(len(pairs))]:
+            return None
+        texts = [text for _, text in pairs]
+        if letter:
+            index = ord(letter.group(1)) - ord("A")
+    else:
+        bulleted = [_BULLETED.match(line) for line in lines]
+        texts = [match.group(1) for match in bulleted if match]
+        if len(texts) < len(lines):
+            return None
+    if index < 0 and answer in texts:
+        index = texts.index(answer)
+    if not 0 <= index < len(texts):
+        return None
+    options = tuple(dict.fromkeys(texts))
+    if len(options) < 2:
+        return None
+    return found.group(1), options, options.index(texts[index])
+
+
+@dataclasses.dataclass(frozen=True)
+class CotTsvSource(TsvSource):
+    """Flan's chain-of-thought TSVs: question, answer, rationale; a literal "\\n" is a newline.
+
+    Options written into the question become the record's options, so that they can be shown in
+    any style. They stay where they are if the rationale names one by its letter, or if they are
+    written in a way that is not known. Splits are `hashed_parts`: the files are train only.
+    """
+
+    num_columns: int | None = 3
+    origin: str = "https://github.com/google-research/FLAN (flan/v2/cot_data)"
+
+    def record(self, row: Sequence[str], default_id: str) -> Record | Dropped:
+        question, answer, rationale = (text.replace("\\n", "\n").strip() for text in row)
+        if not question or not answer:
+            return Dropped("empty question or answer")
+        parsed = split_options(question, answer)
+        if parsed is None or (_LABEL.match(answer) and _NAMES_A_LETTER.search(rationale)):
+            return Record(default_id, {"question": question}, answer, rationale=rationale)
+        question, options, index = parsed
+        fields = {"question": question}
+        return Record(default_id, fields, options[index], options, index, rationale=rationale)
+
+
+def cot_tsv_source(path: str) -> CotTsvSource:
+    """The source of one file, `path` relative to the data folder (`cot/aqua_train.tsv`)."""
+    return CotTsvSource(Path(path).stem.removesuffix("_train"), hashed_parts(path))
+
+
+EXEMPLARS = "exemplars"
+
+
+@dataclasses.dataclass(frozen=True)
+class NaturalInstructionsSource(FileSource):
+    """One Natural-Instructions task file: a definition, examples, instances.
+
+    Newer files have lists (`Definition`, outputs) and ids, older ones plain texts and none.
+    Records have the fields `definition` and `input`; all outputs are references, the first is the
+    answer. The task's positive examples are the split "exemplars", in the file's order, with their
+    explanations as rationales: few-shot prompts show these, as Tk-Instruct's do.
+    """
+
+    origin: str = "https://github.com/allenai/natural-instructions (tasks)"
+
+    @property
+    def splits(self) -> tuple[str, ...]:
+        return (*self.parts, EXEMPLARS)
+
+    def records(self, split: str) -> Iterator[Record | Dropped]:
+        if split != EXEMPLARS:
+            yield from super().records(split)
+            return
+        path = self.paths[0]
+        task = _read_task(path)
+        if isinstance(task, Dropped):
+            yield task
+            return
+        for number, example in enumerate(task.get("Positive Examples") or ()):
+            yield _instance(example, _definition(task), f"{self.name}-positive-{number}")
+
+    def rows(self, path: Path) -> Iterator[Row]:
+        task = _read_task(path)
+        if isinstance(task, Dropped):
+            yield task, self.name
+            return
+        definition = _definition(task)
+        if not definition:
+            yield Dropped("task has no definition"), self.name
+            return
+        for number, instance in enumerate(task["Instances"]):
+            default_id = f"{self.name}-{number}"
+            item = _instance(instance, definition, default_id)
+            yield item, default_id if isinstance(item, Dropped) else identity(item)
+
+
+def natural_instructions_source(path: str) -> NaturalInstructionsSource:
+    """The source of one task file, `path` relative to the data folder."""
+    return NaturalInstructionsSource(Path(path).stem, hashed_parts(path))
+
+
+def _read_task(path: Path) -> dict[str, Any] | Dropped:
+    """A task file as JSON. At most some 50 MB by its publisher's rule, so read at once."""
+    try:
+        task = json.loads(path.read_bytes().decode("utf-8-sig"))
+    except UnicodeDecodeError:
+        return Dropped("file is not UTF-8")
+    except ValueError:
+        return Dropped("file is not JSON")
+    if not isinstance(task, dict) or not isinstance(task.get("Instances"), list):
+        return Dropped("file has no list of instances")
+    return task
+
+
+def _definition(task: Mapping[str, Any]) -> str:
+    """The definition: a text in old files, a list of wordings in new ones (the first is used)."""
+    definition = task.get("Definition") or ""
+    if isinstance(definition, list):
+        definition = definition[0] if definition else ""
+    return definition.strip() if isinstance(definition, str) else ""
+
+
+def _instance(instance: Any, definition: str, default_id: str) -> Record | Dropped:
+    if not isinstance(instance, dict):
+        return Dropped("instance is not a JSON object")
+    source, outputs = instance.get("input"), instance.get("output")
+    if isinstance(outputs, str | int | float):
+        outputs = [outputs]
+    if not isinstance(source, str) or not isinstance(outputs, list):
+        return Dropped("input or output is missing")
+    answers = tuple(dict.fromkeys(text for o in outputs if (text := str(o).strip())))
+    if not source.strip() or not answers:
+        return Dropped("empty input or output")
+    identifier = instance.get("id")
+    explanation = instance.get("explanation")
+    return Record(
+        identifier if isinstance(identifier, str) and identifier else default_id,
+        {"definition": definition, "input": source.strip()},
+        answers[0],
+        references=answers if len(answers) > 1 else (),
+        rationale=explanation.strip() if isinstance(explanation, str) else "",
+    )
