@@ -1,0 +1,331 @@
+"""Tasks and mixtures by name. Definitions are SeqIO's; registering one reads nothing.
+
+    add_task(spec)          one seqio.Task per mode: `gym.chain_sum.zs_noopt`, and
+                            `gym.chain_sum`, the mixture of its modes
+    add_mixture(name, ...)  a seqio.Mixture over tasks, task specs and mixtures, ours or a user's
+    resolve(name)           its leaves with their shares; linear in their number
+
+Rates nest: each mixture divides its share among its children. `None` stands for a rate
+proportional to the number of records, at most `cap` of each task (T5, Raffel et al. 2020, 3.5.2).
+"""
+
+import importlib
+import importlib.util
+import sys
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+
+import seqio
+
+from instruct.data.seqio_bridge import RecordTask, known_num_records, record_task
+from instruct.data.spec import Leaf, Resolved, TaskSpec
+from instruct.data.vocab import parse_spec
+from instruct.errors import UserError, unknown_name
+
+# Stands for the number of records of a task that is neither prepared nor declares it.
+_UNKNOWN_RECORDS = 1000
+
+_specs: dict[str, TaskSpec] = {}
+_leaves: dict[str, tuple[TaskSpec, str]] = {}
+_mixtures: dict[str, dict[str, float | None]] = {}
+_rate_tables: dict[str, dict[str, float]] = {}
+
+
+def set_vocabulary(spec: str) -> None:
+    """Chooses the vocabulary of all our seqio tasks (names: instruct/data/vocab.py)."""
+    parse_spec(spec)
+    RecordTask.vocabulary = spec
+
+
+def add_task(spec: TaskSpec) -> TaskSpec:
+    """Registers a task: one seqio task per mode, and the mixture of the modes.
+
+    Raises:
+        UserError: the name is taken or not one SeqIO allows.
+    """
+    _check_free(spec.name)
+    for mode in spec.modes:
+        name = spec.leaf_name(mode)
+        _check_free(name)
+        try:
+            seqio.TaskRegistry.add_provider(name, record_task(spec, mode))
+        except ValueError as error:
+            raise UserError(f"task {name!r}: {error}") from error
+        _leaves[name] = (spec, mode)
+    _specs[spec.name] = spec
+    _add(spec.name, {spec.leaf_name(mode): rate for mode, rate in spec.modes.items()})
+    return spec
+
+
+def add_mixture(name: str, rates: Mapping[str, float | None]) -> None:
+    """Registers a mixture.
+
+    Args:
+        rates: child -> rate, relative to its siblings; None for the number of its records,
+            capped per task. A child is a mixture, a task (all its modes), one mode of a task,
+            or any registered seqio task or mixture; it must be registered before.
+
+    Raises:
+        UserError: the name is taken, a child is unknown, a rate is not above 0, or no child.
+    """
+    _check_free(name)
+    if not rates:
+        raise UserError(f"mixture {name!r} is empty; it needs at least one task or mixture")
+    for child, rate in rates.items():
+        if not _is_known(child):
+            raise unknown_name(f"task or mixture (in mixture {name!r})", child, all_names())
+        if rate is not None and not (rate > 0 and rate < float("inf")):
+            raise UserError(
+                f"mixture {name!r}: the rate of {child!r} is {rate}; it must be above 0. "
+                "Leave out what should not be mixed in"
+            )
+    _add(name, dict(rates))
+
+
+def _add(name: str, rates: dict[str, float | None]) -> None:
+    # SeqIO gets the leaves flat: its own rates of nested mixtures take quadratic time, and its
+    # rates of sub-mixtures must be numbers. They are resolved when first asked for.
+    _mixtures[name] = rates
+    rate_fn = _SeqioRates(name)
+    leaves = [(leaf, rate_fn) for leaf in _leaf_names(name)]
+    try:
+        seqio.MixtureRegistry.add(name, leaves)
+    except ValueError as error:
+        del _mixtures[name]
+        raise UserError(f"mixture {name!r}: {error}") from error
+
+
+class _SeqioRates:
+    """`rate_fn(task)` of a flat seqio mixture: the leaf's share, by the same rules as `resolve`."""
+
+    def __init__(self, mixture: str) -> None:
+        self._mixture = mixture
+
+    def __call__(self, task: seqio.Task) -> float:
+        if self._mixture not in _rate_tables:
+            _rate_tables[self._mixture] = _Shares("train").of(self._mixture)
+        return _rate_tables[self._mixture][task.name]
+
+
+def forget_rates() -> None:
+    """Makes seqio mixtures work out their rates again, after stores were built."""
+    _rate_tables.clear()
+
+
+def _check_free(name: str) -> None:
+    if name in seqio.TaskRegistry.names() or name in seqio.MixtureRegistry.names():
+        raise UserError(f"the name {name!r} is registered already; names must be unique")
+
+
+def _is_known(name: str) -> bool:
+    return name in seqio.TaskRegistry.names() or name in seqio.MixtureRegistry.names()
+
+
+def all_names() -> list[str]:
+    """Every registered task and mixture, sorted."""
+    return sorted({*seqio.TaskRegistry.names(), *seqio.MixtureRegistry.names()})
+
+
+def mixture_names() -> list[str]:
+    """Mixtures made by `add_mixture` or by a user through SeqIO, sorted."""
+    return sorted(name for name in seqio.MixtureRegistry.names() if name not in _specs)
+
+
+def task_specs() -> Mapping[str, TaskSpec]:
+    """Our tasks by name, in the order they were registered."""
+    return dict(_specs)
+
+
+def find_spec(name: str) -> TaskSpec:
+    """The task of that name; one of its modes may be given as well."""
+    if name in _leaves:
+        return _leaves[name][0]
+    if name not in _specs:
+        raise unknown_name("task", name, _specs)
+    return _specs[name]
+
+
+def _leaf_names(name: str) -> list[str]:
+    """Names of the seqio tasks below a task or mixture, each once, in order of first mention."""
+    seen: dict[str, None] = {}
+    visited = set()
+    stack = [name]
+    while stack:
+        current = stack.pop()
+        if current in visited:
+            continue
+        visited.add(current)
+        if current in _mixtures:
+            stack.extend(reversed(_mixtures[current]))
+        elif current in seqio.MixtureRegistry.names():
+            tasks = seqio.MixtureRegistry.get(current).tasks
+            seen.update(dict.fromkeys(task.name for task in tasks))
+        else:
+            seen[current] = None
+    return list(seen)
+
+
+class _Shares:
+    """Shares of leaves, every mixture worked out once."""
+
+    def __init__(self, split: str) -> None:
+        self._split = split
+        self._memo: dict[str, dict[str, float]] = {}
+        self._sizes: dict[str, float] = {}
+
+    def of(self, name: str) -> dict[str, float]:
+        """Leaf -> share of mixture `name`; they add up to 1."""
+        if name not in self._memo:
+            if name in _mixtures:
+                self._memo[name] = self._ours(name)
+            elif name in seqio.MixtureRegistry.names():
+                self._memo[name] = _plain_shares(seqio.MixtureRegistry.get(name))
+            else:
+                self._memo[name] = {name: 1.0}
+        return self._memo[name]
+
+    def _ours(self, name: str) -> dict[str, float]:
+        rates = {
+            child: self._size(child) if rate is None else rate
+            for child, rate in _mixtures[name].items()
+        }
+        total = sum(rates.values())
+        if not total > 0:
+            raise UserError(f"mixture {name!r}: all of its tasks are empty")
+        shares: dict[str, float] = {}
+        for child, rate in rates.items():
+            for leaf, share in self.of(child).items():
+                shares[leaf] = shares.get(leaf, 0.0) + share * rate / total
+        return shares
+
+    def _size(self, name: str) -> float:
+        """Records below `name`, at most `cap` of each task; a task's modes count once."""
+        if name not in self._sizes:
+            if name in _specs or name in _leaves:
+                spec = find_spec(name)
+                records = known_num_records(spec, self._split)
+                # Two modes of a task are two leaves over the same records, so a single mode
+                # counts as much as the whole task.
+                size = float(_capped(records, spec.cap))
+            elif name in _mixtures:
+                size = sum(self._size(child) for child in _mixtures[name])
+            else:
+                size = float(sum(_plain_num_records(t, self._split) for t in _plain_tasks(name)))
+            self._sizes[name] = size
+        return self._sizes[name]
+
+
+def _capped(records: int | None, cap: int | None) -> int:
+    if records is None:
+        return cap if cap is not None else _UNKNOWN_RECORDS
+    return records if cap is None else min(records, cap)
+
+
+def _plain_tasks(name: str) -> list[seqio.Task]:
+    return seqio.get_subtasks(seqio.get_mixture_or_task(name))
+
+
+def _plain_num_records(task: seqio.Task, split: str) -> int:
+    records = task.num_input_examples(split) if split in task.splits else 0
+    return _UNKNOWN_RECORDS if records is None else records
+
+
+def _plain_shares(mixture: seqio.Mixture) -> dict[str, float]:
+    """Shares of a user's own seqio mixture, through its public rates."""
+    try:
+        rates = {task.name: mixture.get_rate(task) for task in mixture.tasks}
+    except (TypeError, ValueError) as error:
+        raise UserError(f"mixture {mixture.name!r}: its rates cannot be computed: {error}") from (
+            error
+        )
+    total = sum(rates.values())
+    if not rates or not total > 0 or min(rates.values()) < 0:
+        raise UserError(f"mixture {mixture.name!r} needs rates above 0, it has {rates}")
+    return {name: rate / total for name, rate in rates.items() if rate > 0}
+
+
+def resolve(name: str, split: str = "train") -> Resolved:
+    """Takes a mixture, a task or one of its modes apart into leaves.
+
+    Args:
+        name: anything registered here or with SeqIO.
+        split: the split whose record numbers fix examples-proportional rates and `records`.
+
+    Raises:
+        UserError: unknown name, or a mixture of empty tasks.
+    """
+    if not _is_known(name):
+        raise unknown_name("task or mixture", name, all_names())
+    shares = _Shares(split).of(name)
+    return Resolved(name, split, tuple(_make_leaf(n, s, split) for n, s in shares.items()))
+
+
+def _make_leaf(name: str, share: float, split: str) -> Leaf:
+    if name in _leaves:
+        spec, mode = _leaves[name]
+        records = known_num_records(spec, split) if split in spec.splits else 0
+        return Leaf(
+            name=name,
+            rate=share,
+            task=spec.name,
+            mode=mode,
+            family=spec.family,
+            dataset=spec.dataset,
+            category=spec.category,
+            version=spec.version,
+            records=records,
+            spec=spec,
+        )
+    task = seqio.TaskRegistry.get(name)
+    # A plain task says nothing of its family; the first part of its name is the best guess.
+    family = name.replace(":", ".").partition(".")[0]
+    return Leaf(
+        name=name,
+        rate=share,
+        task=name,
+        mode="",
+        family=family,
+        dataset=name,
+        category=family,
+        version=getattr(task.source, "version", "") or "0",
+        records=task.num_input_examples(split) if split in task.splits else 0,
+        spec=None,
+    )
+
+
+def load_modules(names: Iterable[str]) -> None:
+    """Imports the modules that register tasks (MIXTURE_OR_TASK_MODULE).
+
+    Args:
+        names: dotted module names, or paths of `.py` files.
+
+    Raises:
+        UserError: not found; the message says where was looked.
+    """
+    for name in names:
+        if name.endswith(".py"):
+            _load_file(Path(name))
+            continue
+        try:
+            importlib.import_module(name)
+        except ModuleNotFoundError as error:
+            if error.name and (name == error.name or name.startswith(error.name + ".")):
+                raise UserError(
+                    f"cannot find module {name!r} (MIXTURE_OR_TASK_MODULE). Looked in: "
+                    f"{', '.join(p or '.' for p in sys.path[:4])}, ... Set PYTHONPATH, or give "
+                    "the path of a .py file"
+                ) from error
+            raise
+
+
+def _load_file(path: Path) -> None:
+    if path.stem in sys.modules:
+        return
+    if not path.is_file():
+        raise UserError(f"cannot find module file {path} (MIXTURE_OR_TASK_MODULE)")
+    found = importlib.util.spec_from_file_location(path.stem, path)
+    if found is None or found.loader is None:
+        raise UserError(f"{path} is not a Python file")
+    module = importlib.util.module_from_spec(found)
+    sys.modules[path.stem] = module
+    found.loader.exec_module(module)

@@ -1,0 +1,149 @@
+"""What a task is, and what a mixture resolves to: plain data, importable without TensorFlow."""
+
+import dataclasses
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any, Protocol
+
+from instruct.errors import UserError, unknown_name
+from instruct.prompts.record import Record
+from instruct.prompts.render import MODES, Dropped
+from instruct.prompts.template import TemplateSet
+
+SPLITS = ("train", "validation", "test")
+
+
+class RecordSource(Protocol):
+    """Where raw examples come from (instruct/data/sources.py has the built-in ones)."""
+
+    @property
+    def splits(self) -> Sequence[str]: ...
+
+    @property
+    def fingerprint(self) -> str:
+        """Changes whenever the records would."""
+        ...
+
+    def available(self) -> str | None:
+        """None, or why the records cannot be read here."""
+        ...
+
+    def records(self, split: str) -> Iterator[Record | Dropped]:
+        """Streams the records in a fixed order; `Dropped` stands for a row that is none."""
+        ...
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class TaskSpec:
+    """One data set as a task: where it is, how it is worded, how it is scored.
+
+    Attributes:
+        name: `<family>.<dataset>`; its seqio tasks are `<name>.<mode>`.
+        category: kind of task; results are averaged over it.
+        source: the raw records; not touched before a store is built.
+        templates: the wordings.
+        modes: prompt mode -> share among the modes of this task.
+        version: changes when the records or their meaning change; results and stores carry it.
+        cap: most records that count for an examples-proportional rate; None for no limit.
+        metric_fns, postprocess_fn: SeqIO's (`metric_fn(targets, predictions)`,
+            `postprocess_fn(decoded, example=..., is_target=...)`).
+        splits: our split -> the source's split.
+        num_examples: split -> records, where they are known before the store is built.
+        exemplar_split: split that few-shot exemplars are drawn from.
+        held_out: name of the group this task is held out with; "" if it may be trained on.
+        license, url, description: for lists and reports.
+    """
+
+    name: str
+    family: str
+    dataset: str
+    category: str
+    source: RecordSource
+    templates: TemplateSet
+    modes: Mapping[str, float] = dataclasses.field(default_factory=lambda: {"zs_noopt": 1.0})
+    version: str = "1.0.0"
+    cap: int | None = None
+    metric_fns: Sequence[Callable[..., Mapping[str, Any]]] = ()
+    postprocess_fn: Callable[..., Any] | None = None
+    splits: Mapping[str, str] = dataclasses.field(default_factory=lambda: {s: s for s in SPLITS})
+    num_examples: Mapping[str, int] = dataclasses.field(default_factory=dict)
+    exemplar_split: str = "train"
+    held_out: str = ""
+    license: str = ""
+    url: str = ""
+    description: str = ""
+
+    def __post_init__(self) -> None:
+        if not self.modes:
+            raise UserError(f"task {self.name!r} has no prompt mode; allowed: {', '.join(MODES)}")
+        for mode, rate in self.modes.items():
+            if mode not in MODES:
+                raise unknown_name(f"prompt mode of task {self.name!r}", mode, MODES)
+            if not rate > 0:
+                raise UserError(
+                    f"task {self.name!r}: the rate of mode {mode!r} is {rate}; it must be above 0"
+                )
+        if self.cap is not None and self.cap <= 0:
+            raise UserError(f"task {self.name!r}: cap is {self.cap}; use a number above 0 or None")
+
+    def leaf_name(self, mode: str) -> str:
+        """Name of the seqio task of one mode."""
+        return f"{self.name}.{mode}"
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Leaf:
+    """A task in one prompt mode, or a plain seqio task, with its share of a mixture.
+
+    Attributes:
+        name: name of the registered seqio task.
+        rate: share of the mixture's examples; the leaves of a mixture add up to 1.
+        task: the `TaskSpec`'s name; for a plain seqio task its own name.
+        mode: prompt mode; "" for a plain seqio task.
+        records: records in the split, None while unknown (not prepared, not declared).
+        spec: None for a plain seqio task.
+    """
+
+    name: str
+    rate: float
+    task: str
+    mode: str
+    family: str
+    dataset: str
+    category: str
+    version: str
+    records: int | None
+    spec: TaskSpec | None
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Resolved:
+    """A mixture taken apart into its leaves, in the order of first mention."""
+
+    name: str
+    split: str
+    leaves: tuple[Leaf, ...]
+
+    @property
+    def num_tasks(self) -> int:
+        """Number of leaves (a data set in two modes counts twice)."""
+        return len(self.leaves)
+
+    @property
+    def num_datasets(self) -> int:
+        return len({leaf.task for leaf in self.leaves})
+
+    @property
+    def num_categories(self) -> int:
+        return len({leaf.category for leaf in self.leaves})
+
+    @property
+    def unprepared(self) -> tuple[str, ...]:
+        """Leaves whose number of records is unknown, so that rates may be provisional."""
+        return tuple(leaf.name for leaf in self.leaves if leaf.records is None)
+
+    def leaf(self, name: str) -> Leaf:
+        """The leaf of that name."""
+        for leaf in self.leaves:
+            if leaf.name == name:
+                return leaf
+        raise unknown_name(f"task of mixture {self.name!r}", name, (lf.name for lf in self.leaves))

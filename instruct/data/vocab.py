@@ -1,0 +1,188 @@
+"""Vocabularies without TensorFlow: text to token ids, the same ids as SeqIO's classes give.
+
+A vocabulary is named by one string, which is what gin, worker processes and manifests carry:
+
+    bytes                        UTF-8 bytes + 3 (seqio.ByteVocabulary, ByT5)
+    gym                          the vocabulary that comes with the embedded collection
+    PATH.model                   a SentencePiece model with 100 sentinels appended (T5)
+    PATH.model#extra_ids=N       the same with N sentinels
+    bytes#extra_ids=N
+
+Sentinels are numbered downwards from the last id, as T5's span corruption expects:
+`<extra_id_0>` is vocab_size - 1 (seqio.SentencePieceVocabulary, reverse_extra_ids).
+"""
+
+import functools
+import hashlib
+import logging
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any, Protocol
+
+import sentencepiece
+from google.protobuf.message import DecodeError
+from sentencepiece import sentencepiece_model_pb2
+
+from instruct.errors import UserError
+
+PAD_ID = 0
+DEFAULT_EXTRA_IDS = 100
+GYM_MODEL = Path(__file__).resolve().parents[2] / "tasks" / "vocab" / "gym.model"
+
+# Generated code, whose names no type checker sees.
+_ModelProto = getattr(sentencepiece_model_pb2, "ModelProto")  # noqa: B009
+_log = logging.getLogger(__name__)
+
+
+class Vocabulary(Protocol):
+    """What the program needs of a vocabulary."""
+
+    spec: str
+    vocab_size: int
+    pad_id: int
+    eos_id: int
+    unk_id: int
+    fingerprint: str
+
+    def encode(self, text: str, /) -> list[int]:
+        """Token ids without EOS."""
+        ...
+
+    def decode(self, ids: Iterable[int], /) -> str:
+        """Text up to the first EOS; padding is skipped."""
+        ...
+
+
+def _until_eos(ids: Iterable[int], eos_id: int) -> list[int]:
+    kept = []
+    for token in ids:
+        token = int(token)
+        if token == eos_id:
+            break
+        if token != PAD_ID:
+            kept.append(token)
+    return kept
+
+
+class ByteVocabulary:
+    """ids 0 pad, 1 EOS, 2 unknown, 3 + b for byte b, then sentinels (never produced by text)."""
+
+    pad_id, eos_id, unk_id = PAD_ID, 1, 2
+
+    def __init__(self, extra_ids: int = 0) -> None:
+        self.spec = f"bytes#extra_ids={extra_ids}" if extra_ids else "bytes"
+        self.vocab_size = 259 + extra_ids
+        self.fingerprint = hashlib.sha256(self.spec.encode()).hexdigest()
+
+    def __reduce__(self):
+        return load_vocabulary, (self.spec,)
+
+    def encode(self, text: str) -> list[int]:
+        return [byte + 3 for byte in text.encode("utf-8")]
+
+    def decode(self, ids: Iterable[int]) -> str:
+        kept = _until_eos(ids, self.eos_id)
+        return bytes(i - 3 for i in kept if 3 <= i < 259).decode("utf-8", errors="ignore")
+
+
+class SentencePieceVocabulary:
+    """A SentencePiece model file with sentinels appended."""
+
+    pad_id = PAD_ID
+
+    def __init__(self, spec: str, path: Path, extra_ids: int) -> None:
+        model = _read_model(spec, path)
+        for number in reversed(range(extra_ids)):
+            model.pieces.add(
+                piece=f"▁<extra_id_{number}>",
+                score=0.0,
+                type=_ModelProto.SentencePiece.USER_DEFINED,
+            )
+        serialized = model.SerializeToString(deterministic=True)
+        processor = sentencepiece.SentencePieceProcessor()
+        processor.LoadFromSerializedProto(serialized)
+        if processor.eos_id() < 0:
+            raise UserError(
+                f"vocabulary {spec!r} has no end-of-sequence piece, which training needs; "
+                "train it with pad_id=0, eos_id=1, unk_id=2"
+            )
+        if processor.pad_id() != PAD_ID:
+            _log.warning(
+                "vocabulary %s: id 0 is %r, and this program uses it for padding",
+                spec,
+                processor.IdToPiece(0),
+            )
+        self.spec = spec
+        self.path = path
+        self.extra_ids = extra_ids
+        self.vocab_size = processor.GetPieceSize()
+        self.eos_id = processor.eos_id()
+        self.unk_id = processor.unk_id()
+        self.fingerprint = hashlib.sha256(serialized).hexdigest()
+        self._processor = processor
+
+    def __reduce__(self):
+        return load_vocabulary, (self.spec,)
+
+    def encode(self, text: str) -> list[int]:
+        return self._processor.EncodeAsIds(text)
+
+    def decode(self, ids: Iterable[int]) -> str:
+        kept = _until_eos(ids, self.eos_id)
+        known = [i if i < self.vocab_size else self.unk_id for i in kept]
+        return self._processor.DecodeIds(known)
+
+
+def _read_model(spec: str, path: Path) -> Any:
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise UserError(
+            f"cannot read vocabulary {spec!r}: {path}: {error.strerror}. "
+            "Allowed: 'bytes', 'gym', or the path of a SentencePiece model"
+        ) from error
+    model = _ModelProto()
+    try:
+        model.ParseFromString(data)
+    except DecodeError as error:
+        raise UserError(f"vocabulary {spec!r}: {path} is not a SentencePiece model") from error
+    if not model.pieces:
+        raise UserError(f"vocabulary {spec!r}: {path} is not a SentencePiece model (no pieces)")
+    return model
+
+
+def parse_spec(spec: str) -> tuple[str, int]:
+    """Splits "NAME#extra_ids=N" into (NAME, N), with the default of that kind of vocabulary.
+
+    >>> parse_spec("my.model#extra_ids=5")
+    ('my.model', 5)
+    """
+    name, mark, option = spec.partition("#")
+    if not mark:
+        return name, 0 if name == "bytes" else DEFAULT_EXTRA_IDS
+    key, _, value = option.partition("=")
+    if key != "extra_ids" or not value.isdecimal():
+        raise UserError(
+            f"vocabulary {spec!r}: after '#' only 'extra_ids=N' is allowed, for example "
+            f"'{name}#extra_ids=100'"
+        )
+    return name, int(value)
+
+
+def model_path(spec: str) -> Path:
+    """File of a SentencePiece vocabulary named by `spec`."""
+    name = parse_spec(spec)[0]
+    return GYM_MODEL if name == "gym" else Path(name).expanduser()
+
+
+@functools.lru_cache(maxsize=16)
+def load_vocabulary(spec: str) -> Vocabulary:
+    """The vocabulary named by `spec` (see the module's docstring).
+
+    Raises:
+        UserError: no such file, not a SentencePiece model, or no EOS in it.
+    """
+    name, extra_ids = parse_spec(spec)
+    if name == "bytes":
+        return ByteVocabulary(extra_ids)
+    return SentencePieceVocabulary(spec, model_path(spec), extra_ids)
