@@ -25,6 +25,12 @@ from instruct.prompts.record import Record
 from instruct.prompts.render import Dropped
 
 _CALCULATION = re.compile(r"<<[^<>]*>>")
+_LINE_END_BLANKS = re.compile(r"[ \t]+(?=\n)")
+
+
+def _clean(text: str) -> str:
+    """Text without blanks at its ends and at the ends of its lines."""
+    return _LINE_END_BLANKS.sub("", text).strip()
 
 
 @dataclasses.dataclass(frozen=True)
@@ -124,7 +130,7 @@ class CotTsvSource(TsvSource):
     origin: str = "https://github.com/google-research/FLAN (flan/v2/cot_data)"
 
     def record(self, row: Sequence[str], default_id: str) -> Record | Dropped:
-        question, answer, rationale = (text.replace("\\n", "\n").strip() for text in row)
+        question, answer, rationale = (_clean(text.replace("\\n", "\n")) for text in row)
         if not question or not answer:
             return Dropped("empty question or answer")
         parsed = split_options(question, answer)
@@ -227,7 +233,7 @@ def _instance(instance: Any, definition: str, default_id: str) -> Record | Dropp
     explanation = instance.get("explanation")
     return Record(
         identifier if isinstance(identifier, str) and identifier else default_id,
-        {"definition": definition, "input": source.strip()},
+        {"definition": definition, "input": _clean(source)},
         answers[0],
         references=answers if len(answers) > 1 else (),
         rationale=explanation.strip() if isinstance(explanation, str) else "",

@@ -25,7 +25,7 @@ HEADERS = (
     "Choose your answer from:",
     "The options are:",
     "Select one of these:",
-    "Which of these?",
+    "These are the options:",
     "Available answers:",
     "Your answer must be one of:",
     "Candidates:",
@@ -187,7 +187,7 @@ def draw_style(questions: Sequence[Sequence[str]], draws: Draws) -> OptionStyle:
     else:
         style = draws.choice(_UNLABELLED)
     if style.layout == "inline" and any(
-        "\n" in option or ", " in option for options in questions for option in options
+        "\n" in option or "," in option for options in questions for option in options
     ):
         style = dataclasses.replace(style, layout="lines")
     return style

@@ -280,10 +280,11 @@ class _Writer:
         layout = chosen.formats[Draws(self.key, _FORMAT).weighted(chosen.format_weights)]
         cot = self.mode == "cot"
         wordings = chosen.cot_instruction_parts if cot else chosen.instruction_parts
-        if layout.instruction == "none":
-            if not chosen.instruction_required:
-                return layout, ""
+        if chosen.instruction_required and layout.instruction in ("none", "each"):
+            # It is the task itself, often long: said once, and never left out.
             layout = dataclasses.replace(layout, instruction="top")
+        if layout.instruction == "none":
+            return layout, ""
         if not wordings:
             return layout, ""
         parts = Draws(self.key, _INSTRUCTION).choice(wordings)
