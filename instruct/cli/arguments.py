@@ -35,7 +35,7 @@ _MODES = {
 }
 
 _EXAMPLES = {
-    "check": "python run.py check --gin_file=gin/models/t5_1_1_xxl.gin --mesh=4x1x64",
+    "check": "python run.py check --gin_file=gin/models/t5_1_1_xxl.gin --mesh=4x64",
     "prepare": "python run.py prepare --mixture=gym.demo --workers=2",
     "train": "python run.py train --gin_file=gin/recipes/gym_demo.gin --gin.MODEL_DIR=runs/demo",
     "eval": "python run.py eval --gin_file=gin/recipes/gym_demo.gin --gin.MODEL_DIR=runs/demo",
@@ -71,7 +71,9 @@ def make_parser() -> argparse.ArgumentParser:
 
 def _check_flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
-        "--mesh", metavar="DxFxT", help="data x fsdp x tensor, such as 4x1x64; no device is needed"
+        "--mesh",
+        metavar="MESH",
+        help="DATAxTENSOR such as 4x64, or data=4,fsdp=8,tensor=8; no device is needed",
     )
     parser.add_argument("--rows", type=int, default=1, help="packed rows to print (default 1)")
 

@@ -1,0 +1,15 @@
+"""`run.py eval`: evaluates a checkpoint, or all checkpoints of a run."""
+
+import argparse
+
+from instruct.cli import settings
+from instruct.errors import UserError
+from instruct.eval import runner
+
+
+def run(flags: argparse.Namespace) -> int:
+    """Wires `instruct.eval.runner.evaluate` from gin and runs it."""
+    (arguments,) = settings.load(flags, (runner.evaluate,))
+    if not arguments:
+        raise UserError("nothing configures evaluation; add --gin_file=gin/runs/eval.gin.")
+    return int(runner.evaluate(**arguments) or 0)

@@ -1,0 +1,21 @@
+"""`run.py report`: one or several runs as one HTML page and the same as Markdown."""
+
+import argparse
+import pathlib
+
+from instruct.errors import UserError
+from instruct.report import page
+
+
+def run(flags: argparse.Namespace) -> int:
+    """Writes report.html and report.md; prints where they are."""
+    if flags.gin_file or flags.gin_flags or flags.gin_bindings:
+        raise UserError("report reads finished runs and takes no gin flags; give --model_dir=DIR.")
+    if not flags.model_dir:
+        raise UserError("report needs at least one --model_dir=DIR; repeat it to compare runs.")
+    for folder in flags.model_dir:
+        if not pathlib.Path(folder).is_dir():
+            raise UserError(f"--model_dir={folder}: no such folder.")
+    path = page.write_report(flags.model_dir, flags.out or flags.model_dir[0])
+    print(f"report: {path}")
+    return 0
