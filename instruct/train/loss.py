@@ -1,0 +1,301 @@
+"""Cross-entropy with z-loss, computed chunk by chunk together with the output head.
+
+The logits of a whole batch are the largest array of a small model's step, and their memory traffic
+its slowest part. Here logits exist for one chunk of tokens at a time, and their gradient is formed
+while they are there: three matrix products, no recomputation, nothing of size [B, T, V] is kept.
+
+B rows, T target tokens, D model, V vocabulary, G groups of tasks.
+"""
+
+import dataclasses
+import functools
+import math
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from instruct import batch as batch_keys
+from instruct.errors import UserError, unknown_name
+from instruct.mean import Mean
+from instruct.mesh import MESH_AXES, logical_constraint
+
+WEIGHTINGS = ("token", "example")
+
+
+@dataclasses.dataclass(frozen=True)
+class LossConfig:
+    """What is minimised.
+
+    Attributes:
+        z_loss: coefficient of log(Z)^2, which keeps logits from drifting (T5X: 1e-4).
+        label_smoothing: share of a target's probability spread over the other V - 1 tokens.
+        weighting: 'token': each target token counts 1. 'example': each packed example counts 1
+            in all, shared evenly by its tokens.
+        loss_normalizing_factor: None divides the summed loss by its summed weights. A number
+            divides by that number whatever the batch holds, as T5X does; 1.0 is T5X's None.
+            Reported losses are means by weight either way.
+        chunk_logits: most logits a device holds at once. Speed and memory only.
+    """
+
+    z_loss: float = 1e-4
+    label_smoothing: float = 0.0
+    weighting: str = "token"
+    loss_normalizing_factor: float | None = None
+    chunk_logits: int = 2**24
+
+    def __post_init__(self) -> None:
+        if self.weighting not in WEIGHTINGS:
+            raise unknown_name("LossConfig.weighting", self.weighting, WEIGHTINGS)
+        if not _is_number(self.z_loss) or self.z_loss < 0:
+            raise UserError(f"LossConfig.z_loss is {self.z_loss!r}; use a number >= 0, as 1e-4.")
+        if not _is_number(self.label_smoothing) or not 0 <= self.label_smoothing < 1:
+            raise UserError(
+                f"LossConfig.label_smoothing is {self.label_smoothing!r}; use a number in [0, 1)."
+            )
+        factor = self.loss_normalizing_factor
+        if factor is not None and (not _is_number(factor) or factor <= 0):
+            raise UserError(
+                f"LossConfig.loss_normalizing_factor is {factor!r}; use None (mean by weight), "
+                "1.0 (sum) or another number above 0, such as 233472 for MeshTF checkpoints."
+            )
+        if type(self.chunk_logits) is not int or self.chunk_logits < 1:
+            raise UserError(
+                f"LossConfig.chunk_logits is {self.chunk_logits!r}; use a whole number >= 1, "
+                "such as 16777216."
+            )
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool)
+
+
+class TokenLosses(NamedTuple):
+    """Of every token, float32, equally shaped: the loss with its z-loss, the z-loss, 1 if right."""
+
+    loss: jax.Array
+    z_loss: jax.Array
+    correct: jax.Array
+
+
+class LossTotals(NamedTuple):
+    """What a batch adds to the running means; `groups` holds [G] arrays."""
+
+    loss: Mean
+    z_loss: Mean
+    accuracy: Mean
+    groups: Mean
+
+    def add(self, other: "LossTotals") -> "LossTotals":
+        """Both together, as if they had been one batch."""
+        return LossTotals(*(mine.add(theirs) for mine, theirs in zip(self, other)))
+
+
+def cross_entropy(
+    logits: jax.Array, targets: jax.Array, z_loss: float = 0.0, label_smoothing: float = 0.0
+) -> tuple[TokenLosses, jax.Array]:
+    """Losses of tokens and the gradient of each token's loss by its logits.
+
+    As T5X (`t5x/losses.py`): against smoothed targets the entropy of the smoothed target is
+    subtracted, so that a perfect prediction has loss 0.
+
+    Args:
+        logits: [..., V] float32.
+        targets: [...] int32.
+        z_loss: as in `LossConfig`.
+        label_smoothing: as in `LossConfig`.
+
+    Returns:
+        TokenLosses of [...], and [..., V] float32, d loss / d logits. A tie for the largest
+        logit counts as correct.
+    """
+    vocab_size = logits.shape[-1]
+    largest = logits.max(-1)
+    target_logit = jnp.take_along_axis(logits, targets[..., None], axis=-1)[..., 0]
+    log_z = jnp.log(jnp.exp(logits - largest[..., None]).sum(-1)) + largest
+    z_losses = z_loss * jnp.square(log_z)
+    is_target = jnp.arange(vocab_size) == targets[..., None]
+    if label_smoothing:
+        confidence, low = 1.0 - label_smoothing, label_smoothing / (vocab_size - 1)
+        expected = low * logits.sum(-1) + (confidence - low) * target_logit
+        entropy = -confidence * math.log(confidence) - (1 - confidence) * math.log(low)
+        losses = log_z - expected - entropy
+        wanted = jnp.where(is_target, confidence, low)
+    else:
+        losses = log_z - target_logit
+        wanted = is_target
+    scale = 1.0 + 2.0 * z_loss * log_z
+    # A second exp is cheaper than keeping the first: both are fused, the array would be written.
+    gradient = jnp.exp(logits - log_z[..., None]) * scale[..., None] - wanted
+    correct = (target_logit >= largest).astype(jnp.float32)
+    return TokenLosses(losses + z_losses, z_losses, correct), gradient
+
+
+def example_weights(weights: jax.Array, segment_ids: jax.Array | None) -> jax.Array:
+    """Weights by which every example of a row adds up to 1.
+
+        weights       1 1 1 1 1 0        segment_ids   1 1 2 2 2 0
+        result        .5 .5 .33 .33 .33 0
+
+    Args:
+        weights: [B, T] float32, as for tokens.
+        segment_ids: [B, T] int32, 0 is padding; None: each row is one example.
+    """
+    if segment_ids is None:
+        totals = weights.sum(1, keepdims=True)
+    else:
+        # By all pairs of tokens, not by scatter: it is small, and shards over rows.
+        same = segment_ids[:, :, None] == segment_ids[:, None, :]
+        totals = jnp.einsum("bts,bs->bt", same.astype(weights.dtype), weights)
+    return jnp.where(weights > 0, weights / jnp.where(totals > 0, totals, 1.0), 0.0)
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(4,))
+def head_cross_entropy(
+    hidden: jax.Array,
+    kernel: jax.Array,
+    targets: jax.Array,
+    weights: jax.Array,
+    config: LossConfig,
+) -> tuple[jax.Array, TokenLosses]:
+    """Weighted sum of the tokens' losses under logits hidden @ kernel, and the losses themselves.
+
+    Differentiable in `hidden` and `kernel` through the sum only; `TokenLosses` are for reports.
+
+    Args:
+        hidden: [B, T, D], any float type; the logits are float32.
+        kernel: [D, V] float32.
+        targets: [B, T] int32.
+        weights: [B, T] float32.
+        config: static.
+
+    Returns:
+        float32 scalar, and TokenLosses of [B, T].
+    """
+    return _scan_chunks(hidden, kernel, targets, weights, config, with_gradient=False)[0]
+
+
+def _forward(hidden, kernel, targets, weights, config):
+    return _scan_chunks(hidden, kernel, targets, weights, config, with_gradient=True)
+
+
+def _backward(config, gradients, cotangents):
+    by_hidden, by_kernel = gradients
+    scale = cotangents[0]
+    return (by_hidden * scale).astype(by_hidden.dtype), by_kernel * scale, None, None
+
+
+head_cross_entropy.defvjp(_forward, _backward)
+
+
+def _scan_chunks(hidden, kernel, targets, weights, config, with_gradient):
+    """((loss sum, TokenLosses), (by hidden, by kernel)); chunks are slices of T.
+
+    Rows keep their place, so a batch split over devices stays so. The kernel's gradient is summed
+    apart for each share of the rows: devices add theirs up once, after the last chunk.
+    """
+    rows, length, width = hidden.shape
+    vocab_size = kernel.shape[1]
+    shares, tensor_ways = _row_shares(rows)
+    count = _num_chunks(rows // shares * (vocab_size // tensor_ways), length, config.chunk_logits)
+
+    def split(x):  # [B, T, ...] -> [chunks, shares, rows of a share, tokens of a chunk, ...]
+        rest = x.shape[2:]
+        x = x.reshape(shares, rows // shares, count, length // count, *rest)
+        return jnp.moveaxis(x, 2, 0)
+
+    def join(x):
+        return jnp.moveaxis(x, 0, 2).reshape(rows, length, *x.shape[4:])
+
+    def chunk(by_kernel, part):
+        hidden, targets, weights = part
+        wide = hidden.astype(jnp.float32)
+        logits = jnp.einsum("srtd,dv->srtv", wide, kernel)
+        logits = logical_constraint(logits, ("batch", None, None, "vocab"))
+        losses, gradient = cross_entropy(logits, targets, config.z_loss, config.label_smoothing)
+        if not with_gradient:
+            return by_kernel, (losses, None)
+        gradient = gradient * weights[..., None]
+        by_hidden = jnp.einsum("srtv,dv->srtd", gradient, kernel).astype(hidden.dtype)
+        added = jnp.einsum("srtd,srtv->sdv", wide, gradient)
+        added = logical_constraint(added, ("batch", None, "vocab"))
+        return added if by_kernel is None else by_kernel + added, (losses, by_hidden)
+
+    parts = (split(hidden), split(targets), split(weights))
+    if count == 1:
+        by_kernel, outputs = chunk(None, jax.tree.map(lambda x: x[0], parts))
+        losses, by_hidden = jax.tree.map(lambda x: join(x[None]), outputs)
+    else:
+        start = jnp.zeros((shares, width, vocab_size), jnp.float32) if with_gradient else None
+        by_kernel, outputs = jax.lax.scan(chunk, start, parts)
+        losses, by_hidden = jax.tree.map(join, outputs)
+    if by_kernel is not None:
+        by_kernel = by_kernel.sum(0)
+    return (jnp.sum(losses.loss * weights), losses), (by_hidden, by_kernel)
+
+
+def _row_shares(rows: int) -> tuple[int, int]:
+    """(devices that rows are split over, devices that the vocabulary is split over)."""
+    mesh = jax.sharding.get_abstract_mesh()
+    if mesh.empty:
+        return 1, 1
+    shares = math.prod(mesh.shape.get(axis, 1) for axis in MESH_AXES["batch"])
+    tensor_ways = math.prod(mesh.shape.get(axis, 1) for axis in MESH_AXES["vocab"])
+    return (shares if rows % shares == 0 else 1), tensor_ways
+
+
+def _num_chunks(logits_per_position: int, length: int, chunk_logits: int) -> int:
+    """Smallest divisor of `length` that keeps a chunk within `chunk_logits`."""
+    for count in range(1, length + 1):
+        if length % count == 0 and length // count * logits_per_position <= chunk_logits:
+            return count
+    return length
+
+
+def make_loss_fn(
+    hidden_fn: Callable[..., jax.Array],
+    head_fn: Callable[[Any], jax.Array],
+    config: LossConfig,
+    leaf_groups: Sequence[int] = (),
+) -> Callable[..., tuple[jax.Array, LossTotals]]:
+    """loss_fn(params, batch, dropout_key=None) -> (summed loss to differentiate, totals).
+
+    Args:
+        hidden_fn: (params, batch, dropout_key) -> [B, T, D] decoder output.
+        head_fn: params -> [D, V] output kernel.
+        config: the loss.
+        leaf_groups: group (0..G-1) of each leaf of the mixture; losses are also summed by group.
+    """
+    num_groups = max(leaf_groups, default=-1) + 1
+    # Task id 0 is padding; it gets a group of its own that is cut off.
+    group_of_task = np.asarray([num_groups, *leaf_groups], np.int32)
+
+    def loss_fn(
+        params: Any, batch: Mapping[str, jax.Array], dropout_key: jax.Array | None = None
+    ) -> tuple[jax.Array, LossTotals]:
+        weights = batch[batch_keys.DECODER_LOSS_WEIGHTS].astype(jnp.float32)
+        if config.weighting == "example":
+            weights = example_weights(weights, batch.get(batch_keys.DECODER_SEGMENT_IDS))
+        hidden = hidden_fn(params, batch, dropout_key)
+        targets = batch[batch_keys.DECODER_TARGET_TOKENS]
+        summed = head_cross_entropy(hidden, head_fn(params), targets, weights, config)
+        loss_sum, tokens = summed  # pyright: ignore[reportGeneralTypeIssues]
+        weight = weights.sum()
+
+        def mean(values):
+            return Mean(jnp.sum(values * weights), weight)
+
+        by_group = jnp.zeros((2, num_groups), jnp.float32)
+        if num_groups:
+            group = jnp.asarray(group_of_task)[batch[batch_keys.DECODER_TASK_IDS]]
+            member = (group[..., None] == jnp.arange(num_groups)).astype(jnp.float32)
+            sums = jnp.stack([tokens.loss * weights, weights])
+            # highest: elementwise sums, not products, should not be rounded on an accelerator.
+            by_group = jnp.einsum("kbt,btg->kg", sums, member, precision="highest")
+        groups = Mean(by_group[0], by_group[1])
+        totals = LossTotals(mean(tokens.loss), mean(tokens.z_loss), mean(tokens.correct), groups)
+        return loss_sum, jax.lax.stop_gradient(totals)
+
+    return loss_fn

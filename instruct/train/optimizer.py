@@ -1,0 +1,290 @@
+"""Adafactor as T5X computes it, and AdamW, on plain trees of parameters.
+
+The optimiser's state is a tree like the parameters', each leaf replaced by a dict of slots with
+T5X's names: `v_row` and `v_col`, or `v`; for AdamW `m` and `v`. Which parameters are factored
+follows from their named axes (`instruct.mesh.parameter_axes`), as in T5X's gin files. A parameter
+whose first axis is `layers` is as many parameters as it has layers: each has its own update clip
+and scale, so stacked and separate layers learn alike.
+"""
+
+import dataclasses
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax.sharding import NamedSharding
+
+from instruct.errors import UserError, unknown_name
+from instruct.mesh import parameter_axes, partition_spec, tree_paths
+
+NAMES = ("adafactor", "adamw")
+SCHEDULES = ("constant", "linear_warmup", "rsqrt")
+
+Slots = dict[str, jax.Array]
+
+# T5X's logical factor rules: a parameter with one axis of each kind is factored into a row of
+# second moments (kept along `embed`) and a column (kept along the other axis).
+_ROW_AXES = frozenset({"embed"})
+_COLUMN_AXES = frozenset({"vocab", "mlp", "joined_heads", "heads"})
+# T5X's epsilon1 (added to squared gradients) and epsilon2 (least parameter scale).
+_SQUARE_FLOOR = 1e-30
+_SCALE_FLOOR = 1e-3
+
+
+@dataclasses.dataclass(frozen=True)
+class OptimizerConfig:
+    """How gradients change parameters.
+
+    Attributes:
+        name: 'adafactor' or 'adamw'.
+        learning_rate: peak rate; Adafactor's is relative to a parameter's own size.
+        schedule: of the number n of finished updates: 'constant'; 'linear_warmup', times
+            min(1, n / warmup_steps), so that the first update is 0 as in T5X; 'rsqrt', divided
+            by sqrt(max(n, warmup_steps)).
+        warmup_steps: see `schedule`.
+        decay_rate: Adafactor's second moments decay by 1 - (n + 1 - step_offset)^-decay_rate.
+        step_offset: see `decay_rate`; the step that a finetuning run started from.
+        clipping_threshold: Adafactor's largest root mean square of an update before scaling.
+        multiply_by_parameter_scale: Adafactor's steps are relative to each parameter's size.
+        min_factored_size: Adafactor keeps whole second moments if an axis is shorter than this.
+        weight_decay: parameters shrink by weight_decay * rate ** weight_decay_rate_exponent
+            at each update (exponent 1: AdamW; 0: T5X's default; 2: PaLM).
+        weight_decay_rate_exponent: see `weight_decay`.
+        global_norm_clip: gradients are scaled down to at most this norm; None: never.
+        beta1, beta2, epsilon: AdamW's.
+    """
+
+    name: str = "adafactor"
+    learning_rate: float = 1e-3
+    schedule: str = "constant"
+    warmup_steps: int = 0
+    decay_rate: float = 0.8
+    step_offset: int = 0
+    clipping_threshold: float = 1.0
+    multiply_by_parameter_scale: bool = True
+    min_factored_size: int = 128
+    weight_decay: float = 0.0
+    weight_decay_rate_exponent: float = 1.0
+    global_norm_clip: float | None = None
+    beta1: float = 0.9
+    beta2: float = 0.999
+    epsilon: float = 1e-8
+
+    def __post_init__(self) -> None:
+        if self.name not in NAMES:
+            raise unknown_name("OptimizerConfig.name", self.name, NAMES)
+        if self.schedule not in SCHEDULES:
+            raise unknown_name("OptimizerConfig.schedule", self.schedule, SCHEDULES)
+        for field in ("learning_rate", "clipping_threshold", "decay_rate", "epsilon"):
+            self._require(field, lambda value: value > 0, "a number above 0")
+        for field in ("weight_decay", "weight_decay_rate_exponent"):
+            self._require(field, lambda value: value >= 0, "a number of at least 0")
+        for field in ("beta1", "beta2"):
+            self._require(field, lambda value: 0 <= value < 1, "a number in [0, 1)")
+        for field in ("warmup_steps", "step_offset", "min_factored_size"):
+            self._require(field, lambda value: value >= 0, "a whole number of at least 0", int)
+        if self.global_norm_clip is not None:
+            self._require("global_norm_clip", lambda value: value > 0, "None or a number above 0")
+        if self.schedule != "constant" and self.warmup_steps < 1:
+            raise UserError(
+                f"OptimizerConfig.schedule = {self.schedule!r} needs warmup_steps of at least 1, "
+                f"got {self.warmup_steps}. Set OptimizerConfig.warmup_steps, for example to 1000."
+            )
+
+    def _require(self, field: str, holds: Callable, allowed: str, kind: Any = (int, float)) -> None:
+        value = getattr(self, field)
+        if isinstance(value, bool) or not isinstance(value, kind) or not holds(value):
+            raise UserError(f"OptimizerConfig.{field} is {value!r}; use {allowed}.")
+
+    def learning_rate_at(self, step: jax.Array | int) -> jax.Array:
+        """float32 rate of the update that follows `step` finished ones."""
+        rate = jnp.float32(self.learning_rate)
+        step = jnp.asarray(step, jnp.float32)
+        if self.schedule == "linear_warmup":
+            rate = rate * jnp.minimum(1.0, step / self.warmup_steps)
+        elif self.schedule == "rsqrt":
+            rate = rate / jnp.sqrt(jnp.maximum(step, self.warmup_steps))
+        return rate
+
+
+class Optimizer(NamedTuple):
+    """Two functions and a schedule.
+
+    init(params) -> state; update(gradients, state, params, step) -> (params, state), where step
+    counts the finished updates; learning_rate(step) -> float32 scalar.
+    """
+
+    init: Callable[[Any], Any]
+    update: Callable[..., tuple[Any, Any]]
+    learning_rate: Callable[[Any], jax.Array]
+
+
+def make_optimizer(config: OptimizerConfig) -> Optimizer:
+    """The optimiser of a config."""
+    init_slots, update_leaf = _RULES[config.name]
+
+    def init(params: Any) -> Any:
+        slots = [init_slots(config, path, leaf) for path, leaf in tree_paths(params)]
+        return jax.tree.unflatten(jax.tree.structure(params), slots)
+
+    def update(gradients: Any, state: Any, params: Any, step: jax.Array) -> tuple[Any, Any]:
+        if config.global_norm_clip is not None:
+            norm = global_norm(gradients)
+            scale = jnp.minimum(1.0, config.global_norm_clip / jnp.maximum(norm, 1e-30))
+            gradients = jax.tree.map(lambda gradient: gradient * scale, gradients)
+        rate = config.learning_rate_at(step)
+        shrink = config.weight_decay * rate**config.weight_decay_rate_exponent
+        structure = jax.tree.structure(params)
+        new_params, new_slots = [], []
+        for (path, param), gradient, slots in zip(
+            tree_paths(params), jax.tree.leaves(gradients), structure.flatten_up_to(state)
+        ):
+
+            def leaf(gradient, slots, param, path=path):
+                return update_leaf(config, path, gradient, slots, param, rate, step)
+
+            if _is_stacked(path):
+                leaf = jax.vmap(leaf)
+            change, slots = leaf(gradient, slots, param)
+            kept = param * (1.0 - shrink) if config.weight_decay else param
+            new_params.append((kept - change).astype(param.dtype))
+            new_slots.append(slots)
+        return jax.tree.unflatten(structure, new_params), jax.tree.unflatten(structure, new_slots)
+
+    return Optimizer(init, update, config.learning_rate_at)
+
+
+def global_norm(tree: Any) -> jax.Array:
+    """float32 root of the sum of all squares."""
+    squares = [jnp.sum(jnp.square(leaf.astype(jnp.float32))) for leaf in jax.tree.leaves(tree)]
+    return jnp.sqrt(jnp.sum(jnp.stack(squares)))
+
+
+def optimizer_shardings(mesh: Any, config: OptimizerConfig, abstract_params: Any) -> Any:
+    """Tree of `NamedSharding` like the state's: slots are split as their parameter is."""
+
+    def of_leaf(path: str, leaf: Any) -> dict[str, NamedSharding]:
+        slots = jax.eval_shape(lambda: _RULES[config.name][0](config, path, leaf))
+        offset = 1 if _is_stacked(path) else 0
+        dropped: dict[str, int] = {}
+        factored = _factored_axes(config, path, leaf.shape)
+        if factored:
+            row, column = factored
+            dropped = {"v_row": column + offset, "v_col": row + offset}
+        return {
+            name: NamedSharding(
+                mesh,
+                partition_spec(mesh, path, slot.shape, dropped.get(name)),
+            )
+            for name, slot in slots.items()
+        }
+
+    shardings = [of_leaf(path, leaf) for path, leaf in tree_paths(abstract_params)]
+    return jax.tree.unflatten(jax.tree.structure(abstract_params), shardings)
+
+
+def _is_stacked(path: str) -> bool:
+    return parameter_axes(path)[0] == "layers"
+
+
+def _factored_axes(
+    config: OptimizerConfig, path: str, shape: tuple[int, ...]
+) -> tuple[int, int] | None:
+    """(row axis, column axis) within one layer's parameter, or None if it is not factored.
+
+    `shape` is the whole parameter's, with the layer axis if it is stacked.
+    """
+    if config.name != "adafactor":
+        return None
+    axes = parameter_axes(path)
+    if axes[0] == "layers":
+        axes, shape = axes[1:], shape[1:]
+    rows = [i for i, axis in enumerate(axes) if axis in _ROW_AXES]
+    columns = [i for i, axis in enumerate(axes) if axis in _COLUMN_AXES]
+    if len(rows) != 1 or len(columns) != 1:
+        return None
+    if min(shape[rows[0]], shape[columns[0]]) < config.min_factored_size:
+        return None
+    return rows[0], columns[0]
+
+
+def _adafactor_slots(config: OptimizerConfig, path: str, param: Any) -> Slots:
+    factored = _factored_axes(config, path, param.shape)
+    if factored is None:
+        return {"v": jnp.zeros(param.shape, jnp.float32)}
+    row, column = factored
+    layers, shape = ((), param.shape)
+    if _is_stacked(path):
+        layers, shape = param.shape[:1], param.shape[1:]
+    return {
+        "v_row": jnp.zeros((*layers, shape[row]), jnp.float32),
+        "v_col": jnp.zeros((*layers, shape[column]), jnp.float32),
+    }
+
+
+def _adafactor_leaf(
+    config: OptimizerConfig,
+    path: str,
+    gradient: jax.Array,
+    slots: Mapping[str, jax.Array],
+    param: jax.Array,
+    rate: jax.Array,
+    step: jax.Array,
+) -> tuple[jax.Array, Slots]:
+    """(what to subtract, new slots) of one layer's parameter (`t5x/adafactor.py`)."""
+    count = jnp.asarray(step, jnp.float32) + 1.0 - config.step_offset
+    decay = 1.0 - count**-config.decay_rate
+    gradient = gradient.astype(jnp.float32)
+    square = jnp.square(gradient) + _SQUARE_FLOOR
+    if "v" in slots:
+        second = decay * slots["v"] + (1.0 - decay) * square
+        new_slots = {"v": second}
+        update = gradient * jax.lax.rsqrt(second)
+    else:
+        # A layer axis is gone under vmap, so the path's axes are counted without it.
+        names = [name for name in parameter_axes(path) if name != "layers"]
+        column = next(i for i, name in enumerate(names) if name in _COLUMN_AXES)
+        row = 1 - column
+        v_row = decay * slots["v_row"] + (1.0 - decay) * square.mean(column)
+        v_col = decay * slots["v_col"] + (1.0 - decay) * square.mean(row)
+        new_slots = {"v_row": v_row, "v_col": v_col}
+        row_factor = jax.lax.rsqrt(v_row / v_row.mean())
+        update = gradient * jnp.expand_dims(row_factor, column)
+        update = update * jnp.expand_dims(jax.lax.rsqrt(v_col), row)
+    update = update / jnp.maximum(1.0, _root_mean_square(update) / config.clipping_threshold)
+    if config.multiply_by_parameter_scale:
+        rate = rate * jnp.maximum(_root_mean_square(param), _SCALE_FLOOR)
+    return rate * update, new_slots
+
+
+def _root_mean_square(x: jax.Array) -> jax.Array:
+    return jnp.sqrt(jnp.mean(jnp.square(x)))
+
+
+def _adamw_slots(config: OptimizerConfig, path: str, param: Any) -> Slots:
+    return {name: jnp.zeros(param.shape, jnp.float32) for name in ("m", "v")}
+
+
+def _adamw_leaf(
+    config: OptimizerConfig,
+    path: str,
+    gradient: jax.Array,
+    slots: Mapping[str, jax.Array],
+    param: jax.Array,
+    rate: jax.Array,
+    step: jax.Array,
+) -> tuple[jax.Array, Slots]:
+    """(what to subtract, new slots); Adam with bias correction (Kingma and Ba, algorithm 1)."""
+    count = jnp.asarray(step, jnp.float32) + 1.0
+    first = config.beta1 * slots["m"] + (1.0 - config.beta1) * gradient
+    second = config.beta2 * slots["v"] + (1.0 - config.beta2) * jnp.square(gradient)
+    mean = first / (1.0 - config.beta1**count)
+    spread = jnp.sqrt(second / (1.0 - config.beta2**count))
+    return rate * mean / (spread + config.epsilon), {"m": first, "v": second}
+
+
+_RULES: dict[str, tuple[Callable[..., Slots], Callable[..., tuple[jax.Array, Slots]]]] = {
+    "adafactor": (_adafactor_slots, _adafactor_leaf),
+    "adamw": (_adamw_slots, _adamw_leaf),
+}
