@@ -69,9 +69,10 @@ _LABELLED = re.compile(r"^(?:-\s*)?\(?([A-Z])[).]\s+(.*\S)$")
 _BULLETED = re.compile(r"^[-*]\s+(.*\S)$")
 _LABEL = re.compile(r"^\(?([A-Z])[).]?$")
 # A rationale that names an option by its letter holds only while that letter does.
+# "A" and "I" are words as well: "A" counts before a verb only, "I" not at all.
 _NAMES_A_LETTER = re.compile(
     r"(?i:\b(?:options?|choices?|answers?|ans|alternatives?)\b)[\s.:='\"(-]*(?i:is\b|are\b)?"
-    r"[\s.:='\"(-]*[A-J]\b(?!\s+[a-z])"
+    r"[\s.:='\"(-]*(?:[B-HJ]\b|A\b(?!\s+(?!is\b|are\b|was\b|can|must\b|has\b)[a-z]))"
     r"|(?<!\w)\([A-J]\)|\b[A-J]\s+is\s+(?:the\s+)?(?:correct|right|answer)"
 )
 
@@ -112,8 +113,6 @@ def split_options(question: str, answer: str) -> tuple[str, tuple[str, ...], int
     if not 0 <= index < len(texts):
         return None
     options = tuple(dict.fromkeys(texts))
-    if len(options) < 2:
-        return None
     return found.group(1), options, options.index(texts[index])
 
 
@@ -137,6 +136,8 @@ class CotTsvSource(TsvSource):
         if parsed is None or (_LABEL.match(answer) and _NAMES_A_LETTER.search(rationale)):
             return Record(default_id, {"question": question}, answer, rationale=rationale)
         question, options, index = parsed
+        if len(options) < 2:
+            return Dropped("options are all alike")
         fields = {"question": question}
         return Record(default_id, fields, options[index], options, index, rationale=rationale)
 

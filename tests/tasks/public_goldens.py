@@ -1,0 +1,92 @@
+"""Golden prompts of the public families, from made-up files in their publishers' formats."""
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from instruct.data.rendering import example_features, example_key, exemplar_indices, name_key
+from instruct.data.spec import TaskSpec
+from instruct.data.vocab import load_vocabulary
+from instruct.prompts.record import Record
+from instruct.prompts.render import Dropped, render
+from tasks import public
+
+MADE_UP = Path(__file__).parent / "public_data"
+LENGTHS = (1000, 300)
+EXAMPLES = 4
+
+
+@contextmanager
+def made_up_data() -> Iterator[None]:
+    """The made-up folder as the data folder."""
+    before = os.environ.get("INSTRUCT_DATA_DIR")
+    os.environ["INSTRUCT_DATA_DIR"] = str(MADE_UP)
+    try:
+        yield
+    finally:
+        if before is None:
+            del os.environ["INSTRUCT_DATA_DIR"]
+        else:
+            os.environ["INSTRUCT_DATA_DIR"] = before
+
+
+def specs() -> list[TaskSpec]:
+    """One task for each format."""
+    folder = "natural_instructions/tasks"
+    return [
+        public.gsm8k_task(),
+        public.cot_task("cot/crafts_train.tsv"),
+        public.cot_task("cot/yesno.tsv"),
+        public.natural_instructions_task(f"{folder}/task9001_made-up_word_classification.json"),
+        public.natural_instructions_task(f"{folder}/task9002_made_up.v2_text_generation.json"),
+    ]
+
+
+def _records(spec: TaskSpec, *splits: str) -> list[Record]:
+    items = [item for split in splits for item in spec.source.records(spec.splits[split])]
+    return sorted((i for i in items if isinstance(i, Record)), key=lambda record: record.id)
+
+
+def _show(spec: TaskSpec, mode: str, number: int) -> str:
+    records = _records(spec, "train", "validation", "test")
+    separate = spec.exemplar_split not in ("train", "validation", "test")
+    pool = _records(spec, spec.exemplar_split) if separate else records
+    record = records[number % len(records)]
+    key = example_key(0, name_key(spec.leaf_name(mode)), number)
+    query = None if separate else number % len(records)
+    chosen = [pool[i] for i in exemplar_indices(mode, key, len(pool), query)]
+    shown = render(
+        record,
+        spec.templates,
+        mode,
+        key,
+        chosen,
+        tokenizer=load_vocabulary("bytes"),
+        max_inputs_tokens=LENGTHS[0],
+        max_targets_tokens=LENGTHS[1],
+    )
+    head = f"======== {spec.leaf_name(mode)} {number}: {record.id}"
+    if isinstance(shown, Dropped):
+        return f"{head}: dropped, {shown.reason}\n"
+    assert spec.postprocess_fn is not None
+    read = "(inverted)"
+    if not shown.inverted:
+        features = example_features(record, shown)
+        read = spec.postprocess_fn(shown.targets, example=features, is_target=True)
+    return (
+        f"{head}: {shown.template_id}, {shown.num_exemplars} exemplars\n{shown.inputs}\n"
+        f"-------- targets\n{shown.targets}\n-------- read as\n{read}\n\n"
+    )
+
+
+def goldens() -> dict[str, str]:
+    """One file a family, every task and mode of it."""
+    texts: dict[str, str] = {}
+    with made_up_data():
+        for spec in specs():
+            for mode in spec.modes:
+                name = f"prompts_{spec.family}.txt"
+                shown = "".join(_show(spec, mode, number) for number in range(EXAMPLES))
+                texts[name] = texts.get(name, "") + shown
+    return texts

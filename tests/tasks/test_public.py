@@ -1,0 +1,129 @@
+import pytest
+
+from instruct.data.registry import resolve, task_specs
+from instruct.data.spec import SPLITS
+from instruct.errors import UserError
+from instruct.eval import metrics
+from instruct.prompts.template import lint, load_template_sets
+from tasks import public
+from tests.tasks.public_goldens import made_up_data, specs
+
+PHRASES = (("The answer is", "."), ("So the answer is", "."), ("####", ""), ("Final answer:", ""))
+
+
+@pytest.mark.parametrize("name", ["gsm8k", "cot", "natural_instructions"])
+def test_wordings_pass_the_lint(name):
+    (template_set,) = load_template_sets(public.TEMPLATES / f"{name}.toml").values()
+    assert lint(template_set) == []
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("1 + 1 = 2.\nThe answer is 2.", "2"),
+        ("the  answer is 3. No wait.\nSo the answer is 4.\nThank you", "4"),
+        ("It is said so.\n#### 1,250", "1,250"),
+        ("Final answer: (B)", "(B)"),
+        ("no phrase here", "no phrase here"),
+        ("The answer is", ""),
+    ],
+)
+def test_cut_answer(text, expected):
+    assert public.cut_answer(text, PHRASES) == expected
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("$1,250.00", "1250"),
+        ("1250", "1250"),
+        ("-3.50", "-3.5"),
+        ("\u22120.5", "-0.5"),
+        ("-0", "0"),
+        ("40%", "40"),
+        ("22 1/2 %", "22 1/2 %"),
+        ("Yes.", "yes"),
+        (" The Loom! ", "the loom"),
+        ("", ""),
+    ],
+)
+def test_canonical(text, expected):
+    assert public.canonical(text) == expected
+
+
+def test_answers_by_marker_and_by_text_are_the_same():
+    example = {"options": [b"iron", b"tin"], "markers": [b"(A)", b"(B)"]}
+    for reply in ("(B)", "b", "tin", "Tin.", "Thinking...\nThe answer is (B)."):
+        assert public.read_answer(reply, example, closing_phrases=PHRASES) == "tin"
+    assert public.read_answer("gold", example) == "gold"
+    assert public.read_answer("(B)") == "b"
+
+
+def test_references_are_all_accepted():
+    example = {"references": [b"late", b"tardy"]}
+    target = public.read_references("late", example, is_target=True)
+    assert target == ["late", "tardy"]
+    given = public.read_references(" Tardy. ", example)
+    assert public.loose_exact_match([target], [given]) == {"exact_match": 100.0}
+    assert public.rouge_l([target], [given]) == {"rougeL": pytest.approx(100.0)}
+    assert public.loose_exact_match([target], ["soon"]) == {"exact_match": 0.0}
+
+
+@pytest.mark.parametrize("spec", specs(), ids=lambda spec: spec.name)
+def test_a_perfect_and_a_wrong_prediction(spec):
+    """Wiring of source, post-processing and metric: gold answers score 100, nonsense 0."""
+    with made_up_data():
+        records = [r for r in spec.source.records("train") if hasattr(r, "answer")]
+    assert records and spec.postprocess_fn is not None
+    for metric in spec.metric_fns:
+        targets, right, wrong = [], [], []
+        for record in records:
+            example = {
+                "options": record.options,
+                "references": record.references or (record.answer,),
+            }
+            read = spec.postprocess_fn
+            targets.append(read(record.answer, example=example, is_target=True))
+            right.append(read(record.answer, example=example, is_target=False))
+            wrong.append(read("nothing of it", example=example, is_target=False))
+        assert list(metric(targets, right).values()) == [pytest.approx(100.0)]
+        assert list(metric(targets, wrong).values()) == [0.0]
+
+
+def test_number_match_takes_numbers_as_numbers():
+    read = public.gsm8k_task().postprocess_fn
+    assert read is not None
+    target = read("1,250", example={}, is_target=True)
+    given = read("It fires 1250.\nThe answer is $1250.00.", example={}, is_target=False)
+    assert metrics.number_match([target], [given]) == {"number_match": 100.0}
+
+
+def test_names_and_splits():
+    by_name = {spec.name: spec for spec in specs()}
+    assert list(by_name) == [
+        "gsm8k.main",
+        "cot.crafts",
+        "cot.yesno",
+        "niv2.task9001_made_up_word_classification",
+        "niv2.task9002_made_up_v2_text_generation",
+    ]
+    for spec in by_name.values():
+        assert set(SPLITS) <= set(spec.splits) <= set(spec.source.splits)
+        assert spec.exemplar_split in spec.splits
+    assert by_name["niv2.task9001_made_up_word_classification"].category == "classification"
+    assert by_name["niv2.task9002_made_up_v2_text_generation"].category == "text generation"
+
+
+def test_registration_follows_the_files_that_are_there():
+    """Only names of files matter; importing without any leaves GSM8K, which says what to do."""
+    registered = set(task_specs())
+    assert "gsm8k.main" in registered
+    with made_up_data():
+        public.register()
+        public.register()
+    assert set(task_specs()) >= registered | {spec.name for spec in specs()}
+    assert {leaf.mode for leaf in resolve("cot.crafts").leaves} == {"cot", "direct"}
+    sample = resolve(public.SAMPLE)
+    assert sum(leaf.rate for leaf in sample.leaves) == pytest.approx(1.0)
+    with pytest.raises(UserError, match=r"cot\.crafts"):
+        resolve("cot.craft")
