@@ -274,6 +274,7 @@ def _make_leaf(name: str, share: float, split: str) -> Leaf:
             category=spec.category,
             version=spec.version,
             records=records,
+            splits=tuple(spec.splits),
             spec=spec,
         )
     task = seqio.TaskRegistry.get(name)
@@ -289,6 +290,7 @@ def _make_leaf(name: str, share: float, split: str) -> Leaf:
         category=family,
         version=getattr(task.source, "version", "") or "0",
         records=task.num_input_examples(split) if split in task.splits else 0,
+        splits=tuple(task.splits),
         spec=None,
     )
 

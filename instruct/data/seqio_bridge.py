@@ -1,12 +1,9 @@
-"""Between SeqIO's classes and ours: vocabularies, our tasks as seqio tasks, seqio tasks as stores.
+"""Our vocabularies and tasks as SeqIO's classes.
 
-One of two modules of the library that import TensorFlow (the other is registry.py).
+The modules of the library that import TensorFlow: this one, seqio_reading.py and registry.py.
 """
 
-import contextlib
 import functools
-import hashlib
-import inspect
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, TypeAlias
 
@@ -26,8 +23,7 @@ from instruct.data.rendering import (
 )
 from instruct.data.spec import TaskSpec
 from instruct.data.store import Store, read_manifest, spec_key, store_path
-from instruct.data.token_record import TokenRecord
-from instruct.data.vocab import Vocabulary, load_vocabulary, model_path, parse_spec
+from instruct.data.vocab import Vocabulary, model_path, parse_spec
 from instruct.errors import UserError
 from instruct.prompts.record import Record
 from instruct.prompts.render import Dropped
@@ -39,9 +35,6 @@ _NO_LIMIT = 1 << 30
 _MOST_UNSTORED_EXEMPLARS = 1000
 _LIST_FEATURES = ("references", "options", "markers")
 _INT_FEATURES = ("answer_index",)
-
-
-# ---------------------------------------------------------------- vocabularies
 
 
 @functools.lru_cache(maxsize=8)
@@ -68,9 +61,6 @@ def from_seqio(vocabulary: Any) -> str | None:
     if isinstance(vocabulary, seqio.SentencePieceVocabulary):
         return f"{vocabulary.sentencepiece_model_file}#extra_ids={vocabulary.extra_ids}"
     return None
-
-
-# ---------------------------------------------------------------- our tasks as seqio tasks
 
 
 def _open_or_none(spec: TaskSpec, split: str) -> Store[Record] | None:
@@ -157,7 +147,7 @@ def known_num_records(spec: TaskSpec, split: str) -> int | None:
 
 def render_records(
     dataset: Dataset,
-    output_features: Mapping[str, seqio.Feature],
+    output_features: Mapping[str, Any],
     sequence_length: Mapping[str, int] | None = None,
     *,
     spec: TaskSpec,
@@ -224,12 +214,12 @@ class RecordTask(seqio.Task):
     vocabulary = "gym"  # of all tasks; set by registry.set_vocabulary
 
     @property
-    def output_features(self) -> Mapping[str, seqio.Feature]:
+    def output_features(self) -> Mapping[str, Any]:
         return record_features(RecordTask.vocabulary)
 
 
 @functools.lru_cache(maxsize=8)
-def record_features(vocabulary: str) -> Mapping[str, seqio.Feature]:
+def record_features(vocabulary: str) -> Mapping[str, Any]:
     """Output features of our tasks under the vocabulary of that name."""
     shared = seqio_vocabulary(vocabulary)
     return {name: seqio.Feature(vocabulary=shared, add_eos=True) for name in FEATURES}
@@ -250,78 +240,3 @@ def record_task(spec: TaskSpec, mode: str) -> RecordTask:
         postprocess_fn=spec.postprocess_fn,
         metric_fns=list(spec.metric_fns),
     )
-
-
-# ---------------------------------------------------------------- seqio tasks as stores
-
-
-def plain_fingerprint(task: seqio.Task) -> str:
-    """Changes with the task's source, files, steps or vocabulary, as far as these can tell."""
-    parts = [repr(task.source), str(task.source)]
-    for step in task.preprocessors:
-        inner = getattr(step, "func", step)
-        parts.append(getattr(inner, "__qualname__", repr(type(inner))))
-        # Built-in steps, and those defined where no source is kept, have only their name.
-        with contextlib.suppress(OSError, TypeError):
-            parts.append(inspect.getsource(inner))
-    for split in sorted(task.splits or ()):
-        for shard in task.source.list_shards(split):
-            parts.append(_file_stamp(str(shard)))
-    for name, feature in task.output_features.items():
-        vocabulary = getattr(feature, "vocabulary", None)
-        parts.append(f"{name} {from_seqio(vocabulary) or type(vocabulary).__name__} {feature}")
-    return hashlib.sha256("\n".join(parts).encode()).hexdigest()
-
-
-def _file_stamp(path: str) -> str:
-    if not tf.io.gfile.exists(path):
-        return path
-    found = tf.io.gfile.stat(path)
-    return f"{path} {found.length} {found.mtime_nsec}"
-
-
-def plain_key(name: str, lengths: Mapping[str, int]) -> str:
-    """Folder name of a plain task's stores: its pipeline trims, so lengths belong to it."""
-    return f"{name}@seqio-{lengths['inputs']}-{lengths['targets']}"
-
-
-def check_plain_vocabulary(task: seqio.Task, vocabulary: Vocabulary) -> None:
-    """Raises UserError unless the task's ids mean what the run's vocabulary says."""
-    for name in FEATURES:
-        if name not in task.output_features:
-            raise UserError(
-                f"seqio task {task.name!r} has no output feature {name!r}; an encoder-decoder "
-                f"needs 'inputs' and 'targets', it has {', '.join(task.output_features)}"
-            )
-        theirs = from_seqio(getattr(task.output_features[name], "vocabulary", None))
-        if theirs is None:
-            continue  # a vocabulary class of the user's own: its ids are taken as they are
-        if load_vocabulary(theirs).fingerprint != vocabulary.fingerprint:
-            raise UserError(
-                f"seqio task {task.name!r} tokenises {name!r} with {theirs!r}, this run uses "
-                f"{vocabulary.spec!r}. Set VOCABULARY to {theirs!r}, or change the task's features"
-            )
-
-
-def token_records(
-    task: seqio.Task, split: str, lengths: Mapping[str, int], seed: int = 0
-) -> Iterator[TokenRecord | Dropped]:
-    """Runs a plain task's TensorFlow pipeline once over a split, in its own order."""
-    dataset = task.get_dataset(
-        sequence_length=dict(lengths), split=split, shuffle=False, seed=seed, num_epochs=1
-    )
-    vocabularies = {name: task.output_features[name].vocabulary for name in FEATURES}
-    for number, example in enumerate(dataset.as_numpy_iterator()):
-        ids = {name: [int(i) for i in example.pop(name)] for name in FEATURES}
-        if not any(i != 1 for i in ids["targets"]):
-            yield Dropped("empty target")
-            continue
-        texts = {}
-        for name in FEATURES:
-            text = example.get(f"{name}_pretokenized")
-            if not isinstance(text, bytes):
-                text = str(vocabularies[name].decode(ids[name])).encode()
-            texts[name] = text.decode("utf-8", errors="replace")
-        yield TokenRecord(
-            str(number), ids["inputs"], ids["targets"], texts["inputs"], texts["targets"], example
-        )

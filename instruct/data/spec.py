@@ -100,6 +100,7 @@ class Leaf:
         task: the `TaskSpec`'s name; for a plain seqio task its own name.
         mode: prompt mode; "" for a plain seqio task.
         records: records in the split, None while unknown (not prepared, not declared).
+        splits: splits the task has.
         spec: None for a plain seqio task.
     """
 
@@ -112,6 +113,7 @@ class Leaf:
     category: str
     version: str
     records: int | None
+    splits: tuple[str, ...]
     spec: TaskSpec | None
 
 

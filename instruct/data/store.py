@@ -16,7 +16,7 @@ import os
 import shutil
 import socket
 import tempfile
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
@@ -65,6 +65,12 @@ def store_dir() -> Path:
 def spec_key(spec: TaskSpec) -> str:
     """Folder name of a task's stores."""
     return f"{spec.name}@{spec.version}"
+
+
+def plain_key(name: str, lengths: Mapping[str, int], vocabulary_fingerprint: str) -> str:
+    """The same for a plain seqio task: its pipeline tokenises and trims, so these belong to it."""
+    tokens = f"{lengths['inputs']}-{lengths['targets']}-{vocabulary_fingerprint[:8]}"
+    return f"{name}@seqio-{tokens}"
 
 
 def store_path(key: str, split: str) -> Path:

@@ -1,0 +1,86 @@
+"""`DataConfig`: what a run trains on, bound by gin, checked here."""
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any, Literal
+
+from instruct.data.packing import METHODS
+from instruct.data.plan import MODES as PLANS
+from instruct.data.vocab import load_vocabulary
+from instruct.errors import UserError, unknown_name
+
+FEEDS = ("records", "seqio")
+
+
+@dataclasses.dataclass(frozen=True)
+class DataConfig:
+    """What a run trains on.
+
+    Attributes:
+        mixture: a registered mixture, task or one mode of a task.
+        feature_lengths: {"inputs": S, "targets": T}, tokens.
+        batch_size: rows of a batch over all hosts.
+        vocabulary: see instruct/data/vocab.py.
+        seed: of order, wording and packing.
+        packing: "best_fit", "next_fit" (as SeqIO) or "none". Changes how many examples a step sees.
+        window_examples: examples that are packed together. Changes results slightly, as packing.
+        workers: processes that build windows; 0 for a thread. Speed only.
+        prefetch_windows: windows built ahead. Speed only.
+        feed: "records", or "seqio" for SeqIO's own pipeline (small mixtures, for comparison).
+        plan: "low_discrepancy", or "iid" for independent draws as SeqIO's.
+        split: trained on.
+    """
+
+    mixture: str
+    feature_lengths: Mapping[str, int]
+    batch_size: int
+    vocabulary: str = "gym"
+    seed: int = 0
+    packing: Literal["best_fit", "next_fit", "none"] = "best_fit"
+    window_examples: int = 2048
+    workers: int = 0
+    prefetch_windows: int = 2
+    feed: Literal["records", "seqio"] = "records"
+    plan: Literal["low_discrepancy", "iid"] = "low_discrepancy"
+    split: str = "train"
+
+    def __post_init__(self) -> None:
+        if set(self.feature_lengths) != {"inputs", "targets"}:
+            raise UserError(
+                f"feature_lengths is {dict(self.feature_lengths)}; it must hold 'inputs' and "
+                "'targets', for example {'inputs': 512, 'targets': 128}"
+            )
+        for kind, value, allowed in (
+            ("packing", self.packing, METHODS),
+            ("feed", self.feed, FEEDS),
+            ("plan", self.plan, PLANS),
+        ):
+            if value not in allowed:
+                raise unknown_name(kind, value, allowed)
+        least = {"batch_size": 1, "window_examples": 1, "workers": 0, "prefetch_windows": 1}
+        values = {name: getattr(self, name) for name in least} | {
+            f"feature_lengths[{name!r}]": length for name, length in self.feature_lengths.items()
+        }
+        for name, value in values.items():
+            low = least.get(name, 2)  # a token and EOS
+            if not isinstance(value, int) or value < low:
+                raise UserError(f"{name} is {value!r}; it must be an integer of at least {low}")
+
+    @property
+    def lengths(self) -> tuple[int, int]:
+        """(S, T)."""
+        return self.feature_lengths["inputs"], self.feature_lengths["targets"]
+
+    def identity(self) -> list[Any]:
+        """The settings that change which batches come, as JSON values."""
+        return [
+            self.lengths,
+            self.batch_size,
+            load_vocabulary(self.vocabulary).fingerprint,
+            self.seed,
+            self.packing,
+            self.window_examples,
+            self.feed,
+            self.plan,
+            self.split,
+        ]

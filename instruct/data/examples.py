@@ -1,0 +1,199 @@
+"""Examples for evaluation: the same ones, worded the same way, every time.
+
+Ours are rendered from stored records, plain seqio tasks come as their pipeline made them; what a
+`postprocess_fn` gets as `example` has the types of SeqIO's own evaluator in both cases.
+"""
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from instruct.data.config import DataConfig
+from instruct.data.feed_leaves import leaf_manifest
+from instruct.data.plan import permute
+from instruct.data.rendering import (
+    FEW_SHOT_MODES,
+    example_features,
+    example_key,
+    exemplar_indices,
+    name_key,
+    render_example,
+)
+from instruct.data.spec import Leaf
+from instruct.data.store import Store
+from instruct.data.token_record import TokenRecord
+from instruct.data.vocab import load_vocabulary
+from instruct.data.window import open_store
+from instruct.errors import UserError
+from instruct.prompts.record import Record
+from instruct.prompts.render import Dropped
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class EvalExample:
+    """One example to evaluate.
+
+    Attributes:
+        task: name of the leaf (the seqio task).
+        index: its record's number in the split.
+        id: its record's id.
+        inputs, targets: the texts.
+        input_ids, target_ids: their tokens with EOS, within the lengths.
+        template_id: which wording; "" for a plain seqio task.
+        options: answer options in the order shown; () where the prompt shows none.
+        references: accepted answers.
+        record_metadata: what metrics may need.
+        seqio_example: `example` for the task's `postprocess_fn`.
+    """
+
+    task: str
+    index: int
+    id: str
+    inputs: str
+    targets: str
+    input_ids: list[int]
+    target_ids: list[int]
+    template_id: str
+    options: tuple[str, ...]
+    references: tuple[str, ...]
+    record_metadata: Mapping[str, Any]
+    seqio_example: Mapping[str, Any]
+
+
+def eval_examples(
+    leaf: Leaf,
+    split: str,
+    vocabulary: str,
+    lengths: Mapping[str, int],
+    limit: int | None = None,
+    seed: int = 0,
+) -> list[EvalExample]:
+    """Examples of one leaf, in the order of their numbers.
+
+    Args:
+        split: of the task; its store must be prepared.
+        vocabulary: name of a vocabulary (instruct/data/vocab.py).
+        lengths: {"inputs": S, "targets": T}; examples that cannot be cut to them are left out.
+        limit: most examples; which ones is drawn by `seed`. None for all.
+        seed: of the choice and the wording.
+
+    Raises:
+        UserError: no store of that split.
+    """
+    config = DataConfig(leaf.name, lengths, batch_size=1, vocabulary=vocabulary)
+    store = _open(leaf, split, config)
+    numbers = np.arange(len(store))
+    leaf_key = name_key(leaf.name)
+    if limit is not None and limit < len(store):
+        key = np.uint64(example_key(seed, leaf_key, -1))
+        numbers = np.sort(permute(np.arange(limit), len(store), key))
+    chosen = numbers.tolist()
+    examples = []
+    exemplars = _Exemplars(leaf, split, config)
+    for number, record in zip(chosen, store.read(chosen)):
+        if isinstance(record, TokenRecord):
+            examples.append(_plain_example(leaf, number, record))
+            continue
+        key = example_key(seed, leaf_key, number)
+        example = _rendered_example(leaf, number, record, key, exemplars.read(key, number), config)
+        if example is not None:
+            examples.append(example)
+    return examples
+
+
+def _open(leaf: Leaf, split: str, config: DataConfig) -> Store:
+    manifest, path = leaf_manifest(leaf, split, config)
+    if manifest is None:
+        raise UserError(
+            f"task {leaf.name!r} has no prepared records of split {split!r} ({path}). Run "
+            "`python run.py prepare` with the same settings"
+        )
+    return open_store(path, manifest.sha256)
+
+
+class _Exemplars:
+    """Exemplars of a few-shot leaf; none for other modes."""
+
+    def __init__(self, leaf: Leaf, split: str, config: DataConfig) -> None:
+        self._mode = leaf.mode
+        self._store = None
+        if leaf.spec is not None and leaf.mode in FEW_SHOT_MODES:
+            self._store = _open(leaf, leaf.spec.exemplar_split, config)
+            self._holds_query = leaf.spec.exemplar_split == split
+
+    def read(self, key: int, number: int) -> list[Record]:
+        """Those of one query."""
+        if self._store is None:
+            return []
+        query = number if self._holds_query else None
+        return self._store.read(exemplar_indices(self._mode, key, len(self._store), query))
+
+
+def _rendered_example(
+    leaf: Leaf, number: int, record: Record, key: int, exemplars: list[Record], config: DataConfig
+) -> EvalExample | None:
+    if leaf.spec is None:
+        raise UserError(f"the store of plain task {leaf.name!r} holds records; delete it")
+    shown = render_example(
+        record,
+        leaf.spec.templates,
+        leaf.mode,
+        key,
+        exemplars,
+        load_vocabulary(config.vocabulary),
+        config.lengths,
+        training=False,
+    )
+    if isinstance(shown, Dropped):
+        return None
+    texts = {
+        "inputs_pretokenized": shown.inputs.encode(),
+        "targets_pretokenized": shown.targets.encode(),
+        "inputs": np.array(shown.input_ids, dtype=np.int32),
+        "targets": np.array(shown.target_ids, dtype=np.int32),
+    }
+    return EvalExample(
+        task=leaf.name,
+        index=number,
+        id=record.id,
+        inputs=shown.inputs,
+        targets=shown.targets,
+        input_ids=shown.input_ids,
+        target_ids=shown.target_ids,
+        template_id=shown.template_id,
+        options=shown.options,
+        references=record.references or (record.answer,),
+        record_metadata=record.metadata,
+        seqio_example=texts | example_features(record, shown),
+    )
+
+
+def _plain_example(leaf: Leaf, number: int, record: TokenRecord) -> EvalExample:
+    ids = {
+        "inputs": np.array(record.input_ids, dtype=np.int32),
+        "targets": np.array(record.target_ids, dtype=np.int32),
+    }
+    return EvalExample(
+        task=leaf.name,
+        index=number,
+        id=record.id,
+        inputs=record.inputs,
+        targets=record.targets,
+        input_ids=record.input_ids,
+        target_ids=record.target_ids,
+        template_id="",
+        options=(),
+        references=(record.targets,),
+        record_metadata={},
+        seqio_example=ids | dict(record.features),
+    )
+
+
+def majority_answer(leaf: Leaf, config: DataConfig, split: str = "train") -> tuple[str, float]:
+    """The most frequent answer of a prepared split and its share; ("", 0.0) if not prepared."""
+    manifest, _ = leaf_manifest(leaf, split, config)
+    if manifest is None:
+        return "", 0.0
+    return manifest.majority_answer, manifest.majority_share

@@ -1,0 +1,97 @@
+"""A packed row as text: what the model reads, what it must write, which tokens count.
+
+For `show` and `check`. The row is decoded from the arrays that training gets, not from the
+texts they were made of, so that a fault on the way shows.
+"""
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+from instruct import batch
+from instruct.data.vocab import Vocabulary
+
+
+@dataclasses.dataclass(frozen=True)
+class Segment:
+    """One example of a row.
+
+    Attributes:
+        task: name of its leaf; "" if the feed does not tell.
+        inputs, targets: decoded up to EOS.
+        input_tokens, target_tokens: how many, EOS included.
+        loss_weight: sum over its target tokens.
+        ends: whether both sides end with EOS.
+    """
+
+    task: str
+    inputs: str
+    targets: str
+    input_tokens: int
+    target_tokens: int
+    loss_weight: int
+    ends: bool
+
+
+def row_segments(
+    rows: Mapping[str, np.ndarray], row: int, vocabulary: Vocabulary, tasks: Sequence[str]
+) -> list[Segment]:
+    """The examples of one row, in order.
+
+    Args:
+        rows: a batch.
+        tasks: names of the mixture's leaves, which `decoder_task_ids` - 1 counts.
+    """
+    one = {key: value[row] for key, value in rows.items()}
+    last = max(int(one[batch.ENCODER_SEGMENT_IDS].max()), int(one[batch.DECODER_SEGMENT_IDS].max()))
+    segments = []
+    for number in range(1, last + 1):
+        in_encoder = one[batch.ENCODER_SEGMENT_IDS] == number
+        in_decoder = one[batch.DECODER_SEGMENT_IDS] == number
+        inputs = one[batch.ENCODER_INPUT_TOKENS][in_encoder].tolist()
+        targets = one[batch.DECODER_TARGET_TOKENS][in_decoder].tolist()
+        task = int(one[batch.DECODER_TASK_IDS][in_decoder].max(initial=0))
+        eos = vocabulary.eos_id
+        segments.append(
+            Segment(
+                task=tasks[task - 1] if task else "",
+                inputs=vocabulary.decode(inputs),
+                targets=vocabulary.decode(targets),
+                input_tokens=len(inputs),
+                target_tokens=len(targets),
+                loss_weight=int(one[batch.DECODER_LOSS_WEIGHTS][in_decoder].sum()),
+                ends=inputs[-1:] == [eos] and targets[-1:] == [eos],
+            )
+        )
+    return segments
+
+
+def describe_row(
+    rows: Mapping[str, np.ndarray], row: int, vocabulary: Vocabulary, tasks: Sequence[str]
+) -> str:
+    """One row as lines of text, with how full it is."""
+    segments = row_segments(rows, row, vocabulary, tasks)
+    used_in = int((rows[batch.ENCODER_SEGMENT_IDS][row] > 0).sum())
+    used_out = int((rows[batch.DECODER_SEGMENT_IDS][row] > 0).sum())
+    room_in = rows[batch.ENCODER_SEGMENT_IDS].shape[1]
+    room_out = rows[batch.DECODER_SEGMENT_IDS].shape[1]
+    lines = [
+        f"row of {len(segments)} examples: encoder {used_in} of {room_in} tokens, "
+        f"decoder {used_out} of {room_out}"
+    ]
+    for number, segment in enumerate(segments, 1):
+        lines += [
+            f"--- segment {number}: {segment.task or 'task not known'} "
+            f"({segment.input_tokens} -> {segment.target_tokens} tokens, "
+            f"loss weight {segment.loss_weight}{'' if segment.ends else ', NO EOS'})",
+            "inputs:",
+            _indented(segment.inputs),
+            "targets:",
+            _indented(segment.targets),
+        ]
+    return "\n".join(lines)
+
+
+def _indented(text: str) -> str:
+    return "\n".join(f"    {line}" for line in text.split("\n"))
