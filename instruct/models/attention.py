@@ -69,9 +69,35 @@ def attend(
         query, key = query.astype(jnp.float32), key.astype(jnp.float32)
     logits = jnp.einsum("btnh,bsnh->bnts", query, key)
     if bias is not None:
-        logits = logits + bias.astype(logits.dtype)
+        logits = add_bias(logits, bias.astype(logits.dtype))
     weights = masked_softmax(jnp.where(mask, logits, MASKED_LOGIT)).astype(dtype)
     return jnp.einsum("bnts,bsnh->btnh", apply_kept(weights, kept), memory.value)
+
+
+@jax.custom_vjp
+def add_bias(logits: jax.Array, bias: jax.Array) -> jax.Array:
+    """logits [B, N, T, S] + bias [1, N, T, S].
+
+    The bias's gradient is a sum over rows. Written as a product with ones it takes 0.5 ms on two
+    cores where XLA's reduction takes 45 (16 rows, 4 heads, 256 x 256), once a layer.
+    """
+    return logits + bias
+
+
+def _add_bias_forward(logits, bias):
+    return logits + bias, None
+
+
+def _add_bias_backward(_, gradient):
+    ones = jnp.ones(gradient.shape[:1], gradient.dtype)
+    # Highest: an accelerator's default would round the float32 gradient to bfloat16 first.
+    over_rows = jax.lax.dot_general(
+        ones, gradient, (((0,), (0,)), ((), ())), precision=jax.lax.Precision.HIGHEST
+    )
+    return gradient, over_rows[None]
+
+
+add_bias.defvjp(_add_bias_forward, _add_bias_backward)
 
 
 @jax.custom_jvp
