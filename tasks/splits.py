@@ -1,0 +1,87 @@
+"""What is held out of training, and a check that nothing held out is trained on.
+
+Whole categories of the gym family are held out, so that an evaluation on them measures kinds of
+puzzle that the model has not seen. Tasks of other categories that are near copies of a held-out
+one are set aside: they are in neither a training mixture nor a held-out suite.
+"""
+
+import dataclasses
+
+from instruct.data.registry import resolve, task_specs
+from instruct.data.spec import Leaf, TaskSpec
+from tasks.gym_table import GENERATORS, Generator
+
+HELD_OUT_CATEGORIES: dict[str, str] = {
+    "geometry": "angles and coordinates of figures",
+    "graphs": "orders, paths, islands and family trees",
+    "logic": "what follows from statements or gates",
+}
+
+# Generator -> the held-out one that it resembles.
+SET_ASIDE: dict[str, str] = {
+    "graph_color": "a graph problem that reasoning_gym files under algorithmic",
+    "maze": "the length of what shortest_path asks for, on the same kind of grid",
+    "rotten_oranges": "breadth-first search on a grid, as largest_island and shortest_path",
+}
+
+
+def held_out_group(row: Generator) -> str:
+    """The group a generator is held out with, "" if it may be trained on."""
+    if row.category in HELD_OUT_CATEGORIES:
+        return f"gym.{row.category}"
+    return "gym.set_aside" if row.generator in SET_ASIDE else ""
+
+
+def trainable() -> tuple[Generator, ...]:
+    """The generators that may be trained on, the easy ones included, in the table's order."""
+    return tuple(row for row in GENERATORS.values() if not held_out_group(row))
+
+
+def held_out() -> tuple[Generator, ...]:
+    """The generators of the held-out categories."""
+    return tuple(row for row in GENERATORS.values() if row.category in HELD_OUT_CATEGORIES)
+
+
+@dataclasses.dataclass(frozen=True)
+class _Forbidden:
+    """What a training mixture may not contain: by task, by category, by data set."""
+
+    tasks: frozenset[str]
+    categories: frozenset[tuple[str, str]]
+    datasets: frozenset[str]
+
+    def why(self, leaf: Leaf) -> str:
+        """Why a leaf may not be trained on; "" if it may."""
+        if leaf.task in self.tasks or (leaf.spec is not None and leaf.spec.held_out):
+            return "the task is held out"
+        if (leaf.family, leaf.category) in self.categories:
+            return f"its category {leaf.category!r} is held out"
+        if leaf.dataset in self.datasets:
+            return f"its data set {leaf.dataset!r} is that of a held-out task"
+        return ""
+
+
+def _forbidden() -> _Forbidden:
+    specs: list[TaskSpec] = [spec for spec in task_specs().values() if spec.held_out]
+    datasets = {spec.dataset for spec in specs}
+    datasets |= {row.generator for row in GENERATORS.values() if held_out_group(row)}
+    return _Forbidden(
+        tasks=frozenset(spec.name for spec in specs),
+        categories=frozenset(("gym", category) for category in HELD_OUT_CATEGORIES),
+        datasets=frozenset(datasets),
+    )
+
+
+def leaks(mixture: str) -> list[str]:
+    """What a training mixture (or task) has of the held-out tasks, a sentence each; [] if nothing.
+
+    Every leaf below it is looked at: its task, its category within the family, and its data set
+    under whatever name it is registered.
+    """
+    forbidden = _forbidden()
+    found = []
+    for leaf in resolve(mixture).leaves:
+        why = forbidden.why(leaf)
+        if why:
+            found.append(f"mixture {mixture!r} trains on {leaf.name!r}: {why}")
+    return found
