@@ -4,12 +4,14 @@ Imports only the standard library at module level: `run.py --help` must answer a
 """
 
 import argparse
+import contextlib
 import errno
 import importlib
 import logging
 import os
 import sys
-from collections.abc import Callable, Sequence
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
 
 from instruct.errors import UserError
 
@@ -153,6 +155,26 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
     return flags
 
 
+@contextlib.contextmanager
+def _quiet_stderr() -> Iterator[None]:
+    """Holds back what is written to file descriptor 2; shows it if the block raises.
+
+    TensorFlow's libraries greet there when they are loaded, whatever their log level.
+    """
+    kept = os.dup(2)
+    with tempfile.TemporaryFile() as held:
+        os.dup2(held.fileno(), 2)
+        try:
+            yield
+        except BaseException:
+            held.seek(0)
+            os.write(kept, held.read())
+            raise
+        finally:
+            os.dup2(kept, 2)
+            os.close(kept)
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs one mode. Returns the exit status: 0 done, 1 failed, 2 bad use."""
     sys.path.insert(1, os.getcwd())  # so that a user's own task module is found
@@ -160,7 +182,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s")
     try:
         flags = parse(sys.argv[1:] if argv is None else argv)
-        mode = importlib.import_module(f"instruct.cli.{flags.mode}")
+        with _quiet_stderr():
+            mode = importlib.import_module(f"instruct.cli.{flags.mode}")
         return int(mode.run(flags) or 0)
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)

@@ -9,8 +9,9 @@ from instruct import gin_config
 from instruct.data import registry, sources, store
 from instruct.errors import UserError
 
-# Registers every family of this project; a user's own modules come on top.
-TASK_MODULES = ("tasks.mixtures",)
+# Register every family of this project; a user's own modules come on top.
+TASK_MODULES = ("tasks.mixtures", "tasks.public")
+_SETTINGS_FILE = "gin/runs/settings.gin"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -51,7 +52,7 @@ def load(
 ) -> list[dict[str, Any]]:
     """Parses the gin flags, applies `Settings`, returns each entry function's arguments."""
     bindings = [*flags.gin_bindings, *(gin_config.binding_from_flag(f) for f in flags.gin_flags)]
-    gin_config.load(flags.gin_file, bindings)
+    gin_config.load([_SETTINGS_FILE, *flags.gin_file], bindings)
     settings, *arguments = gin_config.entry_arguments((Settings, *entries))
     Settings(**settings).apply()
     return arguments

@@ -13,6 +13,8 @@ from rich.table import Table
 
 from instruct.cli import settings
 from instruct.data import preview, registry
+from instruct.data.config import DataConfig
+from instruct.data.pipeline import TrainFeed
 from instruct.data.rendering import example_key, exemplar_indices, name_key, render_example
 from instruct.data.seqio_bridge import numbered_records
 from instruct.data.spec import Resolved, TaskSpec
@@ -23,6 +25,7 @@ from instruct.prompts.render import Dropped, Rendered
 # Long enough that no prompt is cut for the sake of being shown.
 _LENGTHS = (4096, 1024)
 _EXEMPLAR_POOL = 200
+_ROW_LENGTHS = {"inputs": 512, "targets": 128}
 
 
 def run(flags: argparse.Namespace) -> int:
@@ -125,9 +128,17 @@ def _show_mixture(flags: argparse.Namespace) -> int:
             f"{len(resolved.unprepared)} leaves are not prepared and do not declare their size; "
             "rates that depend on it are provisional until `run.py prepare`."
         )
-    for row in range(flags.rows):
-        console.print(preview.packed_row(resolved, row), highlight=False, markup=False)
+    if flags.rows:
+        print_packed_rows(console, DataConfig(flags.mixture, _ROW_LENGTHS, flags.rows), resolved)
     return 0
+
+
+def print_packed_rows(console: Console, config: DataConfig, resolved: Resolved) -> None:
+    """The rows of the first batch, decoded from the arrays that training would get."""
+    vocabulary = load_vocabulary(config.vocabulary)
+    batch, _ = next(TrainFeed(config, resolved))
+    for row in range(config.batch_size):
+        console.print(preview.packed_row(batch, row, vocabulary, resolved), markup=False)
 
 
 def rendered_examples(

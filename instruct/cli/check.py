@@ -1,0 +1,179 @@
+"""`run.py check`: everything that can be known before a pod is booked. Allocates nothing.
+
+The model is traced at its true size over a mesh that need not exist. What is missing on this
+machine (a vocabulary, prepared records) is a warning here and an error in `train`.
+"""
+
+import argparse
+import dataclasses
+import math
+import time
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from rich.console import Console
+from rich.table import Table
+
+from instruct import gin_config
+from instruct import mesh as meshes
+from instruct.batch import batch_shapes
+from instruct.cli import settings, show
+from instruct.data import registry
+from instruct.data.config import DataConfig
+from instruct.data.vocab import check_embedding_rows, load_vocabulary
+from instruct.errors import UserError
+from instruct.models.config import ModelConfig
+from instruct.models.encoder_decoder import EncoderDecoder
+from instruct.train import loop, state
+from instruct.train.loss import LossConfig, make_loss_fn
+from instruct.train.optimizer import OptimizerConfig, make_optimizer
+from instruct.train.step import make_train_step
+
+_GIB = 1 << 30
+# Flan's published setting, used where only a model file is given (paper: arXiv 2210.11416, E).
+_DEFAULT_SHAPE = (64, (2048, 512))
+
+
+def run(flags: argparse.Namespace) -> int:
+    """Prints the check; warnings at the end. Returns 0 unless a UserError is raised."""
+    train, model_fields = settings.load(flags, (loop.train, ModelConfig))
+    model = train.get("model") or (ModelConfig(**model_fields) if model_fields else None)
+    if model is None:
+        raise UserError("nothing to check: add --gin_file=gin/models/SIZE.gin or a recipe.")
+    console = Console(highlight=False)
+    warnings: list[str] = []
+    started = time.perf_counter()
+    _print_configuration(console)
+    _print_model(console, model)
+    config = meshes.parse_mesh(flags.mesh) if flags.mesh else train.get("mesh", meshes.MeshConfig())
+    mesh = meshes.abstract_mesh(config)
+    _print_sharding(console, model, mesh)
+    _print_step(console, model, mesh, train)
+    data = train.get("data")
+    if data is not None:
+        _print_mixture(console, data, model, flags.rows, warnings)
+    for warning in warnings:
+        console.print(f"[yellow]warning:[/] {warning}")
+    console.print(f"checked in {time.perf_counter() - started:.1f} s")
+    return 0
+
+
+def _print_configuration(console: Console) -> None:
+    console.rule("configuration")
+    console.print(gin_config.operative_text().strip(), markup=False)
+
+
+def _print_model(console: Console, model: ModelConfig) -> None:
+    console.rule("model")
+    console.print(
+        f"{model.num_params():,} parameters: {model.num_encoder_layers} + "
+        f"{model.num_decoder_layers} layers, d_model {model.d_model}, {model.num_heads} heads x "
+        f"{model.head_dim}, d_ff {model.d_ff}, vocabulary {model.vocab_size}, "
+        f"{model.activations}, {'tied' if model.tied_output else 'untied'} output"
+    )
+
+
+def _print_sharding(console: Console, model: ModelConfig, mesh: Any) -> None:
+    sizes = " x ".join(f"{name} {size}" for name, size in mesh.shape.items())
+    table = Table("parameter", "shape", "axes", "split over", title=f"mesh: {sizes}")
+    for name in ("copies", "MiB a device"):
+        table.add_column(name, justify="right")
+    rows = meshes.sharding_report(mesh, EncoderDecoder(model).abstract_params())
+    for row in rows:
+        shape = "x".join(str(size) for size in row.shape)
+        times = f"{row.count} x " if row.count > 1 else ""
+        table.add_row(
+            times + row.path,
+            shape,
+            " ".join(row.axes),
+            row.spec,
+            str(row.copies),
+            f"{row.bytes_per_device / (1 << 20):.2f}",
+        )
+    console.print(table)
+    for row in rows:
+        if row.note:
+            console.print(f"{row.path}: {row.note}")
+
+
+def _device_bytes(abstract: Any, shardings: Any) -> int:
+    """Bytes one device holds of a tree of `ShapeDtypeStruct`s under a tree of shardings."""
+    return sum(
+        leaf.dtype.itemsize * math.prod(sharding.shard_shape(leaf.shape))
+        for leaf, sharding in zip(jax.tree.leaves(abstract), jax.tree.leaves(shardings))
+    )
+
+
+def _print_step(console: Console, model: ModelConfig, mesh: Any, train: dict[str, Any]) -> None:
+    """Traces one update abstractly at its true size; FLOPs and bytes a device."""
+    console.rule("one training step")
+    data = train.get("data")
+    rows, (inputs, targets) = (data.batch_size, data.lengths) if data else _DEFAULT_SHAPE
+    microbatches = train.get("num_microbatches", 1)
+    if rows % microbatches:
+        raise UserError(
+            f"a batch of {rows} rows does not divide into {microbatches} microbatches; change "
+            "BATCH_SIZE or num_microbatches."
+        )
+    meshes.check_batch_size(mesh, rows // microbatches)
+    flops = model.train_flops(rows, inputs, targets)
+    console.print(
+        f"batch of {rows} rows of {inputs} + {targets} tokens: {flops:.3e} FLOPs, "
+        f"{flops / mesh.size:.3e} a device (matrix products, forward and backward, no remat)"
+    )
+    network, config = EncoderDecoder(model), train.get("optimizer", OptimizerConfig())
+    optimizer = make_optimizer(config)
+    params = network.abstract_params()
+    abstract = state.abstract_state(params, optimizer)
+    shardings = state.state_shardings(mesh, config, params)
+    parts = {
+        "parameters": _device_bytes(abstract.params, shardings.params),
+        "gradients": _device_bytes(abstract.params, shardings.params),
+        "optimiser": _device_bytes(abstract.opt_state, shardings.opt_state),
+    }
+    shapes = batch_shapes(rows, inputs, targets)
+    batch = {key: jax.ShapeDtypeStruct(shape, jnp.int32) for key, shape in shapes.items()}
+    parts["batch"] = sum(4 * math.prod(shape) for shape in shapes.values()) // math.prod(
+        mesh.shape[axis] for axis in meshes.MESH_AXES["batch"]
+    )
+    listed = ", ".join(f"{name} {size / _GIB:.3f}" for name, size in parts.items())
+    console.print(
+        f"GiB a device: {listed}; in all {sum(parts.values()) / _GIB:.3f}, plus activations"
+    )
+    losses = train.get("loss", LossConfig())
+    loss_fn = make_loss_fn(network.decoder_hidden, network.head_kernel, losses)
+    train_step = make_train_step(
+        loss_fn, optimizer, microbatches, 0, losses.loss_normalizing_factor
+    )
+    started = time.perf_counter()
+    with jax.sharding.use_abstract_mesh(mesh):
+        after, _ = jax.eval_shape(train_step, abstract, batch)
+    if jax.tree.map(lambda x: x.shape, after) != jax.tree.map(lambda x: x.shape, abstract):
+        raise AssertionError("an update changed the shape of the state")
+    console.print(f"one abstract update traced in {time.perf_counter() - started:.1f} s")
+
+
+def _print_mixture(
+    console: Console, data: DataConfig, model: ModelConfig, rows: int, warnings: list[str]
+) -> None:
+    """Rates, what is prepared, and the first packed rows as text where records are there."""
+    console.rule("data")
+    readable = True
+    try:
+        check_embedding_rows(load_vocabulary(data.vocabulary), model.vocab_size)
+    except UserError as error:
+        readable = False
+        warnings.append(str(error))
+    resolved = registry.resolve(data.mixture, data.split)
+    console.print(show.mixture_table(resolved))
+    missing = registry.unprepared(resolved, data)
+    if missing:
+        warnings.append(
+            f"{len(missing)} of {len(resolved.leaves)} leaves have no prepared records yet, such "
+            f"as {missing[0]}; `train` prepares them, or `run.py prepare --mixture={data.mixture}`."
+        )
+    if not readable or missing:
+        return
+    few = dataclasses.replace(data, batch_size=max(rows, 1), workers=0)
+    show.print_packed_rows(console, few, resolved)
