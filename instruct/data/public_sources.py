@@ -6,6 +6,7 @@ natural_instructions/tasks/*.json       Natural Instructions, old and new schema
 """
 
 import dataclasses
+import functools
 import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
@@ -200,8 +201,15 @@ def natural_instructions_source(path: str) -> NaturalInstructionsSource:
 
 def _read_task(path: Path) -> dict[str, Any] | Dropped:
     """A task file as JSON. At most some 50 MB by its publisher's rule, so read at once."""
+    status = path.stat()
+    return _parse_task(str(path), status.st_size, status.st_mtime_ns)
+
+
+@functools.lru_cache(maxsize=1)  # the splits of a task are read one after another
+def _parse_task(path: str, size: int, mtime_ns: int) -> dict[str, Any] | Dropped:
+    del size, mtime_ns
     try:
-        task = json.loads(path.read_bytes().decode("utf-8-sig"))
+        task = json.loads(Path(path).read_bytes().decode("utf-8-sig"))
     except UnicodeDecodeError:
         return Dropped("file is not UTF-8")
     except ValueError:

@@ -1,5 +1,4 @@
 import dataclasses
-import time
 
 import pytest
 
@@ -240,11 +239,8 @@ class CountingTokenizer:
         return "x" * len(ids)
 
 
-def test_tokenizer_is_called_twice_and_rendering_is_fast():
+def test_tokenizer_is_called_once_for_each_side():
     counting = CountingTokenizer()
-    start = time.perf_counter()
-    for key in range(2000):
-        show("zs_opt", key, tokenizer=counting)
-    assert counting.calls == 4000
-    # Measured: 58,000/s on an idle core; the floor only catches a change of its order.
-    assert 2000 / (time.perf_counter() - start) > 3000
+    for key in range(50):
+        show("fs_opt", key, [make_record(1)], tokenizer=counting)
+    assert counting.calls == 100

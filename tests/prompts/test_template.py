@@ -134,3 +134,11 @@ def test_lint_wants_enough_templates_and_formats():
     findings = lint(few)
     assert any("9 templates" in text for text in findings)
     assert any("3 few-shot formats" in text for text in findings)
+
+
+def test_lint_reads_instructions():
+    shots = (Template("shot", "{question}"),)
+    twice = dataclasses.replace(GOOD, fs_noopt=shots, instructions=("Pick an option.",) * 2)
+    findings = lint(twice)
+    assert any("instruction occurs twice" in text for text in findings)
+    assert any("no-option instruction mentions options" in text for text in findings)
