@@ -1,0 +1,395 @@
+"""Checkpoints on disk: whole or absent, asynchronous, checked when they are read.
+
+    MODEL_DIR/checkpoints/<step>/params     parameters, T5X's names, one layer after another
+                                /training   step and optimiser slots, laid out alike
+                                /input      JSON: input position and statistics, checksums
+
+Orbax writes a step into a folder of another name and renames it when all is on disk, so a process
+killed at any time leaves no half checkpoint that looks like a whole one. What it does not notice
+is a changed byte in the middle of an array: `input` holds a checksum of every array for that.
+Stacked layers (`scan_layers`) are unstacked here and stacked again on reading, so a checkpoint can
+be read by either layout, and under any mesh.
+"""
+
+import contextlib
+import dataclasses
+import errno
+import logging
+import pathlib
+import re
+import shutil
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import orbax.checkpoint as ocp
+from jax.sharding import NamedSharding, PartitionSpec
+
+from instruct.errors import UserError
+from instruct.mesh import tree_paths
+from instruct.models.layout import stack_layers, unstack_layers
+from instruct.train.state import TrainState
+
+FOLDER = "checkpoints"
+_TEMPORARY = "orbax-checkpoint-tmp"
+_PARAMS, _TRAINING, _INPUT = "params", "training", "input"
+
+
+@dataclasses.dataclass(frozen=True)
+class CheckpointConfig:
+    """When to save and what to keep.
+
+    Attributes:
+        save_every_steps: a checkpoint at every multiple, and one at the end; None: at the end only.
+        keep: newest checkpoints that stay.
+        keep_best: best ones by `best_metric` that stay besides; 0 for none. Only a step that was
+            evaluated and saved takes part.
+        best_metric: name of a metric of the evaluation, as in metrics.jsonl.
+        best_is_lowest: a lower `best_metric` is better.
+        async_save: write while training goes on.
+    """
+
+    save_every_steps: int | None = 1000
+    keep: int = 3
+    keep_best: int = 1
+    best_metric: str = "eval/loss"
+    best_is_lowest: bool = True
+    async_save: bool = True
+
+    def __post_init__(self) -> None:
+        least = {"save_every_steps": 1, "keep": 1, "keep_best": 0}
+        for name, low in least.items():
+            value = getattr(self, name)
+            if name == "save_every_steps" and value is None:
+                continue
+            if type(value) is not int or value < low:
+                raise UserError(
+                    f"CheckpointConfig.{name} is {value!r}; use a whole number of at least {low}."
+                )
+
+
+class CheckpointStore:
+    """The checkpoints of one run, for the process that trains it; what killed saves left goes.
+
+    Args:
+        folder: made if it is not there.
+        config: what is kept.
+    """
+
+    def __init__(self, folder: str | pathlib.Path, config: CheckpointConfig | None = None) -> None:
+        self.folder = pathlib.Path(folder).absolute()
+        self._config = config or CheckpointConfig()
+        make = ocp.AsyncCheckpointer if self._config.async_save else ocp.Checkpointer
+        self._writer = make(ocp.CompositeCheckpointHandler())
+        self._writing: int | None = None
+        self.folder.mkdir(parents=True, exist_ok=True)
+        self._remove(self.folder.glob(f"*{_TEMPORARY}*"))
+
+    def steps(self) -> list[int]:
+        """Steps of all whole checkpoints on disk, in order."""
+        return checkpoint_steps(self.folder)
+
+    def latest_step(self) -> int | None:
+        """The newest whole checkpoint's step, or None."""
+        return max(self.steps(), default=None)
+
+    def save(
+        self,
+        step: int,
+        state: TrainState,
+        input_state: Mapping[str, Any],
+        metrics: Mapping[str, float] | None = None,
+    ) -> None:
+        """Saves in the background (waits for the save before); the state may be donated after.
+
+        Args:
+            step: the state's; nothing happens if it is saved already.
+            state: arrays.
+            input_state: JSON values of this process.
+            metrics: of an evaluation at this step, if there was one.
+
+        Raises:
+            OSError: the disk is full (ENOSPC); older checkpoints are whole.
+        """
+        self.wait()
+        if step in self.steps():
+            return
+        params, training, sums = _unrolled_with_sums(state)
+        document = {
+            "input": dict(input_state),
+            "metrics": dict(metrics or {}),
+            "checksums": {path: int(leaf) for path, leaf in tree_paths(sums)},
+        }
+        with self._disk_errors():
+            self._writing = step
+            self._writer.save(
+                self.folder / str(step),
+                args=ocp.args.Composite(
+                    params=ocp.args.StandardSave(params),
+                    training=ocp.args.StandardSave(training),
+                    input=ocp.args.JsonSave(document),
+                ),
+            )
+
+    def wait(self) -> None:
+        """Returns when everything saved so far is on disk, old ones removed. Raises as `save`."""
+        if self._writing is None:
+            return
+        with self._disk_errors():
+            self._writing = None
+            if isinstance(self._writer, ocp.AsyncCheckpointer):
+                self._writer.wait_until_finished()
+        kept = self._kept()
+        self._remove(self.folder / str(step) for step in self.steps() if step not in kept)
+
+    def close(self) -> None:
+        """Finishes what is being written and stops the threads. Raises as `save`."""
+        try:
+            self.wait()
+        finally:
+            with contextlib.suppress(Exception):
+                self._writer.close()
+
+    def _kept(self) -> set[int]:
+        """Steps that stay: the newest, and the best of those that were evaluated."""
+        config, steps = self._config, self.steps()
+        kept = set(steps[-config.keep :])
+        if config.keep_best:
+            values = {}
+            for step in steps:
+                metrics = _read_document(self.folder / str(step))["metrics"]
+                if config.best_metric in metrics:
+                    values[step] = metrics[config.best_metric]
+            best_first = sorted(values, key=values.__getitem__, reverse=not config.best_is_lowest)
+            kept.update(best_first[: config.keep_best])
+        return kept
+
+    def _remove(self, folders: Iterable[pathlib.Path]) -> None:
+        """Removes folders; each stops being a checkpoint at once, however long that takes."""
+        if jax.process_index() != 0:
+            return
+        for folder in list(folders):
+            if _TEMPORARY not in folder.name:
+                folder = folder.rename(folder.with_name(f"{folder.name}.{_TEMPORARY}-removed"))
+            shutil.rmtree(folder, ignore_errors=True)
+
+    def resume(
+        self, abstract_state: TrainState, step: int | None = None
+    ) -> tuple[TrainState, dict[str, Any]]:
+        """All of a run at `step` (the newest): state and input position.
+
+        Args:
+            abstract_state: shapes and dtypes with `sharding`s, in either layout.
+            step: None for the newest.
+
+        Raises:
+            UserError: there is none, it is damaged, or it belongs to another model.
+        """
+        step = self.latest_step() if step is None else step
+        if step is None or step not in self.steps():
+            raise UserError(f"no checkpoint of step {step} in {self.folder}; there: {self.steps()}")
+        folder = self.folder / str(step)
+        document = _read_document(folder)
+        wanted = {"step": abstract_state.step, "opt_state": abstract_state.opt_state}
+        params = _read(folder, _PARAMS, abstract_state.params, document["checksums"])
+        training = _read(folder, _TRAINING, wanted, document["checksums"])
+        state = TrainState(training["step"], params, training["opt_state"])
+        return state, document["input"]
+
+    @contextlib.contextmanager
+    def _disk_errors(self) -> Iterator[None]:
+        """One clear OSError for a full disk, wherever in the writers it came from."""
+        try:
+            yield
+        except Exception as error:
+            if not _is_full_disk(error):
+                raise
+            # What was half written takes room and helps nobody.
+            self._remove(self.folder.glob(f"*{_TEMPORARY}*"))
+            whole = ", ".join(str(step) for step in self.steps()) or "none"
+            raise OSError(
+                errno.ENOSPC,
+                f"no space left for a checkpoint (whole ones: {whole})",
+                str(self.folder),
+            ) from error
+
+
+def load_params(path: str | pathlib.Path, abstract_params: Any, step: int | None = None) -> Any:
+    """Parameters only, for evaluation or to start another training from.
+
+    Args:
+        path: a MODEL_DIR, its `checkpoints`, or one step's folder.
+        abstract_params: shapes and dtypes, with `sharding`s or without (then on one device), in
+            either layout.
+        step: of a folder with several; None for the newest.
+
+    Raises:
+        UserError: there is none, it is damaged, or it belongs to another model.
+    """
+    folder = find_checkpoint(path, step)
+    return _read(folder, _PARAMS, abstract_params, _read_document(folder)["checksums"])
+
+
+def find_checkpoint(path: str | pathlib.Path, step: int | None = None) -> pathlib.Path:
+    """Folder of one whole checkpoint at or below `path`; see `load_params`."""
+    path = pathlib.Path(path).expanduser().absolute()
+    if (path / _PARAMS).is_dir():
+        return path
+    steps = checkpoint_steps(path)
+    if not steps or (step is not None and step not in steps):
+        raise UserError(
+            f"no checkpoint {'' if step is None else f'of step {step} '}in {path}"
+            + (f"; there are {', '.join(map(str, steps))}." if steps else ".")
+            + " Give a MODEL_DIR that holds `checkpoints/<step>`, or such a step's folder."
+        )
+    return _steps_folder(path) / str(steps[-1] if step is None else step)
+
+
+def checkpoint_steps(path: str | pathlib.Path) -> list[int]:
+    """Steps of the whole checkpoints of a MODEL_DIR or its `checkpoints`, in order."""
+    folder = _steps_folder(pathlib.Path(path).expanduser().absolute())
+    if not folder.is_dir():
+        return []
+    numbered = [child for child in folder.iterdir() if re.fullmatch(r"\d+", child.name)]
+    return sorted(int(child.name) for child in numbered if (child / _PARAMS).is_dir())
+
+
+def step_of(folder: pathlib.Path) -> int:
+    """The step a checkpoint folder is named after; 0 if it has another name."""
+    return int(folder.name) if folder.name.isdigit() else 0
+
+
+def _steps_folder(path: pathlib.Path) -> pathlib.Path:
+    return path / FOLDER if (path / FOLDER).is_dir() else path
+
+
+def _unrolled_with_sums(state: TrainState) -> tuple[Any, Any, Any]:
+    """(parameters, step and slots, checksums), layer by layer."""
+    stacked = "layers" in _node_names(state.params)
+    params, opt_state = (_unstack_jitted if stacked else tuple)((state.params, state.opt_state))
+    training = {"step": state.step, "opt_state": opt_state}
+    sums = _checksums({_PARAMS: params, _TRAINING: training})
+    return params, training, jax.device_get(sums)
+
+
+# One program for all slices, compiled once.
+_unstack_jitted = jax.jit(unstack_layers)
+
+
+@jax.jit
+def _checksums(tree: Any) -> Any:
+    """Sum of each array's bits as unsigned numbers, modulo 2^32: the same on every mesh."""
+
+    def bits(leaf):
+        kind = {1: jnp.uint8, 2: jnp.uint16, 4: jnp.uint32}[leaf.dtype.itemsize]
+        return jnp.sum(jax.lax.bitcast_convert_type(leaf, kind), dtype=jnp.uint32)
+
+    return jax.tree.map(bits, tree)
+
+
+def _node_names(tree: Any) -> set[str]:
+    if not isinstance(tree, Mapping):
+        return set()
+    return set(tree).union(*(_node_names(value) for value in tree.values()))
+
+
+def _read_document(folder: pathlib.Path) -> dict[str, Any]:
+    try:
+        with ocp.Checkpointer(ocp.JsonCheckpointHandler()) as reader:
+            document = reader.restore(folder / _INPUT)
+        return {name: document[name] for name in ("input", "metrics", "checksums")}
+    except Exception as error:
+        raise _damaged(folder, error) from error
+
+
+def _read(folder: pathlib.Path, item: str, abstract: Any, sums: Mapping[str, int]) -> Any:
+    """One item in the layout and with the shardings of `abstract`, compared with its checksums."""
+    unrolled = _unrolled_abstract(abstract)
+    try:
+        with ocp.StandardCheckpointer() as reader:
+            # `Any`: older and newer Orbax wrap the tree differently.
+            metadata: Any = reader.metadata(folder / item)
+            metadata = getattr(metadata, "item_metadata", metadata)
+            there = dict(tree_paths(getattr(metadata, "tree", metadata)))
+            _check_fit(folder, there, dict(tree_paths(unrolled)))
+            found = reader.restore(folder / item, unrolled)
+    except UserError:
+        raise
+    except Exception as error:
+        raise _damaged(folder, error) from error
+    read = {
+        path: int(value) for path, value in tree_paths(jax.device_get(_checksums({item: found})))
+    }
+    wrong = [path for path, value in read.items() if sums.get(path) != value]
+    if wrong:
+        raise _damaged(folder, f"{wrong[0]} is not what was written")
+    if "layers" not in _node_names(abstract):
+        return found
+    shardings = jax.tree.map(lambda leaf: leaf.sharding, abstract)
+    return jax.jit(stack_layers, out_shardings=shardings)(found)
+
+
+def _unrolled_abstract(tree: Any) -> Any:
+    """`unstack_layers` on abstract arrays, the layers keeping their share of the sharding."""
+    if not isinstance(tree, Mapping):
+        return jax.ShapeDtypeStruct(tree.shape, tree.dtype, sharding=_sharding_of(tree))
+
+    def layer(leaf):
+        sharding = _sharding_of(leaf)
+        if isinstance(sharding, NamedSharding):
+            sharding = NamedSharding(sharding.mesh, PartitionSpec(*sharding.spec[1:]))
+        return jax.ShapeDtypeStruct(leaf.shape[1:], leaf.dtype, sharding=sharding)
+
+    found = {name: _unrolled_abstract(node) for name, node in tree.items() if name != "layers"}
+    if "layers" in tree:
+        count = jax.tree.leaves(tree["layers"])[0].shape[0]
+        one = jax.tree.map(layer, tree["layers"])
+        found |= {f"layers_{i}": one for i in range(count)}
+    return found
+
+
+def _sharding_of(leaf: Any) -> Any:
+    found = getattr(leaf, "sharding", None)
+    return jax.sharding.SingleDeviceSharding(jax.devices()[0]) if found is None else found
+
+
+def _check_fit(folder: pathlib.Path, there: Mapping[str, Any], wanted: Mapping[str, Any]) -> None:
+    """Raises UserError unless names and shapes agree."""
+    problems = [f"{path} is missing" for path in wanted if path not in there]
+    problems += [f"{path} is not in the model" for path in there if path not in wanted]
+    problems += [
+        f"{path} is {tuple(there[path].shape)}, the model's {tuple(leaf.shape)}"
+        for path, leaf in wanted.items()
+        if path in there and tuple(there[path].shape) != tuple(leaf.shape)
+    ]
+    if problems:
+        raise UserError(
+            f"checkpoint {folder} belongs to another model or optimiser: "
+            + "; ".join(problems[:3])
+            + (f"; and {len(problems) - 3} more" if len(problems) > 3 else "")
+            + ". Use the model's gin file that it was trained with."
+        )
+
+
+def _damaged(folder: pathlib.Path, why: Any) -> UserError:
+    others = [step for step in checkpoint_steps(folder.parent) if str(step) != folder.name]
+    logging.getLogger(__name__).debug("reading %s", folder, exc_info=True)
+    fix = (
+        f"Delete that folder to go on from step {others[-1]}"
+        if others
+        else "Delete that folder to start anew"
+    )
+    first_line = str(why).strip().splitlines()[0][:200] if str(why).strip() else repr(why)
+    return UserError(f"checkpoint {folder} is damaged ({first_line}). {fix}.")
+
+
+def _is_full_disk(error: BaseException | None) -> bool:
+    while error is not None:
+        if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+            return True
+        text = str(error)
+        if "No space left" in text or "ENOSPC" in text or "Disk quota" in text:
+            return True
+        error = error.__cause__ or error.__context__
+    return False

@@ -1,0 +1,215 @@
+"""Checkpoints: exact, in either layout, under another mesh, checked, kept by number and metric."""
+
+import errno
+import json
+import os
+import pathlib
+import subprocess
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from instruct.errors import UserError
+from instruct.mesh import MeshConfig, make_mesh
+from instruct.models.encoder_decoder import EncoderDecoder
+from instruct.models.layout import unstack_layers
+from instruct.train.checkpoint import (
+    CheckpointConfig,
+    CheckpointStore,
+    checkpoint_steps,
+    find_checkpoint,
+    load_params,
+    step_of,
+)
+from instruct.train.optimizer import OptimizerConfig, make_optimizer
+from instruct.train.state import TrainState, abstract_state, state_shardings
+from tests.train.conftest import tiny_config
+
+OPTIMIZER = OptimizerConfig(min_factored_size=16)
+
+
+def made(scan_layers: bool, mesh_config: MeshConfig) -> tuple[TrainState, TrainState]:
+    """(a state of random numbers, its abstract twin with shardings)."""
+    model = EncoderDecoder(tiny_config(scan_layers=scan_layers))
+    optimizer = make_optimizer(OPTIMIZER)
+    shapes = model.abstract_params()
+    shardings = state_shardings(make_mesh(mesh_config), OPTIMIZER, shapes)
+
+    abstract = jax.tree.map(
+        lambda leaf, sharding: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding),
+        abstract_state(shapes, optimizer),
+        shardings,
+    )
+    draw = np.random.default_rng(1)
+    numbers = jax.tree.map(lambda leaf: draw.random(leaf.shape, np.float32), abstract)
+    numbers = numbers._replace(step=np.int32(7))
+    return jax.device_put(numbers, shardings), abstract
+
+
+@pytest.fixture(scope="module")
+def unrolled():
+    return made(False, MeshConfig(data=2, fsdp=2, tensor=2))
+
+
+@pytest.fixture(scope="module")
+def scanned():
+    return made(True, MeshConfig(data=4, fsdp=1, tensor=2))
+
+
+@pytest.fixture(scope="module")
+def saved(unrolled, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("run") / "checkpoints"
+    store = CheckpointStore(folder)
+    store.save(7, unrolled[0], {"window": 3, "share": 0.1})
+    store.close()
+    return folder
+
+
+def assert_same(found, expected):
+    assert jax.tree.structure(found) == jax.tree.structure(expected)
+    jax.tree.map(np.testing.assert_array_equal, found, expected)
+
+
+def test_resume_gives_back_every_bit_and_the_input_position(unrolled, saved):
+    state, input_state = CheckpointStore(saved).resume(unrolled[1])
+    assert_same(state, unrolled[0])
+    assert input_state == {"window": 3, "share": 0.1}
+    kernel = state.params["encoder"]["layers_0"]["mlp"]["wi_0"]["kernel"]
+    assert tuple(kernel.sharding.spec) == ("fsdp", "tensor")
+
+
+def test_either_layout_and_mesh_reads_the_same_files(unrolled, scanned, saved, tmp_path):
+    state, _ = CheckpointStore(saved).resume(scanned[1])
+    assert_same(unstack_layers(state.params), unrolled[0].params)
+    assert_same(unstack_layers(state.opt_state), unrolled[0].opt_state)
+    stacked = state.params["encoder"]["layers"]["mlp"]["wi_0"]["kernel"]
+    assert tuple(stacked.sharding.spec) == (None, None, "tensor")
+    store = CheckpointStore(tmp_path)
+    store.save(7, state, {})
+    store.close()
+    assert_same(CheckpointStore(tmp_path).resume(unrolled[1])[0], unrolled[0])
+
+
+def test_load_params_only(unrolled, saved):
+    abstract = EncoderDecoder(tiny_config()).abstract_params()
+    for path in (saved.parent, saved, saved / "7"):
+        assert_same(load_params(path, abstract), unrolled[0].params)
+    assert checkpoint_steps(saved.parent) == [7] and step_of(find_checkpoint(saved)) == 7
+    with pytest.raises(UserError, match=r"no checkpoint of step 8.*there are 7"):
+        load_params(saved, abstract, step=8)
+    with pytest.raises(UserError, match="Give a MODEL_DIR"):
+        load_params(saved / "nowhere", abstract)
+
+
+def test_another_model_is_named(saved):
+    other = EncoderDecoder(tiny_config(d_ff=48)).abstract_params()
+    with pytest.raises(UserError, match=r"wi_0/kernel is \(16, 32\), the model's \(16, 48\)"):
+        load_params(saved, other)
+    fewer = EncoderDecoder(tiny_config(num_decoder_layers=1)).abstract_params()
+    with pytest.raises(UserError, match=r"layers_1.* is not in the model"):
+        load_params(saved, fewer)
+
+
+def test_kept_by_number_and_by_best_metric(tmp_path):
+    store = CheckpointStore(tmp_path, CheckpointConfig(keep=2, keep_best=1))
+    state = TrainState(jnp.int32(0), {"scale": jnp.ones(3)}, {"scale": {"v": jnp.ones(3)}})
+    losses = {1: 3.0, 2: 1.0, 3: 2.0, 4: None, 5: 4.0, 6: None}
+    for step, loss in losses.items():
+        store.save(step, state, {}, None if loss is None else {"eval/loss": loss})
+    store.save(6, state, {})  # the last step saved again at the end of a run
+    store.close()
+    assert store.steps() == [2, 5, 6] and store.latest_step() == 6
+
+
+def damage(folder: pathlib.Path, how: str) -> None:
+    files = [f for f in (folder / "params").rglob("*") if f.is_file() and f.parent.name == "d"]
+    largest = max(files, key=lambda file: file.stat().st_size)
+    content = bytearray(largest.read_bytes())
+    if how == "flipped":
+        content[len(content) // 2] ^= 0x55
+        largest.write_bytes(content)
+    elif how == "cut":
+        largest.write_bytes(content[: len(content) // 2])
+    elif how == "gone":
+        largest.unlink()
+    else:
+        next(iter((folder / "input").glob("metadata"))).write_text("{")
+
+
+@pytest.mark.parametrize("how", ["flipped", "cut", "gone", "json"])
+def test_damage_is_noticed_and_the_fix_is_named(tmp_path, how):
+    store = CheckpointStore(tmp_path)
+    params = {"scale": jax.random.normal(jax.random.key(0), (400,))}
+    state = TrainState(jnp.int32(5), params, {"scale": {"v": jnp.ones(400)}})
+    for step in (4, 5):
+        store.save(step, state, {})
+    store.close()
+    damage(tmp_path / "5", how)
+    with pytest.raises(UserError, match=r"5 is damaged .*Delete that folder to go on from step 4"):
+        CheckpointStore(tmp_path).resume(state)
+    assert_same(CheckpointStore(tmp_path).resume(state, step=4)[0], state)
+
+
+def test_what_a_killed_save_left_is_no_checkpoint_and_goes(tmp_path):
+    store = CheckpointStore(tmp_path)
+    state = TrainState(jnp.int32(5), {"scale": jnp.ones(3)}, {"scale": {"v": jnp.ones(3)}})
+    store.save(5, state, {})
+    store.close()
+    left = tmp_path / "6.orbax-checkpoint-tmp"
+    (left / "params.orbax-checkpoint-tmp").mkdir(parents=True)
+    assert checkpoint_steps(tmp_path) == [5]
+    assert CheckpointStore(tmp_path).steps() == [5]
+    assert not left.exists()
+
+
+def test_full_disk_is_one_clear_error_and_older_checkpoints_stay(tmp_path):
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    mounted = os.geteuid() == 0 and not subprocess.call(
+        ["mount", "-t", "tmpfs", "-o", "size=1500k", "tmpfs", disk], stderr=subprocess.DEVNULL
+    )
+    if not mounted:
+        pytest.skip("needs the right to mount a small tmpfs")
+    try:
+        store = CheckpointStore(disk / "run", CheckpointConfig(keep=1))
+        numbers = jax.random.normal(jax.random.key(0), (100_000,))
+        state = TrainState(jnp.int32(1), {"scale": numbers}, {"scale": {"v": numbers}})
+        store.save(1, state, {})
+        store.wait()
+        with pytest.raises(OSError, match="no space left") as caught:
+            store.save(2, state, {})
+            store.close()
+        assert caught.value.errno == errno.ENOSPC and "whole ones: 1" in str(caught.value)
+        again = CheckpointStore(disk / "run")
+        assert again.steps() == [1]
+        assert_same(again.resume(state)[0], state)
+        assert not list((disk / "run").glob("*tmp*"))
+    finally:
+        subprocess.call(["umount", "-l", disk])
+
+
+def test_no_space_reported_by_the_writer_is_understood(tmp_path, monkeypatch):
+    store = CheckpointStore(tmp_path)
+
+    def fail(*args, **kwargs):
+        raise ValueError("RESOURCE_EXHAUSTED: write failed: No space left on device")
+
+    monkeypatch.setattr(store._writer, "save", fail)
+    state = TrainState(jnp.int32(1), {"scale": jnp.ones(3)}, {"scale": {"v": jnp.ones(3)}})
+    with pytest.raises(OSError, match="whole ones: none") as caught:
+        store.save(1, state, {})
+    assert caught.value.errno == errno.ENOSPC and caught.value.filename == str(tmp_path)
+
+
+def test_document_is_plain_json(saved):
+    document = json.loads((saved / "7" / "input" / "metadata").read_text())
+    assert document["input"]["window"] == 3
+    assert "params/encoder/layers_0/mlp/wi_0/kernel" in document["checksums"]
+
+
+@pytest.mark.parametrize("wrong", [{"keep": 0}, {"save_every_steps": 0}, {"keep_best": -1}])
+def test_bad_values_are_named(wrong):
+    with pytest.raises(UserError, match=next(iter(wrong))):
+        CheckpointConfig(**wrong)
