@@ -13,6 +13,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from tasks.gym_table import Generator
+from tasks.gym_verify import value_of
 
 Entry = Mapping[str, Any]
 
@@ -55,6 +56,14 @@ def _parts(**keys: str) -> Callable[[Entry, Shaped], None]:
 
 def _is_list(value: Any) -> bool:
     return isinstance(value, list | tuple)
+
+
+def _expression(entry: Entry, shaped: Shaped) -> None:
+    expression = entry["metadata"]["expression"]
+    if value_of(expression) != int(shaped.answer):
+        # The generator divides without remainder, which its question does not say.
+        raise UnusableError("division with a remainder")
+    shaped.fields["expression"] = expression
 
 
 def _two_words(entry: Entry, shaped: Shaped) -> None:
@@ -180,7 +189,7 @@ def _n_queens(entry: Entry, shaped: Shaped) -> None:
 
 
 _SHAPES: dict[str, Callable[[Entry, Shaped], None]] = {
-    "basic_arithmetic": _parts(expression="expression"),
+    "basic_arithmetic": _expression,
     "chain_sum": _parts(expression="expression"),
     "color_cube_rotation": _color_cube,
     "count_bits": _parts(number="number"),

@@ -131,6 +131,14 @@ def _parse(text: str) -> ast.expr:
     return ast.parse(text, mode="eval").body
 
 
+def value_of(expression: str) -> Fraction:
+    """The exact value of an arithmetic expression. ValueError for anything else."""
+    try:
+        return _value(_parse(expression), {})
+    except SyntaxError as error:
+        raise ValueError(f"not an expression: {expression[:60]!r}") from error
+
+
 def _value(node: ast.expr, names: Mapping[str, Fraction]) -> Fraction:
     """Value of + - * / ** over whole numbers and `names`. ValueError for anything else."""
     match node:

@@ -1,0 +1,1 @@
+"""The vocabulary that comes with the embedded collection, and how it was trained."""
