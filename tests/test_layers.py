@@ -41,8 +41,8 @@ LAYERS = {
 # Third-party packages that only these may import.
 REACH = {
     "gin": ("instruct.gin_config",),
-    "tensorflow": ("instruct.data.registry", "instruct.data.seqio_bridge", "tasks."),
-    "seqio": ("instruct.data.registry", "instruct.data.seqio_bridge", "tasks."),
+    "tensorflow": ("instruct.data.seqio_", "tasks."),
+    "seqio": ("instruct.data.registry", "instruct.data.seqio_", "tasks."),
     "grain": ("instruct.data.",),
     "flax": ("instruct.models.",),
     "optax": ("instruct.train.",),
@@ -140,12 +140,17 @@ def test_gin_folders_do_not_hide_gin_config():
     assert not list((ROOT / "gin").rglob("__init__.py"))
 
 
-@pytest.mark.parametrize("path", SOURCES, ids=module_name)
-def test_every_module_has_a_mirror(path):
-    relative = path.relative_to(ROOT)
-    parts = relative.parts[1:] if relative.parts[0] == "instruct" else relative.parts
-    mirror = ROOT / "tests" / pathlib.Path(*parts).with_name("test_" + parts[-1])
-    assert mirror.is_file(), f"{relative} has no {mirror.relative_to(ROOT)}"
+def test_every_module_is_tested_by_its_mirror_or_beside_it():
+    """`instruct/x/y.py` has `tests/x/test_y.py`, or a test in `tests/x` imports it."""
+    untested = []
+    for path in SOURCES:
+        parts = path.relative_to(ROOT).parts
+        parts = parts[1:] if parts[0] == "instruct" else parts
+        mirror = ROOT / "tests" / pathlib.Path(*parts).with_name("test_" + parts[-1])
+        beside = (ROOT / "tests" / pathlib.Path(*parts).parent).glob("*.py")
+        if not mirror.is_file() and not any(module_name(path) in imports(p) for p in beside):
+            untested.append(module_name(path))
+    assert not untested
 
 
 def test_no_unpickling_and_no_remote_code():

@@ -1,0 +1,85 @@
+"""Flags, and the one place where errors become exit statuses."""
+
+import errno
+import subprocess
+import sys
+import types
+
+import pytest
+
+from instruct.cli import arguments
+from instruct.errors import UserError
+
+
+def run_mode(monkeypatch, action, *flags):
+    """`main` with the report mode replaced by `action`."""
+    module = types.SimpleNamespace(run=lambda parsed: action(parsed))
+    monkeypatch.setitem(sys.modules, "instruct.cli.report", module)
+    monkeypatch.setattr(arguments.importlib, "import_module", lambda name: module)
+    return arguments.main(["report", *flags])
+
+
+def test_gin_flags_are_kept_in_order():
+    flags = arguments.parse(
+        ["train", "--gin_file=a.gin", "--gin.TRAIN_STEPS=3", "--gin_file", "b.gin", "--gin.SEED=1"]
+    )
+    assert flags.mode == "train" and flags.gin_file == ["a.gin", "b.gin"]
+    assert flags.gin_flags == ["--gin.TRAIN_STEPS=3", "--gin.SEED=1"]
+
+
+def test_a_gin_flag_without_equals_sign_says_what_to_write():
+    with pytest.raises(UserError, match=r"equals sign, such as --gin.SEED=3"):
+        arguments.parse(["train", "--gin.SEED", "3"])
+
+
+@pytest.mark.parametrize("argv", [["trian"], [], ["show", "--exampels=2"]])
+def test_unknown_modes_and_flags_are_status_2(argv, capsys):
+    with pytest.raises(SystemExit) as stopped:
+        arguments.main(argv)
+    assert stopped.value.code == 2
+    assert "usage" in capsys.readouterr().err
+
+
+def test_statuses(monkeypatch, capsys):
+    def user_error(_):
+        raise UserError("unknown task 'x'.")
+
+    def disk_full(_):
+        raise OSError(errno.ENOSPC, "No space left on device", "/runs/a")
+
+    def other(_):
+        raise OSError(errno.EIO, "broken disk")
+
+    def interrupted(_):
+        raise KeyboardInterrupt
+
+    assert run_mode(monkeypatch, lambda _: None) == 0
+    assert run_mode(monkeypatch, lambda _: 1) == 1
+    assert run_mode(monkeypatch, user_error) == 2
+    assert capsys.readouterr().err == "error: unknown task 'x'.\n"
+    assert run_mode(monkeypatch, disk_full) == 1
+    assert "no space left on the disk while writing /runs/a" in capsys.readouterr().err
+    assert run_mode(monkeypatch, interrupted) == 1
+    with pytest.raises(OSError, match="broken disk"):
+        run_mode(monkeypatch, other)
+
+
+def test_import_greetings_are_held_back_unless_the_import_fails(capfd):
+    with arguments._quiet_stderr():
+        sys.stderr.flush()
+        arguments.os.write(2, b"greetings\n")
+    assert capfd.readouterr().err == ""
+    with pytest.raises(ImportError), arguments._quiet_stderr():
+        arguments.os.write(2, b"greetings\n")
+        raise ImportError
+    assert "greetings" in capfd.readouterr().err
+
+
+def test_help_is_answered_without_importing_anything_heavy():
+    code = (
+        "import sys; from instruct.cli.arguments import make_parser; make_parser().print_help();"
+        "print(sorted({'jax', 'tensorflow', 'seqio', 'gin', 'numpy'} & set(sys.modules)))"
+    )
+    shown = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert "check" in shown.stdout and "MIXTURE_OR_TASK_NAME" in shown.stdout
+    assert shown.stdout.endswith("[]\n")
