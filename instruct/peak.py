@@ -1,0 +1,57 @@
+"""The matrix-multiply peak that this machine reaches, as the measure for a step's speed.
+
+Measured, not looked up: data sheets do not know shared or throttled machines, and a CPU has no
+data sheet figure that a program could reach.
+"""
+
+import functools
+import time
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+
+# Sizes grow until one product takes this long: short ones measure launching, long ones cost time.
+_LONG_ENOUGH_SECS = 0.05
+_SIZES = (1024, 2048, 4096, 8192, 16384)
+_REPEATS = 5
+
+
+def matmul_peak(dtype: str = "float32", devices: Sequence[Any] | None = None) -> float:
+    """FLOP/s of square matrix products on all devices at once (best of some), once a process.
+
+    Args:
+        dtype: of the factors, 'float32' or 'bfloat16', at jax's default precision.
+        devices: those of a mesh; None: all. They work at the same time, as cores, memory and
+            power are often shared. With several processes, this one's devices are measured, and
+            the result is scaled to all.
+    """
+    devices = list(jax.devices() if devices is None else devices)
+    return _measure(dtype, tuple(devices))
+
+
+@functools.cache
+def _measure(dtype: str, devices: tuple[Any, ...]) -> float:
+    local = [device for device in devices if device.process_index == jax.process_index()]
+    mesh = Mesh(np.asarray(local), ("devices",))
+    sharding = NamedSharding(mesh, PartitionSpec("devices"))
+    multiply = jax.jit(lambda a: jnp.matmul(a, a), out_shardings=sharding)
+    best = 0.0
+    for size in _SIZES:
+        ones = np.full((len(local), size, size), 0.01, jnp.dtype(dtype))
+        factors = jax.device_put(ones, sharding)
+        multiply(factors).block_until_ready()
+        times = []
+        for _ in range(_REPEATS):
+            started = time.perf_counter()
+            multiply(factors).block_until_ready()
+            times.append(time.perf_counter() - started)
+            if times[-1] > 10 * _LONG_ENOUGH_SECS:
+                break
+        best = max(best, 2.0 * size**3 * len(local) / min(times))
+        if min(times) >= _LONG_ENOUGH_SECS:
+            break
+    return best * len(devices) / len(local)

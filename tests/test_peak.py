@@ -1,0 +1,30 @@
+"""The measured peak is plausible, covers all devices, and is measured once."""
+
+import time
+
+import jax
+import pytest
+
+from instruct import peak
+
+
+@pytest.fixture(autouse=True)
+def small(monkeypatch):
+    monkeypatch.setattr(peak, "_SIZES", (64, 128))
+    peak._measure.cache_clear()
+    yield
+    peak._measure.cache_clear()
+
+
+def test_peak_is_positive_and_cached():
+    found = peak.matmul_peak("float32")
+    assert 1e6 < found < 1e15
+    started = time.perf_counter()
+    assert peak.matmul_peak("float32") == found
+    assert time.perf_counter() - started < 0.01
+
+
+def test_other_devices_and_types_are_measured_apart():
+    peak.matmul_peak("bfloat16", jax.devices()[:1])
+    peak.matmul_peak("float32", jax.devices()[:1])
+    assert peak._measure.cache_info().currsize == 2
