@@ -1,0 +1,177 @@
+"""What a report is made of: plain content, built once, written as HTML (`page`) and as Markdown.
+
+Texts are plain text; each writer escapes them. Colours are numbers of a palette (0, 1, ...):
+a run keeps its number through the whole page.
+"""
+
+import dataclasses
+
+
+@dataclasses.dataclass(frozen=True)
+class Text:
+    """A paragraph; `quiet` ones are remarks."""
+
+    text: str
+    quiet: bool = False
+
+
+@dataclasses.dataclass(frozen=True)
+class Notices:
+    """Things the reader must know before believing the rest."""
+
+    items: tuple[str, ...]
+
+
+@dataclasses.dataclass(frozen=True)
+class Fact:
+    """One large number with its name and a remark."""
+
+    name: str
+    value: str
+    note: str = ""
+
+
+@dataclasses.dataclass(frozen=True)
+class Facts:
+    """A strip of facts."""
+
+    items: tuple[Fact, ...]
+
+
+@dataclasses.dataclass(frozen=True)
+class Row:
+    """Cells of a table line; `strong` for totals."""
+
+    cells: tuple[str, ...]
+    strong: bool = False
+
+
+@dataclasses.dataclass(frozen=True)
+class Table:
+    """A table. The first `text_columns` columns are text, the others numbers (right-aligned).
+
+    `fold` is the line one clicks to open it; "" shows the table open.
+    """
+
+    columns: tuple[str, ...]
+    rows: tuple[Row, ...]
+    text_columns: int = 1
+    fold: str = ""
+
+
+@dataclasses.dataclass(frozen=True)
+class Series:
+    """One curve: (x, y) in the order of x; a NaN y is a gap."""
+
+    name: str
+    points: tuple[tuple[float, float], ...]
+    color: int = 0
+    dashed: bool = False
+
+
+@dataclasses.dataclass(frozen=True)
+class Lines:
+    """A line chart over training steps."""
+
+    title: str
+    series: tuple[Series, ...]
+    percent: bool = False
+
+
+@dataclasses.dataclass(frozen=True)
+class Charts:
+    """Line charts side by side."""
+
+    charts: tuple[Lines, ...]
+
+
+@dataclasses.dataclass(frozen=True)
+class Mark:
+    """A value with its standard error (None: not known) in a dot plot."""
+
+    value: float
+    stderr: float | None = None
+    color: int = 0
+
+
+@dataclasses.dataclass(frozen=True)
+class DotRow:
+    """One line of a dot plot: marks on a common axis, and the baseline's tick."""
+
+    label: str
+    marks: tuple[Mark, ...]
+    baseline: float | None = None
+    strong: bool = False
+
+
+@dataclasses.dataclass(frozen=True)
+class Dots:
+    """A dot plot; `legend` names the colours, `tick` the baselines.
+
+    `tabled`: a table with the same numbers follows, so that Markdown can do without.
+    """
+
+    title: str
+    rows: tuple[DotRow, ...]
+    legend: tuple[tuple[int, str], ...]
+    unit: str = ""
+    tabled: bool = False
+    tick: str = "majority-answer baseline"
+
+
+@dataclasses.dataclass(frozen=True)
+class Pair:
+    """A plot and the table of its numbers, side by side where there is room."""
+
+    plot: Dots
+    table: Table
+
+
+@dataclasses.dataclass(frozen=True)
+class Sample:
+    """One evaluated example. `correct` None: no metric says yes or no."""
+
+    source: str
+    prompt: str
+    target: str
+    prediction: str
+    correct: bool | None
+    scores: str
+
+
+@dataclasses.dataclass(frozen=True)
+class Samples:
+    """Examples under a heading of their own."""
+
+    title: str
+    items: tuple[Sample, ...]
+
+
+@dataclasses.dataclass(frozen=True)
+class Code:
+    """A file or command shown as it is; folded if `fold`."""
+
+    title: str
+    text: str
+    fold: bool = True
+
+
+Block = Text | Notices | Facts | Table | Charts | Dots | Pair | Samples | Code
+
+
+@dataclasses.dataclass(frozen=True)
+class Section:
+    """A heading and its blocks; `name` is the anchor."""
+
+    name: str
+    title: str
+    blocks: tuple[Block, ...]
+
+
+@dataclasses.dataclass(frozen=True)
+class Document:
+    """A whole report."""
+
+    title: str
+    subtitle: str
+    sections: tuple[Section, ...]

@@ -1,0 +1,291 @@
+"""Results, samples and mixture as blocks: which numbers stand beside which.
+
+Scores are primary metrics (0-100); a mean over tasks is unweighted, as in the papers. Two runs get
+a column with their difference.
+"""
+
+import collections
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from instruct import results
+from instruct.report.blocks import (
+    Block,
+    Charts,
+    DotRow,
+    Dots,
+    Lines,
+    Mark,
+    Pair,
+    Row,
+    Sample,
+    Samples,
+    Section,
+    Series,
+    Table,
+    Text,
+)
+from instruct.report.run_files import Evaluation, Run
+
+GROUP_TITLES = {
+    "held_in": "Held-in",
+    "held_out": "Held-out",
+    "unknown": "All",
+}
+# Above this many tasks the open table shows only the best and the worst.
+MANY_TASKS = 40
+ENDS = 10
+SAMPLES_SHOWN = 6
+
+Key = tuple[str, ...]
+
+
+def number(value: float | None, digits: int = 1) -> str:
+    """A value with a fixed number of digits; "–" for None and what is not finite."""
+    if value is None or not math.isfinite(value):
+        return "–"
+    return f"{value:,.{digits}f}"
+
+
+def with_error(value: float | None, stderr: float | None) -> str:
+    """`41.2 ± 1.3`, without the error where it is not known."""
+    if value is None or stderr is None or not math.isfinite(stderr):
+        return number(value)
+    return f"{number(value)} ± {number(stderr)}"
+
+
+def _grouped(rows: Iterable[Mapping[str, Any]], *names: str) -> dict[Key, list[Mapping[str, Any]]]:
+    groups: dict[Key, list[Mapping[str, Any]]] = {}
+    for row in rows:
+        groups.setdefault(tuple(str(row[name]) for name in names), []).append(row)
+    return groups
+
+
+def headline(run: Run) -> dict[str, results.Aggregate]:
+    """Per group, the mean over its distinct tasks, each in the latest evaluation that has it."""
+    latest: dict[Key, Mapping[str, Any]] = {}
+    for evaluation in sorted(run.evaluations, key=lambda e: e.step):
+        for row in evaluation.metrics:
+            latest[row["task"], row["mode"], row["split"]] = row
+    groups = _grouped(latest.values(), "group")
+    return {g: results.aggregate(groups[g,]) for g in results.GROUPS if (g,) in groups}
+
+
+def results_section(runs: Sequence[Run]) -> Section:
+    """For every suite: categories as dots and table, then tasks, then scores over checkpoints."""
+    suites = list(dict.fromkeys(suite for run in runs for suite in run.suites()))
+    blocks: list[Block] = []
+    if suites:
+        blocks.append(
+            Text(
+                "Scores are the first metric of each task; a mean over tasks is unweighted. "
+                "± is one standard error, from the sample of examples only. The baseline always "
+                "gives the most frequent answer of the task.",
+                quiet=True,
+            )
+        )
+    else:
+        blocks.append(Text("No evaluation has been written yet."))
+    for suite in suites:
+        found = [(number, run.latest(suite)) for number, run in enumerate(runs)]
+        chosen = {number: e for number, e in found if e is not None and e.metrics}
+        if chosen:
+            blocks += _suite_blocks(suite, runs, chosen)
+    return Section("results", "Results", tuple(blocks))
+
+
+def _suite_blocks(suite: str, runs: Sequence[Run], chosen: dict[int, Evaluation]) -> list[Block]:
+    steps = sorted({evaluation.step for evaluation in chosen.values()})
+    where = " and ".join(f"{step:,}" for step in steps)
+    metrics = {row["metric"] for e in chosen.values() for row in e.metrics}
+    unit = (
+        f"{' / '.join(sorted(metrics))} (%)" if len(metrics) <= 3 else "first metric of each task"
+    )
+    names = tuple(runs[number].label for number in chosen)
+    rows = _category_rows(chosen)
+    title = f"{suite}, step {where}"
+    legend = tuple((n, runs[n].label if len(runs) > 1 else "score") for n in chosen)
+    blocks: list[Block] = [
+        Pair(
+            Dots(title, tuple(_dot_row(r) for r in rows), legend, unit, tabled=True),
+            _table("Category", rows, names, text_columns=1),
+        ),
+    ]
+    tasks = _task_rows(chosen)
+    if len(tasks) > MANY_TASKS:
+        shown = [*tasks[:ENDS], *tasks[-ENDS:]]
+        caption = f"The {ENDS} best and {ENDS} worst of {len(tasks):,} tasks"
+        blocks.append(_table("Task", shown, names, 4, fold=caption))
+    blocks.append(_table("Task", tasks, names, 4, fold=f"All {len(tasks):,} tasks of {suite}"))
+    others = _other_metrics(chosen, runs)
+    if others is not None:
+        blocks.append(others)
+    return [*blocks, *_trend(suite, runs)]
+
+
+# A result line before it is laid out: heading cells, one aggregate a run (None: not evaluated).
+ResultRow = tuple[tuple[str, ...], dict[int, results.Aggregate], bool]
+
+
+def _category_rows(chosen: dict[int, Evaluation]) -> list[ResultRow]:
+    rows: list[ResultRow] = []
+    by_group = {n: _grouped(e.metrics, "group") for n, e in chosen.items()}
+    by_category = {n: _grouped(e.metrics, "group", "category") for n, e in chosen.items()}
+    for group in results.GROUPS:
+        if not any((group,) in groups for groups in by_group.values()):
+            continue
+        title = GROUP_TITLES[group]
+        cells = {n: results.aggregate(g[group,]) for n, g in by_group.items() if (group,) in g}
+        rows.append(((f"{title} tasks",), cells, True))
+        keys = list(dict.fromkeys(k for g in by_category.values() for k in g if k[0] == group))
+        inside: list[ResultRow] = [
+            (
+                (key[1],),
+                {n: results.aggregate(g[key]) for n, g in by_category.items() if key in g},
+                False,
+            )
+            for key in keys
+        ]
+        rows += sorted(inside, key=_best_first)
+    return rows
+
+
+def _task_rows(chosen: dict[int, Evaluation]) -> list[ResultRow]:
+    names = ("task", "mode", "metric", "group")
+    grouped = {n: _grouped(e.metrics, *names) for n, e in chosen.items()}
+    keys = list(dict.fromkeys(key for groups in grouped.values() for key in groups))
+    rows: list[ResultRow] = []
+    for key in keys:
+        cells = {n: results.aggregate(g[key]) for n, g in grouped.items() if key in g}
+        rows.append(((*key[:3], GROUP_TITLES[key[3]].lower()), cells, False))
+    return sorted(rows, key=_best_first)
+
+
+def _best_first(row: ResultRow) -> tuple[float, Key]:
+    values = [a.value for a in row[1].values() if a.value is not None]
+    return (-max(values, default=-math.inf), row[0])
+
+
+def _table(
+    heading: str, rows: list[ResultRow], names: tuple[str, ...], text_columns: int, fold: str = ""
+) -> Table:
+    heads = (heading, "Mode", "Metric", "Group")[:text_columns]
+    several = len(names) > 1
+    last = ("n",) if text_columns > 1 else ("Tasks", "n")
+    difference = ("Difference",) if len(names) == 2 else ()
+    scores = names if several else ("Score ± s.e.",)
+    columns = (*heads, *scores, *difference, "Baseline", *last)
+    runs = sorted({n for _, cells, _ in rows for n in cells})
+    laid = []
+    for titles, cells, strong in rows:
+        given = [cells.get(n) for n in runs]
+        scored = [with_error(a.value, a.stderr) if a else "–" for a in given]
+        some = next(iter(cells.values()))
+        counts = (
+            [f"{some.examples:,}"] if text_columns > 1 else [str(some.tasks), f"{some.examples:,}"]
+        )
+        apart = [_difference(given)] if difference else []
+        baseline = next((a.baseline for a in cells.values() if a.baseline is not None), None)
+        laid.append(Row((*titles, *scored, *apart, number(baseline), *counts), strong))
+    return Table(columns, tuple(laid), text_columns, fold)
+
+
+def _difference(pair: Sequence[results.Aggregate | None]) -> str:
+    first, second = (*pair, None, None)[:2]
+    if not first or not second or first.value is None or second.value is None:
+        return "–"
+    change = second.value - first.value
+    if first.stderr is None or second.stderr is None:
+        return f"{change:+.1f}"
+    return f"{change:+.1f} ± {math.hypot(first.stderr, second.stderr):.1f}"
+
+
+def _dot_row(row: ResultRow) -> DotRow:
+    titles, cells, strong = row
+    marks = [Mark(a.value, a.stderr, n) for n, a in cells.items() if a.value is not None]
+    baseline = next((a.baseline for a in cells.values() if a.baseline is not None), None)
+    return DotRow(titles[0], tuple(marks), baseline, strong)
+
+
+def _other_metrics(chosen: dict[int, Evaluation], runs: Sequence[Run]) -> Table | None:
+    rows = []
+    for run_number, evaluation in chosen.items():
+        for row in evaluation.others:
+            value = with_error(row["value"], row["stderr"])
+            cells = (row["task"], row["mode"], row["metric"], runs[run_number].label)
+            rows.append(Row((*cells, value, number(row["baseline"]), f"{row['n']:,}")))
+    if not rows:
+        return None
+    columns = ("Task", "Mode", "Metric", "Run", "Value ± s.e.", "Baseline", "n")
+    return Table(columns, tuple(rows), 4, fold=f"{len(rows):,} further metrics")
+
+
+def _trend(suite: str, runs: Sequence[Run]) -> list[Block]:
+    """Score of each group against the checkpoint's step, drawn and as a folded table."""
+    rows, series = [], []
+    several = len(runs) > 1
+    for color, run in enumerate(runs):
+        evaluations = sorted((e for e in run.evaluations if e.suite == suite), key=lambda e: e.step)
+        for order, group in enumerate(results.GROUPS):
+            points = []
+            for evaluation in evaluations:
+                lines = [row for row in evaluation.metrics if row["group"] == group]
+                if lines:
+                    mean = results.aggregate(lines)
+                    score = with_error(mean.value, mean.stderr)
+                    cells = (run.label, GROUP_TITLES[group], f"{evaluation.step:,}", score)
+                    rows.append(Row((*cells, number(mean.baseline), str(mean.tasks))))
+                    points.append((evaluation.step, math.nan if mean.value is None else mean.value))
+            if len(points) > 1:
+                title = GROUP_TITLES[group].lower()
+                name = f"{run.label}, {title}" if several else title
+                series.append(Series(name, tuple(points), color if several else order, order > 0))
+    if not series:
+        return []
+    columns = ("Run", "Group", "Step", "Score ± s.e.", "Baseline", "Tasks")
+    return [
+        Charts((Lines(f"{suite}: score over the checkpoints", tuple(series)),)),
+        Table(columns, tuple(rows), 2, fold=f"{suite} over the checkpoints"),
+    ]
+
+
+def samples_section(runs: Sequence[Run]) -> Section:
+    """Right, wrong and unjudged predictions of each group, spread over tasks."""
+    blocks: list[Block] = []
+    for run in runs:
+        latest = [e for suite in run.suites() if (e := run.latest(suite)) is not None]
+        rows = [row for evaluation in latest for row in evaluation.samples]
+        groups = _grouped(rows, "group")
+        for group in (g for g in results.GROUPS if (g,) in groups):
+            for correct, word in ((True, "right"), (False, "wrong"), (None, "not judged")):
+                kept = _spread([row for row in groups[group,] if row["correct"] is correct])
+                if kept:
+                    whose = f"{run.label}: " if len(runs) > 1 else ""
+                    title = f"{whose}{GROUP_TITLES[group].lower()}, {word}"
+                    blocks.append(Samples(title[0].upper() + title[1:], tuple(map(_sample, kept))))
+    if not blocks:
+        blocks.append(Text("No example has been evaluated yet."))
+    return Section("samples", "Sample predictions", tuple(blocks))
+
+
+def _spread(rows: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+    """Up to `SAMPLES_SHOWN` rows: categories take turns, then their tasks, then repeats."""
+    queues: dict[str, collections.deque[Mapping[str, Any]]] = {}
+    seen: collections.Counter[Key] = collections.Counter()
+    ranked = []
+    for place, row in enumerate(rows):
+        ranked.append((seen[row["task"], row["mode"]], place, row))
+        seen[row["task"], row["mode"]] += 1
+    for _, _, row in sorted(ranked, key=lambda item: item[:2]):
+        queues.setdefault(row["category"], collections.deque()).append(row)
+    kept: list[Mapping[str, Any]] = []
+    while len(kept) < SAMPLES_SHOWN and any(queues.values()):
+        kept += [queue.popleft() for queue in queues.values() if queue]
+    return kept[:SAMPLES_SHOWN]
+
+
+def _sample(row: Mapping[str, Any]) -> Sample:
+    scores = ", ".join(f"{name} {number(value)}" for name, value in row["scores"].items())
+    source = f"{row['task']} · {row['mode']}"
+    return Sample(source, row["prompt"], row["target"], row["prediction"], row["correct"], scores)
