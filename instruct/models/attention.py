@@ -3,6 +3,8 @@
 `attend` is the only attention function; how it computes is `ModelConfig.attention`. A query whose
 mask is False everywhere gets zeros: a softmax over "all masked" would average over other examples
 of a packed row (T5X does; an example with an empty source would then depend on its neighbours).
+Heads come before tokens, [B, N, T, H], as the products want them: a cache is then read in place,
+where [B, T, N, H] would be transposed whole at every decoding step.
 B rows, T queries, S keys, N heads, H head dim, D model.
 """
 
@@ -24,7 +26,7 @@ LOWEST_SHIFT = -1e9
 
 
 class KeyValue(NamedTuple):
-    """Keys and values [B, S, N, H] of one attention; a pytree."""
+    """Keys and values [B, N, S, H] of one attention; a pytree."""
 
     key: jax.Array
     value: jax.Array
@@ -40,11 +42,11 @@ def attend(
     implementation: str = "einsum",
     float32_logits: bool = False,
 ) -> jax.Array:
-    """Weighted sums of `memory.value`, [B, T, N, H].
+    """Weighted sums of `memory.value`, [B, N, T, H].
 
     Args:
-        query: [B, T, N, H].
-        memory: keys and values [B, S, N, H].
+        query: [B, N, T, H].
+        memory: keys and values [B, N, S, H].
         bias: [1, N, T, S] added to the logits, or None.
         mask: boolean, broadcastable to [B, 1, T, S], True where a key may be seen.
         kept: [B, N, 1, S] dropout factors on the probabilities, shared over queries (as T5X,
@@ -54,24 +56,25 @@ def attend(
     """
     dtype = query.dtype
     if implementation != "einsum":
+        rows, _, queries, _ = query.shape
         found = jax.nn.dot_product_attention(
-            query,
-            memory.key,
-            memory.value,
+            query.swapaxes(1, 2),
+            memory.key.swapaxes(1, 2),
+            memory.value.swapaxes(1, 2),
             None if bias is None else bias.astype(dtype),
-            jnp.broadcast_to(mask, (query.shape[0], 1, query.shape[1], memory.key.shape[1])),
+            jnp.broadcast_to(mask, (rows, 1, queries, memory.key.shape[2])),
             scale=1.0,
             implementation=cast(Any, implementation),
         )
-        return found * jnp.any(mask, axis=-1).swapaxes(1, 2)[..., None].astype(dtype)
+        return found.swapaxes(1, 2) * jnp.any(mask, axis=-1, keepdims=True).astype(dtype)
     key = memory.key
     if float32_logits:
         query, key = query.astype(jnp.float32), key.astype(jnp.float32)
-    logits = jnp.einsum("btnh,bsnh->bnts", query, key)
+    logits = jnp.einsum("bnth,bnsh->bnts", query, key)
     if bias is not None:
         logits = add_bias(logits, bias.astype(logits.dtype))
     weights = masked_softmax(jnp.where(mask, logits, MASKED_LOGIT)).astype(dtype)
-    return jnp.einsum("bnts,bsnh->btnh", apply_kept(weights, kept), memory.value)
+    return jnp.einsum("bnts,bnsh->bnth", apply_kept(weights, kept), memory.value)
 
 
 @jax.custom_vjp
@@ -141,10 +144,10 @@ class Attention(nnx.Module):
 
     def _split_heads(self, x: jax.Array) -> jax.Array:
         heads = x.reshape(*x.shape[:-1], self.num_heads, x.shape[-1] // self.num_heads)
-        return logical_constraint(heads, ("batch", "length", "heads", "head_dim"))
+        return logical_constraint(heads.swapaxes(1, 2), ("batch", "heads", "length", "head_dim"))
 
     def keys_values(self, x: jax.Array) -> KeyValue:
-        """Keys and values [B, S, N, H] of x [B, S, D]."""
+        """Keys and values [B, N, S, H] of x [B, S, D]."""
         return KeyValue(self._split_heads(self.key(x)), self._split_heads(self.value(x)))
 
     def __call__(
@@ -165,4 +168,4 @@ class Attention(nnx.Module):
             implementation=self.implementation,
             float32_logits=self.float32_logits,
         )
-        return self.out(attended.reshape(*attended.shape[:-2], -1))
+        return self.out(attended.swapaxes(1, 2).reshape(*x.shape[:-1], -1))

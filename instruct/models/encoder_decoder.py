@@ -131,16 +131,16 @@ class DecoderLayer(nnx.Module):
     ) -> tuple[jax.Array, KeyValue]:
         """One token [R, 1, D] at `position` -> [R, 1, D] and this layer's updated cache.
 
-        `memory` [R, T, N, H] is written at `position` only; `cross` [B, S, N, H] serves all beams
+        `memory` [R, N, T, H] is written at `position` only; `cross` [B, N, S, H] serves all beams
         of a prompt, which are its queries; `bias` is the row [1, N, 1, T].
         """
         y = self.pre_self_attention_layer_norm(x)
         memory = jax.tree.map(
-            lambda cache, new: jax.lax.dynamic_update_slice_in_dim(cache, new, position, axis=1),
+            lambda cache, new: jax.lax.dynamic_update_slice_in_dim(cache, new, position, axis=2),
             memory,
             self.self_attention.keys_values(y),
         )
-        mask = masks.cache_mask(position, memory.key.shape[1])
+        mask = masks.cache_mask(position, memory.key.shape[2])
         x = x + self.self_attention(y, memory, bias, mask)
         y = self.pre_cross_attention_layer_norm(x)
         beams = y.reshape(cross.key.shape[0], -1, y.shape[-1])
@@ -201,8 +201,8 @@ def _parts(config: ModelConfig) -> _Parts:
 class DecodeCache(NamedTuple):
     """What decoding keeps between steps; a pytree.
 
-    `memory`: self-attention keys and values [R, T, N, H] of each layer; `cross`: the prompts'
-    keys and values [B, S, N, H], computed once and shared by all beams; `cross_mask` [B, 1, 1, S].
+    `memory`: self-attention keys and values [R, N, T, H] of each layer; `cross`: the prompts'
+    keys and values [B, N, S, H], computed once and shared by all beams; `cross_mask` [B, 1, 1, S].
     With `scan_layers` both are one `KeyValue` with the layer axis first, else a tuple of them.
     """
 
@@ -300,7 +300,7 @@ class EncoderDecoder:
 
         def layer_cache(layer_params: Params) -> tuple[KeyValue, KeyValue]:
             cross = part.bind(layer_params).encoder_decoder_attention.keys_values(encoded)
-            shape = (rows, max_decode_steps, config.num_heads, config.head_dim)
+            shape = (rows, config.num_heads, max_decode_steps, config.head_dim)
             return KeyValue(*(jnp.zeros(shape, config.dtype) for _ in range(2))), cross
 
         decoder = params["decoder"]
@@ -327,8 +327,7 @@ class EncoderDecoder:
         parts, decoder = _parts(self.config), params["decoder"]
         frame = parts.decoder.bind(decoder)
         x = parts.embedder.bind(params["token_embedder"])(tokens[:, None])
-        first = jax.tree.leaves(cache.memory)[0]
-        num_positions = first.shape[2] if self.config.scan_layers else first.shape[1]
+        num_positions = jax.tree.leaves(cache.memory)[0].shape[-2]
         bias = frame.relpos_bias.of_distance(jnp.arange(num_positions) - position)[None, :, None]
 
         def step(layer_params, x, memory, cross):

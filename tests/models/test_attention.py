@@ -9,8 +9,8 @@ from instruct.models.attention import MASKED_LOGIT, KeyValue, attend, masked_sof
 @pytest.fixture(scope="module")
 def inputs():
     keys = jax.random.split(jax.random.key(0), 5)
-    query = jax.random.normal(keys[0], (2, 5, 3, 4))
-    memory = KeyValue(*(jax.random.normal(k, (2, 7, 3, 4)) for k in keys[1:3]))
+    query = jax.random.normal(keys[0], (2, 3, 5, 4))
+    memory = KeyValue(*(jax.random.normal(k, (2, 3, 7, 4)) for k in keys[1:3]))
     bias = jax.random.normal(keys[3], (1, 3, 5, 7))
     mask = jax.random.bernoulli(keys[4], 0.6, (2, 1, 5, 7))
     # One query that may see nothing.
@@ -19,12 +19,12 @@ def inputs():
 
 def by_hand(query, memory, bias, mask):
     out = np.zeros(query.shape)
-    for b, t, n in np.ndindex(*query.shape[:3]):
+    for b, n, t in np.ndindex(*query.shape[:3]):
         seen = np.flatnonzero(mask[b, 0, t])
         if seen.size:
-            logits = np.asarray(memory.key)[b, seen, n] @ query[b, t, n] + bias[0, n, t, seen]
+            logits = np.asarray(memory.key)[b, n, seen] @ query[b, n, t] + bias[0, n, t, seen]
             weights = np.exp(logits - logits.max())
-            out[b, t, n] = weights / weights.sum() @ np.asarray(memory.value)[b, seen, n]
+            out[b, n, t] = weights / weights.sum() @ np.asarray(memory.value)[b, n, seen]
     return out
 
 
@@ -32,7 +32,7 @@ def by_hand(query, memory, bias, mask):
 def test_attention_is_what_the_formula_says(inputs, implementation):
     found = attend(*inputs, implementation=implementation)
     np.testing.assert_allclose(found, by_hand(*map_numpy(inputs)), rtol=1e-5, atol=1e-6)
-    assert not found[0, 2].any()
+    assert not found[0, :, 2].any()
 
 
 def map_numpy(inputs):

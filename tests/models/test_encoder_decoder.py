@@ -288,8 +288,8 @@ def test_beams_share_the_keys_and_values_of_their_prompt(tiny_params):
     cache = jax.eval_shape(
         lambda p, e, m: model.init_cache(p, e, m, 4, 5), tiny_params, encoded, mask
     )
-    assert cache.cross[0].key.shape == (2, 7, 8, 8)
-    assert cache.memory[0].key.shape == (8, 5, 8, 8)
+    assert cache.cross[0].key.shape == (2, 8, 7, 8)
+    assert cache.memory[0].key.shape == (8, 8, 5, 8)
 
 
 # Devices, imports
