@@ -1,7 +1,8 @@
 """Errors a user can cause, and how they are worded.
 
-`run.py` prints a `UserError` without a traceback and exits with status 2; every other exception
-is a defect of the program or a failure of the machine and keeps its traceback (status 1).
+`run.py` prints a `UserError` without a traceback and exits with status 2, a `RunFailed` with
+status 1; every other exception is a defect of the program or a failure of the machine and keeps
+its traceback (status 1).
 A message names the value, the allowed values and the fix.
 """
 
@@ -11,6 +12,10 @@ from collections.abc import Iterable
 
 class UserError(Exception):
     """A mistake in what the user gave: a flag, a gin value, a file, a task."""
+
+
+class RunFailed(Exception):
+    """A run that was well set up and still cannot go on; the message says why and what to do."""
 
 
 def unknown_name(kind: str, name: str, allowed: Iterable[str]) -> UserError:

@@ -22,19 +22,21 @@ class Summaries:
     """Writes scalars; one process of a run has one.
 
     Args:
-        model_dir: folder of the run, which exists.
+        model_dir: folder of the run, which exists; None: write nothing, as all processes but one.
         resumed_step: the step this process goes on from; later lines are dropped.
         tensorboard: also write TensorBoard's files.
     """
 
     def __init__(
-        self, model_dir: str | pathlib.Path, resumed_step: int = 0, tensorboard: bool = True
+        self, model_dir: str | pathlib.Path | None, resumed_step: int = 0, tensorboard: bool = True
     ) -> None:
+        self._file, self._board = None, None
+        if model_dir is None:
+            return
         folder = pathlib.Path(model_dir)
         path = folder / METRICS_FILE
         truncate_metrics(path, resumed_step)
         self._file = path.open("a", encoding="utf-8")
-        self._board = None
         if tensorboard:
             # purge_step hides what an interrupted run wrote after its last checkpoint.
             self._board = SummaryWriter(
@@ -43,6 +45,8 @@ class Summaries:
 
     def write(self, step: int, scalars: Mapping[str, Any]) -> None:
         """One line, on disk when this returns; a number that is not finite is written as null."""
+        if self._file is None:
+            return
         row = {"step": step} | {name: _plain(value) for name, value in scalars.items()}
         self._file.write(json.dumps(row) + "\n")
         self._file.flush()
@@ -52,7 +56,8 @@ class Summaries:
 
     def close(self) -> None:
         """Flushes and closes both."""
-        self._file.close()
+        if self._file is not None:
+            self._file.close()
         if self._board is not None:
             self._board.close()
 

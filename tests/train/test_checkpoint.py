@@ -25,7 +25,7 @@ from instruct.train.checkpoint import (
 )
 from instruct.train.optimizer import OptimizerConfig, make_optimizer
 from instruct.train.state import TrainState, abstract_state, state_shardings
-from tests.train.conftest import tiny_config
+from tests.train.batches import tiny_config
 
 OPTIMIZER = OptimizerConfig(min_factored_size=16)
 

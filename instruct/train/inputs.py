@@ -1,0 +1,101 @@
+"""What training needs of its data: a feed, evaluation batches, groups to show losses by."""
+
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple, Protocol
+
+import jax
+import numpy as np
+from jax.experimental import multihost_utils
+from rich.console import Console
+
+from instruct.data.config import DataConfig
+from instruct.data.pipeline import TrainFeed, eval_batches
+from instruct.data.prepare import prepare
+from instruct.data.vocab import check_embedding_rows, load_vocabulary
+
+EVAL_SPLIT = "validation"
+
+Batch = dict[str, np.ndarray]
+
+
+class Feed(Protocol):
+    """Endless batches that can be continued exactly; `TrainFeed` is one."""
+
+    def __next__(self) -> tuple[Batch, Any]:
+        """(this process's rows, an info with `task_counts` and `num_examples`)."""
+        ...
+
+    def state(self) -> dict[str, Any]: ...
+
+    def restore(self, state: Mapping[str, Any]) -> None: ...
+
+    def statistics(self) -> dict[str, Any]: ...
+
+    def close(self) -> None: ...
+
+
+class Inputs(NamedTuple):
+    """The data of a run.
+
+    Attributes:
+        feed: training batches of this process.
+        eval_batches: this process's rows of what the teacher-forced loss is computed on; may be
+            empty.
+        leaves: of the mixture, with `name`, `family` and `category`; task ids count them from 1.
+    """
+
+    feed: Feed
+    eval_batches: list[Batch]
+    leaves: Sequence[Any]
+
+
+def open_inputs(
+    data: DataConfig, vocab_size: int, num_eval_examples: int, console: Console
+) -> Inputs:
+    """Resolves the mixture, builds the record stores that are missing, opens feed and evaluation.
+
+    Args:
+        data: what to train on.
+        vocab_size: rows of the model's embedding.
+        num_eval_examples: of the validation split; 0 for no evaluation. Without a validation
+            split there is none either.
+        console: for the progress of the stores.
+
+    Raises:
+        UserError: unknown mixture, vocabulary larger than the embedding, unreadable data, ...
+    """
+    # SeqIO and TensorFlow take seconds to import, and only names need them.
+    from instruct.data import registry
+
+    check_embedding_rows(load_vocabulary(data.vocabulary), vocab_size)
+    resolved = registry.resolve(data.mixture, data.split)
+    splits = dict.fromkeys(("train", data.split, EVAL_SPLIT))
+    prepare(resolved, data, tuple(splits), console=console).check()
+    # Again: rates in proportion to examples are known only now.
+    resolved = registry.resolve(data.mixture, data.split)
+    here = (jax.process_index(), jax.process_count())
+    held = []
+    if num_eval_examples and any(EVAL_SPLIT in leaf.splits for leaf in resolved.leaves):
+        held = eval_batches(data, resolved, EVAL_SPLIT, num_eval_examples, *here)
+    return Inputs(TrainFeed(data, resolved, *here), held, resolved.leaves)
+
+
+def task_groups(leaves: Sequence[Any]) -> tuple[list[str], list[int]]:
+    """(names of the groups, group of each leaf): families, or the categories of a single family."""
+    families = {leaf.family for leaf in leaves}
+    labels = [leaf.family if len(families) > 1 else leaf.category for leaf in leaves]
+    names = sorted(set(labels))
+    return names, [names.index(label) for label in labels]
+
+
+def gather_states(state: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """The JSON values of every process, in their order; all processes must call this."""
+    if jax.process_count() == 1:
+        return [dict(state)]
+    text = np.frombuffer(json.dumps(state).encode(), np.uint8)
+    sizes = multihost_utils.process_allgather(np.asarray([text.size]))
+    padded = np.zeros(int(sizes.max()), np.uint8)
+    padded[: text.size] = text
+    rows = np.asarray(multihost_utils.process_allgather(padded))
+    return [json.loads(bytes(row[: int(size)])) for row, size in zip(rows, sizes.reshape(-1))]

@@ -1,0 +1,166 @@
+"""From the steps of an interval to the scalars that are logged.
+
+Sums are kept as Python floats and go into the checkpoint, so that an interval that a kill cut in
+two is logged as if it had not been.
+"""
+
+import math
+import time
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import jax
+
+from instruct.errors import RunFailed
+from instruct.train.loss import LossTotals
+from instruct.train.step import StepMetrics
+
+_SCALARS = ("loss", "z_loss", "accuracy")
+
+
+class TrainingDiverged(RunFailed):
+    """A loss or gradient is no finite number; nothing was saved from that state on."""
+
+
+class IntervalMetrics:
+    """Sums since the last logged step, and the examples since the first.
+
+    Args:
+        group_names: what `losses.groups` counts.
+    """
+
+    def __init__(self, group_names: Sequence[str]) -> None:
+        self._group_names = tuple(group_names)
+        self.examples = 0
+        self.clear()
+
+    def clear(self) -> None:
+        """Starts a new interval; `examples` stay."""
+        self._sums = {name: [0.0, 0.0] for name in (*_SCALARS, "filled", "gradient_norm")}
+        self._groups = [[0.0, 0.0] for _ in self._group_names]
+        self._learning_rate = 0.0
+
+    def add(
+        self, step: int, metrics: StepMetrics, task_counts: Mapping[str, int], num_examples: int
+    ) -> None:
+        """Adds one update, waiting for it to be computed.
+
+        Args:
+            step: of the state after the update.
+            metrics: the update's.
+            task_counts: leaf -> examples of its batch (of this process).
+            num_examples: examples of its batch.
+
+        Raises:
+            TrainingDiverged: the loss or the gradient is not finite.
+        """
+        found: StepMetrics = jax.device_get(metrics)
+        loss, norm = float(found.losses.loss.value), float(found.gradient_norm)
+        if not (math.isfinite(loss) and math.isfinite(norm)):
+            raise _diverged(step, loss, norm, task_counts)
+        parts = {name: getattr(found.losses, name) for name in _SCALARS} | {"filled": found.filled}
+        for name, mean in parts.items():
+            self._sums[name][0] += float(mean.total)
+            self._sums[name][1] += float(mean.weight)
+        self._sums["gradient_norm"][0] += norm
+        self._sums["gradient_norm"][1] += 1.0
+        for sums, total, weight in zip(self._groups, *found.losses.groups):
+            sums[0] += float(total)
+            sums[1] += float(weight)
+        self._learning_rate = float(found.learning_rate)
+        self.examples += num_examples
+
+    @property
+    def num_steps(self) -> int:
+        """Updates of the interval."""
+        return int(self._sums["gradient_norm"][1])
+
+    @property
+    def real_tokens(self) -> float:
+        """Tokens of the interval that are no padding, encoder and decoder."""
+        return self._sums["filled"][0]
+
+    def scalars(self) -> dict[str, Any]:
+        """loss, z_loss, accuracy, learning_rate, gradient_norm, padding_share, examples, groups.
+
+        Means by weight over the interval; a group that did not occur is left out.
+        """
+        means = {name: _divide(*sums) for name, sums in self._sums.items()}
+        scalars: dict[str, Any] = {name: means[name] for name in _SCALARS}
+        scalars |= {
+            "learning_rate": self._learning_rate,
+            "gradient_norm": means["gradient_norm"],
+            "padding_share": 1.0 - means["filled"],
+            "examples": self.examples,
+        }
+        for name, (total, weight) in zip(self._group_names, self._groups):
+            if weight > 0:
+                scalars[f"loss/{name}"] = _divide(total, weight)
+        return scalars
+
+    def state(self) -> dict[str, Any]:
+        """JSON values from which `restore` continues exactly."""
+        return {
+            "examples": self.examples,
+            "sums": self._sums,
+            "groups": dict(zip(self._group_names, self._groups)),
+            "learning_rate": self._learning_rate,
+        }
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        """Continues where `state` was taken."""
+        self.examples = int(state["examples"])
+        self._sums = {name: list(sums) for name, sums in state["sums"].items()}
+        self._groups = [list(state["groups"].get(n, [0.0, 0.0])) for n in self._group_names]
+        self._learning_rate = state["learning_rate"]
+
+
+def eval_scalars(totals: LossTotals, group_names: Sequence[str]) -> dict[str, float]:
+    """eval/loss, eval/accuracy and eval/loss/<group> of the sums over all evaluation batches."""
+    totals = jax.device_get(totals)
+    scalars = {
+        "eval/loss": _divide(float(totals.loss.total), float(totals.loss.weight)),
+        "eval/accuracy": _divide(float(totals.accuracy.total), float(totals.accuracy.weight)),
+    }
+    for name, total, weight in zip(group_names, *totals.groups):
+        if weight > 0:
+            scalars[f"eval/loss/{name}"] = _divide(float(total), float(weight))
+    return scalars
+
+
+class Stopwatch:
+    """Wall-clock time of the steps alone: `pause` and `go` around saving and evaluating."""
+
+    def __init__(self) -> None:
+        self._spent = 0.0
+        self._since: float | None = None
+
+    def go(self) -> None:
+        self._since = time.perf_counter()
+
+    def pause(self) -> None:
+        if self._since is not None:
+            self._spent += time.perf_counter() - self._since
+            self._since = None
+
+    def lap(self) -> float:
+        """Seconds since the last lap; the watch is left paused."""
+        self.pause()
+        spent, self._spent = self._spent, 0.0
+        return spent
+
+
+def _divide(total: float, weight: float) -> float:
+    return total / weight if weight > 0 else 0.0
+
+
+def _diverged(step: int, loss: float, norm: float, counts: Mapping[str, int]) -> TrainingDiverged:
+    most = sorted(counts.items(), key=lambda item: (-item[1], item[0]))[:10]
+    tasks = ", ".join(f"{name}: {number}" for name, number in most) or "not known"
+    more = f" and {len(counts) - 10} more" if len(counts) > 10 else ""
+    return TrainingDiverged(
+        f"training diverged at step {step}: loss {loss}, gradient norm {norm}. "
+        f"Examples of that batch by task: {tasks}{more}. Nothing was saved from this step. "
+        "Lower the learning rate, set OptimizerConfig.global_norm_clip, or look at those tasks; "
+        "the same command goes on from the last checkpoint."
+    )

@@ -1,0 +1,210 @@
+"""What a run leaves besides metrics and checkpoints, and whether it may go on.
+
+    MODEL_DIR/run.json        command line, versions, commit, device, peak, model, configuration
+    MODEL_DIR/mixture.json    asked and realised shares of the mixture, drops and why
+    MODEL_DIR/config.gin, operative.gin    as given by the caller
+
+All are replaced whole, so a reader never sees half a file.
+"""
+
+import dataclasses
+import datetime
+import importlib.metadata
+import json
+import os
+import pathlib
+import platform
+import shlex
+import subprocess
+import sys
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+
+from instruct.errors import UserError
+
+RUN_FILE = "run.json"
+MIXTURE_FILE = "mixture.json"
+_PACKAGES = (
+    "jax",
+    "jaxlib",
+    "flax",
+    "optax",
+    "orbax-checkpoint",
+    "numpy",
+    "grain",
+    "seqio",
+    "tensorflow",
+    "tensorflow-cpu",
+    "sentencepiece",
+    "gin-config",
+)
+# Fields that make a run faster or slower and leave its results alone; they may change on resume.
+_SPEED_ONLY = frozenset(
+    {
+        "model.scan_layers",
+        "model.remat",
+        "model.attention",
+        "data.workers",
+        "data.prefetch_windows",
+        "loss.chunk_logits",
+    }
+)
+
+
+def results_config(**parts: Any) -> dict[str, Any]:
+    """Flat JSON of all that results hang on: {'optimizer.learning_rate': 0.001, ...}.
+
+    Args:
+        parts: dataclasses, mappings or plain values by name.
+    """
+    flat: dict[str, Any] = {}
+    for name, part in parts.items():
+        if dataclasses.is_dataclass(part) and not isinstance(part, type):
+            part = {field.name: getattr(part, field.name) for field in dataclasses.fields(part)}
+        if isinstance(part, Mapping):
+            flat |= results_config(**{f"{name}.{key}": value for key, value in part.items()})
+        elif name not in _SPEED_ONLY:
+            flat[name] = part
+    # What JSON makes of it (tuples become lists), so that comparison with a file is fair.
+    return json.loads(json.dumps(flat, default=str))
+
+
+def check_same_run(model_dir: pathlib.Path, config: Mapping[str, Any]) -> None:
+    """Raises UserError if the run in `model_dir` was started with another configuration."""
+    earlier = read_run_info(model_dir).get("config")
+    if earlier is None:
+        return
+    absent = "(not set)"
+    changed = [
+        f"{name}: {earlier.get(name, absent)!r} there, {config.get(name, absent)!r} now"
+        for name in sorted(set(earlier) | set(config))
+        if earlier.get(name, absent) != config.get(name, absent)
+    ]
+    if changed:
+        shown = "; ".join(changed[:8]) + (f"; {len(changed) - 8} more" if changed[8:] else "")
+        raise UserError(
+            f"MODEL_DIR {str(model_dir)!r} holds a run with another configuration ({shown}). "
+            "Give the first one again, or a new MODEL_DIR; to start from these parameters give "
+            "the new one INITIAL_CHECKPOINT_PATH as well."
+        )
+
+
+def read_run_info(model_dir: pathlib.Path) -> dict[str, Any]:
+    """run.json, or {} where there is none or it cannot be read."""
+    try:
+        info = json.loads((model_dir / RUN_FILE).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return info if isinstance(info, dict) else {}
+
+
+def run_info(model: Any, mesh: jax.sharding.Mesh, matmul_peak: float) -> dict[str, Any]:
+    """What is known when a process starts training.
+
+    Args:
+        model: `ModelConfig`.
+        mesh: devices.
+        matmul_peak: FLOP/s of all devices, see `instruct.peak`.
+    """
+    device = mesh.devices.flat[0]
+    commit, dirty = _git_commit()
+    return {
+        "command_line": shlex.join(sys.argv),
+        "start": _now(),
+        "end": None,
+        "python": platform.python_version(),
+        "versions": _versions(),
+        "commit": commit,
+        "commit_dirty": dirty,
+        "device": f"{mesh.size} x {device.device_kind}",
+        "platform": device.platform,
+        "cpu_count": os.cpu_count(),
+        "num_processes": jax.process_count(),
+        "mesh": dict(mesh.shape),
+        "matmul_peak_gflops": round(matmul_peak / 1e9, 1),
+        "model": dataclasses.asdict(model),
+        "num_params": model.num_params(),
+    }
+
+
+def start_run(model_dir: pathlib.Path, info: Mapping[str, Any], step: int) -> None:
+    """Writes run.json; a run that goes on keeps its first start and lists every session."""
+    earlier = read_run_info(model_dir) if step else {}
+    session = {name: info[name] for name in ("command_line", "start", "device", "commit")}
+    sessions = [*earlier.get("sessions", []), session | {"from_step": step, "end": None}]
+    start = earlier.get("start", info["start"])
+    write_json(model_dir / RUN_FILE, {**info, "start": start, "sessions": sessions})
+
+
+def end_run(model_dir: pathlib.Path, step: int, outcome: str) -> None:
+    """Adds to run.json when and how the session ended ('finished', 'stopped by SIGTERM', ...)."""
+    info = read_run_info(model_dir)
+    ended = {"end": _now(), "outcome": outcome, "step": step}
+    if info.get("sessions"):
+        info["sessions"][-1] |= ended
+    write_json(model_dir / RUN_FILE, info | ended)
+
+
+def write_json(path: pathlib.Path, value: Any) -> None:
+    """Replaces a JSON file whole."""
+    write_text(path, json.dumps(value, indent=1, default=str) + "\n")
+
+
+def write_text(path: pathlib.Path, text: str) -> None:
+    """Replaces a text file whole."""
+    temporary = path.with_name(path.name + ".tmp")
+    temporary.write_text(text, encoding="utf-8")
+    os.replace(temporary, path)
+
+
+def make_model_dir(path: str) -> pathlib.Path:
+    """The run's folder, made if needed.
+
+    Raises:
+        UserError: it is no folder or cannot be written.
+    """
+    folder = pathlib.Path(path).expanduser().absolute()
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        probe = folder / ".writable"
+        probe.touch()
+        probe.unlink()
+    except (NotADirectoryError, FileExistsError, PermissionError) as error:
+        raise UserError(
+            f"MODEL_DIR {path!r} cannot be written: {error.strerror or error}. Choose a folder of "
+            "yours."
+        ) from error
+    return folder
+
+
+def _now() -> str:
+    return datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
+
+
+def _versions() -> dict[str, str]:
+    found = {}
+    for package in _PACKAGES:
+        try:
+            found[package] = importlib.metadata.version(package)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    return found
+
+
+def _git_commit() -> tuple[str | None, bool | None]:
+    """(commit, whether files differ from it) of this program, (None, None) outside of git."""
+    folder = pathlib.Path(__file__).resolve().parents[2]
+
+    def git(*words: str) -> str:
+        command = ["git", "-C", str(folder), *words]
+        return subprocess.run(
+            command, capture_output=True, text=True, check=True, timeout=10
+        ).stdout.strip()
+
+    try:
+        commit = git("rev-parse", "HEAD")
+        return commit, bool(git("status", "--porcelain", "--untracked-files=no"))
+    except (OSError, subprocess.SubprocessError):
+        return None, None
