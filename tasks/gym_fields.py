@@ -87,7 +87,7 @@ def _number_format(entry: Entry, shaped: Shaped) -> None:
 
 def _color_cube(entry: Entry, shaped: Shaped) -> None:
     story, _, _ = entry["question"].rpartition("\n\nWhat is now")
-    shaped.fields["story"] = story
+    shaped.fields["story"] = re.sub(r"\ba (?=[aeiou])", "an ", story)
     shaped.fields["side"] = entry["metadata"]["target_side"]
     shaped.options = tuple(dict.fromkeys(entry["metadata"]["initial_state"].values()))
 
@@ -97,6 +97,8 @@ def _number_sequence(entry: Entry, shaped: Shaped) -> None:
 
 
 def _polygon(entry: Entry, shaped: Shaped) -> None:
+    if int(shaped.answer) >= 180:
+        raise UnusableError("a convex polygon with an angle of 180 degrees or more")
     metadata = entry["metadata"]
     shaped.fields["sides"] = str(metadata["n_sides"])
     shaped.fields["angles"] = ", ".join(f"{angle:g}°" for angle in metadata["known_angles"])

@@ -19,8 +19,9 @@ import numpy as np
 from instruct.prompts.record import Record
 from instruct.prompts.render import Dropped
 from tasks.gym_fields import Shaped, UnusableError, shape
+from tasks.gym_library import load_generator
 from tasks.gym_table import ANSWER_KEY, GENERATORS
-from tasks.gym_verify import convinces, load_generator, metadata_of
+from tasks.gym_verify import convinces, metadata_of
 
 SPLITS = ("train", "validation", "test")
 # Generators seed an item with (seed + index); the ranges of two splits never meet.

@@ -77,7 +77,15 @@ _ALGEBRA = _rows(
     "algebra",
     # Its verifier takes "nan" for right: exp(-nan) is not below 1.
     _use("complex_arithmetic", pattern=r"[-+() .,\deEij]+"),
-    _use("polynomial_equations", max_degree=2, max_terms=3, max_value=20, key="polynomial_expr"),
+    _use(
+        "polynomial_equations",
+        max_degree=2,
+        max_terms=3,
+        max_value=20,
+        key="polynomial_expr",
+        train_records=1000,
+        eval_records=100,
+    ),
     _use(
         "polynomial_multiplication",
         POLYNOMIAL,
@@ -100,7 +108,13 @@ _ALGORITHMIC = _rows(
     _use("caesar_cipher", EXACT, max_words=8, key=ANSWER_KEY),
     _use("count_primes", EXACT, max_n=500),
     _use("cryptarithm"),
-    _use("game_of_life", grid_size_x=6, grid_size_y=6, filled_cells_weights=0.25),
+    _use(
+        "game_of_life",
+        grid_size_x=6,
+        grid_size_y=6,
+        filled_cells_weights=0.25,
+        train_records=2000,
+    ),
     # Its verifier compares bool("False") with bool("True"): every text is right.
     _use(
         "game_of_life_halting",
@@ -109,6 +123,7 @@ _ALGORITHMIC = _rows(
         grid_size_y=10,
         num_oscillators=3,
         max_simulation_steps=10,
+        train_records=2000,
     ),
     _use("graph_color", min_num_vertices=5, max_num_vertices=8, edge_probability=0.25),
     _use("group_anagrams", max_anagram_groups=4, max_words_per_group=3),
@@ -141,7 +156,7 @@ _ALGORITHMIC = _rows(
     _use("string_manipulation", EXACT, max_string_length=12, max_num_rules=5),
     _use("string_splitting", EXACT, max_initial_machines=12),
     _use("string_synthesis", EXACT, max_initial_blocks=10),
-    _use("word_ladder", min_chain_length=3, max_chain_length=5, train_records=2000),
+    _use("word_ladder", min_chain_length=3, max_chain_length=5, train_records=1000),
     _use("word_sequence_reversal", EXACT, templates="gym_word_reversal"),
     _use("word_sorting", max_words=6),
 )
@@ -204,13 +219,22 @@ _GAMES = _rows(
         train_records=2000,
     ),
     _use("emoji_mystery", EXACT, max_words_in_sentence=8, key=ANSWER_KEY),
-    _use("futoshiki", max_board_size=4, max_difficulty=1, train_records=1000),
+    _use("futoshiki", max_board_size=4, max_difficulty=1, train_records=1000, eval_records=100),
     _use("kakurasu", pattern=r"[01\s]+", max_rows=4, max_cols=4),
     _use("mahjong_puzzle", EXACT, min_num_rounds=2, max_num_rounds=6),
     _use("maze", EXACT, max_grid_size=8, max_dist=8),
     _use("mini_sudoku"),
     _use("n_queens", EXACT),
-    _use("sokoban", pattern=r"[LRUD]+", max_w=7, max_h=7, min_boxes=2, max_boxes=3, max_depth=30),
+    _use(
+        "sokoban",
+        pattern=r"[LRUD]+",
+        max_w=7,
+        max_h=7,
+        min_boxes=2,
+        max_boxes=3,
+        max_depth=30,
+        train_records=2000,
+    ),
     _use("sudoku", min_empty=10, max_empty=30, train_records=1000, eval_records=100),
     _use("survo", pattern=r"[\d\s]+", max_board_size=4),
     _use("tsumego", max_board_size=9),
@@ -242,7 +266,7 @@ _LOGIC = _rows(
     _use("propositional_logic"),
     _use("self_reference", EXACT),
     _use("syllogism", EXACT, options=YES_NO, templates="gym_syllogism"),
-    _use("zebra_puzzles", num_people=3, num_characteristics=3, train_records=1000),
+    _use("zebra_puzzles", num_people=3, num_characteristics=3, train_records=500, eval_records=100),
 )
 
 _PROBABILITY = _rows(

@@ -6,7 +6,6 @@ texts of the right form, and whatever they raise counts as a wrong answer.
 """
 
 import ast
-import functools
 import json
 import re
 from collections.abc import Mapping, Sequence
@@ -14,22 +13,13 @@ from fractions import Fraction
 from typing import Any
 
 from tasks import gym_table
+from tasks.gym_library import load_generator
 from tasks.gym_table import GENERATORS
 
 _MAX_CHARS = 2000  # longer than any answer of the collection
 _MAX_EXPRESSION_CHARS = 400
 _MAX_EXPONENT = 20
 _POINTS = tuple(Fraction(numerator, 7) for numerator in (-24, -11, 3, 19, 31, 53))
-
-
-@functools.lru_cache(maxsize=128)
-def load_generator(name: str, size: int, seed: int) -> Any:
-    """The `reasoning_gym` data set of a row, as the table configures it."""
-    # Inside the function: the library takes two seconds to import, and listing tasks needs none.
-    import reasoning_gym
-
-    row = GENERATORS[name]
-    return reasoning_gym.create_dataset(row.generator, size=size, seed=seed, **row.config)
 
 
 def is_right(
