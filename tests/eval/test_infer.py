@@ -1,0 +1,241 @@
+"""JSON lines in and out: contents, resuming, independence of the batch size, and bad input."""
+
+import dataclasses
+import json
+import shutil
+
+import jax
+import jax.numpy as jnp
+import pytest
+
+from instruct import gin_config
+from instruct.data.vocab import load_vocabulary
+from instruct.errors import UserError
+from instruct.eval.batching import BatchConfig
+from instruct.eval.decode import DecodeConfig
+from instruct.eval.infer import Answerer, infer, read_prompts
+from instruct.mesh import MeshConfig
+from instruct.models.config import ModelConfig
+from instruct.models.encoder_decoder import EncoderDecoder
+from instruct.train.checkpoint import CheckpointConfig, CheckpointStore
+from instruct.train.optimizer import OptimizerConfig, make_optimizer
+from instruct.train.state import TrainState
+
+MODEL = ModelConfig(
+    vocab_size=260,
+    d_model=16,
+    num_heads=8,
+    head_dim=4,
+    d_ff=16,
+    num_encoder_layers=1,
+    num_decoder_layers=1,
+)
+LINES = [{"inputs": f"question {i} " + "x" * (14 + i * 5 % 7), "id": i} for i in range(11)]
+GREEDY = DecodeConfig(max_decode_steps=5)
+
+
+@pytest.fixture(scope="module")
+def model_dir(tmp_path_factory):
+    """A run with one checkpoint of a random model that likes printable letters."""
+    folder = tmp_path_factory.mktemp("run")
+    params = jax.jit(EncoderDecoder(MODEL).init)(jax.random.key(0))
+    head = params["decoder"]["logits_dense"]
+    letters = jnp.arange(260) - 3
+    likely = jnp.where((letters >= 97) & (letters < 123), 6.0, 0.05).at[1].set(7.0)
+    head["kernel"] = head["kernel"] * likely
+    state = TrainState(
+        jnp.int32(7), params, make_optimizer(OptimizerConfig(learning_rate=0.1)).init(params)
+    )
+    store = CheckpointStore(folder / "checkpoints", CheckpointConfig(async_save=False))
+    store.save(7, state, input_state={})
+    store.close()
+    info = {
+        "model": dataclasses.asdict(MODEL),
+        "config": {"data.vocabulary": "bytes", "data.feature_lengths.inputs": 28},
+    }
+    (folder / "run.json").write_text(json.dumps(info))
+    return str(folder)
+
+
+def write(path, rows):
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return path
+
+
+def answer(model_dir, source, target, batch_size=4, lines_per_range=4, decode=GREEDY, **more):
+    infer(
+        model_dir,
+        input_path=str(source),
+        output_path=str(target),
+        decode=decode,
+        batching=BatchConfig(batch_size, 1),
+        lines_per_range=lines_per_range,
+        **more,
+    )
+    return rows_of(target.parent)
+
+
+def rows_of(folder):
+    return [json.loads(line) for line in (folder / "out.jsonl").read_text().splitlines()]
+
+
+@pytest.fixture(scope="module")
+def finished(model_dir, tmp_path_factory):
+    """Folder of an undisturbed run: in.jsonl, out.jsonl and what made it."""
+    folder = tmp_path_factory.mktemp("finished")
+    answer(model_dir, write(folder / "in.jsonl", LINES), folder / "out.jsonl")
+    return folder
+
+
+@pytest.fixture
+def killed(finished, tmp_path):
+    """Function: the folder as a run that was killed leaves it, so much of its output written."""
+
+    def copy(output: str):
+        shutil.copytree(finished, tmp_path / "run")
+        (tmp_path / "run" / "out.jsonl").write_text(output)
+        return tmp_path / "run"
+
+    return copy
+
+
+def test_every_line_is_answered_in_order(finished):
+    rows = rows_of(finished)
+    assert [{name: row[name] for name in ("inputs", "id")} for row in rows] == LINES
+    assert all(isinstance(row["prediction"], str) and row["score"] < 0 for row in rows)
+    assert len({row["prediction"] for row in rows}) > 1
+    truncated = [row["id"] for row in rows if row.get("truncated")]
+    vocabulary = load_vocabulary("bytes")
+    assert truncated == [i for i, q in enumerate(LINES) if len(vocabulary.encode(q["inputs"])) > 27]
+    assert 0 < len(truncated) < len(rows)
+
+
+def test_batch_size_and_devices_change_no_prediction(model_dir, finished, tmp_path):
+    rows = answer(
+        model_dir,
+        finished / "in.jsonl",
+        tmp_path / "out.jsonl",
+        batch_size=16,
+        lines_per_range=1000,
+        mesh=MeshConfig(data=2, tensor=4),
+    )
+    expected = rows_of(finished)
+    assert [row["prediction"] for row in rows] == [row["prediction"] for row in expected]
+    for row, other in zip(rows, expected):
+        assert row["score"] == pytest.approx(other["score"], abs=1e-5)
+
+
+@pytest.mark.parametrize("lines,characters,kept", [(0, 0, 0), (4, 17, 4), (6, 0, 4), (10, -1, 8)])
+def test_a_killed_run_is_continued_to_the_same_bytes(
+    model_dir, finished, killed, monkeypatch, lines, characters, kept
+):
+    whole = (finished / "out.jsonl").read_text()
+    every = whole.splitlines(keepends=True)
+    folder = killed("".join(every[:lines]) + every[lines][:characters])
+    answered = []
+    real = Answerer.answer
+
+    def counted(self, prompts, first_index, *rest):
+        answered.extend(range(first_index, first_index + len(prompts)))
+        return real(self, prompts, first_index, *rest)
+
+    monkeypatch.setattr(Answerer, "answer", counted)
+    answer(model_dir, folder / "in.jsonl", folder / "out.jsonl")
+    assert answered == list(range(kept, len(LINES)))
+    assert (folder / "out.jsonl").read_text() == whole
+
+
+def test_a_finished_run_does_nothing(model_dir, finished, killed, monkeypatch, capsys):
+    whole = (finished / "out.jsonl").read_text()
+    folder = killed(whole)
+    monkeypatch.delattr(Answerer, "answer")
+    answer(model_dir, folder / "in.jsonl", folder / "out.jsonl")
+    assert (folder / "out.jsonl").read_text() == whole
+    assert "11 examples (11 of them by an earlier run)" in capsys.readouterr().err
+
+
+def test_an_output_of_other_settings_or_inputs_is_not_continued(model_dir, finished, killed):
+    folder = killed("".join((finished / "out.jsonl").read_text().splitlines(keepends=True)[:5]))
+    beam = DecodeConfig("beam", 5, num_beams=2)
+    with pytest.raises(UserError, match=r"written with decode = .*'greedy'.*choose another"):
+        answer(model_dir, folder / "in.jsonl", folder / "out.jsonl", decode=beam)
+    changed = [dict(row) for row in LINES]
+    changed[2]["inputs"] = "another question"
+    write(folder / "in.jsonl", changed)
+    with pytest.raises(UserError, match="line 3: answers another input"):
+        answer(model_dir, folder / "in.jsonl", folder / "out.jsonl")
+    (folder / "out.jsonl.settings.json").unlink()
+    with pytest.raises(UserError, match="was not written by infer"):
+        answer(model_dir, folder / "in.jsonl", folder / "out.jsonl")
+
+
+def test_one_prompt_with_several_samples(model_dir, capsys):
+    decode = DecodeConfig("sample", 4, num_samples=3, seed=1)
+    infer(f"{model_dir}/checkpoints/7", prompt="question 1", decode=decode)
+    assert len(capsys.readouterr().out.splitlines()) == 3
+
+
+def test_samples_are_all_written(model_dir, tmp_path):
+    decode = DecodeConfig("sample", 4, num_samples=2)
+    source = write(tmp_path / "in.jsonl", [{"prompt": "hello", "note": "é"}])
+    (row,) = answer(model_dir, source, tmp_path / "out.jsonl", decode=decode)
+    assert (row["prompt"], row["note"]) == ("hello", "é")
+    assert row["predictions"][0] == row["prediction"] and row["scores"][0] == row["score"]
+    assert len(row["predictions"]) == len(row["scores"]) == 2
+
+
+@pytest.mark.parametrize(
+    "line,message",
+    [
+        (b'{"inputs": "a"', "line 2: not JSON"),
+        (b"", "line 2: not JSON"),
+        (b'{"inputs": "\xff\xfe"}', "line 2: not UTF-8"),
+        (b'["a"]', "line 2: list instead of an object"),
+        (b'{"question": "a"}', "line 2: has neither `inputs` nor `prompt` \\(but question\\)"),
+        (b'{"inputs": 3}', "line 2: `inputs` is 3, must be text"),
+        (b'{"inputs": "a", "score": 1}', "line 2: has `score` already"),
+    ],
+)
+def test_bad_lines(tmp_path, line, message):
+    (tmp_path / "in.jsonl").write_bytes(b'{"inputs": "fine"}\n' + line + b"\n")
+    with pytest.raises(UserError, match=message):
+        # Before anything is loaded: there is no model here.
+        answer(tmp_path / "none", tmp_path / "in.jsonl", tmp_path / "out.jsonl")
+    assert not (tmp_path / "out.jsonl").exists()
+
+
+def test_missing_input_and_bad_flags(model_dir, tmp_path):
+    with pytest.raises(UserError, match=r"cannot read .*none.jsonl: No such file"):
+        list(read_prompts(tmp_path / "none.jsonl"))
+    with pytest.raises(UserError, match="not both"):
+        infer(model_dir, prompt="a", input_path="b")
+    with pytest.raises(UserError, match="nothing to answer"):
+        infer(model_dir, input_path="b")
+    with pytest.raises(UserError, match="lines_per_range = 0"):
+        infer(model_dir, prompt="a", lines_per_range=0)
+    with pytest.raises(UserError, match="inputs_length = 1.5"):
+        infer(model_dir, prompt="a", inputs_length=1.5)  # pyright: ignore[reportArgumentType]
+
+
+def test_models_that_do_not_fit(model_dir, tmp_path):
+    with pytest.raises(UserError, match="no checkpoint"):
+        infer(str(tmp_path), prompt="a")
+    with pytest.raises(UserError, match="no checkpoint of step 3"):
+        infer(model_dir, prompt="a", step=3)
+    with pytest.raises(UserError, match="has 359 tokens, but the model"):
+        infer(model_dir, prompt="a", vocabulary="bytes#extra_ids=100")
+    bare = tmp_path / "bare"
+    shutil.copytree(f"{model_dir}/checkpoints/7", bare)
+    with pytest.raises(UserError, match=r"no run.json .* says what the model looks like"):
+        infer(str(bare), prompt="a")
+    with pytest.raises(UserError, match="does not say which vocabulary"):
+        infer(str(bare), prompt="a", model=MODEL)
+
+
+def test_gin_file_configures_everything(model_dir):
+    gin_config.load(["gin/runs/infer.gin"], [f"MODEL_DIR = {model_dir!r}", "BATCH_SIZE = 8"])
+    (arguments,) = gin_config.entry_arguments((infer,))
+    assert arguments["model_dir"] == model_dir
+    assert arguments["batching"] == BatchConfig(8)
+    assert arguments["decode"] == DecodeConfig()
+    assert arguments["step"] is None and arguments["inputs_length"] is None
