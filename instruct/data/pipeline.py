@@ -153,8 +153,10 @@ class TrainFeed:
         numbers = range(self._host + start * self._num_hosts, _LAST_WINDOW, self._num_hosts)
         windows = grain.MapDataset.range(numbers.start, numbers.stop, numbers.step)
         windows = windows.map(self._builder)
-        ahead = 1 if config.workers else config.prefetch_windows
-        options = grain.ReadOptions(num_threads=1, prefetch_buffer_size=ahead)
+        # A thread builds ahead, or each worker process does by itself.
+        threads = 0 if config.workers else 1
+        ahead = 0 if config.workers else config.prefetch_windows
+        options = grain.ReadOptions(num_threads=threads, prefetch_buffer_size=ahead)
         dataset = windows.to_iter_dataset(options)
         if config.workers:
             # Grain asks absl for a flag in its workers; under another command line nobody has
@@ -165,7 +167,7 @@ class TrainFeed:
             dataset = dataset.mp_prefetch(
                 grain.MultiprocessingOptions(config.workers, per_worker_buffer_size=per_worker)
             )
-        return iter(dataset)
+        return (Window(**arrays) for arrays in dataset)
 
     def state(self) -> dict[str, Any]:
         """Where this host is, as JSON values: window and row, and the statistics so far."""

@@ -9,10 +9,10 @@ import concurrent.futures
 import contextlib
 import dataclasses
 import multiprocessing
-import pickle
 import queue
 import time
 from collections.abc import Callable, Iterator, Sequence
+from multiprocessing.reduction import ForkingPickler
 from pathlib import Path
 from typing import Any
 
@@ -204,13 +204,13 @@ def _build_all(
     jobs: list[_Job], config: DataConfig, workers: int, console: Console | None
 ) -> dict[_Job, PreparedStore]:
     """Builds stores, each by itself: what goes wrong with one stops no other."""
-    ours = [job for job in jobs if job.source is not None]
-    plain = [job for job in jobs if job.source is None]
+    # What cannot be sent to another process is built here.
+    ours = [job for job in jobs if job.source is not None and _can_be_sent(job)]
     results: dict[_Job, PreparedStore] = {}
     with _Bar(jobs, console) as bar:
         if workers > 1 and len(ours) > _FEW_JOBS:
             results |= _build_in_processes(ours, workers, bar)
-        for job in ours + plain:
+        for job in jobs:
             if job in results:
                 continue
             try:
@@ -220,6 +220,14 @@ def _build_all(
                 results[job] = _failed(job, error)
             bar.finish()
     return results
+
+
+def _can_be_sent(job: _Job) -> bool:
+    try:
+        ForkingPickler.dumps(job)
+    except Exception:
+        return False
+    return True
 
 
 def _plain_items(job: _Job, config: DataConfig) -> Iterator[Any]:
@@ -280,8 +288,6 @@ def _build_in_processes(jobs: list[_Job], workers: int, bar: "_Bar") -> dict[_Jo
                 job = waiting.pop(future)
                 try:
                     results[job] = _prepared(job, future.result(), "built")
-                except pickle.PicklingError:
-                    continue  # a source that cannot be sent is read here
                 except Exception as error:
                     results[job] = _failed(job, error)
                 bar.finish()

@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from instruct import batch
+from instruct.data.spec import Resolved
 from instruct.data.vocab import Vocabulary
 
 
@@ -67,11 +68,11 @@ def row_segments(
     return segments
 
 
-def describe_row(
-    rows: Mapping[str, np.ndarray], row: int, vocabulary: Vocabulary, tasks: Sequence[str]
+def packed_row(
+    rows: Mapping[str, np.ndarray], row: int, vocabulary: Vocabulary, resolved: Resolved
 ) -> str:
     """One row as lines of text, with how full it is."""
-    segments = row_segments(rows, row, vocabulary, tasks)
+    segments = row_segments(rows, row, vocabulary, [leaf.name for leaf in resolved.leaves])
     used_in = int((rows[batch.ENCODER_SEGMENT_IDS][row] > 0).sum())
     used_out = int((rows[batch.DECODER_SEGMENT_IDS][row] > 0).sum())
     room_in = rows[batch.ENCODER_SEGMENT_IDS].shape[1]

@@ -17,8 +17,11 @@ from pathlib import Path
 
 import seqio
 
+from instruct.data.config import DataConfig
+from instruct.data.feed_leaves import leaf_manifest
 from instruct.data.seqio_bridge import RecordTask, known_num_records, record_task
 from instruct.data.spec import Leaf, Resolved, TaskSpec
+from instruct.data.store import store_dir
 from instruct.data.vocab import parse_spec
 from instruct.errors import UserError, unknown_name
 
@@ -28,7 +31,8 @@ _UNKNOWN_RECORDS = 1000
 _specs: dict[str, TaskSpec] = {}
 _leaves: dict[str, tuple[TaskSpec, str]] = {}
 _mixtures: dict[str, dict[str, float | None]] = {}
-_rate_tables: dict[str, dict[str, float]] = {}
+# Mixture -> (state of the store folder, shares); SeqIO asks for one leaf's rate at a time.
+_rate_tables: dict[str, tuple[object, dict[str, float]]] = {}
 
 
 def set_vocabulary(spec: str) -> None:
@@ -102,14 +106,19 @@ class _SeqioRates:
         self._mixture = mixture
 
     def __call__(self, task: seqio.Task) -> float:
-        if self._mixture not in _rate_tables:
-            _rate_tables[self._mixture] = _Shares("train").of(self._mixture)
-        return _rate_tables[self._mixture][task.name]
+        state = _store_state()
+        if _rate_tables.get(self._mixture, (None, {}))[0] != state:
+            _rate_tables[self._mixture] = (state, _Shares("train").of(self._mixture))
+        return _rate_tables[self._mixture][1][task.name]
 
 
-def forget_rates() -> None:
-    """Makes seqio mixtures work out their rates again, after stores were built."""
-    _rate_tables.clear()
+def _store_state() -> object:
+    """Another value after stores were added, which may change examples-proportional rates."""
+    folder = store_dir()
+    try:
+        return str(folder), folder.stat().st_mtime_ns
+    except OSError:
+        return str(folder), 0
 
 
 def _check_free(name: str) -> None:
@@ -258,6 +267,12 @@ def resolve(name: str, split: str = "train") -> Resolved:
         raise unknown_name("task or mixture", name, all_names())
     shares = _Shares(split).of(name)
     return Resolved(name, split, tuple(_make_leaf(n, s, split) for n, s in shares.items()))
+
+
+def unprepared(resolved: Resolved, config: DataConfig) -> list[str]:
+    """Names of the leaves that have no store of `config.split` yet."""
+    split = config.split
+    return [leaf.name for leaf in resolved.leaves if leaf_manifest(leaf, split, config)[0] is None]
 
 
 def _make_leaf(name: str, share: float, split: str) -> Leaf:

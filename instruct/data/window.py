@@ -11,6 +11,7 @@ import functools
 import resource
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -106,8 +107,14 @@ class WindowBuilder:
     packing: str
     training: bool = True
 
-    def __call__(self, number: int) -> Window:
-        return self.build(int(number))
+    def __call__(self, number: int) -> dict[str, Any]:
+        """`build` as a dictionary of arrays, which Grain hands over in shared memory.
+
+        Through a pipe a window would fill it, and a worker that is told to stop would hang until
+        Grain kills it after 25 s.
+        """
+        window = self.build(int(number))
+        return {field.name: getattr(window, field.name) for field in dataclasses.fields(window)}
 
     def build(self, number: int) -> Window:
         """Window `number`: examples number * window_examples and the following."""

@@ -1,0 +1,58 @@
+"""Evaluation examples: the same every time, never inverted, few-shot without the query."""
+
+import pytest
+
+from instruct.data import registry
+from instruct.data.examples import eval_examples, majority_answer
+from instruct.data.prepare import prepare
+from instruct.errors import UserError
+from tests.data.toy import ToySource, toy_config, toy_spec
+
+LENGTHS = {"inputs": 256, "targets": 16}
+
+
+def leaf_of(spec, prepared=True):
+    registry.add_task(spec)
+    if prepared:
+        prepare(registry.resolve(spec.name), toy_config(spec.name)).check()
+    return registry.resolve(spec.name).leaves[0]
+
+
+def test_examples_are_fixed_by_the_seed():
+    leaf = leaf_of(toy_spec(ToySource("x", size=60)))
+    every = eval_examples(leaf, "validation", "bytes", LENGTHS)
+    assert [example.index for example in every] == list(range(60))
+    some = eval_examples(leaf, "validation", "bytes", LENGTHS, limit=10, seed=4)
+    again = eval_examples(leaf, "validation", "bytes", LENGTHS, limit=10, seed=4)
+    other = eval_examples(leaf, "validation", "bytes", LENGTHS, limit=10, seed=5)
+    assert len(some) == 10
+    assert [e.inputs for e in some] == [e.inputs for e in again]
+    assert [e.index for e in some] == sorted(e.index for e in some) != [e.index for e in other]
+    example = every[7]
+    assert (example.id, example.targets, example.references) == ("validation/7", "0", ("0",))
+    assert example.task == leaf.name and example.template_id in ("ask", "say")
+    assert example.target_ids == [ord("0") + 3, 1] and example.input_ids[-1] == 1
+    assert example.seqio_example["inputs_pretokenized"] == example.inputs.encode()
+
+
+def test_few_shot_exemplars_come_from_the_training_split():
+    leaf = leaf_of(toy_spec(ToySource("x", size=40), modes={"fs_noopt": 1}))
+    for example in eval_examples(leaf, "validation", "bytes", LENGTHS, limit=15):
+        *shots, query = example.inputs.split("[x] ")[1:]
+        assert query.startswith(f"{1000 + example.index} + 1")
+        assert shots and all(int(shot.split(" + ")[0]) < 40 for shot in shots)
+    for example in eval_examples(leaf, "train", "bytes", LENGTHS, limit=15):
+        assert example.inputs.count(f"[x] {example.index} + 1") == 1
+
+
+def test_majority_answer():
+    leaf = leaf_of(toy_spec(ToySource("x", size=15)))
+    config = toy_config(leaf.name)
+    assert majority_answer(leaf, config) == ("1", pytest.approx(0.2))
+    assert majority_answer(leaf, config, "test") == ("", 0.0)
+
+
+def test_unprepared_is_a_clear_message():
+    leaf = leaf_of(toy_spec(), prepared=False)
+    with pytest.raises(UserError, match="no prepared records of split 'test'"):
+        eval_examples(leaf, "test", "bytes", LENGTHS)

@@ -1,0 +1,181 @@
+"""Names, rates and leaves; everything that a user can mistype is one clear message."""
+
+import subprocess
+import sys
+import time
+
+import pytest
+import seqio
+
+from instruct.data import registry
+from instruct.data.prepare import prepare
+from instruct.errors import UserError
+from tests.data.toy import ToySource, fresh_name, toy_config, toy_spec
+
+
+def shares(name):
+    return {leaf.name: leaf.rate for leaf in registry.resolve(name).leaves}
+
+
+def test_a_task_is_one_seqio_task_a_mode_and_a_mixture_of_its_modes():
+    spec = registry.add_task(toy_spec(modes={"zs_noopt": 3, "fs_noopt": 1}))
+    assert shares(spec.name) == {f"{spec.name}.zs_noopt": 0.75, f"{spec.name}.fs_noopt": 0.25}
+    assert shares(f"{spec.name}.fs_noopt") == {f"{spec.name}.fs_noopt": 1}
+    assert isinstance(seqio.TaskRegistry.get(f"{spec.name}.zs_noopt"), seqio.Task)
+    assert isinstance(seqio.MixtureRegistry.get(spec.name), seqio.Mixture)
+    assert registry.find_spec(f"{spec.name}.fs_noopt") is registry.task_specs()[spec.name] is spec
+    leaf = registry.resolve(spec.name).leaf(f"{spec.name}.zs_noopt")
+    assert (leaf.task, leaf.mode, leaf.family, leaf.category) == (
+        spec.name,
+        "zs_noopt",
+        "toy",
+        "sums",
+    )
+
+
+def test_rates_nest():
+    one, two, three = (registry.add_task(toy_spec()).name for _ in range(3))
+    inner, outer = fresh_name("mix"), fresh_name("mix")
+    registry.add_mixture(inner, {one: 1, two: 3})
+    registry.add_mixture(outer, {inner: 0.5, three: 0.25, one: 0.25})
+    expected = {one: 0.125 + 0.25, two: 0.375, three: 0.25}
+    expected = {f"{name}.zs_noopt": rate for name, rate in expected.items()}
+    assert shares(outer) == pytest.approx(expected)
+    assert list(shares(outer)) == list(expected)
+    resolved = registry.resolve(outer)
+    assert (resolved.num_tasks, resolved.num_datasets, resolved.num_categories) == (3, 3, 1)
+
+
+def test_seqio_mixtures_have_the_same_rates():
+    one, two = (registry.add_task(toy_spec(modes={"zs_noopt": 1, "fs_noopt": 1})) for _ in "ab")
+    name = fresh_name("mix")
+    registry.add_mixture(name, {one.name: 1, f"{two.name}.fs_noopt": 2})
+    mixture = seqio.MixtureRegistry.get(name)
+    found = {task.name: mixture.get_rate(task) for task in mixture.tasks}
+    assert found == pytest.approx(shares(name))
+    assert mixture.total_rate == pytest.approx(1)
+
+
+def test_rates_by_records_are_capped_and_follow_the_stores():
+    small = registry.add_task(toy_spec(ToySource("small", size=10)))
+    large = registry.add_task(toy_spec(ToySource("large", size=90), cap=30))
+    declared = registry.add_task(toy_spec(ToySource("told", size=40), num_examples={"train": 20}))
+    inner, name = fresh_name("mix"), fresh_name("mix")
+    registry.add_mixture(inner, {small.name: None, large.name: None})
+    registry.add_mixture(name, {inner: None, declared.name: None})
+    before = registry.resolve(name)
+    assert before.unprepared == (f"{small.name}.zs_noopt", f"{large.name}.zs_noopt")
+    assert before.leaf(f"{declared.name}.zs_noopt").records == 20
+    seqio_rates = seqio.MixtureRegistry.get(name)
+    task = seqio.TaskRegistry.get(f"{small.name}.zs_noopt")
+    assert seqio_rates.get_rate(task) == pytest.approx(1000 / 1050)
+    prepare(before, toy_config(name)).check()
+    after = registry.resolve(name)
+    assert not after.unprepared
+    assert [leaf.records for leaf in after.leaves] == [10, 90, 40]
+    assert [leaf.rate for leaf in after.leaves] == pytest.approx([10 / 80, 30 / 80, 40 / 80])
+    assert seqio_rates.get_rate(task) == pytest.approx(10 / 80)
+    assert registry.unprepared(after, toy_config(name)) == []
+
+
+def test_plain_seqio_tasks_and_mixtures_are_leaves_too():
+    ours = registry.add_task(toy_spec()).name
+    features = {
+        key: seqio.Feature(seqio.ByteVocabulary(), add_eos=True) for key in ("inputs", "targets")
+    }
+    plain, theirs, both = fresh_name("plain"), fresh_name("mix"), fresh_name("mix")
+    source = seqio.FunctionDataSource(lambda split, shuffle_files: None, ["train"], {"train": 25})
+    seqio.TaskRegistry.add(plain, source=source, output_features=features, preprocessors=[])
+    seqio.MixtureRegistry.add(theirs, [(plain, 2.0), (f"{ours}.zs_noopt", 1.0)])
+    registry.add_mixture(both, {theirs: 1, ours: 1})
+    assert shares(plain) == {plain: 1}
+    assert shares(theirs) == pytest.approx({plain: 2 / 3, f"{ours}.zs_noopt": 1 / 3})
+    assert shares(both) == pytest.approx({plain: 1 / 3, f"{ours}.zs_noopt": 2 / 3})
+    leaf = registry.resolve(both).leaf(plain)
+    assert (leaf.spec, leaf.mode, leaf.records, leaf.splits) == (None, "", 25, ("train",))
+    registry.add_mixture(fresh_name("mix"), {theirs: None, plain: None})
+
+
+def test_thousands_of_leaves_take_linear_time():
+    names = [registry.add_task(toy_spec()).name for _ in range(600)]
+    groups = []
+    for start in range(0, 600, 60):
+        groups.append(fresh_name("group"))
+        registry.add_mixture(groups[-1], dict.fromkeys(names[start : start + 60], 1.0))
+    name = fresh_name("mix")
+    registry.add_mixture(name, dict.fromkeys(groups, 1.0))
+    started = time.perf_counter()
+    resolved = registry.resolve(name)
+    assert time.perf_counter() - started < 1  # 0.05 s on an idle machine
+    assert sum(leaf.rate for leaf in resolved.leaves) == pytest.approx(1)
+
+
+@pytest.mark.parametrize("rate", [0, -1, 0.0, float("nan"), float("inf")])
+def test_rates_must_be_above_zero(rate):
+    task = registry.add_task(toy_spec()).name
+    with pytest.raises(UserError, match="must be above 0"):
+        registry.add_mixture(fresh_name("mix"), {task: rate})
+
+
+def test_what_a_user_can_mistype():
+    spec = registry.add_task(toy_spec())
+    with pytest.raises(UserError, match="is empty"):
+        registry.add_mixture(fresh_name("mix"), {})
+    with pytest.raises(UserError, match="Did you mean"):
+        registry.add_mixture(fresh_name("mix"), {spec.name + "x": 1})
+    with pytest.raises(UserError, match="Did you mean"):
+        registry.resolve(spec.name + "x")
+    with pytest.raises(UserError, match="unknown task"):
+        registry.find_spec("no.such.task")
+    with pytest.raises(UserError, match="registered already"):
+        registry.add_task(spec)
+    with pytest.raises(UserError, match="invalid characters"):
+        registry.add_task(toy_spec(name="toy.has space"))
+    with pytest.raises(UserError, match="prompt mode"):
+        registry.add_task(toy_spec(modes={"zero_shot": 1}))
+    with pytest.raises(UserError, match="extra_ids"):
+        registry.set_vocabulary("gym#nonsense")
+    with pytest.raises(UserError, match="unknown task of mixture"):
+        registry.resolve(spec.name).leaf("other")
+
+
+def test_a_users_mixture_without_rates_is_refused():
+    features = {"inputs": seqio.Feature(seqio.ByteVocabulary())}
+    plain, mixture = fresh_name("plain"), fresh_name("mix")
+    source = seqio.FunctionDataSource(lambda split, shuffle_files: None, ["train"])
+    seqio.TaskRegistry.add(plain, source=source, output_features=features, preprocessors=[])
+    seqio.MixtureRegistry.add(mixture, [(plain, 0.0)])
+    with pytest.raises(UserError, match="rates above 0"):
+        registry.resolve(mixture)
+    by_size = fresh_name("mix")
+    seqio.MixtureRegistry.add(by_size, [(plain, seqio.mixing_rate_num_examples)])
+    with pytest.raises(UserError, match="cannot be computed"):
+        registry.resolve(by_size)
+
+
+def test_modules_by_name_and_by_file(tmp_path, monkeypatch):
+    file = tmp_path / f"{fresh_name('module')}.py"
+    file.write_text("loaded = True\n")
+    registry.load_modules([str(file), "json"])
+    assert sys.modules[file.stem].loaded
+    registry.load_modules([str(file)])
+    with pytest.raises(UserError, match="cannot find module 'no_such_module'"):
+        registry.load_modules(["no_such_module"])
+    with pytest.raises(UserError, match="cannot find module file"):
+        registry.load_modules([str(tmp_path / "missing.py")])
+    broken = tmp_path / f"{fresh_name('module')}.py"
+    broken.write_text("import no_such_dependency\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    with pytest.raises(ModuleNotFoundError, match="no_such_dependency"):
+        registry.load_modules([broken.stem])
+
+
+def test_the_read_path_needs_no_tensorflow():
+    modules = "config examples feed_leaves pipeline plan prepare sources store vocab window"
+    code = f"""
+import importlib, sys
+for name in {modules.split()!r}:
+    importlib.import_module("instruct.data." + name)
+assert not {{"tensorflow", "seqio"}} & set(sys.modules)
+"""
+    subprocess.run([sys.executable, "-c", code], check=True)

@@ -1,0 +1,83 @@
+"""A small family of made-up tasks; imports no TensorFlow, so worker processes can read it."""
+
+import dataclasses
+import itertools
+
+from instruct.data.config import DataConfig
+from instruct.data.spec import TaskSpec
+from instruct.prompts.record import Record
+from instruct.prompts.render import Dropped
+from instruct.prompts.template import Template, TemplateSet
+
+TEMPLATES = TemplateSet(
+    "toy",
+    ("question",),
+    truncate_field="question",
+    zs_noopt=(Template("ask", "{question}\nAnswer:"), Template("say", "Q: {question}")),
+    fs_noopt=(Template("shot", "{question}"),),
+)
+_names = itertools.count()
+
+
+@dataclasses.dataclass(frozen=True)
+class ToySource:
+    """`size` sums a split; every `drop_every`-th row is none."""
+
+    tag: str
+    size: int = 40
+    drop_every: int = 0
+    broken: bool = False
+    words: int = 0
+    splits: tuple[str, ...] = ("train", "validation")
+    missing: str = ""
+
+    @property
+    def fingerprint(self) -> str:
+        return repr(self)
+
+    def available(self) -> str | None:
+        return self.missing or None
+
+    def records(self, split):
+        offset = 0 if split == "train" else 1000
+        for number in range(self.size):
+            if self.broken and number == 3:
+                raise RuntimeError("the file ends in the middle")
+            if self.drop_every and number % self.drop_every == 0:
+                yield Dropped("empty answer")
+                continue
+            value = number + offset
+            question = f"[{self.tag}] {value} + 1 = ?" + " word" * (self.words and number % 30)
+            yield Record(f"{split}/{number}", {"question": question}, str((value + 1) % 7))
+
+
+def toy_spec(source: ToySource | None = None, **changes) -> TaskSpec:
+    """A task under a name that no other test has."""
+    name = f"t{next(_names)}"
+    values = {
+        "name": f"toy.{name}",
+        "family": "toy",
+        "dataset": name,
+        "category": "sums",
+        "source": source or ToySource(name),
+        "templates": TEMPLATES,
+        "splits": {"train": "train", "validation": "validation"},
+    }
+    return TaskSpec(**(values | changes))
+
+
+def fresh_name(kind: str) -> str:
+    """A name that is not registered yet."""
+    return f"toy_{kind}_{next(_names)}"
+
+
+def toy_config(mixture: str, **changes) -> DataConfig:
+    """Bytes, short rows, small windows."""
+    values = {
+        "mixture": mixture,
+        "feature_lengths": {"inputs": 128, "targets": 16},
+        "batch_size": 4,
+        "vocabulary": "bytes",
+        "window_examples": 64,
+    }
+    return DataConfig(**(values | changes))
