@@ -154,6 +154,13 @@ def find_spec(name: str) -> TaskSpec:
     return _specs[name]
 
 
+def find_seqio_task(name: str) -> seqio.Task:
+    """The seqio task behind a leaf: its `postprocess_fn` and `metric_fns`."""
+    if name not in seqio.TaskRegistry.names():
+        raise unknown_name("task", name, seqio.TaskRegistry.names())
+    return seqio.TaskRegistry.get(name)
+
+
 def _leaf_names(name: str) -> list[str]:
     """Names of the seqio tasks below a task or mixture, each once, in order of first mention."""
     seen: dict[str, None] = {}

@@ -87,12 +87,9 @@ def _axes(at, x_ticks: Sequence[float], y_ticks: Sequence[float], low: float, hi
     parts = []
     for value in y_ticks:
         _, y = at(low, value)
-        parts.append(
-            f'<line class="grid" x1="{LEFT}" x2="{WIDTH - RIGHT}" y1="{y:.1f}" y2="{y:.1f}"/>'
-        )
-        parts.append(
-            f'<text x="{LEFT - 6}" y="{y + 3.5:.1f}" text-anchor="end">{tick_label(value, step)}</text>'
-        )
+        span = f'x1="{LEFT}" x2="{WIDTH - RIGHT}" y1="{y:.1f}" y2="{y:.1f}"'
+        place = f'x="{LEFT - 6}" y="{y + 3.5:.1f}" text-anchor="end"'
+        parts.append(f'<line class="grid" {span}/><text {place}>{tick_label(value, step)}</text>')
     base = HEIGHT - BOTTOM
     parts.append(f'<line class="axis" x1="{LEFT}" x2="{WIDTH - RIGHT}" y1="{base}" y2="{base}"/>')
     x_step = x_ticks[1] - x_ticks[0] if len(x_ticks) > 1 else 1.0
@@ -175,4 +172,5 @@ def dot_row(row: DotRow, low: float, high: float) -> str:
             f'<line x1="{at(mark.value - error)}" x2="{at(mark.value + error)}" y1="{y}" y2="{y}"/>'
             f'<circle cx="{at(mark.value)}" cy="{y}" r="{5 if row.strong else 4}"/></g>'
         )
-    return f'<svg class="dots" height="{height}" role="presentation">{"".join(parts)}</svg>'
+    kind = "dots strong" if row.strong else "dots"
+    return f'<svg class="{kind}" height="{height}" role="presentation">{"".join(parts)}</svg>'

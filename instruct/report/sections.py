@@ -119,10 +119,13 @@ def overview_section(runs: Sequence[Run]) -> Section:
     else:
         facts = [{fact.name: fact for fact in _overview(run)} for run in runs]
         names = dict.fromkeys(name for found in facts for name in found)
-        rows = [
-            Row((name, *(found[name].value if name in found else "–" for found in facts)))
-            for name in names
-        ]
+        rows = []
+        for name in names:
+            given = [found.get(name) for found in facts]
+            rows.append(Row((name, *(fact.value if fact else "–" for fact in given))))
+            notes = [fact.note if fact else "" for fact in given]
+            if any(notes):
+                rows.append(Row(("", *notes)))
         blocks.append(Table(("", *(run.label for run in runs)), tuple(rows)))
     several = len(runs) > 1
     warnings = [f"{run.label}: {w}" if several else w for run in runs for w in run.warnings]
@@ -149,7 +152,9 @@ def _chart(
         for order, (name, title_of) in enumerate(names):
             points = [(x, 100 * y if is_percent else y) for x, y in run.curve(name)]
             if points:
-                label = f"{run.label}, {title_of}" if len(runs) > 1 else title_of
+                label = title_of
+                if len(runs) > 1:
+                    label = f"{run.label}, {title_of}" if len(names) > 1 else run.label
                 shown = color if len(runs) > 1 else order
                 series.append(Series(label, thin(points), shown, dashed=order > 0))
     return Lines(title, tuple(series), is_percent) if series else None
@@ -292,8 +297,20 @@ def _flat(value: Any, prefix: str = "") -> list[tuple[str, str]]:
         ]
         return [pair for found in pairs for pair in found]
     if isinstance(value, list | tuple):
-        return [(prefix, " ".join(str(item) for item in value))]
+        pairs = [_flat(item, f"{prefix} {place}") for place, item in enumerate(value, start=1)]
+        return [pair for found in pairs for pair in found]
     return [(prefix, f"{value:,}" if isinstance(value, int) and value >= 10_000 else str(value))]
+
+
+def _settings(info: Mapping[str, Any]) -> dict[str, list[str]]:
+    """Names of run.json's entries by the table they go into."""
+    titles = {"model": "Model", "num_params": "Model", "versions": "Versions", "python": "Versions"}
+    titles |= {"config": "What results hang on", "sessions": "Sessions"}
+    grouped: dict[str, list[str]] = {title: [] for title in ("Run and machine", *titles.values())}
+    for name in info:
+        if name != "command_line":
+            grouped[titles.get(name, "Run and machine")].append(name)
+    return grouped
 
 
 def configuration_section(runs: Sequence[Run]) -> Section:
@@ -301,16 +318,12 @@ def configuration_section(runs: Sequence[Run]) -> Section:
     blocks: list[Block] = []
     for run in runs:
         whose = f" of {run.label}" if len(runs) > 1 else ""
-        command = run.info.get("command")
-        if command:
-            line = " ".join(command) if isinstance(command, list) else str(command)
-            blocks.append(Code(f"Command line{whose}", line, fold=False))
-        rest = {name: value for name, value in run.info.items() if name != "command"}
-        if rest:
-            rows = tuple(Row(pair) for pair in _flat(rest))
-            blocks.append(
-                Table(("Setting", "Value"), rows, 2, fold=f"Machine, versions, model{whose}")
-            )
+        if run.info.get("command_line"):
+            blocks.append(Code(f"Command line{whose}", str(run.info["command_line"]), fold=False))
+        for title, names in _settings(run.info).items():
+            rows = tuple(Row(pair) for name in names for pair in _flat(run.info[name], name))
+            if rows:
+                blocks.append(Table(("Setting", "Value"), rows, 2, fold=f"{title}{whose}"))
         if run.operative_gin:
             blocks.append(Code(f"operative.gin{whose}", run.operative_gin))
     if not blocks:

@@ -53,7 +53,7 @@ th,td{padding:6px 14px 6px 0;text-align:right;white-space:nowrap;
 border-bottom:1px solid var(--rule);vertical-align:baseline}
 th{color:var(--soft);font-weight:500;border-bottom-color:var(--soft)}
 th.t,td.t{text-align:left}
-td.t:first-child,th.t:first-child{position:sticky;left:0;background:var(--paper);
+td.t:first-child,th.t:first-child{position:sticky;left:0;min-width:8.5em;background:var(--paper);
 max-width:min(46vw,420px);white-space:normal;overflow-wrap:anywhere}
 td.wide{white-space:normal;overflow-wrap:anywhere;min-width:150px}
 tr.strong td{font-weight:650;background:var(--raised)}tr.strong td.t:first-child{

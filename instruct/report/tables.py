@@ -262,8 +262,8 @@ def samples_section(runs: Sequence[Run]) -> Section:
                 kept = _spread([row for row in groups[group,] if row["correct"] is correct])
                 if kept:
                     whose = f"{run.label}: " if len(runs) > 1 else ""
-                    title = f"{whose}{GROUP_TITLES[group].lower()}, {word}"
-                    blocks.append(Samples(title[0].upper() + title[1:], tuple(map(_sample, kept))))
+                    title = f"{whose}{GROUP_TITLES[group]}, {word}"
+                    blocks.append(Samples(title, tuple(map(_sample, kept))))
     if not blocks:
         blocks.append(Text("No example has been evaluated yet."))
     return Section("samples", "Sample predictions", tuple(blocks))

@@ -48,14 +48,17 @@ def write_run(
 
 def _write_info(folder: pathlib.Path, steps: int, seed: int) -> None:
     info = {
-        "command": ["run.py", "train", "--gin_file=gin/recipes/demo.gin", f"--gin.SEED={seed}"],
+        "command_line": f"run.py train --gin_file=gin/recipes/demo.gin --gin.SEED={seed}",
         "start": "2026-01-02 10:00:00",
         "end": "2026-01-02 10:04:31",
         "commit": "0123abcd",
         "device": "cpu x 8",
         "matmul_peak_gflops": 154.2,
         "versions": {"python": "3.11.9", "jax": "0.10.2", "flax": "0.12.8", "seqio": "0.0.20"},
-        "model": {"d_model": 128, "num_encoder_layers": 2, "num_params": 2_734_080},
+        "model": {"d_model": 128, "num_encoder_layers": 2, "dropout_rate": 0.0},
+        "num_params": 2_734_080,
+        "config": {"optimizer.learning_rate": 0.001, "data.packing": "best_fit"},
+        "sessions": [{"start": "2026-01-02 10:00:00", "from_step": 0}],
     }
     (folder / "run.json").write_text(json.dumps(info))
     gin = f"# Parameters for train:\ntrain.train_steps = {steps}\ntrain.seed = {seed}\n"

@@ -1,0 +1,60 @@
+"""The table that an evaluation ends with: categories and tasks, held-in and held-out."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from instruct import results
+
+TITLES = {"held_in": "held-in", "held_out": "held-out", "unknown": "all"}
+# Tasks are listed one by one up to this many; the report has all of them.
+MOST_TASKS = 60
+
+
+def print_table(console: Console, title: str, rows: Iterable[Mapping[str, Any]]) -> None:
+    """Prints value, standard error, n and baseline of every primary metric and of their means."""
+    rows = list(rows)
+    primary = results.primary_metrics(rows)
+    failures = [row for row in rows if row["kind"] == "failure"]
+    table = Table(title=title, title_justify="left", box=None, header_style="bold", pad_edge=False)
+    table.add_column("", overflow="fold", no_wrap=False)
+    table.add_column("metric")
+    for name in ("score", "± s.e.", "baseline", "n"):
+        table.add_column(name, justify="right")
+    for group in results.GROUPS:
+        inside = [row for row in primary if row["group"] == group]
+        if inside:
+            _add_group(table, TITLES[group], inside, len(primary) <= MOST_TASKS)
+    console.print(table)
+    if len(primary) > MOST_TASKS:
+        console.print(f"{len(primary):,} tasks; `run.py report` lists every one.", style="dim")
+    for row in failures:
+        text = f"failed: {row['task']} {row['mode']}: {row['error']}"
+        console.print(text, style="red", markup=False)
+
+
+def _add_group(
+    table: Table, title: str, rows: Sequence[Mapping[str, Any]], with_tasks: bool
+) -> None:
+    if table.rows:
+        table.add_section()
+    _add_mean(table, f"{title} tasks ({len(rows)})", rows, "bold")
+    for category in dict.fromkeys(row["category"] for row in rows):
+        inside = [row for row in rows if row["category"] == category]
+        _add_mean(table, f"  {category} ({len(inside)})", inside, "cyan")
+        for row in inside if with_tasks else ():
+            values = (_text(row[name]) for name in ("value", "stderr", "baseline"))
+            name = f"    {row['task']} {row['mode']}".rstrip()
+            table.add_row(name, row["metric"], *values, f"{row['n']:,}")
+
+
+def _add_mean(table: Table, name: str, rows: Sequence[Mapping[str, Any]], style: str) -> None:
+    mean = results.aggregate(rows)
+    values = (_text(value) for value in (mean.value, mean.stderr, mean.baseline))
+    table.add_row(name, "mean", *values, f"{mean.examples:,}", style=style)
+
+
+def _text(value: float | None) -> str:
+    return "–" if value is None else f"{value:.1f}"

@@ -1,0 +1,200 @@
+"""From what a model gave for the examples of one task to the lines of a results file.
+
+Knows SeqIO's protocol (`postprocess_fn`, the three kinds of `metric_fns`) but neither SeqIO nor a
+model: `Task` and `Example` say what is needed of them.
+"""
+
+import dataclasses
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Protocol
+
+import numpy as np
+
+from instruct.eval import metrics
+from instruct.eval.measure import Measured, MetricFn, is_right, mean_stderr, measure, numbers
+
+
+class Task(Protocol):
+    """The part of `seqio.Task` that evaluation uses."""
+
+    @property
+    def predict_metric_fns(self) -> Sequence[MetricFn]: ...
+
+    @property
+    def score_metric_fns(self) -> Sequence[MetricFn]: ...
+
+    @property
+    def predict_with_aux_metric_fns(self) -> Any: ...  # seqio caches it, which no protocol can say
+
+    def postprocess_fn(self, decoded_model_output: Any, **postprocess_kwargs: Any) -> Any: ...
+
+
+class Example(Protocol):
+    """The part of `instruct.data.examples.EvalExample` that is written down."""
+
+    @property
+    def index(self) -> int: ...
+    @property
+    def id(self) -> str: ...
+    @property
+    def inputs(self) -> str: ...
+    @property
+    def targets(self) -> str: ...
+    @property
+    def template_id(self) -> str: ...
+    @property
+    def seqio_example(self) -> Mapping[str, Any]: ...
+
+
+@dataclasses.dataclass(frozen=True)
+class ModelOutputs:
+    """What the model gave for each example; None where no metric of the task asks for it.
+
+    Attributes:
+        predictions: decoded texts.
+        aux_values: further values by name, one an example, as SeqIO's `aux_values`.
+        scores: log-likelihood of each target.
+        ranked: (log-likelihoods of the answer options, their numbers of tokens, the right one's
+            number) of each example that shows options, else None.
+    """
+
+    predictions: Sequence[str] | None = None
+    aux_values: Mapping[str, Sequence[Any]] = dataclasses.field(default_factory=dict)
+    scores: Sequence[float] | None = None
+    ranked: Sequence[tuple[np.ndarray, np.ndarray, int] | None] | None = None
+
+
+@dataclasses.dataclass(frozen=True)
+class MeasureConfig:
+    """How standard errors are estimated."""
+
+    bootstrap_samples: int = 200
+    seed: int = 0
+
+
+def needs_predictions(task: Task) -> bool:
+    """Whether a metric wants generated text; so does a task without metrics (exact match)."""
+    return bool(task.predict_metric_fns or task.predict_with_aux_metric_fns) or not needs_scores(
+        task
+    )
+
+
+def needs_scores(task: Task) -> bool:
+    """Whether a metric wants log-likelihoods of the targets."""
+    return bool(task.score_metric_fns)
+
+
+def measure_task(
+    task: Task, examples: Sequence[Example], outputs: ModelOutputs, config: MeasureConfig
+) -> dict[str, Measured]:
+    """Every metric of the task, the task's own in their order, then rank classification."""
+    targets = _targets(task, examples)
+    found: dict[str, Measured] = {}
+
+    def add(fns: Sequence[MetricFn], arguments: Mapping[str, Any]) -> None:
+        for fn in fns:
+            result = measure(fn, targets, arguments, config.bootstrap_samples, config.seed)
+            for name, measured in result.items():
+                # Two functions may give the same name; both are kept.
+                taken = sum(known.partition("#")[0] == name for known in found)
+                found[f"{name}#{taken + 1}" if taken else name] = measured
+
+    if outputs.predictions is not None:
+        predictions = _postprocessed(task, examples, outputs.predictions)
+        add(_predict_fns(task), {"predictions": predictions})
+        with_aux = {"predictions": predictions, "aux_values": outputs.aux_values}
+        add(task.predict_with_aux_metric_fns, with_aux)
+    if outputs.scores is not None:
+        add(task.score_metric_fns, {"scores": list(outputs.scores)})
+    return found | _rank_metrics(outputs.ranked)
+
+
+def baseline(
+    task: Task, examples: Sequence[Example], answer: str, names: Sequence[str]
+) -> dict[str, float]:
+    """The same metrics if `answer` were given to every example; {} where that cannot be said."""
+    if not answer or not examples:
+        return {}
+    found: dict[str, float] = {}
+    try:
+        targets = _targets(task, examples)
+        predictions = _postprocessed(task, examples, [answer] * len(examples))
+        for fn in _predict_fns(task):
+            found = numbers(fn(targets=targets, predictions=predictions)) | found
+    except Exception:  # a user's metric may choke on an answer its task never expects
+        return {}
+    return {name: value for name, value in found.items() if name in names}
+
+
+def rows_of_task(
+    shared: Mapping[str, Any],
+    metric_fields: Mapping[str, Any],
+    examples: Sequence[Example],
+    outputs: ModelOutputs,
+    measured: Mapping[str, Measured],
+    baselines: Mapping[str, float],
+) -> list[dict[str, Any]]:
+    """Example lines, then metric lines, as `instruct.results` wants them.
+
+    Args:
+        shared: the fields that both kinds have.
+        metric_fields: the fields that all metric lines have besides.
+        examples, outputs, measured, baselines: of this task, see above.
+    """
+    first = next(iter(measured), "")
+    # Rank classification may cover only some of the examples.
+    complete = {n: m.singles for n, m in measured.items() if m.singles is not None}
+    complete = {n: singles for n, singles in complete.items() if len(singles) == len(examples)}
+    rows = []
+    for place, example in enumerate(examples):
+        scores = {n: singles[place] for n, singles in complete.items()}
+        prediction = "" if outputs.predictions is None else outputs.predictions[place]
+        row = {"kind": "example", **shared, "template": example.template_id}
+        row |= {"index": int(example.index), "id": example.id, "prompt": example.inputs}
+        row |= {"target": example.targets, "prediction": prediction}
+        correct = is_right(complete[first], place) if first in complete else None
+        rows.append(row | {"correct": correct, "scores": scores})
+    for name, one in measured.items():
+        n = len(examples) if one.singles is None else len(one.singles)
+        row = {"kind": "metric", **shared, "metric": name, "value": one.value, "n": n}
+        rows.append(row | {"stderr": one.stderr, "baseline": baselines.get(name), **metric_fields})
+    return rows
+
+
+def _predict_fns(task: Task) -> Sequence[MetricFn]:
+    if task.predict_metric_fns or task.predict_with_aux_metric_fns or task.score_metric_fns:
+        return task.predict_metric_fns
+    return (metrics.exact_match,)
+
+
+def _targets(task: Task, examples: Sequence[Example]) -> list[Any]:
+    return [
+        task.postprocess_fn(example.targets, example=example.seqio_example, is_target=True)
+        for example in examples
+    ]
+
+
+def _postprocessed(task: Task, examples: Sequence[Example], texts: Sequence[str]) -> list[Any]:
+    return [
+        task.postprocess_fn(text, example=example.seqio_example, is_target=False)
+        for example, text in zip(examples, texts)
+    ]
+
+
+def _rank_metrics(ranked: Sequence[tuple | None] | None) -> dict[str, Measured]:
+    """Accuracy of the option with the highest log-likelihood, as a sum and per token."""
+    given = [entry for entry in ranked or () if entry is not None]
+    if not given:
+        return {}
+    choose: dict[str, Callable[[np.ndarray, np.ndarray], np.ndarray]] = {
+        "rank_accuracy": lambda total, lengths: total,
+        "rank_accuracy_per_token": lambda total, lengths: total / lengths,
+    }
+    found = {}
+    for name, score in choose.items():
+        singles = tuple(
+            100.0 * (int(np.argmax(score(total, lengths))) == right)
+            for total, lengths, right in given
+        )
+        found[name] = Measured(float(np.mean(singles)), mean_stderr(singles), singles)
+    return found

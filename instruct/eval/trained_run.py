@@ -1,0 +1,76 @@
+"""What the folder of a training run says of its model, for those who use it afterwards."""
+
+import contextlib
+import dataclasses
+import json
+import pathlib
+from collections.abc import Mapping
+from typing import Any
+
+from instruct.errors import UserError
+from instruct.models.config import ModelConfig
+
+
+@dataclasses.dataclass(frozen=True)
+class TrainedRun:
+    """What a run's folder says of the model; empty for a folder without run.json."""
+
+    folder: pathlib.Path
+    info: Mapping[str, Any]
+    mixture: Mapping[str, Any]
+
+    @classmethod
+    def read(cls, folder: pathlib.Path) -> "TrainedRun":
+        """Reads run.json and mixture.json as far as they are there."""
+        found = []
+        for name in ("run.json", "mixture.json"):
+            value: Any = {}
+            with contextlib.suppress(OSError, ValueError):
+                value = json.loads((folder / name).read_text(encoding="utf-8"))
+            found.append(value if isinstance(value, dict) else {})
+        return cls(folder, *found)
+
+    def _config(self) -> Mapping[str, Any]:
+        return self.info.get("config") or {}
+
+    def setting(self, name: str, macro: str) -> str:
+        """A setting of the training data. Raises UserError if the run does not say."""
+        value = self.info.get(name) or self._config().get(f"data.{name}")
+        if not value:
+            raise UserError(
+                f"{self.folder} has no run.json that says which {name} it was trained with; "
+                f"add --gin.{macro}=..."
+            )
+        return str(value)
+
+    def feature_lengths(self) -> dict[str, int]:
+        """Lengths of inputs and targets in training."""
+        prefix = "data.feature_lengths."
+        found = {
+            name.removeprefix(prefix): int(value)
+            for name, value in self._config().items()
+            if name.startswith(prefix)
+        }
+        if set(found) != {"inputs", "targets"}:
+            raise UserError(
+                f"{self.folder} has no run.json that says how long its inputs and targets were; "
+                "add --gin.TASK_FEATURE_LENGTHS=\"{'inputs': 512, 'targets': 128}\""
+            )
+        return found
+
+    def model(self) -> ModelConfig:
+        """The architecture."""
+        recorded = self.info.get("model")
+        if not isinstance(recorded, Mapping):
+            raise UserError(
+                f"{self.folder} has no run.json that says what its model looks like; add the gin "
+                "file of its size and --gin_bindings='runner.evaluate.model = "
+                "@config.ModelConfig()'"
+            )
+        names = [field.name for field in dataclasses.fields(ModelConfig)]
+        return ModelConfig(**{name: recorded[name] for name in names if name in recorded})
+
+    def tasks(self) -> set[str] | None:
+        """Tasks that were trained on; None if that is not known."""
+        leaves = self.mixture.get("leaves")
+        return {str(leaf.get("task")) for leaf in leaves} if isinstance(leaves, list) else None
