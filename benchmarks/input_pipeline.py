@@ -1,0 +1,222 @@
+"""How fast text becomes packed batches, beside SeqIO's own pipeline on the same texts.
+
+    PYTHONPATH=. python benchmarks/input_pipeline.py [--tasks 20] [--workers 0 2] [--seqio]
+
+Every task holds the same number of made-up examples (question of log-normal length, short answer;
+about 335 tokens together with the gym vocabulary), packed to 512/128 in batches of 16. Ours reads
+records, draws a template, renders, tokenises and packs best-fit; SeqIO reads lines of text with one
+fixed template, tokenises and packs next-fit. Each variant runs in a process of its own, so that
+start-up and memory are its own. `per core` divides by the CPU seconds that the process used.
+"""
+
+import argparse
+import json
+import random
+import re
+import resource
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+LENGTHS = {"inputs": 512, "targets": 128}
+BATCH_ROWS = 16
+MEDIAN_WORDS, MEDIAN_ANSWER_WORDS = 190, 30
+WORDS = re.findall(
+    r"\w+",
+    """
+the a of to and in is it you that he was for on are with as his they be at one have this number
+question answer between because people school river water morning travel city music yellow seven
+twelve forty market garden window doctor story letter simple history energy
+""",
+)
+
+
+def texts(task: int, count: int) -> Iterator[tuple[str, str]]:
+    """(question, answer) pairs, always the same."""
+    draw = random.Random(task)
+    for number in range(count):
+        long = min(350, int(MEDIAN_WORDS * draw.lognormvariate(0, 0.4)) + 1)
+        short = min(85, int(MEDIAN_ANSWER_WORDS * draw.lognormvariate(0, 0.6)) + 1)
+        question = " ".join(draw.choices(WORDS, k=long))
+        yield f"{question} {number}?", " ".join(draw.choices(WORDS, k=short))
+
+
+def run_ours(arguments: argparse.Namespace, folder: Path, workers: int) -> dict[str, float]:
+    """Our feed, from prepared stores."""
+    from instruct.data.config import DataConfig
+    from instruct.data.pipeline import TrainFeed
+    from instruct.data.spec import Leaf, Resolved, TaskSpec
+    from instruct.data.store import set_store_dir, spec_key, store_path, write_store
+    from instruct.prompts.record import Record
+    from instruct.prompts.template import Template, TemplateSet
+
+    set_store_dir(folder / "stores")
+    wordings = ("{question}\nAnswer:", "Q: {question}", "Read this: {question}", "{question}")
+    templates = TemplateSet(
+        "bench",
+        ("question",),
+        truncate_field="question",
+        zs_noopt=tuple(Template(f"t{i}", text) for i, text in enumerate(wordings)),
+        fs_noopt=tuple(Template(f"t{i}", text) for i, text in enumerate(wordings)),
+    )
+    leaves = []
+    for task in range(arguments.tasks):
+        spec = TaskSpec(f"b.t{task}", "b", f"t{task}", "c", source=None, templates=templates)  # type: ignore[arg-type]
+        records = (
+            Record(str(i), {"question": question}, answer)
+            for i, (question, answer) in enumerate(texts(task, arguments.records))
+        )
+        path = store_path(spec_key(spec), "train")
+        write_store(
+            path, records, task=spec.name, kind="records", version="1", source_fingerprint=""
+        )
+        name = spec.leaf_name(arguments.mode)
+        fields = (name, 1 / arguments.tasks, spec.name, arguments.mode, "b", spec.dataset, "c", "1")
+        leaves.append(Leaf(*fields, arguments.records, ("train",), spec))
+    config = DataConfig(
+        "bench", LENGTHS, BATCH_ROWS, vocabulary=arguments.vocabulary, workers=workers
+    )
+    started = time.perf_counter()
+    feed = TrainFeed(config, Resolved("bench", "train", tuple(leaves)))
+    return measure((batch for batch, _ in feed), started, arguments.secs)
+
+
+def run_seqio(arguments: argparse.Namespace, folder: Path) -> dict[str, float]:
+    """SeqIO's pipeline over the same texts: shuffle buffers, sampling, next-fit packing."""
+    import functools
+
+    import seqio
+    import tensorflow as tf
+
+    from instruct.data.seqio_bridge import seqio_vocabulary
+
+    @seqio.map_over_dataset
+    def parse(line):
+        parts = tf.strings.split(line, "\t")
+        return {"inputs": tf.strings.join([parts[0], "\nAnswer:"]), "targets": parts[1]}
+
+    vocabulary = seqio_vocabulary(arguments.vocabulary)
+    features = {key: seqio.Feature(vocabulary, add_eos=True) for key in LENGTHS}
+    names = []
+    for task in range(arguments.tasks):
+        file = folder / f"{task}.tsv"
+        file.write_text("".join(f"{a}\t{b}\n" for a, b in texts(task, arguments.records)))
+        names.append(f"bench_{task}")
+        seqio.TaskRegistry.add(
+            names[-1],
+            source=seqio.TextLineDataSource({"train": str(file)}),
+            preprocessors=[
+                parse,
+                functools.partial(seqio.preprocessors.tokenize, copy_pretokenized=False),
+                seqio.preprocessors.append_eos_after_trim,
+            ],
+            output_features=features,
+        )
+    seqio.MixtureRegistry.add("bench", names, default_rate=1.0)
+    started = time.perf_counter()
+    dataset = seqio.get_dataset(
+        "bench",
+        LENGTHS,
+        seqio.EncDecFeatureConverter(pack=True),
+        shuffle=True,
+        num_epochs=None,
+        verbose=False,
+        seed=0,
+        batch_size=BATCH_ROWS,
+    )
+    return measure(dataset.as_numpy_iterator(), started, arguments.secs)
+
+
+def measure(batches: Iterator[dict], started: float, secs: float) -> dict[str, float]:
+    """Rates over `secs` after the first batch and two seconds of warming up."""
+    next(batches)
+    first = time.perf_counter() - started
+    warm = time.perf_counter()
+    while time.perf_counter() - warm < 2:
+        next(batches)
+    examples = tokens = rows = 0
+    fill = {"encoder": 0.0, "decoder": 0.0}
+    begun, cpu = time.perf_counter(), cpu_secs()
+    while time.perf_counter() - begun < secs:
+        batch = next(batches)
+        rows += BATCH_ROWS
+        examples += int(batch["decoder_segment_ids"].max(axis=1).sum())
+        for side in fill:
+            used = batch[f"{side}_segment_ids"] > 0
+            tokens += int(used.sum())
+            fill[side] += float(used.mean()) * BATCH_ROWS
+    wall, cpu = time.perf_counter() - begun, cpu_secs() - cpu
+    return {
+        "examples_per_sec": examples / wall,
+        "tokens_per_sec": tokens / wall,
+        "examples_per_core_sec": examples / cpu,
+        "tokens_per_core_sec": tokens / cpu,
+        "tokens_per_example": tokens / examples,
+        "encoder_fill": fill["encoder"] / rows,
+        "decoder_fill": fill["decoder"] / rows,
+        "first_batch_secs": first,
+        "peak_memory_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
+    }
+
+
+def cpu_secs() -> float:
+    """CPU seconds of this process and all of its living worker processes."""
+    me = str(Path("/proc/self").resolve().name)
+    ticks = 0
+    for stat in Path("/proc").glob("[0-9]*/stat"):
+        try:
+            after = stat.read_text().rpartition(")")[2].split()
+        except OSError:
+            continue  # a process that has just ended
+        if stat.parent.name == me or after[1] == me:
+            ticks += int(after[11]) + int(after[12])
+    return ticks / 100
+
+
+def main() -> None:
+    """Runs every variant asked for in a process of its own and prints one line each."""
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--tasks", type=int, default=20)
+    parser.add_argument("--records", type=int, default=2000, help="of each task")
+    parser.add_argument("--secs", type=float, default=10)
+    parser.add_argument("--workers", type=int, nargs="*", default=[0])
+    parser.add_argument("--mode", default="zs_noopt", choices=("zs_noopt", "fs_noopt"))
+    parser.add_argument("--vocabulary", default="gym")
+    parser.add_argument("--seqio", action="store_true", help="run SeqIO's pipeline as well")
+    parser.add_argument("--variant", help=argparse.SUPPRESS)
+    arguments = parser.parse_args()
+    if arguments.variant:
+        with tempfile.TemporaryDirectory() as folder:
+            if arguments.variant == "seqio":
+                result = run_seqio(arguments, Path(folder))
+            else:
+                result = run_ours(arguments, Path(folder), int(arguments.variant))
+        print(json.dumps(result))
+        return
+    variants = [str(workers) for workers in arguments.workers] + ["seqio"] * arguments.seqio
+    for variant in variants:
+        command = [sys.executable, __file__, *sys.argv[1:], "--variant", variant]
+        done = subprocess.run(command, capture_output=True, text=True)
+        if done.returncode:
+            raise SystemExit(done.stderr)
+        found = json.loads(done.stdout.strip().splitlines()[-1])
+        name = "seqio" if variant == "seqio" else f"ours, {variant} workers"
+        print(describe(name, found), flush=True)
+
+
+def describe(name: str, found: dict[str, float]) -> str:
+    """One line of figures."""
+    return (
+        f"{name:16} {found['examples_per_sec']:7,.0f} examples/s {found['tokens_per_sec']:9,.0f} "
+        f"tokens/s | per core {found['examples_per_core_sec']:6,.0f} "
+        f"{found['tokens_per_core_sec']:9,.0f} | {found['tokens_per_example']:.0f} tokens an "
+        f"example | fill {found['encoder_fill']:.1%} {found['decoder_fill']:.1%} | first batch "
+        f"{found['first_batch_secs']:.1f} s | {found['peak_memory_mb']:,.0f} MB"
+    )
+
+
+if __name__ == "__main__":
+    main()
