@@ -6,6 +6,7 @@ scope, and a `%gin.REQUIRED` that nobody set (unless the configuration is finali
 refuses all three, names every missing macro at once, and says what a wrong name was near to.
 """
 
+import argparse
 import ast
 import pathlib
 import re
@@ -16,6 +17,12 @@ from typing import Any
 import gin
 
 from instruct.errors import UserError, unknown_name
+
+TRAIN = "instruct.train.loop.train"
+EVALUATE = "instruct.eval.runner.evaluate"
+INFER = "instruct.eval.infer.infer"
+MODEL = "instruct.models.config.ModelConfig"  # so that a file of sizes alone can be checked
+ENTRIES = (TRAIN, EVALUATE, INFER, MODEL)
 
 # What gin's tokenizer, parser, imports and calls raise for text that a user wrote.
 _GIN_ERRORS = (
@@ -57,6 +64,11 @@ def binding_from_flag(flag: str) -> str:
     if not separator or not name.strip():
         raise UserError(f"{flag!r}: write --gin.NAME=VALUE, for example --gin.TRAIN_STEPS=100.")
     return f"{name.strip()} = {quote_value(value)}"
+
+
+def flag_bindings(flags: argparse.Namespace) -> list[str]:
+    """Lines of gin from `--gin_bindings=LINE` and `--gin.NAME=VALUE`, which wins."""
+    return [*flags.gin_bindings, *(binding_from_flag(flag) for flag in flags.gin_flags)]
 
 
 def load(gin_files: Sequence[str], bindings: Sequence[str] = ()) -> None:
@@ -121,28 +133,28 @@ def _referenced_macros() -> set[str]:
     return set(re.findall(r"%([A-Za-z_]\w*)(?![\w.])", gin.config_str()))
 
 
-def entry_arguments(entries: Iterable[Callable[..., Any]]) -> list[dict[str, Any]]:
+def entry_arguments(entries: Iterable[str]) -> dict[str, dict[str, Any]]:
     """The arguments gin binds for each entry function, with every `*Config` built and checked.
 
     All entries that the files bind are built together, so that one recipe serves `train`, `eval`
     and `infer`, while a binding that none of them uses is an error.
 
+    Args:
+        entries: dotted names; the arguments of those the files do not mention are empty.
+
     Raises:
         UserError: a `*Config` refuses a value, or a binding or macro is used by nothing.
     """
-    arguments = []
+    arguments: dict[str, dict[str, Any]] = {entry: {} for entry in entries}
     used = set()
-    for entry in entries:
-        selector = f"{entry.__module__}.{entry.__qualname__}"
-        holder: dict[str, Any] = {}
+    for entry, holder in arguments.items():
 
-        def build(selector: str = selector, holder: dict[str, Any] = holder) -> None:
-            holder.update(gin.get_bindings(selector, resolve_references=True))
+        def build(entry: str = entry, holder: dict[str, Any] = holder) -> None:
+            holder.update(gin.get_bindings(entry, resolve_references=True))
 
-        if _is_registered(selector):
-            _parse(build, selector)
-        used |= {_bound_key(selector, name) for name in holder}
-        arguments.append(holder)
+        if _is_registered(entry):
+            _parse(build, entry)
+        used |= {_bound_key(entry, name) for name in holder}
     _refuse_unused(used)
     return arguments
 

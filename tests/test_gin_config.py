@@ -60,9 +60,9 @@ def wired(tmp_path_factory):
 
 
 def load(wired, *flags):
-    parts, path = wired
+    _, path = wired
     gin_config.load([path], [gin_config.binding_from_flag(flag) for flag in flags])
-    return gin_config.entry_arguments((parts.train, parts.evaluate))
+    return list(gin_config.entry_arguments(["wired.parts.train", "wired.parts.evaluate"]).values())
 
 
 def test_arguments_are_built_for_every_entry(wired):

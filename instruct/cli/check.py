@@ -25,7 +25,7 @@ from instruct.data.vocab import check_embedding_rows, load_vocabulary
 from instruct.errors import UserError
 from instruct.models.config import ModelConfig
 from instruct.models.encoder_decoder import EncoderDecoder
-from instruct.train import loop, state
+from instruct.train import state
 from instruct.train.loss import LossConfig, make_loss_fn
 from instruct.train.optimizer import OptimizerConfig, make_optimizer
 from instruct.train.step import make_train_step
@@ -37,11 +37,12 @@ _DEFAULT_SHAPE = (64, (2048, 512))
 
 def run(flags: argparse.Namespace) -> int:
     """Prints the check; warnings at the end. Returns 0 unless a UserError is raised."""
-    train, model_fields = settings.load(flags, (loop.train, ModelConfig))
+    entries = settings.load(flags)
+    train, model_fields = entries[gin_config.TRAIN], entries[gin_config.MODEL]
     model = train.get("model") or (ModelConfig(**model_fields) if model_fields else None)
     if model is None:
         raise UserError("nothing to check: add --gin_file=gin/models/SIZE.gin or a recipe.")
-    console = Console(highlight=False)
+    console = show.wide_console()
     warnings: list[str] = []
     started = time.perf_counter()
     _print_configuration(console)
@@ -76,7 +77,7 @@ def _print_model(console: Console, model: ModelConfig) -> None:
 
 def _print_sharding(console: Console, model: ModelConfig, mesh: Any) -> None:
     sizes = " x ".join(f"{name} {size}" for name, size in mesh.shape.items())
-    table = Table("parameter", "shape", "axes", "split over", title=f"mesh: {sizes}")
+    table = Table("parameter", "shape", "axes", "split over", box=None, title=f"mesh: {sizes}")
     for name in ("copies", "MiB a device"):
         table.add_column(name, justify="right")
     rows = meshes.sharding_report(mesh, EncoderDecoder(model).abstract_params())

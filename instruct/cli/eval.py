@@ -2,6 +2,7 @@
 
 import argparse
 
+from instruct import gin_config
 from instruct.cli import settings
 from instruct.errors import UserError
 from instruct.eval import runner
@@ -9,7 +10,7 @@ from instruct.eval import runner
 
 def run(flags: argparse.Namespace) -> int:
     """Wires `instruct.eval.runner.evaluate` from gin and runs it."""
-    (arguments,) = settings.load(flags, (runner.evaluate,))
+    arguments = settings.load(flags)[gin_config.EVALUATE]
     if not arguments:
         raise UserError("nothing configures evaluation; add --gin_file=gin/runs/eval.gin.")
     return int(runner.evaluate(**arguments) or 0)

@@ -6,11 +6,11 @@ import json
 
 from rich.console import Console
 
+from instruct import gin_config
 from instruct.cli import settings
 from instruct.data import prepare, registry, store
 from instruct.data.config import DataConfig
 from instruct.errors import UserError
-from instruct.train import loop
 
 # Lengths matter to the stores of plain SeqIO tasks only, whose pipeline trims.
 _LENGTHS = {"inputs": 512, "targets": 128}
@@ -18,8 +18,8 @@ _LENGTHS = {"inputs": 512, "targets": 128}
 
 def run(flags: argparse.Namespace) -> int:
     """Builds what is missing. Returns 1 if a store could not be built; the others are."""
-    (train,) = settings.load(flags, (loop.train,))
-    data = train.get("data")
+    train = settings.load(flags)[gin_config.TRAIN]
+    data: DataConfig | None = train.get("data")
     names = flags.mixture or ([data.mixture] if data else [])
     if not names:
         raise UserError("prepare what? Give --mixture=NAME, or a --gin_file that trains on one.")

@@ -2,7 +2,6 @@
 
 import argparse
 import dataclasses
-from collections.abc import Callable
 from typing import Any
 
 from instruct import gin_config
@@ -12,6 +11,7 @@ from instruct.errors import UserError
 # Register every family of this project; a user's own modules come on top.
 TASK_MODULES = ("tasks.mixtures", "tasks.public")
 _SETTINGS_FILE = "gin/runs/settings.gin"
+_SETTINGS = "instruct.cli.settings.Settings"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -47,12 +47,9 @@ class Settings:
         registry.load_modules([*TASK_MODULES, *(name.strip() for name in names if name.strip())])
 
 
-def load(
-    flags: argparse.Namespace, entries: tuple[Callable[..., Any], ...] = ()
-) -> list[dict[str, Any]]:
-    """Parses the gin flags, applies `Settings`, returns each entry function's arguments."""
-    bindings = [*flags.gin_bindings, *(gin_config.binding_from_flag(f) for f in flags.gin_flags)]
-    gin_config.load([_SETTINGS_FILE, *flags.gin_file], bindings)
-    settings, *arguments = gin_config.entry_arguments((Settings, *entries))
-    Settings(**settings).apply()
+def load(flags: argparse.Namespace) -> dict[str, dict[str, Any]]:
+    """Parses the gin flags and applies `Settings`; returns the arguments of every entry."""
+    gin_config.load([_SETTINGS_FILE, *flags.gin_file], gin_config.flag_bindings(flags))
+    arguments = gin_config.entry_arguments((_SETTINGS, *gin_config.ENTRIES))
+    Settings(**arguments.pop(_SETTINGS)).apply()
     return arguments

@@ -28,6 +28,11 @@ _EXEMPLAR_POOL = 200
 _ROW_LENGTHS = {"inputs": 512, "targets": 128}
 
 
+def wide_console() -> Console:
+    """A console whose tables keep their names whole; a narrow terminal wraps the lines."""
+    return Console(width=max(Console().width, 140), highlight=False, soft_wrap=True)
+
+
 def run(flags: argparse.Namespace) -> int:
     """Prints a mixture, a task, or the list of both."""
     settings.load(flags)
@@ -64,10 +69,12 @@ def _show_list(flags: argparse.Namespace) -> int:
             {n: getattr(spec, n) for n in names} | {"modes": list(spec.modes)} for spec in specs
         ]
         return _print_json({"tasks": rows, "mixtures": registry.mixture_names()})
-    table = Table("task", "category", "modes", "version", "licence", title=f"{len(specs)} tasks")
+    table = Table(
+        "task", "category", "modes", "version", "licence", box=None, title=f"{len(specs)} tasks"
+    )
     for spec in specs:
         table.add_row(spec.name, spec.category, " ".join(spec.modes), spec.version, spec.license)
-    console = Console()
+    console = wide_console()
     console.print(table)
     console.print("mixtures: " + ", ".join(registry.mixture_names()))
     return 0
@@ -102,7 +109,7 @@ def mixture_table(resolved: Resolved) -> Table:
         f"{resolved.name}: {resolved.num_tasks} tasks, {resolved.num_datasets} data sets, "
         f"{resolved.num_categories} categories"
     )
-    table = Table("leaf", "category", title=title)
+    table = Table("leaf", "category", box=None, title=title)
     table.add_column("rate", justify="right")
     table.add_column("records", justify="right")
     for leaf in resolved.leaves:
@@ -121,7 +128,7 @@ def _show_mixture(flags: argparse.Namespace) -> int:
     resolved = dataclasses.replace(resolved, leaves=leaves)
     if flags.json:
         return _print_json(mixture_summary(resolved))
-    console = Console()
+    console = wide_console()
     console.print(mixture_table(resolved))
     if resolved.unprepared:
         console.print(
@@ -184,7 +191,7 @@ def _show_task(flags: argparse.Namespace) -> int:
                 }
     if flags.json:
         return _print_json({"task": spec.name, "category": spec.category, "examples": examples})
-    console = Console()
+    console = wide_console()
     console.print(
         f"[bold]{spec.name}[/] {escape(spec.category)}, version {spec.version}, "
         f"{escape(spec.license)} {escape(spec.url)}\n{escape(spec.description)}"
@@ -202,6 +209,6 @@ def _print_example(console: Console, example: dict[str, Any]) -> None:
         f"{example['mode']}  template {escape(example['template_id'])}  "
         f"{example['input_tokens']} + {example['target_tokens']} tokens"
     )
-    console.print(example["inputs"], markup=False, highlight=False)
+    console.print(example["inputs"], markup=False)
     console.print("[bold green]->[/] ", end="")
-    console.print(example["targets"], markup=False, highlight=False, style="green")
+    console.print(example["targets"], markup=False, style="green")

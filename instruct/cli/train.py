@@ -10,7 +10,7 @@ from instruct.train import loop
 
 def run(flags: argparse.Namespace) -> int:
     """Wires `instruct.train.loop.train` from gin and runs it."""
-    (arguments,) = settings.load(flags, (loop.train,))
+    arguments = settings.load(flags)[gin_config.TRAIN]
     if not arguments:
         raise UserError(
             "nothing configures training; add --gin_file=gin/runs/train.gin or a recipe."

@@ -1,0 +1,18 @@
+"""`run.py infer`: one prompt, or a file of JSON lines. Needs no task, hence no TensorFlow."""
+
+import argparse
+
+from instruct import gin_config
+from instruct.errors import UserError
+from instruct.eval import infer
+
+
+def run(flags: argparse.Namespace) -> int:
+    """Wires `instruct.eval.infer.infer` from gin and runs it."""
+    gin_config.load(flags.gin_file, gin_config.flag_bindings(flags))
+    arguments = gin_config.entry_arguments(gin_config.ENTRIES)[gin_config.INFER]
+    if not arguments:
+        raise UserError("nothing configures inference; add --gin_file=gin/runs/infer.gin.")
+    paths = {"prompt": flags.prompt, "input_path": flags.input, "output_path": flags.output}
+    infer.infer(**arguments | {name: value for name, value in paths.items() if value is not None})
+    return 0
