@@ -27,7 +27,7 @@ def ticks(low: float, high: float, count: int = 4) -> list[float]:
         low, high = low - 0.5, low + 0.5
     raw = (high - low) / count
     power = 10.0 ** math.floor(math.log10(raw))
-    step = next(m * power for m in (1, 2, 5, 10) if m * power >= raw * 0.999)
+    step = next(m * power for m in (1, 2, 5, 10) if m * power >= raw * 0.85)
     first, last = math.floor(low / step + 1e-9), math.ceil(high / step - 1e-9)
     digits = max(0, -math.floor(math.log10(step)))
     return [round(i * step, digits) for i in range(first, last + 1)]
@@ -139,7 +139,7 @@ def axis_range(rows: Sequence[DotRow]) -> tuple[float, float]:
     finite = [value for value in values if math.isfinite(value)]
     if not finite:
         return 0.0, 100.0
-    low, high = min(0.0, *finite), max(finite)
+    low, high = min(0.0, *finite), max(0.0, *finite)
     if low >= 0 and 60 < high <= 100:
         return 0.0, 100.0
     marks = ticks(low, high)

@@ -39,6 +39,11 @@ def _e(text: str) -> str:
     return html.escape(text, quote=True)
 
 
+def _name(text: str) -> str:
+    """A name of parts, which may break after them: `gym.chain_sum zs_noopt`."""
+    return _e(text).replace("_", "_<wbr>").replace(".", ".<wbr>")
+
+
 def render(document: blocks.Document) -> str:
     """The page as text."""
     links = "".join(f'<a href="#{s.name}">{_e(s.title)}</a>' for s in document.sections)
@@ -105,7 +110,8 @@ def _table(block: blocks.Table) -> str:
             kind = "t" if place < texts else ""
             kind += " wide" if tag == "td" and place == last and place < texts else ""
             mark = f' class="{kind}"' if kind else ""
-            made.append(f"<{tag}{mark}>{_e(value)}</{tag}>")
+            shown = _name(value) if place == 0 and tag == "td" else _e(value)
+            made.append(f"<{tag}{mark}>{shown}</{tag}>")
         return "".join(made)
 
     rows = "".join(
@@ -139,7 +145,7 @@ def _dots(block: blocks.Dots) -> str:
         strong = " strong" if row.strong else ""
         values = " / ".join(f"{m.value:.1f}" for m in row.marks if math.isfinite(m.value))
         made.append(
-            f'<span class="l{strong}">{_e(row.label)}</span>{figures.dot_row(row, low, high)}'
+            f'<span class="l{strong}">{_name(row.label)}</span>{figures.dot_row(row, low, high)}'
             f'<span class="v{strong}">{values or "–"}</span>'
         )
     middle = (low + high) / 2

@@ -51,8 +51,9 @@ def document(runs: Sequence[Run]) -> Document:
 
 
 def _started(run: Run) -> str:
-    parts = [str(run.info[name]) for name in ("start", "device", "commit") if run.info.get(name)]
-    return " · ".join(parts)
+    commit = str(run.info.get("commit") or "")[:12]
+    parts = (run.info.get("start"), run.info.get("device"), commit and f"commit {commit}")
+    return " · ".join(str(part) for part in parts if part)
 
 
 def last_value(run: Run, name: str) -> float | None:
@@ -119,13 +120,10 @@ def overview_section(runs: Sequence[Run]) -> Section:
     else:
         facts = [{fact.name: fact for fact in _overview(run)} for run in runs]
         names = dict.fromkeys(name for found in facts for name in found)
-        rows = []
-        for name in names:
-            given = [found.get(name) for found in facts]
-            rows.append(Row((name, *(fact.value if fact else "–" for fact in given))))
-            notes = [fact.note if fact else "" for fact in given]
-            if any(notes):
-                rows.append(Row(("", *notes)))
+        rows = [
+            Row((name, *(found[name].value if name in found else "–" for found in facts)))
+            for name in names
+        ]
         blocks.append(Table(("", *(run.label for run in runs)), tuple(rows)))
     several = len(runs) > 1
     warnings = [f"{run.label}: {w}" if several else w for run in runs for w in run.warnings]

@@ -50,7 +50,7 @@ def number(value: float | None, digits: int = 1) -> str:
 
 def with_error(value: float | None, stderr: float | None) -> str:
     """`41.2 ± 1.3`, without the error where it is not known."""
-    if value is None or stderr is None or not math.isfinite(stderr):
+    if value is None or stderr is None or not math.isfinite(value + stderr):
         return number(value)
     return f"{number(value)} ± {number(stderr)}"
 
@@ -102,29 +102,30 @@ def _suite_blocks(suite: str, runs: Sequence[Run], chosen: dict[int, Evaluation]
     unit = (
         f"{' / '.join(sorted(metrics))} (%)" if len(metrics) <= 3 else "first metric of each task"
     )
-    names = tuple(runs[number].label for number in chosen)
+    names = {number: runs[number].label for number in chosen}
     rows = _category_rows(chosen)
     title = f"{suite}, step {where}"
     legend = tuple((n, runs[n].label if len(runs) > 1 else "score") for n in chosen)
     blocks: list[Block] = [
         Pair(
             Dots(title, tuple(_dot_row(r) for r in rows), legend, unit, tabled=True),
-            _table("Category", rows, names, text_columns=1),
+            _table("Category", rows, names),
         ),
     ]
     tasks = _task_rows(chosen)
     if len(tasks) > MANY_TASKS:
         shown = [*tasks[:ENDS], *tasks[-ENDS:]]
-        caption = f"The {ENDS} best and {ENDS} worst of {len(tasks):,} tasks"
-        blocks.append(_table("Task", shown, names, 4, fold=caption))
-    blocks.append(_table("Task", tasks, names, 4, fold=f"All {len(tasks):,} tasks of {suite}"))
+        blocks.append(Text(f"The {ENDS} best and {ENDS} worst of {len(tasks):,} tasks:"))
+        blocks.append(_table("Task", shown, names))
+    blocks.append(_table("Task", tasks, names, f"All {len(tasks):,} tasks of {suite}"))
     others = _other_metrics(chosen, runs)
     if others is not None:
         blocks.append(others)
     return [*blocks, *_trend(suite, runs)]
 
 
-# A result line before it is laid out: heading cells, one aggregate a run (None: not evaluated).
+# A result line before it is laid out: its name and what stands in its last columns, one aggregate
+# for each run that has it, whether it is a total.
 ResultRow = tuple[tuple[str, ...], dict[int, results.Aggregate], bool]
 
 
@@ -158,7 +159,9 @@ def _task_rows(chosen: dict[int, Evaluation]) -> list[ResultRow]:
     rows: list[ResultRow] = []
     for key in keys:
         cells = {n: results.aggregate(g[key]) for n, g in grouped.items() if key in g}
-        rows.append(((*key[:3], GROUP_TITLES[key[3]].lower()), cells, False))
+        task, mode, metric, group = key
+        titles = (f"{task} {mode}".rstrip(), metric, GROUP_TITLES[group].lower())
+        rows.append((titles, cells, False))
     return sorted(rows, key=_best_first)
 
 
@@ -167,28 +170,23 @@ def _best_first(row: ResultRow) -> tuple[float, Key]:
     return (-max(values, default=-math.inf), row[0])
 
 
-def _table(
-    heading: str, rows: list[ResultRow], names: tuple[str, ...], text_columns: int, fold: str = ""
-) -> Table:
-    heads = (heading, "Mode", "Metric", "Group")[:text_columns]
-    several = len(names) > 1
-    last = ("n",) if text_columns > 1 else ("Tasks", "n")
+def _table(heading: str, rows: list[ResultRow], names: Mapping[int, str], fold: str = "") -> Table:
+    of_tasks = heading == "Task"
+    last = ("n", "Metric", "Group") if of_tasks else ("Tasks", "n")
     difference = ("Difference",) if len(names) == 2 else ()
-    scores = names if several else ("Score ± s.e.",)
-    columns = (*heads, *scores, *difference, "Baseline", *last)
-    runs = sorted({n for _, cells, _ in rows for n in cells})
+    scores = names.values() if len(names) > 1 else ("Score ± s.e.",)
+    columns = (heading, *scores, *difference, "Baseline", *last)
     laid = []
     for titles, cells, strong in rows:
-        given = [cells.get(n) for n in runs]
+        given = [cells.get(n) for n in names]
         scored = [with_error(a.value, a.stderr) if a else "–" for a in given]
         some = next(iter(cells.values()))
-        counts = (
-            [f"{some.examples:,}"] if text_columns > 1 else [str(some.tasks), f"{some.examples:,}"]
-        )
+        counts = [f"{some.examples:,}"] if of_tasks else [f"{some.tasks:,}", f"{some.examples:,}"]
         apart = [_difference(given)] if difference else []
         baseline = next((a.baseline for a in cells.values() if a.baseline is not None), None)
-        laid.append(Row((*titles, *scored, *apart, number(baseline), *counts), strong))
-    return Table(columns, tuple(laid), text_columns, fold)
+        values = (titles[0], *scored, *apart, number(baseline), *counts, *titles[1:])
+        laid.append(Row(values, strong))
+    return Table(columns, tuple(laid), fold=fold)
 
 
 def _difference(pair: Sequence[results.Aggregate | None]) -> str:
@@ -210,15 +208,18 @@ def _dot_row(row: ResultRow) -> DotRow:
 
 def _other_metrics(chosen: dict[int, Evaluation], runs: Sequence[Run]) -> Table | None:
     rows = []
+    several = len(chosen) > 1
     for run_number, evaluation in chosen.items():
         for row in evaluation.others:
             value = with_error(row["value"], row["stderr"])
-            cells = (row["task"], row["mode"], row["metric"], runs[run_number].label)
-            rows.append(Row((*cells, value, number(row["baseline"]), f"{row['n']:,}")))
+            cells = (value, number(row["baseline"]), f"{row['n']:,}", row["metric"])
+            label = (runs[run_number].label,) if several else ()
+            rows.append(Row((f"{row['task']} {row['mode']}".rstrip(), *cells, *label)))
     if not rows:
         return None
-    columns = ("Task", "Mode", "Metric", "Run", "Value ± s.e.", "Baseline", "n")
-    return Table(columns, tuple(rows), 4, fold=f"{len(rows):,} further metrics")
+    label = ("Run",) if several else ()
+    columns = ("Task", "Value ± s.e.", "Baseline", "n", "Metric", *label)
+    return Table(columns, tuple(rows), fold=f"{len(rows):,} further metrics")
 
 
 def _trend(suite: str, runs: Sequence[Run]) -> list[Block]:

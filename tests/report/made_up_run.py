@@ -103,6 +103,7 @@ def _write_results(
     path = folder / "eval" / "gym.demo_eval" / f"step_{step}" / results.FILE_NAME
     checkpoint = str(folder / "checkpoints" / str(step))
     header = {"suite": "gym.demo_eval", "step": step, "checkpoint": checkpoint}
+    rows: list[dict] = []
     with results.ResultsWriter(path, header | {"settings": {"num_examples": n}}) as writer:
         for name, category in tasks:
             shared = {
@@ -117,15 +118,14 @@ def _write_results(
                 "step": step,
             }
             skill = rng.uniform(30, 90) if CATEGORIES[category] == "held_in" else rng.uniform(0, 25)
-            rows = [_example(rng, shared, index, skill) for index in range(n)]
+            rows += [_example(rng, shared, index, skill) for index in range(n)]
             for metric, value in (("exact_match", skill), ("f1", min(100.0, skill + 5))):
                 row = {"kind": "metric", **shared, "metric": metric, "value": value, "n": n}
                 row |= {"stderr": rng.uniform(2, 5), "baseline": rng.uniform(2, 25)}
                 row |= {"checkpoint": checkpoint, "template_set": "gym", "decode": "greedy"}
                 rows.append(row)
-            writer.write(rows)
         failed = shared | {"task": "gym.broken", "error": "KeyError: 'answer'"}
-        writer.write([{"kind": "failure", **failed, "checkpoint": checkpoint}])
+        writer.write([*rows, {"kind": "failure", **failed, "checkpoint": checkpoint}])
 
 
 def _example(rng: random.Random, shared: dict, index: int, skill: float) -> dict:

@@ -1,0 +1,131 @@
+"""The page: complete, self-contained, escaped, and right in a browser, small or dark."""
+
+import json
+import re
+
+import pytest
+
+from instruct import results
+from instruct.errors import UserError
+from instruct.report import blocks, page
+from instruct.report.page import write_report
+from tests.report import browser
+from tests.report.made_up_run import write_run
+
+SECTIONS = ["overview", "results", "training", "mixture", "samples", "throughput", "configuration"]
+
+
+@pytest.fixture(scope="module")
+def pages(tmp_path_factory):
+    """Reports of a whole run, of two, of a run of 3000 tasks, and of an empty folder."""
+    folder = tmp_path_factory.mktemp("report")
+    first = write_run(folder / "first")
+    second = write_run(folder / "a_second_run_with_a_rather_long_name", seed=1, with_nan=True)
+    large = write_run(folder / "large", 2, 1, 3000, eval_steps=(1,), examples_per_task=2)
+    empty = folder / "empty"
+    empty.mkdir()
+    made = {"one": [first], "two": [first, second], "large": [large], "empty": [empty]}
+    return {
+        name: write_report(runs, folder / "out" / name).read_text() for name, runs in made.items()
+    }
+
+
+def test_writes_both_files(tmp_path):
+    write_run(tmp_path / "run", steps=100, eval_steps=(100,), num_tasks=6)
+    path = write_report([tmp_path / "run"], tmp_path / "out")
+    assert path == tmp_path / "out" / "report.html"
+    assert sorted(p.name for p in path.parent.iterdir()) == ["report.html", "report.md"]
+
+
+def test_a_missing_run_is_a_user_error(tmp_path):
+    with pytest.raises(UserError, match="nowhere"):
+        write_report([tmp_path / "nowhere"], tmp_path)
+    with pytest.raises(UserError, match="at least one"):
+        write_report([], tmp_path)
+
+
+def test_every_section_is_there(pages):
+    for name, text in pages.items():
+        assert re.findall(r'<section id="(\w+)">', text) == SECTIONS, name
+
+
+def test_nothing_is_fetched_and_nothing_runs(pages):
+    for text in pages.values():
+        assert "<script" not in text and '<link rel="stylesheet' not in text
+        assert "@import" not in text and "url(" not in text
+        outside = set(re.findall(r'(?:src|href)="([^"#][^"]*)"', text))
+        assert outside == {"data:,"}
+
+
+def test_texts_of_the_run_are_escaped(pages):
+    assert "&lt;script&gt;alert(&quot;x&quot;)&lt;/script&gt;" in pages["one"]
+    assert "<img" not in pages["one"]
+
+
+def test_numbers_stand_with_their_error_and_baseline(pages):
+    assert re.search(r"<dt>Held-in score</dt><dd>\d+\.\d ± \d\.\d</dd>", pages["one"])
+    assert re.search(r"baseline \d+\.\d, 16 tasks, 128 examples", pages["one"])
+    assert "✓ right" in pages["one"] and "✗ wrong" in pages["one"]
+    assert "exact_match (%)" in pages["one"]
+    assert "train.train_steps = 2000" in pages["one"]
+
+
+def test_two_runs_are_compared(pages):
+    assert "<th>Difference</th>" in pages["two"]
+    assert re.search(r"<td>[+-]\d+\.\d ± \d+\.\d</td>", pages["two"])
+    assert "a_second_run_with_a_rather_long_name, validation" in pages["two"]
+    assert "loss is not a finite number at step" in pages["two"]
+
+
+def test_thousands_of_tasks_show_their_ends_and_unfold(pages):
+    assert "The 10 best and 10 worst of 3,000 tasks" in pages["large"]
+    assert "<summary>All 3,000 tasks of gym.demo_eval</summary>" in pages["large"]
+    assert len(pages["large"]) < 3_000_000
+
+
+def test_what_is_missing_is_said(pages):
+    for name in ("run.json", "metrics.jsonl", "mixture.json", "operative.gin", "no evaluation yet"):
+        assert name in pages["empty"]
+    assert "gym.broken" in pages["one"] and "KeyError" in pages["one"]
+
+
+def test_an_evaluation_of_an_unfinished_task_is_no_error(tmp_path):
+    path = tmp_path / "run" / "eval" / "s" / "step_3" / results.FILE_NAME
+    path.parent.mkdir(parents=True)
+    header = {"kind": "header", "version": 1, "suite": "s", "step": 3, "checkpoint": "c"}
+    path.write_text(json.dumps(header | {"settings": {}}) + '\n{"kind": "exam')
+    text = write_report([tmp_path / "run"], tmp_path).read_text()
+    assert "s at step 3: no task is finished yet" in text
+
+
+def test_every_block_has_a_writer():
+    assert set(page.WRITERS) == set(blocks.Block.__args__)
+
+
+def test_in_a_browser_on_a_phone(pages, tmp_path):
+    asks = '<img src="http://control.example/x.png"><div style="width:800px">x</div>'
+    asks += "<script>console.error('control')</script>"
+    (control,), console, addresses = browser.look(tmp_path, [asks], width=390)
+    assert control["width"] > 800, "the measure itself"
+    assert console and "http://control.example/x.png" in addresses
+
+    (tmp_path / "own").mkdir()
+    reports, console, addresses = browser.look(tmp_path / "own", [*pages.values()], width=390)
+    for name, report in zip(pages, reports):
+        assert report["width"] == 390, f"{name} is wider than the screen"
+        assert report["sections"] == SECTIONS
+        assert report["scripts"] == 0
+    assert reports[0]["charts"] >= 8
+    assert reports[3]["charts"] == 0
+    assert console == []
+    # Chromium asks its maker for updates by itself.
+    asked = [a for a in addresses if a.startswith(("http", "ws", "ftp"))]
+    assert [a for a in asked if ".google.com/" not in a and ".googleapis.com/" not in a] == []
+
+
+def test_in_a_browser_in_the_dark(pages, tmp_path):
+    (light,), _, _ = browser.look(tmp_path, [pages["one"]], width=1200)
+    (dark,), console, _ = browser.look(tmp_path, [pages["one"]], width=1200, dark=True)
+    assert light["background"] != dark["background"]
+    assert light["width"] == dark["width"] == 1200
+    assert console == []
