@@ -93,7 +93,8 @@ def tiny_params():
 def packed_logits(params, examples, **replaced):
     batch, places = pack(examples, [2, 2], 16, 12)
     logits = applied(TINY)(params, batch | replaced)
-    return [np.asarray(logits[row, where]) for row, where in places], batch
+    logits = np.asarray(logits)
+    return [logits[row, where] for row, where in places], batch
 
 
 # Parity with T5X
@@ -101,7 +102,7 @@ def packed_logits(params, examples, **replaced):
 
 def test_logits_are_those_of_t5x(reference):
     assert reference.model.config.num_params() == 604_224
-    logits = applied(reference.model.config)(reference.params, reference.batch)
+    logits = np.asarray(applied(reference.model.config)(reference.params, reference.batch))
     real = reference.batch["decoder_loss_weights"] > 0
     np.testing.assert_allclose(logits[real], reference.outputs["logits"][real], rtol=0, atol=1e-5)
 
@@ -133,7 +134,7 @@ def test_packed_equals_unpacked_and_wrong_segments_do_not(tiny_params, examples)
     packed, batch = packed_logits(tiny_params, examples)
     alone, places = pack(examples, [1] * 4, 16, 12)
     unpacked = {k: v for k, v in alone.items() if "segment" not in k}
-    logits = applied(TINY)(tiny_params, unpacked)
+    logits = np.asarray(applied(TINY)(tiny_params, unpacked))
     for found, (row, where) in zip(packed, places):
         np.testing.assert_allclose(found, logits[row, where], rtol=0, atol=1e-5)
     wrong = np.minimum(batch["encoder_segment_ids"], 1)
@@ -188,7 +189,7 @@ def loss_and_gradient(**changes):
     return value, unstack_layers(gradient)
 
 
-@pytest.mark.parametrize(("scan", "remat"), [(True, "none"), (True, "minimal"), (False, "full")])
+@pytest.mark.parametrize(("scan", "remat"), [(True, "minimal"), (False, "full")])
 def test_scan_and_remat_change_neither_loss_nor_gradients(scan, remat):
     found = loss_and_gradient(scan_layers=scan, remat=remat)
     jax.tree.map(
@@ -224,7 +225,7 @@ def test_bfloat16_activations_stay_near_float32(tiny_params, examples):
     logits = applied(config)(tiny_params, batch)
     assert logits.dtype == jnp.float32
     real = batch["decoder_segment_ids"] > 0
-    difference = np.abs(logits - applied(TINY)(tiny_params, batch))[real]
+    difference = np.abs(np.asarray(logits) - np.asarray(applied(TINY)(tiny_params, batch)))[real]
     assert 0 < difference.mean() < 0.05
 
 
@@ -236,9 +237,11 @@ def test_t5_1_0_has_one_input_kernel_and_a_scaled_tied_output(tiny_params, examp
     assert "logits_dense" not in params["decoder"]
     assert abstract_size(model) == config.num_params()
     batch, _ = pack(examples, [2, 2], 16, 12)
-    hidden = model.decoder_hidden(params, batch)
+    hidden, logits = jax.jit(lambda p: (model.decoder_hidden(p, batch), model.apply(p, batch)))(
+        params
+    )
     expected = np.asarray(hidden) @ np.asarray(params["token_embedder"]["embedding"]).T / 32**0.5
-    np.testing.assert_allclose(model.apply(params, batch), expected, rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(logits, expected, rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.parametrize("name", SIZES)
@@ -259,25 +262,31 @@ def test_decoding_with_a_cache_equals_teacher_forcing(reference, beams, scan):
     # Every beam its own tokens; after each step the beams of a prompt change places.
     tokens = np.random.default_rng(0).integers(2, 380, (len(prompts), beams, steps))
     tokens[:, :, 0] = 0
-    expected = model.apply(
+    expected = applied(model.config)(
         params,
         {
             "encoder_input_tokens": np.repeat(prompts, beams, axis=0),
             "decoder_input_tokens": tokens.reshape(-1, steps),
         },
-    ).reshape(len(prompts), beams, steps, -1)
-    encoded, mask = model.encode(params, prompts)
-    cache = model.init_cache(params, encoded, mask, beams, steps + 2)
-    step = jax.jit(model.decode_step)
+    )
+    expected = np.asarray(expected).reshape(len(prompts), beams, steps, -1)
+
+    @jax.jit
+    def start(params, prompts):
+        encoded, mask = model.encode(params, prompts)
+        return model.init_cache(params, encoded, mask, beams, steps + 2)
+
+    cache = start(params, prompts)
+    step, reorder = jax.jit(model.decode_step), jax.jit(reorder_cache)
     order = np.arange(beams)
     for position in range(steps):
         here = tokens[:, order, position].reshape(-1)
-        logits, cache = step(params, cache, here, jnp.int32(position))
+        logits, cache = step(params, cache, here, np.int32(position))
         assert logits.dtype == jnp.float32
-        found = logits.reshape(len(prompts), beams, -1)
+        found = np.asarray(logits).reshape(len(prompts), beams, -1)
         np.testing.assert_allclose(found, expected[:, order, position], rtol=0, atol=2e-5)
         turn = np.roll(np.arange(beams), 1)
-        cache = reorder_cache(cache, jnp.tile(turn, (len(prompts), 1)))
+        cache = reorder(cache, np.tile(turn, (len(prompts), 1)))
         order = order[turn]
 
 

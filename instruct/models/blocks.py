@@ -1,0 +1,153 @@
+"""The layers of the encoder and the decoder, and what each stack has besides its layers.
+
+NNX modules of parameters only, named as in T5X (`t5x/examples/t5/network.py`); `encoder_decoder.py`
+splits them and runs them as functions. Pre-norm throughout; dropout falls on attention
+probabilities, the MLP's hidden layer and what is added to the residual stream.
+B rows, S source and T target tokens, D model, N heads, H head dim, R = B * beams.
+"""
+
+import jax
+from flax import nnx
+
+from instruct.mesh import logical_constraint
+from instruct.models import masks
+from instruct.models.attention import Attention, KeyValue
+from instruct.models.config import ModelConfig
+from instruct.models.layers import (
+    MLP,
+    Dense,
+    RelativePositionBias,
+    RMSNorm,
+    apply_kept,
+    draw_kept,
+)
+
+# Axis names of the residual stream [B, T, D].
+RESIDUAL = ("batch", "length", "model")
+
+
+class EncoderLayer(nnx.Module):
+    """Pre-norm self-attention and MLP, each added to its input."""
+
+    def __init__(self, config: ModelConfig, *, rngs: nnx.Rngs):
+        self.config = config
+        self.pre_attention_layer_norm = RMSNorm(config, rngs=rngs)
+        self.attention = Attention(config, rngs=rngs)
+        self.pre_mlp_layer_norm = RMSNorm(config, rngs=rngs)
+        self.mlp = MLP(config, rngs=rngs)
+
+    def __call__(
+        self, x: jax.Array, bias: jax.Array, mask: jax.Array, key: jax.Array | None
+    ) -> jax.Array:
+        """[B, S, D] -> [B, S, D]; bias [1, N, S, S], mask [B, 1, S, S]."""
+        rows, tokens, width = x.shape
+        kept = draw_kept(
+            key,
+            self.config.dropout_rate,
+            [
+                (rows, self.config.num_heads, 1, tokens),
+                (rows, 1, width),
+                (rows, 1, self.config.d_ff),
+                (rows, 1, width),
+            ],
+            self.config.dtype,
+        )
+        y = self.pre_attention_layer_norm(x)
+        y = self.attention(y, self.attention.keys_values(y), bias, mask, kept[0])
+        x = logical_constraint(x + apply_kept(y, kept[1]), RESIDUAL)
+        y = self.mlp(self.pre_mlp_layer_norm(x), kept[2])
+        return logical_constraint(x + apply_kept(y, kept[3]), RESIDUAL)
+
+
+class DecoderLayer(nnx.Module):
+    """Pre-norm self-attention, cross-attention and MLP, each added to its input."""
+
+    def __init__(self, config: ModelConfig, *, rngs: nnx.Rngs):
+        self.config = config
+        self.pre_self_attention_layer_norm = RMSNorm(config, rngs=rngs)
+        self.self_attention = Attention(config, rngs=rngs)
+        self.pre_cross_attention_layer_norm = RMSNorm(config, rngs=rngs)
+        self.encoder_decoder_attention = Attention(config, rngs=rngs)
+        self.pre_mlp_layer_norm = RMSNorm(config, rngs=rngs)
+        self.mlp = MLP(config, rngs=rngs)
+
+    def __call__(
+        self,
+        x: jax.Array,
+        encoded: jax.Array,
+        bias: jax.Array,
+        mask: jax.Array,
+        cross_mask: jax.Array,
+        key: jax.Array | None,
+    ) -> jax.Array:
+        """[B, T, D] and encoded [B, S, D] -> [B, T, D]; masks as in `masks.py`."""
+        rows, tokens, width = x.shape
+        heads = self.config.num_heads
+        kept = draw_kept(
+            key,
+            self.config.dropout_rate,
+            [
+                (rows, heads, 1, tokens),
+                (rows, 1, width),
+                (rows, heads, 1, encoded.shape[1]),
+                (rows, 1, width),
+                (rows, 1, self.config.d_ff),
+                (rows, 1, width),
+            ],
+            self.config.dtype,
+        )
+        y = self.pre_self_attention_layer_norm(x)
+        y = self.self_attention(y, self.self_attention.keys_values(y), bias, mask, kept[0])
+        x = logical_constraint(x + apply_kept(y, kept[1]), RESIDUAL)
+        cross = self.encoder_decoder_attention
+        y = self.pre_cross_attention_layer_norm(x)
+        y = cross(y, cross.keys_values(encoded), None, cross_mask, kept[2])
+        x = logical_constraint(x + apply_kept(y, kept[3]), RESIDUAL)
+        y = self.mlp(self.pre_mlp_layer_norm(x), kept[4])
+        return logical_constraint(x + apply_kept(y, kept[5]), RESIDUAL)
+
+    def decode_step(
+        self,
+        x: jax.Array,
+        memory: KeyValue,
+        cross: KeyValue,
+        bias: jax.Array,
+        cross_mask: jax.Array,
+        position: jax.Array,
+    ) -> tuple[jax.Array, KeyValue]:
+        """One token [R, 1, D] at `position` -> [R, 1, D] and this layer's updated cache.
+
+        `memory` [R, N, T, H] is written at `position` only; `cross` [B, N, S, H] serves all beams
+        of a prompt, which are its queries; `bias` is the row [1, N, 1, T].
+        """
+        y = self.pre_self_attention_layer_norm(x)
+        memory = jax.tree.map(
+            lambda cache, new: jax.lax.dynamic_update_slice_in_dim(cache, new, position, axis=2),
+            memory,
+            self.self_attention.keys_values(y),
+        )
+        mask = masks.cache_mask(position, memory.key.shape[2])
+        x = x + self.self_attention(y, memory, bias, mask)
+        y = self.pre_cross_attention_layer_norm(x)
+        beams = y.reshape(cross.key.shape[0], -1, y.shape[-1])
+        y = self.encoder_decoder_attention(beams, cross, None, cross_mask)
+        x = x + y.reshape(x.shape)
+        return x + self.mlp(self.pre_mlp_layer_norm(x)), memory
+
+
+class EncoderFrame(nnx.Module):
+    """What the encoder has besides its layers."""
+
+    def __init__(self, config: ModelConfig, *, rngs: nnx.Rngs):
+        self.relpos_bias = RelativePositionBias(config, bidirectional=True, rngs=rngs)
+        self.encoder_norm = RMSNorm(config, rngs=rngs)
+
+
+class DecoderFrame(nnx.Module):
+    """What the decoder has besides its layers."""
+
+    def __init__(self, config: ModelConfig, *, rngs: nnx.Rngs):
+        self.relpos_bias = RelativePositionBias(config, bidirectional=False, rngs=rngs)
+        self.decoder_norm = RMSNorm(config, rngs=rngs)
+        if not config.tied_output:
+            self.logits_dense = Dense(config.d_model, config.vocab_size, dtype="float32", rngs=rngs)
