@@ -136,7 +136,9 @@ class Stopwatch:
         self._since: float | None = None
 
     def go(self) -> None:
-        self._since = time.perf_counter()
+        """Runs on from here; a watch that runs is left alone."""
+        if self._since is None:
+            self._since = time.perf_counter()
 
     def pause(self) -> None:
         if self._since is not None:
