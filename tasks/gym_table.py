@@ -67,7 +67,12 @@ def _rows(category: str, *rows: Generator) -> tuple[Generator, ...]:
 
 def _use(generator: str, metric: str = VERIFIER, **values: Any) -> Generator:
     """A row: values named like an attribute of `Generator` are settings, others configuration."""
-    settings = {"name": generator, "generator": generator, "category": "", "metric": metric}
+    settings: dict[str, Any] = {
+        "name": generator,
+        "generator": generator,
+        "category": "",
+        "metric": metric,
+    }
     settings |= {key: value for key, value in values.items() if key in _SETTINGS}
     config = {key: value for key, value in values.items() if key not in _SETTINGS}
     return Generator(config=config, **settings)
@@ -105,7 +110,7 @@ _ALGORITHMIC = _rows(
     _use("base_conversion", EXACT),
     _use("binary_alternation", EXACT, max_n=20),
     _use("binary_matrix", EXACT, max_n=6),
-    _use("caesar_cipher", EXACT, max_words=8, key=ANSWER_KEY),
+    _use("caesar_cipher", EXACT, max_words=8, key=ANSWER_KEY, train_records=2500),
     _use("count_primes", EXACT, max_n=500),
     _use("cryptarithm"),
     _use(
@@ -123,12 +128,13 @@ _ALGORITHMIC = _rows(
         grid_size_y=10,
         num_oscillators=3,
         max_simulation_steps=10,
-        train_records=2000,
+        train_records=1000,
+        eval_records=100,
     ),
     _use("graph_color", min_num_vertices=5, max_num_vertices=8, edge_probability=0.25),
     _use("group_anagrams", max_anagram_groups=4, max_words_per_group=3),
     _use("isomorphic_strings", EXACT, options=TRUE_FALSE, templates="gym_isomorphic"),
-    _use("jugs", difficulty=10, train_records=2000),
+    _use("jugs", difficulty=10, train_records=500, eval_records=50),
     _use("letter_counting", EXACT, min_words=3, max_words=10, templates="gym_letter_counting"),
     # Its verifier takes a right answer followed by anything.
     _use("letter_jumble", EXACT, max_words=8),
@@ -154,8 +160,8 @@ _ALGORITHMIC = _rows(
     _use("spiral_matrix", EXACT, max_n=6),
     _use("string_insertion", EXACT),
     _use("string_manipulation", EXACT, max_string_length=12, max_num_rules=5),
-    _use("string_splitting", EXACT, max_initial_machines=12),
-    _use("string_synthesis", EXACT, max_initial_blocks=10),
+    _use("string_splitting", EXACT, max_initial_machines=12, train_records=1700),
+    _use("string_synthesis", EXACT, max_initial_blocks=10, train_records=1000, eval_records=120),
     _use("word_ladder", min_chain_length=3, max_chain_length=5, train_records=1000),
     _use("word_sequence_reversal", EXACT, templates="gym_word_reversal"),
     _use("word_sorting", max_words=6),
@@ -173,7 +179,7 @@ _ARITHMETIC = _rows(
     _use("count_bits", EXACT, max_n=65535, templates="gym_count_bits"),
     _use("decimal_arithmetic", min_num_decimal_places=2, max_num_decimal_places=2, max_terms=3),
     _use("decimal_chain_sum", max_terms=4, max_digits=2, max_decimal_places=2, key="expression"),
-    _use("dice", num_dice=3, max_dice_size=12),
+    _use("dice", train_records=2000),
     _use("fraction_simplification", max_value=200, max_factor=20),
     _use("gcd", EXACT, templates="gym_gcd"),
     _use("gsm_symbolic", EXACT),
@@ -186,12 +192,12 @@ _ARITHMETIC = _rows(
     _use("time_intervals"),
 )
 
-_CODE = _rows("code", _use("bf", EXACT, key=ANSWER_KEY))
+_CODE = _rows("code", _use("bf", EXACT, key=ANSWER_KEY, train_records=2000))
 
 _COGNITION = _rows(
     "cognition",
     _use("color_cube_rotation", templates="gym_color_cube"),
-    _use("figlet_font", max_word_len=5, max_question_chars=800, key=ANSWER_KEY),
+    _use("figlet_font", max_word_len=5, max_question_chars=800, key=ANSWER_KEY, train_records=2000),
     _use("modulo_grid", EXACT, size_x=8, size_y=8, max_divisor=8, max_target=8, max_holes=3),
     _use("needle_haystack", min_num_statements=3, max_num_statements=20),
     # With more operations a term, numbers of millions of digits: 30 s for one item.
@@ -242,37 +248,57 @@ _GAMES = _rows(
 
 _GEOMETRY = _rows(
     "geometry",
-    _use("advanced_geometry", train_records=2000),
-    _use("simple_geometry", EXACT, templates="gym_simple_geometry"),
+    _use("advanced_geometry", train_records=1000),
+    _use("simple_geometry", EXACT, templates="gym_simple_geometry", train_records=1000),
 )
 
 _GRAPHS = _rows(
     "graphs",
-    _use("course_schedule", EXACT, options=TRUE_FALSE, templates="gym_course_schedule"),
-    _use("family_relationships", templates="gym_family"),
-    _use("largest_island", EXACT, max_rows=7, max_cols=7, min_num_islands=1, max_num_islands=3),
-    _use("path_star", node_range=1000),
-    _use("quantum_lock", pattern=r"[ABC]( ?→ ?[ABC])*", difficulty=5),
-    _use("shortest_path", max_rows=6, max_cols=6),
+    _use(
+        "course_schedule",
+        EXACT,
+        options=TRUE_FALSE,
+        templates="gym_course_schedule",
+        train_records=1000,
+    ),
+    _use("family_relationships", templates="gym_family", train_records=1000),
+    _use(
+        "largest_island",
+        EXACT,
+        max_rows=7,
+        max_cols=7,
+        min_num_islands=1,
+        max_num_islands=3,
+        train_records=1000,
+    ),
+    _use("path_star", node_range=1000, train_records=1000),
+    _use("quantum_lock", pattern=r"[ABC]( ?→ ?[ABC])*", difficulty=5, train_records=1000),
+    _use("shortest_path", max_rows=6, max_cols=6, train_records=1000),
 )
 
 _INDUCTION = _rows("induction", _use("acre", EXACT), _use("list_functions", EXACT))
 
 _LOGIC = _rows(
     "logic",
-    _use("aiw", EXACT),
-    _use("circuit_logic", EXACT, max_terms=3, max_inputs=3),
-    _use("knights_knaves"),
-    _use("propositional_logic"),
-    _use("self_reference", EXACT),
-    _use("syllogism", EXACT, options=YES_NO, templates="gym_syllogism"),
+    _use("aiw", EXACT, train_records=1000),
+    _use("circuit_logic", EXACT, max_terms=3, max_inputs=3, train_records=1000),
+    _use("knights_knaves", train_records=1000),
+    _use("propositional_logic", train_records=1000),
+    _use("self_reference", EXACT, train_records=1000),
+    _use("syllogism", EXACT, options=YES_NO, templates="gym_syllogism", train_records=1000),
     _use("zebra_puzzles", num_people=3, num_characteristics=3, train_records=500, eval_records=100),
 )
 
 _PROBABILITY = _rows(
     "probability",
     # A huge exponent makes its verifier build a number of that many digits.
-    _use("coin_flip", pattern=r"\d+(\.\d+)?([eE]-?\d\d?)?|\.\d+|\d+ ?/ ?\d+", max_trials=30),
+    _use(
+        "coin_flip",
+        pattern=r"\d+(\.\d+)?([eE]-?\d\d?)?|\.\d+|\d+ ?/ ?\d+",
+        max_trials=30,
+        train_records=750,
+        eval_records=90,
+    ),
 )
 
 # The same generators with smaller questions, for a demonstration on a small machine. A question
@@ -295,7 +321,13 @@ _EASY = (
         _use("chain_sum", name="easy_sums", max_terms=3, max_digits=1),
         _use("count_bits", EXACT, name="easy_bits", max_n=2000),
         _use("gcd", EXACT, name="easy_gcd", max_value=60),
-        _use("calendar_arithmetic", EXACT, name="easy_leap_year", tasks=["is_leap_year"]),
+        _use(
+            "calendar_arithmetic",
+            EXACT,
+            name="easy_leap_year",
+            tasks=["is_leap_year"],
+            leap_year_range=2000,
+        ),
     ),
     *_rows(
         "cognition",

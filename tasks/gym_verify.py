@@ -6,6 +6,7 @@ texts of the right form, and whatever they raise counts as a wrong answer.
 """
 
 import ast
+import collections
 import json
 import re
 from collections.abc import Mapping, Sequence
@@ -81,9 +82,10 @@ def _by_verifier(name: str, text: str, answer: str, metadata: Mapping[str, Any])
 
 def _by_countdown(name: str, text: str, answer: str, metadata: Mapping[str, Any]) -> bool:
     tree = _parse(text)
-    used = [node.value for node in ast.walk(tree) if isinstance(node, ast.Constant)]
-    allowed = sorted(used) == sorted(metadata["numbers"])
-    return allowed and _value(tree, {}) == metadata["target"]
+    used = collections.Counter(n.value for n in ast.walk(tree) if isinstance(n, ast.Constant))
+    return (
+        used == collections.Counter(metadata["numbers"]) and _value(tree, {}) == metadata["target"]
+    )
 
 
 def _by_values(name: str, text: str, answer: str, metadata: Mapping[str, Any]) -> bool:

@@ -78,7 +78,7 @@ def english_texts() -> Iterator[str]:
             [*fields.get_all("License", []), *fields.get_all("License-Expression", [])]
             + [line for line in fields.get_all("Classifier", []) if line.startswith("License")]
         )
-        description = fields.get_payload()
+        description = fields.json.get("description")  # the README of the package
         if any(word in license_text.lower() for word in _PERMISSIVE) and description:
             paragraphs = str(description)[:20_000].split("\n\n")
             yield from (text for text in paragraphs if text.isascii() and "http" not in text)
@@ -123,7 +123,7 @@ def train(output: Path) -> None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser = argparse.ArgumentParser(description="Train the vocabulary of the embedded collection.")
     parser.add_argument("--output", type=Path, default=Path(__file__).with_name("gym.model"))
     train(parser.parse_args().output)
 
