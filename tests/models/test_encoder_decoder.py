@@ -50,6 +50,12 @@ def applied(config):
     return jax.jit(EncoderDecoder(config).apply)
 
 
+@functools.lru_cache
+def initial(config):
+    """Parameters of key 0, drawn once for all tests of a config."""
+    return jax.jit(EncoderDecoder(config).init)(jax.random.key(0))
+
+
 def pack(examples, row_sizes, inputs, targets):
     """Rows of consecutive (source, target) examples; the documented layout of `batch.py`."""
     batch = {
@@ -87,7 +93,7 @@ def examples():
 
 @pytest.fixture(scope="module")
 def tiny_params():
-    return jax.jit(EncoderDecoder(TINY).init)(jax.random.key(0))
+    return initial(TINY)
 
 
 def packed_logits(params, examples, **replaced):
@@ -183,8 +189,7 @@ def loss_and_gradient(**changes):
     def loss(params):
         return jnp.square(model.apply(params, batch, jax.random.key(1))).mean()
 
-    params = jax.jit(EncoderDecoder(TINY).init)(jax.random.key(0))
-    params = stack_layers(params) if model.config.scan_layers else params
+    params = stack_layers(initial(TINY)) if model.config.scan_layers else initial(TINY)
     value, gradient = jax.jit(jax.value_and_grad(loss))(params)
     return value, unstack_layers(gradient)
 
@@ -200,16 +205,14 @@ def test_scan_and_remat_change_neither_loss_nor_gradients(scan, remat):
 
 
 def test_both_layouts_start_from_the_same_values(tiny_params):
-    model = EncoderDecoder(dataclasses.replace(TINY, scan_layers=True))
-    scanned = jax.jit(model.init)(jax.random.key(0))
+    scanned = initial(dataclasses.replace(TINY, scan_layers=True))
     jax.tree.map(np.testing.assert_array_equal, unstack_layers(scanned), tiny_params)
 
 
-def test_dropout_needs_a_key_and_follows_it(tiny_params, examples):
+def test_dropout_follows_its_key(tiny_params, examples):
     batch, _ = pack(examples, [2, 2], 16, 12)
     dropping = applied(dataclasses.replace(TINY, dropout_rate=0.1))
     plain = applied(TINY)(tiny_params, batch)
-    np.testing.assert_array_equal(dropping(tiny_params, batch), plain)
     first, again, other = (dropping(tiny_params, batch, jax.random.key(k)) for k in (0, 0, 1))
     np.testing.assert_array_equal(first, again)
     assert np.abs(first - other).max() > 1e-3 and np.abs(first - plain).max() > 1e-3
@@ -232,7 +235,10 @@ def test_bfloat16_activations_stay_near_float32(tiny_params, examples):
 def test_t5_1_0_has_one_input_kernel_and_a_scaled_tied_output(tiny_params, examples):
     config = dataclasses.replace(TINY, activations="relu", tied_output=True)
     model = EncoderDecoder(config)
-    params = jax.jit(model.init)(jax.random.key(0))
+    random = np.random.default_rng(0)
+    params = jax.tree.map(
+        lambda leaf: random.normal(0, 0.2, leaf.shape).astype(np.float32), model.abstract_params()
+    )
     assert set(params["encoder"]["layers_0"]["mlp"]) == {"wi", "wo"}
     assert "logits_dense" not in params["decoder"]
     assert abstract_size(model) == config.num_params()
