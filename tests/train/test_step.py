@@ -1,0 +1,151 @@
+"""Microbatches and meshes change nothing but time; packed rows learn what unpacked ones do."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from instruct.mean import Mean
+from instruct.mesh import MeshConfig, batch_sharding, make_mesh
+from instruct.models.encoder_decoder import EncoderDecoder
+from instruct.train.loss import LossConfig, LossTotals, make_loss_fn
+from instruct.train.optimizer import OptimizerConfig, make_optimizer
+from instruct.train.state import init_state, state_shardings
+from instruct.train.step import count_filled, make_eval_step, make_train_step
+from tests.train.batches import packed_batch, tiny_config
+from tests.train.conftest import assert_trees_close
+
+CONFIG = OptimizerConfig(learning_rate=0.01, min_factored_size=16)
+# Compiling is what these tests take time for: one layer each.
+ONE_LAYER = {"num_encoder_layers": 1, "num_decoder_layers": 1}
+MODEL = EncoderDecoder(tiny_config(**ONE_LAYER))
+LEAF_GROUPS = (0, 1, 0)
+
+
+@pytest.fixture(scope="module")
+def params():
+    return jax.jit(MODEL.init)(jax.random.key(0))
+
+
+@pytest.fixture(scope="module")
+def batch():
+    found = packed_batch(3)
+    tokens = found["decoder_loss_weights"].sum(1)
+    assert len(set(tokens.tolist())) > 3, "rows must weigh unlike, or the tests prove nothing"
+    return found
+
+
+def one_update(params, batch, num_microbatches=1, mesh_config=None):
+    loss_fn = make_loss_fn(MODEL.decoder_hidden, MODEL.head_kernel, LossConfig(), LEAF_GROUPS)
+    optimizer = make_optimizer(CONFIG)
+    step = make_train_step(loss_fn, optimizer, num_microbatches, 0)
+    mesh = make_mesh(mesh_config or MeshConfig(data=1), None if mesh_config else jax.devices()[:1])
+    shardings = state_shardings(mesh, CONFIG, params)
+    with jax.set_mesh(mesh):
+        state = jax.device_put(init_state(params, optimizer), shardings)
+        batch = jax.device_put(batch, batch_sharding(mesh))
+        state, metrics = jax.jit(step, out_shardings=(shardings, None))(state, batch)
+    return jax.device_get((state.params, metrics))
+
+
+@pytest.fixture(scope="module")
+def expected(params, batch):
+    return one_update(params, batch)
+
+
+def assert_same_update(found, expected, before):
+    """Losses, norm, and each parameter's change, to 1e-5."""
+    changes = [jax.tree.map(jnp.subtract, new, before) for new in (found[0], expected[0])]
+    assert_trees_close(*changes, rtol=1e-4, atol=1e-6)
+    assert_trees_close(found[0], expected[0], rtol=1e-5, atol=1e-6)
+    assert_trees_close(found[1], expected[1], rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("num_microbatches", [2, 4])
+def test_microbatches_change_nothing(params, batch, expected, num_microbatches):
+    assert_same_update(one_update(params, batch, num_microbatches), expected, params)
+
+
+def test_mean_of_microbatch_means_would_be_noticed(params, batch, expected):
+    """Negative control: dividing in each microbatch weights short rows too much."""
+    loss_fn = make_loss_fn(MODEL.decoder_hidden, MODEL.head_kernel, LossConfig())
+    evaluate = jax.jit(make_eval_step(loss_fn))
+    halves = [{k: v[i::2] for k, v in batch.items()} for i in range(2)]
+    losses = [evaluate(params, half).loss.value for half in halves]
+    assert abs(np.mean(losses) - float(expected[1].losses.loss.value)) > 1e-4
+
+
+@pytest.mark.parametrize("sizes", [(8, 1, 1), (4, 1, 2), (2, 1, 4), (1, 1, 8), (1, 4, 2)])
+def test_meshes_change_nothing(params, batch, expected, sizes):
+    microbatches = 2 if sizes[0] == 4 else 1
+    found = one_update(params, batch, microbatches, MeshConfig(*sizes))
+    assert_same_update(found, expected, params)
+
+
+def stub_loss(params, batch, key):
+    """A loss of one parameter, one random number and the rows' weights; compiles in no time."""
+    weight = batch["decoder_loss_weights"].sum().astype(jnp.float32)
+    loss = params["scale"].sum() * weight
+    drawn = Mean(jax.random.uniform(key), jnp.float32(1.0))
+    return loss, LossTotals(Mean(loss, weight), drawn, drawn, Mean(jnp.zeros(0), jnp.zeros(0)))
+
+
+STUB_PARAMS = {"scale": np.full(3, 2.0, np.float32)}
+
+
+def test_dropout_key_follows_seed_step_and_microbatch(batch):
+    optimizer = make_optimizer(CONFIG)
+    state = init_state(jax.tree.map(jnp.asarray, STUB_PARAMS), optimizer)
+    for seed, parts in ((0, 2), (5, 1)):
+        step = jax.jit(make_train_step(stub_loss, optimizer, parts, seed))
+        now = state
+        for number in range(2):
+            now, metrics = step(now, batch)
+            key = jax.random.fold_in(jax.random.key(seed), number)
+            drawn = [jax.random.uniform(jax.random.fold_in(key, part)) for part in range(parts)]
+            np.testing.assert_allclose(metrics.losses.z_loss.total, sum(drawn), rtol=1e-6)
+            assert len(set(map(float, drawn))) == parts
+
+
+def test_traced_once_over_five_steps(batch):
+    optimizer = make_optimizer(CONFIG)
+    train_step, traces = make_train_step(stub_loss, optimizer, 2, 0), []
+
+    def counted(state, batch):
+        traces.append(1)
+        return train_step(state, batch)
+
+    step = jax.jit(counted, donate_argnums=0)
+    state = init_state(jax.tree.map(jnp.array, STUB_PARAMS), optimizer)
+    for _ in range(5):
+        state, _ = step(state, batch)
+    assert len(traces) == 1 and int(state.step) == 5
+
+
+def test_constant_normalizer_scales_the_gradient_not_the_reported_loss(batch):
+    optimizer = make_optimizer(CONFIG)
+    state = init_state(jax.tree.map(jnp.asarray, STUB_PARAMS), optimizer)
+    by_weight = make_train_step(stub_loss, optimizer, 2, 0)(state, batch)[1]
+    summed = make_train_step(stub_loss, optimizer, 2, 0, 1.0)(state, batch)[1]
+    tokens = batch["decoder_loss_weights"].sum()
+    np.testing.assert_allclose(by_weight.gradient_norm, 3**0.5, rtol=1e-6)
+    np.testing.assert_allclose(summed.gradient_norm, 3**0.5 * tokens, rtol=1e-6)
+    np.testing.assert_allclose(summed.losses.loss.value, by_weight.losses.loss.value, rtol=1e-6)
+
+
+def test_eval_step_and_filled(params, batch, expected):
+    loss_fn = make_loss_fn(MODEL.decoder_hidden, MODEL.head_kernel, LossConfig(), LEAF_GROUPS)
+    totals = jax.jit(make_eval_step(loss_fn))(params, batch)
+    np.testing.assert_allclose(totals.loss.total, expected[1].losses.loss.total, rtol=1e-5)
+    filled = count_filled(batch)
+    real = (batch["encoder_segment_ids"] > 0).sum() + (batch["decoder_segment_ids"] > 0).sum()
+    assert float(filled.total) == real and float(filled.weight) == 8 * (12 + 10)
+    unpacked = {k: v for k, v in batch.items() if not k.endswith("segment_ids")}
+    assert float(count_filled(unpacked).weight) == 8 * (12 + 10)
+
+
+def test_rows_must_divide(params, batch):
+    loss_fn = make_loss_fn(MODEL.decoder_hidden, MODEL.head_kernel, LossConfig())
+    optimizer = make_optimizer(CONFIG)
+    with pytest.raises(ValueError, match="8 rows do not divide into 3"):
+        make_train_step(loss_fn, optimizer, 3, 0)(init_state(params, optimizer), batch)
