@@ -179,6 +179,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Runs one mode. Returns the exit status: 0 done, 1 failed, 2 bad use."""
     sys.path.insert(1, os.getcwd())  # so that a user's own task module is found
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # TensorFlow only reads data here
+    logging.getLogger("absl").setLevel(logging.ERROR)  # Orbax warns of its own older formats
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s")
     try:
         flags = parse(sys.argv[1:] if argv is None else argv)
