@@ -1,0 +1,32 @@
+"""The table at the end of an evaluation."""
+
+import io
+
+from rich.console import Console
+
+from instruct.eval import results_table
+from tests.test_results import TASK, metric
+
+HELD_IN = ["held-in", "tasks", "(1)", "mean", "50.0", "5.0", "10.0", "2"]
+
+
+def printed(rows) -> str:
+    console = Console(file=io.StringIO(), width=100)
+    results_table.print_table(console, "suite, step 5", rows)
+    return console.file.getvalue()
+
+
+def test_groups_categories_tasks_and_failures():
+    failure = {"kind": "failure", **TASK, "task": "toy.bad", "error": "it broke", "checkpoint": "c"}
+    new = metric(task="toy.new", group="held_out", category="logic", value=None, stderr=None)
+    text = printed([metric(), metric(metric="f1"), new | {"baseline": None}, failure])
+    lines = [line.rstrip() for line in text.splitlines()]
+    assert any(line.split() == HELD_IN for line in lines)
+    assert any(line.strip().startswith("toy.sum zs_noopt") for line in lines)
+    assert any(line.split()[:3] == ["held-out", "tasks", "(1)"] for line in lines)
+    assert "failed: toy.bad zs_noopt: it broke" in text and "f1" not in text
+
+
+def test_many_tasks_are_summed_up():
+    text = printed([metric(task=f"toy.t{i}") for i in range(results_table.MOST_TASKS + 1)])
+    assert "toy.t3 " not in text and "61 tasks; `run.py report` lists every one." in text

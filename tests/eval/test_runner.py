@@ -1,0 +1,263 @@
+"""The whole way from a checkpoint to results, on a random model and a suite of odd tasks."""
+
+import dataclasses
+import json
+import shutil
+
+import jax
+import jax.numpy as jnp
+import pytest
+
+from instruct import gin_config, results
+from instruct.errors import UserError
+from instruct.eval import model_outputs
+from instruct.eval.batching import BatchConfig
+from instruct.eval.decode import DecodeConfig
+from instruct.eval.runner import EvalConfig, evaluate
+from instruct.mesh import MeshConfig
+from instruct.models.config import ModelConfig
+from instruct.models.encoder_decoder import EncoderDecoder
+from instruct.train.checkpoint import CheckpointConfig, CheckpointStore
+from instruct.train.optimizer import OptimizerConfig, make_optimizer
+from instruct.train.state import TrainState
+from tests.eval import toy_tasks
+
+MODEL = ModelConfig(
+    vocab_size=264,
+    d_model=16,
+    num_heads=2,
+    head_dim=8,
+    d_ff=16,
+    num_encoder_layers=1,
+    num_decoder_layers=1,
+)
+STEPS = (3, 7)
+CONFIG = EvalConfig(
+    toy_tasks.SUITE, num_examples=6, checkpoints="latest", rank_options=True, bootstrap_samples=20
+)
+SETTINGS = {"batching": BatchConfig(4, 1), "decode": DecodeConfig(max_decode_steps=4)}
+
+
+@pytest.fixture(scope="module")
+def stores(tmp_path_factory):
+    return str(tmp_path_factory.mktemp("stores"))
+
+
+@pytest.fixture(autouse=True)
+def _stores(stores, monkeypatch):
+    monkeypatch.setenv("INSTRUCT_STORE_DIR", stores)
+    toy_tasks.register()
+
+
+@pytest.fixture(scope="module")
+def template_dir(tmp_path_factory):
+    """A run with two checkpoints of random models."""
+    folder = tmp_path_factory.mktemp("run")
+    store = CheckpointStore(folder / "checkpoints", CheckpointConfig(async_save=False))
+    for step in STEPS:
+        params = jax.jit(EncoderDecoder(MODEL).init)(jax.random.key(step))
+        rule = make_optimizer(OptimizerConfig(learning_rate=0.1))
+        state = TrainState(jnp.int32(step), params, rule.init(params))
+        store.save(step, state, input_state={})
+    store.close()
+    config = {"data.vocabulary": "bytes", "data.feature_lengths.inputs": 96}
+    config["data.feature_lengths.targets"] = 8
+    info = {"model": dataclasses.asdict(MODEL), "config": config}
+    (folder / "run.json").write_text(json.dumps(info))
+    leaf = {"name": "evalsuite.trained.zs_noopt", "task": "evalsuite.trained"}
+    (folder / "mixture.json").write_text(json.dumps({"leaves": [leaf]}))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def finished(template_dir, stores):
+    """(exit status, results) of one whole evaluation."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("INSTRUCT_STORE_DIR", stores)
+        toy_tasks.register()
+        status = evaluate(str(template_dir), CONFIG, **SETTINGS)
+    path = template_dir / "eval" / toy_tasks.SUITE / "step_7" / results.FILE_NAME
+    return status, list(results.read_rows(path)), path.read_text()
+
+
+@pytest.fixture
+def run_dir(template_dir, tmp_path):
+    """A fresh copy of the run, without results."""
+    skip = shutil.ignore_patterns("eval")
+    return shutil.copytree(template_dir, tmp_path / "run", ignore=skip)
+
+
+def of(rows, kind, task, mode=None):
+    return [
+        row
+        for row in rows
+        if row["kind"] == kind and row["task"] == task and mode in (None, row["mode"])
+    ]
+
+
+def without_place(text):
+    """Results lines without where the run lies."""
+    rows = [json.loads(line) for line in text.splitlines()]
+    return [{k: v for k, v in row.items() if k != "checkpoint"} for row in rows]
+
+
+def test_a_failing_task_is_told_and_the_others_go_on(finished):
+    status, rows, _ = finished
+    assert status == 1
+    failed = {row["task"]: row["error"] for row in rows if row["kind"] == "failure"}
+    assert set(failed) == {"evalsuite.defect", "evalplain_train_only"}
+    assert "ZeroDivisionError: a metric with a defect" in failed["evalsuite.defect"]
+    assert "none of the splits test, validation" in failed["evalplain_train_only"]
+    done = {row["task"] for row in rows if row["kind"] == "metric"}
+    assert len(done) == 5 and not done & set(failed)
+
+
+def test_examples_and_metrics_of_our_task(finished):
+    _, rows, _ = finished
+    examples = of(rows, "example", "evalsuite.trained", "zs_noopt")
+    assert len(examples) == 6 == len({row["index"] for row in examples})
+    assert all("test colour" in row["prompt"] and row["template"] == "ask" for row in examples)
+    lines = {row["metric"]: row for row in of(rows, "metric", "evalsuite.trained", "zs_noopt")}
+    assert list(lines) == ["exact_match", "em", "f1"]
+    exact = lines["exact_match"]
+    right = [row["prediction"].strip() == row["target"] for row in examples]
+    assert exact["value"] == pytest.approx(100 * sum(right) / 6)
+    assert [row["correct"] for row in examples] == right
+    # "green" is the majority answer of the training split.
+    green = sum(row["target"] == "green" for row in examples)
+    assert exact["baseline"] == pytest.approx(100 * green / 6)
+    assert (exact["n"], exact["split"], exact["group"]) == (6, "test", "held_in")
+    assert exact["decode"] == "greedy steps=4" and exact["template_set"] == "colours"
+    assert {row["group"] for row in of(rows, "metric", "evalsuite.new")} == {"held_out"}
+
+
+def test_options_are_ranked_where_they_are_shown(finished):
+    _, rows, _ = finished
+    names = [row["metric"] for row in of(rows, "metric", "evalsuite.trained", "zs_opt")]
+    assert names == ["exact_match", "em", "f1", "rank_accuracy", "rank_accuracy_per_token"]
+    rank = of(rows, "metric", "evalsuite.trained", "zs_opt")[3]
+    assert rank["n"] == 6 and 0 <= rank["value"] <= 100 and rank["baseline"] is None
+
+
+def test_every_kind_of_seqio_metric(finished):
+    _, rows, _ = finished
+    lines = {row["metric"]: row for row in of(rows, "metric", "evalplain_all_kinds")}
+    assert set(lines) == {"median_length", "mean_score", "aux"}
+    assert lines["mean_score"]["value"] < 0  # a log-likelihood
+    assert lines["mean_score"]["stderr"] > 0 and lines["aux"]["value"] == 1.0
+    examples = of(rows, "example", "evalplain_all_kinds")
+    lengths = sorted(len(row["prediction"]) for row in examples)
+    assert lines["median_length"]["value"] == (lengths[2] + lengths[3]) / 2
+    assert {row["split"] for row in examples} == {"validation"}
+    (shouted,) = of(rows, "metric", "evalplain_shout")
+    # Two of three targets are "yes", which is what the majority answer gives.
+    yes = sum(row["target"] == "yes" for row in of(rows, "example", "evalplain_shout"))
+    assert shouted["baseline"] == pytest.approx(100 * yes / 6)
+    (alone,) = of(rows, "metric", "evalplain_no_metric")
+    assert alone["metric"] == "exact_match"
+
+
+def test_an_interrupted_evaluation_goes_on_to_the_same_results(
+    finished, run_dir, monkeypatch, capsys
+):
+    _, _, whole = finished
+    original = model_outputs.ModelRunner.outputs
+    calls = []
+
+    def stop_at_the_third(self, params, task, examples, rank):
+        calls.append(examples[0].task)
+        if len(calls) == 3:
+            raise KeyboardInterrupt
+        return original(self, params, task, examples, rank)
+
+    monkeypatch.setattr(model_outputs.ModelRunner, "outputs", stop_at_the_third)
+    with pytest.raises(KeyboardInterrupt):
+        evaluate(str(run_dir), CONFIG, **SETTINGS)
+    first = list(calls)
+    assert evaluate(str(run_dir), CONFIG, **SETTINGS) == 1
+    # The two that were finished are not done again; the one that was interrupted is.
+    again = calls[len(first) :]
+    assert again[0] == first[2] and not set(first[:2]) & set(again)
+    path = run_dir / "eval" / toy_tasks.SUITE / "step_7" / results.FILE_NAME
+    assert without_place(path.read_text()) == without_place(whole)
+    printed = capsys.readouterr().out
+    assert "held-in tasks (2)" in printed and "failed: evalsuite.defect" in printed
+    assert str(path) in printed.replace("\n", "")
+
+
+def test_batch_size_mesh_and_company_change_nothing(finished, run_dir):
+    _, rows, _ = finished
+    config = dataclasses.replace(CONFIG, mixtures=["evalplain_shout"])
+    mesh = MeshConfig(data=4, tensor=2)
+    settings = SETTINGS | {"batching": BatchConfig(16, 2), "mesh": mesh}
+    assert evaluate(str(run_dir), config, **settings) == 0
+    path = run_dir / "eval" / "evalplain_shout" / "step_7" / results.FILE_NAME
+    alone = [row for row in results.read_rows(path) if row["kind"] == "example"]
+    together = of(rows, "example", "evalplain_shout")
+    assert [r["prediction"] for r in alone] == [r["prediction"] for r in together]
+    assert [r["prompt"] for r in alone] == [r["prompt"] for r in together]
+
+
+def test_checkpoints_and_settings(run_dir):
+    config = EvalConfig("evalsuite.new", num_examples=2, checkpoints="all", name="tiny")
+    assert evaluate(str(run_dir), config, **SETTINGS) == 0
+    folder = run_dir / "eval" / "tiny-evalsuite.new"
+    assert sorted(p.name for p in folder.iterdir()) == ["step_3", "step_7"]
+    more = dataclasses.replace(config, num_examples=3, checkpoints=3)
+    with pytest.raises(UserError, match="num_examples: 2 -> 3"):
+        evaluate(str(run_dir), more, **SETTINGS)
+    assert evaluate(str(run_dir), dataclasses.replace(more, overwrite=True), **SETTINGS) == 0
+    rows = results.read_rows(folder / "step_3" / results.FILE_NAME, ("example",))
+    assert len(list(rows)) == 3
+    with pytest.raises(UserError, match="no checkpoint of step 5"):
+        evaluate(str(run_dir), dataclasses.replace(config, checkpoints=(3, 5)), **SETTINGS)
+
+
+def test_another_checkpoint_without_a_run(run_dir, tmp_path):
+    folder = tmp_path / "fresh"
+    folder.mkdir()
+    config = EvalConfig("evalsuite.new", num_examples=2)
+    given = {"checkpoint_path": str(run_dir), "model": MODEL, "vocabulary": "bytes"}
+    given |= {"feature_lengths": {"inputs": 64, "targets": 8}}
+    assert evaluate(str(folder), config, **given, **SETTINGS) == 0
+    path = folder / "eval" / "evalsuite.new" / "step_7" / results.FILE_NAME
+    header, *rows = results.read_rows(path)
+    assert header["settings"]["checkpoint"] == str(run_dir / "checkpoints" / "7")
+    assert {row["group"] for row in rows} == {"unknown"}
+    for missing in ("model", "vocabulary", "feature_lengths"):
+        rest = {name: value for name, value in given.items() if name != missing}
+        with pytest.raises(UserError, match=r"has no run\.json"):
+            evaluate(str(folder), config, **rest, **SETTINGS)
+
+
+@pytest.mark.parametrize(
+    ("values", "says"),
+    [
+        ({"mixtures": ()}, "mixtures is"),
+        ({"mixtures": ("a", "")}, "mixtures is"),
+        ({"splits": ()}, "splits is"),
+        ({"num_examples": 0}, "num_examples is 0"),
+        ({"num_examples": True}, "num_examples is True"),
+        ({"bootstrap_samples": -1}, "bootstrap_samples is -1"),
+        ({"name": "a/b"}, "names a folder"),
+        ({"checkpoints": "newest"}, "checkpoints is 'newest'"),
+        ({"checkpoints": ("x",)}, "checkpoints is"),
+        ({"checkpoints": -1}, "checkpoints is -1"),
+    ],
+)
+def test_bad_settings_are_named(values, says):
+    with pytest.raises(UserError, match=says):
+        EvalConfig(**({"mixtures": "gym.demo"} | values))
+
+
+def test_an_unknown_suite_is_told_before_anything_is_loaded(run_dir):
+    with pytest.raises(UserError, match=r"evalsuite\.all"):
+        evaluate(str(run_dir), EvalConfig("evalsuite.al"))
+
+
+def test_the_gin_file_builds():
+    bindings = ["MODEL_DIR = 'm'", "EVAL_MIXTURES = 'gym.held_out'", "EVAL_SPLITS = 'test'"]
+    gin_config.load(["gin/runs/eval.gin"], bindings)
+    arguments = gin_config.entry_arguments([gin_config.EVALUATE])[gin_config.EVALUATE]
+    assert arguments["config"] == EvalConfig("gym.held_out", splits=("test",))
+    assert arguments["batching"] == BatchConfig(64)

@@ -1,0 +1,104 @@
+"""Lines of one task from outputs given by hand."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+
+from instruct import results
+from instruct.eval import metrics
+from instruct.eval.task_rows import (
+    MeasureConfig,
+    ModelOutputs,
+    baseline,
+    measure_task,
+    needs_predictions,
+    needs_scores,
+    rows_of_task,
+)
+
+
+@dataclasses.dataclass
+class ToyTask:
+    predict_metric_fns: list = dataclasses.field(default_factory=list)
+    score_metric_fns: list = dataclasses.field(default_factory=list)
+    predict_with_aux_metric_fns: list = dataclasses.field(default_factory=list)
+
+    def postprocess_fn(self, decoded_model_output, **kwargs):
+        return decoded_model_output
+
+
+@dataclasses.dataclass
+class ToyExample:
+    index: int
+    targets: str
+    inputs: str = "in"
+    template_id: str = "t"
+    seqio_example: dict = dataclasses.field(default_factory=dict)
+
+    @property
+    def id(self):
+        return f"id{self.index}"
+
+
+EXAMPLES = [ToyExample(i, target) for i, target in enumerate(("a", "b", "a"))]
+SHARED = {
+    "suite": "s", "task": "x", "task_version": "1", "family": "f", "category": "c", "mode": "m",
+    "split": "test", "group": "held_in", "step": 1,
+}  # fmt: skip
+FIELDS = {"checkpoint": "c", "template_set": "t", "decode": "greedy"}
+
+
+@pytest.mark.parametrize(
+    ("task", "predictions", "scores"),
+    [
+        (ToyTask([metrics.accuracy]), True, False),
+        (ToyTask([], [metrics.log_likelihood]), False, True),
+        (ToyTask([], [metrics.log_likelihood], [print]), True, True),
+        (ToyTask(), True, False),
+    ],
+)
+def test_only_what_is_needed_is_computed(task, predictions, scores):
+    assert (needs_predictions(task), needs_scores(task)) == (predictions, scores)
+
+
+def test_rows_pass_the_check_and_agree():
+    task = ToyTask([metrics.exact_match, metrics.squad], [metrics.log_likelihood])
+    outputs = ModelOutputs(["a", "a", "a"], {}, [-1.0, -2.0, -3.0])
+    measured = measure_task(task, EXAMPLES, outputs, MeasureConfig())
+    assert list(measured) == ["exact_match", "em", "f1", "log_likelihood"]
+    base = baseline(task, EXAMPLES, "b", list(measured))
+    assert base == pytest.approx({"exact_match": 100 / 3, "em": 100 / 3, "f1": 100 / 3})
+    rows = rows_of_task(SHARED, FIELDS, EXAMPLES, outputs, measured, base)
+    for row in rows:
+        results.check_row(row)
+    assert [row["correct"] for row in rows[:3]] == [True, False, True]
+    assert rows[1]["scores"]["log_likelihood"] == -2.0
+    assert rows[6]["metric"] == "log_likelihood" and rows[6]["baseline"] is None
+
+
+def test_two_metrics_of_one_name_are_both_kept():
+    task = ToyTask([metrics.accuracy, metrics.accuracy])
+    measured = measure_task(task, EXAMPLES, ModelOutputs(["a", "b", "b"]), MeasureConfig())
+    assert list(measured) == ["accuracy", "accuracy#2"]
+
+
+def test_ranking_covers_the_examples_with_options():
+    totals, lengths = np.array([-4.0, -3.0]), np.array([4, 1])
+    outputs = ModelOutputs(["a", "b", "a"], ranked=[(totals, lengths, 1), None, None])
+    measured = measure_task(ToyTask(), EXAMPLES, outputs, MeasureConfig())
+    assert measured["rank_accuracy"].value == 100.0
+    assert measured["rank_accuracy_per_token"].value == 0.0
+    rows = rows_of_task(SHARED, FIELDS, EXAMPLES, outputs, measured, {})
+    assert rows[0]["scores"] == {"exact_match": 100.0}
+    by_metric = {row["metric"]: row["n"] for row in rows if row["kind"] == "metric"}
+    assert by_metric == {"exact_match": 3, "rank_accuracy": 1, "rank_accuracy_per_token": 1}
+
+
+def test_a_metric_that_chokes_on_the_majority_answer_has_no_baseline():
+    def strict(targets, predictions):
+        return {"number": float(np.mean([float(p) for p in predictions]))}
+
+    assert baseline(ToyTask([strict]), EXAMPLES, "many", ["number"]) == {}
+    assert baseline(ToyTask([strict]), EXAMPLES, "", ["number"]) == {}
+    assert baseline(ToyTask([strict]), EXAMPLES, "4", ["number"]) == {"number": 4.0}

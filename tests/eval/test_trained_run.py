@@ -1,0 +1,31 @@
+"""What a run's folder says, and what is said where it does not."""
+
+import json
+
+import pytest
+
+from instruct.errors import UserError
+from instruct.eval.trained_run import TrainedRun
+
+
+def test_both_places_of_a_setting(tmp_path):
+    info = {"vocabulary": "gym", "config": {"data.feature_lengths.inputs": 8}}
+    (tmp_path / "run.json").write_text(json.dumps(info))
+    run = TrainedRun.read(tmp_path)
+    assert run.setting("vocabulary", "VOCABULARY") == "gym" and run.tasks() is None
+    with pytest.raises(UserError, match="TASK_FEATURE_LENGTHS"):
+        run.feature_lengths()
+    info["config"] |= {"data.feature_lengths.targets": 4, "data.vocabulary": "bytes"}
+    (tmp_path / "run.json").write_text(json.dumps({"config": info["config"]}))
+    run = TrainedRun.read(tmp_path)
+    assert run.feature_lengths() == {"inputs": 8, "targets": 4}
+    assert run.setting("vocabulary", "VOCABULARY") == "bytes"
+
+
+def test_damaged_files_count_as_missing(tmp_path):
+    (tmp_path / "run.json").write_text("[1]")
+    (tmp_path / "mixture.json").write_text("{")
+    run = TrainedRun.read(tmp_path)
+    assert run.tasks() is None
+    with pytest.raises(UserError, match="what its model looks like"):
+        run.model()
