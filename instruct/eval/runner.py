@@ -152,7 +152,7 @@ def evaluate(
     folder = pathlib.Path(model_dir).expanduser().absolute()
     trained = TrainedRun.read(folder)
     source = checkpoint_path or str(folder)
-    vocabulary = vocabulary or trained.setting("vocabulary", "VOCABULARY")
+    vocabulary = vocabulary or trained.setting("vocabulary")
     lengths = feature_lengths or trained.feature_lengths()
     data = DataConfig(config.suites[0], lengths, batch_size=1, vocabulary=vocabulary)
     network = EncoderDecoder(model or trained.model())

@@ -33,13 +33,13 @@ class TrainedRun:
     def _config(self) -> Mapping[str, Any]:
         return self.info.get("config") or {}
 
-    def setting(self, name: str, macro: str) -> str:
+    def setting(self, name: str) -> str:
         """A setting of the training data. Raises UserError if the run does not say."""
         value = self.info.get(name) or self._config().get(f"data.{name}")
         if not value:
             raise UserError(
                 f"{self.folder} has no run.json that says which {name} it was trained with; "
-                f"add --gin.{macro}=..."
+                f"add --gin_bindings='runner.evaluate.{name} = \"...\"'"
             )
         return str(value)
 
@@ -54,7 +54,8 @@ class TrainedRun:
         if set(found) != {"inputs", "targets"}:
             raise UserError(
                 f"{self.folder} has no run.json that says how long its inputs and targets were; "
-                "add --gin.TASK_FEATURE_LENGTHS=\"{'inputs': 512, 'targets': 128}\""
+                'add --gin_bindings=\'runner.evaluate.feature_lengths = {"inputs": 512, '
+                '"targets": 128}\''
             )
         return found
 

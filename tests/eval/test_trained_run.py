@@ -12,14 +12,14 @@ def test_both_places_of_a_setting(tmp_path):
     info = {"vocabulary": "gym", "config": {"data.feature_lengths.inputs": 8}}
     (tmp_path / "run.json").write_text(json.dumps(info))
     run = TrainedRun.read(tmp_path)
-    assert run.setting("vocabulary", "VOCABULARY") == "gym" and run.tasks() is None
-    with pytest.raises(UserError, match="TASK_FEATURE_LENGTHS"):
+    assert run.setting("vocabulary") == "gym" and run.tasks() is None
+    with pytest.raises(UserError, match=r"runner\.evaluate\.feature_lengths"):
         run.feature_lengths()
     info["config"] |= {"data.feature_lengths.targets": 4, "data.vocabulary": "bytes"}
     (tmp_path / "run.json").write_text(json.dumps({"config": info["config"]}))
     run = TrainedRun.read(tmp_path)
     assert run.feature_lengths() == {"inputs": 8, "targets": 4}
-    assert run.setting("vocabulary", "VOCABULARY") == "bytes"
+    assert run.setting("vocabulary") == "bytes"
 
 
 def test_damaged_files_count_as_missing(tmp_path):
