@@ -1,12 +1,11 @@
-"""A feed that needs no stores: batches drawn from (seed, number), with `TrainFeed`'s protocol.
+"""Runs of seconds: a tiny model, and either made-up batches or real stores of toy tasks.
 
-Run as a program it trains a tiny model, for tests that kill a process:
+As a program it trains on real stores, for tests that kill a process:
 
-    python -m tests.train.stand_in MODEL_DIR TRAIN_STEPS [--save-every N] [--hang-in-save N] ...
+    python -m tests.train.stand_in MODEL_DIR TRAIN_STEPS [--hang-in-save STEP] [--slow SECS]
 """
 
 import argparse
-import json
 import os
 import time
 from collections.abc import Mapping
@@ -14,42 +13,51 @@ from typing import Any, NamedTuple
 
 import jax
 import numpy as np
+from orbax.checkpoint import JsonCheckpointHandler
 
 from instruct.data.config import DataConfig
-from instruct.mesh import MeshConfig
+from instruct.data.pipeline import TrainFeed, eval_batches
+from instruct.data.prepare import prepare
+from instruct.data.spec import Leaf, Resolved
 from instruct.train import checkpoint, loop
 from instruct.train.inputs import Inputs
 from instruct.train.optimizer import OptimizerConfig
+from tests.data.toy import ToySource, toy_config, toy_spec
 from tests.train.batches import packed_batch, tiny_config
 
 LEAVES = ("toy.copy.zs_noopt", "toy.sort.zs_noopt", "bench.add.zs_noopt")
 DATA = DataConfig("toy", {"inputs": 12, "targets": 10}, batch_size=8, vocabulary="bytes")
+ONE_LAYER = {"num_encoder_layers": 1, "num_decoder_layers": 1}
 
 
 class ToyLeaf(NamedTuple):
+    """What the loop asks of a leaf."""
+
     name: str
     family: str
     category: str
 
 
 class ToyInfo(NamedTuple):
+    """What the loop asks of a `BatchInfo`."""
+
     task_counts: dict[str, int]
     num_examples: int
 
 
 class ToyFeed:
-    """Batch n is `packed_batch(n)`; `bad_batch` has a loss weight that makes the loss infinite."""
+    """Batch n is `packed_batch(n)`; `spoil(n, batch)` may change it. Has `TrainFeed`'s protocol."""
 
-    def __init__(self, bad_batch: int | None = None) -> None:
+    def __init__(self, spoil=lambda number, batch: None) -> None:
         self.position = 0
-        self.bad_batch = bad_batch
+        self.closed = False
+        self._spoil = spoil
 
-    def __next__(self):
+    def __next__(self) -> tuple[dict[str, np.ndarray], ToyInfo]:
         batch = packed_batch(self.position)
-        if self.position == self.bad_batch:
-            batch["decoder_loss_weights"][:] = np.iinfo(np.int32).max
+        self._spoil(self.position, batch)
         self.position += 1
-        return batch, ToyInfo({name: 16 // 3 + i for i, name in enumerate(LEAVES)}, 16)
+        return batch, ToyInfo({name: 3 + i for i, name in enumerate(LEAVES)}, 12)
 
     def state(self) -> dict[str, Any]:
         return {"position": self.position}
@@ -58,28 +66,32 @@ class ToyFeed:
         self.position = state["position"]
 
     def statistics(self) -> dict[str, Any]:
-        return {"leaves": [{"name": name, "asked": 1 / 3} for name in LEAVES], "kept": 16}
+        return {"leaves": [{"name": name, "asked": 1 / 3} for name in LEAVES]}
 
     def close(self) -> None:
-        pass
+        self.closed = True
 
 
-def leaves() -> list[ToyLeaf]:
-    return [ToyLeaf(name, name.split(".")[0], name.split(".")[1]) for name in LEAVES]
+def toy_leaves() -> list[ToyLeaf]:
+    """Two families, so that losses are shown by family."""
+    return [ToyLeaf(name, *name.split(".")[:2]) for name in LEAVES]
 
 
-def open_toy(data, vocab_size, num_eval_examples, console, feed=None) -> Inputs:
-    """`open_inputs` of the tests: two evaluation batches, whatever is asked for."""
-    held = [packed_batch(1000), packed_batch(1001)] if num_eval_examples else []
-    return Inputs(feed or ToyFeed(), held, leaves())
+def open_toy(feed: ToyFeed | None = None):
+    """An `open_inputs` over `feed`, with two evaluation batches."""
+
+    def open_inputs(data, vocab_size, num_eval_examples, console) -> Inputs:
+        held = [packed_batch(1000), packed_batch(1001)] if num_eval_examples else []
+        return Inputs(feed or ToyFeed(), held, toy_leaves())
+
+    return open_inputs
 
 
 def arguments(model_dir, train_steps: int, **changes: Any) -> dict[str, Any]:
     """Arguments of `train` for a run of seconds, dropout on."""
     return {
-        "model": tiny_config(dropout_rate=0.1),
+        "model": tiny_config(dropout_rate=0.1, **ONE_LAYER),
         "data": DATA,
-        "mesh": MeshConfig(),
         "optimizer": OptimizerConfig(learning_rate=0.01, min_factored_size=16),
         "checkpoint": checkpoint.CheckpointConfig(save_every_steps=4),
         "model_dir": str(model_dir),
@@ -87,53 +99,82 @@ def arguments(model_dir, train_steps: int, **changes: Any) -> dict[str, Any]:
         "log_every_steps": 1,
         "eval_every_steps": 4,
         "tensorboard": False,
-        "open_inputs": open_toy,
+        "open_inputs": open_toy(),
     } | changes
 
 
+def open_stores(data, vocab_size, num_eval_examples, console) -> Inputs:
+    """Real stores of two toy tasks, a real feed and real evaluation batches; no TensorFlow."""
+    specs = [toy_spec(ToySource(tag), category=tag) for tag in ("some", "more")]
+    leaves = [
+        Leaf(
+            name=spec.leaf_name("zs_noopt"),
+            rate=rate,
+            task=spec.name,
+            mode="zs_noopt",
+            family=spec.family,
+            dataset=spec.dataset,
+            category=spec.category,
+            version=spec.version,
+            records=None,
+            splits=("train", "validation"),
+            spec=spec,
+        )
+        for spec, rate in zip(specs, (0.75, 0.25))
+    ]
+    resolved = Resolved("toy", "train", tuple(leaves))
+    prepare(resolved, data, ("train", "validation")).check()
+    held = eval_batches(data, resolved, "validation", num_eval_examples)
+    return Inputs(TrainFeed(data, resolved), held, leaves)
+
+
 def _hang_in_save(step: int) -> None:
-    """From the save of `step` on, writing stops with some files on disk, and the file HUNG."""
-    from orbax.checkpoint import JsonCheckpointHandler
+    """The save of `step` writes some of its files and then no more; the file HUNG says so."""
+    save, async_save = checkpoint.CheckpointStore.save, JsonCheckpointHandler.async_save
 
-    original = checkpoint.CheckpointStore.save
+    def watched(self, at, *rest):
+        async def hang(handler, *args, **kwargs):
+            await async_save(handler, *args, **kwargs)
+            (self.folder.parent / "HUNG").touch()
+            time.sleep(600)
 
-    def save(self, at, *rest):
         if at == step:
-
-            async def hang(*args, **kwargs):
-                (self.folder.parent / "HUNG").touch()
-                time.sleep(600)
-
             JsonCheckpointHandler.async_save = hang
-        return original(self, at, *rest)
+        return save(self, at, *rest)
 
-    checkpoint.CheckpointStore.save = save
+    checkpoint.CheckpointStore.save = watched
 
 
 def main() -> None:
+    """Trains as the flags say; the compilation cache makes the second start fast."""
     parser = argparse.ArgumentParser()
     parser.add_argument("model_dir")
     parser.add_argument("train_steps", type=int)
-    parser.add_argument("--changes", type=json.loads, default={})
     parser.add_argument("--hang-in-save", type=int)
     parser.add_argument("--slow", type=float, default=0.0)
     flags = parser.parse_args()
-    cache = os.environ.get("TOY_CACHE")
-    if cache:
-        jax.config.update("jax_compilation_cache_dir", cache)
-        jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
-        jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
-    loop.peak.matmul_peak = lambda *args: 1e11
+    jax.config.update("jax_compilation_cache_dir", os.environ["TOY_CACHE"])
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
+    loop.peak.matmul_peak = lambda *_: 1e11
     if flags.hang_in_save:
         _hang_in_save(flags.hang_in_save)
-    original = ToyFeed.__next__
-
-    def slow_next(self):
-        time.sleep(flags.slow)
-        return original(self)
-
-    ToyFeed.__next__ = slow_next
-    loop.train(**arguments(flags.model_dir, flags.train_steps, **flags.changes))
+    if flags.slow:
+        fetch = TrainFeed.__next__
+        TrainFeed.__next__ = lambda feed: (time.sleep(flags.slow), fetch(feed))[1]
+    model = tiny_config(dropout_rate=0.1, vocab_size=384, **ONE_LAYER)
+    loop.train(
+        **arguments(
+            flags.model_dir,
+            flags.train_steps,
+            model=model,
+            data=toy_config("toy"),
+            checkpoint=checkpoint.CheckpointConfig(save_every_steps=3),
+            log_every_steps=2,
+            eval_every_steps=6,
+            num_eval_examples=16,
+            open_inputs=open_stores,
+        )
+    )
 
 
 if __name__ == "__main__":

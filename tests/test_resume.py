@@ -1,0 +1,159 @@
+"""A run killed by SIGKILL at any moment, also in the middle of a save, ends as if it had not been.
+
+Real processes, real stores and feed, dropout on. Losses of every logged step and the final
+parameters are compared bit by bit.
+"""
+
+import json
+import os
+import pathlib
+import random
+import signal
+import subprocess
+import sys
+import time
+
+import jax
+import numpy as np
+import pytest
+
+from instruct.models.encoder_decoder import EncoderDecoder
+from instruct.train.checkpoint import checkpoint_steps, load_params
+from tests.train.batches import tiny_config
+from tests.train.stand_in import ONE_LAYER
+
+ROOT = pathlib.Path(__file__).resolve().parents[1]
+STEPS, SAVE_EVERY = 14, 3
+# What a run computes; times differ.
+EXACT = ("loss", "z_loss", "accuracy", "gradient_norm", "learning_rate", "examples")
+EXACT += ("padding_share", "loss/some", "loss/more", "eval/loss", "eval/accuracy")
+
+
+class Runs:
+    """Starts training processes that share a compilation cache and the stores."""
+
+    def __init__(self, folder: pathlib.Path) -> None:
+        self._folder = folder
+        self._environment = os.environ | {
+            "INSTRUCT_STORE_DIR": str(folder / "stores"),
+            "TOY_CACHE": str(folder / "cache"),
+            "XLA_FLAGS": "--xla_backend_optimization_level=0",
+            "PYTHONPATH": str(ROOT),
+        }
+
+    def start(self, name: str, *flags: str) -> subprocess.Popen:
+        command = [sys.executable, "-m", "tests.train.stand_in", str(self._folder / name)]
+        return subprocess.Popen(
+            [*command, str(STEPS), *flags],
+            cwd=ROOT,
+            env=self._environment,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+
+    def finish(self, name: str, *flags: str) -> str:
+        process = self.start(name, *flags)
+        output, _ = process.communicate(timeout=240)
+        assert process.returncode == 0, output
+        return output
+
+    def kill_when(self, name: str, happened, *flags: str, number=signal.SIGKILL) -> str:
+        """Starts a run and sends it a signal as soon as `happened(folder)`."""
+        process = self.start(name, *flags)
+        deadline = time.monotonic() + 240
+        while not happened(self._folder / name):
+            assert process.poll() is None, process.communicate()[0]
+            assert time.monotonic() < deadline
+            time.sleep(0.005)
+        process.send_signal(number)
+        output, _ = process.communicate(timeout=240)
+        assert process.returncode == (0 if number == signal.SIGTERM else -number), output
+        return output
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory):
+    return Runs(tmp_path_factory.mktemp("resume"))
+
+
+@pytest.fixture(scope="module")
+def whole(runs):
+    runs.finish("whole")
+    return runs._folder / "whole"
+
+
+def rows(folder):
+    path = folder / "metrics.jsonl"
+    lines = path.read_text().splitlines(keepends=True) if path.is_file() else []
+    return [json.loads(line) for line in lines if line.endswith("\n")]
+
+
+def exact(folder):
+    return [{k: row[k] for k in ("step", *EXACT) if k in row} for row in rows(folder)]
+
+
+def parameters(folder):
+    model = EncoderDecoder(tiny_config(vocab_size=384, **ONE_LAYER))
+    return load_params(folder, model.abstract_params())
+
+
+def assert_same_run(found, expected):
+    assert exact(found) == exact(expected)
+    assert [row["step"] for row in rows(found)] == list(range(2, STEPS + 1, 2))
+    jax.tree.map(np.testing.assert_array_equal, parameters(found), parameters(expected))
+    mixtures = [json.loads((f / "mixture.json").read_text()) for f in (found, expected)]
+    for mixture in mixtures:
+        assert sum(leaf["examples"] for leaf in mixture["leaves"]) > 0
+        for leaf in mixture["leaves"]:
+            del leaf["name"], leaf["task"]
+    assert mixtures[0] == mixtures[1]
+
+
+def test_three_kills_one_of_them_in_a_save(runs, whole):
+    seed = random.SystemRandom().randrange(10**6)
+    print("seed of the random points:", seed)
+    draw = random.Random(seed)
+    first, wait = draw.randrange(2, 8, 2), draw.random() * 0.3
+
+    def some_time_after(step):
+        reached = []
+
+        def happened(folder):
+            if not reached and any(row["step"] >= step for row in rows(folder)):
+                reached.append(time.monotonic())
+            return bool(reached) and time.monotonic() - reached[0] >= wait
+
+        return happened
+
+    def hung(folder):
+        return (folder / "HUNG").exists()
+
+    folder = runs._folder / "killed"
+    runs.kill_when("killed", some_time_after(first), "--slow", "0.05")
+    saved = checkpoint_steps(folder)
+    target = next(s for s in range(SAVE_EVERY, STEPS, SAVE_EVERY) if s > max(saved, default=0))
+    runs.kill_when("killed", hung, "--hang-in-save", str(target))
+    left = list((folder / "checkpoints").glob("*tmp*"))
+    assert left and target not in checkpoint_steps(folder), "the kill was to hit a save"
+    last = draw.randrange(max(saved, default=0) // 2 * 2 + 2, STEPS, 2)
+    runs.kill_when("killed", some_time_after(last), "--slow", "0.05")
+    output = runs.finish("killed")
+    assert "finished at step 14" in output
+    assert not list((folder / "checkpoints").glob("*tmp*"))
+    assert_same_run(folder, whole)
+
+
+def test_sigterm_saves_exits_0_and_says_how_to_go_on(runs, whole):
+    def begun(folder):
+        return any(row["step"] >= 4 for row in rows(folder))
+
+    output = runs.kill_when("stopped", begun, "--slow", "0.1", number=signal.SIGTERM)
+    assert "stopped by SIGTERM at step" in output and "same command again to go on" in output
+    folder = runs._folder / "stopped"
+    info = json.loads((folder / "run.json").read_text())
+    assert info["outcome"] == "stopped by SIGTERM" and checkpoint_steps(folder)[-1] == info["step"]
+    runs.finish("stopped")
+    assert_same_run(folder, whole)
+    sessions = json.loads((folder / "run.json").read_text())["sessions"]
+    assert [session["from_step"] for session in sessions] == [0, info["step"]]
