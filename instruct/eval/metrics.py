@@ -17,6 +17,8 @@ from typing import Any
 
 import numpy as np
 
+from instruct.prompts.options import match_option
+
 Target = str | Sequence[str]
 
 _ARTICLES = re.compile(r"\b(a|an|the)\b")
@@ -24,8 +26,6 @@ _PUNCTUATION = str.maketrans("", "", string.punctuation)
 # An optional sign, digits with optional thousands commas, an optional fraction: "-1,234.50".
 _NUMBER = re.compile(r"(?<![\w.])[-+\u2212]?\$?(?:\d{1,3}(?:,\d{3})+|\d+)(?:\.\d+)?|[-+]?\.\d+")
 _ANSWER_MARKER = re.compile(r"(?:answer\s*(?:is|:|=)|####)\s*:?\s*", re.IGNORECASE)
-# "(B)", "B)", "B.", "b:" or "B" at the start of an answer; letters or numbers.
-_OPTION_LABEL = re.compile(r"^\s*(?:option\s+)?[\(\[]?([A-Za-z]|\d{1,2})(?:[\)\]\.:]|\s|$)")
 
 
 def references_of(target: Target) -> tuple[str, ...]:
@@ -161,46 +161,17 @@ def number_match(targets: Sequence[Target], predictions: Sequence[str]) -> dict[
     return {"number_match": _mean([_best(same, t, p) for t, p in zip(targets, predictions)])}
 
 
-def match_option(text: str, options: Sequence[str]) -> int:
-    """Index of the option that an answer names, or -1.
-
-    Tried in this order: the option's text (case aside), its label at the start of the answer
-    ("(B) ...", "b.", "2)"), exactly one option's text inside the answer.
-
-    >>> match_option("(B) paper", ["stone", "paper"])
-    1
-    """
-    answer = normalize_answer(final_answer(text))
-    known = [normalize_answer(option) for option in options]
-    if answer in known:
-        return known.index(answer)
-    label = _OPTION_LABEL.match(final_answer(text))
-    if label:
-        name = label.group(1)
-        index = int(name) - 1 if name.isdigit() else ord(name.upper()) - ord("A")
-        if 0 <= index < len(options):
-            return index
-    padded = f" {answer} "
-    inside = [i for i, option in enumerate(known) if option and f" {option} " in padded]
-    return inside[0] if len(inside) == 1 else -1
-
-
 def option_match(targets: Sequence[Mapping[str, Any]], predictions: Sequence[str]) -> dict:
-    """Share of predictions that name the right option; a target is {"options", "answer_index"}."""
+    """Share of predictions that name the right option, by marker or by text.
+
+    A target is {"options", "markers", "answer_index"} as a `postprocess_fn` finds them in its
+    `example`; `markers` may be left out.
+    """
     right = [
-        float(match_option(p, t["options"]) == t["answer_index"])
+        float(match_option(p, t["options"], t.get("markers", ())) == t["answer_index"])
         for t, p in zip(targets, predictions)
     ]
     return {"option_match": _mean(right)}
-
-
-def rank_classification(targets: Sequence[int], scores: Sequence[Sequence[float]]) -> dict:
-    """Share of examples whose right option has the highest score; ties go to the first.
-
-    `targets` are option numbers, `scores` one log-likelihood for each option of each example.
-    """
-    right = [float(int(np.argmax(s)) == t) for t, s in zip(targets, scores)]
-    return {"rank_accuracy": _mean(right)}
 
 
 def log_likelihood(targets: Sequence[Any], scores: Sequence[float]) -> dict[str, float]:

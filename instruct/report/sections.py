@@ -105,6 +105,21 @@ def _overview(run: Run) -> list[Fact]:
     return facts
 
 
+def _weak_scores(run: Run) -> list[str]:
+    """Groups whose score is no better, by two standard errors, than always saying the same."""
+    found = []
+    for group, mean in tables.headline(run).items():
+        if mean.value is None or mean.baseline is None:
+            continue
+        if mean.value - 2 * (mean.stderr or 0.0) <= mean.baseline:
+            score = tables.with_error(mean.value, mean.stderr)
+            found.append(
+                f"the {tables.GROUP_TITLES[group].lower()} score, {score}, is not clearly above "
+                f"the majority-answer baseline, {tables.number(mean.baseline)}."
+            )
+    return found
+
+
 def _parameters(run: Run) -> float | None:
     model = run.info.get("model")
     nested = model.get("num_params") if isinstance(model, Mapping) else None
@@ -126,7 +141,8 @@ def overview_section(runs: Sequence[Run]) -> Section:
         ]
         blocks.append(Table(("", *(run.label for run in runs)), tuple(rows)))
     several = len(runs) > 1
-    warnings = [f"{run.label}: {w}" if several else w for run in runs for w in run.warnings]
+    told = ((run, warning) for run in runs for warning in (*_weak_scores(run), *run.warnings))
+    warnings = [f"{run.label}: {text}" if several else text for run, text in told]
     if warnings:
         blocks.append(Notices(tuple(warnings)))
     return Section("overview", "At a glance", tuple(blocks))

@@ -28,6 +28,12 @@ def test_one_run_has_facts_and_two_a_table(runs):
     assert table.columns == ("", "a", "b")
 
 
+def test_a_score_that_is_not_above_the_baseline_is_said(runs):
+    (notices,) = of_type(sections.overview_section(runs[:1]), blocks.Notices)
+    weak = [item for item in notices.items if "not clearly above" in item]
+    assert len(weak) == 1 and weak[0].startswith("the held-out score")
+
+
 def test_training_and_validation_share_a_chart(runs):
     (charts,) = of_type(sections.training_section(runs[:1]), blocks.Charts)
     loss = charts.charts[0]
