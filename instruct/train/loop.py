@@ -100,6 +100,9 @@ def train(
     start = checkpoints.latest_step() or 0
     if start:
         session.check_same_run(folder, config)
+    if start >= train_steps:
+        console.print(f"{folder} is already at step {start:,}; raise TRAIN_STEPS to go on.")
+        return
 
     # Data.
     num_held = num_eval_examples if eval_every_steps else 0
@@ -180,7 +183,7 @@ def train(
                     break
             checkpoints.wait()
             outcome = "finished" if step >= train_steps else f"stopped by {stop.signal_name}"
-            report.note(_farewell(outcome, step, start, folder))
+            report.note(_farewell(outcome, step, folder))
     finally:
         inputs.feed.close()
         summaries.close()
@@ -309,9 +312,7 @@ def _greeting(model, mesh, start, train_steps, programs: Programs, folder) -> st
     )
 
 
-def _farewell(outcome: str, step: int, start: int, folder: pathlib.Path) -> str:
+def _farewell(outcome: str, step: int, folder: pathlib.Path) -> str:
     if outcome != "finished":
         return f"{outcome} at step {step:,}; saved. Give the same command again to go on."
-    if step == start:
-        return f"already at step {step:,}; raise TRAIN_STEPS to go on."
     return f"finished at step {step:,}; last checkpoint {folder / FOLDER / str(step)}"

@@ -52,7 +52,7 @@ class ProgressReport:
 
     def note(self, text: str) -> None:
         """One line that stays."""
-        self._console.print(text, markup=False, soft_wrap=True)
+        self._console.print(text, markup=False, highlight=False, soft_wrap=True)
 
     def advance(self, step: int) -> None:
         """Moves the bar; a log file has a line only for logged steps."""

@@ -1,0 +1,77 @@
+"""A mixture by name becomes a feed, evaluation batches and groups; missing stores are built."""
+
+import io
+import json
+
+import numpy as np
+import pytest
+from rich.console import Console
+
+from instruct.batch import check_batch
+from instruct.data import registry
+from instruct.errors import UserError
+from instruct.train.inputs import gather_states, open_inputs, task_groups
+from tests.data.toy import ToySource, fresh_name, toy_config, toy_spec
+from tests.train.stand_in import ToyLeaf, toy_leaves
+
+
+@pytest.fixture(scope="module")
+def mixture():
+    tasks = [toy_spec(ToySource(tag), category=tag) for tag in ("x", "y")]
+    for spec in tasks:
+        registry.add_task(spec)
+    name = fresh_name("mixture")
+    registry.add_mixture(name, {tasks[0].name: 3.0, tasks[1].name: 1.0})
+    return name
+
+
+def quiet():
+    return Console(file=io.StringIO())
+
+
+def test_opens_what_a_name_stands_for(mixture):
+    inputs = open_inputs(toy_config(mixture), 384, 8, quiet())
+    batch, info = next(inputs.feed)
+    check_batch(batch)
+    assert info.num_examples >= 4 and set(info.task_counts) <= {lf.name for lf in inputs.leaves}
+    assert inputs.eval_batches and task_groups(inputs.leaves) == (["x", "y"], [0, 1])
+    for held in inputs.eval_batches:
+        check_batch(held)
+    assert {leaf["name"] for leaf in inputs.feed.statistics()["leaves"]} == {
+        leaf.name for leaf in inputs.leaves
+    }
+    inputs.feed.close()
+
+
+def test_no_evaluation_when_not_wanted_or_without_a_validation_split(mixture):
+    assert open_inputs(toy_config(mixture), 384, 0, quiet()).eval_batches == []
+    source = ToySource("z", splits=("train",))
+    spec = registry.add_task(toy_spec(source, splits={"train": "train"}))
+    assert open_inputs(toy_config(spec.name), 384, 8, quiet()).eval_batches == []
+
+
+def test_mistakes_are_named(mixture):
+    with pytest.raises(UserError, match="unknown task or mixture 'toyy"):
+        open_inputs(toy_config("toyy"), 384, 8, quiet())
+    with pytest.raises(UserError, match="384"):
+        open_inputs(toy_config(mixture), 100, 8, quiet())
+
+
+def test_groups_are_families_or_the_categories_of_one():
+    assert task_groups(toy_leaves()) == (["bench", "toy"], [1, 1, 0])
+    same = [ToyLeaf("a.b", "a", "logic"), ToyLeaf("a.c", "a", "algebra")]
+    assert task_groups(same) == (["algebra", "logic"], [1, 0])
+
+
+def test_states_of_several_processes(monkeypatch):
+    assert gather_states({"row": 1}) == [{"row": 1}]
+    others = [b'{"row": 1}', b'{"row": 22}']
+
+    def allgather(value):
+        if value.dtype == np.uint8:
+            return np.stack([np.frombuffer(o.ljust(value.size, b"\0"), np.uint8) for o in others])
+        return np.asarray([[len(o)] for o in others])
+
+    monkeypatch.setattr("jax.process_count", lambda: 2)
+    monkeypatch.setattr("jax.experimental.multihost_utils.process_allgather", allgather)
+    assert gather_states(json.loads(others[1])) == [{"row": 1}, {"row": 22}]

@@ -1,0 +1,182 @@
+"""`train` in this process: what it writes, refuses, guards and restores."""
+
+import json
+
+import jax
+import numpy as np
+import pytest
+
+from instruct.errors import UserError
+from instruct.mesh import MeshConfig
+from instruct.models.encoder_decoder import EncoderDecoder
+from instruct.train import loop
+from instruct.train.checkpoint import CheckpointConfig, checkpoint_steps, load_params
+from instruct.train.metrics import TrainingDiverged
+from instruct.train.optimizer import OptimizerConfig
+from tests.train.batches import tiny_config
+from tests.train.stand_in import ONE_LAYER, ToyFeed, arguments, open_toy
+
+
+@pytest.fixture(autouse=True, scope="module")
+def quick(tmp_path_factory):
+    """A given peak, and one compilation of a step for all tests of this module."""
+    patch = pytest.MonkeyPatch()
+    patch.setattr(loop.peak, "matmul_peak", lambda *_: 1e11)
+    cache = ("jax_compilation_cache_dir", "jax_persistent_cache_min_compile_time_secs")
+    earlier = [getattr(jax.config, name) for name in cache]
+    jax.config.update(cache[0], str(tmp_path_factory.mktemp("cache")))
+    jax.config.update(cache[1], 0.0)
+    yield
+    for name, value in zip(cache, earlier):
+        jax.config.update(name, value)
+    patch.undo()
+
+
+def rows(folder):
+    return [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+
+
+def read(folder, name):
+    return json.loads((folder / name).read_text())
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    """Six steps on eight fake devices."""
+    folder = tmp_path_factory.mktemp("runs") / "finished"
+    loop.train(**arguments(folder, 6, mesh=MeshConfig(data=4, tensor=2), texts={"a.gin": "x = 1"}))
+    return folder
+
+
+def test_every_logged_step_has_the_agreed_keys(finished):
+    found = rows(finished)
+    assert [row["step"] for row in found] == [1, 2, 3, 4, 5, 6]
+    keys = "step loss z_loss accuracy learning_rate gradient_norm real_tokens_per_sec"
+    keys = {*keys.split(), "padding_share", "step_secs", "peak_share", "examples"}
+    keys |= {"loss/toy", "loss/bench"}
+    assert set(found[0]) == keys
+    held = {"eval/loss", "eval/accuracy", "eval/loss/toy", "eval/loss/bench"}
+    assert set(found[3]) == keys | held == set(found[5])
+    assert found[5]["examples"] == 6 * 12 and 0 < found[0]["padding_share"] < 1
+    assert all(np.isfinite(value) for row in found for value in row.values())
+
+
+def test_run_and_mixture_files(finished):
+    info = read(finished, "run.json")
+    assert info["outcome"] == "finished" and info["step"] == 6 and info["end"] >= info["start"]
+    assert info["matmul_peak_gflops"] == 100.0 and info["mesh"] == {
+        "data": 4,
+        "fsdp": 1,
+        "tensor": 2,
+    }
+    assert info["num_params"] == tiny_config(**ONE_LAYER).num_params()
+    assert info["config"]["optimizer.learning_rate"] == 0.01 and "jax" in info["versions"]
+    assert read(finished, "mixture.json")["mixture"] == "toy"
+    assert (finished / "a.gin").read_text() == "x = 1"
+    assert checkpoint_steps(finished) == [4, 6]
+
+
+def test_a_finished_run_is_left_alone(finished, capsys):
+    loop.train(**arguments(finished, 6, mesh=MeshConfig(data=4, tensor=2)))
+    assert "already at step 6; raise TRAIN_STEPS" in " ".join(capsys.readouterr().err.split())
+    assert [row["step"] for row in rows(finished)] == [1, 2, 3, 4, 5, 6]
+
+
+def test_another_configuration_is_refused_by_name(finished):
+    changed = arguments(finished, 9, optimizer=OptimizerConfig(learning_rate=0.02))
+    with pytest.raises(UserError, match=r"optimizer.learning_rate: 0.01 there, 0.02 now"):
+        loop.train(**changed)
+    faster = arguments(finished, 6, model=tiny_config(dropout_rate=0.1, remat="full", **ONE_LAYER))
+    loop.train(**faster)  # speed only: nothing to refuse
+
+
+def test_interval_sums_survive_a_restart(tmp_path):
+    """Saved at step 3 of an interval of 4: the line of step 4 is that of a run in one go."""
+    common = {"log_every_steps": 4, "checkpoint": CheckpointConfig(save_every_steps=3)}
+    mesh = MeshConfig(data=8)
+    common |= {"mesh": mesh, "eval_every_steps": None}
+    loop.train(**arguments(tmp_path / "whole", 4, **common))
+
+    class Stops(Exception):
+        pass
+
+    def stop_at_four(number, batch):
+        if number == 3:
+            raise Stops
+
+    with pytest.raises(Stops):
+        loop.train(
+            **arguments(tmp_path / "cut", 4, open_inputs=open_toy(ToyFeed(stop_at_four)), **common)
+        )
+    assert read(tmp_path / "cut", "run.json")["outcome"] == "failed"
+    loop.train(**arguments(tmp_path / "cut", 4, **common))
+    whole, cut = rows(tmp_path / "whole"), rows(tmp_path / "cut")
+    for name in ("loss", "loss/toy", "gradient_norm", "padding_share", "examples"):
+        assert whole[0][name] == cut[0][name], name
+
+
+def test_a_loss_that_is_not_finite_stops_and_saves_nothing(tmp_path):
+    def spoil(number, batch):
+        if number == 4:
+            batch["decoder_input_tokens"][0, 0] = 10**6  # out of the embedding: NaN
+
+    run = arguments(
+        tmp_path,
+        8,
+        mesh=MeshConfig(data=8),
+        checkpoint=CheckpointConfig(save_every_steps=1, keep=9),
+        eval_every_steps=None,
+        log_every_steps=3,
+        open_inputs=open_toy(ToyFeed(spoil)),
+    )
+    with pytest.raises(TrainingDiverged) as caught:
+        loop.train(**run)
+    message = str(caught.value)
+    assert "diverged at step 5" in message and "bench.add.zs_noopt: 5" in message
+    assert checkpoint_steps(tmp_path) == [1, 2, 3, 4]
+    for step in (1, 4):
+        abstract = EncoderDecoder(tiny_config(**ONE_LAYER)).abstract_params()
+        params = load_params(tmp_path, abstract, step)
+        assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(params))
+
+
+def test_starts_from_the_parameters_of_another_run(finished, tmp_path):
+    feed = ToyFeed()
+    run = arguments(
+        tmp_path,
+        1,
+        mesh=MeshConfig(data=8),
+        optimizer=OptimizerConfig(learning_rate=1e-9, min_factored_size=16),
+        initial_checkpoint_path=str(finished),
+        eval_every_steps=None,
+        open_inputs=open_toy(feed),
+    )
+    loop.train(**run)
+    abstract = EncoderDecoder(tiny_config(**ONE_LAYER)).abstract_params()
+    jax.tree.map(
+        lambda a, b: np.testing.assert_allclose(a, b, atol=1e-6),
+        load_params(tmp_path, abstract),
+        load_params(finished, abstract),
+    )
+    assert feed.closed and read(tmp_path, "run.json")["step"] == 1
+
+
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        ({"train_steps": 0}, "train_steps is 0"),
+        ({"num_microbatches": 3}, "8 rows does not divide into 3"),
+        ({"log_every_steps": "5"}, "log_every_steps is '5'"),
+        ({"num_microbatches": 8}, "does not divide over the mesh"),
+        ({"mesh": MeshConfig(data=3)}, "3 devices, but there are 8"),
+    ],
+)
+def test_bad_values_are_named(tmp_path, wrong, message):
+    with pytest.raises(UserError, match=message):
+        loop.train(**arguments(tmp_path, 2) | wrong)
+
+
+def test_model_dir_must_be_a_folder(tmp_path):
+    (tmp_path / "file").touch()
+    with pytest.raises(UserError, match="MODEL_DIR .*file' cannot be written"):
+        loop.train(**arguments(tmp_path / "file", 2))

@@ -1,0 +1,87 @@
+"""run.json over several sessions, the comparison of configurations, files replaced whole."""
+
+import dataclasses
+import json
+import subprocess
+
+import pytest
+
+from instruct.errors import UserError
+from instruct.mesh import MeshConfig, make_mesh
+from instruct.train import session
+from instruct.train.loss import LossConfig
+from tests.train.batches import tiny_config
+from tests.train.stand_in import DATA
+
+
+def config(**changes):
+    parts = {"model": tiny_config(), "data": DATA, "loss": LossConfig(), "seed": 0}
+    return session.results_config(**(parts | changes))
+
+
+def info():
+    return session.run_info(tiny_config(), make_mesh(MeshConfig()), 2e11)
+
+
+def test_results_config_is_flat_json_without_what_only_changes_speed():
+    flat = config()
+    assert flat["data.feature_lengths.inputs"] == 12 and flat["seed"] == 0
+    assert "model.remat" not in flat and "data.workers" not in flat
+    assert json.loads(json.dumps(flat)) == flat
+    assert flat == config(
+        model=tiny_config(remat="full", scan_layers=True),
+        data=dataclasses.replace(DATA, workers=2),
+        loss=LossConfig(chunk_logits=5),
+    )
+
+
+def test_changes_are_named(tmp_path):
+    session.check_same_run(tmp_path, config())  # nothing known: nothing to compare
+    session.start_run(tmp_path, info() | {"config": config()}, 0)
+    session.check_same_run(tmp_path, config())
+    with pytest.raises(UserError, match=r"loss.z_loss: 0.0001 there, 0.0 now; seed: 0 there, 1"):
+        session.check_same_run(tmp_path, config(loss=LossConfig(z_loss=0.0), seed=1))
+    missing = {k: v for k, v in config().items() if k != "seed"}
+    with pytest.raises(UserError, match=r"seed: 0 there, '\(not set\)' now"):
+        session.check_same_run(tmp_path, missing)
+
+
+def test_sessions_add_up(tmp_path):
+    session.start_run(tmp_path, info() | {"start": "monday"}, 0)
+    session.end_run(tmp_path, 5, "stopped by SIGTERM")
+    session.start_run(tmp_path, info() | {"start": "tuesday"}, 5)
+    session.end_run(tmp_path, 9, "finished")
+    found = session.read_run_info(tmp_path)
+    assert found["start"] == "monday" and found["outcome"] == "finished" and found["step"] == 9
+    assert [(s["start"], s["from_step"], s["outcome"]) for s in found["sessions"]] == [
+        ("monday", 0, "stopped by SIGTERM"),
+        ("tuesday", 5, "finished"),
+    ]
+    assert found["num_params"] == tiny_config().num_params()
+    assert found["matmul_peak_gflops"] == 200.0 and found["device"].endswith("cpu")
+
+
+def test_damaged_run_file_counts_as_none(tmp_path):
+    (tmp_path / "run.json").write_text("{")
+    assert session.read_run_info(tmp_path) == {}
+
+
+def test_without_git_the_commit_is_unknown(monkeypatch):
+    def missing(*args, **kwargs):
+        raise FileNotFoundError("git")
+
+    monkeypatch.setattr(subprocess, "run", missing)
+    assert info()["commit"] is None and info()["commit_dirty"] is None
+
+
+def test_files_are_replaced_whole(tmp_path):
+    path = tmp_path / "a.json"
+    session.write_json(path, {"a": [1]})
+    session.write_json(path, {"a": [2]})
+    assert json.loads(path.read_text()) == {"a": [2]}
+    assert [file.name for file in tmp_path.iterdir()] == ["a.json"]
+
+
+def test_model_dir_is_made(tmp_path):
+    folder = session.make_model_dir(str(tmp_path / "a" / "b"))
+    assert folder.is_dir() and not list(folder.iterdir())
