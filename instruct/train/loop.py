@@ -119,10 +119,7 @@ def train(
         state, saved = checkpoints.resume(abstract)
         _restore_inputs(inputs, meter, saved)
     else:
-        params = None
-        if initial_checkpoint_path:
-            params = load_params(initial_checkpoint_path, abstract.params)
-        state = _first_state(network, update_rule, params, seed, shardings)
+        state = _first_state(network, update_rule, abstract, seed, initial_checkpoint_path)
 
     # Programs.
     loss_fn = make_loss_fn(network.decoder_hidden, network.head_kernel, loss, leaf_groups)
@@ -224,11 +221,12 @@ def _with_shardings(abstract: Any, shardings: Any) -> Any:
     )
 
 
-def _first_state(network, update_rule, params, seed: int, shardings: TrainState) -> TrainState:
-    """State 0 laid out over the mesh, from `params` or drawn from `seed`."""
-    if params is not None:
-        make = jax.jit(lambda params: init_state(params, update_rule), out_shardings=shardings)
-        return make(params)
+def _first_state(network, update_rule, abstract, seed: int, path: str | None) -> TrainState:
+    """State 0 laid out over the mesh, from a checkpoint's parameters or drawn from `seed`."""
+    shardings = jax.tree.map(lambda leaf: leaf.sharding, abstract)
+    if path:
+        start = jax.jit(lambda params: init_state(params, update_rule), out_shardings=shardings)
+        return start(load_params(path, abstract.params))
     draw = jax.jit(lambda key: init_state(network.init(key), update_rule), out_shardings=shardings)
     return draw(jax.random.key(seed))
 
