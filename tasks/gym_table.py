@@ -303,7 +303,7 @@ _PROBABILITY = _rows(
 
 # The same generators with smaller questions, for a demonstration on a small machine. A question
 # that both forms can ask lies in the same split of both.
-_EASY_TRAIN_RECORDS = 1400
+_EASY_TRAIN_RECORDS = 4000
 _EASY_EVAL_RECORDS = 150
 _EASY = (
     *_rows("algebra", _use("simple_equations", EXACT, name="easy_equations", max_value=9)),
@@ -312,7 +312,7 @@ _EASY = (
         _use("count_primes", EXACT, name="easy_primes", max_n=60),
         _use("letter_counting", EXACT, name="easy_letters", min_words=2, max_words=5),
         _use("isomorphic_strings", EXACT, name="easy_isomorphic", max_string_length=4),
-        _use("ransom_note", EXACT, name="easy_ransom", max_note_length=4, max_magazine_length=10),
+        _use("ransom_note", EXACT, name="easy_ransom", max_note_length=2, max_magazine_length=6),
         _use("spell_backward", EXACT, name="easy_spelling", max_word_len=4),
         _use("word_sequence_reversal", EXACT, name="easy_reversal", min_words=2, max_words=3),
     ),

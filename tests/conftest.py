@@ -8,6 +8,9 @@ os.environ["XLA_FLAGS"] = (
     + " --xla_force_host_platform_device_count=8"
     # Half of the compile time for code that runs once; the same operations in the same order.
     + " --xla_backend_optimization_level=0"
+    # Eight devices share two cores: on a busy machine a thread may come late, and is waited for.
+    + " --xla_cpu_collective_call_warn_stuck_timeout_seconds=120"
+    + " --xla_cpu_collective_call_terminate_timeout_seconds=900"
 )
 os.environ["JAX_PLATFORMS"] = "cpu"
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
