@@ -8,6 +8,8 @@ refuses all three, names every missing macro at once, and says what a wrong name
 
 import argparse
 import ast
+import dataclasses
+import inspect
 import pathlib
 import re
 import tokenize
@@ -37,6 +39,7 @@ _GIN_ERRORS = (
 )
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 _BINDING = re.compile(r"^(?P<name>[\w./]+)\s*=\s*(?P<value>.*)$", re.DOTALL)
+_UNKNOWN_PARAMETER = re.compile(r"Configurable '([\w.]+)' doesn't have a parameter named '(\w+)'")
 _UNKNOWN_CONFIGURABLE = re.compile(r"No configurable matching '?([\w./]+)'?")
 
 
@@ -111,7 +114,17 @@ def _parse(action: Callable[[], Any], origin: str) -> None:
         match = _UNKNOWN_CONFIGURABLE.search(text)
         if match and "." not in match.group(1):
             raise unknown_name("macro or configurable", match.group(1), macros()) from error
+        match = _UNKNOWN_PARAMETER.search(text)
+        if match:
+            known = _parameter_names(gin.get_configurable(match.group(1)))
+            raise unknown_name(f"parameter of {match.group(1)}", match.group(2), known) from error
         raise UserError(f"{origin}: {text}") from error
+
+
+def _parameter_names(configurable: Any) -> list[str]:
+    if dataclasses.is_dataclass(configurable):  # gin hides the signature of a class
+        return [field.name for field in dataclasses.fields(configurable)]
+    return list(inspect.signature(configurable).parameters)
 
 
 def macros() -> dict[str, Any]:

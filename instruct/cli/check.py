@@ -21,6 +21,7 @@ from instruct.batch import batch_shapes
 from instruct.cli import settings, show
 from instruct.data import registry
 from instruct.data.config import DataConfig
+from instruct.data.feed_leaves import check_split
 from instruct.data.vocab import check_embedding_rows, load_vocabulary
 from instruct.errors import UserError
 from instruct.models.config import ModelConfig
@@ -167,6 +168,7 @@ def _print_mixture(
         readable = False
         warnings.append(str(error))
     resolved = registry.resolve(data.mixture, data.split)
+    check_split(resolved, data.split)
     console.print(show.mixture_table(resolved))
     missing = registry.unprepared(resolved, data)
     if missing:

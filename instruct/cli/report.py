@@ -6,6 +6,9 @@ import pathlib
 from instruct.errors import UserError
 from instruct.report import page
 
+# What a run leaves; one of them makes a report.
+_RUN_FILES = ("run.json", "metrics.jsonl", "eval")
+
 
 def run(flags: argparse.Namespace) -> int:
     """Writes report.html and report.md; prints where they are."""
@@ -16,6 +19,11 @@ def run(flags: argparse.Namespace) -> int:
     for folder in flags.model_dir:
         if not pathlib.Path(folder).is_dir():
             raise UserError(f"--model_dir={folder}: no such folder.")
+        if not any((pathlib.Path(folder) / name).exists() for name in _RUN_FILES):
+            raise UserError(
+                f"--model_dir={folder} holds no run ({', '.join(_RUN_FILES)}). Give the MODEL_DIR "
+                "of a run that was trained or evaluated."
+            )
     path = page.write_report(flags.model_dir, flags.out or flags.model_dir[0])
     print(f"report: {path}")
     return 0

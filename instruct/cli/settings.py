@@ -29,6 +29,13 @@ class Settings:
     store_dir: str | None = None
 
     def __post_init__(self) -> None:
+        names = self.task_modules
+        listed = isinstance(names, list | tuple) and all(isinstance(name, str) for name in names)
+        if names is not None and not isinstance(names, str) and not listed:
+            raise UserError(
+                f"MIXTURE_OR_TASK_MODULE is {names!r}; give a module such as my_tasks, or a path "
+                "such as my_tasks.py, several with commas."
+            )
         for name in ("data_dir", "store_dir"):
             value = getattr(self, name)
             if value is not None and not isinstance(value, str):

@@ -45,6 +45,15 @@ class DataConfig:
     split: str = "train"
 
     def __post_init__(self) -> None:
+        for name in ("mixture", "vocabulary", "split"):
+            value = getattr(self, name)
+            if not isinstance(value, str) or not value:
+                raise UserError(f"DataConfig.{name} is {value!r}; it must be a name, as text")
+        if not isinstance(self.feature_lengths, Mapping):
+            raise UserError(
+                f"feature_lengths (TASK_FEATURE_LENGTHS) is {self.feature_lengths!r}; it must be "
+                "a dict, for example {'inputs': 512, 'targets': 128}"
+            )
         if set(self.feature_lengths) != {"inputs", "targets"}:
             raise UserError(
                 f"feature_lengths is {dict(self.feature_lengths)}; it must hold 'inputs' and "
@@ -63,8 +72,10 @@ class DataConfig:
         }
         for name, value in values.items():
             low = least.get(name, 2)  # a token and EOS
-            if not isinstance(value, int) or value < low:
+            if type(value) is not int or value < low:
                 raise UserError(f"{name} is {value!r}; it must be an integer of at least {low}")
+        if type(self.seed) is not int:
+            raise UserError(f"seed (SEED) is {self.seed!r}; it must be an integer")
 
     @property
     def lengths(self) -> tuple[int, int]:

@@ -50,6 +50,18 @@ def _feed_leaf(leaf: Leaf, split: str, config: DataConfig) -> FeedLeaf | None:
     )
 
 
+def check_split(resolved: Resolved, split: str) -> None:
+    """Raises UserError unless every leaf has the split that is to be trained on."""
+    lacking = [leaf for leaf in resolved.leaves if split not in leaf.splits]
+    if lacking:
+        raise UserError(
+            f"{len(lacking)} of {len(resolved.leaves)} tasks of {resolved.name!r} have no split "
+            f"{split!r}, such as {lacking[0].name}, which has "
+            f"{', '.join(lacking[0].splits) or 'none'}. Set DataConfig.split to one that all have, "
+            "or leave them out of the mixture"
+        )
+
+
 def make_builder(
     config: DataConfig, resolved: Resolved, split: str, training: bool = True
 ) -> tuple[WindowBuilder, tuple[Leaf, ...]]:
@@ -59,10 +71,12 @@ def make_builder(
     in the split are left out of the plan, and keep their numbers.
 
     Raises:
-        UserError: stores are missing, or leaves are empty.
+        UserError: stores are missing, or leaves are empty or lack the split.
     """
     allow_many_files()
     load_vocabulary(config.vocabulary)
+    if training:
+        check_split(resolved, split)
     leaves = [_feed_leaf(leaf, split, config) for leaf in resolved.leaves]
     missing = [leaf.name for leaf, found in zip(resolved.leaves, leaves) if found is None]
     if missing and training:

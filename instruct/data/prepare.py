@@ -8,6 +8,7 @@ Plain seqio tasks run their TensorFlow pipeline here, one after another.
 import concurrent.futures
 import contextlib
 import dataclasses
+import logging
 import multiprocessing
 import queue
 import time
@@ -17,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
@@ -37,6 +39,7 @@ from instruct.errors import UserError
 
 # Starting a process costs about as much as building this many small stores.
 _FEW_JOBS = 4
+_log = logging.getLogger(__name__)
 _rows_done: Any = None  # in a worker process: where it reports its progress
 
 
@@ -82,14 +85,22 @@ class Prepared:
             )
 
     def print_table(self, console: Console) -> None:
-        """Records, drops and why, one line a store; failures last."""
+        """Records, drops and why, one line a store; failures last, with why."""
         table = Table("task", "split", "records", "dropped", "", box=None, header_style="bold")
         for store in sorted(self.stores, key=lambda store: store.status == "failed"):
             reasons = ", ".join(f"{reason}: {n}" for reason, n in store.dropped.items())
-            note = f"[red]failed[/red] {store.message}" if store.status == "failed" else reasons
+            note = "[red]failed[/red]" if store.status == "failed" else escape(reasons)
             dropped = sum(store.dropped.values())
             table.add_row(store.task, store.split, f"{store.records:,}", f"{dropped:,}", note)
         console.print(table)
+        for store in self.failed:  # outside of the table, which cuts what is long
+            console.print(
+                f"failed: {store.task} ({store.split}): {store.message}",
+                style="red",
+                markup=False,
+                highlight=False,
+                soft_wrap=True,
+            )
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -186,8 +197,9 @@ def _find(job: _Job, verify: bool) -> Manifest | None:
         if verify:
             store.verify()
         return manifest
-    except UserError:
-        return None  # damaged: built anew
+    except UserError as error:
+        _log.warning("%s; building it anew", str(error).partition(". Delete")[0])
+        return None
 
 
 def _prepared(job: _Job, manifest: Manifest, status: str) -> PreparedStore:

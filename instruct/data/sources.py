@@ -112,7 +112,7 @@ class FileSource:
             if not path.is_file():
                 reason = (
                     f"{path} is not there. The data folder is {data_dir()}; set it with "
-                    f"--gin.DATA_DIR='\"...\"' or the variable {VARIABLE}"
+                    f"--gin.DATA_DIR=FOLDER or the variable {VARIABLE}"
                 )
                 return f"{reason}. Get the file from {self.origin}" if self.origin else reason
         return None

@@ -8,6 +8,7 @@ output is that of an uninterrupted run, byte for byte.
 """
 
 import dataclasses
+import errno
 import itertools
 import json
 import os
@@ -273,9 +274,16 @@ def _continue_from(
     """Number of lines to keep: whole ranges; the file is cut there. 0 starts a new file."""
     settings_path = output_path.with_name(output_path.name + SETTINGS_SUFFIX)
     if not output_path.exists():
-        output_path.parent.mkdir(parents=True, exist_ok=True)
-        settings_path.write_text(json.dumps(settings, indent=1) + "\n", encoding="utf-8")
-        output_path.touch()
+        try:
+            output_path.parent.mkdir(parents=True, exist_ok=True)
+            settings_path.write_text(json.dumps(settings, indent=1) + "\n", encoding="utf-8")
+            output_path.touch()
+        except OSError as error:
+            if error.errno in (errno.ENOSPC, errno.EDQUOT):
+                raise
+            raise UserError(
+                f"cannot write {output_path}: {error.strerror or error}; choose another --output"
+            ) from error
         return 0
     _check_settings(output_path, settings_path, settings)
     whole, ends = 0, [0]

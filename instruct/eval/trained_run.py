@@ -33,12 +33,15 @@ class TrainedRun:
     def _config(self) -> Mapping[str, Any]:
         return self.info.get("config") or {}
 
+    def _lacks_run_file(self) -> str:
+        return f"{self.folder} has no run.json{'' if self.folder.is_dir() else ' (no such folder)'}"
+
     def setting(self, name: str) -> str:
         """A setting of the training data. Raises UserError if the run does not say."""
         value = self.info.get(name) or self._config().get(f"data.{name}")
         if not value:
             raise UserError(
-                f"{self.folder} has no run.json that says which {name} it was trained with; "
+                f"{self._lacks_run_file()} that says which {name} it was trained with; "
                 f"add --gin_bindings='runner.evaluate.{name} = \"...\"'"
             )
         return str(value)
@@ -53,7 +56,7 @@ class TrainedRun:
         }
         if set(found) != {"inputs", "targets"}:
             raise UserError(
-                f"{self.folder} has no run.json that says how long its inputs and targets were; "
+                f"{self._lacks_run_file()} that says how long its inputs and targets were; "
                 'add --gin_bindings=\'runner.evaluate.feature_lengths = {"inputs": 512, '
                 '"targets": 128}\''
             )
@@ -64,7 +67,7 @@ class TrainedRun:
         recorded = self.info.get("model")
         if not isinstance(recorded, Mapping):
             raise UserError(
-                f"{self.folder} has no run.json that says what its model looks like; add the gin "
+                f"{self._lacks_run_file()} that says what its model looks like; add the gin "
                 "file of its size and --gin_bindings='runner.evaluate.model = "
                 "@config.ModelConfig()'"
             )

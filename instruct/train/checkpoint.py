@@ -158,9 +158,10 @@ class CheckpointStore:
         if config.keep_best:
             values = {}
             for step in steps:
-                metrics = _read_document(self.folder / str(step))["metrics"]
-                if config.best_metric in metrics:
-                    values[step] = metrics[config.best_metric]
+                with contextlib.suppress(UserError):  # an old one is damaged: not the best
+                    metrics = _read_document(self.folder / str(step))["metrics"]
+                    if config.best_metric in metrics:
+                        values[step] = metrics[config.best_metric]
             best_first = sorted(values, key=values.__getitem__, reverse=not config.best_is_lowest)
             kept.update(best_first[: config.keep_best])
         return kept
@@ -252,7 +253,9 @@ def checkpoint_steps(path: str | pathlib.Path) -> list[int]:
     if not folder.is_dir():
         return []
     numbered = [child for child in folder.iterdir() if re.fullmatch(r"\d+", child.name)]
-    return sorted(int(child.name) for child in numbered if (child / _PARAMS).is_dir())
+    # One item suffices: a folder that lost the others is damaged, which reading it says.
+    items = (_PARAMS, _TRAINING, _INPUT)
+    return sorted(int(c.name) for c in numbered if any((c / item).is_dir() for item in items))
 
 
 def step_of(folder: pathlib.Path) -> int:
@@ -311,7 +314,9 @@ def _read(folder: pathlib.Path, item: str, abstract: Any, sums: Mapping[str, int
             # `Any`: older and newer Orbax wrap the tree differently.
             metadata: Any = reader.metadata(folder / item)
             metadata = getattr(metadata, "item_metadata", metadata)
-            there = dict(tree_paths(getattr(metadata, "tree", metadata)))
+            there = dict(tree_paths(getattr(metadata, "tree", metadata) or {}))
+            if not there:
+                raise FileNotFoundError(f"{item} is missing or empty")
             _check_fit(folder, there, dict(tree_paths(unrolled)))
             found = reader.restore(folder / item, unrolled)
     except UserError:
@@ -380,7 +385,7 @@ def _damaged(folder: pathlib.Path, why: Any) -> UserError:
         if others
         else "Delete that folder to start anew"
     )
-    first_line = str(why).strip().splitlines()[0][:200] if str(why).strip() else repr(why)
+    first_line = (str(why).strip() or repr(why)).splitlines()[0].partition(" See full")[0][:200]
     return UserError(f"checkpoint {folder} is damaged ({first_line}). {fix}.")
 
 

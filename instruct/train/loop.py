@@ -82,7 +82,7 @@ def train(
         TrainingDiverged: a loss is not finite; the last checkpoint is from before.
         OSError: the disk is full; older checkpoints are whole.
     """
-    _check_numbers(train_steps, num_microbatches, log_every_steps, eval_every_steps, data)
+    _check_numbers(train_steps, num_microbatches, log_every_steps, eval_every_steps, seed, data)
     folder = session.make_model_dir(model_dir)
     console = Console(stderr=True, quiet=jax.process_index() != 0, highlight=False)
 
@@ -197,7 +197,11 @@ class Programs(NamedTuple):
     compile_secs: float
 
 
-def _check_numbers(train_steps, num_microbatches, log_every, eval_every, data: DataConfig) -> None:
+def _check_numbers(
+    train_steps, num_microbatches, log_every, eval_every, seed, data: DataConfig
+) -> None:
+    if type(seed) is not int:
+        raise UserError(f"train.seed (SEED) is {seed!r}; use a whole number.")
     for name, value in (
         ("train_steps", train_steps),
         ("num_microbatches", num_microbatches),

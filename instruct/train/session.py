@@ -9,6 +9,7 @@ All are replaced whole, so a reader never sees half a file.
 
 import dataclasses
 import datetime
+import errno
 import importlib.metadata
 import json
 import os
@@ -165,13 +166,17 @@ def make_model_dir(path: str) -> pathlib.Path:
     Raises:
         UserError: it is no folder or cannot be written.
     """
+    if not isinstance(path, str | os.PathLike) or not str(path):
+        raise UserError(f"MODEL_DIR is {path!r}; give a folder as text, such as runs/a.")
     folder = pathlib.Path(path).expanduser().absolute()
     try:
         folder.mkdir(parents=True, exist_ok=True)
         probe = folder / ".writable"
         probe.touch()
         probe.unlink()
-    except (NotADirectoryError, FileExistsError, PermissionError) as error:
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise
         raise UserError(
             f"MODEL_DIR {path!r} cannot be written: {error.strerror or error}. Choose a folder of "
             "yours."

@@ -166,8 +166,13 @@ def test_modules_by_name_and_by_file(tmp_path, monkeypatch):
     broken = tmp_path / f"{fresh_name('module')}.py"
     broken.write_text("import no_such_dependency\n")
     monkeypatch.syspath_prepend(tmp_path)
-    with pytest.raises(ModuleNotFoundError, match="no_such_dependency"):
-        registry.load_modules([broken.stem])
+    for name in (broken.stem, str(broken), str(broken)):  # a second try does not find it loaded
+        with pytest.raises(UserError, match=r"'no_such_dependency' \(.*\.py, line 1\)"):
+            registry.load_modules([name])
+    namesake = tmp_path / "json.py"
+    namesake.write_text("")
+    with pytest.raises(UserError, match="rename the file"):
+        registry.load_modules([str(namesake)])
 
 
 def test_the_read_path_needs_no_tensorflow():
