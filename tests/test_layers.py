@@ -48,7 +48,6 @@ REACH = {
     "flax": ("instruct.models.",),
     "optax": ("instruct.train.",),
     "orbax": ("instruct.train.",),
-    "matplotlib": ("instruct.report.",),
 }
 FORBIDDEN_NAMES = {"utils", "common", "helpers", "misc", "types", "core", "base", "lib", "manager"}
 

@@ -127,12 +127,12 @@ class Resolved:
 
     @property
     def num_tasks(self) -> int:
-        """Number of leaves (a data set in two modes counts twice)."""
-        return len(self.leaves)
+        """Tasks as the Flan papers count them: a data set in a category, in however many modes."""
+        return len({leaf.task for leaf in self.leaves})
 
     @property
     def num_datasets(self) -> int:
-        return len({leaf.task for leaf in self.leaves})
+        return len({leaf.dataset for leaf in self.leaves})
 
     @property
     def num_categories(self) -> int:
