@@ -11,9 +11,9 @@ from instruct import peak
 @pytest.fixture(autouse=True)
 def small(monkeypatch):
     monkeypatch.setattr(peak, "_SIZES", (64, 128))
-    peak._measure.cache_clear()
+    peak.forget()
     yield
-    peak._measure.cache_clear()
+    peak.forget()
 
 
 def test_peak_is_positive_and_cached():

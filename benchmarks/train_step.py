@@ -1,0 +1,132 @@
+"""Speed of one training step beside the matrix-multiply peak of the same process.
+
+    python benchmarks/train_step.py --vocab=32128 --dropout=0.1 --dtype=float32
+
+T5 1.1 of 4 + 4 layers, d_model 256, 4 heads x 64, d_ff 512; 16 rows of 256 source and 64 target
+tokens, none padded unless --packed, which puts several examples of unequal length into each row
+and leaves some padding. GFLOP/s count the model's matrix products, forward and backward; machines
+here are shared and noisy, so compare the share of the peak, which is measured before and after.
+"""
+
+import argparse
+import itertools
+import json
+import statistics
+import time
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from instruct import peak
+from instruct.batch import batch_shapes
+from instruct.models.config import ModelConfig
+from instruct.models.encoder_decoder import EncoderDecoder
+from instruct.train.loss import LossConfig, make_loss_fn
+from instruct.train.optimizer import OptimizerConfig, make_optimizer
+from instruct.train.state import init_state
+from instruct.train.step import make_train_step
+
+ROWS, INPUTS, TARGETS = 16, 256, 64
+
+
+def parse() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--vocab", type=int, default=512)
+    parser.add_argument("--dropout", type=float, default=0.0)
+    parser.add_argument("--dtype", choices=("float32", "bfloat16"), default="float32")
+    parser.add_argument("--packed", action="store_true")
+    parser.add_argument("--scan", action="store_true", help="one compiled layer, looped")
+    parser.add_argument("--microbatches", type=int, default=1)
+    parser.add_argument("--chunk_logits", type=int, default=LossConfig.chunk_logits)
+    parser.add_argument("--repeats", type=int, default=10)
+    return parser.parse_args()
+
+
+def make_batch(vocab: int, packed: bool) -> dict[str, np.ndarray]:
+    """Random tokens; one full segment a row, or several with padding behind."""
+    draw = np.random.default_rng(0)
+    batch = {k: np.zeros(s, np.int32) for k, s in batch_shapes(ROWS, INPUTS, TARGETS).items()}
+    for row in range(ROWS):
+        for side, length in (("encoder", INPUTS), ("decoder", TARGETS)):
+            cuts = [0, length]
+            if packed:
+                cuts = [0, *sorted(draw.integers(length // 8, length - 8, 3)), length - 4]
+            for segment, (start, end) in enumerate(itertools.pairwise(cuts), start=1):
+                batch[f"{side}_segment_ids"][row, start:end] = segment
+                batch[f"{side}_positions"][row, start:end] = np.arange(end - start)
+    for key, side in (
+        ("encoder_input_tokens", "encoder"),
+        ("decoder_input_tokens", "decoder"),
+        ("decoder_target_tokens", "decoder"),
+    ):
+        real = batch[f"{side}_segment_ids"] > 0
+        batch[key] = np.where(real, draw.integers(2, vocab, real.shape), 0).astype(np.int32)
+    batch["decoder_loss_weights"] = (batch["decoder_segment_ids"] > 0).astype(np.int32)
+    return batch
+
+
+def main() -> None:
+    flags = parse()
+    config = ModelConfig(
+        vocab_size=flags.vocab,
+        d_model=256,
+        num_heads=4,
+        head_dim=64,
+        d_ff=512,
+        num_encoder_layers=4,
+        num_decoder_layers=4,
+        dropout_rate=flags.dropout,
+        dtype=flags.dtype,
+        scan_layers=flags.scan,
+    )
+    model, optimizer = EncoderDecoder(config), make_optimizer(OptimizerConfig())
+    loss = LossConfig(chunk_logits=flags.chunk_logits)
+    loss_fn = make_loss_fn(model.decoder_hidden, model.head_kernel, loss)
+    step = jax.jit(
+        make_train_step(loss_fn, optimizer, flags.microbatches, seed=0), donate_argnums=0
+    )
+    batch = jax.device_put(make_batch(flags.vocab, flags.packed))
+    key = jax.random.key(0)
+    state = jax.jit(lambda key: init_state(model.init(key), optimizer))(key)
+
+    before = peak.matmul_peak(flags.dtype)
+    started = time.perf_counter()
+    compiled = step.lower(state, batch).compile()
+    compile_secs = time.perf_counter() - started
+    times = []
+    for _ in range(flags.repeats + 1):
+        started, cpu = time.perf_counter(), time.process_time()
+        state, metrics = compiled(state, batch)
+        jax.block_until_ready(state.params)
+        times.append((time.perf_counter() - started, time.process_time() - cpu))
+    peak.forget()
+    after = peak.matmul_peak(flags.dtype)
+    best_peak = max(before, after)
+
+    secs = statistics.median(wall for wall, _ in times[1:])
+    cpu_secs = statistics.median(cpu for _, cpu in times[1:])
+    flops = config.train_flops(ROWS, INPUTS, TARGETS)
+    real = int(metrics.filled.total)
+    assert jnp.isfinite(metrics.losses.loss.value)
+    result = {
+        "vocab": flags.vocab,
+        "dropout": flags.dropout,
+        "dtype": flags.dtype,
+        "packed": flags.packed,
+        "device": jax.devices()[0].device_kind,
+        "step_secs": round(secs, 4),
+        "fastest_step_secs": round(min(wall for wall, _ in times[1:]), 4),
+        "cpu_secs": round(cpu_secs, 3),
+        "gflops": round(flops / secs / 1e9, 1),
+        "matmul_peak_gflops": round(best_peak / 1e9, 1),
+        "peak_share": round(flops / secs / best_peak, 3),
+        "fastest_peak_share": round(flops / min(w for w, _ in times[1:]) / best_peak, 3),
+        "real_tokens_per_sec": round(real / secs),
+        "compile_secs": round(compile_secs, 1),
+    }
+    print(json.dumps(result))
+
+
+if __name__ == "__main__":
+    main()
