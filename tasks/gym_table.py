@@ -309,8 +309,8 @@ _EASY = (
     *_rows("algebra", _use("simple_equations", EXACT, name="easy_equations", max_value=9)),
     *_rows(
         "algorithmic",
-        _use("count_primes", EXACT, name="easy_primes", max_n=60),
-        _use("letter_counting", EXACT, name="easy_letters", min_words=2, max_words=5),
+        _use("count_primes", EXACT, name="easy_primes", max_n=40),
+        _use("letter_counting", EXACT, name="easy_letters", min_words=1, max_words=3),
         _use("isomorphic_strings", EXACT, name="easy_isomorphic", max_string_length=4),
         _use("ransom_note", EXACT, name="easy_ransom", max_note_length=2, max_magazine_length=6),
         _use("spell_backward", EXACT, name="easy_spelling", max_word_len=4),
@@ -318,9 +318,10 @@ _EASY = (
     ),
     *_rows(
         "arithmetic",
-        _use("chain_sum", name="easy_sums", max_terms=3, max_digits=1),
+        _use("chain_sum", name="easy_sums", max_terms=2, max_digits=1),
+        _use("leg_counting", EXACT, name="easy_legs", min_animals=1, max_animals=1),
         _use("count_bits", EXACT, name="easy_bits", max_n=2000),
-        _use("gcd", EXACT, name="easy_gcd", max_value=60),
+        _use("gcd", EXACT, name="easy_gcd", max_value=40),
         _use(
             "calendar_arithmetic",
             EXACT,
