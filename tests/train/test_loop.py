@@ -16,6 +16,9 @@ from instruct.train.optimizer import OptimizerConfig
 from tests.train.batches import tiny_config
 from tests.train.stand_in import ONE_LAYER, ToyFeed, arguments, open_toy
 
+# One for all tests, whose programs then come from the compilation cache.
+MESH = MeshConfig(data=4, tensor=2)
+
 
 @pytest.fixture(autouse=True, scope="module")
 def quick(tmp_path_factory):
@@ -44,7 +47,7 @@ def read(folder, name):
 def finished(tmp_path_factory):
     """Six steps on eight fake devices."""
     folder = tmp_path_factory.mktemp("runs") / "finished"
-    loop.train(**arguments(folder, 6, mesh=MeshConfig(data=4, tensor=2), texts={"a.gin": "x = 1"}))
+    loop.train(**arguments(folder, 6, mesh=MESH, texts={"a.gin": "x = 1"}))
     return folder
 
 
@@ -77,7 +80,7 @@ def test_run_and_mixture_files(finished):
 
 
 def test_a_finished_run_is_left_alone(finished, capsys):
-    loop.train(**arguments(finished, 6, mesh=MeshConfig(data=4, tensor=2)))
+    loop.train(**arguments(finished, 6, mesh=MESH))
     assert "already at step 6; raise TRAIN_STEPS" in " ".join(capsys.readouterr().err.split())
     assert [row["step"] for row in rows(finished)] == [1, 2, 3, 4, 5, 6]
 
@@ -93,8 +96,7 @@ def test_another_configuration_is_refused_by_name(finished):
 def test_interval_sums_survive_a_restart(tmp_path):
     """Saved at step 3 of an interval of 4: the line of step 4 is that of a run in one go."""
     common = {"log_every_steps": 4, "checkpoint": CheckpointConfig(save_every_steps=3)}
-    mesh = MeshConfig(data=8)
-    common |= {"mesh": mesh, "eval_every_steps": None}
+    common |= {"mesh": MESH, "eval_every_steps": None}
     loop.train(**arguments(tmp_path / "whole", 4, **common))
 
     class Stops(Exception):
@@ -123,7 +125,7 @@ def test_a_loss_that_is_not_finite_stops_and_saves_nothing(tmp_path):
     run = arguments(
         tmp_path,
         8,
-        mesh=MeshConfig(data=8),
+        mesh=MESH,
         checkpoint=CheckpointConfig(save_every_steps=1, keep=9),
         eval_every_steps=None,
         log_every_steps=3,
@@ -145,19 +147,18 @@ def test_starts_from_the_parameters_of_another_run(finished, tmp_path):
     run = arguments(
         tmp_path,
         1,
-        mesh=MeshConfig(data=8),
-        optimizer=OptimizerConfig(learning_rate=1e-9, min_factored_size=16),
+        mesh=MESH,
         initial_checkpoint_path=str(finished),
         eval_every_steps=None,
         open_inputs=open_toy(feed),
     )
     loop.train(**run)
     abstract = EncoderDecoder(tiny_config(**ONE_LAYER)).abstract_params()
-    jax.tree.map(
-        lambda a, b: np.testing.assert_allclose(a, b, atol=1e-6),
-        load_params(tmp_path, abstract),
-        load_params(finished, abstract),
-    )
+    before, after = load_params(finished, abstract), load_params(tmp_path, abstract)
+    for a, b in zip(jax.tree.leaves(before), jax.tree.leaves(after)):
+        size = np.sqrt(np.mean(np.square(a)))
+        # One update moves a parameter by 1 % of its size; another start would be another tensor.
+        assert np.sqrt(np.mean(np.square(a - b))) < 0.02 * size
     assert feed.closed and read(tmp_path, "run.json")["step"] == 1
 
 
