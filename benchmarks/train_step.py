@@ -1,6 +1,6 @@
 """Speed of one training step beside the matrix-multiply peak of the same process.
 
-    python benchmarks/train_step.py --vocab=32128 --dropout=0.1 --dtype=float32
+    PYTHONPATH=. python benchmarks/train_step.py --vocab=32128 --dropout=0.1 --dtype=float32
 
 T5 1.1 of 4 + 4 layers, d_model 256, 4 heads x 64, d_ff 512; 16 rows of 256 source and 64 target
 tokens, none padded unless --packed, which puts several examples of unequal length into each row

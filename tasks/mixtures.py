@@ -34,8 +34,8 @@ SCALES = (1, 8, 24, 64)
 # Short questions of four categories; a model of a few million parameters gets somewhere with them
 # in minutes.
 DEMO = (
-    "easy_letters", "easy_isomorphic", "easy_primes", "easy_sums", "easy_legs", "easy_gcd",
-    "easy_cube",
+    "easy_equations", "easy_letters", "easy_isomorphic", "easy_primes", "easy_sums", "easy_legs",
+    "easy_gcd", "easy_cube",
 )  # fmt: skip
 DEMO_HELD_OUT = ("syllogism", "family_relationships", "simple_geometry", "aiw", "course_schedule")
 

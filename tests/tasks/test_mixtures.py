@@ -51,7 +51,7 @@ def test_held_in_tasks_are_trained_on_and_held_out_tasks_are_not():
 
 def test_the_demonstration_is_small_and_varied():
     demo = resolve("gym.demo")
-    assert 6 <= demo.num_datasets <= 12
+    assert 8 <= demo.num_datasets <= 12
     assert demo.num_categories >= 4
     assert datasets("gym.demo_held_out") <= datasets("gym.held_out")
     held_in = {GENERATORS[leaf.task.removeprefix("gym.")].category for leaf in demo.leaves}
