@@ -12,6 +12,7 @@ import os
 import sys
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
+from typing import Any
 
 from instruct.errors import RunFailed, UserError
 
@@ -175,11 +176,23 @@ def _quiet_stderr() -> Iterator[None]:
             os.close(kept)
 
 
+def _report_unraisable(unraisable: Any) -> None:
+    """`sys.unraisablehook`, silent about what follows from an error that is reported already.
+
+    When one array of a checkpoint cannot be read, Orbax leaves at once, and TensorStore's reads
+    of the others find their event loop closed, each with a traceback.
+    """
+    error = unraisable.exc_value
+    if not (isinstance(error, RuntimeError) and str(error) == "Event loop is closed"):
+        sys.__unraisablehook__(unraisable)
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs one mode. Returns the exit status: 0 done, 1 failed, 2 bad use."""
     sys.path.insert(1, os.getcwd())  # so that a user's own task module is found
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # TensorFlow only reads data here
     logging.getLogger("absl").setLevel(logging.ERROR)  # Orbax warns of its own older formats
+    sys.unraisablehook = _report_unraisable
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s")
     try:
         flags = parse(sys.argv[1:] if argv is None else argv)

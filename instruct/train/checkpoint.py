@@ -33,6 +33,8 @@ from instruct.train.state import TrainState
 
 FOLDER = "checkpoints"
 _TEMPORARY = "orbax-checkpoint-tmp"
+# Random floats shrink by some 7 % when written.
+_LEAST_SHARE = 0.9
 _PARAMS, _TRAINING, _INPUT = "params", "training", "input"
 
 
@@ -67,6 +69,14 @@ class CheckpointConfig:
                 raise UserError(
                     f"CheckpointConfig.{name} is {value!r}; use a whole number of at least {low}."
                 )
+
+
+def _not_from_a_writer_thread(record: logging.LogRecord) -> bool:
+    # Orbax logs a traceback for each of its threads, and raises the error to us all the same.
+    return "raised an exception" not in record.getMessage()
+
+
+logging.getLogger("absl").addFilter(_not_from_a_writer_thread)
 
 
 class CheckpointStore:
@@ -115,6 +125,7 @@ class CheckpointStore:
         self.wait()
         if step in self.steps():
             return
+        self._check_space(state)
         params, training, sums = _unrolled_with_sums(state)
         document = {
             "input": dict(input_state),
@@ -198,6 +209,18 @@ class CheckpointStore:
         state = TrainState(training["step"], params, training["opt_state"])
         return state, document["input"]
 
+    def _check_space(self, state: TrainState) -> None:
+        """Raises OSError (ENOSPC) before anything is written if it could not fit."""
+        free = shutil.disk_usage(self.folder).free
+        size = sum(leaf.nbytes for leaf in jax.tree.leaves(state))
+        if free < _LEAST_SHARE * size:
+            raise self._no_space(f"it takes {size / 1e6:,.1f} MB, {free / 1e6:,.1f} MB are free")
+
+    def _no_space(self, why: str) -> OSError:
+        whole = ", ".join(str(step) for step in self.steps()) or "none"
+        message = f"no space left for a checkpoint ({why}; whole ones: {whole})"
+        return OSError(errno.ENOSPC, message, str(self.folder))
+
     @contextlib.contextmanager
     def _disk_errors(self) -> Iterator[None]:
         """One clear OSError for a full disk, wherever in the writers it came from."""
@@ -207,13 +230,10 @@ class CheckpointStore:
             if not _is_full_disk(error):
                 raise
             # What was half written takes room and helps nobody.
+            with contextlib.suppress(Exception):
+                self._writer.close()
             self._remove(self.folder.glob(f"*{_TEMPORARY}*"))
-            whole = ", ".join(str(step) for step in self.steps()) or "none"
-            raise OSError(
-                errno.ENOSPC,
-                f"no space left for a checkpoint (whole ones: {whole})",
-                str(self.folder),
-            ) from error
+            raise self._no_space("it ended while writing") from error
 
 
 def load_params(path: str | pathlib.Path, abstract_params: Any, step: int | None = None) -> Any:
@@ -316,7 +336,7 @@ def _read(folder: pathlib.Path, item: str, abstract: Any, sums: Mapping[str, int
             metadata = getattr(metadata, "item_metadata", metadata)
             there = dict(tree_paths(getattr(metadata, "tree", metadata) or {}))
             if not there:
-                raise FileNotFoundError(f"{item} is missing or empty")
+                raise FileNotFoundError(f"{item} is missing or unreadable")
             _check_fit(folder, there, dict(tree_paths(unrolled)))
             found = reader.restore(folder / item, unrolled)
     except UserError:

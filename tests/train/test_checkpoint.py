@@ -15,6 +15,7 @@ from instruct.errors import UserError
 from instruct.mesh import MeshConfig, make_mesh
 from instruct.models.encoder_decoder import EncoderDecoder
 from instruct.models.layout import unstack_layers
+from instruct.train import checkpoint as store_module
 from instruct.train.checkpoint import (
     CheckpointConfig,
     CheckpointStore,
@@ -164,7 +165,7 @@ def test_what_a_killed_save_left_is_no_checkpoint_and_goes(tmp_path):
     assert not left.exists()
 
 
-def test_full_disk_is_one_clear_error_and_older_checkpoints_stay(tmp_path):
+def test_full_disk_is_one_clear_error_and_older_checkpoints_stay(tmp_path, monkeypatch):
     disk = tmp_path / "disk"
     disk.mkdir()
     mounted = os.geteuid() == 0 and not subprocess.call(
@@ -182,6 +183,13 @@ def test_full_disk_is_one_clear_error_and_older_checkpoints_stay(tmp_path):
             store.save(2, state, {})
             store.close()
         assert caught.value.errno == errno.ENOSPC and "whole ones: 1" in str(caught.value)
+        assert "takes 0.8 MB" in str(caught.value)
+        # Room enough by the figures, gone while writing.
+        monkeypatch.setattr(store_module, "_LEAST_SHARE", 0.0)
+        with pytest.raises(OSError, match="ended while writing; whole ones: 1"):
+            store = CheckpointStore(disk / "run", CheckpointConfig(keep=1))
+            store.save(2, state, {})
+            store.close()
         again = CheckpointStore(disk / "run")
         assert again.steps() == [1]
         assert_same(again.resume(state)[0], state)
