@@ -30,6 +30,7 @@ LAYERS = {
     "instruct.train": 3,
     "instruct.eval": 3,
     "instruct.train.checkpoint": 4,
+    "instruct.train.checkpoint_files": 4,
     "instruct.train.inputs": 4,
     "instruct.train.loop": 4,
     "instruct.train.session": 4,

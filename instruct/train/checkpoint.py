@@ -16,26 +16,31 @@ import dataclasses
 import errno
 import logging
 import pathlib
-import re
 import shutil
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import orbax.checkpoint as ocp
-from jax.sharding import NamedSharding, PartitionSpec
 
 from instruct.errors import UserError
 from instruct.mesh import tree_paths
-from instruct.models.layout import stack_layers, unstack_layers
+from instruct.models.layout import unstack_layers
+from instruct.train.checkpoint_files import (
+    PARAMS,
+    TRAINING,
+    checkpoint_steps,
+    checksums,
+    node_names,
+    read_document,
+    read_item,
+    steps_folder,
+)
 from instruct.train.state import TrainState
 
-FOLDER = "checkpoints"
 _TEMPORARY = "orbax-checkpoint-tmp"
 # Random floats shrink by some 7 % when written.
 _LEAST_SHARE = 0.9
-_PARAMS, _TRAINING, _INPUT = "params", "training", "input"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -170,7 +175,7 @@ class CheckpointStore:
             values = {}
             for step in steps:
                 with contextlib.suppress(UserError):  # an old one is damaged: not the best
-                    metrics = _read_document(self.folder / str(step))["metrics"]
+                    metrics = read_document(self.folder / str(step))["metrics"]
                     if config.best_metric in metrics:
                         values[step] = metrics[config.best_metric]
             best_first = sorted(values, key=values.__getitem__, reverse=not config.best_is_lowest)
@@ -202,10 +207,10 @@ class CheckpointStore:
         if step is None or step not in self.steps():
             raise UserError(f"no checkpoint of step {step} in {self.folder}; there: {self.steps()}")
         folder = self.folder / str(step)
-        document = _read_document(folder)
+        document = read_document(folder)
         wanted = {"step": abstract_state.step, "opt_state": abstract_state.opt_state}
-        params = _read(folder, _PARAMS, abstract_state.params, document["checksums"])
-        training = _read(folder, _TRAINING, wanted, document["checksums"])
+        params = read_item(folder, PARAMS, abstract_state.params, document["checksums"])
+        training = read_item(folder, TRAINING, wanted, document["checksums"])
         state = TrainState(training["step"], params, training["opt_state"])
         return state, document["input"]
 
@@ -249,13 +254,13 @@ def load_params(path: str | pathlib.Path, abstract_params: Any, step: int | None
         UserError: there is none, it is damaged, or it belongs to another model.
     """
     folder = find_checkpoint(path, step)
-    return _read(folder, _PARAMS, abstract_params, _read_document(folder)["checksums"])
+    return read_item(folder, PARAMS, abstract_params, read_document(folder)["checksums"])
 
 
 def find_checkpoint(path: str | pathlib.Path, step: int | None = None) -> pathlib.Path:
     """Folder of one whole checkpoint at or below `path`; see `load_params`."""
     path = pathlib.Path(path).expanduser().absolute()
-    if (path / _PARAMS).is_dir():
+    if (path / PARAMS).is_dir():
         return path
     steps = checkpoint_steps(path)
     if not steps or (step is not None and step not in steps):
@@ -264,18 +269,7 @@ def find_checkpoint(path: str | pathlib.Path, step: int | None = None) -> pathli
             + (f"; there are {', '.join(map(str, steps))}." if steps else ".")
             + " Give a MODEL_DIR that holds `checkpoints/<step>`, or such a step's folder."
         )
-    return _steps_folder(path) / str(steps[-1] if step is None else step)
-
-
-def checkpoint_steps(path: str | pathlib.Path) -> list[int]:
-    """Steps of the whole checkpoints of a MODEL_DIR or its `checkpoints`, in order."""
-    folder = _steps_folder(pathlib.Path(path).expanduser().absolute())
-    if not folder.is_dir():
-        return []
-    numbered = [child for child in folder.iterdir() if re.fullmatch(r"\d+", child.name)]
-    # One item suffices: a folder that lost the others is damaged, which reading it says.
-    items = (_PARAMS, _TRAINING, _INPUT)
-    return sorted(int(c.name) for c in numbered if any((c / item).is_dir() for item in items))
+    return steps_folder(path) / str(steps[-1] if step is None else step)
 
 
 def step_of(folder: pathlib.Path) -> int:
@@ -283,130 +277,17 @@ def step_of(folder: pathlib.Path) -> int:
     return int(folder.name) if folder.name.isdigit() else 0
 
 
-def _steps_folder(path: pathlib.Path) -> pathlib.Path:
-    return path / FOLDER if (path / FOLDER).is_dir() else path
-
-
 def _unrolled_with_sums(state: TrainState) -> tuple[Any, Any, Any]:
     """(parameters, step and slots, checksums), layer by layer."""
-    stacked = "layers" in _node_names(state.params)
+    stacked = "layers" in node_names(state.params)
     params, opt_state = (_unstack_jitted if stacked else tuple)((state.params, state.opt_state))
     training = {"step": state.step, "opt_state": opt_state}
-    sums = _checksums({_PARAMS: params, _TRAINING: training})
+    sums = checksums({PARAMS: params, TRAINING: training})
     return params, training, jax.device_get(sums)
 
 
 # One program for all slices, compiled once.
 _unstack_jitted = jax.jit(unstack_layers)
-
-
-@jax.jit
-def _checksums(tree: Any) -> Any:
-    """Sum of each array's bits as unsigned numbers, modulo 2^32: the same on every mesh."""
-
-    def bits(leaf):
-        kind = {1: jnp.uint8, 2: jnp.uint16, 4: jnp.uint32}[leaf.dtype.itemsize]
-        return jnp.sum(jax.lax.bitcast_convert_type(leaf, kind), dtype=jnp.uint32)
-
-    return jax.tree.map(bits, tree)
-
-
-def _node_names(tree: Any) -> set[str]:
-    if not isinstance(tree, Mapping):
-        return set()
-    return set(tree).union(*(_node_names(value) for value in tree.values()))
-
-
-def _read_document(folder: pathlib.Path) -> dict[str, Any]:
-    try:
-        with ocp.Checkpointer(ocp.JsonCheckpointHandler()) as reader:
-            document = reader.restore(folder / _INPUT)
-        return {name: document[name] for name in ("input", "metrics", "checksums")}
-    except Exception as error:
-        raise _damaged(folder, error) from error
-
-
-def _read(folder: pathlib.Path, item: str, abstract: Any, sums: Mapping[str, int]) -> Any:
-    """One item in the layout and with the shardings of `abstract`, compared with its checksums."""
-    unrolled = _unrolled_abstract(abstract)
-    try:
-        with ocp.StandardCheckpointer() as reader:
-            # `Any`: older and newer Orbax wrap the tree differently.
-            metadata: Any = reader.metadata(folder / item)
-            metadata = getattr(metadata, "item_metadata", metadata)
-            there = dict(tree_paths(getattr(metadata, "tree", metadata) or {}))
-            if not there:
-                raise FileNotFoundError(f"{item} is missing or unreadable")
-            _check_fit(folder, there, dict(tree_paths(unrolled)))
-            found = reader.restore(folder / item, unrolled)
-    except UserError:
-        raise
-    except Exception as error:
-        raise _damaged(folder, error) from error
-    read = {
-        path: int(value) for path, value in tree_paths(jax.device_get(_checksums({item: found})))
-    }
-    wrong = [path for path, value in read.items() if sums.get(path) != value]
-    if wrong:
-        raise _damaged(folder, f"{wrong[0]} is not what was written")
-    if "layers" not in _node_names(abstract):
-        return found
-    shardings = jax.tree.map(lambda leaf: leaf.sharding, abstract)
-    return jax.jit(stack_layers, out_shardings=shardings)(found)
-
-
-def _unrolled_abstract(tree: Any) -> Any:
-    """`unstack_layers` on abstract arrays, the layers keeping their share of the sharding."""
-    if not isinstance(tree, Mapping):
-        return jax.ShapeDtypeStruct(tree.shape, tree.dtype, sharding=_sharding_of(tree))
-
-    def layer(leaf):
-        sharding = _sharding_of(leaf)
-        if isinstance(sharding, NamedSharding):
-            sharding = NamedSharding(sharding.mesh, PartitionSpec(*sharding.spec[1:]))
-        return jax.ShapeDtypeStruct(leaf.shape[1:], leaf.dtype, sharding=sharding)
-
-    found = {name: _unrolled_abstract(node) for name, node in tree.items() if name != "layers"}
-    if "layers" in tree:
-        count = jax.tree.leaves(tree["layers"])[0].shape[0]
-        one = jax.tree.map(layer, tree["layers"])
-        found |= {f"layers_{i}": one for i in range(count)}
-    return found
-
-
-def _sharding_of(leaf: Any) -> Any:
-    found = getattr(leaf, "sharding", None)
-    return jax.sharding.SingleDeviceSharding(jax.devices()[0]) if found is None else found
-
-
-def _check_fit(folder: pathlib.Path, there: Mapping[str, Any], wanted: Mapping[str, Any]) -> None:
-    """Raises UserError unless names and shapes agree."""
-    problems = [f"{path} is missing" for path in wanted if path not in there]
-    problems += [f"{path} is not in the model" for path in there if path not in wanted]
-    problems += [
-        f"{path} is {tuple(there[path].shape)}, the model's {tuple(leaf.shape)}"
-        for path, leaf in wanted.items()
-        if path in there and tuple(there[path].shape) != tuple(leaf.shape)
-    ]
-    if problems:
-        raise UserError(
-            f"checkpoint {folder} belongs to another model or optimiser: "
-            + "; ".join(problems[:3])
-            + (f"; and {len(problems) - 3} more" if len(problems) > 3 else "")
-            + ". Use the model's gin file that it was trained with."
-        )
-
-
-def _damaged(folder: pathlib.Path, why: Any) -> UserError:
-    others = [step for step in checkpoint_steps(folder.parent) if str(step) != folder.name]
-    logging.getLogger(__name__).debug("reading %s", folder, exc_info=True)
-    fix = (
-        f"Delete that folder to go on from step {others[-1]}"
-        if others
-        else "Delete that folder to start anew"
-    )
-    first_line = (str(why).strip() or repr(why)).splitlines()[0].partition(" See full")[0][:200]
-    return UserError(f"checkpoint {folder} is damaged ({first_line}). {fix}.")
 
 
 def _is_full_disk(error: BaseException | None) -> bool:

@@ -26,7 +26,8 @@ from instruct.models.config import ModelConfig
 from instruct.models.encoder_decoder import EncoderDecoder
 from instruct.summaries import Summaries
 from instruct.train import session
-from instruct.train.checkpoint import FOLDER, CheckpointConfig, CheckpointStore, load_params
+from instruct.train.checkpoint import CheckpointConfig, CheckpointStore, load_params
+from instruct.train.checkpoint_files import FOLDER
 from instruct.train.inputs import Inputs, gather_states, open_inputs, task_groups
 from instruct.train.loss import LossConfig, LossTotals, make_loss_fn
 from instruct.train.metrics import IntervalMetrics, Stopwatch, eval_scalars

@@ -1,0 +1,146 @@
+"""One checkpoint's files: names, checksums, and reading them into any layout and mesh.
+
+The other half of `checkpoint.py`, which has the picture of a checkpoint's folder.
+"""
+
+import logging
+import pathlib
+import re
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import orbax.checkpoint as ocp
+from jax.sharding import NamedSharding, PartitionSpec
+
+from instruct.errors import UserError
+from instruct.mesh import tree_paths
+from instruct.models.layout import stack_layers
+
+FOLDER = "checkpoints"
+PARAMS, TRAINING, INPUT = "params", "training", "input"
+
+
+def checkpoint_steps(path: str | pathlib.Path) -> list[int]:
+    """Steps of the whole checkpoints of a MODEL_DIR or its `checkpoints`, in order."""
+    folder = steps_folder(pathlib.Path(path).expanduser().absolute())
+    if not folder.is_dir():
+        return []
+    numbered = [child for child in folder.iterdir() if re.fullmatch(r"\d+", child.name)]
+    # One item suffices: a folder that lost the others is damaged, which reading it says.
+    items = (PARAMS, TRAINING, INPUT)
+    return sorted(int(c.name) for c in numbered if any((c / item).is_dir() for item in items))
+
+
+def steps_folder(path: pathlib.Path) -> pathlib.Path:
+    return path / FOLDER if (path / FOLDER).is_dir() else path
+
+
+@jax.jit
+def checksums(tree: Any) -> Any:
+    """Sum of each array's bits as unsigned numbers, modulo 2^32: the same on every mesh."""
+
+    def bits(leaf):
+        kind = {1: jnp.uint8, 2: jnp.uint16, 4: jnp.uint32}[leaf.dtype.itemsize]
+        return jnp.sum(jax.lax.bitcast_convert_type(leaf, kind), dtype=jnp.uint32)
+
+    return jax.tree.map(bits, tree)
+
+
+def node_names(tree: Any) -> set[str]:
+    if not isinstance(tree, Mapping):
+        return set()
+    return set(tree).union(*(node_names(value) for value in tree.values()))
+
+
+def read_document(folder: pathlib.Path) -> dict[str, Any]:
+    try:
+        with ocp.Checkpointer(ocp.JsonCheckpointHandler()) as reader:
+            document = reader.restore(folder / INPUT)
+        return {name: document[name] for name in ("input", "metrics", "checksums")}
+    except Exception as error:
+        raise _damaged(folder, error) from error
+
+
+def read_item(folder: pathlib.Path, item: str, abstract: Any, sums: Mapping[str, int]) -> Any:
+    """One item in the layout and with the shardings of `abstract`, compared with its checksums."""
+    unrolled = _unrolled_abstract(abstract)
+    try:
+        with ocp.StandardCheckpointer() as reader:
+            # `Any`: older and newer Orbax wrap the tree differently.
+            metadata: Any = reader.metadata(folder / item)
+            metadata = getattr(metadata, "item_metadata", metadata)
+            there = dict(tree_paths(getattr(metadata, "tree", metadata) or {}))
+            if not there:
+                raise FileNotFoundError(f"{item} is missing or unreadable")
+            _check_fit(folder, there, dict(tree_paths(unrolled)))
+            found = reader.restore(folder / item, unrolled)
+    except UserError:
+        raise
+    except Exception as error:
+        raise _damaged(folder, error) from error
+    read = {
+        path: int(value) for path, value in tree_paths(jax.device_get(checksums({item: found})))
+    }
+    wrong = [path for path, value in read.items() if sums.get(path) != value]
+    if wrong:
+        raise _damaged(folder, f"{wrong[0]} is not what was written")
+    if "layers" not in node_names(abstract):
+        return found
+    shardings = jax.tree.map(lambda leaf: leaf.sharding, abstract)
+    return jax.jit(stack_layers, out_shardings=shardings)(found)
+
+
+def _unrolled_abstract(tree: Any) -> Any:
+    """`unstack_layers` on abstract arrays, the layers keeping their share of the sharding."""
+    if not isinstance(tree, Mapping):
+        return jax.ShapeDtypeStruct(tree.shape, tree.dtype, sharding=_sharding_of(tree))
+
+    def layer(leaf):
+        sharding = _sharding_of(leaf)
+        if isinstance(sharding, NamedSharding):
+            sharding = NamedSharding(sharding.mesh, PartitionSpec(*sharding.spec[1:]))
+        return jax.ShapeDtypeStruct(leaf.shape[1:], leaf.dtype, sharding=sharding)
+
+    found = {name: _unrolled_abstract(node) for name, node in tree.items() if name != "layers"}
+    if "layers" in tree:
+        count = jax.tree.leaves(tree["layers"])[0].shape[0]
+        one = jax.tree.map(layer, tree["layers"])
+        found |= {f"layers_{i}": one for i in range(count)}
+    return found
+
+
+def _sharding_of(leaf: Any) -> Any:
+    found = getattr(leaf, "sharding", None)
+    return jax.sharding.SingleDeviceSharding(jax.devices()[0]) if found is None else found
+
+
+def _check_fit(folder: pathlib.Path, there: Mapping[str, Any], wanted: Mapping[str, Any]) -> None:
+    """Raises UserError unless names and shapes agree."""
+    problems = [f"{path} is missing" for path in wanted if path not in there]
+    problems += [f"{path} is not in the model" for path in there if path not in wanted]
+    problems += [
+        f"{path} is {tuple(there[path].shape)}, the model's {tuple(leaf.shape)}"
+        for path, leaf in wanted.items()
+        if path in there and tuple(there[path].shape) != tuple(leaf.shape)
+    ]
+    if problems:
+        raise UserError(
+            f"checkpoint {folder} belongs to another model or optimiser: "
+            + "; ".join(problems[:3])
+            + (f"; and {len(problems) - 3} more" if len(problems) > 3 else "")
+            + ". Use the model's gin file that it was trained with."
+        )
+
+
+def _damaged(folder: pathlib.Path, why: Any) -> UserError:
+    others = [step for step in checkpoint_steps(folder.parent) if str(step) != folder.name]
+    logging.getLogger(__name__).debug("reading %s", folder, exc_info=True)
+    fix = (
+        f"Delete that folder to go on from step {others[-1]}"
+        if others
+        else "Delete that folder to start anew"
+    )
+    first_line = (str(why).strip() or repr(why)).splitlines()[0].partition(" See full")[0][:200]
+    return UserError(f"checkpoint {folder} is damaged ({first_line}). {fix}.")

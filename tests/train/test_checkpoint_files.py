@@ -1,0 +1,72 @@
+"""Reading one checkpoint: damage and other models are told apart, and the fix is named."""
+
+import pathlib
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from instruct.errors import UserError
+from instruct.models.encoder_decoder import EncoderDecoder
+from instruct.train.checkpoint import CheckpointStore, load_params
+from instruct.train.checkpoint_files import checksums
+from instruct.train.state import TrainState
+from tests.train.batches import tiny_config
+
+
+def test_another_model_is_named(tmp_path):
+    params = EncoderDecoder(tiny_config()).abstract_params()
+    params = jax.tree.map(lambda leaf: jnp.ones(leaf.shape), params)
+    store = CheckpointStore(tmp_path)
+    store.save(7, TrainState(jnp.int32(7), params, {}), {})
+    store.close()
+    other = EncoderDecoder(tiny_config(d_ff=48)).abstract_params()
+    with pytest.raises(UserError, match=r"wi_0/kernel is \(16, 32\), the model's \(16, 48\)"):
+        load_params(tmp_path, other)
+    fewer = EncoderDecoder(tiny_config(num_decoder_layers=1)).abstract_params()
+    with pytest.raises(UserError, match=r"layers_1.* is not in the model"):
+        load_params(tmp_path, fewer)
+
+
+def damage(folder: pathlib.Path, how: str) -> None:
+    files = [f for f in (folder / "params").rglob("*") if f.is_file() and f.parent.name == "d"]
+    largest = max(files, key=lambda file: file.stat().st_size)
+    content = bytearray(largest.read_bytes())
+    if how == "flipped":
+        content[len(content) // 2] ^= 0x55
+        largest.write_bytes(content)
+    elif how == "cut":
+        largest.write_bytes(content[: len(content) // 2])
+    elif how == "gone":
+        largest.unlink()
+    else:
+        next(iter((folder / "input").glob("metadata"))).write_text("{")
+
+
+@pytest.mark.parametrize("how", ["flipped", "cut", "gone", "json"])
+def test_damage_is_noticed_and_the_fix_is_named(tmp_path, how):
+    store = CheckpointStore(tmp_path)
+    params = {"scale": jax.random.normal(jax.random.key(0), (400,))}
+    state = TrainState(jnp.int32(5), params, {"scale": {"v": jnp.ones(400)}})
+    for step in (4, 5):
+        store.save(step, state, {})
+    store.close()
+    damage(tmp_path / "5", how)
+    with pytest.raises(UserError, match=r"5 is damaged .*Delete that folder to go on from step 4"):
+        CheckpointStore(tmp_path).resume(state)
+    found, _ = CheckpointStore(tmp_path).resume(state, step=4)
+    jax.tree.map(np.testing.assert_array_equal, found, state)
+
+
+def test_checksums_see_every_bit_and_no_mesh():
+    tree = {"a": np.arange(12, dtype=np.float32), "b": np.ones(3, jnp.bfloat16), "c": np.int32(7)}
+    plain = jax.device_get(checksums(tree))
+    rows = jax.sharding.NamedSharding(
+        jax.make_mesh((4,), ("rows",)), jax.sharding.PartitionSpec("rows")
+    )
+    split = tree | {"a": jax.device_put(tree["a"], rows)}
+    assert jax.device_get(checksums(split)) == plain
+    changed = tree | {"a": tree["a"].copy()}
+    changed["a"][5] = np.nextafter(changed["a"][5], np.float32(9))
+    assert jax.device_get(checksums(changed))["a"] != plain["a"]
