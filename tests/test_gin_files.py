@@ -1,0 +1,175 @@
+"""Every file under gin/: sizes as published, settings complete, and each does its one job.
+
+Files are found by looking, so a new one is held to the rules of its folder at once.
+"""
+
+import functools
+import pathlib
+import re
+
+import gin
+import jax
+import pytest
+
+from instruct import gin_config
+from instruct.cli import settings
+from instruct.cli.arguments import main
+from instruct.models.config import ModelConfig
+from instruct.models.encoder_decoder import EncoderDecoder
+from instruct.train.session import results_config
+
+ROOT = pathlib.Path(__file__).resolve().parents[1]
+# T5 1.1 with the 32,128 rows of T5X's checkpoints (Raffel et al. 2020, arXiv 1910.10683).
+PUBLISHED_PARAMETERS = {
+    "t5_1_1_small": 76_961_152,
+    "t5_1_1_base": 247_577_856,
+    "t5_1_1_large": 783_150_080,
+    "t5_1_1_xl": 2_849_757_184,
+    "t5_1_1_xxl": 11_135_332_352,
+}
+# What the user of a file of gin/runs must give.
+GIVEN = {
+    "MODEL_DIR": "/not/made",
+    "MIXTURE_OR_TASK_NAME": "gym.demo",
+    "EVAL_MIXTURES": "gym.demo",
+    "TASK_FEATURE_LENGTHS": {"inputs": 64, "targets": 16},
+    "TRAIN_STEPS": 3,
+}
+
+
+def files(*folders: str) -> list[str]:
+    found = [path for folder in folders for path in sorted((ROOT / "gin" / folder).glob("*.gin"))]
+    assert found
+    return [str(path.relative_to(ROOT)) for path in found]
+
+
+def included_by_others() -> set[str]:
+    texts = [path.read_text() for path in (ROOT / "gin" / "models").glob("*.gin")]
+    return {name for text in texts for name in re.findall(r"^include '(.*)'", text, re.MULTILINE)}
+
+
+MODELS = [path for path in files("models") if path not in included_by_others()]
+RECIPES = files("recipes", "ablations")
+
+
+@functools.cache
+def arguments(*paths: str) -> dict[str, dict]:
+    """Arguments of every entry, and that nothing bound is left unused."""
+    given = [f"{name} = {value!r}" for name, value in GIVEN.items()]
+    required = [line for line in given if line.split()[0] in required_macros(paths)]
+    gin_config.load([settings._SETTINGS_FILE, *paths], required)
+    return gin_config.entry_arguments((settings._SETTINGS, *gin_config.ENTRIES))
+
+
+def required_macros(paths: tuple[str, ...]) -> set[str]:
+    gin.clear_config()
+    gin.add_config_file_search_path(str(ROOT))
+    for path in paths:
+        gin.parse_config_file(path)
+    return {name for name, value in gin_config.macros().items() if str(value) == "%gin.REQUIRED"}
+
+
+def test_all_folders_are_known():
+    folders = {path.parent.name for path in (ROOT / "gin").rglob("*.gin")}
+    assert folders == {"ablations", "hardware", "models", "recipes", "runs"}
+
+
+@pytest.mark.parametrize("path", MODELS)
+def test_models_have_their_published_size(path):
+    model = ModelConfig(**arguments(path)[gin_config.MODEL])
+    name = pathlib.Path(path).stem
+    counted = sum(leaf.size for leaf in jax.tree.leaves(EncoderDecoder(model).abstract_params()))
+    assert counted == model.num_params()
+    assert name.startswith("tiny") or counted == PUBLISHED_PARAMETERS[name]
+    if not name.startswith("tiny"):
+        assert f"{counted:,} parameters" in (ROOT / path).read_text()
+
+
+def test_every_published_size_has_a_file():
+    assert {pathlib.Path(path).stem for path in MODELS} >= set(PUBLISHED_PARAMETERS)
+
+
+@pytest.mark.parametrize("path", files("runs"))
+def test_runs_build_with_what_they_require(path):
+    model = () if path.endswith(("eval.gin", "infer.gin", "settings.gin")) else (MODELS[-1],)
+    built = arguments(path, *model)
+    entries = {
+        "train.gin": gin_config.TRAIN,
+        "eval.gin": gin_config.EVALUATE,
+        "infer.gin": gin_config.INFER,
+        "settings.gin": settings._SETTINGS,
+    }
+    assert built[entries[pathlib.Path(path).name]]
+
+
+@pytest.mark.parametrize("path", RECIPES)
+def test_recipes_require_nothing_but_a_folder(path):
+    assert required_macros((path,)) == {"MODEL_DIR"}
+    built = arguments(path)
+    assert built[gin_config.TRAIN] and built[gin_config.EVALUATE]
+
+
+@pytest.mark.parametrize("path", RECIPES)
+def test_recipes_trace_a_step_at_true_size(path, capsys):
+    assert main(["check", f"--gin_file={path}", "--gin.MODEL_DIR=/not/made"]) == 0
+    out = capsys.readouterr().out
+    assert "one abstract update traced" in out
+    assert f"{arguments(path)[gin_config.TRAIN]['model'].num_params():,} parameters" in out
+    # Records need not be prepared here; anything else that is missing is a mistake of the recipe.
+    warnings = [line for line in out.splitlines() if line.startswith("warning: ")]
+    assert all("no prepared records" in line for line in warnings), warnings
+
+
+@pytest.mark.parametrize("path", MODELS)
+def test_models_trace_a_step_at_true_size(path, capsys):
+    assert main(["check", f"--gin_file={path}", "--mesh=data=4,fsdp=2,tensor=2"]) == 0
+    assert "one abstract update traced" in capsys.readouterr().out
+
+
+# Of the entries' own arguments, those that change memory and speed only.
+SPEED_ONLY = {"mesh", "num_microbatches", "batching"}
+# Configurations whose own speed-only fields `results_config` knows by these names.
+SEES_SPEED = ("model", "data", "loss")
+
+
+def what_results_hang_on(*paths: str) -> dict:
+    built = arguments(*paths)
+    return results_config(
+        **{
+            f"{entry}.{name}": value
+            for entry in (gin_config.TRAIN, gin_config.EVALUATE)
+            for name, value in built[entry].items()
+            if name not in SPEED_ONLY and name not in SEES_SPEED
+        },
+        **{name: built[gin_config.TRAIN][name] for name in SEES_SPEED},
+    )
+
+
+@pytest.mark.parametrize("hardware", files("hardware"))
+@pytest.mark.parametrize("recipe", files("recipes"))
+def test_hardware_changes_speed_only(recipe, hardware):
+    assert what_results_hang_on(recipe, hardware) == what_results_hang_on(recipe)
+
+
+def test_a_hardware_file_that_changed_results_would_be_noticed(tmp_path):
+    for line in ("LEARNING_RATE = 1.0", "EVAL_SPLITS = 'train'", "BATCH_SIZE = 32"):
+        wrong = tmp_path / f"{line.split()[0]}.gin"
+        wrong.write_text(line + "\n")
+        recipe = "gin/recipes/gym_demo.gin"
+        assert what_results_hang_on(recipe, str(wrong)) != what_results_hang_on(recipe)
+
+
+@pytest.mark.parametrize("path", files("recipes"))
+def test_recipes_say_how_and_on_what_to_run_them(path):
+    header = (ROOT / path).read_text().split("include ")[0]
+    assert "# Command:" in header and "# Hardware:" in header
+    assert f"--gin_file={path}" in header
+
+
+@pytest.mark.parametrize("path", files("ablations"))
+def test_ablations_are_short_and_change_one_thing(path):
+    lines = (ROOT / path).read_text().splitlines()
+    assert len(lines) <= 10 and lines[0].startswith("# Varies: ")
+    (recipe,) = re.findall(r"^include '(gin/recipes/.*)'", "\n".join(lines), re.MULTILINE)
+    plain, changed = what_results_hang_on(recipe), what_results_hang_on(path)
+    assert sum(plain.get(name) != changed.get(name) for name in plain | changed) == 1
