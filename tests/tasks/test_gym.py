@@ -244,32 +244,6 @@ def test_every_set_with_options_gets_records_with_options():
             assert record.options and record.options[record.answer_index]
 
 
-# (task, prompt mode, key); `python -m tests.tasks.test_gym` writes the file anew. It changes only
-# with the installed reasoning_gym, a version in the table, or the wordings.
-GOLDEN_FILE = Path(__file__).with_name("gym_prompts.json")
-GOLDEN_CASES = (
-    ("easy_sums", "zs_noopt", 4),
-    ("ransom_note", "zs_opt", 11),
-    ("mini_sudoku", "zs_noopt", 2),
-    ("simple_equations", "zs_noopt", 3),
-    ("syllogism", "zs_noopt", 6),
-    ("needle_haystack", "zs_noopt", 1),
-    ("number_format", "zs_opt", 9),
-)
-
-
-def golden_prompt(name: str, mode: str, key: int) -> list[str]:
-    (record,) = some_records(name, "test", 1)
-    shown = rendered(record, name, mode, key)
-    return [shown.inputs, shown.targets]
-
-
-@pytest.mark.parametrize("name, mode, key", GOLDEN_CASES)
-def test_golden_prompts(name, mode, key):
-    goldens = json.loads(GOLDEN_FILE.read_text(encoding="utf-8"))
-    assert golden_prompt(name, mode, key) == goldens[f"{name} {mode} {key}"]
-
-
 def test_prompts_say_what_the_puzzle_is():
     record = Record(
         id="train-0",
@@ -322,8 +296,3 @@ def test_specs_carry_what_reports_need():
     assert len({find_spec(f"gym.{name}").source.fingerprint for name in GENERATORS}) == len(
         GENERATORS
     )
-
-
-if __name__ == "__main__":
-    made = {" ".join(map(str, case)): golden_prompt(*case) for case in GOLDEN_CASES}
-    GOLDEN_FILE.write_text(json.dumps(made, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
