@@ -283,7 +283,7 @@ class SuiteRun:
                 bar.advance(shown)
         if jax.process_index() == 0:
             title = f"{self.suite}, step {step:,}"
-            table = Console(highlight=False)
+            table = Console(highlight=False, width=max(Console().width, 120))
             print_table(table, title, results.read_rows(path, ("metric", "failure")))
             table.print(f"results: {path}", soft_wrap=True, markup=False)
         return failed
