@@ -7,7 +7,7 @@ from instruct.errors import UserError
 from instruct.report import page
 
 # What a run leaves; one of them makes a report.
-_RUN_FILES = ("run.json", "metrics.jsonl", "eval")
+_RUN_FILES = ("run.json", "metrics.jsonl", "eval/*/step_*/results.jsonl")
 
 
 def run(flags: argparse.Namespace) -> int:
@@ -19,7 +19,7 @@ def run(flags: argparse.Namespace) -> int:
     for folder in flags.model_dir:
         if not pathlib.Path(folder).is_dir():
             raise UserError(f"--model_dir={folder}: no such folder.")
-        if not any((pathlib.Path(folder) / name).exists() for name in _RUN_FILES):
+        if not any(any(pathlib.Path(folder).glob(pattern)) for pattern in _RUN_FILES):
             raise UserError(
                 f"--model_dir={folder} holds no run ({', '.join(_RUN_FILES)}). Give the MODEL_DIR "
                 "of a run that was trained or evaluated."

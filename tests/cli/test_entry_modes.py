@@ -1,0 +1,74 @@
+"""`train`, `eval`, `infer`, `report`: what gin and flags say reaches the function that does it.
+
+What those functions do is tested beside them; tests/test_end_to_end.py runs them in a row.
+"""
+
+import types
+
+import pytest
+
+from instruct.cli import arguments, infer, report, train
+from instruct.cli import eval as evaluation
+from instruct.errors import UserError
+
+
+@pytest.fixture
+def called(monkeypatch):
+    """Arguments that the entry functions were called with; they do nothing and return None."""
+    seen = {}
+    for mode, module, function in (
+        (train, "loop", "train"),
+        (evaluation, "runner", "evaluate"),
+        (infer, "infer", "infer"),
+    ):
+        stand_in = types.SimpleNamespace(**{function: lambda **given: seen.update(given)})
+        monkeypatch.setattr(mode, module, stand_in)
+    return seen
+
+
+def test_train_gets_its_configuration_and_the_texts_of_it(called):
+    flags = ["--gin_file=gin/recipes/gym_demo.gin", "--gin.MODEL_DIR=runs/a", "--gin.SEED=7"]
+    assert train.run(arguments.parse(["train", *flags, "--gin.train.log_every_steps=5"])) == 0
+    assert called["model_dir"] == "runs/a" and called["log_every_steps"] == 5
+    assert called["seed"] == called["data"].seed == 7 and called["data"].mixture == "gym.demo"
+    texts = called["texts"]
+    assert set(texts) == {"config.gin", "operative.gin"}
+    assert "SEED = 7" in texts["config.gin"]
+    assert "LossConfig.z_loss" in texts["operative.gin"]  # a default, hence not in the other
+    assert "LossConfig.z_loss" not in texts["config.gin"]
+
+
+def test_eval_gets_its_configuration(called):
+    flags = ["--gin_file=gin/runs/eval.gin", "--gin.MODEL_DIR=runs/a"]
+    flags += ["--gin.EVAL_MIXTURES=('gym.held_in', 'gym.held_out')", "--gin.EVAL_CHECKPOINTS=all"]
+    assert evaluation.run(arguments.parse(["eval", *flags])) == 0
+    assert called["model_dir"] == "runs/a" and called["config"].checkpoints == "all"
+    assert called["config"].suites == ("gym.held_in", "gym.held_out")
+
+
+def test_infer_gets_flags_and_configuration(called):
+    flags = ["--gin_file=gin/runs/infer.gin", "--gin.MODEL_DIR=runs/a", "--gin.STEP=3"]
+    assert infer.run(arguments.parse(["infer", *flags, "--input=a.jsonl", "--output=b.jsonl"])) == 0
+    assert called["step"] == 3 and called["decode"].max_decode_steps == 128
+    assert (called["input_path"], called["output_path"]) == ("a.jsonl", "b.jsonl")
+    assert "prompt" not in called
+
+
+def test_report_of_a_run(tmp_path, capsys):
+    run = tmp_path / "run"
+    run.mkdir()
+    (run / "metrics.jsonl").write_text('{"step": 1, "loss": 2.0}\n{"step": 2, "loss": 1.5}\n')
+    flags = arguments.parse(["report", f"--model_dir={run}", f"--out={tmp_path}"])
+    assert report.run(flags) == 0
+    assert str(tmp_path / "report.html") in capsys.readouterr().out
+    assert "<svg" in (tmp_path / "report.html").read_text()
+    assert "# " in (tmp_path / "report.md").read_text()
+
+
+@pytest.mark.parametrize(
+    "flags",
+    [[], ["--model_dir=/no/run"], ["--model_dir=tests"], ["--model_dir=a", "--gin.SEED=1"]],
+)
+def test_report_refuses_what_is_no_run(flags):
+    with pytest.raises(UserError, match="model_dir"):
+        report.run(arguments.parse(["report", *flags]))

@@ -1,0 +1,56 @@
+"""Folders and task modules that every mode sets first."""
+
+import argparse
+import os
+import sys
+
+import pytest
+
+from instruct import gin_config
+from instruct.cli import settings
+from instruct.data import registry, sources, store
+from instruct.errors import UserError
+
+
+@pytest.fixture(autouse=True)
+def _folders_return(monkeypatch):
+    monkeypatch.setenv(sources.VARIABLE, "/from/the/environment")
+    monkeypatch.setenv(store.VARIABLE, "/stores/of/the/environment")
+
+
+def flags(*gin_flags, files=()):
+    return argparse.Namespace(
+        gin_file=list(files), gin_bindings=[], gin_flags=[f"--gin.{flag}" for flag in gin_flags]
+    )
+
+
+def test_macros_come_before_the_environment(tmp_path):
+    settings.load(flags())
+    assert str(sources.data_dir()) == "/from/the/environment"
+    assert str(store.store_dir()) == "/stores/of/the/environment"
+    settings.load(flags(f"DATA_DIR={tmp_path}/data", "STORE_DIR=~/stores"))
+    assert sources.data_dir() == tmp_path / "data"
+    assert str(store.store_dir()) == os.path.expanduser("~/stores")
+
+
+def test_task_modules_of_the_project_and_of_the_user(tmp_path, monkeypatch):
+    monkeypatch.syspath_prepend(tmp_path)
+    for name in ("settings_one", "settings_two", "settings_three"):
+        (tmp_path / f"{name}.py").write_text("")
+    settings.load(flags(f"MIXTURE_OR_TASK_MODULE=settings_one, {tmp_path}/settings_two.py"))
+    settings.load(flags("MIXTURE_OR_TASK_MODULE=('settings_three',)"))
+    assert {"settings_one", "settings_two", "settings_three"} <= set(sys.modules)
+    assert "gym.chain_sum" in registry.all_names()
+
+
+def test_arguments_of_all_entries_come_back():
+    built = settings.load(flags("MODEL_DIR=runs/a", files=["gin/recipes/gym_demo.gin"]))
+    assert set(built) == set(gin_config.ENTRIES)
+    assert built[gin_config.TRAIN]["model_dir"] == built[gin_config.EVALUATE]["model_dir"]
+    assert built[gin_config.INFER] == {}
+
+
+@pytest.mark.parametrize("flag", ["DATA_DIR=3", "STORE_DIR=['a']", "MIXTURE_OR_TASK_MODULE=[3]"])
+def test_values_that_are_no_folders_or_modules(flag):
+    with pytest.raises(UserError, match=flag.split("=")[0]):
+        settings.load(flags(flag))
