@@ -5,7 +5,7 @@
 T5 1.1 of 4 + 4 layers, d_model 256, 4 heads x 64, d_ff 512; 16 rows of 256 source and 64 target
 tokens, none padded unless --packed, which puts several examples of unequal length into each row
 and leaves some padding. GFLOP/s count the model's matrix products, forward and backward; machines
-here are shared and noisy, so compare the share of the peak, which is measured after every step; medians.
+here are shared and noisy, so compare shares of the peak, measured after every step (medians).
 """
 
 import argparse
