@@ -19,6 +19,7 @@ from pathlib import Path
 
 import sentencepiece
 
+from instruct.data.vocab import load_vocabulary
 from instruct.prompts.record import Record
 from instruct.prompts.render import Rendered, render
 from tasks.gym import template_set_of
@@ -35,18 +36,6 @@ _PERMISSIVE = ("apache", "mit", "bsd", "psf", "python software foundation", "isc
 _BLANKS = tuple("\u2581" * length for length in (2, 3, 4, 8))
 
 
-class _Bytes:
-    """Stands in for a vocabulary while there is none: rendering only needs lengths."""
-
-    eos_id = 1
-
-    def encode(self, text: str) -> list[int]:
-        return list(text.encode())
-
-    def decode(self, ids: object) -> str:
-        raise NotImplementedError("nothing is cut here")
-
-
 def rendered_texts(row: Generator) -> Iterator[str]:
     """Prompts and answers of one task in varying wordings."""
     wording = template_set_of(row)
@@ -58,7 +47,7 @@ def rendered_texts(row: Generator) -> Iterator[str]:
             wording,
             modes[key % len(modes)],
             key,
-            tokenizer=_Bytes(),
+            tokenizer=load_vocabulary("bytes"),
             max_inputs_tokens=1 << 20,
             max_targets_tokens=1 << 20,
         )
