@@ -31,7 +31,7 @@ def test_counts_of_a_mixture():
         for i, j, count in ((0, 0, 5), (0, 1, 5), (1, 0, None), (2, 0, 7))
     ]
     resolved = Resolved("mix", "train", tuple(leaves))
-    assert (resolved.num_tasks, resolved.num_datasets, resolved.num_categories) == (4, 3, 2)
+    assert (resolved.num_tasks, resolved.num_datasets, resolved.num_categories) == (3, 3, 2)
     assert resolved.unprepared == ("t1.m0",)
     assert resolved.leaf("t2.m0") is leaves[3]
     with pytest.raises(UserError, match="Did you mean"):

@@ -206,7 +206,9 @@ def test_scan_and_remat_change_neither_loss_nor_gradients(scan, remat):
 
 def test_both_layouts_start_from_the_same_values(tiny_params):
     scanned = initial(dataclasses.replace(TINY, scan_layers=True))
-    jax.tree.map(np.testing.assert_array_equal, unstack_layers(scanned), tiny_params)
+    # Two programs: their compilers may order the last rounding of a scale differently.
+    same = functools.partial(np.testing.assert_allclose, rtol=1e-5, atol=1e-7)
+    jax.tree.map(same, unstack_layers(scanned), tiny_params)
 
 
 def test_dropout_follows_its_key(tiny_params, examples):
