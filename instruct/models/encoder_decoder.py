@@ -88,7 +88,7 @@ class EncoderDecoder:
     config: ModelConfig
 
     def init(self, key: jax.Array) -> Params:
-        """Fresh float32 parameters with T5's initialisers; the same values in both layouts (but for rounding)."""
+        """Fresh float32 parameters with T5's initialisers; both layouts agree but for rounding."""
         config, parts = self.config, _parts(self.config)
         keys = jax.random.split(key, len(parts))
         return {
