@@ -160,34 +160,30 @@ def test_real_public_files_train_and_evaluate(shared_data, tmp_path):
     for name in ("train", "test"):
         first_lines(shared_data / "gsm8k" / f"{name}.jsonl", tmp_path / f"gsm8k/{name}.jsonl", 60)
     for path in (shared_data / "cot").glob("*.tsv"):
-        first_lines(path, tmp_path / "cot" / path.name, 60)
+        first_lines(path, tmp_path / "cot" / path.name, 200)
     (tmp_path / "natural_instructions" / "tasks").mkdir(parents=True)
     for path in (shared_data / "natural_instructions" / "tasks").glob("*.json"):
         task = json.loads(path.read_text(encoding="utf-8"))
-        task["Instances"] = task["Instances"][:60]
+        task["Instances"] = task["Instances"][:200]
         (tmp_path / "natural_instructions" / "tasks" / path.name).write_text(json.dumps(task))
     flags = [
         "--gin_file=gin/recipes/public_sample.gin",
-        "--gin_file=gin/models/tiny_test.gin",
         f"--gin.DATA_DIR={tmp_path}",
         f"--gin.STORE_DIR={tmp_path}/stores",
         f"--gin.MODEL_DIR={tmp_path}/run",
-        "--gin.VOCABULARY=bytes",
-        "--gin.TASK_FEATURE_LENGTHS={'inputs': 768, 'targets': 384}",
         "--gin.TRAIN_STEPS=3",
         "--gin.BATCH_SIZE=2",
         "--gin.NUM_EVAL_EXAMPLES=2",
         "--gin_bindings=data_config.DataConfig.window_examples = 128",
-        "--gin_bindings=decode.DecodeConfig.max_decode_steps = 8",
     ]
     for mode in ("train", "eval"):
         shown = subprocess.run(
-            [sys.executable, "run.py", mode, *flags[: None if mode == "eval" else -1]],
+            [sys.executable, "run.py", mode, *flags],
             capture_output=True,
             text=True,
             env=os.environ | {"XLA_FLAGS": "--xla_backend_optimization_level=0"},  # one device
         )
-        assert shown.returncode == 0, shown.stderr[-3000:]
+        assert shown.returncode == 0, (shown.stdout + shown.stderr)[-3000:]
     mixture = json.loads((tmp_path / "run" / "mixture.json").read_text())
     families = {leaf["family"] for leaf in mixture["leaves"]}
     assert families == {"gsm8k", "cot", "niv2"}
