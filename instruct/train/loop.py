@@ -287,9 +287,9 @@ def _evaluate(eval_step, state, mesh, inputs: Inputs, group_names) -> dict[str, 
 
 
 def _speeds(meter: IntervalMetrics, secs: float, step_flops: float, peak_flops: float) -> dict:
-    step_secs = secs / max(1, meter.num_steps)
+    step_secs = secs / meter.timed_steps
     return {
-        "real_tokens_per_sec": meter.real_tokens / secs,
+        "real_tokens_per_sec": meter.timed_tokens / secs,
         "step_secs": step_secs,
         "peak_share": step_flops / step_secs / peak_flops,
     }

@@ -25,6 +25,9 @@ class TrainingDiverged(RunFailed):
 class IntervalMetrics:
     """Sums since the last logged step, and the examples since the first.
 
+    `timed_steps` and `timed_tokens` (real ones, encoder and decoder) count what this process
+    computed of the interval: a stopwatch knows nothing of the steps before a restart.
+
     Args:
         group_names: what `losses.groups` counts.
     """
@@ -39,6 +42,7 @@ class IntervalMetrics:
         self._sums = {name: [0.0, 0.0] for name in (*_SCALARS, "filled", "gradient_norm")}
         self._groups = [[0.0, 0.0] for _ in self._group_names]
         self._learning_rate = 0.0
+        self.timed_steps, self.timed_tokens = 0, 0.0
 
     def add(
         self, step: int, metrics: StepMetrics, task_counts: Mapping[str, int], num_examples: int
@@ -69,16 +73,8 @@ class IntervalMetrics:
             sums[1] += float(weight)
         self._learning_rate = float(found.learning_rate)
         self.examples += num_examples
-
-    @property
-    def num_steps(self) -> int:
-        """Updates of the interval."""
-        return int(self._sums["gradient_norm"][1])
-
-    @property
-    def real_tokens(self) -> float:
-        """Tokens of the interval that are no padding, encoder and decoder."""
-        return self._sums["filled"][0]
+        self.timed_steps += 1
+        self.timed_tokens += float(found.filled.total)
 
     def scalars(self) -> dict[str, Any]:
         """loss, z_loss, accuracy, learning_rate, gradient_norm, padding_share, examples, groups.

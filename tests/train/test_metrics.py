@@ -31,9 +31,9 @@ def test_means_are_by_weight_over_the_interval():
     assert scalars["loss"] == 2.5 == scalars["loss/a"] and "loss/b" not in scalars
     assert scalars["gradient_norm"] == 2.0 and scalars["learning_rate"] == 0.5
     assert scalars["padding_share"] == 0.25 and scalars["examples"] == 5
-    assert meter.num_steps == 2 and meter.real_tokens == 60
+    assert meter.timed_steps == 2 and meter.timed_tokens == 60
     meter.clear()
-    assert meter.num_steps == 0 and meter.examples == 5
+    assert meter.timed_steps == 0 == meter.timed_tokens and meter.examples == 5
 
 
 def test_json_state_continues_exactly():
@@ -47,6 +47,8 @@ def test_json_state_continues_exactly():
     for part in parts[1:]:
         second.add(1, part, {}, 1)
     assert second.scalars() == whole.scalars()
+    # What another process computed is not part of this one's speed.
+    assert (whole.timed_steps, second.timed_steps, second.timed_tokens) == (3, 2, 60.0)
 
 
 @pytest.mark.parametrize(("loss", "norm"), [(np.nan, 1.0), (np.inf, 1.0), (1.0, np.nan)])
