@@ -159,6 +159,7 @@ def _diverged(step: int, loss: float, norm: float, counts: Mapping[str, int]) ->
     return TrainingDiverged(
         f"training diverged at step {step}: loss {loss}, gradient norm {norm}. "
         f"Examples of that batch by task: {tasks}{more}. Nothing was saved from this step. "
-        "Lower the learning rate, set OptimizerConfig.global_norm_clip, or look at those tasks; "
-        "the same command goes on from the last checkpoint."
+        "Lower the learning rate, set OptimizerConfig.global_norm_clip, or look at those tasks, in "
+        "a new MODEL_DIR with INITIAL_CHECKPOINT_PATH set to this one; the same command would "
+        "diverge at the same step again."
     )

@@ -55,7 +55,9 @@ def test_json_state_continues_exactly():
 def test_not_finite_names_step_and_tasks(loss, norm):
     meter = IntervalMetrics([])
     counts = {f"task{i:02d}": i for i in range(12)}
-    with pytest.raises(TrainingDiverged, match=r"step 7.*task11: 11, task10: 10.*and 2 more"):
+    with pytest.raises(
+        TrainingDiverged, match=r"step 7.*task11: 11, task10: 10.*and 2 more.*new MODEL_DIR"
+    ):
         meter.add(7, without_groups(loss, norm), counts, 1)
 
 
