@@ -15,15 +15,16 @@ import contextlib
 import dataclasses
 import errno
 import logging
+import math
 import pathlib
 import shutil
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import jax
 import orbax.checkpoint as ocp
 
-from instruct.errors import UserError
+from instruct.errors import UserError, unknown_name
 from instruct.mesh import tree_paths
 from instruct.models.layout import unstack_layers
 from instruct.train.checkpoint_files import (
@@ -74,6 +75,11 @@ class CheckpointConfig:
                 raise UserError(
                     f"CheckpointConfig.{name} is {value!r}; use a whole number of at least {low}."
                 )
+
+    def check_best_metric(self, names: Sequence[str]) -> None:
+        """Raises UserError if the best are kept by none of the metrics that evaluation gives."""
+        if self.keep_best and self.best_metric not in names:
+            raise unknown_name("CheckpointConfig.best_metric", self.best_metric, names)
 
 
 def _not_from_a_writer_thread(record: logging.LogRecord) -> bool:
@@ -176,8 +182,9 @@ class CheckpointStore:
             for step in steps:
                 with contextlib.suppress(UserError):  # an old one is damaged: not the best
                     metrics = read_document(self.folder / str(step))["metrics"]
-                    if config.best_metric in metrics:
-                        values[step] = metrics[config.best_metric]
+                    value = metrics.get(config.best_metric, math.nan)
+                    if math.isfinite(value):  # NaN has no place in an order
+                        values[step] = value
             best_first = sorted(values, key=values.__getitem__, reverse=not config.best_is_lowest)
             kept.update(best_first[: config.keep_best])
         return kept

@@ -30,7 +30,7 @@ from instruct.train.checkpoint import CheckpointConfig, CheckpointStore, load_pa
 from instruct.train.checkpoint_files import FOLDER
 from instruct.train.inputs import Inputs, gather_states, open_inputs, task_groups
 from instruct.train.loss import LossConfig, LossTotals, make_loss_fn
-from instruct.train.metrics import IntervalMetrics, Stopwatch, eval_scalars
+from instruct.train.metrics import IntervalMetrics, Stopwatch, eval_names, eval_scalars
 from instruct.train.optimizer import OptimizerConfig, make_optimizer
 from instruct.train.preemption import StopRequest
 from instruct.train.progress import ProgressReport
@@ -110,6 +110,8 @@ def train(
     inputs = open_inputs(data, model.vocab_size, num_held, console)
     group_names, leaf_groups = task_groups(inputs.leaves)
     meter = IntervalMetrics(group_names)
+    if inputs.eval_batches:
+        checkpoint.check_best_metric(eval_names(group_names))
 
     # State: resumed, else from a checkpoint's parameters, else fresh.
     network = EncoderDecoder(model)

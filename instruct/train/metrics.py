@@ -111,6 +111,11 @@ class IntervalMetrics:
         self._learning_rate = state["learning_rate"]
 
 
+def eval_names(group_names: Sequence[str]) -> list[str]:
+    """All that `eval_scalars` may give."""
+    return ["eval/loss", "eval/accuracy", *(f"eval/loss/{name}" for name in group_names)]
+
+
 def eval_scalars(totals: LossTotals, group_names: Sequence[str]) -> dict[str, float]:
     """eval/loss, eval/accuracy and eval/loss/<group> of the sums over all evaluation batches."""
     totals = jax.device_get(totals)

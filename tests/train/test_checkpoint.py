@@ -108,7 +108,7 @@ def test_load_params_only(unrolled, saved):
 def test_kept_by_number_and_by_best_metric(tmp_path):
     store = CheckpointStore(tmp_path, CheckpointConfig(keep=2, keep_best=1))
     state = TrainState(jnp.int32(0), {"scale": jnp.ones(3)}, {"scale": {"v": jnp.ones(3)}})
-    losses = {1: 3.0, 2: 1.0, 3: 2.0, 4: None, 5: 4.0, 6: None}
+    losses = {1: float("nan"), 2: 1.0, 3: 2.0, 4: None, 5: 4.0, 6: None}
     for step, loss in losses.items():
         store.save(step, state, {}, None if loss is None else {"eval/loss": loss})
     store.save(6, state, {})  # the last step saved again at the end of a run

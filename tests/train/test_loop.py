@@ -170,6 +170,7 @@ def test_starts_from_the_parameters_of_another_run(finished, tmp_path):
         ({"log_every_steps": "5"}, "log_every_steps is '5'"),
         ({"num_microbatches": 8}, "does not divide over the mesh"),
         ({"mesh": MeshConfig(data=3)}, "3 devices, but there are 8"),
+        ({"checkpoint": CheckpointConfig(best_metric="eval/los")}, "'eval/los'.*eval/loss"),
     ],
 )
 def test_bad_values_are_named(tmp_path, wrong, message):
