@@ -99,6 +99,7 @@ def train(
     )  # fmt: skip
     checkpoints = CheckpointStore(folder / FOLDER, checkpoint)
     start = checkpoints.latest_step() or 0
+    optimizer.check_start(start)
     if start:
         session.check_same_run(folder, config)
     if start >= train_steps:

@@ -44,7 +44,8 @@ class OptimizerConfig:
             by sqrt(max(n, warmup_steps)).
         warmup_steps: see `schedule`.
         decay_rate: Adafactor's second moments decay by 1 - (n + 1 - step_offset)^-decay_rate.
-        step_offset: see `decay_rate`; the step that a finetuning run started from.
+        step_offset: see `decay_rate`; for a run that goes on
+            counting at an earlier run's step, that step; at most the step the run is at.
         clipping_threshold: Adafactor's largest root mean square of an update before scaling.
         multiply_by_parameter_scale: Adafactor's steps are relative to each parameter's size.
         min_factored_size: Adafactor keeps whole second moments if an axis is shorter than this.
@@ -96,6 +97,15 @@ class OptimizerConfig:
         value = getattr(self, field)
         if isinstance(value, bool) or not isinstance(value, kind) or not holds(value):
             raise UserError(f"OptimizerConfig.{field} is {value!r}; use {allowed}.")
+
+    def check_start(self, step: int) -> None:
+        """Raises UserError if a run at `step` is before `step_offset`: its decay would be NaN."""
+        if step < self.step_offset:
+            raise UserError(
+                f"OptimizerConfig.step_offset is {self.step_offset}, but the run is at step {step}."
+                " A run counts from 0 whatever INITIAL_CHECKPOINT_PATH it starts from: leave "
+                "step_offset at 0."
+            )
 
     def learning_rate_at(self, step: jax.Array | int) -> jax.Array:
         """float32 rate of the update that follows `step` finished ones."""
