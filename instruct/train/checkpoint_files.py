@@ -60,6 +60,7 @@ def read_document(folder: pathlib.Path) -> dict[str, Any]:
             document = reader.restore(folder / INPUT)
         return {name: document[name] for name in ("input", "metrics", "checksums")}
     except Exception as error:
+        _raise_if_unreadable(folder, error)
         raise _damaged(folder, error) from error
 
 
@@ -79,6 +80,7 @@ def read_item(folder: pathlib.Path, item: str, abstract: Any, sums: Mapping[str,
     except UserError:
         raise
     except Exception as error:
+        _raise_if_unreadable(folder, error)
         raise _damaged(folder, error) from error
     read = {
         path: int(value) for path, value in tree_paths(jax.device_get(checksums({item: found})))
@@ -132,6 +134,16 @@ def _check_fit(folder: pathlib.Path, there: Mapping[str, Any], wanted: Mapping[s
             + (f"; and {len(problems) - 3} more" if len(problems) > 3 else "")
             + ". Use the model's gin file that it was trained with."
         )
+
+
+def _raise_if_unreadable(folder: pathlib.Path, error: Exception) -> None:
+    """What says nothing of the files goes on: nobody should delete them for it."""
+    if isinstance(error, MemoryError) or "RESOURCE_EXHAUSTED" in str(error):
+        raise error
+    if isinstance(error, PermissionError) or "PERMISSION_DENIED" in str(error):
+        raise UserError(
+            f"checkpoint {folder} may not be read by this user; make its files readable."
+        ) from error
 
 
 def _damaged(folder: pathlib.Path, why: Any) -> UserError:

@@ -5,6 +5,7 @@ import pathlib
 import jax
 import jax.numpy as jnp
 import numpy as np
+import orbax.checkpoint as ocp
 import pytest
 
 from instruct.errors import UserError
@@ -57,6 +58,28 @@ def test_damage_is_noticed_and_the_fix_is_named(tmp_path, how):
         CheckpointStore(tmp_path).resume(state)
     found, _ = CheckpointStore(tmp_path).resume(state, step=4)
     jax.tree.map(np.testing.assert_array_equal, found, state)
+
+
+@pytest.mark.parametrize(
+    ("why", "expected"),
+    [
+        (RuntimeError("RESOURCE_EXHAUSTED: out of memory"), (RuntimeError, "RESOURCE_EXHAUSTED")),
+        (MemoryError("no memory"), (MemoryError, "no memory")),
+        (PermissionError(13, "no"), (UserError, "may not be read")),
+    ],
+)
+def test_what_is_not_damage_advises_no_deletion(tmp_path, monkeypatch, why, expected):
+    params = {"scale": jnp.ones(4)}
+    store = CheckpointStore(tmp_path)
+    store.save(5, TrainState(jnp.int32(5), params, {}), {})
+    store.close()
+
+    def fail(*unused):
+        raise why
+
+    monkeypatch.setattr(ocp.StandardCheckpointer, "restore", fail)
+    with pytest.raises(expected[0], match=expected[1]):
+        load_params(tmp_path, params)
 
 
 def test_checksums_see_every_bit_and_no_mesh():
