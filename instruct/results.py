@@ -116,12 +116,12 @@ def read_rows(path: str | os.PathLike[str], kinds: Sequence[str] = ()) -> Iterat
 
     A last line cut short (the writer was killed) is passed over; any other bad line is a UserError.
     """
-    with open(path, encoding="utf-8") as file:
+    with open(path, "rb") as file:
         for number, line in enumerate(file, start=1):
-            if not line.endswith("\n"):
+            if not line.endswith(b"\n"):
                 return
             try:
-                row = json.loads(line)
+                row = json.loads(line.decode("utf-8"))
                 check_row(row)
             except (ValueError, AttributeError) as error:
                 raise UserError(

@@ -104,6 +104,13 @@ def test_a_damaged_line_is_a_user_error(tmp_path):
         list(results.read_rows(path))
 
 
+def test_bytes_that_are_no_text_are_a_user_error(tmp_path):
+    path = tmp_path / results.FILE_NAME
+    path.write_bytes(b'{"kind": "header\xff"}\n')
+    with pytest.raises(UserError, match="line 1: not a result"):
+        list(results.read_rows(path))
+
+
 def test_the_first_metric_of_a_task_is_primary():
     rows = [example(), metric(), metric(metric="f1", value=1.0), metric(mode="fs_opt", value=7.0)]
     assert [row["value"] for row in results.primary_metrics(rows)] == [50.0, 7.0]

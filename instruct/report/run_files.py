@@ -109,7 +109,7 @@ def read_run(path: pathlib.Path, label: str) -> Run:
         info=info,
         metrics=tuple(metrics),
         mixture=mixture,
-        operative_gin=gin.read_text(encoding="utf-8") if gin.is_file() else "",
+        operative_gin=gin.read_text(encoding="utf-8", errors="replace") if gin.is_file() else "",
         evaluations=tuple(_read_evaluations(path / "eval", warnings)),
         warnings=(),
     )
