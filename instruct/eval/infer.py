@@ -13,6 +13,7 @@ import itertools
 import json
 import os
 import pathlib
+import re
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
@@ -35,6 +36,7 @@ PROMPT_FIELDS = ("inputs", "prompt")
 ADDED_FIELDS = ("prediction", "score", "predictions", "scores", "truncated")
 # Beside the output: what made it, so that a later run does not mix two models in one file.
 SETTINGS_SUFFIX = ".settings.json"
+_LONE_SURROGATE = re.compile("[\ud800-\udfff]")
 
 
 def infer(
@@ -120,6 +122,8 @@ def _parse_line(place: str, line: bytes) -> tuple[str, dict[str, Any]]:
         raise UserError(f"{place}: not UTF-8 text ({error.reason})") from error
     except json.JSONDecodeError as error:
         raise UserError(f"{place}: not JSON ({error}); write {example}") from error
+    if _LONE_SURROGATE.search(json.dumps(record, ensure_ascii=False)):
+        raise UserError(f"{place}: half of a surrogate pair (\\ud800 to \\udfff), which is no text")
     if not isinstance(record, dict):
         raise UserError(f"{place}: {type(record).__name__} instead of an object like {example}")
     field = next((name for name in PROMPT_FIELDS if name in record), None)

@@ -194,6 +194,7 @@ def test_samples_are_all_written(model_dir, tmp_path):
         (b'{"inputs": "a"', "line 2: not JSON"),
         (b"", "line 2: not JSON"),
         (b'{"inputs": "\xff\xfe"}', "line 2: not UTF-8"),
+        (rb'{"inputs": "a\ud83d"}', "line 2: half of a surrogate pair"),
         (b'["a"]', "line 2: list instead of an object"),
         (b'{"question": "a"}', "line 2: has neither `inputs` nor `prompt` \\(but question\\)"),
         (b'{"inputs": 3}', "line 2: `inputs` is 3, must be text"),
