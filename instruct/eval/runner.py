@@ -72,14 +72,14 @@ class EvalConfig:
     overwrite: bool = False
 
     def __post_init__(self) -> None:
-        if not self.suites or not all(isinstance(name, str) and name for name in self.suites):
+        if not _texts([self.mixtures] if isinstance(self.mixtures, str) else self.mixtures):
             raise UserError(
                 f"EvalConfig.mixtures is {self.mixtures!r}; name at least one mixture or task, for "
                 "example --gin.EVAL_MIXTURES=gym.held_out"
             )
         if isinstance(self.splits, str):
             object.__setattr__(self, "splits", (self.splits,))
-        if not self.splits or not all(isinstance(split, str) for split in self.splits):
+        if not _texts(self.splits):
             raise UserError(f"EvalConfig.splits is {self.splits!r}; give names, such as ('test',)")
         if self.num_examples is not None and not _whole(self.num_examples, 1):
             raise UserError(
@@ -91,7 +91,7 @@ class EvalConfig:
                 f"EvalConfig.bootstrap_samples is {self.bootstrap_samples!r} and seed "
                 f"{self.seed!r}; both must be whole numbers of at least 0"
             )
-        if "/" in self.name or self.name.startswith("."):
+        if not isinstance(self.name, str) or "/" in self.name or self.name.startswith("."):
             raise UserError(f"EvalConfig.name is {self.name!r}; it names a folder, no path")
         steps = self.steps
         if self.checkpoints not in ("latest", "all") and not steps:
@@ -103,15 +103,21 @@ class EvalConfig:
     @property
     def suites(self) -> tuple[str, ...]:
         """Names of the suites."""
-        return (self.mixtures,) if isinstance(self.mixtures, str) else tuple(self.mixtures or ())
+        return (self.mixtures,) if isinstance(self.mixtures, str) else tuple(self.mixtures)
 
     @property
     def steps(self) -> tuple[int, ...]:
         """The steps asked for by number; () for "latest", "all" and what is no step."""
         given = (self.checkpoints,) if isinstance(self.checkpoints, int) else self.checkpoints
-        if isinstance(given, str):
+        if not isinstance(given, list | tuple):
             return ()
         return tuple(given) if all(_whole(step, 0) for step in given) else ()
+
+
+def _texts(value: Any) -> bool:
+    """Whether it is a list of texts that holds at least one, and no empty one."""
+    listed = isinstance(value, list | tuple) and len(value) > 0
+    return listed and all(isinstance(text, str) and text for text in value)
 
 
 def _whole(value: Any, least: int) -> bool:

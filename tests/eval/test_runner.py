@@ -235,6 +235,11 @@ def test_another_checkpoint_without_a_run(run_dir, tmp_path):
     [
         ({"mixtures": ()}, "mixtures is"),
         ({"mixtures": ("a", "")}, "mixtures is"),
+        ({"mixtures": 5}, "mixtures is 5"),
+        ({"splits": 5}, "splits is 5"),
+        ({"name": 5}, "name is 5"),
+        ({"checkpoints": None}, "checkpoints is None"),
+        ({"checkpoints": 2.5}, "checkpoints is 2.5"),
         ({"splits": ()}, "splits is"),
         ({"num_examples": 0}, "num_examples is 0"),
         ({"num_examples": True}, "num_examples is True"),
