@@ -29,7 +29,7 @@ from instruct.eval.decode import DecodeConfig
 from instruct.mesh import MeshConfig, make_mesh, param_shardings
 from instruct.models.config import ModelConfig
 from instruct.models.encoder_decoder import EncoderDecoder, reorder_cache
-from instruct.train.checkpoint import find_checkpoint, load_params
+from instruct.train.checkpoint import find_checkpoint, load_params, params_fingerprint
 from instruct.train.session import read_run_info
 
 PROMPT_FIELDS = ("inputs", "prompt")
@@ -214,6 +214,7 @@ def _load_answerer(
         inputs_length=length,
         settings={
             "checkpoint": str(folder),
+            "parameters": params_fingerprint(folder),
             "decode": dataclasses.asdict(decode),
             "vocabulary": vocabulary.fingerprint,
             "inputs_length": length,

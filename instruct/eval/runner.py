@@ -41,7 +41,13 @@ from instruct.eval.trained_run import TrainedRun
 from instruct.mesh import MeshConfig, make_mesh, param_shardings
 from instruct.models.config import ModelConfig
 from instruct.models.encoder_decoder import EncoderDecoder, reorder_cache
-from instruct.train.checkpoint import checkpoint_steps, find_checkpoint, load_params, step_of
+from instruct.train.checkpoint import (
+    checkpoint_steps,
+    find_checkpoint,
+    load_params,
+    params_fingerprint,
+    step_of,
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -200,6 +206,7 @@ def evaluate(
                 problems=problems,
             )
             failed |= run.evaluate(mixture, models, params, console)
+        del params  # before the next ones are read: a device may hold only one set
     return int(failed)
 
 
@@ -269,10 +276,10 @@ class SuiteRun:
         columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
         terminal = sys.stderr.isatty()
         with contextlib.ExitStack() as stack:
+            header = {"suite": self.suite, "step": step, "checkpoint": str(self.checkpoint)}
+            header |= {"settings": self._settings(models.vocabulary.fingerprint)}
             writer = None
             if jax.process_index() == 0:
-                header = {"suite": self.suite, "step": step, "checkpoint": str(self.checkpoint)}
-                header |= {"settings": self._settings(models.vocabulary.fingerprint)}
                 writer = results.ResultsWriter(path, header, self.config.overwrite)
                 stack.enter_context(writer)
             bar = stack.enter_context(
@@ -300,6 +307,7 @@ class SuiteRun:
         checkpoint = self.checkpoint.relative_to(self.folder) if inside else self.checkpoint
         return {
             "checkpoint": str(checkpoint),
+            "parameters": params_fingerprint(self.checkpoint),
             "decode": self.decode,
             "feature_lengths": dict(self.data.feature_lengths),
             "vocabulary": vocabulary,

@@ -14,6 +14,8 @@ be read by either layout, and under any mesh.
 import contextlib
 import dataclasses
 import errno
+import hashlib
+import json
 import logging
 import math
 import pathlib
@@ -277,6 +279,13 @@ def find_checkpoint(path: str | pathlib.Path, step: int | None = None) -> pathli
             + " Give a MODEL_DIR that holds `checkpoints/<step>`, or such a step's folder."
         )
     return steps_folder(path) / str(steps[-1] if step is None else step)
+
+
+def params_fingerprint(folder: pathlib.Path) -> str:
+    """Short hash of a checkpoint's parameters: another training at the same path has another."""
+    sums = read_document(folder)["checksums"]
+    own = sorted((path, value) for path, value in sums.items() if path.startswith(f"{PARAMS}/"))
+    return hashlib.sha256(json.dumps(own).encode()).hexdigest()[:16]
 
 
 def step_of(folder: pathlib.Path) -> int:

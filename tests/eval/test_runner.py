@@ -213,6 +213,15 @@ def test_checkpoints_and_settings(run_dir):
         evaluate(str(run_dir), dataclasses.replace(config, checkpoints=(3, 5)), **SETTINGS)
 
 
+def test_results_of_another_training_in_the_same_folder_are_not_kept(run_dir):
+    config = EvalConfig("evalsuite.new", num_examples=2)
+    assert evaluate(str(run_dir), config, **SETTINGS) == 0
+    shutil.rmtree(run_dir / "checkpoints" / "7")
+    shutil.copytree(run_dir / "checkpoints" / "3", run_dir / "checkpoints" / "7")
+    with pytest.raises(UserError, match="parameters: "):
+        evaluate(str(run_dir), config, **SETTINGS)
+
+
 def test_another_checkpoint_without_a_run(run_dir, tmp_path):
     folder = tmp_path / "fresh"
     folder.mkdir()
