@@ -209,6 +209,15 @@ def param_shardings(mesh: Mesh | AbstractMesh, abstract_params: Any) -> Any:
     return jax.tree.unflatten(jax.tree.structure(abstract_params), shardings)
 
 
+def with_shardings(abstract: Any, shardings: Any) -> Any:
+    """The tree of `ShapeDtypeStruct`s with the shardings of an equal tree."""
+    return jax.tree.map(
+        lambda leaf, sharding: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding),
+        abstract,
+        shardings,
+    )
+
+
 def batch_sharding(mesh: Mesh | AbstractMesh) -> NamedSharding:
     """Sharding of every array of a batch: rows over `data` and `fsdp`."""
     return NamedSharding(mesh, PartitionSpec(MESH_AXES["batch"]))

@@ -18,19 +18,18 @@ import sys
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
-import jax
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from instruct.data.vocab import Vocabulary, load_vocabulary
+from instruct.data.vocab import Vocabulary, check_embedding_rows, load_vocabulary
 from instruct.errors import UserError
 from instruct.eval.batching import BatchConfig, Decoder
 from instruct.eval.decode import DecodeConfig
-from instruct.mesh import MeshConfig, make_mesh, param_shardings
+from instruct.eval.trained_run import TrainedRun
+from instruct.mesh import MeshConfig, make_mesh, param_shardings, with_shardings
 from instruct.models.config import ModelConfig
 from instruct.models.encoder_decoder import EncoderDecoder, reorder_cache
 from instruct.train.checkpoint import find_checkpoint, load_params, params_fingerprint
-from instruct.train.session import read_run_info
 
 PROMPT_FIELDS = ("inputs", "prompt")
 ADDED_FIELDS = ("prediction", "score", "predictions", "scores", "truncated")
@@ -184,28 +183,14 @@ def _load_answerer(
     inputs_length: int | None,
 ) -> Answerer:
     folder = find_checkpoint(model_dir, step)
-    run = _recorded_run(model_dir)
-    trained_with = run.get("config", {})
-    if model_config is None:
-        model_config = _recorded_model(run, model_dir)
-    vocabulary_spec = vocabulary_spec or trained_with.get("data.vocabulary")
-    length = inputs_length or trained_with.get("data.feature_lengths.inputs") or 512
-    if not vocabulary_spec:
-        raise UserError(f"{model_dir} does not say which vocabulary; add --gin.VOCABULARY=NAME")
-    vocabulary = load_vocabulary(vocabulary_spec)
-    if vocabulary.vocab_size > model_config.vocab_size:
-        raise UserError(
-            f"vocabulary {vocabulary_spec!r} has {vocabulary.vocab_size} tokens, but the model of "
-            f"{model_dir} has {model_config.vocab_size}; give the vocabulary it was trained with"
-        )
-    model = EncoderDecoder(model_config)
+    run = TrainedRun.read(_run_folder(model_dir), "infer.infer")
+    model = EncoderDecoder(model_config or run.model())
+    vocabulary = load_vocabulary(vocabulary_spec or run.setting("vocabulary"))
+    check_embedding_rows(vocabulary, model.config.vocab_size)
+    length = inputs_length or run.config().get("data.feature_lengths.inputs") or 512
     mesh = make_mesh(mesh_config or MeshConfig())
     abstract = model.abstract_params()
-    placed = jax.tree.map(
-        lambda leaf, sharding: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding),
-        abstract,
-        param_shardings(mesh, abstract),
-    )
+    placed = with_shardings(abstract, param_shardings(mesh, abstract))
     decode = dataclasses.replace(decode or DecodeConfig(), eos_id=vocabulary.eos_id)
     return Answerer(
         decoder=Decoder(model, reorder_cache, decode, batching, mesh),
@@ -222,21 +207,11 @@ def _load_answerer(
     )
 
 
-def _recorded_run(model_dir: str) -> dict[str, Any]:
-    """run.json of the run that a MODEL_DIR, or a checkpoint in it, belongs to; {} if none."""
+def _run_folder(model_dir: str) -> pathlib.Path:
+    """Folder of the run that a MODEL_DIR, or a checkpoint in it, belongs to."""
     folder = pathlib.Path(model_dir).expanduser().absolute()
-    return next(filter(None, map(read_run_info, (folder, *folder.parents[:2]))), {})
-
-
-def _recorded_model(run: dict[str, Any], model_dir: str) -> ModelConfig:
-    recorded = run.get("model")
-    if not isinstance(recorded, dict):
-        raise UserError(
-            f"no run.json at {model_dir} says what the model looks like; add the gin file of its "
-            "size and --gin_bindings='infer.infer.model = @config.ModelConfig()'"
-        )
-    names = [field.name for field in dataclasses.fields(ModelConfig)]
-    return ModelConfig(**{name: recorded[name] for name in names if name in recorded})
+    above = (folder, *folder.parents[:2])
+    return next((path for path in above if (path / "run.json").is_file()), folder)
 
 
 def _answer_file(

@@ -38,7 +38,7 @@ from instruct.eval.results_table import print_table
 from instruct.eval.score import Scorer
 from instruct.eval.task_rows import MeasureConfig, measure_task, rows_of_task
 from instruct.eval.trained_run import TrainedRun
-from instruct.mesh import MeshConfig, make_mesh, param_shardings
+from instruct.mesh import MeshConfig, make_mesh, param_shardings, with_shardings
 from instruct.models.config import ModelConfig
 from instruct.models.encoder_decoder import EncoderDecoder, reorder_cache
 from instruct.train.checkpoint import (
@@ -185,11 +185,7 @@ def evaluate(
         targets_length=lengths["targets"],
     )
     abstract = network.abstract_params()
-    placed = jax.tree.map(
-        lambda leaf, sharding: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding),
-        abstract,
-        param_shardings(device_mesh, abstract),
-    )
+    placed = with_shardings(abstract, param_shardings(device_mesh, abstract))
     problems = _prepare(resolved.values(), config, data, console)
     failed = False
     for checkpoint in checkpoints:

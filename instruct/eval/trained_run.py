@@ -13,14 +13,18 @@ from instruct.models.config import ModelConfig
 
 @dataclasses.dataclass(frozen=True)
 class TrainedRun:
-    """What a run's folder says of the model; empty for a folder without run.json."""
+    """What a run's folder says of the model; empty for a folder without run.json.
+
+    `entry` is the function, as gin calls it, to which errors say how to give what is missing.
+    """
 
     folder: pathlib.Path
     info: Mapping[str, Any]
     mixture: Mapping[str, Any]
+    entry: str
 
     @classmethod
-    def read(cls, folder: pathlib.Path) -> "TrainedRun":
+    def read(cls, folder: pathlib.Path, entry: str = "runner.evaluate") -> "TrainedRun":
         """Reads run.json and mixture.json as far as they are there."""
         found = []
         for name in ("run.json", "mixture.json"):
@@ -28,9 +32,10 @@ class TrainedRun:
             with contextlib.suppress(OSError, ValueError):
                 value = json.loads((folder / name).read_text(encoding="utf-8"))
             found.append(value if isinstance(value, dict) else {})
-        return cls(folder, *found)
+        return cls(folder, found[0], found[1], entry)
 
-    def _config(self) -> Mapping[str, Any]:
+    def config(self) -> Mapping[str, Any]:
+        """All settings that the run's results hang on: {"data.vocabulary": "gym", ...}."""
         return self.info.get("config") or {}
 
     def _lacks_run_file(self) -> str:
@@ -38,11 +43,11 @@ class TrainedRun:
 
     def setting(self, name: str) -> str:
         """A setting of the training data. Raises UserError if the run does not say."""
-        value = self.info.get(name) or self._config().get(f"data.{name}")
+        value = self.info.get(name) or self.config().get(f"data.{name}")
         if not value:
             raise UserError(
                 f"{self._lacks_run_file()} that says which {name} it was trained with; "
-                f"add --gin_bindings='runner.evaluate.{name} = \"...\"'"
+                f"add --gin_bindings='{self.entry}.{name} = \"...\"'"
             )
         return str(value)
 
@@ -51,14 +56,14 @@ class TrainedRun:
         prefix = "data.feature_lengths."
         found = {
             name.removeprefix(prefix): int(value)
-            for name, value in self._config().items()
+            for name, value in self.config().items()
             if name.startswith(prefix)
         }
         if set(found) != {"inputs", "targets"}:
             raise UserError(
                 f"{self._lacks_run_file()} that says how long its inputs and targets were; "
-                'add --gin_bindings=\'runner.evaluate.feature_lengths = {"inputs": 512, '
-                '"targets": 128}\''
+                f"add --gin_bindings='{self.entry}.feature_lengths = "
+                '{"inputs": 512, "targets": 128}\''
             )
         return found
 
@@ -68,7 +73,7 @@ class TrainedRun:
         if not isinstance(recorded, Mapping):
             raise UserError(
                 f"{self._lacks_run_file()} that says what its model looks like; add the gin "
-                "file of its size and --gin_bindings='runner.evaluate.model = "
+                f"file of its size and --gin_bindings='{self.entry}.model = "
                 "@config.ModelConfig()'"
             )
         names = [field.name for field in dataclasses.fields(ModelConfig)]

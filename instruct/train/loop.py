@@ -21,6 +21,7 @@ from instruct.mesh import (
     check_batch_size,
     make_mesh,
     replicated_sharding,
+    with_shardings,
 )
 from instruct.models.config import ModelConfig
 from instruct.models.encoder_decoder import EncoderDecoder
@@ -72,8 +73,8 @@ def train(
         eval_every_steps: teacher-forced loss on the validation split each, and at the last step;
             None: never.
         num_eval_examples: examples of that loss.
-        initial_checkpoint_path: parameters to start from (see `load_params`); ignored when the
-            run goes on from its own checkpoint.
+        initial_checkpoint_path: parameters to start from (see `load_params`); not read when the
+            run goes on from its own checkpoint, but must be given as at the first start.
         tensorboard: write TensorBoard's files.
         texts: further files for `model_dir`, name -> content.
         open_inputs: (data, vocabulary size, evaluation examples, console) -> `Inputs`.
@@ -111,14 +112,13 @@ def train(
     inputs = open_inputs(data, model.vocab_size, num_held, console)
     group_names, leaf_groups = task_groups(inputs.leaves)
     meter = IntervalMetrics(group_names)
-    if inputs.eval_batches:
-        checkpoint.check_best_metric(eval_names(group_names))
+    checkpoint.check_best_metric(eval_names(group_names))
 
     # State: resumed, else from a checkpoint's parameters, else fresh.
     network = EncoderDecoder(model)
     update_rule, shapes = make_optimizer(optimizer), network.abstract_params()
     shardings = state_shardings(device_mesh, optimizer, shapes)
-    abstract = _with_shardings(abstract_state(shapes, update_rule), shardings)
+    abstract = with_shardings(abstract_state(shapes, update_rule), shardings)
     if start:
         state, saved = checkpoints.resume(abstract)
         _restore_inputs(inputs, meter, saved)
@@ -136,14 +136,13 @@ def train(
     info |= {"config": config, "compile_secs": programs.compile_secs}
     summaries = _open_records(folder, texts or {}, info, start, tensorboard)
     step_flops = model.train_flops(data.batch_size, *data.lengths)
-    outcome, watch, pending = "failed", Stopwatch(), None
+    step, outcome, watch, pending = start, "failed", Stopwatch(), None
 
     def save(step: int, metrics: Mapping[str, float] | None) -> None:
         own = {"feed": inputs.feed.state(), "metrics": meter.state()}
         checkpoints.save(step, state, {"processes": gather_states(own)}, metrics)
         _write_mixture(folder, data, inputs)
 
-    step = start
     try:
         with ProgressReport(start, train_steps, console) as report, StopRequest() as stop:
             report.note(_greeting(model, device_mesh, start, train_steps, programs, folder))
@@ -166,11 +165,10 @@ def train(
                 meter.add(*pending)
                 pending = None
                 watch.pause()
-                scalars: dict[str, Any] = {}
+                scalars, evaluation = {}, None
                 if log:
                     scalars = _speeds(meter, watch.lap(), step_flops, matmul_peak) | meter.scalars()
                     meter.clear()
-                evaluation = None
                 if evaluate:
                     evaluation = _evaluate(programs.eval, state, device_mesh, inputs, group_names)
                     scalars |= evaluation
@@ -219,14 +217,6 @@ def _check_numbers(
             f"a batch of {data.batch_size} rows does not divide into {num_microbatches} "
             "microbatches; change BATCH_SIZE or train.num_microbatches."
         )
-
-
-def _with_shardings(abstract: Any, shardings: Any) -> Any:
-    return jax.tree.map(
-        lambda leaf, sharding: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding),
-        abstract,
-        shardings,
-    )
 
 
 def _first_state(network, update_rule, abstract, seed: int, path: str | None) -> TrainState:
