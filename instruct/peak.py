@@ -46,8 +46,9 @@ def _measure(dtype: str, devices: tuple[Any, ...]) -> float:
     multiply = jax.jit(lambda a: jnp.matmul(a, a), out_shardings=sharding)
     best = 0.0
     for size in _SIZES:
-        ones = np.full((len(local), size, size), 0.01, jnp.dtype(dtype))
-        factors = jax.device_put(ones, sharding)
+        # Made where it is used: for many devices it would be gigabytes of the host's memory.
+        fill = functools.partial(jnp.full, (len(local), size, size), 0.01, jnp.dtype(dtype))
+        factors = jax.jit(fill, out_shardings=sharding)()
         multiply(factors).block_until_ready()
         times = []
         for _ in range(_REPEATS):
