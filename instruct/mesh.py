@@ -228,13 +228,16 @@ def replicated_sharding(mesh: Mesh | AbstractMesh) -> NamedSharding:
     return NamedSharding(mesh, PartitionSpec())
 
 
-def check_batch_size(mesh: Mesh | AbstractMesh, batch_size: int) -> None:
-    """Raises UserError unless the rows of a (micro)batch divide over `data` x `fsdp`."""
+def check_batch_size(mesh: Mesh | AbstractMesh, batch_size: int, num_microbatches: int = 1) -> None:
+    """Raises UserError unless the rows of each microbatch divide over `data` x `fsdp`."""
     ways = math.prod(mesh.shape[axis] for axis in MESH_AXES["batch"])
-    if batch_size % ways:
+    least = ways * num_microbatches
+    if batch_size % least:
+        parts = f" in {num_microbatches} microbatches" if num_microbatches > 1 else ""
         raise UserError(
-            f"a batch of {batch_size} rows does not divide over the mesh's data x fsdp = {ways} "
-            f"shares. Use a multiple of {ways}, for example {math.ceil(batch_size / ways) * ways}."
+            f"a batch of {batch_size} rows{parts} does not divide over the mesh's data x fsdp = "
+            f"{ways} shares. Use a multiple of {least}, for example "
+            f"{math.ceil(batch_size / least) * least}."
         )
 
 

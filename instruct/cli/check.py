@@ -118,7 +118,7 @@ def _print_step(console: Console, model: ModelConfig, mesh: Any, train: dict[str
             f"a batch of {rows} rows does not divide into {microbatches} microbatches; change "
             "BATCH_SIZE or num_microbatches."
         )
-    meshes.check_batch_size(mesh, rows // microbatches)
+    meshes.check_batch_size(mesh, rows, microbatches)
     flops = model.train_flops(rows, inputs, targets)
     console.print(
         f"batch of {rows} rows of {inputs} + {targets} tokens: {flops:.3e} FLOPs, "

@@ -90,7 +90,7 @@ def train(
 
     # Devices.
     device_mesh = make_mesh(mesh)
-    check_batch_size(device_mesh, data.batch_size // num_microbatches)
+    check_batch_size(device_mesh, data.batch_size, num_microbatches)
     matmul_peak = peak.matmul_peak(model.dtype, list(device_mesh.devices.flat))
 
     # What was here before.
