@@ -1,6 +1,7 @@
 """A report's sections besides results: overview, curves, mixture, throughput, configuration."""
 
 import math
+import statistics
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -63,9 +64,9 @@ def last_value(run: Run, name: str) -> float | None:
 
 
 def _typical(run: Run, name: str) -> float | None:
-    """The median over logged steps but the first, which holds the compilation."""
-    values = sorted(v for _, v in run.curve(name)[1:] or run.curve(name) if math.isfinite(v))
-    return values[len(values) // 2] if values else None
+    """The median over logged steps but the first, which waits for the first batches."""
+    values = [v for _, v in run.curve(name)[1:] or run.curve(name) if math.isfinite(v)]
+    return statistics.median(values) if values else None
 
 
 def compact(value: float | None) -> str:
