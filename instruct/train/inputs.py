@@ -78,6 +78,9 @@ def open_inputs(
     held = []
     if num_eval_examples and any(EVAL_SPLIT in leaf.splits for leaf in resolved.leaves):
         held = eval_batches(data, resolved, EVAL_SPLIT, num_eval_examples, *here)
+    elif num_eval_examples:
+        text = f"{data.mixture} has no split {EVAL_SPLIT!r}: there will be no eval/loss."
+        console.print(text, markup=False, soft_wrap=True)
     return Inputs(TrainFeed(data, resolved, *here), held, resolved.leaves)
 
 
