@@ -13,7 +13,7 @@ import dataclasses
 from instruct.errors import UserError
 
 @dataclasses.dataclass(frozen=True)
-class ModelConfig:
+class WiredConfig:
     width: int = 4
     depth: int = 2
 
@@ -21,10 +21,10 @@ class ModelConfig:
         if not isinstance(self.width, int):
             raise UserError(f"width {self.width!r} must be a whole number")
 
-def train(model, steps, directory="here"):
+def train_wired(model, steps, directory="here"):
     return model, steps, directory
 
-def evaluate(model, examples=3):
+def evaluate_wired(model, examples=3):
     return model, examples
 """
 
@@ -35,20 +35,23 @@ from wired import parts
 MODEL_DIR = %gin.REQUIRED
 STEPS = %gin.REQUIRED
 WIDTH = 8
-parts.ModelConfig.width = %WIDTH
-parts.train.model = @parts.ModelConfig()
-parts.train.steps = %STEPS
-parts.train.directory = %MODEL_DIR
-parts.evaluate.model = @parts.ModelConfig()
+parts.WiredConfig.width = %WIDTH
+parts.train_wired.model = @parts.WiredConfig()
+parts.train_wired.steps = %STEPS
+parts.train_wired.directory = %MODEL_DIR
+parts.evaluate_wired.model = @parts.WiredConfig()
 """
 
 
 @pytest.fixture(scope="module")
 def wired(tmp_path_factory):
-    """A package `wired` with one module of entry functions, and a gin file that wires them."""
+    """A package `wired` with one module of entry functions, and a gin file that wires them.
+
+    Names are its own: gin keeps them for the whole process, and a second `train` is ambiguous.
+    """
     package, parts = types.ModuleType("wired"), types.ModuleType("wired.parts")
     exec(MODULE, parts.__dict__)
-    for name in ("ModelConfig", "train", "evaluate"):
+    for name in ("WiredConfig", "train_wired", "evaluate_wired"):
         getattr(parts, name).__module__ = "wired.parts"
     package.parts = parts
     package.__path__ = []
@@ -62,14 +65,18 @@ def wired(tmp_path_factory):
 def load(wired, *flags):
     _, path = wired
     gin_config.load([path], [gin_config.binding_from_flag(flag) for flag in flags])
-    return list(gin_config.entry_arguments(["wired.parts.train", "wired.parts.evaluate"]).values())
+    return list(
+        gin_config.entry_arguments(
+            ["wired.parts.train_wired", "wired.parts.evaluate_wired"]
+        ).values()
+    )
 
 
 def test_arguments_are_built_for_every_entry(wired):
     train, evaluate = load(wired, "--gin.MODEL_DIR=runs/a", "--gin.STEPS=5", "--gin.WIDTH=16")
     assert train["model"].width == 16 and train["steps"] == 5 and train["directory"] == "runs/a"
     assert evaluate["model"] == train["model"] and "examples" not in evaluate
-    assert "ModelConfig.depth = 2" in gin_config.operative_text()
+    assert "WiredConfig.depth = 2" in gin_config.operative_text()
     assert "depth" not in gin_config.config_text()
 
 
@@ -82,10 +89,10 @@ def test_all_missing_macros_are_named_at_once(wired):
     ("flag", "message"),
     [
         ("--gin.STEP=7", "'STEP'.*Did you mean 'STEPS'"),
-        ("--gin.evall/parts.ModelConfig.width=7", "evall/"),
-        ("--gin.parts.ModelConfig.widht=7", "widht"),
+        ("--gin.evall/parts.WiredConfig.width=7", "evall/"),
+        ("--gin.parts.WiredConfig.widht=7", "widht"),
         ("--gin.WIDTH='twelve'", "must be a whole number"),
-        ("--gin.partss.ModelConfig.width=7", "partss"),
+        ("--gin.partss.WiredConfig.width=7", "partss"),
         ("--gin.STEPS=%STEPPS", "STEPPS"),
         ("--gin.STEPS=[1", "STEPS = .*EOF"),
         ("--gin.=7", "--gin.NAME=VALUE"),
