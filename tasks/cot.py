@@ -8,25 +8,24 @@ collection counts as "CoT-II" (`zs_inv`, `fs_inv`; 0.3 of the rate of the others
 outside the mixtures, the answer alone (`direct`).
 """
 
-import functools
-from collections.abc import Mapping
-from pathlib import Path
 from typing import NamedTuple
 
 from instruct.data.public_sources import CotTsvSource, cot_tsv_source
 from instruct.data.registry import add_task
-from instruct.data.sources import Part
+from instruct.data.sources import expected_records
 from instruct.data.spec import TaskSpec
 from instruct.eval import metrics
-from instruct.prompts.template import TemplateSet, load_template_sets
+from instruct.prompts.template import TemplateSet
 from tasks.answers import answer_reader
 from tasks.contamination import group_of
 from tasks.original_wording import worded
+from tasks.source_mixtures import INVERSION
+from tasks.wordings import wordings
 
 FAMILY = "cot"
 FOLDER = "cot"
 CAP = 100_000  # of the collection, for this family
-MODES = {"cot": 1.0, "fs_cot": 1.0, "zs_inv": 0.3, "fs_inv": 0.3}
+MODES = {"cot": 1.0, "fs_cot": 1.0, "zs_inv": INVERSION, "fs_inv": INVERSION}
 EXTRA_MODES = ("direct",)
 
 
@@ -126,20 +125,14 @@ SETS = (
 )
 
 
-@functools.cache
 def templates() -> TemplateSet:
     """The wordings of every set."""
-    return load_template_sets(Path(__file__).parent / "templates" / "cot.toml")["cot"]
+    return wordings("cot")["cot"]
 
 
 def cot_source(row: CotSet) -> CotTsvSource:
     """The reader of a set's file."""
     return cot_tsv_source(f"{FOLDER}/{row.id}_train.tsv")
-
-
-def expected_records(parts: Mapping[str, Part], rows: int) -> dict[str, int]:
-    """About how many of `rows` fall into each part; a store's manifest has the true number."""
-    return {split: round(rows * (part.high - part.low)) for split, part in parts.items()}
 
 
 def cot_task(row: CotSet) -> TaskSpec:

@@ -7,25 +7,24 @@ The inverted modes, which ask for the conversation that leads to a turn, have 0.
 the others. Importing this module registers the tasks and reads no data.
 """
 
-import functools
 from collections.abc import Mapping
-from pathlib import Path
 from typing import NamedTuple
 
 from instruct.data.registry import add_task
-from instruct.data.sources import hashed_parts
+from instruct.data.sources import expected_records, hashed_parts
 from instruct.data.spec import RecordSource, TaskSpec
 from instruct.data.tfds_source import TfdsSource
-from instruct.prompts.template import TemplateSet, load_template_sets
+from instruct.prompts.template import TemplateSet
 from tasks.answers import loose_exact_match, read_references, rouge_l
 from tasks.contamination import group_of
-from tasks.cot import expected_records
 from tasks.dialog_sources import TaskmasterSource, qrecc_record, wiki_dialog_record
 from tasks.original_wording import worded
+from tasks.source_mixtures import INVERSION
+from tasks.wordings import wordings
 
 FAMILY = "dialog"
 CAP = 200_000  # of the collection, for this family
-MODES = {"zs_noopt": 1.0, "fs_noopt": 1.0, "zs_inv": 0.3, "fs_inv": 0.3}
+MODES = {"zs_noopt": 1.0, "fs_noopt": 1.0, "zs_inv": INVERSION, "fs_inv": INVERSION}
 
 
 class DialogSet(NamedTuple):
@@ -95,10 +94,9 @@ SETS = (
 )
 
 
-@functools.cache
 def templates() -> TemplateSet:
     """The wordings of every set."""
-    return load_template_sets(Path(__file__).parent / "templates" / "dialog.toml")["next_turn"]
+    return wordings("dialog")["next_turn"]
 
 
 def dialog_task(row: DialogSet) -> TaskSpec:

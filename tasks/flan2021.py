@@ -8,10 +8,8 @@ has two. Inverted modes, which ask for the question that leads to an answer, hav
 of the straight ones, as chain of thought and dialog have in the collection.
 """
 
-import functools
 import re
 from collections.abc import Callable, Mapping
-from pathlib import Path
 from typing import Any, NamedTuple
 
 from instruct.data.registry import add_task
@@ -19,33 +17,33 @@ from instruct.data.spec import RecordSource, TaskSpec
 from instruct.data.tfds_source import TfdsSource
 from instruct.errors import unknown_name
 from instruct.eval import metrics
-from instruct.prompts.template import TemplateSet, load_template_sets
+from instruct.prompts.template import TemplateSet
 from tasks import flan2021_metrics as flan
 from tasks.answers import read_answer, read_references
 from tasks.contamination import group_of
 from tasks.flan2021_datasets import DATASETS
 from tasks.flan2021_table import TASKS, FlanTask
 from tasks.original_wording import worded
+from tasks.source_mixtures import INVERSION
+from tasks.wordings import wordings
 
 FAMILY = "flan2021"
 CAP = 30_000  # of the collection, for each task of this family
-INVERSION = 0.3
 
-FOLDER = Path(__file__).parent / "templates"
 TEMPLATE_FILES = (
-    "commonsense.toml",
-    "conversation.toml",
-    "coreference.toml",
-    "entailment.toml",
-    "formatting.toml",
-    "knowledge.toml",
-    "language.toml",
-    "paraphrase.toml",
-    "reading.toml",
-    "sentiment.toml",
-    "structured.toml",
-    "summaries.toml",
-    "translation.toml",
+    "commonsense",
+    "conversation",
+    "coreference",
+    "entailment",
+    "formatting",
+    "knowledge",
+    "language",
+    "paraphrase",
+    "reading",
+    "sentiment",
+    "structured",
+    "summaries",
+    "translation",
 )
 
 
@@ -72,13 +70,9 @@ SCORING: Mapping[str, Scoring] = {
 }
 
 
-@functools.cache
 def template_sets() -> Mapping[str, TemplateSet]:
     """All template sets of the family by name."""
-    sets: dict[str, TemplateSet] = {}
-    for file in TEMPLATE_FILES:
-        sets |= load_template_sets(FOLDER / file)
-    return sets
+    return wordings(*TEMPLATE_FILES)
 
 
 def template_set_of(row: FlanTask) -> TemplateSet:

@@ -6,22 +6,21 @@ Importing this module registers the tasks and generates nothing; `tasks/gym_mixt
 import functools
 import json
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any, NamedTuple
 
 from instruct.data.registry import add_task
 from instruct.data.spec import TaskSpec
 from instruct.prompts.options import match_option
-from instruct.prompts.template import TemplateSet, load_template_sets
+from instruct.prompts.template import TemplateSet
 from tasks.gym_source import GymSource
 from tasks.gym_table import GENERATORS, Generator
 from tasks.gym_verify import is_right
 from tasks.splits import held_out_group
+from tasks.wordings import wordings
 
 FAMILY = "gym"
 LICENSE = "Apache-2.0"
 URL = "https://github.com/open-thought/reasoning-gym"
-TEMPLATES = Path(__file__).parent / "templates"
 
 # Few-shot prompts are several times as long, so they get the smaller share.
 _MODES = {"zs_noopt": 0.7, "fs_noopt": 0.3}
@@ -42,13 +41,9 @@ class GymTarget(NamedTuple):
     metadata: Mapping[str, Any]
 
 
-@functools.cache
 def template_sets() -> Mapping[str, TemplateSet]:
     """All template sets of the family by name."""
-    sets: dict[str, TemplateSet] = {}
-    for file in ("gym.toml", "gym_tasks.toml"):
-        sets |= load_template_sets(TEMPLATES / file)
-    return sets
+    return wordings("gym", "gym_tasks")
 
 
 def template_set_of(row: Generator) -> TemplateSet:

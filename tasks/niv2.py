@@ -13,23 +13,22 @@ Other tasks are split by a hash of the instance.
 """
 
 import functools
-from pathlib import Path
 
 from instruct.data.natural_instructions import EXEMPLARS, natural_instructions_task_source
 from instruct.data.registry import add_task
 from instruct.data.spec import SPLITS, TaskSpec
-from instruct.prompts.template import TemplateSet, load_template_sets
+from instruct.prompts.template import TemplateSet
 from tasks.answers import loose_exact_match, read_references, rouge_l
 from tasks.contamination import group_of
 from tasks.niv2_table import Niv2Row, niv2_rows
 from tasks.original_wording import worded
+from tasks.wordings import wordings
 
 FAMILY = "niv2"
 LICENSE = "Apache-2.0 (the collection; each task file has a licence of its own for its data)"
 URL = "https://github.com/allenai/natural-instructions"
 NUM_TEST = 100  # instances that the official evaluation takes of each test task
 CAP = 5_000  # Flan's cap of this family, here for each task
-TEMPLATES = Path(__file__).parent / "templates"
 
 _MODES = {"zs_noopt": 1.0, "fs_noopt": 1.0}
 # Tk-Instruct's own encoding: there to be mixed or evaluated by name, without a share by default.
@@ -41,7 +40,7 @@ _METRICS = (rouge_l, loose_exact_match)
 @functools.cache
 def template_set() -> TemplateSet:
     """The wordings of the whole family: every task brings its own definition."""
-    return load_template_sets(TEMPLATES / "natural_instructions.toml")["natural_instructions"]
+    return wordings("natural_instructions")["natural_instructions"]
 
 
 @functools.cache

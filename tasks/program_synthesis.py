@@ -8,25 +8,24 @@ which ask for a faulty program or for the statement of a problem, have 0.3 of th
 others. Importing this module registers the tasks and reads no data. No program is ever run.
 """
 
-import functools
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import NamedTuple
 
 from instruct.data.huggingface_source import HuggingFaceSource
 from instruct.data.registry import add_task
-from instruct.data.sources import hashed_parts
+from instruct.data.sources import expected_records, hashed_parts
 from instruct.data.spec import RecordSource, TaskSpec
 from instruct.eval import metrics
-from instruct.prompts.template import TemplateSet, load_template_sets
+from instruct.prompts.template import TemplateSet
 from tasks.answers import read_references, rouge_l
-from tasks.cot import expected_records
 from tasks.original_wording import worded
+from tasks.source_mixtures import INVERSION
 from tasks.synthesis_sources import CODE_CONTESTS_COLUMNS, DrRepairSource, code_contests_record
+from tasks.wordings import wordings
 
 FAMILY = "program_synthesis"
 CAP = 200_000  # as the dialog family, with which the collection shares a rate
-MODES = {"zs_noopt": 1.0, "fs_noopt": 1.0, "zs_inv": 0.3, "fs_inv": 0.3}
+MODES = {"zs_noopt": 1.0, "fs_noopt": 1.0, "zs_inv": INVERSION, "fs_inv": INVERSION}
 DR_REPAIR_PROGRAMS = 37_000  # programs of DeepFix that compile, about
 
 
@@ -100,10 +99,9 @@ SETS = (
 )
 
 
-@functools.cache
 def template_sets() -> Mapping[str, TemplateSet]:
     """All template sets of the family by name."""
-    return load_template_sets(Path(__file__).parent / "templates" / "synthesis.toml")
+    return wordings("synthesis")
 
 
 def code_match(targets: Sequence[metrics.Target], predictions: Sequence[str]) -> dict[str, float]:

@@ -17,7 +17,6 @@ The data folder must therefore be set before the import; `register()` may be cal
 it has changed and adds what is new to the tasks, but a mixture once registered stays as it is.
 """
 
-import functools
 import re
 from pathlib import Path
 
@@ -27,27 +26,20 @@ from instruct.data.registry import add_mixture, add_task, all_names, task_specs
 from instruct.data.sources import data_dir
 from instruct.data.spec import SPLITS, TaskSpec
 from instruct.eval import metrics
-from instruct.prompts.template import TemplateSet, load_template_sets
 from tasks import cot, niv2
 from tasks.answers import answer_reader, loose_exact_match, read_references, rouge_l
 from tasks.niv2_table import find_row, is_mmlu
+from tasks.wordings import wordings
 
-TEMPLATES = Path(__file__).parent / "templates"
 SAMPLE = "public.sample"
 COT_FILES, NIV2_FILES = "cot_files", "niv2_files"
 # What is mixed: a family together with the additions to it.
 _MIXED = {"gsm8k": ("gsm8k",), "cot": ("cot", COT_FILES), "niv2": ("niv2", NIV2_FILES)}
 
 
-@functools.cache
-def templates(name: str) -> TemplateSet:
-    """The template set of that name, from the file of that name."""
-    return load_template_sets(TEMPLATES / f"{name}.toml")[name]
-
-
 def gsm8k_task() -> TaskSpec:
     """GSM8K: word problems with worked solutions."""
-    wording = templates("gsm8k")
+    wording = wordings("gsm8k")["gsm8k"]
     return TaskSpec(
         name="gsm8k.main",
         family="gsm8k",

@@ -12,14 +12,14 @@ Files: `<data folder>/flan2021_submix_original/` and so on, or the hub's cache.
 import functools
 import re
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import NamedTuple
 
 from instruct.data.registry import add_mixture, add_task
 from instruct.data.renderings import rendering_source
 from instruct.data.spec import TaskSpec
 from instruct.eval import metrics
-from instruct.prompts.template import TemplateSet, load_template_sets
+from instruct.prompts.template import TemplateSet
+from tasks.wordings import wordings
 
 FAMILY = "published"
 MIXTURE = "published.flan2022"
@@ -57,8 +57,7 @@ SUBMIXTURES: Mapping[str, Submixture] = {
 @functools.cache
 def finished_templates() -> TemplateSet:
     """The set that shows a record's prompt as it is."""
-    path = Path(__file__).parent / "templates" / "finished.toml"
-    return load_template_sets(path)["finished"]
+    return wordings("finished")["finished"]
 
 
 def published_task(

@@ -23,13 +23,13 @@ from instruct.data.promptsource import PromptSourceSource
 from instruct.data.registry import add_task
 from instruct.data.spec import TaskSpec
 from instruct.eval import metrics
-from instruct.prompts.template import TemplateSet, load_template_sets
+from instruct.prompts.template import TemplateSet
 from tasks.answers import read_answer, rouge_l
 from tasks.contamination import group_of
+from tasks.wordings import wordings
 
 FAMILY = "t0"
 TABLE = Path(__file__).parent / "tables" / "t0.tsv"
-TEMPLATES = Path(__file__).parent / "templates"
 URL = "https://huggingface.co/datasets/bigscience/P3"
 CAP = 20_000  # Flan's cap of this family
 
@@ -117,7 +117,7 @@ def t0_rows() -> Mapping[str, T0Row]:
 @functools.cache
 def template_set() -> TemplateSet:
     """The set that shows a record's prompt as it is: the wording is P3's."""
-    return load_template_sets(TEMPLATES / "finished.toml")["finished"]
+    return wordings("finished")["finished"]
 
 
 # ---------------------------------------------------------------- evaluation

@@ -17,14 +17,13 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from instruct.data.sources import FileSource, Part, Row, hash_unit, hashed_parts, identity
+from instruct.data.sources import FileSource, Part, Row, clean, hash_unit, hashed_parts, identity
 from instruct.prompts.record import Record
 from instruct.prompts.render import Dropped
 
 EXEMPLARS = "exemplars"
 FOLDER = "natural_instructions/tasks"
 
-_LINE_END_BLANKS = re.compile(r"[ \t]+(?=\n)")
 _NO_WORD = re.compile(r"[^a-z0-9]+")
 
 
@@ -228,7 +227,7 @@ def _instance(instance: Any, definition: str, default_id: str) -> Record | Dropp
     explanation = instance.get("explanation")
     return Record(
         identifier if isinstance(identifier, str) and identifier else default_id,
-        {"definition": definition, "input": _LINE_END_BLANKS.sub("", source).strip()},
+        {"definition": definition, "input": clean(source)},
         answers[0],
         references=answers if len(answers) > 1 else (),
         rationale=explanation.strip() if isinstance(explanation, str) else "",

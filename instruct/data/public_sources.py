@@ -16,18 +16,13 @@ from instruct.data.sources import (
     JsonLinesSource,
     Part,
     TsvSource,
+    clean,
     hashed_parts,
 )
 from instruct.prompts.record import Record
 from instruct.prompts.render import Dropped
 
 _CALCULATION = re.compile(r"<<[^<>]*>>")
-_LINE_END_BLANKS = re.compile(r"[ \t]+(?=\n)")
-
-
-def _clean(text: str) -> str:
-    """Text without blanks at its ends and at the ends of its lines."""
-    return _LINE_END_BLANKS.sub("", text).strip()
 
 
 @dataclasses.dataclass(frozen=True)
@@ -126,7 +121,7 @@ class CotTsvSource(TsvSource):
     origin: str = "https://github.com/google-research/FLAN (flan/v2/cot_data)"
 
     def record(self, row: Sequence[str], default_id: str) -> Record | Dropped:
-        question, answer, rationale = (_clean(text.replace("\\n", "\n")) for text in row)
+        question, answer, rationale = (clean(text.replace("\\n", "\n")) for text in row)
         if not question or not answer:
             return Dropped("empty question or answer")
         parsed = split_options(question, answer)

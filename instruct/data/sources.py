@@ -17,6 +17,7 @@ import functools
 import hashlib
 import json
 import os
+import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -25,6 +26,7 @@ from instruct.prompts.record import Record
 from instruct.prompts.render import Dropped
 
 VARIABLE = "INSTRUCT_DATA_DIR"
+_LINE_END_BLANKS = re.compile(r"[ \t]+(?=\n)")
 DOWNLOAD_VARIABLE = "INSTRUCT_DOWNLOAD"
 _FORMAT = 2  # counts up when the same file gives other records
 
@@ -61,6 +63,11 @@ def hashed_parts(path: str) -> dict[str, Part]:
         "validation": Part(path, 0.0, 0.05),
         "test": Part(path, 0.05, 0.1),
     }
+
+
+def expected_records(parts: Mapping[str, Part], rows: int) -> dict[str, int]:
+    """About how many of `rows` fall into each part; a store's manifest has the true number."""
+    return {split: round(rows * (part.high - part.low)) for split, part in parts.items()}
 
 
 def hash_unit(text: str | bytes) -> float:
@@ -220,6 +227,11 @@ def _texts(values: Any) -> tuple[str, ...]:
     if not isinstance(values, list | tuple):
         raise TypeError(f"{values!r} is no list")
     return tuple(_text(value) for value in values)
+
+
+def clean(text: str) -> str:
+    """Text without blanks at its ends and at the ends of its lines."""
+    return _LINE_END_BLANKS.sub("", text).strip()
 
 
 def identity(record: Record) -> str:

@@ -16,6 +16,7 @@ from array_record.python.array_record_module import ArrayRecordWriter
 
 from instruct.data.store import MANIFEST_FILE, RECORDS_FILE, Manifest, hash_file
 from instruct.data.token_record import TokenRecord
+from instruct.permissions import as_made_by_mkdir
 from instruct.prompts.record import Record
 
 # Measured on 750-byte records: one random read 16 us, against 41 us and twice the size with
@@ -167,8 +168,7 @@ def _write_synced(file: Path, text: str) -> None:
 
 def _replace(working: Path, path: Path) -> None:
     """Renames the finished folder to its place; an older store there goes away."""
-    # mkdtemp makes folders private; stores are shared between the hosts and users of a project.
-    working.chmod(0o777 & ~_umask())
+    as_made_by_mkdir(working)
     _sync_folder(working)
     if path.exists():
         old = _make_working(path)
@@ -185,12 +185,6 @@ def _replace(working: Path, path: Path) -> None:
         if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
             raise
     _sync_folder(path.parent)
-
-
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask
 
 
 def _sync_folder(folder: Path) -> None:

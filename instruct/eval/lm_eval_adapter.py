@@ -23,7 +23,7 @@ from instruct.errors import UserError, unknown_name
 from instruct.eval.batching import PADDING_EXAMPLE, Decoder, check_not_empty
 from instruct.eval.decode import DecodeConfig
 from instruct.eval.model_outputs import Vocabulary
-from instruct.eval.score import Scorer, log_likelihood
+from instruct.eval.score import Scorer, summed_logprobs
 
 # Names that other back ends use for the same thing; the first that is given counts.
 LENGTH_SETTINGS = ("max_gen_toks", "max_new_tokens", "max_tokens", "max_completion_tokens")
@@ -38,7 +38,7 @@ class ContinuationScorer(Scorer):
 
     def _score_batch(self, params, batch):
         logits = self._apply_fn(params, batch)
-        total = log_likelihood(lambda params, batch: logits, params, batch)
+        total = summed_logprobs(logits, batch)
         likeliest = jnp.argmax(logits, axis=-1) == batch[DECODER_TARGET_TOKENS]
         return total, jnp.all(likeliest | (batch[DECODER_LOSS_WEIGHTS] == 0), axis=-1)
 

@@ -33,8 +33,16 @@ def log_likelihood(
     params: Any,
     batch: Mapping[str, jax.Array],
 ) -> jax.Array:
-    """Sum of the targets' log-probabilities where the loss weight is not 0, [B] float32."""
-    logits = apply_fn(params, batch)
+    """`summed_logprobs` of what the model gives for `batch`, [B] float32."""
+    return summed_logprobs(apply_fn(params, batch), batch)
+
+
+def summed_logprobs(logits: jax.Array, batch: Mapping[str, jax.Array]) -> jax.Array:
+    """Sum of the targets' log-probabilities where the loss weight is not 0, [B] float32.
+
+    Args:
+        logits: [B, T, V].
+    """
     counted = batch[DECODER_LOSS_WEIGHTS] != 0
     return (token_logprobs(logits, batch[DECODER_TARGET_TOKENS]) * counted).sum(axis=-1)
 

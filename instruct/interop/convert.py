@@ -31,7 +31,7 @@ from instruct.interop.weights import (
     fit,
     model_shapes,
 )
-from instruct.models.config import ModelConfig
+from instruct.models.config import SIZES, ModelConfig
 
 GENERATION = "generation_config.json"
 
@@ -220,13 +220,7 @@ class Description:
 
 
 _SHOWN_FIELDS = (
-    "vocab_size",
-    "d_model",
-    "num_heads",
-    "head_dim",
-    "d_ff",
-    "num_encoder_layers",
-    "num_decoder_layers",
+    *SIZES,
     "activations",
     "tied_output",
     "relpos_buckets",

@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from instruct.errors import UserError
+from instruct.permissions import as_made_by_mkdir
 
 _TEMPORARY = ".partial-"
 
@@ -41,18 +42,11 @@ def whole_folder(target: str | os.PathLike[str], num_bytes: int) -> Iterator[pat
             why = f"it takes {num_bytes / 1e6:,.1f} MB, {free / 1e6:,.1f} MB are free"
             raise OSError(errno.ENOSPC, f"no space left for a checkpoint ({why})", str(path))
         yield temporary
-        # mkdtemp makes folders that nobody else may read.
-        temporary.chmod(0o777 & ~_umask())
+        as_made_by_mkdir(temporary)
         os.replace(temporary, path)
     except BaseException:
         shutil.rmtree(temporary, ignore_errors=True)
         raise
-
-
-def _umask() -> int:
-    current = os.umask(0)
-    os.umask(current)
-    return current
 
 
 def file_inside(folder: pathlib.Path, name: str) -> pathlib.Path:

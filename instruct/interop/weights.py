@@ -372,15 +372,3 @@ COMPUTED_FIELDS = (
     "relpos_max_distance",
     "norm_epsilon",
 )
-
-
-def parameter_tree(arrays: Mapping[str, object]) -> dict:
-    """{'a/b': x} -> {'a': {'b': x}}."""
-    tree: dict = {}
-    for path, leaf in arrays.items():
-        *folders, name = path.split("/")
-        node = tree
-        for folder in folders:
-            node = node.setdefault(folder, {})
-        node[name] = leaf
-    return tree

@@ -33,7 +33,6 @@ SCALES = {
     "bn": 10**9,
     "dozen": 12,
 }
-_PLURAL_SCALES = {"hundreds", "thousands", "millions", "billions", "dozens"}
 _ORDINALS = {
     "first": 1,
     "second": 2,
@@ -234,11 +233,6 @@ def _and_a_half(tokens: Sequence[Token], number: Number) -> Number:
     if words == ["and", "a", "half"]:
         return dataclasses.replace(number, value=number.value + Value("0.5"), end=number.end + 3)
     return number
-
-
-def is_vague(token: Token) -> bool:
-    """ "hundreds of", "dozens": an amount, but no number."""
-    return token.low in _PLURAL_SCALES
 
 
 def key_of(value: Value) -> str:

@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from flax.traverse_util import unflatten_dict
 
 from instruct.eval.batching import BatchConfig, Decoder
 from instruct.eval.decode import DecodeConfig
@@ -37,27 +38,16 @@ def t5x_model() -> EncoderDecoder:
 MODEL = t5x_model()
 
 
-def nested(flat):
-    tree = {}
-    for path, array in flat.items():
-        *parents, name = path.split("/")
-        node = tree
-        for parent in parents:
-            node = node.setdefault(parent, {})
-        node[name] = array
-    return tree
-
-
 @pytest.fixture(scope="module")
 def trained():
     """T5X's parameters after its five steps."""
-    return nested(dict(np.load(FOLDER / "final_parameters.npz")))
+    return unflatten_dict(dict(np.load(FOLDER / "final_parameters.npz")), sep="/")
 
 
 @pytest.fixture(scope="module")
 def fresh():
     """T5X's parameters before them: their decodes are longer."""
-    return nested(dict(np.load(FOLDER / "initial_parameters.npz")))
+    return unflatten_dict(dict(np.load(FOLDER / "initial_parameters.npz")), sep="/")
 
 
 def sequences(rows):

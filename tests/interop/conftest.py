@@ -10,9 +10,10 @@ from typing import Any
 
 import numpy as np
 import pytest
+from flax.traverse_util import unflatten_dict
 
 from instruct.interop.arrays import LazyArray, held
-from instruct.interop.weights import model_shapes, parameter_tree
+from instruct.interop.weights import model_shapes
 from instruct.models.config import ModelConfig
 
 # heads * head_dim != d_model, odd d_ff, unequal depths, odd vocabulary sizes.
@@ -111,7 +112,7 @@ def random_arrays(model: ModelConfig, seed: int = 0) -> dict[str, LazyArray]:
 
 def tree_of(arrays: dict[str, LazyArray]) -> dict[str, Any]:
     """Nested dict of the values."""
-    return parameter_tree({path: array.read() for path, array in arrays.items()})
+    return unflatten_dict({path: array.read() for path, array in arrays.items()}, sep="/")
 
 
 def unscanned(model: ModelConfig) -> ModelConfig:

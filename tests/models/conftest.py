@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import pytest
+from flax.traverse_util import unflatten_dict
 
 from instruct.models.config import ModelConfig
 from instruct.models.encoder_decoder import EncoderDecoder
@@ -22,18 +23,6 @@ class Reference(NamedTuple):
     outputs: dict[str, np.ndarray]
 
 
-def nest(flat: dict[str, Any]) -> dict[str, Any]:
-    """{'a/b': x} -> {'a': {'b': x}}."""
-    tree: dict[str, Any] = {}
-    for path, value in flat.items():
-        *folders, name = path.split("/")
-        node = tree
-        for folder in folders:
-            node = node.setdefault(folder, {})
-        node[name] = value
-    return tree
-
-
 @pytest.fixture(scope="session")
 def reference() -> Reference:
     shape = json.loads((FOLDER / "expected.json").read_text())["config"]
@@ -48,11 +37,11 @@ def reference() -> Reference:
     )
     outputs = dict(np.load(FOLDER / "expected.npz"))
     batch = {k.removeprefix("batch0/"): v for k, v in outputs.items() if k.startswith("batch0/")}
-    params = nest(dict(np.load(FOLDER / "final_parameters.npz")))
+    params = unflatten_dict(dict(np.load(FOLDER / "final_parameters.npz")), sep="/")
     return Reference(EncoderDecoder(config), params, batch, outputs)
 
 
 @pytest.fixture(scope="session")
 def initial_parameters() -> dict[str, Any]:
     """The parameters T5X drew, for the scale of each."""
-    return nest(dict(np.load(FOLDER / "initial_parameters.npz")))
+    return unflatten_dict(dict(np.load(FOLDER / "initial_parameters.npz")), sep="/")

@@ -9,12 +9,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from flax.traverse_util import unflatten_dict
 
 from instruct.mesh import MeshConfig, batch_sharding, make_mesh, param_shardings, tree_paths
 from instruct.models.config import ModelConfig
 from instruct.models.encoder_decoder import EncoderDecoder, reorder_cache
 from instruct.models.layout import stack_layers, unstack_layers
-from tests.models.conftest import nest
 from tests.models.test_config import TINY
 
 SIZES = {
@@ -121,7 +121,7 @@ def test_final_parameters_are_those_of_the_checkpoint(shared_data, reference):
         raw = gzip.decompress((folder / ".".join("0" * len(about["shape"]))).read_bytes())
         path = folder.name.removeprefix("target.").replace(".", "/")
         found[path] = np.frombuffer(raw, about["dtype"]).reshape(about["shape"])
-    jax.tree.map(np.testing.assert_array_equal, nest(found), reference.params)
+    jax.tree.map(np.testing.assert_array_equal, unflatten_dict(found, sep="/"), reference.params)
 
 
 def test_initial_parameters_have_the_names_shapes_and_scales_of_t5x(reference, initial_parameters):

@@ -1,7 +1,6 @@
 import collections
 import json
 import re
-from pathlib import Path
 
 import pytest
 
@@ -22,6 +21,7 @@ from tasks.niv2_table import (
     omitted_rows,
     registry_name,
 )
+from tasks.wordings import FOLDER as WORDINGS
 from tests.tasks.niv2_goldens import made_up_records
 from tests.tasks.shown_prompts import rendered
 
@@ -302,7 +302,7 @@ def test_published_files_are_rows_of_the_table(shared_data, monkeypatch):
 
 
 def test_templates_are_written_for_instances_with_a_definition():
-    path = Path(niv2.TEMPLATES) / "natural_instructions.toml"
+    path = WORDINGS / "natural_instructions.toml"
     (template_set,) = load_template_sets(path).values()
     for template in template_set.zs_noopt:
         assert {"definition", "input"} <= template.input_names

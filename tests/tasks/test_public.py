@@ -7,12 +7,13 @@ from instruct.eval import metrics
 from instruct.prompts.lint import lint
 from instruct.prompts.template import load_template_sets
 from tasks import cot, public
+from tasks.wordings import FOLDER as WORDINGS
 from tests.tasks.public_goldens import made_up_data, specs
 
 
 @pytest.mark.parametrize("name", ["gsm8k", "cot", "natural_instructions"])
 def test_wordings_pass_the_lint(name):
-    (template_set,) = load_template_sets(public.TEMPLATES / f"{name}.toml").values()
+    (template_set,) = load_template_sets(WORDINGS / f"{name}.toml").values()
     assert lint(template_set) == []
 
 

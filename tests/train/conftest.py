@@ -7,22 +7,11 @@ from typing import Any
 import jax
 import numpy as np
 import pytest
+from flax.traverse_util import unflatten_dict
 
 from instruct.models.config import ModelConfig
 
 T5X_FOLDER = pathlib.Path(__file__).resolve().parents[1] / "data" / "t5x_t5_1_1"
-
-
-def unflatten(arrays: Any) -> dict[str, Any]:
-    """{'a/b': x} -> {'a': {'b': x}}."""
-    tree: dict[str, Any] = {}
-    for path, leaf in arrays.items():
-        *folders, name = path.split("/")
-        node = tree
-        for folder in folders:
-            node = node.setdefault(folder, {})
-        node[name] = leaf
-    return tree
 
 
 def assert_trees_close(found: Any, expected: Any, rtol: float, atol: float) -> None:
@@ -50,8 +39,8 @@ def t5x() -> dict[str, Any]:
     return {
         "config": config,
         "metrics": expected["metrics"],
-        "initial": unflatten(np.load(T5X_FOLDER / "initial_parameters.npz")),
-        "final": unflatten(np.load(T5X_FOLDER / "final_parameters.npz")),
+        "initial": unflatten_dict(dict(np.load(T5X_FOLDER / "initial_parameters.npz")), sep="/"),
+        "final": unflatten_dict(dict(np.load(T5X_FOLDER / "final_parameters.npz")), sep="/"),
         "batches": [
             {name.split("/")[1]: arrays[name] for name in arrays if name.startswith(f"batch{i}/")}
             for i in range(5)

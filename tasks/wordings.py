@@ -1,0 +1,21 @@
+"""The wordings of all tasks: the files of `tasks/templates/`, each read once a process."""
+
+import functools
+from collections.abc import Mapping
+from pathlib import Path
+
+from instruct.prompts.template import TemplateSet, load_template_sets
+
+FOLDER = Path(__file__).parent / "templates"
+
+
+@functools.cache
+def wordings(*files: str) -> Mapping[str, TemplateSet]:
+    """Template sets by name: those of `<file>.toml`, of several files all together.
+
+    Raises:
+        UserError: a file cannot be read or is no file of template sets.
+    """
+    if len(files) == 1:
+        return load_template_sets(FOLDER / f"{files[0]}.toml")
+    return {name: found for file in files for name, found in wordings(file).items()}
