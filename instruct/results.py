@@ -39,7 +39,7 @@ _TASK_FIELDS: dict[str, tuple[type, ...]] = {
     "category": _TEXT,
     "mode": _TEXT,
     "split": _TEXT,
-    "group": _TEXT,  # one of GROUPS: was the task part of the training mixture?
+    "group": _TEXT,  # one of GROUPS: did the training mixture hold its data set?
     "step": (int,),
 }
 FIELDS: dict[str, dict[str, tuple[type, ...]]] = {

@@ -37,6 +37,7 @@ LAYERS = {
     "instruct.train.loop": 4,
     "instruct.train.session": 4,
     "instruct.eval.runner": 4,
+    "instruct.eval.suite_run": 4,
     "instruct.eval.infer": 4,
     "instruct.report": 5,
     "instruct.gin_config": 5,

@@ -134,6 +134,15 @@ def _prepare_flags(parser: argparse.ArgumentParser) -> None:
     add("--json", action="store_true", help="print the summary as JSON")
 
 
+def _eval_flags(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--limit",
+        type=int,
+        metavar="N",
+        help="evaluate N examples of each task; the same as --gin.NUM_EVAL_EXAMPLES=N",
+    )
+
+
 def _infer_flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--prompt", help="answer this one prompt and exit")
     parser.add_argument("--input", metavar="FILE", help="JSON lines with `inputs` or `prompt`")
@@ -196,6 +205,7 @@ def _report_flags(parser: argparse.ArgumentParser) -> None:
 _MODE_FLAGS: dict[str, Callable[[argparse.ArgumentParser], None]] = {
     "check": _check_flags,
     "prepare": _prepare_flags,
+    "eval": _eval_flags,
     "infer": _infer_flags,
     "convert": convert_flags.add_flags,
     "show": _show_flags,

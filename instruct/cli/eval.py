@@ -10,6 +10,8 @@ from instruct.eval import runner
 
 def run(flags: argparse.Namespace) -> int:
     """Wires `instruct.eval.runner.evaluate` from gin and runs it."""
+    if flags.limit is not None:
+        flags.gin_flags.append(f"--gin.NUM_EVAL_EXAMPLES={flags.limit}")
     arguments = settings.load(flags)[gin_config.EVALUATE]
     if not arguments:
         raise UserError("nothing configures evaluation; add --gin_file=gin/runs/eval.gin.")

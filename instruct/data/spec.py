@@ -60,6 +60,8 @@ class TaskSpec:
         cot_exemplar_split: the same for exemplars with reasoning; "" for `exemplar_split`.
         shots: how many exemplars the modes `direct` and `cot` show, the first ones of their split
             in its order, as published protocols do; None for none.
+        ranked: its published protocol is rank classification: evaluation chooses the option of the
+            highest log-likelihood, and that accuracy is the task's primary metric.
         contamination_group: tasks that share examples have the same one; "" for the data set's
             name. What is held out is held out with its whole group.
         languages: those of inputs and targets.
@@ -84,6 +86,7 @@ class TaskSpec:
     exemplar_split: str = "train"
     cot_exemplar_split: str = ""
     shots: int | None = None
+    ranked: bool = False
     contamination_group: str = ""
     languages: Sequence[str] = ("English",)
     held_out: str = ""

@@ -8,6 +8,7 @@ from instruct.eval import task_rows
 from instruct.eval.batching import Decoder
 from instruct.eval.options import OptionScorer
 from instruct.eval.score import Scorer
+from instruct.eval.self_consistency import self_consistent
 from instruct.eval.task_rows import ModelOutputs
 
 
@@ -52,16 +53,34 @@ class ModelRunner:
         inputs = [example.input_ids for example in examples]
         predictions, aux, scores, ranked = None, {}, None, None
         if task_rows.needs_predictions(task):
-            numbers = [example.index for example in examples]
-            found = self.decoder.generate(params, inputs, numbers)
-            predictions = [self.vocabulary.decode(row[0].tolist()) for row in found.tokens]
-            aux = {"scores": [float(row[0]) for row in found.scores]}
+            predictions, aux = self._generated(params, task, examples)
         if task_rows.needs_scores(task):
             targets = [example.target_ids for example in examples]
             scores = [float(value) for value in self.scorer.score(params, inputs, targets)]
         if rank:
             ranked = self._ranked(params, examples)
         return ModelOutputs(predictions, aux, scores, ranked)
+
+    def _generated(
+        self, params: Any, task: Any, examples: Sequence[TokenExample]
+    ) -> tuple[list[str], dict[str, list]]:
+        """One text an example: of several samples the likeliest with the answer of most."""
+        inputs = [example.input_ids for example in examples]
+        numbers = [example.index for example in examples]
+        decode = self.vocabulary.decode
+        if self.decoder.config.num_samples == 1:
+            found = self.decoder.generate(params, inputs, numbers)
+            texts = [decode(row[0].tolist()) for row in found.tokens]
+            return texts, {"scores": [float(row[0]) for row in found.scores]}
+
+        def read(text: str, place: int) -> Any:
+            return task.postprocess_fn(text, example=examples[place].seqio_example, is_target=False)
+
+        votes, texts, scores = self_consistent(self.decoder, params, inputs, decode, read, numbers)
+        chosen = [(place, vote.place) for place, vote in enumerate(votes)]
+        aux = {"scores": [float(scores[where]) for where in chosen]}
+        aux |= {"votes": [vote.votes for vote in votes], "read": [vote.read for vote in votes]}
+        return [texts[place][sample] for place, sample in chosen], aux
 
     def _ranked(self, params: Any, examples: Sequence[TokenExample]) -> list[Any]:
         """Log-likelihoods of all answer options, in the wording that the target has."""

@@ -88,9 +88,16 @@ def needs_scores(task: Task) -> bool:
 
 
 def measure_task(
-    task: Task, examples: Sequence[Example], outputs: ModelOutputs, config: MeasureConfig
+    task: Task,
+    examples: Sequence[Example],
+    outputs: ModelOutputs,
+    config: MeasureConfig,
+    rank_first: bool = False,
 ) -> dict[str, Measured]:
-    """Every metric of the task, the task's own in their order, then rank classification."""
+    """Every metric of the task, its primary one first.
+
+    The task's own come in their order, then rank classification; with `rank_first` before them.
+    """
     targets = _targets(task, examples)
     found: dict[str, Measured] = {}
 
@@ -109,7 +116,8 @@ def measure_task(
         add(task.predict_with_aux_metric_fns, with_aux)
     if outputs.scores is not None:
         add(task.score_metric_fns, {"scores": list(outputs.scores)})
-    return found | _rank_metrics(outputs.ranked)
+    ranks = _rank_metrics(outputs.ranked)
+    return ranks | found if rank_first else found | ranks
 
 
 def baseline(

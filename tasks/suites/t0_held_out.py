@@ -1,10 +1,9 @@
 """T0's held-out tasks (Sanh et al. 2022): 116 prompts `t0_held_out.<set>_<prompt>` on 11 sets.
 
 Published protocol: every prompt of P3 that asks for what the set was made for, zero-shot, on the
-validation split; the answer is the choice with the highest summed log-likelihood
-(`EvalConfig.rank_options`, metric `rank_accuracy`); of the prompts of a set, which is a task's
-category here, the median and the quartiles are reported. `exact_match` is beside it what the model
-writes by itself.
+validation split; the answer is the choice with the highest summed log-likelihood (metric
+`rank_accuracy`); of the prompts of a set, which is a task's category here, the median and the
+quartiles are reported. `exact_match` is beside it what the model writes by itself.
 
 Rows come from P3 as published, or else from promptsource's templates applied to the raw set
 (StoryCloze, which P3 may not publish, only so). These sets are in the training mixtures of Flan:
@@ -150,6 +149,7 @@ def t0_task(row: T0Set, prompt: str) -> TaskSpec:
         postprocess_fn=read_label,
         splits={"validation": "validation"},
         exemplar_split="validation",
+        ranked=True,
         contamination_group=group_of(row.group),
         url=URL,
         description=f"P3's prompt {prompt!r} on {row.id} ({row.task})",

@@ -13,7 +13,8 @@ from instruct.errors import UserError
 from instruct.eval import model_outputs
 from instruct.eval.batching import BatchConfig
 from instruct.eval.decode import DecodeConfig
-from instruct.eval.runner import EvalConfig, evaluate
+from instruct.eval.eval_config import EvalConfig
+from instruct.eval.runner import evaluate
 from instruct.mesh import MeshConfig
 from instruct.models.config import ModelConfig
 from instruct.models.encoder_decoder import EncoderDecoder
@@ -239,29 +240,38 @@ def test_another_checkpoint_without_a_run(run_dir, tmp_path):
             evaluate(str(folder), config, **rest, **SETTINGS)
 
 
-@pytest.mark.parametrize(
-    ("values", "says"),
-    [
-        ({"mixtures": ()}, "mixtures is"),
-        ({"mixtures": ("a", "")}, "mixtures is"),
-        ({"mixtures": 5}, "mixtures is 5"),
-        ({"splits": 5}, "splits is 5"),
-        ({"name": 5}, "name is 5"),
-        ({"checkpoints": None}, "checkpoints is None"),
-        ({"checkpoints": 2.5}, "checkpoints is 2.5"),
-        ({"splits": ()}, "splits is"),
-        ({"num_examples": 0}, "num_examples is 0"),
-        ({"num_examples": True}, "num_examples is True"),
-        ({"bootstrap_samples": -1}, "bootstrap_samples is -1"),
-        ({"name": "a/b"}, "names a folder"),
-        ({"checkpoints": "newest"}, "checkpoints is 'newest'"),
-        ({"checkpoints": ("x",)}, "checkpoints is"),
-        ({"checkpoints": -1}, "checkpoints is -1"),
-    ],
-)
-def test_bad_settings_are_named(values, says):
-    with pytest.raises(UserError, match=says):
-        EvalConfig(**({"mixtures": "gym.demo"} | values))
+def test_a_ranked_task_is_ranked_and_counts_as_trained_on_with_its_data_set(run_dir):
+    config = dataclasses.replace(CONFIG, mixtures="evalsuite.ranked", rank_options=False)
+    assert evaluate(str(run_dir), config, **SETTINGS) == 0
+    path = run_dir / "eval" / "evalsuite.ranked" / "step_7" / results.FILE_NAME
+    rows = list(results.read_rows(path, ("metric",)))
+    names = ["rank_accuracy", "rank_accuracy_per_token", "exact_match", "em", "f1"]
+    assert [row["metric"] for row in rows] == names
+    assert {row["group"] for row in rows} == {"held_in"}
+
+
+def test_several_samples_of_an_example_vote(run_dir):
+    name = "evalplain_letters"
+    config = dataclasses.replace(CONFIG, mixtures=name, rank_options=False)
+    sampled = DecodeConfig("sample", 4, num_samples=16, temperature=0.5)
+    assert evaluate(str(run_dir), config, **SETTINGS | {"decode": sampled}) == 0
+    path = run_dir / "eval" / name / "step_7" / results.FILE_NAME
+    rows = list(results.read_rows(path, ("metric",)))
+    assert [row["metric"] for row in rows] == ["exact_match", "votes"]
+    assert {row["decode"] for row in rows} == {
+        "sample temperature=0.5 samples=16 seed=0 steps=4 majority"
+    }
+    assert 1 <= rows[1]["value"] <= 16
+    examples = results.read_rows(path, ("example",))
+    assert any(row["prediction"].strip() for row in examples)
+    single = {"batching": BatchConfig(2, 2), "decode": sampled}
+    again = dataclasses.replace(config, name="again")
+    assert evaluate(str(run_dir), again, **single) == 0
+    other = run_dir / "eval" / f"again-{name}" / "step_7" / results.FILE_NAME
+    predictions = [
+        [row["prediction"] for row in results.read_rows(p, ("example",))] for p in (path, other)
+    ]
+    assert predictions[0] == predictions[1]
 
 
 def test_an_unknown_suite_is_told_before_anything_is_loaded(run_dir):
@@ -275,3 +285,11 @@ def test_the_gin_file_builds():
     arguments = gin_config.entry_arguments([gin_config.EVALUATE])[gin_config.EVALUATE]
     assert arguments["config"] == EvalConfig("gym.held_out", splits=("test",))
     assert arguments["batching"] == BatchConfig(64)
+
+
+def test_the_gin_file_of_self_consistency_builds():
+    files = ["gin/runs/self_consistency.gin"]
+    gin_config.load(files, ["MODEL_DIR = 'm'", "EVAL_MIXTURES = 'gsm8k.cot'"])
+    arguments = gin_config.entry_arguments([gin_config.EVALUATE])[gin_config.EVALUATE]
+    assert arguments["decode"] == DecodeConfig("sample", 256, num_samples=40, temperature=0.7)
+    assert arguments["config"].name == "self_consistency"

@@ -59,6 +59,11 @@ def spec(name: str, modes: dict[str, float], **changes) -> TaskSpec:
     return TaskSpec(**(values | changes))
 
 
+def first_letters(decoded, example, is_target):
+    """Reads most of what a random model writes as one of a few answers."""
+    return decoded.strip()[:1]
+
+
 def median_length(targets, predictions):
     """A metric that is no mean of single examples."""
     return {"median_length": statistics.median([len(text) for text in predictions])}
@@ -70,6 +75,10 @@ def mean_score(targets, scores):
 
 def score_seen(targets, predictions, aux_values):
     return {"aux": float(len(aux_values["scores"]) == len(predictions)), "note": "text"}
+
+
+def votes_seen(targets, predictions, aux_values):
+    return {"votes": float(max(aux_values["votes"]))}
 
 
 def broken(targets, predictions):
@@ -116,10 +125,14 @@ def register() -> None:
         return
     registry.add_task(spec("evalsuite.trained", {"zs_noopt": 1.0, "zs_opt": 1.0}))
     registry.add_task(spec("evalsuite.new", {"zs_noopt": 1.0}))
+    # As `trained` under another name: a published protocol on the same examples.
+    again = {"dataset": "evalsuite.trained", "ranked": True}
+    registry.add_task(spec("evalsuite.ranked", {"zs_opt": 1.0}, **again))
     registry.add_task(spec("evalsuite.defect", {"zs_noopt": 1.0}, metric_fns=[broken]))
     _plain("evalplain_all_kinds", [median_length, mean_score, score_seen])
     _plain("evalplain_shout", [shouted_match], shout)
     _plain("evalplain_no_metric", [])
+    _plain("evalplain_letters", [metrics.exact_match, votes_seen], first_letters)
     _plain("evalplain_train_only", [metrics.exact_match], splits=("train",))
     names = ("trained", "new", "defect")
     plain = ("all_kinds", "shout", "no_metric", "train_only")

@@ -1,0 +1,87 @@
+"""What is evaluated, and on how much (gin: `runner.EvalConfig`)."""
+
+import dataclasses
+from collections.abc import Sequence
+from typing import Any
+
+from instruct.errors import UserError
+
+
+@dataclasses.dataclass(frozen=True)
+class EvalConfig:
+    """What is evaluated, and on how much.
+
+    Attributes:
+        mixtures: suites: registered mixtures or tasks, by name.
+        splits: a task is evaluated on the first of these splits that it has.
+        num_examples: most examples a task; which ones is drawn by `seed`. None for all.
+        checkpoints: "latest", "all", a step, or several.
+        name: put before the suite's name as "<name>-<suite>", to keep results of other settings
+            beside each other; "" for none.
+        rank_options: also choose among the answer options of a prompt by log-likelihood.
+        bootstrap_samples: resamples for the standard error of metrics that are no means.
+        seed: of the choice and wording of examples, and of the bootstrap.
+        overwrite: replace results that were made with other settings.
+    """
+
+    mixtures: str | Sequence[str]
+    splits: Sequence[str] = ("test", "validation")
+    num_examples: int | None = 200
+    checkpoints: str | int | Sequence[int] = "latest"
+    name: str = ""
+    rank_options: bool = False
+    bootstrap_samples: int = 200
+    seed: int = 0
+    overwrite: bool = False
+
+    def __post_init__(self) -> None:
+        if not _texts([self.mixtures] if isinstance(self.mixtures, str) else self.mixtures):
+            raise UserError(
+                f"EvalConfig.mixtures is {self.mixtures!r}; name at least one mixture or task, for "
+                "example --gin.EVAL_MIXTURES=gym.held_out"
+            )
+        if isinstance(self.splits, str):
+            object.__setattr__(self, "splits", (self.splits,))
+        if not _texts(self.splits):
+            raise UserError(f"EvalConfig.splits is {self.splits!r}; give names, such as ('test',)")
+        if self.num_examples is not None and not _whole(self.num_examples, 1):
+            raise UserError(
+                f"EvalConfig.num_examples is {self.num_examples!r}; it must be a whole number of "
+                "at least 1, or None for all"
+            )
+        if not _whole(self.bootstrap_samples, 0) or not _whole(self.seed, 0):
+            raise UserError(
+                f"EvalConfig.bootstrap_samples is {self.bootstrap_samples!r} and seed "
+                f"{self.seed!r}; both must be whole numbers of at least 0"
+            )
+        if not isinstance(self.name, str) or "/" in self.name or self.name.startswith("."):
+            raise UserError(f"EvalConfig.name is {self.name!r}; it names a folder, no path")
+        steps = self.steps
+        if self.checkpoints not in ("latest", "all") and not steps:
+            raise UserError(
+                f"EvalConfig.checkpoints is {self.checkpoints!r}; allowed: 'latest', 'all', a "
+                "step, or a list of steps"
+            )
+
+    @property
+    def suites(self) -> tuple[str, ...]:
+        """Names of the suites."""
+        return (self.mixtures,) if isinstance(self.mixtures, str) else tuple(self.mixtures)
+
+    @property
+    def steps(self) -> tuple[int, ...]:
+        """The steps asked for by number; () for "latest", "all" and what is no step."""
+        given = (self.checkpoints,) if isinstance(self.checkpoints, int) else self.checkpoints
+        if not isinstance(given, list | tuple):
+            return ()
+        return tuple(given) if all(_whole(step, 0) for step in given) else ()
+
+
+def _texts(value: Any) -> bool:
+    """Whether it is a list of texts that holds at least one, and no empty one."""
+    listed = isinstance(value, list | tuple) and len(value) > 0
+    return listed and all(isinstance(text, str) and text for text in value)
+
+
+def _whole(value: Any, least: int) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value >= least

@@ -1,0 +1,184 @@
+"""One suite at one checkpoint: its tasks one after another, into one results file."""
+
+import contextlib
+import dataclasses
+import pathlib
+import sys
+import traceback
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import jax
+import numpy as np
+from jax.experimental import multihost_utils
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+from instruct import results
+from instruct.data import registry
+from instruct.data.config import DataConfig
+from instruct.data.examples import eval_examples, majority_answer
+from instruct.data.spec import Leaf, Resolved
+from instruct.errors import UserError
+from instruct.eval import task_rows
+from instruct.eval.eval_config import EvalConfig
+from instruct.eval.model_outputs import ModelRunner
+from instruct.eval.results_table import print_table
+from instruct.eval.task_rows import MeasureConfig, measure_task, rows_of_task
+from instruct.interop.loading import params_fingerprint, step_of
+
+
+def split_of(leaf: Leaf, splits: Sequence[str]) -> str:
+    """The first of `splits` that a leaf has; UserError if it has none."""
+    for split in splits:
+        if split in leaf.splits:
+            return split
+    raise UserError(
+        f"task {leaf.name!r} has none of the splits {', '.join(splits)}; it has "
+        f"{', '.join(leaf.splits) or 'none'}"
+    )
+
+
+@dataclasses.dataclass(frozen=True)
+class SuiteRun:
+    """One suite at one checkpoint: one results file.
+
+    Attributes:
+        suite: name of the results' folder.
+        folder: MODEL_DIR.
+        decode: the strategy in words.
+        trained_tasks: what the model was trained on; None if not known.
+        problems: tasks whose records could not be prepared, and why.
+    """
+
+    suite: str
+    folder: pathlib.Path
+    checkpoint: pathlib.Path
+    config: EvalConfig
+    data: DataConfig
+    decode: str
+    trained_tasks: set[str] | None
+    problems: Mapping[str, str]
+
+    def evaluate(
+        self, mixture: Resolved, models: ModelRunner, params: Any, console: Console
+    ) -> bool:
+        """Evaluates what is not finished, prints the table; whether a task failed."""
+        step = step_of(self.checkpoint)
+        path = self.folder / "eval" / self.suite / f"step_{step}" / results.FILE_NAME
+        failed = False
+        columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
+        terminal = sys.stderr.isatty()
+        with contextlib.ExitStack() as stack:
+            header = {"suite": self.suite, "step": step, "checkpoint": str(self.checkpoint)}
+            header |= {"settings": self._settings(models.vocabulary.fingerprint)}
+            writer = None
+            if jax.process_index() == 0:
+                writer = results.ResultsWriter(path, header, self.config.overwrite)
+                stack.enter_context(writer)
+            bar = stack.enter_context(
+                Progress(*columns, TimeElapsedColumn(), console=console, disable=not terminal)
+            )
+            shown = bar.add_task(self.suite, total=len(mixture.leaves))
+            for leaf, is_finished in zip(mixture.leaves, _finished(mixture.leaves, writer)):
+                bar.update(shown, description=f"{self.suite} {leaf.name}")
+                if not is_finished:
+                    rows = self._rows(leaf, models, params)
+                    failed |= rows[-1]["kind"] == "failure"
+                    if writer is not None:
+                        writer.write(rows)
+                bar.advance(shown)
+        if jax.process_index() == 0:
+            title = f"{self.suite}, step {step:,}"
+            table = Console(highlight=False, width=max(Console().width, 120))
+            print_table(table, title, results.read_rows(path, ("metric", "failure")))
+            table.print(f"results: {path}", soft_wrap=True, markup=False)
+        return failed
+
+    def _settings(self, vocabulary: str) -> dict[str, Any]:
+        """Everything besides the suite and the step that results hang on."""
+        inside = self.checkpoint.is_relative_to(self.folder)
+        checkpoint = self.checkpoint.relative_to(self.folder) if inside else self.checkpoint
+        return {
+            "checkpoint": str(checkpoint),
+            "parameters": params_fingerprint(self.checkpoint),
+            "decode": self.decode,
+            "feature_lengths": dict(self.data.feature_lengths),
+            "vocabulary": vocabulary,
+            "splits": list(self.config.splits),
+            "num_examples": self.config.num_examples,
+            "seed": self.config.seed,
+            "rank_options": self.config.rank_options,
+            "bootstrap_samples": self.config.bootstrap_samples,
+        }
+
+    def _rows(self, leaf: Leaf, models: ModelRunner, params: Any) -> list[dict[str, Any]]:
+        """The lines of one task; a single failure line if anything goes wrong."""
+        shared = {
+            "suite": self.suite,
+            "task": leaf.task,
+            "task_version": str(leaf.version),
+            "family": leaf.family,
+            "category": leaf.category,
+            "mode": leaf.mode,
+            "split": "",
+            "group": self._group(leaf),
+            "step": step_of(self.checkpoint),
+        }
+        checkpoint = {"checkpoint": str(self.checkpoint)}
+        try:
+            shared["split"] = split = split_of(leaf, self.config.splits)
+            templates = "" if leaf.spec is None else leaf.spec.templates.name
+            fields = checkpoint | {"template_set": templates, "decode": self.decode}
+            return self._evaluate_leaf(leaf, split, shared, fields, models, params)
+        except Exception as error:  # whatever a task does, the others are still evaluated
+            where = traceback.extract_tb(error.__traceback__)[-1]
+            text = f"{type(error).__name__}: {error} ({where.filename}:{where.lineno})"
+            if isinstance(error, UserError):
+                text = self.problems.get(leaf.task, str(error))
+            return [{"kind": "failure", **shared, **checkpoint, "error": text}]
+
+    def _evaluate_leaf(
+        self,
+        leaf: Leaf,
+        split: str,
+        shared: Mapping[str, Any],
+        fields: Mapping[str, Any],
+        models: ModelRunner,
+        params: Any,
+    ) -> list[dict[str, Any]]:
+        config, data = self.config, self.data
+        task = registry.find_seqio_task(leaf.name)
+        examples = eval_examples(
+            leaf, split, data.vocabulary, data.feature_lengths, config.num_examples, config.seed
+        )
+        if not examples:
+            raise UserError(f"no example of split {split!r} fits {dict(data.feature_lengths)}")
+        ranked = leaf.spec is not None and leaf.spec.ranked
+        outputs = models.outputs(params, task, examples, config.rank_options or ranked)
+        how = MeasureConfig(config.bootstrap_samples, config.seed)
+        measured = measure_task(task, examples, outputs, how, rank_first=ranked)
+        # Where training records were never built (held-out tasks), the split's own majority: if
+        # anything that flatters the baseline.
+        answer = majority_answer(leaf, data)[0] or majority_answer(leaf, data, split)[0]
+        baselines = task_rows.baseline(task, examples, answer, list(measured))
+        return rows_of_task(shared, fields, examples, outputs, measured, baselines)
+
+    def _group(self, leaf: Leaf) -> str:
+        """Whether the training mixture had the task, or another one of the same examples."""
+        if self.trained_tasks is None:
+            return "unknown"
+        specs = registry.task_specs()
+        trained = {specs[name].group for name in self.trained_tasks if name in specs}
+        seen = leaf.spec is not None and leaf.spec.group in trained
+        return "held_in" if seen or leaf.task in self.trained_tasks else "held_out"
+
+
+def _finished(leaves: Sequence[Leaf], writer: results.ResultsWriter | None) -> list[bool]:
+    """Which leaves an earlier run finished, as the first process reads it."""
+    done = np.zeros(len(leaves), bool)
+    if writer is not None:
+        done = np.array([(leaf.task, leaf.mode) in writer.finished for leaf in leaves], bool)
+    if jax.process_count() > 1:
+        done = np.asarray(multihost_utils.broadcast_one_to_all(done))
+    return done.tolist()

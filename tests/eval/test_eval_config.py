@@ -1,0 +1,38 @@
+"""Settings of an evaluation; what they do is in test_runner.py."""
+
+import pytest
+
+from instruct.errors import UserError
+from instruct.eval.eval_config import EvalConfig
+
+
+@pytest.mark.parametrize(
+    ("values", "says"),
+    [
+        ({"mixtures": ()}, "mixtures is"),
+        ({"mixtures": ("a", "")}, "mixtures is"),
+        ({"mixtures": 5}, "mixtures is 5"),
+        ({"splits": 5}, "splits is 5"),
+        ({"name": 5}, "name is 5"),
+        ({"checkpoints": None}, "checkpoints is None"),
+        ({"checkpoints": 2.5}, "checkpoints is 2.5"),
+        ({"splits": ()}, "splits is"),
+        ({"num_examples": 0}, "num_examples is 0"),
+        ({"num_examples": True}, "num_examples is True"),
+        ({"bootstrap_samples": -1}, "bootstrap_samples is -1"),
+        ({"name": "a/b"}, "names a folder"),
+        ({"checkpoints": "newest"}, "checkpoints is 'newest'"),
+        ({"checkpoints": ("x",)}, "checkpoints is"),
+        ({"checkpoints": -1}, "checkpoints is -1"),
+    ],
+)
+def test_bad_settings_are_named(values, says):
+    with pytest.raises(UserError, match=says):
+        EvalConfig(**({"mixtures": "gym.demo"} | values))
+
+
+def test_one_suite_or_step_may_stand_alone():
+    config = EvalConfig("gym.demo", splits="test", checkpoints=5)
+    assert (config.suites, config.splits, config.steps) == (("gym.demo",), ("test",), (5,))
+    assert EvalConfig(["a", "b"], checkpoints=(3, 1)).steps == (3, 1)
+    assert EvalConfig("a", checkpoints="all").steps == ()
