@@ -11,6 +11,8 @@ from instruct import results
 TITLES = {"held_in": "held-in", "held_out": "held-out", "unknown": "all"}
 # Tasks are listed one by one up to this many; the report has all of them.
 MOST_TASKS = 60
+# So many failures are told with their reasons; the results file has all of them.
+MOST_FAILURES = 5
 
 
 def print_table(console: Console, title: str, rows: Iterable[Mapping[str, Any]]) -> None:
@@ -30,8 +32,13 @@ def print_table(console: Console, title: str, rows: Iterable[Mapping[str, Any]])
     console.print(table)
     if len(primary) > MOST_TASKS:
         console.print(f"{len(primary):,} tasks; `run.py report` lists every one.", style="dim")
-    for row in failures:
+    for row in failures[:MOST_FAILURES]:
         text = f"failed: {row['task']} {row['mode']}: {row['error']}"
+        console.print(text, style="red", markup=False)
+    if others := [row["task"] for row in failures[MOST_FAILURES:]]:
+        names = ", ".join(dict.fromkeys(others[:MOST_FAILURES]))
+        more = ", ..." if len(others) > MOST_FAILURES else ""
+        text = f"failed: {len(others):,} more ({names}{more}); the results file has the reasons"
         console.print(text, style="red", markup=False)
 
 

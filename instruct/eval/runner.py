@@ -11,7 +11,7 @@ and the others go on.
 import contextlib
 import dataclasses
 import pathlib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 import jax
 from rich.console import Console
@@ -129,8 +129,10 @@ def _checkpoints(source: str, config: EvalConfig) -> list[pathlib.Path]:
     return [find_checkpoint(source, step) for step in sorted(set(config.steps))]
 
 
-def _prepare(mixtures, config: EvalConfig, data: DataConfig, console: Console) -> dict[str, str]:
-    """Builds the record stores that are missing; (task -> why it failed)."""
+def _prepare(
+    mixtures: Iterable[Resolved], config: EvalConfig, data: DataConfig, console: Console
+) -> dict[tuple[str, str], str]:
+    """Builds the record stores that are missing; (task, split) -> why that failed."""
     by_split: dict[str, list[Leaf]] = {}
     for mixture in mixtures:
         for leaf in mixture.leaves:
@@ -140,5 +142,5 @@ def _prepare(mixtures, config: EvalConfig, data: DataConfig, console: Console) -
     for split, leaves in by_split.items():
         part = Resolved(f"split {split}", split, tuple(leaves))
         done = prepare(part, data, (split,), console=console)
-        problems |= {store.task: store.message for store in done.failed}
+        problems |= {(store.task, store.split): store.message for store in done.failed}
     return problems

@@ -48,7 +48,7 @@ class SuiteRun:
         folder: MODEL_DIR.
         decode: the strategy in words.
         trained_tasks: what the model was trained on; None if not known.
-        problems: tasks whose records could not be prepared, and why.
+        problems: (task, split) whose records could not be prepared -> why.
     """
 
     suite: str
@@ -58,7 +58,7 @@ class SuiteRun:
     data: DataConfig
     decode: str
     trained_tasks: set[str] | None
-    problems: Mapping[str, str]
+    problems: Mapping[tuple[str, str], str]
 
     def evaluate(
         self, mixture: Resolved, models: ModelRunner, params: Any, console: Console
@@ -135,7 +135,7 @@ class SuiteRun:
             where = traceback.extract_tb(error.__traceback__)[-1]
             text = f"{type(error).__name__}: {error} ({where.filename}:{where.lineno})"
             if isinstance(error, UserError):
-                text = self.problems.get(leaf.task, str(error))
+                text = self._missing_records(leaf, shared["split"]) or str(error)
             return [{"kind": "failure", **shared, **checkpoint, "error": text}]
 
     def _evaluate_leaf(
@@ -163,6 +163,11 @@ class SuiteRun:
         answer = majority_answer(leaf, data)[0] or majority_answer(leaf, data, split)[0]
         baselines = task_rows.baseline(task, examples, answer, list(measured))
         return rows_of_task(shared, fields, examples, outputs, measured, baselines)
+
+    def _missing_records(self, leaf: Leaf, split: str) -> str:
+        """Why a split that a leaf needs could not be prepared; "" if all of them were."""
+        needed = (split, "" if leaf.spec is None else leaf.spec.exemplar_split_of(leaf.mode))
+        return next(filter(None, (self.problems.get((leaf.task, name)) for name in needed)), "")
 
     def _group(self, leaf: Leaf) -> str:
         """Whether the training mixture had the task, or another one of the same examples."""

@@ -27,6 +27,15 @@ def test_groups_categories_tasks_and_failures():
     assert "failed: toy.bad zs_noopt: it broke" in text and "f1" not in text
 
 
+def test_many_failures_are_summed_up():
+    failure = {"kind": "failure", **TASK, "error": "no file", "checkpoint": "c"}
+    rows = [failure | {"task": f"toy.t{i}"} for i in range(results_table.MOST_FAILURES + 7)]
+    text = " ".join(printed([metric(), *rows]).split())
+    assert text.count("no file") == results_table.MOST_FAILURES
+    more = "failed: 7 more (toy.t5, toy.t6, toy.t7, toy.t8, toy.t9, ...); the results file has"
+    assert more in text
+
+
 def test_many_tasks_are_summed_up():
     text = printed([metric(task=f"toy.t{i}") for i in range(results_table.MOST_TASKS + 1)])
     assert "toy.t3 " not in text and "61 tasks; `run.py report` lists every one." in text
