@@ -132,7 +132,7 @@ def model_class() -> type:
         from tqdm import tqdm
     except ImportError as error:
         raise UserError(
-            f"lm_eval cannot be imported ({error}); run `pip install 'instruct[lm_eval]'`"
+            f"lm_eval cannot be imported ({error}); run `pip install 'instruct[lm-eval]'`"
         ) from error
 
     class InstructLM(LM):

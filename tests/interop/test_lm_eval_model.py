@@ -53,7 +53,7 @@ MODEL = ModelConfig(
 )
 TEXTS = ["One window is enough.", "", "More of them, " * 200]
 needs_harness = pytest.mark.skipif(
-    importlib.util.find_spec("lm_eval") is None, reason="the extra lm_eval is not installed"
+    importlib.util.find_spec("lm_eval") is None, reason="the extra lm-eval is not installed"
 )
 
 QUESTION = """{question}
@@ -327,7 +327,7 @@ def test_says_that_the_harness_is_missing(monkeypatch, capsys):
     monkeypatch.setitem(sys.modules, "lm_eval", None)
     monkeypatch.setitem(sys.modules, "lm_eval.api.model", None)
     assert main(["--tasks", "mmlu"]) == 2
-    assert "pip install 'instruct[lm_eval]'" in capsys.readouterr().err
+    assert "pip install 'instruct[lm-eval]'" in capsys.readouterr().err
     lm_eval_model.model_class.cache_clear()
 
 
