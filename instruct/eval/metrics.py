@@ -23,8 +23,15 @@ Target = str | Sequence[str]
 
 _ARTICLES = re.compile(r"\b(a|an|the)\b")
 _PUNCTUATION = str.maketrans("", "", string.punctuation)
-# An optional sign, digits with optional thousands commas, an optional fraction: "-1,234.50".
-_NUMBER = re.compile(r"(?<![\w.])[-+\u2212]?\$?(?:\d{1,3}(?:,\d{3})+|\d+)(?:\.\d+)?|[-+]?\.\d+")
+# An optional sign, digits with optional thousands commas, an optional fraction: "-1,234.50". Commas
+# may stand as in India ("1,20,000"). A letter before makes it part of a name ("x7"), except in
+# scripts that have no blanks between words (Thai, Chinese, Japanese).
+_NUMBER = re.compile(
+    r"(?:(?<![\w.])|(?<=[\u0e01-\u0e4e\u3005-\u30ff\u3400-\u9fff]))[-+\u2212]?\$?"
+    r"(?:\d{1,3}(?:,\d{3})+(?!\d)|\d{1,2}(?:,\d{2})+,\d{3}(?!\d)|\d+)(?:\.\d+)?|[-+]?\.\d+"
+)
+_WIDE_NUMBER = re.compile(r"[\uff0b\uff0d\uff04]*[\uff10-\uff19][\uff10-\uff19\uff0c\uff0e]*")
+_NARROW = {code: code - 0xFEE0 for code in range(0xFF01, 0xFF5F)}
 _ANSWER_MARKER = re.compile(r"(?:answer\s*(?:is|:|=)|####)\s*:?\s*", re.IGNORECASE)
 
 
@@ -65,13 +72,15 @@ def normalize_answer(text: str) -> str:
 
 
 def token_f1(reference: str, prediction: str) -> float:
-    """F1 over the bags of normalised words, 0-1 (SQuAD's official script)."""
+    """F1 over the bags of normalised words, 0-1 (the official script of SQuAD 1.1).
+
+    0 where no word is shared, even if neither text has a word left ("the" and "a"); version 2.0's
+    script says 1 there.
+    """
     expected = normalize_answer(reference).split()
     given = normalize_answer(prediction).split()
-    if not expected or not given:
-        return float(expected == given)
     shared = sum((collections.Counter(expected) & collections.Counter(given)).values())
-    return 2.0 * shared / (len(expected) + len(given))
+    return 2.0 * shared / (len(expected) + len(given)) if shared else 0.0
 
 
 def squad(targets: Sequence[Target], predictions: Sequence[str]) -> dict[str, float]:
@@ -116,7 +125,11 @@ def rouge(
 
 
 def numbers_in(text: str) -> list[decimal.Decimal]:
-    """All numbers of a text in order, without currency signs and thousands commas."""
+    """All numbers of a text in order, without currency signs and thousands commas.
+
+    Digits may be of any script, and of full width with their signs.
+    """
+    text = _WIDE_NUMBER.sub(lambda match: match.group().translate(_NARROW), text)
     found = []
     for match in _NUMBER.finditer(text):
         plain = match.group().replace(",", "").replace("$", "").replace("\u2212", "-")

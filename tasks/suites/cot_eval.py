@@ -184,7 +184,7 @@ def _problem_task(
         templates=layout("gsm8k_test"),
         metric_fns=[
             metrics.exact_match,
-            number_filters(("The answer is ",), wants_full_stop=True),
+            number_filters("The answer is ", ending="."),
         ],
         postprocess_fn=read_number,
         category="arithmetic word problems",

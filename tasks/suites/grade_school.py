@@ -45,26 +45,35 @@ class Language(NamedTuple):
     Attributes:
         code: of the file's name.
         name: in English.
+        question: the word that heads a question; a reply that goes on with it is over.
         phrases: what stands before the answer in the exemplars, their first one in most.
+        closing: what follows the answer in the harness's filter for the language.
     """
 
     code: str
     name: str
+    question: str
     phrases: tuple[str, ...]
+    closing: str = ""
+
+    @property
+    def filter_phrase(self) -> str:
+        """What stands before the answer in the harness's filter; in Bengali it has English."""
+        return self.phrases[0] + ("" if self.code == "ja" else " ")
 
 
 LANGUAGES = (
-    Language("bn", "Bengali", ("উত্তর হল",)),
-    Language("de", "German", ("Die Antwort lautet", "Die Antwort ist")),
-    Language("en", "English", ("The answer is",)),
-    Language("es", "Spanish", ("La respuesta es",)),
-    Language("fr", "French", ("La réponse est",)),
-    Language("ja", "Japanese", ("答えは",)),
-    Language("ru", "Russian", ("Ответ —", "Ответ -", "Ответ:", "Ответ")),
-    Language("sw", "Swahili", ("Jibu ni",)),
-    Language("te", "Telugu", ("సమాధానం",)),
-    Language("th", "Thai", ("คำตอบคือ",)),
-    Language("zh", "Chinese", ("答案是", "答案为")),
+    Language("bn", "Bengali", "প্রশ্ন", ("উত্তর হল",)),
+    Language("de", "German", "Frage", ("Die Antwort lautet", "Die Antwort ist")),
+    Language("en", "English", "Question", ("The answer is",)),
+    Language("es", "Spanish", "Pregunta", ("La respuesta es",)),
+    Language("fr", "French", "Question", ("La réponse est",)),
+    Language("ja", "Japanese", "問題", ("答えは",), "です。"),
+    Language("ru", "Russian", "Задача", ("Ответ —", "Ответ -", "Ответ:", "Ответ")),
+    Language("sw", "Swahili", "Swali", ("Jibu ni",)),
+    Language("te", "Telugu", "ప్రశ్న", ("సమాధానం",)),
+    Language("th", "Thai", "โจทย์", ("คำตอบคือ",)),
+    Language("zh", "Chinese", "问题", ("答案是", "答案为"), "。"),
 )
 HELD_OUT_LANGUAGES = tuple(row for row in LANGUAGES if row.code != "en")
 
@@ -178,8 +187,10 @@ def mgsm_task(row: Language) -> TaskSpec:
         templates=layout("mgsm"),
         modes={"cot": 1.0},
         extra_modes=("zs_cot",),
-        metric_fns=[metrics.exact_match, number_filters([f"{p} " for p in row.phrases])],
-        postprocess_fn=functools.partial(read_number, phrases=row.phrases),
+        metric_fns=[metrics.exact_match, number_filters(row.filter_phrase, row.closing)],
+        postprocess_fn=functools.partial(
+            read_number, phrases=row.phrases, next_questions=(row.question,)
+        ),
         splits={split: split for split in source.splits},
         num_examples={"test": MGSM_RECORDS, "exemplars": SHOTS},
         exemplar_split="exemplars",
@@ -231,7 +242,7 @@ def gsm8k_task() -> TaskSpec:
         extra_modes=("zs_cot", "zs_direct"),
         metric_fns=[
             metrics.exact_match,
-            number_filters(("The answer is ",), wants_full_stop=True),
+            number_filters("The answer is ", ending="."),
         ],
         postprocess_fn=read_number,
         splits={split: split for split in parts},

@@ -12,7 +12,7 @@ import csv
 import functools
 import json
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -72,13 +72,22 @@ def subject_names() -> tuple[str, ...]:
 
 
 def _record(
-    record_id: str, subject: str, question: str, choices: list[str], index: int, rationale: str = ""
+    record_id: str,
+    subject: str,
+    question: str,
+    choices: Sequence[str],
+    index: int,
+    rationale: str = "",
+    listed: str = "",
 ) -> Record | Dropped:
+    """A record; reasoned prompts show the choices as `listed`, else in one line."""
     question, choices = question.strip(), [choice.strip() for choice in choices]
     if not question or not choices[index]:
         return Dropped("empty question or answer")
     fields = dict(zip("abcd", choices)) | {"question": question}
     fields["subject"] = subject.replace("_", " ")
+    line = " ".join(f"({letter}) {choice}" for letter, choice in zip(LETTERS, choices))
+    fields["listed"] = listed or line
     options = tuple(choices)
     return Record(record_id, fields, options[index], options, index, rationale=rationale)
 
@@ -109,33 +118,46 @@ def read_csv(path: Path, subject: str, split: str) -> Iterator[Record | Dropped]
                 yield _record(identity, subject, row[0], row[1:5], index)
 
 
+# An exemplar has four choices or five, on one line or a line each.
 _BLOCK = re.compile(
-    r"Q: (?P<question>.*?)\n\(A\) (?P<a>.*?) \(B\) (?P<b>.*?) \(C\) (?P<c>.*?) \(D\) (?P<d>.*?)"
-    r"\nA: Let's think step by step\.(?P<rationale>.*?answer is \(?(?P<letter>[A-D])\)?.{0,2})",
+    r"Q: (?P<question>.*)\n(?P<choices>\(A\) .*)\nA: Let's think step by step\."
+    r"(?P<rationale>.*answer is \(?(?P<letter>[A-E])\)?.{0,2})",
     re.DOTALL,
 )
+_CHOICE = re.compile(r"(?:^|\s)\(([A-E])\) ")
 
 
 def read_reasoned(path: Path, subject: str) -> Iterator[Record | Dropped]:
-    """The exemplars of one subject out of the file of prompts, reasoning as it stands there."""
+    """The exemplars of one subject out of the file of prompts, all of it as it stands there."""
     prompts = json.loads(read_text(path))
-    if not isinstance(prompts, dict) or subject not in prompts:
+    if not isinstance(prompts, dict) or not isinstance(prompts.get(subject), str):
         raise UserError(f"{path} has no prompt of subject {subject!r}; get it from {ORIGIN}")
     for number, block in enumerate(re.split(r"\n\n(?=Q: )", prompts[subject])[1:]):
         found = _BLOCK.fullmatch(block.rstrip())
-        if found is None:
+        _, *parts = _CHOICE.split(found["choices"]) if found else [""]
+        letters, choices = parts[::2], parts[1::2]
+        if found is None or "".join(letters) not in ("ABCD", "ABCDE"):
             yield Dropped("exemplar is not of the published form")
-            continue
-        choices = [found[letter] for letter in "abcd"]
-        index = LETTERS.index(found["letter"])
-        identity = f"mmlu-{subject}-cot-{number}"
-        yield _record(identity, subject, found["question"], choices, index, found["rationale"])
+        elif found["letter"] not in letters:
+            yield Dropped("the answer is none of the choices")
+        else:
+            yield _record(
+                f"mmlu-{subject}-cot-{number}",
+                subject,
+                found["question"],
+                choices,
+                letters.index(found["letter"]),
+                found["rationale"],
+                found["choices"],
+            )
 
 
 def _from_hub(row: Mapping[str, Any], record_id: str, subject: str) -> Record | Dropped:
     """A record from a row of cais/mmlu."""
     choices, answer = row.get("choices"), row.get("answer")
-    if not isinstance(choices, list) or len(choices) != 4 or not isinstance(answer, int):
+    if not isinstance(choices, list) or [type(c) for c in choices] != [str] * 4:
+        return Dropped("row has no four choices and an answer")
+    if not isinstance(answer, int):
         return Dropped("row has no four choices and an answer")
     if not 0 <= answer < 4:
         return Dropped("the answer is none of A, B, C, D")

@@ -7,7 +7,9 @@ answers: ids of reasoned ones begin with "cot".
 """
 
 import decimal
+import functools
 import re
+import unicodedata
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -16,10 +18,14 @@ from instruct.prompts.options import match_option, plain
 
 Example = Mapping[str, Any] | None
 
-_NEXT_QUESTION = re.compile(r"\n\s*(?:Q|Question)\s*:")
 _MARKER = re.compile(r"\banswer(?:\s+is\s*:?|\s*:)\s*", re.IGNORECASE)
 _LETTER = re.compile(r"\(([A-Z])\)|([A-Z])(?=$|[.):])")
 _OPTION_WORD = re.compile(r"^(?:option|choice)\s+", re.IGNORECASE)
+# "(A) or (B)", "A, C": more than one answer is none.
+_SEVERAL = re.compile(
+    r"(?:\([A-Z]\)|[A-Z])\s*(?:,|/|\bor\b|\band\b)\s*(?:or\s+|and\s+)?"
+    r"(?:\([A-Z]\)|[A-Z](?=[.)]?\s*$))"
+)
 
 
 class Answer(str):
@@ -50,13 +56,25 @@ def raw_reply(prediction: str) -> str:
     return getattr(prediction, "raw", prediction)
 
 
-def own_reply(text: str) -> str:
+@functools.cache
+def _next_question(words: tuple[str, ...]) -> re.Pattern[str]:
+    """ "Q:" after a blank (not all vocabularies have newlines), "Question:" on a line of its own,
+    and `words` with a colon anywhere but at the start.
+    """
+    starts = [r"\sQ", r"\n\s*Question", *(rf"(?<=\S)\s*{re.escape(word)}" for word in words)]
+    return re.compile(rf"(?:{'|'.join(starts)})\s*[:：]")
+
+
+def own_reply(text: str, next_questions: tuple[str, ...] = ()) -> str:
     """A reply without the questions that a model made up after it.
+
+    Args:
+        next_questions: words that head a question besides "Q" and "Question".
 
     >>> own_reply("Paris\\n\\nQ: And of Spain?\\nA: Madrid")
     'Paris'
     """
-    return _NEXT_QUESTION.split(text, maxsplit=1)[0].strip()
+    return _next_question(next_questions).split(text, maxsplit=1)[0].strip()
 
 
 def concluded(text: str) -> str | None:
@@ -87,6 +105,8 @@ def read_choice(decoded: str, example: Example = None, is_target: bool = False) 
         return Answer("", decoded, is_reasoned(example))
     answer = _OPTION_WORD.sub("", answer)
     index = match_option(answer, _texts(example, "options"), markers)
+    if _SEVERAL.match(answer) and plain(answer) not in map(plain, _texts(example, "options")):
+        index = None
     return Answer("" if index is None else _letter(markers[index]), decoded, is_reasoned(example))
 
 
@@ -99,11 +119,13 @@ def read_exact(decoded: str, example: Example = None, is_target: bool = False) -
     answer = decoded if is_target else _answer_text(decoded, example)
     if answer is None:
         return Answer("", decoded, is_reasoned(example))
-    answer = " ".join(answer.split()).removesuffix(".").rstrip()
+    answer = " ".join(answer.split()).strip("*").removesuffix(".").rstrip()
     options = _texts(example, "options")
     among_letters = bool(options) and all(_LETTER.fullmatch(option) for option in options)
+    if among_letters:
+        answer = _OPTION_WORD.sub("", answer)
     letter = _LETTER.match(answer) if among_letters else _LETTER.fullmatch(answer)
-    if letter is not None:
+    if letter is not None and not (among_letters and _SEVERAL.match(answer)):
         answer = letter.group(1) or letter.group(2)
     return Answer(answer, decoded, is_reasoned(example))
 
@@ -114,21 +136,25 @@ def read_number(
     is_target: bool = False,
     *,
     phrases: Sequence[str] = (),
+    next_questions: tuple[str, ...] = (),
 ) -> Answer:
     """A number in one form ("1,200.0" is "1200").
 
     Args:
         phrases: what stands before the answer in languages without "answer is"; the first number
-            after the last such phrase counts.
+            after the last such phrase counts. Case does not matter, nor whether letters are
+            composed: vocabularies with compatibility normalisation take Thai ones apart.
+        next_questions: as `own_reply`'s.
     """
     if is_target:
         numbers = metrics.numbers_in(decoded)
         return Answer(
             _canonical(numbers[-1]) if numbers else decoded.strip(), decoded, is_reasoned(example)
         )
-    own = own_reply(decoded)
+    own = own_reply(decoded, next_questions)
     ends = [match.end() for match in _MARKER.finditer(own)]
-    ends += [m.end() for phrase in phrases for m in re.finditer(re.escape(phrase), own)]
+    for phrase in _both_forms(phrases):
+        ends += [m.end() for m in re.finditer(re.escape(phrase), own, re.IGNORECASE)]
     if not ends and is_reasoned(example):
         return Answer("", decoded, is_reasoned(example))
     numbers = metrics.numbers_in(own[max(ends, default=0) :])
@@ -156,9 +182,12 @@ def read_label(decoded: str, example: Example = None, is_target: bool = False) -
 def read_span(
     decoded: str, example: Example = None, is_target: bool = False
 ) -> str | tuple[str, ...]:
-    """A span of a passage: the first line of a reply; a target becomes all accepted spans."""
+    """A span of a passage: the first line of a reply; a target becomes all accepted spans.
+
+    They are accepted in their compatibility form too, which is all that some vocabularies write.
+    """
     if is_target:
-        return tuple(_texts(example, "references")) or (decoded,)
+        return _both_forms(_texts(example, "references") or (decoded,))
     return Answer(own_reply(decoded).partition("\n")[0].strip(), decoded)
 
 
@@ -179,6 +208,11 @@ def _answer_text(decoded: str, example: Example) -> str | None:
     own = own.partition("\n\n")[0]
     answer = concluded(own)
     return own.partition("\n")[0].strip() if answer is None else answer
+
+
+def _both_forms(texts: Sequence[str]) -> tuple[str, ...]:
+    """Texts as they are and in Unicode's compatibility form (NFKC), each once."""
+    return tuple(dict.fromkeys([*texts, *(unicodedata.normalize("NFKC", t) for t in texts)]))
 
 
 def _canonical(number: decimal.Decimal) -> str:

@@ -23,7 +23,7 @@ _PUNCTUATION = str.maketrans("", "", string.punctuation)
 _NUMBER_NOISE = (re.compile(","), re.compile(r"\$"), re.compile(r"(?s).*#### "), re.compile(r"\.$"))
 _FLEXIBLE_NUMBER = re.compile(r"(-?[$0-9.,]{2,})|(-?[0-9]+)")
 _BBH = re.compile(r"(?<=the answer is )(.*)(?=.)")
-_MMLU = re.compile(r"(?<=The answer is )(.*)(?=.)")
+_MMLU = re.compile(r"(?<=answer is )(.*)(?=.)")
 
 
 def _mean(rights: Sequence[bool]) -> float:
@@ -60,7 +60,7 @@ def strict_bbh(targets: Sequence[str], predictions: Sequence[str]) -> dict[str, 
 
 
 def strict_mmlu(targets: Sequence[str], predictions: Sequence[str]) -> dict[str, float]:
-    """The same for MMLU's "The answer is (B).", case and punctuation aside."""
+    """The same after MMLU's first "answer is ", case and punctuation aside."""
     if not _asks_for_reasoning(targets):
         return {}
 
@@ -78,18 +78,17 @@ def _bare_number(text: str) -> str:
     return text.lower()
 
 
-def number_filters(phrases: Sequence[str], wants_full_stop: bool = False) -> MetricFn:
+def number_filters(phrase: str, ending: str = "") -> MetricFn:
     """A metric with GSM8K's two filters.
 
     `strict_match` takes the number after the first phrase, `flexible_extract` the last number.
 
     Args:
-        phrases: what may stand before the answer, blanks included.
-        wants_full_stop: whether another sign must follow, as GSM8K's filter has it: it reads "1"
-            out of "The answer is 18" at the end of a reply.
+        phrase: what stands before the answer, its blank included.
+        ending: a regular expression of what must follow. GSM8K's with exemplars is ".", any sign,
+            and so reads "1" out of "The answer is 18" at the end of a reply.
     """
-    either = "|".join(re.escape(phrase) for phrase in phrases)
-    pattern = rf"(?:{either})(\-?[0-9\.\,]+)" + ("." if wants_full_stop else "")
+    pattern = rf"{re.escape(phrase)}(\-?[0-9\.\,]+){ending}"
     return functools.partial(_number_filters, pattern=pattern)
 
 

@@ -10,7 +10,7 @@ from instruct.errors import UserError
 from instruct.prompts.record import Record
 from instruct.prompts.render import Dropped
 from tasks import mixtures as _collection  # noqa: F401
-from tasks.suites import cot_eval, grade_school, layouts, passages, summaries, t0_held_out
+from tasks.suites import cot_eval, grade_school, layouts, mmlu, passages, summaries, t0_held_out
 from tasks.suites.held_in import IDS, first_wording
 
 
@@ -20,6 +20,32 @@ def test_prefixes_of_every_script():
     assert grade_school.split_prefix("no prefix here") == ("", "no prefix here")
     assert len(grade_school.LANGUAGES) == 11
     assert len(grade_school.HELD_OUT_LANGUAGES) == 10
+
+
+def test_reasoned_exemplars_keep_the_lines_of_their_choices(tmp_path):
+    """Elementary mathematics has a line a choice, an exemplar of college chemistry five."""
+    path = tmp_path / "mmlu-cot.json"
+    lines = "(A) 4\n(B) 5, of\n  which 2\n(C) 6\n(D) 7"
+    reasoning = " One (A) is less.\n(B) is not. The answer is (B)."
+    five = "(A) 1 (B) 2 (C) 3 (D) 4 (E) 5"
+    blocks = (
+        "About nature.",
+        f"Q: How many?\nI. here\n{lines}\nA: Let's think step by step.{reasoning}",
+        f"Q: Which?\n{five}\nA: Let's think step by step. The answer is (E).\n\n",
+        "Q: Which?\n(A) 1 (C) 2 (B) 3 (D) 4\nA: Let's think step by step. The answer is (B).",
+        "Q: Which?\n(A) 1 (B) 2 (C) 3 (D) 4\nA: Let's think step by step. The answer is (E).",
+    )
+    path.write_text(json.dumps({"anatomy": "\n\n".join(blocks)}))
+    first, second, *others = mmlu.read_reasoned(path, "anatomy")
+    assert isinstance(first, Record) and isinstance(second, Record)
+    assert (first.fields["question"], first.fields["listed"]) == ("How many?\nI. here", lines)
+    assert first.options == ("4", "5, of\n  which 2", "6", "7") and first.answer_index == 1
+    assert first.rationale == reasoning
+    assert second.fields["listed"] == five and second.answer == "5"
+    assert others == [
+        Dropped("exemplar is not of the published form"),
+        Dropped("the answer is none of the choices"),
+    ]
 
 
 def test_squad_files_of_another_layout_are_named(tmp_path):

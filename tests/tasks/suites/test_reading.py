@@ -2,9 +2,14 @@
 
 import copy
 import pickle
+import unicodedata
 
 import pytest
 
+from instruct.data.registry import find_spec
+from instruct.eval import metrics
+from tasks import mixtures as _collection  # noqa: F401
+from tasks.suites import mixtures as _register  # noqa: F401
 from tasks.suites.reading import (
     Answer,
     concluded,
@@ -14,6 +19,7 @@ from tasks.suites.reading import (
     read_exact,
     read_label,
     read_number,
+    read_span,
 )
 
 DIRECT = {
@@ -60,6 +66,11 @@ def test_choices_without_reasoning(reply, answer):
         ("The answer is option (B).", "B"),
         ("The answer is 4.", "B"),
         ("The answer is between (A) and (B).", ""),
+        ("The answer is (A) or (B).", ""),
+        ("The answer is A, B", ""),
+        ("The answer is **(B)**.", "B"),
+        ("The answer is (B), not (A).", "B"),
+        ("The answer is (B). Q: Another one A: Let's think. The answer is (D).", "B"),
         ("(B)", ""),  # reasoning that never comes to an answer is wrong
         ("We do not know.", ""),
     ],
@@ -86,6 +97,10 @@ FREE = {"template": b"cot", "options": [], "markers": []}
         (LETTERS, "So the answer is (B) Tuesday.", "B"),
         (LETTERS, "So the answer is Tuesday.", "Tuesday"),
         (LETTERS, "It is (B).", ""),
+        (LETTERS, "So the answer is **(B)**.", "B"),
+        (LETTERS, "So the answer is option (B).", "B"),
+        (LETTERS, "So the answer is (A) and (B).", "(A) and (B)"),
+        (LETTERS, "So the answer is (B). Q: And then? A: So the answer is (A).", "B"),
         (LABELS, "Goal tending is basketball. So the answer is yes.", "yes"),
         (LABELS, "So the answer is Yes.", "Yes"),  # case counts, as published
         (FREE, "We pop them. So the answer is ] ) ].", "] ) ]"),
@@ -114,6 +129,13 @@ def test_exact_targets():
         ("The answer is $1,200.00.", "1200"),
         ("The answer is 18 dollars, not 20.", "18"),
         ("The answer is -3", "-3"),
+        ("answer: 1,234.00", "1234"),
+        ("The answer is -$5.", "-5"),
+        ("The answer is $5", "5"),
+        ("The answer is 5%.", "5"),
+        ("The answer is 3. No, the answer is 4.", "4"),
+        ("The answer is 1,20,000.", "120000"),
+        ("The answer is 18. Q: Tom has 3 cats. A: The answer is 3.", "18"),
         ("The answer is -0.", "0"),
         ("The answer is 1.50.", "1.5"),
         ("The answer is eighteen.", ""),
@@ -130,8 +152,44 @@ def test_numbers_in_other_languages_and_without_reasoning():
     assert read_number("4 + 5 = 9. Die Antwort lautet 9.", FREE, phrases=german) == "9"
     assert read_number("4 + 5 = 9.", FREE, phrases=german) == ""
     assert read_number("答えは33個です。", FREE, phrases=("答えは",)) == "33"
+    assert read_number("Also ist die Antwort 9.", FREE, phrases=german) == ""
+    assert read_number("Also: die Antwort ist 9.", FREE, phrases=german) == "9"
+    assert read_number("答えは全部で３，３００個です。", FREE, phrases=("答えは",)) == "3300"
+    assert read_number("উত্তর হল ১২।", FREE, phrases=("উত্তর হল",)) == "12"
     assert read_number("18", {"template": b"answer"}) == "18"
     assert read_number("1,200", FREE, is_target=True) == "1200"
+
+
+MORE = {
+    "bn": ("উত্তর হল 9। প্রশ্ন: আর? ধাপে ধাপে উত্তর: উত্তর হল 3।"),
+    "de": (
+        "Die Antwort lautet 9.\n\nFrage: Und?\nSchritt-für-Schritt-Antwort: Die Antwort lautet 3."
+    ),
+    "ja": ("答えは9です。問題：では？\nステップごとの答え：答えは3です。"),
+    "ru": ("Ответ — 9. Задача: А? Пошаговоерешение: Ответ — 3."),
+    "th": ("คำตอบคือ 9 โจทย์: แล้ว? คำตอบทีละขั้นตอน: คำตอบคือ 3"),
+    "zh": ("答案是 9。\n\n问题： 那么？\n逐步解答: 答案是 3。"),
+}
+
+
+@pytest.mark.parametrize("code", MORE)
+def test_a_reply_ends_where_the_next_question_of_its_language_begins(code):
+    spec = find_spec(f"mgsm.{code}")
+    assert spec.postprocess_fn is not None
+    for reply in (MORE[code], unicodedata.normalize("NFKC", MORE[code])):
+        assert spec.postprocess_fn(reply, example=FREE, is_target=False) == "9", reply
+
+
+def test_spans_are_accepted_as_vocabularies_write_them():
+    """SentencePiece's NFKC takes Thai and Bengali letters apart."""
+    example = {"references": ["น้ำ", "নয়".replace("\u09af\u09bc", "\u09df")]}
+    targets = read_span("", example, is_target=True)
+    written = [unicodedata.normalize("NFKC", text) for text in example["references"]]
+    assert set(targets) == {*example["references"], *written} and len(targets) == 4
+    read = read_span(written[0])
+    assert isinstance(read, str)
+    assert metrics.squad([targets], [read]) == {"em": 100.0, "f1": 100.0}
+    assert read_span("", {"references": ["Paris"]}, is_target=True) == ("Paris",)
 
 
 def test_labels():

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from rouge_score import rouge_scorer
 
-from tasks.suites import scoring
+from tasks.suites import grade_school, scoring
 from tasks.suites.reading import Answer
 
 REPLIES = (
@@ -40,7 +40,7 @@ def _flexible(text: str) -> str:
 
 
 def test_gsm8k_filters():
-    metric = scoring.number_filters(("The answer is ",), wants_full_stop=True)
+    metric = scoring.number_filters("The answer is ", ending=".")
     targets = [Answer("read", gold) for gold in GOLD]
     predictions = [Answer("", reply) for reply in REPLIES]
     found = metric(targets, predictions)
@@ -53,8 +53,16 @@ def test_gsm8k_filters():
 
 
 def test_number_filters_of_other_languages():
-    metric = scoring.number_filters(("Die Antwort lautet ", "Die Antwort ist "))
-    assert metric(["9", "9"], ["Die Antwort ist 9", "The answer is 9"])["strict_match"] == 50.0
+    rows = {row.code: row for row in grade_school.LANGUAGES}
+    replies = {
+        "de": ("Die Antwort lautet 9.", "Die Antwort ist 9."),
+        "ja": ("答えは9です。", "答えは9個です。"),
+        "zh": ("答案是 9。", "答案是 9"),
+        "th": ("คำตอบคือ 9", "The answer is 9"),
+    }
+    for code, (right, wrong) in replies.items():
+        metric = scoring.number_filters(rows[code].filter_phrase, rows[code].closing)
+        assert metric(["9", "9"], [right, wrong])["strict_match"] == 50.0, code
 
 
 def test_bbh_filter():
@@ -66,7 +74,7 @@ def test_bbh_filter():
 
 
 def test_mmlu_filter():
-    replies = ("The answer is (B).", "The answer is B.", "the answer is (B).", "The answer is (C).")
+    replies = ("The answer is (B).", "So the answer is B.", "The answer: (B).", "answer is (C).")
     assert scoring.strict_mmlu(["B"] * 4, list(replies)) == {"strict_match": 50.0}
 
 
@@ -95,7 +103,7 @@ def test_rouge_of_several_references():
         scoring.strict_bbh,
         scoring.strict_mmlu,
         scoring.rouge_references,
-        scoring.number_filters(("x ",)),
+        scoring.number_filters("x "),
     ],
 )
 def test_nothing_scores_nothing(metric):
