@@ -29,6 +29,8 @@ from instruct.errors import UserError
 from instruct.prompts.record import Record
 from instruct.prompts.render import Dropped
 
+_ANY_LENGTH = 1 << 30
+
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class EvalExample:
@@ -39,7 +41,8 @@ class EvalExample:
         index: its record's number in the split.
         id: its record's id.
         inputs, targets: the texts.
-        input_ids, target_ids: their tokens with EOS, within the lengths.
+        input_ids, target_ids: their tokens with EOS, within the lengths; a target that is too long
+            loses its end.
         template_id: which wording; "" for a plain seqio task.
         options: answer options in the order shown; () where the prompt shows none.
         references: accepted answers.
@@ -74,7 +77,8 @@ def eval_examples(
     Args:
         split: of the task; its store must be prepared.
         vocabulary: name of a vocabulary (instruct/data/vocab.py).
-        lengths: {"inputs": S, "targets": T}; examples that cannot be cut to them are left out.
+        lengths: {"inputs": S, "targets": T}; examples whose inputs cannot be cut to them are left
+            out. Target tokens are trimmed, as T5X does; the text stays whole for the metrics.
         limit: most examples; which ones is drawn by `seed`. None for all.
         seed: of the choice and the wording.
 
@@ -100,6 +104,12 @@ def eval_examples(
         if example is not None:
             examples.append(example)
     return examples
+
+
+def num_asked(leaf: Leaf, split: str, config: DataConfig, limit: int | None) -> int:
+    """How many examples `eval_examples` gives if all of them fit."""
+    size = len(_open(leaf, split, config))
+    return size if limit is None else min(size, limit)
 
 
 def _open(leaf: Leaf, split: str, config: DataConfig) -> Store:
@@ -145,15 +155,16 @@ def _rendered_example(
         key,
         exemplars,
         load_vocabulary(config.vocabulary),
-        config.lengths,
+        (config.lengths[0], _ANY_LENGTH),
     )
     if isinstance(shown, Dropped):
         return None
+    target_ids = shown.target_ids[: config.lengths[1]]
     texts = {
         "inputs_pretokenized": shown.inputs.encode(),
         "targets_pretokenized": shown.targets.encode(),
         "inputs": np.array(shown.input_ids, dtype=np.int32),
-        "targets": np.array(shown.target_ids, dtype=np.int32),
+        "targets": np.array(target_ids, dtype=np.int32),
     }
     return EvalExample(
         task=leaf.name,
@@ -162,7 +173,7 @@ def _rendered_example(
         inputs=shown.inputs,
         targets=shown.targets,
         input_ids=shown.input_ids,
-        target_ids=shown.target_ids,
+        target_ids=target_ids,
         template_id=shown.template_id,
         options=shown.options,
         references=record.references or (record.answer,),

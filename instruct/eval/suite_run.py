@@ -17,7 +17,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from instruct import results
 from instruct.data import registry
 from instruct.data.config import DataConfig
-from instruct.data.examples import eval_examples, majority_answer
+from instruct.data.examples import EvalExample, eval_examples, majority_answer, num_asked
 from instruct.data.spec import Leaf, Resolved
 from instruct.errors import UserError
 from instruct.eval import task_rows
@@ -83,7 +83,7 @@ class SuiteRun:
             for leaf, is_finished in zip(mixture.leaves, _finished(mixture.leaves, writer)):
                 bar.update(shown, description=f"{self.suite} {leaf.name}")
                 if not is_finished:
-                    rows = self._rows(leaf, models, params)
+                    rows = self._rows(leaf, models, params, console)
                     failed |= rows[-1]["kind"] == "failure"
                     if writer is not None:
                         writer.write(rows)
@@ -112,7 +112,9 @@ class SuiteRun:
             "bootstrap_samples": self.config.bootstrap_samples,
         }
 
-    def _rows(self, leaf: Leaf, models: ModelRunner, params: Any) -> list[dict[str, Any]]:
+    def _rows(
+        self, leaf: Leaf, models: ModelRunner, params: Any, console: Console
+    ) -> list[dict[str, Any]]:
         """The lines of one task; a single failure line if anything goes wrong."""
         shared = {
             "suite": self.suite,
@@ -128,9 +130,10 @@ class SuiteRun:
         checkpoint = {"checkpoint": str(self.checkpoint)}
         try:
             shared["split"] = split = split_of(leaf, self.config.splits)
+            examples = self._examples(leaf, split, console)
             templates = "" if leaf.spec is None else leaf.spec.templates.name
             fields = checkpoint | {"template_set": templates, "decode": self.decode}
-            return self._evaluate_leaf(leaf, split, shared, fields, models, params)
+            return self._evaluate_leaf(leaf, examples, shared, fields, models, params)
         except Exception as error:  # whatever a task does, the others are still evaluated
             where = traceback.extract_tb(error.__traceback__)[-1]
             text = f"{type(error).__name__}: {error} ({where.filename}:{where.lineno})"
@@ -138,10 +141,24 @@ class SuiteRun:
                 text = self._missing_records(leaf, shared["split"]) or str(error)
             return [{"kind": "failure", **shared, **checkpoint, "error": text}]
 
+    def _examples(self, leaf: Leaf, split: str, console: Console) -> list[EvalExample]:
+        """What is asked, and a warning where some of it does not fit."""
+        config, data = self.config, self.data
+        lengths, most = data.feature_lengths, config.num_examples
+        found = eval_examples(leaf, split, data.vocabulary, lengths, most, config.seed)
+        if not found:
+            raise UserError(f"no example of split {split!r} fits {dict(lengths)}")
+        asked = num_asked(leaf, split, data, most)
+        if len(found) < asked:
+            text = f"{leaf.name}: {asked - len(found):,} of {asked:,} examples do not fit"
+            text += f" inputs of {lengths['inputs']:,} tokens and are left out"
+            console.print(text, style="yellow", markup=False, soft_wrap=True)
+        return found
+
     def _evaluate_leaf(
         self,
         leaf: Leaf,
-        split: str,
+        examples: Sequence[EvalExample],
         shared: Mapping[str, Any],
         fields: Mapping[str, Any],
         models: ModelRunner,
@@ -149,18 +166,14 @@ class SuiteRun:
     ) -> list[dict[str, Any]]:
         config, data = self.config, self.data
         task = registry.find_seqio_task(leaf.name)
-        examples = eval_examples(
-            leaf, split, data.vocabulary, data.feature_lengths, config.num_examples, config.seed
-        )
-        if not examples:
-            raise UserError(f"no example of split {split!r} fits {dict(data.feature_lengths)}")
         ranked = leaf.spec is not None and leaf.spec.ranked
         outputs = models.outputs(params, task, examples, config.rank_options or ranked)
         how = MeasureConfig(config.bootstrap_samples, config.seed)
         measured = measure_task(task, examples, outputs, how, rank_first=ranked)
         # Where training records were never built (held-out tasks), the split's own majority: if
         # anything that flatters the baseline.
-        answer = majority_answer(leaf, data)[0] or majority_answer(leaf, data, split)[0]
+        answer = majority_answer(leaf, data)[0]
+        answer = answer or majority_answer(leaf, data, shared["split"])[0]
         baselines = task_rows.baseline(task, examples, answer, list(measured))
         return rows_of_task(shared, fields, examples, outputs, measured, baselines)
 

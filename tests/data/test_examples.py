@@ -1,12 +1,15 @@
 """Evaluation examples: the same every time, never inverted, few-shot without the query."""
 
+import dataclasses
+
 import pytest
 
 from instruct.data import registry
-from instruct.data.examples import eval_examples, majority_answer
+from instruct.data.examples import eval_examples, majority_answer, num_asked
 from instruct.data.prepare import prepare
 from instruct.errors import UserError
-from tests.data.toy import ToySource, toy_config, toy_spec
+from instruct.prompts.template import Template
+from tests.data.toy import TEMPLATES, ToySource, toy_config, toy_spec
 
 LENGTHS = {"inputs": 256, "targets": 16}
 
@@ -43,6 +46,24 @@ def test_few_shot_exemplars_come_from_the_training_split():
         assert shots and all(int(shot.split(" + ")[0]) < 40 for shot in shots)
     for example in eval_examples(leaf, "train", "bytes", LENGTHS, limit=15):
         assert example.inputs.count(f"[x] {example.index} + 1") == 1
+
+
+def test_a_long_target_is_trimmed_and_a_long_question_left_out():
+    wording = Template("long", "{question}", targets="It is {answer}")
+    templates = dataclasses.replace(TEMPLATES, zs_noopt=(wording,), truncate_field="")
+    leaf = leaf_of(toy_spec(ToySource("x", size=200, words=1), templates=templates))
+    every = eval_examples(leaf, "validation", "bytes", LENGTHS)
+    short = {"inputs": 256, "targets": 4}
+    trimmed = eval_examples(leaf, "validation", "bytes", short)
+    assert [example.targets for example in trimmed] == [example.targets for example in every]
+    assert [e.target_ids for e in trimmed] == [e.target_ids[:4] for e in every]
+    assert {len(example.target_ids) for example in every} == {len("It is 1") + 1}
+    length = 60  # questions have up to 29 more words
+    few = {"inputs": length, "targets": 16}
+    fitting = eval_examples(leaf, "validation", "bytes", few, limit=150)
+    config = dataclasses.replace(toy_config(leaf.name), feature_lengths=few)
+    assert 0 < len(fitting) < num_asked(leaf, "validation", config, 150) == 150
+    assert num_asked(leaf, "validation", config, None) == 200
 
 
 def test_majority_answer():

@@ -250,6 +250,18 @@ def test_a_ranked_task_is_ranked_and_counts_as_trained_on_with_its_data_set(run_
     assert {row["group"] for row in rows} == {"held_in"}
 
 
+def test_what_does_not_fit_is_told(run_dir, capsys):
+    config = dataclasses.replace(CONFIG, mixtures="evalsuite.new", num_examples=None)
+    inputs = len("test colour 9?") + 1  # 10 and 11 are longer
+    settings = SETTINGS | {"feature_lengths": {"inputs": inputs, "targets": 2}}
+    assert evaluate(str(run_dir), config, **settings) == 0
+    told = capsys.readouterr().err
+    assert f"2 of 12 examples do not fit inputs of {inputs} tokens and are left out" in told
+    path = run_dir / "eval" / "evalsuite.new" / "step_7" / results.FILE_NAME
+    rows = list(results.read_rows(path, ("example",)))
+    assert {row["target"] for row in rows} == set(toy_tasks.OPTIONS) and len(rows) == 10
+
+
 def test_several_samples_of_an_example_vote(run_dir):
     name = "evalplain_letters"
     config = dataclasses.replace(CONFIG, mixtures=name, rank_options=False)
