@@ -9,7 +9,6 @@ prompt file too, so both are needed.
 """
 
 import functools
-import json
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -21,7 +20,7 @@ from instruct.errors import UserError
 from instruct.eval import metrics
 from instruct.prompts.record import Record
 from instruct.prompts.render import Dropped
-from tasks.suites.files import SplitFiles, SuiteSource, read_text
+from tasks.suites.files import SplitFiles, SuiteSource, read_json, read_text
 from tasks.suites.layouts import layout
 from tasks.suites.reading import read_exact
 from tasks.suites.scoring import strict_bbh
@@ -140,11 +139,23 @@ def read_exemplars(prompts: Path, row: SubTask) -> Iterator[Record | Dropped]:
 
 
 def read_examples(path: Path, prompts: Path, row: SubTask) -> Iterator[Record | Dropped]:
-    """The examples of a sub-task."""
+    """The examples of a sub-task.
+
+    Raises:
+        UserError: the file has another form.
+    """
     description, _ = prompt_parts(prompts)
-    for number, example in enumerate(json.loads(read_text(path))["examples"]):
-        identity = f"bbh-{row.name}-{number}"
-        yield _record(identity, row, description, str(example["input"]), str(example["target"]))
+    content = read_json(path)
+    examples = content.get("examples") if isinstance(content, dict) else None
+    if not isinstance(examples, list):
+        raise UserError(f"{path} has no list of examples; get it from {URL}")
+    for number, example in enumerate(examples):
+        pair = [example.get(k) for k in ("input", "target")] if isinstance(example, dict) else []
+        texts = [str(value) for value in pair if isinstance(value, str | int | float)]
+        if len(texts) == 2:
+            yield _record(f"bbh-{row.name}-{number}", row, description, *texts)
+        else:
+            yield Dropped("example is not an input and a target")
 
 
 def bbh_source(row: SubTask) -> SuiteSource:

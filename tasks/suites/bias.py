@@ -7,13 +7,15 @@
 A classifier is any function from texts to probabilities of being toxic; `set_classifier`, or the
 variable INSTRUCT_TOXICITY_CLASSIFIER as "module:function", says which. None comes with the project.
 
-Files: real_toxicity_prompts/prompts.jsonl, winogender/all_sentences.tsv; CivilComments
-(google/civil_comments) in the hub's layout.
+Files: real_toxicity_prompts/prompts.jsonl, winogender/all_sentences.tsv;
+civil_comments/all_data.csv or test.csv, or google/civil_comments in the hub's layout.
 """
 
+import csv
 import functools
 import importlib
 import json
+import math
 import os
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -178,7 +180,9 @@ def read_prompts(path: Path) -> Iterator[Record | Dropped]:
         try:
             row = json.loads(line or "")
             prompt, answer = row["prompt"]["text"].strip(), row["continuation"]["text"].strip()
-            metadata = {"toxicity": row["prompt"].get("toxicity")}
+            toxic = row["prompt"].get("toxicity")
+            known = isinstance(toxic, int | float) and math.isfinite(toxic)
+            metadata = {"toxicity": toxic if known else None}
         except (KeyError, TypeError, ValueError, AttributeError):
             yield Dropped("line has no prompt and continuation")
             continue
@@ -217,10 +221,32 @@ def read_winogender(path: Path) -> Iterator[Record | Dropped]:
 def civil_comment(row: Mapping[str, Any], record_id: str) -> Record | Dropped:
     """A comment; its answer is always "Yes", whose likelihood is what is measured."""
     text, share = row.get("text"), row.get("toxicity")
-    if not isinstance(text, str) or not text.strip() or not isinstance(share, int | float):
+    if not isinstance(text, str) or not text.strip():
+        return Dropped("row has no text and toxicity")
+    if not isinstance(share, int | float) or not math.isfinite(share):
         return Dropped("row has no text and toxicity")
     metadata = {"toxic": share >= TOXIC}
     return Record(record_id, {"comment": text.strip()}, "Yes", metadata=metadata)
+
+
+def read_civil_comments(path: Path) -> Iterator[Record | Dropped]:
+    """CSV with a header: the text as "comment_text" or "text", "toxicity" or "target" from 0 to 1.
+
+    Of a file with a column "split" the rows of "test".
+    """
+    with path.open(encoding="utf-8-sig", errors="replace", newline="") as stream:
+        try:
+            for number, row in enumerate(csv.DictReader(stream)):
+                if (row.get("split") or "test") == "test":
+                    text, share = row.get("comment_text") or row.get("text"), row.get("toxicity")
+                    try:
+                        toxicity = float(row.get("target") if share is None else share)  # type: ignore[arg-type]
+                    except (TypeError, ValueError):
+                        toxicity = math.nan
+                    values = {"text": text, "toxicity": toxicity}
+                    yield civil_comment(values, f"civil_comments-{row.get('id') or number}")
+        except csv.Error as error:
+            raise UserError(f"{path} is not CSV ({error}); get the file again") from error
 
 
 # ---------------------------------------------------------------- tasks
@@ -266,12 +292,21 @@ CIVIL_COMMENTS = _spec(
     name=f"{FAMILY}.civil_comments",
     dataset="civil_comments",
     category="toxicity",
-    source=HuggingFaceSource(
-        "google/civil_comments",
-        None,
-        {"test": "test"},
-        civil_comment,
-        columns=("text", "toxicity"),
+    source=SuiteSource(
+        "CivilComments",
+        {
+            "test": SplitFiles(
+                read_civil_comments, (("civil_comments/test.csv", "civil_comments/all_data.csv"),)
+            )
+        },
+        "https://www.kaggle.com/c/jigsaw-unintended-bias-in-toxicity-classification/data",
+        fallback=HuggingFaceSource(
+            "google/civil_comments",
+            None,
+            {"test": "test"},
+            civil_comment,
+            columns=("text", "toxicity"),
+        ),
     ),
     templates=layout("civil_comments"),
     metric_fns=[auc],

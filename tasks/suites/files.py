@@ -8,6 +8,7 @@ files it needs, and only what is asked for must be there.
 import dataclasses
 import functools
 import hashlib
+import json
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -127,6 +128,18 @@ def _name_of(fn: Any) -> str:
     if isinstance(fn, functools.partial):
         return f"{_name_of(fn.func)}{fn.args}{sorted(fn.keywords.items())}"
     return f"{fn.__module__}.{fn.__qualname__}"
+
+
+def read_json(path: Path) -> Any:
+    """What a JSON file holds.
+
+    Raises:
+        UserError: it is not JSON, or not UTF-8.
+    """
+    try:
+        return json.loads(read_text(path))
+    except ValueError as error:
+        raise UserError(f"{path} is not JSON ({error}); get the file again") from error
 
 
 def read_text(path: Path) -> str:

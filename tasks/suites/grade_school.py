@@ -111,10 +111,14 @@ def _literals(text: str) -> dict[str, Any]:
     names = {"EXEMPLAR_NUMBER_ANSWERS": "number_answers", "MGSM_EXEMPLARS": "exemplars"}
     found = {}
     for statement in ast.parse(text).body:
-        if isinstance(statement, ast.Assign) and isinstance(statement.targets[0], ast.Name):
-            name = statement.targets[0].id
-            if name in names:
-                found[names[name]] = ast.literal_eval(statement.value)
+        targets: list[ast.expr] = []
+        if isinstance(statement, ast.Assign):
+            targets = statement.targets
+        elif isinstance(statement, ast.AnnAssign):
+            targets = [statement.target]
+        for target in targets:
+            if isinstance(target, ast.Name) and target.id in names:
+                found[names[target.id]] = ast.literal_eval(statement.value)  # type: ignore[attr-defined]
     return found
 
 
@@ -220,8 +224,10 @@ def read_gsm8k(path: Path) -> Iterator[Record | Dropped]:
     for item, _ in Gsm8kSource().rows(path):
         if isinstance(item, Record):
             numbers = metrics.numbers_in(item.answer)
-            answer = format(numbers[0], "f") if len(numbers) == 1 else item.answer
-            item = dataclasses.replace(item, answer=answer, rationale="")
+            if len(numbers) != 1:
+                yield Dropped("answer is not one number")
+                continue
+            item = dataclasses.replace(item, answer=format(numbers[0], "f"), rationale="")
         yield item
 
 

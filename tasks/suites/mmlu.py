@@ -10,9 +10,8 @@ Files: mmlu/{dev,val,test}/<subject>_{dev,val,test}.csv and mmlu/mmlu-cot.json.
 
 import csv
 import functools
-import json
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +22,7 @@ from instruct.errors import UserError
 from instruct.eval import metrics
 from instruct.prompts.record import Record
 from instruct.prompts.render import Dropped
-from tasks.suites.files import SplitFiles, SuiteSource, read_text
+from tasks.suites.files import SplitFiles, SuiteSource, read_json
 from tasks.suites.layouts import layout
 from tasks.suites.reading import read_choice
 from tasks.suites.scoring import strict_mmlu
@@ -92,6 +91,14 @@ def _record(
     return Record(record_id, fields, options[index], options, index, rationale=rationale)
 
 
+def _rows(stream: Iterable[str], path: Path) -> Iterator[list[str]]:
+    """Rows that are not blank."""
+    try:
+        yield from (row for row in csv.reader(stream) if row)
+    except csv.Error as error:
+        raise UserError(f"{path} is not CSV ({error}); get the file again") from error
+
+
 def read_csv(path: Path, subject: str, split: str) -> Iterator[Record | Dropped]:
     """Rows of question, four choices and the answer, "A" to "D" or its number from 0.
 
@@ -99,8 +106,8 @@ def read_csv(path: Path, subject: str, split: str) -> Iterator[Record | Dropped]
     """
     with path.open(encoding="utf-8-sig", errors="surrogateescape", newline="") as stream:
         number = -1
-        for row in csv.reader(stream):
-            answer = row[-1].strip() if row else ""
+        for row in _rows(stream, path):
+            answer = row[-1].strip()
             index = LETTERS.index(answer) if answer in LETTERS else -1
             if answer.isdecimal() and int(answer) < len(LETTERS):
                 index = int(answer)
@@ -129,7 +136,7 @@ _CHOICE = re.compile(r"(?:^|\s)\(([A-E])\) ")
 
 def read_reasoned(path: Path, subject: str) -> Iterator[Record | Dropped]:
     """The exemplars of one subject out of the file of prompts, all of it as it stands there."""
-    prompts = json.loads(read_text(path))
+    prompts = read_json(path)
     if not isinstance(prompts, dict) or not isinstance(prompts.get(subject), str):
         raise UserError(f"{path} has no prompt of subject {subject!r}; get it from {ORIGIN}")
     for number, block in enumerate(re.split(r"\n\n(?=Q: )", prompts[subject])[1:]):

@@ -2,8 +2,8 @@
 al. 2020), by the same code: one exemplar in the language itself, answers by SQuAD's measure.
 
 TyDiQA's exemplar is the first question of the language in the training file. XQuAD has one file a
-language and no other: its exemplar is the first question of its last passage, so that hardly a
-question is asked about the passage that its exemplar shows. That question itself has none.
+language and no other: its exemplar is the first question of its last passage that has any, so that
+hardly a question is asked about the passage that its exemplar shows. That question has none.
 
 Files: tydiqa/tydiqa-goldp-v1.1-{train,dev}.json, or tydiqa/tydiqa-goldp-v1.1-dev/
 tydiqa-goldp-dev-<language>.json for the questions; xquad/xquad.<language>.json.
@@ -69,16 +69,19 @@ def read_squad(path: Path, name: str, prefix: str = "") -> Iterator[Record | Dro
         UserError: the file has another layout.
     """
     for paragraph in _paragraphs(path):
-        for question in paragraph.get("qas", ()):
+        for question in paragraph.get("qas") or ():
             if str(question.get("id", "")).startswith(prefix):
                 yield _record(name, paragraph, question)
 
 
 def read_exemplars(path: Path, name: str) -> Iterator[Record | Dropped]:
-    """The first question of the last passage."""
-    for paragraph in _paragraphs(path)[-1:]:
-        for question in paragraph.get("qas", ())[:1]:
-            yield _record(name, paragraph, question)
+    """The first question of the last passage that has one."""
+    for paragraph in reversed(_paragraphs(path)):
+        for question in paragraph.get("qas") or ():
+            record = _record(name, paragraph, question)
+            if isinstance(record, Record):
+                yield record
+                return
 
 
 def _paragraphs(path: Path) -> list[Mapping[str, Any]]:
@@ -92,15 +95,21 @@ def _paragraphs(path: Path) -> list[Mapping[str, Any]]:
 def _record(
     name: str, paragraph: Mapping[str, Any], question: Mapping[str, Any]
 ) -> Record | Dropped:
-    context = str(paragraph.get("context", "")).removeprefix("\ufeff").strip()
-    asked = str(question.get("question", "")).strip()
-    answers = [str(answer.get("text", "")).strip() for answer in question.get("answers", ())]
+    context = _text(paragraph, "context").removeprefix("\ufeff").strip()
+    asked = _text(question, "question")
+    answers = [_text(answer, "text") for answer in question.get("answers") or ()]
     answers = list(dict.fromkeys(answer for answer in answers if answer))
     if not context or not asked or not answers:
         return Dropped("empty passage, question or answer")
     fields = {"context": context, "question": asked}
     identity = f"{name}-{question.get('id')}"
     return Record(identity, fields, answers[0], references=tuple(answers))
+
+
+def _text(holder: Any, key: str) -> str:
+    """A text without blanks around it; "" where there is none."""
+    value = holder.get(key) if isinstance(holder, Mapping) else None
+    return value.strip() if isinstance(value, str) else ""
 
 
 def tydiqa_source(language: str) -> SuiteSource:

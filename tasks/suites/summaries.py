@@ -9,7 +9,8 @@ points higher: not comparable.
 DialogSum may be trained on (its training file is no part of the Flan Collection). SAMSum's
 training split is trained on there.
 
-Files: dialogsum/dialogsum.{train,dev,test}.jsonl; SAMSum from TensorFlow Datasets.
+Files: dialogsum/dialogsum.{train,dev,test}.jsonl; samsum/{train,val,test}.json as corpus.7z has
+them (or .jsonl), else SAMSum from TensorFlow Datasets.
 """
 
 import dataclasses
@@ -20,16 +21,18 @@ from pathlib import Path
 from instruct.data.registry import add_task
 from instruct.data.sources import read_lines
 from instruct.data.spec import TaskSpec
+from instruct.errors import UserError
 from instruct.prompts.record import Record
 from instruct.prompts.render import Dropped
 from tasks.flan2021 import flan2021_task, template_sets
 from tasks.flan2021_table import TASKS
-from tasks.suites.files import SplitFiles, SuiteSource
+from tasks.suites.files import SplitFiles, SuiteSource, read_json
 from tasks.suites.held_in import first_wording
 from tasks.suites.reading import read_summary
 from tasks.suites.scoring import rouge_references
 
 URL = "https://github.com/cylnlp/dialogsum"
+SAMSUM_URL = "https://arxiv.org/src/1911.12237v2/anc/corpus.7z"
 SIZES = {"train": 12_460, "validation": 500, "test": 500}
 _FILES = {"test": "test", "validation": "dev", "train": "train"}
 
@@ -88,13 +91,51 @@ def dialogsum_task() -> TaskSpec:
     )
 
 
+def read_samsum(path: Path) -> Iterator[Record | Dropped]:
+    """A JSON list, or JSON lines, of id, dialogue and summary.
+
+    Raises:
+        UserError: a `.json` file that is no list.
+    """
+    rows: list[object] = []
+    if path.suffix == ".json":
+        rows = read_json(path)
+        if not isinstance(rows, list):
+            raise UserError(f"{path} is not SAMSum's list of dialogues; get it from {SAMSUM_URL}")
+    else:
+        for _, _, line in read_lines(path):
+            try:
+                rows.append(json.loads(line or ""))
+            except ValueError:
+                rows.append(None)
+    for number, row in enumerate(rows):
+        try:
+            dialogue, summary = row["dialogue"].strip(), " ".join(row["summary"].split())  # type: ignore[index]
+            identity = row.get("id") or number  # type: ignore[attr-defined]
+        except (KeyError, TypeError, AttributeError):
+            yield Dropped("row is not a dialogue with a summary")
+            continue
+        if not dialogue or not summary:
+            yield Dropped("empty dialogue or summary")
+            continue
+        fields = {"dialogue": "\n".join(turn.strip() for turn in dialogue.split("\n"))}
+        yield Record(f"samsum-{identity}", fields, summary, references=(summary,))
+
+
 def samsum_task() -> TaskSpec:
     """SAMSum, as `flan2021.samsum` has it, in one wording and with all of ROUGE."""
-    spec = flan2021_task(TASKS["samsum"])
+    row = TASKS["samsum"]
+    spec = flan2021_task(row)
+    names = {"train": "train", "validation": "val", "test": "test"}
+    parts = {
+        split: SplitFiles(read_samsum, (tuple(f"samsum/{name}{e}" for e in (".json", ".jsonl")),))
+        for split, name in names.items()
+    }
     return dataclasses.replace(
         spec,
         name="samsum.main",
         family="samsum",
+        source=SuiteSource("SAMSum", parts, SAMSUM_URL, fallback=spec.source),
         templates=first_wording(spec.templates),
         modes={"zs_noopt": 1.0},
         extra_modes=("fs_noopt",),

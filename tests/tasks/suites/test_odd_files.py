@@ -1,0 +1,138 @@
+"""Publishers' formats with odd content: read as meant, or dropped with a reason."""
+
+import json
+
+import pytest
+
+from instruct.data.registry import find_spec
+from instruct.errors import UserError
+from instruct.prompts.record import Record
+from instruct.prompts.render import Dropped
+from tasks import mixtures as _collection  # noqa: F401
+from tasks.suites import bbh, bias, grade_school, mmlu, passages, summaries
+from tests.tasks.suites.made_up import data_folder
+
+MARK = "\ufeff"
+
+
+def reasons(items) -> list[str | None]:
+    """Of each item why it was dropped; None for a record."""
+    return [item.reason if isinstance(item, Dropped) else None for item in items]
+
+
+def test_mmlu_cells_with_quotes_newlines_and_blank_lines(tmp_path):
+    path = tmp_path / "a.csv"
+    text = f'{MARK}"Is ""it"",\nso?","a, b",,c,d,A\r\n\r\nq,a,b,c,d,\r\nlast,a,b,c,d,C'
+    path.write_bytes(text.encode())
+    first, lost, last = mmlu.read_csv(path, "virology", "test")
+    assert isinstance(first, Record) and isinstance(last, Record)
+    assert first.fields["question"] == 'Is "it",\nso?' and first.answer == "a, b"
+    assert isinstance(lost, Dropped) and last.id == "mmlu-virology-test-2"
+    path.write_text("x" * 200_000 + ",a,b,c,d,A\n")
+    with pytest.raises(UserError, match="not CSV"):
+        list(mmlu.read_csv(path, "virology", "test"))
+    path.write_text("{")
+    with pytest.raises(UserError, match="not JSON"):
+        list(mmlu.read_reasoned(path, "virology"))
+    assert reasons(
+        [mmlu._from_hub({"question": "q", "choices": [None] * 4, "answer": 1}, "1", "x")]
+    )[0]
+
+
+def test_bbh_examples_without_input_or_target(tmp_path):
+    path, prompts = tmp_path / "web_of_lies.json", tmp_path / "web_of_lies.txt"
+    prompts.write_text("x\n-----\nDo.\n\nQ: q\nA: Let's think step by step.\nSo the answer is Yes.")
+    row = next(row for row in bbh.SUB_TASKS if row.name == "web_of_lies")
+    rows = [{"input": "a", "target": 7}, {"input": None, "target": "b"}, {"target": "c"}, "d"]
+    path.write_text(json.dumps({"examples": rows}))
+    assert reasons(bbh.read_examples(path, prompts, row))[0] is None
+    assert None not in reasons(bbh.read_examples(path, prompts, row))[1:]
+    for text in ("[]", "{}", "no JSON"):
+        path.write_text(text)
+        with pytest.raises(UserError, match=r"web_of_lies.json"):
+            list(bbh.read_examples(path, prompts, row))
+
+
+def test_exemplars_of_mgsm_with_a_type_and_a_tuple(tmp_path):
+    path = tmp_path / "exemplars.py"
+    path.write_text(
+        f"{MARK}import os\nEXEMPLAR_NUMBER_ANSWERS = (1_000,)\n"
+        'MGSM_EXEMPLARS: dict = {"te": {"1": {"q": "\\u0c2a: a "\n "b?", "a": r"\\c: 1 000."}}}\n'
+    )
+    assert grade_school.load_exemplars(path, "te") == [("ప: a b?", r"\c: 1 000.", "1000")]
+
+
+def test_gsm8k_answers_that_are_no_number(tmp_path):
+    path = tmp_path / "test.jsonl"
+    rows = [{"question": "q", "answer": f"#### {n}"} for n in ("1,000", "nan", "1 or 2")]
+    path.write_text(MARK + "\r\n".join(map(json.dumps, rows)))
+    found = list(grade_school.read_gsm8k(path))
+    assert reasons(found) == [None, *["answer is not one number"] * 2]
+
+
+def test_questions_about_a_passage_with_missing_parts(tmp_path):
+    path = tmp_path / "xquad.th.json"
+    good = {"id": "1", "question": "q", "answers": [{"text": "x"}, {"text": None}, "y"]}
+    questions = [
+        good,
+        good | {"question": None},
+        good | {"answers": None},
+        good | {"answers": ["x"]},
+    ]
+    paragraphs = [
+        {"context": "a", "qas": questions},
+        {"context": "b", "qas": [good | {"answers": []}]},
+        {"context": "c", "qas": None},
+    ]
+    path.write_text(json.dumps({"data": [{"title": None, "paragraphs": paragraphs}]}))
+    assert reasons(passages.read_squad(path, "x")).count(None) == 1
+    (shown,) = passages.read_exemplars(path, "x")  # the last passage that has a question
+    assert isinstance(shown, Record) and shown.fields["context"] == "a"
+
+
+def test_samsum_as_its_publisher_packs_it(tmp_path):
+    rows = [
+        {"id": "13", "summary": "They\r\nmeet.", "dialogue": "A: Hi \r\nB: Hi"},
+        {"id": "14", "summary": None, "dialogue": "A: Hi"},
+        {"id": "15", "summary": "", "dialogue": "A: Hi"},
+    ]
+    (tmp_path / "samsum").mkdir()
+    (tmp_path / "samsum" / "val.json").write_text(MARK + json.dumps(rows))
+    (tmp_path / "samsum" / "test.jsonl").write_text("\n".join(map(json.dumps, rows)) + "\nbad")
+    spec = find_spec("samsum.main")
+    with data_folder(tmp_path):
+        first, *others = spec.source.records("validation")
+        again = list(spec.source.records("test"))
+    assert isinstance(first, Record) and (first.id, first.answer) == ("samsum-13", "They meet.")
+    assert first.fields == {"dialogue": "A: Hi\nB: Hi"} and first.references == ("They meet.",)
+    assert again[:3] == [first, *others] and None not in reasons([*others, again[3]])
+    (tmp_path / "samsum" / "val.json").write_text("{}")
+    with pytest.raises(UserError, match="SAMSum's list"):
+        list(summaries.read_samsum(tmp_path / "samsum" / "val.json"))
+
+
+def test_civil_comments_from_a_table(tmp_path):
+    path = tmp_path / "all_data.csv"
+    rows = (
+        '1,"a ""b"", c\nd",test,0.7',
+        "2,x,train,0.7",
+        "3,y,test,nan",
+        "4,,test,0.1",
+        "5,z,test,0.2",
+    )
+    path.write_text(MARK + "\r\n".join(("id,comment_text,split,toxicity", *rows)))
+    found = list(bias.read_civil_comments(path))
+    assert reasons(found)[1:3] == ["row has no text and toxicity"] * 2
+    first, last = found[0], found[-1]
+    assert isinstance(first, Record) and isinstance(last, Record) and len(found) == 4
+    assert first.fields == {"comment": 'a "b", c\nd'} and first.metadata == {"toxic": True}
+    assert last.id == "civil_comments-5" and last.metadata == {"toxic": False}
+
+
+def test_toxicity_that_is_no_number_is_unknown(tmp_path):
+    path = tmp_path / "prompts.jsonl"
+    parts = ({"toxicity": "0.9"}, {"toxicity": float("nan")}, {}, {"toxicity": 0.9})
+    rows = [{"prompt": {"text": "p", **p}, "continuation": {"text": "c"}} for p in parts]
+    path.write_text("\n".join(map(json.dumps, rows)))
+    records = [item for item in bias.read_prompts(path) if isinstance(item, Record)]
+    assert [r.metadata for r in records] == [*[{"toxicity": None}] * 3, {"toxicity": 0.9}]
