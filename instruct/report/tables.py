@@ -5,9 +5,11 @@ a column with their difference.
 """
 
 import collections
+import dataclasses
 import math
+import statistics
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 from instruct import results
 from instruct.report.blocks import (
@@ -36,6 +38,7 @@ GROUP_TITLES = {
 # Above this many tasks the open table shows only the best and the worst.
 MANY_TASKS = 40
 ENDS = 10
+_MEDIAN = "median [quartiles]"
 SAMPLES_SHOWN = 6
 
 Key = tuple[str, ...]
@@ -62,6 +65,45 @@ def _grouped(rows: Iterable[Mapping[str, Any]], *names: str) -> dict[Key, list[M
     return groups
 
 
+def _prompt_sets(rows: Iterable[Mapping[str, Any]]) -> list[list[Mapping[str, Any]]]:
+    """Primary metric lines by examples they share: the prompts of a set together, others alone.
+
+    Tasks whose primary metric is `rank_accuracy` are prompts of one set where they agree in family
+    and category, as T0's held-out tasks do.
+    """
+    found: dict[tuple[str, ...], list[Mapping[str, Any]]] = {}
+    for place, row in enumerate(rows):
+        ranked = row["metric"] == "rank_accuracy"
+        key = (row["family"], row["category"]) if ranked else (str(place),)
+        found.setdefault(key, []).append(row)
+    return list(found.values())
+
+
+def mean_of(rows: Iterable[Mapping[str, Any]]) -> results.Aggregate:
+    """`results.aggregate`; prompts of one set share their examples, so their errors do not cancel.
+
+    The standard error of a mean over such prompts is taken as the mean of theirs, its largest
+    possible value; sets are independent.
+    """
+    given = list(rows)
+    mean = results.aggregate(given)
+    if mean.stderr is None:
+        return mean
+    valued = [row for row in given if row["value"] is not None]
+    sums = [sum(row["stderr"] for row in prompts) for prompts in _prompt_sets(valued)]
+    return dataclasses.replace(mean, stderr=math.hypot(*sums) / len(valued))
+
+
+def over_prompts(rows: Iterable[Mapping[str, Any]]) -> str:
+    """Median and quartiles over the prompts of one set, `48.2 [45.0, 51.3]`; "" for other rows."""
+    sets = _prompt_sets(rows)
+    values = [row["value"] for row in sets[0] if row["value"] is not None] if sets else []
+    if len(sets) != 1 or len(values) < 2:
+        return ""
+    low, middle, high = statistics.quantiles(values, n=4, method="inclusive")
+    return f"{number(middle)} [{number(low)}, {number(high)}]"
+
+
 def headline(run: Run) -> dict[str, results.Aggregate]:
     """Per group, the mean over its distinct tasks, each in the latest evaluation that has it."""
     latest: dict[Key, Mapping[str, Any]] = {}
@@ -69,7 +111,7 @@ def headline(run: Run) -> dict[str, results.Aggregate]:
         for row in evaluation.metrics:
             latest[row["task"], row["mode"], row["split"]] = row
     groups = _grouped(latest.values(), "group")
-    return {g: results.aggregate(groups[g,]) for g in results.GROUPS if (g,) in groups}
+    return {g: mean_of(groups[g,]) for g in results.GROUPS if (g,) in groups}
 
 
 def results_section(runs: Sequence[Run]) -> Section:
@@ -112,6 +154,12 @@ def _suite_blocks(suite: str, runs: Sequence[Run], chosen: dict[int, Evaluation]
             _table("Category", rows, names),
         ),
     ]
+    if any(text for row in rows for text in row.spreads.values()):
+        text = (
+            "Tasks of a category are prompts of one set here: the median and the quartiles are "
+            "over its prompts, and ± assumes that all of them err on the same examples."
+        )
+        blocks.append(Text(text, quiet=True))
     tasks = _task_rows(chosen)
     if len(tasks) > MANY_TASKS:
         shown = [*tasks[:ENDS], *tasks[-ENDS:]]
@@ -124,9 +172,20 @@ def _suite_blocks(suite: str, runs: Sequence[Run], chosen: dict[int, Evaluation]
     return [*blocks, *_trend(suite, runs)]
 
 
-# A result line before it is laid out: its name and what stands in its last columns, one aggregate
-# for each run that has it, whether it is a total.
-ResultRow = tuple[tuple[str, ...], dict[int, results.Aggregate], bool]
+class ResultRow(NamedTuple):
+    """A result line before it is laid out.
+
+    Attributes:
+        titles: its name and what stands in its last columns.
+        cells: one aggregate for each run that has it.
+        strong: whether it is a total.
+        spreads: for each run that has it, `over_prompts` of its tasks.
+    """
+
+    titles: tuple[str, ...]
+    cells: dict[int, results.Aggregate]
+    strong: bool
+    spreads: Mapping[int, str] = {}
 
 
 def _category_rows(chosen: dict[int, Evaluation]) -> list[ResultRow]:
@@ -137,17 +196,15 @@ def _category_rows(chosen: dict[int, Evaluation]) -> list[ResultRow]:
         if not any((group,) in groups for groups in by_group.values()):
             continue
         title = GROUP_TITLES[group]
-        cells = {n: results.aggregate(g[group,]) for n, g in by_group.items() if (group,) in g}
-        rows.append(((f"{title} tasks",), cells, True))
+        cells = {n: mean_of(g[group,]) for n, g in by_group.items() if (group,) in g}
+        rows.append(ResultRow((f"{title} tasks",), cells, True))
         keys = list(dict.fromkeys(k for g in by_category.values() for k in g if k[0] == group))
-        inside: list[ResultRow] = [
-            (
-                (key[1],),
-                {n: results.aggregate(g[key]) for n, g in by_category.items() if key in g},
-                False,
-            )
-            for key in keys
-        ]
+        inside = []
+        for key in keys:
+            of_runs = {n: g[key] for n, g in by_category.items() if key in g}
+            cells = {n: mean_of(lines) for n, lines in of_runs.items()}
+            spreads = {n: over_prompts(lines) for n, lines in of_runs.items()}
+            inside.append(ResultRow((key[1],), cells, False, spreads))
         rows += sorted(inside, key=_best_first)
     return rows
 
@@ -161,13 +218,13 @@ def _task_rows(chosen: dict[int, Evaluation]) -> list[ResultRow]:
         cells = {n: results.aggregate(g[key]) for n, g in grouped.items() if key in g}
         task, mode, metric, group = key
         titles = (f"{task} {mode}".rstrip(), metric, GROUP_TITLES[group].lower())
-        rows.append((titles, cells, False))
+        rows.append(ResultRow(titles, cells, False))
     return sorted(rows, key=_best_first)
 
 
 def _best_first(row: ResultRow) -> tuple[float, Key]:
-    values = [a.value for a in row[1].values() if a.value is not None]
-    return (-max(values, default=-math.inf), row[0])
+    values = [a.value for a in row.cells.values() if a.value is not None]
+    return (-max(values, default=-math.inf), row.titles)
 
 
 def _table(heading: str, rows: list[ResultRow], names: Mapping[int, str], fold: str = "") -> Table:
@@ -175,16 +232,19 @@ def _table(heading: str, rows: list[ResultRow], names: Mapping[int, str], fold: 
     last = ("n", "Metric", "Group") if of_tasks else ("Tasks", "n")
     difference = ("Difference",) if len(names) == 2 else ()
     scores = names.values() if len(names) > 1 else ("Score ± s.e.",)
-    columns = (heading, *scores, *difference, "Baseline", *last)
+    spread = [n for n in names if any(row.spreads.get(n) for row in rows)]
+    medians = [f"{names[n]}: {_MEDIAN}" if len(names) > 1 else _MEDIAN.capitalize() for n in spread]
+    columns = (heading, *scores, *difference, *medians, "Baseline", *last)
     laid = []
-    for titles, cells, strong in rows:
+    for titles, cells, strong, spreads in rows:
         given = [cells.get(n) for n in names]
         scored = [with_error(a.value, a.stderr) if a else "–" for a in given]
         some = next(iter(cells.values()))
         counts = [f"{some.examples:,}"] if of_tasks else [f"{some.tasks:,}", f"{some.examples:,}"]
         apart = [_difference(given)] if difference else []
         baseline = next((a.baseline for a in cells.values() if a.baseline is not None), None)
-        values = (titles[0], *scored, *apart, number(baseline), *counts, *titles[1:])
+        medians = [spreads.get(n) or "–" for n in spread]
+        values = (titles[0], *scored, *apart, *medians, number(baseline), *counts, *titles[1:])
         laid.append(Row(values, strong))
     return Table(columns, tuple(laid), fold=fold)
 
@@ -200,7 +260,7 @@ def _difference(pair: Sequence[results.Aggregate | None]) -> str:
 
 
 def _dot_row(row: ResultRow) -> DotRow:
-    titles, cells, strong = row
+    titles, cells, strong, _ = row
     marks = [Mark(a.value, a.stderr, n) for n, a in cells.items() if a.value is not None]
     baseline = next((a.baseline for a in cells.values() if a.baseline is not None), None)
     return DotRow(titles[0], tuple(marks), baseline, strong)
@@ -233,7 +293,7 @@ def _trend(suite: str, runs: Sequence[Run]) -> list[Block]:
             for evaluation in evaluations:
                 lines = [row for row in evaluation.metrics if row["group"] == group]
                 if lines:
-                    mean = results.aggregate(lines)
+                    mean = mean_of(lines)
                     score = with_error(mean.value, mean.stderr)
                     cells = (run.label, GROUP_TITLES[group], f"{evaluation.step:,}", score)
                     rows.append(Row((*cells, number(mean.baseline), str(mean.tasks))))

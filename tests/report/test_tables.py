@@ -10,7 +10,14 @@ from instruct.report.run_files import Evaluation, Run
 
 def metric(task, value, group="held_in", category="c", **changes):
     row = {"suite": "s", "task": task, "mode": "m", "metric": "exact_match", "group": group}
-    row |= {"category": category, "split": "test", "value": value, "stderr": 3.0, "n": 10}
+    row |= {
+        "category": category,
+        "family": "f",
+        "split": "test",
+        "value": value,
+        "stderr": 3.0,
+        "n": 10,
+    }
     return row | {"baseline": 5.0, "kind": "metric"} | changes
 
 
@@ -53,6 +60,38 @@ def test_groups_categories_and_tasks():
     table = folded(section)["All 3 tasks of s"]
     first = ("b m", "60.0 ± 3.0", "5.0", "10", "exact_match", "held-in")
     assert table.rows[0].cells == first and len(table.columns) == len(first)
+
+
+def prompts(name, *values):
+    return [
+        metric(f"{name}_{n}", value, "held_out", name, metric="rank_accuracy")
+        for n, value in enumerate(values)
+    ]
+
+
+def test_prompts_of_one_set_show_their_median_and_quartiles():
+    rows = [*prompts("rte", 40.0, 50.0, 52.0, 58.0, 90.0), *prompts("cb", 30.0)]
+    section = tables.results_section([make_run("r", evaluation(7, *rows))])
+    (pair,) = (b for b in section.blocks if isinstance(b, blocks.Pair))
+    assert pair.table.columns[:3] == ("Category", "Score ± s.e.", "Median [quartiles]")
+    cells = {row.cells[0]: row.cells[1:3] for row in pair.table.rows}
+    # Five prompts on the same examples are no surer than one.
+    assert cells["rte"] == ("58.0 ± 3.0", "52.0 [50.0, 58.0]")
+    assert cells["cb"] == ("30.0 ± 3.0", "–")
+    assert cells["Held-out tasks"] == ("53.3 ± 2.5", "–")
+    assert any("over its prompts" in b.text for b in section.blocks if isinstance(b, blocks.Text))
+
+
+def test_prompts_of_one_set_in_two_runs():
+    rows = [prompts("rte", 40.0, 50.0, 60.0), [*prompts("rte", 20.0), metric("a", 9.0)]]
+    runs = [make_run(f"r{n}", evaluation(7, *lines)) for n, lines in enumerate(rows)]
+    section = tables.results_section(runs)
+    (pair,) = (b for b in section.blocks if isinstance(b, blocks.Pair))
+    assert pair.table.columns[3:5] == ("Difference", "r0: median [quartiles]")
+    by_name = {row.cells[0]: row.cells[4] for row in pair.table.rows}
+    assert by_name == {
+        "Held-in tasks": "–", "c": "–", "Held-out tasks": "–", "rte": "50.0 [45.0, 55.0]"
+    }  # fmt: skip
 
 
 def test_a_run_without_the_suite_keeps_its_colour_and_column():
