@@ -13,7 +13,6 @@ answers and chains of thought alike, so a two-way question without a readable an
 """
 
 import dataclasses
-import math
 import re
 from collections.abc import Mapping
 from typing import Any
@@ -153,9 +152,11 @@ def normalized_average(scores: Mapping[str, Any]) -> NormalizedAverage:
     """
     missing = [name for name in PARTS if name not in scores]
     if missing:
+        others = [repr(name) for name in scores if name not in PARTS]
+        there = f" Not known, perhaps another spelling: {', '.join(others)}." if others else ""
         raise UserError(
             f"scores lack {', '.join(missing)}. The normalised average is over {', '.join(PARTS)}; "
-            "give them all."
+            f"give them all, spelled like this.{there}"
         )
     parts = {name: _part(name, scores[name], bound) for name, bound in PARTS.items()}
     return NormalizedAverage(sum(part.normalized for part in parts.values()) / len(parts), parts)
@@ -215,8 +216,9 @@ def _mean_part(
 
 def _score(where: str, value: Any) -> float:
     number = isinstance(value, int | float) and not isinstance(value, bool)
-    if not number or not math.isfinite(value) or not 0 <= value <= 100:
-        raise UserError(f"{where} is {value!r}, expected a number from 0 to 100 (per cent).")
+    if not number or not 0 <= value <= 100:  # as is NaN
+        shown = f"{value!r:.60}"
+        raise UserError(f"{where} is {shown}, expected a number from 0 to 100 (per cent).")
     return float(value)
 
 

@@ -31,7 +31,7 @@ def test_the_normalised_average_as_a_table(scores_file, capsys):
     assert rows["mmlu_direct"][1:] == ["55.1", "25.0", "40.1"]
     assert rows["geometric_shapes"][1:] == ["25.2", "11.6", "15.4"]
     assert "normalised average" in shown and "23.7" in shown
-    assert "not used: model" in shown
+    assert "not used: 'model'" in shown
 
 
 def test_shares_of_one_are_taken_for_a_mistake(scores_file, capsys):
@@ -52,7 +52,11 @@ def test_shares_of_one_are_taken_for_a_mistake(scores_file, capsys):
         (None, "no such file"),
         ("{", "is no JSON"),
         ("[1, 2]", "expected one object"),
+        ("", "is no JSON"),
+        ("[" * 100_000, "nested too deep"),
         ('{"mmlu_direct": 50}', "scores lack mmlu_cot"),
+        ('{"MMLU-direct": 50}', "another spelling: 'MMLU-direct'"),
+        ('{"mgsm": 5, "mgsm": 6}', "'mgsm' is given twice"),
     ],
 )
 def test_scores_that_cannot_be_used(content, message, tmp_path, capsys):
@@ -61,6 +65,20 @@ def test_scores_that_cannot_be_used(content, message, tmp_path, capsys):
         path.write_text(content)
     assert main(["report", f"--scores={path}"]) == 2
     assert message in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("value", ["NaN", '"4.9"', "true", "null", "101", "1" + 400 * "0"])
+def test_a_score_that_is_none_from_0_to_100(value, scores_file, capsys):
+    text = json.dumps(json.loads(scores_file.read_text()) | {"mgsm": 0})
+    scores_file.write_text(text.replace('"mgsm": 0', f'"mgsm": {value}'))
+    assert main(["report", f"--scores={scores_file}"]) == 2
+    assert "expected a number from 0 to 100" in capsys.readouterr().err
+
+
+def test_a_byte_order_mark_is_passed_over(scores_file, capsys):
+    scores_file.write_text(scores_file.read_text(), encoding="utf-8-sig")
+    assert main(["report", f"--scores={scores_file}"]) == 0
+    assert "23.7" in capsys.readouterr().out
 
 
 @pytest.fixture
