@@ -14,7 +14,6 @@ from instruct.errors import UserError, unknown_name
 from instruct.interop import convert as conversion
 from instruct.interop import huggingface, native, t5x
 from instruct.interop.detect import KINDS, open_checkpoint
-from instruct.interop.tokenizers import vocabulary_of
 from instruct.interop.weights import Checkpoint, KeyReport, KeyRow, fit, model_shapes
 from instruct.models.config import ModelConfig
 
@@ -124,7 +123,9 @@ def _compare(
     shape = model or opened.model
     if shape is None:
         return None
-    if flags.vocab_rows:
+    if flags.vocab_rows is not None:
+        if flags.vocab_rows < 1:
+            raise UserError(f"--vocab_rows={flags.vocab_rows}: use a whole number of at least 1.")
         shape = dataclasses.replace(shape, vocab_size=flags.vocab_rows)
     target = f"{to} checkpoint {flags.target}"
     return fit(opened, model_shapes(shape), target, mapping, flags.vocab_rows)[1]
@@ -138,9 +139,8 @@ def _notes(opened: Checkpoint, to: str, flags: argparse.Namespace) -> list[str]:
     if flags.vocab_rows and embedding is not None:
         verb = "cut" if flags.vocab_rows < embedding.shape[0] else "continued with zeros"
         found.append(f"rows of the vocabulary: {verb}, {embedding.shape[0]:,} -> {rows:,}")
-    vocabulary = _vocabulary(flags.tokenizer)
-    if vocabulary is not None:
-        size = load_vocabulary(vocabulary).vocab_size
+    if flags.tokenizer is not None:
+        size = load_vocabulary(conversion.vocabulary_given(flags.tokenizer)).vocab_size
         if size < rows:
             found.append(
                 f"the vocabulary has {size:,} ids, the embedding {rows:,} rows: rows from "
@@ -152,13 +152,6 @@ def _notes(opened: Checkpoint, to: str, flags: argparse.Namespace) -> list[str]:
             "spiece.model has 32,100 ids with its sentinels; T5X pads the embedding to 32,128 rows)"
         )
     return found
-
-
-def _vocabulary(tokenizer: str | None) -> str | None:
-    if tokenizer is None:
-        return None
-    folder = pathlib.Path(tokenizer).expanduser()
-    return vocabulary_of(folder) if folder.is_dir() else tokenizer
 
 
 def _show(

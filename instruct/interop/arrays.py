@@ -73,14 +73,21 @@ class LazyArray:
         """`read`, C-contiguous in another dtype.
 
         Raises:
-            UserError: the array does not hold floating point numbers.
+            UserError: the array does not hold floating point numbers, or NaN or infinity.
         """
         if self.dtype not in _FLOATS:
             raise UserError(
                 f"{self.place} holds {self.dtype.name} values, which are no weights (a quantised "
                 "checkpoint?); give one in float32, bfloat16 or float16."
             )
-        return np.ascontiguousarray(self.read(index).astype(dtype, copy=False))
+        with np.errstate(over="ignore"):
+            found = np.ascontiguousarray(self.read(index).astype(dtype, copy=False))
+        if not np.isfinite(found).all():
+            raise UserError(
+                f"{self.place} holds NaN or infinity (or numbers beyond {dtype.name}): training "
+                "diverged, or the file is damaged. Use another step, or download it again."
+            )
+        return found
 
 
 def held(array: np.ndarray, place: str) -> LazyArray:

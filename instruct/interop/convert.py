@@ -23,6 +23,7 @@ from instruct.interop import huggingface, native, t5x, t5x_writing
 from instruct.interop.arrays import LazyArray, dtype_named
 from instruct.interop.detect import KINDS, detect, open_checkpoint
 from instruct.interop.folders import file_inside, read_json
+from instruct.interop.tokenizers import vocabulary_of
 from instruct.interop.weights import (
     FRESH,
     Checkpoint,
@@ -33,7 +34,7 @@ from instruct.interop.weights import (
 )
 from instruct.models.config import SIZES, ModelConfig
 
-GENERATION = "generation_config.json"
+_SIDES = ("v_row", "v_col")  # Adafactor's factored second moments
 
 
 def convert(
@@ -142,19 +143,39 @@ def _architecture(
 
 def _tokenizer(
     opened: Checkpoint, tokenizer: str | os.PathLike[str] | None
-) -> tuple[pathlib.Path | None, str | None]:
-    """(folder whose files are carried, specification of the vocabulary)."""
-    if tokenizer is not None:
-        folder = pathlib.Path(tokenizer).expanduser()
-        if folder.is_dir():
-            return folder, huggingface.vocabulary_of(folder)
-        load_vocabulary(os.fspath(tokenizer))  # says what is wrong with it
-        return None, os.fspath(tokenizer)
+) -> tuple[dict[str, pathlib.Path], str | None]:
+    """(files that go along, specification of the vocabulary)."""
+    settings: pathlib.Path | None = None
     if opened.kind == huggingface.KIND:
-        return pathlib.Path(opened.place), opened.vocabulary
-    if opened.kind == native.KIND:
-        return native.carried_folder(pathlib.Path(opened.place)), opened.vocabulary
-    return None, None
+        settings = pathlib.Path(opened.place)
+    elif opened.kind == native.KIND:
+        settings = native.carried_folder(pathlib.Path(opened.place))
+    if tokenizer is None:
+        return huggingface.carried_files(settings, settings), opened.vocabulary
+    folder = pathlib.Path(tokenizer).expanduser()
+    vocabulary = vocabulary_given(tokenizer)
+    if not folder.is_dir():
+        load_vocabulary(vocabulary)  # says what is wrong with it
+        return huggingface.carried_files(settings, None), vocabulary
+    return huggingface.carried_files(settings or folder, folder), vocabulary
+
+
+def vocabulary_given(tokenizer: str | os.PathLike[str]) -> str:
+    """Specification of a folder's vocabulary, or the one given.
+
+    Raises:
+        UserError: the folder has none that is read.
+    """
+    folder = pathlib.Path(tokenizer).expanduser()
+    if not folder.is_dir():
+        return os.fspath(tokenizer)
+    found = vocabulary_of(folder)
+    if found is None:
+        raise UserError(
+            f"tokenizer {folder} has no spiece.model, nor a tokenizer_config.json of ByT5's "
+            "(tokenizer.json alone is not read). Copy spiece.model there, or give its path."
+        )
+    return found
 
 
 def _state(opened: Checkpoint, arrays: dict[str, LazyArray]) -> dict[str, LazyArray]:
@@ -171,6 +192,18 @@ def _state(opened: Checkpoint, arrays: dict[str, LazyArray]) -> dict[str, LazyAr
             f"{opened.place} holds AdamW's state; only Adafactor's is converted. Leave the slots "
             "out."
         )
+    for path, array in arrays.items():
+        sides = [opened.slots[f"{path}/{s}"].shape for s in _SIDES if f"{path}/{s}" in opened.slots]
+        whole = opened.slots.get(f"{path}/v")
+        fits = (
+            whole.shape == array.shape if whole else sorted(sum(sides, ())) == sorted(array.shape)
+        )
+        if not fits:
+            shapes = [list(shape) for shape in ([whole.shape] if whole else sides)]
+            raise UserError(
+                f"{opened.place}: Adafactor's slots of {path} have shapes {shapes}, the parameter "
+                f"{list(array.shape)}. Leave the slots out, or copy it again."
+            )
     return {name: opened.slots[name] for name in opened.slots if name.rpartition("/")[0] in arrays}
 
 
@@ -266,6 +299,6 @@ def generation_settings(path: str | os.PathLike[str], step: int | None = None) -
         folder = pathlib.Path(found.place)
     elif found.kind == native.KIND:
         folder = native.carried_folder(pathlib.Path(found.place))
-    if folder is None or not (folder / GENERATION).is_file():
+    if folder is None or not (folder / huggingface.GENERATION).exists():
         return {}
-    return read_json(file_inside(folder, GENERATION))
+    return read_json(file_inside(folder, huggingface.GENERATION))

@@ -7,7 +7,7 @@ import os
 import pathlib
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from instruct.errors import UserError
@@ -29,13 +29,15 @@ def whole_folder(target: str | os.PathLike[str], num_bytes: int) -> Iterator[pat
         OSError: the disk is full (ENOSPC).
     """
     path = pathlib.Path(target).expanduser().absolute()
-    if path.is_symlink() or path.is_file() or (path.is_dir() and any(path.iterdir())):
-        raise UserError(f"{path} exists already; choose a new folder, or remove it first.")
     try:
+        if path.is_symlink() or path.is_file() or (path.is_dir() and any(path.iterdir())):
+            raise UserError(f"{path} exists already; choose a new folder, or remove it first.")
         path.parent.mkdir(parents=True, exist_ok=True)
         temporary = pathlib.Path(tempfile.mkdtemp(prefix=path.name + _TEMPORARY, dir=path.parent))
     except OSError as error:
-        raise UserError(f"cannot write {path}: {error.strerror or error}.") from error
+        raise UserError(
+            f"cannot write {path}: {error.strerror or error}. Choose a folder that can be made."
+        ) from error
     try:
         free = shutil.disk_usage(temporary).free
         if free < num_bytes:
@@ -50,42 +52,51 @@ def whole_folder(target: str | os.PathLike[str], num_bytes: int) -> Iterator[pat
 
 
 def file_inside(folder: pathlib.Path, name: str) -> pathlib.Path:
-    """The file `name` of a checkpoint's folder.
+    """The file `name` of a checkpoint's folder, which need not be there.
 
     A symbolic link may only lead to a file of the same folder, or, in Hugging Face's cache
     (`models--*/snapshots/<revision>/`), to one of that model's `blobs`.
 
     Raises:
-        UserError: the name or a link leads elsewhere.
+        UserError: the name or a link leads elsewhere, or it is a folder or a device.
     """
     if name in ("", ".", "..") or pathlib.PurePath(name).name != name or "\\" in name:
         raise UserError(
             f"{folder} names the file {name!r}, which is not in that folder; the checkpoint is "
             "damaged or was made to read other files."
         )
-    path = folder / name
-    if not path.is_symlink():
-        return path
-    real, home = path.resolve(), folder.resolve()
-    allowed = [home]
-    if home.parent.name == "snapshots":
-        allowed.append(home.parent.parent / "blobs")
+    path, home = folder / name, folder.resolve()
+    if path.is_symlink():
+        allowed = [home]
+        if home.parent.name == "snapshots":
+            allowed.append(home.parent.parent / "blobs")
+        refuse_link(path, allowed)
+    if path.exists() and not path.is_file():
+        raise UserError(f"{path} is no file; copy or download the checkpoint again.")
+    return path
+
+
+def refuse_link(path: pathlib.Path, allowed: Sequence[pathlib.Path]) -> None:
+    """Raises UserError if a symbolic link leads into none of the folders, or nowhere."""
+    # Unlike pathlib's, this resolves a loop of links, to one of its links.
+    real = pathlib.Path(os.path.realpath(path))
     if not any(real.is_relative_to(place) for place in allowed):
         raise UserError(
             f"{path} is a symbolic link to {real}, outside of the checkpoint's folder. Copy the "
             "file there instead of linking it."
         )
-    return path
+    if real.is_symlink() or not real.exists():
+        raise UserError(f"{path} is a symbolic link to {real}, which is not there. Copy the file.")
 
 
 def read_json(path: pathlib.Path) -> dict[str, Any]:
     """A JSON object from a file.
 
     Raises:
-        UserError: it cannot be read or is no JSON object.
+        UserError: it cannot be read or is no JSON object, or a name in it occurs twice.
     """
     try:
-        value = json.loads(path.read_text(encoding="utf-8"))
+        value = json.loads(path.read_text(encoding="utf-8"), object_pairs_hook=unique_names)
     except OSError as error:
         raise UserError(f"cannot read {path}: {error.strerror or error}.") from error
     except (ValueError, RecursionError) as error:
@@ -93,6 +104,15 @@ def read_json(path: pathlib.Path) -> dict[str, Any]:
     if not isinstance(value, dict):
         raise UserError(f"{path} is no JSON object but {type(value).__name__}.")
     return value
+
+
+def unique_names(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """`object_pairs_hook` of json that raises ValueError for a name that occurs twice."""
+    found = dict(pairs)
+    if len(found) != len(pairs):
+        names = [name for name, _ in pairs]
+        raise ValueError(f"{max(names, key=names.count)!r:.80} occurs twice")
+    return found
 
 
 def write_json(path: pathlib.Path, value: Any) -> None:

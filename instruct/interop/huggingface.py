@@ -2,16 +2,16 @@
 
     config.json                          the architecture, see `model_of_config`
     model.safetensors                    or model-0000n-of-0000m.safetensors and their index
-    spiece.model, tokenizer_config.json, ...    carried along, see `CARRIED_FILES`
+    spiece.model, tokenizer_config.json, ...    carried along, see `carried_files`
 
 Names are those of `T5ForConditionalGeneration`; kernels are stored there as [out, in]. T5 1.0 and
 1.1, Flan-T5, LM-adapted T5, mT5, ByT5, UL2 and Flan-UL2 have this one layout.
 """
 
-import json
+import math
 import pathlib
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -21,11 +21,18 @@ from instruct.errors import UserError
 from instruct.interop import safetensors_files
 from instruct.interop.arrays import LazyArray, same_values, transposed
 from instruct.interop.folders import file_inside, read_json, whole_folder, write_json
-from instruct.interop.tokenizers import CARRIED_FILES, tokenizer_files, vocabulary_of
+from instruct.interop.tokenizers import (
+    PIECES,
+    SETTINGS,
+    TOKENIZER_FILES,
+    tokenizer_files,
+    vocabulary_of,
+)
 from instruct.interop.weights import COMPUTED_FIELDS, Checkpoint, Rule, translate
 from instruct.models.config import ModelConfig
 
 CONFIG, SINGLE, INDEX = "config.json", "model.safetensors", "model.safetensors.index.json"
+GENERATION = "generation_config.json"
 KIND = "huggingface"
 # transformers' default; a larger checkpoint is split.
 SHARD_BYTES = 5_000_000_000
@@ -43,6 +50,8 @@ _ACTIVATIONS = {
     "gated-gelu_new": "gated-gelu",
     "gated-silu": "gated-silu",
 }
+# `dense_act_fn` of transformers' configurations.
+_FUNCTIONS = {"relu": "relu", "gated-gelu": "gelu_new", "gated-silu": "silu"}
 _FIELDS = {
     "vocab_size": "vocab_size",
     "d_model": "d_model",
@@ -160,11 +169,19 @@ def model_of_config(config: Mapping[str, Any], place: str, tied: bool) -> ModelC
         )
     if config.get("quantization_config"):
         raise UserError(f"{place} is of a quantised checkpoint; use the original weights.")
+    _check_settings(config, place)
     activation = config.get("feed_forward_proj", "relu" if model_type == "t5" else "gated-gelu")
-    if activation not in _ACTIVATIONS:
+    if str(activation) not in _ACTIVATIONS:
         raise UserError(
             f"{place}: feed_forward_proj {activation!r} is not computed here; "
             f"{', '.join(_ACTIVATIONS)} are."
+        )
+    # transformers lets this name, where it is there, overrule the one above.
+    function, expected = config.get("dense_act_fn"), _FUNCTIONS[_ACTIVATIONS[activation]]
+    if function not in (None, expected):
+        raise UserError(
+            f"{place}: dense_act_fn {function!r} is not computed here; with feed_forward_proj "
+            f"{activation!r} it must be {expected!r}."
         )
     config = {**_OPTIONAL, **config}
     if config.get("num_decoder_layers") is None:
@@ -173,16 +190,31 @@ def model_of_config(config: Mapping[str, Any], place: str, tied: bool) -> ModelC
     if missing:
         raise UserError(f"{place} does not say {', '.join(missing)}. Download or copy it again.")
     sizes = {ours: config[theirs] for theirs, ours in _FIELDS.items()}
-    rate = config.get("dropout_rate", 0.0)
+    rate = config.get("dropout_rate")
     try:
         return ModelConfig(
             **sizes,
             activations=_ACTIVATIONS[activation],
             tied_output=tied,
-            dropout_rate=float(rate) if isinstance(rate, int | float) else 0.0,
+            dropout_rate=0.0 if rate is None else rate,
         )
     except UserError as error:
         raise UserError(f"{place} describes a model that cannot be: {error}") from error
+
+
+def _check_settings(config: Mapping[str, Any], place: str) -> None:
+    """Raises UserError for settings of another type than transformers', or not computed here."""
+    for name in ("tie_word_embeddings", "scale_decoder_outputs"):
+        if config.get(name) not in (None, True, False):
+            raise UserError(f"{place}: {name} is {config[name]!r}; it must be true or false.")
+    for name in ("pad_token_id", "decoder_start_token_id"):
+        if config.get(name) not in (None, 0):
+            raise UserError(
+                f"{place}: {name} is {config[name]!r}; this program pads and starts with 0, as "
+                "T5's family does. Set it to 0 if the model was trained so."
+            )
+    if config.get("layer_norm_epsilon") in (math.inf, -math.inf):
+        raise UserError(f"{place}: layer_norm_epsilon is not finite; T5's is 1e-6.")
 
 
 def _is_scaled(config: Mapping[str, Any]) -> bool:
@@ -271,7 +303,7 @@ def write_checkpoint(
     model: ModelConfig,
     dtype: np.dtype,
     *,
-    carried: pathlib.Path | None = None,
+    carried: Mapping[str, pathlib.Path] | None = None,
     vocabulary: str | None = None,
     shard_bytes: int = SHARD_BYTES,
 ) -> None:
@@ -282,7 +314,7 @@ def write_checkpoint(
         arrays: the model's parameters under our names, layers separate.
         model: architecture.
         dtype: of the weights.
-        carried: folder to take tokenizer files and further settings from.
+        carried: tokenizer files and further settings by name, see `carried_files`.
         vocabulary: specification to make tokenizer files from, if `carried` has none.
         shard_bytes: a larger checkpoint is split into files of at most this size (an array that
             is larger has a file of its own).
@@ -302,17 +334,18 @@ def write_checkpoint(
     size = sum(_written_bytes(array, dtype) for array in theirs.values())
     with whole_folder(target, size) as folder:
         _write_arrays(folder, theirs, dtype, shard_bytes, size)
-        for name, content in tokenizer_files(carried, vocabulary).items():
-            (folder / name).write_bytes(content)
-        earlier = {}
-        if carried is not None and (carried / CONFIG).is_file():
-            earlier = read_json(carried / CONFIG)
-        config = config_of_model(model, dtype, earlier)
+        kept = dict(carried or {})
+        place = kept.pop(CONFIG, None)
+        copy_files(kept, folder)
+        if not kept.keys() & {PIECES, SETTINGS}:
+            for name, content in tokenizer_files(vocabulary).items():
+                (folder / name).write_bytes(content)
+        config = config_of_model(model, dtype, None if place is None else read_json(place))
         write_json(folder / CONFIG, config)
-        if not (folder / "generation_config.json").exists():
+        if GENERATION not in kept:
             ids = ("decoder_start_token_id", "eos_token_id", "pad_token_id")
             settings = {name: config[name] for name in ids}
-            write_json(folder / "generation_config.json", {"_from_model_config": True} | settings)
+            write_json(folder / GENERATION, {"_from_model_config": True} | settings)
 
 
 def _written_bytes(array: LazyArray, dtype: np.dtype) -> int:
@@ -349,7 +382,6 @@ def config_of_model(
     model: ModelConfig, dtype: np.dtype, earlier: Mapping[str, Any] | None = None
 ) -> dict[str, Any]:
     """The `config.json` of a model; what it does not say is kept from an `earlier` one."""
-    gated = model.gated
     found: dict[str, Any] = {
         "architectures": ["T5ForConditionalGeneration"],
         "decoder_start_token_id": 0,
@@ -361,7 +393,9 @@ def config_of_model(
         "model_type": "t5",
         "use_cache": True,
     }
-    found |= json.loads(json.dumps(earlier or {}))
+    # Another model's settings may come with a tokenizer; they are not this one's.
+    if earlier and earlier.get("model_type") in _MODEL_TYPES:
+        found |= earlier
     # mT5's class never scales its output.
     if model.tied_output and found["model_type"] != "t5":
         found |= {"model_type": "t5", "architectures": ["T5ForConditionalGeneration"]}
@@ -371,21 +405,38 @@ def config_of_model(
     found.pop("dtype", None)
     found |= {theirs: getattr(model, ours) for theirs, ours in _FIELDS.items()}
     return found | {
-        "dense_act_fn": {"gated-gelu": "gelu_new", "gated-silu": "silu"}.get(
-            model.activations, model.activations
-        ),
+        "dense_act_fn": _FUNCTIONS[model.activations],
         "feed_forward_proj": model.activations,
-        "is_gated_act": gated,
+        "is_gated_act": model.gated,
         "tie_word_embeddings": model.tied_output,
         "torch_dtype": dtype.name,
     }
 
 
-def carry_files(source: pathlib.Path, target: pathlib.Path) -> Sequence[str]:
-    """Copies what is not weights (tokenizer, settings) into an existing folder; their names."""
-    copied = []
-    for name in (CONFIG, *CARRIED_FILES):
-        if (source / name).exists():
-            shutil.copyfile(file_inside(source, name), target / name)
-            copied.append(name)
-    return copied
+def carried_files(
+    settings: pathlib.Path | None, tokenizer: pathlib.Path | None
+) -> dict[str, pathlib.Path]:
+    """What goes along with weights: name -> file, checked.
+
+    Args:
+        settings: folder of config.json and generation_config.json.
+        tokenizer: folder of the tokenizer's files.
+
+    Raises:
+        UserError: one is damaged or leads out of its folder.
+    """
+    found = {}
+    for folder, names in ((settings, (CONFIG, GENERATION)), (tokenizer, TOKENIZER_FILES)):
+        for name in names if folder is not None else ():
+            path = file_inside(folder, name)
+            if path.is_file():
+                if path.suffix == ".json":
+                    read_json(path)
+                found[name] = path
+    return found
+
+
+def copy_files(files: Mapping[str, pathlib.Path], target: pathlib.Path) -> None:
+    """Copies files into an existing folder under the given names."""
+    for name, path in files.items():
+        shutil.copyfile(path, target / name)

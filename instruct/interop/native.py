@@ -15,7 +15,7 @@ import numpy as np
 from instruct.errors import UserError
 from instruct.interop.arrays import LazyArray
 from instruct.interop.folders import read_json, whole_folder, write_json
-from instruct.interop.huggingface import carry_files
+from instruct.interop.huggingface import copy_files
 from instruct.interop.stores import ArrayWriter, Store, chunk_shape, open_arrays, refuse_links
 from instruct.interop.tokenizers import vocabulary_of
 from instruct.interop.weights import COMPUTED_FIELDS, Checkpoint
@@ -132,7 +132,7 @@ def write_checkpoint(
     info: Mapping[str, Any],
     slots: Mapping[str, LazyArray] | None = None,
     step: int = 0,
-    carried: pathlib.Path | None = None,
+    carried: Mapping[str, pathlib.Path] | None = None,
 ) -> None:
     """Writes a checkpoint that `load_params` reads; with slots, a run that training goes on with.
 
@@ -145,7 +145,7 @@ def write_checkpoint(
         model: architecture, for run.json.
         info: further content of run.json.
         step: finished updates.
-        carried: Hugging Face folder whose tokenizer and settings are kept.
+        carried: tokenizer and settings that are kept, see `huggingface.carried_files`.
 
     Raises:
         UserError: `target` is taken.
@@ -166,10 +166,9 @@ def write_checkpoint(
         fields = {name: getattr(model, name) for name in ModelConfig.__dataclass_fields__}
         described = {"model": fields, "num_params": model.num_params(), "step": step}
         write_json(folder / RUN_FILE, dict(info) | described)
-        if carried is not None:
+        if carried:
             (folder / CARRIED).mkdir()
-            if not carry_files(carried, folder / CARRIED):
-                (folder / CARRIED).rmdir()
+            copy_files(carried, folder / CARRIED)
 
 
 def _write_item(

@@ -19,6 +19,7 @@ import numpy as np
 
 from instruct.errors import UserError
 from instruct.interop.arrays import BFLOAT16, Index, LazyArray
+from instruct.interop.folders import unique_names
 
 _DTYPES = {
     "F64": np.dtype("<f8"),
@@ -84,14 +85,8 @@ def read_file(path: pathlib.Path) -> dict[str, LazyArray]:
 
 
 def _parse_header(path: pathlib.Path, text: bytes) -> dict[str, Any]:
-    def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-        found = dict(pairs)
-        if len(found) != len(pairs):
-            raise ValueError("a name occurs twice")
-        return found
-
     try:
-        header = json.loads(text.decode("utf-8"), object_pairs_hook=unique)
+        header = json.loads(text.decode("utf-8"), object_pairs_hook=unique_names)
     except (ValueError, RecursionError) as error:
         raise _damaged(path, f"its header is no JSON ({str(error)[:80]})") from error
     if not isinstance(header, dict):
@@ -111,13 +106,14 @@ def _parse_entry(
 
     if not isinstance(entry, dict):
         raise _damaged(path, f"the header's entry for {name!r} is no object")
-    if entry.get("dtype") not in _DTYPES:
-        raise _damaged(path, f"{name!r} has the unknown dtype {entry.get('dtype')!r}")
+    dtype = _DTYPES.get(str(entry.get("dtype")))
+    if dtype is None:
+        raise _damaged(path, f"{name!r} has the unknown dtype {entry.get('dtype')!r:.80}")
     shape: Any = entry.get("shape")
     offsets: Any = entry.get("data_offsets")
     if not whole(shape) or not whole(offsets) or len(offsets) != 2:
         raise _damaged(path, f"{name!r} has no valid shape and data_offsets")
-    dtype, (begin, end) = _DTYPES[entry["dtype"]], offsets
+    begin, end = offsets
     needed = math.prod(shape) * dtype.itemsize
     if end - begin != needed:
         raise _damaged(

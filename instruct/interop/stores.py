@@ -17,6 +17,7 @@ import tensorstore as ts
 
 from instruct.errors import UserError
 from instruct.interop.arrays import Index, LazyArray
+from instruct.interop.folders import refuse_link
 
 REMOTE = "gs://"
 
@@ -93,11 +94,8 @@ def refuse_links(folder: pathlib.Path) -> None:
     for parent, folders, files in os.walk(folder):
         for name in (*folders, *files):
             path = pathlib.Path(parent, name)
-            if path.is_symlink() and not path.resolve().is_relative_to(home):
-                raise UserError(
-                    f"{path} is a symbolic link to {path.resolve()}, outside of the checkpoint's "
-                    "folder. Copy the file there instead of linking it."
-                )
+            if path.is_symlink():
+                refuse_link(path, [home])
 
 
 def open_arrays(

@@ -76,8 +76,13 @@ def open_checkpoint(source: str | Store, slots: bool = False) -> Checkpoint:
             )
         own_slots = _used_slots(_below(leaves, SLOTS), place)
     model, known = model_of_arrays(arrays)
-    if model is not None and model.gated:
-        notes.append("the gate's activation is not in a T5X checkpoint; GELU is assumed")
+    if model is not None:
+        assumed = [
+            f"epsilon {model.norm_epsilon}",
+            f"farthest position {model.relpos_max_distance}",
+        ]
+        assumed = (["GELU in the gate"] if model.gated else []) + assumed
+        notes.append(f"a T5X checkpoint does not say all; assumed are {', '.join(assumed)}")
     return Checkpoint(
         kind=KIND,
         place=place,
@@ -87,9 +92,18 @@ def open_checkpoint(source: str | Store, slots: bool = False) -> Checkpoint:
         known_fields=known,
         unknown=unknown,
         slots=own_slots,
-        step=_step_of(place) if step is None else int(step.read().reshape(-1)[0]),
+        step=_step_of(place) if step is None else _step_in(step),
         notes=tuple(notes),
     )
+
+
+def _step_in(array: LazyArray) -> int:
+    size = math.prod(array.shape)
+    value = float(array.read().reshape(-1)[0]) if size == 1 else math.nan
+    if not (value >= 0 and value.is_integer()):
+        what = f"an array of {size:,}" if size != 1 else repr(value)
+        raise damaged(array.place, f"the step is {what}, not a whole number")
+    return int(value)
 
 
 def _step_of(place: str) -> int:

@@ -9,16 +9,13 @@ from instruct.interop.folders import file_inside, read_json
 
 PIECES = "spiece.model"
 SETTINGS = "tokenizer_config.json"
-CARRIED_FILES = (
+TOKENIZER_FILES = (
     PIECES,
     SETTINGS,
     "special_tokens_map.json",
     "added_tokens.json",
     "tokenizer.json",
-    "generation_config.json",
 )
-# No tokenizer file of T5, mT5 or ByT5 comes near.
-_LARGEST = 200_000_000
 
 
 def vocabulary_of(folder: pathlib.Path) -> str | None:
@@ -48,21 +45,11 @@ def _extra_ids(settings: dict[str, Any], default: int) -> int:
     return default
 
 
-def tokenizer_files(carried: pathlib.Path | None, vocabulary: str | None) -> dict[str, bytes]:
-    """Name -> content of the files beside the weights.
-
-    Args:
-        carried: folder whose files are taken as they are, if it has any.
-        vocabulary: specification to make them from otherwise.
-    """
+def tokenizer_files(vocabulary: str | None) -> dict[str, bytes]:
+    """Name -> content of a tokenizer's files, made from our specification; {} for None."""
+    if vocabulary is None:
+        return {}
     found = {}
-    for name in CARRIED_FILES:
-        if carried is not None and (carried / name).is_file():
-            path = file_inside(carried, name)
-            if path.stat().st_size <= _LARGEST:
-                found[name] = path.read_bytes()
-    if vocabulary is None or PIECES in found or SETTINGS in found:
-        return found
     name, extra_ids = parse_spec(vocabulary)
     tokenizer = "ByT5Tokenizer"
     if name != "bytes":

@@ -24,6 +24,8 @@ MISSING, LEFT_OVER, SHAPE, FRESH = "missing", "left over", "shape differs", "fre
 _PROBLEMS = (MISSING, LEFT_OVER, SHAPE)
 # Bounds on what files may claim, far above any model.
 _MOST_LAYERS, _LARGEST_SIZE = 4096, 1 << 26
+# A layer's number has one spelling: with '01' beside '1', one of the two would be lost unseen.
+_NUMBER = "(0|[1-9][0-9]*)"
 # The axis along which a vocabulary's ids lie.
 VOCABULARY_AXES = {"token_embedder/embedding": 0, "decoder/logits_dense/kernel": 1}
 # How an array of theirs becomes ours; the second argument is the layer's number.
@@ -158,7 +160,7 @@ def translate(
     arrays: Arrays, rules: Sequence[Rule]
 ) -> tuple[dict[str, LazyArray], dict[str, str], dict[str, LazyArray]]:
     """(arrays under our names, our name -> theirs, arrays that no rule knows)."""
-    exact = [(re.compile(re.escape(r.theirs).replace(r"\{i\}", r"(\d+)")), r) for r in rules]
+    exact = [(re.compile(re.escape(r.theirs).replace(r"\{i\}", _NUMBER)), r) for r in rules]
     ours: dict[str, LazyArray] = {}
     names: dict[str, str] = {}
     unknown = {}
@@ -270,7 +272,7 @@ def _mapped(
     for entry in mapping:
         try:
             pattern, name = entry
-            rules.append((re.compile(pattern), name))
+            rules.append((re.compile(pattern), None if name is None else "" + name))
         except (TypeError, ValueError, re.error) as error:
             raise UserError(
                 f"the mapping's entry {entry!r} is no pair of a regular expression and a name or "
@@ -283,7 +285,7 @@ def _mapped(
         for number, (pattern, name) in enumerate(rules):
             if match := pattern.fullmatch(path):
                 hits[number] += 1
-                found[path] = None if name is None else match.expand(name)
+                found[path] = None if name is None else _expanded(match, name)
                 break
     for (pattern, _), count in zip(rules, hits):
         if not count:
@@ -293,6 +295,16 @@ def _mapped(
                 f"{next(iter(shapes))!r}; it must match a whole name."
             )
     return found
+
+
+def _expanded(match: re.Match[str], name: str) -> str:
+    try:
+        return match.expand(name)
+    except (re.error, IndexError) as error:
+        raise UserError(
+            f"the mapping's name {name!r} does not go with its expression {match.re.pattern!r} "
+            f"({error}); \\1 stands for what its first group (...) matched."
+        ) from error
 
 
 def _shape_note(path: str, shape: tuple[int, ...], their_shape: tuple[int, ...]) -> str:
