@@ -9,6 +9,7 @@ import random
 import re
 import string
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -171,7 +172,7 @@ def test_bleu_is_sacrebleus():
     listed = [[r or "x" for r in references] for references in several()]
     for size in (1, 7, 200, len(PAIRS)):
         part, written = listed[:size], [p for _, p in PAIRS[:size]]
-        streams = [[r[i] if i < len(r) else None for r in part] for i in range(3)]
+        streams: Any = [[r[i] if i < len(r) else None for r in part] for i in range(3)]
         streams = [stream for stream in streams if any(stream)]
         theirs = sacrebleu.BLEU(tokenize="intl", smooth_method="exp", force=True)
         expected = theirs.corpus_score(written, streams).score
