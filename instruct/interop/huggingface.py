@@ -1,6 +1,6 @@
 """Hugging Face's folders: `config.json` and safetensors, read as our parameters and written.
 
-    config.json                          the architecture, see `model_of_config`
+    config.json                          the architecture, see `huggingface_config.py`
     model.safetensors                    or model-0000n-of-0000m.safetensors and their index
     spiece.model, tokenizer_config.json, ...    carried along, see `carried_files`
 
@@ -8,11 +8,9 @@ Names are those of `T5ForConditionalGeneration`; kernels are stored there as [ou
 1.1, Flan-T5, LM-adapted T5, mT5, ByT5, UL2 and Flan-UL2 have this one layout.
 """
 
-import math
 import pathlib
 import shutil
 from collections.abc import Mapping
-from typing import Any
 
 import numpy as np
 
@@ -21,6 +19,13 @@ from instruct.errors import UserError
 from instruct.interop import safetensors_files
 from instruct.interop.arrays import LazyArray, same_values, transposed
 from instruct.interop.folders import file_inside, read_json, whole_folder, write_json
+from instruct.interop.huggingface_config import (
+    FIELDS,
+    check_config,
+    config_of_model,
+    is_scaled,
+    model_of_config,
+)
 from instruct.interop.tokenizers import (
     PIECES,
     SETTINGS,
@@ -42,32 +47,6 @@ _UNUSED = {
     "decoder.block.0.layer.1.EncDecAttention.relative_attention_bias.weight": (
         "transformers does not use it either"
     )
-}
-_MODEL_TYPES = ("t5", "mt5")
-_ACTIVATIONS = {
-    "relu": "relu",
-    "gated-gelu": "gated-gelu",
-    "gated-gelu_new": "gated-gelu",
-    "gated-silu": "gated-silu",
-}
-# `dense_act_fn` of transformers' configurations.
-_FUNCTIONS = {"relu": "relu", "gated-gelu": "gelu_new", "gated-silu": "silu"}
-_FIELDS = {
-    "vocab_size": "vocab_size",
-    "d_model": "d_model",
-    "num_heads": "num_heads",
-    "d_kv": "head_dim",
-    "d_ff": "d_ff",
-    "num_layers": "num_encoder_layers",
-    "num_decoder_layers": "num_decoder_layers",
-    "relative_attention_num_buckets": "relpos_buckets",
-    "relative_attention_max_distance": "relpos_max_distance",
-    "layer_norm_epsilon": "norm_epsilon",
-}
-_OPTIONAL = {
-    "relative_attention_num_buckets": 32,
-    "relative_attention_max_distance": 128,
-    "layer_norm_epsilon": 1e-6,
 }
 
 
@@ -113,8 +92,9 @@ def open_checkpoint(folder: pathlib.Path) -> Checkpoint:
     """
     config_path = file_inside(folder, CONFIG)
     config = read_json(config_path)
+    check_config(config, str(config_path))
     theirs = _read_arrays(folder)
-    scaled = _is_scaled(config)
+    scaled = is_scaled(config)
     copies = _drop_copies(folder, theirs, scaled)
     ignored = {name: why for name, why in _UNUSED.items() if theirs.pop(name, None) is not None}
     notes = []
@@ -141,92 +121,13 @@ def open_checkpoint(folder: pathlib.Path) -> Checkpoint:
         arrays=arrays,
         names=names,
         model=model,
-        known_fields=frozenset((*COMPUTED_FIELDS, *_FIELDS.values())),
+        known_fields=frozenset((*COMPUTED_FIELDS, *FIELDS.values())),
         unknown=unknown,
         copies=copies,
         ignored=ignored,
         vocabulary=vocabulary,
         notes=tuple(notes),
     )
-
-
-def model_of_config(config: Mapping[str, Any], place: str, tied: bool) -> ModelConfig:
-    """The architecture that a `config.json` describes.
-
-    Args:
-        config: the file's object.
-        place: its name, for messages.
-        tied: output kernel is the embedding, scaled (see `_is_scaled`).
-
-    Raises:
-        UserError: another kind of model, an activation or a size that is not computed here.
-    """
-    model_type = config.get("model_type")
-    if model_type not in _MODEL_TYPES:
-        raise UserError(
-            f"{place}: model_type {model_type!r} is not read; the T5 family is "
-            f"({', '.join(_MODEL_TYPES)}: T5, Flan-T5, mT5, ByT5, UL2)."
-        )
-    if config.get("quantization_config"):
-        raise UserError(f"{place} is of a quantised checkpoint; use the original weights.")
-    _check_settings(config, place)
-    activation = config.get("feed_forward_proj", "relu" if model_type == "t5" else "gated-gelu")
-    if str(activation) not in _ACTIVATIONS:
-        raise UserError(
-            f"{place}: feed_forward_proj {activation!r} is not computed here; "
-            f"{', '.join(_ACTIVATIONS)} are."
-        )
-    # transformers lets this name, where it is there, overrule the one above.
-    function, expected = config.get("dense_act_fn"), _FUNCTIONS[_ACTIVATIONS[activation]]
-    if function not in (None, expected):
-        raise UserError(
-            f"{place}: dense_act_fn {function!r} is not computed here; with feed_forward_proj "
-            f"{activation!r} it must be {expected!r}."
-        )
-    config = {**_OPTIONAL, **config}
-    if config.get("num_decoder_layers") is None:
-        config["num_decoder_layers"] = config.get("num_layers")
-    missing = [name for name in _FIELDS if config.get(name) is None]
-    if missing:
-        raise UserError(f"{place} does not say {', '.join(missing)}. Download or copy it again.")
-    sizes = {ours: config[theirs] for theirs, ours in _FIELDS.items()}
-    rate = config.get("dropout_rate")
-    try:
-        return ModelConfig(
-            **sizes,
-            activations=_ACTIVATIONS[activation],
-            tied_output=tied,
-            dropout_rate=0.0 if rate is None else rate,
-        )
-    except UserError as error:
-        raise UserError(f"{place} describes a model that cannot be: {error}") from error
-
-
-def _check_settings(config: Mapping[str, Any], place: str) -> None:
-    """Raises UserError for settings of another type than transformers', or not computed here."""
-    for name in ("tie_word_embeddings", "scale_decoder_outputs"):
-        if config.get(name) not in (None, True, False):
-            raise UserError(f"{place}: {name} is {config[name]!r}; it must be true or false.")
-    for name in ("pad_token_id", "decoder_start_token_id"):
-        if config.get(name) not in (None, 0):
-            raise UserError(
-                f"{place}: {name} is {config[name]!r}; this program pads and starts with 0, as "
-                "T5's family does. Set it to 0 if the model was trained so."
-            )
-    if config.get("layer_norm_epsilon") in (math.inf, -math.inf):
-        raise UserError(f"{place}: layer_norm_epsilon is not finite; T5's is 1e-6.")
-
-
-def _is_scaled(config: Mapping[str, Any]) -> bool:
-    """Whether hidden states are multiplied by D^-0.5 before the output, as T5 1.0 does.
-
-    transformers 5 writes it as `scale_decoder_outputs` (and `tie_word_embeddings` always true);
-    before, `tie_word_embeddings` meant both.
-    """
-    if config.get("model_type") == "mt5":
-        return False
-    explicit = config.get("scale_decoder_outputs")
-    return config.get("tie_word_embeddings") is not False if explicit is None else bool(explicit)
 
 
 def _read_arrays(folder: pathlib.Path) -> dict[str, LazyArray]:
@@ -378,41 +279,6 @@ def _write_arrays(
     write_json(folder / INDEX, {"metadata": {"total_size": size}, "weight_map": places})
 
 
-def config_of_model(
-    model: ModelConfig, dtype: np.dtype, earlier: Mapping[str, Any] | None = None
-) -> dict[str, Any]:
-    """The `config.json` of a model; what it does not say is kept from an `earlier` one."""
-    found: dict[str, Any] = {
-        "architectures": ["T5ForConditionalGeneration"],
-        "decoder_start_token_id": 0,
-        "eos_token_id": 1,
-        "pad_token_id": 0,
-        "dropout_rate": 0.1,
-        "initializer_factor": 1.0,
-        "is_encoder_decoder": True,
-        "model_type": "t5",
-        "use_cache": True,
-    }
-    # Another model's settings may come with a tokenizer; they are not this one's.
-    if earlier and earlier.get("model_type") in _MODEL_TYPES:
-        found |= earlier
-    # mT5's class never scales its output.
-    if model.tied_output and found["model_type"] != "t5":
-        found |= {"model_type": "t5", "architectures": ["T5ForConditionalGeneration"]}
-    # In transformers 5 `tie_word_embeddings` decides on the scaling alone; before, on both.
-    found.pop("scale_decoder_outputs", None)
-    # transformers 5 reads both spellings, version 4 only this one.
-    found.pop("dtype", None)
-    found |= {theirs: getattr(model, ours) for theirs, ours in _FIELDS.items()}
-    return found | {
-        "dense_act_fn": _FUNCTIONS[model.activations],
-        "feed_forward_proj": model.activations,
-        "is_gated_act": model.gated,
-        "tie_word_embeddings": model.tied_output,
-        "torch_dtype": dtype.name,
-    }
-
-
 def carried_files(
     settings: pathlib.Path | None, tokenizer: pathlib.Path | None
 ) -> dict[str, pathlib.Path]:
@@ -427,7 +293,9 @@ def carried_files(
     """
     found = {}
     for folder, names in ((settings, (CONFIG, GENERATION)), (tokenizer, TOKENIZER_FILES)):
-        for name in names if folder is not None else ():
+        if folder is None:
+            continue
+        for name in names:
             path = file_inside(folder, name)
             if path.is_file():
                 if path.suffix == ".json":

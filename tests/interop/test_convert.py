@@ -1,6 +1,7 @@
 """From every kind into every other and back: no bit changes, no key is lost or made up."""
 
 import dataclasses
+import json
 import logging
 
 import jax
@@ -9,7 +10,7 @@ import pytest
 
 from instruct.errors import UserError
 from instruct.interop import huggingface, native
-from instruct.interop.arrays import BFLOAT16
+from instruct.interop.arrays import BFLOAT16, held
 from instruct.interop.convert import convert, describe, generation_settings
 from instruct.interop.detect import open_checkpoint
 from instruct.interop.weights import model_shapes
@@ -123,6 +124,49 @@ def test_tokenizer_files_are_carried_and_made(tiny, tmp_path):
     assert "num_beams" in text and "bytes#extra_ids=125" in text and "gated-gelu" in text
 
 
+def test_a_tokenizer_of_elsewhere_brings_no_settings(tiny, tmp_path):
+    model = dataclasses.replace(tiny, vocab_size=384)
+    native.write_checkpoint(tmp_path / "ours", random_arrays(model), model, info={})
+    convert(tmp_path / "ours", tmp_path / "hf", "huggingface", tokenizer="bytes#extra_ids=125")
+    (tmp_path / "hf/generation_config.json").write_text('{"num_beams": 4}')
+    other = tmp_path / "bart"
+    other.mkdir()
+    (other / "tokenizer_config.json").write_text('{"tokenizer_class": "ByT5Tokenizer"}')
+    (other / "config.json").write_text('{"model_type": "bart", "scale_embedding": true}')
+    (other / "generation_config.json").write_text('{"num_beams": 2}')
+    for tokenizer in (other, "bytes#extra_ids=125"):
+        target = tmp_path / f"to_{type(tokenizer).__name__}"
+        convert(tmp_path / "hf", target, "huggingface", tokenizer=tokenizer)
+        assert generation_settings(target) == {"num_beams": 4}
+    convert(tmp_path / "ours", tmp_path / "last", "huggingface", tokenizer=other)
+    config = json.loads((tmp_path / "last/config.json").read_text())
+    assert config["model_type"] == "t5" and "scale_embedding" not in config
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+@pytest.mark.parametrize("kind", ["instruct", "t5x", "huggingface"])
+def test_what_is_no_number_is_not_converted(tiny, tmp_path, kind, value):
+    arrays = {name: array.read() for name, array in random_arrays(tiny).items()}
+    huggingface.write_checkpoint(tmp_path / "hf", random_arrays(tiny), tiny, np.dtype(np.float32))
+    path = tmp_path / "hf/model.safetensors"
+    norm = arrays["encoder/encoder_norm/scale"]
+    damaged = norm.copy()
+    damaged[0] = value
+    path.write_bytes(path.read_bytes().replace(norm.tobytes(), damaged.tobytes()))
+    with pytest.raises(UserError, match="encoder.final_layer_norm.weight holds NaN or infinity"):
+        convert(tmp_path / "hf", tmp_path / "checkpoint_0", kind)
+    assert [child.name for child in tmp_path.iterdir()] == ["hf"]
+
+
+def test_slots_must_have_the_shapes_of_their_parameters(tiny, tmp_path):
+    arrays = random_arrays(tiny)
+    slots = {f"{path}/v": array for path, array in arrays.items()}
+    slots["encoder/encoder_norm/scale/v"] = held(np.zeros(3, np.float32), "three")
+    native.write_checkpoint(tmp_path / "run", arrays, tiny, info={}, slots=slots, step=7)
+    with pytest.raises(UserError, match=r"slots of encoder/encoder_norm/scale .*\[\[3\]\]"):
+        convert(tmp_path / "run", tmp_path / "checkpoint_7", "t5x", slots=True)
+
+
 def test_a_sentencepiece_vocabulary_goes_along(tiny, tmp_path):
     model = dataclasses.replace(tiny, vocab_size=6144)
     native.write_checkpoint(tmp_path / "ours", random_arrays(model), model, info={})
@@ -163,11 +207,16 @@ def test_what_is_asked_for_wrongly_is_said(tiny, tmp_path):
         ),
         ({"to": "t5x", "mapping": [("nothing", "else")]}, "matches none"),
         ({"to": "t5x", "mapping": [("(", "else")]}, "regular expression"),
+        ({"to": "t5x", "mapping": [("encoder/(.*)", r"\2")]}, "does not go with its expression"),
         ({"to": "t5x", "model": dataclasses.replace(tiny, d_ff=11)}, "d_ff is 10 there, 11"),
     ):
         with pytest.raises(UserError, match=message):
             convert(ours, tmp_path / "checkpoint_0", **arguments)
         assert not (tmp_path / "checkpoint_0").exists()
+    with pytest.raises(UserError, match="has no spiece.model"):
+        convert(ours, tmp_path / "hf", "huggingface", tokenizer=ours)
+    with pytest.raises(UserError, match="File name too long"):
+        convert(ours, tmp_path / ("x" * 300), "instruct")
     with pytest.raises(UserError, match="exists already"):
         convert(ours, ours, "t5x")
     assert [path.name for path in tmp_path.iterdir()] == ["ours"]

@@ -14,7 +14,7 @@ from instruct.interop import huggingface
 from instruct.interop.convert import convert
 from instruct.interop.folders import file_inside
 from instruct.interop.tokenizers import vocabulary_of
-from instruct.interop.weights import fit, model_shapes
+from instruct.interop.weights import fit, model_shapes, translate
 from instruct.models.encoder_decoder import EncoderDecoder
 from tests.interop.conftest import padded_batches, random_arrays, tree_of
 
@@ -102,6 +102,18 @@ def spoil(folder: pathlib.Path, how: str) -> None:
         change_json(config, model_type="bart")
     elif how == "unknown activation":
         change_json(config, feed_forward_proj="gated-mish")
+    elif how.startswith("{"):
+        change_json(config, **json.loads(how))
+    elif how == "index with a name twice":
+        text = index.read_text().replace('"shared.weight"', '"shared.weight": "x", "shared.weight"')
+        index.write_text(text)
+    elif how == "loop of links":
+        shards[0].unlink()
+        shards[0].symlink_to(shards[0].name)
+    elif how == "no file":
+        (folder / "spiece.model").mkdir()
+    elif how == "generation settings are no JSON":
+        (folder / "generation_config.json").write_text("{")
     elif how == "quantised":
         change_json(config, quantization_config={"bits": 4})
     elif how == "sizes missing":
@@ -136,6 +148,16 @@ def spoil(folder: pathlib.Path, how: str) -> None:
         ("configuration of another model", "model_type 'bart' is not read"),
         ("unknown activation", "'gated-mish' is not computed"),
         ("quantised", "quantised"),
+        ('{"feed_forward_proj": ["relu"]}', "feed_forward_proj .* is not computed"),
+        ('{"dense_act_fn": "gelu"}', "dense_act_fn 'gelu' is not computed .* must be 'gelu_new'"),
+        ('{"dropout_rate": "0.1"}', "dropout_rate must be a number"),
+        ('{"layer_norm_epsilon": Infinity}', "layer_norm_epsilon is not finite"),
+        ('{"tie_word_embeddings": "false"}', "tie_word_embeddings is 'false'; it must be true or"),
+        ('{"decoder_start_token_id": 5}', "decoder_start_token_id is 5; this program pads"),
+        ("index with a name twice", "'shared.weight' occurs twice"),
+        ("loop of links", "is a symbolic link to .*, which is not there"),
+        ("no file", "spiece.model is no file"),
+        ("generation settings are no JSON", "generation_config.json is no JSON"),
         ("sizes missing", "does not say d_model, num_heads"),
         ("sizes as text", "cannot be: ModelConfig.d_model"),
         ("extra key", "1 missing, 1 left over.*encoder_norm/scale is missing.*waight"),
@@ -147,6 +169,14 @@ def test_damaged_ones_end_in_one_message(folder, tmp_path, how, message):
     with pytest.raises(UserError, match=message):
         convert(folder, tmp_path / "out", "instruct")
     assert not list(tmp_path.glob("out*"))
+
+
+def test_a_layers_number_has_one_spelling(tiny):
+    array = random_arrays(tiny)["encoder/encoder_norm/scale"]
+    names = [f"encoder.block.{n}.layer.0.layer_norm.weight" for n in ("1", "01", "\u0661")]
+    ours, _, unknown = translate(dict.fromkeys(names, array), huggingface.RULES)
+    assert list(ours) == ["encoder/layers_1/pre_attention_layer_norm/scale"]
+    assert list(unknown) == names[1:]
 
 
 def test_hugging_faces_cache_may_link_to_its_blobs(folder, tmp_path):

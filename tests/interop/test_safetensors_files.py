@@ -72,6 +72,7 @@ ENTRY = {"dtype": "F32", "shape": [2], "data_offsets": [0, 8]}
         (made_up(b'{"x": {}, "x": {}}'), "occurs twice"),
         (made_up({"x": 3}), "no object"),
         (made_up({"x": ENTRY | {"dtype": "PICKLE"}}, bytes(8)), "unknown dtype 'PICKLE'"),
+        (made_up({"x": ENTRY | {"dtype": ["F32"]}}, bytes(8)), "unknown dtype"),
         (made_up({"x": ENTRY | {"shape": [-2]}}, bytes(8)), "no valid shape"),
         (made_up({"x": ENTRY | {"shape": [1 << 40]}}, bytes(8)), "takes 4,398,046,511,104 bytes"),
         (made_up({"x": ENTRY | {"shape": [True]}}, bytes(8)), "no valid shape"),

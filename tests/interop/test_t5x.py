@@ -302,3 +302,14 @@ def test_flax_cuts_large_arrays_into_parts():
     file = io.BytesIO(msgpack.packb({"a": node}))
     found = t5x.read_index(file.read(), "x")["a"]
     np.testing.assert_array_equal(found, values.reshape(2, 3))
+
+
+@pytest.mark.parametrize("step", [-3, 2.5, float("nan")])
+def test_the_step_is_a_whole_number(tiny, tmp_path, step):
+    folder = tmp_path / "checkpoint_12"
+    write_legacy(folder, random_arrays(tiny))
+    index = msgpack.unpackb((folder / "checkpoint").read_bytes(), strict_map_key=False)
+    index["optimizer"]["state"]["step"] = step
+    (folder / "checkpoint").write_bytes(msgpack.packb(index))
+    with pytest.raises(UserError, match="the step is .*, not a whole number"):
+        t5x.open_checkpoint(str(folder))
