@@ -155,7 +155,8 @@ def _lazy(array: Any, place: str) -> LazyArray:
 class ArrayWriter:
     """Writes arrays, a few at a time: each waits for the disk, which then has more than one to do.
 
-    Use as a context; everything is on disk when it ends, and what failed is raised.
+    Use as a context; everything is on disk when it ends, and what failed is raised, as an OSError
+    where the system said no (ENOSPC: the disk is full).
     """
 
     _AT_ONCE = 16
@@ -181,8 +182,11 @@ class ArrayWriter:
 
         def write() -> None:
             dtype = ts.dtype(values.dtype)
-            array = ts.open(dict(spec), create=True, dtype=dtype, context=self._context).result()
-            array.write(values).result()
+            try:
+                opening = ts.open(dict(spec), create=True, dtype=dtype, context=self._context)
+                opening.result().write(values).result()
+            except (ValueError, OSError, RuntimeError) as error:
+                raise _system_error(error) from error
 
         while self._pending and (
             len(self._pending) >= self._AT_ONCE
@@ -190,6 +194,12 @@ class ArrayWriter:
         ):
             self._pending.pop(0)[1].result()
         self._pending.append((values.nbytes, self._pool.submit(write)))
+
+
+def _system_error(error: Exception) -> Exception:
+    """TensorStore has the system's error number in its text only."""
+    match = re.search(r"os_error_code='(\d+)'", str(error))
+    return OSError(int(match[1]), str(error)) if match else error
 
 
 def chunk_shape(shape: Sequence[int], itemsize: int, target_bytes: int = 64 << 20) -> list[int]:

@@ -1,13 +1,17 @@
 """Views of lazy arrays against numpy's own, whole and by slices; weights' rules and reports."""
 
+import errno
 import itertools
+import resource
+import signal
+import sys
 
 import numpy as np
 import pytest
 
 from instruct.errors import UserError
 from instruct.interop import arrays
-from instruct.interop.stores import chunk_shape
+from instruct.interop.stores import ArrayWriter, chunk_shape
 from instruct.interop.weights import Checkpoint, Rule, fit, translate
 
 FOUR = np.arange(5 * 3 * 4 * 2, dtype=np.float32).reshape(5, 3, 4, 2)
@@ -98,3 +102,20 @@ def test_a_report_has_every_key():
     mapped.check(allow_left_over=True)
     with pytest.raises(UserError, match="left over"):
         mapped.check()
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="a limit on a file's size is set as Linux does")
+def test_what_the_system_refuses_keeps_its_number(tmp_path):
+    values = np.random.default_rng(0).standard_normal((300, 300))
+    metadata = {"shape": [300, 300], "chunks": [300, 300], "compressor": None}
+    kvstore = {"driver": "file", "path": f"{tmp_path}/a/"}
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    ignored = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (10_000, limits[1]))
+    try:
+        with pytest.raises(OSError) as caught, ArrayWriter() as writer:
+            writer.add({"driver": "zarr", "kvstore": kvstore, "metadata": metadata}, values)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+        signal.signal(signal.SIGXFSZ, ignored)
+    assert caught.value.errno == errno.EFBIG
