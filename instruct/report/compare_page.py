@@ -108,6 +108,8 @@ def _overview(compared: Compared) -> Section:
 
 def _verdict(compared: Compared) -> str:
     test = compared.tests[compared.rank_by]
+    if test.difference == test.low == test.high == 0:
+        return f"{compared.rank_by} is the same after as before."
     way = "higher" if test.difference > 0 else "lower"
     found = f"{compared.rank_by} is {abs(test.difference):.1f} points {way} after than before"
     if test.clear:

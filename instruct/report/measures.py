@@ -125,6 +125,8 @@ MEASURES: dict[str, Measure] = {
     "bbh_algorithmic": _bbh_measure("BBH-alg", DIRECT, "3 exemplars", normalized.BBH_ALGORITHMIC),
 }
 NORMALIZED = "normalized_average"
+VOTED = "CoT + self-consistency"
+PROMPTINGS = ("direct", "CoT", VOTED)
 
 
 def is_measure(column: str) -> bool:
@@ -147,16 +149,16 @@ def title_of(column: str) -> str:
 
 
 def prompted(column: str, prompting: str) -> str | None:
-    """The column of a table whose rows differ in prompting (`direct`, `CoT`), or None.
+    """The column of a table whose rows differ in prompting (`PROMPTINGS`), or None.
 
     >>> prompted("mmlu", "CoT")
     'mmlu_cot'
     """
-    fixed = {"tydiqa": "direct", "mgsm": "CoT"}
-    if column in fixed:
-        return column if fixed[column] == prompting else None
+    direct = prompting == "direct"
+    if column in ("tydiqa", "mgsm"):
+        return column if direct == (column == "tydiqa") else None
     if column == "mmlu":
-        return {"direct": "mmlu_direct", "CoT": "mmlu_cot"}.get(prompting)
+        return "mmlu_direct" if direct else "mmlu_cot"
     return column
 
 
@@ -190,13 +192,18 @@ class Score:
 
 
 def score(
-    run: Run, column: str, step: int | None = None, modes: Sequence[str] = ()
+    run: Run,
+    column: str,
+    step: int | None = None,
+    modes: Sequence[str] = (),
+    voted: bool = False,
 ) -> Score | None:
     """A run's score of a column at a step (None: the latest that has it), or None.
 
     Args:
         column: `mmlu_direct`, `tydiqa:ko`, `normalized_average`, ...
         modes: prompt modes instead of the measure's own.
+        voted: of self-consistency, which counts nowhere else.
     """
     if column == NORMALIZED:
         return _normalized_score(run, step)
@@ -208,7 +215,8 @@ def score(
     # "<name>-<suite>" holds results of settings with a name of their own: only where no others are.
     for evaluation in sorted(run.evaluations, key=lambda e: "-" in e.suite):
         for row in evaluation.metrics:
-            if measure.takes(row) and (not part or measure.name_of(row) == part):
+            is_part = not part or measure.name_of(row) == part
+            if measure.takes(row) and is_part and _is_voted(row) == voted:
                 limit = evaluation.settings.get("num_examples")
                 at_step = found.setdefault(evaluation.step, {})
                 at_step.setdefault((row["task"], row["mode"]), (row, limit))
@@ -229,6 +237,11 @@ def score(
         step=max(steps),
         limit=min((limit for _, limit in chosen if limit), default=None),
     )
+
+
+def _is_voted(row: Mapping[str, Any]) -> bool:
+    """Whether a metric line is of self-consistency, as evaluation names its decoding."""
+    return row["decode"].endswith(" majority")
 
 
 def steps_of(run: Run, column: str) -> list[int]:
@@ -291,6 +304,9 @@ def differences(scores: Iterable[Score], mmlu_split: str) -> list[tuple[str, str
             marks.append(f"our metric is {', '.join(metrics)}, the paper's exact match")
         if found.limit:
             marks.append(f"at most {found.limit:,} examples a task, the paper's all")
+        decodings = {row["decode"].partition(" ")[0] for row in found.rows}
+        if decodings - {"greedy"} and not all(map(_is_voted, found.rows)):
+            marks.append(f"our decoding is {', '.join(sorted(decodings))}, the paper's greedy")
         trained = any(row["group"] == "held_in" for row in found.rows)
         if trained and measure.family in _HELD_OUT:
             marks.append("tasks of it were trained on; the paper's were held out")

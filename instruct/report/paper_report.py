@@ -14,7 +14,6 @@ from instruct.report.tables import with_error
 
 # The table that the page draws, and the measures that have a line of their own in it.
 MAIN = "flan_palm.5"
-_PROMPTINGS = ("direct", "CoT")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -77,12 +76,13 @@ def _our_rows(table: PaperTable, run: Run) -> list[OurRow]:
         ]
         return [OurRow(labels, tuple(scores))]
     made = []
-    for prompting in _PROMPTINGS:
+    for prompting in measures.PROMPTINGS:
         modes = measures.DIRECT if prompting == "direct" else measures.COT
         scores = []
         for column in table.columns:
             key = measures.prompted(column, prompting)
-            scores.append(measures.score(run, key, modes=modes) if key else None)
+            voted = prompting == measures.VOTED
+            scores.append(measures.score(run, key, modes=modes, voted=voted) if key else None)
         made.append(OurRow((run.label, prompting), tuple(scores)))
     return made
 

@@ -2,6 +2,7 @@
 
 import dataclasses
 import doctest
+import json
 import math
 
 import pytest
@@ -76,6 +77,25 @@ def test_results_of_named_settings_count_only_where_no_others_are(tmp_path):
     assert measures.score(named, "mgsm").value == pytest.approx(40)
     both = run_with(tmp_path, level=60.0, parts=("mgsm",), spread=0.0)
     assert len(both.evaluations) == 2 and measures.score(both, "mgsm").value == pytest.approx(60)
+
+
+def test_self_consistency_is_no_plain_chain_of_thought(tmp_path):
+    run = add_suites(tmp_path / "run", 40.0, parts=("mgsm",), spread=0.0)
+    (path,) = run.rglob("results.jsonl")
+    sampled = "sample temperature=0.7 samples=40 seed=0 steps=256"
+    text = path.read_text()
+    decode = next(json.loads(line)["decode"] for line in text.splitlines() if '"metric"' in line)
+    path.write_text(text.replace(f'"{decode}"', f'"{sampled} majority"'))
+    voted = run_files.read_run(run, "run")
+    assert measures.score(voted, "mgsm") is None
+    found = measures.score(voted, "mgsm", modes=measures.COT, voted=True)
+    assert found.value == pytest.approx(40)
+    assert not any("decoding" in what for _, what in measures.differences([found], "test"))
+    path.write_text(text.replace(f'"{decode}"', f'"{sampled}"'))
+    once = measures.score(run_files.read_run(run, "run"), "mgsm")
+    assert ("MGSM", "our decoding is sample, the paper's greedy") in measures.differences(
+        [once], "test"
+    )
 
 
 def test_the_normalised_average_of_a_run(whole):
