@@ -1,14 +1,20 @@
-"""Golden prompts of the suites: the first made-up item of each format in every protocol."""
+"""Golden prompts of the suites: the first made-up item of each format in every protocol.
+
+The suites on data sets of the family `flan2021` show its made-up rows.
+"""
 
 from collections.abc import Iterator, Sequence
 
-from instruct.data.registry import find_spec
+from instruct.data.registry import find_spec, task_specs
 from instruct.data.rendering import example_features, example_key, exemplar_indices, name_key
 from instruct.data.spec import TaskSpec
 from instruct.data.vocab import load_vocabulary
 from instruct.prompts.record import Record
 from instruct.prompts.render import Rendered, render
+from tasks.suites import held_in
 from tasks.suites import mixtures as _register  # noqa: F401
+from tests.tasks import flan2021_goldens
+from tests.tasks.shown_prompts import shown as shown_prompt
 from tests.tasks.suites.made_up import MADE_UP, data_folder
 
 LENGTHS = (40_000, 2_000)
@@ -90,7 +96,17 @@ def _texts() -> Iterator[str]:
             )
 
 
+def _texts_of_tfds() -> Iterator[str]:
+    specs = [spec for spec in task_specs().values() if spec.family == held_in.FAMILY]
+    for spec in (*specs, find_spec("samsum.main")):
+        row = "samsum" if spec.family == "samsum" else spec.name.partition(".")[2]
+        records = flan2021_goldens.records()[row]
+        for mode in spec.all_modes:
+            yield shown_prompt(spec, mode, 0, records, lengths=flan2021_goldens.LENGTHS)
+
+
 def goldens() -> dict[str, str]:
     """File name -> text."""
     with data_folder(MADE_UP):
-        return {"prompts_suites.txt": "".join(_texts())}
+        made_up = "".join(_texts())
+    return {"prompts_suites.txt": made_up, "prompts_suites_tfds.txt": "".join(_texts_of_tfds())}
