@@ -298,9 +298,15 @@ def _restore_inputs(inputs: Inputs, meter: IntervalMetrics, saved: Mapping[str, 
 
 
 def _evaluate(eval_step, state, mesh, inputs: Inputs, group_names) -> dict[str, float]:
+    found: list[LossTotals] = []
     with jax.set_mesh(mesh):
-        found = [eval_step(state.params, _to_devices(mesh, b)) for b in inputs.eval_batches]
-    return eval_scalars(functools.reduce(LossTotals.add, found), group_names)
+        for batch in inputs.eval_batches:
+            totals = eval_step(state.params, _to_devices(mesh, batch))
+            # One batch late, and added on the host: of the CPU's fake devices one may otherwise
+            # have its limit of 32 programs in flight, and the others wait for it for ever.
+            found[-1:] = jax.device_get(found[-1:])
+            found.append(totals)
+    return eval_scalars(functools.reduce(LossTotals.add, jax.device_get(found)), group_names)
 
 
 def _speeds(meter: IntervalMetrics, secs: float, step_flops: float, peak_flops: float) -> dict:
