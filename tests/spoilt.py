@@ -35,8 +35,8 @@ def train_flags(model_dir: pathlib.Path) -> list[str]:
         "--gin.CheckpointConfig.save_every_steps=1",
         "--gin.ModelConfig.num_encoder_layers=1",
         "--gin.ModelConfig.num_decoder_layers=1",
-        "--gin.train.eval_every_steps=None",
-        "--gin.train.tensorboard=False",
+        "--gin.loop.train.eval_every_steps=None",
+        "--gin.loop.train.tensorboard=False",
     ]
 
 

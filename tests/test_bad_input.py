@@ -91,7 +91,7 @@ WRONG_FLAGS = {
     "mesh and devices": (["--gin.MeshConfig.data=3"], ["data = 3", "there are 8"]),
     "batch and mesh": (["--gin.BATCH_SIZE=6"], ["6 rows", "multiple of 8"]),
     "batch and microbatches": (
-        ["--gin.train.num_microbatches=3"],
+        ["--gin.loop.train.num_microbatches=3"],
         ["8 rows", "3 microbatches", "num_microbatches"],
     ),
     "no vocabulary file": (["--gin.VOCABULARY=@/no.model"], ["no.model", "'bytes'", "'gym'"]),

@@ -28,7 +28,7 @@ def called(monkeypatch):
 
 def test_train_gets_its_configuration_and_the_texts_of_it(called):
     flags = ["--gin_file=gin/recipes/gym_demo.gin", "--gin.MODEL_DIR=runs/a", "--gin.SEED=7"]
-    assert train.run(arguments.parse(["train", *flags, "--gin.train.log_every_steps=5"])) == 0
+    assert train.run(arguments.parse(["train", *flags, "--gin.loop.train.log_every_steps=5"])) == 0
     assert called["model_dir"] == "runs/a" and called["log_every_steps"] == 5
     assert called["seed"] == called["data"].seed == 7 and called["data"].mixture == "gym.demo"
     texts = called["texts"]
