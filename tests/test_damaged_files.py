@@ -243,7 +243,8 @@ def test_a_full_disk_while_saving(finished_run, mount_disk, capsys):
     run = pathlib.Path(shutil.copytree(finished_run, disk / "run"))
     flags = [*train_flags(run), "--gin.TRAIN_STEPS=5", "--gin.CheckpointConfig.keep=9"]
     message = failure(capsys, "train", *flags, status=1)
-    assert "no space left on the disk" in message and f"{run}/checkpoints" in message
+    # The checkpoint is written in the background: whichever file finds the disk full is named.
+    assert "no space left on the disk" in message and f"{run}/" in message
     for step in ("1", "2"):
         assert same_files(run / "checkpoints" / step, finished_run / "checkpoints" / step)
     shapes = EncoderDecoder(TrainedRun.read(finished_run).model()).abstract_params()

@@ -156,7 +156,11 @@ def write_json(path: pathlib.Path, value: Any) -> None:
 def write_text(path: pathlib.Path, text: str) -> None:
     """Replaces a text file whole."""
     temporary = path.with_name(path.name + ".tmp")
-    temporary.write_text(text, encoding="utf-8")
+    try:
+        temporary.write_text(text, encoding="utf-8")
+    except OSError as error:
+        error.filename = str(temporary)  # a stream's errors do not say which file
+        raise
     os.replace(temporary, path)
 
 
