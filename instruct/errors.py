@@ -6,8 +6,10 @@ its traceback (status 1).
 A message names the value, the allowed values and the fix.
 """
 
+import contextlib
 import difflib
-from collections.abc import Iterable
+import os
+from collections.abc import Iterable, Iterator
 
 
 class UserError(Exception):
@@ -16,6 +18,16 @@ class UserError(Exception):
 
 class RunFailed(Exception):
     """A run that was well set up and still cannot go on; the message says why and what to do."""
+
+
+@contextlib.contextmanager
+def naming_file(path: str | os.PathLike[str]) -> Iterator[None]:
+    """Adds the file's name to an `OSError`: those of an open stream do not say which it is."""
+    try:
+        yield
+    except OSError as error:
+        error.filename = os.fspath(path)
+        raise
 
 
 def unknown_name(kind: str, name: str, allowed: Iterable[str]) -> UserError:

@@ -14,6 +14,8 @@ from typing import Any
 
 from tensorboardX import SummaryWriter
 
+from instruct.errors import naming_file
+
 METRICS_FILE = "metrics.jsonl"
 TENSORBOARD_FOLDER = "tensorboard"
 
@@ -48,12 +50,9 @@ class Summaries:
         if self._file is None:
             return
         row = {"step": step} | {name: _plain(value) for name, value in scalars.items()}
-        try:
+        with naming_file(self._file.name):
             self._file.write(json.dumps(row) + "\n")
             self._file.flush()
-        except OSError as error:
-            error.filename = self._file.name  # a stream's errors do not say which file
-            raise
         if self._board is not None:
             for name, value in scalars.items():
                 self._board.add_scalar(name, float(value), step)

@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import functools
 import pathlib
 import sys
 import traceback
@@ -186,10 +187,14 @@ class SuiteRun:
         """Whether the training mixture had the task, or another one of the same examples."""
         if self.trained_tasks is None:
             return "unknown"
-        specs = registry.task_specs()
-        trained = {specs[name].group for name in self.trained_tasks if name in specs}
-        seen = leaf.spec is not None and leaf.spec.group in trained
+        seen = leaf.spec is not None and leaf.spec.group in self._trained_groups
         return "held_in" if seen or leaf.task in self.trained_tasks else "held_out"
+
+    @functools.cached_property
+    def _trained_groups(self) -> set[str]:
+        """Contamination groups of the tasks that were trained on, as far as they are known here."""
+        specs = registry.task_specs()
+        return {specs[name].group for name in self.trained_tasks or () if name in specs}
 
 
 def _finished(leaves: Sequence[Leaf], writer: results.ResultsWriter | None) -> list[bool]:

@@ -23,7 +23,7 @@ from typing import Any
 
 import jax
 
-from instruct.errors import UserError
+from instruct.errors import UserError, naming_file
 
 RUN_FILE = "run.json"
 MIXTURE_FILE = "mixture.json"
@@ -156,11 +156,8 @@ def write_json(path: pathlib.Path, value: Any) -> None:
 def write_text(path: pathlib.Path, text: str) -> None:
     """Replaces a text file whole."""
     temporary = path.with_name(path.name + ".tmp")
-    try:
+    with naming_file(temporary):
         temporary.write_text(text, encoding="utf-8")
-    except OSError as error:
-        error.filename = str(temporary)  # a stream's errors do not say which file
-        raise
     os.replace(temporary, path)
 
 
