@@ -1,4 +1,4 @@
-"""The map stays true: who imports whom, sizes, names, and that every module has a mirror."""
+"""The map stays true: who imports whom, names, and that every module has a mirror."""
 
 import ast
 import pathlib
@@ -123,17 +123,9 @@ def test_third_party_reach(path):
 
 
 @pytest.mark.parametrize("path", [*SOURCES, ROOT / "run.py"], ids=module_name)
-def test_sizes_and_names(path):
-    text = path.read_text()
-    tree = ast.parse(text)
-    assert text.count("\n") <= 400, f"{path.name} has more than 400 lines: split it by purpose"
+def test_names_and_docstrings(path):
     assert path.stem not in FORBIDDEN_NAMES
-    assert ast.get_docstring(tree), f"{path} has no module docstring"
-    for node in ast.walk(tree):
-        if isinstance(node, ast.FunctionDef):
-            limit = 150 if (path.name, node.name) == ("loop.py", "train") else 80
-            length = node.end_lineno - node.lineno + 1
-            assert length <= limit, f"{path.name}: {node.name} has {length} lines"
+    assert ast.get_docstring(ast.parse(path.read_text())), f"{path} has no module docstring"
 
 
 def test_package_files_hold_only_a_docstring():
