@@ -7,15 +7,15 @@ STAMP := $(VENV)/.installed
 DEMO_DIR ?= runs/demo
 export TF_CPP_MIN_LOG_LEVEL ?= 2
 
-.PHONY: demo test lint format clean help
+.PHONY: demo test lint docs constraints format clean help
 
 help:  ## what the targets do
 	@grep -E '^[a-z]+:.*##' Makefile | sed -E 's/:.*## /\t/'
 
-$(STAMP): setup.cfg pyproject.toml
+$(STAMP): setup.cfg pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; v = sys.version_info[:2]; sys.exit(None if (3, 11) <= v < (3, 13) else "instruct needs Python 3.11 or 3.12, not %d.%d: make PYTHON=/path/to/python3.11" % v)'
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install -q --disable-pip-version-check -e '.[dev]'
+	$(BIN)/python -m pip install -q --disable-pip-version-check -c constraints.txt -e '.[dev]'
 	@touch $(STAMP)
 
 demo: $(STAMP)  ## train, evaluate and report on a small mixture (runs/demo)
@@ -30,6 +30,16 @@ lint: $(STAMP)  ## format, lint and types
 
 test: lint  ## lint, then every test with line coverage
 	$(BIN)/python -m pytest -n 2 --dist loadfile --cov --cov-report=term
+
+docs: $(STAMP)  ## the documentation as a site, in build/site
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build -q
+
+constraints:  ## lock the newest versions that setup.cfg allows (constraints.txt); run the tests after
+	rm -rf build/lock
+	$(PYTHON) -m venv build/lock
+	build/lock/bin/python -m pip install -q --disable-pip-version-check -e '.[dev]'
+	{ sed -n '/^#/p' constraints.txt; build/lock/bin/python -m pip freeze --exclude-editable | sed 's/+cpu$$//'; } > build/constraints.txt
+	mv build/constraints.txt constraints.txt
 
 format: $(STAMP)  ## rewrite files in the project's format
 	$(BIN)/ruff check --fix .

@@ -37,7 +37,9 @@ _GIN_ERRORS = (
     ImportError,
     RuntimeError,
 )
-ROOT = pathlib.Path(__file__).resolve().parents[1]
+# Folder that holds gin/: the checkout's, or what a wheel carries (setup.cfg).
+_PACKAGE = pathlib.Path(__file__).resolve().parent
+ROOT = _PACKAGE.parent if (_PACKAGE.parent / "gin" / "runs").is_dir() else _PACKAGE / "resources"
 _BINDING = re.compile(r"^(?P<name>[\w./]+)\s*=\s*(?P<value>.*)$", re.DOTALL)
 _UNKNOWN_PARAMETER = re.compile(r"Configurable '([\w.]+)' doesn't have a parameter named '(\w+)'")
 _UNKNOWN_CONFIGURABLE = re.compile(r"No configurable matching '?([\w./]+)'?")

@@ -10,6 +10,7 @@ import errno
 import importlib
 import logging
 import os
+import pathlib
 import sys
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
@@ -57,7 +58,7 @@ _EXAMPLES = {
 def make_parser() -> argparse.ArgumentParser:
     """One sub-parser a mode; the flags common to all take gin settings."""
     parser = argparse.ArgumentParser(
-        prog="run.py",
+        prog="instruct" if pathlib.Path(sys.argv[0]).name == "instruct" else "run.py",
         description="Instruction tuning in JAX: prepare, train, evaluate, report.",
         epilog=_GIN_HELP + "\n`run.py MODE --help` has the flags and an example of each mode.",
         formatter_class=argparse.RawDescriptionHelpFormatter,

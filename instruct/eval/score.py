@@ -66,7 +66,7 @@ class Scorer:
         self._batching = batching or BatchConfig()
         self._runner = BatchRunner(self._score_batch, mesh)
 
-    def _score_batch(self, params, batch):
+    def _score_batch(self, params: Any, batch: Mapping[str, jax.Array]) -> Any:
         return log_likelihood(self._apply_fn, params, batch)
 
     def score(

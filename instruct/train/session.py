@@ -202,6 +202,8 @@ def _versions() -> dict[str, str]:
 def _git_commit() -> tuple[str | None, bool | None]:
     """(commit, whether files differ from it) of this program, (None, None) outside of git."""
     folder = pathlib.Path(__file__).resolve().parents[2]
+    if not (folder / ".git").exists():  # installed, perhaps below another project's checkout
+        return None, None
 
     def git(*words: str) -> str:
         command = ["git", "-C", str(folder), *words]

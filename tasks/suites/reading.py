@@ -47,7 +47,7 @@ class Answer(str):
         answer.reasoned = reasoned
         return answer
 
-    def __getnewargs__(self) -> tuple[str, str, bool]:
+    def __getnewargs__(self) -> tuple[Any, ...]:  # pickling and copying call __new__ with these
         return str(self), self.raw, self.reasoned
 
 
