@@ -6,7 +6,6 @@ must answer at once.
 
 import argparse
 import contextlib
-import errno
 import importlib
 import logging
 import os
@@ -16,7 +15,7 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from instruct.cli import compare_flags, convert_flags
-from instruct.errors import RunFailed, UserError
+from instruct.errors import RunFailed, UserError, explaining_storage_failures
 
 _GIN_HELP = """\
 gin flags:
@@ -134,12 +133,27 @@ def _prepare_flags(parser: argparse.ArgumentParser) -> None:
     add("--json", action="store_true", help="print the summary as JSON")
 
 
+def _train_flags(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--strict",
+        action="store_true",
+        help="stop if the newest checkpoint is damaged, instead of moving it aside and resuming "
+        "from the newest whole one",
+    )
+
+
 def _eval_flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--limit",
         type=int,
         metavar="N",
         help="evaluate N examples of each task; the same as --gin.NUM_EVAL_EXAMPLES=N",
+    )
+    parser.add_argument(
+        "--strict",
+        action="store_true",
+        help="stop at a damaged checkpoint, instead of taking the newest whole one (or, of "
+        "several, the others)",
     )
 
 
@@ -148,6 +162,11 @@ def _infer_flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--input", metavar="FILE", help="JSON lines with `inputs` or `prompt`")
     parser.add_argument(
         "--output", metavar="FILE", help="JSON lines; an unfinished file is continued"
+    )
+    parser.add_argument(
+        "--strict",
+        action="store_true",
+        help="stop if the newest checkpoint is damaged, instead of taking the newest whole one",
     )
 
 
@@ -205,6 +224,7 @@ def _report_flags(parser: argparse.ArgumentParser) -> None:
 _MODE_FLAGS: dict[str, Callable[[argparse.ArgumentParser], None]] = {
     "check": _check_flags,
     "prepare": _prepare_flags,
+    "train": _train_flags,
     "eval": _eval_flags,
     "infer": _infer_flags,
     "convert": convert_flags.add_flags,
@@ -274,7 +294,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         flags = parse(sys.argv[1:] if argv is None else argv)
         with _quiet_stderr():
             mode = importlib.import_module(f"instruct.cli.{flags.mode}")
-        return int(mode.run(flags) or 0)
+        with explaining_storage_failures():
+            return int(mode.run(flags) or 0)
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
@@ -287,12 +308,3 @@ def main(argv: Sequence[str] | None = None) -> int:
     except BrokenPipeError:  # the reader of our output went away, as `head` does
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
-    except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            where = f" while writing {error.filename}" if error.filename else ""
-            print(
-                f"error: no space left on the disk{where}. Nothing finished was lost.",
-                file=sys.stderr,
-            )
-            return 1
-        raise
