@@ -76,16 +76,21 @@ def storage_error_path(error: BaseException) -> str:
     return next((path for _, path in _storage_errors(error) if path), "")
 
 
+def errno_words(number: int) -> str:
+    """'Input/output error (EIO)'."""
+    return f"{os.strerror(number)} ({errno.errorcode.get(number, number)})"
+
+
 def storage_failure(error: BaseException) -> str | None:
     """Which file, what the system said and what to do; None if the storage is not the cause."""
     number, path = storage_error_number(error), storage_error_path(error)
     if number is None:
         return None
-    said, name = os.strerror(number), errno.errorcode.get(number, str(number))
     if number in _NO_SPACE:
-        problem = f"no space left on the disk{f' while writing {path}' if path else ''} ({name})"
+        where = f" while writing {path}" if path else ""
+        problem = f"no space left on the disk{where} ({errno.errorcode[number]})"
     else:
-        problem = f"the storage failed{f' at {path}' if path else ''}: {said} ({name})"
+        problem = f"the storage failed{f' at {path}' if path else ''}: {errno_words(number)}"
     return f"{problem}. {_ADVICE.get(number, _OTHER_ADVICE)}, then give the same command again."
 
 
@@ -119,8 +124,9 @@ def _number_in(text: str) -> int | None:
 
 
 def _path_in(text: str) -> str:
-    match = _PATH_IN_TEXT.search(text)
-    return _BESIDE.sub("", match[1]) if match else ""
+    """The longest path: TensorStore names the folder, then the file, then all its settings."""
+    paths = _PATH_IN_TEXT.findall(text.partition(" [source")[0].partition(" [tensorstore")[0])
+    return _BESIDE.sub("", max(paths, key=len, default=""))
 
 
 @contextlib.contextmanager

@@ -22,7 +22,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from instruct.data.vocab import Vocabulary, check_embedding_rows, load_vocabulary
-from instruct.errors import UserError
+from instruct.errors import UserError, naming_file
 from instruct.eval.batching import BatchConfig, Decoder
 from instruct.eval.decode import DecodeConfig
 from instruct.interop.convert import generation_settings
@@ -282,11 +282,12 @@ def _answer_file(
             answers = answerer.answer(
                 [prompt for prompt, _ in part], first, lambda done: bar.advance(task, done)
             )
-            for (_, record), answer in zip(part, answers):
-                output.write(json.dumps(record | answer, ensure_ascii=False) + "\n")
-                truncated += "truncated" in answer
-            output.flush()
-            os.fsync(output.fileno())
+            with naming_file(output_path):
+                for (_, record), answer in zip(part, answers):
+                    output.write(json.dumps(record | answer, ensure_ascii=False) + "\n")
+                    truncated += "truncated" in answer
+                output.flush()
+                os.fsync(output.fileno())
     note = f", {truncated} prompts cut to {answerer.inputs_length} tokens" if truncated else ""
     resumed = f" ({finished} of them by an earlier run)" if finished else ""
     console.print(f"{count} examples{resumed}{note} -> {output_path}", markup=False, soft_wrap=True)

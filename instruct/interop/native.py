@@ -34,6 +34,7 @@ from instruct.train.checkpoint_files import (
     read_records,
     sealed,
 )
+from instruct.train.session import SPEED_ONLY
 
 KIND = "instruct"
 RUN_FILE = "run.json"
@@ -103,24 +104,31 @@ def _run_info(folder: pathlib.Path) -> tuple[pathlib.Path, dict[str, Any]]:
     return folder / RUN_FILE, run_info(folder, folder / RUN_FILE, {})
 
 
-def run_info(
-    folder: pathlib.Path, path: pathlib.Path, info: Mapping[str, Any]
-) -> Mapping[str, Any]:
-    """What run.json says, or, where it does not name a model, the checkpoint's copy of it.
+def run_info(folder: pathlib.Path, path: pathlib.Path, info: Mapping[str, Any]) -> dict[str, Any]:
+    """What run.json says, its model as the checkpoint recorded it; says where the two differ.
 
     Args:
         folder: one step's.
-        path: of run.json, for a warning that the copy is used.
-        info: what could be read of it.
+        path: of run.json.
+        info: what could be read of it; without a model the checkpoint's copy stands for all of it.
     """
-    if isinstance(info.get("model"), Mapping):
-        return info
-    recorded = read_records(folder).get("run")
-    if not recorded:
-        return info
-    state = "damaged" if path.exists() else "missing"
-    logging.getLogger(__name__).warning("%s is %s; the copy in %s is used", path, state, folder)
-    return recorded
+    recorded = read_records(folder).get("run", {})
+    model = recorded.get("model")
+    if not isinstance(model, Mapping):  # a checkpoint of an earlier version, or converted
+        return dict(info)
+    log = logging.getLogger(__name__)
+    if not isinstance(info.get("model"), Mapping):
+        state = "damaged" if path.exists() else "missing"
+        log.warning("%s is %s; the copy in %s is used", path, state, folder)
+        return recorded
+    changed = {
+        name: value
+        for name, value in model.items()
+        if info["model"].get(name) != value and f"model.{name}" not in SPEED_ONLY
+    }
+    if changed:
+        log.warning("%s is not what training wrote; %s says and is used: %s", path, folder, changed)
+    return {**info, "model": {**info["model"], **changed}}
 
 
 def _model(recorded: Mapping[str, Any], place: pathlib.Path) -> ModelConfig:

@@ -107,7 +107,7 @@ class Resumed(NamedTuple):
 
 def _not_from_a_writer_thread(record: logging.LogRecord) -> bool:
     # Orbax logs a traceback for each of its threads, and raises the error to us all the same.
-    return "raised an exception" not in record.getMessage()
+    return not record.exc_info and "raised an exception" not in record.getMessage()
 
 
 logging.getLogger("absl").addFilter(_not_from_a_writer_thread)

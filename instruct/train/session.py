@@ -56,7 +56,7 @@ _WRONG_FOLDER = (
     errno.ENXIO,
 )
 # Fields that make a run faster or slower and leave its results alone; they may change on resume.
-_SPEED_ONLY = frozenset(
+SPEED_ONLY = frozenset(
     {
         "model.scan_layers",
         "model.remat",
@@ -80,7 +80,7 @@ def results_config(**parts: Any) -> dict[str, Any]:
             part = {field.name: getattr(part, field.name) for field in dataclasses.fields(part)}
         if isinstance(part, Mapping):
             flat |= results_config(**{f"{name}.{key}": value for key, value in part.items()})
-        elif name not in _SPEED_ONLY:
+        elif name not in SPEED_ONLY:
             flat[name] = part
     # What JSON makes of it (tuples become lists), so that comparison with a file is fair.
     return json.loads(json.dumps(flat, default=str))
