@@ -126,7 +126,8 @@ def _number_in(text: str) -> int | None:
 def _path_in(text: str) -> str:
     """The longest path: TensorStore names the folder, then the file, then all its settings."""
     paths = _PATH_IN_TEXT.findall(text.partition(" [source")[0].partition(" [tensorstore")[0])
-    return _BESIDE.sub("", max(paths, key=len, default=""))
+    # A name with a NUL in it is an unnamed file of a database: its folder says enough.
+    return _BESIDE.sub("", max(paths, key=len, default="").partition("\\x00")[0])
 
 
 @contextlib.contextmanager

@@ -11,6 +11,7 @@ import logging
 import os
 import sys
 import tempfile
+import traceback
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
@@ -275,11 +276,14 @@ def _quiet_stderr() -> Iterator[None]:
 def _report_unraisable(unraisable: Any) -> None:
     """`sys.unraisablehook`, silent about what follows from an error that is reported already.
 
-    When one array of a checkpoint cannot be read, Orbax leaves at once, and TensorStore's reads
-    of the others find their event loop closed, each with a traceback.
+    When one array of a checkpoint cannot be read, Orbax raises that at once. TensorStore's reads
+    of the others then fail as well, or find their event loop closed, each with a traceback.
     """
     error = unraisable.exc_value
-    if not (isinstance(error, RuntimeError) and str(error) == "Event loop is closed"):
+    if isinstance(error, RuntimeError) and str(error) == "Event loop is closed":
+        return
+    frames = (frame for frame, _ in traceback.walk_tb(unraisable.exc_traceback))
+    if not any(frame.f_globals.get("__name__", "").startswith("orbax.") for frame in frames):
         sys.__unraisablehook__(unraisable)
 
 

@@ -205,13 +205,17 @@ def _write_error(path: Path, error: Exception) -> StoreWriteError | None:
             f"no space left on the disk of {path.parent} while writing a record store. Free "
             "some, or set STORE_DIR to a larger disk; what is finished stays"
         )
-    if number is None or (
-        where and not os.path.abspath(where).startswith(f"{path.parent}{os.sep}")
-    ):
-        return None  # the source's own files
+    if number is None or not _concerns(path, where):
+        return None
     if number in (errno.EACCES, errno.EPERM):
         return StoreWriteError(f"may not write to {path.parent}; set STORE_DIR to another folder")
     return StoreWriteError(
         f"could not write {where or path}: {errno_words(number)}. Check that storage, or set "
         "STORE_DIR to another folder; what is finished stays"
     )
+
+
+def _concerns(path: Path, where: str) -> bool:
+    """Whether a failure at `where` ("": not known) is the store's, not one of its source's files."""
+    store = path.absolute()
+    return not where or store.is_relative_to(where) or Path(where).is_relative_to(store.parent)
