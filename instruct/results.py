@@ -23,7 +23,7 @@ import pathlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, TextIO
 
-from instruct.errors import UserError
+from instruct.errors import UserError, naming_file
 
 VERSION = 1
 FILE_NAME = "results.jsonl"
@@ -179,10 +179,11 @@ class ResultsWriter:
     def write(self, rows: Iterable[Mapping[str, Any]]) -> None:
         """Checks and appends rows, and pushes them to the disk before it returns."""
         assert self._file is not None, "use ResultsWriter in a with statement"
-        for row in rows:
-            self._file.write(to_line(row))
-        self._file.flush()
-        os.fsync(self._file.fileno())
+        with naming_file(self.path):
+            for row in rows:
+                self._file.write(to_line(row))
+            self._file.flush()
+            os.fsync(self._file.fileno())
 
     def _keep_finished(self, header: Mapping[str, Any]) -> None:
         old = next(read_rows(self.path), None)
@@ -205,7 +206,7 @@ class ResultsWriter:
 
     def _replace(self, *parts: Iterable[str]) -> None:
         temporary = self.path.with_suffix(".tmp")
-        with temporary.open("w", encoding="utf-8") as file:
+        with naming_file(temporary), temporary.open("w", encoding="utf-8") as file:
             for lines in parts:
                 file.writelines(lines)
             file.flush()

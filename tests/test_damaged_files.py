@@ -1,17 +1,22 @@
 """Damaged and half files, another run's folder, full disks: one message, nothing else is lost."""
 
 import filecmp
+import gc
+import json
 import os
 import pathlib
 import shutil
 import subprocess
+from collections.abc import Callable
 
 import pytest
 
 from instruct import peak
 from instruct.cli.arguments import main
 from instruct.eval.trained_run import TrainedRun
+from instruct.interop.native import open_checkpoint
 from instruct.models.encoder_decoder import EncoderDecoder
+from instruct.results import read_rows
 from instruct.train.checkpoint import checkpoint_steps, load_params
 from tests.spoilt import MODULE_FLAG, NUM_GOOD, failure, train_flags, write_files
 
@@ -112,35 +117,180 @@ def spoil_arrays(checkpoint: pathlib.Path) -> None:
         file.write_bytes(content)
 
 
-@pytest.mark.parametrize(
-    "damage",
-    [
-        spoil_arrays,
-        lambda checkpoint: shutil.rmtree(checkpoint / "params"),
-        lambda checkpoint: shutil.rmtree(checkpoint / "training"),
-        lambda checkpoint: shutil.rmtree(checkpoint / "input"),
-        lambda checkpoint: (checkpoint / "params" / "_METADATA").write_text("{}"),
-    ],
-    ids=["arrays", "no params", "no training", "no input", "metadata"],
-)
-def test_damaged_and_half_checkpoints(damage, run_copy, capsys):
+def one_file(name: str, change) -> Callable[[pathlib.Path], None]:
+    """A damage of one file of a checkpoint."""
+
+    def damage(checkpoint: pathlib.Path) -> None:
+        file = checkpoint / name
+        file.write_bytes(change(bytearray(file.read_bytes())))
+
+    return damage
+
+
+DAMAGES = {
+    "arrays": spoil_arrays,
+    "no params": lambda checkpoint: shutil.rmtree(checkpoint / "params"),
+    "no training": lambda checkpoint: shutil.rmtree(checkpoint / "training"),
+    "no input": lambda checkpoint: shutil.rmtree(checkpoint / "input"),
+    "metadata": lambda checkpoint: (checkpoint / "params" / "_METADATA").write_text("{}"),
+    "empty array_metadatas": one_file("training/array_metadatas/process_0", lambda content: b""),
+}
+
+
+def exact_rows(model_dir: pathlib.Path) -> list[dict]:
+    """metrics.jsonl without what depends on the clock."""
+    speeds = ("real_tokens_per_sec", "step_secs", "peak_share")
+    lines = (model_dir / "metrics.jsonl").read_text().splitlines()
+    return [{k: v for k, v in json.loads(line).items() if k not in speeds} for line in lines]
+
+
+def arrays(checkpoint: pathlib.Path) -> dict[str, bytes]:
+    opened = open_checkpoint(checkpoint, slots=True)
+    return {
+        name: array.read().tobytes() for name, array in {**opened.arrays, **opened.slots}.items()
+    }
+
+
+def three_steps(model_dir: pathlib.Path) -> list[str]:
+    flags = [*train_flags(model_dir), "--gin.TRAIN_STEPS=3", "--gin.loop.train.log_every_steps=1"]
+    return ["train", *flags]
+
+
+@pytest.fixture(scope="module")
+def undisturbed(folder, tmp_path_factory) -> pathlib.Path:
+    """MODEL_DIR of a run of three steps in one go."""
+    model_dir = tmp_path_factory.mktemp("undisturbed")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("INSTRUCT_STORE_DIR", str(folder / "stores"))
+        patch.setenv("INSTRUCT_DATA_DIR", str(folder))
+        patch.setattr(peak, "matmul_peak", lambda *_: 1e9)
+        assert main(three_steps(model_dir)) == 0
+    return model_dir
+
+
+@pytest.fixture
+def run_of_three(undisturbed, tmp_path) -> pathlib.Path:
+    """A copy of it whose last step is gone."""
+    copy = pathlib.Path(shutil.copytree(undisturbed, tmp_path / "run"))
+    shutil.rmtree(copy / "checkpoints" / "3")
+    return copy
+
+
+@pytest.mark.parametrize("damage", DAMAGES.values(), ids=DAMAGES)
+def test_damaged_and_half_checkpoints(damage, run_copy, capfd):
     damage(run_copy / "checkpoints" / "2")
-    before = shutil.copytree(run_copy, run_copy.parent / "before")
-    flags = [*train_flags(run_copy), "--gin.TRAIN_STEPS=3"]
-    message = failure(capsys, "train", *flags)
+    before = pathlib.Path(shutil.copytree(run_copy, run_copy.parent / "before"))
+    message = failure(capfd, "train", *train_flags(run_copy), "--gin.TRAIN_STEPS=3", "--strict")
     words = (f"{run_copy}/checkpoints/2", "damaged", "Delete that folder to go on from step 1")
     assert all(word in message for word in words), message
-    assert "<bound method" not in message
+    gc.collect()
+    assert "<bound method" not in message and "Traceback" not in capfd.readouterr().err
     assert same_files(run_copy / "checkpoints", before / "checkpoints")
 
 
-def test_inference_from_a_damaged_checkpoint(run_copy, capsys):
+def test_resuming_from_the_newest_whole_checkpoint(undisturbed, run_of_three, capfd):
+    newest = run_of_three / "checkpoints" / "2"
+    spoil_arrays(newest)
+    before = pathlib.Path(shutil.copytree(newest, run_of_three.parent / "before"))
+    assert main(three_steps(run_of_three)) == 0
+    gc.collect()
+    err = capfd.readouterr().err
+    assert f"{newest} is damaged" in err and "resumes from step 1" in err, err
+    assert "Traceback" not in err and err.count("damaged (") == 1, err
+    assert same_files(run_of_three / "checkpoints" / "damaged-2", before)
+    assert checkpoint_steps(run_of_three) == [1, 2, 3]
+    assert exact_rows(run_of_three) == exact_rows(undisturbed)
+    steps = [model_dir / "checkpoints" / "3" for model_dir in (run_of_three, undisturbed)]
+    assert arrays(steps[0]) == arrays(steps[1])
+
+
+def test_all_checkpoints_damaged(run_copy, capsys):
+    for step in ("1", "2"):
+        spoil_arrays(run_copy / "checkpoints" / step)
+    before = pathlib.Path(shutil.copytree(run_copy, run_copy.parent / "before"))
+    message = failure(capsys, "train", *train_flags(run_copy), "--gin.TRAIN_STEPS=3")
+    assert "no checkpoint in" in message and "is whole (2: " in message and "; 1: " in message
+    assert same_files(run_copy / "checkpoints", before / "checkpoints")
+
+
+def test_inference_and_evaluation_from_a_damaged_checkpoint(run_copy, capsys):
+    infer = ["infer", "--gin_file=gin/runs/infer.gin", f"--gin.MODEL_DIR={run_copy}", "--prompt=a"]
+    assert main([*infer, "--gin.STEP=1"]) == 0
+    answer = capsys.readouterr().out
     spoil_arrays(run_copy / "checkpoints" / "2")
-    flags = ["--gin_file=gin/runs/infer.gin", f"--gin.MODEL_DIR={run_copy}", "--prompt=a"]
-    message = failure(capsys, "infer", *flags)
-    assert f"{run_copy}/checkpoints/2 is damaged" in message
-    message = failure(capsys, "infer", *flags, "--gin.STEP=7")
+    before = pathlib.Path(shutil.copytree(run_copy, run_copy.parent / "before"))
+    damaged = f"{run_copy}/checkpoints/2 is damaged"
+    assert main(infer) == 0
+    out, err = capsys.readouterr()
+    assert out == answer and damaged in err and "step 1 is used instead" in err
+    assert same_files(run_copy, before)
+    assert damaged in failure(capsys, *infer, "--strict")
+    assert damaged in failure(capsys, *infer, "--gin.STEP=2")
+    message = failure(capsys, *infer, "--gin.STEP=7")
     assert "no checkpoint of step 7" in message and "1, 2" in message
+
+    evaluate = ["eval", "--gin_file=gin/runs/eval.gin", f"--gin.MODEL_DIR={run_copy}", "--limit=2"]
+    evaluate += [MODULE_FLAG, "--gin.EVAL_MIXTURES=spoilt.sums"]
+    assert damaged in failure(capsys, *evaluate, "--strict")
+    assert main(evaluate) == 0
+    err = capsys.readouterr().err
+    assert damaged in err and "step 1 is used instead" in err
+    (found,) = (run_copy / "eval").rglob("results.jsonl")
+    assert found.parent.name == "step_1" and {r["step"] for r in read_rows(found)} == {1}
+    assert main([*evaluate, "--gin.EVAL_CHECKPOINTS=all"]) == 1
+    assert "is damaged" in capsys.readouterr().err
+    assert checkpoint_steps(run_copy) == [1, 2]
+
+
+def test_conversion_compares_checksums(run_copy, capsys):
+    opened = open_checkpoint(run_copy / "checkpoints" / "2")
+    document = run_copy / "checkpoints" / "2" / "input" / "metadata"
+    sums = json.loads(document.read_text())
+    del sums["sha256"]  # as an earlier version wrote it
+    name = next(iter(opened.arrays))
+    sums["checksums"][f"params/{name}"] ^= 1
+    document.write_text(json.dumps(sums))
+    target = run_copy.parent / "checkpoint_2"
+    message = failure(capsys, "convert", f"--from={run_copy}", f"--to={target}", "--format=t5x")
+    assert "is damaged" in message and "not what was written" in message
+    assert not target.exists()
+
+
+# The other files of a run
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("run.json", None),
+        ("run.json", b'{"config": 3'),
+        ("metrics.jsonl", b""),
+        ("mixture.json", b"\x00\xff"),
+    ],
+)
+def test_a_damaged_record_of_the_run(name, content, undisturbed, run_of_three, capsys):
+    file = run_of_three / name
+    file.unlink()
+    if content is not None:
+        file.write_bytes(content)
+    if name == "run.json" and content is None:
+        infer = ["infer", "--gin_file=gin/runs/infer.gin", f"--gin.MODEL_DIR={run_of_three}"]
+        assert main([*infer, "--prompt=a"]) == 0
+        message = failure(capsys, *three_steps(run_of_three), "--gin.SEED=3")
+        assert "seed: 0 there, 3 now" in message
+        file.unlink()  # the refused start has restored it
+    capsys.readouterr()
+    assert main(three_steps(run_of_three)) == 0
+    err = capsys.readouterr().err
+    if name != "mixture.json":
+        assert err.count(f"{file} ") == 1 and "restored from the" in err, err
+    assert exact_rows(run_of_three) == exact_rows(undisturbed)
+    if name == "run.json":
+        kept, expected = (json.loads((d / name).read_text()) for d in (run_of_three, undisturbed))
+        assert kept["config"] == expected["config"] and kept["start"] == expected["start"]
+        assert len(kept["sessions"]) == 2
+    elif name == "mixture.json":
+        assert file.read_bytes() == (undisturbed / name).read_bytes()
 
 
 @pytest.mark.parametrize(

@@ -18,6 +18,7 @@ LAYERS = {
     "instruct.errors": 0,
     "instruct.batch": 0,
     "instruct.mean": 0,
+    "instruct.metrics_file": 0,
     "instruct.permissions": 0,
     "instruct.results": 0,
     "instruct.prompts": 0,

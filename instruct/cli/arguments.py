@@ -6,18 +6,18 @@ must answer at once.
 
 import argparse
 import contextlib
-import errno
 import importlib
 import logging
 import os
 import pathlib
 import sys
 import tempfile
+import traceback
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from instruct.cli import compare_flags, convert_flags
-from instruct.errors import RunFailed, UserError
+from instruct.errors import RunFailed, UserError, explaining_storage_failures
 
 _GIN_HELP = """\
 gin flags:
@@ -135,12 +135,27 @@ def _prepare_flags(parser: argparse.ArgumentParser) -> None:
     add("--json", action="store_true", help="print the summary as JSON")
 
 
+def _train_flags(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--strict",
+        action="store_true",
+        help="stop if the newest checkpoint is damaged, instead of moving it aside and resuming "
+        "from the newest whole one",
+    )
+
+
 def _eval_flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--limit",
         type=int,
         metavar="N",
         help="evaluate N examples of each task; the same as --gin.NUM_EVAL_EXAMPLES=N",
+    )
+    parser.add_argument(
+        "--strict",
+        action="store_true",
+        help="stop at a damaged checkpoint, instead of taking the newest whole one (or, of "
+        "several, the others)",
     )
 
 
@@ -149,6 +164,11 @@ def _infer_flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--input", metavar="FILE", help="JSON lines with `inputs` or `prompt`")
     parser.add_argument(
         "--output", metavar="FILE", help="JSON lines; an unfinished file is continued"
+    )
+    parser.add_argument(
+        "--strict",
+        action="store_true",
+        help="stop if the newest checkpoint is damaged, instead of taking the newest whole one",
     )
 
 
@@ -206,6 +226,7 @@ def _report_flags(parser: argparse.ArgumentParser) -> None:
 _MODE_FLAGS: dict[str, Callable[[argparse.ArgumentParser], None]] = {
     "check": _check_flags,
     "prepare": _prepare_flags,
+    "train": _train_flags,
     "eval": _eval_flags,
     "infer": _infer_flags,
     "convert": convert_flags.add_flags,
@@ -256,11 +277,14 @@ def _quiet_stderr() -> Iterator[None]:
 def _report_unraisable(unraisable: Any) -> None:
     """`sys.unraisablehook`, silent about what follows from an error that is reported already.
 
-    When one array of a checkpoint cannot be read, Orbax leaves at once, and TensorStore's reads
-    of the others find their event loop closed, each with a traceback.
+    When one array of a checkpoint cannot be read, Orbax raises that at once. TensorStore's reads
+    of the others then fail as well, or find their event loop closed, each with a traceback.
     """
     error = unraisable.exc_value
-    if not (isinstance(error, RuntimeError) and str(error) == "Event loop is closed"):
+    if isinstance(error, RuntimeError) and str(error) == "Event loop is closed":
+        return
+    frames = (frame for frame, _ in traceback.walk_tb(unraisable.exc_traceback))
+    if not any(frame.f_globals.get("__name__", "").startswith("orbax.") for frame in frames):
         sys.__unraisablehook__(unraisable)
 
 
@@ -275,7 +299,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         flags = parse(sys.argv[1:] if argv is None else argv)
         with _quiet_stderr():
             mode = importlib.import_module(f"instruct.cli.{flags.mode}")
-        return int(mode.run(flags) or 0)
+        with explaining_storage_failures():
+            return int(mode.run(flags) or 0)
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
@@ -288,12 +313,3 @@ def main(argv: Sequence[str] | None = None) -> int:
     except BrokenPipeError:  # the reader of our output went away, as `head` does
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
-    except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            where = f" while writing {error.filename}" if error.filename else ""
-            print(
-                f"error: no space left on the disk{where}. Nothing finished was lost.",
-                file=sys.stderr,
-            )
-            return 1
-        raise

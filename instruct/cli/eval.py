@@ -15,4 +15,5 @@ def run(flags: argparse.Namespace) -> int:
     arguments = settings.load(flags)[gin_config.EVALUATE]
     if not arguments:
         raise UserError("nothing configures evaluation; add --gin_file=gin/runs/eval.gin.")
-    return int(runner.evaluate(**arguments) or 0)
+    strict = {"strict": True} if flags.strict else {}
+    return int(runner.evaluate(**arguments | strict) or 0)

@@ -4,8 +4,9 @@ import argparse
 
 from instruct import gin_config
 from instruct.cli import settings
-from instruct.errors import UserError
+from instruct.errors import UserError, explaining_storage_failures
 from instruct.train import loop
+from instruct.train.checkpoint_files import checkpoint_steps
 
 
 def run(flags: argparse.Namespace) -> int:
@@ -19,4 +20,16 @@ def run(flags: argparse.Namespace) -> int:
         "config.gin": gin_config.config_text(),
         "operative.gin": gin_config.operative_text(),
     }
-    return int(loop.train(**arguments, texts=texts) or 0)
+    strict = {"strict": True} if flags.strict else {}
+    with explaining_storage_failures(lambda: _what_is_saved(arguments["model_dir"])):
+        return int(loop.train(**arguments | strict, texts=texts) or 0)
+
+
+def _what_is_saved(model_dir: str) -> str:
+    try:
+        steps = checkpoint_steps(model_dir)
+    except OSError:
+        return "Checkpoints that were finished are not touched."
+    if not steps:
+        return "No checkpoint was finished yet, so it starts anew."
+    return f"The checkpoint of step {steps[-1]:,} is whole and the run resumes from it."

@@ -6,6 +6,8 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
+from instruct.errors import naming_file
+
 
 def write_json(path: Path, value: Any) -> None:
     """Writes `value` to `path`, making its folder; equal values give equal bytes.
@@ -17,7 +19,7 @@ def write_json(path: Path, value: Any) -> None:
     text = json.dumps(value, indent=1, ensure_ascii=False) + "\n"
     descriptor, working = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
     try:
-        with open(descriptor, "w", encoding="utf-8") as stream:
+        with naming_file(path), open(descriptor, "w", encoding="utf-8") as stream:
             stream.write(text)
             stream.flush()
             os.fsync(stream.fileno())

@@ -16,6 +16,7 @@ from array_record.python.array_record_module import ArrayRecordWriter
 
 from instruct.data.store import MANIFEST_FILE, RECORDS_FILE, Manifest, hash_file
 from instruct.data.token_record import TokenRecord
+from instruct.errors import errno_words, naming_file, storage_error_number, storage_error_path
 from instruct.permissions import as_made_by_mkdir
 from instruct.prompts.record import Record
 
@@ -28,7 +29,7 @@ _LONGEST_COUNTED_ANSWER = 200
 
 
 class StoreWriteError(OSError):
-    """A store could not be written: the disk is full, or the folder is not ours."""
+    """A store could not be written: the disk is full or fails, or the folder is not ours."""
 
 
 class _Counts:
@@ -160,7 +161,7 @@ def _is_running(process: int) -> bool:
 
 
 def _write_synced(file: Path, text: str) -> None:
-    with file.open("w", encoding="utf-8") as stream:
+    with naming_file(file), file.open("w", encoding="utf-8") as stream:
         stream.write(text)
         stream.flush()
         os.fsync(stream.fileno())
@@ -190,20 +191,31 @@ def _replace(working: Path, path: Path) -> None:
 def _sync_folder(folder: Path) -> None:
     descriptor = os.open(folder, os.O_RDONLY)
     try:
-        os.fsync(descriptor)
+        with naming_file(folder):
+            os.fsync(descriptor)
     finally:
         os.close(descriptor)
 
 
 def _write_error(path: Path, error: Exception) -> StoreWriteError | None:
-    """A clear error if the disk was the cause, else None."""
-    text = str(error)
-    full = getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT)
-    if full or "No space left on device" in text or "quota exceeded" in text:
+    """A clear error if the storage was the cause, else None."""
+    number, where = storage_error_number(error), storage_error_path(error)
+    if number in (errno.ENOSPC, errno.EDQUOT) or "quota exceeded" in str(error):
         return StoreWriteError(
             f"no space left on the disk of {path.parent} while writing a record store. Free "
             "some, or set STORE_DIR to a larger disk; what is finished stays"
         )
-    if isinstance(error, PermissionError):
+    if number is None or not _concerns(path, where):
+        return None
+    if number in (errno.EACCES, errno.EPERM):
         return StoreWriteError(f"may not write to {path.parent}; set STORE_DIR to another folder")
-    return None
+    return StoreWriteError(
+        f"could not write {where or path}: {errno_words(number)}. Check that storage, or set "
+        "STORE_DIR to another folder; what is finished stays"
+    )
+
+
+def _concerns(path: Path, where: str) -> bool:
+    """Whether a failure at `where` ("": not known) is the store's, not one of its source's files."""
+    store = path.absolute()
+    return not where or store.is_relative_to(where) or Path(where).is_relative_to(store.parent)

@@ -22,12 +22,18 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from instruct.data.vocab import Vocabulary, check_embedding_rows, load_vocabulary
-from instruct.errors import UserError
+from instruct.errors import UserError, naming_file
 from instruct.eval.batching import BatchConfig, Decoder
 from instruct.eval.decode import DecodeConfig
 from instruct.interop.convert import generation_settings
 from instruct.interop.generation import decode_config
-from instruct.interop.loading import find_checkpoint, load_params, params_fingerprint, trained_run
+from instruct.interop.loading import (
+    find_checkpoint,
+    load_newest,
+    load_params,
+    params_fingerprint,
+    trained_run,
+)
 from instruct.mesh import MeshConfig, make_mesh, param_shardings, with_shardings
 from instruct.models.config import ModelConfig
 from instruct.models.encoder_decoder import EncoderDecoder, reorder_cache
@@ -53,6 +59,7 @@ def infer(
     inputs_length: int | None = None,
     max_decode_steps: int | None = None,
     lines_per_range: int = 1024,
+    strict: bool = False,
 ) -> None:
     """Answers one prompt (printed) or a file of them.
 
@@ -73,6 +80,7 @@ def infer(
             marked `truncated` and counted. None: as in training, else 512.
         max_decode_steps: most tokens of an answer; None: as the strategy says.
         lines_per_range: lines that are finished together. Scores depend on it in the last digit.
+        strict: a damaged newest checkpoint is an error; else the newest whole one is used.
 
     Raises:
         UserError: bad flags, a line that is no prompt (with its number), an output of other
@@ -87,7 +95,16 @@ def infer(
     # All lines are checked before anything is loaded, let alone computed.
     count = sum(1 for _ in read_prompts(input_path)) if input_path is not None else 0
     answerer = _load_answerer(
-        model_dir, step, model, vocabulary, decode, batching, mesh, inputs_length, max_decode_steps
+        model_dir,
+        step,
+        model,
+        vocabulary,
+        decode,
+        batching,
+        mesh,
+        inputs_length,
+        max_decode_steps,
+        strict,
     )
     if prompt is not None:
         (answer,) = answerer.answer([prompt], first_index=0)
@@ -195,6 +212,7 @@ def _load_answerer(
     mesh_config: MeshConfig | None,
     inputs_length: int | None,
     max_decode_steps: int | None,
+    strict: bool,
 ) -> Answerer:
     folder = find_checkpoint(model_dir, step)
     run = trained_run(_run_folder(model_dir), folder, "infer.infer")
@@ -206,11 +224,21 @@ def _load_answerer(
     abstract = model.abstract_params()
     placed = with_shardings(abstract, param_shardings(mesh, abstract))
     decode = decode or decode_config(generation_settings(folder))
+    if step is None:
+        console = Console(stderr=True, highlight=False)
+        folder, params = load_newest(
+            model_dir,
+            placed,
+            strict=strict,
+            say=lambda line: console.print(line, style="yellow", markup=False, soft_wrap=True),
+        )
+    else:
+        params = load_params(folder, placed)
     steps = max_decode_steps or decode.max_decode_steps
     decode = dataclasses.replace(decode, eos_id=vocabulary.eos_id, max_decode_steps=steps)
     return Answerer(
         decoder=Decoder(model, reorder_cache, decode, batching, mesh),
-        params=load_params(folder, placed),
+        params=params,
         vocabulary=vocabulary,
         inputs_length=length,
         settings={
@@ -254,11 +282,12 @@ def _answer_file(
             answers = answerer.answer(
                 [prompt for prompt, _ in part], first, lambda done: bar.advance(task, done)
             )
-            for (_, record), answer in zip(part, answers):
-                output.write(json.dumps(record | answer, ensure_ascii=False) + "\n")
-                truncated += "truncated" in answer
-            output.flush()
-            os.fsync(output.fileno())
+            with naming_file(output_path):
+                for (_, record), answer in zip(part, answers):
+                    output.write(json.dumps(record | answer, ensure_ascii=False) + "\n")
+                    truncated += "truncated" in answer
+                output.flush()
+                os.fsync(output.fileno())
     note = f", {truncated} prompts cut to {answerer.inputs_length} tokens" if truncated else ""
     resumed = f" ({finished} of them by an earlier run)" if finished else ""
     console.print(f"{count} examples{resumed}{note} -> {output_path}", markup=False, soft_wrap=True)

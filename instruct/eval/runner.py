@@ -32,12 +32,14 @@ from instruct.eval.suite_run import SuiteRun, split_of
 from instruct.interop.loading import (
     checkpoint_steps,
     find_checkpoint,
+    load_newest,
     load_params,
     trained_run,
 )
 from instruct.mesh import MeshConfig, make_mesh, param_shardings, with_shardings
 from instruct.models.config import ModelConfig
 from instruct.models.encoder_decoder import EncoderDecoder, reorder_cache
+from instruct.train.checkpoint_files import DamagedCheckpoint
 
 
 def evaluate(
@@ -51,6 +53,7 @@ def evaluate(
     decode: DecodeConfig | None = None,
     batching: BatchConfig | None = None,
     mesh: MeshConfig | None = None,
+    strict: bool = False,
 ) -> int:
     """Evaluates checkpoints on suites, writes results under `model_dir`, prints tables.
 
@@ -66,9 +69,12 @@ def evaluate(
             several samples the answer of most of them counts (instruct/eval/self_consistency.py).
         batching: rows and shapes; speed only.
         mesh: over all devices.
+        strict: a damaged checkpoint is an error; else the newest whole one stands for "latest",
+            and of "all" the others are evaluated.
 
     Returns:
-        1 if a task could not be evaluated (the others were), else 0: the exit status.
+        The exit status: 1 if a checkpoint of "all" is damaged or a task could not be evaluated
+        (the others were), else 0.
 
     Raises:
         UserError: something is set wrongly, no checkpoint, or results of other settings are there.
@@ -88,6 +94,10 @@ def evaluate(
     checkpoints = _checkpoints(source, config)
 
     console = Console(stderr=True, quiet=jax.process_index() != 0, highlight=False)
+
+    def say(line: str) -> None:
+        console.print(line, style="yellow", markup=False, soft_wrap=True)
+
     device_mesh = make_mesh(mesh or MeshConfig())
     batches = batching or BatchConfig()
     models = ModelRunner(
@@ -102,7 +112,17 @@ def evaluate(
     problems = _prepare(resolved.values(), config, data, console)
     failed = False
     for checkpoint in checkpoints:
-        params = load_params(checkpoint, placed)
+        try:
+            if config.checkpoints == "latest":
+                checkpoint, params = load_newest(source, placed, strict=strict, say=say)
+            else:
+                params = load_params(checkpoint, placed)
+        except DamagedCheckpoint as error:
+            if strict or config.checkpoints != "all" or len(checkpoints) == 1:
+                raise
+            say(f"{error.problem} It is not evaluated.")
+            failed = True
+            continue
         for suite, mixture in resolved.items():
             run = SuiteRun(
                 suite=f"{config.name}-{suite}" if config.name else suite,

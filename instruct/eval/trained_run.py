@@ -1,8 +1,8 @@
 """What the folder of a training run says of its model, for those who use it afterwards."""
 
-import contextlib
 import dataclasses
 import json
+import logging
 import pathlib
 from collections.abc import Mapping
 from typing import Any
@@ -25,20 +25,21 @@ class TrainedRun:
 
     @classmethod
     def read(cls, folder: pathlib.Path, entry: str = "runner.evaluate") -> "TrainedRun":
-        """Reads run.json and mixture.json as far as they are there."""
-        found = []
-        for name in ("run.json", "mixture.json"):
-            value: Any = {}
-            with contextlib.suppress(OSError, ValueError):
-                value = json.loads((folder / name).read_text(encoding="utf-8"))
-            found.append(value if isinstance(value, dict) else {})
-        return cls(folder, found[0], found[1], entry)
+        """Reads run.json and mixture.json as far as they are there and whole."""
+        mixture = _read_object(folder / "mixture.json")
+        if mixture is None:
+            text = "%s is damaged: which tasks were trained on is not known"
+            logging.getLogger(__name__).warning(text, folder / "mixture.json")
+        return cls(folder, _read_object(folder / "run.json") or {}, mixture or {}, entry)
 
     def config(self) -> Mapping[str, Any]:
         """All settings that the run's results hang on: {"data.vocabulary": "gym", ...}."""
-        return self.info.get("config") or {}
+        config = self.info.get("config")
+        return config if isinstance(config, Mapping) else {}
 
     def _lacks_run_file(self) -> str:
+        if not self.info and (self.folder / "run.json").exists():
+            return f"{self.folder}/run.json is damaged; there is no other file"
         return f"{self.folder} has no run.json{'' if self.folder.is_dir() else ' (no such folder)'}"
 
     def setting(self, name: str) -> str:
@@ -55,9 +56,9 @@ class TrainedRun:
         """Lengths of inputs and targets in training."""
         prefix = "data.feature_lengths."
         found = {
-            name.removeprefix(prefix): int(value)
+            name.removeprefix(prefix): value
             for name, value in self.config().items()
-            if name.startswith(prefix)
+            if name.startswith(prefix) and type(value) is int
         }
         if set(found) != {"inputs", "targets"}:
             raise UserError(
@@ -82,4 +83,17 @@ class TrainedRun:
     def tasks(self) -> set[str] | None:
         """Tasks that were trained on; None if that is not known."""
         leaves = self.mixture.get("leaves")
-        return {str(leaf.get("task")) for leaf in leaves} if isinstance(leaves, list) else None
+        if not isinstance(leaves, list) or not all(isinstance(leaf, dict) for leaf in leaves):
+            return None
+        return {str(leaf.get("task")) for leaf in leaves}
+
+
+def _read_object(path: pathlib.Path) -> dict[str, Any] | None:
+    """A JSON object; {} if there is no such file, None if it is damaged."""
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return {}
+    except (OSError, ValueError, RecursionError):
+        return None
+    return value if isinstance(value, dict) else None

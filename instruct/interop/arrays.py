@@ -9,7 +9,7 @@ D model, N heads, H head dim, L layers.
 import dataclasses
 import hashlib
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
 import ml_dtypes
 import numpy as np
@@ -68,6 +68,16 @@ class LazyArray:
         asked = [slice(None)] * len(self.shape) if index is None else list(index)
         bounds = [slice(*part.indices(size)[:2]) for part, size in zip(asked, self.shape)]
         return self.read_fn(tuple(bounds))
+
+    def blocks(self, block_bytes: int = 16 << 20) -> Iterator[np.ndarray]:
+        """All of it, by some rows at a time."""
+        rows = self.shape[0] if self.shape else 0
+        step = max(1, block_bytes * rows // max(1, self.nbytes))
+        rest = [slice(None)] * (len(self.shape) - 1)
+        if not self.shape:
+            yield self.read()
+        for row in range(0, rows, step):
+            yield self.read([slice(row, row + step), *rest])
 
     def read_as(self, dtype: np.dtype, index: Sequence[slice] | None = None) -> np.ndarray:
         """`read`, C-contiguous in another dtype.
@@ -150,16 +160,7 @@ def same_values(first: LazyArray, second: LazyArray) -> bool:
     """Whether two arrays are equal to the bit, read by some rows at a time."""
     if first.shape != second.shape or first.dtype != second.dtype:
         return False
-    if not first.shape:
-        return first.read().tobytes() == second.read().tobytes()
-    per_row = max(1, first.nbytes // max(1, first.shape[0]))
-    step = max(1, (16 << 20) // per_row)
-    rest = [slice(None)] * (len(first.shape) - 1)
-    return all(
-        first.read([slice(row, row + step), *rest]).tobytes()
-        == second.read([slice(row, row + step), *rest]).tobytes()
-        for row in range(0, first.shape[0], step)
-    )
+    return all(a.tobytes() == b.tobytes() for a, b in zip(first.blocks(), second.blocks()))
 
 
 def fingerprint(arrays: Arrays) -> str:

@@ -28,6 +28,7 @@ from instruct.mesh import tree_paths
 from instruct.models.config import ModelConfig
 from instruct.train import checkpoint as own
 from instruct.train import checkpoint_files
+from instruct.train.checkpoint_files import DamagedCheckpoint
 
 Pairs = Sequence[tuple[str, str | None]]
 _STACKED = "/layers/"
@@ -210,6 +211,41 @@ def load_params(path: str | os.PathLike[str], abstract_params: Any, step: int | 
     return read_params(arrays, abstract_params)
 
 
+def load_newest(
+    path: str | os.PathLike[str],
+    abstract_params: Any,
+    *,
+    strict: bool = False,
+    say: Callable[[str], None] = lambda line: None,
+) -> tuple[pathlib.Path, Any]:
+    """The folder and the parameters of the newest whole checkpoint; nothing is moved or changed.
+
+    Args:
+        path: as for `find_checkpoint`.
+        abstract_params: see `load_initial`.
+        strict: a damaged newest checkpoint is an error.
+        say: takes a line for the user about each damaged one that is passed over.
+
+    Raises:
+        UserError: none is whole (the error of the newest), or it does not fit.
+    """
+    newest = find_checkpoint(path)
+    older = [step for step in checkpoint_steps(path) if step < step_of(newest)]
+    damaged: list[DamagedCheckpoint] = []
+    for folder in (newest, *(find_checkpoint(path, step) for step in reversed(older))):
+        try:
+            params = load_params(folder, abstract_params)
+        except DamagedCheckpoint as error:
+            if strict:
+                raise
+            damaged.append(error)
+            continue
+        for error in damaged:
+            say(f"{error.problem} The checkpoint of step {step_of(folder):,} is used instead.")
+        return folder, params
+    raise damaged[0]
+
+
 def params_fingerprint(folder: pathlib.Path) -> str:
     """Short hash of a checkpoint's parameters."""
     found = detect(folder)
@@ -244,7 +280,8 @@ def trained_run(folder: pathlib.Path, source: str | os.PathLike[str], entry: str
         # What was trained here says all in run.json; a converted one may have been moved since.
         vocabulary = vocabulary_of(carried) if carried else None
         moved = {"vocabulary": vocabulary} if vocabulary and "converted_from" in run.info else {}
-        return dataclasses.replace(run, info=dict(run.info) | moved)
+        info = native.run_info(pathlib.Path(found.place), folder / native.RUN_FILE, run.info)
+        return dataclasses.replace(run, info=dict(info) | moved)
     if "model" in run.info:
         return run
     opened = open_checkpoint(found.place)

@@ -5,7 +5,9 @@ in memory at a time, so it writes the same files with TensorStore: an OCDBT data
 arrays, Orbax's list of names, and our checksums.
 """
 
+import dataclasses
 import json
+import logging
 import pathlib
 from collections.abc import Mapping
 from typing import Any
@@ -13,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from instruct.errors import UserError
-from instruct.interop.arrays import LazyArray
+from instruct.interop.arrays import Index, LazyArray
 from instruct.interop.folders import read_json, whole_folder, write_json
 from instruct.interop.huggingface import copy_files
 from instruct.interop.stores import ArrayWriter, Store, chunk_shape, open_arrays, refuse_links
@@ -21,7 +23,18 @@ from instruct.interop.tokenizers import vocabulary_of
 from instruct.interop.weights import COMPUTED_FIELDS, Checkpoint
 from instruct.models.config import SIZES, ModelConfig
 from instruct.train.checkpoint import step_of
-from instruct.train.checkpoint_files import FOLDER, INPUT, PARAMS, TRAINING
+from instruct.train.checkpoint_files import (
+    FOLDER,
+    INPUT,
+    JSON_FILE,
+    PARAMS,
+    TRAINING,
+    damaged_checkpoint,
+    read_document,
+    read_records,
+    sealed,
+)
+from instruct.train.session import SPEED_ONLY
 
 KIND = "instruct"
 RUN_FILE = "run.json"
@@ -42,11 +55,12 @@ def open_checkpoint(folder: pathlib.Path, slots: bool = False) -> Checkpoint:
     """
     refuse_links(folder)
     run, info = _run_info(folder)
-    arrays = _open_item(folder, PARAMS)
+    sums = read_document(folder)["checksums"]
+    arrays = _open_item(folder, PARAMS, sums)
     state: dict[str, LazyArray] = {}
     step = step_of(folder)
     if slots:
-        training = _open_item(folder, TRAINING)
+        training = _open_item(folder, TRAINING, sums)
         step = int(training.pop("step").read())
         state = {path.removeprefix(f"{_SLOTS}/"): array for path, array in training.items()}
     carried = carried_folder(folder)
@@ -78,9 +92,43 @@ def carried_folder(folder: pathlib.Path) -> pathlib.Path | None:
 
 def _run_info(folder: pathlib.Path) -> tuple[pathlib.Path, dict[str, Any]]:
     for place in (folder, *folder.parents[:2]):
-        if (place / RUN_FILE).is_file():
-            return place / RUN_FILE, read_json(place / RUN_FILE)
-    return folder / RUN_FILE, {}
+        path = place / RUN_FILE
+        if path.exists():
+            try:
+                return path, run_info(folder, path, read_json(path))
+            except UserError as error:
+                info = run_info(folder, path, {})
+                if not info:
+                    raise error
+                return path, info
+    return folder / RUN_FILE, run_info(folder, folder / RUN_FILE, {})
+
+
+def run_info(folder: pathlib.Path, path: pathlib.Path, info: Mapping[str, Any]) -> dict[str, Any]:
+    """What run.json says, its model as the checkpoint recorded it; says where the two differ.
+
+    Args:
+        folder: one step's.
+        path: of run.json.
+        info: what could be read of it; without a model the checkpoint's copy stands for all of it.
+    """
+    recorded = read_records(folder).get("run", {})
+    model = recorded.get("model")
+    if not isinstance(model, Mapping):  # a checkpoint of an earlier version, or converted
+        return dict(info)
+    log = logging.getLogger(__name__)
+    if not isinstance(info.get("model"), Mapping):
+        state = "damaged" if path.exists() else "missing"
+        log.warning("%s is %s; the copy in %s is used", path, state, folder)
+        return recorded
+    changed = {
+        name: value
+        for name, value in model.items()
+        if info["model"].get(name) != value and f"model.{name}" not in SPEED_ONLY
+    }
+    if changed:
+        log.warning("%s is not what training wrote; %s says and is used: %s", path, folder, changed)
+    return {**info, "model": {**info["model"], **changed}}
 
 
 def _model(recorded: Mapping[str, Any], place: pathlib.Path) -> ModelConfig:
@@ -91,10 +139,32 @@ def _model(recorded: Mapping[str, Any], place: pathlib.Path) -> ModelConfig:
         raise UserError(f"{place} describes a model that cannot be: {error}") from error
 
 
-def _open_item(folder: pathlib.Path, item: str) -> dict[str, LazyArray]:
+def _open_item(folder: pathlib.Path, item: str, sums: Mapping[str, int]) -> dict[str, LazyArray]:
     if not (folder / item).is_dir():
         raise UserError(f"checkpoint {folder} has no {item!r}; it holds parameters only.")
-    return open_orbax(Store(str(folder / item)))
+    arrays = open_orbax(Store(str(folder / item)))
+    written = {name.removeprefix(f"{item}/") for name in sums if name.startswith(f"{item}/")}
+    if set(arrays) != written:
+        raise damaged_checkpoint(folder, f"{item}/_METADATA names other arrays than were written")
+    return {path: _checked(array, sums[f"{item}/{path}"], folder) for path, array in arrays.items()}
+
+
+def _checked(array: LazyArray, expected: int, folder: pathlib.Path) -> LazyArray:
+    """The array, compared with its checksum when it is first read: by blocks, if in parts."""
+    verified = False
+
+    def read(index: Index) -> np.ndarray:
+        nonlocal verified
+        whole = [slice(0, size) for size in array.shape]
+        values = array.read(index)
+        if not verified:
+            parts = [values] if list(index) == whole else array.blocks()
+            if sum(map(checksum, parts)) % 2**32 != expected:
+                raise damaged_checkpoint(folder, f"{array.place} is not what was written")
+            verified = True
+        return values
+
+    return dataclasses.replace(array, read_fn=read)
 
 
 def open_orbax(store: Store) -> dict[str, LazyArray]:
@@ -160,9 +230,9 @@ def write_checkpoint(
         if slots:
             training = {f"{_SLOTS}/{path}": array for path, array in slots.items()}
             sums |= _write_item(place, TRAINING, training, np.int32(step))
-        document = {"input": {"processes": []}, "metrics": {}, "checksums": sums}
+        document = {"step": step, "input": {"processes": []}, "metrics": {}, "checksums": sums}
         (place / INPUT).mkdir()
-        (place / INPUT / "metadata").write_text(json.dumps(document), encoding="utf-8")
+        (place / INPUT / JSON_FILE).write_text(json.dumps(sealed(document)), encoding="utf-8")
         fields = {name: getattr(model, name) for name in ModelConfig.__dataclass_fields__}
         described = {"model": fields, "num_params": model.num_params(), "step": step}
         write_json(folder / RUN_FILE, dict(info) | described)
@@ -190,8 +260,7 @@ def _write_item(
         kvstore = store.database() | {"path": ".".join(keys) + "/"}
         spec = {"driver": "zarr", "kvstore": kvstore, "metadata": metadata}
         writer.add(spec | {"store_data_equal_to_fill_value": True}, values)
-        bits = np.atleast_1d(values).view(np.uint32)
-        sums[f"{item}/{path}"] = int(np.sum(bits, dtype=np.uint64) & 0xFFFFFFFF)
+        sums[f"{item}/{path}"] = checksum(values)
         tree[str(tuple(keys))] = {
             "key_metadata": [{"key": key, "key_type": 2} for key in keys],
             "value_metadata": {
@@ -215,3 +284,9 @@ def _write_item(
     }
     (folder / item / "_METADATA").write_text(json.dumps(described), encoding="utf-8")
     return sums
+
+
+def checksum(values: np.ndarray) -> int:
+    """As `checkpoint_files.checksums`, of one array on the host."""
+    bits = np.ascontiguousarray(values).reshape(-1).view(f"u{values.dtype.itemsize}")
+    return int(np.sum(bits, dtype=np.uint64) & 0xFFFFFFFF)

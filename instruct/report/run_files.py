@@ -11,11 +11,13 @@ import json
 import math
 import pathlib
 import re
+import sys
 from collections.abc import Iterator, Sequence
 from typing import Any
 
 from instruct import results
 from instruct.errors import UserError
+from instruct.metrics_file import read_metrics
 
 SAMPLE_TEXT_LIMIT = 4000
 SAMPLES_PER_TASK = 2
@@ -70,7 +72,8 @@ class Run:
         for row in self.metrics:
             if name in row:
                 value = row[name]
-                finite = isinstance(value, int | float) and math.isfinite(value)
+                # Not `isfinite`: an integer may be beyond every float.
+                finite = isinstance(value, int | float) and abs(value) <= sys.float_info.max
                 points.append((int(row["step"]), float(value) if finite else math.nan))
         return points
 
@@ -135,31 +138,30 @@ def _read_object(path: pathlib.Path, consequence: str, warnings: list[str]) -> d
     except FileNotFoundError:
         warnings.append(f"{path.name} is missing: {consequence}.")
         return {}
-    except ValueError:
+    except (OSError, ValueError, RecursionError):
+        value = None
+    if not isinstance(value, dict):
         warnings.append(f"{path.name} is damaged: {consequence}.")
         return {}
-    return value if isinstance(value, dict) else {}
+    return value
 
 
 def _read_metrics(path: pathlib.Path, warnings: list[str]) -> list[dict[str, Any]]:
-    if not path.is_file():
+    if not path.exists():
         warnings.append("metrics.jsonl is missing: no training curves.")
         return []
-    rows: list[dict[str, Any]] = []
-    damaged = 0
-    with path.open(encoding="utf-8", errors="replace") as file:
-        for line in file:
-            try:
-                row = json.loads(line)
-                row["step"] = int(row["step"])
-                rows.append(row)
-            except (ValueError, KeyError, TypeError):
-                damaged += 1
+    try:
+        rows, damaged, repeated, _ = read_metrics(path)
+    except OSError as error:
+        warnings.append(f"metrics.jsonl cannot be read ({error.strerror}): no training curves.")
+        return []
     if damaged:
         warnings.append(f"metrics.jsonl: {damaged} damaged line(s) passed over.")
+    if repeated:
+        warnings.append(f"metrics.jsonl: {repeated} repeated row(s); the last of a step counts.")
     if not rows:
         warnings.append("metrics.jsonl holds no step yet: no training curves.")
-    return sorted(rows, key=lambda row: row["step"])
+    return rows
 
 
 def _read_evaluations(folder: pathlib.Path, warnings: list[str]) -> Iterator[Evaluation]:

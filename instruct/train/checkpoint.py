@@ -3,10 +3,13 @@
     MODEL_DIR/checkpoints/<step>/params     parameters, T5X's names, one layer after another
                                 /training   step and optimiser slots, laid out alike
                                 /input      JSON: input position and statistics, checksums
+                                /records    JSON: run.json and the rows of metrics.jsonl so far
 
 Orbax writes a step into a folder of another name and renames it when all is on disk, so a process
 killed at any time leaves no half checkpoint that looks like a whole one. What it does not notice
-is a changed byte in the middle of an array: `input` holds a checksum of every array for that.
+is a changed byte in the middle of an array: `input` holds a checksum of every array for that, and
+a hash of itself. A damaged newest checkpoint becomes `damaged-<step>` when a run resumes from an
+older one.
 Stacked layers (`scan_layers`) are unstacked here and stacked again on reading, so a checkpoint can
 be read by either layout, and under any mesh.
 """
@@ -15,28 +18,32 @@ import contextlib
 import dataclasses
 import errno
 import hashlib
+import itertools
 import json
 import logging
 import math
 import pathlib
 import shutil
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import Any, NamedTuple
 
 import jax
 import orbax.checkpoint as ocp
 
-from instruct.errors import UserError, unknown_name
+from instruct.errors import UserError, storage_error_number, storage_error_path, unknown_name
 from instruct.mesh import tree_paths
 from instruct.models.layout import unstack_layers
 from instruct.train.checkpoint_files import (
     PARAMS,
     TRAINING,
+    DamagedCheckpoint,
     checkpoint_steps,
     checksums,
     node_names,
     read_document,
     read_item,
+    read_records,
+    sealed,
     steps_folder,
 )
 from instruct.train.state import TrainState
@@ -84,9 +91,23 @@ class CheckpointConfig:
             raise unknown_name("CheckpointConfig.best_metric", self.best_metric, names)
 
 
+class Resumed(NamedTuple):
+    """A run at a step.
+
+    Attributes:
+        input: what `CheckpointStore.save` got as `input_state`.
+        records: see `read_records`.
+    """
+
+    step: int
+    state: TrainState
+    input: dict[str, Any]
+    records: dict[str, Any]
+
+
 def _not_from_a_writer_thread(record: logging.LogRecord) -> bool:
     # Orbax logs a traceback for each of its threads, and raises the error to us all the same.
-    return "raised an exception" not in record.getMessage()
+    return not record.exc_info and "raised an exception" not in record.getMessage()
 
 
 logging.getLogger("absl").addFilter(_not_from_a_writer_thread)
@@ -123,6 +144,7 @@ class CheckpointStore:
         state: TrainState,
         input_state: Mapping[str, Any],
         metrics: Mapping[str, float] | None = None,
+        records: Mapping[str, Any] | None = None,
     ) -> None:
         """Saves in the background (waits for the save before); the state may be donated after.
 
@@ -131,9 +153,10 @@ class CheckpointStore:
             state: arrays.
             input_state: JSON values of this process.
             metrics: of an evaluation at this step, if there was one.
+            records: `run` and `rows`, see `read_records`.
 
         Raises:
-            OSError: the disk is full (ENOSPC); older checkpoints are whole.
+            OSError: the storage failed; older checkpoints are whole.
         """
         self.wait()
         if step in self.steps():
@@ -141,10 +164,12 @@ class CheckpointStore:
         self._check_space(state)
         params, training, sums = _unrolled_with_sums(state)
         document = {
+            "step": step,
             "input": dict(input_state),
             "metrics": dict(metrics or {}),
             "checksums": {path: int(leaf) for path, leaf in tree_paths(sums)},
         }
+        records = {"run": {}, "rows": [], **(records or {})}
         with self._disk_errors():
             self._writing = step
             self._writer.save(
@@ -152,7 +177,8 @@ class CheckpointStore:
                 args=ocp.args.Composite(
                     params=ocp.args.StandardSave(params),
                     training=ocp.args.StandardSave(training),
-                    input=ocp.args.JsonSave(document),
+                    input=ocp.args.JsonSave(sealed(document)),
+                    records=ocp.args.JsonSave(sealed(records)),
                 ),
             )
 
@@ -172,6 +198,11 @@ class CheckpointStore:
         try:
             self.wait()
         finally:
+            self._close_writer()
+
+    def _close_writer(self) -> None:
+        # The first call may raise an error of the save that we know already, and closes nothing.
+        for _ in range(2):
             with contextlib.suppress(Exception):
                 self._writer.close()
 
@@ -223,6 +254,54 @@ class CheckpointStore:
         state = TrainState(training["step"], params, training["opt_state"])
         return state, document["input"]
 
+    def resume_newest(
+        self, abstract_state: TrainState, strict: bool, say: Callable[[str], None]
+    ) -> Resumed:
+        """The newest whole checkpoint; newer ones, which are damaged, are moved aside.
+
+        Args:
+            abstract_state: see `resume`.
+            strict: a damaged newest checkpoint is an error. So it is with several processes,
+                which would have to agree on a step.
+            say: takes a line for the user about each that is damaged.
+
+        Raises:
+            UserError: none is whole; then nothing is moved. Or see `resume`.
+        """
+        damaged: dict[int, DamagedCheckpoint] = {}
+        for step in reversed(self.steps()):
+            try:
+                state, input_state = self.resume(abstract_state, step)
+            except DamagedCheckpoint as error:
+                if strict or jax.process_count() > 1:
+                    raise
+                damaged[step] = error
+                continue
+            for bad_step, error in damaged.items():
+                say(
+                    f"{error.problem} It is kept as {self._set_aside(bad_step)}; the run resumes "
+                    f"from step {step:,}."
+                )
+            return Resumed(step, state, input_state, read_records(self.folder / str(step)))
+        if len(damaged) == 1:
+            raise next(iter(damaged.values()))
+        reasons = "; ".join(f"{step}: {error.why}" for step, error in damaged.items())
+        raise UserError(
+            f"no checkpoint in {self.folder} is whole ({reasons}). Nothing was moved or deleted. "
+            "Restore one from a copy, or move the folder away to start anew."
+        )
+
+    def _set_aside(self, step: int) -> pathlib.Path:
+        """Renames a damaged checkpoint to a name that nothing takes for one, and was not used."""
+        names = (f"damaged-{step}" + (f"-{n}" if n > 1 else "") for n in itertools.count(1))
+        free = next(self.folder / name for name in names if not (self.folder / name).exists())
+        return (self.folder / str(step)).rename(free)
+
+    def recorded_run(self) -> dict[str, Any]:
+        """What run.json held when the newest checkpoint that can say so was written; else {}."""
+        found = (read_records(self.folder / str(step)) for step in reversed(self.steps()))
+        return next((records["run"] for records in found if records.get("run")), {})
+
     def _check_space(self, state: TrainState) -> None:
         """Raises OSError (ENOSPC) before anything is written if it could not fit."""
         free = shutil.disk_usage(self.folder).free
@@ -231,23 +310,30 @@ class CheckpointStore:
             raise self._no_space(f"it takes {size / 1e6:,.1f} MB, {free / 1e6:,.1f} MB are free")
 
     def _no_space(self, why: str) -> OSError:
-        whole = ", ".join(str(step) for step in self.steps()) or "none"
-        message = f"no space left for a checkpoint ({why}; whole ones: {whole})"
+        message = f"no space left for a checkpoint ({why}; whole ones: {self._whole()})"
         return OSError(errno.ENOSPC, message, str(self.folder))
+
+    def _whole(self) -> str:
+        return ", ".join(str(step) for step in self.steps()) or "none"
 
     @contextlib.contextmanager
     def _disk_errors(self) -> Iterator[None]:
-        """One clear OSError for a full disk, wherever in the writers it came from."""
+        """One clear OSError for a failure of the storage, wherever in the writers it came from."""
         try:
             yield
         except Exception as error:
-            if not _is_full_disk(error):
+            number = storage_error_number(error)
+            if number is None:
                 raise
             # What was half written takes room and helps nobody.
-            with contextlib.suppress(Exception):
-                self._writer.close()
-            self._remove(self.folder.glob(f"*{_TEMPORARY}*"))
-            raise self._no_space("it ended while writing") from error
+            self._close_writer()
+            with contextlib.suppress(OSError):
+                self._remove(self.folder.glob(f"*{_TEMPORARY}*"))
+            if number == errno.ENOSPC:
+                raise self._no_space("it ended while writing") from error
+            message = f"a checkpoint could not be written (whole ones: {self._whole()})"
+            path = storage_error_path(error) or str(self.folder)
+            raise OSError(number, message, path) from error
 
 
 def load_params(path: str | pathlib.Path, abstract_params: Any, step: int | None = None) -> Any:
@@ -304,14 +390,3 @@ def _unrolled_with_sums(state: TrainState) -> tuple[Any, Any, Any]:
 
 # One program for all slices, compiled once.
 _unstack_jitted = jax.jit(unstack_layers)
-
-
-def _is_full_disk(error: BaseException | None) -> bool:
-    while error is not None:
-        if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
-            return True
-        text = str(error)
-        if "No space left" in text or "ENOSPC" in text or "Disk quota" in text:
-            return True
-        error = error.__cause__ or error.__context__
-    return False

@@ -3,6 +3,9 @@
 The other half of `checkpoint.py`, which has the picture of a checkpoint's folder.
 """
 
+import errno
+import hashlib
+import json
 import logging
 import pathlib
 import re
@@ -14,12 +17,39 @@ import jax.numpy as jnp
 import orbax.checkpoint as ocp
 from jax.sharding import NamedSharding, PartitionSpec
 
-from instruct.errors import UserError
+from instruct.errors import UserError, storage_error_number
 from instruct.mesh import tree_paths
 from instruct.models.layout import stack_layers
 
 FOLDER = "checkpoints"
-PARAMS, TRAINING, INPUT = "params", "training", "input"
+PARAMS, TRAINING, INPUT, RECORDS = "params", "training", "input", "records"
+# The file of an item that is one JSON object.
+JSON_FILE = "metadata"
+_HASH = "sha256"
+# What the system says where a file is not what was written; other errors are the storage's.
+_LOST = (None, errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.ELOOP)
+
+
+def _not_of_an_abandoned_read(record: logging.LogRecord) -> bool:
+    # Of the arrays that Orbax reads at once, it raises the first error; asyncio logs the others.
+    return "exception was never retrieved" not in record.getMessage()
+
+
+logging.getLogger("asyncio").addFilter(_not_of_an_abandoned_read)
+
+
+class DamagedCheckpoint(UserError):
+    """A checkpoint whose files are not those that were written.
+
+    Attributes:
+        why: what was found, in one line.
+        problem: a sentence that names the folder, without what to do.
+    """
+
+    def __init__(self, folder: pathlib.Path, why: str, fix: str) -> None:
+        self.why = why
+        self.problem = f"checkpoint {folder} is damaged ({why})."
+        super().__init__(f"{self.problem} {fix}.")
 
 
 def checkpoint_steps(path: str | pathlib.Path) -> list[int]:
@@ -54,14 +84,57 @@ def node_names(tree: Any) -> set[str]:
     return set(tree).union(*(node_names(value) for value in tree.values()))
 
 
+def sealed(document: Mapping[str, Any]) -> dict[str, Any]:
+    """The JSON object with its hash in it: a changed digit is still JSON."""
+    plain = json.loads(json.dumps(document))
+    return {**plain, _HASH: _hash_of(plain)}
+
+
+def _hash_of(document: Mapping[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(document, sort_keys=True).encode()).hexdigest()
+
+
 def read_document(folder: pathlib.Path) -> dict[str, Any]:
+    """`input`, `metrics` and `checksums` of a checkpoint.
+
+    Raises:
+        DamagedCheckpoint: it is not what was written, or the folder holds another step.
+    """
     try:
-        with ocp.Checkpointer(ocp.JsonCheckpointHandler()) as reader:
-            document = reader.restore(folder / INPUT)
-        return {name: document[name] for name in ("input", "metrics", "checksums")}
+        document = _read_sealed(folder, INPUT)
+        found = {name: document[name] for name in ("input", "metrics", "checksums")}
     except Exception as error:
         _raise_if_unreadable(folder, error)
-        raise _damaged(folder, error) from error
+        raise damaged_checkpoint(folder, error) from error
+    step = document.get("step")
+    if step is not None and folder.name.isdigit() and step != int(folder.name):
+        raise damaged_checkpoint(folder, f"it holds step {step}")
+    return found
+
+
+def read_records(folder: pathlib.Path) -> dict[str, Any]:
+    """`run` (what run.json held) and `rows` (of metrics.jsonl) up to this step.
+
+    {} if the checkpoint has none, as those of earlier versions, or they are damaged: no value that
+    is computed depends on them.
+    """
+    try:
+        records = _read_sealed(folder, RECORDS)
+        return {"run": dict(records["run"]), "rows": list(records["rows"])}
+    except FileNotFoundError:
+        return {}
+    except (OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
+        text = "the copies of run.json and metrics.jsonl in checkpoint %s are damaged (%s)"
+        logging.getLogger(__name__).warning(text, folder, error)
+        return {}
+
+
+def _read_sealed(folder: pathlib.Path, item: str) -> dict[str, Any]:
+    document = json.loads((folder / item / JSON_FILE).read_bytes())
+    seal = document.pop(_HASH, None)  # earlier versions wrote none
+    if seal is not None and seal != _hash_of(document):
+        raise ValueError(f"{item}/{JSON_FILE} is not what was written")
+    return document
 
 
 def read_item(folder: pathlib.Path, item: str, abstract: Any, sums: Mapping[str, int]) -> Any:
@@ -75,19 +148,23 @@ def read_item(folder: pathlib.Path, item: str, abstract: Any, sums: Mapping[str,
             there = dict(tree_paths(getattr(metadata, "tree", metadata) or {}))
             if not there:
                 raise FileNotFoundError(f"{item} is missing or unreadable")
+            prefix = f"{item}/"
+            written = {name.removeprefix(prefix) for name in sums if name.startswith(prefix)}
+            if set(there) != written:
+                raise ValueError(f"{item}/_METADATA names other arrays than were written")
             _check_fit(folder, there, dict(tree_paths(unrolled)))
             found = reader.restore(folder / item, unrolled)
     except UserError:
         raise
     except Exception as error:
         _raise_if_unreadable(folder, error)
-        raise _damaged(folder, error) from error
+        raise damaged_checkpoint(folder, error) from error
     read = {
         path: int(value) for path, value in tree_paths(jax.device_get(checksums({item: found})))
     }
     wrong = [path for path, value in read.items() if sums.get(path) != value]
     if wrong:
-        raise _damaged(folder, f"{wrong[0]} is not what was written")
+        raise damaged_checkpoint(folder, f"{wrong[0]} is not what was written")
     if "layers" not in node_names(abstract):
         return found
     shardings = jax.tree.map(lambda leaf: leaf.sharding, abstract)
@@ -138,16 +215,19 @@ def _check_fit(folder: pathlib.Path, there: Mapping[str, Any], wanted: Mapping[s
 
 
 def _raise_if_unreadable(folder: pathlib.Path, error: Exception) -> None:
-    """What says nothing of the files goes on: nobody should delete them for it."""
+    """Re-raises errors that do not indicate corruption: nobody should delete files for them."""
     if isinstance(error, MemoryError) or "RESOURCE_EXHAUSTED" in str(error):
         raise error
-    if isinstance(error, PermissionError) or "PERMISSION_DENIED" in str(error):
+    number = storage_error_number(error)
+    if number in (errno.EACCES, errno.EPERM) or "PERMISSION_DENIED" in str(error):
         raise UserError(
             f"checkpoint {folder} may not be read by this user; make its files readable."
         ) from error
+    if number not in _LOST:
+        raise error
 
 
-def _damaged(folder: pathlib.Path, why: Any) -> UserError:
+def damaged_checkpoint(folder: pathlib.Path, why: Any) -> DamagedCheckpoint:
     others = [step for step in checkpoint_steps(folder.parent) if str(step) != folder.name]
     logging.getLogger(__name__).debug("reading %s", folder, exc_info=True)
     fix = (
@@ -156,4 +236,4 @@ def _damaged(folder: pathlib.Path, why: Any) -> UserError:
         else "Delete that folder to start anew"
     )
     first_line = (str(why).strip() or repr(why)).splitlines()[0].partition(" See full")[0][:200]
-    return UserError(f"checkpoint {folder} is damaged ({first_line}). {fix}.")
+    return DamagedCheckpoint(folder, first_line, fix)

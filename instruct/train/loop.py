@@ -1,5 +1,6 @@
 """`train`: one run, from its configuration to its last checkpoint."""
 
+import contextlib
 import functools
 import pathlib
 import time
@@ -58,6 +59,7 @@ def train(
     initial_checkpoint_path: str | None = None,
     initial_mapping: Sequence[tuple[str, str | None]] = (),
     tensorboard: bool = True,
+    strict: bool = False,
     texts: Mapping[str, str] | None = None,
     open_inputs: Callable[..., Inputs] = open_inputs,
 ) -> None:
@@ -78,16 +80,21 @@ def train(
         initial_checkpoint_path, initial_mapping: parameters to start from, see `load_initial`; not
             read when the run goes on, but must be given as at the first start.
         tensorboard, texts: write TensorBoard's files; further ones (name -> content).
+        strict: a damaged newest checkpoint is an error; else it is moved aside and the run resumes
+            from the newest whole one.
         open_inputs: (data, vocabulary size, evaluation examples, console) -> `Inputs`.
 
     Raises:
         UserError: something is set wrongly, or `model_dir` holds another run.
         TrainingDiverged: a loss is not finite; the last checkpoint is from before.
-        OSError: the disk is full; older checkpoints are whole.
+        OSError: the storage failed; older checkpoints are whole.
     """
     _check_numbers(train_steps, num_microbatches, log_every_steps, eval_every_steps, seed, data)
     folder = session.make_model_dir(model_dir)
     console = Console(stderr=True, quiet=jax.process_index() != 0, highlight=False)
+
+    def say(line: str) -> None:
+        console.print(line, markup=False, soft_wrap=True)
 
     # Devices.
     device_mesh = make_mesh(mesh)
@@ -100,10 +107,19 @@ def train(
         model=model, data=data, loss=loss, optimizer=optimizer, seed=seed, **initial
     )
     checkpoints = CheckpointStore(folder / FOLDER, checkpoint)
-    start = checkpoints.latest_step() or 0
-    optimizer.check_start(start)
-    if start:
+    has_checkpoints = bool(checkpoints.latest_step())
+    if has_checkpoints:
+        session.restore_run_file(folder, checkpoints.recorded_run(), say)
         session.check_same_run(folder, config)
+
+    # State to resume from; a damaged checkpoint is noticed here.
+    network = EncoderDecoder(model)
+    update_rule, shapes = make_optimizer(optimizer), network.abstract_params()
+    shardings = state_shardings(device_mesh, optimizer, shapes)
+    abstract = with_shardings(abstract_state(shapes, update_rule), shardings)
+    resumed = checkpoints.resume_newest(abstract, strict, say) if has_checkpoints else None
+    start = resumed.step if resumed else 0
+    optimizer.check_start(start)
     if start >= train_steps:
         console.print(f"{folder} is already at step {start:,}; raise TRAIN_STEPS to go on.")
         return
@@ -116,15 +132,11 @@ def train(
     checkpoint.check_best_metric(eval_names(group_names))
 
     # State: resumed, else from a checkpoint's parameters, else fresh.
-    network = EncoderDecoder(model)
-    update_rule, shapes = make_optimizer(optimizer), network.abstract_params()
-    shardings = state_shardings(device_mesh, optimizer, shapes)
-    abstract = with_shardings(abstract_state(shapes, update_rule), shardings)
-    if start:
-        state, saved = checkpoints.resume(abstract)
-        _restore_inputs(inputs, meter, saved)
+    if resumed:
+        state = resumed.state
+        _restore_inputs(inputs, meter, resumed.input)
     else:
-        state = _first_state(network, update_rule, abstract, seed, initial, console)
+        state = _first_state(network, update_rule, abstract, seed, initial, say)
 
     # Programs.
     loss_fn = make_loss_fn(network.decoder_hidden, network.head_kernel, loss, leaf_groups)
@@ -135,13 +147,15 @@ def train(
     # Records of the run.
     info = session.run_info(model, device_mesh, matmul_peak)
     info |= {"config": config, "compile_secs": programs.compile_secs}
-    summaries = _open_records(folder, texts or {}, info, start, tensorboard)
+    rows = resumed.records.get("rows") if resumed else None
+    summaries = _open_records(folder, texts or {}, info, start, tensorboard, rows, say)
     step_flops = model.train_flops(data.batch_size, *data.lengths)
     step, outcome, watch, pending = start, "failed", Stopwatch(), None
 
     def save(step: int, metrics: Mapping[str, float] | None) -> None:
         own = {"feed": inputs.feed.state(), "metrics": meter.state()}
-        checkpoints.save(step, state, {"processes": gather_states(own)}, metrics)
+        records = {"run": session.read_run_info(folder), "rows": summaries.rows}
+        checkpoints.save(step, state, {"processes": gather_states(own)}, metrics, records)
         _write_mixture(folder, data, inputs)
 
     try:
@@ -185,11 +199,12 @@ def train(
             outcome = "finished" if step >= train_steps else f"stopped by {stop.signal_name}"
             report.note(_farewell(outcome, step, folder))
     finally:
-        inputs.feed.close()
-        summaries.close()
-        if jax.process_index() == 0:
-            session.end_run(folder, step, outcome)
-        checkpoints.close()
+        with contextlib.ExitStack() as stack:  # each is done whatever the others raise
+            stack.callback(checkpoints.close)
+            if jax.process_index() == 0:
+                stack.callback(session.end_run, folder, step, outcome)
+            stack.callback(summaries.close)
+            stack.callback(inputs.feed.close)
 
 
 class Programs(NamedTuple):
@@ -228,7 +243,7 @@ def _initial_settings(path: str | None, mapping: Sequence[tuple[str, str | None]
     return found | ({"initial_mapping": [list(pair) for pair in mapping]} if mapping else {})
 
 
-def _first_state(network, update_rule, abstract, seed: int, initial, console) -> TrainState:
+def _first_state(network, update_rule, abstract, seed: int, initial, say) -> TrainState:
     """State 0 laid out over the mesh, from a checkpoint's parameters or drawn from `seed`."""
     path = initial["initial_checkpoint_path"]
     shardings = jax.tree.map(lambda leaf: leaf.sharding, abstract)
@@ -244,21 +259,23 @@ def _first_state(network, update_rule, abstract, seed: int, initial, console) ->
             network.config,
             mapping=initial.get("initial_mapping", ()),
             init_fn=lambda: network.init(jax.random.key(seed)),
-            say=lambda line: console.print(line, markup=False, soft_wrap=True),
+            say=say,
         )
         return start(params)
     draw = jax.jit(lambda key: init_state(network.init(key), update_rule), out_shardings=shardings)
     return draw(jax.random.key(seed))
 
 
-def _open_records(folder: pathlib.Path, texts, info, start: int, tensorboard: bool) -> Summaries:
+def _open_records(
+    folder: pathlib.Path, texts, info, start: int, tensorboard: bool, rows, say
+) -> Summaries:
     """The run's files besides checkpoints; only the first process writes."""
     if jax.process_index() != 0:
         return Summaries(None)
     for name, text in texts.items():
         session.write_text(folder / name, text)
     session.start_run(folder, info, start)
-    return Summaries(folder, start, tensorboard)
+    return Summaries(folder, start, tensorboard, rows, say)
 
 
 def _compile(train_step, eval_step, mesh, abstract: TrainState, data: DataConfig) -> Programs:

@@ -18,7 +18,7 @@ import platform
 import shlex
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
@@ -41,8 +41,22 @@ _PACKAGES = (
     "sentencepiece",
     "gin-config",
 )
+# What the system says of a folder that the user should not have chosen; else the storage failed.
+_WRONG_FOLDER = (
+    errno.EACCES,
+    errno.EPERM,
+    errno.EROFS,
+    errno.ENOENT,
+    errno.ENOTDIR,
+    errno.EEXIST,
+    errno.EISDIR,
+    errno.ENAMETOOLONG,
+    errno.EINVAL,
+    errno.ELOOP,
+    errno.ENXIO,
+)
 # Fields that make a run faster or slower and leave its results alone; they may change on resume.
-_SPEED_ONLY = frozenset(
+SPEED_ONLY = frozenset(
     {
         "model.scan_layers",
         "model.remat",
@@ -66,7 +80,7 @@ def results_config(**parts: Any) -> dict[str, Any]:
             part = {field.name: getattr(part, field.name) for field in dataclasses.fields(part)}
         if isinstance(part, Mapping):
             flat |= results_config(**{f"{name}.{key}": value for key, value in part.items()})
-        elif name not in _SPEED_ONLY:
+        elif name not in SPEED_ONLY:
             flat[name] = part
     # What JSON makes of it (tuples become lists), so that comparison with a file is fair.
     return json.loads(json.dumps(flat, default=str))
@@ -75,7 +89,7 @@ def results_config(**parts: Any) -> dict[str, Any]:
 def check_same_run(model_dir: pathlib.Path, config: Mapping[str, Any]) -> None:
     """Raises UserError if the run in `model_dir` was started with another configuration."""
     earlier = read_run_info(model_dir).get("config")
-    if earlier is None:
+    if not isinstance(earlier, Mapping):
         return
     absent = "(not set)"
     changed = [
@@ -96,9 +110,31 @@ def read_run_info(model_dir: pathlib.Path) -> dict[str, Any]:
     """run.json, or {} where there is none or it cannot be read."""
     try:
         info = json.loads((model_dir / RUN_FILE).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         return {}
     return info if isinstance(info, dict) else {}
+
+
+def restore_run_file(
+    model_dir: pathlib.Path, recorded: Mapping[str, Any], say: Callable[[str], None]
+) -> None:
+    """Writes run.json from a checkpoint's copy where it is missing or damaged.
+
+    Args:
+        model_dir: of a run that has checkpoints.
+        recorded: what it held when a checkpoint was written; empty: not known.
+        say: takes a line for the user.
+    """
+    path = model_dir / RUN_FILE
+    if isinstance(read_run_info(model_dir).get("config"), Mapping):
+        return
+    problem = f"{path} is {'damaged' if path.exists() else 'missing'}"
+    if not recorded:
+        say(f"{problem}: the settings of this run cannot be compared with those it had before.")
+        return
+    if jax.process_index() == 0:
+        write_json(path, recorded)
+    say(f"{problem}; it is restored from the newest checkpoint.")
 
 
 def run_info(model: Any, mesh: jax.sharding.Mesh, matmul_peak: float) -> dict[str, Any]:
@@ -134,7 +170,7 @@ def start_run(model_dir: pathlib.Path, info: Mapping[str, Any], step: int) -> No
     """Writes run.json; a run that goes on keeps its first start and lists every session."""
     earlier = read_run_info(model_dir) if step else {}
     session = {name: info[name] for name in ("command_line", "start", "device", "commit")}
-    sessions = [*earlier.get("sessions", []), session | {"from_step": step, "end": None}]
+    sessions = [*_sessions(earlier), session | {"from_step": step, "end": None}]
     start = earlier.get("start", info["start"])
     write_json(model_dir / RUN_FILE, {**info, "start": start, "sessions": sessions})
 
@@ -143,9 +179,16 @@ def end_run(model_dir: pathlib.Path, step: int, outcome: str) -> None:
     """Adds to run.json when and how the session ended ('finished', 'stopped by SIGTERM', ...)."""
     info = read_run_info(model_dir)
     ended = {"end": _now(), "outcome": outcome, "step": step}
-    if info.get("sessions"):
-        info["sessions"][-1] |= ended
+    sessions = _sessions(info)
+    if sessions:
+        info["sessions"] = [*sessions[:-1], sessions[-1] | ended]
     write_json(model_dir / RUN_FILE, info | ended)
+
+
+def _sessions(info: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """The sessions of run.json that are readable as such."""
+    found = info.get("sessions")
+    return [one for one in found if isinstance(one, dict)] if isinstance(found, list) else []
 
 
 def write_json(path: pathlib.Path, value: Any) -> None:
@@ -176,7 +219,7 @@ def make_model_dir(path: str) -> pathlib.Path:
         probe.touch()
         probe.unlink()
     except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        if error.errno not in _WRONG_FOLDER:
             raise
         raise UserError(
             f"MODEL_DIR {path!r} cannot be written: {error.strerror or error}. Choose a folder of "

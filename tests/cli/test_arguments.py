@@ -48,7 +48,10 @@ def test_statuses(monkeypatch, capsys):
         raise OSError(errno.ENOSPC, "No space left on device", "/runs/a")
 
     def other(_):
-        raise OSError(errno.EIO, "broken disk")
+        raise OSError(errno.EIO, "broken disk", "/runs/b")
+
+    def defect(_):
+        raise ValueError("a defect")
 
     def interrupted(_):
         raise KeyboardInterrupt
@@ -60,8 +63,11 @@ def test_statuses(monkeypatch, capsys):
     assert run_mode(monkeypatch, disk_full) == 1
     assert "no space left on the disk while writing /runs/a" in capsys.readouterr().err
     assert run_mode(monkeypatch, interrupted) == 1
-    with pytest.raises(OSError, match="broken disk"):
-        run_mode(monkeypatch, other)
+    assert run_mode(monkeypatch, other) == 1
+    message = capsys.readouterr().err
+    assert "error: the storage failed at /runs/b: Input/output error (EIO)" in message
+    with pytest.raises(ValueError, match="a defect"):
+        run_mode(monkeypatch, defect)
 
 
 def test_import_greetings_are_held_back_unless_the_import_fails(capfd):

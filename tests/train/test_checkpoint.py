@@ -3,11 +3,13 @@
 import errno
 import json
 import os
+import shutil
 import subprocess
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+import orbax.checkpoint as ocp
 import pytest
 
 from instruct.errors import UserError
@@ -23,6 +25,7 @@ from instruct.train.checkpoint import (
     load_params,
     step_of,
 )
+from instruct.train.checkpoint_files import DamagedCheckpoint
 from instruct.train.optimizer import OptimizerConfig, make_optimizer
 from instruct.train.state import TrainState, abstract_state, state_shardings
 from tests.train.batches import tiny_config
@@ -126,6 +129,104 @@ def test_what_a_killed_save_left_is_no_checkpoint_and_goes(tmp_path):
     assert checkpoint_steps(tmp_path) == [5]
     assert CheckpointStore(tmp_path).steps() == [5]
     assert not left.exists()
+
+
+def small(step: int) -> TrainState:
+    draw = np.random.default_rng(step)
+    params = {"scale": jnp.asarray(draw.random(400, np.float32))}
+    return TrainState(jnp.int32(step), params, {"scale": {"v": jnp.ones(400)}})
+
+
+@pytest.fixture
+def three(tmp_path):
+    """Checkpoints 1, 2 and 3."""
+    store = CheckpointStore(tmp_path)
+    for step in (1, 2, 3):
+        rows = [{"step": n, "loss": n} for n in range(1, step + 1)]
+        store.save(step, small(step), {"at": step}, None, {"run": {"a": 1}, "rows": rows})
+    store.close()
+    return tmp_path
+
+
+def spoil(folder) -> None:
+    (folder / "params" / "manifest.ocdbt").write_bytes(b"")
+
+
+def test_the_newest_whole_checkpoint_is_resumed_from(three):
+    for step in (3, 2):
+        spoil(three / str(step))
+    (three / "damaged-3").mkdir()  # of an earlier time
+    said = []
+    store = CheckpointStore(three)
+    resumed = store.resume_newest(small(0), False, said.append)
+    assert resumed.step == 1 and resumed.input == {"at": 1}
+    assert resumed.records == {"run": {"a": 1}, "rows": [{"step": 1, "loss": 1}]}
+    assert_same(resumed.state, small(1))
+    assert len(said) == 2 and all("resumes from step 1" in line for line in said)
+    assert f"{three}/3 is damaged" in said[0] and "damaged-3-2" in said[0]
+    assert f"{three}/2 is damaged" in said[1] and str(three / "damaged-2") in said[1]
+    assert sorted(path.name for path in three.iterdir()) == [
+        "1",
+        "damaged-2",
+        "damaged-3",
+        "damaged-3-2",
+    ]
+    store.save(3, small(3), {})
+    store.close()
+    assert store.steps() == checkpoint_steps(three) == [1, 3]
+
+
+def test_strict_and_all_damaged_move_nothing(three):
+    spoil(three / "3")
+    store = CheckpointStore(three)
+    with pytest.raises(DamagedCheckpoint, match=r"/3 is damaged .* go on from step 2"):
+        store.resume_newest(small(0), True, print)
+    for step in (1, 2):
+        spoil(three / str(step))
+    with pytest.raises(UserError, match=r"no checkpoint .* is whole \(3: .*; 2: .*; 1: .*Nothing"):
+        store.resume_newest(small(0), False, print)
+    assert sorted(path.name for path in three.iterdir()) == ["1", "2", "3"]
+
+
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [('"at": 3', '"at": 2'), ('"step": 3', '"step": 7'), ('params/scale": ', 'params/scale": 1')],
+)
+def test_a_changed_digit_of_the_input_position_is_damage(before, after, three):
+    file = three / "3" / "input" / "metadata"
+    text = file.read_text()
+    assert before in text
+    file.write_text(text.replace(before, after))
+    assert CheckpointStore(three).resume_newest(small(0), False, print).step == 2
+
+
+def test_another_steps_files_are_damage(three):
+    shutil.rmtree(three / "3")
+    shutil.copytree(three / "2", three / "3")
+    said = []
+    assert CheckpointStore(three).resume_newest(small(0), False, said.append).step == 2
+    assert "it holds step 2" in said[0]
+
+
+def test_damaged_records_cost_no_step(three, caplog):
+    file = three / "3" / "records" / "metadata"
+    file.write_text(file.read_text().replace('"loss": 2', '"loss": 4'))
+    resumed = CheckpointStore(three).resume_newest(small(0), False, print)
+    assert resumed.step == 3 and resumed.records == {} and "are damaged" in caplog.text
+    assert CheckpointStore(three).recorded_run() == {"a": 1}  # of step 2
+    shutil.rmtree(three / "3" / "records")  # as an earlier version wrote it
+    assert CheckpointStore(three).resume_newest(small(0), True, print).records == {}
+
+
+@pytest.mark.parametrize("number", [errno.EIO, errno.ESTALE, errno.EROFS])
+def test_a_storage_that_cannot_be_read_is_no_damage(number, three, monkeypatch):
+    def fail(*unused):
+        raise OSError(number, os.strerror(number), "/a/file")
+
+    monkeypatch.setattr(ocp.StandardCheckpointer, "restore", fail)
+    with pytest.raises(OSError, match="/a/file") as caught:
+        CheckpointStore(three).resume_newest(small(0), False, print)
+    assert caught.value.errno == number and checkpoint_steps(three) == [1, 2, 3]
 
 
 def test_full_disk_is_one_clear_error_and_older_checkpoints_stay(tmp_path, monkeypatch):

@@ -11,7 +11,7 @@ import pytest
 from instruct.errors import UserError
 from instruct.models.encoder_decoder import EncoderDecoder
 from instruct.train.checkpoint import CheckpointStore, load_params
-from instruct.train.checkpoint_files import checksums
+from instruct.train.checkpoint_files import DamagedCheckpoint, checksums
 from instruct.train.state import TrainState
 from tests.train.batches import tiny_config
 
@@ -28,6 +28,53 @@ def test_another_model_is_named(tmp_path):
     fewer = EncoderDecoder(tiny_config(num_decoder_layers=1)).abstract_params()
     with pytest.raises(UserError, match=r"layers_1.* is not in the model"):
         load_params(tmp_path, fewer)
+
+
+def changed_files(content: bytearray) -> dict[str, bytes | None]:
+    """One file's content after each kind of damage; None: it is gone."""
+    flipped = bytearray(content)
+    flipped[len(content) // 3] ^= 0x10
+    return {
+        "missing": None,
+        "empty": b"",
+        "cut": bytes(content[: len(content) // 2]),
+        "zeros": bytes(len(content)),
+        "flipped": bytes(flipped),
+    }
+
+
+def test_any_one_damaged_file_is_noticed_or_does_not_matter(tmp_path):
+    """Every file, every kind of damage: the same values, or the error; nothing else."""
+    params = {"scale": jax.random.normal(jax.random.key(0), (400,)), "bias": jnp.ones(3)}
+    state = TrainState(jnp.int32(5), params, {"scale": {"v": jnp.ones(400)}})
+    store = CheckpointStore(tmp_path)
+    store.save(5, state, {"position": 12345})
+    store.close()
+    noticed = 0
+    for file in sorted(path for path in (tmp_path / "5").rglob("*") if path.is_file()):
+        content = bytearray(file.read_bytes())
+        for how, changed in changed_files(content).items():
+            file.unlink()
+            if changed is not None:
+                file.write_bytes(changed)
+            try:
+                found, position = CheckpointStore(tmp_path).resume(state)
+            except DamagedCheckpoint as error:
+                noticed += 1
+                assert str(error).startswith(f"checkpoint {tmp_path}/5 is damaged ("), how
+            else:
+                jax.tree.map(np.testing.assert_array_equal, found, state)
+                assert position == {"position": 12345}, (file, how)
+            file.write_bytes(content)
+        file.unlink()
+        file.mkdir()
+        try:
+            CheckpointStore(tmp_path).resume(state)
+        except DamagedCheckpoint:
+            noticed += 1
+        file.rmdir()
+        file.write_bytes(content)
+    assert noticed > 40
 
 
 def damage(folder: pathlib.Path, how: str) -> None:
