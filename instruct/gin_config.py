@@ -174,13 +174,22 @@ def _open_gin_file(path: str) -> io.StringIO:
     return io.StringIO(text, newline=None)
 
 
-def load(gin_files: Sequence[str], bindings: Sequence[str] = ()) -> None:
+def load(
+    gin_files: Sequence[str],
+    bindings: Sequence[str] = (),
+    stand_ins: Mapping[str, Any] | None = None,
+) -> list[str]:
     """Parses files, then bindings (later ones win), and finalizes.
 
     Paths, of includes too, are taken from the working folder first, then from the project's root.
 
     Args:
         bindings: lines of gin, and flags as `--gin.NAME=VALUE`.
+        stand_ins: kind of value (as "str") -> what stands for a macro of that kind that must be
+            set and is not, with "{name}" for its name in text. Without it such a macro is refused.
+
+    Returns:
+        The macros that have stand-ins, sorted.
 
     Raises:
         UserError: a file is missing, a line does not parse, a name is unknown, or a macro that
@@ -194,8 +203,10 @@ def load(gin_files: Sequence[str], bindings: Sequence[str] = ()) -> None:
     for binding in bindings:
         line = binding_from_flag(binding) if binding.startswith("--gin.") else binding
         _parse(lambda line=line: gin.parse_config(line), line)
+    assumed = _assume_missing_macros(stand_ins or {})
     _refuse_missing_macros()
     _parse(gin.finalize, "the configuration as a whole")
+    return assumed
 
 
 def _parse(action: Callable[[], Any], origin: str) -> None:
@@ -230,8 +241,26 @@ def macros() -> dict[str, Any]:
     return {name: gin.query_parameter(f"{name}/gin.macro.value") for name in names}
 
 
+def _missing_macros() -> list[str]:
+    return [name for name, value in macros().items() if str(value) == "%gin.REQUIRED"]
+
+
+def _assume_missing_macros(stand_ins: Mapping[str, Any]) -> list[str]:
+    """Binds what must be set and is not to what stands for its kind; returns the names."""
+    assumed = []
+    for name in _missing_macros():
+        kinds = _declared_kinds(name)
+        for kind in (kind for kind in stand_ins if kind in kinds):
+            value = stand_ins[kind]
+            value = value.format(name=name) if isinstance(value, str) else value
+            gin.parse_config(f"{name} = {value!r}")
+            assumed.append(name)
+            break
+    return sorted(assumed)
+
+
 def _refuse_missing_macros() -> None:
-    missing = [name for name, value in macros().items() if str(value) == "%gin.REQUIRED"]
+    missing = _missing_macros()
     undefined = sorted(_referenced_macros() - set(macros()))
     if missing or undefined:
         flags = " ".join(f"--gin.{name}=..." for name in missing + undefined)
