@@ -8,12 +8,16 @@ refuses all three, names every missing macro at once, and says what a wrong name
 
 import argparse
 import ast
+import codecs
 import dataclasses
 import inspect
+import io
 import pathlib
 import re
 import tokenize
-from collections.abc import Callable, Iterable, Sequence
+import types
+import typing
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import gin
@@ -41,62 +45,170 @@ _GIN_ERRORS = (
 _PACKAGE = pathlib.Path(__file__).resolve().parent
 ROOT = _PACKAGE.parent if (_PACKAGE.parent / "gin" / "runs").is_dir() else _PACKAGE / "resources"
 _BINDING = re.compile(r"^(?P<name>[\w./]+)\s*=\s*(?P<value>.*)$", re.DOTALL)
+_STRING = re.compile(r"""'(?:[^'\\]|\\.)*'|"(?:[^"\\]|\\.)*\"""")
 _UNKNOWN_PARAMETER = re.compile(r"Configurable '([\w.]+)' doesn't have a parameter named '(\w+)'")
 _UNKNOWN_CONFIGURABLE = re.compile(r"No configurable matching '?([\w./]+)'?")
 
 
-def quote_value(value: str) -> str:
+def quote_value(value: str, kinds: frozenset[str] = frozenset()) -> str:
     """A command-line value as gin source: literals, references and macros stay, words are quoted.
+
+    Where text is allowed, what would be a literal of a kind that is not allowed is text as well.
 
     >>> quote_value("3"), quote_value("runs/demo"), quote_value("%MODEL_DIR")
     ('3', "'runs/demo'", '%MODEL_DIR')
+    >>> quote_value("3", frozenset({"str"})), quote_value("3", frozenset({"str", "int"}))
+    ("'3'", '3')
+
+    Args:
+        kinds: kinds of value that the setting may have, as `_kinds` names them; none if not known.
     """
     text = value.strip()
-    if text.startswith(("%", "@")):
+    wants_text = "str" in kinds
+    if text.startswith(("%", "@")) and not (wants_text and not _refers(text)):
         return text
     try:
-        ast.literal_eval(text)
-    except (ValueError, SyntaxError):
-        if text[:1] in "[({":  # may hold references, such as [@a(), %B]
-            return text
-        return repr(value)
-    return text
+        literal = ast.literal_eval(text)
+    except (ValueError, SyntaxError, MemoryError, RecursionError):
+        holds_more = text.startswith(("[", "(", "{")) and (
+            not wants_text or kinds & {"sequence", "mapping"}
+        )
+        return text if holds_more else repr(value)  # such as [@a(), %B]
+    return repr(value) if wants_text and _kind(type(literal)) not in kinds else text
+
+
+def _refers(text: str) -> bool:
+    """Whether `%NAME` or `@name()` names something that there is."""
+    if text.startswith("%"):
+        return text[1:] in macros() or text.startswith("%gin.")
+    return _is_registered(text[1:].removesuffix("()").rpartition("/")[2])
+
+
+def _kind(kind: Any) -> str:
+    """Name of a kind of value, of a type or of what stands for one in an annotation."""
+    origin = typing.get_origin(kind) or kind
+    if not isinstance(origin, type):
+        return "other"
+    if issubclass(origin, Sequence) and not issubclass(origin, str | bytes):
+        return "sequence"
+    return "mapping" if issubclass(origin, Mapping) else origin.__name__
+
+
+def _kinds(configurable: Any, parameter: str) -> frozenset[str]:
+    """Kinds of value that a parameter is declared to take; none if it does not say."""
+    try:
+        hints = typing.get_type_hints(
+            configurable if isinstance(configurable, type) else inspect.unwrap(configurable)
+        )
+    except (NameError, TypeError):
+        return frozenset()
+    hint = hints.get(parameter, Any)
+    union = typing.get_origin(hint) in (typing.Union, types.UnionType)
+    kinds = frozenset(map(_kind, typing.get_args(hint) if union else (hint,)))
+    return frozenset() if "other" in kinds else kinds
+
+
+def _declared_kinds(name: str) -> frozenset[str]:
+    """Kinds of value that all allow that a macro feeds, directly or through other macros.
+
+    Args:
+        name: a macro, or a parameter such as `loop.train.model_dir`.
+    """
+    if "." in name:
+        selector, _, parameter = name.rpartition("/")[2].rpartition(".")
+        known = _is_registered(selector)
+        return _kinds(gin.get_configurable(selector), parameter) if known else frozenset()
+    fed = [
+        match.group("name")
+        for line in gin.config_str(max_line_length=10**6).splitlines()
+        if (match := _BINDING.match(line)) and match.group("value").strip() == f"%{name}"
+    ]
+    every = [kinds for one in fed if (kinds := _declared_kinds(one))]
+    return frozenset.intersection(*every) if every else frozenset()
 
 
 def binding_from_flag(flag: str) -> str:
-    """`--gin.NAME=VALUE` as one line of gin. Raises UserError without a name and a value."""
+    """`--gin.NAME=VALUE` as one line of gin. Raises UserError without a name and a value.
+
+    What NAME feeds must be bound already for its declared type to count.
+    """
     name, separator, value = flag.removeprefix("--gin.").partition("=")
     if not separator or not name.strip():
         raise UserError(f"{flag!r}: write --gin.NAME=VALUE, for example --gin.TRAIN_STEPS=100.")
-    return f"{name.strip()} = {quote_value(value)}"
+    return f"{name.strip()} = {quote_value(value, _declared_kinds(name.strip()))}"
 
 
 def flag_bindings(flags: argparse.Namespace) -> list[str]:
-    """Lines of gin from `--gin_bindings=LINE` and `--gin.NAME=VALUE`, which wins."""
-    return [*flags.gin_bindings, *(binding_from_flag(flag) for flag in flags.gin_flags)]
+    """What `load` takes from `--gin_bindings=LINE` and `--gin.NAME=VALUE`, which wins."""
+    return [*flags.gin_bindings, *flags.gin_flags]
 
 
-def load(gin_files: Sequence[str], bindings: Sequence[str] = ()) -> None:
+def find_gin_file(path: str) -> pathlib.Path:
+    """A gin file, from the working folder, else from the project's root.
+
+    Raises:
+        UserError: it is in neither; the message has the nearest names.
+    """
+    for folder in (pathlib.Path(), ROOT):
+        if (folder / path).is_file():
+            return folder / path
+    raise unknown_name(
+        "gin file", path, [str(p.relative_to(ROOT)) for p in ROOT.glob("gin/**/*.gin")]
+    )
+
+
+def _open_gin_file(path: str) -> io.StringIO:
+    """A gin file's text: UTF-8, or UTF-16 or UTF-32 with a byte order mark; any line ends."""
+    data = find_gin_file(path).read_bytes()
+    marks = (codecs.BOM_UTF32_LE, codecs.BOM_UTF32_BE, codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
+    names = ("utf-32", "utf-32", "utf-16", "utf-16")
+    found = (name for mark, name in zip(marks, names) if data.startswith(mark))
+    encoding = next(found, "utf-8-sig")
+    try:
+        text = data.decode(encoding)
+        if "\0" in text:
+            raise UnicodeDecodeError("utf-8", data, data.index(0), data.index(0) + 1, "a zero byte")
+    except UnicodeDecodeError as error:
+        raise UserError(
+            f"{path}: not {encoding.removesuffix('-sig').upper()} text ({error.reason} at byte "
+            f"{error.start}). Save the file as UTF-8."
+        ) from None
+    return io.StringIO(text, newline=None)
+
+
+def load(
+    gin_files: Sequence[str],
+    bindings: Sequence[str] = (),
+    stand_ins: Mapping[str, Any] | None = None,
+) -> list[str]:
     """Parses files, then bindings (later ones win), and finalizes.
 
-    Paths are taken from the working folder first, then from the project's root.
+    Paths, of includes too, are taken from the working folder first, then from the project's root.
+
+    Args:
+        bindings: lines of gin, and flags as `--gin.NAME=VALUE`.
+        stand_ins: kind of value (as "str") -> what stands for a macro of that kind that must be
+            set and is not, with "{name}" for its name in text. Without it such a macro is refused.
+
+    Returns:
+        The macros that have stand-ins, sorted.
 
     Raises:
         UserError: a file is missing, a line does not parse, a name is unknown, or a macro that
             must be set is not (all of them in one message).
     """
     gin.clear_config()
-    for path in (".", str(ROOT)):
-        gin.add_config_file_search_path(path)
+    # gin's own readers know no encodings, and report each place where a file is not.
+    gin.config._FILE_READERS[:] = [(_open_gin_file, find_gin_file)]
     for path in gin_files:
-        if not any((pathlib.Path(folder) / path).is_file() for folder in ("", ROOT)):
-            near = [str(p.relative_to(ROOT)) for p in ROOT.glob("gin/**/*.gin")]
-            raise unknown_name("gin file", path, near)
         _parse(lambda path=path: gin.parse_config_file(path), path)
     for binding in bindings:
-        _parse(lambda binding=binding: gin.parse_config(binding), binding)
+        line = binding_from_flag(binding) if binding.startswith("--gin.") else binding
+        _parse(lambda line=line: gin.parse_config(line), line)
+    assumed = _assume_missing_macros(stand_ins or {})
     _refuse_missing_macros()
     _parse(gin.finalize, "the configuration as a whole")
+    return assumed
 
 
 def _parse(action: Callable[[], Any], origin: str) -> None:
@@ -104,13 +216,9 @@ def _parse(action: Callable[[], Any], origin: str) -> None:
     try:
         action()
     except UserError as error:  # gin appends where it was building; the message says enough
-        raise UserError(str(error).split("\n  In call to")[0]) from None
+        raise UserError(re.split(r"\n\s*In (?:call to|file|bindings)", str(error))[0]) from None
     except OSError as error:
         raise UserError(f"{origin}: {error}") from error
-    except UnicodeDecodeError as error:
-        raise UserError(
-            f"{origin}: not UTF-8 text ({error.reason} at byte {error.start})."
-        ) from None
     except _GIN_ERRORS as error:
         text = str(error).strip().split("\n  In ")[0]
         match = _UNKNOWN_CONFIGURABLE.search(text)
@@ -135,8 +243,26 @@ def macros() -> dict[str, Any]:
     return {name: gin.query_parameter(f"{name}/gin.macro.value") for name in names}
 
 
+def _missing_macros() -> list[str]:
+    return [name for name, value in macros().items() if str(value) == "%gin.REQUIRED"]
+
+
+def _assume_missing_macros(stand_ins: Mapping[str, Any]) -> list[str]:
+    """Binds what must be set and is not to what stands for its kind; returns the names."""
+    assumed = []
+    for name in _missing_macros():
+        kinds = _declared_kinds(name)
+        for kind in (kind for kind in stand_ins if kind in kinds):
+            value = stand_ins[kind]
+            value = value.format(name=name) if isinstance(value, str) else value
+            gin.parse_config(f"{name} = {value!r}")
+            assumed.append(name)
+            break
+    return sorted(assumed)
+
+
 def _refuse_missing_macros() -> None:
-    missing = [name for name, value in macros().items() if str(value) == "%gin.REQUIRED"]
+    missing = _missing_macros()
     undefined = sorted(_referenced_macros() - set(macros()))
     if missing or undefined:
         flags = " ".join(f"--gin.{name}=..." for name in missing + undefined)
@@ -145,7 +271,12 @@ def _refuse_missing_macros() -> None:
 
 def _referenced_macros() -> set[str]:
     """Names used as `%NAME` in any binding. `%gin.REQUIRED` is gin's own."""
-    return set(re.findall(r"%([A-Za-z_]\w*)(?![\w.])", gin.config_str()))
+    return _macro_names(gin.config_str())
+
+
+def _macro_names(source: str) -> set[str]:
+    """Names that stand as `%NAME` in gin source, outside of its strings."""
+    return set(re.findall(r"%([A-Za-z_]\w*)(?![\w.])", _STRING.sub("''", source)))
 
 
 def entry_arguments(entries: Iterable[str]) -> dict[str, dict[str, Any]]:
@@ -169,9 +300,22 @@ def entry_arguments(entries: Iterable[str]) -> dict[str, dict[str, Any]]:
 
         if _is_registered(entry):
             _parse(build, entry)
+            _check_texts(entry, holder)
         used |= {_bound_key(entry, name) for name in holder}
     _refuse_unused(used)
     return arguments
+
+
+def _check_texts(entry: str, arguments: Mapping[str, Any]) -> None:
+    """Raises UserError for a number where an entry function takes text, such as a folder."""
+    for name, value in arguments.items():
+        kinds = _kinds(gin.get_configurable(entry), name)
+        if kinds and kinds <= {"str", "NoneType"} and _kind(type(value)) not in kinds:
+            raise UserError(
+                f"{name} ({name.upper()}) is {value!r}; it must be text"
+                + (" or None" if "NoneType" in kinds else "")
+                + f". In a gin file write it in quotes: {name.upper()} = '{value}'."
+            )
 
 
 def _is_registered(selector: str) -> bool:
@@ -224,7 +368,7 @@ def _macros_reached(config_text: str, read: set[str]) -> set[str]:
         match = _BINDING.match(line)
         if match:
             key = next(iter(_configured_keys(line)), "")
-            references[key] = set(re.findall(r"%([A-Za-z_]\w*)", match.group("value")))
+            references[key] = _macro_names(match.group("value"))
     reached: set[str] = set()
     frontier = set(read)
     while frontier:

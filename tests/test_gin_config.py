@@ -21,7 +21,10 @@ class WiredConfig:
         if not isinstance(self.width, int):
             raise UserError(f"width {self.width!r} must be a whole number")
 
-def train_wired(model, steps, directory="here"):
+def train_wired(
+    model, steps, directory="here", folder: str = "", other: str = "", place: str | None = None,
+    names: str | tuple[str, ...] | None = None, which: str | int = "last",
+):
     return model, steps, directory
 
 def evaluate_wired(model, examples=3):
@@ -39,6 +42,15 @@ parts.WiredConfig.width = %WIDTH
 parts.train_wired.model = @parts.WiredConfig()
 parts.train_wired.steps = %STEPS
 parts.train_wired.directory = %MODEL_DIR
+FOLDER = 'f'
+PLACE = None
+NAMES = %ALIAS
+ALIAS = ('a', 'b')
+WHICH = 'last'
+parts.train_wired.folder = %FOLDER
+parts.train_wired.place = %PLACE
+parts.train_wired.names = %NAMES
+parts.train_wired.which = %WHICH
 parts.evaluate_wired.model = @parts.WiredConfig()
 """
 
@@ -131,3 +143,110 @@ def test_missing_file_and_bad_text(wired, tmp_path):
 )
 def test_words_need_no_inner_quotes(given, source):
     assert gin_config.quote_value(given) == source
+
+
+# What is text where only text is allowed, whatever else it could be.
+TEXTS = (
+    *("20261128", "1e5", "True", "1_000", "0x10", "inf", "nan", "-3", "007", "1j", "b'x'", "..."),
+    *("[a]", "(x)", "{x}", "[1, 2]", "('a',)", "{'a': 1}", "()", "[[[", "@x", "%x", "@x()", "a@b"),
+    *("my runs/a", "runs/a#1", "7#1", "it's", 'say "x', "a\\b", "~/x", "$X", "a=b", "", "日本"),
+)
+
+
+@pytest.mark.parametrize("value", TEXTS)
+def test_what_feeds_text_is_text(wired, value):
+    required = ("--gin.MODEL_DIR=runs/a", "--gin.STEPS=5")
+    for name in ("FOLDER", "PLACE", "ALIAS", "parts.train_wired.other"):
+        if name == "ALIAS" and value[:1] in ("[", "(", "{"):
+            continue  # several names are allowed there
+        train, _ = load_flags(wired, *required, f"--gin.{name}={value}")
+        key = {"ALIAS": "names", "PLACE": "place", "FOLDER": "folder"}.get(name, "other")
+        assert train[key] == value
+
+
+@pytest.mark.parametrize(
+    "flag, key, value",
+    [
+        ("PLACE=None", "place", None),
+        ("FOLDER=None", "folder", "None"),
+        ("FOLDER='\"None\"'", "folder", '"None"'),
+        ("PLACE='None'", "place", "None"),
+        ('FOLDER="runs/a"', "folder", "runs/a"),
+        ("FOLDER=%WHICH", "folder", "last"),
+        ("PLACE= None ", "place", None),
+        ("ALIAS=('c', 'd')", "names", ("c", "d")),
+        ("ALIAS=['c']", "names", ["c"]),
+        ("ALIAS=c,d", "names", "c,d"),
+        ("ALIAS=3", "names", "3"),
+        ("WHICH=3", "which", 3),
+        ("WHICH=True", "which", "True"),
+        ("WHICH=1e3", "which", "1e3"),
+        ("STEPS=1e3", "steps", 1000.0),
+    ],
+)
+def test_what_may_be_something_else_stays_so(wired, flag, key, value):
+    flags = {"MODEL_DIR": "--gin.MODEL_DIR=runs/a", "STEPS": "--gin.STEPS=5"}
+    train, _ = load_flags(wired, *flags.values(), f"--gin.{flag}")
+    assert train[key] == value and type(train[key]) is type(value)
+
+
+def load_flags(wired, *flags):
+    _, path = wired
+    gin_config.load([path], flags)
+    return gin_config.entry_arguments(
+        ["wired.parts.train_wired", "wired.parts.evaluate_wired"]
+    ).values()
+
+
+def test_a_number_for_text_in_a_file_is_refused(wired, tmp_path):
+    more = tmp_path / "more.gin"
+    more.write_text("FOLDER = 20261128\n")
+    with pytest.raises(
+        UserError, match=r"folder \(FOLDER\) is 20261128; it must be text\. In a gin"
+    ):
+        gin_config.load([wired[1], str(more)], ["MODEL_DIR = 'a'", "STEPS = 1"])
+        gin_config.entry_arguments(["wired.parts.train_wired", "wired.parts.evaluate_wired"])
+
+
+@pytest.mark.parametrize(
+    "encoding", ["utf-8", "utf-8-sig", "utf-16", "utf-32", "utf-16-le with mark"]
+)
+@pytest.mark.parametrize("end", ["\n", "\r\n", "\r"])
+def test_files_of_other_editors_are_read(wired, tmp_path, monkeypatch, encoding, end):
+    """With a byte order mark, another encoding, other line ends; included ones too."""
+    mark = "\ufeff" if "mark" in encoding else ""
+    included = f"{mark}# Größe\nSTEPS = 7\n".replace("\n", end)
+    (tmp_path / "steps.gin").write_bytes(included.encode(encoding.partition(" ")[0]))
+    text = f"{mark}include 'steps.gin'\nMODEL_DIR = 'läufe/a'\n".replace("\n", end)
+    (tmp_path / "mine.gin").write_bytes(text.encode(encoding.partition(" ")[0]))
+    monkeypatch.chdir(tmp_path)
+    gin_config.load([wired[1], "mine.gin"])
+    (train, _) = gin_config.entry_arguments(
+        ["wired.parts.train_wired", "wired.parts.evaluate_wired"]
+    ).values()
+    assert train["directory"] == "läufe/a" and train["steps"] == 7
+
+
+@pytest.mark.parametrize("encoding", ["latin-1", "cp1252", "utf-16-le", "utf-16-be"])
+def test_other_encodings_are_named(tmp_path, monkeypatch, encoding):
+    (tmp_path / "inner.gin").write_bytes("MODEL_DIR = 'läufe'\n".encode(encoding))
+    (tmp_path / "outer.gin").write_text("include 'inner.gin'\n")
+    monkeypatch.chdir(tmp_path)
+    for name in ("inner.gin", "outer.gin"):
+        with pytest.raises(
+            UserError, match=r"^inner\.gin: not UTF-8 text \(.*Save the file as UTF-8"
+        ):
+            gin_config.load([name])
+
+
+def test_files_are_found_without_a_word_from_any_folder(tmp_path, monkeypatch, caplog):
+    monkeypatch.chdir(tmp_path)
+    for _ in range(2):
+        gin_config.load(["gin/recipes/gym_demo.gin"], ["--gin.MODEL_DIR=a"])
+    assert not caplog.text
+    (tmp_path / "lacking.gin").write_text("include 'gin/runs/trian.gin'\n")
+    with pytest.raises(
+        UserError, match=r"unknown gin file 'gin/runs/trian.gin'.*'gin/runs/train.gin'"
+    ):
+        gin_config.load(["lacking.gin"])
+    assert not caplog.text

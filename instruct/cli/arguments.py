@@ -5,18 +5,17 @@ must answer at once.
 """
 
 import argparse
-import contextlib
 import importlib
 import logging
 import os
 import pathlib
 import sys
-import tempfile
 import traceback
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from instruct.cli import compare_flags, convert_flags
+from instruct.data.quiet_tensorflow import keep_quiet, quiet_stderr
 from instruct.errors import RunFailed, UserError, explaining_storage_failures
 
 _GIN_HELP = """\
@@ -254,26 +253,6 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
     return flags
 
 
-@contextlib.contextmanager
-def _quiet_stderr() -> Iterator[None]:
-    """Holds back what is written to file descriptor 2; shows it if the block raises.
-
-    TensorFlow's libraries greet there when they are loaded, whatever their log level.
-    """
-    kept = os.dup(2)
-    with tempfile.TemporaryFile() as held:
-        os.dup2(held.fileno(), 2)
-        try:
-            yield
-        except BaseException:
-            held.seek(0)
-            os.write(kept, held.read())
-            raise
-        finally:
-            os.dup2(kept, 2)
-            os.close(kept)
-
-
 def _report_unraisable(unraisable: Any) -> None:
     """`sys.unraisablehook`, silent about what follows from an error that is reported already.
 
@@ -291,13 +270,13 @@ def _report_unraisable(unraisable: Any) -> None:
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs one mode. Returns the exit status: 0 done, 1 failed, 2 bad use."""
     sys.path.insert(1, os.getcwd())  # so that a user's own task module is found
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # TensorFlow only reads data here
+    keep_quiet()
     logging.getLogger("absl").setLevel(logging.ERROR)  # Orbax warns of its own older formats
     sys.unraisablehook = _report_unraisable
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s")
     try:
         flags = parse(sys.argv[1:] if argv is None else argv)
-        with _quiet_stderr():
+        with quiet_stderr():
             mode = importlib.import_module(f"instruct.cli.{flags.mode}")
         with explaining_storage_failures():
             return int(mode.run(flags) or 0)

@@ -1,7 +1,8 @@
 """`run.py check`: everything that can be known before a pod is booked. Allocates nothing.
 
 The model is traced at its true size over a mesh that need not exist. What is missing on this
-machine (a vocabulary, prepared records) is a warning here and an error in `train`.
+machine or not set (a vocabulary, a checkpoint, prepared records) is a warning here and an error in
+`train`.
 """
 
 import argparse
@@ -35,17 +36,24 @@ from instruct.train.step import make_train_step
 _GIB = 1 << 30
 # Flan's published setting, used where only a model file is given (paper: arXiv 2210.11416, E).
 _DEFAULT_SHAPE = (64, (2048, 512))
+# What stands for a macro that must be set and is not, by the kind of its value.
+_NOT_SET = "<{name} is not set>"
+_STAND_INS = {
+    "str": _NOT_SET,
+    "mapping": dict(zip(("inputs", "targets"), _DEFAULT_SHAPE[1])),
+    "int": 1,
+}
 
 
 def run(flags: argparse.Namespace) -> int:
     """Prints the check; warnings at the end. Returns 0 unless a UserError is raised."""
-    entries = settings.load(flags)
+    entries, assumed = settings.load_with_stand_ins(flags, _STAND_INS)
     train, model_fields = entries[gin_config.TRAIN], entries[gin_config.MODEL]
     model = train.get("model") or (ModelConfig(**model_fields) if model_fields else None)
     if model is None:
         raise UserError("nothing to check: add --gin_file=gin/models/SIZE.gin or a recipe.")
     console = show.wide_console()
-    warnings: list[str] = []
+    warnings = _not_set_warnings(assumed)
     started = time.perf_counter()
     _print_configuration(console)
     _print_model(console, model)
@@ -60,6 +68,24 @@ def run(flags: argparse.Namespace) -> int:
         console.print(f"[yellow]warning:[/] {warning}")
     console.print(f"checked in {time.perf_counter() - started:.1f} s")
     return 0
+
+
+def _is_set(value: str) -> bool:
+    return not (value.startswith("<") and value.endswith(" is not set>"))
+
+
+def _not_set_warnings(assumed: list[str]) -> list[str]:
+    """What `train` would refuse to start without."""
+    if not assumed:
+        return []
+    flags = " ".join(f"--gin.{name}=..." for name in assumed)
+    warnings = [f"not set, and needed to train: {', '.join(assumed)}. Add {flags}"]
+    if "TASK_FEATURE_LENGTHS" in assumed:
+        warnings.append(
+            f"TASK_FEATURE_LENGTHS is taken as {_STAND_INS['mapping']}; FLOPs and the batch depend "
+            "on it"
+        )
+    return warnings
 
 
 def _print_configuration(console: Console) -> None:
@@ -162,12 +188,20 @@ def _print_mixture(
 ) -> None:
     """Rates, what is prepared, and the first packed rows as text where records are there."""
     console.rule("data")
-    readable = True
-    try:
-        check_embedding_rows(load_vocabulary(data.vocabulary), model.vocab_size)
-    except UserError as error:
-        readable = False
-        warnings.append(str(error))
+    readable = False
+    if not _is_set(data.vocabulary):
+        console.print(
+            f"vocabulary: not known; the model has rows for {model.vocab_size:,} ids, sentinels "
+            "included"
+        )
+    else:
+        try:
+            check_embedding_rows(load_vocabulary(data.vocabulary), model.vocab_size)
+            readable = True
+        except UserError as error:
+            warnings.append(str(error))
+    if not _is_set(data.mixture):
+        return
     resolved = registry.resolve(data.mixture, data.split, tasks_left_out(data))
     if resolved.left_out:
         warnings.append(
@@ -175,6 +209,9 @@ def _print_mixture(
         )
     check_split(resolved, data.split)
     console.print(show.mixture_table(resolved))
+    plain = [leaf for leaf in resolved.leaves if leaf.spec is None]
+    if plain and not readable:  # their stores are named after the vocabulary
+        return
     missing = registry.unprepared(resolved, data)
     if missing:
         warnings.append(

@@ -2,6 +2,7 @@
 
 import argparse
 import dataclasses
+from collections.abc import Mapping
 from typing import Any
 
 from instruct import gin_config
@@ -67,7 +68,19 @@ class Settings:
 
 def load(flags: argparse.Namespace) -> dict[str, dict[str, Any]]:
     """Parses the gin flags and applies `Settings`; returns the arguments of every entry."""
-    gin_config.load([_SETTINGS_FILE, *flags.gin_file], gin_config.flag_bindings(flags))
+    return load_with_stand_ins(flags, {})[0]
+
+
+def load_with_stand_ins(
+    flags: argparse.Namespace, stand_ins: Mapping[str, Any]
+) -> tuple[dict[str, dict[str, Any]], list[str]]:
+    """(what `load` returns, macros that must be set and have a stand-in instead).
+
+    Args:
+        stand_ins: see `instruct.gin_config.load`.
+    """
+    files = [_SETTINGS_FILE, *flags.gin_file]
+    assumed = gin_config.load(files, gin_config.flag_bindings(flags), stand_ins)
     arguments = gin_config.entry_arguments((_SETTINGS, *gin_config.ENTRIES))
     Settings(**arguments.pop(_SETTINGS)).apply()
-    return arguments
+    return arguments, assumed

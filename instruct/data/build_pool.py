@@ -16,6 +16,7 @@ from concurrent.futures.process import BrokenProcessPool
 from typing import Any, Generic, TypeVar
 
 from instruct.data.build_progress import BuildProgress
+from instruct.data.quiet_tensorflow import keep_quiet
 from instruct.data.store_jobs import Job, PreparedStore, build_reported
 
 # Handed to the pool ahead of need, a process; more would only be lost when a process dies.
@@ -135,6 +136,7 @@ class _Pool(Generic[T]):
 def _start_worker(messages: Any) -> None:
     global _messages
     _messages = messages
+    keep_quiet()  # a source's module may import TensorFlow
     # An orphan would wait for work for ever: nothing tells it that its parent was killed.
     threading.Thread(target=_end_with_parent, daemon=True).start()
 

@@ -75,9 +75,13 @@ class TrainFeed:
         self._left_out = resolved.left_out
         if config.feed == "seqio":
             self._builder = None
+            self._plain_records = {}
             self._fingerprint = _hash([config.mixture, config.identity()])
         else:
             self._builder, _ = make_builder(config, resolved, config.split)
+            # Leaves without wordings are plain seqio tasks, whose records the user's code made.
+            plain = (leaf for leaf in self._builder.leaves if leaf.templates is None)
+            self._plain_records = {leaf.name: leaf.sha256[:16] for leaf in plain}
             self._fingerprint = _hash(
                 [
                     _leaf_identities(self._builder.leaves),
@@ -176,6 +180,7 @@ class TrainFeed:
         return {
             "format": _STATE_FORMAT,
             "fingerprint": self._fingerprint,
+            "plain_records": self._plain_records,
             "host": self._host,
             "num_hosts": self._num_hosts,
             "window": self._next_window - opened,
@@ -199,8 +204,9 @@ class TrainFeed:
         if state["fingerprint"] != self._fingerprint:
             raise UserError(
                 "the checkpoint's input position belongs to other data: mixture, rates, records, "
-                "wordings, tasks left out, seed, lengths, packing, plan or vocabulary differ. Use "
-                "the settings of the first start, or a new MODEL_DIR with INITIAL_CHECKPOINT_PATH"
+                "wordings, tasks left out, seed, lengths, packing, plan or vocabulary differ. "
+                f"{self._changed_plain(state)}Use the settings of the first start, or a new "
+                "MODEL_DIR with INITIAL_CHECKPOINT_PATH"
             )
         if (state["host"], state["num_hosts"]) != (self._host, self._num_hosts):
             raise UserError(
@@ -214,6 +220,19 @@ class TrainFeed:
         self._row = state["row"]
         self._counts = np.array([state["counts"][name] for name in COUNTS], dtype=np.int64)
         self._dropped = dict(state["dropped_reasons"])
+
+    def _changed_plain(self, state: Mapping[str, Any]) -> str:
+        """A sentence about plain seqio tasks whose records are others; "" if there are none."""
+        before = state.get("plain_records", {})  # older states do not tell
+        changed = [n for n, sha256 in self._plain_records.items() if before.get(n) != sha256]
+        if not changed:
+            return ""
+        may = "are" if before else "may be"
+        return (
+            f"The records of seqio tasks ({', '.join(changed[:5])}) {may} others: their stores "
+            "were built anew after their code or data changed, or their pipeline gives other "
+            "examples each time. "
+        )
 
     def statistics(self) -> dict[str, Any]:
         """What went by so far, as JSON values.

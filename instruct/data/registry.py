@@ -18,7 +18,12 @@ import seqio
 from instruct.data.config import DataConfig
 from instruct.data.feed_leaves import leaf_manifest
 from instruct.data.seqio_bridge import RecordTask, known_num_records, record_task
-from instruct.data.seqio_mixtures import UNKNOWN_RECORDS, plain_num_records, plain_shares
+from instruct.data.seqio_mixtures import (
+    UNKNOWN_RECORDS,
+    known_size,
+    plain_num_records,
+    plain_shares,
+)
 from instruct.data.spec import Leaf, Resolved, TaskSpec
 from instruct.data.store import store_dir
 from instruct.data.vocab import parse_spec
@@ -377,7 +382,7 @@ def _make_leaf(name: str, share: float, split: str) -> Leaf:
         dataset=name,
         category=family,
         version=getattr(task.source, "version", "") or "0",
-        records=task.num_input_examples(split) if split in task.splits else 0,
+        records=known_size(task, split),
         splits=tuple(task.splits),
         spec=None,
     )

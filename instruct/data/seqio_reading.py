@@ -6,17 +6,21 @@ mixture as SeqIO itself feeds it (`feed="seqio"`) is the reference that ours is 
 
 import contextlib
 import hashlib
-import inspect
-from collections.abc import Iterator, Mapping
+import os
+import weakref
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import seqio
 import tensorflow as tf
 
 from instruct import batch
+from instruct.data.code_fingerprint import CodeFingerprint
 from instruct.data.config import DataConfig
 from instruct.data.features import decoder_features
 from instruct.data.seqio_bridge import FEATURES, from_seqio
+from instruct.data.sources import file_digest
 from instruct.data.token_record import TokenRecord
 from instruct.data.vocab import Vocabulary, load_vocabulary
 from instruct.data.window import COUNTS, Window
@@ -26,30 +30,84 @@ from instruct.prompts.render import Dropped
 _WINDOW_ROWS = 256
 
 
+# Begins the fingerprints of plain tasks; another number means that they are made otherwise.
+PLAIN_KIND = "plain2-"
+# Attributes of a source that change no record; splits, which a set may hold, are sorted.
+_SOURCE_NOISE = ("_num_input_examples", "_caching_permitted", "_splits")
+# Files of more bytes in all are told by their sizes and times, fewer by their contents.
+_MOST_HASHED_BYTES = 1 << 30
+
+_code_fingerprints: weakref.WeakKeyDictionary[seqio.Task, tuple[str, tuple[str, ...]]] = (
+    weakref.WeakKeyDictionary()
+)
+
+
 def plain_fingerprint(name: str) -> str:
-    """Changes with the task's source, files, steps or vocabulary, as far as these can tell."""
+    """Hash of what decides a task's examples: its source, files, steps, features, vocabularies.
+
+    Equal in every process for an unchanged task (`instruct.data.code_fingerprint` says what of the
+    code counts). What `postprocess_fn` and `metric_fns` do is no part of it.
+    """
     task = seqio.TaskRegistry.get(name)
-    parts = [repr(task.source), str(task.source)]
-    for step in task.preprocessors:
-        inner = getattr(step, "func", step)
-        parts.append(getattr(inner, "__qualname__", repr(type(inner))))
-        # Built-in steps, and those defined where no source is kept, have only their name.
-        with contextlib.suppress(OSError, TypeError):
-            parts.append(inspect.getsource(inner))
+    digest = hashlib.sha256(_code_fingerprint(task)[0].encode())
     for split in sorted(task.splits or ()):
-        for shard in task.source.list_shards(split):
-            parts.append(_file_stamp(str(shard)))
-    for name, feature in task.output_features.items():
-        vocabulary = getattr(feature, "vocabulary", None)
-        parts.append(f"{name} {from_seqio(vocabulary) or type(vocabulary).__name__} {feature}")
-    return hashlib.sha256("\n".join(parts).encode()).hexdigest()
+        digest.update(f"{split}\n".encode())
+        for stamp in _file_stamps([str(shard) for shard in task.source.list_shards(split)]):
+            digest.update(f"{stamp}\n".encode())
+    return PLAIN_KIND + digest.hexdigest()
 
 
-def _file_stamp(path: str) -> str:
-    if not tf.io.gfile.exists(path):
-        return path
-    found = tf.io.gfile.stat(path)
-    return f"{path} {found.length} {found.mtime_nsec}"
+def plain_unseen(name: str) -> tuple[str, ...]:
+    """What changes a task's examples and not its fingerprint, as phrases for people."""
+    return _code_fingerprint(seqio.TaskRegistry.get(name))[1]
+
+
+def _code_fingerprint(task: seqio.Task) -> tuple[str, tuple[str, ...]]:
+    """(hash, what it does not see) of a task without its files.
+
+    Remembered: what the code holds after it has run, such as a memo, is no change of the task.
+    """
+    if task not in _code_fingerprints:
+        fingerprint = CodeFingerprint(_vocabulary_content)
+        for step in task.preprocessors:
+            fingerprint.add(step)
+        fingerprint.add_state(task.source, without=_SOURCE_NOISE)
+        for name, feature in task.output_features.items():
+            fingerprint.add(name)
+            fingerprint.add(feature)
+        _code_fingerprints[task] = fingerprint.hexdigest(), tuple(fingerprint.unseen)
+    return _code_fingerprints[task]
+
+
+def _vocabulary_content(value: Any) -> Any:
+    """A SentencePiece vocabulary as the bytes of its file, wherever that lies, and its options."""
+    if not isinstance(value, seqio.SentencePieceVocabulary):
+        return value
+    file = value.sentencepiece_model_file
+    with contextlib.suppress(tf.errors.OpError), tf.io.gfile.GFile(file, "rb") as stream:
+        file = hashlib.sha256(stream.read()).hexdigest()
+    options = sorted(vars(value).items())
+    plain = [(k, v) for k, v in options if v is None or isinstance(v, bool | int | float | str)]
+    kept = [(k, v) for k, v in plain if k not in ("_sentencepiece_model_file", "_model")]
+    overrides = str(getattr(value, "_normalizer_spec_overrides", ""))
+    return (type(value), file, value.extra_ids, tuple(kept), overrides)
+
+
+def _file_stamps(paths: Sequence[str]) -> list[str]:
+    """Files by name and content, or by size and time where that is much to read or elsewhere."""
+    stamps, files = [], []
+    for path in paths:
+        if tf.io.gfile.exists(path) and not tf.io.gfile.isdir(path):
+            files.append((path, tf.io.gfile.stat(path)))
+        else:
+            stamps.append(path)
+    much = sum(found.length for _, found in files) > _MOST_HASHED_BYTES
+    for path, found in files:
+        content = f"{found.length} {found.mtime_nsec}"
+        if not much and "://" not in path:
+            content = file_digest(path, found.length, found.mtime_nsec).hex()
+        stamps.append(f"{os.path.basename(path)} {content}")
+    return stamps
 
 
 def check_plain_vocabulary(task: seqio.Task, vocabulary: Vocabulary) -> None:

@@ -25,6 +25,7 @@ from instruct.data.vocab import load_vocabulary
 from instruct.errors import UserError
 
 _log = logging.getLogger(__name__)
+_said_unseen: set[str] = set()
 
 
 @dataclasses.dataclass(frozen=True)
@@ -135,7 +136,10 @@ def find_store(job: Job, verify: bool = False) -> Manifest | None:
         manifest = read_manifest(job.path)
         if manifest is None:
             return None
-        if _fingerprint_or_none(job) not in (None, manifest.source_fingerprint):
+        fingerprint = _fingerprint_or_none(job)
+        if fingerprint not in (None, manifest.source_fingerprint):
+            if job.source is None:
+                _log.warning("%s", _why_stale(job, manifest.source_fingerprint))
             return None
         store = Store(job.path)
         if verify:
@@ -144,6 +148,31 @@ def find_store(job: Job, verify: bool = False) -> Manifest | None:
     except UserError as error:
         _log.warning("%s; building it anew", str(error).partition(". Delete")[0])
         return None
+
+
+def _why_stale(job: Job, fingerprint: str) -> str:
+    """Why the store of a plain seqio task is built anew."""
+    store = f"the record store of seqio task {job.task!r}, split {job.split!r}, is built anew"
+    if not fingerprint.startswith(_seqio_reading().PLAIN_KIND):
+        return (
+            f"{store}, once: the version of this program that built it could not tell reliably "
+            "whether its task changed"
+        )
+    return f"{store}: the task's code, constants, files or vocabulary changed since it was built"
+
+
+def _say_unseen(job: Job) -> None:
+    """Warns of what could change a plain seqio task's examples unnoticed."""
+    unseen = _seqio_reading().plain_unseen(job.task)
+    if unseen and job.task not in _said_unseen:
+        _said_unseen.add(job.task)
+        _log.warning(
+            "seqio task %r: whether its store is up to date is told by its code, and that does not "
+            "show %s. After changing that, set another version (source.version = '2' on the "
+            "task's source) and its store is built anew",
+            job.task,
+            "; ".join(unseen),
+        )
 
 
 def build_store(
@@ -167,6 +196,8 @@ def build_store(
     fingerprint = _fingerprint(job)
     if items is None or fingerprint is None:
         raise UserError(f"task {job.task!r} has nothing to read")
+    if job.source is None:
+        _say_unseen(job)
     return write_store(
         job.path,
         items,

@@ -21,6 +21,7 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from instruct.data.quiet_tensorflow import keep_quiet
 from instruct.data.sources import downloads_allowed
 from instruct.errors import UserError
 from instruct.prompts.record import Record
@@ -190,7 +191,7 @@ class TfdsSource:
 
 def _tensorflow_datasets() -> Any:
     """The package, with TensorFlow kept off accelerators: they belong to JAX."""
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    keep_quiet()
     import tensorflow as tf
     import tensorflow_datasets as tfds
 

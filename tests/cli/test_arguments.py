@@ -70,17 +70,6 @@ def test_statuses(monkeypatch, capsys):
         run_mode(monkeypatch, defect)
 
 
-def test_import_greetings_are_held_back_unless_the_import_fails(capfd):
-    with arguments._quiet_stderr():
-        sys.stderr.flush()
-        arguments.os.write(2, b"greetings\n")
-    assert capfd.readouterr().err == ""
-    with pytest.raises(ImportError), arguments._quiet_stderr():
-        arguments.os.write(2, b"greetings\n")
-        raise ImportError
-    assert "greetings" in capfd.readouterr().err
-
-
 def test_help_is_answered_without_importing_anything_heavy():
     code = (
         "import sys; from instruct.cli.arguments import make_parser; make_parser().print_help();"

@@ -47,3 +47,35 @@ def test_a_prepared_mixture_shows_its_first_row(capsys):
     capsys.readouterr()
     out = shown(capsys, *recipe, "--rows=1")
     assert "warning" not in out and "segment 1" in out and "targets:" in out
+
+
+@pytest.mark.parametrize("size", ["small", "xl"])
+def test_what_a_recipe_requires_is_a_warning_here(capsys, size):
+    """Everything that does not hang on the checkpoint and the vocabulary is shown all the same."""
+    out = shown(capsys, f"--gin_file=gin/recipes/flan_t5_{size}_finetune.gin", "--mesh=1x4")
+    flat = " ".join(out.split())
+    assert (
+        "warning: not set, and needed to train: INITIAL_CHECKPOINT_PATH, MODEL_DIR, VOCABULARY. "
+        "Add --gin.INITIAL_CHECKPOINT_PATH=... --gin.MODEL_DIR=... --gin.VOCABULARY=..." in flat
+    )
+    assert {"small": "76,961,152", "xl": "2,849,757,184"}[size] + " parameters" in out
+    assert "the model has rows for 32,128 ids" in flat
+    assert "one abstract update traced" in out and "flan2021.samsum.zs_noopt" in out
+    assert "no prepared records yet" in flat and "batch of 32 rows of 1024 + 128 tokens" in flat
+
+
+def test_defaults_without_a_recipe_warn_of_all_that_must_be_set(capsys):
+    files = ["--gin_file=gin/runs/train.gin", "--gin_file=gin/models/tiny_demo.gin"]
+    flat = " ".join(shown(capsys, *files).split())
+    assert (
+        "needed to train: MIXTURE_OR_TASK_NAME, MODEL_DIR, TASK_FEATURE_LENGTHS, TRAIN_STEPS."
+        in flat
+    )
+    assert "TASK_FEATURE_LENGTHS is taken as {'inputs': 2048, 'targets': 512}" in flat
+    assert "64 rows of 2048 + 512 tokens" in flat
+
+
+def test_a_mistake_is_still_refused(capsys):
+    flags = ["--gin_file=gin/recipes/flan_t5_small_finetune.gin", "--gin.VOCABULARI=x"]
+    assert arguments.main(["check", *flags]) == 2
+    assert "VOCABULARI" in capsys.readouterr().err

@@ -55,9 +55,21 @@ def test_arguments_of_all_entries_come_back():
     assert built[gin_config.INFER] == {}
 
 
+@pytest.mark.parametrize("flag", ["DATA_DIR=3", "STORE_DIR=['a']", "FLAN_CHECKOUT=1e5"])
+def test_folders_may_have_any_name(flag, monkeypatch):
+    set_to = {}
+    monkeypatch.setattr(settings.Settings, "apply", lambda self: set_to.update(vars(self)))
+    settings.load(flags(flag))
+    name, _, value = flag.partition("=")
+    assert set_to[name.lower()] == value
+
+
 @pytest.mark.parametrize(
-    "flag", ["DATA_DIR=3", "STORE_DIR=['a']", "FLAN_CHECKOUT=1", "MIXTURE_OR_TASK_MODULE=[3]"]
+    "line",
+    ["DATA_DIR = 3", "STORE_DIR = ['a']", "FLAN_CHECKOUT = 1", "MIXTURE_OR_TASK_MODULE = [3]"],
 )
-def test_values_that_are_no_folders_or_modules(flag):
-    with pytest.raises(UserError, match=flag.split("=")[0]):
-        settings.load(flags(flag))
+def test_values_that_are_no_folders_or_modules(line):
+    given = flags()
+    given.gin_bindings = [line]
+    with pytest.raises(UserError, match=line.split(" ")[0]):
+        settings.load(given)

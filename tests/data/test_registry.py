@@ -161,7 +161,7 @@ def test_a_users_mixture_without_rates_is_refused():
     with pytest.raises(UserError, match="rates above 0"):
         registry.resolve(mixture)
     by_size = fresh_name("mix")
-    seqio.MixtureRegistry.add(by_size, [(plain, seqio.mixing_rate_num_examples)])
+    seqio.MixtureRegistry.add(by_size, [(plain, seqio.mixing_rate_num_characters)])
     with pytest.raises(UserError, match="cannot be computed"):
         registry.resolve(by_size)
 
