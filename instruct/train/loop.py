@@ -105,8 +105,10 @@ def train(
     if start:
         session.check_same_run(folder, config)
     if start >= train_steps:
-        console.print(f"{folder} is already at step {start:,}; raise TRAIN_STEPS to go on.")
+        text = f"{folder} is already at step {start:,}; raise TRAIN_STEPS to go on."
+        console.print(text, markup=False, soft_wrap=True)
         return
+    checkpoints.check_folder()
 
     # Data.
     num_held = num_eval_examples if eval_every_steps else 0
@@ -182,6 +184,7 @@ def train(
                 if stopping:
                     break
             checkpoints.wait()
+            checkpoints.check_saved(step, abstract)
             outcome = "finished" if step >= train_steps else f"stopped by {stop.signal_name}"
             report.note(_farewell(outcome, step, folder))
     finally:
