@@ -87,7 +87,7 @@ def test_a_vocabulary_that_does_not_divide_is_held_whole_and_said_so():
     ("text", "billions"), [("4x64", 11.135 / 64), ("data=4,fsdp=64", 11.135 / 64)]
 )
 def test_the_largest_model_on_a_pod_without_a_device(text, billions):
-    start = time.perf_counter()
+    start = time.process_time()
     mesh = meshes.abstract_mesh(meshes.parse_mesh(text))
     abstract = EncoderDecoder(sized("xxl", scan_layers=True)).abstract_params()
     assert mesh.size == 256
@@ -97,7 +97,7 @@ def test_the_largest_model_on_a_pod_without_a_device(text, billions):
     assert jax.tree.structure(meshes.param_shardings(mesh, abstract)) == jax.tree.structure(
         abstract
     )
-    assert time.perf_counter() - start < 15
+    assert time.process_time() - start < 15
 
 
 def test_equal_layers_are_one_row():

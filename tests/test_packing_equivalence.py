@@ -7,8 +7,8 @@ import pytest
 from instruct.batch import check_batch
 from instruct.models.encoder_decoder import EncoderDecoder
 from instruct.train.loss import LossConfig, make_loss_fn
+from tests.float32 import assert_same_float32
 from tests.train.batches import packed_batch, tiny_config
-from tests.train.conftest import assert_trees_close
 
 MODEL = EncoderDecoder(tiny_config(num_encoder_layers=1, num_decoder_layers=1))
 
@@ -51,7 +51,7 @@ def test_packed_equals_unpacked(losses, params, packed):
     apart = unpack(packed)
     check_batch(apart)
     found, expected = losses(params, packed), losses(params, apart)
-    assert_trees_close(found, expected, rtol=1e-5, atol=1e-5)
+    assert_same_float32(found, expected)
 
 
 def test_examples_that_see_each_other_would_be_noticed(losses, params, packed):
@@ -61,5 +61,5 @@ def test_examples_that_see_each_other_would_be_noticed(losses, params, packed):
         leaking[key] = np.minimum(packed[key], 1)
     expected, found = losses(params, unpack(packed)), losses(params, leaking)
     with pytest.raises(AssertionError):
-        assert_trees_close(found, expected, rtol=1e-5, atol=1e-5)
+        assert_same_float32(found, expected)
     assert abs(float(found[0][0]) / float(expected[0][0]) - 1) > 1e-4

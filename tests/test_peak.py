@@ -1,7 +1,5 @@
 """The measured peak is plausible, covers all devices, and is measured once."""
 
-import time
-
 import jax
 import pytest
 
@@ -19,9 +17,8 @@ def small(monkeypatch):
 def test_peak_is_positive_and_cached():
     found = peak.matmul_peak("float32")
     assert 1e6 < found < 1e15
-    started = time.perf_counter()
     assert peak.matmul_peak("float32") == found
-    assert time.perf_counter() - started < 0.01
+    assert peak._measure.cache_info().hits == 1
 
 
 def test_other_devices_and_types_are_measured_apart():

@@ -37,7 +37,8 @@ class Runs:
         self._environment = os.environ | {
             "INSTRUCT_STORE_DIR": str(folder / "stores"),
             "TOY_CACHE": str(folder / "cache"),
-            "XLA_FLAGS": "--xla_backend_optimization_level=0",
+            # The last of a flag counts.
+            "XLA_FLAGS": os.environ["XLA_FLAGS"] + " --xla_force_host_platform_device_count=1",
             "PYTHONPATH": str(ROOT),
         }
 

@@ -18,6 +18,7 @@ import tensorstore as ts
 from instruct.errors import UserError
 from instruct.interop.arrays import Index, LazyArray
 from instruct.interop.folders import refuse_link
+from instruct.train.checkpoint_files import check_storable
 
 REMOTE = "gs://"
 
@@ -85,6 +86,7 @@ def _spec_of(place: str) -> dict[str, Any]:
             raise UserError(f"{place!r} names no bucket; write gs://BUCKET/PATH.")
         return {"driver": "gcs", "bucket": bucket, "path": path.rstrip("/") + "/"}
     path = pathlib.Path(place).expanduser().absolute()
+    check_storable(path)
     return {"driver": "file", "path": f"{path}/"}
 
 

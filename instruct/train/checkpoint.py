@@ -28,17 +28,26 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 import orbax.checkpoint as ocp
 
-from instruct.errors import UserError, storage_error_number, storage_error_path, unknown_name
+from instruct.errors import (
+    RunFailed,
+    UserError,
+    storage_error_number,
+    storage_error_path,
+    unknown_name,
+)
 from instruct.mesh import tree_paths
 from instruct.models.layout import unstack_layers
 from instruct.train.checkpoint_files import (
     PARAMS,
     TRAINING,
     DamagedCheckpoint,
+    check_item,
     checkpoint_steps,
     checksums,
+    for_orbax,
     node_names,
     read_document,
     read_item,
@@ -172,15 +181,18 @@ class CheckpointStore:
         records = {"run": {}, "rows": [], **(records or {})}
         with self._disk_errors():
             self._writing = step
-            self._writer.save(
-                self.folder / str(step),
-                args=ocp.args.Composite(
-                    params=ocp.args.StandardSave(params),
-                    training=ocp.args.StandardSave(training),
-                    input=ocp.args.JsonSave(sealed(document)),
-                    records=ocp.args.JsonSave(sealed(records)),
-                ),
-            )
+            self._write(self.folder / str(step), params, training, document, records)
+
+    def _write(
+        self, folder: pathlib.Path, params: Any, training: Any, document: Any, records: Any
+    ) -> None:
+        args = ocp.args.Composite(
+            params=ocp.args.StandardSave(params),
+            training=ocp.args.StandardSave(training),
+            input=ocp.args.JsonSave(sealed(document)),
+            records=ocp.args.JsonSave(sealed(records)),
+        )
+        self._writer.save(for_orbax(folder), args=args)
 
     def wait(self) -> None:
         """Returns when everything saved so far is on disk, old ones removed. Raises as `save`."""
@@ -192,6 +204,43 @@ class CheckpointStore:
                 self._writer.wait_until_finished()
         kept = self._kept()
         self._remove(self.folder / str(step) for step in self.steps() if step not in kept)
+
+    def check_folder(self) -> None:
+        """Writes and opens a checkpoint of one number, so that training begins where it can save.
+
+        Raises:
+            UserError: the library of checkpoints cannot use the folder.
+            OSError: as `save`.
+        """
+        probe, number = self.folder / f"probe.{_TEMPORARY}", {"number": jnp.int32(0)}
+        try:
+            with self._disk_errors():
+                sums = {f"{item}/number": 0 for item in (PARAMS, TRAINING)}
+                document = {"input": {}, "metrics": {}, "checksums": sums}
+                self._write(probe, number, number, document, {"run": {}, "rows": []})
+                if isinstance(self._writer, ocp.AsyncCheckpointer):
+                    self._writer.wait_until_finished()
+            _open(probe, number, number)
+        except (ValueError, RuntimeError, UserError) as error:
+            raise UserError(
+                f"{str(self.folder)!r} cannot hold checkpoints: a small one written there cannot "
+                f"be opened ({str(error).splitlines()[0][:200]}). Choose another MODEL_DIR, with "
+                "a shorter or plainer path."
+            ) from error
+        finally:
+            self._remove([probe])
+
+    def check_saved(self, step: int, abstract_state: TrainState) -> None:
+        """Opens a whole checkpoint as `resume` would; names and shapes only, no values.
+
+        Raises:
+            RunFailed: it cannot be opened.
+        """
+        training = {"step": abstract_state.step, "opt_state": abstract_state.opt_state}
+        try:
+            _open(self.folder / str(step), abstract_state.params, training)
+        except UserError as error:
+            raise RunFailed(f"step {step} was saved and cannot be opened again: {error}") from error
 
     def close(self) -> None:
         """Finishes what is being written and stops the threads. Raises as `save`."""
@@ -334,6 +383,13 @@ class CheckpointStore:
             message = f"a checkpoint could not be written (whole ones: {self._whole()})"
             path = storage_error_path(error) or str(self.folder)
             raise OSError(number, message, path) from error
+
+
+def _open(folder: pathlib.Path, params: Any, training: Any) -> None:
+    """Raises UserError unless all of a checkpoint can be found and has these names and shapes."""
+    sums = read_document(folder)["checksums"]
+    check_item(folder, PARAMS, params, sums)
+    check_item(folder, TRAINING, training, sums)
 
 
 def load_params(path: str | pathlib.Path, abstract_params: Any, step: int | None = None) -> Any:

@@ -7,14 +7,16 @@ import errno
 import hashlib
 import json
 import logging
+import os
 import pathlib
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import orbax.checkpoint as ocp
+from etils import epath
 from jax.sharding import NamedSharding, PartitionSpec
 
 from instruct.errors import UserError, storage_error_number
@@ -50,6 +52,38 @@ class DamagedCheckpoint(UserError):
         self.why = why
         self.problem = f"checkpoint {folder} is damaged ({why})."
         super().__init__(f"{self.problem} {fix}.")
+
+
+class _LocalPath(type(epath.Path())):  # pyright: ignore[reportUntypedBaseClass]
+    """A folder for Orbax whose name is only a name.
+
+    Orbax lists files with `glob`, and etils takes the folder's own `[`, `*` and `?` for a pattern
+    too: in `runs/[x]` it finds nothing, and a save ends well without its index. Below `/gs` and
+    `/s3` it means a bucket.
+    """
+
+    _uri_scheme = None
+
+    def glob(self, pattern: str) -> Iterator["_LocalPath"]:
+        return (type(self)(path) for path in pathlib.Path(os.fspath(self)).glob(pattern))
+
+
+def for_orbax(folder: pathlib.Path) -> epath.Path:
+    """The folder as Orbax's functions should get it. Raises UserError as `check_storable`."""
+    check_storable(folder)
+    return _LocalPath(folder)
+
+
+def check_storable(path: pathlib.Path) -> None:
+    """Raises UserError for a path that TensorStore, which writes the arrays, takes for another."""
+    text = str(path)
+    if "\\" in text:
+        problem = "has a backslash, which the library of checkpoints takes for a slash"
+    elif text != text.encode("utf-8", "replace").decode("utf-8"):
+        problem = "is not UTF-8, and the library of checkpoints writes no other names"
+    else:
+        return
+    raise UserError(f"the path {text!r} {problem}. Rename that folder, or choose another.")
 
 
 def checkpoint_steps(path: str | pathlib.Path) -> list[int]:
@@ -137,13 +171,15 @@ def _read_sealed(folder: pathlib.Path, item: str) -> dict[str, Any]:
     return document
 
 
-def read_item(folder: pathlib.Path, item: str, abstract: Any, sums: Mapping[str, int]) -> Any:
-    """One item in the layout and with the shardings of `abstract`, compared with its checksums."""
-    unrolled = _unrolled_abstract(abstract)
+def _restored(
+    folder: pathlib.Path, item: str, unrolled: Any, sums: Mapping[str, int], *, values: bool
+) -> Any:
+    """An item's arrays, or None without `values`, after names and shapes were compared."""
+    place = for_orbax(folder / item)
     try:
         with ocp.StandardCheckpointer() as reader:
             # `Any`: older and newer Orbax wrap the tree differently.
-            metadata: Any = reader.metadata(folder / item)
+            metadata: Any = reader.metadata(place)
             metadata = getattr(metadata, "item_metadata", metadata)
             there = dict(tree_paths(getattr(metadata, "tree", metadata) or {}))
             if not there:
@@ -153,12 +189,22 @@ def read_item(folder: pathlib.Path, item: str, abstract: Any, sums: Mapping[str,
             if set(there) != written:
                 raise ValueError(f"{item}/_METADATA names other arrays than were written")
             _check_fit(folder, there, dict(tree_paths(unrolled)))
-            found = reader.restore(folder / item, unrolled)
+            return reader.restore(place, unrolled) if values else None
     except UserError:
         raise
     except Exception as error:
         _raise_if_unreadable(folder, error)
         raise damaged_checkpoint(folder, error) from error
+
+
+def check_item(folder: pathlib.Path, item: str, abstract: Any, sums: Mapping[str, int]) -> None:
+    """Opens every array of an item, no values. Raises UserError as `read_item`."""
+    _restored(folder, item, _unrolled_abstract(abstract), sums, values=False)
+
+
+def read_item(folder: pathlib.Path, item: str, abstract: Any, sums: Mapping[str, int]) -> Any:
+    """One item in the layout and with the shardings of `abstract`, compared with its checksums."""
+    found = _restored(folder, item, _unrolled_abstract(abstract), sums, values=True)
     read = {
         path: int(value) for path, value in tree_paths(jax.device_get(checksums({item: found})))
     }

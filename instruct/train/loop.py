@@ -121,8 +121,10 @@ def train(
     start = resumed.step if resumed else 0
     optimizer.check_start(start)
     if start >= train_steps:
-        console.print(f"{folder} is already at step {start:,}; raise TRAIN_STEPS to go on.")
+        text = f"{folder} is already at step {start:,}; raise TRAIN_STEPS to go on."
+        console.print(text, markup=False, soft_wrap=True)
         return
+    checkpoints.check_folder()
 
     # Data.
     num_held = num_eval_examples if eval_every_steps else 0
@@ -196,6 +198,7 @@ def train(
                 if stopping:
                     break
             checkpoints.wait()
+            checkpoints.check_saved(step, abstract)
             outcome = "finished" if step >= train_steps else f"stopped by {stop.signal_name}"
             report.note(_farewell(outcome, step, folder))
     finally:

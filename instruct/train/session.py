@@ -24,6 +24,7 @@ from typing import Any
 import jax
 
 from instruct.errors import UserError, naming_file
+from instruct.train.checkpoint_files import check_storable
 
 RUN_FILE = "run.json"
 MIXTURE_FILE = "mixture.json"
@@ -213,6 +214,7 @@ def make_model_dir(path: str) -> pathlib.Path:
     if not isinstance(path, str | os.PathLike) or not str(path):
         raise UserError(f"MODEL_DIR is {path!r}; give a folder as text, such as runs/a.")
     folder = pathlib.Path(path).expanduser().absolute()
+    check_storable(folder)
     try:
         folder.mkdir(parents=True, exist_ok=True)
         probe = folder / ".writable"

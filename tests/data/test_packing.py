@@ -108,9 +108,9 @@ def test_next_fit_makes_the_rows_of_seqio():
 
 def test_best_fit_fills_rows_and_is_fast():
     inputs, targets = made_up(2048, 80, 32)
-    started = time.perf_counter()
+    started = time.process_time()
     packed = pack(inputs, targets, [1] * 2048, 80, 32)
-    assert time.perf_counter() - started < 1  # 0.05 s on an idle machine
+    assert time.process_time() - started < 1  # 0.05 s of the processor
     assert (packed.rows[batch.ENCODER_SEGMENT_IDS] > 0).mean() > 0.95
     next_fit = pack(inputs, targets, [1] * 2048, 80, 32, "next_fit")
     assert packed.num_rows < 0.85 * next_fit.num_rows

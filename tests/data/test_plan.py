@@ -161,12 +161,12 @@ def test_seed_changes_order_and_records():
 
 def test_flans_number_of_leaves_is_fast():
     rates = np.exp(np.random.default_rng(0).normal(0, 2, 4 * 1836)).tolist()
-    started = time.perf_counter()
+    started = time.process_time()
     plan = Plan(rates, [30_000] * len(rates), seed=0, groups=np.arange(len(rates)) // 4)
     for number in (0, 1000, 1_000_000):
         leaves, _, turns = plan.window(number, 2048)
         plan.record_indices(leaves, turns)
-    assert time.perf_counter() - started < 2  # 0.2 s on an idle machine
+    assert time.process_time() - started < 2  # 0.2 s of the processor
 
 
 @pytest.mark.parametrize(

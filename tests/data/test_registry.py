@@ -117,9 +117,9 @@ def test_thousands_of_leaves_take_linear_time():
         registry.add_mixture(groups[-1], dict.fromkeys(names[start : start + 60], 1.0))
     name = fresh_name("mix")
     registry.add_mixture(name, dict.fromkeys(groups, 1.0))
-    started = time.perf_counter()
+    started = time.process_time()
     resolved = registry.resolve(name)
-    assert time.perf_counter() - started < 1  # 0.05 s on an idle machine
+    assert time.process_time() - started < 1  # 0.05 s of the processor
     assert sum(leaf.rate for leaf in resolved.leaves) == pytest.approx(1)
 
 

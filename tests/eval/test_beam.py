@@ -11,6 +11,7 @@ from instruct.errors import UserError
 from instruct.eval.beam import EMPTY_SCORE, BeamSearch
 from instruct.eval.search import PADDING_EXAMPLE, advance
 from tests.eval import toy_decoder as toy
+from tests.float32 import assert_same_float32
 
 PROMPTS = np.arange(6)
 
@@ -70,7 +71,7 @@ def test_agrees_with_an_independent_search(num_beams, alpha):
         for n, (score, sequence) in enumerate(expected):
             padded = sequence + [0] * (toy.MAX_STEPS - len(sequence))
             np.testing.assert_array_equal(tokens[row, n], padded)
-            np.testing.assert_allclose(scores[row, n], score, rtol=1e-5)
+            assert_same_float32(scores[row, n], score, scale=toy.LOGITS_SIZE)
         assert np.all(scores[row, len(expected) :] <= EMPTY_SCORE)
 
 
@@ -90,7 +91,7 @@ def test_a_beam_as_wide_as_all_prefixes_finds_the_best_of_all_sequences():
             )
             for sequence in every
         )
-        np.testing.assert_allclose(scores[row, 0], best[0], rtol=1e-5)
+        assert_same_float32(scores[row, 0], best[0], scale=toy.LOGITS_SIZE)
         assert [t for t in tokens[row, 0] if t] == [t for t in best[1] if t]
 
 
@@ -105,7 +106,7 @@ def test_worked_example_of_the_docstring():
     )
     shift = float(jax.nn.logsumexp(logprobs))  # the example's numbers are unnormalised
     np.testing.assert_array_equal(tokens[0, :, :3], [[1, 0, 0], [2, 1, 0]])
-    np.testing.assert_allclose(scores[0], [-1 - shift, -3 - 2 * shift], rtol=1e-5)
+    assert_same_float32(scores[0], np.array([-1 - shift, -3 - 2 * shift]))
     assert steps == 2
 
 
@@ -147,7 +148,7 @@ def test_no_finished_hypothesis_returns_the_live_ones():
     assert steps == 3
     assert list(tokens[0, 0]) == [7, 7, 7]
     first = 3 * float(jax.nn.log_softmax(jnp.arange(8.0).at[1].set(-jnp.inf))[7])
-    np.testing.assert_allclose(scores[0, 0], first, rtol=1e-5)
+    assert_same_float32(scores[0, 0], first, scale=7.0)
 
 
 def test_results_of_a_row_do_not_depend_on_the_others():
@@ -155,7 +156,7 @@ def test_results_of_a_row_do_not_depend_on_the_others():
     for prompt in PROMPTS[::-2]:
         alone, alone_scores, _ = search(np.array([prompt]), 3, 0.6)
         np.testing.assert_array_equal(together[prompt], alone[0])
-        np.testing.assert_allclose(scores[prompt], alone_scores[0], rtol=1e-6)
+        assert_same_float32(scores[prompt], alone_scores[0])
 
 
 def test_every_returned_score_is_that_of_its_tokens():
@@ -169,7 +170,7 @@ def test_every_returned_score_is_that_of_its_tokens():
         length = sequence.index(toy.EOS) + 1 if ended else toy.MAX_STEPS
         total = sum(toy.prefix_logprobs(row, sequence[:i])[sequence[i]] for i in range(length))
         expected = total / penalty(length, alpha) if ended else total
-        np.testing.assert_allclose(scores[row, n], expected, rtol=1e-5)
+        assert_same_float32(scores[row, n], expected, scale=toy.LOGITS_SIZE)
 
 
 def test_too_many_beams_for_the_vocabulary():

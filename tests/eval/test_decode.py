@@ -10,6 +10,7 @@ import pytest
 from instruct.errors import UserError
 from instruct.eval.decode import DecodeConfig, decode, sampling_logits, token_logprobs
 from tests.eval import toy_decoder as toy
+from tests.float32 import assert_same_float32
 
 
 def run(config, example_ids, step_fn=toy.toy_step):
@@ -44,7 +45,7 @@ def test_greedy_equals_decoding_without_a_cache():
     for row in ids:
         tokens, score = greedy_reference(row, toy.MAX_STEPS)
         np.testing.assert_array_equal(result.tokens[row, 0], tokens)
-        np.testing.assert_allclose(result.scores[row, 0], score, rtol=1e-5)
+        assert_same_float32(result.scores[row, 0], score, scale=toy.LOGITS_SIZE)
         lengths.add(np.count_nonzero(tokens))
     assert len(lengths) > 1, "the toy should end at different steps"
 
@@ -61,7 +62,7 @@ def test_beam_of_one_is_greedy_up_to_the_length_penalty():
     same = np.all(beam.tokens[:, 0] == greedy.tokens[:, 0], axis=-1)
     assert np.all(beam.scores[ended & ~same] > greedy.scores[ended & ~same])
     assert same[ended].mean() > 0.5
-    np.testing.assert_allclose(beam.scores[same], greedy.scores[same], rtol=1e-5)
+    assert_same_float32(beam.scores[same], greedy.scores[same])
 
 
 def test_cold_samples_are_greedy():
@@ -70,7 +71,7 @@ def test_cold_samples_are_greedy():
     samples, greedy = run(config, ids), run(GREEDY, ids)
     for n in range(2):
         np.testing.assert_array_equal(samples.tokens[:, n], greedy.tokens[:, 0])
-        np.testing.assert_allclose(samples.scores[:, n], greedy.scores[:, 0], rtol=1e-5)
+        assert_same_float32(samples.scores[:, n], greedy.scores[:, 0])
 
 
 def test_samples_depend_on_seed_example_and_sample_only():
@@ -96,7 +97,7 @@ def test_a_score_is_the_log_likelihood_of_its_tokens():
             expected = sum(
                 toy.prefix_logprobs(row, sequence[:i])[sequence[i]] for i in range(length)
             )
-            np.testing.assert_allclose(result.scores[row, n], expected, rtol=1e-5)
+            assert_same_float32(result.scores[row, n], expected, scale=toy.LOGITS_SIZE)
             assert not any(sequence[length:])
 
 
@@ -107,7 +108,7 @@ def test_rescaled_scores_are_those_of_the_distribution_drawn_from():
     token = result.tokens[0, 0, 0]
     best = np.sort(logits)[-3:] / 0.5
     expected = logits[token] / 0.5 - np.log(np.sum(np.exp(best)))
-    np.testing.assert_allclose(result.scores[0, 0], expected, rtol=1e-5)
+    assert_same_float32(result.scores[0, 0], expected, scale=toy.LOGITS_SIZE)
     rescaled_greedy = run(DecodeConfig(max_decode_steps=3, rescale_scores=True), np.arange(2))
     assert not rescaled_greedy.scores.any()
 
@@ -133,14 +134,14 @@ def test_sampling_distribution(temperature, top_k, top_p):
     found = jax.nn.softmax(sampling_logits(jnp.asarray(logits), temperature, top_k, top_p))
     for row in range(9):
         expected = reference_distribution(logits[row], temperature, top_k, top_p)
-        np.testing.assert_allclose(found[row], expected, atol=1e-6)
+        assert_same_float32(found[row], expected)
         assert np.count_nonzero(found[row]) == np.count_nonzero(expected)
 
 
 def test_worked_example_of_sampling_logits():
     logits = jnp.log(jnp.array([[0.4, 0.3, 0.2, 0.1]]))
     first_two = jax.nn.softmax(sampling_logits(logits, 1.0, top_k=2))
-    np.testing.assert_allclose(first_two[0], [4 / 7, 3 / 7, 0, 0], atol=1e-6)
+    assert_same_float32(first_two[0], np.array([4 / 7, 3 / 7, 0, 0]))
     first_three = sampling_logits(logits, 1.0, top_p=0.75)
     np.testing.assert_array_equal(np.isfinite(first_three[0]), [True, True, True, False])
 
@@ -202,7 +203,7 @@ def test_token_logprobs():
         np.asarray(jax.nn.log_softmax(logits)), tokens[..., None], axis=-1
     )
     found = token_logprobs(jnp.asarray(logits), jnp.asarray(tokens))
-    np.testing.assert_allclose(found, expected[..., 0], rtol=1e-5)
+    assert_same_float32(found, expected[..., 0])
 
 
 @pytest.mark.parametrize(

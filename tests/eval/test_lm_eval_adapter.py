@@ -22,6 +22,7 @@ from instruct.eval.score import Scorer
 from instruct.mesh import MeshConfig, make_mesh
 from instruct.models.config import ModelConfig
 from instruct.models.encoder_decoder import EncoderDecoder, reorder_cache
+from tests.float32 import assert_same_float32
 
 NETWORK = EncoderDecoder(
     ModelConfig(
@@ -81,7 +82,7 @@ def test_loglikelihood_is_the_scorers(params, score_eos):
     targets = [with_eos(answer.strip()) for _, answer in PAIRS]
     targets = targets if score_eos else [ids[:-1] for ids in targets]
     expected = scored(params, [with_eos(context) for context, _ in PAIRS], targets)
-    np.testing.assert_allclose([score for score, _ in found], expected, rtol=1e-5)
+    assert_same_float32(np.array([score for score, _ in found]), expected)
     assert all(type(score) is float and type(greedy) is bool for score, greedy in found)
     assert len({round(score, 3) for score, _ in found}) > len(PAIRS) // 2
 
@@ -96,7 +97,7 @@ def test_greedy_is_what_greedy_decoding_gives(params):
     scores, equal = scorer.score_and_compare(params, inputs, greedy)
     assert equal.all()
     assert not scorer.score_and_compare(params, inputs, others)[1].any()
-    np.testing.assert_array_equal(scores, scorer.score(params, inputs, greedy))
+    assert_same_float32(scores, scorer.score(params, inputs, greedy))
     # Shorter continuations are greedy's as well, whatever padding follows them.
     starts = [ids[: 1 + number % 5] for number, ids in enumerate(greedy)]
     assert scorer.score_and_compare(params, inputs, starts)[1].all()
@@ -172,9 +173,9 @@ def test_scores_do_not_depend_on_the_batch_size(params):
     spread, mesh = on_all_devices(params)
     for model in (answerer(params, rows=3), answerer(spread, rows=16, mesh=mesh)):
         found = model.loglikelihood(PAIRS)
-        np.testing.assert_allclose([s for s, _ in found], [s for s, _ in scores], rtol=1e-5)
+        assert_same_float32(*(np.array([s for s, _ in pairs]) for pairs in (found, scores)))
         assert [greedy for _, greedy in found] == [greedy for _, greedy in scores]
-        np.testing.assert_allclose(model.loglikelihood_rolling(CONTEXTS), totals, rtol=1e-5)
+        assert_same_float32(np.array(model.loglikelihood_rolling(CONTEXTS)), np.array(totals))
 
 
 @pytest.mark.parametrize("strategy", [{}, {"temperature": 0.9}])

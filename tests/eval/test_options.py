@@ -13,6 +13,7 @@ from instruct.mesh import MeshConfig, make_mesh, param_shardings
 from instruct.models.config import ModelConfig
 from instruct.models.encoder_decoder import EncoderDecoder
 from instruct.models.layout import stack_layers
+from tests.float32 import assert_same_float32
 
 CONFIG = ModelConfig(
     vocab_size=40,
@@ -56,7 +57,7 @@ def test_tree_of_the_worked_example():
 def same(found, expected):
     assert len(found) == len(expected)
     for one, other in zip(found, expected):
-        np.testing.assert_allclose(one.log_likelihoods, other.log_likelihoods, rtol=1e-5, atol=1e-5)
+        assert_same_float32(one.log_likelihoods, other.log_likelihoods)
         assert one.lengths.tolist() == other.lengths.tolist()
 
 

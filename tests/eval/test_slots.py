@@ -14,6 +14,7 @@ from instruct.mesh import MeshConfig, make_mesh, param_shardings
 from instruct.models.config import ModelConfig
 from instruct.models.encoder_decoder import EncoderDecoder, reorder_cache
 from instruct.models.layout import stack_layers
+from tests.float32 import assert_same_float32
 
 STEPS = 9
 CONFIG = ModelConfig(
@@ -69,7 +70,7 @@ def in_one_batch(config, params, prompts):
 
 def same(found, expected):
     np.testing.assert_array_equal(found.tokens, expected[0])
-    np.testing.assert_allclose(found.scores, expected[1], atol=1e-5)
+    assert_same_float32(found.scores, expected[1])
 
 
 @pytest.mark.parametrize("strategy", STRATEGIES)

@@ -13,6 +13,7 @@ _EMBEDDING = _rng.normal(size=(VOCABULARY, VOCABULARY)).astype(np.float32)
 _POSITION = _rng.normal(size=(MAX_STEPS + 1, VOCABULARY)).astype(np.float32)
 _POSITION[:, EOS] += 5.0  # so that most sequences end, at different steps
 _PROMPT = _rng.normal(size=(40, VOCABULARY)).astype(np.float32) * 1.5
+LOGITS_SIZE = 10.0  # about the largest logit: what log-probabilities near 0 are differences of
 
 
 def prefix_logits(prompt: int, prefix: list[int]) -> np.ndarray:

@@ -16,6 +16,7 @@ from instruct.interop.detect import open_checkpoint
 from instruct.interop.weights import model_shapes
 from instruct.models.encoder_decoder import EncoderDecoder
 from instruct.train.checkpoint import load_params
+from tests.float32 import assert_same_float32
 from tests.interop.conftest import random_arrays, tree_of
 
 
@@ -237,4 +238,4 @@ def test_imported_parameters_compute_what_they_did(tiny, tmp_path):
     convert(tmp_path / "hf", tmp_path / "back", "instruct")
     params = load_params(tmp_path / "back", stacked.abstract_params())
     found = jax.jit(stacked.apply)(params, batch)
-    np.testing.assert_allclose(found, expected, atol=1e-5)
+    assert_same_float32(found, expected)

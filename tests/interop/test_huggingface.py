@@ -16,6 +16,7 @@ from instruct.interop.folders import file_inside
 from instruct.interop.tokenizers import vocabulary_of
 from instruct.interop.weights import fit, model_shapes, translate
 from instruct.models.encoder_decoder import EncoderDecoder
+from tests.float32 import assert_same_float32
 from tests.interop.conftest import padded_batches, random_arrays, tree_of
 
 
@@ -34,7 +35,7 @@ def test_logits_are_those_of_transformers(saved):
                 decoder_input_ids=torch.tensor(target).long(),
             ).logits.numpy()
         found = apply(params, {"encoder_input_tokens": source, "decoder_input_tokens": target})
-        np.testing.assert_allclose(found, expected, atol=1e-5, rtol=1e-5)
+        assert_same_float32(found, expected)
 
 
 @pytest.fixture

@@ -35,6 +35,7 @@ from instruct.models.encoder_decoder import EncoderDecoder
 from instruct.train.checkpoint import CheckpointConfig, CheckpointStore
 from instruct.train.optimizer import OptimizerConfig, make_optimizer
 from instruct.train.state import TrainState
+from tests.float32 import assert_same_float32
 
 ROOT = pathlib.Path(__file__).parents[2]
 LETTERS = "ABCD"
@@ -363,7 +364,7 @@ def test_loads_what_the_run_says(run):
     )
     assert facts["max_length"] == 64
     found = inside.loglikelihood(pairs)
-    np.testing.assert_allclose([s for s, _ in found], [s for s, _ in scores], rtol=1e-5)
+    assert_same_float32(*(np.array([s for s, _ in pairs]) for pairs in (found, scores)))
 
 
 @pytest.mark.parametrize(

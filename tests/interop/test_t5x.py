@@ -20,6 +20,7 @@ from instruct.interop.stores import Store
 from instruct.interop.weights import fit, model_shapes
 from instruct.models.encoder_decoder import EncoderDecoder
 from instruct.models.layout import stack_layers
+from tests.float32 import assert_same_float32
 from tests.interop.conftest import random_arrays, tree_of
 from tests.train.conftest import T5X_FOLDER
 
@@ -43,9 +44,7 @@ def test_t5x_logits(real):
     stacked = dataclasses.replace(opened.model, scan_layers=True)
     for model, tree in ((opened.model, params), (stacked, stack_layers(params))):
         found = np.asarray(jax.jit(EncoderDecoder(model).apply)(tree, batch))
-        np.testing.assert_allclose(
-            found[visible], expected["logits"][visible], atol=1e-5, rtol=1e-5
-        )
+        assert_same_float32(found[visible], expected["logits"][visible])
 
 
 def test_what_is_written_is_what_t5x_wrote(real, tmp_path):

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from instruct.models.attention import MASKED_LOGIT, KeyValue, attend, masked_softmax
+from tests.float32 import assert_same_float32
 
 
 @pytest.fixture(scope="module")
@@ -31,7 +32,7 @@ def by_hand(query, memory, bias, mask):
 @pytest.mark.parametrize("implementation", ["einsum", "xla"])
 def test_attention_is_what_the_formula_says(inputs, implementation):
     found = attend(*inputs, implementation=implementation)
-    np.testing.assert_allclose(found, by_hand(*map_numpy(inputs)), rtol=1e-5, atol=1e-6)
+    assert_same_float32(found, by_hand(*map_numpy(inputs)))
     assert not found[0, :, 2].any()
 
 
@@ -57,5 +58,5 @@ def test_gradient_of_the_softmax_and_of_an_empty_row():
     toward = jnp.arange(6.0)
     ours = jax.grad(lambda x: (masked_softmax(x) * toward).sum())(logits)
     theirs = jax.grad(lambda x: (jax.nn.softmax(x) * toward).sum())(logits)
-    np.testing.assert_allclose(ours[::2], theirs[::2], rtol=1e-5, atol=1e-6)
+    assert_same_float32(ours[::2], theirs[::2])
     assert not ours[1].any()

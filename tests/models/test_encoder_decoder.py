@@ -15,6 +15,7 @@ from instruct.mesh import MeshConfig, batch_sharding, make_mesh, param_shardings
 from instruct.models.config import ModelConfig
 from instruct.models.encoder_decoder import EncoderDecoder, reorder_cache
 from instruct.models.layout import stack_layers, unstack_layers
+from tests.float32 import assert_same_float32
 from tests.models.test_config import TINY
 
 SIZES = {
@@ -110,7 +111,7 @@ def test_logits_are_those_of_t5x(reference):
     assert reference.model.config.num_params() == 604_224
     logits = np.asarray(applied(reference.model.config)(reference.params, reference.batch))
     real = reference.batch["decoder_loss_weights"] > 0
-    np.testing.assert_allclose(logits[real], reference.outputs["logits"][real], rtol=0, atol=1e-5)
+    assert_same_float32(logits[real], reference.outputs["logits"][real])
 
 
 def test_final_parameters_are_those_of_the_checkpoint(shared_data, reference):
@@ -142,7 +143,7 @@ def test_packed_equals_unpacked_and_wrong_segments_do_not(tiny_params, examples)
     unpacked = {k: v for k, v in alone.items() if "segment" not in k}
     logits = np.asarray(applied(TINY)(tiny_params, unpacked))
     for found, (row, where) in zip(packed, places):
-        np.testing.assert_allclose(found, logits[row, where], rtol=0, atol=1e-5)
+        assert_same_float32(found, logits[row, where])
     wrong = np.minimum(batch["encoder_segment_ids"], 1)
     found, _ = packed_logits(tiny_params, examples, encoder_segment_ids=wrong)
     assert np.abs(found[0] - packed[0]).max() > 1e-3
@@ -197,18 +198,13 @@ def loss_and_gradient(**changes):
 @pytest.mark.parametrize(("scan", "remat"), [(True, "minimal"), (False, "full")])
 def test_scan_and_remat_change_neither_loss_nor_gradients(scan, remat):
     found = loss_and_gradient(scan_layers=scan, remat=remat)
-    jax.tree.map(
-        lambda a, b: np.testing.assert_allclose(a, b, rtol=2e-4, atol=1e-6),
-        found,
-        loss_and_gradient(),
-    )
+    assert_same_float32(found, loss_and_gradient())
 
 
 def test_both_layouts_start_from_the_same_values(tiny_params):
     scanned = initial(dataclasses.replace(TINY, scan_layers=True))
     # Two programs: their compilers may order the last rounding of a scale differently.
-    same = functools.partial(np.testing.assert_allclose, rtol=1e-5, atol=1e-7)
-    jax.tree.map(same, unstack_layers(scanned), tiny_params)
+    assert_same_float32(unstack_layers(scanned), tiny_params, roundings=8)
 
 
 def test_dropout_follows_its_key(tiny_params, examples):
@@ -249,7 +245,7 @@ def test_t5_1_0_has_one_input_kernel_and_a_scaled_tied_output(tiny_params, examp
         params
     )
     expected = np.asarray(hidden) @ np.asarray(params["token_embedder"]["embedding"]).T / 32**0.5
-    np.testing.assert_allclose(logits, expected, rtol=1e-4, atol=1e-5)
+    assert_same_float32(logits, expected)
 
 
 @pytest.mark.parametrize("name", SIZES)
@@ -291,7 +287,7 @@ def test_decoding_with_a_cache_equals_teacher_forcing(reference, beams, scan):
         logits, cache = step(params, cache, here, np.full(len(prompts), position))
         assert logits.dtype == jnp.float32
         found = np.asarray(logits).reshape(len(prompts), beams, -1)
-        np.testing.assert_allclose(found, expected[:, order, position], rtol=0, atol=2e-5)
+        assert_same_float32(found, expected[:, order, position])
         turn = np.roll(np.arange(beams), 1)
         cache = reorder(cache, np.tile(turn, (len(prompts), 1)))
         order = order[turn]
@@ -327,7 +323,7 @@ def test_sharded_logits_equal_those_of_one_device(tiny_params, shape):
             lambda p, b: model.apply(p, b), in_shardings=(shardings, batch_sharding(mesh))
         )
         found = apply(jax.device_put(tiny_params, shardings), batch)
-    np.testing.assert_allclose(found, expected, rtol=0, atol=1e-5)
+    assert_same_float32(found, expected)
 
 
 def test_the_model_imports_without_tensorflow():

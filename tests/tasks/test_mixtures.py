@@ -136,10 +136,10 @@ def make_plan(simulated, mode="low_discrepancy") -> Plan:
 
 @pytest.mark.parametrize("mode", ["low_discrepancy", "iid"])
 def test_plan_of_the_whole_collection(simulated, mode):
-    started = time.perf_counter()
+    started = time.process_time()
     plan = make_plan(simulated, mode)
     leaves, counts, turns = plan.examples(0, 100_000)
-    assert time.perf_counter() - started < 2  # 0.3 s on an idle machine
+    assert time.process_time() - started < 2  # 0.3 s of the processor
     # Draws match the asked rates: chi-square over leaves, the rarest ones together.
     expected = plan.rates * 100_000
     observed = np.bincount(leaves, minlength=expected.size)

@@ -1,10 +1,9 @@
-"""What T5X computed, and how trees are compared."""
+"""What T5X computed."""
 
 import json
 import pathlib
 from typing import Any
 
-import jax
 import numpy as np
 import pytest
 from flax.traverse_util import unflatten_dict
@@ -12,13 +11,6 @@ from flax.traverse_util import unflatten_dict
 from instruct.models.config import ModelConfig
 
 T5X_FOLDER = pathlib.Path(__file__).resolve().parents[1] / "data" / "t5x_t5_1_1"
-
-
-def assert_trees_close(found: Any, expected: Any, rtol: float, atol: float) -> None:
-    """Same structure, all leaves close."""
-    assert jax.tree.structure(found) == jax.tree.structure(expected)
-    for a, b in zip(jax.tree.leaves(found), jax.tree.leaves(expected)):
-        np.testing.assert_allclose(np.asarray(a), np.asarray(b), rtol=rtol, atol=atol)
 
 
 @pytest.fixture(scope="session")

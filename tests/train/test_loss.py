@@ -16,6 +16,7 @@ from instruct.train.loss import (
     head_cross_entropy,
     make_loss_fn,
 )
+from tests.float32 import assert_same_float32
 
 ROWS, LENGTH, WIDTH, VOCAB = 4, 6, 5, 12
 
@@ -59,8 +60,7 @@ def test_loss_and_gradient_equal_the_formula(arrays, smoothing, chunk_logits):
     at = (arrays["hidden"], arrays["kernel"])
     found = jax.jit(jax.value_and_grad(ours, argnums=(0, 1)))(*at)
     expected = jax.jit(jax.value_and_grad(theirs, argnums=(0, 1)))(*at)
-    for a, b in zip(jax.tree.leaves(found), jax.tree.leaves(expected)):
-        np.testing.assert_allclose(a, b, rtol=2e-5, atol=2e-6)
+    assert_same_float32(found, expected)
 
 
 def test_the_whole_logits_are_never_there(arrays):
@@ -85,16 +85,15 @@ def test_mesh_changes_neither_loss_nor_gradient(arrays):
     alone = jax.jit(run)(arrays["hidden"], arrays["kernel"])
     with jax.set_mesh(make_mesh(MeshConfig(data=2, fsdp=2, tensor=2))):
         split = jax.jit(run)(arrays["hidden"], arrays["kernel"])
-    for a, b in zip(jax.tree.leaves(alone), jax.tree.leaves(split)):
-        np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6)
+    assert_same_float32(split, alone)
 
 
 def test_token_losses_and_ties():
     logits = jnp.asarray([[0.0, 2.0, -1.0], [1.0, 1.0, 0.0]])
     tokens, gradient = cross_entropy(logits, jnp.asarray([1, 0]), z_loss=0.5)
     log_z = np.log(np.exp(np.asarray(logits)).sum(-1))
-    np.testing.assert_allclose(tokens.z_loss, 0.5 * log_z**2, rtol=1e-6)
-    np.testing.assert_allclose(tokens.loss, log_z - [2.0, 1.0] + 0.5 * log_z**2, rtol=1e-6)
+    assert_same_float32(tokens.z_loss, 0.5 * log_z**2)
+    assert_same_float32(tokens.loss, log_z - [2.0, 1.0] + 0.5 * log_z**2)
     np.testing.assert_array_equal(tokens.correct, [1.0, 1.0])
     assert gradient.shape == (2, 3)
 
@@ -110,8 +109,8 @@ def test_example_weights_add_up_to_one_each():
     found = example_weights(weights, segments)
     third = 1 / 3
     expected = [[0.5, 0.5, third, third, third, 0], [0, 0, 0.5, 0.5, 0, 0]]
-    np.testing.assert_allclose(found, expected, rtol=1e-6)
-    np.testing.assert_allclose(example_weights(weights, None).sum(1), [1.0, 1.0], rtol=1e-6)
+    assert_same_float32(found, np.array(expected))
+    assert_same_float32(example_weights(weights, None).sum(1), np.ones(2))
 
 
 @pytest.mark.parametrize("weighting", ["token", "example"])
@@ -131,12 +130,12 @@ def test_groups_add_up_to_the_whole(arrays, weighting):
         "decoder_task_ids": np.tile([1, 1, 2, 2, 0, 0], (ROWS, 1)),
     }
     loss_sum, totals = loss_fn(arrays, batch)
-    np.testing.assert_allclose(totals.groups.total.sum(), totals.loss.total, rtol=1e-5)
+    assert_same_float32(totals.groups.total.sum(), totals.loss.total)
     each = 2.0 * ROWS if weighting == "token" else 1.0 * ROWS
-    np.testing.assert_allclose(totals.groups.weight, [each, each], rtol=1e-6)
-    np.testing.assert_allclose(loss_sum, totals.loss.total, rtol=1e-6)
+    assert_same_float32(totals.groups.weight, np.array([each, each]))
+    assert_same_float32(loss_sum, totals.loss.total)
     twice = totals.add(totals)
-    np.testing.assert_allclose(twice.loss.value, totals.loss.value, rtol=1e-6)
+    assert_same_float32(twice.loss.value, totals.loss.value)
 
 
 @pytest.mark.parametrize(

@@ -15,7 +15,7 @@ from instruct.train.optimizer import (
     make_optimizer,
     optimizer_shardings,
 )
-from tests.train.conftest import assert_trees_close
+from tests.float32 import assert_same_float32
 
 
 def layer(scale: float) -> dict:
@@ -65,7 +65,7 @@ def run(config, params, steps=3, stacked=False):
 @pytest.mark.parametrize("name", ["adafactor", "adamw"])
 def test_stacked_layers_learn_as_separate_ones(params, name):
     config = OptimizerConfig(name=name, learning_rate=0.05, weight_decay=0.1)
-    assert_trees_close(run(config, params, stacked=True), run(config, params), rtol=1e-6, atol=1e-6)
+    assert_same_float32(run(config, params, stacked=True), run(config, params))
 
 
 def test_sharing_the_clip_among_layers_would_be_noticed(params):
@@ -84,7 +84,7 @@ def test_adafactor_equals_optax_layer_by_layer(params):
     for step in range(3):
         updates, state = theirs_optimizer.update(gradients_like(params, step), state, theirs)
         theirs = optax.apply_updates(theirs, updates)
-    assert_trees_close(ours, theirs, rtol=1e-4, atol=1e-6)
+    assert_same_float32(ours, theirs)
 
 
 def test_factored_by_named_axes(params):
@@ -112,21 +112,19 @@ def test_adamw_equals_optax(params):
     for step in range(3):
         updates, state = reference.update(gradients_like(params, step), state, theirs)
         theirs = optax.apply_updates(theirs, updates)
-    assert_trees_close(ours, theirs, rtol=1e-5, atol=1e-6)
+    assert_same_float32(ours, theirs)
 
 
 def test_global_norm_clip():
     tree = {"scale": jnp.asarray([3.0, 4.0])}
-    np.testing.assert_allclose(global_norm(tree), 5.0)
+    assert_same_float32(global_norm(tree), 5.0)
     clipped = make_optimizer(OptimizerConfig(name="adamw", global_norm_clip=1.0, epsilon=1.0))
     plain = make_optimizer(OptimizerConfig(name="adamw", epsilon=1.0))
     zero = {"scale": jnp.zeros(2)}
     fifth = jax.tree.map(lambda x: x / 5, tree)
-    assert_trees_close(
+    assert_same_float32(
         clipped.update(tree, clipped.init(zero), zero, 0)[0],
         plain.update(fifth, plain.init(zero), zero, 0)[0],
-        rtol=1e-6,
-        atol=0,
     )
 
 
@@ -139,7 +137,7 @@ def test_weight_decay_exponents():
             )
         )
         found, _ = optimizer.update(zero, optimizer.init(one), one, 0)
-        np.testing.assert_allclose(found["scale"], [kept, kept], rtol=1e-5)
+        assert_same_float32(found["scale"], [kept, kept])
 
 
 def test_schedules():
@@ -148,7 +146,7 @@ def test_schedules():
     rsqrt = OptimizerConfig(learning_rate=1.0, schedule="rsqrt", warmup_steps=4)
     found = [[float(c.learning_rate_at(n)) for n in (0, 2, 4, 16)] for c in (constant, warm, rsqrt)]
     expected = [[0.5] * 4, [0.0, 0.25, 0.5, 0.5], [0.5, 0.5, 0.5, 0.25]]
-    np.testing.assert_allclose(found, expected)
+    assert_same_float32(np.array(found), np.array(expected))
 
 
 def test_slots_are_split_as_their_parameter(params):

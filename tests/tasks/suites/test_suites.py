@@ -104,17 +104,17 @@ def test_registration_looks_at_no_file_and_is_fast():
     code = (
         "import time, tasks.mixtures, tasks.public\n"
         "import builtins, pathlib\n"
-        "real, began = pathlib.Path.open, time.perf_counter()\n"
+        "real, began = pathlib.Path.open, time.process_time()\n"
         "def refuse(path, *a, **k):\n"
         "    assert path.suffix == '.toml', path\n"
         "    return real(path, *a, **k)\n"
         "pathlib.Path.open = refuse\n"
         "import tasks.suites.mixtures\n"
-        "print(time.perf_counter() - began)\n"
+        "print(time.process_time() - began)\n"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stderr[-2000:]
-    assert float(done.stdout) < 2.0  # 0.2 s on an idle machine
+    assert float(done.stdout) < 2.0  # 0.2 s of the processor
 
 
 @pytest.mark.parametrize("suite", ["flan_held_out", "tydiqa.all", "mgsm.all"])
