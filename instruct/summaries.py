@@ -15,6 +15,7 @@ from typing import Any
 from tensorboardX import SummaryWriter
 
 from instruct.errors import naming_file
+from instruct.json_text import parse_json
 
 METRICS_FILE = "metrics.jsonl"
 TENSORBOARD_FOLDER = "tensorboard"
@@ -72,7 +73,7 @@ def truncate_metrics(path: pathlib.Path, last_step: int) -> None:
     kept = []
     for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
         try:
-            row = json.loads(line)
+            row = parse_json(line)
         except ValueError:
             continue
         if isinstance(row, dict) and row.get("step", math.inf) <= last_step:

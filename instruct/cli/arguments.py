@@ -145,9 +145,20 @@ def _eval_flags(parser: argparse.ArgumentParser) -> None:
 
 def _infer_flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--prompt", help="answer this one prompt and exit")
-    parser.add_argument("--input", metavar="FILE", help="JSON lines with `inputs` or `prompt`")
     parser.add_argument(
-        "--output", metavar="FILE", help="JSON lines; an unfinished file is continued"
+        "--input",
+        metavar="FILE",
+        help="JSON lines with `inputs` or `prompt`, also packed (.gz, .zst); - for standard input",
+    )
+    parser.add_argument(
+        "--output",
+        metavar="FILE",
+        help="JSON lines; an unfinished file is continued; - for standard output",
+    )
+    parser.add_argument(
+        "--strict",
+        action="store_true",
+        help="refuse prompts that are too long (else cut) and bad lines (else left out)",
     )
 
 

@@ -14,5 +14,5 @@ def run(flags: argparse.Namespace) -> int:
     if not arguments:
         raise UserError("nothing configures inference; add --gin_file=gin/runs/infer.gin.")
     paths = {"prompt": flags.prompt, "input_path": flags.input, "output_path": flags.output}
-    infer.infer(**arguments | {name: value for name, value in paths.items() if value is not None})
-    return 0
+    given = {name: value for name, value in paths.items() if value is not None}
+    return infer.infer(**arguments | given | ({"strict": True} if flags.strict else {}))

@@ -5,7 +5,7 @@ import argparse
 from instruct import gin_config
 from instruct.cli import settings
 from instruct.errors import UserError
-from instruct.train import loop
+from instruct.train import loop, session
 
 
 def run(flags: argparse.Namespace) -> int:
@@ -19,4 +19,6 @@ def run(flags: argparse.Namespace) -> int:
         "config.gin": gin_config.config_text(),
         "operative.gin": gin_config.operative_text(),
     }
-    return int(loop.train(**arguments, texts=texts) or 0)
+    with session.open_model_dir(arguments.get("model_dir", "")):
+        loop.train(**arguments, texts=texts)
+    return 0

@@ -2,12 +2,12 @@
 
 import contextlib
 import dataclasses
-import json
 import pathlib
 from collections.abc import Mapping
 from typing import Any
 
 from instruct.errors import UserError
+from instruct.json_text import parse_json
 from instruct.models.config import ModelConfig
 
 
@@ -30,7 +30,7 @@ class TrainedRun:
         for name in ("run.json", "mixture.json"):
             value: Any = {}
             with contextlib.suppress(OSError, ValueError):
-                value = json.loads((folder / name).read_text(encoding="utf-8"))
+                value = parse_json((folder / name).read_bytes())
             found.append(value if isinstance(value, dict) else {})
         return cls(folder, found[0], found[1], entry)
 

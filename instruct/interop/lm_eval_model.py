@@ -6,7 +6,8 @@ takes the flags of `lm_eval` and is the same command with `--model instruct` and
 put in. The harness looks for models in its own list alone, so from Python, or from another
 program around it, call `register()` first:
 
-    from instruct.interop.lm_eval_model import register
+    from instruct.local_paths import local_path
+from instruct.interop.lm_eval_model import register
     register()
     lm_eval.simple_evaluate(model="instruct", model_args={"model_dir": "runs/a"}, tasks=["mmlu"])
 """
@@ -109,7 +110,7 @@ def load_answerer(
 
 def _run_folder(model_dir: str) -> pathlib.Path:
     """Folder of the run that a MODEL_DIR, or a checkpoint in it, belongs to."""
-    folder = pathlib.Path(model_dir).expanduser().absolute()
+    folder = local_path("model_dir", model_dir).absolute()
     above = (folder, *folder.parents[:2])
     return next((path for path in above if (path / "run.json").is_file()), folder)
 

@@ -7,7 +7,6 @@ wanted of the run that went wrong.
 """
 
 import dataclasses
-import json
 import math
 import pathlib
 import re
@@ -16,6 +15,7 @@ from typing import Any
 
 from instruct import results
 from instruct.errors import UserError
+from instruct.json_text import parse_json
 
 SAMPLE_TEXT_LIMIT = 4000
 SAMPLES_PER_TASK = 2
@@ -131,7 +131,7 @@ def _labels(paths: list[pathlib.Path]) -> list[str]:
 
 def _read_object(path: pathlib.Path, consequence: str, warnings: list[str]) -> dict[str, Any]:
     try:
-        value = json.loads(path.read_text(encoding="utf-8"))
+        value = parse_json(path.read_bytes())
     except FileNotFoundError:
         warnings.append(f"{path.name} is missing: {consequence}.")
         return {}
@@ -150,7 +150,7 @@ def _read_metrics(path: pathlib.Path, warnings: list[str]) -> list[dict[str, Any
     with path.open(encoding="utf-8", errors="replace") as file:
         for line in file:
             try:
-                row = json.loads(line)
+                row = parse_json(line)
                 row["step"] = int(row["step"])
                 rows.append(row)
             except (ValueError, KeyError, TypeError):

@@ -1,0 +1,63 @@
+"""Paths that users give: folders and files of this machine, checked before anything is made."""
+
+import errno
+import os
+import pathlib
+import re
+import tempfile
+from typing import Any
+
+from instruct.errors import UserError
+
+# "gs://bucket/a", and "gs:/bucket/a" as pathlib writes it.
+_ADDRESS = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*:/")
+
+
+def local_path(name: str, value: Any, example: str = "runs/a") -> pathlib.Path:
+    """The path that a flag or macro holds, `~` expanded. Touches no file.
+
+    Args:
+        name: the flag or macro, as the user writes it.
+        value: what was given.
+        example: a value that would do.
+
+    Raises:
+        UserError: it is no text, empty, an address (gs://, s3://, https:// ...), or has a NUL
+            byte or an unknown user's home.
+    """
+    if not isinstance(value, str | os.PathLike) or not os.fspath(value):
+        raise UserError(f"{name} is {value!r}; give a path as text, such as {example}.")
+    text = os.fspath(value)
+    if _ADDRESS.match(text):
+        raise UserError(
+            f"{name} is {text!r}: buckets and other addresses are not supported yet. Give a path "
+            f"on this machine, such as {example}; a bucket may be mounted there."
+        )
+    if "\0" in text:
+        raise UserError(f"{name} is {text!r}: a path cannot hold a NUL byte.")
+    try:
+        return pathlib.Path(text).expanduser()
+    except RuntimeError as error:  # ~user of a user who is not there
+        raise UserError(f"{name} is {text!r}: {error}. Write the folder in full.") from error
+
+
+def writable_folder(name: str, value: Any, example: str = "runs/a") -> pathlib.Path:
+    """The folder that a flag or macro names, absolute, made if needed.
+
+    Raises:
+        UserError: see `local_path`; or it is no folder, or cannot be written.
+        OSError: the disk is full.
+    """
+    folder = local_path(name, value, example).absolute()
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        raise UserError(
+            f"{name} {os.fspath(value)!r} cannot be written: {error.strerror or error}. Choose a "
+            "folder of yours."
+        ) from error
+    return folder
