@@ -39,7 +39,8 @@ def unknown_name(kind: str, name: str, allowed: Iterable[str]) -> UserError:
         allowed: every name that would have worked.
     """
     known = sorted(set(allowed))
-    near = difflib.get_close_matches(name, known, n=3, cutoff=0.5)
+    # gin passes on what is no text as well.
+    near = difflib.get_close_matches(str(name), known, n=3, cutoff=0.5)
     message = f"unknown {kind} {name!r}."
     if near:
         message += f" Did you mean {' or '.join(repr(n) for n in near)}?"

@@ -49,4 +49,6 @@ def locked(path: str | os.PathLike[str], name: str) -> Iterator[None]:
         yield
     finally:
         _descriptors.discard(descriptor)
+        with contextlib.suppress(OSError):
+            fcntl.flock(descriptor, fcntl.LOCK_UN)  # of a child that is being forked as well
         os.close(descriptor)

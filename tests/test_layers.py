@@ -17,6 +17,7 @@ SOURCES = sorted(
 LAYERS = {
     "instruct.errors": 0,
     "instruct.batch": 0,
+    "instruct.config_types": 0,
     "instruct.folder_lock": 0,
     "instruct.json_text": 0,
     "instruct.local_paths": 0,

@@ -23,6 +23,7 @@ from typing import IO, Any
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+from instruct.config_types import check_value
 from instruct.data.vocab import Vocabulary, check_embedding_rows, load_vocabulary
 from instruct.errors import UserError, naming_file
 from instruct.eval.batching import BatchConfig, Decoder
@@ -149,6 +150,8 @@ def _check_numbers(**numbers: int | None) -> None:
         optional = name != "lines_per_range" and value is None
         if not optional and (type(value) is not int or value < 1):
             raise UserError(f"infer.{name} = {value!r}, must be a whole number of at least 1")
+        if value is not None:
+            check_value(f"infer.{name}", value, int)
 
 
 def _say(*lines: str) -> None:

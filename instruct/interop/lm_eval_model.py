@@ -6,8 +6,7 @@ takes the flags of `lm_eval` and is the same command with `--model instruct` and
 put in. The harness looks for models in its own list alone, so from Python, or from another
 program around it, call `register()` first:
 
-    from instruct.local_paths import local_path
-from instruct.interop.lm_eval_model import register
+    from instruct.interop.lm_eval_model import register
     register()
     lm_eval.simple_evaluate(model="instruct", model_args={"model_dir": "runs/a"}, tasks=["mmlu"])
 """
@@ -26,6 +25,7 @@ from instruct.errors import UserError, unknown_name
 from instruct.eval.batching import BatchConfig, Decoder
 from instruct.eval.lm_eval_adapter import AdapterConfig, ContinuationScorer, RequestAnswerer
 from instruct.interop.loading import find_checkpoint, load_params, params_fingerprint, trained_run
+from instruct.local_paths import local_path
 from instruct.mesh import MeshConfig, make_mesh, param_shardings, with_shardings
 from instruct.models.encoder_decoder import EncoderDecoder, reorder_cache
 

@@ -26,6 +26,7 @@ from typing import Any
 import jax
 import orbax.checkpoint as ocp
 
+from instruct.config_types import check_types
 from instruct.errors import UserError, unknown_name
 from instruct.mesh import tree_paths
 from instruct.models.layout import unstack_layers
@@ -77,6 +78,7 @@ class CheckpointConfig:
                 raise UserError(
                     f"CheckpointConfig.{name} is {value!r}; use a whole number of at least {low}."
                 )
+        check_types(self)
 
     def check_best_metric(self, names: Sequence[str]) -> None:
         """Raises UserError if the best are kept by none of the metrics that evaluation gives."""
