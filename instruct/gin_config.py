@@ -10,6 +10,7 @@ import argparse
 import ast
 import dataclasses
 import inspect
+import os
 import pathlib
 import re
 import tokenize
@@ -40,7 +41,7 @@ _GIN_ERRORS = (
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 _BINDING = re.compile(r"^(?P<name>[\w./]+)\s*=\s*(?P<value>.*)$", re.DOTALL)
 _UNKNOWN_PARAMETER = re.compile(r"Configurable '([\w.]+)' doesn't have a parameter named '(\w+)'")
-_UNKNOWN_CONFIGURABLE = re.compile(r"No configurable matching '?([\w./]+)'?")
+_UNKNOWN_CONFIGURABLE = re.compile(r"No configurable matching (?:reference )?'?@?([\w./]+)")
 
 
 def quote_value(value: str) -> str:
@@ -53,7 +54,7 @@ def quote_value(value: str) -> str:
     if text.startswith(("%", "@")):
         return text
     try:
-        ast.literal_eval(text)
+        repr(ast.literal_eval(text))  # of a number of thousands of digits there is none
     except (ValueError, SyntaxError):
         if text[:1] in "[({":  # may hold references, such as [@a(), %B]
             return text
@@ -64,7 +65,7 @@ def quote_value(value: str) -> str:
 def binding_from_flag(flag: str) -> str:
     """`--gin.NAME=VALUE` as one line of gin. Raises UserError without a name and a value."""
     name, separator, value = flag.removeprefix("--gin.").partition("=")
-    if not separator or not name.strip():
+    if not (separator and name.strip() and value.strip()):
         raise UserError(f"{flag!r}: write --gin.NAME=VALUE, for example --gin.TRAIN_STEPS=100.")
     return f"{name.strip()} = {quote_value(value)}"
 
@@ -87,7 +88,10 @@ def load(gin_files: Sequence[str], bindings: Sequence[str] = ()) -> None:
     for path in (".", str(ROOT)):
         gin.add_config_file_search_path(path)
     for path in gin_files:
-        if not any((pathlib.Path(folder) / path).is_file() for folder in ("", ROOT)):
+        # os.path's functions, unlike pathlib's, take a name that is too long for absent.
+        if os.path.isdir(path):
+            raise UserError(f"--gin_file={path} is a folder; give one file, repeat it for several.")
+        if not any(os.path.isfile(os.path.join(folder, path)) for folder in ("", ROOT)):
             near = [str(p.relative_to(ROOT)) for p in ROOT.glob("gin/**/*.gin")]
             raise unknown_name("gin file", path, near)
         _parse(lambda path=path: gin.parse_config_file(path), path)

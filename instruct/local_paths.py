@@ -10,6 +10,8 @@ from typing import Any
 from instruct.errors import UserError
 
 # "gs://bucket/a", and "gs:/bucket/a" as pathlib writes it.
+# Bytes of a path and of each name in it, on Linux.
+_LONGEST, _LONGEST_NAME = 4000, 255
 _ADDRESS = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*:/")
 
 
@@ -22,7 +24,7 @@ def local_path(name: str, value: Any, example: str = "runs/a") -> pathlib.Path:
         example: a value that would do.
 
     Raises:
-        UserError: it is no text, empty, an address (gs://, s3://, https:// ...), or has a NUL
+        UserError: it is no text, empty, too long, an address (gs://, s3:// ...), or has a NUL
             byte or an unknown user's home.
     """
     if not isinstance(value, str | os.PathLike) or not os.fspath(value):
@@ -35,10 +37,28 @@ def local_path(name: str, value: Any, example: str = "runs/a") -> pathlib.Path:
         )
     if "\0" in text:
         raise UserError(f"{name} is {text!r}: a path cannot hold a NUL byte.")
+    # What is longer makes even the question whether it exists an OSError.
+    if len(os.fsencode(text)) > _LONGEST or any(
+        len(os.fsencode(part)) > _LONGEST_NAME for part in pathlib.PurePath(text).parts
+    ):
+        raise UserError(f"{name} is too long for a path: {text[:80]!r} ...")
     try:
         return pathlib.Path(text).expanduser()
     except RuntimeError as error:  # ~user of a user who is not there
-        raise UserError(f"{name} is {text!r}: {error}. Write the folder in full.") from error
+        raise UserError(
+            f"{name} is {text!r}: there is no such user; write the folder in full."
+        ) from error
+
+
+def local_folder(name: str, value: Any, example: str = "runs/a") -> pathlib.Path:
+    """As `local_path`, of a folder that need not be there; UserError if a file is in its place."""
+    path = local_path(name, value, example)
+    for place in (path, *path.parents):
+        if place.exists() and not place.is_dir():
+            raise UserError(
+                f"{name} is {os.fspath(value)!r}, but {place} is a file; give a folder."
+            )
+    return path
 
 
 def writable_folder(name: str, value: Any, example: str = "runs/a") -> pathlib.Path:

@@ -5,7 +5,7 @@ import pathlib
 import pytest
 
 from instruct.errors import UserError
-from instruct.local_paths import local_path
+from instruct.local_paths import local_folder, local_path, writable_folder
 
 
 def test_paths_of_this_machine(tmp_path, monkeypatch):
@@ -27,5 +27,17 @@ def test_addresses_are_refused(value, tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("value", [3, None, "", True, ["a"], "a\0b", "~nobody-of-that-name/a"])
 def test_what_is_no_path(value):
-    with pytest.raises(UserError, match="MODEL_DIR is"):
+    with pytest.raises(UserError, match="MODEL_DIR is "):
         local_path("MODEL_DIR", value)
+
+
+def test_a_file_in_the_place_of_a_folder(tmp_path):
+    (tmp_path / "file").write_text("")
+    for place in ("file", "file/below"):
+        with pytest.raises(UserError, match="STORE_DIR is .*file is a file; give a folder"):
+            local_folder("STORE_DIR", tmp_path / place)
+        with pytest.raises(UserError, match=r"--out .* cannot be written: .*Choose a folder"):
+            writable_folder("--out", tmp_path / place)
+    assert local_folder("STORE_DIR", tmp_path / "new") == tmp_path / "new"
+    assert writable_folder("--out", tmp_path / "new" / "a").is_dir()
+    assert not list((tmp_path / "new" / "a").iterdir())

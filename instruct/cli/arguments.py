@@ -6,6 +6,7 @@ must answer at once.
 
 import argparse
 import contextlib
+import difflib
 import errno
 import importlib
 import logging
@@ -17,6 +18,9 @@ from typing import Any
 
 from instruct.cli import compare_flags, convert_flags
 from instruct.errors import RunFailed, UserError
+
+# Word processors make the second and third of two hyphens.
+_DASHES = ("-", "–", "—", "−")
 
 _GIN_HELP = """\
 gin flags:
@@ -238,9 +242,26 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
                 )
             )
         (gin_flags if argument.startswith("--gin.") else plain).append(argument)
-    flags = make_parser().parse_args(plain)
+    parser = make_parser()
+    flags, unknown = parser.parse_known_args(plain)
+    if unknown:
+        parser.error(f"unrecognized arguments: {' '.join(unknown)}{_hint(unknown[0], flags)}")
     flags.gin_flags = gin_flags
     return flags
+
+
+def _hint(argument: str, flags: argparse.Namespace) -> str:
+    """What an argument that no flag takes was probably meant to be; "" if nothing is near."""
+    if argument.endswith(".gin") and not argument.startswith(_DASHES):
+        return f" (write --gin_file={argument})"
+    name, equals, value = argument.partition("=")
+    word = name.lstrip("".join(_DASHES)).replace("-", "_")
+    known = ["from", "to", *vars(flags)]
+    near = [word] if word.startswith("gin.") else difflib.get_close_matches(word, known, n=1)
+    meant = f"--{near[0]}{equals}{value}" if near else ""
+    if meant == argument:
+        return f" (flags come after the mode: run.py {flags.mode} {argument})"
+    return f" (did you mean {meant}?)" if meant else ""
 
 
 @contextlib.contextmanager
@@ -285,7 +306,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         flags = parse(sys.argv[1:] if argv is None else argv)
         with _quiet_stderr():
             mode = importlib.import_module(f"instruct.cli.{flags.mode}")
-        return int(mode.run(flags) or 0)
+        status = int(mode.run(flags) or 0)
+        sys.stdout.flush()  # so that a reader that went away is noticed here
+        return status
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2

@@ -23,7 +23,7 @@ from typing import Any
 
 from instruct.data.packed_files import open_unpacked
 from instruct.json_text import parse_json
-from instruct.local_paths import local_path
+from instruct.local_paths import local_folder, local_path
 from instruct.prompts.record import Record
 from instruct.prompts.render import Dropped
 
@@ -36,7 +36,7 @@ _FORMAT = 2  # counts up when the same file gives other records
 def set_data_dir(path: str | Path | None) -> None:
     """Sets the data folder (the DATA_DIR macro), for worker processes too; None changes nothing."""
     if path:
-        os.environ[VARIABLE] = str(local_path("DATA_DIR", path, "~/instruct_data"))
+        os.environ[VARIABLE] = str(local_folder("DATA_DIR", path, "~/instruct_data"))
 
 
 def data_dir() -> Path:

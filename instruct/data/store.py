@@ -21,7 +21,7 @@ from instruct.data.spec import TaskSpec
 from instruct.data.token_record import TokenRecord
 from instruct.errors import UserError
 from instruct.json_text import parse_json
-from instruct.local_paths import local_path
+from instruct.local_paths import local_folder, local_path
 from instruct.prompts.record import Record
 
 FORMAT = 1
@@ -40,7 +40,7 @@ VARIABLE = "INSTRUCT_STORE_DIR"
 def set_store_dir(path: str | Path | None) -> None:
     """Sets the folder of all stores (the STORE_DIR macro), for worker processes too."""
     if path:
-        os.environ[VARIABLE] = str(local_path("STORE_DIR", path, "~/stores"))
+        os.environ[VARIABLE] = str(local_folder("STORE_DIR", path, "~/stores"))
 
 
 def store_dir() -> Path:

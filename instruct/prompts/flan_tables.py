@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from instruct.errors import UserError
-from instruct.local_paths import local_path
+from instruct.local_paths import local_folder, local_path
 from instruct.prompts.exemplars import STANDARD_FORMATS, FewShotFormat
 from instruct.prompts.lint import lint
 from instruct.prompts.python_literals import FieldsOf, read_constants
@@ -56,7 +56,7 @@ def set_checkout(path: str | Path | None) -> None:
     """Sets the folder whose tables are used (the FLAN_CHECKOUT macro), for worker processes too;
     None changes nothing."""
     if path:
-        os.environ[VARIABLE] = str(local_path("FLAN_CHECKOUT", path, "~/FLAN"))
+        os.environ[VARIABLE] = str(local_folder("FLAN_CHECKOUT", path, "~/FLAN"))
 
 
 def checkout() -> Path | None:
