@@ -9,9 +9,9 @@ from typing import Any
 
 from instruct.errors import UserError
 
-# "gs://bucket/a", and "gs:/bucket/a" as pathlib writes it.
 # Bytes of a path and of each name in it, on Linux.
 _LONGEST, _LONGEST_NAME = 4000, 255
+# "gs://bucket/a", and "gs:/bucket/a" as pathlib writes it.
 _ADDRESS = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*:/")
 
 
@@ -37,17 +37,22 @@ def local_path(name: str, value: Any, example: str = "runs/a") -> pathlib.Path:
         )
     if "\0" in text:
         raise UserError(f"{name} is {text!r}: a path cannot hold a NUL byte.")
-    # What is longer makes even the question whether it exists an OSError.
-    if len(os.fsencode(text)) > _LONGEST or any(
-        len(os.fsencode(part)) > _LONGEST_NAME for part in pathlib.PurePath(text).parts
+    # Of what is longer even the question whether it is there is an OSError.
+    if (
+        _size(text) > _LONGEST
+        or max(map(_size, pathlib.PurePath(text).parts), default=0) > _LONGEST_NAME
     ):
-        raise UserError(f"{name} is too long for a path: {text[:80]!r} ...")
+        raise UserError(f"{name} is {text[:80]!r} ..., which is too long for a path.")
     try:
         return pathlib.Path(text).expanduser()
     except RuntimeError as error:  # ~user of a user who is not there
         raise UserError(
             f"{name} is {text!r}: there is no such user; write the folder in full."
         ) from error
+
+
+def _size(text: str) -> int:
+    return len(text.encode("utf-8", "surrogatepass"))
 
 
 def local_folder(name: str, value: Any, example: str = "runs/a") -> pathlib.Path:

@@ -11,7 +11,7 @@ from instruct.local_paths import local_folder, local_path, writable_folder
 def test_paths_of_this_machine(tmp_path, monkeypatch):
     monkeypatch.setenv("HOME", str(tmp_path))
     assert local_path("MODEL_DIR", "~/a") == tmp_path / "a"
-    for text in ("runs/a", "a:b", "./gs:x", "/gs:/a", "with space", "[x]", "\udcff"):
+    for text in (".", "/", "runs/a", "a:b", "./gs:x", "/gs:/a", "with space", "[x]", "\udcff"):
         assert local_path("MODEL_DIR", text) == pathlib.Path(text)
 
 
