@@ -19,6 +19,7 @@ from typing import Any
 from instruct.cli import compare_flags, convert_flags
 from instruct.errors import RunFailed, UserError
 
+_LARGEST = 2**32 - 1
 # Word processors make the second and third of two hyphens.
 _DASHES = ("-", "–", "—", "−")
 
@@ -229,7 +230,14 @@ _MODE_FLAGS: dict[str, Callable[[argparse.ArgumentParser], None]] = {
 
 
 def parse(argv: Sequence[str]) -> argparse.Namespace:
-    """Flags as a namespace; `--gin.NAME=VALUE` are collected as lines of gin, in order."""
+    """Flags as a namespace; `--gin.NAME=VALUE` are collected as lines of gin, in order.
+
+    `given` holds the names of the flags that were written, as against those of a default.
+
+    Raises:
+        UserError: a flag has no value, or a number that is too large.
+        SystemExit: a mode or flag is not known (status 2, with the usage), or help was asked for.
+    """
     plain, gin_flags = [], []
     for position, argument in enumerate(argv):
         if argument.startswith("--gin.") and "=" not in argument:
@@ -241,12 +249,18 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
                     else "."
                 )
             )
+        if not argument or (argument.startswith("--") and argument.find("=") == len(argument) - 1):
+            raise UserError(f"{argument!r} holds no value; give one, or leave it out.")
         (gin_flags if argument.startswith("--gin.") else plain).append(argument)
     parser = make_parser()
     flags, unknown = parser.parse_known_args(plain)
     if unknown:
         parser.error(f"unrecognized arguments: {' '.join(unknown)}{_hint(unknown[0], flags)}")
     flags.gin_flags = gin_flags
+    flags.given = {word.partition("=")[0].removeprefix("--") for word in plain}
+    for name, value in vars(flags).items():
+        if type(value) is int and abs(value) > _LARGEST:
+            raise UserError(f"--{name} is {value}; the largest number allowed is {_LARGEST}.")
     return flags
 
 
@@ -257,6 +271,9 @@ def _hint(argument: str, flags: argparse.Namespace) -> str:
     name, equals, value = argument.partition("=")
     word = name.lstrip("".join(_DASHES)).replace("-", "_")
     known = ["from", "to", *vars(flags)]
+    known.remove("mode")
+    if word.upper() in _GIN_HELP.split():
+        return f" (did you mean --gin.{word.upper()}={value}?)"
     near = [word] if word.startswith("gin.") else difflib.get_close_matches(word, known, n=1)
     meant = f"--{near[0]}{equals}{value}" if near else ""
     if meant == argument:

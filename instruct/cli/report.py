@@ -15,6 +15,9 @@ from instruct.report import page
 # What a run leaves; one of them makes a report.
 _RUN_FILES = ("run.json", "metrics.jsonl", "eval/*/step_*/results.jsonl")
 
+# Flags that would be ignored beside another.
+_ALONE = {"scores": ("table", "model_dir", "out"), "table": ("out",)}
+
 
 def run(flags: argparse.Namespace) -> int:
     """Writes report.html and report.md; prints where they are."""
@@ -23,6 +26,10 @@ def run(flags: argparse.Namespace) -> int:
     _check_paths(flags)
     if compare_flags.wanted(flags):
         return report_compare.run(flags)
+    for flag, others in _ALONE.items():
+        for other in others:
+            if getattr(flags, flag) and getattr(flags, other):
+                raise UserError(f"--{flag} does not go with --{other}; leave one out.")
     if flags.scores:
         report_tables.print_scores(flags)
         return 0

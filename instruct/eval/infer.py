@@ -98,6 +98,11 @@ def infer(
             checkpoint or vocabulary that does not fit.
     """
     _check_arguments(prompt, input_path, output_path)
+    local_path("MODEL_DIR", model_dir)
+    for name, value, kind in (("vocabulary", vocabulary, str), ("step", step, int)):
+        if value is not None:
+            check_value(f"infer.{name}", value, kind)
+    check_value("infer.strict", strict, bool)
     _check_numbers(
         inputs_length=inputs_length,
         max_decode_steps=max_decode_steps,

@@ -75,6 +75,8 @@ def evaluate(
         UserError: something is set wrongly, no checkpoint, or results of other settings are there.
     """
     folder = local_path("MODEL_DIR", model_dir).absolute()
+    if checkpoint_path is not None:
+        local_path("CHECKPOINT_PATH", checkpoint_path)
     source = checkpoint_path or str(folder)
     trained = trained_run(folder, source, "runner.evaluate")
     vocabulary = vocabulary or trained.setting("vocabulary")

@@ -25,12 +25,23 @@ class TrainedRun:
 
     @classmethod
     def read(cls, folder: pathlib.Path, entry: str = "runner.evaluate") -> "TrainedRun":
-        """Reads run.json and mixture.json as far as they are there."""
+        """Reads run.json and mixture.json as far as they are there.
+
+        Raises:
+            UserError: run.json is damaged.
+        """
         found = []
         for name in ("run.json", "mixture.json"):
             value: Any = {}
-            with contextlib.suppress(OSError, ValueError):
-                value = parse_json((folder / name).read_bytes())
+            with contextlib.suppress(OSError):
+                try:
+                    value = parse_json((folder / name).read_bytes())
+                except ValueError as error:
+                    if name == "run.json":
+                        raise UserError(
+                            f"{folder / name} is damaged ({error}). Restore it, or move it away "
+                            "and say by gin flags what the model is."
+                        ) from error
             found.append(value if isinstance(value, dict) else {})
         return cls(folder, found[0], found[1], entry)
 
