@@ -15,4 +15,5 @@ def run(flags: argparse.Namespace) -> int:
         raise UserError("nothing configures inference; add --gin_file=gin/runs/infer.gin.")
     paths = {"prompt": flags.prompt, "input_path": flags.input, "output_path": flags.output}
     given = {name: value for name, value in paths.items() if value is not None}
-    return infer.infer(**arguments | given | ({"strict": True} if flags.strict else {}))
+    strict = {"strict": True} if flags.strict else {}
+    return int(infer.infer(**arguments | given | strict) or 0)

@@ -105,7 +105,7 @@ def prompt_file(path: str) -> Iterator[pathlib.Path]:
         yield source
         return
     with tempfile.TemporaryDirectory(prefix="infer-") as folder:
-        copy = pathlib.Path(folder) / ("standard_input" if piped else source.name)
+        copy = pathlib.Path(folder) / ("standard input" if piped else source.name)
         with contextlib.ExitStack() as stack, copy.open("wb") as stream:
             given = sys.stdin.buffer if piped else stack.enter_context(source.open("rb"))
             shutil.copyfileobj(given, stream)
@@ -137,6 +137,6 @@ def prompts_only(path: pathlib.Path) -> Iterator[Prompt]:
 
 def name_bad_lines(path: pathlib.Path, bad: Sequence[BadLine]) -> list[str]:
     """One text a bad line, up to a few, and how many more there are."""
-    named = [f"{path}, {line.place}: {line.reason}" for line in bad[:_MOST_NAMED]]
+    named = [f"{path.name}, {line.place}: {line.reason}" for line in bad[:_MOST_NAMED]]
     more = len(bad) - len(named)
-    return [*named, f"{path}: {more:,} more lines like these"] if more else named
+    return [*named, f"{path.name}: {more:,} more lines like these"] if more else named

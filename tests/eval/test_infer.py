@@ -281,7 +281,7 @@ def test_standard_input_and_output(model_dir, finished, monkeypatch, capsysbinar
     )
     shown = capsysbinary.readouterr()
     assert status == 1 and shown.out == (finished / "out.jsonl").read_bytes()
-    assert b"standard_input, line 13: not JSON" in shown.err
+    assert b"standard input, line 13: not JSON" in shown.err
 
 
 def test_outputs_that_cannot_be_written(model_dir, finished, tmp_path):
@@ -323,7 +323,7 @@ def test_missing_input_and_bad_flags(model_dir, tmp_path):
         infer(model_dir, prompt="")
     with pytest.raises(UserError, match="not UTF-8"):
         infer(model_dir, prompt="a\udcff")
-    with pytest.raises(UserError, match="remote"):
+    with pytest.raises(UserError, match="buckets"):
         infer("gs://bucket/run", prompt="a")
     with pytest.raises(UserError, match="lines_per_range = 0"):
         infer(model_dir, prompt="a", lines_per_range=0)
