@@ -159,7 +159,9 @@ def unknown_name(kind: str, name: str, allowed: Iterable[str]) -> UserError:
         allowed: every name that would have worked.
     """
     known = sorted(set(allowed))
-    near = difflib.get_close_matches(name, known, n=3, cutoff=0.5)
+    # gin passes on what is no text as well. Case is what is mistaken most.
+    near = [one for one in known if one.casefold() == str(name).casefold()]
+    near = near or difflib.get_close_matches(str(name), known, n=3, cutoff=0.5)
     message = f"unknown {kind} {name!r}."
     if near:
         message += f" Did you mean {' or '.join(repr(n) for n in near)}?"

@@ -12,6 +12,7 @@ import codecs
 import dataclasses
 import inspect
 import io
+import os
 import pathlib
 import re
 import tokenize
@@ -47,7 +48,7 @@ ROOT = _PACKAGE.parent if (_PACKAGE.parent / "gin" / "runs").is_dir() else _PACK
 _BINDING = re.compile(r"^(?P<name>[\w./]+)\s*=\s*(?P<value>.*)$", re.DOTALL)
 _STRING = re.compile(r"""'(?:[^'\\]|\\.)*'|"(?:[^"\\]|\\.)*\"""")
 _UNKNOWN_PARAMETER = re.compile(r"Configurable '([\w.]+)' doesn't have a parameter named '(\w+)'")
-_UNKNOWN_CONFIGURABLE = re.compile(r"No configurable matching '?([\w./]+)'?")
+_UNKNOWN_CONFIGURABLE = re.compile(r"No configurable matching (?:reference )?'?@?([\w./]+)")
 
 
 def quote_value(value: str, kinds: frozenset[str] = frozenset()) -> str:
@@ -69,6 +70,7 @@ def quote_value(value: str, kinds: frozenset[str] = frozenset()) -> str:
         return text
     try:
         literal = ast.literal_eval(text)
+        repr(literal)  # of a number of thousands of digits there is none
     except (ValueError, SyntaxError, MemoryError, RecursionError):
         holds_more = text.startswith(("[", "(", "{")) and (
             not wants_text or kinds & {"sequence", "mapping"}
@@ -133,7 +135,7 @@ def binding_from_flag(flag: str) -> str:
     What NAME feeds must be bound already for its declared type to count.
     """
     name, separator, value = flag.removeprefix("--gin.").partition("=")
-    if not separator or not name.strip():
+    if not (separator and name.strip() and value.strip()):
         raise UserError(f"{flag!r}: write --gin.NAME=VALUE, for example --gin.TRAIN_STEPS=100.")
     return f"{name.strip()} = {quote_value(value, _declared_kinds(name.strip()))}"
 
@@ -147,10 +149,13 @@ def find_gin_file(path: str) -> pathlib.Path:
     """A gin file, from the working folder, else from the project's root.
 
     Raises:
-        UserError: it is in neither; the message has the nearest names.
+        UserError: it is in neither, or a folder; the message has the nearest names.
     """
+    # os.path's functions, unlike pathlib's, take a name that is too long for absent.
+    if os.path.isdir(path):
+        raise UserError(f"--gin_file={path} is a folder; give one file, repeat it for several.")
     for folder in (pathlib.Path(), ROOT):
-        if (folder / path).is_file():
+        if os.path.isfile(os.path.join(folder, path)):
             return folder / path
     raise unknown_name(
         "gin file", path, [str(p.relative_to(ROOT)) for p in ROOT.glob("gin/**/*.gin")]

@@ -16,6 +16,7 @@ from typing import Any
 import jax
 from jax.sharding import AbstractMesh, AxisType, Mesh, NamedSharding, PartitionSpec
 
+from instruct.config_types import check_types
 from instruct.errors import UserError
 
 AXIS_NAMES = ("data", "fsdp", "tensor")
@@ -81,6 +82,7 @@ class MeshConfig:
                 )
         if sum(getattr(self, name) == -1 for name in AXIS_NAMES) > 1:
             raise UserError(f"MeshConfig: only one axis may be -1, got {self._text()}.")
+        check_types(self)
 
     def _text(self) -> str:
         return ", ".join(f"{name} = {getattr(self, name)}" for name in AXIS_NAMES)

@@ -4,10 +4,11 @@ Training writes it (`instruct/summaries.py`) and reports read it. A reader takes
 disks fill up, processes are killed in the middle of a line, and people edit files.
 """
 
-import json
 import os
 import pathlib
 from typing import Any, NamedTuple
+
+from instruct.json_text import parse_json
 
 
 class MetricsFile(NamedTuple):
@@ -53,8 +54,8 @@ def read_metrics(path: str | os.PathLike[str]) -> MetricsFile:
 
 def _parse(line: str) -> dict[str, Any] | None:
     try:
-        row = json.loads(line)
-    except (ValueError, RecursionError):
+        row = parse_json(line)
+    except ValueError:
         return None
     if not isinstance(row, dict):
         return None

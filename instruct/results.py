@@ -24,6 +24,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, TextIO
 
 from instruct.errors import UserError, naming_file
+from instruct.json_text import parse_json
 
 VERSION = 1
 FILE_NAME = "results.jsonl"
@@ -130,7 +131,7 @@ def read_rows(path: str | os.PathLike[str], kinds: Sequence[str] = ()) -> Iterat
             if not line.endswith(b"\n"):
                 return
             try:
-                row = json.loads(line.decode("utf-8"))
+                row = parse_json(line)
                 row = DEFAULTS.get(row.get("kind", ""), {}) | row
                 check_row(row)
             except (ValueError, AttributeError, TypeError) as error:

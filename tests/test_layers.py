@@ -17,6 +17,10 @@ SOURCES = sorted(
 LAYERS = {
     "instruct.errors": 0,
     "instruct.batch": 0,
+    "instruct.config_types": 0,
+    "instruct.folder_lock": 0,
+    "instruct.json_text": 0,
+    "instruct.local_paths": 0,
     "instruct.mean": 0,
     "instruct.metrics_file": 0,
     "instruct.permissions": 0,
@@ -40,6 +44,7 @@ LAYERS = {
     "instruct.eval.runner": 4,
     "instruct.eval.suite_run": 4,
     "instruct.eval.infer": 4,
+    "instruct.eval.prompt_lines": 4,
     "instruct.report": 5,
     "instruct.gin_config": 5,
     "instruct.cli": 6,

@@ -5,6 +5,7 @@ must answer at once.
 """
 
 import argparse
+import difflib
 import importlib
 import logging
 import os
@@ -17,6 +18,10 @@ from typing import Any
 from instruct.cli import compare_flags, convert_flags
 from instruct.data.quiet_tensorflow import keep_quiet, quiet_stderr
 from instruct.errors import RunFailed, UserError, explaining_storage_failures
+
+_LARGEST = 2**32 - 1
+# Word processors make the second and third of two hyphens.
+_DASHES = ("-", "–", "—", "−")
 
 _GIN_HELP = """\
 gin flags:
@@ -160,14 +165,21 @@ def _eval_flags(parser: argparse.ArgumentParser) -> None:
 
 def _infer_flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--prompt", help="answer this one prompt and exit")
-    parser.add_argument("--input", metavar="FILE", help="JSON lines with `inputs` or `prompt`")
     parser.add_argument(
-        "--output", metavar="FILE", help="JSON lines; an unfinished file is continued"
+        "--input",
+        metavar="FILE",
+        help="JSON lines with `inputs` or `prompt`, also packed (.gz, .zst); - for standard input",
+    )
+    parser.add_argument(
+        "--output",
+        metavar="FILE",
+        help="JSON lines; an unfinished file is continued; - for standard output",
     )
     parser.add_argument(
         "--strict",
         action="store_true",
-        help="stop if the newest checkpoint is damaged, instead of taking the newest whole one",
+        help="refuse prompts that are too long (else cut), bad lines (else left out) and a damaged "
+        "newest checkpoint (else the newest whole one answers)",
     )
 
 
@@ -235,7 +247,14 @@ _MODE_FLAGS: dict[str, Callable[[argparse.ArgumentParser], None]] = {
 
 
 def parse(argv: Sequence[str]) -> argparse.Namespace:
-    """Flags as a namespace; `--gin.NAME=VALUE` are collected as lines of gin, in order."""
+    """Flags as a namespace; `--gin.NAME=VALUE` are collected as lines of gin, in order.
+
+    `given` holds the names of the flags that were written, as against those of a default.
+
+    Raises:
+        UserError: a flag has no value, or a number that is too large.
+        SystemExit: a mode or flag is not known (status 2, with the usage), or help was asked for.
+    """
     plain, gin_flags = [], []
     for position, argument in enumerate(argv):
         if argument.startswith("--gin.") and "=" not in argument:
@@ -247,10 +266,36 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
                     else "."
                 )
             )
+        if not argument or (argument.startswith("--") and argument.find("=") == len(argument) - 1):
+            raise UserError(f"{argument!r} holds no value; give one, or leave it out.")
         (gin_flags if argument.startswith("--gin.") else plain).append(argument)
-    flags = make_parser().parse_args(plain)
+    parser = make_parser()
+    flags, unknown = parser.parse_known_args(plain)
+    if unknown:
+        parser.error(f"unrecognized arguments: {' '.join(unknown)}{_hint(unknown[0], flags)}")
     flags.gin_flags = gin_flags
+    flags.given = {word.partition("=")[0].removeprefix("--") for word in plain}
+    for name, value in vars(flags).items():
+        if type(value) is int and abs(value) > _LARGEST:
+            raise UserError(f"--{name} is {value}; the largest number allowed is {_LARGEST}.")
     return flags
+
+
+def _hint(argument: str, flags: argparse.Namespace) -> str:
+    """What an argument that no flag takes was probably meant to be; "" if nothing is near."""
+    if argument.endswith(".gin") and not argument.startswith(_DASHES):
+        return f" (write --gin_file={argument})"
+    name, equals, value = argument.partition("=")
+    word = name.lstrip("".join(_DASHES)).replace("-", "_")
+    known = ["from", "to", *vars(flags)]
+    known.remove("mode")
+    if word.upper() in _GIN_HELP.split():
+        return f" (did you mean --gin.{word.upper()}={value}?)"
+    near = [word] if word.startswith("gin.") else difflib.get_close_matches(word, known, n=1)
+    meant = f"--{near[0]}{equals}{value}" if near else ""
+    if meant == argument:
+        return f" (flags come after the mode: run.py {flags.mode} {argument})"
+    return f" (did you mean {meant}?)" if meant else ""
 
 
 def _report_unraisable(unraisable: Any) -> None:
@@ -279,7 +324,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         with quiet_stderr():
             mode = importlib.import_module(f"instruct.cli.{flags.mode}")
         with explaining_storage_failures():
-            return int(mode.run(flags) or 0)
+            status = int(mode.run(flags) or 0)
+            sys.stdout.flush()  # so that a reader that went away is noticed here
+        return status
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2

@@ -47,6 +47,8 @@ _STAND_INS = {
 
 def run(flags: argparse.Namespace) -> int:
     """Prints the check; warnings at the end. Returns 0 unless a UserError is raised."""
+    if flags.rows < 0:
+        raise UserError(f"--rows={flags.rows}: use 0 for none, or more.")
     entries, assumed = settings.load_with_stand_ins(flags, _STAND_INS)
     train, model_fields = entries[gin_config.TRAIN], entries[gin_config.MODEL]
     model = train.get("model") or (ModelConfig(**model_fields) if model_fields else None)
@@ -219,6 +221,8 @@ def _print_mixture(
             f"as {missing[0]}; `train` prepares them, or `run.py prepare --mixture={data.mixture}`."
         )
     if not readable or missing:
+        return
+    if not rows:
         return
     few = dataclasses.replace(data, batch_size=max(rows, 1), workers=0)
     show.print_packed_rows(console, few, resolved)

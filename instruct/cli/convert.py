@@ -15,6 +15,7 @@ from instruct.interop import convert as conversion
 from instruct.interop import huggingface, native, t5x
 from instruct.interop.detect import KINDS, open_checkpoint
 from instruct.interop.weights import Checkpoint, KeyReport, KeyRow, fit, model_shapes
+from instruct.local_paths import local_path
 from instruct.models.config import ModelConfig
 
 _T5X_NAME = re.compile(r"checkpoint_\d+")
@@ -34,6 +35,7 @@ def run(flags: argparse.Namespace) -> int:
         return _describe(flags)
     if not flags.target:
         raise UserError("convert where to? Give --to=PATH, a new folder; or --describe.")
+    local_path("--to", flags.target)  # before anything is read
     model, mapping = _model(flags), _mapping(flags.map)
     opened = open_checkpoint(flags.source, flags.step, flags.slots)
     named = pathlib.PurePath(opened.place).name.removeprefix("checkpoint_")

@@ -14,7 +14,6 @@ def run(flags: argparse.Namespace) -> int:
     if not arguments:
         raise UserError("nothing configures inference; add --gin_file=gin/runs/infer.gin.")
     paths = {"prompt": flags.prompt, "input_path": flags.input, "output_path": flags.output}
-    if flags.strict:
-        arguments |= {"strict": True}
-    infer.infer(**arguments | {name: value for name, value in paths.items() if value is not None})
-    return 0
+    given = {name: value for name, value in paths.items() if value is not None}
+    strict = {"strict": True} if flags.strict else {}
+    return int(infer.infer(**arguments | given | strict) or 0)

@@ -9,18 +9,27 @@ import pathlib
 
 from instruct.cli import compare_flags, report_compare, report_tables
 from instruct.errors import UserError
+from instruct.local_paths import local_path, writable_folder
 from instruct.report import page
 
 # What a run leaves; one of them makes a report.
 _RUN_FILES = ("run.json", "metrics.jsonl", "eval/*/step_*/results.jsonl")
+
+# Flags that would be ignored beside another.
+_ALONE = {"scores": ("table", "model_dir", "out"), "table": ("out",)}
 
 
 def run(flags: argparse.Namespace) -> int:
     """Writes report.html and report.md; prints where they are."""
     if flags.gin_file or flags.gin_flags or flags.gin_bindings:
         raise UserError("report reads finished runs and takes no gin flags; give --model_dir=DIR.")
+    _check_paths(flags)
     if compare_flags.wanted(flags):
         return report_compare.run(flags)
+    for flag, others in _ALONE.items():
+        for other in others:
+            if getattr(flags, flag) and getattr(flags, other):
+                raise UserError(f"--{flag} does not go with --{other}; leave one out.")
     if flags.scores:
         report_tables.print_scores(flags)
         return 0
@@ -36,6 +45,18 @@ def run(flags: argparse.Namespace) -> int:
     path = page.write_report(flags.model_dir, flags.out or flags.model_dir[0])
     print(f"report: {path}")
     return 0
+
+
+def _check_paths(flags: argparse.Namespace) -> None:
+    """Expands `~` in every path given, and makes --out before any work."""
+    for name in ("model_dir", "run"):
+        paths = [str(local_path(f"--{name}", path)) for path in getattr(flags, name)]
+        setattr(flags, name, paths)
+    for name in ("scores", "before", "after", "start"):
+        if getattr(flags, name) is not None:
+            setattr(flags, name, str(local_path(f"--{name}", getattr(flags, name))))
+    if flags.out is not None:
+        flags.out = str(writable_folder("--out", flags.out))
 
 
 def check_runs(model_dirs: list[str]) -> None:

@@ -11,6 +11,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from instruct.errors import UserError
+from instruct.json_text import parse_json
 from instruct.report import measures, normalized, paper_report, paper_tables, run_files
 from instruct.report.blocks import Row
 
@@ -85,33 +86,19 @@ def _filled(columns: Sequence[str], rows: Sequence[Row], texts: int) -> Table:
 
 def _read_scores(path: str) -> dict[str, Any]:
     try:
-        # "-sig": some editors begin a file with a byte-order mark.
-        text = pathlib.Path(path).read_text(encoding="utf-8-sig")
-        given = json.loads(text, object_pairs_hook=_once)
+        given = parse_json(pathlib.Path(path).read_bytes(), unique_names=True)
     except FileNotFoundError:
         raise UserError(f"--scores={path}: no such file.") from None
     except OSError as error:
         raise UserError(f"--scores={path} cannot be read ({error.strerror}).") from None
     except ValueError as error:
         raise UserError(f"--scores={path} is no JSON ({error}).") from None
-    except RecursionError:
-        raise UserError(f"--scores={path} is no JSON of scores (nested too deep).") from None
     if not isinstance(given, dict):
         raise UserError(
             f"--scores={path} holds {type(given).__name__}, expected one object with the keys "
             f"{', '.join(normalized.PARTS)}."
         )
     return given
-
-
-def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    """An object of JSON. Raises UserError for a key that is there twice: which score is meant?"""
-    found = dict(pairs)
-    if len(found) < len(pairs):
-        names = [name for name, _ in pairs]
-        twice = next(name for name in names if names.count(name) > 1)
-        raise UserError(f"--scores: {twice!r} is given twice in one object. Keep one.")
-    return found
 
 
 def _console() -> Console:

@@ -32,6 +32,11 @@ _LENGTHS = (4096, 1024)
 _EXEMPLAR_POOL = 200
 _FEW_TASKS = 200  # as many are listed without being asked for
 _TABLE_COLUMNS = 240
+# Flags that would be ignored without another.
+_NEEDS = {
+    **{"n": "overlap", "pairs": "overlap", "workers": "overlap", "against_split": "against"},
+    **{"draws": "mixture", "rows": "mixture", "examples": "task"},
+}
 _LEAST = {"draws": 1, "n": 1, "workers": 1, "pairs": 0, "examples": 0, "rows": 0}
 
 
@@ -55,6 +60,9 @@ def _check(flags: argparse.Namespace) -> None:
         raise UserError("--overlap compares the tasks of a mixture: give --mixture=NAME.")
     if flags.against and not flags.overlap:
         raise UserError("--against is for --overlap: add --overlap, or leave it out.")
+    for name, needed in _NEEDS.items():
+        if name in flags.given and not getattr(flags, needed):
+            raise UserError(f"--{name} is for --{needed}: add --{needed}, or leave it out.")
     for name, least in _LEAST.items():
         if getattr(flags, name) < least:
             raise UserError(f"--{name} is {getattr(flags, name)}; it must be at least {least}.")

@@ -5,7 +5,7 @@ import argparse
 from instruct import gin_config
 from instruct.cli import settings
 from instruct.errors import UserError, explaining_storage_failures
-from instruct.train import loop
+from instruct.train import loop, session
 from instruct.train.checkpoint_files import checkpoint_steps
 
 
@@ -20,9 +20,14 @@ def run(flags: argparse.Namespace) -> int:
         "config.gin": gin_config.config_text(),
         "operative.gin": gin_config.operative_text(),
     }
+    model_dir = arguments.get("model_dir", "")
     strict = {"strict": True} if flags.strict else {}
-    with explaining_storage_failures(lambda: _what_is_saved(arguments["model_dir"])):
-        return int(loop.train(**arguments | strict, texts=texts) or 0)
+    with (
+        explaining_storage_failures(lambda: _what_is_saved(model_dir)),
+        session.open_model_dir(model_dir),
+    ):
+        loop.train(**arguments | strict, texts=texts)
+    return 0
 
 
 def _what_is_saved(model_dir: str) -> str:

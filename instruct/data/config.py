@@ -4,6 +4,7 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Any, Literal
 
+from instruct.config_types import LARGEST, check_types, check_value
 from instruct.data.packing import METHODS
 from instruct.data.plan import MODES as PLANS
 from instruct.data.vocab import load_vocabulary
@@ -88,8 +89,13 @@ class DataConfig:
                 "skip_unavailable (SKIP_UNAVAILABLE) needs DataConfig.feed='records': SeqIO's own "
                 "pipeline mixes what is registered, and can leave nothing out"
             )
-        if type(self.seed) is not int:
-            raise UserError(f"seed (SEED) is {self.seed!r}; it must be an integer")
+        if type(self.seed) is not int or not 0 <= self.seed <= LARGEST:
+            raise UserError(
+                f"seed (SEED) is {self.seed!r}; it must be an integer from 0 to {LARGEST}"
+            )
+        check_types(self)
+        for name, value in self.feature_lengths.items():
+            check_value(f"feature_lengths[{name!r}]", value, int)
 
     @property
     def lengths(self) -> tuple[int, int]:

@@ -6,7 +6,6 @@ mixture, else from a default. Record stores are compressed, so a source's files 
 """
 
 import dataclasses
-import json
 import re
 import shutil
 from collections.abc import Iterable, Mapping, Sequence
@@ -19,6 +18,7 @@ from instruct.data.store import Manifest, store_dir
 from instruct.data.store_jobs import Job
 from instruct.data.tfds_source import TfdsSource
 from instruct.errors import UserError
+from instruct.json_text import parse_json
 
 # A record of a question, an answer and some options takes 200 bytes in a store, one with an
 # article 1,500.
@@ -164,7 +164,7 @@ def source_size(source: RecordSource | None, split: str) -> tuple[int | None, in
 def _tfds_size(source: TfdsSource, split: str) -> tuple[int | None, int | None]:
     """From the JSON file beside prepared rows; a slice of a split counts as the whole of it."""
     try:
-        info = json.loads((source.path / "dataset_info.json").read_text(encoding="utf-8"))
+        info = parse_json((source.path / "dataset_info.json").read_bytes())
         splits = {
             one["name"]: (sum(map(int, one["shardLengths"])), int(one.get("numBytes") or 0))
             for one in info["splits"]

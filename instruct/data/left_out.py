@@ -9,7 +9,6 @@ not named there is an error. So a mixture never shrinks behind anybody's back.
 
 import dataclasses
 import datetime
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -20,6 +19,7 @@ from instruct.data.spec import Resolved
 from instruct.data.store import store_dir
 from instruct.data.store_jobs import PreparedStore, by_reason
 from instruct.errors import UserError
+from instruct.json_text import parse_json
 
 _FORMAT = 1
 _MOST_LINES = 20  # of tasks left out, on the terminal
@@ -106,7 +106,7 @@ def read_left_out(mixture: str) -> LeftOut | None:
     """
     path = left_out_path(mixture)
     try:
-        values = json.loads(path.read_text(encoding="utf-8"))
+        values = parse_json(path.read_bytes())
         if values["format"] != _FORMAT or values["mixture"] != mixture:
             raise ValueError(f"format {values['format']} of mixture {values['mixture']!r}")
         missing = tuple(Missing(**store) for store in values["left_out"])

@@ -10,7 +10,6 @@ the whole name only: some numbers belong to two tasks.
 import dataclasses
 import functools
 import itertools
-import json
 import os
 import re
 from collections.abc import Iterator, Mapping
@@ -18,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from instruct.data.sources import FileSource, Part, Row, clean, hash_unit, hashed_parts, identity
+from instruct.json_text import parse_json
 from instruct.prompts.record import Record
 from instruct.prompts.render import Dropped
 
@@ -178,10 +178,10 @@ def _read_task(path: Path) -> dict[str, Any] | Dropped:
 def _parse_task(path: str, size: int, mtime_ns: int) -> dict[str, Any] | Dropped:
     del size, mtime_ns
     try:
-        task = json.loads(Path(path).read_bytes().decode("utf-8-sig"))
+        task = parse_json(Path(path).read_bytes().decode("utf-8"))
     except UnicodeDecodeError:
         return Dropped("file is not UTF-8")
-    except (ValueError, RecursionError):  # no JSON, or nested too deep
+    except ValueError:
         return Dropped("file is not JSON")
     if not isinstance(task, dict) or not isinstance(task.get("Instances"), list):
         return Dropped("file has no list of instances")

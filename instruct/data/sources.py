@@ -15,13 +15,15 @@ import csv
 import dataclasses
 import functools
 import hashlib
-import json
 import os
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from instruct.data.packed_files import open_unpacked
+from instruct.json_text import parse_json
+from instruct.local_paths import local_folder, local_path
 from instruct.prompts.record import Record
 from instruct.prompts.render import Dropped
 
@@ -34,12 +36,12 @@ _FORMAT = 2  # counts up when the same file gives other records
 def set_data_dir(path: str | Path | None) -> None:
     """Sets the data folder (the DATA_DIR macro), for worker processes too; None changes nothing."""
     if path:
-        os.environ[VARIABLE] = str(Path(path).expanduser())
+        os.environ[VARIABLE] = str(local_folder("DATA_DIR", path, "~/instruct_data"))
 
 
 def data_dir() -> Path:
     """The folder of users' data: as set, else $INSTRUCT_DATA_DIR, else ~/instruct_data."""
-    return Path(os.environ.get(VARIABLE) or Path.home() / "instruct_data").expanduser()
+    return local_path(VARIABLE, os.environ.get(VARIABLE) or "~/instruct_data")
 
 
 def downloads_allowed() -> bool:
@@ -157,8 +159,12 @@ def file_digest(path: str, size: int, mtime_ns: int) -> bytes:
 
 
 def read_lines(path: Path) -> Iterator[tuple[int, bytes, str | None]]:
-    """(number from 0, bytes, text or None if not UTF-8) of every line that is not blank."""
-    with path.open("rb") as stream:
+    """(number from 0, bytes, text or None if not UTF-8) of every line that is not blank.
+
+    Raises:
+        OSError: the file cannot be read. UserError: it is packed and damaged.
+    """
+    with open_unpacked(path) as stream:
         for number, raw in enumerate(stream):
             raw = raw.rstrip(b"\r\n")
             if number == 0:
@@ -260,8 +266,8 @@ class JsonLinesSource(FileSource):
     def rows(self, path: Path) -> Iterator[Row]:
         for number, raw, text in read_lines(path):
             try:
-                row = None if text is None else json.loads(text)
-            except (ValueError, RecursionError):  # no JSON, or nested too deep
+                row = None if text is None else parse_json(text)
+            except ValueError:
                 row = None
             if text is None:
                 item: Record | Dropped = Dropped("text is not UTF-8")

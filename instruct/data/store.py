@@ -20,6 +20,8 @@ from array_record.python.array_record_module import ArrayRecordReader
 from instruct.data.spec import TaskSpec
 from instruct.data.token_record import TokenRecord
 from instruct.errors import UserError
+from instruct.json_text import parse_json
+from instruct.local_paths import local_folder, local_path
 from instruct.prompts.record import Record
 
 FORMAT = 1
@@ -38,13 +40,13 @@ VARIABLE = "INSTRUCT_STORE_DIR"
 def set_store_dir(path: str | Path | None) -> None:
     """Sets the folder of all stores (the STORE_DIR macro), for worker processes too."""
     if path:
-        os.environ[VARIABLE] = str(Path(path).expanduser())
+        os.environ[VARIABLE] = str(local_folder("STORE_DIR", path, "~/stores"))
 
 
 def store_dir() -> Path:
     """The folder of all stores: as set, else $INSTRUCT_STORE_DIR, else ~/.cache/instruct/stores."""
     default = Path.home() / ".cache" / "instruct" / "stores"
-    return Path(os.environ.get(VARIABLE) or default).expanduser()
+    return local_path(VARIABLE, os.environ.get(VARIABLE) or default)
 
 
 def spec_key(spec: TaskSpec) -> str:
@@ -97,7 +99,7 @@ class Manifest:
     @classmethod
     def from_json(cls, text: str) -> "Manifest":
         """Inverse of `to_json`. ValueError if it was changed or is none."""
-        values = json.loads(text)
+        values = parse_json(text)
         if not isinstance(values, dict):
             raise ValueError("not a JSON object")
         if values.pop("manifest_sha256", None) != _hash_json(values):

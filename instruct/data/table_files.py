@@ -8,14 +8,12 @@ folders:
     any *.jsonl without a split in its name          (taken as the split "train")
 """
 
-import gzip
-import json
 import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from instruct.data.sources import read_lines
+from instruct.data.json_files import NOT_UTF8, NoJson, read_values
 from instruct.data.tfrecord import read_examples
 from instruct.errors import UserError
 from instruct.prompts.render import Dropped
@@ -263,48 +261,9 @@ def _batches_to_rows(batches: Iterator[Any]) -> Iterator[dict[str, Any] | Droppe
 
 def _json_rows(path: Path) -> Iterator[dict[str, Any] | Dropped]:
     """JSON lines, or the objects of one array."""
-    try:
-        if _starts_array(path):
-            opened = gzip.open if path.suffix == ".gz" else open
-            with opened(path, "rb") as stream:
-                values = json.loads(stream.read().decode("utf-8-sig"))
-            for value in values:
-                yield value if isinstance(value, dict) else Dropped("row is not a JSON object")
-            return
-    except (ValueError, RecursionError) as error:
-        raise UserError(f"{path} is neither JSON lines nor a JSON array: {error}") from error
-    for raw in _json_lines(path):
-        try:
-            value = None if raw is None else json.loads(raw)
-        except (ValueError, RecursionError):  # no JSON, or nested too deep
-            value = None
-        if raw is None:
-            yield Dropped("text is not UTF-8")
+    for kind, _, value in read_values(path):
+        if isinstance(value, dict):
+            yield value
         else:
-            yield value if isinstance(value, dict) else Dropped("line is not a JSON object")
-
-
-def _starts_array(path: Path) -> bool:
-    try:
-        with gzip.open(path, "rb") if path.suffix == ".gz" else path.open("rb") as stream:
-            head = stream.read(256)
-    except (EOFError, gzip.BadGzipFile):
-        return False  # reading its lines says what is wrong
-    return head.removeprefix(b"\xef\xbb\xbf").lstrip().startswith(b"[")
-
-
-def _json_lines(path: Path) -> Iterator[str | None]:
-    """Lines that are not blank; None for one that is not UTF-8."""
-    if path.suffix != ".gz":
-        yield from (text for _, _, text in read_lines(path))
-        return
-    try:
-        with gzip.open(path, "rb") as stream:
-            for raw in stream:
-                if raw.strip():
-                    try:
-                        yield raw.decode("utf-8")
-                    except UnicodeDecodeError:
-                        yield None
-    except (EOFError, OSError) as error:
-        raise UserError(f"{path} cannot be unpacked ({error}). Get the file again") from error
+            unreadable = isinstance(value, NoJson) and value.reason == NOT_UTF8
+            yield Dropped(NOT_UTF8 if unreadable else f"{kind} is not a JSON object")

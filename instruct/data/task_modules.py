@@ -8,6 +8,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from instruct.errors import UserError
+from instruct.local_paths import local_path
 
 
 def load_modules(names: Iterable[str]) -> None:
@@ -22,7 +23,7 @@ def load_modules(names: Iterable[str]) -> None:
     for name in names:
         try:
             if name.endswith(".py"):
-                _load_file(Path(name).expanduser())
+                _load_file(local_path("MIXTURE_OR_TASK_MODULE", name, "my_tasks.py"))
             else:
                 importlib.import_module(name)
         except UserError:

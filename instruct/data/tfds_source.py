@@ -24,6 +24,8 @@ from typing import Any
 from instruct.data.quiet_tensorflow import keep_quiet
 from instruct.data.sources import downloads_allowed
 from instruct.errors import UserError
+from instruct.json_text import parse_json
+from instruct.local_paths import local_path
 from instruct.prompts.record import Record
 from instruct.prompts.render import Dropped
 
@@ -37,7 +39,7 @@ ToRecord = Callable[[Mapping[str, Any], str], Record | Dropped]
 
 def tfds_dir() -> Path:
     """The folder of prepared TFDS data sets: $TFDS_DATA_DIR, else ~/tensorflow_datasets."""
-    return Path(os.environ.get(VARIABLE) or Path.home() / "tensorflow_datasets").expanduser()
+    return local_path(VARIABLE, os.environ.get(VARIABLE) or "~/tensorflow_datasets")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -174,7 +176,7 @@ class TfdsSource:
     def _split_sizes(self) -> list[Any] | None:
         """(name, rows of each shard, bytes) of every prepared split; None if it is not there."""
         try:
-            info = json.loads((self.path / _INFO_FILE).read_text(encoding="utf-8"))
+            info = parse_json((self.path / _INFO_FILE).read_bytes())
             splits = [(s["name"], s["shardLengths"], s.get("numBytes")) for s in info["splits"]]
         except (OSError, ValueError, KeyError, TypeError):
             return None

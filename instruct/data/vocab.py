@@ -24,6 +24,7 @@ from google.protobuf.message import DecodeError
 from sentencepiece import sentencepiece_model_pb2
 
 from instruct.errors import UserError
+from instruct.local_paths import local_path
 
 PAD_ID = 0
 DEFAULT_EXTRA_IDS = 100
@@ -172,7 +173,7 @@ def parse_spec(spec: str) -> tuple[str, int]:
 def model_path(spec: str) -> Path:
     """File of a SentencePiece vocabulary named by `spec`."""
     name = parse_spec(spec)[0]
-    return GYM_MODEL if name == "gym" else Path(name).expanduser()
+    return GYM_MODEL if name == "gym" else local_path("vocabulary", name, "~/spiece.model")
 
 
 @functools.lru_cache(maxsize=16)

@@ -17,6 +17,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
 
+from instruct.config_types import check_types
 from instruct.errors import UserError
 from instruct.eval.decode import DecodeConfig, search_of
 from instruct.eval.search import PADDING_EXAMPLE
@@ -52,6 +53,7 @@ class BatchConfig:
                 raise UserError(
                     f"BatchConfig.{name} = {value!r}, must be a whole number of at least 1"
                 )
+        check_types(self)
 
 
 class Bucket(NamedTuple):

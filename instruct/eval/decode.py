@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
+from instruct.config_types import check_types
 from instruct.errors import UserError, unknown_name
 from instruct.eval import beam
 from instruct.eval.search import (
@@ -86,6 +87,7 @@ class DecodeConfig:
         self._refuse_ignored("beam", ("num_beams", "length_penalty", "beam_rules"))
         if self.strategy == "beam" and self.rescale_scores:
             raise UserError("rescale_scores=True has no meaning with strategy='beam'; leave it out")
+        check_types(self)
 
     def _require(self, name: str, kind: type, valid: Callable[[Any], bool], allowed: str) -> None:
         value = getattr(self, name)

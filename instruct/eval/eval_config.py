@@ -4,6 +4,7 @@ import dataclasses
 from collections.abc import Sequence
 from typing import Any
 
+from instruct.config_types import check_types
 from instruct.errors import UserError
 
 
@@ -62,6 +63,7 @@ class EvalConfig:
                 f"EvalConfig.checkpoints is {self.checkpoints!r}; allowed: 'latest', 'all', a "
                 "step, or a list of steps"
             )
+        check_types(self)
 
     @property
     def suites(self) -> tuple[str, ...]:

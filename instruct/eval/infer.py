@@ -1,30 +1,43 @@
 """`infer`: JSON lines in, JSON lines out, with a trained model; or one prompt.
 
 A line of the input is an object with `inputs` (or `prompt`), the text that the model is given; its
-other fields are passed through. The output has the same lines in the same order with `prediction`
-and `score` added. Work goes by ranges of lines: each range is written and synced as a whole, a run
-that was killed goes on after the last finished range, and because batches never cross a range, its
-output is that of an uninterrupted run, byte for byte.
+other fields are passed through. The output has the same objects in the same order with `prediction`
+and `score` added; lines that are no prompt are named and left out. Work goes by ranges of prompts:
+each range is written and synced as a whole, a run that was killed goes on after the last finished
+range, and because batches never cross a range, its output is that of an uninterrupted run, byte for
+byte.
 """
 
+import contextlib
 import dataclasses
 import errno
+import functools
 import itertools
 import json
 import os
 import pathlib
-import re
 import sys
-from collections.abc import Callable, Iterator, Sequence
-from typing import Any
+from collections.abc import Callable, Iterable, Sequence
+from typing import IO, Any
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+from instruct.config_types import check_value
 from instruct.data.vocab import Vocabulary, check_embedding_rows, load_vocabulary
 from instruct.errors import UserError, naming_file
 from instruct.eval.batching import BatchConfig, Decoder
 from instruct.eval.decode import DecodeConfig
+from instruct.eval.prompt_lines import (
+    LONE_SURROGATE,
+    STANDARD_STREAM,
+    Prompt,
+    check_prompts,
+    name_bad_lines,
+    prompt_file,
+    prompts_only,
+)
+from instruct.folder_lock import locked
 from instruct.interop.convert import generation_settings
 from instruct.interop.generation import decode_config
 from instruct.interop.loading import (
@@ -34,15 +47,16 @@ from instruct.interop.loading import (
     params_fingerprint,
     trained_run,
 )
+from instruct.json_text import parse_json
+from instruct.local_paths import local_path
 from instruct.mesh import MeshConfig, make_mesh, param_shardings, with_shardings
 from instruct.models.config import ModelConfig
 from instruct.models.encoder_decoder import EncoderDecoder, reorder_cache
 
-PROMPT_FIELDS = ("inputs", "prompt")
-ADDED_FIELDS = ("prediction", "score", "predictions", "scores", "truncated")
 # Beside the output: what made it, so that a later run does not mix two models in one file.
 SETTINGS_SUFFIX = ".settings.json"
-_LONE_SURROGATE = re.compile("[\ud800-\udfff]")
+# Most prompts that lost their end to name; the others are counted.
+_MOST_NAMED = 10
 
 
 def infer(
@@ -60,15 +74,15 @@ def infer(
     max_decode_steps: int | None = None,
     lines_per_range: int = 1024,
     strict: bool = False,
-) -> None:
+) -> int:
     """Answers one prompt (printed) or a file of them.
 
     Args:
         model_dir: a training run's folder, or a checkpoint's: this program's, T5X's or Hugging
             Face's.
         prompt: one text; else both paths are needed.
-        input_path: JSON lines.
-        output_path: JSON lines; continued if it is unfinished.
+        input_path: JSON lines, packed or not; "-" for standard input.
+        output_path: JSON lines; continued if it is unfinished; "-" for standard output.
         decode: the strategy; None: as the checkpoint's generation_config.json says, else greedy.
             Its EOS is taken from the vocabulary.
         batching: batch size and shapes; changes no prediction.
@@ -77,24 +91,32 @@ def infer(
         vocabulary: a specification as in `instruct.data.vocab`; None: as `run.json` says.
         step: which checkpoint; None for the newest.
         inputs_length: longest prompt in tokens, EOS included; longer ones lose their end, are
-            marked `truncated` and counted. None: as in training, else 512.
+            marked `truncated` and named. None: as in training, else 512.
         max_decode_steps: most tokens of an answer; None: as the strategy says.
-        lines_per_range: lines that are finished together. Scores depend on it in the last digit.
-        strict: a damaged newest checkpoint is an error; else the newest whole one is used.
+        lines_per_range: prompts that are finished together. Scores depend on it in the last digit.
+        strict: refuse prompts that are too long, lines that are no prompt, and a damaged newest
+            checkpoint (else the newest whole one is used).
+
+    Returns:
+        1 if lines were no prompt (the others were answered), else 0: the exit status.
 
     Raises:
-        UserError: bad flags, a line that is no prompt (with its number), an output of other
-            settings, a checkpoint or vocabulary that does not fit.
+        UserError: bad flags, no line is a prompt, an output of other settings or in use, a
+            checkpoint or vocabulary that does not fit.
     """
     _check_arguments(prompt, input_path, output_path)
+    local_path("MODEL_DIR", model_dir)
+    for name, value, kind in (("vocabulary", vocabulary, str), ("step", step, int)):
+        if value is not None:
+            check_value(f"infer.{name}", value, kind)
+    check_value("infer.strict", strict, bool)
     _check_numbers(
         inputs_length=inputs_length,
         max_decode_steps=max_decode_steps,
         lines_per_range=lines_per_range,
     )
-    # All lines are checked before anything is loaded, let alone computed.
-    count = sum(1 for _ in read_prompts(input_path)) if input_path is not None else 0
-    answerer = _load_answerer(
+    load = functools.partial(
+        _load_answerer,
         model_dir,
         step,
         model,
@@ -107,12 +129,26 @@ def infer(
         strict,
     )
     if prompt is not None:
-        (answer,) = answerer.answer([prompt], first_index=0)
-        print("\n".join(answer.get("predictions", [answer["prediction"]])))
-        return
+        _answer_prompt(load, prompt, strict)
+        return 0
     assert input_path is not None and output_path is not None
-    settings = answerer.settings | {"lines_per_range": lines_per_range}
-    _answer_file(answerer, pathlib.Path(input_path), pathlib.Path(output_path), count, settings)
+    output = _output_path(output_path)
+    with prompt_file(input_path) as source:
+        # All lines are checked before anything is loaded, let alone computed.
+        count, bad = check_prompts(source)
+        if bad and strict:
+            raise UserError(
+                "\n".join(
+                    [*name_bad_lines(source, bad), "Without --strict the others are answered."]
+                )
+            )
+        _say(*(f"left out: {line}" for line in name_bad_lines(source, bad)))
+        answerer = load(functools.partial(_check_lengths, source) if strict else None)
+        settings = answerer.settings | {"lines_per_range": lines_per_range}
+        _answer_file(answerer, source, output, count, settings)
+    if bad:
+        _say(f"{len(bad):,} lines were no prompt and were left out; exit status 1")
+    return int(bool(bad))
 
 
 def _check_arguments(prompt, input_path, output_path) -> None:
@@ -127,44 +163,75 @@ def _check_numbers(**numbers: int | None) -> None:
         optional = name != "lines_per_range" and value is None
         if not optional and (type(value) is not int or value < 1):
             raise UserError(f"infer.{name} = {value!r}, must be a whole number of at least 1")
+        if value is not None:
+            check_value(f"infer.{name}", value, int)
 
 
-def read_prompts(path: str | os.PathLike[str]) -> Iterator[tuple[str, dict[str, Any]]]:
-    """Yields (prompt, the line's object) of a JSON lines file.
-
-    Raises:
-        UserError: the file cannot be read, or a line is not an object with a prompt; says which.
-    """
-    try:
-        with open(path, "rb") as lines:
-            for number, line in enumerate(lines, start=1):
-                yield _parse_line(f"{path}, line {number}", line)
-    except OSError as error:
-        raise UserError(f"cannot read {path}: {error.strerror or error}") from error
+def _say(*lines: str) -> None:
+    for line in lines:
+        Console(stderr=True).print(line, markup=False, highlight=False, soft_wrap=True)
 
 
-def _parse_line(place: str, line: bytes) -> tuple[str, dict[str, Any]]:
-    example = '{"inputs": "What is 2 + 3?"}'
-    try:
-        record = json.loads(line.decode("utf-8"))
-    except UnicodeDecodeError as error:
-        raise UserError(f"{place}: not UTF-8 text ({error.reason})") from error
-    except json.JSONDecodeError as error:
-        raise UserError(f"{place}: not JSON ({error}); write {example}") from error
-    if _LONE_SURROGATE.search(json.dumps(record, ensure_ascii=False)):
-        raise UserError(f"{place}: half of a surrogate pair (\\ud800 to \\udfff), which is no text")
-    if not isinstance(record, dict):
-        raise UserError(f"{place}: {type(record).__name__} instead of an object like {example}")
-    field = next((name for name in PROMPT_FIELDS if name in record), None)
-    if field is None:
-        found = ", ".join(sorted(record)) or "no fields"
-        raise UserError(f"{place}: has neither `inputs` nor `prompt` (but {found})")
-    if not isinstance(record[field], str):
-        raise UserError(f"{place}: `{field}` is {record[field]!r}, must be text")
-    taken = sorted(set(record) & set(ADDED_FIELDS))
-    if taken:
-        raise UserError(f"{place}: has `{taken[0]}` already, which infer adds; rename it")
-    return record[field], record
+@dataclasses.dataclass(frozen=True)
+class PromptEncoder:
+    """Text to token ids that end with EOS and fit the model's inputs."""
+
+    vocabulary: Vocabulary
+    inputs_length: int
+
+    def encode(self, prompt: str) -> tuple[list[int], int]:
+        """Token ids, cut if need be, and how many the whole prompt has, EOS included."""
+        ids = [*self.vocabulary.encode(prompt), self.vocabulary.eos_id]
+        if len(ids) <= self.inputs_length:
+            return ids, len(ids)
+        return [*ids[: self.inputs_length - 1], self.vocabulary.eos_id], len(ids)
+
+    def describe_cut(self, lengths: Sequence[int]) -> str:
+        """What happens to prompts of these lengths, each above `inputs_length`, and the way out."""
+        longest = max(lengths)
+        many = f"{len(lengths):,} prompts have up to" if len(lengths) > 1 else "the prompt has"
+        return (
+            f"{many} {longest:,} tokens with EOS, the model reads {self.inputs_length:,}: the end "
+            f"is cut off. --gin.INPUTS_LENGTH={longest} reads all of it"
+        )
+
+
+def _check_lengths(source: pathlib.Path, encoder: PromptEncoder) -> None:
+    """Refuses a file with prompts that would be cut."""
+    lengths = [(prompt.place, encoder.encode(prompt.text)[1]) for prompt in prompts_only(source)]
+    long = [(place, length) for place, length in lengths if length > encoder.inputs_length]
+    if long:
+        raise UserError(
+            f"{source}, {_named(place for place, _ in long)}: "
+            f"{encoder.describe_cut([length for _, length in long])}; without --strict they are "
+            "answered as they are cut, and marked."
+        )
+
+
+def _named(places: Iterable[str]) -> str:
+    found = list(places)
+    more = len(found) - _MOST_NAMED
+    return ", ".join(found[:_MOST_NAMED]) + (f" and {more:,} more" if more > 0 else "")
+
+
+def _answer_prompt(load: Callable[[Any], "Answerer"], prompt: str, strict: bool) -> None:
+    if not prompt.strip():
+        raise UserError("--prompt is empty; give the text that the model is to answer.")
+    if LONE_SURROGATE.search(prompt):
+        raise UserError(
+            f"--prompt={prompt!a}: not UTF-8 text. Give it in UTF-8, or as a line of --input."
+        )
+
+    def check(encoder: PromptEncoder) -> None:
+        _, length = encoder.encode(prompt)
+        if length > encoder.inputs_length:
+            cut = encoder.describe_cut([length])
+            if strict:
+                raise UserError(f"--prompt: {cut}; without --strict it is answered as it is cut.")
+            _say(f"warning: {cut}; --strict refuses such prompts.")
+
+    (answer,) = load(check).answer([prompt], first_index=0)
+    print("\n".join(answer.get("predictions", [answer["prediction"]])))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -173,8 +240,7 @@ class Answerer:
 
     decoder: Decoder
     params: Any
-    vocabulary: Vocabulary
-    inputs_length: int
+    encoder: PromptEncoder
     settings: dict[str, Any]
 
     def answer(
@@ -184,21 +250,18 @@ class Answerer:
         progress: Callable[[int], None] = lambda done: None,
     ) -> list[dict[str, Any]]:
         """The fields to add to each prompt's line; prompt i is example number first_index + i."""
-        ids = [[*self.vocabulary.encode(prompt), self.vocabulary.eos_id] for prompt in prompts]
-        cut = [len(tokens) > self.inputs_length for tokens in ids]
-        ids = [
-            [*tokens[: self.inputs_length - 1], self.vocabulary.eos_id] if long else tokens
-            for tokens, long in zip(ids, cut)
-        ]
+        encoded = [self.encoder.encode(prompt) for prompt in prompts]
+        ids = [tokens for tokens, _ in encoded]
         numbers = range(first_index, first_index + len(ids))
         found = self.decoder.generate(self.params, ids, numbers, progress)
         answers = []
-        for tokens, scores, long in zip(found.tokens, found.scores, cut):
-            texts = [self.vocabulary.decode(row) for row in tokens]
+        for tokens, scores, (_, length) in zip(found.tokens, found.scores, encoded):
+            texts = [self.encoder.vocabulary.decode(row) for row in tokens]
             answer: dict[str, Any] = {"prediction": texts[0], "score": float(scores[0])}
             if len(texts) > 1:
                 answer |= {"predictions": texts, "scores": [float(score) for score in scores]}
-            answers.append(answer | ({"truncated": True} if long else {}))
+            cut = length > self.encoder.inputs_length
+            answers.append(answer | ({"truncated": True} if cut else {}))
         return answers
 
 
@@ -213,13 +276,18 @@ def _load_answerer(
     inputs_length: int | None,
     max_decode_steps: int | None,
     strict: bool,
+    check: Callable[[PromptEncoder], None] | None = None,
 ) -> Answerer:
+    """Reads what is asked for; `check` sees the encoder before any parameter is read."""
     folder = find_checkpoint(model_dir, step)
     run = trained_run(_run_folder(model_dir), folder, "infer.infer")
     model = EncoderDecoder(model_config or run.model())
     vocabulary = load_vocabulary(vocabulary_spec or run.setting("vocabulary"))
     check_embedding_rows(vocabulary, model.config.vocab_size)
     length = inputs_length or run.config().get("data.feature_lengths.inputs") or 512
+    encoder = PromptEncoder(vocabulary, length)
+    if check is not None:
+        check(encoder)
     mesh = make_mesh(mesh_config or MeshConfig())
     abstract = model.abstract_params()
     placed = with_shardings(abstract, param_shardings(mesh, abstract))
@@ -239,8 +307,7 @@ def _load_answerer(
     return Answerer(
         decoder=Decoder(model, reorder_cache, decode, batching, mesh),
         params=params,
-        vocabulary=vocabulary,
-        inputs_length=length,
+        encoder=encoder,
         settings={
             "checkpoint": str(folder),
             "parameters": params_fingerprint(folder),
@@ -253,104 +320,148 @@ def _load_answerer(
 
 def _run_folder(model_dir: str) -> pathlib.Path:
     """Folder of the run that a MODEL_DIR, or a checkpoint in it, belongs to."""
-    folder = pathlib.Path(model_dir).expanduser().absolute()
+    folder = local_path("MODEL_DIR", model_dir).absolute()
     above = (folder, *folder.parents[:2])
     return next((path for path in above if (path / "run.json").is_file()), folder)
 
 
+def _output_path(path: str) -> pathlib.Path | None:
+    """Where answers go, made ready; None for standard output."""
+    if path == STANDARD_STREAM:
+        return None
+    output = local_path("--output", path, "answers.jsonl")
+    fix = "choose another --output"
+    if output.suffix in (".gz", ".zst"):
+        raise UserError(f"--output={path}: answers are written as plain JSON lines; {fix}")
+    if output.exists() and not output.is_file():
+        what = "a folder" if output.is_dir() else "no plain file (`-` is standard output)"
+        raise UserError(f"--output={path} is {what}; {fix}")
+    if output.exists() and not _settings_path(output).exists():
+        raise UserError(
+            f"{output} is there, but was not written by infer ({_settings_path(output).name} is "
+            f"missing); remove it, or {fix}"
+        )
+    try:
+        output.parent.mkdir(parents=True, exist_ok=True)
+        _settings_path(output).touch()
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        raise UserError(f"cannot write {output}: {error.strerror or error}; {fix}") from error
+    return output
+
+
+def _settings_path(output: pathlib.Path) -> pathlib.Path:
+    return output.with_name(output.name + SETTINGS_SUFFIX)
+
+
 def _answer_file(
     answerer: Answerer,
-    input_path: pathlib.Path,
-    output_path: pathlib.Path,
+    source: pathlib.Path,
+    output: pathlib.Path | None,
     count: int,
     settings: dict[str, Any],
 ) -> None:
     """Appends what is missing, range by range."""
     per_range = settings["lines_per_range"]
-    finished = _continue_from(input_path, output_path, settings, count)
-    console = Console(stderr=True)
     columns = (BarColumn(), MofNCompleteColumn(), TextColumn("examples"), TimeRemainingColumn())
-    truncated = 0
-    lines = itertools.islice(read_prompts(input_path), finished, None)
-    with (
-        open(output_path, "a", encoding="utf-8") as output,
-        Progress(*columns, console=console, disable=not sys.stderr.isatty()) as bar,
-    ):
+    console = Console(stderr=True)
+    with contextlib.ExitStack() as stack:
+        if output is None:
+            finished, cut, stream = 0, [], sys.stdout.buffer
+        else:
+            stack.enter_context(locked(_settings_path(output), f"--output {output}"))
+            finished, cut = _continue_from(source, output, settings, count)
+            stream = stack.enter_context(open(output, "ab"))
+            stack.enter_context(naming_file(output))
+        bar = stack.enter_context(
+            Progress(*columns, console=console, disable=not sys.stderr.isatty())
+        )
         task = bar.add_task("infer", total=count, completed=finished)
+        prompts = itertools.islice(prompts_only(source), finished, None)
         for first in range(finished, count, per_range):
-            part = list(itertools.islice(lines, per_range))
-            answers = answerer.answer(
-                [prompt for prompt, _ in part], first, lambda done: bar.advance(task, done)
-            )
-            with naming_file(output_path):
-                for (_, record), answer in zip(part, answers):
-                    output.write(json.dumps(record | answer, ensure_ascii=False) + "\n")
-                    truncated += "truncated" in answer
-                output.flush()
-                os.fsync(output.fileno())
-    note = f", {truncated} prompts cut to {answerer.inputs_length} tokens" if truncated else ""
+            part = list(itertools.islice(prompts, per_range))
+            texts = [prompt.text for prompt in part]
+            answers = answerer.answer(texts, first, lambda done: bar.advance(task, done))
+            cut += [prompt for prompt, answer in zip(part, answers) if "truncated" in answer]
+            _write(stream, map(_line, part, answers))
+    if cut:
+        lengths = [answerer.encoder.encode(prompt.text)[1] for prompt in cut]
+        places = _named(prompt.place for prompt in cut)
+        _say(f"warning: {answerer.encoder.describe_cut(lengths)} ({places})")
+    note = f", {len(cut):,} prompts cut to {answerer.encoder.inputs_length} tokens" if cut else ""
     resumed = f" ({finished} of them by an earlier run)" if finished else ""
-    console.print(f"{count} examples{resumed}{note} -> {output_path}", markup=False, soft_wrap=True)
+    _say(f"{count} examples{resumed}{note} -> {output or 'standard output'}")
+
+
+def _line(prompt: Prompt, answer: dict[str, Any]) -> str:
+    """The prompt's object with the answer's fields after its own."""
+    return f"{prompt.line[:-1]}, {json.dumps(answer, ensure_ascii=False)[1:]}\n"
+
+
+def _write(stream: IO[bytes], lines: Iterable[str]) -> None:
+    stream.writelines(line.encode("utf-8") for line in lines)
+    stream.flush()
+    with contextlib.suppress(OSError):  # a pipe
+        os.fsync(stream.fileno())
 
 
 def _continue_from(
-    input_path: pathlib.Path, output_path: pathlib.Path, settings: dict[str, Any], count: int
-) -> int:
-    """Number of lines to keep: whole ranges; the file is cut there. 0 starts a new file."""
-    settings_path = output_path.with_name(output_path.name + SETTINGS_SUFFIX)
-    if not output_path.exists():
-        try:
-            output_path.parent.mkdir(parents=True, exist_ok=True)
-            settings_path.write_text(json.dumps(settings, indent=1) + "\n", encoding="utf-8")
-            output_path.touch()
-        except OSError as error:
-            if error.errno in (errno.ENOSPC, errno.EDQUOT):
-                raise
-            raise UserError(
-                f"cannot write {output_path}: {error.strerror or error}; choose another --output"
-            ) from error
-        return 0
-    _check_settings(output_path, settings_path, settings)
-    whole, ends = 0, [0]
-    with open(output_path, "rb") as output:
-        for (_, record), line in zip(read_prompts(input_path), output):
+    source: pathlib.Path, output: pathlib.Path, settings: dict[str, Any], count: int
+) -> tuple[int, list[Prompt]]:
+    """(answers to keep, prompts of them that were cut): whole ranges; the file is cut there."""
+    if not output.exists():
+        text = json.dumps(settings, indent=1) + "\n"
+        _settings_path(output).write_text(text, encoding="utf-8")
+        output.touch()
+        return 0, []
+    _check_settings(output, settings)
+    kept: list[tuple[Prompt, bool]] = []
+    ends = [0]
+    with open(output, "rb") as stream:
+        for prompt, line in zip(prompts_only(source), stream):
             if not line.endswith(b"\n"):
                 break
-            _check_same_record(output_path, len(ends), line, record)
+            answer = _answer_to(prompt, f"{output}, line {len(ends)}", line)
+            kept.append((prompt, "truncated" in answer))
             ends.append(ends[-1] + len(line))
-    whole = len(ends) - 1
     per_range = settings["lines_per_range"]
-    keep = whole if whole == count else whole // per_range * per_range
-    os.truncate(output_path, ends[keep])
-    return keep
+    keep = len(kept) if len(kept) == count else len(kept) // per_range * per_range
+    os.truncate(output, ends[keep])
+    return keep, [prompt for prompt, cut in kept[:keep] if cut]
 
 
-def _check_settings(output_path, settings_path, settings: dict[str, Any]) -> None:
+def _check_settings(output: pathlib.Path, settings: dict[str, Any]) -> None:
     fix = "remove it, or choose another --output"
+    path = _settings_path(output)
     try:
-        earlier = json.loads(settings_path.read_text(encoding="utf-8"))
+        earlier = parse_json(path.read_bytes())
+        if not isinstance(earlier, dict):
+            raise ValueError("no JSON object")
     except (OSError, ValueError) as error:
         raise UserError(
-            f"{output_path} is there, but was not written by infer "
-            f"({settings_path.name} is missing or unreadable); {fix}"
+            f"{output} is there, but was not written by infer ({path.name} cannot be read: "
+            f"{error}); {fix}"
         ) from error
     different = [name for name in settings if earlier.get(name) != settings[name]]
     if different:
         name = different[0]
         raise UserError(
-            f"{output_path} was written with {name} = {earlier.get(name)!r}, now it is "
+            f"{output} was written with {name} = {earlier.get(name)!r}, now it is "
             f"{settings[name]!r}; {fix}"
         )
 
 
-def _check_same_record(output_path, number: int, line: bytes, record: dict[str, Any]) -> None:
-    """An answer must follow from the line of the same number in the input."""
+def _answer_to(prompt: Prompt, place: str, line: bytes) -> dict[str, Any]:
+    """A line of the output; UserError unless it answers this prompt."""
     try:
-        answered = json.loads(line)
+        answered = parse_json(line)
     except ValueError as error:
-        raise UserError(f"{output_path}, line {number}: damaged; remove the file") from error
-    if {name: answered.get(name) for name in record} != record:
+        raise UserError(f"{place}: damaged; remove the file") from error
+    # As text: a NaN is not equal to itself.
+    if not line.startswith(f"{prompt.line[:-1]}, ".encode()):
         raise UserError(
-            f"{output_path}, line {number}: answers another input than line {number} now is; "
-            "remove the file, or choose another --output"
+            f"{place}: answers another input than {prompt.place} now is; remove the file, or "
+            "choose another --output"
         )
+    return answered

@@ -36,6 +36,7 @@ from instruct.interop.loading import (
     load_params,
     trained_run,
 )
+from instruct.local_paths import local_path
 from instruct.mesh import MeshConfig, make_mesh, param_shardings, with_shardings
 from instruct.models.config import ModelConfig
 from instruct.models.encoder_decoder import EncoderDecoder, reorder_cache
@@ -79,7 +80,9 @@ def evaluate(
     Raises:
         UserError: something is set wrongly, no checkpoint, or results of other settings are there.
     """
-    folder = pathlib.Path(model_dir).expanduser().absolute()
+    folder = local_path("MODEL_DIR", model_dir).absolute()
+    if checkpoint_path is not None:
+        local_path("CHECKPOINT_PATH", checkpoint_path)
     source = checkpoint_path or str(folder)
     trained = trained_run(folder, source, "runner.evaluate")
     vocabulary = vocabulary or trained.setting("vocabulary")

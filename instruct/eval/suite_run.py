@@ -26,6 +26,7 @@ from instruct.eval.eval_config import EvalConfig
 from instruct.eval.model_outputs import ModelRunner
 from instruct.eval.results_table import print_table
 from instruct.eval.task_rows import MeasureConfig, measure_task, rows_of_task
+from instruct.folder_lock import locked
 from instruct.interop.loading import params_fingerprint, step_of
 
 
@@ -75,6 +76,8 @@ class SuiteRun:
             header |= {"settings": self._settings(models.vocabulary.fingerprint)}
             writer = None
             if jax.process_index() == 0:
+                path.parent.mkdir(parents=True, exist_ok=True)
+                stack.enter_context(locked(path.parent, f"{path.parent}"))
                 writer = results.ResultsWriter(path, header, self.config.overwrite)
                 stack.enter_context(writer)
             bar = stack.enter_context(

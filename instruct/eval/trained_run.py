@@ -1,13 +1,13 @@
 """What the folder of a training run says of its model, for those who use it afterwards."""
 
 import dataclasses
-import json
 import logging
 import pathlib
 from collections.abc import Mapping
 from typing import Any
 
 from instruct.errors import UserError
+from instruct.json_text import parse_json
 from instruct.models.config import ModelConfig
 
 
@@ -91,9 +91,9 @@ class TrainedRun:
 def _read_object(path: pathlib.Path) -> dict[str, Any] | None:
     """A JSON object; {} if there is no such file, None if it is damaged."""
     try:
-        value = json.loads(path.read_text(encoding="utf-8"))
+        value = parse_json(path.read_bytes())
     except FileNotFoundError:
         return {}
-    except (OSError, ValueError, RecursionError):
+    except (OSError, ValueError):
         return None
     return value if isinstance(value, dict) else None

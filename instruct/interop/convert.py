@@ -32,6 +32,7 @@ from instruct.interop.weights import (
     fit,
     model_shapes,
 )
+from instruct.local_paths import local_path
 from instruct.models.config import SIZES, ModelConfig
 
 _SIDES = ("v_row", "v_col")  # Adafactor's factored second moments
@@ -94,7 +95,7 @@ def convert(
             f"{report.of(FRESH)[0].ours} is mapped to None, but converting has no fresh values; "
             "leave that to train.initial_mapping."
         )
-    path = pathlib.Path(target).expanduser().absolute()
+    path = local_path("--to", target).absolute()
     state = _state(opened, arrays) if slots else {}
     if to == t5x.KIND:
         written = dtype_named(dtype)
@@ -152,7 +153,7 @@ def _tokenizer(
         settings = native.carried_folder(pathlib.Path(opened.place))
     if tokenizer is None:
         return huggingface.carried_files(settings, settings), opened.vocabulary
-    folder = pathlib.Path(tokenizer).expanduser()
+    folder = local_path("--tokenizer", tokenizer, "~/flan-t5-base")
     vocabulary = vocabulary_given(tokenizer)
     if not folder.is_dir():
         load_vocabulary(vocabulary)  # says what is wrong with it
@@ -166,7 +167,7 @@ def vocabulary_given(tokenizer: str | os.PathLike[str]) -> str:
     Raises:
         UserError: the folder has none that is read.
     """
-    folder = pathlib.Path(tokenizer).expanduser()
+    folder = local_path("--tokenizer", tokenizer, "~/flan-t5-base")
     if not folder.is_dir():
         return os.fspath(tokenizer)
     found = vocabulary_of(folder)

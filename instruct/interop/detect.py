@@ -9,6 +9,7 @@ from instruct.errors import UserError
 from instruct.interop import huggingface, native, t5x
 from instruct.interop.stores import REMOTE
 from instruct.interop.weights import Checkpoint
+from instruct.local_paths import local_path
 from instruct.train.checkpoint import find_checkpoint
 from instruct.train.checkpoint_files import FOLDER, PARAMS, checkpoint_steps
 
@@ -45,7 +46,7 @@ def detect(path: str | os.PathLike[str], step: int | None = None) -> Found:
         raise UserError(
             f"checkpoint {text!r}: only paths and {REMOTE} (T5X) are read; download it first."
         )
-    folder = pathlib.Path(text).expanduser().absolute()
+    folder = local_path("checkpoint", text).absolute()
     if folder.is_file():
         folder = folder.parent
     if (folder / PARAMS).is_dir() or (folder / FOLDER).is_dir() or checkpoint_steps(folder):

@@ -11,6 +11,8 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from instruct.errors import UserError
+from instruct.json_text import parse_json
+from instruct.local_paths import local_path
 from instruct.permissions import as_made_by_mkdir
 
 _TEMPORARY = ".partial-"
@@ -28,7 +30,7 @@ def whole_folder(target: str | os.PathLike[str], num_bytes: int) -> Iterator[pat
         UserError: `target` is taken, or its folder cannot be written.
         OSError: the disk is full (ENOSPC).
     """
-    path = pathlib.Path(target).expanduser().absolute()
+    path = local_path("the folder to write", target).absolute()
     try:
         if path.is_symlink() or path.is_file() or (path.is_dir() and any(path.iterdir())):
             raise UserError(f"{path} exists already; choose a new folder, or remove it first.")
@@ -96,23 +98,14 @@ def read_json(path: pathlib.Path) -> dict[str, Any]:
         UserError: it cannot be read or is no JSON object, or a name in it occurs twice.
     """
     try:
-        value = json.loads(path.read_text(encoding="utf-8"), object_pairs_hook=unique_names)
+        value = parse_json(path.read_bytes(), unique_names=True)
     except OSError as error:
         raise UserError(f"cannot read {path}: {error.strerror or error}.") from error
-    except (ValueError, RecursionError) as error:
+    except ValueError as error:
         raise UserError(f"{path} is no JSON ({error}). Download or copy it again.") from error
     if not isinstance(value, dict):
         raise UserError(f"{path} is no JSON object but {type(value).__name__}.")
     return value
-
-
-def unique_names(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    """`object_pairs_hook` of json that raises ValueError for a name that occurs twice."""
-    found = dict(pairs)
-    if len(found) != len(pairs):
-        names = [name for name, _ in pairs]
-        raise ValueError(f"{max(names, key=names.count)!r:.80} occurs twice")
-    return found
 
 
 def write_json(path: pathlib.Path, value: Any) -> None:

@@ -25,6 +25,7 @@ from instruct.errors import UserError, unknown_name
 from instruct.eval.batching import BatchConfig, Decoder
 from instruct.eval.lm_eval_adapter import AdapterConfig, ContinuationScorer, RequestAnswerer
 from instruct.interop.loading import find_checkpoint, load_params, params_fingerprint, trained_run
+from instruct.local_paths import local_path
 from instruct.mesh import MeshConfig, make_mesh, param_shardings, with_shardings
 from instruct.models.encoder_decoder import EncoderDecoder, reorder_cache
 
@@ -109,7 +110,7 @@ def load_answerer(
 
 def _run_folder(model_dir: str) -> pathlib.Path:
     """Folder of the run that a MODEL_DIR, or a checkpoint in it, belongs to."""
-    folder = pathlib.Path(model_dir).expanduser().absolute()
+    folder = local_path("model_dir", model_dir).absolute()
     above = (folder, *folder.parents[:2])
     return next((path for path in above if (path / "run.json").is_file()), folder)
 

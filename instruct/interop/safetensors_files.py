@@ -19,7 +19,7 @@ import numpy as np
 
 from instruct.errors import UserError
 from instruct.interop.arrays import BFLOAT16, Index, LazyArray
-from instruct.interop.folders import unique_names
+from instruct.json_text import parse_json
 
 _DTYPES = {
     "F64": np.dtype("<f8"),
@@ -86,8 +86,8 @@ def read_file(path: pathlib.Path) -> dict[str, LazyArray]:
 
 def _parse_header(path: pathlib.Path, text: bytes) -> dict[str, Any]:
     try:
-        header = json.loads(text.decode("utf-8"), object_pairs_hook=unique_names)
-    except (ValueError, RecursionError) as error:
+        header = parse_json(text, unique_names=True)
+    except ValueError as error:
         raise _damaged(path, f"its header is no JSON ({str(error)[:80]})") from error
     if not isinstance(header, dict):
         raise _damaged(path, "its header is no JSON object")

@@ -5,7 +5,6 @@ libraries do, and reads public buckets without any.
 """
 
 import concurrent.futures
-import json
 import os
 import pathlib
 import re
@@ -18,6 +17,7 @@ import tensorstore as ts
 from instruct.errors import UserError
 from instruct.interop.arrays import Index, LazyArray
 from instruct.interop.folders import refuse_link
+from instruct.json_text import parse_json
 from instruct.train.checkpoint_files import check_storable
 
 REMOTE = "gs://"
@@ -59,8 +59,8 @@ class Store:
         if text is None:
             return None
         try:
-            found = json.loads(text)
-        except (ValueError, RecursionError) as error:
+            found = parse_json(text)
+        except ValueError as error:
             raise damaged(f"{self.place}/{name}", f"it is no JSON ({error})") from error
         if not isinstance(found, dict):
             raise damaged(f"{self.place}/{name}", "it is no JSON object")

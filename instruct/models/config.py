@@ -5,8 +5,8 @@ needs no arrays. Axis letters as in `docs/architecture.md`; no jax is imported h
 """
 
 import dataclasses
-import typing
 
+from instruct.config_types import check_types
 from instruct.errors import UserError, unknown_name
 
 SIZES = (
@@ -66,7 +66,7 @@ class ModelConfig:
     attention: str = "einsum"
 
     def __post_init__(self) -> None:
-        _check_types(self)
+        check_types(self)
         for name in SIZES:
             if getattr(self, name) == 0:
                 raise UserError(
@@ -151,19 +151,3 @@ class ModelConfig:
 def _require(config: ModelConfig, name: str, holds: bool, allowed: str) -> None:
     if not holds:
         raise UserError(f"ModelConfig.{name} = {getattr(config, name)!r} must be {allowed}.")
-
-
-def _check_types(config: ModelConfig) -> None:
-    """gin passes "12" where 12 was meant without a word, so every field's type is checked."""
-    kinds = {int: "a whole number", float: "a number", str: "a text", bool: "True or False"}
-    for name, kind in typing.get_type_hints(ModelConfig).items():
-        value = getattr(config, name)
-        if type(value) is kind or (kind is float and type(value) is int):
-            continue
-        hint = ""
-        if kind is not str and isinstance(value, str):
-            hint = f" Write it without quotes: {value}."
-        raise UserError(
-            f"ModelConfig.{name} must be {kinds[kind]}, "
-            f"got {value!r} ({type(value).__name__}).{hint}"
-        )

@@ -23,6 +23,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from instruct.errors import UserError
+from instruct.local_paths import local_folder, local_path
 from instruct.prompts.exemplars import STANDARD_FORMATS, FewShotFormat
 from instruct.prompts.lint import lint
 from instruct.prompts.python_literals import FieldsOf, read_constants
@@ -55,14 +56,14 @@ def set_checkout(path: str | Path | None) -> None:
     """Sets the folder whose tables are used (the FLAN_CHECKOUT macro), for worker processes too;
     None changes nothing."""
     if path:
-        os.environ[VARIABLE] = str(Path(path).expanduser())
+        os.environ[VARIABLE] = str(local_folder("FLAN_CHECKOUT", path, "~/FLAN"))
 
 
 def checkout() -> Path | None:
     """The checkout of google-research/FLAN to take wordings from: as set, else
     $INSTRUCT_FLAN_CHECKOUT, else None."""
     path = os.environ.get(VARIABLE)
-    return Path(path).expanduser() if path else None
+    return local_path(VARIABLE, path) if path else None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -121,7 +122,7 @@ def load_flan_tables(
     Raises:
         UserError: no such file, not Python, or no table of that form in it.
     """
-    root = Path(checkout).expanduser()
+    root = local_path("FLAN_CHECKOUT", checkout, "~/FLAN")
     constants = read_constants(root / tables_file, root)
     skipped: collections.Counter[str] = collections.Counter()
     for name in (ZERO_SHOT, FEW_SHOT):

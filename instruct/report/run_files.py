@@ -7,7 +7,6 @@ wanted of the run that went wrong.
 """
 
 import dataclasses
-import json
 import math
 import pathlib
 import re
@@ -17,6 +16,7 @@ from typing import Any
 
 from instruct import results
 from instruct.errors import UserError
+from instruct.json_text import parse_json
 from instruct.metrics_file import read_metrics
 
 SAMPLE_TEXT_LIMIT = 4000
@@ -134,7 +134,7 @@ def _labels(paths: list[pathlib.Path]) -> list[str]:
 
 def _read_object(path: pathlib.Path, consequence: str, warnings: list[str]) -> dict[str, Any]:
     try:
-        value = json.loads(path.read_text(encoding="utf-8"))
+        value = parse_json(path.read_bytes())
     except FileNotFoundError:
         warnings.append(f"{path.name} is missing: {consequence}.")
         return {}

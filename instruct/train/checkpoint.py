@@ -31,6 +31,7 @@ import jax
 import jax.numpy as jnp
 import orbax.checkpoint as ocp
 
+from instruct.config_types import check_types
 from instruct.errors import (
     RunFailed,
     UserError,
@@ -93,6 +94,7 @@ class CheckpointConfig:
                 raise UserError(
                     f"CheckpointConfig.{name} is {value!r}; use a whole number of at least {low}."
                 )
+        check_types(self)
 
     def check_best_metric(self, names: Sequence[str]) -> None:
         """Raises UserError if the best are kept by none of the metrics that evaluation gives."""

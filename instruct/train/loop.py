@@ -14,6 +14,7 @@ from rich.console import Console
 
 from instruct import peak
 from instruct.batch import batch_shapes
+from instruct.config_types import LARGEST, check_value
 from instruct.data.config import DataConfig
 from instruct.errors import UserError
 from instruct.interop.loading import load_initial
@@ -90,6 +91,8 @@ def train(
         OSError: the storage failed; older checkpoints are whole.
     """
     _check_numbers(train_steps, num_microbatches, log_every_steps, eval_every_steps, seed, data)
+    check_value("train.num_eval_examples", num_eval_examples, int)
+    check_value("train.tensorboard", tensorboard, bool)
     folder = session.make_model_dir(model_dir)
     console = Console(stderr=True, quiet=jax.process_index() != 0, highlight=False)
 
@@ -221,8 +224,8 @@ class Programs(NamedTuple):
 def _check_numbers(
     train_steps, num_microbatches, log_every, eval_every, seed, data: DataConfig
 ) -> None:
-    if type(seed) is not int:
-        raise UserError(f"train.seed (SEED) is {seed!r}; use a whole number.")
+    if type(seed) is not int or not 0 <= seed <= LARGEST:
+        raise UserError(f"train.seed (SEED) is {seed!r}; use a whole number from 0 to {LARGEST}.")
     for name, value in (
         ("train_steps", train_steps),
         ("num_microbatches", num_microbatches),
@@ -231,6 +234,7 @@ def _check_numbers(
     ):
         if type(value) is not int or value < 1:
             raise UserError(f"train.{name} is {value!r}; use a whole number of at least 1.")
+        check_value(f"train.{name}", value, int)
     if data.batch_size % num_microbatches:
         raise UserError(
             f"a batch of {data.batch_size} rows does not divide into {num_microbatches} "

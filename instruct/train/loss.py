@@ -18,6 +18,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from instruct import batch as batch_keys
+from instruct.config_types import check_types
 from instruct.errors import UserError, unknown_name
 from instruct.mean import Mean
 from instruct.mesh import MESH_AXES, logical_constraint
@@ -47,6 +48,10 @@ class LossConfig:
     chunk_logits: int = 2**24
 
     def __post_init__(self) -> None:
+        self._check_ranges()
+        check_types(self)
+
+    def _check_ranges(self) -> None:
         if self.weighting not in WEIGHTINGS:
             raise unknown_name("LossConfig.weighting", self.weighting, WEIGHTINGS)
         if not _is_number(self.z_loss) or self.z_loss < 0:

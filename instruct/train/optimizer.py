@@ -15,6 +15,7 @@ import jax
 import jax.numpy as jnp
 from jax.sharding import NamedSharding
 
+from instruct.config_types import check_types
 from instruct.errors import UserError, unknown_name
 from instruct.mesh import parameter_axes, partition_spec, tree_paths
 
@@ -73,6 +74,10 @@ class OptimizerConfig:
     epsilon: float = 1e-8
 
     def __post_init__(self) -> None:
+        self._check_ranges()
+        check_types(self)
+
+    def _check_ranges(self) -> None:
         if self.name not in NAMES:
             raise unknown_name("OptimizerConfig.name", self.name, NAMES)
         if self.schedule not in SCHEDULES:

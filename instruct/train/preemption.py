@@ -31,7 +31,10 @@ class StopRequest:
     def at(self, step: int) -> bool:
         """Whether to stop after this step; every process gets the same answer."""
         if jax.process_count() > 1:
-            return bool(multihost_utils.reached_preemption_sync_point(step))
+            stopping = bool(multihost_utils.reached_preemption_sync_point(step))
+            if stopping:  # the one signal that the service hears, in whichever process
+                self.signal_name = signal.SIGTERM.name
+            return stopping
         return bool(self.signal_name)
 
     def _remember(self, number: int, frame: types.FrameType | None) -> None:

@@ -7,9 +7,9 @@
 All are replaced whole, so a reader never sees half a file.
 """
 
+import contextlib
 import dataclasses
 import datetime
-import errno
 import importlib.metadata
 import json
 import os
@@ -18,12 +18,15 @@ import platform
 import shlex
 import subprocess
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import jax
 
 from instruct.errors import UserError, naming_file
+from instruct.folder_lock import locked
+from instruct.json_text import parse_json
+from instruct.local_paths import local_path, writable_folder
 from instruct.train.checkpoint_files import check_storable
 
 RUN_FILE = "run.json"
@@ -41,20 +44,6 @@ _PACKAGES = (
     "tensorflow-cpu",
     "sentencepiece",
     "gin-config",
-)
-# What the system says of a folder that the user should not have chosen; else the storage failed.
-_WRONG_FOLDER = (
-    errno.EACCES,
-    errno.EPERM,
-    errno.EROFS,
-    errno.ENOENT,
-    errno.ENOTDIR,
-    errno.EEXIST,
-    errno.EISDIR,
-    errno.ENAMETOOLONG,
-    errno.EINVAL,
-    errno.ELOOP,
-    errno.ENXIO,
 )
 # Fields that make a run faster or slower and leave its results alone; they may change on resume.
 SPEED_ONLY = frozenset(
@@ -110,8 +99,8 @@ def check_same_run(model_dir: pathlib.Path, config: Mapping[str, Any]) -> None:
 def read_run_info(model_dir: pathlib.Path) -> dict[str, Any]:
     """run.json, or {} where there is none or it cannot be read."""
     try:
-        info = json.loads((model_dir / RUN_FILE).read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError):
+        info = parse_json((model_dir / RUN_FILE).read_bytes())
+    except (OSError, ValueError):
         return {}
     return info if isinstance(info, dict) else {}
 
@@ -209,25 +198,24 @@ def make_model_dir(path: str) -> pathlib.Path:
     """The run's folder, made if needed.
 
     Raises:
-        UserError: it is no folder or cannot be written.
+        UserError: it is no folder of this machine or cannot be written.
     """
-    if not isinstance(path, str | os.PathLike) or not str(path):
-        raise UserError(f"MODEL_DIR is {path!r}; give a folder as text, such as runs/a.")
-    folder = pathlib.Path(path).expanduser().absolute()
-    check_storable(folder)
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        probe = folder / ".writable"
-        probe.touch()
-        probe.unlink()
-    except OSError as error:
-        if error.errno not in _WRONG_FOLDER:
-            raise
-        raise UserError(
-            f"MODEL_DIR {path!r} cannot be written: {error.strerror or error}. Choose a folder of "
-            "yours."
-        ) from error
-    return folder
+    check_storable(local_path("MODEL_DIR", path).absolute())
+    return writable_folder("MODEL_DIR", path)
+
+
+@contextlib.contextmanager
+def open_model_dir(path: str) -> Iterator[pathlib.Path]:
+    """The run's folder, made if needed, and kept from other trainings while the block runs.
+
+    Raises:
+        UserError: see `make_model_dir`; or another process trains in it.
+    """
+    folder = make_model_dir(path)
+    with contextlib.ExitStack() as stack:
+        if jax.process_index() == 0:
+            stack.enter_context(locked(folder, f"MODEL_DIR {path!r}"))
+        yield folder
 
 
 def _now() -> str:

@@ -26,7 +26,8 @@ def called(monkeypatch):
     return seen
 
 
-def test_train_gets_its_configuration_and_the_texts_of_it(called):
+def test_train_gets_its_configuration_and_the_texts_of_it(called, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)  # MODEL_DIR is made and locked
     flags = ["--gin_file=gin/recipes/gym_demo.gin", "--gin.MODEL_DIR=runs/a", "--gin.SEED=7"]
     assert train.run(arguments.parse(["train", *flags, "--gin.loop.train.log_every_steps=5"])) == 0
     assert called["model_dir"] == "runs/a" and called["log_every_steps"] == 5
@@ -53,7 +54,9 @@ def test_infer_gets_flags_and_configuration(called):
     assert called["step"] == 3 and called["max_decode_steps"] == 5
     assert "decode" not in called, "the checkpoint's own settings would be overruled"
     assert (called["input_path"], called["output_path"]) == ("a.jsonl", "b.jsonl")
-    assert "prompt" not in called
+    assert "prompt" not in called and "strict" not in called
+    assert infer.run(arguments.parse(["infer", *flags, "--prompt=a", "--strict"])) == 0
+    assert called["strict"] is True
 
 
 def test_report_of_a_run(tmp_path, capsys):

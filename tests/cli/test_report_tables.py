@@ -56,7 +56,7 @@ def test_shares_of_one_are_taken_for_a_mistake(scores_file, capsys):
         ("[" * 100_000, "nested too deep"),
         ('{"mmlu_direct": 50}', "scores lack mmlu_cot"),
         ('{"MMLU-direct": 50}', "another spelling: 'MMLU-direct'"),
-        ('{"mgsm": 5, "mgsm": 6}', "'mgsm' is given twice"),
+        ('{"mgsm": 5, "mgsm": 6}', "'mgsm' occurs twice"),
     ],
 )
 def test_scores_that_cannot_be_used(content, message, tmp_path, capsys):

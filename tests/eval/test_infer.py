@@ -1,8 +1,11 @@
 """JSON lines in and out: contents, resuming, independence of the batch size, and bad input."""
 
 import dataclasses
+import io
 import json
 import shutil
+import sys
+import types
 
 import jax
 import jax.numpy as jnp
@@ -14,7 +17,8 @@ from instruct.data.vocab import load_vocabulary
 from instruct.errors import UserError
 from instruct.eval.batching import BatchConfig
 from instruct.eval.decode import DecodeConfig
-from instruct.eval.infer import Answerer, infer, read_prompts
+from instruct.eval.infer import Answerer, infer
+from instruct.folder_lock import locked
 from instruct.mesh import MeshConfig
 from instruct.models.config import ModelConfig
 from instruct.models.encoder_decoder import EncoderDecoder
@@ -189,34 +193,139 @@ def test_samples_are_all_written(model_dir, tmp_path):
     assert len(row["predictions"]) == len(row["scores"]) == 2
 
 
-@pytest.mark.parametrize(
-    "line,message",
-    [
-        (b'{"inputs": "a"', "line 2: not JSON"),
-        (b"", "line 2: not JSON"),
-        (b'{"inputs": "\xff\xfe"}', "line 2: not UTF-8"),
-        (rb'{"inputs": "a\ud83d"}', "line 2: half of a surrogate pair"),
-        (b'["a"]', "line 2: list instead of an object"),
-        (b'{"question": "a"}', "line 2: has neither `inputs` nor `prompt` \\(but question\\)"),
-        (b'{"inputs": 3}', "line 2: `inputs` is 3, must be text"),
-        (b'{"inputs": "a", "score": 1}', "line 2: has `score` already"),
-    ],
-)
-def test_bad_lines(tmp_path, line, message):
-    (tmp_path / "in.jsonl").write_bytes(b'{"inputs": "fine"}\n' + line + b"\n")
-    with pytest.raises(UserError, match=message):
+def test_bad_lines_are_named_and_the_others_answered(model_dir, tmp_path, capsys):
+    lines = ['{"inputs": "fine"}', "{", '{"inputs": 3}', "", '{"inputs": "good"}']
+    (tmp_path / "in.jsonl").write_text("\n".join(lines))
+    status, rows = run(model_dir, tmp_path)
+    assert status == 1 and [row["inputs"] for row in rows] == ["fine", "good"]
+    said = capsys.readouterr().err
+    assert "in.jsonl, line 2: not JSON" in said and "line 3: `inputs` is 3" in said
+    assert "2 lines were no prompt" in said
+    with pytest.raises(UserError, match=r"line 2: not JSON(.|\n)*line 3: .*\nWithout --strict"):
         # Before anything is loaded: there is no model here.
-        answer(tmp_path / "none", tmp_path / "in.jsonl", tmp_path / "out.jsonl")
+        run(tmp_path / "none", tmp_path, strict=True)
+
+
+def run(model_dir, folder, source="in.jsonl", **more):
+    """Status of `infer`, and the rows of out.jsonl."""
+    status = infer(
+        str(model_dir),
+        input_path=str(folder / source),
+        output_path=str(folder / "out.jsonl"),
+        decode=GREEDY,
+        batching=BatchConfig(4, 1),
+        **{"lines_per_range": 4} | more,
+    )
+    return status, rows_of(folder)
+
+
+def test_an_interrupted_run_with_bad_lines_is_continued(model_dir, tmp_path, monkeypatch, capsys):
+    bad = ["", "{", '{"inputs": 3}', '{"inputs": "a", "x": ' + "[" * 9999]
+    lines = [json.dumps(row | {"x": float("nan")}) for row in LINES]
+    text = "\n".join(line for pair in zip(lines, bad * 3) for line in pair)
+    (tmp_path / "in.jsonl").write_text(text)
+    assert run(model_dir, tmp_path)[0] == 1
+    whole = (tmp_path / "out.jsonl").read_text()
+    every = whole.splitlines(keepends=True)
+    assert len(every) == len(LINES)
+    capsys.readouterr()
+    (tmp_path / "out.jsonl").write_text("".join(every[:6]) + every[6][:9])
+    assert run(model_dir, tmp_path)[0] == 1
+    assert (tmp_path / "out.jsonl").read_text() == whole
+    assert "11 examples (4 of them by an earlier run)" in capsys.readouterr().err
+    monkeypatch.delattr(Answerer, "answer")
+    assert run(model_dir, tmp_path)[0] == 1  # nothing is left to do, and the bad lines are there
+
+
+def test_cut_prompts_are_counted_by_a_continued_run_too(model_dir, finished, killed, capsys):
+    folder = killed("".join((finished / "out.jsonl").read_text().splitlines(keepends=True)[:6]))
+    infer(
+        model_dir,
+        input_path=str(folder / "in.jsonl"),
+        output_path=str(folder / "out.jsonl"),
+        decode=GREEDY,
+        batching=BatchConfig(4, 1),
+        lines_per_range=4,
+    )
+    cut = [f"line {n}" for n, row in enumerate(rows_of(folder), start=1) if "truncated" in row]
+    said = capsys.readouterr().err
+    assert f"{len(cut)} prompts have up to 32 tokens with EOS, the model reads 28" in said
+    assert f"({', '.join(cut)})" in said and f"{len(cut)} prompts cut to 28 tokens" in said
+
+
+def test_a_long_prompt_is_told_and_refused_when_strict(model_dir, finished, tmp_path, capsys):
+    infer(model_dir, prompt="x" * 28, decode=GREEDY)
+    shown = capsys.readouterr()
+    assert "29 tokens with EOS, the model reads 28" in shown.err and "--strict" in shown.err
+    assert "29" not in shown.out
+    infer(model_dir, prompt="x" * 27, decode=GREEDY, strict=True)
+    assert capsys.readouterr().err == ""
+    with pytest.raises(UserError, match=r"--prompt: the prompt has 29 tokens.*INPUTS_LENGTH=29"):
+        infer(model_dir, prompt="x" * 28, decode=GREEDY, strict=True)
+    cut = [n for n, row in enumerate(rows_of(finished), start=1) if "truncated" in row]
+    with pytest.raises(UserError, match=f"in.jsonl, line {cut[0]}, .*: {len(cut)} prompts have"):
+        shutil.copy(finished / "in.jsonl", tmp_path)
+        run(model_dir, tmp_path, strict=True)
     assert not (tmp_path / "out.jsonl").exists()
+
+
+def test_standard_input_and_output(model_dir, finished, monkeypatch, capsysbinary):
+    given = io.BytesIO(b"\n" + (finished / "in.jsonl").read_bytes() + b"{\n")
+    monkeypatch.setattr(sys, "stdin", types.SimpleNamespace(buffer=given))
+    status = infer(
+        model_dir,
+        input_path="-",
+        output_path="-",
+        decode=GREEDY,
+        batching=BatchConfig(4, 1),
+        lines_per_range=4,
+    )
+    shown = capsysbinary.readouterr()
+    assert status == 1 and shown.out == (finished / "out.jsonl").read_bytes()
+    assert b"standard input, line 13: not JSON" in shown.err
+
+
+def test_outputs_that_cannot_be_written(model_dir, finished, tmp_path):
+    shutil.copy(finished / "in.jsonl", tmp_path)
+    source = str(tmp_path / "in.jsonl")
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "mine.jsonl").write_text("{}\n")
+    for name, message in {
+        "folder": "is a folder",
+        "mine.jsonl": "was not written by infer",
+        "in.jsonl/out.jsonl": "cannot write",
+        "out.jsonl.gz": "plain JSON lines",
+    }.items():
+        with pytest.raises(UserError, match=message):
+            infer(model_dir, input_path=source, output_path=f"{tmp_path}/{name}")
+    assert {path.name for path in tmp_path.iterdir()} == {"folder", "in.jsonl", "mine.jsonl"}
+
+
+def test_one_output_has_one_writer(model_dir, finished, killed):
+    folder = killed("")
+    with (
+        locked(folder / "out.jsonl.settings.json", "it"),
+        pytest.raises(UserError, match="another"),
+    ):
+        run(model_dir, folder)
+    assert run(model_dir, folder)[1] == rows_of(finished)
 
 
 def test_missing_input_and_bad_flags(model_dir, tmp_path):
     with pytest.raises(UserError, match=r"cannot read .*none.jsonl: No such file"):
-        list(read_prompts(tmp_path / "none.jsonl"))
+        run(model_dir, tmp_path, "none.jsonl")
+    with pytest.raises(UserError, match=r"cannot read .*: Is a directory"):
+        run(model_dir, tmp_path, "")
     with pytest.raises(UserError, match="not both"):
         infer(model_dir, prompt="a", input_path="b")
     with pytest.raises(UserError, match="nothing to answer"):
         infer(model_dir, input_path="b")
+    with pytest.raises(UserError, match="--prompt is empty"):
+        infer(model_dir, prompt="")
+    with pytest.raises(UserError, match="not UTF-8"):
+        infer(model_dir, prompt="a\udcff")
+    with pytest.raises(UserError, match="buckets"):
+        infer("gs://bucket/run", prompt="a")
     with pytest.raises(UserError, match="lines_per_range = 0"):
         infer(model_dir, prompt="a", lines_per_range=0)
     with pytest.raises(UserError, match="inputs_length = 1.5"):

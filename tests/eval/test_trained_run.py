@@ -29,3 +29,7 @@ def test_damaged_files_count_as_missing(tmp_path):
     assert run.tasks() is None
     with pytest.raises(UserError, match="what its model looks like"):
         run.model()
+    for content in (b"{", b"\xff", b"[" * 100_000, b"1" * 5000):
+        (tmp_path / "run.json").write_bytes(content)
+        with pytest.raises(UserError, match="run.json is damaged"):
+            TrainedRun.read(tmp_path)

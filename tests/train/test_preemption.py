@@ -37,3 +37,4 @@ def test_several_processes_ask_jax(monkeypatch):
     with StopRequest() as stop:
         assert signal.getsignal(signal.SIGTERM) is before
         assert [stop.at(4), stop.at(5)] == [False, True] and asked == [4, 5]
+        assert stop.signal_name == "SIGTERM"  # whichever process it was sent to

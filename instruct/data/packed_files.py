@@ -1,0 +1,47 @@
+"""Files of users that may be packed: gzip and Zstandard are told by their first bytes."""
+
+import contextlib
+import gzip
+import io
+import os
+import zlib
+from collections.abc import Iterator
+from typing import IO, cast
+
+from instruct.errors import UserError
+
+_GZIP, _ZSTANDARD = b"\x1f\x8b", b"\x28\xb5\x2f\xfd"
+
+
+@contextlib.contextmanager
+def open_unpacked(path: str | os.PathLike[str]) -> Iterator[IO[bytes]]:
+    """Opens a file for reading bytes, unpacked if it is packed, whatever its name.
+
+    Raises:
+        OSError: it cannot be opened.
+        UserError: it is packed and damaged; raised while it is read as well.
+    """
+    with open(path, "rb") as raw:
+        head = raw.read(4)
+        raw.seek(0)
+        if head.startswith(_GZIP):
+            with _naming(path, (EOFError, zlib.error, gzip.BadGzipFile)), gzip.open(raw) as stream:
+                yield cast(IO[bytes], stream)
+        elif head == _ZSTANDARD:
+            import pyarrow as pa
+
+            with _naming(path, (OSError, pa.ArrowException)):
+                # Arrow's stream has no lines; Python's buffer over it has.
+                yield io.BufferedReader(pa.CompressedInputStream(pa.PythonFile(raw, "r"), "zstd"))
+        else:
+            yield raw
+
+
+@contextlib.contextmanager
+def _naming(path: str | os.PathLike[str], errors: tuple[type[Exception], ...]) -> Iterator[None]:
+    try:
+        yield
+    except errors as error:
+        raise UserError(
+            f"{os.fspath(path)} cannot be unpacked ({error}). Get the file again"
+        ) from error

@@ -1,0 +1,142 @@
+"""The prompts that `infer` is given: JSON lines, one of them or all checked, from a file or a pipe.
+
+Reads what the data sets' readers read (`instruct/data/json_files.py`): a byte-order mark, blank
+lines, packed files and one array of objects are fine. What is no prompt comes with its reason.
+"""
+
+import contextlib
+import json
+import pathlib
+import re
+import shutil
+import sys
+import tempfile
+from collections.abc import Iterator, Sequence
+from typing import Any, NamedTuple
+
+from instruct.data.json_files import NOT_UTF8, NoJson, read_values
+from instruct.errors import UserError
+from instruct.local_paths import local_path
+
+STANDARD_STREAM = "-"
+PROMPT_FIELDS = ("inputs", "prompt")
+ADDED_FIELDS = ("prediction", "score", "predictions", "scores", "truncated")
+# Most bad lines to name; the others are counted.
+_MOST_NAMED = 10
+_EXAMPLE = '{"inputs": "What is 2 + 3?"}'
+LONE_SURROGATE = re.compile("[\ud800-\udfff]")
+_UTF16 = (b"\xff\xfe", b"\xfe\xff")
+
+
+class Prompt(NamedTuple):
+    """`place` is "line 3" or "row 3" (of an array), `line` the whole object as JSON."""
+
+    place: str
+    text: str
+    line: str
+
+
+class BadLine(NamedTuple):
+    """A line that is no prompt, and why."""
+
+    place: str
+    reason: str
+
+
+def read_prompts(path: pathlib.Path) -> Iterator[Prompt | BadLine]:
+    """Every line that is not blank, in order.
+
+    Raises:
+        UserError: the file cannot be read at all.
+    """
+    try:
+        with open(path, "rb") as stream:
+            if stream.read(2) in _UTF16:
+                raise UserError(
+                    f"{path} is UTF-16 text; JSON lines are UTF-8. Convert it: "
+                    "iconv -f UTF-16 -t UTF-8"
+                )
+        for kind, number, value in read_values(path, unique_names=True):
+            yield _prompt(f"{kind} {number}", value)
+    except OSError as error:
+        raise UserError(f"cannot read {path}: {error.strerror or error}") from error
+
+
+def _prompt(place: str, value: Any) -> Prompt | BadLine:
+    if isinstance(value, NoJson):
+        if value.reason == NOT_UTF8:
+            return BadLine(place, NOT_UTF8)
+        return BadLine(place, f"{value.reason}; write {_EXAMPLE}")
+    if not isinstance(value, dict):
+        return BadLine(place, f"{type(value).__name__} instead of an object like {_EXAMPLE}")
+    field = next((name for name in PROMPT_FIELDS if name in value), None)
+    if field is None:
+        names = ", ".join(sorted(value)) or "no fields"
+        return BadLine(place, f"has neither `inputs` nor `prompt` (but {names:.200})")
+    text = value[field]
+    if not isinstance(text, str):
+        return BadLine(place, f"`{field}` is {_short(text)}, must be text")
+    if not text.strip():
+        return BadLine(place, f"`{field}` is empty")
+    taken = sorted(set(value) & set(ADDED_FIELDS))
+    if taken:
+        return BadLine(place, f"has `{taken[0]}` already, which infer adds; rename it")
+    line = json.dumps(value, ensure_ascii=False)
+    if LONE_SURROGATE.search(line):
+        return BadLine(place, "half of a surrogate pair (\\ud800 to \\udfff), which is no text")
+    return Prompt(place, text, line)
+
+
+def _short(value: Any) -> str:
+    text = json.dumps(value)
+    return text if len(text) <= 60 else f"{text[:57]}..."
+
+
+@contextlib.contextmanager
+def prompt_file(path: str) -> Iterator[pathlib.Path]:
+    """A file that can be read several times: `path` itself, or a copy of a pipe or of `-`.
+
+    Raises:
+        UserError: the path is none.
+    """
+    source = local_path("--input", path, "prompts.jsonl")
+    piped = path == STANDARD_STREAM
+    if not piped and (source.is_file() or source.is_dir() or not source.exists()):
+        yield source
+        return
+    with tempfile.TemporaryDirectory(prefix="infer-") as folder:
+        copy = pathlib.Path(folder) / ("standard input" if piped else source.name)
+        with contextlib.ExitStack() as stack, copy.open("wb") as stream:
+            given = sys.stdin.buffer if piped else stack.enter_context(source.open("rb"))
+            shutil.copyfileobj(given, stream)
+        yield copy
+
+
+def check_prompts(path: pathlib.Path) -> tuple[int, list[BadLine]]:
+    """(number of prompts, lines that are none) of a file.
+
+    Raises:
+        UserError: the file cannot be read, or holds no prompt.
+    """
+    count, bad = 0, []
+    for item in read_prompts(path):
+        if isinstance(item, BadLine):
+            bad.append(item)
+        else:
+            count += 1
+    if not count:
+        why = "\n".join(name_bad_lines(path, bad)) or "it is empty"
+        raise UserError(f"{path} holds no prompt that can be answered: {why}")
+    return count, bad
+
+
+def prompts_only(path: pathlib.Path) -> Iterator[Prompt]:
+    """The lines that are answered, in order."""
+    return (item for item in read_prompts(path) if isinstance(item, Prompt))
+
+
+def name_bad_lines(path: pathlib.Path, bad: Sequence[BadLine]) -> list[str]:
+    """One text a bad line, up to a few, and how many more there are."""
+    named = [f"{path.name}, {line.place}: {line.reason}" for line in bad[:_MOST_NAMED]]
+    more = len(bad) - len(named)
+    return [*named, f"{path.name}: {more:,} more lines like these"] if more else named

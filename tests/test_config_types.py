@@ -1,0 +1,97 @@
+"""Fields of a `*Config` hold what their annotations say."""
+
+import dataclasses
+import math
+from typing import Literal
+
+import pytest
+
+from instruct.config_types import check_types
+from instruct.data.config import DataConfig
+from instruct.errors import UserError
+from instruct.eval.batching import BatchConfig
+from instruct.eval.decode import DecodeConfig
+from instruct.eval.eval_config import EvalConfig
+from instruct.mesh import MeshConfig
+from instruct.train.checkpoint import CheckpointConfig
+from instruct.train.loss import LossConfig
+from instruct.train.optimizer import OptimizerConfig
+
+
+@dataclasses.dataclass(frozen=True)
+class Plain:
+    number: int = 1
+    share: float = 0.5
+    name: str = "a"
+    flag: bool = False
+    limit: int | None = None
+    kind: Literal["a", "b"] = "a"
+
+    __post_init__ = check_types
+
+
+def test_what_is_right():
+    for fields in ({}, {"share": 1}, {"limit": 3}, {"number": -1}, {"kind": "any"}):
+        Plain(**fields)
+
+
+@pytest.mark.parametrize(
+    "field,value",
+    [
+        ("number", "1"),
+        ("number", True),
+        ("number", 1.0),
+        ("number", None),
+        ("number", 2**32),
+        ("number", -(10**99)),
+        ("share", math.nan),
+        ("share", math.inf),
+        ("share", False),
+        ("share", 10**400),
+        ("name", 3),
+        ("flag", "no"),
+        ("flag", 1),
+        ("limit", "None"),
+    ],
+)
+def test_what_is_wrong(field, value):
+    with pytest.raises(UserError, match=rf"Plain\.{field} "):
+        Plain(**{field: value})
+
+
+NUMBERS = (-1, 2**63, 10**30, 1e30, math.nan, math.inf, True, "x", None, [1], {}, "")
+CONFIGS = {
+    DataConfig: {
+        "mixture": "m",
+        "feature_lengths": {"inputs": 8, "targets": 8},
+        "batch_size": 1,
+    },
+    OptimizerConfig: {},
+    LossConfig: {},
+    CheckpointConfig: {},
+    MeshConfig: {},
+    DecodeConfig: {},
+    BatchConfig: {},
+    EvalConfig: {"mixtures": "m"},
+}
+
+
+@pytest.mark.parametrize("config", CONFIGS)
+def test_absurd_values_are_user_errors_of_every_config(config):
+    kinds = {int: (int,), float: (int, float), str: (str,), bool: (bool,)}
+    for field in dataclasses.fields(config):
+        for value in NUMBERS:
+            try:
+                made = config(**CONFIGS[config] | {field.name: value})
+            except UserError:
+                continue
+            if field.type in kinds:
+                assert type(value) in kinds[field.type], (field.name, value)
+                assert type(value) not in (int, float) or abs(value) < 2**33 or value == 1e30
+            assert made is not None
+
+
+@pytest.mark.parametrize("seed", [-1, 2**32, 2**64, 0.5, True, "1"])
+def test_seeds_beyond_32_bits(seed):
+    with pytest.raises(UserError, match="SEED"):
+        DataConfig(**CONFIGS[DataConfig] | {"seed": seed})
