@@ -21,6 +21,8 @@ are used up counts as ended; and when a row ends is a choice (`BEAM_RULES`).
 """
 
 import dataclasses
+import functools
+from collections.abc import Callable
 from typing import NamedTuple
 
 import jax
@@ -28,6 +30,7 @@ import jax.numpy as jnp
 
 from instruct.errors import UserError
 from instruct.eval.search import PADDING_EXAMPLE, largest, write_at
+from instruct.eval.token_rules import ConstrainFn
 
 # 't5x'; or transformers' with early_stopping False (its default), "never" or True: a row ends when
 # its worst finished score beats the best live one's at its present length; at the greatest length;
@@ -57,7 +60,8 @@ class BeamSearch:
     """The strategy (a `search.Search`).
 
     num_beams, max_steps, alpha, eos_id: N, T, the length penalty's exponent, the token that ends a
-    sequence. rules: one of `BEAM_RULES`.
+    sequence. rules: one of `BEAM_RULES`. constrain: rules on tokens, over log-probabilities that
+    are not normalised again, as transformers'.
     """
 
     num_beams: int
@@ -65,6 +69,7 @@ class BeamSearch:
     alpha: float
     eos_id: int
     rules: str = "t5x"
+    constrain: ConstrainFn | None = None
 
     @property
     def num_sequences(self) -> int:
@@ -96,19 +101,27 @@ class BeamSearch:
 
     def ended(self, state: _Beams) -> jax.Array:
         worst, best = state.done_scores[:, -1], state.live_logprobs[:, 0]
+        # Where the penalty favours short sequences, a live one is at its best now.
+        at_end = self.rules in ("t5x", "transformers-never") and self.alpha >= 0
+        reachable = best / self._penalty(self.max_steps if at_end else state.positions)
         if self.rules == "t5x":
-            closed = worst > best / self._penalty(self.max_steps)
+            closed = worst > reachable
         elif self.rules == "transformers-early":
             closed = worst > EMPTY_SCORE
         else:
-            at_end = self.rules == "transformers-never"
-            closed = worst >= best / self._penalty(self.max_steps if at_end else state.positions)
+            closed = worst >= reachable
         padding = state.example_ids == PADDING_EXAMPLE
         return padding | (state.positions >= self.max_steps) | closed
 
     def extend(self, state: _Beams, logits: jax.Array) -> tuple[_Beams, jax.Array]:
         num, positions = self.num_beams, state.positions
-        logprobs, parents, tokens = _candidates(logits, state.live_logprobs)
+        constrain = None
+        if self.constrain is not None:
+            # Only the live hypotheses' tokens and lengths are missing.
+            history = state.live_tokens.reshape(-1, self.max_steps)
+            lengths = jnp.repeat(positions, num)
+            constrain = functools.partial(self.constrain, tokens=history, positions=lengths)
+        logprobs, parents, tokens = _candidates(logits, state.live_logprobs, constrain)
         sequences = write_at(_take(state.live_tokens, parents), tokens, positions)
         ends = tokens == self.eos_id
         live_logprobs, best = jax.lax.top_k(jnp.where(ends, EMPTY_SCORE, logprobs), num)
@@ -141,7 +154,9 @@ class BeamSearch:
 
 
 def _candidates(
-    logits: jax.Array, live_logprobs: jax.Array
+    logits: jax.Array,
+    live_logprobs: jax.Array,
+    constrain: Callable[[jax.Array], jax.Array] | None = None,
 ) -> tuple[jax.Array, jax.Array, jax.Array]:
     """The 2N best extensions: log-likelihoods, parents (which hypothesis), tokens, all [B, 2N].
 
@@ -157,6 +172,8 @@ def _candidates(
         )
     logits = logits.astype(jnp.float32)
     normaliser = jax.nn.logsumexp(logits, axis=-1, keepdims=True)
+    if constrain is not None:
+        logits, normaliser = constrain(logits - normaliser), jnp.float32(0)
     top, tokens = largest(logits, keep)
     each = (top - normaliser).reshape(rows, num_beams, keep) + live_logprobs[..., None]
     logprobs, index = jax.lax.top_k(each.reshape(rows, -1), keep)

@@ -14,11 +14,13 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from instruct.data.vocab import check_embedding_rows, load_vocabulary
+from instruct.data.huggingface_tokenizer import FAST, PIECES, SETTINGS, TOKENIZER_FILES
+from instruct.data.vocab import check_embedding_rows, load_vocabulary, why_unread
 from instruct.errors import UserError
 from instruct.interop import safetensors_files
 from instruct.interop.arrays import LazyArray, same_values, transposed
 from instruct.interop.folders import file_inside, read_json, whole_folder, write_json
+from instruct.interop.generation import settings_of_config
 from instruct.interop.huggingface_config import (
     FIELDS,
     check_config,
@@ -26,13 +28,7 @@ from instruct.interop.huggingface_config import (
     is_scaled,
     model_of_config,
 )
-from instruct.interop.tokenizers import (
-    PIECES,
-    SETTINGS,
-    TOKENIZER_FILES,
-    tokenizer_files,
-    vocabulary_of,
-)
+from instruct.interop.tokenizers import tokenizer_files, vocabulary_of
 from instruct.interop.weights import COMPUTED_FIELDS, Checkpoint, Rule, translate
 from instruct.models.config import ModelConfig
 
@@ -115,6 +111,8 @@ def open_checkpoint(folder: pathlib.Path) -> Checkpoint:
                 f"the vocabulary has {words.vocab_size:,} ids, the embedding {model.vocab_size:,} "
                 f"rows: rows from {words.vocab_size:,} on are padding, which no text uses"
             )
+    elif (folder / FAST).exists():
+        notes.append(f"without a vocabulary: {why_unread(folder)}")
     return Checkpoint(
         kind=KIND,
         place=str(folder),
@@ -238,14 +236,14 @@ def write_checkpoint(
         kept = dict(carried or {})
         place = kept.pop(CONFIG, None)
         copy_files(kept, folder)
-        if not kept.keys() & {PIECES, SETTINGS}:
+        if not kept.keys() & {PIECES, SETTINGS, FAST}:
             for name, content in tokenizer_files(vocabulary).items():
                 (folder / name).write_bytes(content)
         config = config_of_model(model, dtype, None if place is None else read_json(place))
         write_json(folder / CONFIG, config)
         if GENERATION not in kept:
             ids = ("decoder_start_token_id", "eos_token_id", "pad_token_id")
-            settings = {name: config[name] for name in ids}
+            settings = {name: config[name] for name in ids} | settings_of_config(config)
             write_json(folder / GENERATION, {"_from_model_config": True} | settings)
 
 
