@@ -55,6 +55,7 @@ def run(flags: argparse.Namespace) -> int:
     _print_step(console, model, mesh, train)
     data = train.get("data")
     if data is not None:
+        data = registry.with_vocabulary(data)
         _print_mixture(console, data, model, flags.rows, warnings)
     for warning in warnings:
         console.print(f"[yellow]warning:[/] {warning}")
@@ -162,6 +163,7 @@ def _print_mixture(
 ) -> None:
     """Rates, what is prepared, and the first packed rows as text where records are there."""
     console.rule("data")
+    console.print(f"vocabulary: {data.vocabulary}", markup=False, soft_wrap=True)
     readable = True
     try:
         check_embedding_rows(load_vocabulary(data.vocabulary), model.vocab_size)

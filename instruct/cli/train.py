@@ -4,6 +4,7 @@ import argparse
 
 from instruct import gin_config
 from instruct.cli import settings
+from instruct.data import registry
 from instruct.errors import UserError
 from instruct.train import loop
 
@@ -15,6 +16,8 @@ def run(flags: argparse.Namespace) -> int:
         raise UserError(
             "nothing configures training; add --gin_file=gin/runs/train.gin or a recipe."
         )
+    if "data" in arguments:
+        arguments["data"] = registry.with_vocabulary(arguments["data"])
     texts = {
         "config.gin": gin_config.config_text(),
         "operative.gin": gin_config.operative_text(),
