@@ -111,8 +111,8 @@ def folder_vocabulary(folder: Path) -> str | None:
         sentinels = _extra_ids(settings, _BYT5_EXTRA_IDS)
         if added := _mentioned(folder, sentinels):
             raise UserError(
-                f"{folder} adds {_listed(added)} to ByT5's bytes; tokens that were added to bytes "
-                "are not read. Use a folder without them, or name another vocabulary (VOCABULARY)."
+                f"{folder} adds {listed_tokens(added)} to ByT5's bytes; tokens that were added to "
+                "bytes are not read. Use a folder without them, or another vocabulary (VOCABULARY)."
             )
         return f"bytes#extra_ids={sentinels}"
     sentinels = _extra_ids(settings, DEFAULT_EXTRA_IDS)
@@ -121,6 +121,21 @@ def folder_vocabulary(folder: Path) -> str | None:
             return str(folder)
         return f"{folder / PIECES}#extra_ids={sentinels}"
     return str(folder) if (folder / FAST).exists() and unread_kind(folder) is None else None
+
+
+def tokens_beside_pieces(folder: Path) -> list[str]:
+    """Added tokens of a folder, which its SentencePiece model alone does not have."""
+    mentioned = _mentioned(folder, _extra_ids(_read_object(folder / SETTINGS), DEFAULT_EXTRA_IDS))
+    try:
+        return mentioned if mentioned and _is_extended(read_tokenizer(folder)) else []
+    except UserError:
+        return mentioned
+
+
+def listed_tokens(texts: Sequence[str]) -> str:
+    """'the tokens '{', '}' and 5 more'."""
+    more = f" and {len(texts) - 8} more" if len(texts) > 8 else ""
+    return f"the tokens {', '.join(map(repr, texts[:8]))}{more}"
 
 
 def unread_kind(folder: Path) -> str | None:
@@ -179,11 +194,6 @@ def _mentioned(folder: Path, sentinels: int) -> list[str]:
 
 def _content(value: Any) -> str:
     return str(value.get("content", "")) if isinstance(value, dict) else str(value)
-
-
-def _listed(texts: Sequence[str]) -> str:
-    more = f" and {len(texts) - 8} more" if len(texts) > 8 else ""
-    return f"the tokens {', '.join(map(repr, texts[:8]))}{more}"
 
 
 def _is_extended(tokenizer: Tokenizer) -> bool:
@@ -247,7 +257,7 @@ def read_tokenizer(folder: Path) -> Tokenizer:
         texts = [token.content for token in moved]
         number = next(n for n, token in declared.items() if token is moved[0])
         raise UserError(
-            f"{folder} declares {_listed(texts)} with ids that do not follow on its "
+            f"{folder} declares {listed_tokens(texts)} with ids that do not follow on its "
             f"{len(pieces):,} pieces: {texts[0]!r} is {number}, and transformers 5 reads it as "
             f"{numbers.get(texts[0])}. Which of them the weights know is not said; save the "
             "tokenizer again with the transformers that the model was trained with."

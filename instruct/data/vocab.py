@@ -28,9 +28,12 @@ from sentencepiece import sentencepiece_model_pb2
 
 from instruct.data.huggingface_tokenizer import (
     DEFAULT_EXTRA_IDS,
+    PIECES,
     folder_vocabulary,
+    listed_tokens,
     open_vocabulary,
     read_model,
+    tokens_beside_pieces,
     unread_kind,
 )
 from instruct.errors import UserError
@@ -184,7 +187,18 @@ def load_vocabulary(spec: str) -> Vocabulary:
     name, extra_ids = parse_spec(spec)
     if name == "bytes":
         return ByteVocabulary(extra_ids)
-    return SentencePieceVocabulary(spec, model_path(spec), extra_ids)
+    path = model_path(spec)
+    found = SentencePieceVocabulary(spec, path, extra_ids)
+    beside = tokens_beside_pieces(path.parent) if path.name == PIECES else []
+    if beside:
+        _log.warning(
+            "vocabulary %s: %s adds %s, which this file alone does not have; name the folder "
+            "instead of the file to have them",
+            spec,
+            path.parent,
+            listed_tokens(beside),
+        )
+    return found
 
 
 def why_unread(folder: Path) -> str:

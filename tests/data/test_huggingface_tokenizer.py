@@ -215,6 +215,16 @@ def test_folders_without_added_tokens_keep_the_vocabulary_of_their_pieces(model,
     assert load_vocabulary(str(folder)).spec == f"{folder}/spiece.model#extra_ids=100"
 
 
+def test_the_pieces_alone_of_a_folder_with_added_tokens_are_warned_of(model, tmp_path, caplog):
+    folder = folder_of(model, tmp_path / "folder", FOLDERS["added_tokens.json alone"])
+    assert load_vocabulary(f"{folder}/spiece.model").vocab_size == FIRST
+    assert "adds the tokens '{', '}', which this file alone does not have" in caplog.text
+    caplog.clear()
+    plain = folder_of(model, tmp_path / "plain", {"tokenizer_config.json": LISTED})
+    load_vocabulary(f"{plain}/spiece.model")
+    assert not caplog.records
+
+
 def test_the_fingerprint_follows_added_tokens_and_their_flags(model, tmp_path):
     found = set()
     for number, entry in enumerate((token("{"), token("{", lstrip=True), token("}"))):
