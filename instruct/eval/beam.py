@@ -21,8 +21,6 @@ are used up counts as ended; and when a row ends is a choice (`BEAM_RULES`).
 """
 
 import dataclasses
-import functools
-from collections.abc import Callable
 from typing import NamedTuple
 
 import jax
@@ -115,13 +113,12 @@ class BeamSearch:
 
     def extend(self, state: _Beams, logits: jax.Array) -> tuple[_Beams, jax.Array]:
         num, positions = self.num_beams, state.positions
-        constrain = None
+        scores, ruled = logits.astype(jnp.float32), self.constrain is not None
         if self.constrain is not None:
-            # Only the live hypotheses' tokens and lengths are missing.
             history = state.live_tokens.reshape(-1, self.max_steps)
-            lengths = jnp.repeat(positions, num)
-            constrain = functools.partial(self.constrain, tokens=history, positions=lengths)
-        logprobs, parents, tokens = _candidates(logits, state.live_logprobs, constrain)
+            scores = jax.nn.log_softmax(scores, axis=-1)
+            scores = self.constrain(scores, history, jnp.repeat(positions, num))
+        logprobs, parents, tokens = _candidates(scores, state.live_logprobs, normalised=ruled)
         sequences = write_at(_take(state.live_tokens, parents), tokens, positions)
         ends = tokens == self.eos_id
         live_logprobs, best = jax.lax.top_k(jnp.where(ends, EMPTY_SCORE, logprobs), num)
@@ -154,11 +151,11 @@ class BeamSearch:
 
 
 def _candidates(
-    logits: jax.Array,
-    live_logprobs: jax.Array,
-    constrain: Callable[[jax.Array], jax.Array] | None = None,
+    logits: jax.Array, live_logprobs: jax.Array, normalised: bool
 ) -> tuple[jax.Array, jax.Array, jax.Array]:
     """The 2N best extensions: log-likelihoods, parents (which hypothesis), tokens, all [B, 2N].
+
+    `normalised`: `logits` are log-probabilities, perhaps changed by rules.
 
     Each hypothesis' own 2N best first: none further down its list can be among the row's 2N best,
     and neither [B, N * V] log-probabilities nor a search over them is needed.
@@ -170,12 +167,10 @@ def _candidates(
             f"num_beams = {num_beams} needs a vocabulary of at least {keep} tokens, "
             f"this one has {logits.shape[-1]}; use fewer beams"
         )
-    logits = logits.astype(jnp.float32)
-    normaliser = jax.nn.logsumexp(logits, axis=-1, keepdims=True)
-    if constrain is not None:
-        logits, normaliser = constrain(logits - normaliser), jnp.float32(0)
     top, tokens = largest(logits, keep)
-    each = (top - normaliser).reshape(rows, num_beams, keep) + live_logprobs[..., None]
+    if not normalised:  # what is left out need not be
+        top -= jax.nn.logsumexp(logits, axis=-1, keepdims=True)
+    each = top.reshape(rows, num_beams, keep) + live_logprobs[..., None]
     logprobs, index = jax.lax.top_k(each.reshape(rows, -1), keep)
     tokens = jnp.take_along_axis(tokens.reshape(rows, -1), index, axis=1)
     return logprobs, index // keep, tokens

@@ -82,7 +82,9 @@ class DecodeConfig(TokenRules):
             "temperature", float, lambda value: value > 0, "above 0 (for 0: strategy='greedy')"
         )
         self._require("top_p", float, lambda value: 0 < value <= 1, "above 0, 1.0 for off")
-        self._require("length_penalty", float, math.isfinite, "a finite number")
+        self._require(
+            "length_penalty", float, lambda value: abs(value) < math.inf, "a finite number"
+        )
         self._refuse_ignored("sample", ("temperature", "top_k", "top_p", "num_samples"))
         if self.beam_rules not in beam.BEAM_RULES:
             raise unknown_name("DecodeConfig.beam_rules", str(self.beam_rules), beam.BEAM_RULES)

@@ -111,7 +111,7 @@ def open_checkpoint(folder: pathlib.Path) -> Checkpoint:
     copies = _drop_copies(folder, theirs, scaled)
     ignored = {name: why for name, why in _UNUSED.items() if theirs.pop(name, None) is not None}
     notes = [adapter] if adapter else []
-    if config.get("task_specific_params"):
+    if config.get("task_specific_params") and not (folder / GENERATION).exists():
         notes.append("task_specific_params are not used, as transformers' generate does not")
     if not scaled and HEAD not in theirs and EMBEDDING in theirs:
         theirs[HEAD] = theirs[EMBEDDING]

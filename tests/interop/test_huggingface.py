@@ -119,7 +119,7 @@ def spoil(folder: pathlib.Path, how: str) -> None:
     elif how == "quantised by a method":
         change_json(config, quantization_config={"quant_method": "gptq", "bits": 4})
     elif how == "quantised by its names":
-        rename_tensor(folder, "encoder.final_layer_norm.weight", "encoder.final_layer_norm.SCB")
+        rename_tensor(folder, "encoder.final_layer_norm.weight", "encoder.final_layer_norm.absmax")
     elif how == "quantised by a file":
         (folder / "quantize_config.json").write_text("{}")
     elif how == "adapter alone":
@@ -165,7 +165,7 @@ def spoil(folder: pathlib.Path, how: str) -> None:
         ("unknown activation", "'gated-mish' is not computed"),
         ("quantised", "quantised"),
         ("quantised by a method", "quantised by 'gptq' .*dequantize"),
-        ("quantised by its names", "quantised weights .encoder.final_layer_norm.SCB"),
+        ("quantised by its names", "quantised weights .encoder.final_layer_norm.absmax"),
         ("quantised by a file", "quantised weights .quantize_config.json"),
         (
             "adapter alone",

@@ -14,7 +14,7 @@ from instruct.interop.loading import trained_run
 from instruct.interop.tokenizers import TOKENIZER_FILES, tokenizer_files
 from tests.interop.conftest import random_arrays
 
-TEXT = "if (a < b) {\n  swap <sep> }"
+TEXT = "if ⟦a < b⟧ swap <sep> them"
 
 
 def test_added_tokens_go_there_and_back(tiny, tmp_path):
@@ -23,7 +23,7 @@ def test_added_tokens_go_there_and_back(tiny, tmp_path):
     folder = tmp_path / "hf"
     huggingface.write_checkpoint(folder, random_arrays(model), model, np.dtype(np.float32))
     shutil.copy(GYM_MODEL, folder / "spiece.model")
-    added = {"{": plain, "}": plain + 1, "<sep>": plain + 2}
+    added = {"⟦": plain, "⟧": plain + 1, "<sep>": plain + 2}
     (folder / "added_tokens.json").write_text(json.dumps(added))
     words = load_vocabulary(str(folder))
     assert words.vocab_size == plain + 3 and set(added.values()) <= set(words.encode(TEXT))
