@@ -82,7 +82,6 @@ def gin_flags(folder):
         "--gin.EVAL_SPLITS=validation",
         "--gin.EVAL_BATCH_SIZE=8",
         "--gin.TASK_FEATURE_LENGTHS={'inputs': 64, 'targets': 16}",
-        "--gin.VOCABULARY=bytes",
         "--gin.TRAIN_STEPS=30",
         "--gin.BATCH_SIZE=8",
         "--gin.LEARNING_RATE=2e-2",
@@ -102,6 +101,8 @@ def test_a_plain_seqio_task_trains_by_gin_alone(trained):
     assert logged[-1]["eval/loss"] > 0
     info = json.loads((trained / "run" / "run.json").read_text())
     assert info["outcome"] == "finished" and info["mesh"]["data"] == 8
+    # Nobody sets VOCABULARY: the tasks of the mixture say it.
+    assert info["config"]["data.vocabulary"] == "bytes#extra_ids=0"
     assert info["num_params"] > 0 and info["matmul_peak_gflops"] > 0
     operative = (trained / "run" / "operative.gin").read_text()
     assert "loss.LossConfig.z_loss = 0.0001" in operative  # a default nobody bound

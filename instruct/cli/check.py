@@ -21,7 +21,7 @@ from instruct import mesh as meshes
 from instruct.batch import batch_shapes
 from instruct.cli import settings, show
 from instruct.data import registry
-from instruct.data.config import DataConfig
+from instruct.data.config import AUTO_VOCABULARY, DataConfig
 from instruct.data.feed_leaves import check_split
 from instruct.data.left_out import left_out_path, tasks_left_out
 from instruct.data.vocab import check_embedding_rows, load_vocabulary
@@ -65,6 +65,7 @@ def run(flags: argparse.Namespace) -> int:
     _print_step(console, model, mesh, train)
     data = train.get("data")
     if data is not None:
+        data = registry.with_vocabulary(data) if _is_set(data.mixture) else data
         _print_mixture(console, data, model, flags.rows, warnings)
     for warning in warnings:
         console.print(f"[yellow]warning:[/] {warning}")
@@ -191,12 +192,13 @@ def _print_mixture(
     """Rates, what is prepared, and the first packed rows as text where records are there."""
     console.rule("data")
     readable = False
-    if not _is_set(data.vocabulary):
+    if not _is_set(data.vocabulary) or data.vocabulary == AUTO_VOCABULARY:
         console.print(
             f"vocabulary: not known; the model has rows for {model.vocab_size:,} ids, sentinels "
             "included"
         )
     else:
+        console.print(f"vocabulary: {data.vocabulary}", markup=False, soft_wrap=True)
         try:
             check_embedding_rows(load_vocabulary(data.vocabulary), model.vocab_size)
             readable = True

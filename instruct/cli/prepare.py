@@ -11,7 +11,7 @@ from instruct import gin_config
 from instruct.cli import settings
 from instruct.data import prepare, registry, sources, store
 from instruct.data.beam_runner import BeamBuilder
-from instruct.data.config import DataConfig
+from instruct.data.config import AUTO_VOCABULARY, DataConfig
 from instruct.data.left_out import left_out_path, make_left_out, missing_stores, read_left_out
 from instruct.data.task_report import report_tasks
 from instruct.errors import UserError
@@ -44,7 +44,9 @@ def run(flags: argparse.Namespace) -> int:
         raise UserError("prepare what? Give --mixture=NAME, or a --gin_file that trains on one.")
     good = True
     for name in names:
-        config = dataclasses.replace(data, mixture=name) if data else DataConfig(name, _LENGTHS, 1)
+        config = DataConfig(name, _LENGTHS, 1, AUTO_VOCABULARY)
+        config = dataclasses.replace(data, mixture=name) if data else config
+        config = registry.with_vocabulary(config)
         done = prepare.prepare(
             registry.resolve(name),
             config,
@@ -92,7 +94,10 @@ def _finish(
         )
     _note_old_record(name, flags, console)
     if not flags.json:
-        _say(console, f"stores: {store.store_dir()}; report: {path}")
+        _say(
+            console,
+            f"stores: {store.store_dir()}; vocabulary: {config.vocabulary}; report: {path}",
+        )
     return good
 
 

@@ -17,7 +17,7 @@ from instruct.cli.show_mixture import ROW_LENGTHS, MixtureView, license_counts
 from instruct.cli.show_tables import family_table, license_table, wide_console
 from instruct.cli.show_tables import mixture_table as view_table
 from instruct.data import preview, registry
-from instruct.data.config import DataConfig
+from instruct.data.config import AUTO_VOCABULARY, DataConfig
 from instruct.data.pipeline import TrainFeed
 from instruct.data.rendering import example_key, exemplar_indices, name_key, render_example
 from instruct.data.seqio_bridge import numbered_records
@@ -182,7 +182,10 @@ def _show_mixture(flags: argparse.Namespace) -> int:
             "size; rates that depend on it are provisional until `run.py prepare`."
         )
     if flags.rows:
-        print_packed_rows(console, DataConfig(flags.mixture, ROW_LENGTHS, flags.rows), whole)
+        config = DataConfig(flags.mixture, ROW_LENGTHS, flags.rows, AUTO_VOCABULARY)
+        config = registry.with_vocabulary(config)
+        console.print(f"vocabulary: {config.vocabulary}", markup=False, soft_wrap=True)
+        print_packed_rows(console, config, whole)
     return 0
 
 

@@ -14,7 +14,7 @@ import numpy as np
 
 from instruct.cli.show_filters import TaskFilter, license_of
 from instruct.data import registry
-from instruct.data.config import DataConfig
+from instruct.data.config import AUTO_VOCABULARY, DataConfig
 from instruct.data.plan import Plan
 from instruct.data.spec import Leaf, Resolved
 
@@ -126,9 +126,9 @@ class MixtureView:
             LeafRow(leaf, asked[leaf.name], caps.get(leaf.name), int(counts[leaf.name]), draws)
             for leaf in kept
         ]
-        self.unprepared = registry.unprepared(
-            self.resolved, DataConfig(self.name, ROW_LENGTHS, 1, split=self.split)
-        )
+        config = DataConfig(self.name, ROW_LENGTHS, 1, AUTO_VOCABULARY, split=self.split)
+        config = registry.with_vocabulary(config)
+        self.unprepared = registry.unprepared(self.resolved, config)
 
     def counts_line(self) -> str:
         """Tasks, data sets, categories, leaves, and how many of these have no store."""

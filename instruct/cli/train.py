@@ -4,6 +4,7 @@ import argparse
 
 from instruct import gin_config
 from instruct.cli import settings
+from instruct.data import registry
 from instruct.errors import UserError, explaining_storage_failures
 from instruct.train import loop, session
 from instruct.train.checkpoint_files import checkpoint_steps
@@ -16,6 +17,8 @@ def run(flags: argparse.Namespace) -> int:
         raise UserError(
             "nothing configures training; add --gin_file=gin/runs/train.gin or a recipe."
         )
+    if "data" in arguments:
+        arguments["data"] = registry.with_vocabulary(arguments["data"])
     texts = {
         "config.gin": gin_config.config_text(),
         "operative.gin": gin_config.operative_text(),

@@ -11,6 +11,8 @@ from instruct.data.vocab import load_vocabulary
 from instruct.errors import UserError, unknown_name
 
 FEEDS = ("records", "seqio")
+# The vocabulary of the mixture's own tasks; see `registry.with_vocabulary`.
+AUTO_VOCABULARY = "auto"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -21,7 +23,8 @@ class DataConfig:
         mixture: a registered mixture, task or one mode of a task.
         feature_lengths: {"inputs": S, "targets": T}, tokens.
         batch_size: rows of a batch over all hosts.
-        vocabulary: see instruct/data/vocab.py.
+        vocabulary: see instruct/data/vocab.py; "auto", which run files have, is replaced by
+            `registry.with_vocabulary` before anything reads it.
         seed: of order, wording and packing.
         packing: "best_fit", "next_fit" (as SeqIO) or "none". Changes how many examples a step sees.
         window_examples: examples that are packed together. Changes results slightly, as packing.

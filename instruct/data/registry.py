@@ -15,9 +15,15 @@ from collections.abc import Collection, Mapping
 
 import seqio
 
-from instruct.data.config import DataConfig
+from instruct.data.config import AUTO_VOCABULARY, DataConfig
 from instruct.data.feed_leaves import leaf_manifest
-from instruct.data.seqio_bridge import RecordTask, known_num_records, record_task
+from instruct.data.seqio_bridge import (
+    FEATURES,
+    RecordTask,
+    from_seqio,
+    known_num_records,
+    record_task,
+)
 from instruct.data.seqio_mixtures import (
     UNKNOWN_RECORDS,
     known_size,
@@ -26,7 +32,7 @@ from instruct.data.seqio_mixtures import (
 )
 from instruct.data.spec import Leaf, Resolved, TaskSpec
 from instruct.data.store import store_dir
-from instruct.data.vocab import parse_spec
+from instruct.data.vocab import load_vocabulary, parse_spec
 from instruct.errors import UserError, unknown_name
 
 _specs: dict[str, TaskSpec] = {}
@@ -345,6 +351,45 @@ def children(name: str, split: str = "train", left_out: Collection[str] = ()) ->
     parts = _Shares(split, left_out=left_out).parts(name)
     rates = {n: rate for n, rate in _mixtures[name].items() if n in parts}
     return tuple(Child(n, rate, parts[n], cap) for n, rate in rates.items())
+
+
+def task_vocabulary(name: str) -> str | None:
+    """The vocabulary that all plain seqio tasks of a mixture have; None if there is none to tell.
+
+    Our own tasks take any. A vocabulary class that has no counterpart here tells nothing: its ids
+    are taken as they are.
+
+    Raises:
+        UserError: unknown name, or two vocabularies.
+    """
+    if not _is_known(name):
+        raise unknown_name("task or mixture", name, all_names())
+    found: dict[str, str] = {}  # vocabulary -> the task and feature that has it
+    for leaf in _leaf_names(name):
+        if leaf in _leaves:
+            continue
+        for feature, settings in seqio.TaskRegistry.get(leaf).output_features.items():
+            spec = from_seqio(getattr(settings, "vocabulary", None))
+            if feature in FEATURES and spec is not None:
+                found.setdefault(spec, f"{feature!r} of {leaf!r}")
+    if len(found) > 1 and len({load_vocabulary(spec).fingerprint for spec in found}) > 1:
+        listed = "; ".join(f"{place}: {spec}" for spec, place in found.items())
+        raise UserError(
+            f"the tasks of {name!r} have different vocabularies ({listed}), and a model has one. "
+            "Give them the same features, or train on those of one vocabulary"
+        )
+    return next(iter(found), None)
+
+
+def with_vocabulary(config: DataConfig) -> DataConfig:
+    """`config` with the vocabulary of its mixture's tasks for "auto"; "gym" where they have none.
+
+    Raises:
+        UserError: see `task_vocabulary`.
+    """
+    if config.vocabulary != AUTO_VOCABULARY:
+        return config
+    return dataclasses.replace(config, vocabulary=task_vocabulary(config.mixture) or "gym")
 
 
 def unprepared(resolved: Resolved, config: DataConfig) -> list[str]:

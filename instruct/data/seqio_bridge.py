@@ -8,12 +8,14 @@ The modules of the library that import TensorFlow: this one, seqio_reading.py an
 
 import functools
 from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any, TypeAlias
 
 import numpy as np
 import seqio
 import tensorflow as tf
 
+from instruct.data.huggingface_tokenizer import HuggingFaceVocabulary
 from instruct.data.plan import permute
 from instruct.data.rendering import (
     FEATURE_NAMES,
@@ -25,7 +27,7 @@ from instruct.data.rendering import (
 )
 from instruct.data.spec import TaskSpec
 from instruct.data.store import Manifest, Store, read_manifest, spec_key, store_dir, store_path
-from instruct.data.vocab import Vocabulary, model_path, parse_spec
+from instruct.data.vocab import Vocabulary, load_vocabulary, model_path, parse_spec
 from instruct.errors import UserError
 from instruct.prompts.draws import mix
 from instruct.prompts.record import Record
@@ -42,6 +44,64 @@ _LIST_FEATURES = ("references", "options", "markers")
 _INT_FEATURES = ("answer_index",)
 
 
+class SeqioAddedTokens(seqio.Vocabulary):
+    """A Hugging Face folder's vocabulary with added tokens, for SeqIO."""
+
+    def __init__(self, words: HuggingFaceVocabulary) -> None:
+        super().__init__()
+        self.words = words
+
+    @property
+    def bos_id(self) -> int | None:
+        return None
+
+    @property
+    def eos_id(self) -> int:
+        return self.words.eos_id
+
+    @property
+    def unk_id(self) -> int:
+        return self.words.unk_id
+
+    @property
+    def _base_vocab_size(self) -> int:
+        return self.words.vocab_size
+
+    def _encode(self, s: str) -> Sequence[int]:
+        return self.words.encode(s)
+
+    def _decode(self, ids: Any) -> str:
+        return self.words.decode(ids)
+
+    def _encode_tf(self, s: Any) -> Any:
+        def encode(text: Any) -> np.ndarray:
+            text = text.item() if isinstance(text, np.ndarray) else text  # an array if eager
+            return np.asarray(self.words.encode(text.decode("utf-8", "replace")), np.int32)
+
+        ids = tf.numpy_function(encode, [tf.convert_to_tensor(s, tf.string)], tf.int32)
+        ids.set_shape((None,))
+        return ids
+
+    def _decode_tf(self, ids: Any) -> Any:
+        def decode(rows: np.ndarray) -> np.ndarray:
+            texts = [self.words.decode(row).encode() for row in rows.reshape(-1, rows.shape[-1])]
+            return np.array(texts, dtype=object).reshape(rows.shape[:-1])
+
+        ids = tf.convert_to_tensor(ids, tf.int32)
+        texts = tf.numpy_function(decode, [ids], tf.string)
+        texts.set_shape(ids.shape[:-1])
+        return texts
+
+    def __eq__(self, other: object) -> bool:
+        return (
+            isinstance(other, SeqioAddedTokens)
+            and self.words.fingerprint == other.words.fingerprint
+        )
+
+    def __hash__(self) -> int:
+        return hash(self.words.fingerprint)
+
+
 @functools.lru_cache(maxsize=8)
 def seqio_vocabulary(spec: str) -> seqio.Vocabulary:
     """SeqIO's class for the vocabulary of that name; gives the same ids. Reads nothing yet.
@@ -52,6 +112,11 @@ def seqio_vocabulary(spec: str) -> seqio.Vocabulary:
     name, extra_ids = parse_spec(spec)
     if name == "bytes":
         return seqio.ByteVocabulary(extra_ids=extra_ids)
+    if Path(spec).expanduser().is_dir():
+        words = load_vocabulary(spec)
+        if isinstance(words, HuggingFaceVocabulary):
+            return SeqioAddedTokens(words)
+        return seqio_vocabulary(words.spec)
     return seqio.SentencePieceVocabulary(
         name if "://" in name else str(model_path(spec)), extra_ids
     )
@@ -66,6 +131,8 @@ def from_seqio(vocabulary: Any) -> str | None:
     """Name of our vocabulary that gives the same ids; None if there is none."""
     if isinstance(vocabulary, seqio.ByteVocabulary):
         return f"bytes#extra_ids={vocabulary.extra_ids}"
+    if isinstance(vocabulary, SeqioAddedTokens):
+        return vocabulary.words.spec
     if isinstance(vocabulary, seqio.SentencePieceVocabulary):
         return f"{vocabulary.sentencepiece_model_file}#extra_ids={vocabulary.extra_ids}"
     return None

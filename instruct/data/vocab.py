@@ -7,6 +7,9 @@ A vocabulary is named by one string, which is what gin, worker processes and man
     PATH.model                   a SentencePiece model with 100 sentinels appended (T5)
     PATH.model#extra_ids=N       the same with N sentinels
     bytes#extra_ids=N
+    FOLDER                       a Hugging Face folder's tokenizer, with the tokens added to it
+
+Only `#extra_ids=N` at the end is an option; any other `#` belongs to the path.
 
 Sentinels are numbered downwards from the last id, as T5's span corruption expects:
 `<extra_id_0>` is vocab_size - 1 (seqio.SentencePieceVocabulary, reverse_extra_ids).
@@ -15,19 +18,30 @@ Sentinels are numbered downwards from the last id, as T5's span corruption expec
 import functools
 import hashlib
 import logging
+import re
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol
 
 import sentencepiece
-from google.protobuf.message import DecodeError
 from sentencepiece import sentencepiece_model_pb2
 
+from instruct.data.huggingface_tokenizer import (
+    DEFAULT_EXTRA_IDS,
+    PIECES,
+    folder_vocabulary,
+    listed_tokens,
+    open_vocabulary,
+    read_model,
+    tokens_beside_pieces,
+    unread_kind,
+)
 from instruct.errors import UserError
 from instruct.local_paths import local_path
 
 PAD_ID = 0
-DEFAULT_EXTRA_IDS = 100
+MOST_EXTRA_IDS = 100_000
+_OPTION = re.compile(r"(.+)#extra_ids=([0-9]+)", re.DOTALL)
 GYM_MODEL = Path(__file__).resolve().parents[2] / "tasks" / "vocab" / "gym.model"
 
 # Generated code, whose names no type checker sees.
@@ -92,7 +106,7 @@ class SentencePieceVocabulary:
     pad_id = PAD_ID
 
     def __init__(self, spec: str, path: Path, extra_ids: int) -> None:
-        model = _read_model(spec, path)
+        model = read_model(spec, path)
         for number in reversed(range(extra_ids)):
             model.pieces.add(
                 piece=f"▁<extra_id_{number}>",
@@ -134,40 +148,22 @@ class SentencePieceVocabulary:
         return self._processor.DecodeIds(known)
 
 
-def _read_model(spec: str, path: Path) -> Any:
-    try:
-        data = path.read_bytes()
-    except OSError as error:
-        raise UserError(
-            f"cannot read vocabulary {spec!r}: {path}: {error.strerror}. "
-            "Allowed: 'bytes', 'gym', or the path of a SentencePiece model"
-        ) from error
-    model = _ModelProto()
-    try:
-        model.ParseFromString(data)
-    except DecodeError as error:
-        raise UserError(f"vocabulary {spec!r}: {path} is not a SentencePiece model") from error
-    if not model.pieces:
-        raise UserError(f"vocabulary {spec!r}: {path} is not a SentencePiece model (no pieces)")
-    return model
-
-
 def parse_spec(spec: str) -> tuple[str, int]:
     """Splits "NAME#extra_ids=N" into (NAME, N), with the default of that kind of vocabulary.
 
     >>> parse_spec("my.model#extra_ids=5")
     ('my.model', 5)
     """
-    name, mark, option = spec.partition("#")
-    if not mark:
-        return name, 0 if name == "bytes" else DEFAULT_EXTRA_IDS
-    key, _, value = option.partition("=")
-    if key != "extra_ids" or not value.isdecimal():
+    match = _OPTION.fullmatch(spec)
+    if match and len(match[2]) < 9 and int(match[2]) <= MOST_EXTRA_IDS:
+        return match[1], int(match[2])
+    name = spec.partition("#")[0]
+    if match or (name in ("bytes", "gym") and spec != name):
         raise UserError(
-            f"vocabulary {spec!r}: after '#' only 'extra_ids=N' is allowed, for example "
-            f"'{name}#extra_ids=100'"
+            f"vocabulary {spec!r}: after '#' only 'extra_ids=N' is allowed, N from 0 to "
+            f"{MOST_EXTRA_IDS}, for example '{name}#extra_ids=100'"
         )
-    return name, int(value)
+    return spec, 0 if spec == "bytes" else DEFAULT_EXTRA_IDS
 
 
 def model_path(spec: str) -> Path:
@@ -183,10 +179,40 @@ def load_vocabulary(spec: str) -> Vocabulary:
     Raises:
         UserError: no such file, not a SentencePiece model, or no EOS in it.
     """
+    folder = Path(spec).expanduser()
+    if spec not in ("bytes", "gym") and folder.is_dir():
+        inner = folder_vocabulary(folder)
+        if inner is None:
+            raise UserError(f"vocabulary {spec!r}: {why_unread(folder)}")
+        return open_vocabulary(spec) if inner == str(folder) else load_vocabulary(inner)
     name, extra_ids = parse_spec(spec)
     if name == "bytes":
         return ByteVocabulary(extra_ids)
-    return SentencePieceVocabulary(spec, model_path(spec), extra_ids)
+    path = model_path(spec)
+    found = SentencePieceVocabulary(spec, path, extra_ids)
+    beside = tokens_beside_pieces(path.parent) if path.name == PIECES else []
+    if beside:
+        _log.warning(
+            "vocabulary %s: %s adds %s, which this file alone does not have; name the folder "
+            "instead of the file to have them",
+            spec,
+            path.parent,
+            listed_tokens(beside),
+        )
+    return found
+
+
+def why_unread(folder: Path) -> str:
+    """Why a Hugging Face folder has no vocabulary that is read."""
+    if not (folder / "tokenizer.json").exists():
+        return (
+            f"{folder} has no spiece.model, no tokenizer.json, and no tokenizer_config.json of "
+            "ByT5's. Copy spiece.model there, or give its path."
+        )
+    return (
+        f"{folder / 'tokenizer.json'} is a tokenizer of another kind ({unread_kind(folder)}); T5's "
+        "is a Unigram model of class T5Tokenizer. Copy spiece.model there, or give its path."
+    )
 
 
 def check_embedding_rows(vocabulary: Vocabulary, rows: int) -> None:

@@ -28,6 +28,7 @@ import jax.numpy as jnp
 
 from instruct.errors import UserError
 from instruct.eval.search import PADDING_EXAMPLE, largest, write_at
+from instruct.eval.token_rules import ConstrainFn
 
 # 't5x'; or transformers' with early_stopping False (its default), "never" or True: a row ends when
 # its worst finished score beats the best live one's at its present length; at the greatest length;
@@ -57,7 +58,8 @@ class BeamSearch:
     """The strategy (a `search.Search`).
 
     num_beams, max_steps, alpha, eos_id: N, T, the length penalty's exponent, the token that ends a
-    sequence. rules: one of `BEAM_RULES`.
+    sequence. rules: one of `BEAM_RULES`. constrain: rules on tokens, over log-probabilities that
+    are not normalised again, as transformers'.
     """
 
     num_beams: int
@@ -65,6 +67,7 @@ class BeamSearch:
     alpha: float
     eos_id: int
     rules: str = "t5x"
+    constrain: ConstrainFn | None = None
 
     @property
     def num_sequences(self) -> int:
@@ -96,19 +99,26 @@ class BeamSearch:
 
     def ended(self, state: _Beams) -> jax.Array:
         worst, best = state.done_scores[:, -1], state.live_logprobs[:, 0]
+        # Where the penalty favours short sequences, a live one is at its best now.
+        at_end = self.rules in ("t5x", "transformers-never") and self.alpha >= 0
+        reachable = best / self._penalty(self.max_steps if at_end else state.positions)
         if self.rules == "t5x":
-            closed = worst > best / self._penalty(self.max_steps)
+            closed = worst > reachable
         elif self.rules == "transformers-early":
             closed = worst > EMPTY_SCORE
         else:
-            at_end = self.rules == "transformers-never"
-            closed = worst >= best / self._penalty(self.max_steps if at_end else state.positions)
+            closed = worst >= reachable
         padding = state.example_ids == PADDING_EXAMPLE
         return padding | (state.positions >= self.max_steps) | closed
 
     def extend(self, state: _Beams, logits: jax.Array) -> tuple[_Beams, jax.Array]:
         num, positions = self.num_beams, state.positions
-        logprobs, parents, tokens = _candidates(logits, state.live_logprobs)
+        scores, ruled = logits.astype(jnp.float32), self.constrain is not None
+        if self.constrain is not None:
+            history = state.live_tokens.reshape(-1, self.max_steps)
+            scores = jax.nn.log_softmax(scores, axis=-1)
+            scores = self.constrain(scores, history, jnp.repeat(positions, num))
+        logprobs, parents, tokens = _candidates(scores, state.live_logprobs, normalised=ruled)
         sequences = write_at(_take(state.live_tokens, parents), tokens, positions)
         ends = tokens == self.eos_id
         live_logprobs, best = jax.lax.top_k(jnp.where(ends, EMPTY_SCORE, logprobs), num)
@@ -141,9 +151,11 @@ class BeamSearch:
 
 
 def _candidates(
-    logits: jax.Array, live_logprobs: jax.Array
+    logits: jax.Array, live_logprobs: jax.Array, normalised: bool
 ) -> tuple[jax.Array, jax.Array, jax.Array]:
     """The 2N best extensions: log-likelihoods, parents (which hypothesis), tokens, all [B, 2N].
+
+    `normalised`: `logits` are log-probabilities, perhaps changed by rules.
 
     Each hypothesis' own 2N best first: none further down its list can be among the row's 2N best,
     and neither [B, N * V] log-probabilities nor a search over them is needed.
@@ -155,10 +167,10 @@ def _candidates(
             f"num_beams = {num_beams} needs a vocabulary of at least {keep} tokens, "
             f"this one has {logits.shape[-1]}; use fewer beams"
         )
-    logits = logits.astype(jnp.float32)
-    normaliser = jax.nn.logsumexp(logits, axis=-1, keepdims=True)
     top, tokens = largest(logits, keep)
-    each = (top - normaliser).reshape(rows, num_beams, keep) + live_logprobs[..., None]
+    if not normalised:  # what is left out need not be
+        top -= jax.nn.logsumexp(logits, axis=-1, keepdims=True)
+    each = top.reshape(rows, num_beams, keep) + live_logprobs[..., None]
     logprobs, index = jax.lax.top_k(each.reshape(rows, -1), keep)
     tokens = jnp.take_along_axis(tokens.reshape(rows, -1), index, axis=1)
     return logprobs, index // keep, tokens

@@ -7,6 +7,7 @@ value of whatever structure the model likes. Conventions are T5's: position 0 is
 """
 
 import dataclasses
+import math
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -24,6 +25,7 @@ from instruct.eval.search import (
     largest,
     write_at,
 )
+from instruct.eval.token_rules import ConstrainFn, TokenRules, constrain_fn
 
 STRATEGIES = ("greedy", "sample", "beam")
 # T5X's floor: below it float32 logits may overflow, and the result is greedy's anyhow.
@@ -31,8 +33,8 @@ _LOWEST_TEMPERATURE = 1e-4
 
 
 @dataclasses.dataclass(frozen=True)
-class DecodeConfig:
-    """How sequences are generated.
+class DecodeConfig(TokenRules):
+    """How sequences are generated; `TokenRules` has the rules on single tokens.
 
     Attributes:
         strategy: 'greedy', 'sample' or 'beam'.
@@ -44,7 +46,7 @@ class DecodeConfig:
         num_samples: independent samples per prompt.
         num_beams: width of the beam.
         length_penalty: exponent alpha of ((5 + length) / 6) ** alpha (of length ** alpha, by
-            transformers' rules).
+            transformers' rules); below 0 it favours short sequences.
         beam_rules: 't5x', 'transformers' or one of its variants, see `beam.BEAM_RULES`.
         rescale_scores: False: a score is the log-likelihood of the sequence under the model.
             True: under the distribution it was drawn from, after temperature, top_k and top_p
@@ -70,6 +72,7 @@ class DecodeConfig:
     seed: int = 0
 
     def __post_init__(self):
+        super().__post_init__()
         if self.strategy not in STRATEGIES:
             raise unknown_name("decoding strategy", str(self.strategy), STRATEGIES)
         for name in ("max_decode_steps", "num_samples", "num_beams", "eos_id"):
@@ -80,7 +83,9 @@ class DecodeConfig:
             "temperature", float, lambda value: value > 0, "above 0 (for 0: strategy='greedy')"
         )
         self._require("top_p", float, lambda value: 0 < value <= 1, "above 0, 1.0 for off")
-        self._require("length_penalty", float, lambda value: value >= 0, "0 or above")
+        self._require(
+            "length_penalty", float, lambda value: abs(value) < math.inf, "a finite number"
+        )
         self._refuse_ignored("sample", ("temperature", "top_k", "top_p", "num_samples"))
         if self.beam_rules not in beam.BEAM_RULES:
             raise unknown_name("DecodeConfig.beam_rules", str(self.beam_rules), beam.BEAM_RULES)
@@ -88,12 +93,6 @@ class DecodeConfig:
         if self.strategy == "beam" and self.rescale_scores:
             raise UserError("rescale_scores=True has no meaning with strategy='beam'; leave it out")
         check_types(self)
-
-    def _require(self, name: str, kind: type, valid: Callable[[Any], bool], allowed: str) -> None:
-        value = getattr(self, name)
-        kinds = (int, float) if kind is float else kind
-        if not isinstance(value, kinds) or isinstance(value, bool) or not valid(value):
-            raise UserError(f"DecodeConfig.{name} = {value!r}, must be {allowed}")
 
     def _refuse_ignored(self, strategy: str, names: tuple[str, ...]) -> None:
         """Deterministic results where samples were asked for would go unnoticed."""
@@ -124,7 +123,13 @@ class DecodeConfig:
             text += f" samples={self.num_samples} seed={self.seed}"
         else:
             text = "greedy"
-        return f"{text} steps={self.max_decode_steps}"
+        return f"{text} steps={self.max_decode_steps}{self.describe_rules()}"
+
+    def settings(self) -> dict[str, Any]:
+        """All fields as JSON values, of the rules on tokens those that are set."""
+        rules = {field.name for field in dataclasses.fields(TokenRules)}
+        names = [field.name for field in dataclasses.fields(self) if field.name not in rules]
+        return {name: getattr(self, name) for name in names} | self.rules_set()
 
 
 class Decoded(NamedTuple):
@@ -175,12 +180,18 @@ class OneByOne:
 
     def extend(self, state: _Sequences, logits: jax.Array) -> tuple[_Sequences, None]:
         config = self.config
+        positions = jnp.repeat(state.positions, self.num_sequences)
+        allowed = logits
+        constrain = _constrain_fn(config)
+        if constrain is not None:
+            tokens = state.tokens.reshape(-1, config.max_decode_steps)
+            allowed = constrain(logits, tokens, positions)
         if config.strategy == "sample":
             keys = _row_keys(config.seed, state.example_ids, self.num_sequences)
-            positions = jnp.repeat(state.positions, self.num_sequences)
-            token, logprob = _sampled(config, logits, jax.vmap(jax.random.fold_in)(keys, positions))
+            keys = jax.vmap(jax.random.fold_in)(keys, positions)
+            token, logprob = _sampled(config, logits, allowed, keys)
         else:
-            token, logprob = _likeliest(config, logits)
+            token, logprob = _likeliest(config, logits, allowed)
         token = jnp.where(state.ended, 0, token.reshape(state.last.shape))
         logprob = jnp.where(state.ended, 0.0, logprob.reshape(state.last.shape))
         extended = _Sequences(
@@ -211,7 +222,12 @@ def search_of(config: DecodeConfig) -> Search:
         alpha=config.length_penalty,
         eos_id=config.eos_id,
         rules=config.beam_rules,
+        constrain=_constrain_fn(config),
     )
+
+
+def _constrain_fn(config: DecodeConfig) -> ConstrainFn | None:
+    return constrain_fn(config, config.eos_id, config.max_decode_steps)
 
 
 def decode(
@@ -239,19 +255,27 @@ def decode(
     return Decoded(*search.found(state), steps)
 
 
-def _likeliest(config: DecodeConfig, logits: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """Of logits [R, V] the most likely token [R] and its log-probability [R]."""
-    token = largest(logits, 1)[1][:, 0]
+def _likeliest(
+    config: DecodeConfig, logits: jax.Array, allowed: jax.Array
+) -> tuple[jax.Array, jax.Array]:
+    """The most likely token [R] of those allowed, and its log-probability [R] under the model.
+
+    Args:
+        config: the strategy.
+        logits: [R, V], the model's.
+        allowed: [R, V], the same after the rules on tokens.
+    """
+    token = largest(allowed, 1)[1][:, 0]
     if config.rescale_scores:
         return token, jnp.zeros(token.shape, jnp.float32)
     return token, token_logprobs(logits, token)
 
 
 def _sampled(
-    config: DecodeConfig, logits: jax.Array, keys: jax.Array
+    config: DecodeConfig, logits: jax.Array, allowed: jax.Array, keys: jax.Array
 ) -> tuple[jax.Array, jax.Array]:
-    """A token [R] drawn from each row of logits [R, V] by its key, and its log-probability [R]."""
-    allowed = sampling_logits(logits, config.temperature, config.top_k, config.top_p)
+    """A token [R] drawn by the rows' keys, and its log-probability [R]; see `_likeliest`."""
+    allowed = sampling_logits(allowed, config.temperature, config.top_k, config.top_p)
     token = jax.vmap(jax.random.categorical)(keys, allowed).astype(jnp.int32)
     return token, token_logprobs(allowed if config.rescale_scores else logits, token)
 

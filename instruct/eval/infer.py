@@ -311,7 +311,7 @@ def _load_answerer(
         settings={
             "checkpoint": str(folder),
             "parameters": params_fingerprint(folder),
-            "decode": dataclasses.asdict(decode),
+            "decode": decode.settings(),
             "vocabulary": vocabulary.fingerprint,
             "inputs_length": length,
         },

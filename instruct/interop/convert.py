@@ -17,12 +17,13 @@ from typing import Any
 
 import numpy as np
 
-from instruct.data.vocab import check_embedding_rows, load_vocabulary
+from instruct.data.vocab import check_embedding_rows, load_vocabulary, why_unread
 from instruct.errors import UserError, unknown_name
 from instruct.interop import huggingface, native, t5x, t5x_writing
 from instruct.interop.arrays import LazyArray, dtype_named
 from instruct.interop.detect import KINDS, detect, open_checkpoint
 from instruct.interop.folders import file_inside, read_json
+from instruct.interop.generation import settings_of_config
 from instruct.interop.tokenizers import vocabulary_of
 from instruct.interop.weights import (
     FRESH,
@@ -172,10 +173,7 @@ def vocabulary_given(tokenizer: str | os.PathLike[str]) -> str:
         return os.fspath(tokenizer)
     found = vocabulary_of(folder)
     if found is None:
-        raise UserError(
-            f"tokenizer {folder} has no spiece.model, nor a tokenizer_config.json of ByT5's "
-            "(tokenizer.json alone is not read). Copy spiece.model there, or give its path."
-        )
+        raise UserError(f"tokenizer: {why_unread(folder)}")
     return found
 
 
@@ -219,7 +217,7 @@ class Description:
         num_bytes: of them, uncompressed.
         dtypes: number of arrays by dtype.
         keys: the report against its own architecture; None without one.
-        generation: content of generation_config.json; {} without one.
+        generation: see `generation_settings`.
     """
 
     kind: str
@@ -293,13 +291,20 @@ def describe(path: str | os.PathLike[str], step: int | None = None) -> Descripti
 
 
 def generation_settings(path: str | os.PathLike[str], step: int | None = None) -> dict[str, Any]:
-    """What generation_config.json says, of a Hugging Face folder or one converted from it."""
+    """What a Hugging Face folder, or one converted from it, says of generation; {} for nothing.
+
+    It is in generation_config.json; where there is none, in config.json.
+    """
     found = detect(path, step)
     folder: pathlib.Path | None = None
     if found.kind == huggingface.KIND:
         folder = pathlib.Path(found.place)
     elif found.kind == native.KIND:
         folder = native.carried_folder(pathlib.Path(found.place))
-    if folder is None or not (folder / huggingface.GENERATION).exists():
+    if folder is None:
         return {}
-    return read_json(file_inside(folder, huggingface.GENERATION))
+    if (folder / huggingface.GENERATION).exists():
+        return read_json(file_inside(folder, huggingface.GENERATION))
+    if (folder / huggingface.CONFIG).exists():
+        return settings_of_config(read_json(file_inside(folder, huggingface.CONFIG)))
+    return {}

@@ -51,7 +51,14 @@ def detect(path: str | os.PathLike[str], step: int | None = None) -> Found:
         folder = folder.parent
     if (folder / PARAMS).is_dir() or (folder / FOLDER).is_dir() or checkpoint_steps(folder):
         return Found(native.KIND, str(find_checkpoint(folder, step)))
-    if _has(folder, huggingface.CONFIG, "*.safetensors", "*.safetensors.index.json", "*.bin"):
+    if _has(
+        folder,
+        huggingface.CONFIG,
+        "*.safetensors",
+        "*.safetensors.index.json",
+        "*.bin",
+        huggingface.ADAPTER,
+    ):
         return Found(huggingface.KIND, str(folder))
     if _is_t5x(folder):
         return Found(t5x.KIND, str(folder))

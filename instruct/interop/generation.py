@@ -1,4 +1,8 @@
-"""`generation_config.json` as a `DecodeConfig`: a checkpoint generates as its makers meant."""
+"""Generation settings of a Hugging Face folder as a `DecodeConfig`: it generates as meant.
+
+They are in `generation_config.json`; without that file, as before transformers 4.26, in
+`config.json`. What `task_specific_params` holds is not used, as transformers' `generate` does not.
+"""
 
 from collections.abc import Mapping
 from typing import Any
@@ -9,8 +13,6 @@ from instruct.eval.decode import DecodeConfig
 # Settings that change what is generated and are not computed here, with the values that are off.
 _NOT_COMPUTED: dict[str, tuple[Any, ...]] = {
     "assistant_early_exit": (None,),
-    "bad_words_ids": (None, []),
-    "begin_suppress_tokens": (None, []),
     "constraints": (None, []),
     "diversity_penalty": (None, 0, 0.0),
     "dola_layers": (None,),
@@ -18,61 +20,71 @@ _NOT_COMPUTED: dict[str, tuple[Any, ...]] = {
     "encoder_repetition_penalty": (None, 1, 1.0),
     "epsilon_cutoff": (None, 0, 0.0),
     "eta_cutoff": (None, 0, 0.0),
-    "exponential_decay_length_penalty": (None,),
     "force_words_ids": (None, []),
-    "forced_bos_token_id": (None,),
-    "forced_eos_token_id": (None,),
     "guidance_scale": (None, 1, 1.0),
-    "min_length": (None, 0),
-    "min_new_tokens": (None, 0),
+    "max_time": (None,),
     "min_p": (None, 0, 0.0),
-    "no_repeat_ngram_size": (None, 0),
     "num_beam_groups": (None, 1),
     "penalty_alpha": (None, 0, 0.0),
-    "repetition_penalty": (None, 1, 1.0),
     "sequence_bias": (None, []),
-    "suppress_tokens": (None, []),
+    "stop_strings": (None, []),
+    "token_healing": (None, False),
+    "top_h": (None,),
     "typical_p": (None, 1, 1.0),
     "watermarking_config": (None,),
 }
+_LENGTHS = ("max_length", "max_new_tokens", "min_length", "min_new_tokens")
+_STRATEGY = (
+    *("do_sample", "early_stopping", "length_penalty", "num_beams", "num_return_sequences"),
+    *("renormalize_logits", "temperature", "top_k", "top_p"),
+)
+# Of the same name in `DecodeConfig`.
+_RULES = (
+    *("bad_words_ids", "begin_suppress_tokens", "exponential_decay_length_penalty"),
+    *("forced_bos_token_id", "forced_eos_token_id", "no_repeat_ngram_size"),
+    *("repetition_penalty", "suppress_tokens"),
+)
+_NAMES = (*_NOT_COMPUTED, *_LENGTHS, *_STRATEGY, *_RULES)
+_PLACE = "generation_config.json (else config.json)"
 _EARLY = {False: "transformers", "never": "transformers-never", True: "transformers-early"}
 # transformers' own default of `top_k` when it samples.
 _TOP_K = 50
 
 
+def settings_of_config(config: Mapping[str, Any]) -> dict[str, Any]:
+    """The generation settings that a model's `config.json` holds, as transformers reads them."""
+    settings = {name: config[name] for name in _NAMES if config.get(name) is not None}
+    if config.get("force_bos_token_to_be_generated") and config.get("bos_token_id") is not None:
+        settings["forced_bos_token_id"] = config["bos_token_id"]
+    return settings
+
+
 def decode_config(settings: Mapping[str, Any], max_decode_steps: int = 128) -> DecodeConfig:
-    """The strategy that a generation_config.json asks for; {} is greedy.
+    """The strategy that generation settings ask for; {} is greedy.
 
     Args:
-        settings: the file's object (`convert.generation_settings`).
-        max_decode_steps: where the file does not say how long; transformers itself would stop
-            after 19 tokens then.
+        settings: what generation_config.json or config.json says (`convert.generation_settings`).
+        max_decode_steps: where they do not say how long; transformers itself would stop after 20
+            tokens then.
 
     Raises:
-        UserError: it asks for what is not computed here, or a value makes no sense.
+        UserError: they ask for what is not computed here, or a value makes no sense.
     """
     asked = [name for name, off in _NOT_COMPUTED.items() if settings.get(name) not in off]
     if asked:
-        name = asked[0]
         raise UserError(
-            f"generation_config.json asks for {name} = {settings[name]!r}, which is not computed "
-            "here. Remove it from the file, or set the strategy with DecodeConfig."
+            f"{_PLACE} asks for {asked[0]} = {settings[asked[0]]!r}, which is not computed here. "
+            "Remove it from the file, or set the strategy with DecodeConfig."
         )
-    steps = settings.get("max_new_tokens")
-    if steps is None and settings.get("max_length") is not None:
-        # Counted with the start token there.
-        steps = settings["max_length"] - 1 if type(settings["max_length"]) is int else 0
-    fields: dict[str, Any] = {"max_decode_steps": max_decode_steps if steps is None else steps}
-    eos_id = settings.get("eos_token_id")
-    if isinstance(eos_id, list):
-        eos_id = eos_id[0] if len(eos_id) == 1 else repr(eos_id)
+    fields = _lengths(settings, max_decode_steps) | _rules(settings)
+    eos_id = _one_id(settings.get("eos_token_id"))
     if eos_id is not None:
         fields["eos_id"] = eos_id
     beams, sample = settings.get("num_beams") or 1, bool(settings.get("do_sample"))
     if sample and beams != 1:
         raise UserError(
-            f"generation_config.json asks for sampling within {beams} beams (do_sample, "
-            "num_beams), which is not computed here. Choose one of them."
+            f"{_PLACE} asks for sampling within {beams} beams (do_sample, num_beams), which is "
+            "not computed here. Choose one of them."
         )
     if sample:
         fields |= {"strategy": "sample"}
@@ -83,11 +95,48 @@ def decode_config(settings: Mapping[str, Any], max_decode_steps: int = 128) -> D
     elif beams != 1:
         early = settings.get("early_stopping") or False
         if early not in (True, False, "never"):
-            raise UserError(f"generation_config.json: early_stopping {early!r} is unknown.")
+            raise UserError(f"{_PLACE}: early_stopping {early!r} is unknown.")
         penalty = settings.get("length_penalty")
         fields |= {"strategy": "beam", "num_beams": beams, "beam_rules": _EARLY[early]}
         fields["length_penalty"] = 1.0 if penalty is None else penalty
     try:
-        return DecodeConfig(**fields)
+        config = DecodeConfig(**fields)
     except UserError as error:
-        raise UserError(f"generation_config.json: {error}") from error
+        raise UserError(f"{_PLACE}: {error}") from error
+    if beams != 1 and settings.get("renormalize_logits") and config.rules_set():
+        raise UserError(
+            f"{_PLACE} asks for renormalize_logits with beams and {', '.join(config.rules_set())}, "
+            "which is not computed here. Remove it from the file."
+        )
+    return config
+
+
+def _lengths(settings: Mapping[str, Any], max_decode_steps: int) -> dict[str, Any]:
+    """Most and fewest tokens; `max_length` and `min_length` count the start token."""
+    found: dict[str, Any] = {"max_decode_steps": max_decode_steps}
+    for name, new, length, invalid in (
+        ("max_decode_steps", "max_new_tokens", "max_length", 0),
+        ("min_decode_steps", "min_new_tokens", "min_length", -1),
+    ):
+        value, total = settings.get(new), settings.get(length)
+        if value is None and total is not None:
+            value = max(total - 1, 0) if type(total) is int else invalid
+        if value is not None:
+            found[name] = value
+    return found
+
+
+def _rules(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """The rules on tokens that are on."""
+    found = {name: settings[name] for name in _RULES if settings.get(name) not in (None, [])}
+    for name in ("forced_bos_token_id", "forced_eos_token_id"):
+        if name in found:
+            found[name] = _one_id(found[name])
+    return found
+
+
+def _one_id(value: Any) -> Any:
+    """A token id that is given as itself or as a list of one."""
+    if isinstance(value, list):
+        return value[0] if len(value) == 1 else repr(value)
+    return value

@@ -8,31 +8,31 @@ Names are those of `T5ForConditionalGeneration`; kernels are stored there as [ou
 1.1, Flan-T5, LM-adapted T5, mT5, ByT5, UL2 and Flan-UL2 have this one layout.
 """
 
+import functools
+import logging
 import pathlib
+import re
 import shutil
 from collections.abc import Mapping
 
 import numpy as np
 
-from instruct.data.vocab import check_embedding_rows, load_vocabulary
+from instruct.data.huggingface_tokenizer import FAST, PIECES, SETTINGS, TOKENIZER_FILES
+from instruct.data.vocab import check_embedding_rows, load_vocabulary, why_unread
 from instruct.errors import UserError
 from instruct.interop import safetensors_files
 from instruct.interop.arrays import LazyArray, same_values, transposed
 from instruct.interop.folders import file_inside, read_json, whole_folder, write_json
+from instruct.interop.generation import settings_of_config
 from instruct.interop.huggingface_config import (
     FIELDS,
+    USE_ORIGINAL,
     check_config,
     config_of_model,
     is_scaled,
     model_of_config,
 )
-from instruct.interop.tokenizers import (
-    PIECES,
-    SETTINGS,
-    TOKENIZER_FILES,
-    tokenizer_files,
-    vocabulary_of,
-)
+from instruct.interop.tokenizers import tokenizer_files, vocabulary_of
 from instruct.interop.weights import COMPUTED_FIELDS, Checkpoint, Rule, translate
 from instruct.models.config import ModelConfig
 
@@ -43,6 +43,17 @@ KIND = "huggingface"
 SHARD_BYTES = 5_000_000_000
 EMBEDDING, HEAD = "shared.weight", "lm_head.weight"
 _EMBEDDING_COPIES = ("encoder.embed_tokens.weight", "decoder.embed_tokens.weight")
+ADAPTER, _ADAPTER_WEIGHTS = (
+    "adapter_config.json",
+    ("adapter_model.safetensors", "adapter_model.bin"),
+)
+# What AutoGPTQ and AutoAWQ write beside config.json; names of arrays that hold scales or codes.
+_QUANTISED_FILES = ("quantize_config.json", "quant_config.json")
+_QUANTISED_NAME = re.compile(
+    r"\.(SCB|absmax|quant_map|nested_absmax|qweight|qzeros|weight_scale\w*|weight_packed|"
+    r"quant_state\..*|weight\.(absmax|quant_map|quant_state.*))$"
+)
+_log = logging.getLogger(__name__)
 _UNUSED = {
     "decoder.block.0.layer.1.EncDecAttention.relative_attention_bias.weight": (
         "transformers does not use it either"
@@ -90,14 +101,18 @@ def open_checkpoint(folder: pathlib.Path) -> Checkpoint:
         UserError: a file is missing, damaged or not to be trusted, or it is no T5 of the kinds
             that this program computes.
     """
+    adapter = _adapter(folder)
     config_path = file_inside(folder, CONFIG)
     config = read_json(config_path)
     check_config(config, str(config_path))
     theirs = _read_arrays(folder)
+    _refuse_quantised(folder, theirs)
     scaled = is_scaled(config)
     copies = _drop_copies(folder, theirs, scaled)
     ignored = {name: why for name, why in _UNUSED.items() if theirs.pop(name, None) is not None}
-    notes = []
+    notes = [adapter] if adapter else []
+    if config.get("task_specific_params") and not (folder / GENERATION).exists():
+        notes.append("task_specific_params are not used, as transformers' generate does not")
     if not scaled and HEAD not in theirs and EMBEDDING in theirs:
         theirs[HEAD] = theirs[EMBEDDING]
         notes.append(
@@ -115,6 +130,8 @@ def open_checkpoint(folder: pathlib.Path) -> Checkpoint:
                 f"the vocabulary has {words.vocab_size:,} ids, the embedding {model.vocab_size:,} "
                 f"rows: rows from {words.vocab_size:,} on are padding, which no text uses"
             )
+    elif (folder / FAST).exists():
+        notes.append(f"without a vocabulary: {why_unread(folder)}")
     return Checkpoint(
         kind=KIND,
         place=str(folder),
@@ -128,6 +145,51 @@ def open_checkpoint(folder: pathlib.Path) -> Checkpoint:
         vocabulary=vocabulary,
         notes=tuple(notes),
     )
+
+
+def _adapter(folder: pathlib.Path) -> str | None:
+    """What to say of an adapter (LoRA and others of PEFT) that lies beside the weights, if any.
+
+    Raises:
+        UserError: it lies alone.
+    """
+    found = [folder / name for name in (*_ADAPTER_WEIGHTS, ADAPTER) if (folder / name).exists()]
+    if not found:
+        return None
+    settings = {}
+    if (folder / ADAPTER).exists():
+        settings = read_json(file_inside(folder, ADAPTER))
+    kind = str(settings.get("peft_type") or "PEFT")[:40]
+    base = settings.get("base_model_name_or_path")
+    text = (
+        f"{found[0]} is an adapter ({kind}), which is not applied. Merged weights are needed, made "
+        "where peft is installed:\n"
+        f'  python -c "from peft import AutoPeftModelForSeq2SeqLM as M; '
+        f"M.from_pretrained('{folder}').merge_and_unload().save_pretrained('{folder}-merged')\"\n"
+        "and the tokenizer's files copied over."
+    )
+    weights = any((folder / name).exists() for name in (SINGLE, INDEX))
+    if not weights and not list(folder.glob("pytorch_model*.bin*")):
+        of = f"; its base model is {str(base)[:200]!r}" if base else ""
+        raise UserError(f"{folder} holds no model of its own{of}. {text}")
+    _warn_once(text)
+    return text.partition("\n")[0]
+
+
+@functools.cache
+def _warn_once(text: str) -> None:
+    """A folder is opened several times by one command."""
+    _log.warning("%s", text)
+
+
+def _refuse_quantised(folder: pathlib.Path, theirs: Mapping[str, LazyArray]) -> None:
+    """Raises UserError for weights that need scales: by their names, dtypes or a file's."""
+    signs = [name for name in _QUANTISED_FILES if (folder / name).exists()]
+    signs += [name for name in theirs if _QUANTISED_NAME.search(name)]
+    if signs:
+        raise UserError(
+            f"{folder} holds quantised weights ({signs[0]}), which are not read. {USE_ORIGINAL}"
+        )
 
 
 def _read_arrays(folder: pathlib.Path) -> dict[str, LazyArray]:
@@ -238,14 +300,14 @@ def write_checkpoint(
         kept = dict(carried or {})
         place = kept.pop(CONFIG, None)
         copy_files(kept, folder)
-        if not kept.keys() & {PIECES, SETTINGS}:
+        if not kept.keys() & {PIECES, SETTINGS, FAST}:
             for name, content in tokenizer_files(vocabulary).items():
                 (folder / name).write_bytes(content)
         config = config_of_model(model, dtype, None if place is None else read_json(place))
         write_json(folder / CONFIG, config)
         if GENERATION not in kept:
             ids = ("decoder_start_token_id", "eos_token_id", "pad_token_id")
-            settings = {name: config[name] for name in ids}
+            settings = {name: config[name] for name in ids} | settings_of_config(config)
             write_json(folder / GENERATION, {"_from_model_config": True} | settings)
 
 

@@ -9,6 +9,10 @@ import numpy as np
 from instruct.errors import UserError
 from instruct.models.config import ModelConfig
 
+USE_ORIGINAL = (
+    "Use the original weights in bfloat16, float16 or float32; where there are none, load it with "
+    "transformers, call model.dequantize() and model.save_pretrained(FOLDER)."
+)
 _MODEL_TYPES = ("t5", "mt5")
 _ACTIVATIONS = {
     "relu": "relu",
@@ -90,7 +94,13 @@ def check_config(config: Mapping[str, Any], place: str) -> None:
             f"({', '.join(_MODEL_TYPES)}: T5, Flan-T5, mT5, ByT5, UL2)."
         )
     if config.get("quantization_config"):
-        raise UserError(f"{place} is of a quantised checkpoint; use the original weights.")
+        settings = config["quantization_config"]
+        method = settings.get("quant_method") if isinstance(settings, Mapping) else settings
+        by = f" by {method!r:.60}" if method else ""
+        raise UserError(
+            f"{place} is of a checkpoint whose weights are quantised{by} (quantization_config), "
+            f"which is not read. {USE_ORIGINAL}"
+        )
     for name in ("tie_word_embeddings", "scale_decoder_outputs"):
         if not isinstance(config.get(name), bool | None):
             raise UserError(f"{place}: {name} is {config[name]!r}; it must be true or false.")

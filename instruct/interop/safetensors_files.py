@@ -33,6 +33,14 @@ _DTYPES = {
     "U8": np.dtype("u1"),
     "BOOL": np.dtype("?"),
 }
+# The format's dtypes that hold no plain weights -> what they are.
+_NOT_READ = {
+    **dict.fromkeys(("F8_E4M3", "F8_E5M2", "F8_E4M3FNUZ", "F8_E5M2FNUZ", "F8_E8M0"), "float8"),
+    **dict.fromkeys(("F6_E2M3", "F6_E3M2"), "float6"),
+    **dict.fromkeys(("F4", "F4_E2M1"), "float4"),
+    **dict.fromkeys(("U16", "U32", "U64"), "whole numbers"),
+    "C64": "complex numbers",
+}
 _NAMES = {dtype: name for name, dtype in _DTYPES.items()}
 # The format's own bound.
 _LONGEST_HEADER = 100_000_000
@@ -107,6 +115,13 @@ def _parse_entry(
     if not isinstance(entry, dict):
         raise _damaged(path, f"the header's entry for {name!r} is no object")
     dtype = _DTYPES.get(str(entry.get("dtype")))
+    if dtype is None and str(entry.get("dtype")) in _NOT_READ:
+        kind = _NOT_READ[str(entry.get("dtype"))]
+        raise UserError(
+            f"{path}: {name!r:.200} is stored as {kind} ({entry['dtype']}), which is not read: a "
+            "quantised checkpoint, whose numbers mean nothing without their scales. Use the "
+            "original weights in bfloat16, float16 or float32."
+        )
     if dtype is None:
         raise _damaged(path, f"{name!r} has the unknown dtype {entry.get('dtype')!r:.80}")
     shape: Any = entry.get("shape")

@@ -4,45 +4,25 @@ import json
 import pathlib
 from typing import Any
 
-from instruct.data.vocab import DEFAULT_EXTRA_IDS, model_path, parse_spec
-from instruct.interop.folders import file_inside, read_json
-
-PIECES = "spiece.model"
-SETTINGS = "tokenizer_config.json"
-TOKENIZER_FILES = (
+from instruct.data.huggingface_tokenizer import (
     PIECES,
     SETTINGS,
-    "special_tokens_map.json",
-    "added_tokens.json",
-    "tokenizer.json",
+    TOKENIZER_FILES,
+    folder_vocabulary,
 )
+from instruct.data.vocab import load_vocabulary, model_path, parse_spec
+from instruct.interop.folders import file_inside
 
 
 def vocabulary_of(folder: pathlib.Path) -> str | None:
-    """Our specification of a folder's vocabulary; None if it has no SentencePiece model.
+    """Our specification of a folder's vocabulary, see `folder_vocabulary`.
 
-    Sentinels: as many as `extra_ids` of tokenizer_config.json says; without that, as many
-    `<extra_id_n>` as it lists, else T5's 100.
+    Raises:
+        UserError: a file is damaged or leads out of the folder.
     """
-    settings: dict[str, Any] = {}
-    if (folder / SETTINGS).exists():
-        settings = read_json(file_inside(folder, SETTINGS))
-    if "ByT5" in str(settings.get("tokenizer_class", "")):
-        return f"bytes#extra_ids={_extra_ids(settings, 125)}"
-    if not (folder / PIECES).exists():
-        return None
-    path = file_inside(folder, PIECES)
-    return f"{path}#extra_ids={_extra_ids(settings, DEFAULT_EXTRA_IDS)}"
-
-
-def _extra_ids(settings: dict[str, Any], default: int) -> int:
-    explicit = settings.get("extra_ids")
-    if type(explicit) is int and 0 <= explicit <= 100_000:
-        return explicit
-    listed = settings.get("additional_special_tokens")
-    if isinstance(listed, list) and listed:
-        return sum("extra_id_" in json.dumps(token) for token in listed)
-    return default
+    for name in TOKENIZER_FILES:
+        file_inside(folder, name)
+    return folder_vocabulary(folder)
 
 
 def tokenizer_files(vocabulary: str | None) -> dict[str, bytes]:
@@ -50,6 +30,11 @@ def tokenizer_files(vocabulary: str | None) -> dict[str, bytes]:
     if vocabulary is None:
         return {}
     found = {}
+    vocabulary = load_vocabulary(vocabulary).spec
+    folder = pathlib.Path(vocabulary).expanduser()
+    if folder.is_dir():
+        paths = [folder / name for name in TOKENIZER_FILES]
+        return {path.name: path.read_bytes() for path in paths if path.is_file()}
     name, extra_ids = parse_spec(vocabulary)
     tokenizer = "ByT5Tokenizer"
     if name != "bytes":

@@ -70,6 +70,9 @@ def open_inputs(
     from instruct.data import registry
 
     check_embedding_rows(load_vocabulary(data.vocabulary), vocab_size)
+    if registry.task_vocabulary(data.mixture) == data.vocabulary:
+        text = f"vocabulary: {data.vocabulary}, as the tasks of {data.mixture} have it."
+        console.print(text, markup=False, soft_wrap=True)
     left_out = tasks_left_out(data)
     resolved = registry.resolve(data.mixture, data.split, left_out)
     if resolved.left_out:

@@ -9,6 +9,7 @@ import seqio
 
 from instruct.data import registry
 from instruct.data.prepare import prepare
+from instruct.data.vocab import GYM_MODEL
 from instruct.errors import UserError
 from tests.data.toy import ToySource, fresh_name, toy_config, toy_spec
 
@@ -198,3 +199,54 @@ for name in {modules.split()!r}:
 assert not {{"tensorflow", "seqio"}} & set(sys.modules)
 """
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def plain_task(**vocabularies) -> str:
+    """A seqio task of a user's own whose features have these vocabularies."""
+    name = fresh_name("plain")
+    source = seqio.FunctionDataSource(lambda split, shuffle_files: None, ["train"])
+    features = {key: seqio.Feature(found) for key, found in vocabularies.items()}
+    seqio.TaskRegistry.add(name, source=source, output_features=features, preprocessors=[])
+    return name
+
+
+def both(vocabulary) -> str:
+    return plain_task(inputs=vocabulary, targets=vocabulary)
+
+
+def test_the_vocabulary_of_a_mixture_is_that_of_its_plain_tasks():
+    ours = registry.add_task(toy_spec()).name
+    byte, own = both(seqio.ByteVocabulary()), both(seqio.PassThroughVocabulary(9))
+    pieces = both(seqio.SentencePieceVocabulary(str(GYM_MODEL), 7))
+    gym = both(seqio.SentencePieceVocabulary(str(GYM_MODEL), 100))
+    mixture = fresh_name("mix")
+    registry.add_mixture(mixture, {ours: 1, byte: 1, own: 1})
+    for name, expected in {
+        byte: "bytes#extra_ids=0",
+        pieces: f"{GYM_MODEL}#extra_ids=7",
+        gym: f"{GYM_MODEL}#extra_ids=100",
+        mixture: "bytes#extra_ids=0",
+        own: None,
+        ours: None,
+    }.items():
+        assert registry.task_vocabulary(name) == expected
+        config = registry.with_vocabulary(toy_config(name, vocabulary="auto"))
+        assert config.vocabulary == expected or (expected is None and config.vocabulary == "gym")
+        assert registry.with_vocabulary(config) is config
+    named = toy_config(byte, vocabulary="gym")
+    assert registry.with_vocabulary(named).vocabulary == "gym"
+
+
+def test_two_vocabularies_are_refused_with_both_named():
+    byte, pieces = both(seqio.ByteVocabulary()), both(seqio.SentencePieceVocabulary(str(GYM_MODEL)))
+    mixture, same = fresh_name("mix"), fresh_name("mix")
+    registry.add_mixture(mixture, {byte: 1, pieces: 1})
+    with pytest.raises(UserError, match=f"{byte}.*bytes#extra_ids=0.*{pieces}.*gym.model"):
+        registry.task_vocabulary(mixture)
+    mixed = plain_task(inputs=seqio.ByteVocabulary(), targets=seqio.ByteVocabulary(extra_ids=3))
+    with pytest.raises(UserError, match="'inputs' of .*'targets' of .*bytes#extra_ids=3"):
+        registry.task_vocabulary(mixed)
+    registry.add_mixture(same, {byte: 1, both(seqio.ByteVocabulary()): 1})
+    assert registry.task_vocabulary(same) == "bytes#extra_ids=0"
+    with pytest.raises(UserError, match="unknown task or mixture"):
+        registry.task_vocabulary("no.such.task")

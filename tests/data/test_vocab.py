@@ -1,6 +1,7 @@
 """Our vocabularies give the ids of SeqIO's classes, and need no TensorFlow."""
 
 import pickle
+import shutil
 
 import pytest
 import sentencepiece
@@ -83,12 +84,28 @@ def test_same_object_in_another_process(model_path):
     assert vocab.load_vocabulary(f"{model_path}#extra_ids=1").fingerprint != ours.fingerprint
 
 
+@pytest.mark.parametrize("name", ["run#3", "c#", "#", "a#extra_ids=7", "b#extra_ids=x", "x # y"])
+def test_a_hash_in_a_path_is_part_of_the_path(model_path, tmp_path, name):
+    folder = tmp_path / name
+    folder.mkdir()
+    file = folder / f"{name}.model"
+    file.write_bytes(model_path.read_bytes())
+    assert vocab.load_vocabulary(str(file)).vocab_size == 520
+    assert vocab.load_vocabulary(f"{file}#extra_ids=3").vocab_size == 423
+    shutil.move(file, folder / "spiece.model")
+    assert vocab.load_vocabulary(str(folder)).spec == f"{folder}/spiece.model#extra_ids=100"
+    with pytest.raises(UserError, match="After '#' only 'extra_ids=N' is an option"):
+        vocab.load_vocabulary(f"{folder}/spiece.model#extra_id=3")
+
+
 @pytest.mark.parametrize(
     "spec, part",
     [
         ("/no/such/file.model", "No such file"),
         ("bytes#extra=3", "extra_ids=N"),
         ("bytes#extra_ids=many", "extra_ids=N"),
+        ("gym#7", "extra_ids=N"),
+        ("gym#extra_ids=100001", "N from 0 to 100000"),
     ],
 )
 def test_unreadable_is_one_clear_message(spec, part):

@@ -220,7 +220,7 @@ def test_token_logprobs():
         ({"strategy": "sample", "top_p": 1.5}, "top_p = 1.5"),
         ({"strategy": "sample", "top_k": -1}, "top_k = -1"),
         ({"strategy": "beam", "num_beams": 0}, "num_beams = 0"),
-        ({"strategy": "beam", "length_penalty": -0.5}, "length_penalty = -0.5"),
+        ({"strategy": "beam", "length_penalty": float("inf")}, "length_penalty = inf"),
         ({"temperature": 0.7}, "temperature = 0.7 has no effect with strategy='greedy'"),
         ({"num_beams": 8}, "num_beams = 8 has no effect with strategy='greedy'"),
         ({"strategy": "beam", "rescale_scores": True}, "rescale_scores"),

@@ -31,6 +31,16 @@ STRATEGIES = {
     "greedy": DecodeConfig(max_decode_steps=STEPS),
     "sample": DecodeConfig("sample", STEPS, top_p=0.9, num_samples=3, seed=3),
     "beam": DecodeConfig("beam", STEPS, num_beams=3),
+    "beam with rules": DecodeConfig(
+        "beam",
+        STEPS,
+        num_beams=2,
+        no_repeat_ngram_size=2,
+        repetition_penalty=1.2,
+        bad_words_ids=((5, 6), (7,)),
+        min_decode_steps=2,
+        forced_eos_token_id=1,
+    ),
 }
 
 

@@ -117,6 +117,22 @@ def spoil(folder: pathlib.Path, how: str) -> None:
         (folder / "generation_config.json").write_text("{")
     elif how == "quantised":
         change_json(config, quantization_config={"bits": 4})
+    elif how == "quantised by a method":
+        change_json(config, quantization_config={"quant_method": "gptq", "bits": 4})
+    elif how == "quantised by its names":
+        rename_tensor(folder, "encoder.final_layer_norm.weight", "encoder.final_layer_norm.absmax")
+    elif how == "quantised by a file":
+        (folder / "quantize_config.json").write_text("{}")
+    elif how == "adapter alone":
+        for path in [*shards, index]:
+            path.unlink()
+        (folder / "adapter_model.safetensors").write_bytes(b"")
+        settings = {"peft_type": "LORA", "base_model_name_or_path": "google/flan-t5-base"}
+        (folder / "adapter_config.json").write_text(json.dumps(settings))
+    elif how == "adapter without a configuration":
+        for path in [*shards, index, config]:
+            path.unlink()
+        (folder / "adapter_config.json").write_text("{}")
     elif how == "sizes missing":
         change_json(config, d_model=..., num_heads=...)
     elif how == "sizes as text":
@@ -149,6 +165,15 @@ def spoil(folder: pathlib.Path, how: str) -> None:
         ("configuration of another model", "model_type 'bart' is not read"),
         ("unknown activation", "'gated-mish' is not computed"),
         ("quantised", "quantised"),
+        ("quantised by a method", "quantised by 'gptq' .*dequantize"),
+        ("quantised by its names", "quantised weights .encoder.final_layer_norm.absmax"),
+        ("quantised by a file", "quantised weights .quantize_config.json"),
+        (
+            "adapter alone",
+            r"base model is 'google/flan-t5-base'. .*adapter_model.safetensors is an "
+            r"adapter \(LORA\), which is not applied. Merged weights(.|\n)*merge_and_unload",
+        ),
+        ("adapter without a configuration", "no model of its own. .*is an adapter .PEFT."),
         ('{"feed_forward_proj": ["relu"]}', "feed_forward_proj .* is not computed"),
         ('{"dense_act_fn": "gelu"}', "dense_act_fn 'gelu' is not computed .* must be 'gelu_new'"),
         ('{"dropout_rate": "0.1"}', "dropout_rate must be a number"),
@@ -257,3 +282,17 @@ def test_vocabularies_of_folders(tmp_path, settings, pieces, expected):
         (tmp_path / "spiece.model").write_bytes(b"")
     found = vocabulary_of(tmp_path)
     assert found is None if expected is None else str(found).endswith(expected)
+
+
+def test_an_adapter_beside_weights_is_named(tiny, tmp_path, caplog):
+    path = tmp_path / "hf"
+    huggingface.write_checkpoint(path, random_arrays(tiny), tiny, np.dtype(np.float32))
+    (path / "adapter_model.safetensors").write_bytes(b"")
+    for _ in range(2):
+        opened = huggingface.open_checkpoint(path)
+        assert (
+            "adapter_model.safetensors is an adapter (PEFT), which is not applied"
+            in opened.notes[0]
+        )
+    (record,) = caplog.records  # said once
+    assert "merge_and_unload" in record.message

@@ -73,6 +73,13 @@ ENTRY = {"dtype": "F32", "shape": [2], "data_offsets": [0, 8]}
         (made_up({"x": 3}), "no object"),
         (made_up({"x": ENTRY | {"dtype": "PICKLE"}}, bytes(8)), "unknown dtype 'PICKLE'"),
         (made_up({"x": ENTRY | {"dtype": ["F32"]}}, bytes(8)), "unknown dtype"),
+        (
+            made_up({"x": ENTRY | {"dtype": "F8_E4M3", "shape": [8]}}, bytes(8)),
+            r"'x' is stored as float8 \(F8_E4M3\), which is not read: a quantised.*original",
+        ),
+        (made_up({"x": ENTRY | {"dtype": "F8_E5M2"}}, bytes(8)), "float8"),
+        (made_up({"x": ENTRY | {"dtype": "F4"}}, bytes(8)), "float4"),
+        (made_up({"x": ENTRY | {"dtype": "U32"}}, bytes(8)), "whole numbers"),
         (made_up({"x": ENTRY | {"shape": [-2]}}, bytes(8)), "no valid shape"),
         (made_up({"x": ENTRY | {"shape": [1 << 40]}}, bytes(8)), "takes 4,398,046,511,104 bytes"),
         (made_up({"x": ENTRY | {"shape": [True]}}, bytes(8)), "no valid shape"),

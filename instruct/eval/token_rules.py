@@ -1,0 +1,236 @@
+"""Rules on which token may come next: transformers' logits processors, in their order.
+
+A rule sees the scores of a step (logits; log-probabilities in beam search, as there) and the
+sequence so far, the start token 0 included. A rule that is off costs nothing: it is not compiled.
+"""
+
+import dataclasses
+import functools
+import hashlib
+import json
+import math
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from instruct.errors import UserError
+
+# (scores [R, V], tokens [R, T] int32, positions [R] int32) -> scores [R, V]; of row r the first
+# positions[r] tokens count.
+ConstrainFn = Callable[[jax.Array, jax.Array, jax.Array], jax.Array]
+_LONGEST_SHOWN = 40
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class TokenRules:
+    """Rules on generated tokens; names and meaning are transformers'.
+
+    Attributes:
+        repetition_penalty: a score of a token that occurred is divided by it, multiplied if it is
+            below 0; 1.0 is off.
+        no_repeat_ngram_size: no n-gram of this length occurs twice; 0 is off.
+        bad_words_ids: sequences of ids that do not occur.
+        min_decode_steps: no EOS among the first so many tokens (transformers' `min_new_tokens`;
+            its `min_length` counts the start token too).
+        forced_bos_token_id: the first token.
+        forced_eos_token_id: the token at the last step, max_decode_steps.
+        exponential_decay_length_penalty: (start, factor): from `start` tokens on EOS grows likelier
+            with every token.
+        suppress_tokens: ids that do not occur.
+        begin_suppress_tokens: ids that are not the first token (after a forced one).
+
+    Raises:
+        UserError: a value out of range.
+    """
+
+    repetition_penalty: float = 1.0
+    no_repeat_ngram_size: int = 0
+    bad_words_ids: tuple[tuple[int, ...], ...] = ()
+    min_decode_steps: int = 0
+    forced_bos_token_id: int | None = None
+    forced_eos_token_id: int | None = None
+    exponential_decay_length_penalty: tuple[int, float] | None = None
+    suppress_tokens: tuple[int, ...] = ()
+    begin_suppress_tokens: tuple[int, ...] = ()
+
+    def __post_init__(self) -> None:
+        self._require(
+            "repetition_penalty", float, lambda value: 0 < value < math.inf, "above 0, 1.0 for off"
+        )
+        for name in ("no_repeat_ngram_size", "min_decode_steps"):
+            self._require(name, int, lambda value: value >= 0, "a whole number, 0 for off")
+        for name in ("forced_bos_token_id", "forced_eos_token_id"):
+            if getattr(self, name) is not None:
+                self._require(name, int, lambda value: value >= 0, "a token id, None for off")
+        for name in ("suppress_tokens", "begin_suppress_tokens"):
+            self._set(name, _ids(getattr(self, name)), "a list of token ids")
+        words = self.bad_words_ids
+        listed = [_ids(word) for word in words] if isinstance(words, list | tuple) else [None]
+        good = all(word for word in listed)
+        self._set("bad_words_ids", tuple(listed) if good else None, "a list of lists of token ids")
+        self._check_decay()
+
+    def _check_decay(self) -> None:
+        name = "exponential_decay_length_penalty"
+        value: Any = getattr(self, name)
+        if value is None:
+            return
+        good = isinstance(value, list | tuple) and len(value) == 2 and type(value[0]) is int
+        good = good and type(value[1]) in (int, float) and value[0] >= 0
+        good = good and 0 < value[1] < math.inf
+        self._set(name, tuple(value) if good else None, "(tokens from which it acts, factor)")
+
+    def _set(self, name: str, value: tuple | None, allowed: str) -> None:
+        if value is None:
+            raise UserError(f"DecodeConfig.{name} = {getattr(self, name)!r}, must be {allowed}")
+        object.__setattr__(self, name, value)
+
+    def _require(self, name: str, kind: type, valid: Callable[[Any], bool], allowed: str) -> None:
+        value = getattr(self, name)
+        kinds = (int, float) if kind is float else kind
+        if not isinstance(value, kinds) or isinstance(value, bool) or not valid(value):
+            raise UserError(f"DecodeConfig.{name} = {value!r}, must be {allowed}")
+
+    def rules_set(self) -> dict[str, Any]:
+        """The rules that are not off, as JSON values."""
+        fields = dataclasses.fields(TokenRules)
+        values = {field.name: getattr(self, field.name) for field in fields}
+        found = {f.name: values[f.name] for f in fields if values[f.name] != f.default}
+        return json.loads(json.dumps(found))
+
+    def describe_rules(self) -> str:
+        """' no_repeat_ngram_size=3 suppress_tokens=[5]'; of a long list a hash; '' for no rule."""
+        found = ""
+        for name, value in self.rules_set().items():
+            text = json.dumps(value, separators=(",", ":"))
+            if len(text) > _LONGEST_SHOWN:
+                text = hashlib.sha256(text.encode()).hexdigest()[:12]
+            found += f" {name}={text}"
+        return found
+
+
+def _ids(values: Any) -> tuple[int, ...] | None:
+    """Token ids as a tuple; None if they are none."""
+    if not isinstance(values, list | tuple):
+        return None
+    good = all(type(value) is int and value >= 0 for value in values)
+    return tuple(values) if good else None
+
+
+def constrain_fn(rules: TokenRules, eos_id: int, max_steps: int) -> ConstrainFn | None:
+    """The rules as a function over a step's scores; None if all are off.
+
+    Args:
+        rules: what is set.
+        eos_id: the token that ends a sequence.
+        max_steps: most tokens of a sequence.
+    """
+    if not rules.rules_set():
+        return None
+    return functools.partial(_constrain, rules, eos_id, max_steps)
+
+
+def _constrain(
+    rules: TokenRules,
+    eos_id: int,
+    max_steps: int,
+    scores: jax.Array,
+    tokens: jax.Array,
+    positions: jax.Array,
+) -> jax.Array:
+    size = scores.shape[-1]
+    _check_ids(rules, size)
+    history = jnp.pad(tokens, ((0, 0), (1, 0)))  # [R, T + 1], the start token in front
+    lengths = positions + 1
+    if rules.repetition_penalty != 1.0:
+        seen = _marked(history, jnp.arange(history.shape[1]) < lengths[:, None], size)
+        penalty = rules.repetition_penalty
+        lowered = jnp.where(scores < 0, scores * penalty, scores / penalty)
+        scores = jnp.where(seen, lowered, scores)
+    if 0 < rules.no_repeat_ngram_size <= history.shape[1]:
+        banned = _repeating(history, lengths, rules.no_repeat_ngram_size, size)
+        scores = jnp.where(banned, -jnp.inf, scores)
+    words = [word for word in rules.bad_words_ids if word != (eos_id,)]
+    if words:
+        scores = jnp.where(_completing(history, lengths, words, size), -jnp.inf, scores)
+    if rules.min_decode_steps:
+        scores = _banned(scores, [eos_id], positions < rules.min_decode_steps)
+    for forced, position in (
+        (rules.forced_bos_token_id, 0),
+        (rules.forced_eos_token_id, max_steps - 1),
+    ):
+        if forced is not None:
+            only = jnp.where(jnp.arange(size) == forced, 0.0, -jnp.inf)
+            scores = jnp.where((positions == position)[:, None], only, scores)
+    if rules.exponential_decay_length_penalty is not None:
+        start, factor = rules.exponential_decay_length_penalty
+        late = jnp.maximum(positions - start, 0).astype(jnp.float32)
+        growth = jnp.power(jnp.float32(factor), late) - 1
+        end = scores[:, eos_id]
+        bonus = jnp.where(jnp.isfinite(end), jnp.abs(end) * growth, 0.0)
+        scores = scores.at[:, eos_id].add(bonus)
+    if rules.suppress_tokens:
+        scores = _banned(scores, rules.suppress_tokens, jnp.ones_like(positions, bool))
+    if rules.begin_suppress_tokens:
+        begin = 0 if rules.forced_bos_token_id is None else 1
+        scores = _banned(scores, rules.begin_suppress_tokens, positions == begin)
+    return scores
+
+
+def _check_ids(rules: TokenRules, size: int) -> None:
+    ids = {
+        "forced_bos_token_id": [rules.forced_bos_token_id or 0],
+        "forced_eos_token_id": [rules.forced_eos_token_id or 0],
+        "suppress_tokens": rules.suppress_tokens,
+        "begin_suppress_tokens": rules.begin_suppress_tokens,
+        "bad_words_ids": [number for word in rules.bad_words_ids for number in word],
+    }
+    for name, numbers in ids.items():
+        if numbers and max(numbers) >= size:
+            raise UserError(
+                f"DecodeConfig.{name} has the id {max(numbers)}; the model's vocabulary has "
+                f"{size} rows, so ids are below that."
+            )
+
+
+def _marked(ids: jax.Array, counts: jax.Array, size: int) -> jax.Array:
+    """[R, V] whether a token is among ids [R, M] where `counts` [R, M] holds."""
+    rows = jnp.arange(ids.shape[0])[:, None]
+    marks = jnp.zeros((ids.shape[0], size), bool)
+    return marks.at[rows, jnp.where(counts, ids, size)].set(True, mode="drop")
+
+
+def _banned(scores: jax.Array, ids: Iterable[int], rows: jax.Array) -> jax.Array:
+    """Scores [R, V] with -inf for ids in the marked rows [R]."""
+    listed = jnp.asarray(list(ids))
+    marks = jnp.zeros(scores.shape[-1], bool).at[listed].set(True)
+    return jnp.where(rows[:, None] & marks, -jnp.inf, scores)
+
+
+def _repeating(history: jax.Array, lengths: jax.Array, n: int, size: int) -> jax.Array:
+    """[R, V] whether a token would complete an n-gram that the row has already."""
+    windows = history.shape[1] - n + 1
+    first = jnp.arange(windows)
+    match = first <= (lengths - n)[:, None]
+    for k in range(n - 1):
+        wanted = jnp.take_along_axis(history, jnp.maximum(lengths - n + 1 + k, 0)[:, None], axis=1)
+        match &= history[:, k : k + windows] == wanted
+    return _marked(history[:, n - 1 :], match, size)
+
+
+def _completing(
+    history: jax.Array, lengths: jax.Array, words: list[tuple[int, ...]], size: int
+) -> jax.Array:
+    """[R, V] whether a token would complete one of the sequences of ids."""
+    longest = max(len(word) for word in words) - 1
+    # Right-aligned beginnings of the words; -1 stands for anything.
+    beginnings = [[-1] * (longest + 1 - len(word)) + list(word[:-1]) for word in words]
+    prefixes = jnp.asarray(beginnings, jnp.int32).reshape(len(words), longest)
+    at = lengths[:, None] + jnp.arange(-longest, 0)
+    tail = jnp.take_along_axis(history, jnp.maximum(at, 0), axis=1)
+    tail = jnp.where(at >= 0, tail, -2)[:, None]  # [R, 1, longest]
+    match = jnp.all((tail == prefixes) | (prefixes == -1), axis=-1)  # [R, words]
+    last = jnp.broadcast_to(jnp.asarray([word[-1] for word in words]), match.shape)
+    return _marked(last, match, size)
