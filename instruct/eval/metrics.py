@@ -17,21 +17,13 @@ from typing import Any
 
 import numpy as np
 
+from instruct.prompts.numbers import numbers_in
 from instruct.prompts.options import match_option
 
 Target = str | Sequence[str]
 
 _ARTICLES = re.compile(r"\b(a|an|the)\b")
 _PUNCTUATION = str.maketrans("", "", string.punctuation)
-# An optional sign, digits with optional thousands commas, an optional fraction: "-1,234.50". Commas
-# may stand as in India ("1,20,000"). A letter before makes it part of a name ("x7"), except in
-# scripts that have no blanks between words (Thai, Chinese, Japanese).
-_NUMBER = re.compile(
-    r"(?:(?<![\w.])|(?<=[\u0e01-\u0e4e\u3005-\u30ff\u3400-\u9fff]))[-+\u2212]?\$?"
-    r"(?:\d{1,3}(?:,\d{3})+(?!\d)|\d{1,2}(?:,\d{2})+,\d{3}(?!\d)|\d+)(?:\.\d+)?|[-+]?\.\d+"
-)
-_WIDE_NUMBER = re.compile(r"[\uff0b\uff0d\uff04]*[\uff10-\uff19][\uff10-\uff19\uff0c\uff0e]*")
-_NARROW = {code: code - 0xFEE0 for code in range(0xFF01, 0xFF5F)}
 _ANSWER_MARKER = re.compile(r"(?:answer\s*(?:is|:|=)|####)\s*:?\s*", re.IGNORECASE)
 
 
@@ -122,19 +114,6 @@ def rouge(
         for name, values in totals.items():
             values.append(max((s[name].fmeasure for s in scored), default=0.0))
     return {name: _mean(values) for name, values in totals.items()}
-
-
-def numbers_in(text: str) -> list[decimal.Decimal]:
-    """All numbers of a text in order, without currency signs and thousands commas.
-
-    Digits may be of any script, and of full width with their signs.
-    """
-    text = _WIDE_NUMBER.sub(lambda match: match.group().translate(_NARROW), text)
-    found = []
-    for match in _NUMBER.finditer(text):
-        plain = match.group().replace(",", "").replace("$", "").replace("\u2212", "-")
-        found.append(decimal.Decimal(plain))
-    return found
 
 
 def final_answer(text: str) -> str:

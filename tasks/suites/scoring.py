@@ -18,6 +18,8 @@ from tasks.suites.reading import raw_reply
 
 MetricFn = Callable[..., Mapping[str, Any]]
 
+# What ends a reply in most of the harness's tasks, beside the next question.
+CHAT_STOPS = ("</s>", "<|im_end|>")
 _NO_MATCH = "[invalid]"
 _PUNCTUATION = str.maketrans("", "", string.punctuation)
 _NUMBER_NOISE = (re.compile(","), re.compile(r"\$"), re.compile(r"(?s).*#### "), re.compile(r"\.$"))
