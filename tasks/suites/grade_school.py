@@ -30,7 +30,7 @@ from instruct.prompts.render import Dropped
 from tasks.suites.files import SplitFiles, SuiteSource, read_text
 from tasks.suites.layouts import layout
 from tasks.suites.reading import read_number
-from tasks.suites.scoring import CHAT_STOPS, number_filters
+from tasks.suites.scoring import CHAT_STOPS, QUESTION_STOPS, number_filters
 
 MGSM, GSM8K = "mgsm", "gsm8k_test"
 SHOTS = 8
@@ -231,7 +231,10 @@ def mgsm_task(row: Language) -> TaskSpec:
         templates=layout("mgsm"),
         modes={"cot": 1.0},
         extra_modes=("zs_cot",),
-        metric_fns=[metrics.exact_match, number_filters(row.filter_phrase, row.closing)],
+        metric_fns=[
+            metrics.exact_match,
+            number_filters(row.filter_phrase, row.closing, row.stops, fold_punctuation=True),
+        ],
         postprocess_fn=functools.partial(
             read_number,
             phrases=row.phrases,
@@ -291,7 +294,7 @@ def gsm8k_task() -> TaskSpec:
         extra_modes=("zs_cot", "zs_direct"),
         metric_fns=[
             metrics.exact_match,
-            number_filters("The answer is ", ending="."),
+            number_filters("The answer is ", ending=".", until=QUESTION_STOPS),
         ],
         postprocess_fn=read_number,
         splits={split: split for split in parts},

@@ -8,9 +8,10 @@ answers: ids of reasoned ones begin with "cot".
 
 import decimal
 import functools
+import json
 import re
 import unicodedata
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from instruct.prompts.numbers import ENGLISH, NumberForm, numbers_in
@@ -36,10 +37,13 @@ class Answer(str):
     Attributes:
         raw: the whole reply, for metrics that read it in their own way.
         reasoned: whether the prompt asked for reasoning before the answer.
+        question, options: of the prompt; only targets that `read_asked` reads have them.
     """
 
     raw: str
     reasoned: bool
+    question: str = ""
+    options: tuple[str, ...] = ()
 
     def __new__(cls, text: str, raw: str, reasoned: bool = True) -> "Answer":
         answer = super().__new__(cls, text)
@@ -49,6 +53,18 @@ class Answer(str):
 
     def __getnewargs__(self) -> tuple[str, str, bool]:
         return str(self), self.raw, self.reasoned
+
+
+def read_asked(
+    decoded: str, example: Example = None, is_target: bool = False, *, read: Callable[..., Answer]
+) -> Answer:
+    """`read`'s answer; a target keeps what was asked, for metrics that look at it."""
+    answer = read(decoded, example, is_target)
+    if is_target and example is not None:
+        record = json.loads(_text(example.get("record", "{}")))
+        answer.question = record.get("fields", {}).get("question", "")
+        answer.options = tuple(_texts(example, "options"))
+    return answer
 
 
 def raw_reply(prediction: str) -> str:
