@@ -101,7 +101,7 @@ class TaskSpec:
     def __post_init__(self) -> None:
         if not self.modes:
             raise UserError(f"task {self.name!r} has no prompt mode; allowed: {', '.join(MODES)}")
-        for mode in (*self.modes, *self.extra_modes):
+        for mode in (*self.modes, *self.extra_modes, *self.mode_metric_fns):
             if mode not in MODES:
                 raise unknown_name(f"prompt mode of task {self.name!r}", mode, MODES)
         for mode, rate in self.modes.items():
