@@ -10,6 +10,7 @@ from typing import Any
 from instruct.eval import metrics
 from instruct.prompts.options import match_option, plain
 from instruct.prompts.template import TemplateSet
+from tasks.gpt2_tokens import GPT2_TOKENIZER
 
 _NUMBER = re.compile(r"[-+\u2212]?\$?\s?(\d[\d,]*(?:\.\d+)?|\.\d+)\s?%?")
 
@@ -115,5 +116,31 @@ def loose_exact_match(
 
 
 def rouge_l(targets: Sequence[metrics.Target], predictions: Sequence[str]) -> dict[str, float]:
-    """ROUGE-L F1 with stemming, best reference: the headline number of Tk-Instruct."""
+    """ROUGE-L F1 with stemming, best reference: the headline number of Tk-Instruct's English track.
+
+    For English: texts of other scripts get 0.
+    """
     return {"rougeL": metrics.rouge(targets, predictions)["rougeL"]}
+
+
+def rouge_l_of_gpt2_tokens(
+    targets: Sequence[metrics.Target], predictions: Sequence[str]
+) -> dict[str, float]:
+    """The same of Natural-Instructions' cross-lingual track: GPT-2's tokens, case kept."""
+    scores = metrics.rouge(targets, predictions, tokenizer=GPT2_TOKENIZER)
+    return {"rougeL": scores["rougeL"]}
+
+
+def rouge_l_by_script(
+    targets: Sequence[metrics.Target], predictions: Sequence[str]
+) -> dict[str, float]:
+    """`rouge_l` for examples whose references are mostly in a-z, else by GPT-2's tokens.
+
+    For files that do not say their language before they are read.
+    """
+    values = []
+    for target, prediction in zip(targets, predictions):
+        english = metrics.in_ascii_words(" ".join(metrics.references_of(target)))
+        score = rouge_l if english else rouge_l_of_gpt2_tokens
+        values.append(score([target], [prediction])["rougeL"])
+    return {"rougeL": sum(values) / len(values) if values else 0.0}

@@ -173,18 +173,34 @@ def record(targets: Sequence[EntityTarget], predictions: Sequence[str]) -> dict[
     return {"em": float(em), "f1": float(f1)}
 
 
-def bleu(targets: Sequence[metrics.Target], predictions: Sequence[str]) -> dict[str, float]:
-    """Corpus BLEU of sacreBLEU with its international tokeniser, all references."""
+def bleu(
+    targets: Sequence[metrics.Target], predictions: Sequence[str], tokenize: str = "intl"
+) -> dict[str, float]:
+    """Corpus BLEU of sacreBLEU, all references.
+
+    Args:
+        tokenize: sacreBLEU's name of a tokeniser. The international one fits scripts with blanks
+            between words; of others it counts whole sentences (a warning says how many), and "zh"
+            or "char" are right.
+    """
     import sacrebleu
 
     if not targets:
         return {"bleu": 0.0}
+    if tokenize in ("intl", "13a", "none"):
+        metrics.warn_of_unfit_targets(
+            targets,
+            lambda text: not metrics.in_unspaced_script(text),
+            "{unfit} of {all} targets are in scripts without blanks between words, of which BLEU's "
+            f"tokeniser {tokenize!r} takes whole sentences for words. Use "
+            "functools.partial(bleu, tokenize='char'), or 'zh' for Chinese.",
+        )
     references = [metrics.references_of(target) for target in targets]
     most = max(map(len, references))
     # sacreBLEU wants one list a reference number; None stands for a missing one.
     streams: Any = [[r[i] if i < len(r) else None for r in references] for i in range(most)]
     score = sacrebleu.corpus_bleu(
-        list(predictions), streams, tokenize="intl", smooth_method="exp", force=True
+        list(predictions), streams, tokenize=tokenize, smooth_method="exp", force=True
     )
     return {"bleu": float(score.score)}
 

@@ -9,7 +9,8 @@ once a task, so it is no source here.
     xlingual_test_tasks(), xlingual_train_tasks()        the official cross-lingual track
 
 The split "test" of an official test task is what its publisher evaluates: the first 100 instances.
-Other tasks are split by a hash of the instance.
+Other tasks are split by a hash of the instance. ROUGE-L is the publisher's: of English tasks by the
+tokenizer of `rouge_score` with stemming, of all others (the cross-lingual track) by GPT-2's tokens.
 """
 
 import functools
@@ -18,7 +19,7 @@ from instruct.data.natural_instructions import EXEMPLARS, natural_instructions_t
 from instruct.data.registry import add_task
 from instruct.data.spec import SPLITS, TaskSpec
 from instruct.prompts.template import TemplateSet
-from tasks.answers import loose_exact_match, read_references, rouge_l
+from tasks.answers import loose_exact_match, read_references, rouge_l, rouge_l_of_gpt2_tokens
 from tasks.contamination import group_of
 from tasks.niv2_table import Niv2Row, niv2_rows
 from tasks.original_wording import worded
@@ -34,7 +35,6 @@ _MODES = {"zs_noopt": 1.0, "fs_noopt": 1.0}
 # Tk-Instruct's own encoding: there to be mixed or evaluated by name, without a share by default.
 _EXTRA_MODES = ("tk_instruct", "tk_instruct_mixed")
 _SPLITS = {split: split for split in (*SPLITS, EXEMPLARS)}
-_METRICS = (rouge_l, loose_exact_match)
 
 
 @functools.cache
@@ -61,7 +61,10 @@ def niv2_task(row: Niv2Row) -> TaskSpec:
         modes=_MODES,
         extra_modes=_EXTRA_MODES,
         cap=CAP,
-        metric_fns=_METRICS,
+        metric_fns=(
+            rouge_l if row.languages == ("English",) else rouge_l_of_gpt2_tokens,
+            loose_exact_match,
+        ),
         postprocess_fn=read_references,
         splits=_SPLITS,
         exemplar_split=EXEMPLARS,

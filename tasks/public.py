@@ -27,7 +27,7 @@ from instruct.data.sources import data_dir
 from instruct.data.spec import SPLITS, TaskSpec
 from instruct.eval import metrics
 from tasks import cot, niv2
-from tasks.answers import answer_reader, loose_exact_match, read_references, rouge_l
+from tasks.answers import answer_reader, loose_exact_match, read_references, rouge_l_by_script
 from tasks.niv2_table import find_row, is_mmlu
 from tasks.wordings import wordings
 
@@ -90,7 +90,7 @@ def natural_instructions_task(path: str) -> TaskSpec:
         templates=niv2.template_set(),
         modes={"zs_noopt": 0.5, "fs_noopt": 0.5},
         cap=niv2.CAP,
-        metric_fns=[rouge_l, loose_exact_match],
+        metric_fns=[rouge_l_by_script, loose_exact_match],
         postprocess_fn=read_references,
         splits={split: split for split in (*SPLITS, EXEMPLARS)},
         exemplar_split=EXEMPLARS,

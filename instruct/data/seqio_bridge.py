@@ -432,5 +432,5 @@ def record_task(spec: TaskSpec, mode: str) -> RecordTask:
             seqio.preprocessors.append_eos_after_trim,
         ],
         postprocess_fn=spec.postprocess_fn,
-        metric_fns=list(spec.metric_fns),
+        metric_fns=list(spec.metric_fns_of(mode)),
     )

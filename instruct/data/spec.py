@@ -54,6 +54,7 @@ class TaskSpec:
         cap: most records that count for an examples-proportional rate; None for no limit.
         metric_fns, postprocess_fn: SeqIO's (`metric_fn(targets, predictions)`,
             `postprocess_fn(decoded, example=..., is_target=...)`).
+        mode_metric_fns: prompt mode -> its metric functions, where they are not `metric_fns`.
         splits: our split -> the source's split.
         num_examples: split -> records, where they are known before the store is built.
         exemplar_split: split that few-shot exemplars are drawn from.
@@ -81,6 +82,9 @@ class TaskSpec:
     cap: int | None = None
     metric_fns: Sequence[Callable[..., Mapping[str, Any]]] = ()
     postprocess_fn: Callable[..., Any] | None = None
+    mode_metric_fns: Mapping[str, Sequence[Callable[..., Mapping[str, Any]]]] = dataclasses.field(
+        default_factory=dict
+    )
     splits: Mapping[str, str] = dataclasses.field(default_factory=lambda: {s: s for s in SPLITS})
     num_examples: Mapping[str, int] = dataclasses.field(default_factory=dict)
     exemplar_split: str = "train"
@@ -97,7 +101,7 @@ class TaskSpec:
     def __post_init__(self) -> None:
         if not self.modes:
             raise UserError(f"task {self.name!r} has no prompt mode; allowed: {', '.join(MODES)}")
-        for mode in (*self.modes, *self.extra_modes):
+        for mode in (*self.modes, *self.extra_modes, *self.mode_metric_fns):
             if mode not in MODES:
                 raise unknown_name(f"prompt mode of task {self.name!r}", mode, MODES)
         for mode, rate in self.modes.items():
@@ -132,6 +136,10 @@ class TaskSpec:
             return ""
         reasoned = self.cot_exemplar_split if mode in COT_MODES else ""
         return reasoned or self.exemplar_split
+
+    def metric_fns_of(self, mode: str) -> Sequence[Callable[..., Mapping[str, Any]]]:
+        """The metric functions of the seqio task of one mode."""
+        return self.mode_metric_fns.get(mode, self.metric_fns)
 
     def leaf_name(self, mode: str) -> str:
         """Name of the seqio task of one mode."""

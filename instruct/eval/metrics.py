@@ -12,26 +12,21 @@ import decimal
 import functools
 import re
 import string
+import unicodedata
+import warnings
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
+import regex
 
+from instruct.prompts.numbers import numbers_in
 from instruct.prompts.options import match_option
 
 Target = str | Sequence[str]
 
 _ARTICLES = re.compile(r"\b(a|an|the)\b")
 _PUNCTUATION = str.maketrans("", "", string.punctuation)
-# An optional sign, digits with optional thousands commas, an optional fraction: "-1,234.50". Commas
-# may stand as in India ("1,20,000"). A letter before makes it part of a name ("x7"), except in
-# scripts that have no blanks between words (Thai, Chinese, Japanese).
-_NUMBER = re.compile(
-    r"(?:(?<![\w.])|(?<=[\u0e01-\u0e4e\u3005-\u30ff\u3400-\u9fff]))[-+\u2212]?\$?"
-    r"(?:\d{1,3}(?:,\d{3})+(?!\d)|\d{1,2}(?:,\d{2})+,\d{3}(?!\d)|\d+)(?:\.\d+)?|[-+]?\.\d+"
-)
-_WIDE_NUMBER = re.compile(r"[\uff0b\uff0d\uff04]*[\uff10-\uff19][\uff10-\uff19\uff0c\uff0e]*")
-_NARROW = {code: code - 0xFEE0 for code in range(0xFF01, 0xFF5F)}
 _ANSWER_MARKER = re.compile(r"(?:answer\s*(?:is|:|=)|####)\s*:?\s*", re.IGNORECASE)
 
 
@@ -84,7 +79,11 @@ def token_f1(reference: str, prediction: str) -> float:
 
 
 def squad(targets: Sequence[Target], predictions: Sequence[str]) -> dict[str, float]:
-    """`em` and `f1` of question answering, after SQuAD's normalisation, best reference each."""
+    """`em` and `f1` of question answering, after SQuAD's normalisation, best reference each.
+
+    As published for all languages (XQuAD, TyDiQA): words are what stands between blanks, so in
+    Chinese, Japanese and Thai F1 is hardly more than EM; articles and punctuation are English.
+    """
 
     def same(reference: str, prediction: str) -> float:
         return float(normalize_answer(reference) == normalize_answer(prediction))
@@ -96,24 +95,100 @@ def squad(targets: Sequence[Target], predictions: Sequence[str]) -> dict[str, fl
     }
 
 
+class Tokenizer(Protocol):
+    """What `rouge_score` cuts texts with."""
+
+    def tokenize(self, text: str) -> list[str]: ...
+
+
+# Scripts without blanks between words: a token is one character with its marks. Others: a word.
+_UNSPACED = r"\p{Han}\p{Hiragana}\p{Katakana}\p{Thai}\p{Lao}\p{Khmer}\p{Myanmar}"
+_TOKEN = regex.compile(
+    rf"[{_UNSPACED}]\p{{M}}*|(?:(?![{_UNSPACED}])[\p{{L}}\p{{M}}\p{{N}}])+|\p{{So}}"
+)
+_LETTER_OR_DIGIT = regex.compile(r"[\p{L}\p{N}]")
+_UNSPACED_SIGN = regex.compile(f"[{_UNSPACED}]")
+
+
+class UnicodeTokenizer:
+    """Words of any script in lower case; characters where a script has no blanks; emoji.
+
+    Numbers by it are comparable with each other only: published ROUGE of languages other than
+    English comes from many tokenizers.
+    """
+
+    def tokenize(self, text: str) -> list[str]:
+        return _TOKEN.findall(unicodedata.normalize("NFKC", text).lower())
+
+
+UNICODE_TOKENIZER = UnicodeTokenizer()
+
+
+def in_ascii_words(text: str) -> bool:
+    """Whether ROUGE's own tokenizer keeps at least half of a text's letters and digits.
+
+    An empty text has lost nothing; one of signs alone has lost all.
+    """
+    signs = _LETTER_OR_DIGIT.findall(text.lower())
+    kept = sum(sign.isascii() for sign in signs)
+    return 2 * kept >= len(signs) if signs else not text.strip()
+
+
+def in_unspaced_script(text: str) -> bool:
+    """Whether most letters of a text are of a script that has no blanks between words."""
+    return 2 * len(_UNSPACED_SIGN.findall(text)) > len(_LETTER_OR_DIGIT.findall(text))
+
+
+def warn_of_unfit_targets(
+    targets: Sequence[Target], fits: Callable[[str], bool], message: str
+) -> None:
+    """Warns with `message` if a metric's way to cut texts into words fits some targets badly.
+
+    Args:
+        targets: each must fit with one reference.
+        fits: whether one text does.
+        message: has {unfit} and {all} for the two numbers of targets.
+    """
+    unfit = sum(not any(map(fits, references_of(target))) for target in targets)
+    if unfit:
+        warnings.warn(message.format(unfit=unfit, all=len(targets)), stacklevel=3)
+
+
 @functools.cache
-def _rouge_scorer(use_stemmer: bool) -> Any:
+def _rouge_scorer(use_stemmer: bool, tokenizer: Tokenizer | None) -> Any:
     # Inside the function: it draws in NLTK (over a second), and every task module imports this one.
     from rouge_score import rouge_scorer
 
     names = ["rouge1", "rouge2", "rougeL", "rougeLsum"]
-    return rouge_scorer.RougeScorer(names, use_stemmer=use_stemmer)
+    return rouge_scorer.RougeScorer(names, use_stemmer=use_stemmer, tokenizer=tokenizer)
 
 
 def rouge(
-    targets: Sequence[Target], predictions: Sequence[str], use_stemmer: bool = True
+    targets: Sequence[Target],
+    predictions: Sequence[str],
+    use_stemmer: bool = True,
+    tokenizer: Tokenizer | None = None,
 ) -> dict[str, float]:
     """ROUGE-1, -2, -L and -Lsum F1 of the `rouge_score` package, best reference for each.
 
     rougeLsum splits sentences at newlines; its values are a few points above rougeL's, and
     dialogue-summarisation papers that use py-rouge are higher again: compare like with like.
+
+    Args:
+        use_stemmer: for the package's own tokenizer: whether English endings do not count.
+        tokenizer: None for the package's own, which keeps a-z and 0-9 alone and so gives 0 to
+            texts of other scripts (a warning says how many there are); `UNICODE_TOKENIZER` for
+            any script.
     """
-    scorer = _rouge_scorer(use_stemmer)
+    if tokenizer is None:
+        warn_of_unfit_targets(
+            targets,
+            in_ascii_words,
+            "the tokenizer of rouge_score keeps a-z and 0-9 alone, less than half of {unfit} of "
+            "{all} targets: ROUGE scores them 0 or by the little that is left. For other scripts "
+            "use functools.partial(metrics.rouge, tokenizer=metrics.UNICODE_TOKENIZER).",
+        )
+    scorer = _rouge_scorer(use_stemmer, tokenizer)
     totals: dict[str, list[float]] = {
         name: [] for name in ("rouge1", "rouge2", "rougeL", "rougeLsum")
     }
@@ -122,19 +197,6 @@ def rouge(
         for name, values in totals.items():
             values.append(max((s[name].fmeasure for s in scored), default=0.0))
     return {name: _mean(values) for name, values in totals.items()}
-
-
-def numbers_in(text: str) -> list[decimal.Decimal]:
-    """All numbers of a text in order, without currency signs and thousands commas.
-
-    Digits may be of any script, and of full width with their signs.
-    """
-    text = _WIDE_NUMBER.sub(lambda match: match.group().translate(_NARROW), text)
-    found = []
-    for match in _NUMBER.finditer(text):
-        plain = match.group().replace(",", "").replace("$", "").replace("\u2212", "-")
-        found.append(decimal.Decimal(plain))
-    return found
 
 
 def final_answer(text: str) -> str:

@@ -22,8 +22,8 @@ from instruct.prompts.record import Record
 from instruct.prompts.render import Dropped
 from tasks.suites.files import SplitFiles, SuiteSource, read_json, read_text
 from tasks.suites.layouts import layout
-from tasks.suites.reading import read_exact
-from tasks.suites.scoring import strict_bbh
+from tasks.suites.reading import read_asked, read_exact
+from tasks.suites.scoring import harness_bbh, strict_bbh
 
 FAMILY = "bbh"
 SHOTS = 3
@@ -187,7 +187,10 @@ def bbh_task(row: SubTask) -> TaskSpec:
         modes={"direct": 1.0, "cot": 1.0},
         extra_modes=("zs_direct", "zs_cot"),
         metric_fns=[metrics.exact_match, strict_bbh],
-        postprocess_fn=read_exact,
+        mode_metric_fns={
+            mode: [metrics.exact_match, theirs] for mode, theirs in harness_bbh(row.name).items()
+        },
+        postprocess_fn=functools.partial(read_asked, read=read_exact),
         splits={split: split for split in source.splits},
         num_examples={"test": row.records, "exemplars": SHOTS},
         exemplar_split="exemplars",

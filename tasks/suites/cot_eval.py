@@ -33,7 +33,7 @@ from tasks.suites.files import SplitFiles, SuiteSource, read_text
 from tasks.suites.grade_school import EXEMPLARS, read_gsm8k_exemplars
 from tasks.suites.layouts import layout
 from tasks.suites.reading import read_label, read_number
-from tasks.suites.scoring import number_filters
+from tasks.suites.scoring import QUESTION_STOPS, number_filters
 
 FAMILY = "cot_eval"
 # Names of the sets in other families, where they differ.
@@ -184,7 +184,7 @@ def _problem_task(
         templates=layout("gsm8k_test"),
         metric_fns=[
             metrics.exact_match,
-            number_filters("The answer is ", ending="."),
+            number_filters("The answer is ", ending=".", until=QUESTION_STOPS),
         ],
         postprocess_fn=read_number,
         category="arithmetic word problems",

@@ -24,12 +24,13 @@ from instruct.data.sources import read_lines
 from instruct.data.spec import TaskSpec
 from instruct.errors import UserError
 from instruct.eval import metrics
+from instruct.prompts.numbers import ENGLISH, NumberForm, numbers_in
 from instruct.prompts.record import Record
 from instruct.prompts.render import Dropped
 from tasks.suites.files import SplitFiles, SuiteSource, read_text
 from tasks.suites.layouts import layout
 from tasks.suites.reading import read_number
-from tasks.suites.scoring import number_filters
+from tasks.suites.scoring import CHAT_STOPS, QUESTION_STOPS, number_filters
 
 MGSM, GSM8K = "mgsm", "gsm8k_test"
 SHOTS = 8
@@ -47,34 +48,73 @@ class Language(NamedTuple):
         name: in English.
         question: the word that heads a question; a reply that goes on with it is over.
         phrases: what stands before the answer in the exemplars, their first one in most.
+        number: what its dot and comma mean between digits, and its words of scale.
         closing: what follows the answer in the harness's filter for the language.
+        filter_stop: what ends a reply in the harness, where it is not `question` and a colon.
     """
 
     code: str
     name: str
     question: str
     phrases: tuple[str, ...]
+    number: NumberForm
     closing: str = ""
+    filter_stop: str = ""
 
     @property
     def filter_phrase(self) -> str:
         """What stands before the answer in the harness's filter; in Bengali it has English."""
+        if self.code == "bn":
+            return "The answer is "
         return self.phrases[0] + ("" if self.code == "ja" else " ")
 
+    @property
+    def stops(self) -> tuple[str, ...]:
+        """What ends a reply in the harness."""
+        return (self.filter_stop or f"{self.question}:", *CHAT_STOPS)
+
+
+# Words of scale that are written after digits, and their powers of ten.
+_BENGALI = (("হাজার", 3), ("লাখ", 5), ("লক্ষ", 5), ("কোটি", 7))
+_GERMAN = (("tausend", 3), ("million", 6), ("millionen", 6), ("mio.", 6), ("milliarden", 9))
+_SPANISH = (("mil", 3), ("millón", 6), ("millones", 6))
+_FRENCH = (("mille", 3), ("million", 6), ("millions", 6), ("milliard", 9), ("milliards", 9))
+_JAPANESE = (("百", 2), ("千", 3), ("万", 4), ("億", 8))
+_RUSSIAN = (
+    *(("тысяча", 3), ("тысячи", 3), ("тысяч", 3), ("тыс.", 3), ("миллион", 6), ("миллиона", 6)),
+    *(("миллионов", 6), ("млн", 6), ("миллиардов", 9), ("млрд", 9)),
+)
+_SWAHILI = (("elfu", 3), ("laki", 5), ("milioni", 6))
+_TELUGU = (("వేలు", 3), ("వేల", 3), ("లక్షలు", 5), ("లక్షల", 5), ("లక్ష", 5), ("కోట్ల", 7), ("కోటి", 7))
+_THAI = (("ร้อย", 2), ("พัน", 3), ("หมื่น", 4), ("แสน", 5), ("ล้าน", 6))
+_CHINESE = (("百", 2), ("千", 3), ("万", 4), ("萬", 4), ("亿", 8), ("億", 8))
 
 LANGUAGES = (
-    Language("bn", "Bengali", "প্রশ্ন", ("উত্তর হল",)),
-    Language("de", "German", "Frage", ("Die Antwort lautet", "Die Antwort ist")),
-    Language("en", "English", "Question", ("The answer is",)),
-    Language("es", "Spanish", "Pregunta", ("La respuesta es",)),
-    Language("fr", "French", "Question", ("La réponse est",)),
-    Language("ja", "Japanese", "問題", ("答えは",), "です。"),
-    Language("ru", "Russian", "Задача", ("Ответ —", "Ответ -", "Ответ:", "Ответ")),
-    Language("sw", "Swahili", "Swali", ("Jibu ni",)),
-    Language("te", "Telugu", "ప్రశ్న", ("సమాధానం",)),
-    Language("th", "Thai", "โจทย์", ("คำตอบคือ",)),
-    Language("zh", "Chinese", "问题", ("答案是", "答案为"), "。"),
-)
+    Language("bn", "Bengali", "প্রশ্ন", ("উত্তর হল",), NumberForm(".", _BENGALI)),
+    Language(
+        "de", "German", "Frage", ("Die Antwort lautet", "Die Antwort ist"),
+        NumberForm(",", _GERMAN),
+    ),
+    Language("en", "English", "Question", ("The answer is",), ENGLISH),
+    Language("es", "Spanish", "Pregunta", ("La respuesta es",), NumberForm(",", _SPANISH)),
+    Language(
+        "fr", "French", "Question", ("La réponse est",), NumberForm(",", _FRENCH),
+        filter_stop="Question :",
+    ),
+    Language(
+        "ja", "Japanese", "問題", ("答えは",), NumberForm(".", _JAPANESE), "です。", "問題："
+    ),
+    Language(
+        "ru", "Russian", "Задача", ("Ответ —", "Ответ –", "Ответ -", "Ответ:", "Ответ"),
+        NumberForm(",", _RUSSIAN),
+    ),
+    Language("sw", "Swahili", "Swali", ("Jibu ni",), NumberForm(".", _SWAHILI, scale_first=True)),
+    Language("te", "Telugu", "ప్రశ్న", ("సమాధానం",), NumberForm(".", _TELUGU)),
+    Language("th", "Thai", "โจทย์", ("คำตอบคือ",), NumberForm(".", _THAI)),
+    Language(
+        "zh", "Chinese", "问题", ("答案是", "答案为"), NumberForm(".", _CHINESE), "。", "问题："
+    ),
+)  # fmt: skip
 HELD_OUT_LANGUAGES = tuple(row for row in LANGUAGES if row.code != "en")
 
 
@@ -154,7 +194,7 @@ def read_mgsm(path: Path, exemplars: Path, code: str) -> Iterator[Record | Dropp
     prefix, cue = split_prefix(first.question)[0], split_prefix(first.solution)[0].rstrip()
     for number, _, line in read_lines(path):
         question, _, answer = (line or "").rpartition("\t")
-        numbers = metrics.numbers_in(answer)
+        numbers = numbers_in(answer)
         if line is None:
             yield Dropped("text is not UTF-8")
         elif not question.strip() or len(numbers) != 1:
@@ -191,9 +231,15 @@ def mgsm_task(row: Language) -> TaskSpec:
         templates=layout("mgsm"),
         modes={"cot": 1.0},
         extra_modes=("zs_cot",),
-        metric_fns=[metrics.exact_match, number_filters(row.filter_phrase, row.closing)],
+        metric_fns=[
+            metrics.exact_match,
+            number_filters(row.filter_phrase, row.closing, row.stops, fold_punctuation=True),
+        ],
         postprocess_fn=functools.partial(
-            read_number, phrases=row.phrases, next_questions=(row.question,)
+            read_number,
+            phrases=row.phrases,
+            next_questions=(row.question,),
+            form=row.number,
         ),
         splits={split: split for split in source.splits},
         num_examples={"test": MGSM_RECORDS, "exemplars": SHOTS},
@@ -223,7 +269,7 @@ def read_gsm8k(path: Path) -> Iterator[Record | Dropped]:
     """The published test file; its worked solutions are left out of the records."""
     for item, _ in Gsm8kSource().rows(path):
         if isinstance(item, Record):
-            numbers = metrics.numbers_in(item.answer)
+            numbers = numbers_in(item.answer)
             if len(numbers) != 1:
                 yield Dropped("answer is not one number")
                 continue
@@ -248,7 +294,7 @@ def gsm8k_task() -> TaskSpec:
         extra_modes=("zs_cot", "zs_direct"),
         metric_fns=[
             metrics.exact_match,
-            number_filters("The answer is ", ending="."),
+            number_filters("The answer is ", ending=".", until=QUESTION_STOPS),
         ],
         postprocess_fn=read_number,
         splits={split: split for split in parts},

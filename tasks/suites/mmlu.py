@@ -24,8 +24,8 @@ from instruct.prompts.record import Record
 from instruct.prompts.render import Dropped
 from tasks.suites.files import SplitFiles, SuiteSource, read_json
 from tasks.suites.layouts import layout
-from tasks.suites.reading import read_choice
-from tasks.suites.scoring import strict_mmlu
+from tasks.suites.reading import read_asked, read_choice
+from tasks.suites.scoring import HARNESS_MMLU, strict_mmlu
 
 FAMILY = "mmlu"
 SHOTS = 5
@@ -211,7 +211,10 @@ def mmlu_task(subject: str, group: str) -> TaskSpec:
         modes={"direct": 1.0, "cot": 1.0},
         extra_modes=("zs_direct", "zs_cot"),
         metric_fns=[metrics.exact_match, strict_mmlu],
-        postprocess_fn=read_choice,
+        mode_metric_fns={
+            mode: [metrics.exact_match, theirs] for mode, theirs in HARNESS_MMLU.items()
+        },
+        postprocess_fn=functools.partial(read_asked, read=read_choice),
         splits={split: split for split in source.splits},
         exemplar_split="dev",
         cot_exemplar_split="dev_cot",

@@ -8,12 +8,13 @@ answers: ids of reasoned ones begin with "cot".
 
 import decimal
 import functools
+import json
 import re
 import unicodedata
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from instruct.eval import metrics
+from instruct.prompts.numbers import ENGLISH, NumberForm, numbers_in
 from instruct.prompts.options import match_option, plain
 
 Example = Mapping[str, Any] | None
@@ -36,10 +37,13 @@ class Answer(str):
     Attributes:
         raw: the whole reply, for metrics that read it in their own way.
         reasoned: whether the prompt asked for reasoning before the answer.
+        question, options: of the prompt; only targets that `read_asked` reads have them.
     """
 
     raw: str
     reasoned: bool
+    question: str = ""
+    options: tuple[str, ...] = ()
 
     def __new__(cls, text: str, raw: str, reasoned: bool = True) -> "Answer":
         answer = super().__new__(cls, text)
@@ -49,6 +53,18 @@ class Answer(str):
 
     def __getnewargs__(self) -> tuple[Any, ...]:  # pickling and copying call __new__ with these
         return str(self), self.raw, self.reasoned
+
+
+def read_asked(
+    decoded: str, example: Example = None, is_target: bool = False, *, read: Callable[..., Answer]
+) -> Answer:
+    """`read`'s answer; a target keeps what was asked, for metrics that look at it."""
+    answer = read(decoded, example, is_target)
+    if is_target and example is not None:
+        record = json.loads(_text(example.get("record", "{}")))
+        answer.question = record.get("fields", {}).get("question", "")
+        answer.options = tuple(_texts(example, "options"))
+    return answer
 
 
 def raw_reply(prediction: str) -> str:
@@ -137,27 +153,32 @@ def read_number(
     *,
     phrases: Sequence[str] = (),
     next_questions: tuple[str, ...] = (),
+    form: NumberForm = ENGLISH,
 ) -> Answer:
     """A number in one form ("1,200.0" is "1200").
+
+    A target is written as files of numbers are, the English way, in every language.
 
     Args:
         phrases: what stands before the answer in languages without "answer is"; the first number
             after the last such phrase counts. Case does not matter, nor whether letters are
             composed: vocabularies with compatibility normalisation take Thai ones apart.
         next_questions: as `own_reply`'s.
+        form: how the language of `phrases` writes numbers; after "answer is" it is English.
     """
     if is_target:
-        numbers = metrics.numbers_in(decoded)
+        numbers = numbers_in(decoded)
         return Answer(
             _canonical(numbers[-1]) if numbers else decoded.strip(), decoded, is_reasoned(example)
         )
     own = own_reply(decoded, next_questions)
-    ends = [match.end() for match in _MARKER.finditer(own)]
+    ends = {match.end(): ENGLISH for match in _MARKER.finditer(own)}
     for phrase in _both_forms(phrases):
-        ends += [m.end() for m in re.finditer(re.escape(phrase), own, re.IGNORECASE)]
+        ends |= {m.end(): form for m in re.finditer(re.escape(phrase), own, re.IGNORECASE)}
     if not ends and is_reasoned(example):
         return Answer("", decoded, is_reasoned(example))
-    numbers = metrics.numbers_in(own[max(ends, default=0) :])
+    last = max(ends, default=0)
+    numbers = numbers_in(own[last:], ends.get(last, form))
     return Answer(_canonical(numbers[0]) if numbers else "", decoded, is_reasoned(example))
 
 

@@ -1,15 +1,30 @@
 """Metrics of the suites that `instruct.eval.metrics` does not have: SeqIO's `metric_fns`, 0-100.
 
-`strict_*` and `flexible_*` read the whole reply as the filters of EleutherAI's
-lm-evaluation-harness do, so that numbers can be compared; the suites' first metric reads it as
-`tasks/suites/reading.py` says.
+`strict_match`, `flexible_extract`, `get_response` and `unfiltered` judge the whole reply as a task
+of EleutherAI's lm-evaluation-harness 0.4.13 does: its stop strings, its filter, its comparison. The
+suites' first metric reads a reply as `tasks/suites/reading.py` says.
+
+    our mode                     the harness's task             metrics
+    bbh.*.cot                    bbh_cot_fewshot                strict_match
+    bbh.*.direct                 bbh_fewshot                    unfiltered
+    bbh.*.zs_direct, .zs_cot     bbh_zeroshot, .._cot_zeroshot  strict_match, flexible_extract
+    mmlu.*.cot                   mmlu_flan_cot_fewshot          strict_match
+    mmlu.*.zs_cot                mmlu_flan_cot_zeroshot         strict_match, flexible_extract
+    mmlu.*.direct, .zs_direct    mmlu_generative                get_response
+    gsm8k_test.gsm8k.cot         gsm8k_cot                      strict_match, flexible_extract
+    gsm8k_test.gsm8k.zs_cot      gsm8k_cot_zeroshot             strict_match, flexible_extract
+    mgsm.<language>.cot, .zs_cot mgsm_native_cot_<language>     strict_match, flexible_extract
+
+Where the harness has no task (GSM8K's `zs_direct`, SVAMP and ASDiv), GSM8K's rules are applied.
 """
 
 import functools
 import re
 import string
+import sys
+import unicodedata
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -17,33 +32,237 @@ from instruct.eval import metrics
 from tasks.suites.reading import raw_reply
 
 MetricFn = Callable[..., Mapping[str, Any]]
+# What a filter reads in a reply to a target's question.
+Filter = Callable[[str, str], str]
 
+# What ends a reply in most of the harness's tasks, beside the next question.
+CHAT_STOPS = ("</s>", "<|im_end|>")
+QUESTION_STOPS = ("Q:", *CHAT_STOPS)
 _NO_MATCH = "[invalid]"
-_PUNCTUATION = str.maketrans("", "", string.punctuation)
-_NUMBER_NOISE = (re.compile(","), re.compile(r"\$"), re.compile(r"(?s).*#### "), re.compile(r"\.$"))
-_FLEXIBLE_NUMBER = re.compile(r"(-?[$0-9.,]{2,})|(-?[0-9]+)")
-_BBH = re.compile(r"(?<=the answer is )(.*)(?=.)")
-_MMLU = re.compile(r"(?<=answer is )(.*)(?=.)")
+
+
+class HarnessTask(NamedTuple):
+    """How a task of the harness judges a reply.
+
+    Attributes:
+        until: the reply ends before the first of these.
+        filters: metric -> what it reads in the reply.
+        ignored: matches of these expressions do not count, on both sides, in this order.
+        fold_case: whether case does not count.
+        fold_punctuation: whether ASCII punctuation does not count.
+    """
+
+    until: tuple[str, ...]
+    filters: Mapping[str, Filter]
+    ignored: tuple[str, ...] = ()
+    fold_case: bool = True
+    fold_punctuation: bool = False
+
+    def compared(self, text: str) -> str:
+        """A text in the form that is compared."""
+        for pattern in self.ignored:
+            text = re.sub(pattern, "", text)
+        text = text.lower() if self.fold_case else text
+        return text.translate(_PUNCTUATION) if self.fold_punctuation else text
+
+    def scores(self, targets: Sequence[str], predictions: Sequence[str]) -> dict[str, float]:
+        """Metric -> share of right replies."""
+        rights: dict[str, list[bool]] = {name: [] for name in self.filters}
+        for target, prediction in zip(targets, predictions):
+            wanted, reply = self.compared(raw_reply(target).strip()), raw_reply(prediction)
+            for stop in self.until:
+                reply = reply.partition(stop)[0]
+            for name, read in self.filters.items():
+                rights[name].append(self.compared(read(reply, target)) == wanted)
+        return {name: _mean(values) for name, values in rights.items()}
+
+
+def _asks_for_reasoning(targets: Sequence[str]) -> bool:
+    """Whether filters of reasoned replies apply: {} is the answer where they do not."""
+    return not targets or any(getattr(target, "reasoned", True) for target in targets)
 
 
 def _mean(rights: Sequence[bool]) -> float:
     return 100.0 * float(np.mean(rights)) if len(rights) else 0.0
 
 
-def _found(pattern: re.Pattern[str], text: str, which: int) -> str:
-    """One match of a pattern, the first group of it that is not empty."""
+# ---------------------------------------------------------------- filters
+
+
+_PUNCTUATION = str.maketrans("", "", string.punctuation)
+
+
+def _found(pattern: re.Pattern[str], text: str, which: int, missing: str = _NO_MATCH) -> str:
+    """The first match of a pattern (0) or the last (-1), its first group that is not empty."""
     matches = pattern.findall(text)
     if not matches:
-        return _NO_MATCH
+        return missing
     chosen = matches[which]
     if isinstance(chosen, tuple):
-        chosen = next((group for group in chosen if group), _NO_MATCH)
+        chosen = next(filter(None, chosen), missing)
     return chosen.strip()
 
 
-def _asks_for_reasoning(targets: Sequence[str]) -> bool:
-    """Whether filters of reasoned replies apply: {} is the answer where they do not."""
-    return not targets or any(getattr(target, "reasoned", True) for target in targets)
+def _one_match(pattern: str, which: int = 0) -> Filter:
+    return functools.partial(_read_match, re.compile(pattern), which)
+
+
+def _read_match(pattern: re.Pattern[str], which: int, reply: str, target: str) -> str:
+    return _found(pattern, reply, which)
+
+
+def _whole_reply(reply: str, target: str) -> str:
+    return reply
+
+
+def _first_line(reply: str, target: str) -> str:
+    return reply.partition("\n")[0].strip()
+
+
+@functools.cache
+def _all_punctuation() -> dict[int, None]:
+    """Unicode's."""
+    signs = range(sys.maxunicode)
+    return dict.fromkeys(i for i in signs if unicodedata.category(chr(i)).startswith("P"))
+
+
+def _bare(text: str) -> str:
+    return text.lower().translate(_all_punctuation())
+
+
+_BRACKETED = re.compile(r"(\([A-Z]\))")
+_LISTED_CHOICE = re.compile(r"\([A-Z]\)([^\n^(]*)")
+
+
+def _choices_of_question(target: str) -> Sequence[str]:
+    return _LISTED_CHOICE.findall(getattr(target, "question", ""))
+
+
+def _choices_of_example(target: str) -> Sequence[str]:
+    return getattr(target, "options", ())
+
+
+def _lettered_choice(
+    choices_of: Callable[[str], Sequence[str]], which: int, reply: str, target: str
+) -> str:
+    """A letter in brackets, else a choice's text, else a letter behind a colon."""
+    choices = [_bare(text.strip()) for text in choices_of(target)]
+    letters = string.ascii_uppercase[: len(choices)]
+    named = re.compile("|".join(map(re.escape, sorted(choices, key=len, reverse=True))))
+    behind_colon = re.compile(rf":[\s]*({'|'.join(letters)})")
+    if found := _found(_BRACKETED, reply, which, ""):
+        return found
+    if found := _found(named, _bare(reply), which, ""):
+        return {text: f"({letter})" for text, letter in zip(choices, letters)}.get(found, found)
+    found = _found(behind_colon, reply, which, "")
+    return f"({found})" if found else _NO_MATCH
+
+
+def _meant_word(meanings: Mapping[str, str], which: int, reply: str, target: str) -> str:
+    """The value of the expression that matches, in lower case."""
+    found = _found(re.compile("|".join(meanings)), reply.lower(), which, "")
+    values = (value for pattern, value in meanings.items() if re.search(pattern, found))
+    return next(values, _NO_MATCH) if found else _NO_MATCH
+
+
+_INTEGER = re.compile(r"([-0-9]+)")
+_UNITS = "zero|one|two|three|four|five|"
+_TEENS = "|ten|eleven|twelve|fourteen|hundred|thousand|(?:m|b|tr)illion"
+_STEM = "(?:twen|thir|for|fif|six|seven|nine)"
+_SPELLED = re.compile(
+    rf"((?:(?:{_UNITS}{_STEM}(?:teen|ty)|eight(?:|een|y){_TEENS})"
+    rf"(?:{_UNITS}{_STEM}(?:|teen|ty)|eight(?:een|y){_TEENS}|[^\S\r\n]|,|and|&)+)?"
+    rf"(?:{_UNITS}{_STEM}(?:teen|ty)|eight(?:een|y){_TEENS}))"
+)
+_NUMBER_WORDS = {
+    "zero": 0, "one": 1, "two": 2, "three": 3, "four": 4, "five": 5, "six": 6, "seven": 7,
+    "eight": 8, "nine": 9, "ten": 10, "eleven": 11, "twelve": 12, "thirteen": 13, "fourteen": 14,
+    "fifteen": 15, "sixteen": 16, "seventeen": 17, "eighteen": 18, "nineteen": 19, "twenty": 20,
+    "thirty": 30, "forty": 40, "fifty": 50, "sixty": 60, "seventy": 70, "eighty": 80,
+    "ninety": 90, "hundred": 100, "thousand": 1_000, "million": 1_000_000,
+    "billion": 1_000_000_000,
+}  # fmt: skip
+
+
+def _together(values: Sequence[int]) -> int:
+    """The number below a thousand that up to four words say, as word2number adds them up."""
+    if len(values) == 2 and 100 not in values:
+        return sum(values)
+    return values[0] * values[1] + sum(values[2:]) if 2 <= len(values) <= 4 else values[0]
+
+
+def spelled_number(text: str) -> str:
+    """The number that English words say, in digits; "" if they say none.
+
+    >>> spelled_number("two thousand and forty")
+    '2040'
+    """
+    values = [_NUMBER_WORDS[word] for word in text.split() if word in _NUMBER_WORDS]
+    if len(values) < 2:
+        return str(values[0]) if values else ""
+    total = 0
+    for scale in (1_000_000_000, 1_000_000, 1_000):
+        if scale in values:
+            before, values = values[: values.index(scale)], values[values.index(scale) + 1 :]
+            if not before or max(before) >= 1_000:
+                return ""
+            total += scale * _together(before)
+    if max(values, default=0) >= 1_000:
+        return ""
+    return str(total + (_together(values) if values else 0))
+
+
+def _integer(which: int, reply: str, target: str) -> str:
+    """Digits and minus signs, else a number in words."""
+    digits = _found(_INTEGER, reply, which, "")
+    return digits or spelled_number(_found(_SPELLED, reply.lower(), which, "")) or _NO_MATCH
+
+
+def _sorted_words(reply: str, target: str) -> str:
+    """The words of the question's list in the order of their last mention."""
+    words = getattr(target, "question", "").partition("List:")[2].split()
+    listed = re.findall("|".join(rf"\b{re.escape(word)}\b" for word in words), reply)
+    return " ".join(reversed(dict.fromkeys(reversed(listed))))
+
+
+# ---------------------------------------------------------------- BIG-Bench Hard
+
+
+_AFTER_ANSWER = (
+    r"((?<=The answer is )(.*)(?=.)|(?<={}answer is )(.*)(?=.)|(?<=The answer: )(.*)(?=.)"
+    r"|(?<=The final answer: )(.*)(?=.))"
+)
+_BBH_STOPS = ("</s>", "Q", "\n\n")
+_BBH_FEW_SHOT_COT = HarnessTask(
+    _BBH_STOPS, {"strict_match": _one_match(r"(?<=the answer is )(.*)(?=.)")}, fold_case=False
+)
+_BBH_FEW_SHOT = HarnessTask(_BBH_STOPS, {"unfiltered": _whole_reply}, fold_case=False)
+_BBH_ZERO_SHOT_IGNORES = (r"\.$", ",", r"\\", "\n", '"')
+
+_YES_NO, _BRACKETS = r"\b(Yes|No|yes|no)\b", r'[" \[\(<{}>\)\]]+'
+_PLAUSIBLE = {r"\b(no|not plausible)\b": "no", r"\b(yes|plausible)\b": "yes"}
+_TRUTHFUL = {
+    r"\b(no|does not tell the truth|is not telling the truth)\b": "no",
+    r"\b(yes|tells the truth|is telling the truth)\b": "yes",
+}
+# Sub-task -> its flexible filter, made for the first match (0) or the last (-1); all others have
+# lettered choices.
+_BBH_FLEXIBLE: dict[str, Callable[[int], Filter]] = {
+    "boolean_expressions": lambda which: _one_match(r"\b(True|False)\b", which),
+    "causal_judgement": lambda which: _one_match(_YES_NO, which),
+    "dyck_languages": lambda which: _one_match(rf"(?<= )({_BRACKETS})|({_BRACKETS})", which),
+    "formal_fallacies": lambda which: _one_match(r"\b(valid|invalid)\b", which),
+    "multistep_arithmetic_two": lambda which: functools.partial(_integer, which),
+    "navigate": lambda which: _one_match(_YES_NO, which),
+    "object_counting": lambda which: functools.partial(_integer, which),
+    "sports_understanding": lambda which: functools.partial(_meant_word, _PLAUSIBLE, which),
+    "web_of_lies": lambda which: functools.partial(_meant_word, _TRUTHFUL, which),
+    "word_sorting": lambda which: _sorted_words,
+}
+
+
+def _lettered_in_question(which: int) -> Filter:
+    return functools.partial(_lettered_choice, _choices_of_question, which)
 
 
 def strict_bbh(targets: Sequence[str], predictions: Sequence[str]) -> dict[str, float]:
@@ -53,56 +272,103 @@ def strict_bbh(targets: Sequence[str], predictions: Sequence[str]) -> dict[str, 
     """
     if not _asks_for_reasoning(targets):
         return {}
-    pairs = zip(targets, predictions)
+    return _BBH_FEW_SHOT_COT.scores(targets, predictions)
+
+
+def harness_bbh(sub_task: str) -> dict[str, MetricFn]:
+    """Prompt mode -> the metric of the harness's task of a sub-task in that mode."""
+    flexible = _BBH_FLEXIBLE.get(sub_task, _lettered_in_question)
+    direct = {"strict_match": _whole_reply, "flexible_extract": flexible(0)}
+    reasoned = {"strict_match": _one_match(_AFTER_ANSWER.format("the "))}
+    reasoned["flexible_extract"] = flexible(-1)
     return {
-        "strict_match": _mean([_found(_BBH, raw_reply(p), 0) == raw_reply(t) for t, p in pairs])
+        "cot": strict_bbh,
+        "direct": _BBH_FEW_SHOT.scores,
+        "zs_direct": HarnessTask(QUESTION_STOPS, direct, _BBH_ZERO_SHOT_IGNORES).scores,
+        "zs_cot": HarnessTask(QUESTION_STOPS, reasoned, _BBH_ZERO_SHOT_IGNORES).scores,
     }
 
 
+# ---------------------------------------------------------------- MMLU
+
+
+_MMLU_FEW_SHOT_COT = HarnessTask(
+    ("</s>",), {"strict_match": _one_match(r"(?<=answer is )(.*)(?=.)")}, fold_punctuation=True
+)
+_MMLU_ZERO_SHOT_COT = HarnessTask(
+    QUESTION_STOPS,
+    {
+        "strict_match": _one_match(_AFTER_ANSWER.format("")),
+        "flexible_extract": functools.partial(_lettered_choice, _choices_of_example, -1),
+    },
+    fold_punctuation=True,
+)
+_MMLU_GENERATIVE = HarnessTask(("</s>", "\n"), {"get_response": _first_line}, fold_punctuation=True)
+
+
 def strict_mmlu(targets: Sequence[str], predictions: Sequence[str]) -> dict[str, float]:
-    """The same after MMLU's first "answer is ", case and punctuation aside."""
+    """`strict_match` after MMLU's first "answer is ", case and punctuation aside.
+
+    {} for prompts that ask for no reasoning.
+    """
     if not _asks_for_reasoning(targets):
         return {}
-
-    def bare(text: str) -> str:
-        return text.lower().translate(_PUNCTUATION)
-
-    pairs = zip(targets, predictions)
-    rights = [bare(_found(_MMLU, raw_reply(p), 0)) == bare(raw_reply(t)) for t, p in pairs]
-    return {"strict_match": _mean(rights)}
+    return _MMLU_FEW_SHOT_COT.scores(targets, predictions)
 
 
-def _bare_number(text: str) -> str:
-    for noise in _NUMBER_NOISE:
-        text = noise.sub("", text)
-    return text.lower()
+HARNESS_MMLU: dict[str, MetricFn] = {
+    "cot": strict_mmlu,
+    "direct": _MMLU_GENERATIVE.scores,
+    "zs_direct": _MMLU_GENERATIVE.scores,
+    "zs_cot": _MMLU_ZERO_SHOT_COT.scores,
+}
 
 
-def number_filters(phrase: str, ending: str = "") -> MetricFn:
+# ---------------------------------------------------------------- GSM8K and MGSM
+
+
+_LAST_NUMBER = _one_match(r"(-?[$0-9.,]{2,})|(-?[0-9]+)", -1)
+_NUMBER_NOISE = (",", r"\$", r"(?s).*#### ", r"\.$")
+
+
+def number_filters(
+    phrase: str, ending: str = "", until: tuple[str, ...] = (), fold_punctuation: bool = False
+) -> MetricFn:
     """A metric with GSM8K's two filters.
 
     `strict_match` takes the number after the first phrase, `flexible_extract` the last number.
+    Prompts that ask for no reasoning hold the phrase, so they have the second one alone.
 
     Args:
         phrase: what stands before the answer, its blank included.
         ending: a regular expression of what must follow. GSM8K's with exemplars is ".", any sign,
             and so reads "1" out of "The answer is 18" at the end of a reply.
+        until: what ends the reply.
+        fold_punctuation: whether all punctuation counts for nothing, as in MGSM, so that "-3.5" is
+            "35"; GSM8K leaves out commas, dollar signs and a last full stop.
     """
     pattern = rf"{re.escape(phrase)}(\-?[0-9\.\,]+){ending}"
-    return functools.partial(_number_filters, pattern=pattern)
+    return functools.partial(
+        _number_filters, pattern=pattern, until=until, fold_punctuation=fold_punctuation
+    )
 
 
 def _number_filters(
-    targets: Sequence[str], predictions: Sequence[str], pattern: str
+    targets: Sequence[str],
+    predictions: Sequence[str],
+    pattern: str,
+    until: tuple[str, ...],
+    fold_punctuation: bool,
 ) -> dict[str, float]:
-    strict = re.compile(pattern)
-    rights: dict[str, list[bool]] = {"strict_match": [], "flexible_extract": []}
-    for target, prediction in zip(targets, predictions):
-        wanted, reply = _bare_number(raw_reply(target)), raw_reply(prediction)
-        rights["strict_match"].append(_bare_number(_found(strict, reply, 0)) == wanted)
-        flexible = _found(_FLEXIBLE_NUMBER, reply, -1)
-        rights["flexible_extract"].append(_bare_number(flexible) == wanted)
-    return {name: _mean(values) for name, values in rights.items()}
+    filters = {"strict_match": _one_match(pattern), "flexible_extract": _LAST_NUMBER}
+    if not _asks_for_reasoning(targets):
+        del filters["strict_match"]
+    ignored = () if fold_punctuation else _NUMBER_NOISE
+    task = HarnessTask(until, filters, ignored, fold_punctuation=fold_punctuation)
+    return task.scores(targets, predictions)
+
+
+# ---------------------------------------------------------------- summaries
 
 
 def rouge_references(

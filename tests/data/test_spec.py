@@ -13,6 +13,7 @@ from tests.data.toy import toy_spec
         ({"modes": {}}, "no prompt mode"),
         ({"modes": {"zs_nopt": 1.0}}, "Did you mean 'zs_noopt'"),
         ({"modes": {"zs_noopt": 0.0}}, "must be above 0"),
+        ({"mode_metric_fns": {"zs_nopt": ()}}, "Did you mean 'zs_noopt'"),
         ({"cap": 0}, "cap is 0"),
         ({"shots": 0}, "shots is 0"),
     ],
@@ -34,6 +35,11 @@ def test_where_exemplars_come_from():
 
 def test_leaf_names():
     assert toy_spec(name="toy.sums").leaf_name("fs_opt") == "toy.sums.fs_opt"
+
+
+def test_metrics_of_a_mode_stand_in_for_the_tasks():
+    spec = toy_spec(metric_fns=[len], mode_metric_fns={"fs_opt": [max]})
+    assert spec.metric_fns_of("fs_opt") == [max] and spec.metric_fns_of("zs_opt") == [len]
 
 
 def test_counts_of_a_mixture():

@@ -1,10 +1,12 @@
 """Metrics against values worked out by hand, and ROUGE against its package."""
 
 import decimal
+import warnings
 
 import pytest
 
 from instruct.eval import metrics
+from tests.sentences import NOT_ASCII, SENTENCES
 
 
 def test_exact_match_takes_any_reference():
@@ -92,3 +94,38 @@ def test_option_match():
 
 def test_log_likelihood_is_a_plain_mean():
     assert metrics.log_likelihood(["a", "b"], [-1.0, -2.0]) == {"log_likelihood": -1.5}
+
+
+@pytest.mark.parametrize("language", SENTENCES)
+def test_metrics_of_texts_know_every_script(language):
+    one, other = SENTENCES[language]
+    same = metrics.rouge([one], [one], tokenizer=metrics.UNICODE_TOKENIZER)
+    assert same["rouge1"] == same["rougeL"] == same["rougeLsum"] == 100.0
+    assert metrics.rouge([one], [other], tokenizer=metrics.UNICODE_TOKENIZER)["rougeL"] < 35
+    assert metrics.squad([one], [one]) == {"em": 100.0, "f1": 100.0}
+    assert metrics.squad([one], [other]) == {"em": 0.0, "f1": 0.0}
+    assert metrics.exact_match([one], [one]) == {"exact_match": 100.0}
+
+
+def test_tokens_of_all_scripts():
+    cut = metrics.UNICODE_TOKENIZER.tokenize
+    assert cut("Ｔhe CAT's naïve ２ ideas") == ["the", "cat", "s", "naïve", "2", "ideas"]
+    assert len(cut("দৌড়ায়, सोफे")) == 2  # their vowel signs are marks
+    assert cut("ที่ 北京 は 잔다") == ["ที่", "北", "京", "は", "잔다"]
+    assert cut("🙂👍!") == ["🙂", "👍"]
+    assert cut(" .,!") == []
+
+
+@pytest.mark.parametrize("language", SENTENCES)
+def test_rouge_says_what_its_own_tokenizer_loses(language):
+    targets = [*SENTENCES[language], "An English one.", "", ["2020", "Γ"]]
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        metrics.rouge(targets, ["x"] * 5)
+        metrics.rouge(targets, ["x"] * 5, tokenizer=metrics.UNICODE_TOKENIZER)
+    said = [str(one.message) for one in caught]
+    if language in NOT_ASCII:
+        (message,) = said
+        assert "less than half of 2 of 5 targets" in message and "UNICODE_TOKENIZER" in message
+    else:
+        assert said == []

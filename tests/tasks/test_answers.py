@@ -1,6 +1,9 @@
 import pytest
+from rouge_score import rouge_scorer
 
 from tasks import answers
+from tasks.gpt2_tokens import GPT2_TOKENIZER
+from tests.sentences import SENTENCES
 
 PHRASES = (("The answer is", "."), ("So the answer is", "."), ("####", ""), ("Final answer:", ""))
 
@@ -56,3 +59,33 @@ def test_references_are_all_accepted():
     assert answers.loose_exact_match([target], [given]) == {"exact_match": 100.0}
     assert answers.rouge_l([target], [given]) == {"rougeL": pytest.approx(100.0)}
     assert answers.loose_exact_match([target], ["soon"]) == {"exact_match": 0.0}
+
+
+@pytest.mark.parametrize("language", SENTENCES)
+def test_rouge_l_of_other_scripts(language):
+    one, other = SENTENCES[language]
+    for score in (answers.rouge_l_of_gpt2_tokens, answers.rouge_l_by_script):
+        assert score([one], [one]) == {"rougeL": pytest.approx(100.0)}
+        assert 0 <= score([[one]], [other])["rougeL"] < 70
+        assert score([], []) == {"rougeL": 0.0}
+    assert answers.loose_exact_match([one], [one]) == {"exact_match": 100.0}
+    assert answers.loose_exact_match([one], [other]) == {"exact_match": 0.0}
+
+
+def test_rouge_l_by_script_is_tk_instructs_for_english():
+    targets, predictions = [["running cats", "naïve cats"], "Котка"], ["run cat", "Котката"]
+    english = answers.rouge_l(targets[:1], predictions[:1])["rougeL"]
+    other = answers.rouge_l_of_gpt2_tokens(targets[1:], predictions[1:])["rougeL"]
+    assert english == 100.0 and 0 < other < 100
+    mixed = answers.rouge_l_by_script(targets, predictions)["rougeL"]
+    assert mixed == pytest.approx((english + other) / 2)
+
+
+def test_rouge_l_of_the_cross_lingual_track_is_the_publishers():
+    """Its scorer: GPT-2's tokens without the sign of the blank, case kept, no stemmer."""
+    pairs = [(a, b) for a, b in SENTENCES.values()] + [("Running cats", "running cat")]
+    for reference, prediction in pairs:
+        scorer = rouge_scorer.RougeScorer(["rougeL"], tokenizer=GPT2_TOKENIZER)
+        expected = 100 * scorer.score(target=reference, prediction=prediction)["rougeL"].fmeasure
+        found = answers.rouge_l_of_gpt2_tokens([reference], [prediction])["rougeL"]
+        assert found == pytest.approx(expected, abs=1e-9)

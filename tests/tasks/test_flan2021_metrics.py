@@ -1,8 +1,10 @@
 import math
+import warnings
 
 import pytest
 
 from tasks import flan2021_metrics as flan
+from tests.sentences import SENTENCES, UNSPACED
 
 
 def label(text, group):
@@ -113,3 +115,17 @@ def test_entities_are_read_by_marker_and_by_text():
     assert flan.read_entity("(ii)", example) == "Berry sank."
     assert flan.read_entity("orca sank", example) == "Orca sank."
     assert not math.isnan(flan.record([target], ["(iii)"])["em"])
+
+
+@pytest.mark.parametrize("language", SENTENCES)
+def test_bleu_of_scripts_without_blanks(language):
+    one = SENTENCES[language][0] * 3  # long enough for four words
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        flan.bleu([one, "An English sentence of words."], ["x", "y"])
+    said = [str(warning.message) for warning in caught]
+    assert bool(said) == (language in UNSPACED)
+    assert not said or said[0].startswith("1 of 2 targets are in scripts without blanks")
+    if language != "emoji":
+        way = "char" if language in UNSPACED else "intl"
+        assert flan.bleu([one], [one], way)["bleu"] == pytest.approx(100.0)

@@ -5,12 +5,13 @@ import re
 import pytest
 
 from instruct.data.natural_instructions import EXEMPLARS, FOLDER, normalized_stem
-from instruct.data.registry import find_seqio_task, resolve, task_specs
+from instruct.data.registry import find_seqio_task, find_spec, resolve, task_specs
 from instruct.data.spec import SPLITS
 from instruct.prompts.record import Record
 from instruct.prompts.render import Rendered
 from instruct.prompts.template import load_template_sets
 from tasks import niv2
+from tasks.answers import rouge_l, rouge_l_of_gpt2_tokens
 from tasks.niv2_table import (
     TABLE,
     UNITED,
@@ -306,3 +307,15 @@ def test_templates_are_written_for_instances_with_a_definition():
     (template_set,) = load_template_sets(path).values()
     for template in template_set.zs_noopt:
         assert {"definition", "input"} <= template.input_names
+
+
+def test_rouge_l_is_the_publishers_in_both_tracks():
+    """English tasks by the tokenizer of `rouge_score`, all others by GPT-2's."""
+    for row in niv2_rows().values():
+        english = row.languages == ("English",)
+        assert english or row.split == "excluded"  # from the English track
+        expected = rouge_l if english else rouge_l_of_gpt2_tokens
+        assert find_spec(row.name).metric_fns[0] is expected
+    bulgarian = find_spec("niv2.task1561_clickbait_new_bg_summarization").metric_fns[0]
+    text = "Котката спи на дивана."
+    assert bulgarian([[text]], [text]) == {"rougeL": pytest.approx(100.0)}

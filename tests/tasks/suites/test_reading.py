@@ -1,6 +1,7 @@
 """Replies as models write them, and what they answer."""
 
 import copy
+import json
 import pickle
 import unicodedata
 
@@ -8,7 +9,9 @@ import pytest
 
 from instruct.data.registry import find_spec
 from instruct.eval import metrics
+from instruct.prompts.record import Record
 from tasks import mixtures as _collection  # noqa: F401
+from tasks.suites import grade_school
 from tasks.suites import mixtures as _register  # noqa: F401
 from tasks.suites.reading import (
     Answer,
@@ -212,3 +215,145 @@ def test_parts_of_replies():
     assert own_reply("Quite so. Q is a letter.") == "Quite so. Q is a letter."
     assert concluded("The final answer is: 7.") == "7"
     assert concluded("no conclusion") is None
+
+
+# What follows the language's own phrase -> the number: groups, decimals, signs, digits, scale.
+WRITTEN = {
+    "bn": {
+        "১,০০,০০০।": "100000",
+        "৳৭০,০০০": "70000",
+        "1,00,000 টাকা": "100000",
+        "৩.৫": "3.5",
+        "1.000": "1",
+        "৭০ হাজার": "70000",
+        "২ লাখ": "200000",
+    },
+    "de": {
+        "70.000.": "70000",
+        "70.000 €": "70000",
+        "1.234,56": "1234.56",
+        "3,5": "3.5",
+        "3.5 Euro": "3.5",
+        "12.50": "12.5",
+        "1,000": "1",
+        "70 000": "70000",
+        "70\u202f000": "70000",
+        "70\u2019000 Franken": "70000",
+        "\u22122.125": "-2125",
+        "70 Tausend": "70000",
+        "2.125": "2125",
+    },
+    "en": {
+        "70,000.": "70000",
+        "1.000": "1",
+        "$1,234.50": "1234.5",
+        "1.234,56": "1234.56",
+        "70 000": "70000",
+        "1,20,000": "120000",
+        "70 thousand": "70000",
+        "1, 2, 3": "1",
+        "1/2": "0.5",
+    },
+    "es": {
+        "70.000.": "70000",
+        "$70 000": "70000",
+        "1,50": "1.5",
+        "1.234,56": "1234.56",
+        "70 mil": "70000",
+        "−5 %": "-5",
+    },
+    "fr": {
+        "70\u202f000.": "70000",
+        "70\u00a0000 €": "70000",
+        "70 000,50 €": "70000.5",
+        "3,5": "3.5",
+        "70.000": "70000",
+        "70'000": "70000",
+        "2 millions": "2000000",
+    },
+    "ja": {
+        "70,000です。": "70000",
+        "７０，０００ドルです。": "70000",
+        "7万ドルです。": "70000",
+        "7万5千です。": "75000",
+        "3.5です。": "3.5",
+        "３．５です。": "3.5",
+    },
+    "ru": {
+        "70\u00a0000.": "70000",
+        "70 000 рублей": "70000",
+        "3,5": "3.5",
+        "70.000": "70000",
+        "70 тыс. рублей": "70000",
+        "\u22125": "-5",
+    },
+    "sw": {
+        "70,000.": "70000",
+        "shilingi 70,000/=": "70000",
+        "elfu 70": "70000",
+        "3.5": "3.5",
+        "1.000": "1",
+    },
+    "te": {
+        "1,00,000.": "100000",
+        "₹౭౦,౦౦౦": "70000",
+        "3.5": "3.5",
+        "70 వేలు": "70000",
+        "2 లక్షల": "200000",
+    },
+    "th": {
+        "70,000": "70000",
+        "๗๐,๐๐๐ บาท": "70000",
+        "3.5": "3.5",
+        "7 หมื่นบาท": "70000",
+    },
+    "zh": {
+        "70,000。": "70000",
+        "７０，０００。": "70000",
+        "7万。": "70000",
+        "1.5亿元": "150000000",
+        "-3.5": "-3.5",
+        "3，5": "3",
+    },
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("row", grade_school.LANGUAGES, ids=lambda row: row.code)
+def test_numbers_are_read_as_their_language_writes_them(row):
+    read = find_spec(f"mgsm.{row.code}").postprocess_fn
+    assert read is not None
+    for phrase in row.phrases:
+        for written, number in WRITTEN[row.code].items():
+            reply = f"2 + 3 = 5. {phrase} {written}"
+            assert read(reply, example=FREE, is_target=False) == number, reply
+            reply = unicodedata.normalize("NFKC", reply)  # as some vocabularies write it
+            assert read(reply, example=FREE, is_target=False) == number, reply
+
+
+def test_the_closing_phrase_decides_whose_numbers_they_are():
+    """A German asked in German may be answered in English."""
+    read = find_spec("mgsm.de").postprocess_fn
+    assert read is not None
+    for reply, number in (
+        ("Die Antwort lautet 70.000.", "70000"),
+        ("The answer is 70,000.", "70000"),
+        ("The answer is 1.000.", "1"),
+        ("The answer is 1.000. Die Antwort ist 1.000.", "1000"),
+    ):
+        assert read(reply, example=FREE, is_target=False) == number
+
+
+@pytest.mark.parametrize("row", grade_school.LANGUAGES, ids=lambda row: row.code)
+def test_targets_are_written_the_english_way_in_every_file(row, tmp_path):
+    """All of MGSM's files say 2,125."""
+    exemplars = tmp_path / "exemplars.json"
+    one = {"1": {"q": "Question: 1?", "a": "Answer: The answer is 1."}}
+    exemplars.write_text(json.dumps({"number_answers": [1], "exemplars": {row.code: one}}))
+    path = tmp_path / f"mgsm_{row.code}.tsv"
+    path.write_text("A?\t2,125\nB?\t114200\nC?\t276 000\nD?\t3.5\nE?\t1 or 2\n", encoding="utf-8")
+    records = list(grade_school.read_mgsm(path, exemplars, row.code))
+    answers = [r.answer for r in records if isinstance(r, Record)]
+    assert answers == ["2125", "114200", "276000", "3.5"] and len(records) == 5
+    read = find_spec(f"mgsm.{row.code}").postprocess_fn
+    assert read is not None
+    assert [read(a, example=FREE, is_target=True) for a in answers] == answers

@@ -1,12 +1,15 @@
 """Metrics agree with the filters and packages that published numbers come from."""
 
+import pickle
 import re
 
 import numpy as np
 import pytest
 from rouge_score import rouge_scorer
 
+from instruct.data.registry import find_seqio_task, find_spec
 from tasks.suites import grade_school, scoring
+from tasks.suites import mixtures as _register  # noqa: F401
 from tasks.suites.reading import Answer
 
 REPLIES = (
@@ -108,3 +111,124 @@ def test_rouge_of_several_references():
 )
 def test_nothing_scores_nothing(metric):
     assert set(metric([], []).values()) == {0.0}
+
+
+def asked(text: str, question: str = "", options: tuple[str, ...] = (), reasoned=True) -> Answer:
+    """A target that knows what was asked."""
+    answer = Answer(text, text, reasoned)
+    answer.question, answer.options = question, options
+    return answer
+
+
+NEXT = ".\n\nQ: 1+1?\nA: The answer is 2."
+
+
+def test_replies_end_where_the_harness_stops_them():
+    gsm8k = scoring.number_filters("The answer is ", ".", scoring.QUESTION_STOPS)
+    both = {"strict_match": 100.0, "flexible_extract": 100.0}
+    for more in (NEXT, ".</s> 2", ".<|im_end|>2", ". Q: 2"):
+        assert gsm8k(["18"], [f"The answer is 18{more}"]) == both, more
+    assert gsm8k(["18"], [".\nQuestion: 1+1?\nThe answer is 18."])["flexible_extract"] == 100.0
+    german = find_spec("mgsm.de").metric_fns[1]
+    assert german(["18"], ["Die Antwort lautet 18.\nFrage: 1+1?\nDie Antwort lautet 2."]) == both
+    french = find_spec("mgsm.fr").metric_fns[1]  # its stop string has a blank before the colon
+    reply = "La réponse est 18.\nQuestion{}: 1+1?\nLa réponse est 2."
+    assert french(["18"], [reply.format(" ")]) == both
+    assert french(["18"], [reply.format("")]) == {"strict_match": 100.0, "flexible_extract": 0.0}
+    # BBH with exemplars stops at any Q, MMLU with exemplars at no question.
+    assert scoring.strict_bbh(["(B)"], ["Quite so: the answer is (B)."]) == {"strict_match": 0.0}
+    assert scoring.strict_bbh(["(B)"], [f"the answer is (B){NEXT}"]) == {"strict_match": 100.0}
+    for filter_of_mmlu, right in (("cot", 100.0), ("zs_cot", 0.0)):
+        metric = scoring.HARNESS_MMLU[filter_of_mmlu]
+        assert metric(["B"], ["Q: The answer is (B)."])["strict_match"] == right
+
+
+def test_mgsm_compares_without_punctuation():
+    """As published: "1.200" and "-1,200" are 1200, and "3.5" is 35."""
+    metric = find_spec("mgsm.de").metric_fns[1]
+    for written, gold in (("1.200", "1200"), ("-1,200", "1200"), ("3.5", "35")):
+        assert metric([gold], [f"Die Antwort lautet {written}."])["strict_match"] == 100.0
+    assert grade_school.LANGUAGES[0].filter_phrase == "The answer is "  # in Bengali too
+
+
+SHOWN = "Which?\nOptions:\n(A) One cat\n(B) One cat's dog"
+
+
+@pytest.mark.parametrize(
+    ("sub_task", "mode", "reply", "gold", "strict", "flexible"),
+    [
+        ("navigate", "zs_direct", "no.", "No", 100.0, 100.0),
+        ("navigate", "zs_direct", "Yes, or No", "Yes", 0.0, 100.0),  # the first one counts
+        ("navigate", "zs_cot", "Yes? The answer is no.", "No", 100.0, 100.0),  # the last one
+        ("navigate", "zs_cot", "So the answer is No.\nQ: The answer is Yes.", "No", 100.0, 100.0),
+        ("boolean_expressions", "zs_cot", "It is True", "True", 0.0, 100.0),
+        ("formal_fallacies", "zs_direct", "It is invalid.", "invalid", 0.0, 100.0),
+        ("dyck_languages", "zs_direct", "] )", "] )", 100.0, 100.0),
+        ("sports_understanding", "zs_direct", "Not plausible.", "no", 0.0, 100.0),
+        ("web_of_lies", "zs_cot", "She tells the truth.", "Yes", 0.0, 100.0),
+        ("object_counting", "zs_direct", "twelve apples", "12", 0.0, 100.0),
+        ("object_counting", "zs_cot", "Two and 3, so 5", "5", 0.0, 100.0),
+        ("multistep_arithmetic_two", "zs_direct", "-24", "-24", 100.0, 100.0),
+        ("word_sorting", "zs_cot", "bee, ant. Sorted: ant bee", "ant bee", 0.0, 100.0),
+        ("snarks", "zs_direct", "(B)", "(B)", 100.0, 100.0),
+        ("snarks", "zs_direct", "I say one cats dog!", "(B)", 0.0, 100.0),  # the longer text
+        ("snarks", "zs_cot", "The answer: B.", "(B)", 0.0, 100.0),  # a letter behind a colon
+        ("snarks", "zs_cot", "I cannot say.", "(B)", 0.0, 0.0),
+    ],
+)
+def test_bbh_without_exemplars(sub_task, mode, reply, gold, strict, flexible):
+    question = "Sort. List: bee ant" if sub_task == "word_sorting" else SHOWN
+    metric = scoring.harness_bbh(sub_task)[mode]
+    found = metric([asked(gold, question, reasoned=mode == "zs_cot")], [reply])
+    assert found == {"strict_match": strict, "flexible_extract": flexible}
+
+
+def test_mmlu_without_exemplars():
+    target = asked("B", options=("One", "One and two", "three", "four"))
+    metric = scoring.HARNESS_MMLU["zs_cot"]
+    for reply, found in (
+        ("The answer is (B).", (100.0, 100.0)),
+        ("(A) or (B)?", (0.0, 100.0)),
+        ("One and two it is", (0.0, 100.0)),
+        ("The final answer: B.", (100.0, 100.0)),
+        ("It is A", (0.0, 0.0)),
+    ):
+        assert tuple(metric([target], [reply]).values()) == found, reply
+
+
+def test_direct_replies_in_the_harness():
+    metric = scoring.harness_bbh("snarks")["direct"]
+    assert metric(["(B)"] * 5, ["(B)\n\nQ: more", "(B).", "B", "(b)", ""]) == {"unfiltered": 20.0}
+    metric = scoring.HARNESS_MMLU["direct"]
+    assert metric(["B"] * 4, [" (b).\nC", "B.", "B it is", ""]) == {"get_response": 50.0}
+    # GSM8K's prompt without reasoning holds the phrase that the strict filter wants.
+    metric = find_spec("gsm8k_test.gsm8k").metric_fns[1]
+    assert metric([asked("18", reasoned=False)], ["18"]) == {"flexible_extract": 100.0}
+
+
+@pytest.mark.parametrize(
+    ("words", "number"),
+    [
+        ("nine", "9"),
+        ("forty two", "42"),
+        ("one hundred and five", "105"),
+        ("two thousand and forty", "2040"),
+        ("three million one hundred thousand twelve", "3100012"),
+        ("zero", "0"),
+        ("two thousand thousand", ""),
+        ("thousand two", ""),
+        ("and", ""),
+    ],
+)
+def test_numbers_in_words(words, number):
+    assert scoring.spelled_number(words) == number
+
+
+@pytest.mark.parametrize("name", ["mmlu.astronomy", "bbh.snarks", "bbh.word_sorting"])
+def test_every_mode_is_judged_by_its_own_task_of_the_harness(name):
+    spec = find_spec(name)
+    assert set(spec.mode_metric_fns) == set(spec.all_modes)
+    for mode in spec.all_modes:
+        task = find_seqio_task(spec.leaf_name(mode))
+        assert list(task.metric_fns) == list(spec.metric_fns_of(mode))
+        assert pickle.loads(pickle.dumps(spec.metric_fns_of(mode)[1]))([], []) is not None
