@@ -60,6 +60,9 @@ class TaskSpec:
         cot_exemplar_split: the same for exemplars with reasoning; "" for `exemplar_split`.
         shots: how many exemplars the modes `direct` and `cot` show, the first ones of their split
             in its order, as published protocols do; None for none.
+        reasoned_reply: a reply of the modes with reasoning that gives `{answer}` and nothing else,
+            in the words that `postprocess_fn` looks for ("The answer is {answer}."); "" for the
+            closing phrase of the templates, if they have one, else the answer alone.
         ranked: its published protocol is rank classification: evaluation chooses the option of the
             highest log-likelihood, and that accuracy is the task's primary metric.
         contamination_group: tasks that share examples have the same one; "" for the data set's
@@ -86,6 +89,7 @@ class TaskSpec:
     exemplar_split: str = "train"
     cot_exemplar_split: str = ""
     shots: int | None = None
+    reasoned_reply: str = ""
     ranked: bool = False
     contamination_group: str = ""
     languages: Sequence[str] = ("English",)
@@ -111,6 +115,11 @@ class TaskSpec:
             raise UserError(
                 f"task {self.name!r}: shots is {self.shots}; use a number above 0 or None"
             )
+        if self.reasoned_reply and "{answer}" not in self.reasoned_reply:
+            raise UserError(
+                f"task {self.name!r}: reasoned_reply is {self.reasoned_reply!r}; it must contain "
+                "{answer}"
+            )
 
     @property
     def all_modes(self) -> tuple[str, ...]:
@@ -132,6 +141,16 @@ class TaskSpec:
             return ""
         reasoned = self.cot_exemplar_split if mode in COT_MODES else ""
         return reasoned or self.exemplar_split
+
+    def reply(self, mode: str, answer: str) -> str:
+        """A reply in a mode that gives `answer` and nothing else, in the form that is read."""
+        if mode not in COT_MODES:
+            return answer
+        form = self.reasoned_reply
+        if not form and self.templates.closing_phrases:
+            words = self.templates.closing_phrases[0][0].rpartition("\n")[2]
+            form = f"{words} {{answer}}".strip()
+        return (form or "{answer}").replace("{answer}", answer)
 
     def leaf_name(self, mode: str) -> str:
         """Name of the seqio task of one mode."""
