@@ -252,7 +252,9 @@ def fixed_replies(
         place = position
         if position < 0:
             place = example.options.index(answer) if answer in example.options else -1
-        reply = answer if position < 0 else given[position] if position < len(given) else ""
+        # By its marker where the prompt shows one, as the target is.
+        text = answer if position < 0 else ""
+        reply = given[place] if 0 <= place < len(given) else text
         chosen.append(place)
         majority.append(_reply(leaf, reply))
         options.append([_reply(leaf, option) for option in given])

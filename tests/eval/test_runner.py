@@ -137,7 +137,11 @@ def test_options_are_ranked_where_they_are_shown(finished):
     names = [row["metric"] for row in of(rows, "metric", "evalsuite.trained", "zs_opt")]
     assert names == ["exact_match", "em", "f1", "rank_accuracy", "rank_accuracy_per_token"]
     rank = of(rows, "metric", "evalsuite.trained", "zs_opt")[3]
-    assert rank["n"] == 6 and 0 <= rank["value"] <= 100 and rank["baseline"] is None
+    assert rank["n"] == 6 and 0 <= rank["value"] <= 100
+    answers = [row["target"] for row in of(rows, "example", "evalsuite.trained", "zs_opt")]
+    exact = of(rows, "metric", "evalsuite.trained", "zs_opt")[0]
+    assert len(answers) == 6 and rank["baseline"] == pytest.approx(exact["baseline"])
+    assert 0 < rank["random_baseline"] < 100
 
 
 def test_every_kind_of_seqio_metric(finished):
