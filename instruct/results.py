@@ -259,11 +259,11 @@ class Exemplars:
         return self.shown >= self.asked - 1e-9
 
     def __str__(self) -> str:
-        """`5`; `3.41 of 5, at least 1` where some are missing (rounded down, never up to all)."""
+        """`5`; `3.41 of 5 (at least 1)` where some are missing (rounded down, never up to all)."""
         if self.complete:
             return f"{self.shown:.3g}"
         shown = math.floor(100 * self.shown) / 100
-        return f"{shown:.3g} of {self.asked:.3g}, at least {self.fewest}"
+        return f"{shown:.3g} of {self.asked:.3g} (at least {self.fewest})"
 
 
 def exemplars_of(rows: Iterable[Mapping[str, Any]]) -> Exemplars | None:

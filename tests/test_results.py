@@ -78,8 +78,8 @@ def test_lines_of_earlier_files_are_read(tmp_path):
 def test_exemplars_in_words():
     full = shown(5.0, 5)
     assert str(results.exemplars_of([full])) == "5"
-    assert str(results.exemplars_of([full, shown()])) == "4.75 of 5, at least 4"
-    assert str(results.exemplars_of([shown(4.9999)])) == "4.99 of 5, at least 4"
+    assert str(results.exemplars_of([full, shown()])) == "4.75 of 5 (at least 4)"
+    assert str(results.exemplars_of([shown(4.9999)])) == "4.99 of 5 (at least 4)"
     assert str(results.exemplars_of([shown(0.0, 0, 0.0)])) == "0"
     assert results.exemplars_of([full, metric()]) is None
     assert results.aggregate([full, shown()]).exemplars == results.Exemplars(4.75, 4, 5.0)

@@ -53,7 +53,8 @@ class EvalExample:
         seqio_example: `example` for the task's `postprocess_fn`.
         num_exemplars, exemplars_asked: how many exemplars the prompt shows, and how many it should;
             None for a plain seqio task, whose pipeline does not tell.
-        truncated: whether the source field was cut to fit; None likewise.
+        truncated: whether the source field was cut to fit, or a plain seqio task's inputs; None if
+            that cannot be told.
     """
 
     task: str
@@ -106,7 +107,7 @@ def eval_examples(
     exemplars = _Exemplars(leaf, split, config)
     for number, record in zip(chosen, store.read(chosen)):
         if isinstance(record, TokenRecord):
-            examples.append(_plain_example(leaf, number, record))
+            examples.append(_plain_example(leaf, number, record, config))
             continue
         key = example_key(seed, leaf_key, number)
         shots = exemplars.read(key, number)
@@ -197,7 +198,7 @@ def _rendered_example(
     )
 
 
-def _plain_example(leaf: Leaf, number: int, record: TokenRecord) -> EvalExample:
+def _plain_example(leaf: Leaf, number: int, record: TokenRecord, config: DataConfig) -> EvalExample:
     ids = {
         "inputs": np.array(record.input_ids, dtype=np.int32),
         "targets": np.array(record.target_ids, dtype=np.int32),
@@ -215,7 +216,19 @@ def _plain_example(leaf: Leaf, number: int, record: TokenRecord) -> EvalExample:
         references=(record.targets,),
         record_metadata={},
         seqio_example=ids | dict(record.features),
+        truncated=_lost_its_end(record, config),
     )
+
+
+def _lost_its_end(record: TokenRecord, config: DataConfig) -> bool | None:
+    """Whether SeqIO trimmed the inputs; None where they fill the length and their text is lost."""
+    if len(record.input_ids) < config.lengths[0]:
+        return False
+    if "inputs_pretokenized" not in record.features:
+        return None
+    vocabulary = load_vocabulary(config.vocabulary)
+    kept = len(record.input_ids) - (record.input_ids[-1] == vocabulary.eos_id)
+    return len(vocabulary.encode(record.inputs)) > kept
 
 
 def majority_answer(leaf: Leaf, config: DataConfig, split: str = "train") -> tuple[str, float]:

@@ -217,13 +217,13 @@ def prompt_losses(examples: Sequence[EvalExample], length: int) -> list[str]:
     if shown is not None and not shown.complete:
         fewer = sum((e.num_exemplars or 0) < (e.exemplars_asked or 0) for e in examples)
         losses.append(
-            f"{fewer:,} of {len(examples):,} prompts show fewer exemplars than asked for: {shown} "
-            f"(inputs of {length:,} tokens)"
+            f"{fewer:,} of {len(examples):,} prompts show fewer exemplars than asked for: {shown}, "
+            f"inputs of {length:,} tokens"
         )
     if counts["truncated"]:
         losses.append(
-            f"{counts['truncated']:,} of {len(examples):,} prompts lost the end of their source "
-            f"(inputs of {length:,} tokens)"
+            f"{counts['truncated']:,} of {len(examples):,} prompts lost the end of their source, "
+            f"inputs of {length:,} tokens"
         )
     return losses
 

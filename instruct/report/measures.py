@@ -320,7 +320,7 @@ def _prompt_marks(rows: Sequence[Mapping[str, Any]]) -> list[str]:
     marks = []
     shown = results.exemplars_of(rows)
     if shown is not None and not shown.complete:
-        marks.append(f"our prompts show {shown} exemplars in the mean over tasks")
+        marks.append(f"our prompts show fewer exemplars: {shown}")
     n = sum(row["n"] for row in rows)
     for field, what in (
         ("truncated", "of our {n:,} prompts lost the end of their passage"),
@@ -356,7 +356,8 @@ def conditions(scores: Iterable[Score]) -> list[str]:
     scores = list(scores)
     rows = [row for found in scores for row in found.rows]
     made = []
-    counts = [(s.column, results.exemplars_of(s.rows)) for s in scores if s.column != NORMALIZED]
+    whole = [s for s in scores if s.column in MEASURES]
+    counts = [(s.column, results.exemplars_of(s.rows)) for s in whole]
     shown = dict.fromkeys(f"{title_of(column)} {count}" for column, count in counts if count)
     if shown:
         made.append(f"exemplars shown: {', '.join(shown)}")

@@ -264,6 +264,9 @@ def test_what_does_not_fit_is_told(run_dir, capsys):
     path = run_dir / "eval" / "evalsuite.new" / "step_7" / results.FILE_NAME
     rows = list(results.read_rows(path, ("example",)))
     assert {row["target"] for row in rows} == set(toy_tasks.OPTIONS) and len(rows) == 10
+    (metric, *_) = results.read_rows(path, ("metric",))
+    assert (metric["n"], metric["left_out"], metric["truncated"]) == (10, 2, 0)
+    assert (metric["exemplars_mean"], metric["exemplars_asked"]) == (0.0, 0.0)
 
 
 def test_several_samples_of_an_example_vote(run_dir):

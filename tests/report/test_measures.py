@@ -171,11 +171,11 @@ def test_what_prompts_had_to_lose_is_a_difference(whole):
     fewer = of_prompts((1.0, 0, 8.0, 2, 1), (8.0, 8, 8.0, 0, 0))
     marks = [mark for _, mark in measures.differences(fewer, "validation")]
     assert marks == [
-        "our prompts show 7.3 of 8, at least 0 exemplars in the mean over tasks",
+        "our prompts show fewer exemplars: 7.3 of 8 (at least 0)",
         f"2 of our {score.n:,} prompts lost the end of their passage",
         "1 examples are left out, because they do not fit the inputs' length",
     ]
-    assert "exemplars shown: MGSM 7.3 of 8, at least 0" in measures.conditions(fewer)
+    assert "exemplars shown: MGSM 7.3 of 8 (at least 0)" in measures.conditions(fewer)
 
 
 def test_conditions_name_step_decoding_templates_and_versions(whole):
