@@ -5,10 +5,15 @@ One JSON object a line, of four kinds (`kind`):
     header    first line: schema version, suite, step, checkpoint and the settings that can change a
               number (never the batch size)
     example   one evaluated example: what was asked, what was expected, what came. `prompt` is all
-              that the model saw; `source` the texts of the record alone (a dialogue, a passage)
+              that the model saw; `source` the texts of the record alone (a dialogue, a passage).
+              `exemplars` is how many exemplars the prompt shows, `exemplars_asked` how many the
+              protocol asks for: prompts that are too long lose exemplars, then the end of their
+              source (`truncated`)
     metric    one metric of one task in one prompt mode. Metric lines close their task: they are
               written together after its examples, and a task without them is not finished.
-              The first of them is the task's primary metric
+              The first of them is the task's primary metric. `baseline` is the same metric if the
+              most frequent answer is always given, `random_baseline` if one of the options is
+              chosen at random; what all prompts of the task show is summed up beside it
     failure   a task that could not be evaluated, and why; it is tried again on the next run
 
 Values are as `metric_fns` return them: 0-100 for accuracies and overlaps, as in T5.
@@ -61,6 +66,9 @@ FIELDS: dict[str, dict[str, tuple[type, ...]]] = {
         "prediction": _TEXT,
         "source": _TEXT,  # the record's own texts, without instruction and exemplars; "": not known
         "references": (list,),  # every accepted answer, as text; []: not known
+        "exemplars": (int, type(None)),  # None in all of these: not known
+        "exemplars_asked": (int, type(None)),
+        "truncated": (bool, type(None)),
         "correct": (bool, type(None)),  # None where no metric of one example says yes or no
         "scores": (dict,),
     },
@@ -70,10 +78,13 @@ FIELDS: dict[str, dict[str, tuple[type, ...]]] = {
         "value": (*_NUMBER, type(None)),  # None stands for a value that is not finite
         "stderr": (*_NUMBER, type(None)),
         "n": (int,),
-        "baseline": (
-            *_NUMBER,
-            type(None),
-        ),  # the same metric if the majority answer is always given
+        "baseline": (*_NUMBER, type(None)),
+        "random_baseline": (*_NUMBER, type(None)),  # None: not every metric and task has one
+        "exemplars_mean": (*_NUMBER, type(None)),
+        "exemplars_min": (int, type(None)),
+        "exemplars_asked": (*_NUMBER, type(None)),  # the mean; few-shot modes draw the number
+        "truncated": (int, type(None)),  # prompts that lost the end of their source
+        "left_out": (int, type(None)),  # examples that do not fit even so, which n lacks
         "checkpoint": _TEXT,
         "template_set": _TEXT,
         "decode": _TEXT,
@@ -82,7 +93,16 @@ FIELDS: dict[str, dict[str, tuple[type, ...]]] = {
 }
 
 # What lines of earlier files may lack, and what stands for it.
-DEFAULTS: dict[str, dict[str, Any]] = {"example": {"source": "", "references": []}}
+DEFAULTS: dict[str, dict[str, Any]] = {
+    "example": {"source": "", "references": []}
+    | dict.fromkeys(("exemplars", "exemplars_asked", "truncated")),
+    "metric": dict.fromkeys(
+        (
+            *("random_baseline", "exemplars_mean", "exemplars_min", "exemplars_asked"),
+            *("truncated", "left_out"),
+        )
+    ),
+}
 
 
 def check_row(row: Mapping[str, Any]) -> None:
@@ -224,13 +244,63 @@ def differing_settings(old: Mapping[str, Any], new: Mapping[str, Any]) -> str:
 
 
 @dataclasses.dataclass(frozen=True)
+class Exemplars:
+    """How many exemplars prompts show.
+
+    Attributes:
+        shown, asked: means over prompts. fewest: of any prompt.
+    """
+
+    shown: float
+    fewest: int
+    asked: float
+
+    @property
+    def complete(self) -> bool:
+        """Whether every prompt shows all that the protocol asks for."""
+        return self.shown >= self.asked - 1e-9
+
+    def __str__(self) -> str:
+        """`5`; `3.41 of 5 (at least 1)` where some are missing (rounded down, never up to all)."""
+        if self.complete:
+            return f"{self.shown:.3g}"
+        shown = math.floor(100 * self.shown) / 100
+        return f"{shown:.3g} of {self.asked:.3g} (at least {self.fewest})"
+
+
+def exemplars_of(rows: Iterable[Mapping[str, Any]]) -> Exemplars | None:
+    """Over metric lines, tasks weighing the same; None where a line does not say (older files)."""
+    given = list(rows)
+    if not given or any(row.get("exemplars_mean") is None for row in given):
+        return None
+    shown, asked = (
+        sum(row[name] for row in given) / len(given)
+        for name in ("exemplars_mean", "exemplars_asked")
+    )
+    return Exemplars(shown, min(row["exemplars_min"] for row in given), asked)
+
+
+def exemplars_text(shown: Exemplars | None) -> str:
+    """As in tables: "–" where it is not known."""
+    return "–" if shown is None else str(shown)
+
+
+def chance_level(row: Mapping[str, Any]) -> float | None:
+    """What a metric line's value is without any skill: its better baseline; None without one."""
+    levels = (row.get("baseline"), row.get("random_baseline"))
+    return max((level for level in levels if level is not None), default=None)
+
+
+@dataclasses.dataclass(frozen=True)
 class Aggregate:
     """Unweighted mean over tasks, each with its primary metric (the papers' macro average).
 
     Attributes:
-        value, baseline: 0-100; None where no task has one.
+        value: 0-100; None where no task has one.
+        baseline: of their `chance_level`s; None unless all have one.
         stderr: of the mean over these tasks, their examples being the only chance in it.
         tasks: number of (task, mode) pairs. examples: their sum of n.
+        exemplars: what their prompts show; None where a line does not say.
     """
 
     value: float | None
@@ -238,6 +308,7 @@ class Aggregate:
     baseline: float | None
     tasks: int
     examples: int
+    exemplars: Exemplars | None = None
 
 
 def primary_metrics(rows: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
@@ -255,7 +326,7 @@ def aggregate(rows: Iterable[Mapping[str, Any]]) -> Aggregate:
     given = list(rows)
     valued = [row for row in given if row["value"] is not None]
     errors = [row["stderr"] for row in valued]
-    baselines = [row["baseline"] for row in valued if row["baseline"] is not None]
+    baselines = [level for row in valued if (level := chance_level(row)) is not None]
     stderr = None
     if valued and all(error is not None for error in errors):
         stderr = math.sqrt(sum(error**2 for error in errors)) / len(errors)
@@ -267,4 +338,5 @@ def aggregate(rows: Iterable[Mapping[str, Any]]) -> Aggregate:
         baseline=sum(baselines) / len(baselines) if complete else None,
         tasks=len(given),
         examples=sum(row["n"] for row in given),
+        exemplars=exemplars_of(given),
     )

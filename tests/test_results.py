@@ -25,18 +25,26 @@ def example(index=0, **changes):
     row = {"kind": "example", **TASK, "template": "t", "index": index, "id": str(index)}
     row |= {"prompt": "1+1", "target": "2", "prediction": "2", "correct": True}
     row |= {"source": "1+1", "references": ["2", "two"]}
+    row |= {"exemplars": 4, "exemplars_asked": 5, "truncated": False}
     return row | {"scores": {"exact_match": 100.0}} | changes
 
 
 def metric(**changes):
     row = {"kind": "metric", **TASK, "metric": "exact_match", "value": 50.0, "stderr": 5.0, "n": 2}
     row |= {"baseline": 10.0, "checkpoint": "c", "template_set": "t", "decode": "greedy"}
+    row |= {"random_baseline": None, "truncated": 0, "left_out": 0}
+    row |= dict.fromkeys(("exemplars_mean", "exemplars_min", "exemplars_asked"))
     return row | changes
+
+
+def shown(mean=4.5, fewest=4, asked=5.0, **changes):
+    counts = {"exemplars_mean": mean, "exemplars_min": fewest, "exemplars_asked": asked}
+    return metric(**counts, **changes)
 
 
 def test_a_row_survives_the_file(tmp_path):
     path = tmp_path / "a" / results.FILE_NAME
-    rows = [example(prompt="zwei\nLines \u2028 <b>"), metric(value=float("nan"))]
+    rows = [example(prompt="zwei\nLines \u2028 <b>"), shown(value=float("nan"))]
     with results.ResultsWriter(path, HEADER) as writer:
         writer.write(rows)
     read = list(results.read_rows(path))
@@ -48,11 +56,41 @@ def test_a_row_survives_the_file(tmp_path):
 
 def test_lines_of_earlier_files_are_read(tmp_path):
     path = tmp_path / results.FILE_NAME
-    row = {name: value for name, value in example().items() if name not in ("source", "references")}
+    unknown = {"source": "", "references": []}
+    unknown |= {"exemplars": None, "exemplars_asked": None, "truncated": None}
+    row = {name: value for name, value in example().items() if name not in unknown}
     header = {"kind": "header", "version": results.VERSION, **HEADER}
-    path.write_text(f"{json.dumps(header)}\n{json.dumps(row)}\n")
-    assert list(results.read_rows(path, ("example",))) == [row | {"source": "", "references": []}]
-    assert json.loads(results.to_line(row)) == row | {"source": "", "references": []}
+    # The fields of metric lines before exemplars were counted.
+    names = {*TASK, "kind", "metric", "value", "stderr", "n", "baseline"}
+    names |= {"checkpoint", "template_set", "decode"}
+    line = {name: value for name, value in metric().items() if name in names}
+    path.write_text("".join(f"{json.dumps(one)}\n" for one in (header, row, line)))
+    assert list(results.read_rows(path, ("example",))) == [row | unknown]
+    assert json.loads(results.to_line(row)) == row | unknown
+    (read,) = results.read_rows(path, ("metric",))
+    assert read == metric() | {name: None for name in metric() if name not in line}
+    assert results.exemplars_of([read]) is None and results.chance_level(read) == 10.0
+    with results.ResultsWriter(path, HEADER) as writer:
+        assert writer.finished == {(TASK["task"], TASK["mode"])}
+    assert list(results.read_rows(path, ("example", "metric"))) == [row | unknown, read]
+
+
+def test_exemplars_in_words():
+    full = shown(5.0, 5)
+    assert str(results.exemplars_of([full])) == "5"
+    assert str(results.exemplars_of([full, shown()])) == "4.75 of 5 (at least 4)"
+    assert str(results.exemplars_of([shown(4.9999)])) == "4.99 of 5 (at least 4)"
+    assert str(results.exemplars_of([shown(0.0, 0, 0.0)])) == "0"
+    assert results.exemplars_of([full, metric()]) is None
+    assert results.aggregate([full, shown()]).exemplars == results.Exemplars(4.75, 4, 5.0)
+
+
+def test_the_chance_level_is_the_better_baseline():
+    assert results.chance_level(metric()) == 10.0
+    assert results.chance_level(metric(random_baseline=5.0)) == 10.0
+    assert results.chance_level(metric(random_baseline=25.0)) == 25.0
+    assert results.chance_level(metric(baseline=None, random_baseline=None)) is None
+    assert results.aggregate([metric(random_baseline=30.0), metric()]).baseline == 20.0
 
 
 @pytest.mark.parametrize(

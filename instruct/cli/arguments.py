@@ -204,7 +204,10 @@ def _show_flags(parser: argparse.ArgumentParser) -> None:
     add("--draws", type=int, default=100_000, help="examples that shares are counted over")
     add("--licenses", action="store_true", help="print licences and what is under each")
     add("--examples", type=int, default=1, help="rendered examples a mode (default 1)")
-    add("--split", default="train", help="split to take examples from (default train)")
+    add(
+        "--split",
+        help="split to take examples from (default train, else validation, test or what there is)",
+    )
     add("--rows", type=int, default=0, help="packed rows of the mixture to print")
     add("--overlap", action="store_true", help="text that prepared tasks share")
     add("--against", metavar="MIXTURE", help="--overlap with the test sets of this mixture")

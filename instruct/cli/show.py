@@ -1,10 +1,11 @@
 """`run.py show`: tasks and mixtures, their rates and overlap, and what their prompts look like."""
 
 import argparse
+import contextlib
 import dataclasses
 import itertools
 import json
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from typing import Any
 
 from rich.console import Console
@@ -21,7 +22,7 @@ from instruct.data.config import AUTO_VOCABULARY, DataConfig
 from instruct.data.pipeline import TrainFeed
 from instruct.data.rendering import example_key, exemplar_indices, name_key, render_example
 from instruct.data.seqio_bridge import numbered_records
-from instruct.data.spec import Resolved, TaskSpec
+from instruct.data.spec import SPLITS, Resolved, TaskSpec
 from instruct.data.vocab import load_vocabulary
 from instruct.errors import UserError, unknown_name
 from instruct.prompts.record import Record
@@ -44,13 +45,31 @@ def run(flags: argparse.Namespace) -> int:
     """Prints a mixture, a task, the list of both, or an overlap."""
     _check(flags)
     settings.load(flags)
-    if flags.overlap:
-        return show_overlap.run(flags)
     if flags.task:
         return _show_task(flags)
+    if flags.mixture and flags.split is None:
+        leaves = registry.resolve(flags.mixture).leaves
+        flags.split = _in_order({split for leaf in leaves for split in leaf.splits})[0]
+    if flags.overlap:
+        return show_overlap.run(flags)
     if flags.mixture:
         return _show_mixture(flags)
     return _show_list(flags)
+
+
+def _in_order(splits: Collection[str]) -> list[str]:
+    """Splits as they are looked for: train, validation, test, then others."""
+    return [*(s for s in SPLITS if s in splits), *sorted(s for s in splits if s not in SPLITS)]
+
+
+def _split_there(spec: TaskSpec) -> str:
+    """The first split of a task that can be read; the first of all where none can."""
+    splits = _in_order(spec.splits)
+    for split in splits:
+        with contextlib.suppress(UserError):  # what is missing is said where nothing is there
+            next(numbered_records(spec, split, False, 0), None)
+            return split
+    return splits[0]
 
 
 def _check(flags: argparse.Namespace) -> None:
@@ -202,7 +221,8 @@ def rendered_examples(
 ) -> Iterator[tuple[str, Rendered | Dropped]]:
     """(mode, example) of the first records of a split, worded as an epoch of evaluation would.
 
-    Records come from the prepared store, else from the source.
+    Records come from the prepared store, else from the source. One of several modes whose exemplars
+    are not there is `Dropped`, with the reason.
 
     Raises:
         UserError: there is no store, and the source is not there; says where it was looked for.
@@ -215,7 +235,13 @@ def rendered_examples(
         pool_split = spec.exemplar_split_of(mode)
         if pool_split not in pools:
             rows = itertools.islice(numbered_records(spec, pool_split, False, 0), _EXEMPLAR_POOL)
-            pools[pool_split] = [record for _, record in rows]
+            try:
+                pools[pool_split] = [record for _, record in rows]
+            except UserError as error:
+                if len(modes) == 1:
+                    raise
+                yield mode, Dropped(str(error))
+                continue
         pool, shots = pools[pool_split], spec.fixed_shots(mode)
         for number, record in records:
             key = example_key(0, leaf_key, number)
@@ -233,11 +259,12 @@ def _modes_of(name: str, spec: TaskSpec) -> Sequence[str]:
 
 def _show_task(flags: argparse.Namespace) -> int:
     spec = registry.find_spec(flags.task)
-    if flags.split not in spec.splits:
-        raise unknown_name(f"split of task {spec.name!r}", flags.split, spec.splits)
+    split = flags.split or _split_there(spec)
+    if split not in spec.splits:
+        raise unknown_name(f"split of task {spec.name!r}", split, spec.splits)
     examples = []
     modes = _modes_of(flags.task, spec)
-    for mode, shown in rendered_examples(spec, modes, flags.split, flags.examples):
+    for mode, shown in rendered_examples(spec, modes, split, flags.examples):
         entry = {"task": spec.leaf_name(mode), "mode": mode} | dataclasses.asdict(shown)
         examples.append({k: v for k, v in entry.items() if k not in ("input_ids", "target_ids")})
         if isinstance(shown, Rendered):
@@ -247,12 +274,12 @@ def _show_task(flags: argparse.Namespace) -> int:
             }
     if flags.json:
         names = {"category": spec.category, "template_set": spec.templates.name}
-        return _print_json({"task": spec.name, **names, "examples": examples})
+        return _print_json({"task": spec.name, "split": split, **names, "examples": examples})
     console = wide_console()
     console.print(
         f"[bold]{spec.name}[/] {escape(spec.category)}, version {spec.version}, "
         f"{escape(spec.license)} {escape(spec.url)}\n{escape(spec.description)}\n"
-        f"wordings: {escape(spec.templates.name)}"
+        f"wordings: {escape(spec.templates.name)}; split {escape(split)}"
     )
     for example in examples:
         _print_example(console, example)
@@ -261,10 +288,12 @@ def _show_task(flags: argparse.Namespace) -> int:
 
 def _print_example(console: Console, example: dict[str, Any]) -> None:
     if "reason" in example:
-        console.rule(f"{example['mode']}: dropped ({example['reason']})")
+        console.rule(f"{example['mode']}: dropped")
+        console.print(example["reason"], markup=False)
         return
     console.rule(
         f"{example['mode']}  template {escape(example['template_id'])}  "
+        f"{example['num_exemplars']} exemplars  "
         f"{example['input_tokens']} + {example['target_tokens']} tokens"
     )
     console.print(example["inputs"], markup=False)

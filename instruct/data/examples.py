@@ -4,6 +4,7 @@ Ours are rendered from stored records, plain seqio tasks come as their pipeline 
 `postprocess_fn` gets as `example` has the types of SeqIO's own evaluator in both cases.
 """
 
+import collections
 import dataclasses
 from collections.abc import Mapping
 from typing import Any
@@ -17,6 +18,7 @@ from instruct.data.rendering import (
     example_features,
     example_key,
     exemplar_indices,
+    exemplars_asked,
     name_key,
     render_example,
 )
@@ -30,6 +32,7 @@ from instruct.prompts.record import Record
 from instruct.prompts.render import Dropped
 
 _ANY_LENGTH = 1 << 30
+_READ_AT_ONCE = 1000  # records
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -48,6 +51,10 @@ class EvalExample:
         references: accepted answers.
         record_metadata: what metrics may need.
         seqio_example: `example` for the task's `postprocess_fn`.
+        num_exemplars, exemplars_asked: how many exemplars the prompt shows, and how many it should;
+            None for a plain seqio task, whose pipeline does not tell.
+        truncated: whether the source field was cut to fit, or a plain seqio task's inputs; None if
+            that cannot be told.
     """
 
     task: str
@@ -62,6 +69,9 @@ class EvalExample:
     references: tuple[str, ...]
     record_metadata: Mapping[str, Any]
     seqio_example: Mapping[str, Any]
+    num_exemplars: int | None = None
+    exemplars_asked: int | None = None
+    truncated: bool | None = None
 
 
 def eval_examples(
@@ -97,10 +107,11 @@ def eval_examples(
     exemplars = _Exemplars(leaf, split, config)
     for number, record in zip(chosen, store.read(chosen)):
         if isinstance(record, TokenRecord):
-            examples.append(_plain_example(leaf, number, record))
+            examples.append(_plain_example(leaf, number, record, config))
             continue
         key = example_key(seed, leaf_key, number)
-        example = _rendered_example(leaf, number, record, key, exemplars.read(key, number), config)
+        shots = exemplars.read(key, number)
+        example = _rendered_example(leaf, number, record, key, shots, config)
         if example is not None:
             examples.append(example)
     return examples
@@ -179,10 +190,15 @@ def _rendered_example(
         references=record.references or (record.answer,),
         record_metadata=record.metadata,
         seqio_example=texts | example_features(record, shown),
+        num_exemplars=shown.num_exemplars,
+        exemplars_asked=exemplars_asked(
+            leaf.mode, leaf.spec.fixed_shots(leaf.mode), len(exemplars), shown.template_id
+        ),
+        truncated=shown.truncated,
     )
 
 
-def _plain_example(leaf: Leaf, number: int, record: TokenRecord) -> EvalExample:
+def _plain_example(leaf: Leaf, number: int, record: TokenRecord, config: DataConfig) -> EvalExample:
     ids = {
         "inputs": np.array(record.input_ids, dtype=np.int32),
         "targets": np.array(record.target_ids, dtype=np.int32),
@@ -200,7 +216,19 @@ def _plain_example(leaf: Leaf, number: int, record: TokenRecord) -> EvalExample:
         references=(record.targets,),
         record_metadata={},
         seqio_example=ids | dict(record.features),
+        truncated=_lost_its_end(record, config),
     )
+
+
+def _lost_its_end(record: TokenRecord, config: DataConfig) -> bool | None:
+    """Whether SeqIO trimmed the inputs; None where they fill the length and their text is lost."""
+    if len(record.input_ids) < config.lengths[0]:
+        return False
+    if "inputs_pretokenized" not in record.features:
+        return None
+    vocabulary = load_vocabulary(config.vocabulary)
+    kept = len(record.input_ids) - (record.input_ids[-1] == vocabulary.eos_id)
+    return len(vocabulary.encode(record.inputs)) > kept
 
 
 def majority_answer(leaf: Leaf, config: DataConfig, split: str = "train") -> tuple[str, float]:
@@ -209,3 +237,22 @@ def majority_answer(leaf: Leaf, config: DataConfig, split: str = "train") -> tup
     if manifest is None:
         return "", 0.0
     return manifest.majority_answer, manifest.majority_share
+
+
+def majority_position(leaf: Leaf, config: DataConfig, split: str = "train") -> tuple[int, float]:
+    """The most frequent place of the right answer among the options of a record, and its share.
+
+    (-1, 0.0) where the split is not prepared, or prompts show options in another order.
+    """
+    manifest, path = leaf_manifest(leaf, split, config)
+    if manifest is None or leaf.spec is None or leaf.spec.templates.shuffle_options:
+        return -1, 0.0
+    store = open_store(path, manifest.sha256)
+    places: collections.Counter[int] = collections.Counter()
+    for first in range(0, len(store), _READ_AT_ONCE):
+        numbers = range(first, min(first + _READ_AT_ONCE, len(store)))
+        places.update(record.answer_index for record in store.read(numbers) if record.options)
+    if not places:
+        return -1, 0.0
+    place, count = min(places.items(), key=lambda item: (-item[1], item[0]))
+    return place, count / len(store)

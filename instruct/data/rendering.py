@@ -16,6 +16,7 @@ from instruct.prompts.modes import FEW_SHOT_MODES, TK_MODES
 from instruct.prompts.record import Record
 from instruct.prompts.render import Dropped, Rendered, Tokenizer, render
 from instruct.prompts.template import TemplateSet
+from instruct.prompts.tk_instruct import ENCODINGS
 
 _TK_EXEMPLARS = 2
 _MASK = (1 << 64) - 1
@@ -56,6 +57,19 @@ def exemplar_indices(
     if mode not in FEW_SHOT_MODES:
         return []
     return draw_exemplars(key, num_records, query_index)
+
+
+def exemplars_asked(mode: str, shots: int | None, drawn: int, template_id: str) -> int:
+    """How many exemplars a prompt should show, however many are there and fit.
+
+    Args:
+        shots: as `exemplar_indices`'s.
+        drawn: how many `exemplar_indices` gave.
+        template_id: of the rendered prompt; in TK_MODES the encoding, which fixes the number.
+    """
+    if mode in TK_MODES:
+        return next(encoding.positive for encoding in ENCODINGS if encoding.id == template_id)
+    return drawn if shots is None else shots
 
 
 def render_example(

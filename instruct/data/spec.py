@@ -61,6 +61,9 @@ class TaskSpec:
         cot_exemplar_split: the same for exemplars with reasoning; "" for `exemplar_split`.
         shots: how many exemplars the modes `direct` and `cot` show, the first ones of their split
             in its order, as published protocols do; None for none.
+        reasoned_reply: a reply of the modes with reasoning that gives `{answer}` and nothing else,
+            in the words that `postprocess_fn` looks for ("The answer is {answer}."); "" for the
+            closing phrase of the templates, if they have one, else the answer alone.
         ranked: its published protocol is rank classification: evaluation chooses the option of the
             highest log-likelihood, and that accuracy is the task's primary metric.
         contamination_group: tasks that share examples have the same one; "" for the data set's
@@ -90,6 +93,7 @@ class TaskSpec:
     exemplar_split: str = "train"
     cot_exemplar_split: str = ""
     shots: int | None = None
+    reasoned_reply: str = ""
     ranked: bool = False
     contamination_group: str = ""
     languages: Sequence[str] = ("English",)
@@ -114,6 +118,11 @@ class TaskSpec:
         if self.shots is not None and self.shots <= 0:
             raise UserError(
                 f"task {self.name!r}: shots is {self.shots}; use a number above 0 or None"
+            )
+        if self.reasoned_reply and "{answer}" not in self.reasoned_reply:
+            raise UserError(
+                f"task {self.name!r}: reasoned_reply is {self.reasoned_reply!r}; it must contain "
+                "{answer}"
             )
 
     @property
@@ -140,6 +149,16 @@ class TaskSpec:
     def metric_fns_of(self, mode: str) -> Sequence[Callable[..., Mapping[str, Any]]]:
         """The metric functions of the seqio task of one mode."""
         return self.mode_metric_fns.get(mode, self.metric_fns)
+
+    def reply(self, mode: str, answer: str) -> str:
+        """A reply in a mode that gives `answer` and nothing else, in the form that is read."""
+        if mode not in COT_MODES:
+            return answer
+        form = self.reasoned_reply
+        if not form and self.templates.closing_phrases:
+            words = self.templates.closing_phrases[0][0].rpartition("\n")[2]
+            form = f"{words} {{answer}}".strip()
+        return (form or "{answer}").replace("{answer}", answer)
 
     def leaf_name(self, mode: str) -> str:
         """Name of the seqio task of one mode."""

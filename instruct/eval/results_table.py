@@ -16,14 +16,18 @@ MOST_FAILURES = 5
 
 
 def print_table(console: Console, title: str, rows: Iterable[Mapping[str, Any]]) -> None:
-    """Prints value, standard error, n and baseline of every primary metric and of their means."""
+    """Prints value, standard error, baseline, n and exemplars shown of every primary metric.
+
+    Means over tasks stand above them. The baseline is the better of the most frequent answer and a
+    random choice.
+    """
     rows = list(rows)
     primary = results.primary_metrics(rows)
     failures = [row for row in rows if row["kind"] == "failure"]
     table = Table(title=title, title_justify="left", box=None, header_style="bold", pad_edge=False)
     table.add_column("", overflow="fold", no_wrap=False)
     table.add_column("metric")
-    for name in ("score", "± s.e.", "baseline", "n"):
+    for name in ("score", "± s.e.", "baseline", "n", "exemplars"):
         table.add_column(name, justify="right")
     for group in results.GROUPS:
         inside = [row for row in primary if row["group"] == group]
@@ -52,15 +56,17 @@ def _add_group(
         inside = [row for row in rows if row["category"] == category]
         _add_mean(table, f"  {category} ({len(inside)})", inside, "cyan")
         for row in inside if with_tasks else ():
-            values = (_text(row[name]) for name in ("value", "stderr", "baseline"))
+            values = map(_text, (row["value"], row["stderr"], results.chance_level(row)))
             name = f"    {row['task']} {row['mode']}".rstrip()
-            table.add_row(name, row["metric"], *values, f"{row['n']:,}")
+            shown = results.exemplars_text(results.exemplars_of([row]))
+            table.add_row(name, row["metric"], *values, f"{row['n']:,}", shown)
 
 
 def _add_mean(table: Table, name: str, rows: Sequence[Mapping[str, Any]], style: str) -> None:
     mean = results.aggregate(rows)
     values = (_text(value) for value in (mean.value, mean.stderr, mean.baseline))
-    table.add_row(name, "mean", *values, f"{mean.examples:,}", style=style)
+    counts = (f"{mean.examples:,}", results.exemplars_text(mean.exemplars))
+    table.add_row(name, "mean", *values, *counts, style=style)
 
 
 def _text(value: float | None) -> str:

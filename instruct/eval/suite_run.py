@@ -18,14 +18,20 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from instruct import results
 from instruct.data import registry
 from instruct.data.config import DataConfig
-from instruct.data.examples import EvalExample, eval_examples, majority_answer, num_asked
+from instruct.data.examples import (
+    EvalExample,
+    eval_examples,
+    majority_answer,
+    majority_position,
+    num_asked,
+)
 from instruct.data.spec import Leaf, Resolved
 from instruct.errors import UserError
 from instruct.eval import task_rows
 from instruct.eval.eval_config import EvalConfig
 from instruct.eval.model_outputs import ModelRunner
 from instruct.eval.results_table import print_table
-from instruct.eval.task_rows import MeasureConfig, measure_task, rows_of_task
+from instruct.eval.task_rows import FixedReplies, MeasureConfig, measure_task, rows_of_task
 from instruct.folder_lock import locked
 from instruct.interop.loading import params_fingerprint, step_of
 
@@ -134,9 +140,10 @@ class SuiteRun:
         checkpoint = {"checkpoint": str(self.checkpoint)}
         try:
             shared["split"] = split = split_of(leaf, self.config.splits)
-            examples = self._examples(leaf, split, console)
+            examples, left_out = self._examples(leaf, split, console)
             templates = "" if leaf.spec is None else leaf.spec.templates.name
             fields = checkpoint | {"template_set": templates, "decode": self.decode}
+            fields |= {"left_out": left_out}
             return self._evaluate_leaf(leaf, examples, shared, fields, models, params)
         except Exception as error:  # whatever a task does, the others are still evaluated
             where = traceback.extract_tb(error.__traceback__)[-1]
@@ -145,19 +152,24 @@ class SuiteRun:
                 text = self._missing_records(leaf, shared["split"]) or str(error)
             return [{"kind": "failure", **shared, **checkpoint, "error": text}]
 
-    def _examples(self, leaf: Leaf, split: str, console: Console) -> list[EvalExample]:
-        """What is asked, and a warning where some of it does not fit."""
+    def _examples(self, leaf: Leaf, split: str, console: Console) -> tuple[list[EvalExample], int]:
+        """What is asked and how many examples do not fit; warns of all that prompts had to lose."""
         config, data = self.config, self.data
         lengths, most = data.feature_lengths, config.num_examples
         found = eval_examples(leaf, split, data.vocabulary, lengths, most, config.seed)
         if not found:
             raise UserError(f"no example of split {split!r} fits {dict(lengths)}")
         asked = num_asked(leaf, split, data, most)
+        losses = []
         if len(found) < asked:
-            text = f"{leaf.name}: {asked - len(found):,} of {asked:,} examples do not fit"
-            text += f" inputs of {lengths['inputs']:,} tokens and are left out"
-            console.print(text, style="yellow", markup=False, soft_wrap=True)
-        return found
+            losses.append(
+                f"{asked - len(found):,} of {asked:,} examples do not fit inputs of "
+                f"{lengths['inputs']:,} tokens and are left out"
+            )
+        losses += prompt_losses(found, lengths["inputs"])
+        for loss in losses:
+            console.print(f"{leaf.name}: {loss}", style="yellow", markup=False, soft_wrap=True)
+        return found, asked - len(found)
 
     def _evaluate_leaf(
         self,
@@ -174,12 +186,12 @@ class SuiteRun:
         outputs = models.outputs(params, task, examples, config.rank_options or ranked)
         how = MeasureConfig(config.bootstrap_samples, config.seed)
         measured = measure_task(task, examples, outputs, how, rank_first=ranked)
-        # Where training records were never built (held-out tasks), the split's own majority: if
-        # anything that flatters the baseline.
-        answer = majority_answer(leaf, data)[0]
-        answer = answer or majority_answer(leaf, data, shared["split"])[0]
-        baselines = task_rows.baseline(task, examples, answer, list(measured))
-        return rows_of_task(shared, fields, examples, outputs, measured, baselines)
+        replies = fixed_replies(leaf, shared["split"], data, examples)
+        baselines = [
+            score(task, examples, replies, measured, outputs.ranked)
+            for score in (task_rows.baseline, task_rows.random_baseline)
+        ]
+        return rows_of_task(shared, fields, examples, outputs, measured, *baselines)
 
     def _missing_records(self, leaf: Leaf, split: str) -> str:
         """Why a split that a leaf needs could not be prepared; "" if all of them were."""
@@ -198,6 +210,63 @@ class SuiteRun:
         """Contamination groups of the tasks that were trained on, as far as they are known here."""
         specs = registry.task_specs()
         return {specs[name].group for name in self.trained_tasks or () if name in specs}
+
+
+def prompt_losses(examples: Sequence[EvalExample], length: int) -> list[str]:
+    """What prompts lost to fit inputs of `length` tokens, a sentence each; [] if nothing."""
+    counts = task_rows.prompt_counts(examples)
+    shown = results.exemplars_of([counts])
+    losses = []
+    if shown is not None and not shown.complete:
+        fewer = sum((e.num_exemplars or 0) < (e.exemplars_asked or 0) for e in examples)
+        losses.append(
+            f"{fewer:,} of {len(examples):,} prompts show fewer exemplars than asked for: {shown}, "
+            f"inputs of {length:,} tokens"
+        )
+    if counts["truncated"]:
+        losses.append(
+            f"{counts['truncated']:,} of {len(examples):,} prompts lost the end of their source, "
+            f"inputs of {length:,} tokens"
+        )
+    return losses
+
+
+def fixed_replies(
+    leaf: Leaf, split: str, data: DataConfig, examples: Sequence[EvalExample]
+) -> FixedReplies:
+    """The most frequent answer and every option as replies to `examples`.
+
+    The most frequent answer of the training split; where its records were never built (held-out
+    tasks), of the evaluated split itself: if anything that flatters the baseline. Where options
+    keep their order, it may be a place among them (the letter B) rather than a text.
+    """
+    answer, position = "", -1
+    for source in ("train", split):
+        answer, share = majority_answer(leaf, data, source)
+        position, share_of_position = majority_position(leaf, data, source)
+        if share_of_position <= share or not any(example.options for example in examples):
+            position = -1
+        if answer or position >= 0:
+            break
+    majority, chosen, options = [], [], []
+    for example in examples:
+        markers = [marker.decode() for marker in example.seqio_example.get("markers", ())]
+        given = markers or list(example.options)
+        place = position
+        if position < 0:
+            place = example.options.index(answer) if answer in example.options else -1
+        # By its marker where the prompt shows one, as the target is.
+        text = answer if position < 0 else ""
+        reply = given[place] if 0 <= place < len(given) else text
+        chosen.append(place)
+        majority.append(_reply(leaf, reply))
+        options.append([_reply(leaf, option) for option in given])
+    known = bool(answer) or position >= 0
+    return FixedReplies(majority if known else (), chosen, options)
+
+
+def _reply(leaf: Leaf, answer: str) -> str:
+    return answer if leaf.spec is None else leaf.spec.reply(leaf.mode, answer)
 
 
 def _finished(leaves: Sequence[Leaf], writer: results.ResultsWriter | None) -> list[bool]:

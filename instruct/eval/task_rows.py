@@ -47,6 +47,14 @@ class Example(Protocol):
     def references(self) -> Sequence[str]: ...
     @property
     def seqio_example(self) -> Mapping[str, Any]: ...
+    @property
+    def options(self) -> Sequence[str]: ...
+    @property
+    def num_exemplars(self) -> int | None: ...
+    @property
+    def exemplars_asked(self) -> int | None: ...
+    @property
+    def truncated(self) -> bool | None: ...
 
 
 @dataclasses.dataclass(frozen=True)
@@ -120,21 +128,88 @@ def measure_task(
     return ranks | found if rank_first else found | ranks
 
 
+@dataclasses.dataclass(frozen=True)
+class FixedReplies:
+    """Replies that need no model, in the form that the task reads; for baselines.
+
+    Attributes:
+        majority: what the most frequent answer is as a reply to each example; () if not known.
+        chosen: the number of the option that it means, -1 for none of those shown.
+        options: the replies that give each of an example's options; () where it shows none.
+    """
+
+    majority: Sequence[str]
+    chosen: Sequence[int]
+    options: Sequence[Sequence[str]]
+
+
 def baseline(
-    task: Task, examples: Sequence[Example], answer: str, names: Sequence[str]
+    task: Task,
+    examples: Sequence[Example],
+    replies: FixedReplies,
+    measured: Mapping[str, Measured],
+    ranked: Sequence[tuple | None] | None = None,
 ) -> dict[str, float]:
-    """The same metrics if `answer` were given to every example; {} where that cannot be said."""
-    if not answer or not examples:
+    """The same metrics if the most frequent answer were always given; {} where that is unknown."""
+    if not replies.majority or not examples:
         return {}
+    found = _predict_values(task, examples, replies.majority)
+    rights = [
+        100.0 * (option == entry[2])
+        for option, entry in zip(replies.chosen, ranked or ())
+        if entry is not None
+    ]
+    if rights:
+        found |= dict.fromkeys(_RANKINGS, float(np.mean(rights)))
+    return {name: value for name, value in found.items() if name in measured}
+
+
+def random_baseline(
+    task: Task,
+    examples: Sequence[Example],
+    replies: FixedReplies,
+    measured: Mapping[str, Measured],
+    ranked: Sequence[tuple | None] | None = None,
+) -> dict[str, float]:
+    """What the same metrics are on average if one of the options were chosen at random.
+
+    An example that shows no options is wrong then. Only metrics that are means over examples have
+    such a value; {} where no example shows options.
+    """
+    by_count: dict[int, list[int]] = {}
+    for place, given in enumerate(replies.options):
+        by_count.setdefault(len(given), []).append(place)
+    by_count.pop(0, None)
+    parts = []
+    for places in by_count.values():
+        every = [(examples[place], reply) for place in places for reply in replies.options[place]]
+        values = _predict_values(task, [e for e, _ in every], [reply for _, reply in every])
+        parts.append({n: v * len(places) / len(examples) for n, v in values.items()})
+    names = set.intersection(*map(set, parts)) if parts else ()
+    found = {name: sum(part[name] for part in parts) for name in names}
+    chances = [100.0 / len(entry[0]) for entry in ranked or () if entry is not None]
+    if chances:
+        found |= dict.fromkeys(_RANKINGS, float(np.mean(chances)))
+    return {
+        name: value
+        for name, value in found.items()
+        if name in measured and measured[name].singles is not None
+    }
+
+
+def _predict_values(
+    task: Task, examples: Sequence[Example], texts: Sequence[str]
+) -> dict[str, float]:
+    """The metrics of generated text if these were the texts; {} if one cannot be computed."""
     found: dict[str, float] = {}
     try:
         targets = _targets(task, examples)
-        predictions = _postprocessed(task, examples, [answer] * len(examples))
+        predictions = _postprocessed(task, examples, texts)
         for fn in _predict_fns(task):
             found = numbers(fn(targets=targets, predictions=predictions)) | found
     except Exception:  # a user's metric may choke on an answer its task never expects
         return {}
-    return {name: value for name, value in found.items() if name in names}
+    return found
 
 
 def rows_of_task(
@@ -144,13 +219,14 @@ def rows_of_task(
     outputs: ModelOutputs,
     measured: Mapping[str, Measured],
     baselines: Mapping[str, float],
+    random_baselines: Mapping[str, float],
 ) -> list[dict[str, Any]]:
     """Example lines, then metric lines, as `instruct.results` wants them.
 
     Args:
         shared: the fields that both kinds have.
         metric_fields: the fields that all metric lines have besides.
-        examples, outputs, measured, baselines: of this task, see above.
+        examples, outputs, measured, baselines, random_baselines: of this task, see above.
     """
     first = next(iter(measured), "")
     # Rank classification may cover only some of the examples.
@@ -164,13 +240,31 @@ def rows_of_task(
         row |= {"index": int(example.index), "id": example.id, "prompt": example.inputs}
         row |= {"target": example.targets, "prediction": prediction}
         row |= {"source": _source(example), "references": list(example.references)}
+        row |= {"exemplars": example.num_exemplars, "exemplars_asked": example.exemplars_asked}
+        row |= {"truncated": example.truncated}
         correct = is_right(complete[first], place) if first in complete else None
         rows.append(row | {"correct": correct, "scores": scores})
+    metric_fields = {**metric_fields, **prompt_counts(examples)}
     for name, one in measured.items():
         n = len(examples) if one.singles is None else len(one.singles)
         row = {"kind": "metric", **shared, "metric": name, "value": one.value, "n": n}
-        rows.append(row | {"stderr": one.stderr, "baseline": baselines.get(name), **metric_fields})
+        row |= {"stderr": one.stderr, "baseline": baselines.get(name)}
+        rows.append(row | {"random_baseline": random_baselines.get(name), **metric_fields})
     return rows
+
+
+def prompt_counts(examples: Sequence[Example]) -> dict[str, Any]:
+    """What the prompts of a task show, as metric lines have it; all None where it is not known."""
+    shown = [e.num_exemplars for e in examples if e.num_exemplars is not None]
+    asked = [e.exemplars_asked for e in examples if e.exemplars_asked is not None]
+    known = bool(examples) and len(shown) == len(asked) == len(examples)
+    cut = [e.truncated for e in examples]
+    return {
+        "exemplars_mean": float(np.mean(shown)) if known else None,
+        "exemplars_min": min(shown) if known else None,
+        "exemplars_asked": float(np.mean(asked)) if known else None,
+        "truncated": None if None in cut else sum(map(bool, cut)),
+    }
 
 
 def _source(example: Example) -> str:
@@ -199,17 +293,19 @@ def _postprocessed(task: Task, examples: Sequence[Example], texts: Sequence[str]
     ]
 
 
+_RANKINGS: dict[str, Callable[[np.ndarray, np.ndarray], np.ndarray]] = {
+    "rank_accuracy": lambda total, lengths: total,
+    "rank_accuracy_per_token": lambda total, lengths: total / lengths,
+}
+
+
 def _rank_metrics(ranked: Sequence[tuple | None] | None) -> dict[str, Measured]:
     """Accuracy of the option with the highest log-likelihood, as a sum and per token."""
     given = [entry for entry in ranked or () if entry is not None]
     if not given:
         return {}
-    choose: dict[str, Callable[[np.ndarray, np.ndarray], np.ndarray]] = {
-        "rank_accuracy": lambda total, lengths: total,
-        "rank_accuracy_per_token": lambda total, lengths: total / lengths,
-    }
     found = {}
-    for name, score in choose.items():
+    for name, score in _RANKINGS.items():
         singles = tuple(
             100.0 * (int(np.argmax(score(total, lengths))) == right)
             for total, lengths, right in given

@@ -124,12 +124,20 @@ def draw_exemplars(
     return drawn
 
 
-def usable_exemplars(record: Record, exemplars: Sequence[Record]) -> list[Record]:
+def usable_exemplars(
+    record: Record, exemplars: Sequence[Record], published: bool = False
+) -> list[Record]:
     """`exemplars` without the query, without records that ask the same, without repetitions.
 
     Data sets hold the same example under several ids; equal source fields would hand the
     answer to the model.
+
+    Args:
+        published: the exemplars are those of a published prompt, which is shown as it is: only the
+            query itself is left out, repetitions stay.
     """
+    if published:
+        return [exemplar for exemplar in exemplars if exemplar.id != record.id]
     seen_ids = {record.id}
     seen_fields = [dict(record.fields)]
     kept = []

@@ -93,8 +93,8 @@ def render(
             rationale.
         key: fixes every draw.
         exemplars: records to show with their answers, in this order; those that are the query
-            itself or ask the same are left out. Used by FEW_SHOT_MODES, and by `direct` and
-            `cot` if given.
+            itself are left out, and, but for published prompts, those that ask the same. Used by
+            FEW_SHOT_MODES, and by `direct` and `cot` if given.
         tokenizer: text to tokens; called once for each side unless the prompt is too long.
         max_inputs_tokens, max_targets_tokens: lengths with EOS.
 
@@ -104,7 +104,7 @@ def render(
     if mode not in MODES:
         raise unknown_name("prompt mode", mode, MODES)
     try:
-        shots = usable_exemplars(record, exemplars) if exemplars else []
+        shots = usable_exemplars(record, exemplars, template_set.published) if exemplars else []
         writer = Writer(record, template_set, mode, key, shots)
         shots = writer.shots
         prompt = writer.few_shot(shots) if shots else writer.zero_shot(record.fields)

@@ -134,7 +134,8 @@ class TemplateSet:
         finished: whether the field is a prompt already, so that one wording of it is enough.
         published: whether this is the one layout of a benchmark: templates hold an example's whole
             text, blanks and all; `instructions` head prompts with reasoning too; too long a prompt
-            loses its last exemplars first; and what is asked needs no rationale of its own.
+            loses its last exemplars first; an exemplar that the publisher's file repeats is shown
+            twice; and what is asked needs no rationale of its own.
         option_style: how options are written; None to draw it.
     """
 

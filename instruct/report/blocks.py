@@ -156,7 +156,7 @@ class Dots:
     legend: tuple[tuple[int, str], ...]
     unit: str = ""
     tabled: bool = False
-    tick: str = "majority-answer baseline"
+    tick: str = "baseline"
 
 
 @dataclasses.dataclass(frozen=True)

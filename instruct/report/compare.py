@@ -4,6 +4,7 @@ import dataclasses
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from instruct import results
 from instruct.errors import UserError
 from instruct.report import compare_faithfulness, paired
 from instruct.report.compare_faithfulness import Both
@@ -21,6 +22,7 @@ from instruct.report.paired import PairedTest
 RANKED_BY = ("rougeL", "rougeLsum", "rouge1", "f1", "bleu")
 SHOWN = 100
 # Settings that differ by nature between two models, and need no warning.
+_UNKNOWN = "–"  # what earlier results files do not say
 _EXPECTED = ("checkpoint", "parameters")
 
 
@@ -186,6 +188,9 @@ def conditions(one: EvaluationFile) -> dict[str, str]:
         "task version": ", ".join(sorted({f"{r['task']} {r['task_version']}" for r in rows})),
         "template set": ", ".join(sorted({row["template_set"] for row in rows})),
         "split": ", ".join(sorted({row["split"] for row in rows})),
+        "exemplars shown": results.exemplars_text(
+            results.exemplars_of(results.primary_metrics(rows))
+        ),
         "trained on the task": ", ".join(sorted({row["group"].replace("_", "-") for row in rows})),
     }
     for name, value in one.header.get("settings", {}).items():
@@ -203,6 +208,7 @@ def differing_conditions(compared: Compared) -> list[str]:
         f"{name} is not the same: before {first.get(name, '–')}, after {second.get(name, '–')}."
         for name in names
         if first.get(name) != second.get(name)
+        and _UNKNOWN not in (first.get(name), second.get(name))
     ]
 
 

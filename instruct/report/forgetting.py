@@ -1,13 +1,14 @@
 """What finetuning kept and what it gained: runs against the model they started from.
 
 Tasks are divided once for all runs: the *target* tasks (given, else those that every run was
-trained on), and the *others*. Then, with x a run's score, s the start's and b the score of always
-giving the most frequent answer (0 where it is not known):
+trained on), and the *others*. Then, with x a run's score, s the start's and b the score without
+skill, the better of always giving the most frequent answer and of choosing an option at random (0
+where neither is known):
 
     retained = 100 * sum over others of (x - b) / sum over others of (s - b)
 
 over the others on which the start is above b by more than two standard errors: what it could do
-at all. 100: everything is still there; 0: no better than the constant answer. A run that is better
+at all. 100: everything is still there; 0: no better than without skill. A run that is better
 than the start elsewhere can pass 100, and a gain on one task can make up for a loss on another: the
 number of tasks that fell stands beside it.
 
@@ -158,7 +159,7 @@ class _Scores:
                 self.examples.setdefault((task, mode), {}).setdefault((split, index), row)
 
     def baseline(self, task: Task) -> float:
-        return self.primary[task]["baseline"] or 0.0
+        return results.chance_level(self.primary[task]) or 0.0
 
     def is_able(self, task: Task) -> bool:
         row = self.primary[task]
@@ -326,12 +327,12 @@ def _warnings(
     weak = len(tasks) - len(targets) - len(able)
     if weak:
         told.append(
-            f"on {weak:,} of the other tasks the start is not clearly above the constant answer: "
-            "there was nothing to forget, and they do not count as retained."
+            f"on {weak:,} of the other tasks the start is not clearly above the baseline: there "
+            "was nothing to forget, and they do not count as retained."
         )
-    unknown = sum(first.primary[task]["baseline"] is None for task in able)
+    unknown = sum(results.chance_level(first.primary[task]) is None for task in able)
     if unknown:
-        told.append(f"the constant answer's score is not known for {unknown:,} tasks; 0 is taken.")
+        told.append(f"the baseline is not known for {unknown:,} tasks; 0 is taken.")
     versions = [
         task
         for task in tasks

@@ -122,10 +122,11 @@ def _overview(found: Forgetting) -> Section:
     blocks: list[Block] = [
         Table(columns, tuple(rows)),
         Text(
-            f"Retained: of what the start could do on {_tasks(able, 'other')} above always giving "
-            "the most frequent answer, the share that is still there, summed over tasks. 100 is "
-            "everything, 0 no better than that constant answer; gains elsewhere can make up for "
-            f"losses. Gained: mean change on {_tasks(targets, 'target')} ({named})."
+            f"Retained: of what the start could do on {_tasks(able, 'other')} above the baseline "
+            "(the better of always giving the most frequent answer and of choosing an option at "
+            "random), the share that is still there, summed over tasks. 100 is everything, 0 no "
+            "better than the baseline; gains elsewhere can make up for losses. "
+            f"Gained: mean change on {_tasks(targets, 'target')} ({named})."
         ),
         Text(
             "± is one standard error, from resampling examples within tasks, the same for start "

@@ -307,11 +307,29 @@ def differences(scores: Iterable[Score], mmlu_split: str) -> list[tuple[str, str
         decodings = {row["decode"].partition(" ")[0] for row in found.rows}
         if decodings - {"greedy"} and not all(map(_is_voted, found.rows)):
             marks.append(f"our decoding is {', '.join(sorted(decodings))}, the paper's greedy")
+        marks += _prompt_marks(found.rows)
         trained = any(row["group"] == "held_in" for row in found.rows)
         if trained and measure.family in _HELD_OUT:
             marks.append("tasks of it were trained on; the paper's were held out")
         told |= {(measure.title, mark): None for mark in marks}
     return list(told)
+
+
+def _prompt_marks(rows: Sequence[Mapping[str, Any]]) -> list[str]:
+    """What our prompts lack of the protocol's: exemplars, the end of a source, whole examples."""
+    marks = []
+    shown = results.exemplars_of(rows)
+    if shown is not None and not shown.complete:
+        marks.append(f"our prompts show fewer exemplars: {shown}")
+    n = sum(row["n"] for row in rows)
+    for field, what in (
+        ("truncated", "of our {n:,} prompts lost the end of their passage"),
+        ("left_out", "examples are left out, because they do not fit the inputs' length"),
+    ):
+        count = sum(row.get(field) or 0 for row in rows)
+        if count:
+            marks.append(f"{count:,} {what.format(n=n)}")
+    return marks
 
 
 def sentences(pairs: Iterable[tuple[str, str]]) -> list[str]:
@@ -334,9 +352,15 @@ def protocols(columns: Iterable[str], mmlu_split: str) -> list[str]:
 
 
 def conditions(scores: Iterable[Score]) -> list[str]:
-    """Under what our scores were measured: step, decoding, template sets, task versions."""
+    """Under what our scores were measured: exemplars, step, decoding, template sets, versions."""
+    scores = list(scores)
     rows = [row for found in scores for row in found.rows]
     made = []
+    whole = [s for s in scores if s.column in MEASURES]
+    counts = [(s.column, results.exemplars_of(s.rows)) for s in whole]
+    shown = dict.fromkeys(f"{title_of(column)} {count}" for column, count in counts if count)
+    if shown:
+        made.append(f"exemplars shown: {', '.join(shown)}")
     for title, field in (
         ("step", "step"),
         ("decoding", "decode"),

@@ -5,6 +5,7 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
+from instruct import results
 from instruct.report import measures, paper_tables
 from instruct.report.blocks import Block, DotRow, Dots, Mark, Row, Section, Table, Text
 from instruct.report.measures import Score
@@ -153,11 +154,13 @@ def remarks(content: Beside) -> list[str]:
     return told
 
 
-DETAIL_COLUMNS = ("Run", "Column", "Score ± s.e.", "n", "Sub-tasks", "Split", "Metric", "Step")
+DETAIL_COLUMNS = (
+    *("Run", "Column", "Score ± s.e.", "n", "Sub-tasks", "Exemplars", "Split", "Metric", "Step"),
+)
 
 
 def details(content: Beside) -> list[Row]:
-    """A line for each of our scores: examples, sub-tasks, split, metric and step."""
+    """A line for each of our scores: examples, sub-tasks, exemplars, split, metric and step."""
     made = []
     for ours in content.ours:
         for score in ours.found:
@@ -169,6 +172,7 @@ def details(content: Beside) -> list[Row]:
                         with_error(score.value, score.stderr),
                         f"{score.n:,}",
                         f"{score.tasks} of {score.expected}",
+                        results.exemplars_text(results.exemplars_of(score.rows)),
                         ", ".join(sorted({row["split"] for row in score.rows})),
                         ", ".join(sorted({row["metric"] for row in score.rows})),
                         f"{score.step:,}",
@@ -188,12 +192,14 @@ def as_json(content: Beside) -> dict[str, Any]:
     def one(score: Score | None) -> dict[str, Any] | None:
         if score is None:
             return None
+        shown = results.exemplars_of(score.rows)
         return {
             "value": finite(score.value),
             "stderr": finite(score.stderr),
             "n": score.n,
             "sub_tasks": score.tasks,
             "expected_sub_tasks": score.expected,
+            "exemplars": None if shown is None else dataclasses.asdict(shown),
             "step": score.step,
         }
 
@@ -252,7 +258,7 @@ def papers_section(runs: Sequence[Run]) -> Section | None:
     conditions = measures.conditions(scores)
     blocks.append(Text(f"Ours: {'; '.join(conditions)}. ± is one standard error.", quiet=True))
     scored = dict.fromkeys(line for content in filled for line in details(content))
-    fold = "Our scores: n, sub-tasks, split, metric and step of each"
+    fold = "Our scores: n, sub-tasks, exemplars shown, split, metric and step of each"
     blocks.append(Table(DETAIL_COLUMNS, tuple(scored), 2, fold=fold))
     for content in filled:
         headings, rows = lines(content)

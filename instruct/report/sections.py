@@ -128,7 +128,7 @@ def _weak_scores(run: Run) -> list[str]:
             score = tables.with_error(mean.value, mean.stderr)
             found.append(
                 f"the {tables.GROUP_TITLES[group].lower()} score, {score}, is not clearly above "
-                f"the majority-answer baseline, {tables.number(mean.baseline)}."
+                f"the baseline, {tables.number(mean.baseline)}."
             )
     return found
 

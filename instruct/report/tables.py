@@ -122,8 +122,9 @@ def results_section(runs: Sequence[Run]) -> Section:
         blocks.append(
             Text(
                 "Scores are the first metric of each task; a mean over tasks is unweighted. "
-                "± is one standard error, from the sample of examples only. The baseline always "
-                "gives the most frequent answer of the task.",
+                "± is one standard error, from the sample of examples only. The baseline needs no "
+                "model: the better of always giving the most frequent answer of the task and of "
+                "choosing one of the options shown at random.",
                 quiet=True,
             )
         )
@@ -230,11 +231,13 @@ def _best_first(row: ResultRow) -> tuple[float, Key]:
 def _table(heading: str, rows: list[ResultRow], names: Mapping[int, str], fold: str = "") -> Table:
     of_tasks = heading == "Task"
     last = ("n", "Metric", "Group") if of_tasks else ("Tasks", "n")
+    told = [n for n in names if any(n in r.cells and r.cells[n].exemplars for r in rows)]
+    exemplars = [f"{names[n]}: exemplars" if len(names) > 1 else "Exemplars" for n in told]
     difference = ("Difference",) if len(names) == 2 else ()
     scores = names.values() if len(names) > 1 else ("Score ± s.e.",)
     spread = [n for n in names if any(row.spreads.get(n) for row in rows)]
     medians = [f"{names[n]}: {_MEDIAN}" if len(names) > 1 else _MEDIAN.capitalize() for n in spread]
-    columns = (heading, *scores, *difference, *medians, "Baseline", *last)
+    columns = (heading, *scores, *difference, *medians, "Baseline", *exemplars, *last)
     laid = []
     for titles, cells, strong, spreads in rows:
         given = [cells.get(n) for n in names]
@@ -244,7 +247,10 @@ def _table(heading: str, rows: list[ResultRow], names: Mapping[int, str], fold: 
         apart = [_difference(given)] if difference else []
         baseline = next((a.baseline for a in cells.values() if a.baseline is not None), None)
         medians = [spreads.get(n) or "–" for n in spread]
-        values = (titles[0], *scored, *apart, *medians, number(baseline), *counts, *titles[1:])
+        of_told = [cells[n].exemplars if n in cells else None for n in told]
+        prompts = [results.exemplars_text(shown) for shown in of_told]
+        values = (titles[0], *scored, *apart, *medians, number(baseline), *prompts, *counts)
+        values += titles[1:]
         laid.append(Row(values, strong))
     return Table(columns, tuple(laid), fold=fold)
 
@@ -272,7 +278,8 @@ def _other_metrics(chosen: dict[int, Evaluation], runs: Sequence[Run]) -> Table 
     for run_number, evaluation in chosen.items():
         for row in evaluation.others:
             value = with_error(row["value"], row["stderr"])
-            cells = (value, number(row["baseline"]), f"{row['n']:,}", row["metric"])
+            level = number(results.chance_level(row))
+            cells = (value, level, f"{row['n']:,}", row["metric"])
             label = (runs[run_number].label,) if several else ()
             rows.append(Row((f"{row['task']} {row['mode']}".rstrip(), *cells, *label)))
     if not rows:

@@ -4,6 +4,9 @@
     direct   the same three with their answers alone
     zs_direct, zs_cot   the same without exemplars
 
+An answer is right where it is the target to the letter, "(A)" or "yes", as published: with
+reasoning, what follows the last "answer is" on its line without the full stop; else the first line.
+
 Files: bbh/bbh/<sub-task>.json and bbh/cot-prompts/<sub-task>.txt. What heads a prompt stands in the
 prompt file too, so both are needed.
 """
@@ -186,6 +189,7 @@ def bbh_task(row: SubTask) -> TaskSpec:
         templates=layout("bbh"),
         modes={"direct": 1.0, "cot": 1.0},
         extra_modes=("zs_direct", "zs_cot"),
+        version="1.1.0",
         metric_fns=[metrics.exact_match, strict_bbh],
         mode_metric_fns={
             mode: [metrics.exact_match, theirs] for mode, theirs in harness_bbh(row.name).items()
@@ -195,6 +199,7 @@ def bbh_task(row: SubTask) -> TaskSpec:
         num_examples={"test": row.records, "exemplars": SHOTS},
         exemplar_split="exemplars",
         shots=SHOTS,
+        reasoned_reply="So the answer is {answer}.",
         contamination_group="big_bench",
         held_out="bbh",
         license="MIT",

@@ -187,6 +187,7 @@ def _problem_task(
             number_filters("The answer is ", ending=".", until=QUESTION_STOPS),
         ],
         postprocess_fn=read_number,
+        reasoned_reply="The answer is {answer}.",
         category="arithmetic word problems",
         url=url,
         **more,

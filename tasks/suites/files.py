@@ -107,7 +107,9 @@ class SuiteSource:
             f"is {data_dir()}; set it with --gin.DATA_DIR=FOLDER or the variable {VARIABLE}. Get "
             f"the file from {self.origin}"
         )
-        why = None if self.fallback is None else self.fallback.available()
+        why = None
+        if self.fallback is not None and split in self.fallback.splits:
+            why = self.fallback.available()
         return f"{message}. Or: {why}" if why else message
 
 

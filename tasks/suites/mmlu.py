@@ -1,6 +1,8 @@
 """MMLU (Hendrycks et al. 2021): 57 tasks `mmlu.<subject>`, four choices each.
 
-    direct   five exemplars from the dev file, in the layout of the publisher's own code
+    direct   five exemplars from the dev file, in the layout of the publisher's own code, to the
+             letter as lm-evaluation-harness's `mmlu` asks: the publisher's code differs from that
+             by a second blank before the subject's name and by blanks around the question
     cot      the five reasoned exemplars that Chung et al. 2022 published (mmlu-cot.json of
              jasonwei20/flan-2: subject -> prompt)
     zs_direct, zs_cot   the same without exemplars
@@ -79,15 +81,18 @@ def _record(
     rationale: str = "",
     listed: str = "",
 ) -> Record | Dropped:
-    """A record; reasoned prompts show the choices as `listed`, else in one line."""
-    question, choices = question.strip(), [choice.strip() for choice in choices]
-    if not question or not choices[index]:
+    """A record; reasoned prompts show the choices as `listed`, else in one line.
+
+    Prompts have choices with the blanks around them that the file has, and the question without, as
+    lm-evaluation-harness asks both.
+    """
+    question, options = question.strip(), tuple(choice.strip() for choice in choices)
+    if not question or not options[index]:
         return Dropped("empty question or answer")
     fields = dict(zip("abcd", choices)) | {"question": question}
     fields["subject"] = subject.replace("_", " ")
     line = " ".join(f"({letter}) {choice}" for letter, choice in zip(LETTERS, choices))
     fields["listed"] = listed or line
-    options = tuple(choices)
     return Record(record_id, fields, options[index], options, index, rationale=rationale)
 
 
@@ -210,6 +215,7 @@ def mmlu_task(subject: str, group: str) -> TaskSpec:
         templates=layout("mmlu"),
         modes={"direct": 1.0, "cot": 1.0},
         extra_modes=("zs_direct", "zs_cot"),
+        version="1.1.0",
         metric_fns=[metrics.exact_match, strict_mmlu],
         mode_metric_fns={
             mode: [metrics.exact_match, theirs] for mode, theirs in HARNESS_MMLU.items()
@@ -219,6 +225,7 @@ def mmlu_task(subject: str, group: str) -> TaskSpec:
         exemplar_split="dev",
         cot_exemplar_split="dev_cot",
         shots=SHOTS,
+        reasoned_reply="The answer is ({answer}).",
         contamination_group="mmlu",
         held_out="mmlu",
         license="MIT",

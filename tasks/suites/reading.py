@@ -20,7 +20,6 @@ from instruct.prompts.options import match_option, plain
 Example = Mapping[str, Any] | None
 
 _MARKER = re.compile(r"\banswer(?:\s+is\s*:?|\s*:)\s*", re.IGNORECASE)
-_LETTER = re.compile(r"\(([A-Z])\)|([A-Z])(?=$|[.):])")
 _OPTION_WORD = re.compile(r"^(?:option|choice)\s+", re.IGNORECASE)
 # "(A) or (B)", "A, C": more than one answer is none.
 _SEVERAL = re.compile(
@@ -127,23 +126,14 @@ def read_choice(decoded: str, example: Example = None, is_target: bool = False) 
 
 
 def read_exact(decoded: str, example: Example = None, is_target: bool = False) -> Answer:
-    """A text to be matched exactly, as BIG-Bench Hard's: blanks and a last full stop aside.
+    """A text to be matched exactly, as BIG-Bench Hard's: a last full stop aside.
 
-    Where the options are letters, brackets and what follows the letter do not count: "(B)", "B" and
-    "(B) Tuesday" are one answer.
+    Case, brackets, quotation marks and what follows a letter all count: where "(B)" is right, "B",
+    "(b)" and "(B) Tuesday" are wrong. Blanks count as one, because not all vocabularies keep them.
     """
     answer = decoded if is_target else _answer_text(decoded, example)
-    if answer is None:
-        return Answer("", decoded, is_reasoned(example))
-    answer = " ".join(answer.split()).strip("*").removesuffix(".").rstrip()
-    options = _texts(example, "options")
-    among_letters = bool(options) and all(_LETTER.fullmatch(option) for option in options)
-    if among_letters:
-        answer = _OPTION_WORD.sub("", answer)
-    letter = _LETTER.match(answer) if among_letters else _LETTER.fullmatch(answer)
-    if letter is not None and not (among_letters and _SEVERAL.match(answer)):
-        answer = letter.group(1) or letter.group(2)
-    return Answer(answer, decoded, is_reasoned(example))
+    text = " ".join((answer or "").split()).removesuffix(".").rstrip()
+    return Answer(text, decoded, is_reasoned(example))
 
 
 def read_number(

@@ -1,5 +1,6 @@
 """`show`: tasks, mixtures and prompts, for people and as JSON."""
 
+import dataclasses
 import json
 
 import pytest
@@ -105,6 +106,40 @@ def test_prompts_from_a_store_whose_source_has_gone(capsys):
     never = registry.add_task(toy_spec(ToySource("never", missing="get sums.tsv from the shop")))
     with pytest.raises(UserError, match="no prepared store, and its source: get sums.tsv"):
         output(capsys, f"--task={never.name}")
+
+
+def test_the_split_that_is_there_is_found(capsys):
+    only = registry.add_task(
+        toy_spec(ToySource("only", splits=("validation",)), splits={"validation": "validation"})
+    )
+    assert as_json(capsys, f"--task={only.name}")["split"] == "validation"
+    assert "split validation" in output(capsys, f"--task={only.name}")
+    assert only.name in output(capsys, f"--mixture={only.name}")
+    both = registry.add_task(toy_spec())
+    assert as_json(capsys, f"--task={both.name}")["split"] == "train"
+    assert as_json(capsys, f"--task={both.name}", "--split=validation")["split"] == "validation"
+    # Of the files of several splits only one's.
+    half = registry.add_task(toy_spec(HalfSource("half")))
+    assert as_json(capsys, f"--task={half.name}")["split"] == "validation"
+    with pytest.raises(UserError, match="no file of split train"):
+        output(capsys, f"--task={half.name}", "--split=train")
+    # A mode whose exemplars are not there does not hide the others.
+    spec = registry.add_task(toy_spec(HalfSource("more"), extra_modes=("fs_noopt",)))
+    shown, dropped = as_json(capsys, f"--task={spec.name}")["examples"]
+    assert shown["inputs"] and dropped["reason"] == "no file of split train"
+    assert "no file of split train" in output(capsys, f"--task={spec.name}")
+    with pytest.raises(UserError, match="no file of split train"):
+        output(capsys, f"--task={spec.name}.fs_noopt")
+
+
+@dataclasses.dataclass(frozen=True)
+class HalfSource(ToySource):
+    """The train file is missing, as a suite's may be."""
+
+    def records(self, split):
+        if split == "train":
+            raise UserError("no file of split train")
+        return super().records(split)
 
 
 @pytest.mark.parametrize(

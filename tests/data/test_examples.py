@@ -5,9 +5,15 @@ import dataclasses
 import pytest
 
 from instruct.data import registry
-from instruct.data.examples import eval_examples, majority_answer, num_asked
+from instruct.data.examples import (
+    eval_examples,
+    majority_answer,
+    majority_position,
+    num_asked,
+)
 from instruct.data.prepare import prepare
 from instruct.errors import UserError
+from instruct.prompts.record import Record
 from instruct.prompts.template import Template
 from tests.data.toy import TEMPLATES, ToySource, toy_config, toy_spec
 
@@ -64,6 +70,73 @@ def test_a_long_target_is_trimmed_and_a_long_question_left_out():
     config = dataclasses.replace(toy_config(leaf.name), feature_lengths=few)
     assert 0 < len(fitting) < num_asked(leaf, "validation", config, 150) == 150
     assert num_asked(leaf, "validation", config, None) == 200
+
+
+def test_exemplars_that_do_not_fit_are_counted():
+    source = ToySource("x", size=40, words=1)
+    leaf = leaf_of(toy_spec(source, modes={"direct": 1}, shots=3, exemplar_split="train"))
+    every = eval_examples(leaf, "validation", "bytes", LENGTHS | {"inputs": 2048})
+    assert {(e.num_exemplars, e.exemplars_asked, e.truncated) for e in every} == {(3, 3, False)}
+    fewer = eval_examples(leaf, "validation", "bytes", LENGTHS | {"inputs": 80})
+    assert {e.exemplars_asked for e in fewer} == {3}
+    assert {e.num_exemplars for e in fewer} == {0, 1, 2}
+    for example in fewer:
+        if not example.truncated:
+            assert example.inputs.count("[x]") == 1 + (example.num_exemplars or 0)
+    # All that is left then is the end of the question.
+    assert any(e.truncated and e.num_exemplars == 0 for e in fewer)
+
+
+def test_a_task_asks_for_exemplars_that_its_split_lacks():
+    leaf = leaf_of(toy_spec(ToySource("x", size=4), modes={"direct": 1}, shots=6))
+    for example in eval_examples(leaf, "validation", "bytes", LENGTHS):
+        assert (example.num_exemplars, example.exemplars_asked) == (4, 6)
+
+
+def test_drawn_and_absent_exemplars():
+    drawn = leaf_of(toy_spec(ToySource("x", size=40), modes={"fs_noopt": 1}))
+    counts = {
+        (e.num_exemplars, e.exemplars_asked)
+        for e in eval_examples(drawn, "validation", "bytes", LENGTHS | {"inputs": 4096})
+    }
+    assert {asked for _, asked in counts} == {1, 2, 3, 4, 5}
+    assert all(shown == asked for shown, asked in counts)
+    none = leaf_of(toy_spec(ToySource("x", size=5)))
+    every = eval_examples(none, "validation", "bytes", LENGTHS)
+    assert {(e.num_exemplars, e.exemplars_asked) for e in every} == {(0, 0)}
+
+
+@dataclasses.dataclass(frozen=True)
+class ChoiceSource:
+    """Four options a question, all texts different; the second is right in three of five rows."""
+
+    splits: tuple[str, ...] = ("validation",)
+    fingerprint: str = "choices"
+
+    def available(self):
+        return None
+
+    def records(self, split):
+        for number in range(20):
+            options = tuple(f"{letter}{number}" for letter in "wxyz")
+            place = (1, 1, 1, 2, 3)[number % 5]
+            fields = {"question": f"{number}?"}
+            yield Record(f"{number}", fields, options[place], options, place)
+
+
+def test_the_most_frequent_place_among_options_that_keep_their_order():
+    wording = Template("ask", "{question} {options}")
+    templates = dataclasses.replace(TEMPLATES, zs_opt=(wording,), shuffle_options=False)
+    changes = {"splits": {"validation": "validation"}, "modes": {"zs_opt": 1}}
+    fixed = leaf_of(toy_spec(ChoiceSource(), templates=templates, **changes), prepared=False)
+    config = toy_config(fixed.name)
+    assert majority_position(fixed, config, "validation") == (-1, 0.0)
+    prepare(registry.resolve(fixed.task), config, ("validation",)).check()
+    assert majority_position(fixed, config, "validation") == (1, pytest.approx(0.6))
+    shuffled = dataclasses.replace(templates, shuffle_options=True)
+    mixed = leaf_of(toy_spec(ChoiceSource(), templates=shuffled, **changes), prepared=False)
+    prepare(registry.resolve(mixed.task), toy_config(mixed.name), ("validation",)).check()
+    assert majority_position(mixed, config, "validation") == (-1, 0.0)
 
 
 def test_majority_answer():

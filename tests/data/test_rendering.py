@@ -9,6 +9,7 @@ from instruct.data.rendering import (
     example_features,
     example_key,
     exemplar_indices,
+    exemplars_asked,
     name_key,
     render_example,
 )
@@ -53,6 +54,8 @@ def test_exemplars_only_in_few_shot_modes_and_never_the_query():
         drawn = exemplar_indices("fs_opt", key, 6, 3)
         assert drawn and 3 not in drawn and len(set(drawn)) == len(drawn)
     assert exemplar_indices("tk_instruct", 1, 6, None) == [0, 1]
+    assert exemplars_asked("tk_instruct", None, 1, "tk_definition_2_positive") == 2
+    assert exemplars_asked("tk_instruct_mixed", None, 2, "tk_definition") == 0
     assert exemplar_indices("tk_instruct", 1, 6, 0) == [1, 2]
     assert any(3 in exemplar_indices("fs_noopt", key, 6, None) for key in range(50))
 

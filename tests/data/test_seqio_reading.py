@@ -81,6 +81,18 @@ def test_stored_examples_are_the_pipelines(tmp_path):
     assert majority_answer(leaf, config) == ("0", pytest.approx(8 / 30, abs=1e-5))
 
 
+def test_inputs_that_seqio_trimmed_are_known(tmp_path):
+    task = make_task(tmp_path, num_lines=12)
+    (leaf,) = registry.resolve(task.name).leaves
+    for length, cut in ((15, True), (16, False), (17, False)):  # "remainder of 500" and EOS
+        lengths = {"inputs": length + 1, "targets": 16}
+        config = toy_config(task.name, feature_lengths=lengths)
+        prepare(registry.resolve(task.name), config, ("validation",)).check()
+        examples = eval_examples(leaf, "validation", "bytes", lengths)
+        assert {example.truncated for example in examples} == {cut}
+        assert {example.num_exemplars for example in examples} == {None}
+
+
 def test_plain_tasks_train_packed(tmp_path):
     task = make_task(tmp_path)
     config = toy_config(task.name)

@@ -137,7 +137,11 @@ def test_options_are_ranked_where_they_are_shown(finished):
     names = [row["metric"] for row in of(rows, "metric", "evalsuite.trained", "zs_opt")]
     assert names == ["exact_match", "em", "f1", "rank_accuracy", "rank_accuracy_per_token"]
     rank = of(rows, "metric", "evalsuite.trained", "zs_opt")[3]
-    assert rank["n"] == 6 and 0 <= rank["value"] <= 100 and rank["baseline"] is None
+    assert rank["n"] == 6 and 0 <= rank["value"] <= 100
+    answers = [row["target"] for row in of(rows, "example", "evalsuite.trained", "zs_opt")]
+    exact = of(rows, "metric", "evalsuite.trained", "zs_opt")[0]
+    assert len(answers) == 6 and rank["baseline"] == pytest.approx(exact["baseline"])
+    assert 0 < rank["random_baseline"] < 100
 
 
 def test_every_kind_of_seqio_metric(finished):
@@ -260,6 +264,9 @@ def test_what_does_not_fit_is_told(run_dir, capsys):
     path = run_dir / "eval" / "evalsuite.new" / "step_7" / results.FILE_NAME
     rows = list(results.read_rows(path, ("example",)))
     assert {row["target"] for row in rows} == set(toy_tasks.OPTIONS) and len(rows) == 10
+    (metric, *_) = results.read_rows(path, ("metric",))
+    assert (metric["n"], metric["left_out"], metric["truncated"]) == (10, 2, 0)
+    assert (metric["exemplars_mean"], metric["exemplars_asked"]) == (0.0, 0.0)
 
 
 def test_several_samples_of_an_example_vote(run_dir):

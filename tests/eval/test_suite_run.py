@@ -3,8 +3,11 @@
 import pytest
 
 from instruct.data import registry
+from instruct.data.examples import EvalExample
 from instruct.errors import UserError
-from instruct.eval.suite_run import split_of
+from instruct.eval import suite_run
+from instruct.eval.suite_run import fixed_replies, prompt_losses, split_of
+from tests.data.toy import toy_config
 from tests.eval import toy_tasks
 
 
@@ -15,3 +18,44 @@ def test_the_first_split_that_a_task_has():
     assert split_of(leaf, ("train", "test")) == "train"
     with pytest.raises(UserError, match="none of the splits validation; it has train, test"):
         split_of(leaf, ("validation",))
+
+
+def example(shown, asked=3, cut=False, options=(), markers=()):
+    features = {"markers": [marker.encode() for marker in markers]}
+    texts = ("t", 0, "0", "in", "out", [], [], "t")
+    return EvalExample(*texts, options, (), {}, features, shown, asked, cut)
+
+
+def test_what_prompts_lost_is_said_with_numbers():
+    assert prompt_losses([example(3), example(3)], 64) == []
+    assert prompt_losses([example(0, 0), example(0, 0)], 64) == []
+    assert prompt_losses([example(3), example(1), example(0, cut=True)], 2048) == [
+        "2 of 3 prompts show fewer exemplars than asked for: 1.33 of 3 (at least 0), inputs of "
+        "2,048 tokens",
+        "1 of 3 prompts lost the end of their source, inputs of 2,048 tokens",
+    ]
+    assert prompt_losses([example(None, None, None)], 64) == []  # a plain seqio task
+
+
+def test_the_most_frequent_answer_is_said_as_the_prompt_shows_it(monkeypatch):
+    toy_tasks.register()
+    (leaf,) = registry.resolve("evalsuite.new").leaves
+    monkeypatch.setattr(suite_run, "majority_answer", lambda *_: ("green", 0.5))
+    monkeypatch.setattr(suite_run, "majority_position", lambda *_: (-1, 0.0))
+    shown = [
+        example(0, options=("red", "green"), markers=("(a)", "(b)")),
+        example(0, options=("green", "red")),
+        example(0, options=("red", "blue")),
+        example(0),
+    ]
+    data = toy_config("evalsuite.new")
+    replies = fixed_replies(leaf, "test", data, shown)
+    assert replies.majority == ["(b)", "green", "green", "green"]
+    assert replies.chosen == [1, 0, -1, -1]
+    assert replies.options == [["(a)", "(b)"], ["green", "red"], ["red", "blue"], []]
+    monkeypatch.setattr(suite_run, "majority_position", lambda *_: (1, 0.6))
+    replies = fixed_replies(leaf, "test", data, shown)
+    assert replies.majority[:3] == ["(b)", "red", "blue"] and replies.chosen[:3] == [1, 1, 1]
+    monkeypatch.setattr(suite_run, "majority_answer", lambda *_: ("", 0.0))
+    monkeypatch.setattr(suite_run, "majority_position", lambda *_: (-1, 0.0))
+    assert fixed_replies(leaf, "test", data, shown).majority == ()

@@ -8,13 +8,16 @@ import pytest
 
 from instruct import results
 from instruct.eval import metrics
+from instruct.eval.measure import Measured
 from instruct.eval.task_rows import (
+    FixedReplies,
     MeasureConfig,
     ModelOutputs,
     baseline,
     measure_task,
     needs_predictions,
     needs_scores,
+    random_baseline,
     rows_of_task,
 )
 
@@ -37,6 +40,10 @@ class ToyExample:
     template_id: str = "t"
     references: tuple = ()
     seqio_example: dict = dataclasses.field(default_factory=dict)
+    options: tuple = ()
+    num_exemplars: int | None = None
+    exemplars_asked: int | None = None
+    truncated: bool | None = None
 
     @property
     def id(self):
@@ -48,7 +55,11 @@ SHARED = {
     "suite": "s", "task": "x", "task_version": "1", "family": "f", "category": "c", "mode": "m",
     "split": "test", "group": "held_in", "step": 1,
 }  # fmt: skip
-FIELDS = {"checkpoint": "c", "template_set": "t", "decode": "greedy"}
+FIELDS = {"checkpoint": "c", "template_set": "t", "decode": "greedy", "left_out": 0}
+
+
+def always(text, options=((), (), ())):
+    return FixedReplies([text] * 3 if text else (), [-1] * 3, options)
 
 
 @pytest.mark.parametrize(
@@ -69,9 +80,9 @@ def test_rows_pass_the_check_and_agree():
     outputs = ModelOutputs(["a", "a", "a"], {}, [-1.0, -2.0, -3.0])
     measured = measure_task(task, EXAMPLES, outputs, MeasureConfig())
     assert list(measured) == ["exact_match", "em", "f1", "log_likelihood"]
-    base = baseline(task, EXAMPLES, "b", list(measured))
+    base = baseline(task, EXAMPLES, always("b"), measured)
     assert base == pytest.approx({"exact_match": 100 / 3, "em": 100 / 3, "f1": 100 / 3})
-    rows = rows_of_task(SHARED, FIELDS, EXAMPLES, outputs, measured, base)
+    rows = rows_of_task(SHARED, FIELDS, EXAMPLES, outputs, measured, base, {})
     for row in rows:
         results.check_row(row)
     assert [row["correct"] for row in rows[:3]] == [True, False, True]
@@ -83,7 +94,7 @@ def test_a_line_has_the_records_own_text_and_every_reference():
     record = json.dumps({"fields": {"topic": "rain", "dialogue": "A: It rains.\nB: It does."}})
     known = ToyExample(0, "a", references=("a", "b"), seqio_example={"record": record.encode()})
     outputs = ModelOutputs(["a", "b"])
-    rows = rows_of_task(SHARED, FIELDS, [known, EXAMPLES[1]], outputs, {}, {})
+    rows = rows_of_task(SHARED, FIELDS, [known, EXAMPLES[1]], outputs, {}, {}, {})
     assert rows[0]["source"] == "rain\nA: It rains.\nB: It does."
     assert rows[0]["references"] == ["a", "b"]
     assert (rows[1]["source"], rows[1]["references"]) == ("", [])
@@ -101,7 +112,7 @@ def test_ranking_covers_the_examples_with_options():
     measured = measure_task(ToyTask(), EXAMPLES, outputs, MeasureConfig())
     assert measured["rank_accuracy"].value == 100.0
     assert measured["rank_accuracy_per_token"].value == 0.0
-    rows = rows_of_task(SHARED, FIELDS, EXAMPLES, outputs, measured, {})
+    rows = rows_of_task(SHARED, FIELDS, EXAMPLES, outputs, measured, {}, {})
     assert rows[0]["scores"] == {"exact_match": 100.0}
     by_metric = {row["metric"]: row["n"] for row in rows if row["kind"] == "metric"}
     assert by_metric == {"exact_match": 3, "rank_accuracy": 1, "rank_accuracy_per_token": 1}
@@ -111,6 +122,55 @@ def test_a_metric_that_chokes_on_the_majority_answer_has_no_baseline():
     def strict(targets, predictions):
         return {"number": float(np.mean([float(p) for p in predictions]))}
 
-    assert baseline(ToyTask([strict]), EXAMPLES, "many", ["number"]) == {}
-    assert baseline(ToyTask([strict]), EXAMPLES, "", ["number"]) == {}
-    assert baseline(ToyTask([strict]), EXAMPLES, "4", ["number"]) == {"number": 4.0}
+    measured = {"number": Measured(1.0, None, None)}
+    assert baseline(ToyTask([strict]), EXAMPLES, always("many"), measured) == {}
+    assert baseline(ToyTask([strict]), EXAMPLES, always(""), measured) == {}
+    assert baseline(ToyTask([strict]), EXAMPLES, always("4"), measured) == {"number": 4.0}
+
+
+def test_a_random_choice_is_right_as_often_as_options_allow():
+    task = ToyTask([metrics.exact_match])
+    outputs = ModelOutputs(["a", "a", "a"])
+    measured = measure_task(task, EXAMPLES, outputs, MeasureConfig())
+    # Of two, of four and of no options: the targets are a, b, a.
+    replies = always("a", (("a", "b"), ("a", "b", "c", "d"), ()))
+    chance = random_baseline(task, EXAMPLES, replies, measured)
+    assert chance == pytest.approx({"exact_match": 100 * (1 / 2 + 1 / 4 + 0) / 3})
+    assert random_baseline(task, EXAMPLES, always("a"), measured) == {}
+    # A metric that is no mean over examples has none.
+    whole = {"exact_match": Measured(1.0, None, None)}
+    assert random_baseline(task, EXAMPLES, replies, whole) == {}
+
+
+def test_baselines_of_ranking():
+    totals, lengths = np.array([-4.0, -3.0]), np.array([4, 1])
+    ranked = [(totals, lengths, 1), (totals, lengths, 0), None]
+    outputs = ModelOutputs(["a", "b", "a"], ranked=ranked)
+    measured = measure_task(ToyTask(), EXAMPLES, outputs, MeasureConfig())
+    replies = FixedReplies(["a"] * 3, [1, 1, -1], (("b", "a"), ("b", "a"), ()))
+    base = baseline(ToyTask(), EXAMPLES, replies, measured, ranked)
+    assert base["rank_accuracy"] == base["rank_accuracy_per_token"] == 50.0
+    chance = random_baseline(ToyTask(), EXAMPLES, replies, measured, ranked)
+    assert chance["rank_accuracy"] == chance["rank_accuracy_per_token"] == 50.0
+
+
+def test_lines_count_what_prompts_show_and_lost():
+    shown = [
+        dataclasses.replace(EXAMPLES[0], num_exemplars=5, exemplars_asked=5, truncated=False),
+        dataclasses.replace(EXAMPLES[1], num_exemplars=2, exemplars_asked=5, truncated=True),
+    ]
+    measured = measure_task(ToyTask(), shown, ModelOutputs(["a", "b"]), MeasureConfig())
+    fields = FIELDS | {"left_out": 3}
+    *lines, metric = rows_of_task(
+        SHARED, fields, shown, ModelOutputs(["a", "b"]), measured, {}, {"exact_match": 50.0}
+    )
+    counts = [(row["exemplars"], row["exemplars_asked"], row["truncated"]) for row in lines]
+    assert counts == [(5, 5, False), (2, 5, True)]
+    assert (metric["exemplars_mean"], metric["exemplars_min"]) == (3.5, 2)
+    assert (metric["exemplars_asked"], metric["truncated"], metric["left_out"]) == (5.0, 1, 3)
+    assert metric["random_baseline"] == 50.0
+    # A plain seqio task does not tell.
+    *_, metric = rows_of_task(
+        SHARED, FIELDS, EXAMPLES, ModelOutputs(["a", "b", "a"]), measured, {}, {}
+    )
+    assert metric["exemplars_mean"] is metric["exemplars_min"] is metric["truncated"] is None

@@ -100,19 +100,25 @@ metric_list: [{{metric: byte_perplexity}}]
 
 
 def made_up_files(folder: pathlib.Path) -> tuple[str, ...]:
-    """Questions of words at random, in the publisher's format."""
+    """Questions of words at random, in the publisher's format.
+
+    As in the publisher's files some choices have blanks around them, and an exemplar is repeated.
+    """
     rng = np.random.default_rng(0)
     words = ["moon", "tide", "cell", "ring", "dust", "comet", "Mars", "red", "why", "two", "light"]
     for subject in ("astronomy", "virology"):
-        for split, count in (("dev", 5), ("test", 40)):
+        for split, count in (("dev", 4), ("test", 40)):
             path = folder / "mmlu" / split / f"{subject}_{split}.csv"
             path.parent.mkdir(parents=True, exist_ok=True)
             with path.open("w", newline="") as stream:
                 for number in range(count):
                     names = [" ".join(rng.choice(words, 2)) + str(n) for n in range(4)]
+                    names[number % 4] += " " * (number % 3)
                     length = 2 if split == "dev" else rng.integers(2, 60)
-                    question = " ".join(rng.choice(words, length)) + f", {number}?"
-                    csv.writer(stream).writerow([question, *names, LETTERS[rng.integers(4)]])
+                    question = " ".join(rng.choice(words, length)) + f", {number}? "
+                    row = [question, *names, LETTERS[rng.integers(4)]]
+                    for _ in range(2 if split == "dev" and number == 1 else 1):
+                        csv.writer(stream).writerow(row)
     return ("astronomy", "virology")
 
 
@@ -123,8 +129,7 @@ def questions(folder: pathlib.Path, subject: str, split: str) -> list[dict]:
         for row in csv.reader(stream):
             if row[-1] != "answer":
                 answer = LETTERS.index(row[-1]) if row[-1] in LETTERS else int(row[-1])
-                choices = [choice.strip() for choice in row[1:5]]
-                found.append({"question": row[0].strip(), "choices": choices, "answer": answer})
+                found.append({"question": row[0], "choices": row[1:5], "answer": answer})
     return found
 
 
@@ -132,7 +137,8 @@ def prompts(folder: pathlib.Path, subject: str) -> list[tuple[str, str]]:
     """(prompt, letter) of each test question, five exemplars in front."""
 
     def asked(row: dict) -> str:
-        return QUESTION.format(question=row["question"], **dict(zip("abcd", row["choices"])))
+        choices = dict(zip("abcd", row["choices"]))
+        return QUESTION.format(question=row["question"].strip(), **choices)
 
     topic = subject.replace("_", " ")
     head = f"The following are multiple choice questions (with answers) about {topic}.\n\n"

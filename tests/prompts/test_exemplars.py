@@ -44,6 +44,14 @@ def test_exemplars_that_ask_the_same_are_left_out():
     assert usable_exemplars(query, [query, twin, other, again, other]) == [other]
 
 
+def test_a_published_prompt_keeps_its_repetitions():
+    query = Record("1", {"question": "2 + 2?"}, "4")
+    twin = Record("2", {"question": "2 + 2?"}, "4")
+    again = Record("3", {"question": "2 + 2?"}, "4")
+    kept = usable_exemplars(query, [query, twin, again], published=True)
+    assert kept == [twin, again]
+
+
 def test_long_exemplars_are_skipped():
     assert fitting([40, 300, 50, 10, 5], 100) == [0, 2, 3]
     assert fitting([300], 100) == []

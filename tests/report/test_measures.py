@@ -153,6 +153,31 @@ def test_differences_from_the_papers_protocol(whole, tmp_path):
         assert part in told
 
 
+def test_what_prompts_had_to_lose_is_a_difference(whole):
+    score = measures.score(whole, "mgsm")
+    assert score is not None
+
+    def of_prompts(*counts):
+        names = ("exemplars_mean", "exemplars_min", "exemplars_asked", "truncated", "left_out")
+        rows = [
+            row | dict(zip(names, counts[min(place, len(counts) - 1)]))
+            for place, row in enumerate(score.rows)
+        ]
+        return [dataclasses.replace(score, rows=tuple(rows))]
+
+    full = of_prompts((8.0, 8, 8.0, 0, 0))
+    assert measures.differences(full, "validation") == []
+    assert "exemplars shown: MGSM 8" in measures.conditions(full)
+    fewer = of_prompts((1.0, 0, 8.0, 2, 1), (8.0, 8, 8.0, 0, 0))
+    marks = [mark for _, mark in measures.differences(fewer, "validation")]
+    assert marks == [
+        "our prompts show fewer exemplars: 7.3 of 8 (at least 0)",
+        f"2 of our {score.n:,} prompts lost the end of their passage",
+        "1 examples are left out, because they do not fit the inputs' length",
+    ]
+    assert "exemplars shown: MGSM 7.3 of 8 (at least 0)" in measures.conditions(fewer)
+
+
 def test_conditions_name_step_decoding_templates_and_versions(whole):
     told = measures.conditions([measures.score(whole, "mgsm")])
     assert told == [

@@ -88,6 +88,13 @@ def test_another_source_stands_in_where_it_has_the_split(tmp_path):
         assert answers(source, "test") == ["other"]
         with pytest.raises(UserError, match=r"words/dev.txt"):
             source.records("dev")
+        nowhere = dataclasses.replace(SOURCE, fallback=Other(there=False))
+        with pytest.raises(UserError, match="not there either"):
+            nowhere.records("test")
+        # The other place has no such split, so it is not offered for it.
+        with pytest.raises(UserError) as caught:
+            nowhere.records("dev")
+        assert "either" not in str(caught.value)
         absent = dataclasses.replace(SOURCE, fallback=Other(there=False))
         why = absent.available()
         assert why is not None and "https://words.example" in why and "either" in why

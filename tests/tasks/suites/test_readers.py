@@ -1,17 +1,21 @@
 """Readers of publishers' formats, where the golden prompts do not show a case."""
 
+import csv
 import json
 import pickle
 
 import pytest
 
 from instruct.data.registry import find_spec, task_specs
+from instruct.data.vocab import load_vocabulary
 from instruct.errors import UserError
 from instruct.prompts.record import Record
-from instruct.prompts.render import Dropped
+from instruct.prompts.render import Dropped, Rendered, render
 from tasks import mixtures as _collection  # noqa: F401
 from tasks.suites import cot_eval, grade_school, layouts, mmlu, passages, summaries, t0_held_out
 from tasks.suites.held_in import IDS, first_wording
+from tests.tasks.suites.made_up import data_folder
+from tests.tasks.suites_goldens import records_of
 
 
 def test_prefixes_of_every_script():
@@ -144,3 +148,77 @@ def test_every_source_can_be_sent_to_a_worker_process():
         if spec.family in families:
             again = pickle.loads(pickle.dumps(spec.source))
             assert again.splits == spec.source.splits
+
+
+def mmlu_prompt(rows, question):
+    """The prompt of lm-evaluation-harness's `mmlu`, made from rows of CSV."""
+
+    def asked(row):
+        choices = (f"{letter}. {choice}" for letter, choice in zip("ABCD", row[1:5]))
+        return "\n".join([row[0].strip(), *choices, "Answer:"])
+
+    blocks = [f"{asked(row)} {row[5]}\n\n" for row in rows]
+    head = "The following are multiple choice questions (with answers) about high school physics."
+    return f"{head}\n\n{''.join(blocks)}{asked(question)}"
+
+
+def test_mmlu_is_asked_to_the_letter(tmp_path):
+    """Repeated exemplars and a question that is one of them stay, and so do blanks of choices."""
+    twice = ["Why? ", " a", "b ", "c", "d", "B"]
+    dev = [twice, ["Who?", "1", "2", "  3", "4", "A"], twice, ["How?", *"wxyz", "D"], twice]
+    test = [[" When?\nThen", "now ", "then", " ", "never", "A"], twice]
+    for split, rows in (("dev", dev), ("test", test)):
+        path = tmp_path / "mmlu" / split / f"high_school_physics_{split}.csv"
+        path.parent.mkdir(parents=True)
+        with path.open("w", newline="") as stream:
+            csv.writer(stream).writerows(rows)
+    spec = find_spec("mmlu.high_school_physics")
+    with data_folder(tmp_path):
+        exemplars, records = records_of(spec, "dev"), records_of(spec, "test")
+    assert len(exemplars) == 5
+    for record, row in zip(records, test, strict=True):
+        for mode, shots, expected in (
+            ("direct", exemplars, mmlu_prompt(dev, row)),
+            ("zs_direct", [], mmlu_prompt([], row)),
+        ):
+            shown = render(
+                record,
+                spec.templates,
+                mode,
+                1,
+                shots,
+                tokenizer=load_vocabulary("bytes"),
+                max_inputs_tokens=4_000,
+                max_targets_tokens=100,
+            )
+            assert isinstance(shown, Rendered)
+            assert (shown.inputs, shown.targets) == (expected, row[5])
+            assert shown.num_exemplars == len(shots)
+    reasoned = " ".join(f"({letter}) {choice}" for letter, choice in zip("ABCD", test[0][1:5]))
+    assert records[0].fields["listed"] == reasoned
+
+
+def test_mmlu_of_real_files_to_the_letter(shared_data):
+    name = "high_school_physics"
+    rows = {}
+    for split in ("dev", "test"):
+        with (shared_data / "mmlu" / split / f"{name}_{split}.csv").open(newline="") as stream:
+            rows[split] = [row for row in csv.reader(stream) if row[-1] != "answer"]
+        for row in rows[split]:
+            row[5] = "ABCD"[int(row[5])] if row[5].isdecimal() else row[5]
+    with data_folder(shared_data):
+        spec = find_spec(f"mmlu.{name}")
+        exemplars, records = records_of(spec, "dev"), records_of(spec, "test")
+    assert len(records) == len(rows["test"])
+    for record, row in zip(records, rows["test"]):
+        shown = render(
+            record,
+            spec.templates,
+            "direct",
+            1,
+            exemplars,
+            tokenizer=load_vocabulary("bytes"),
+            max_inputs_tokens=40_000,
+            max_targets_tokens=100,
+        )
+        assert isinstance(shown, Rendered) and shown.inputs == mmlu_prompt(rows["dev"], row)

@@ -95,22 +95,29 @@ FREE = {"template": b"cot", "options": [], "markers": []}
 @pytest.mark.parametrize(
     ("example", "reply", "answer"),
     [
-        (LETTERS, "Tomorrow is Tuesday. So the answer is (B).", "B"),
+        (LETTERS, "Tomorrow is Tuesday. So the answer is (B).", "(B)"),
+        (LETTERS, "So the answer is (B)", "(B)"),
+        (LETTERS, "So the answer is (A). No, the answer is (B).", "(B)"),
         (LETTERS, "So the answer is B.", "B"),
-        (LETTERS, "So the answer is (B) Tuesday.", "B"),
+        (LETTERS, "So the answer is (b).", "(b)"),
+        (LETTERS, 'So the answer is "(B)".', '"(B)"'),
+        (LETTERS, "So the answer is (B). I hope", "(B). I hope"),
+        (LETTERS, "So the answer is (B).\nI hope", "(B)"),
+        (LETTERS, "So the answer is (B) Tuesday.", "(B) Tuesday"),
         (LETTERS, "So the answer is Tuesday.", "Tuesday"),
         (LETTERS, "It is (B).", ""),
-        (LETTERS, "So the answer is **(B)**.", "B"),
-        (LETTERS, "So the answer is option (B).", "B"),
+        (LETTERS, "So the answer is **(B)**.", "**(B)**"),
+        (LETTERS, "So the answer is option (B).", "option (B)"),
         (LETTERS, "So the answer is (A) and (B).", "(A) and (B)"),
-        (LETTERS, "So the answer is (B). Q: And then? A: So the answer is (A).", "B"),
+        (LETTERS, "So the answer is (B). Q: And then? A: So the answer is (A).", "(B)"),
         (LABELS, "Goal tending is basketball. So the answer is yes.", "yes"),
         (LABELS, "So the answer is Yes.", "Yes"),  # case counts, as published
         (FREE, "We pop them. So the answer is ] ) ].", "] ) ]"),
         (FREE, "So the answer is  costume  counterpart oven.", "costume counterpart oven"),
         (FREE, "So the answer is -41.", "-41"),
         (FREE | {"template": b"answer"}, "] }\n\nQ: Complete the rest", "] }"),
-        (LETTERS | {"template": b"answer"}, "(A)", "A"),
+        (LETTERS | {"template": b"answer"}, "(A)", "(A)"),
+        (LETTERS | {"template": b"answer"}, "(A).", "(A)"),
         (LETTERS | {"template": b"answer"}, "A", "A"),
         (LABELS | {"template": b"answer"}, "no.", "no"),
     ],
@@ -120,7 +127,7 @@ def test_texts_that_are_matched_exactly(example, reply, answer):
 
 
 def test_exact_targets():
-    assert read_exact("(B)", LETTERS, is_target=True) == "B"
+    assert read_exact("(B)", LETTERS, is_target=True) == "(B)"
     assert read_exact("Monsters, Inc", FREE, is_target=True) == "Monsters, Inc"
     assert read_exact("] ) ]", FREE, is_target=True) == "] ) ]"
 
