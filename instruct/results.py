@@ -82,19 +82,25 @@ FIELDS: dict[str, dict[str, tuple[type, ...]]] = {
 
 # What lines of earlier files may lack, and what stands for it.
 DEFAULTS: dict[str, dict[str, Any]] = {"example": {"source": "", "references": []}}
+# Fields that a line has only where their value is known.
+OPTIONAL: dict[str, dict[str, tuple[type, ...]]] = {
+    "example": {"truncated": (bool,)}  # was the source cut so that the prompt fits the model?
+}
 
 
 def check_row(row: Mapping[str, Any]) -> None:
-    """Raises ValueError unless `row` has exactly its kind's fields, with their types."""
+    """Raises ValueError unless `row` has its kind's fields, optional ones aside, and types."""
     kind = row.get("kind")
     if kind not in FIELDS:
         raise ValueError(f"kind is {kind!r}, expected one of {sorted(FIELDS)}")
-    expected = FIELDS[kind]
-    missing = sorted(set(expected) - set(row))
-    extra = sorted(set(row) - set(expected) - {"kind"})
+    optional = OPTIONAL.get(kind, {})
+    missing = sorted(set(FIELDS[kind]) - set(row))
+    extra = sorted(set(row) - set(FIELDS[kind]) - set(optional) - {"kind"})
     if missing or extra:
         raise ValueError(f"{kind} line: missing {missing}, unexpected {extra}")
-    for name, types in expected.items():
+    for name, types in (FIELDS[kind] | optional).items():
+        if name in optional and name not in row:
+            continue
         value = row[name]
         boolean = isinstance(value, bool) and bool not in types
         if boolean or not isinstance(value, types):

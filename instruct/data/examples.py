@@ -48,6 +48,7 @@ class EvalExample:
         references: accepted answers.
         record_metadata: what metrics may need.
         seqio_example: `example` for the task's `postprocess_fn`.
+        truncated: whether the source was cut to fit; None for a plain seqio task.
     """
 
     task: str
@@ -62,6 +63,7 @@ class EvalExample:
     references: tuple[str, ...]
     record_metadata: Mapping[str, Any]
     seqio_example: Mapping[str, Any]
+    truncated: bool | None = None
 
 
 def eval_examples(
@@ -179,6 +181,7 @@ def _rendered_example(
         references=record.references or (record.answer,),
         record_metadata=record.metadata,
         seqio_example=texts | example_features(record, shown),
+        truncated=shown.truncated,
     )
 
 

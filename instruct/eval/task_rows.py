@@ -164,6 +164,9 @@ def rows_of_task(
         row |= {"index": int(example.index), "id": example.id, "prompt": example.inputs}
         row |= {"target": example.targets, "prediction": prediction}
         row |= {"source": _source(example), "references": list(example.references)}
+        truncated = getattr(example, "truncated", None)
+        if truncated is not None:  # where it is known
+            row["truncated"] = truncated
         correct = is_right(complete[first], place) if first in complete else None
         rows.append(row | {"correct": correct, "scores": scores})
     for name, one in measured.items():
