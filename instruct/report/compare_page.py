@@ -39,8 +39,7 @@ from instruct.report.compare_faithfulness import Both
 from instruct.report.evaluation_file import EvaluationFile, Key
 from instruct.report.page import write_document
 from instruct.report.paired import PairedTest
-from instruct.report.tables import number
-from instruct.report.wording import counted, p_equals, probability, signed
+from instruct.report.wording import counted, number, p_equals, probability, signed
 
 
 def write_comparison(

@@ -14,8 +14,7 @@ from instruct.errors import UserError
 from instruct.report import measures, paired, paper_tables
 from instruct.report.blocks import Bar, Bars, Block, Row, Section, Table, Text
 from instruct.report.run_files import Run
-from instruct.report.tables import number
-from instruct.report.wording import all_of, counted, p_equals, probability, signed
+from instruct.report.wording import all_of, counted, number, p_equals, probability, signed
 
 COLUMNS = (
     *("mmlu_direct", "mmlu_cot", "bbh_direct", "bbh_cot", "tydiqa", "mgsm"),

@@ -27,8 +27,7 @@ from instruct.report.compare import conditions
 from instruct.report.evaluation_file import EvaluationFile, find_results, read_evaluation
 from instruct.report.forgetting import Forgetting, RunSkills, Skill, Task, TaskChange
 from instruct.report.page import write_document
-from instruct.report.tables import number
-from instruct.report.wording import all_of, counted, plus_minus, probability, signed
+from instruct.report.wording import all_of, counted, number, plus_minus, probability, signed
 
 # A change of so many points has the fullest colour.
 FULL_SHADE = 20.0

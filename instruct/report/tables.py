@@ -29,7 +29,7 @@ from instruct.report.blocks import (
     Text,
 )
 from instruct.report.run_files import Evaluation, Run
-from instruct.report.wording import all_of, counted, plus_minus, signed
+from instruct.report.wording import all_of, counted, number, plus_minus, signed
 
 GROUP_TITLES = {
     "held_in": "Held-in",
@@ -43,13 +43,6 @@ _MEDIAN = "median [quartiles]"
 SAMPLES_SHOWN = 6
 
 Key = tuple[str, ...]
-
-
-def number(value: float | None, digits: int = 1) -> str:
-    """A value with a fixed number of digits; "–" for None and what is not finite."""
-    if value is None or not math.isfinite(value):
-        return "–"
-    return f"{round(value, digits) + 0.0:,.{digits}f}"  # never -0.0
 
 
 def with_error(value: float | None, stderr: float | None) -> str:

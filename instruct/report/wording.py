@@ -29,6 +29,13 @@ def p_equals(p: float) -> str:
     return f"p {'' if p < 0.001 else '= '}{probability(p)}"
 
 
+def number(value: float | None, digits: int = 1) -> str:
+    """A value with a fixed number of digits; "–" for None and what is not finite."""
+    if value is None or not math.isfinite(value):
+        return "–"
+    return f"{round(value, digits) + 0.0:,.{digits}f}"  # never -0.0
+
+
 def signed(change: float) -> str:
     """A change with its sign and one digit; what rounds to nothing is `+0.0`, never `-0.0`."""
     return f"{round(change, 1) + 0.0:+.1f}"
