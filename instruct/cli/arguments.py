@@ -27,6 +27,7 @@ _GIN_HELP = """\
 gin flags:
   --gin_file=PATH        settings, found from here or from the project; repeatable, later ones win
   --gin.NAME=VALUE       sets a macro or parameter: --gin.TRAIN_STEPS=1000 --gin.MODEL_DIR=runs/a
+                         (given twice, the last one wins and a warning says so)
   --gin_bindings=LINE    the same as a line of gin
 
 macros every run file knows: MODEL_DIR MIXTURE_OR_TASK_NAME MIXTURE_OR_TASK_MODULE
@@ -59,6 +60,26 @@ _EXAMPLES = {
 }
 
 
+class _StoreOnce(argparse.Action):
+    """Stores a value, as argparse does, and refuses a second one, which argparse would keep."""
+
+    def __call__(
+        self,
+        parser: argparse.ArgumentParser,
+        namespace: argparse.Namespace,
+        values: Any,
+        option_string: str | None = None,
+    ) -> None:
+        given = vars(namespace).setdefault("given_once", set())
+        if self.dest in given:
+            raise UserError(
+                f"{self.option_strings[0]} is given twice, {getattr(namespace, self.dest)!r} and "
+                f"{values!r}; it takes one value. Leave one out."
+            )
+        given.add(self.dest)
+        setattr(namespace, self.dest, values)
+
+
 def make_parser() -> argparse.ArgumentParser:
     """One sub-parser a mode; the flags common to all take gin settings."""
     parser = argparse.ArgumentParser(
@@ -76,6 +97,7 @@ def make_parser() -> argparse.ArgumentParser:
             epilog=f"example:\n  {_EXAMPLES[mode]}\n\n{_MODE_HELP.get(mode, '')}{_GIN_HELP}",
             formatter_class=argparse.RawDescriptionHelpFormatter,
         )
+        sub.register("action", None, _StoreOnce)  # of every flag that names no other action
         sub.add_argument("--gin_file", action="append", default=[], metavar="PATH")
         sub.add_argument("--gin_bindings", action="append", default=[], metavar="LINE")
         _MODE_FLAGS.get(mode, lambda _: None)(sub)
@@ -276,6 +298,8 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
     flags, unknown = parser.parse_known_args(plain)
     if unknown:
         parser.error(f"unrecognized arguments: {' '.join(unknown)}{_hint(unknown[0], flags)}")
+    vars(flags).pop("given_once", None)
+    _say_overruled(gin_flags)
     flags.gin_flags = gin_flags
     flags.given = {word.partition("=")[0].removeprefix("--") for word in plain}
     for name, value in vars(flags).items():
@@ -299,6 +323,20 @@ def _hint(argument: str, flags: argparse.Namespace) -> str:
     if meant == argument:
         return f" (flags come after the mode: run.py {flags.mode} {argument})"
     return f" (did you mean {meant}?)" if meant else ""
+
+
+def _say_overruled(gin_flags: Sequence[str]) -> None:
+    """Warns of macros that are set more than once: later ones win, so that scripts may append."""
+    values: dict[str, list[str]] = {}
+    for name, _, value in (flag.partition("=") for flag in gin_flags):
+        values.setdefault(name, []).append(value)
+    for name, given in values.items():
+        if len(set(given)) > 1:
+            print(
+                f"warning: {name} is given {len(given)} times ({', '.join(given)}); "
+                "the last one counts",
+                file=sys.stderr,
+            )
 
 
 def _report_unraisable(unraisable: Any) -> None:

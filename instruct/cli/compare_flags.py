@@ -27,7 +27,8 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
         action="append",
         default=[],
         metavar="NAME",
-        help="suite for --before or --forgetting, such as dialogsum (default: the only one; all)",
+        help="suite for --before, such as dialogsum (default: the only one), or suites for "
+        "--forgetting, repeatable (default: all)",
     )
     add("--ner", metavar="NAME", help="what finds names: rules (default), or spacy:MODEL")
     add("--rank_by", metavar="METRIC", help="metric that ranks outputs (default rougeL)")
@@ -49,8 +50,6 @@ def wanted(flags: argparse.Namespace) -> bool:
     for flag, needed in _NEEDS.items():
         if getattr(flags, flag) and not getattr(flags, needed):
             raise UserError(f"--{flag} goes with --{needed}, which is missing.")
-    if flags.before and flags.forgetting:
-        raise UserError("--before and --forgetting are two reports; ask for one.")
     asked = bool(flags.before or flags.forgetting)
     if flags.suite and not asked:
         raise UserError("--suite goes with --before or --forgetting.")

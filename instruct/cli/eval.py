@@ -11,6 +11,8 @@ from instruct.eval import runner
 def run(flags: argparse.Namespace) -> int:
     """Wires `instruct.eval.runner.evaluate` from gin and runs it."""
     if flags.limit is not None:
+        if any(flag.startswith("--gin.NUM_EVAL_EXAMPLES=") for flag in flags.gin_flags):
+            raise UserError("--limit and --gin.NUM_EVAL_EXAMPLES set the same; give one of them.")
         flags.gin_flags.append(f"--gin.NUM_EVAL_EXAMPLES={flags.limit}")
     arguments = settings.load(flags)[gin_config.EVALUATE]
     if not arguments:

@@ -15,8 +15,8 @@ from instruct.report import page
 # What a run leaves; one of them makes a report.
 _RUN_FILES = ("run.json", "metrics.jsonl", "eval/*/step_*/results.jsonl")
 
-# Flags that would be ignored beside another.
-_ALONE = {"scores": ("table", "model_dir", "out"), "table": ("out",)}
+# Each is a report of its own; without them, a page of the runs.
+_REPORTS = ("before", "forgetting", "scores", "table")
 
 
 def run(flags: argparse.Namespace) -> int:
@@ -24,12 +24,15 @@ def run(flags: argparse.Namespace) -> int:
     if flags.gin_file or flags.gin_flags or flags.gin_bindings:
         raise UserError("report reads finished runs and takes no gin flags; give --model_dir=DIR.")
     _check_paths(flags)
+    asked = [name for name in _REPORTS if getattr(flags, name)]
+    if len(asked) > 1:
+        raise UserError(f"--{asked[0]} and --{asked[1]} are two reports; ask for one.")
     if compare_flags.wanted(flags):
         return report_compare.run(flags)
-    for flag, others in _ALONE.items():
-        for other in others:
-            if getattr(flags, flag) and getattr(flags, other):
-                raise UserError(f"--{flag} does not go with --{other}; leave one out.")
+    if flags.out and asked:
+        raise UserError(f"--{asked[0]} prints and writes no file; leave --out away.")
+    if flags.scores and flags.model_dir:
+        raise UserError("--scores reads a file of scores, not runs; leave --model_dir away.")
     if flags.scores:
         report_tables.print_scores(flags)
         return 0

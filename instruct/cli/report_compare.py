@@ -21,6 +21,8 @@ def run(flags: argparse.Namespace) -> int:
         path, numbers = _before_after(flags)
     else:
         path, numbers = _forgetting(flags)
+    for text in numbers.get("warnings", numbers.get("left_out", ())):
+        print(f"note: {text}", file=sys.stderr)
     if flags.json:
         print(json.dumps(numbers, indent=1, allow_nan=False))
     print(f"report: {path}", file=sys.stderr if flags.json else sys.stdout)

@@ -79,7 +79,7 @@ def duplicates(
         jobs = [(task.path, task.size, n, SAMPLE, SKETCH) for task in tasks]
         index = Index.of(list(run.map(index_part, jobs)) if jobs else [])
         index.save(folder)
-        for place, hits in stream(run, folder, tasks, range(len(tasks)), (len(tasks), n, 0)):
+        for place, hits in stream(run, folder, tasks, range(len(tasks)), (len(tasks), n, 0, False)):
             texts[place].append(hits.texts)
             near[place].append(hits.near)
         loaded.cache_clear()
@@ -192,8 +192,8 @@ def _near_pairs(
     """(a, b) -> sampled record of a -> (share, record of b) of its nearest duplicate in b."""
     found: dict[tuple[int, int], dict[int, tuple[float, int]]] = {}
     for b in range(num_tasks):
-        for example, record, share in (row for part in near[b] for row in part.tolist()):
-            a, number = int(index.tasks[example]), int(index.numbers[example])
+        for text, record, share in (row for part in near[b] for row in part.tolist()):
+            a, number = int(index.tasks[text]), int(index.numbers[text])
             best = found.setdefault((a, b), {})
             best[number] = max(best.get(number, (0.0, 0)), (share / 1e6, record))
     return found

@@ -2,13 +2,21 @@
 
 Every n-gram of every test record is compared with every n-gram of every training record. An example
 is *touched* if the other side holds any of its n-grams (as in the analysis of GPT-3, Brown et al.
-2020, with 13 words), and *covered* if it holds 70 % of them (PaLM, Chowdhery et al. 2022). A text
-shorter than n words counts if it is the whole text of an example on the other side.
+2020, with 13 words). A training example is *covered* if the test side holds 70 % of its n-grams
+(PaLM, Chowdhery et al. 2022); a test example, if that share of the record as a whole or of its
+question alone is there (`ngrams.question_texts`): a copied question is covered whatever else the
+record holds, such as a description, a passage or the options.
+
+A text shorter than n words counts if it is the whole text of an example on the other side. So does
+a question that is a whole field or line there, case, blanks and punctuation aside; one of 6 to
+n - 1 words, with its options if it has any, may stand anywhere. Words that several questions of the
+test tasks have ("Which of these is true?") tell none of them: these count with their options, or
+as a whole field.
 
 N-grams that more than 5 % (and more than 10) of a test task's examples hold are passed over: they
-are wording, such as a task's definition. The test side is in memory, 12 bytes a word and about 40
-while it is built; the training side streams by in one pass, in processes. Duplicates within a
-mixture: instruct/data/duplicates.py.
+are wording, such as a task's definition. The test side is in memory, 12 bytes a word of each form
+(up to three) and about 40 while it is built; the training side streams by in one pass, in
+processes. Duplicates within a mixture: instruct/data/duplicates.py.
 """
 
 import dataclasses
@@ -19,7 +27,7 @@ from pathlib import Path
 
 import numpy as np
 
-from instruct.data.overlap_index import Index, IndexPart, index_part
+from instruct.data.overlap_index import Index, IndexPart, question_part
 from instruct.data.overlap_scan import (
     COVERED,
     ExamplePair,
@@ -53,7 +61,7 @@ class Contamination:
 class Total:
     """What a test task shares with all training tasks together; numbers of examples.
 
-    `comparable`: those with an n-gram that is not wording.
+    `comparable`: those with text that is not wording.
     """
 
     test_task: str
@@ -74,7 +82,7 @@ def contamination(
 
     Args:
         train: streamed.
-        test: held in memory, about 12 bytes a word.
+        test: held in memory, see the head of this module.
         workers: processes.
         most: pairs of examples that are named for each pair of tasks.
     """
@@ -82,9 +90,7 @@ def contamination(
     with Runner(workers, size) as run, tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch)
         parts: list[IndexPart] = (
-            list(run.map(index_part, [(t.path, t.size, n, None, None) for t in test]))
-            if test
-            else []
+            list(run.map(question_part, [(t.path, t.size, n) for t in test])) if test else []
         )
         index = Index.of(parts)
         index.save(folder)
@@ -93,7 +99,7 @@ def contamination(
         total = np.zeros(index.hashes.size, dtype=bool)
         hits: dict[int, list[Hits]] = {}
         pairs = []
-        stretches = stream(run, folder, train, own, (len(test), n, most))
+        stretches = stream(run, folder, train, own, (len(test), n, most, True))
         for place, found in stretches:
             total[found.entries] = True
             hits.setdefault(place, []).append(found)
@@ -101,7 +107,7 @@ def contamination(
                 pairs += _contaminations(train[place], test, index, hits.pop(place), most)
         loaded.cache_clear()
     touched, covered = _by_task(index, np.flatnonzero(total), len(test))
-    comparable = np.bincount(index.tasks[index.sizes > 0], minlength=len(test))
+    comparable = index.examples(np.flatnonzero(index.sizes > 0), len(test))
     totals = [
         Total(task.name, task.size, int(comparable[t]), int(touched[t]), int(covered[t]))
         for t, task in enumerate(test)
@@ -111,12 +117,9 @@ def contamination(
 
 def _by_task(index: Index, entries: np.ndarray, num_tasks: int) -> tuple[np.ndarray, np.ndarray]:
     """[tasks of the index] examples that hold one of the entries, and that are covered by them."""
-    examples, counts = np.unique(index.examples[entries], return_counts=True)
-    covered = examples[counts >= COVERED * index.sizes[examples]]
-    return (
-        np.bincount(index.tasks[examples], minlength=num_tasks),
-        np.bincount(index.tasks[covered], minlength=num_tasks),
-    )
+    texts, counts = np.unique(index.texts[entries], return_counts=True)
+    covered = texts[counts >= COVERED * index.sizes[texts]]
+    return index.examples(texts, num_tasks), index.examples(covered, num_tasks)
 
 
 def _contaminations(
@@ -126,10 +129,7 @@ def _contaminations(
     touched = np.sum([hit.touched for hit in hits], axis=0)
     covered = np.sum([hit.covered for hit in hits], axis=0)
     test_touched, test_covered = _by_task(index, entries, len(test))
-    best = [
-        (t, share, record, int(index.numbers[example]))
-        for t, share, record, example in best_pairs([p for hit in hits for p in hit.pairs], most)
-    ]
+    best = best_pairs([pair for hit in hits for pair in hit.pairs], most)
     ids = RecordIds(
         [(task, record) for _, _, record, _ in best] + [(test[t], other) for t, _, _, other in best]
     )

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from instruct.data.ngrams import Shingler
+from instruct.data.ngrams import Shingler, record_keys, record_words
 from instruct.data.overlap_index import Index, read_batches
 from instruct.data.store import Store
 from instruct.prompts.record import Record
@@ -37,7 +37,11 @@ class StoredTask:
 
 @dataclasses.dataclass(frozen=True)
 class ExamplePair:
-    """Two records that share text; `share` of the n-grams of the first (of its sketch)."""
+    """Two records that share text.
+
+    `share`: of the n-grams of the one that is looked for: the sketch of the sampled record, or
+    that form of a test record of which the most is there.
+    """
 
     first_id: str
     second_id: str
@@ -51,8 +55,8 @@ class Hits:
     Attributes:
         entries: entries of the index that were found, each once.
         touched, covered: [tasks of the index], streamed records.
-        pairs: (index task, share, streamed record, example of the index).
-        near: [k, 3] example of the index, streamed record, share in 1e-6; shares of 0.7 and more.
+        pairs: (index task, share, streamed record, record of the index task).
+        near: [k, 3] text of the index, streamed record, share in 1e-6; shares of 0.7 and more.
         texts: [records] hashes of whole texts.
     """
 
@@ -71,7 +75,15 @@ def loaded(folder: Path) -> Index:
 
 
 def scan(
-    folder: Path, path: Path, start: int, stop: int, own: int, num_tasks: int, n: int, most: int
+    folder: Path,
+    path: Path,
+    start: int,
+    stop: int,
+    own: int,
+    num_tasks: int,
+    n: int,
+    most: int,
+    questions: bool,
 ) -> Hits:
     """Streams records start .. stop - 1 of a store past a saved index.
 
@@ -79,41 +91,56 @@ def scan(
         own: the store's own place in the index, which is passed over; -1 if it is not there.
         num_tasks: of the index.
         most: pairs to keep for each of its tasks.
+        questions: whether the index holds questions (`question_part`), not records only.
     """
     index, shingler = loaded(folder), Shingler(n)
+    runs = index.runs.tolist()
     touched, covered = np.zeros((2, num_tasks), dtype=np.int64)
-    found, near, texts = [], [], []
+    found, near, wholes = [], [], []
     pairs: list[tuple[int, float, int, int]] = []
     for numbers, records in read_batches(path, range(start, stop)):
-        rows, grams, whole = shingler.hashes(records)
-        texts.append(whole)
+        word_hashes = shingler.texts([record_words(record) for record in records])
+        rows, grams, whole = shingler.hashes_of(word_hashes)
+        wholes.append(whole)
+        of_row = np.bincount(rows, minlength=len(records))
+        num_grams = grams.size
+        if questions:
+            keys = [record_keys(record) for record in records]
+            key_rows = np.repeat(np.arange(len(records)), [len(key) for key in keys])
+            key_hashes = np.array([key for part in keys for key in part], dtype=np.uint64)
+            run_rows, run_hashes = shingler.run_hashes(word_hashes, runs)
+            rows = np.concatenate([rows, key_rows, run_rows])
+            grams = np.concatenate([grams, key_hashes, run_hashes])
         places, entries = index.lookup(grams)
-        examples = index.examples[entries].astype(np.int64)
-        tasks = index.tasks[examples].astype(np.int64)
+        texts = index.texts[entries].astype(np.int64)
+        tasks = index.tasks[texts].astype(np.int64)
         if own >= 0:
             others = tasks != own
             places, entries = places[others], entries[others]
-            examples, tasks = examples[others], tasks[others]
+            texts, tasks = texts[others], tasks[others]
         if not places.size:
             continue
         found.append(np.unique(entries))
-        of_row = np.bincount(rows, minlength=len(records))
         # An n-gram that a task holds in several examples counts once for the task.
-        once = np.unique(places * num_tasks + tasks)
+        cells = np.unique(rows[places] * num_tasks + tasks)
+        touched += np.bincount(cells % num_tasks, minlength=num_tasks)
+        once = np.unique((places * num_tasks + tasks)[places < num_grams])
         cells, counts = np.unique(
             rows[once // num_tasks] * num_tasks + once % num_tasks, return_counts=True
         )
-        touched += np.bincount(cells % num_tasks, minlength=num_tasks)
         enough = counts >= COVERED * of_row[cells // num_tasks]
         covered += np.bincount(cells[enough] % num_tasks, minlength=num_tasks)
         width = index.sizes.size
-        cells, counts = np.unique(rows[places] * width + examples, return_counts=True)
-        row, example = cells // width, cells % width
+        # A run of words may come twice in a text, which an n-gram never does here.
+        once = np.unique(rows[places] * index.hashes.size + entries)
+        row, text = once // index.hashes.size, index.texts[once % index.hashes.size]
+        cells, counts = np.unique(row * width + text, return_counts=True)
+        row, text = cells // width, cells % width
         record = np.asarray(numbers, dtype=np.int64)[row]
-        share = counts / index.sizes[example]
+        share = counts / index.sizes[text]
         close = share >= COVERED
-        near.append(np.stack([example, record, (share * 1e6).astype(np.int64)], axis=1)[close])
-        pairs += _best(index.tasks[example], counts / of_row[row], record, example, most)
+        near.append(np.stack([text, record, (share * 1e6).astype(np.int64)], axis=1)[close])
+        pairs += _best(index.tasks[text], share, record, index.numbers[text], most)
         pairs = best_pairs(pairs, most)
     return Hits(
         entries=np.unique(np.concatenate([np.zeros(0, np.int64), *found])),
@@ -121,15 +148,20 @@ def scan(
         covered=covered,
         pairs=pairs,
         near=np.concatenate([np.zeros((0, 3), np.int64), *near]),
-        texts=np.concatenate([np.zeros(0, np.uint64), *texts]),
+        texts=np.concatenate([np.zeros(0, np.uint64), *wholes]),
     )
 
 
 def _best(
     tasks: np.ndarray, shares: np.ndarray, records: np.ndarray, examples: np.ndarray, most: int
 ) -> list[tuple[int, float, int, int]]:
-    """The `most` greatest shares of each task."""
-    order = np.lexsort((examples, records, -shares, tasks))
+    """The `most` greatest shares of each task; a pair of records counts once."""
+    order = np.lexsort((-shares, examples, records, tasks))
+    pairs = np.stack([tasks, records, examples])[:, order]
+    new = np.ones(order.size, dtype=bool)
+    new[1:] = (pairs[:, 1:] != pairs[:, :-1]).any(axis=0)
+    order = order[new]
+    order = order[np.lexsort((examples[order], records[order], -shares[order], tasks[order]))]
     tasks = tasks[order]
     rank = np.arange(tasks.size) - np.searchsorted(tasks, tasks, side="left")
     kept = order[rank < most]

@@ -17,6 +17,7 @@ from instruct.report.evaluation_file import (
 )
 from instruct.report.ner import load_detector
 from instruct.report.paired import PairedTest
+from instruct.report.wording import counted
 
 # What may rank outputs, the first that both runs have; else the first metric.
 RANKED_BY = ("rougeL", "rougeLsum", "rouge1", "f1", "bleu")
@@ -133,37 +134,49 @@ def _left_out(
     for one, name in ((first, "before"), (second, "after")):
         alone = len(one.examples) - len(common)
         if alone:
-            told.append(f"{alone:,} examples were only evaluated {name}; they are left out.")
+            told.append(
+                f"{counted(alone, 'example was', 'examples were')} only evaluated {name}: left out."
+            )
         told += [
             f"{name}: {row['task']} ({row['mode']}) failed: {row['error']}" for row in one.failures
         ]
     changed = len(common) - len(keys)
     if changed:
-        told.append(f"{changed:,} examples have another id or target before than after; left out.")
+        told.append(
+            f"{counted(changed, 'example has', 'examples have')} another id or target before than "
+            "after: left out."
+        )
     prompts = sum(first.examples[k]["prompt"] != second.examples[k]["prompt"] for k in keys)
     if prompts:
         told.append(
-            f"{prompts:,} of {len(keys):,} prompts are not the same before and after: another "
-            "wording or length is part of the difference."
+            f"{prompts:,} of {counted(len(keys), 'prompt')} are not the same before and after: "
+            "another wording or length is part of the difference."
         )
     cut = sum(_is_cut(first.examples[key]) for key in keys)
     if cut:
         told.append(
-            f"{cut:,} inputs were too long for the model and lost their end. What stands there "
-            "counts as said by the input."
+            f"{counted(cut, 'input was', 'inputs were')} too long for the model and cut. What is "
+            "lost counts as said by the input."
         )
     unknown = sum(not first.examples[key]["source"] for key in keys)
     if unknown:
         told.append(
-            f"{unknown:,} examples have no source of their own; outputs are held against the whole "
-            "prompt, instruction and exemplars included."
+            f"{counted(unknown, 'example has', 'examples have')} no source of their own: outputs "
+            "are held against the whole prompt, instruction and exemplars included."
         )
     return tuple(told)
 
 
 def _is_cut(row: Mapping[str, Any]) -> bool:
-    end = " ".join(row["source"].split())[-40:]
-    return bool(end) and end not in " ".join(row["prompt"].split())
+    """Whether the prompt shows the beginning of a line of the source and not its end.
+
+    For files that do not say: a source also holds fields that the wording never shows.
+    """
+    if row["truncated"] is not None:
+        return row["truncated"]
+    prompt = " ".join(row["prompt"].split())
+    lines = (" ".join(line.split()) for line in row["source"].split("\n"))
+    return any(line[:40] in prompt and line[-40:] not in prompt for line in lines if line)
 
 
 def change_of(compared: Compared, key: Key) -> float | None:
@@ -217,6 +230,7 @@ def summary(compared: Compared) -> dict[str, Any]:
     found: dict[str, Any] = {
         "n": len(compared.keys),
         "metrics": {name: dataclasses.asdict(test) for name, test in compared.tests.items()},
+        "left_out": list(compared.left_out),
     }
     if compared.checked:
         rates = compare_faithfulness.invention_rates(list(compared.checked.values()))

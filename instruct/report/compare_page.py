@@ -39,7 +39,7 @@ from instruct.report.compare_faithfulness import Both
 from instruct.report.evaluation_file import EvaluationFile, Key
 from instruct.report.page import write_document
 from instruct.report.paired import PairedTest
-from instruct.report.tables import number
+from instruct.report.wording import counted, number, p_equals, probability, signed
 
 
 def write_comparison(
@@ -82,13 +82,13 @@ def _overview(compared: Compared) -> Section:
     facts = [
         Fact(
             f"{compared.rank_by}, change",
-            f"{test.difference:+.1f}",
+            signed(test.difference),
             f"{_interval(test)}, from {test.first:.1f} to {test.second:.1f}, n = {test.n:,}",
         ),
         Fact(
             "Better / worse",
             f"{test.wins:,} / {test.losses:,}",
-            f"of {test.n:,} outputs, {test.n - test.wins - test.losses:,} equal",
+            f"of {counted(test.n, 'output')}, {test.n - test.wins - test.losses:,} equal",
         ),
     ]
     if compared.checked:
@@ -113,19 +113,16 @@ def _verdict(compared: Compared) -> str:
     way = "higher" if test.difference > 0 else "lower"
     found = f"{compared.rank_by} is {abs(test.difference):.1f} points {way} after than before"
     if test.clear:
-        return f"{found}, and chance in the choice of examples does not explain it ({_p(test.p)})."
+        why = "chance in the choice of examples does not explain it"
+        return f"{found}, and {why} ({p_equals(test.p)})."
     return (
-        f"{found}, but that may be chance in the choice of examples ({_p(test.p)}): the 95 % "
-        f"interval reaches from {test.low:+.1f} to {test.high:+.1f}."
+        f"{found}, but that may be chance in the choice of examples ({p_equals(test.p)}): the "
+        f"95 % interval reaches from {signed(test.low)} to {signed(test.high)}."
     )
 
 
-def _p(p: float) -> str:
-    return "p < 0.001" if p < 0.001 else f"p = {p:.3f}"
-
-
 def _interval(test: PairedTest) -> str:
-    return f"[{test.low:+.1f}, {test.high:+.1f}]"
+    return f"[{signed(test.low)}, {signed(test.high)}]"
 
 
 def _scores_section(compared: Compared) -> Section:
@@ -135,26 +132,30 @@ def _scores_section(compared: Compared) -> Section:
         values = [_value(one, metric) for one in (compared.before, compared.after)]
         test = compared.tests.get(metric)
         if test is None:
-            cells = (number(values[0]), number(values[1]), "–", "–", "–", "–", "–")
+            cells = (number(values[0]), number(values[1]), *["–"] * 6)
         else:
             cells = (
-                *(number(test.first), number(test.second), f"{test.difference:+.1f}"),
+                *(number(test.first), number(test.second), signed(test.difference)),
                 *(
                     _interval(test),
-                    _p(corrected[metric]).removeprefix("p = ").removeprefix("p "),
+                    probability(test.p),
+                    probability(corrected[metric]),
                     f"{test.wins} / {test.losses}",
                 ),
                 f"{test.n:,}",
             )
         rows.append(Row((metric, *cells), strong=metric == compared.rank_by))
-    columns = ("Metric", "Before", "After", "Change", "95 % interval", "p", "Better / worse", "n")
+    columns = ("Metric", "Before", "After", "Change", "95 % interval", "p", "p (Holm)")
     some = next(iter(compared.tests.values()))
     text = (
         f"Paired bootstrap over examples ({some.resamples:,} resamples, seed {some.seed}): both "
-        "outputs of an example are drawn together. p is two-sided and corrected for the number of "
-        "metrics (Holm). Only the choice of examples is chance here, not the training seed."
+        "outputs of an example are drawn together. p is two-sided; p (Holm) is corrected for the "
+        "number of metrics. Only the choice of examples is chance here, not the training seed."
     )
-    blocks: list[Block] = [Table(columns, tuple(rows)), Text(text, quiet=True)]
+    blocks: list[Block] = [
+        Table((*columns, "Better / worse", "n"), tuple(rows)),
+        Text(text, quiet=True),
+    ]
     if some.groups > 1:
         blocks.append(Text(f"Scores are unweighted means over {some.groups} tasks.", quiet=True))
     return Section("scores", "Scores", tuple(blocks))
@@ -196,9 +197,9 @@ def _outputs_section(compared: Compared, config: CompareConfig) -> Section:
             blocks.append(_cards(f"{title} in {compared.rank_by}", chosen, compared, 6))
     rest = len(compared.keys) - len({*gains, *losses})
     if rest:
-        blocks.append(
-            Text(f"{rest:,} outputs with smaller or no changes are not shown.", quiet=True)
-        )
+        kind = "with smaller or no changes"
+        shown = counted(rest, f"output {kind} is", f"outputs {kind} are")
+        blocks.append(Text(f"{shown} not shown.", quiet=True))
     return Section("outputs", "Outputs side by side", tuple(blocks))
 
 
@@ -216,7 +217,7 @@ def _card(compared: Compared, key: Key) -> Comparison:
     scores = [row["scores"].get(compared.rank_by) for row in rows]
     change = change_of(compared, key)
     shown = f"{compared.rank_by} {number(scores[0])} → {number(scores[1])}"
-    shown += f" ({change:+.1f})" if change is not None else ""
+    shown += f" ({signed(change)})" if change is not None else ""
     both = compared.checked.get(key)
     references = rows[0]["references"] or [rows[0]["target"]]
     spans = [_marked(row["prediction"], both, place) for place, row in enumerate(rows)]

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 
 from instruct.report.blocks import Bar, Scaling, Series
 from instruct.report.figures import PALETTE_SIZE, tick_label, ticks
+from instruct.report.wording import signed
 
 WIDTH, HEIGHT = 360, 250
 LEFT, RIGHT, TOP, BOTTOM = 40, 14, 12, 40
@@ -173,7 +174,7 @@ def bar(one: Bar, low: float, high: float) -> str:
 
     zero = f"{at(0.0):.2f}%"
     parts = [f'<line class="axis" x1="{zero}" x2="{zero}" y1="0" y2="20"/>']
-    told = f"{one.value:+.1f}"
+    told = signed(one.value)
     if math.isfinite(one.value):
         left, right = sorted((at(0.0), at(one.value)))
         size = f'x="{left:.2f}%" width="{right - left:.2f}%" y="4" height="12"'
@@ -181,7 +182,7 @@ def bar(one: Bar, low: float, high: float) -> str:
     if one.low is not None and one.high is not None:
         ends = f'x1="{at(one.low):.2f}%" x2="{at(one.high):.2f}%"'
         parts.append(f'<line class="whisker" {ends} y1="10" y2="10"/>')
-        told += f", from {one.low:+.1f} to {one.high:+.1f}"
+        told += f", from {signed(one.low)} to {signed(one.high)}"
     kind = f"bar s{one.color % PALETTE_SIZE}" + (" hollow" if one.printed else "")
     return (
         f'<svg class="dots" height="20" role="presentation"><g class="{kind}">'

@@ -14,7 +14,7 @@ from instruct.errors import UserError
 from instruct.report import measures, paired, paper_tables
 from instruct.report.blocks import Bar, Bars, Block, Row, Section, Table, Text
 from instruct.report.run_files import Run
-from instruct.report.tables import number
+from instruct.report.wording import all_of, counted, number, p_equals, probability, signed
 
 COLUMNS = (
     *("mmlu_direct", "mmlu_cot", "bbh_direct", "bbh_cot", "tydiqa", "mgsm"),
@@ -139,7 +139,7 @@ def _compared(
     if tests and 2 * tests[""].n >= most:
         whole = tests.pop("")
         lacking = most - whole.n
-        note = f"{lacking:,} examples of one run only are left out" if lacking else ""
+        note = f"{counted(lacking, 'example')} of one run only left out" if lacking else ""
         values = (whole.difference, whole.low, whole.high)
         return Compared(title, column, place, whole, tests, *values, note)
     (first, first_error), (second, second_error) = means
@@ -191,14 +191,7 @@ def _bars(runs: Sequence[Run], found: Sequence[Compared]) -> Bars:
 def _p_text(test: paired.PairedTest | None) -> str:
     if test is None:
         return "unpaired"
-    return f"p {probability(test.p)}"
-
-
-def probability(p: float) -> str:
-    """A p-value: `0.03`, `< 0.001`."""
-    if p < 0.001:
-        return "< 0.001"
-    return f"{p:.3f}" if p < 0.1 else f"{p:.2f}"
+    return p_equals(test.p)
 
 
 def _printed_bars(columns: set[str]) -> Bars | None:
@@ -233,7 +226,7 @@ def _suite_table(runs: Sequence[Run], found: Sequence[Compared]) -> Table:
         test = compared.test
         cells = [compared.title, runs[compared.run].label]
         cells += [number(test.first), number(test.second)] if test else ["–", "–"]
-        cells += [f"{compared.difference:+.1f}", interval(compared.low, compared.high)]
+        cells += [signed(compared.difference), interval(compared.low, compared.high)]
         if test:
             cells += [probability(test.p), probability(corrected[id(compared)]), f"{test.n:,}"]
             cells += [f"{test.wins:,} / {test.losses:,}"]
@@ -246,7 +239,7 @@ def _suite_table(runs: Sequence[Run], found: Sequence[Compared]) -> Table:
 
 def interval(low: float | None, high: float | None) -> str:
     """`-1.2 to +3.4`, "–" where it is not known."""
-    return "–" if low is None or high is None else f"{low:+.1f} to {high:+.1f}"
+    return "–" if low is None or high is None else f"{signed(low)} to {signed(high)}"
 
 
 def _task_tables(runs: Sequence[Run], found: Sequence[Compared]) -> list[Table]:
@@ -266,9 +259,9 @@ def _task_tables(runs: Sequence[Run], found: Sequence[Compared]) -> list[Table]:
         rows = []
         for (title, name, test), p in ranked:
             cells = (name, title, number(test.first), number(test.second))
-            change = (f"{test.difference:+.1f}", interval(test.low, test.high))
+            change = (signed(test.difference), interval(test.low, test.high))
             rows.append(Row((*cells, *change, probability(p), f"{test.n:,}")))
         columns = ("Task", "Suite", runs[0].label, run.label, "Change", "95 % interval")
-        fold = f"All {len(rows):,} tasks of {run.label} against {runs[0].label}"
+        fold = f"{all_of(len(rows), 'task')} of {run.label} against {runs[0].label}"
         made.append(Table((*columns, "p (Holm)", "n"), tuple(rows), 2, fold=fold))
     return made

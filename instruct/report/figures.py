@@ -9,10 +9,14 @@ import math
 from collections.abc import Sequence
 
 from instruct.report.blocks import DotRow, Lines, Series
+from instruct.report.wording import number, plus_minus
 
 WIDTH, HEIGHT = 360, 216
 LEFT, RIGHT, TOP, BOTTOM = 46, 12, 10, 28
 PALETTE_SIZE = 8
+
+# Least distance of two numbers below an axis, as a share of its length.
+_LEAST_APART = 0.12
 
 Point = tuple[float, float]
 
@@ -146,6 +150,24 @@ def axis_range(rows: Sequence[DotRow]) -> tuple[float, float]:
     return marks[0], marks[-1]
 
 
+def scale(low: float, high: float) -> str:
+    """The axis below dot rows or bars as an SVG that stretches: both ends, and 0 or the middle.
+
+    An end whose number would touch that of 0 has none.
+    """
+    inside = 0.0 if low <= 0.0 <= high else (low + high) / 2
+    values = [v for v in (low, high) if abs(v - inside) >= _LEAST_APART * (high - low)]
+    if inside in (low, high):
+        values.append((low + high) / 2)
+    labels = []
+    for value in sorted({inside, *values}):
+        across = 100 * (value - low) / (high - low)
+        anchor = "start" if value == low else "end" if value == high else "middle"
+        labels.append(f'<text x="{across:.2f}%" y="14" text-anchor="{anchor}">{value:g}</text>')
+    line = '<line class="axis" x1="0" x2="100%" y1="1" y2="1"/>'
+    return f'<svg class="dots scale" height="18" role="presentation">{line}{"".join(labels)}</svg>'
+
+
 def dot_row(row: DotRow, low: float, high: float) -> str:
     """One line of a dot plot as an SVG that stretches: whisker of one standard error, dot, tick."""
 
@@ -159,7 +181,7 @@ def dot_row(row: DotRow, low: float, high: float) -> str:
         x = at(row.baseline)
         parts.append(
             f'<line class="baseline" x1="{x}" x2="{x}" y1="3" y2="{height - 3}">'
-            f"<title>{row.baseline:.1f}</title></line>"
+            f"<title>{number(row.baseline)}</title></line>"
         )
     for place, mark in enumerate(row.marks):
         if not math.isfinite(mark.value):
@@ -168,7 +190,7 @@ def dot_row(row: DotRow, low: float, high: float) -> str:
         error = mark.stderr or 0.0
         parts.append(
             f'<g class="mark s{mark.color % PALETTE_SIZE}">'
-            f"<title>{mark.value:.1f} ± {error:.1f}</title>"
+            f"<title>{number(mark.value)}{plus_minus(mark.stderr)}</title>"
             f'<line x1="{at(mark.value - error)}" x2="{at(mark.value + error)}" y1="{y}" y2="{y}"/>'
             f'<circle cx="{at(mark.value)}" cy="{y}" r="{5 if row.strong else 4}"/></g>'
         )

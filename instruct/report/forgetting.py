@@ -22,7 +22,7 @@ normal draws with the metrics' own standard errors.
 import dataclasses
 import fnmatch
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -31,6 +31,7 @@ from instruct import results
 from instruct.errors import UserError
 from instruct.report.evaluation_file import EvaluationFile
 from instruct.report.paired import holm
+from instruct.report.wording import counted
 
 RESAMPLES = 2000
 Task = tuple[str, str]  # task, mode
@@ -267,6 +268,8 @@ def _change(task: Task, scores: _Scores, place: int, drawn: _Draws) -> TaskChang
     p = None
     if stderr is not None:
         p = math.erfc(abs(change) / stderr / math.sqrt(2)) if stderr > 0 else float(change == 0)
+        # Never below the sign test's smallest: examples that all change alike have no error.
+        p = max(p, min(1.0, 2.0 ** (1 - (drawn.paired or scores.primary[task]["n"]))))
     return TaskChange(
         start=float(drawn.values[0]),
         value=float(drawn.values[place]),
@@ -289,7 +292,9 @@ def _retained(
     value = 100 * values[:, place].sum() / values[:, 0].sum()
     samples = np.stack([drawn[task].drawn for task in able]) - baselines[:, None, None]
     summed = samples.sum(axis=0)
-    return _skill(value, 100 * summed[:, place] / summed[:, 0], len(able))
+    with np.errstate(divide="ignore", invalid="ignore"):  # then there is no standard error
+        shares = 100 * summed[:, place] / summed[:, 0]
+    return _skill(value, shares, len(able))
 
 
 def _gained(place: int, targets: Sequence[Task], drawn: Mapping[Task, _Draws]) -> Skill:
@@ -316,8 +321,8 @@ def _warnings(
     every = set(first.primary).union(*(scores.primary for scores in others))
     if len(every) > len(tasks):
         told.append(
-            f"{len(every) - len(tasks):,} tasks were not evaluated, or with another metric, in one "
-            "of the models; they are left out."
+            f"{counted(len(every) - len(tasks), 'task')} left out, not evaluated in one of the "
+            f"models or with another metric: {_named(task for task in every if task not in tasks)}."
         )
     if not targets:
         told.append(
@@ -327,17 +332,26 @@ def _warnings(
     weak = len(tasks) - len(targets) - len(able)
     if weak:
         told.append(
-            f"on {weak:,} of the other tasks the start is not clearly above the baseline: there "
-            "was nothing to forget, and they do not count as retained."
+            f"on {weak:,} of the {counted(len(tasks) - len(targets), 'other task')} the start is "
+            "not clearly above the baseline: there was nothing to forget there, and what is "
+            "retained does not count it."
         )
     unknown = sum(results.chance_level(first.primary[task]) is None for task in able)
     if unknown:
-        told.append(f"the baseline is not known for {unknown:,} tasks; 0 is taken.")
+        told.append(f"the baseline is not known for {counted(unknown, 'task')}; 0 is taken.")
     versions = [
         task
         for task in tasks
         if len({scores.primary[task]["task_version"] for scores in (first, *others)}) > 1
     ]
     if versions:
-        told.append(f"{len(versions):,} tasks have different versions in the evaluations.")
+        told.append(
+            f"{counted(len(versions), 'task')} with different versions in the evaluations: "
+            f"{_named(versions)}."
+        )
     return told
+
+
+def _named(tasks: Iterable[Task]) -> str:
+    names = sorted(" ".join(filter(None, task)) for task in tasks)
+    return ", ".join(names[:5]) + (f" and {len(names) - 5:,} more" if len(names) > 5 else "")

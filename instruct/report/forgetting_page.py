@@ -27,7 +27,7 @@ from instruct.report.compare import conditions
 from instruct.report.evaluation_file import EvaluationFile, find_results, read_evaluation
 from instruct.report.forgetting import Forgetting, RunSkills, Skill, Task, TaskChange
 from instruct.report.page import write_document
-from instruct.report.tables import number
+from instruct.report.wording import all_of, counted, number, plus_minus, probability, signed
 
 # A change of so many points has the fullest colour.
 FULL_SHADE = 20.0
@@ -49,24 +49,46 @@ def write_forgetting(
         suites: which suites; () for all that the start has.
         target: patterns of the tasks that finetuning was for; see `forgetting`.
     """
-    first = _evaluations(start, suites)
+    notes: list[str] = []
+    first = _evaluations(start, "start", suites, notes)
     labels = _labels(runs)
-    others = [(label, _evaluations(run, suites)) for label, run in zip(labels, runs)]
+    others = [(label, _evaluations(run, label, suites, notes)) for label, run in zip(labels, runs)]
     found = forgetting.measure(first, others, target)
+    found = dataclasses.replace(found, warnings=(*notes, *found.warnings))
     page = write_document(_document(found, start, first, others), out_dir, "forgetting")
     return page, summary(found)
 
 
-def _evaluations(run: str, suites: Sequence[str]) -> list[EvaluationFile]:
+def _evaluations(
+    run: str, label: str, suites: Sequence[str], notes: list[str]
+) -> list[EvaluationFile]:
+    """The evaluations of a model. What cannot be used, or failed, is added to `notes`.
+
+    Raises UserError where no evaluation has a finished task.
+    """
     folder = pathlib.Path(run)
-    if suites:
-        return [read_evaluation(find_results(run, suite), run) for suite in suites]
-    if folder.is_dir() and not (folder / results.FILE_NAME).is_file():
-        names = sorted({path.parent.parent.name for path in folder.glob("eval/*/step_*/*.jsonl")})
+    names: Sequence[str] = suites
+    if not suites and folder.is_dir() and not (folder / results.FILE_NAME).is_file():
+        names = sorted({path.parent.name for path in folder.glob("eval/*/step_*")})
         if not names:
             raise UserError(f"{run} has no evaluation. Evaluate it first: python run.py eval")
-        return [read_evaluation(find_results(run, name), run) for name in names]
-    return [read_evaluation(find_results(run), run)]
+    files: dict[pathlib.Path, EvaluationFile] = {}
+    left_out = []
+    for name in names or ("",):
+        try:
+            path = find_results(run, name).resolve()
+            files[path] = read_evaluation(path, run)
+        except UserError as error:
+            left_out.append(f"{label}: {f'{name} is left out: ' if name else ''}{error}")
+    if not files:
+        raise UserError(" ".join(left_out))
+    notes += left_out
+    for file in files.values():
+        notes += [
+            f"{label}: {row['task']} ({row['mode']}) failed: {row['error']}"
+            for row in file.failures
+        ]
+    return list(files.values())
 
 
 def _labels(runs: Sequence[str]) -> list[str]:
@@ -84,10 +106,10 @@ def _document(
     first: Sequence[EvaluationFile],
     others: Sequence[tuple[str, Sequence[EvaluationFile]]],
 ) -> Document:
-    plural = "s" if len(found.runs) > 1 else ""
     return Document(
         "Retained and gained",
-        f"{len(found.runs)} run{plural} against their start {start} on {len(found.tasks)} tasks",
+        f"{counted(len(found.runs), 'run')} against the start {start} on "
+        f"{counted(len(found.tasks), 'task')}",
         (
             _overview(found),
             _matrix_section(found),
@@ -100,8 +122,8 @@ def _document(
 def _with_error(skill: Skill, form: str) -> str:
     if skill.value is None:
         return "–"
-    error = f" ± {skill.stderr:.1f}" if skill.stderr is not None else ""
-    return f"{skill.value:{form}}{error}"
+    value = signed(skill.value) if form == "+.1f" else number(skill.value)
+    return value + plus_minus(skill.stderr)
 
 
 def _overview(found: Forgetting) -> Section:
@@ -122,11 +144,20 @@ def _overview(found: Forgetting) -> Section:
     blocks: list[Block] = [
         Table(columns, tuple(rows)),
         Text(
-            f"Retained: of what the start could do on {_tasks(able, 'other')} above the baseline "
-            "(the better of always giving the most frequent answer and of choosing an option at "
-            "random), the share that is still there, summed over tasks. 100 is everything, 0 no "
-            "better than the baseline; gains elsewhere can make up for losses. "
-            f"Gained: mean change on {_tasks(targets, 'target')} ({named})."
+            (
+                f"Retained: of what the start could do on {counted(able, 'other task')} above the "
+                "baseline (the better of always giving the most frequent answer and of choosing "
+                "an option at random), the share that is still there, summed over tasks. 100 is "
+                "everything, 0 no better than the baseline; gains elsewhere can make up for "
+                "losses. "
+                if able
+                else "Retained: not known, as there is no other task that the start could do. "
+            )
+            + (
+                f"Gained: mean change on {counted(targets, 'target task')} ({named})."
+                if targets
+                else "Gained: not known, as there is no target task."
+            )
         ),
         Text(
             "± is one standard error, from resampling examples within tasks, the same for start "
@@ -138,10 +169,6 @@ def _overview(found: Forgetting) -> Section:
     if found.warnings:
         blocks.append(Notices(found.warnings))
     return Section("overview", "At a glance", tuple(blocks))
-
-
-def _tasks(count: int, what: str) -> str:
-    return f"{count:,} {what} task{'s' if count != 1 else ''}"
 
 
 def _title(task: Task) -> str:
@@ -173,9 +200,8 @@ def _matrix_section(found: Forgetting) -> Section:
 
 
 def _cell(change: TaskChange) -> Cell:
-    error = f" ± {change.stderr:.1f}" if change.stderr is not None else ""
     return Cell(
-        text=f"{change.change:+.1f}{error}",
+        text=signed(change.change) + plus_minus(change.stderr),
         shade=max(-1.0, min(1.0, change.change / FULL_SHADE)),
         note=number(change.value),
         marked=bool(change.trained),
@@ -193,7 +219,7 @@ def _numbers_section(found: Forgetting) -> Section:
     legend = tuple((place, run.label) for place, run in marks)
     plot = Dots("Change against the start", tuple(dots), legend, "points", True, "no change")
     rows = [_line(task, run) for task in _ordered(found) for run in found.runs]
-    columns = ("Task", "Run", "Metric", "Start", "After", "Change", "p", "n", "Paired")
+    columns = ("Task", "Run", "Metric", "Start", "After", "Change", "p (Holm)", "n", "Paired")
     lines = tuple(
         Row((task, label, found.tasks[key], *rest))
         for key, (task, label, *rest) in zip(
@@ -201,16 +227,16 @@ def _numbers_section(found: Forgetting) -> Section:
         )
     )
     return Section(
-        "numbers", "Numbers", (plot, Table(columns, lines, 3, fold=f"All {len(lines):,} changes"))
+        "numbers", "Numbers", (plot, Table(columns, lines, 3, fold=all_of(len(lines), "change")))
     )
 
 
 def _line(task: Task, run: RunSkills) -> tuple[str, ...]:
     change = run.changes[task]
-    error = f" ± {change.stderr:.1f}" if change.stderr is not None else ""
     return (
         *(_title(task), run.label, number(change.start), number(change.value)),
-        *(f"{change.change:+.1f}{error}", "–" if change.p is None else f"{change.p:.3f}"),
+        signed(change.change) + plus_minus(change.stderr),
+        "–" if change.p is None else probability(change.p),
         *(f"{change.n:,}", f"{change.paired:,}"),
     )
 
@@ -230,6 +256,7 @@ def _conditions_section(
 def summary(found: Forgetting) -> dict[str, Any]:
     """The numbers of the page, for a program to read."""
     return {
+        "warnings": list(found.warnings),
         "targets": [_title(task) for task in found.targets],
         "runs": {
             run.label: {

@@ -19,7 +19,9 @@ from instruct.report import (
     sections,
     side_by_side,
 )
+from instruct.report.scroll_box import scroll_box
 from instruct.report.stylesheet import STYLE
+from instruct.report.wording import signed
 
 MOST_NUMBERS = 3
 # Nothing may be fetched, from anywhere, even if a prompt's markup slipped through.
@@ -134,9 +136,10 @@ def _table(block: blocks.Table) -> str:
         for row in block.rows
     )
     head = f"<thead><tr>{cells(block.columns, 'th')}</tr></thead>"
-    # A focusable box, so that it scrolls with the keyboard as well.
-    inner = f'<div class="scroll" tabindex="0"><table>{head}<tbody>{rows}</tbody></table></div>'
-    return _fold(block.fold, inner)
+    table = f"<table>{head}<tbody>{rows}</tbody></table>"
+    texts_of_rows = (block.columns, *(row.cells for row in block.rows))
+    wrapped = {0, len(block.columns) - 1} & set(range(texts))
+    return _fold(block.fold, scroll_box(table, texts_of_rows, wrapped))
 
 
 def _charts(block: blocks.Charts) -> str:
@@ -165,15 +168,14 @@ def _bars(block: blocks.Bars) -> str:
     for heading, bars in block.groups:
         made.append(f'<span class="l strong">{_e(heading)}</span><span></span><span></span>')
         for bar in bars:
-            value = f"{bar.value:+.1f}" if math.isfinite(bar.value) else "–"
+            value = signed(bar.value) if math.isfinite(bar.value) else "–"
             note = f" <small>{_e(bar.note)}</small>" if bar.note else ""
             made.append(
                 f'<span class="l">{_name(bar.label)}</span>'
                 f"{comparison_figures.bar(bar, low, high)}"
                 f'<span class="v">{value}{note}</span>'
             )
-    scale = "".join(f"<span>{value:g}</span>" for value in (low, (low + high) / 2, high))
-    made.append(f'<span></span><span class="scale">{scale}</span><span></span>')
+    made.append(f"<span></span>{figures.scale(low, high)}<span></span>")
     every = [bar for _, bars in block.groups for bar in bars]
     legend = "<li>line: 95 % interval</li>" if any(bar.low is not None for bar in every) else ""
     if any(bar.printed for bar in every):
@@ -197,9 +199,7 @@ def _dots(block: blocks.Dots) -> str:
             f'<span class="l{strong}">{_name(row.label)}</span>{figures.dot_row(row, low, high)}'
             f'<span class="v{strong}">{values or ("" if row.marks else "–")}</span>'
         )
-    middle = (low + high) / 2
-    scale = "".join(f"<span>{value:g}</span>" for value in (low, middle, high))
-    made.append(f'<span></span><span class="scale">{scale}</span><span></span>')
+    made.append(f"<span></span>{figures.scale(low, high)}<span></span>")
     legend = "".join(
         f'<li><i class="dot s{color % figures.PALETTE_SIZE}"></i>{_e(name)}</li>'
         for color, name in block.legend

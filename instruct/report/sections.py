@@ -25,6 +25,7 @@ from instruct.report.blocks import (
     Text,
 )
 from instruct.report.run_files import Run
+from instruct.report.wording import all_of, counted
 
 # More curves than this in one chart cannot be told apart; the rest goes into the table.
 MAX_CURVES = 8
@@ -105,7 +106,8 @@ def _overview(run: Run) -> list[Fact]:
         baseline = f"baseline {tables.number(mean.baseline)}, " if mean.baseline is not None else ""
         value = tables.with_error(mean.value, mean.stderr)
         name = f"{tables.GROUP_TITLES[group]} score"
-        facts.append(Fact(name, value, f"{baseline}{mean.tasks} tasks, {mean.examples:,} examples"))
+        sizes = f"{counted(mean.tasks, 'task')}, {counted(mean.examples, 'example')}"
+        facts.append(Fact(name, value, baseline + sizes))
     steps = max((row["step"] for row in run.metrics), default=None)
     facts.append(Fact("Steps", compact(steps), f"{compact(last_value(run, 'examples'))} examples"))
     evaluated = last_value(run, "eval/loss")
@@ -232,7 +234,7 @@ def mixture_section(runs: Sequence[Run]) -> Section:
         if not leaves:
             continue
         shares = _shares(leaves, "category")
-        title = f"{run.mixture.get('mixture', 'mixture')}: {len(leaves):,} tasks"
+        title = f"{run.mixture.get('mixture', 'mixture')}: {counted(len(leaves), 'task')}"
         title = f"{run.label}, {title}" if len(runs) > 1 else title
         rows = tuple(
             DotRow(name, (Mark(100 * realised, None, 0),), 100 * asked)
@@ -242,7 +244,9 @@ def mixture_section(runs: Sequence[Run]) -> Section:
             Dots(title, rows, ((0, "realised"),), "share of examples (%)", tick="asked for")
         )
         if len(shares) > MIXTURE_ROWS:
-            blocks.append(Text(f"{len(shares) - MIXTURE_ROWS} smaller ones not shown.", quiet=True))
+            blocks.append(
+                Text(f"{counted(len(shares) - MIXTURE_ROWS, 'smaller one')} not shown.", quiet=True)
+            )
         blocks.append(_leaf_table(leaves))
         dropped = run.mixture.get("dropped_reasons") or {}
         if dropped:
@@ -281,7 +285,7 @@ def _leaf_table(leaves: Sequence[Mapping[str, Any]]) -> Table:
         for leaf in leaves
     ]
     columns = ("Task and mode", "Asked", "Realised", "Examples", "Dropped", "Truncated", "Tokens")
-    return Table(columns, tuple(rows), fold=f"All {len(rows):,} tasks of the mixture")
+    return Table(columns, tuple(rows), fold=f"{all_of(len(rows), 'task')} of the mixture")
 
 
 def throughput_section(runs: Sequence[Run]) -> Section:

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from instruct.report import blocks
 from instruct.report.figures import PALETTE_SIZE
+from instruct.report.scroll_box import scroll_box
 
 
 def _e(text: str) -> str:
@@ -67,11 +68,12 @@ def matrix_html(block: blocks.Matrix) -> str:
         label = _e(name).replace("_", "_<wbr>").replace(".", ".<wbr>")
         rows.append(f'<tr><td class="t">{label}</td>{"".join(map(_cell, cells))}</tr>')
     legend = f'<p class="quiet">{_e(block.legend)}</p>' if block.legend else ""
-    return (
-        '<div class="scroll" tabindex="0"><table class="matrix"><thead><tr>'
-        f'<th class="t">{_e(block.corner)}</th>{head}</tr></thead>'
-        f"<tbody>{''.join(rows)}</tbody></table></div>{legend}"
+    table = (
+        f'<table class="matrix"><thead><tr><th class="t">{_e(block.corner)}</th>{head}</tr></thead>'
+        f"<tbody>{''.join(rows)}</tbody></table>"
     )
+    texts = [(name, *(cell.text for cell in cells)) for name, cells in block.rows]
+    return scroll_box(table, [(block.corner, *block.columns), *texts], {0}) + legend
 
 
 def _cell(cell: blocks.Cell) -> str:

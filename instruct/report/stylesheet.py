@@ -7,7 +7,7 @@ ground and lightened on dark ground for contrast.
 STYLE = """
 :root{color-scheme:light dark;
 --paper:#fdfcfa;--raised:#f5f2ec;--ink:#1d1f23;--soft:#646a73;--rule:#dcd7cc;--warn:#8a4b00;
---warn-paper:#fdf3e1;--good:#0b6e4f;--bad:#a8321f;
+--warn-paper:#fdf3e1;--edge:#1d1f2366;--good:#0b6e4f;--bad:#a8321f;
 --c0:#0b62a4;--c1:#c2570c;--c2:#0b7a5b;--c3:#a63d7f;--c4:#8a6d00;--c5:#3a8fc4;--c6:#5b4aa8;
 --c7:#555b63;
 --serif:Charter,'Bitstream Charter','Sitka Text',Cambria,'Liberation Serif',Georgia,serif;
@@ -16,7 +16,7 @@ STYLE = """
 --mono:ui-monospace,SFMono-Regular,Menlo,Consolas,'Liberation Mono',monospace}
 @media (prefers-color-scheme:dark){:root{
 --paper:#15171b;--raised:#1e2127;--ink:#e6e4df;--soft:#9aa1ab;--rule:#343942;--warn:#f0b35e;
---warn-paper:#2b2317;--good:#5fd0a5;--bad:#f08a75;
+--warn-paper:#2b2317;--edge:#000000d0;--good:#5fd0a5;--bad:#f08a75;
 --c0:#6db3ea;--c1:#f0935a;--c2:#4fc79f;--c3:#e08fc2;--c4:#dbbb4a;--c5:#a3d4f2;--c6:#ab9df0;
 --c7:#b0b6bf}}
 *{box-sizing:border-box}
@@ -46,7 +46,15 @@ letter-spacing:-.02em}
 margin:20px 0;font:.88rem/1.5 var(--sans)}
 .notices strong{color:var(--warn)}
 .notices ul{margin:4px 0;padding-left:18px}.notices li{overflow-wrap:anywhere}
-.scroll{overflow-x:auto;margin:12px 0;-webkit-overflow-scrolling:touch}
+.scroll{overflow-x:auto;margin:12px 0;-webkit-overflow-scrolling:touch;background:
+linear-gradient(to right,var(--paper) 40%,transparent) left/44px 100% no-repeat local,
+linear-gradient(to left,var(--paper) 40%,transparent) right/44px 100% no-repeat local,
+linear-gradient(to right,var(--edge),transparent) left/18px 100% no-repeat scroll,
+linear-gradient(to left,var(--edge),transparent) right/18px 100% no-repeat scroll}
+.scroll::-webkit-scrollbar{height:9px}.scroll::-webkit-scrollbar-thumb{background:var(--rule);
+border-radius:5px}
+.cue{display:none;color:var(--soft);font:.78rem/1.4 var(--sans);margin:12px 0 -8px}
+.cue.wide{display:block}
 table{border-collapse:collapse;font:.86rem/1.4 var(--sans);font-variant-numeric:tabular-nums;
 min-width:min(100%,420px)}
 th,td{padding:6px 14px 6px 0;text-align:right;white-space:nowrap;
@@ -56,7 +64,8 @@ th.t,td.t{text-align:left}
 td.t:first-child,th.t:first-child{position:sticky;left:0;min-width:8.5em;background:var(--paper);
 max-width:min(46vw,420px);white-space:normal;overflow-wrap:anywhere}
 td.wide{white-space:normal;overflow-wrap:anywhere;min-width:150px}
-tr.strong td{font-weight:650;background:var(--raised)}tr.strong td.t:first-child{
+tr.strong td{font-weight:650;background:color-mix(in srgb,var(--raised) 65%,transparent)}
+tr.strong td.t:first-child{
 background:var(--raised)}
 details{margin:10px 0}
 summary{cursor:pointer;font:.88rem/1.5 var(--sans);color:var(--c0);padding:4px 0;
@@ -104,8 +113,6 @@ max-width:860px}
 .dotplot .l{overflow-wrap:anywhere;max-width:min(34vw,260px)}
 .dotplot .v{text-align:right;color:var(--soft)}
 .dotplot .strong{font-weight:650;color:var(--ink);margin-top:10px}
-.dotplot .scale{display:flex;justify-content:space-between;color:var(--soft);font-size:.76rem;
-border-top:1px solid var(--soft);padding-top:3px}
 svg.dots{width:100%;display:block;overflow:visible}
 .mark line{stroke:currentColor;stroke-width:2.2;opacity:.55}.mark circle{fill:currentColor}
 .baseline{stroke:var(--soft);stroke-width:2}
@@ -148,9 +155,10 @@ td.down2{background:color-mix(in srgb,var(--c1) 22%,transparent)}
 td.down3{background:color-mix(in srgb,var(--c1) 36%,transparent)}
 footer{margin-top:64px;padding-top:14px;padding-bottom:40px;color:var(--soft);
 font:.8rem/1.5 var(--sans)}
-@media (max-width:560px){body{font-size:15px}main,header,footer{padding-left:14px;
+@media (max-width:560px){.cue{display:block}
+body{font-size:15px}main,header,footer{padding-left:14px;
 padding-right:14px}header{padding-top:26px}h2{margin-top:40px}
 .facts{grid-template-columns:repeat(2,minmax(0,1fr))}.facts dd{font-size:1.25rem}th,td{
 padding-right:12px}.dotplot{gap:1px 10px}}
-@media print{nav{display:none}.scroll{overflow:visible}pre{max-height:none}}
+@media print{nav,.cue,.cue.wide{display:none}.scroll{overflow:visible}pre{max-height:none}}
 """

@@ -29,6 +29,7 @@ from instruct.report.blocks import (
     Text,
 )
 from instruct.report.run_files import Evaluation, Run
+from instruct.report.wording import all_of, counted, number, plus_minus, signed
 
 GROUP_TITLES = {
     "held_in": "Held-in",
@@ -44,18 +45,9 @@ SAMPLES_SHOWN = 6
 Key = tuple[str, ...]
 
 
-def number(value: float | None, digits: int = 1) -> str:
-    """A value with a fixed number of digits; "–" for None and what is not finite."""
-    if value is None or not math.isfinite(value):
-        return "–"
-    return f"{value:,.{digits}f}"
-
-
 def with_error(value: float | None, stderr: float | None) -> str:
     """`41.2 ± 1.3`, without the error where it is not known."""
-    if value is None or stderr is None or not math.isfinite(value + stderr):
-        return number(value)
-    return f"{number(value)} ± {number(stderr)}"
+    return number(value) + ("" if number(value) == "–" else plus_minus(stderr))
 
 
 def _grouped(rows: Iterable[Mapping[str, Any]], *names: str) -> dict[Key, list[Mapping[str, Any]]]:
@@ -122,9 +114,10 @@ def results_section(runs: Sequence[Run]) -> Section:
         blocks.append(
             Text(
                 "Scores are the first metric of each task; a mean over tasks is unweighted. "
-                "± is one standard error, from the sample of examples only. The baseline needs no "
-                "model: the better of always giving the most frequent answer of the task and of "
-                "choosing one of the options shown at random.",
+                "± is one standard error, from the sample of examples only; a score without it has "
+                "one example, or examples that all score alike. The baseline needs no model: the "
+                "better of always giving the most frequent answer of the task and of choosing one "
+                "of the options shown at random.",
                 quiet=True,
             )
         )
@@ -166,7 +159,7 @@ def _suite_blocks(suite: str, runs: Sequence[Run], chosen: dict[int, Evaluation]
         shown = [*tasks[:ENDS], *tasks[-ENDS:]]
         blocks.append(Text(f"The {ENDS} best and {ENDS} worst of {len(tasks):,} tasks:"))
         blocks.append(_table("Task", shown, names))
-    blocks.append(_table("Task", tasks, names, f"All {len(tasks):,} tasks of {suite}"))
+    blocks.append(_table("Task", tasks, names, f"{all_of(len(tasks), 'task')} of {suite}"))
     others = _other_metrics(chosen, runs)
     if others is not None:
         blocks.append(others)
@@ -261,8 +254,8 @@ def _difference(pair: Sequence[results.Aggregate | None]) -> str:
         return "–"
     change = second.value - first.value
     if first.stderr is None or second.stderr is None:
-        return f"{change:+.1f}"
-    return f"{change:+.1f} ± {math.hypot(first.stderr, second.stderr):.1f}"
+        return signed(change)
+    return signed(change) + plus_minus(math.hypot(first.stderr, second.stderr))
 
 
 def _dot_row(row: ResultRow) -> DotRow:
@@ -286,7 +279,7 @@ def _other_metrics(chosen: dict[int, Evaluation], runs: Sequence[Run]) -> Table 
         return None
     label = ("Run",) if several else ()
     columns = ("Task", "Value ± s.e.", "Baseline", "n", "Metric", *label)
-    return Table(columns, tuple(rows), fold=f"{len(rows):,} further metrics")
+    return Table(columns, tuple(rows), fold=counted(len(rows), "further metric"))
 
 
 def _trend(suite: str, runs: Sequence[Run]) -> list[Block]:

@@ -32,6 +32,48 @@ def test_a_gin_flag_without_equals_sign_says_what_to_write():
         arguments.parse(["train", "--gin.SEED", "3"])
 
 
+def single_flags():
+    """(mode, flag) of everything that takes one value."""
+    parser = arguments.make_parser()
+    [modes] = [a for a in parser._actions if isinstance(a.choices, dict)]
+    for mode, sub in modes.choices.items():
+        for action in sub._actions:
+            if isinstance(action, arguments._StoreOnce):
+                yield mode, action
+
+
+SINGLE = list(single_flags())
+
+
+@pytest.mark.parametrize(("mode", "action"), SINGLE, ids=[f"{m}{a.dest}" for m, a in SINGLE])
+def test_a_flag_for_one_value_is_refused_twice(mode, action, capsys):
+    flag = action.option_strings[0]
+    value = next(iter(action.choices or ()), "3")
+    assert arguments.main([mode, f"{flag}={value}", flag, value]) == 2
+    said = capsys.readouterr().err
+    assert f"{flag} is given twice, " in said and value in said and "usage" not in said
+    assert getattr(arguments.parse([mode, f"{flag}={value}"]), action.dest) == (action.type or str)(
+        value
+    )
+
+
+def test_every_flag_is_repeatable_or_refused_twice():
+    names = {f"{mode} {action.option_strings[0]}" for mode, action in SINGLE}
+    known = {"report --table", "report --before", "show --task", "infer --prompt", "eval --limit"}
+    assert known <= names and len(names) > 30
+    flags = arguments.parse(["report", "--model_dir=a", "--model_dir=b", "--suite=s", "--suite=t"])
+    assert flags.model_dir == ["a", "b"] and flags.suite == ["s", "t"]
+
+
+def test_a_macro_that_is_overruled_is_said(capsys):
+    flags = arguments.parse(["train", "--gin.SEED=1", "--gin.SEED=2", "--gin.TRAIN_STEPS=5"])
+    assert flags.gin_flags == ["--gin.SEED=1", "--gin.SEED=2", "--gin.TRAIN_STEPS=5"]
+    said = capsys.readouterr().err
+    assert said == "warning: --gin.SEED is given 2 times (1, 2); the last one counts\n"
+    assert arguments.main(["eval", "--limit=5", "--gin.NUM_EVAL_EXAMPLES=6"]) == 2
+    assert "give one of them" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("argv", [["trian"], [], ["show", "--exampels=2"]])
 def test_unknown_modes_and_flags_are_status_2(argv, capsys):
     with pytest.raises(SystemExit) as stopped:

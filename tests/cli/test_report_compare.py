@@ -21,6 +21,10 @@ from tests.report.made_up_summaries import plain_rows, summary_rows, write_evalu
         (["--before=a", "--after=b", "--examples=-1"], "must be at least 1"),
         (["--before=nowhere", "--after=b"], "nowhere: no such folder"),
         (["--forgetting", "--start=a"], "at least one --run"),
+        (["--table=flan_palm.5", "--scores=a"], "two reports"),
+        (["--table=flan_palm.5", "--before=a", "--after=b"], "two reports"),
+        (["--table=flan_palm.5", "--out=a"], "leave --out away"),
+        (["--scores=a", "--model_dir=b"], "leave --model_dir away"),
     ],
 )
 def test_flags_that_do_not_fit_are_status_2(flags, says, capsys):
@@ -48,6 +52,55 @@ def test_forgetting(tmp_path, capsys):
     assert arguments.main(["report", *runs, "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["runs"]["b"]["gained"]["value"] == -50.0
     assert (tmp_path / "b" / "forgetting.html").is_file()
+
+
+def unfinished(folder, suite, text):
+    """A suite's folder without a finished task; `text` None: without a file."""
+    step = folder / "eval" / suite / "step_5"
+    step.mkdir(parents=True)
+    if text is not None:
+        (step / "results.jsonl").write_text(text)
+
+
+@pytest.mark.parametrize("where", ["a", "b"])
+def test_unfinished_suites_are_left_out_and_said(tmp_path, capsys, where):
+    for name, values in (("a", [100.0, 0.0]), ("b", [0.0, 0.0])):
+        path = write_evaluation(tmp_path / name, {"t": plain_rows(values)}, group="held_in")
+        write_evaluation(tmp_path / name, {"u": plain_rows(values)}, "other")
+    header, *_, metric = path.read_text().splitlines(keepends=True)
+    failure = json.loads(metric) | {"kind": "failure", "task": "v", "error": "no such file"}
+    for gone in ("metric", "value", "stderr", "n", "baseline", "template_set", "decode"):
+        del failure[gone]
+    failed = json.dumps(failure) + "\n"
+    for suite, text in {
+        "empty_folder": None,
+        "empty_file": "",
+        "killed": header,
+        "only_failures": header + failed,
+        "cut": '{"kind": "hea',
+        "damaged": "no JSON\n",
+    }.items():
+        unfinished(tmp_path / where, suite, text)
+    (part,) = (tmp_path / where / "eval").glob("other/step_*/results.jsonl")
+    part.write_text(part.read_text() + failed)
+    runs = ["--forgetting", f"--start={tmp_path / 'a'}", f"--run={tmp_path / 'b'}"]
+    assert arguments.main(["report", *runs, "--json"]) == 0
+    out, said = capsys.readouterr()
+    assert set(json.loads(out)["runs"]["b"]["changes"]) == {"t zs_noopt", "u zs_noopt"}
+    label = "start" if where == "a" else "b"
+    for suite in ("empty_folder", "empty_file", "killed", "only_failures", "cut", "damaged"):
+        assert f"note: {label}: {suite} is left out: " in said
+    assert f"{label}: v (zs_noopt) failed: no such file" in said
+    page = (tmp_path / "b" / "forgetting.md").read_text()
+    assert "only_failures is left out" in page.replace("\\", "")
+    suites = ["--suite=dialogsum", "--suite=other", "--suite=killed"]
+    assert arguments.main(["report", *runs, *suites, "--json"]) == 0
+    assert set(json.loads(capsys.readouterr().out)["runs"]["b"]["changes"]) == {
+        "t zs_noopt",
+        "u zs_noopt",
+    }
+    assert arguments.main(["report", *runs, "--suite=killed"]) == 2
+    assert "killed is left out" in capsys.readouterr().err
 
 
 def test_other_reports_do_not_want_the_comparison():

@@ -150,3 +150,13 @@ def test_unprepared_is_a_clear_message():
     leaf = leaf_of(toy_spec(), prepared=False)
     with pytest.raises(UserError, match="no prepared records of split 'test'"):
         eval_examples(leaf, "test", "bytes", LENGTHS)
+
+
+def test_an_example_says_whether_its_source_was_cut():
+    leaf = leaf_of(toy_spec(ToySource("x", size=60, words=1)))
+    whole = eval_examples(leaf, "validation", "bytes", LENGTHS)
+    assert {example.truncated for example in whole} == {False}
+    every = eval_examples(leaf, "validation", "bytes", {"inputs": 60, "targets": 16})
+    sizes = {example.index: len(example.inputs) for example in whole}
+    assert {example.truncated for example in every} == {True, False}
+    assert all(e.truncated == (len(e.inputs) < sizes[e.index]) for e in every)

@@ -1,15 +1,20 @@
 """Contamination: what a plain comparison of all n-grams finds, in one pass and in processes."""
 
+import contextlib
 import dataclasses
+import itertools
+import string
 
 import pytest
 
-from instruct.data import overlap_scan
+from instruct.data import overlap_scan, registry, sources
 from instruct.data.ngrams import record_words
 from instruct.data.overlap import contamination
 from instruct.data.overlap_index import index_part, sampled_numbers
 from instruct.data.overlap_scan import StoredTask
 from instruct.data.store_writing import write_store
+from instruct.data.task_modules import load_modules
+from instruct.errors import UserError
 from instruct.prompts.record import Record
 
 N = 3
@@ -136,3 +141,141 @@ def test_samples_and_sketches(tmp_path):
     for example, number in enumerate(part.numbers):
         mine = part.hashes[part.examples == example]
         assert mine.tolist() == sorted(whole.hashes[whole.examples == number])[:8]
+
+
+def planted(tmp_path, question, copies, others=()):
+    """(covered, examples) of a test task of the question and unlike ones, against the copies."""
+    filler = [
+        Record(f"o{k}", {"question": f"Entirely unlike matter, number {k}."}, "so")
+        for k in range(30)
+    ]
+    test = write(tmp_path, "test", [question, *others, *filler])
+    train = write(tmp_path, "train", list(copies))
+    pairs, [total] = contamination([train], [test])
+    assert not pairs or pairs[0].test_covered == total.covered
+    return total.covered
+
+
+def write(tmp_path, name, records):
+    path = tmp_path / name / "train"
+    manifest = write_store(
+        path, records, task=name, kind="records", version="1", source_fingerprint="x"
+    )
+    return StoredTask(name, path, manifest.num_records, name)
+
+
+LONG = (
+    "On the desk, there's a red mug worth $1,200, two blue pens and a grey stapler that nobody "
+    "uses. If I remove the pens, how many items are left on the desk?"
+)
+LETTERED = "\nOptions:\n(A) none\n(B) one\n(C) two"
+CHOICES = ("Mercury is nearest", "Venus", "the Earth", "Mars")
+# As suites keep their records: with a description, with the options twice, with a passage.
+ASKED = {
+    "described": Record(
+        "q", {"question": LONG + LETTERED, "description": "Count things that are left."}, "(C)",
+        ("(A)", "(B)", "(C)"), 2,
+    ),
+    "twice": Record(
+        "q",
+        {
+            **dict(zip("abcd", CHOICES)),
+            "question": "Which planet is hottest?",
+            "subject": "astronomy",
+            "listed": " ".join(f"({'ABCD'[k]}) {choice}" for k, choice in enumerate(CHOICES)),
+        },
+        CHOICES[1], CHOICES, 1,
+    ),
+    "passage": Record(
+        "q",
+        {"context": "A long passage about rivers and lakes. " * 8, "question": "Who swam there?"},
+        "Ada",
+    ),
+    "short": Record("q", {"question": "How many legs do four cats have together?"}, "16"),
+    "signs": Record("q", {"question": "((-1 + 2) * (3 - -4)) ="}, "7"),
+    "brackets": Record("q", {"question": "Close them. Input: [ ( { < > }"}, ") ]"),
+    "one field": Record("q", {"dialogue": "A: Did you feed the cat?\nB: No, I forgot."}, "The cat"),
+}  # fmt: skip
+
+
+def own_text(record):
+    return record.fields.get("question") or next(iter(record.fields.values()))
+
+
+@pytest.mark.parametrize("name", ASKED)
+@pytest.mark.parametrize(
+    "copy",
+    [
+        lambda asked, text: dataclasses.replace(asked, id="c"),
+        lambda asked, text: Record("c", {"question": text}, "something else"),
+        lambda asked, text: Record("c", {"inputs": f"Answer this.\n\nQuestion: {text}\n\nA:"}, "x"),
+        lambda asked, text: Record("c", {"text": f"  {text.upper().replace(' ', '  ')} "}, "x"),
+    ],
+    ids=["record", "question", "prompt", "case and blanks"],
+)
+def test_a_copied_question_is_covered(tmp_path, name, copy):
+    asked = ASKED[name]
+    assert planted(tmp_path, asked, [copy(asked, own_text(asked))]) == 1
+
+
+@pytest.mark.parametrize("name", ["described", "twice", "short"])
+def test_a_copy_without_punctuation_is_covered(tmp_path, name):
+    text = own_text(ASKED[name]).translate(str.maketrans("", "", string.punctuation))
+    assert planted(tmp_path, ASKED[name], [Record("c", {"q": text}, "x")]) == 1
+
+
+@pytest.mark.parametrize(
+    ("asked", "other"),
+    [
+        ("How much is 3 + 4?", "How much is 3 - 4?"),  # the same words
+        ("[ ( { < > }", "[ { ( < > )"),
+        ("Who swam?", "He asked who swam, and nobody knew."),  # too short to be found in a text
+        (LONG, LONG.replace("red", "blue").replace("two", "six").replace("remove", "add")[:60]),
+    ],
+)
+def test_another_question_is_not_covered(tmp_path, asked, other):
+    question = Record("q", {"question": asked}, "yes")
+    assert planted(tmp_path, question, [Record("c", {"question": other}, "no")]) == 0
+
+
+def test_words_of_several_questions_count_with_their_options(tmp_path):
+    def ask(name, *choices):
+        return Record(name, {"question": "Which of these is a true statement?"}, "x", choices, 0)
+
+    asked, other = ask("1", "cats bark", "dogs bark"), ask("2", "fish fly", "birds fly")
+    choices = "(A) cats bark (B) dogs bark"
+    text = f"which of these is a true statement\n{choices}"
+    assert planted(tmp_path, asked, [Record("c", {"inputs": text}, "x")], [other]) == 1
+    # The bare words tell neither; a field that is nothing else is a copy of both.
+    bare = Record("c", {"inputs": "Read this. which of these is a true statement"}, "x")
+    assert planted(tmp_path, asked, [bare], [other]) == 0
+    verbatim = Record("c", {"inputs": asked.fields["question"]}, "x")
+    assert planted(tmp_path, asked, [verbatim], [other]) == 2
+
+
+@pytest.mark.parametrize(
+    ("prefixes", "each"),
+    [(("bbh.",), 2), (("mmlu.a", "mmlu.h"), 2), (("xquad.",), 3), (("mgsm.",), 3)]
+    + [((name,), 5) for name in ("gsm8k.main", "dialogsum.main")],
+)
+def test_planted_copies_of_suites(tmp_path, monkeypatch, shared_data, prefixes, each):
+    """Copies of questions of real suites among unrelated text: all of them are found."""
+    load_modules(["tasks.public", "tasks.suites.mixtures"])  # before it looks into the folder
+    monkeypatch.setenv(sources.VARIABLE, str(shared_data))
+    test, copies = [], []
+    for name, spec in sorted(registry.task_specs().items()):
+        if not name.startswith(prefixes) or spec.source.available():
+            continue
+        with contextlib.suppress(UserError, OSError):  # a language that is not there
+            rows = list(itertools.islice(spec.source.records(spec.splits["test"]), 60))
+            records = [row for row in rows if isinstance(row, Record)]
+            test.append(write(tmp_path, name, records))
+            copies.append([Record("c", {"text": own_text(r)}, "x") for r in records[:: 60 // each]])
+    assert test
+    unrelated = stored(tmp_path, "unrelated", [text(*range(k, k + 40)) for k in range(0, 900, 9)])
+    train = write(tmp_path, "train", [copy for part in copies for copy in part])
+    _, totals = contamination([train, unrelated], test)
+    for total, part in zip(totals, copies):
+        assert total.covered >= len(part), total
+    _, totals = contamination([unrelated], test)
+    assert sum(total.touched for total in totals) == 0

@@ -32,6 +32,10 @@ addEventListener('load', () => {
     const d = f.contentDocument;
     return {width: d.documentElement.scrollWidth, height: d.documentElement.scrollHeight,
       sections: [...d.querySelectorAll('section')].map(s => s.id),
+      tables: [...d.querySelectorAll('.scroll')].filter(b => b.clientWidth).map(b => ({
+        wide: b.scrollWidth > b.clientWidth,
+        cue: b.previousElementSibling?.matches('.cue')
+          && f.contentWindow.getComputedStyle(b.previousElementSibling).display != 'none'})),
       charts: d.querySelectorAll('svg.chart').length, scripts: d.scripts.length,
       background: f.contentWindow.getComputedStyle(d.body).backgroundColor};
   }));

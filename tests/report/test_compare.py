@@ -57,7 +57,7 @@ def test_what_differs_is_told(runs: tuple[str, str], tmp_path):
     told = " ".join(third.left_out)
     assert len(third.keys) == 19
     assert "4 examples were only evaluated before" in told
-    assert "1 examples have another id or target" in told
+    assert "1 example has another id or target" in told
     assert "1 of 19 prompts are not the same" in told
 
 
@@ -111,3 +111,18 @@ def test_in_a_browser(runs: tuple[str, str], tmp_path):
     (light,), _, _ = browser.look(tmp_path, [text], width=1200)
     (dark,), _, _ = browser.look(tmp_path, [text], width=1200, dark=True)
     assert light["background"] != dark["background"] and light["width"] == dark["width"] == 1200
+
+
+def test_only_inputs_that_lost_something_count_as_cut(tmp_path):
+    """A source also holds fields that the wording never shows, such as what verifies an answer."""
+    rows = summary_rows(0.5, n=6)
+    for row in rows:
+        row |= {"source": row["source"] + "\nlegs of cats\n[3, 4]"}
+    long = "The river rises in the hills and passes three towns before it reaches the sea."
+    rows[0] |= {"source": long, "prompt": f"Summarise. {long[:60]}"}
+    rows[1] |= {"source": long, "prompt": f"Summarise. {long[:60]}", "truncated": False}
+    rows[2] |= {"truncated": True}
+    for name in ("before", "after"):
+        write_evaluation(tmp_path / name, {"dialogsum.main": rows})
+    compared = compare(str(tmp_path / "before"), str(tmp_path / "after"), CompareConfig())
+    assert "2 inputs were too long" in " ".join(compared.left_out)

@@ -87,3 +87,26 @@ def test_the_axis_covers_all_marks():
     assert figures.axis_range([DotRow("a", (Mark(11.0, 2.0),), baseline=3.0)]) == (0.0, 15.0)
     low, high = figures.axis_range([DotRow("a", (Mark(-7.5),))])
     assert low <= -7.5 and high >= 0.0
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "numbers"),
+    [
+        (-100, 50, ["-100", "0", "50"]),
+        (-40, 100, ["-40", "0", "100"]),
+        (-5, 100, ["0", "100"]),  # -5 would touch the 0
+        (0, 100, ["0", "50", "100"]),
+        (-20, 0, ["-20", "-10", "0"]),
+        (-1, 1, ["-1", "0", "1"]),
+    ],
+)
+def test_the_scale_of_changes_always_has_its_zero(low, high, numbers):
+    drawn = figures.scale(low, high)
+    assert re.findall(r">(-?[\d.]+)</text>", drawn) == numbers
+    zero = re.search(r'x="([\d.]+)%"[^>]*>0</text>', drawn)
+    assert float(zero[1]) == pytest.approx(-100 * low / (high - low), abs=0.01)
+
+
+def test_a_mark_without_error_claims_none():
+    drawn = figures.dot_row(DotRow("t", (Mark(0.0, 0.0, 0), Mark(-0.04, None, 1)), 0.0), -1, 1)
+    assert "±" not in drawn and drawn.count("<title>0.0</title>") == 3

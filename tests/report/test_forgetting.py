@@ -123,7 +123,7 @@ def test_the_page(models, tmp_path):
     page, numbers = write_forgetting(str(tmp_path / "start"), runs, tmp_path / "out")
     text = page.read_text()
     assert re.findall(r'<section id="(\w+)">', text) == SECTIONS
-    assert '<td class="up3">+100.0 ± 0.0 •<small>100.0</small></td>' in text
+    assert '<td class="up3">+100.0 •<small>100.0</small></td>' in text
     assert 'class="down3">-47.5' in text
     assert numbers["runs"]["multi"]["retained"]["value"] == pytest.approx(100)
     assert numbers["targets"] == ["new zs_noopt"]
@@ -134,3 +134,22 @@ def test_the_page(models, tmp_path):
     (tmp_path / "phone").mkdir()
     (phone,), console, _ = browser.look(tmp_path / "phone", [text], width=390)
     assert phone["width"] == 390 and phone["sections"] == SECTIONS and console == []
+
+
+def test_examples_that_all_change_alike_are_no_certainty(tmp_path):
+    start = evaluation(tmp_path / "start", {"t": [0.0] * 3, "u": HALF}, {"u": 0.0})
+    run = evaluation(tmp_path / "run", {"t": [100.0] * 3, "u": HALF})
+    [skills] = forgetting.measure([start], [("run", [run])]).runs
+    change = skills.changes["t", "zs_noopt"]
+    assert change.stderr == 0 and change.p == pytest.approx(2 * 2 ** (1 - 3))  # of two tasks
+
+
+def test_no_target_and_no_other_task_are_said_in_words(tmp_path):
+    for name in ("start", "run"):
+        evaluation(tmp_path / name, {"t": [0.0] * 4})
+    page, numbers = write_forgetting(str(tmp_path / "start"), [str(tmp_path / "run")], tmp_path)
+    text = page.read_text()
+    assert "Gained: not known, as there is no target task." in text
+    assert "Retained: not known, as there is no other task that the start could do." in text
+    assert "0 target" not in text and "1 tasks" not in text and "± 0.0" not in text
+    assert any("1 other task" in warning for warning in numbers["warnings"])

@@ -117,7 +117,7 @@ def test_further_metrics_and_checkpoints():
         "r", evaluation(5, *rows), evaluation(10, metric("a", 4.0), others=[metric("a", 9.0)])
     )
     section = tables.results_section([run])
-    assert folded(section)["1 further metrics"].rows[0].cells[1] == "9.0 ± 3.0"
+    assert folded(section)["1 further metric"].rows[0].cells[1] == "9.0 ± 3.0"
     (charts,) = (b for b in section.blocks if isinstance(b, blocks.Charts))
     assert charts.charts[0].series[0].points == ((5, 1.0), (10, 4.0))
     assert len(folded(section)["s over the checkpoints"].rows) == 2

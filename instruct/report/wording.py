@@ -1,0 +1,51 @@
+"""Counts, changes, errors and p-values as a page writes them."""
+
+import math
+
+
+def counted(count: int, noun: str, plural: str = "") -> str:
+    """A number with its noun.
+
+    >>> counted(1, "task"), counted(1200, "task"), counted(0, "entry", "entries")
+    ('1 task', '1,200 tasks', '0 entries')
+    """
+    return f"{count:,} {noun if count == 1 else plural or noun + 's'}"
+
+
+def all_of(count: int, noun: str) -> str:
+    """`All 12 tasks`, `1 task`."""
+    return f"All {counted(count, noun)}" if count > 1 else counted(count, noun)
+
+
+def probability(p: float) -> str:
+    """A p-value of a table: `0.030`, `0.21`, `< 0.001`."""
+    if p < 0.001:
+        return "< 0.001"
+    return f"{p:.3f}" if p < 0.1 else f"{p:.2f}"
+
+
+def p_equals(p: float) -> str:
+    """A p-value of a sentence: `p = 0.030`, `p < 0.001`."""
+    return f"p {'' if p < 0.001 else '= '}{probability(p)}"
+
+
+def number(value: float | None, digits: int = 1) -> str:
+    """A value with a fixed number of digits; "–" for None and what is not finite."""
+    if value is None or not math.isfinite(value):
+        return "–"
+    return f"{round(value, digits) + 0.0:,.{digits}f}"  # never -0.0
+
+
+def signed(change: float) -> str:
+    """A change with its sign and one digit; what rounds to nothing is `+0.0`, never `-0.0`."""
+    return f"{round(change, 1) + 0.0:+.1f}"
+
+
+def plus_minus(stderr: float | None) -> str:
+    """` ± 1.3` for behind a value; "" where it is not known.
+
+    It is not known either where all examples score alike: an error of 0 would claim certainty.
+    """
+    if stderr is None or not math.isfinite(stderr) or stderr < 1e-9:
+        return ""
+    return f" ± {stderr:,.1f}" if stderr >= 0.05 else " ± < 0.1"

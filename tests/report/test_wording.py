@@ -1,0 +1,35 @@
+"""Counts, changes, errors and p-values in words."""
+
+import math
+
+import pytest
+
+from instruct.report.wording import all_of, counted, p_equals, plus_minus, probability, signed
+
+
+@pytest.mark.parametrize(
+    ("count", "text"), [(0, "0 tasks"), (1, "1 task"), (2, "2 tasks"), (1200, "1,200 tasks")]
+)
+def test_counts_agree_with_their_noun(count, text):
+    assert counted(count, "task") == text
+    assert all_of(count, "task") == (f"All {text}" if count > 1 else text)
+    assert counted(count, "entry is", "entries are").endswith("y is" if count == 1 else "s are")
+
+
+@pytest.mark.parametrize(
+    ("p", "text", "sentence"),
+    [
+        (0.0, "< 0.001", "p < 0.001"),
+        (0.00099, "< 0.001", "p < 0.001"),
+        (0.03, "0.030", "p = 0.030"),
+        (0.5, "0.50", "p = 0.50"),
+    ],
+)
+def test_no_p_value_is_zero(p, text, sentence):
+    assert probability(p) == text and p_equals(p) == sentence
+
+
+def test_changes_and_errors():
+    assert [signed(v) for v in (0.04, -0.04, -0.06, 3.0)] == ["+0.0", "+0.0", "-0.1", "+3.0"]
+    errors = [None, math.nan, math.inf, 0.0, 1e-17, 0.02, 1.26]
+    assert [plus_minus(e) for e in errors] == [*[""] * 5, " ± < 0.1", " ± 1.3"]
