@@ -39,6 +39,9 @@ _GIN_ERRORS = (
 )
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 _BINDING = re.compile(r"^(?P<name>[\w./]+)\s*=\s*(?P<value>.*)$", re.DOTALL)
+_COMMENT_OR_TEXT = re.compile(
+    r"""^\#.*$ | '(?:\\.|[^'\\])*' | "(?:\\.|[^"\\])*" """, re.MULTILINE | re.VERBOSE
+)
 _UNKNOWN_PARAMETER = re.compile(r"Configurable '([\w.]+)' doesn't have a parameter named '(\w+)'")
 _UNKNOWN_CONFIGURABLE = re.compile(r"No configurable matching '?([\w./]+)'?")
 
@@ -142,8 +145,9 @@ def _refuse_missing_macros() -> None:
 
 
 def _referenced_macros() -> set[str]:
-    """Names used as `%NAME` in any binding. `%gin.REQUIRED` is gin's own."""
-    return set(re.findall(r"%([A-Za-z_]\w*)(?![\w.])", gin.config_str()))
+    """Names used as `%NAME` in any binding, not in its texts. `%gin.REQUIRED` is gin's own."""
+    bindings = _COMMENT_OR_TEXT.sub("''", gin.config_str())
+    return set(re.findall(r"%([A-Za-z_]\w*)(?![\w.])", bindings))
 
 
 def entry_arguments(entries: Iterable[str]) -> dict[str, dict[str, Any]]:

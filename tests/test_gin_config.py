@@ -131,3 +131,9 @@ def test_missing_file_and_bad_text(wired, tmp_path):
 )
 def test_words_need_no_inner_quotes(given, source):
     assert gin_config.quote_value(given) == source
+
+
+@pytest.mark.parametrize("name", ["runs/%s%d", 'it\'s "%MODEL_DIR2" #1', "a\\' %nothing"])
+def test_a_percent_sign_in_a_text_is_no_macro(wired, name):
+    gin_config.load([wired[1]], [f"MODEL_DIR = {name!r}", "STEPS = 3"])
+    assert gin_config.macros()["MODEL_DIR"] == name
