@@ -5,12 +5,14 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 DEMO_DIR ?= runs/demo
+# Tests that compare what float32 programs compute; each imports the comparison.
+NUMERIC_TESTS = $(shell grep -rl --include='test_*.py' '^from tests.float32 import' tests | sort)
 export TF_CPP_MIN_LOG_LEVEL ?= 2
 
-.PHONY: demo test lint docs constraints format clean help
+.PHONY: demo test test-isa extras lint docs constraints format clean help
 
 help:  ## what the targets do
-	@grep -E '^[a-z]+:.*##' Makefile | sed -E 's/:.*## /\t/'
+	@grep -E '^[a-z-]+:.*##' Makefile | sed -E 's/:.*## /\t/'
 
 $(STAMP): setup.cfg pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; v = sys.version_info[:2]; sys.exit(None if (3, 11) <= v < (3, 13) else "instruct needs Python 3.11 or 3.12, not %d.%d: make PYTHON=/path/to/python3.11" % v)'
@@ -41,9 +43,19 @@ constraints:  ## lock the newest versions that setup.cfg allows (constraints.txt
 	{ sed -n '/^#/p' constraints.txt; build/lock/bin/python -m pip freeze --exclude-editable | sed 's/+cpu$$//'; } > build/constraints.txt
 	mv build/constraints.txt constraints.txt
 
+test-isa: $(STAMP)  ## the numeric tests as processors without AVX-512 and without AVX compute
+	@for isa in AVX2 SSE4_2; do echo "numeric tests with $$isa:"; \
+	  XLA_FLAGS="--xla_cpu_max_isa=$$isa $(XLA_FLAGS)" $(BIN)/python -m pytest -n 2 --dist loadfile \
+	    $(NUMERIC_TESTS) || exit 1; done
+
+extras: $(STAMP)  ## let pip resolve all extras together; needs the package index
+	@for jax in gpu tpu; do echo "all extras, $$jax:"; \
+	  $(BIN)/python -m pip install -q --disable-pip-version-check --dry-run --ignore-installed \
+	    -e ".[$$jax,hf,beam,ner,lm-eval,dev]" || exit 1; done
+
 format: $(STAMP)  ## rewrite files in the project's format
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
 clean:  ## remove what make built (not the runs)
-	rm -rf $(VENV) *.egg-info .pytest_cache .ruff_cache .coverage*
+	rm -rf $(VENV) build *.egg-info .pytest_cache .ruff_cache .coverage*

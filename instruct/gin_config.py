@@ -46,7 +46,9 @@ _GIN_ERRORS = (
 _PACKAGE = pathlib.Path(__file__).resolve().parent
 ROOT = _PACKAGE.parent if (_PACKAGE.parent / "gin" / "runs").is_dir() else _PACKAGE / "resources"
 _BINDING = re.compile(r"^(?P<name>[\w./]+)\s*=\s*(?P<value>.*)$", re.DOTALL)
-_STRING = re.compile(r"""'(?:[^'\\]|\\.)*'|"(?:[^"\\]|\\.)*\"""")
+_COMMENT_OR_TEXT = re.compile(
+    r"""^\#.*$ | '(?:\\.|[^'\\])*' | "(?:\\.|[^"\\])*" """, re.MULTILINE | re.VERBOSE
+)
 _UNKNOWN_PARAMETER = re.compile(r"Configurable '([\w.]+)' doesn't have a parameter named '(\w+)'")
 _UNKNOWN_CONFIGURABLE = re.compile(r"No configurable matching (?:reference )?'?@?([\w./]+)")
 
@@ -280,8 +282,8 @@ def _referenced_macros() -> set[str]:
 
 
 def _macro_names(source: str) -> set[str]:
-    """Names that stand as `%NAME` in gin source, outside of its strings."""
-    return set(re.findall(r"%([A-Za-z_]\w*)(?![\w.])", _STRING.sub("''", source)))
+    """Names that stand as `%NAME` in gin source, outside of its texts and comments."""
+    return set(re.findall(r"%([A-Za-z_]\w*)(?![\w.])", _COMMENT_OR_TEXT.sub("''", source)))
 
 
 def entry_arguments(entries: Iterable[str]) -> dict[str, dict[str, Any]]:

@@ -149,7 +149,7 @@ def test_words_need_no_inner_quotes(given, source):
 TEXTS = (
     *("20261128", "1e5", "True", "1_000", "0x10", "inf", "nan", "-3", "007", "1j", "b'x'", "..."),
     *("[a]", "(x)", "{x}", "[1, 2]", "('a',)", "{'a': 1}", "()", "[[[", "@x", "%x", "@x()", "a@b"),
-    *("my runs/a", "runs/a#1", "7#1", "it's", 'say "x', "a\\b", "~/x", "$X", "a=b", "", "日本"),
+    *("my runs/a", "runs/a#1", "7#1", "it's", 'say "x', "a\\b", "~/x", "$X", "a=b", "日本"),
 )
 
 
@@ -250,3 +250,9 @@ def test_files_are_found_without_a_word_from_any_folder(tmp_path, monkeypatch, c
     ):
         gin_config.load(["lacking.gin"])
     assert not caplog.text
+
+
+@pytest.mark.parametrize("name", ["runs/%s%d", 'it\'s "%MODEL_DIR2" #1', "a\\' %nothing"])
+def test_a_percent_sign_in_a_text_is_no_macro(wired, name):
+    gin_config.load([wired[1]], [f"MODEL_DIR = {name!r}", "STEPS = 3"])
+    assert gin_config.macros()["MODEL_DIR"] == name

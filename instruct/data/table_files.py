@@ -158,6 +158,10 @@ def _arrow_rows(
 
     try:
         yield from _batches_to_rows(_arrow_batches(path, suffix, columns, where))
+    except UnicodeEncodeError as error:
+        raise UserError(
+            f"{str(path)!r} cannot be read as a table: the path is not UTF-8. Rename it"
+        ) from error
     except (pa.ArrowException, OSError) as error:
         reason = str(error).strip().split("\n")[0]
         raise UserError(

@@ -35,7 +35,9 @@ def whole_folder(target: str | os.PathLike[str], num_bytes: int) -> Iterator[pat
         if path.is_symlink() or path.is_file() or (path.is_dir() and any(path.iterdir())):
             raise UserError(f"{path} exists already; choose a new folder, or remove it first.")
         path.parent.mkdir(parents=True, exist_ok=True)
-        temporary = pathlib.Path(tempfile.mkdtemp(prefix=path.name + _TEMPORARY, dir=path.parent))
+        # Cut, so that the longest name that a folder may have is possible here too.
+        prefix = path.name[:50] + _TEMPORARY
+        temporary = pathlib.Path(tempfile.mkdtemp(prefix=prefix, dir=path.parent))
     except OSError as error:
         raise UserError(
             f"cannot write {path}: {error.strerror or error}. Choose a folder that can be made."

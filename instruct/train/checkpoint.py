@@ -61,6 +61,8 @@ from instruct.train.state import TrainState
 _TEMPORARY = "orbax-checkpoint-tmp"
 # Random floats shrink by some 7 % when written.
 _LEAST_SHARE = 0.9
+# A file system's word for a name that it cannot keep.
+_NAME_ERRORS = (errno.ENAMETOOLONG, errno.EINVAL, errno.EILSEQ)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -223,14 +225,16 @@ class CheckpointStore:
                 if isinstance(self._writer, ocp.AsyncCheckpointer):
                     self._writer.wait_until_finished()
             _open(probe, number, number)
-        except (ValueError, RuntimeError, UserError) as error:
+        except (ValueError, RuntimeError, UserError, OSError) as error:
+            if isinstance(error, OSError) and error.errno not in _NAME_ERRORS:
+                raise
             raise UserError(
                 f"{str(self.folder)!r} cannot hold checkpoints: a small one written there cannot "
                 f"be opened ({str(error).splitlines()[0][:200]}). Choose another MODEL_DIR, with "
                 "a shorter or plainer path."
             ) from error
         finally:
-            self._remove([probe])
+            self._remove(self.folder.glob(f"*{_TEMPORARY}*"))
 
     def check_saved(self, step: int, abstract_state: TrainState) -> None:
         """Opens a whole checkpoint as `resume` would; names and shapes only, no values.

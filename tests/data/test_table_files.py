@@ -161,3 +161,18 @@ def test_text_columns_that_are_not_utf8(tmp_path):
     pq.write_table(pa.table({"text": column}), tmp_path / "train.parquet")
     rows = list(read_rows([tmp_path / "train.parquet"]))
     assert rows == [{"text": "good"}, Dropped("text is not UTF-8")]
+
+
+@pytest.mark.parametrize("name", ["[x]*?", "a b#1", "%20{}", "~$X", "s3:", "back\\slash\n", "@4=,"])
+def test_a_folder_may_have_any_name(tmp_path, name):
+    (tmp_path / name).mkdir()
+    table = pa.Table.from_pylist(ROWS)
+    with (tmp_path / name / "train.parquet").open("wb") as stream:
+        pq.write_table(table, stream)
+    path = tmp_path / name / "test.arrow"
+    with path.open("wb") as stream, pa.ipc.new_stream(stream, table.schema) as writer:
+        writer.write_table(table)
+    for split in ("train", "test"):
+        assert list(read_rows(find_split([tmp_path / name], split))) == ROWS
+    with pytest.raises(UserError, match="the path is not UTF-8"):
+        list(read_rows([tmp_path / "caf\udce9" / "train.parquet"]))

@@ -223,6 +223,12 @@ def test_what_is_asked_for_wrongly_is_said(tiny, tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["ours"]
 
 
+def test_the_longest_name_that_a_folder_may_have(tiny, tmp_path):
+    arrays = random_arrays(tiny)
+    native.write_checkpoint(tmp_path / ("x" * 255), arrays, tiny, info={})
+    assert_identical(values(tmp_path / ("x" * 255)), {n: a.read() for n, a in arrays.items()})
+
+
 def test_imported_parameters_compute_what_they_did(tiny, tmp_path):
     """One forward pass of the same weights through three formats."""
     arrays = random_arrays(tiny)

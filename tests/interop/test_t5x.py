@@ -312,3 +312,22 @@ def test_the_step_is_a_whole_number(tiny, tmp_path, step):
     (folder / "checkpoint").write_bytes(msgpack.packb(index))
     with pytest.raises(UserError, match="the step is .*, not a whole number"):
         t5x.open_checkpoint(str(folder))
+
+
+@pytest.mark.parametrize("name", ["[x]*?", "a b#1", "%20", "{}", "~$X", "caf\u0065\u0301", "@4=,:"])
+def test_a_folder_may_have_any_name(tiny, tmp_path, name):
+    arrays = random_arrays(tiny)
+    folder = tmp_path / name / "checkpoint_3"
+    folder.mkdir(parents=True)
+    t5x_writing.write_checkpoint(folder, arrays, np.dtype(np.float32), step=3)
+    found = t5x.open_checkpoint(str(folder)).arrays
+    for path, array in arrays.items():
+        np.testing.assert_array_equal(found[path].read(), array.read())
+
+
+def test_a_backslash_is_refused(tiny, tmp_path):
+    folder = tmp_path / "back\\slash"
+    folder.mkdir()
+    with pytest.raises(UserError, match="has a backslash"):
+        t5x_writing.write_checkpoint(folder, random_arrays(tiny), np.dtype(np.float32), step=3)
+    assert [path.name for path in tmp_path.iterdir()] == ["back\\slash"]

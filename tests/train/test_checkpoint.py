@@ -5,6 +5,7 @@ import json
 import os
 import shutil
 import subprocess
+import unicodedata
 
 import jax
 import jax.numpy as jnp
@@ -12,7 +13,7 @@ import numpy as np
 import orbax.checkpoint as ocp
 import pytest
 
-from instruct.errors import UserError
+from instruct.errors import RunFailed, UserError
 from instruct.mesh import MeshConfig, make_mesh
 from instruct.models.encoder_decoder import EncoderDecoder
 from instruct.models.layout import unstack_layers
@@ -285,3 +286,80 @@ def test_document_is_plain_json(saved):
 def test_bad_values_are_named(wrong):
     with pytest.raises(UserError, match=next(iter(wrong))):
         CheckpointConfig(**wrong)
+
+
+# What a shell, a pattern, a URL, a format, a gin file or a file system may give a meaning.
+FOLDER_NAMES = [
+    *(
+        "[proj]",
+        "[!a]*?",
+        "x[1:2]",
+        "a**b",
+        "a b",
+        " lead and trail ",
+        "it's",
+        'say "hi"',
+        "#1",
+        "?q",
+    ),
+    *("%20", "%s%d", "{}", "{a:b}", "~", "x~", "-dash", "dot.", "new\nline", "\U0001f600", "$HOME"),
+    *(
+        "a=b,c:d",
+        "@4",
+        "20261128",
+        "1e5",
+        "None",
+        "a;b|c&d<e>",
+        "tab\tx",
+        "checkpoint_5",
+        "n" * 255,
+    ),
+    *(unicodedata.normalize(form, "caf\u00e9") for form in ("NFC", "NFD")),
+]
+
+
+@pytest.mark.parametrize("name", FOLDER_NAMES, ids=ascii)
+def test_a_folder_may_have_any_name(tmp_path, name):
+    state = TrainState(jnp.int32(5), {"scale": jnp.arange(3.0)}, {"scale": {"v": jnp.ones(3)}})
+    folder = tmp_path / name / "checkpoints"
+    store = CheckpointStore(folder, CheckpointConfig(async_save=False))
+    store.check_folder()
+    assert list(folder.iterdir()) == []
+    store.save(5, state, {"window": 3})
+    store.close()
+    store.check_saved(5, state)
+    found, input_state = CheckpointStore(folder).resume(state)
+    assert_same(found, state)
+    assert input_state == {"window": 3}
+    assert_same(load_params(tmp_path / name, state.params), state.params)
+    assert [path.name for path in tmp_path.iterdir()] == [name]
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("back\\slash", "has a backslash"),
+        ("caf\udce9", "is not UTF-8"),
+        ("gs:", "cannot hold checkpoints"),
+        ("/".join(["d" * 200] * 20), "cannot hold checkpoints"),
+    ],
+    ids=["backslash", "latin-1", "bucket", "long"],
+)
+def test_a_folder_that_cannot_be_used_is_refused_before_anything_is_lost(tmp_path, name, message):
+    # 4,095 bytes are a path's limit on Linux, and files of a checkpoint lie some levels deeper.
+    folder = tmp_path / name[: 4000 - len(str(tmp_path))] / "checkpoints"
+    with pytest.raises(UserError, match=message):
+        CheckpointStore(folder, CheckpointConfig(async_save=False)).check_folder()
+    assert not [path for path in tmp_path.rglob("*") if path.is_file()]
+
+
+@pytest.mark.parametrize("lost", ["params/manifest.ocdbt", "training", "input/metadata"])
+def test_a_checkpoint_that_cannot_be_opened_is_noticed(tmp_path, lost):
+    state = TrainState(jnp.int32(5), {"scale": jnp.arange(3.0)}, {"scale": {"v": jnp.ones(3)}})
+    store = CheckpointStore(tmp_path)
+    store.save(5, state, {})
+    store.close()
+    path = tmp_path / "5" / lost
+    shutil.rmtree(path) if path.is_dir() else path.unlink()
+    with pytest.raises(RunFailed, match="step 5 was saved and cannot be opened again"):
+        store.check_saved(5, state)

@@ -6,11 +6,16 @@ import jax
 import numpy as np
 import pytest
 
-from instruct.errors import UserError
+from instruct.errors import RunFailed, UserError
 from instruct.mesh import MeshConfig
 from instruct.models.encoder_decoder import EncoderDecoder
 from instruct.train import loop
-from instruct.train.checkpoint import CheckpointConfig, checkpoint_steps, load_params
+from instruct.train.checkpoint import (
+    CheckpointConfig,
+    CheckpointStore,
+    checkpoint_steps,
+    load_params,
+)
 from instruct.train.metrics import TrainingDiverged
 from instruct.train.optimizer import OptimizerConfig
 from tests.train.batches import tiny_config
@@ -160,6 +165,33 @@ def test_starts_from_the_parameters_of_another_run(finished, tmp_path):
         # One update moves a parameter by 1 % of its size; another start would be another tensor.
         assert np.sqrt(np.mean(np.square(a - b))) < 0.02 * size
     assert feed.closed and read(tmp_path, "run.json")["step"] == 1
+
+
+def test_a_folder_named_like_a_pattern_is_trained_in_and_resumed(tmp_path, monkeypatch, capsys):
+    """Relative, from inside of it, as a user does."""
+    (tmp_path / "[x] *").mkdir()
+    monkeypatch.chdir(tmp_path / "[x] *")
+    for steps in (1, 2, 2):
+        loop.train(**arguments("runs/a", steps, mesh=MESH, eval_every_steps=None))
+    said = " ".join(capsys.readouterr().err.split())
+    assert "goes on from step 1" in said
+    assert f"{tmp_path}/[x] */runs/a is already at step 2" in said
+    assert checkpoint_steps("runs/a") == [1, 2]
+
+
+def test_finished_is_said_of_a_checkpoint_that_opens(tmp_path, monkeypatch, capsys):
+    wait = CheckpointStore.wait
+
+    def lose(store):
+        wait(store)
+        for file in store.folder.glob("1/params/manifest.ocdbt"):
+            file.unlink()
+
+    monkeypatch.setattr(CheckpointStore, "wait", lose)
+    with pytest.raises(RunFailed, match="step 1 was saved and cannot be opened again"):
+        loop.train(**arguments(tmp_path / "run", 1, mesh=MESH, eval_every_steps=None))
+    assert "finished" not in capsys.readouterr().err
+    assert read(tmp_path / "run", "run.json")["outcome"] == "failed"
 
 
 @pytest.mark.parametrize(

@@ -137,7 +137,7 @@ def test_weight_decay_exponents():
             )
         )
         found, _ = optimizer.update(zero, optimizer.init(one), one, 0)
-        assert_same_float32(found["scale"], [kept, kept])
+        assert_same_float32(found["scale"], np.array([kept, kept]))
 
 
 def test_schedules():
