@@ -272,7 +272,7 @@ def _hint(argument: str, flags: argparse.Namespace) -> str:
     word = name.lstrip("".join(_DASHES)).replace("-", "_")
     known = ["from", "to", *vars(flags)]
     known.remove("mode")
-    if word.upper() in _GIN_HELP.split():
+    if word not in known and word.upper() in _GIN_HELP.split():
         return f" (did you mean --gin.{word.upper()}={value}?)"
     near = [word] if word.startswith("gin.") else difflib.get_close_matches(word, known, n=1)
     meant = f"--{near[0]}{equals}{value}" if near else ""
