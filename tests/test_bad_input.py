@@ -66,6 +66,13 @@ WRONG_FLAGS = {
     "text for a rate": (["--gin.LEARNING_RATE='fast'"], ["learning_rate", "'fast'", "number"]),
     "text for a size": (["--gin.ModelConfig.d_ff='64'"], ["d_ff", "'64'", "without quotes"]),
     "text for a seed": (["--gin.SEED='a'"], ["SEED", "'a'", "integer"]),
+    "number for a checkpoint": (
+        ["--gin.INITIAL_CHECKPOINT_PATH=3"],
+        ["initial_checkpoint_path", "3", "a text"],
+    ),
+    "number for a mesh": (["--gin.loop.train.mesh=3"], ["train.mesh", "3", "@MeshConfig()"]),
+    "nothing for a loss": (["--gin.loop.train.loss=None"], ["train.loss", "@LossConfig()"]),
+    "text for truth": (["--gin.loop.train.tensorboard=no"], ["tensorboard", "'no'", "True or"]),
     "seed beyond 32 bits": (["--gin.SEED=4294967296"], ["SEED", "4294967296", "to 4294967295"]),
     "seed beyond 64 bits": ([f"--gin.SEED={2**64}"], ["SEED", f"{2**64}", "to 4294967295"]),
     "negative seed": (["--gin.SEED=-1"], ["SEED", "-1", "from 0"]),

@@ -324,7 +324,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         with _quiet_stderr():
             mode = importlib.import_module(f"instruct.cli.{flags.mode}")
         status = int(mode.run(flags) or 0)
-        sys.stdout.flush()  # so that a reader that went away is noticed here
+        if sys.stdout is not None:  # None: closed by whoever started the program
+            sys.stdout.flush()  # so that a reader that went away is noticed here
         return status
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)

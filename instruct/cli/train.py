@@ -4,6 +4,7 @@ import argparse
 
 from instruct import gin_config
 from instruct.cli import settings
+from instruct.config_types import check_arguments
 from instruct.errors import UserError
 from instruct.train import loop, session
 
@@ -15,6 +16,7 @@ def run(flags: argparse.Namespace) -> int:
         raise UserError(
             "nothing configures training; add --gin_file=gin/runs/train.gin or a recipe."
         )
+    check_arguments(loop.train, arguments, besides=("model_dir",))  # which the next step opens
     texts = {
         "config.gin": gin_config.config_text(),
         "operative.gin": gin_config.operative_text(),
