@@ -1,7 +1,10 @@
-"""Types and sizes of the fields of a `*Config`: gin passes on whatever was written."""
+"""Types and sizes of what gin binds: it passes on whatever was written."""
 
+import dataclasses
+import inspect
 import types
 import typing
+from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
 from instruct.errors import UserError
@@ -18,12 +21,47 @@ def check_types(config: Any) -> None:
     number is not "True or False", and numbers are finite and fit into 32 bits.
     """
     for name, kind in typing.get_type_hints(type(config)).items():
-        kinds = typing.get_args(kind) if isinstance(kind, types.UnionType) else (kind,)
-        plain = [one for one in kinds if one is not types.NoneType]
-        if len(plain) == 1 and plain[0] in _KINDS:
-            value = getattr(config, name)
-            if value is not None or types.NoneType not in kinds:
-                check_value(f"{type(config).__name__}.{name}", value, plain[0])
+        _check(f"{type(config).__name__}.{name}", getattr(config, name), kind)
+
+
+def check_arguments(
+    function: Callable[..., Any], arguments: Mapping[str, Any], besides: Collection[str] = ()
+) -> None:
+    """Raises UserError unless `function(**arguments)` has what it needs, of the right types.
+
+    Args:
+        function: an entry, such as `train`; its annotations say what is right.
+        arguments: what gin binds for it.
+        besides: names that need not be there and are checked elsewhere.
+    """
+    parameters = inspect.signature(function).parameters
+    missing = [
+        name
+        for name, parameter in parameters.items()
+        if parameter.default is parameter.empty
+        and parameter.kind not in (parameter.VAR_KEYWORD, parameter.VAR_POSITIONAL)
+        and name not in (*arguments, *besides)
+    ]
+    if missing:
+        raise UserError(
+            f"{function.__name__} needs {', '.join(missing)}, which no gin file binds. Start from "
+            "a file of gin/runs, which binds all that is needed."
+        )
+    for name, kind in typing.get_type_hints(function).items():
+        if name in arguments and name not in besides:
+            _check(f"{function.__name__}.{name}", arguments[name], kind)
+
+
+def _check(name: str, value: Any, kind: Any) -> None:
+    kinds = typing.get_args(kind) if isinstance(kind, types.UnionType) else (kind,)
+    plain = [one for one in kinds if one is not types.NoneType]
+    if len(plain) != 1 or (value is None and types.NoneType in kinds):
+        return
+    if plain[0] in _KINDS:
+        check_value(name, value, plain[0])
+    elif dataclasses.is_dataclass(plain[0]) and type(value) is not plain[0]:
+        config = plain[0].__name__
+        raise UserError(f"{name} is {value!r}; bind {config}'s fields and {name} = @{config}().")
 
 
 def check_value(name: str, value: Any, kind: type) -> None:

@@ -6,7 +6,7 @@ from typing import Literal
 
 import pytest
 
-from instruct.config_types import check_types
+from instruct.config_types import check_arguments, check_types
 from instruct.data.config import DataConfig
 from instruct.errors import UserError
 from instruct.eval.batching import BatchConfig
@@ -95,3 +95,17 @@ def test_absurd_values_are_user_errors_of_every_config(config):
 def test_seeds_beyond_32_bits(seed):
     with pytest.raises(UserError, match="SEED"):
         DataConfig(**CONFIGS[DataConfig] | {"seed": seed})
+
+
+def entry(plain: Plain, count: int, more: Plain | None = None, *, path: str = "") -> None:
+    """Stands for `train`."""
+
+
+def test_arguments_of_an_entry():
+    check_arguments(entry, {"plain": Plain(), "count": 3, "more": None})
+    check_arguments(entry, {"plain": Plain(), "path": 3}, besides=("count", "path"))
+    with pytest.raises(UserError, match="entry needs plain, count, which no gin file binds"):
+        check_arguments(entry, {})
+    for name, value in {"plain": 3, "more": "x", "count": None, "path": 3}.items():
+        with pytest.raises(UserError, match=rf"entry\.{name} .*{value!r}"):
+            check_arguments(entry, {"plain": Plain(), "count": 3, name: value})

@@ -316,7 +316,7 @@ def _hint(argument: str, flags: argparse.Namespace) -> str:
     word = name.lstrip("".join(_DASHES)).replace("-", "_")
     known = ["from", "to", *vars(flags)]
     known.remove("mode")
-    if word.upper() in _GIN_HELP.split():
+    if word not in known and word.upper() in _GIN_HELP.split():
         return f" (did you mean --gin.{word.upper()}={value}?)"
     near = [word] if word.startswith("gin.") else difflib.get_close_matches(word, known, n=1)
     meant = f"--{near[0]}{equals}{value}" if near else ""
@@ -366,6 +366,8 @@ def main(argv: Sequence[str] | None = None) -> int:
             mode = importlib.import_module(f"instruct.cli.{flags.mode}")
         with explaining_storage_failures():
             status = int(mode.run(flags) or 0)
+            if sys.stdout is not None:  # None: closed by whoever started the program
+                sys.stdout.flush()  # so that a reader that went away is noticed here
             sys.stdout.flush()  # so that a reader that went away is noticed here
         return status
     except UserError as error:

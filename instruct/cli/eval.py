@@ -4,6 +4,7 @@ import argparse
 
 from instruct import gin_config
 from instruct.cli import settings
+from instruct.config_types import check_arguments
 from instruct.errors import UserError
 from instruct.eval import runner
 
@@ -17,5 +18,6 @@ def run(flags: argparse.Namespace) -> int:
     arguments = settings.load(flags)[gin_config.EVALUATE]
     if not arguments:
         raise UserError("nothing configures evaluation; add --gin_file=gin/runs/eval.gin.")
+    check_arguments(runner.evaluate, arguments, besides=("vocabulary",))
     strict = {"strict": True} if flags.strict else {}
     return int(runner.evaluate(**arguments | strict) or 0)

@@ -3,6 +3,7 @@
 import argparse
 
 from instruct import gin_config
+from instruct.config_types import check_arguments
 from instruct.errors import UserError
 from instruct.eval import infer
 
@@ -13,6 +14,7 @@ def run(flags: argparse.Namespace) -> int:
     arguments = gin_config.entry_arguments(gin_config.ENTRIES)[gin_config.INFER]
     if not arguments:
         raise UserError("nothing configures inference; add --gin_file=gin/runs/infer.gin.")
+    check_arguments(infer.infer, arguments)
     paths = {"prompt": flags.prompt, "input_path": flags.input, "output_path": flags.output}
     given = {name: value for name, value in paths.items() if value is not None}
     strict = {"strict": True} if flags.strict else {}

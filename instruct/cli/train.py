@@ -4,6 +4,7 @@ import argparse
 
 from instruct import gin_config
 from instruct.cli import settings
+from instruct.config_types import check_arguments
 from instruct.data import registry
 from instruct.errors import UserError, explaining_storage_failures
 from instruct.train import loop, session
@@ -17,6 +18,7 @@ def run(flags: argparse.Namespace) -> int:
         raise UserError(
             "nothing configures training; add --gin_file=gin/runs/train.gin or a recipe."
         )
+    check_arguments(loop.train, arguments, besides=("model_dir",))  # which the next step opens
     if "data" in arguments:
         arguments["data"] = registry.with_vocabulary(arguments["data"])
     texts = {

@@ -97,7 +97,7 @@ def _load_templates(path: str, size: int, mtime_ns: int) -> dict[str, JinjaTempl
 
     try:
         table = yaml.load(Path(path).read_bytes().decode("utf-8-sig"), Loader=_loader())
-    except (yaml.YAMLError, UnicodeDecodeError, OSError) as error:
+    except (yaml.YAMLError, ValueError, RecursionError, OSError) as error:
         raise UserError(f"templates {path} cannot be read: {error}") from error
     entries = table.get("templates") if isinstance(table, dict) else None
     if not isinstance(entries, dict):

@@ -328,6 +328,8 @@ def _run_folder(model_dir: str) -> pathlib.Path:
 def _output_path(path: str) -> pathlib.Path | None:
     """Where answers go, made ready; None for standard output."""
     if path == STANDARD_STREAM:
+        if sys.stdout is None:
+            raise UserError("--output=-: standard output is closed.")
         return None
     output = local_path("--output", path, "answers.jsonl")
     fix = "choose another --output"

@@ -101,6 +101,8 @@ def prompt_file(path: str) -> Iterator[pathlib.Path]:
     """
     source = local_path("--input", path, "prompts.jsonl")
     piped = path == STANDARD_STREAM
+    if piped and sys.stdin is None:
+        raise UserError("--input=-: standard input is closed.")
     if not piped and (source.is_file() or source.is_dir() or not source.exists()):
         yield source
         return

@@ -39,6 +39,8 @@ def detect(path: str | os.PathLike[str], step: int | None = None) -> Found:
     Raises:
         UserError: there is no checkpoint of any kind, or none of that step.
     """
+    if not isinstance(path, str | os.PathLike):
+        raise UserError(f"checkpoint {path!r}: give a path as text, such as runs/a.")
     text = os.fspath(path)
     if text.startswith(REMOTE):
         return Found(t5x.KIND, _remote_step(text, step))

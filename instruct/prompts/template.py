@@ -221,7 +221,7 @@ def load_template_sets(path: str | Path) -> dict[str, TemplateSet]:
         tables = tomllib.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise UserError(f"cannot read template file {path}: {error.strerror}") from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    except (ValueError, RecursionError) as error:
         raise UserError(f"template file {path} is not valid TOML: {error}") from error
     sets = {}
     for name, table in tables.items():

@@ -1,6 +1,7 @@
 """Flags, and the one place where errors become exit statuses."""
 
 import errno
+import shlex
 import subprocess
 import sys
 import types
@@ -80,6 +81,77 @@ def test_unknown_modes_and_flags_are_status_2(argv, capsys):
         arguments.main(argv)
     assert stopped.value.code == 2
     assert "usage" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "argv,words",
+    [
+        (["train", "—gin_file=a"], "did you mean --gin_file=a?"),
+        (["train", "–gin.SEED=3"], "did you mean --gin.SEED=3?"),
+        (["train", "-gin_file=a"], "did you mean --gin_file=a?"),
+        (["train", "--gin-file=a"], "did you mean --gin_file=a?"),
+        (["train", "a.gin"], "write --gin_file=a.gin"),
+        (["train", "--train_steps=3"], "did you mean --gin.TRAIN_STEPS=3?"),
+        (["infer", "--model-dir=a"], "did you mean --gin.MODEL_DIR=a?"),
+        (["report", "--model-dir=a"], "did you mean --model_dir=a?"),
+        (["--gin_file=a", "train"], "flags come after the mode: run.py train --gin_file=a"),
+        (["convert", "—from=a"], "did you mean --from=a?"),
+    ],
+)
+def test_what_an_unknown_argument_was_meant_to_be(argv, words, capsys):
+    with pytest.raises(SystemExit) as stopped:
+        arguments.main(argv)
+    assert stopped.value.code == 2 and words in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "argv",
+    [
+        ["report", "--table="],
+        ["report", "--out", ""],
+        ["train", "--gin.SEED="],
+        ["train", "--gin_bindings="],
+        ["prepare", "--mixture="],
+    ],
+)
+def test_a_flag_without_a_value_is_not_ignored(argv, capsys):
+    assert arguments.main(argv) == 2
+    assert "holds no value" in capsys.readouterr().err
+
+
+def test_numbers_of_flags_fit_into_32_bits(capsys):
+    for argv in (["show", f"--examples={2**64}"], ["eval", "--limit", f"-{2**64}"]):
+        assert arguments.main(argv) == 2
+        assert "the largest number allowed is 4294967295" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "argv,words",
+    [
+        (["show", "--mixture=gym.demo", "--n=13"], "--n is for --overlap"),
+        (["show", "--task=gym.chain_sum", "--rows=0"], "--rows is for --mixture"),
+        (["show", "--examples=1"], "--examples is for --task"),
+        (["report", "--scores=a", "--table=b"], "--scores does not go with --table"),
+        (["report", "--table=list", "--out=a"], "--table does not go with --out"),
+        (["check", "--rows=-1"], "--rows=-1"),
+    ],
+)
+def test_flags_that_would_be_ignored_are_refused(argv, words, capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert arguments.main(argv) == 2
+    assert words in capsys.readouterr().err
+
+
+def test_a_reader_that_goes_away_ends_the_program_quietly(tmp_path):
+    code = (
+        "import sys, types; from instruct.cli import arguments;"
+        "module = types.SimpleNamespace(run=lambda flags: print('x' * 10**6) or 0);"
+        "arguments.importlib.import_module = lambda name: module;"
+        "sys.exit(arguments.main(['report']))"
+    )
+    command = f"{sys.executable} -c {shlex.quote(code)} | head -c 1; echo ${{PIPESTATUS[0]}}"
+    shown = subprocess.run(["bash", "-c", command], capture_output=True, text=True, check=True)
+    assert (shown.stdout, shown.stderr) == ("x0\n", "")
 
 
 def test_statuses(monkeypatch, capsys):

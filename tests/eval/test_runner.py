@@ -15,6 +15,7 @@ from instruct.eval.batching import BatchConfig
 from instruct.eval.decode import DecodeConfig
 from instruct.eval.eval_config import EvalConfig
 from instruct.eval.runner import evaluate
+from instruct.folder_lock import locked
 from instruct.mesh import MeshConfig
 from instruct.models.config import ModelConfig
 from instruct.models.encoder_decoder import EncoderDecoder
@@ -201,6 +202,15 @@ def test_batch_size_mesh_and_company_change_nothing(finished, run_dir):
     together = of(rows, "example", "evalplain_shout")
     assert [r["prediction"] for r in alone] == [r["prediction"] for r in together]
     assert [r["prompt"] for r in alone] == [r["prompt"] for r in together]
+
+
+def test_two_evaluations_of_one_suite_do_not_mix(run_dir):
+    config = EvalConfig("evalsuite.new", num_examples=2, checkpoints=3)
+    folder = run_dir / "eval" / "evalsuite.new" / "step_3"
+    folder.mkdir(parents=True)
+    with locked(folder, "it"), pytest.raises(UserError, match="step_3 is being written by another"):
+        evaluate(str(run_dir), config, **SETTINGS)
+    assert not list(folder.iterdir())
 
 
 def test_checkpoints_and_settings(run_dir):

@@ -85,3 +85,21 @@ def test_files_are_replaced_whole(tmp_path):
 def test_model_dir_is_made(tmp_path):
     folder = session.make_model_dir(str(tmp_path / "a" / "b"))
     assert folder.is_dir() and not list(folder.iterdir())
+
+
+def test_two_trainings_in_one_folder(tmp_path):
+    with session.open_model_dir(str(tmp_path / "run")) as folder:
+        again = pytest.raises(UserError, match=r"MODEL_DIR .*run' is being written by another")
+        with again, session.open_model_dir(str(folder)):
+            raise AssertionError("two have it")
+    with session.open_model_dir(str(folder)):
+        assert not list(folder.iterdir())
+
+
+@pytest.mark.parametrize("path", ["gs://bucket/a", "s3://bucket/a", "", "file/below"])
+def test_places_that_are_no_model_dir(path, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "file").write_text("")
+    with pytest.raises(UserError, match="MODEL_DIR"), session.open_model_dir(path):
+        raise AssertionError("opened")
+    assert [found.name for found in tmp_path.iterdir()] == ["file"]
