@@ -368,7 +368,6 @@ def main(argv: Sequence[str] | None = None) -> int:
             status = int(mode.run(flags) or 0)
             if sys.stdout is not None:  # None: closed by whoever started the program
                 sys.stdout.flush()  # so that a reader that went away is noticed here
-            sys.stdout.flush()  # so that a reader that went away is noticed here
         return status
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)

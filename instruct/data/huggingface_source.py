@@ -157,6 +157,8 @@ class HuggingFaceSource:
             item = row if isinstance(row, Dropped) else make(row, f"{prefix}-{number}")
             if item is None:
                 continue
+            if isinstance(item, Dropped):
+                item = item.of_row(row)
             if not whole:
                 text = _row_text(row) if isinstance(item, Dropped) else identity(item)
                 if not low <= hash_unit(text) < high:
@@ -211,6 +213,11 @@ class HuggingFaceSource:
             _download(self)
             return self._files(split)
         return partial
+
+    def local_files(self, split: str) -> list[Path]:
+        """The files of one of the publisher's splits, if all are on this machine; else []."""
+        files = self._files(split)
+        return [] if missing_shards(files) else files
 
     def _ready_files(self, split: str) -> list[Path]:
         files = self._files(split, download=downloads_allowed())

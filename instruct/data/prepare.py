@@ -6,6 +6,7 @@ TensorFlow pipeline here, one after another.
 """
 
 import dataclasses
+import logging
 from collections.abc import Callable, Sequence
 
 from rich.console import Console
@@ -29,6 +30,8 @@ from instruct.data.store_jobs import (
     unavailable,
 )
 from instruct.errors import UserError
+
+_log = logging.getLogger(__name__)
 
 # Starting a process costs about as much as building this many small stores.
 _FEW_JOBS = 4
@@ -124,7 +127,11 @@ def prepare(
             console.print(estimate.describe(), markup=False, highlight=False, soft_wrap=True)
         if check_disk:
             estimate.check()
-        done |= _build_all(estimate, config, workers, console, elsewhere)
+        built = _build_all(estimate, config, workers, console, elsewhere)
+        for store in built.values():
+            if store.status == "built" and store.message:
+                _log.warning("%s", store.message)
+        done |= built
     return Prepared(tuple(done[job] for job in jobs))
 
 

@@ -1,6 +1,7 @@
 """Readers for files of public releases, under the data folder as published:
 
-gsm8k/train.jsonl, gsm8k/test.jsonl     GSM8K (Cobbe et al. 2021)
+gsm8k/train.jsonl, gsm8k/test.jsonl     GSM8K (Cobbe et al. 2021), else openai/gsm8k as the Hugging
+                                        Face hub has it
 cot/*.tsv                               Flan's chains of thought (Longpre et al. 2023)
 
 `instruct/data/natural_instructions.py` reads Natural Instructions.
@@ -8,17 +9,21 @@ cot/*.tsv                               Flan's chains of thought (Longpre et al.
 
 import dataclasses
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from instruct.data.huggingface_source import HuggingFaceSource
 from instruct.data.sources import (
     JsonLinesSource,
     Part,
+    Row,
     TsvSource,
     clean,
     hashed_parts,
+    keyed,
 )
+from instruct.data.table_files import read_rows
 from instruct.prompts.record import Record
 from instruct.prompts.render import Dropped
 
@@ -42,10 +47,27 @@ class Gsm8kSource(JsonLinesSource):
     )
     origin: str = "https://github.com/openai/grade-school-math (grade_school_math/data)"
 
+    def locate(self, name: str) -> Path:
+        path = super().locate(name)
+        hub = HuggingFaceSource("openai/gsm8k", "main")
+        return path if path.is_file() else next(iter(hub.local_files(path.stem)), path)
+
+    def rows(self, path: Path) -> Iterator[Row]:
+        if path.suffix == ".jsonl":
+            yield from super().rows(path)
+            return
+        split = "test" if path.name.startswith("test") else "train"
+        for number, row in enumerate(read_rows([path])):
+            if isinstance(row, Dropped):
+                item: Record | Dropped = row
+            else:
+                item = self.record(row, f"{self.name}-{split}-{number}")
+            yield keyed(item, repr(row).encode("utf-8", "replace"))
+
     def record(self, row: Mapping[str, Any], default_id: str) -> Record | Dropped:
         question, solution = row.get("question"), row.get("answer")
         if not isinstance(question, str) or not isinstance(solution, str):
-            return Dropped("question or answer is missing")
+            return Dropped("question or answer is missing").of_row(row)
         rationale, mark, answer = solution.rpartition("####")
         if not mark:
             return Dropped("answer has no '####'")

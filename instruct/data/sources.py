@@ -108,7 +108,11 @@ class FileSource:
     def paths(self) -> tuple[Path, ...]:
         """The files, each once."""
         names = dict.fromkeys(part.path for part in self.parts.values())
-        return tuple(data_dir() / name for name in names)
+        return tuple(map(self.locate, names))
+
+    def locate(self, name: str) -> Path:
+        """Where the file of that name is or should be."""
+        return data_dir() / name
 
     @property
     def fingerprint(self) -> str:
@@ -145,7 +149,7 @@ class FileSource:
         """
         part = self.parts[split]
         whole = part.low <= 0.0 and part.high >= 1.0
-        for item, text in self.rows(data_dir() / part.path):
+        for item, text in self.rows(self.locate(part.path)):
             if whole or part.low <= hash_unit(text) < part.high:
                 yield item
 
@@ -275,6 +279,7 @@ class JsonLinesSource(FileSource):
                 item = Dropped("line is not a JSON object")
             else:
                 item = self.record(row, f"{self.name}-{path.stem}-{number}")
+                item = item.of_row(row) if isinstance(item, Dropped) else item
             yield keyed(item, raw)
 
 
@@ -328,7 +333,7 @@ class CsvSource(FileSource):
         width = 0
         # Bytes that are not UTF-8 become lone surrogates, so that one bad row is one dropped row.
         with path.open(encoding="utf-8-sig", errors="surrogateescape", newline="") as stream:
-            for number, cells in enumerate(_csv_rows(stream, self.delimiter)):
+            for number, cells in enumerate(csv_rows(stream, self.delimiter)):
                 text = self.delimiter.join(cells or ())
                 if cells is not None and not width:
                     width = len(cells)
@@ -344,10 +349,11 @@ class CsvSource(FileSource):
                 else:
                     row = dict(zip(names, cells)) if self.header else cells
                     item = self.record(row, f"{self.name}-{path.stem}-{number - self.header}")
+                    item = item.of_row(row) if isinstance(item, Dropped) else item
                 yield keyed(item, text.encode("utf-8", "surrogateescape"))
 
 
-def _csv_rows(lines: Iterable[str], delimiter: str) -> Iterator[list[str] | None]:
+def csv_rows(lines: Iterable[str], delimiter: str) -> Iterator[list[str] | None]:
     """Rows that are not blank; None for one that cannot be read (a cell of over 128 KiB)."""
     reader = csv.reader(lines, delimiter=delimiter)
     while True:

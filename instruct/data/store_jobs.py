@@ -23,6 +23,7 @@ from instruct.data.store import (
 from instruct.data.store_writing import StoreWriteError, write_store
 from instruct.data.vocab import load_vocabulary
 from instruct.errors import UserError
+from instruct.prompts.render import Dropped
 
 _log = logging.getLogger(__name__)
 _said_unseen: set[str] = set()
@@ -36,7 +37,7 @@ class PreparedStore:
         status: "built", "there" (it was), or "failed".
         records: 0 if it failed.
         dropped: reason -> rows that are no records.
-        message: why it failed.
+        message: why it failed, or why it has no records.
         sha256: of the records; "" if it failed.
         machine: whether it failed for a reason that says nothing about its source: a full disk, a
             process that died.
@@ -141,6 +142,8 @@ def find_store(job: Job, verify: bool = False) -> Manifest | None:
             if job.source is None:
                 _log.warning("%s", _why_stale(job, manifest.source_fingerprint))
             return None
+        if not manifest.num_records and manifest.dropped:
+            return None  # every row was dropped, perhaps by a reader that has since learnt more
         store = Store(job.path)
         if verify:
             store.verify()
@@ -176,13 +179,17 @@ def _say_unseen(job: Job) -> None:
 
 
 def build_store(
-    job: Job, progress_fn: Callable[[int], None], items: Iterable[Any] | None = None
+    job: Job,
+    progress_fn: Callable[[int], None],
+    items: Iterable[Any] | None = None,
+    dropped_fn: Callable[[Any], None] = lambda dropped: None,
 ) -> Manifest:
     """Builds one store.
 
     Args:
         progress_fn: called with numbers of rows as they go by.
         items: what a plain seqio task's store holds (`plain_items`); other sources are asked.
+        dropped_fn: called with each row that did not become a record.
 
     Raises:
         UserError: the source cannot be read here, and why.
@@ -200,13 +207,37 @@ def build_store(
         _say_unseen(job)
     return write_store(
         job.path,
-        items,
+        _watched(items, dropped_fn),
         task=job.task,
         kind="tokens" if job.source is None else "records",
         version=job.version,
         source_fingerprint=fingerprint,
         progress_fn=progress_fn,
     )
+
+
+def _watched(items: Iterable[Any], dropped_fn: Callable[[Any], None]) -> Iterator[Any]:
+    for item in items:
+        if isinstance(item, Dropped):
+            dropped_fn(item)
+        yield item
+
+
+def _without_records(job: Job, manifest: Manifest, first: Dropped | None) -> str:
+    """What to say of a store without a single record; "" if it has some."""
+    if manifest.num_records:
+        return ""
+    what = f"task {job.task}, split {job.split}: "
+    total = sum(manifest.dropped.values())
+    if not total:
+        return f"{what}its source gave no rows for it, so it has no records"
+    reasons = "; ".join(f"{reason} ({count:,})" for reason, count in manifest.dropped.items())
+    message = f"{what}none of its {total:,} rows became a record: {reasons}"
+    if first is not None and first.lacking:
+        message += f". The first of them has nothing in {', '.join(first.lacking)}"
+    if first is not None and first.row_fields:
+        message += f". Its fields are {', '.join(first.row_fields)}"
+    return message
 
 
 def plain_items(job: Job, config: DataConfig) -> Iterator[Any] | None:
@@ -272,6 +303,14 @@ def build_reported(
 ) -> PreparedStore:
     """`build_store`, with its error as a result: what goes wrong with one store stops no other."""
     try:
-        return succeeded(job, build_store(job, progress_fn, items))
+        first: list[Dropped] = []
+
+        def note(dropped: Dropped) -> None:
+            if not first:
+                first.append(dropped)
+
+        manifest = build_store(job, progress_fn, items, note)
+        message = _without_records(job, manifest, next(iter(first), None))
+        return dataclasses.replace(succeeded(job, manifest), message=message)
     except Exception as error:
         return failed(job, error)

@@ -1,8 +1,8 @@
 """Files of tables as data hubs lay them out: which belong to a split, and their rows, streamed.
 
 Formats, in this order of preference where a folder has several: Parquet, Arrow (the cache of the
-`datasets` library), JSON lines (also .gz), a JSON array, TFRecord. Layouts, under any of several
-folders:
+`datasets` library), JSON lines (also .gz), a JSON array, CSV with a header, TFRecord. Layouts,
+under any of several folders:
 
     train.parquet    train-00000-of-00002.parquet    train/0000.parquet    name-train.arrow
     any *.jsonl without a split in its name          (taken as the split "train")
@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from instruct.data.json_files import NOT_UTF8, NoJson, read_values
+from instruct.data.sources import csv_rows
 from instruct.data.tfrecord import read_examples
 from instruct.errors import UserError
 from instruct.prompts.render import Dropped
@@ -21,7 +22,7 @@ from instruct.prompts.render import Dropped
 # (column, value or several values): rows to keep.
 Where = tuple[str, Any]
 
-_FORMATS = (".parquet", ".arrow", ".jsonl", ".jsonl.gz", ".json", ".json.gz", ".tfrecord")
+_FORMATS = (".parquet", ".arrow", ".jsonl", ".jsonl.gz", ".json", ".json.gz", ".csv", ".tfrecord")
 _BATCH_ROWS = 1024
 _SHARD = re.compile(r"-(\d{5})-of-(\d{5})(?:-[0-9a-f]+)?$")
 _NUMBERED = re.compile(r"[-_.]\d+$")
@@ -132,6 +133,8 @@ def read_rows(
         if suffix == ".tfrecord":
             needed = None if columns is None else {*columns, *((where[0],) if where else ())}
             rows: Iterator[Any] = read_examples(path, needed)
+        elif suffix == ".csv":
+            rows = _csv_file_rows(path)
         else:
             rows = _json_rows(path)
         for row in rows:
@@ -261,6 +264,23 @@ def _batches_to_rows(batches: Iterator[Any]) -> Iterator[dict[str, Any] | Droppe
                     yield batch.slice(number, 1).to_pylist()[0]
                 except UnicodeDecodeError:
                     yield Dropped("text is not UTF-8")
+
+
+def _csv_file_rows(path: Path) -> Iterator[dict[str, Any] | Dropped]:
+    """Rows of a CSV file whose first line names the columns; every value is text."""
+    names: list[str] = []
+    with path.open(encoding="utf-8-sig", errors="surrogateescape", newline="") as stream:
+        for cells in csv_rows(stream, ","):
+            if cells is not None and not names:
+                names = [cell.strip() for cell in cells]
+            elif cells is None:
+                yield Dropped("line is not CSV")
+            elif any("\udc80" <= sign <= "\udcff" for cell in cells for sign in cell):
+                yield Dropped("text is not UTF-8")
+            elif len(cells) != len(names):
+                yield Dropped(f"line does not have {len(names)} columns")
+            else:
+                yield dict(zip(names, cells))
 
 
 def _json_rows(path: Path) -> Iterator[dict[str, Any] | Dropped]:

@@ -6,8 +6,8 @@ number and does not change when another kind of draw gets more choices.
 """
 
 import dataclasses
-from collections.abc import Sequence
-from typing import Protocol
+from collections.abc import Mapping, Sequence
+from typing import Any, Protocol
 
 from instruct.errors import unknown_name
 from instruct.prompts.exemplars import fitting, usable_exemplars
@@ -65,9 +65,22 @@ class Rendered:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Dropped:
-    """A record that cannot become an example, and why (a short phrase that can be counted)."""
+    """A record that cannot become an example, and why (a short phrase that can be counted).
+
+    Attributes:
+        row_fields: names of the fields that a source's row had; () where nobody looked.
+        lacking: names of the fields that it needs and that hold nothing, where a reader says so.
+    """
 
     reason: str
+    row_fields: tuple[str, ...] = dataclasses.field(default=(), compare=False)
+    lacking: tuple[str, ...] = dataclasses.field(default=(), compare=False)
+
+    def of_row(self, row: Any) -> "Dropped":
+        """The same, with the names of a row's fields; of a row that is no table none."""
+        if self.row_fields or not isinstance(row, Mapping):
+            return self
+        return dataclasses.replace(self, row_fields=tuple(map(str, row)))
 
 
 def render(

@@ -8,28 +8,32 @@ An answer is right where it is the target to the letter, "(A)" or "yes", as publ
 reasoning, what follows the last "answer is" on its line without the full stop; else the first line.
 
 Files: bbh/bbh/<sub-task>.json and bbh/cot-prompts/<sub-task>.txt. What heads a prompt stands in the
-prompt file too, so both are needed.
+prompt file too, so both are needed. Examples may be lukaemon/bbh or maveriq/bigbenchhard as the
+Hugging Face hub has them.
 """
 
 import functools
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from instruct.data.registry import add_task
 from instruct.data.spec import TaskSpec
+from instruct.data.table_files import read_rows
 from instruct.errors import UserError
 from instruct.eval import metrics
 from instruct.prompts.record import Record
 from instruct.prompts.render import Dropped
-from tasks.suites.files import SplitFiles, SuiteSource, read_json, read_text
+from tasks.suites.files import HubSplit, SplitFiles, SuiteSource, read_json, read_text
 from tasks.suites.layouts import layout
 from tasks.suites.reading import read_asked, read_exact
 from tasks.suites.scoring import harness_bbh, strict_bbh
 
 FAMILY = "bbh"
 SHOTS = 3
+# Name on the hub -> its only split.
+HUBS = {"lukaemon/bbh": "test", "maveriq/bigbenchhard": "train"}
 URL = "https://github.com/suzgunmirac/BIG-Bench-Hard"
 
 _YES_NO, _TRUE_FALSE = ("Yes", "No"), ("True", "False")
@@ -152,13 +156,26 @@ def read_examples(path: Path, prompts: Path, row: SubTask) -> Iterator[Record | 
     examples = content.get("examples") if isinstance(content, dict) else None
     if not isinstance(examples, list):
         raise UserError(f"{path} has no list of examples; get it from {URL}")
+    yield from _examples(examples, description, row)
+
+
+def read_example_rows(
+    files: tuple[Path, ...], prompts: Path, row: SubTask
+) -> Iterator[Record | Dropped]:
+    """The hub's rows of input and target; equal records."""
+    yield from _examples(read_rows(files), prompt_parts(prompts)[0], row)
+
+
+def _examples(
+    examples: Iterable[Any], description: str, row: SubTask
+) -> Iterator[Record | Dropped]:
     for number, example in enumerate(examples):
         pair = [example.get(k) for k in ("input", "target")] if isinstance(example, dict) else []
         texts = [str(value) for value in pair if isinstance(value, str | int | float)]
         if len(texts) == 2:
             yield _record(f"bbh-{row.name}-{number}", row, description, *texts)
         else:
-            yield Dropped("example is not an input and a target")
+            yield Dropped("example is not an input and a target").of_row(example)
 
 
 def bbh_source(row: SubTask) -> SuiteSource:
@@ -167,6 +184,12 @@ def bbh_source(row: SubTask) -> SuiteSource:
         tuple(f"{root}/{name}" for root in ("bbh", "BIG-Bench-Hard"))
         for name in (f"bbh/{row.name}.json", f"cot-prompts/{row.name}.txt")
     )
+    rows = tuple(HubSplit(path, row.name, split) for path, split in HUBS.items())
+    hub = SuiteSource(
+        name=f"BIG-Bench Hard {row.name}",
+        parts={"test": SplitFiles(functools.partial(read_example_rows, row=row), (rows, prompts))},
+        origin=f"https://huggingface.co/datasets/{next(iter(HUBS))} and {URL}",
+    )
     return SuiteSource(
         name=f"BIG-Bench Hard {row.name}",
         parts={
@@ -174,6 +197,7 @@ def bbh_source(row: SubTask) -> SuiteSource:
             "exemplars": SplitFiles(functools.partial(read_exemplars, row=row), (prompts,)),
         },
         origin=URL,
+        fallback=hub,
     )
 
 

@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from instruct.data.huggingface_source import HuggingFaceSource
 from instruct.data.sources import VARIABLE, data_dir, file_digest
 from instruct.data.spec import RecordSource
 from instruct.errors import UserError
@@ -22,6 +23,31 @@ from instruct.prompts.render import Dropped
 _FORMAT = 1  # counts up when the same files give other records
 
 
+class HubSplit(NamedTuple):
+    """A split's files as a data hub lays them out; instruct/data/table_files.py has the layouts.
+
+    Attributes:
+        path: the hub's name, "owner/name".
+        config: configuration, a folder of its own there; None for the only one.
+        split: the hub's name of it.
+    """
+
+    path: str
+    config: str | None
+    split: str
+
+    def find(self) -> tuple[Path, ...] | None:
+        """The files, from the data folder or the hub's cache on this machine."""
+        files = HuggingFaceSource(self.path, self.config).local_files(self.split)
+        return tuple(files) or None
+
+    def __str__(self) -> str:
+        return "/".join(filter(None, (self.path, self.config, self.split)))
+
+
+Entry = str | HubSplit | tuple[str | HubSplit, ...]
+
+
 class SplitFiles(NamedTuple):
     """What one split is read from.
 
@@ -29,11 +55,12 @@ class SplitFiles(NamedTuple):
         read: called with the paths, yields records; a function of a module (or a `partial` of
             one), because worker processes get it by its name.
         files: one entry a needed file, relative to the data folder; an entry of several names is
-            one file that may have any of them, the first that is there counts.
+            one file that may have any of them, the first that is there counts. A `HubSplit` is
+            read from a tuple of paths.
     """
 
     read: Callable[..., Iterator[Record | Dropped]]
-    files: tuple[str | tuple[str, ...], ...]
+    files: tuple[Entry, ...]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -44,13 +71,14 @@ class SuiteSource:
         name: of the data set, for messages.
         parts: split -> its files.
         origin: where a user gets the files.
-        fallback: another source for splits whose files are not there; None for none.
+        fallback: another source for splits whose files are not there, or several, best first;
+            what is on this machine comes before what would be downloaded.
     """
 
     name: str
     parts: Mapping[str, SplitFiles]
     origin: str
-    fallback: RecordSource | None = None
+    fallback: RecordSource | tuple[RecordSource, ...] | None = None
 
     @property
     def splits(self) -> tuple[str, ...]:
@@ -63,14 +91,14 @@ class SuiteSource:
         found = False
         for split, part in self.parts.items():
             digest.update(f"{split} {_name_of(part.read)} {part.files}".encode())
-            for path in (_find(entry) for entry in part.files):
-                if path is None:
-                    continue
+            for path in (path for entry in part.files for path in _paths(_find(entry))):
                 status = path.stat()
                 digest.update(file_digest(str(path), status.st_size, status.st_mtime_ns))
                 found = True
-        if self.fallback is not None and self.fallback.available() is None:
-            digest.update(self.fallback.fingerprint.encode())
+        # Splits may come from different ones.
+        ready = (self._fallback(split) for split in self.parts)
+        for other in {id(one): one for one in ready if one is not None}.values():
+            digest.update(other.fingerprint.encode())
             found = True
         return digest.hexdigest() if found else "absent"
 
@@ -78,7 +106,7 @@ class SuiteSource:
         """None if a split can be read, else which file is missing and where to get it."""
         if not all(self._missing(split) for split in self.parts):
             return None
-        if self.fallback is not None and self.fallback.available() is None:
+        if any(self._fallback(split) is not None for split in self.parts):
             return None
         return self._message(next(iter(self.parts)))
 
@@ -91,10 +119,28 @@ class SuiteSource:
         part = self.parts[split]
         if not self._missing(split):
             return part.read(*(_find(entry) for entry in part.files))
-        other = self.fallback
-        if other is not None and split in other.splits and other.available() is None:
+        other = self._fallback(split)
+        if other is not None:
             return other.records(split)
         raise UserError(self._message(split))
+
+    @property
+    def _fallbacks(self) -> tuple[RecordSource, ...]:
+        if self.fallback is None or isinstance(self.fallback, tuple):
+            return self.fallback or ()
+        return (self.fallback,)
+
+    def _fallback(self, split: str) -> RecordSource | None:
+        """The source that a split without its files is read from; None if there is none."""
+        ready = [
+            other
+            for other in self._fallbacks
+            if split in other.splits
+            and other.available() is None
+            and not (isinstance(other, SuiteSource) and other._missing(split))
+        ]
+        here = (other for other in ready if not other.fingerprint.endswith("absent"))
+        return next(here, None) or next(iter(ready), None)
 
     def _missing(self, split: str) -> list[str]:
         """The files of a split that are not there, by their first names."""
@@ -107,22 +153,34 @@ class SuiteSource:
             f"is {data_dir()}; set it with --gin.DATA_DIR=FOLDER or the variable {VARIABLE}. Get "
             f"the file from {self.origin}"
         )
-        why = None
-        if self.fallback is not None and split in self.fallback.splits:
-            why = self.fallback.available()
-        return f"{message}. Or: {why}" if why else message
+        reasons = [
+            why for other in self._fallbacks if split in other.splits and (why := other.available())
+        ]
+        return ". Or: ".join([message, *reasons])
 
 
-def _first(entry: str | tuple[str, ...]) -> str:
-    return entry if isinstance(entry, str) else entry[0]
+def _names(entry: Entry) -> tuple[str | HubSplit, ...]:
+    return (entry,) if isinstance(entry, str | HubSplit) else entry
 
 
-def _find(entry: str | tuple[str, ...]) -> Path | None:
-    for name in (entry,) if isinstance(entry, str) else entry:
-        path = data_dir() / name
-        if path.is_file():
-            return path
+def _first(entry: Entry) -> str:
+    return str(_names(entry)[0])
+
+
+def _find(entry: Entry) -> Path | tuple[Path, ...] | None:
+    for name in _names(entry):
+        if isinstance(name, HubSplit):
+            found: Path | tuple[Path, ...] | None = name.find()
+        else:
+            found = data_dir() / name
+            found = found if found.is_file() else None
+        if found is not None:
+            return found
     return None
+
+
+def _paths(found: Path | tuple[Path, ...] | None) -> tuple[Path, ...]:
+    return found if isinstance(found, tuple) else (found,) if found is not None else ()
 
 
 def _name_of(fn: Any) -> str:

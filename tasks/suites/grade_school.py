@@ -6,7 +6,9 @@
 
 Both take their exemplars from MGSM's file: seven of the eight problems are those of Wei et al. 2022
 in MGSM's words, the eighth is another. Files: mgsm/mgsm_<language>.tsv, mgsm/exemplars.py (as
-published; it is parsed, not run) or mgsm/exemplars.json (the same as JSON), gsm8k/test.jsonl.
+published; it is parsed, not run) or mgsm/exemplars.json (the same as JSON), gsm8k/test.jsonl. Else
+juletxara/mgsm (its training split are the exemplars) and openai/gsm8k as the Hugging Face hub has
+them.
 """
 
 import ast
@@ -14,7 +16,8 @@ import dataclasses
 import functools
 import json
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from decimal import Decimal
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -22,12 +25,13 @@ from instruct.data.public_sources import Gsm8kSource
 from instruct.data.registry import add_task
 from instruct.data.sources import read_lines
 from instruct.data.spec import TaskSpec
+from instruct.data.table_files import read_rows
 from instruct.errors import UserError
 from instruct.eval import metrics
 from instruct.prompts.numbers import ENGLISH, NumberForm, numbers_in
 from instruct.prompts.record import Record
 from instruct.prompts.render import Dropped
-from tasks.suites.files import SplitFiles, SuiteSource, read_text
+from tasks.suites.files import HubSplit, SplitFiles, SuiteSource, read_text
 from tasks.suites.layouts import layout
 from tasks.suites.reading import read_number
 from tasks.suites.scoring import CHAT_STOPS, QUESTION_STOPS, number_filters
@@ -37,6 +41,8 @@ SHOTS = 8
 MGSM_RECORDS, GSM8K_RECORDS = 250, 1_319
 MGSM_URL = "https://github.com/google-research/url-nlp/tree/main/mgsm"
 GSM8K_URL = "https://github.com/openai/grade-school-math"
+GSM8K_HUB, MGSM_HUB = "openai/gsm8k", "juletxara/mgsm"
+MGSM_HUB_URL = f"https://huggingface.co/datasets/{MGSM_HUB}"
 EXEMPLARS = ("mgsm/exemplars.py", "mgsm/exemplars.json")
 
 
@@ -126,12 +132,14 @@ class Exemplar(NamedTuple):
     answer: str
 
 
-def load_exemplars(path: Path, code: str) -> list[Exemplar]:
-    """The exemplars of a language, in their order.
+def load_exemplars(path: Path | tuple[Path, ...], code: str) -> list[Exemplar]:
+    """The exemplars of a language, in their order: of the published file, or the hub's rows.
 
     Raises:
         UserError: the file has another form, or not that language.
     """
+    if isinstance(path, tuple):
+        return _hub_exemplars(path)
     text = read_text(path)
     try:
         values = _literals(text) if path.suffix == ".py" else json.loads(text)
@@ -144,6 +152,27 @@ def load_exemplars(path: Path, code: str) -> list[Exemplar]:
             f"{path} has no exemplars of language {code!r} in the published form ({error!r}); get "
             f"it from {MGSM_URL}"
         ) from error
+
+
+def _hub_exemplars(files: tuple[Path, ...]) -> list[Exemplar]:
+    found = []
+    for row in read_rows(files):
+        values = [] if isinstance(row, Dropped) else [row.get(k) for k in ("question", "answer")]
+        numbers = metrics.numbers_in(str(row.get("answer_number"))) if values else []
+        if not all(isinstance(value, str) and value.strip() for value in values) or not numbers:
+            raise UserError(
+                f"{files[0]} has rows without a question, an answer and an answer_number, which "
+                f"exemplars need; get it from {MGSM_HUB_URL}"
+            )
+        found.append(Exemplar(*values, _plain(numbers[0])))
+    return found
+
+
+def _plain(number: Decimal) -> str:
+    """A number without an exponent or a fraction of zeros, as tables of floats add one."""
+    return format(
+        number.to_integral_value() if number == number.to_integral_value() else number, "f"
+    )
 
 
 def _literals(text: str) -> dict[str, Any]:
@@ -179,7 +208,7 @@ def split_prefix(text: str) -> tuple[str, str]:
 # ---------------------------------------------------------------- MGSM
 
 
-def read_mgsm_exemplars(path: Path, code: str) -> Iterator[Record | Dropped]:
+def read_mgsm_exemplars(path: Path | tuple[Path, ...], code: str) -> Iterator[Record | Dropped]:
     """Exemplars as records: the cue ends the question, the rationale begins with its blank."""
     for number, one in enumerate(load_exemplars(path, code)):
         cue, rest = split_prefix(one.solution)
@@ -204,18 +233,49 @@ def read_mgsm(path: Path, exemplars: Path, code: str) -> Iterator[Record | Dropp
             yield Record(f"mgsm-{code}-{number}", fields, format(numbers[0], "f"))
 
 
+def read_mgsm_rows(
+    files: tuple[Path, ...], exemplars: Path | tuple[Path, ...], code: str
+) -> Iterator[Record | Dropped]:
+    """The hub's rows of question and answer_number, worded as the language's exemplars are."""
+    first = load_exemplars(exemplars, code)[0]
+    prefix, cue = split_prefix(first.question)[0], split_prefix(first.solution)[0].rstrip()
+    for number, row in enumerate(read_rows(files)):
+        if isinstance(row, Dropped):
+            yield row
+            continue
+        question, numbers = row.get("question"), metrics.numbers_in(str(row.get("answer_number")))
+        if not isinstance(question, str) or not question.strip() or len(numbers) != 1:
+            lacking = "answer_number" if isinstance(question, str) else "question"
+            yield Dropped("row is not a question and a number", lacking=(lacking,)).of_row(row)
+            continue
+        fields = {"question": prefix + question.strip(), "cue": cue}
+        yield Record(f"mgsm-{code}-{number}", fields, _plain(numbers[0]))
+
+
 def mgsm_source(code: str) -> SuiteSource:
     """The files of a language."""
+    own_exemplars = functools.partial(read_mgsm_exemplars, code=code)
+    hub_exemplars = (*EXEMPLARS, HubSplit(MGSM_HUB, code, "train"))
+    hub = SuiteSource(
+        name=f"MGSM {code}",
+        parts={
+            "test": SplitFiles(
+                functools.partial(read_mgsm_rows, code=code),
+                (HubSplit(MGSM_HUB, code, "test"), hub_exemplars),
+            ),
+            "exemplars": SplitFiles(own_exemplars, (hub_exemplars,)),
+        },
+        origin=MGSM_HUB_URL,
+    )
     examples = functools.partial(read_mgsm, code=code)
     return SuiteSource(
         name=f"MGSM {code}",
         parts={
             "test": SplitFiles(examples, (f"mgsm/mgsm_{code}.tsv", EXEMPLARS)),
-            "exemplars": SplitFiles(
-                functools.partial(read_mgsm_exemplars, code=code), (EXEMPLARS,)
-            ),
+            "exemplars": SplitFiles(own_exemplars, (EXEMPLARS,)),
         },
         origin=MGSM_URL,
+        fallback=hub,
     )
 
 
@@ -258,7 +318,7 @@ def mgsm_task(row: Language) -> TaskSpec:
 # ---------------------------------------------------------------- GSM8K
 
 
-def read_gsm8k_exemplars(path: Path) -> Iterator[Record | Dropped]:
+def read_gsm8k_exemplars(path: Path | tuple[Path, ...]) -> Iterator[Record | Dropped]:
     """MGSM's English exemplars without their prefixes."""
     for number, one in enumerate(load_exemplars(path, "en")):
         fields = {"question": split_prefix(one.question)[1]}
@@ -268,7 +328,19 @@ def read_gsm8k_exemplars(path: Path) -> Iterator[Record | Dropped]:
 
 def read_gsm8k(path: Path) -> Iterator[Record | Dropped]:
     """The published test file; its worked solutions are left out of the records."""
-    for item, _ in Gsm8kSource().rows(path):
+    yield from _without_solutions(item for item, _ in Gsm8kSource().rows(path))
+
+
+def read_gsm8k_rows(files: tuple[Path, ...]) -> Iterator[Record | Dropped]:
+    """The hub's rows of the same; equal records."""
+    yield from _without_solutions(
+        row if isinstance(row, Dropped) else Gsm8kSource().record(row, f"gsm8k-test-{number}")
+        for number, row in enumerate(read_rows(files))
+    )
+
+
+def _without_solutions(items: Iterable[Record | Dropped]) -> Iterator[Record | Dropped]:
+    for item in items:
         if isinstance(item, Record):
             numbers = numbers_in(item.answer)
             if len(numbers) != 1:
@@ -284,12 +356,19 @@ def gsm8k_task() -> TaskSpec:
         "test": SplitFiles(read_gsm8k, ("gsm8k/test.jsonl",)),
         "exemplars": SplitFiles(read_gsm8k_exemplars, (EXEMPLARS,)),
     }
+    hub: Mapping[str, SplitFiles] = {
+        "test": SplitFiles(read_gsm8k_rows, (HubSplit(GSM8K_HUB, "main", "test"),)),
+        "exemplars": SplitFiles(
+            read_gsm8k_exemplars, ((*EXEMPLARS, HubSplit(MGSM_HUB, "en", "train")),)
+        ),
+    }
+    fallback = SuiteSource("GSM8K", hub, f"https://huggingface.co/datasets/{GSM8K_HUB}")
     return TaskSpec(
         name=f"{GSM8K}.gsm8k",
         family=GSM8K,
         dataset="gsm8k",
         category="arithmetic word problems",
-        source=SuiteSource("GSM8K", parts, f"{GSM8K_URL} and {MGSM_URL}"),
+        source=SuiteSource("GSM8K", parts, f"{GSM8K_URL} and {MGSM_URL}", fallback=fallback),
         templates=layout("gsm8k_test"),
         modes={"cot": 1.0},
         extra_modes=("zs_cot", "zs_direct"),

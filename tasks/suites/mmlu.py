@@ -7,7 +7,8 @@
              jasonwei20/flan-2: subject -> prompt)
     zs_direct, zs_cot   the same without exemplars
 
-Files: mmlu/{dev,val,test}/<subject>_{dev,val,test}.csv and mmlu/mmlu-cot.json.
+Files: mmlu/{dev,val,test}/<subject>_{dev,val,test}.csv and mmlu/mmlu-cot.json. Else cais/mmlu as
+the Hugging Face hub has it, by subject or all subjects in one file (`all`).
 """
 
 import csv
@@ -20,17 +21,19 @@ from typing import Any
 from instruct.data.huggingface_source import HuggingFaceSource
 from instruct.data.registry import add_task
 from instruct.data.spec import TaskSpec
+from instruct.data.table_files import read_rows
 from instruct.errors import UserError
 from instruct.eval import metrics
 from instruct.prompts.record import Record
 from instruct.prompts.render import Dropped
-from tasks.suites.files import SplitFiles, SuiteSource, read_json
+from tasks.suites.files import HubSplit, SplitFiles, SuiteSource, read_json
 from tasks.suites.layouts import layout
 from tasks.suites.reading import read_asked, read_choice
 from tasks.suites.scoring import HARNESS_MMLU, strict_mmlu
 
 FAMILY = "mmlu"
 SHOTS = 5
+HUB = "cais/mmlu"
 LETTERS = ("A", "B", "C", "D")
 ORIGIN = (
     "https://people.eecs.berkeley.edu/~hendrycks/data.tar (dev, val, test) and "
@@ -176,12 +179,28 @@ def _from_hub(row: Mapping[str, Any], record_id: str, subject: str) -> Record | 
     return _record(record_id, subject, str(row.get("question", "")), choices, answer)
 
 
+def read_hub_rows(files: tuple[Path, ...], subject: str, split: str) -> Iterator[Record | Dropped]:
+    """Rows of cais/mmlu: question, choices, answer; of files with all subjects the subject's."""
+    number = 0
+    for row in read_rows(files):
+        if isinstance(row, Dropped):
+            yield row
+        elif row.get("subject", subject) == subject:
+            item = _from_hub(row, f"mmlu-{subject}-{split}-{number}", subject)
+            yield item.of_row(row) if isinstance(item, Dropped) else item
+            number += 1
+
+
 def mmlu_source(subject: str) -> SuiteSource:
     """The files of a subject; where they are not there, cais/mmlu in the hub's layout."""
 
     def part(split: str, folder: str) -> SplitFiles:
         names = tuple(f"mmlu/{more}{folder}/{subject}_{folder}.csv" for more in ("", "data/"))
         return SplitFiles(functools.partial(read_csv, subject=subject, split=split), (names,))
+
+    def hub_part(split: str) -> SplitFiles:
+        read = functools.partial(read_hub_rows, subject=subject, split=split)
+        return SplitFiles(read, (tuple(HubSplit(HUB, name, split) for name in (subject, "all")),))
 
     reasoned = functools.partial(read_reasoned, subject=subject)
     return SuiteSource(
@@ -193,12 +212,19 @@ def mmlu_source(subject: str) -> SuiteSource:
             "dev_cot": SplitFiles(reasoned, ("mmlu/mmlu-cot.json",)),
         },
         origin=ORIGIN,
-        fallback=HuggingFaceSource(
-            "cais/mmlu",
-            subject,
-            {"validation": "validation", "test": "test", "dev": "dev"},
-            functools.partial(_from_hub, subject=subject),
-            columns=("question", "choices", "answer"),
+        fallback=(
+            HuggingFaceSource(
+                HUB,
+                subject,
+                {"validation": "validation", "test": "test", "dev": "dev"},
+                functools.partial(_from_hub, subject=subject),
+                columns=("question", "choices", "answer"),
+            ),
+            SuiteSource(
+                name=f"MMLU {subject}",
+                parts={split: hub_part(split) for split in ("validation", "test", "dev")},
+                origin=f"https://huggingface.co/datasets/{HUB}",
+            ),
         ),
     )
 

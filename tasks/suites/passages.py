@@ -6,28 +6,34 @@ language and no other: its exemplar is the first question of its last passage th
 hardly a question is asked about the passage that its exemplar shows. That question has none.
 
 Files: tydiqa/tydiqa-goldp-v1.1-{train,dev}.json, or tydiqa/tydiqa-goldp-v1.1-dev/
-tydiqa-goldp-dev-<language>.json for the questions; xquad/xquad.<language>.json.
+tydiqa-goldp-dev-<language>.json for the questions; xquad/xquad.<language>.json. Else
+google-research-datasets/tydiqa (secondary_task) and google/xquad as the Hugging Face hub has them.
+Answers are a list of {"text"} or, as on the hub, {"text": [...]}; rows of context and question take
+the place of articles with paragraphs.
 """
 
 import functools
+import itertools
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from instruct.data.registry import add_task
 from instruct.data.spec import TaskSpec
+from instruct.data.table_files import read_rows
 from instruct.errors import UserError
 from instruct.eval import metrics
 from instruct.prompts.record import Record
 from instruct.prompts.render import Dropped
 from tasks.contamination import group_of
-from tasks.suites.files import SplitFiles, SuiteSource, read_text
+from tasks.suites.files import HubSplit, SplitFiles, SuiteSource, read_text
 from tasks.suites.layouts import layout
 from tasks.suites.reading import read_span
 
 TYDIQA, XQUAD = "tydiqa", "xquad"
 TYDIQA_URL = "https://github.com/google-research-datasets/tydiqa (gold passage task)"
+TYDIQA_HUB, XQUAD_HUB = "google-research-datasets/tydiqa", "google/xquad"
 XQUAD_URL = "https://github.com/google-deepmind/xquad"
 
 # Language -> its questions in the dev file. English is in the files and in no paper's mean.
@@ -59,8 +65,10 @@ XQUAD_LANGUAGES: Mapping[str, str] = {
 XQUAD_RECORDS = 1_190
 
 
-def read_squad(path: Path, name: str, prefix: str = "") -> Iterator[Record | Dropped]:
-    """Questions of a file in SQuAD's layout.
+def read_squad(
+    path: Path | tuple[Path, ...], name: str, prefix: str = ""
+) -> Iterator[Record | Dropped]:
+    """Questions of a file in SQuAD's layout, or of files of rows.
 
     Args:
         prefix: of the ids of the questions to keep ("arabic-" in TyDiQA's files).
@@ -74,7 +82,7 @@ def read_squad(path: Path, name: str, prefix: str = "") -> Iterator[Record | Dro
                 yield _record(name, paragraph, question)
 
 
-def read_exemplars(path: Path, name: str) -> Iterator[Record | Dropped]:
+def read_exemplars(path: Path | tuple[Path, ...], name: str) -> Iterator[Record | Dropped]:
     """The first question of the last passage that has one."""
     for paragraph in reversed(_paragraphs(path)):
         for question in paragraph.get("qas") or ():
@@ -84,12 +92,27 @@ def read_exemplars(path: Path, name: str) -> Iterator[Record | Dropped]:
                 return
 
 
-def _paragraphs(path: Path) -> list[Mapping[str, Any]]:
+def _paragraphs(files: Path | tuple[Path, ...]) -> list[Mapping[str, Any]]:
+    """Passages with their questions: of a file in SQuAD's layout, or of files of rows."""
+    if isinstance(files, tuple):
+        return _passages(read_rows(files))
     try:
-        articles = json.loads(read_text(path))["data"]
-        return [paragraph for article in articles for paragraph in article["paragraphs"]]
+        articles = json.loads(read_text(files))["data"]
+        if all(isinstance(article, dict) and "paragraphs" in article for article in articles):
+            return [paragraph for article in articles for paragraph in article["paragraphs"]]
+        rows, reason = articles, "neither paragraphs nor rows of context and question"
     except (KeyError, TypeError, ValueError) as error:
-        raise UserError(f"{path} is not a file in SQuAD's layout ({error!r})") from error
+        rows, reason = list(read_rows([files])), repr(error)
+    if not any(isinstance(row, dict) and "context" in row for row in rows):
+        raise UserError(f"{files} is not a file in SQuAD's layout ({reason})")
+    return _passages(rows)
+
+
+def _passages(rows: Iterable[Any]) -> list[Mapping[str, Any]]:
+    """Rows of context and question as SQuAD's paragraphs; what is no row has no context."""
+    tables = ({} if isinstance(row, Dropped) else row for row in rows)
+    groups = itertools.groupby(tables, lambda row: row.get("context"))
+    return [{"context": context, "qas": list(group)} for context, group in groups]
 
 
 def _record(
@@ -97,13 +120,28 @@ def _record(
 ) -> Record | Dropped:
     context = _text(paragraph, "context").removeprefix("\ufeff").strip()
     asked = _text(question, "question")
-    answers = [_text(answer, "text") for answer in question.get("answers") or ()]
-    answers = list(dict.fromkeys(answer for answer in answers if answer))
-    if not context or not asked or not answers:
-        return Dropped("empty passage, question or answer")
+    answers = list(dict.fromkeys(filter(None, _answer_texts(question.get("answers")))))
+    lacking = [
+        name
+        for name, value in (("context", context), ("question", asked), ("answers", answers))
+        if not value
+    ]
+    if lacking:
+        return Dropped("empty passage, question or answer", lacking=tuple(lacking)).of_row(
+            {name: None for name in (*paragraph, *question) if name != "qas"}
+        )
     fields = {"context": context, "question": asked}
     identity = f"{name}-{question.get('id')}"
     return Record(identity, fields, answers[0], references=tuple(answers))
+
+
+def _answer_texts(answers: Any) -> list[str]:
+    """Of a list of {"text"}, or of {"text": [...]} (one text too)."""
+    if isinstance(answers, Mapping):
+        texts = answers.get("text")
+        listed = texts if isinstance(texts, list) else [texts]
+        answers = [{"text": text} for text in listed]
+    return [_text(answer, "text") for answer in answers] if isinstance(answers, list) else []
 
 
 def _text(holder: Any, key: str) -> str:
@@ -124,21 +162,33 @@ def tydiqa_source(language: str) -> SuiteSource:
             "train": SplitFiles(read, (f"{files}-train.json",)),
         },
         origin=TYDIQA_URL,
+        fallback=SuiteSource(
+            name=f"TyDiQA {language}",
+            parts={
+                split: SplitFiles(read, (HubSplit(TYDIQA_HUB, "secondary_task", split),))
+                for split in ("validation", "train")
+            },
+            origin=f"https://huggingface.co/datasets/{TYDIQA_HUB}",
+        ),
     )
 
 
 def xquad_source(code: str) -> SuiteSource:
     """The file of a language."""
     name = f"xquad-{code}"
-    files = (f"xquad/xquad.{code}.json",)
-    return SuiteSource(
-        name=f"XQuAD {code}",
-        parts={
-            "test": SplitFiles(functools.partial(read_squad, name=name), files),
-            "exemplars": SplitFiles(functools.partial(read_exemplars, name=name), files),
-        },
-        origin=XQUAD_URL,
+
+    def source(file: str | HubSplit, **more: Any) -> SuiteSource:
+        parts = {
+            "test": SplitFiles(functools.partial(read_squad, name=name), (file,)),
+            "exemplars": SplitFiles(functools.partial(read_exemplars, name=name), (file,)),
+        }
+        return SuiteSource(name=f"XQuAD {code}", parts=parts, **more)
+
+    hub = source(
+        HubSplit(XQUAD_HUB, f"xquad.{code}", "validation"),
+        origin=f"https://huggingface.co/datasets/{XQUAD_HUB}",
     )
+    return source(f"xquad/xquad.{code}.json", origin=XQUAD_URL, fallback=hub)
 
 
 def _task(

@@ -10,31 +10,86 @@ DialogSum may be trained on (its training file is no part of the Flan Collection
 training split is trained on there.
 
 Files: dialogsum/dialogsum.{train,dev,test}.jsonl; samsum/{train,val,test}.json as corpus.7z has
-them (or .jsonl), else SAMSum from TensorFlow Datasets.
+them (or .jsonl). Else knkarthick/dialogsum and knkarthick/samsum as the Hugging Face hub has them
+(CSV of id, dialogue, summary, topic; a test dialogue of DialogSum is three rows there), else SAMSum
+from TensorFlow Datasets.
 """
 
 import dataclasses
+import itertools
 import json
-from collections.abc import Iterator
+import re
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 from instruct.data.registry import add_task
 from instruct.data.sources import read_lines
 from instruct.data.spec import TaskSpec
+from instruct.data.table_files import read_rows
 from instruct.errors import UserError
 from instruct.prompts.record import Record
 from instruct.prompts.render import Dropped
 from tasks.flan2021 import flan2021_task, template_sets
 from tasks.flan2021_table import TASKS
-from tasks.suites.files import SplitFiles, SuiteSource, read_json
+from tasks.suites.files import HubSplit, SplitFiles, SuiteSource, read_json
 from tasks.suites.held_in import first_wording
 from tasks.suites.reading import read_summary
 from tasks.suites.scoring import rouge_references
 
 URL = "https://github.com/cylnlp/dialogsum"
 SAMSUM_URL = "https://arxiv.org/src/1911.12237v2/anc/corpus.7z"
+DIALOGSUM_HUB, SAMSUM_HUB = "knkarthick/dialogsum", "knkarthick/samsum"
 SIZES = {"train": 12_460, "validation": 500, "test": 500}
 _FILES = {"test": "test", "validation": "dev", "train": "train"}
+
+
+def read_dialogsum_rows(files: tuple[Path, ...]) -> Iterator[Record | Dropped]:
+    """The hub's rows: id, dialogue, summary, topic; rows of one dialogue become one record.
+
+    An id is "train_0", or "test_0_1" to "test_0_3" where a dialogue has three summaries.
+    """
+    groups = itertools.groupby(read_rows(files), _dialogue_of)
+    for number, (_, group) in enumerate(groups):
+        rows = list(group)
+        lacking = _lacking(rows[0], ("dialogue", "summary"))
+        if lacking is not None:
+            yield lacking
+            continue
+        summaries = [" ".join(str(row.get("summary") or "").split()) for row in rows]
+        topics = [row["topic"] for row in rows if row.get("topic")]
+        identity = re.sub(r"(_\d+)_\d+$", r"\1", str(rows[0].get("id") or number))
+        yield _summary_record(f"dialogsum-{identity}", rows[0]["dialogue"], summaries, topics)
+
+
+def _dialogue_of(row: Any) -> Any:
+    """What rows of one dialogue have in common; a row that is none stands alone."""
+    dialogue = None if isinstance(row, Dropped) else row.get("dialogue")
+    if not isinstance(dialogue, str) or not dialogue.strip():
+        return id(row)
+    return re.sub(r"(_\d+)_\d+$", r"\1", str(row.get("id"))), dialogue
+
+
+def _lacking(row: Any, names: Sequence[str]) -> Dropped | None:
+    """Why a row is no record: which of the texts it needs are not there; None if all are."""
+    if isinstance(row, Dropped):
+        return row
+    empty = [n for n in names if not isinstance(row.get(n), str) or not row[n].strip()]
+    dropped = Dropped("empty dialogue or summary", lacking=tuple(empty))
+    return dropped.of_row(row) if empty else None
+
+
+def _summary_record(
+    identity: str, dialogue: str, summaries: Sequence[str], topics: Sequence[str]
+) -> Record:
+    summaries = [summary for summary in summaries if summary]
+    return Record(
+        identity,
+        {"dialogue": "\n".join(turn.strip() for turn in dialogue.strip().split("\n"))},
+        summaries[0],
+        references=tuple(summaries),
+        metadata={"topics": topics},
+    )
 
 
 def read_dialogsum(path: Path) -> Iterator[Record | Dropped]:
@@ -52,18 +107,10 @@ def read_dialogsum(path: Path) -> Iterator[Record | Dropped]:
         except (KeyError, TypeError, ValueError, AttributeError):
             yield Dropped("line is not a dialogue with a summary")
             continue
-        summaries = [summary for summary in summaries if summary]
-        if not dialogue or not summaries:
-            yield Dropped("empty dialogue or summary")
+        if not dialogue or not any(summaries):
+            yield Dropped("empty dialogue or summary").of_row(row)
             continue
-        dialogue = "\n".join(turn.strip() for turn in dialogue.split("\n"))
-        yield Record(
-            identity,
-            {"dialogue": dialogue},
-            summaries[0],
-            references=tuple(summaries),
-            metadata={"topics": topics},
-        )
+        yield _summary_record(identity, dialogue, summaries, topics)
 
 
 def dialogsum_task() -> TaskSpec:
@@ -72,12 +119,17 @@ def dialogsum_task() -> TaskSpec:
         split: SplitFiles(read_dialogsum, (f"dialogsum/dialogsum.{name}.jsonl",))
         for split, name in _FILES.items()
     }
+    hub = {
+        split: SplitFiles(read_dialogsum_rows, (HubSplit(DIALOGSUM_HUB, None, split),))
+        for split in _FILES
+    }
+    hub_source = SuiteSource("DialogSum", hub, f"https://huggingface.co/datasets/{DIALOGSUM_HUB}")
     return TaskSpec(
         name="dialogsum.main",
         family="dialogsum",
         dataset="dialogsum",
         category="Summarization",
-        source=SuiteSource("DialogSum", parts, f"{URL} (DialogSum_Data)"),
+        source=SuiteSource("DialogSum", parts, f"{URL} (DialogSum_Data)", fallback=hub_source),
         templates=first_wording(template_sets()["dialogue_summary"]),
         modes={"zs_noopt": 1.0},
         extra_modes=("fs_noopt",),
@@ -97,7 +149,7 @@ def read_samsum(path: Path) -> Iterator[Record | Dropped]:
     Raises:
         UserError: a `.json` file that is no list.
     """
-    rows: list[object] = []
+    rows: list[Any] = []
     if path.suffix == ".json":
         rows = read_json(path)
         if not isinstance(rows, list):
@@ -108,15 +160,27 @@ def read_samsum(path: Path) -> Iterator[Record | Dropped]:
                 rows.append(json.loads(line or ""))
             except ValueError:
                 rows.append(None)
+    yield from _samsum_records(rows)
+
+
+def read_samsum_rows(files: tuple[Path, ...]) -> Iterator[Record | Dropped]:
+    """The hub's rows: id, dialogue, summary."""
+    yield from _samsum_records(read_rows(files))
+
+
+def _samsum_records(rows: Iterable[Any]) -> Iterator[Record | Dropped]:
     for number, row in enumerate(rows):
+        if isinstance(row, Dropped):
+            yield row
+            continue
         try:
-            dialogue, summary = row["dialogue"].strip(), " ".join(row["summary"].split())  # type: ignore[index]
-            identity = row.get("id") or number  # type: ignore[attr-defined]
+            dialogue, summary = row["dialogue"].strip(), " ".join(row["summary"].split())
+            identity = row.get("id") or number
         except (KeyError, TypeError, AttributeError):
-            yield Dropped("row is not a dialogue with a summary")
+            yield Dropped("row is not a dialogue with a summary").of_row(row)
             continue
         if not dialogue or not summary:
-            yield Dropped("empty dialogue or summary")
+            yield Dropped("empty dialogue or summary").of_row(row)
             continue
         fields = {"dialogue": "\n".join(turn.strip() for turn in dialogue.split("\n"))}
         yield Record(f"samsum-{identity}", fields, summary, references=(summary,))
@@ -131,11 +195,19 @@ def samsum_task() -> TaskSpec:
         split: SplitFiles(read_samsum, (tuple(f"samsum/{name}{e}" for e in (".json", ".jsonl")),))
         for split, name in names.items()
     }
+    hub_parts = {
+        split: SplitFiles(
+            read_samsum_rows,
+            (tuple(HubSplit(path, None, split) for path in (SAMSUM_HUB, "Samsung/samsum")),),
+        )
+        for split in names
+    }
+    hub = SuiteSource("SAMSum", hub_parts, f"https://huggingface.co/datasets/{SAMSUM_HUB}")
     return dataclasses.replace(
         spec,
         name="samsum.main",
         family="samsum",
-        source=SuiteSource("SAMSum", parts, SAMSUM_URL, fallback=spec.source),
+        source=SuiteSource("SAMSum", parts, SAMSUM_URL, fallback=(spec.source, hub)),
         templates=first_wording(spec.templates),
         modes={"zs_noopt": 1.0},
         extra_modes=("fs_noopt",),

@@ -52,7 +52,7 @@ def test_a_prepared_mixture_shows_its_first_row(capsys):
 @pytest.mark.parametrize("size", ["small", "xl"])
 def test_what_a_recipe_requires_is_a_warning_here(capsys, size):
     """Everything that does not hang on the checkpoint and the vocabulary is shown all the same."""
-    out = shown(capsys, f"--gin_file=gin/recipes/flan_t5_{size}_finetune.gin", "--mesh=1x4")
+    out = shown(capsys, f"--gin_file=gin/recipes/flan_t5_{size}_finetune.gin", "--mesh=2x2")
     flat = " ".join(out.split())
     assert (
         "warning: not set, and needed to train: INITIAL_CHECKPOINT_PATH, MODEL_DIR, VOCABULARY. "
