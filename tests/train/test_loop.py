@@ -190,7 +190,7 @@ def test_finished_is_said_of_a_checkpoint_that_opens(tmp_path, monkeypatch, caps
     monkeypatch.setattr(CheckpointStore, "wait", lose)
     with pytest.raises(RunFailed, match="step 1 was saved and cannot be opened again"):
         loop.train(**arguments(tmp_path / "run", 1, mesh=MESH, eval_every_steps=None))
-    assert "finished" not in capsys.readouterr().err
+    assert "finished at step" not in capsys.readouterr().err
     assert read(tmp_path / "run", "run.json")["outcome"] == "failed"
 
 
