@@ -27,7 +27,8 @@ def print_table(console: Console, title: str, rows: Iterable[Mapping[str, Any]])
     table = Table(title=title, title_justify="left", box=None, header_style="bold", pad_edge=False)
     table.add_column("", overflow="fold", no_wrap=False)
     table.add_column("metric")
-    for name in ("score", "± s.e.", "baseline", "n", "exemplars"):
+    told = any(results.exemplars_of([row]) for row in primary)
+    for name in ("score", "± s.e.", "baseline", "n", *(("exemplars",) if told else ())):
         table.add_column(name, justify="right")
     for group in results.GROUPS:
         inside = [row for row in primary if row["group"] == group]
@@ -51,22 +52,23 @@ def _add_group(
 ) -> None:
     if table.rows:
         table.add_section()
-    _add_mean(table, f"{title} tasks ({len(rows)})", rows, "bold")
+    _add_line(table, f"{title} tasks ({len(rows)})", "mean", rows, "bold")
     for category in dict.fromkeys(row["category"] for row in rows):
         inside = [row for row in rows if row["category"] == category]
-        _add_mean(table, f"  {category} ({len(inside)})", inside, "cyan")
+        _add_line(table, f"  {category} ({len(inside)})", "mean", inside, "cyan")
         for row in inside if with_tasks else ():
-            values = map(_text, (row["value"], row["stderr"], results.chance_level(row)))
             name = f"    {row['task']} {row['mode']}".rstrip()
-            shown = results.exemplars_text(results.exemplars_of([row]))
-            table.add_row(name, row["metric"], *values, f"{row['n']:,}", shown)
+            _add_line(table, name, row["metric"], [row])
 
 
-def _add_mean(table: Table, name: str, rows: Sequence[Mapping[str, Any]], style: str) -> None:
+def _add_line(
+    table: Table, name: str, metric: str, rows: Sequence[Mapping[str, Any]], style: str = ""
+) -> None:
+    """A mean over metric lines, or one of them; as many cells as the table has columns."""
     mean = results.aggregate(rows)
-    values = (_text(value) for value in (mean.value, mean.stderr, mean.baseline))
-    counts = (f"{mean.examples:,}", results.exemplars_text(mean.exemplars))
-    table.add_row(name, "mean", *values, *counts, style=style)
+    values = [_text(value) for value in (mean.value, mean.stderr, mean.baseline)]
+    cells = (name, metric, *values, f"{mean.examples:,}", results.exemplars_text(mean.exemplars))
+    table.add_row(*cells[: len(table.columns)], style=style)
 
 
 def _text(value: float | None) -> str:

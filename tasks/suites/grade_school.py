@@ -385,7 +385,7 @@ def gsm8k_task() -> TaskSpec:
         contamination_group="gsm8k",
         license="MIT",
         url=GSM8K_URL,
-        description="School arithmetic in words, in the layouts of published evaluations",
+        description="School arithmetic in words, asked as published after MGSM's English exemplars",
     )
 
 

@@ -8,7 +8,7 @@
     mmlu.zs_direct, .zs_cot     MMLU without exemplars, the second with "Let's think step by step";
     bbh.zs_direct, .zs_cot      BBH likewise
     xquad                       12 languages, one exemplar; tydiqa.all, mgsm.all: English too
-    gsm8k.cot, gsm8k.zs_cot     eight exemplars with reasoning, and none
+    gsm8k.cot, gsm8k.zs_cot     MGSM's eight English exemplars (not those of Wei et al.), and none
     held_in                     held_in.zs and held_in.fs: eight training tasks of Flan
     cot_eval, cot_eval.zs       five sets by chain of thought
     t0_held_out                 116 prompts of 11 sets, by rank

@@ -1,10 +1,13 @@
 """Task specs check themselves."""
 
+import dataclasses
+
 import pytest
 
 from instruct.data.spec import Leaf, Resolved
 from instruct.errors import UserError
-from tests.data.toy import toy_spec
+from instruct.prompts.template import Template
+from tests.data.toy import TEMPLATES, toy_spec
 
 
 @pytest.mark.parametrize(
@@ -53,3 +56,21 @@ def test_counts_of_a_mixture():
     assert resolved.leaf("t2.m0") is leaves[3]
     with pytest.raises(UserError, match="Did you mean"):
         resolved.leaf("t2.m1")
+
+
+def test_a_reply_in_the_form_that_is_read():
+    closing = dataclasses.replace(
+        TEMPLATES,
+        cot_noopt=(Template("why", "{question}", "{rationale}\nSo the answer is {answer}."),),
+    )
+    spec = toy_spec(templates=closing, modes={"direct": 1, "cot": 1}, extra_modes=("zs_cot",))
+    assert [spec.reply(mode, "4") for mode in spec.all_modes] == [
+        "4",
+        "So the answer is 4",
+        "So the answer is 4",
+    ]
+    own = dataclasses.replace(spec, reasoned_reply="Es sind {answer}.")
+    assert (own.reply("cot", "4"), own.reply("direct", "4")) == ("Es sind 4.", "4")
+    assert toy_spec(modes={"cot": 1}).reply("cot", "4") == "4"
+    with pytest.raises(UserError, match=r"reasoned_reply is 'Es sind'; it must contain \{answer\}"):
+        toy_spec(reasoned_reply="Es sind")

@@ -5,7 +5,7 @@ import io
 from rich.console import Console
 
 from instruct.eval import results_table
-from tests.test_results import TASK, metric
+from tests.test_results import TASK, metric, shown
 
 HELD_IN = ["held-in", "tasks", "(1)", "mean", "50.0", "5.0", "10.0", "2"]
 
@@ -25,6 +25,16 @@ def test_groups_categories_tasks_and_failures():
     assert any(line.strip().startswith("toy.sum zs_noopt") for line in lines)
     assert any(line.split()[:3] == ["held-out", "tasks", "(1)"] for line in lines)
     assert "failed: toy.bad zs_noopt: it broke" in text and "f1" not in text
+
+
+def test_exemplars_and_the_better_baseline_where_they_are_known():
+    old = metric(task="toy.old", baseline=None, random_baseline=25.0)
+    text = printed([shown(), old])
+    assert "exemplars" in text and "exemplars" not in printed([metric()])
+    lines = {line.split()[0]: " ".join(line.split()) for line in text.splitlines() if line.strip()}
+    assert lines["toy.sum"].endswith("10.0 2 4.5 of 5 (at least 4)")
+    assert lines["toy.old"].endswith("25.0 2 –")  # a file that did not count them
+    assert lines["held-in"].endswith("17.5 4 –")
 
 
 def test_many_failures_are_summed_up():

@@ -1,11 +1,12 @@
 """Before and after: pairs, numbers, warnings; the page complete, escaped, right in a browser."""
 
 import re
+from pathlib import Path
 
 import pytest
 
 from instruct.errors import UserError
-from instruct.report.compare import CompareConfig, compare
+from instruct.report.compare import CompareConfig, compare, differing_conditions
 from instruct.report.compare_page import write_comparison
 from tests.report import browser
 from tests.report.made_up_summaries import plain_rows, summary_rows, write_evaluation
@@ -126,3 +127,27 @@ def test_only_inputs_that_lost_something_count_as_cut(tmp_path):
         write_evaluation(tmp_path / name, {"dialogsum.main": rows})
     compared = compare(str(tmp_path / "before"), str(tmp_path / "after"), CompareConfig())
     assert "2 inputs were too long" in " ".join(compared.left_out)
+
+
+def test_prompts_that_show_other_numbers_of_exemplars_differ(runs: tuple[str, str]):
+    def differing():
+        return " ".join(differing_conditions(compare(*runs, CompareConfig("dialogsum"))))
+
+    def show(run, mean):
+        for path in Path(run).rglob("results.jsonl"):
+            text = re.sub(r'"exemplars_mean": [^,]+', f'"exemplars_mean": {mean}', path.read_text())
+            text = text.replace('"exemplars_min": null', '"exemplars_min": 1')
+            lines = [
+                line.replace('"exemplars_asked": null', '"exemplars_asked": 5.0')
+                if '"kind": "metric"' in line
+                else line
+                for line in text.splitlines(keepends=True)
+            ]
+            path.write_text("".join(lines))
+
+    show(runs[0], 5.0)
+    assert "exemplars" not in differing()  # the other file does not say
+    show(runs[1], 3.5)
+    assert "exemplars shown is not the same: before 5, after 3.5 of 5 (at least 1)." in differing()
+    show(runs[1], 5.0)
+    assert "exemplars" not in differing()

@@ -1,5 +1,6 @@
 """Retained and gained skill by hand and by simulation; the page in a browser."""
 
+import dataclasses
 import re
 from collections.abc import Mapping
 
@@ -75,6 +76,19 @@ def test_both_numbers_by_hand(models):
     assert change.change == pytest.approx(-47.5) and change.paired == 40
     assert two.changes["kept", "zs_noopt"].stderr == 0.0, "the same answers: no chance in it"
     assert any("nothing to forget" in text for text in found.warnings)
+
+
+def test_a_random_choice_is_no_skill(tmp_path):
+    """The better of the two baselines counts: here half of the answers are right by chance."""
+    tasks = {"new": [0.0] * 40, "old": HALF}
+    start = evaluation(tmp_path / "start", tasks, {"old": 10.0})
+    lines = [
+        row | {"random_baseline": 50.0} if row["task"] == "old" else row for row in start.metrics
+    ]
+    chance = dataclasses.replace(start, metrics=tuple(lines))
+    run = evaluation(tmp_path / "run", tasks, {"old": 10.0}, {"new": "held_in"})
+    assert [t for t, _ in forgetting.measure([start], [("run", [run])]).able] == ["old"]
+    assert forgetting.measure([chance], [("run", [run])]).able == ()
 
 
 def test_targets_by_name(models):
