@@ -21,6 +21,7 @@ LAYERS = {
     "instruct.folder_lock": 0,
     "instruct.json_text": 0,
     "instruct.local_paths": 0,
+    "instruct.lineage": 0,
     "instruct.mean": 0,
     "instruct.metrics_file": 0,
     "instruct.permissions": 0,

@@ -1,13 +1,12 @@
 """What the folder of a training run says of its model, for those who use it afterwards."""
 
 import dataclasses
-import logging
 import pathlib
 from collections.abc import Mapping
 from typing import Any
 
 from instruct.errors import UserError
-from instruct.json_text import parse_json
+from instruct.lineage import read_lineage, read_object
 from instruct.models.config import ModelConfig
 
 
@@ -20,17 +19,12 @@ class TrainedRun:
 
     folder: pathlib.Path
     info: Mapping[str, Any]
-    mixture: Mapping[str, Any]
     entry: str
 
     @classmethod
     def read(cls, folder: pathlib.Path, entry: str = "runner.evaluate") -> "TrainedRun":
-        """Reads run.json and mixture.json as far as they are there and whole."""
-        mixture = _read_object(folder / "mixture.json")
-        if mixture is None:
-            text = "%s is damaged: which tasks were trained on is not known"
-            logging.getLogger(__name__).warning(text, folder / "mixture.json")
-        return cls(folder, _read_object(folder / "run.json") or {}, mixture or {}, entry)
+        """Reads run.json as far as it is there and whole."""
+        return cls(folder, read_object(folder / "run.json"), entry)
 
     def config(self) -> Mapping[str, Any]:
         """All settings that the run's results hang on: {"data.vocabulary": "gym", ...}."""
@@ -81,19 +75,6 @@ class TrainedRun:
         return ModelConfig(**{name: recorded[name] for name in names if name in recorded})
 
     def tasks(self) -> set[str] | None:
-        """Tasks that were trained on; None if that is not known."""
-        leaves = self.mixture.get("leaves")
-        if not isinstance(leaves, list) or not all(isinstance(leaf, dict) for leaf in leaves):
-            return None
-        return {str(leaf.get("task")) for leaf in leaves}
-
-
-def _read_object(path: pathlib.Path) -> dict[str, Any] | None:
-    """A JSON object; {} if there is no such file, None if it is damaged."""
-    try:
-        value = parse_json(path.read_bytes())
-    except FileNotFoundError:
-        return {}
-    except (OSError, ValueError):
-        return None
-    return value if isinstance(value, dict) else None
+        """Tasks that were trained on, initial checkpoints included; None if that is not known."""
+        tasks = read_lineage(self.folder).tasks
+        return None if tasks is None else set(tasks)
