@@ -15,5 +15,6 @@ def run(flags: argparse.Namespace) -> int:
     arguments = settings.load(flags)[gin_config.EVALUATE]
     if not arguments:
         raise UserError("nothing configures evaluation; add --gin_file=gin/runs/eval.gin.")
-    strict = {"strict": True} if flags.strict else {}
-    return int(runner.evaluate(**arguments | strict) or 0)
+    if flags.strict:
+        arguments["strict"] = True
+    return int(runner.evaluate(**arguments) or 0)

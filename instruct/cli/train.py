@@ -20,9 +20,10 @@ def run(flags: argparse.Namespace) -> int:
         "config.gin": gin_config.config_text(),
         "operative.gin": gin_config.operative_text(),
     }
-    strict = {"strict": True} if flags.strict else {}
+    if flags.strict:
+        arguments["strict"] = True
     with explaining_storage_failures(lambda: _what_is_saved(arguments["model_dir"])):
-        return int(loop.train(**arguments | strict, texts=texts) or 0)
+        return int(loop.train(**arguments, texts=texts) or 0)
 
 
 def _what_is_saved(model_dir: str) -> str:
