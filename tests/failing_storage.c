@@ -12,18 +12,19 @@
 #include <unistd.h>
 
 static char prefix[4096], kinds[256];
-static int number, first, for_ever, seen;
+static int number, first, for_ever, seen, seen_before;
 
 /* first: the call that fails, from 1; 0: none. for_ever: so do all calls after it. */
 void arm(const char *a_prefix, const char *a_kinds, int a_number, int a_first, int a_for_ever) {
   first = 0;
+  seen_before = seen;
   snprintf(prefix, sizeof prefix, "%s", a_prefix);
   snprintf(kinds, sizeof kinds, ",%s,", a_kinds);
   number = a_number, for_ever = a_for_ever, seen = 0;
   first = a_first;
 }
 
-int calls_seen(void) { return seen; }
+int calls_seen_before(void) { return seen_before; }
 
 static int fails(const char *kind, const char *path) {
   char wanted[64];

@@ -19,5 +19,6 @@ def run(flags: argparse.Namespace) -> int:
     if not arguments:
         raise UserError("nothing configures evaluation; add --gin_file=gin/runs/eval.gin.")
     check_arguments(runner.evaluate, arguments, besides=("vocabulary",))
-    strict = {"strict": True} if flags.strict else {}
-    return int(runner.evaluate(**arguments | strict) or 0)
+    if flags.strict:
+        arguments["strict"] = True
+    return int(runner.evaluate(**arguments) or 0)

@@ -25,13 +25,14 @@ def run(flags: argparse.Namespace) -> int:
         "config.gin": gin_config.config_text(),
         "operative.gin": gin_config.operative_text(),
     }
+    if flags.strict:
+        arguments["strict"] = True
     model_dir = arguments.get("model_dir", "")
-    strict = {"strict": True} if flags.strict else {}
     with (
         explaining_storage_failures(lambda: _what_is_saved(model_dir)),
         session.open_model_dir(model_dir),
     ):
-        loop.train(**arguments | strict, texts=texts)
+        loop.train(**arguments, texts=texts)
     return 0
 
 

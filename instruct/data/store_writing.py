@@ -216,6 +216,6 @@ def _write_error(path: Path, error: Exception) -> StoreWriteError | None:
 
 
 def _concerns(path: Path, where: str) -> bool:
-    """Whether a failure at `where` ("": not known) is of the store, not of its source's files."""
+    """Whether a failure at `where` ("": not known) is the store's and not its source's."""
     store = path.absolute()
     return not where or store.is_relative_to(where) or Path(where).is_relative_to(store.parent)

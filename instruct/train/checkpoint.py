@@ -137,8 +137,17 @@ class CheckpointStore:
     def __init__(self, folder: str | pathlib.Path, config: CheckpointConfig | None = None) -> None:
         self.folder = pathlib.Path(folder).absolute()
         self._config = config or CheckpointConfig()
-        make = ocp.AsyncCheckpointer if self._config.async_save else ocp.Checkpointer
-        self._writer = make(ocp.CompositeCheckpointHandler())
+        # Made in the background, a folder that cannot be made would leave threads that wait for it
+        # for 20 minutes, and the process with them.
+        options = ocp.AsyncOptions(create_directories_asynchronously=False)
+        handler = ocp.CompositeCheckpointHandler(
+            composite_options=ocp.CompositeOptions(async_options=options)
+        )
+        self._writer = (
+            ocp.AsyncCheckpointer(handler, async_options=options)
+            if self._config.async_save
+            else ocp.Checkpointer(handler)
+        )
         self._writing: int | None = None
         self.folder.mkdir(parents=True, exist_ok=True)
         self._remove(self.folder.glob(f"*{_TEMPORARY}*"))

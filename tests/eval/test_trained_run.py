@@ -42,4 +42,4 @@ def test_damaged_files_count_as_missing(tmp_path):
     for content in (b"{", b"\xff", b"[" * 100_000, b"1" * 5000):
         (tmp_path / "run.json").write_bytes(content)
         with pytest.raises(UserError, match="run.json is damaged"):
-            TrainedRun.read(tmp_path)
+            TrainedRun.read(tmp_path).setting("vocabulary")

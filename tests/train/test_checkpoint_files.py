@@ -43,6 +43,8 @@ def changed_files(content: bytearray) -> dict[str, bytes | None]:
     }
 
 
+# What follows from an error that was raised, see `cli.arguments._report_unraisable`.
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 def test_any_one_damaged_file_is_noticed_or_does_not_matter(tmp_path):
     """Every file, every kind of damage: the same values, or the error; nothing else."""
     params = {"scale": jax.random.normal(jax.random.key(0), (400,)), "bias": jnp.ones(3)}
