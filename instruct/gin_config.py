@@ -22,6 +22,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import gin
+import gin.config
 
 from instruct.errors import UserError, unknown_name
 

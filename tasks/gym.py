@@ -126,7 +126,7 @@ def gym_task(row: Generator) -> TaskSpec:
         version=row.version,
         metric_fns=[functools.partial(gym_score, name=row.name)],
         postprocess_fn=read_answer,
-        num_examples={split: source.wanted(split) for split in source.splits},
+        num_examples={split: source.expected(split) for split in source.splits},
         held_out=held_out_group(row),
         license=LICENSE,
         url=URL,

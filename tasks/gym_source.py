@@ -56,6 +56,11 @@ class GymSource:
         row = GENERATORS[self.name]
         return row.train_records if split == "train" else row.eval_records
 
+    def expected(self, split: str) -> int:
+        """Records that the split will hold, before any is made."""
+        distinct = GENERATORS[self.name].distinct_records
+        return min((self.wanted(split), *distinct[SPLITS.index(split) :][:1]))
+
     def records(self, split: str) -> Iterator[Record | Dropped]:
         """The records of a split, all different, in the order they are generated."""
         made = 0

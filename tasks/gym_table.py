@@ -39,6 +39,8 @@ class Generator:
         key: what must not be shared by two splits: "" the question, ANSWER_KEY the answer, else
             the name of a metadata entry (the equation that several phrasings ask about).
         train_records, eval_records: records wanted for training, and for validation and for test.
+        distinct_records: how many there are of each split (train, validation, test) where the
+            generator runs out of new questions before that; () where it does not.
         max_question_chars: longer questions are skipped; 0 for no limit.
         version: changes whenever the records do.
     """
@@ -54,6 +56,7 @@ class Generator:
     key: str = ""
     train_records: int = 4000
     eval_records: int = 200
+    distinct_records: tuple[int, ...] = ()
     max_question_chars: int = 0
     version: str = "1.0.0"
 
@@ -309,7 +312,7 @@ _EASY = (
     *_rows("algebra", _use("simple_equations", EXACT, name="easy_equations", max_value=9)),
     *_rows(
         "algorithmic",
-        _use("count_primes", EXACT, name="easy_primes", max_n=40),
+        _use("count_primes", EXACT, name="easy_primes", max_n=40, distinct_records=(653, 75, 92)),
         _use("letter_counting", EXACT, name="easy_letters", min_words=1, max_words=3),
         _use("isomorphic_strings", EXACT, name="easy_isomorphic", max_string_length=4),
         _use("ransom_note", EXACT, name="easy_ransom", max_note_length=2, max_magazine_length=6),
@@ -318,10 +321,19 @@ _EASY = (
     ),
     *_rows(
         "arithmetic",
-        _use("chain_sum", name="easy_sums", max_terms=2, max_digits=1),
-        _use("leg_counting", EXACT, name="easy_legs", min_animals=1, max_animals=1),
-        _use("count_bits", EXACT, name="easy_bits", max_n=2000),
-        _use("gcd", EXACT, name="easy_gcd", max_value=40),
+        _use(
+            "chain_sum", name="easy_sums", max_terms=2, max_digits=1, distinct_records=(161, 20, 19)
+        ),
+        _use(
+            "leg_counting",
+            EXACT,
+            name="easy_legs",
+            min_animals=1,
+            max_animals=1,
+            distinct_records=(452, 45, 58),
+        ),
+        _use("count_bits", EXACT, name="easy_bits", max_n=2000, distinct_records=(1596, 150, 150)),
+        _use("gcd", EXACT, name="easy_gcd", max_value=40, distinct_records=(1282, 150, 150)),
         _use(
             "calendar_arithmetic",
             EXACT,

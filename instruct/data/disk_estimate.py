@@ -161,16 +161,35 @@ def source_size(source: RecordSource | None, split: str) -> tuple[int | None, in
     return None, None
 
 
+def _share(piece: str, rows: int) -> float:
+    """Share of a split's rows that a slice takes: "" all of them, "10%:", ":-200", "5%:50%"."""
+
+    def position(text: str, default: int) -> float:
+        number = float(text.strip().removesuffix("%") or default)
+        if text.strip().endswith("%"):
+            number *= rows / 100
+        return min(max(number + rows if text.strip().startswith("-") else number, 0.0), rows)
+
+    if not rows or not piece.strip():
+        return 1.0
+    low, _, high = piece.partition(":")
+    return max(0.0, position(high, rows) - position(low, 0)) / rows
+
+
 def _tfds_size(source: TfdsSource, split: str) -> tuple[int | None, int | None]:
-    """From the JSON file beside prepared rows; a slice of a split counts as the whole of it."""
+    """From the JSON file beside prepared rows; of a slice of a split its share."""
     try:
         info = parse_json((source.path / "dataset_info.json").read_bytes())
         splits = {
             one["name"]: (sum(map(int, one["shardLengths"])), int(one.get("numBytes") or 0))
             for one in info["splits"]
         }
-        names = set(re.findall(r"([A-Za-z_]\w*)(?:\[[^\]]*\])?", source.parts[split]))
-        found = [splits[name] for name in names & set(splits)]
+        parts = re.findall(r"([A-Za-z_]\w*)(?:\[([^\]]*)\])?", source.parts[split])
+        found = [
+            tuple(round(_share(piece, splits[name][0]) * number) for number in splits[name])
+            for name, piece in parts
+            if name in splits
+        ]
     except (OSError, ValueError, KeyError, TypeError):
         return None, None
     if not found:

@@ -45,9 +45,11 @@ class _SizeFromStore:
 
 
 def _let_stores_answer(task: seqio.Task) -> _SizeFromStore:
-    if not isinstance(vars(task).get("num_input_examples"), _SizeFromStore):
-        task.num_input_examples = _SizeFromStore(task)
-    return task.num_input_examples
+    known = vars(task).get("num_input_examples")
+    if isinstance(known, _SizeFromStore):
+        return known
+    task.num_input_examples = size = _SizeFromStore(task)
+    return size
 
 
 def known_size(task: seqio.Task, split: str) -> int | None:

@@ -157,14 +157,15 @@ def load_exemplars(path: Path | tuple[Path, ...], code: str) -> list[Exemplar]:
 def _hub_exemplars(files: tuple[Path, ...]) -> list[Exemplar]:
     found = []
     for row in read_rows(files):
-        values = [] if isinstance(row, Dropped) else [row.get(k) for k in ("question", "answer")]
-        numbers = metrics.numbers_in(str(row.get("answer_number"))) if values else []
-        if not all(isinstance(value, str) and value.strip() for value in values) or not numbers:
+        fields: Mapping[str, Any] = {} if isinstance(row, Dropped) else row
+        question, solution = fields.get("question"), fields.get("answer")
+        numbers = metrics.numbers_in(str(fields.get("answer_number")))
+        if not isinstance(question, str) or not isinstance(solution, str) or not numbers:
             raise UserError(
                 f"{files[0]} has rows without a question, an answer and an answer_number, which "
                 f"exemplars need; get it from {MGSM_HUB_URL}"
             )
-        found.append(Exemplar(*values, _plain(numbers[0])))
+        found.append(Exemplar(question, solution, _plain(numbers[0])))
     return found
 
 

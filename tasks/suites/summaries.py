@@ -51,7 +51,7 @@ def read_dialogsum_rows(files: tuple[Path, ...]) -> Iterator[Record | Dropped]:
     """
     groups = itertools.groupby(read_rows(files), _dialogue_of)
     for number, (_, group) in enumerate(groups):
-        rows = list(group)
+        rows: list[Any] = list(group)
         lacking = _lacking(rows[0], ("dialogue", "summary"))
         if lacking is not None:
             yield lacking

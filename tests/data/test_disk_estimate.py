@@ -73,11 +73,15 @@ def test_files_and_prepared_tfds_rows_say_how_big_they_are(tmp_path, monkeypatch
         {"name": "train", "shardLengths": ["30", "10"], "numBytes": "5000"},
         {"name": "test", "shardLengths": ["7"], "numBytes": "300"},
     ]
-    parts = {"train": "train[:90%]", "both": "train+test", "none": "dev"}
+    slices = {"last": "train[-10:]", "middle": "train[25%:75%]+test[5:]", "rest": "train[10:-4]"}
+    parts = {"train": "train[:90%]", "both": "train+test", "none": "dev"} | slices
     tfds = TfdsSource("glue/sst2:2.0.0", parts, no_record)
     assert source_size(tfds, "train") == (None, None)
     (folder / "dataset_info.json").write_text(json.dumps({"splits": splits}))
-    assert source_size(tfds, "train") == (40, 5000)
+    assert source_size(tfds, "train") == (36, 4500)
+    assert source_size(tfds, "last") == (10, 1250)
+    assert source_size(tfds, "middle") == (22, 2586)
+    assert source_size(tfds, "rest") == (26, 3250)
     assert source_size(tfds, "both") == (47, 5300)
     assert source_size(tfds, "none") == (None, None)
 

@@ -17,7 +17,7 @@ from instruct.data.rendering import example_features
 from instruct.prompts.lint import lint
 from instruct.prompts.record import Record
 from instruct.prompts.render import Rendered, render
-from tasks import gym, gym_table
+from tasks import gym, gym_mixtures, gym_table
 from tasks.gym_fields import UnusableError, _follows, shape
 from tasks.gym_source import _EDGES, _FIRST_SEED, GymSource, _key, split_of
 from tasks.gym_table import EASY, EXCLUDED, GENERATORS, MAIN
@@ -295,3 +295,16 @@ def test_specs_carry_what_reports_need():
     assert len({find_spec(f"gym.{name}").source.fingerprint for name in GENERATORS}) == len(
         GENERATORS
     )
+
+
+def test_tasks_that_run_out_of_questions_declare_what_there_is():
+    """So that sizes and rates are near before anything is built."""
+    for name in ("easy_sums", "easy_legs"):
+        source = GymSource(name)
+        declared = find_spec(f"gym.{name}").num_examples
+        assert declared["train"] < source.wanted("train")
+        for split in source.splits:
+            records = sum(isinstance(item, Record) for item in source.records(split))
+            assert records == declared[split]
+    demo = [find_spec(f"gym.{name}").num_examples for name in gym_mixtures.DEMO]
+    assert sum(sizes["train"] + sizes["validation"] for sizes in demo) == 19_438
