@@ -1,6 +1,7 @@
 """`run.py infer`: one prompt, or a file of JSON lines. Needs no task, hence no TensorFlow."""
 
 import argparse
+from typing import Any
 
 from instruct import gin_config
 from instruct.config_types import check_arguments
@@ -16,6 +17,7 @@ def run(flags: argparse.Namespace) -> int:
         raise UserError("nothing configures inference; add --gin_file=gin/runs/infer.gin.")
     check_arguments(infer.infer, arguments)
     paths = {"prompt": flags.prompt, "input_path": flags.input, "output_path": flags.output}
-    given = {name: value for name, value in paths.items() if value is not None}
-    strict = {"strict": True} if flags.strict else {}
-    return int(infer.infer(**arguments | given | strict) or 0)
+    given: dict[str, Any] = {name: value for name, value in paths.items() if value is not None}
+    if flags.strict:
+        given["strict"] = True
+    return int(infer.infer(**arguments | given) or 0)
