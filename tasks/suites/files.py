@@ -95,9 +95,15 @@ class SuiteSource:
                 status = path.stat()
                 digest.update(file_digest(str(path), status.st_size, status.st_mtime_ns))
                 found = True
-        # Splits may come from different ones.
-        ready = (self._fallback(split) for split in self.parts)
-        for other in {id(one): one for one in ready if one is not None}.values():
+        # Splits may come from different ones. Another layout of the same files counts only where
+        # it is read.
+        ready = {split: self._fallback(split) for split in self.parts}
+        used = {
+            id(other): other
+            for split, other in ready.items()
+            if other is not None and (self._missing(split) or not isinstance(other, SuiteSource))
+        }
+        for other in used.values():
             digest.update(other.fingerprint.encode())
             found = True
         return digest.hexdigest() if found else "absent"
