@@ -191,8 +191,11 @@ class ResultsWriter:
         os.fsync(self._file.fileno())
 
     def _keep_finished(self, header: Mapping[str, Any]) -> None:
+        metrics = read_rows(self.path, ("metric",))
+        self.finished = {(row["task"], row["mode"]) for row in metrics}
         old = next(read_rows(self.path), None)
-        if old is not None and old["kind"] == "header":
+        # Without a finished task nothing is kept, whatever the settings were.
+        if self.finished and old is not None and old["kind"] == "header":
             different = differing_settings(old, header)
             if different:
                 raise UserError(
@@ -200,8 +203,6 @@ class ResultsWriter:
                     "Set EvalConfig.overwrite = True to replace them, or EvalConfig.name to keep "
                     "both."
                 )
-        metrics = read_rows(self.path, ("metric",))
-        self.finished = {(row["task"], row["mode"]) for row in metrics}
         kept = (
             to_line(row)
             for row in read_rows(self.path, ("example", "metric"))

@@ -17,6 +17,7 @@ SOURCES = sorted(
 LAYERS = {
     "instruct.errors": 0,
     "instruct.batch": 0,
+    "instruct.lineage": 0,
     "instruct.mean": 0,
     "instruct.permissions": 0,
     "instruct.results": 0,

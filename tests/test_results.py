@@ -108,6 +108,25 @@ def test_other_settings_are_refused_and_overwritten_on_demand(tmp_path):
     assert next(results.read_rows(path))["settings"] == {"num_examples": 3}
 
 
+def test_failures_of_other_settings_block_nothing(tmp_path):
+    path = tmp_path / results.FILE_NAME
+    failure = {"kind": "failure", **TASK, "task": "toy.bad", "error": "boom", "checkpoint": "c"}
+    with results.ResultsWriter(path, HEADER) as writer:
+        writer.write([failure, example()])  # and a task that was interrupted
+    other = HEADER | {"settings": {"num_examples": 3}}
+    with results.ResultsWriter(path, other) as writer:
+        assert writer.finished == set()
+    assert list(results.read_rows(path)) == [{"kind": "header", "version": 1, **other}]
+
+
+@pytest.mark.parametrize("value", [None, 1, "yes"])
+def test_an_optional_field_is_a_known_value_or_absent(value):
+    results.check_row(example())
+    results.check_row(example(truncated=True))
+    with pytest.raises(ValueError, match="truncated is"):
+        results.check_row(example(truncated=value))
+
+
 def test_a_damaged_line_is_a_user_error(tmp_path):
     path = tmp_path / results.FILE_NAME
     path.write_text("\n".join([json.dumps({"kind": "metric"}), "x", ""]))

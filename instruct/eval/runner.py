@@ -35,6 +35,7 @@ from instruct.interop.loading import (
     load_params,
     trained_run,
 )
+from instruct.lineage import read_lineage, unrecorded
 from instruct.mesh import MeshConfig, make_mesh, param_shardings, with_shardings
 from instruct.models.config import ModelConfig
 from instruct.models.encoder_decoder import EncoderDecoder, reorder_cache
@@ -100,6 +101,9 @@ def evaluate(
     abstract = network.abstract_params()
     placed = with_shardings(abstract, param_shardings(device_mesh, abstract))
     problems = _prepare(resolved.values(), config, data, console)
+    lineage = read_lineage(folder)
+    if lineage.unknown:
+        console.print(unrecorded(lineage), style="yellow", markup=False, soft_wrap=True)
     failed = False
     for checkpoint in checkpoints:
         params = load_params(checkpoint, placed)
@@ -111,7 +115,7 @@ def evaluate(
                 config=config,
                 data=data,
                 decode=strategy.describe() + (" majority" if strategy.num_samples > 1 else ""),
-                trained_tasks=trained.tasks(),
+                trained_tasks=None if lineage.tasks is None else set(lineage.tasks),
                 problems=problems,
             )
             failed |= run.evaluate(mixture, models, params, console)

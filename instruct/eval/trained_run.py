@@ -1,13 +1,12 @@
 """What the folder of a training run says of its model, for those who use it afterwards."""
 
-import contextlib
 import dataclasses
-import json
 import pathlib
 from collections.abc import Mapping
 from typing import Any
 
 from instruct.errors import UserError
+from instruct.lineage import read_lineage, read_object
 from instruct.models.config import ModelConfig
 
 
@@ -20,19 +19,12 @@ class TrainedRun:
 
     folder: pathlib.Path
     info: Mapping[str, Any]
-    mixture: Mapping[str, Any]
     entry: str
 
     @classmethod
     def read(cls, folder: pathlib.Path, entry: str = "runner.evaluate") -> "TrainedRun":
-        """Reads run.json and mixture.json as far as they are there."""
-        found = []
-        for name in ("run.json", "mixture.json"):
-            value: Any = {}
-            with contextlib.suppress(OSError, ValueError):
-                value = json.loads((folder / name).read_text(encoding="utf-8"))
-            found.append(value if isinstance(value, dict) else {})
-        return cls(folder, found[0], found[1], entry)
+        """Reads run.json as far as it is there."""
+        return cls(folder, read_object(folder / "run.json"), entry)
 
     def config(self) -> Mapping[str, Any]:
         """All settings that the run's results hang on: {"data.vocabulary": "gym", ...}."""
@@ -80,6 +72,6 @@ class TrainedRun:
         return ModelConfig(**{name: recorded[name] for name in names if name in recorded})
 
     def tasks(self) -> set[str] | None:
-        """Tasks that were trained on; None if that is not known."""
-        leaves = self.mixture.get("leaves")
-        return {str(leaf.get("task")) for leaf in leaves} if isinstance(leaves, list) else None
+        """Tasks that were trained on, initial checkpoints included; None if that is not known."""
+        tasks = read_lineage(self.folder).tasks
+        return None if tasks is None else set(tasks)

@@ -16,6 +16,7 @@ from typing import Any
 
 from instruct import results
 from instruct.errors import UserError
+from instruct.lineage import read_lineage, unrecorded
 
 SAMPLE_TEXT_LIMIT = 4000
 SAMPLES_PER_TASK = 2
@@ -100,6 +101,9 @@ def read_run(path: pathlib.Path, label: str) -> Run:
     info = _read_object(path / "run.json", "how it was started is not known", warnings)
     mixture = _read_object(path / "mixture.json", "the mixture as realised is not known", warnings)
     metrics = _read_metrics(path / "metrics.jsonl", warnings)
+    lineage = read_lineage(path)
+    if lineage.tasks is not None and lineage.unknown:
+        warnings.append(unrecorded(lineage))
     gin = path / "operative.gin"
     if not gin.is_file():
         warnings.append("operative.gin is missing: the configuration is not known.")

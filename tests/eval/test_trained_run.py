@@ -22,6 +22,16 @@ def test_both_places_of_a_setting(tmp_path):
     assert run.setting("vocabulary") == "bytes"
 
 
+def test_tasks_of_the_run_that_it_started_from_count(tmp_path):
+    for name, initial in (("first", None), ("second", str(tmp_path / "first"))):
+        (tmp_path / name).mkdir()
+        info = {"config": {"initial_checkpoint_path": initial}}
+        (tmp_path / name / "run.json").write_text(json.dumps(info))
+        mixture = {"leaves": [{"task": f"toy.{name}"}]}
+        (tmp_path / name / "mixture.json").write_text(json.dumps(mixture))
+    assert TrainedRun.read(tmp_path / "second").tasks() == {"toy.first", "toy.second"}
+
+
 def test_damaged_files_count_as_missing(tmp_path):
     (tmp_path / "run.json").write_text("[1]")
     (tmp_path / "mixture.json").write_text("{")
