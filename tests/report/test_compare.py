@@ -126,3 +126,23 @@ def test_only_inputs_that_lost_something_count_as_cut(tmp_path):
         write_evaluation(tmp_path / name, {"dialogsum.main": rows})
     compared = compare(str(tmp_path / "before"), str(tmp_path / "after"), CompareConfig())
     assert "2 inputs were too long" in " ".join(compared.left_out)
+
+
+def test_a_task_of_one_evaluation_only_moves_no_metric(tmp_path):
+    """Half of the tasks are there before: what has no value an example is of the common ones."""
+    for name, tasks in (("before", ["t"]), ("after", ["t", "u"])):
+        rows = {task: plain_rows([0.0, 100.0]) for task in tasks}
+        path = write_evaluation(tmp_path / name, rows)
+        corpus = [
+            line.replace("exact_match", "bleu").replace('"value": 50.0', f'"value": {value}')
+            for line, value in zip(
+                [x for x in path.read_text().splitlines(keepends=True) if '"metric"' in x[:20]],
+                (10.0, 90.0),
+            )
+        ]
+        path.write_text(path.read_text() + "".join(corpus))
+    page, _ = write_comparison(
+        str(tmp_path / "before"), str(tmp_path / "after"), tmp_path, CompareConfig()
+    )
+    [line] = [x for x in page.with_suffix(".md").read_text().splitlines() if "bleu" in x][:1]
+    assert line.count("10.0") == 2 and "50.0" not in line
