@@ -114,7 +114,7 @@ def evaluate(
     abstract = network.abstract_params()
     placed = with_shardings(abstract, param_shardings(device_mesh, abstract))
     problems = _prepare(resolved.values(), config, data, console)
-    lineage = read_lineage(source)
+    lineage = read_lineage(folder)
     if lineage.unknown:
         console.print(unrecorded(lineage), style="yellow", markup=False, soft_wrap=True)
     failed = False

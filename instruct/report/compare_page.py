@@ -36,7 +36,7 @@ from instruct.report.compare import (
     summary,
 )
 from instruct.report.compare_faithfulness import Both
-from instruct.report.evaluation_file import EvaluationFile, Key
+from instruct.report.evaluation_file import Key
 from instruct.report.page import write_document
 from instruct.report.paired import PairedTest
 from instruct.report.wording import counted, number, p_equals, probability, signed
@@ -129,7 +129,7 @@ def _scores_section(compared: Compared) -> Section:
     rows = []
     corrected = dict(zip(compared.tests, paired.holm([test.p for test in compared.tests.values()])))
     for metric in compared.metrics:
-        values = [_value(one, metric) for one in (compared.before, compared.after)]
+        values = _values(compared, metric)
         test = compared.tests.get(metric)
         if test is None:
             cells = (number(values[0]), number(values[1]), *["–"] * 6)
@@ -161,10 +161,18 @@ def _scores_section(compared: Compared) -> Section:
     return Section("scores", "Scores", tuple(blocks))
 
 
-def _value(one: EvaluationFile, metric: str) -> float | None:
-    values = [row["value"] for row in one.metrics if row["metric"] == metric]
-    known = [value for value in values if value is not None]
-    return sum(known) / len(known) if known else None
+def _values(compared: Compared, metric: str) -> list[float | None]:
+    """Means before and after over the tasks whose metric both evaluations know."""
+    known = [
+        {
+            (row["task"], row["mode"]): row["value"]
+            for row in one.metrics
+            if row["metric"] == metric and row["value"] is not None
+        }
+        for one in (compared.before, compared.after)
+    ]
+    common = [task for task in known[0] if task in known[1]]
+    return [sum(of[task] for task in common) / len(common) if common else None for of in known]
 
 
 def _outputs_section(compared: Compared, config: CompareConfig) -> Section:

@@ -151,3 +151,23 @@ def test_prompts_that_show_other_numbers_of_exemplars_differ(runs: tuple[str, st
     assert "exemplars shown is not the same: before 5, after 3.5 of 5 (at least 1)." in differing()
     show(runs[1], 5.0)
     assert "exemplars" not in differing()
+
+
+def test_a_task_of_one_evaluation_only_moves_no_metric(tmp_path):
+    """Half of the tasks are there before: what has no value an example is of the common ones."""
+    for name, tasks in (("before", ["t"]), ("after", ["t", "u"])):
+        rows = {task: plain_rows([0.0, 100.0]) for task in tasks}
+        path = write_evaluation(tmp_path / name, rows)
+        corpus = [
+            line.replace("exact_match", "bleu").replace('"value": 50.0', f'"value": {value}')
+            for line, value in zip(
+                [x for x in path.read_text().splitlines(keepends=True) if '"metric"' in x[:20]],
+                (10.0, 90.0),
+            )
+        ]
+        path.write_text(path.read_text() + "".join(corpus))
+    page, _ = write_comparison(
+        str(tmp_path / "before"), str(tmp_path / "after"), tmp_path, CompareConfig()
+    )
+    [line] = [x for x in page.with_suffix(".md").read_text().splitlines() if "bleu" in x][:1]
+    assert line.count("10.0") == 2 and "50.0" not in line
