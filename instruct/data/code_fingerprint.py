@@ -193,7 +193,7 @@ class CodeFingerprint:
         self._emit("set", " ".join(sorted(self._alone(value) for value in values)))
 
     def _alone(self, value: Any) -> str:
-        """Fingerprint of one object by itself, to sort by where there is no order."""
+        """Fingerprint of a single object: the sort key of unordered collections."""
         other = CodeFingerprint(self._replace_fn)
         other._folders = self._folders
         other.add(value)

@@ -12,7 +12,7 @@ in blanks around added tokens):
 
 Encoding cuts the text at added tokens (of several at one place the longest), first at those that
 are matched in the text as it is, then, in what is left, normalised, at the others; every stretch in
-between is encoded by itself. So a normalised token "\\n" is a blank, and matches every blank.
+between is encoded separately. So a normalised token "\\n" is a blank, and matches every blank.
 """
 
 import base64

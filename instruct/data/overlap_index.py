@@ -56,7 +56,7 @@ class IndexPart:
 
     Attributes:
         hashes, examples, sizes, numbers, runs: see the head of this module.
-        forms: uint64 [X] hash of a form of a question; 0 for a text that stands by itself: a
+        forms: uint64 [X] hash of a form of a question; 0 for a text that counts alone: a
             record as a whole, a field that is the question.
         questions: uint64 [X] hash of the question that it is a form of.
     """

@@ -1,4 +1,4 @@
-"""Files of users that may be packed: gzip and Zstandard are told by their first bytes."""
+"""Compressed files of users: their first bytes identify gzip and Zstandard."""
 
 import contextlib
 import gzip

@@ -34,7 +34,7 @@ _WINDOW_ROWS = 256
 PLAIN_KIND = "plain2-"
 # Attributes of a source that change no record; splits, which a set may hold, are sorted.
 _SOURCE_NOISE = ("_num_input_examples", "_caching_permitted", "_splits")
-# Files of more bytes in all are told by their sizes and times, fewer by their contents.
+# Above this many bytes, files are identified by size and time instead of content.
 _MOST_HASHED_BYTES = 1 << 30
 
 _code_fingerprints: weakref.WeakKeyDictionary[seqio.Task, tuple[str, tuple[str, ...]]] = (

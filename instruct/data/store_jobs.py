@@ -170,9 +170,9 @@ def _say_unseen(job: Job) -> None:
     if unseen and job.task not in _said_unseen:
         _said_unseen.add(job.task)
         _log.warning(
-            "seqio task %r: whether its store is up to date is told by its code, and that does not "
-            "show %s. After changing that, set another version (source.version = '2' on the "
-            "task's source) and its store is built anew",
+            "seqio task %r: a change of its code rebuilds its store, but the code does not show %s. "
+            "After changing that, set another version (source.version = '2' on the task's "
+            "source) to rebuild the store",
             job.task,
             "; ".join(unseen),
         )
