@@ -170,8 +170,8 @@ def _say_unseen(job: Job) -> None:
     if unseen and job.task not in _said_unseen:
         _said_unseen.add(job.task)
         _log.warning(
-            "seqio task %r: a change of its code rebuilds its store, but the code does not show %s. "
-            "After changing that, set another version (source.version = '2' on the task's "
+            "seqio task %r: a change of its code rebuilds its store, but its code does not show "
+            "%s. After changing that, set another version (source.version = '2' on the task's "
             "source) to rebuild the store",
             job.task,
             "; ".join(unseen),
