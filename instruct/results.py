@@ -133,7 +133,8 @@ def _finite(value: Any) -> Any:
 
 def to_line(row: Mapping[str, Any]) -> str:
     """One line of strict JSON (a value that is not finite becomes null), checked, with its end."""
-    given = {**DEFAULTS.get(row.get("kind", ""), {}), **row}
+    lacking = {k: v for k, v in DEFAULTS.get(row.get("kind", ""), {}).items() if k not in row}
+    given = {**row, **lacking}  # "kind" stays in front
     finite = {name: _finite(value) for name, value in given.items()}
     if isinstance(row.get("scores"), Mapping):
         finite["scores"] = {name: _finite(value) for name, value in row["scores"].items()}

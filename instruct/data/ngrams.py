@@ -2,7 +2,8 @@
 
 Normal form: NFKC, case folded; a word is a run of letters, digits and the marks above and below
 them, so that punctuation does not count; every Chinese character and kana is a word of its own.
-Thai and other scripts without blanks keep their runs as single words.
+Thai and other scripts without blanks keep their runs as single words. Escapes of HTML and JSON are
+read first (`unescaped`).
 
 The parts of a record (fields and answer) are put one after another, the longest first, so that
 neither the names of fields nor their order matter. Markers of options ("(A)", "B.", "Options:") are
@@ -12,6 +13,8 @@ no words, and a field that only lists the options is left out: `question_texts` 
 import dataclasses
 import functools
 import hashlib
+import html
+import json
 import re
 import unicodedata
 from collections.abc import Iterable, Mapping, Sequence
@@ -46,8 +49,49 @@ def words(text: str) -> list[str]:
     return _word_pattern().findall(unicodedata.normalize("NFKC", text).casefold())
 
 
+_JSON_UNICODE = re.compile(r"(?:\\u[0-9a-fA-F]{4})+")
+_JSON_BLANK = re.compile(r"\\[nrt](?![a-z])")  # LaTeX has commands such as \neq and \times
+_TAG_REST = r"""(?:\s+[\w-]+\s*=\s*(?:"[^"]*"|'[^']*'|[^\s<>"']+))*\s*/?>"""
+_INLINE_TAG = re.compile(
+    rf"</?(?:a|b|code|em|font|i|mark|small|span|strong|sub|sup|u){_TAG_REST}", re.IGNORECASE
+)
+_BLOCK_TAG = re.compile(
+    rf"</?(?:br|div|h[1-6]|hr|li|ol|p|pre|table|tbody|td|th|thead|tr|ul){_TAG_REST}",
+    re.IGNORECASE,
+)
+_UNSEEN = re.compile("[\u00ad\u200b\u2060\ufeff]")  # soft hyphens, joints without width
+
+
+def unescaped(text: str) -> str:
+    """A text without the escapes and tags that a copy may have from HTML or JSON.
+
+    >>> unescaped("Is 2 &lt; 3&nbsp;<b>true</b>?<br>Caf\\\\u00e9")
+    'Is 2 < 3\\xa0true?\\nCafé'
+    """
+    if "\\" in text:
+        text = _JSON_UNICODE.sub(lambda found: json.loads(f'"{found.group()}"'), text)
+        text = _JSON_BLANK.sub("\n", text)
+    if "<" in text:
+        text = _BLOCK_TAG.sub("\n", _INLINE_TAG.sub("", text))
+    if "&" in text:
+        text = html.unescape(text)
+    return text if text.isascii() else _UNSEEN.sub("", text)
+
+
+def _unescaped_record(record: Record) -> Record:
+    fields = {name: unescaped(text) for name, text in record.fields.items()}
+    answer, options = unescaped(record.answer), tuple(map(unescaped, record.options))
+    if (fields, answer, options) == (record.fields, record.answer, record.options):
+        return record
+    # An answer that was nothing but tags stays as it was: a record cannot be without.
+    answer = answer if answer.strip() else record.answer
+    return dataclasses.replace(record, fields=fields, answer=answer, options=options)
+
+
 # A question of fewer words is looked for as a whole text only: any text may hold it.
 _FEWEST_IN_TEXT = 6
+# Without its options, where it has some, it tells less.
+_FEWEST_WITHOUT_OPTIONS = 8
 # So few words tell nothing without the options or the passage ("Why?").
 _FEWEST_ALONE = 3
 _IS_FIELD = 0x9E3779B97F4A7C15
@@ -55,8 +99,10 @@ _OPTIONS_HEAD = re.compile(r"\b(?:answer )?(?:options|choices)[ \t]*:\s", re.IGN
 _OPTIONS_BLOCK = re.compile(r"^[ \t]*(?:answer )?(?:options|choices)[ \t]*:", re.I | re.MULTILINE)
 _LINE_MARKER = re.compile(r"^[ \t]*(?:[-*][ \t]+)?[A-Za-z][.:][ \t]+", re.MULTILINE)
 _BRACKET_MARKER = re.compile(r"(?<!\w)\(?[A-Za-z]\)\s")
-# "Question: ..." in a prompt.
-_HEADING = re.compile(r"^\s*\w+:\s+")
+# What stands before a question in a prompt: "Question 3: ", "17. ", "### Human: ", "<|user|> ".
+_HEADING = re.compile(
+    r"^\s*(?:[^\w\s]{1,8}\s*)?(?:\w{1,20}[^\w\s]{0,8}\s{1,4})?\w{1,20}[^\w\s]{0,8}[:.)\]>|*]\s+"
+)
 # What makes another question of the same words: 3 + 4 and 3 - 4. A hyphen is none.
 _OPERATOR = re.compile(r"[+*=<>^|~×÷√≤≥≠±∑∫]|(?<!\w)[-−/]|[-−/](?=[(\s])")
 _NO_LETTERS = re.compile(r"[\W_]+")
@@ -112,6 +158,7 @@ def question_texts(record: Record) -> tuple[str, str]:
 
 def record_words(record: Record) -> list[str]:
     """All words of a record, its longest part first."""
+    record = _unescaped_record(record)
     fields = own_fields(record)
     texts = [text for name, text in fields.items() if name != "question"]
     if "question" in fields:
@@ -142,9 +189,12 @@ def _key(form: bytes, text: str) -> int:
 
 
 def record_keys(record: Record) -> set[int]:
-    """`text_keys` of everything that a copied question may be in a record: fields and lines."""
+    """`text_keys` of all that a copied question may be in a record: fields, answer and lines."""
+    record = _unescaped_record(record)
     fields = set(own_fields(record).values())
     texts = {*fields, *question_texts(record)}
+    if len(words(record.answer)) >= _FEWEST_ALONE:  # fewer are a label
+        texts.add(record.answer)
     texts |= {line for text in texts for line in text.split("\n")}
     texts |= {_HEADING.sub("", text) for text in texts}
     texts |= {without_markers(text) for text in texts}
@@ -178,6 +228,7 @@ class Question:
 
 def question_of(record: Record, n: int) -> Question:
     """The question of a record, for n-grams of n words."""
+    record = _unescaped_record(record)
     stem, full = question_texts(record)
     whole = next(filter(None, text_keys(without_markers(full))), 0)
     question = Question(whole, {}, {}, set(), set())
@@ -195,7 +246,7 @@ def question_of(record: Record, n: int) -> Question:
             question.long[form] = names
         elif _OPERATOR.search(plain):
             continue  # its words alone could be another question's
-        elif len(names) >= _FEWEST_IN_TEXT and text == full:
+        elif len(names) >= (_FEWEST_IN_TEXT if text == full else _FEWEST_WITHOUT_OPTIONS):
             question.runs[form] = names
         question.keys.update(letters for _, letters in keys)
     question.fields.discard(0)

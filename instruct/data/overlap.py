@@ -8,10 +8,12 @@ question alone is there (`ngrams.question_texts`): a copied question is covered 
 record holds, such as a description, a passage or the options.
 
 A text shorter than n words counts if it is the whole text of an example on the other side. So does
-a question that is a whole field or line there, case, blanks and punctuation aside; one of 6 to
-n - 1 words, with its options if it has any, may stand anywhere. Words that several questions of the
-test tasks have ("Which of these is true?") tell none of them: these count with their options, or
-as a whole field.
+a question that is a whole field or line there, case, blanks, punctuation and a heading ("17. ",
+"### Human: ") aside; one of 6 to n - 1 words may stand anywhere, from 8 words on without its
+options if it has any. Words that several questions of the test tasks have ("Which of these is
+true?") tell none of them: these count with their options, or as a whole field. Nor do words tell a
+short question whose signs matter (3 + 4): it counts as a field or line only. Escapes and tags of
+HTML and JSON do not count.
 
 N-grams that more than 5 % (and more than 10) of a test task's examples hold are passed over: they
 are wording, such as a task's definition. The test side is in memory, 12 bytes a word of each form

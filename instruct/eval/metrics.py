@@ -125,11 +125,13 @@ UNICODE_TOKENIZER = UnicodeTokenizer()
 
 
 def in_ascii_words(text: str) -> bool:
-    """Whether ROUGE's own tokenizer keeps at least half of a text's letters and digits.
+    """Whether ROUGE's own tokenizer keeps at least half of a text's letters.
 
-    An empty text has lost nothing; one of signs alone has lost all.
+    Digits count where there are no letters: dates and sums stand in texts of every script. An empty
+    text has lost nothing; one of signs alone has lost all.
     """
-    signs = _LETTER_OR_DIGIT.findall(text.lower())
+    found = _LETTER_OR_DIGIT.findall(text.lower())
+    signs = [sign for sign in found if not sign.isdecimal()] or found
     kept = sum(sign.isascii() for sign in signs)
     return 2 * kept >= len(signs) if signs else not text.strip()
 

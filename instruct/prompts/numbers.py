@@ -40,7 +40,7 @@ class NumberForm(NamedTuple):
     scale_first: bool = False
 
 
-ENGLISH = NumberForm(".", (("thousand", 3), ("million", 6), ("billion", 9)))
+ENGLISH = NumberForm(".", (("thousand", 3), ("million", 6), ("billion", 9), ("trillion", 12)))
 
 _BLANKS = "\u00a0\u2002\u2003\u2004\u2005\u2006\u2007\u2008\u2009\u200a\u202f\u3000"
 _SAME_SIGN: Mapping[int, str | None] = str.maketrans(
@@ -55,7 +55,10 @@ _SAME_SIGN: Mapping[int, str | None] = str.maketrans(
         "\uff0b": "+",
     }
 )
-_LATEX = ((re.compile(r"\{,\}|,\\!"), ","), (re.compile(r"\\[,;: ]"), " "))
+_LATEX = (
+    (re.compile(r"\{([.,])\}|([.,])\\!"), r"\1\2"),  # "70{,}000"
+    (re.compile(r"\\[,;: ]"), " "),
+)
 _NATIVE_DIGIT = re.compile(r"(?![0-9])\d")
 _VULGAR = re.compile(r"[\u00bc-\u00be\u2150-\u215e]")
 _CURRENCY = (

@@ -17,7 +17,7 @@ from instruct.report.evaluation_file import (
 )
 from instruct.report.ner import load_detector
 from instruct.report.paired import PairedTest
-from instruct.report.wording import counted
+from instruct.report.wording import counted, failure_lines
 
 # What may rank outputs, the first that both runs have; else the first metric.
 RANKED_BY = ("rougeL", "rougeLsum", "rouge1", "f1", "bleu")
@@ -137,9 +137,7 @@ def _left_out(
             told.append(
                 f"{counted(alone, 'example was', 'examples were')} only evaluated {name}: left out."
             )
-        told += [
-            f"{name}: {row['task']} ({row['mode']}) failed: {row['error']}" for row in one.failures
-        ]
+        told += [f"{name}: {line}" for line in failure_lines(one.failures)]
     changed = len(common) - len(keys)
     if changed:
         told.append(

@@ -27,7 +27,15 @@ from instruct.report.compare import conditions
 from instruct.report.evaluation_file import EvaluationFile, find_results, read_evaluation
 from instruct.report.forgetting import Forgetting, RunSkills, Skill, Task, TaskChange
 from instruct.report.page import write_document
-from instruct.report.wording import all_of, counted, number, plus_minus, probability, signed
+from instruct.report.wording import (
+    all_of,
+    counted,
+    failure_lines,
+    number,
+    plus_minus,
+    probability,
+    signed,
+)
 
 # A change of so many points has the fullest colour.
 FULL_SHADE = 20.0
@@ -84,10 +92,7 @@ def _evaluations(
         raise UserError(" ".join(left_out))
     notes += left_out
     for file in files.values():
-        notes += [
-            f"{label}: {row['task']} ({row['mode']}) failed: {row['error']}"
-            for row in file.failures
-        ]
+        notes += [f"{label}: {line}" for line in failure_lines(file.failures)]
     return list(files.values())
 
 

@@ -308,6 +308,8 @@ def differences(scores: Iterable[Score], mmlu_split: str) -> list[tuple[str, str
         if decodings - {"greedy"} and not all(map(_is_voted, found.rows)):
             marks.append(f"our decoding is {', '.join(sorted(decodings))}, the paper's greedy")
         marks += _prompt_marks(found.rows)
+        if results.exemplars_of(found.rows) is None:
+            marks.append("how many exemplars our prompts show is not known (an earlier evaluation)")
         trained = any(row["group"] == "held_in" for row in found.rows)
         if trained and measure.family in _HELD_OUT:
             marks.append("tasks of it were trained on; the paper's were held out")

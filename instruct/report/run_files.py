@@ -19,6 +19,7 @@ from instruct.errors import UserError
 from instruct.json_text import parse_json
 from instruct.lineage import read_lineage, unrecorded
 from instruct.metrics_file import read_metrics
+from instruct.report.wording import failure_lines
 
 SAMPLE_TEXT_LIMIT = 4000
 SAMPLES_PER_TASK = 2
@@ -185,9 +186,10 @@ def _read_evaluations(folder: pathlib.Path, warnings: list[str]) -> Iterator[Eva
                 warnings.append(str(error))
                 continue
             yield evaluation
-            for row in evaluation.failures:
-                where = f"{row['task']} ({row['mode']}) at step {step:,}"
-                warnings.append(f"evaluation of {where} failed: {row['error']}")
+            warnings += [
+                f"evaluation at step {step:,}: {line}"
+                for line in failure_lines(evaluation.failures)
+            ]
             if not evaluation.metrics:
                 warnings.append(f"{suite} at step {step:,}: no task is finished yet.")
 

@@ -1,6 +1,10 @@
 """Counts, changes, errors and p-values as a page writes them."""
 
 import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+MOST_FAILURES = 3  # of one evaluation, each with its reason
 
 
 def counted(count: int, noun: str, plural: str = "") -> str:
@@ -49,3 +53,18 @@ def plus_minus(stderr: float | None) -> str:
     if stderr is None or not math.isfinite(stderr) or stderr < 1e-9:
         return ""
     return f" ± {stderr:,.1f}" if stderr >= 0.05 else " ± < 0.1"
+
+
+def failure_lines(failures: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Which tasks of an evaluation failed and why; of many the first few, the others by name."""
+    lines = [
+        f"{row['task']} ({row['mode']}) failed: {row['error']}" for row in failures[:MOST_FAILURES]
+    ]
+    if others := [row["task"] for row in failures[MOST_FAILURES:]]:
+        names = ", ".join(dict.fromkeys(others[:MOST_FAILURES]))
+        more = ", ..." if len(others) > MOST_FAILURES else ""
+        lines.append(
+            f"{counted(len(others), 'more task')} of {failures[0]['suite']} failed "
+            f"({names}{more}); the results file has the reasons."
+        )
+    return lines

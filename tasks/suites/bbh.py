@@ -110,7 +110,7 @@ def options_of(question: str, answer: str, labels: tuple[str, ...] = ()) -> tupl
 def _record(
     record_id: str, row: SubTask, description: str, question: str, answer: str, rationale: str = ""
 ) -> Record | Dropped:
-    question, answer = question.strip(), answer.strip()
+    question, answer = question.replace("\r\n", "\n").strip(), answer.strip()
     if not question or not answer:
         return Dropped("empty question or answer")
     options = options_of(question, answer, row.labels)

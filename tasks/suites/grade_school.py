@@ -82,15 +82,19 @@ class Language(NamedTuple):
 
 # Words of scale that are written after digits, and their powers of ten.
 _BENGALI = (("হাজার", 3), ("লাখ", 5), ("লক্ষ", 5), ("কোটি", 7))
-_GERMAN = (("tausend", 3), ("million", 6), ("millionen", 6), ("mio.", 6), ("milliarden", 9))
-_SPANISH = (("mil", 3), ("millón", 6), ("millones", 6))
+_GERMAN = (
+    *(("tausend", 3), ("tsd.", 3), ("million", 6), ("millionen", 6), ("mio.", 6), ("mio", 6)),
+    *(("milliarde", 9), ("milliarden", 9), ("mrd.", 9), ("mrd", 9)),
+)
+_SPANISH = (("mil", 3), ("millón", 6), ("millon", 6), ("millones", 6))
 _FRENCH = (("mille", 3), ("million", 6), ("millions", 6), ("milliard", 9), ("milliards", 9))
 _JAPANESE = (("百", 2), ("千", 3), ("万", 4), ("億", 8))
 _RUSSIAN = (
     *(("тысяча", 3), ("тысячи", 3), ("тысяч", 3), ("тыс.", 3), ("миллион", 6), ("миллиона", 6)),
-    *(("миллионов", 6), ("млн", 6), ("миллиардов", 9), ("млрд", 9)),
+    *(("тыс", 3), ("миллионов", 6), ("млн", 6), ("миллиард", 9), ("миллиарда", 9)),
+    *(("миллиардов", 9), ("млрд", 9)),
 )
-_SWAHILI = (("elfu", 3), ("laki", 5), ("milioni", 6))
+_SWAHILI = (("elfu", 3), ("laki", 5), ("milioni", 6), ("bilioni", 9))
 _TELUGU = (("వేలు", 3), ("వేల", 3), ("లక్షలు", 5), ("లక్షల", 5), ("లక్ష", 5), ("కోట్ల", 7), ("కోటి", 7))
 _THAI = (("ร้อย", 2), ("พัน", 3), ("หมื่น", 4), ("แสน", 5), ("ล้าน", 6))
 _CHINESE = (("百", 2), ("千", 3), ("万", 4), ("萬", 4), ("亿", 8), ("億", 8))

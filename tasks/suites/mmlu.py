@@ -114,7 +114,9 @@ def read_csv(path: Path, subject: str, split: str) -> Iterator[Record | Dropped]
     """
     with path.open(encoding="utf-8-sig", errors="surrogateescape", newline="") as stream:
         number = -1
-        for row in _rows(stream, path):
+        for cells in _rows(stream, path):
+            # The lines of a quoted cell end as the file's do.
+            row = [cell.replace("\r\n", "\n") for cell in cells]
             answer = row[-1].strip()
             index = LETTERS.index(answer) if answer in LETTERS else -1
             if answer.isdecimal() and int(answer) < len(LETTERS):

@@ -4,6 +4,7 @@ import json
 
 import pytest
 
+from instruct import results
 from instruct.cli import arguments, compare_flags
 from tests.report.made_up_summaries import plain_rows, summary_rows, write_evaluation
 
@@ -69,7 +70,8 @@ def test_unfinished_suites_are_left_out_and_said(tmp_path, capsys, where):
         write_evaluation(tmp_path / name, {"u": plain_rows(values)}, "other")
     header, *_, metric = path.read_text().splitlines(keepends=True)
     failure = json.loads(metric) | {"kind": "failure", "task": "v", "error": "no such file"}
-    for gone in ("metric", "value", "stderr", "n", "baseline", "template_set", "decode"):
+    of_metric = ("metric", "value", "stderr", "n", "baseline", "template_set", "decode")
+    for gone in (*of_metric, *results.DEFAULTS["metric"]):
         del failure[gone]
     failed = json.dumps(failure) + "\n"
     for suite, text in {

@@ -2,13 +2,16 @@
 
 import contextlib
 import dataclasses
+import html
 import itertools
+import json
 import string
+import time
 
 import pytest
 
 from instruct.data import overlap_scan, registry, sources
-from instruct.data.ngrams import record_words
+from instruct.data.ngrams import record_keys, record_words, unescaped
 from instruct.data.overlap import contamination
 from instruct.data.overlap_index import index_part, sampled_numbers
 from instruct.data.overlap_scan import StoredTask
@@ -216,6 +219,61 @@ def own_text(record):
 def test_a_copied_question_is_covered(tmp_path, name, copy):
     asked = ASKED[name]
     assert planted(tmp_path, asked, [copy(asked, own_text(asked))]) == 1
+
+
+@pytest.mark.parametrize("name", ASKED)
+@pytest.mark.parametrize(
+    "copy",
+    [
+        lambda text: f"17. {text}",
+        lambda text: f"### Human: {text}",
+        lambda text: f"<|user|> {text}",
+        lambda text: html.escape(text).replace("'", "&rsquo;").replace("\n", "<br>"),
+        lambda text: "<p class='q'>" + text.replace("<", "&lt;").replace(" ", "&nbsp;") + "</p>",
+        lambda text: " ".join(f"<b>{word}</b>" for word in text.split(" ")),
+        lambda text: text.replace(" ", "\u200b "),
+    ],
+    ids=["number", "speaker", "token", "escapes", "paragraph", "bold", "no width"],
+)
+def test_headings_and_escapes_hide_no_copy(tmp_path, name, copy):
+    text = copy(own_text(ASKED[name]))
+    assert planted(tmp_path, ASKED[name], [Record("c", {"text": text}, "x")]) == 1
+
+
+def test_copies_that_stand_in_other_places(tmp_path):
+    def ask(text):
+        choices = ("red", "green", "blue", "grey")
+        return Record("q", {"question": text, "description": "Choose."}, "red", choices, 0)
+
+    asked = ask("Which hormones does the human pancreas produce daily?")
+    text = own_text(asked)
+    for number, copy in enumerate(
+        [
+            Record("c", {"prompt": "Write a question for this answer: red"}, text),
+            Record("c", {"chat": f"Hi there, I need help. {text} Sure, here you are."}, "x"),
+            Record(
+                "c", {"line": json.dumps({"role": "user", "content": f"{text}\n\nThanks é"})}, "x"
+            ),
+        ]
+    ):
+        (tmp_path / str(number)).mkdir()
+        assert planted(tmp_path / str(number), asked, [copy]) == 1
+    short = ask("Which colour is nicest?")  # too few words to be looked for in a text
+    copy = Record("c", {"chat": "Hi there. Which colour is nicest? Well."}, "x")
+    (tmp_path / "short").mkdir()
+    assert planted(tmp_path / "short", short, [copy]) == 0
+
+
+def test_escapes_are_read_and_mathematics_is_not():
+    read = "Is 2 &lt; 3&nbsp;<b>true</b>?<br>Caf\\u00e9\\n(A) \\ud83d\\ude00"
+    assert unescaped(read) == "Is 2 < 3\xa0true?\nCafé\n(A) \U0001f600"
+    for text in (r"a \neq b, \times, \nu", "a<b and c>d", "< > } <s> <mask>", "if x<i then y>i"):
+        assert unescaped(text) == text
+    assert "x" in record_words(Record("r", {"text": "x"}, "<br>"))  # a record has an answer
+    start = time.monotonic()
+    for text in ("a" * 50_000, "a." * 20_000, "a. " * 20_000, "<a b=c " * 10_000, "." * 50_000):
+        record_keys(Record("r", {"text": text}, "x"))
+    assert time.monotonic() - start < 5
 
 
 @pytest.mark.parametrize("name", ["described", "twice", "short"])

@@ -129,3 +129,11 @@ def test_rouge_says_what_its_own_tokenizer_loses(language):
         assert "less than half of 2 of 5 targets" in message and "UNICODE_TOKENIZER" in message
     else:
         assert said == []
+
+
+@pytest.mark.parametrize(
+    ("text", "fits"),
+    [("Call 555 on 12 May", True), ("12 апреля 2020", False), ("5 км", False), ("2020", True)],
+)
+def test_digits_do_not_make_a_text_english(text, fits):
+    assert metrics.in_ascii_words(text) == fits

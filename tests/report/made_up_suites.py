@@ -91,6 +91,7 @@ def _rows(
         rows.append(row | {"scores": {metric: 100.0 * right}})
     row = {"kind": "metric", **shared, "metric": metric, "value": value, "n": examples or 100}
     row |= {"stderr": 4.0, "baseline": 25.0, "checkpoint": f"checkpoints/{step}"}
+    row |= {"exemplars_mean": 5.0, "exemplars_min": 5, "exemplars_asked": 5.0}
     return [*rows, row | {"template_set": "published", "decode": "greedy"}]
 
 

@@ -168,6 +168,10 @@ def test_what_prompts_had_to_lose_is_a_difference(whole):
     full = of_prompts((8.0, 8, 8.0, 0, 0))
     assert measures.differences(full, "validation") == []
     assert "exemplars shown: MGSM 8" in measures.conditions(full)
+    unknown = measures.differences(of_prompts((None,) * 5, (8.0, 8, 8.0, 0, 0)), "validation")
+    assert [mark for _, mark in unknown] == [
+        "how many exemplars our prompts show is not known (an earlier evaluation)"
+    ]
     fewer = of_prompts((1.0, 0, 8.0, 2, 1), (8.0, 8, 8.0, 0, 0))
     marks = [mark for _, mark in measures.differences(fewer, "validation")]
     assert marks == [
@@ -181,6 +185,7 @@ def test_what_prompts_had_to_lose_is_a_difference(whole):
 def test_conditions_name_step_decoding_templates_and_versions(whole):
     told = measures.conditions([measures.score(whole, "mgsm")])
     assert told == [
+        "exemplars shown: MGSM 5",
         "step 2000",
         "decoding greedy",
         "template set published",

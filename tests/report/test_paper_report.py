@@ -69,7 +69,7 @@ def test_our_rows_stand_under_the_papers(runs):
     assert content.without == ("bare",)
     detail = {line.cells[:2]: line.cells[3:] for line in paper_report.details(content)}
     assert detail["783M whole", "MGSM"] == (
-        *("1,000", "10 of 10", "–", "test", "number_match", "2,000"),
+        *("1,000", "10 of 10", "5", "test", "number_match", "2,000"),
     )
     told = "\n".join(paper_report.remarks(content))
     assert "- MGSM: at most 20 examples a task, the paper's all." in told

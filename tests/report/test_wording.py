@@ -4,7 +4,16 @@ import math
 
 import pytest
 
-from instruct.report.wording import all_of, counted, p_equals, plus_minus, probability, signed
+from instruct.report.wording import (
+    MOST_FAILURES,
+    all_of,
+    counted,
+    failure_lines,
+    p_equals,
+    plus_minus,
+    probability,
+    signed,
+)
 
 
 @pytest.mark.parametrize(
@@ -33,3 +42,17 @@ def test_changes_and_errors():
     assert [signed(v) for v in (0.04, -0.04, -0.06, 3.0)] == ["+0.0", "+0.0", "-0.1", "+3.0"]
     errors = [None, math.nan, math.inf, 0.0, 1e-17, 0.02, 1.26]
     assert [plus_minus(e) for e in errors] == [*[""] * 5, " ± < 0.1", " ± 1.3"]
+
+
+def test_many_failures_are_named_and_few_explained():
+    failures = [
+        {"suite": "s", "task": f"t{k}", "mode": "direct", "error": f"no file {k}"} for k in range(9)
+    ]
+    assert failure_lines(failures[:2]) == [
+        "t0 (direct) failed: no file 0",
+        "t1 (direct) failed: no file 1",
+    ]
+    *_, last = lines = failure_lines(failures)
+    assert len(lines) == MOST_FAILURES + 1
+    assert last == "6 more tasks of s failed (t3, t4, t5, ...); the results file has the reasons."
+    assert failure_lines([]) == []

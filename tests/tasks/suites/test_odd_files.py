@@ -39,6 +39,24 @@ def test_mmlu_cells_with_quotes_newlines_and_blank_lines(tmp_path):
     )[0]
 
 
+def test_questions_of_several_lines_are_the_same_with_other_line_ends(tmp_path):
+    text = '"Which of\nthese?","a\nb",c,d,e,A\nq,a,b,c,d,B\n'
+    path, records = tmp_path / "a.csv", []
+    for end in ("\n", "\r\n"):
+        path.write_bytes(text.replace("\n", end).encode())
+        records.append(list(mmlu.read_csv(path, "virology", "test")))
+    assert records[0] == records[1] and not any(reasons(records[0]))
+    row = next(row for row in bbh.SUB_TASKS if row.name == "snarks")
+    prompts = tmp_path / "snarks.txt"
+    prompts.write_text("Do.\n\nQ: q\nA: Let's think step by step.\nSo the answer is (A).")
+    asked = "Which?\nOptions:\n(A) this\n(B) that"
+    rows = [{"input": asked.replace("\n", end), "target": "(B)"} for end in ("\n", "\r\n")]
+    path.write_text(json.dumps({"examples": rows}))
+    first, second = bbh.read_examples(path, prompts, row)
+    assert first.options == ("(A)", "(B)")
+    assert (first.fields, first.options) == (second.fields, second.options)
+
+
 def test_bbh_examples_without_input_or_target(tmp_path):
     path, prompts = tmp_path / "web_of_lies.json", tmp_path / "web_of_lies.txt"
     prompts.write_text("x\n-----\nDo.\n\nQ: q\nA: Let's think step by step.\nSo the answer is Yes.")
