@@ -12,6 +12,7 @@ can tell (C objects with state, files that the code opens) is listed in `unseen`
 """
 
 import collections
+import contextlib
 import dataclasses
 import dis
 import enum
@@ -19,6 +20,7 @@ import functools
 import hashlib
 import importlib
 import importlib.util
+import inspect
 import os
 import random
 import re
@@ -214,6 +216,10 @@ class CodeFingerprint:
             self._add_array(np.asarray(value))
         elif hasattr(value, "__wrapped__") or hasattr(value, "python_function"):
             self.add(getattr(value, "python_function", None) or value.__wrapped__)
+        elif kind == "gin.config.ConfigurableReference":  # @scope/function, %MACRO
+            bindings = sys.modules["gin.config"].get_bindings(value.scoped_selector, False)
+            self.add((value.scoped_selector, value.evaluate, value.configurable.wrapped))
+            self._add_mapping(dict(sorted(bindings.items())))
         elif callable(getattr(value, "numpy", None)):  # an eager tensor
             self._add_array(np.asarray(value.numpy()))
         elif package in _STATELESS_PACKAGES or type(value) is object:
@@ -244,6 +250,8 @@ class CodeFingerprint:
             self._emit("class", f"{kind.__module__}.{kind.__qualname__}")
             return
         self._emit("class", str(len(kind.__bases__)))
+        if type(kind) is not type:
+            self.add(type(kind))
         for base in kind.__bases__:
             self.add(base)
         for name, value in sorted(vars(kind).items()):
@@ -287,6 +295,16 @@ class CodeFingerprint:
                 self.unseen[f"variable {name}, which {code.co_qualname} changes"] = None
         attributes = sorted(vars(function).items())
         self._add_mapping({k: v for k, v in attributes if k != "__wrapped__"})
+        if installed and code.co_name == "gin_wrapper":
+            self._add_gin_bindings(function)
+
+    def _add_gin_bindings(self, function: types.FunctionType) -> None:
+        """What gin binds, in every scope, to the arguments of a configurable function."""
+        selector = inspect.getclosurevars(function).nonlocals["selector"]
+        for (scope, name), values in sorted(function.__globals__["_CONFIG"].items()):
+            if name == selector:
+                self.add(scope)
+                self._add_mapping(dict(sorted(values.items())))
 
     def _add_code(self, code: types.CodeType, namespace: Mapping[str, Any]) -> None:
         """Bytecode without positions in the source, and the globals that it uses."""
@@ -316,8 +334,8 @@ class CodeFingerprint:
             number += number < len(kept) and step is kept[number]
         state = _changed(code)
         for number, step in enumerate(kept):
-            if step.opcode in dis.hasconst:
-                content: Any = step.argval
+            if step.opcode in dis.hasconst:  # names of keywords too, whose argval Python 3.11 lacks
+                content: Any = code.co_consts[step.arg or 0]
             elif step.opcode in dis.hasjrel or step.opcode in dis.hasjabs:
                 content = numbers.get(step.argval)
             elif step.opcode in dis.hasname:
@@ -341,16 +359,31 @@ class CodeFingerprint:
 
     def _add_path(self, value: Any, following: Sequence[dis.Instruction]) -> None:
         """A global, or what `module.submodule.name` comes to where it is a user's module."""
-        for step in following:
+        for number, step in enumerate(following):
             is_module = isinstance(value, types.ModuleType)
             if not is_module or step.opname not in ("LOAD_ATTR", "LOAD_METHOD"):
                 break
             if _is_installed_file(getattr(value, "__file__", None)):
+                self._add_replaced(value, following[number:])
                 break
             if step.argval in _MODULE_NOISE or not hasattr(value, step.argval):
                 return
             value = getattr(value, step.argval)
         self.add(value)
+
+    def _add_replaced(self, value: Any, following: Sequence[dis.Instruction]) -> None:
+        """A user's function or class that was put into a module of an installed package."""
+        for step in following:
+            if not isinstance(value, types.ModuleType):
+                break
+            # What is not there yet is loaded by the module itself, on demand.
+            value = vars(value).get(step.argval) if step.opcode in dis.hasname else None
+        if isinstance(value, types.FunctionType):
+            installed = _is_installed_file(value.__code__.co_filename)
+        else:
+            installed = not isinstance(value, type) or _is_installed_class(value)
+        if not installed:
+            self.add(value)
 
     def _add_import(
         self,
@@ -374,7 +407,10 @@ class CodeFingerprint:
         if names is None:
             self.add(module)
         for one in names or ():
-            self.add(getattr(module, one, None) or sys.modules.get(f"{absolute}.{one}"))
+            if not hasattr(module, one):  # a module of the package that nothing imported yet
+                with contextlib.suppress(Exception):
+                    importlib.import_module(f"{absolute}.{one}")
+            self.add(getattr(module, one, None))
 
 
 def _type_name(value: Any) -> str:

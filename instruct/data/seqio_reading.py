@@ -31,7 +31,7 @@ _WINDOW_ROWS = 256
 
 
 # Begins the fingerprints of plain tasks; another number means that they are made otherwise.
-PLAIN_KIND = "plain2-"
+PLAIN_KIND = "plain3-"
 # Attributes of a source that change no record; splits, which a set may hold, are sorted.
 _SOURCE_NOISE = ("_num_input_examples", "_caching_permitted", "_splits")
 # Above this many bytes, files are identified by size and time instead of content.

@@ -84,7 +84,7 @@ def infer(
         input_path: JSON lines, packed or not; "-" for standard input.
         output_path: JSON lines; continued if it is unfinished; "-" for standard output.
         decode: the strategy; None: as the checkpoint's generation_config.json says, else greedy.
-            Its EOS is taken from the vocabulary.
+            Its EOS is the vocabulary's, unless generation_config.json names another.
         batching: batch size and shapes; changes no prediction.
         mesh: over all devices.
         model: architecture; None: as `run.json` of the run says.
@@ -291,7 +291,11 @@ def _load_answerer(
     mesh = make_mesh(mesh_config or MeshConfig())
     abstract = model.abstract_params()
     placed = with_shardings(abstract, param_shardings(mesh, abstract))
-    decode = decode or decode_config(generation_settings(folder))
+    eos_id = vocabulary.eos_id
+    if decode is None:
+        settings = generation_settings(folder)
+        decode = decode_config(settings)
+        eos_id = eos_id if settings.get("eos_token_id") is None else decode.eos_id
     if step is None:
         console = Console(stderr=True, highlight=False)
         folder, params = load_newest(
@@ -303,7 +307,7 @@ def _load_answerer(
     else:
         params = load_params(folder, placed)
     steps = max_decode_steps or decode.max_decode_steps
-    decode = dataclasses.replace(decode, eos_id=vocabulary.eos_id, max_decode_steps=steps)
+    decode = dataclasses.replace(decode, eos_id=eos_id, max_decode_steps=steps)
     return Answerer(
         decoder=Decoder(model, reorder_cache, decode, batching, mesh),
         params=params,

@@ -14,6 +14,7 @@ from instruct.eval.decode import DecodeConfig
 _NOT_COMPUTED: dict[str, tuple[Any, ...]] = {
     "assistant_early_exit": (None,),
     "constraints": (None, []),
+    "decoder_start_token_id": (None, 0),
     "diversity_penalty": (None, 0, 0.0),
     "dola_layers": (None,),
     "encoder_no_repeat_ngram_size": (None, 0),

@@ -16,7 +16,9 @@ import dataclasses
 import enum
 import functools
 import re
+import textwrap
 from pathlib import Path
+import gin
 import numpy as np
 import task_helpers as helpers
 from task_helpers import shorten
@@ -88,7 +90,42 @@ def clean(text, *, strip="."):
     joined = helpers.join(parts) + late(text)
     return shorten(joined, total).strip(strip) + str(FOLDER) + Kind.LOUD.name
 
+def spread(text, first=1, second=2):
+    return text * first + text * second
+
+class Meta(type):
+    def mark(cls):
+        return "by metaclass"
+
+class Marked(metaclass=Meta):
+    pass
+
+textwrap.shorten = lambda text, width: text[:width] + "replaced"
+
+@gin.configurable(module=__name__)
+def configured(text, width=1, title="", form_fn=None):
+    return textwrap.shorten(form_fn(text) + title, width=width)
+
+@gin.configurable(module=__name__)
+def form(text, left="<"):
+    return left + text
+
+gin.clear_config()
+gin.parse_config(f"""
+TITLE = 'macro'
+OTHER = 'unused macro'
+{__name__}.configured.width = 9
+{__name__}.configured.title = %TITLE
+{__name__}.configured.form_fn = @scope/form
+scope/{__name__}.form.left = '['
+""")
+
+def late_module(text):
+    from task_package import late
+    return late.END + spread(text, first=3) + Marked.mark() + configured(text)
+
 STEPS = [
+    late_module,
     functools.partial(clean, strip=","),
     Shout(times=2),
     Shout(1).emphasise,
@@ -117,6 +154,11 @@ def late(text):
 def unused(text):
     return text
 """
+
+LATE_MODULE = """
+END = "."
+"""
+FILES = {"task_step": STEP, "task_helpers": HELPERS, "task_package/late": LATE_MODULE}
 
 # Of the step's module and of the helpers': what changes what the steps do.
 CHANGES = {
@@ -148,6 +190,14 @@ CHANGES = {
     "helper of a helper": ("SEPARATOR.join(parts)", "SEPARATOR.join(parts[1:])"),
     "imported helper": ("text[:length]", "text[length:]"),
     "helper imported inside": ('LATE = "late"', 'LATE = "later"'),
+    "module imported inside": ('END = "."', 'END = "!"'),
+    "name of a keyword": ("spread(text, first=3)", "spread(text, second=3)"),
+    "metaclass": ("by metaclass", "by another metaclass"),
+    "function put into a package": ('+ "replaced"', '+ "replaced otherwise"'),
+    "gin binding": ("configured.width = 9", "configured.width = 8"),
+    "gin macro": ("TITLE = 'macro'", "TITLE = 'other macro'"),
+    "gin reference": ("= @scope/form", "= @form"),
+    "gin binding of a scope": ("form.left = '['", "form.left = '('"),
 }
 # What does not.
 NO_CHANGES = {
@@ -157,29 +207,36 @@ NO_CHANGES = {
     "formatting": ('sum(TABLE["a"]) + int', "sum(\n        TABLE['a']\n    ) + int"),
     "local variable": ("joined", "glued"),
     "unused helper": ("def unused(text):\n    return text", "def unused(text):\n    return 5"),
+    "unused gin macro": ("'unused macro'", "'another'"),
     "unused constant": ("STEPS = [", "OTHER = 7\nSTEPS = ["),
     "order of a set": ('{"yes", "no", "maybe", "never"}', '{"never", "maybe", "no", "yes"}'),
 }
 PROGRAM = """
 import importlib, json, sys
+import gin
 from instruct.data.code_fingerprint import CodeFingerprint
+gin.enter_interactive_mode()
 found = []
 for folder in sys.argv[1:]:
     sys.path.insert(0, folder)
     fingerprint, module = CodeFingerprint(), importlib.import_module("task_step")
     fingerprint.add(tuple(module.STEPS))
     found.append([fingerprint.hexdigest(), list(fingerprint.unseen)])
-    del sys.path[0], sys.modules["task_step"], sys.modules["task_helpers"]
+    del sys.path[0]
+    for name in [name for name in sys.modules if name.startswith("task_")]:
+        del sys.modules[name]
 print(json.dumps(found))
 """
 
 
 def write(folder, change=("", "")):
     folder.mkdir(parents=True)
-    assert change[0] in STEP + HELPERS
-    for name, text in (("step", STEP), ("helpers", HELPERS)):
+    assert any(change[0] in text for text in FILES.values())
+    (folder / "task_package").mkdir()
+    (folder / "task_package" / "__init__.py").touch()
+    for name, text in FILES.items():
         changed = text.replace(*change) if change[0] else text
-        (folder / f"task_{name}.py").write_text(changed)
+        (folder / f"{name}.py").write_text(changed)
     return str(folder)
 
 

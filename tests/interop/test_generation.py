@@ -86,6 +86,7 @@ def test_strategies(settings, expected):
         ({"encoder_repetition_penalty": 1.2}, "encoder_repetition_penalty = 1.2"),
         ({"encoder_no_repeat_ngram_size": 3}, "encoder_no_repeat_ngram_size = 3"),
         ({"typical_p": 0.5}, "typical_p = 0.5"),
+        ({"decoder_start_token_id": 5}, "decoder_start_token_id = 5"),
         ({"stop_strings": ["."]}, "stop_strings"),
         ({"repetition_penalty": -1}, "DecodeConfig.repetition_penalty = -1"),
         ({"forced_eos_token_id": [1, 2]}, "forced_eos_token_id"),

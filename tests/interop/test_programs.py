@@ -128,7 +128,12 @@ def test_infer_answers_as_the_folder_says(talker, capsys, tmp_path):
     infer(str(talker / "hf"), input_path=str(prompts), output_path=str(answers))
     settings = json.loads((tmp_path / "answers.jsonl.settings.json").read_text())
     assert settings["decode"]["beam_rules"] == "transformers" and len(settings["parameters"]) == 16
-    (talker / "hf" / "generation_config.json").write_text('{"repetition_penalty": 2.0}')
-    with pytest.raises(UserError, match="repetition_penalty"):
+    place = talker / "hf" / "generation_config.json"
+    place.write_text('{"eos_token_id": 9, "max_new_tokens": 3}')
+    infer(str(talker / "hf"), input_path=str(prompts), output_path=str(tmp_path / "ends.jsonl"))
+    settings = json.loads((tmp_path / "ends.jsonl.settings.json").read_text())
+    assert settings["decode"]["eos_id"] == 9
+    place.write_text('{"decoder_start_token_id": 5}')
+    with pytest.raises(UserError, match="decoder_start_token_id = 5"):
         infer(str(talker / "hf"), prompt="What?")
     jax.clear_caches()
