@@ -8,7 +8,7 @@ Nothing heavy is imported before the mode is known, so that `--help` answers at 
 
 import sys
 
-from instruct.cli.arguments import main
+from instruct.cli.arguments import run_program
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(run_program())

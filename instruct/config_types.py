@@ -1,5 +1,6 @@
 """Types and sizes of what gin binds: it passes on whatever was written."""
 
+import ast
 import dataclasses
 import inspect
 import types
@@ -74,9 +75,18 @@ def check_value(name: str, value: Any, kind: type) -> None:
             raise UserError(f"{name} is {_short(value)}; the largest number allowed is {LARGEST}.")
         return
     hint = ""
-    if kind is not str and isinstance(value, str):
+    if kind is not str and isinstance(value, str) and _reads_as(value, kind):
         hint = f" Write it without quotes: {value}."
     raise UserError(f"{name} must be {allowed}, got {value!r} ({type(value).__name__}).{hint}")
+
+
+def _reads_as(text: str, kind: type) -> bool:
+    """Whether a value of this kind was put in quotes."""
+    try:
+        value = ast.literal_eval(text.strip())
+    except (ValueError, SyntaxError, MemoryError, RecursionError):
+        return False
+    return type(value) is kind or (kind is float and type(value) is int)
 
 
 def _short(value: int) -> str:

@@ -45,6 +45,7 @@ _ADVICE = {
     errno.ENOENT: "Check that nobody deleted or unmounted that folder",
     errno.ENOTDIR: "Check that nobody replaced that folder",
     errno.EISDIR: "Move the folder of that name away",
+    errno.EEXIST: "Move the file of that name away",
     errno.EMFILE: "Raise the limit of open files (`ulimit -n`)",
     errno.ENAMETOOLONG: "Use a folder with a shorter path",
     errno.EFBIG: "Use a file system (or a `ulimit -f`) that allows larger files",
@@ -106,7 +107,9 @@ def _storage_errors(error: BaseException) -> Iterator[tuple[int, str]]:
         number, path = None, _path_in(text)
         if isinstance(this, OSError):
             number = this.errno or _number_in(text)
-            path = this.filename if isinstance(this.filename, str) else path
+            # Of a rename, the name that users know: the other one is that of a temporary file.
+            names = (this.filename2, this.filename)
+            path = next((name for name in names if isinstance(name, str)), path)
         elif isinstance(this, ValueError | RuntimeError):
             number = _number_in(text)
         if number is not None and number > 0 and number not in _NO_STORAGE:

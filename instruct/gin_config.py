@@ -311,7 +311,7 @@ def entry_arguments(entries: Iterable[str]) -> dict[str, dict[str, Any]]:
             _parse(build, entry)
             _check_texts(entry, holder)
         used |= {_bound_key(entry, name) for name in holder}
-    _refuse_unused(used)
+    _refuse_unused(used, any(arguments.get(entry) for entry in ENTRIES))
     return arguments
 
 
@@ -353,8 +353,13 @@ def _configured_keys(config_text: str) -> set[str]:
     return keys
 
 
-def _refuse_unused(used: set[str]) -> None:
-    """Compares what was bound with what building every entry really read."""
+def _refuse_unused(used: set[str], is_configured: bool) -> None:
+    """Compares what was bound with what building every entry really read.
+
+    Args:
+        used: keys that the entries read.
+        is_configured: any file or flag configures an entry.
+    """
     text = gin.config_str(max_line_length=10**6)
     bound = _configured_keys(text)
     read = _configured_keys(gin.operative_config_str(max_line_length=10**6)) | used
@@ -364,10 +369,16 @@ def _refuse_unused(used: set[str]) -> None:
         return
     known = sorted(bound & read)
     if len(unused) == 1:
-        raise unknown_name("or unused binding", unused[0], known)
-    raise UserError(
-        f"nothing uses these bindings: {', '.join(unused)}. Misspelt? In use: {', '.join(known)}."
-    )
+        message = str(unknown_name("or unused binding", unused[0], known))
+    else:
+        message = f"nothing uses these bindings: {', '.join(unused)}. Misspelt? In use: "
+        message += f"{', '.join(known)}."
+    if not is_configured:
+        message += (
+            " No gin file says what runs; is --gin_file missing, such as gin/runs/train.gin, "
+            "eval.gin, infer.gin or a recipe?"
+        )
+    raise UserError(message)
 
 
 def _macros_reached(config_text: str, read: set[str]) -> set[str]:

@@ -173,6 +173,11 @@ OTHER_MODES = {
         ["MIXTURE_OR_TASK_NAME", "MODEL_DIR", "TASK_FEATURE_LENGTHS", "--gin.TRAIN_STEPS=..."],
     ),
     "nothing to train": (["train"], ["gin/runs/train.gin"]),
+    "no gin file": (["infer", "--gin.MODEL_DIR=a", "--prompt=b"], ["MODEL_DIR", "is --gin_file"]),
+    "no gin file for two": (
+        ["train", "--gin.MODEL_DIR=a", "--gin.TRAIN_STEPS=3"],
+        ["nothing uses", "TRAIN_STEPS", "is --gin_file missing, such as gin/runs/train.gin"],
+    ),
     "nothing to check": (["check"], ["--gin_file=gin/models"]),
     "nothing to prepare": (["prepare"], ["--mixture=NAME"]),
     "nothing to evaluate": (["eval"], ["gin/runs/eval.gin"]),

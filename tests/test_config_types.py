@@ -59,6 +59,16 @@ def test_what_is_wrong(field, value):
         Plain(**{field: value})
 
 
+def test_quotes_are_blamed_only_where_they_are_what_is_wrong():
+    for field, value in (("number", "12"), ("share", "1"), ("share", "2e-3"), ("flag", "True")):
+        with pytest.raises(UserError, match=f"Write it without quotes: {value}"):
+            Plain(**{field: value})
+    for field, value in (("number", "ten"), ("number", "1.5"), ("share", "x"), ("flag", "yes")):
+        with pytest.raises(UserError) as caught:
+            Plain(**{field: value})
+        assert "quotes" not in str(caught.value)
+
+
 NUMBERS = (-1, 2**63, 10**30, 1e30, math.nan, math.inf, True, "x", None, [1], {}, "")
 CONFIGS = {
     DataConfig: {

@@ -237,9 +237,21 @@ def test_inference_and_evaluation_from_a_damaged_checkpoint(run_copy, capsys):
     assert damaged in err and "step 1 is used instead" in err
     (found,) = (run_copy / "eval").rglob("results.jsonl")
     assert found.parent.name == "step_1" and {r["step"] for r in read_rows(found)} == {1}
-    assert main([*evaluate, "--gin.EVAL_CHECKPOINTS=all"]) == 1
-    assert "is damaged" in capsys.readouterr().err
+    shutil.rmtree(run_copy / "eval")
+    for several in ("all", "(2, 1)"):
+        assert main([*evaluate, f"--gin.EVAL_CHECKPOINTS={several}"]) == 1
+        assert f"{damaged} (" in (err := capsys.readouterr().err) and "is not evaluated" in err
+        assert [path.name for path in (run_copy / "eval").rglob("step_*")] == ["step_1"]
+        assert damaged in failure(
+            capsys, *evaluate, f"--gin.EVAL_CHECKPOINTS={several}", "--strict"
+        )
+    assert damaged in failure(capsys, *evaluate, "--gin.EVAL_CHECKPOINTS=2")
     assert checkpoint_steps(run_copy) == [1, 2]
+
+    spoil_arrays(run_copy / "checkpoints" / "1")
+    for mode in (infer, evaluate):
+        message = failure(capsys, *mode)
+        assert "is whole (2: " in message and "; 1: " in message and "Delete" not in message
 
 
 def test_conversion_compares_checksums(run_copy, capsys):

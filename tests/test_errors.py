@@ -66,6 +66,17 @@ def test_what_is_no_failure_of_the_storage(error):
     assert storage_failure(error) is None and storage_error_number(error) is None
 
 
+@pytest.mark.parametrize("kind", ["folder", "file"])
+def test_what_is_in_the_way_is_named_not_the_temporary_file(tmp_path, kind):
+    place, temporary = tmp_path / "run.json", tmp_path / "run.json.tmp"
+    temporary.write_text("{}")
+    place.mkdir() if kind == "folder" else place.write_text("")
+    with pytest.raises(RunFailed) as caught, explaining_storage_failures():
+        os.replace(temporary, place) if kind == "folder" else place.mkdir()
+    assert f"{place}:" in str(caught.value)
+    assert f"Move the {kind} of that name away" in str(caught.value)
+
+
 def test_a_failure_becomes_a_message_with_its_consequence():
     expected = r"/a/b: Input/output error \(EIO\).* Step 7 is whole\."
     explained = explaining_storage_failures(lambda: "Step 7 is whole.")

@@ -72,11 +72,11 @@ def evaluate(
         batching: rows and shapes; speed only.
         mesh: over all devices.
         strict: a damaged checkpoint is an error; else the newest whole one stands for "latest",
-            and of "all" the others are evaluated.
+            and of several the others are evaluated.
 
     Returns:
-        The exit status: 1 if a checkpoint of "all" is damaged or a task could not be evaluated
-        (the others were), else 0.
+        The exit status: 1 if one of several checkpoints is damaged or a task could not be
+        evaluated (the others were), else 0.
 
     Raises:
         UserError: something is set wrongly, no checkpoint, or results of other settings are there.
@@ -125,7 +125,7 @@ def evaluate(
             else:
                 params = load_params(checkpoint, placed)
         except DamagedCheckpoint as error:
-            if strict or config.checkpoints != "all" or len(checkpoints) == 1:
+            if strict or len(checkpoints) == 1:
                 raise
             say(f"{error.problem} It is not evaluated.")
             failed = True

@@ -227,23 +227,23 @@ def load_newest(
         say: takes a line for the user about each damaged one that is passed over.
 
     Raises:
-        UserError: none is whole (the error of the newest), or it does not fit.
+        UserError: none is whole, or it does not fit.
     """
     newest = find_checkpoint(path)
     older = [step for step in checkpoint_steps(path) if step < step_of(newest)]
-    damaged: list[DamagedCheckpoint] = []
+    damaged: dict[int, DamagedCheckpoint] = {}
     for folder in (newest, *(find_checkpoint(path, step) for step in reversed(older))):
         try:
             params = load_params(folder, abstract_params)
         except DamagedCheckpoint as error:
             if strict:
                 raise
-            damaged.append(error)
+            damaged[step_of(folder)] = error
             continue
-        for error in damaged:
+        for error in damaged.values():
             say(f"{error.problem} The checkpoint of step {step_of(folder):,} is used instead.")
         return folder, params
-    raise damaged[0]
+    raise checkpoint_files.none_whole(newest.parent, damaged)
 
 
 def params_fingerprint(folder: pathlib.Path) -> str:

@@ -50,6 +50,7 @@ from instruct.train.checkpoint_files import (
     checksums,
     for_orbax,
     node_names,
+    none_whole,
     read_document,
     read_item,
     read_records,
@@ -293,7 +294,10 @@ class CheckpointStore:
         for folder in list(folders):
             if _TEMPORARY not in folder.name:
                 folder = folder.rename(folder.with_name(f"{folder.name}.{_TEMPORARY}-removed"))
-            shutil.rmtree(folder, ignore_errors=True)
+            if folder.is_dir() and not folder.is_symlink():
+                shutil.rmtree(folder, ignore_errors=True)
+            else:
+                folder.unlink(missing_ok=True)
 
     def resume(
         self, abstract_state: TrainState, step: int | None = None
@@ -347,13 +351,7 @@ class CheckpointStore:
                     f"from step {step:,}."
                 )
             return Resumed(step, state, input_state, read_records(self.folder / str(step)))
-        if len(damaged) == 1:
-            raise next(iter(damaged.values()))
-        reasons = "; ".join(f"{step}: {error.why}" for step, error in damaged.items())
-        raise UserError(
-            f"no checkpoint in {self.folder} is whole ({reasons}). Nothing was moved or deleted. "
-            "Restore one from a copy, or move the folder away to start anew."
-        )
+        raise none_whole(self.folder, damaged)
 
     def _set_aside(self, step: int) -> pathlib.Path:
         """Renames a damaged checkpoint to a name that nothing takes for one, and was not used."""

@@ -87,14 +87,21 @@ def check_storable(path: pathlib.Path) -> None:
 
 
 def checkpoint_steps(path: str | pathlib.Path) -> list[int]:
-    """Steps of the whole checkpoints of a MODEL_DIR or its `checkpoints`, in order."""
+    """Steps of the checkpoints of a MODEL_DIR or its `checkpoints`, in order.
+
+    Whatever lost its files, or was replaced by a file, counts as well: it is damaged, which reading
+    it says. Outside of a folder `checkpoints` a number may be anybody's; there, one item suffices.
+    """
     folder = steps_folder(pathlib.Path(path).expanduser().absolute())
     if not folder.is_dir():
         return []
-    numbered = [child for child in folder.iterdir() if re.fullmatch(r"\d+", child.name)]
-    # One item suffices: a folder that lost the others is damaged, which reading it says.
+    numbered = [child for child in folder.iterdir() if re.fullmatch(r"0|[1-9]\d*", child.name)]
     items = (PARAMS, TRAINING, INPUT)
-    return sorted(int(c.name) for c in numbered if any((c / item).is_dir() for item in items))
+    return sorted(
+        int(child.name)
+        for child in numbered
+        if folder.name == FOLDER or any((child / item).is_dir() for item in items)
+    )
 
 
 def steps_folder(path: pathlib.Path) -> pathlib.Path:
@@ -164,10 +171,14 @@ def read_records(folder: pathlib.Path) -> dict[str, Any]:
 
 
 def _read_sealed(folder: pathlib.Path, item: str) -> dict[str, Any]:
-    document = json.loads((folder / item / JSON_FILE).read_bytes())
+    name = f"{item}/{JSON_FILE}"
+    try:
+        document = json.loads((folder / name).read_bytes())
+    except ValueError as error:
+        raise ValueError(f"{name} is no JSON: {error}") from error
     seal = document.pop(_HASH, None)  # earlier versions wrote none
     if seal is not None and seal != _hash_of(document):
-        raise ValueError(f"{item}/{JSON_FILE} is not what was written")
+        raise ValueError(f"{name} is not what was written")
     return document
 
 
@@ -273,6 +284,17 @@ def _raise_if_unreadable(folder: pathlib.Path, error: Exception) -> None:
         raise error
 
 
+def none_whole(folder: pathlib.Path, damaged: Mapping[int, DamagedCheckpoint]) -> UserError:
+    """What to raise where every checkpoint of a run, by step, is damaged."""
+    if len(damaged) == 1:
+        return next(iter(damaged.values()))
+    reasons = "; ".join(f"{step}: {error.why}" for step, error in damaged.items())
+    return UserError(
+        f"no checkpoint in {folder} is whole ({reasons}). Nothing was moved or deleted. "
+        "Restore one from a copy, or move the folder away to start anew."
+    )
+
+
 def damaged_checkpoint(folder: pathlib.Path, why: Any) -> DamagedCheckpoint:
     others = [step for step in checkpoint_steps(folder.parent) if str(step) != folder.name]
     logging.getLogger(__name__).debug("reading %s", folder, exc_info=True)
@@ -281,5 +303,7 @@ def damaged_checkpoint(folder: pathlib.Path, why: Any) -> DamagedCheckpoint:
         if others
         else "Delete that folder to start anew"
     )
+    if isinstance(why, KeyError):
+        why = f"its metadata lack {why}"
     first_line = (str(why).strip() or repr(why)).splitlines()[0].partition(" See full")[0][:200]
     return DamagedCheckpoint(folder, first_line, fix)

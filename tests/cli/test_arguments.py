@@ -4,6 +4,7 @@ import errno
 import shlex
 import subprocess
 import sys
+import time
 import types
 
 import pytest
@@ -192,3 +193,51 @@ def test_help_is_answered_without_importing_anything_heavy():
     shown = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert "check" in shown.stdout and "MIXTURE_OR_TASK_NAME" in shown.stdout
     assert shown.stdout.endswith("[]\n")
+
+
+# A module whose objects take a minute to be taken apart, as TensorFlow's do on a busy machine.
+SLOW_TO_LEAVE = """
+import atexit, sys, time, types
+from instruct.cli import arguments
+
+class Slow:
+    def __del__(self):
+        time.sleep(60)
+
+def run(flags):
+    atexit.register(print, "cleaned up")
+    print("answered")
+    {end}
+
+slow = Slow()
+arguments.importlib.import_module = lambda name: types.SimpleNamespace(run=run)
+sys.argv = ["run.py", *{argv}]
+sys.exit(arguments.run_program())
+"""
+
+
+@pytest.mark.parametrize(
+    ("argv", "end", "status", "out", "err"),
+    [
+        (["report"], "return 0", 0, "answered\ncleaned up\n", ""),
+        (["report"], "return 1", 1, "answered\ncleaned up\n", ""),
+        (["report"], "raise ValueError('a defect')", 1, "answered\ncleaned up\n", "a defect"),
+        (["repot"], "return 0", 2, "", "invalid choice: 'repot'"),
+        (["--help"], "return 0", 0, "", ""),
+    ],
+)
+def test_the_program_ends_at_once_with_its_status(argv, end, status, out, err):
+    code = SLOW_TO_LEAVE.format(argv=argv, end=end)
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, timeout=50, check=False
+    )
+    assert done.returncode == status, done.stderr
+    assert out in done.stdout and err in done.stderr
+
+
+def test_an_interrupt_that_a_callback_swallowed_is_asked_for_again(capsys):
+    lost = types.SimpleNamespace(exc_value=KeyboardInterrupt(), exc_traceback=None)
+    with pytest.raises(KeyboardInterrupt):
+        arguments._report_unraisable(lost)
+        time.sleep(20)
+    assert capsys.readouterr().err == ""

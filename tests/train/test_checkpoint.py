@@ -26,7 +26,7 @@ from instruct.train.checkpoint import (
     load_params,
     step_of,
 )
-from instruct.train.checkpoint_files import DamagedCheckpoint
+from instruct.train.checkpoint_files import FOLDER, DamagedCheckpoint
 from instruct.train.optimizer import OptimizerConfig, make_optimizer
 from instruct.train.state import TrainState, abstract_state, state_shardings
 from tests.train.batches import tiny_config
@@ -175,6 +175,38 @@ def test_the_newest_whole_checkpoint_is_resumed_from(three):
     store.save(3, small(3), {})
     store.close()
     assert store.steps() == checkpoint_steps(three) == [1, 3]
+
+
+@pytest.mark.parametrize("left", ["folder", "file", "link"])
+def test_a_step_that_lost_all_its_files_is_damage(tmp_path, left):
+    store = CheckpointStore(tmp_path / FOLDER)
+    for step in (1, 2):
+        store.save(step, small(step), {"at": step})
+    store.wait()
+    newest = store.folder / "2"
+    shutil.rmtree(newest)
+    if left == "folder":
+        newest.mkdir()
+    elif left == "file":
+        newest.write_text("lost+found")
+    else:
+        newest.symlink_to(tmp_path / "unmounted")
+    (store.folder / "02").mkdir()  # no name that a checkpoint has
+    assert store.steps() == checkpoint_steps(tmp_path) == [1, 2]
+    said = []
+    assert store.resume_newest(small(0), False, said.append).step == 1
+    assert f"{newest} is damaged" in said[0]
+    store.save(2, small(2), {"at": 2})
+    store.close()
+    assert store.resume(small(0), 2)[1] == {"at": 2}
+
+
+def test_an_old_step_that_is_no_folder_goes_when_its_turn_comes(tmp_path):
+    store = CheckpointStore(tmp_path / FOLDER, CheckpointConfig(keep=1))
+    (store.folder / "1").write_text("")
+    store.save(2, small(2), {})
+    store.close()
+    assert [path.name for path in store.folder.iterdir()] == ["2"]
 
 
 def test_strict_and_all_damaged_move_nothing(three):
