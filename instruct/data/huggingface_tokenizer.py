@@ -31,6 +31,7 @@ from google.protobuf.message import DecodeError
 from sentencepiece import sentencepiece_model_pb2
 
 from instruct.errors import UserError
+from instruct.local_paths import refuse_pointer
 
 PIECES, SETTINGS, FAST = "spiece.model", "tokenizer_config.json", "tokenizer.json"
 _MAP, _ADDED = "special_tokens_map.json", "added_tokens.json"
@@ -152,6 +153,7 @@ def unread_kind(folder: Path) -> str | None:
 
 def _read_object(path: Path) -> dict[str, Any]:
     """A JSON object from a file; {} if there is no such file."""
+    refuse_pointer(path)
     try:
         value = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
@@ -364,6 +366,7 @@ def read_model(spec: str, path: Path) -> Any:
             "Allowed: 'bytes', 'gym', the path of a SentencePiece model, or a Hugging Face folder."
             + hint
         ) from error
+    refuse_pointer(path, data)
     model = _ModelProto()
     try:
         model.ParseFromString(data)

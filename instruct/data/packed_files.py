@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from typing import IO, cast
 
 from instruct.errors import UserError
+from instruct.local_paths import refuse_pointer
 
 _GZIP, _ZSTANDARD = b"\x1f\x8b", b"\x28\xb5\x2f\xfd"
 
@@ -19,8 +20,9 @@ def open_unpacked(path: str | os.PathLike[str]) -> Iterator[IO[bytes]]:
 
     Raises:
         OSError: it cannot be opened.
-        UserError: it is packed and damaged; raised while it is read as well.
+        UserError: it is Git LFS's pointer; or packed and damaged, raised while it is read as well.
     """
+    refuse_pointer(path)
     with open(path, "rb") as raw:
         head = raw.read(4)
         raw.seek(0)

@@ -12,7 +12,7 @@ from typing import Any
 
 from instruct.errors import UserError
 from instruct.json_text import parse_json
-from instruct.local_paths import local_path
+from instruct.local_paths import local_path, refuse_pointer
 from instruct.permissions import as_made_by_mkdir
 
 _TEMPORARY = ".partial-"
@@ -99,6 +99,7 @@ def read_json(path: pathlib.Path) -> dict[str, Any]:
     Raises:
         UserError: it cannot be read or is no JSON object, or a name in it occurs twice.
     """
+    refuse_pointer(path)
     try:
         value = parse_json(path.read_bytes(), unique_names=True)
     except OSError as error:

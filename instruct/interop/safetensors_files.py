@@ -20,6 +20,7 @@ import numpy as np
 from instruct.errors import UserError
 from instruct.interop.arrays import BFLOAT16, Index, LazyArray
 from instruct.json_text import parse_json
+from instruct.local_paths import refuse_pointer
 
 _DTYPES = {
     "F64": np.dtype("<f8"),
@@ -54,6 +55,7 @@ def read_file(path: pathlib.Path) -> dict[str, LazyArray]:
     Raises:
         UserError: it cannot be read, or is not a whole safetensors file.
     """
+    refuse_pointer(path)
     try:
         size = path.stat().st_size
         with open(path, "rb") as file:

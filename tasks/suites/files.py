@@ -17,6 +17,7 @@ from instruct.data.huggingface_source import HuggingFaceSource
 from instruct.data.sources import VARIABLE, data_dir, file_digest
 from instruct.data.spec import RecordSource
 from instruct.errors import UserError
+from instruct.local_paths import refuse_pointer
 from instruct.prompts.record import Record
 from instruct.prompts.render import Dropped
 
@@ -124,7 +125,11 @@ class SuiteSource:
         """
         part = self.parts[split]
         if not self._missing(split):
-            return part.read(*(_find(entry) for entry in part.files))
+            paths = [_find(entry) for entry in part.files]
+            for path in paths:
+                for file in path if isinstance(path, tuple) else (path,):
+                    refuse_pointer(file)
+            return part.read(*paths)
         other = self._fallback(split)
         if other is not None:
             return other.records(split)
