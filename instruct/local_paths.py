@@ -25,8 +25,6 @@ _WRONG_FOLDER = (
     errno.ELOOP,
     errno.ENXIO,
 )
-# First line of what Git leaves for a large file: https://github.com/git-lfs/git-lfs, docs/spec.md.
-_POINTER = b"version https://git-lfs.github.com/spec/"
 # "gs://bucket/a", and "gs:/bucket/a" as pathlib writes it.
 _ADDRESS = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*:/")
 
@@ -102,23 +100,3 @@ def writable_folder(name: str, value: Any, example: str = "runs/a") -> pathlib.P
             "folder of yours."
         ) from error
     return folder
-
-
-def refuse_pointer(path: str | os.PathLike[str], head: bytes | None = None) -> None:
-    """Raises UserError if a file is only Git LFS's pointer to the file that is wanted.
-
-    Args:
-        path: the file.
-        head: its first bytes, if they are read already.
-    """
-    if head is None:
-        try:
-            with open(path, "rb") as file:
-                head = file.read(len(_POINTER))
-        except OSError:
-            return  # whoever reads it says so
-    if head.startswith(_POINTER):
-        raise UserError(
-            f"{os.fspath(path)} is a pointer of Git LFS, not the file itself. Run `git lfs "
-            "install` and `git lfs pull` in its folder, or download the file."
-        )

@@ -11,7 +11,7 @@ from instruct.interop import safetensors_files
 from instruct.interop.folders import read_json
 from tasks.suites.files import SplitFiles, SuiteSource
 from tasks.suites.mmlu import read_csv
-from tests.test_local_paths import POINTER
+from tests.data.test_packed_files import POINTER
 
 FIELDS = FieldMap({"question": 0}, 1)
 SOURCES = {"lines": JsonLinesSource, "tabs": TsvSource, "commas": CsvSource}

@@ -5,7 +5,7 @@ import pathlib
 import pytest
 
 from instruct.errors import UserError
-from instruct.local_paths import local_folder, local_path, refuse_pointer, writable_folder
+from instruct.local_paths import local_folder, local_path, writable_folder
 
 
 def test_paths_of_this_machine(tmp_path, monkeypatch):
@@ -41,16 +41,3 @@ def test_a_file_in_the_place_of_a_folder(tmp_path):
     assert local_folder("STORE_DIR", tmp_path / "new") == tmp_path / "new"
     assert writable_folder("--out", tmp_path / "new" / "a").is_dir()
     assert not list((tmp_path / "new" / "a").iterdir())
-
-
-POINTER = "version https://git-lfs.github.com/spec/v1\noid sha256:4d7a2146\nsize 990345061\n"
-
-
-def test_pointers_of_git_lfs(tmp_path):
-    path = tmp_path / "model.safetensors"
-    refuse_pointer(path)
-    path.write_text("version 1 of a text about https://git-lfs.github.com/spec/")
-    refuse_pointer(path)
-    path.write_text(POINTER)
-    with pytest.raises(UserError, match="model.safetensors is a pointer of Git LFS.*git lfs pull"):
-        refuse_pointer(path)

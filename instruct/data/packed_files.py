@@ -1,4 +1,4 @@
-"""Files of users that may be packed: gzip and Zstandard are told by their first bytes."""
+"""Files of users, told by their first bytes: packed (gzip, Zstandard), or Git LFS's pointers."""
 
 import contextlib
 import gzip
@@ -9,8 +9,9 @@ from collections.abc import Iterator
 from typing import IO, cast
 
 from instruct.errors import UserError
-from instruct.local_paths import refuse_pointer
 
+# First line of what Git leaves for a large file: https://github.com/git-lfs/git-lfs, docs/spec.md.
+_POINTER = b"version https://git-lfs.github.com/spec/"
 _GZIP, _ZSTANDARD = b"\x1f\x8b", b"\x28\xb5\x2f\xfd"
 
 
@@ -47,3 +48,23 @@ def _naming(path: str | os.PathLike[str], errors: tuple[type[Exception], ...]) -
         raise UserError(
             f"{os.fspath(path)} cannot be unpacked ({error}). Get the file again"
         ) from error
+
+
+def refuse_pointer(path: str | os.PathLike[str], head: bytes | None = None) -> None:
+    """Raises UserError if a file is only Git LFS's pointer to the file that is wanted.
+
+    Args:
+        path: the file.
+        head: its first bytes, if they are read already.
+    """
+    if head is None:
+        try:
+            with open(path, "rb") as file:
+                head = file.read(len(_POINTER))
+        except OSError:
+            return  # whoever reads it says so
+    if head.startswith(_POINTER):
+        raise UserError(
+            f"{os.fspath(path)} is a pointer of Git LFS, not the file itself. Run `git lfs "
+            "install` and `git lfs pull` in its folder, or download the file."
+        )

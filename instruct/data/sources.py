@@ -21,9 +21,9 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from instruct.data.packed_files import open_unpacked
+from instruct.data.packed_files import open_unpacked, refuse_pointer
 from instruct.json_text import parse_json
-from instruct.local_paths import local_folder, local_path, refuse_pointer
+from instruct.local_paths import local_folder, local_path
 from instruct.prompts.record import Record
 from instruct.prompts.render import Dropped
 

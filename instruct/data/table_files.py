@@ -14,10 +14,10 @@ from pathlib import Path
 from typing import Any
 
 from instruct.data.json_files import NOT_UTF8, NoJson, read_values
+from instruct.data.packed_files import refuse_pointer
 from instruct.data.sources import csv_rows
 from instruct.data.tfrecord import read_examples
 from instruct.errors import UserError
-from instruct.local_paths import refuse_pointer
 from instruct.prompts.render import Dropped
 
 # (column, value or several values): rows to keep.

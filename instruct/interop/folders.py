@@ -10,9 +10,10 @@ import tempfile
 from collections.abc import Iterator, Sequence
 from typing import Any
 
+from instruct.data.packed_files import refuse_pointer
 from instruct.errors import UserError
 from instruct.json_text import parse_json
-from instruct.local_paths import local_path, refuse_pointer
+from instruct.local_paths import local_path
 from instruct.permissions import as_made_by_mkdir
 
 _TEMPORARY = ".partial-"

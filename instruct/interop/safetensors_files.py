@@ -17,10 +17,10 @@ from typing import Any
 
 import numpy as np
 
+from instruct.data.packed_files import refuse_pointer
 from instruct.errors import UserError
 from instruct.interop.arrays import BFLOAT16, Index, LazyArray
 from instruct.json_text import parse_json
-from instruct.local_paths import refuse_pointer
 
 _DTYPES = {
     "F64": np.dtype("<f8"),

@@ -14,10 +14,10 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from instruct.data.huggingface_source import HuggingFaceSource
+from instruct.data.packed_files import refuse_pointer
 from instruct.data.sources import VARIABLE, data_dir, file_digest
 from instruct.data.spec import RecordSource
 from instruct.errors import UserError
-from instruct.local_paths import refuse_pointer
 from instruct.prompts.record import Record
 from instruct.prompts.render import Dropped
 
