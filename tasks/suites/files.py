@@ -128,7 +128,8 @@ class SuiteSource:
             paths = [_find(entry) for entry in part.files]
             for path in paths:
                 for file in path if isinstance(path, tuple) else (path,):
-                    refuse_pointer(file)
+                    if file is not None:
+                        refuse_pointer(file)
             return part.read(*paths)
         other = self._fallback(split)
         if other is not None:

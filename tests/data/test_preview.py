@@ -5,7 +5,7 @@ import numpy as np
 from instruct.data.packing import pack
 from instruct.data.preview import packed_row, row_segments, target_faults
 from instruct.data.spec import Leaf, Resolved
-from instruct.data.vocab import load_vocabulary
+from instruct.data.vocab import ByteVocabulary, load_vocabulary
 
 VOCABULARY = load_vocabulary("bytes")
 LEAVES = tuple(Leaf(n, 0.5, n, "", "t", n, "c", "1", 1, (), None) for n in ("one", "two"))
@@ -65,7 +65,7 @@ def test_targets_that_cannot_be_learned_are_counted():
     assert not target_faults(pack([[5, 1]], [targets[1]], [1], 20, 20).rows, vocabulary)
 
 
-class _Letters(type(VOCABULARY)):
+class _Letters(ByteVocabulary):
     """Bytes, of which braces are unknown as in T5's vocabulary."""
 
     def encode(self, text):
