@@ -144,7 +144,7 @@ def make_mesh(config: MeshConfig, devices: Sequence[Any] | None = None) -> Mesh:
     )
 
 
-def _all_devices() -> list[jax.Device]:
+def _all_devices() -> Sequence[Any]:
     wanted = os.environ.get("JAX_PLATFORMS")
     try:
         return jax.devices()
