@@ -9,6 +9,7 @@ so a pod's layout can be checked on a laptop.
 
 import dataclasses
 import math
+import os
 import re
 from collections.abc import Sequence
 from typing import Any
@@ -128,8 +129,12 @@ def parse_mesh(text: str) -> MeshConfig:
 
 
 def make_mesh(config: MeshConfig, devices: Sequence[Any] | None = None) -> Mesh:
-    """Mesh over all devices (or those given), axes named as in `AXIS_NAMES`."""
-    devices = jax.devices() if devices is None else devices
+    """Mesh over all devices (or those given), axes named as in `AXIS_NAMES`.
+
+    Raises:
+        UserError: the sizes do not fit, or JAX_PLATFORMS names what this machine does not have.
+    """
+    devices = _all_devices() if devices is None else devices
     # Auto: with Explicit axes (jax's default) sharding constraints are assertions.
     return jax.make_mesh(
         config.sizes(len(devices)),
@@ -137,6 +142,20 @@ def make_mesh(config: MeshConfig, devices: Sequence[Any] | None = None) -> Mesh:
         axis_types=(AxisType.Auto,) * len(AXIS_NAMES),
         devices=devices,
     )
+
+
+def _all_devices() -> Sequence[Any]:
+    wanted = os.environ.get("JAX_PLATFORMS")
+    try:
+        return jax.devices()
+    except (RuntimeError, AssertionError) as error:  # the latter of a GPU without its plugin
+        if not wanted:
+            raise
+        reason = f" ({str(error).splitlines()[0]})" if str(error) else ""
+        raise UserError(
+            f"JAX_PLATFORMS is {wanted!r}, but JAX finds no such device{reason}. Install the extra "
+            "gpu or tpu on a machine that has one, or unset JAX_PLATFORMS."
+        ) from error
 
 
 def abstract_mesh(config: MeshConfig, num_devices: int | None = None) -> AbstractMesh:

@@ -120,7 +120,7 @@ def _f1(true_positives: int, positives: int, found: int) -> float:
 
 def _label_f1(targets: Sequence[str], predictions: Sequence[str], label: str) -> float:
     """F1 of one label, 0-1."""
-    pairs = list(zip(targets, predictions))
+    pairs = list(zip(targets, predictions, strict=True))
     true_positives = sum(t == label and p == label for t, p in pairs)
     return _f1(true_positives, sum(t == label for t, _ in pairs), sum(p == label for _, p in pairs))
 
@@ -152,7 +152,7 @@ def correlation(targets: Sequence[float], predictions: Sequence[float]) -> dict[
 def multirc(targets: Sequence[GroupedLabel], predictions: Sequence[str]) -> dict[str, float]:
     """F1 of "yes" over all answers, and the share of questions with every answer judged right."""
     whole: dict[str, bool] = collections.defaultdict(lambda: True)
-    for target, prediction in zip(targets, predictions):
+    for target, prediction in zip(targets, predictions, strict=True):
         whole[target.group] &= target.label == prediction
     f1a = _label_f1([target.label for target in targets], predictions, "yes")
     return {
@@ -164,7 +164,7 @@ def multirc(targets: Sequence[GroupedLabel], predictions: Sequence[str]) -> dict
 def record(targets: Sequence[EntityTarget], predictions: Sequence[str]) -> dict[str, float]:
     """SQuAD's EM and F1 of the entity, best of each query's rows, mean over queries."""
     best: dict[str, tuple[float, float]] = {}
-    for target, prediction in zip(targets, predictions):
+    for target, prediction in zip(targets, predictions, strict=True):
         entity = prediction.removesuffix(target.tail)
         scores = metrics.squad([target.entities], [entity])
         old = best.get(target.group, (0.0, 0.0))
@@ -195,7 +195,8 @@ def bleu(
             f"tokeniser {tokenize!r} takes whole sentences for words. Use "
             "functools.partial(bleu, tokenize='char'), or 'zh' for Chinese.",
         )
-    references = [metrics.references_of(target) for target in targets]
+    pairs = zip(targets, predictions, strict=True)
+    references = [metrics.references_of(target) for target, _ in pairs]
     most = max(map(len, references))
     # sacreBLEU wants one list a reference number; None stands for a missing one.
     streams: Any = [[r[i] if i < len(r) else None for r in references] for i in range(most)]
@@ -218,7 +219,9 @@ def _word_distance(first: Sequence[str], second: Sequence[str]) -> int:
 
 def word_edit_distance(targets: Sequence[str], predictions: Sequence[str]) -> dict[str, float]:
     """Words to change, a count: 0 is perfect. Case matters, for it is what some tasks restore."""
-    found = [_word_distance(t.split(), p.split()) for t, p in zip(targets, predictions)]
+    found = [
+        _word_distance(t.split(), p.split()) for t, p in zip(targets, predictions, strict=True)
+    ]
     names: dict[str, Callable[[list[int]], Any]] = {
         "min": min,
         "max": max,

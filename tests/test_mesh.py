@@ -116,3 +116,19 @@ def test_a_batch_must_divide_over_rows():
         meshes.check_batch_size(mesh, 12)
     assert meshes.batch_sharding(mesh).shard_shape((16, 5)) == (2, 5)
     assert meshes.replicated_sharding(mesh).shard_shape((3,)) == (3,)
+
+
+@pytest.mark.parametrize(
+    "error", [RuntimeError("Unable to initialize backend 'tpu': no libtpu.so"), AssertionError()]
+)
+def test_devices_that_are_not_there(error, monkeypatch):
+    def devices():
+        raise error
+
+    monkeypatch.setattr(jax, "devices", devices)
+    monkeypatch.setenv("JAX_PLATFORMS", "tpu")
+    with pytest.raises(UserError, match="JAX_PLATFORMS is 'tpu', but JAX finds no such device"):
+        meshes.make_mesh(MeshConfig())
+    monkeypatch.delenv("JAX_PLATFORMS")
+    with pytest.raises(type(error)):
+        meshes.make_mesh(MeshConfig())

@@ -30,6 +30,7 @@ import sentencepiece
 from google.protobuf.message import DecodeError
 from sentencepiece import sentencepiece_model_pb2
 
+from instruct.data.packed_files import refuse_pointer
 from instruct.errors import UserError
 
 PIECES, SETTINGS, FAST = "spiece.model", "tokenizer_config.json", "tokenizer.json"
@@ -152,6 +153,7 @@ def unread_kind(folder: Path) -> str | None:
 
 def _read_object(path: Path) -> dict[str, Any]:
     """A JSON object from a file; {} if there is no such file."""
+    refuse_pointer(path)
     try:
         value = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
@@ -364,6 +366,7 @@ def read_model(spec: str, path: Path) -> Any:
             "Allowed: 'bytes', 'gym', the path of a SentencePiece model, or a Hugging Face folder."
             + hint
         ) from error
+    refuse_pointer(path, data)
     model = _ModelProto()
     try:
         model.ParseFromString(data)

@@ -1,4 +1,4 @@
-"""Compressed files of users: their first bytes identify gzip and Zstandard."""
+"""Files of users by their first bytes: compressed ones (gzip, Zstandard), Git LFS's pointers."""
 
 import contextlib
 import gzip
@@ -10,6 +10,8 @@ from typing import IO, cast
 
 from instruct.errors import UserError
 
+# First line of what Git leaves for a large file: https://github.com/git-lfs/git-lfs, docs/spec.md.
+_POINTER = b"version https://git-lfs.github.com/spec/"
 _GZIP, _ZSTANDARD = b"\x1f\x8b", b"\x28\xb5\x2f\xfd"
 
 
@@ -19,8 +21,9 @@ def open_unpacked(path: str | os.PathLike[str]) -> Iterator[IO[bytes]]:
 
     Raises:
         OSError: it cannot be opened.
-        UserError: it is packed and damaged; raised while it is read as well.
+        UserError: it is Git LFS's pointer; or packed and damaged, raised while it is read as well.
     """
+    refuse_pointer(path)
     with open(path, "rb") as raw:
         head = raw.read(4)
         raw.seek(0)
@@ -45,3 +48,23 @@ def _naming(path: str | os.PathLike[str], errors: tuple[type[Exception], ...]) -
         raise UserError(
             f"{os.fspath(path)} cannot be unpacked ({error}). Get the file again"
         ) from error
+
+
+def refuse_pointer(path: str | os.PathLike[str], head: bytes | None = None) -> None:
+    """Raises UserError if a file is only Git LFS's pointer to the file that is wanted.
+
+    Args:
+        path: the file.
+        head: its first bytes, if they are read already.
+    """
+    if head is None:
+        try:
+            with open(path, "rb") as file:
+                head = file.read(len(_POINTER))
+        except OSError:
+            return  # whoever reads it says so
+    if head.startswith(_POINTER):
+        raise UserError(
+            f"{os.fspath(path)} is a pointer of Git LFS, not the file itself. Run `git lfs "
+            "install` and `git lfs pull` in its folder, or download the file."
+        )

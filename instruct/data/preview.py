@@ -96,3 +96,37 @@ def packed_row(
 
 def _indented(text: str) -> str:
     return "\n".join(f"    {line}" for line in text.split("\n"))
+
+
+def target_faults(rows: Mapping[str, np.ndarray], vocabulary: Vocabulary) -> list[str]:
+    """What a model cannot learn of a batch's targets, a sentence each; [] if nothing.
+
+    Args:
+        rows: a batch, packed or not.
+        vocabulary: which made its ids.
+    """
+    tokens, segments = rows[batch.DECODER_TARGET_TOKENS], rows[batch.DECODER_SEGMENT_IDS]
+    targets = [
+        own[segment == number]
+        for own, segment in zip(tokens, segments)
+        for number in range(1, int(segment.max(initial=0)) + 1)
+    ]
+    unknown = [target for target in targets if vocabulary.unk_id in target]
+    endless = sum(vocabulary.eos_id not in target for target in targets)
+    faults = []
+    if unknown:
+        count = sum(int((target == vocabulary.unk_id).sum()) for target in unknown)
+        share = count / sum(map(len, targets))
+        faults.append(
+            f"{len(unknown):,} of {len(targets):,} targets of the first batch hold characters that "
+            f"the vocabulary lacks ({share:.1%} of their tokens are unknown), such as "
+            f"{vocabulary.decode(unknown[0].tolist())[:80]!r}: no model can write them. Replace "
+            "them in the data, or use a vocabulary that has them (mT5's, bytes, added tokens)."
+        )
+    if endless:
+        faults.append(
+            f"{endless:,} of {len(targets):,} targets of the first batch have no end-of-sequence "
+            "token, so the model does not learn where to stop. Add "
+            "seqio.preprocessors.append_eos as the task's last preprocessor."
+        )
+    return faults

@@ -21,7 +21,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from instruct.data.packed_files import open_unpacked
+from instruct.data.packed_files import open_unpacked, refuse_pointer
 from instruct.json_text import parse_json
 from instruct.local_paths import local_folder, local_path
 from instruct.prompts.record import Record
@@ -146,10 +146,13 @@ class FileSource:
 
         Raises:
             KeyError: no such split. OSError: the file cannot be read.
+            UserError: the file is only Git LFS's pointer to it.
         """
         part = self.parts[split]
         whole = part.low <= 0.0 and part.high >= 1.0
-        for item, text in self.rows(self.locate(part.path)):
+        path = self.locate(part.path)
+        refuse_pointer(path)
+        for item, text in self.rows(path):
             if whole or part.low <= hash_unit(text) < part.high:
                 yield item
 

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from instruct.data.json_files import NOT_UTF8, NoJson, read_values
+from instruct.data.packed_files import refuse_pointer
 from instruct.data.sources import csv_rows
 from instruct.data.tfrecord import read_examples
 from instruct.errors import UserError
@@ -122,9 +123,10 @@ def read_rows(
             whole row groups whose statistics rule it out.
 
     Raises:
-        UserError: a file is damaged, or has no such column.
+        UserError: a file is damaged or Git LFS's pointer to it, or has no such column.
     """
     for path in files:
+        refuse_pointer(path)
         found = _name_and_format(path)
         suffix = found[1] if found else path.suffix
         if suffix in (".parquet", ".arrow"):

@@ -230,7 +230,10 @@ def _answer_prompt(load: Callable[[Any], "Answerer"], prompt: str, strict: bool)
                 raise UserError(f"--prompt: {cut}; without --strict it is answered as it is cut.")
             _say(f"warning: {cut}; --strict refuses such prompts.")
 
-    (answer,) = load(check).answer([prompt], first_index=0)
+    answerer = load(check)
+    (answer,) = answerer.answer([prompt], first_index=0)
+    if "unfinished" in answer:
+        _say(f"warning: the answer {answerer.describe_unfinished()}")
     print("\n".join(answer.get("predictions", [answer["prediction"]])))
 
 
@@ -261,8 +264,18 @@ class Answerer:
             if len(texts) > 1:
                 answer |= {"predictions": texts, "scores": [float(score) for score in scores]}
             cut = length > self.encoder.inputs_length
-            answers.append(answer | ({"truncated": True} if cut else {}))
+            answer |= {"truncated": True} if cut else {}
+            open_end = self.encoder.vocabulary.eos_id not in tokens[0]
+            answers.append(answer | ({"unfinished": True} if open_end else {}))
         return answers
+
+    def describe_unfinished(self) -> str:
+        """What happened to answers that never ended, as the rest of a sentence."""
+        steps = self.settings["decode"]["max_decode_steps"]
+        return (
+            f"was cut off after {steps:,} tokens, the most that are generated. "
+            f"--gin.MAX_DECODE_STEPS={2 * steps} allows more"
+        )
 
 
 def _load_answerer(
@@ -374,10 +387,10 @@ def _answer_file(
     console = Console(stderr=True)
     with contextlib.ExitStack() as stack:
         if output is None:
-            finished, cut, stream = 0, [], sys.stdout.buffer
+            finished, cut, unfinished, stream = 0, [], 0, sys.stdout.buffer
         else:
             stack.enter_context(locked(_settings_path(output), f"--output {output}"))
-            finished, cut = _continue_from(source, output, settings, count)
+            finished, cut, unfinished = _continue_from(source, output, settings, count)
             stream = stack.enter_context(open(output, "ab"))
             stack.enter_context(naming_file(output))
         bar = stack.enter_context(
@@ -390,11 +403,15 @@ def _answer_file(
             texts = [prompt.text for prompt in part]
             answers = answerer.answer(texts, first, lambda done: bar.advance(task, done))
             cut += [prompt for prompt, answer in zip(part, answers) if "truncated" in answer]
+            unfinished += sum("unfinished" in answer for answer in answers)
             _write(stream, map(_line, part, answers))
     if cut:
         lengths = [answerer.encoder.encode(prompt.text)[1] for prompt in cut]
         places = _named(prompt.place for prompt in cut)
         _say(f"warning: {answerer.encoder.describe_cut(lengths)} ({places})")
+    if unfinished:
+        one = f"each of {unfinished:,} answers" if unfinished > 1 else "one answer"
+        _say(f"warning: {one} {answerer.describe_unfinished()} (marked `unfinished`)")
     note = f", {len(cut):,} prompts cut to {answerer.encoder.inputs_length} tokens" if cut else ""
     resumed = f" ({finished} of them by an earlier run)" if finished else ""
     _say(f"{count} examples{resumed}{note} -> {output or 'standard output'}")
@@ -414,27 +431,31 @@ def _write(stream: IO[bytes], lines: Iterable[str]) -> None:
 
 def _continue_from(
     source: pathlib.Path, output: pathlib.Path, settings: dict[str, Any], count: int
-) -> tuple[int, list[Prompt]]:
-    """(answers to keep, prompts of them that were cut): whole ranges; the file is cut there."""
+) -> tuple[int, list[Prompt], int]:
+    """(answers to keep, prompts of them that were cut, unfinished ones); the file is cut there.
+
+    Whole ranges are kept.
+    """
     if not output.exists():
         text = json.dumps(settings, indent=1) + "\n"
         _settings_path(output).write_text(text, encoding="utf-8")
         output.touch()
-        return 0, []
+        return 0, [], 0
     _check_settings(output, settings)
-    kept: list[tuple[Prompt, bool]] = []
+    kept: list[tuple[Prompt, bool, bool]] = []
     ends = [0]
     with open(output, "rb") as stream:
         for prompt, line in zip(prompts_only(source), stream):
             if not line.endswith(b"\n"):
                 break
             answer = _answer_to(prompt, f"{output}, line {len(ends)}", line)
-            kept.append((prompt, "truncated" in answer))
+            kept.append((prompt, "truncated" in answer, "unfinished" in answer))
             ends.append(ends[-1] + len(line))
     per_range = settings["lines_per_range"]
     keep = len(kept) if len(kept) == count else len(kept) // per_range * per_range
     os.truncate(output, ends[keep])
-    return keep, [prompt for prompt, cut in kept[:keep] if cut]
+    cut = [prompt for prompt, was_cut, _ in kept[:keep] if was_cut]
+    return keep, cut, sum(unfinished for *_, unfinished in kept[:keep])
 
 
 def _check_settings(output: pathlib.Path, settings: dict[str, Any]) -> None:

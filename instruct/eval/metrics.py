@@ -52,12 +52,14 @@ def exact_match(targets: Sequence[Target], predictions: Sequence[str]) -> dict[s
     def same(reference: str, prediction: str) -> float:
         return float(reference.strip() == prediction.strip())
 
-    return {"exact_match": _mean([_best(same, t, p) for t, p in zip(targets, predictions)])}
+    return {
+        "exact_match": _mean([_best(same, t, p) for t, p in zip(targets, predictions, strict=True)])
+    }
 
 
 def accuracy(targets: Sequence[Any], predictions: Sequence[Any]) -> dict[str, float]:
     """Share of predictions equal to their target; for labels of any type."""
-    return {"accuracy": _mean([float(t == p) for t, p in zip(targets, predictions)])}
+    return {"accuracy": _mean([float(t == p) for t, p in zip(targets, predictions, strict=True)])}
 
 
 def normalize_answer(text: str) -> str:
@@ -88,7 +90,7 @@ def squad(targets: Sequence[Target], predictions: Sequence[str]) -> dict[str, fl
     def same(reference: str, prediction: str) -> float:
         return float(normalize_answer(reference) == normalize_answer(prediction))
 
-    pairs = list(zip(targets, predictions))
+    pairs = list(zip(targets, predictions, strict=True))
     return {
         "em": _mean([_best(same, t, p) for t, p in pairs]),
         "f1": _mean([_best(token_f1, t, p) for t, p in pairs]),
@@ -194,7 +196,7 @@ def rouge(
     totals: dict[str, list[float]] = {
         name: [] for name in ("rouge1", "rouge2", "rougeL", "rougeLsum")
     }
-    for target, prediction in zip(targets, predictions):
+    for target, prediction in zip(targets, predictions, strict=True):
         scored = [scorer.score(reference, prediction) for reference in references_of(target)]
         for name, values in totals.items():
             values.append(max((s[name].fmeasure for s in scored), default=0.0))
@@ -235,7 +237,11 @@ def number_match(targets: Sequence[Target], predictions: Sequence[str]) -> dict[
             return float(final_answer(reference) == final_answer(prediction))
         return float(given is not None and given == expected)
 
-    return {"number_match": _mean([_best(same, t, p) for t, p in zip(targets, predictions)])}
+    return {
+        "number_match": _mean(
+            [_best(same, t, p) for t, p in zip(targets, predictions, strict=True)]
+        )
+    }
 
 
 def option_match(targets: Sequence[Mapping[str, Any]], predictions: Sequence[str]) -> dict:
@@ -246,7 +252,7 @@ def option_match(targets: Sequence[Mapping[str, Any]], predictions: Sequence[str
     """
     right = [
         float(match_option(p, t["options"], t.get("markers", ())) == t["answer_index"])
-        for t, p in zip(targets, predictions)
+        for t, p in zip(targets, predictions, strict=True)
     ]
     return {"option_match": _mean(right)}
 

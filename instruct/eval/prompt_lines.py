@@ -20,7 +20,7 @@ from instruct.local_paths import local_path
 
 STANDARD_STREAM = "-"
 PROMPT_FIELDS = ("inputs", "prompt")
-ADDED_FIELDS = ("prediction", "score", "predictions", "scores", "truncated")
+ADDED_FIELDS = ("prediction", "score", "predictions", "scores", "truncated", "unfinished")
 # Most bad lines to name; the others are counted.
 _MOST_NAMED = 10
 _EXAMPLE = '{"inputs": "What is 2 + 3?"}'

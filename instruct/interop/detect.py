@@ -19,6 +19,8 @@ KINDS = {
     huggingface.KIND: "a Hugging Face folder",
 }
 _T5X_STEP = re.compile(r"checkpoint_(\d+)")
+# "google/flan-t5-small", "t5-small": also a path, so only a hint hangs on it.
+_HUB_NAME = re.compile(r"([A-Za-z0-9][\w.-]*/)?[A-Za-z0-9][\w.-]*")
 
 
 class Found(NamedTuple):
@@ -33,7 +35,8 @@ def detect(path: str | os.PathLike[str], step: int | None = None) -> Found:
 
     Args:
         path: a MODEL_DIR, a step's folder, a T5X folder with `checkpoint_<step>` or such a step,
-            a Hugging Face folder, a file of one of them, or a T5X step at `gs://`.
+            a Hugging Face folder or a model's folder in its cache, a file of one of them, or a
+            T5X step at `gs://`.
         step: of a folder with several; None for the newest.
 
     Raises:
@@ -67,7 +70,10 @@ def detect(path: str | os.PathLike[str], step: int | None = None) -> Found:
     steps = t5x_steps(folder)
     if steps and (step is None or step in steps):
         return Found(t5x.KIND, str(folder / f"checkpoint_{steps[-1] if step is None else step}"))
-    raise UserError(_nothing_there(folder, step, steps))
+    snapshot = _cached_snapshot(folder)
+    if snapshot is not None:
+        return detect(snapshot, step)
+    raise UserError(_nothing_there(folder, step, steps) + _hub_hint(text, folder))
 
 
 def open_checkpoint(
@@ -103,6 +109,36 @@ def t5x_steps(folder: pathlib.Path) -> list[int]:
 def _is_t5x(folder: pathlib.Path) -> bool:
     files = (t5x.INDEX, "_METADATA", f"state/{t5x.INDEX}", "state/_METADATA")
     return any((folder / name).is_file() for name in files)
+
+
+def _cached_snapshot(folder: pathlib.Path) -> pathlib.Path | None:
+    """The revision that a model's folder in Hugging Face's cache (`models--*`) calls main.
+
+    Without `refs/main`, as after a download of one revision by its hash, the only one there is.
+
+    Raises:
+        UserError: there are several, and none is main.
+    """
+    if not folder.name.startswith("models--") or not (folder / "snapshots").is_dir():
+        return None
+    snapshots = sorted(path for path in (folder / "snapshots").iterdir() if path.is_dir())
+    main = folder / "refs" / "main"
+    revision = main.read_text(errors="replace").strip() if main.is_file() else ""
+    chosen = [path for path in snapshots if path.name == revision] or snapshots
+    if len(chosen) > 1:
+        names = ", ".join(path.name for path in chosen[:6])
+        raise UserError(f"{folder} holds several revisions ({names}); give {folder}/snapshots/ONE.")
+    return chosen[0] if chosen else None
+
+
+def _hub_hint(text: str, folder: pathlib.Path) -> str:
+    """What to do where the name of a repository was given instead of a path; else ''."""
+    if folder.exists() or not _HUB_NAME.fullmatch(text):
+        return ""
+    return (
+        " Nothing is downloaded: for a repository of the Hugging Face hub, run "
+        f"`hf download {text} --local-dir FOLDER` and give that folder."
+    )
 
 
 def _has(folder: pathlib.Path, *patterns: str) -> bool:

@@ -10,6 +10,7 @@ import tempfile
 from collections.abc import Iterator, Sequence
 from typing import Any
 
+from instruct.data.packed_files import refuse_pointer
 from instruct.errors import UserError
 from instruct.json_text import parse_json
 from instruct.local_paths import local_path
@@ -99,6 +100,7 @@ def read_json(path: pathlib.Path) -> dict[str, Any]:
     Raises:
         UserError: it cannot be read or is no JSON object, or a name in it occurs twice.
     """
+    refuse_pointer(path)
     try:
         value = parse_json(path.read_bytes(), unique_names=True)
     except OSError as error:

@@ -105,12 +105,14 @@ def open_checkpoint(folder: pathlib.Path) -> Checkpoint:
     config_path = file_inside(folder, CONFIG)
     config = read_json(config_path)
     check_config(config, str(config_path))
-    theirs = _read_arrays(folder)
+    theirs, wrapper = _without_wrapper(_read_arrays(folder))
     _refuse_quantised(folder, theirs)
     scaled = is_scaled(config)
     copies = _drop_copies(folder, theirs, scaled)
     ignored = {name: why for name, why in _UNUSED.items() if theirs.pop(name, None) is not None}
     notes = [adapter] if adapter else []
+    if wrapper:
+        notes.append(f"the name of every array begins with {wrapper!r}: read without it")
     if config.get("task_specific_params") and not (folder / GENERATION).exists():
         notes.append("task_specific_params are not used, as transformers' generate does not")
     if not scaled and HEAD not in theirs and EMBEDDING in theirs:
@@ -208,6 +210,23 @@ def _read_arrays(folder: pathlib.Path) -> dict[str, LazyArray]:
             "offer model.safetensors."
         )
     raise UserError(f"{folder} has neither {SINGLE} nor {INDEX}; download the weights too.")
+
+
+def _without_wrapper(theirs: dict[str, LazyArray]) -> tuple[dict[str, LazyArray], str]:
+    """(arrays under the model's own names, what a wrapper had put before all of them).
+
+    'module.' is DistributedDataParallel's, '_orig_mod.' torch.compile's, 'model.' Lightning's; they
+    may be nested. Nothing is cut unless all names begin so.
+    """
+    known = (EMBEDDING, *_EMBEDDING_COPIES)
+    endings = [(name, e) for e in known for name in theirs if name.endswith(f".{e}")]
+    if any(name in theirs for name in known) or not endings:
+        return theirs, ""
+    name, ending = endings[0]
+    wrapper = name.removesuffix(ending)
+    if not all(name.startswith(wrapper) for name in theirs):
+        return theirs, ""
+    return {name.removeprefix(wrapper): array for name, array in theirs.items()}, wrapper
 
 
 def _read_shards(folder: pathlib.Path) -> dict[str, LazyArray]:

@@ -17,6 +17,7 @@ from typing import Any
 
 import numpy as np
 
+from instruct.data.packed_files import refuse_pointer
 from instruct.errors import UserError
 from instruct.interop.arrays import BFLOAT16, Index, LazyArray
 from instruct.json_text import parse_json
@@ -54,6 +55,7 @@ def read_file(path: pathlib.Path) -> dict[str, LazyArray]:
     Raises:
         UserError: it cannot be read, or is not a whole safetensors file.
     """
+    refuse_pointer(path)
     try:
         size = path.stat().st_size
         with open(path, "rb") as file:

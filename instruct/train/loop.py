@@ -16,6 +16,8 @@ from instruct import peak
 from instruct.batch import batch_shapes
 from instruct.config_types import LARGEST, check_value
 from instruct.data.config import DataConfig
+from instruct.data.preview import target_faults
+from instruct.data.vocab import load_vocabulary
 from instruct.errors import UserError
 from instruct.interop.loading import load_initial
 from instruct.mesh import (
@@ -169,6 +171,9 @@ def train(
             while step < train_steps:
                 watch.go()
                 batch, info = next(inputs.feed)
+                if step == start:
+                    for fault in target_faults(batch, load_vocabulary(data.vocabulary)):
+                        report.note(f"warning: {fault}")
                 state, metrics = programs.train(state, _to_devices(device_mesh, batch))
                 step += 1
                 # One step late: the devices work while the last step's numbers are looked at.

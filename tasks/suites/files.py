@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from instruct.data.huggingface_source import HuggingFaceSource
+from instruct.data.packed_files import refuse_pointer
 from instruct.data.sources import VARIABLE, data_dir, file_digest
 from instruct.data.spec import RecordSource
 from instruct.errors import UserError
@@ -124,7 +125,12 @@ class SuiteSource:
         """
         part = self.parts[split]
         if not self._missing(split):
-            return part.read(*(_find(entry) for entry in part.files))
+            paths = [_find(entry) for entry in part.files]
+            for path in paths:
+                for file in path if isinstance(path, tuple) else (path,):
+                    if file is not None:
+                        refuse_pointer(file)
+            return part.read(*paths)
         other = self._fallback(split)
         if other is not None:
             return other.records(split)

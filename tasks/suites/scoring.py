@@ -68,7 +68,7 @@ class HarnessTask(NamedTuple):
     def scores(self, targets: Sequence[str], predictions: Sequence[str]) -> dict[str, float]:
         """Metric -> share of right replies."""
         rights: dict[str, list[bool]] = {name: [] for name in self.filters}
-        for target, prediction in zip(targets, predictions):
+        for target, prediction in zip(targets, predictions, strict=True):
             wanted, reply = self.compared(raw_reply(target).strip()), raw_reply(prediction)
             for stop in self.until:
                 reply = reply.partition(stop)[0]
@@ -381,7 +381,7 @@ def rouge_references(
     """
     kinds = ("rouge1", "rouge2", "rougeL", "rougeLsum")
     scored: list[list[dict[str, float]]] = []
-    for target, prediction in zip(targets, predictions):
+    for target, prediction in zip(targets, predictions, strict=True):
         references = metrics.references_of(target)
         scored.append([metrics.rouge([r], [prediction]) for r in references])
     ways: dict[str, Callable[[list[float]], float]] = {

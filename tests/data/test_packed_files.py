@@ -5,7 +5,7 @@ import gzip
 import pyarrow as pa
 import pytest
 
-from instruct.data.packed_files import open_unpacked
+from instruct.data.packed_files import open_unpacked, refuse_pointer
 from instruct.errors import UserError
 
 TEXT = b"one\ntwo\n" * 9999
@@ -39,3 +39,16 @@ def test_short_files_are_plain(tmp_path):
         (tmp_path / "a").write_bytes(content)
         with open_unpacked(tmp_path / "a") as stream:
             assert stream.read() == content
+
+
+POINTER = "version https://git-lfs.github.com/spec/v1\noid sha256:4d7a2146\nsize 990345061\n"
+
+
+def test_pointers_of_git_lfs(tmp_path):
+    path = tmp_path / "model.safetensors"
+    refuse_pointer(path)
+    path.write_text("version 1 of a text about https://git-lfs.github.com/spec/")
+    refuse_pointer(path)
+    path.write_text(POINTER)
+    with pytest.raises(UserError, match="model.safetensors is a pointer of Git LFS.*git lfs pull"):
+        refuse_pointer(path)

@@ -3,9 +3,9 @@
 import numpy as np
 
 from instruct.data.packing import pack
-from instruct.data.preview import packed_row, row_segments
+from instruct.data.preview import packed_row, row_segments, target_faults
 from instruct.data.spec import Leaf, Resolved
-from instruct.data.vocab import load_vocabulary
+from instruct.data.vocab import ByteVocabulary, load_vocabulary
 
 VOCABULARY = load_vocabulary("bytes")
 LEAVES = tuple(Leaf(n, 0.5, n, "", "t", n, "c", "1", 1, (), None) for n in ("one", "two"))
@@ -52,3 +52,21 @@ def test_a_feed_that_does_not_tell_tasks():
     unknown["decoder_task_ids"] = np.zeros_like(unknown["decoder_task_ids"])
     text = packed_row(unknown, 0, VOCABULARY, Resolved("mix", "train", LEAVES))
     assert "segment 1: task not known" in text
+
+
+def test_targets_that_cannot_be_learned_are_counted():
+    (endless,) = target_faults(rows(), VOCABULARY)
+    assert endless.startswith("1 of 2 targets of the first batch have no end-of-sequence token")
+    vocabulary = _Letters()
+    targets = [[*vocabulary.encode(text), 1] for text in ("a{b", "ab", "{}")]
+    (unknown,) = target_faults(pack([[5, 1]] * 3, targets, [1, 1, 1], 20, 20).rows, vocabulary)
+    assert unknown.startswith("2 of 3 targets of the first batch hold characters")
+    assert "(30.0% of their tokens are unknown), such as" in unknown
+    assert not target_faults(pack([[5, 1]], [targets[1]], [1], 20, 20).rows, vocabulary)
+
+
+class _Letters(ByteVocabulary):
+    """Bytes, of which braces are unknown as in T5's vocabulary."""
+
+    def encode(self, text):
+        return [self.unk_id if sign in "{}" else ord(sign) + 3 for sign in text]

@@ -253,6 +253,32 @@ def test_cut_prompts_are_counted_by_a_continued_run_too(model_dir, finished, kil
     assert f"({', '.join(cut)})" in said and f"{len(cut)} prompts cut to 28 tokens" in said
 
 
+def test_answers_without_an_end_are_marked_and_counted(model_dir, finished, killed, capsys):
+    vocabulary = load_vocabulary("bytes")
+    rows = rows_of(finished)
+    open_end = [
+        len(vocabulary.encode(row["prediction"])) == GREEDY.max_decode_steps for row in rows
+    ]
+    assert [row.get("unfinished", False) for row in rows] == open_end and any(open_end)
+    capsys.readouterr()
+    folder = killed("".join((finished / "out.jsonl").read_text().splitlines(keepends=True)[:6]))
+    infer(
+        model_dir,
+        input_path=str(folder / "in.jsonl"),
+        output_path=str(folder / "out.jsonl"),
+        decode=GREEDY,
+        batching=BatchConfig(4, 1),
+        lines_per_range=4,
+    )
+    assert rows_of(folder) == rows
+    cut = f"each of {sum(open_end)} answers was cut off after 5 tokens"
+    said = capsys.readouterr().err
+    assert cut in said and "--gin.MAX_DECODE_STEPS=10 allows more" in said
+    row = open_end.index(True)
+    infer(model_dir, prompt=LINES[row]["inputs"], decode=GREEDY)
+    assert "warning: the answer was cut off after 5 tokens" in capsys.readouterr().err
+
+
 def test_a_long_prompt_is_told_and_refused_when_strict(model_dir, finished, tmp_path, capsys):
     infer(model_dir, prompt="x" * 28, decode=GREEDY)
     shown = capsys.readouterr()

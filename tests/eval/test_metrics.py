@@ -137,3 +137,14 @@ def test_rouge_says_what_its_own_tokenizer_loses(language):
 )
 def test_digits_do_not_make_a_text_english(text, fits):
     assert metrics.in_ascii_words(text) == fits
+
+
+@pytest.mark.parametrize(
+    "metric",
+    [metrics.exact_match, metrics.accuracy, metrics.squad, metrics.rouge, metrics.number_match],
+)
+def test_each_target_needs_its_prediction(metric):
+    with pytest.raises(ValueError, match="argument 2 is"):
+        metric(["1 a", "2 b"], ["1 a"])
+    with pytest.raises(ValueError, match="argument 2 is"):
+        metric(["1 a"], ["1 a", "2 b"])

@@ -1,5 +1,7 @@
 """Which kind lies where, and what is said where none does."""
 
+import shutil
+
 import numpy as np
 import pytest
 
@@ -53,3 +55,29 @@ def test_nothing_there(tmp_path):
     (tmp_path / "checkpoints").mkdir()
     with pytest.raises(UserError, match="no checkpoint in"):
         detect(tmp_path)
+
+
+def test_a_model_in_hugging_faces_cache(tiny, tmp_path):
+    cached = tmp_path / "models--google--flan-t5-small"
+    snapshots = [cached / "snapshots" / revision for revision in ("0fc9", "aa12")]
+    for folder in snapshots:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        huggingface.write_checkpoint(folder, random_arrays(tiny), tiny, np.dtype(np.float32))
+    with pytest.raises(UserError, match=r"several revisions \(0fc9, aa12\); give .*/snapshots/ONE"):
+        detect(cached)
+    (cached / "refs").mkdir()
+    (cached / "refs" / "main").write_text("aa12")
+    assert detect(cached) == Found("huggingface", str(snapshots[1]))
+    shutil.rmtree(snapshots[1])
+    assert detect(cached) == Found("huggingface", str(snapshots[0]))
+
+
+@pytest.mark.parametrize("name", ["google/flan-t5-small", "t5-small"])
+def test_the_name_of_a_repository_is_answered_with_a_download(name, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(UserError, match=f"no such folder.*`hf download {name} --local-dir FOLDER`"):
+        detect(name)
+    for path in ("runs/a/b", "/absent", "~/absent"):
+        with pytest.raises(UserError) as caught:
+            detect(path)
+        assert "hf download" not in str(caught.value)

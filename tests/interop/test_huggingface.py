@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from instruct.errors import UserError
-from instruct.interop import huggingface
+from instruct.interop import huggingface, safetensors_files
 from instruct.interop.convert import convert
 from instruct.interop.folders import file_inside
 from instruct.interop.tokenizers import vocabulary_of
@@ -296,3 +296,24 @@ def test_an_adapter_beside_weights_is_named(tiny, tmp_path, caplog):
         )
     (record,) = caplog.records  # said once
     assert "merge_and_unload" in record.message
+
+
+@pytest.mark.parametrize("wrapper", ["module.", "_orig_mod.", "model.", "module._orig_mod."])
+def test_names_that_a_wrapper_prefixed(folder, tmp_path, wrapper):
+    expected = huggingface.open_checkpoint(folder)
+    arrays = huggingface._read_arrays(folder)
+    named = {wrapper + name: array for name, array in arrays.items()}
+    single = tmp_path / huggingface.SINGLE
+    safetensors_files.write_file(single, named, np.dtype(np.float32), {})
+    for path in folder.glob("model*"):
+        path.unlink()
+    single.rename(folder / huggingface.SINGLE)
+    found = huggingface.open_checkpoint(folder)
+    assert set(found.arrays) == set(expected.arrays) and not found.unknown
+    assert any(f"begins with '{wrapper}'" in note for note in found.notes)
+
+
+def test_a_prefix_of_some_names_only_is_none(folder):
+    arrays = huggingface._read_arrays(folder)
+    mixed = {f"model.{name}" if name < "encoder" else name: a for name, a in arrays.items()}
+    assert huggingface._without_wrapper(mixed) == (mixed, "")

@@ -129,3 +129,8 @@ def test_bleu_of_scripts_without_blanks(language):
     if language != "emoji":
         way = "char" if language in UNSPACED else "intl"
         assert flan.bleu([one], [one], way)["bleu"] == pytest.approx(100.0)
+
+
+def test_bleu_wants_a_prediction_for_each_target():
+    with pytest.raises(ValueError, match="argument 2 is shorter"):
+        flan.bleu(["the dog bit the man", "it was not"], ["the dog bit the man"])
