@@ -438,7 +438,8 @@ def _continue_from(
     """
     if not output.exists():
         text = json.dumps(settings, indent=1) + "\n"
-        _settings_path(output).write_text(text, encoding="utf-8")
+        with naming_file(_settings_path(output)):
+            _settings_path(output).write_text(text, encoding="utf-8")
         output.touch()
         return 0, [], 0
     _check_settings(output, settings)

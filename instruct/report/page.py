@@ -10,6 +10,7 @@ import pathlib
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from instruct.errors import naming_file
 from instruct.report import (
     blocks,
     comparison_figures,
@@ -47,8 +48,10 @@ def write_document(
     out.mkdir(parents=True, exist_ok=True)
     for ending, text in (("md", markdown.render(document)), ("html", render(document))):
         temporary = out / f".{name}.{ending}.tmp"
-        temporary.write_text(text, encoding="utf-8", errors="replace")
-        temporary.replace(out / f"{name}.{ending}")
+        path = out / f"{name}.{ending}"
+        with naming_file(path):
+            temporary.write_text(text, encoding="utf-8", errors="replace")
+            temporary.replace(path)
     return out / f"{name}.html"
 
 

@@ -1,6 +1,8 @@
 """The page: complete, self-contained, escaped, and right in a browser, small or dark."""
 
+import errno
 import json
+import pathlib
 import re
 
 import pytest
@@ -35,6 +37,17 @@ def test_writes_both_files(tmp_path):
     path = write_report([tmp_path / "run"], tmp_path / "out")
     assert path == tmp_path / "out" / "report.html"
     assert sorted(p.name for p in path.parent.iterdir()) == ["report.html", "report.md"]
+
+
+def test_a_full_disk_names_the_page(tmp_path, monkeypatch):
+    def full(*_, **__):
+        raise OSError(errno.ENOSPC, "No space left on device")  # of an open file: it has no name
+
+    write_run(tmp_path / "run")
+    monkeypatch.setattr(pathlib.Path, "write_text", full)
+    with pytest.raises(OSError, match="No space") as caught:
+        write_report([tmp_path / "run"], tmp_path / "out")
+    assert caught.value.filename == str(tmp_path / "out" / "report.md")
 
 
 def test_a_missing_run_is_a_user_error(tmp_path):
