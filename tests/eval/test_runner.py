@@ -51,16 +51,19 @@ def _stores(stores, monkeypatch):
     toy_tasks.register()
 
 
+def random_state(step, seed):
+    params = jax.jit(EncoderDecoder(MODEL).init)(jax.random.key(seed))
+    rule = make_optimizer(OptimizerConfig(learning_rate=0.1))
+    return TrainState(jnp.int32(step), params, rule.init(params))
+
+
 @pytest.fixture(scope="module")
 def template_dir(tmp_path_factory):
     """A run with two checkpoints of random models."""
     folder = tmp_path_factory.mktemp("run")
     store = CheckpointStore(folder / "checkpoints", CheckpointConfig(async_save=False))
     for step in STEPS:
-        params = jax.jit(EncoderDecoder(MODEL).init)(jax.random.key(step))
-        rule = make_optimizer(OptimizerConfig(learning_rate=0.1))
-        state = TrainState(jnp.int32(step), params, rule.init(params))
-        store.save(step, state, input_state={})
+        store.save(step, random_state(step, seed=step), input_state={})
     store.close()
     config = {"data.vocabulary": "bytes", "data.feature_lengths.inputs": 96}
     config["data.feature_lengths.targets"] = 8
@@ -232,7 +235,9 @@ def test_results_of_another_training_in_the_same_folder_are_not_kept(run_dir):
     config = EvalConfig("evalsuite.new", num_examples=2)
     assert evaluate(str(run_dir), config, **SETTINGS) == 0
     shutil.rmtree(run_dir / "checkpoints" / "7")
-    shutil.copytree(run_dir / "checkpoints" / "3", run_dir / "checkpoints" / "7")
+    store = CheckpointStore(run_dir / "checkpoints", CheckpointConfig(async_save=False))
+    store.save(7, random_state(7, seed=8), input_state={})
+    store.close()
     with pytest.raises(UserError, match="parameters: "):
         evaluate(str(run_dir), config, **SETTINGS)
 
