@@ -132,8 +132,8 @@ def test_numbers_of_flags_fit_into_32_bits(capsys):
         (["show", "--mixture=gym.demo", "--n=13"], "--n is for --overlap"),
         (["show", "--task=gym.chain_sum", "--rows=0"], "--rows is for --mixture"),
         (["show", "--examples=1"], "--examples is for --task"),
-        (["report", "--scores=a", "--table=b"], "--scores does not go with --table"),
-        (["report", "--table=list", "--out=a"], "--table does not go with --out"),
+        (["report", "--scores=a", "--table=b"], "--scores and --table are two reports"),
+        (["report", "--table=list", "--out=a"], "--table prints and writes no file"),
         (["check", "--rows=-1"], "--rows=-1"),
     ],
 )
