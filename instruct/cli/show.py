@@ -23,6 +23,7 @@ from instruct.data.pipeline import TrainFeed
 from instruct.data.rendering import example_key, exemplar_indices, name_key, render_example
 from instruct.data.seqio_bridge import numbered_records
 from instruct.data.spec import SPLITS, Resolved, TaskSpec
+from instruct.data.token_record import TokenRecord
 from instruct.data.vocab import load_vocabulary
 from instruct.errors import UserError, unknown_name
 from instruct.prompts.record import Record
@@ -30,6 +31,7 @@ from instruct.prompts.render import Dropped, Rendered
 
 # Long enough that no prompt is cut for the sake of being shown.
 _LENGTHS = (4096, 1024)
+_UNCUT = 1 << 20
 _EXEMPLAR_POOL = 200
 _FEW_TASKS = 200  # as many are listed without being asked for
 _TABLE_COLUMNS = 240
@@ -258,6 +260,8 @@ def _modes_of(name: str, spec: TaskSpec) -> Sequence[str]:
 
 
 def _show_task(flags: argparse.Namespace) -> int:
+    if registry.is_plain_task(flags.task):
+        return _show_plain_task(flags)
     spec = registry.find_spec(flags.task)
     split = flags.split or _split_there(spec)
     if split not in spec.splits:
@@ -281,6 +285,43 @@ def _show_task(flags: argparse.Namespace) -> int:
         f"{escape(spec.license)} {escape(spec.url)}\n{escape(spec.description)}\n"
         f"wordings: {escape(spec.templates.name)}; split {escape(split)}"
     )
+    for example in examples:
+        _print_example(console, example)
+    return 0
+
+
+def _show_plain_task(flags: argparse.Namespace) -> int:
+    """Prints a user's seqio task as its own pipeline makes its examples, uncut."""
+    from instruct.data.seqio_reading import token_records  # TensorFlow
+
+    task = registry.find_seqio_task(flags.task)
+    split = flags.split or _in_order(task.splits)[0]
+    if split not in task.splits:
+        raise unknown_name(f"split of task {task.name!r}", split, task.splits)
+    vocabulary = registry.task_vocabulary(task.name) or "gym"
+    lengths = dict.fromkeys(ROW_LENGTHS, _UNCUT)
+    records = token_records(task.name, split, lengths, load_vocabulary(vocabulary))
+    examples = [
+        {
+            "mode": f"example {number}",
+            "template_id": "none",
+            "num_exemplars": 0,
+            "inputs": record.inputs,
+            "targets": record.targets,
+            "input_tokens": len(record.input_ids),
+            "target_tokens": len(record.target_ids),
+        }
+        if isinstance(record, TokenRecord)
+        else {"mode": f"example {number}", "reason": record.reason}
+        for number, record in enumerate(itertools.islice(records, flags.examples))
+    ]
+    if flags.json:
+        about = {"task": task.name, "split": split, "vocabulary": vocabulary}
+        return _print_json(about | {"examples": examples})
+    console = wide_console()
+    console.print(f"[bold]{escape(task.name)}[/] plain seqio task, shown as its pipeline makes it")
+    line = f"vocabulary {vocabulary}; split {split} of {', '.join(sorted(task.splits))}"
+    console.print(line, markup=False, soft_wrap=True)
     for example in examples:
         _print_example(console, example)
     return 0

@@ -171,6 +171,11 @@ def find_spec(name: str) -> TaskSpec:
     raise unknown_name("task", name, _specs)
 
 
+def is_plain_task(name: str) -> bool:
+    """Whether a name is that of a seqio task which a user registered, without records of ours."""
+    return name not in _leaves and name not in _specs and name in seqio.TaskRegistry.names()
+
+
 def find_seqio_task(name: str) -> seqio.Task:
     """The seqio task behind a leaf: its `postprocess_fn` and `metric_fns`."""
     if name not in seqio.TaskRegistry.names():

@@ -4,6 +4,8 @@ import dataclasses
 import json
 
 import pytest
+import seqio
+import tensorflow as tf
 
 from instruct.cli import arguments, show
 from instruct.data import registry
@@ -168,3 +170,28 @@ def test_packed_rows_of_a_prepared_mixture(capsys):
     assert arguments.main(["prepare", f"--mixture={task}", "--workers=1"]) == 0
     out = output(capsys, f"--mixture={task}", "--rows=1")
     assert "segment 1" in out and "segment 2" in out
+
+
+def test_a_plain_seqio_task_is_shown_as_its_pipeline_makes_it(capsys):
+    name, words = fresh_name("plain"), seqio.ByteVocabulary(extra_ids=0)
+    features = {key: seqio.Feature(words) for key in ("inputs", "targets")}
+    seqio.TaskRegistry.add(
+        name,
+        source=seqio.FunctionDataSource(plain_rows, splits=["validation"]),
+        preprocessors=[seqio.preprocessors.tokenize, seqio.preprocessors.append_eos],
+        output_features=features,
+    )
+    found = as_json(capsys, f"--task={name}", "--examples=5")
+    assert found["split"] == "validation" and found["vocabulary"] == "bytes#extra_ids=0"
+    first, second, dropped = found["examples"]
+    assert (first["inputs"], first["targets"]) == ("what?", "this")
+    assert (first["input_tokens"], second["target_tokens"]) == (6, 5)
+    assert dropped["reason"] == "empty target"
+    with pytest.raises(UserError, match="unknown split.*'train'.*Allowed: validation"):
+        output(capsys, f"--task={name}", "--split=train")
+
+
+def plain_rows(split, shuffle_files=False, seed=None):
+    del split, shuffle_files, seed
+    rows = {"inputs": ["what?", "and?", "?"], "targets": ["this", "that", ""]}
+    return tf.data.Dataset.from_tensor_slices(rows)
