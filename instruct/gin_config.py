@@ -9,6 +9,7 @@ refuses all three, names every missing macro at once, and says what a wrong name
 import argparse
 import ast
 import codecs
+import contextlib
 import dataclasses
 import inspect
 import io
@@ -18,7 +19,7 @@ import re
 import tokenize
 import types
 import typing
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import gin
@@ -206,11 +207,9 @@ def load(
             must be set is not (all of them in one message).
     """
     gin.clear_config()
-    # gin's own readers know no encodings, and report each place where a file is not.
-    readers: list[Any] = getattr(gin.config, "_FILE_READERS")  # noqa: B009 (no public name)
-    readers[:] = [(_open_gin_file, find_gin_file)]
-    for path in gin_files:
-        _parse(lambda path=path: gin.parse_config_file(path), path)
+    with _our_file_reader():
+        for path in gin_files:
+            _parse(lambda path=path: gin.parse_config_file(path), path)
     for binding in bindings:
         line = binding_from_flag(binding) if binding.startswith("--gin.") else binding
         _parse(lambda line=line: gin.parse_config(line), line)
@@ -218,6 +217,18 @@ def load(
     _refuse_missing_macros()
     _parse(gin.finalize, "the configuration as a whole")
     return assumed
+
+
+@contextlib.contextmanager
+def _our_file_reader() -> Iterator[None]:
+    """gin's own readers know no encodings, and report each place where a file is not."""
+    readers: list[Any] = getattr(gin.config, "_FILE_READERS")  # noqa: B009 (no public name)
+    earlier = list(readers)
+    readers[:] = [(_open_gin_file, find_gin_file)]
+    try:
+        yield
+    finally:  # other code of this process may read gin files too
+        readers[:] = earlier
 
 
 def _parse(action: Callable[[], Any], origin: str) -> None:

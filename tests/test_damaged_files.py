@@ -88,8 +88,10 @@ def test_damaged_stores(damage, tmp_path, capsys, caplog):
     (store,) = (tmp_path / "stores").glob("spoilt.sums@*/train")
     whole = pathlib.Path(shutil.copytree(store, tmp_path / "whole"))
     damage(store)
-    message = failure(capsys, "show", "--task=spoilt.sums", MODULE_FLAG)
+    message = failure(capsys, "show", "--task=spoilt.sums", "--split=train", MODULE_FLAG)
     assert all(word in message for word in (str(store), "damaged", "Delete", "prepare")), message
+    assert main(["show", "--task=spoilt.sums", MODULE_FLAG]) == 0  # the other split
+    assert "note: split 'train' is not shown" in capsys.readouterr().err
     if damage is edit_manifest:  # rates are read from it, so nothing goes on before it is gone
         shutil.rmtree(store)
     assert main(prepare) == 0
@@ -347,9 +349,14 @@ def test_wrong_lines_of_prompts(line, words, finished_run, tmp_path, capsys):
     prompts, answers = tmp_path / "prompts.jsonl", tmp_path / "answers.jsonl"
     prompts.write_bytes(b'{"inputs": "a"}\n' + line + b"\n")
     flags = ["--gin_file=gin/runs/infer.gin", f"--gin.MODEL_DIR={finished_run}"]
-    message = failure(capsys, "infer", *flags, f"--input={prompts}", f"--output={answers}")
-    assert all(word in message for word in [*words, str(prompts)]), message
+    flags += [f"--input={prompts}", f"--output={answers}"]
+    message = failure(capsys, "infer", *flags, "--strict")
+    assert all(word in message for word in [*words, prompts.name]), message
     assert not answers.exists()
+    assert main(["infer", *flags]) == 1  # the other line is answered
+    said = capsys.readouterr().err
+    assert all(word in said for word in words), said
+    assert len(answers.read_text().splitlines()) == 1
 
 
 def test_wrong_files_of_prompts(finished_run, tmp_path, capsys):

@@ -1,10 +1,10 @@
 """`run.py show`: tasks and mixtures, their rates and overlap, and what their prompts look like."""
 
 import argparse
-import contextlib
 import dataclasses
 import itertools
 import json
+import sys
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from typing import Any
 
@@ -66,12 +66,17 @@ def _in_order(splits: Collection[str]) -> list[str]:
 
 def _split_there(spec: TaskSpec) -> str:
     """The first split of a task that can be read; the first of all where none can."""
-    splits = _in_order(spec.splits)
+    splits, reasons = _in_order(spec.splits), []
     for split in splits:
-        with contextlib.suppress(UserError):  # what is missing is said where nothing is there
+        try:
             next(numbered_records(spec, split, False, 0), None)
-            return split
-    return splits[0]
+        except UserError as error:
+            reasons.append(f"note: split {split!r} is not shown: {error}")
+            continue
+        for reason in reasons:
+            print(reason, file=sys.stderr)
+        return split
+    return splits[0]  # reading it says what is missing
 
 
 def _check(flags: argparse.Namespace) -> None:

@@ -141,11 +141,6 @@ def worker_variables() -> dict[str, str]:
 def _make_exchange() -> Path:
     """A folder in STORE_DIR through which workers are recognised and answer."""
     folder = store.store_dir().absolute()
-    if "://" in os.environ.get(store.VARIABLE, ""):
-        raise UserError(
-            f"STORE_DIR is {os.environ[store.VARIABLE]!r}; stores need a file system. Mount the "
-            "bucket on every worker under the same path, and set STORE_DIR to that path"
-        )
     try:
         folder.mkdir(parents=True, exist_ok=True)
         exchange = Path(tempfile.mkdtemp(prefix=".beam-", dir=folder))

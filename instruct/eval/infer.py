@@ -147,7 +147,8 @@ def infer(
         settings = answerer.settings | {"lines_per_range": lines_per_range}
         _answer_file(answerer, source, output, count, settings)
     if bad:
-        _say(f"{len(bad):,} lines were no prompt and were left out; exit status 1")
+        lines = "line was" if len(bad) == 1 else "lines were"
+        _say(f"{len(bad):,} {lines} no prompt and left out; exit status 1")
     return int(bool(bad))
 
 
@@ -414,7 +415,8 @@ def _answer_file(
         _say(f"warning: {one} {answerer.describe_unfinished()} (marked `unfinished`)")
     note = f", {len(cut):,} prompts cut to {answerer.encoder.inputs_length} tokens" if cut else ""
     resumed = f" ({finished} of them by an earlier run)" if finished else ""
-    _say(f"{count} examples{resumed}{note} -> {output or 'standard output'}")
+    examples = "example" if count == 1 else "examples"
+    _say(f"{count:,} {examples}{resumed}{note} -> {output or 'standard output'}")
 
 
 def _line(prompt: Prompt, answer: dict[str, Any]) -> str:

@@ -157,7 +157,7 @@ def test_without_beam_the_message_says_what_to_install(monkeypatch):
 def test_a_bucket_is_no_store_dir(beam, monkeypatch):
     resolved, config = mixture_of(ToySource("a"))
     monkeypatch.setenv("INSTRUCT_STORE_DIR", "gs://bucket/stores")
-    with pytest.raises(UserError, match="Mount the bucket"):
+    with pytest.raises(UserError, match="a bucket may be mounted there"):
         prepare(resolved, config, ("train",), elsewhere=BeamBuilder("direct"))
 
 

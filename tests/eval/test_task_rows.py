@@ -99,7 +99,7 @@ def test_a_line_has_the_records_own_text_and_every_reference():
     assert rows[0]["source"] == "rain\nA: It rains.\nB: It does."
     assert rows[0]["references"] == ["a", "b"]
     assert (rows[1]["source"], rows[1]["references"]) == ("", [])
-    assert "truncated" not in rows[0]
+    assert rows[0]["truncated"] is None
 
 
 @pytest.mark.parametrize("truncated", [True, False])
@@ -107,7 +107,7 @@ def test_a_line_says_whether_its_input_was_cut(truncated):
     example = EvalExample(
         *("toy", 0, "id0", "in", "a", [1], [1], "t", (), ("a",), {}, {}), truncated=truncated
     )
-    [row] = rows_of_task(SHARED, FIELDS, [example], ModelOutputs(["a"]), {}, {})
+    [row] = rows_of_task(SHARED, FIELDS, [example], ModelOutputs(["a"]), {}, {}, {})
     results.check_row(row)
     assert row["truncated"] is truncated
 
