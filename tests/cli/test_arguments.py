@@ -2,6 +2,7 @@
 
 import errno
 import shlex
+import signal
 import subprocess
 import sys
 import time
@@ -235,7 +236,15 @@ def test_the_program_ends_at_once_with_its_status(argv, end, status, out, err):
     assert out in done.stdout and err in done.stderr
 
 
-def test_an_interrupt_that_a_callback_swallowed_is_asked_for_again(capsys):
+@pytest.fixture
+def interruptible():
+    """SIGINT raises, also below a shell that started this in the background and ignores it."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+def test_an_interrupt_that_a_callback_swallowed_is_asked_for_again(interruptible, capsys):
     lost = types.SimpleNamespace(exc_value=KeyboardInterrupt(), exc_traceback=None)
     with pytest.raises(KeyboardInterrupt):
         arguments._report_unraisable(lost)

@@ -217,6 +217,7 @@ def test_settings_in_config_json_are_followed_and_kept(tmp_path):
         "max_length": 9,
         "length_penalty": -0.5,
         "early_stopping": True,
+        "decoder_start_token_id": 0,
     }
     unused = {"task_specific_params": {"summarization": {"num_beams": 7, "max_length": 4}}}
     config = json.loads((old / "config.json").read_text())

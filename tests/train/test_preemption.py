@@ -20,14 +20,19 @@ def test_first_signal_is_remembered(number):
 
 
 @pytest.fixture
-def no_garbage_collection():
-    """Python drops an exception that is raised within a callback of the garbage collector."""
+def interruptible():
+    """SIGINT raises, also below a shell that started this in the background and ignores it.
+
+    Python drops an exception that is raised within a callback of the garbage collector.
+    """
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
     gc.disable()
     yield
     gc.enable()
+    signal.signal(signal.SIGINT, before)
 
 
-def test_second_interrupt_is_the_usual_one(no_garbage_collection):
+def test_second_interrupt_is_the_usual_one(interruptible):
     with StopRequest() as stop, pytest.raises(KeyboardInterrupt):
         os.kill(os.getpid(), signal.SIGINT)
         assert stop.at(1)
