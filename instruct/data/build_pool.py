@@ -33,41 +33,41 @@ def build_in_processes(
 ) -> dict[Job, PreparedStore]:
     """Builds stores, the first ones first, each by one of `workers` processes.
 
-    When a process dies (out of memory, a crash in a decoder), the stores that were being built are
-    tried again one by one, each in a process of its own, so that the one that kills fails alone.
+    A store whose source kills its process (out of memory, a crash in a decoder) fails alone.
     """
-    results: dict[Job, PreparedStore] = {}
-    waiting = list(jobs)
-    while waiting:
-        pool = _Pool(waiting, workers, bar.add_rows)
-        for job, result in pool.run(build_reported):
-            results[job] = result
-            bar.finish(job)
-        for job in pool.suspects:
-            found = dict(_Pool([job], 1, bar.add_rows).run(build_reported))
-            results[job] = found.get(job) or _killed(job)
-            bar.finish(job)
-        waiting = [job for job in waiting if job not in results]
+    results = {}
+    for job, store in map_in_processes(build_reported, jobs, workers, bar.add_rows):
+        results[job] = store or _killed(job)
+        bar.finish(job)
     return results
 
 
 def map_in_processes(
-    function: Callable[[T, ProgressFn], R], items: Sequence[T], workers: int
-) -> Iterator[tuple[T, R]]:
-    """(item, result) as they are done; an item that kills its process is left out.
+    function: Callable[[T, ProgressFn], R],
+    items: Sequence[T],
+    workers: int,
+    progress_fn: Callable[[T, int], None] = lambda item, rows: None,
+) -> Iterator[tuple[T, R | None]]:
+    """Yields (item, function(item, report_rows)) as they finish.
+
+    When a process dies, the items that were being worked on are tried again one by one, each in a
+    process of its own. The result of an item that kills that process too is None.
 
     Args:
         function: of a module, as it is sent by its name.
+        progress_fn: called in this process with what `function` reports.
     """
     waiting = list(items)
     while waiting:
-        pool = _Pool(waiting, workers, lambda item, rows: None)
-        done = set()
+        pool = _Pool(waiting, workers, progress_fn)
+        finished = set()
         for item, result in pool.run(function):
-            done.add(id(item))
+            finished.add(id(item))
             yield item, result
-        done.update(map(id, pool.suspects))
-        waiting = [item for item in waiting if id(item) not in done]
+        for item in pool.suspects:
+            finished.add(id(item))
+            yield next(_Pool([item], 1, progress_fn).run(function), (item, None))
+        waiting = [item for item in waiting if id(item) not in finished]
 
 
 def _killed(job: Job) -> PreparedStore:

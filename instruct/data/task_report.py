@@ -254,8 +254,9 @@ def _measure_all(builders: Mapping[str, WindowBuilder], workers: int) -> dict[st
     open_store.cache_clear()  # those that were built anew are other files now
     if workers <= 1 or len(builders) < _FEW_TASKS:
         return {task: _measure(builder) for task, builder in builders.items()}
-    done = map_in_processes(_measure_in_worker, list(builders.items()), workers)
-    return {task: lengths for (task, _), lengths in done}
+    killed = "the process that measured its lengths was killed; did it run out of memory?"
+    measured = map_in_processes(_measure_in_worker, list(builders.items()), workers)
+    return {task: lengths or killed for (task, _), lengths in measured}
 
 
 def _measure_in_worker(item: tuple[str, WindowBuilder], progress_fn: Any) -> Lengths | str:

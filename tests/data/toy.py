@@ -1,7 +1,9 @@
 """A small family of made-up tasks; imports no TensorFlow, so worker processes can read it."""
 
+import collections
 import dataclasses
-import itertools
+import os
+import zlib
 
 from instruct.data.config import DataConfig
 from instruct.data.spec import TaskSpec
@@ -16,7 +18,18 @@ TEMPLATES = TemplateSet(
     zs_noopt=(Template("ask", "{question}\nAnswer:"), Template("say", "Q: {question}")),
     fs_noopt=(Template("shot", "{question}"),),
 )
-_names = itertools.count()
+_names_made: collections.Counter[str] = collections.Counter()
+
+
+def _name() -> str:
+    """A name that no other test has, and the same whichever tests ran before.
+
+    Draws are keyed by the task's name: one counter over all tests would make what a test draws
+    depend on the order of the tests, and on which of them xdist gave to this process.
+    """
+    test = os.environ.get("PYTEST_CURRENT_TEST", "").rpartition(" ")[0]
+    _names_made[test] += 1
+    return f"{_names_made[test]:02d}{zlib.crc32(test.encode()):08x}"[:6]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -53,7 +66,7 @@ class ToySource:
 
 def toy_spec(source: ToySource | None = None, **changes) -> TaskSpec:
     """A task under a name that no other test has."""
-    name = f"t{next(_names)}"
+    name = f"t{_name()}"
     values = {
         "name": f"toy.{name}",
         "family": "toy",
@@ -68,7 +81,7 @@ def toy_spec(source: ToySource | None = None, **changes) -> TaskSpec:
 
 def fresh_name(kind: str) -> str:
     """A name that is not registered yet."""
-    return f"toy_{kind}_{next(_names)}"
+    return f"toy_{kind}_{_name()}"
 
 
 def toy_config(mixture: str, **changes) -> DataConfig:
