@@ -27,9 +27,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from benchmarks.workload import EOS, PIECES, Workload, read_workload
-from instruct.eval.batching import BatchConfig, Decoder
-from instruct.eval.decode import DecodeConfig
-from instruct.eval.options import OptionScorer
+from instruct.eval.decoding.batching import BatchConfig, Decoder
+from instruct.eval.decoding.decode import DecodeConfig
+from instruct.eval.scoring.options import OptionScorer
 from instruct.models.config import ModelConfig
 from instruct.models.encoder_decoder import EncoderDecoder, reorder_cache
 

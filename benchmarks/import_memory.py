@@ -27,11 +27,11 @@ import time
 import jax
 import numpy as np
 
-from instruct.interop.arrays import BFLOAT16, LazyArray
-from instruct.interop.convert import convert
-from instruct.interop.huggingface import write_checkpoint
-from instruct.interop.loading import load_params
-from instruct.interop.weights import model_shapes
+from instruct.checkpoints.arrays import BFLOAT16, LazyArray
+from instruct.checkpoints.convert import convert
+from instruct.checkpoints.huggingface import write_checkpoint
+from instruct.checkpoints.loading import load_params
+from instruct.checkpoints.weights import model_shapes
 from instruct.models.config import ModelConfig
 from instruct.models.encoder_decoder import EncoderDecoder
 

@@ -49,10 +49,10 @@ def texts(task: int, count: int) -> Iterator[tuple[str, str]]:
 def run_ours(arguments: argparse.Namespace, folder: Path, workers: int) -> dict[str, float]:
     """Our feed, from prepared stores."""
     from instruct.data.config import DataConfig
-    from instruct.data.pipeline import TrainFeed
+    from instruct.data.feed.pipeline import TrainFeed
     from instruct.data.spec import Leaf, Resolved, TaskSpec
-    from instruct.data.store import set_store_dir, spec_key, store_path
-    from instruct.data.store_writing import write_store
+    from instruct.data.stores.store import set_store_dir, spec_key, store_path
+    from instruct.data.stores.writing import write_store
     from instruct.prompts.record import Record
     from instruct.prompts.template import Template, TemplateSet
 
@@ -97,7 +97,7 @@ def run_seqio(arguments: argparse.Namespace, folder: Path) -> dict[str, float]:
     import seqio
     import tensorflow as tf
 
-    from instruct.data.seqio_bridge import seqio_vocabulary
+    from instruct.data.seqio.bridge import seqio_vocabulary
 
     @seqio.map_over_dataset
     def parse(line):

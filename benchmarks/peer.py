@@ -9,8 +9,8 @@ import numpy as np
 import torch
 import transformers
 
-from instruct.interop import huggingface
-from instruct.interop.arrays import held
+from instruct.checkpoints import huggingface
+from instruct.checkpoints.arrays import held
 from instruct.mesh import tree_paths
 from instruct.models.config import ModelConfig
 

@@ -12,18 +12,19 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from instruct.data.alternates import Alternates
-from instruct.data.huggingface_source import HuggingFaceSource
-from instruct.data.promptsource import PromptSourceSource
 from instruct.data.registry import find_spec, shares, task_specs
-from instruct.data.sources import FileSource
+from instruct.data.sources.alternates import Alternates
+from instruct.data.sources.files import FileSource
+from instruct.data.sources.huggingface import HuggingFaceSource
+from instruct.data.sources.promptsource import PromptSourceSource
+from instruct.data.sources.tfds import TfdsSource
 from instruct.data.spec import TaskSpec
-from instruct.data.tfds_source import TfdsSource
 from instruct.errors import UserError
 from instruct.prompts.modes import FEW_SHOT_MODES, INVERTED_MODES
 from tasks import collection_notes as notes
-from tasks import gym_mixtures, mixtures, published
+from tasks import mixtures, published
 from tasks import public as _public  # noqa: F401 (registers gsm8k.main)
+from tasks.gym import mixtures as gym_mixtures
 
 PAGE = Path(__file__).parents[1] / "docs" / "collection.md"
 WHOLE = "flan2022"

@@ -36,7 +36,7 @@ TITLES = {
     "gym": "procedural reasoning (reasoning_gym)",
 }
 
-_FLAN2021 = "tests/tasks/test_flan2021.py"
+_FLAN2021 = "tests/tasks/flan2021/test_family.py"
 CHECKS: dict[str, tuple[Check, ...]] = {
     "flan2021": (
         Check(
@@ -71,13 +71,13 @@ CHECKS: dict[str, tuple[Check, ...]] = {
             "6 files",
             "real files",
             "published task files are read and rendered in all modes",
-            "tests/tasks/test_niv2.py::test_published_files_are_rows_of_the_table",
+            "tests/tasks/niv2/test_family.py::test_published_files_are_rows_of_the_table",
         ),
         Check(
             "both schemas",
             "made-up files",
             "older and newer files, their splits and exemplars",
-            "tests/tasks/test_niv2.py::test_files_of_both_schemas",
+            "tests/tasks/niv2/test_family.py::test_files_of_both_schemas",
         ),
     ),
     "cot": (
@@ -99,13 +99,13 @@ CHECKS: dict[str, tuple[Check, ...]] = {
             "wiki_dialog, qrecc",
             "mock_data",
             "random rows of the builder's schema become records",
-            "tests/tasks/test_dialog.py::test_rows_of_tfds_become_records",
+            "tests/tasks/dialog/test_family.py::test_rows_of_tfds_become_records",
         ),
         Check(
             "task_master",
             "made-up files",
             "files in the layout of the three releases",
-            "tests/tasks/test_dialog.py::test_taskmaster_reads_the_files_as_published",
+            "tests/tasks/dialog/test_family.py::test_taskmaster_reads_the_files_as_published",
         ),
     ),
     "program_synthesis": (
@@ -113,13 +113,13 @@ CHECKS: dict[str, tuple[Check, ...]] = {
             "dr_repair_*",
             "made-up files",
             "files in DrRepair's layout",
-            "tests/tasks/test_program_synthesis.py::test_files_are_read_below_the_folder",
+            "tests/tasks/program_synthesis/test_family.py::test_files_are_read_below_the_folder",
         ),
         Check(
             "code_contests",
             "made-up files",
             "a Parquet file with the hub's columns",
-            "tests/tasks/test_program_synthesis.py::test_code_contests_is_read_from_parquet",
+            "tests/tasks/program_synthesis/test_family.py::test_code_contests_is_read_from_parquet",
         ),
     ),
     "published": (
@@ -135,7 +135,7 @@ CHECKS: dict[str, tuple[Check, ...]] = {
             "gsm8k.main",
             "real files",
             "all but 0.3 % of the lines of the published files become records",
-            "tests/data/test_public_sources.py::test_published_files",
+            "tests/data/sources/test_public_releases.py::test_published_files",
         ),
     ),
     "gym": (
@@ -143,7 +143,7 @@ CHECKS: dict[str, tuple[Check, ...]] = {
             "all",
             "generated",
             "records are made by the generators themselves and judged by their verifiers",
-            "tests/tasks/test_gym.py::test_records_survive_json_and_their_answers_are_right",
+            "tests/tasks/gym/test_family.py::test_records_survive_json_and_their_answers_are_right",
         ),
     ),
 }

@@ -10,15 +10,15 @@ outside the mixtures, the answer alone (`direct`).
 
 from typing import NamedTuple
 
-from instruct.data.public_sources import CotTsvSource, cot_tsv_source
 from instruct.data.registry import add_task
-from instruct.data.sources import expected_records
+from instruct.data.sources.files import expected_records
+from instruct.data.sources.public_releases import CotTsvSource, cot_tsv_source
 from instruct.data.spec import TaskSpec
 from instruct.eval import metrics
 from instruct.prompts.template import TemplateSet
 from tasks.answers import answer_reader
 from tasks.contamination import group_of
-from tasks.original_wording import worded
+from tasks.flan2021.original_wording import worded
 from tasks.source_mixtures import INVERSION
 from tasks.wordings import wordings
 

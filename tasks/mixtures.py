@@ -20,8 +20,12 @@ from collections.abc import Mapping
 
 from instruct.data.registry import add_mixture, task_specs
 from instruct.data.spec import TaskSpec
-from tasks import cot, dialog, flan2021, niv2, program_synthesis, t0  # noqa: F401 (register)
-from tasks.flan2021_table import CLUSTERS
+from tasks import cot, t0  # noqa: F401 (register)
+from tasks.dialog import family as dialog  # noqa: F401 (registers)
+from tasks.flan2021 import family as flan2021  # noqa: F401 (registers)
+from tasks.flan2021.table import CLUSTERS
+from tasks.niv2 import family as niv2
+from tasks.program_synthesis import family as program_synthesis  # noqa: F401 (registers)
 from tasks.source_mixtures import COT_PARTS, OPTION_PARTS, PLAIN_PARTS, add_source
 
 Rates = Mapping[str, float | None]

@@ -6,7 +6,7 @@ INSTRUCT_DATA_DIR, else ~/instruct_data), opens none of them, and registers
     gsm8k.main          always, so that a missing folder is reported by name
     cot_files.<file>    one task for each cot/*.tsv that is none of tasks/cot.py
     niv2_files.<file>   one task for each natural_instructions/tasks/*.json that is none of
-                        tasks/niv2.py; never for what that leaves out, nor for copies of MMLU
+                        tasks/niv2/family.py; never for what that leaves out, nor for copies of MMLU
     public.sample       the mixture of gsm8k, cot and niv2, as far as their files are there, each
                         with an equal share
 
@@ -20,15 +20,20 @@ it has changed and adds what is new to the tasks, but a mixture once registered 
 import re
 from pathlib import Path
 
-from instruct.data.natural_instructions import EXEMPLARS, FOLDER, natural_instructions_source
-from instruct.data.public_sources import Gsm8kSource, cot_tsv_source
 from instruct.data.registry import add_mixture, add_task, all_names, task_specs
-from instruct.data.sources import data_dir
+from instruct.data.sources.files import data_dir
+from instruct.data.sources.natural_instructions import (
+    EXEMPLARS,
+    FOLDER,
+    natural_instructions_source,
+)
+from instruct.data.sources.public_releases import Gsm8kSource, cot_tsv_source
 from instruct.data.spec import SPLITS, TaskSpec
 from instruct.eval import metrics
-from tasks import cot, niv2
+from tasks import cot
 from tasks.answers import answer_reader, loose_exact_match, read_references, rouge_l_by_script
-from tasks.niv2_table import find_row, is_mmlu
+from tasks.niv2 import family as niv2
+from tasks.niv2.table import find_row, is_mmlu
 from tasks.wordings import wordings
 
 SAMPLE = "public.sample"

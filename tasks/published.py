@@ -1,10 +1,10 @@
 """Family `published`: the Flan Collection as others have rendered and published it.
 
 Five tasks, one a sub-mixture, and the mixture `published.flan2022` at the collection's rates. The
-rows are finished prompts (instruct/data/renderings.py), so nothing of them is worded anew: good
-for comparing with models trained on exactly these texts. Two things to know then: `published.niv2`
-includes the test tasks of Super-NaturalInstructions, and `published.t0` has about 15 % of the
-rows that its share of the collection should have.
+rows are finished prompts (instruct/data/sources/renderings.py), so nothing of them is worded anew:
+good for comparing with models trained on exactly these texts. Two things to know then:
+`published.niv2` includes the test tasks of Super-NaturalInstructions, and `published.t0` has about
+15 % of the rows that its share of the collection should have.
 
 Files: `<data folder>/flan2021_submix_original/` and so on, or the hub's cache.
 """
@@ -15,7 +15,7 @@ from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 from instruct.data.registry import add_mixture, add_task
-from instruct.data.renderings import rendering_source
+from instruct.data.sources.renderings import rendering_source
 from instruct.data.spec import TaskSpec
 from instruct.eval import metrics
 from instruct.prompts.template import TemplateSet

@@ -9,7 +9,7 @@ import dataclasses
 
 from instruct.data.registry import resolve, task_specs
 from instruct.data.spec import Leaf, TaskSpec
-from tasks.gym_table import GENERATORS, Generator
+from tasks.gym.table import GENERATORS, Generator
 
 HELD_OUT_CATEGORIES: dict[str, str] = {
     "geometry": "angles and coordinates of figures",

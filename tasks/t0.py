@@ -16,11 +16,11 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from instruct.data.alternates import Alternates
-from instruct.data.huggingface_source import HuggingFaceSource, SplitPart
-from instruct.data.p3 import p3_source
-from instruct.data.promptsource import PromptSourceSource
 from instruct.data.registry import add_task
+from instruct.data.sources.alternates import Alternates
+from instruct.data.sources.huggingface import HuggingFaceSource, SplitPart
+from instruct.data.sources.p3 import p3_source
+from instruct.data.sources.promptsource import PromptSourceSource
 from instruct.data.spec import TaskSpec
 from instruct.eval import metrics
 from instruct.prompts.template import TemplateSet

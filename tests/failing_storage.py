@@ -49,8 +49,8 @@ def main(folder: pathlib.Path) -> None:
     import jax.numpy as jnp
     import numpy as np
 
+    from instruct.checkpoints.checkpoint import CheckpointConfig, CheckpointStore
     from instruct.cli.arguments import _report_unraisable
-    from instruct.train.checkpoint import CheckpointConfig, CheckpointStore
     from instruct.train.state import TrainState
 
     sys.unraisablehook = _report_unraisable

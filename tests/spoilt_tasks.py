@@ -1,7 +1,7 @@
 """A user's module of tasks, over the files of tests/spoilt.py."""
 
 from instruct.data.registry import add_task
-from instruct.data.sources import FieldMap, JsonLinesSource, Part
+from instruct.data.sources.files import FieldMap, JsonLinesSource, Part
 from instruct.data.spec import TaskSpec
 from instruct.prompts.template import Template, TemplateSet
 

@@ -10,8 +10,8 @@ import pathlib
 import pytest
 
 from instruct import peak
+from instruct.checkpoints.checkpoint import checkpoint_steps
 from instruct.cli.arguments import main
-from instruct.train.checkpoint import checkpoint_steps
 from tests.spoilt import MODULE_FLAG, NUM_GOOD, failure, train_flags, write_files
 
 # Each is a user's module of its own: what cannot be registered cannot be listed either.

@@ -8,9 +8,9 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
 import pytest
 
+from instruct.checkpoints.detect import open_checkpoint
 from instruct.cli.arguments import main
 from instruct.data.vocab import GYM_MODEL, load_vocabulary
-from instruct.interop.detect import open_checkpoint
 
 PROMPT = "--prompt=What is 2 + 3?"
 SIZES = {

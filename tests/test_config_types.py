@@ -6,14 +6,14 @@ from typing import Literal
 
 import pytest
 
+from instruct.checkpoints.checkpoint import CheckpointConfig
 from instruct.config_types import check_arguments, check_types
 from instruct.data.config import DataConfig
 from instruct.errors import UserError
-from instruct.eval.batching import BatchConfig
-from instruct.eval.decode import DecodeConfig
+from instruct.eval.decoding.batching import BatchConfig
+from instruct.eval.decoding.decode import DecodeConfig
 from instruct.eval.eval_config import EvalConfig
 from instruct.mesh import MeshConfig
-from instruct.train.checkpoint import CheckpointConfig
 from instruct.train.loss import LossConfig
 from instruct.train.optimizer import OptimizerConfig
 

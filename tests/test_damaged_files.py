@@ -12,12 +12,12 @@ from collections.abc import Callable
 import pytest
 
 from instruct import peak
+from instruct.checkpoints.checkpoint import checkpoint_steps, load_params
+from instruct.checkpoints.native import open_checkpoint
+from instruct.checkpoints.trained_run import TrainedRun
 from instruct.cli.arguments import main
-from instruct.eval.trained_run import TrainedRun
-from instruct.interop.native import open_checkpoint
 from instruct.models.encoder_decoder import EncoderDecoder
 from instruct.results import read_rows
-from instruct.train.checkpoint import checkpoint_steps, load_params
 from tests.spoilt import MODULE_FLAG, NUM_GOOD, failure, train_flags, write_files
 
 

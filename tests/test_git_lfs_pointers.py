@@ -2,16 +2,16 @@
 
 import pytest
 
+from instruct.checkpoints import safetensors_files
+from instruct.checkpoints.folders import read_json
 from instruct.data.huggingface_tokenizer import FAST, folder_vocabulary
-from instruct.data.sources import CsvSource, FieldMap, JsonLinesSource, Part, TsvSource
-from instruct.data.table_files import read_rows
+from instruct.data.sources.files import CsvSource, FieldMap, JsonLinesSource, Part, TsvSource
+from instruct.data.sources.table_files import read_rows
 from instruct.data.vocab import load_vocabulary
 from instruct.errors import UserError
-from instruct.interop import safetensors_files
-from instruct.interop.folders import read_json
 from tasks.suites.files import SplitFiles, SuiteSource
 from tasks.suites.mmlu import read_csv
-from tests.data.test_packed_files import POINTER
+from tests.test_packed_files import POINTER
 
 FIELDS = FieldMap({"question": 0}, 1)
 SOURCES = {"lines": JsonLinesSource, "tabs": TsvSource, "commas": CsvSource}

@@ -16,7 +16,7 @@ import gin
 import pytest
 import seqio
 
-from instruct.data import seqio_bridge
+from instruct.data.seqio import bridge as seqio_bridge
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 FILES = sorted((ROOT / "gin" / "t5x").glob("flan_t5_*.gin"))

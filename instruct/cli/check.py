@@ -22,8 +22,8 @@ from instruct.batch import batch_shapes
 from instruct.cli import settings, show
 from instruct.data import registry
 from instruct.data.config import AUTO_VOCABULARY, DataConfig
-from instruct.data.feed_leaves import check_split
-from instruct.data.left_out import left_out_path, tasks_left_out
+from instruct.data.feed.leaves import check_split
+from instruct.data.stores.left_out import left_out_path, tasks_left_out
 from instruct.data.vocab import check_embedding_rows, load_vocabulary
 from instruct.errors import UserError
 from instruct.models.config import ModelConfig

@@ -9,12 +9,12 @@ from collections.abc import Sequence
 from typing import Any
 
 from instruct import gin_config
+from instruct.checkpoints import convert as conversion
+from instruct.checkpoints import huggingface, native, t5x
+from instruct.checkpoints.detect import KINDS, open_checkpoint
+from instruct.checkpoints.weights import Checkpoint, KeyReport, KeyRow, fit, model_shapes
 from instruct.data.vocab import load_vocabulary
 from instruct.errors import UserError, unknown_name
-from instruct.interop import convert as conversion
-from instruct.interop import huggingface, native, t5x
-from instruct.interop.detect import KINDS, open_checkpoint
-from instruct.interop.weights import Checkpoint, KeyReport, KeyRow, fit, model_shapes
 from instruct.local_paths import local_path
 from instruct.models.config import ModelConfig
 

@@ -9,11 +9,18 @@ from rich.console import Console
 
 from instruct import gin_config
 from instruct.cli import settings
-from instruct.data import prepare, registry, sources, store
-from instruct.data.beam_runner import BeamBuilder
+from instruct.data import registry
 from instruct.data.config import AUTO_VOCABULARY, DataConfig
-from instruct.data.left_out import left_out_path, make_left_out, missing_stores, read_left_out
-from instruct.data.task_report import report_tasks
+from instruct.data.feed.task_report import report_tasks
+from instruct.data.sources import files as sources
+from instruct.data.stores import prepare, store
+from instruct.data.stores.beam import BeamBuilder
+from instruct.data.stores.left_out import (
+    left_out_path,
+    make_left_out,
+    missing_stores,
+    read_left_out,
+)
 from instruct.errors import UserError
 
 # Lengths matter to the stores of plain SeqIO tasks, whose pipeline trims, and to the report.

@@ -6,13 +6,15 @@ from collections.abc import Mapping
 from typing import Any
 
 from instruct import gin_config
-from instruct.data import sources, store, task_modules
+from instruct.data import task_modules
+from instruct.data.sources import files as sources
+from instruct.data.stores import store
 from instruct.errors import UserError
 from instruct.prompts import flan_tables
 
 # Register every family of this project; a user's own modules come on top.
 TASK_MODULES = (
-    *("tasks.gym_mixtures", "tasks.mixtures", "tasks.public", "tasks.published"),
+    *("tasks.gym.mixtures", "tasks.mixtures", "tasks.public", "tasks.published"),
     "tasks.suites.mixtures",
 )
 _SETTINGS_FILE = "gin/runs/settings.gin"

@@ -17,11 +17,12 @@ from instruct.cli.show_filters import TaskFilter
 from instruct.cli.show_mixture import ROW_LENGTHS, MixtureView, license_counts
 from instruct.cli.show_tables import family_table, license_table, wide_console
 from instruct.cli.show_tables import mixture_table as view_table
-from instruct.data import preview, registry
+from instruct.data import registry
 from instruct.data.config import AUTO_VOCABULARY, DataConfig
-from instruct.data.pipeline import TrainFeed
-from instruct.data.rendering import example_key, exemplar_indices, name_key, render_example
-from instruct.data.seqio_bridge import numbered_records
+from instruct.data.feed import preview
+from instruct.data.feed.pipeline import TrainFeed
+from instruct.data.feed.rendering import example_key, exemplar_indices, name_key, render_example
+from instruct.data.seqio.bridge import numbered_records
 from instruct.data.spec import SPLITS, Resolved, TaskSpec
 from instruct.data.token_record import TokenRecord
 from instruct.data.vocab import load_vocabulary
@@ -297,7 +298,7 @@ def _show_task(flags: argparse.Namespace) -> int:
 
 def _show_plain_task(flags: argparse.Namespace) -> int:
     """Prints a user's seqio task as its own pipeline makes its examples, uncut."""
-    from instruct.data.seqio_reading import token_records  # TensorFlow
+    from instruct.data.seqio.reading import token_records  # TensorFlow
 
     task = registry.find_seqio_task(flags.task)
     split = flags.split or _in_order(task.splits)[0]

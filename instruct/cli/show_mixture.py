@@ -15,7 +15,7 @@ import numpy as np
 from instruct.cli.show_filters import TaskFilter, license_of
 from instruct.data import registry
 from instruct.data.config import AUTO_VOCABULARY, DataConfig
-from instruct.data.plan import Plan
+from instruct.data.feed.plan import Plan
 from instruct.data.spec import Leaf, Resolved
 
 DRAWS = 100_000

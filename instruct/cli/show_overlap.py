@@ -13,11 +13,11 @@ from rich.table import Table
 from instruct.cli.show_filters import TaskFilter
 from instruct.cli.show_tables import wide_console
 from instruct.data import registry
-from instruct.data.duplicates import SAMPLE, SKETCH, DuplicateReport, Duplicates, duplicates
-from instruct.data.overlap import Contamination, Total, contamination
-from instruct.data.overlap_scan import COVERED, StoredTask
+from instruct.data.overlap.duplicates import SAMPLE, SKETCH, DuplicateReport, Duplicates, duplicates
+from instruct.data.overlap.overlap import Contamination, Total, contamination
+from instruct.data.overlap.scan import COVERED, StoredTask
 from instruct.data.spec import Leaf, TaskSpec
-from instruct.data.store import read_manifest, spec_key, store_path
+from instruct.data.stores.store import read_manifest, spec_key, store_path
 from instruct.errors import UserError
 
 _TABLE_COLUMNS = 240

@@ -3,12 +3,12 @@
 import argparse
 
 from instruct import gin_config
+from instruct.checkpoints.checkpoint_files import checkpoint_steps
 from instruct.cli import settings
 from instruct.config_types import check_arguments
 from instruct.data import registry
 from instruct.errors import UserError, explaining_storage_failures
 from instruct.train import loop, session
-from instruct.train.checkpoint_files import checkpoint_steps
 
 
 def run(flags: argparse.Namespace) -> int:

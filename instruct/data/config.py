@@ -5,8 +5,8 @@ from collections.abc import Mapping
 from typing import Any, Literal
 
 from instruct.config_types import LARGEST, check_types, check_value
-from instruct.data.packing import METHODS
-from instruct.data.plan import MODES as PLANS
+from instruct.data.feed.packing import METHODS
+from instruct.data.feed.plan import MODES as PLANS
 from instruct.data.vocab import load_vocabulary
 from instruct.errors import UserError, unknown_name
 
@@ -34,8 +34,8 @@ class DataConfig:
         plan: "low_discrepancy", or "iid" for independent draws as SeqIO's.
         split: trained on.
         skip_unavailable: leave out the tasks that `run.py prepare --skip_unavailable` could not
-            build and has on record (instruct/data/left_out.py); their sub-mixtures keep their
-            shares.
+            build and has on record (instruct/data/stores/left_out.py); their sub-mixtures keep
+            their shares.
     """
 
     mixture: str

@@ -30,8 +30,8 @@ import sentencepiece
 from google.protobuf.message import DecodeError
 from sentencepiece import sentencepiece_model_pb2
 
-from instruct.data.packed_files import refuse_pointer
 from instruct.errors import UserError
+from instruct.packed_files import refuse_pointer
 
 PIECES, SETTINGS, FAST = "spiece.model", "tokenizer_config.json", "tokenizer.json"
 _MAP, _ADDED = "special_tokens_map.json", "added_tokens.json"

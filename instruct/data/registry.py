@@ -16,22 +16,22 @@ from collections.abc import Collection, Mapping
 import seqio
 
 from instruct.data.config import AUTO_VOCABULARY, DataConfig
-from instruct.data.feed_leaves import leaf_manifest
-from instruct.data.seqio_bridge import (
+from instruct.data.feed.leaves import leaf_manifest
+from instruct.data.seqio.bridge import (
     FEATURES,
     RecordTask,
     from_seqio,
     known_num_records,
     record_task,
 )
-from instruct.data.seqio_mixtures import (
+from instruct.data.seqio.mixtures import (
     UNKNOWN_RECORDS,
     known_size,
     plain_num_records,
     plain_shares,
 )
 from instruct.data.spec import Leaf, Resolved, TaskSpec
-from instruct.data.store import store_dir
+from instruct.data.stores.store import store_dir
 from instruct.data.vocab import load_vocabulary, parse_spec
 from instruct.errors import UserError, unknown_name
 

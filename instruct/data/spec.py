@@ -1,6 +1,7 @@
 """What a task is, and what a mixture resolves to: plain data, importable without TensorFlow."""
 
 import dataclasses
+import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, Protocol
 
@@ -20,7 +21,7 @@ SPLITS = ("train", "validation", "test")
 
 
 class RecordSource(Protocol):
-    """Where raw examples come from (instruct/data/sources.py has the built-in ones)."""
+    """Where raw examples come from (instruct/data/sources/files.py has the built-in ones)."""
 
     @property
     def splits(self) -> Sequence[str]: ...
@@ -37,6 +38,17 @@ class RecordSource(Protocol):
     def records(self, split: str) -> Iterator[Record | Dropped]:
         """Streams the records in a fixed order; `Dropped` stands for a row that is none."""
         ...
+
+
+def function_name(function: Any) -> str:
+    """A function's full name as it counts in a source's fingerprint, hence for its stores.
+
+    A module that was moved says under which name its functions are known there, so that the
+    stores that were built before stay valid: `FINGERPRINT_MODULE = "its.first.name"`.
+    """
+    module = function.__module__
+    known_as = getattr(sys.modules.get(module), "FINGERPRINT_MODULE", module)
+    return f"{known_as}.{function.__qualname__}"
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

@@ -23,11 +23,20 @@ from typing import IO, Any
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+from instruct.checkpoints.convert import generation_settings
+from instruct.checkpoints.loading import (
+    find_checkpoint,
+    load_newest,
+    load_params,
+    params_fingerprint,
+    trained_run,
+)
 from instruct.config_types import check_value
 from instruct.data.vocab import Vocabulary, check_embedding_rows, load_vocabulary
 from instruct.errors import UserError, naming_file
-from instruct.eval.batching import BatchConfig, Decoder
-from instruct.eval.decode import DecodeConfig
+from instruct.eval.decoding.batching import BatchConfig, Decoder
+from instruct.eval.decoding.decode import DecodeConfig
+from instruct.eval.decoding.generation_settings import decode_config
 from instruct.eval.prompt_lines import (
     LONE_SURROGATE,
     STANDARD_STREAM,
@@ -38,15 +47,6 @@ from instruct.eval.prompt_lines import (
     prompts_only,
 )
 from instruct.folder_lock import locked
-from instruct.interop.convert import generation_settings
-from instruct.interop.generation import decode_config
-from instruct.interop.loading import (
-    find_checkpoint,
-    load_newest,
-    load_params,
-    params_fingerprint,
-    trained_run,
-)
 from instruct.json_text import parse_json
 from instruct.local_paths import local_path
 from instruct.mesh import MeshConfig, make_mesh, param_shardings, with_shardings

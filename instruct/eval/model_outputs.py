@@ -5,10 +5,10 @@ from collections.abc import Sequence
 from typing import Any, Protocol
 
 from instruct.eval import task_rows
-from instruct.eval.batching import Decoder
-from instruct.eval.options import OptionScorer
-from instruct.eval.score import Scorer
-from instruct.eval.self_consistency import self_consistent
+from instruct.eval.decoding.batching import Decoder
+from instruct.eval.scoring.options import OptionScorer
+from instruct.eval.scoring.score import Scorer
+from instruct.eval.scoring.self_consistency import self_consistent
 from instruct.eval.task_rows import ModelOutputs
 
 
@@ -26,7 +26,7 @@ class Vocabulary(Protocol):
 
 
 class TokenExample(task_rows.Example, Protocol):
-    """An example with its tokens; `instruct.data.examples.EvalExample` is one."""
+    """An example with its tokens; `instruct.data.feed.examples.EvalExample` is one."""
 
     @property
     def input_ids(self) -> list[int]: ...

@@ -1,7 +1,7 @@
 """The prompts that `infer` is given: JSON lines, one of them or all checked, from a file or a pipe.
 
-Reads what the data sets' readers read (`instruct/data/json_files.py`): a byte-order mark, blank
-lines, packed files and one array of objects are fine. What is no prompt comes with its reason.
+Reads what the data sets' readers read (`instruct/data/sources/json_files.py`): a byte-order mark,
+blank lines, packed files and one array of objects are fine. A rejected line comes with its reason.
 """
 
 import contextlib
@@ -14,7 +14,7 @@ import tempfile
 from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
-from instruct.data.json_files import NOT_UTF8, NoJson, read_values
+from instruct.data.sources.json_files import NOT_UTF8, NoJson, read_values
 from instruct.errors import UserError
 from instruct.local_paths import local_path
 

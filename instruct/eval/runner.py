@@ -16,32 +16,32 @@ from collections.abc import Iterable, Mapping
 import jax
 from rich.console import Console
 
-from instruct.data import registry
-from instruct.data.config import DataConfig
-from instruct.data.prepare import prepare
-from instruct.data.spec import Leaf, Resolved
-from instruct.data.vocab import check_embedding_rows, load_vocabulary
-from instruct.errors import UserError
-from instruct.eval.batching import BatchConfig, Decoder
-from instruct.eval.decode import DecodeConfig
-from instruct.eval.eval_config import EvalConfig
-from instruct.eval.model_outputs import ModelRunner
-from instruct.eval.options import OptionScorer
-from instruct.eval.score import Scorer
-from instruct.eval.suite_run import SuiteRun, split_of
-from instruct.interop.loading import (
+from instruct.checkpoints.checkpoint_files import DamagedCheckpoint
+from instruct.checkpoints.loading import (
     checkpoint_steps,
     find_checkpoint,
     load_newest,
     load_params,
     trained_run,
 )
+from instruct.data import registry
+from instruct.data.config import DataConfig
+from instruct.data.spec import Leaf, Resolved
+from instruct.data.stores.prepare import prepare
+from instruct.data.vocab import check_embedding_rows, load_vocabulary
+from instruct.errors import UserError
+from instruct.eval.decoding.batching import BatchConfig, Decoder
+from instruct.eval.decoding.decode import DecodeConfig
+from instruct.eval.eval_config import EvalConfig
+from instruct.eval.model_outputs import ModelRunner
+from instruct.eval.scoring.options import OptionScorer
+from instruct.eval.scoring.score import Scorer
+from instruct.eval.suite_run import SuiteRun, split_of
 from instruct.lineage import read_lineage, unrecorded
 from instruct.local_paths import local_path
 from instruct.mesh import MeshConfig, make_mesh, param_shardings, with_shardings
 from instruct.models.config import ModelConfig
 from instruct.models.encoder_decoder import EncoderDecoder, reorder_cache
-from instruct.train.checkpoint_files import DamagedCheckpoint
 
 
 def evaluate(
@@ -68,7 +68,7 @@ def evaluate(
         vocabulary: see instruct/data/vocab.py; None: as trained.
         feature_lengths: {"inputs": S, "targets": T}; None: as trained.
         decode: strategy; None: greedy, as long as the targets. EOS is the vocabulary's. With
-            several samples the answer of most of them counts (instruct/eval/self_consistency.py).
+            several samples the majority answer counts (instruct/eval/scoring/self_consistency.py).
         batching: rows and shapes; speed only.
         mesh: over all devices.
         strict: a damaged checkpoint is an error; else the newest whole one stands for "latest",

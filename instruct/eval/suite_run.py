@@ -16,9 +16,10 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from instruct import results
+from instruct.checkpoints.loading import params_fingerprint, step_of
 from instruct.data import registry
 from instruct.data.config import DataConfig
-from instruct.data.examples import (
+from instruct.data.feed.examples import (
     EvalExample,
     eval_examples,
     majority_answer,
@@ -33,7 +34,6 @@ from instruct.eval.model_outputs import ModelRunner
 from instruct.eval.results_table import print_table
 from instruct.eval.task_rows import FixedReplies, MeasureConfig, measure_task, rows_of_task
 from instruct.folder_lock import locked
-from instruct.interop.loading import params_fingerprint, step_of
 
 
 def split_of(leaf: Leaf, splits: Sequence[str]) -> str:

@@ -12,7 +12,14 @@ from typing import Any, Protocol
 import numpy as np
 
 from instruct.eval import metrics
-from instruct.eval.measure import Measured, MetricFn, is_right, mean_stderr, measure, numbers
+from instruct.eval.scoring.measure import (
+    Measured,
+    MetricFn,
+    is_right,
+    mean_stderr,
+    measure,
+    numbers,
+)
 
 
 class Task(Protocol):
@@ -31,7 +38,7 @@ class Task(Protocol):
 
 
 class Example(Protocol):
-    """The part of `instruct.data.examples.EvalExample` that is written down."""
+    """The part of `instruct.data.feed.examples.EvalExample` that is written down."""
 
     @property
     def index(self) -> int: ...

@@ -10,9 +10,9 @@ from jax.experimental import multihost_utils
 from rich.console import Console
 
 from instruct.data.config import DataConfig
-from instruct.data.left_out import left_out_path, tasks_left_out
-from instruct.data.pipeline import TrainFeed, eval_batches
-from instruct.data.prepare import prepare
+from instruct.data.feed.pipeline import TrainFeed, eval_batches
+from instruct.data.stores.left_out import left_out_path, tasks_left_out
+from instruct.data.stores.prepare import prepare
 from instruct.data.vocab import check_embedding_rows, load_vocabulary
 
 EVAL_SPLIT = "validation"

@@ -14,12 +14,15 @@ from rich.console import Console
 
 from instruct import peak
 from instruct.batch import batch_shapes
+from instruct.checkpoints.checkpoint import CheckpointConfig, CheckpointStore
+from instruct.checkpoints.checkpoint_files import FOLDER
+from instruct.checkpoints.loading import load_initial
+from instruct.checkpoints.train_state import TrainState
 from instruct.config_types import LARGEST, check_value
 from instruct.data.config import DataConfig
-from instruct.data.preview import target_faults
+from instruct.data.feed.preview import target_faults
 from instruct.data.vocab import load_vocabulary
 from instruct.errors import UserError
-from instruct.interop.loading import load_initial
 from instruct.mesh import (
     MeshConfig,
     batch_sharding,
@@ -32,15 +35,13 @@ from instruct.models.config import ModelConfig
 from instruct.models.encoder_decoder import EncoderDecoder
 from instruct.summaries import Summaries
 from instruct.train import session
-from instruct.train.checkpoint import CheckpointConfig, CheckpointStore
-from instruct.train.checkpoint_files import FOLDER
 from instruct.train.inputs import Inputs, gather_states, open_inputs, task_groups
 from instruct.train.loss import LossConfig, LossTotals, make_loss_fn
 from instruct.train.metrics import IntervalMetrics, Stopwatch, eval_names, eval_scalars
 from instruct.train.optimizer import OptimizerConfig, make_optimizer
 from instruct.train.preemption import StopRequest
 from instruct.train.progress import ProgressReport
-from instruct.train.state import TrainState, abstract_state, init_state, state_shardings
+from instruct.train.state import abstract_state, init_state, state_shardings
 from instruct.train.step import make_eval_step, make_train_step
 
 

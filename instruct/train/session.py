@@ -23,11 +23,12 @@ from typing import Any
 
 import jax
 
+from instruct.checkpoints.checkpoint_files import check_storable
+from instruct.checkpoints.trained_run import SPEED_ONLY
 from instruct.errors import UserError, naming_file
 from instruct.folder_lock import locked
 from instruct.json_text import parse_json
 from instruct.local_paths import local_path, writable_folder
-from instruct.train.checkpoint_files import check_storable
 
 RUN_FILE = "run.json"
 MIXTURE_FILE = "mixture.json"
@@ -44,17 +45,6 @@ _PACKAGES = (
     "tensorflow-cpu",
     "sentencepiece",
     "gin-config",
-)
-# Fields that make a run faster or slower and leave its results alone; they may change on resume.
-SPEED_ONLY = frozenset(
-    {
-        "model.scan_layers",
-        "model.remat",
-        "model.attention",
-        "data.workers",
-        "data.prefetch_windows",
-        "loss.chunk_logits",
-    }
 )
 
 

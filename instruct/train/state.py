@@ -1,24 +1,13 @@
-"""`TrainState`: all that training changes, one pytree."""
+"""The training state before the first update, its shapes and its shardings."""
 
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 
+from instruct.checkpoints.train_state import TrainState
 from instruct.mesh import param_shardings, replicated_sharding
 from instruct.train.optimizer import Optimizer, OptimizerConfig, optimizer_shardings
-
-
-class TrainState(NamedTuple):
-    """Parameters, optimiser state, and how many updates they have behind them.
-
-    `step` is an int32 scalar and counts finished updates: 0 before the first. The update that turns
-    step n into n + 1 draws its dropout from n, and is logged and saved as n + 1.
-    """
-
-    step: Any
-    params: Any
-    opt_state: Any
 
 
 def init_state(params: Any, optimizer: Optimizer) -> TrainState:

@@ -12,10 +12,10 @@ import jax
 import jax.numpy as jnp
 
 from instruct import batch as batch_keys
+from instruct.checkpoints.train_state import TrainState
 from instruct.mean import Mean
 from instruct.train.loss import LossTotals
 from instruct.train.optimizer import Optimizer, global_norm
-from instruct.train.state import TrainState
 
 Batch = Mapping[str, jax.Array]
 

@@ -19,8 +19,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from instruct.data.registry import add_task
+from instruct.data.sources.table_files import read_rows
 from instruct.data.spec import TaskSpec
-from instruct.data.table_files import read_rows
 from instruct.errors import UserError
 from instruct.eval import metrics
 from instruct.prompts.record import Record

@@ -24,9 +24,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from instruct.data.huggingface_source import HuggingFaceSource
 from instruct.data.registry import add_task
-from instruct.data.sources import read_lines
+from instruct.data.sources.files import read_lines
+from instruct.data.sources.huggingface import HuggingFaceSource
 from instruct.data.spec import TaskSpec
 from instruct.errors import UserError
 from instruct.eval import metrics

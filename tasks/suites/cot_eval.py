@@ -20,9 +20,9 @@ from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
 
-from instruct.data.public_sources import cot_tsv_source
 from instruct.data.registry import add_task
-from instruct.data.sources import hash_unit, read_lines
+from instruct.data.sources.files import hash_unit, read_lines
+from instruct.data.sources.public_releases import cot_tsv_source
 from instruct.data.spec import TaskSpec
 from instruct.errors import UserError
 from instruct.eval import metrics

@@ -13,11 +13,11 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from instruct.data.huggingface_source import HuggingFaceSource
-from instruct.data.packed_files import refuse_pointer
-from instruct.data.sources import VARIABLE, data_dir, file_digest
-from instruct.data.spec import RecordSource
+from instruct.data.sources.files import VARIABLE, data_dir, file_digest
+from instruct.data.sources.huggingface import HuggingFaceSource
+from instruct.data.spec import RecordSource, function_name
 from instruct.errors import UserError
+from instruct.packed_files import refuse_pointer
 from instruct.prompts.record import Record
 from instruct.prompts.render import Dropped
 
@@ -25,7 +25,7 @@ _FORMAT = 1  # counts up when the same files give other records
 
 
 class HubSplit(NamedTuple):
-    """A split's files as a data hub lays them out; instruct/data/table_files.py has the layouts.
+    """A split's files as a data hub lays them out (layouts: instruct/data/sources/table_files.py).
 
     Attributes:
         path: the hub's name, "owner/name".
@@ -199,7 +199,7 @@ def _name_of(fn: Any) -> str:
     """A function with its bound arguments, without its address."""
     if isinstance(fn, functools.partial):
         return f"{_name_of(fn.func)}{fn.args}{sorted(fn.keywords.items())}"
-    return f"{fn.__module__}.{fn.__qualname__}"
+    return function_name(fn)
 
 
 def read_json(path: Path) -> Any:

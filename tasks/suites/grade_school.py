@@ -21,11 +21,11 @@ from decimal import Decimal
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from instruct.data.public_sources import Gsm8kSource
 from instruct.data.registry import add_task
-from instruct.data.sources import read_lines
+from instruct.data.sources.files import read_lines
+from instruct.data.sources.public_releases import Gsm8kSource
+from instruct.data.sources.table_files import read_rows
 from instruct.data.spec import TaskSpec
-from instruct.data.table_files import read_rows
 from instruct.errors import UserError
 from instruct.eval import metrics
 from instruct.prompts.numbers import ENGLISH, NumberForm, numbers_in

@@ -9,13 +9,13 @@ one to five exemplars from the training set.
 import dataclasses
 
 from instruct.data.registry import add_task
+from instruct.data.sources.tfds import TfdsSource
 from instruct.data.spec import TaskSpec
-from instruct.data.tfds_source import TfdsSource
 from instruct.prompts.options import OptionStyle
 from instruct.prompts.template import TemplateSet
-from tasks.flan2021 import flan2021_task
-from tasks.flan2021_datasets import DATASETS
-from tasks.flan2021_table import TASKS
+from tasks.flan2021.datasets import DATASETS
+from tasks.flan2021.family import flan2021_task
+from tasks.flan2021.table import TASKS
 
 FAMILY = "held_in"
 IDS = (

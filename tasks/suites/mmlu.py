@@ -18,10 +18,10 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from instruct.data.huggingface_source import HuggingFaceSource
 from instruct.data.registry import add_task
+from instruct.data.sources.huggingface import HuggingFaceSource
+from instruct.data.sources.table_files import read_rows
 from instruct.data.spec import TaskSpec
-from instruct.data.table_files import read_rows
 from instruct.errors import UserError
 from instruct.eval import metrics
 from instruct.prompts.record import Record

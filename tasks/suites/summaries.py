@@ -24,14 +24,14 @@ from pathlib import Path
 from typing import Any
 
 from instruct.data.registry import add_task
-from instruct.data.sources import read_lines
+from instruct.data.sources.files import read_lines
+from instruct.data.sources.table_files import read_rows
 from instruct.data.spec import TaskSpec
-from instruct.data.table_files import read_rows
 from instruct.errors import UserError
 from instruct.prompts.record import Record
 from instruct.prompts.render import Dropped
-from tasks.flan2021 import flan2021_task, template_sets
-from tasks.flan2021_table import TASKS
+from tasks.flan2021.family import flan2021_task, template_sets
+from tasks.flan2021.table import TASKS
 from tasks.suites.files import HubSplit, SplitFiles, SuiteSource, read_json
 from tasks.suites.held_in import first_wording
 from tasks.suites.reading import read_summary

@@ -13,11 +13,11 @@ held out they are for models trained as T0 was.
 import re
 from typing import NamedTuple
 
-from instruct.data.alternates import Alternates
-from instruct.data.huggingface_source import HuggingFaceSource
-from instruct.data.p3 import p3_source
-from instruct.data.promptsource import PromptSourceSource, p3_name
 from instruct.data.registry import add_task
+from instruct.data.sources.alternates import Alternates
+from instruct.data.sources.huggingface import HuggingFaceSource
+from instruct.data.sources.p3 import p3_source
+from instruct.data.sources.promptsource import PromptSourceSource, p3_name
 from instruct.data.spec import RecordSource, TaskSpec
 from instruct.eval import metrics
 from tasks.contamination import group_of

@@ -22,9 +22,9 @@ import sentencepiece
 from instruct.data.vocab import load_vocabulary
 from instruct.prompts.record import Record
 from instruct.prompts.render import Rendered, render
-from tasks.gym import template_set_of
-from tasks.gym_source import GymSource
-from tasks.gym_table import GENERATORS, Generator
+from tasks.gym.family import template_set_of
+from tasks.gym.source import GymSource
+from tasks.gym.table import GENERATORS, Generator
 
 VOCAB_SIZE = 6000
 RECORDS_PER_TASK = 120

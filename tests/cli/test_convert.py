@@ -11,14 +11,14 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file, save_file
 
+from instruct.checkpoints import convert as conversion
+from instruct.checkpoints import native
+from instruct.checkpoints.detect import KINDS, detect, open_checkpoint
 from instruct.cli import convert_flags
 from instruct.cli.arguments import main, parse
 from instruct.data.vocab import GYM_MODEL
-from instruct.interop import convert as conversion
-from instruct.interop import native
-from instruct.interop.detect import KINDS, detect, open_checkpoint
 from instruct.models.config import ModelConfig
-from tests.interop.conftest import random_arrays
+from tests.checkpoints.conftest import random_arrays
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 MODEL = ModelConfig(

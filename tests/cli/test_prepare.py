@@ -8,7 +8,8 @@ import pytest
 from instruct import peak
 from instruct.cli import arguments, prepare
 from instruct.cli.arguments import main
-from instruct.data import disk_estimate, registry
+from instruct.data import registry
+from instruct.data.stores import disk_estimate
 from instruct.errors import UserError
 from instruct.prompts.render import Dropped
 from tests.data.toy import ToySource, toy_spec

@@ -8,7 +8,9 @@ import pytest
 
 from instruct import gin_config
 from instruct.cli import settings
-from instruct.data import registry, sources, store
+from instruct.data import registry
+from instruct.data.sources import files as sources
+from instruct.data.stores import store
 from instruct.errors import UserError
 from instruct.prompts import flan_tables
 

@@ -6,7 +6,7 @@ from instruct.cli import show_mixture, show_tables
 from instruct.cli.show_filters import TaskFilter
 from instruct.cli.show_mixture import MixtureView
 from instruct.data import registry
-from instruct.data.prepare import prepare
+from instruct.data.stores.prepare import prepare
 from instruct.errors import UserError
 from tests.data.toy import ToySource, fresh_name, toy_config, toy_spec
 

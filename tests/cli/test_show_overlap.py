@@ -7,7 +7,7 @@ import pytest
 
 from instruct.cli import arguments, show, show_overlap
 from instruct.data import registry
-from instruct.data.prepare import prepare
+from instruct.data.stores.prepare import prepare
 from tests.data.toy import ToySource, fresh_name, toy_config, toy_spec
 
 

@@ -4,7 +4,7 @@ import numpy as np
 
 from instruct import batch
 from instruct.data.features import decoder_features, pad_rows, shift_right
-from tests.data.test_packing import ROW
+from tests.data.feed.test_packing import ROW
 
 
 def placed():

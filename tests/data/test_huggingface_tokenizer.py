@@ -14,7 +14,7 @@ import sentencepiece
 import tensorflow as tf
 
 from instruct.data.huggingface_tokenizer import folder_vocabulary
-from instruct.data.seqio_bridge import from_seqio, seqio_vocabulary
+from instruct.data.seqio.bridge import from_seqio, seqio_vocabulary
 from instruct.data.vocab import load_vocabulary
 from instruct.errors import UserError
 

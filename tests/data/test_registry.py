@@ -8,7 +8,7 @@ import pytest
 import seqio
 
 from instruct.data import registry
-from instruct.data.prepare import prepare
+from instruct.data.stores.prepare import prepare
 from instruct.data.vocab import GYM_MODEL
 from instruct.errors import UserError
 from tests.data.toy import ToySource, fresh_name, toy_config, toy_spec

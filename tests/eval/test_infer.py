@@ -13,18 +13,18 @@ import numpy as np
 import pytest
 
 from instruct import gin_config
+from instruct.checkpoints.checkpoint import CheckpointConfig, CheckpointStore
+from instruct.checkpoints.train_state import TrainState
 from instruct.data.vocab import load_vocabulary
 from instruct.errors import UserError
-from instruct.eval.batching import BatchConfig
-from instruct.eval.decode import DecodeConfig
+from instruct.eval.decoding.batching import BatchConfig
+from instruct.eval.decoding.decode import DecodeConfig
 from instruct.eval.infer import Answerer, infer
 from instruct.folder_lock import locked
 from instruct.mesh import MeshConfig
 from instruct.models.config import ModelConfig
 from instruct.models.encoder_decoder import EncoderDecoder
-from instruct.train.checkpoint import CheckpointConfig, CheckpointStore
 from instruct.train.optimizer import OptimizerConfig, make_optimizer
-from instruct.train.state import TrainState
 from tests.float32 import assert_same_float32
 
 MODEL = ModelConfig(

@@ -9,19 +9,19 @@ import jax.numpy as jnp
 import pytest
 
 from instruct import gin_config, results
+from instruct.checkpoints.checkpoint import CheckpointConfig, CheckpointStore
+from instruct.checkpoints.train_state import TrainState
 from instruct.errors import UserError
 from instruct.eval import model_outputs
-from instruct.eval.batching import BatchConfig
-from instruct.eval.decode import DecodeConfig
+from instruct.eval.decoding.batching import BatchConfig
+from instruct.eval.decoding.decode import DecodeConfig
 from instruct.eval.eval_config import EvalConfig
 from instruct.eval.runner import evaluate
 from instruct.folder_lock import locked
 from instruct.mesh import MeshConfig
 from instruct.models.config import ModelConfig
 from instruct.models.encoder_decoder import EncoderDecoder
-from instruct.train.checkpoint import CheckpointConfig, CheckpointStore
 from instruct.train.optimizer import OptimizerConfig, make_optimizer
-from instruct.train.state import TrainState
 from tests.eval import toy_tasks
 
 MODEL = ModelConfig(

@@ -3,7 +3,7 @@
 import pytest
 
 from instruct.data import registry
-from instruct.data.examples import EvalExample
+from instruct.data.feed.examples import EvalExample
 from instruct.errors import UserError
 from instruct.eval import suite_run
 from instruct.eval.suite_run import fixed_replies, prompt_losses, split_of

@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 
 from instruct import results
-from instruct.data.examples import EvalExample
+from instruct.data.feed.examples import EvalExample
 from instruct.eval import metrics
-from instruct.eval.measure import Measured
+from instruct.eval.scoring.measure import Measured
 from instruct.eval.task_rows import (
     FixedReplies,
     MeasureConfig,

@@ -6,7 +6,7 @@ import statistics
 import seqio
 
 from instruct.data import registry
-from instruct.data.seqio_bridge import seqio_vocabulary
+from instruct.data.seqio.bridge import seqio_vocabulary
 from instruct.data.spec import TaskSpec
 from instruct.eval import metrics
 from instruct.prompts.record import Record

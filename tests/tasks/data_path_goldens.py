@@ -3,8 +3,8 @@
 import json
 
 from instruct import batch
-from instruct.data.packing import pack
-from instruct.data.rendering import example_key, name_key
+from instruct.data.feed.packing import pack
+from instruct.data.feed.rendering import example_key, name_key
 from instruct.data.vocab import load_vocabulary
 from instruct.prompts.record import Record
 from instruct.prompts.render import Rendered, render

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from instruct.data.rendering import example_features, example_key, exemplar_indices, name_key
+from instruct.data.feed.rendering import example_features, example_key, exemplar_indices, name_key
 from instruct.data.spec import TaskSpec
 from instruct.data.vocab import load_vocabulary
 from instruct.prompts.record import Record

@@ -5,15 +5,15 @@ The suites on data sets of the family `flan2021` show its made-up rows.
 
 from collections.abc import Iterator, Sequence
 
+from instruct.data.feed.rendering import example_features, example_key, exemplar_indices, name_key
 from instruct.data.registry import find_spec, task_specs
-from instruct.data.rendering import example_features, example_key, exemplar_indices, name_key
 from instruct.data.spec import TaskSpec
 from instruct.data.vocab import load_vocabulary
 from instruct.prompts.record import Record
 from instruct.prompts.render import Rendered, render
 from tasks.suites import held_in
 from tasks.suites import mixtures as _register  # noqa: F401
-from tests.tasks import flan2021_goldens
+from tests.tasks.flan2021 import goldens as flan2021_goldens
 from tests.tasks.shown_prompts import shown as shown_prompt
 from tests.tasks.suites.made_up import MADE_UP, data_folder
 

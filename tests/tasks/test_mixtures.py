@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from instruct.data.plan import Plan
+from instruct.data.feed.plan import Plan
 from instruct.data.registry import resolve, task_specs
 from tasks import mixtures
-from tasks.flan2021_table import CLUSTERS
+from tasks.flan2021.table import CLUSTERS
 
 
 def tasks_of(name: str) -> set[str]:

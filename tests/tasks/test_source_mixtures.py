@@ -5,7 +5,7 @@ import dataclasses
 import pytest
 
 from instruct.data.registry import add_task, find_spec, resolve
-from tasks import gym  # noqa: F401 (registers tasks to take wordings from)
+from tasks.gym import family  # noqa: F401 (registers tasks to take wordings from)
 from tasks.source_mixtures import INVERSION, OPTION_PARTS, PLAIN_PARTS, add_source
 
 

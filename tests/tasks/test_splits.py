@@ -5,10 +5,10 @@ import dataclasses
 import pytest
 
 from instruct.data.registry import add_mixture, add_task, find_spec
-from tasks import gym_mixtures as mixtures
 from tasks import mixtures as collection
 from tasks import splits
-from tasks.gym_table import GENERATORS
+from tasks.gym import mixtures as mixtures
+from tasks.gym.table import GENERATORS
 
 
 @pytest.mark.parametrize("name", sorted(mixtures.TRAINING | collection.TRAINING))

@@ -4,8 +4,8 @@ import pickle
 
 import pytest
 
-from instruct.data.promptsource import p3_name
 from instruct.data.registry import find_seqio_task, resolve, task_specs
+from instruct.data.sources.promptsource import p3_name
 from instruct.data.spec import SPLITS
 from instruct.prompts.record import Record
 from instruct.prompts.render import Rendered

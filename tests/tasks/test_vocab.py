@@ -8,8 +8,8 @@ import seqio
 
 from instruct.data.vocab import GYM_MODEL, load_vocabulary
 from instruct.prompts.record import Record
-from tasks.gym_source import GymSource
-from tasks.gym_table import MAIN
+from tasks.gym.source import GymSource
+from tasks.gym.table import MAIN
 
 TEXTS = [
     "What is 3 + 4?",

@@ -15,11 +15,12 @@ import jax
 import numpy as np
 from orbax.checkpoint import JsonCheckpointHandler
 
+from instruct.checkpoints import checkpoint
 from instruct.data.config import DataConfig
-from instruct.data.pipeline import TrainFeed, eval_batches
-from instruct.data.prepare import prepare
+from instruct.data.feed.pipeline import TrainFeed, eval_batches
 from instruct.data.spec import Leaf, Resolved
-from instruct.train import checkpoint, loop
+from instruct.data.stores.prepare import prepare
+from instruct.train import loop
 from instruct.train.inputs import Inputs
 from instruct.train.optimizer import OptimizerConfig
 from tests.data.toy import ToySource, toy_config, toy_spec

@@ -6,16 +6,16 @@ import jax
 import numpy as np
 import pytest
 
-from instruct.errors import RunFailed, UserError
-from instruct.mesh import MeshConfig
-from instruct.models.encoder_decoder import EncoderDecoder
-from instruct.train import loop
-from instruct.train.checkpoint import (
+from instruct.checkpoints.checkpoint import (
     CheckpointConfig,
     CheckpointStore,
     checkpoint_steps,
     load_params,
 )
+from instruct.errors import RunFailed, UserError
+from instruct.mesh import MeshConfig
+from instruct.models.encoder_decoder import EncoderDecoder
+from instruct.train import loop
 from instruct.train.metrics import TrainingDiverged
 from instruct.train.optimizer import OptimizerConfig
 from tests.train.batches import tiny_config

@@ -5,7 +5,7 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
-from instruct.data.sources import VARIABLE
+from instruct.data.sources.files import VARIABLE
 
 MADE_UP = Path(__file__).parent / "data"
 

@@ -9,10 +9,10 @@ import pytest
 
 from instruct.data import registry
 from instruct.data.config import DataConfig
-from instruct.data.examples import eval_examples
-from instruct.data.prepare import prepare
+from instruct.data.feed.examples import eval_examples
+from instruct.data.stores.prepare import prepare
 from instruct.eval import task_rows
-from instruct.eval.measure import measure
+from instruct.eval.scoring.measure import measure
 from instruct.eval.suite_run import fixed_replies
 from tasks.suites import mixtures as _register  # noqa: F401
 from tests.tasks.suites.made_up import data_folder

@@ -19,8 +19,8 @@ from typing import Any, NamedTuple
 
 import pytest
 
+from instruct.data.feed.rendering import example_features, render_example
 from instruct.data.registry import find_spec
-from instruct.data.rendering import example_features, render_example
 from instruct.data.vocab import load_vocabulary
 from instruct.prompts.record import Record
 from instruct.prompts.render import Rendered

@@ -11,8 +11,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from instruct.data import registry
-from instruct.data.prepare import prepare
-from instruct.data.public_sources import Gsm8kSource
+from instruct.data.sources.public_releases import Gsm8kSource
+from instruct.data.stores.prepare import prepare
 from instruct.prompts.record import Record
 from tasks.suites import bbh, grade_school, mmlu, passages, summaries
 from tests.data.toy import toy_config

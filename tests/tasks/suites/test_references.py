@@ -17,7 +17,8 @@ import sacrebleu
 from rouge_score import rouge_scorer
 
 from instruct.eval import metrics
-from tasks import answers, flan2021_metrics
+from tasks import answers
+from tasks.flan2021 import metrics as flan2021_metrics
 from tasks.suites import grade_school, scoring
 
 ODD = (

@@ -352,7 +352,7 @@ def test_first_prompts_of_real_files(shared_data):
 
 def test_the_whole_protocol_on_replies():
     """A right and a wrong reply through postprocess_fn and metric_fns, as evaluation calls them."""
-    from instruct.data.rendering import example_features
+    from instruct.data.feed.rendering import example_features
 
     with data_folder(MADE_UP):
         for name, mode, right in (

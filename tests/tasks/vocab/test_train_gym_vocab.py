@@ -2,7 +2,7 @@
 
 import itertools
 
-from tasks.gym_table import GENERATORS
+from tasks.gym.table import GENERATORS
 from tasks.vocab.train_gym_vocab import (
     MIN_TEXTS_OF_SIGN,
     english_texts,

@@ -1,0 +1,171 @@
+"""Which kind of checkpoint lies at a path: this program's, T5X's or Hugging Face's."""
+
+import os
+import pathlib
+import re
+from typing import NamedTuple
+
+from instruct.checkpoints import huggingface, native, t5x
+from instruct.checkpoints.checkpoint import find_checkpoint
+from instruct.checkpoints.checkpoint_files import FOLDER, PARAMS, checkpoint_steps
+from instruct.checkpoints.stores import REMOTE
+from instruct.checkpoints.weights import Checkpoint
+from instruct.errors import UserError
+from instruct.local_paths import local_path
+
+KINDS = {
+    native.KIND: "a checkpoint of this program",
+    t5x.KIND: "a T5X checkpoint",
+    huggingface.KIND: "a Hugging Face folder",
+}
+_T5X_STEP = re.compile(r"checkpoint_(\d+)")
+# "google/flan-t5-small", "t5-small": also a path, so only a hint hangs on it.
+_HUB_NAME = re.compile(r"([A-Za-z0-9][\w.-]*/)?[A-Za-z0-9][\w.-]*")
+
+
+class Found(NamedTuple):
+    """`kind` is one of `KINDS`; `place` the checkpoint itself, a path or `gs://` address."""
+
+    kind: str
+    place: str
+
+
+def detect(path: str | os.PathLike[str], step: int | None = None) -> Found:
+    """The checkpoint at a path, or the newest one below it.
+
+    Args:
+        path: a MODEL_DIR, a step's folder, a T5X folder with `checkpoint_<step>` or such a step,
+            a Hugging Face folder or a model's folder in its cache, a file of one of them, or a
+            T5X step at `gs://`.
+        step: of a folder with several; None for the newest.
+
+    Raises:
+        UserError: there is no checkpoint of any kind, or none of that step.
+    """
+    if not isinstance(path, str | os.PathLike):
+        raise UserError(f"checkpoint {path!r}: give a path as text, such as runs/a.")
+    text = os.fspath(path)
+    if text.startswith(REMOTE):
+        return Found(t5x.KIND, _remote_step(text, step))
+    if re.match(r"\w+://", text):
+        raise UserError(
+            f"checkpoint {text!r}: only paths and {REMOTE} (T5X) are read; download it first."
+        )
+    folder = local_path("checkpoint", text).absolute()
+    if folder.is_file():
+        folder = folder.parent
+    if (folder / PARAMS).is_dir() or (folder / FOLDER).is_dir() or checkpoint_steps(folder):
+        return Found(native.KIND, str(find_checkpoint(folder, step)))
+    if _has(
+        folder,
+        huggingface.CONFIG,
+        "*.safetensors",
+        "*.safetensors.index.json",
+        "*.bin",
+        huggingface.ADAPTER,
+    ):
+        return Found(huggingface.KIND, str(folder))
+    if _is_t5x(folder):
+        return Found(t5x.KIND, str(folder))
+    steps = t5x_steps(folder)
+    if steps and (step is None or step in steps):
+        return Found(t5x.KIND, str(folder / f"checkpoint_{steps[-1] if step is None else step}"))
+    snapshot = _cached_snapshot(folder)
+    if snapshot is not None:
+        return detect(snapshot, step)
+    raise UserError(_nothing_there(folder, step, steps) + _hub_hint(text, folder))
+
+
+def open_checkpoint(
+    path: str | os.PathLike[str], step: int | None = None, slots: bool = False
+) -> Checkpoint:
+    """Opens what `detect` finds; names, shapes and settings are read, no weights.
+
+    Args:
+        path, step: see `detect`.
+        slots: the optimiser's state as well (not Hugging Face).
+
+    Raises:
+        UserError: see `detect`; or it is damaged, or it has no optimiser's state.
+    """
+    found = detect(path, step)
+    if found.kind == native.KIND:
+        return native.open_checkpoint(pathlib.Path(found.place), slots)
+    if found.kind == t5x.KIND:
+        return t5x.open_checkpoint(found.place, slots)
+    if slots:
+        raise UserError(f"{found.place}: a Hugging Face folder has no optimiser's state.")
+    return huggingface.open_checkpoint(pathlib.Path(found.place))
+
+
+def t5x_steps(folder: pathlib.Path) -> list[int]:
+    """Steps of a T5X MODEL_DIR, in order."""
+    if not folder.is_dir():
+        return []
+    named = [(_T5X_STEP.fullmatch(child.name), child) for child in folder.iterdir()]
+    return sorted(int(match[1]) for match, child in named if match and _is_t5x(child))
+
+
+def _is_t5x(folder: pathlib.Path) -> bool:
+    files = (t5x.INDEX, "_METADATA", f"state/{t5x.INDEX}", "state/_METADATA")
+    return any((folder / name).is_file() for name in files)
+
+
+def _cached_snapshot(folder: pathlib.Path) -> pathlib.Path | None:
+    """The revision that a model's folder in Hugging Face's cache (`models--*`) calls main.
+
+    Without `refs/main`, as after a download of one revision by its hash, the only one there is.
+
+    Raises:
+        UserError: there are several, and none is main.
+    """
+    if not folder.name.startswith("models--") or not (folder / "snapshots").is_dir():
+        return None
+    snapshots = sorted(path for path in (folder / "snapshots").iterdir() if path.is_dir())
+    main = folder / "refs" / "main"
+    revision = main.read_text(errors="replace").strip() if main.is_file() else ""
+    chosen = [path for path in snapshots if path.name == revision] or snapshots
+    if len(chosen) > 1:
+        names = ", ".join(path.name for path in chosen[:6])
+        raise UserError(f"{folder} holds several revisions ({names}); give {folder}/snapshots/ONE.")
+    return chosen[0] if chosen else None
+
+
+def _hub_hint(text: str, folder: pathlib.Path) -> str:
+    """What to do where the name of a repository was given instead of a path; else ''."""
+    if folder.exists() or not _HUB_NAME.fullmatch(text):
+        return ""
+    return (
+        " Nothing is downloaded: for a repository of the Hugging Face hub, run "
+        f"`hf download {text} --local-dir FOLDER` and give that folder."
+    )
+
+
+def _has(folder: pathlib.Path, *patterns: str) -> bool:
+    return any(next(iter(folder.glob(pattern)), None) for pattern in patterns)
+
+
+def _remote_step(text: str, step: int | None) -> str:
+    if _T5X_STEP.fullmatch(text.rstrip("/").rpartition("/")[2]):
+        return text.rstrip("/")
+    if step is None:
+        raise UserError(
+            f"checkpoint {text!r}: give a step's folder, such as {text.rstrip('/')}/"
+            "checkpoint_1100000; buckets are not searched."
+        )
+    return f"{text.rstrip('/')}/checkpoint_{step}"
+
+
+def _nothing_there(folder: pathlib.Path, step: int | None, steps: list[int]) -> str:
+    wanted = "" if step is None else f"of step {step} "
+    if steps:
+        return f"no checkpoint {wanted}in {folder}; there are {', '.join(map(str, steps))}."
+    there = "no such folder"
+    if folder.is_dir():
+        names = sorted(child.name for child in folder.iterdir())
+        there = ", ".join(names[:6]) + (" ..." if names[6:] else "") or "it is empty"
+    return (
+        f"no checkpoint {wanted}in {folder} ({there}). Give a MODEL_DIR that holds "
+        "`checkpoints/<step>`, or such a step's folder; a T5X folder `checkpoint_<step>` (local "
+        "or gs://); or a Hugging Face folder with config.json and model.safetensors."
+    )

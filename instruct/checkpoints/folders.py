@@ -1,0 +1,117 @@
+"""Folders of checkpoints: written whole or not at all, and never read outside of themselves."""
+
+import contextlib
+import errno
+import json
+import os
+import pathlib
+import shutil
+import tempfile
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from instruct.errors import UserError
+from instruct.json_text import parse_json
+from instruct.local_paths import local_path
+from instruct.packed_files import refuse_pointer
+from instruct.permissions import as_made_by_mkdir
+
+_TEMPORARY = ".partial-"
+
+
+@contextlib.contextmanager
+def whole_folder(target: str | os.PathLike[str], num_bytes: int) -> Iterator[pathlib.Path]:
+    """An empty folder beside `target` that becomes it when the block ends, else disappears.
+
+    Args:
+        target: must not exist, or be an empty folder.
+        num_bytes: what will be written; compared with the free space first.
+
+    Raises:
+        UserError: `target` is taken, or its folder cannot be written.
+        OSError: the disk is full (ENOSPC).
+    """
+    path = local_path("the folder to write", target).absolute()
+    try:
+        if path.is_symlink() or path.is_file() or (path.is_dir() and any(path.iterdir())):
+            raise UserError(f"{path} exists already; choose a new folder, or remove it first.")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        # Cut, so that the longest name that a folder may have is possible here too.
+        prefix = path.name[:50] + _TEMPORARY
+        temporary = pathlib.Path(tempfile.mkdtemp(prefix=prefix, dir=path.parent))
+    except OSError as error:
+        raise UserError(
+            f"cannot write {path}: {error.strerror or error}. Choose a folder that can be made."
+        ) from error
+    try:
+        free = shutil.disk_usage(temporary).free
+        if free < num_bytes:
+            why = f"it takes {num_bytes / 1e6:,.1f} MB, {free / 1e6:,.1f} MB are free"
+            raise OSError(errno.ENOSPC, f"no space left for a checkpoint ({why})", str(path))
+        yield temporary
+        as_made_by_mkdir(temporary)
+        os.replace(temporary, path)
+    except BaseException:
+        shutil.rmtree(temporary, ignore_errors=True)
+        raise
+
+
+def file_inside(folder: pathlib.Path, name: str) -> pathlib.Path:
+    """The file `name` of a checkpoint's folder, which need not be there.
+
+    A symbolic link may only lead to a file of the same folder, or, in Hugging Face's cache
+    (`models--*/snapshots/<revision>/`), to one of that model's `blobs`.
+
+    Raises:
+        UserError: the name or a link leads elsewhere, or it is a folder or a device.
+    """
+    if name in ("", ".", "..") or pathlib.PurePath(name).name != name or "\\" in name:
+        raise UserError(
+            f"{folder} names the file {name!r}, which is not in that folder; the checkpoint is "
+            "damaged or was made to read other files."
+        )
+    path, home = folder / name, folder.resolve()
+    if path.is_symlink():
+        allowed = [home]
+        if home.parent.name == "snapshots":
+            allowed.append(home.parent.parent / "blobs")
+        refuse_link(path, allowed)
+    if path.exists() and not path.is_file():
+        raise UserError(f"{path} is no file; copy or download the checkpoint again.")
+    return path
+
+
+def refuse_link(path: pathlib.Path, allowed: Sequence[pathlib.Path]) -> None:
+    """Raises UserError if a symbolic link leads into none of the folders, or nowhere."""
+    # Unlike pathlib's, this resolves a loop of links, to one of its links.
+    real = pathlib.Path(os.path.realpath(path))
+    if not any(real.is_relative_to(place) for place in allowed):
+        raise UserError(
+            f"{path} is a symbolic link to {real}, outside of the checkpoint's folder. Copy the "
+            "file there instead of linking it."
+        )
+    if real.is_symlink() or not real.exists():
+        raise UserError(f"{path} is a symbolic link to {real}, which is not there. Copy the file.")
+
+
+def read_json(path: pathlib.Path) -> dict[str, Any]:
+    """A JSON object from a file.
+
+    Raises:
+        UserError: it cannot be read or is no JSON object, or a name in it occurs twice.
+    """
+    refuse_pointer(path)
+    try:
+        value = parse_json(path.read_bytes(), unique_names=True)
+    except OSError as error:
+        raise UserError(f"cannot read {path}: {error.strerror or error}.") from error
+    except ValueError as error:
+        raise UserError(f"{path} is no JSON ({error}). Download or copy it again.") from error
+    if not isinstance(value, dict):
+        raise UserError(f"{path} is no JSON object but {type(value).__name__}.")
+    return value
+
+
+def write_json(path: pathlib.Path, value: Any) -> None:
+    """A JSON file, keys sorted, as Hugging Face writes them."""
+    path.write_text(json.dumps(value, indent=2, sort_keys=True) + "\n", encoding="utf-8")

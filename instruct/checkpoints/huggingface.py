@@ -1,0 +1,391 @@
+"""Hugging Face's folders: `config.json` and safetensors, read as our parameters and written.
+
+    config.json                          the architecture, see `huggingface_config.py`
+    model.safetensors                    or model-0000n-of-0000m.safetensors and their index
+    spiece.model, tokenizer_config.json, ...    carried along, see `carried_files`
+
+Names are those of `T5ForConditionalGeneration`; kernels are stored there as [out, in]. T5 1.0 and
+1.1, Flan-T5, LM-adapted T5, mT5, ByT5, UL2 and Flan-UL2 have this one layout.
+"""
+
+import functools
+import logging
+import pathlib
+import re
+import shutil
+from collections.abc import Mapping
+
+import numpy as np
+
+from instruct.checkpoints import safetensors_files
+from instruct.checkpoints.arrays import LazyArray, same_values, transposed
+from instruct.checkpoints.folders import file_inside, read_json, whole_folder, write_json
+from instruct.checkpoints.generation_settings import settings_of_config
+from instruct.checkpoints.huggingface_config import (
+    FIELDS,
+    USE_ORIGINAL,
+    check_config,
+    config_of_model,
+    is_scaled,
+    model_of_config,
+)
+from instruct.checkpoints.tokenizers import tokenizer_files, vocabulary_of
+from instruct.checkpoints.weights import COMPUTED_FIELDS, Checkpoint, Rule, translate
+from instruct.data.huggingface_tokenizer import FAST, PIECES, SETTINGS, TOKENIZER_FILES
+from instruct.data.vocab import check_embedding_rows, load_vocabulary, why_unread
+from instruct.errors import UserError
+from instruct.models.config import ModelConfig
+
+CONFIG, SINGLE, INDEX = "config.json", "model.safetensors", "model.safetensors.index.json"
+GENERATION = "generation_config.json"
+KIND = "huggingface"
+# transformers' default; a larger checkpoint is split.
+SHARD_BYTES = 5_000_000_000
+EMBEDDING, HEAD = "shared.weight", "lm_head.weight"
+_EMBEDDING_COPIES = ("encoder.embed_tokens.weight", "decoder.embed_tokens.weight")
+ADAPTER, _ADAPTER_WEIGHTS = (
+    "adapter_config.json",
+    ("adapter_model.safetensors", "adapter_model.bin"),
+)
+# What AutoGPTQ and AutoAWQ write beside config.json; names of arrays that hold scales or codes.
+_QUANTISED_FILES = ("quantize_config.json", "quant_config.json")
+_QUANTISED_NAME = re.compile(
+    r"\.(SCB|absmax|quant_map|nested_absmax|qweight|qzeros|weight_scale\w*|weight_packed|"
+    r"quant_state\..*|weight\.(absmax|quant_map|quant_state.*))$"
+)
+_log = logging.getLogger(__name__)
+_UNUSED = {
+    "decoder.block.0.layer.1.EncDecAttention.relative_attention_bias.weight": (
+        "transformers does not use it either"
+    )
+}
+
+
+def _rules() -> list[Rule]:
+    rules = [
+        Rule("token_embedder/embedding", EMBEDDING),
+        Rule("decoder/logits_dense/kernel", HEAD, "transposed"),
+    ]
+    for stack in ("encoder", "decoder"):
+        layer, block = f"{stack}/layers_{{i}}", f"{stack}.block.{{i}}.layer"
+        first = "attention" if stack == "encoder" else "self_attention"
+        attentions = [(0, first, "SelfAttention", f"pre_{first}_layer_norm")]
+        if stack == "decoder":
+            cross = ("encoder_decoder_attention", "EncDecAttention")
+            attentions.append((1, *cross, "pre_cross_attention_layer_norm"))
+        for number, ours, theirs, norm in attentions:
+            rules.append(Rule(f"{layer}/{norm}/scale", f"{block}.{number}.layer_norm.weight"))
+            for name in ("query", "key", "value", "out"):
+                letter = "o" if name == "out" else name[0]
+                weight = f"{block}.{number}.{theirs}.{letter}.weight"
+                rules.append(Rule(f"{layer}/{ours}/{name}/kernel", weight, "transposed"))
+        last = len(attentions)
+        norm = f"{block}.{last}.layer_norm.weight"
+        rules.append(Rule(f"{layer}/pre_mlp_layer_norm/scale", norm))
+        for name in ("wi", "wi_0", "wi_1", "wo"):
+            weight = f"{block}.{last}.DenseReluDense.{name}.weight"
+            rules.append(Rule(f"{layer}/mlp/{name}/kernel", weight, "transposed"))
+        bias = f"{stack}.block.0.layer.0.SelfAttention.relative_attention_bias.weight"
+        rules.append(Rule(f"{stack}/relpos_bias/rel_embedding", bias, "transposed"))
+        rules.append(Rule(f"{stack}/{stack}_norm/scale", f"{stack}.final_layer_norm.weight"))
+    return rules
+
+
+RULES = _rules()
+
+
+def open_checkpoint(folder: pathlib.Path) -> Checkpoint:
+    """A folder's checkpoint; headers and small files are read, no weights but doubled ones.
+
+    Raises:
+        UserError: a file is missing, damaged or not to be trusted, or it is no T5 of the kinds
+            that this program computes.
+    """
+    adapter = _adapter(folder)
+    config_path = file_inside(folder, CONFIG)
+    config = read_json(config_path)
+    check_config(config, str(config_path))
+    theirs, wrapper = _without_wrapper(_read_arrays(folder))
+    _refuse_quantised(folder, theirs)
+    scaled = is_scaled(config)
+    copies = _drop_copies(folder, theirs, scaled)
+    ignored = {name: why for name, why in _UNUSED.items() if theirs.pop(name, None) is not None}
+    notes = [adapter] if adapter else []
+    if wrapper:
+        notes.append(f"the name of every array begins with {wrapper!r}: read without it")
+    if config.get("task_specific_params") and not (folder / GENERATION).exists():
+        notes.append("task_specific_params are not used, as transformers' generate does not")
+    if not scaled and HEAD not in theirs and EMBEDDING in theirs:
+        theirs[HEAD] = theirs[EMBEDDING]
+        notes.append(
+            "the output kernel is the embedding, without T5 1.0's scaling: kept as a kernel of "
+            "its own"
+        )
+    model = model_of_config(config, str(config_path), tied=scaled)
+    arrays, names, unknown = translate(theirs, RULES)
+    vocabulary = vocabulary_of(folder)
+    if vocabulary is not None:
+        words = load_vocabulary(vocabulary)
+        check_embedding_rows(words, model.vocab_size)
+        if words.vocab_size < model.vocab_size:
+            notes.append(
+                f"the vocabulary has {words.vocab_size:,} ids, the embedding {model.vocab_size:,} "
+                f"rows: rows from {words.vocab_size:,} on are padding, which no text uses"
+            )
+    elif (folder / FAST).exists():
+        notes.append(f"without a vocabulary: {why_unread(folder)}")
+    return Checkpoint(
+        kind=KIND,
+        place=str(folder),
+        arrays=arrays,
+        names=names,
+        model=model,
+        known_fields=frozenset((*COMPUTED_FIELDS, *FIELDS.values())),
+        unknown=unknown,
+        copies=copies,
+        ignored=ignored,
+        vocabulary=vocabulary,
+        notes=tuple(notes),
+    )
+
+
+def _adapter(folder: pathlib.Path) -> str | None:
+    """What to say of an adapter (LoRA and others of PEFT) that lies beside the weights, if any.
+
+    Raises:
+        UserError: it lies alone.
+    """
+    found = [folder / name for name in (*_ADAPTER_WEIGHTS, ADAPTER) if (folder / name).exists()]
+    if not found:
+        return None
+    settings = {}
+    if (folder / ADAPTER).exists():
+        settings = read_json(file_inside(folder, ADAPTER))
+    kind = str(settings.get("peft_type") or "PEFT")[:40]
+    base = settings.get("base_model_name_or_path")
+    text = (
+        f"{found[0]} is an adapter ({kind}), which is not applied. Merged weights are needed, made "
+        "where peft is installed:\n"
+        f'  python -c "from peft import AutoPeftModelForSeq2SeqLM as M; '
+        f"M.from_pretrained('{folder}').merge_and_unload().save_pretrained('{folder}-merged')\"\n"
+        "and the tokenizer's files copied over."
+    )
+    weights = any((folder / name).exists() for name in (SINGLE, INDEX))
+    if not weights and not list(folder.glob("pytorch_model*.bin*")):
+        of = f"; its base model is {str(base)[:200]!r}" if base else ""
+        raise UserError(f"{folder} holds no model of its own{of}. {text}")
+    _warn_once(text)
+    return text.partition("\n")[0]
+
+
+@functools.cache
+def _warn_once(text: str) -> None:
+    """A folder is opened several times by one command."""
+    _log.warning("%s", text)
+
+
+def _refuse_quantised(folder: pathlib.Path, theirs: Mapping[str, LazyArray]) -> None:
+    """Raises UserError for weights that need scales: by their names, dtypes or a file's."""
+    signs = [name for name in _QUANTISED_FILES if (folder / name).exists()]
+    signs += [name for name in theirs if _QUANTISED_NAME.search(name)]
+    if signs:
+        raise UserError(
+            f"{folder} holds quantised weights ({signs[0]}), which are not read. {USE_ORIGINAL}"
+        )
+
+
+def _read_arrays(folder: pathlib.Path) -> dict[str, LazyArray]:
+    """All arrays of a folder by their name."""
+    if (folder / INDEX).exists() or (folder / INDEX).is_symlink():
+        return _read_shards(folder)
+    if (folder / SINGLE).exists() or (folder / SINGLE).is_symlink():
+        return safetensors_files.read_file(file_inside(folder, SINGLE))
+    if sorted(folder.glob("*.bin")) or sorted(folder.glob("*.bin.index.json")):
+        raise UserError(
+            f"{folder} holds its weights as pickle (*.bin), which can run code when it is read, "
+            "so it is not. Convert it where transformers is installed:\n"
+            f'  python -c "from transformers import T5ForConditionalGeneration as M; '
+            f"M.from_pretrained('{folder}').save_pretrained('{folder}-safetensors')\"\n"
+            "and copy spiece.model and the tokenizer's JSON files over. Many repositories also "
+            "offer model.safetensors."
+        )
+    raise UserError(f"{folder} has neither {SINGLE} nor {INDEX}; download the weights too.")
+
+
+def _without_wrapper(theirs: dict[str, LazyArray]) -> tuple[dict[str, LazyArray], str]:
+    """(arrays under the model's own names, what a wrapper had put before all of them).
+
+    'module.' is DistributedDataParallel's, '_orig_mod.' torch.compile's, 'model.' Lightning's; they
+    may be nested. Nothing is cut unless all names begin so.
+    """
+    known = (EMBEDDING, *_EMBEDDING_COPIES)
+    endings = [(name, e) for e in known for name in theirs if name.endswith(f".{e}")]
+    if any(name in theirs for name in known) or not endings:
+        return theirs, ""
+    name, ending = endings[0]
+    wrapper = name.removesuffix(ending)
+    if not all(name.startswith(wrapper) for name in theirs):
+        return theirs, ""
+    return {name.removeprefix(wrapper): array for name, array in theirs.items()}, wrapper
+
+
+def _read_shards(folder: pathlib.Path) -> dict[str, LazyArray]:
+    path = file_inside(folder, INDEX)
+    weights = read_json(path).get("weight_map")
+    if not isinstance(weights, dict) or not all(isinstance(n, str) for n in weights.values()):
+        raise UserError(f"{path} has no weight_map of names to files. Download it again.")
+    files = {name: file_inside(folder, name) for name in sorted(set(weights.values()))}
+    absent = [name for name, file in files.items() if not file.is_file()]
+    if absent:
+        raise UserError(
+            f"{folder} lacks {', '.join(absent)} of its {len(files)} shards; download what is "
+            "missing."
+        )
+    found: dict[str, LazyArray] = {}
+    for name, file in files.items():
+        arrays = safetensors_files.read_file(file)
+        lost = [key for key, place in weights.items() if place == name and key not in arrays]
+        if lost:
+            raise UserError(
+                f"{file} lacks {lost[0]!r}, which {INDEX} places there; download both again."
+            )
+        twice = sorted(set(found) & set(arrays))
+        if twice:
+            raise UserError(f"{folder}: {twice[0]!r} is in two shards; download it again.")
+        found |= arrays
+    return found
+
+
+def _drop_copies(
+    folder: pathlib.Path, theirs: dict[str, LazyArray], scaled: bool
+) -> dict[str, str]:
+    """Removes names under which the embedding occurs again; (name -> why)."""
+    others = [name for name in _EMBEDDING_COPIES if name in theirs]
+    if EMBEDDING not in theirs and others:
+        theirs[EMBEDDING] = theirs.pop(others.pop(0))
+    if scaled and HEAD in theirs:
+        others.append(HEAD)
+    copies = {}
+    for name in others:
+        if EMBEDDING not in theirs:
+            continue
+        if not same_values(theirs[name], theirs[EMBEDDING]):
+            raise UserError(
+                f"{folder}: {name} differs from {EMBEDDING}, but the configuration says that they "
+                "are one (tie_word_embeddings); it may belong to another checkpoint."
+            )
+        del theirs[name]
+        copies[name] = f"equal to {EMBEDDING}"
+    return copies
+
+
+def write_checkpoint(
+    target: pathlib.Path,
+    arrays: Mapping[str, LazyArray],
+    model: ModelConfig,
+    dtype: np.dtype,
+    *,
+    carried: Mapping[str, pathlib.Path] | None = None,
+    vocabulary: str | None = None,
+    shard_bytes: int = SHARD_BYTES,
+) -> None:
+    """Writes a folder that `transformers` loads, whole or not at all.
+
+    Args:
+        target: new folder.
+        arrays: the model's parameters under our names, layers separate.
+        model: architecture.
+        dtype: of the weights.
+        carried: tokenizer files and further settings by name, see `carried_files`.
+        vocabulary: specification to make tokenizer files from, if `carried` has none.
+        shard_bytes: a larger checkpoint is split into files of at most this size (an array that
+            is larger has a file of its own).
+
+    Raises:
+        UserError: `target` is taken.
+        OSError: the disk is full.
+    """
+    views = {rule.ours: rule for rule in RULES}
+    theirs: dict[str, LazyArray] = {}
+    for path, array in arrays.items():
+        number = next((part[7:] for part in path.split("/") if part.startswith("layers_")), "")
+        rule = views[path.replace(f"layers_{number}", "layers_{i}") if number else path]
+        name = rule.theirs.replace("{i}", number)
+        theirs[name] = transposed(array) if rule.view else array
+    theirs = dict(sorted(theirs.items()))
+    size = sum(_written_bytes(array, dtype) for array in theirs.values())
+    with whole_folder(target, size) as folder:
+        _write_arrays(folder, theirs, dtype, shard_bytes, size)
+        kept = dict(carried or {})
+        place = kept.pop(CONFIG, None)
+        copy_files(kept, folder)
+        if not kept.keys() & {PIECES, SETTINGS, FAST}:
+            for name, content in tokenizer_files(vocabulary).items():
+                (folder / name).write_bytes(content)
+        config = config_of_model(model, dtype, None if place is None else read_json(place))
+        write_json(folder / CONFIG, config)
+        if GENERATION not in kept:
+            ids = ("decoder_start_token_id", "eos_token_id", "pad_token_id")
+            settings = {name: config[name] for name in ids} | settings_of_config(config)
+            write_json(folder / GENERATION, {"_from_model_config": True} | settings)
+
+
+def _written_bytes(array: LazyArray, dtype: np.dtype) -> int:
+    return array.nbytes // array.dtype.itemsize * dtype.itemsize
+
+
+def _write_arrays(
+    folder: pathlib.Path,
+    theirs: Mapping[str, LazyArray],
+    dtype: np.dtype,
+    shard_bytes: int,
+    size: int,
+) -> None:
+    shards: list[dict[str, LazyArray]] = [{}]
+    filled = 0
+    for name, array in theirs.items():
+        if shards[-1] and filled + _written_bytes(array, dtype) > shard_bytes:
+            shards.append({})
+            filled = 0
+        shards[-1][name] = array
+        filled += _written_bytes(array, dtype)
+    if len(shards) == 1:
+        safetensors_files.write_file(folder / SINGLE, shards[0], dtype, {"format": "pt"})
+        return
+    places = {}
+    for number, shard in enumerate(shards, 1):
+        name = f"model-{number:05}-of-{len(shards):05}.safetensors"
+        safetensors_files.write_file(folder / name, shard, dtype, {"format": "pt"})
+        places |= dict.fromkeys(shard, name)
+    write_json(folder / INDEX, {"metadata": {"total_size": size}, "weight_map": places})
+
+
+def carried_files(
+    settings: pathlib.Path | None, tokenizer: pathlib.Path | None
+) -> dict[str, pathlib.Path]:
+    """What goes along with weights: name -> file, checked.
+
+    Args:
+        settings: folder of config.json and generation_config.json.
+        tokenizer: folder of the tokenizer's files.
+
+    Raises:
+        UserError: one is damaged or leads out of its folder.
+    """
+    found = {}
+    for folder, names in ((settings, (CONFIG, GENERATION)), (tokenizer, TOKENIZER_FILES)):
+        if folder is None:
+            continue
+        for name in names:
+            path = file_inside(folder, name)
+            if path.is_file():
+                if path.suffix == ".json":
+                    read_json(path)
+                found[name] = path
+    return found
+
+
+def copy_files(files: Mapping[str, pathlib.Path], target: pathlib.Path) -> None:
+    """Copies files into an existing folder under the given names."""
+    for name, path in files.items():
+        shutil.copyfile(path, target / name)

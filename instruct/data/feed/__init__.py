@@ -1,0 +1,1 @@
+"""From record stores to packed batches: plan, windows, pipeline, evaluation examples."""

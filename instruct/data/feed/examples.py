@@ -1,0 +1,258 @@
+"""Examples for evaluation: the same ones, worded the same way, every time.
+
+Ours are rendered from stored records, plain seqio tasks come as their pipeline made them; what a
+`postprocess_fn` gets as `example` has the types of SeqIO's own evaluator in both cases.
+"""
+
+import collections
+import dataclasses
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from instruct.data.config import DataConfig
+from instruct.data.feed.leaves import leaf_manifest
+from instruct.data.feed.plan import permute
+from instruct.data.feed.rendering import (
+    example_features,
+    example_key,
+    exemplar_indices,
+    exemplars_asked,
+    name_key,
+    render_example,
+)
+from instruct.data.feed.window import open_store
+from instruct.data.spec import Leaf
+from instruct.data.stores.store import Store
+from instruct.data.token_record import TokenRecord
+from instruct.data.vocab import load_vocabulary
+from instruct.errors import UserError
+from instruct.prompts.record import Record
+from instruct.prompts.render import Dropped
+
+_ANY_LENGTH = 1 << 30
+_READ_AT_ONCE = 1000  # records
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class EvalExample:
+    """One example to evaluate.
+
+    Attributes:
+        task: name of the leaf (the seqio task).
+        index: its record's number in the split.
+        id: its record's id.
+        inputs, targets: the texts.
+        input_ids, target_ids: their tokens with EOS, within the lengths; a target that is too long
+            loses its end.
+        template_id: which wording; "" for a plain seqio task.
+        options: answer options in the order shown; () where the prompt shows none.
+        references: accepted answers.
+        record_metadata: what metrics may need.
+        seqio_example: `example` for the task's `postprocess_fn`.
+        num_exemplars, exemplars_asked: how many exemplars the prompt shows, and how many it should;
+            None for a plain seqio task, whose pipeline does not tell.
+        truncated: whether the source field was cut to fit, or a plain seqio task's inputs; None if
+            that cannot be told.
+    """
+
+    task: str
+    index: int
+    id: str
+    inputs: str
+    targets: str
+    input_ids: list[int]
+    target_ids: list[int]
+    template_id: str
+    options: tuple[str, ...]
+    references: tuple[str, ...]
+    record_metadata: Mapping[str, Any]
+    seqio_example: Mapping[str, Any]
+    num_exemplars: int | None = None
+    exemplars_asked: int | None = None
+    truncated: bool | None = None
+
+
+def eval_examples(
+    leaf: Leaf,
+    split: str,
+    vocabulary: str,
+    lengths: Mapping[str, int],
+    limit: int | None = None,
+    seed: int = 0,
+) -> list[EvalExample]:
+    """Examples of one leaf, in the order of their numbers.
+
+    Args:
+        split: of the task; its store must be prepared.
+        vocabulary: name of a vocabulary (instruct/data/vocab.py).
+        lengths: {"inputs": S, "targets": T}; examples whose inputs cannot be cut to them are left
+            out. Target tokens are trimmed, as T5X does; the text stays whole for the metrics.
+        limit: most examples; which ones is drawn by `seed`. None for all.
+        seed: of the choice and the wording.
+
+    Raises:
+        UserError: no store of that split.
+    """
+    config = DataConfig(leaf.name, lengths, batch_size=1, vocabulary=vocabulary)
+    store = _open(leaf, split, config)
+    numbers = np.arange(len(store))
+    leaf_key = name_key(leaf.name)
+    if limit is not None and limit < len(store):
+        key = np.uint64(example_key(seed, leaf_key, -1))
+        numbers = np.sort(permute(np.arange(limit), len(store), key))
+    chosen = numbers.tolist()
+    examples = []
+    exemplars = _Exemplars(leaf, split, config)
+    for number, record in zip(chosen, store.read(chosen)):
+        if isinstance(record, TokenRecord):
+            examples.append(_plain_example(leaf, number, record, config))
+            continue
+        key = example_key(seed, leaf_key, number)
+        shots = exemplars.read(key, number)
+        example = _rendered_example(leaf, number, record, key, shots, config)
+        if example is not None:
+            examples.append(example)
+    return examples
+
+
+def num_asked(leaf: Leaf, split: str, config: DataConfig, limit: int | None) -> int:
+    """How many examples `eval_examples` gives if all of them fit."""
+    size = len(_open(leaf, split, config))
+    return size if limit is None else min(size, limit)
+
+
+def _open(leaf: Leaf, split: str, config: DataConfig) -> Store:
+    manifest, path = leaf_manifest(leaf, split, config)
+    if manifest is None:
+        raise UserError(
+            f"task {leaf.name!r} has no prepared records of split {split!r} ({path}). Run "
+            "`python run.py prepare` with the same settings"
+        )
+    return open_store(path, manifest.sha256)
+
+
+class _Exemplars:
+    """Exemplars of a leaf whose mode shows some; none for other modes."""
+
+    def __init__(self, leaf: Leaf, split: str, config: DataConfig) -> None:
+        self._mode = leaf.mode
+        self._store = None
+        source = leaf.spec.exemplar_split_of(leaf.mode) if leaf.spec is not None else ""
+        if leaf.spec is not None and source:
+            self._store = _open(leaf, source, config)
+            self._holds_query = source == split
+            self._shots = leaf.spec.fixed_shots(leaf.mode)
+
+    def read(self, key: int, number: int) -> list[Record]:
+        """Those of one query."""
+        if self._store is None:
+            return []
+        query = number if self._holds_query else None
+        size = len(self._store)
+        return self._store.read(exemplar_indices(self._mode, key, size, query, self._shots))
+
+
+def _rendered_example(
+    leaf: Leaf, number: int, record: Record, key: int, exemplars: list[Record], config: DataConfig
+) -> EvalExample | None:
+    if leaf.spec is None:
+        raise UserError(f"the store of plain task {leaf.name!r} holds records; delete it")
+    shown = render_example(
+        record,
+        leaf.spec.templates,
+        leaf.mode,
+        key,
+        exemplars,
+        load_vocabulary(config.vocabulary),
+        (config.lengths[0], _ANY_LENGTH),
+    )
+    if isinstance(shown, Dropped):
+        return None
+    target_ids = shown.target_ids[: config.lengths[1]]
+    texts = {
+        "inputs_pretokenized": shown.inputs.encode(),
+        "targets_pretokenized": shown.targets.encode(),
+        "inputs": np.array(shown.input_ids, dtype=np.int32),
+        "targets": np.array(target_ids, dtype=np.int32),
+    }
+    return EvalExample(
+        task=leaf.name,
+        index=number,
+        id=record.id,
+        inputs=shown.inputs,
+        targets=shown.targets,
+        input_ids=shown.input_ids,
+        target_ids=target_ids,
+        template_id=shown.template_id,
+        options=shown.options,
+        references=record.references or (record.answer,),
+        record_metadata=record.metadata,
+        seqio_example=texts | example_features(record, shown),
+        num_exemplars=shown.num_exemplars,
+        exemplars_asked=exemplars_asked(
+            leaf.mode, leaf.spec.fixed_shots(leaf.mode), len(exemplars), shown.template_id
+        ),
+        truncated=shown.truncated,
+    )
+
+
+def _plain_example(leaf: Leaf, number: int, record: TokenRecord, config: DataConfig) -> EvalExample:
+    ids = {
+        "inputs": np.array(record.input_ids, dtype=np.int32),
+        "targets": np.array(record.target_ids, dtype=np.int32),
+    }
+    return EvalExample(
+        task=leaf.name,
+        index=number,
+        id=record.id,
+        inputs=record.inputs,
+        targets=record.targets,
+        input_ids=record.input_ids,
+        target_ids=record.target_ids,
+        template_id="",
+        options=(),
+        references=(record.targets,),
+        record_metadata={},
+        seqio_example=ids | dict(record.features),
+        truncated=_lost_its_end(record, config),
+    )
+
+
+def _lost_its_end(record: TokenRecord, config: DataConfig) -> bool | None:
+    """Whether SeqIO trimmed the inputs; None where they fill the length and their text is lost."""
+    if len(record.input_ids) < config.lengths[0]:
+        return False
+    if "inputs_pretokenized" not in record.features:
+        return None
+    vocabulary = load_vocabulary(config.vocabulary)
+    kept = len(record.input_ids) - (record.input_ids[-1] == vocabulary.eos_id)
+    return len(vocabulary.encode(record.inputs)) > kept
+
+
+def majority_answer(leaf: Leaf, config: DataConfig, split: str = "train") -> tuple[str, float]:
+    """The most frequent answer of a prepared split and its share; ("", 0.0) if not prepared."""
+    manifest, _ = leaf_manifest(leaf, split, config)
+    if manifest is None:
+        return "", 0.0
+    return manifest.majority_answer, manifest.majority_share
+
+
+def majority_position(leaf: Leaf, config: DataConfig, split: str = "train") -> tuple[int, float]:
+    """The most frequent place of the right answer among the options of a record, and its share.
+
+    (-1, 0.0) where the split is not prepared, or prompts show options in another order.
+    """
+    manifest, path = leaf_manifest(leaf, split, config)
+    if manifest is None or leaf.spec is None or leaf.spec.templates.shuffle_options:
+        return -1, 0.0
+    store = open_store(path, manifest.sha256)
+    places: collections.Counter[int] = collections.Counter()
+    for first in range(0, len(store), _READ_AT_ONCE):
+        numbers = range(first, min(first + _READ_AT_ONCE, len(store)))
+        places.update(record.answer_index for record in store.read(numbers) if record.options)
+    if not places:
+        return -1, 0.0
+    place, count = min(places.items(), key=lambda item: (-item[1], item[0]))
+    return place, count / len(store)

@@ -1,0 +1,119 @@
+"""From a mixture's leaves to the builder of its windows: which stores, which plan.
+
+Imports no TensorFlow, as worker processes unpickle what is made here.
+"""
+
+from instruct.data.config import DataConfig
+from instruct.data.feed.plan import Plan
+from instruct.data.feed.window import FeedLeaf, WindowBuilder, allow_many_files
+from instruct.data.spec import Leaf, Resolved
+from instruct.data.stores.store import Manifest, plain_key, read_manifest, spec_key, store_path
+from instruct.data.vocab import load_vocabulary
+from instruct.errors import UserError
+
+
+def store_key(leaf: Leaf, config: DataConfig) -> str:
+    """Folder name of a leaf's stores."""
+    if leaf.spec is not None:
+        return spec_key(leaf.spec)
+    vocabulary = load_vocabulary(config.vocabulary)
+    return plain_key(leaf.name, config.feature_lengths, vocabulary.fingerprint)
+
+
+def leaf_manifest(leaf: Leaf, split: str, config: DataConfig) -> tuple[Manifest | None, str]:
+    """(manifest of the leaf's store of a split, or None; where the store is or would be)."""
+    path = store_path(store_key(leaf, config), split)
+    return read_manifest(path), str(path)
+
+
+def _feed_leaf(leaf: Leaf, split: str, config: DataConfig) -> FeedLeaf | None:
+    """None if the store is missing."""
+    manifest, path = leaf_manifest(leaf, split, config)
+    if manifest is None:
+        return None
+    exemplar_path = exemplar_sha256 = ""
+    exemplar_split = "" if leaf.spec is None else leaf.spec.exemplar_split_of(leaf.mode)
+    if exemplar_split:
+        exemplars, exemplar_path = leaf_manifest(leaf, exemplar_split, config)
+        if exemplars is None:
+            return None
+        exemplar_sha256 = exemplars.sha256
+    return FeedLeaf(
+        name=leaf.name,
+        mode=leaf.mode,
+        path=path,
+        sha256=manifest.sha256,
+        num_records=manifest.num_records,
+        templates=None if leaf.spec is None else leaf.spec.templates,
+        exemplar_path=exemplar_path,
+        exemplar_sha256=exemplar_sha256,
+        shots=None if leaf.spec is None else leaf.spec.fixed_shots(leaf.mode),
+    )
+
+
+def check_split(resolved: Resolved, split: str) -> None:
+    """Raises UserError unless every leaf has the split that is to be trained on."""
+    lacking = [leaf for leaf in resolved.leaves if split not in leaf.splits]
+    if lacking:
+        raise UserError(
+            f"{len(lacking)} of {len(resolved.leaves)} tasks of {resolved.name!r} have no split "
+            f"{split!r}, such as {lacking[0].name}, which has "
+            f"{', '.join(lacking[0].splits) or 'none'}. Set DataConfig.split to one that all have, "
+            "or leave them out of the mixture"
+        )
+
+
+def make_builder(
+    config: DataConfig, resolved: Resolved, split: str, training: bool = True
+) -> tuple[WindowBuilder, tuple[Leaf, ...]]:
+    """The window builder of a split, and the leaves that `decoder_task_ids` - 1 counts.
+
+    For training every leaf must be there and hold records; for evaluation those without records
+    in the split, and inverted prompts, are left out of the plan, and keep their numbers.
+
+    Raises:
+        UserError: stores are missing, or leaves are empty or lack the split.
+    """
+    allow_many_files()
+    load_vocabulary(config.vocabulary)
+    if training:
+        check_split(resolved, split)
+    leaves = [_feed_leaf(leaf, split, config) for leaf in resolved.leaves]
+    missing = [leaf.name for leaf, found in zip(resolved.leaves, leaves) if found is None]
+    if missing and training:
+        raise UserError(
+            f"{len(missing)} of {len(leaves)} tasks of {resolved.name!r} have no store of split "
+            f"{split!r} ({', '.join(missing[:5])}{', ...' if len(missing) > 5 else ''}). Run "
+            "`python run.py prepare` with the same settings, or set STORE_DIR"
+        )
+    empty = [leaf.name for leaf in leaves if leaf is not None and not leaf.num_records]
+    if empty and training:
+        raise UserError(
+            f"tasks without a single record in split {split!r}: {', '.join(empty[:5])}. Leave "
+            "them out of the mixture; `prepare` lists why rows were dropped"
+        )
+    usable = [
+        (leaf, found)
+        for leaf, found in zip(resolved.leaves, leaves)
+        if found is not None and found.num_records and (training or not leaf.inverted)
+    ]
+    if not usable:
+        raise UserError(f"no task of {resolved.name!r} has prepared records in split {split!r}")
+    stores = {found.path: number for number, (_, found) in enumerate(usable)}
+    plan = Plan(
+        [leaf.rate for leaf, _ in usable],
+        [found.num_records for _, found in usable],
+        config.seed,
+        config.plan,
+        [stores[found.path] for _, found in usable],
+    )
+    builder = WindowBuilder(
+        leaves=tuple(found for _, found in usable),
+        plan=plan,
+        vocabulary=config.vocabulary,
+        lengths=config.lengths,
+        seed=config.seed,
+        window_examples=config.window_examples,
+        packing=config.packing,
+    )
+    return builder, tuple(leaf for leaf, _ in usable)

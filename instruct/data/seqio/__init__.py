@@ -1,0 +1,1 @@
+"""Both directions of SeqIO: our tasks for it, its tasks for us."""

@@ -1,0 +1,127 @@
+"""Sizes and shares of mixtures that a user registered with SeqIO itself.
+
+A task whose source does not say how many examples it has says it as soon as it has a store: SeqIO's
+`num_input_examples` of tasks and mixtures, and rates such as `seqio.mixing_rate_num_examples`, then
+answer. Before, rates are worked out as if it had `UNKNOWN_RECORDS`.
+"""
+
+import logging
+from collections.abc import Callable, Iterable
+
+import seqio
+
+from instruct.data.stores.store import read_manifest, store_dir
+from instruct.errors import UserError
+
+# Stands for the number of records of a task that is neither prepared nor declares it.
+UNKNOWN_RECORDS = 1000
+
+_log = logging.getLogger(__name__)
+_said_provisional: set[str] = set()
+
+
+class _SizeFromStore:
+    """A task's `num_input_examples`: its source's answer, else that of its stores.
+
+    Stores of several lengths or vocabularies hold the same examples, unless the task's steps leave
+    some out by length: the most counts.
+
+    Attributes:
+        unknown: what stands for a number that neither knows.
+    """
+
+    def __init__(self, task: seqio.Task) -> None:
+        self._declared = task.num_input_examples
+        self._name = task.name
+        self.unknown: int | None = None
+
+    def __call__(self, split: str) -> int | None:
+        size = self._declared(split)
+        if size is None:
+            paths = store_dir().glob(f"{self._name}@seqio-*/{split}")
+            stored = [manifest.num_records for path in paths if (manifest := read_manifest(path))]
+            size = max(stored, default=self.unknown)
+        return size
+
+
+def _let_stores_answer(task: seqio.Task) -> _SizeFromStore:
+    known = vars(task).get("num_input_examples")
+    if isinstance(known, _SizeFromStore):
+        return known
+    task.num_input_examples = size = _SizeFromStore(task)
+    return size
+
+
+def known_size(task: seqio.Task, split: str) -> int | None:
+    """Examples of a plain task's split, from its source or its stores; None if neither knows."""
+    return _let_stores_answer(task)(split) if split in task.splits else 0
+
+
+def plain_num_records(name: str, split: str, without: Callable[[str], bool]) -> int:
+    """Records below a seqio task or mixture, those of tasks that are left out not counted."""
+    tasks = seqio.get_subtasks(seqio.get_mixture_or_task(name))
+    return sum(_num_records(task, split) for task in tasks if not without(task.name))
+
+
+def _num_records(task: seqio.Task, split: str) -> int:
+    records = known_size(task, split)
+    return UNKNOWN_RECORDS if records is None else records
+
+
+def plain_shares(mixture: seqio.Mixture, without: Callable[[str], bool]) -> dict[str, float]:
+    """Task -> share through the mixture's public rates; {} if all its tasks are left out.
+
+    Args:
+        without: whether a task is left out, so that the others share what it had.
+
+    Raises:
+        UserError: its rates cannot be computed, or are not above 0.
+    """
+    sizes = {task.name: _let_stores_answer(task) for task in mixture.tasks}
+    try:
+        try:
+            rates = _rates(mixture)
+        except TypeError:
+            rates = _provisional_rates(mixture, sizes)
+    except (TypeError, ValueError) as error:
+        raise UserError(f"mixture {mixture.name!r}: its rates cannot be computed: {error}") from (
+            error
+        )
+    if not rates or not sum(rates.values()) > 0 or min(rates.values()) < 0:
+        raise UserError(f"mixture {mixture.name!r} needs rates above 0, it has {rates}")
+    rates = {name: rate for name, rate in rates.items() if rate > 0 and not without(name)}
+    total = sum(rates.values())
+    return {name: rate / total for name, rate in rates.items()}
+
+
+def _rates(mixture: seqio.Mixture) -> dict[str, float]:
+    return {task.name: mixture.get_rate(task) for task in mixture.tasks}
+
+
+def _provisional_rates(
+    mixture: seqio.Mixture, sizes: dict[str, _SizeFromStore]
+) -> dict[str, float]:
+    """Rates as if tasks that do not know their size had `UNKNOWN_RECORDS`; says so once."""
+    try:
+        for size in sizes.values():
+            size.unknown = UNKNOWN_RECORDS
+        rates = _rates(mixture)
+    finally:
+        for size in sizes.values():
+            size.unknown = None
+    if mixture.name not in _said_provisional:
+        _said_provisional.add(mixture.name)
+        unknown = [t.name for t in mixture.tasks if known_size(t, "train") is None]
+        _log.warning(
+            "mixture %s: its rates depend on numbers of examples, which are not known yet for %s. "
+            "Each counts as %s until `run.py prepare` has built its store",
+            mixture.name,
+            _listed(unknown),
+            f"{UNKNOWN_RECORDS:,}",
+        )
+    return rates
+
+
+def _listed(names: Iterable[str], most: int = 5) -> str:
+    names = list(names)
+    return ", ".join(names[:most]) + (f" and {len(names) - most} more" if names[most:] else "")

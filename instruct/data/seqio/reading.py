@@ -1,0 +1,203 @@
+"""SeqIO's own pipelines as input: a plain task's examples for a store, a mixture's packed rows.
+
+What a user's module registers runs unchanged in TensorFlow, once, when its store is built. The
+mixture as SeqIO itself feeds it (`feed="seqio"`) is the reference that ours is compared with.
+"""
+
+import contextlib
+import hashlib
+import os
+import weakref
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import seqio
+import tensorflow as tf
+
+from instruct import batch
+from instruct.data.config import DataConfig
+from instruct.data.features import decoder_features
+from instruct.data.feed.window import COUNTS, Window
+from instruct.data.seqio.bridge import FEATURES, from_seqio
+from instruct.data.seqio.code_fingerprint import CodeFingerprint
+from instruct.data.sources.files import file_digest
+from instruct.data.token_record import TokenRecord
+from instruct.data.vocab import Vocabulary, load_vocabulary
+from instruct.errors import UserError
+from instruct.prompts.render import Dropped
+
+_WINDOW_ROWS = 256
+
+
+# Begins the fingerprints of plain tasks; another number means that they are made otherwise.
+PLAIN_KIND = "plain3-"
+# Attributes of a source that change no record; splits, which a set may hold, are sorted.
+_SOURCE_NOISE = ("_num_input_examples", "_caching_permitted", "_splits")
+# Above this many bytes, files are identified by size and time instead of content.
+_MOST_HASHED_BYTES = 1 << 30
+
+_code_fingerprints: weakref.WeakKeyDictionary[seqio.Task, tuple[str, tuple[str, ...]]] = (
+    weakref.WeakKeyDictionary()
+)
+
+
+def plain_fingerprint(name: str) -> str:
+    """Hash of what decides a task's examples: its source, files, steps, features, vocabularies.
+
+    Equal in every process for an unchanged task (`instruct.data.seqio.code_fingerprint` says what
+    of the code counts). What `postprocess_fn` and `metric_fns` do is no part of it.
+    """
+    task = seqio.TaskRegistry.get(name)
+    digest = hashlib.sha256(_code_fingerprint(task)[0].encode())
+    for split in sorted(task.splits or ()):
+        digest.update(f"{split}\n".encode())
+        for stamp in _file_stamps([str(shard) for shard in task.source.list_shards(split)]):
+            digest.update(f"{stamp}\n".encode())
+    return PLAIN_KIND + digest.hexdigest()
+
+
+def plain_unseen(name: str) -> tuple[str, ...]:
+    """What changes a task's examples and not its fingerprint, as phrases for people."""
+    return _code_fingerprint(seqio.TaskRegistry.get(name))[1]
+
+
+def _code_fingerprint(task: seqio.Task) -> tuple[str, tuple[str, ...]]:
+    """(hash, what it does not see) of a task without its files.
+
+    Remembered: what the code holds after it has run, such as a memo, is no change of the task.
+    """
+    if task not in _code_fingerprints:
+        fingerprint = CodeFingerprint(_vocabulary_content)
+        for step in task.preprocessors:
+            fingerprint.add(step)
+        fingerprint.add_state(task.source, without=_SOURCE_NOISE)
+        for name, feature in task.output_features.items():
+            fingerprint.add(name)
+            fingerprint.add(feature)
+        _code_fingerprints[task] = fingerprint.hexdigest(), tuple(fingerprint.unseen)
+    return _code_fingerprints[task]
+
+
+def _vocabulary_content(value: Any) -> Any:
+    """A SentencePiece vocabulary as the bytes of its file, wherever that lies, and its options."""
+    if not isinstance(value, seqio.SentencePieceVocabulary):
+        return value
+    file = value.sentencepiece_model_file
+    with contextlib.suppress(tf.errors.OpError), tf.io.gfile.GFile(file, "rb") as stream:
+        file = hashlib.sha256(stream.read()).hexdigest()
+    options = sorted(vars(value).items())
+    plain = [(k, v) for k, v in options if v is None or isinstance(v, bool | int | float | str)]
+    kept = [(k, v) for k, v in plain if k not in ("_sentencepiece_model_file", "_model")]
+    overrides = str(getattr(value, "_normalizer_spec_overrides", ""))
+    return (type(value), file, value.extra_ids, tuple(kept), overrides)
+
+
+def _file_stamps(paths: Sequence[str]) -> list[str]:
+    """Files by name and content, or by size and time where that is much to read or elsewhere."""
+    stamps, files = [], []
+    for path in paths:
+        if tf.io.gfile.exists(path) and not tf.io.gfile.isdir(path):
+            files.append((path, tf.io.gfile.stat(path)))
+        else:
+            stamps.append(path)
+    much = sum(found.length for _, found in files) > _MOST_HASHED_BYTES
+    for path, found in files:
+        content = f"{found.length} {found.mtime_nsec}"
+        if not much and "://" not in path:
+            content = file_digest(path, found.length, found.mtime_nsec).hex()
+        stamps.append(f"{os.path.basename(path)} {content}")
+    return stamps
+
+
+def check_plain_vocabulary(task: seqio.Task, vocabulary: Vocabulary) -> None:
+    """Raises UserError unless the task's ids mean what the run's vocabulary says."""
+    for name in FEATURES:
+        if name not in task.output_features:
+            raise UserError(
+                f"seqio task {task.name!r} has no output feature {name!r}; an encoder-decoder "
+                f"needs 'inputs' and 'targets', it has {', '.join(task.output_features)}"
+            )
+        theirs = from_seqio(getattr(task.output_features[name], "vocabulary", None))
+        if theirs is None:
+            continue  # a vocabulary class of the user's own: its ids are taken as they are
+        if load_vocabulary(theirs).fingerprint != vocabulary.fingerprint:
+            raise UserError(
+                f"seqio task {task.name!r} tokenises {name!r} with {theirs!r}, this run uses "
+                f"{vocabulary.spec!r}. Set VOCABULARY to {theirs!r}, or change the task's features"
+            )
+
+
+def token_records(
+    name: str, split: str, lengths: Mapping[str, int], vocabulary: Vocabulary, seed: int = 0
+) -> Iterator[TokenRecord | Dropped]:
+    """Runs a plain task's TensorFlow pipeline once over a split, in its own order.
+
+    Raises:
+        UserError: the task tokenises with another vocabulary, or lacks a feature.
+    """
+    task = seqio.TaskRegistry.get(name)
+    check_plain_vocabulary(task, vocabulary)
+    dataset = task.get_dataset(
+        sequence_length=dict(lengths), split=split, shuffle=False, seed=seed, num_epochs=1
+    )
+    vocabularies = {name: task.output_features[name].vocabulary for name in FEATURES}
+    for number, example in enumerate(dataset.as_numpy_iterator()):
+        ids = {name: [int(i) for i in example.pop(name)] for name in FEATURES}
+        if not any(i != 1 for i in ids["targets"]):
+            yield Dropped("empty target")
+            continue
+        texts = {}
+        for name in FEATURES:
+            text = example.get(f"{name}_pretokenized")
+            if not isinstance(text, bytes):
+                text = str(vocabularies[name].decode(ids[name])).encode()
+            texts[name] = text.decode("utf-8", errors="replace")
+        yield TokenRecord(
+            str(number), ids["inputs"], ids["targets"], texts["inputs"], texts["targets"], example
+        )
+
+
+def seqio_windows(
+    config: DataConfig, host: int, num_hosts: int, num_leaves: int, start: int
+) -> Iterator[Window]:
+    """Rows of SeqIO's pipeline (sampling, shuffle buffers, next-fit packing), 256 a window.
+
+    To continue at window `start` the rows before it are made and thrown away.
+    """
+    dataset = seqio.get_dataset(
+        config.mixture,
+        dict(config.feature_lengths),
+        seqio.EncDecFeatureConverter(pack=config.packing != "none"),
+        dataset_split=config.split,
+        shuffle=True,
+        num_epochs=None,
+        shard_info=seqio.ShardInfo(host, num_hosts) if num_hosts > 1 else None,
+        verbose=False,
+        seed=config.seed,
+    )
+    rows = dataset.skip(start * _WINDOW_ROWS).batch(_WINDOW_ROWS).as_numpy_iterator()
+    for made in rows:
+        yield _seqio_window(made, num_leaves)
+
+
+def _seqio_window(made: dict[str, np.ndarray], num_leaves: int) -> Window:
+    rows = {key: np.asarray(value, dtype=np.int32) for key, value in made.items()}
+    sides = (
+        (batch.ENCODER_INPUT_TOKENS, batch.ENCODER_SEGMENT_IDS, batch.ENCODER_POSITIONS),
+        (batch.DECODER_TARGET_TOKENS, batch.DECODER_SEGMENT_IDS, batch.DECODER_POSITIONS),
+    )
+    for tokens, segments, positions in sides:
+        if segments not in rows:  # not packed: one example a row
+            rows[segments] = (rows[tokens] != 0).astype(np.int32)
+            rows[positions] = np.arange(rows[tokens].shape[1], dtype=np.int32) * rows[segments]
+    # SeqIO's packing does not keep which task an example came from.
+    rows[batch.DECODER_TASK_IDS] = np.zeros_like(rows[batch.DECODER_TARGET_TOKENS])
+    num_rows = rows[batch.DECODER_TARGET_TOKENS].shape[0]
+    return Window(
+        rows=decoder_features(rows),
+        row_ends=np.zeros(num_rows, dtype=np.int64),
+        example_leaves=np.zeros(0, dtype=np.int64),
+        counts=np.zeros((len(COUNTS), num_leaves), dtype=np.int64),
+        dropped={},
+    )

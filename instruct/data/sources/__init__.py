@@ -1,0 +1,1 @@
+"""Where records come from: readers of files, hubs, TFDS, published collections."""

@@ -1,0 +1,224 @@
+"""Records from TensorFlow Datasets, prepared once on disk and read in a fixed order.
+
+    TfdsSource("super_glue/rte:1.0.2", {"train": "train[:-200]", ...}, rte)
+
+Where a data set is looked for: $TFDS_DATA_DIR, else ~/tensorflow_datasets. What is prepared there
+is read by its own metadata, so neither the builder's code nor the network is needed. Only where
+`instruct.data.sources.files.downloads_allowed()` is a missing data set fetched and prepared.
+
+TensorFlow is imported when rows are read, never before: whether a data set is there, and its
+fingerprint, come from the JSON file that TFDS keeps beside the rows.
+"""
+
+import contextlib
+import dataclasses
+import fcntl
+import hashlib
+import json
+import os
+import re
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from instruct.data.quiet_tensorflow import keep_quiet
+from instruct.data.sources.files import downloads_allowed
+from instruct.data.spec import function_name
+from instruct.errors import UserError
+from instruct.json_text import parse_json
+from instruct.local_paths import local_path
+from instruct.prompts.record import Record
+from instruct.prompts.render import Dropped
+
+VARIABLE = "TFDS_DATA_DIR"
+_FORMAT = 1  # counts up when the same rows give other records
+_NAME = re.compile(r"(?P<name>[a-z]\w*)(/(?P<config>[\w.\-]+))?:(?P<version>\d+\.\d+\.\d+)")
+_INFO_FILE = "dataset_info.json"
+
+ToRecord = Callable[[Mapping[str, Any], str], Record | Dropped]
+
+
+def tfds_dir() -> Path:
+    """The folder of prepared TFDS data sets: $TFDS_DATA_DIR, else ~/tensorflow_datasets."""
+    return local_path(VARIABLE, os.environ.get(VARIABLE) or "~/tensorflow_datasets")
+
+
+@dataclasses.dataclass(frozen=True)
+class TfdsSource:
+    """One TFDS data set as records.
+
+    Attributes:
+        builder: name with version, and configuration where there is one: "glue/sst2:2.0.0".
+        parts: our split -> TFDS split expression ("train[:-200]").
+        to_record: a row as TFDS gives it (numpy values, text as bytes, class labels as numbers)
+            and the row's id -> a record, or why it is none. A function of a module, because it is
+            sent to worker processes by its name.
+        version: counts up when `to_record` gives other records.
+        manual: which files must be fetched by hand, and from where; "" if none.
+
+    Raises:
+        UserError: `builder` is not of that form.
+    """
+
+    builder: str
+    parts: Mapping[str, str]
+    to_record: ToRecord
+    version: int = 1
+    manual: str = ""
+
+    def __post_init__(self) -> None:
+        if _NAME.fullmatch(self.builder) is None:
+            raise UserError(
+                f"TFDS builder {self.builder!r}: write it as name:version or "
+                "name/configuration:version, for example 'super_glue/rte:1.0.2'"
+            )
+
+    @property
+    def splits(self) -> tuple[str, ...]:
+        return tuple(self.parts)
+
+    @property
+    def path(self) -> Path:
+        """Where the prepared rows are, or would be."""
+        name, _, version = self.builder.partition(":")
+        return tfds_dir() / name / version
+
+    @property
+    def fingerprint(self) -> str:
+        """Changes with the prepared rows and with how they are read; "absent" without any."""
+        splits = self._split_sizes()
+        if splits is None:
+            return "absent"
+        function = function_name(self.to_record)
+        described = [_FORMAT, self.builder, splits, sorted(self.parts.items()), function]
+        return hashlib.sha256(json.dumps([*described, self.version]).encode()).hexdigest()
+
+    def available(self) -> str | None:
+        """None, or what is missing, where it was looked for and what to do."""
+        if self._split_sizes() is not None or downloads_allowed():
+            return None
+        there = self._versions_there()
+        found = f" (there: {', '.join(there[:5])})" if there else ""
+        manual = f" First: {self.manual}" if self.manual else ""
+        return (
+            f"TFDS data set {self.builder} is not prepared in {self.path}{found}; set {VARIABLE} "
+            f"if it lies elsewhere.{manual} Prepare it with `run.py prepare ... --download`, or "
+            f"with `tfds build {self.builder} --data_dir={tfds_dir()}`"
+        )
+
+    def records(self, split: str) -> Iterator[Record | Dropped]:
+        """Streams one split in the order in which TFDS wrote it.
+
+        A missing data set is prepared at the call, not at the first row, where that is allowed.
+
+        Raises:
+            KeyError: no such split.
+            UserError: not prepared, it cannot be prepared, or it lacks the split or a column.
+        """
+        expression = self.parts[split]
+        reader = self.download() if self._split_sizes() is None else self._open()
+        return self._records(reader, split, expression)
+
+    def download(self) -> Any:
+        """Fetches and prepares the data set with TFDS's own code.
+
+        Returns:
+            The TFDS builder.
+
+        Raises:
+            UserError: not allowed, or TFDS cannot do it; the message says why.
+        """
+        if not downloads_allowed():
+            raise UserError(self.available() or f"{self.builder}: downloads are not allowed")
+        tfds = _tensorflow_datasets()
+        # Several splits, and several tasks, may want the same data set at the same time.
+        with _only_one(self.path):
+            if self._split_sizes() is not None:
+                return self._open()
+            try:
+                builder = tfds.builder(self.builder, data_dir=str(tfds_dir()))
+                builder.download_and_prepare()
+            except Exception as error:
+                manual = f" Fetch by hand first: {self.manual}" if self.manual else ""
+                raise UserError(
+                    f"TFDS data set {self.builder} cannot be prepared in {tfds_dir()}: "
+                    f"{type(error).__name__}: {_first_line(error)}{manual}"
+                ) from error
+        return builder
+
+    def _open(self) -> Any:
+        return _tensorflow_datasets().builder_from_directory(str(self.path))
+
+    def _records(self, reader: Any, split: str, expression: str) -> Iterator[Record | Dropped]:
+        tfds = _tensorflow_datasets()
+        config = tfds.ReadConfig(interleave_cycle_length=1, try_autocache=False)
+        config.options.deterministic = True
+        try:
+            rows = reader.as_dataset(split=expression, shuffle_files=False, read_config=config)
+        except (ValueError, KeyError, NotImplementedError) as error:
+            raise UserError(
+                f"TFDS data set {self.builder}: split {expression!r}: {_first_line(error)}"
+            ) from error
+        name = self.builder.partition(":")[0].replace("/", "_")
+        for number, row in enumerate(tfds.as_numpy(rows)):
+            yield self._record(row, f"{name}-{split}-{number}")
+
+    def _record(self, row: Mapping[str, Any], identity: str) -> Record | Dropped:
+        try:
+            return self.to_record(row, identity)
+        except UnicodeDecodeError:
+            return Dropped("text is not UTF-8")
+        except KeyError as error:
+            raise UserError(
+                f"TFDS data set {self.builder}: row {identity} has no {error}; it has "
+                f"{', '.join(sorted(row))}. Is {self.path} another data set or version?"
+            ) from error
+
+    def _split_sizes(self) -> list[Any] | None:
+        """(name, rows of each shard, bytes) of every prepared split; None if it is not there."""
+        try:
+            info = parse_json((self.path / _INFO_FILE).read_bytes())
+            splits = [(s["name"], s["shardLengths"], s.get("numBytes")) for s in info["splits"]]
+        except (OSError, ValueError, KeyError, TypeError):
+            return None
+        return sorted(splits)
+
+    def _versions_there(self) -> list[str]:
+        """Versions and configurations of the data set that are prepared, by name."""
+        found = _NAME.fullmatch(self.builder)
+        folder = tfds_dir() / (found["name"] if found else self.builder)
+        paths = [*folder.glob(f"*/{_INFO_FILE}"), *folder.glob(f"*/*/{_INFO_FILE}")]
+        names = [path.parent.relative_to(tfds_dir()) for path in paths]
+        return sorted(f"{name.parent}:{name.name}" for name in names)
+
+
+def _tensorflow_datasets() -> Any:
+    """The package, with TensorFlow kept off accelerators: they belong to JAX."""
+    keep_quiet()
+    import tensorflow as tf
+    import tensorflow_datasets as tfds
+
+    with contextlib.suppress(RuntimeError):  # devices are in use already
+        tf.config.set_visible_devices([], "GPU")
+    return tfds
+
+
+@contextlib.contextmanager
+def _only_one(path: Path) -> Iterator[None]:
+    """Lets one process at a time prepare the data set at `path`."""
+    lock = path.parent / f".{path.name}.lock"
+    try:
+        lock.parent.mkdir(parents=True, exist_ok=True)
+        stream = lock.open("w")
+    except OSError as error:
+        raise UserError(
+            f"cannot write in {lock.parent}: {error.strerror}; set {VARIABLE} to a folder of yours"
+        ) from error
+    with stream:
+        fcntl.flock(stream, fcntl.LOCK_EX)
+        yield
+
+
+def _first_line(error: BaseException) -> str:
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return lines[0] if lines else "no message"

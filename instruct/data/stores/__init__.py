@@ -1,0 +1,1 @@
+"""Record stores: building, reading and reporting on them."""

@@ -1,0 +1,190 @@
+"""Tasks of a mixture that are left out because their data are not there, on record.
+
+    STORE_DIR/left_out/<mixture>.json
+
+`run.py prepare --skip_unavailable` writes the file, each time anew; runs with
+`DataConfig.skip_unavailable` leave out what it names, and nothing else: a task that is missing and
+not named there is an error. So a mixture never shrinks behind anybody's back.
+"""
+
+import dataclasses
+import datetime
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from instruct.data.config import DataConfig
+from instruct.data.sources.json_files import write_json
+from instruct.data.spec import Resolved
+from instruct.data.stores.jobs import PreparedStore, by_reason
+from instruct.data.stores.store import store_dir
+from instruct.errors import UserError
+from instruct.json_text import parse_json
+
+_FORMAT = 1
+_MOST_LINES = 20  # of tasks left out, on the terminal
+
+
+@dataclasses.dataclass(frozen=True)
+class Missing:
+    """A store that is not there, for which its whole task is left out."""
+
+    task: str
+    split: str
+    reason: str
+
+
+@dataclasses.dataclass(frozen=True)
+class LeftOut:
+    """What is left out of a mixture.
+
+    Attributes:
+        date: when it was found missing, UTC.
+        missing: the stores; a task may be named several times.
+        num_tasks_left: tasks that remain.
+        sub_mixtures: child of the mixture -> {"before", "after": its share, "tasks": {task:
+            {"before", "after"}}}, all as shares of the whole mixture; of the tasks that remain.
+    """
+
+    mixture: str
+    date: str
+    missing: tuple[Missing, ...]
+    num_tasks_left: int
+    sub_mixtures: Mapping[str, Any]
+
+    @property
+    def tasks(self) -> tuple[str, ...]:
+        """The tasks, each once."""
+        return tuple(dict.fromkeys(store.task for store in self.missing))
+
+    @property
+    def path(self) -> Path:
+        return left_out_path(self.mixture)
+
+    def write(self) -> Path:
+        """Replaces the mixture's file; returns where it is."""
+        values = {"format": _FORMAT, "mixture": self.mixture, "date": self.date}
+        values["left_out"] = [dataclasses.asdict(store) for store in self.missing]
+        values |= {"num_tasks_left": self.num_tasks_left, "sub_mixtures": self.sub_mixtures}
+        write_json(self.path, values)
+        return self.path
+
+    def describe(self) -> list[str]:
+        """Lines for people: the first tasks with their reasons, then the sub-mixtures.
+
+        The file has them all.
+        """
+        lines = [f"{self.mixture}: nothing is left out"]
+        if self.missing:
+            lines[0] = f"{self.mixture}: {len(self.tasks)} tasks are left out:"
+        reasons = by_reason((store.task, store.split, store.reason) for store in self.missing)
+        lines += [f"  {line}" for line in reasons[:_MOST_LINES]]
+        if len(reasons) > _MOST_LINES:
+            lines.append(f"  and {len(reasons) - _MOST_LINES:,} more; the record has all of them")
+        for name, part in self.sub_mixtures.items():
+            before, after = part["before"], part["after"]
+            if not self.num_tasks_left:
+                break
+            if not after:
+                lines.append(f"  {name} has no task left; its share of {before:.4g} goes to others")
+            elif abs(after - before) > 1e-9:
+                lines.append(f"  {name}: share {before:.4g} -> {after:.4g}")
+        lines.append(f"{self.num_tasks_left} tasks are left; the record is {self.path}")
+        return lines
+
+
+def left_out_path(mixture: str) -> Path:
+    """The file of a mixture, whether or not it is there."""
+    return store_dir() / "left_out" / f"{mixture}.json"
+
+
+def read_left_out(mixture: str) -> LeftOut | None:
+    """What the mixture's file says; None if there is none.
+
+    Raises:
+        UserError: it cannot be read, or is not such a file.
+    """
+    path = left_out_path(mixture)
+    try:
+        values = parse_json(path.read_bytes())
+        if values["format"] != _FORMAT or values["mixture"] != mixture:
+            raise ValueError(f"format {values['format']} of mixture {values['mixture']!r}")
+        missing = tuple(Missing(**store) for store in values["left_out"])
+        return LeftOut(
+            mixture, values["date"], missing, values["num_tasks_left"], values["sub_mixtures"]
+        )
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise UserError(
+            f"{path}, which says what is left out of {mixture!r}, cannot be read "
+            f"({type(error).__name__}: {error}). Delete it and run `python run.py prepare "
+            f"--mixture={mixture} --skip_unavailable` again"
+        ) from error
+
+
+def tasks_left_out(config: DataConfig) -> tuple[str, ...]:
+    """The tasks that a run leaves out: none unless `config.skip_unavailable`."""
+    if not config.skip_unavailable:
+        return ()
+    found = read_left_out(config.mixture)
+    return found.tasks if found is not None else ()
+
+
+def missing_stores(stores: Sequence[PreparedStore], split: str) -> tuple[Missing, ...]:
+    """What keeps tasks out: stores that failed, and those of `split` without a single record."""
+    missing = []
+    for store in stores:
+        if store.status == "failed":
+            missing.append(Missing(store.task, store.split, store.message))
+        elif store.split == split and not store.records:
+            reasons = ", ".join(f"{why}: {n}" for why, n in store.dropped.items())
+            reason = "no record" + (f"; rows that are none: {reasons}" if reasons else "")
+            missing.append(Missing(store.task, store.split, reason))
+    return tuple(missing)
+
+
+def make_left_out(resolved: Resolved, missing: Sequence[Missing], split: str) -> LeftOut:
+    """The record of what is left out of a mixture.
+
+    Args:
+        resolved: the whole mixture.
+        missing: of its stores.
+        split: the one whose records fix rates.
+    """
+    # SeqIO takes seconds to import; reading the file needs none of it.
+    from instruct.data import registry
+
+    tasks = {store.task for store in missing}
+    num_left = resolved.num_tasks - len(tasks)
+    before = _parts(registry, resolved.name, split, ())
+    after = _parts(registry, resolved.name, split, tasks) if num_left else {}
+    sub_mixtures = {
+        name: {
+            "before": share,
+            "after": after.get(name, (0.0, {}))[0],
+            "tasks": {
+                task: {"before": rates[task], "after": rate}
+                for task, rate in after.get(name, (0.0, {}))[1].items()
+            },
+        }
+        for name, (share, rates) in before.items()
+    }
+    now = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
+    return LeftOut(resolved.name, now, tuple(missing), num_left, sub_mixtures)
+
+
+def _parts(
+    registry: Any, mixture: str, split: str, left_out: Any
+) -> dict[str, tuple[float, dict[str, float]]]:
+    """Child -> (its share, task -> share), of the whole; a mixture without children is its own."""
+    children = {
+        child.name: child.share for child in registry.children(mixture, split, left_out=left_out)
+    }
+    parts = {}
+    for name, share in (children or {mixture: 1.0}).items():
+        tasks: dict[str, float] = {}
+        for leaf in registry.resolve(name, split, left_out).leaves:
+            tasks[leaf.task] = tasks.get(leaf.task, 0.0) + share * leaf.rate
+        parts[name] = (share, tasks)
+    return parts

@@ -1,0 +1,1 @@
+"""Decoding: strategies, beam search, continuous batching, rules on tokens."""

@@ -1,0 +1,212 @@
+"""A fixed number of slots that generate, each refilled with the next prompt when it ends.
+
+The device side of `batching.Decoder`: four compiled functions over arrays whose shapes never change
+but for the slots' source length, and that only shrinks. Which prompt goes where is decided on the
+host between two runs of the loop, from what has ended alone, so a list of prompts is always
+computed in the same way.
+"""
+
+import contextlib
+import functools
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple, Protocol
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import Mesh
+
+from instruct.eval.decoding.search import PADDING_EXAMPLE, Search, advance, replace_rows
+from instruct.mesh import batch_sharding, logical_constraint, replicated_sharding
+
+
+class DecodableModel(Protocol):
+    """What decoding needs of a model; `instruct.models.encoder_decoder.EncoderDecoder` has it.
+
+    B slots, N sequences of each, S source tokens, V vocabulary. Prompts and caches are trees of
+    whatever structure the model likes.
+    """
+
+    def start_prompts(self, params: Any, tokens: jax.Array, /) -> Any:
+        """Tokens [B, S] -> what decoding needs of the prompts, computed once."""
+        ...
+
+    def init_cache(
+        self, prompts: Any, num_sequences: int, num_columns: int, reordered: bool = True
+    ) -> Any:
+        """The cache of a decode; `reordered`: whether sequences may change places."""
+        ...
+
+    def decode_step(
+        self, params: Any, cache: Any, tokens: jax.Array, positions: jax.Array
+    ) -> tuple[jax.Array, Any]:
+        """Tokens [B * N], positions [B] -> (logits [B * N, V], cache)."""
+        ...
+
+    def fill_slots(
+        self, cache: Any, prompts: Any, slots: jax.Array, rows: jax.Array, count: jax.Array
+    ) -> Any:
+        """The cache in which slots[i] has prompt rows[i], for i below `count`."""
+        ...
+
+    def narrow(self, cache: Any, source_length: int) -> Any:
+        """The cache for prompts of at most that many tokens."""
+        ...
+
+
+AdjustFn = Callable[[jax.Array, jax.Array, jax.Array], jax.Array]
+
+
+class Report(NamedTuple):
+    """What the host sees after a run: slots B, N sequences, T tokens at most."""
+
+    ended: jax.Array  # [B] bool
+    tokens: jax.Array  # [B, N, T] int32
+    scores: jax.Array  # [B, N] float32
+
+
+class SlotPrograms:
+    """The compiled functions; one set serves any parameters and any number of lists.
+
+    Args:
+        model, reorder_fn, search: what steps, what follows beams, which strategy.
+        num_columns: tokens that a sequence may have.
+        adjust_fn: see `search.advance`.
+        mesh: slots are split over its data axes; None: one device.
+    """
+
+    def __init__(
+        self,
+        model: DecodableModel,
+        reorder_fn: Callable[[Any, jax.Array], Any],
+        search: Search,
+        num_columns: int,
+        reordered: bool,
+        adjust_fn: AdjustFn | None,
+        mesh: Mesh | None,
+    ):
+        self.model, self.search, self.mesh = model, search, mesh
+        self._reorder_fn, self._adjust_fn = reorder_fn, adjust_fn
+        self._num_columns, self._reordered = num_columns, reordered
+        whole = None if mesh is None else replicated_sharding(mesh)
+        self.encode = self._under_mesh(jax.jit(model.start_prompts))
+        self.empty = self._under_mesh(jax.jit(self._empty, static_argnums=(1, 2)))
+        self.fill = self._under_mesh(jax.jit(self._fill, donate_argnums=(0, 1)))
+        self.narrow = self._under_mesh(jax.jit(model.narrow, static_argnums=1))
+        run = jax.jit(self._run, donate_argnums=(1, 2), out_shardings=(None, None, whole))
+        self.run = self._under_mesh(run)
+
+    def _under_mesh(self, function: Callable) -> Callable:
+        @functools.wraps(function)
+        def call(*arguments: Any) -> Any:
+            with contextlib.nullcontext() if self.mesh is None else jax.set_mesh(self.mesh):
+                return function(*arguments)
+
+        return call
+
+    def _empty(self, params, num_slots: int, source_length: int):
+        tokens = jax.ShapeDtypeStruct((num_slots, source_length), jnp.int32)
+        shapes = jax.eval_shape(self.model.start_prompts, params, tokens)
+        prompts = jax.tree.map(lambda shape: jnp.zeros(shape.shape, shape.dtype), shapes)
+        cache = self.model.init_cache(
+            prompts, self.search.num_sequences, self._num_columns, self._reordered
+        )
+        padding = jnp.full((num_slots,), PADDING_EXAMPLE, jnp.int32)
+        return _by_rows(self.search.start(padding)), cache
+
+    def _fill(self, state, cache, prompts, example_ids, slots, rows, count):
+        """`example_ids` [B]: of the slots that get a prompt, PADDING_EXAMPLE of the others."""
+        cache = self.model.fill_slots(cache, prompts, slots, rows, count)
+        fresh = self.search.start(example_ids)
+        state = replace_rows(example_ids != PADDING_EXAMPLE, fresh, state)
+        return _by_rows(state), cache
+
+    def _run(self, params, state, cache, enough):
+        state, cache, _ = advance(
+            functools.partial(self.model.decode_step, params),
+            self._reorder_fn,
+            self.search,
+            state,
+            cache,
+            enough,
+            self._adjust_fn,
+        )
+        report = Report(self.search.ended(state), *self.search.found(state))
+        return _by_rows(state), cache, report
+
+    def rows(self, array: np.ndarray) -> jax.Array:
+        """An array with rows in front, on the devices."""
+        return self._put(array, None if self.mesh is None else batch_sharding(self.mesh))
+
+    def whole(self, array: np.ndarray) -> jax.Array:
+        """An array that every device needs."""
+        return self._put(array, None if self.mesh is None else replicated_sharding(self.mesh))
+
+    def _put(self, array: np.ndarray, sharding: Any) -> jax.Array:
+        if sharding is None:
+            return jnp.asarray(array)
+        return jax.make_array_from_callback(array.shape, sharding, lambda index: array[index])
+
+
+def _by_rows(state: Any) -> Any:
+    return jax.tree.map(lambda a: logical_constraint(a, ("batch", *[None] * (a.ndim - 1))), state)
+
+
+class SlotArray:
+    """The slots of one list of prompts.
+
+    Args:
+        programs: what to run.
+        params: the model's parameters.
+        num_slots: B.
+        source_length: tokens of the longest prompt, padding included.
+    """
+
+    def __init__(self, programs: SlotPrograms, params: Any, num_slots: int, source_length: int):
+        self._programs, self._params = programs, params
+        self._length = source_length
+        # Per slot: number of its example, -1 for none; padded length of its prompt.
+        self.owners = np.full(num_slots, -1)
+        self._lengths = np.zeros(num_slots, np.int64)
+        self._state, self._cache = programs.empty(params, num_slots, source_length)
+
+    def fill(
+        self, prompts: Any, length: int, rows: Sequence[int], owners: Sequence[int], ids: np.ndarray
+    ) -> None:
+        """Puts prompts into free slots, as many as `rows` (which may not be more than are free).
+
+        Args:
+            prompts: as `SlotPrograms.encode` returned them.
+            length: their padded length.
+            rows: which of them.
+            owners: number of the example of each.
+            ids: example ids by number.
+        """
+        programs, num_slots = self._programs, len(self.owners)
+        longest = max(length, int(np.max(self._lengths * (self.owners >= 0))))
+        if longest < self._length:
+            self._length = longest
+            self._cache = programs.narrow(self._cache, longest)
+        free = np.flatnonzero(self.owners < 0)[: len(rows)]
+        self.owners[free], self._lengths[free] = owners, length
+        example_ids = np.full(num_slots, PADDING_EXAMPLE, np.int32)
+        example_ids[free] = ids[list(owners)]
+        slots_of, rows_of = np.zeros((2, num_slots), np.int32)
+        slots_of[: len(free)], rows_of[: len(free)] = free, rows
+        self._state, self._cache = programs.fill(
+            self._state,
+            self._cache,
+            prompts,
+            programs.rows(example_ids),
+            programs.whole(slots_of),
+            programs.whole(rows_of),
+            programs.whole(np.array(len(free), np.int32)),
+        )
+
+    def run(self, enough: int) -> Report:
+        """Starts the loop until `enough` of the slots are free or have ended; does not wait."""
+        enough_ = self._programs.whole(np.array(enough, np.int32))
+        self._state, self._cache, report = self._programs.run(
+            self._params, self._state, self._cache, enough_
+        )
+        return report

@@ -1,0 +1,1 @@
+"""Checkpoints as a model of EleutherAI's lm-evaluation-harness."""

@@ -1,0 +1,1 @@
+"""Log-likelihoods of targets and options, metrics with standard errors, majority votes."""

@@ -1,0 +1,180 @@
+"""Rank classification that computes nothing twice: all options of a question in one row.
+
+The options are one tree of token prefixes. The question is encoded once, every distinct prefix is
+fed to the decoder once, and a prefix sees its own beginnings only; so four options that start
+alike, or "(A)" to "(D)", cost little more than one. Options [3 5 1], [3 6 1], [4 1] have the tree
+
+    node          0    1    2    3    4       fed 0 first, as always; EOS (1) is never fed
+    fed           0    3    5    6    4
+    depth         0    1    2    2    1
+    parent        -    0    1    1    0
+
+and option [3 6 1] has the log-probability of 3 after node 0, 6 after node 1 and 1 after node 3.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, NamedTuple, Protocol
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import Mesh
+
+from instruct.eval.decoding.batching import (
+    BatchConfig,
+    BatchRunner,
+    check_not_empty,
+    padded_rows,
+    plan_buckets,
+    rounded_length,
+)
+from instruct.eval.decoding.search import PADDING_EXAMPLE
+from instruct.eval.scoring.score import Ranking
+
+Options = Sequence[Sequence[int]]
+
+
+class TreeModel(Protocol):
+    """What ranking needs of a model; `EncoderDecoder` has it."""
+
+    def tree_logits(
+        self, params: Any, inputs: jax.Array, tokens: jax.Array, depths: jax.Array, seen: jax.Array
+    ) -> jax.Array:
+        """Inputs [B, S], nodes' tokens and depths [B, M], seen [B, M, M] -> logits [B, M, V]."""
+        ...
+
+
+class PrefixTree(NamedTuple):
+    """The distinct prefixes of a question's options, parents before children."""
+
+    tokens: list[int]  # what is fed at each node
+    parents: list[int]  # -1 for the first
+    paths: list[list[int]]  # per option, the node that each of its tokens follows
+
+
+def prefix_tree(options: Options) -> PrefixTree:
+    """The tree of the options' prefixes; the worked example is at the top of the file."""
+    tokens, parents, paths = [0], [-1], []
+    children: dict[tuple[int, int], int] = {}
+    for option in options:
+        path = [0]
+        for token in option[:-1]:
+            edge = (path[-1], int(token))
+            if edge not in children:
+                children[edge] = len(tokens)
+                tokens.append(int(token))
+                parents.append(path[-1])
+            path.append(children[edge])
+        paths.append(path)
+    return PrefixTree(tokens, parents, paths)
+
+
+class OptionScorer:
+    """Log-likelihoods of all options of questions; compiles once per bucket of questions.
+
+    Args:
+        model: computes a tree of continuations.
+        batching: options of a batch (so fewer questions), and buckets.
+        mesh: where parameters live and questions are split over the data axes; None: one device.
+    """
+
+    def __init__(
+        self, model: TreeModel, batching: BatchConfig | None = None, mesh: Mesh | None = None
+    ):
+        self._model = model
+        self._batching = batching or BatchConfig()
+        self._runner = BatchRunner(self._score_batch, mesh)
+
+    def _score_batch(self, params, batch):
+        logits = self._model.tree_logits(
+            params, batch["inputs"], batch["tokens"], batch["depths"], batch["seen"]
+        )
+        rows, options, length = batch["nodes"].shape
+        # Of every edge only the node's normaliser and one logit are needed, not [.., V] again.
+        normaliser = jax.nn.logsumexp(logits, axis=-1)
+        nodes = batch["nodes"].reshape(rows, -1)
+        row = jnp.arange(rows)[:, None]
+        chosen = logits[row, nodes, batch["targets"].reshape(rows, -1)]
+        logprobs = (chosen - normaliser[row, nodes]).reshape(rows, options, length)
+        return jnp.sum(jnp.where(batch["targets"] != 0, logprobs, 0.0), axis=-1)
+
+    def rank(
+        self,
+        params: Any,
+        inputs: Sequence[Sequence[int]],
+        options: Sequence[Options],
+        progress: Callable[[int], None] = lambda done: None,
+    ) -> list[Ranking]:
+        """Scores every option of every question; as `score.rank_options`, which does it by pairs.
+
+        Args:
+            params: the model's parameters, on the mesh if there is one.
+            inputs: token ids of each question.
+            options: per question, token ids of each option, none 0; at least one.
+            progress: called after each batch with the number of questions just finished.
+
+        Raises:
+            ValueError: an empty input or option, a question without options, or unequal numbers.
+        """
+        if len(inputs) != len(options):
+            raise ValueError(f"{len(inputs)} inputs but {len(options)} lists of options")
+        check_not_empty(inputs)
+        check_not_empty(options)
+        for each in options:
+            check_not_empty(each)
+        lengths = [np.array([len(option) for option in each], np.int32) for each in options]
+        found: list[Any] = [None] * len(inputs)
+        for numbers, scores in self._runner(params, self._batches(inputs, options)):
+            real = [(row, n) for row, n in enumerate(numbers) if n != PADDING_EXAMPLE]
+            for row, number in real:
+                found[number] = Ranking(scores[row, : len(options[number])], lengths[number])
+            progress(len(real))
+        return found
+
+    def _batches(self, inputs, options) -> Iterator[tuple[np.ndarray, tuple]]:
+        trees = [prefix_tree(each) for each in options]
+        most = max(map(len, options), default=1)
+        plan = plan_buckets(
+            [len(ids) for ids in inputs],
+            max(1, self._batching.batch_size // most),
+            self._batching.max_shapes,
+            self._runner.row_multiple,
+        )
+        for bucket in plan:
+            members = bucket.batches[bucket.batches != PADDING_EXAMPLE]
+            shape = (
+                rounded_length(max(len(trees[n].tokens) for n in members)),
+                max(len(options[n]) for n in members),
+                rounded_length(max(len(option) for n in members for option in options[n])),
+            )
+            for numbers in bucket.batches:
+                batch = _tree_arrays(trees, options, numbers, *shape)
+                yield numbers, ({"inputs": padded_rows(inputs, numbers, bucket.length)} | batch,)
+
+
+def _tree_arrays(
+    trees: Sequence[PrefixTree],
+    options: Sequence[Options],
+    numbers: np.ndarray,
+    num_nodes: int,
+    num_options: int,
+    length: int,
+) -> dict[str, np.ndarray]:
+    """Rows of the numbered questions: nodes [B, M], seen [B, M, M], edges [B, O, L]."""
+    rows = len(numbers)
+    tokens, depths = np.zeros((2, rows, num_nodes), np.int32)
+    seen = np.zeros((rows, num_nodes, num_nodes), bool)
+    nodes, targets = np.zeros((2, rows, num_options, length), np.int32)
+    for row, number in enumerate(numbers):
+        number = numbers[0] if number == PADDING_EXAMPLE else number
+        tree = trees[number]
+        tokens[row, : len(tree.tokens)] = tree.tokens
+        for node, parent in enumerate(tree.parents):
+            if parent >= 0:
+                depths[row, node] = depths[row, parent] + 1
+                seen[row, node] = seen[row, parent]
+            seen[row, node, node] = True
+        for place, (path, option) in enumerate(zip(tree.paths, options[number])):
+            nodes[row, place, : len(path)] = path
+            targets[row, place, : len(option)] = option
+    return {"tokens": tokens, "depths": depths, "seen": seen, "nodes": nodes, "targets": targets}

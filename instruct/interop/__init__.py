@@ -1,1 +1,0 @@
-"""Checkpoints that users already have: T5X and Hugging Face, both ways."""

@@ -1,0 +1,1 @@
+"""Family `dialog`: the next turn of a conversation."""

@@ -1,0 +1,292 @@
+"""The Flan Collection's own wordings for the tasks here, from a user's checkout.
+
+With FLAN_CHECKOUT set, the families `flan2021`, `cot`, `dialog`, `program_synthesis` and `niv2`
+take their templates from google-research/FLAN (`instruct/prompts/flan_tables.py` reads them). The
+table below says which of its patterns belong to which task, and what its fields are called here.
+
+A set of it is named `flan_v2:<key>`, and results carry that name. What stays this project's:
+records (so the labels too), option styles, dialog styles, how few-shot exemplars are drawn.
+
+    squad, stsb, ...     patterns and inversions under one key; a task has inverted modes only if
+                         Flan has inverted patterns for it
+    cot, dialog, ...     inversions under a key of their own; what Flan has no wording for (a
+                         chain-of-thought task's plain answer) keeps this project's
+
+Keys and names of fields are those of flan/v2/templates.py as public in 2023: all keys and the
+fields of the zero-shot patterns were compared with it. A placeholder that a few-shot pattern or
+another version of the file has besides is found when the file is read: its template is left out.
+"""
+
+import collections
+import dataclasses
+import functools
+import logging
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import NamedTuple
+
+from instruct.errors import UserError
+from instruct.prompts import flan_tables
+from instruct.prompts.flan_tables import FlanTables
+from instruct.prompts.template import LISTS, SPECIAL, Template, TemplateSet, parse
+from tasks.flan2021.table import TASKS
+
+PREFIX = "flan_v2:"
+
+_log = logging.getLogger(__name__)
+
+
+class Counterpart(NamedTuple):
+    """What the wordings of a task are there.
+
+    Attributes:
+        key: of PATTERNS and FEWSHOT_PATTERNS.
+        fields: Flan's field -> ours, where they differ; "answer" is what most targets consist of.
+        inverted: key of the task's inversions; "" where they are under `key`.
+        shown_as: our field -> what stands for it in inputs, where Flan's field held more.
+        options_after: our field that the options belong to there, so that no pattern names them.
+        ends_questions: our field that ends in a question mark, which patterns set themselves.
+    """
+
+    key: str
+    fields: Mapping[str, str] = {}
+    inverted: str = ""
+    shown_as: Mapping[str, str] = {}
+    options_after: str = ""
+    ends_questions: str = ""
+
+
+# ---------------------------------------------------------------- the table
+
+# Tasks that share patterns; any other task's key is its own id.
+_SHARED_KEYS = {
+    **dict.fromkeys(("anli_r1", "anli_r2", "anli_r3"), "anli"),
+    **dict.fromkeys(("arc_challenge", "arc_easy"), "arc"),
+    **dict.fromkeys(("mnli_matched", "mnli_mismatched"), "mnli"),
+    "para_crawl_enes": "para_crawl",
+    "trivia_qa_wiki_missing": "trivia_qa",
+    **{
+        f"wmt16_translate_{pair}": "wmt16_translate"
+        for pair in ("deen", "tren", "csen", "fien", "roen", "ruen")
+    },
+}
+_SUMMARY = {"summary": "answer"}
+_TARGET = {"target": "answer"}
+_TRANSLATION = {
+    "lang1": "source_language",
+    "lang2": "target_language",
+    "sent1": "source",
+    "sent2": "answer",
+}
+# Fields by key; those of the same name are not listed.
+_FIELDS: Mapping[str, Mapping[str, str]] = {
+    "aeslc": {"subject": "answer"},
+    "anli": {"context": "premise"},
+    "cnn_dailymail": {"highlights": "answer"},
+    # There are inverted prompts that ask for a list with one item a line; here it is one line.
+    "common_gen": _TARGET | {"concepts_newline": "concepts"},
+    "copa": {"glm_premise": "premise_open"},
+    "coqa": {"numbered_answers": "answer"},
+    "dart": _TARGET | {"tripleset": "triples", "tripleset_newline": "triples"},
+    "e2e_nlg": _TARGET | {"meaning_representation": "meaning"},
+    "gigaword": _SUMMARY,
+    "hellaswag": {"activity_label": "activity"},
+    "multi_news": _SUMMARY,
+    "newsroom": _SUMMARY,
+    "opinion_abstracts_idebate": {"argument_sentences": "arguments", "claim": "answer"},
+    "opinion_abstracts_rotten_tomatoes": {"critic_consensus": "answer"},
+    "para_crawl": _TRANSLATION,
+    "samsum": _SUMMARY,
+    "sst2": {"sentence": "text"},
+    "web_nlg_en": _TARGET | {"input_string": "facts"},
+    "wiki_lingua_english_en": _TARGET,
+    "wmt14_enfr": _TRANSLATION,
+    "wmt16_translate": _TRANSLATION,
+    "wnli": {"sentence1": "premise", "sentence2": "hypothesis"},
+    "xsum": _SUMMARY,
+}
+
+
+def _flan2021(task: str) -> Counterpart:
+    key = _SHARED_KEYS.get(task, task)
+    # Flan's BoolQ has its questions without a question mark.
+    marked = "question" if key == "bool_q" else ""
+    return Counterpart(key, _FIELDS.get(key, {}), ends_questions=marked)
+
+
+def _cot(task: str) -> Counterpart:
+    # "stream" is Flan's word for rationales of lower quality.
+    kind = "stream" if task in ("aqua", "qed") else "cot"
+    inverted = f"{kind}_input_inversion_{task}"
+    return Counterpart(f"{kind}_{task}", inverted=inverted, options_after="question")
+
+
+def _paired(
+    key: str, fields: Mapping[str, str], shown_as: Mapping[str, str] | None = None
+) -> Counterpart:
+    return Counterpart(key, fields, f"{key}_input_inversion", shown_as or {})
+
+
+_CODE = {"question": "code"}
+
+# Task, or a family all of whose tasks share one set -> its wordings in Flan.
+COUNTERPARTS: Mapping[str, Counterpart] = {
+    **{f"flan2021.{task}": _flan2021(task) for task in TASKS},
+    **{
+        f"cot.{task}": _cot(task)
+        for task in (
+            *("gsm8k", "strategyqa", "creak", "qasc", "esnli", "ecqa", "sensemaking"),
+            *("aqua", "qed"),
+        )
+    },
+    **{f"dialog.{task}": _paired(task, {}) for task in ("wiki_dialog", "qrecc", "task_master")},
+    **{
+        f"program_synthesis.{task}": _paired(f"program_synthesis_{task}", _CODE)
+        for task in ("dr_repair_plain_code", "dr_repair_error_comments", "dr_repair_no_errors")
+    },
+    "program_synthesis.dr_repair_line_numbers": _paired(
+        "program_synthesis_dr_repair_line_numbers", _CODE, {"code": "{code}\n{error}"}
+    ),
+    "program_synthesis.code_contests": _paired(
+        "program_synthesis_dmcc_python", {"question": "description"}
+    ),
+    "niv2": Counterpart("natinst_v2"),
+}
+
+
+# ---------------------------------------------------------------- from the checkout
+
+
+@functools.cache
+def _tables(root: Path) -> FlanTables:
+    """The tables of a checkout with our names, read once a process."""
+    if not (root / flan_tables.TABLES_FILE).is_file():
+        raise UserError(
+            f"FLAN_CHECKOUT is {root}, where there is no {flan_tables.TABLES_FILE}. Give the "
+            "folder of a checkout (git clone https://github.com/google-research/FLAN), or leave "
+            f"out FLAN_CHECKOUT and ${flan_tables.VARIABLE} for this project's own wordings"
+        )
+    renaming = {}
+    for part in COUNTERPARTS.values():
+        renaming[part.key] = part.fields
+        if part.inverted:
+            renaming[part.inverted] = part.fields
+    return flan_tables.load_flan_tables(root, renaming)
+
+
+def worded(task: str, ours: TemplateSet) -> TemplateSet:
+    """The wordings of a task: Flan's where a checkout is named and has them, else `ours`."""
+    return original_set(task, ours) or ours
+
+
+def original_set(task: str, ours: TemplateSet) -> TemplateSet | None:
+    """Flan's wordings of a task, for our records.
+
+    Args:
+        task: a name of COUNTERPARTS.
+        ours: the task's own set: its fields are those that the records have.
+
+    Returns:
+        A set that only shows those fields; None where no checkout is named or it has no patterns
+        under the key. What was left out is counted in a warning.
+
+    Raises:
+        UserError: the folder is no checkout.
+    """
+    root, part = flan_tables.checkout(), COUNTERPARTS.get(task)
+    if root is None or part is None:
+        return None
+    tables = _tables(root)
+    if part.key not in tables.sets:
+        _log.warning("%s has no patterns %r: %s keeps its own wordings", root, part.key, task)
+        return None
+    made, left_out = adapted(part, tables, ours)
+    if left_out:
+        reasons = ", ".join(f"{reason}: {count}" for reason, count in sorted(left_out.items()))
+        _log.warning(
+            "%s, wordings of %s: %d left out (%s)", made.name, task, left_out.total(), reasons
+        )
+    return made
+
+
+def adapted(
+    part: Counterpart, tables: FlanTables, ours: TemplateSet
+) -> tuple[TemplateSet, collections.Counter[str]]:
+    """The patterns of a counterpart as a set in the place of `ours`: (set, reasons of what is not
+    in it)."""
+    found = tables.sets[part.key]
+    lists = {name: [_fitted(t, part) for t in getattr(found, name)] for name in LISTS}
+    if part.inverted in tables.sets:
+        for template in tables.sets[part.inverted].inv:
+            template = dataclasses.replace(template, id=f"ii_{template.id}")
+            lists["inv"].append(_fitted(template, part))
+    if part.options_after:
+        for name in ("cot", "fs"):
+            plain = lists[f"{name}_noopt"]
+            lists[f"{name}_opt"] += [_with_options(t, part.options_after) for t in plain]
+    left_out: collections.Counter[str] = collections.Counter()
+    known = {*ours.input_fields, *ours.context_fields, *SPECIAL}
+    kept = {name: _known(lists[name], known, left_out) for name in LISTS}
+    instructions = [text for text in found.instructions if not _unknown([text], known, left_out)]
+    formats = found.formats
+    if not (kept["fs_opt"] or kept["fs_noopt"]):
+        instructions, formats = list(ours.instructions), ours.formats
+    for name in LISTS:
+        if not kept[name] and (name != "inv" or part.inverted):
+            kept[name] = getattr(ours, name)
+    made = dataclasses.replace(
+        ours,
+        name=PREFIX + part.key,
+        instructions=tuple(instructions),
+        cot_instructions=(),
+        exemplar_notes=(),
+        formats=formats,
+        **kept,
+    )
+    return made, left_out
+
+
+def _known(
+    templates: Iterable[Template], known: set[str], left_out: collections.Counter[str]
+) -> tuple[Template, ...]:
+    return tuple(
+        template
+        for template in templates
+        if not _unknown((template.inputs, template.targets), known, left_out)
+    )
+
+
+def _unknown(texts: Iterable[str], known: set[str], left_out: collections.Counter[str]) -> bool:
+    """Whether texts show a field that is none of ours; counted if so."""
+    names = {name for text in texts for name in parse(text)[1::2]} - known
+    if names:
+        left_out[f"no field {' or '.join(sorted(names))}"] += 1
+    return bool(names)
+
+
+# ---------------------------------------------------------------- one template
+
+
+def _fitted(template: Template, part: Counterpart) -> Template:
+    """A template for records whose fields hold a little more or less than Flan's."""
+    return dataclasses.replace(
+        template,
+        inputs=_rewritten(template.inputs, part.shown_as, part.ends_questions),
+        targets=_rewritten(template.targets, {}, part.ends_questions),
+    )
+
+
+def _with_options(template: Template, field: str) -> Template:
+    """A template that shows the options after the field that they belong to."""
+    inputs = _rewritten(template.inputs, {field: f"{{{field}}}\n{{options}}"})
+    return dataclasses.replace(template, id=f"{template.id}_options", inputs=inputs)
+
+
+def _rewritten(text: str, shown_as: Mapping[str, str], marked: str = "") -> str:
+    parts = list(parse(text))
+    for place in range(2, len(parts), 2):
+        if parts[place - 1] == marked:
+            parts[place] = parts[place].removeprefix("?")
+    parts[::2] = [literal.replace("{", "{{").replace("}", "}}") for literal in parts[::2]]
+    parts[1::2] = [shown_as.get(name, f"{{{name}}}") for name in parts[1::2]]
+    return "".join(parts)

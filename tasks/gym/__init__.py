@@ -1,0 +1,1 @@
+"""Family `gym`: `reasoning_gym`'s generators as tasks. Needs no download."""

@@ -1,0 +1,138 @@
+"""The gym family: `reasoning_gym`'s generators as tasks `gym.<generator>`. Needs no download.
+
+Importing this module registers the tasks and generates nothing; `tasks/gym/mixtures.py` mixes them.
+"""
+
+import functools
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+from instruct.data.registry import add_task
+from instruct.data.spec import TaskSpec
+from instruct.prompts.options import match_option
+from instruct.prompts.template import TemplateSet
+from tasks.gym.source import GymSource
+from tasks.gym.table import GENERATORS, Generator
+from tasks.gym.verify import is_right
+from tasks.splits import held_out_group
+from tasks.wordings import wordings
+
+FAMILY = "gym"
+LICENSE = "Apache-2.0"
+URL = "https://github.com/open-thought/reasoning-gym"
+
+# Few-shot prompts are several times as long, so they get the smaller share.
+_MODES = {"zs_noopt": 0.7, "fs_noopt": 0.3}
+_MODES_WITH_OPTIONS = {"zs_opt": 0.35, "zs_noopt": 0.35, "fs_opt": 0.15, "fs_noopt": 0.15}
+
+
+class GymTarget(NamedTuple):
+    """What the metric gets in place of a target text.
+
+    Attributes:
+        answer: the record's answer.
+        references: every text that is right by itself, the answer among them.
+        metadata: what the judge needs besides (tasks/gym/verify.py).
+    """
+
+    answer: str
+    references: tuple[str, ...]
+    metadata: Mapping[str, Any]
+
+
+def template_sets() -> Mapping[str, TemplateSet]:
+    """All template sets of the family by name."""
+    return wordings("gym", "gym_tasks")
+
+
+def template_set_of(row: Generator) -> TemplateSet:
+    """The wordings of a generator: its own, else those of its category."""
+    return template_sets()[row.templates or f"gym_{row.category}"]
+
+
+# ---------------------------------------------------------------- evaluation
+
+
+def _text(value: Any) -> str:
+    return value.decode() if isinstance(value, bytes) else str(value)
+
+
+def read_answer(
+    decoded: str, example: Mapping[str, Any] | None = None, is_target: bool = False
+) -> str | GymTarget:
+    """A `postprocess_fn`. A target becomes a `GymTarget`, a prediction its trimmed text.
+
+    Where the prompt showed options, a prediction that names one by its marker or its text becomes
+    that option's text.
+
+    Args:
+        decoded: text of the target, or what the model wrote.
+        example: the features of `instruct.data.feed.rendering.example_features`.
+        is_target: which of the two `decoded` is.
+    """
+    example = example or {}
+    options = [_text(option) for option in example.get("options", ())]
+    if is_target:
+        if "answer" not in example:
+            return GymTarget(decoded, (decoded,), {})
+        answer = _text(example["answer"])
+        references = [answer, *(_text(r) for r in example.get("references", ()))]
+        if options:
+            references.append(options[int(example["answer_index"])])
+        metadata = json.loads(_text(example.get("metadata", b"{}")))
+        return GymTarget(answer, tuple(dict.fromkeys(references)), metadata)
+    text = decoded.strip()
+    if options:
+        markers = [_text(marker) for marker in example.get("markers", ())]
+        index = match_option(text, options, markers)
+        if index is not None:
+            return options[index]
+    return text
+
+
+def gym_score(
+    targets: Sequence[GymTarget], predictions: Sequence[str], *, name: str
+) -> dict[str, float]:
+    """A metric: share of right predictions by the generator's judge, and by exact match (0-100).
+
+    Args:
+        targets, predictions: as `read_answer` gives them.
+        name: the generator.
+    """
+    pairs = list(zip(targets, predictions))
+    if not pairs:
+        return {"accuracy": 0.0, "exact_match": 0.0}
+    right = sum(is_right(name, p, t.answer, t.references, t.metadata) for t, p in pairs)
+    exact = sum(p.strip() in t.references for t, p in pairs)
+    return {"accuracy": 100.0 * right / len(pairs), "exact_match": 100.0 * exact / len(pairs)}
+
+
+# ---------------------------------------------------------------- tasks
+
+
+def gym_task(row: Generator) -> TaskSpec:
+    """The task of one generator."""
+    source = GymSource(row.name)
+    wording = template_set_of(row)
+    return TaskSpec(
+        name=f"{FAMILY}.{row.name}",
+        family=FAMILY,
+        dataset=row.generator,
+        category=row.category,
+        source=source,
+        templates=wording,
+        modes=_MODES_WITH_OPTIONS if wording.zs_opt else _MODES,
+        version=row.version,
+        metric_fns=[functools.partial(gym_score, name=row.name)],
+        postprocess_fn=read_answer,
+        num_examples={split: source.expected(split) for split in source.splits},
+        held_out=held_out_group(row),
+        license=LICENSE,
+        url=URL,
+        description=f"reasoning_gym's {row.generator} ({row.category})",
+    )
+
+
+for _row in GENERATORS.values():
+    add_task(gym_task(_row))

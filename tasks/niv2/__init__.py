@@ -1,0 +1,1 @@
+"""Family `niv2`: the Natural-Instructions tasks of the Flan Collection."""

@@ -1,0 +1,1 @@
+"""Family `program_synthesis`: repairing and writing programs."""

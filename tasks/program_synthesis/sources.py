@@ -1,0 +1,190 @@
+"""Programs as records of the family `program_synthesis`.
+
+This module imports no TensorFlow: worker processes that read records import it.
+"""
+
+import dataclasses
+import json
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from instruct.data.sources.files import FileSource, Part, Row, data_dir, hash_unit, hashed_parts
+from instruct.prompts.record import Record
+from instruct.prompts.render import Dropped
+
+FINGERPRINT_MODULE = "tasks.synthesis_sources"  # fingerprints of stores name functions so
+
+# ---------------------------------------------------------------- DrRepair
+
+VARIANTS = ("plain_code", "line_numbers", "error_comments", "no_errors")
+MAX_LINES = 120  # of a program; one in some hundred student programs is longer
+_INDENT = "    "
+_QUOTED = re.compile(r'"[^"]*"|\'[^\']*\'')
+
+
+@dataclasses.dataclass(frozen=True)
+class DrRepairSource(FileSource):
+    """DrRepair's programs that do not compile, with the programs they were made of.
+
+    Read are the preprocessed DeepFix files of the release of Yasunaga and Liang (2020), unzipped:
+
+        dr_repair/err-data-compiler--auto-corrupt--orig-deepfix/**/*.json     (bin0/prob11/...)
+
+    one file a program: `lines` [{"code": tokens with blanks between, "indent": level}] of the
+    correct program and `errors` [{"mod_line": [line], "mod_code": [its faulty text], "err_line":
+    line, "err_msg": first error of the compiler}], lines counted from 0. They are C, by students.
+    The release's spoc-style folders are no input: they leave most braces to the indentation.
+
+    A program gives one record. Which of its up to 100 corruptions is used is drawn by a hash of
+    the program and the variant, so that the variants differ in more than their layout. Splits are
+    cut by the programming problem: its solutions resemble each other.
+
+    Attributes:
+        variant: what of the errors is shown: "plain_code" the faulty program alone;
+            "line_numbers" the program with its lines numbered, and the compiler's message with
+            the line's number; "error_comments" the program with the message as a comment at its
+            line; "no_errors" the numbered program without any message. How the Flan Collection
+            lays them out is not public.
+        folder: of the files, relative to the data folder; every *.json below it is read.
+    """
+
+    name: str = "dr_repair"
+    parts: Mapping[str, Part] = dataclasses.field(default_factory=lambda: hashed_parts("dr_repair"))
+    origin: str = "https://github.com/michiyasunaga/DrRepair (download_preprocessed_data.sh)"
+    variant: str = "plain_code"
+    folder: str = "dr_repair/err-data-compiler--auto-corrupt--orig-deepfix"
+
+    @property
+    def paths(self) -> tuple[Path, ...]:
+        """The files that are there, sorted; the folder where there are none."""
+        root = data_dir() / self.folder
+        return tuple(sorted(root.glob("**/*.json"))) or (root,)
+
+    def rows(self, path: Path) -> Iterator[Row]:
+        """Every program of every file; `path` is not one, only the parts' common name."""
+        del path
+        for file in self.paths:
+            relative = file.relative_to(data_dir() / self.folder).with_suffix("").as_posix()
+            try:
+                program = json.loads(file.read_bytes().decode("utf-8"))
+                problem = str(program["meta"]["probid"])
+            except (ValueError, KeyError, TypeError, RecursionError):
+                yield Dropped("file is not a program of the release"), relative
+                continue
+            yield repair_record(program, f"{self.name}-{relative}", self.variant), problem
+
+
+def repair_record(program: Mapping[str, Any], identity: str, variant: str) -> Record | Dropped:
+    """A record from one program of DrRepair.
+
+    Args:
+        program: a file's JSON.
+        identity: id of the record; draws the corruption.
+        variant: one of VARIANTS.
+    """
+    try:
+        correct = [_code_line(line["code"]) for line in program["lines"]]
+        indents = [int(line["indent"]) for line in program["lines"]]
+        errors = program["errors"]
+        if not errors:
+            return Dropped("program has no errors")
+        if len(correct) > MAX_LINES:
+            return Dropped("program is too long")
+        error = errors[int(hash_unit(f"{variant} of {identity}") * len(errors))]
+        faulty = list(correct)
+        for number, code in zip(error["mod_line"], error["mod_code"], strict=True):
+            faulty[number] = _code_line(code)
+        place, message = int(error["err_line"]), str(error["err_msg"]).strip()
+    except (KeyError, TypeError, IndexError, ValueError):
+        return Dropped("program is not laid out as in the release")
+    if faulty == correct:
+        return Dropped("the errors change nothing")
+    # Some messages point behind the end of the program, at a brace that is missing there.
+    place = min(max(place, 0), len(correct) - 1)
+    lines = [f"{_INDENT * indent}{code}".rstrip() for indent, code in zip(indents, faulty)]
+    if variant == "error_comments":
+        lines[place] = f"{lines[place]}  // error: {message}"
+    if variant in ("line_numbers", "no_errors"):
+        lines = [f"{number:>3} {line}".rstrip() for number, line in enumerate(lines, 1)]
+    fields = {"code": "\n".join(lines)}
+    if variant == "line_numbers":
+        fields["error"] = f"line {place + 1}: error: {message}"
+    repaired = [f"{_INDENT * indent}{code}".rstrip() for indent, code in zip(indents, correct)]
+    answer = "\n".join(repaired).strip("\n")
+    if not answer.strip():
+        return Dropped("program is empty")
+    return Record(f"{identity}-{variant}", fields, answer)
+
+
+def _code_line(code: str) -> str:
+    """A line of tokens with the blanks gone that the release puts inside quotes.
+
+    >>> _code_line("printf ( \\" %d \\" , ' x ' ) ;")
+    'printf ( "%d" , \\'x\\' ) ;'
+    """
+    return _QUOTED.sub(_without_padding, code.strip())
+
+
+def _without_padding(match: re.Match[str]) -> str:
+    quote, inner = match.group()[0], match.group()[1:-1]
+    if len(inner) > 2 and inner[0] == inner[-1] == " ":
+        inner = inner[1:-1]
+    return f"{quote}{inner}{quote}"
+
+
+# ---------------------------------------------------------------- CodeContests
+
+PYTHON3 = 3  # of the data set's languages: 1 Python 2, 2 C++, 4 Java
+MAX_SOLUTION = 4_000  # characters
+MAX_DESCRIPTION = 12_000
+CODE_CONTESTS_COLUMNS = ("name", "description", "source", "solutions")
+_IMAGE = re.compile(r"<image>", re.IGNORECASE)
+
+
+def code_contests_record(row: Mapping[str, Any], default_id: str) -> Record | Dropped:
+    """A row of DeepMind's CodeContests: the statement, and one right solution in Python 3.
+
+    The solution is drawn by a hash of the problem's name among the right ones of at most
+    `MAX_SOLUTION` characters. Statements that show images lost a part of themselves.
+    """
+    description = str(row.get("description") or "").strip()
+    if not description:
+        return Dropped("no description")
+    if _IMAGE.search(description):
+        return Dropped("the statement shows images")
+    if len(description) > MAX_DESCRIPTION:
+        return Dropped("statement is too long")
+    solutions = [text for text in _python_solutions(row.get("solutions")) if text.strip()]
+    if not solutions:
+        return Dropped("no solution in Python 3")
+    short = sorted({text for text in solutions if len(text) <= MAX_SOLUTION})
+    if not short:
+        return Dropped("solutions are too long")
+    name = str(row.get("name") or default_id)
+    source = row.get("source")
+    identity = f"code_contests-{source}-{name}" if source is not None else f"code_contests-{name}"
+    answer = short[int(hash_unit(f"solution of {name}") * len(short))]
+    fields = {"description": description, "language": "Python 3"}
+    return Record(identity, fields, _tidy_code(answer))
+
+
+def _python_solutions(solutions: Any) -> list[str]:
+    """The Python 3 ones, whether the rows hold a struct of two lists or a list of structs."""
+    if isinstance(solutions, Mapping):
+        languages: Sequence[Any] = solutions.get("language") or ()
+        texts: Sequence[Any] = solutions.get("solution") or ()
+    else:
+        pairs = [s for s in solutions or () if isinstance(s, Mapping)]
+        languages = [pair.get("language") for pair in pairs]
+        texts = [pair.get("solution") for pair in pairs]
+    return [
+        str(text) for language, text in zip(languages, texts) if language in (PYTHON3, "PYTHON3")
+    ]
+
+
+def _tidy_code(code: str) -> str:
+    """Newlines of one kind, no blanks at the ends of lines, no blank lines around."""
+    lines = [line.rstrip() for line in code.replace("\r\n", "\n").replace("\r", "\n").split("\n")]
+    return "\n".join(lines).strip("\n")

@@ -1,0 +1,83 @@
+"""Keys are the same everywhere and for ever; metrics see SeqIO's types."""
+
+import json
+
+import numpy as np
+
+from instruct.data.feed.rendering import (
+    FEATURE_NAMES,
+    example_features,
+    example_key,
+    exemplar_indices,
+    exemplars_asked,
+    name_key,
+    render_example,
+)
+from instruct.data.vocab import load_vocabulary
+from instruct.prompts.record import Record
+from instruct.prompts.template import Template, TemplateSet
+
+RECORD = Record("r1", {"question": "Which?"}, "b", ("a", "b"), 1, metadata={"entry": [1, 2]})
+TEMPLATES = TemplateSet(
+    "set",
+    ("question",),
+    zs_opt=(Template("choose", "{question}\n{options}"),),
+    zs_noopt=(Template("ask", "{question}"),),
+)
+
+
+def render(mode, key):
+    vocabulary = load_vocabulary("bytes")
+    return render_example(RECORD, TEMPLATES, mode, key, (), vocabulary, (512, 64))
+
+
+def test_keys_are_pinned():
+    # A changed key words every example of every finished run anew.
+    assert name_key("gym.chain_sum.zs_noopt") == 13457391023001452308
+    assert example_key(0, name_key("a"), 0) == 6174743680133303446
+
+
+def test_keys_differ_by_seed_leaf_and_number():
+    keys = {
+        example_key(seed, name_key(leaf), number)
+        for seed in (0, 1)
+        for leaf in "ab"
+        for number in (-1, 0, 1)
+    }
+    assert len(keys) == 12
+    assert all(0 <= key < 1 << 64 for key in keys)
+
+
+def test_exemplars_only_in_few_shot_modes_and_never_the_query():
+    assert exemplar_indices("zs_opt", 1, 50, 3) == []
+    for key in range(50):
+        drawn = exemplar_indices("fs_opt", key, 6, 3)
+        assert drawn and 3 not in drawn and len(set(drawn)) == len(drawn)
+    assert exemplar_indices("tk_instruct", 1, 6, None) == [0, 1]
+    assert exemplars_asked("tk_instruct", None, 1, "tk_definition_2_positive") == 2
+    assert exemplars_asked("tk_instruct_mixed", None, 2, "tk_definition") == 0
+    assert exemplar_indices("tk_instruct", 1, 6, 0) == [1, 2]
+    assert any(3 in exemplar_indices("fs_noopt", key, 6, None) for key in range(50))
+
+
+def test_fixed_exemplars_are_the_first_ones_without_the_query():
+    assert exemplar_indices("direct", 1, 50, None) == []
+    for key in range(5):
+        assert exemplar_indices("direct", key, 50, None, shots=3) == [0, 1, 2]
+        assert exemplar_indices("cot", key, 50, 1, shots=3) == [0, 2, 3]
+    assert exemplar_indices("direct", 1, 2, None, shots=3) == [0, 1]
+
+
+def test_features_have_the_types_of_seqios_evaluator():
+    shown = render("zs_opt", 3)
+    features = example_features(RECORD, shown)
+    assert tuple(features) == FEATURE_NAMES
+    assert features["id"] == b"r1" and features["answer"] == b"b"
+    assert features["references"].tolist() == [b"b"]
+    assert features["options"].dtype == object
+    assert features["options"][features["answer_index"]] == b"b"
+    assert isinstance(features["answer_index"], np.int32)
+    assert json.loads(features["metadata"]) == {"entry": [1, 2]}
+    assert Record.from_json(features["record"]) == RECORD
+    hidden = example_features(RECORD, render("zs_noopt", 3))
+    assert hidden["options"].size == 0 and hidden["answer_index"] == -1

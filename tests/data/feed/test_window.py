@@ -1,0 +1,97 @@
+"""A window is a pure function of its number; damage in a store is a clear message."""
+
+import collections
+
+import numpy as np
+import pytest
+
+from instruct import batch
+from instruct.data import registry
+from instruct.data.feed.leaves import make_builder
+from instruct.data.feed.window import COUNTS, open_store
+from instruct.data.stores import store
+from instruct.data.stores.prepare import prepare
+from instruct.data.vocab import load_vocabulary
+from instruct.errors import UserError
+from tests.data.toy import ToySource, fresh_name, toy_config, toy_spec
+
+
+def builder_of(*specs, **changes):
+    name = fresh_name("mix")
+    registry.add_mixture(name, {registry.add_task(spec).name: 1 for spec in specs})
+    config = toy_config(name, **changes)
+    prepare(registry.resolve(name), config).check()
+    return make_builder(config, registry.resolve(name), "train")[0]
+
+
+def same(one, two):
+    return all(np.array_equal(one.rows[key], two.rows[key]) for key in batch.KEYS)
+
+
+def test_windows_depend_on_nothing_but_seed_and_number():
+    specs = [toy_spec(modes={"zs_noopt": 1, "fs_noopt": 1}) for _ in range(3)]
+    builder = builder_of(*specs)
+    windows = [builder.build(number) for number in (0, 5, 2)]
+    again = [builder.build(number) for number in (2, 0, 5)]
+    assert same(windows[0], again[1]) and same(windows[1], again[2]) and same(windows[2], again[0])
+    assert not same(windows[0], windows[1])
+    for window in windows:
+        batch.check_batch(window.rows)
+
+
+def test_counts_and_leaves_tell_what_is_in_the_rows():
+    builder = builder_of(
+        toy_spec(ToySource("long", words=40), modes={"fs_noopt": 1}), toy_spec(), toy_spec()
+    )
+    window = builder.build(0)
+    counts = dict(zip(COUNTS, window.counts))
+    assert counts["asked"].tolist() in ([22, 21, 21], [21, 22, 21], [21, 21, 22])
+    assert (counts["kept"] + counts["dropped"] == counts["asked"]).all()
+    assert window.row_ends[-1] == window.example_leaves.size == counts["kept"].sum()
+    assert counts["truncated"][0] > 0
+    rows, starts = window.rows, np.r_[0, window.row_ends]
+    for row in range(window.num_rows):
+        ids = rows[batch.DECODER_TASK_IDS][row]
+        segments = rows[batch.DECODER_SEGMENT_IDS][row]
+        inside = window.example_leaves[starts[row] : starts[row + 1]]
+        assert segments.max() == len(inside)
+        for number, leaf in enumerate(inside, 1):
+            assert set(ids[segments == number]) == {leaf + 1}
+    assert (rows[batch.ENCODER_SEGMENT_IDS] > 0).sum() == counts["input_tokens"].sum()
+    assert (rows[batch.DECODER_SEGMENT_IDS] > 0).sum() == counts["target_tokens"].sum()
+
+
+def test_an_epoch_uses_every_record_once():
+    builder = builder_of(toy_spec(ToySource("e", size=64)))
+    decode = load_vocabulary("bytes").decode
+    seen = collections.Counter()
+    rows = builder.build(0).rows
+    for tokens, segments in zip(rows[batch.ENCODER_INPUT_TOKENS], rows[batch.ENCODER_SEGMENT_IDS]):
+        for number in range(1, segments.max() + 1):
+            text = decode(tokens[segments == number].tolist())
+            seen[text.split("[e] ")[1].split(" + ")[0]] += 1
+    assert seen == {str(number): 1 for number in range(64)}
+
+
+def test_examples_that_cannot_be_used_are_dropped_with_a_reason():
+    builder = builder_of(toy_spec(), feature_lengths={"inputs": 128, "targets": 2})
+    window = builder.build(0)
+    assert window.dropped == {} and window.counts[1].sum() == 64
+    short = builder_of(toy_spec(), feature_lengths={"inputs": 6, "targets": 16})
+    window = short.build(0)
+    assert window.num_rows == 0
+    assert sum(window.dropped.values()) == window.counts[2].sum() == 64
+
+
+def test_a_corrupt_block_is_one_clear_message():
+    builder = builder_of(toy_spec(ToySource("c", size=500)))
+    leaf = builder.leaves[0]
+    file = store.Path(leaf.path) / store.RECORDS_FILE
+    data = bytearray(file.read_bytes())
+    middle = data.index(bytes(300)) // 2  # before the padding that follows the records
+    data[middle : middle + 40] = bytes(40)
+    file.write_bytes(bytes(data))
+    open_store.cache_clear()
+    with pytest.raises(UserError, match=r"damaged(.|\n)*prepare"):
+        for number in range(8):
+            builder.build(number)

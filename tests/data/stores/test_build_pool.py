@@ -1,0 +1,116 @@
+"""Processes that build: one that is killed takes nothing along, orphans end, first comes first."""
+
+import io
+import os
+import pathlib
+import signal
+import subprocess
+import sys
+import time
+
+from rich.console import Console
+
+from instruct.data.stores.build_pool import build_in_processes, map_in_processes
+from instruct.data.stores.build_progress import BuildProgress
+from instruct.data.stores.jobs import Job, store_jobs
+from instruct.data.stores.store import read_manifest
+from tests.data.toy import ToySource, fresh_name, toy_config, toy_spec
+
+ROOT = pathlib.Path(__file__).resolve().parents[3]
+
+
+class KillingSource(ToySource):
+    """Its process dies without a word, as the kernel ends one that takes too much memory."""
+
+    def records(self, split):
+        yield from super().records(split)
+        os.kill(os.getpid(), signal.SIGKILL)
+
+
+def jobs_of(tmp_path, sources):
+    return [
+        Job(f"task{i}", "toy", "train", tmp_path / f"task{i}" / "train", "1", source, "train")
+        for i, source in enumerate(sources)
+    ]
+
+
+def test_a_source_that_kills_its_process_fails_alone(tmp_path):
+    sources = [ToySource(f"s{i}") for i in range(7)]
+    sources[2] = KillingSource("kills")
+    jobs = jobs_of(tmp_path, sources)
+    out = io.StringIO()
+    with BuildProgress(jobs, {}, Console(file=out)) as bar:
+        results = build_in_processes(jobs, 2, bar)
+    assert set(results) == set(jobs)
+    found = [results[job].status for job in jobs]
+    assert found == ["built", "built", "failed", "built", "built", "built", "built"]
+    assert results[jobs[2]].machine and "killed" in results[jobs[2]].message
+    assert read_manifest(jobs[2].path) is None
+    assert "7/7 stores" in out.getvalue()
+
+
+def double(number, progress_fn):
+    progress_fn(number)
+    if number == 3:
+        os.kill(os.getpid(), signal.SIGKILL)
+    return 2 * number
+
+
+def test_only_the_item_that_kills_its_process_has_no_result():
+    results = dict(map_in_processes(double, list(range(8)), 2))
+    assert results == {number: None if number == 3 else 2 * number for number in range(8)}
+
+
+PARENT = """
+from instruct.data.stores.build_pool import map_in_processes
+from tests.data.stores.test_build_pool import write_own_number_and_wait
+import sys
+if __name__ == "__main__":
+    list(map_in_processes(write_own_number_and_wait, [sys.argv[1] + "/a", sys.argv[1] + "/b"], 2))
+"""
+
+
+def write_own_number_and_wait(path, progress_fn):
+    pathlib.Path(path).write_text(str(os.getpid()))
+    time.sleep(600)
+
+
+def is_running(number):
+    try:
+        state = pathlib.Path(f"/proc/{number}/stat").read_text().rpartition(")")[2].split()[0]
+    except OSError:
+        return False
+    return state != "Z"
+
+
+def test_workers_end_with_a_parent_that_was_killed(tmp_path):
+    script = tmp_path / "parent.py"
+    script.write_text(PARENT)
+    process = subprocess.Popen(
+        [sys.executable, str(script), str(tmp_path)],
+        env=os.environ | {"PYTHONPATH": str(ROOT)},
+    )
+    files = [tmp_path / "a", tmp_path / "b"]
+    deadline = time.monotonic() + 120
+    while not all(file.exists() and file.read_text() for file in files):
+        assert process.poll() is None and time.monotonic() < deadline
+        time.sleep(0.05)
+    process.kill()
+    process.wait()
+    numbers = [int(file.read_text()) for file in files]
+    while any(is_running(number) for number in numbers):
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+
+
+def test_jobs_name_every_store_once():
+    from instruct.data import registry
+
+    spec = registry.add_task(
+        toy_spec(modes={"zs_noopt": 1, "fs_noopt": 1}, num_examples={"train": 12})
+    )
+    name = fresh_name("mix")
+    registry.add_mixture(name, {spec.name: 1})
+    jobs = list(store_jobs(registry.resolve(name), toy_config(name), ("validation", "test")))
+    assert [(job.split, job.rows) for job in jobs] == [("validation", None), ("train", 12)]
+    assert {job.task for job in jobs} == {spec.name}
