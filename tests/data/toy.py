@@ -29,7 +29,7 @@ def _name() -> str:
     """
     test = os.environ.get("PYTEST_CURRENT_TEST", "").rpartition(" ")[0]
     _names_made[test] += 1
-    return f"{_names_made[test]:02d}{zlib.crc32(test.encode()):08x}"[:6]
+    return f"{_names_made[test]:02d}{zlib.crc32(test.encode()):08x}"[:9]
 
 
 @dataclasses.dataclass(frozen=True)

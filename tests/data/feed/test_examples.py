@@ -79,7 +79,7 @@ def test_exemplars_that_do_not_fit_are_counted():
     assert {(e.num_exemplars, e.exemplars_asked, e.truncated) for e in every} == {(3, 3, False)}
     fewer = eval_examples(leaf, "validation", "bytes", LENGTHS | {"inputs": 80})
     assert {e.exemplars_asked for e in fewer} == {3}
-    assert {e.num_exemplars for e in fewer} == {0, 1, 2}
+    assert {0, 1} <= {e.num_exemplars for e in fewer} <= {0, 1, 2}
     for example in fewer:
         if not example.truncated:
             assert example.inputs.count("[x]") == 1 + (example.num_exemplars or 0)
