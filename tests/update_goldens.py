@@ -1,6 +1,6 @@
 """Writes every golden file anew: `python -m tests.update_goldens`.
 
-A golden comes from a module named `*_goldens.py` under `tests/` with a function
+A golden comes from a module named `*goldens.py` in a folder of `tests/` with a function
 `goldens() -> dict[file name, text]`.
 """
 
@@ -14,8 +14,9 @@ FOLDER = TESTS / "goldens"
 def make_goldens() -> dict[str, str]:
     """File name -> text, of all golden modules."""
     texts: dict[str, str] = {}
-    for path in sorted(TESTS.glob("*/*_goldens.py")):
-        module = importlib.import_module(f"tests.{path.parent.name}.{path.stem}")
+    for path in sorted(TESTS.glob("*/**/*goldens.py")):
+        name = ".".join(path.relative_to(TESTS.parent).with_suffix("").parts)
+        module = importlib.import_module(name)
         for name, text in module.goldens().items():
             if name in texts:
                 raise ValueError(f"{path}: golden {name!r} is written by another module too")

@@ -26,7 +26,11 @@ def test_the_page_is_what_the_tasks_give():
 
 
 def test_every_family_of_the_project_is_on_the_page():
-    modules = [path.read_text(encoding="utf-8") for path in (ROOT / "tasks").rglob("*.py")]
+    modules = [
+        path.read_text(encoding="utf-8")
+        for path in (ROOT / "tasks").rglob("*.py")
+        if "suites" not in path.parts
+    ]
     families = {name for text in modules for name in re.findall(r'^FAMILY = "(\w+)"', text, re.M)}
     assert len(families) >= 8 and families <= set(collection_notes.TITLES)
     assert set(collection_notes.CHECKS) == set(collection_notes.TITLES)
