@@ -13,9 +13,14 @@ from instruct.report.intervals import wilson
 class Counts:
     """Labelled items that were found, found wrongly, and overlooked."""
 
-    right: int
-    wrong: int
-    overlooked: int
+    right: int = 0
+    wrong: int = 0
+    overlooked: int = 0
+
+    def __add__(self, other: "Counts") -> "Counts":
+        return Counts(
+            self.right + other.right, self.wrong + other.wrong, self.overlooked + other.overlooked
+        )
 
     @property
     def precision(self) -> float:
