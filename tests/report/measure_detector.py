@@ -17,11 +17,10 @@ import time
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from instruct.report import detector_quality
-from instruct.report.detector_quality import Counts
-from instruct.report.faithfulness import check
-from instruct.report.mentions import KINDS, Mention
-from instruct.report.ner import Detector, load_detector
+from instruct.report.faithfulness.check import check
+from instruct.report.faithfulness.detector import Detector, load_detector
+from instruct.report.faithfulness.mentions import KINDS, Mention
+from instruct.report.faithfulness.quality import Counts
 
 LABELS = pathlib.Path(__file__).with_name("faithfulness_labels.jsonl")
 PARTS = ("tuning", "held_out")
@@ -44,7 +43,9 @@ def measure(detector: Detector, part: str) -> dict[str, dict[str, Counts]]:
         totals.update((what, kind, "overlooked") for kind, _ in overlooked)
     outcome_names = ("right", "wrong", "overlooked")
     return {
-        what: {kind: Counts(*(totals[what, kind, name] for name in outcome_names)) for kind in KINDS}
+        what: {
+            kind: Counts(*(totals[what, kind, name] for name in outcome_names)) for kind in KINDS
+        }
         for what in ("invented", "missed")
     }
 

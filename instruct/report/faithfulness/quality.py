@@ -1,4 +1,4 @@
-"""How good the detectors of `ner` are on a labelled set, as measured; a test measures again.
+"""How good the detectors of `detector` are on a labelled set, as measured; a test measures again.
 
 The set and the measurement: `tests/report/measure_detector.py`.
 """

@@ -1,0 +1,661 @@
+"""Names and places by simple rules for English capitals.
+
+A name is a run of capitalised words. The first word of a sentence, where every word is capitalised,
+is a name if it stands capitalised inside a sentence elsewhere, or if it is no stop word, is nowhere
+written small, and another capital or what reads like a verb of one person follows. A place is a
+country or a city of the time zone database, has a word like Street in it, or follows "in".
+"""
+
+import dataclasses
+import functools
+import importlib.resources
+import re
+from collections.abc import Iterator, Sequence
+
+from instruct.report.faithfulness.mentions import Mention
+from instruct.report.faithfulness.numbers import NUMBER_WORDS
+
+SPEAKER_TAG = re.compile(r"#\s?Person_?\s?(\d+)\s?#|\bPerson_?(\d+)\b", re.IGNORECASE)
+# Also one that the end of the output cut short: "#Person".
+_TAG_OR_ITS_BEGINNING = re.compile(SPEAKER_TAG.pattern + r"|#\s?Person_?\d*", re.IGNORECASE)
+# A word may hold dots (U.S.), apostrophes (O'Brien), hyphens (Jean-Luc), digits (LX200), "&".
+# First the initials of tokenised text: "U. S.", "B. A.".
+_WORD = re.compile(
+    r"(?<!\w)(?:[A-Z]\. ?){1,4}[A-Z]\.(?!\w)"
+    r"|[^\W_](?:[^\W_]|['’\-&](?=[^\W_])|\.(?=[^\W\d_]\.))*\.?"
+)
+_SENTENCE_END = re.compile(r"[.!?:;…\n\"“”(\[]|^-|(?<=\s)[-–—*•](?=\s)")
+
+_SHORT_TITLES = frozenset(
+    ["mr", "mrs", "ms", "dr", "prof", "st", "sgt", "capt", "gen", "rev", "jr"]
+)
+_TITLES = _SHORT_TITLES | frozenset(
+    [
+        "miss",
+        "doctor",
+        "professor",
+        "sir",
+        "madam",
+        "judge",
+        "queen",
+        "king",
+        "president",
+        "prince",
+        "princess",
+        "lord",
+        "lady",
+        "aunt",
+        "uncle",
+        "officer",
+        "detective",
+        "inspector",
+        "captain",
+        "general",
+        "minister",
+        "senator",
+        "mayor",
+        "sister",
+        "brother",
+        "saint",
+        "chancellor",
+        "chairman",
+        "director",
+        "coach",
+        "nurse",
+        "chef",
+        "pope",
+        "governor",
+        "chief",
+        "agent",
+    ]
+)
+_LINKS = frozenset(
+    ["of", "de", "van", "von", "la", "le", "du", "der", "den", "da", "di", "el", "al", "&", "the"]
+)
+_FUNCTION_WORDS = frozenset(
+    [
+        "a",
+        "an",
+        "the",
+        "and",
+        "or",
+        "but",
+        "if",
+        "of",
+        "in",
+        "on",
+        "at",
+        "to",
+        "for",
+        "from",
+        "by",
+        "with",
+        "as",
+        "is",
+        "are",
+        "was",
+        "were",
+        "be",
+        "been",
+        "has",
+        "have",
+        "had",
+        "do",
+        "does",
+        "did",
+        "not",
+        "no",
+        "yes",
+        "he",
+        "she",
+        "it",
+        "they",
+        "we",
+        "you",
+        "his",
+        "her",
+        "its",
+        "their",
+        "our",
+        "your",
+        "my",
+        "him",
+        "me",
+        "them",
+        "us",
+        "this",
+        "that",
+        "these",
+        "those",
+        "there",
+        "here",
+        "what",
+        "who",
+        "whose",
+        "when",
+        "where",
+        "why",
+        "how",
+        "which",
+        "so",
+        "then",
+        "than",
+        "very",
+        "i'm",
+        "i'd",
+        "i'll",
+        "i've",
+        "i",
+        "it's",
+        "he's",
+        "she's",
+        "that's",
+        "let's",
+        "what's",
+        "there's",
+        "isn't",
+        "don't",
+        "can't",
+    ]
+)
+# Capitalised, but no names: kin, and shorthand for common things.
+_NEVER_NAMES = _FUNCTION_WORDS | frozenset(
+    [
+        "i",
+        "ok",
+        "okay",
+        "tv",
+        "dvd",
+        "cd",
+        "pc",
+        "id",
+        "am",
+        "pm",
+        "atm",
+        "vip",
+        "asap",
+        "ceo",
+        "it",
+        "mom",
+        "mum",
+        "dad",
+        "mommy",
+        "mummy",
+        "daddy",
+        "mother",
+        "father",
+        "grandpa",
+        "grandma",
+        "granny",
+        "god",
+        "internet",
+        "lol",
+        "omg",
+        "diy",
+        "bbq",
+        "mba",
+        "phd",
+        "gps",
+        "dna",
+        "ai",
+        "app",
+        "wifi",
+        "wi-fi",
+        "hi",
+        "hey",
+        "hello",
+        "oh",
+        "ah",
+        "um",
+        "wow",
+        "yeah",
+        "sir",
+        "madam",
+        "ma'am",
+        "mr",
+        "mrs",
+        "ms",
+        "miss",
+        "dr",
+        "oops",
+        "please",
+        "thanks",
+    ]
+)
+# More words that a sentence begins with.
+_STARTERS = frozenset(
+    [
+        "about",
+        "above",
+        "after",
+        "afterwards",
+        "again",
+        "all",
+        "almost",
+        "also",
+        "although",
+        "always",
+        "another",
+        "any",
+        "anyone",
+        "anything",
+        "are",
+        "as",
+        "because",
+        "before",
+        "behind",
+        "below",
+        "besides",
+        "between",
+        "both",
+        "can",
+        "come",
+        "could",
+        "during",
+        "each",
+        "either",
+        "even",
+        "eventually",
+        "every",
+        "everybody",
+        "everyone",
+        "everything",
+        "finally",
+        "first",
+        "go",
+        "good",
+        "half",
+        "however",
+        "instead",
+        "just",
+        "last",
+        "later",
+        "less",
+        "let",
+        "like",
+        "little",
+        "long",
+        "many",
+        "may",
+        "maybe",
+        "meanwhile",
+        "more",
+        "most",
+        "much",
+        "must",
+        "my",
+        "nature",
+        "never",
+        "next",
+        "nobody",
+        "none",
+        "nothing",
+        "now",
+        "often",
+        "once",
+        "one",
+        "only",
+        "other",
+        "others",
+        "outside",
+        "over",
+        "people",
+        "perhaps",
+        "please",
+        "several",
+        "shall",
+        "should",
+        "since",
+        "some",
+        "somebody",
+        "someone",
+        "something",
+        "sometimes",
+        "somewhere",
+        "soon",
+        "still",
+        "such",
+        "sure",
+        "take",
+        "thank",
+        "thanks",
+        "though",
+        "through",
+        "thus",
+        "today",
+        "together",
+        "tomorrow",
+        "tonight",
+        "too",
+        "two",
+        "under",
+        "unless",
+        "until",
+        "up",
+        "use",
+        "wait",
+        "well",
+        "whatever",
+        "whether",
+        "while",
+        "will",
+        "without",
+        "work",
+        "would",
+        "yesterday",
+        "yet",
+        "see",
+        "look",
+        "open",
+        "read",
+        "turn",
+        "turns",
+        "try",
+        "watch",
+        "call",
+        "great",
+        "new",
+        "old",
+        "nice",
+    ]
+)
+_COMMON_ENDINGS = ("ing", "ly", "ed", "tion", "tions", "ness", "ment", "ments", "able", "ity")
+_PLACE_ENDS = frozenset(
+    [
+        "street",
+        "road",
+        "avenue",
+        "lane",
+        "drive",
+        "boulevard",
+        "square",
+        "park",
+        "airport",
+        "station",
+        "lake",
+        "river",
+        "mountain",
+        "mountains",
+        "island",
+        "islands",
+        "beach",
+        "bay",
+        "valley",
+        "city",
+        "town",
+        "county",
+        "village",
+        "bridge",
+        "hotel",
+        "inn",
+        "restaurant",
+        "cafe",
+        "café",
+        "museum",
+        "library",
+        "hospital",
+        "clinic",
+        "harbour",
+        "harbor",
+        "garden",
+        "gardens",
+        "hill",
+        "hills",
+        "mall",
+        "plaza",
+        "tower",
+        "castle",
+        "cathedral",
+        "church",
+        "palace",
+        "stadium",
+        "theatre",
+        "theater",
+        "zoo",
+        "farm",
+        "court",
+        "st",
+        "rd",
+        "ave",
+        "desert",
+        "forest",
+        "coast",
+        "ocean",
+        "sea",
+    ]
+)
+_PLACE_STARTS = frozenset(["mount", "lake", "cape", "port", "fort", "river"])
+_GENERIC = (_PLACE_ENDS | _PLACE_STARTS) | frozenset(
+    ["university", "school", "college", "company", "line", "team", "club", "group", "bank", "the"]
+)
+# What is one, where neither spelling nor initials show it.
+_SAME_PLACES = tuple(
+    frozenset(names.split())
+    for names in (
+        "america american us usa united-states", "britain british uk united-kingdom",
+        "england english", "france french", "spain spanish spaniard", "netherlands holland dutch",
+        "denmark danish dane", "greece greek", "wales welsh", "switzerland swiss", "ireland irish",
+        "scotland scottish scots", "norway norwegian", "peru peruvian", "finland finnish finn",
+        "portugal portuguese", "philippines filipino", "germany german", "thailand thai",
+    )
+)  # fmt: skip
+_SPELLINGS = (("ntre", "nter"), ("atre", "ater"), ("our", "or"), ("ours", "ors"))
+
+
+@dataclasses.dataclass(frozen=True)
+class Word:
+    """A word where it stands; `low` in lower case without "'s"; `first` in its sentence."""
+
+    text: str
+    start: int
+    end: int
+    low: str
+    first: bool
+
+    @property
+    def is_title(self) -> bool:
+        """Whether it is "Mr.", "Queen" ..."""
+        return self.low.rstrip(".") in _TITLES
+
+
+def words_of(text: str) -> list[Word]:
+    """All words of a text."""
+    words: list[Word] = []
+    last = 0
+    for match in _WORD.finditer(text):
+        word = match.group()
+        if word.endswith(".") and word[:-1].lower() not in _SHORT_TITLES:
+            # The dot of an initial or of "U.S." belongs to the word, that of a sentence does not.
+            is_initial = (len(word) == 2 and word[0].isupper()) or "." in word[:-1]
+            word = word if is_initial else word[:-1]
+        first = not words or _SENTENCE_END.search(text[last : match.start()]) is not None
+        bare = re.sub("['’]s?$", "", word)
+        low = bare.lower().replace("’", "'").replace(" ", "")
+        words.append(Word(bare, match.start(), match.start() + len(bare), low, first))
+        last = match.start() + len(word)
+    return words
+
+
+def speaker_tags(text: str) -> Iterator[Mention]:
+    """The speakers of a dialogue that are only numbered."""
+    for match in SPEAKER_TAG.finditer(text):
+        keys = frozenset([f"speaker {match.group(1) or match.group(2)}"])
+        yield Mention("name", match.start(), match.end(), match.group(), (keys,), keys)
+
+
+def find_names(text: str, context: str = "") -> Iterator[Mention]:
+    """Names and places of a text, without speakers' tags.
+
+    Args:
+        text: what is read.
+        context: more text of the same example, to learn from how words are written there.
+    """
+    masked = _TAG_OR_ITS_BEGINNING.sub(lambda m: " " * len(m.group()), text)
+    words = words_of(masked)
+    known = _Writing(words, words_of(context))
+    at = 0
+    while at < len(words):
+        if not _begins_name(words, at, known):
+            at += 1
+            continue
+        end = _run_end(masked, words, at, known)
+        before = words[at - 1].low if at else ""
+        mention = name_mention(text, words[at:end], before=before)
+        if mention is not None:
+            yield mention
+        at = end
+
+
+class _Writing:
+    """How words are written in a text and its context."""
+
+    def __init__(self, words: Sequence[Word], context: Sequence[Word]) -> None:
+        self.small = {w.low for w in (*words, *context) if w.text[0].islower()}
+        capitals = sum(w.text[0].isupper() for w in words)
+        small = [w for w in words if w.text.islower() and w.low not in _FUNCTION_WORDS]
+        # Titles In Capitals and shouted texts: capitals say nothing.
+        self.all_capitals = len(words) > 3 and not small and capitals > 0.7 * len(words)
+        telling = context if self.all_capitals else (*words, *context)
+        self.inside = {w.low for w in telling if w.text[0].isupper() and not w.first}
+
+
+def _begins_name(words: Sequence[Word], at: int, known: _Writing) -> bool:
+    word, low = words[at], words[at].low
+    after = words[at + 1] if at + 1 < len(words) and not words[at + 1].first else None
+    if not any(c.isupper() for c in word.text) or low in NUMBER_WORDS:
+        return False
+    if word.is_title:
+        return after is not None and after.text[0].isupper()
+    if low in _NEVER_NAMES:
+        return False
+    if not (word.first or known.all_capitals):
+        return True
+    if low in _STARTERS:
+        return low == "will" and after is not None and _is_verb_of_one(after)
+    if low in known.inside or low in places():
+        return True
+    if low in known.small or low.endswith(_COMMON_ENDINGS) or known.all_capitals or after is None:
+        return False
+    return (
+        after.text[0].isupper()
+        or after.low in ("and", "will", "can", "said", "told", "went", "wants")
+        or _is_verb_of_one(after)
+    )
+
+
+def _is_verb_of_one(word: Word) -> bool:
+    return word.text.islower() and (
+        word.low in ("is", "was", "has", "does")
+        or (word.low.endswith(("s", "ed")) and word.low not in _FUNCTION_WORDS)
+    )
+
+
+def _run_end(text: str, words: Sequence[Word], at: int, known: _Writing) -> int:
+    """The index after the name that begins at `at`."""
+    end = at + 1
+    while end < len(words):
+        gap = text[words[end - 1].end : words[end].start]
+        if gap.strip(" .") or "\n" in gap or (gap.strip() and not words[end - 1].is_title):
+            break
+        if _continues_name(words[end]):
+            if known.all_capitals and not _begins_name(words, end, known):
+                break
+            end += 1
+            continue
+        links = end
+        while links < len(words) and words[links].low in _LINKS and links < end + 2:
+            links += 1
+        is_linked = end < links < len(words) and _continues_name(words[links])
+        between = text[words[end - 1].end : words[links].start] if is_linked else "."
+        if words[end].low == "the" or re.search(r"[^\w\s&]", between):
+            break
+        end = links + 1
+    return end
+
+
+def _continues_name(word: Word) -> bool:
+    if not word.text[0].isupper():
+        return word.text[0].isdigit() and any(c.isupper() for c in word.text)
+    return word.low not in _NEVER_NAMES or word.is_title
+
+
+def name_mention(
+    text: str, words: Sequence[Word], before: str = "", kind: str = ""
+) -> Mention | None:
+    """The mention that a run of words is; None if only titles are in it.
+
+    Args:
+        text: the text. words: the run, of at least one word.
+        before: the word before it, in lower case. kind: where it is known.
+    """
+    content = [w for w in words if not w.is_title and w.low not in _LINKS]
+    if not content:
+        return None
+    specific = [w for w in content if w.low not in _GENERIC] or content
+    start, end = words[0].start, words[-1].end
+    parts = tuple(_needs(word) for word in specific)
+    whole = set(_same_place("-".join(w.low.replace(".", "") for w in content)))
+    if len(content) > 1:
+        whole.add(f"initials {''.join(w.low[0] for w in content)}")
+    elif end - start <= 6 and text[start:end].isupper():
+        whole.add(f"spelled {content[0].low}")
+    kind = kind or ("place" if _is_place(content, words, before) else "name")
+    return Mention(kind, start, end, text[start:end], parts, frozenset(), frozenset(whole))
+
+
+def _needs(word: Word) -> frozenset[str]:
+    # The verb "will" is no evidence for Will: such words must be capitalised there as well.
+    return frozenset({f"Word {word.low}"}) if word.low in _STARTERS else word_keys(word.low)
+
+
+@functools.cache
+def word_keys(low: str) -> frozenset[str]:
+    """The keys of a word: itself, its singular, the country that it belongs to."""
+    plain = low.replace(".", "") or low
+    for ending, american in _SPELLINGS:
+        if plain.endswith(ending) and len(plain) > len(ending) + 1:
+            plain = plain.removesuffix(ending) + american
+    keys = {f"word {plain}", *_same_place(plain)}
+    if len(plain) > 3 and plain.endswith("s"):
+        keys.add(f"word {plain[:-1]}")
+    return frozenset(keys)
+
+
+def _same_place(low: str) -> Iterator[str]:
+    for group in _SAME_PLACES:
+        if low in group or low.removesuffix("s") in group:
+            yield f"place {min(group)}"
+
+
+def _is_place(content: Sequence[Word], words: Sequence[Word], before: str) -> bool:
+    if words[0].is_title:
+        return False
+    if " ".join(w.low.replace(".", "") for w in content) in places():
+        return True
+    if len(content) > 1 and (content[-1].low in _PLACE_ENDS or content[0].low in _PLACE_STARTS):
+        return True
+    return before in ("in", "near") and not content[0].text.isupper()
+
+
+@functools.cache
+def places() -> frozenset[str]:
+    """Countries and cities of the time zone database, in lower case."""
+    tables = importlib.resources.files("tzdata") / "zoneinfo"
+    names = {
+        "us",
+        "usa",
+        "uk",
+        "america",
+        "england",
+        "scotland",
+        "wales",
+        "europe",
+        "africa",
+        "asia",
+    }
+    for table, column in (("iso3166.tab", 1), ("zone.tab", 2)):
+        for line in (tables / table).read_text(encoding="utf-8").splitlines():
+            if not line.startswith("#"):
+                name = line.split("\t")[column].rpartition("/")[2].replace("_", " ").lower()
+                names |= {name, re.sub(r" \(.*", "", name)}
+    return frozenset(names)
