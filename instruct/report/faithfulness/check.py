@@ -16,36 +16,15 @@ import re
 from collections.abc import Sequence
 
 from instruct.report.faithfulness.detector import Detector
-from instruct.report.faithfulness.mentions import Mention
+from instruct.report.faithfulness.mentions import Mention, word_set
 from instruct.report.faithfulness.names import Word, places, word_keys, words_of
 
 # Short forms that do not begin like the name.
-_NICKNAMES = frozenset(
-    frozenset(pair.split())
-    for pair in [
-        "mike michael",
-        "bob robert",
-        "bill william",
-        "billy william",
-        "will william",
-        "liz elizabeth",
-        "beth elizabeth",
-        "kate katherine",
-        "kathy katherine",
-        "jim james",
-        "jimmy james",
-        "tony anthony",
-        "dick richard",
-        "rick richard",
-        "peggy margaret",
-        "jack john",
-        "ted edward",
-        "harry henry",
-        "becky rebecca",
-        "jenny jennifer",
-        "chuck charles",
-        "larry lawrence",
-    ]
+_NICKNAMES = tuple(
+    map(
+        word_set,
+        ["mike michael", "bob robert", "bill william", "billy william", "will william", "liz elizabeth", "beth elizabeth", "kate katherine", "kathy katherine", "jim james", "jimmy james", "tony anthony", "dick richard", "rick richard", "peggy margaret", "jack john", "ted edward", "harry henry", "becky rebecca", "jenny jennifer", "chuck charles", "larry lawrence"],
+    )
 )
 _COUNTRY_ENDINGS = re.compile(r"(?:land|any|ain|en|ey|ea|ia|a|o|y)$")
 _PEOPLE_ENDINGS = re.compile(r"(?:n?ese|ians?|eans?|ans?|ish|is?|ic)$")

@@ -10,9 +10,9 @@ import dataclasses
 import functools
 import importlib.resources
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 
-from instruct.report.faithfulness.mentions import Mention
+from instruct.report.faithfulness.mentions import Mention, word_set
 from instruct.report.faithfulness.numbers import NUMBER_WORDS
 
 SPEAKER_TAG = re.compile(r"#\s?Person_?\s?(\d+)\s?#|\bPerson_?(\d+)\b", re.IGNORECASE)
@@ -26,407 +26,49 @@ _WORD = re.compile(
 )
 _SENTENCE_END = re.compile(r"[.!?:;…\n\"“”(\[]|^-|(?<=\s)[-–—*•](?=\s)")
 
-_SHORT_TITLES = frozenset(
-    ["mr", "mrs", "ms", "dr", "prof", "st", "sgt", "capt", "gen", "rev", "jr"]
+_SHORT_TITLES = word_set("mr mrs ms dr prof st sgt capt gen rev jr")
+_TITLES = _SHORT_TITLES | word_set(
+    "miss doctor professor sir madam judge queen king president prince princess lord lady aunt "
+    "uncle officer detective inspector captain general minister senator mayor sister brother "
+    "saint chancellor chairman director coach nurse chef pope governor chief agent"
 )
-_TITLES = _SHORT_TITLES | frozenset(
-    [
-        "miss",
-        "doctor",
-        "professor",
-        "sir",
-        "madam",
-        "judge",
-        "queen",
-        "king",
-        "president",
-        "prince",
-        "princess",
-        "lord",
-        "lady",
-        "aunt",
-        "uncle",
-        "officer",
-        "detective",
-        "inspector",
-        "captain",
-        "general",
-        "minister",
-        "senator",
-        "mayor",
-        "sister",
-        "brother",
-        "saint",
-        "chancellor",
-        "chairman",
-        "director",
-        "coach",
-        "nurse",
-        "chef",
-        "pope",
-        "governor",
-        "chief",
-        "agent",
-    ]
-)
-_LINKS = frozenset(
-    ["of", "de", "van", "von", "la", "le", "du", "der", "den", "da", "di", "el", "al", "&", "the"]
-)
-_FUNCTION_WORDS = frozenset(
-    [
-        "a",
-        "an",
-        "the",
-        "and",
-        "or",
-        "but",
-        "if",
-        "of",
-        "in",
-        "on",
-        "at",
-        "to",
-        "for",
-        "from",
-        "by",
-        "with",
-        "as",
-        "is",
-        "are",
-        "was",
-        "were",
-        "be",
-        "been",
-        "has",
-        "have",
-        "had",
-        "do",
-        "does",
-        "did",
-        "not",
-        "no",
-        "yes",
-        "he",
-        "she",
-        "it",
-        "they",
-        "we",
-        "you",
-        "his",
-        "her",
-        "its",
-        "their",
-        "our",
-        "your",
-        "my",
-        "him",
-        "me",
-        "them",
-        "us",
-        "this",
-        "that",
-        "these",
-        "those",
-        "there",
-        "here",
-        "what",
-        "who",
-        "whose",
-        "when",
-        "where",
-        "why",
-        "how",
-        "which",
-        "so",
-        "then",
-        "than",
-        "very",
-        "i'm",
-        "i'd",
-        "i'll",
-        "i've",
-        "i",
-        "it's",
-        "he's",
-        "she's",
-        "that's",
-        "let's",
-        "what's",
-        "there's",
-        "isn't",
-        "don't",
-        "can't",
-    ]
+_LINKS = word_set("of de van von la le du der den da di el al & the")
+_FUNCTION_WORDS = word_set(
+    "a an the and or but if of in on at to for from by with as is are was were be been has have "
+    "had do does did not no yes he she it they we you his her its their our your my him me them "
+    "us this that these those there here what who whose when where why how which so then than "
+    "very i'm i'd i'll i've i it's he's she's that's let's what's there's isn't don't can't"
 )
 # Capitalised, but no names: kin, and shorthand for common things.
-_NEVER_NAMES = _FUNCTION_WORDS | frozenset(
-    [
-        "i",
-        "ok",
-        "okay",
-        "tv",
-        "dvd",
-        "cd",
-        "pc",
-        "id",
-        "am",
-        "pm",
-        "atm",
-        "vip",
-        "asap",
-        "ceo",
-        "it",
-        "mom",
-        "mum",
-        "dad",
-        "mommy",
-        "mummy",
-        "daddy",
-        "mother",
-        "father",
-        "grandpa",
-        "grandma",
-        "granny",
-        "god",
-        "internet",
-        "lol",
-        "omg",
-        "diy",
-        "bbq",
-        "mba",
-        "phd",
-        "gps",
-        "dna",
-        "ai",
-        "app",
-        "wifi",
-        "wi-fi",
-        "hi",
-        "hey",
-        "hello",
-        "oh",
-        "ah",
-        "um",
-        "wow",
-        "yeah",
-        "sir",
-        "madam",
-        "ma'am",
-        "mr",
-        "mrs",
-        "ms",
-        "miss",
-        "dr",
-        "oops",
-        "please",
-        "thanks",
-    ]
+_NEVER_NAMES = _FUNCTION_WORDS | word_set(
+    "i ok okay tv dvd cd pc id am pm atm vip asap ceo it mom mum dad mommy mummy daddy mother "
+    "father grandpa grandma granny god internet lol omg diy bbq mba phd gps dna ai app wifi wi-fi "
+    "hi hey hello oh ah um wow yeah sir madam ma'am mr mrs ms miss dr oops please thanks x-ray x-rays"
 )
 # More words that a sentence begins with.
-_STARTERS = frozenset(
-    [
-        "about",
-        "above",
-        "after",
-        "afterwards",
-        "again",
-        "all",
-        "almost",
-        "also",
-        "although",
-        "always",
-        "another",
-        "any",
-        "anyone",
-        "anything",
-        "are",
-        "as",
-        "because",
-        "before",
-        "behind",
-        "below",
-        "besides",
-        "between",
-        "both",
-        "can",
-        "come",
-        "could",
-        "during",
-        "each",
-        "either",
-        "even",
-        "eventually",
-        "every",
-        "everybody",
-        "everyone",
-        "everything",
-        "finally",
-        "first",
-        "go",
-        "good",
-        "half",
-        "however",
-        "instead",
-        "just",
-        "last",
-        "later",
-        "less",
-        "let",
-        "like",
-        "little",
-        "long",
-        "many",
-        "may",
-        "maybe",
-        "meanwhile",
-        "more",
-        "most",
-        "much",
-        "must",
-        "my",
-        "nature",
-        "never",
-        "next",
-        "nobody",
-        "none",
-        "nothing",
-        "now",
-        "often",
-        "once",
-        "one",
-        "only",
-        "other",
-        "others",
-        "outside",
-        "over",
-        "people",
-        "perhaps",
-        "please",
-        "several",
-        "shall",
-        "should",
-        "since",
-        "some",
-        "somebody",
-        "someone",
-        "something",
-        "sometimes",
-        "somewhere",
-        "soon",
-        "still",
-        "such",
-        "sure",
-        "take",
-        "thank",
-        "thanks",
-        "though",
-        "through",
-        "thus",
-        "today",
-        "together",
-        "tomorrow",
-        "tonight",
-        "too",
-        "two",
-        "under",
-        "unless",
-        "until",
-        "up",
-        "use",
-        "wait",
-        "well",
-        "whatever",
-        "whether",
-        "while",
-        "will",
-        "without",
-        "work",
-        "would",
-        "yesterday",
-        "yet",
-        "see",
-        "look",
-        "open",
-        "read",
-        "turn",
-        "turns",
-        "try",
-        "watch",
-        "call",
-        "great",
-        "new",
-        "old",
-        "nice",
-    ]
+_STARTERS = word_set(
+    "about above after afterwards again all almost also although always another any anyone "
+    "anything are as because before behind below besides between both can come could during each "
+    "either even eventually every everybody everyone everything finally first go good half "
+    "however instead just last later less let like little long many may maybe meanwhile more most "
+    "much must my never next nobody none nothing now often once one only other others "
+    "outside over people perhaps please several shall should since some somebody someone "
+    "something sometimes somewhere soon still such sure take thank thanks though through thus "
+    "today together tomorrow tonight too two under unless unlike until up use wait well whatever whether "
+    "while will without work would yesterday yet see look open read turn turns try watch call "
+    "great new old nice"
 )
 _COMMON_ENDINGS = ("ing", "ly", "ed", "tion", "tions", "ness", "ment", "ments", "able", "ity")
-_PLACE_ENDS = frozenset(
-    [
-        "street",
-        "road",
-        "avenue",
-        "lane",
-        "drive",
-        "boulevard",
-        "square",
-        "park",
-        "airport",
-        "station",
-        "lake",
-        "river",
-        "mountain",
-        "mountains",
-        "island",
-        "islands",
-        "beach",
-        "bay",
-        "valley",
-        "city",
-        "town",
-        "county",
-        "village",
-        "bridge",
-        "hotel",
-        "inn",
-        "restaurant",
-        "cafe",
-        "café",
-        "museum",
-        "library",
-        "hospital",
-        "clinic",
-        "harbour",
-        "harbor",
-        "garden",
-        "gardens",
-        "hill",
-        "hills",
-        "mall",
-        "plaza",
-        "tower",
-        "castle",
-        "cathedral",
-        "church",
-        "palace",
-        "stadium",
-        "theatre",
-        "theater",
-        "zoo",
-        "farm",
-        "court",
-        "st",
-        "rd",
-        "ave",
-        "desert",
-        "forest",
-        "coast",
-        "ocean",
-        "sea",
-    ]
+_PLACE_ENDS = word_set(
+    "street road avenue lane drive boulevard square park airport station lake river mountain "
+    "mountains island islands beach bay valley city town county village bridge hotel inn "
+    "restaurant cafe café museum library hospital clinic harbour harbor garden gardens hill hills "
+    "mall plaza tower castle cathedral church palace stadium theatre theater zoo farm court st rd "
+    "ave desert forest coast ocean sea"
 )
-_PLACE_STARTS = frozenset(["mount", "lake", "cape", "port", "fort", "river"])
-_GENERIC = (_PLACE_ENDS | _PLACE_STARTS) | frozenset(
-    ["university", "school", "college", "company", "line", "team", "club", "group", "bank", "the"]
+_PLACE_STARTS = word_set("mount lake cape port fort river")
+_GENERIC = (_PLACE_ENDS | _PLACE_STARTS) | word_set(
+    "university school college company line team club group bank the"
 )
 # What is one, where neither spelling nor initials show it.
 _SAME_PLACES = tuple(
@@ -439,6 +81,14 @@ _SAME_PLACES = tuple(
         "portugal portuguese", "philippines filipino", "germany german", "thailand thai",
     )
 )  # fmt: skip
+# The capitalised words of "in X", "moves to X", "trains between X and Y"; not "in X's".
+_PLACED = re.compile(
+    r"\b(?:[Ii]n|[Nn]ear|(?:north|south|east|west|outside|coast|city|town|village) of|(?:com(?:e|es"
+    r"|ing)|came|fl(?:y|ies|ying|ew)|flights?|trips?|travel\w*|mov(?:e|es|ed|ing)|trains?|buse?s?"
+    r"|is|driv(?:e|es|ing)|drove|born|visiting)(?: \w+)? (?:to|from|between)) (\b[A-Z][a-z-]+\b)"
+    r"(?! ?['’]s)(?: (?:and|or) ([A-Z][a-z-]+\b))?"
+)
+_LANGUAGE = re.compile("(?:ish|ese|[ai]an|nch)$")
 _SPELLINGS = (("ntre", "nter"), ("atre", "ater"), ("our", "or"), ("ours", "ors"))
 
 
@@ -493,14 +143,15 @@ def find_names(text: str, context: str = "") -> Iterator[Mention]:
     masked = _TAG_OR_ITS_BEGINNING.sub(lambda m: " " * len(m.group()), text)
     words = words_of(masked)
     known = _Writing(words, words_of(context))
+    matches = _PLACED.findall(f"{masked}\n{context}")
+    placed = {word.lower() for match in matches for word in match if word}
     at = 0
     while at < len(words):
         if not _begins_name(words, at, known):
             at += 1
             continue
         end = _run_end(masked, words, at, known)
-        before = words[at - 1].low if at else ""
-        mention = name_mention(text, words[at:end], before=before)
+        mention = name_mention(text, words[at:end], _kind(words[at:end], placed))
         if mention is not None:
             yield mention
         at = end
@@ -530,6 +181,8 @@ def _begins_name(words: Sequence[Word], at: int, known: _Writing) -> bool:
         return False
     if not (word.first or known.all_capitals):
         return True
+    if len(word.text) > 1 and word.text.isupper() and not known.all_capitals:
+        return True
     if low in _STARTERS:
         return low == "will" and after is not None and _is_verb_of_one(after)
     if low in known.inside or low in places():
@@ -538,7 +191,7 @@ def _begins_name(words: Sequence[Word], at: int, known: _Writing) -> bool:
         return False
     return (
         after.text[0].isupper()
-        or after.low in ("and", "will", "can", "said", "told", "went", "wants")
+        or after.low in ("and", "from", "will", "can", "said", "told", "went")
         or _is_verb_of_one(after)
     )
 
@@ -579,16 +232,31 @@ def _continues_name(word: Word) -> bool:
     return word.low not in _NEVER_NAMES or word.is_title
 
 
-def name_mention(
-    text: str, words: Sequence[Word], before: str = "", kind: str = ""
-) -> Mention | None:
-    """The mention that a run of words is; None if only titles are in it.
+def _content(words: Sequence[Word]) -> list[Word]:
+    return [w for w in words if not w.is_title and w.low not in _LINKS]
 
-    Args:
-        text: the text. words: the run, of at least one word.
-        before: the word before it, in lower case. kind: where it is known.
-    """
-    content = [w for w in words if not w.is_title and w.low not in _LINKS]
+
+def _kind(words: Sequence[Word], placed: Collection[str]) -> str:
+    """ "name" or "place"; `placed` are words that follow "in" and the like somewhere."""
+    content = _content(words)
+    is_place = (
+        not words[0].is_title
+        and bool(content)
+        and (
+            " ".join(w.low.replace(".", "") for w in content) in places()
+            or (
+                len(content) > 1
+                and (content[-1].low in _PLACE_ENDS or content[0].low in _PLACE_STARTS)
+            )
+            or (len(content) == 1 and content[0].low in placed and not _LANGUAGE.search(content[0].low))
+        )
+    )
+    return "place" if is_place else "name"
+
+
+def name_mention(text: str, words: Sequence[Word], kind: str) -> Mention | None:
+    """The mention that a run of words is; None if it holds only titles."""
+    content = _content(words)
     if not content:
         return None
     specific = [w for w in content if w.low not in _GENERIC] or content
@@ -599,7 +267,6 @@ def name_mention(
         whole.add(f"initials {''.join(w.low[0] for w in content)}")
     elif end - start <= 6 and text[start:end].isupper():
         whole.add(f"spelled {content[0].low}")
-    kind = kind or ("place" if _is_place(content, words, before) else "name")
     return Mention(kind, start, end, text[start:end], parts, frozenset(), frozenset(whole))
 
 
@@ -625,16 +292,6 @@ def _same_place(low: str) -> Iterator[str]:
     for group in _SAME_PLACES:
         if low in group or low.removesuffix("s") in group:
             yield f"place {min(group)}"
-
-
-def _is_place(content: Sequence[Word], words: Sequence[Word], before: str) -> bool:
-    if words[0].is_title:
-        return False
-    if " ".join(w.low.replace(".", "") for w in content) in places():
-        return True
-    if len(content) > 1 and (content[-1].low in _PLACE_ENDS or content[0].low in _PLACE_STARTS):
-        return True
-    return before in ("in", "near") and not content[0].text.isupper()
 
 
 @functools.cache

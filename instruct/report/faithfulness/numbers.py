@@ -5,31 +5,13 @@ import decimal
 import re
 from collections.abc import Sequence
 
-_SMALL = [
-    "zero",
-    "one",
-    "two",
-    "three",
-    "four",
-    "five",
-    "six",
-    "seven",
-    "eight",
-    "nine",
-    "ten",
-    "eleven",
-    "twelve",
-    "thirteen",
-    "fourteen",
-    "fifteen",
-    "sixteen",
-    "seventeen",
-    "eighteen",
-    "nineteen",
-]
-_TENS = ["twenty", "thirty", "forty", "fifty", "sixty", "seventy", "eighty", "ninety"]
+_WORDS = (
+    "zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen "
+    "sixteen seventeen eighteen nineteen", "twenty thirty forty fifty sixty seventy eighty ninety",
+)  # fmt: skip
+_SMALL, TENS = (words.split() for words in _WORDS)
 _CARDINALS = {word: value for value, word in enumerate(_SMALL)}
-_CARDINALS |= {word: 10 * value for value, word in enumerate(_TENS, start=2)}
+_CARDINALS |= {word: 10 * value for value, word in enumerate(TENS, start=2)}
 _SCALES = {"hundred": 100, "thousand": 1000, "million": 10**6, "billion": 10**9, "dozen": 12}
 _SHORT_SCALES = {"k": 1000, "m": 10**6, "mn": 10**6, "bn": 10**9}
 _ORDINALS = {re.sub("y$", "ie", word) + "th": value for word, value in _CARDINALS.items()}

@@ -11,7 +11,7 @@ import dateutil.parser
 import regex
 
 from instruct.report.faithfulness.mentions import Mention
-from instruct.report.faithfulness.numbers import as_digits, key_of
+from instruct.report.faithfulness.numbers import TENS, as_digits, key_of
 
 _CURRENCIES = {"$": "USD", "£": "GBP", "€": "EUR", "¥": "CNY", "₹": "INR", "buck": "USD"}
 _CURRENCIES |= {"dollar": "USD", "usd": "USD", "quid": "GBP", "pound": "GBP", "gbp": "GBP"}
@@ -19,16 +19,7 @@ _CURRENCIES |= {"euro": "EUR", "eur": "EUR", "yuan": "CNY", "rmb": "CNY", "rupee
 # A month and a year are longer than any number of days that is written as days.
 _MINUTES = {"minute": 1, "min": 1, "hour": 60, "hr": 60, "day": 1440, "week": 10080}
 _MINUTES |= {"fortnight": 20160, "month": 43830, "year": 525960, "decade": 5259600}
-_DECADES = [
-    "twenties",
-    "thirties",
-    "forties",
-    "fifties",
-    "sixties",
-    "seventies",
-    "eighties",
-    "nineties",
-]
+_DECADES = [f"{tens.removesuffix('y')}ies" for tens in TENS]
 _CHAT_WORDS = {"tmrw": "tomorrow", "tmr": "tomorrow", "2moro": "tomorrow", "2day": "today"}
 _CHAT_WORDS |= {"tonite": "tonight", "2nite": "tonight"}
 _WHICH = {"following": "next", "coming": "next", "previous": "last", "past": "last"}
@@ -45,7 +36,7 @@ _NAMED = {
     r"|at (?P<part>night))\b)",
     "WEEKDAY": r"(?:mon|tues|wednes|thurs|fri|satur|sun)day",
     "MONTH": r"(?:january|february|august|september|october|november|december"
-    r"|(?-i:March|April|May|June|July|Jan|Feb|Mar|Apr|Jun|Jul|Aug|Sept?|Oct|Nov|Dec))\b\.?",
+    r"|(?-i:March|April|May|June|July|Jan|Feb|Mar|Apr|Jun|Jul|Aug|Sept?|Oct|Nov|Dec))\b(?:\.(?= ?\d))?",
     "DAY": r"(?<![\w.:,$£€])\d{1,2}(?:st|nd|rd|th)?(?![\w:%]|\.\d)",
     "PREPOSITION": r"(?:at|by|until|till|from|before|after|around|about|since|between|to)",
     # "At five" is a time, "at five shops" is not.
@@ -233,7 +224,8 @@ def _duration(match: Match) -> Keys:
     value = decimal.Decimal(match["n"]) + decimal.Decimal("0.5" if match["more"] else 0)
     key, shown = f"lasts {key_of(value * minutes)}", key_of(value)
     is_some_day = shown == "1" and minutes == 1440
-    return "number", [{key, f"bare {shown}"}], {key, f"n {shown}"}, not is_some_day
+    kind = "date" if match["ago"] else "number"
+    return kind, [{key, f"bare {shown}"}], {key, f"n {shown}"}, not is_some_day
 
 
 def _ordinal(match: Match) -> Keys:
@@ -246,13 +238,16 @@ def _plain(match: Match) -> Keys:
     value = decimal.Decimal(match["n"])
     shown = key_of(value)
     emits = {f"n {shown}", f"bare {shown}"}
+    counts = value not in (0, 1) and not match["the"]  # "the three persons"
     if match["then"]:  # "eight fifty": a price or a time
         emits |= {f"read {shown}.{match['then']}"}
         emits |= {f"clock {int(value) % 12 * 60 + int(match['then'])}"}
-    return "number", [{f"n {shown}"}], emits, value not in (0, 1)
+    return "number", [{f"n {shown}"}], emits, counts
 
 
 def _multiple(match: Match) -> Keys:
+    if match.group().lower() == "half":
+        return "number", [{"n 0.5"}], {"n 0.5", "bare 0.5", "percent 50"}, False
     key = "n 1" if match.group().lower() in ("once", "single") else "n 2"
     return "number", [{key}], {key}, False
 
@@ -267,8 +262,8 @@ _PATTERNS = tuple(
         ),
         (
             r"(?:(?P<past>half|(?:a )?quarter) (?P<relation>past|after|to|before|of) @H(?![\w:])@HALF?"
-            r"|(?P<past>5|10|20|25) minutes (?P<relation>past|after|to|before) @H(?![\w:])@HALF?"
-            r"|(?<=\b(?:at|it|is|it's) )(?P<past>5|10|20|25) (?P<relation>past|to) @H(?![\w:])@HALF?"
+            r"|(?P<past>5|10|20|25) (?:minutes (?P<relation>after|to|before)|(?:minutes )?(?P<relation>past)) @H(?![\w:])@HALF?"
+            r"|(?<=\b(?:at|it|is|it's) )(?P<past>5|10|20|25) (?P<relation>to) @H(?![\w:])@HALF?"
             r"|@H:(?P<m>[0-5]\d)(?![\d%:])@HALF?|@H\.(?P<m>[0-5]\d)@HALF|@H o['’]?clock\b@HALF?|@H@HALF"
             r"|(?<=\b@PREPOSITION )@H (?P<m>[1-5]\d)(?:@HALF|@END)|\b(?P<noon>noon|midday|midnight)\b)",
             _time,
@@ -302,7 +297,7 @@ _PATTERNS = tuple(
         ),
         (
             r"\b(?P<name>christmas|xmas|easter|halloween|thanksgiving|new year|valentine|ramadan"
-            r"|diwali|hanukkah|passover)(?:['’]?s)?(?: day| eve)?\b",
+            r"|diwali|hanukkah|passover|(?:mother|father)(?=['’]?s['’]? day))(?:['’]?s)?(?: day| eve)?\b",
             _holiday,
         ),
         (rf"\b(?P<n>(?:1[5-9]|20)?\d0)['’]?s\b|(?<=\bthe )(?:{'|'.join(_DECADES)})\b", _decade),
@@ -313,7 +308,7 @@ _PATTERNS = tuple(
             _year,
         ),
         (
-            r"(?<=\b(?:(?:on|@PREPOSITION|of|and|or)|@WEEKDAYs?,?) the )(?P<n>[12]?\d|3[01])"
+            r"(?<=\b(?:(?:on|@PREPOSITION|of|and|or)|@WEEKDAYs?,?) the |\dth (?:or|and|to) (?:the )?)(?P<n>[12]?\d|3[01])"
             r"(?P<th>st|nd|rd|th)@END|(?<=\b@PREPOSITION )(?P<n>\d\d?)(?P<th>)@END",
             _hour_or_day,
         ),
@@ -324,15 +319,15 @@ _PATTERNS = tuple(
         ),
         (r"@N ?(?:%|per ?cent\b)", _percent),
         (
-            r"@N[ -]?@UNIT(?P<more> and a half)?(?P<share>)|\b(?:(?P<share>half)(?: an?)?"
+            r"@N[ -]?@UNIT(?P<more> and a half)?(?P<share>)(?=(?P<ago> ago\b)|)|\b(?:(?P<share>half)(?: an?)?"
             r"|(?:a )?(?P<share>half|quarter)(?: of)? an?|an?) @UNIT(?P<more> and a half)?(?P<n>)",
             _duration,
         ),
         (r"(?<![\w.,])(?P<n>\d+)(?:st|nd|rd|th)\b(?P<list>,)?", _ordinal),
         (
-            r"@N(?=(?:am|pm|s|h|k?m|[km]?g|cm|mm|p|m?l)?(?!\w)(?! past\b))(?= (?P<then>[1-9]\d)(?![\w.%])|)",
+            r"(?P<the>(?<=\bthe ))?@N(?=(?:am|pm|s|h|k?m|[km]?g|cm|mm|p|m?l)?(?!\w)(?! past\b))(?= (?P<then>[1-9]\d)(?![\w.%])|)",
             _plain,
         ),
-        (r"\b(?:once|twice|both|pair|couple|double|single)\b", _multiple),
+        (r"\b(?:once|twice|both|pair|couple|double|single|half(?! an?\b| past\b))\b", _multiple),
     )
 )

@@ -47,7 +47,7 @@ def name_finder(model: str) -> Callable[[str, str], Iterator[Mention]]:
         for entity in pipeline(masked).ents:
             inside = [w for w in words if entity.start_char <= w.start < entity.end_char]
             kind = _KINDS.get(entity.label_)
-            mention = name_mention(text, inside, kind=kind) if kind and inside else None
+            mention = name_mention(text, inside, kind) if kind and inside else None
             if mention is not None:
                 yield mention
 
