@@ -20,11 +20,10 @@ from instruct.report.faithfulness.mentions import Mention, word_set
 from instruct.report.faithfulness.names import Word, places, word_keys, words_of
 
 # Short forms that do not begin like the name.
-_NICKNAMES = tuple(
-    map(
-        word_set,
-        ["mike michael", "bob robert", "bill william", "billy william", "will william", "liz elizabeth", "beth elizabeth", "kate katherine", "kathy katherine", "jim james", "jimmy james", "tony anthony", "dick richard", "rick richard", "peggy margaret", "jack john", "ted edward", "harry henry", "becky rebecca", "jenny jennifer", "chuck charles", "larry lawrence"],
-    )
+_NICKNAMES = word_set(
+    "mike-michael bob-robert bill-william billy-william will-william liz-elizabeth beth-elizabeth "
+    "kate-katherine kathy-katherine jim-james jimmy-james tony-anthony dick-richard rick-richard "
+    "peggy-margaret jack-john ted-edward harry-henry becky-rebecca chuck-charles larry-lawrence"
 )
 _COUNTRY_ENDINGS = re.compile(r"(?:land|any|ain|en|ey|ea|ia|a|o|y)$")
 _PEOPLE_ENDINGS = re.compile(r"(?:n?ese|ians?|eans?|ans?|ish|is?|ic)$")
@@ -52,20 +51,14 @@ class Evidence:
 @functools.cache
 def _same_name(one: str, other: str) -> bool:
     """Whether two words name one: Tim and Timothy, Mike and Michael, Canada and Canadians."""
-    if {one, other} in _NICKNAMES:
-        return True
     short, long = sorted((one, other), key=len)
-    if len(short) < 3:
-        return False
+    if f"{short}-{long}" in _NICKNAMES:
+        return True
     for country, people in ((one, other), (other, one)):
         stem = _PEOPLE_ENDINGS.sub("", people)
-        if (
-            stem != people
-            and len(stem) > 2
-            and stem in (country, _COUNTRY_ENDINGS.sub("", country))
-        ):
+        if country in places() and stem in {country, _COUNTRY_ENDINGS.sub("", country)} - {people}:
             return True
-    if {one, other} & places():
+    if len(short) < 3 or {one, other} & places():
         return False
     return long.startswith(short) and short.isalpha() and len(long) - len(short) <= 6
 

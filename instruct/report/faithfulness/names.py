@@ -29,58 +29,50 @@ _SENTENCE_END = re.compile(r"[.!?:;…\n\"“”(\[]|^-|(?<=\s)[-–—*•](?=\
 _SHORT_TITLES = word_set("mr mrs ms dr prof st sgt capt gen rev jr")
 _TITLES = _SHORT_TITLES | word_set(
     "miss doctor professor sir madam judge queen king president prince princess lord lady aunt "
-    "uncle officer detective inspector captain general minister senator mayor sister brother "
-    "saint chancellor chairman director coach nurse chef pope governor chief agent"
+    "uncle officer detective inspector captain general minister senator mayor sister brother saint "
+    "chancellor chairman director coach nurse chef pope governor chief agent"
 )
 _LINKS = word_set("of de van von la le du der den da di el al & the")
 _FUNCTION_WORDS = word_set(
     "a an the and or but if of in on at to for from by with as is are was were be been has have "
-    "had do does did not no yes he she it they we you his her its their our your my him me them "
-    "us this that these those there here what who whose when where why how which so then than "
-    "very i'm i'd i'll i've i it's he's she's that's let's what's there's isn't don't can't"
+    "had do does did not no yes he she it they we you his her its their our your my him me them us "
+    "this that these those there here what who whose when where why how which so then than very i"
 )
 # Capitalised, but no names: kin, and shorthand for common things.
 _NEVER_NAMES = _FUNCTION_WORDS | word_set(
-    "i ok okay tv dvd cd pc id am pm atm vip asap ceo it mom mum dad mommy mummy daddy mother "
-    "father grandpa grandma granny god internet lol omg diy bbq mba phd gps dna ai app wifi wi-fi "
-    "hi hey hello oh ah um wow yeah sir madam ma'am mr mrs ms miss dr oops please thanks x-ray x-rays"
+    "ok okay tv dvd cd pc id am pm atm vip asap ceo mom mum dad mommy mummy daddy mother father "
+    "grandpa grandma granny god internet lol omg diy dj bbq mba phd gps dna app wifi wi-fi x-ray "
+    "x-rays hi hey hello oh ah um wow yeah sir madam ma'am mr mrs ms miss dr please thanks"
 )
 # More words that a sentence begins with.
 _STARTERS = word_set(
-    "about above after afterwards again all almost also although always another any anyone "
-    "anything are as because before behind below besides between both can come could during each "
-    "either even eventually every everybody everyone everything finally first go good half "
-    "however instead just last later less let like little long many may maybe meanwhile more most "
-    "much must my never next nobody none nothing now often once one only other others "
-    "outside over people perhaps please several shall should since some somebody someone "
-    "something sometimes somewhere soon still such sure take thank thanks though through thus "
-    "today together tomorrow tonight too two under unless unlike until up use wait well whatever whether "
-    "while will without work would yesterday yet see look open read turn turns try watch call "
-    "great new old nice"
+    "about after again all also although another any anyone anything because before besides both "
+    "can could during each either even every everybody everyone everything finally first good "
+    "however instead just last later let like many may maybe more most much must never next nobody "
+    "none nothing now often once one only other others people perhaps several shall should since "
+    "some somebody someone something sometimes soon still such take though through thus therefore "
+    "today together tomorrow tonight too two under unless unlike until wait well whatever whether "
+    "while will without would yesterday yet see look read turn try watch call great new old nice"
 )
 _COMMON_ENDINGS = ("ing", "ly", "ed", "tion", "tions", "ness", "ment", "ments", "able", "ity")
+_PLACE_STARTS = word_set("mount lake cape port fort river")
 _PLACE_ENDS = word_set(
     "street road avenue lane drive boulevard square park airport station lake river mountain "
-    "mountains island islands beach bay valley city town county village bridge hotel inn "
-    "restaurant cafe café museum library hospital clinic harbour harbor garden gardens hill hills "
-    "mall plaza tower castle cathedral church palace stadium theatre theater zoo farm court st rd "
-    "ave desert forest coast ocean sea"
+    "mountains island islands beach bay valley city town county village bridge hotel inn cafe café "
+    "restaurant museum library hospital clinic harbour harbor garden gardens hill hills mall plaza "
+    "tower castle cathedral church palace stadium theatre theater zoo farm court st rd ave desert"
 )
-_PLACE_STARTS = word_set("mount lake cape port fort river")
-_GENERIC = (_PLACE_ENDS | _PLACE_STARTS) | word_set(
-    "university school college company line team club group bank the"
-)
-# What is one, where neither spelling nor initials show it.
-_SAME_PLACES = tuple(
-    frozenset(names.split())
-    for names in (
-        "america american us usa united-states", "britain british uk united-kingdom",
-        "england english", "france french", "spain spanish spaniard", "netherlands holland dutch",
-        "denmark danish dane", "greece greek", "wales welsh", "switzerland swiss", "ireland irish",
-        "scotland scottish scots", "norway norwegian", "peru peruvian", "finland finnish finn",
-        "portugal portuguese", "philippines filipino", "germany german", "thailand thai",
+_GENERIC = _PLACE_ENDS | _PLACE_STARTS | word_set("university school company line club group bank")
+# Words for one place, where neither spelling nor initials show it.
+_SAME_PLACES = [
+    frozenset(group.split("/"))
+    for group in word_set(
+        "america/american/us/usa/united-states britain/british/uk/united-kingdom england/english "
+        "france/french spain/spanish netherlands/holland/dutch denmark/danish greece/greek "
+        "wales/welsh switzerland/swiss ireland/irish scotland/scottish norway/norwegian "
+        "peru/peruvian finland/finnish portugal/portuguese philippines/filipino germany/german"
     )
-)  # fmt: skip
+]
 # The capitalised words of "in X", "moves to X", "trains between X and Y"; not "in X's".
 _PLACED = re.compile(
     r"\b(?:[Ii]n|[Nn]ear|(?:north|south|east|west|outside|coast|city|town|village) of|(?:com(?:e|es"
@@ -248,7 +240,11 @@ def _kind(words: Sequence[Word], placed: Collection[str]) -> str:
                 len(content) > 1
                 and (content[-1].low in _PLACE_ENDS or content[0].low in _PLACE_STARTS)
             )
-            or (len(content) == 1 and content[0].low in placed and not _LANGUAGE.search(content[0].low))
+            or (
+                len(content) == 1
+                and content[0].low in placed
+                and not _LANGUAGE.search(content[0].low)
+            )
         )
     )
     return "place" if is_place else "name"
