@@ -164,35 +164,32 @@ class _Writing:
 
 def _begins_name(words: Sequence[Word], at: int, known: _Writing) -> bool:
     word, low = words[at], words[at].low
+    plain = re.sub("(?:n't|'.*)$", "", low)  # "he" of "he'll", "do" of "don't"
     after = words[at + 1] if at + 1 < len(words) and not words[at + 1].first else None
     if not any(c.isupper() for c in word.text) or low in NUMBER_WORDS:
         return False
     if word.is_title:
         return after is not None and after.text[0].isupper()
-    if low in _NEVER_NAMES:
+    if {low, plain} & _NEVER_NAMES:
         return False
     if not (word.first or known.all_capitals):
         return True
-    if len(word.text) > 1 and word.text.isupper() and not known.all_capitals:
-        return True
-    if low in _STARTERS:
+    if {low, plain} & _STARTERS:  # "Will goes", but not "Will you"
         return low == "will" and after is not None and _is_verb_of_one(after)
     if low in known.inside or low in places():
         return True
-    if low in known.small or low.endswith(_COMMON_ENDINGS) or known.all_capitals or after is None:
+    if low in known.small or low.endswith(_COMMON_ENDINGS) or known.all_capitals:
         return False
-    return (
-        after.text[0].isupper()
-        or after.low in ("and", "from", "will", "can", "said", "told", "went")
-        or _is_verb_of_one(after)
-    )
+    if word.text.isupper() or not low.endswith("s"):
+        return True
+    # "Poems are": an unknown plural, unless what follows is said of one person or thing.
+    of_one = ("said", "told", "asked", "went", "will", "can", "and")
+    return after is None or after.low in of_one or _is_verb_of_one(after) or after.text[0].isupper()
 
 
 def _is_verb_of_one(word: Word) -> bool:
-    return word.text.islower() and (
-        word.low in ("is", "was", "has", "does")
-        or (word.low.endswith(("s", "ed")) and word.low not in _FUNCTION_WORDS)
-    )
+    is_verb = word.low.endswith(("s", "ed")) and word.low not in _FUNCTION_WORDS
+    return word.text.islower() and (is_verb or word.low in ("is", "was", "has", "does"))
 
 
 def _run_end(text: str, words: Sequence[Word], at: int, known: _Writing) -> int:

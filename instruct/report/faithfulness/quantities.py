@@ -203,12 +203,12 @@ def _holiday(match: Match) -> Keys:
     return _date(f"holiday {match['name'].lower().replace('xmas', 'christmas')}")
 
 
-@_reads(rf"\b(?P<n>(?:1[5-9]|20)?\d0)['’]?s\b|(?<=\bthe )(?:{'|'.join(_DECADES)})\b")
+@_reads(
+    rf"(?:\b(?:1[5-9]|20)|(?<=\bthe ['’]?))(?P<n>\d0)['’]?s\b|(?<=\bthe )(?:{'|'.join(_DECADES)})\b"
+)
 def _decade(match: Match) -> Keys:
     word = match.group().lower()
-    return _date(
-        f"decade {int(match['n']) % 100 if match['n'] else 20 + 10 * _DECADES.index(word)}"
-    )
+    return _date(f"decade {match['n'] if match['n'] else 20 + 10 * _DECADES.index(word)}")
 
 
 @_reads(
