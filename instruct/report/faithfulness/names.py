@@ -42,7 +42,9 @@ _FUNCTION_WORDS = word_set(
 _NEVER_NAMES = _FUNCTION_WORDS | word_set(
     "ok okay tv dvd cd pc id am pm atm vip asap ceo mom mum dad mommy mummy daddy mother father "
     "grandpa grandma granny god internet lol omg diy dj bbq mba phd gps dna app wifi wi-fi x-ray "
-    "x-rays hi hey hello oh ah um wow yeah sir madam ma'am mr mrs ms miss dr please thanks"
+    "x-rays hi hey hello oh ah um wow yeah sir madam ma'am mr mrs ms miss dr please thanks monday "
+    "tuesday wednesday thursday friday saturday sunday january february april june july august "
+    "september october november december"
 )
 # More words that a sentence begins with.
 _STARTERS = word_set(
@@ -53,6 +55,10 @@ _STARTERS = word_set(
     "some somebody someone something sometimes soon still such take though through thus therefore "
     "today together tomorrow tonight too two under unless unlike until wait well whatever whether "
     "while will without would yesterday yet see look read turn try watch call great new old nice"
+)
+_AFTER_NAMES = word_set(
+    "and from of will would can could must may might had did said told asked called wanted agreed "
+    "came went paid left met took made got gave bought felt thought thinks saw found knew stayed"
 )
 _COMMON_ENDINGS = ("ing", "ly", "ed", "tion", "tions", "ness", "ment", "ments", "able", "ity")
 _PLACE_STARTS = word_set("mount lake cape port fort river")
@@ -73,6 +79,13 @@ _SAME_PLACES = [
         "peru/peruvian finland/finnish portugal/portuguese philippines/filipino germany/german"
     )
 ]
+# Well-known ones that name no time zone.
+_MORE_PLACES = word_set(
+    "us usa uk america england scotland wales europe africa asia north-korea south-korea "
+    "united-kingdom south-america north-america beijing california washington edinburgh michigan "
+    "quebec hollywood florence seattle oregon florida milan hawaii ottawa cambridge liverpool "
+    "las-vegas atlantic-ocean caribbean utah iowa minnesota tibet"
+)
 # The capitalised words of "in X", "moves to X", "trains between X and Y"; not "in X's".
 _PLACED = re.compile(
     r"\b(?:[Ii]n|[Nn]ear|(?:north|south|east|west|outside|coast|city|town|village) of|(?:com(?:e|es"
@@ -86,18 +99,29 @@ _SPELLINGS = (("ntre", "nter"), ("atre", "ater"), ("our", "or"), ("ours", "ors")
 
 @dataclasses.dataclass(frozen=True)
 class Word:
-    """A word where it stands; `low` in lower case without "'s"; `first` in its sentence."""
+    """A word where it stands.
+
+    Attributes:
+        text, low: without "'s", which makes it `possessive`; `low` in lower case.
+        first: in its sentence.
+    """
 
     text: str
     start: int
     end: int
     low: str
     first: bool
+    possessive: bool
 
     @property
     def is_title(self) -> bool:
         """Whether it is "Mr.", "Queen" ..."""
         return self.low.rstrip(".") in _TITLES
+
+    @property
+    def stems(self) -> set[str]:
+        """Also "he" for "he'll", "do" for "don't"."""
+        return {self.low, re.sub("(?:n't|'.*)$", "", self.low)}
 
 
 def words_of(text: str) -> list[Word]:
@@ -113,7 +137,8 @@ def words_of(text: str) -> list[Word]:
         first = not words or _SENTENCE_END.search(text[last : match.start()]) is not None
         bare = re.sub("['’]s?$", "", word)
         low = bare.lower().replace("’", "'").replace(" ", "")
-        words.append(Word(bare, match.start(), match.start() + len(bare), low, first))
+        end = match.start() + len(bare)
+        words.append(Word(bare, match.start(), end, low, first, bare != word))
         last = match.start() + len(word)
     return words
 
@@ -164,31 +189,31 @@ class _Writing:
 
 def _begins_name(words: Sequence[Word], at: int, known: _Writing) -> bool:
     word, low = words[at], words[at].low
-    plain = re.sub("(?:n't|'.*)$", "", low)  # "he" of "he'll", "do" of "don't"
     after = words[at + 1] if at + 1 < len(words) and not words[at + 1].first else None
     if not any(c.isupper() for c in word.text) or low in NUMBER_WORDS:
         return False
     if word.is_title:
         return after is not None and after.text[0].isupper()
-    if {low, plain} & _NEVER_NAMES:
+    if word.stems & _NEVER_NAMES:
         return False
     if not (word.first or known.all_capitals):
         return True
-    if {low, plain} & _STARTERS:  # "Will goes", but not "Will you"
+    if word.stems & _STARTERS:  # "Will goes", but not "Will you"
         return low == "will" and after is not None and _is_verb_of_one(after)
     if low in known.inside or low in places():
         return True
     if low in known.small or low.endswith(_COMMON_ENDINGS) or known.all_capitals:
         return False
-    if word.text.isupper() or not low.endswith("s"):
+    if word.text.isupper() or word.possessive:
         return True
-    # "Poems are": an unknown plural, unless what follows is said of one person or thing.
-    of_one = ("said", "told", "asked", "went", "will", "can", "and")
-    return after is None or after.low in of_one or _is_verb_of_one(after) or after.text[0].isupper()
+    if after is None or after.text[0].isupper():
+        return after is not None
+    # "Poems are", "Workers protested": most unknown words in s are plurals.
+    return _is_verb_of_one(after) or (after.low in _AFTER_NAMES and not low.endswith("s"))
 
 
 def _is_verb_of_one(word: Word) -> bool:
-    is_verb = word.low.endswith(("s", "ed")) and word.low not in _FUNCTION_WORDS
+    is_verb = word.low.endswith("s") and word.low not in _FUNCTION_WORDS
     return word.text.islower() and (is_verb or word.low in ("is", "was", "has", "does"))
 
 
@@ -218,7 +243,7 @@ def _run_end(text: str, words: Sequence[Word], at: int, known: _Writing) -> int:
 def _continues_name(word: Word) -> bool:
     if not word.text[0].isupper():
         return word.text[0].isdigit() and any(c.isupper() for c in word.text)
-    return word.low not in _NEVER_NAMES or word.is_title
+    return not word.stems & _NEVER_NAMES or word.is_title
 
 
 def _content(words: Sequence[Word]) -> list[Word]:
@@ -291,18 +316,7 @@ def _same_place(low: str) -> Iterator[str]:
 def places() -> frozenset[str]:
     """Countries and cities of the time zone database, in lower case."""
     tables = importlib.resources.files("tzdata") / "zoneinfo"
-    names = {
-        "us",
-        "usa",
-        "uk",
-        "america",
-        "england",
-        "scotland",
-        "wales",
-        "europe",
-        "africa",
-        "asia",
-    }
+    names = {name.replace("-", " ") for name in _MORE_PLACES}
     for table, column in (("iso3166.tab", 1), ("zone.tab", 2)):
         for line in (tables / table).read_text(encoding="utf-8").splitlines():
             if not line.startswith("#"):

@@ -131,10 +131,7 @@ def _with_scales(text: str, tokens: Tokens, number: Number) -> Number:
 def _read_below_hundred(text: str, tokens: Tokens, at: int) -> Number | None:
     """The number in words below a hundred, or the year, that begins at token `at`."""
     low = tokens[at].group().lower()
-    is_duration = (
-        at and low == "second" and tokens[at - 1].group().lower() in ("a", "one", "per", "each")
-    )
-    if low in _ORDINALS and not is_duration:
+    if low in _ORDINALS:
         return decimal.Decimal(_ORDINALS[low]), at + 1, True
     if low not in _CARDINALS:
         return None

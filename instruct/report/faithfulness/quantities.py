@@ -41,7 +41,7 @@ _NAMED = {
     "DAY": r"(?<![\w.:,$£€])\d{1,2}(?:st|nd|rd|th)?(?![\w:%]|\.\d)",
     "PREPOSITION": r"\b(?:at|by|until|till|from|before|after|around|about|since|between|to)",
     # "At five" is a time, "at five shops" is not.
-    "END": r"(?=$|\s*[^\w\s]|\n| (?:in|on|and|to|till|until|but|at|with|for|because|when|or|if|so"
+    "END": r"(?=$|\n|\s*[^\w\s%°$£€/.,:-]|[.,:](?!\d)|\s+[.,:-]| (?:in|on|and|to|till|until|but|at|with|for|because|when|or|if|so"
     r"|tomorrow|today|tonight|every|sharp|as|since|while|from|by|then|before|after|who|which|that"
     r"|instead|@WEEKDAY|@MONTH)\b)",
     "PART": r"(?P<period>spring|summer|autumn|fall|winter|morning|afternoon|evening|night)",
@@ -274,10 +274,13 @@ def _duration(match: Match) -> Keys:
     return kind, [{key, f"bare {shown}"}], {key, f"n {shown}"}, (shown, minutes) != ("1", 1440)
 
 
-@_reads(r"(?<![\w.,])(?P<n>\d+)(?:st|nd|rd|th)\b(?P<list>,)?")
+@_reads(
+    r"(?P<moment>(?<=\b(?:a|one|per) )(?=2th))?(?<![\w.,])(?P<n>\d+)(?:st|nd|rd|th)\b(?P<list>,)?"
+)
 def _ordinal(match: Match) -> Keys:
     keys = {f"n {match['n']}", f"nth {match['n']}"}
-    return "number", [keys], keys, match["n"] != "1" and not match["list"]
+    counts = match["n"] != "1" and not match["list"] and match["moment"] is None
+    return "number", [keys], keys, counts
 
 
 @_reads(
@@ -291,7 +294,7 @@ def _plain(match: Match) -> Keys:
     if match["then"]:  # "eight fifty": a price or a time
         emits |= {f"read {shown}.{match['then']}"}
         emits |= {f"clock {int(value) % 12 * 60 + int(match['then'])}"}
-    return "number", [{f"n {shown}"}], emits, value not in (0, 1) and not match["the"]
+    return "number", [{f"n {shown}"}], emits, value not in (0, 1) and match["the"] is None
 
 
 @_reads(r"\b(?:(?P<one>once|single)|twice|both|pair|couple|double|(?P<half>half))\b(?! past\b)")

@@ -35,7 +35,7 @@ def test_values(text, value):
     assert re.match(r"[\d.]*\d", as_digits(text).text)[0] == value
 
 
-@pytest.mark.parametrize("text", ["a man", "LX", "half past", "hundreds of", "k", "wait a second"])
+@pytest.mark.parametrize("text", ["a man", "LX", "half past", "hundreds of", "k"])
 def test_no_numbers(text):
     assert as_digits(text).text == text
 
