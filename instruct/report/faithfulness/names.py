@@ -3,7 +3,7 @@
 A name is a run of capitalised words. The first word of a sentence, where every word is capitalised,
 is a name if it stands capitalised inside a sentence elsewhere, or if it is no stop word, is nowhere
 written small, and another capital or what reads like a verb of one person follows. A place is a
-country or a city of the time zone database, has a word like Street in it, or follows "in".
+country or a city of the time zone database, ends in a word like Street, or follows "in".
 """
 
 import dataclasses
@@ -252,24 +252,14 @@ def _content(words: Sequence[Word]) -> list[Word]:
 
 def _kind(words: Sequence[Word], placed: Collection[str]) -> str:
     """ "name" or "place"; `placed` are words that follow "in" and the like somewhere."""
-    content = _content(words)
-    is_place = (
-        not words[0].is_title
-        and bool(content)
-        and (
-            " ".join(w.low.replace(".", "") for w in content) in places()
-            or (
-                len(content) > 1
-                and (content[-1].low in _PLACE_ENDS or content[0].low in _PLACE_STARTS)
-            )
-            or (
-                len(content) == 1
-                and content[0].low in placed
-                and not _LANGUAGE.search(content[0].low)
-            )
-        )
-    )
-    return "place" if is_place else "name"
+    lows = [word.low.replace(".", "") for word in _content(words)]
+    if not lows or words[0].is_title:
+        return "name"
+    if len(lows) == 1:
+        is_place = lows[0] in placed and not _LANGUAGE.search(lows[0])
+    else:
+        is_place = lows[-1] in _PLACE_ENDS or lows[0] in _PLACE_STARTS
+    return "place" if is_place or " ".join(lows) in places() else "name"
 
 
 def name_mention(text: str, words: Sequence[Word], kind: str) -> Mention | None:

@@ -35,35 +35,21 @@ class Counts:
 
 Quality = Mapping[str, Mapping[str, Counts]]  # "invented" or "missed" -> kind -> counts
 
+
+def _by_kind(*counts: tuple[int, int, int]) -> dict[str, Counts]:
+    """Counts of names, places, numbers, dates: right, wrong, overlooked."""
+    return {kind: Counts(*one) for kind, one in zip(KINDS, counts, strict=True)}
+
+
 # Of the part `held_out`; spaCy's is measured with en_core_web_sm 3.8.0.
 DETECTOR_QUALITY: Mapping[str, Quality] = {
     "rules": {
-        "invented": {
-            "name": Counts(15, 2, 0),
-            "place": Counts(5, 1, 1),
-            "number": Counts(16, 2, 0),
-            "date": Counts(8, 3, 0),
-        },
-        "missed": {
-            "name": Counts(17, 4, 2),
-            "place": Counts(4, 2, 3),
-            "number": Counts(25, 0, 1),
-            "date": Counts(13, 3, 0),
-        },
+        "invented": _by_kind((15, 2, 0), (5, 1, 1), (16, 2, 0), (8, 3, 0)),
+        "missed": _by_kind((17, 4, 2), (4, 2, 3), (25, 0, 1), (13, 3, 0)),
     },
     "spacy:en_core_web_sm": {
-        "invented": {
-            "name": Counts(15, 2, 0),
-            "place": Counts(4, 1, 2),
-            "number": Counts(16, 2, 0),
-            "date": Counts(8, 3, 0),
-        },
-        "missed": {
-            "name": Counts(13, 3, 6),
-            "place": Counts(6, 4, 1),
-            "number": Counts(25, 0, 1),
-            "date": Counts(13, 3, 0),
-        },
+        "invented": _by_kind((15, 2, 0), (4, 1, 2), (16, 2, 0), (8, 3, 0)),
+        "missed": _by_kind((13, 3, 6), (6, 4, 1), (25, 0, 1), (13, 3, 0)),
     },
 }
 

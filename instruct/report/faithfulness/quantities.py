@@ -41,8 +41,8 @@ _NAMED = {
     "DAY": r"(?<![\w.:,$£€])\d{1,2}(?:st|nd|rd|th)?(?![\w:%]|\.\d)",
     "PREPOSITION": r"\b(?:at|by|until|till|from|before|after|around|about|since|between|to)",
     # "At five" is a time, "at five shops" is not.
-    "END": r"(?=$|\n|\s*[^\w\s%°$£€/.,:-]|[.,:](?!\d)|\s+[.,:-]| (?:in|on|and|to|till|until|but|at|with|for|because|when|or|if|so"
-    r"|tomorrow|today|tonight|every|sharp|as|since|while|from|by|then|before|after|who|which|that"
+    "END": r"(?=$|\n|\s*[^\w\s%°$£€/.,:-]|[.,:](?!\d)|\s+[.,:-]"
+    r"| (?:in|on|and|to|till|until|but|at|with|for|because|when|or|if|so|tomorrow|today|tonight|every|sharp|as|since|while|from|by|then|before|after|who|which|that"
     r"|instead|@WEEKDAY|@MONTH)\b)",
     "PART": r"(?P<period>spring|summer|autumn|fall|winter|morning|afternoon|evening|night)",
     "PERIOD": r"(?:@PART|(?P<period>week|weekend|month|year|term|semester|quarter|season|decade"
@@ -124,8 +124,9 @@ def _phone(match: Match) -> Keys | None:
 
 @_reads(
     r"(?P<past>half|(?:a )?quarter) (?P<relation>past|after|to|before|of) @H(?![\w:])@HALF?"
-    r"|(?P<past>5|10|20|25) (?:(?:minutes )?(?P<relation>past)|minutes (?P<relation>after|to|before)"
-    r"|(?<=\b(?:at|it|is|it's) \d\d? )(?P<relation>to)) @H(?![\w:])@HALF?"
+    r"|(?P<past>5|10|20|25) (?:(?:minutes )?(?P<relation>past)"
+    r"|minutes (?P<relation>after|to|before)|(?<=\b(?:at|it|is|it's) \d\d? )(?P<relation>to))"
+    r" @H(?![\w:])@HALF?"
     r"|@H:(?P<m>[0-5]\d)(?![\d%:])@HALF?|@H\.(?P<m>[0-5]\d)@HALF|@H o['’]?clock\b@HALF?|@H@HALF"
     r"|(?<=@PREPOSITION )@H (?P<m>[1-5]\d)(?:@HALF|@END)|\b(?P<noon>noon|midday|midnight)\b"
 )
@@ -260,7 +261,8 @@ def _percent(match: Match) -> Keys:
 
 @_reads(
     r"@N[ -]?@UNIT(?P<more> and a half)?(?P<share>)(?=(?P<ago> ago\b)|)"
-    r"|\b(?:(?:a )?(?P<share>half|quarter)(?: of)?(?:[ -]an?)?|an?)[ -]@UNIT(?P<more> and a half)?(?P<n>)"
+    r"|\b(?:(?:a )?(?P<share>half|quarter)(?: of)?(?:[ -]an?)?|an?)[ -]@UNIT"
+    r"(?P<more> and a half)?(?P<n>)"
 )
 def _duration(match: Match) -> Keys:
     minutes, more = _MINUTES[match["unit"].lower()], decimal.Decimal("0.5" if match["more"] else 0)
