@@ -43,7 +43,8 @@ _NAMED = {
     # "At five" is a time, "at five shops" is not.
     "END": r"(?=$|\n|\s*[^\w\s%°$£€/.,:-]|[.,:](?!\d)|\s+[.,:-]"
     r"| (?:in|on|and|to|till|until|but|at|with|for|because|when|or|if|so|tomorrow"
-    r"|today|tonight|every|sharp|as|since|while|from|by|then|before|after|who|which|that|instead|@WEEKDAY|@MONTH)\b)",
+    r"|today|tonight|every|sharp|as|since|while|from|by|then|before|after|who|which|that"
+    r"|instead|@WEEKDAY|@MONTH)\b)",
     "PART": r"(?P<period>spring|summer|autumn|fall|winter|morning|afternoon|evening|night)",
     "PERIOD": r"(?:@PART|(?P<period>week|weekend|month|year|term|semester|quarter|season|decade"
     r"|century))",
