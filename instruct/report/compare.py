@@ -15,7 +15,7 @@ from instruct.report.evaluation_file import (
     labels_of,
     read_evaluation,
 )
-from instruct.report.ner import load_detector
+from instruct.report.faithfulness.detector import load_detector
 from instruct.report.paired import PairedTest
 from instruct.report.wording import counted, failure_lines
 
@@ -33,7 +33,7 @@ class CompareConfig:
 
     Attributes:
         suite: which suite; see `evaluation_file.find_results`.
-        detector: see `ner.load_detector`.
+        detector: see `faithfulness.detector.load_detector`.
         rank_by: metric that ranks the outputs; "" for the usual one.
         examples: most outputs shown: half of them with the largest gains, half with losses.
         seed: of the resampling.

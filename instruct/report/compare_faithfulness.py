@@ -5,12 +5,12 @@ import statistics
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from instruct.report import detector_quality
 from instruct.report.blocks import Block, Row, Section, Span, Table, Text
-from instruct.report.faithfulness import Checked, check
+from instruct.report.faithfulness import quality
+from instruct.report.faithfulness.check import Checked, check
+from instruct.report.faithfulness.detector import Detector
+from instruct.report.faithfulness.mentions import KINDS, Mention
 from instruct.report.intervals import Rates, paired_rates, wilson
-from instruct.report.mentions import KINDS, Mention
-from instruct.report.ner import Detector
 
 # Below this many words a reference is a label, in which nothing can be invented.
 SHORTEST = 4
@@ -71,7 +71,7 @@ def section(checked: Sequence[Both], names: tuple[str, str], detector: str) -> S
             "the detector's errors included.",
             quiet=True,
         ),
-        Text(detector_quality.describe(detector), quiet=True),
+        Text(quality.describe(detector), quiet=True),
     ]
     return Section("faithfulness", "Faithfulness", tuple(blocks))
 

@@ -3,12 +3,13 @@
 import pytest
 
 from instruct.errors import UserError
-from instruct.report import name_words, ner_spacy, place_words, word_sets
-from instruct.report.ner import find_mentions
+from instruct.report.faithfulness import spacy_names
+from instruct.report.faithfulness.detector import load_detector
+from instruct.report.faithfulness.names import places, word_keys
 
 
 def found(text, context=""):
-    mentions = find_mentions(text, context)
+    mentions = load_detector().find(text, context)
     return [(m.kind, m.text) for m in mentions if m.counts and not m.text.startswith("#")]
 
 
@@ -41,29 +42,17 @@ def test_the_first_word_of_a_sentence_is_judged_by_what_else_is_known():
     assert found("Weaving came. I saw Weaving.") == [("name", "Weaving"), ("name", "Weaving")]
 
 
-def test_lists_of_words_are_clean():
-    groups = (name_words.COMMON, name_words.NEVER_NAMES, name_words.FIRST_NAMES, name_words.TITLES)
-    for words in groups:
-        assert all(word == word.lower() and word.strip() for word in words)
-    assert not name_words.NEVER_NAMES & name_words.FIRST_NAMES
-    assert word_sets.word_list("b a b") == ["b", "a", "b"]
+def test_a_word_after_in_is_a_place_everywhere():
+    assert found("Brexley is far.", "She lives in Brexley.") == [("place", "Brexley")]
+    assert {"spain", "new york", "paris"} <= places() and "laura" not in places()
 
 
-@pytest.mark.parametrize(
-    ("name", "group"),
-    [
-        ("Spanish", "spain"),
-        ("the Netherlands", "netherlands"),
-        ("Dutch", "netherlands"),
-        ("U. S.", "united-states"),
-        ("America", "united-states"),
-        ("Laura", ""),
-    ],
-)
-def test_places_and_their_people_belong_together(name, group):
-    assert place_words.group_of(name) == group
+def test_words_for_one_place_share_a_key():
+    for one, other in (("spanish", "spain"), ("dutch", "netherlands"), ("u.s.", "america")):
+        assert word_keys(one) & word_keys(other)
+    assert not word_keys("laura") & word_keys("spain")
 
 
 def test_spacy_that_is_not_there_is_told():
     with pytest.raises(UserError, match=r"pip install|spacy download"):
-        ner_spacy.spacy_finder("no_such_pipeline")
+        spacy_names.name_finder("no_such_pipeline")

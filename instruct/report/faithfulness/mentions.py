@@ -34,3 +34,8 @@ class Mention:
     def identity(self) -> tuple[frozenset[str], ...]:
         """The same for every repetition of it in a text."""
         return self.parts
+
+
+def word_set(text: str) -> frozenset[str]:
+    """The words of a text."""
+    return frozenset(text.split())

@@ -3,9 +3,9 @@
 import pytest
 
 from instruct.errors import UserError
-from instruct.report import detector_quality
-from instruct.report.faithfulness import check
-from instruct.report.ner import find_mentions, load_detector
+from instruct.report.faithfulness import mentions, quality
+from instruct.report.faithfulness.check import check
+from instruct.report.faithfulness.detector import load_detector
 from tests.report import measure_detector
 
 RULES = load_detector()
@@ -86,7 +86,7 @@ def test_what_the_input_does_not_say_is_invented(source, output, expected):
     ],
 )
 def test_what_is_no_item(text):
-    found = [m.text for m in find_mentions(text) if m.counts and not m.text.startswith("#")]
+    found = [m.text for m in RULES.find(text) if m.counts and not m.text.startswith("#")]
     assert found == []
 
 
@@ -117,11 +117,14 @@ def test_labels_stand_in_their_texts(part):
 
 def test_the_quality_that_pages_state_is_the_measured_one():
     measured = measure_detector.measure(RULES, "held_out")
-    assert measured == detector_quality.DETECTOR_QUALITY["rules"]
-    assert min(c.precision for c in measured.values()) > 85
-    said = detector_quality.describe("rules")
-    assert detector_quality.sentence(measured["invented"]) in said
-    assert "has not been measured" in detector_quality.describe("spacy:other")
+    assert measured == quality.DETECTOR_QUALITY["rules"]
+    totals = {what: sum(counts.values(), quality.Counts()) for what, counts in measured.items()}
+    assert min(c.precision for c in totals.values()) > 80
+    assert min(c.recall for c in totals.values()) > 85
+    said = quality.describe("rules")
+    assert quality.sentence(totals["invented"]) in said
+    assert all(f"{kind}s: precision" in said for kind in mentions.KINDS)
+    assert "has not been measured" in quality.describe("spacy:other")
 
 
 def test_spacy_finds_names_where_it_is_installed():
@@ -131,7 +134,8 @@ def test_spacy_finds_names_where_it_is_installed():
     except UserError as error:
         pytest.skip(str(error))
     measured = measure_detector.measure(detector, "held_out")
-    assert min(c.precision for c in measured.values()) > 80
+    totals = [sum(counts.values(), quality.Counts()) for counts in measured.values()]
+    assert min(c.precision for c in totals) > 80
 
 
 def test_unknown_detectors_are_named():

@@ -12,12 +12,21 @@ wrong roles has nothing invented.
 import dataclasses
 import functools
 import itertools
+import re
 from collections.abc import Sequence
 
-from instruct.report.mentions import Mention
-from instruct.report.name_words import NICKNAMES
-from instruct.report.ner import Detector, Word, word_keys, words_of
-from instruct.report.place_words import ADJECTIVES, PLACES
+from instruct.report.faithfulness.detector import Detector
+from instruct.report.faithfulness.mentions import Mention, word_set
+from instruct.report.faithfulness.names import Word, places, word_keys, words_of
+
+# Short forms that do not begin like the name.
+_NICKNAMES = word_set(
+    "mike-michael bob-robert bill-william billy-william will-william liz-elizabeth beth-elizabeth "
+    "kate-katherine kathy-katherine jim-james jimmy-james tony-anthony dick-richard rick-richard "
+    "peggy-margaret jack-john ted-edward harry-henry becky-rebecca chuck-charles larry-lawrence"
+)
+_COUNTRY_ENDINGS = re.compile(r"(?:land|any|ain|en|ey|ea|ia|a|o|y)$")
+_PEOPLE_ENDINGS = re.compile(r"(?:n?ese|ians?|eans?|ans?|ish|is?|ic)$")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -34,17 +43,22 @@ class Evidence:
         return all(part & self.keys or self._nearly(part) for part in mention.parts)
 
     def _nearly(self, part: frozenset[str]) -> bool:
-        """Whether a short or long form of a name is there: Tim for Timothy, Mike for Michael."""
+        """Whether a short or long form of a name is there."""
         words = {key.removeprefix("word ") for key in part if key.startswith("word ")}
-        return any(_same_person(word, other) for word in words for other in self.capitalised)
+        return any(_same_name(word, other) for word in words for other in self.capitalised)
 
 
 @functools.cache
-def _same_person(one: str, other: str) -> bool:
-    if NICKNAMES.get(one) == other or NICKNAMES.get(other) == one:
-        return True
+def _same_name(one: str, other: str) -> bool:
+    """Whether two words name one: Tim and Timothy, Mike and Michael, Canada and Canadians."""
     short, long = sorted((one, other), key=len)
-    if len(short) < 3 or {one, other} & (PLACES.keys() | ADJECTIVES.keys()):
+    if f"{short}-{long}" in _NICKNAMES:
+        return True
+    for country, people in ((one, other), (other, one)):
+        stem = _PEOPLE_ENDINGS.sub("", people)
+        if country in places() and stem in {country, _COUNTRY_ENDINGS.sub("", country)} - {people}:
+            return True
+    if len(short) < 3 or {one, other} & places():
         return False
     return long.startswith(short) and short.isalpha() and len(long) - len(short) <= 6
 
@@ -63,9 +77,7 @@ def evidence_of(text: str, detector: Detector) -> Evidence:
             if len(word.text) > 1 and word.text.isupper():
                 keys.add(f"initials {word.low.replace('.', '')}")
     for first, second in itertools.pairwise(words):
-        pair = f"{first.low} {second.low}"
-        if pair in PLACES:
-            keys.add(f"place {PLACES[pair]}")
+        keys |= {key for key in word_keys(f"{first.low}-{second.low}") if key.startswith("place ")}
     keys |= _spelled(words)
     for mention in detector.find(text, ""):
         # Other keys of the whole are what it needs, not what it says.
@@ -112,7 +124,7 @@ def check(source: str, output: str, references: Sequence[str], detector: Detecto
     Args:
         source: the text that the output is about.
         output: the model's. references: how people put it; () for none known.
-        detector: see `ner.load_detector`.
+        detector: see `detector.load_detector`.
     """
     input_says = evidence_of(source, detector)
     found = [m for m in detector.find(output, source) if m.counts]

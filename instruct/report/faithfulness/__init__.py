@@ -1,0 +1,1 @@
+"""Names, numbers, dates and places that an output invents or misses."""
