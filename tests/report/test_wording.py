@@ -7,8 +7,10 @@ import pytest
 from instruct.report.wording import (
     MOST_FAILURES,
     all_of,
+    compact,
     counted,
     failure_lines,
+    magnitude,
     p_equals,
     plus_minus,
     probability,
@@ -42,6 +44,32 @@ def test_changes_and_errors():
     assert [signed(v) for v in (0.04, -0.04, -0.06, 3.0)] == ["+0.0", "+0.0", "-0.1", "+3.0"]
     errors = [None, math.nan, math.inf, 0.0, 1e-17, 0.02, 1.26]
     assert [plus_minus(e) for e in errors] == [*[""] * 5, " ± < 0.1", " ± 1.3"]
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [
+        (None, "–"),
+        (math.inf, "–"),
+        (76_961_152, "77.0M"),
+        (11_135_332_352, "11.1B"),
+        (2e12, "2.0T"),
+        (12_345, "12.3k"),
+        (1_991, "1,991"),
+        (0.0312, "0.0312"),
+        (1234.5, "1,234"),
+    ],
+)
+def test_compact(value, text):
+    assert compact(value) == text
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [(9, "9"), (1836, "1.84k"), (77e6, "77M"), (2.85e9, "2.85B"), (5.4e11, "540B"), (2e12, "2T")],
+)
+def test_magnitudes(value, text):
+    assert magnitude(value) == text
 
 
 def test_many_failures_are_named_and_few_explained():

@@ -1,6 +1,8 @@
 """A report's sections besides results: overview, curves, mixture, throughput, configuration."""
 
 import math
+import os
+import pathlib
 import statistics
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -24,13 +26,25 @@ from instruct.report.blocks import (
     Table,
     Text,
 )
-from instruct.report.run_files import Run
-from instruct.report.wording import all_of, counted
+from instruct.report.pages.rendering import write_document
+from instruct.report.run_files import Run, read_runs
+from instruct.report.wording import all_of, compact, counted, number, percent
 
 # More curves than this in one chart cannot be told apart; the rest goes into the table.
 MAX_CURVES = 8
 MAX_POINTS = 240
 MIXTURE_ROWS = 30
+
+
+def write_report(
+    model_dirs: Sequence[str | os.PathLike[str]], out_dir: str | os.PathLike[str]
+) -> pathlib.Path:
+    """Writes `report.html` and `report.md` about one or more runs into `out_dir`.
+
+    Returns the path of `report.html`. Raises UserError if a run's folder does not exist.
+    """
+    runs = read_runs([pathlib.Path(folder) for folder in model_dirs])
+    return write_document(document(runs), out_dir)
 
 
 def document(runs: Sequence[Run]) -> Document:
@@ -82,28 +96,10 @@ def _typical(run: Run, name: str) -> float | None:
     return statistics.median(values) if values else None
 
 
-def compact(value: float | None) -> str:
-    """`76.9M`, `1.2k`, `0.031`, "–" for None."""
-    if value is None or not math.isfinite(value):
-        return "–"
-    for size, suffix in ((1e12, "T"), (1e9, "B"), (1e6, "M"), (1e4, "k")):
-        if abs(value) >= size:
-            scale = 1e3 if suffix == "k" else size
-            return f"{value / scale:.1f}{suffix}"
-    if value == int(value):
-        return f"{int(value):,}"
-    return f"{value:.3g}" if abs(value) < 1000 else f"{value:,.0f}"
-
-
-def percent(share: float | None) -> str:
-    """A share of 1 as per cent."""
-    return "–" if share is None or not math.isfinite(share) else f"{100 * share:.1f} %"
-
-
 def _overview(run: Run) -> list[Fact]:
     facts = []
     for group, mean in tables.headline(run).items():
-        baseline = f"baseline {tables.number(mean.baseline)}, " if mean.baseline is not None else ""
+        baseline = f"baseline {number(mean.baseline)}, " if mean.baseline is not None else ""
         value = tables.with_error(mean.value, mean.stderr)
         name = f"{tables.GROUP_TITLES[group]} score"
         sizes = f"{counted(mean.tasks, 'task')}, {counted(mean.examples, 'example')}"
@@ -111,8 +107,8 @@ def _overview(run: Run) -> list[Fact]:
     steps = max((row["step"] for row in run.metrics), default=None)
     facts.append(Fact("Steps", compact(steps), f"{compact(last_value(run, 'examples'))} examples"))
     evaluated = last_value(run, "eval/loss")
-    note = f"on validation {tables.number(evaluated, 3)}" if evaluated is not None else ""
-    facts.append(Fact("Training loss", tables.number(last_value(run, "loss"), 3), note))
+    note = f"on validation {number(evaluated, 3)}" if evaluated is not None else ""
+    facts.append(Fact("Training loss", number(last_value(run, "loss"), 3), note))
     facts.append(Fact("Parameters", compact(_parameters(run))))
     share = percent(_typical(run, "peak_share"))
     speed = compact(_typical(run, "real_tokens_per_sec"))
@@ -130,7 +126,7 @@ def _weak_scores(run: Run) -> list[str]:
             score = tables.with_error(mean.value, mean.stderr)
             found.append(
                 f"the {tables.GROUP_TITLES[group].lower()} score, {score}, is not clearly above "
-                f"the baseline, {tables.number(mean.baseline)}."
+                f"the baseline, {number(mean.baseline)}."
             )
     return found
 
