@@ -84,6 +84,11 @@ def plus_minus(stderr: float | None) -> str:
     return f" ± {stderr:,.1f}" if stderr >= 0.05 else " ± < 0.1"
 
 
+def with_error(value: float | None, stderr: float | None) -> str:
+    """`41.2 ± 1.3`, without the error where it is not known."""
+    return number(value) + ("" if number(value) == "–" else plus_minus(stderr))
+
+
 def failure_lines(failures: Sequence[Mapping[str, Any]]) -> list[str]:
     """Which tasks of an evaluation failed and why; of many the first few, the others by name."""
     lines = [

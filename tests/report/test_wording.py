@@ -15,6 +15,7 @@ from instruct.report.wording import (
     plus_minus,
     probability,
     signed,
+    with_error,
 )
 
 
@@ -84,3 +85,11 @@ def test_many_failures_are_named_and_few_explained():
     assert len(lines) == MOST_FAILURES + 1
     assert last == "6 more tasks of s failed (t3, t4, t5, ...); the results file has the reasons."
     assert failure_lines([]) == []
+
+
+@pytest.mark.parametrize(
+    ("value", "stderr", "text"),
+    [(None, None, "–"), (1.25, None, "1.2"), (float("nan"), 1.0, "–"), (1.0, float("inf"), "1.0")],
+)
+def test_with_error(value, stderr, text):
+    assert with_error(value, stderr) == text

@@ -9,7 +9,6 @@ import math
 import os
 import pathlib
 import re
-from collections.abc import Sequence
 from typing import Any
 
 import jinja2
@@ -64,25 +63,21 @@ def _fence(text: str) -> Markup:
     return Markup(f"{fence}text\n{text}\n{fence}")
 
 
-def _table_cue(table: Table) -> str:
-    wrapped = {0, len(table.columns) - 1} & set(range(table.text_columns))
-    return _cue([table.columns, *(row.cells for row in table.rows)], wrapped)
-
-
-def _matrix_cue(matrix: Matrix) -> str:
-    rows = [(label, *(cell.text for cell in cells)) for label, cells in matrix.rows]
-    return _cue([(matrix.corner, *matrix.columns), *rows], {0})
-
-
-def _cue(rows: Sequence[Sequence[str]], wrapped: set[int]) -> str:
+def _cue(block: Table | Matrix) -> str:
     """CSS class of the hint that a table scrolls: on a phone, on any page, or "" for no hint.
 
-    The style sheet draws shadows from true widths; the hint rests on the lengths of texts.
+    The style sheet draws shadows from true widths; the hint is estimated from lengths of texts.
     """
-    columns = itertools.zip_longest(*rows, fillvalue="")
-    widths = [_CHARACTER * max(map(len, column)) + _PADDING for column in columns]
-    width = sum(min(w, _WRAPPED) if i in wrapped else w for i, w in enumerate(widths))
-    return "cue wide" if width > _WIDEST else "cue" if width > _PHONE else ""
+    if isinstance(block, Table):
+        rows, texts = [block.columns, *(row.cells for row in block.rows)], block.text_columns
+    else:
+        rows = [(label, *(cell.text for cell in cells)) for label, cells in block.rows]
+        rows, texts = [(block.corner, *block.columns), *rows], 1
+    lengths = [max(map(len, column)) for column in itertools.zip_longest(*rows, fillvalue="")]
+    widths = [_CHARACTER * length + _PADDING for length in lengths]
+    for column in {0, len(widths) - 1} & set(range(texts)):
+        widths[column] = min(widths[column], _WRAPPED)
+    return "cue wide" if sum(widths) > _WIDEST else "cue" if sum(widths) > _PHONE else ""
 
 
 def _environment(**options: Any) -> jinja2.Environment:
@@ -94,8 +89,7 @@ def _environment(**options: Any) -> jinja2.Environment:
         lstrip_blocks=True,
         **options,
     )
-    environment.globals |= {"charts": charts, "wording": wording}
-    environment.globals |= {"table_cue": _table_cue, "matrix_cue": _matrix_cue}
+    environment.globals |= {"charts": charts, "wording": wording, "cue": _cue}
     environment.tests["finite"] = lambda value: value is not None and math.isfinite(value)
     environment.filters["fence"] = _fence
     return environment
