@@ -1,7 +1,7 @@
-"""What a report is made of: plain content, built once, written as HTML (`page`) and as Markdown.
+"""What a page is made of: plain content, which the templates of `pages` draw.
 
-Texts are plain text; each writer escapes them. Colours are numbers of a palette (0, 1, ...):
-a run keeps its number through the whole page.
+Texts are plain; the templates escape them. Colours are numbers of a palette (0, 1, ...): a run
+keeps its number through the whole page.
 """
 
 from typing import NamedTuple
@@ -15,7 +15,7 @@ class Text(NamedTuple):
 
 
 class Notices(NamedTuple):
-    """Things the reader must know before believing the rest."""
+    """Warnings: what the reader must know before believing the rest."""
 
     items: tuple[str, ...]
 
@@ -178,7 +178,7 @@ class Code(NamedTuple):
 
 
 class Span(NamedTuple):
-    """A stretch of a text; `mark` is "", "invented", "missed" or "known", `note` a remark."""
+    """A part of a text; `mark` is "", "invented", "missed" or "known", `note` a remark."""
 
     text: str
     mark: str = ""
@@ -186,7 +186,7 @@ class Span(NamedTuple):
 
 
 class Output(NamedTuple):
-    """What one run gave, with remarks below it."""
+    """The output of one run, with remarks below it."""
 
     name: str
     spans: tuple[Span, ...]
@@ -195,7 +195,7 @@ class Output(NamedTuple):
 
 
 class Comparison(NamedTuple):
-    """One example: its source, how people answered, and what each run gave."""
+    """One example: its source, its references, and the output of each run."""
 
     title: str
     scores: str

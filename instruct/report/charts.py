@@ -43,7 +43,7 @@ class Curve(NamedTuple):
 
     series: Series
     title: str
-    lines: list[str]
+    lines: list[list[Point]]
     dots: list[Point]
     errors: list[tuple[float, float, float]]
     gaps: list[float]
@@ -88,8 +88,6 @@ def tick_label(value: float, step: float) -> str:
 def log_ticks(low: float, high: float) -> list[float]:
     """Powers of ten within [low, high]; with 3 between them where they are fewer than three.
 
-    >>> log_ticks(8, 2000)
-    [10.0, 100.0, 1000.0]
     >>> log_ticks(50, 900)
     [100.0, 300.0]
     """
@@ -181,11 +179,7 @@ def _curve(series: Series, at: Callable[[float, float], Point], sizes: bool) -> 
     return Curve(
         series,
         title,
-        [
-            " ".join(f"{x:.1f},{y:.1f}" for x, y in itertools.starmap(at, piece))
-            for piece in pieces
-            if len(piece) > 1
-        ],
+        [list(itertools.starmap(at, piece)) for piece in pieces if len(piece) > 1],
         list(itertools.starmap(at, finite if sizes else ends)),
         [(*at(x, high), at(x, low)[1]) for x, low, high in _error_ends(series) if low < high],
         [] if sizes else [at(x, 0)[0] for x, y in series.points if not math.isfinite(y)],
@@ -202,7 +196,7 @@ def _tags(curves: Sequence[Curve]) -> list[tuple[float, float, str, int]]:
         ends[-1][0] = SIZES.base
         for after, before in itertools.pairwise(ends[::-1]):
             before[0] = min(before[0], after[0] - _LEAST_TAG_HEIGHT)
-    return [(y, x, tag, color) for y, x, tag, color in ends]
+    return [tuple(end) for end in ends]
 
 
 def table_steps(chart: Lines) -> list[float]:

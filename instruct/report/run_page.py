@@ -279,14 +279,9 @@ def _flat(name: str, value: Any) -> list[tuple[str, str]]:
     return [pair for item in items for pair in _flat(*item)]
 
 
-# The tables of run.json's entries; all other entries go into the first.
-_TABLES = {
-    "Run and machine": (),
-    "Model": ("model", "num_params"),
-    "Versions": ("versions", "python"),
-    "What results hang on": ("config",),
-    "Sessions": ("sessions",),
-}
+# The tables of run.json's entries; all other entries go into "Run and machine".
+_TABLES = {"command_line": "", "model": "Model", "num_params": "Model", "versions": "Versions"}
+_TABLES |= {"python": "Versions", "config": "What results hang on", "sessions": "Sessions"}
 
 
 def configuration_section(runs: Sequence[Run]) -> blocks.Section:
@@ -296,9 +291,8 @@ def configuration_section(runs: Sequence[Run]) -> blocks.Section:
         whose = f" of {run.label}" if len(runs) > 1 else ""
         if command := run.info.get("command_line"):
             parts.append(blocks.Code(f"Command line{whose}", str(command), fold=False))
-        named = {"command_line", *(name for names in _TABLES.values() for name in names)}
-        for title, names in _TABLES.items():
-            chosen = [n for n in run.info if (n in names if names else n not in named)]
+        for title in dict.fromkeys(["Run and machine", *filter(None, _TABLES.values())]):
+            chosen = [n for n in run.info if _TABLES.get(n, "Run and machine") == title]
             rows = tuple(
                 blocks.Row(pair) for name in chosen for pair in _flat(name, run.info[name])
             )

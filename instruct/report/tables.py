@@ -10,7 +10,7 @@ import itertools
 import math
 import statistics
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 from instruct import results
 from instruct.report import blocks
@@ -23,6 +23,7 @@ MANY_TASKS = 40
 ENDS = 10
 SAMPLES_SHOWN = 6
 
+T = TypeVar("T")
 Key = tuple[str, ...]
 Lines = list[Mapping[str, Any]]  # metric lines of results files
 
@@ -163,19 +164,18 @@ def _by_key(chosen: dict[int, Evaluation], *names: str) -> dict[Key, dict[int, L
     return keyed
 
 
-def _means(
-    of_runs: dict[int, Lines], mean: Callable[[Lines], results.Aggregate] = mean_of
-) -> dict[int, results.Aggregate]:
-    return {n: mean(lines) for n, lines in of_runs.items()}
+def _each(of_runs: dict[int, Lines], function: Callable[[Lines], T]) -> dict[int, T]:
+    return {n: function(lines) for n, lines in of_runs.items()}
 
 
 def _category_rows(chosen: dict[int, Evaluation]) -> list[ResultRow]:
     groups, categories = _by_key(chosen, "group"), _by_key(chosen, "group", "category")
     rows: list[ResultRow] = []
     for group in (g for g in results.GROUPS if (g,) in groups):
-        rows.append(ResultRow((f"{GROUP_TITLES[group]} tasks",), _means(groups[group,]), True))
+        means = _each(groups[group,], mean_of)
+        rows.append(ResultRow((f"{GROUP_TITLES[group]} tasks",), means, True))
         inside = [
-            ResultRow((key[1],), _means(of_runs), False, _spreads(of_runs))
+            ResultRow((key[1],), _each(of_runs, mean_of), False, _each(of_runs, over_prompts))
             for key, of_runs in categories.items()
             if key[0] == group
         ]
@@ -183,20 +183,12 @@ def _category_rows(chosen: dict[int, Evaluation]) -> list[ResultRow]:
     return rows
 
 
-def _spreads(of_runs: dict[int, Lines]) -> dict[int, str]:
-    return {n: over_prompts(lines) for n, lines in of_runs.items()}
-
-
 def _task_rows(chosen: dict[int, Evaluation]) -> list[ResultRow]:
-    rows = [
-        ResultRow(
-            (f"{task} {mode}".rstrip(), metric, GROUP_TITLES[group].lower()),
-            _means(of_runs, results.aggregate),
-        )
-        for (task, mode, metric, group), of_runs in _by_key(
-            chosen, "task", "mode", "metric", "group"
-        ).items()
-    ]
+    rows = []
+    keyed = _by_key(chosen, "task", "mode", "metric", "group")
+    for (task, mode, metric, group), of_runs in keyed.items():
+        titles = (f"{task} {mode}".rstrip(), metric, GROUP_TITLES[group].lower())
+        rows.append(ResultRow(titles, _each(of_runs, results.aggregate)))
     return sorted(rows, key=_best_first)
 
 
@@ -213,7 +205,7 @@ def _table(
     def title(n: int, what: str) -> str:
         return f"{names[n]}: {what}" if len(names) > 1 else what.capitalize()
 
-    columns = [(heading, [row.titles[0] for row in rows])]
+    columns: list[tuple[str, Sequence[str]]] = [(heading, [row.titles[0] for row in rows])]
     for n, name in names.items():
         means = [row.means.get(n) for row in rows]
         scores = [with_error(mean.value, mean.stderr) if mean else "–" for mean in means]
@@ -232,14 +224,13 @@ def _table(
     first = [next(iter(row.means.values())) for row in rows]
     counts = ("n", [f"{mean.examples:,}" for mean in first])
     if heading == "Task":
-        columns += [counts, ("Metric", [row.titles[1] for row in rows])]
-        columns.append(("Group", [row.titles[2] for row in rows]))
+        _, metrics, groups = zip(*(row.titles for row in rows))
+        columns += [counts, ("Metric", metrics), ("Group", groups)]
     else:
         columns += [("Tasks", [f"{mean.tasks:,}" for mean in first]), counts]
     headings, texts = zip(*columns)
-    lines = zip(zip(*texts), rows)
-    laid = tuple(blocks.Row(cells, row.strong) for cells, row in lines)
-    return blocks.Table(headings, laid, fold=fold)
+    lines = tuple(blocks.Row(cells, row.strong) for cells, row in zip(zip(*texts), rows))
+    return blocks.Table(headings, lines, fold=fold)
 
 
 def _difference(first: results.Aggregate | None, second: results.Aggregate | None) -> str:
@@ -274,9 +265,8 @@ def _other_metrics(chosen: dict[int, Evaluation], names: dict[int, str]) -> list
 def _trend(suite: str, runs: Sequence[Run]) -> list[blocks.Block]:
     """Score of each group against the checkpoint's step, drawn and as a folded table."""
     rows, series = [], []
-    for (color, run), (order, group) in itertools.product(
-        enumerate(runs), enumerate(results.GROUPS)
-    ):
+    numbered = itertools.product(enumerate(runs), enumerate(results.GROUPS))
+    for (color, run), (order, group) in numbered:
         points, title = [], GROUP_TITLES[group]
         for evaluation in sorted(run.evaluations, key=lambda e: e.step):
             lines = [row for row in evaluation.metrics if row["group"] == group]
@@ -287,9 +277,8 @@ def _trend(suite: str, runs: Sequence[Run]) -> list[blocks.Block]:
                 rows.append(blocks.Row((*cells, number(mean.baseline), str(mean.tasks))))
                 points.append((evaluation.step, math.nan if mean.value is None else mean.value))
         if len(points) > 1:
-            several = len(runs) > 1
-            name = f"{run.label}, {title.lower()}" if several else title.lower()
-            shown = color if several else order
+            several, name = len(runs) > 1, title.lower()
+            name, shown = (f"{run.label}, {name}", color) if several else (name, order)
             series.append(blocks.Series(name, tuple(points), shown, dashed=order > 0))
     if not series:
         return []

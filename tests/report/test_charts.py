@@ -7,27 +7,12 @@ import re
 import pytest
 
 from instruct.report import charts
-from instruct.report.blocks import (
-    Bar,
-    Bars,
-    Charts,
-    Document,
-    DotRow,
-    Dots,
-    Lines,
-    Mark,
-    Scaling,
-    Section,
-    Series,
-)
-from instruct.report.pages.rendering import to_html
+from instruct.report.blocks import Bar, Bars, Charts, DotRow, Dots, Lines, Mark, Scaling, Series
+from tests.report.test_rendering import html_of
 
 
 def drawn(content) -> str:
-    """The page's part for a chart or block."""
-    block = Charts((content,)) if isinstance(content, Lines | Scaling) else content
-    text = to_html(Document("", "", (Section("s", "S", (block,)),)))
-    return text.partition("<main>")[2].partition("</main>")[0]
+    return html_of(Charts((content,)) if isinstance(content, Lines | Scaling) else content)
 
 
 @pytest.mark.parametrize(

@@ -95,5 +95,5 @@ def _environment(**options: Any) -> jinja2.Environment:
     return environment
 
 
-_HTML = _environment(finalize=lambda v: f"{v:.2f}" if isinstance(v, float) else v)
+_HTML = _environment(finalize=lambda v: f"{v:.1f}" if isinstance(v, float) else v)
 _MARKDOWN = _environment(finalize=_plain, keep_trailing_newline=True)
