@@ -15,10 +15,9 @@ from instruct.report.wording import magnitude, shortened
 PALETTE_SIZE = 8
 WIDTH = 360
 CURVE_ROWS = 10  # of the table that stands for a chart in Markdown
-# Share of a logarithmic axis that stands for "none", when there is a 0.
-NONE_SHARE = 0.12
+NONE_SHARE = 0.12  # of a logarithmic axis, which stands for 0 where there is a 0
 _LEAST_APART = 0.12  # distance of two numbers below an axis, as a share of its length
-_LEAST_TAG_HEIGHT = 11.0
+_TAG_HEIGHT = 11.0
 
 Point = tuple[float, float]
 Label = tuple[float, str, str]  # position, text, SVG's text-anchor
@@ -86,11 +85,7 @@ def tick_label(value: float, step: float) -> str:
 
 
 def log_ticks(low: float, high: float) -> list[float]:
-    """Powers of ten within [low, high]; with 3 between them where they are fewer than three.
-
-    >>> log_ticks(50, 900)
-    [100.0, 300.0]
-    """
+    """Powers of ten within [low, high]; with 3 between them where they are fewer than three."""
     powers = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
     inside = [10.0**power for power in powers if low <= 10.0**power <= high]
     if len(inside) < 3:
@@ -188,15 +183,12 @@ def _curve(series: Series, at: Callable[[float, float], Point], sizes: bool) -> 
 
 def _tags(curves: Sequence[Curve]) -> list[tuple[float, float, str, int]]:
     """Names at the right ends of curves, moved apart where they would touch."""
-    tagged = [(one.series, one.dots[-1]) for one in curves if one.series.tag and one.dots]
-    ends = sorted([y, x, one.tag, one.color] for one, (x, y) in tagged)
-    for before, after in itertools.pairwise(ends):
-        after[0] = max(after[0], before[0] + _LEAST_TAG_HEIGHT)
-    if ends and ends[-1][0] > SIZES.base:
-        ends[-1][0] = SIZES.base
-        for after, before in itertools.pairwise(ends[::-1]):
-            before[0] = min(before[0], after[0] - _LEAST_TAG_HEIGHT)
-    return [tuple(end) for end in ends]
+    tagged = [(one.dots[-1], one.series) for one in curves if one.series.tag and one.dots]
+    ends = sorted((y, x, one.tag, one.color) for (x, y), one in tagged)
+    down = list(itertools.accumulate((y for y, *_ in ends), lambda a, y: max(y, a + _TAG_HEIGHT)))
+    inside = (min(y, SIZES.base) for y in reversed(down))
+    heights = list(itertools.accumulate(inside, lambda b, y: min(y, b - _TAG_HEIGHT)))
+    return [(y, x, tag, n) for y, (_, x, tag, n) in zip(reversed(heights), ends)]
 
 
 def table_steps(chart: Lines) -> list[float]:

@@ -1,7 +1,4 @@
-"""The page on one or several runs: what `run.py report --model_dir` writes.
-
-Overview, comparisons, results (`tables`), curves, mixture, samples, throughput, configuration.
-"""
+"""The page on one or several runs, which `run.py report --model_dir` writes."""
 
 import math
 import os
@@ -70,7 +67,7 @@ def _typical(run: Run, name: str) -> float | None:
 
 
 def overview_section(runs: Sequence[Run]) -> blocks.Section:
-    """The figures one looks for first, then what is missing or went wrong."""
+    """Headline numbers, then warnings: weak scores, missing or damaged files, failures."""
     facts = [{fact.name: fact for fact in _overview(run)} for run in runs]
     parts: list[blocks.Block] = [blocks.Facts(tuple(facts[0].values()))]
     if len(runs) > 1:
@@ -182,7 +179,7 @@ def training_section(runs: Sequence[Run]) -> blocks.Section:
 
 
 def mixture_section(runs: Sequence[Run]) -> blocks.Section:
-    """Share of examples each category was to have and had; every leaf; what was dropped."""
+    """Shares of examples asked for and realised by category; every leaf; dropped examples."""
     parts: list[blocks.Block] = []
     for run in runs:
         leaves = [leaf for leaf in run.mixture.get("leaves", ()) if isinstance(leaf, Mapping)]
@@ -239,7 +236,7 @@ def _leaf_table(leaves: Sequence[Mapping[str, Any]]) -> blocks.Table:
 
 
 def throughput_section(runs: Sequence[Run]) -> blocks.Section:
-    """How fast, how full, and how near the machine's measured matrix-multiply peak."""
+    """Tokens per second, padding, and share of the machine's measured matrix-multiply peak."""
     rows = [
         blocks.Row((title, *(form(_typical(run, name)) for run in runs)))
         for title, name, form in (
@@ -255,8 +252,8 @@ def throughput_section(runs: Sequence[Run]) -> blocks.Section:
         cells = (compact(p) if isinstance(p, int | float) else "–" for p in peaks)
         rows.append(blocks.Row(("Matrix-multiply peak, GFLOP/s", *cells)))
     if not rows:
-        text = blocks.Text("No step has been timed yet.")
-        return blocks.Section("throughput", "Throughput", (text,))
+        text = "No step has been timed yet."
+        return blocks.Section("throughput", "Throughput", (blocks.Text(text),))
     charts = _charts(
         _chart(runs, "Real tokens per second", {"tokens/s": "real_tokens_per_sec"}),
         _chart(runs, "Padding (%)", {"padding": "padding_share"}, percent=True),

@@ -104,13 +104,9 @@ def results_section(runs: Sequence[Run]) -> blocks.Section:
 
 
 class ResultRow(NamedTuple):
-    """A result line before it is laid out.
+    """A line of a results table; by run: its mean, and `over_prompts` of its tasks.
 
-    Attributes:
-        titles: its name and what stands in its last columns.
-        means: one aggregate for each run (by number) that has it.
-        strong: whether it is a total.
-        spreads: `over_prompts` of its tasks, by run.
+    `titles` are its name and the texts of its last columns; totals are `strong`.
     """
 
     titles: tuple[str, ...]

@@ -122,6 +122,7 @@ def test_a_mark_without_error_claims_none():
 def test_log_ticks_lie_inside():
     assert charts.log_ticks(6e7, 6e11) == [1e8, 1e9, 1e10, 1e11]
     assert charts.log_ticks(9, 9) == [9]
+    assert charts.log_ticks(50, 900) == [100, 300]
     assert charts.log_ticks(20, 25) == [20]
 
 
