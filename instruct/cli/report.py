@@ -10,7 +10,7 @@ import pathlib
 from instruct.cli import compare_flags, report_compare, report_tables
 from instruct.errors import UserError
 from instruct.local_paths import local_path, writable_folder
-from instruct.report import page
+from instruct.report.run_page import write_report
 
 # What a run leaves; one of them makes a report.
 _RUN_FILES = ("run.json", "metrics.jsonl", "eval/*/step_*/results.jsonl")
@@ -45,7 +45,7 @@ def run(flags: argparse.Namespace) -> int:
     if not flags.model_dir:
         raise UserError("report needs at least one --model_dir=DIR; repeat it to compare runs.")
     check_runs(flags.model_dir)
-    path = page.write_report(flags.model_dir, flags.out or flags.model_dir[0])
+    path = write_report(flags.model_dir, flags.out or flags.model_dir[0])
     print(f"report: {path}")
     return 0
 

@@ -1,29 +1,26 @@
-"""What a report is made of: plain content, built once, written as HTML (`page`) and as Markdown.
+"""What a page is made of: plain content, which the templates of `pages` draw.
 
-Texts are plain text; each writer escapes them. Colours are numbers of a palette (0, 1, ...):
-a run keeps its number through the whole page.
+Texts are plain; the templates escape them. Colours are numbers of a palette (0, 1, ...): a run
+keeps its number through the whole page.
 """
 
-import dataclasses
+from typing import NamedTuple
 
 
-@dataclasses.dataclass(frozen=True)
-class Text:
+class Text(NamedTuple):
     """A paragraph; `quiet` ones are remarks."""
 
     text: str
     quiet: bool = False
 
 
-@dataclasses.dataclass(frozen=True)
-class Notices:
-    """Things the reader must know before believing the rest."""
+class Notices(NamedTuple):
+    """Warnings: what the reader must know before believing the rest."""
 
     items: tuple[str, ...]
 
 
-@dataclasses.dataclass(frozen=True)
-class Fact:
+class Fact(NamedTuple):
     """One large number with its name and a remark."""
 
     name: str
@@ -31,23 +28,20 @@ class Fact:
     note: str = ""
 
 
-@dataclasses.dataclass(frozen=True)
-class Facts:
+class Facts(NamedTuple):
     """A strip of facts."""
 
     items: tuple[Fact, ...]
 
 
-@dataclasses.dataclass(frozen=True)
-class Row:
+class Row(NamedTuple):
     """Cells of a table line; `strong` for totals."""
 
     cells: tuple[str, ...]
     strong: bool = False
 
 
-@dataclasses.dataclass(frozen=True)
-class Table:
+class Table(NamedTuple):
     """A table. The first `text_columns` columns are text, the others numbers (right-aligned).
 
     `fold` is the line one clicks to open it; "" shows the table open.
@@ -59,8 +53,7 @@ class Table:
     fold: str = ""
 
 
-@dataclasses.dataclass(frozen=True)
-class Series:
+class Series(NamedTuple):
     """One curve: (x, y) in the order of x; a NaN y is a gap.
 
     In a `Scaling` chart, `errors` are standard errors of the points (None: not known), and `tag` is
@@ -75,8 +68,7 @@ class Series:
     tag: str = ""
 
 
-@dataclasses.dataclass(frozen=True)
-class Lines:
+class Lines(NamedTuple):
     """A line chart over training steps."""
 
     title: str
@@ -84,8 +76,7 @@ class Lines:
     percent: bool = False
 
 
-@dataclasses.dataclass(frozen=True)
-class Scaling:
+class Scaling(NamedTuple):
     """Curves over `x`, which grows by factors (parameters, tasks) and may start at 0.
 
     Dashed series are what a paper printed; theirs is the tag.
@@ -96,15 +87,13 @@ class Scaling:
     series: tuple[Series, ...]
 
 
-@dataclasses.dataclass(frozen=True)
-class Charts:
+class Charts(NamedTuple):
     """Charts side by side."""
 
     charts: tuple[Lines | Scaling, ...]
 
 
-@dataclasses.dataclass(frozen=True)
-class Bar:
+class Bar(NamedTuple):
     """A bar from 0 to `value`, with its interval if that is known; `printed`: a paper's figure."""
 
     label: str
@@ -116,8 +105,7 @@ class Bar:
     printed: bool = False
 
 
-@dataclasses.dataclass(frozen=True)
-class Bars:
+class Bars(NamedTuple):
     """Groups of bars on a common axis: (heading, bars) each."""
 
     title: str
@@ -125,8 +113,7 @@ class Bars:
     unit: str = ""
 
 
-@dataclasses.dataclass(frozen=True)
-class Mark:
+class Mark(NamedTuple):
     """A value with its standard error (None: not known) in a dot plot."""
 
     value: float
@@ -134,8 +121,7 @@ class Mark:
     color: int = 0
 
 
-@dataclasses.dataclass(frozen=True)
-class DotRow:
+class DotRow(NamedTuple):
     """One line of a dot plot: marks on a common axis, and the baseline's tick."""
 
     label: str
@@ -144,8 +130,7 @@ class DotRow:
     strong: bool = False
 
 
-@dataclasses.dataclass(frozen=True)
-class Dots:
+class Dots(NamedTuple):
     """A dot plot; `legend` names the colours, `tick` the baselines.
 
     `tabled`: a table with the same numbers follows, so that Markdown can do without.
@@ -159,16 +144,14 @@ class Dots:
     tick: str = "baseline"
 
 
-@dataclasses.dataclass(frozen=True)
-class Pair:
+class Pair(NamedTuple):
     """A plot and the table of its numbers, side by side where there is room."""
 
     plot: Dots
     table: Table
 
 
-@dataclasses.dataclass(frozen=True)
-class Sample:
+class Sample(NamedTuple):
     """One evaluated example. `correct` None: no metric says yes or no."""
 
     source: str
@@ -179,16 +162,14 @@ class Sample:
     scores: str
 
 
-@dataclasses.dataclass(frozen=True)
-class Samples:
+class Samples(NamedTuple):
     """Examples under a heading of their own."""
 
     title: str
     items: tuple[Sample, ...]
 
 
-@dataclasses.dataclass(frozen=True)
-class Code:
+class Code(NamedTuple):
     """A file or command shown as it is; folded if `fold`."""
 
     title: str
@@ -196,18 +177,16 @@ class Code:
     fold: bool = True
 
 
-@dataclasses.dataclass(frozen=True)
-class Span:
-    """A stretch of a text; `mark` is "", "invented", "missed" or "known", `note` a remark."""
+class Span(NamedTuple):
+    """A part of a text; `mark` is "", "invented", "missed" or "known", `note` a remark."""
 
     text: str
     mark: str = ""
     note: str = ""
 
 
-@dataclasses.dataclass(frozen=True)
-class Output:
-    """What one run gave, with remarks below it."""
+class Output(NamedTuple):
+    """The output of one run, with remarks below it."""
 
     name: str
     spans: tuple[Span, ...]
@@ -215,9 +194,8 @@ class Output:
     notes: tuple[str, ...] = ()
 
 
-@dataclasses.dataclass(frozen=True)
-class Comparison:
-    """One example: its source, how people answered, and what each run gave."""
+class Comparison(NamedTuple):
+    """One example: its source, its references, and the output of each run."""
 
     title: str
     scores: str
@@ -226,8 +204,7 @@ class Comparison:
     outputs: tuple[Output, ...]
 
 
-@dataclasses.dataclass(frozen=True)
-class SideBySide:
+class SideBySide(NamedTuple):
     """Comparisons under a heading; beyond `open_items`, they are folded."""
 
     title: str
@@ -235,8 +212,7 @@ class SideBySide:
     open_items: int = 6
 
 
-@dataclasses.dataclass(frozen=True)
-class Cell:
+class Cell(NamedTuple):
     """A cell of a matrix; `shade` from -1 (a loss) to 1 (a gain), `marked` with a dot."""
 
     text: str
@@ -245,8 +221,7 @@ class Cell:
     marked: bool = False
 
 
-@dataclasses.dataclass(frozen=True)
-class Matrix:
+class Matrix(NamedTuple):
     """A table whose cells are shaded by what they say. `legend` says what the dot means."""
 
     corner: str
@@ -255,24 +230,11 @@ class Matrix:
     legend: str = ""
 
 
-Block = (
-    Text
-    | Notices
-    | Facts
-    | Table
-    | Charts
-    | Bars
-    | Dots
-    | Pair
-    | Samples
-    | SideBySide
-    | Matrix
-    | Code
-)
+Figure = Charts | Bars | Dots | Pair | Matrix
+Block = Text | Notices | Facts | Table | Figure | Samples | SideBySide | Code
 
 
-@dataclasses.dataclass(frozen=True)
-class Section:
+class Section(NamedTuple):
     """A heading and its blocks; `name` is the anchor."""
 
     name: str
@@ -280,8 +242,7 @@ class Section:
     blocks: tuple[Block, ...]
 
 
-@dataclasses.dataclass(frozen=True)
-class Document:
+class Document(NamedTuple):
     """A whole report."""
 
     title: str

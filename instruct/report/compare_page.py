@@ -37,7 +37,7 @@ from instruct.report.compare import (
 )
 from instruct.report.compare_faithfulness import Both
 from instruct.report.evaluation_file import Key
-from instruct.report.page import write_document
+from instruct.report.pages.rendering import write_document
 from instruct.report.paired import PairedTest
 from instruct.report.wording import counted, number, p_equals, probability, signed
 

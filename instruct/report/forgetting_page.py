@@ -26,7 +26,7 @@ from instruct.report.blocks import (
 from instruct.report.compare import conditions
 from instruct.report.evaluation_file import EvaluationFile, find_results, read_evaluation
 from instruct.report.forgetting import Forgetting, RunSkills, Skill, Task, TaskChange
-from instruct.report.page import write_document
+from instruct.report.pages.rendering import write_document
 from instruct.report.wording import (
     all_of,
     counted,

@@ -11,7 +11,7 @@ from instruct.report.blocks import Block, DotRow, Dots, Mark, Row, Section, Tabl
 from instruct.report.measures import Score
 from instruct.report.paper_tables import PaperRow, PaperTable
 from instruct.report.run_files import Run
-from instruct.report.tables import with_error
+from instruct.report.wording import with_error
 
 # The table that the page draws, and the measures that have a line of their own in it.
 MAIN = "flan_palm.5"

@@ -11,9 +11,9 @@ from collections.abc import Callable, Iterable, Sequence
 from instruct import results
 from instruct.report import measures, paper_tables, tables
 from instruct.report.blocks import Charts, Lines, Row, Scaling, Section, Series, Table, Text
-from instruct.report.comparison_figures import magnitude
 from instruct.report.paper_report import nearest_row, trained_parameters, trained_tasks
 from instruct.report.run_files import Run
+from instruct.report.wording import magnitude, with_error
 
 COLUMNS = (
     *(measures.NORMALIZED, "mmlu_direct", "mmlu_cot", "bbh_direct", "bbh_cot", "tydiqa", "mgsm"),
@@ -154,7 +154,7 @@ def _rows(
             score = scored(run)
             if score is not None:
                 x = f"{of(run) or 0:,.0f}"
-                made.append(Row((title, run.label, x, tables.with_error(*score))))
+                made.append(Row((title, run.label, x, with_error(*score))))
     return made
 
 

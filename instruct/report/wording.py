@@ -40,6 +40,35 @@ def number(value: float | None, digits: int = 1) -> str:
     return f"{round(value, digits) + 0.0:,.{digits}f}"  # never -0.0
 
 
+def shortened(value: float, form: str, least: float, like: float = 0.0) -> str:
+    """`76.9M`, `1.2k`; "" below `least`. 0 is written as `like` would be."""
+    for size, suffix in ((1e12, "T"), (1e9, "B"), (1e6, "M"), (1e3, "k")):
+        if (abs(value) or like) >= max(size, least):
+            return f"{value / size:{form}}{suffix}"
+    return ""
+
+
+def magnitude(value: float) -> str:
+    """A count in three digits: `77M`, `2.85B`, `1.84k`, `282`."""
+    return shortened(value, ".3g", 1e3) or f"{value:g}"
+
+
+def compact(value: float | None) -> str:
+    """`76.9M`, `12.3k`, `1,991`, `0.031`; "–" for None and what is not finite."""
+    if value is None or not math.isfinite(value):
+        return "–"
+    if short := shortened(value, ".1f", 1e4):
+        return short
+    if value == int(value):
+        return f"{int(value):,}"
+    return f"{value:.3g}" if abs(value) < 1000 else f"{value:,.0f}"
+
+
+def percent(share: float | None) -> str:
+    """A share of 1 as per cent."""
+    return "–" if share is None or not math.isfinite(share) else f"{100 * share:.1f} %"
+
+
 def signed(change: float) -> str:
     """A change with its sign and one digit; what rounds to nothing is `+0.0`, never `-0.0`."""
     return f"{round(change, 1) + 0.0:+.1f}"
@@ -53,6 +82,11 @@ def plus_minus(stderr: float | None) -> str:
     if stderr is None or not math.isfinite(stderr) or stderr < 1e-9:
         return ""
     return f" ± {stderr:,.1f}" if stderr >= 0.05 else " ± < 0.1"
+
+
+def with_error(value: float | None, stderr: float | None) -> str:
+    """`41.2 ± 1.3`, without the error where it is not known."""
+    return number(value) + ("" if number(value) == "–" else plus_minus(stderr))
 
 
 def failure_lines(failures: Sequence[Mapping[str, Any]]) -> list[str]:

@@ -5,8 +5,9 @@ import json
 import pytest
 
 from instruct import results
-from instruct.report import differences, markdown, page, run_files
+from instruct.report import differences, run_files
 from instruct.report.blocks import Bars, Document, Table
+from instruct.report.pages.rendering import to_html, to_markdown
 from tests.report.made_up_run import write_run
 from tests.report.made_up_suites import add_suites
 
@@ -99,7 +100,7 @@ def test_the_section_has_bars_tables_and_the_papers_ablations(runs):
     )
     assert "tasks of better against base" in tables[1].fold
     document = Document("t", "", (section,))
-    assert "hollow" in page.render(document) and "95 % interval" in markdown.render(document)
+    assert "hollow" in to_html(document) and "95 % interval" in to_markdown(document)
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,8 @@ import math
 import pytest
 
 from instruct.errors import UserError
-from instruct.report import markdown, page, paper_report, paper_tables, run_files, sections
+from instruct.report import paper_report, paper_tables, run_files, run_page
+from instruct.report.pages.rendering import to_html, to_markdown
 from tests.report.made_up_run import write_run
 from tests.report.made_up_suites import add_suites, set_size
 
@@ -121,11 +122,11 @@ def test_the_nearest_model_of_the_paper(runs):
 
 
 def test_the_page_has_the_papers_numbers_where_a_run_has_their_suites(runs):
-    document = sections.document(runs[:1])
+    document = run_page.document(runs[:1])
     assert [s.name for s in document.sections][1] == "papers"
-    text = page.render(document)
+    text = to_html(document)
     assert "Flan-T5-Large (780M), Chung et al. 2022" in text
     assert "Chung et al. 2022, table 5" in text and "Longpre et al. 2023, table 1" in text
     assert "59.1" in text
-    assert "Chung et al. 2022, table 5" in markdown.render(document)
+    assert "Chung et al. 2022, table 5" in to_markdown(document)
     assert paper_report.papers_section(runs[2:]) is None

@@ -4,8 +4,9 @@ import dataclasses
 
 import pytest
 
-from instruct.report import markdown, page, paper_tables, run_files, scaling
+from instruct.report import paper_tables, run_files, scaling
 from instruct.report.blocks import Charts, Document, Lines, Scaling
+from instruct.report.pages.rendering import to_html, to_markdown
 from tests.report.browser import look
 from tests.report.made_up_run import write_run
 from tests.report.made_up_suites import add_suites, set_size
@@ -94,7 +95,7 @@ def test_learning_curves_with_the_papers_level(runs):
 
 def test_as_markdown_every_point_is_a_number(runs):
     section = scaling.scaling_section(runs)
-    text = markdown.render(Document("t", "", (section,)))
+    text = to_markdown(Document("t", "", (section,)))
     assert "| 11,100,000,000 | – | 29.5 | 45.3 | – | – |" in text
     assert "| 0 | – | 30.8 | 37.4 | 49.1 |" in text
     shown = [c for b in section.blocks if isinstance(b, Charts) for c in b.charts]
@@ -103,7 +104,7 @@ def test_as_markdown_every_point_is_a_number(runs):
 
 def test_the_page_fits_a_phone_and_a_desk(runs, tmp_path):
     sections = (scaling.scaling_section(runs), scaling.learning_section(runs))
-    text = page.render(Document("Six runs", "", sections))
+    text = to_html(Document("Six runs", "", sections))
     for width, dark in ((360, False), (1200, True)):
         folder = tmp_path / str(width)
         folder.mkdir()

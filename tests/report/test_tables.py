@@ -2,8 +2,6 @@
 
 import pathlib
 
-import pytest
-
 from instruct.report import blocks, tables
 from instruct.report.run_files import Evaluation, Run
 
@@ -145,11 +143,3 @@ def test_samples_take_turns_among_categories():
     assert [s.source for s in wrong.items[:2]] == ["a · m", "b · m"]
     assert len(wrong.items) == tables.SAMPLES_SHOWN
     assert unjudged.title == "Held-in, not judged" and unjudged.items[0].scores == "f1 0.5"
-
-
-@pytest.mark.parametrize(
-    ("value", "stderr", "text"),
-    [(None, None, "–"), (1.25, None, "1.2"), (float("nan"), 1.0, "–"), (1.0, float("inf"), "1.0")],
-)
-def test_with_error(value, stderr, text):
-    assert tables.with_error(value, stderr) == text

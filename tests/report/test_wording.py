@@ -4,25 +4,18 @@ import math
 
 import pytest
 
-from instruct.report.wording import (
-    MOST_FAILURES,
-    all_of,
-    counted,
-    failure_lines,
-    p_equals,
-    plus_minus,
-    probability,
-    signed,
-)
+from instruct.report import wording
 
 
 @pytest.mark.parametrize(
     ("count", "text"), [(0, "0 tasks"), (1, "1 task"), (2, "2 tasks"), (1200, "1,200 tasks")]
 )
 def test_counts_agree_with_their_noun(count, text):
-    assert counted(count, "task") == text
-    assert all_of(count, "task") == (f"All {text}" if count > 1 else text)
-    assert counted(count, "entry is", "entries are").endswith("y is" if count == 1 else "s are")
+    assert wording.counted(count, "task") == text
+    assert wording.all_of(count, "task") == (f"All {text}" if count > 1 else text)
+    assert wording.counted(count, "entry is", "entries are").endswith(
+        "y is" if count == 1 else "s are"
+    )
 
 
 @pytest.mark.parametrize(
@@ -35,24 +28,63 @@ def test_counts_agree_with_their_noun(count, text):
     ],
 )
 def test_no_p_value_is_zero(p, text, sentence):
-    assert probability(p) == text and p_equals(p) == sentence
+    assert wording.probability(p) == text and wording.p_equals(p) == sentence
 
 
 def test_changes_and_errors():
-    assert [signed(v) for v in (0.04, -0.04, -0.06, 3.0)] == ["+0.0", "+0.0", "-0.1", "+3.0"]
+    assert [wording.signed(v) for v in (0.04, -0.04, -0.06, 3.0)] == [
+        "+0.0",
+        "+0.0",
+        "-0.1",
+        "+3.0",
+    ]
     errors = [None, math.nan, math.inf, 0.0, 1e-17, 0.02, 1.26]
-    assert [plus_minus(e) for e in errors] == [*[""] * 5, " ± < 0.1", " ± 1.3"]
+    assert [wording.plus_minus(e) for e in errors] == [*[""] * 5, " ± < 0.1", " ± 1.3"]
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [
+        (None, "–"),
+        (math.inf, "–"),
+        (76_961_152, "77.0M"),
+        (11_135_332_352, "11.1B"),
+        (2e12, "2.0T"),
+        (12_345, "12.3k"),
+        (1_991, "1,991"),
+        (0.0312, "0.0312"),
+        (1234.5, "1,234"),
+    ],
+)
+def test_compact(value, text):
+    assert wording.compact(value) == text
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [(9, "9"), (1836, "1.84k"), (77e6, "77M"), (2.85e9, "2.85B"), (5.4e11, "540B"), (2e12, "2T")],
+)
+def test_magnitudes(value, text):
+    assert wording.magnitude(value) == text
 
 
 def test_many_failures_are_named_and_few_explained():
     failures = [
         {"suite": "s", "task": f"t{k}", "mode": "direct", "error": f"no file {k}"} for k in range(9)
     ]
-    assert failure_lines(failures[:2]) == [
+    assert wording.failure_lines(failures[:2]) == [
         "t0 (direct) failed: no file 0",
         "t1 (direct) failed: no file 1",
     ]
-    *_, last = lines = failure_lines(failures)
-    assert len(lines) == MOST_FAILURES + 1
+    *_, last = lines = wording.failure_lines(failures)
+    assert len(lines) == wording.MOST_FAILURES + 1
     assert last == "6 more tasks of s failed (t3, t4, t5, ...); the results file has the reasons."
-    assert failure_lines([]) == []
+    assert wording.failure_lines([]) == []
+
+
+@pytest.mark.parametrize(
+    ("value", "stderr", "text"),
+    [(None, None, "–"), (1.25, None, "1.2"), (float("nan"), 1.0, "–"), (1.0, float("inf"), "1.0")],
+)
+def test_with_error(value, stderr, text):
+    assert wording.with_error(value, stderr) == text

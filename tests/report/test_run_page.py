@@ -1,7 +1,8 @@
-"""The page: complete, self-contained, escaped, and right in a browser, small or dark."""
+"""The page of runs: its blocks; complete, self-contained, escaped, and right in a browser."""
 
 import errno
 import json
+import math
 import pathlib
 import re
 
@@ -9,8 +10,8 @@ import pytest
 
 from instruct import results
 from instruct.errors import UserError
-from instruct.report import blocks, page
-from instruct.report.page import write_report
+from instruct.report import blocks, run_files, run_page
+from instruct.report.run_page import write_report
 from tests.report import browser
 from tests.report.made_up_run import write_run
 
@@ -77,7 +78,7 @@ def test_nothing_is_fetched_and_nothing_runs(pages):
 
 
 def test_texts_of_the_run_are_escaped(pages):
-    assert "&lt;script&gt;alert(&quot;x&quot;)&lt;/script&gt;" in pages["one"]
+    assert "&lt;script&gt;alert(&#34;x&#34;)&lt;/script&gt;" in pages["one"]
     assert "<img" not in pages["one"]
 
 
@@ -117,10 +118,6 @@ def test_an_evaluation_of_an_unfinished_task_is_no_error(tmp_path):
     assert "s at step 3: no task is finished yet" in text
 
 
-def test_every_block_has_a_writer():
-    assert set(page.WRITERS) == set(blocks.Block.__args__)
-
-
 def test_in_a_browser_on_a_phone(pages, tmp_path):
     asks = '<img src="http://control.example/x.png"><div style="width:800px">x</div>'
     asks += "<script>console.error('control')</script>"
@@ -148,3 +145,93 @@ def test_in_a_browser_in_the_dark(pages, tmp_path):
     assert light["background"] != dark["background"]
     assert light["width"] == dark["width"] == 1200
     assert console == []
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory) -> list[run_files.Run]:
+    folder = tmp_path_factory.mktemp("runs")
+    paths = [write_run(folder / name, seed, 300, 8) for seed, name in enumerate(("a", "b"))]
+    return run_files.read_runs(paths)
+
+
+def of_type(section: blocks.Section, kind: type) -> list:
+    return [block for block in section.blocks if isinstance(block, kind)]
+
+
+def test_one_run_has_facts_and_two_a_table(runs):
+    (facts,) = of_type(run_page.overview_section(runs[:1]), blocks.Facts)
+    named = {fact.name: fact for fact in facts.items}
+    assert named["Parameters"].value == "2.7M"
+    assert named["Held-in score"].note.startswith("baseline ")
+    (table,) = of_type(run_page.overview_section(runs), blocks.Table)
+    assert table.columns == ("", "a", "b")
+
+
+def test_a_score_that_is_not_above_the_baseline_is_said(runs):
+    (notices,) = of_type(run_page.overview_section(runs[:1]), blocks.Notices)
+    weak = [item for item in notices.items if "not clearly above" in item]
+    assert len(weak) == 1 and weak[0].startswith("the held-out score")
+
+
+def test_training_and_validation_share_a_chart(runs):
+    (charts,) = of_type(run_page.training_section(runs[:1]), blocks.Charts)
+    loss = charts.charts[0]
+    assert [(s.name, s.dashed) for s in loss.series] == [("training", False), ("validation", True)]
+    (both,) = of_type(run_page.training_section(runs), blocks.Charts)
+    assert [s.color for s in both.charts[0].series] == [0, 0, 1, 1]
+
+
+def test_more_groups_than_colours_are_cut_to_the_highest(runs):
+    row = {"step": 1} | {f"loss/g{i}": float(i) for i in range(12)}
+    run = run_files.Run(runs[0].path, "r", {}, (row,), {}, "", (), ())
+    (charts,) = of_type(run_page.training_section([run]), blocks.Charts)
+    (chart,) = charts.charts
+    assert chart.title == "Training loss by group (the 8 highest of 12)"
+    assert {s.name for s in chart.series} == {f"g{i}" for i in range(4, 12)}
+
+
+def test_mixture_shares_are_of_one(runs):
+    section = run_page.mixture_section(runs[:1])
+    (dots,) = of_type(section, blocks.Dots)
+    assert sum(row.baseline for row in dots.rows) == pytest.approx(100.0)
+    assert sum(row.marks[0].value for row in dots.rows) == pytest.approx(100.0)
+    leaves, dropped = of_type(section, blocks.Table)
+    assert leaves.fold and dropped.rows[0].cells == ("empty targets", "4")
+
+
+def test_many_categories_are_cut(runs):
+    leaves = [{"name": str(i), "category": f"c{i}", "asked": 1, "realised": i} for i in range(40)]
+    run = run_files.Run(runs[0].path, "r", {}, (), {"leaves": leaves}, "", (), ())
+    section = run_page.mixture_section([run])
+    (dots,) = of_type(section, blocks.Dots)
+    assert len(dots.rows) == run_page.MIXTURE_ROWS
+    assert blocks.Text("10 smaller ones not shown.", quiet=True) in section.blocks
+
+
+def test_throughput_is_the_median_without_the_first_step(runs):
+    rows = tuple(
+        {"step": i, "real_tokens_per_sec": v} for i, v in enumerate((1.0, 50.0, 70.0, 60.0))
+    )
+    run = run_files.Run(runs[0].path, "r", {"matmul_peak_gflops": 100.0}, rows, {}, "", (), ())
+    (table,) = of_type(run_page.throughput_section([run]), blocks.Table)
+    cells = [row.cells for row in table.rows]
+    assert cells == [("Real tokens per second", "60"), ("Matrix-multiply peak, GFLOP/s", "100")]
+
+
+def test_configuration_has_command_and_settings(runs):
+    section = run_page.configuration_section(runs[:1])
+    codes = of_type(section, blocks.Code)
+    assert codes[0].text.startswith("run.py train") and codes[1].title == "operative.gin"
+    folds = {table.fold: table for table in of_type(section, blocks.Table)}
+    settings = {row.cells for row in folds["Model"].rows}
+    assert {("model.d_model", "128"), ("num_params", "2,734,080")} <= settings
+    assert ("sessions 1.from_step", "0") in {row.cells for row in folds["Sessions"].rows}
+
+
+def test_thin_keeps_ends_means_and_gaps():
+    points = [(i, float(i % 2)) for i in range(1000)]
+    points[500] = (500, math.nan)
+    thinned = run_page.thin(points)
+    assert len(thinned) <= run_page.MAX_POINTS and thinned[-1][0] == 999
+    assert sum(math.isnan(y) for _, y in thinned) == 1
+    assert run_page.thin(points[:5]) == tuple(points[:5])

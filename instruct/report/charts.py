@@ -1,0 +1,242 @@
+"""Geometry of the charts that `pages/charts.html` draws: axes, ticks, curves, ranges.
+
+Curves have a fixed view box, `WIDTH` by the frame's height; bars and dots use per cent of the
+page's width.
+"""
+
+import itertools
+import math
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+from instruct.report.blocks import Bar, DotRow, Lines, Scaling, Series
+from instruct.report.wording import magnitude, shortened
+
+PALETTE_SIZE = 8
+WIDTH = 360
+CURVE_ROWS = 10  # of the table that stands for a chart in Markdown
+NONE_SHARE = 0.12  # of a logarithmic axis, which stands for 0 where there is a 0
+_LEAST_APART = 0.12  # distance of two numbers below an axis, as a share of its length
+_TAG_HEIGHT = 11.0
+
+Point = tuple[float, float]
+Label = tuple[float, str, str]  # position, text, SVG's text-anchor
+
+
+class Frame(NamedTuple):
+    """Height of a view box and the edges of its axes."""
+
+    height: int
+    left: int
+    right: int
+    top: int
+    base: int
+
+
+STEPS = Frame(216, 46, WIDTH - 12, 10, 188)
+SIZES = Frame(250, 40, WIDTH - 14, 12, 210)
+
+
+class Curve(NamedTuple):
+    """A series in the view box; `errors` are (x, top, bottom), `gaps` x of values not finite."""
+
+    series: Series
+    title: str
+    lines: list[list[Point]]
+    dots: list[Point]
+    errors: list[tuple[float, float, float]]
+    gaps: list[float]
+
+
+class Plot(NamedTuple):
+    """A chart in the view box; `tags` are (y, x, text, colour)."""
+
+    frame: Frame
+    y_labels: list[tuple[float, str]]
+    x_labels: list[Label]
+    curves: list[Curve]
+    tags: list[tuple[float, float, str, int]]
+
+
+def ticks(low: float, high: float, count: int = 4) -> list[float]:
+    """Round numbers (1, 2 or 5 times a power of ten) that span [low, high], about `count` steps.
+
+    >>> ticks(0.3, 9.2)
+    [0.0, 2.0, 4.0, 6.0, 8.0, 10.0]
+    """
+    if not high > low:
+        low, high = low - 0.5, low + 0.5
+    raw = (high - low) / count
+    power = 10.0 ** math.floor(math.log10(raw))
+    step = next(m * power for m in (1, 2, 5, 10) if m * power >= raw * 0.85)
+    first, last = math.floor(low / step + 1e-9), math.ceil(high / step - 1e-9)
+    digits = max(0, -math.floor(math.log10(step)))
+    return [round(i * step, digits) for i in range(first, last + 1)]
+
+
+def tick_label(value: float, step: float) -> str:
+    """A tick as text: `0.05`, `15k`, `2M`; all ticks of an axis with equal digits."""
+    if short := shortened(value, "g", 1e4, like=step):
+        return short
+    if step < 1e-4:
+        return f"{value:.1g}"
+    digits = max(0, -math.floor(math.log10(step) + 1e-9)) if step < 1 else 0
+    return f"{value:.{digits}f}"
+
+
+def log_ticks(low: float, high: float) -> list[float]:
+    """Powers of ten within [low, high]; with 3 between them where they are fewer than three."""
+    powers = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
+    inside = [10.0**power for power in powers if low <= 10.0**power <= high]
+    if len(inside) < 3:
+        inside += [3 * 10.0**power for power in powers if low <= 3 * 10.0**power <= high]
+    return sorted(inside) or [low]
+
+
+def plot(chart: Lines | Scaling) -> Plot | None:
+    """Geometry of curves over steps (linear) or sizes (logarithmic); None without finite values."""
+    xs = [x for one in chart.series for x, _ in _finite(one)]
+    if not xs:
+        return None
+    sizes = isinstance(chart, Scaling)
+    ends = [y for one in chart.series for _, *both in _error_ends(one) for y in both]
+    low, high = min(ends), max(ends)
+    if not sizes and (chart.percent or (low == high and low > 0)):
+        low, high = min(0.0, low), high if high > low else 1.25 * high
+    y_ticks = ticks(low, high)
+    frame = SIZES if sizes else STEPS
+    tagged = any(one.tag for one in chart.series)
+    across, x_labels = _size_axis(xs, tagged) if sizes else _step_axis(xs)
+
+    def at(x: float, y: float) -> Point:
+        up = (y - y_ticks[0]) / (y_ticks[-1] - y_ticks[0])
+        return across(x), frame.base - up * (frame.base - frame.top)
+
+    y_labels = [(at(low, y)[1], tick_label(y, y_ticks[1] - y_ticks[0])) for y in y_ticks]
+    curves = [_curve(one, at, sizes) for one in chart.series]
+    return Plot(frame, y_labels, x_labels, curves, _tags(curves))
+
+
+def _finite(series: Series) -> list[Point]:
+    return [(x, y) for x, y in series.points if math.isfinite(y)]
+
+
+def _error_ends(series: Series) -> list[tuple[float, float, float]]:
+    """(x, y - error, y + error) of the finite points; an error that is not known is 0."""
+    pairs = itertools.zip_longest(series.points, series.errors)
+    return [(x, y - (e or 0.0), y + (e or 0.0)) for (x, y), e in pairs if math.isfinite(y)]
+
+
+def _step_axis(xs: Sequence[float]) -> tuple[Callable[[float], float], list[Label]]:
+    low, high = min(xs), max(xs)
+    low = 0.0 if low < 0.1 * high else low
+
+    def across(x: float) -> float:
+        share = (x - low) / (high - low) if high > low else 0.5
+        return STEPS.left + share * (STEPS.right - STEPS.left)
+
+    values = [t for t in ticks(low, high) if low <= t <= high and t == int(t)] or [low]
+    step = values[1] - values[0] if len(values) > 1 else 1.0
+    # A label in the middle of the last tick would leave the picture.
+    anchors = ["end" if high > low and value == high else "middle" for value in values]
+    return across, [(across(v), tick_label(v, step), a) for v, a in zip(values, anchors)]
+
+
+def _size_axis(xs: Sequence[float], tagged: bool) -> tuple[Callable[[float], float], list[Label]]:
+    """A logarithmic axis; 0 has a place of its own at the left, tags have room at the right."""
+    above = [x for x in xs if x > 0]
+    low, high = min(above, default=1.0), max(above, default=1.0)
+    none = len(above) < len(xs)
+    start = SIZES.left + 8 + (NONE_SHARE * (SIZES.right - SIZES.left) if none else 0.0)
+    end = SIZES.right - (58 if tagged else 8)
+
+    def across(x: float) -> float:
+        if x <= 0:
+            return SIZES.left + 10.0
+        share = math.log(x / low) / math.log(high / low) if high > low else 0.5
+        return start + share * (end - start)
+
+    labels = [(across(x), magnitude(x), "middle") for x in log_ticks(low, high)]
+    return across, [(across(0.0), "0", "middle"), *labels] if none else labels
+
+
+def _curve(series: Series, at: Callable[[float, float], Point], sizes: bool) -> Curve:
+    """Over sizes every point has a dot; over steps gaps break the line, and its end has a dot."""
+    finite = _finite(series)
+    runs = itertools.groupby(series.points, key=lambda point: math.isfinite(point[1]))
+    pieces = [finite] if sizes else [list(points) for kept, points in runs if kept]
+    ends = [p for piece in pieces for p in piece if len(piece) == 1 or p is series.points[-1]]
+    title = series.name
+    if sizes:
+        title += f": {', '.join(f'{magnitude(x)}: {y:.1f}' for x, y in finite)}."
+    elif finite:
+        title += f": {finite[0][1]:.4g} to {finite[-1][1]:.4g}."
+    return Curve(
+        series,
+        title,
+        [list(itertools.starmap(at, piece)) for piece in pieces if len(piece) > 1],
+        list(itertools.starmap(at, finite if sizes else ends)),
+        [(*at(x, high), at(x, low)[1]) for x, low, high in _error_ends(series) if low < high],
+        [] if sizes else [at(x, 0)[0] for x, y in series.points if not math.isfinite(y)],
+    )
+
+
+def _tags(curves: Sequence[Curve]) -> list[tuple[float, float, str, int]]:
+    """Names at the right ends of curves, moved apart where they would touch."""
+    tagged = [(one.dots[-1], one.series) for one in curves if one.series.tag and one.dots]
+    ends = sorted((y, x, one.tag, one.color) for (x, y), one in tagged)
+    down = list(itertools.accumulate((y for y, *_ in ends), lambda a, y: max(y, a + _TAG_HEIGHT)))
+    inside = (min(y, SIZES.base) for y in reversed(down))
+    heights = list(itertools.accumulate(inside, lambda b, y: min(y, b - _TAG_HEIGHT)))
+    return [(y, x, tag, n) for y, (_, x, tag, n) in zip(reversed(heights), ends)]
+
+
+def table_steps(chart: Lines) -> list[float]:
+    """Up to `CURVE_ROWS` steps of the longest curve, evenly spread, for a table of its values."""
+    xs = [x for x, _ in max(chart.series, key=lambda one: len(one.points)).points]
+    chosen = {round(i * (len(xs) - 1) / (CURVE_ROWS - 1)) for i in range(CURVE_ROWS)}
+    return [xs[index] for index in sorted(chosen)]
+
+
+def dot_range(rows: Sequence[DotRow]) -> Point:
+    """The common axis of a dot plot: round numbers around all marks, 0 to 100 at the widest."""
+    values = [row.baseline for row in rows if row.baseline is not None]
+    for mark in (mark for row in rows for mark in row.marks):
+        values += [mark.value - (mark.stderr or 0.0), mark.value + (mark.stderr or 0.0)]
+    finite = [value for value in values if math.isfinite(value)]
+    if not finite or (min(finite) >= 0 and 60 < max(finite) <= 100):
+        return 0.0, 100.0
+    return _around(finite)
+
+
+def bar_range(bars: Sequence[Bar]) -> Point:
+    """The common axis of bars: round numbers around all values and intervals, with 0 inside."""
+    values = [v for bar in bars for v in (bar.value, bar.low, bar.high) if v is not None]
+    finite = [value for value in values if math.isfinite(value)]
+    return _around(finite) if any(finite) else (-1.0, 1.0)
+
+
+def _around(values: Sequence[float]) -> Point:
+    marks = ticks(min(0.0, *values), max(0.0, *values))
+    return marks[0], marks[-1]
+
+
+def share(value: float, low: float, high: float) -> float:
+    """Per cent of the way from low to high; beyond them, at the end."""
+    return 100 * (min(max(value, low), high) - low) / (high - low)
+
+
+def scale_labels(low: float, high: float) -> list[Label]:
+    """Numbers below dot rows or bars, at per cent of the width: both ends, and 0 or the middle.
+
+    An end whose number would touch that of 0 has none.
+    """
+    inside = 0.0 if low <= 0.0 <= high else (low + high) / 2
+    values = {v for v in (low, high) if abs(v - inside) >= _LEAST_APART * (high - low)}
+    if inside in (low, high):
+        values.add((low + high) / 2)
+    anchors = {low: "start", high: "end"}
+    return [
+        (share(value, low, high), f"{value:g}", anchors.get(value, "middle"))
+        for value in sorted({inside, *values})
+    ]

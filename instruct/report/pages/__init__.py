@@ -1,0 +1,1 @@
+"""Documents drawn by Jinja templates: self-contained HTML, and the same as Markdown."""

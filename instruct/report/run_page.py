@@ -1,0 +1,303 @@
+"""The page on one or several runs, which `run.py report --model_dir` writes."""
+
+import math
+import os
+import pathlib
+import statistics
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from instruct.report import blocks, differences, paper_report, scaling, tables
+from instruct.report.pages.rendering import write_document
+from instruct.report.run_files import Run, read_runs
+from instruct.report.wording import all_of, compact, counted, number, percent, with_error
+
+# More curves than this in one chart cannot be told apart; the rest goes into the table.
+MAX_CURVES = 8
+MAX_POINTS = 240
+MIXTURE_ROWS = 30
+
+
+def write_report(
+    model_dirs: Sequence[str | os.PathLike[str]], out_dir: str | os.PathLike[str]
+) -> pathlib.Path:
+    """Writes `report.html` and `report.md` about one or more runs into `out_dir`.
+
+    Returns the path of `report.html`. Raises UserError if a run's folder does not exist.
+    """
+    runs = read_runs([pathlib.Path(folder) for folder in model_dirs])
+    return write_document(document(runs), out_dir)
+
+
+def document(runs: Sequence[Run]) -> blocks.Document:
+    """The page; sections that compare runs with papers or each other only where results allow."""
+    if len(runs) == 1:
+        info = runs[0].info
+        commit = str(info.get("commit") or "")[:12]
+        parts = (info.get("start"), info.get("device"), commit and f"commit {commit}")
+        title, subtitle = runs[0].label, [str(part) for part in parts if part]
+    else:
+        title, subtitle = f"{len(runs)} runs compared", [run.label for run in runs]
+    sections = (
+        overview_section(runs),
+        paper_report.papers_section(runs),
+        scaling.scaling_section(runs),
+        scaling.learning_section(runs),
+        differences.differences_section(runs),
+        tables.results_section(runs),
+        training_section(runs),
+        mixture_section(runs),
+        tables.samples_section(runs),
+        throughput_section(runs),
+        configuration_section(runs),
+    )
+    shown = tuple(section for section in sections if section is not None)
+    return blocks.Document(title, " · ".join(subtitle), shown)
+
+
+def last_value(run: Run, name: str) -> float | None:
+    """The last finite value of a scalar, or None."""
+    return next((v for _, v in reversed(run.curve(name)) if math.isfinite(v)), None)
+
+
+def _typical(run: Run, name: str) -> float | None:
+    """The median over logged steps but the first, which waits for the first batches."""
+    values = [v for _, v in run.curve(name)[1:] or run.curve(name) if math.isfinite(v)]
+    return statistics.median(values) if values else None
+
+
+def overview_section(runs: Sequence[Run]) -> blocks.Section:
+    """Headline numbers, then warnings: weak scores, missing or damaged files, failures."""
+    facts = [{fact.name: fact for fact in _overview(run)} for run in runs]
+    parts: list[blocks.Block] = [blocks.Facts(tuple(facts[0].values()))]
+    if len(runs) > 1:
+        rows = tuple(
+            blocks.Row((name, *(of[name].value if name in of else "–" for of in facts)))
+            for name in dict.fromkeys(name for of in facts for name in of)
+        )
+        parts = [blocks.Table(("", *(run.label for run in runs)), rows)]
+    notices = [
+        f"{run.label}: {text}" if len(runs) > 1 else text
+        for run in runs
+        for text in (*_weak_scores(run), *run.warnings)
+    ]
+    if notices:
+        parts.append(blocks.Notices(tuple(notices)))
+    return blocks.Section("overview", "At a glance", tuple(parts))
+
+
+def _overview(run: Run) -> list[blocks.Fact]:
+    facts = []
+    for group, mean in tables.headline(run).items():
+        baseline = f"baseline {number(mean.baseline)}, " if mean.baseline is not None else ""
+        score = with_error(mean.value, mean.stderr)
+        sizes = f"{counted(mean.tasks, 'task')}, {counted(mean.examples, 'example')}"
+        facts.append((f"{tables.GROUP_TITLES[group]} score", score, baseline + sizes))
+    steps = max((row["step"] for row in run.metrics), default=None)
+    validation = last_value(run, "eval/loss")
+    note = f"on validation {number(validation, 3)}" if validation is not None else ""
+    speed, share = _typical(run, "real_tokens_per_sec"), _typical(run, "peak_share")
+    facts += [
+        ("Steps", compact(steps), f"{compact(last_value(run, 'examples'))} examples"),
+        ("Training loss", number(last_value(run, "loss"), 3), note),
+        ("Parameters", compact(paper_report.trained_parameters(run))),
+        ("Tokens per second", compact(speed), f"{percent(share)} of peak"),
+    ]
+    return [blocks.Fact(*fact) for fact in facts]
+
+
+def _weak_scores(run: Run) -> list[str]:
+    """Groups whose score is no better, by two standard errors, than always saying the same."""
+    return [
+        f"the {tables.GROUP_TITLES[group].lower()} score, "
+        f"{with_error(mean.value, mean.stderr)}, is not clearly above the baseline, "
+        f"{number(mean.baseline)}."
+        for group, mean in tables.headline(run).items()
+        if mean.value is not None
+        and mean.baseline is not None
+        and mean.value - 2 * (mean.stderr or 0.0) <= mean.baseline
+    ]
+
+
+def thin(points: Sequence[tuple[float, float]]) -> tuple[tuple[float, float], ...]:
+    """At most `MAX_POINTS` points: means over equal runs of neighbours, a NaN staying NaN."""
+    size = max(1, -(-len(points) // MAX_POINTS))
+    bins = [points[i : i + size] for i in range(0, len(points), size)]
+    return tuple((b[-1][0], sum(y for _, y in b) / len(b)) for b in bins)
+
+
+def _charts(*charts: blocks.Lines) -> blocks.Charts:
+    """Those charts that have a curve."""
+    return blocks.Charts(tuple(chart for chart in charts if chart.series))
+
+
+def _chart(
+    runs: Sequence[Run], title: str, scalars: Mapping[str, str], percent: bool = False
+) -> blocks.Lines:
+    """One chart of scalars {label: name}; the second and later ones are dashed."""
+    series = []
+    for color, run in enumerate(runs):
+        for order, (label, scalar) in enumerate(scalars.items()):
+            points = [(x, 100 * y if percent else y) for x, y in run.curve(scalar)]
+            if len(runs) > 1:
+                label = f"{run.label}, {label}" if len(scalars) > 1 else run.label
+            shown = color if len(runs) > 1 else order
+            if points:
+                series.append(blocks.Series(label, thin(points), shown, dashed=order > 0))
+    return blocks.Lines(title, tuple(series), percent)
+
+
+def _group_charts(runs: Sequence[Run], prefix: str, title: str) -> list[blocks.Lines]:
+    """Per-group losses: one chart a run, so that a colour is a group; the worst groups first."""
+    charts = []
+    for run in runs:
+        names = [n for n in run.scalar_names() if n.startswith(prefix)]
+        ranked = sorted(names, key=lambda n: -(last_value(run, n) or 0.0))[:MAX_CURVES]
+        series = tuple(
+            blocks.Series(name.removeprefix(prefix), thin(run.curve(name)), color)
+            for color, name in enumerate(sorted(ranked))
+        )
+        more = f" (the {MAX_CURVES} highest of {len(names)})" if len(names) > MAX_CURVES else ""
+        whose = f", {run.label}" if len(runs) > 1 else ""
+        charts.append(blocks.Lines(f"{title}{whose}{more}", series))
+    return charts
+
+
+def training_section(runs: Sequence[Run]) -> blocks.Section:
+    """Loss and accuracy in training and on validation data, in all and by group."""
+    accuracy = {"training": "accuracy", "validation": "eval/accuracy"}
+    charts = _charts(
+        _chart(runs, "Loss", {"training": "loss", "validation": "eval/loss"}),
+        _chart(runs, "Token accuracy (%)", accuracy, percent=True),
+        *_group_charts(runs, "loss/", "Training loss by group"),
+        *_group_charts(runs, "eval/loss/", "Validation loss by group"),
+        _chart(runs, "Learning rate", {"learning rate": "learning_rate"}),
+        _chart(runs, "Gradient norm", {"gradient norm": "gradient_norm"}),
+    )
+    block = charts if charts.charts else blocks.Text("No step logged yet.")
+    return blocks.Section("training", "Training", (block,))
+
+
+def mixture_section(runs: Sequence[Run]) -> blocks.Section:
+    """Shares of examples asked for and realised by category; every leaf; dropped examples."""
+    parts: list[blocks.Block] = []
+    for run in runs:
+        leaves = [leaf for leaf in run.mixture.get("leaves", ()) if isinstance(leaf, Mapping)]
+        if not leaves:
+            continue
+        whose = f"{run.label}, " if len(runs) > 1 else ""
+        title = f"{whose}{run.mixture.get('mixture', 'mixture')}: {counted(len(leaves), 'task')}"
+        shares = _shares(leaves)
+        rows = tuple(
+            blocks.DotRow(name, (blocks.Mark(100 * realised),), 100 * asked)
+            for name, asked, realised in shares[:MIXTURE_ROWS]
+        )
+        unit, legend = "share of examples (%)", ((0, "realised"),)
+        parts.append(blocks.Dots(title, rows, legend, unit, tick="asked for"))
+        if len(shares) > MIXTURE_ROWS:
+            text = f"{counted(len(shares) - MIXTURE_ROWS, 'smaller one')} not shown."
+            parts.append(blocks.Text(text, quiet=True))
+        parts.append(_leaf_table(leaves))
+        if dropped := run.mixture.get("dropped_reasons"):
+            lines = tuple(blocks.Row((str(k), f"{v:,}")) for k, v in sorted(dropped.items()))
+            parts.append(blocks.Table(("Why examples were dropped", "Examples"), lines))
+    if not parts:
+        parts.append(blocks.Text("The mixture as realised has not been written yet."))
+    return blocks.Section("mixture", "Mixture", tuple(parts))
+
+
+def _total(leaves: Sequence[Mapping[str, Any]], name: str) -> float:
+    return sum(float(leaf.get(name) or 0.0) for leaf in leaves)
+
+
+def _shares(leaves: Sequence[Mapping[str, Any]]) -> list[tuple[str, float, float]]:
+    """(category, share asked for, share realised), the largest first; shares of 1."""
+    categories: dict[str, list[Mapping[str, Any]]] = {}
+    for leaf in leaves:
+        categories.setdefault(str(leaf.get("category") or "none"), []).append(leaf)
+    asked, realised = (_total(leaves, name) or 1.0 for name in ("asked", "realised"))
+    shares = [
+        (category, _total(inside, "asked") / asked, _total(inside, "realised") / realised)
+        for category, inside in categories.items()
+    ]
+    return sorted(shares, key=lambda share: (-share[1], share[0]))
+
+
+def _leaf_table(leaves: Sequence[Mapping[str, Any]]) -> blocks.Table:
+    totals = {name: _total(leaves, name) or 1.0 for name in ("asked", "realised")}
+    rows = []
+    for leaf in leaves:
+        shares = (percent(float(leaf.get(n) or 0) / total) for n, total in totals.items())
+        counts = (leaf.get(n) for n in ("examples", "dropped", "truncated", "tokens"))
+        texts = (f"{int(count or 0):,}" for count in counts)
+        rows.append(blocks.Row((str(leaf.get("name", "–")), *shares, *texts)))
+    columns = ("Task and mode", "Asked", "Realised", "Examples", "Dropped", "Truncated", "Tokens")
+    return blocks.Table(columns, tuple(rows), fold=f"{all_of(len(rows), 'task')} of the mixture")
+
+
+def throughput_section(runs: Sequence[Run]) -> blocks.Section:
+    """Tokens per second, padding, and share of the machine's measured matrix-multiply peak."""
+    rows = [
+        blocks.Row((title, *(form(_typical(run, name)) for run in runs)))
+        for title, name, form in (
+            ("Real tokens per second", "real_tokens_per_sec", compact),
+            ("Padding share", "padding_share", percent),
+            ("Share of the measured peak", "peak_share", percent),
+            ("Seconds a step", "step_secs", compact),
+        )
+        if any(run.curve(name) for run in runs)
+    ]
+    peaks = [run.info.get("matmul_peak_gflops") for run in runs]
+    if any(isinstance(peak, int | float) for peak in peaks):
+        cells = (compact(p) if isinstance(p, int | float) else "–" for p in peaks)
+        rows.append(blocks.Row(("Matrix-multiply peak, GFLOP/s", *cells)))
+    if not rows:
+        text = "No step has been timed yet."
+        return blocks.Section("throughput", "Throughput", (blocks.Text(text),))
+    charts = _charts(
+        _chart(runs, "Real tokens per second", {"tokens/s": "real_tokens_per_sec"}),
+        _chart(runs, "Padding (%)", {"padding": "padding_share"}, percent=True),
+        _chart(runs, "Share of peak (%)", {"share of peak": "peak_share"}, percent=True),
+    )
+    names = tuple(run.label for run in runs) if len(runs) > 1 else ("Median",)
+    table = blocks.Table(("", *names), tuple(rows))
+    return blocks.Section("throughput", "Throughput", (table, charts))
+
+
+def _flat(name: str, value: Any) -> list[tuple[str, str]]:
+    """(dotted name, text) of every value inside mappings and lists."""
+    if isinstance(value, Mapping):
+        items = [(f"{name}.{key}", item) for key, item in value.items()]
+    elif isinstance(value, list | tuple):
+        items = [(f"{name} {index}", item) for index, item in enumerate(value, start=1)]
+    else:
+        large = isinstance(value, int) and value >= 10_000
+        return [(name, f"{value:,}" if large else str(value))]
+    return [pair for item in items for pair in _flat(*item)]
+
+
+# The tables of run.json's entries; all other entries go into "Run and machine".
+_TABLES = {"command_line": "", "model": "Model", "num_params": "Model", "versions": "Versions"}
+_TABLES |= {"python": "Versions", "config": "What results hang on", "sessions": "Sessions"}
+
+
+def configuration_section(runs: Sequence[Run]) -> blocks.Section:
+    """Command line, machine, versions, model, and the operative gin configuration."""
+    parts: list[blocks.Block] = []
+    for run in runs:
+        whose = f" of {run.label}" if len(runs) > 1 else ""
+        if command := run.info.get("command_line"):
+            parts.append(blocks.Code(f"Command line{whose}", str(command), fold=False))
+        for title in dict.fromkeys(["Run and machine", *filter(None, _TABLES.values())]):
+            chosen = [n for n in run.info if _TABLES.get(n, "Run and machine") == title]
+            rows = tuple(
+                blocks.Row(pair) for name in chosen for pair in _flat(name, run.info[name])
+            )
+            if rows:
+                fold = f"{title}{whose}"
+                parts.append(blocks.Table(("Setting", "Value"), rows, 2, fold=fold))
+        if run.operative_gin:
+            parts.append(blocks.Code(f"operative.gin{whose}", run.operative_gin))
+    if not parts:
+        parts.append(blocks.Text("No configuration was found."))
+    return blocks.Section("configuration", "Configuration", tuple(parts))
