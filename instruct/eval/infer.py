@@ -31,7 +31,6 @@ from instruct.checkpoints.loading import (
     params_fingerprint,
     trained_run,
 )
-from instruct.config_types import check_value
 from instruct.data.vocab import Vocabulary, check_embedding_rows, load_vocabulary
 from instruct.errors import UserError, naming_file
 from instruct.eval.decoding.batching import BatchConfig, Decoder
@@ -46,9 +45,9 @@ from instruct.eval.prompt_lines import (
     prompt_file,
     prompts_only,
 )
-from instruct.folder_lock import locked
+from instruct.fields import Range, check_value
+from instruct.files import local_path, locked
 from instruct.json_text import parse_json
-from instruct.local_paths import local_path
 from instruct.mesh import MeshConfig, make_mesh, param_shardings, with_shardings
 from instruct.models.config import ModelConfig
 from instruct.models.encoder_decoder import EncoderDecoder, reorder_cache
@@ -161,11 +160,8 @@ def _check_arguments(prompt, input_path, output_path) -> None:
 
 def _check_numbers(**numbers: int | None) -> None:
     for name, value in numbers.items():
-        optional = name != "lines_per_range" and value is None
-        if not optional and (type(value) is not int or value < 1):
-            raise UserError(f"infer.{name} = {value!r}, must be a whole number of at least 1")
-        if value is not None:
-            check_value(f"infer.{name}", value, int)
+        if value is not None or name == "lines_per_range":
+            check_value(f"infer.{name}", value, int, Range(least=1))
 
 
 def _say(*lines: str) -> None:

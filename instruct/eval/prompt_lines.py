@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 
 from instruct.data.sources.json_files import NOT_UTF8, NoJson, read_values
 from instruct.errors import UserError
-from instruct.local_paths import local_path
+from instruct.files import local_path
 
 STANDARD_STREAM = "-"
 PROMPT_FIELDS = ("inputs", "prompt")

@@ -37,8 +37,8 @@ from instruct.eval.model_outputs import ModelRunner
 from instruct.eval.scoring.options import OptionScorer
 from instruct.eval.scoring.score import Scorer
 from instruct.eval.suite_run import SuiteRun, split_of
+from instruct.files import local_path
 from instruct.lineage import read_lineage, unrecorded
-from instruct.local_paths import local_path
 from instruct.mesh import MeshConfig, make_mesh, param_shardings, with_shardings
 from instruct.models.config import ModelConfig
 from instruct.models.encoder_decoder import EncoderDecoder, reorder_cache

@@ -33,7 +33,7 @@ from instruct.eval.eval_config import EvalConfig
 from instruct.eval.model_outputs import ModelRunner
 from instruct.eval.results_table import print_table
 from instruct.eval.task_rows import FixedReplies, MeasureConfig, measure_task, rows_of_task
-from instruct.folder_lock import locked
+from instruct.files import locked
 
 
 def split_of(leaf: Leaf, splits: Sequence[str]) -> str:

@@ -10,7 +10,7 @@ import pathlib
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from instruct.errors import naming_file
+from instruct.files import replace_file
 from instruct.report import (
     blocks,
     comparison_figures,
@@ -47,11 +47,7 @@ def write_document(
     out = pathlib.Path(out_dir)
     out.mkdir(parents=True, exist_ok=True)
     for ending, text in (("md", markdown.render(document)), ("html", render(document))):
-        temporary = out / f".{name}.{ending}.tmp"
-        path = out / f"{name}.{ending}"
-        with naming_file(path):
-            temporary.write_text(text, encoding="utf-8", errors="replace")
-            temporary.replace(path)
+        replace_file(out / f"{name}.{ending}", text.encode("utf-8", errors="replace"))
     return out / f"{name}.html"
 
 

@@ -18,11 +18,12 @@ from instruct.checkpoints.checkpoint import CheckpointConfig, CheckpointStore
 from instruct.checkpoints.checkpoint_files import FOLDER
 from instruct.checkpoints.loading import load_initial
 from instruct.checkpoints.train_state import TrainState
-from instruct.config_types import LARGEST, check_value
 from instruct.data.config import DataConfig
 from instruct.data.feed.preview import target_faults
 from instruct.data.vocab import load_vocabulary
 from instruct.errors import UserError
+from instruct.fields import Range, check_value
+from instruct.files import replace_file
 from instruct.mesh import (
     MeshConfig,
     batch_sharding,
@@ -230,17 +231,14 @@ class Programs(NamedTuple):
 def _check_numbers(
     train_steps, num_microbatches, log_every, eval_every, seed, data: DataConfig
 ) -> None:
-    if type(seed) is not int or not 0 <= seed <= LARGEST:
-        raise UserError(f"train.seed (SEED) is {seed!r}; use a whole number from 0 to {LARGEST}.")
-    for name, value in (
-        ("train_steps", train_steps),
-        ("num_microbatches", num_microbatches),
-        ("log_every_steps", log_every),
-        ("eval_every_steps", 1 if eval_every is None else eval_every),
+    for name, value, least in (
+        ("seed", seed, 0),
+        ("train_steps", train_steps, 1),
+        ("num_microbatches", num_microbatches, 1),
+        ("log_every_steps", log_every, 1),
+        ("eval_every_steps", 1 if eval_every is None else eval_every, 1),
     ):
-        if type(value) is not int or value < 1:
-            raise UserError(f"train.{name} is {value!r}; use a whole number of at least 1.")
-        check_value(f"train.{name}", value, int)
+        check_value(f"train.{name}", value, int, Range(least=least))
     if data.batch_size % num_microbatches:
         raise UserError(
             f"a batch of {data.batch_size} rows does not divide into {num_microbatches} "
@@ -286,7 +284,7 @@ def _open_records(
     if jax.process_index() != 0:
         return Summaries(None)
     for name, text in texts.items():
-        session.write_text(folder / name, text)
+        replace_file(folder / name, text)
     session.start_run(folder, info, start)
     return Summaries(folder, start, tensorboard, rows, say)
 

@@ -20,7 +20,7 @@ from instruct.errors import UserError
 from instruct.eval.decoding.batching import BatchConfig
 from instruct.eval.decoding.decode import DecodeConfig
 from instruct.eval.infer import Answerer, infer
-from instruct.folder_lock import locked
+from instruct.files import locked
 from instruct.mesh import MeshConfig
 from instruct.models.config import ModelConfig
 from instruct.models.encoder_decoder import EncoderDecoder

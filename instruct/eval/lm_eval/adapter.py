@@ -24,6 +24,7 @@ from instruct.eval.decoding.batching import PADDING_EXAMPLE, Decoder, check_not_
 from instruct.eval.decoding.decode import DecodeConfig
 from instruct.eval.model_outputs import Vocabulary
 from instruct.eval.scoring.score import Scorer, summed_logprobs
+from instruct.fields import bounded, check_fields
 
 # Names that other back ends use for the same thing; the first that is given counts.
 LENGTH_SETTINGS = ("max_gen_toks", "max_new_tokens", "max_tokens", "max_completion_tokens")
@@ -91,18 +92,12 @@ class AdapterConfig:
         UserError: a value out of range.
     """
 
-    max_length: int = 512
-    max_gen_toks: int = 256
+    max_length: int = bounded(512, least=2)
+    max_gen_toks: int = bounded(256, least=1)
     score_eos: bool = True
-    seed: int = 0
+    seed: int = bounded(0, least=0)
 
-    def __post_init__(self) -> None:
-        for name, least in (("max_length", 2), ("max_gen_toks", 1), ("seed", 0)):
-            value = getattr(self, name)
-            if type(value) is not int or value < least:
-                raise UserError(f"{name} is {value!r}, must be a whole number of at least {least}")
-        if type(self.score_eos) is not bool:
-            raise UserError(f"score_eos is {self.score_eos!r}, must be true or false")
+    __post_init__ = check_fields
 
 
 @dataclasses.dataclass

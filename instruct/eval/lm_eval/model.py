@@ -30,7 +30,7 @@ from instruct.data.vocab import check_embedding_rows, load_vocabulary
 from instruct.errors import UserError, unknown_name
 from instruct.eval.decoding.batching import BatchConfig, Decoder
 from instruct.eval.lm_eval.adapter import AdapterConfig, ContinuationScorer, RequestAnswerer
-from instruct.local_paths import local_path
+from instruct.files import local_path
 from instruct.mesh import MeshConfig, make_mesh, param_shardings, with_shardings
 from instruct.models.encoder_decoder import EncoderDecoder, reorder_cache
 

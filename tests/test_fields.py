@@ -7,12 +7,12 @@ from typing import Literal
 import pytest
 
 from instruct.checkpoints.checkpoint import CheckpointConfig
-from instruct.config_types import check_arguments, check_types
 from instruct.data.config import DataConfig
 from instruct.errors import UserError
 from instruct.eval.decoding.batching import BatchConfig
 from instruct.eval.decoding.decode import DecodeConfig
 from instruct.eval.eval_config import EvalConfig
+from instruct.fields import check_arguments, check_fields
 from instruct.mesh import MeshConfig
 from instruct.train.loss import LossConfig
 from instruct.train.optimizer import OptimizerConfig
@@ -27,7 +27,7 @@ class Plain:
     limit: int | None = None
     kind: Literal["a", "b"] = "a"
 
-    __post_init__ = check_types
+    __post_init__ = check_fields
 
 
 def test_what_is_right():
