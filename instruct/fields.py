@@ -96,7 +96,8 @@ def check_arguments(
     """Raises UserError unless `function(**arguments)` has all arguments, of the right types.
 
     Args:
-        function: an entry, such as `train`; its annotations are the types.
+        function: an entry, such as `train`; its annotations are the types, and with
+            `Annotated[int, Range(least=1)]` the ranges.
         arguments: what gin binds for it.
         besides: names that may be missing and are checked elsewhere.
     """
@@ -113,12 +114,13 @@ def check_arguments(
             f"{function.__name__} needs {', '.join(missing)}, which no gin file binds. Start from "
             "a file of gin/runs, which binds all that is needed."
         )
-    for name, kind in typing.get_type_hints(function).items():
+    for name, kind in typing.get_type_hints(function, include_extras=True).items():
         if name in arguments and name not in besides:
-            _check(f"{function.__name__}.{name}", arguments[name], kind, Range())
+            kind, *rules = typing.get_args(kind) if hasattr(kind, "__metadata__") else (kind,)
+            _check(f"{function.__name__}.{name}", arguments[name], kind, *rules)
 
 
-def _check(name: str, value: Any, kind: Any, allowed: Range) -> None:
+def _check(name: str, value: Any, kind: Any, allowed: Range = Range()) -> None:
     kinds = typing.get_args(kind) if isinstance(kind, types.UnionType) else (kind,)
     plain = [one for one in kinds if one is not types.NoneType]
     if len(plain) != 1 or (value is None and types.NoneType in kinds):

@@ -18,7 +18,7 @@ import os
 import pathlib
 import sys
 from collections.abc import Callable, Iterable, Sequence
-from typing import IO, Any
+from typing import IO, Annotated, Any
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
@@ -45,7 +45,7 @@ from instruct.eval.prompt_lines import (
     prompt_file,
     prompts_only,
 )
-from instruct.fields import Range, check_value
+from instruct.fields import Range, check_arguments
 from instruct.files import local_path, locked
 from instruct.json_text import parse_json
 from instruct.mesh import MeshConfig, make_mesh, param_shardings, with_shardings
@@ -69,9 +69,9 @@ def infer(
     model: ModelConfig | None = None,
     vocabulary: str | None = None,
     step: int | None = None,
-    inputs_length: int | None = None,
-    max_decode_steps: int | None = None,
-    lines_per_range: int = 1024,
+    inputs_length: Annotated[int | None, Range(least=1)] = None,
+    max_decode_steps: Annotated[int | None, Range(least=1)] = None,
+    lines_per_range: Annotated[int, Range(least=1)] = 1024,
     strict: bool = False,
 ) -> int:
     """Answers one prompt (printed) or a file of them.
@@ -103,17 +103,9 @@ def infer(
         UserError: bad flags, no line is a prompt, an output of other settings or in use, a
             checkpoint or vocabulary that does not fit.
     """
-    _check_arguments(prompt, input_path, output_path)
+    check_arguments(infer, locals())
+    _check_task(prompt, input_path, output_path)
     local_path("MODEL_DIR", model_dir)
-    for name, value, kind in (("vocabulary", vocabulary, str), ("step", step, int)):
-        if value is not None:
-            check_value(f"infer.{name}", value, kind)
-    check_value("infer.strict", strict, bool)
-    _check_numbers(
-        inputs_length=inputs_length,
-        max_decode_steps=max_decode_steps,
-        lines_per_range=lines_per_range,
-    )
     load = functools.partial(
         _load_answerer,
         model_dir,
@@ -151,17 +143,11 @@ def infer(
     return int(bool(bad))
 
 
-def _check_arguments(prompt, input_path, output_path) -> None:
+def _check_task(prompt, input_path, output_path) -> None:
     if prompt is not None and (input_path or output_path):
         raise UserError("give --prompt, or --input and --output, not both")
     if prompt is None and not (input_path and output_path):
         raise UserError("nothing to answer: give --prompt TEXT, or --input FILE and --output FILE")
-
-
-def _check_numbers(**numbers: int | None) -> None:
-    for name, value in numbers.items():
-        if value is not None or name == "lines_per_range":
-            check_value(f"infer.{name}", value, int, Range(least=1))
 
 
 def _say(*lines: str) -> None:
@@ -290,7 +276,7 @@ def _load_answerer(
 ) -> Answerer:
     """Reads what is asked for; `check` sees the encoder before any parameter is read."""
     folder = find_checkpoint(model_dir, step)
-    run = trained_run(_run_folder(model_dir), folder, "infer.infer")
+    run = trained_run(run_folder(model_dir), folder, "infer.infer")
     model = EncoderDecoder(model_config or run.model())
     vocabulary = load_vocabulary(vocabulary_spec or run.setting("vocabulary"))
     check_embedding_rows(vocabulary, model.config.vocab_size)
@@ -332,7 +318,7 @@ def _load_answerer(
     )
 
 
-def _run_folder(model_dir: str) -> pathlib.Path:
+def run_folder(model_dir: str) -> pathlib.Path:
     """Folder of the run that a MODEL_DIR, or a checkpoint in it, belongs to."""
     folder = local_path("MODEL_DIR", model_dir).absolute()
     above = (folder, *folder.parents[:2])

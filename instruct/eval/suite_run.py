@@ -32,7 +32,7 @@ from instruct.eval import task_rows
 from instruct.eval.eval_config import EvalConfig
 from instruct.eval.model_outputs import ModelRunner
 from instruct.eval.results_table import print_table
-from instruct.eval.task_rows import FixedReplies, MeasureConfig, measure_task, rows_of_task
+from instruct.eval.task_rows import FixedReplies, measure_task, rows_of_task
 from instruct.files import locked
 
 
@@ -184,14 +184,11 @@ class SuiteRun:
         task = registry.find_seqio_task(leaf.name)
         ranked = leaf.spec is not None and leaf.spec.ranked
         outputs = models.outputs(params, task, examples, config.rank_options or ranked)
-        how = MeasureConfig(config.bootstrap_samples, config.seed)
-        measured = measure_task(task, examples, outputs, how, rank_first=ranked)
+        how = (config.bootstrap_samples, config.seed)
+        measured = measure_task(task, examples, outputs, *how, rank_first=ranked)
         replies = fixed_replies(leaf, shared["split"], data, examples)
-        baselines = [
-            score(task, examples, replies, measured, outputs.ranked)
-            for score in (task_rows.baseline, task_rows.random_baseline)
-        ]
-        return rows_of_task(shared, fields, examples, outputs, measured, *baselines)
+        both = task_rows.baselines(task, examples, replies, measured, outputs.ranked)
+        return rows_of_task(shared, fields, examples, outputs, measured, *both)
 
     def _missing_records(self, leaf: Leaf, split: str) -> str:
         """Why a split that a leaf needs could not be prepared; "" if all of them were."""

@@ -2,7 +2,6 @@
 
 import errno
 import json
-import pathlib
 import re
 
 import pytest
@@ -44,7 +43,7 @@ def test_a_full_disk_names_the_page(tmp_path, monkeypatch):
         raise OSError(errno.ENOSPC, "No space left on device")  # of an open file: it has no name
 
     write_run(tmp_path / "run")
-    monkeypatch.setattr(pathlib.Path, "write_text", full)
+    monkeypatch.setattr("os.fsync", full)
     with pytest.raises(OSError, match="No space") as caught:
         write_report([tmp_path / "run"], tmp_path / "out")
     assert caught.value.filename == str(tmp_path / "out" / "report.md")
