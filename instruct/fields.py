@@ -52,8 +52,10 @@ class Range:
         )
 
     def __str__(self) -> str:
-        """' of at least 1', ' in [0, 1)', ' above 0, for example 0.1'."""
+        """' of at least 1', ' from 1 to 9', ' in [0, 1)', ' above 0, for example 0.1'."""
         low, high = self.least, self.most
+        if low is not None and high is not None:
+            return f" from {low} to {high}{self.note}"
         if self.below is not None or self.most is not None:
             start = f"({self.above}" if low is None else f"[{low}"
             end = f"{self.below})" if high is None else f"{high}]"

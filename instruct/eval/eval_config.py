@@ -1,4 +1,4 @@
-"""What is evaluated, and on how much (gin: `runner.EvalConfig`)."""
+"""`EvalConfig`: suites, checkpoints and number of examples (gin: `runner.EvalConfig`)."""
 
 import dataclasses
 from collections.abc import Sequence
@@ -10,7 +10,7 @@ from instruct.fields import bounded, check_fields
 
 @dataclasses.dataclass(frozen=True)
 class EvalConfig:
-    """What is evaluated, and on how much.
+    """Suites, checkpoints and number of examples of an evaluation.
 
     Attributes:
         mixtures: suites: registered mixtures or tasks, by name.
@@ -62,7 +62,7 @@ class EvalConfig:
 
     @property
     def steps(self) -> tuple[int, ...]:
-        """The steps asked for by number; () for "latest", "all" and what is no step."""
+        """Steps given by number; () for "latest", "all" and invalid values."""
         given = (self.checkpoints,) if isinstance(self.checkpoints, int) else self.checkpoints
         if not isinstance(given, list | tuple):
             return ()
@@ -70,7 +70,7 @@ class EvalConfig:
 
 
 def _texts(value: Any) -> bool:
-    """Whether it is a list of texts that holds at least one, and no empty one."""
+    """Whether a value is a non-empty list of non-empty texts."""
     listed = isinstance(value, list | tuple) and len(value) > 0
     return listed and all(isinstance(text, str) and text for text in value)
 

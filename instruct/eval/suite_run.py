@@ -1,4 +1,4 @@
-"""One suite at one checkpoint: its tasks one after another, into one results file."""
+"""Evaluation of one suite at one checkpoint, into one results file."""
 
 import contextlib
 import dataclasses
@@ -55,7 +55,7 @@ class SuiteRun:
         suite: name of the results' folder.
         folder: MODEL_DIR.
         decode: the strategy in words.
-        trained_tasks: what the model was trained on; None if not known.
+        trained_tasks: tasks that the model was trained on; None if not known.
         problems: (task, split) whose records could not be prepared -> why.
     """
 
@@ -71,7 +71,7 @@ class SuiteRun:
     def evaluate(
         self, mixture: Resolved, models: ModelRunner, params: Any, console: Console
     ) -> bool:
-        """Evaluates what is not finished, prints the table; whether a task failed."""
+        """Evaluates unfinished tasks and prints the table; returns whether a task failed."""
         step = step_of(self.checkpoint)
         path = self.folder / "eval" / self.suite / f"step_{step}" / results.FILE_NAME
         failed = False
@@ -106,7 +106,7 @@ class SuiteRun:
         return failed
 
     def _settings(self, vocabulary: str) -> dict[str, Any]:
-        """Everything besides the suite and the step that results hang on."""
+        """Settings that affect results, besides the suite and the step."""
         inside = self.checkpoint.is_relative_to(self.folder)
         checkpoint = self.checkpoint.relative_to(self.folder) if inside else self.checkpoint
         return {
@@ -153,7 +153,7 @@ class SuiteRun:
             return [{"kind": "failure", **shared, **checkpoint, "error": text}]
 
     def _examples(self, leaf: Leaf, split: str, console: Console) -> tuple[list[EvalExample], int]:
-        """What is asked and how many examples do not fit; warns of all that prompts had to lose."""
+        """(examples, number of examples that do not fit); warns of truncated prompts."""
         config, data = self.config, self.data
         lengths, most = data.feature_lengths, config.num_examples
         found = eval_examples(leaf, split, data.vocabulary, lengths, most, config.seed)
@@ -210,7 +210,7 @@ class SuiteRun:
 
 
 def prompt_losses(examples: Sequence[EvalExample], length: int) -> list[str]:
-    """What prompts lost to fit inputs of `length` tokens, a sentence each; [] if nothing."""
+    """Sentences on exemplars and text that prompts lost to fit `length` tokens; [] if none."""
     counts = task_rows.prompt_counts(examples)
     shown = results.exemplars_of([counts])
     losses = []

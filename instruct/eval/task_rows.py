@@ -1,7 +1,7 @@
-"""From what a model gave for the examples of one task to the lines of a results file.
+"""Metrics, baselines and results-file lines of one task, from the model's outputs.
 
-Knows SeqIO's protocol (`postprocess_fn`, the three kinds of `metric_fns`) but neither SeqIO nor a
-model: `Task` and `Example` say what is needed of them.
+Uses SeqIO's protocol (`postprocess_fn`, the three kinds of `metric_fns`) without importing SeqIO or
+a model: see `Task` and `Example`.
 """
 
 import dataclasses
@@ -66,7 +66,7 @@ class Example(Protocol):
 
 @dataclasses.dataclass(frozen=True)
 class ModelOutputs:
-    """What the model gave for each example; None where no metric of the task asks for it.
+    """Model outputs for each example; None where no metric of the task needs them.
 
     Attributes:
         predictions: decoded texts.
@@ -130,11 +130,11 @@ def measure_task(
 
 @dataclasses.dataclass(frozen=True)
 class FixedReplies:
-    """Replies that need no model, in the form that the task reads; for baselines.
+    """Replies of baselines, which need no model, in the form that the task parses.
 
     Attributes:
-        majority: what the most frequent answer is as a reply to each example; () if not known.
-        chosen: the number of the option that it means, -1 for none of those shown.
+        majority: the most frequent answer as a reply to each example; () if not known.
+        chosen: number of the option that the most frequent answer is, -1 for none of those shown.
         options: the replies that give each of an example's options; () where it shows none.
     """
 
@@ -216,7 +216,7 @@ def rows_of_task(
     majority_baselines: Mapping[str, float],
     random_baselines: Mapping[str, float],
 ) -> list[dict[str, Any]]:
-    """Example lines, then metric lines, as `instruct.results` wants them.
+    """Example lines, then metric lines, in the format of `instruct.results`.
 
     Args:
         shared: the fields that both kinds have.
@@ -249,7 +249,7 @@ def rows_of_task(
 
 
 def prompt_counts(examples: Sequence[Example]) -> dict[str, Any]:
-    """What the prompts of a task show, as metric lines have it; all None where it is not known."""
+    """Exemplars and truncation of a task's prompts, for metric lines; None where not known."""
     shown = [e.num_exemplars for e in examples if e.num_exemplars is not None]
     asked = [e.exemplars_asked for e in examples if e.exemplars_asked is not None]
     known = bool(examples) and len(shown) == len(asked) == len(examples)

@@ -22,7 +22,7 @@ from instruct.data.config import DataConfig
 from instruct.data.feed.preview import target_faults
 from instruct.data.vocab import load_vocabulary
 from instruct.errors import UserError
-from instruct.fields import Range, check_arguments
+from instruct.fields import LARGEST, Range, check_arguments
 from instruct.files import replace_file
 from instruct.mesh import (
     MeshConfig,
@@ -56,7 +56,7 @@ def train(
     loss: LossConfig = LossConfig(),  # noqa: B008 (frozen)
     optimizer: OptimizerConfig = OptimizerConfig(),  # noqa: B008 (frozen)
     checkpoint: CheckpointConfig = CheckpointConfig(),  # noqa: B008 (frozen)
-    seed: Annotated[int, Range(least=0, note=" (SEED)")] = 0,
+    seed: Annotated[int, Range(least=0, most=LARGEST, note=" (SEED)")] = 0,
     num_microbatches: Annotated[int, Range(least=1)] = 1,
     log_every_steps: Annotated[int, Range(least=1)] = 10,
     eval_every_steps: Annotated[int | None, Range(least=1)] = 1000,

@@ -61,7 +61,7 @@ class ContinuationScorer(Scorer):
 
 @dataclasses.dataclass(frozen=True)
 class AdapterConfig:
-    """What answers hang on besides the model.
+    """Settings that affect answers.
 
     Attributes:
         max_length: most tokens of a context, EOS included, and of a window of a rolling text.

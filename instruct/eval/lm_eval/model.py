@@ -28,7 +28,7 @@ from instruct.checkpoints.loading import (
 from instruct.data.vocab import check_embedding_rows, load_vocabulary
 from instruct.errors import UserError, unknown_name
 from instruct.eval.decoding.batching import BatchConfig, Decoder
-from instruct.eval.infer import run_folder
+from instruct.eval.infer import run_folder_of
 from instruct.eval.lm_eval.adapter import AdapterConfig, ContinuationScorer, RequestAnswerer
 from instruct.mesh import MeshConfig, make_mesh, param_shardings, with_shardings
 from instruct.models.encoder_decoder import EncoderDecoder, reorder_cache
@@ -75,7 +75,7 @@ def load_answerer(
     if jax.process_count() > 1:
         raise UserError("lm_eval runs in one process; start it on one host")
     folder = find_checkpoint(str(model_dir), step)
-    run = trained_run(run_folder(str(model_dir)), folder, NAME)
+    run = trained_run(run_folder_of(str(model_dir)), folder, NAME)
     settings = run.config()
     words = vocabulary or run.info.get("vocabulary") or settings.get("data.vocabulary")
     if not words:
