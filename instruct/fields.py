@@ -136,17 +136,17 @@ def _check(name: str, value: Any, kind: Any, allowed: Range = Range()) -> None:
 
 def check_value(name: str, value: Any, kind: type, allowed: Range = Range()) -> None:
     """Raises UserError unless a value is of one of the four kinds and in its range."""
-    shown, hint = repr(value), ""
+    hint = ""
     if type(value) is kind or (kind is float and type(value) is int):
         if type(value) is float and not abs(value) <= LARGEST_FLOAT:  # NaN too
             hint = " It must be finite and fit into 32 bits."
         elif type(value) is int and abs(value) > LARGEST:
-            shown, hint = _short(value), f" The largest number allowed is {LARGEST}."
+            hint = f" The largest number allowed is {LARGEST}."
         elif kind in (str, bool) or allowed.holds(value):
             return
     elif kind is not str and isinstance(value, str) and _reads_as(value, kind):
         hint = f" Write it without quotes: {value}."
-    raise UserError(f"{name} is {shown}; use {_KINDS[kind]}{allowed}.{hint}")
+    raise UserError(f"{name} is {_short(value)}; use {_KINDS[kind]}{allowed}.{hint}")
 
 
 def _reads_as(text: str, kind: type) -> bool:
@@ -158,5 +158,7 @@ def _reads_as(text: str, kind: type) -> bool:
     return type(value) is kind or (kind is float and type(value) is int)
 
 
-def _short(value: int) -> str:
-    return str(value) if value.bit_length() < 128 else f"of {value.bit_length():,} bits"
+def _short(value: Any) -> str:
+    if type(value) is int and value.bit_length() >= 128:
+        return f"of {value.bit_length():,} bits"
+    return repr(value)
