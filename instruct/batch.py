@@ -1,4 +1,4 @@
-"""The first waist: what a training batch is. Data produce it, models and losses consume it.
+"""The batch contract: what a training batch is. Data produce it, models and losses consume it.
 
 Keys are SeqIO's (`seqio.feature_converters`, EncDecFeatureConverter). B rows, S source tokens,
 T target tokens; all arrays int32, all padded with 0 on the right.

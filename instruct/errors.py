@@ -20,7 +20,7 @@ class UserError(Exception):
 
 
 class RunFailed(Exception):
-    """A run that was well set up and still cannot go on; the message says why and what to do."""
+    """A valid run that cannot continue; the message says why and what to do."""
 
 
 @contextlib.contextmanager
@@ -33,7 +33,7 @@ def naming_file(path: str | os.PathLike[str]) -> Iterator[None]:
         raise
 
 
-# Errors of the storage, and what to do about each; any other number gets `_OTHER_ADVICE`.
+# The fix for each storage error; any other number gets `_OTHER_ADVICE`.
 _ADVICE = {
     errno.ENOSPC: "Free some space there",
     errno.EDQUOT: "Free some of your disk quota",
@@ -83,7 +83,7 @@ def errno_words(number: int) -> str:
 
 
 def storage_failure(error: BaseException) -> str | None:
-    """Which file, what the system said and what to do; None if the storage is not the cause."""
+    """A message with the file, the system's error and the fix; None if storage is not the cause."""
     number, path = storage_error_number(error), storage_error_path(error)
     if number is None:
         return None

@@ -1,4 +1,4 @@
-"""What a model was trained on: by its run, and by the runs that its initial checkpoints are of.
+"""Tasks that a model was trained on, in its run and in the runs of its initial checkpoints.
 
 A run records its mixture (`mixture.json`) and where it started (`initial_checkpoint_path` in
 `run.json`). Both are followed from run to run. A checkpoint of another program, or one without
@@ -31,7 +31,7 @@ class Lineage:
 
 
 def unrecorded(lineage: Lineage) -> str:
-    """What a reader of held-in and held-out scores has to know where the chain is not known."""
+    """The caveat for held-in and held-out scores where the training is not fully recorded."""
     if lineage.tasks is None:
         return f"what {lineage.unknown} was trained on is not recorded: tasks have no group."
     return (

@@ -17,8 +17,8 @@ from typing import Any
 import jax
 from jax.sharding import AbstractMesh, AxisType, Mesh, NamedSharding, PartitionSpec
 
-from instruct.config_types import check_types
 from instruct.errors import UserError
+from instruct.fields import bounded, check_fields
 
 AXIS_NAMES = ("data", "fsdp", "tensor")
 
@@ -61,6 +61,10 @@ _MUST_DIVIDE = {
 }
 
 
+def _axis(default: int) -> Any:
+    return bounded(default, least=1, also=-1, note=", or -1 for all devices that are left")
+
+
 @dataclasses.dataclass(frozen=True)
 class MeshConfig:
     """Sizes of the mesh axes; at most one may be -1, meaning all devices that are left.
@@ -69,21 +73,14 @@ class MeshConfig:
         UserError: a size is not a whole number, is 0 or below -1, or more than one is -1.
     """
 
-    data: int = -1
-    fsdp: int = 1
-    tensor: int = 1
+    data: int = _axis(-1)
+    fsdp: int = _axis(1)
+    tensor: int = _axis(1)
 
     def __post_init__(self) -> None:
-        for name in AXIS_NAMES:
-            size = getattr(self, name)
-            if type(size) is not int or (size < 1 and size != -1):
-                raise UserError(
-                    f"MeshConfig.{name} must be a whole number of at least 1, or -1 for all "
-                    f"devices that are left; got {size!r}."
-                )
+        check_fields(self)
         if sum(getattr(self, name) == -1 for name in AXIS_NAMES) > 1:
             raise UserError(f"MeshConfig: only one axis may be -1, got {self._text()}.")
-        check_types(self)
 
     def _text(self) -> str:
         return ", ".join(f"{name} = {getattr(self, name)}" for name in AXIS_NAMES)

@@ -1,6 +1,6 @@
 """`metrics.jsonl`: one JSON object a logged step, {"step": 100, "loss": 2.5, ...}, in order.
 
-Training writes it (`instruct/summaries.py`) and reports read it. A reader takes whatever is there:
+Training writes it (`instruct/summaries.py`) and reports read it. The reader tolerates damage:
 disks fill up, processes are killed in the middle of a line, and people edit files.
 """
 
@@ -12,7 +12,7 @@ from instruct.json_text import parse_json
 
 
 class MetricsFile(NamedTuple):
-    """What could be read of a file.
+    """The readable rows of a file.
 
     Attributes:
         rows: by step, each step once; of several rows of a step the last one counts.

@@ -1,4 +1,4 @@
-"""Files of users by their first bytes: compressed ones (gzip, Zstandard), Git LFS's pointers."""
+"""Compressed files (gzip, Zstandard) and Git LFS pointers, recognised by their first bytes."""
 
 import contextlib
 import gzip

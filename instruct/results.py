@@ -29,6 +29,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, TextIO
 
 from instruct.errors import UserError, naming_file
+from instruct.files import replace_file, replacing
 from instruct.json_text import parse_json
 
 VERSION = 1
@@ -188,7 +189,7 @@ class ResultsWriter:
         if self.path.is_file() and not overwrite:
             self._keep_finished(json.loads(first))
         else:
-            self._replace([first])
+            replace_file(self.path, first)
 
     def __enter__(self) -> "ResultsWriter":
         self._file = self.path.open("a", encoding="utf-8")
@@ -225,16 +226,9 @@ class ResultsWriter:
             for row in read_rows(self.path, ("example", "metric"))
             if (row["task"], row["mode"]) in self.finished
         )
-        self._replace([to_line(header)], kept)
-
-    def _replace(self, *parts: Iterable[str]) -> None:
-        temporary = self.path.with_suffix(".tmp")
-        with naming_file(temporary), temporary.open("w", encoding="utf-8") as file:
-            for lines in parts:
-                file.writelines(lines)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(self.path)
+        with replacing(self.path) as stream:
+            stream.write(to_line(header).encode("utf-8"))
+            stream.writelines(line.encode("utf-8") for line in kept)
 
 
 def differing_settings(old: Mapping[str, Any], new: Mapping[str, Any]) -> str:

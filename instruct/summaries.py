@@ -7,7 +7,6 @@ up to its step, from which a lost or damaged file is restored.
 
 import json
 import math
-import os
 import pathlib
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -18,6 +17,7 @@ from tensorboardX.proto.event_pb2 import Event, SessionLog
 from tensorboardX.summary import scalar
 
 from instruct.errors import naming_file
+from instruct.files import replace_file
 from instruct.metrics_file import read_metrics
 
 METRICS_FILE = "metrics.jsonl"
@@ -54,7 +54,7 @@ class Summaries:
         folder = pathlib.Path(model_dir)
         path = folder / METRICS_FILE
         self.rows = _rows_before(path, resumed_step, saved_rows, say)
-        _replace(path, self.rows)
+        replace_file(path, "".join(json.dumps(row) + "\n" for row in self.rows))
         self._file = path.open("a", encoding="utf-8")
         if tensorboard:
             self._board = _Board(folder / TENSORBOARD_FOLDER, resumed_step + 1)
@@ -144,14 +144,6 @@ def _rows_before(
             f"{last_step:,} are restored from the checkpoint."
         )
     return saved
-
-
-def _replace(path: pathlib.Path, rows: Sequence[Mapping[str, Any]]) -> None:
-    temporary = path.with_name(path.name + ".tmp")
-    text = "".join(json.dumps(row) + "\n" for row in rows)
-    with naming_file(temporary):
-        temporary.write_text(text, encoding="utf-8")
-    os.replace(temporary, path)
 
 
 def _plain(value: Any) -> int | float | None:

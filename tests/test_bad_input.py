@@ -60,12 +60,12 @@ WRONG_FLAGS = {
     "gin syntax in a file": (["--gin_file=@/wrong.gin"], ["wrong.gin", "line 2"]),
     "gin file not UTF-8": (["--gin_file=@/binary.gin"], ["binary.gin", "not UTF-8"]),
     "flag without a value": (["--gin.SEED", "3"], ["--gin.SEED=3"]),
-    "text for a number": (["--gin.BATCH_SIZE='four'"], ["batch_size", "'four'", "integer"]),
-    "truth for a number": (["--gin.BATCH_SIZE=True"], ["batch_size", "True", "integer"]),
+    "text for a number": (["--gin.BATCH_SIZE='four'"], ["batch_size", "'four'", "whole number"]),
+    "truth for a number": (["--gin.BATCH_SIZE=True"], ["batch_size", "True", "whole number"]),
     "text for steps": (["--gin.TRAIN_STEPS='many'"], ["train_steps", "'many'", "whole number"]),
     "text for a rate": (["--gin.LEARNING_RATE='fast'"], ["learning_rate", "'fast'", "number"]),
     "text for a size": (["--gin.ModelConfig.d_ff='64'"], ["d_ff", "'64'", "without quotes"]),
-    "text for a seed": (["--gin.SEED='a'"], ["SEED", "'a'", "integer"]),
+    "text for a seed": (["--gin.SEED='a'"], ["SEED", "'a'", "whole number"]),
     "number for a checkpoint": (
         ["--gin.INITIAL_CHECKPOINT_PATH=3"],
         ["no checkpoint in", "/3 (no such folder)"],
@@ -76,7 +76,7 @@ WRONG_FLAGS = {
     "seed beyond 32 bits": (["--gin.SEED=4294967296"], ["SEED", "4294967296", "to 4294967295"]),
     "seed beyond 64 bits": ([f"--gin.SEED={2**64}"], ["SEED", f"{2**64}", "to 4294967295"]),
     "negative seed": (["--gin.SEED=-1"], ["SEED", "-1", "from 0"]),
-    "number of thousands of digits": (["--gin.SEED=0x" + "f" * 5000], ["SEED", "integer"]),
+    "number of thousands of digits": (["--gin.SEED=0x" + "f" * 5000], ["SEED", "whole number"]),
     "no number": (["--gin.OptimizerConfig.learning_rate=1e999"], ["learning_rate", "finite"]),
     "text for a truth value": (["--gin.CheckpointConfig.async_save=no"], ["async_save", "True or"]),
     "bucket for a run": (
@@ -188,7 +188,7 @@ OTHER_MODES = {
     ),
     "mesh of nothing": (
         ["check", "--gin_file=gin/models/tiny_test.gin", "--mesh=0x4"],
-        ["got 0", "at least 1"],
+        ["is 0", "at least 1"],
     ),
     "heads and a pod": (
         ["check", "--gin_file=gin/models/t5_1_1_small.gin", "--mesh=4x64"],

@@ -48,7 +48,6 @@ from instruct.checkpoints.checkpoint_files import (
     steps_folder,
 )
 from instruct.checkpoints.train_state import TrainState
-from instruct.config_types import check_types
 from instruct.errors import (
     RunFailed,
     UserError,
@@ -56,6 +55,7 @@ from instruct.errors import (
     storage_error_path,
     unknown_name,
 )
+from instruct.fields import bounded, check_fields
 from instruct.mesh import tree_paths
 from instruct.models.layout import unstack_layers
 
@@ -80,24 +80,14 @@ class CheckpointConfig:
         async_save: write while training goes on.
     """
 
-    save_every_steps: int | None = 1000
-    keep: int = 3
-    keep_best: int = 1
+    save_every_steps: int | None = bounded(1000, least=1)
+    keep: int = bounded(3, least=1)
+    keep_best: int = bounded(1, least=0)
     best_metric: str = "eval/loss"
     best_is_lowest: bool = True
     async_save: bool = True
 
-    def __post_init__(self) -> None:
-        least = {"save_every_steps": 1, "keep": 1, "keep_best": 0}
-        for name, low in least.items():
-            value = getattr(self, name)
-            if name == "save_every_steps" and value is None:
-                continue
-            if type(value) is not int or value < low:
-                raise UserError(
-                    f"CheckpointConfig.{name} is {value!r}; use a whole number of at least {low}."
-                )
-        check_types(self)
+    __post_init__ = check_fields
 
     def check_best_metric(self, names: Sequence[str]) -> None:
         """Raises UserError if the best are kept by none of the metrics that evaluation gives."""

@@ -33,7 +33,7 @@ from instruct.checkpoints.weights import (
 )
 from instruct.data.vocab import check_embedding_rows, load_vocabulary, why_unread
 from instruct.errors import UserError, unknown_name
-from instruct.local_paths import local_path
+from instruct.files import local_path
 from instruct.models.config import SIZES, ModelConfig
 
 _SIDES = ("v_row", "v_col")  # Adafactor's factored second moments

@@ -11,7 +11,7 @@ from instruct.checkpoints.checkpoint_files import FOLDER, PARAMS, checkpoint_ste
 from instruct.checkpoints.stores import REMOTE
 from instruct.checkpoints.weights import Checkpoint
 from instruct.errors import UserError
-from instruct.local_paths import local_path
+from instruct.files import local_path
 
 KINDS = {
     native.KIND: "a checkpoint of this program",

@@ -6,21 +6,19 @@ import json
 import os
 import pathlib
 import shutil
-import tempfile
 from collections.abc import Iterator, Sequence
 from typing import Any
 
+from instruct import files
 from instruct.errors import UserError
 from instruct.json_text import parse_json
-from instruct.local_paths import local_path
 from instruct.packed_files import refuse_pointer
-from instruct.permissions import as_made_by_mkdir
 
 _TEMPORARY = ".partial-"
 
 
 @contextlib.contextmanager
-def whole_folder(target: str | os.PathLike[str], num_bytes: int) -> Iterator[pathlib.Path]:
+def new_folder(target: str | os.PathLike[str], num_bytes: int) -> Iterator[pathlib.Path]:
     """An empty folder beside `target` that becomes it when the block ends, else disappears.
 
     Args:
@@ -31,29 +29,22 @@ def whole_folder(target: str | os.PathLike[str], num_bytes: int) -> Iterator[pat
         UserError: `target` is taken, or its folder cannot be written.
         OSError: the disk is full (ENOSPC).
     """
-    path = local_path("the folder to write", target).absolute()
-    try:
-        if path.is_symlink() or path.is_file() or (path.is_dir() and any(path.iterdir())):
-            raise UserError(f"{path} exists already; choose a new folder, or remove it first.")
-        path.parent.mkdir(parents=True, exist_ok=True)
-        # Cut, so that the longest name that a folder may have is possible here too.
-        prefix = path.name[:50] + _TEMPORARY
-        temporary = pathlib.Path(tempfile.mkdtemp(prefix=prefix, dir=path.parent))
-    except OSError as error:
-        raise UserError(
-            f"cannot write {path}: {error.strerror or error}. Choose a folder that can be made."
-        ) from error
-    try:
-        free = shutil.disk_usage(temporary).free
+    path = files.local_path("the folder to write", target).absolute()
+    with contextlib.ExitStack() as stack:
+        try:
+            if path.is_symlink() or path.is_file() or (path.is_dir() and any(path.iterdir())):
+                raise UserError(f"{path} exists already; choose a new folder, or remove it first.")
+            # Cut, so that the longest name that a folder may have is possible here too.
+            folder = stack.enter_context(files.whole_folder(path, path.name[:50] + _TEMPORARY))
+        except OSError as error:
+            raise UserError(
+                f"cannot write {path}: {error.strerror or error}. Choose a folder that can be made."
+            ) from error
+        free = shutil.disk_usage(folder).free
         if free < num_bytes:
             why = f"it takes {num_bytes / 1e6:,.1f} MB, {free / 1e6:,.1f} MB are free"
             raise OSError(errno.ENOSPC, f"no space left for a checkpoint ({why})", str(path))
-        yield temporary
-        as_made_by_mkdir(temporary)
-        os.replace(temporary, path)
-    except BaseException:
-        shutil.rmtree(temporary, ignore_errors=True)
-        raise
+        yield folder
 
 
 def file_inside(folder: pathlib.Path, name: str) -> pathlib.Path:

@@ -19,7 +19,7 @@ import numpy as np
 
 from instruct.checkpoints import safetensors_files
 from instruct.checkpoints.arrays import LazyArray, same_values, transposed
-from instruct.checkpoints.folders import file_inside, read_json, whole_folder, write_json
+from instruct.checkpoints.folders import file_inside, new_folder, read_json, write_json
 from instruct.checkpoints.generation_settings import settings_of_config
 from instruct.checkpoints.huggingface_config import (
     FIELDS,
@@ -314,7 +314,7 @@ def write_checkpoint(
         theirs[name] = transposed(array) if rule.view else array
     theirs = dict(sorted(theirs.items()))
     size = sum(_written_bytes(array, dtype) for array in theirs.values())
-    with whole_folder(target, size) as folder:
+    with new_folder(target, size) as folder:
         _write_arrays(folder, theirs, dtype, shard_bytes, size)
         kept = dict(carried or {})
         place = kept.pop(CONFIG, None)

@@ -27,7 +27,7 @@ from instruct.checkpoints.checkpoint_files import (
     read_records,
     sealed,
 )
-from instruct.checkpoints.folders import read_json, whole_folder, write_json
+from instruct.checkpoints.folders import new_folder, read_json, write_json
 from instruct.checkpoints.huggingface import copy_files
 from instruct.checkpoints.stores import ArrayWriter, Store, chunk_shape, open_arrays, refuse_links
 from instruct.checkpoints.tokenizers import vocabulary_of
@@ -223,7 +223,7 @@ def write_checkpoint(
     """
     size = sum(4 * array.nbytes // array.dtype.itemsize for array in arrays.values())
     size += sum(array.nbytes for array in (slots or {}).values())
-    with whole_folder(target, size) as folder:
+    with new_folder(target, size) as folder:
         place = folder / FOLDER / str(step) if slots else folder
         place.mkdir(parents=True, exist_ok=True)
         sums = _write_item(place, PARAMS, arrays)

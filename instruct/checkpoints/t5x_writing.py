@@ -12,7 +12,7 @@ import msgpack
 import numpy as np
 
 from instruct.checkpoints.arrays import LazyArray
-from instruct.checkpoints.folders import whole_folder
+from instruct.checkpoints.folders import new_folder
 from instruct.checkpoints.stores import ArrayWriter, Store, chunk_shape
 from instruct.checkpoints.t5x import INDEX, SLOT_NAMES
 
@@ -43,7 +43,7 @@ def write_checkpoint(
     """
     size = sum(array.nbytes // array.dtype.itemsize * dtype.itemsize for array in arrays.values())
     size += sum(array.nbytes for array in (slots or {}).values())
-    with whole_folder(target, size) as folder:
+    with new_folder(target, size) as folder:
         store = Store(str(folder))
         parameters: dict[str, Any] = {}
         with ArrayWriter() as writer:

@@ -15,7 +15,7 @@ from instruct.checkpoints.detect import KINDS, open_checkpoint
 from instruct.checkpoints.weights import Checkpoint, KeyReport, KeyRow, fit, model_shapes
 from instruct.data.vocab import load_vocabulary
 from instruct.errors import UserError, unknown_name
-from instruct.local_paths import local_path
+from instruct.files import local_path
 from instruct.models.config import ModelConfig
 
 _T5X_NAME = re.compile(r"checkpoint_\d+")

@@ -4,9 +4,9 @@ import argparse
 from typing import Any
 
 from instruct import gin_config
-from instruct.config_types import check_arguments
 from instruct.errors import UserError
 from instruct.eval import infer
+from instruct.fields import check_arguments
 
 
 def run(flags: argparse.Namespace) -> int:

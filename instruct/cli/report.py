@@ -9,7 +9,7 @@ import pathlib
 
 from instruct.cli import compare_flags, report_compare, report_tables
 from instruct.errors import UserError
-from instruct.local_paths import local_path, writable_folder
+from instruct.files import local_path, make_writable
 from instruct.report.run_page import write_report
 
 # What a run leaves; one of them makes a report.
@@ -59,7 +59,9 @@ def _check_paths(flags: argparse.Namespace) -> None:
         if getattr(flags, name) is not None:
             setattr(flags, name, str(local_path(f"--{name}", getattr(flags, name))))
     if flags.out is not None:
-        flags.out = str(writable_folder("--out", flags.out))
+        out = local_path("--out", flags.out).absolute()
+        make_writable("--out", out)
+        flags.out = str(out)
 
 
 def check_runs(model_dirs: list[str]) -> None:

@@ -5,9 +5,9 @@ import argparse
 from instruct import gin_config
 from instruct.checkpoints.checkpoint_files import checkpoint_steps
 from instruct.cli import settings
-from instruct.config_types import check_arguments
 from instruct.data import registry
 from instruct.errors import UserError, explaining_storage_failures
+from instruct.fields import check_arguments
 from instruct.train import loop, session
 
 

@@ -4,11 +4,11 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Any, Literal
 
-from instruct.config_types import LARGEST, check_types, check_value
 from instruct.data.feed.packing import METHODS
 from instruct.data.feed.plan import MODES as PLANS
 from instruct.data.vocab import load_vocabulary
-from instruct.errors import UserError, unknown_name
+from instruct.errors import UserError
+from instruct.fields import LARGEST, Range, bounded, check_fields, check_value, one_of
 
 FEEDS = ("records", "seqio")
 # The vocabulary of the mixture's own tasks; see `registry.with_vocabulary`.
@@ -40,15 +40,15 @@ class DataConfig:
 
     mixture: str
     feature_lengths: Mapping[str, int]
-    batch_size: int
+    batch_size: int = bounded(least=1)
     vocabulary: str = "gym"
-    seed: int = 0
-    packing: Literal["best_fit", "next_fit", "none"] = "best_fit"
-    window_examples: int = 2048
-    workers: int = 0
-    prefetch_windows: int = 2
-    feed: Literal["records", "seqio"] = "records"
-    plan: Literal["low_discrepancy", "iid"] = "low_discrepancy"
+    seed: int = bounded(0, least=0, most=LARGEST, note=" (SEED)")
+    packing: Literal["best_fit", "next_fit", "none"] = one_of("best_fit", METHODS)
+    window_examples: int = bounded(2048, least=1)
+    workers: int = bounded(0, least=0)
+    prefetch_windows: int = bounded(2, least=1)
+    feed: Literal["records", "seqio"] = one_of("records", FEEDS)
+    plan: Literal["low_discrepancy", "iid"] = one_of("low_discrepancy", PLANS)
     split: str = "train"
     skip_unavailable: bool = False
 
@@ -67,38 +67,14 @@ class DataConfig:
                 f"feature_lengths is {dict(self.feature_lengths)}; it must hold 'inputs' and "
                 "'targets', for example {'inputs': 512, 'targets': 128}"
             )
-        for kind, value, allowed in (
-            ("packing", self.packing, METHODS),
-            ("feed", self.feed, FEEDS),
-            ("plan", self.plan, PLANS),
-        ):
-            if value not in allowed:
-                raise unknown_name(kind, value, allowed)
-        least = {"batch_size": 1, "window_examples": 1, "workers": 0, "prefetch_windows": 1}
-        values = {name: getattr(self, name) for name in least} | {
-            f"feature_lengths[{name!r}]": length for name, length in self.feature_lengths.items()
-        }
-        for name, value in values.items():
-            low = least.get(name, 2)  # a token and EOS
-            if type(value) is not int or value < low:
-                raise UserError(f"{name} is {value!r}; it must be an integer of at least {low}")
-        if type(self.skip_unavailable) is not bool:
-            raise UserError(
-                f"skip_unavailable (SKIP_UNAVAILABLE) is {self.skip_unavailable!r}; it must be "
-                "True or False"
-            )
+        for name, length in self.feature_lengths.items():
+            check_value(f"feature_lengths[{name!r}]", length, int, Range(least=2))  # a token, EOS
+        check_fields(self)
         if self.skip_unavailable and self.feed == "seqio":
             raise UserError(
                 "skip_unavailable (SKIP_UNAVAILABLE) needs DataConfig.feed='records': SeqIO's own "
                 "pipeline mixes what is registered, and can leave nothing out"
             )
-        if type(self.seed) is not int or not 0 <= self.seed <= LARGEST:
-            raise UserError(
-                f"seed (SEED) is {self.seed!r}; it must be an integer from 0 to {LARGEST}"
-            )
-        check_types(self)
-        for name, value in self.feature_lengths.items():
-            check_value(f"feature_lengths[{name!r}]", value, int)
 
     @property
     def lengths(self) -> tuple[int, int]:

@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from instruct.errors import UserError
-from instruct.local_paths import local_path
+from instruct.files import local_path
 
 
 def load_modules(names: Iterable[str]) -> None:

@@ -37,7 +37,7 @@ from instruct.data.huggingface_tokenizer import (
     unread_kind,
 )
 from instruct.errors import UserError
-from instruct.local_paths import local_path
+from instruct.files import local_path
 
 PAD_ID = 0
 MOST_EXTRA_IDS = 100_000

@@ -1,16 +1,16 @@
-"""What is evaluated, and on how much (gin: `runner.EvalConfig`)."""
+"""`EvalConfig`: suites, checkpoints and number of examples (gin: `runner.EvalConfig`)."""
 
 import dataclasses
 from collections.abc import Sequence
 from typing import Any
 
-from instruct.config_types import check_types
 from instruct.errors import UserError
+from instruct.fields import bounded, check_fields
 
 
 @dataclasses.dataclass(frozen=True)
 class EvalConfig:
-    """What is evaluated, and on how much.
+    """Suites, checkpoints and number of examples of an evaluation.
 
     Attributes:
         mixtures: suites: registered mixtures or tasks, by name.
@@ -27,15 +27,16 @@ class EvalConfig:
 
     mixtures: str | Sequence[str]
     splits: Sequence[str] = ("test", "validation")
-    num_examples: int | None = 200
+    num_examples: int | None = bounded(200, least=1, note=", or None for all")
     checkpoints: str | int | Sequence[int] = "latest"
     name: str = ""
     rank_options: bool = False
-    bootstrap_samples: int = 200
-    seed: int = 0
+    bootstrap_samples: int = bounded(200, least=0)
+    seed: int = bounded(0, least=0)
     overwrite: bool = False
 
     def __post_init__(self) -> None:
+        check_fields(self)
         if not _texts([self.mixtures] if isinstance(self.mixtures, str) else self.mixtures):
             raise UserError(
                 f"EvalConfig.mixtures is {self.mixtures!r}; name at least one mixture or task, for "
@@ -45,17 +46,7 @@ class EvalConfig:
             object.__setattr__(self, "splits", (self.splits,))
         if not _texts(self.splits):
             raise UserError(f"EvalConfig.splits is {self.splits!r}; give names, such as ('test',)")
-        if self.num_examples is not None and not _whole(self.num_examples, 1):
-            raise UserError(
-                f"EvalConfig.num_examples is {self.num_examples!r}; it must be a whole number of "
-                "at least 1, or None for all"
-            )
-        if not _whole(self.bootstrap_samples, 0) or not _whole(self.seed, 0):
-            raise UserError(
-                f"EvalConfig.bootstrap_samples is {self.bootstrap_samples!r} and seed "
-                f"{self.seed!r}; both must be whole numbers of at least 0"
-            )
-        if not isinstance(self.name, str) or "/" in self.name or self.name.startswith("."):
+        if "/" in self.name or self.name.startswith("."):
             raise UserError(f"EvalConfig.name is {self.name!r}; it names a folder, no path")
         steps = self.steps
         if self.checkpoints not in ("latest", "all") and not steps:
@@ -63,7 +54,6 @@ class EvalConfig:
                 f"EvalConfig.checkpoints is {self.checkpoints!r}; allowed: 'latest', 'all', a "
                 "step, or a list of steps"
             )
-        check_types(self)
 
     @property
     def suites(self) -> tuple[str, ...]:
@@ -72,7 +62,7 @@ class EvalConfig:
 
     @property
     def steps(self) -> tuple[int, ...]:
-        """The steps asked for by number; () for "latest", "all" and what is no step."""
+        """Steps given by number; () for "latest", "all" and invalid values."""
         given = (self.checkpoints,) if isinstance(self.checkpoints, int) else self.checkpoints
         if not isinstance(given, list | tuple):
             return ()
@@ -80,7 +70,7 @@ class EvalConfig:
 
 
 def _texts(value: Any) -> bool:
-    """Whether it is a list of texts that holds at least one, and no empty one."""
+    """Whether a value is a non-empty list of non-empty texts."""
     listed = isinstance(value, list | tuple) and len(value) > 0
     return listed and all(isinstance(text, str) and text for text in value)
 

@@ -1,11 +1,10 @@
 """`infer`: JSON lines in, JSON lines out, with a trained model; or one prompt.
 
-A line of the input is an object with `inputs` (or `prompt`), the text that the model is given; its
-other fields are passed through. The output has the same objects in the same order with `prediction`
-and `score` added; lines that are no prompt are named and left out. Work goes by ranges of prompts:
-each range is written and synced as a whole, a run that was killed goes on after the last finished
-range, and because batches never cross a range, its output is that of an uninterrupted run, byte for
-byte.
+Each input line is an object with the prompt in `inputs` (or `prompt`); its other fields are passed
+through. The output has the same objects in the same order with `prediction` and `score` added;
+rejected lines are reported and skipped. Prompts are processed in ranges: each range is written and
+synced at once, a killed run resumes after the last finished range, and because batches never cross
+a range, its output equals that of an uninterrupted run byte for byte.
 """
 
 import contextlib
@@ -18,7 +17,7 @@ import os
 import pathlib
 import sys
 from collections.abc import Callable, Iterable, Sequence
-from typing import IO, Any
+from typing import IO, Annotated, Any
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
@@ -31,7 +30,6 @@ from instruct.checkpoints.loading import (
     params_fingerprint,
     trained_run,
 )
-from instruct.config_types import check_value
 from instruct.data.vocab import Vocabulary, check_embedding_rows, load_vocabulary
 from instruct.errors import UserError, naming_file
 from instruct.eval.decoding.batching import BatchConfig, Decoder
@@ -46,16 +44,16 @@ from instruct.eval.prompt_lines import (
     prompt_file,
     prompts_only,
 )
-from instruct.folder_lock import locked
+from instruct.fields import Range, check_arguments
+from instruct.files import local_path, locked
 from instruct.json_text import parse_json
-from instruct.local_paths import local_path
 from instruct.mesh import MeshConfig, make_mesh, param_shardings, with_shardings
 from instruct.models.config import ModelConfig
 from instruct.models.encoder_decoder import EncoderDecoder, reorder_cache
 
-# Beside the output: what made it, so that a later run does not mix two models in one file.
+# Settings file beside the output: keeps a later run from mixing two models in one file.
 SETTINGS_SUFFIX = ".settings.json"
-# Most prompts that lost their end to name; the others are counted.
+# Most truncated prompts to name; the others are counted.
 _MOST_NAMED = 10
 
 
@@ -70,9 +68,9 @@ def infer(
     model: ModelConfig | None = None,
     vocabulary: str | None = None,
     step: int | None = None,
-    inputs_length: int | None = None,
-    max_decode_steps: int | None = None,
-    lines_per_range: int = 1024,
+    inputs_length: Annotated[int | None, Range(least=1)] = None,
+    max_decode_steps: Annotated[int | None, Range(least=1)] = None,
+    lines_per_range: Annotated[int, Range(least=1)] = 1024,
     strict: bool = False,
 ) -> int:
     """Answers one prompt (printed) or a file of them.
@@ -90,31 +88,23 @@ def infer(
         model: architecture; None: as `run.json` of the run says.
         vocabulary: a specification as in `instruct.data.vocab`; None: as `run.json` says.
         step: which checkpoint; None for the newest.
-        inputs_length: longest prompt in tokens, EOS included; longer ones lose their end, are
-            marked `truncated` and named. None: as in training, else 512.
+        inputs_length: longest prompt in tokens, EOS included; longer ones are truncated at the end,
+            marked `truncated` and reported. None: as in training, else 512.
         max_decode_steps: most tokens of an answer; None: as the strategy says.
-        lines_per_range: prompts that are finished together. Scores depend on it in the last digit.
-        strict: refuse prompts that are too long, lines that are no prompt, and a damaged newest
+        lines_per_range: prompts in a range. Scores depend on it in the last digit.
+        strict: refuse prompts that are too long, rejected lines, and a damaged newest
             checkpoint (else the newest whole one is used).
 
     Returns:
-        1 if lines were no prompt (the others were answered), else 0: the exit status.
+        The exit status: 1 if lines were rejected (the others were answered), else 0.
 
     Raises:
-        UserError: bad flags, no line is a prompt, an output of other settings or in use, a
+        UserError: bad flags, no valid prompt, an output of other settings or in use, a
             checkpoint or vocabulary that does not fit.
     """
-    _check_arguments(prompt, input_path, output_path)
+    check_arguments(infer, locals())
+    _check_task(prompt, input_path, output_path)
     local_path("MODEL_DIR", model_dir)
-    for name, value, kind in (("vocabulary", vocabulary, str), ("step", step, int)):
-        if value is not None:
-            check_value(f"infer.{name}", value, kind)
-    check_value("infer.strict", strict, bool)
-    _check_numbers(
-        inputs_length=inputs_length,
-        max_decode_steps=max_decode_steps,
-        lines_per_range=lines_per_range,
-    )
     load = functools.partial(
         _load_answerer,
         model_dir,
@@ -134,7 +124,7 @@ def infer(
     assert input_path is not None and output_path is not None
     output = _output_path(output_path)
     with prompt_file(input_path) as source:
-        # All lines are checked before anything is loaded, let alone computed.
+        # Check all lines before loading a model.
         count, bad = check_prompts(source)
         if bad and strict:
             raise UserError(
@@ -152,20 +142,11 @@ def infer(
     return int(bool(bad))
 
 
-def _check_arguments(prompt, input_path, output_path) -> None:
+def _check_task(prompt, input_path, output_path) -> None:
     if prompt is not None and (input_path or output_path):
         raise UserError("give --prompt, or --input and --output, not both")
     if prompt is None and not (input_path and output_path):
         raise UserError("nothing to answer: give --prompt TEXT, or --input FILE and --output FILE")
-
-
-def _check_numbers(**numbers: int | None) -> None:
-    for name, value in numbers.items():
-        optional = name != "lines_per_range" and value is None
-        if not optional and (type(value) is not int or value < 1):
-            raise UserError(f"infer.{name} = {value!r}, must be a whole number of at least 1")
-        if value is not None:
-            check_value(f"infer.{name}", value, int)
 
 
 def _say(*lines: str) -> None:
@@ -175,20 +156,20 @@ def _say(*lines: str) -> None:
 
 @dataclasses.dataclass(frozen=True)
 class PromptEncoder:
-    """Text to token ids that end with EOS and fit the model's inputs."""
+    """Encodes a prompt to token ids that end with EOS, truncated to `inputs_length`."""
 
     vocabulary: Vocabulary
     inputs_length: int
 
     def encode(self, prompt: str) -> tuple[list[int], int]:
-        """Token ids, cut if need be, and how many the whole prompt has, EOS included."""
+        """(token ids, truncated; number of tokens of the whole prompt, EOS included)."""
         ids = [*self.vocabulary.encode(prompt), self.vocabulary.eos_id]
         if len(ids) <= self.inputs_length:
             return ids, len(ids)
         return [*ids[: self.inputs_length - 1], self.vocabulary.eos_id], len(ids)
 
     def describe_cut(self, lengths: Sequence[int]) -> str:
-        """What happens to prompts of these lengths, each above `inputs_length`, and the way out."""
+        """Describes the truncation of prompts longer than `inputs_length`, and the fix."""
         longest = max(lengths)
         many = f"{len(lengths):,} prompts have up to" if len(lengths) > 1 else "the prompt has"
         return (
@@ -198,7 +179,7 @@ class PromptEncoder:
 
 
 def _check_lengths(source: pathlib.Path, encoder: PromptEncoder) -> None:
-    """Refuses a file with prompts that would be cut."""
+    """Raises UserError if a prompt of the file would be truncated."""
     lengths = [(prompt.place, encoder.encode(prompt.text)[1]) for prompt in prompts_only(source)]
     long = [(place, length) for place, length in lengths if length > encoder.inputs_length]
     if long:
@@ -271,7 +252,7 @@ class Answerer:
         return answers
 
     def describe_unfinished(self) -> str:
-        """What happened to answers that never ended, as the rest of a sentence."""
+        """Describes answers without EOS, as the rest of a sentence."""
         steps = self.settings["decode"]["max_decode_steps"]
         return (
             f"was cut off after {steps:,} tokens, the most that are generated. "
@@ -292,9 +273,9 @@ def _load_answerer(
     strict: bool,
     check: Callable[[PromptEncoder], None] | None = None,
 ) -> Answerer:
-    """Reads what is asked for; `check` sees the encoder before any parameter is read."""
+    """Loads a model; `check` gets the encoder before any parameter is read."""
     folder = find_checkpoint(model_dir, step)
-    run = trained_run(_run_folder(model_dir), folder, "infer.infer")
+    run = trained_run(run_folder_of(model_dir), folder, "infer.infer")
     model = EncoderDecoder(model_config or run.model())
     vocabulary = load_vocabulary(vocabulary_spec or run.setting("vocabulary"))
     check_embedding_rows(vocabulary, model.config.vocab_size)
@@ -336,7 +317,7 @@ def _load_answerer(
     )
 
 
-def _run_folder(model_dir: str) -> pathlib.Path:
+def run_folder_of(model_dir: str) -> pathlib.Path:
     """Folder of the run that a MODEL_DIR, or a checkpoint in it, belongs to."""
     folder = local_path("MODEL_DIR", model_dir).absolute()
     above = (folder, *folder.parents[:2])
@@ -344,7 +325,7 @@ def _run_folder(model_dir: str) -> pathlib.Path:
 
 
 def _output_path(path: str) -> pathlib.Path | None:
-    """Where answers go, made ready; None for standard output."""
+    """The output file, checked and its folder made; None for standard output."""
     if path == STANDARD_STREAM:
         if sys.stdout is None:
             raise UserError("--output=-: standard output is closed.")
@@ -382,7 +363,7 @@ def _answer_file(
     count: int,
     settings: dict[str, Any],
 ) -> None:
-    """Appends what is missing, range by range."""
+    """Appends the answers that are missing, range by range."""
     per_range = settings["lines_per_range"]
     columns = (BarColumn(), MofNCompleteColumn(), TextColumn("examples"), TimeRemainingColumn())
     console = Console(stderr=True)
@@ -434,10 +415,7 @@ def _write(stream: IO[bytes], lines: Iterable[str]) -> None:
 def _continue_from(
     source: pathlib.Path, output: pathlib.Path, settings: dict[str, Any], count: int
 ) -> tuple[int, list[Prompt], int]:
-    """(answers to keep, prompts of them that were cut, unfinished ones); the file is cut there.
-
-    Whole ranges are kept.
-    """
+    """Truncates the output to whole ranges; (answers kept, their truncated prompts, unfinished)."""
     if not output.exists():
         text = json.dumps(settings, indent=1) + "\n"
         with naming_file(_settings_path(output)):
@@ -483,7 +461,7 @@ def _check_settings(output: pathlib.Path, settings: dict[str, Any]) -> None:
 
 
 def _answer_to(prompt: Prompt, place: str, line: bytes) -> dict[str, Any]:
-    """A line of the output; UserError unless it answers this prompt."""
+    """Parses an output line. Raises UserError unless it answers this prompt."""
     try:
         answered = parse_json(line)
     except ValueError as error:

@@ -1,4 +1,4 @@
-"""From a task's examples to what a model gives for them: texts, log-likelihoods, ranked options."""
+"""Model outputs for the examples of a task: texts, log-likelihoods, ranked options."""
 
 import dataclasses
 from collections.abc import Sequence
@@ -38,7 +38,7 @@ class TokenExample(task_rows.Example, Protocol):
 
 @dataclasses.dataclass(frozen=True)
 class ModelRunner:
-    """Parameters in, outputs for a task's examples out."""
+    """Generates, scores and ranks the examples of a task with given parameters."""
 
     decoder: Decoder
     scorer: Scorer

@@ -1,4 +1,4 @@
-"""The prompts that `infer` is given: JSON lines, one of them or all checked, from a file or a pipe.
+"""Prompts of `infer`: JSON lines from a file or a pipe, read and validated.
 
 Reads what the data sets' readers read (`instruct/data/sources/json_files.py`): a byte-order mark,
 blank lines, packed files and one array of objects are fine. A rejected line comes with its reason.
@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 
 from instruct.data.sources.json_files import NOT_UTF8, NoJson, read_values
 from instruct.errors import UserError
-from instruct.local_paths import local_path
+from instruct.files import local_path
 
 STANDARD_STREAM = "-"
 PROMPT_FIELDS = ("inputs", "prompt")
@@ -37,7 +37,7 @@ class Prompt(NamedTuple):
 
 
 class BadLine(NamedTuple):
-    """A line that is no prompt, and why."""
+    """A rejected line and the reason."""
 
     place: str
     reason: str
@@ -97,7 +97,7 @@ def prompt_file(path: str) -> Iterator[pathlib.Path]:
     """A file that can be read several times: `path` itself, or a copy of a pipe or of `-`.
 
     Raises:
-        UserError: the path is none.
+        UserError: not a path of this machine.
     """
     source = local_path("--input", path, "prompts.jsonl")
     piped = path == STANDARD_STREAM
@@ -115,7 +115,7 @@ def prompt_file(path: str) -> Iterator[pathlib.Path]:
 
 
 def check_prompts(path: pathlib.Path) -> tuple[int, list[BadLine]]:
-    """(number of prompts, lines that are none) of a file.
+    """(number of prompts, rejected lines) of a file.
 
     Raises:
         UserError: the file cannot be read, or holds no prompt.
@@ -138,7 +138,7 @@ def prompts_only(path: pathlib.Path) -> Iterator[Prompt]:
 
 
 def name_bad_lines(path: pathlib.Path, bad: Sequence[BadLine]) -> list[str]:
-    """One text a bad line, up to a few, and how many more there are."""
+    """One message per rejected line, up to a few, and how many more there are."""
     named = [f"{path.name}, {line.place}: {line.reason}" for line in bad[:_MOST_NAMED]]
     more = len(bad) - len(named)
     return [*named, f"{path.name}: {more:,} more lines like these"] if more else named

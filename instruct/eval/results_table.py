@@ -1,4 +1,4 @@
-"""The table that an evaluation ends with: categories and tasks, held-in and held-out."""
+"""The table printed after an evaluation: categories and tasks, held-in and held-out."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
@@ -11,14 +11,14 @@ from instruct import results
 TITLES = {"held_in": "held-in", "held_out": "held-out", "unknown": "all"}
 # Tasks are listed one by one up to this many; the report has all of them.
 MOST_TASKS = 60
-# So many failures are told with their reasons; the results file has all of them.
+# Most failures to print; the results file has all of them.
 MOST_FAILURES = 5
 
 
 def print_table(console: Console, title: str, rows: Iterable[Mapping[str, Any]]) -> None:
     """Prints value, standard error, baseline, n and exemplars shown of every primary metric.
 
-    Means over tasks stand above them. The baseline is the better of the most frequent answer and a
+    Means over tasks come first. The baseline is the better of the most frequent answer and a
     random choice.
     """
     rows = list(rows)
@@ -27,8 +27,8 @@ def print_table(console: Console, title: str, rows: Iterable[Mapping[str, Any]])
     table = Table(title=title, title_justify="left", box=None, header_style="bold", pad_edge=False)
     table.add_column("", overflow="fold", no_wrap=False)
     table.add_column("metric")
-    told = any(results.exemplars_of([row]) for row in primary)
-    for name in ("score", "± s.e.", "baseline", "n", *(("exemplars",) if told else ())):
+    has_exemplars = any(results.exemplars_of([row]) for row in primary)
+    for name in ("score", "± s.e.", "baseline", "n", *(("exemplars",) if has_exemplars else ())):
         table.add_column(name, justify="right")
     for group in results.GROUPS:
         inside = [row for row in primary if row["group"] == group]

@@ -3,9 +3,8 @@
     MODEL_DIR/eval/<suite>/step_<n>/results.jsonl      (instruct/results.py)
 
 Tasks are evaluated one after another and written when they are done, so that an interrupted
-evaluation goes on with the next one. Batches never cross tasks: results depend neither on what
-else is evaluated nor on where a run was interrupted. A task that fails is written down as a failure
-and the others go on.
+evaluation resumes with the next task. Batches never cross tasks: results depend neither on the
+other tasks nor on interruptions. A task that fails gets a failure line; the others are evaluated.
 """
 
 import contextlib
@@ -37,8 +36,8 @@ from instruct.eval.model_outputs import ModelRunner
 from instruct.eval.scoring.options import OptionScorer
 from instruct.eval.scoring.score import Scorer
 from instruct.eval.suite_run import SuiteRun, split_of
+from instruct.files import local_path
 from instruct.lineage import read_lineage, unrecorded
-from instruct.local_paths import local_path
 from instruct.mesh import MeshConfig, make_mesh, param_shardings, with_shardings
 from instruct.models.config import ModelConfig
 from instruct.models.encoder_decoder import EncoderDecoder, reorder_cache
@@ -60,7 +59,7 @@ def evaluate(
     """Evaluates checkpoints on suites, writes results under `model_dir`, prints tables.
 
     Args:
-        model_dir: the run; its run.json says what is not given here.
+        model_dir: the run; its run.json gives the defaults of the arguments below.
         config: suites, examples, checkpoints.
         checkpoint_path: evaluate this checkpoint (or run) instead of the run's own: this
             program's, T5X's or Hugging Face's.
@@ -71,15 +70,15 @@ def evaluate(
             several samples the majority answer counts (instruct/eval/scoring/self_consistency.py).
         batching: rows and shapes; speed only.
         mesh: over all devices.
-        strict: a damaged checkpoint is an error; else the newest whole one stands for "latest",
-            and of several the others are evaluated.
+        strict: a damaged checkpoint is an error; else "latest" means the newest whole one, and of
+            several checkpoints the whole ones are evaluated.
 
     Returns:
         The exit status: 1 if one of several checkpoints is damaged or a task could not be
         evaluated (the others were), else 0.
 
     Raises:
-        UserError: something is set wrongly, no checkpoint, or results of other settings are there.
+        UserError: a wrong setting, no checkpoint, or results of other settings exist.
     """
     folder = local_path("MODEL_DIR", model_dir).absolute()
     if checkpoint_path is not None:
@@ -142,7 +141,7 @@ def evaluate(
                 problems=problems,
             )
             failed |= run.evaluate(mixture, models, params, console)
-        del params  # before the next ones are read: a device may hold only one set
+        del params  # A device may hold only one set of parameters.
     return int(failed)
 
 
@@ -163,7 +162,7 @@ def _prepare(
     by_split: dict[str, list[Leaf]] = {}
     for mixture in mixtures:
         for leaf in mixture.leaves:
-            with contextlib.suppress(UserError):  # said again when its turn comes
+            with contextlib.suppress(UserError):  # reported when the task is evaluated
                 by_split.setdefault(split_of(leaf, config.splits), []).append(leaf)
     problems = {}
     for split, leaves in by_split.items():

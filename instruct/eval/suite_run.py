@@ -1,4 +1,4 @@
-"""One suite at one checkpoint: its tasks one after another, into one results file."""
+"""Evaluation of one suite at one checkpoint, into one results file."""
 
 import contextlib
 import dataclasses
@@ -32,8 +32,8 @@ from instruct.eval import task_rows
 from instruct.eval.eval_config import EvalConfig
 from instruct.eval.model_outputs import ModelRunner
 from instruct.eval.results_table import print_table
-from instruct.eval.task_rows import FixedReplies, MeasureConfig, measure_task, rows_of_task
-from instruct.folder_lock import locked
+from instruct.eval.task_rows import FixedReplies, measure_task, rows_of_task
+from instruct.files import locked
 
 
 def split_of(leaf: Leaf, splits: Sequence[str]) -> str:
@@ -55,7 +55,7 @@ class SuiteRun:
         suite: name of the results' folder.
         folder: MODEL_DIR.
         decode: the strategy in words.
-        trained_tasks: what the model was trained on; None if not known.
+        trained_tasks: tasks that the model was trained on; None if not known.
         problems: (task, split) whose records could not be prepared -> why.
     """
 
@@ -71,7 +71,7 @@ class SuiteRun:
     def evaluate(
         self, mixture: Resolved, models: ModelRunner, params: Any, console: Console
     ) -> bool:
-        """Evaluates what is not finished, prints the table; whether a task failed."""
+        """Evaluates unfinished tasks and prints the table; returns whether a task failed."""
         step = step_of(self.checkpoint)
         path = self.folder / "eval" / self.suite / f"step_{step}" / results.FILE_NAME
         failed = False
@@ -106,7 +106,7 @@ class SuiteRun:
         return failed
 
     def _settings(self, vocabulary: str) -> dict[str, Any]:
-        """Everything besides the suite and the step that results hang on."""
+        """Settings that affect results, besides the suite and the step."""
         inside = self.checkpoint.is_relative_to(self.folder)
         checkpoint = self.checkpoint.relative_to(self.folder) if inside else self.checkpoint
         return {
@@ -153,7 +153,7 @@ class SuiteRun:
             return [{"kind": "failure", **shared, **checkpoint, "error": text}]
 
     def _examples(self, leaf: Leaf, split: str, console: Console) -> tuple[list[EvalExample], int]:
-        """What is asked and how many examples do not fit; warns of all that prompts had to lose."""
+        """(examples, number of examples that do not fit); warns of truncated prompts."""
         config, data = self.config, self.data
         lengths, most = data.feature_lengths, config.num_examples
         found = eval_examples(leaf, split, data.vocabulary, lengths, most, config.seed)
@@ -184,14 +184,11 @@ class SuiteRun:
         task = registry.find_seqio_task(leaf.name)
         ranked = leaf.spec is not None and leaf.spec.ranked
         outputs = models.outputs(params, task, examples, config.rank_options or ranked)
-        how = MeasureConfig(config.bootstrap_samples, config.seed)
-        measured = measure_task(task, examples, outputs, how, rank_first=ranked)
+        how = (config.bootstrap_samples, config.seed)
+        measured = measure_task(task, examples, outputs, *how, rank_first=ranked)
         replies = fixed_replies(leaf, shared["split"], data, examples)
-        baselines = [
-            score(task, examples, replies, measured, outputs.ranked)
-            for score in (task_rows.baseline, task_rows.random_baseline)
-        ]
-        return rows_of_task(shared, fields, examples, outputs, measured, *baselines)
+        both = task_rows.baselines(task, examples, replies, measured, outputs.ranked)
+        return rows_of_task(shared, fields, examples, outputs, measured, *both)
 
     def _missing_records(self, leaf: Leaf, split: str) -> str:
         """Why a split that a leaf needs could not be prepared; "" if all of them were."""
@@ -213,7 +210,7 @@ class SuiteRun:
 
 
 def prompt_losses(examples: Sequence[EvalExample], length: int) -> list[str]:
-    """What prompts lost to fit inputs of `length` tokens, a sentence each; [] if nothing."""
+    """Sentences on exemplars and text that prompts lost to fit `length` tokens; [] if none."""
     counts = task_rows.prompt_counts(examples)
     shown = results.exemplars_of([counts])
     losses = []

@@ -1,7 +1,7 @@
-"""From what a model gave for the examples of one task to the lines of a results file.
+"""Metrics, baselines and results-file lines of one task, from the model's outputs.
 
-Knows SeqIO's protocol (`postprocess_fn`, the three kinds of `metric_fns`) but neither SeqIO nor a
-model: `Task` and `Example` say what is needed of them.
+Uses SeqIO's protocol (`postprocess_fn`, the three kinds of `metric_fns`) without importing SeqIO or
+a model: see `Task` and `Example`.
 """
 
 import dataclasses
@@ -66,7 +66,7 @@ class Example(Protocol):
 
 @dataclasses.dataclass(frozen=True)
 class ModelOutputs:
-    """What the model gave for each example; None where no metric of the task asks for it.
+    """Model outputs for each example; None where no metric of the task needs them.
 
     Attributes:
         predictions: decoded texts.
@@ -80,14 +80,6 @@ class ModelOutputs:
     aux_values: Mapping[str, Sequence[Any]] = dataclasses.field(default_factory=dict)
     scores: Sequence[float] | None = None
     ranked: Sequence[tuple[np.ndarray, np.ndarray, int] | None] | None = None
-
-
-@dataclasses.dataclass(frozen=True)
-class MeasureConfig:
-    """How standard errors are estimated."""
-
-    bootstrap_samples: int = 200
-    seed: int = 0
 
 
 def needs_predictions(task: Task) -> bool:
@@ -106,7 +98,8 @@ def measure_task(
     task: Task,
     examples: Sequence[Example],
     outputs: ModelOutputs,
-    config: MeasureConfig,
+    bootstrap_samples: int = 200,
+    seed: int = 0,
     rank_first: bool = False,
 ) -> dict[str, Measured]:
     """Every metric of the task, its primary one first.
@@ -118,7 +111,7 @@ def measure_task(
 
     def add(fns: Sequence[MetricFn], arguments: Mapping[str, Any]) -> None:
         for fn in fns:
-            result = measure(fn, targets, arguments, config.bootstrap_samples, config.seed)
+            result = measure(fn, targets, arguments, bootstrap_samples, seed)
             for name, measured in result.items():
                 # Two functions may give the same name; both are kept.
                 taken = sum(known.partition("#")[0] == name for known in found)
@@ -137,11 +130,11 @@ def measure_task(
 
 @dataclasses.dataclass(frozen=True)
 class FixedReplies:
-    """Replies that need no model, in the form that the task reads; for baselines.
+    """Replies of baselines, which need no model, in the form that the task parses.
 
     Attributes:
-        majority: what the most frequent answer is as a reply to each example; () if not known.
-        chosen: the number of the option that it means, -1 for none of those shown.
+        majority: the most frequent answer as a reply to each example; () if not known.
+        chosen: number of the option that the most frequent answer is, -1 for none of those shown.
         options: the replies that give each of an example's options; () where it shows none.
     """
 
@@ -150,39 +143,40 @@ class FixedReplies:
     options: Sequence[Sequence[str]]
 
 
-def baseline(
+def baselines(
     task: Task,
     examples: Sequence[Example],
     replies: FixedReplies,
     measured: Mapping[str, Measured],
     ranked: Sequence[tuple | None] | None = None,
-) -> dict[str, float]:
-    """The same metrics if the most frequent answer were always given; {} where that is unknown."""
+) -> tuple[dict[str, float], dict[str, float]]:
+    """The metrics of always giving the most frequent answer, and of a random option (its mean).
+
+    The first is {} where the most frequent answer is not known. The second has only metrics that
+    are means over examples; an example that shows no options is wrong then.
+    """
+    majority = _majority_values(task, examples, replies, ranked)
+    random = _random_values(task, examples, replies, ranked)
+    means = {name for name, metric in measured.items() if metric.singles is not None}
+    return (
+        {name: value for name, value in majority.items() if name in measured},
+        {name: value for name, value in random.items() if name in means},
+    )
+
+
+def _majority_values(task, examples, replies, ranked) -> dict[str, float]:
     if not replies.majority or not examples:
         return {}
-    found = _predict_values(task, examples, replies.majority)
+    values = _predict_values(task, examples, replies.majority)
     rights = [
         100.0 * (option == entry[2])
         for option, entry in zip(replies.chosen, ranked or ())
         if entry is not None
     ]
-    if rights:
-        found |= dict.fromkeys(_RANKINGS, float(np.mean(rights)))
-    return {name: value for name, value in found.items() if name in measured}
+    return values | (dict.fromkeys(_RANKINGS, float(np.mean(rights))) if rights else {})
 
 
-def random_baseline(
-    task: Task,
-    examples: Sequence[Example],
-    replies: FixedReplies,
-    measured: Mapping[str, Measured],
-    ranked: Sequence[tuple | None] | None = None,
-) -> dict[str, float]:
-    """What the same metrics are on average if one of the options were chosen at random.
-
-    An example that shows no options is wrong then. Only metrics that are means over examples have
-    such a value; {} where no example shows options.
-    """
+def _random_values(task, examples, replies, ranked) -> dict[str, float]:
     by_count: dict[int, list[int]] = {}
     for place, given in enumerate(replies.options):
         by_count.setdefault(len(given), []).append(place)
@@ -195,13 +189,7 @@ def random_baseline(
     names = set.intersection(*map(set, parts)) if parts else ()
     found = {name: sum(part[name] for part in parts) for name in names}
     chances = [100.0 / len(entry[0]) for entry in ranked or () if entry is not None]
-    if chances:
-        found |= dict.fromkeys(_RANKINGS, float(np.mean(chances)))
-    return {
-        name: value
-        for name, value in found.items()
-        if name in measured and measured[name].singles is not None
-    }
+    return found | (dict.fromkeys(_RANKINGS, float(np.mean(chances))) if chances else {})
 
 
 def _predict_values(
@@ -225,15 +213,15 @@ def rows_of_task(
     examples: Sequence[Example],
     outputs: ModelOutputs,
     measured: Mapping[str, Measured],
-    baselines: Mapping[str, float],
+    majority_baselines: Mapping[str, float],
     random_baselines: Mapping[str, float],
 ) -> list[dict[str, Any]]:
-    """Example lines, then metric lines, as `instruct.results` wants them.
+    """Example lines, then metric lines, in the format of `instruct.results`.
 
     Args:
         shared: the fields that both kinds have.
         metric_fields: the fields that all metric lines have besides.
-        examples, outputs, measured, baselines, random_baselines: of this task, see above.
+        examples, outputs, measured, majority_baselines, random_baselines: of this task, see above.
     """
     first = next(iter(measured), "")
     # Rank classification may cover only some of the examples.
@@ -255,13 +243,13 @@ def rows_of_task(
     for name, one in measured.items():
         n = len(examples) if one.singles is None else len(one.singles)
         row = {"kind": "metric", **shared, "metric": name, "value": one.value, "n": n}
-        row |= {"stderr": one.stderr, "baseline": baselines.get(name)}
+        row |= {"stderr": one.stderr, "baseline": majority_baselines.get(name)}
         rows.append(row | {"random_baseline": random_baselines.get(name), **metric_fields})
     return rows
 
 
 def prompt_counts(examples: Sequence[Example]) -> dict[str, Any]:
-    """What the prompts of a task show, as metric lines have it; all None where it is not known."""
+    """Exemplars and truncation of a task's prompts, for metric lines; None where not known."""
     shown = [e.num_exemplars for e in examples if e.num_exemplars is not None]
     asked = [e.exemplars_asked for e in examples if e.exemplars_asked is not None]
     known = bool(examples) and len(shown) == len(asked) == len(examples)

@@ -5,9 +5,10 @@ needs no arrays. Axis letters as in `docs/architecture.md`; no jax is imported h
 """
 
 import dataclasses
+from typing import Any
 
-from instruct.config_types import check_types
-from instruct.errors import UserError, unknown_name
+from instruct.errors import UserError
+from instruct.fields import bounded, check_fields, one_of
 
 SIZES = (
     "vocab_size",
@@ -24,6 +25,11 @@ REMAT_POLICIES = ("none", "minimal", "full")
 ATTENTION_IMPLEMENTATIONS = ("einsum", "xla", "cudnn")
 
 
+def _size() -> Any:
+    example = "--gin_file=gin/models/tiny_demo.gin"
+    return bounded(0, least=1, note=f": include a model size, such as {example}, or bind it")
+
+
 @dataclasses.dataclass(frozen=True)
 class ModelConfig:
     """Architecture of a T5 encoder-decoder; T5 1.1 by default, T5 1.0 by `relu` and a tied output.
@@ -32,70 +38,51 @@ class ModelConfig:
         UserError: a field has the wrong type or a value outside what is allowed.
     """
 
-    # The seven sizes have no default: 0 means not set, which is refused.
+    # The seven sizes have no default: 0 means not set, which `check_fields` refuses.
     # Rows of the embedding (V); at least the vocabulary's size, a multiple of 128 shards best.
-    vocab_size: int = 0
+    vocab_size: int = _size()
     # Width of the residual stream (D).
-    d_model: int = 0
+    d_model: int = _size()
     # Attention heads (N) and the width of each (H); N * H need not be d_model.
-    num_heads: int = 0
-    head_dim: int = 0
+    num_heads: int = _size()
+    head_dim: int = _size()
     # Width of the MLP's hidden layer (F).
-    d_ff: int = 0
-    num_encoder_layers: int = 0
-    num_decoder_layers: int = 0
+    d_ff: int = _size()
+    num_encoder_layers: int = _size()
+    num_decoder_layers: int = _size()
     # Share of values zeroed while training; has no effect without a dropout key.
-    dropout_rate: float = 0.0
+    dropout_rate: float = bounded(0.0, least=0, below=1, note=", for example 0.1")
     # Gated ones have two input kernels: GELU (T5 1.1), SiLU (UL2); 'relu' has one (T5 1.0).
-    activations: str = "gated-gelu"
+    activations: str = one_of("gated-gelu", ACTIVATIONS)
     # Output kernel is the embedding transposed, with hidden states scaled by D^-0.5 (T5 1.0).
     tied_output: bool = False
     # Relative position bias: buckets, and the distance from which all share the last bucket.
     relpos_buckets: int = 32
     relpos_max_distance: int = 128
-    norm_epsilon: float = 1e-6
+    norm_epsilon: float = bounded(1e-6, above=0, note=", for example 1e-6")
     # Type of the activations; parameters are float32 always. Changes numbers.
-    dtype: str = "float32"
+    dtype: str = one_of("float32", DTYPES)
     # Query-key products and softmax in float32 whatever `dtype` is. Changes numbers.
     float32_attention_logits: bool = False
     # One compiled layer, looped, instead of a program as long as the stack is deep. Speed only.
     scan_layers: bool = False
     # What the backward pass recomputes: nothing, all but weight products, all. Speed only.
-    remat: str = "none"
+    remat: str = one_of("none", REMAT_POLICIES)
     # 'einsum' is ours; 'xla' and 'cudnn' are jax.nn.dot_product_attention. Speed only.
-    attention: str = "einsum"
+    attention: str = one_of("einsum", ATTENTION_IMPLEMENTATIONS)
 
     def __post_init__(self) -> None:
-        check_types(self)
-        for name in SIZES:
-            if getattr(self, name) == 0:
-                raise UserError(
-                    f"ModelConfig.{name} is not set. Include a model size, for example "
-                    "--gin_file=gin/models/tiny_demo.gin, or bind it."
-                )
-            _require(self, name, getattr(self, name) >= 1, "at least 1")
-        _require(self, "dropout_rate", 0 <= self.dropout_rate < 1, "in [0, 1), for example 0.1")
-        _require(self, "norm_epsilon", self.norm_epsilon > 0, "above 0, for example 1e-6")
-        _require(
-            self,
-            "relpos_buckets",
-            self.relpos_buckets >= 4 and self.relpos_buckets % 4 == 0,
-            "a multiple of 4, for example 32",
-        )
-        _require(
-            self,
-            "relpos_max_distance",
-            self.relpos_max_distance > self.relpos_buckets // 2,
-            f"above relpos_buckets / 2 = {self.relpos_buckets // 2}, for example 128",
-        )
-        for name, allowed in (
-            ("activations", ACTIVATIONS),
-            ("dtype", DTYPES),
-            ("remat", REMAT_POLICIES),
-            ("attention", ATTENTION_IMPLEMENTATIONS),
-        ):
-            if getattr(self, name) not in allowed:
-                raise unknown_name(f"ModelConfig.{name}", getattr(self, name), allowed)
+        check_fields(self)
+        if self.relpos_buckets < 4 or self.relpos_buckets % 4:
+            raise UserError(
+                f"ModelConfig.relpos_buckets is {self.relpos_buckets}; use a multiple of 4, for "
+                "example 32."
+            )
+        if self.relpos_max_distance <= self.relpos_buckets // 2:
+            raise UserError(
+                f"ModelConfig.relpos_max_distance is {self.relpos_max_distance}; use a number "
+                f"above relpos_buckets / 2 = {self.relpos_buckets // 2}, for example 128."
+            )
         if self.attention != "einsum" and self.dropout_rate > 0:
             raise UserError(
                 f"ModelConfig.attention = {self.attention!r} cannot drop attention probabilities, "
@@ -146,8 +133,3 @@ class ModelConfig:
     def flops_per_token(self, inputs: int, targets: int) -> float:
         """`train_flops` of one packed row over its inputs + targets tokens."""
         return self.train_flops(1, inputs, targets) / (inputs + targets)
-
-
-def _require(config: ModelConfig, name: str, holds: bool, allowed: str) -> None:
-    if not holds:
-        raise UserError(f"ModelConfig.{name} = {getattr(config, name)!r} must be {allowed}.")

@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from instruct.errors import UserError
-from instruct.local_paths import local_folder, local_path
+from instruct.files import local_folder, local_path
 from instruct.prompts.exemplars import STANDARD_FORMATS, FewShotFormat
 from instruct.prompts.lint import lint
 from instruct.prompts.python_literals import FieldsOf, read_constants

@@ -5,7 +5,7 @@ import functools
 import pathlib
 import time
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Annotated, Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -18,11 +18,12 @@ from instruct.checkpoints.checkpoint import CheckpointConfig, CheckpointStore
 from instruct.checkpoints.checkpoint_files import FOLDER
 from instruct.checkpoints.loading import load_initial
 from instruct.checkpoints.train_state import TrainState
-from instruct.config_types import LARGEST, check_value
 from instruct.data.config import DataConfig
 from instruct.data.feed.preview import target_faults
 from instruct.data.vocab import load_vocabulary
 from instruct.errors import UserError
+from instruct.fields import LARGEST, Range, check_arguments
+from instruct.files import replace_file
 from instruct.mesh import (
     MeshConfig,
     batch_sharding,
@@ -50,15 +51,15 @@ def train(
     data: DataConfig,
     *,
     model_dir: str,
-    train_steps: int,
+    train_steps: Annotated[int, Range(least=1)],
     mesh: MeshConfig = MeshConfig(),  # noqa: B008 (frozen)
     loss: LossConfig = LossConfig(),  # noqa: B008 (frozen)
     optimizer: OptimizerConfig = OptimizerConfig(),  # noqa: B008 (frozen)
     checkpoint: CheckpointConfig = CheckpointConfig(),  # noqa: B008 (frozen)
-    seed: int = 0,
-    num_microbatches: int = 1,
-    log_every_steps: int = 10,
-    eval_every_steps: int | None = 1000,
+    seed: Annotated[int, Range(least=0, most=LARGEST, note=" (SEED)")] = 0,
+    num_microbatches: Annotated[int, Range(least=1)] = 1,
+    log_every_steps: Annotated[int, Range(least=1)] = 10,
+    eval_every_steps: Annotated[int | None, Range(least=1)] = 1000,
     num_eval_examples: int = 512,
     initial_checkpoint_path: str | None = None,
     initial_mapping: Sequence[tuple[str, str | None]] = (),
@@ -93,9 +94,12 @@ def train(
         TrainingDiverged: a loss is not finite; the last checkpoint is from before.
         OSError: the storage failed; older checkpoints are whole.
     """
-    _check_numbers(train_steps, num_microbatches, log_every_steps, eval_every_steps, seed, data)
-    check_value("train.num_eval_examples", num_eval_examples, int)
-    check_value("train.tensorboard", tensorboard, bool)
+    check_arguments(train, locals())
+    if data.batch_size % num_microbatches:
+        raise UserError(
+            f"a batch of {data.batch_size} rows does not divide into {num_microbatches} "
+            "microbatches; change BATCH_SIZE or train.num_microbatches."
+        )
     folder = session.make_model_dir(model_dir)
     console = Console(stderr=True, quiet=jax.process_index() != 0, highlight=False)
 
@@ -227,27 +231,6 @@ class Programs(NamedTuple):
     compile_secs: float
 
 
-def _check_numbers(
-    train_steps, num_microbatches, log_every, eval_every, seed, data: DataConfig
-) -> None:
-    if type(seed) is not int or not 0 <= seed <= LARGEST:
-        raise UserError(f"train.seed (SEED) is {seed!r}; use a whole number from 0 to {LARGEST}.")
-    for name, value in (
-        ("train_steps", train_steps),
-        ("num_microbatches", num_microbatches),
-        ("log_every_steps", log_every),
-        ("eval_every_steps", 1 if eval_every is None else eval_every),
-    ):
-        if type(value) is not int or value < 1:
-            raise UserError(f"train.{name} is {value!r}; use a whole number of at least 1.")
-        check_value(f"train.{name}", value, int)
-    if data.batch_size % num_microbatches:
-        raise UserError(
-            f"a batch of {data.batch_size} rows does not divide into {num_microbatches} "
-            "microbatches; change BATCH_SIZE or train.num_microbatches."
-        )
-
-
 def _initial_settings(path: str | None, mapping: Sequence[tuple[str, str | None]]) -> dict:
     """What results hang on; without a mapping just the path, as runs recorded it before."""
     found: dict[str, Any] = {"initial_checkpoint_path": path}
@@ -286,7 +269,7 @@ def _open_records(
     if jax.process_index() != 0:
         return Summaries(None)
     for name, text in texts.items():
-        session.write_text(folder / name, text)
+        replace_file(folder / name, text)
     session.start_run(folder, info, start)
     return Summaries(folder, start, tensorboard, rows, say)
 

@@ -18,8 +18,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from instruct import batch as batch_keys
-from instruct.config_types import check_types
-from instruct.errors import UserError, unknown_name
+from instruct.fields import bounded, check_fields, one_of
 from instruct.mean import Mean
 from instruct.mesh import MESH_AXES, logical_constraint
 
@@ -41,40 +40,17 @@ class LossConfig:
         chunk_logits: most logits a device holds at once. Speed and memory only.
     """
 
-    z_loss: float = 1e-4
-    label_smoothing: float = 0.0
-    weighting: str = "token"
-    loss_normalizing_factor: float | None = None
-    chunk_logits: int = 2**24
+    z_loss: float = bounded(1e-4, least=0, note=", such as 1e-4")
+    label_smoothing: float = bounded(0.0, least=0, below=1)
+    weighting: str = one_of("token", WEIGHTINGS)
+    loss_normalizing_factor: float | None = bounded(
+        None,
+        above=0,
+        note=": 1.0 (sum), another such as 233472 for MeshTF checkpoints, or None (mean by weight)",
+    )
+    chunk_logits: int = bounded(2**24, least=1, note=", such as 16777216")
 
-    def __post_init__(self) -> None:
-        self._check_ranges()
-        check_types(self)
-
-    def _check_ranges(self) -> None:
-        if self.weighting not in WEIGHTINGS:
-            raise unknown_name("LossConfig.weighting", self.weighting, WEIGHTINGS)
-        if not _is_number(self.z_loss) or self.z_loss < 0:
-            raise UserError(f"LossConfig.z_loss is {self.z_loss!r}; use a number >= 0, as 1e-4.")
-        if not _is_number(self.label_smoothing) or not 0 <= self.label_smoothing < 1:
-            raise UserError(
-                f"LossConfig.label_smoothing is {self.label_smoothing!r}; use a number in [0, 1)."
-            )
-        factor = self.loss_normalizing_factor
-        if factor is not None and (not _is_number(factor) or factor <= 0):
-            raise UserError(
-                f"LossConfig.loss_normalizing_factor is {factor!r}; use None (mean by weight), "
-                "1.0 (sum) or another number above 0, such as 233472 for MeshTF checkpoints."
-            )
-        if type(self.chunk_logits) is not int or self.chunk_logits < 1:
-            raise UserError(
-                f"LossConfig.chunk_logits is {self.chunk_logits!r}; use a whole number >= 1, "
-                "such as 16777216."
-            )
-
-
-def _is_number(value: object) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool)
+    __post_init__ = check_fields
 
 
 class TokenLosses(NamedTuple):
@@ -99,7 +75,10 @@ class LossTotals(NamedTuple):
 
 
 def cross_entropy(
-    logits: jax.Array, targets: jax.Array, z_loss: float = 0.0, label_smoothing: float = 0.0
+    logits: jax.Array,
+    targets: jax.Array,
+    z_loss: float = 0.0,
+    label_smoothing: float = 0.0,
 ) -> tuple[TokenLosses, jax.Array]:
     """Losses of tokens and the gradient of each token's loss by its logits.
 

@@ -15,8 +15,8 @@ import jax
 import jax.numpy as jnp
 from jax.sharding import NamedSharding
 
-from instruct.config_types import check_types
-from instruct.errors import UserError, unknown_name
+from instruct.errors import UserError
+from instruct.fields import bounded, check_fields, one_of
 from instruct.mesh import parameter_axes, partition_spec, tree_paths
 
 NAMES = ("adafactor", "adamw")
@@ -57,51 +57,29 @@ class OptimizerConfig:
         beta1, beta2, epsilon: AdamW's.
     """
 
-    name: str = "adafactor"
-    learning_rate: float = 1e-3
-    schedule: str = "constant"
-    warmup_steps: int = 0
-    decay_rate: float = 0.8
-    step_offset: int = 0
-    clipping_threshold: float = 1.0
+    name: str = one_of("adafactor", NAMES)
+    learning_rate: float = bounded(1e-3, above=0)
+    schedule: str = one_of("constant", SCHEDULES)
+    warmup_steps: int = bounded(0, least=0)
+    decay_rate: float = bounded(0.8, above=0)
+    step_offset: int = bounded(0, least=0)
+    clipping_threshold: float = bounded(1.0, above=0)
     multiply_by_parameter_scale: bool = True
-    min_factored_size: int = 128
-    weight_decay: float = 0.0
-    weight_decay_rate_exponent: float = 1.0
-    global_norm_clip: float | None = None
-    beta1: float = 0.9
-    beta2: float = 0.999
-    epsilon: float = 1e-8
+    min_factored_size: int = bounded(128, least=0)
+    weight_decay: float = bounded(0.0, least=0)
+    weight_decay_rate_exponent: float = bounded(1.0, least=0)
+    global_norm_clip: float | None = bounded(None, above=0, note=" or None")
+    beta1: float = bounded(0.9, least=0, below=1)
+    beta2: float = bounded(0.999, least=0, below=1)
+    epsilon: float = bounded(1e-8, above=0)
 
     def __post_init__(self) -> None:
-        self._check_ranges()
-        check_types(self)
-
-    def _check_ranges(self) -> None:
-        if self.name not in NAMES:
-            raise unknown_name("OptimizerConfig.name", self.name, NAMES)
-        if self.schedule not in SCHEDULES:
-            raise unknown_name("OptimizerConfig.schedule", self.schedule, SCHEDULES)
-        for field in ("learning_rate", "clipping_threshold", "decay_rate", "epsilon"):
-            self._require(field, lambda value: value > 0, "a number above 0")
-        for field in ("weight_decay", "weight_decay_rate_exponent"):
-            self._require(field, lambda value: value >= 0, "a number of at least 0")
-        for field in ("beta1", "beta2"):
-            self._require(field, lambda value: 0 <= value < 1, "a number in [0, 1)")
-        for field in ("warmup_steps", "step_offset", "min_factored_size"):
-            self._require(field, lambda value: value >= 0, "a whole number of at least 0", int)
-        if self.global_norm_clip is not None:
-            self._require("global_norm_clip", lambda value: value > 0, "None or a number above 0")
+        check_fields(self)
         if self.schedule != "constant" and self.warmup_steps < 1:
             raise UserError(
                 f"OptimizerConfig.schedule = {self.schedule!r} needs warmup_steps of at least 1, "
                 f"got {self.warmup_steps}. Set OptimizerConfig.warmup_steps, for example to 1000."
             )
-
-    def _require(self, field: str, holds: Callable, allowed: str, kind: Any = (int, float)) -> None:
-        value = getattr(self, field)
-        if isinstance(value, bool) or not isinstance(value, kind) or not holds(value):
-            raise UserError(f"OptimizerConfig.{field} is {value!r}; use {allowed}.")
 
     def check_start(self, step: int) -> None:
         """Raises UserError if a run at `step` is before `step_offset`: its decay would be NaN."""

@@ -25,10 +25,9 @@ import jax
 
 from instruct.checkpoints.checkpoint_files import check_storable
 from instruct.checkpoints.trained_run import SPEED_ONLY
-from instruct.errors import UserError, naming_file
-from instruct.folder_lock import locked
+from instruct.errors import UserError
+from instruct.files import local_path, locked, make_writable, replace_file
 from instruct.json_text import parse_json
-from instruct.local_paths import local_path, writable_folder
 
 RUN_FILE = "run.json"
 MIXTURE_FILE = "mixture.json"
@@ -173,15 +172,7 @@ def _sessions(info: Mapping[str, Any]) -> list[dict[str, Any]]:
 
 def write_json(path: pathlib.Path, value: Any) -> None:
     """Replaces a JSON file whole."""
-    write_text(path, json.dumps(value, indent=1, default=str) + "\n")
-
-
-def write_text(path: pathlib.Path, text: str) -> None:
-    """Replaces a text file whole."""
-    temporary = path.with_name(path.name + ".tmp")
-    with naming_file(temporary):
-        temporary.write_text(text, encoding="utf-8")
-    os.replace(temporary, path)
+    replace_file(path, json.dumps(value, indent=1, default=str) + "\n")
 
 
 def make_model_dir(path: str) -> pathlib.Path:
@@ -190,8 +181,10 @@ def make_model_dir(path: str) -> pathlib.Path:
     Raises:
         UserError: it is no folder of this machine or cannot be written.
     """
-    check_storable(local_path("MODEL_DIR", path).absolute())
-    return writable_folder("MODEL_DIR", path)
+    folder = local_path("MODEL_DIR", path).absolute()
+    check_storable(folder)
+    make_writable("MODEL_DIR", folder)
+    return folder
 
 
 @contextlib.contextmanager

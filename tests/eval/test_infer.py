@@ -20,7 +20,7 @@ from instruct.errors import UserError
 from instruct.eval.decoding.batching import BatchConfig
 from instruct.eval.decoding.decode import DecodeConfig
 from instruct.eval.infer import Answerer, infer
-from instruct.folder_lock import locked
+from instruct.files import locked
 from instruct.mesh import MeshConfig
 from instruct.models.config import ModelConfig
 from instruct.models.encoder_decoder import EncoderDecoder
@@ -352,9 +352,9 @@ def test_missing_input_and_bad_flags(model_dir, tmp_path):
         infer(model_dir, prompt="a\udcff")
     with pytest.raises(UserError, match="buckets"):
         infer("gs://bucket/run", prompt="a")
-    with pytest.raises(UserError, match="lines_per_range = 0"):
+    with pytest.raises(UserError, match="lines_per_range is 0"):
         infer(model_dir, prompt="a", lines_per_range=0)
-    with pytest.raises(UserError, match="inputs_length = 1.5"):
+    with pytest.raises(UserError, match="inputs_length is 1.5"):
         infer(model_dir, prompt="a", inputs_length=1.5)  # pyright: ignore[reportArgumentType]
 
 

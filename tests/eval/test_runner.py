@@ -17,7 +17,7 @@ from instruct.eval.decoding.batching import BatchConfig
 from instruct.eval.decoding.decode import DecodeConfig
 from instruct.eval.eval_config import EvalConfig
 from instruct.eval.runner import evaluate
-from instruct.folder_lock import locked
+from instruct.files import locked
 from instruct.mesh import MeshConfig
 from instruct.models.config import ModelConfig
 from instruct.models.encoder_decoder import EncoderDecoder

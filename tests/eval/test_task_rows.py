@@ -12,13 +12,11 @@ from instruct.eval import metrics
 from instruct.eval.scoring.measure import Measured
 from instruct.eval.task_rows import (
     FixedReplies,
-    MeasureConfig,
     ModelOutputs,
-    baseline,
+    baselines,
     measure_task,
     needs_predictions,
     needs_scores,
-    random_baseline,
     rows_of_task,
 )
 
@@ -79,9 +77,9 @@ def test_only_what_is_needed_is_computed(task, predictions, scores):
 def test_rows_pass_the_check_and_agree():
     task = ToyTask([metrics.exact_match, metrics.squad], [metrics.log_likelihood])
     outputs = ModelOutputs(["a", "a", "a"], {}, [-1.0, -2.0, -3.0])
-    measured = measure_task(task, EXAMPLES, outputs, MeasureConfig())
+    measured = measure_task(task, EXAMPLES, outputs)
     assert list(measured) == ["exact_match", "em", "f1", "log_likelihood"]
-    base = baseline(task, EXAMPLES, always("b"), measured)
+    base = baselines(task, EXAMPLES, always("b"), measured)[0]
     assert base == pytest.approx({"exact_match": 100 / 3, "em": 100 / 3, "f1": 100 / 3})
     rows = rows_of_task(SHARED, FIELDS, EXAMPLES, outputs, measured, base, {})
     for row in rows:
@@ -114,14 +112,14 @@ def test_a_line_says_whether_its_input_was_cut(truncated):
 
 def test_two_metrics_of_one_name_are_both_kept():
     task = ToyTask([metrics.accuracy, metrics.accuracy])
-    measured = measure_task(task, EXAMPLES, ModelOutputs(["a", "b", "b"]), MeasureConfig())
+    measured = measure_task(task, EXAMPLES, ModelOutputs(["a", "b", "b"]))
     assert list(measured) == ["accuracy", "accuracy#2"]
 
 
 def test_ranking_covers_the_examples_with_options():
     totals, lengths = np.array([-4.0, -3.0]), np.array([4, 1])
     outputs = ModelOutputs(["a", "b", "a"], ranked=[(totals, lengths, 1), None, None])
-    measured = measure_task(ToyTask(), EXAMPLES, outputs, MeasureConfig())
+    measured = measure_task(ToyTask(), EXAMPLES, outputs)
     assert measured["rank_accuracy"].value == 100.0
     assert measured["rank_accuracy_per_token"].value == 0.0
     rows = rows_of_task(SHARED, FIELDS, EXAMPLES, outputs, measured, {}, {})
@@ -135,34 +133,34 @@ def test_a_metric_that_chokes_on_the_majority_answer_has_no_baseline():
         return {"number": float(np.mean([float(p) for p in predictions]))}
 
     measured = {"number": Measured(1.0, None, None)}
-    assert baseline(ToyTask([strict]), EXAMPLES, always("many"), measured) == {}
-    assert baseline(ToyTask([strict]), EXAMPLES, always(""), measured) == {}
-    assert baseline(ToyTask([strict]), EXAMPLES, always("4"), measured) == {"number": 4.0}
+    assert baselines(ToyTask([strict]), EXAMPLES, always("many"), measured)[0] == {}
+    assert baselines(ToyTask([strict]), EXAMPLES, always(""), measured)[0] == {}
+    assert baselines(ToyTask([strict]), EXAMPLES, always("4"), measured)[0] == {"number": 4.0}
 
 
 def test_a_random_choice_is_right_as_often_as_options_allow():
     task = ToyTask([metrics.exact_match])
     outputs = ModelOutputs(["a", "a", "a"])
-    measured = measure_task(task, EXAMPLES, outputs, MeasureConfig())
+    measured = measure_task(task, EXAMPLES, outputs)
     # Of two, of four and of no options: the targets are a, b, a.
     replies = always("a", (("a", "b"), ("a", "b", "c", "d"), ()))
-    chance = random_baseline(task, EXAMPLES, replies, measured)
+    chance = baselines(task, EXAMPLES, replies, measured)[1]
     assert chance == pytest.approx({"exact_match": 100 * (1 / 2 + 1 / 4 + 0) / 3})
-    assert random_baseline(task, EXAMPLES, always("a"), measured) == {}
+    assert baselines(task, EXAMPLES, always("a"), measured)[1] == {}
     # A metric that is no mean over examples has none.
     whole = {"exact_match": Measured(1.0, None, None)}
-    assert random_baseline(task, EXAMPLES, replies, whole) == {}
+    assert baselines(task, EXAMPLES, replies, whole)[1] == {}
 
 
 def test_baselines_of_ranking():
     totals, lengths = np.array([-4.0, -3.0]), np.array([4, 1])
     ranked = [(totals, lengths, 1), (totals, lengths, 0), None]
     outputs = ModelOutputs(["a", "b", "a"], ranked=ranked)
-    measured = measure_task(ToyTask(), EXAMPLES, outputs, MeasureConfig())
+    measured = measure_task(ToyTask(), EXAMPLES, outputs)
     replies = FixedReplies(["a"] * 3, [1, 1, -1], (("b", "a"), ("b", "a"), ()))
-    base = baseline(ToyTask(), EXAMPLES, replies, measured, ranked)
+    base = baselines(ToyTask(), EXAMPLES, replies, measured, ranked)[0]
     assert base["rank_accuracy"] == base["rank_accuracy_per_token"] == 50.0
-    chance = random_baseline(ToyTask(), EXAMPLES, replies, measured, ranked)
+    chance = baselines(ToyTask(), EXAMPLES, replies, measured, ranked)[1]
     assert chance["rank_accuracy"] == chance["rank_accuracy_per_token"] == 50.0
 
 
@@ -171,7 +169,7 @@ def test_lines_count_what_prompts_show_and_lost():
         dataclasses.replace(EXAMPLES[0], num_exemplars=5, exemplars_asked=5, truncated=False),
         dataclasses.replace(EXAMPLES[1], num_exemplars=2, exemplars_asked=5, truncated=True),
     ]
-    measured = measure_task(ToyTask(), shown, ModelOutputs(["a", "b"]), MeasureConfig())
+    measured = measure_task(ToyTask(), shown, ModelOutputs(["a", "b"]))
     fields = FIELDS | {"left_out": 3}
     *lines, metric = rows_of_task(
         SHARED, fields, shown, ModelOutputs(["a", "b"]), measured, {}, {"exact_match": 50.0}

@@ -3,7 +3,6 @@
 import errno
 import json
 import math
-import pathlib
 import re
 
 import pytest
@@ -45,7 +44,7 @@ def test_a_full_disk_names_the_page(tmp_path, monkeypatch):
         raise OSError(errno.ENOSPC, "No space left on device")  # of an open file: it has no name
 
     write_run(tmp_path / "run")
-    monkeypatch.setattr(pathlib.Path, "write_text", full)
+    monkeypatch.setattr("os.fsync", full)
     with pytest.raises(OSError, match="No space") as caught:
         write_report([tmp_path / "run"], tmp_path / "out")
     assert caught.value.filename == str(tmp_path / "out" / "report.md")

@@ -21,8 +21,8 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from instruct.files import local_folder, local_path
 from instruct.json_text import parse_json
-from instruct.local_paths import local_folder, local_path
 from instruct.packed_files import open_unpacked, refuse_pointer
 from instruct.prompts.record import Record
 from instruct.prompts.render import Dropped

@@ -1,14 +1,13 @@
 """JSON files: those of users, read value by value, and those beside the stores, replaced whole."""
 
 import json
-import os
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from instruct.data.sources.files import read_lines
-from instruct.errors import UserError, naming_file
+from instruct.errors import UserError
+from instruct.files import replace_file
 from instruct.json_text import parse_json
 from instruct.packed_files import open_unpacked
 
@@ -74,16 +73,4 @@ def write_json(path: Path, value: Any) -> None:
         OSError: no space, no permission; what was there before stays.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    text = json.dumps(value, indent=1, ensure_ascii=False) + "\n"
-    descriptor, working = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
-    try:
-        with naming_file(path), open(descriptor, "w", encoding="utf-8") as stream:
-            stream.write(text)
-            stream.flush()
-            os.fsync(stream.fileno())
-        # mkstemp makes files private; these are shared as the stores are.
-        os.chmod(working, path.parent.stat().st_mode & 0o666)
-        os.replace(working, path)
-    except BaseException:
-        os.unlink(working)
-        raise
+    replace_file(path, json.dumps(value, indent=1, ensure_ascii=False) + "\n")

@@ -25,8 +25,8 @@ from instruct.data.quiet_tensorflow import keep_quiet
 from instruct.data.sources.files import downloads_allowed
 from instruct.data.spec import function_name
 from instruct.errors import UserError
+from instruct.files import local_path
 from instruct.json_text import parse_json
-from instruct.local_paths import local_path
 from instruct.prompts.record import Record
 from instruct.prompts.render import Dropped
 

@@ -20,8 +20,8 @@ from array_record.python.array_record_module import ArrayRecordReader
 from instruct.data.spec import TaskSpec
 from instruct.data.token_record import TokenRecord
 from instruct.errors import UserError
+from instruct.files import local_folder, local_path
 from instruct.json_text import parse_json
-from instruct.local_paths import local_folder, local_path
 from instruct.prompts.record import Record
 
 FORMAT = 1

@@ -17,11 +17,10 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
 
-from instruct.config_types import check_types
-from instruct.errors import UserError
 from instruct.eval.decoding.decode import DecodeConfig, search_of
 from instruct.eval.decoding.search import PADDING_EXAMPLE
 from instruct.eval.decoding.slots import AdjustFn, DecodableModel, Report, SlotArray, SlotPrograms
+from instruct.fields import bounded, check_fields
 from instruct.mesh import batch_sharding, replicated_sharding
 
 _SHORTEST = 8
@@ -43,17 +42,10 @@ class BatchConfig:
         max_shapes: most bucket lengths, and so compilations, per list of examples.
     """
 
-    batch_size: int = 32
-    max_shapes: int = 4
+    batch_size: int = bounded(32, least=1)
+    max_shapes: int = bounded(4, least=1)
 
-    def __post_init__(self):
-        for name in ("batch_size", "max_shapes"):
-            value = getattr(self, name)
-            if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-                raise UserError(
-                    f"BatchConfig.{name} = {value!r}, must be a whole number of at least 1"
-                )
-        check_types(self)
+    __post_init__ = check_fields
 
 
 class Bucket(NamedTuple):

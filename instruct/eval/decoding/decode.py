@@ -7,15 +7,13 @@ value of whatever structure the model likes. Conventions are T5's: position 0 is
 """
 
 import dataclasses
-import math
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 
-from instruct.config_types import check_types
-from instruct.errors import UserError, unknown_name
+from instruct.errors import UserError
 from instruct.eval.decoding import beam
 from instruct.eval.decoding.search import (
     PADDING_EXAMPLE,
@@ -26,6 +24,7 @@ from instruct.eval.decoding.search import (
     write_at,
 )
 from instruct.eval.decoding.token_rules import ConstrainFn, TokenRules, constrain_fn
+from instruct.fields import bounded, one_of
 
 STRATEGIES = ("greedy", "sample", "beam")
 # T5X's floor: below it float32 logits may overflow, and the result is greedy's anyhow.
@@ -58,41 +57,25 @@ class DecodeConfig(TokenRules):
         UserError: a value out of range, or one that the strategy would ignore.
     """
 
-    strategy: str = "greedy"
-    max_decode_steps: int = 128
-    temperature: float = 1.0
-    top_k: int = 0
-    top_p: float = 1.0
-    num_samples: int = 1
-    num_beams: int = 4
+    strategy: str = one_of("greedy", STRATEGIES)
+    max_decode_steps: int = bounded(128, least=1)
+    temperature: float = bounded(1.0, above=0, note=" (for 0: strategy='greedy')")
+    top_k: int = bounded(0, least=0, note=", 0 for off")
+    top_p: float = bounded(1.0, above=0, most=1, note=", 1.0 for off")
+    num_samples: int = bounded(1, least=1)
+    num_beams: int = bounded(4, least=1)
     length_penalty: float = 0.6
-    beam_rules: str = "t5x"
+    beam_rules: str = one_of("t5x", tuple(beam.BEAM_RULES))
     rescale_scores: bool = False
-    eos_id: int = 1
-    seed: int = 0
+    eos_id: int = bounded(1, least=1)
+    seed: int = bounded(0, least=0)
 
     def __post_init__(self):
         super().__post_init__()
-        if self.strategy not in STRATEGIES:
-            raise unknown_name("decoding strategy", str(self.strategy), STRATEGIES)
-        for name in ("max_decode_steps", "num_samples", "num_beams", "eos_id"):
-            self._require(name, int, lambda value: value >= 1, "a whole number of at least 1")
-        self._require("top_k", int, lambda value: value >= 0, "a whole number, 0 for off")
-        self._require("seed", int, lambda value: 0 <= value < 2**32, "from 0 to 2**32 - 1")
-        self._require(
-            "temperature", float, lambda value: value > 0, "above 0 (for 0: strategy='greedy')"
-        )
-        self._require("top_p", float, lambda value: 0 < value <= 1, "above 0, 1.0 for off")
-        self._require(
-            "length_penalty", float, lambda value: abs(value) < math.inf, "a finite number"
-        )
         self._refuse_ignored("sample", ("temperature", "top_k", "top_p", "num_samples"))
-        if self.beam_rules not in beam.BEAM_RULES:
-            raise unknown_name("DecodeConfig.beam_rules", str(self.beam_rules), beam.BEAM_RULES)
         self._refuse_ignored("beam", ("num_beams", "length_penalty", "beam_rules"))
         if self.strategy == "beam" and self.rescale_scores:
             raise UserError("rescale_scores=True has no meaning with strategy='beam'; leave it out")
-        check_types(self)
 
     def _refuse_ignored(self, strategy: str, names: tuple[str, ...]) -> None:
         """Deterministic results where samples were asked for would go unnoticed."""
@@ -297,7 +280,10 @@ def token_logprobs(logits: jax.Array, tokens: jax.Array) -> jax.Array:
 
 
 def sampling_logits(
-    logits: jax.Array, temperature: float, top_k: int = 0, top_p: float = 1.0
+    logits: jax.Array,
+    temperature: float,
+    top_k: int = 0,
+    top_p: float = 1.0,
 ) -> jax.Array:
     """Logits [R, V] of the distribution to draw from: -inf for tokens that are ruled out.
 

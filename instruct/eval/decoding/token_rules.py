@@ -16,6 +16,7 @@ import jax
 import jax.numpy as jnp
 
 from instruct.errors import UserError
+from instruct.fields import bounded, check_fields
 
 # (scores [R, V], tokens [R, T] int32, positions [R] int32) -> scores [R, V]; of row r the first
 # positions[r] tokens count.
@@ -45,25 +46,17 @@ class TokenRules:
         UserError: a value out of range.
     """
 
-    repetition_penalty: float = 1.0
-    no_repeat_ngram_size: int = 0
+    repetition_penalty: float = bounded(1.0, above=0, note=", 1.0 for off")
+    no_repeat_ngram_size: int = bounded(0, least=0, note=", 0 for off")
     bad_words_ids: tuple[tuple[int, ...], ...] = ()
-    min_decode_steps: int = 0
-    forced_bos_token_id: int | None = None
-    forced_eos_token_id: int | None = None
+    min_decode_steps: int = bounded(0, least=0, note=", 0 for off")
+    forced_bos_token_id: int | None = bounded(None, least=0, note=": a token id, or None")
+    forced_eos_token_id: int | None = bounded(None, least=0, note=": a token id, or None")
     exponential_decay_length_penalty: tuple[int, float] | None = None
     suppress_tokens: tuple[int, ...] = ()
     begin_suppress_tokens: tuple[int, ...] = ()
 
     def __post_init__(self) -> None:
-        self._require(
-            "repetition_penalty", float, lambda value: 0 < value < math.inf, "above 0, 1.0 for off"
-        )
-        for name in ("no_repeat_ngram_size", "min_decode_steps"):
-            self._require(name, int, lambda value: value >= 0, "a whole number, 0 for off")
-        for name in ("forced_bos_token_id", "forced_eos_token_id"):
-            if getattr(self, name) is not None:
-                self._require(name, int, lambda value: value >= 0, "a token id, None for off")
         for name in ("suppress_tokens", "begin_suppress_tokens"):
             self._set(name, _ids(getattr(self, name)), "a list of token ids")
         words = self.bad_words_ids
@@ -71,6 +64,7 @@ class TokenRules:
         good = all(word for word in listed)
         self._set("bad_words_ids", tuple(listed) if good else None, "a list of lists of token ids")
         self._check_decay()
+        check_fields(self)
 
     def _check_decay(self) -> None:
         name = "exponential_decay_length_penalty"
@@ -84,14 +78,8 @@ class TokenRules:
 
     def _set(self, name: str, value: tuple | None, allowed: str) -> None:
         if value is None:
-            raise UserError(f"DecodeConfig.{name} = {getattr(self, name)!r}, must be {allowed}")
+            raise UserError(f"DecodeConfig.{name} is {getattr(self, name)!r}; use {allowed}.")
         object.__setattr__(self, name, value)
-
-    def _require(self, name: str, kind: type, valid: Callable[[Any], bool], allowed: str) -> None:
-        value = getattr(self, name)
-        kinds = (int, float) if kind is float else kind
-        if not isinstance(value, kinds) or isinstance(value, bool) or not valid(value):
-            raise UserError(f"DecodeConfig.{name} = {value!r}, must be {allowed}")
 
     def rules_set(self) -> dict[str, Any]:
         """The rules that are not off, as JSON values."""

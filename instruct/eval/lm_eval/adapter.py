@@ -20,10 +20,11 @@ import numpy as np
 
 from instruct.batch import DECODER_LOSS_WEIGHTS, DECODER_TARGET_TOKENS
 from instruct.errors import UserError, unknown_name
-from instruct.eval.decoding.batching import PADDING_EXAMPLE, Decoder, check_not_empty
+from instruct.eval.decoding.batching import Decoder
 from instruct.eval.decoding.decode import DecodeConfig
 from instruct.eval.model_outputs import Vocabulary
 from instruct.eval.scoring.score import Scorer, summed_logprobs
+from instruct.fields import bounded, check_fields
 
 # Names that other back ends use for the same thing; the first that is given counts.
 LENGTH_SETTINGS = ("max_gen_toks", "max_new_tokens", "max_tokens", "max_completion_tokens")
@@ -36,21 +37,13 @@ _log = logging.getLogger(__name__)
 class ContinuationScorer(Scorer):
     """Log-likelihoods of targets, and which of them greedy decoding would have given."""
 
+    _DTYPES = (np.float32, bool)
+
     def _score_batch(self, params, batch):
         logits = self._apply_fn(params, batch)
         total = summed_logprobs(logits, batch)
         likeliest = jnp.argmax(logits, axis=-1) == batch[DECODER_TARGET_TOKENS]
         return total, jnp.all(likeliest | (batch[DECODER_LOSS_WEIGHTS] == 0), axis=-1)
-
-    def score(
-        self,
-        params: Any,
-        inputs: Sequence[Sequence[int]],
-        targets: Sequence[Sequence[int]],
-        progress: Callable[[int], None] = lambda done: None,
-    ) -> np.ndarray:
-        """See `Scorer.score`."""
-        return self.score_and_compare(params, inputs, targets, progress)[0]
 
     def score_and_compare(
         self,
@@ -62,23 +55,13 @@ class ContinuationScorer(Scorer):
         """Log-likelihoods [examples] float32, and whether each of a target's tokens is the
         likeliest after those before it, [examples] bool. Arguments and errors: `Scorer.score`.
         """
-        if len(inputs) != len(targets):
-            raise ValueError(f"{len(inputs)} inputs but {len(targets)} targets")
-        check_not_empty(inputs)
-        check_not_empty(targets)
-        scores = np.zeros((len(inputs),), np.float32)
-        greedy = np.zeros((len(inputs),), bool)
-        for numbers, (total, equal) in self._runner(params, self._batches(inputs, targets)):
-            real = numbers != PADDING_EXAMPLE
-            scores[numbers[real]] = total[real]
-            greedy[numbers[real]] = equal[real]
-            progress(int(real.sum()))
+        scores, greedy = self._all_scores(params, inputs, targets, progress)
         return scores, greedy
 
 
 @dataclasses.dataclass(frozen=True)
 class AdapterConfig:
-    """What answers hang on besides the model.
+    """Settings that affect answers.
 
     Attributes:
         max_length: most tokens of a context, EOS included, and of a window of a rolling text.
@@ -91,18 +74,12 @@ class AdapterConfig:
         UserError: a value out of range.
     """
 
-    max_length: int = 512
-    max_gen_toks: int = 256
+    max_length: int = bounded(512, least=2)
+    max_gen_toks: int = bounded(256, least=1)
     score_eos: bool = True
-    seed: int = 0
+    seed: int = bounded(0, least=0)
 
-    def __post_init__(self) -> None:
-        for name, least in (("max_length", 2), ("max_gen_toks", 1), ("seed", 0)):
-            value = getattr(self, name)
-            if type(value) is not int or value < least:
-                raise UserError(f"{name} is {value!r}, must be a whole number of at least {least}")
-        if type(self.score_eos) is not bool:
-            raise UserError(f"score_eos is {self.score_eos!r}, must be true or false")
+    __post_init__ = check_fields
 
 
 @dataclasses.dataclass

@@ -13,7 +13,6 @@ program around it, call `register()` first:
 
 import functools
 import inspect
-import pathlib
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -29,8 +28,8 @@ from instruct.checkpoints.loading import (
 from instruct.data.vocab import check_embedding_rows, load_vocabulary
 from instruct.errors import UserError, unknown_name
 from instruct.eval.decoding.batching import BatchConfig, Decoder
+from instruct.eval.infer import run_folder_of
 from instruct.eval.lm_eval.adapter import AdapterConfig, ContinuationScorer, RequestAnswerer
-from instruct.local_paths import local_path
 from instruct.mesh import MeshConfig, make_mesh, param_shardings, with_shardings
 from instruct.models.encoder_decoder import EncoderDecoder, reorder_cache
 
@@ -76,7 +75,7 @@ def load_answerer(
     if jax.process_count() > 1:
         raise UserError("lm_eval runs in one process; start it on one host")
     folder = find_checkpoint(str(model_dir), step)
-    run = trained_run(_run_folder(str(model_dir)), folder, NAME)
+    run = trained_run(run_folder_of(str(model_dir)), folder, NAME)
     settings = run.config()
     words = vocabulary or run.info.get("vocabulary") or settings.get("data.vocabulary")
     if not words:
@@ -111,13 +110,6 @@ def load_answerer(
         "model_seed": seed,
     }
     return answerer, facts
-
-
-def _run_folder(model_dir: str) -> pathlib.Path:
-    """Folder of the run that a MODEL_DIR, or a checkpoint in it, belongs to."""
-    folder = local_path("model_dir", model_dir).absolute()
-    above = (folder, *folder.parents[:2])
-    return next((path for path in above if (path / "run.json").is_file()), folder)
 
 
 def _batching(batch_size: int | str | None, max_batch_size: int | None) -> BatchConfig:

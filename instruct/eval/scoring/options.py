@@ -29,9 +29,15 @@ from instruct.eval.decoding.batching import (
     rounded_length,
 )
 from instruct.eval.decoding.search import PADDING_EXAMPLE
-from instruct.eval.scoring.score import Ranking
 
 Options = Sequence[Sequence[int]]
+
+
+class Ranking(NamedTuple):
+    """Log-likelihoods of one question's options."""
+
+    log_likelihoods: np.ndarray  # [options] float32, summed over an option's tokens
+    lengths: np.ndarray  # [options] int32, tokens of each, EOS included
 
 
 class TreeModel(Protocol):
@@ -105,7 +111,7 @@ class OptionScorer:
         options: Sequence[Options],
         progress: Callable[[int], None] = lambda done: None,
     ) -> list[Ranking]:
-        """Scores every option of every question; as `score.rank_options`, which does it by pairs.
+        """Scores every option of every question.
 
         Args:
             params: the model's parameters, on the mesh if there is one.

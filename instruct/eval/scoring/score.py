@@ -1,10 +1,10 @@
-"""Log-likelihoods of given targets, and choosing among answer options by them.
+"""Log-likelihoods of given targets (teacher forcing), in buckets of few shapes.
 
 No model is imported: scoring needs `apply_fn(params, batch) -> logits [B, T, V]`.
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import numpy as np
@@ -26,15 +26,6 @@ from instruct.eval.decoding.batching import (
     rounded_length,
 )
 from instruct.eval.decoding.decode import token_logprobs
-
-
-def log_likelihood(
-    apply_fn: Callable[[Any, Mapping[str, jax.Array]], jax.Array],
-    params: Any,
-    batch: Mapping[str, jax.Array],
-) -> jax.Array:
-    """`summed_logprobs` of what the model gives for `batch`, [B] float32."""
-    return summed_logprobs(apply_fn(params, batch), batch)
 
 
 def summed_logprobs(logits: jax.Array, batch: Mapping[str, jax.Array]) -> jax.Array:
@@ -66,8 +57,11 @@ class Scorer:
         self._batching = batching or BatchConfig()
         self._runner = BatchRunner(self._score_batch, mesh)
 
-    def _score_batch(self, params: Any, batch: Mapping[str, jax.Array]) -> Any:
-        return log_likelihood(self._apply_fn, params, batch)
+    # Types of what `_score_batch` returns, one array each.
+    _DTYPES: tuple[type, ...] = (np.float32,)
+
+    def _score_batch(self, params: Any, batch: Mapping[str, jax.Array]) -> tuple[jax.Array, ...]:
+        return (summed_logprobs(self._apply_fn(params, batch), batch),)
 
     def score(
         self,
@@ -87,14 +81,19 @@ class Scorer:
         Raises:
             ValueError: an empty input or target, or unequal numbers of them.
         """
+        return self._all_scores(params, inputs, targets, progress)[0]
+
+    def _all_scores(self, params, inputs, targets, progress) -> list[np.ndarray]:
+        """Every array of `_score_batch`, [examples]."""
         if len(inputs) != len(targets):
             raise ValueError(f"{len(inputs)} inputs but {len(targets)} targets")
         check_not_empty(inputs)
         check_not_empty(targets)
-        scores = np.zeros((len(inputs),), np.float32)
-        for numbers, found in self._runner(params, self._batches(inputs, targets)):
+        scores = [np.zeros((len(inputs),), dtype) for dtype in self._DTYPES]
+        for numbers, batch_scores in self._runner(params, self._batches(inputs, targets)):
             real = numbers != PADDING_EXAMPLE
-            scores[numbers[real]] = found[real]
+            for kind, values in zip(scores, batch_scores, strict=True):
+                kind[numbers[real]] = values[real]
             progress(int(real.sum()))
         return scores
 
@@ -127,50 +126,3 @@ def scoring_batch(inputs: np.ndarray, targets: np.ndarray) -> dict[str, np.ndarr
         DECODER_TARGET_TOKENS: targets,
         DECODER_LOSS_WEIGHTS: (targets != 0).astype(np.int32),
     }
-
-
-class Ranking(NamedTuple):
-    """The options of one question, by log-likelihood; of equals the first is chosen."""
-
-    log_likelihoods: np.ndarray  # [options] float32, summed over an option's tokens
-    lengths: np.ndarray  # [options] int32, tokens of each, EOS included if it was given
-
-    @property
-    def choice(self) -> int:
-        """Number of the option with the highest log-likelihood (rank classification)."""
-        return int(np.argmax(self.log_likelihoods))
-
-    @property
-    def normalised_choice(self) -> int:
-        """Number of the option with the highest log-likelihood per token."""
-        return int(np.argmax(self.log_likelihoods / self.lengths))
-
-
-def rank_options(
-    scorer: Scorer,
-    params: Any,
-    inputs: Sequence[Sequence[int]],
-    options: Sequence[Sequence[Sequence[int]]],
-    progress: Callable[[int], None] = lambda done: None,
-) -> list[Ranking]:
-    """Scores every answer option of every question as a target.
-
-    Args:
-        scorer: of the model.
-        params: its parameters.
-        inputs: token ids of each question.
-        options: per question, token ids of each option; at least one.
-        progress: as `Scorer.score`'s, counting options.
-
-    Raises:
-        ValueError: a question without options, or unequal numbers of questions and option lists.
-    """
-    if len(inputs) != len(options):
-        raise ValueError(f"{len(inputs)} inputs but {len(options)} lists of options")
-    check_not_empty(options)
-    owners = [number for number, each in enumerate(options) for _ in each]
-    targets = [option for each in options for option in each]
-    scores = scorer.score(params, [inputs[owner] for owner in owners], targets, progress)
-    ends = np.cumsum([len(each) for each in options])[:-1]
-    lengths = np.array([len(target) for target in targets], np.int32)
-    return [Ranking(*pair) for pair in zip(np.split(scores, ends), np.split(lengths, ends))]

@@ -15,7 +15,7 @@ from instruct.eval.decoding.batching import Decoder
 
 
 class Vote(NamedTuple):
-    """What the samples of one question came to.
+    """The majority answer of one question.
 
     Attributes:
         answer: the answer of most samples; None if none could be read.
@@ -67,7 +67,7 @@ def _key(answer: Any) -> Hashable:
 
 
 class Consistent(NamedTuple):
-    """The samples of all questions and what they came to."""
+    """The samples and the majority answer of every question."""
 
     votes: list[Vote]
     texts: list[list[str]]  # per question, of each sample

@@ -14,7 +14,7 @@ from typing import Any
 import jinja2
 from markupsafe import Markup
 
-from instruct.errors import naming_file
+from instruct.files import replace_file
 from instruct.report import charts, wording
 from instruct.report.blocks import Document, Matrix, Table
 
@@ -32,11 +32,7 @@ def write_document(
     out = pathlib.Path(out_dir)
     out.mkdir(parents=True, exist_ok=True)
     for ending, text in (("md", to_markdown(document)), ("html", to_html(document))):
-        temporary = out / f".{name}.{ending}.tmp"
-        path = out / f"{name}.{ending}"
-        with naming_file(path):
-            temporary.write_text(text, encoding="utf-8", errors="replace")
-            temporary.replace(path)
+        replace_file(out / f"{name}.{ending}", text.encode("utf-8", errors="replace"))
     return out / f"{name}.html"
 
 

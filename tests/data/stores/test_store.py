@@ -174,7 +174,7 @@ def test_other_write_errors(monkeypatch):
         def write(file, text):
             raise OSError(code, os.strerror(code))
 
-        monkeypatch.setattr(store_writing, "_write_synced", write)
+        monkeypatch.setattr(store_writing, "replace_file", write)
 
     fail(errno.ENOSPC)
     with pytest.raises(StoreWriteError, match="STORE_DIR"):

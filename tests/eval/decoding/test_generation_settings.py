@@ -98,7 +98,7 @@ def test_strategies(settings, expected):
         ({"num_beams": 4, "do_sample": True}, "Choose one"),
         ({"num_beams": 4, "early_stopping": "soon"}, "early_stopping 'soon'"),
         ({"num_beams": -1}, "DecodeConfig.num_beams = -1"),
-        ({"max_length": "20"}, "max_decode_steps = 0"),
+        ({"max_length": "20"}, "max_decode_steps is 0"),
         ({"eos_token_id": [1, 2]}, "eos_id"),
     ],
 )

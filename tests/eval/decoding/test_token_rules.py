@@ -83,18 +83,18 @@ def test_rules_are_shown_and_kept_as_json():
 @pytest.mark.parametrize(
     ("rule", "message"),
     [
-        ({"repetition_penalty": 0.0}, "repetition_penalty = 0.0, must be above 0"),
-        ({"repetition_penalty": float("inf")}, "repetition_penalty = inf"),
-        ({"no_repeat_ngram_size": -1}, "no_repeat_ngram_size = -1, must be a whole number"),
-        ({"min_decode_steps": 2.5}, "min_decode_steps = 2.5"),
-        ({"forced_bos_token_id": "a"}, "forced_bos_token_id = 'a', must be a token id"),
-        ({"forced_eos_token_id": True}, "forced_eos_token_id = True"),
-        ({"suppress_tokens": 5}, "suppress_tokens = 5, must be a list of token ids"),
-        ({"begin_suppress_tokens": [-1]}, "begin_suppress_tokens = .-1."),
-        ({"bad_words_ids": [3]}, "bad_words_ids = .3., must be a list of lists"),
+        ({"repetition_penalty": 0.0}, "repetition_penalty is 0.0; use a number above 0"),
+        ({"repetition_penalty": float("inf")}, "repetition_penalty is inf"),
+        ({"no_repeat_ngram_size": -1}, "no_repeat_ngram_size is -1; use a whole number"),
+        ({"min_decode_steps": 2.5}, "min_decode_steps is 2.5"),
+        ({"forced_bos_token_id": "a"}, "forced_bos_token_id is 'a'; use .* a token id"),
+        ({"forced_eos_token_id": True}, "forced_eos_token_id is True"),
+        ({"suppress_tokens": 5}, "suppress_tokens is 5; use a list of token ids"),
+        ({"begin_suppress_tokens": [-1]}, "begin_suppress_tokens is .-1."),
+        ({"bad_words_ids": [3]}, "bad_words_ids is .3.; use a list of lists"),
         ({"bad_words_ids": [[]]}, "bad_words_ids"),
         ({"exponential_decay_length_penalty": (1,)}, "exponential_decay_length_penalty"),
-        ({"length_penalty": float("nan"), "strategy": "beam"}, "length_penalty = nan"),
+        ({"length_penalty": float("nan"), "strategy": "beam"}, "length_penalty is nan"),
     ],
 )
 def test_bad_values_are_named(rule, message):

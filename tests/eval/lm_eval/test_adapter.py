@@ -257,8 +257,8 @@ def test_settings_become_strategies():
         ({"until": 3}, "until is 3, must be a string or a list"),
         ({"until": ["a", None]}, "until is"),
         ({"num_beams": 2, "do_sample": True}, "use one of the two"),
-        ({"max_gen_toks": 0}, "max_decode_steps = 0"),
-        ({"temperature": -1.0}, "temperature = -1.0"),
+        ({"max_gen_toks": 0}, "max_decode_steps is 0"),
+        ({"temperature": -1.0}, "temperature is -1.0"),
     ],
 )
 def test_bad_settings(settings, message):

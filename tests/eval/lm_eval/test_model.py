@@ -30,7 +30,7 @@ from instruct.eval.decoding.decode import DecodeConfig
 from instruct.eval.lm_eval import model as lm_eval_model
 from instruct.eval.lm_eval.model import load_answerer, main, with_defaults
 from instruct.eval.runner import EvalConfig, evaluate
-from instruct.eval.scoring.score import log_likelihood, scoring_batch
+from instruct.eval.scoring.score import scoring_batch, summed_logprobs
 from instruct.mesh import tree_paths
 from instruct.models.config import ModelConfig
 from instruct.models.encoder_decoder import EncoderDecoder
@@ -173,7 +173,7 @@ def trained_a_little(pairs: list[tuple[str, str]]):
         def loss(last):
             params = jax.tree.unflatten(structure, [(last | rest)[path] for path in order])
             part = jax.tree.map(lambda array: array[numbers], batch)
-            return -log_likelihood(network.apply, params, part).mean()
+            return -summed_logprobs(network.apply(params, part), part).mean()
 
         value, gradients = jax.value_and_grad(loss)(last)
         changes, state = rule.update(gradients, state)

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 
 from instruct.eval.decoding.batching import BatchConfig
-from instruct.eval.scoring.options import OptionScorer, prefix_tree
-from instruct.eval.scoring.score import Scorer, rank_options
+from instruct.eval.scoring.options import OptionScorer, Ranking, prefix_tree
+from instruct.eval.scoring.score import Scorer
 from instruct.mesh import MeshConfig, make_mesh, param_shardings
 from instruct.models.config import ModelConfig
 from instruct.models.encoder_decoder import EncoderDecoder
@@ -54,6 +54,15 @@ def test_tree_of_the_worked_example():
     assert tree.paths == [[0, 1, 2], [0, 1, 3], [0, 4]]
 
 
+def ranked_by_pairs(params, inputs, options):
+    """Every option of every question as a target of its own."""
+    score = Scorer(MODEL.apply).score
+    return [
+        Ranking(score(params, [ids] * len(each), each), np.array([len(one) for one in each]))
+        for ids, each in zip(inputs, options)
+    ]
+
+
 def same(found, expected):
     assert len(found) == len(expected)
     for one, other in zip(found, expected):
@@ -64,7 +73,7 @@ def same(found, expected):
 @pytest.mark.parametrize("scan", [False, True])
 @pytest.mark.parametrize("batching", [(16, 1), (3, 3)])
 def test_a_tree_scores_as_its_options_do_alone(params, questions, batching, scan):
-    expected = rank_options(Scorer(MODEL.apply), params, *questions)
+    expected = ranked_by_pairs(params, *questions)
     model = EncoderDecoder(dataclasses.replace(CONFIG, scan_layers=scan))
     done = []
     scorer = OptionScorer(model, BatchConfig(*batching))
@@ -73,7 +82,7 @@ def test_a_tree_scores_as_its_options_do_alone(params, questions, batching, scan
     found = scorer.rank(layers, inputs, options, progress=done.append)
     same(found, expected)
     assert sum(done) == len(questions[0])
-    assert len({ranking.choice for ranking in found}) > 1
+    assert len({int(np.argmax(ranking.log_likelihoods)) for ranking in found}) > 1
 
 
 def test_eight_devices_rank_as_one(params, questions):

@@ -11,7 +11,7 @@ from flax.traverse_util import unflatten_dict
 
 from instruct.eval.decoding.batching import BatchConfig, Decoder
 from instruct.eval.decoding.decode import DecodeConfig
-from instruct.eval.scoring.score import Ranking, Scorer, rank_options, scoring_batch
+from instruct.eval.scoring.score import Scorer, scoring_batch
 from instruct.mesh import MeshConfig, make_mesh, param_shardings
 from instruct.models.config import ModelConfig
 from instruct.models.encoder_decoder import EncoderDecoder, reorder_cache
@@ -136,20 +136,12 @@ def unigram(params, batch):
     return jnp.broadcast_to(jnp.log(params), (*shape, params.shape[0]))
 
 
-def test_ranking():
+def test_scores_of_several_targets_of_one_input():
     probabilities = jnp.array([0.0, 0.5, 0.3, 0.15, 0.05])
-    options = [[[2, 1], [3, 1], [2, 2, 2, 1]], [[4]], [[3, 1], [4, 1], [3, 1]]]
-    rankings = rank_options(Scorer(unigram), probabilities, [[2, 1], [3, 1], [2, 1]], options)
-    assert [len(ranking.log_likelihoods) for ranking in rankings] == [3, 1, 3]
+    options = [[2, 1], [3, 1], [2, 2, 2, 1]]
+    found = Scorer(unigram).score(probabilities, [[2, 1]] * 3, options)
     expected = [np.log(0.3 * 0.5), np.log(0.15 * 0.5), np.log(0.3**3 * 0.5)]
-    assert_same_float32(rankings[0].log_likelihoods, np.array(expected))
-    assert [ranking.choice for ranking in rankings] == [0, 0, 0]
-    assert rankings[0].lengths.tolist() == [2, 2, 4]
-
-
-def test_the_two_choices_can_differ():
-    ranking = Ranking(np.array([-2.0, -3.0, -3.0]), np.array([1, 3, 3]))
-    assert (ranking.choice, ranking.normalised_choice) == (0, 1)
+    assert_same_float32(found, np.array(expected))
 
 
 def test_what_cannot_be_scored():
@@ -158,8 +150,4 @@ def test_what_cannot_be_scored():
         scorer.score(jnp.ones(5), [[1], [1]], [[1]])
     with pytest.raises(ValueError, match="sequence 0 is empty"):
         scorer.score(jnp.ones(5), [[1]], [[]])
-    with pytest.raises(ValueError, match="1 inputs but 0 lists of options"):
-        rank_options(scorer, jnp.ones(5), [[1]], [])
-    with pytest.raises(ValueError, match="is empty"):
-        rank_options(scorer, jnp.ones(5), [[1]], [[]])
     assert scorer.score(jnp.ones(5), [], []).shape == (0,)

@@ -2,17 +2,17 @@
 
 import dataclasses
 import math
-from typing import Literal
+from typing import Annotated, Literal
 
 import pytest
 
 from instruct.checkpoints.checkpoint import CheckpointConfig
-from instruct.config_types import check_arguments, check_types
 from instruct.data.config import DataConfig
 from instruct.errors import UserError
 from instruct.eval.decoding.batching import BatchConfig
 from instruct.eval.decoding.decode import DecodeConfig
 from instruct.eval.eval_config import EvalConfig
+from instruct.fields import Range, bounded, check_arguments, check_fields, one_of
 from instruct.mesh import MeshConfig
 from instruct.train.loss import LossConfig
 from instruct.train.optimizer import OptimizerConfig
@@ -27,7 +27,7 @@ class Plain:
     limit: int | None = None
     kind: Literal["a", "b"] = "a"
 
-    __post_init__ = check_types
+    __post_init__ = check_fields
 
 
 def test_what_is_right():
@@ -119,3 +119,35 @@ def test_arguments_of_an_entry():
     for name, value in {"plain": 3, "more": "x", "count": None, "path": 3}.items():
         with pytest.raises(UserError, match=rf"entry\.{name} .*{value!r}"):
             check_arguments(entry, {"plain": Plain(), "count": 3, name: value})
+
+
+@dataclasses.dataclass(frozen=True)
+class Declared:
+    steps: int = bounded(1, least=1, also=-1, note=", or -1 for all")
+    share: float | None = bounded(None, above=0, most=1)
+    rate: float = bounded(0.0, least=0, below=1)
+    kind: str = one_of("plain", ("plain", "fancy"))
+
+    __post_init__ = check_fields
+
+
+def test_declared_ranges_and_choices():
+    for fields in ({"steps": -1}, {"share": 1}, {"share": None}, {"rate": 0.5}, {"kind": "fancy"}):
+        Declared(**fields)
+    for fields, message in (
+        ({"steps": 0}, r"Declared\.steps is 0; use a whole number of at least 1, or -1 for all\."),
+        ({"share": 0}, r"share is 0; use a number in \(0, 1\]\."),
+        ({"rate": 1.0}, r"rate is 1\.0; use a number in \[0, 1\)\."),
+        ({"kind": "fanci"}, r"unknown Declared\.kind 'fanci'\. Did you mean 'fancy'"),
+    ):
+        with pytest.raises(UserError, match=message):
+            Declared(**fields)
+
+
+def test_ranges_of_arguments():
+    def entry(count: Annotated[int | None, Range(least=1, most=9)] = None) -> None:
+        """Stands for `infer`."""
+
+    check_arguments(entry, {"count": None})
+    with pytest.raises(UserError, match="entry.count is 10; use a whole number from 1 to 9"):
+        check_arguments(entry, {"count": 10})
