@@ -13,7 +13,6 @@ import dataclasses
 import functools
 import re
 from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 from instruct.data.registry import add_task
@@ -26,10 +25,10 @@ from instruct.eval import metrics
 from instruct.prompts.template import TemplateSet
 from tasks.answers import read_answer, rouge_l
 from tasks.contamination import group_of
+from tasks.table_files import read_table
 from tasks.wordings import wordings
 
 FAMILY = "t0"
-TABLE = Path(__file__).parent / "tables" / "t0.tsv"
 URL = "https://huggingface.co/datasets/bigscience/P3"
 CAP = 20_000  # Flan's cap of this family
 
@@ -91,27 +90,10 @@ class T0Row:
 @functools.cache
 def t0_rows() -> Mapping[str, T0Row]:
     """The 193 prompts by their names in P3."""
-    columns = tuple(field.name for field in dataclasses.fields(T0Row))
-    rows = {}
-    for line in TABLE.read_text(encoding="utf-8").splitlines():
-        values = line.split("\t")
-        if line.startswith("#") or tuple(values) == columns:
-            continue
-        prompt, dataset, hub, subset, template, kind, category, train, metric, reads, terms = values
-        rows[prompt] = T0Row(
-            prompt,
-            dataset,
-            hub,
-            None if subset == "-" else subset,
-            template,
-            kind,
-            category,
-            int(train),
-            metric,
-            reads,
-            "" if terms == "-" else terms,
-        )
-    return rows
+    return {
+        row["prompt"]: T0Row(**row | {"subset": row["subset"] or None, "train": int(row["train"])})
+        for row in read_table("t0")
+    }
 
 
 @functools.cache

@@ -8,13 +8,9 @@ import dataclasses
 import functools
 import re
 from collections.abc import Mapping
-from pathlib import Path
 
 from instruct.data.sources.natural_instructions import cut_stem, normalized_stem
-
-TABLE = Path(__file__).parents[1] / "tables" / "niv2.tsv"
-COLUMNS = ("task", "dataset", "category", "languages", "split", "xlingual", "omitted")
-SPLITS = ("train", "test", "excluded")
+from tasks.table_files import read_table
 
 # Names of data sets as published -> the one used here. First data sets that the list has under
 # two names, then misspelt or overlong names of one.
@@ -100,19 +96,18 @@ def registry_name(stem: str) -> str:
 
 @functools.cache
 def _all_rows() -> tuple[Niv2Row, ...]:
-    rows = []
-    for line in TABLE.read_text(encoding="utf-8").splitlines():
-        if line.startswith("#"):
-            continue
-        values = line.split("\t")
-        if tuple(values) == COLUMNS:
-            continue
-        stem, dataset, category, languages, split, xlingual, omitted = values
-        dataset = UNITED.get(dataset, dataset)
-        omitted = "" if omitted == "-" else omitted
-        spoken = tuple(languages.split(", "))
-        rows.append(Niv2Row(stem, dataset, category, spoken, split, xlingual, omitted))
-    return tuple(rows)
+    return tuple(
+        Niv2Row(
+            row["task"],
+            UNITED.get(row["dataset"], row["dataset"]),
+            row["category"],
+            tuple(row["languages"].split(", ")),
+            row["split"],
+            row["xlingual"],
+            row["omitted"],
+        )
+        for row in read_table("niv2")
+    )
 
 
 @functools.cache
