@@ -21,7 +21,7 @@ from tasks.niv2.table import (
     omitted_rows,
     registry_name,
 )
-from tasks.table_files import FOLDER
+from tasks.table_files import FOLDER as TABLES
 from tasks.wordings import FOLDER as WORDINGS
 from tests.tasks.niv2.goldens import made_up_records
 from tests.tasks.shown_prompts import rendered
@@ -152,7 +152,7 @@ def test_names():
 
 
 def test_every_united_name_occurs_and_none_is_left():
-    text = (FOLDER / "niv2.tsv").read_text(encoding="utf-8")
+    text = (TABLES / "niv2.tsv").read_text(encoding="utf-8")
     for name in UNITED:
         assert f"\t{name}\t" in text, name
     datasets = {row.dataset for row in ROWS.values()}
