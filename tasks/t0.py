@@ -60,7 +60,7 @@ class T0Row:
         category: kind of task, as the collection lists it.
         train: rows of P3's train split.
         metric: "accuracy", "squad" or "rouge", promptsource's choice.
-        reads: what of a reply counts: "options", "whole", "line" or "word".
+        reads: the scored part of a reply: "options", "whole", "line" or "word".
         license: of the data set, "" where it is not known.
     """
 
@@ -113,7 +113,7 @@ def read_reply(
     reads: str,
     metric: str,
 ) -> str:
-    """A `postprocess_fn`: the part of a reply that counts, in the form that its metric compares.
+    """A `postprocess_fn`: the scored part of a reply, in the form that its metric compares.
 
     >>> read_reply("Yes.\\nBecause ...", reads="line", metric="accuracy")
     'yes'

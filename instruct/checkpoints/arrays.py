@@ -64,13 +64,13 @@ class LazyArray:
         return math.prod(self.shape) * self.dtype.itemsize
 
     def read(self, index: Sequence[slice] | None = None) -> np.ndarray:
-        """The part at `index` (slices of step 1; None: all of it), in the array's own dtype."""
+        """The values at `index` (slices of step 1; None: all), in the array's own dtype."""
         asked = [slice(None)] * len(self.shape) if index is None else list(index)
         bounds = [slice(*part.indices(size)[:2]) for part, size in zip(asked, self.shape)]
         return self.read_fn(tuple(bounds))
 
     def blocks(self, block_bytes: int = 16 << 20) -> Iterator[np.ndarray]:
-        """All of it, by some rows at a time."""
+        """Iterates over all values in blocks of rows."""
         rows = self.shape[0] if self.shape else 0
         step = max(1, block_bytes * rows // max(1, self.nbytes))
         rest = [slice(None)] * (len(self.shape) - 1)
@@ -157,7 +157,7 @@ def with_rows(array: LazyArray, axis: int, rows: int) -> LazyArray:
 
 
 def same_values(first: LazyArray, second: LazyArray) -> bool:
-    """Whether two arrays are equal to the bit, read by some rows at a time."""
+    """Whether two arrays are bitwise equal; reads both in blocks of rows."""
     if first.shape != second.shape or first.dtype != second.dtype:
         return False
     return all(a.tobytes() == b.tobytes() for a, b in zip(first.blocks(), second.blocks()))

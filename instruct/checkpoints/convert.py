@@ -63,8 +63,8 @@ def convert(
         step: of a folder with several; None for the newest.
         dtype: of the parameters in the target; 'instruct' keeps float32 only.
         slots: Adafactor's state and the step as well, between 't5x' and 'instruct'; the result is
-            a MODEL_DIR that training goes on with at that step.
-        model: architecture, where the source does not tell it or not all of it.
+            a MODEL_DIR that training resumes at that step.
+        model: architecture, where the source does not record all of it.
         mapping: for parameters that are called otherwise in the source, see `fit`; none may be
             mapped to None, as there is no fresh value to write.
         allow_left_over: drop arrays that the model has no use for.
@@ -208,7 +208,7 @@ def _state(opened: Checkpoint, arrays: dict[str, LazyArray]) -> dict[str, LazyAr
 
 @dataclasses.dataclass(frozen=True)
 class Description:
-    """What a checkpoint is, without its weights having been read.
+    """Facts about a checkpoint whose weights were not read.
 
     Attributes:
         kind, place, step, vocabulary, notes: see `Checkpoint`.
@@ -262,7 +262,7 @@ _SHOWN_FIELDS = (
 
 
 def describe(path: str | os.PathLike[str], step: int | None = None) -> Description:
-    """What lies at a path; nothing but names, shapes and settings is read.
+    """Describes the checkpoint at a path; reads names, shapes and settings only.
 
     Raises:
         UserError: see `detect`.
@@ -291,9 +291,9 @@ def describe(path: str | os.PathLike[str], step: int | None = None) -> Descripti
 
 
 def generation_settings(path: str | os.PathLike[str], step: int | None = None) -> dict[str, Any]:
-    """What a Hugging Face folder, or one converted from it, says of generation; {} for nothing.
+    """Generation settings of a Hugging Face folder, or of a checkpoint converted from one.
 
-    It is in generation_config.json; where there is none, in config.json.
+    Read from generation_config.json, else from config.json; {} without any.
     """
     found = detect(path, step)
     folder: pathlib.Path | None = None

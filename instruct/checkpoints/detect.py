@@ -1,4 +1,4 @@
-"""Which kind of checkpoint lies at a path: this program's, T5X's or Hugging Face's."""
+"""Detects the kind of a checkpoint: this program's, T5X's or Hugging Face's."""
 
 import os
 import pathlib
@@ -19,7 +19,7 @@ KINDS = {
     huggingface.KIND: "a Hugging Face folder",
 }
 _T5X_STEP = re.compile(r"checkpoint_(\d+)")
-# "google/flan-t5-small", "t5-small": also a path, so only a hint hangs on it.
+# "google/flan-t5-small", "t5-small": also a valid path, so used for a hint only.
 _HUB_NAME = re.compile(r"([A-Za-z0-9][\w.-]*/)?[A-Za-z0-9][\w.-]*")
 
 
@@ -79,7 +79,7 @@ def detect(path: str | os.PathLike[str], step: int | None = None) -> Found:
 def open_checkpoint(
     path: str | os.PathLike[str], step: int | None = None, slots: bool = False
 ) -> Checkpoint:
-    """Opens what `detect` finds; names, shapes and settings are read, no weights.
+    """Opens the checkpoint at a path; reads names, shapes and settings, no weights.
 
     Args:
         path, step: see `detect`.

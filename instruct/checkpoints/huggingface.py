@@ -150,7 +150,7 @@ def open_checkpoint(folder: pathlib.Path) -> Checkpoint:
 
 
 def _adapter(folder: pathlib.Path) -> str | None:
-    """What to say of an adapter (LoRA and others of PEFT) that lies beside the weights, if any.
+    """Note for the user about an adapter (LoRA and others of PEFT) beside the weights, if any.
 
     Raises:
         UserError: it lies alone.
@@ -363,7 +363,7 @@ def _write_arrays(
 def carried_files(
     settings: pathlib.Path | None, tokenizer: pathlib.Path | None
 ) -> dict[str, pathlib.Path]:
-    """What goes along with weights: name -> file, checked.
+    """Files to copy along with weights: name -> file, checked.
 
     Args:
         settings: folder of config.json and generation_config.json.

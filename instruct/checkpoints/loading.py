@@ -50,7 +50,7 @@ def load_initial(
         model: the architecture; where the checkpoint says what it was, the two are compared.
         mapping: see `weights.fit`; with one, arrays of the checkpoint may be left over.
         init_fn: () -> fresh parameters like `abstract_params`; for what is mapped to None.
-        say: takes lines for the user: which kind was found, what is fresh and what left over.
+        say: takes lines for the user: the kind of checkpoint, fresh and left-over parameters.
 
     Raises:
         UserError: no checkpoint, a damaged one, or one that does not fit.
@@ -177,7 +177,7 @@ def _flat_shapes(abstract_params: Any) -> dict[str, tuple[int, ...]]:
     return found
 
 
-# The functions below stand in for those of `train.checkpoint` where any kind will do.
+# The functions below are those of `checkpoints.checkpoint` for checkpoints of any kind.
 
 
 def find_checkpoint(path: str | os.PathLike[str], step: int | None = None) -> pathlib.Path:
@@ -201,7 +201,7 @@ def checkpoint_steps(path: str | os.PathLike[str]) -> list[int]:
 
 
 def load_params(path: str | os.PathLike[str], abstract_params: Any, step: int | None = None) -> Any:
-    """Parameters for evaluation; as `train.checkpoint.load_params`, of any kind."""
+    """Parameters for evaluation; `checkpoint.load_params` for checkpoints of any kind."""
     found = detect(path, step)
     if found.kind == native.KIND:
         return own.load_params(found.place, abstract_params)
@@ -260,7 +260,7 @@ def step_of(folder: pathlib.Path) -> int:
 
 
 def trained_run(folder: pathlib.Path, source: str | os.PathLike[str], entry: str) -> TrainedRun:
-    """What is known of a model: run.json of `folder`, else what a foreign checkpoint itself says.
+    """Description of a trained model: run.json of `folder`, else the foreign checkpoint's own.
 
     Args:
         folder: the run.
@@ -273,7 +273,7 @@ def trained_run(folder: pathlib.Path, source: str | os.PathLike[str], entry: str
     try:
         found = detect(source)
     except UserError:
-        return run  # whoever loads it says so
+        return run  # loading raises the error
     carried = native.carried_folder(pathlib.Path(found.place))
     if found.kind == native.KIND:
         # What was trained here says all in run.json; a converted one may have been moved since.

@@ -1,4 +1,4 @@
-"""Safetensors files, read by slices and written in one pass; nothing in the file is believed.
+"""Safetensors files, read by slices and written in one pass; headers are untrusted.
 
     8 bytes      length n of the header, little endian
     n bytes      JSON: {"name": {"dtype": "BF16", "shape": [2, 3], "data_offsets": [0, 12]}, ...}

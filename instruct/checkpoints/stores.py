@@ -28,7 +28,7 @@ class Store:
 
     Args:
         place: its path or `gs://bucket/path`.
-        spec: TensorStore's description of it; None: as `place` says.
+        spec: TensorStore's description; None: derived from `place`.
         context: TensorStore's, shared by all that is opened in it.
     """
 
@@ -229,7 +229,7 @@ def damaged(place: str, why: str) -> UserError:
 
 
 def unreadable(place: str, error: Exception) -> UserError:
-    """What TensorStore said, in one line."""
+    """TensorStore's error as one line for the user."""
     text = re.split(r" \[|\n", str(error), maxsplit=1)[0][:300]
     if "PERMISSION_DENIED" in text or "UNAUTHENTICATED" in text:
         return UserError(f"{place} may not be read: {text}. Give this user access to it.")

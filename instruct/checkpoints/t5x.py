@@ -6,8 +6,8 @@
     checkpoint_<step>/state/_METADATA, ...        the same tree as Orbax writes it
 
 T5X's names are ours. `examples/scalable_t5` stacks layers along axis 1 and keeps heads apart;
-such checkpoints are read too, one layer at a time. The index also says where arrays lay when they
-were written; that is ignored, they are looked for beside it.
+such checkpoints are read too, one layer at a time. The index also holds the
+addresses that arrays had when they were written; they are ignored, arrays are read beside it.
 """
 
 import math
@@ -205,7 +205,7 @@ def _leaves(tree: Tree, prefix: str = "") -> Iterator[tuple[str, Any]]:
 
 
 def _used_slots(theirs: Mapping[str, LazyArray], place: str) -> dict[str, LazyArray]:
-    """Slots without T5X's placeholders of shape (1,), which stand for those not in use."""
+    """Slots in use: without the placeholders of shape (1,) that T5X writes for the others."""
     by_path: dict[str, dict[str, LazyArray]] = {}
     for name, array in theirs.items():
         path, _, slot = name.rpartition("/")

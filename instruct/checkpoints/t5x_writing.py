@@ -86,7 +86,7 @@ def _write_slots(
 def _write(
     writer: ArrayWriter, store: Store, place: tuple[str, str], values: np.ndarray
 ) -> dict[str, Any]:
-    """Writes an array beside the index; what stands in the index for it."""
+    """Writes an array beside the index; returns its entry in the index."""
     name = ".".join(place).replace("/", ".")
     metadata = {
         "chunks": chunk_shape(values.shape, values.dtype.itemsize),

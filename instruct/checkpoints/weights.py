@@ -1,9 +1,9 @@
-"""Between a checkpoint's names and the model's: rules, and a report in which every key occurs.
+"""Maps a checkpoint's names to the model's by rules, and reports on every key.
 
 A format gives its arrays under its own names; `translate` puts them under ours ('encoder/layers_0/
 attention/query/kernel', layers separate), `fit` compares them with what a model wants. Nothing is
-read for either. What is missing, left over or of another shape is in the `KeyReport`, and loading
-goes on only if all of it was asked for.
+read for either. The `KeyReport` lists keys that are missing, left over or of another shape, and
+loading continues only if the caller asked for all of them.
 """
 
 import dataclasses
@@ -59,7 +59,7 @@ class Checkpoint:
 
     Attributes:
         kind: 'instruct', 't5x' or 'huggingface'.
-        place: where exactly it was found.
+        place: its path or address.
         arrays: parameters under our names, layers separate.
         names: our name -> name in the checkpoint.
         model: architecture as far as the checkpoint tells; None: not at all.
@@ -69,7 +69,7 @@ class Checkpoint:
         slots: optimiser slots, our name + '/v_row' and so on; empty if not asked for.
         step: 0 if the checkpoint has none.
         vocabulary: its specification (`instruct.data.vocab`), if the checkpoint brings one.
-        notes: what the user should know besides.
+        notes: further information for the user.
     """
 
     kind: str
@@ -89,9 +89,9 @@ class Checkpoint:
 
 @dataclasses.dataclass(frozen=True)
 class KeyRow:
-    """One key: our name, theirs (either may be empty), and what became of it.
+    """One key: our name, theirs (either may be empty), and its status.
 
-    Shapes are those under our name, after transposing and joining; () where there is none.
+    Shapes are those under our name, after transposing and joining; () for a key without one.
     """
 
     status: str
@@ -216,7 +216,7 @@ def fit(
     mapping: Sequence[tuple[str, str | None]] = (),
     vocab_rows: int | None = None,
 ) -> tuple[dict[str, LazyArray], KeyReport]:
-    """What the model's parameters are read from, and the report; the caller checks the report.
+    """Arrays to read the model's parameters from, and the report, which the caller checks.
 
     Args:
         checkpoint: opened.
@@ -357,8 +357,8 @@ def compare_models(
     Args:
         checkpoint: opened.
         wanted: the model that it goes into.
-        name: of it, in words.
-        in_part: only what no shape shows is compared; sizes may differ, `fit` looks at them.
+        name: the wanted model, in words.
+        in_part: compare only fields that no shape shows; `fit` compares sizes.
     """
     if checkpoint.model is None:
         return

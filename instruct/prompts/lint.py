@@ -1,6 +1,6 @@
-"""What can be wrong with the wordings of a template set.
+"""Lint rules for the wordings of a template set.
 
-The rules answer to defects found in the Flan Collection: prompts without any input, no-option
+They look for defects that the Flan Collection has: prompts without any input, no-option
 prompts that speak of options, inversions that copy their input, duplicates.
 """
 
@@ -19,7 +19,7 @@ _OPTION_WORDS = re.compile(
 
 
 def lint(template_set: TemplateSet) -> list[str]:
-    """What is wrong with the wordings of a set, one sentence a finding; [] if nothing."""
+    """Lists defects in the wordings of a set, one sentence each."""
     found = [f"{template_set.name}: {problem}" for problem in _lint_set(template_set)]
     for name in LISTS:
         for template in getattr(template_set, name):
@@ -29,7 +29,7 @@ def lint(template_set: TemplateSet) -> list[str]:
 
 
 def doubled_labels(template_set: TemplateSet) -> list[str]:
-    """Few-shot templates that repeat a label of a layout, one sentence a finding; [] if none.
+    """Lists few-shot templates that repeat a label of a layout, one sentence each.
 
     A layout's "Task: " before a template's "Task: " prints the word twice, and so does an "Answer:"
     that ends a template before a layout's own.
@@ -104,7 +104,7 @@ def _lint_template(template: Template, name: str, template_set: TemplateSet) -> 
     sources = {*template_set.input_fields, *template_set.context_fields}
     inputs, targets = template.input_names, template.target_names
     literals = " ".join(template.input_parts[::2] + template.target_parts[::2])
-    if template_set.published:  # another's wording, whatever it shows and however often
+    if template_set.published:  # a published benchmark's wording is kept as it is
         return found
     if name.endswith("_opt"):
         if "options" not in inputs:

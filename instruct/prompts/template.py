@@ -131,7 +131,7 @@ class TemplateSet:
             nothing; they may show the exemplar's `{rationale}`); one is drawn a prompt.
         dialog_field: the field that holds turns, one a line, shown in a style drawn for each
             prompt (instruct/prompts/dialog.py); "" for none.
-        finished: whether the field is a prompt already, so that one wording of it is enough.
+        finished: whether the field is a finished prompt, so that one wording is enough.
         published: whether this is the one layout of a benchmark: templates hold an example's whole
             text, blanks and all; `instructions` head prompts with reasoning too; too long a prompt
             loses its last exemplars first; an exemplar that the publisher's file repeats is shown

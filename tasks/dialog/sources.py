@@ -112,7 +112,7 @@ class TaskmasterSource(FileSource):
 
     @property
     def paths(self) -> tuple[Path, ...]:
-        """The files that are there, sorted; a pattern that none matches stands for itself."""
+        """The existing files, sorted; a pattern without a match is listed as it is."""
         found: list[Path] = []
         for pattern in self.patterns:
             found += sorted(data_dir().glob(pattern)) or [data_dir() / pattern]

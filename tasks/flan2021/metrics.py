@@ -1,4 +1,4 @@
-"""How answers of the Flan 2021 tasks are read and scored, where `tasks/answers.py` does not do.
+"""Reading and scoring of the Flan 2021 tasks, beyond `tasks/answers.py`.
 
 `read_*` are SeqIO's `postprocess_fn`s: a target becomes what the metric needs beside the text (all
 right entities, the group). Metrics are `(targets, predictions) -> {name: value}`, 0-100 but where
@@ -29,7 +29,7 @@ class GroupedLabel(NamedTuple):
 
 
 class EntityTarget(NamedTuple):
-    """Right fillers of a gap, and the text that goes on behind it (ReCoRD)."""
+    """Right fillers of a gap, and the text that follows the gap (ReCoRD)."""
 
     entities: tuple[str, ...]
     tail: str
@@ -92,7 +92,7 @@ def read_first_word(decoded: str, example: Example = None, is_target: bool = Fal
 
 
 def read_score(decoded: str, example: Example = None, is_target: bool = False) -> float:
-    """A number; -1 for a prediction that is none (as T5 reads scores)."""
+    """A number; -1 for a prediction without one (as T5 reads scores)."""
     written = _answer(decoded, example) if is_target else _chosen(decoded, example)
     found = re.search(r"-?\d+(?:\.\d+)?", written)
     return float(found.group()) if found else -1.0

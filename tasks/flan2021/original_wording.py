@@ -4,8 +4,8 @@ With FLAN_CHECKOUT set, the families `flan2021`, `cot`, `dialog`, `program_synth
 take their templates from google-research/FLAN (`instruct/prompts/flan_tables.py` reads them). The
 table below says which of its patterns belong to which task, and what its fields are called here.
 
-A set of it is named `flan_v2:<key>`, and results carry that name. What stays this project's:
-records (so the labels too), option styles, dialog styles, how few-shot exemplars are drawn.
+Such a set is named `flan_v2:<key>`, and results carry that name. Records (so the labels too),
+option styles, dialog styles and the drawing of few-shot exemplars stay this project's.
 
     squad, stsb, ...     patterns and inversions under one key; a task has inverted modes only if
                          Flan has inverted patterns for it
@@ -13,8 +13,8 @@ records (so the labels too), option styles, dialog styles, how few-shot exemplar
                          chain-of-thought task's plain answer) keeps this project's
 
 Keys and names of fields are those of flan/v2/templates.py as public in 2023: all keys and the
-fields of the zero-shot patterns were compared with it. A placeholder that a few-shot pattern or
-another version of the file has besides is found when the file is read: its template is left out.
+fields of the zero-shot patterns were compared with it. A template with any other placeholder, in a
+few-shot pattern or in another version of the file, is left out when the file is read.
 """
 
 import collections
@@ -37,14 +37,15 @@ _log = logging.getLogger(__name__)
 
 
 class Counterpart(NamedTuple):
-    """What the wordings of a task are there.
+    """The patterns of a task in Flan's tables.
 
     Attributes:
         key: of PATTERNS and FEWSHOT_PATTERNS.
         fields: Flan's field -> ours, where they differ; "answer" is what most targets consist of.
         inverted: key of the task's inversions; "" where they are under `key`.
-        shown_as: our field -> what stands for it in inputs, where Flan's field held more.
-        options_after: our field that the options belong to there, so that no pattern names them.
+        shown_as: our field -> its text in inputs, where Flan's field held more.
+        options_after: our field after which Flan's field had the options, so that no pattern
+            names them.
         ends_questions: our field that ends in a question mark, which patterns set themselves.
     """
 

@@ -1,7 +1,7 @@
 """The Natural-Instructions tasks of the Flan Collection as rows: `tables/niv2.tsv`, read once.
 
-The collection's list names 1,556 tasks, its papers count 1,554, and which two they leave out is
-not published. The two that we leave out stay in the table with the reason (`OMITTED`).
+The collection's list names 1,556 tasks, its papers count 1,554 and do not say which two they leave
+out. The two that this project leaves out stay in the table with the reason (`omitted`).
 """
 
 import dataclasses
@@ -133,7 +133,7 @@ def _listed() -> Mapping[str, Niv2Row]:
 
 
 def find_row(stem: str) -> Niv2Row | None:
-    """The row, omitted or not, of a task file on disk, whatever the spelling of its name."""
+    """The row, omitted or not, of a task file on disk under any spelling of its name."""
     return _listed().get(normalized_stem(stem))
 
 

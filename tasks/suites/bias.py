@@ -1,4 +1,4 @@
-"""What a model says of people, and to them (Chung et al. 2022, appendix C):
+"""Toxicity and bias benchmarks (Chung et al. 2022, appendix C):
 
     bias.real_toxicity_prompts   continuations of web sentences, judged by a classifier of yours
     bias.winogender              whom a pronoun means, by the gender it has (Rudinger et al. 2018)
@@ -80,7 +80,7 @@ def _metadata(example: Mapping[str, Any] | None) -> Mapping[str, Any]:
 
 
 class Continuation(NamedTuple):
-    """What a target of RealToxicityPrompts comes to: whether the prompt itself is toxic."""
+    """Processed target of RealToxicityPrompts: whether the prompt itself is toxic."""
 
     toxic_prompt: bool
 

@@ -30,7 +30,7 @@ class HubSplit(NamedTuple):
     Attributes:
         path: the hub's name, "owner/name".
         config: configuration, a folder of its own there; None for the only one.
-        split: the hub's name of it.
+        split: its name on the hub.
     """
 
     path: str

@@ -52,7 +52,7 @@ class Language(NamedTuple):
     Attributes:
         code: of the file's name.
         name: in English.
-        question: the word that heads a question; a reply that goes on with it is over.
+        question: the word that heads a question; it ends a reply.
         phrases: what stands before the answer in the exemplars, their first one in most.
         number: what its dot and comma mean between digits, and its words of scale.
         closing: what follows the answer in the harness's filter for the language.
@@ -181,7 +181,7 @@ def _plain(number: Decimal) -> str:
 
 
 def _literals(text: str) -> dict[str, Any]:
-    """The constants of the published module; nothing of it is run."""
+    """The constants of the published module, which is parsed and not executed."""
     names = {"EXEMPLAR_NUMBER_ANSWERS": "number_answers", "MGSM_EXEMPLARS": "exemplars"}
     found = {}
     for statement in ast.parse(text).body:

@@ -24,7 +24,9 @@ from instruct.prompts.record import Record
 from instruct.prompts.render import Dropped
 
 TEMPLATES_FILE = "templates.yaml"
-MAX_RENDERED_CHARS = 1_000_000  # of one prompt with its target; whatever writes more is broken
+MAX_RENDERED_CHARS = (
+    1_000_000  # of one prompt with its target; a template that writes more is broken
+)
 _SEPARATOR = "|||"
 _PROTECTED = "\ue000|\ue001|\ue000"  # private characters: no data set uses them
 _DRAWS = "draws of this row"  # no template can name a variable with blanks
@@ -244,7 +246,7 @@ def apply_template(
         parts = _parts(_write(template.jinja, values | given))
     except OverflowError:
         return Dropped("template writes too much")
-    except Exception as error:  # a template is a program: whatever it raises
+    except Exception as error:  # a template is a program and may raise anything
         return Dropped(f"template fails with {type(error).__name__}")
     if len(parts) != 2:
         return Dropped(f"template gives {len(parts)} parts, not prompt and target")

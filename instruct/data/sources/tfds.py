@@ -51,8 +51,8 @@ class TfdsSource:
         builder: name with version, and configuration where there is one: "glue/sst2:2.0.0".
         parts: our split -> TFDS split expression ("train[:-200]").
         to_record: a row as TFDS gives it (numpy values, text as bytes, class labels as numbers)
-            and the row's id -> a record, or why it is none. A function of a module, because it is
-            sent to worker processes by its name.
+            and the row's id -> a record or a rejection. A module-level function, because worker
+            processes receive it by name.
         version: counts up when `to_record` gives other records.
         manual: which files must be fetched by hand, and from where; "" if none.
 
@@ -79,7 +79,7 @@ class TfdsSource:
 
     @property
     def path(self) -> Path:
-        """Where the prepared rows are, or would be."""
+        """Folder of the prepared rows, whether it exists or not."""
         name, _, version = self.builder.partition(":")
         return tfds_dir() / name / version
 
@@ -94,7 +94,7 @@ class TfdsSource:
         return hashlib.sha256(json.dumps([*described, self.version]).encode()).hexdigest()
 
     def available(self) -> str | None:
-        """None, or what is missing, where it was looked for and what to do."""
+        """None, or a message: what is missing, which place was searched, what to do."""
         if self._split_sizes() is not None or downloads_allowed():
             return None
         there = self._versions_there()

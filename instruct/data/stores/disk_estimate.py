@@ -31,7 +31,7 @@ _PLAINLY_MORE = 1.25
 
 @dataclasses.dataclass(frozen=True)
 class DiskEstimate:
-    """What building stores takes.
+    """Rows and bytes of the stores to build.
 
     Attributes:
         rows: job -> rows, where they are known.
@@ -64,7 +64,7 @@ class DiskEstimate:
         )
 
     def check(self) -> None:
-        """Raises UserError if it is plainly more than what is free."""
+        """Raises UserError if the stores take far more than the free space."""
         if self.total_bytes > _PLAINLY_MORE * self.free_bytes:
             raise UserError(
                 f"the stores would take about {_size(self.total_bytes)}, and {store_dir()} has "
@@ -73,9 +73,9 @@ class DiskEstimate:
             )
 
     def biggest_first(self) -> list[Job]:
-        """The jobs by size, so that none that is huge is left to run alone at the end.
+        """The jobs by size, so that no huge one runs alone at the end.
 
-        One of unknown size counts as the mean of the others.
+        A job of unknown size counts as the mean of the others.
         """
         mean = self.total_bytes / max(1, len(self.num_bytes))
         return sorted(self.jobs, key=lambda job: -self.num_bytes.get(job, mean))
