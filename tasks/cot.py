@@ -8,7 +8,8 @@ collection counts as "CoT-II" (`zs_inv`, `fs_inv`; 0.3 of the rate of the others
 outside the mixtures, the answer alone (`direct`).
 """
 
-from typing import NamedTuple
+from collections.abc import Mapping
+from typing import Any, NamedTuple
 
 from instruct.data.registry import add_task
 from instruct.data.sources.files import expected_records
@@ -50,7 +51,11 @@ class CotSet(NamedTuple):
     description: str
 
 
-SETS = tuple(CotSet(**row | {"rows": int(row["rows"])}) for row in read_table("cot"))
+def _read_set(row: Mapping[str, Any]) -> CotSet:
+    return CotSet(**{**row, "rows": int(row["rows"])})
+
+
+SETS = tuple(map(_read_set, read_table("cot")))
 
 
 def templates() -> TemplateSet:

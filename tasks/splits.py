@@ -93,9 +93,9 @@ def leaks(mixture: str) -> list[str]:
     registered name.
     """
     forbidden = _forbidden()
-    found = []
+    sentences = []
     for leaf in resolve(mixture).leaves:
         why = forbidden.why(leaf)
         if why:
-            found.append(f"mixture {mixture!r} trains on {leaf.name!r}: {why}")
-    return found
+            sentences.append(f"mixture {mixture!r} trains on {leaf.name!r}: {why}")
+    return sentences

@@ -90,10 +90,11 @@ class T0Row:
 @functools.cache
 def t0_rows() -> Mapping[str, T0Row]:
     """The 193 prompts by their names in P3."""
-    return {
-        row["prompt"]: T0Row(**row | {"subset": row["subset"] or None, "train": int(row["train"])})
-        for row in read_table("t0")
-    }
+    rows = {}
+    for row in read_table("t0"):
+        values: dict[str, Any] = {**row, "subset": row["subset"] or None}
+        rows[row["prompt"]] = T0Row(**values | {"train": int(row["train"])})
+    return rows
 
 
 @functools.cache

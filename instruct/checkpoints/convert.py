@@ -171,10 +171,10 @@ def vocabulary_given(tokenizer: str | os.PathLike[str]) -> str:
     folder = local_path("--tokenizer", tokenizer, "~/flan-t5-base")
     if not folder.is_dir():
         return os.fspath(tokenizer)
-    found = vocabulary_of(folder)
-    if found is None:
+    vocabulary = vocabulary_of(folder)
+    if vocabulary is None:
         raise UserError(f"tokenizer: {why_unread(folder)}")
-    return found
+    return vocabulary
 
 
 def _state(opened: Checkpoint, arrays: dict[str, LazyArray]) -> dict[str, LazyArray]:
@@ -235,7 +235,7 @@ class Description:
     def lines(self) -> list[str]:
         """For people."""
         dtypes = ", ".join(f"{count} {name}" for name, count in sorted(self.dtypes.items()))
-        found = [
+        texts = [
             f"{KINDS[self.kind]}: {self.place}",
             f"step {self.step:,}" if self.step else "no step",
             f"{self.num_params:,} parameters in {sum(self.dtypes.values())} arrays ({dtypes}), "
@@ -244,11 +244,11 @@ class Description:
         if self.model is not None:
             fields = dataclasses.asdict(self.model)
             shown = [f"{name}={fields[name]!r}" for name in _SHOWN_FIELDS]
-            found.append(f"model: {', '.join(shown)}")
-        found.append(f"vocabulary: {self.vocabulary or 'none with it'}")
+            texts.append(f"model: {', '.join(shown)}")
+        texts.append(f"vocabulary: {self.vocabulary or 'none with it'}")
         if self.generation:
-            found.append(f"generation: {json.dumps(self.generation, sort_keys=True)}")
-        return found + (self.keys.table() if self.keys else [f"note: {n}" for n in self.notes])
+            texts.append(f"generation: {json.dumps(self.generation, sort_keys=True)}")
+        return texts + (self.keys.table() if self.keys else [f"note: {n}" for n in self.notes])
 
 
 _SHOWN_FIELDS = (
@@ -295,12 +295,12 @@ def generation_settings(path: str | os.PathLike[str], step: int | None = None) -
 
     Read from generation_config.json, else from config.json; {} without any.
     """
-    found = detect(path, step)
+    checkpoint = detect(path, step)
     folder: pathlib.Path | None = None
-    if found.kind == huggingface.KIND:
-        folder = pathlib.Path(found.place)
-    elif found.kind == native.KIND:
-        folder = native.carried_folder(pathlib.Path(found.place))
+    if checkpoint.kind == huggingface.KIND:
+        folder = pathlib.Path(checkpoint.place)
+    elif checkpoint.kind == native.KIND:
+        folder = native.carried_folder(pathlib.Path(checkpoint.place))
     if folder is None:
         return {}
     if (folder / huggingface.GENERATION).exists():

@@ -88,14 +88,14 @@ def open_checkpoint(
     Raises:
         UserError: see `detect`; or it is damaged, or it has no optimiser's state.
     """
-    found = detect(path, step)
-    if found.kind == native.KIND:
-        return native.open_checkpoint(pathlib.Path(found.place), slots)
-    if found.kind == t5x.KIND:
-        return t5x.open_checkpoint(found.place, slots)
+    checkpoint = detect(path, step)
+    if checkpoint.kind == native.KIND:
+        return native.open_checkpoint(pathlib.Path(checkpoint.place), slots)
+    if checkpoint.kind == t5x.KIND:
+        return t5x.open_checkpoint(checkpoint.place, slots)
     if slots:
-        raise UserError(f"{found.place}: a Hugging Face folder has no optimiser's state.")
-    return huggingface.open_checkpoint(pathlib.Path(found.place))
+        raise UserError(f"{checkpoint.place}: a Hugging Face folder has no optimiser's state.")
+    return huggingface.open_checkpoint(pathlib.Path(checkpoint.place))
 
 
 def t5x_steps(folder: pathlib.Path) -> list[int]:

@@ -86,8 +86,8 @@ def open_checkpoint(folder: pathlib.Path, slots: bool = False) -> Checkpoint:
 
 def carried_folder(folder: pathlib.Path) -> pathlib.Path | None:
     """The tokenizer and settings that came with a converted checkpoint, or with its run."""
-    found = (place / CARRIED for place in (folder, *folder.parents[:2]))
-    return next((place for place in found if place.is_dir()), None)
+    folders = (place / CARRIED for place in (folder, *folder.parents[:2]))
+    return next((place for place in folders if place.is_dir()), None)
 
 
 def _run_info(folder: pathlib.Path) -> tuple[pathlib.Path, dict[str, Any]]:

@@ -215,7 +215,7 @@ def _used_slots(theirs: Mapping[str, LazyArray], place: str) -> dict[str, LazyAr
                 "optimiser's state out."
             )
         by_path.setdefault(path, {})[slot] = array
-    found = {}
+    used = {}
     for path, slots in by_path.items():
         factored = slots["v_row"].shape != (1,) if "v_row" in slots else False
         if "m" in slots and slots["m"].shape != (1,):
@@ -224,8 +224,8 @@ def _used_slots(theirs: Mapping[str, LazyArray], place: str) -> dict[str, LazyAr
                 "optimiser's state out."
             )
         for slot in ("v_row", "v_col") if factored else ("v",):
-            found[f"{path}/{slot}"] = slots[slot]
-    return found
+            used[f"{path}/{slot}"] = slots[slot]
+    return used
 
 
 def _scanned_rules(theirs: Mapping[str, LazyArray], place: str) -> list[Rule]:
@@ -265,11 +265,11 @@ def _shared_bias(
     theirs: dict[str, LazyArray], place: str
 ) -> tuple[dict[str, LazyArray], list[str]]:
     """scalable_t5 has a table of relative positions in every layer; ours has one for a stack."""
-    found, notes = dict(theirs), []
+    arrays, notes = dict(theirs), []
     for stack in ("encoder", "decoder"):
         for module in _SCANNED:
             for bias in _SCANNED_BIAS:
-                stacked = found.pop(f"{stack}/{module}/{bias}/rel_embedding", None)
+                stacked = arrays.pop(f"{stack}/{module}/{bias}/rel_embedding", None)
                 if stacked is None:
                     continue
                 first, *others = (layer_of(stacked, 1, i) for i in range(stacked.shape[1]))
@@ -279,9 +279,9 @@ def _shared_bias(
                         "(as umT5's have), this program's models one table for a stack. It cannot "
                         "be read without changing what it computes."
                     )
-                found[f"{stack}/relpos_bias/rel_embedding"] = first
+                arrays[f"{stack}/relpos_bias/rel_embedding"] = first
                 notes.append(f"the {stack}'s layers have one table of relative positions")
-    return found, notes
+    return arrays, notes
 
 
 def model_of_arrays(

@@ -77,8 +77,8 @@ def _write_slots(
                 place = ("state.param_states", name)
                 _put(tree, name, _write(writer, store, place, values))
                 continue
-            found = slots.get(name)
-            values = np.zeros(1, np.float32) if found is None else found.read_as(_FLOAT32)
+            array = slots.get(name)
+            values = np.zeros(1, np.float32) if array is None else array.read_as(_FLOAT32)
             _put(tree, name, values)
     return tree
 

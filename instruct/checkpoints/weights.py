@@ -238,7 +238,7 @@ def fit(
             if name in there:
                 there[name] = with_rows(there[name], axis, vocab_rows)
     wanted = _mapped(shapes, mapping)
-    found = {}
+    arrays = {}
     for path, shape in shapes.items():
         source = wanted[path]
         if source is None:
@@ -251,7 +251,7 @@ def fit(
             note = "" if same else _shape_note(path, shape, array.shape)
             rows.append(KeyRow(USED if same else SHAPE, path, name, shape, array.shape, note))
             if same:
-                found[path] = array
+                arrays[path] = array
     used = {source for source in wanted.values() if source is not None}
     for path in sorted(set(there) - used):
         name = checkpoint.names.get(path, path)
@@ -261,7 +261,7 @@ def fit(
     rows += [KeyRow(COPY, "", name, note=why) for name, why in sorted(checkpoint.copies.items())]
     rows += [KeyRow(IGNORED, "", name, note=why) for name, why in checkpoint.ignored.items()]
     source = f"{checkpoint.kind} checkpoint {checkpoint.place}"
-    return found, KeyReport(source, target, tuple(rows), checkpoint.notes)
+    return arrays, KeyReport(source, target, tuple(rows), checkpoint.notes)
 
 
 def _mapped(
@@ -279,13 +279,13 @@ def _mapped(
                 f"None ({error}); write for example ('decoder/logits_dense/.*', None)."
             ) from error
     hits = [0] * len(rules)
-    found: dict[str, str | None] = {}
+    sources: dict[str, str | None] = {}
     for path in shapes:
-        found[path] = path
+        sources[path] = path
         for number, (pattern, name) in enumerate(rules):
             if match := pattern.fullmatch(path):
                 hits[number] += 1
-                found[path] = None if name is None else _expanded(match, name)
+                sources[path] = None if name is None else _expanded(match, name)
                 break
     for (pattern, _), count in zip(rules, hits):
         if not count:
@@ -294,7 +294,7 @@ def _mapped(
                 f"parameters (or only such as an earlier entry takes), which are called like "
                 f"{next(iter(shapes))!r}; it must match a whole name."
             )
-    return found
+    return sources
 
 
 def _expanded(match: re.Match[str], name: str) -> str:

@@ -199,14 +199,14 @@ class TemplateSet:
 
         Evaluation looks for these to find the answer in a chain of thought.
         """
-        found = {}
+        phrases = {}
         for template in self.cot_opt + self.cot_noopt + self.fs_cot_opt + self.fs_cot_noopt:
             parts = template.target_parts
             names = parts[1::2]
             if "rationale" in names and "answer" in names:
                 at = 1 + 2 * names.index("answer")
-                found[parts[at - 1].strip(), parts[at + 1].strip()] = None
-        return tuple(found)
+                phrases[parts[at - 1].strip(), parts[at + 1].strip()] = None
+        return tuple(phrases)
 
 
 def load_template_sets(path: str | Path) -> dict[str, TemplateSet]:

@@ -113,10 +113,10 @@ class TaskmasterSource(FileSource):
     @property
     def paths(self) -> tuple[Path, ...]:
         """The existing files, sorted; a pattern without a match is listed as it is."""
-        found: list[Path] = []
+        files: list[Path] = []
         for pattern in self.patterns:
-            found += sorted(data_dir().glob(pattern)) or [data_dir() / pattern]
-        return tuple(found)
+            files += sorted(data_dir().glob(pattern)) or [data_dir() / pattern]
+        return tuple(files)
 
     def rows(self, path: Path) -> Iterator[Row]:
         """Every dialog of every file; `path` is the folder that the parts name."""

@@ -89,15 +89,15 @@ def _by_countdown(name: str, text: str, answer: str, metadata: Mapping[str, Any]
 
 
 def _by_values(name: str, text: str, answer: str, metadata: Mapping[str, Any]) -> bool:
-    given, gold = _parse(text), _parse(answer)
-    return all(_value(given, at) == _value(gold, at) for at in _samples(metadata["variables"]))
+    predicted, gold = _parse(text), _parse(answer)
+    return all(_value(predicted, at) == _value(gold, at) for at in _samples(metadata["variables"]))
 
 
 def _by_values_and_constant(name: str, text: str, answer: str, metadata: Mapping[str, Any]) -> bool:
-    given, gold = _parse(text), _parse(answer)
+    predicted, gold = _parse(text), _parse(answer)
     constant = {"C": Fraction(5, 3)}
     samples = [at | constant for at in _samples(metadata["variables"])]
-    return len({_value(given, at) - _value(gold, at) for at in samples}) == 1
+    return len({_value(predicted, at) - _value(gold, at) for at in samples}) == 1
 
 
 _JUDGES = {

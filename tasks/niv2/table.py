@@ -140,5 +140,5 @@ def find_row(stem: str) -> Niv2Row | None:
 def is_mmlu(stem: str) -> bool:
     """Whether the task file of that name is one of the 57 copies of MMLU, or says it is one."""
     stem = normalized_stem(stem)
-    found = _NUMBER.match(stem)
-    return "mmlu" in stem or (found is not None and int(found.group(1)) in _MMLU_NUMBERS)
+    match = _NUMBER.match(stem)
+    return "mmlu" in stem or (match is not None and int(match.group(1)) in _MMLU_NUMBERS)

@@ -97,10 +97,10 @@ def concluded(text: str) -> str | None:
     >>> concluded("2 + 2 = 4. So the answer is 4.\\nThat is all.")
     '4'
     """
-    found = list(_MARKER.finditer(text))
-    if not found:
+    markers = list(_MARKER.finditer(text))
+    if not markers:
         return None
-    line = text[found[-1].end() :].strip().partition("\n")[0].strip()
+    line = text[markers[-1].end() :].strip().partition("\n")[0].strip()
     return line.removesuffix(".").rstrip()
 
 

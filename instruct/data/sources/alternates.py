@@ -71,5 +71,5 @@ class Alternates:
     def _chosen(self) -> RecordSource | None:
         ready = [source for source in self.sources if source.available() is None]
         # Where downloads are allowed, a source that is not downloaded yet is available too.
-        here = (source for source in ready if not source.fingerprint.endswith("absent"))
-        return next(here, None) or next(iter(ready), None)
+        local = (source for source in ready if not source.fingerprint.endswith("absent"))
+        return next(local, None) or next(iter(ready), None)

@@ -186,9 +186,14 @@ class HuggingFaceSource:
     def _read_columns(self) -> tuple[str, ...] | None:
         if self.columns is not None or not isinstance(self.to_record, FieldMap):
             return self.columns
-        found = self.to_record
-        keys = [*found.fields.values(), found.answer, found.options, found.rationale]
-        keys += [found.references, found.id]
+        to_record = self.to_record
+        keys = [
+            *to_record.fields.values(),
+            to_record.answer,
+            to_record.options,
+            to_record.rationale,
+        ]
+        keys += [to_record.references, to_record.id]
         return tuple(dict.fromkeys(str(key) for key in keys if key is not None))
 
     def _folders(self) -> list[Path]:

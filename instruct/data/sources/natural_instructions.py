@@ -164,8 +164,8 @@ def _find(path: Path) -> Path:
     if path.name in names:
         return path
     stem = path.name.removesuffix(".json")
-    found = by_stem.get(normalized_stem(stem)) or by_stem.get(cut_stem(stem))
-    return path.parent / found if found else path
+    name = by_stem.get(normalized_stem(stem)) or by_stem.get(cut_stem(stem))
+    return path.parent / name if name else path
 
 
 @functools.lru_cache(maxsize=8)  # all tasks of a listing ask for the same folder

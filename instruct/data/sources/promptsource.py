@@ -104,7 +104,7 @@ def _load_templates(path: str, size: int, mtime_ns: int) -> dict[str, JinjaTempl
     entries = table.get("templates") if isinstance(table, dict) else None
     if not isinstance(entries, dict):
         raise UserError(f"{path} has no table 'templates'; it is not one of promptsource's files")
-    found = {}
+    templates = {}
     for identity, entry in entries.items():
         if not isinstance(entry, dict) or not all(
             isinstance(entry.get(key), str) for key in ("name", "jinja")
@@ -112,7 +112,7 @@ def _load_templates(path: str, size: int, mtime_ns: int) -> dict[str, JinjaTempl
             raise UserError(f"{path}: template {identity!r} has no name or no jinja text")
         metadata = entry.get("metadata")
         metadata = metadata if isinstance(metadata, dict) else {}
-        found[entry["name"]] = JinjaTemplate(
+        templates[entry["name"]] = JinjaTemplate(
             entry["name"],
             entry["jinja"],
             str(entry.get("answer_choices") or ""),
@@ -120,7 +120,7 @@ def _load_templates(path: str, size: int, mtime_ns: int) -> dict[str, JinjaTempl
             bool(metadata.get("original_task")),
             tuple(map(str, metadata.get("metrics") or ())),
         )
-    return found
+    return templates
 
 
 @functools.cache
@@ -242,8 +242,8 @@ def apply_template(
         if template.answer_choices:
             draws = {_DRAWS: random.Random(seed)}
             choices = _parts(_write(template.answer_choices, values | draws))
-        given = {"answer_choices": choices or None, _DRAWS: random.Random(seed)}
-        parts = _parts(_write(template.jinja, values | given))
+        more_values = {"answer_choices": choices or None, _DRAWS: random.Random(seed)}
+        parts = _parts(_write(template.jinja, values | more_values))
     except OverflowError:
         return Dropped("template writes too much")
     except Exception as error:  # a template is a program and may raise anything
@@ -308,10 +308,10 @@ class PromptSourceSource:
 
     def loaded(self) -> JinjaTemplate:
         """The template. UserError if the file or the template is not there."""
-        found = load_templates(self.path)
-        if self.template not in found:
-            raise unknown_name(f"template of {self.path}", self.template, found)
-        return found[self.template]
+        templates = load_templates(self.path)
+        if self.template not in templates:
+            raise unknown_name(f"template of {self.path}", self.template, templates)
+        return templates[self.template]
 
     def available(self) -> str | None:
         """None, or what is missing: the template or the rows."""

@@ -63,15 +63,15 @@ def find_split(folders: Sequence[Path], split: str) -> list[Path]:
         inside = folder / split
         plain, nameless = _listing(folder), []
         for path in plain:
-            found = _name_and_format(path)
-            if found and _belongs(*found, split):
-                by_format.setdefault(found[1], []).append(path)
-            elif found and not _OTHER_SPLIT.search(found[0]):
-                nameless.append((found[1], path))
+            name_and_format = _name_and_format(path)
+            if name_and_format and _belongs(*name_and_format, split):
+                by_format.setdefault(name_and_format[1], []).append(path)
+            elif name_and_format and not _OTHER_SPLIT.search(name_and_format[0]):
+                nameless.append((name_and_format[1], path))
         for path in _listing(inside) if not by_format else ():
-            found = _name_and_format(path)
-            if found:
-                by_format.setdefault(found[1], []).append(path)
+            name_and_format = _name_and_format(path)
+            if name_and_format:
+                by_format.setdefault(name_and_format[1], []).append(path)
         if not by_format and split == "train":
             for suffix, path in nameless:
                 by_format.setdefault(suffix, []).append(path)
@@ -127,8 +127,8 @@ def read_rows(
     """
     for path in files:
         refuse_pointer(path)
-        found = _name_and_format(path)
-        suffix = found[1] if found else path.suffix
+        name_and_format = _name_and_format(path)
+        suffix = name_and_format[1] if name_and_format else path.suffix
         if suffix in (".parquet", ".arrow"):
             yield from _arrow_rows(path, suffix, columns, where)
             continue

@@ -98,12 +98,12 @@ class TfdsSource:
         if self._split_sizes() is not None or downloads_allowed():
             return None
         there = self._versions_there()
-        found = f" (there: {', '.join(there[:5])})" if there else ""
+        versions = f" (there: {', '.join(there[:5])})" if there else ""
         manual = f" First: {self.manual}" if self.manual else ""
         return (
-            f"TFDS data set {self.builder} is not prepared in {self.path}{found}; set {VARIABLE} "
-            f"if it lies elsewhere.{manual} Prepare it with `run.py prepare ... --download`, or "
-            f"with `tfds build {self.builder} --data_dir={tfds_dir()}`"
+            f"TFDS data set {self.builder} is not prepared in {self.path}{versions}; set "
+            f"{VARIABLE} if it lies elsewhere.{manual} Prepare it with `run.py prepare ... "
+            f"--download`, or with `tfds build {self.builder} --data_dir={tfds_dir()}`"
         )
 
     def records(self, split: str) -> Iterator[Record | Dropped]:
@@ -185,8 +185,8 @@ class TfdsSource:
 
     def _versions_there(self) -> list[str]:
         """Versions and configurations of the data set that are prepared, by name."""
-        found = _NAME.fullmatch(self.builder)
-        folder = tfds_dir() / (found["name"] if found else self.builder)
+        match = _NAME.fullmatch(self.builder)
+        folder = tfds_dir() / (match["name"] if match else self.builder)
         paths = [*folder.glob(f"*/{_INFO_FILE}"), *folder.glob(f"*/*/{_INFO_FILE}")]
         names = [path.parent.relative_to(tfds_dir()) for path in paths]
         return sorted(f"{name.parent}:{name.name}" for name in names)
