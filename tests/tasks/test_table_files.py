@@ -16,4 +16,4 @@ def test_every_line_has_every_cell(name):
     lines = (table_files.FOLDER / f"{name}.tsv").read_text(encoding="utf-8").splitlines()
     cells = [line.split("\t") for line in lines if not line.startswith("#")]
     assert {len(row) for row in cells} == {len(cells[0])}
-    assert all(cell == cell.strip() != "" for row in cells for cell in row)
+    assert all(cell.strip() for row in cells for cell in row)
