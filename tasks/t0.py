@@ -92,8 +92,9 @@ def t0_rows() -> Mapping[str, T0Row]:
     """The 193 prompts by their names in P3."""
     rows = {}
     for row in read_table("t0"):
-        values: dict[str, Any] = {**row, "subset": row["subset"] or None}
-        rows[row["prompt"]] = T0Row(**values | {"train": int(row["train"])})
+        values: dict[str, Any] = dict(row)
+        values["subset"], values["train"] = row["subset"] or None, int(row["train"])
+        rows[row["prompt"]] = T0Row(**values)
     return rows
 
 
