@@ -1,4 +1,4 @@
-"""How the tasks read what a model wrote: `postprocess_fn`s and metrics that families share."""
+"""`postprocess_fn`s and metrics that several families share."""
 
 import decimal
 import functools
@@ -16,7 +16,7 @@ _NUMBER = re.compile(r"[-+\u2212]?\$?\s?(\d[\d,]*(?:\.\d+)?|\.\d+)\s?%?")
 
 
 def cut_answer(text: str, closing_phrases: Sequence[tuple[str, str]]) -> str:
-    """What a chain of thought ends with: the text after its last closing phrase.
+    """The answer of a chain of thought: the text after its last closing phrase.
 
     Args:
         text: what the model wrote.

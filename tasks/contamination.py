@@ -1,7 +1,7 @@
-"""Which data sets share examples, whatever name a family has for them.
+"""Contamination groups: data sets that share examples, under the names of all families.
 
-A task's contamination group (`TaskSpec.group`) is the name of its data set, or the name here. What
-is held out with a task is held out with its whole group.
+A task's contamination group (`TaskSpec.group`) is the name of its data set, or its group below.
+Holding out a task holds out its whole group.
 """
 
 # Name of a data set in one family -> its group, named after the family `flan2021` where that has

@@ -8,7 +8,8 @@ collection counts as "CoT-II" (`zs_inv`, `fs_inv`; 0.3 of the rate of the others
 outside the mixtures, the answer alone (`direct`).
 """
 
-from typing import NamedTuple
+from collections.abc import Mapping
+from typing import Any, NamedTuple
 
 from instruct.data.registry import add_task
 from instruct.data.sources.files import expected_records
@@ -20,6 +21,7 @@ from tasks.answers import answer_reader
 from tasks.contamination import group_of
 from tasks.flan2021.original_wording import worded
 from tasks.source_mixtures import INVERSION
+from tasks.table_files import read_table
 from tasks.wordings import wordings
 
 FAMILY = "cot"
@@ -30,7 +32,7 @@ EXTRA_MODES = ("direct",)
 
 
 class CotSet(NamedTuple):
-    """A row of the table.
+    """A row of `tables/cot.tsv`.
 
     Attributes:
         id: name of the task after "cot."; its file is `cot/<id>_train.tsv`.
@@ -49,80 +51,11 @@ class CotSet(NamedTuple):
     description: str
 
 
-SETS = (
-    CotSet(
-        "gsm8k",
-        7_473,
-        "Grade School Math Word Problems",
-        "MIT",
-        "https://github.com/openai/grade-school-math",
-        "School arithmetic in words",
-    ),
-    CotSet(
-        "strategyqa",
-        2_061,
-        "Question Answering",
-        "MIT",
-        "https://github.com/eladsegal/strategyqa",
-        "Yes-no questions that take several facts",
-    ),
-    CotSet(
-        "creak",
-        6_915,
-        "Common Sense Reasoning over Entity Knowledge",
-        "unknown",
-        "https://github.com/yasumasaonoe/creak",
-        "Claims about entities, true or false",
-    ),
-    CotSet(
-        "qasc",
-        1_084,
-        "Question Answering",
-        "CC-BY-4.0",
-        "https://allenai.org/data/qasc",
-        "School science questions that take two facts, eight options",
-    ),
-    CotSet(
-        "esnli",
-        36_174,
-        "Natural Language Inference",
-        "MIT",
-        "https://github.com/OanaMariaCamburu/e-SNLI",
-        "SNLI's inferences with people's explanations",
-    ),
-    CotSet(
-        "ecqa",
-        7_112,
-        "Common Sense Reasoning Question Answering",
-        "CC-BY-SA-4.0",
-        "https://github.com/dair-iitd/ECQA-Dataset",
-        "CommonsenseQA's questions with people's explanations, five options",
-    ),
-    CotSet(
-        "sensemaking",
-        6_070,
-        "Sense Making and Explanation",
-        "CC-BY-SA-4.0",
-        "https://github.com/wangcunxiang/SemEval2020-Task4-Commonsense-Validation-and-Explanation",
-        "Which of two sentences makes sense",
-    ),
-    CotSet(
-        "aqua",
-        2_728,
-        "Algebraic Question Answering",
-        "Apache-2.0",
-        "https://github.com/google-deepmind/AQuA",
-        "Algebra in words, five options",
-    ),
-    CotSet(
-        "qed",
-        5_154,
-        "Passage-Based Question Answering / NLI",
-        "CC-BY-SA-3.0",
-        "https://github.com/google-research-datasets/QED",
-        "Natural Questions with the passage and the sentence that answers them",
-    ),
-)
+def _read_set(row: Mapping[str, Any]) -> CotSet:
+    return CotSet(**{**row, "rows": int(row["rows"])})
+
+
+SETS = tuple(map(_read_set, read_table("cot")))
 
 
 def templates() -> TemplateSet:

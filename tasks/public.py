@@ -1,4 +1,4 @@
-"""Family `gsm8k`, files on disk that no table has, and the mixture of all that is there.
+"""Family `gsm8k`, task files on disk that no table lists, and the mixture of all of them.
 
 Importing this module looks at the names of the files under the data folder (DATA_DIR, else
 INSTRUCT_DATA_DIR, else ~/instruct_data), opens none of them, and registers
@@ -117,7 +117,7 @@ _KINDS = re.compile(
 
 
 def _category(name: str) -> str:
-    """The kind of task as far as a file's name tells; the true categories stand inside."""
+    """The kind of task, guessed from a file's name; only the file itself has its category."""
     kinds = _KINDS.findall(name.lower().replace("-", "_"))
     return kinds[0].replace("_", " ") if kinds else "natural instructions"
 

@@ -1,4 +1,4 @@
-"""What is held out of training, and a check that nothing held out is trained on.
+"""Tasks held out of training, and a check that no training mixture contains one.
 
 Whole categories of the gym family are held out, so that an evaluation on them measures kinds of
 puzzle that the model has not seen. Tasks of other categories that are near copies of a held-out
@@ -55,7 +55,7 @@ HELD_OUT_GROUPS: dict[str, str] = {
 
 @dataclasses.dataclass(frozen=True)
 class _Forbidden:
-    """What a training mixture may not contain: by task, by category, by data set."""
+    """Tasks, categories and data sets that no training mixture may contain."""
 
     tasks: frozenset[str]
     categories: frozenset[tuple[str, str]]
@@ -87,15 +87,15 @@ def _forbidden() -> _Forbidden:
 
 
 def leaks(mixture: str) -> list[str]:
-    """What a training mixture (or task) has of the held-out tasks, a sentence each; [] if nothing.
+    """Leaves of a training mixture (or task) that are held out, a sentence each.
 
-    Every leaf below it is looked at: its task, its category within the family, and its data set
-    under whatever name it is registered.
+    Compares every leaf's task, its category within the family, and its data set under any
+    registered name.
     """
     forbidden = _forbidden()
-    found = []
+    sentences = []
     for leaf in resolve(mixture).leaves:
         why = forbidden.why(leaf)
         if why:
-            found.append(f"mixture {mixture!r} trains on {leaf.name!r}: {why}")
-    return found
+            sentences.append(f"mixture {mixture!r} trains on {leaf.name!r}: {why}")
+    return sentences

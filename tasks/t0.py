@@ -13,7 +13,6 @@ import dataclasses
 import functools
 import re
 from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 from instruct.data.registry import add_task
@@ -26,10 +25,10 @@ from instruct.eval import metrics
 from instruct.prompts.template import TemplateSet
 from tasks.answers import read_answer, rouge_l
 from tasks.contamination import group_of
+from tasks.table_files import read_table
 from tasks.wordings import wordings
 
 FAMILY = "t0"
-TABLE = Path(__file__).parent / "tables" / "t0.tsv"
 URL = "https://huggingface.co/datasets/bigscience/P3"
 CAP = 20_000  # Flan's cap of this family
 
@@ -61,7 +60,7 @@ class T0Row:
         category: kind of task, as the collection lists it.
         train: rows of P3's train split.
         metric: "accuracy", "squad" or "rouge", promptsource's choice.
-        reads: what of a reply counts: "options", "whole", "line" or "word".
+        reads: the scored part of a reply: "options", "whole", "line" or "word".
         license: of the data set, "" where it is not known.
     """
 
@@ -91,26 +90,11 @@ class T0Row:
 @functools.cache
 def t0_rows() -> Mapping[str, T0Row]:
     """The 193 prompts by their names in P3."""
-    columns = tuple(field.name for field in dataclasses.fields(T0Row))
     rows = {}
-    for line in TABLE.read_text(encoding="utf-8").splitlines():
-        values = line.split("\t")
-        if line.startswith("#") or tuple(values) == columns:
-            continue
-        prompt, dataset, hub, subset, template, kind, category, train, metric, reads, terms = values
-        rows[prompt] = T0Row(
-            prompt,
-            dataset,
-            hub,
-            None if subset == "-" else subset,
-            template,
-            kind,
-            category,
-            int(train),
-            metric,
-            reads,
-            "" if terms == "-" else terms,
-        )
+    for row in read_table("t0"):
+        values: dict[str, Any] = dict(row)
+        values["subset"], values["train"] = row["subset"] or None, int(row["train"])
+        rows[row["prompt"]] = T0Row(**values)
     return rows
 
 
@@ -131,7 +115,7 @@ def read_reply(
     reads: str,
     metric: str,
 ) -> str:
-    """A `postprocess_fn`: the part of a reply that counts, in the form that its metric compares.
+    """A `postprocess_fn`: the scored part of a reply, in the form that its metric compares.
 
     >>> read_reply("Yes.\\nBecause ...", reads="line", metric="accuracy")
     'yes'

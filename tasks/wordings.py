@@ -18,4 +18,4 @@ def wordings(*files: str) -> Mapping[str, TemplateSet]:
     """
     if len(files) == 1:
         return load_template_sets(FOLDER / f"{files[0]}.toml")
-    return {name: found for file in files for name, found in wordings(file).items()}
+    return {name: template_set for file in files for name, template_set in wordings(file).items()}

@@ -38,11 +38,10 @@ REACH = {
     "tensorflow": ("instruct.data.seqio.", "instruct.data.sources.tfds", "tasks."),
     "seqio": ("instruct.data.registry", "instruct.data.seqio.", "tasks."),
     "grain": ("instruct.data.",),
-    "flax": ("instruct.models.",),
+    "flax": ("instruct.models.", "instruct.checkpoints."),
     "optax": ("instruct.train.",),
     "orbax": ("instruct.checkpoints.",),
     "tensorstore": ("instruct.checkpoints.",),
-    "msgpack": ("instruct.checkpoints.",),
 }
 FORBIDDEN_NAMES = {"utils", "common", "helpers", "misc", "types", "core", "base", "lib", "manager"}
 

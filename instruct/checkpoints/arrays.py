@@ -64,13 +64,13 @@ class LazyArray:
         return math.prod(self.shape) * self.dtype.itemsize
 
     def read(self, index: Sequence[slice] | None = None) -> np.ndarray:
-        """The part at `index` (slices of step 1; None: all of it), in the array's own dtype."""
+        """The values at `index` (slices of step 1; None: all), in the array's own dtype."""
         asked = [slice(None)] * len(self.shape) if index is None else list(index)
         bounds = [slice(*part.indices(size)[:2]) for part, size in zip(asked, self.shape)]
         return self.read_fn(tuple(bounds))
 
     def blocks(self, block_bytes: int = 16 << 20) -> Iterator[np.ndarray]:
-        """All of it, by some rows at a time."""
+        """Iterates over all values in blocks of rows."""
         rows = self.shape[0] if self.shape else 0
         step = max(1, block_bytes * rows // max(1, self.nbytes))
         rest = [slice(None)] * (len(self.shape) - 1)
@@ -91,13 +91,13 @@ class LazyArray:
                 "checkpoint?); give one in float32, bfloat16 or float16."
             )
         with np.errstate(over="ignore"):
-            found = np.ascontiguousarray(self.read(index).astype(dtype, copy=False))
-        if not np.isfinite(found).all():
+            values = np.ascontiguousarray(self.read(index).astype(dtype, copy=False))
+        if not np.isfinite(values).all():
             raise UserError(
                 f"{self.place} holds NaN or infinity (or numbers beyond {dtype.name}): training "
                 "diverged, or the file is damaged. Use another step, or download it again."
             )
-        return found
+        return values
 
 
 def held(array: np.ndarray, place: str) -> LazyArray:
@@ -132,8 +132,8 @@ def joined(array: LazyArray, axis: int) -> LazyArray:
         part = index[axis]
         first, last = part.start // width, -(-part.stop // width)
         inner = (*index[:axis], slice(first, last), slice(0, width), *index[axis + 1 :])
-        found = array.read(inner)
-        flat = found.reshape(*found.shape[:axis], -1, *found.shape[axis + 2 :])
+        values = array.read(inner)
+        flat = values.reshape(*values.shape[:axis], -1, *values.shape[axis + 2 :])
         cut = slice(part.start - first * width, part.stop - first * width)
         return flat[(slice(None),) * axis + (cut,)]
 
@@ -148,16 +148,16 @@ def with_rows(array: LazyArray, axis: int, rows: int) -> LazyArray:
     def read(index: Index) -> np.ndarray:
         part = index[axis]
         known = slice(min(part.start, there), min(part.stop, there))
-        found = array.read((*index[:axis], known, *index[axis + 1 :]))
-        extra = [(0, 0)] * found.ndim
+        values = array.read((*index[:axis], known, *index[axis + 1 :]))
+        extra = [(0, 0)] * values.ndim
         extra[axis] = (0, (part.stop - part.start) - (known.stop - known.start))
-        return np.pad(found, extra) if any(extra[axis]) else found
+        return np.pad(values, extra) if any(extra[axis]) else values
 
     return dataclasses.replace(array, shape=shape, read_fn=read)
 
 
 def same_values(first: LazyArray, second: LazyArray) -> bool:
-    """Whether two arrays are equal to the bit, read by some rows at a time."""
+    """Whether two arrays are bitwise equal; reads both in blocks of rows."""
     if first.shape != second.shape or first.dtype != second.dtype:
         return False
     return all(a.tobytes() == b.tobytes() for a, b in zip(first.blocks(), second.blocks()))
@@ -165,13 +165,13 @@ def same_values(first: LazyArray, second: LazyArray) -> bool:
 
 def fingerprint(arrays: Arrays) -> str:
     """Short hash of names, shapes, dtypes and the beginning of every array's values."""
-    found = hashlib.sha256()
+    digest = hashlib.sha256()
     for name in sorted(arrays):
         array = arrays[name]
-        found.update(f"{name} {array.shape} {array.dtype.name}\n".encode())
+        digest.update(f"{name} {array.shape} {array.dtype.name}\n".encode())
         row = array.nbytes // array.shape[0] if array.shape and array.shape[0] else 0
         index = [slice(None)] * len(array.shape)
         if row:
             index[0] = slice(0, max(1, _SAMPLE_BYTES // row))
-        found.update(np.ascontiguousarray(array.read(index)).tobytes()[:_SAMPLE_BYTES])
-    return found.hexdigest()[:16]
+        digest.update(np.ascontiguousarray(array.read(index)).tobytes()[:_SAMPLE_BYTES])
+    return digest.hexdigest()[:16]

@@ -63,8 +63,8 @@ def convert(
         step: of a folder with several; None for the newest.
         dtype: of the parameters in the target; 'instruct' keeps float32 only.
         slots: Adafactor's state and the step as well, between 't5x' and 'instruct'; the result is
-            a MODEL_DIR that training goes on with at that step.
-        model: architecture, where the source does not tell it or not all of it.
+            a MODEL_DIR that training resumes at that step.
+        model: architecture, where the source does not record all of it.
         mapping: for parameters that are called otherwise in the source, see `fit`; none may be
             mapped to None, as there is no fresh value to write.
         allow_left_over: drop arrays that the model has no use for.
@@ -171,10 +171,10 @@ def vocabulary_given(tokenizer: str | os.PathLike[str]) -> str:
     folder = local_path("--tokenizer", tokenizer, "~/flan-t5-base")
     if not folder.is_dir():
         return os.fspath(tokenizer)
-    found = vocabulary_of(folder)
-    if found is None:
+    vocabulary = vocabulary_of(folder)
+    if vocabulary is None:
         raise UserError(f"tokenizer: {why_unread(folder)}")
-    return found
+    return vocabulary
 
 
 def _state(opened: Checkpoint, arrays: dict[str, LazyArray]) -> dict[str, LazyArray]:
@@ -208,7 +208,7 @@ def _state(opened: Checkpoint, arrays: dict[str, LazyArray]) -> dict[str, LazyAr
 
 @dataclasses.dataclass(frozen=True)
 class Description:
-    """What a checkpoint is, without its weights having been read.
+    """Facts about a checkpoint whose weights were not read.
 
     Attributes:
         kind, place, step, vocabulary, notes: see `Checkpoint`.
@@ -235,7 +235,7 @@ class Description:
     def lines(self) -> list[str]:
         """For people."""
         dtypes = ", ".join(f"{count} {name}" for name, count in sorted(self.dtypes.items()))
-        found = [
+        texts = [
             f"{KINDS[self.kind]}: {self.place}",
             f"step {self.step:,}" if self.step else "no step",
             f"{self.num_params:,} parameters in {sum(self.dtypes.values())} arrays ({dtypes}), "
@@ -244,11 +244,11 @@ class Description:
         if self.model is not None:
             fields = dataclasses.asdict(self.model)
             shown = [f"{name}={fields[name]!r}" for name in _SHOWN_FIELDS]
-            found.append(f"model: {', '.join(shown)}")
-        found.append(f"vocabulary: {self.vocabulary or 'none with it'}")
+            texts.append(f"model: {', '.join(shown)}")
+        texts.append(f"vocabulary: {self.vocabulary or 'none with it'}")
         if self.generation:
-            found.append(f"generation: {json.dumps(self.generation, sort_keys=True)}")
-        return found + (self.keys.table() if self.keys else [f"note: {n}" for n in self.notes])
+            texts.append(f"generation: {json.dumps(self.generation, sort_keys=True)}")
+        return texts + (self.keys.table() if self.keys else [f"note: {n}" for n in self.notes])
 
 
 _SHOWN_FIELDS = (
@@ -262,7 +262,7 @@ _SHOWN_FIELDS = (
 
 
 def describe(path: str | os.PathLike[str], step: int | None = None) -> Description:
-    """What lies at a path; nothing but names, shapes and settings is read.
+    """Describes the checkpoint at a path; reads names, shapes and settings only.
 
     Raises:
         UserError: see `detect`.
@@ -291,16 +291,16 @@ def describe(path: str | os.PathLike[str], step: int | None = None) -> Descripti
 
 
 def generation_settings(path: str | os.PathLike[str], step: int | None = None) -> dict[str, Any]:
-    """What a Hugging Face folder, or one converted from it, says of generation; {} for nothing.
+    """Generation settings of a Hugging Face folder, or of a checkpoint converted from one.
 
-    It is in generation_config.json; where there is none, in config.json.
+    Read from generation_config.json, else from config.json; {} without any.
     """
-    found = detect(path, step)
+    checkpoint = detect(path, step)
     folder: pathlib.Path | None = None
-    if found.kind == huggingface.KIND:
-        folder = pathlib.Path(found.place)
-    elif found.kind == native.KIND:
-        folder = native.carried_folder(pathlib.Path(found.place))
+    if checkpoint.kind == huggingface.KIND:
+        folder = pathlib.Path(checkpoint.place)
+    elif checkpoint.kind == native.KIND:
+        folder = native.carried_folder(pathlib.Path(checkpoint.place))
     if folder is None:
         return {}
     if (folder / huggingface.GENERATION).exists():

@@ -1,4 +1,4 @@
-"""Which kind of checkpoint lies at a path: this program's, T5X's or Hugging Face's."""
+"""Detects the kind of a checkpoint: this program's, T5X's or Hugging Face's."""
 
 import os
 import pathlib
@@ -19,7 +19,7 @@ KINDS = {
     huggingface.KIND: "a Hugging Face folder",
 }
 _T5X_STEP = re.compile(r"checkpoint_(\d+)")
-# "google/flan-t5-small", "t5-small": also a path, so only a hint hangs on it.
+# "google/flan-t5-small", "t5-small": also a valid path, so used for a hint only.
 _HUB_NAME = re.compile(r"([A-Za-z0-9][\w.-]*/)?[A-Za-z0-9][\w.-]*")
 
 
@@ -79,7 +79,7 @@ def detect(path: str | os.PathLike[str], step: int | None = None) -> Found:
 def open_checkpoint(
     path: str | os.PathLike[str], step: int | None = None, slots: bool = False
 ) -> Checkpoint:
-    """Opens what `detect` finds; names, shapes and settings are read, no weights.
+    """Opens the checkpoint at a path; reads names, shapes and settings, no weights.
 
     Args:
         path, step: see `detect`.
@@ -88,14 +88,14 @@ def open_checkpoint(
     Raises:
         UserError: see `detect`; or it is damaged, or it has no optimiser's state.
     """
-    found = detect(path, step)
-    if found.kind == native.KIND:
-        return native.open_checkpoint(pathlib.Path(found.place), slots)
-    if found.kind == t5x.KIND:
-        return t5x.open_checkpoint(found.place, slots)
+    checkpoint = detect(path, step)
+    if checkpoint.kind == native.KIND:
+        return native.open_checkpoint(pathlib.Path(checkpoint.place), slots)
+    if checkpoint.kind == t5x.KIND:
+        return t5x.open_checkpoint(checkpoint.place, slots)
     if slots:
-        raise UserError(f"{found.place}: a Hugging Face folder has no optimiser's state.")
-    return huggingface.open_checkpoint(pathlib.Path(found.place))
+        raise UserError(f"{checkpoint.place}: a Hugging Face folder has no optimiser's state.")
+    return huggingface.open_checkpoint(pathlib.Path(checkpoint.place))
 
 
 def t5x_steps(folder: pathlib.Path) -> list[int]:

@@ -1,4 +1,4 @@
-"""Folders of checkpoints: written whole or not at all, and never read outside of themselves."""
+"""Checkpoint folders: written atomically, and read without following links out of them."""
 
 import contextlib
 import errno
@@ -19,7 +19,7 @@ _TEMPORARY = ".partial-"
 
 @contextlib.contextmanager
 def new_folder(target: str | os.PathLike[str], num_bytes: int) -> Iterator[pathlib.Path]:
-    """An empty folder beside `target` that becomes it when the block ends, else disappears.
+    """Context: an empty folder beside `target`, renamed to it at the end, deleted on an error.
 
     Args:
         target: must not exist, or be an empty folder.

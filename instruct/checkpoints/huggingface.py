@@ -150,13 +150,13 @@ def open_checkpoint(folder: pathlib.Path) -> Checkpoint:
 
 
 def _adapter(folder: pathlib.Path) -> str | None:
-    """What to say of an adapter (LoRA and others of PEFT) that lies beside the weights, if any.
+    """Note for the user about an adapter (LoRA and others of PEFT) beside the weights, if any.
 
     Raises:
         UserError: it lies alone.
     """
-    found = [folder / name for name in (*_ADAPTER_WEIGHTS, ADAPTER) if (folder / name).exists()]
-    if not found:
+    files = [folder / name for name in (*_ADAPTER_WEIGHTS, ADAPTER) if (folder / name).exists()]
+    if not files:
         return None
     settings = {}
     if (folder / ADAPTER).exists():
@@ -164,7 +164,7 @@ def _adapter(folder: pathlib.Path) -> str | None:
     kind = str(settings.get("peft_type") or "PEFT")[:40]
     base = settings.get("base_model_name_or_path")
     text = (
-        f"{found[0]} is an adapter ({kind}), which is not applied. Merged weights are needed, made "
+        f"{files[0]} is an adapter ({kind}), which is not applied. Merged weights are needed, made "
         "where peft is installed:\n"
         f'  python -c "from peft import AutoPeftModelForSeq2SeqLM as M; '
         f"M.from_pretrained('{folder}').merge_and_unload().save_pretrained('{folder}-merged')\"\n"
@@ -241,7 +241,7 @@ def _read_shards(folder: pathlib.Path) -> dict[str, LazyArray]:
             f"{folder} lacks {', '.join(absent)} of its {len(files)} shards; download what is "
             "missing."
         )
-    found: dict[str, LazyArray] = {}
+    shards: dict[str, LazyArray] = {}
     for name, file in files.items():
         arrays = safetensors_files.read_file(file)
         lost = [key for key, place in weights.items() if place == name and key not in arrays]
@@ -249,11 +249,11 @@ def _read_shards(folder: pathlib.Path) -> dict[str, LazyArray]:
             raise UserError(
                 f"{file} lacks {lost[0]!r}, which {INDEX} places there; download both again."
             )
-        twice = sorted(set(found) & set(arrays))
+        twice = sorted(set(shards) & set(arrays))
         if twice:
             raise UserError(f"{folder}: {twice[0]!r} is in two shards; download it again.")
-        found |= arrays
-    return found
+        shards |= arrays
+    return shards
 
 
 def _drop_copies(
@@ -363,7 +363,7 @@ def _write_arrays(
 def carried_files(
     settings: pathlib.Path | None, tokenizer: pathlib.Path | None
 ) -> dict[str, pathlib.Path]:
-    """What goes along with weights: name -> file, checked.
+    """Files to copy along with weights: name -> file, checked.
 
     Args:
         settings: folder of config.json and generation_config.json.
@@ -372,7 +372,7 @@ def carried_files(
     Raises:
         UserError: one is damaged or leads out of its folder.
     """
-    found = {}
+    files = {}
     for folder, names in ((settings, (CONFIG, GENERATION)), (tokenizer, TOKENIZER_FILES)):
         if folder is None:
             continue
@@ -381,8 +381,8 @@ def carried_files(
             if path.is_file():
                 if path.suffix == ".json":
                     read_json(path)
-                found[name] = path
-    return found
+                files[name] = path
+    return files
 
 
 def copy_files(files: Mapping[str, pathlib.Path], target: pathlib.Path) -> None:

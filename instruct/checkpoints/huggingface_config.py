@@ -130,7 +130,7 @@ def config_of_model(
     model: ModelConfig, dtype: np.dtype, earlier: Mapping[str, Any] | None = None
 ) -> dict[str, Any]:
     """The `config.json` of a model; what it does not say is kept from an `earlier` one."""
-    found: dict[str, Any] = {
+    config: dict[str, Any] = {
         "architectures": ["T5ForConditionalGeneration"],
         "decoder_start_token_id": 0,
         "eos_token_id": 1,
@@ -143,16 +143,16 @@ def config_of_model(
     }
     # Another model's settings may come with a tokenizer; they are not this one's.
     if earlier and earlier.get("model_type") in _MODEL_TYPES:
-        found |= earlier
+        config |= earlier
     # mT5's class never scales its output.
-    if model.tied_output and found["model_type"] != "t5":
-        found |= {"model_type": "t5", "architectures": ["T5ForConditionalGeneration"]}
+    if model.tied_output and config["model_type"] != "t5":
+        config |= {"model_type": "t5", "architectures": ["T5ForConditionalGeneration"]}
     # In transformers 5 `tie_word_embeddings` decides on the scaling alone; before, on both.
-    found.pop("scale_decoder_outputs", None)
+    config.pop("scale_decoder_outputs", None)
     # transformers 5 reads both spellings, version 4 only this one.
-    found.pop("dtype", None)
-    found |= {theirs: getattr(model, ours) for theirs, ours in FIELDS.items()}
-    return found | {
+    config.pop("dtype", None)
+    config |= {theirs: getattr(model, ours) for theirs, ours in FIELDS.items()}
+    return config | {
         "dense_act_fn": _FUNCTIONS[model.activations],
         "feed_forward_proj": model.activations,
         "is_gated_act": model.gated,

@@ -50,17 +50,17 @@ def load_initial(
         model: the architecture; where the checkpoint says what it was, the two are compared.
         mapping: see `weights.fit`; with one, arrays of the checkpoint may be left over.
         init_fn: () -> fresh parameters like `abstract_params`; for what is mapped to None.
-        say: takes lines for the user: which kind was found, what is fresh and what left over.
+        say: takes lines for the user: the kind of checkpoint, fresh and left-over parameters.
 
     Raises:
         UserError: no checkpoint, a damaged one, or one that does not fit.
     """
-    found = detect(path)
-    say(f"starts from {KINDS[found.kind]}, {found.place}")
-    if found.kind == native.KIND and not mapping:
-        return own.load_params(found.place, abstract_params)
-    opened = open_checkpoint(found.place)
-    if found.kind != native.KIND:
+    checkpoint = detect(path)
+    say(f"starts from {KINDS[checkpoint.kind]}, {checkpoint.place}")
+    if checkpoint.kind == native.KIND and not mapping:
+        return own.load_params(checkpoint.place, abstract_params)
+    opened = open_checkpoint(checkpoint.place)
+    if checkpoint.kind != native.KIND:
         compare_models(opened, model, "ModelConfig", in_part=bool(mapping))
     arrays, report = fit(opened, _flat_shapes(abstract_params), "the model", mapping)
     report.check(allow_left_over=bool(mapping))
@@ -120,12 +120,12 @@ def _read_share(
         assert part is not None
         return part.read_as(dtype, index)
     layers, inner = range(index[0].start, index[0].stop), index[1:]
-    found = np.zeros((len(layers), *(part.stop - part.start for part in inner)), dtype)
+    values = np.zeros((len(layers), *(part.stop - part.start for part in inner)), dtype)
     for place, number in enumerate(layers):
         part = parts[number]
         if part is not None:
-            found[place] = part.read_as(dtype, inner)
-    return found
+            values[place] = part.read_as(dtype, inner)
+    return values
 
 
 def _draw_fresh(
@@ -169,15 +169,15 @@ def _layer_paths(path: str, shape: Sequence[int]) -> list[str]:
 
 
 def _flat_shapes(abstract_params: Any) -> dict[str, tuple[int, ...]]:
-    found = {}
+    shapes = {}
     for path, leaf in tree_paths(abstract_params):
         shape = tuple(leaf.shape)
         for name in _layer_paths(path, shape):
-            found[name] = shape[1:] if _STACKED in path else shape
-    return found
+            shapes[name] = shape[1:] if _STACKED in path else shape
+    return shapes
 
 
-# The functions below stand in for those of `train.checkpoint` where any kind will do.
+# The functions below are those of `checkpoints.checkpoint` for checkpoints of any kind.
 
 
 def find_checkpoint(path: str | os.PathLike[str], step: int | None = None) -> pathlib.Path:
@@ -201,11 +201,13 @@ def checkpoint_steps(path: str | os.PathLike[str]) -> list[int]:
 
 
 def load_params(path: str | os.PathLike[str], abstract_params: Any, step: int | None = None) -> Any:
-    """Parameters for evaluation; as `train.checkpoint.load_params`, of any kind."""
-    found = detect(path, step)
-    if found.kind == native.KIND:
-        return own.load_params(found.place, abstract_params)
-    arrays, report = fit(open_checkpoint(found.place), _flat_shapes(abstract_params), "the model")
+    """Parameters for evaluation; `checkpoint.load_params` for checkpoints of any kind."""
+    checkpoint = detect(path, step)
+    if checkpoint.kind == native.KIND:
+        return own.load_params(checkpoint.place, abstract_params)
+    arrays, report = fit(
+        open_checkpoint(checkpoint.place), _flat_shapes(abstract_params), "the model"
+    )
     report.check()
     return read_params(arrays, abstract_params)
 
@@ -247,10 +249,10 @@ def load_newest(
 
 def params_fingerprint(folder: pathlib.Path) -> str:
     """Short hash of a checkpoint's parameters."""
-    found = detect(folder)
-    if found.kind == native.KIND:
+    checkpoint = detect(folder)
+    if checkpoint.kind == native.KIND:
         return own.params_fingerprint(folder)
-    return fingerprint(open_checkpoint(found.place).arrays)
+    return fingerprint(open_checkpoint(checkpoint.place).arrays)
 
 
 def step_of(folder: pathlib.Path) -> int:
@@ -260,7 +262,7 @@ def step_of(folder: pathlib.Path) -> int:
 
 
 def trained_run(folder: pathlib.Path, source: str | os.PathLike[str], entry: str) -> TrainedRun:
-    """What is known of a model: run.json of `folder`, else what a foreign checkpoint itself says.
+    """Description of a trained model: run.json of `folder`, else the foreign checkpoint's own.
 
     Args:
         folder: the run.
@@ -271,19 +273,19 @@ def trained_run(folder: pathlib.Path, source: str | os.PathLike[str], entry: str
     if os.fspath(source).startswith(REMOTE):
         return run
     try:
-        found = detect(source)
+        checkpoint = detect(source)
     except UserError:
-        return run  # whoever loads it says so
-    carried = native.carried_folder(pathlib.Path(found.place))
-    if found.kind == native.KIND:
+        return run  # loading raises the error
+    carried = native.carried_folder(pathlib.Path(checkpoint.place))
+    if checkpoint.kind == native.KIND:
         # What was trained here says all in run.json; a converted one may have been moved since.
         vocabulary = vocabulary_of(carried) if carried else None
         moved = {"vocabulary": vocabulary} if vocabulary and "converted_from" in run.info else {}
-        info = native.run_info(pathlib.Path(found.place), folder / native.RUN_FILE, run.info)
+        info = native.run_info(pathlib.Path(checkpoint.place), folder / native.RUN_FILE, run.info)
         return dataclasses.replace(run, info=dict(info) | moved)
     if "model" in run.info:
         return run
-    opened = open_checkpoint(found.place)
+    opened = open_checkpoint(checkpoint.place)
     known: dict[str, Any] = {}
     if opened.model is not None:
         known["model"] = dataclasses.asdict(opened.model)

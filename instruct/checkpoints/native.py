@@ -1,8 +1,8 @@
 """This program's own checkpoints (`checkpoints/checkpoint.py`), read array by array and written so.
 
-What training saves goes through Orbax, from devices that hold all of it. Converting has one array
-in memory at a time, so it writes the same files with TensorStore: an OCDBT database of zarr
-arrays, Orbax's list of names, and our checksums.
+Training saves whole states from devices through Orbax. Converting holds one array in memory at a
+time, so it writes the same files with TensorStore: an OCDBT database of zarr arrays, Orbax's list
+of names, and our checksums.
 """
 
 import dataclasses
@@ -38,7 +38,7 @@ from instruct.models.config import SIZES, ModelConfig
 
 KIND = "instruct"
 RUN_FILE = "run.json"
-# What a converted checkpoint keeps of a Hugging Face folder besides the weights.
+# Sub-folder with the tokenizer and settings of the Hugging Face folder that was converted.
 CARRIED = "huggingface"
 _SLOTS = "opt_state"
 
@@ -86,8 +86,8 @@ def open_checkpoint(folder: pathlib.Path, slots: bool = False) -> Checkpoint:
 
 def carried_folder(folder: pathlib.Path) -> pathlib.Path | None:
     """The tokenizer and settings that came with a converted checkpoint, or with its run."""
-    found = (place / CARRIED for place in (folder, *folder.parents[:2]))
-    return next((place for place in found if place.is_dir()), None)
+    folders = (place / CARRIED for place in (folder, *folder.parents[:2]))
+    return next((place for place in folders if place.is_dir()), None)
 
 
 def _run_info(folder: pathlib.Path) -> tuple[pathlib.Path, dict[str, Any]]:
@@ -105,12 +105,12 @@ def _run_info(folder: pathlib.Path) -> tuple[pathlib.Path, dict[str, Any]]:
 
 
 def run_info(folder: pathlib.Path, path: pathlib.Path, info: Mapping[str, Any]) -> dict[str, Any]:
-    """What run.json says, its model as the checkpoint recorded it; says where the two differ.
+    """Contents of run.json with the model that the checkpoint recorded; warns where they differ.
 
     Args:
         folder: one step's.
         path: of run.json.
-        info: what could be read of it; without a model the checkpoint's copy stands for all of it.
+        info: its readable contents; without a model the checkpoint's copy replaces them.
     """
     recorded = read_records(folder).get("run", {})
     model = recorded.get("model")
@@ -150,7 +150,7 @@ def _open_item(folder: pathlib.Path, item: str, sums: Mapping[str, int]) -> dict
 
 
 def _checked(array: LazyArray, expected: int, folder: pathlib.Path) -> LazyArray:
-    """The array, compared with its checksum when it is first read: by blocks, if in parts."""
+    """The array with its checksum verified at the first read, by blocks if that is a slice."""
     verified = False
 
     def read(index: Index) -> np.ndarray:
@@ -204,7 +204,7 @@ def write_checkpoint(
     step: int = 0,
     carried: Mapping[str, pathlib.Path] | None = None,
 ) -> None:
-    """Writes a checkpoint that `load_params` reads; with slots, a run that training goes on with.
+    """Writes a checkpoint that `load_params` reads; with slots, a run that training resumes.
 
         TARGET/params, input, run.json, huggingface/                         parameters only
         TARGET/checkpoints/<step>/params, training, input, TARGET/run.json   with slots

@@ -1,4 +1,4 @@
-"""Safetensors files, read by slices and written in one pass; nothing in the file is believed.
+"""Safetensors files, read by slices and written in one pass; headers are untrusted.
 
     8 bytes      length n of the header, little endian
     n bytes      JSON: {"name": {"dtype": "BF16", "shape": [2, 3], "data_offsets": [0, 12]}, ...}
@@ -159,8 +159,8 @@ def _array(
         # Whole rows of the first axis are one stretch of the file; other axes are cut afterwards.
         first, last = (index[0].start, max(index[0].start, index[0].stop)) if index else (0, 1)
         row = math.prod(shape[1:])
-        found = np.empty((last - first, *shape[1:]) if shape else (), dtype)
-        view: memoryview = found.reshape(-1).view(np.uint8).data
+        values = np.empty((last - first, *shape[1:]) if shape else (), dtype)
+        view: memoryview = values.reshape(-1).view(np.uint8).data
         at = offset + first * row * dtype.itemsize
         try:
             with open(path, "rb", buffering=0) as file:
@@ -172,7 +172,7 @@ def _array(
                     view = view[count:]
         except OSError as error:
             raise UserError(f"cannot read {path}: {error.strerror or error}.") from error
-        return found[(slice(None), *index[1:])] if index else found
+        return values[(slice(None), *index[1:])] if index else values
 
     return LazyArray(shape, dtype, read, f"{path.name}: {name}")
 

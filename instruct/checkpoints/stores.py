@@ -28,7 +28,7 @@ class Store:
 
     Args:
         place: its path or `gs://bucket/path`.
-        spec: TensorStore's description of it; None: as `place` says.
+        spec: TensorStore's description; None: derived from `place`.
         context: TensorStore's, shared by all that is opened in it.
     """
 
@@ -48,10 +48,10 @@ class Store:
         try:
             if self._open is None:
                 self._open = ts.KvStore.open(self.spec, context=self.context).result()
-            found = self._open.read(name).result()
+            content = self._open.read(name).result()
         except (ValueError, OSError, RuntimeError) as error:
             raise unreadable(f"{self.place}/{name}", error) from error
-        return None if found.state == "missing" else bytes(found.value)
+        return None if content.state == "missing" else bytes(content.value)
 
     def read_json(self, name: str) -> dict[str, Any] | None:
         """A JSON object; None if there is no such file."""
@@ -59,12 +59,12 @@ class Store:
         if text is None:
             return None
         try:
-            found = parse_json(text)
+            value = parse_json(text)
         except ValueError as error:
             raise damaged(f"{self.place}/{name}", f"it is no JSON ({error})") from error
-        if not isinstance(found, dict):
+        if not isinstance(value, dict):
             raise damaged(f"{self.place}/{name}", "it is no JSON object")
-        return found
+        return value
 
     def inside(self, name: str) -> dict[str, Any]:
         """TensorStore's description of a sub-folder."""
@@ -129,14 +129,14 @@ def open_arrays(
         spec = {"driver": driver, "kvstore": {**kvstore, "path": path}}
         spec["fill_missing_data_reads"] = zeros_left_out
         opening[key] = (name, ts.open(spec, read=True, open=True, context=context))
-    found = {}
+    arrays = {}
     for key, (name, future) in opening.items():
         try:
             array = future.result()
         except (ValueError, OSError, RuntimeError) as error:
             raise unreadable(f"{place}/{name}", error) from error
-        found[key] = _lazy(array, f"{place}/{name}")
-    return found
+        arrays[key] = _lazy(array, f"{place}/{name}")
+    return arrays
 
 
 def _lazy(array: Any, place: str) -> LazyArray:
@@ -229,7 +229,7 @@ def damaged(place: str, why: str) -> UserError:
 
 
 def unreadable(place: str, error: Exception) -> UserError:
-    """What TensorStore said, in one line."""
+    """TensorStore's error as one line for the user."""
     text = re.split(r" \[|\n", str(error), maxsplit=1)[0][:300]
     if "PERMISSION_DENIED" in text or "UNAUTHENTICATED" in text:
         return UserError(f"{place} may not be read: {text}. Give this user access to it.")

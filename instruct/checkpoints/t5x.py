@@ -6,8 +6,8 @@
     checkpoint_<step>/state/_METADATA, ...        the same tree as Orbax writes it
 
 T5X's names are ours. `examples/scalable_t5` stacks layers along axis 1 and keeps heads apart;
-such checkpoints are read too, one layer at a time. The index also says where arrays lay when they
-were written; that is ignored, they are looked for beside it.
+such checkpoints are read too, one layer at a time. The index also holds the
+addresses that arrays had when they were written; they are ignored, arrays are read beside it.
 """
 
 import math
@@ -16,8 +16,8 @@ import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-import msgpack
 import numpy as np
+from flax import serialization
 
 from instruct.checkpoints.arrays import BFLOAT16, LazyArray, held, layer_of, same_values
 from instruct.checkpoints.huggingface import RULES as PARAMETER_RULES
@@ -35,7 +35,6 @@ SLOT_NAMES = ("m", "v", "v_row", "v_col")
 _SCANNED = ("encoder", "decoder", "layers")
 _SCANNED_BIAS = ("relpos_bias", "relative_posemb")
 _PLACEHOLDER = "PLACEHOLDER://"
-_CHUNKED = "__msgpack_chunked_array__"
 _VERSION = 3
 
 Tree = dict[str, Any]
@@ -161,8 +160,11 @@ def _open_legacy(
         wanted = path.startswith((f"{TARGET}/", "params/")) or path == STEP
         if not wanted and not (slots and path.startswith(f"{SLOTS}/")):
             continue
-        if isinstance(leaf, np.ndarray):
-            inline[path] = held(leaf, f"{place}: {path}")
+        if isinstance(leaf, np.ndarray | np.generic):
+            array = np.asarray(leaf)
+            # Before ml_dtypes, numpy called bfloat16 "V2".
+            array = array.view(BFLOAT16) if array.dtype == "V2" else array
+            inline[path] = held(array, f"{place}: {path}")
         elif isinstance(leaf, dict) or (isinstance(leaf, str) and leaf.startswith(_PLACEHOLDER)):
             files[path] = path.replace("/", ".")
         elif isinstance(leaf, int | float):
@@ -184,37 +186,12 @@ def read_index(text: bytes, place: str) -> Tree:
         UserError: it is no msgpack of arrays by name.
     """
     try:
-        found = msgpack.unpackb(text, ext_hook=_read_extension, raw=False, strict_map_key=False)
+        index = serialization.msgpack_restore(text)
     except Exception as error:  # msgpack raises a dozen types, all of which mean the same
         raise damaged(place, f"it is no msgpack index ({str(error)[:80]})") from error
-    if not isinstance(found, dict):
+    if not isinstance(index, dict):
         raise damaged(place, "it is no tree of names")
-    try:
-        return _join_chunked(found)
-    except (KeyError, ValueError, TypeError, AttributeError) as error:
-        raise damaged(place, f"an array in parts cannot be joined ({error!r})") from error
-
-
-def _read_extension(code: int, data: bytes) -> Any:
-    """flax's extension types: 1 an array, 3 a scalar of numpy's."""
-    if code not in (1, 3):
-        raise ValueError(f"extension type {code}")
-    shape, name, values = msgpack.unpackb(data, raw=False)
-    dtype = BFLOAT16 if name in ("bfloat16", "V2") else np.dtype(str(name))
-    if dtype.hasobject or math.prod(shape) * dtype.itemsize != len(values):
-        raise ValueError(f"{len(values)} bytes for shape {shape} of {name}")
-    return np.frombuffer(values, dtype).reshape(shape)
-
-
-def _join_chunked(node: Any) -> Any:
-    """flax cuts arrays above 2^30 bytes into flat parts."""
-    if not isinstance(node, dict):
-        return node
-    if not node.get(_CHUNKED):
-        return {name: _join_chunked(value) for name, value in node.items()}
-    shape = [int(node["shape"][str(i)]) for i in range(len(node["shape"]))]
-    parts = [node["chunks"][str(i)] for i in range(len(node["chunks"]))]
-    return np.concatenate([part.reshape(-1) for part in parts]).reshape(shape)
+    return index
 
 
 def _leaves(tree: Tree, prefix: str = "") -> Iterator[tuple[str, Any]]:
@@ -228,7 +205,7 @@ def _leaves(tree: Tree, prefix: str = "") -> Iterator[tuple[str, Any]]:
 
 
 def _used_slots(theirs: Mapping[str, LazyArray], place: str) -> dict[str, LazyArray]:
-    """Slots without T5X's placeholders of shape (1,), which stand for those not in use."""
+    """Slots in use: without the placeholders of shape (1,) that T5X writes for the others."""
     by_path: dict[str, dict[str, LazyArray]] = {}
     for name, array in theirs.items():
         path, _, slot = name.rpartition("/")
@@ -238,7 +215,7 @@ def _used_slots(theirs: Mapping[str, LazyArray], place: str) -> dict[str, LazyAr
                 "optimiser's state out."
             )
         by_path.setdefault(path, {})[slot] = array
-    found = {}
+    used = {}
     for path, slots in by_path.items():
         factored = slots["v_row"].shape != (1,) if "v_row" in slots else False
         if "m" in slots and slots["m"].shape != (1,):
@@ -247,8 +224,8 @@ def _used_slots(theirs: Mapping[str, LazyArray], place: str) -> dict[str, LazyAr
                 "optimiser's state out."
             )
         for slot in ("v_row", "v_col") if factored else ("v",):
-            found[f"{path}/{slot}"] = slots[slot]
-    return found
+            used[f"{path}/{slot}"] = slots[slot]
+    return used
 
 
 def _scanned_rules(theirs: Mapping[str, LazyArray], place: str) -> list[Rule]:
@@ -288,11 +265,11 @@ def _shared_bias(
     theirs: dict[str, LazyArray], place: str
 ) -> tuple[dict[str, LazyArray], list[str]]:
     """scalable_t5 has a table of relative positions in every layer; ours has one for a stack."""
-    found, notes = dict(theirs), []
+    arrays, notes = dict(theirs), []
     for stack in ("encoder", "decoder"):
         for module in _SCANNED:
             for bias in _SCANNED_BIAS:
-                stacked = found.pop(f"{stack}/{module}/{bias}/rel_embedding", None)
+                stacked = arrays.pop(f"{stack}/{module}/{bias}/rel_embedding", None)
                 if stacked is None:
                     continue
                 first, *others = (layer_of(stacked, 1, i) for i in range(stacked.shape[1]))
@@ -302,9 +279,9 @@ def _shared_bias(
                         "(as umT5's have), this program's models one table for a stack. It cannot "
                         "be read without changing what it computes."
                     )
-                found[f"{stack}/relpos_bias/rel_embedding"] = first
+                arrays[f"{stack}/relpos_bias/rel_embedding"] = first
                 notes.append(f"the {stack}'s layers have one table of relative positions")
-    return found, notes
+    return arrays, notes
 
 
 def model_of_arrays(

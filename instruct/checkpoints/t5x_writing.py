@@ -8,8 +8,8 @@ import pathlib
 from collections.abc import Mapping
 from typing import Any
 
-import msgpack
 import numpy as np
+from flax import serialization
 
 from instruct.checkpoints.arrays import LazyArray
 from instruct.checkpoints.folders import new_folder
@@ -51,12 +51,14 @@ def write_checkpoint(
                 place = ("target", path)
                 _put(parameters, path, _write(writer, store, place, array.read_as(dtype)))
             state = _write_slots(writer, store, arrays, slots) if slots else {}
-        counted = np.asarray(step, np.int32)
-        tree = {"state": {"param_states": state, "step": _extension(counted)}, "target": parameters}
+        tree = {
+            "state": {"param_states": state, "step": np.asarray(step, np.int32)},
+            "target": parameters,
+        }
         # Sorted but for the top, as T5X writes it.
         index = {"version": 3, "optimizer": _sorted(tree)}
-        packed = msgpack.packb(index, use_bin_type=True)
-        (folder / INDEX).write_bytes(packed if isinstance(packed, bytes) else b"")
+        # In place: a copy of the tree would have its top sorted as well.
+        (folder / INDEX).write_bytes(serialization.msgpack_serialize(index, in_place=True))
 
 
 def _write_slots(
@@ -75,16 +77,16 @@ def _write_slots(
                 place = ("state.param_states", name)
                 _put(tree, name, _write(writer, store, place, values))
                 continue
-            found = slots.get(name)
-            values = np.zeros(1, np.float32) if found is None else found.read_as(_FLOAT32)
-            _put(tree, name, _extension(values))
+            array = slots.get(name)
+            values = np.zeros(1, np.float32) if array is None else array.read_as(_FLOAT32)
+            _put(tree, name, values)
     return tree
 
 
 def _write(
     writer: ArrayWriter, store: Store, place: tuple[str, str], values: np.ndarray
 ) -> dict[str, Any]:
-    """Writes an array beside the index; what stands in the index for it."""
+    """Writes an array beside the index; returns its entry in the index."""
     name = ".".join(place).replace("/", ".")
     metadata = {
         "chunks": chunk_shape(values.shape, values.dtype.itemsize),
@@ -100,13 +102,6 @@ def _write(
         "kvstore": {"driver": "file", "path": f"{name}/"},
         "metadata": metadata,
     }
-
-
-def _extension(values: np.ndarray) -> msgpack.ExtType:
-    """flax's array in msgpack."""
-    content = (values.shape, values.dtype.name, values.tobytes())
-    packed = msgpack.packb(content, use_bin_type=True)
-    return msgpack.ExtType(1, packed if isinstance(packed, bytes) else b"")
 
 
 def _put(tree: dict[str, Any], path: str, leaf: Any) -> None:

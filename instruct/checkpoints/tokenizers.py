@@ -29,7 +29,7 @@ def tokenizer_files(vocabulary: str | None) -> dict[str, bytes]:
     """Name -> content of a tokenizer's files, made from our specification; {} for None."""
     if vocabulary is None:
         return {}
-    found = {}
+    files = {}
     vocabulary = load_vocabulary(vocabulary).spec
     folder = pathlib.Path(vocabulary).expanduser()
     if folder.is_dir():
@@ -39,13 +39,13 @@ def tokenizer_files(vocabulary: str | None) -> dict[str, bytes]:
     tokenizer = "ByT5Tokenizer"
     if name != "bytes":
         tokenizer = "T5Tokenizer"
-        found[PIECES] = model_path(vocabulary).read_bytes()
+        files[PIECES] = model_path(vocabulary).read_bytes()
     special = {"eos_token": "</s>", "pad_token": "<pad>", "unk_token": "<unk>"}
     sentinels = [f"<extra_id_{number}>" for number in range(extra_ids)]
     special_map = special | {"additional_special_tokens": sentinels}
-    found["special_tokens_map.json"] = _json(special_map)
-    found[SETTINGS] = _json(special_map | {"extra_ids": extra_ids, "tokenizer_class": tokenizer})
-    return found
+    files["special_tokens_map.json"] = _json(special_map)
+    files[SETTINGS] = _json(special_map | {"extra_ids": extra_ids, "tokenizer_class": tokenizer})
+    return files
 
 
 def _json(value: Any) -> bytes:

@@ -1,9 +1,9 @@
-"""Between a checkpoint's names and the model's: rules, and a report in which every key occurs.
+"""Maps a checkpoint's names to the model's by rules, and reports on every key.
 
 A format gives its arrays under its own names; `translate` puts them under ours ('encoder/layers_0/
 attention/query/kernel', layers separate), `fit` compares them with what a model wants. Nothing is
-read for either. What is missing, left over or of another shape is in the `KeyReport`, and loading
-goes on only if all of it was asked for.
+read for either. The `KeyReport` lists keys that are missing, left over or of another shape, and
+loading continues only if the caller asked for all of them.
 """
 
 import dataclasses
@@ -59,7 +59,7 @@ class Checkpoint:
 
     Attributes:
         kind: 'instruct', 't5x' or 'huggingface'.
-        place: where exactly it was found.
+        place: its path or address.
         arrays: parameters under our names, layers separate.
         names: our name -> name in the checkpoint.
         model: architecture as far as the checkpoint tells; None: not at all.
@@ -69,7 +69,7 @@ class Checkpoint:
         slots: optimiser slots, our name + '/v_row' and so on; empty if not asked for.
         step: 0 if the checkpoint has none.
         vocabulary: its specification (`instruct.data.vocab`), if the checkpoint brings one.
-        notes: what the user should know besides.
+        notes: further information for the user.
     """
 
     kind: str
@@ -89,9 +89,9 @@ class Checkpoint:
 
 @dataclasses.dataclass(frozen=True)
 class KeyRow:
-    """One key: our name, theirs (either may be empty), and what became of it.
+    """One key: our name, theirs (either may be empty), and its status.
 
-    Shapes are those under our name, after transposing and joining; () where there is none.
+    Shapes are those under our name, after transposing and joining; () for a key without one.
     """
 
     status: str
@@ -216,7 +216,7 @@ def fit(
     mapping: Sequence[tuple[str, str | None]] = (),
     vocab_rows: int | None = None,
 ) -> tuple[dict[str, LazyArray], KeyReport]:
-    """What the model's parameters are read from, and the report; the caller checks the report.
+    """Arrays to read the model's parameters from, and the report, which the caller checks.
 
     Args:
         checkpoint: opened.
@@ -238,7 +238,7 @@ def fit(
             if name in there:
                 there[name] = with_rows(there[name], axis, vocab_rows)
     wanted = _mapped(shapes, mapping)
-    found = {}
+    arrays = {}
     for path, shape in shapes.items():
         source = wanted[path]
         if source is None:
@@ -251,7 +251,7 @@ def fit(
             note = "" if same else _shape_note(path, shape, array.shape)
             rows.append(KeyRow(USED if same else SHAPE, path, name, shape, array.shape, note))
             if same:
-                found[path] = array
+                arrays[path] = array
     used = {source for source in wanted.values() if source is not None}
     for path in sorted(set(there) - used):
         name = checkpoint.names.get(path, path)
@@ -261,7 +261,7 @@ def fit(
     rows += [KeyRow(COPY, "", name, note=why) for name, why in sorted(checkpoint.copies.items())]
     rows += [KeyRow(IGNORED, "", name, note=why) for name, why in checkpoint.ignored.items()]
     source = f"{checkpoint.kind} checkpoint {checkpoint.place}"
-    return found, KeyReport(source, target, tuple(rows), checkpoint.notes)
+    return arrays, KeyReport(source, target, tuple(rows), checkpoint.notes)
 
 
 def _mapped(
@@ -279,13 +279,13 @@ def _mapped(
                 f"None ({error}); write for example ('decoder/logits_dense/.*', None)."
             ) from error
     hits = [0] * len(rules)
-    found: dict[str, str | None] = {}
+    sources: dict[str, str | None] = {}
     for path in shapes:
-        found[path] = path
+        sources[path] = path
         for number, (pattern, name) in enumerate(rules):
             if match := pattern.fullmatch(path):
                 hits[number] += 1
-                found[path] = None if name is None else _expanded(match, name)
+                sources[path] = None if name is None else _expanded(match, name)
                 break
     for (pattern, _), count in zip(rules, hits):
         if not count:
@@ -294,7 +294,7 @@ def _mapped(
                 f"parameters (or only such as an earlier entry takes), which are called like "
                 f"{next(iter(shapes))!r}; it must match a whole name."
             )
-    return found
+    return sources
 
 
 def _expanded(match: re.Match[str], name: str) -> str:
@@ -357,8 +357,8 @@ def compare_models(
     Args:
         checkpoint: opened.
         wanted: the model that it goes into.
-        name: of it, in words.
-        in_part: only what no shape shows is compared; sizes may differ, `fit` looks at them.
+        name: the wanted model, in words.
+        in_part: compare only fields that no shape shows; `fit` compares sizes.
     """
     if checkpoint.model is None:
         return

@@ -1,19 +1,19 @@
 """Flan's own wordings, from a user's checkout of google-research/FLAN, as template sets.
 
-The tables of `flan/v2/templates.py` are read as data (instruct/prompts/python_literals.py):
+Two tables of `flan/v2/templates.py` are read from its syntax tree; nothing is imported or executed:
 
     PATTERNS            key -> [(inputs, targets), ...]             zero-shot
     FEWSHOT_PATTERNS    key -> [FewShotPattern(inputs=..., ...)]    few-shot, each with its layout
 
-As there, prompts without options come from `flan_templates_branched.py` where that has the key,
-and from the same patterns otherwise, the place of the options taken out. So do inverted prompts,
-which show no options here. What this leaves behind (prompts that still speak of options, show
-nothing of the example, or became alike) stays in, so that the original can be reproduced, and is
-told as a warning.
+As in Flan, prompts without options come from `flan_templates_branched.py` where that has the key,
+and otherwise from the same patterns with the options removed. So do inverted prompts, which show
+no options here. Defects that this leaves (prompts that still speak of options, show nothing of the
+example, or became alike) stay in, so that the original can be reproduced; the lint warns of them.
 
-Few-shot layouts keep the id of the pattern they came with; here they are drawn independently of it.
+Few-shot layouts keep the id of their pattern; here they are drawn independently of it.
 """
 
+import ast
 import collections
 import dataclasses
 import os
@@ -26,7 +26,6 @@ from instruct.errors import UserError
 from instruct.files import local_folder, local_path
 from instruct.prompts.exemplars import STANDARD_FORMATS, FewShotFormat
 from instruct.prompts.lint import lint
-from instruct.prompts.python_literals import FieldsOf, read_constants
 from instruct.prompts.template import SPECIAL, Template, TemplateSet, parse
 
 VARIABLE = "INSTRUCT_FLAN_CHECKOUT"
@@ -34,7 +33,7 @@ TABLES_FILE = "flan/v2/templates.py"
 NO_OPTIONS_FILE = "flan/v2/flan_templates_branched.py"
 ZERO_SHOT, FEW_SHOT = "PATTERNS", "FEWSHOT_PATTERNS"
 
-_DIALOG = "dialog"  # turns, one a line; both there and here a style is drawn for them
+_DIALOG = "dialog"  # turns, one a line; both Flan and this project draw a style for them
 
 # Flan's names that mean the same in every table.
 FIELDS: Mapping[str, str] = {
@@ -68,11 +67,11 @@ def checkout() -> Path | None:
 
 @dataclasses.dataclass(frozen=True)
 class FlanTables:
-    """What a checkout's tables became.
+    """The tables of a checkout as template sets.
 
     Attributes:
         sets: Flan's key -> template set of that name.
-        warnings: what the lint finds in them, one sentence each.
+        warnings: what the lint finds in the sets, one sentence each.
         skipped: reason -> entries that could not be read.
     """
 
@@ -82,138 +81,157 @@ class FlanTables:
 
 
 class _Pattern(NamedTuple):
-    """One pattern with our placeholders."""
-
     inputs: str
     targets: str
     layout: FewShotFormat | None = None
     instruction: str = ""
 
 
-class _Patterns(NamedTuple):
-    """The patterns of one key, each with its number in Flan's list."""
-
-    zero_shot: dict[int, _Pattern]
-    no_options: dict[int, _Pattern]
-    few_shot: dict[int, _Pattern]
-
-    @property
-    def every(self) -> list[_Pattern]:
-        tables = (self.zero_shot, self.no_options, self.few_shot)
-        return [pattern for table in tables for pattern in table.values()]
+# The patterns of one key by their number in Flan's list.
+_Patterns = Mapping[int, _Pattern]
 
 
 def load_flan_tables(
-    checkout: str | Path,
-    fields: Mapping[str, Mapping[str, str]] | None = None,
-    tables_file: str = TABLES_FILE,
-    no_options_file: str = NO_OPTIONS_FILE,
+    checkout: str | Path, fields: Mapping[str, Mapping[str, str]] | None = None
 ) -> FlanTables:
     """Reads the tables of a checkout.
 
     Args:
         checkout: the repository's folder.
         fields: key -> Flan's field name -> ours, over `FIELDS`; key "" is for all. One of ours is
-            `answer`: where a key never names it and nothing is given, it is the field that most
-            targets consist of (`subject` for "aeslc").
-        tables_file, no_options_file: where the tables are; without a second file, all prompts
-            without options come from the first.
+            `answer`: where a key never names it and `fields` does not either, it is the field that
+            most targets consist of (`subject` for "aeslc").
 
     Raises:
         UserError: no such file, not Python, or no table of that form in it.
     """
     root = local_path("FLAN_CHECKOUT", checkout, "~/FLAN")
-    constants = read_constants(root / tables_file, root)
     skipped: collections.Counter[str] = collections.Counter()
-    for name in (ZERO_SHOT, FEW_SHOT):
-        skipped.update(constants.skipped.get(name, {}))
-    zero_shot = _table(constants.values.get(ZERO_SHOT), skipped)
-    few_shot = _table(constants.values.get(FEW_SHOT), skipped)
+    tables = _read_tables(root / TABLES_FILE, skipped)
+    zero_shot, few_shot = tables[ZERO_SHOT], tables[FEW_SHOT]
     if not zero_shot and not few_shot:
         raise UserError(
-            f"{root / tables_file} has neither {ZERO_SHOT} nor {FEW_SHOT} as a table of patterns; "
+            f"{root / TABLES_FILE} has neither {ZERO_SHOT} nor {FEW_SHOT} as a table of patterns; "
             "the folder must be a checkout of google-research/FLAN"
         )
-    branched: dict[str, list[Any]] = {}
-    if no_options_file and (root / no_options_file).is_file():
-        other = read_constants(root / no_options_file, root)
-        skipped.update(other.skipped.get(ZERO_SHOT, {}))
-        branched = _table(other.values.get(ZERO_SHOT), skipped)
+    branched: Mapping[str, _Patterns] = {}
+    if (root / NO_OPTIONS_FILE).is_file():
+        branched = _read_tables(root / NO_OPTIONS_FILE, skipped)[ZERO_SHOT]
     sets = {}
     for key in dict.fromkeys([*zero_shot, *few_shot]):
-        first = _read(zero_shot.get(key, ()), skipped)
-        second = _read(branched[key], skipped) if key in branched else first
-        raw = [first, second, _read(few_shot.get(key, ()), skipped)]
-        given = {**(fields or {}).get("", {}), **(fields or {}).get(key, {})}
-        renaming = {**FIELDS, **given}
-        if "answer" not in given.values():
+        straight = zero_shot.get(key, {})
+        raw = [straight, branched.get(key, straight), few_shot.get(key, {})]
+        declared = {**(fields or {}).get("", {}), **(fields or {}).get(key, {})}
+        renaming = {**FIELDS, **declared}
+        if "answer" not in declared.values():
             renaming |= _answer_field(raw, renaming)
-        patterns = _Patterns(*(_rename_all(table, renaming) for table in raw))
-        sets[key] = _template_set(key, patterns)
-    warnings = tuple(problem for found in sets.values() for problem in lint(found))
+        sets[key] = _template_set(key, *(_rename_fields(patterns, renaming) for patterns in raw))
+    warnings = tuple(problem for template_set in sets.values() for problem in lint(template_set))
     return FlanTables(sets, warnings, dict(skipped))
 
 
-def _table(value: Any, skipped: collections.Counter[str]) -> dict[str, list[Any]]:
-    """The entries of a table whose values are lists."""
-    found = {}
-    for key, patterns in value.items() if isinstance(value, dict) else ():
-        if isinstance(key, str) and isinstance(patterns, list | tuple):
-            found[key] = list(patterns)
-        else:
-            skipped["entry that is no list of patterns"] += 1
-    return found
+# ---------------------------------------------------------------- from the syntax tree
 
 
-def _read(patterns: Iterable[Any], skipped: collections.Counter[str]) -> dict[int, _Pattern]:
-    """Patterns with Flan's names, by number; the others are counted."""
-    found = {}
-    for number, pattern in enumerate(patterns):
+def _read_tables(
+    path: Path, skipped: collections.Counter[str]
+) -> dict[str, dict[str, dict[int, _Pattern]]]:
+    """Both tables of a file: name -> key -> patterns. Counts entries that cannot be read.
+
+    Reads `TABLE = {key: [...]}`, `TABLE[key] = [...]` and `TABLE[key] = TABLE[other]`.
+    """
+    try:
+        tree = ast.parse(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise UserError(f"cannot read {path}: {error.strerror}") from error
+    except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
+        raise UserError(f"{path} is not a Python file that can be read: {error}") from error
+    tables: dict[str, dict[str, dict[int, _Pattern]]] = {ZERO_SHOT: {}, FEW_SHOT: {}}
+    defaults: dict[str, ast.expr] = {}
+    for statement in tree.body:
+        entries: Iterable[tuple[ast.expr | None, ast.expr]] = ()
+        table = ""
+        match statement:
+            case ast.ClassDef(name="FewShotPattern", body=body):
+                for item in body:
+                    match item:
+                        case ast.AnnAssign(target=ast.Name(name), value=ast.expr() as default):
+                            defaults[name] = default
+            case ast.Assign([ast.Name(table)], ast.Dict(keys, values)):
+                entries = zip(keys, values)
+            case ast.Assign([ast.Subscript(ast.Name(table), key)], value):
+                entries = [(key, value)]
+        for entry in entries if table in tables else ():
+            match entry:
+                case ast.Constant(str(key)), ast.List(items):
+                    tables[table][key] = _read_patterns(items, defaults, skipped)
+                case (
+                    ast.Constant(str(key)),
+                    ast.Subscript(ast.Name(other_table), ast.Constant(other)),
+                ) if other in tables.get(other_table, {}):
+                    tables[table][key] = tables[other_table][other]
+                case _:
+                    skipped["entry that is no list of patterns"] += 1
+    return tables
+
+
+def _read_patterns(
+    items: Sequence[ast.expr], defaults: Mapping[str, ast.expr], skipped: collections.Counter[str]
+) -> dict[int, _Pattern]:
+    """Patterns with Flan's names of fields, by number; counts those that cannot be read."""
+    patterns = {}
+    for number, item in enumerate(items):
         try:
-            read = _read_one(pattern, number)
-            for text in (read.inputs, read.targets, read.instruction):
+            pattern = _read_pattern(item, number, defaults)
+            for text in (pattern.inputs, pattern.targets, pattern.instruction):
                 parse(text)
-            found[number] = read
+            patterns[number] = pattern
         except ValueError as error:
             reason = "stray brace" if str(error).startswith("stray") else str(error)
             skipped[reason] += 1
-    return found
+    return patterns
 
 
-def _read_one(pattern: Any, number: int) -> _Pattern:
-    if isinstance(pattern, tuple) and len(pattern) == 2:
-        values: Mapping[str, Any] = {"inputs": pattern[0], "targets": pattern[1]}
-        layout, instruction = None, ""
-    elif isinstance(pattern, FieldsOf):
-        values = pattern.values
-        layout, instruction = _layout(values, number)
-    else:
-        raise ValueError("pattern that is neither a pair nor a few-shot pattern")
-    inputs, targets = values.get("inputs"), values.get("targets")
-    if not isinstance(inputs, str) or not isinstance(targets, str):
-        raise ValueError("pattern whose inputs or targets are no text")
-    return _Pattern(inputs, targets, layout, instruction)
-
-
-def _layout(values: Mapping[str, Any], number: int) -> tuple[FewShotFormat, str]:
-    """The layout of a few-shot pattern, and what stands above all its examples."""
-    names = ("inputs_prefix", "targets_prefix", "x_y_delimiter", "example_separator")
-    texts = [values.get(name, "") for name in names]
-    around = values.get("input_pattern", "{{inputs}}")
-    suffix = values.get("final_suffix", "")
-    if not all(isinstance(text, str) for text in (*texts, around, suffix)):
-        raise ValueError("few-shot pattern whose layout is no text")
-    around = around.replace("{final_suffix}", suffix).replace("{{", "{").replace("}}", "}")
-    above, found, below = around.partition(_EXAMPLES)
-    if not found or below.strip():
+def _read_pattern(node: ast.expr, number: int, defaults: Mapping[str, ast.expr]) -> _Pattern:
+    match node:
+        case ast.Tuple([inputs, targets]):
+            return _Pattern(_text(inputs), _text(targets))
+        case ast.Call(ast.Name("FewShotPattern"), [], keywords):
+            values = {**defaults, **{str(keyword.arg): keyword.value for keyword in keywords}}
+        case _:
+            raise ValueError("pattern that is neither a pair nor a FewShotPattern")
+    if not {"inputs", "targets"} <= values.keys():
+        raise ValueError("FewShotPattern without inputs or targets")
+    texts = {
+        name: _text(values[name]) if name in values else ""
+        for name in (
+            *("inputs", "targets", "inputs_prefix", "targets_prefix", "x_y_delimiter"),
+            *("example_separator", "final_suffix"),
+        )
+    }
+    around = _text(values["input_pattern"]) if "input_pattern" in values else "{{inputs}}"
+    around = around.replace("{final_suffix}", texts["final_suffix"])
+    above, mark, below = around.replace("{{", "{").replace("}}", "}").partition(_EXAMPLES)
+    if not mark or below.strip():
         raise ValueError("few-shot pattern with text below its examples")
     instruction = above.rstrip()
-    placement = "top" if instruction else "none"
-    prefix, target_prefix, separator, example_separator = texts
     layout = FewShotFormat(
-        _id("fs", number), prefix, target_prefix, separator, example_separator, placement
+        _id("fs", number),
+        texts["inputs_prefix"],
+        texts["targets_prefix"],
+        texts["x_y_delimiter"],
+        texts["example_separator"],
+        "top" if instruction else "none",
     )
-    return layout, instruction
+    return _Pattern(texts["inputs"], texts["targets"], layout, instruction)
+
+
+def _text(node: ast.expr) -> str:
+    """A text literal; adjacent literals are one already."""
+    match node:
+        case ast.Constant(str(text)):
+            return text
+    raise ValueError("pattern with something else than texts")
 
 
 def _id(prefix: str, number: int) -> str:
@@ -223,12 +241,10 @@ def _id(prefix: str, number: int) -> str:
 # ---------------------------------------------------------------- names of fields
 
 
-def _answer_field(
-    tables: Sequence[Mapping[int, _Pattern]], renaming: Mapping[str, str]
-) -> dict[str, str]:
-    """The field that is the answer by how often it is the whole target; {} if one is named so."""
+def _answer_field(tables: Sequence[_Patterns], renaming: Mapping[str, str]) -> dict[str, str]:
+    """The field that is most often the whole target, as the answer; {} if one is named so."""
     targets: collections.Counter[str] = collections.Counter()
-    for pattern in (p for table in tables for p in table.values()):
+    for pattern in (pattern for table in tables for pattern in table.values()):
         names = parse(pattern.targets)[1::2]
         if "answer" in {renaming.get(n, n) for n in (*names, *parse(pattern.inputs)[1::2])}:
             return {}
@@ -237,62 +253,71 @@ def _answer_field(
     return {name: "answer" for name, _ in targets.most_common(1)}
 
 
-def _rename_all(table: Mapping[int, _Pattern], renaming: Mapping[str, str]) -> dict[int, _Pattern]:
+def _rename_fields(patterns: _Patterns, renaming: Mapping[str, str]) -> dict[int, _Pattern]:
+    shown_as = {name: f"{{{ours}}}" for name, ours in renaming.items()}
     return {
-        number: _Pattern(
-            _rename(pattern.inputs, renaming),
-            _rename(pattern.targets, renaming),
-            pattern.layout,
-            _rename(pattern.instruction, renaming),
+        number: pattern._replace(
+            inputs=replace_fields(pattern.inputs, shown_as),
+            targets=replace_fields(pattern.targets, shown_as),
+            instruction=replace_fields(pattern.instruction, shown_as),
         )
-        for number, pattern in table.items()
+        for number, pattern in patterns.items()
     }
 
 
-def _rename(text: str, renaming: Mapping[str, str]) -> str:
+def replace_fields(text: str, shown_as: Mapping[str, str]) -> str:
+    """A template's text with other text for some of its fields.
+
+    >>> replace_fields("{a} {{and}} {b}", {"a": "{code}: {error}"})
+    '{code}: {error} {{and}} {b}'
+    """
     parts = list(parse(text))
     parts[::2] = [literal.replace("{", "{{").replace("}", "}}") for literal in parts[::2]]
-    parts[1::2] = ["{" + renaming.get(name, name) + "}" for name in parts[1::2]]
+    parts[1::2] = [shown_as.get(name, f"{{{name}}}") for name in parts[1::2]]
     return "".join(parts)
 
 
 # ---------------------------------------------------------------- template sets
 
 
-def _template_set(key: str, patterns: _Patterns) -> TemplateSet:
+def _template_set(
+    key: str, zero_shot: _Patterns, no_options: _Patterns, few_shot: _Patterns
+) -> TemplateSet:
     names = [
         name
-        for pattern in patterns.every
+        for pattern in (*zero_shot.values(), *no_options.values(), *few_shot.values())
         for text in (pattern.inputs, pattern.targets, pattern.instruction)
         for name in parse(text)[1::2]
     ]
     sources = tuple(dict.fromkeys(name for name in names if name not in SPECIAL))
     lists: dict[str, list[Template]] = collections.defaultdict(list)
-    for number, pattern in patterns.zero_shot.items():
+    for number, pattern in zero_shot.items():
         if _kind(pattern, sources) == "inv":
-            pattern = _inverted(pattern, patterns.no_options.get(number, pattern), sources)
+            pattern = _inverted(pattern, no_options.get(number, pattern), sources)
         _place(lists, "zs", number, pattern, sources)
-    for number, pattern in patterns.no_options.items():
+    for number, pattern in no_options.items():
         if _kind(pattern, sources) != "inv":
             _place(lists, "zs_noopt", number, _without_options(pattern), sources)
-    for number, pattern in patterns.few_shot.items():
+    straight = []
+    for number, pattern in few_shot.items():
         if _kind(pattern, sources) == "inv":
             _place(lists, "fs_inv", number, _alone(_without_options(pattern)), sources)
             continue
+        straight.append(pattern)
         # With a rationale in the targets, the chain-of-thought lists have such targets already.
-        shot = pattern._replace(targets=_direct(pattern))
-        _place(lists, "fs", number, shot, sources)
+        if "{rationale}" in pattern.targets:
+            pattern = pattern._replace(targets="{answer}")
+        _place(lists, "fs", number, pattern, sources)
         if "{options}" in pattern.inputs:
-            _place(lists, "fs_noopt", number, _without_options(shot), sources)
-    straight = [p for p in patterns.few_shot.values() if _kind(p, sources) != "inv"]
-    layouts = [p.layout for p in straight if p.layout is not None]
-    shown = [p.instruction for p in straight if p.instruction]
-    wordings: dict[str, Any] = {name: tuple(found) for name, found in lists.items()}
+            _place(lists, "fs_noopt", number, _without_options(pattern), sources)
+    layouts = tuple(pattern.layout for pattern in straight if pattern.layout is not None)
+    shown = [pattern.instruction for pattern in straight if pattern.instruction]
+    wordings: dict[str, Any] = {name: tuple(templates) for name, templates in lists.items()}
     return TemplateSet(
         key,
         sources,
         instructions=tuple(dict.fromkeys(shown)),
-        formats=tuple(layouts) or STANDARD_FORMATS,
+        formats=layouts or STANDARD_FORMATS,
         dialog_field=_DIALOG if _DIALOG in sources else "",
         **wordings,
     )
@@ -339,10 +364,6 @@ def _inverted(pattern: _Pattern, other: _Pattern, sources: Sequence[str]) -> _Pa
     """An inverted pattern without options: as the other table has it, if it shows any."""
     shows = "{options}" in pattern.inputs + pattern.targets
     return _without_options(other if shows and _kind(other, sources) == "inv" else pattern)
-
-
-def _direct(pattern: _Pattern) -> str:
-    return "{answer}" if "{rationale}" in pattern.targets else pattern.targets
 
 
 def _alone(pattern: _Pattern) -> _Pattern:

@@ -1,6 +1,6 @@
-"""What can be wrong with the wordings of a template set.
+"""Lint rules for the wordings of a template set.
 
-The rules answer to defects found in the Flan Collection: prompts without any input, no-option
+They look for defects that the Flan Collection has: prompts without any input, no-option
 prompts that speak of options, inversions that copy their input, duplicates.
 """
 
@@ -19,22 +19,22 @@ _OPTION_WORDS = re.compile(
 
 
 def lint(template_set: TemplateSet) -> list[str]:
-    """What is wrong with the wordings of a set, one sentence a finding; [] if nothing."""
-    found = [f"{template_set.name}: {problem}" for problem in _lint_set(template_set)]
+    """Lists defects in the wordings of a set, one sentence each."""
+    problems = [f"{template_set.name}: {problem}" for problem in _lint_set(template_set)]
     for name in LISTS:
         for template in getattr(template_set, name):
             where = f"{template_set.name}.{name} {template.id!r}"
-            found += [f"{where}: {p}" for p in _lint_template(template, name, template_set)]
-    return found
+            problems += [f"{where}: {p}" for p in _lint_template(template, name, template_set)]
+    return problems
 
 
 def doubled_labels(template_set: TemplateSet) -> list[str]:
-    """Few-shot templates that repeat a label of a layout, one sentence a finding; [] if none.
+    """Lists few-shot templates that repeat a label of a layout, one sentence each.
 
     A layout's "Task: " before a template's "Task: " prints the word twice, and so does an "Answer:"
     that ends a template before a layout's own.
     """
-    found = []
+    problems = []
     for name in ("fs_opt", "fs_noopt", "inv"):
         formats = INVERTED_FORMATS if name == "inv" else template_set.formats
         for template in getattr(template_set, name):
@@ -48,8 +48,8 @@ def doubled_labels(template_set: TemplateSet) -> list[str]:
                 else:
                     continue
                 where = f"{template_set.name}.{name} {template.id!r}"
-                found.append(f"{where}: layout {layout.id!r} says {doubled!r} as well")
-    return found
+                problems.append(f"{where}: layout {layout.id!r} says {doubled!r} as well")
+    return problems
 
 
 def _words(prefix: str) -> str:
@@ -58,21 +58,21 @@ def _words(prefix: str) -> str:
 
 
 def _lint_set(template_set: TemplateSet) -> list[str]:
-    found = []
+    problems = []
     for name in LISTS:
         templates = getattr(template_set, name)
         one = template_set.finished or template_set.published or name.startswith("fs_")
         least = 1 if one else MIN_TEMPLATES
         least = MIN_INVERTED if name == "inv" else least
         if templates and len(templates) < least:
-            found.append(f"{name} has {len(templates)} templates, {least} are wanted")
+            problems.append(f"{name} has {len(templates)} templates, {least} are wanted")
     if len(template_set.formats) < MIN_TEMPLATES and not template_set.published:
-        found.append(f"{len(template_set.formats)} few-shot formats, {MIN_TEMPLATES} are wanted")
+        problems.append(f"{len(template_set.formats)} few-shot formats, {MIN_TEMPLATES} are wanted")
     for kind, ids in (
         ("template", [template.id for template in template_set.templates]),
         ("format", [layout.id for layout in template_set.formats]),
     ):
-        found += [
+        problems += [
             f"{kind} id {i!r} occurs {ids.count(i)} times"
             for i in sorted(set(ids))
             if ids.count(i) > 1
@@ -86,60 +86,62 @@ def _lint_set(template_set: TemplateSet) -> list[str]:
                 sides = (name, template.inputs, template.targets)
             text = tuple(" ".join(side.casefold().split()) for side in sides)
             if text in seen:
-                found.append(f"templates {seen[text]!r} and {template.id!r} read the same")
+                problems.append(f"templates {seen[text]!r} and {template.id!r} read the same")
             seen[text] = template.id
     instructions = template_set.instructions + template_set.cot_instructions
     if len(set(instructions)) < len(instructions):
-        found.append("an instruction occurs twice")
+        problems.append("an instruction occurs twice")
     # Prompts with and without options share the instructions.
     if template_set.fs_noopt and not template_set.published:
         for text in template_set.instructions:
             if _OPTION_WORDS.search(text):
-                found.append(f"no-option instruction mentions options: {text!r}")
-    return found
+                problems.append(f"no-option instruction mentions options: {text!r}")
+    return problems
 
 
 def _lint_template(template: Template, name: str, template_set: TemplateSet) -> list[str]:
-    found = []
+    problems = []
     sources = {*template_set.input_fields, *template_set.context_fields}
     inputs, targets = template.input_names, template.target_names
     literals = " ".join(template.input_parts[::2] + template.target_parts[::2])
-    if template_set.published:  # another's wording, whatever it shows and however often
-        return found
+    if template_set.published:  # a published benchmark's wording is kept as it is
+        return problems
     if name.endswith("_opt"):
         if "options" not in inputs:
-            found.append("an option template must show {options} in its inputs")
+            problems.append("an option template must show {options} in its inputs")
     elif "options" in inputs | targets:
-        found.append("only an option template may show {options}")
+        problems.append("only an option template may show {options}")
     elif name != "inv" and _OPTION_WORDS.search(literals):
-        found.append("a no-option template must not mention options")
+        problems.append("a no-option template must not mention options")
     if "options" in targets:
-        found.append("{options} stands in the targets")
+        problems.append("{options} stands in the targets")
     if name == "inv":
-        return found + _lint_inversion(template, sources)
+        return problems + _lint_inversion(template, sources)
     if targets & sources or inputs & {"answer", "rationale"}:
-        found.append("shows the answer in its inputs or a source in its targets; it belongs in inv")
+        problems.append(
+            "shows the answer in its inputs or a source in its targets; it belongs in inv"
+        )
     if not inputs & set(template_set.input_fields):
-        found.append(f"the inputs show none of {', '.join(template_set.input_fields)}")
+        problems.append(f"the inputs show none of {', '.join(template_set.input_fields)}")
     if "answer" not in targets:
-        found.append("the targets do not show {answer}")
+        problems.append("the targets do not show {answer}")
     if name.startswith("cot_") and "rationale" not in targets:
-        found.append("the targets do not show {rationale}")
-    return found
+        problems.append("the targets do not show {rationale}")
+    return problems
 
 
 def _lint_inversion(template: Template, sources: set[str]) -> list[str]:
     """An inversion gives something away that a straight prompt asks for, and asks for the rest."""
     inputs, targets = template.input_names, template.target_names
-    found = []
+    problems = []
     if not inputs:
-        found.append("the inputs show nothing of the example")
+        problems.append("the inputs show nothing of the example")
     if targets <= inputs:
-        found.append("the targets only repeat the inputs")
+        problems.append("the targets only repeat the inputs")
     if targets & inputs:
-        found.append(f"{', '.join(sorted(targets & inputs))} stands on both sides")
+        problems.append(f"{', '.join(sorted(targets & inputs))} stands on both sides")
     if not (inputs & {"answer", "rationale"} or targets & sources):
-        found.append("asks for the answer; it is no inversion")
+        problems.append("asks for the answer; it is no inversion")
     if not targets & (sources | {"rationale"}):
-        found.append("asks for nothing of the source")
-    return found
+        problems.append("asks for nothing of the source")
+    return problems

@@ -1,4 +1,4 @@
-"""Prompt modes: what a seqio task of a task spec is worded as."""
+"""Prompt modes: each gives a task spec one seqio task."""
 
 # zs: zero-shot, fs: few-shot; opt/noopt: with or without answer options; inv: inverted. `direct`
 # and `cot` show options where there are any, and the fixed exemplars of a task that has such

@@ -92,7 +92,7 @@ class OptionStyle:
 
     @property
     def has_markers(self) -> bool:
-        """Whether each option carries a label that can stand for it."""
+        """Whether each option has a label by which an answer can name it."""
         return bool(self.alphabet)
 
     def markers(self, count: int) -> tuple[str, ...]:

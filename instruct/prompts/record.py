@@ -1,4 +1,4 @@
-"""`Record`: a raw example, normalised. What the store holds and the renderer reads.
+"""`Record`: a normalised raw example. Stores hold records, the renderer reads them.
 
 Text only; one JSON object a record, so that a store can be read by any tool.
 """

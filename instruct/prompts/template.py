@@ -131,7 +131,7 @@ class TemplateSet:
             nothing; they may show the exemplar's `{rationale}`); one is drawn a prompt.
         dialog_field: the field that holds turns, one a line, shown in a style drawn for each
             prompt (instruct/prompts/dialog.py); "" for none.
-        finished: whether the field is a prompt already, so that one wording of it is enough.
+        finished: whether the field is a finished prompt, so that one wording is enough.
         published: whether this is the one layout of a benchmark: templates hold an example's whole
             text, blanks and all; `instructions` head prompts with reasoning too; too long a prompt
             loses its last exemplars first; an exemplar that the publisher's file repeats is shown
@@ -199,14 +199,14 @@ class TemplateSet:
 
         Evaluation looks for these to find the answer in a chain of thought.
         """
-        found = {}
+        phrases = {}
         for template in self.cot_opt + self.cot_noopt + self.fs_cot_opt + self.fs_cot_noopt:
             parts = template.target_parts
             names = parts[1::2]
             if "rationale" in names and "answer" in names:
                 at = 1 + 2 * names.index("answer")
-                found[parts[at - 1].strip(), parts[at + 1].strip()] = None
-        return tuple(found)
+                phrases[parts[at - 1].strip(), parts[at + 1].strip()] = None
+        return tuple(phrases)
 
 
 def load_template_sets(path: str | Path) -> dict[str, TemplateSet]:

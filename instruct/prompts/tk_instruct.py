@@ -17,7 +17,7 @@ class TkEncoding:
     """What stands before the instance.
 
     Attributes:
-        id: stands in the results as the template's id.
+        id: the template's id in the results.
         definition: whether the definition is shown.
         positive, negative: how many examples at most.
         explanations: whether examples have theirs.

@@ -1,4 +1,4 @@
-"""The text of one record's prompt: every draw is made here, no token is counted."""
+"""Draws and writes the text of one record's prompt; counts no tokens."""
 
 import dataclasses
 from collections.abc import Sequence
@@ -31,7 +31,7 @@ class Prompt:
 
 
 class Writer:
-    """Text of one record's prompt: all draws, no tokens."""
+    """Writes one record's prompt: draws template, options, layout and instruction."""
 
     __slots__ = ("key", "kind", "mode", "record", "shots", "style", "template_set")
 
@@ -112,7 +112,7 @@ class Writer:
         )
 
     def _targets(self, parts: tuple[str, ...], values: dict[str, str]) -> str:
-        """What is to be written: the answer alone if only exemplars have a rationale."""
+        """The target text: the answer alone if only exemplars have a rationale."""
         if self.template_set.published:
             unreasoned = "rationale" in parts[1::2] and "rationale" not in values
             return (values["answer"] if unreasoned else _fill(parts, values)).strip()
@@ -164,7 +164,7 @@ class Writer:
         )
 
     def _note(self, shot: Record) -> str:
-        """What follows an exemplar's answer: an explanation of it, for example."""
+        """The text after an exemplar's answer, such as an explanation."""
         notes = self.template_set.note_parts
         if not notes or not shot.rationale or self.mode in (*INVERTED_MODES, *COT_MODES):
             return ""

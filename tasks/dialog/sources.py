@@ -112,11 +112,11 @@ class TaskmasterSource(FileSource):
 
     @property
     def paths(self) -> tuple[Path, ...]:
-        """The files that are there, sorted; a pattern that none matches stands for itself."""
-        found: list[Path] = []
+        """The existing files, sorted; a pattern without a match is listed as it is."""
+        files: list[Path] = []
         for pattern in self.patterns:
-            found += sorted(data_dir().glob(pattern)) or [data_dir() / pattern]
-        return tuple(found)
+            files += sorted(data_dir().glob(pattern)) or [data_dir() / pattern]
+        return tuple(files)
 
     def rows(self, path: Path) -> Iterator[Row]:
         """Every dialog of every file; `path` is the folder that the parts name."""

@@ -106,10 +106,10 @@ def declared_sizes(row: FlanTask) -> dict[str, int]:
     """Split -> its records before any are dropped, where the table tells without the data."""
     sizes = {"train": row.train_records}
     for split, part in row.parts.items():
-        found = _SLICE.fullmatch(part)
+        match = _SLICE.fullmatch(part)
         # From one end of the data only: what lies between both is not known here.
-        if found and split not in sizes and found[1].startswith("-") != found[2].isdigit():
-            sizes[split] = int(found[2] or 0) - int(found[1])
+        if match and split not in sizes and match[1].startswith("-") != match[2].isdigit():
+            sizes[split] = int(match[2] or 0) - int(match[1])
     return sizes
 
 

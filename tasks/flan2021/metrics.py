@@ -1,4 +1,4 @@
-"""How answers of the Flan 2021 tasks are read and scored, where `tasks/answers.py` does not do.
+"""Reading and scoring of the Flan 2021 tasks, beyond `tasks/answers.py`.
 
 `read_*` are SeqIO's `postprocess_fn`s: a target becomes what the metric needs beside the text (all
 right entities, the group). Metrics are `(targets, predictions) -> {name: value}`, 0-100 but where
@@ -29,7 +29,7 @@ class GroupedLabel(NamedTuple):
 
 
 class EntityTarget(NamedTuple):
-    """Right fillers of a gap, and the text that goes on behind it (ReCoRD)."""
+    """Right fillers of a gap, and the text that follows the gap (ReCoRD)."""
 
     entities: tuple[str, ...]
     tail: str
@@ -92,10 +92,10 @@ def read_first_word(decoded: str, example: Example = None, is_target: bool = Fal
 
 
 def read_score(decoded: str, example: Example = None, is_target: bool = False) -> float:
-    """A number; -1 for a prediction that is none (as T5 reads scores)."""
+    """A number; -1 for a prediction without one (as T5 reads scores)."""
     written = _answer(decoded, example) if is_target else _chosen(decoded, example)
-    found = re.search(r"-?\d+(?:\.\d+)?", written)
-    return float(found.group()) if found else -1.0
+    match = re.search(r"-?\d+(?:\.\d+)?", written)
+    return float(match.group()) if match else -1.0
 
 
 def read_entity(
@@ -219,7 +219,7 @@ def _word_distance(first: Sequence[str], second: Sequence[str]) -> int:
 
 def word_edit_distance(targets: Sequence[str], predictions: Sequence[str]) -> dict[str, float]:
     """Words to change, a count: 0 is perfect. Case matters, for it is what some tasks restore."""
-    found = [
+    distances = [
         _word_distance(t.split(), p.split()) for t, p in zip(targets, predictions, strict=True)
     ]
     names: dict[str, Callable[[list[int]], Any]] = {
@@ -230,6 +230,6 @@ def word_edit_distance(targets: Sequence[str], predictions: Sequence[str]) -> di
         "sum": sum,
     }
     return {
-        f"word_edit_{name}": float(function(found)) if found else 0.0
+        f"word_edit_{name}": float(function(distances)) if distances else 0.0
         for name, function in names.items()
     }

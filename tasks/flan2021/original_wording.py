@@ -4,8 +4,8 @@ With FLAN_CHECKOUT set, the families `flan2021`, `cot`, `dialog`, `program_synth
 take their templates from google-research/FLAN (`instruct/prompts/flan_tables.py` reads them). The
 table below says which of its patterns belong to which task, and what its fields are called here.
 
-A set of it is named `flan_v2:<key>`, and results carry that name. What stays this project's:
-records (so the labels too), option styles, dialog styles, how few-shot exemplars are drawn.
+Such a set is named `flan_v2:<key>`, and results carry that name. Records (so the labels too),
+option styles, dialog styles and the drawing of few-shot exemplars stay this project's.
 
     squad, stsb, ...     patterns and inversions under one key; a task has inverted modes only if
                          Flan has inverted patterns for it
@@ -13,21 +13,21 @@ records (so the labels too), option styles, dialog styles, how few-shot exemplar
                          chain-of-thought task's plain answer) keeps this project's
 
 Keys and names of fields are those of flan/v2/templates.py as public in 2023: all keys and the
-fields of the zero-shot patterns were compared with it. A placeholder that a few-shot pattern or
-another version of the file has besides is found when the file is read: its template is left out.
+fields of the zero-shot patterns were compared with it. A template with any other placeholder, in a
+few-shot pattern or in another version of the file, is left out when the file is read.
 """
 
 import collections
 import dataclasses
 import functools
 import logging
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import NamedTuple
 
 from instruct.errors import UserError
 from instruct.prompts import flan_tables
-from instruct.prompts.flan_tables import FlanTables
+from instruct.prompts.flan_tables import FlanTables, replace_fields
 from instruct.prompts.template import LISTS, SPECIAL, Template, TemplateSet, parse
 from tasks.flan2021.table import TASKS
 
@@ -37,14 +37,15 @@ _log = logging.getLogger(__name__)
 
 
 class Counterpart(NamedTuple):
-    """What the wordings of a task are there.
+    """The patterns of a task in Flan's tables.
 
     Attributes:
         key: of PATTERNS and FEWSHOT_PATTERNS.
         fields: Flan's field -> ours, where they differ; "answer" is what most targets consist of.
         inverted: key of the task's inversions; "" where they are under `key`.
-        shown_as: our field -> what stands for it in inputs, where Flan's field held more.
-        options_after: our field that the options belong to there, so that no pattern names them.
+        shown_as: our field -> its text in inputs, where Flan's field held more.
+        options_after: our field after which Flan's field had the options, so that no pattern
+            names them.
         ends_questions: our field that ends in a question mark, which patterns set themselves.
     """
 
@@ -167,126 +168,97 @@ def _tables(root: Path) -> FlanTables:
             f"out FLAN_CHECKOUT and ${flan_tables.VARIABLE} for this project's own wordings"
         )
     renaming = {}
-    for part in COUNTERPARTS.values():
-        renaming[part.key] = part.fields
-        if part.inverted:
-            renaming[part.inverted] = part.fields
+    for counterpart in COUNTERPARTS.values():
+        renaming[counterpart.key] = counterpart.fields
+        if counterpart.inverted:
+            renaming[counterpart.inverted] = counterpart.fields
     return flan_tables.load_flan_tables(root, renaming)
 
 
 def worded(task: str, ours: TemplateSet) -> TemplateSet:
-    """The wordings of a task: Flan's where a checkout is named and has them, else `ours`."""
-    return original_set(task, ours) or ours
-
-
-def original_set(task: str, ours: TemplateSet) -> TemplateSet | None:
-    """Flan's wordings of a task, for our records.
+    """The wordings of a task: Flan's where a checkout is named and has them, else `ours`.
 
     Args:
-        task: a name of COUNTERPARTS.
+        task: a name of COUNTERPARTS; any other keeps `ours`.
         ours: the task's own set: its fields are those that the records have.
 
     Returns:
-        A set that only shows those fields; None where no checkout is named or it has no patterns
-        under the key. What was left out is counted in a warning.
+        A set that only shows those fields. A warning counts the patterns that are left out.
 
     Raises:
         UserError: the folder is no checkout.
     """
-    root, part = flan_tables.checkout(), COUNTERPARTS.get(task)
-    if root is None or part is None:
-        return None
+    root, counterpart = flan_tables.checkout(), COUNTERPARTS.get(task)
+    if root is None or counterpart is None:
+        return ours
     tables = _tables(root)
-    if part.key not in tables.sets:
-        _log.warning("%s has no patterns %r: %s keeps its own wordings", root, part.key, task)
-        return None
-    made, left_out = adapted(part, tables, ours)
+    if counterpart.key not in tables.sets:
+        _log.warning(
+            "%s has no patterns %r: %s keeps its own wordings", root, counterpart.key, task
+        )
+        return ours
+    template_set, left_out = adapted(counterpart, tables, ours)
     if left_out:
         reasons = ", ".join(f"{reason}: {count}" for reason, count in sorted(left_out.items()))
-        _log.warning(
-            "%s, wordings of %s: %d left out (%s)", made.name, task, left_out.total(), reasons
-        )
-    return made
+        name, total = template_set.name, left_out.total()
+        _log.warning("%s, wordings of %s: %d left out (%s)", name, task, total, reasons)
+    return template_set
 
 
 def adapted(
-    part: Counterpart, tables: FlanTables, ours: TemplateSet
+    counterpart: Counterpart, tables: FlanTables, ours: TemplateSet
 ) -> tuple[TemplateSet, collections.Counter[str]]:
-    """The patterns of a counterpart as a set in the place of `ours`: (set, reasons of what is not
-    in it)."""
-    found = tables.sets[part.key]
-    lists = {name: [_fitted(t, part) for t in getattr(found, name)] for name in LISTS}
-    if part.inverted in tables.sets:
-        for template in tables.sets[part.inverted].inv:
+    """Flan's patterns for records that have the fields of `ours`, and why others are left out."""
+    flans = tables.sets[counterpart.key]
+    lists = {name: [_fitted(t, counterpart) for t in getattr(flans, name)] for name in LISTS}
+    if counterpart.inverted in tables.sets:
+        for template in tables.sets[counterpart.inverted].inv:
             template = dataclasses.replace(template, id=f"ii_{template.id}")
-            lists["inv"].append(_fitted(template, part))
-    if part.options_after:
+            lists["inv"].append(_fitted(template, counterpart))
+    if counterpart.options_after:
         for name in ("cot", "fs"):
             plain = lists[f"{name}_noopt"]
-            lists[f"{name}_opt"] += [_with_options(t, part.options_after) for t in plain]
-    left_out: collections.Counter[str] = collections.Counter()
+            lists[f"{name}_opt"] += [_with_options(t, counterpart.options_after) for t in plain]
     known = {*ours.input_fields, *ours.context_fields, *SPECIAL}
-    kept = {name: _known(lists[name], known, left_out) for name in LISTS}
-    instructions = [text for text in found.instructions if not _unknown([text], known, left_out)]
-    formats = found.formats
+    left_out: collections.Counter[str] = collections.Counter()
+
+    def is_known(*texts: str) -> bool:
+        """Whether the records have all fields that texts show; counted if not."""
+        names = {name for text in texts for name in parse(text)[1::2]} - known
+        if names:
+            left_out[f"no field {' or '.join(sorted(names))}"] += 1
+        return not names
+
+    kept = {name: tuple(t for t in lists[name] if is_known(t.inputs, t.targets)) for name in LISTS}
+    instructions = tuple(text for text in flans.instructions if is_known(text))
+    formats = flans.formats
     if not (kept["fs_opt"] or kept["fs_noopt"]):
-        instructions, formats = list(ours.instructions), ours.formats
+        instructions, formats = ours.instructions, ours.formats
     for name in LISTS:
-        if not kept[name] and (name != "inv" or part.inverted):
+        if not kept[name] and (name != "inv" or counterpart.inverted):
             kept[name] = getattr(ours, name)
-    made = dataclasses.replace(
+    template_set = dataclasses.replace(
         ours,
-        name=PREFIX + part.key,
-        instructions=tuple(instructions),
+        name=PREFIX + counterpart.key,
+        instructions=instructions,
         cot_instructions=(),
         exemplar_notes=(),
         formats=formats,
         **kept,
     )
-    return made, left_out
+    return template_set, left_out
 
 
-def _known(
-    templates: Iterable[Template], known: set[str], left_out: collections.Counter[str]
-) -> tuple[Template, ...]:
-    return tuple(
-        template
-        for template in templates
-        if not _unknown((template.inputs, template.targets), known, left_out)
-    )
-
-
-def _unknown(texts: Iterable[str], known: set[str], left_out: collections.Counter[str]) -> bool:
-    """Whether texts show a field that is none of ours; counted if so."""
-    names = {name for text in texts for name in parse(text)[1::2]} - known
-    if names:
-        left_out[f"no field {' or '.join(sorted(names))}"] += 1
-    return bool(names)
-
-
-# ---------------------------------------------------------------- one template
-
-
-def _fitted(template: Template, part: Counterpart) -> Template:
+def _fitted(template: Template, counterpart: Counterpart) -> Template:
     """A template for records whose fields hold a little more or less than Flan's."""
-    return dataclasses.replace(
-        template,
-        inputs=_rewritten(template.inputs, part.shown_as, part.ends_questions),
-        targets=_rewritten(template.targets, {}, part.ends_questions),
-    )
+    texts = {"inputs": template.inputs, "targets": template.targets}
+    if field := counterpart.ends_questions:
+        texts = {name: t.replace(f"{{{field}}}?", f"{{{field}}}") for name, t in texts.items()}
+    texts["inputs"] = replace_fields(texts["inputs"], counterpart.shown_as)
+    return dataclasses.replace(template, **texts)
 
 
 def _with_options(template: Template, field: str) -> Template:
     """A template that shows the options after the field that they belong to."""
-    inputs = _rewritten(template.inputs, {field: f"{{{field}}}\n{{options}}"})
+    inputs = replace_fields(template.inputs, {field: f"{{{field}}}\n{{options}}"})
     return dataclasses.replace(template, id=f"{template.id}_options", inputs=inputs)
-
-
-def _rewritten(text: str, shown_as: Mapping[str, str], marked: str = "") -> str:
-    parts = list(parse(text))
-    for place in range(2, len(parts), 2):
-        if parts[place - 1] == marked:
-            parts[place] = parts[place].removeprefix("?")
-    parts[::2] = [literal.replace("{", "{{").replace("}", "}}") for literal in parts[::2]]
-    parts[1::2] = [shown_as.get(name, f"{{{name}}}") for name in parts[1::2]]
-    return "".join(parts)

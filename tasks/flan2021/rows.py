@@ -91,7 +91,7 @@ def choice_record(
     """A record whose answer is one of its options.
 
     Args:
-        answer_index: any whole number; outside of the options it stands for "no label".
+        answer_index: any whole number; one outside the options means "no label".
         may_be_empty: a field that says enough even without text.
     """
     index = int(answer_index)

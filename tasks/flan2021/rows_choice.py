@@ -275,10 +275,10 @@ def unified_science(row: Row, identity: str) -> Record | Dropped:
     Questions with other than the four options (A) to (D) are left out.
     """
     written = text(row["input"]).replace("\\n", "\n")
-    found = _FOUR_OPTIONS.match(written)
-    if found is None or "(E)" in written:
+    match = _FOUR_OPTIONS.match(written)
+    if match is None or "(E)" in written:
         return Dropped("not four choices")
-    question, *options = map(one_line, found.groups())
+    question, *options = map(one_line, match.groups())
     answer = one_line(row["output"])
     index = options.index(answer) if answer in options else -1
     return choice_record(identity, {"question": question}, options, index)
@@ -361,8 +361,8 @@ def same_referent(row: Row, identity: str) -> Record | Dropped:
     number = int(row["span2_index"])
     start = -1
     if 0 <= number < len(words):
-        found = re.match(rf"\W*({re.escape(marked)})(?!\w)", sentence[words[number].start() :])
-        start = words[number].start() + found.start(1) if found else -1
+        match = re.match(rf"\W*({re.escape(marked)})(?!\w)", sentence[words[number].start() :])
+        start = words[number].start() + match.start(1) if match else -1
     if start < 0:
         return Dropped("pronoun is not where the row says")
     fields = {

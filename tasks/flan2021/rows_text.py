@@ -186,7 +186,7 @@ def news_summary(row: Row, identity: str) -> Record | Dropped:
 
 def _opinions(values: Iterable[Any]) -> list[str]:
     """The first few opinions that are not empty."""
-    return [found for found in map(one_line, values) if found][:MOST_OPINIONS]
+    return [opinion for opinion in map(one_line, values) if opinion][:MOST_OPINIONS]
 
 
 def film_consensus(row: Row, identity: str) -> Record | Dropped:

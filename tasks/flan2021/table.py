@@ -6,7 +6,7 @@ al. (2023) count in "Muffin". Clusters are those of Wei et al. (2022); 69 tasks 
 
 Splits are the collection's: "test" is the public validation split where the labels of the test
 split are not public, "validation" is cut from the training split then. What differs from the
-collection, by row, stands in `note`; what TFDS's rows become, in tasks/flan2021_rows_*.py.
+collection is in each row's `note`; `rows_*.py` beside this file convert TFDS's rows.
 """
 
 import dataclasses

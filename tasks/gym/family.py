@@ -32,8 +32,8 @@ class GymTarget(NamedTuple):
 
     Attributes:
         answer: the record's answer.
-        references: every text that is right by itself, the answer among them.
-        metadata: what the judge needs besides (tasks/gym/verify.py).
+        references: every right text, the answer included.
+        metadata: further input of the judge (tasks/gym/verify.py).
     """
 
     answer: str

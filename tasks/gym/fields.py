@@ -1,7 +1,7 @@
-"""From what a generator returns to what a record holds: fields, answer, options, references.
+"""Converts a generator's item to the parts of a record: fields, answer, options, references.
 
 Every record keeps the generator's whole prompt as the field `question`. Generators with templates
-of their own also give the parts that those templates put together in other words.
+of their own also fill the fields of those templates.
 """
 
 import dataclasses

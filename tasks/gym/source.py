@@ -63,11 +63,11 @@ class GymSource:
 
     def records(self, split: str) -> Iterator[Record | Dropped]:
         """The records of a split, all different, in the order they are generated."""
-        made = 0
+        count = 0
         for found in self.candidates(split):
             yield found
-            made += isinstance(found, Record)
-            if made == self.wanted(split):
+            count += isinstance(found, Record)
+            if count == self.wanted(split):
                 return
 
     def candidates(self, split: str) -> Iterator[Record | Dropped]:
@@ -87,9 +87,9 @@ class GymSource:
             if row.max_question_chars and len(question) > row.max_question_chars:
                 yield Dropped("question too long")
                 continue
-            made = _record(self.name, f"{split}-{number - 1}", entry)
+            item = _record(self.name, f"{split}-{number - 1}", entry)
             misses = 0
-            yield made
+            yield item
 
 
 def split_of(generator: str, key: str) -> str:

@@ -1,8 +1,8 @@
 """Judges of the gym family: is this text a right answer?
 
 A prediction is text from a model: it is never run. Some of `reasoning_gym`'s own verifiers
-evaluate their argument (`eval`, sympy's parser); those are not asked. The others see only short
-texts of the right form, and whatever they raise counts as a wrong answer.
+evaluate their argument (`eval`, sympy's parser); those are not called. The others get only short
+texts of the right form, and any exception counts as a wrong answer.
 """
 
 import ast
@@ -48,7 +48,7 @@ def is_right(
 
 
 def convinces(name: str, text: str, answer: str, metadata: Mapping[str, Any]) -> bool:
-    """What the judge alone says, be the text equal to the answer or not; never raises."""
+    """The judge's verdict, without comparing the text with the answer first; never raises."""
     row = GENERATORS[name]
     if row.metric == gym_table.EXACT:
         return text == answer
@@ -61,7 +61,7 @@ def convinces(name: str, text: str, answer: str, metadata: Mapping[str, Any]) ->
 
 
 def metadata_of(name: str, entry: Mapping[str, Any]) -> dict[str, Any]:
-    """What a judge needs of a generator's item, as JSON values; {} for exact match."""
+    """The judge's input from a generator's item, as JSON values; {} for exact match."""
     metric, metadata = GENERATORS[name].metric, entry["metadata"]
     if metric == gym_table.EXACT:
         return {}
@@ -89,15 +89,15 @@ def _by_countdown(name: str, text: str, answer: str, metadata: Mapping[str, Any]
 
 
 def _by_values(name: str, text: str, answer: str, metadata: Mapping[str, Any]) -> bool:
-    given, gold = _parse(text), _parse(answer)
-    return all(_value(given, at) == _value(gold, at) for at in _samples(metadata["variables"]))
+    predicted, gold = _parse(text), _parse(answer)
+    return all(_value(predicted, at) == _value(gold, at) for at in _samples(metadata["variables"]))
 
 
 def _by_values_and_constant(name: str, text: str, answer: str, metadata: Mapping[str, Any]) -> bool:
-    given, gold = _parse(text), _parse(answer)
+    predicted, gold = _parse(text), _parse(answer)
     constant = {"C": Fraction(5, 3)}
     samples = [at | constant for at in _samples(metadata["variables"])]
-    return len({_value(given, at) - _value(gold, at) for at in samples}) == 1
+    return len({_value(predicted, at) - _value(gold, at) for at in samples}) == 1
 
 
 _JUDGES = {

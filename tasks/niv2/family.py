@@ -88,7 +88,7 @@ def train_tasks(disjoint: bool = False) -> tuple[str, ...]:
 
     Args:
         disjoint: also leave out the 9 tasks whose data set a test task has under another name
-            (`niv2_table.UNITED`), which the publisher's rule against that overlooked.
+            (`niv2.table.UNITED`), which the publisher's rule against that overlooked.
     """
     rows = niv2_rows().values()
     tested = {row.dataset for row in rows if row.split == "test"} if disjoint else set()

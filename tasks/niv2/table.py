@@ -1,20 +1,16 @@
 """The Natural-Instructions tasks of the Flan Collection as rows: `tables/niv2.tsv`, read once.
 
-The collection's list names 1,556 tasks, its papers count 1,554, and which two they leave out is
-not published. The two that we leave out stay in the table with the reason (`OMITTED`).
+The collection's list names 1,556 tasks, its papers count 1,554 and do not say which two they leave
+out. The two that this project leaves out stay in the table with the reason (`omitted`).
 """
 
 import dataclasses
 import functools
 import re
 from collections.abc import Mapping
-from pathlib import Path
 
 from instruct.data.sources.natural_instructions import cut_stem, normalized_stem
-
-TABLE = Path(__file__).parents[1] / "tables" / "niv2.tsv"
-COLUMNS = ("task", "dataset", "category", "languages", "split", "xlingual", "omitted")
-SPLITS = ("train", "test", "excluded")
+from tasks.table_files import read_table
 
 # Names of data sets as published -> the one used here. First data sets that the list has under
 # two names, then misspelt or overlong names of one.
@@ -100,19 +96,18 @@ def registry_name(stem: str) -> str:
 
 @functools.cache
 def _all_rows() -> tuple[Niv2Row, ...]:
-    rows = []
-    for line in TABLE.read_text(encoding="utf-8").splitlines():
-        if line.startswith("#"):
-            continue
-        values = line.split("\t")
-        if tuple(values) == COLUMNS:
-            continue
-        stem, dataset, category, languages, split, xlingual, omitted = values
-        dataset = UNITED.get(dataset, dataset)
-        omitted = "" if omitted == "-" else omitted
-        spoken = tuple(languages.split(", "))
-        rows.append(Niv2Row(stem, dataset, category, spoken, split, xlingual, omitted))
-    return tuple(rows)
+    return tuple(
+        Niv2Row(
+            row["task"],
+            UNITED.get(row["dataset"], row["dataset"]),
+            row["category"],
+            tuple(row["languages"].split(", ")),
+            row["split"],
+            row["xlingual"],
+            row["omitted"],
+        )
+        for row in read_table("niv2")
+    )
 
 
 @functools.cache
@@ -138,12 +133,12 @@ def _listed() -> Mapping[str, Niv2Row]:
 
 
 def find_row(stem: str) -> Niv2Row | None:
-    """The row, omitted or not, of a task file on disk, whatever the spelling of its name."""
+    """The row, omitted or not, of a task file on disk under any spelling of its name."""
     return _listed().get(normalized_stem(stem))
 
 
 def is_mmlu(stem: str) -> bool:
     """Whether the task file of that name is one of the 57 copies of MMLU, or says it is one."""
     stem = normalized_stem(stem)
-    found = _NUMBER.match(stem)
-    return "mmlu" in stem or (found is not None and int(found.group(1)) in _MMLU_NUMBERS)
+    match = _NUMBER.match(stem)
+    return "mmlu" in stem or (match is not None and int(match.group(1)) in _MMLU_NUMBERS)

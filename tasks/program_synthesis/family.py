@@ -111,8 +111,8 @@ def template_sets() -> Mapping[str, TemplateSet]:
 def code_match(targets: Sequence[metrics.Target], predictions: Sequence[str]) -> dict[str, float]:
     """Share of predictions (0-100) that are a reference but for blanks and line breaks."""
     references = [[_tokens(r) for r in metrics.references_of(target)] for target in targets]
-    found = metrics.exact_match(references, [_tokens(prediction) for prediction in predictions])
-    return {"code_match": found["exact_match"]}
+    scores = metrics.exact_match(references, [_tokens(prediction) for prediction in predictions])
+    return {"code_match": scores["exact_match"]}
 
 
 def _tokens(code: str) -> str:

@@ -101,10 +101,10 @@ def options_of(question: str, answer: str, labels: tuple[str, ...] = ()) -> tupl
     ('(A)', '(B)')
     """
     _, mark, block = question.rpartition("\nOptions:\n")
-    found = labels
+    options = labels
     if mark:
-        found = tuple(_LETTERED.findall(block) or _LISTED.findall(block))
-    return found if answer in found else ()
+        options = tuple(_LETTERED.findall(block) or _LISTED.findall(block))
+    return options if answer in options else ()
 
 
 def _record(

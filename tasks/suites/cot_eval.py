@@ -66,7 +66,7 @@ def read_flan_exemplars(path: Path) -> Iterator[Record | Dropped]:
     rows = read_flan(path, _HELD_BACK, 1.0)
     usable = (row for row in rows if isinstance(row, Record) and row.rationale)
     for record in itertools.islice(usable, SHOTS):
-        # Ending as a sentence does, whatever the file's last line is.
+        # The last line of a rationale in the file may lack its full stop.
         rationale = " ".join(record.rationale.split())
         ended = rationale if rationale.endswith((".", "!", "?")) else f"{rationale}."
         yield dataclasses.replace(record, rationale=ended)
@@ -100,7 +100,7 @@ def _problem(record_id: str, parts: Sequence[Any], answer: Any) -> Record | Drop
     for text in texts[1:]:
         if question.endswith((".", "?", "!", ",")):
             question += f" {text}"
-        else:  # SVAMP's bodies lack a full stop where the question goes on with the sentence
+        else:  # SVAMP's bodies lack a full stop where the question continues the sentence
             question += f", {text[0].lower()}{text[1:]}"
     return Record(record_id, {"question": question}, format(numbers[0].normalize() + 0, "f"))
 

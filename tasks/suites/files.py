@@ -30,7 +30,7 @@ class HubSplit(NamedTuple):
     Attributes:
         path: the hub's name, "owner/name".
         config: configuration, a folder of its own there; None for the only one.
-        split: the hub's name of it.
+        split: its name on the hub.
     """
 
     path: str
@@ -151,8 +151,8 @@ class SuiteSource:
             and other.available() is None
             and not (isinstance(other, SuiteSource) and other._missing(split))
         ]
-        here = (other for other in ready if not other.fingerprint.endswith("absent"))
-        return next(here, None) or next(iter(ready), None)
+        local = (other for other in ready if not other.fingerprint.endswith("absent"))
+        return next(local, None) or next(iter(ready), None)
 
     def _missing(self, split: str) -> list[str]:
         """The files of a split that are not there, by their first names."""

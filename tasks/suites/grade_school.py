@@ -52,7 +52,7 @@ class Language(NamedTuple):
     Attributes:
         code: of the file's name.
         name: in English.
-        question: the word that heads a question; a reply that goes on with it is over.
+        question: the word that heads a question; it ends a reply.
         phrases: what stands before the answer in the exemplars, their first one in most.
         number: what its dot and comma mean between digits, and its words of scale.
         closing: what follows the answer in the harness's filter for the language.
@@ -159,7 +159,7 @@ def load_exemplars(path: Path | tuple[Path, ...], code: str) -> list[Exemplar]:
 
 
 def _hub_exemplars(files: tuple[Path, ...]) -> list[Exemplar]:
-    found = []
+    exemplars = []
     for row in read_rows(files):
         fields: Mapping[str, Any] = {} if isinstance(row, Dropped) else row
         question, solution = fields.get("question"), fields.get("answer")
@@ -169,8 +169,8 @@ def _hub_exemplars(files: tuple[Path, ...]) -> list[Exemplar]:
                 f"{files[0]} has rows without a question, an answer and an answer_number, which "
                 f"exemplars need; get it from {MGSM_HUB_URL}"
             )
-        found.append(Exemplar(question, solution, _plain(numbers[0])))
-    return found
+        exemplars.append(Exemplar(question, solution, _plain(numbers[0])))
+    return exemplars
 
 
 def _plain(number: Decimal) -> str:
@@ -181,9 +181,9 @@ def _plain(number: Decimal) -> str:
 
 
 def _literals(text: str) -> dict[str, Any]:
-    """The constants of the published module; nothing of it is run."""
+    """The constants of the published module, which is parsed and not executed."""
     names = {"EXEMPLAR_NUMBER_ANSWERS": "number_answers", "MGSM_EXEMPLARS": "exemplars"}
-    found = {}
+    constants = {}
     for statement in ast.parse(text).body:
         targets: list[ast.expr] = []
         if isinstance(statement, ast.Assign):
@@ -192,8 +192,8 @@ def _literals(text: str) -> dict[str, Any]:
             targets = [statement.target]
         for target in targets:
             if isinstance(target, ast.Name) and target.id in names:
-                found[names[target.id]] = ast.literal_eval(statement.value)  # type: ignore[attr-defined]
-    return found
+                constants[names[target.id]] = ast.literal_eval(statement.value)  # type: ignore[attr-defined]
+    return constants
 
 
 # "Question: ", "问题：": the language's own word, its colon and the blank behind it, if any.
@@ -206,8 +206,8 @@ def split_prefix(text: str) -> tuple[str, str]:
     >>> split_prefix("Frage: Wie viele?")
     ('Frage: ', 'Wie viele?')
     """
-    found = _PREFIX.match(text)
-    return (found.group(), text[found.end() :]) if found else ("", text)
+    match = _PREFIX.match(text)
+    return (match.group(), text[match.end() :]) if match else ("", text)
 
 
 # ---------------------------------------------------------------- MGSM

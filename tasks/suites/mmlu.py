@@ -150,22 +150,22 @@ def read_reasoned(path: Path, subject: str) -> Iterator[Record | Dropped]:
     if not isinstance(prompts, dict) or not isinstance(prompts.get(subject), str):
         raise UserError(f"{path} has no prompt of subject {subject!r}; get it from {ORIGIN}")
     for number, block in enumerate(re.split(r"\n\n(?=Q: )", prompts[subject])[1:]):
-        found = _BLOCK.fullmatch(block.rstrip())
-        _, *parts = _CHOICE.split(found["choices"]) if found else [""]
+        match = _BLOCK.fullmatch(block.rstrip())
+        _, *parts = _CHOICE.split(match["choices"]) if match else [""]
         letters, choices = parts[::2], parts[1::2]
-        if found is None or "".join(letters) not in ("ABCD", "ABCDE"):
+        if match is None or "".join(letters) not in ("ABCD", "ABCDE"):
             yield Dropped("exemplar is not of the published form")
-        elif found["letter"] not in letters:
+        elif match["letter"] not in letters:
             yield Dropped("the answer is none of the choices")
         else:
             yield _record(
                 f"mmlu-{subject}-cot-{number}",
                 subject,
-                found["question"],
+                match["question"],
                 choices,
-                letters.index(found["letter"]),
-                found["rationale"],
-                found["choices"],
+                letters.index(match["letter"]),
+                match["rationale"],
+                match["choices"],
             )
 
 

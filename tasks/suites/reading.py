@@ -1,9 +1,8 @@
-"""What a model's reply to a benchmark answers: `postprocess_fn`s.
+"""Reads the answer in a model's reply to a benchmark: `postprocess_fn`s.
 
-A reply is cut where the model goes on with a question of its own. A reasoned reply answers with
-what follows its last "answer is" (or "answer:"), as Flan's evaluation reads it; without these words
-it answers nothing, which is never right. Whether a reply is reasoned is told by the template it
-answers: ids of reasoned ones begin with "cot".
+A reply ends where the model asks a question of its own. The answer of a reasoned reply follows its
+last "answer is" (or "answer:"), as in Flan's evaluation; without these words it has no answer and
+scores as wrong. A reply is reasoned if the id of its template begins with "cot".
 """
 
 import decimal
@@ -84,7 +83,7 @@ def own_reply(text: str, next_questions: tuple[str, ...] = ()) -> str:
     """A reply without the questions that a model made up after it.
 
     Args:
-        next_questions: words that head a question besides "Q" and "Question".
+        next_questions: further words that head a question, beside "Q" and "Question".
 
     >>> own_reply("Paris\\n\\nQ: And of Spain?\\nA: Madrid")
     'Paris'
@@ -98,10 +97,10 @@ def concluded(text: str) -> str | None:
     >>> concluded("2 + 2 = 4. So the answer is 4.\\nThat is all.")
     '4'
     """
-    found = list(_MARKER.finditer(text))
-    if not found:
+    markers = list(_MARKER.finditer(text))
+    if not markers:
         return None
-    line = text[found[-1].end() :].strip().partition("\n")[0].strip()
+    line = text[markers[-1].end() :].strip().partition("\n")[0].strip()
     return line.removesuffix(".").rstrip()
 
 
@@ -212,7 +211,7 @@ def read_summary(
 
 
 def _answer_text(decoded: str, example: Example) -> str | None:
-    """The answering part of a reply; None if a reasoned one does not come to an answer."""
+    """The answering part of a reply; None if a reasoned one reaches no answer."""
     own = own_reply(decoded)
     if is_reasoned(example):
         return concluded(own)

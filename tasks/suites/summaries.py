@@ -63,7 +63,7 @@ def read_dialogsum_rows(files: tuple[Path, ...]) -> Iterator[Record | Dropped]:
 
 
 def _dialogue_of(row: Any) -> Any:
-    """What rows of one dialogue have in common; a row that is none stands alone."""
+    """Key that the rows of one dialogue share; a rejected row has a key of its own."""
     dialogue = None if isinstance(row, Dropped) else row.get("dialogue")
     if not isinstance(dialogue, str) or not dialogue.strip():
         return id(row)
@@ -71,7 +71,7 @@ def _dialogue_of(row: Any) -> Any:
 
 
 def _lacking(row: Any, names: Sequence[str]) -> Dropped | None:
-    """Why a row is no record: which of the texts it needs are not there; None if all are."""
+    """The rejection of a row that lacks some of these texts; None if it has all."""
     if isinstance(row, Dropped):
         return row
     empty = [n for n in names if not isinstance(row.get(n), str) or not row[n].strip()]

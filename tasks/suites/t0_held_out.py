@@ -3,7 +3,7 @@
 Published protocol: every prompt of P3 that asks for what the set was made for, zero-shot, on the
 validation split; the answer is the choice with the highest summed log-likelihood (metric
 `rank_accuracy`); of the prompts of a set, which is a task's category here, the median and the
-quartiles are reported. `exact_match` is beside it what the model writes by itself.
+quartiles are reported. `exact_match` scores the generated text instead.
 
 Rows come from P3 as published, or else from promptsource's templates applied to the raw set
 (StoryCloze, which P3 may not publish, only so). These sets are in the training mixtures of Flan:

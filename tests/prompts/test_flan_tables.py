@@ -196,7 +196,7 @@ def test_defects_are_told_and_unreadable_entries_counted(checkout):
     tables = load_flan_tables(checkout)
     assert "pets.inv 'zs_02': the inputs show nothing of the example" in tables.warnings
     assert tables.skipped["stray brace"] == 1
-    assert tables.skipped["unknown name SOMEWHERE_ELSE"] == 1
+    assert tables.skipped["pattern with something else than texts"] == 1
     assert "only_here" not in tables.sets
 
 
@@ -233,10 +233,56 @@ def test_other_folders_are_refused(tmp_path):
         load_flan_tables(tmp_path)
 
 
-def test_an_entry_that_cannot_be_read_is_counted_once(tmp_path):
-    file = tmp_path / "flan/v2/templates.py"
+def write_tables(root, text):
+    file = root / "flan/v2/templates.py"
     file.parent.mkdir(parents=True)
-    file.write_text('PATTERNS = {"a": [("{0} {x}", "{answer}"), ("{x}", "{answer}")]}\n')
+    file.write_text(text)
+
+
+def test_an_entry_that_cannot_be_read_is_counted_once(tmp_path):
+    write_tables(tmp_path, 'PATTERNS = {"a": [("{0} {x}", "{answer}"), ("{x}", "{answer}")]}\n')
     tables = load_flan_tables(tmp_path)
     assert tables.skipped == {"stray brace": 1}
     assert len(tables.sets["a"].zs_noopt) == 1
+
+
+@pytest.mark.parametrize(
+    "expression",
+    [
+        '("a" * 9**9, "{answer}")',
+        '(f"{x}" * 2, "{answer}")',
+        '("%999999999d" % 1, "{answer}")',
+        '__import__("os").abort()',
+        '(lambda: open("x", "w"))()',
+        "FewShotPattern(inputs=open('/dev/zero').read(), targets='{answer}')",
+        "FewShotPattern(**{'inputs': '{x}', 'targets': '{answer}'})",
+        "FewShotPattern(inputs='{x}')",
+        '["{x}", "{answer}"]',
+    ],
+)
+def test_only_literals_are_read_and_nothing_is_executed(tmp_path, expression):
+    head = "class FewShotPattern:\n  inputs: str\n"
+    write_tables(tmp_path, f'{head}PATTERNS = {{"a": [{expression}, ("{{x}}", "{{answer}}")]}}\n')
+    tables = load_flan_tables(tmp_path)
+    assert sum(tables.skipped.values()) == 1
+    assert [t.id for t in tables.sets["a"].zs_noopt] == ["zs_noopt_01"]
+
+
+def test_entries_that_are_no_lists_are_counted(tmp_path):
+    write_tables(
+        tmp_path,
+        'PATTERNS = {"a": [("{x}", "{answer}")], **{}, "b": 1, 2: []}\n'
+        'PATTERNS["c"] = PATTERNS["absent"]\nPATTERNS["d"] = PATTERNS["a"]\n',
+    )
+    tables = load_flan_tables(tmp_path)
+    assert tables.skipped == {"entry that is no list of patterns": 4}
+    assert list(tables.sets) == ["a", "d"]
+
+
+@pytest.mark.parametrize(
+    "text", ["def (", "x = 1\0", "x = " + "(" * 3000, "x = " + "-" * 100_000 + "1"]
+)
+def test_files_that_are_no_python(tmp_path, text):
+    write_tables(tmp_path, text)
+    with pytest.raises(UserError, match="templates.py is not a Python file"):
+        load_flan_tables(tmp_path)

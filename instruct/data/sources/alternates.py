@@ -1,6 +1,6 @@
-"""One data set, several places it may come from: the first that is there is read.
+"""One data set from the first available of several sources.
 
-What would have to be downloaded comes after what is here.
+Sources on this machine are preferred to sources that would be downloaded.
 """
 
 import dataclasses
@@ -16,7 +16,7 @@ from instruct.prompts.render import Dropped
 class Alternates:
     """Sources of the same records, best first.
 
-    A source is there if all its splits are, so every split comes from the same one.
+    A source is available if all its splits are, so every split comes from the same one.
 
     Attributes:
         sources: at least one; a split counts only if all of them have it.
@@ -56,7 +56,7 @@ class Alternates:
         return "\n".join(["none of these is there; one of them is enough:", *reasons])
 
     def records(self, split: str) -> Iterator[Record | Dropped]:
-        """The records of the first source that is there; chosen now, not at the first record.
+        """Records of the first available source, chosen at the call and not at the first record.
 
         Raises:
             KeyError: no such split. UserError: none of the sources is there.
@@ -70,6 +70,6 @@ class Alternates:
 
     def _chosen(self) -> RecordSource | None:
         ready = [source for source in self.sources if source.available() is None]
-        # Where downloads are allowed, one that is not here yet says that it can be read as well.
-        here = (source for source in ready if not source.fingerprint.endswith("absent"))
-        return next(here, None) or next(iter(ready), None)
+        # Where downloads are allowed, a source that is not downloaded yet is available too.
+        local = (source for source in ready if not source.fingerprint.endswith("absent"))
+        return next(local, None) or next(iter(ready), None)

@@ -127,7 +127,7 @@ class FileSource:
         return digest.hexdigest()
 
     def available(self) -> str | None:
-        """None, or which file is missing, where it is looked for and where to get it."""
+        """None, or a message: which file is missing, which path was searched, where to get it."""
         for path in self.paths:
             try:
                 path.open("rb").close()
@@ -236,7 +236,7 @@ def _text(value: Any) -> str:
 
 
 def _texts(values: Any) -> tuple[str, ...]:
-    # A text or a table can be walked through as well, and would give letters or keys.
+    # Texts and tables are iterable too, and would give letters or keys.
     if not isinstance(values, list | tuple):
         raise TypeError(f"{values!r} is no list")
     return tuple(_text(value) for value in values)
@@ -248,7 +248,7 @@ def clean(text: str) -> str:
 
 
 def identity(record: Record) -> str:
-    """What makes two rows the same example: their source texts, blanks and case aside."""
+    """Key of equal examples: the source texts without case and runs of blanks."""
     return "\n".join(" ".join(text.casefold().split()) for text in record.fields.values())
 
 

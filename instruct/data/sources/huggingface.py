@@ -55,7 +55,7 @@ class HuggingFaceSource:
         to_record: makes a record from a row; a `FieldMap`; None for a source of raw `rows` only.
         revision: commit or branch on the hub; None for the newest.
         where: column, and the value (or a tuple of values) of the rows that are this task's.
-        columns: what `to_record` reads, None for everything; a `FieldMap` knows by itself.
+        columns: what `to_record` reads, None for everything; a `FieldMap` names its own columns.
         repository_files: pattern of files to download as they are, for repositories that hold
             plain files and a script ("data/{config}/*"); "" to load through `datasets`.
         name: ids of records begin with it; "" for one made of `path` and `config`.
@@ -101,7 +101,7 @@ class HuggingFaceSource:
         return digest.hexdigest()
 
     def available(self) -> str | None:
-        """None, or what is missing, where it is looked for and how to get it."""
+        """None, or a message: what is missing, which places were searched, how to get it."""
         why = self._why_absent()
         return _why_no_downloads() if why and downloads_allowed() else why
 
@@ -178,7 +178,7 @@ class HuggingFaceSource:
         return list(dict.fromkeys(self._part(split)[0] for split in self.parts))
 
     def _described(self) -> str:
-        """What decides the records besides the files; the same in every process."""
+        """Settings that affect the records, files aside; the same in every process."""
         make = self.to_record if isinstance(self.to_record, FieldMap) else _name_of(self.to_record)
         parts = {split: self._part(split) for split in self.parts}
         return repr((self.label, parts, make, self.where))
@@ -186,9 +186,14 @@ class HuggingFaceSource:
     def _read_columns(self) -> tuple[str, ...] | None:
         if self.columns is not None or not isinstance(self.to_record, FieldMap):
             return self.columns
-        found = self.to_record
-        keys = [*found.fields.values(), found.answer, found.options, found.rationale]
-        keys += [found.references, found.id]
+        to_record = self.to_record
+        keys = [
+            *to_record.fields.values(),
+            to_record.answer,
+            to_record.options,
+            to_record.rationale,
+        ]
+        keys += [to_record.references, to_record.id]
         return tuple(dict.fromkeys(str(key) for key in keys if key is not None))
 
     def _folders(self) -> list[Path]:
@@ -318,7 +323,7 @@ def _download(source: HuggingFaceSource) -> None:
             )
         else:
             datasets.load_dataset(source.path, source.config, revision=source.revision)
-    except Exception as error:  # whatever the network, the hub or a damaged file raises
+    except Exception as error:  # the network, the hub or a damaged file may raise anything
         reason = str(error).strip().split("\n")[0]
         if "script" in reason.lower():
             reason = (

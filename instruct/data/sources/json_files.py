@@ -15,7 +15,7 @@ NOT_UTF8 = "text is not UTF-8"
 
 
 class NoJson(NamedTuple):
-    """What stands where a value was expected, and why it is none."""
+    """A line that holds no JSON value, and the reason."""
 
     reason: str
 
@@ -26,7 +26,7 @@ def read_values(path: Path, unique_names: bool = False) -> Iterator[tuple[str, i
     A line's number counts blank lines. An array is read whole, lines one by one.
 
     Args:
-        path: what it holds decides whether it is packed or an array, not its name.
+        path: its content, not its name, decides whether it is packed or an array.
         unique_names: see `parse_json`.
 
     Raises:

@@ -80,7 +80,7 @@ class NaturalInstructionsSource(FileSource):
 
     @property
     def paths(self) -> tuple[Path, ...]:
-        """The task's file under the spelling that is there; as published where none is."""
+        """The task's file under the spelling that exists, else under the published one."""
         return tuple(_find(path) for path in super().paths)
 
     def records(self, split: str) -> Iterator[Record | Dropped]:
@@ -156,7 +156,7 @@ def natural_instructions_task_source(stem: str, num_test: int = 0) -> NaturalIns
 
 
 def _find(path: Path) -> Path:
-    """The file at `path` or under another spelling beside it; `path` where there is none."""
+    """The file at `path`, else one beside it with another spelling of its name, else `path`."""
     try:
         names, by_stem = _task_files(str(path.parent), path.parent.stat().st_mtime_ns)
     except OSError:
@@ -164,8 +164,8 @@ def _find(path: Path) -> Path:
     if path.name in names:
         return path
     stem = path.name.removesuffix(".json")
-    found = by_stem.get(normalized_stem(stem)) or by_stem.get(cut_stem(stem))
-    return path.parent / found if found else path
+    name = by_stem.get(normalized_stem(stem)) or by_stem.get(cut_stem(stem))
+    return path.parent / name if name else path
 
 
 @functools.lru_cache(maxsize=8)  # all tasks of a listing ask for the same folder

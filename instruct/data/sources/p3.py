@@ -87,14 +87,14 @@ def with_choices(record_id: str, prompt: str, answer: str, choices: Any) -> Reco
         if isinstance(choice, str) and choice.strip():
             options.setdefault(_comparable(choice), choice.strip())
     wanted, keys = _comparable(answer), list(options)
-    found = [i for i, key in enumerate(keys) if key == wanted]
-    found = found or [i for i, key in enumerate(keys) if plain(key) == plain(wanted)]
-    if len(found) != 1:
+    matches = [i for i, key in enumerate(keys) if key == wanted]
+    matches = matches or [i for i, key in enumerate(keys) if plain(key) == plain(wanted)]
+    if len(matches) != 1:
         return Dropped("target is not among the answer choices")
     if len(options) < 2:
         return Dropped("answer choices are all alike")
     texts = tuple(options.values())
-    return Record(record_id, {"prompt": prompt}, texts[found[0]], texts, found[0])
+    return Record(record_id, {"prompt": prompt}, texts[matches[0]], texts, matches[0])
 
 
 def _comparable(text: str) -> str:

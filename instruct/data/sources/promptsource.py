@@ -24,7 +24,9 @@ from instruct.prompts.record import Record
 from instruct.prompts.render import Dropped
 
 TEMPLATES_FILE = "templates.yaml"
-MAX_RENDERED_CHARS = 1_000_000  # of one prompt with its target; whatever writes more is broken
+MAX_RENDERED_CHARS = (
+    1_000_000  # of one prompt with its target; a template that writes more is broken
+)
 _SEPARATOR = "|||"
 _PROTECTED = "\ue000|\ue001|\ue000"  # private characters: no data set uses them
 _DRAWS = "draws of this row"  # no template can name a variable with blanks
@@ -102,7 +104,7 @@ def _load_templates(path: str, size: int, mtime_ns: int) -> dict[str, JinjaTempl
     entries = table.get("templates") if isinstance(table, dict) else None
     if not isinstance(entries, dict):
         raise UserError(f"{path} has no table 'templates'; it is not one of promptsource's files")
-    found = {}
+    templates = {}
     for identity, entry in entries.items():
         if not isinstance(entry, dict) or not all(
             isinstance(entry.get(key), str) for key in ("name", "jinja")
@@ -110,7 +112,7 @@ def _load_templates(path: str, size: int, mtime_ns: int) -> dict[str, JinjaTempl
             raise UserError(f"{path}: template {identity!r} has no name or no jinja text")
         metadata = entry.get("metadata")
         metadata = metadata if isinstance(metadata, dict) else {}
-        found[entry["name"]] = JinjaTemplate(
+        templates[entry["name"]] = JinjaTemplate(
             entry["name"],
             entry["jinja"],
             str(entry.get("answer_choices") or ""),
@@ -118,7 +120,7 @@ def _load_templates(path: str, size: int, mtime_ns: int) -> dict[str, JinjaTempl
             bool(metadata.get("original_task")),
             tuple(map(str, metadata.get("metrics") or ())),
         )
-    return found
+    return templates
 
 
 @functools.cache
@@ -240,11 +242,11 @@ def apply_template(
         if template.answer_choices:
             draws = {_DRAWS: random.Random(seed)}
             choices = _parts(_write(template.answer_choices, values | draws))
-        given = {"answer_choices": choices or None, _DRAWS: random.Random(seed)}
-        parts = _parts(_write(template.jinja, values | given))
+        more_values = {"answer_choices": choices or None, _DRAWS: random.Random(seed)}
+        parts = _parts(_write(template.jinja, values | more_values))
     except OverflowError:
         return Dropped("template writes too much")
-    except Exception as error:  # a template is a program: whatever it raises
+    except Exception as error:  # a template is a program and may raise anything
         return Dropped(f"template fails with {type(error).__name__}")
     if len(parts) != 2:
         return Dropped(f"template gives {len(parts)} parts, not prompt and target")
@@ -306,10 +308,10 @@ class PromptSourceSource:
 
     def loaded(self) -> JinjaTemplate:
         """The template. UserError if the file or the template is not there."""
-        found = load_templates(self.path)
-        if self.template not in found:
-            raise unknown_name(f"template of {self.path}", self.template, found)
-        return found[self.template]
+        templates = load_templates(self.path)
+        if self.template not in templates:
+            raise unknown_name(f"template of {self.path}", self.template, templates)
+        return templates[self.template]
 
     def available(self) -> str | None:
         """None, or what is missing: the template or the rows."""

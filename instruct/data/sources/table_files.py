@@ -1,4 +1,4 @@
-"""Files of tables as data hubs lay them out: which belong to a split, and their rows, streamed.
+"""Tabular files in the layouts of data hubs: finds the files of a split and streams their rows.
 
 Formats, in this order of preference where a folder has several: Parquet, Arrow (the cache of the
 `datasets` library), JSON lines (also .gz), a JSON array, CSV with a header, TFRecord. Layouts,
@@ -63,15 +63,15 @@ def find_split(folders: Sequence[Path], split: str) -> list[Path]:
         inside = folder / split
         plain, nameless = _listing(folder), []
         for path in plain:
-            found = _name_and_format(path)
-            if found and _belongs(*found, split):
-                by_format.setdefault(found[1], []).append(path)
-            elif found and not _OTHER_SPLIT.search(found[0]):
-                nameless.append((found[1], path))
+            name_and_format = _name_and_format(path)
+            if name_and_format and _belongs(*name_and_format, split):
+                by_format.setdefault(name_and_format[1], []).append(path)
+            elif name_and_format and not _OTHER_SPLIT.search(name_and_format[0]):
+                nameless.append((name_and_format[1], path))
         for path in _listing(inside) if not by_format else ():
-            found = _name_and_format(path)
-            if found:
-                by_format.setdefault(found[1], []).append(path)
+            name_and_format = _name_and_format(path)
+            if name_and_format:
+                by_format.setdefault(name_and_format[1], []).append(path)
         if not by_format and split == "train":
             for suffix, path in nameless:
                 by_format.setdefault(suffix, []).append(path)
@@ -82,7 +82,7 @@ def find_split(folders: Sequence[Path], split: str) -> list[Path]:
 
 
 def _listing(folder: Path) -> list[Path]:
-    """Files of a folder that are not hidden and no notes, sorted; [] if it is none."""
+    """Data files of a folder, sorted: no hidden files and no notes; [] without such a folder."""
     try:
         return sorted(
             path
@@ -94,7 +94,7 @@ def _listing(folder: Path) -> list[Path]:
 
 
 def missing_shards(files: Sequence[Path]) -> list[str]:
-    """Names of files that ought to be there after the "-00000-of-00002" of those that are."""
+    """Names of missing shards, after the "-00000-of-00002" of the files that exist."""
     names = {path.name for path in files}
     missing = []
     for path in files:
@@ -114,8 +114,8 @@ def read_rows(
 ) -> Iterator[dict[str, Any] | Dropped]:
     """Rows of files of one format, in order, with at most a few thousand in memory.
 
-    A JSON array is the exception: a file is read whole. Rows that `where` leaves out do not come
-    at all; what cannot be read as a row comes as `Dropped`.
+    A JSON array is the exception: its file is read whole. Rows that `where` excludes are skipped;
+    rejected rows come as `Dropped`.
 
     Args:
         columns: columns to keep, None for all; others are not even read from Parquet and Arrow.
@@ -127,8 +127,8 @@ def read_rows(
     """
     for path in files:
         refuse_pointer(path)
-        found = _name_and_format(path)
-        suffix = found[1] if found else path.suffix
+        name_and_format = _name_and_format(path)
+        suffix = name_and_format[1] if name_and_format else path.suffix
         if suffix in (".parquet", ".arrow"):
             yield from _arrow_rows(path, suffix, columns, where)
             continue

@@ -51,8 +51,8 @@ class TfdsSource:
         builder: name with version, and configuration where there is one: "glue/sst2:2.0.0".
         parts: our split -> TFDS split expression ("train[:-200]").
         to_record: a row as TFDS gives it (numpy values, text as bytes, class labels as numbers)
-            and the row's id -> a record, or why it is none. A function of a module, because it is
-            sent to worker processes by its name.
+            and the row's id -> a record or a rejection. A module-level function, because worker
+            processes receive it by name.
         version: counts up when `to_record` gives other records.
         manual: which files must be fetched by hand, and from where; "" if none.
 
@@ -79,7 +79,7 @@ class TfdsSource:
 
     @property
     def path(self) -> Path:
-        """Where the prepared rows are, or would be."""
+        """Folder of the prepared rows, whether it exists or not."""
         name, _, version = self.builder.partition(":")
         return tfds_dir() / name / version
 
@@ -94,16 +94,16 @@ class TfdsSource:
         return hashlib.sha256(json.dumps([*described, self.version]).encode()).hexdigest()
 
     def available(self) -> str | None:
-        """None, or what is missing, where it was looked for and what to do."""
+        """None, or a message: what is missing, which place was searched, what to do."""
         if self._split_sizes() is not None or downloads_allowed():
             return None
         there = self._versions_there()
-        found = f" (there: {', '.join(there[:5])})" if there else ""
+        versions = f" (there: {', '.join(there[:5])})" if there else ""
         manual = f" First: {self.manual}" if self.manual else ""
         return (
-            f"TFDS data set {self.builder} is not prepared in {self.path}{found}; set {VARIABLE} "
-            f"if it lies elsewhere.{manual} Prepare it with `run.py prepare ... --download`, or "
-            f"with `tfds build {self.builder} --data_dir={tfds_dir()}`"
+            f"TFDS data set {self.builder} is not prepared in {self.path}{versions}; set "
+            f"{VARIABLE} if it lies elsewhere.{manual} Prepare it with `run.py prepare ... "
+            f"--download`, or with `tfds build {self.builder} --data_dir={tfds_dir()}`"
         )
 
     def records(self, split: str) -> Iterator[Record | Dropped]:
@@ -185,8 +185,8 @@ class TfdsSource:
 
     def _versions_there(self) -> list[str]:
         """Versions and configurations of the data set that are prepared, by name."""
-        found = _NAME.fullmatch(self.builder)
-        folder = tfds_dir() / (found["name"] if found else self.builder)
+        match = _NAME.fullmatch(self.builder)
+        folder = tfds_dir() / (match["name"] if match else self.builder)
         paths = [*folder.glob(f"*/{_INFO_FILE}"), *folder.glob(f"*/*/{_INFO_FILE}")]
         names = [path.parent.relative_to(tfds_dir()) for path in paths]
         return sorted(f"{name.parent}:{name.name}" for name in names)

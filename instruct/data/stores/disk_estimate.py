@@ -1,10 +1,12 @@
-"""How much disk the stores that are missing will take, before anything is written.
+"""Disk space that the missing stores will take, estimated before anything is written.
 
-Rows come from what tasks declare or what their sources know; bytes a record from the task's own
-finished stores, else from its source's files, else from finished stores of its family or of the
-mixture, else from a default. Record stores are compressed, so a source's files are an upper bound.
+Tasks declare their rows, or sources know them. Bytes a record come from the task's own finished
+stores, else from its source's files, else from finished stores of its family or of the mixture,
+else from a default. Record stores are compressed, so a source's files are an upper bound.
 """
 
+import collections
+import contextlib
 import dataclasses
 import re
 import shutil
@@ -25,13 +27,11 @@ from instruct.json_text import parse_json
 DEFAULT_RECORD_BYTES = 1000
 # An estimate of this much more than the free space is refused; less may be the estimate's error.
 _PLAINLY_MORE = 1.25
-_GIB = 1 << 30
-_MIB = 1 << 20
 
 
 @dataclasses.dataclass(frozen=True)
 class DiskEstimate:
-    """What building stores takes.
+    """Rows and bytes of the stores to build.
 
     Attributes:
         rows: job -> rows, where they are known.
@@ -64,7 +64,7 @@ class DiskEstimate:
         )
 
     def check(self) -> None:
-        """Raises UserError if it is plainly more than what is free."""
+        """Raises UserError if the stores take far more than the free space."""
         if self.total_bytes > _PLAINLY_MORE * self.free_bytes:
             raise UserError(
                 f"the stores would take about {_size(self.total_bytes)}, and {store_dir()} has "
@@ -73,42 +73,39 @@ class DiskEstimate:
             )
 
     def biggest_first(self) -> list[Job]:
-        """The jobs by size, so that none that is huge is left to run alone at the end.
+        """The jobs by size, so that no huge one runs alone at the end.
 
-        One of unknown size counts as the mean of the others.
+        A job of unknown size counts as the mean of the others.
         """
         mean = self.total_bytes / max(1, len(self.num_bytes))
         return sorted(self.jobs, key=lambda job: -self.num_bytes.get(job, mean))
 
 
 def _size(num_bytes: float) -> str:
-    if num_bytes >= _GIB:
-        return f"{num_bytes / _GIB:,.1f} GiB"
-    return f"{num_bytes / _MIB:,.1f} MiB"
+    unit, name = (1 << 30, "GiB") if num_bytes >= 1 << 30 else (1 << 20, "MiB")
+    return f"{num_bytes / unit:,.1f} {name}"
 
 
 def estimate_disk(jobs: Sequence[Job], there: Mapping[Job, Manifest]) -> DiskEstimate:
     """Estimates the stores of `jobs`. Reads sizes of files and no data.
 
     Args:
-        there: finished stores of the same mixture, to measure records by.
+        there: finished stores of the same mixture, whose records are measured.
     """
-    tasks = _Means((job.task, manifest) for job, manifest in there.items())
-    families = _Means((job.family, manifest) for job, manifest in there.items())
-    every = _Means(("", manifest) for manifest in there.values())
-    overall = every.of("")
+    of_task = _mean_bytes((job.task, manifest) for job, manifest in there.items())
+    of_family = _mean_bytes((job.family, manifest) for job, manifest in there.items())
+    overall = _mean_bytes(("", manifest) for manifest in there.values()).get("")
     rows, num_bytes = {}, {}
     for job in jobs:
         source_rows, source_bytes = source_size(job.source, job.source_split)
         count = source_rows if job.rows is None else job.rows
         if count is not None:
             rows[job] = count
-        mean = tasks.of(job.task)
-        if mean is None and source_bytes is not None:
+        if source_bytes is not None and job.task not in of_task:
             num_bytes[job] = float(source_bytes)
         elif count is not None:
-            mean = mean or families.of(job.family) or overall or DEFAULT_RECORD_BYTES
-            num_bytes[job] = count * mean
+            means = (of_task.get(job.task), of_family.get(job.family), overall)
+            num_bytes[job] = count * next(filter(None, means), DEFAULT_RECORD_BYTES)
     return DiskEstimate(
         tuple(jobs),
         rows,
@@ -119,18 +116,13 @@ def estimate_disk(jobs: Sequence[Job], there: Mapping[Job, Manifest]) -> DiskEst
     )
 
 
-class _Means:
-    """Mean bytes of a record by name."""
-
-    def __init__(self, manifests: Iterable[tuple[str, Manifest]]) -> None:
-        self._sums: dict[str, tuple[int, int]] = {}
-        for name, manifest in manifests:
-            size, records = self._sums.get(name, (0, 0))
-            self._sums[name] = (size + manifest.num_bytes, records + manifest.num_records)
-
-    def of(self, name: str) -> float | None:
-        size, records = self._sums.get(name, (0, 0))
-        return size / records if records else None
+def _mean_bytes(manifests: Iterable[tuple[str, Manifest]]) -> dict[str, float]:
+    """Name -> mean bytes of a record, for names with records."""
+    num_bytes, records = collections.Counter(), collections.Counter()
+    for name, manifest in manifests:
+        num_bytes[name] += manifest.num_bytes
+        records[name] += manifest.num_records
+    return {name: num_bytes[name] / count for name, count in records.items() if count}
 
 
 def free_bytes(folder: Path) -> int:
@@ -147,17 +139,13 @@ def source_size(source: RecordSource | None, split: str) -> tuple[int | None, in
         return source_size(ready[0], split) if ready else (None, None)
     if isinstance(source, TfdsSource):
         return _tfds_size(source, split)
-    if isinstance(source, FileSource):
-        part = source.parts.get(split)
-        if part is None:
-            return None, None
-        try:
-            # Paths are the parts' files in their order, each once.
-            names = list(dict.fromkeys(part.path for part in source.parts.values()))
+    if isinstance(source, FileSource) and split in source.parts:
+        part = source.parts[split]
+        # `paths` are the parts' files in their order, each once.
+        names = list(dict.fromkeys(part.path for part in source.parts.values()))
+        with contextlib.suppress(OSError):
             size = source.paths[names.index(part.path)].stat().st_size
-        except OSError:
-            return None, None
-        return None, round(size * (min(part.high, 1.0) - max(part.low, 0.0)))
+            return None, round(size * (min(part.high, 1.0) - max(part.low, 0.0)))
     return None, None
 
 

@@ -13,7 +13,6 @@ from instruct.prompts.template import load_template_sets
 from tasks.answers import rouge_l, rouge_l_of_gpt2_tokens
 from tasks.niv2 import family as niv2
 from tasks.niv2.table import (
-    TABLE,
     UNITED,
     Niv2Row,
     find_row,
@@ -22,6 +21,7 @@ from tasks.niv2.table import (
     omitted_rows,
     registry_name,
 )
+from tasks.table_files import FOLDER as TABLES
 from tasks.wordings import FOLDER as WORDINGS
 from tests.tasks.niv2.goldens import made_up_records
 from tests.tasks.shown_prompts import rendered
@@ -152,7 +152,7 @@ def test_names():
 
 
 def test_every_united_name_occurs_and_none_is_left():
-    text = TABLE.read_text(encoding="utf-8")
+    text = (TABLES / "niv2.tsv").read_text(encoding="utf-8")
     for name in UNITED:
         assert f"\t{name}\t" in text, name
     datasets = {row.dataset for row in ROWS.values()}

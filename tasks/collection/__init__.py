@@ -1,0 +1,1 @@
+"""The page docs/collection.md, written from the tasks."""
