@@ -1,13 +1,15 @@
-"""Tables of `show` for a terminal; the same numbers as JSON come from show_mixture.py."""
+"""What the forms of `show` share: filter flags, tables of mixtures and licences, JSON."""
 
+import argparse
+import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from rich.console import Console
 from rich.table import Table
 
-from instruct.cli.show_filters import license_of
-from instruct.cli.show_mixture import FEW, Group, LeafRow, MixtureView
+from instruct.data.mixture_shares import FEW, Group, LeafRow, MixtureView
+from instruct.data.task_lists import KINDS, TaskFilter, license_of
 
 _FEW_LEAVES = 40  # as many are listed singly
 
@@ -15,6 +17,17 @@ _FEW_LEAVES = 40  # as many are listed singly
 def wide_console(columns: int = 140) -> Console:
     """A console whose tables keep their names whole; a narrow terminal wraps the lines."""
     return Console(width=max(Console().width, columns), highlight=False, soft_wrap=True)
+
+
+def print_json(value: Any) -> int:
+    """Prints a value as indented JSON; returns the exit status 0."""
+    print(json.dumps(value, indent=1, ensure_ascii=False))
+    return 0
+
+
+def filter_of(flags: argparse.Namespace) -> TaskFilter:
+    """The filter of `--family`, `--category`, `--dataset` and `--license`."""
+    return TaskFilter(**{kind: tuple(getattr(flags, kind)) for kind in KINDS})
 
 
 def mixture_table(view: MixtureView, every_leaf: bool = False) -> Table:

@@ -5,12 +5,12 @@ from collections.abc import Mapping
 from typing import Any, Literal
 
 from instruct.config_types import LARGEST, check_types, check_value
-from instruct.data.feed.packing import METHODS
-from instruct.data.feed.plan import MODES as PLANS
 from instruct.data.vocab import load_vocabulary
 from instruct.errors import UserError, unknown_name
 
+PACKINGS = ("best_fit", "next_fit", "none")
 FEEDS = ("records", "seqio")
+PLANS = ("low_discrepancy", "iid")
 # The vocabulary of the mixture's own tasks; see `registry.with_vocabulary`.
 AUTO_VOCABULARY = "auto"
 
@@ -68,7 +68,7 @@ class DataConfig:
                 "'targets', for example {'inputs': 512, 'targets': 128}"
             )
         for kind, value, allowed in (
-            ("packing", self.packing, METHODS),
+            ("packing", self.packing, PACKINGS),
             ("feed", self.feed, FEEDS),
             ("plan", self.plan, PLANS),
         ):

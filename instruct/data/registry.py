@@ -11,17 +11,17 @@ proportional to the number of records, at most `cap` of each task (T5, Raffel et
 """
 
 import dataclasses
+import functools
 from collections.abc import Collection, Mapping
 
 import seqio
 
 from instruct.data.config import AUTO_VOCABULARY, DataConfig
-from instruct.data.feed.leaves import leaf_manifest
+from instruct.data.feed.records import known_num_records
 from instruct.data.seqio.bridge import (
     FEATURES,
     RecordTask,
     from_seqio,
-    known_num_records,
     record_task,
 )
 from instruct.data.seqio.mixtures import (
@@ -30,8 +30,9 @@ from instruct.data.seqio.mixtures import (
     plain_num_records,
     plain_shares,
 )
+from instruct.data.seqio.reading import PlainTaskSource
 from instruct.data.spec import Leaf, Resolved, TaskSpec
-from instruct.data.stores.store import store_dir
+from instruct.data.stores.store import leaf_manifest, store_dir
 from instruct.data.vocab import load_vocabulary, parse_spec
 from instruct.errors import UserError, unknown_name
 
@@ -435,4 +436,5 @@ def _make_leaf(name: str, share: float, split: str) -> Leaf:
         records=known_size(task, split),
         splits=tuple(task.splits),
         spec=None,
+        plain_source_fn=functools.partial(PlainTaskSource, name),
     )

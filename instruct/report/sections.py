@@ -272,7 +272,11 @@ def _shares(leaves: Sequence[Mapping[str, Any]], name: str) -> list[tuple[str, f
 def _leaf_table(leaves: Sequence[Mapping[str, Any]]) -> Table:
     asked = sum(float(leaf.get("asked") or 0) for leaf in leaves) or 1.0
     realised = sum(float(leaf.get("realised") or 0) for leaf in leaves) or 1.0
-    counts = ("examples", "dropped", "truncated", "tokens")
+    counts = ["examples", "dropped", "truncated", "tokens"]
+    columns = ["Task and mode", "Asked", "Realised", *map(str.capitalize, counts)]
+    if any(leaf.get("exemplars_missing") for leaf in leaves):
+        counts.append("exemplars_missing")
+        columns.append("Exemplars missing")
     rows = [
         Row(
             (
@@ -284,8 +288,7 @@ def _leaf_table(leaves: Sequence[Mapping[str, Any]]) -> Table:
         )
         for leaf in leaves
     ]
-    columns = ("Task and mode", "Asked", "Realised", "Examples", "Dropped", "Truncated", "Tokens")
-    return Table(columns, tuple(rows), fold=f"{all_of(len(rows), 'task')} of the mixture")
+    return Table(tuple(columns), tuple(rows), fold=f"{all_of(len(rows), 'task')} of the mixture")
 
 
 def throughput_section(runs: Sequence[Run]) -> Section:

@@ -7,23 +7,9 @@ from instruct.data.config import DataConfig
 from instruct.data.feed.plan import Plan
 from instruct.data.feed.window import FeedLeaf, WindowBuilder, allow_many_files
 from instruct.data.spec import Leaf, Resolved
-from instruct.data.stores.store import Manifest, plain_key, read_manifest, spec_key, store_path
+from instruct.data.stores.store import leaf_manifest
 from instruct.data.vocab import load_vocabulary
 from instruct.errors import UserError
-
-
-def store_key(leaf: Leaf, config: DataConfig) -> str:
-    """Folder name of a leaf's stores."""
-    if leaf.spec is not None:
-        return spec_key(leaf.spec)
-    vocabulary = load_vocabulary(config.vocabulary)
-    return plain_key(leaf.name, config.feature_lengths, vocabulary.fingerprint)
-
-
-def leaf_manifest(leaf: Leaf, split: str, config: DataConfig) -> tuple[Manifest | None, str]:
-    """(manifest of the leaf's store of a split, or None; where the store is or would be)."""
-    path = store_path(store_key(leaf, config), split)
-    return read_manifest(path), str(path)
 
 
 def _feed_leaf(leaf: Leaf, split: str, config: DataConfig) -> FeedLeaf | None:

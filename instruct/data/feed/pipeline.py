@@ -13,7 +13,7 @@ import dataclasses
 import hashlib
 import json
 import logging
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import grain
@@ -56,13 +56,20 @@ class TrainFeed:
 
     Args:
         host, num_hosts: which of how many processes feed this run.
+        seqio_windows_fn: `instruct.data.seqio.reading.seqio_windows`, which feed="seqio" reads; an
+            argument, as that module imports TensorFlow and the feed of records needs none.
 
     Raises:
         UserError: stores are missing or damaged, the batch does not divide among the hosts.
     """
 
     def __init__(
-        self, config: DataConfig, resolved: Resolved, host: int = 0, num_hosts: int = 1
+        self,
+        config: DataConfig,
+        resolved: Resolved,
+        host: int = 0,
+        num_hosts: int = 1,
+        seqio_windows_fn: Callable[..., Iterator[Window]] | None = None,
     ) -> None:
         if config.batch_size % num_hosts:
             raise UserError(
@@ -70,6 +77,7 @@ class TrainFeed:
             )
         self._config = config
         self._host, self._num_hosts = host, num_hosts
+        self._seqio_windows_fn = seqio_windows_fn
         self._batch_rows = config.batch_size // num_hosts
         self._leaves = resolved.leaves
         self._left_out = resolved.left_out
@@ -143,9 +151,8 @@ class TrainFeed:
     def _make_windows(self, start: int) -> Iterator[Window]:
         config = self._config
         if self._builder is None:
-            # SeqIO's pipeline is TensorFlow; the usual feed must start without it.
-            from instruct.data.seqio.reading import seqio_windows
-
+            if self._seqio_windows_fn is None:
+                raise TypeError("DataConfig.feed='seqio' needs TrainFeed(seqio_windows_fn=...)")
             if len(self._leaves) > _MANY_SEQIO_TASKS:
                 _log.warning(
                     "feed='seqio' with %d tasks: expect about %d minutes before the first batch "
@@ -154,7 +161,9 @@ class TrainFeed:
                     max(2, len(self._leaves) // 40),
                     1 + len(self._leaves) // 80,
                 )
-            return seqio_windows(config, self._host, self._num_hosts, len(self._leaves), start)
+            return self._seqio_windows_fn(
+                config, self._host, self._num_hosts, len(self._leaves), start
+            )
         numbers = range(self._host + start * self._num_hosts, _LAST_WINDOW, self._num_hosts)
         windows = grain.MapDataset.range(numbers.start, numbers.stop, numbers.step)
         windows = windows.map(self._builder)
@@ -218,7 +227,8 @@ class TrainFeed:
         if state["opened"]:
             self._window = self._fetch_window()
         self._row = state["row"]
-        self._counts = np.array([state["counts"][name] for name in COUNTS], dtype=np.int64)
+        none = [0] * len(self._leaves)  # states of older versions lack `exemplars_missing`
+        self._counts = np.array([state["counts"].get(name, none) for name in COUNTS], np.int64)
         self._dropped = dict(state["dropped_reasons"])
 
     def _changed_plain(self, state: Mapping[str, Any]) -> str:
@@ -239,9 +249,10 @@ class TrainFeed:
 
         Returns:
             `leaves`: for every leaf its name, `asked` (share of the mixture), `realised` (share
-            of the examples kept), `examples`, `dropped`, `truncated`, `tokens`; totals under
-            `kept`, `dropped`, `truncated`, `tokens`; `dropped_reasons`; `left_out`, the tasks of
-            the mixture that are not in it. Windows count when their first row is used.
+            of the examples kept), `examples`, `dropped`, `truncated`, `exemplars_missing` (from
+            the prompts kept), `tokens`; totals under `kept`, `dropped`, `truncated`,
+            `exemplars_missing`, `tokens`; `dropped_reasons`; `left_out`, the tasks of the mixture
+            that are not in it. Windows count when their first row is used.
         """
         counts = dict(zip(COUNTS, self._counts))
         tokens = counts["input_tokens"] + counts["target_tokens"]
@@ -258,6 +269,7 @@ class TrainFeed:
                 "examples": int(counts["kept"][i]),
                 "dropped": int(counts["dropped"][i]),
                 "truncated": int(counts["truncated"][i]),
+                "exemplars_missing": int(counts["exemplars_missing"][i]),
                 "tokens": int(tokens[i]),
             }
             for i, leaf in enumerate(self._leaves)
@@ -267,6 +279,7 @@ class TrainFeed:
             "kept": int(counts["kept"].sum()),
             "dropped": int(counts["dropped"].sum()),
             "truncated": int(counts["truncated"].sum()),
+            "exemplars_missing": int(counts["exemplars_missing"].sum()),
             "tokens": int(tokens.sum()),
             "dropped_reasons": dict(sorted(self._dropped.items())),
             "left_out": list(self._left_out),

@@ -31,6 +31,7 @@ from instruct.errors import UserError
 MOST_LOST = 0.2
 _FEW_TASKS = 8  # fewer are measured here: starting processes would take longer
 _SHOWN_PROBLEMS = 20
+_MOST_NAMED = 5
 
 
 @dataclasses.dataclass(frozen=True)
@@ -43,6 +44,7 @@ class Lengths:
         truncated: share of the examples that lost the end of a field to fit.
         too_long: share that does not fit however it is cut, and is left out.
         not_rendered: share that is left out for any reason.
+        exemplars_missing: mean number of exemplars that a prompt should show and does not.
         reasons: why -> examples.
     """
 
@@ -52,6 +54,7 @@ class Lengths:
     truncated: float
     too_long: float
     not_rendered: float
+    exemplars_missing: float
     reasons: Mapping[str, int]
 
 
@@ -116,6 +119,12 @@ class MixtureReport:
         if dropped:
             reasons = ", ".join(f"{reason}: {n:,}" for reason, n in dropped.most_common())
             _print_line(console, f"dropped rows: {reasons}", "")
+        missing = {t.task: t.lengths.exemplars_missing for t in self.tasks if t.lengths}
+        most = sorted(filter(missing.get, missing), key=lambda task: -missing[task])
+        if most:
+            first = ", ".join(f"{task}: {missing[task]:.2g}" for task in most[:_MOST_NAMED])
+            text = f"exemplars missing from a prompt, in {len(most):,} tasks, most of all {first}"
+            _print_line(console, text, "")
 
     def print_tasks(self, console: Console) -> None:
         """A line a store; what was measured stands with the task's first."""
@@ -281,6 +290,7 @@ def _measure(builder: WindowBuilder) -> Lengths | str:
         truncated=round(totals["truncated"] / asked, 4),
         too_long=round(too_long / asked, 4),
         not_rendered=round(totals["dropped"] / asked, 4),
+        exemplars_missing=round(totals["exemplars_missing"] / kept, 2),
         reasons=window.dropped,
     )
 

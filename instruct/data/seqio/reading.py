@@ -5,7 +5,9 @@ mixture as SeqIO itself feeds it (`feed="seqio"`) is the reference that ours is 
 """
 
 import contextlib
+import dataclasses
 import hashlib
+import logging
 import os
 import weakref
 from collections.abc import Iterator, Mapping, Sequence
@@ -29,7 +31,6 @@ from instruct.prompts.render import Dropped
 
 _WINDOW_ROWS = 256
 
-
 # Begins the fingerprints of plain tasks; another number means that they are made otherwise.
 PLAIN_KIND = "plain3-"
 # Attributes of a source that change no record; splits, which a set may hold, are sorted.
@@ -37,9 +38,50 @@ _SOURCE_NOISE = ("_num_input_examples", "_caching_permitted", "_splits")
 # Above this many bytes, files are identified by size and time instead of content.
 _MOST_HASHED_BYTES = 1 << 30
 
+_log = logging.getLogger(__name__)
+_tasks_warned_of: set[str] = set()
 _code_fingerprints: weakref.WeakKeyDictionary[seqio.Task, tuple[str, tuple[str, ...]]] = (
     weakref.WeakKeyDictionary()
 )
+
+
+@dataclasses.dataclass(frozen=True)
+class PlainTaskSource:
+    """A plain seqio task as the source of its stores: its pipeline at a run's lengths.
+
+    Runs in the process that registered the task.
+    """
+
+    task: str
+    config: DataConfig
+
+    @property
+    def splits(self) -> Sequence[str]:
+        return tuple(seqio.TaskRegistry.get(self.task).splits)
+
+    @property
+    def fingerprint(self) -> str:
+        return plain_fingerprint(self.task)
+
+    def available(self) -> str | None:
+        """None: the pipeline itself raises where its files are missing."""
+        return None
+
+    def records(self, split: str) -> Iterator[Any]:
+        """The split's `TokenRecord`s; warns once of what the fingerprint does not see."""
+        unseen = plain_unseen(self.task)
+        if unseen and self.task not in _tasks_warned_of:
+            _tasks_warned_of.add(self.task)
+            _log.warning(
+                "seqio task %r: a change of its code rebuilds its store, but its code does not "
+                "show %s. After changing that, set another version (source.version = '2' on the "
+                "task's source) to rebuild the store",
+                self.task,
+                "; ".join(unseen),
+            )
+        vocabulary = load_vocabulary(self.config.vocabulary)
+        lengths, seed = self.config.feature_lengths, self.config.seed
+        yield from token_records(self.task, split, lengths, vocabulary, seed)
 
 
 def plain_fingerprint(name: str) -> str:

@@ -8,14 +8,12 @@ not named there is an error. So a mixture never shrinks behind anybody's back.
 """
 
 import dataclasses
-import datetime
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from instruct.data.config import DataConfig
 from instruct.data.sources.json_files import write_json
-from instruct.data.spec import Resolved
 from instruct.data.stores.jobs import PreparedStore, by_reason
 from instruct.data.stores.store import store_dir
 from instruct.errors import UserError
@@ -142,49 +140,3 @@ def missing_stores(stores: Sequence[PreparedStore], split: str) -> tuple[Missing
             reason = "no record" + (f"; rows that are none: {reasons}" if reasons else "")
             missing.append(Missing(store.task, store.split, reason))
     return tuple(missing)
-
-
-def make_left_out(resolved: Resolved, missing: Sequence[Missing], split: str) -> LeftOut:
-    """The record of what is left out of a mixture.
-
-    Args:
-        resolved: the whole mixture.
-        missing: of its stores.
-        split: the one whose records fix rates.
-    """
-    # SeqIO takes seconds to import; reading the file needs none of it.
-    from instruct.data import registry
-
-    tasks = {store.task for store in missing}
-    num_left = resolved.num_tasks - len(tasks)
-    before = _parts(registry, resolved.name, split, ())
-    after = _parts(registry, resolved.name, split, tasks) if num_left else {}
-    sub_mixtures = {
-        name: {
-            "before": share,
-            "after": after.get(name, (0.0, {}))[0],
-            "tasks": {
-                task: {"before": rates[task], "after": rate}
-                for task, rate in after.get(name, (0.0, {}))[1].items()
-            },
-        }
-        for name, (share, rates) in before.items()
-    }
-    now = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
-    return LeftOut(resolved.name, now, tuple(missing), num_left, sub_mixtures)
-
-
-def _parts(
-    registry: Any, mixture: str, split: str, left_out: Any
-) -> dict[str, tuple[float, dict[str, float]]]:
-    """Child -> (its share, task -> share), of the whole; a mixture without children is its own."""
-    children = {
-        child.name: child.share for child in registry.children(mixture, split, left_out=left_out)
-    }
-    parts = {}
-    for name, share in (children or {mixture: 1.0}).items():
-        tasks: dict[str, float] = {}
-        for leaf in registry.resolve(name, split, left_out).leaves:
-            tasks[leaf.task] = tasks.get(leaf.task, 0.0) + share * leaf.rate
-        parts[name] = (share, tasks)
-    return parts

@@ -6,6 +6,7 @@ TensorFlow pipeline here, one after another.
 """
 
 import dataclasses
+import functools
 import logging
 from collections.abc import Callable, Sequence
 
@@ -22,9 +23,7 @@ from instruct.data.stores.jobs import (
     build_reported,
     by_reason,
     can_be_sent,
-    failed,
     find_store,
-    plain_items,
     store_jobs,
     succeeded,
     unavailable,
@@ -127,7 +126,7 @@ def prepare(
             console.print(estimate.describe(), markup=False, highlight=False, soft_wrap=True)
         if check_disk:
             estimate.check()
-        built = _build_all(estimate, config, workers, console, elsewhere)
+        built = _build_all(estimate, workers, console, elsewhere)
         for store in built.values():
             if store.status == "built" and store.message:
                 _log.warning("%s", store.message)
@@ -137,7 +136,6 @@ def prepare(
 
 def _build_all(
     estimate: DiskEstimate,
-    config: DataConfig,
     workers: int,
     console: Console | None,
     elsewhere: BuildElsewhere | None,
@@ -159,14 +157,6 @@ def _build_all(
         for job in jobs:
             if job in results:
                 continue
-            results[job] = _build_here(job, config, bar)
+            results[job] = build_reported(job, functools.partial(bar.add_rows, job))
             bar.finish(job)
     return results
-
-
-def _build_here(job: Job, config: DataConfig, bar: BuildProgress) -> PreparedStore:
-    try:
-        items = plain_items(job, config)
-    except Exception as error:
-        return failed(job, error)
-    return build_reported(job, lambda rows: bar.add_rows(job, rows), items)

@@ -17,8 +17,10 @@ from typing import Any, Generic, TypeVar
 
 from array_record.python.array_record_module import ArrayRecordReader
 
-from instruct.data.spec import TaskSpec
+from instruct.data.config import DataConfig
+from instruct.data.spec import Leaf, TaskSpec
 from instruct.data.token_record import TokenRecord
+from instruct.data.vocab import load_vocabulary
 from instruct.errors import UserError
 from instruct.json_text import parse_json
 from instruct.local_paths import local_folder, local_path
@@ -195,6 +197,20 @@ class Store(Generic[R]):
         """Compares the whole file with the manifest's hash (`prepare --verify`)."""
         if hash_file(self.path / RECORDS_FILE) != self.manifest.sha256:
             raise _broken(self.path, f"the SHA-256 of {RECORDS_FILE} is not the manifest's")
+
+
+def store_key(leaf: Leaf, config: DataConfig) -> str:
+    """Folder name of a leaf's stores."""
+    if leaf.spec is not None:
+        return spec_key(leaf.spec)
+    vocabulary = load_vocabulary(config.vocabulary)
+    return plain_key(leaf.name, config.feature_lengths, vocabulary.fingerprint)
+
+
+def leaf_manifest(leaf: Leaf, split: str, config: DataConfig) -> tuple[Manifest | None, str]:
+    """(manifest of the leaf's store of a split, or None; where the store is or would be)."""
+    path = store_path(store_key(leaf, config), split)
+    return read_manifest(path), str(path)
 
 
 def hash_file(file: Path) -> str:
