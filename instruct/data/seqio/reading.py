@@ -170,19 +170,55 @@ def check_plain_vocabulary(task: seqio.Task, vocabulary: Vocabulary) -> None:
             )
 
 
+def _dtype_error(
+    task: seqio.Task, split: str, lengths: Mapping[str, int], error: Exception
+) -> Exception:
+    """`error` of a pipeline as a UserError if a feature's dtype is its cause; else `error`."""
+    dataset = task.source.get_dataset(split, shuffle=False)
+    failing = "the end of its preprocessors"
+    for step in task.preprocessors:
+        transform = seqio.utils.add_kwargs_to_transform(
+            step, sequence_length=lengths, output_features=task.output_features
+        )
+        try:
+            dataset = transform(dataset)
+        except (TypeError, ValueError):
+            inner = getattr(step, "func", step)  # of a functools.partial
+            failing = f"step {getattr(inner, '__name__', type(inner).__name__)}"
+            break
+    tokenising = failing.startswith("step tokenize")
+    for name in FEATURES:
+        spec = dataset.element_spec.get(name)
+        if spec is None or spec.dtype == tf.string:
+            continue
+        if tokenising or not spec.dtype.is_integer or spec.shape.rank != 1:
+            return UserError(
+                f"seqio task {task.name!r}, split {split!r}: feature {name!r} has dtype "
+                f"{spec.dtype.name} and rank {spec.shape.rank} at {failing}. A step that tokenises "
+                "takes text (tf.string), and the last step must give int32 ids of rank 1. Turn "
+                "numbers into text before they are tokenised, for example with "
+                f"tf.strings.as_string(example[{name!r}])"
+            )
+    return error
+
+
 def token_records(
     name: str, split: str, lengths: Mapping[str, int], vocabulary: Vocabulary, seed: int = 0
 ) -> Iterator[TokenRecord | Dropped]:
     """Runs a plain task's TensorFlow pipeline once over a split, in its own order.
 
     Raises:
-        UserError: the task tokenises with another vocabulary, or lacks a feature.
+        UserError: the task tokenises with another vocabulary, lacks a feature, or has one that is
+            neither text nor token ids.
     """
     task = seqio.TaskRegistry.get(name)
     check_plain_vocabulary(task, vocabulary)
-    dataset = task.get_dataset(
-        sequence_length=dict(lengths), split=split, shuffle=False, seed=seed, num_epochs=1
-    )
+    try:
+        dataset = task.get_dataset(
+            sequence_length=dict(lengths), split=split, shuffle=False, seed=seed, num_epochs=1
+        )
+    except (TypeError, ValueError) as error:
+        raise _dtype_error(task, split, lengths, error) from error
     vocabularies = {name: task.output_features[name].vocabulary for name in FEATURES}
     for number, example in enumerate(dataset.as_numpy_iterator()):
         ids = {name: [int(i) for i in example.pop(name)] for name in FEATURES}

@@ -185,3 +185,32 @@ def test_many_tasks_through_seqios_pipeline_warn(tmp_path, caplog):
     with pytest.raises(StopIteration):
         next(TrainFeed(config, resolved, seqio_windows_fn=lambda *arguments: iter(())))
     assert "101 tasks: expect about 2 minutes" in caplog.text
+
+
+@pytest.mark.parametrize(
+    "targets, steps, words",
+    [
+        (
+            [1, 2],
+            [seqio.preprocessors.tokenize],
+            ["int32 and rank 0", "as_string"],
+        ),
+        ([0.5, 2.0], [functools.partial(seqio.preprocessors.tokenize)], ["dtype float32"]),
+        ([[1], [2]], [seqio.preprocessors.tokenize], ["dtype int32 and rank 1"]),
+        ([1, 2], [seqio.preprocessors.append_eos], ["int32 and rank 0 at"]),
+    ],
+)
+def test_targets_that_are_no_text_are_named(targets, steps, words):
+    name = fresh_name("numbers")
+
+    def dataset_fn(split, shuffle_files, seed=None):
+        return tf.data.Dataset.from_tensor_slices({"inputs": ["a", "b"], "targets": targets})
+
+    features = {key: seqio.Feature(seqio.ByteVocabulary()) for key in ("inputs", "targets")}
+    source = seqio.FunctionDataSource(dataset_fn, ["train"])
+    seqio.TaskRegistry.add(name, source=source, preprocessors=steps, output_features=features)
+    (store,) = prepare(registry.resolve(name), toy_config(name), ("train",)).stores
+    assert store.status == "failed"
+    for word in words:
+        assert f"seqio task '{name}', split 'train': feature 'targets'" in store.message
+        assert word in store.message and "in user code" not in store.message
