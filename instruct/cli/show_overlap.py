@@ -11,8 +11,8 @@ from rich.table import Table
 
 from instruct.cli.show_tables import filter_of, print_json, wide_console
 from instruct.data import registry
+from instruct.data.overlap.contamination import Contamination, Total, contamination
 from instruct.data.overlap.duplicates import SAMPLE, SKETCH, DuplicateReport, Duplicates, duplicates
-from instruct.data.overlap.overlap import Contamination, Total, contamination
 from instruct.data.overlap.scan import COVERED, Side, share_of, stored_tasks
 
 _TABLE_COLUMNS = 240

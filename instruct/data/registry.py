@@ -20,9 +20,9 @@ from instruct.data.config import AUTO_VOCABULARY, DataConfig
 from instruct.data.feed.records import known_num_records
 from instruct.data.seqio.bridge import (
     FEATURES,
-    RecordTask,
     from_seqio,
     record_task,
+    use_vocabulary,
 )
 from instruct.data.seqio.mixtures import (
     UNKNOWN_RECORDS,
@@ -33,7 +33,7 @@ from instruct.data.seqio.mixtures import (
 from instruct.data.seqio.reading import PlainTaskSource
 from instruct.data.spec import Leaf, Resolved, TaskSpec
 from instruct.data.stores.store import leaf_manifest, store_dir
-from instruct.data.vocab import load_vocabulary, parse_spec
+from instruct.data.vocab import load_vocabulary
 from instruct.errors import UserError, unknown_name
 
 _specs: dict[str, TaskSpec] = {}
@@ -46,8 +46,7 @@ _rate_tables: dict[str, tuple[object, dict[str, float]]] = {}
 
 def set_vocabulary(spec: str) -> None:
     """Chooses the vocabulary of all our seqio tasks (names: instruct/data/vocab.py)."""
-    parse_spec(spec)
-    RecordTask.vocabulary = spec
+    use_vocabulary(spec)
 
 
 def add_task(spec: TaskSpec) -> TaskSpec:

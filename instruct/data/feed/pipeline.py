@@ -257,6 +257,7 @@ class TrainFeed:
         counts = dict(zip(COUNTS, self._counts))
         tokens = counts["input_tokens"] + counts["target_tokens"]
         total = max(1, int(counts["kept"].sum()))
+        losses = ("dropped", "truncated", "exemplars_missing")
         leaves = [
             {
                 "name": leaf.name,
@@ -267,9 +268,7 @@ class TrainFeed:
                 "asked": leaf.rate,
                 "realised": int(counts["kept"][i]) / total,
                 "examples": int(counts["kept"][i]),
-                "dropped": int(counts["dropped"][i]),
-                "truncated": int(counts["truncated"][i]),
-                "exemplars_missing": int(counts["exemplars_missing"][i]),
+                **{name: int(counts[name][i]) for name in losses},
                 "tokens": int(tokens[i]),
             }
             for i, leaf in enumerate(self._leaves)
@@ -277,9 +276,7 @@ class TrainFeed:
         return {
             "leaves": leaves,
             "kept": int(counts["kept"].sum()),
-            "dropped": int(counts["dropped"].sum()),
-            "truncated": int(counts["truncated"].sum()),
-            "exemplars_missing": int(counts["exemplars_missing"].sum()),
+            **{name: int(counts[name].sum()) for name in losses},
             "tokens": int(tokens.sum()),
             "dropped_reasons": dict(sorted(self._dropped.items())),
             "left_out": list(self._left_out),

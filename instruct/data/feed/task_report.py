@@ -22,8 +22,8 @@ from instruct.data.feed.leaves import make_builder
 from instruct.data.feed.window import COUNTS, WindowBuilder, open_store
 from instruct.data.sources.json_files import write_json
 from instruct.data.spec import Leaf, Resolved
-from instruct.data.stores.build_pool import map_in_processes
 from instruct.data.stores.jobs import PreparedStore
+from instruct.data.stores.processes import map_in_processes
 from instruct.data.stores.store import store_dir
 from instruct.errors import UserError
 

@@ -247,6 +247,12 @@ def failed(job: Job, error: BaseException) -> PreparedStore:
     return PreparedStore(job.task, job.split, "failed", message=message, machine=machine)
 
 
+def killed(job: Job) -> PreparedStore:
+    """The failure of a job whose process was killed."""
+    message = "the process that built it was killed; did it run out of memory?"
+    return PreparedStore(job.task, job.split, "failed", message=message, machine=True)
+
+
 def unavailable(job: Job) -> PreparedStore | None:
     """The failure of a job whose source cannot be read here, without building; else None."""
     try:
