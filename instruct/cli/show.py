@@ -1,4 +1,4 @@
-"""`run.py show`: tasks and mixtures, their rates and overlap, and what their prompts look like."""
+"""`run.py show`: tasks, mixtures, their shares and overlap, and rendered prompts."""
 
 import argparse
 import dataclasses
@@ -33,7 +33,7 @@ from instruct.data.vocab import load_vocabulary
 from instruct.errors import UserError, unknown_name
 from instruct.prompts.render import Rendered
 
-_UNCUT = 1 << 20
+_UNCUT = 1 << 20  # tokens
 _FEW_TASKS = 200  # as many are listed without being asked for
 _TABLE_COLUMNS = 240
 # Flags that would be ignored without another.
@@ -60,7 +60,7 @@ def run(flags: argparse.Namespace) -> int:
     return _show_list(flags)
 
 
-def _split_there(spec: TaskSpec) -> str:
+def _first_split(spec: TaskSpec) -> str:
     split, reasons = preview.first_readable_split(spec)
     for reason in reasons:
         print(f"note: {reason}", file=sys.stderr)
@@ -86,10 +86,10 @@ def _show_list(flags: argparse.Namespace) -> int:
     task_filter = filter_of(flags)
     specs = task_filter(registry.task_specs().values())
     if flags.licenses:
-        found = license_counts(specs)
+        licenses = license_counts(specs)
         if flags.json:
-            return print_json({"licenses": found})
-        wide_console().print(license_table(found, f"{len(specs):,} tasks"))
+            return print_json({"licenses": licenses})
+        wide_console().print(license_table(licenses, f"{len(specs):,} tasks"))
         return 0
     families = family_counts(specs)
     if flags.json:
@@ -122,12 +122,9 @@ def _task_table(specs: Sequence[TaskSpec]) -> Table:
     )
     for spec in specs:
         modes = " ".join(spec.all_modes)
-        table.add_row(spec.name, escape(spec.category), modes, spec.version, escape(_short(spec)))
+        license_name = escape(spec.license.partition(" (")[0])
+        table.add_row(spec.name, escape(spec.category), modes, spec.version, license_name)
     return table
-
-
-def _short(spec: TaskSpec) -> str:
-    return spec.license.partition(" (")[0]
 
 
 def _show_mixture(flags: argparse.Namespace) -> int:
@@ -137,10 +134,10 @@ def _show_mixture(flags: argparse.Namespace) -> int:
         raise unknown_name(f"split of mixture {whole.name!r}", flags.split, splits)
     view = MixtureView(whole, filter_of(flags), flags.draws)
     if flags.licenses:
-        found = view.licenses()
+        licenses = view.licenses()
         if flags.json:
-            return print_json({"mixture": view.name, "licenses": found})
-        wide_console().print(license_table(found, view.counts_line()))
+            return print_json({"mixture": view.name, "licenses": licenses})
+        wide_console().print(license_table(licenses, view.counts_line()))
         return 0
     if flags.json:
         return print_json(view.to_json())
@@ -167,43 +164,35 @@ def print_packed_rows(console: Console, config: DataConfig, resolved: Resolved) 
         console.print(preview.packed_row(batch, row, vocabulary, resolved), markup=False)
 
 
-def _modes_of(name: str, spec: TaskSpec) -> Sequence[str]:
-    return spec.all_modes if name == spec.name else (name.removeprefix(spec.name + "."),)
-
-
 def _show_task(flags: argparse.Namespace) -> int:
     if registry.is_plain_task(flags.task):
         return _show_plain_task(flags)
     spec = registry.find_spec(flags.task)
-    split = flags.split or _split_there(spec)
+    split = flags.split or _first_split(spec)
     if split not in spec.splits:
         raise unknown_name(f"split of task {spec.name!r}", split, spec.splits)
+    mode = flags.task.removeprefix(spec.name + ".")
+    modes = spec.all_modes if flags.task == spec.name else (mode,)
     examples = []
-    modes = _modes_of(flags.task, spec)
     for mode, shown in preview.rendered_examples(spec, modes, split, flags.examples):
-        entry = {"task": spec.leaf_name(mode), "mode": mode} | dataclasses.asdict(shown)
-        examples.append({k: v for k, v in entry.items() if k not in ("input_ids", "target_ids")})
+        example = {"task": spec.leaf_name(mode), "mode": mode} | dataclasses.asdict(shown)
         if isinstance(shown, Rendered):
-            examples[-1] |= {
-                "input_tokens": len(shown.input_ids),
-                "target_tokens": len(shown.target_ids),
-            }
-    if flags.json:
-        names = {"category": spec.category, "template_set": spec.templates.name}
-        return print_json({"task": spec.name, "split": split, **names, "examples": examples})
-    console = wide_console()
-    console.print(
+            example["input_tokens"] = len(example.pop("input_ids"))
+            example["target_tokens"] = len(example.pop("target_ids"))
+        examples.append(example)
+    names = {"category": spec.category, "template_set": spec.templates.name}
+    head = (
         f"[bold]{spec.name}[/] {escape(spec.category)}, version {spec.version}, "
         f"{escape(spec.license)} {escape(spec.url)}\n{escape(spec.description)}\n"
         f"wordings: {escape(spec.templates.name)}; split {escape(split)}"
     )
-    for example in examples:
-        _print_example(console, example)
-    return 0
+    return _print_examples(
+        flags, {"task": spec.name, "split": split, **names, "examples": examples}, head
+    )
 
 
 def _show_plain_task(flags: argparse.Namespace) -> int:
-    """Prints a user's seqio task as its own pipeline makes its examples, uncut."""
+    """Prints uncut examples of a user's seqio task, as its own pipeline gives them."""
     task = registry.find_seqio_task(flags.task)
     split = flags.split or preview.splits_in_order(task.splits)[0]
     if split not in task.splits:
@@ -225,14 +214,21 @@ def _show_plain_task(flags: argparse.Namespace) -> int:
         else {"mode": f"example {number}", "reason": record.reason}
         for number, record in enumerate(itertools.islice(records, flags.examples))
     ]
+    values = {"task": task.name, "split": split, "vocabulary": vocabulary, "examples": examples}
+    head = (
+        f"[bold]{escape(task.name)}[/] plain seqio task, shown as its pipeline makes it\n"
+        f"vocabulary {escape(vocabulary)}; split {escape(split)} of "
+        f"{escape(', '.join(sorted(task.splits)))}"
+    )
+    return _print_examples(flags, values, head)
+
+
+def _print_examples(flags: argparse.Namespace, values: dict[str, Any], head: str) -> int:
     if flags.json:
-        about = {"task": task.name, "split": split, "vocabulary": vocabulary}
-        return print_json(about | {"examples": examples})
+        return print_json(values)
     console = wide_console()
-    console.print(f"[bold]{escape(task.name)}[/] plain seqio task, shown as its pipeline makes it")
-    line = f"vocabulary {vocabulary}; split {split} of {', '.join(sorted(task.splits))}"
-    console.print(line, markup=False, soft_wrap=True)
-    for example in examples:
+    console.print(head)
+    for example in values["examples"]:
         _print_example(console, example)
     return 0
 

@@ -23,8 +23,7 @@ _NOTHING = "nothing is prepared that could be compared."
 
 def run(flags: argparse.Namespace) -> int:
     """Prints the overlap. Tasks without a store are named and left out; the status is 0."""
-    task_filter = filter_of(flags)
-    leaves = task_filter(registry.resolve(flags.mixture, flags.split).leaves)
+    leaves = filter_of(flags)(registry.resolve(flags.mixture, flags.split).leaves)
     side = stored_tasks(leaves, (flags.split,))
     if flags.against:
         return _against(flags, side)

@@ -22,7 +22,7 @@ from instruct.data.task_lists import TaskFilter, license_counts, license_of
 
 DRAWS = 100_000
 ROW_LENGTHS = {"inputs": 512, "targets": 128}
-FEW = 12  # tasks beside each other in a mixture are told by category if they are more
+FEW = 12  # above this many tasks side by side in a mixture, rows are grouped by category
 _CHUNK = 1 << 20  # draws that are counted at once
 
 
@@ -134,22 +134,22 @@ class MixtureView:
 
     def counts_line(self) -> str:
         """Tasks, data sets, categories, leaves, and how many of these have no store."""
-        found = self.resolved
+        kept = self.resolved
         return (
-            f"{self.name}: {found.num_tasks:,} tasks, {found.num_datasets:,} data sets, "
-            f"{found.num_categories:,} categories, {len(found.leaves):,} leaves, "
+            f"{self.name}: {kept.num_tasks:,} tasks, {kept.num_datasets:,} data sets, "
+            f"{kept.num_categories:,} categories, {len(kept.leaves):,} leaves, "
             f"{len(self.unprepared):,} unprepared"
         )
 
     def to_json(self) -> dict[str, Any]:
         """Counts, sub-mixtures and every leaf."""
-        found = self.resolved
+        kept = self.resolved
         return {
             "mixture": self.name,
-            "num_tasks": found.num_tasks,
-            "num_datasets": found.num_datasets,
-            "num_categories": found.num_categories,
-            "num_leaves": len(found.leaves),
+            "num_tasks": kept.num_tasks,
+            "num_datasets": kept.num_datasets,
+            "num_categories": kept.num_categories,
+            "num_leaves": len(kept.leaves),
             "num_unprepared": len(self.unprepared),
             "draws": self.draws,
             "groups": [dataclasses.asdict(group) for group in self.groups()],
@@ -159,23 +159,23 @@ class MixtureView:
     def groups(self) -> list[Group]:
         """Two levels of what the mixture was made of, the greatest shares first."""
         rows = {row.leaf.name: row for row in self.rows}
-        found = []
+        groups = []
         for name, parts in _level(self.name, 1.0, self.split, rows):
-            found.append(_group(name, 0, parts, rows))
+            groups.append(_group(name, 0, parts, rows))
             if _is_mixture(name):
                 scale = next(c.share for c in registry.children(self.name) if c.name == name)
                 inner = _level(name, scale, self.split, rows)
-                found += [_group(label, 1, parts, rows) for label, parts in inner]
-        return found
+                groups += [_group(label, 1, parts, rows) for label, parts in inner]
+        return groups
 
     def licenses(self) -> list[dict[str, Any]]:
         """Licences with their tasks, data sets and share of the mixture, the greatest first."""
-        found = license_counts(row.leaf for row in self.rows)
-        for entry in found:
+        entries = license_counts(row.leaf for row in self.rows)
+        for entry in entries:
             entry["share"] = sum(
                 row.planned for row in self.rows if license_of(row.leaf) == entry["license"]
             )
-        return sorted(found, key=lambda entry: -entry["share"])
+        return sorted(entries, key=lambda entry: -entry["share"])
 
 
 def _counts(resolved: Resolved, draws: int) -> np.ndarray:

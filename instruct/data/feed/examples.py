@@ -1,4 +1,4 @@
-"""Examples for evaluation: the same ones, worded the same way, every time.
+"""Evaluation examples of a leaf: the same records and the same prompts in every evaluation.
 
 Ours are rendered from stored records, plain seqio tasks come as their pipeline made them; what a
 `postprocess_fn` gets as `example` has the types of SeqIO's own evaluator in both cases.
@@ -50,9 +50,9 @@ class EvalExample:
         record_metadata: what metrics may need.
         seqio_example: `example` for the task's `postprocess_fn`.
         num_exemplars, exemplars_asked: how many exemplars the prompt shows, and how many it should;
-            None for a plain seqio task, whose pipeline does not tell.
+            None for a plain seqio task.
         truncated: whether the source field was cut to fit, or a plain seqio task's inputs; None if
-            that cannot be told.
+            unknown.
     """
 
     task: str
@@ -120,7 +120,7 @@ def _renderer(leaf: Leaf, split: str, config: DataConfig) -> ExampleRenderer:
 
 
 def num_asked(leaf: Leaf, split: str, config: DataConfig, limit: int | None) -> int:
-    """How many examples `eval_examples` gives if all of them fit."""
+    """Number of examples that `eval_examples` returns if all of them fit."""
     size = len(_open(leaf, split, config))
     return size if limit is None else min(size, limit)
 
@@ -189,7 +189,7 @@ def _eval_example(
 
 
 def _lost_its_end(record: TokenRecord, config: DataConfig) -> bool | None:
-    """Whether SeqIO trimmed the inputs; None where they fill the length and their text is lost."""
+    """Whether SeqIO trimmed the inputs; None where they fill the length and have no text."""
     if len(record.input_ids) < config.lengths[0]:
         return False
     if "inputs_pretokenized" not in record.features:
@@ -208,7 +208,7 @@ def majority_answer(leaf: Leaf, config: DataConfig, split: str = "train") -> tup
 
 
 def majority_position(leaf: Leaf, config: DataConfig, split: str = "train") -> tuple[int, float]:
-    """The most frequent place of the right answer among the options of a record, and its share.
+    """The most frequent position of the right answer among a record's options, and its share.
 
     (-1, 0.0) where the split is not prepared, or prompts show options in another order.
     """
@@ -216,11 +216,11 @@ def majority_position(leaf: Leaf, config: DataConfig, split: str = "train") -> t
     if manifest is None or leaf.spec is None or leaf.spec.templates.shuffle_options:
         return -1, 0.0
     store = open_store(path, manifest.sha256)
-    places: collections.Counter[int] = collections.Counter()
+    positions: collections.Counter[int] = collections.Counter()
     for first in range(0, len(store), _READ_AT_ONCE):
         numbers = range(first, min(first + _READ_AT_ONCE, len(store)))
-        places.update(record.answer_index for record in store.read(numbers) if record.options)
-    if not places:
+        positions.update(record.answer_index for record in store.read(numbers) if record.options)
+    if not positions:
         return -1, 0.0
-    place, count = min(places.items(), key=lambda item: (-item[1], item[0]))
-    return place, count / len(store)
+    position, count = min(positions.items(), key=lambda item: (-item[1], item[0]))
+    return position, count / len(store)

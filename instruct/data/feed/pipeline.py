@@ -1,4 +1,4 @@
-"""Per-host batches from windows, built ahead, resumable exactly.
+"""Training batches of one host from prefetched windows, with exact resume.
 
     feed = TrainFeed(config, resolve(config.mixture))
     for batch, info in feed: ...
@@ -42,8 +42,8 @@ class BatchInfo:
     """What a batch holds.
 
     Attributes:
-        task_counts: leaf -> examples; leaves without any are left out. Empty under feed="seqio",
-            which does not tell.
+        task_counts: leaf -> examples, of leaves that have some. Empty under feed="seqio", whose
+            packing does not keep the tasks.
         num_examples: examples in the batch (this host's rows).
     """
 
@@ -119,13 +119,12 @@ class TrainFeed:
             missing -= stop - self._row
             self._row = stop
         batch = {key: np.concatenate([part[key] for part in parts]) for key in parts[0]}
-        found = np.flatnonzero(counts)
-        task_counts = {self._leaves[i].name: int(counts[i]) for i in found}
+        task_counts = {self._leaves[i].name: int(counts[i]) for i in np.flatnonzero(counts)}
         segments = batch[batch_keys.DECODER_SEGMENT_IDS]
         return batch, BatchInfo(task_counts, int(segments.max(axis=1).sum()))
 
     def _open_window(self) -> Window:
-        """The window with the next row; counts a new one when it is opened."""
+        """The window with the next row; adds the counts of each window when it opens it."""
         while self._window is None or self._row >= self._window.num_rows:
             self._window = self._fetch_window()
             self._row = 0
@@ -167,14 +166,13 @@ class TrainFeed:
         numbers = range(self._host + start * self._num_hosts, _LAST_WINDOW, self._num_hosts)
         windows = grain.MapDataset.range(numbers.start, numbers.stop, numbers.step)
         windows = windows.map(self._builder)
-        # A thread builds ahead, or each worker process does by itself.
+        # Either one thread of this process prefetches, or each worker process does.
         threads = 0 if config.workers else 1
         ahead = 0 if config.workers else config.prefetch_windows
         options = grain.ReadOptions(num_threads=threads, prefetch_buffer_size=ahead)
         dataset = windows.to_iter_dataset(options)
         if config.workers:
-            # Grain asks absl for a flag in its workers; under another command line nobody has
-            # parsed them.
+            # Grain's workers read an absl flag, which fails unless absl's flags are parsed.
             if not flags.FLAGS.is_parsed():
                 flags.FLAGS.mark_as_parsed()
             per_worker = max(1, config.prefetch_windows // config.workers)
@@ -184,7 +182,7 @@ class TrainFeed:
         return (Window(**arrays) for arrays in dataset)
 
     def state(self) -> dict[str, Any]:
-        """Where this host is, as JSON values: window and row, and the statistics so far."""
+        """Position of this host (window and row) and its statistics, as JSON values."""
         opened = self._window is not None
         return {
             "format": _STATE_FORMAT,
@@ -200,10 +198,10 @@ class TrainFeed:
         }
 
     def restore(self, state: Mapping[str, Any]) -> None:
-        """Continues where `state` was taken.
+        """Resumes at a position that `state` returned.
 
         Raises:
-            UserError: taken with other data, settings or hosts; the batches would be others.
+            UserError: the position belongs to other data, settings or hosts.
         """
         if state.get("format") != _STATE_FORMAT:
             raise UserError(
@@ -232,8 +230,8 @@ class TrainFeed:
         self._dropped = dict(state["dropped_reasons"])
 
     def _changed_plain(self, state: Mapping[str, Any]) -> str:
-        """A sentence about plain seqio tasks whose records are others; "" if there are none."""
-        before = state.get("plain_records", {})  # older states do not tell
+        """A sentence about plain seqio tasks whose records changed; "" if no records changed."""
+        before = state.get("plain_records", {})  # older states lack them
         changed = [n for n, sha256 in self._plain_records.items() if before.get(n) != sha256]
         if not changed:
             return ""
@@ -245,7 +243,7 @@ class TrainFeed:
         )
 
     def statistics(self) -> dict[str, Any]:
-        """What went by so far, as JSON values.
+        """Counts of the examples read so far, as JSON values.
 
         Returns:
             `leaves`: for every leaf its name, `asked` (share of the mixture), `realised` (share
@@ -290,10 +288,10 @@ class TrainFeed:
 
 
 def _leaf_identities(leaves: Sequence[FeedLeaf]) -> list[Any]:
-    """What decides the examples of each leaf: its records, its exemplars and its wordings."""
-    # Thousands of leaves share some dozen sets.
+    """Hashes of the records, exemplars and templates that decide the examples of each leaf."""
+    # Thousands of leaves share some dozen template sets.
     sets = {id(leaf.templates): leaf.templates for leaf in leaves}
-    wordings = {number: _hash(repr(found)) for number, found in sets.items()}
+    wordings = {number: _hash(repr(templates)) for number, templates in sets.items()}
     return [
         (
             leaf.name,

@@ -27,7 +27,7 @@ _MASK = (1 << 64) - 1
 
 
 def name_key(name: str) -> int:
-    """64 bits that stand for a name, the same in every process."""
+    """64-bit hash of a name, the same in every process."""
     return int.from_bytes(hashlib.sha256(name.encode()).digest()[:8], "little")
 
 
@@ -64,7 +64,7 @@ def exemplar_indices(
 
 
 def exemplars_asked(mode: str, shots: int | None, drawn: int, template_id: str) -> int:
-    """How many exemplars a prompt should show, however many are there and fit.
+    """Number of exemplars that a prompt should show, whether or not they exist and fit.
 
     Args:
         shots: as `exemplar_indices`'s.
@@ -174,8 +174,8 @@ def _bytes_array(texts: Sequence[str]) -> np.ndarray:
     return array
 
 
-# Feature -> how it is made. Types are those of seqio's evaluator: text is bytes, lists of text
-# are object arrays of bytes.
+# Feature -> (record, rendered example) -> value, in the types of SeqIO's evaluator: text is bytes,
+# lists of text are object arrays of bytes.
 _FEATURES: dict[str, Callable[[Record, Rendered], Any]] = {
     "id": lambda record, shown: record.id.encode(),
     "answer": lambda record, shown: record.answer.encode(),
@@ -193,7 +193,7 @@ FEATURE_NAMES = tuple(_FEATURES)
 
 
 def example_features(record: Record, shown: Rendered) -> dict[str, Any]:
-    """What a `postprocess_fn` gets as `example`, beside the `*_pretokenized` texts.
+    """The `example` of a `postprocess_fn`, without the `*_pretokenized` texts.
 
     `options`, `markers` and `answer_index` are as the prompt shows them (empty and -1 where it
     shows none); `references` is never empty; `metadata` and `record` are JSON.

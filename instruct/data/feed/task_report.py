@@ -1,4 +1,4 @@
-"""What a mixture's tasks look like once prepared: records, drops, lengths, what does not fit.
+"""Report on the prepared tasks of a mixture: records, drops, token lengths, truncation.
 
 Lengths are measured on the first examples that training on the task alone would see, rendered in
 its modes under the run's vocabulary and lengths; nothing is drawn that another run would draw
@@ -36,7 +36,7 @@ _MOST_NAMED = 5
 
 @dataclasses.dataclass(frozen=True)
 class Lengths:
-    """What a sample of rendered examples shows.
+    """Statistics of a sample of rendered examples.
 
     Attributes:
         examples: rendered.
@@ -67,7 +67,7 @@ class TaskReport:
         modes: prompt mode -> share of the mixture; {} for a plain seqio task.
         stores: as they were prepared.
         lengths: None where nothing could be rendered.
-        problems: in words.
+        problems: a sentence each.
     """
 
     task: str
@@ -144,11 +144,11 @@ class MixtureReport:
 
     def print_problems(self, console: Console) -> None:
         """The first problems, one a line; stores that failed are not repeated."""
-        found = [(task.task, problem) for task in self.tasks for problem in task.problems]
-        for task, problem in found[:_SHOWN_PROBLEMS]:
+        problems = [(task.task, problem) for task in self.tasks for problem in task.problems]
+        for task, problem in problems[:_SHOWN_PROBLEMS]:
             _print_line(console, f"warning: {task}: {problem}", "yellow")
-        if len(found) > _SHOWN_PROBLEMS:
-            rest = len(found) - _SHOWN_PROBLEMS
+        if len(problems) > _SHOWN_PROBLEMS:
+            rest = len(problems) - _SHOWN_PROBLEMS
             _print_line(console, f"warning: {rest} more such tasks in {self.path}", "yellow")
 
 
@@ -159,7 +159,7 @@ _FULL = ("task", "split", "records", "dropped", *_MEASURED, "sha256")
 
 
 def _print_table(console: Console, table: Table) -> None:
-    """Prints at full width: names that are cut say nothing, and a file has no width."""
+    """Prints a table at full width, however narrow the terminal: no name is cut."""
     wide = Console(file=io.StringIO(), width=1000, color_system=None)
     width = wide.measure(table).maximum
     lines = wide.render_lines(table, wide.options.update(width=width))
@@ -207,7 +207,7 @@ def report_tasks(
     Args:
         resolved: the mixture.
         config: vocabulary, lengths and the split that is measured.
-        stores: what became of its stores.
+        stores: of the mixture, as `prepare` reports them.
         num_examples: rendered of each task, fewer of one that has fewer records; 0 for none.
         workers: processes that render.
     """
@@ -225,9 +225,8 @@ def report_tasks(
     lengths = _measure_all(builders, workers)
     reports = []
     for task, parts in leaves.items():
-        found = tuple(by_task.get(task, ()))
+        task_stores = tuple(by_task.get(task, ()))
         measured = lengths.get(task)
-        problems = list(_problems(found, measured, config))
         reports.append(
             TaskReport(
                 task=task,
@@ -235,32 +234,37 @@ def report_tasks(
                 category=parts[0].category,
                 rate=sum(leaf.rate for leaf in parts),
                 modes={leaf.mode: leaf.rate for leaf in parts if leaf.mode},
-                stores=found,
+                stores=task_stores,
                 lengths=None if isinstance(measured, str) else measured,
-                problems=tuple(problems),
+                problems=tuple(_problems(task_stores, measured, config)),
             )
         )
-    shown = dict(config.feature_lengths)
-    return MixtureReport(resolved.name, config.split, config.vocabulary, shown, tuple(reports))
+    return MixtureReport(
+        resolved.name,
+        config.split,
+        config.vocabulary,
+        dict(config.feature_lengths),
+        tuple(reports),
+    )
 
 
 def _builder(
     task: str, leaves: Sequence[Leaf], config: DataConfig, num_examples: int
 ) -> WindowBuilder | None:
-    """What renders a sample of one task; None where there are no records to render."""
+    """The builder of a sample of one task; None if the task has no records to render."""
     alone = Resolved(task, config.split, tuple(leaves))
     own = dataclasses.replace(config, mixture=task, seed=0, plan="low_discrepancy", packing="none")
     try:
         builder, _ = make_builder(own, alone, config.split)
     except UserError:
-        return None  # no such split, no store, or an empty one: told with the stores
+        return None  # no such split, no store, or no record: the stores' rows say so
     records = builder.leaves[0].num_records
     return dataclasses.replace(builder, window_examples=min(num_examples, records))
 
 
 def _measure_all(builders: Mapping[str, WindowBuilder], workers: int) -> dict[str, Lengths | str]:
-    """Task -> what was measured, or why it cannot be."""
-    open_store.cache_clear()  # those that were built anew are other files now
+    """Task -> its statistics, or why it cannot be measured."""
+    open_store.cache_clear()  # rebuilt stores are other files now
     if workers <= 1 or len(builders) < _FEW_TASKS:
         return {task: _measure(builder) for task, builder in builders.items()}
     killed = "the process that measured its lengths was killed; did it run out of memory?"
@@ -271,7 +275,7 @@ def _measure_all(builders: Mapping[str, WindowBuilder], workers: int) -> dict[st
 def _measure_in_worker(item: tuple[str, WindowBuilder], progress_fn: Any) -> Lengths | str:
     lengths = _measure(item[1])
     progress_fn(item[1].window_examples)
-    open_store.cache_clear()  # each process would end up with every store of the mixture open
+    open_store.cache_clear()  # else each process keeps every store of the mixture open
     return lengths
 
 

@@ -1,4 +1,4 @@
-"""The unit of work of the feed: some thousand consecutive examples, as packed and shuffled rows.
+"""Windows, the unit of work of the feed: some thousand examples as packed and shuffled rows.
 
 `WindowBuilder.build(number)` is a pure function of (seed, number): which records, which wording,
 which exemplars, which rows in which order. So any process can build any window, and an
@@ -37,10 +37,10 @@ COUNTS = (
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class FeedLeaf:
-    """What building a window needs of a leaf; small, and without its metrics.
+    """A leaf as a window builder needs it: small to pickle, without its metrics.
 
     Attributes:
-        path, sha256: the store; the hash tells a rebuilt one from the one already open.
+        path, sha256: of the store; a rebuilt store has another hash, and is opened again.
         templates: None for a plain seqio task, whose records are tokens.
         exemplar_path, exemplar_sha256: the store of exemplars; "" if the mode shows none.
         shots: how many exemplars are always shown; None where they are drawn.
@@ -83,7 +83,7 @@ class Window:
 @functools.cache
 def open_store(path: str, sha256: str) -> Store:
     """An open store, shared by all leaves and threads of a process."""
-    del sha256  # part of the key only: a store built anew is another one
+    del sha256  # part of the cache's key only
     return Store(Path(path))
 
 
@@ -114,8 +114,8 @@ class WindowBuilder:
     def __call__(self, number: int) -> dict[str, Any]:
         """`build` as a dictionary of arrays, which Grain hands over in shared memory.
 
-        Through a pipe a window would fill it, and a worker that is told to stop would hang until
-        Grain kills it after 25 s.
+        A pickled window fills the pipe between the processes, and blocks the worker's shutdown
+        until Grain kills it after 25 s.
         """
         window = self.build(int(number))
         return {field.name: getattr(window, field.name) for field in dataclasses.fields(window)}
@@ -135,7 +135,7 @@ class WindowBuilder:
             *self.lengths,
             self.packing,
         )
-        # Best fit makes long and short rows in turn, so their order is drawn.
+        # Best fit orders rows by length, so they are shuffled.
         generator = np.random.Generator(np.random.Philox(key=[self.seed & _MASK, number]))
         order = generator.permutation(packed.num_rows)
         by_row = np.argsort(np.argsort(order)[packed.example_rows], kind="stable")

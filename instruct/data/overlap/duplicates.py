@@ -64,7 +64,7 @@ class Duplicates:
 
 @dataclasses.dataclass(frozen=True)
 class DuplicateReport:
-    """Pairs that share records, and what a task repeats by itself.
+    """Pairs of tasks that share records, and repeats within tasks.
 
     Attributes:
         within: task -> records whose text came before in the same task.

@@ -39,7 +39,7 @@ class StoredTask:
 
 @dataclasses.dataclass(frozen=True)
 class Side:
-    """One side of a comparison: what is prepared of it, and why the rest is left out."""
+    """One side of a comparison: its prepared tasks, their splits, and why others are missing."""
 
     tasks: list[StoredTask]
     splits: dict[str, str]
@@ -92,7 +92,7 @@ class ExamplePair:
 
 @dataclasses.dataclass(frozen=True)
 class Hits:
-    """What one stretch of a streamed store has in common with the index.
+    """Matches between one stretch of a streamed store and the index.
 
     Attributes:
         entries: entries of the index that were found, each once.
@@ -130,7 +130,7 @@ def scan(
     """Streams records start .. stop - 1 of a store past a saved index.
 
     Args:
-        own: the store's own place in the index, which is passed over; -1 if it is not there.
+        own: number of the store's own task in the index, which is skipped; -1 if it has none.
         num_tasks: of the index.
         most: pairs to keep for each of its tasks.
         questions: whether the index holds questions (`question_part`), not records only.

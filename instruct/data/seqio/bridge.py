@@ -1,9 +1,9 @@
-"""Our vocabularies and tasks as SeqIO's classes, for whatever reads SeqIO: T5X, its evaluator.
+"""Our vocabularies and tasks as SeqIO's classes, for programs that read SeqIO, such as T5X.
 
     prepared store, else source -> RecordDataSource: {number, split, key, record}
       -> (SeqIO's cache, if the user made one) -> render_records -> append EOS
 
-The modules of the library that import TensorFlow: this one, seqio_reading.py and registry.py.
+TensorFlow is imported in this package, in registry.py and in sources/tfds.py only.
 """
 
 import functools
@@ -131,7 +131,7 @@ def to_seqio(vocabulary: Vocabulary) -> seqio.Vocabulary:
 
 
 def from_seqio(vocabulary: Any) -> str | None:
-    """Name of our vocabulary that gives the same ids; None if there is none."""
+    """Name of our vocabulary with the same ids; None if we have none."""
     if isinstance(vocabulary, seqio.ByteVocabulary):
         return f"bytes#extra_ids={vocabulary.extra_ids}"
     if isinstance(vocabulary, SeqioAddedTokens):
@@ -328,7 +328,7 @@ class RecordTask(seqio.Task):
         return super().get_dataset(sequence_length, split, use_cached, *arguments, **options)
 
     def assert_cached(self) -> None:
-        """Raises UserError unless SeqIO's cache is there."""
+        """Raises UserError unless SeqIO's cache exists."""
         if not self.cache_dir:
             searched = ", ".join(seqio.get_global_cache_dirs()) or "none is set"
             raise UserError(

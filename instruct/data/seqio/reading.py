@@ -31,7 +31,7 @@ from instruct.prompts.render import Dropped
 
 _WINDOW_ROWS = 256
 
-# Begins the fingerprints of plain tasks; another number means that they are made otherwise.
+# Prefix of fingerprints of plain tasks; its number changes with the way they are computed.
 PLAIN_KIND = "plain3-"
 # Attributes of a source that change no record; splits, which a set may hold, are sorted.
 _SOURCE_NOISE = ("_num_input_examples", "_caching_permitted", "_splits")
@@ -85,7 +85,7 @@ class PlainTaskSource:
 
 
 def plain_fingerprint(name: str) -> str:
-    """Hash of what decides a task's examples: its source, files, steps, features, vocabularies.
+    """Hash of a task's source, files, steps, features and vocabularies, which decide its examples.
 
     Equal in every process for an unchanged task (`instruct.data.seqio.code_fingerprint` says what
     of the code counts). What `postprocess_fn` and `metric_fns` do is no part of it.
@@ -100,7 +100,7 @@ def plain_fingerprint(name: str) -> str:
 
 
 def plain_unseen(name: str) -> tuple[str, ...]:
-    """What changes a task's examples and not its fingerprint, as phrases for people."""
+    """Phrases that name what changes a task's examples and not its fingerprint."""
     return _code_fingerprint(seqio.TaskRegistry.get(name))[1]
 
 
@@ -241,7 +241,7 @@ def seqio_windows(
 ) -> Iterator[Window]:
     """Rows of SeqIO's pipeline (sampling, shuffle buffers, next-fit packing), 256 a window.
 
-    To continue at window `start` the rows before it are made and thrown away.
+    Rows before window `start` are computed and thrown away.
     """
     dataset = seqio.get_dataset(
         config.mixture,
@@ -255,12 +255,12 @@ def seqio_windows(
         seed=config.seed,
     )
     rows = dataset.skip(start * _WINDOW_ROWS).batch(_WINDOW_ROWS).as_numpy_iterator()
-    for made in rows:
-        yield _seqio_window(made, num_leaves)
+    for arrays in rows:
+        yield _seqio_window(arrays, num_leaves)
 
 
-def _seqio_window(made: dict[str, np.ndarray], num_leaves: int) -> Window:
-    rows = {key: np.asarray(value, dtype=np.int32) for key, value in made.items()}
+def _seqio_window(arrays: dict[str, np.ndarray], num_leaves: int) -> Window:
+    rows = {key: np.asarray(value, dtype=np.int32) for key, value in arrays.items()}
     sides = (
         (batch.ENCODER_INPUT_TOKENS, batch.ENCODER_SEGMENT_IDS, batch.ENCODER_POSITIONS),
         (batch.DECODER_TARGET_TOKENS, batch.DECODER_SEGMENT_IDS, batch.DECODER_POSITIONS),

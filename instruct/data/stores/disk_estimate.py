@@ -1,4 +1,4 @@
-"""How much disk the stores that are missing will take, before anything is written.
+"""Estimate of the disk space that missing stores will take, made before any is written.
 
 Rows come from what tasks declare or what their sources know; bytes a record from the task's own
 finished stores, else from its source's files, else from finished stores of its family or of the
@@ -31,7 +31,7 @@ _MIB = 1 << 20
 
 @dataclasses.dataclass(frozen=True)
 class DiskEstimate:
-    """What building stores takes.
+    """Rows and bytes that a build will write.
 
     Attributes:
         rows: job -> rows, where they are known.
@@ -53,7 +53,7 @@ class DiskEstimate:
         return sum(self.num_bytes.values())
 
     def describe(self) -> str:
-        """One line for people."""
+        """One line to print."""
         unknown = len(self.jobs) - len(self.num_bytes)
         origin = "as measured" if self.measured else "as a guess"
         return (

@@ -1,4 +1,4 @@
-"""Stores as jobs: which ones a mixture needs, which of them are there, and building one.
+"""Store jobs: the stores that a mixture needs, which of them exist, and building one.
 
 Jobs are sent to other processes and machines, so this module imports no TensorFlow.
 """
@@ -28,16 +28,16 @@ _log = logging.getLogger(__name__)
 
 @dataclasses.dataclass(frozen=True)
 class PreparedStore:
-    """What became of one store.
+    """Result of preparing one store.
 
     Attributes:
-        status: "built", "there" (it was), or "failed".
+        status: "built", "there" (it existed), or "failed".
         records: 0 if it failed.
-        dropped: reason -> rows that are no records.
+        dropped: reason -> rejected rows.
         message: why it failed, or why it has no records.
         sha256: of the records; "" if it failed.
-        machine: whether it failed for a reason that says nothing about its source: a full disk, a
-            process that died.
+        machine: whether this machine, and not the source, caused the failure: a full disk, a
+            killed process.
     """
 
     task: str
@@ -73,7 +73,7 @@ class Job:
 
 
 def store_jobs(resolved: Resolved, config: DataConfig, splits: Sequence[str]) -> Iterator[Job]:
-    """Every store of a mixture once: `splits` as far as tasks have them, and exemplars' splits."""
+    """Jobs for all stores of a mixture: `splits` that tasks have, exemplar splits; each once."""
     seen = set()
     for leaf in resolved.leaves:
         key, spec = store_key(leaf, config), leaf.spec
@@ -122,8 +122,8 @@ def _fingerprint_or_none(job: Job) -> str | None:
 def find_store(job: Job, verify: bool = False) -> Manifest | None:
     """The manifest of a usable store, or None.
 
-    A store is kept unless its source is here and would give other records; one that cannot even
-    be asked changes nothing.
+    A store is usable unless its source exists here and would give other records. A source that
+    raises an error leaves the store as it is.
 
     Args:
         verify: compare all of its bytes with its hash.
@@ -138,7 +138,7 @@ def find_store(job: Job, verify: bool = False) -> Manifest | None:
                 _log.warning("%s", _why_stale(job, manifest.source_fingerprint, fingerprint))
             return None
         if not manifest.num_records and manifest.dropped:
-            return None  # every row was dropped, perhaps by a reader that has since learnt more
+            return None  # a later version of the reader may accept rows that this one dropped
         store = Store(job.path)
         if verify:
             store.verify()
@@ -167,8 +167,8 @@ def build_store(
     """Builds one store.
 
     Args:
-        progress_fn: called with numbers of rows as they go by.
-        dropped_fn: called with each row that did not become a record.
+        progress_fn: called with the number of rows since its last call.
+        dropped_fn: called with each rejected row.
 
     Raises:
         UserError: the source cannot be read here, and why.
@@ -200,7 +200,7 @@ def _watched(items: Iterable[Any], dropped_fn: Callable[[Any], None]) -> Iterato
 
 
 def _without_records(job: Job, manifest: Manifest, first: Dropped | None) -> str:
-    """What to say of a store without a single record; "" if it has some."""
+    """Message about a store without records; "" if it has records."""
     if manifest.num_records:
         return ""
     what = f"task {job.task}, split {job.split}: "
@@ -228,7 +228,7 @@ def can_be_sent(job: Job) -> bool:
 
 
 def succeeded(job: Job, manifest: Manifest, status: str = "built") -> PreparedStore:
-    """What is reported of a store that is there."""
+    """The result of a job whose store exists."""
     return PreparedStore(
         job.task,
         job.split,
@@ -240,7 +240,7 @@ def succeeded(job: Job, manifest: Manifest, status: str = "built") -> PreparedSt
 
 
 def failed(job: Job, error: BaseException) -> PreparedStore:
-    """What is reported of a store that could not be built."""
+    """The result of a job whose store could not be built."""
     expected = UserError | StoreWriteError
     message = str(error) if isinstance(error, expected) else f"{type(error).__name__}: {error}"
     machine = isinstance(error, StoreWriteError | MemoryError)

@@ -1,8 +1,8 @@
-"""Builds the record stores that a mixture needs and that are not there yet.
+"""Builds the missing record stores of a mixture.
 
-One task is built by one process; a broken source fails alone. What is built is whole or absent, so
-an interrupted build goes on with the stores that were not finished. Plain seqio tasks run their
-TensorFlow pipeline here, one after another.
+One process builds one store; a broken source fails alone. A store is complete or absent, so an
+interrupted build resumes with the unfinished stores. Plain seqio tasks run their TensorFlow
+pipelines in this process, one after another.
 """
 
 import dataclasses
@@ -39,13 +39,13 @@ _log = logging.getLogger(__name__)
 _FEW_JOBS = 4
 _ROWS_IF_UNKNOWN = 1000  # of a store, while no store's number of rows is known
 
-# Builds stores elsewhere; those that it leaves out are built here.
+# Builds stores on other machines; this process builds those that it leaves out.
 BuildElsewhere = Callable[[Sequence[Job]], dict[Job, PreparedStore]]
 
 
 @dataclasses.dataclass(frozen=True)
 class Prepared:
-    """What became of every store of a mixture, in the mixture's order."""
+    """Results of all stores of a mixture, in the mixture's order."""
 
     stores: tuple[PreparedStore, ...]
 
@@ -68,7 +68,7 @@ class Prepared:
             )
 
     def failures(self) -> list[str]:
-        """What could not be built and why, a line a task (and reason, if it has several)."""
+        """Failed stores with reasons, one line for each task and reason."""
         return by_reason((store.task, store.split, store.message) for store in self.failed)
 
     def print_failures(self, console: Console) -> None:
@@ -95,17 +95,17 @@ def prepare(
     check_disk: bool = True,
     elsewhere: BuildElsewhere | None = None,
 ) -> Prepared:
-    """Builds what is missing. Interrupted, it continues with the stores that were not finished.
+    """Builds missing stores; resumes with the unfinished ones after an interruption.
 
-    A store that is there is kept unless its source says that it would give other records now.
+    A store is kept unless its source would give other records now.
 
     Args:
         resolved: the mixture.
         config: lengths and vocabulary, which stores of plain seqio tasks depend on.
         splits: those a task does not have are passed over.
         workers: processes that build at the same time.
-        verify: compare stores that are there with their hashes, and build the damaged ones anew.
-        rebuild: build all of them anew.
+        verify: compare existing stores with their hashes, and rebuild damaged ones.
+        rebuild: rebuild all stores.
         console: where the estimate and the progress bar go; None for neither.
         check_disk: refuse to begin what plainly does not fit on the disk.
         elsewhere: builds stores that can be sent to other machines, instead of processes here.
@@ -144,7 +144,7 @@ def _build_all(
     console: Console | None,
     elsewhere: BuildElsewhere | None,
 ) -> dict[Job, PreparedStore]:
-    """Builds stores, each by itself: what goes wrong with one stops no other."""
+    """Builds stores; the failure of one stops no other."""
     jobs = estimate.biggest_first()
     # What cannot be sent to another process is built here.
     sent = [job for job in jobs if can_be_sent(job)]
@@ -229,12 +229,12 @@ class BuildProgress:
         return self._finished_weight + sum(running)
 
     def seconds_left(self, elapsed: float) -> float | None:
-        """Time left if it goes on as it did for `elapsed` seconds; None before anything is done."""
+        """Seconds left at the mean speed of the first `elapsed` seconds; None before any row."""
         done = self.done
         return (self._total - done) * elapsed / done if done else None
 
     def note(self) -> str:
-        """Stores, rows, speed and time left, in words."""
+        """Text with stores, rows, speed and time left."""
         elapsed = max(time.monotonic() - self._start, 1e-3)
         left = self.seconds_left(elapsed)
         stores = f"{self._finished}/{self._finished + len(self._expected)} stores"

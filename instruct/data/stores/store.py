@@ -1,10 +1,10 @@
-"""Record stores: one data set split on disk, random access, with a manifest that tells what it is.
+"""Record stores: one split of a data set on disk, with random access and a manifest.
 
     STORE_DIR/<key>/<split>/records.array_record     one JSON object a record
     STORE_DIR/<key>/<split>/manifest.json            counts, hashes, drops and why
 
 Invariants: a store is complete or absent (built in a temporary folder, synced, renamed); equal
-records give equal bytes and hashes, whoever builds it.
+records give equal bytes and hashes on every machine.
 """
 
 import dataclasses
@@ -63,13 +63,13 @@ def plain_key(name: str, lengths: Mapping[str, int], vocabulary_fingerprint: str
 
 
 def store_path(key: str, split: str) -> Path:
-    """Where a store is, whether or not it is there."""
+    """Folder of a store, whether or not it exists."""
     return store_dir() / key / split
 
 
 @dataclasses.dataclass(frozen=True)
 class Manifest:
-    """What a store holds.
+    """Contents of a store.
 
     Attributes:
         kind: "records" (rendered at read time) or "tokens" (a plain seqio task's examples).
@@ -100,7 +100,7 @@ class Manifest:
 
     @classmethod
     def from_json(cls, text: str) -> "Manifest":
-        """Inverse of `to_json`. ValueError if it was changed or is none."""
+        """Inverse of `to_json`. Raises ValueError if the text is no unchanged manifest."""
         values = parse_json(text)
         if not isinstance(values, dict):
             raise ValueError("not a JSON object")
@@ -126,7 +126,7 @@ def read_manifest(path: Path) -> Manifest | None:
     """The manifest of the store at `path`; None if there is no store.
 
     Raises:
-        UserError: the manifest is there and damaged.
+        UserError: the manifest is damaged.
     """
     try:
         text = (path / MANIFEST_FILE).read_text(encoding="utf-8")
@@ -168,11 +168,11 @@ class Store(Generic[R]):
             )
         try:
             self._reader = ArrayRecordReader(str(file), options=_READER_OPTIONS)
-            found = self._reader.num_records()
+            num_records = self._reader.num_records()
         except RuntimeError as error:
             raise _broken(path, str(error)) from error
-        if found != manifest.num_records:
-            raise _broken(path, f"{found} records, expected {manifest.num_records}")
+        if num_records != manifest.num_records:
+            raise _broken(path, f"{num_records} records, expected {manifest.num_records}")
 
     def __len__(self) -> int:
         return self.manifest.num_records
