@@ -31,7 +31,7 @@ from instruct.data.feed.rendering import (
 from instruct.data.huggingface_tokenizer import HuggingFaceVocabulary
 from instruct.data.spec import TaskSpec
 from instruct.data.stores.store import store_dir
-from instruct.data.vocab import Vocabulary, load_vocabulary, model_path, parse_spec
+from instruct.data.vocab import load_vocabulary, model_path, parse_spec
 from instruct.errors import UserError
 from instruct.prompts.draws import mix
 from instruct.prompts.record import Record
@@ -123,11 +123,6 @@ def seqio_vocabulary(spec: str) -> seqio.Vocabulary:
     return seqio.SentencePieceVocabulary(
         name if "://" in name else str(model_path(spec)), extra_ids
     )
-
-
-def to_seqio(vocabulary: Vocabulary) -> seqio.Vocabulary:
-    """SeqIO's class for one of ours."""
-    return seqio_vocabulary(vocabulary.spec)
 
 
 def from_seqio(vocabulary: Any) -> str | None:

@@ -170,10 +170,8 @@ def check_plain_vocabulary(task: seqio.Task, vocabulary: Vocabulary) -> None:
             )
 
 
-def _dtype_error(
-    task: seqio.Task, split: str, lengths: Mapping[str, int], error: Exception
-) -> Exception:
-    """`error` of a pipeline as a UserError if a feature's dtype is its cause; else `error`."""
+def _dtype_error(task: seqio.Task, split: str, lengths: Mapping[str, int]) -> UserError | None:
+    """The error of a failing pipeline whose features are no text or ids; None if they are."""
     dataset = task.source.get_dataset(split, shuffle=False)
     failing = "the end of its preprocessors"
     for step in task.preprocessors:
@@ -199,7 +197,7 @@ def _dtype_error(
                 "numbers into text before they are tokenised, for example with "
                 f"tf.strings.as_string(example[{name!r}])"
             )
-    return error
+    return None
 
 
 def token_records(
@@ -218,7 +216,10 @@ def token_records(
             sequence_length=dict(lengths), split=split, shuffle=False, seed=seed, num_epochs=1
         )
     except (TypeError, ValueError) as error:
-        raise _dtype_error(task, split, lengths, error) from error
+        clear = _dtype_error(task, split, lengths)
+        if clear is None:
+            raise
+        raise clear from error
     vocabularies = {name: task.output_features[name].vocabulary for name in FEATURES}
     for number, example in enumerate(dataset.as_numpy_iterator()):
         ids = {name: [int(i) for i in example.pop(name)] for name in FEATURES}

@@ -8,7 +8,6 @@ from instruct.data import registry
 from instruct.data.feed.examples import eval_examples
 from instruct.data.seqio import bridge as seqio_bridge
 from instruct.data.stores.prepare import prepare
-from instruct.data.vocab import load_vocabulary
 from tests.data.toy import ToySource, toy_config, toy_spec
 
 LENGTHS = {"inputs": 128, "targets": 16}
@@ -27,7 +26,7 @@ def examples(task, split="train", **options):
 
 
 def test_vocabularies_have_counterparts(tmp_path):
-    found = seqio_bridge.to_seqio(load_vocabulary("bytes#extra_ids=5"))
+    found = seqio_bridge.seqio_vocabulary("bytes#extra_ids=5")
     assert found == seqio.ByteVocabulary(extra_ids=5)
     assert seqio_bridge.from_seqio(found) == "bytes#extra_ids=5"
     piece = seqio.SentencePieceVocabulary("a.model", 7)
