@@ -407,33 +407,13 @@ def _make_leaf(name: str, share: float, split: str) -> Leaf:
     if name in _leaves:
         spec, mode = _leaves[name]
         records = known_num_records(spec, split) if split in spec.splits else 0
-        return Leaf(
-            name=name,
-            rate=share,
-            task=spec.name,
-            mode=mode,
-            family=spec.family,
-            dataset=spec.dataset,
-            category=spec.category,
-            version=spec.version,
-            records=records,
-            splits=tuple(spec.splits),
-            spec=spec,
-        )
+        own = (spec.name, mode, spec.family, spec.dataset, spec.category, spec.version)
+        return Leaf(name, share, *own, records, tuple(spec.splits), spec)
     task = seqio.TaskRegistry.get(name)
-    # A plain task says nothing of its family; the first part of its name is the best guess.
+    # A plain task has no family of its own; the first part of its name is the best guess.
     family = name.replace(":", ".").partition(".")[0]
-    return Leaf(
-        name=name,
-        rate=share,
-        task=name,
-        mode="",
-        family=family,
-        dataset=name,
-        category=family,
-        version=getattr(task.source, "version", "") or "0",
-        records=known_size(task, split),
-        splits=tuple(task.splits),
-        spec=None,
-        plain_source_fn=functools.partial(PlainTaskSource, name),
-    )
+    version = getattr(task.source, "version", "") or "0"
+    own = (name, "", family, name, family, version)
+    source_fn = functools.partial(PlainTaskSource, name)
+    records = known_size(task, split)
+    return Leaf(name, share, *own, records, tuple(task.splits), None, source_fn)
