@@ -1,4 +1,4 @@
-"""`run.py show --overlap`: what prepared tasks share with test tasks, or with each other."""
+"""`run.py show --overlap`: text that prepared tasks share with test tasks or with each other."""
 
 import argparse
 import dataclasses
@@ -22,7 +22,7 @@ _NOTHING = "nothing is prepared that could be compared."
 
 
 def run(flags: argparse.Namespace) -> int:
-    """Prints the overlap. Tasks without a store are named and left out; the status is 0."""
+    """Prints the overlap; names tasks without a store and leaves them out. Returns 0."""
     leaves = filter_of(flags)(registry.resolve(flags.mixture, flags.split).leaves)
     side = stored_tasks(leaves, (flags.split,))
     if flags.against:

@@ -106,8 +106,8 @@ def contamination(
         )
         index = Index.of(parts)
         index.save(folder)
-        places = {task.path: place for place, task in enumerate(test)}
-        own = [places.get(task.path, -1) for task in train]
+        numbers = {task.path: number for number, task in enumerate(test)}
+        own = [numbers.get(task.path, -1) for task in train]
         total = np.zeros(index.hashes.size, dtype=bool)
         hits: dict[int, list[Hits]] = {}
         pairs = []
