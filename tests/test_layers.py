@@ -25,6 +25,10 @@ RANKS = {
     "eval": 4,
     "cli": 5,
 }
+# Packages inside instruct/data/, lowest first. Modules beside them are the lowest, but for those
+# that know tasks by name and stand above all.
+DATA_ORDER = ("", "sources", "stores", "overlap", "feed", "seqio", "named")
+NAMED = ("instruct.data.registry", "instruct.data.mixture_shares")
 # They take functions and arrays: no data, no model, no file.
 PURE = (
     *("instruct.train.loss", "instruct.train.metrics", "instruct.train.optimizer"),
@@ -94,6 +98,40 @@ def test_imports_point_downward(path):
             pure = package_of(name) in ("", "prompts", package)
             pure |= name.startswith("instruct.checkpoints.train_state")
             assert pure, f"{module} imports {name}: takes functions"
+
+
+def data_rank(module: str) -> int:
+    """Place in DATA_ORDER."""
+    parts = module.split(".")
+    package = "named" if module in NAMED else parts[2] if len(parts) > 3 else ""
+    return DATA_ORDER.index(package)
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=module_name)
+def test_data_packages_have_an_order(path):
+    module = module_name(path)
+    for name in imports(path):
+        if package_of(module) == package_of(name) == "data":
+            assert data_rank(name) <= data_rank(module), f"{module} imports {name}, which is higher"
+
+
+def test_packages_have_no_import_circles():
+    """Folders as nodes, the two kinds of modules beside the packages of data apart."""
+
+    def node(module: str) -> str:
+        if package_of(module) == "data" and len(module.split(".")) == 3:
+            return f"instruct.data: {DATA_ORDER[data_rank(module)] or 'lowest'}"
+        return module.rpartition(".")[0] if module.count(".") > 1 else module
+
+    graph: dict[str, set[str]] = {}
+    for path in SOURCES:
+        own = node(module_name(path))
+        names = (name for name in imports(path) if name.startswith("instruct."))
+        graph.setdefault(own, set()).update({node(name) for name in names} - {own})
+    try:
+        graphlib.TopologicalSorter(graph).prepare()
+    except graphlib.CycleError as error:
+        raise AssertionError(" -> ".join(error.args[1])) from error
 
 
 def test_no_import_circles():

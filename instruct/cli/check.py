@@ -23,6 +23,7 @@ from instruct.cli import settings, show
 from instruct.data import registry
 from instruct.data.config import AUTO_VOCABULARY, DataConfig
 from instruct.data.feed.leaves import check_split
+from instruct.data.mixture_shares import MixtureView
 from instruct.data.stores.left_out import left_out_path, tasks_left_out
 from instruct.data.vocab import check_embedding_rows, load_vocabulary
 from instruct.errors import UserError
@@ -212,7 +213,7 @@ def _print_mixture(
             f"{len(resolved.left_out)} tasks are left out, as {left_out_path(data.mixture)} says"
         )
     check_split(resolved, data.split)
-    console.print(show.mixture_table(resolved))
+    console.print(show.mixture_table(MixtureView(resolved)))
     plain = [leaf for leaf in resolved.leaves if leaf.spec is None]
     if plain and not readable:  # their stores are named after the vocabulary
         return

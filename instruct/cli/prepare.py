@@ -12,12 +12,12 @@ from instruct.cli import settings
 from instruct.data import registry
 from instruct.data.config import AUTO_VOCABULARY, DataConfig
 from instruct.data.feed.task_report import report_tasks
+from instruct.data.mixture_shares import make_left_out
 from instruct.data.sources import files as sources
 from instruct.data.stores import prepare, store
 from instruct.data.stores.beam import BeamBuilder
 from instruct.data.stores.left_out import (
     left_out_path,
-    make_left_out,
     missing_stores,
     read_left_out,
 )

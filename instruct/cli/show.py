@@ -1,11 +1,10 @@
-"""`run.py show`: tasks and mixtures, their rates and overlap, and what their prompts look like."""
+"""`run.py show`: tasks, mixtures, their shares and overlap, and rendered prompts."""
 
 import argparse
 import dataclasses
 import itertools
-import json
 import sys
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from rich.console import Console
@@ -13,27 +12,28 @@ from rich.markup import escape
 from rich.table import Table
 
 from instruct.cli import settings, show_overlap
-from instruct.cli.show_filters import TaskFilter
-from instruct.cli.show_mixture import ROW_LENGTHS, MixtureView, license_counts
-from instruct.cli.show_tables import family_table, license_table, wide_console
-from instruct.cli.show_tables import mixture_table as view_table
+from instruct.cli.show_tables import (
+    family_table,
+    filter_of,
+    license_table,
+    mixture_table,
+    print_json,
+    wide_console,
+)
 from instruct.data import registry
 from instruct.data.config import AUTO_VOCABULARY, DataConfig
 from instruct.data.feed import preview
 from instruct.data.feed.pipeline import TrainFeed
-from instruct.data.feed.rendering import example_key, exemplar_indices, name_key, render_example
-from instruct.data.seqio.bridge import numbered_records
-from instruct.data.spec import SPLITS, Resolved, TaskSpec
+from instruct.data.mixture_shares import ROW_LENGTHS, MixtureView
+from instruct.data.seqio.reading import seqio_windows, token_records
+from instruct.data.spec import Resolved, TaskSpec
+from instruct.data.task_lists import family_counts, license_counts, task_facts
 from instruct.data.token_record import TokenRecord
 from instruct.data.vocab import load_vocabulary
 from instruct.errors import UserError, unknown_name
-from instruct.prompts.record import Record
-from instruct.prompts.render import Dropped, Rendered
+from instruct.prompts.render import Rendered
 
-# Long enough that no prompt is cut for the sake of being shown.
-_LENGTHS = (4096, 1024)
-_UNCUT = 1 << 20
-_EXEMPLAR_POOL = 200
+_UNCUT = 1 << 20  # tokens
 _FEW_TASKS = 200  # as many are listed without being asked for
 _TABLE_COLUMNS = 240
 # Flags that would be ignored without another.
@@ -52,7 +52,7 @@ def run(flags: argparse.Namespace) -> int:
         return _show_task(flags)
     if flags.mixture and flags.split is None:
         leaves = registry.resolve(flags.mixture).leaves
-        flags.split = _in_order({split for leaf in leaves for split in leaf.splits})[0]
+        flags.split = preview.splits_in_order({s for leaf in leaves for s in leaf.splits})[0]
     if flags.overlap:
         return show_overlap.run(flags)
     if flags.mixture:
@@ -60,24 +60,11 @@ def run(flags: argparse.Namespace) -> int:
     return _show_list(flags)
 
 
-def _in_order(splits: Collection[str]) -> list[str]:
-    """Splits as they are looked for: train, validation, test, then others."""
-    return [*(s for s in SPLITS if s in splits), *sorted(s for s in splits if s not in SPLITS)]
-
-
-def _split_there(spec: TaskSpec) -> str:
-    """The first split of a task that can be read; the first of all where none can."""
-    splits, reasons = _in_order(spec.splits), []
-    for split in splits:
-        try:
-            next(numbered_records(spec, split, False, 0), None)
-        except UserError as error:
-            reasons.append(f"note: split {split!r} is not shown: {error}")
-            continue
-        for reason in reasons:
-            print(reason, file=sys.stderr)
-        return split
-    return splits[0]  # reading it says what is missing
+def _first_split(spec: TaskSpec) -> str:
+    split, reasons = preview.first_readable_split(spec)
+    for reason in reasons:
+        print(f"note: {reason}", file=sys.stderr)
+    return split
 
 
 def _check(flags: argparse.Namespace) -> None:
@@ -95,55 +82,20 @@ def _check(flags: argparse.Namespace) -> None:
             raise UserError(f"--{name} is {getattr(flags, name)}; it must be at least {least}.")
 
 
-def _print_json(value: Any) -> int:
-    print(json.dumps(value, indent=1, ensure_ascii=False))
-    return 0
-
-
-def _task_json(spec: TaskSpec) -> dict[str, Any]:
-    names = ("name", "family", "dataset", "category", "version", "license", "url")
-    return {name: getattr(spec, name) for name in names} | {
-        "modes": list(spec.modes),
-        "extra_modes": list(spec.extra_modes),
-        "languages": list(spec.languages),
-        "template_set": spec.templates.name,
-        "contamination_group": spec.group,
-        "held_out": spec.held_out,
-        "splits": list(spec.splits),
-        "num_examples": dict(spec.num_examples),
-        "cap": spec.cap,
-    }
-
-
-def _families(specs: Iterable[TaskSpec]) -> list[dict[str, Any]]:
-    families: dict[str, list[TaskSpec]] = {}
-    for spec in specs:
-        families.setdefault(spec.family, []).append(spec)
-    return [
-        {
-            "family": family,
-            "num_tasks": len(members),
-            "num_datasets": len({spec.dataset for spec in members}),
-            "num_categories": len({spec.category for spec in members}),
-        }
-        for family, members in families.items()
-    ]
-
-
 def _show_list(flags: argparse.Namespace) -> int:
-    task_filter = TaskFilter.from_flags(flags)
-    specs = task_filter.specs(registry.task_specs().values())
+    task_filter = filter_of(flags)
+    specs = task_filter(registry.task_specs().values())
     if flags.licenses:
-        found = license_counts(specs)
+        licenses = license_counts(specs)
         if flags.json:
-            return _print_json({"licenses": found})
-        wide_console().print(license_table(found, f"{len(specs):,} tasks"))
+            return print_json({"licenses": licenses})
+        wide_console().print(license_table(licenses, f"{len(specs):,} tasks"))
         return 0
-    families = _families(specs)
+    families = family_counts(specs)
     if flags.json:
-        rows = [_task_json(spec) for spec in specs]
+        rows = [task_facts(spec) for spec in specs]
         mixtures = registry.mixture_names()
-        return _print_json({"families": families, "tasks": rows, "mixtures": mixtures})
+        return print_json({"families": families, "tasks": rows, "mixtures": mixtures})
     console = wide_console(_TABLE_COLUMNS)
     if task_filter or flags.leaves or len(specs) <= _FEW_TASKS:
         console.print(_task_table(specs))
@@ -154,16 +106,12 @@ def _show_list(flags: argparse.Namespace) -> int:
             "--dataset or --license (`*` stands for anything)."
         )
     names = registry.mixture_names()
-    parts = [name for name in names if _whole(name) in names]
+    # Parts of a mixture are named after it: `t0.zs`.
+    parts = [name for name in names if name.rpartition(".")[0] in names]
     console.print("mixtures: " + ", ".join(name for name in names if name not in parts))
     if parts:
         console.print(f"and {len(parts):,} parts of these, such as {parts[0]} (--json lists them)")
     return 0
-
-
-def _whole(name: str) -> str:
-    """Name of the mixture that a part such as `t0.zs` is named after."""
-    return name.rpartition(".")[0]
 
 
 def _task_table(specs: Sequence[TaskSpec]) -> Table:
@@ -174,17 +122,9 @@ def _task_table(specs: Sequence[TaskSpec]) -> Table:
     )
     for spec in specs:
         modes = " ".join(spec.all_modes)
-        table.add_row(spec.name, escape(spec.category), modes, spec.version, escape(_short(spec)))
+        license_name = escape(spec.license.partition(" (")[0])
+        table.add_row(spec.name, escape(spec.category), modes, spec.version, license_name)
     return table
-
-
-def _short(spec: TaskSpec) -> str:
-    return spec.license.partition(" (")[0]
-
-
-def mixture_table(resolved: Resolved) -> Table:
-    """A mixture's leaves, or its sub-mixtures where it has many leaves."""
-    return view_table(MixtureView(resolved))
 
 
 def _show_mixture(flags: argparse.Namespace) -> int:
@@ -192,17 +132,17 @@ def _show_mixture(flags: argparse.Namespace) -> int:
     splits = {split for leaf in whole.leaves for split in leaf.splits}
     if flags.split not in splits:
         raise unknown_name(f"split of mixture {whole.name!r}", flags.split, splits)
-    view = MixtureView(whole, TaskFilter.from_flags(flags), flags.draws)
+    view = MixtureView(whole, filter_of(flags), flags.draws)
     if flags.licenses:
-        found = view.licenses()
+        licenses = view.licenses()
         if flags.json:
-            return _print_json({"mixture": view.name, "licenses": found})
-        wide_console().print(license_table(found, view.counts_line()))
+            return print_json({"mixture": view.name, "licenses": licenses})
+        wide_console().print(license_table(licenses, view.counts_line()))
         return 0
     if flags.json:
-        return _print_json(view.to_json())
+        return print_json(view.to_json())
     console = wide_console(_TABLE_COLUMNS)
-    console.print(view_table(view, flags.leaves))
+    console.print(mixture_table(view, flags.leaves))
     if view.resolved.unprepared:
         console.print(
             f"{len(view.resolved.unprepared)} leaves are not prepared and do not declare their "
@@ -219,89 +159,42 @@ def _show_mixture(flags: argparse.Namespace) -> int:
 def print_packed_rows(console: Console, config: DataConfig, resolved: Resolved) -> None:
     """The rows of the first batch, decoded from the arrays that training would get."""
     vocabulary = load_vocabulary(config.vocabulary)
-    batch, _ = next(TrainFeed(config, resolved))
+    batch, _ = next(TrainFeed(config, resolved, seqio_windows_fn=seqio_windows))
     for row in range(config.batch_size):
         console.print(preview.packed_row(batch, row, vocabulary, resolved), markup=False)
-
-
-def rendered_examples(
-    spec: TaskSpec, modes: Sequence[str], split: str, count: int, vocabulary_name: str = "gym"
-) -> Iterator[tuple[str, Rendered | Dropped]]:
-    """(mode, example) of the first records of a split, worded as an epoch of evaluation would.
-
-    Records come from the prepared store, else from the source. One of several modes whose exemplars
-    are not there is `Dropped`, with the reason.
-
-    Raises:
-        UserError: there is no store, and the source is not there; says where it was looked for.
-    """
-    vocabulary = load_vocabulary(vocabulary_name)
-    records = list(itertools.islice(numbered_records(spec, split, False, 0), count))
-    pools: dict[str, list[Record]] = {"": []}
-    for mode in modes:
-        leaf_key = name_key(spec.leaf_name(mode))
-        pool_split = spec.exemplar_split_of(mode)
-        if pool_split not in pools:
-            rows = itertools.islice(numbered_records(spec, pool_split, False, 0), _EXEMPLAR_POOL)
-            try:
-                pools[pool_split] = [record for _, record in rows]
-            except UserError as error:
-                if len(modes) == 1:
-                    raise
-                yield mode, Dropped(str(error))
-                continue
-        pool, shots = pools[pool_split], spec.fixed_shots(mode)
-        for number, record in records:
-            key = example_key(0, leaf_key, number)
-            query = number if split == pool_split else None
-            chosen = [pool[i] for i in exemplar_indices(mode, key, len(pool), query, shots)]
-            yield (
-                mode,
-                render_example(record, spec.templates, mode, key, chosen, vocabulary, _LENGTHS),
-            )
-
-
-def _modes_of(name: str, spec: TaskSpec) -> Sequence[str]:
-    return spec.all_modes if name == spec.name else (name.removeprefix(spec.name + "."),)
 
 
 def _show_task(flags: argparse.Namespace) -> int:
     if registry.is_plain_task(flags.task):
         return _show_plain_task(flags)
     spec = registry.find_spec(flags.task)
-    split = flags.split or _split_there(spec)
+    split = flags.split or _first_split(spec)
     if split not in spec.splits:
         raise unknown_name(f"split of task {spec.name!r}", split, spec.splits)
+    mode = flags.task.removeprefix(spec.name + ".")
+    modes = spec.all_modes if flags.task == spec.name else (mode,)
     examples = []
-    modes = _modes_of(flags.task, spec)
-    for mode, shown in rendered_examples(spec, modes, split, flags.examples):
-        entry = {"task": spec.leaf_name(mode), "mode": mode} | dataclasses.asdict(shown)
-        examples.append({k: v for k, v in entry.items() if k not in ("input_ids", "target_ids")})
+    for mode, shown in preview.rendered_examples(spec, modes, split, flags.examples):
+        example = {"task": spec.leaf_name(mode), "mode": mode} | dataclasses.asdict(shown)
         if isinstance(shown, Rendered):
-            examples[-1] |= {
-                "input_tokens": len(shown.input_ids),
-                "target_tokens": len(shown.target_ids),
-            }
-    if flags.json:
-        names = {"category": spec.category, "template_set": spec.templates.name}
-        return _print_json({"task": spec.name, "split": split, **names, "examples": examples})
-    console = wide_console()
-    console.print(
+            example["input_tokens"] = len(example.pop("input_ids"))
+            example["target_tokens"] = len(example.pop("target_ids"))
+        examples.append(example)
+    names = {"category": spec.category, "template_set": spec.templates.name}
+    head = (
         f"[bold]{spec.name}[/] {escape(spec.category)}, version {spec.version}, "
         f"{escape(spec.license)} {escape(spec.url)}\n{escape(spec.description)}\n"
         f"wordings: {escape(spec.templates.name)}; split {escape(split)}"
     )
-    for example in examples:
-        _print_example(console, example)
-    return 0
+    return _print_examples(
+        flags, {"task": spec.name, "split": split, **names, "examples": examples}, head
+    )
 
 
 def _show_plain_task(flags: argparse.Namespace) -> int:
-    """Prints a user's seqio task as its own pipeline makes its examples, uncut."""
-    from instruct.data.seqio.reading import token_records  # TensorFlow
-
+    """Prints uncut examples of a user's seqio task, as its own pipeline gives them."""
     task = registry.find_seqio_task(flags.task)
-    split = flags.split or _in_order(task.splits)[0]
+    split = flags.split or preview.splits_in_order(task.splits)[0]
     if split not in task.splits:
         raise unknown_name(f"split of task {task.name!r}", split, task.splits)
     vocabulary = registry.task_vocabulary(task.name) or "gym"
@@ -321,14 +214,21 @@ def _show_plain_task(flags: argparse.Namespace) -> int:
         else {"mode": f"example {number}", "reason": record.reason}
         for number, record in enumerate(itertools.islice(records, flags.examples))
     ]
+    values = {"task": task.name, "split": split, "vocabulary": vocabulary, "examples": examples}
+    head = (
+        f"[bold]{escape(task.name)}[/] plain seqio task, shown as its pipeline makes it\n"
+        f"vocabulary {escape(vocabulary)}; split {escape(split)} of "
+        f"{escape(', '.join(sorted(task.splits)))}"
+    )
+    return _print_examples(flags, values, head)
+
+
+def _print_examples(flags: argparse.Namespace, values: dict[str, Any], head: str) -> int:
     if flags.json:
-        about = {"task": task.name, "split": split, "vocabulary": vocabulary}
-        return _print_json(about | {"examples": examples})
+        return print_json(values)
     console = wide_console()
-    console.print(f"[bold]{escape(task.name)}[/] plain seqio task, shown as its pipeline makes it")
-    line = f"vocabulary {vocabulary}; split {split} of {', '.join(sorted(task.splits))}"
-    console.print(line, markup=False, soft_wrap=True)
-    for example in examples:
+    console.print(head)
+    for example in values["examples"]:
         _print_example(console, example)
     return 0
 

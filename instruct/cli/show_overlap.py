@@ -1,24 +1,19 @@
-"""`run.py show --overlap`: what prepared tasks share with test tasks, or with each other."""
+"""`run.py show --overlap`: text that prepared tasks share with test tasks or with each other."""
 
 import argparse
 import dataclasses
-import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from instruct.cli.show_filters import TaskFilter
-from instruct.cli.show_tables import wide_console
+from instruct.cli.show_tables import filter_of, print_json, wide_console
 from instruct.data import registry
+from instruct.data.overlap.contamination import Contamination, Total, contamination
 from instruct.data.overlap.duplicates import SAMPLE, SKETCH, DuplicateReport, Duplicates, duplicates
-from instruct.data.overlap.overlap import Contamination, Total, contamination
-from instruct.data.overlap.scan import COVERED, StoredTask
-from instruct.data.spec import Leaf, TaskSpec
-from instruct.data.stores.store import read_manifest, spec_key, store_path
-from instruct.errors import UserError
+from instruct.data.overlap.scan import COVERED, Side, share_of, stored_tasks
 
 _TABLE_COLUMNS = 240
 _MOST_ROWS = 40  # of a table; --leaves prints all, --json always does
@@ -26,25 +21,15 @@ _TEST_SPLITS = ("test", "validation")
 _NOTHING = "nothing is prepared that could be compared."
 
 
-@dataclasses.dataclass(frozen=True)
-class Side:
-    """One side of a comparison: what is prepared of it, and why the rest is left out."""
-
-    tasks: list[StoredTask]
-    splits: dict[str, str]
-    missing: dict[str, str]
-
-
 def run(flags: argparse.Namespace) -> int:
-    """Prints the overlap. Tasks without a store are named and left out; the status is 0."""
-    task_filter = TaskFilter.from_flags(flags)
-    leaves = task_filter.leaves(registry.resolve(flags.mixture, flags.split).leaves)
+    """Prints the overlap; names tasks without a store and leaves them out. Returns 0."""
+    leaves = filter_of(flags)(registry.resolve(flags.mixture, flags.split).leaves)
     side = stored_tasks(leaves, (flags.split,))
     if flags.against:
         return _against(flags, side)
     report = duplicates(side.tasks, flags.n, flags.workers, flags.pairs)
     if flags.json:
-        return _print_json(_head(flags, side) | _duplicates_json(report))
+        return print_json(_head(flags, side) | report.to_json())
     console = wide_console(_TABLE_COLUMNS)
     _print_side(console, flags.mixture, flags.split, side)
     if side.tasks:
@@ -52,32 +37,6 @@ def run(flags: argparse.Namespace) -> int:
     else:
         console.print(_NOTHING)
     return 0
-
-
-def stored_tasks(leaves: Iterable[Leaf], splits: Sequence[str]) -> Side:
-    """The stores of the leaves' tasks, each once, in the first of the splits that a task has."""
-    side = Side([], {}, {})
-    specs: dict[str, TaskSpec | None] = {leaf.task: leaf.spec for leaf in leaves}
-    for name, spec in specs.items():
-        if spec is None:
-            side.missing[name] = "a plain SeqIO task: its store holds tokens, not text"
-            continue
-        split = next((split for split in splits if split in spec.splits), "")
-        if not split:
-            side.missing[name] = f"has no split {' or '.join(splits)}"
-            continue
-        path = store_path(spec_key(spec), split)
-        try:
-            manifest = read_manifest(path)
-        except UserError as error:
-            side.missing[name] = str(error)
-            continue
-        if manifest is None:
-            side.missing[name] = f"split {split} is not prepared"
-            continue
-        side.tasks.append(StoredTask(name, path, manifest.num_records, spec.group))
-        side.splits[name] = split
-    return side
 
 
 def _against(flags: argparse.Namespace, train: Side) -> int:
@@ -90,9 +49,9 @@ def _against(flags: argparse.Namespace, train: Side) -> int:
             "against_splits": test.splits,
             "against_missing": test.missing,
             "totals": [dataclasses.asdict(total) for total in totals],
-            "pairs": [_with_shares(pair) for pair in pairs],
+            "pairs": [pair.to_json() for pair in pairs],
         }
-        return _print_json(found)
+        return print_json(found)
     console = wide_console(_TABLE_COLUMNS)
     _print_side(console, flags.mixture, flags.split, train)
     _print_side(console, flags.against, " or ".join(splits), test)
@@ -103,11 +62,6 @@ def _against(flags: argparse.Namespace, train: Side) -> int:
     return 0
 
 
-def _print_json(value: Any) -> int:
-    print(json.dumps(value, indent=1, ensure_ascii=False))
-    return 0
-
-
 def _head(flags: argparse.Namespace, side: Side) -> dict[str, Any]:
     return {
         "mixture": flags.mixture,
@@ -115,36 +69,6 @@ def _head(flags: argparse.Namespace, side: Side) -> dict[str, Any]:
         "n": flags.n,
         "tasks": [task.name for task in side.tasks],
         "missing": side.missing,
-    }
-
-
-def _share(part: int, whole: int) -> float:
-    return part / whole if whole else 0.0
-
-
-def _with_shares(pair: Contamination) -> dict[str, Any]:
-    return dataclasses.asdict(pair) | {
-        "train_touched_share": _share(pair.train_touched, pair.train_examples),
-        "test_touched_share": _share(pair.test_touched, pair.test_examples),
-        "test_covered_share": _share(pair.test_covered, pair.test_examples),
-    }
-
-
-def _duplicates_json(report: DuplicateReport) -> dict[str, Any]:
-    return {
-        "sampled_records": SAMPLE,
-        "sketch": SKETCH,
-        "near_from": COVERED,
-        "within": report.within,
-        "crowded": report.crowded,
-        "pairs": [
-            dataclasses.asdict(pair)
-            | {
-                "near_share_a": _share(pair.near_a, pair.sampled_a),
-                "near_share_b": _share(pair.near_b, pair.sampled_b),
-            }
-            for pair in report.pairs
-        ],
     }
 
 
@@ -163,7 +87,7 @@ def _print_side(console: Console, mixture: str, split: str, side: Side) -> None:
 
 
 def _counted(part: int, whole: int) -> str:
-    return f"{part:,} ({_share(part, whole):.1%})"
+    return f"{part:,} ({share_of(part, whole):.1%})"
 
 
 def _table(title: str, texts: Sequence[str], numbers: Sequence[str]) -> Table:
@@ -181,7 +105,7 @@ def _print_contamination(
 ) -> None:
     title = f"test examples that share {flags.n} words in a row with {flags.mixture}"
     table = _table(title, ("test task",), ("examples", "touched", f"covered {COVERED:.0%}"))
-    for total in sorted(totals, key=lambda t: -_share(t.touched, t.test_examples)):
+    for total in sorted(totals, key=lambda t: -share_of(t.touched, t.test_examples)):
         touched, covered = (
             _counted(part, total.test_examples) for part in (total.touched, total.covered)
         )
@@ -190,7 +114,7 @@ def _print_contamination(
     if not pairs:
         console.print("no two tasks share any.")
         return
-    order = sorted(pairs, key=lambda p: (p.same_group, -_share(p.test_touched, p.test_examples)))
+    order = sorted(pairs, key=lambda p: (p.same_group, -share_of(p.test_touched, p.test_examples)))
     shown = order if flags.leaves else order[:_MOST_ROWS]
     table = _table(
         f"{len(pairs):,} pairs of tasks, those of one contamination group last",
@@ -227,8 +151,7 @@ def _print_duplicates(console: Console, report: DuplicateReport, every: bool) ->
         return
 
     def weight(pair: Duplicates) -> tuple[bool, float]:
-        near = max(_share(pair.near_a, pair.sampled_a), _share(pair.near_b, pair.sampled_b))
-        return pair.same_group, -near
+        return pair.same_group, -max(pair.near_shares)
 
     order = sorted(report.pairs, key=weight)
     shown = order if every else order[:_MOST_ROWS]
@@ -246,8 +169,7 @@ def _print_duplicates(console: Console, report: DuplicateReport, every: bool) ->
             "same" if pair.same_group else "",
             _counted(pair.exact_a, pair.records_a),
             _counted(pair.exact_b, pair.records_b),
-            f"{_share(pair.near_a, pair.sampled_a):.1%}",
-            f"{_share(pair.near_b, pair.sampled_b):.1%}",
+            *(f"{share:.1%}" for share in pair.near_shares),
             _first_example(pair),
         )
     console.print(table)

@@ -1,24 +1,37 @@
-"""Tables of `show` for a terminal; the same numbers as JSON come from show_mixture.py."""
+"""What the forms of `show` share: filter flags, tables of mixtures and licences, JSON."""
 
+import argparse
+import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from rich.console import Console
 from rich.table import Table
 
-from instruct.cli.show_filters import license_of
-from instruct.cli.show_mixture import FEW, Group, LeafRow, MixtureView
+from instruct.data.mixture_shares import FEW, Group, LeafRow, MixtureView
+from instruct.data.task_lists import KINDS, TaskFilter, license_of
 
 _FEW_LEAVES = 40  # as many are listed singly
 
 
 def wide_console(columns: int = 140) -> Console:
-    """A console whose tables keep their names whole; a narrow terminal wraps the lines."""
+    """A console that never cuts names in tables; a narrow terminal wraps the lines."""
     return Console(width=max(Console().width, columns), highlight=False, soft_wrap=True)
 
 
+def print_json(value: Any) -> int:
+    """Prints a value as indented JSON; returns the exit status 0."""
+    print(json.dumps(value, indent=1, ensure_ascii=False))
+    return 0
+
+
+def filter_of(flags: argparse.Namespace) -> TaskFilter:
+    """The filter of `--family`, `--category`, `--dataset` and `--license`."""
+    return TaskFilter(**{kind: tuple(getattr(flags, kind)) for kind in KINDS})
+
+
 def mixture_table(view: MixtureView, every_leaf: bool = False) -> Table:
-    """The leaves of a mixture if they are few or asked for, else its sub-mixtures."""
+    """Table of a mixture's leaves if there are few, or `every_leaf`; else of its sub-mixtures."""
     groups = [] if every_leaf or len(view.rows) <= _FEW_LEAVES else view.groups()
     return _group_table(view, groups) if groups else _leaf_table(view)
 
@@ -59,10 +72,10 @@ def _group_table(view: MixtureView, groups: Sequence[Group]) -> Table:
     numbers = ("tasks", "data sets", "leaves", "records", "capped")
     table = _table(view, ("sub-mixture",), (*numbers, "asked", "planned", "realised", "epochs"))
     inner = 0  # how many of this group's own groups are shown
-    for place, group in enumerate(groups):
+    for index, group in enumerate(groups):
         inner = inner + 1 if group.depth else 0
         if inner > FEW:
-            last = place + 1 == len(groups) or not groups[place + 1].depth
+            last = index + 1 == len(groups) or not groups[index + 1].depth
             if last:
                 table.add_row(f"    and {inner - FEW} smaller ones", style="dim")
             continue

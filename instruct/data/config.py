@@ -4,13 +4,13 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Any, Literal
 
-from instruct.data.feed.packing import METHODS
-from instruct.data.feed.plan import MODES as PLANS
 from instruct.data.vocab import load_vocabulary
 from instruct.errors import UserError
 from instruct.fields import LARGEST, Range, bounded, check_fields, check_value, one_of
 
+PACKINGS = ("best_fit", "next_fit", "none")
 FEEDS = ("records", "seqio")
+PLANS = ("low_discrepancy", "iid")
 # The vocabulary of the mixture's own tasks; see `registry.with_vocabulary`.
 AUTO_VOCABULARY = "auto"
 
@@ -43,7 +43,7 @@ class DataConfig:
     batch_size: int = bounded(least=1)
     vocabulary: str = "gym"
     seed: int = bounded(0, least=0, most=LARGEST, note=" (SEED)")
-    packing: Literal["best_fit", "next_fit", "none"] = one_of("best_fit", METHODS)
+    packing: Literal["best_fit", "next_fit", "none"] = one_of("best_fit", PACKINGS)
     window_examples: int = bounded(2048, least=1)
     workers: int = bounded(0, least=0)
     prefetch_windows: int = bounded(2, least=1)

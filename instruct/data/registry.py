@@ -11,18 +11,18 @@ proportional to the number of records, at most `cap` of each task (T5, Raffel et
 """
 
 import dataclasses
+import functools
 from collections.abc import Collection, Mapping
 
 import seqio
 
 from instruct.data.config import AUTO_VOCABULARY, DataConfig
-from instruct.data.feed.leaves import leaf_manifest
+from instruct.data.feed.records import known_num_records
 from instruct.data.seqio.bridge import (
     FEATURES,
-    RecordTask,
     from_seqio,
-    known_num_records,
     record_task,
+    use_vocabulary,
 )
 from instruct.data.seqio.mixtures import (
     UNKNOWN_RECORDS,
@@ -30,9 +30,10 @@ from instruct.data.seqio.mixtures import (
     plain_num_records,
     plain_shares,
 )
+from instruct.data.seqio.reading import PlainTaskSource
 from instruct.data.spec import Leaf, Resolved, TaskSpec
-from instruct.data.stores.store import store_dir
-from instruct.data.vocab import load_vocabulary, parse_spec
+from instruct.data.stores.store import leaf_manifest, store_dir
+from instruct.data.vocab import load_vocabulary
 from instruct.errors import UserError, unknown_name
 
 _specs: dict[str, TaskSpec] = {}
@@ -45,8 +46,7 @@ _rate_tables: dict[str, tuple[object, dict[str, float]]] = {}
 
 def set_vocabulary(spec: str) -> None:
     """Chooses the vocabulary of all our seqio tasks (names: instruct/data/vocab.py)."""
-    parse_spec(spec)
-    RecordTask.vocabulary = spec
+    use_vocabulary(spec)
 
 
 def add_task(spec: TaskSpec) -> TaskSpec:
@@ -407,32 +407,13 @@ def _make_leaf(name: str, share: float, split: str) -> Leaf:
     if name in _leaves:
         spec, mode = _leaves[name]
         records = known_num_records(spec, split) if split in spec.splits else 0
-        return Leaf(
-            name=name,
-            rate=share,
-            task=spec.name,
-            mode=mode,
-            family=spec.family,
-            dataset=spec.dataset,
-            category=spec.category,
-            version=spec.version,
-            records=records,
-            splits=tuple(spec.splits),
-            spec=spec,
-        )
+        own = (spec.name, mode, spec.family, spec.dataset, spec.category, spec.version)
+        return Leaf(name, share, *own, records, tuple(spec.splits), spec)
     task = seqio.TaskRegistry.get(name)
-    # A plain task says nothing of its family; the first part of its name is the best guess.
+    # A plain task has no family of its own; the first part of its name is the best guess.
     family = name.replace(":", ".").partition(".")[0]
-    return Leaf(
-        name=name,
-        rate=share,
-        task=name,
-        mode="",
-        family=family,
-        dataset=name,
-        category=family,
-        version=getattr(task.source, "version", "") or "0",
-        records=known_size(task, split),
-        splits=tuple(task.splits),
-        spec=None,
-    )
+    version = getattr(task.source, "version", "") or "0"
+    own = (name, "", family, name, family, version)
+    source_fn = functools.partial(PlainTaskSource, name)
+    records = known_size(task, split)
+    return Leaf(name, share, *own, records, tuple(task.splits), None, source_fn)

@@ -189,6 +189,8 @@ class Leaf:
         records: records in the split, None while unknown (not prepared, not declared).
         splits: splits the task has.
         spec: None for a plain seqio task.
+        plain_source_fn: (`DataConfig`) -> the source of a plain seqio task's `TokenRecord`s; None
+            for our tasks.
     """
 
     name: str
@@ -202,6 +204,7 @@ class Leaf:
     records: int | None
     splits: tuple[str, ...]
     spec: TaskSpec | None
+    plain_source_fn: Callable[[Any], RecordSource] | None = None
 
     @property
     def inverted(self) -> bool:

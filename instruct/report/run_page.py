@@ -225,13 +225,17 @@ def _shares(leaves: Sequence[Mapping[str, Any]]) -> list[tuple[str, float, float
 
 def _leaf_table(leaves: Sequence[Mapping[str, Any]]) -> blocks.Table:
     totals = {name: _total(leaves, name) or 1.0 for name in ("asked", "realised")}
+    counted = ["examples", "dropped", "truncated", "tokens"]
+    if any(leaf.get("exemplars_missing") for leaf in leaves):
+        counted.append("exemplars_missing")
     rows = []
     for leaf in leaves:
         shares = (percent(float(leaf.get(n) or 0) / total) for n, total in totals.items())
-        counts = (leaf.get(n) for n in ("examples", "dropped", "truncated", "tokens"))
+        counts = (leaf.get(n) for n in counted)
         texts = (f"{int(count or 0):,}" for count in counts)
         rows.append(blocks.Row((str(leaf.get("name", "–")), *shares, *texts)))
-    columns = ("Task and mode", "Asked", "Realised", "Examples", "Dropped", "Truncated", "Tokens")
+    titles = (name.replace("_", " ").capitalize() for name in counted)
+    columns = ("Task and mode", "Asked", "Realised", *titles)
     return blocks.Table(columns, tuple(rows), fold=f"{all_of(len(rows), 'task')} of the mixture")
 
 

@@ -68,6 +68,7 @@ def open_inputs(
     """
     # SeqIO and TensorFlow take seconds to import, and only names need them.
     from instruct.data import registry
+    from instruct.data.seqio.reading import seqio_windows
 
     check_embedding_rows(load_vocabulary(data.vocabulary), vocab_size)
     if registry.task_vocabulary(data.mixture) == data.vocabulary:
@@ -92,7 +93,7 @@ def open_inputs(
     elif num_eval_examples:
         text = f"{data.mixture} has no split {EVAL_SPLIT!r}: there will be no eval/loss."
         console.print(text, markup=False, soft_wrap=True)
-    return Inputs(TrainFeed(data, resolved, *here), held, resolved.leaves)
+    return Inputs(TrainFeed(data, resolved, *here, seqio_windows), held, resolved.leaves)
 
 
 def task_groups(leaves: Sequence[Any]) -> tuple[list[str], list[int]]:

@@ -5,8 +5,9 @@ import json
 
 import pytest
 
-from instruct.cli import arguments, show, show_overlap
+from instruct.cli import arguments, show
 from instruct.data import registry
+from instruct.data.overlap.scan import stored_tasks
 from instruct.data.stores.prepare import prepare
 from tests.data.toy import ToySource, fresh_name, toy_config, toy_spec
 
@@ -67,14 +68,14 @@ def test_what_cannot_be_compared_is_named():
     spec = registry.add_task(toy_spec())
     [leaf] = registry.resolve(spec.name).leaves
     plain = dataclasses.replace(leaf, task="plain", spec=None)
-    side = show_overlap.stored_tasks([leaf, plain], ("test",))
+    side = stored_tasks([leaf, plain], ("test",))
     assert not side.tasks and side.missing[spec.name] == "has no split test"
     assert "tokens, not text" in side.missing["plain"]
     prepare(registry.resolve(spec.name), toy_config(spec.name))
-    [task] = show_overlap.stored_tasks([leaf, leaf], ("test", "validation")).tasks
+    [task] = stored_tasks([leaf, leaf], ("test", "validation")).tasks
     assert (task.name, task.size, task.path.name) == (spec.name, 40, "validation")
     (task.path / "manifest.json").write_text("{}")
-    side = show_overlap.stored_tasks([leaf], ("validation",))
+    side = stored_tasks([leaf], ("validation",))
     assert not side.tasks and "damaged" in side.missing[spec.name]
 
 

@@ -191,10 +191,9 @@ def test_children_and_what_the_rates_ask_for():
 
 
 def test_the_read_path_needs_no_tensorflow():
-    modules = (
-        "config vocab feed.examples feed.leaves feed.pipeline feed.plan feed.window sources.files "
-        "stores.prepare stores.store"
-    )
+    modules = """config task_lists vocab feed.examples feed.leaves feed.pipeline feed.plan
+        feed.preview feed.records feed.task_report feed.window overlap.duplicates
+        sources.files stores.beam stores.left_out stores.prepare stores.store"""
     code = f"""
 import importlib, sys
 for name in {modules.split()!r}:

@@ -2,11 +2,17 @@
 
 from collections.abc import Sequence
 
-from instruct.data.feed.rendering import example_features, example_key, exemplar_indices, name_key
+from instruct.data.feed.rendering import (
+    ExampleRenderer,
+    RecordList,
+    example_features,
+    example_key,
+    name_key,
+)
 from instruct.data.spec import TaskSpec
 from instruct.data.vocab import load_vocabulary
 from instruct.prompts.record import Record
-from instruct.prompts.render import Dropped, Rendered, render
+from instruct.prompts.render import Dropped, Rendered
 
 LENGTHS = (1000, 300)
 
@@ -26,20 +32,13 @@ def rendered(
         pool: what exemplars are drawn from; None for `records`.
         lengths: of inputs and targets, in bytes.
     """
-    key = example_key(0, name_key(spec.leaf_name(mode)), number)
-    own = number % len(records)
-    source = records if pool is None else pool
-    chosen = exemplar_indices(mode, key, len(source), own if pool is None else None)
-    return render(
-        records[own],
-        spec.templates,
-        mode,
-        key,
-        [source[i] for i in chosen],
-        tokenizer=load_vocabulary("bytes"),
-        max_inputs_tokens=lengths[0],
-        max_targets_tokens=lengths[1],
+    renderer = ExampleRenderer(
+        *(mode, spec.templates, None, load_vocabulary("bytes"), lengths),
+        exemplars=RecordList(records if pool is None else pool),
+        query_among_exemplars=pool is None,
     )
+    own = number % len(records)
+    return renderer(records[own], own, example_key(0, name_key(spec.leaf_name(mode)), number))
 
 
 def shown(

@@ -3,14 +3,20 @@
 The suites on data sets of the family `flan2021` show its made-up rows.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 
-from instruct.data.feed.rendering import example_features, example_key, exemplar_indices, name_key
+from instruct.data.feed.rendering import (
+    ExampleRenderer,
+    RecordList,
+    example_features,
+    example_key,
+    name_key,
+)
 from instruct.data.registry import find_spec, task_specs
 from instruct.data.spec import TaskSpec
 from instruct.data.vocab import load_vocabulary
 from instruct.prompts.record import Record
-from instruct.prompts.render import Rendered, render
+from instruct.prompts.render import Rendered
 from tasks.suites import held_in
 from tasks.suites import mixtures as _register  # noqa: F401
 from tests.tasks.flan2021 import goldens as flan2021_goldens
@@ -58,21 +64,11 @@ def first_prompt(spec: TaskSpec, mode: str, split: str) -> tuple[Record, Rendere
         UserError: a file that the mode needs is not there.
     """
     record = records_of(spec, split)[0]
-    pool_split = spec.exemplar_split_of(mode)
-    pool: Sequence[Record] = records_of(spec, pool_split) if pool_split else ()
-    key = example_key(0, name_key(spec.leaf_name(mode)), 0)
-    query = 0 if pool_split == split else None
-    chosen = exemplar_indices(mode, key, len(pool), query, spec.fixed_shots(mode))
-    shown = render(
-        record,
-        spec.templates,
-        mode,
-        key,
-        [pool[i] for i in chosen],
-        tokenizer=load_vocabulary("bytes"),
-        max_inputs_tokens=LENGTHS[0],
-        max_targets_tokens=LENGTHS[1],
+    renderer = ExampleRenderer.of_task(
+        *(spec, mode, split, load_vocabulary("bytes"), LENGTHS),
+        lambda source: RecordList(records_of(spec, source)),
     )
+    shown = renderer(record, 0, example_key(0, name_key(spec.leaf_name(mode)), 0))
     assert isinstance(shown, Rendered), (spec.name, mode, shown)
     return record, shown
 

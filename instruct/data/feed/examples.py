@@ -1,4 +1,4 @@
-"""Examples for evaluation: the same ones, worded the same way, every time.
+"""Evaluation examples of a leaf: the same records and the same prompts in every evaluation.
 
 Ours are rendered from stored records, plain seqio tasks come as their pipeline made them; what a
 `postprocess_fn` gets as `example` has the types of SeqIO's own evaluator in both cases.
@@ -12,19 +12,17 @@ from typing import Any
 import numpy as np
 
 from instruct.data.config import DataConfig
-from instruct.data.feed.leaves import leaf_manifest
 from instruct.data.feed.plan import permute
 from instruct.data.feed.rendering import (
+    ExampleRenderer,
     example_features,
     example_key,
-    exemplar_indices,
     exemplars_asked,
     name_key,
-    render_example,
 )
 from instruct.data.feed.window import open_store
 from instruct.data.spec import Leaf
-from instruct.data.stores.store import Store
+from instruct.data.stores.store import Store, leaf_manifest
 from instruct.data.token_record import TokenRecord
 from instruct.data.vocab import load_vocabulary
 from instruct.errors import UserError
@@ -52,9 +50,9 @@ class EvalExample:
         record_metadata: what metrics may need.
         seqio_example: `example` for the task's `postprocess_fn`.
         num_exemplars, exemplars_asked: how many exemplars the prompt shows, and how many it should;
-            None for a plain seqio task, whose pipeline does not tell.
+            None for a plain seqio task.
         truncated: whether the source field was cut to fit, or a plain seqio task's inputs; None if
-            that cannot be told.
+            unknown.
     """
 
     task: str
@@ -102,23 +100,27 @@ def eval_examples(
     if limit is not None and limit < len(store):
         key = np.uint64(example_key(seed, leaf_key, -1))
         numbers = np.sort(permute(np.arange(limit), len(store), key))
+    renderer = _renderer(leaf, split, config)
     chosen = numbers.tolist()
-    examples = []
-    exemplars = _Exemplars(leaf, split, config)
-    for number, record in zip(chosen, store.read(chosen)):
-        if isinstance(record, TokenRecord):
-            examples.append(_plain_example(leaf, number, record, config))
-            continue
-        key = example_key(seed, leaf_key, number)
-        shots = exemplars.read(key, number)
-        example = _rendered_example(leaf, number, record, key, shots, config)
-        if example is not None:
-            examples.append(example)
-    return examples
+    examples = (
+        _eval_example(leaf, number, record, renderer, example_key(seed, leaf_key, number), config)
+        for number, record in zip(chosen, store.read(chosen))
+    )
+    return [example for example in examples if example is not None]
+
+
+def _renderer(leaf: Leaf, split: str, config: DataConfig) -> ExampleRenderer:
+    tokenizer = load_vocabulary(config.vocabulary)
+    lengths = (config.lengths[0], _ANY_LENGTH)
+    if leaf.spec is None:
+        return ExampleRenderer(leaf.mode, None, None, tokenizer, lengths)
+    return ExampleRenderer.of_task(
+        leaf.spec, leaf.mode, split, tokenizer, lengths, lambda source: _open(leaf, source, config)
+    )
 
 
 def num_asked(leaf: Leaf, split: str, config: DataConfig, limit: int | None) -> int:
-    """How many examples `eval_examples` gives if all of them fit."""
+    """Number of examples that `eval_examples` returns if all of them fit."""
     size = len(_open(leaf, split, config))
     return size if limit is None else min(size, limit)
 
@@ -133,50 +135,40 @@ def _open(leaf: Leaf, split: str, config: DataConfig) -> Store:
     return open_store(path, manifest.sha256)
 
 
-class _Exemplars:
-    """Exemplars of a leaf whose mode shows some; none for other modes."""
-
-    def __init__(self, leaf: Leaf, split: str, config: DataConfig) -> None:
-        self._mode = leaf.mode
-        self._store = None
-        source = leaf.spec.exemplar_split_of(leaf.mode) if leaf.spec is not None else ""
-        if leaf.spec is not None and source:
-            self._store = _open(leaf, source, config)
-            self._holds_query = source == split
-            self._shots = leaf.spec.fixed_shots(leaf.mode)
-
-    def read(self, key: int, number: int) -> list[Record]:
-        """Those of one query."""
-        if self._store is None:
-            return []
-        query = number if self._holds_query else None
-        size = len(self._store)
-        return self._store.read(exemplar_indices(self._mode, key, size, query, self._shots))
-
-
-def _rendered_example(
-    leaf: Leaf, number: int, record: Record, key: int, exemplars: list[Record], config: DataConfig
+def _eval_example(
+    leaf: Leaf,
+    number: int,
+    record: Record | TokenRecord,
+    renderer: ExampleRenderer,
+    key: int,
+    config: DataConfig,
 ) -> EvalExample | None:
-    if leaf.spec is None:
-        raise UserError(f"the store of plain task {leaf.name!r} holds records; delete it")
-    shown = render_example(
-        record,
-        leaf.spec.templates,
-        leaf.mode,
-        key,
-        exemplars,
-        load_vocabulary(config.vocabulary),
-        (config.lengths[0], _ANY_LENGTH),
-    )
+    """One example; None if it does not fit."""
+    exemplars = renderer.exemplar_numbers(number, key)
+    shown = renderer.render(record, key, exemplars)
     if isinstance(shown, Dropped):
         return None
     target_ids = shown.target_ids[: config.lengths[1]]
-    texts = {
-        "inputs_pretokenized": shown.inputs.encode(),
-        "targets_pretokenized": shown.targets.encode(),
+    seqio_example: dict[str, Any] = {
         "inputs": np.array(shown.input_ids, dtype=np.int32),
         "targets": np.array(target_ids, dtype=np.int32),
     }
+    if isinstance(record, TokenRecord):
+        references, metadata = (record.targets,), {}
+        num_exemplars = asked = None
+        seqio_example |= record.features
+        truncated = _lost_its_end(record, config)
+    else:
+        references, metadata = record.references or (record.answer,), record.metadata
+        num_exemplars = shown.num_exemplars
+        asked = exemplars_asked(renderer.mode, renderer.shots, len(exemplars), shown.template_id)
+        seqio_example = {
+            "inputs_pretokenized": shown.inputs.encode(),
+            "targets_pretokenized": shown.targets.encode(),
+            **seqio_example,
+            **example_features(record, shown),
+        }
+        truncated = shown.truncated
     return EvalExample(
         task=leaf.name,
         index=number,
@@ -187,41 +179,17 @@ def _rendered_example(
         target_ids=target_ids,
         template_id=shown.template_id,
         options=shown.options,
-        references=record.references or (record.answer,),
-        record_metadata=record.metadata,
-        seqio_example=texts | example_features(record, shown),
-        num_exemplars=shown.num_exemplars,
-        exemplars_asked=exemplars_asked(
-            leaf.mode, leaf.spec.fixed_shots(leaf.mode), len(exemplars), shown.template_id
-        ),
-        truncated=shown.truncated,
-    )
-
-
-def _plain_example(leaf: Leaf, number: int, record: TokenRecord, config: DataConfig) -> EvalExample:
-    ids = {
-        "inputs": np.array(record.input_ids, dtype=np.int32),
-        "targets": np.array(record.target_ids, dtype=np.int32),
-    }
-    return EvalExample(
-        task=leaf.name,
-        index=number,
-        id=record.id,
-        inputs=record.inputs,
-        targets=record.targets,
-        input_ids=record.input_ids,
-        target_ids=record.target_ids,
-        template_id="",
-        options=(),
-        references=(record.targets,),
-        record_metadata={},
-        seqio_example=ids | dict(record.features),
-        truncated=_lost_its_end(record, config),
+        references=references,
+        record_metadata=metadata,
+        seqio_example=seqio_example,
+        num_exemplars=num_exemplars,
+        exemplars_asked=asked,
+        truncated=truncated,
     )
 
 
 def _lost_its_end(record: TokenRecord, config: DataConfig) -> bool | None:
-    """Whether SeqIO trimmed the inputs; None where they fill the length and their text is lost."""
+    """Whether SeqIO trimmed the inputs; None where they fill the length and have no text."""
     if len(record.input_ids) < config.lengths[0]:
         return False
     if "inputs_pretokenized" not in record.features:
@@ -240,7 +208,7 @@ def majority_answer(leaf: Leaf, config: DataConfig, split: str = "train") -> tup
 
 
 def majority_position(leaf: Leaf, config: DataConfig, split: str = "train") -> tuple[int, float]:
-    """The most frequent place of the right answer among the options of a record, and its share.
+    """The most frequent position of the right answer among a record's options, and its share.
 
     (-1, 0.0) where the split is not prepared, or prompts show options in another order.
     """
@@ -248,11 +216,11 @@ def majority_position(leaf: Leaf, config: DataConfig, split: str = "train") -> t
     if manifest is None or leaf.spec is None or leaf.spec.templates.shuffle_options:
         return -1, 0.0
     store = open_store(path, manifest.sha256)
-    places: collections.Counter[int] = collections.Counter()
+    positions: collections.Counter[int] = collections.Counter()
     for first in range(0, len(store), _READ_AT_ONCE):
         numbers = range(first, min(first + _READ_AT_ONCE, len(store)))
-        places.update(record.answer_index for record in store.read(numbers) if record.options)
-    if not places:
+        positions.update(record.answer_index for record in store.read(numbers) if record.options)
+    if not positions:
         return -1, 0.0
-    place, count = min(places.items(), key=lambda item: (-item[1], item[0]))
-    return place, count / len(store)
+    position, count = min(positions.items(), key=lambda item: (-item[1], item[0]))
+    return position, count / len(store)

@@ -1,29 +1,15 @@
-"""From a mixture's leaves to the builder of its windows: which stores, which plan.
+"""Builds the `WindowBuilder` of a mixture: the stores of its leaves and the plan.
 
-Imports no TensorFlow, as worker processes unpickle what is made here.
+Imports no TensorFlow, as worker processes unpickle the builder.
 """
 
 from instruct.data.config import DataConfig
 from instruct.data.feed.plan import Plan
 from instruct.data.feed.window import FeedLeaf, WindowBuilder, allow_many_files
 from instruct.data.spec import Leaf, Resolved
-from instruct.data.stores.store import Manifest, plain_key, read_manifest, spec_key, store_path
+from instruct.data.stores.store import leaf_manifest
 from instruct.data.vocab import load_vocabulary
 from instruct.errors import UserError
-
-
-def store_key(leaf: Leaf, config: DataConfig) -> str:
-    """Folder name of a leaf's stores."""
-    if leaf.spec is not None:
-        return spec_key(leaf.spec)
-    vocabulary = load_vocabulary(config.vocabulary)
-    return plain_key(leaf.name, config.feature_lengths, vocabulary.fingerprint)
-
-
-def leaf_manifest(leaf: Leaf, split: str, config: DataConfig) -> tuple[Manifest | None, str]:
-    """(manifest of the leaf's store of a split, or None; where the store is or would be)."""
-    path = store_path(store_key(leaf, config), split)
-    return read_manifest(path), str(path)
 
 
 def _feed_leaf(leaf: Leaf, split: str, config: DataConfig) -> FeedLeaf | None:
@@ -52,7 +38,7 @@ def _feed_leaf(leaf: Leaf, split: str, config: DataConfig) -> FeedLeaf | None:
 
 
 def check_split(resolved: Resolved, split: str) -> None:
-    """Raises UserError unless every leaf has the split that is to be trained on."""
+    """Raises UserError unless every leaf has the split."""
     lacking = [leaf for leaf in resolved.leaves if split not in leaf.splits]
     if lacking:
         raise UserError(
@@ -68,8 +54,8 @@ def make_builder(
 ) -> tuple[WindowBuilder, tuple[Leaf, ...]]:
     """The window builder of a split, and the leaves that `decoder_task_ids` - 1 counts.
 
-    For training every leaf must be there and hold records; for evaluation those without records
-    in the split, and inverted prompts, are left out of the plan, and keep their numbers.
+    Training needs records of every leaf. Evaluation leaves leaves without records in the split and
+    inverted prompts out of the plan; the others keep their numbers.
 
     Raises:
         UserError: stores are missing, or leaves are empty or lack the split.
@@ -79,7 +65,7 @@ def make_builder(
     if training:
         check_split(resolved, split)
     leaves = [_feed_leaf(leaf, split, config) for leaf in resolved.leaves]
-    missing = [leaf.name for leaf, found in zip(resolved.leaves, leaves) if found is None]
+    missing = [leaf.name for leaf, feed in zip(resolved.leaves, leaves) if feed is None]
     if missing and training:
         raise UserError(
             f"{len(missing)} of {len(leaves)} tasks of {resolved.name!r} have no store of split "
@@ -93,22 +79,22 @@ def make_builder(
             "them out of the mixture; `prepare` lists why rows were dropped"
         )
     usable = [
-        (leaf, found)
-        for leaf, found in zip(resolved.leaves, leaves)
-        if found is not None and found.num_records and (training or not leaf.inverted)
+        (leaf, feed)
+        for leaf, feed in zip(resolved.leaves, leaves)
+        if feed is not None and feed.num_records and (training or not leaf.inverted)
     ]
     if not usable:
         raise UserError(f"no task of {resolved.name!r} has prepared records in split {split!r}")
-    stores = {found.path: number for number, (_, found) in enumerate(usable)}
+    stores = {feed.path: number for number, (_, feed) in enumerate(usable)}
     plan = Plan(
         [leaf.rate for leaf, _ in usable],
-        [found.num_records for _, found in usable],
+        [feed.num_records for _, feed in usable],
         config.seed,
         config.plan,
-        [stores[found.path] for _, found in usable],
+        [stores[feed.path] for _, feed in usable],
     )
     builder = WindowBuilder(
-        leaves=tuple(found for _, found in usable),
+        leaves=tuple(feed for _, feed in usable),
         plan=plan,
         vocabulary=config.vocabulary,
         lengths=config.lengths,

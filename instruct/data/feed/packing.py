@@ -13,10 +13,9 @@ from collections.abc import Sequence
 import numpy as np
 
 from instruct import batch
+from instruct.data.config import PACKINGS
 from instruct.data.features import decoder_features
 from instruct.errors import unknown_name
-
-METHODS = ("best_fit", "next_fit", "none")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -87,8 +86,8 @@ def assign_rows(
     Raises:
         ValueError: an example is longer than a row. UserError: unknown method.
     """
-    if method not in METHODS:
-        raise unknown_name("packing", method, METHODS)
+    if method not in PACKINGS:
+        raise unknown_name("packing", method, PACKINGS)
     if (input_lengths > inputs_length).any() or (target_lengths > targets_length).any():
         raise ValueError(
             f"longest example {input_lengths.max()}/{target_lengths.max()} tokens, rows hold "

@@ -1,4 +1,4 @@
-"""Per-host batches from windows, built ahead, resumable exactly.
+"""Training batches of one host from prefetched windows, with exact resume.
 
     feed = TrainFeed(config, resolve(config.mixture))
     for batch, info in feed: ...
@@ -13,7 +13,7 @@ import dataclasses
 import hashlib
 import json
 import logging
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import grain
@@ -42,8 +42,8 @@ class BatchInfo:
     """What a batch holds.
 
     Attributes:
-        task_counts: leaf -> examples; leaves without any are left out. Empty under feed="seqio",
-            which does not tell.
+        task_counts: leaf -> examples, of leaves that have some. Empty under feed="seqio", whose
+            packing does not keep the tasks.
         num_examples: examples in the batch (this host's rows).
     """
 
@@ -56,13 +56,20 @@ class TrainFeed:
 
     Args:
         host, num_hosts: which of how many processes feed this run.
+        seqio_windows_fn: `instruct.data.seqio.reading.seqio_windows`, which feed="seqio" reads; an
+            argument, as that module imports TensorFlow and the feed of records needs none.
 
     Raises:
         UserError: stores are missing or damaged, the batch does not divide among the hosts.
     """
 
     def __init__(
-        self, config: DataConfig, resolved: Resolved, host: int = 0, num_hosts: int = 1
+        self,
+        config: DataConfig,
+        resolved: Resolved,
+        host: int = 0,
+        num_hosts: int = 1,
+        seqio_windows_fn: Callable[..., Iterator[Window]] | None = None,
     ) -> None:
         if config.batch_size % num_hosts:
             raise UserError(
@@ -70,6 +77,7 @@ class TrainFeed:
             )
         self._config = config
         self._host, self._num_hosts = host, num_hosts
+        self._seqio_windows_fn = seqio_windows_fn
         self._batch_rows = config.batch_size // num_hosts
         self._leaves = resolved.leaves
         self._left_out = resolved.left_out
@@ -111,13 +119,12 @@ class TrainFeed:
             missing -= stop - self._row
             self._row = stop
         batch = {key: np.concatenate([part[key] for part in parts]) for key in parts[0]}
-        found = np.flatnonzero(counts)
-        task_counts = {self._leaves[i].name: int(counts[i]) for i in found}
+        task_counts = {self._leaves[i].name: int(counts[i]) for i in np.flatnonzero(counts)}
         segments = batch[batch_keys.DECODER_SEGMENT_IDS]
         return batch, BatchInfo(task_counts, int(segments.max(axis=1).sum()))
 
     def _open_window(self) -> Window:
-        """The window with the next row; counts a new one when it is opened."""
+        """The window with the next row; adds the counts of each window when it opens it."""
         while self._window is None or self._row >= self._window.num_rows:
             self._window = self._fetch_window()
             self._row = 0
@@ -143,9 +150,8 @@ class TrainFeed:
     def _make_windows(self, start: int) -> Iterator[Window]:
         config = self._config
         if self._builder is None:
-            # SeqIO's pipeline is TensorFlow; the usual feed must start without it.
-            from instruct.data.seqio.reading import seqio_windows
-
+            if self._seqio_windows_fn is None:
+                raise TypeError("DataConfig.feed='seqio' needs TrainFeed(seqio_windows_fn=...)")
             if len(self._leaves) > _MANY_SEQIO_TASKS:
                 _log.warning(
                     "feed='seqio' with %d tasks: expect about %d minutes before the first batch "
@@ -154,18 +160,19 @@ class TrainFeed:
                     max(2, len(self._leaves) // 40),
                     1 + len(self._leaves) // 80,
                 )
-            return seqio_windows(config, self._host, self._num_hosts, len(self._leaves), start)
+            return self._seqio_windows_fn(
+                config, self._host, self._num_hosts, len(self._leaves), start
+            )
         numbers = range(self._host + start * self._num_hosts, _LAST_WINDOW, self._num_hosts)
         windows = grain.MapDataset.range(numbers.start, numbers.stop, numbers.step)
         windows = windows.map(self._builder)
-        # A thread builds ahead, or each worker process does by itself.
+        # Either one thread of this process prefetches, or each worker process does.
         threads = 0 if config.workers else 1
         ahead = 0 if config.workers else config.prefetch_windows
         options = grain.ReadOptions(num_threads=threads, prefetch_buffer_size=ahead)
         dataset = windows.to_iter_dataset(options)
         if config.workers:
-            # Grain asks absl for a flag in its workers; under another command line nobody has
-            # parsed them.
+            # Grain's workers read an absl flag, which fails unless absl's flags are parsed.
             if not flags.FLAGS.is_parsed():
                 flags.FLAGS.mark_as_parsed()
             per_worker = max(1, config.prefetch_windows // config.workers)
@@ -175,7 +182,7 @@ class TrainFeed:
         return (Window(**arrays) for arrays in dataset)
 
     def state(self) -> dict[str, Any]:
-        """Where this host is, as JSON values: window and row, and the statistics so far."""
+        """Position of this host (window and row) and its statistics, as JSON values."""
         opened = self._window is not None
         return {
             "format": _STATE_FORMAT,
@@ -191,10 +198,10 @@ class TrainFeed:
         }
 
     def restore(self, state: Mapping[str, Any]) -> None:
-        """Continues where `state` was taken.
+        """Resumes at a position that `state` returned.
 
         Raises:
-            UserError: taken with other data, settings or hosts; the batches would be others.
+            UserError: the position belongs to other data, settings or hosts.
         """
         if state.get("format") != _STATE_FORMAT:
             raise UserError(
@@ -218,12 +225,13 @@ class TrainFeed:
         if state["opened"]:
             self._window = self._fetch_window()
         self._row = state["row"]
-        self._counts = np.array([state["counts"][name] for name in COUNTS], dtype=np.int64)
+        none = [0] * len(self._leaves)  # states of older versions lack `exemplars_missing`
+        self._counts = np.array([state["counts"].get(name, none) for name in COUNTS], np.int64)
         self._dropped = dict(state["dropped_reasons"])
 
     def _changed_plain(self, state: Mapping[str, Any]) -> str:
-        """A sentence about plain seqio tasks whose records are others; "" if there are none."""
-        before = state.get("plain_records", {})  # older states do not tell
+        """A sentence about plain seqio tasks whose records changed; "" if no records changed."""
+        before = state.get("plain_records", {})  # older states lack them
         changed = [n for n, sha256 in self._plain_records.items() if before.get(n) != sha256]
         if not changed:
             return ""
@@ -235,17 +243,19 @@ class TrainFeed:
         )
 
     def statistics(self) -> dict[str, Any]:
-        """What went by so far, as JSON values.
+        """Counts of the examples read so far, as JSON values.
 
         Returns:
             `leaves`: for every leaf its name, `asked` (share of the mixture), `realised` (share
-            of the examples kept), `examples`, `dropped`, `truncated`, `tokens`; totals under
-            `kept`, `dropped`, `truncated`, `tokens`; `dropped_reasons`; `left_out`, the tasks of
-            the mixture that are not in it. Windows count when their first row is used.
+            of the examples kept), `examples`, `dropped`, `truncated`, `exemplars_missing` (from
+            the prompts kept), `tokens`; totals under `kept`, `dropped`, `truncated`,
+            `exemplars_missing`, `tokens`; `dropped_reasons`; `left_out`, the tasks of the mixture
+            that are not in it. Windows count when their first row is used.
         """
         counts = dict(zip(COUNTS, self._counts))
         tokens = counts["input_tokens"] + counts["target_tokens"]
         total = max(1, int(counts["kept"].sum()))
+        losses = ("dropped", "truncated", "exemplars_missing")
         leaves = [
             {
                 "name": leaf.name,
@@ -256,8 +266,7 @@ class TrainFeed:
                 "asked": leaf.rate,
                 "realised": int(counts["kept"][i]) / total,
                 "examples": int(counts["kept"][i]),
-                "dropped": int(counts["dropped"][i]),
-                "truncated": int(counts["truncated"][i]),
+                **{name: int(counts[name][i]) for name in losses},
                 "tokens": int(tokens[i]),
             }
             for i, leaf in enumerate(self._leaves)
@@ -265,8 +274,7 @@ class TrainFeed:
         return {
             "leaves": leaves,
             "kept": int(counts["kept"].sum()),
-            "dropped": int(counts["dropped"].sum()),
-            "truncated": int(counts["truncated"].sum()),
+            **{name: int(counts[name].sum()) for name in losses},
             "tokens": int(tokens.sum()),
             "dropped_reasons": dict(sorted(self._dropped.items())),
             "left_out": list(self._left_out),
@@ -280,10 +288,10 @@ class TrainFeed:
 
 
 def _leaf_identities(leaves: Sequence[FeedLeaf]) -> list[Any]:
-    """What decides the examples of each leaf: its records, its exemplars and its wordings."""
-    # Thousands of leaves share some dozen sets.
+    """Hashes of the records, exemplars and templates that decide the examples of each leaf."""
+    # Thousands of leaves share some dozen template sets.
     sets = {id(leaf.templates): leaf.templates for leaf in leaves}
-    wordings = {number: _hash(repr(found)) for number, found in sets.items()}
+    wordings = {number: _hash(repr(templates)) for number, templates in sets.items()}
     return [
         (
             leaf.name,

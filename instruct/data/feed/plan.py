@@ -25,9 +25,9 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from instruct.data.config import PLANS
 from instruct.errors import UserError, unknown_name
 
-MODES = ("low_discrepancy", "iid")
 _BLOCK = 1 << 16  # independent draws are made and counted in blocks of this many examples
 _ROUNDS = 4  # of the Feistel network: enough to look random, not for secrecy
 
@@ -99,8 +99,8 @@ class Plan:
         mode: str = "low_discrepancy",
         groups: Sequence[int] | None = None,
     ) -> None:
-        if mode not in MODES:
-            raise unknown_name("plan", mode, MODES)
+        if mode not in PLANS:
+            raise unknown_name("plan", mode, PLANS)
         weights = np.asarray(rates, dtype=np.float64)
         if not weights.size or len(sizes) != weights.size:
             raise UserError(f"a plan needs as many rates as sizes and at least one, got {rates!r}")

@@ -1,17 +1,76 @@
-"""A packed row as text: what the model reads, what it must write, which tokens count.
+"""Prompts and packed rows to look at: rendered examples of a task, rows of a batch as text.
 
-For `show` and `check`. The row is decoded from the arrays that training gets, not from the
-texts they were made of, so that a fault on the way shows.
+A row is decoded from the arrays that training gets and not from the texts that they were made of,
+so that a fault between the two is seen.
 """
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+import functools
+import itertools
+from collections.abc import Collection, Iterator, Mapping, Sequence
 
 import numpy as np
 
 from instruct import batch
-from instruct.data.spec import Resolved
-from instruct.data.vocab import Vocabulary
+from instruct.data.feed.records import numbered_records
+from instruct.data.feed.rendering import ExampleRenderer, RecordList, example_key, name_key
+from instruct.data.spec import SPLITS, Resolved, TaskSpec
+from instruct.data.vocab import Vocabulary, load_vocabulary
+from instruct.errors import UserError
+from instruct.prompts.render import Dropped, Rendered
+
+_LENGTHS = (4096, 1024)  # tokens; almost no prompt is cut to be shown
+_EXEMPLAR_RECORDS = 200
+
+
+def splits_in_order(splits: Collection[str]) -> list[str]:
+    """Train, validation, test, then other splits by name."""
+    return [*(s for s in SPLITS if s in splits), *sorted(s for s in splits if s not in SPLITS)]
+
+
+def first_readable_split(spec: TaskSpec) -> tuple[str, list[str]]:
+    """(first split that can be read, or the first of all; why those before it cannot be read)."""
+    splits, reasons = splits_in_order(spec.splits), []
+    for split in splits:
+        try:
+            next(numbered_records(spec, split, False, 0), None)
+        except UserError as error:
+            reasons.append(f"split {split!r} is not shown: {error}")
+            continue
+        return split, reasons
+    return splits[0], []
+
+
+def rendered_examples(
+    spec: TaskSpec, modes: Sequence[str], split: str, count: int, vocabulary: str = "gym"
+) -> Iterator[tuple[str, Rendered | Dropped]]:
+    """(mode, example) of the first records of a split, with the wording of evaluation at seed 0.
+
+    Records come from the prepared store, else from the source. If there are several modes, one
+    whose exemplars cannot be read is `Dropped` with the reason.
+
+    Raises:
+        UserError: there is neither a store nor a source; says where it was looked for.
+    """
+    records = list(itertools.islice(numbered_records(spec, split, False, 0), count))
+
+    @functools.cache
+    def exemplars_fn(source: str) -> RecordList:
+        rows = itertools.islice(numbered_records(spec, source, False, 0), _EXEMPLAR_RECORDS)
+        return RecordList(record for _, record in rows)
+
+    tokenizer = load_vocabulary(vocabulary)
+    for mode in modes:
+        leaf_key = name_key(spec.leaf_name(mode))
+        try:
+            renderer = ExampleRenderer.of_task(spec, mode, split, tokenizer, _LENGTHS, exemplars_fn)
+        except UserError as error:
+            if len(modes) == 1:
+                raise
+            yield mode, Dropped(str(error))
+            continue
+        for number, record in records:
+            yield mode, renderer(record, number, example_key(0, leaf_key, number))
 
 
 @dataclasses.dataclass(frozen=True)

@@ -1,15 +1,19 @@
-"""From a stored record to an example: which key, which exemplars, which features a metric sees.
+"""From a stored record to an example: key, exemplars, rendering, and the features a metric sees.
 
-The one place where training, evaluation and the seqio tasks agree on these.
+Training windows, evaluation, the SeqIO facade and `show` render through `ExampleRenderer`.
 """
 
+import dataclasses
 import hashlib
 import json
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 
+from instruct.data.spec import TaskSpec
+from instruct.data.token_record import TokenRecord
+from instruct.errors import UserError
 from instruct.prompts.draws import mix
 from instruct.prompts.exemplars import draw_exemplars
 from instruct.prompts.modes import FEW_SHOT_MODES, TK_MODES
@@ -23,7 +27,7 @@ _MASK = (1 << 64) - 1
 
 
 def name_key(name: str) -> int:
-    """64 bits that stand for a name, the same in every process."""
+    """64-bit hash of a name, the same in every process."""
     return int.from_bytes(hashlib.sha256(name.encode()).digest()[:8], "little")
 
 
@@ -60,7 +64,7 @@ def exemplar_indices(
 
 
 def exemplars_asked(mode: str, shots: int | None, drawn: int, template_id: str) -> int:
-    """How many exemplars a prompt should show, however many are there and fit.
+    """Number of exemplars that a prompt should show, whether or not they exist and fit.
 
     Args:
         shots: as `exemplar_indices`'s.
@@ -72,26 +76,96 @@ def exemplars_asked(mode: str, shots: int | None, drawn: int, template_id: str) 
     return drawn if shots is None else shots
 
 
-def render_example(
-    record: Record,
-    templates: TemplateSet,
-    mode: str,
-    key: int,
-    exemplars: Sequence[Record],
-    tokenizer: Tokenizer,
-    lengths: tuple[int, int],
-) -> Rendered | Dropped:
-    """`prompts.render.render` with both lengths in one argument."""
-    return render(
-        record,
-        templates,
-        mode,
-        key,
-        exemplars,
-        tokenizer=tokenizer,
-        max_inputs_tokens=lengths[0],
-        max_targets_tokens=lengths[1],
-    )
+class Records(Protocol):
+    """Random access to records by number: a `Store`, or `RecordList`."""
+
+    def __len__(self) -> int: ...
+
+    def read(self, indices: Sequence[int], /) -> list[Record]: ...
+
+
+class RecordList(list[Record]):
+    """Records in memory."""
+
+    def read(self, indices: Sequence[int]) -> list[Record]:
+        return [self[index] for index in indices]
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class ExampleRenderer:
+    """Renders the examples of one leaf: (record, its number, key) -> `Rendered` or `Dropped`.
+
+    Windows, evaluation, the SeqIO facade and `show` all render through this. A reader that fetches
+    many records at once calls `exemplar_numbers` for all examples first and `render` afterwards.
+
+    Attributes:
+        templates: None for a plain seqio task, whose records are tokens already.
+        shots: how many exemplars are always shown; None where the number is drawn.
+        tokenizer: of the run.
+        lengths: (S, T), most tokens with EOS.
+        exemplars: records of the exemplar split; None if the mode shows none.
+        query_among_exemplars: whether queries come from the exemplar split.
+    """
+
+    mode: str
+    templates: TemplateSet | None
+    shots: int | None
+    tokenizer: Tokenizer
+    lengths: tuple[int, int]
+    exemplars: Records | None = None
+    query_among_exemplars: bool = False
+
+    @classmethod
+    def of_task(
+        cls,
+        spec: TaskSpec,
+        mode: str,
+        split: str,
+        tokenizer: Tokenizer,
+        lengths: tuple[int, int],
+        records_fn: Callable[[str], Records],
+    ) -> "ExampleRenderer":
+        """The renderer of a task in a mode. `records_fn` opens the records of an exemplar split."""
+        source = spec.exemplar_split_of(mode)
+        pool = records_fn(source) if source else None
+        shots = spec.fixed_shots(mode)
+        return cls(mode, spec.templates, shots, tokenizer, lengths, pool, source == split)
+
+    def __call__(self, record: Record | TokenRecord, number: int, key: int) -> Rendered | Dropped:
+        """Renders record `number` of the split; `key` (`example_key`) fixes every draw."""
+        return self.render(record, key, self.exemplar_numbers(number, key))
+
+    def exemplar_numbers(self, number: int, key: int) -> list[int]:
+        """Numbers of the exemplars that the prompt of record `number` is to show."""
+        if self.exemplars is None:
+            return []
+        query = number if self.query_among_exemplars else None
+        return exemplar_indices(self.mode, key, len(self.exemplars), query, self.shots)
+
+    def render(
+        self, record: Record | TokenRecord, key: int, exemplar_numbers: Sequence[int]
+    ) -> Rendered | Dropped:
+        """Renders a record with chosen exemplars. Tokens of a plain task stay as they are."""
+        if isinstance(record, TokenRecord):
+            return Rendered(
+                record.inputs, record.targets, record.input_ids, record.target_ids, template_id=""
+            )
+        if self.templates is None:
+            raise UserError(
+                f"the store of a plain seqio task holds record {record.id!r}, and not tokens. "
+                "Delete the store and run `python run.py prepare` again"
+            )
+        exemplars = self.exemplars.read(exemplar_numbers) if self.exemplars is not None else ()
+        return render(
+            record,
+            self.templates,
+            self.mode,
+            key,
+            exemplars,
+            tokenizer=self.tokenizer,
+            max_inputs_tokens=self.lengths[0],
+            max_targets_tokens=self.lengths[1],
+        )
 
 
 def _bytes_array(texts: Sequence[str]) -> np.ndarray:
@@ -100,8 +174,8 @@ def _bytes_array(texts: Sequence[str]) -> np.ndarray:
     return array
 
 
-# Feature -> how it is made. Types are those of seqio's evaluator: text is bytes, lists of text
-# are object arrays of bytes.
+# Feature -> (record, rendered example) -> value, in the types of SeqIO's evaluator: text is bytes,
+# lists of text are object arrays of bytes.
 _FEATURES: dict[str, Callable[[Record, Rendered], Any]] = {
     "id": lambda record, shown: record.id.encode(),
     "answer": lambda record, shown: record.answer.encode(),
@@ -119,7 +193,7 @@ FEATURE_NAMES = tuple(_FEATURES)
 
 
 def example_features(record: Record, shown: Rendered) -> dict[str, Any]:
-    """What a `postprocess_fn` gets as `example`, beside the `*_pretokenized` texts.
+    """The `example` of a `postprocess_fn`, without the `*_pretokenized` texts.
 
     `options`, `markers` and `answer_index` are as the prompt shows them (empty and -1 where it
     shows none); `references` is never empty; `metadata` and `record` are JSON.

@@ -1,4 +1,4 @@
-"""What a mixture's tasks look like once prepared: records, drops, lengths, what does not fit.
+"""Report on the prepared tasks of a mixture: records, drops, token lengths, truncation.
 
 Lengths are measured on the first examples that training on the task alone would see, rendered in
 its modes under the run's vocabulary and lengths; nothing is drawn that another run would draw
@@ -22,8 +22,8 @@ from instruct.data.feed.leaves import make_builder
 from instruct.data.feed.window import COUNTS, WindowBuilder, open_store
 from instruct.data.sources.json_files import write_json
 from instruct.data.spec import Leaf, Resolved
-from instruct.data.stores.build_pool import map_in_processes
 from instruct.data.stores.jobs import PreparedStore
+from instruct.data.stores.processes import map_in_processes
 from instruct.data.stores.store import store_dir
 from instruct.errors import UserError
 
@@ -31,11 +31,12 @@ from instruct.errors import UserError
 MOST_LOST = 0.2
 _FEW_TASKS = 8  # fewer are measured here: starting processes would take longer
 _SHOWN_PROBLEMS = 20
+_MOST_NAMED = 5
 
 
 @dataclasses.dataclass(frozen=True)
 class Lengths:
-    """What a sample of rendered examples shows.
+    """Statistics of a sample of rendered examples.
 
     Attributes:
         examples: rendered.
@@ -43,6 +44,7 @@ class Lengths:
         truncated: share of the examples that lost the end of a field to fit.
         too_long: share that does not fit however it is cut, and is left out.
         not_rendered: share that is left out for any reason.
+        exemplars_missing: mean number of exemplars that a prompt should show and does not.
         reasons: why -> examples.
     """
 
@@ -52,6 +54,7 @@ class Lengths:
     truncated: float
     too_long: float
     not_rendered: float
+    exemplars_missing: float
     reasons: Mapping[str, int]
 
 
@@ -64,7 +67,7 @@ class TaskReport:
         modes: prompt mode -> share of the mixture; {} for a plain seqio task.
         stores: as they were prepared.
         lengths: None where nothing could be rendered.
-        problems: in words.
+        problems: a sentence each.
     """
 
     task: str
@@ -116,6 +119,12 @@ class MixtureReport:
         if dropped:
             reasons = ", ".join(f"{reason}: {n:,}" for reason, n in dropped.most_common())
             _print_line(console, f"dropped rows: {reasons}", "")
+        missing = {t.task: t.lengths.exemplars_missing for t in self.tasks if t.lengths}
+        most = sorted(filter(missing.get, missing), key=lambda task: -missing[task])
+        if most:
+            first = ", ".join(f"{task}: {missing[task]:.2g}" for task in most[:_MOST_NAMED])
+            text = f"exemplars missing from a prompt, in {len(most):,} tasks, most of all {first}"
+            _print_line(console, text, "")
 
     def print_tasks(self, console: Console) -> None:
         """A line a store; what was measured stands with the task's first."""
@@ -135,11 +144,11 @@ class MixtureReport:
 
     def print_problems(self, console: Console) -> None:
         """The first problems, one a line; stores that failed are not repeated."""
-        found = [(task.task, problem) for task in self.tasks for problem in task.problems]
-        for task, problem in found[:_SHOWN_PROBLEMS]:
+        problems = [(task.task, problem) for task in self.tasks for problem in task.problems]
+        for task, problem in problems[:_SHOWN_PROBLEMS]:
             _print_line(console, f"warning: {task}: {problem}", "yellow")
-        if len(found) > _SHOWN_PROBLEMS:
-            rest = len(found) - _SHOWN_PROBLEMS
+        if len(problems) > _SHOWN_PROBLEMS:
+            rest = len(problems) - _SHOWN_PROBLEMS
             _print_line(console, f"warning: {rest} more such tasks in {self.path}", "yellow")
 
 
@@ -150,7 +159,7 @@ _FULL = ("task", "split", "records", "dropped", *_MEASURED, "sha256")
 
 
 def _print_table(console: Console, table: Table) -> None:
-    """Prints at full width: names that are cut say nothing, and a file has no width."""
+    """Prints a table at full width, however narrow the terminal: no name is cut."""
     wide = Console(file=io.StringIO(), width=1000, color_system=None)
     width = wide.measure(table).maximum
     lines = wide.render_lines(table, wide.options.update(width=width))
@@ -198,7 +207,7 @@ def report_tasks(
     Args:
         resolved: the mixture.
         config: vocabulary, lengths and the split that is measured.
-        stores: what became of its stores.
+        stores: of the mixture, as `prepare` reports them.
         num_examples: rendered of each task, fewer of one that has fewer records; 0 for none.
         workers: processes that render.
     """
@@ -216,9 +225,8 @@ def report_tasks(
     lengths = _measure_all(builders, workers)
     reports = []
     for task, parts in leaves.items():
-        found = tuple(by_task.get(task, ()))
+        task_stores = tuple(by_task.get(task, ()))
         measured = lengths.get(task)
-        problems = list(_problems(found, measured, config))
         reports.append(
             TaskReport(
                 task=task,
@@ -226,32 +234,37 @@ def report_tasks(
                 category=parts[0].category,
                 rate=sum(leaf.rate for leaf in parts),
                 modes={leaf.mode: leaf.rate for leaf in parts if leaf.mode},
-                stores=found,
+                stores=task_stores,
                 lengths=None if isinstance(measured, str) else measured,
-                problems=tuple(problems),
+                problems=tuple(_problems(task_stores, measured, config)),
             )
         )
-    shown = dict(config.feature_lengths)
-    return MixtureReport(resolved.name, config.split, config.vocabulary, shown, tuple(reports))
+    return MixtureReport(
+        resolved.name,
+        config.split,
+        config.vocabulary,
+        dict(config.feature_lengths),
+        tuple(reports),
+    )
 
 
 def _builder(
     task: str, leaves: Sequence[Leaf], config: DataConfig, num_examples: int
 ) -> WindowBuilder | None:
-    """What renders a sample of one task; None where there are no records to render."""
+    """The builder of a sample of one task; None if the task has no records to render."""
     alone = Resolved(task, config.split, tuple(leaves))
     own = dataclasses.replace(config, mixture=task, seed=0, plan="low_discrepancy", packing="none")
     try:
         builder, _ = make_builder(own, alone, config.split)
     except UserError:
-        return None  # no such split, no store, or an empty one: told with the stores
+        return None  # no such split, no store, or no record: the stores' rows say so
     records = builder.leaves[0].num_records
     return dataclasses.replace(builder, window_examples=min(num_examples, records))
 
 
 def _measure_all(builders: Mapping[str, WindowBuilder], workers: int) -> dict[str, Lengths | str]:
-    """Task -> what was measured, or why it cannot be."""
-    open_store.cache_clear()  # those that were built anew are other files now
+    """Task -> its statistics, or why it cannot be measured."""
+    open_store.cache_clear()  # rebuilt stores are other files now
     if workers <= 1 or len(builders) < _FEW_TASKS:
         return {task: _measure(builder) for task, builder in builders.items()}
     killed = "the process that measured its lengths was killed; did it run out of memory?"
@@ -262,7 +275,7 @@ def _measure_all(builders: Mapping[str, WindowBuilder], workers: int) -> dict[st
 def _measure_in_worker(item: tuple[str, WindowBuilder], progress_fn: Any) -> Lengths | str:
     lengths = _measure(item[1])
     progress_fn(item[1].window_examples)
-    open_store.cache_clear()  # each process would end up with every store of the mixture open
+    open_store.cache_clear()  # else each process keeps every store of the mixture open
     return lengths
 
 
@@ -281,6 +294,7 @@ def _measure(builder: WindowBuilder) -> Lengths | str:
         truncated=round(totals["truncated"] / asked, 4),
         too_long=round(too_long / asked, 4),
         not_rendered=round(totals["dropped"] / asked, 4),
+        exemplars_missing=round(totals["exemplars_missing"] / kept, 2),
         reasons=window.dropped,
     )
 

@@ -1,4 +1,4 @@
-"""The unit of work of the feed: some thousand consecutive examples, as packed and shuffled rows.
+"""Windows, the unit of work of the feed: some thousand examples as packed and shuffled rows.
 
 `WindowBuilder.build(number)` is a pure function of (seed, number): which records, which wording,
 which exemplars, which rows in which order. So any process can build any window, and an
@@ -17,26 +17,30 @@ import numpy as np
 
 from instruct.data.feed.packing import pack
 from instruct.data.feed.plan import Plan
-from instruct.data.feed.rendering import example_key, exemplar_indices, name_key, render_example
+from instruct.data.feed.rendering import ExampleRenderer, example_key, exemplars_asked, name_key
 from instruct.data.stores.store import Store
-from instruct.data.token_record import TokenRecord
-from instruct.data.vocab import Vocabulary, load_vocabulary
+from instruct.data.vocab import load_vocabulary
 from instruct.prompts.record import Record
-from instruct.prompts.render import Dropped
+from instruct.prompts.render import Dropped, Rendered
 from instruct.prompts.template import TemplateSet
 
 _MASK = (1 << 64) - 1
 
 # What is counted for each leaf, in the order of the rows of `Window.counts`.
-COUNTS = ("asked", "kept", "dropped", "truncated", "input_tokens", "target_tokens")
+# `exemplars_missing`: exemplars that prompts should show and do not, as they did not fit, or ask
+# the same as the query.
+COUNTS = (
+    *("asked", "kept", "dropped", "truncated", "input_tokens", "target_tokens"),
+    "exemplars_missing",
+)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class FeedLeaf:
-    """What building a window needs of a leaf; small, and without its metrics.
+    """A leaf as a window builder needs it: small to pickle, without its metrics.
 
     Attributes:
-        path, sha256: the store; the hash tells a rebuilt one from the one already open.
+        path, sha256: of the store; a rebuilt store has another hash, and is opened again.
         templates: None for a plain seqio task, whose records are tokens.
         exemplar_path, exemplar_sha256: the store of exemplars; "" if the mode shows none.
         shots: how many exemplars are always shown; None where they are drawn.
@@ -61,7 +65,7 @@ class Window:
         rows: batch.py's arrays, [R, S] and [R, T].
         row_ends: [R] number of examples in the rows up to and including each.
         example_leaves: [E] leaf of each example, in row order.
-        counts: [6, L] COUNTS of every leaf, dropped examples included.
+        counts: [7, L] COUNTS of every leaf, dropped examples included.
         dropped: reason -> examples.
     """
 
@@ -79,7 +83,7 @@ class Window:
 @functools.cache
 def open_store(path: str, sha256: str) -> Store:
     """An open store, shared by all leaves and threads of a process."""
-    del sha256  # part of the key only: a store built anew is another one
+    del sha256  # part of the cache's key only
     return Store(Path(path))
 
 
@@ -110,8 +114,8 @@ class WindowBuilder:
     def __call__(self, number: int) -> dict[str, Any]:
         """`build` as a dictionary of arrays, which Grain hands over in shared memory.
 
-        Through a pipe a window would fill it, and a worker that is told to stop would hang until
-        Grain kills it after 25 s.
+        A pickled window fills the pipe between the processes, and blocks the worker's shutdown
+        until Grain kills it after 25 s.
         """
         window = self.build(int(number))
         return {field.name: getattr(window, field.name) for field in dataclasses.fields(window)}
@@ -120,8 +124,10 @@ class WindowBuilder:
         """Window `number`: examples number * window_examples and the following."""
         leaves, counts, turns = self.plan.window(number, self.window_examples)
         numbers = self.plan.record_indices(leaves, turns)
-        kept, totals, dropped = self._tokenise(leaves.tolist(), counts.tolist(), numbers.tolist())
-        example_leaves = np.array([example.leaf for example in kept], dtype=np.int64)
+        kept_leaves, kept, totals, dropped = self._render(
+            leaves.tolist(), counts.tolist(), numbers.tolist()
+        )
+        example_leaves = np.array(kept_leaves, dtype=np.int64)
         packed = pack(
             [example.input_ids for example in kept],
             [example.target_ids for example in kept],
@@ -129,7 +135,7 @@ class WindowBuilder:
             *self.lengths,
             self.packing,
         )
-        # Best fit makes long and short rows in turn, so their order is drawn.
+        # Best fit orders rows by length, so they are shuffled.
         generator = np.random.Generator(np.random.Philox(key=[self.seed & _MASK, number]))
         order = generator.permutation(packed.num_rows)
         by_row = np.argsort(np.argsort(order)[packed.example_rows], kind="stable")
@@ -137,26 +143,31 @@ class WindowBuilder:
         rows = {key: value[order] for key, value in packed.rows.items()}
         return Window(rows, np.cumsum(per_row), example_leaves[by_row], totals, dropped)
 
-    def _tokenise(
+    def _render(
         self, leaves: list[int], counts: list[int], numbers: list[int]
-    ) -> tuple[list["_Example"], np.ndarray, dict[str, int]]:
-        """Reads and renders examples: those kept, COUNTS by leaf, drops by reason."""
-        vocabulary = load_vocabulary(self.vocabulary)
-        leaf_keys = [name_key(leaf.name) for leaf in self.leaves]
+    ) -> tuple[list[int], list[Rendered], np.ndarray, dict[str, int]]:
+        """Reads and renders: leaves and examples kept, COUNTS by leaf, drops by reason."""
+        reads: dict[tuple[str, str], _BatchRead] = {}
+        renderers: dict[int, tuple[int, _BatchRead, ExampleRenderer]] = {}
         draws = []
         for leaf, count, number in zip(leaves, counts, numbers):
-            key = example_key(self.seed, leaf_keys[leaf], count)
-            draws.append((leaf, number, key, self._exemplars(self.leaves[leaf], key, number)))
-        records = self._read(draws)
+            if leaf not in renderers:
+                renderers[leaf] = self._renderer(self.leaves[leaf], reads)
+            leaf_key, records, renderer = renderers[leaf]
+            key = example_key(self.seed, leaf_key, count)
+            exemplars = renderer.exemplar_numbers(number, key)
+            records.wanted.add(number)
+            if isinstance(renderer.exemplars, _BatchRead):
+                renderer.exemplars.wanted.update(exemplars)
+            draws.append((leaf, number, key, exemplars))
+        for records in reads.values():
+            records.fetch()
         totals = np.zeros((len(COUNTS), len(self.leaves)), dtype=np.int64)
         dropped: collections.Counter[str] = collections.Counter()
-        kept = []
+        kept_leaves, kept = [], []
         for leaf, number, key, exemplars in draws:
-            source = self.leaves[leaf]
-            shots = [records[source.exemplar_path][n] for n in exemplars]
-            shots = [shot for shot in shots if isinstance(shot, Record)]
-            record = records[source.path][number]
-            example = self._example(leaf, record, key, shots, vocabulary)
+            _, records, renderer = renderers[leaf]
+            example = renderer.render(records.records[number], key, exemplars)
             totals[0, leaf] += 1
             if isinstance(example, Dropped):
                 totals[2, leaf] += 1
@@ -166,64 +177,55 @@ class WindowBuilder:
             totals[3, leaf] += example.truncated
             totals[4, leaf] += len(example.input_ids)
             totals[5, leaf] += len(example.target_ids)
+            if renderer.exemplars is not None:
+                asked = exemplars_asked(
+                    renderer.mode, renderer.shots, len(exemplars), example.template_id
+                )
+                totals[6, leaf] += asked - example.num_exemplars
+            kept_leaves.append(leaf)
             kept.append(example)
-        return kept, totals, dict(sorted(dropped.items()))
+        return kept_leaves, kept, totals, dict(sorted(dropped.items()))
 
-    def _exemplars(self, leaf: FeedLeaf, key: int, number: int) -> list[int]:
-        if not leaf.exemplar_path:
-            return []
-        query = number if leaf.exemplar_path == leaf.path else None
-        pool = open_store(leaf.exemplar_path, leaf.exemplar_sha256)
-        return exemplar_indices(leaf.mode, key, len(pool), query, leaf.shots)
+    def _renderer(
+        self, leaf: FeedLeaf, reads: dict[tuple[str, str], "_BatchRead"]
+    ) -> tuple[int, "_BatchRead", ExampleRenderer]:
+        """(key of the leaf, its records, its renderer); each store is read once a window."""
 
-    def _read(
-        self, draws: list[tuple[int, int, int, list[int]]]
-    ) -> dict[str, dict[int, Record | TokenRecord]]:
-        """Every record the window needs, by store and number: one read of each store."""
-        wanted: dict[tuple[str, str], set[int]] = {}
-        for index, number, _, exemplars in draws:
-            leaf = self.leaves[index]
-            wanted.setdefault((leaf.path, leaf.sha256), set()).add(number)
-            if exemplars:
-                pool = (leaf.exemplar_path, leaf.exemplar_sha256)
-                wanted.setdefault(pool, set()).update(exemplars)
-        records = {}
-        for (path, sha256), numbers in wanted.items():
-            in_order = sorted(numbers)
-            found = open_store(path, sha256).read(in_order)
-            records[path] = dict(zip(in_order, found))
-        return records
+        def records(path: str, sha256: str) -> _BatchRead:
+            if (path, sha256) not in reads:
+                reads[path, sha256] = _BatchRead(open_store(path, sha256))
+            return reads[path, sha256]
 
-    def _example(
-        self,
-        index: int,
-        record: Record | TokenRecord,
-        key: int,
-        exemplars: Sequence[Record],
-        vocabulary: Vocabulary,
-    ) -> "_Example | Dropped":
-        leaf = self.leaves[index]
-        if isinstance(record, TokenRecord):
-            return _Example(index, record.input_ids, record.target_ids, False)
-        if leaf.templates is None:
-            raise TypeError(f"{leaf.path} holds records, and {leaf.name} has no templates")
-        shown = render_example(
-            record,
-            leaf.templates,
-            leaf.mode,
-            key,
-            exemplars,
-            vocabulary,
-            self.lengths,
+        renderer = ExampleRenderer(
+            mode=leaf.mode,
+            templates=leaf.templates,
+            shots=leaf.shots,
+            tokenizer=load_vocabulary(self.vocabulary),
+            lengths=self.lengths,
+            exemplars=(
+                records(leaf.exemplar_path, leaf.exemplar_sha256) if leaf.exemplar_path else None
+            ),
+            query_among_exemplars=leaf.exemplar_path == leaf.path,
         )
-        if isinstance(shown, Dropped):
-            return shown
-        return _Example(index, shown.input_ids, shown.target_ids, shown.truncated)
+        return name_key(leaf.name), records(leaf.path, leaf.sha256), renderer
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
-class _Example:
-    leaf: int
-    input_ids: list[int]
-    target_ids: list[int]
-    truncated: bool
+class _BatchRead:
+    """Records of one store that a window reads together, which is cheaper than one by one."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+        self.wanted: set[int] = set()
+        self.records: dict[int, Any] = {}
+
+    def __len__(self) -> int:
+        return len(self._store)
+
+    def fetch(self) -> None:
+        """Reads all wanted records."""
+        numbers = sorted(self.wanted)
+        self.records = dict(zip(numbers, self._store.read(numbers)))
+
+    def read(self, indices: Sequence[int]) -> list[Record]:
+        """Records that were fetched."""
+        return [self.records[index] for index in indices]

@@ -11,11 +11,21 @@ import dataclasses
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from instruct.data.overlap.index import Index, index_part
-from instruct.data.overlap.scan import ExamplePair, RecordIds, Runner, StoredTask, loaded, stream
+from instruct.data.overlap.scan import (
+    COVERED,
+    ExamplePair,
+    RecordIds,
+    Runner,
+    StoredTask,
+    loaded,
+    share_of,
+    stream,
+)
 
 SAMPLE = 200  # records of a task that near duplicates are looked for
 SKETCH = 16
@@ -46,10 +56,15 @@ class Duplicates:
     near_b: int
     examples: tuple[ExamplePair, ...]
 
+    @property
+    def near_shares(self) -> tuple[float, float]:
+        """Shares of both samples that have a near duplicate in the other task."""
+        return share_of(self.near_a, self.sampled_a), share_of(self.near_b, self.sampled_b)
+
 
 @dataclasses.dataclass(frozen=True)
 class DuplicateReport:
-    """Pairs that share records, and what a task repeats by itself.
+    """Pairs of tasks that share records, and repeats within tasks.
 
     Attributes:
         within: task -> records whose text came before in the same task.
@@ -59,6 +74,21 @@ class DuplicateReport:
     pairs: tuple[Duplicates, ...]
     within: dict[str, int]
     crowded: int
+
+    def to_json(self) -> dict[str, Any]:
+        """The report as JSON values, with the settings of near duplicates."""
+        return {
+            "sampled_records": SAMPLE,
+            "sketch": SKETCH,
+            "near_from": COVERED,
+            "within": self.within,
+            "crowded": self.crowded,
+            "pairs": [
+                dataclasses.asdict(pair)
+                | dict(zip(("near_share_a", "near_share_b"), pair.near_shares))
+                for pair in self.pairs
+            ],
+        }
 
 
 def duplicates(

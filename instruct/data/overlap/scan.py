@@ -12,7 +12,9 @@ import numpy as np
 
 from instruct.data.overlap.index import Index, read_batches
 from instruct.data.overlap.ngrams import Shingler, record_keys, record_words
-from instruct.data.stores.store import Store
+from instruct.data.spec import Leaf, TaskSpec
+from instruct.data.stores.store import Store, read_manifest, spec_key, store_path
+from instruct.errors import UserError
 from instruct.prompts.record import Record
 
 COVERED = 0.7  # share of an example's n-grams
@@ -36,6 +38,46 @@ class StoredTask:
 
 
 @dataclasses.dataclass(frozen=True)
+class Side:
+    """One side of a comparison: its prepared tasks, their splits, and why others are missing."""
+
+    tasks: list[StoredTask]
+    splits: dict[str, str]
+    missing: dict[str, str]
+
+
+def stored_tasks(leaves: Iterable[Leaf], splits: Sequence[str]) -> Side:
+    """The stores of the leaves' tasks, each once, in the first of the splits that a task has."""
+    side = Side([], {}, {})
+    specs: dict[str, TaskSpec | None] = {leaf.task: leaf.spec for leaf in leaves}
+    for name, spec in specs.items():
+        if spec is None:
+            side.missing[name] = "a plain SeqIO task: its store holds tokens, not text"
+            continue
+        split = next((split for split in splits if split in spec.splits), "")
+        if not split:
+            side.missing[name] = f"has no split {' or '.join(splits)}"
+            continue
+        path = store_path(spec_key(spec), split)
+        try:
+            manifest = read_manifest(path)
+        except UserError as error:
+            side.missing[name] = str(error)
+            continue
+        if manifest is None:
+            side.missing[name] = f"split {split} is not prepared"
+            continue
+        side.tasks.append(StoredTask(name, path, manifest.num_records, spec.group))
+        side.splits[name] = split
+    return side
+
+
+def share_of(part: int, whole: int) -> float:
+    """part / whole; 0 of nothing."""
+    return part / whole if whole else 0.0
+
+
+@dataclasses.dataclass(frozen=True)
 class ExamplePair:
     """Two records that share text.
 
@@ -50,7 +92,7 @@ class ExamplePair:
 
 @dataclasses.dataclass(frozen=True)
 class Hits:
-    """What one stretch of a streamed store has in common with the index.
+    """Matches between one stretch of a streamed store and the index.
 
     Attributes:
         entries: entries of the index that were found, each once.
@@ -88,7 +130,7 @@ def scan(
     """Streams records start .. stop - 1 of a store past a saved index.
 
     Args:
-        own: the store's own place in the index, which is passed over; -1 if it is not there.
+        own: number of the store's own task in the index, which is skipped; -1 if it has none.
         num_tasks: of the index.
         most: pairs to keep for each of its tasks.
         questions: whether the index holds questions (`question_part`), not records only.

@@ -1,13 +1,13 @@
-"""Our vocabularies and tasks as SeqIO's classes, for whatever reads SeqIO: T5X, its evaluator.
+"""Our vocabularies and tasks as SeqIO's classes, for programs that read SeqIO, such as T5X.
 
     prepared store, else source -> RecordDataSource: {number, split, key, record}
       -> (SeqIO's cache, if the user made one) -> render_records -> append EOS
 
-The modules of the library that import TensorFlow: this one, seqio_reading.py and registry.py.
+TensorFlow is imported in this package, in registry.py and in sources/tfds.py only.
 """
 
 import functools
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -15,26 +15,23 @@ import numpy as np
 import seqio
 import tensorflow as tf
 
-from instruct.data.feed.plan import permute
+from instruct.data.feed.records import (
+    exemplar_records,
+    known_num_records,
+    numbered_records,
+    spec_manifest,
+)
 from instruct.data.feed.rendering import (
     FEATURE_NAMES,
+    ExampleRenderer,
     example_features,
     example_key,
-    exemplar_indices,
     name_key,
-    render_example,
 )
 from instruct.data.huggingface_tokenizer import HuggingFaceVocabulary
 from instruct.data.spec import TaskSpec
-from instruct.data.stores.store import (
-    Manifest,
-    Store,
-    read_manifest,
-    spec_key,
-    store_dir,
-    store_path,
-)
-from instruct.data.vocab import Vocabulary, load_vocabulary, model_path, parse_spec
+from instruct.data.stores.store import store_dir
+from instruct.data.vocab import load_vocabulary, model_path, parse_spec
 from instruct.errors import UserError
 from instruct.prompts.draws import mix
 from instruct.prompts.record import Record
@@ -44,7 +41,6 @@ from instruct.prompts.render import Dropped
 Dataset: TypeAlias = Any
 FEATURES = ("inputs", "targets")
 _NO_LIMIT = 1 << 30
-_MOST_UNSTORED_EXEMPLARS = 1000
 # A store is read in any number of shares, but every share is one more element for Apache Beam.
 _MOST_SHARES = 256
 _LIST_FEATURES = ("references", "options", "markers")
@@ -129,13 +125,8 @@ def seqio_vocabulary(spec: str) -> seqio.Vocabulary:
     )
 
 
-def to_seqio(vocabulary: Vocabulary) -> seqio.Vocabulary:
-    """SeqIO's class for one of ours."""
-    return seqio_vocabulary(vocabulary.spec)
-
-
 def from_seqio(vocabulary: Any) -> str | None:
-    """Name of our vocabulary that gives the same ids; None if there is none."""
+    """Name of our vocabulary with the same ids; None if we have none."""
     if isinstance(vocabulary, seqio.ByteVocabulary):
         return f"bytes#extra_ids={vocabulary.extra_ids}"
     if isinstance(vocabulary, SeqioAddedTokens):
@@ -143,57 +134,6 @@ def from_seqio(vocabulary: Any) -> str | None:
     if isinstance(vocabulary, seqio.SentencePieceVocabulary):
         return f"{vocabulary.sentencepiece_model_file}#extra_ids={vocabulary.extra_ids}"
     return None
-
-
-def _open_or_none(spec: TaskSpec, split: str) -> Store[Record] | None:
-    path = store_path(spec_key(spec), split)
-    return Store(path) if read_manifest(path) is not None else None
-
-
-def numbered_records(
-    spec: TaskSpec, split: str, shuffle: bool, seed: int, share: tuple[int, int] = (0, 1)
-) -> Iterator[tuple[int, Record]]:
-    """Records with their numbers, from the prepared store, else from the source.
-
-    Args:
-        shuffle: in an order that the seed fixes (a store; a source has its own).
-        share: (which, of how many) equal shares of the order; of a source only the whole.
-    """
-    store = _open_or_none(spec, split)
-    if store is not None:
-        order = np.arange(len(store))
-        if shuffle:
-            order = permute(order, len(store), np.uint64(example_key(seed, name_key(spec.name), 0)))
-        order = order[share[0] :: share[1]]
-        for start in range(0, len(order), 256):
-            numbers = order[start : start + 256].tolist()
-            yield from zip(numbers, store.read(numbers))
-        return
-    why = spec.source.available()
-    if why is not None:
-        raise UserError(f"task {spec.name!r} has no prepared store, and its source: {why}")
-    records = (r for r in spec.source.records(spec.splits[split]) if isinstance(r, Record))
-    yield from enumerate(records)
-
-
-class _Exemplars:
-    """The exemplar split of a task: its store, or the first records of its source."""
-
-    def __init__(self, spec: TaskSpec, split: str) -> None:
-        store = _open_or_none(spec, split)
-        if store is None:
-            rows = spec.source.records(spec.splits[split])
-            records = (row for row in rows if isinstance(row, Record))
-            self._records = [r for _, r in zip(range(_MOST_UNSTORED_EXEMPLARS), records)]
-        self._store = store
-
-    def __len__(self) -> int:
-        return len(self._records if self._store is None else self._store)
-
-    def read(self, numbers: Sequence[int]) -> list[Record]:
-        if self._store is None:
-            return [self._records[n] for n in numbers]
-        return self._store.read(numbers)
 
 
 class RecordDataSource(seqio.DataSource):
@@ -219,11 +159,11 @@ class RecordDataSource(seqio.DataSource):
 
     def is_prepared(self, split: str) -> bool:
         """Whether there is a store of the split."""
-        return split in self._spec.splits and _manifest(self._spec, split) is not None
+        return split in self._spec.splits and spec_manifest(self._spec, split) is not None
 
     def list_shards(self, split: str) -> Sequence[str]:
         """One name for each share that can be read alone; a source is read whole."""
-        manifest = _manifest(self._spec, split)
+        manifest = spec_manifest(self._spec, split)
         if manifest is None:
             return [split]
         return [f"{split}-{n:04}" for n in range(min(manifest.num_records, _MOST_SHARES))]
@@ -269,18 +209,6 @@ class RecordDataSource(seqio.DataSource):
         return tf.data.Dataset.from_generator(generate, output_signature=signature)
 
 
-def _manifest(spec: TaskSpec, split: str) -> Manifest | None:
-    return read_manifest(store_path(spec_key(spec), split))
-
-
-def known_num_records(spec: TaskSpec, split: str) -> int | None:
-    """Records of a split: the manifest's number, else the declared one, else None."""
-    manifest = _manifest(spec, split)
-    if manifest is not None:
-        return manifest.num_records
-    return spec.num_examples.get(split)
-
-
 def render_records(
     dataset: Dataset,
     output_features: Mapping[str, Any],
@@ -298,23 +226,22 @@ def render_records(
     tokenizer = output_features["inputs"].vocabulary
     limits = sequence_length or {}
     lengths = (limits.get("inputs", _NO_LIMIT), limits.get("targets", _NO_LIMIT))
-    pool_split = spec.exemplar_split_of(mode)
-    pool = functools.cache(lambda: _Exemplars(spec, pool_split))
+
+    @functools.cache
+    def renderer(split: bytes) -> ExampleRenderer:
+        exemplars_fn = functools.partial(exemplar_records, spec)
+        return ExampleRenderer.of_task(spec, mode, split.decode(), tokenizer, lengths, exemplars_fn)
 
     def render_one(number: int, split: bytes, key: bytes, line: bytes, epoch: int) -> list[Any]:
         record = Record.from_json(line)
-        example = mix(int(key) ^ int(epoch)) if epoch else int(key)
-        exemplars = []
-        if pool_split:
-            query = int(number) if split.decode() == pool_split else None
-            shots = spec.fixed_shots(mode)
-            exemplars = pool().read(exemplar_indices(mode, example, len(pool()), query, shots))
-        shown = render_example(record, spec.templates, mode, example, exemplars, tokenizer, lengths)
+        example_key = mix(int(key) ^ int(epoch)) if epoch else int(key)
+        shown = renderer(split)(record, int(number), example_key)
         if isinstance(shown, Dropped):
             none = np.zeros(0, np.int32)
             return [False, none, none, b"", b"", *_empty_features()]
         texts = (shown.inputs, shown.targets)
-        ids = (np.asarray(tokenizer.encode(text), np.int32) for text in texts)
+        # `append_eos_after_trim` adds EOS.
+        ids = (np.asarray(side[:-1], np.int32) for side in (shown.input_ids, shown.target_ids))
         features = example_features(record, shown)
         return [True, *ids, *(text.encode() for text in texts), *features.values()]
 
@@ -396,7 +323,7 @@ class RecordTask(seqio.Task):
         return super().get_dataset(sequence_length, split, use_cached, *arguments, **options)
 
     def assert_cached(self) -> None:
-        """Raises UserError unless SeqIO's cache is there."""
+        """Raises UserError unless SeqIO's cache exists."""
         if not self.cache_dir:
             searched = ", ".join(seqio.get_global_cache_dirs()) or "none is set"
             raise UserError(

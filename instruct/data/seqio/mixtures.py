@@ -1,8 +1,8 @@
 """Sizes and shares of mixtures that a user registered with SeqIO itself.
 
-A task whose source does not say how many examples it has says it as soon as it has a store: SeqIO's
-`num_input_examples` of tasks and mixtures, and rates such as `seqio.mixing_rate_num_examples`, then
-answer. Before, rates are worked out as if it had `UNKNOWN_RECORDS`.
+If the source of a task does not know its number of examples, the manifest of the task's store
+does: SeqIO's `num_input_examples` and rates such as `seqio.mixing_rate_num_examples` read it there.
+A task without a store counts as `UNKNOWN_RECORDS`.
 """
 
 import logging

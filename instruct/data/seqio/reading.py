@@ -5,7 +5,9 @@ mixture as SeqIO itself feeds it (`feed="seqio"`) is the reference that ours is 
 """
 
 import contextlib
+import dataclasses
 import hashlib
+import logging
 import os
 import weakref
 from collections.abc import Iterator, Mapping, Sequence
@@ -29,21 +31,61 @@ from instruct.prompts.render import Dropped
 
 _WINDOW_ROWS = 256
 
-
-# Begins the fingerprints of plain tasks; another number means that they are made otherwise.
+# Prefix of fingerprints of plain tasks; its number changes with the way they are computed.
 PLAIN_KIND = "plain3-"
 # Attributes of a source that change no record; splits, which a set may hold, are sorted.
 _SOURCE_NOISE = ("_num_input_examples", "_caching_permitted", "_splits")
 # Above this many bytes, files are identified by size and time instead of content.
 _MOST_HASHED_BYTES = 1 << 30
 
+_log = logging.getLogger(__name__)
+_tasks_warned_of: set[str] = set()
 _code_fingerprints: weakref.WeakKeyDictionary[seqio.Task, tuple[str, tuple[str, ...]]] = (
     weakref.WeakKeyDictionary()
 )
 
 
+@dataclasses.dataclass(frozen=True)
+class PlainTaskSource:
+    """A plain seqio task as the source of its stores: its pipeline at a run's lengths.
+
+    Runs in the process that registered the task.
+    """
+
+    task: str
+    config: DataConfig
+
+    @property
+    def splits(self) -> Sequence[str]:
+        return tuple(seqio.TaskRegistry.get(self.task).splits)
+
+    @property
+    def fingerprint(self) -> str:
+        return plain_fingerprint(self.task)
+
+    def available(self) -> str | None:
+        """None: the pipeline itself raises where its files are missing."""
+        return None
+
+    def records(self, split: str) -> Iterator[Any]:
+        """The split's `TokenRecord`s; warns once of what the fingerprint does not see."""
+        unseen = plain_unseen(self.task)
+        if unseen and self.task not in _tasks_warned_of:
+            _tasks_warned_of.add(self.task)
+            _log.warning(
+                "seqio task %r: a change of its code rebuilds its store, but its code does not "
+                "show %s. After changing that, set another version (source.version = '2' on the "
+                "task's source) to rebuild the store",
+                self.task,
+                "; ".join(unseen),
+            )
+        vocabulary = load_vocabulary(self.config.vocabulary)
+        lengths, seed = self.config.feature_lengths, self.config.seed
+        yield from token_records(self.task, split, lengths, vocabulary, seed)
+
+
 def plain_fingerprint(name: str) -> str:
-    """Hash of what decides a task's examples: its source, files, steps, features, vocabularies.
+    """Hash of a task's source, files, steps, features and vocabularies, which decide its examples.
 
     Equal in every process for an unchanged task (`instruct.data.seqio.code_fingerprint` says what
     of the code counts). What `postprocess_fn` and `metric_fns` do is no part of it.
@@ -58,7 +100,7 @@ def plain_fingerprint(name: str) -> str:
 
 
 def plain_unseen(name: str) -> tuple[str, ...]:
-    """What changes a task's examples and not its fingerprint, as phrases for people."""
+    """Phrases that name what changes a task's examples and not its fingerprint."""
     return _code_fingerprint(seqio.TaskRegistry.get(name))[1]
 
 
@@ -128,19 +170,56 @@ def check_plain_vocabulary(task: seqio.Task, vocabulary: Vocabulary) -> None:
             )
 
 
+def _dtype_error(task: seqio.Task, split: str, lengths: Mapping[str, int]) -> UserError | None:
+    """The error of a failing pipeline whose features are no text or ids; None if they are."""
+    dataset = task.source.get_dataset(split, shuffle=False)
+    failing = "the end of its preprocessors"
+    for step in task.preprocessors:
+        transform = seqio.utils.add_kwargs_to_transform(
+            step, sequence_length=lengths, output_features=task.output_features
+        )
+        try:
+            dataset = transform(dataset)
+        except (TypeError, ValueError):
+            inner = getattr(step, "func", step)  # of a functools.partial
+            failing = f"step {getattr(inner, '__name__', type(inner).__name__)}"
+            break
+    tokenising = failing.startswith("step tokenize")
+    for name in FEATURES:
+        spec = dataset.element_spec.get(name)
+        if spec is None or spec.dtype == tf.string:
+            continue
+        if tokenising or not spec.dtype.is_integer or spec.shape.rank != 1:
+            return UserError(
+                f"seqio task {task.name!r}, split {split!r}: feature {name!r} has dtype "
+                f"{spec.dtype.name} and rank {spec.shape.rank} at {failing}. A step that tokenises "
+                "takes text (tf.string), and the last step must give int32 ids of rank 1. Turn "
+                "numbers into text before they are tokenised, for example with "
+                f"tf.strings.as_string(example[{name!r}])"
+            )
+    return None
+
+
 def token_records(
     name: str, split: str, lengths: Mapping[str, int], vocabulary: Vocabulary, seed: int = 0
 ) -> Iterator[TokenRecord | Dropped]:
     """Runs a plain task's TensorFlow pipeline once over a split, in its own order.
 
     Raises:
-        UserError: the task tokenises with another vocabulary, or lacks a feature.
+        UserError: the task tokenises with another vocabulary, lacks a feature, or has one that is
+            neither text nor token ids.
     """
     task = seqio.TaskRegistry.get(name)
     check_plain_vocabulary(task, vocabulary)
-    dataset = task.get_dataset(
-        sequence_length=dict(lengths), split=split, shuffle=False, seed=seed, num_epochs=1
-    )
+    try:
+        dataset = task.get_dataset(
+            sequence_length=dict(lengths), split=split, shuffle=False, seed=seed, num_epochs=1
+        )
+    except (TypeError, ValueError) as error:
+        clear = _dtype_error(task, split, lengths)
+        if clear is None:
+            raise
+        raise clear from error
     vocabularies = {name: task.output_features[name].vocabulary for name in FEATURES}
     for number, example in enumerate(dataset.as_numpy_iterator()):
         ids = {name: [int(i) for i in example.pop(name)] for name in FEATURES}
@@ -163,7 +242,7 @@ def seqio_windows(
 ) -> Iterator[Window]:
     """Rows of SeqIO's pipeline (sampling, shuffle buffers, next-fit packing), 256 a window.
 
-    To continue at window `start` the rows before it are made and thrown away.
+    Rows before window `start` are computed and thrown away.
     """
     dataset = seqio.get_dataset(
         config.mixture,
@@ -177,12 +256,12 @@ def seqio_windows(
         seed=config.seed,
     )
     rows = dataset.skip(start * _WINDOW_ROWS).batch(_WINDOW_ROWS).as_numpy_iterator()
-    for made in rows:
-        yield _seqio_window(made, num_leaves)
+    for arrays in rows:
+        yield _seqio_window(arrays, num_leaves)
 
 
-def _seqio_window(made: dict[str, np.ndarray], num_leaves: int) -> Window:
-    rows = {key: np.asarray(value, dtype=np.int32) for key, value in made.items()}
+def _seqio_window(arrays: dict[str, np.ndarray], num_leaves: int) -> Window:
+    rows = {key: np.asarray(value, dtype=np.int32) for key, value in arrays.items()}
     sides = (
         (batch.ENCODER_INPUT_TOKENS, batch.ENCODER_SEGMENT_IDS, batch.ENCODER_POSITIONS),
         (batch.DECODER_TARGET_TOKENS, batch.DECODER_SEGMENT_IDS, batch.DECODER_POSITIONS),

@@ -53,7 +53,7 @@ class DiskEstimate:
         return sum(self.num_bytes.values())
 
     def describe(self) -> str:
-        """One line for people."""
+        """One line to print."""
         unknown = len(self.jobs) - len(self.num_bytes)
         origin = "as measured" if self.measured else "as a guess"
         return (

@@ -1,7 +1,6 @@
-"""Stores as jobs: which ones a mixture needs, which of them are there, and building one.
+"""Store jobs: the stores that a mixture needs, which of them exist, and building one.
 
-Jobs are sent to other processes and machines, so this module imports no TensorFlow; plain seqio
-tasks, whose pipeline needs it, are built where they were listed.
+Jobs are sent to other processes and machines, so this module imports no TensorFlow.
 """
 
 import dataclasses
@@ -12,35 +11,33 @@ from pathlib import Path
 from typing import Any
 
 from instruct.data.config import DataConfig
-from instruct.data.feed.leaves import store_key
 from instruct.data.spec import RecordSource, Resolved
 from instruct.data.stores.store import (
     Manifest,
     Store,
     read_manifest,
+    store_key,
     store_path,
 )
 from instruct.data.stores.writing import StoreWriteError, write_store
-from instruct.data.vocab import load_vocabulary
 from instruct.errors import UserError
 from instruct.prompts.render import Dropped
 
 _log = logging.getLogger(__name__)
-_said_unseen: set[str] = set()
 
 
 @dataclasses.dataclass(frozen=True)
 class PreparedStore:
-    """What became of one store.
+    """Result of preparing one store.
 
     Attributes:
-        status: "built", "there" (it was), or "failed".
+        status: "built", "there" (it existed), or "failed".
         records: 0 if it failed.
-        dropped: reason -> rows that are no records.
+        dropped: reason -> rejected rows.
         message: why it failed, or why it has no records.
         sha256: of the records; "" if it failed.
-        machine: whether it failed for a reason that says nothing about its source: a full disk, a
-            process that died.
+        machine: whether this machine, and not the source, caused the failure: a full disk, a
+            killed process.
     """
 
     task: str
@@ -59,8 +56,9 @@ class Job:
 
     Attributes:
         path: of the store.
-        source: None for a plain seqio task.
         rows: records as the task declares them; None if it does not.
+        kind: the manifest's: "records", or "tokens" of a plain seqio task, whose pipeline runs in
+            the process that listed the job.
     """
 
     task: str
@@ -68,47 +66,44 @@ class Job:
     split: str
     path: Path
     version: str
-    source: RecordSource | None
+    source: RecordSource
     source_split: str
     rows: int | None = None
+    kind: str = "records"
 
 
 def store_jobs(resolved: Resolved, config: DataConfig, splits: Sequence[str]) -> Iterator[Job]:
-    """Every store of a mixture once: `splits` as far as tasks have them, and exemplars' splits."""
+    """Jobs for all stores of a mixture: `splits` that tasks have, exemplar splits; each once."""
     seen = set()
     for leaf in resolved.leaves:
-        key = store_key(leaf, config)
+        key, spec = store_key(leaf, config), leaf.spec
+        source = spec.source if spec is not None else None
+        if leaf.plain_source_fn is not None:
+            source = leaf.plain_source_fn(config)
+        if source is None:
+            raise TypeError(f"leaf {leaf.name!r} has neither a spec nor a source")
         wanted = [*splits]
-        if leaf.spec is not None and leaf.spec.exemplar_split_of(leaf.mode):
-            wanted.append(leaf.spec.exemplar_split_of(leaf.mode))
+        if spec is not None and spec.exemplar_split_of(leaf.mode):
+            wanted.append(spec.exemplar_split_of(leaf.mode))
         for split in wanted:
             if (key, split) in seen or split not in leaf.splits:
                 continue
             seen.add((key, split))
-            spec = leaf.spec
             yield Job(
                 task=leaf.task,
                 family=leaf.family,
                 split=split,
                 path=store_path(key, split),
                 version=leaf.version,
-                source=spec.source if spec else None,
+                source=source,
                 source_split=spec.splits[split] if spec else split,
                 rows=spec.num_examples.get(split) if spec else None,
+                kind="records" if spec else "tokens",
             )
 
 
-def _seqio_reading() -> Any:
-    # TensorFlow: only for plain seqio tasks, and never in worker processes.
-    from instruct.data.seqio import reading as seqio_reading
-
-    return seqio_reading
-
-
 def _fingerprint(job: Job) -> str | None:
-    """What the store would be built from now; None if the source is not here."""
-    if job.source is None:
-        return _seqio_reading().plain_fingerprint(job.task)
+    """Fingerprint of what the store would be built from now; None if the source is not here."""
     if job.source.available() is not None:
         return None
     # A source that may be downloaded says that it can be read, and is not here yet.
@@ -127,8 +122,8 @@ def _fingerprint_or_none(job: Job) -> str | None:
 def find_store(job: Job, verify: bool = False) -> Manifest | None:
     """The manifest of a usable store, or None.
 
-    A store is kept unless its source is here and would give other records; one that cannot even
-    be asked changes nothing.
+    A store is usable unless its source exists here and would give other records. A source that
+    raises an error leaves the store as it is.
 
     Args:
         verify: compare all of its bytes with its hash.
@@ -139,11 +134,11 @@ def find_store(job: Job, verify: bool = False) -> Manifest | None:
             return None
         fingerprint = _fingerprint_or_none(job)
         if fingerprint not in (None, manifest.source_fingerprint):
-            if job.source is None:
-                _log.warning("%s", _why_stale(job, manifest.source_fingerprint))
+            if job.kind == "tokens":
+                _log.warning("%s", _why_stale(job, manifest.source_fingerprint, fingerprint))
             return None
         if not manifest.num_records and manifest.dropped:
-            return None  # every row was dropped, perhaps by a reader that has since learnt more
+            return None  # a later version of the reader may accept rows that this one dropped
         store = Store(job.path)
         if verify:
             store.verify()
@@ -153,10 +148,10 @@ def find_store(job: Job, verify: bool = False) -> Manifest | None:
         return None
 
 
-def _why_stale(job: Job, fingerprint: str) -> str:
+def _why_stale(job: Job, built_from: str, fingerprint: str) -> str:
     """Why the store of a plain seqio task is built anew."""
     store = f"the record store of seqio task {job.task!r}, split {job.split!r}, is built anew"
-    if not fingerprint.startswith(_seqio_reading().PLAIN_KIND):
+    if built_from.partition("-")[0] != fingerprint.partition("-")[0]:  # another kind of hash
         return (
             f"{store}, once: the version of this program that built it could not tell reliably "
             "whether its task changed"
@@ -164,52 +159,33 @@ def _why_stale(job: Job, fingerprint: str) -> str:
     return f"{store}: the task's code, constants, files or vocabulary changed since it was built"
 
 
-def _say_unseen(job: Job) -> None:
-    """Warns of what could change a plain seqio task's examples unnoticed."""
-    unseen = _seqio_reading().plain_unseen(job.task)
-    if unseen and job.task not in _said_unseen:
-        _said_unseen.add(job.task)
-        _log.warning(
-            "seqio task %r: a change of its code rebuilds its store, but its code does not show "
-            "%s. After changing that, set another version (source.version = '2' on the task's "
-            "source) to rebuild the store",
-            job.task,
-            "; ".join(unseen),
-        )
-
-
 def build_store(
     job: Job,
     progress_fn: Callable[[int], None],
-    items: Iterable[Any] | None = None,
     dropped_fn: Callable[[Any], None] = lambda dropped: None,
 ) -> Manifest:
     """Builds one store.
 
     Args:
-        progress_fn: called with numbers of rows as they go by.
-        items: what a plain seqio task's store holds (`plain_items`); other sources are asked.
-        dropped_fn: called with each row that did not become a record.
+        progress_fn: called with the number of rows since its last call.
+        dropped_fn: called with each rejected row.
 
     Raises:
         UserError: the source cannot be read here, and why.
         whatever reading the source raises.
     """
-    if job.source is not None:
-        why = job.source.available()
-        if why is not None:
-            raise UserError(why)
-        items = job.source.records(job.source_split)
+    why = job.source.available()
+    if why is not None:
+        raise UserError(why)
+    items = job.source.records(job.source_split)
     fingerprint = _fingerprint(job)
-    if items is None or fingerprint is None:
+    if fingerprint is None:
         raise UserError(f"task {job.task!r} has nothing to read")
-    if job.source is None:
-        _say_unseen(job)
     return write_store(
         job.path,
         _watched(items, dropped_fn),
         task=job.task,
-        kind="tokens" if job.source is None else "records",
+        kind=job.kind,
         version=job.version,
         source_fingerprint=fingerprint,
         progress_fn=progress_fn,
@@ -224,7 +200,7 @@ def _watched(items: Iterable[Any], dropped_fn: Callable[[Any], None]) -> Iterato
 
 
 def _without_records(job: Job, manifest: Manifest, first: Dropped | None) -> str:
-    """What to say of a store without a single record; "" if it has some."""
+    """Message about a store without records; "" if it has records."""
     if manifest.num_records:
         return ""
     what = f"task {job.task}, split {job.split}: "
@@ -240,19 +216,9 @@ def _without_records(job: Job, manifest: Manifest, first: Dropped | None) -> str
     return message
 
 
-def plain_items(job: Job, config: DataConfig) -> Iterator[Any] | None:
-    """What the pipeline of a plain seqio task gives; None for another task."""
-    if job.source is not None:
-        return None
-    vocabulary = load_vocabulary(config.vocabulary)
-    return _seqio_reading().token_records(
-        job.task, job.split, config.feature_lengths, vocabulary, config.seed
-    )
-
-
 def can_be_sent(job: Job) -> bool:
     """Whether another process can build it."""
-    if job.source is None:
+    if job.kind == "tokens":
         return False
     try:
         ForkingPickler.dumps(job)
@@ -262,7 +228,7 @@ def can_be_sent(job: Job) -> bool:
 
 
 def succeeded(job: Job, manifest: Manifest, status: str = "built") -> PreparedStore:
-    """What is reported of a store that is there."""
+    """The result of a job whose store exists."""
     return PreparedStore(
         job.task,
         job.split,
@@ -274,17 +240,23 @@ def succeeded(job: Job, manifest: Manifest, status: str = "built") -> PreparedSt
 
 
 def failed(job: Job, error: BaseException) -> PreparedStore:
-    """What is reported of a store that could not be built."""
+    """The result of a job whose store could not be built."""
     expected = UserError | StoreWriteError
     message = str(error) if isinstance(error, expected) else f"{type(error).__name__}: {error}"
     machine = isinstance(error, StoreWriteError | MemoryError)
     return PreparedStore(job.task, job.split, "failed", message=message, machine=machine)
 
 
+def killed(job: Job) -> PreparedStore:
+    """The failure of a job whose process was killed."""
+    message = "the process that built it was killed; did it run out of memory?"
+    return PreparedStore(job.task, job.split, "failed", message=message, machine=True)
+
+
 def unavailable(job: Job) -> PreparedStore | None:
     """The failure of a job whose source cannot be read here, without building; else None."""
     try:
-        why = None if job.source is None else job.source.available()
+        why = job.source.available()
     except Exception as error:
         return failed(job, error)
     return None if why is None else failed(job, UserError(why))
@@ -298,9 +270,7 @@ def by_reason(failures: Iterable[tuple[str, str, str]]) -> list[str]:
     return [f"{task} ({', '.join(found)}): {why}" for (task, why), found in splits.items()]
 
 
-def build_reported(
-    job: Job, progress_fn: Callable[[int], None], items: Iterable[Any] | None = None
-) -> PreparedStore:
+def build_reported(job: Job, progress_fn: Callable[[int], None]) -> PreparedStore:
     """`build_store`, with its error as a result: what goes wrong with one store stops no other."""
     try:
         first: list[Dropped] = []
@@ -309,7 +279,7 @@ def build_reported(
             if not first:
                 first.append(dropped)
 
-        manifest = build_store(job, progress_fn, items, note)
+        manifest = build_store(job, progress_fn, note)
         message = _without_records(job, manifest, next(iter(first), None))
         return dataclasses.replace(succeeded(job, manifest), message=message)
     except Exception as error:

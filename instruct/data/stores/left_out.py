@@ -1,21 +1,19 @@
-"""Tasks of a mixture that are left out because their data are not there, on record.
+"""Record of the tasks that a mixture leaves out because their data are missing.
 
     STORE_DIR/left_out/<mixture>.json
 
-`run.py prepare --skip_unavailable` writes the file, each time anew; runs with
-`DataConfig.skip_unavailable` leave out what it names, and nothing else: a task that is missing and
-not named there is an error. So a mixture never shrinks behind anybody's back.
+`run.py prepare --skip_unavailable` replaces the file each time. Runs with
+`DataConfig.skip_unavailable` leave out exactly the tasks that it names; any other missing task is
+an error, so a mixture never shrinks unnoticed.
 """
 
 import dataclasses
-import datetime
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from instruct.data.config import DataConfig
 from instruct.data.sources.json_files import write_json
-from instruct.data.spec import Resolved
 from instruct.data.stores.jobs import PreparedStore, by_reason
 from instruct.data.stores.store import store_dir
 from instruct.errors import UserError
@@ -27,7 +25,7 @@ _MOST_LINES = 20  # of tasks left out, on the terminal
 
 @dataclasses.dataclass(frozen=True)
 class Missing:
-    """A store that is not there, for which its whole task is left out."""
+    """A missing store, for which its whole task is left out."""
 
     task: str
     split: str
@@ -70,10 +68,7 @@ class LeftOut:
         return self.path
 
     def describe(self) -> list[str]:
-        """Lines for people: the first tasks with their reasons, then the sub-mixtures.
-
-        The file has them all.
-        """
+        """Lines to print: the first tasks with their reasons, then the sub-mixtures."""
         lines = [f"{self.mixture}: nothing is left out"]
         if self.missing:
             lines[0] = f"{self.mixture}: {len(self.tasks)} tasks are left out:"
@@ -94,12 +89,12 @@ class LeftOut:
 
 
 def left_out_path(mixture: str) -> Path:
-    """The file of a mixture, whether or not it is there."""
+    """The file of a mixture, whether or not it exists."""
     return store_dir() / "left_out" / f"{mixture}.json"
 
 
 def read_left_out(mixture: str) -> LeftOut | None:
-    """What the mixture's file says; None if there is none.
+    """Reads the mixture's file; None if it does not exist.
 
     Raises:
         UserError: it cannot be read, or is not such a file.
@@ -127,12 +122,12 @@ def tasks_left_out(config: DataConfig) -> tuple[str, ...]:
     """The tasks that a run leaves out: none unless `config.skip_unavailable`."""
     if not config.skip_unavailable:
         return ()
-    found = read_left_out(config.mixture)
-    return found.tasks if found is not None else ()
+    record = read_left_out(config.mixture)
+    return record.tasks if record is not None else ()
 
 
 def missing_stores(stores: Sequence[PreparedStore], split: str) -> tuple[Missing, ...]:
-    """What keeps tasks out: stores that failed, and those of `split` without a single record."""
+    """Stores that keep their tasks out: failed ones, and those of `split` without a record."""
     missing = []
     for store in stores:
         if store.status == "failed":
@@ -142,49 +137,3 @@ def missing_stores(stores: Sequence[PreparedStore], split: str) -> tuple[Missing
             reason = "no record" + (f"; rows that are none: {reasons}" if reasons else "")
             missing.append(Missing(store.task, store.split, reason))
     return tuple(missing)
-
-
-def make_left_out(resolved: Resolved, missing: Sequence[Missing], split: str) -> LeftOut:
-    """The record of what is left out of a mixture.
-
-    Args:
-        resolved: the whole mixture.
-        missing: of its stores.
-        split: the one whose records fix rates.
-    """
-    # SeqIO takes seconds to import; reading the file needs none of it.
-    from instruct.data import registry
-
-    tasks = {store.task for store in missing}
-    num_left = resolved.num_tasks - len(tasks)
-    before = _parts(registry, resolved.name, split, ())
-    after = _parts(registry, resolved.name, split, tasks) if num_left else {}
-    sub_mixtures = {
-        name: {
-            "before": share,
-            "after": after.get(name, (0.0, {}))[0],
-            "tasks": {
-                task: {"before": rates[task], "after": rate}
-                for task, rate in after.get(name, (0.0, {}))[1].items()
-            },
-        }
-        for name, (share, rates) in before.items()
-    }
-    now = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
-    return LeftOut(resolved.name, now, tuple(missing), num_left, sub_mixtures)
-
-
-def _parts(
-    registry: Any, mixture: str, split: str, left_out: Any
-) -> dict[str, tuple[float, dict[str, float]]]:
-    """Child -> (its share, task -> share), of the whole; a mixture without children is its own."""
-    children = {
-        child.name: child.share for child in registry.children(mixture, split, left_out=left_out)
-    }
-    parts = {}
-    for name, share in (children or {mixture: 1.0}).items():
-        tasks: dict[str, float] = {}
-        for leaf in registry.resolve(name, split, left_out).leaves:
-            tasks[leaf.task] = tasks.get(leaf.task, 0.0) + share * leaf.rate
-        parts[name] = (share, tasks)
-    return parts

@@ -1,10 +1,10 @@
-"""Record stores: one data set split on disk, random access, with a manifest that tells what it is.
+"""Record stores: one split of a data set on disk, with random access and a manifest.
 
     STORE_DIR/<key>/<split>/records.array_record     one JSON object a record
     STORE_DIR/<key>/<split>/manifest.json            counts, hashes, drops and why
 
 Invariants: a store is complete or absent (built in a temporary folder, synced, renamed); equal
-records give equal bytes and hashes, whoever builds it.
+records give equal bytes and hashes on every machine.
 """
 
 import dataclasses
@@ -17,8 +17,10 @@ from typing import Any, Generic, TypeVar
 
 from array_record.python.array_record_module import ArrayRecordReader
 
-from instruct.data.spec import TaskSpec
+from instruct.data.config import DataConfig
+from instruct.data.spec import Leaf, TaskSpec
 from instruct.data.token_record import TokenRecord
+from instruct.data.vocab import load_vocabulary
 from instruct.errors import UserError
 from instruct.files import local_folder, local_path
 from instruct.json_text import parse_json
@@ -61,13 +63,13 @@ def plain_key(name: str, lengths: Mapping[str, int], vocabulary_fingerprint: str
 
 
 def store_path(key: str, split: str) -> Path:
-    """Where a store is, whether or not it is there."""
+    """Folder of a store, whether or not it exists."""
     return store_dir() / key / split
 
 
 @dataclasses.dataclass(frozen=True)
 class Manifest:
-    """What a store holds.
+    """Contents of a store.
 
     Attributes:
         kind: "records" (rendered at read time) or "tokens" (a plain seqio task's examples).
@@ -98,7 +100,7 @@ class Manifest:
 
     @classmethod
     def from_json(cls, text: str) -> "Manifest":
-        """Inverse of `to_json`. ValueError if it was changed or is none."""
+        """Inverse of `to_json`. Raises ValueError if the text is no unchanged manifest."""
         values = parse_json(text)
         if not isinstance(values, dict):
             raise ValueError("not a JSON object")
@@ -124,7 +126,7 @@ def read_manifest(path: Path) -> Manifest | None:
     """The manifest of the store at `path`; None if there is no store.
 
     Raises:
-        UserError: the manifest is there and damaged.
+        UserError: the manifest is damaged.
     """
     try:
         text = (path / MANIFEST_FILE).read_text(encoding="utf-8")
@@ -166,11 +168,11 @@ class Store(Generic[R]):
             )
         try:
             self._reader = ArrayRecordReader(str(file), options=_READER_OPTIONS)
-            found = self._reader.num_records()
+            num_records = self._reader.num_records()
         except RuntimeError as error:
             raise _broken(path, str(error)) from error
-        if found != manifest.num_records:
-            raise _broken(path, f"{found} records, expected {manifest.num_records}")
+        if num_records != manifest.num_records:
+            raise _broken(path, f"{num_records} records, expected {manifest.num_records}")
 
     def __len__(self) -> int:
         return self.manifest.num_records
@@ -195,6 +197,20 @@ class Store(Generic[R]):
         """Compares the whole file with the manifest's hash (`prepare --verify`)."""
         if hash_file(self.path / RECORDS_FILE) != self.manifest.sha256:
             raise _broken(self.path, f"the SHA-256 of {RECORDS_FILE} is not the manifest's")
+
+
+def store_key(leaf: Leaf, config: DataConfig) -> str:
+    """Folder name of a leaf's stores."""
+    if leaf.spec is not None:
+        return spec_key(leaf.spec)
+    vocabulary = load_vocabulary(config.vocabulary)
+    return plain_key(leaf.name, config.feature_lengths, vocabulary.fingerprint)
+
+
+def leaf_manifest(leaf: Leaf, split: str, config: DataConfig) -> tuple[Manifest | None, str]:
+    """(manifest of the leaf's store of a split, or None; where the store is or would be)."""
+    path = store_path(store_key(leaf, config), split)
+    return read_manifest(path), str(path)
 
 
 def hash_file(file: Path) -> str:

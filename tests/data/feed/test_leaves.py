@@ -3,9 +3,10 @@
 import pytest
 
 from instruct.data import registry
-from instruct.data.feed.leaves import leaf_manifest, make_builder, store_key
+from instruct.data.feed.leaves import make_builder
 from instruct.data.stores import store
 from instruct.data.stores.prepare import prepare
+from instruct.data.stores.store import leaf_manifest, store_key
 from instruct.errors import UserError
 from tests.data.toy import ToySource, fresh_name, toy_config, toy_spec
 

@@ -8,7 +8,8 @@ import seqio
 import tensorflow as tf
 
 from instruct import batch
-from instruct.data.feed.packing import METHODS, assign_rows, pack
+from instruct.data.config import PACKINGS
+from instruct.data.feed.packing import assign_rows, pack
 from instruct.errors import UserError
 
 # The worked example of instruct/batch.py.
@@ -43,7 +44,7 @@ def test_worked_example():
     assert packed.example_rows.tolist() == [0, 0]
 
 
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("method", PACKINGS)
 @pytest.mark.parametrize("lengths", [(40, 40), (512, 16), (25, 128)])
 def test_every_example_comes_back_whole_and_in_order(method, lengths):
     inputs, targets = made_up(150, *lengths)
@@ -116,7 +117,7 @@ def test_best_fit_fills_rows_and_is_fast():
     assert packed.num_rows < 0.85 * next_fit.num_rows
 
 
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("method", PACKINGS)
 def test_no_example_no_row(method):
     packed = pack([], [], [], 8, 4, method)
     assert packed.num_rows == 0

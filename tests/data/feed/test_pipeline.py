@@ -217,3 +217,14 @@ def test_evaluation_keeps_the_numbers_of_the_mixtures_leaves():
     prepare(registry.resolve(name), config).check()
     (first, *_) = eval_batches(config, registry.resolve(name), num_examples=20)
     assert set(np.unique(first[batch.DECODER_TASK_IDS])) == {0, 2}
+
+
+def test_a_state_of_an_older_version_lacks_a_count(mixture):
+    feed = TrainFeed(toy_config(mixture.name), mixture)
+    take(feed, 2)
+    state = feed.state()
+    kept = feed.statistics()["kept"]
+    del state["counts"]["exemplars_missing"]
+    feed.restore(state)
+    statistics = feed.statistics()
+    assert (statistics["kept"], statistics["exemplars_missing"]) == (kept, 0)

@@ -3,19 +3,25 @@
 import json
 
 import numpy as np
+import pytest
 
 from instruct.data.feed.rendering import (
     FEATURE_NAMES,
+    ExampleRenderer,
+    RecordList,
     example_features,
     example_key,
     exemplar_indices,
     exemplars_asked,
     name_key,
-    render_example,
 )
+from instruct.data.token_record import TokenRecord
 from instruct.data.vocab import load_vocabulary
+from instruct.errors import UserError
 from instruct.prompts.record import Record
+from instruct.prompts.render import Rendered
 from instruct.prompts.template import Template, TemplateSet
+from tests.data.toy import toy_spec
 
 RECORD = Record("r1", {"question": "Which?"}, "b", ("a", "b"), 1, metadata={"entry": [1, 2]})
 TEMPLATES = TemplateSet(
@@ -27,8 +33,8 @@ TEMPLATES = TemplateSet(
 
 
 def render(mode, key):
-    vocabulary = load_vocabulary("bytes")
-    return render_example(RECORD, TEMPLATES, mode, key, (), vocabulary, (512, 64))
+    renderer = ExampleRenderer(mode, TEMPLATES, None, load_vocabulary("bytes"), (512, 64))
+    return renderer(RECORD, 0, key)
 
 
 def test_keys_are_pinned():
@@ -81,3 +87,37 @@ def test_features_have_the_types_of_seqios_evaluator():
     assert Record.from_json(features["record"]) == RECORD
     hidden = example_features(RECORD, render("zs_noopt", 3))
     assert hidden["options"].size == 0 and hidden["answer_index"] == -1
+
+
+def test_exemplars_are_part_of_the_step():
+    spec = toy_spec(modes={"fs_noopt": 1})
+    records = RecordList(spec.source.records("train"))
+    opened = []
+
+    def open_records(split):
+        opened.append(split)
+        return records
+
+    tokenizer = load_vocabulary("bytes")
+    for split in ("train", "validation"):
+        renderer = ExampleRenderer.of_task(
+            spec, "fs_noopt", split, tokenizer, (512, 64), open_records
+        )
+        drawn = renderer.exemplar_numbers(3, 7)
+        assert drawn == exemplar_indices(
+            "fs_noopt", 7, len(records), 3 if split == "train" else None
+        )
+        shown = renderer(records[3], 3, 7)
+        assert shown == renderer.render(records[3], 7, drawn)
+        assert isinstance(shown, Rendered) and shown.exemplar_ids
+    ExampleRenderer.of_task(spec, "zs_noopt", "train", tokenizer, (512, 64), open_records)
+    assert opened == ["train", "train"]
+
+
+def test_tokens_of_a_plain_task_stay_as_they_are():
+    renderer = ExampleRenderer("", None, None, load_vocabulary("bytes"), (512, 64))
+    shown = renderer(TokenRecord("0", [5, 1], [6, 1], "in", "out"), 0, 0)
+    assert isinstance(shown, Rendered)
+    assert (shown.input_ids, shown.target_ids) == ([5, 1], [6, 1])
+    with pytest.raises(UserError, match="holds record 'r1', and not tokens"):
+        renderer(RECORD, 0, 0)

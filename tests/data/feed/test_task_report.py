@@ -115,3 +115,14 @@ def test_nothing_is_rendered_where_nothing_is_asked_or_there():
     report, _ = reported([toy_spec(ToySource("a")), toy_spec(ToySource("b", missing="not here"))])
     assert report.tasks[0].lengths is not None and report.tasks[1].lengths is None
     assert "failed" in shown(report, "print_tasks")
+
+
+def test_exemplars_that_do_not_fit_are_listed_by_task():
+    few_shot = toy_spec(ToySource("fs", words=6), modes={"fs_noopt": 1})
+    report, _ = reported([toy_spec(), few_shot], feature_lengths={"inputs": 150, "targets": 16})
+    zero, missing = (task.lengths.exemplars_missing for task in report.tasks)
+    assert zero == 0 < missing
+    last = shown(report, "print_totals").splitlines()[-1]
+    assert last == (
+        f"exemplars missing from a prompt, in 1 tasks, most of all {few_shot.name}: {missing:.2g}"
+    )

@@ -1,6 +1,7 @@
 """A window is a pure function of its number; damage in a store is a clear message."""
 
 import collections
+import dataclasses
 
 import numpy as np
 import pytest
@@ -95,3 +96,16 @@ def test_a_corrupt_block_is_one_clear_message():
     with pytest.raises(UserError, match=r"damaged(.|\n)*prepare"):
         for number in range(8):
             builder.build(number)
+
+
+def test_exemplars_that_do_not_fit_are_counted():
+    few_shot = toy_spec(ToySource("fs", words=12), modes={"fs_noopt": 1})
+    builder = builder_of(few_shot, toy_spec(ToySource("zs")))
+    wide, narrow = (
+        dataclasses.replace(builder, lengths=lengths).build(0)
+        for lengths in ((4000, 16), (250, 16))
+    )
+    missing = COUNTS.index("exemplars_missing")
+    assert wide.counts[missing].tolist() == [0, 0]
+    few, none = narrow.counts[missing].tolist()
+    assert few > 20 and none == 0 and narrow.counts[COUNTS.index("dropped")].sum() == 0

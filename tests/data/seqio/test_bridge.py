@@ -8,8 +8,6 @@ from instruct.data import registry
 from instruct.data.feed.examples import eval_examples
 from instruct.data.seqio import bridge as seqio_bridge
 from instruct.data.stores.prepare import prepare
-from instruct.data.vocab import load_vocabulary
-from instruct.errors import UserError
 from tests.data.toy import ToySource, toy_config, toy_spec
 
 LENGTHS = {"inputs": 128, "targets": 16}
@@ -28,7 +26,7 @@ def examples(task, split="train", **options):
 
 
 def test_vocabularies_have_counterparts(tmp_path):
-    found = seqio_bridge.to_seqio(load_vocabulary("bytes#extra_ids=5"))
+    found = seqio_bridge.seqio_vocabulary("bytes#extra_ids=5")
     assert found == seqio.ByteVocabulary(extra_ids=5)
     assert seqio_bridge.from_seqio(found) == "bytes#extra_ids=5"
     piece = seqio.SentencePieceVocabulary("a.model", 7)
@@ -93,9 +91,3 @@ def test_mixtures_mix():
     )
     rows = [e["inputs_pretokenized"] for e in dataset.take(80).as_numpy_iterator()]
     assert 45 <= sum(b"[m0]" in row for row in rows) <= 75
-
-
-def test_a_source_that_is_not_there():
-    spec = registry.add_task(toy_spec(ToySource("s", missing="get it from example.org")))
-    with pytest.raises(UserError, match="no prepared store.*example.org"):
-        next(seqio_bridge.numbered_records(spec, "train", False, 0))

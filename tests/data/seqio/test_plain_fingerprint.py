@@ -205,7 +205,6 @@ def test_a_store_of_an_older_version_is_built_anew_once_and_that_is_said(tmp_pat
     state = feed.state()
     feed.close()
     (job,) = store_jobs(resolved, config, ("train",))
-    from instruct.data.stores.jobs import plain_items
     from instruct.data.stores.store import read_manifest
     from instruct.data.stores.writing import write_store
 
@@ -215,7 +214,7 @@ def test_a_store_of_an_older_version_is_built_anew_once_and_that_is_said(tmp_pat
             source_fingerprint=fingerprint,
         )  # fmt: skip
 
-    rewrite(plain_items(job, config), "0" * 64)
+    rewrite(job.source.records(job.source_split), "0" * 64)
     assert [s.status for s in prepare(resolved, config, ("train",)).stores] == ["built"]
     assert "is built anew, once: the version of this program that built it" in caplog.text
     caplog.clear()
@@ -226,7 +225,7 @@ def test_a_store_of_an_older_version_is_built_anew_once_and_that_is_said(tmp_pat
     feed.restore(state)
     # Other records: refused, and the message says whose.
     fingerprint = read_manifest(store_path(job.path.parent.name, "train")).source_fingerprint
-    rewrite(list(plain_items(job, config))[:-1], fingerprint)
+    rewrite(list(job.source.records(job.source_split))[:-1], fingerprint)
     other = TrainFeed(config, registry.resolve(task.name))
     with pytest.raises(UserError, match=rf"The records of seqio tasks \({task.name}\) are others"):
         other.restore(state)

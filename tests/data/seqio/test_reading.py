@@ -161,7 +161,8 @@ def test_empty_targets_are_dropped_and_counted(tmp_path):
 def test_seqios_own_pipeline_as_feed(tmp_path, packing):
     task = make_task(tmp_path)
     config = toy_config(task.name, feed="seqio", packing=packing)
-    feed = TrainFeed(config, registry.resolve(task.name))
+    resolved, windows_fn = registry.resolve(task.name), seqio_reading.seqio_windows
+    feed = TrainFeed(config, resolved, seqio_windows_fn=windows_fn)
     batches = [next(feed) for _ in range(3)]
     for rows, info in batches:
         batch.check_batch(rows)
@@ -170,17 +171,46 @@ def test_seqios_own_pipeline_as_feed(tmp_path, packing):
         assert (weights == (rows[batch.DECODER_TARGET_TOKENS] > 0)).all()
     state = json.loads(json.dumps(feed.state()))
     expected = next(feed)[0]
-    again = TrainFeed(config, registry.resolve(task.name))
+    again = TrainFeed(config, resolved, seqio_windows_fn=windows_fn)
     again.restore(state)
     found = next(again)[0]
     assert all((found[key] == expected[key]).all() for key in batch.KEYS)
 
 
-def test_many_tasks_through_seqios_pipeline_warn(tmp_path, monkeypatch, caplog):
+def test_many_tasks_through_seqios_pipeline_warn(tmp_path, caplog):
     task = make_task(tmp_path)
     resolved = registry.resolve(task.name)
     resolved = dataclasses.replace(resolved, leaves=resolved.leaves * 101)
-    monkeypatch.setattr(seqio_reading, "seqio_windows", lambda *arguments: iter(()))
+    config = toy_config(task.name, feed="seqio")
     with pytest.raises(StopIteration):
-        next(TrainFeed(toy_config(task.name, feed="seqio"), resolved))
+        next(TrainFeed(config, resolved, seqio_windows_fn=lambda *arguments: iter(())))
     assert "101 tasks: expect about 2 minutes" in caplog.text
+
+
+@pytest.mark.parametrize(
+    "targets, steps, words",
+    [
+        (
+            [1, 2],
+            [seqio.preprocessors.tokenize],
+            ["int32 and rank 0", "as_string"],
+        ),
+        ([0.5, 2.0], [functools.partial(seqio.preprocessors.tokenize)], ["dtype float32"]),
+        ([[1], [2]], [seqio.preprocessors.tokenize], ["dtype int32 and rank 1"]),
+        ([1, 2], [seqio.preprocessors.append_eos], ["int32 and rank 0 at"]),
+    ],
+)
+def test_targets_that_are_no_text_are_named(targets, steps, words):
+    name = fresh_name("numbers")
+
+    def dataset_fn(split, shuffle_files, seed=None):
+        return tf.data.Dataset.from_tensor_slices({"inputs": ["a", "b"], "targets": targets})
+
+    features = {key: seqio.Feature(seqio.ByteVocabulary()) for key in ("inputs", "targets")}
+    source = seqio.FunctionDataSource(dataset_fn, ["train"])
+    seqio.TaskRegistry.add(name, source=source, preprocessors=steps, output_features=features)
+    (store,) = prepare(registry.resolve(name), toy_config(name), ("train",)).stores
+    assert store.status == "failed"
+    for word in words:
+        assert f"seqio task '{name}', split 'train': feature 'targets'" in store.message
+        assert word in store.message and "in user code" not in store.message

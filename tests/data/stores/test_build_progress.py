@@ -5,8 +5,8 @@ import io
 import pytest
 from rich.console import Console
 
-from instruct.data.stores.build_progress import BuildProgress
 from instruct.data.stores.jobs import Job
+from instruct.data.stores.prepare import BuildProgress
 
 
 def jobs(tmp_path, number):

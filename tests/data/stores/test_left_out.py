@@ -9,11 +9,11 @@ from rich.console import Console
 
 from instruct.data import registry
 from instruct.data.feed.pipeline import TrainFeed
+from instruct.data.mixture_shares import make_left_out
 from instruct.data.sources.json_files import write_json
 from instruct.data.stores import store
 from instruct.data.stores.left_out import (
     left_out_path,
-    make_left_out,
     missing_stores,
     read_left_out,
     tasks_left_out,

@@ -19,7 +19,7 @@ from typing import Any, NamedTuple
 
 import pytest
 
-from instruct.data.feed.rendering import example_features, render_example
+from instruct.data.feed.rendering import ExampleRenderer, RecordList, example_features
 from instruct.data.registry import find_spec
 from instruct.data.vocab import load_vocabulary
 from instruct.prompts.record import Record
@@ -323,10 +323,12 @@ def our_verdicts(case: Case, asked: Sequence[tuple[int, str]]) -> dict[str, list
             fields={**record.fields, "question": "Another one?"},
             rationale=" So the answer is it.",
         )
-        shots = [exemplar] if spec.fixed_shots(mode) else []
-        shown = render_example(
-            record, spec.templates, mode, 0, shots, load_vocabulary("bytes"), (10_000, 1_000)
+        shots = spec.fixed_shots(mode)
+        renderer = ExampleRenderer(
+            *(mode, spec.templates, shots, load_vocabulary("bytes"), (10_000, 1_000)),
+            exemplars=RecordList([exemplar]) if shots else None,
         )
+        shown = renderer(record, 0, 0)
         assert isinstance(shown, Rendered)
         examples.append(example_features(record, shown))
         targets.append(spec.postprocess_fn(shown.targets, example=examples[-1], is_target=True))

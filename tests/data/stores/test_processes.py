@@ -10,10 +10,11 @@ import time
 
 from rich.console import Console
 
-from instruct.data.stores.build_pool import build_in_processes, map_in_processes
-from instruct.data.stores.build_progress import BuildProgress
-from instruct.data.stores.jobs import Job, store_jobs
-from instruct.data.stores.store import read_manifest
+from instruct.data import registry
+from instruct.data.stores.jobs import store_jobs
+from instruct.data.stores.prepare import prepare
+from instruct.data.stores.processes import map_in_processes
+from instruct.data.stores.store import leaf_manifest
 from tests.data.toy import ToySource, fresh_name, toy_config, toy_spec
 
 ROOT = pathlib.Path(__file__).resolve().parents[3]
@@ -27,25 +28,17 @@ class KillingSource(ToySource):
         os.kill(os.getpid(), signal.SIGKILL)
 
 
-def jobs_of(tmp_path, sources):
-    return [
-        Job(f"task{i}", "toy", "train", tmp_path / f"task{i}" / "train", "1", source, "train")
-        for i, source in enumerate(sources)
-    ]
-
-
-def test_a_source_that_kills_its_process_fails_alone(tmp_path):
+def test_a_source_that_kills_its_process_fails_alone():
     sources = [ToySource(f"s{i}") for i in range(7)]
     sources[2] = KillingSource("kills")
-    jobs = jobs_of(tmp_path, sources)
-    out = io.StringIO()
-    with BuildProgress(jobs, {}, Console(file=out)) as bar:
-        results = build_in_processes(jobs, 2, bar)
-    assert set(results) == set(jobs)
-    found = [results[job].status for job in jobs]
+    name, out = fresh_name("mix"), io.StringIO()
+    registry.add_mixture(name, {registry.add_task(toy_spec(s)).name: 1 for s in sources})
+    resolved, config = registry.resolve(name), toy_config(name)
+    done = prepare(resolved, config, ("train",), workers=2, console=Console(file=out))
+    found = [store.status for store in done.stores]
     assert found == ["built", "built", "failed", "built", "built", "built", "built"]
-    assert results[jobs[2]].machine and "killed" in results[jobs[2]].message
-    assert read_manifest(jobs[2].path) is None
+    assert done.stores[2].machine and "killed" in done.stores[2].message
+    assert leaf_manifest(resolved.leaves[2], "train", config)[0] is None
     assert "7/7 stores" in out.getvalue()
 
 
@@ -62,8 +55,8 @@ def test_only_the_item_that_kills_its_process_has_no_result():
 
 
 PARENT = """
-from instruct.data.stores.build_pool import map_in_processes
-from tests.data.stores.test_build_pool import write_own_number_and_wait
+from instruct.data.stores.processes import map_in_processes
+from tests.data.stores.test_processes import write_own_number_and_wait
 import sys
 if __name__ == "__main__":
     list(map_in_processes(write_own_number_and_wait, [sys.argv[1] + "/a", sys.argv[1] + "/b"], 2))

@@ -26,6 +26,7 @@ import functools
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -39,6 +40,7 @@ from instruct.data.overlap.scan import (
     StoredTask,
     best_pairs,
     loaded,
+    share_of,
     stream,
 )
 
@@ -57,6 +59,14 @@ class Contamination:
     test_touched: int
     test_covered: int
     examples: tuple[ExamplePair, ...]  # (training record, test record)
+
+    def to_json(self) -> dict[str, Any]:
+        """The pair as JSON values, with shares of the examples."""
+        return dataclasses.asdict(self) | {
+            "train_touched_share": share_of(self.train_touched, self.train_examples),
+            "test_touched_share": share_of(self.test_touched, self.test_examples),
+            "test_covered_share": share_of(self.test_covered, self.test_examples),
+        }
 
 
 @dataclasses.dataclass(frozen=True)
@@ -96,8 +106,8 @@ def contamination(
         )
         index = Index.of(parts)
         index.save(folder)
-        places = {task.path: place for place, task in enumerate(test)}
-        own = [places.get(task.path, -1) for task in train]
+        numbers = {task.path: number for number, task in enumerate(test)}
+        own = [numbers.get(task.path, -1) for task in train]
         total = np.zeros(index.hashes.size, dtype=bool)
         hits: dict[int, list[Hits]] = {}
         pairs = []

@@ -2,11 +2,10 @@
 
 import pytest
 
-from instruct.cli import show_mixture, show_tables
-from instruct.cli.show_filters import TaskFilter
-from instruct.cli.show_mixture import MixtureView
-from instruct.data import registry
+from instruct.data import mixture_shares, registry
+from instruct.data.mixture_shares import MixtureView
 from instruct.data.stores.prepare import prepare
+from instruct.data.task_lists import TaskFilter
 from instruct.errors import UserError
 from tests.data.toy import ToySource, fresh_name, toy_config, toy_spec
 
@@ -69,7 +68,7 @@ def test_asked_planned_and_realised(nested):
 def test_many_draws_are_counted_in_pieces(nested, monkeypatch):
     resolved = registry.resolve(nested[0])
     whole = [row.realised for row in MixtureView(resolved, draws=1000).rows]
-    monkeypatch.setattr(show_mixture, "_CHUNK", 64)
+    monkeypatch.setattr(mixture_shares, "_CHUNK", 64)
     assert [row.realised for row in MixtureView(resolved, draws=1000).rows] == whole
 
 
@@ -135,26 +134,3 @@ def test_an_empty_task_is_shown_without_a_share():
     groups = {group.name: group for group in view.groups()}
     assert groups[empty.name].planned == groups[empty.name].realised == 0
     assert groups[full.name].planned == groups[full.name].realised == 1
-    assert empty.name in printed(view)
-
-
-def printed(view, **options):
-    console = show_tables.wide_console(240)
-    with console.capture() as capture:
-        console.print(show_tables.mixture_table(view, **options))
-    return capture.get()
-
-
-def test_tables(nested, monkeypatch):
-    outer, inner, one, *_ = nested
-    view = MixtureView(registry.resolve(outer))
-    table = printed(view)
-    assert f"{one.name}.zs_noopt" in table and "28.1250%" in table and "shared" in table
-    monkeypatch.setattr(show_tables, "_FEW_LEAVES", 2)
-    short = printed(view)
-    assert inner in short and f"{one.name}.zs_noopt" not in short and "75.000%" in short
-    assert f"{one.name}.zs_noopt" in printed(view, every_leaf=True)
-    monkeypatch.setattr(show_tables, "FEW", 1)
-    assert "and 1 smaller ones" in printed(view)
-    # A single task has nothing to sum up.
-    assert f"{one.name}.fs_noopt" in printed(MixtureView(registry.resolve(one.name)))

@@ -1,4 +1,4 @@
-"""`run.py show --mixture`: what a mixture asks for, what is planned, and what comes out of it.
+"""Shares of a mixture: asked for, planned, realised, and before and after tasks are left out.
 
 Shares are of the mixture's examples, in three readings:
     asked      by its rates as written, with the sizes that the tasks declare, and the caps
@@ -7,20 +7,22 @@ Shares are of the mixture's examples, in three readings:
 """
 
 import dataclasses
-from collections.abc import Iterable, Mapping
+import datetime
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
-from instruct.cli.show_filters import TaskFilter, license_of
 from instruct.data import registry
 from instruct.data.config import AUTO_VOCABULARY, DataConfig
 from instruct.data.feed.plan import Plan
 from instruct.data.spec import Leaf, Resolved
+from instruct.data.stores.left_out import LeftOut, Missing
+from instruct.data.task_lists import TaskFilter, license_counts, license_of
 
 DRAWS = 100_000
 ROW_LENGTHS = {"inputs": 512, "targets": 128}
-FEW = 12  # tasks beside each other in a mixture are told by category if they are more
+FEW = 12  # above this many tasks side by side in a mixture, rows are grouped by category
 _CHUNK = 1 << 20  # draws that are counted at once
 
 
@@ -117,7 +119,7 @@ class MixtureView:
     ) -> None:
         self.draws = draws
         self.name, self.split = resolved.name, resolved.split
-        kept = (task_filter or TaskFilter()).leaves(resolved.leaves)
+        kept = (task_filter or TaskFilter())(resolved.leaves)
         self.resolved = dataclasses.replace(resolved, leaves=tuple(kept))
         asked = registry.shares(self.name, self.split, declared=True)
         caps = _caps(resolved)
@@ -132,22 +134,22 @@ class MixtureView:
 
     def counts_line(self) -> str:
         """Tasks, data sets, categories, leaves, and how many of these have no store."""
-        found = self.resolved
+        kept = self.resolved
         return (
-            f"{self.name}: {found.num_tasks:,} tasks, {found.num_datasets:,} data sets, "
-            f"{found.num_categories:,} categories, {len(found.leaves):,} leaves, "
+            f"{self.name}: {kept.num_tasks:,} tasks, {kept.num_datasets:,} data sets, "
+            f"{kept.num_categories:,} categories, {len(kept.leaves):,} leaves, "
             f"{len(self.unprepared):,} unprepared"
         )
 
     def to_json(self) -> dict[str, Any]:
         """Counts, sub-mixtures and every leaf."""
-        found = self.resolved
+        kept = self.resolved
         return {
             "mixture": self.name,
-            "num_tasks": found.num_tasks,
-            "num_datasets": found.num_datasets,
-            "num_categories": found.num_categories,
-            "num_leaves": len(found.leaves),
+            "num_tasks": kept.num_tasks,
+            "num_datasets": kept.num_datasets,
+            "num_categories": kept.num_categories,
+            "num_leaves": len(kept.leaves),
             "num_unprepared": len(self.unprepared),
             "draws": self.draws,
             "groups": [dataclasses.asdict(group) for group in self.groups()],
@@ -157,37 +159,23 @@ class MixtureView:
     def groups(self) -> list[Group]:
         """Two levels of what the mixture was made of, the greatest shares first."""
         rows = {row.leaf.name: row for row in self.rows}
-        found = []
+        groups = []
         for name, parts in _level(self.name, 1.0, self.split, rows):
-            found.append(_group(name, 0, parts, rows))
+            groups.append(_group(name, 0, parts, rows))
             if _is_mixture(name):
                 scale = next(c.share for c in registry.children(self.name) if c.name == name)
                 inner = _level(name, scale, self.split, rows)
-                found += [_group(label, 1, parts, rows) for label, parts in inner]
-        return found
+                groups += [_group(label, 1, parts, rows) for label, parts in inner]
+        return groups
 
     def licenses(self) -> list[dict[str, Any]]:
         """Licences with their tasks, data sets and share of the mixture, the greatest first."""
-        found = license_counts(row.leaf for row in self.rows)
-        for entry in found:
+        entries = license_counts(row.leaf for row in self.rows)
+        for entry in entries:
             entry["share"] = sum(
                 row.planned for row in self.rows if license_of(row.leaf) == entry["license"]
             )
-        return sorted(found, key=lambda entry: -entry["share"])
-
-
-def license_counts(entries: Iterable[Any]) -> list[dict[str, Any]]:
-    """Licences of tasks or leaves with the number of tasks and data sets, the most tasks first."""
-    tasks: dict[str, set[str]] = {}
-    datasets: dict[str, set[str]] = {}
-    for entry in entries:
-        name = entry.task if isinstance(entry, Leaf) else entry.name
-        tasks.setdefault(license_of(entry), set()).add(name)
-        datasets.setdefault(license_of(entry), set()).add(entry.dataset)
-    return [
-        {"license": name, "num_tasks": len(tasks[name]), "num_datasets": len(datasets[name])}
-        for name in sorted(tasks, key=lambda name: (-len(tasks[name]), name))
-    ]
+        return sorted(entries, key=lambda entry: -entry["share"])
 
 
 def _counts(resolved: Resolved, draws: int) -> np.ndarray:
@@ -284,3 +272,46 @@ def _part(row: LeafRow, parts: Mapping[str, float]) -> float:
 def _sum(sizes: Iterable[int | None]) -> int | None:
     known = list(sizes)
     return None if None in known else sum(size or 0 for size in known)
+
+
+def make_left_out(resolved: Resolved, missing: Sequence[Missing], split: str) -> LeftOut:
+    """The record of what is left out of a mixture.
+
+    Args:
+        resolved: the whole mixture.
+        missing: of its stores.
+        split: the one whose records fix rates.
+    """
+    tasks = {store.task for store in missing}
+    num_left = resolved.num_tasks - len(tasks)
+    before = _parts(resolved.name, split, ())
+    after = _parts(resolved.name, split, tasks) if num_left else {}
+    sub_mixtures = {
+        name: {
+            "before": share,
+            "after": after.get(name, (0.0, {}))[0],
+            "tasks": {
+                task: {"before": rates[task], "after": rate}
+                for task, rate in after.get(name, (0.0, {}))[1].items()
+            },
+        }
+        for name, (share, rates) in before.items()
+    }
+    now = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
+    return LeftOut(resolved.name, now, tuple(missing), num_left, sub_mixtures)
+
+
+def _parts(
+    mixture: str, split: str, left_out: Collection[str]
+) -> dict[str, tuple[float, dict[str, float]]]:
+    """Child -> (its share, task -> share), of the whole; a mixture without children is its own."""
+    children = {
+        child.name: child.share for child in registry.children(mixture, split, left_out=left_out)
+    }
+    parts = {}
+    for name, share in (children or {mixture: 1.0}).items():
+        tasks: dict[str, float] = {}
+        for leaf in registry.resolve(name, split, left_out).leaves:
+            tasks[leaf.task] = tasks.get(leaf.task, 0.0) + share * leaf.rate
+        parts[name] = (share, tasks)
+    return parts

@@ -1,7 +1,7 @@
-"""Building stores in several processes: a source that breaks, or kills its process, fails alone.
+"""A function mapped over items in worker processes, of which any may be killed.
 
-Sources run in fresh processes that import nothing but the source's own module, so a source belongs
-in a module without TensorFlow.
+Each process is fresh and imports nothing but the modules of the function and of its items, so what
+they name belongs in modules without TensorFlow.
 """
 
 import collections
@@ -16,30 +16,14 @@ from concurrent.futures.process import BrokenProcessPool
 from typing import Any, Generic, TypeVar
 
 from instruct.data.quiet_tensorflow import keep_quiet
-from instruct.data.stores.build_progress import BuildProgress
-from instruct.data.stores.jobs import Job, PreparedStore, build_reported
 
-# Handed to the pool ahead of need, a process; more would only be lost when a process dies.
+# Items that are queued for each process; more would be lost when a process dies.
 _AHEAD = 2
 _messages: Any = None  # in a worker process: where it reports its progress
 
 T = TypeVar("T")
 R = TypeVar("R")
 ProgressFn = Callable[[int], None]
-
-
-def build_in_processes(
-    jobs: Sequence[Job], workers: int, bar: BuildProgress
-) -> dict[Job, PreparedStore]:
-    """Builds stores, the first ones first, each by one of `workers` processes.
-
-    A store whose source kills its process (out of memory, a crash in a decoder) fails alone.
-    """
-    results = {}
-    for job, store in map_in_processes(build_reported, jobs, workers, bar.add_rows):
-        results[job] = store or _killed(job)
-        bar.finish(job)
-    return results
 
 
 def map_in_processes(
@@ -68,11 +52,6 @@ def map_in_processes(
             finished.add(id(item))
             yield next(_Pool([item], 1, progress_fn).run(function), (item, None))
         waiting = [item for item in waiting if id(item) not in finished]
-
-
-def _killed(job: Job) -> PreparedStore:
-    why = "the process that built it was killed; did it run out of memory?"
-    return PreparedStore(job.task, job.split, "failed", message=why, machine=True)
 
 
 class _Pool(Generic[T]):
@@ -119,7 +98,7 @@ class _Pool(Generic[T]):
                     yield self._items[number], result
         except BrokenProcessPool:
             self._read(messages, started)
-            # Those nobody said to have begun may be the ones that kill before a word.
+            # An item may kill its process before the process reports that it began.
             begun = started & set(running.values()) or set(running.values())
             self.suspects = [self._items[number] for number in sorted(begun)]
         finally:
@@ -137,7 +116,7 @@ def _start_worker(messages: Any) -> None:
     global _messages
     _messages = messages
     keep_quiet()  # a source's module may import TensorFlow
-    # An orphan would wait for work for ever: nothing tells it that its parent was killed.
+    # A process whose parent was killed would wait for work for ever.
     threading.Thread(target=_end_with_parent, daemon=True).start()
 
 

@@ -12,9 +12,9 @@ import pytest
 
 from instruct.data import registry
 from instruct.data.overlap import scan as overlap_scan
+from instruct.data.overlap.contamination import contamination
 from instruct.data.overlap.index import index_part, sampled_numbers
 from instruct.data.overlap.ngrams import record_keys, record_words, unescaped
-from instruct.data.overlap.overlap import contamination
 from instruct.data.overlap.scan import StoredTask
 from instruct.data.sources import files as sources
 from instruct.data.stores.writing import write_store

@@ -1,0 +1,129 @@
+"""Lists of tasks: filters by pattern, counts by licence and by family, facts as JSON values."""
+
+import dataclasses
+import difflib
+import fnmatch
+from collections.abc import Iterable, Sequence
+from typing import Any, TypeVar
+
+from instruct.data.spec import Leaf, TaskSpec
+from instruct.errors import UserError
+
+KINDS = ("family", "category", "dataset", "license")
+_MOST_NAMED = 12  # values that a message lists
+
+Entry = TypeVar("Entry", TaskSpec, Leaf)
+
+
+@dataclasses.dataclass(frozen=True)
+class TaskFilter:
+    """Patterns with `*`, without regard to case. Any one of a kind is enough, all kinds must hold.
+
+    Attributes:
+        family, category, dataset, license: empty for no condition.
+    """
+
+    family: Sequence[str] = ()
+    category: Sequence[str] = ()
+    dataset: Sequence[str] = ()
+    license: Sequence[str] = ()
+
+    def __bool__(self) -> bool:
+        return any(getattr(self, kind) for kind in KINDS)
+
+    def __call__(self, entries: Iterable[Entry]) -> list[Entry]:
+        """The tasks or leaves that pass; a plain seqio task has no licence.
+
+        Raises:
+            UserError: none passes; names the values that there are.
+        """
+        entries = list(entries)
+        kept = [entry for entry in entries if self._keeps(entry)]
+        if kept or not self:
+            return kept
+        given = [(kind, getattr(self, kind)) for kind in KINDS if getattr(self, kind)]
+        asked = " and ".join(
+            f"--{kind}={' or '.join(map(repr, patterns))}" for kind, patterns in given
+        )
+        raise UserError(
+            f"none of {len(entries)} tasks has {asked}. "
+            + " ".join(self._values(kind, entries) for kind, _ in given)
+        )
+
+    def _values(self, kind: str, entries: Sequence[TaskSpec | Leaf]) -> str:
+        """What this kind could be asked for, as the other conditions leave it."""
+        others = dataclasses.replace(self, **{kind: ()})
+        left = [entry for entry in entries if others._keeps(entry)] or entries
+        values = sorted({_value(kind, entry) or "(not stated)" for entry in left})
+        asked = " ".join(getattr(self, kind))
+        near = difflib.get_close_matches(asked, values, n=3, cutoff=0.6)
+        if near and near[0] != asked:
+            return f"Did you mean --{kind}={' or '.join(map(repr, near))}?"
+        more = f" and {len(values) - _MOST_NAMED} more" if len(values) > _MOST_NAMED else ""
+        return f"There are for --{kind}: {', '.join(values[:_MOST_NAMED])}{more}."
+
+    def _keeps(self, entry: TaskSpec | Leaf) -> bool:
+        return all(
+            not getattr(self, kind)
+            or any(
+                fnmatch.fnmatchcase(_value(kind, entry).lower(), pattern.lower())
+                for pattern in getattr(self, kind)
+            )
+            for kind in KINDS
+        )
+
+
+def license_of(entry: TaskSpec | Leaf) -> str:
+    """The licence of a task; "" where none is stated."""
+    spec = entry.spec if isinstance(entry, Leaf) else entry
+    return "" if spec is None else spec.license
+
+
+def license_counts(entries: Iterable[Any]) -> list[dict[str, Any]]:
+    """Licences of tasks or leaves with the number of tasks and data sets, the most tasks first."""
+    tasks: dict[str, set[str]] = {}
+    datasets: dict[str, set[str]] = {}
+    for entry in entries:
+        name = entry.task if isinstance(entry, Leaf) else entry.name
+        tasks.setdefault(license_of(entry), set()).add(name)
+        datasets.setdefault(license_of(entry), set()).add(entry.dataset)
+    return [
+        {"license": name, "num_tasks": len(tasks[name]), "num_datasets": len(datasets[name])}
+        for name in sorted(tasks, key=lambda name: (-len(tasks[name]), name))
+    ]
+
+
+def _value(kind: str, entry: TaskSpec | Leaf) -> str:
+    return license_of(entry) if kind == "license" else getattr(entry, kind)
+
+
+def family_counts(specs: Iterable[TaskSpec]) -> list[dict[str, Any]]:
+    """Families with their numbers of tasks, data sets and categories, in order of first mention."""
+    families: dict[str, list[TaskSpec]] = {}
+    for spec in specs:
+        families.setdefault(spec.family, []).append(spec)
+    return [
+        {
+            "family": family,
+            "num_tasks": len(members),
+            "num_datasets": len({spec.dataset for spec in members}),
+            "num_categories": len({spec.category for spec in members}),
+        }
+        for family, members in families.items()
+    ]
+
+
+def task_facts(spec: TaskSpec) -> dict[str, Any]:
+    """What a task declares, as JSON values."""
+    names = ("name", "family", "dataset", "category", "version", "license", "url")
+    return {name: getattr(spec, name) for name in names} | {
+        "modes": list(spec.modes),
+        "extra_modes": list(spec.extra_modes),
+        "languages": list(spec.languages),
+        "template_set": spec.templates.name,
+        "contamination_group": spec.group,
+        "held_out": spec.held_out,
+        "splits": list(spec.splits),
+        "num_examples": dict(spec.num_examples),
+        "cap": spec.cap,
+    }
