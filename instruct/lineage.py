@@ -9,7 +9,7 @@ import dataclasses
 import logging
 import os
 import pathlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from instruct.json_text import parse_json
@@ -40,18 +40,26 @@ def unrecorded(lineage: Lineage) -> str:
     )
 
 
-def read_object(path: pathlib.Path) -> dict[str, Any]:
-    """A JSON object; {} where the file is missing or damaged, with a warning for the latter."""
+def read_object(path: pathlib.Path, warn: Callable[[str], object] | None = None) -> dict[str, Any]:
+    """A JSON object; {} where the file is missing or damaged.
+
+    Args:
+        warn: is called with "missing" or "damaged"; None: a damaged file is logged.
+    """
     try:
         value = parse_json(path.read_bytes())
+        state = "damaged"
     except (FileNotFoundError, NotADirectoryError):
-        return {}
+        value, state = None, "missing"
     except (OSError, ValueError):
-        value = None
-    if not isinstance(value, dict):
+        value, state = None, "damaged"
+    if isinstance(value, dict):
+        return value
+    if warn is not None:
+        warn(state)
+    elif state == "damaged":
         _log.warning("%s is damaged; what it says is not known", path)
-        return {}
-    return value
+    return {}
 
 
 def read_lineage(model_dir: str | os.PathLike[str]) -> Lineage:

@@ -10,9 +10,8 @@ import sys
 from typing import Any
 
 from instruct.errors import UserError
-from instruct.report.compare import CompareConfig
-from instruct.report.compare_page import write_comparison
-from instruct.report.forgetting_page import write_forgetting
+from instruct.report.before_after import CompareConfig, write_comparison
+from instruct.report.forgetting import write_forgetting
 
 
 def run(flags: argparse.Namespace) -> int:

@@ -12,8 +12,9 @@ from rich.table import Table
 
 from instruct.errors import UserError
 from instruct.json_text import parse_json
-from instruct.report import measures, normalized, paper_report, paper_tables, run_files
+from instruct.report import read
 from instruct.report.blocks import Row
+from instruct.report.papers import filled_tables, measures, normalized, printed_tables
 
 
 def print_scores(flags: argparse.Namespace) -> None:
@@ -46,22 +47,22 @@ def print_table(flags: argparse.Namespace) -> None:
     if flags.table == "list":
         _print_list(flags.json)
         return
-    table = paper_tables.find_table(flags.table)
-    runs = run_files.read_runs(flags.model_dir) if flags.model_dir else []
-    content = paper_report.beside(table, runs)
+    table = printed_tables.find_table(flags.table)
+    runs = read.read_runs(flags.model_dir) if flags.model_dir else []
+    content = filled_tables.fill(table, runs)
     if flags.json:
-        print(json.dumps(paper_report.as_json(content), indent=2))
+        print(json.dumps(filled_tables.as_json(content), indent=2))
         return
     console = _console()
     print(f"{table.name}: {table.title}\n")
-    headings, rows = paper_report.lines(content)
+    headings, rows = filled_tables.lines(content)
     console.print(_filled(headings, rows, len(table.labels)))
     if content.ours:
         print()
-        columns = paper_report.DETAIL_COLUMNS
-        console.print(_filled(columns, paper_report.details(content), 2))
+        columns = filled_tables.DETAIL_COLUMNS
+        console.print(_filled(columns, filled_tables.details(content), 2))
     print()
-    print("\n".join(paper_report.remarks(content)))
+    print("\n".join(filled_tables.remarks(content)))
     evaluated = any(measures.is_measure(column) for column in table.columns)
     for label in content.without:
         lacks = "no result for any column. Evaluate a suite of this table first."
@@ -69,7 +70,7 @@ def print_table(flags: argparse.Namespace) -> None:
 
 
 def _print_list(as_json: bool) -> None:
-    tables = paper_tables.all_tables()
+    tables = printed_tables.all_tables()
     if as_json:
         print(json.dumps({name: table.title for name, table in tables.items()}, indent=2))
         return

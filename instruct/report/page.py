@@ -16,7 +16,7 @@ from instruct.report import (
     comparison_figures,
     figures,
     markdown,
-    run_files,
+    read,
     sections,
     side_by_side,
 )
@@ -36,7 +36,7 @@ def write_report(
 
     Returns the path of `report.html`. Raises UserError if a run's folder does not exist.
     """
-    runs = run_files.read_runs([pathlib.Path(folder) for folder in model_dirs])
+    runs = read.read_runs([pathlib.Path(folder) for folder in model_dirs])
     return write_document(sections.document(runs), out_dir)
 
 

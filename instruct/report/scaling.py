@@ -2,18 +2,19 @@
 
 What the papers printed for the same quantity is drawn beside ours, dashed and hollow: their models
 of table 5 over parameters, of table 3 over the number of tasks. It is not the same experiment, and
-`paper_report` says what differs.
+`filled_tables` says what differs.
 """
 
 import math
 from collections.abc import Callable, Iterable, Sequence
 
 from instruct import results
-from instruct.report import measures, paper_tables, tables
+from instruct.report import tables
 from instruct.report.blocks import Charts, Lines, Row, Scaling, Section, Series, Table, Text
 from instruct.report.comparison_figures import magnitude
-from instruct.report.paper_report import nearest_row, trained_parameters, trained_tasks
-from instruct.report.run_files import Run
+from instruct.report.papers import measures, printed_tables
+from instruct.report.papers.filled_tables import nearest_row, trained_parameters, trained_tasks
+from instruct.report.read import Run
 
 COLUMNS = (
     *(measures.NORMALIZED, "mmlu_direct", "mmlu_cot", "bbh_direct", "bbh_cot", "tydiqa", "mgsm"),
@@ -160,13 +161,13 @@ def _rows(
 
 def _by_size(column: str) -> list[Series]:
     """Table 5's models over their size, one curve a family."""
-    table = paper_tables.find_table("flan_palm.5")
+    table = printed_tables.find_table("flan_palm.5")
     if column not in table.columns:
         return []
     made = []
     for order, (family, names) in enumerate(_FAMILIES):
         points = [
-            (paper_tables.PARAMETERS[row.labels[0]], value)
+            (printed_tables.PARAMETERS[row.labels[0]], value)
             for row, value in zip(table.rows, table.column(column))
             if row.labels[1] in names
         ]
@@ -176,7 +177,7 @@ def _by_size(column: str) -> list[Series]:
 
 def _by_tasks(column: str) -> list[Series]:
     """Table 3's mixtures over their number of tasks, one curve a size."""
-    table = paper_tables.find_table("flan_palm.3")
+    table = printed_tables.find_table("flan_palm.3")
     if column not in table.columns:
         return []
     made = []
@@ -199,7 +200,7 @@ def learning_section(runs: Sequence[Run]) -> Section | None:
     """Scores on the papers' suites over training steps, with the nearest Flan-T5's as a level."""
     charts = []
     printed = nearest_row(runs)
-    table = paper_tables.find_table("flan_palm.5")
+    table = printed_tables.find_table("flan_palm.5")
     for column in COLUMNS:
         series = []
         for color, run in enumerate(runs):

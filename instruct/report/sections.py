@@ -5,7 +5,7 @@ import statistics
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from instruct.report import differences, paper_report, scaling, tables
+from instruct.report import differences, scaling, tables
 from instruct.report.blocks import (
     Block,
     Charts,
@@ -24,7 +24,8 @@ from instruct.report.blocks import (
     Table,
     Text,
 )
-from instruct.report.run_files import Run
+from instruct.report.papers import filled_tables
+from instruct.report.read import Run
 from instruct.report.wording import all_of, counted
 
 # More curves than this in one chart cannot be told apart; the rest goes into the table.
@@ -56,7 +57,7 @@ def document(runs: Sequence[Run]) -> Document:
 def _comparisons(runs: Sequence[Run]) -> list[Section]:
     """What compares runs with the papers and with each other, as far as their results allow it."""
     made = (
-        paper_report.papers_section(runs),
+        filled_tables.papers_section(runs),
         scaling.scaling_section(runs),
         scaling.learning_section(runs),
         differences.differences_section(runs),

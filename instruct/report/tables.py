@@ -28,7 +28,7 @@ from instruct.report.blocks import (
     Table,
     Text,
 )
-from instruct.report.run_files import Evaluation, Run
+from instruct.report.read import Evaluation, Run
 from instruct.report.wording import all_of, counted, number, plus_minus, signed
 
 GROUP_TITLES = {
@@ -316,7 +316,7 @@ def samples_section(runs: Sequence[Run]) -> Section:
     blocks: list[Block] = []
     for run in runs:
         latest = [e for suite in run.suites() if (e := run.latest(suite)) is not None]
-        rows = [row for evaluation in latest for row in evaluation.samples]
+        rows = [row for evaluation in latest for row in evaluation.examples]
         groups = _grouped(rows, "group")
         for group in (g for g in results.GROUPS if (g,) in groups):
             for correct, word in ((True, "right"), (False, "wrong"), (None, "not judged")):

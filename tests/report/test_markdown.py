@@ -2,7 +2,7 @@
 
 import math
 
-from instruct.report import blocks, markdown, run_files, sections
+from instruct.report import blocks, markdown, read, sections
 from tests.report.made_up_run import write_run
 
 
@@ -34,7 +34,7 @@ def test_code_with_fences_stays_inside():
 
 def test_a_whole_report(tmp_path):
     write_run(tmp_path, steps=200, num_tasks=6, with_nan=True)
-    document = sections.document([run_files.read_run(tmp_path, "run")])
+    document = sections.document([read.read_run(tmp_path, "run")])
     text = markdown.render(document)
     for section in document.sections:
         assert f"\n## {section.title}\n" in text

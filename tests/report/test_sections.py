@@ -4,15 +4,15 @@ import math
 
 import pytest
 
-from instruct.report import blocks, run_files, sections
+from instruct.report import blocks, read, sections
 from tests.report.made_up_run import write_run
 
 
 @pytest.fixture(scope="module")
-def runs(tmp_path_factory) -> list[run_files.Run]:
+def runs(tmp_path_factory) -> list[read.Run]:
     folder = tmp_path_factory.mktemp("runs")
     paths = [write_run(folder / name, seed, 300, 8) for seed, name in enumerate(("a", "b"))]
-    return run_files.read_runs(paths)
+    return read.read_runs(paths)
 
 
 def of_type(section: blocks.Section, kind: type) -> list:
@@ -44,7 +44,7 @@ def test_training_and_validation_share_a_chart(runs):
 
 def test_more_groups_than_colours_are_cut_to_the_highest(runs):
     row = {"step": 1} | {f"loss/g{i}": float(i) for i in range(12)}
-    run = run_files.Run(runs[0].path, "r", {}, (row,), {}, "", (), ())
+    run = read.Run(runs[0].path, "r", {}, (row,), {}, "", (), ())
     (charts,) = of_type(sections.training_section([run]), blocks.Charts)
     (chart,) = charts.charts
     assert chart.title == "Training loss by group (the 8 highest of 12)"
@@ -62,7 +62,7 @@ def test_mixture_shares_are_of_one(runs):
 
 def test_many_categories_are_cut(runs):
     leaves = [{"name": str(i), "category": f"c{i}", "asked": 1, "realised": i} for i in range(40)]
-    run = run_files.Run(runs[0].path, "r", {}, (), {"leaves": leaves}, "", (), ())
+    run = read.Run(runs[0].path, "r", {}, (), {"leaves": leaves}, "", (), ())
     section = sections.mixture_section([run])
     (dots,) = of_type(section, blocks.Dots)
     assert len(dots.rows) == sections.MIXTURE_ROWS
@@ -73,7 +73,7 @@ def test_throughput_is_the_median_without_the_first_step(runs):
     rows = tuple(
         {"step": i, "real_tokens_per_sec": v} for i, v in enumerate((1.0, 50.0, 70.0, 60.0))
     )
-    run = run_files.Run(runs[0].path, "r", {"matmul_peak_gflops": 100.0}, rows, {}, "", (), ())
+    run = read.Run(runs[0].path, "r", {"matmul_peak_gflops": 100.0}, rows, {}, "", (), ())
     (table,) = of_type(sections.throughput_section([run]), blocks.Table)
     cells = [row.cells for row in table.rows]
     assert cells == [("Real tokens per second", "60"), ("Matrix-multiply peak, GFLOP/s", "100")]

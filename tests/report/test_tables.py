@@ -5,7 +5,7 @@ import pathlib
 import pytest
 
 from instruct.report import blocks, tables
-from instruct.report.run_files import Evaluation, Run
+from instruct.report.read import Evaluation, Run
 
 
 def metric(task, value, group="held_in", category="c", **changes):

@@ -6,11 +6,11 @@ from collections.abc import Sequence
 from typing import Any
 
 from instruct import results
-from instruct.report import measures, paper_tables
 from instruct.report.blocks import Block, DotRow, Dots, Mark, Row, Section, Table, Text
-from instruct.report.measures import Score
-from instruct.report.paper_tables import PaperRow, PaperTable
-from instruct.report.run_files import Run
+from instruct.report.papers import measures, printed_tables
+from instruct.report.papers.measures import Score
+from instruct.report.papers.printed_tables import PaperRow, PaperTable
+from instruct.report.read import Run
 from instruct.report.tables import with_error
 
 # The table that the page draws, and the measures that have a line of their own in it.
@@ -31,7 +31,7 @@ class OurRow:
 
 
 @dataclasses.dataclass(frozen=True)
-class Beside:
+class Filled:
     """A paper's table and our lines for it; runs without any score of it have none.
 
     Attributes:
@@ -47,7 +47,7 @@ class Beside:
     conditions: tuple[str, ...]
 
 
-def beside(table: PaperTable, runs: Sequence[Run]) -> Beside:
+def fill(table: PaperTable, runs: Sequence[Run]) -> Filled:
     """Our scores for every column that results can fill."""
     rows, without = [], []
     for run in runs:
@@ -56,7 +56,7 @@ def beside(table: PaperTable, runs: Sequence[Run]) -> Beside:
         if not made:
             without.append(run.label)
     scores = [score for row in rows for score in row.found]
-    return Beside(
+    return Filled(
         table,
         tuple(rows),
         tuple(without),
@@ -126,7 +126,7 @@ def paper_value(column: str, value: float) -> str:
     return f"{value:,.0f}" if value == int(value) and 1000 <= value < 1e7 else f"{value:g}"
 
 
-def lines(content: Beside) -> tuple[tuple[str, ...], list[Row]]:
+def lines(content: Filled) -> tuple[tuple[str, ...], list[Row]]:
     """(headings, lines): the paper's, then ours in bold with ± one standard error."""
     table = content.table
     headings = (*table.labels, *(measures.title_of(column) for column in table.columns))
@@ -140,7 +140,7 @@ def lines(content: Beside) -> tuple[tuple[str, ...], list[Row]]:
     return headings, made
 
 
-def remarks(content: Beside) -> list[str]:
+def remarks(content: Filled) -> list[str]:
     """Sentences for under the table: source, notes on the figures, conditions, differences."""
     told = [f"Figures: {content.table.source}.", *content.table.notes]
     protocols = measures.protocols(content.table.columns, content.table.mmlu_split)
@@ -159,7 +159,7 @@ DETAIL_COLUMNS = (
 )
 
 
-def details(content: Beside) -> list[Row]:
+def details(content: Filled) -> list[Row]:
     """A line for each of our scores: examples, sub-tasks, exemplars, split, metric and step."""
     made = []
     for ours in content.ours:
@@ -182,7 +182,7 @@ def details(content: Beside) -> list[Row]:
     return made
 
 
-def as_json(content: Beside) -> dict[str, Any]:
+def as_json(content: Filled) -> dict[str, Any]:
     """The same as plain values."""
     table = content.table
 
@@ -224,7 +224,7 @@ def as_json(content: Beside) -> dict[str, Any]:
 
 def nearest_row(runs: Sequence[Run]) -> PaperRow:
     """The paper's Flan-T5 nearest in size to the first run of known size; else the smallest."""
-    table = paper_tables.find_table(MAIN)
+    table = printed_tables.find_table(MAIN)
     tuned = [row for row in table.rows if row.labels[1].startswith("Flan-T5")]
     sizes = [trained_parameters(run) for run in runs]
     wanted = next((size for size in sizes if size is not None), None)
@@ -232,7 +232,7 @@ def nearest_row(runs: Sequence[Run]) -> PaperRow:
         return tuned[0]
 
     def apart(row: PaperRow) -> float:
-        return abs(math.log((paper_tables.parameters(row.labels[0]) or 1.0) / wanted))
+        return abs(math.log((printed_tables.parameters(row.labels[0]) or 1.0) / wanted))
 
     return min(tuned, key=apart)
 
@@ -242,7 +242,7 @@ def papers_section(runs: Sequence[Run]) -> Section | None:
 
     None where no run has results of a suite of the papers.
     """
-    contents = [beside(table, runs) for table in paper_tables.all_tables().values()]
+    contents = [fill(table, runs) for table in printed_tables.all_tables().values()]
     filled = [content for content in contents if content.ours]
     if not filled:
         return None
@@ -268,7 +268,7 @@ def papers_section(runs: Sequence[Run]) -> Section | None:
     return Section("papers", "Beside the papers", tuple(blocks))
 
 
-def _all_differences(contents: Sequence[Beside]) -> list[str]:
+def _all_differences(contents: Sequence[Filled]) -> list[str]:
     """What differs, each thing once; with the tables it is true of if the main one is not."""
     where: dict[tuple[str, str], list[str]] = {}
     for content in contents:
@@ -280,7 +280,7 @@ def _all_differences(contents: Sequence[Beside]) -> list[str]:
     )
 
 
-def _plot(content: Beside, runs: Sequence[Run]) -> Dots:
+def _plot(content: Filled, runs: Sequence[Run]) -> Dots:
     row = nearest_row(runs)
     colors = {run.label: color for color, run in enumerate(runs)}
     place = content.table.labels.index("Model")

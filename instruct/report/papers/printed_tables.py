@@ -70,7 +70,7 @@ def all_tables() -> dict[str, PaperTable]:
     """Every table by name, in the order of the papers."""
     made = {}
     for paper in PAPERS:
-        file = importlib.resources.files("instruct.report").joinpath(f"papers/{paper}.toml")
+        file = importlib.resources.files("instruct.report.papers").joinpath(f"{paper}.toml")
         content = tomllib.loads(file.read_text(encoding="utf-8"))
         about = content.pop("paper")
         for number, table in content.items():

@@ -10,8 +10,8 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from instruct import results
-from instruct.report import normalized
-from instruct.report.run_files import Run
+from instruct.report.papers import normalized
+from instruct.report.read import Run
 
 DIRECT, COT = ("direct",), ("cot",)
 _ZERO = ("zs_direct", "zs_opt", "zs_noopt")

@@ -1,0 +1,1 @@
+"""Statistics of pages: the bootstrap, and formulas for intervals and p-values."""
