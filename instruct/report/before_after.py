@@ -12,21 +12,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from instruct.errors import UserError
-from instruct.report import compare_faithfulness
-from instruct.report.blocks import (
-    Block,
-    Comparison,
-    Document,
-    Fact,
-    Facts,
-    Notices,
-    Output,
-    Row,
-    Section,
-    SideBySide,
-    Table,
-    Text,
-)
+from instruct.report import blocks, compare_faithfulness
 from instruct.report.compare import (
     Example,
     conditions,
@@ -267,13 +253,13 @@ def summary(compared: Compared) -> dict[str, Any]:
     return numbers
 
 
-def document(compared: Compared, config: CompareConfig) -> Document:
+def document(compared: Compared, config: CompareConfig) -> blocks.Document:
     """The page."""
     sections = [_overview(compared), _scores_section(compared)]
     if checked := compared.checked:
         sections.append(compare_faithfulness.section(checked, ("Before", "After"), config.detector))
     sections += [_outputs_section(compared, config.examples // 2), _conditions_section(compared)]
-    return Document(
+    return blocks.Document(
         f"Before and after: {compared.before.suite or 'two evaluations'}",
         f"before ({_folder(compared.before)}) · after ({_folder(compared.after)})",
         tuple(sections),
@@ -288,15 +274,15 @@ def _folder(evaluation: Evaluation) -> str:
     return path.parent.name
 
 
-def _overview(compared: Compared) -> Section:
+def _overview(compared: Compared) -> blocks.Section:
     test = compared.tests[compared.rank_by]
     facts = [
-        Fact(
+        blocks.Fact(
             f"{compared.rank_by}, change",
             signed(test.difference),
             f"{_interval(test)}, from {test.first:.1f} to {test.second:.1f}, n = {test.n:,}",
         ),
-        Fact(
+        blocks.Fact(
             "Better / worse",
             f"{test.wins:,} / {test.losses:,}",
             f"of {counted(test.n, 'output')}, {test.n - test.wins - test.losses:,} equal",
@@ -306,12 +292,15 @@ def _overview(compared: Compared) -> Section:
     if rates and rates.first is not None and rates.second is not None and rates.change is not None:
         low, high = rates.change_interval or (math.nan, math.nan)
         note = f"before {rates.first:.1f} %, change {rates.change:+.1f} [{low:+.1f}, {high:+.1f}]"
-        facts.append(Fact("Outputs that invent", f"{rates.second:.1f} %", note))
-    blocks: list[Block] = [Facts(tuple(facts)), Text(_verdict(compared.rank_by, test))]
+        facts.append(blocks.Fact("Outputs that invent", f"{rates.second:.1f} %", note))
+    parts: list[blocks.Block] = [
+        blocks.Facts(tuple(facts)),
+        blocks.Text(_verdict(compared.rank_by, test)),
+    ]
     notices = (*differing_conditions(compared), *compared.left_out)
     if notices:
-        blocks.append(Notices(notices))
-    return Section("overview", "At a glance", tuple(blocks))
+        parts.append(blocks.Notices(notices))
+    return blocks.Section("overview", "At a glance", tuple(parts))
 
 
 def _verdict(metric: str, test: PairedTest) -> str:
@@ -332,7 +321,7 @@ def _interval(test: PairedTest) -> str:
     return f"[{signed(test.low)}, {signed(test.high)}]"
 
 
-def _scores_section(compared: Compared) -> Section:
+def _scores_section(compared: Compared) -> blocks.Section:
     rows = []
     corrected = dict(zip(compared.tests, holm([test.p for test in compared.tests.values()])))
     for metric in compared.metrics:
@@ -345,7 +334,7 @@ def _scores_section(compared: Compared) -> Section:
                 *(_interval(test), probability(test.p), probability(corrected[metric])),
                 *(f"{test.wins} / {test.losses}", f"{test.n:,}"),
             )
-        rows.append(Row((metric, *cells), strong=metric == compared.rank_by))
+        rows.append(blocks.Row((metric, *cells), strong=metric == compared.rank_by))
     columns = ("Metric", "Before", "After", "Change", "95 % interval", "p", "p (Holm)")
     some = compared.tests[compared.rank_by]
     text = (
@@ -353,12 +342,12 @@ def _scores_section(compared: Compared) -> Section:
         "outputs of an example are drawn together. p is two-sided; p (Holm) is corrected for the "
         "number of metrics. Only the choice of examples is chance here, not the training seed."
     )
-    table = Table((*columns, "Better / worse", "n"), tuple(rows))
-    blocks: list[Block] = [table, Text(text, quiet=True)]
+    table = blocks.Table((*columns, "Better / worse", "n"), tuple(rows))
+    parts: list[blocks.Block] = [table, blocks.Text(text, quiet=True)]
     groups = next(iter(compared.tests.values())).groups
     if groups > 1:
-        blocks.append(Text(f"Scores are unweighted means over {groups} tasks.", quiet=True))
-    return Section("scores", "Scores", tuple(blocks))
+        parts.append(blocks.Text(f"Scores are unweighted means over {groups} tasks.", quiet=True))
+    return blocks.Section("scores", "Scores", tuple(parts))
 
 
 def _means(compared: Compared, metric: str) -> list[float | None]:
@@ -378,44 +367,44 @@ def _means(compared: Compared, metric: str) -> list[float | None]:
     ]
 
 
-def _outputs_section(compared: Compared, half: int) -> Section:
+def _outputs_section(compared: Compared, half: int) -> blocks.Section:
     half = max(1, half)
     pairs, metric = compared.pairs, compared.rank_by
     changed = sorted((p for p in pairs if p.change is not None), key=lambda p: p.change or 0)
     gains = [pair for pair in reversed(changed) if (pair.change or 0) > 0][:half]
     losses = [pair for pair in changed if (pair.change or 0) < 0][:half]
-    blocks: list[Block] = []
+    parts: list[blocks.Block] = []
     if compared.checked:
         text = (
             "Marked in an output: filled, what the input does not say (invented); thinly "
             "underlined, names, numbers, dates and places that it does say. Dashed in a "
             "reference: what the output after misses."
         )
-        blocks.append(Text(text, quiet=True))
+        parts.append(blocks.Text(text, quiet=True))
         worse = sorted(pairs, key=lambda pair: -pair.new_inventions)
         worse = [pair for pair in worse if pair.new_inventions > 0]
         if worse:
             title = f"More invented after than before: {len(worse):,} of {len(pairs):,}"
             cards = tuple(_card(pair, metric) for pair in worse[:half])
-            blocks.append(SideBySide(title, cards, 3))
+            parts.append(blocks.SideBySide(title, cards, 3))
     for title, chosen in (("Largest gains", gains), ("Largest losses", losses)):
         if chosen:
             cards = tuple(_card(pair, metric) for pair in chosen)
-            blocks.append(SideBySide(f"{title} in {metric}", cards, 6))
+            parts.append(blocks.SideBySide(f"{title} in {metric}", cards, 6))
     rest = len(pairs) - len(gains) - len(losses)
     if rest:
         kind = "with smaller or no changes"
         shown = counted(rest, f"output {kind} is", f"outputs {kind} are")
-        blocks.append(Text(f"{shown} not shown.", quiet=True))
-    return Section("outputs", "Outputs side by side", tuple(blocks))
+        parts.append(blocks.Text(f"{shown} not shown.", quiet=True))
+    return blocks.Section("outputs", "Outputs side by side", tuple(parts))
 
 
-def _card(pair: Pair, metric: str) -> Comparison:
+def _card(pair: Pair, metric: str) -> blocks.Comparison:
     before, after = pair.lines
     scores = " → ".join(number(line["scores"].get(metric)) for line in pair.lines)
     change = "" if pair.change is None else f" ({signed(pair.change)})"
     both = pair.checked
-    return Comparison(
+    return blocks.Comparison(
         title=before["id"] or f"{before['task']} {before['index']}",
         scores=f"{metric} {scores}{change}",
         source=before["source"] or before["prompt"],
@@ -430,16 +419,16 @@ def _card(pair: Pair, metric: str) -> Comparison:
     )
 
 
-def _output(name: str, color: int, line: Example, checked: Checked | None) -> Output:
+def _output(name: str, color: int, line: Example, checked: Checked | None) -> blocks.Output:
     spans = compare_faithfulness.output_spans(line["prediction"], checked)
-    return Output(name, spans, color, compare_faithfulness.remarks(checked))
+    return blocks.Output(name, spans, color, compare_faithfulness.remarks(checked))
 
 
-def _conditions_section(compared: Compared) -> Section:
+def _conditions_section(compared: Compared) -> blocks.Section:
     first, second = conditions(compared.before), conditions(compared.after)
     rows = []
     for name in dict.fromkeys([*first, *second]):
         values = first.get(name, "–"), second.get(name, "–")
-        rows.append(Row((name, *values, "" if values[0] == values[1] else "differs")))
-    table = Table(("Condition", "Before", "After", ""), tuple(rows), 4)
-    return Section("conditions", "Conditions of both runs", (table,))
+        rows.append(blocks.Row((name, *values, "" if values[0] == values[1] else "differs")))
+    table = blocks.Table(("Condition", "Before", "After", ""), tuple(rows), 4)
+    return blocks.Section("conditions", "Conditions of both runs", (table,))

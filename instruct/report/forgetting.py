@@ -30,20 +30,7 @@ import numpy as np
 
 from instruct import results
 from instruct.errors import UserError
-from instruct.report.blocks import (
-    Block,
-    Cell,
-    Document,
-    DotRow,
-    Dots,
-    Mark,
-    Matrix,
-    Notices,
-    Row,
-    Section,
-    Table,
-    Text,
-)
+from instruct.report import blocks
 from instruct.report.compare import Example, Key, conditions, key_of, pair_examples
 from instruct.report.page import write_document
 from instruct.report.read import (
@@ -112,11 +99,11 @@ class RunSkills:
     """
 
     label: str
-    changes: Mapping[Task, TaskChange]
     retained: Skill
     gained: Skill
     fell: int
     rose: int
+    changes: Mapping[Task, TaskChange]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -407,9 +394,9 @@ def _named(tasks: Iterable[Task]) -> str:
     return ", ".join(names[:5]) + (f" and {len(names) - 5:,} more" if len(names) > 5 else "")
 
 
-def document(measured: Forgetting, start: str, models: Sequence[Model]) -> Document:
+def document(measured: Forgetting, start: str, models: Sequence[Model]) -> blocks.Document:
     """The page: two numbers a run, the matrix of tasks and runs, every change, conditions."""
-    return Document(
+    return blocks.Document(
         "Retained and gained",
         f"{counted(len(measured.runs), 'run')} against the start {start} on "
         f"{counted(len(measured.tasks), 'task')}",
@@ -422,9 +409,9 @@ def document(measured: Forgetting, start: str, models: Sequence[Model]) -> Docum
     )
 
 
-def _overview(measured: Forgetting) -> Section:
+def _overview(measured: Forgetting) -> blocks.Section:
     rows = [
-        Row(
+        blocks.Row(
             (
                 run.label,
                 number(run.retained.value) + plus_minus(run.retained.stderr),
@@ -456,12 +443,16 @@ def _overview(measured: Forgetting) -> Section:
         "and runs: training seeds are no part of it. Fell and rose: other tasks whose change "
         "is clear at 5 % after correction for their number (Holm)."
     )
-    blocks: list[Block] = [
-        *(Table(columns, tuple(rows)), Text(retained + gained), Text(errors, quiet=True))
+    parts: list[blocks.Block] = [
+        *(
+            blocks.Table(columns, tuple(rows)),
+            blocks.Text(retained + gained),
+            blocks.Text(errors, quiet=True),
+        )
     ]
     if measured.warnings:
-        blocks.append(Notices(measured.warnings))
-    return Section("overview", "At a glance", tuple(blocks))
+        parts.append(blocks.Notices(measured.warnings))
+    return blocks.Section("overview", "At a glance", tuple(parts))
 
 
 def _change_text(change: float | None, stderr: float | None) -> str:
@@ -483,23 +474,25 @@ def _ordered(measured: Forgetting) -> list[Task]:
     )
 
 
-def _matrix_section(measured: Forgetting) -> Section:
+def _matrix_section(measured: Forgetting) -> blocks.Section:
     rows = []
     for task in _ordered(measured):
         start = measured.runs[0].changes[task].start
         name = f"{_title(task)} (target)" if task in measured.targets else _title(task)
-        cells = (Cell(number(start)), *(_cell(run.changes[task]) for run in measured.runs))
+        cells = (blocks.Cell(number(start)), *(_cell(run.changes[task]) for run in measured.runs))
         rows.append((name, cells))
     legend = (
         "Change in points of each task's first metric, its standard error and the score after. "
         "Blue: more than at the start; orange: less. • the run was trained on the task."
     )
     columns = ("Start", *(run.label for run in measured.runs))
-    return Section("matrix", "Tasks and runs", (Matrix("Task", columns, tuple(rows), legend),))
+    return blocks.Section(
+        "matrix", "Tasks and runs", (blocks.Matrix("Task", columns, tuple(rows), legend),)
+    )
 
 
-def _cell(change: TaskChange) -> Cell:
-    return Cell(
+def _cell(change: TaskChange) -> blocks.Cell:
+    return blocks.Cell(
         text=_change_text(change.change, change.stderr),
         shade=max(-1.0, min(1.0, change.change / FULL_SHADE)),
         note=number(change.value),
@@ -507,48 +500,40 @@ def _cell(change: TaskChange) -> Cell:
     )
 
 
-def _numbers_section(measured: Forgetting) -> Section:
+def _numbers_section(measured: Forgetting) -> blocks.Section:
     dots, rows = [], []
     for task in _ordered(measured):
         changes = [(run.label, run.changes[task]) for run in measured.runs]
-        marks = (Mark(c.change, c.stderr, place) for place, (_, c) in enumerate(changes))
-        dots.append(DotRow(_title(task), tuple(marks), 0.0))
+        marks = (blocks.Mark(c.change, c.stderr, place) for place, (_, c) in enumerate(changes))
+        dots.append(blocks.DotRow(_title(task), tuple(marks), 0.0))
         for label, c in changes:
             p = "–" if c.p is None else probability(c.p)
             scores = (number(c.start), number(c.value), _change_text(c.change, c.stderr))
             counts = (f"{c.n:,}", f"{c.paired:,}")
-            rows.append(Row((_title(task), label, measured.tasks[task], *scores, p, *counts)))
+            rows.append(
+                blocks.Row((_title(task), label, measured.tasks[task], *scores, p, *counts))
+            )
     legend = tuple((place, run.label) for place, run in enumerate(measured.runs))
-    plot = Dots("Change against the start", tuple(dots), legend, "points", True, "no change")
+    plot = blocks.Dots("Change against the start", tuple(dots), legend, "points", True, "no change")
     columns = ("Task", "Run", "Metric", "Start", "After", "Change", "p (Holm)", "n", "Paired")
-    table = Table(columns, tuple(rows), 3, fold=all_of(len(rows), "change"))
-    return Section("numbers", "Numbers", (plot, table))
+    table = blocks.Table(columns, tuple(rows), 3, fold=all_of(len(rows), "change"))
+    return blocks.Section("numbers", "Numbers", (plot, table))
 
 
-def _conditions_section(models: Sequence[Model]) -> Section:
-    blocks = []
+def _conditions_section(models: Sequence[Model]) -> blocks.Section:
+    parts = []
     for label, evaluation in ((label, one) for label, several in models for one in several):
-        rows = tuple(Row(pair) for pair in conditions(evaluation).items())
+        rows = tuple(blocks.Row(pair) for pair in conditions(evaluation).items())
         title = f"{label}: {evaluation.suite}, step {evaluation.step:,}"
-        blocks.append(Table(("Condition", "Value"), rows, 2, fold=title))
-    return Section("conditions", "Conditions of every evaluation", tuple(blocks))
+        parts.append(blocks.Table(("Condition", "Value"), rows, 2, fold=title))
+    return blocks.Section("conditions", "Conditions of every evaluation", tuple(parts))
 
 
 def summary(measured: Forgetting) -> dict[str, Any]:
     """The numbers of the page, for a program to read."""
-    return {
-        "warnings": list(measured.warnings),
-        "targets": [_title(task) for task in measured.targets],
-        "runs": {
-            run.label: {
-                "retained": dataclasses.asdict(run.retained),
-                "gained": dataclasses.asdict(run.gained),
-                "fell": run.fell,
-                "rose": run.rose,
-                "changes": {
-                    _title(task): dataclasses.asdict(change) for task, change in run.changes.items()
-                },
-            }
-            for run in measured.runs
-        },
-    }
+    runs = {}
+    for run in map(dataclasses.asdict, measured.runs):
+        changes = {_title(task): change for task, change in run["changes"].items()}
+        runs[run.pop("label")] = run | {"changes": changes}
+    targets = [_title(task) for task in measured.targets]
+    return {"warnings": list(measured.warnings), "targets": targets, "runs": runs}
