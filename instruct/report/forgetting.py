@@ -534,6 +534,7 @@ def summary(measured: Forgetting) -> dict[str, Any]:
     runs = {}
     for run in map(dataclasses.asdict, measured.runs):
         changes = {_title(task): change for task, change in run["changes"].items()}
-        runs[run.pop("label")] = run | {"changes": changes}
+        label = run.pop("label")
+        runs[label] = run | {"changes": changes}
     targets = [_title(task) for task in measured.targets]
     return {"warnings": list(measured.warnings), "targets": targets, "runs": runs}

@@ -2,14 +2,15 @@
 
 import dataclasses
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from instruct import results
 from instruct.report.blocks import Block, DotRow, Dots, Mark, Row, Section, Table, Text
+from instruct.report.comparison_figures import magnitude
 from instruct.report.papers import measures, printed_tables
 from instruct.report.papers.measures import Score
-from instruct.report.papers.printed_tables import PaperRow, PaperTable
+from instruct.report.papers.printed_tables import PARAMETERS, PaperRow, PaperTable
 from instruct.report.read import Run
 from instruct.report.tables import with_error
 
@@ -49,48 +50,35 @@ class Filled:
 
 def fill(table: PaperTable, runs: Sequence[Run]) -> Filled:
     """Our scores for every column that results can fill."""
-    rows, without = [], []
-    for run in runs:
-        made = [row for row in _our_rows(table, run) if row.found]
-        rows += made
-        if not made:
-            without.append(run.label)
+    by_run = [(run, [row for row in _our_rows(table, run) if row.found]) for run in runs]
+    rows = tuple(row for _, inside in by_run for row in inside)
     scores = [score for row in rows for score in row.found]
     return Filled(
         table,
-        tuple(rows),
-        tuple(without),
+        rows,
+        tuple(run.label for run, inside in by_run if not inside),
         tuple(measures.differences(scores, table.mmlu_split)),
         tuple(measures.conditions(scores)),
     )
 
 
 def _our_rows(table: PaperTable, run: Run) -> list[OurRow]:
-    size = _size(run)
     if "Prompting" not in table.labels:
-        place = {"Params": size, "Tasks": str(trained_tasks(run) or "–")}
-        last = next(name for name in table.labels if name not in place)
-        labels = tuple(run.label if n == last else place.get(n, "–") for n in table.labels)
-        scores = [
-            measures.score(run, _plain(column)) if measures.is_measure(column) else None
-            for column in table.columns
-        ]
+        cells = {"Params": _size(run), "Tasks": str(trained_tasks(run) or "–")}
+        last = next(name for name in table.labels if name not in cells)
+        labels = tuple(run.label if n == last else cells.get(n, "–") for n in table.labels)
+        # A table without promptings means direct answers by "mmlu".
+        columns = ("mmlu_direct" if column == "mmlu" else column for column in table.columns)
+        scores = (measures.score(run, c) if measures.is_measure(c) else None for c in columns)
         return [OurRow(labels, tuple(scores))]
-    made = []
+    rows = []
     for prompting in measures.PROMPTINGS:
         modes = measures.DIRECT if prompting == "direct" else measures.COT
-        scores = []
-        for column in table.columns:
-            key = measures.prompted(column, prompting)
-            voted = prompting == measures.VOTED
-            scores.append(measures.score(run, key, modes=modes, voted=voted) if key else None)
-        made.append(OurRow((run.label, prompting), tuple(scores)))
-    return made
-
-
-def _plain(column: str) -> str:
-    """A table without promptings means direct answers by "mmlu"."""
-    return "mmlu_direct" if column == "mmlu" else column
+        voted = prompting == measures.VOTED
+        keys = (measures.prompted(column, prompting) for column in table.columns)
+        scores = (measures.score(run, k, modes=modes, voted=voted) if k else None for k in keys)
+        rows.append(OurRow((run.label, prompting), tuple(scores)))
+    return rows
 
 
 def trained_parameters(run: Run) -> float | None:
@@ -109,12 +97,7 @@ def trained_tasks(run: Run) -> int | None:
 
 def _size(run: Run) -> str:
     value = trained_parameters(run)
-    if value is None:
-        return "–"
-    for unit, suffix in ((1e9, "B"), (1e6, "M"), (1e3, "k")):
-        if value >= unit:
-            return f"{value / unit:.3g}{suffix}"
-    return f"{value:.0f}"
+    return "–" if value is None else magnitude(value)
 
 
 def paper_value(column: str, value: float) -> str:
@@ -130,14 +113,15 @@ def lines(content: Filled) -> tuple[tuple[str, ...], list[Row]]:
     """(headings, lines): the paper's, then ours in bold with ± one standard error."""
     table = content.table
     headings = (*table.labels, *(measures.title_of(column) for column in table.columns))
-    made = []
-    for row in table.rows:
-        values = map(paper_value, table.columns, row.values)
-        made.append(Row((*row.labels, *values)))
-    for ours in content.ours:
-        values = (with_error(s.value, s.stderr) if s else "–" for s in ours.scores)
-        made.append(Row((*ours.labels, *values), strong=True))
-    return headings, made
+    printed = [
+        Row((*row.labels, *map(paper_value, table.columns, row.values))) for row in table.rows
+    ]
+    ours = [Row((*row.labels, *map(_score_text, row.scores)), strong=True) for row in content.ours]
+    return headings, printed + ours
+
+
+def _score_text(score: Score | None) -> str:
+    return with_error(score.value, score.stderr) if score else "–"
 
 
 def remarks(content: Filled) -> list[str]:
@@ -161,25 +145,17 @@ DETAIL_COLUMNS = (
 
 def details(content: Filled) -> list[Row]:
     """A line for each of our scores: examples, sub-tasks, exemplars, split, metric and step."""
-    made = []
-    for ours in content.ours:
-        for score in ours.found:
-            made.append(
-                Row(
-                    (
-                        " ".join(label for label in ours.labels if label != "–"),
-                        measures.title_of(score.column),
-                        with_error(score.value, score.stderr),
-                        f"{score.n:,}",
-                        f"{score.tasks} of {score.expected}",
-                        results.exemplars_text(results.exemplars_of(score.rows)),
-                        ", ".join(sorted({row["split"] for row in score.rows})),
-                        ", ".join(sorted({row["metric"] for row in score.rows})),
-                        f"{score.step:,}",
-                    )
-                )
-            )
-    return made
+    rows = []
+    for labels, score in [(row.labels, score) for row in content.ours for score in row.found]:
+        label = " ".join(label for label in labels if label != "–")
+        shown = results.exemplars_text(results.exemplars_of(score.rows))
+        counts = (f"{score.n:,}", f"{score.tasks} of {score.expected}", shown)
+        names = (
+            ", ".join(sorted({row[name] for row in score.rows})) for name in ("split", "metric")
+        )
+        title = measures.title_of(score.column)
+        rows.append(Row((label, title, _score_text(score), *counts, *names, f"{score.step:,}")))
+    return rows
 
 
 def as_json(content: Filled) -> dict[str, Any]:
@@ -189,7 +165,7 @@ def as_json(content: Filled) -> dict[str, Any]:
     def finite(value: float | None) -> float | None:
         return value if value is not None and math.isfinite(value) else None
 
-    def one(score: Score | None) -> dict[str, Any] | None:
+    def plain(score: Score | None) -> dict[str, Any] | None:
         if score is None:
             return None
         shown = results.exemplars_of(score.rows)
@@ -203,18 +179,15 @@ def as_json(content: Filled) -> dict[str, Any]:
             "step": score.step,
         }
 
+    def named(labels: Sequence[str], values: Iterable[Any]) -> dict[str, Any]:
+        return dict(zip((*table.labels, *table.columns), (*labels, *values)))
+
     return {
         "table": table.name,
         "title": table.title,
         "source": table.source,
-        "paper": [
-            dict(zip(table.labels, row.labels)) | dict(zip(table.columns, map(finite, row.values)))
-            for row in table.rows
-        ],
-        "ours": [
-            dict(zip(table.labels, row.labels)) | dict(zip(table.columns, map(one, row.scores)))
-            for row in content.ours
-        ],
+        "paper": [named(row.labels, map(finite, row.values)) for row in table.rows],
+        "ours": [named(row.labels, map(plain, row.scores)) for row in content.ours],
         "notes": list(table.notes),
         "conditions": list(content.conditions),
         "differences": measures.sentences(content.differences),
@@ -224,17 +197,12 @@ def as_json(content: Filled) -> dict[str, Any]:
 
 def nearest_row(runs: Sequence[Run]) -> PaperRow:
     """The paper's Flan-T5 nearest in size to the first run of known size; else the smallest."""
-    table = printed_tables.find_table(MAIN)
-    tuned = [row for row in table.rows if row.labels[1].startswith("Flan-T5")]
-    sizes = [trained_parameters(run) for run in runs]
-    wanted = next((size for size in sizes if size is not None), None)
-    if wanted is None:
+    rows = printed_tables.find_table(MAIN).rows
+    tuned = [row for row in rows if row.labels[1].startswith("Flan-T5")]
+    size = next((size for run in runs if (size := trained_parameters(run)) is not None), None)
+    if size is None:
         return tuned[0]
-
-    def apart(row: PaperRow) -> float:
-        return abs(math.log((printed_tables.parameters(row.labels[0]) or 1.0) / wanted))
-
-    return min(tuned, key=apart)
+    return min(tuned, key=lambda row: abs(math.log(PARAMETERS.get(row.labels[0], 1.0) / size)))
 
 
 def papers_section(runs: Sequence[Run]) -> Section | None:
@@ -246,20 +214,15 @@ def papers_section(runs: Sequence[Run]) -> Section | None:
     filled = [content for content in contents if content.ours]
     if not filled:
         return None
-    blocks: list[Block] = []
-    main = next((content for content in filled if content.table.name == MAIN), None)
-    if main is not None:
-        blocks.append(_plot(main, runs))
-    told = _all_differences(filled)
-    if told:
-        text = "What differs from the papers' protocols: " + " ".join(told)
+    blocks: list[Block] = [_plot(content, runs) for content in filled if content.table.name == MAIN]
+    if differences := _all_differences(filled):
+        text = f"What differs from the papers' protocols: {' '.join(differences)}"
         blocks.append(Text(text, quiet=True))
     scores = [score for content in filled for row in content.ours for score in row.found]
-    conditions = measures.conditions(scores)
-    blocks.append(Text(f"Ours: {'; '.join(conditions)}. ± is one standard error.", quiet=True))
+    text = f"Ours: {'; '.join(measures.conditions(scores))}. ± is one standard error."
     scored = dict.fromkeys(line for content in filled for line in details(content))
     fold = "Our scores: n, sub-tasks, exemplars shown, split, metric and step of each"
-    blocks.append(Table(DETAIL_COLUMNS, tuple(scored), 2, fold=fold))
+    blocks += [Text(text, quiet=True), Table(DETAIL_COLUMNS, tuple(scored), 2, fold=fold)]
     for content in filled:
         headings, rows = lines(content)
         table = content.table
@@ -270,35 +233,36 @@ def papers_section(runs: Sequence[Run]) -> Section | None:
 
 def _all_differences(contents: Sequence[Filled]) -> list[str]:
     """What differs, each thing once; with the tables it is true of if the main one is not."""
-    where: dict[tuple[str, str], list[str]] = {}
+    names: dict[tuple[str, str], list[str]] = {}
     for content in contents:
         for pair in content.differences:
-            where.setdefault(pair, []).append(content.table.name)
+            names.setdefault(pair, []).append(content.table.name)
     return measures.sentences(
-        (title, what if MAIN in names else f"{what} ({', '.join(names)})")
-        for (title, what), names in where.items()
+        (title, what if MAIN in tables else f"{what} ({', '.join(tables)})")
+        for (title, what), tables in names.items()
     )
 
 
 def _plot(content: Filled, runs: Sequence[Run]) -> Dots:
     row = nearest_row(runs)
     colors = {run.label: color for color, run in enumerate(runs)}
-    place = content.table.labels.index("Model")
-    lines_of = []
-    for at, column in enumerate(content.table.columns):
-        marks = []
-        for ours in content.ours:
-            score = ours.scores[at]
-            if score is not None and score.value is not None:
-                marks.append(Mark(score.value, score.stderr, colors[ours.labels[place]]))
+    table = content.table
+    model = table.labels.index("Model")
+    dots = []
+    for number, column in enumerate(table.columns):
+        scores = [(ours.labels[model], ours.scores[number]) for ours in content.ours]
+        marks = tuple(
+            Mark(score.value, score.stderr, colors[label])
+            for label, score in scores
+            if score is not None and score.value is not None
+        )
         if marks:
-            lines_of.append(DotRow(measures.title_of(column), tuple(marks), row.values[at]))
-    legend = tuple((colors[o.labels[place]], o.labels[place]) for o in content.ours)
+            dots.append(DotRow(measures.title_of(column), marks, row.values[number]))
     return Dots(
         "Suites of the papers",
-        tuple(lines_of),
-        legend,
+        tuple(dots),
+        tuple((colors[ours.labels[model]], ours.labels[model]) for ours in content.ours),
         "score (%)",
         tabled=True,
-        tick=f"{row.labels[1]} ({row.labels[0]}), {content.table.paper}",
+        tick=f"{row.labels[1]} ({row.labels[0]}), {table.paper}",
     )

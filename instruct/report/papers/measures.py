@@ -6,7 +6,7 @@ the latest step that has them. What differs from the paper's protocol is told by
 
 import dataclasses
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from instruct import results
@@ -25,18 +25,6 @@ _HELD_OUT = ("mmlu", "bbh", "tydiqa", "mgsm")
 _EXACT = {"exact_match", "em", "accuracy", "number_match", "option_match", "rank_accuracy"}
 
 
-def _as_it_is(name: str) -> str:
-    return name
-
-
-def _language(name: str) -> str:
-    return _LANGUAGES.get(name.lower(), name)
-
-
-def _bbh(name: str) -> str:
-    return normalized.sub_task_name(name) or name
-
-
 @dataclasses.dataclass(frozen=True)
 class Measure:
     """A column of the papers' tables.
@@ -45,11 +33,10 @@ class Measure:
         title: the column's heading.
         family: tasks are `<family>.<sub-task>`, or whatever is in suites of this name.
         modes: prompt modes that count; () for all.
-        sub_tasks: those the paper averages over; () if their names are not fixed.
-        expected: how many they are.
+        expected: how many sub-tasks the paper averages over.
         split: the split that the paper reports.
         protocol: how the paper asked, in a few words.
-        canonical: from our name of a sub-task to the one in `sub_tasks`.
+        sub_tasks: names of the sub-tasks; () if they are not fixed.
     """
 
     title: str
@@ -59,11 +46,17 @@ class Measure:
     split: str
     protocol: str
     sub_tasks: tuple[str, ...] = ()
-    canonical: Callable[[str], str] = _as_it_is
 
     def name_of(self, row: Mapping[str, Any]) -> str:
-        """The sub-task of a metric line."""
-        return self.canonical(row["task"].removeprefix(f"{self.family}."))
+        """The sub-task of a line, as the papers name it."""
+        name = row["task"].removeprefix(f"{self.family}.")
+        if self.family == "bbh":
+            return normalized.sub_task_name(name) or name
+        return _LANGUAGES.get(name.lower(), name) if self.family in ("tydiqa", "mgsm") else name
+
+    def paper_split(self, mmlu_split: str) -> str:
+        """The split that a table reports, given MMLU's."""
+        return mmlu_split if self.family == "mmlu" else self.split
 
     def takes(self, row: Mapping[str, Any]) -> bool:
         """Whether a primary metric line counts."""
@@ -75,54 +68,57 @@ class Measure:
         return not self.sub_tasks or self.name_of(row) in self.sub_tasks
 
 
-def _mmlu(title: str, modes: tuple[str, ...], protocol: str) -> Measure:
+def _mmlu(title: str, modes: tuple[str, ...], protocol: str = "5 exemplars") -> Measure:
     return Measure(title, "mmlu", modes, 57, "validation", protocol)
 
 
-def _bbh_measure(
-    title: str, modes: tuple[str, ...], protocol: str, names: Iterable[str]
+def _bbh(
+    title: str,
+    modes: tuple[str, ...],
+    protocol: str = "3 exemplars",
+    names: Iterable[str] = normalized.BBH_LOWER_BOUNDS,
 ) -> Measure:
     chosen = tuple(names)
-    return Measure(title, "bbh", modes, len(chosen), "test", protocol, chosen, _bbh)
+    return Measure(title, "bbh", modes, len(chosen), "test", protocol, chosen)
 
 
-_BBH = tuple(normalized.BBH_LOWER_BOUNDS)
-_HELD_IN = "exact match, eight sets"
-_COT_EVAL = "reasoned answers, five sets"
+def _held_in(title: str, modes: tuple[str, ...]) -> Measure:
+    return Measure(title, "held_in", modes, 8, "validation", "exact match, eight sets")
+
+
+def _cot_eval(title: str, modes: tuple[str, ...]) -> Measure:
+    return Measure(title, "cot_eval", modes, 5, "validation", "reasoned answers, five sets")
+
+
 MEASURES: dict[str, Measure] = {
-    "mmlu_direct": _mmlu("MMLU direct", DIRECT, "5 exemplars"),
+    "mmlu_direct": _mmlu("MMLU direct", DIRECT),
     "mmlu_cot": _mmlu("MMLU CoT", COT, "5 exemplars with reasoning"),
-    "bbh_direct": _bbh_measure("BBH direct", DIRECT, "3 exemplars", _BBH),
-    "bbh_cot": _bbh_measure("BBH CoT", COT, "3 exemplars with reasoning", _BBH),
+    "bbh_direct": _bbh("BBH direct", DIRECT),
+    "bbh_cot": _bbh("BBH CoT", COT, "3 exemplars with reasoning"),
     "tydiqa": Measure(
         *("TyDiQA", "tydiqa", DIRECT, 8, "validation", "1 exemplar, gold passage, exact match"),
-        *(normalized.TYDIQA_LANGUAGES, _language),
+        normalized.TYDIQA_LANGUAGES,
     ),
     "mgsm": Measure(
         *("MGSM", "mgsm", COT, 10, "test", "8 exemplars with reasoning in the language itself"),
-        *(normalized.MGSM_LANGUAGES, _language),
+        normalized.MGSM_LANGUAGES,
     ),
-    "held_in": Measure("Held-In", "held_in", (), 8, "validation", _HELD_IN),
-    "cot_eval": Measure("CoT", "cot_eval", (), 5, "validation", _COT_EVAL),
+    "held_in": _held_in("Held-In", ()),
+    "cot_eval": _cot_eval("CoT", ()),
     "mmlu_direct@zero": _mmlu("MMLU 0-shot", _ZERO, "no exemplars"),
-    "mmlu_direct@few": _mmlu("MMLU few-shot", DIRECT, "5 exemplars"),
-    "bbh_direct@zero": _bbh_measure("BBH 0-shot", _ZERO, "no exemplars", _BBH),
-    "bbh_direct@few": _bbh_measure("BBH few-shot", DIRECT, "3 exemplars", _BBH),
-    "bbh_cot@zero": _bbh_measure("BBH-CoT 0-shot", ("zs_cot",), "no exemplars, reasoned", _BBH),
-    "bbh_cot@few": _bbh_measure("BBH-CoT few-shot", COT, "3 exemplars with reasoning", _BBH),
-    "held_in@zero": Measure("Held-In 0-shot", "held_in", _ZERO, 8, "validation", _HELD_IN),
-    "held_in@few": Measure(
-        *("Held-In few-shot", "held_in", ("direct", "fs_opt", "fs_noopt"), 8),
-        *("validation", _HELD_IN),
-    ),
-    "cot_eval@zero": Measure("CoT 0-shot", "cot_eval", ("zs_cot",), 5, "validation", _COT_EVAL),
-    "cot_eval@few": Measure(
-        *("CoT few-shot", "cot_eval", ("cot", "fs_cot"), 5, "validation", _COT_EVAL)
-    ),
+    "mmlu_direct@few": _mmlu("MMLU few-shot", DIRECT),
+    "bbh_direct@zero": _bbh("BBH 0-shot", _ZERO, "no exemplars"),
+    "bbh_direct@few": _bbh("BBH few-shot", DIRECT),
+    "bbh_cot@zero": _bbh("BBH-CoT 0-shot", ("zs_cot",), "no exemplars, reasoned"),
+    "bbh_cot@few": _bbh("BBH-CoT few-shot", COT, "3 exemplars with reasoning"),
+    "held_in@zero": _held_in("Held-In 0-shot", _ZERO),
+    "held_in@few": _held_in("Held-In few-shot", ("direct", "fs_opt", "fs_noopt")),
+    "cot_eval@zero": _cot_eval("CoT 0-shot", ("zs_cot",)),
+    "cot_eval@few": _cot_eval("CoT few-shot", ("cot", "fs_cot")),
     # With a prompting: see `prompted`.
-    "mmlu": _mmlu("MMLU", DIRECT, "5 exemplars"),
-    "bbh_nlp": _bbh_measure("BBH-nlp", DIRECT, "3 exemplars", normalized.BBH_NLP),
-    "bbh_algorithmic": _bbh_measure("BBH-alg", DIRECT, "3 exemplars", normalized.BBH_ALGORITHMIC),
+    "mmlu": _mmlu("MMLU", DIRECT),
+    "bbh_nlp": _bbh("BBH-nlp", DIRECT, names=normalized.BBH_NLP),
+    "bbh_algorithmic": _bbh("BBH-alg", DIRECT, names=normalized.BBH_ALGORITHMIC),
 }
 NORMALIZED = "normalized_average"
 VOTED = "CoT + self-consistency"
@@ -139,13 +135,9 @@ def title_of(column: str) -> str:
     if column == NORMALIZED:
         return "Norm. avg."
     key, _, part = column.partition(":")
-    if key not in MEASURES:
-        return column
-    return (
-        f"{part} {key.split('_')[1]}"
-        if key.startswith("bbh") and part
-        else part or (MEASURES[key].title)
-    )
+    if key.startswith("bbh") and part:
+        return f"{part} {key.split('_')[1]}"
+    return part or (MEASURES[key].title if key in MEASURES else column)
 
 
 def prompted(column: str, prompting: str) -> str | None:
@@ -211,20 +203,23 @@ def score(
     measure = MEASURES[key]
     if modes:
         measure = dataclasses.replace(measure, modes=tuple(modes))
-    found: dict[int, dict[tuple[str, str], tuple[Mapping[str, Any], int | None]]] = {}
+    by_step: dict[int, dict[tuple[str, str], Mapping[str, Any]]] = {}
+    limits: dict[int, list[int]] = {}
     # "<name>-<suite>" holds results of settings with a name of their own: only where no others are.
     for evaluation in sorted(run.evaluations, key=lambda e: "-" in e.suite):
+        if step not in (None, evaluation.step):
+            continue
         for row in evaluation.metrics:
             is_part = not part or measure.name_of(row) == part
             if measure.takes(row) and is_part and _is_voted(row) == voted:
-                limit = evaluation.settings.get("num_examples")
-                at_step = found.setdefault(evaluation.step, {})
-                at_step.setdefault((row["task"], row["mode"]), (row, limit))
-    steps = [s for s in found if step is None or s == step]
-    if not steps:
+                rows_of_step = by_step.setdefault(evaluation.step, {})
+                if rows_of_step.setdefault((row["task"], row["mode"]), row) is row:
+                    limit = evaluation.settings.get("num_examples")
+                    limits.setdefault(evaluation.step, []).extend([limit] if limit else [])
+    if not by_step:
         return None
-    chosen = list(found[max(steps)].values())
-    rows = tuple(row for row, _ in chosen)
+    latest = max(by_step)
+    rows = tuple(by_step[latest].values())
     mean = results.aggregate(rows)
     return Score(
         column=column,
@@ -234,8 +229,8 @@ def score(
         tasks=len({measure.name_of(row) for row in rows}),
         expected=1 if part else measure.expected,
         rows=rows,
-        step=max(steps),
-        limit=min((limit for _, limit in chosen if limit), default=None),
+        step=latest,
+        limit=min(limits[latest], default=None),
     )
 
 
@@ -257,23 +252,21 @@ def _normalized_score(run: Run, step: int | None) -> Score | None:
     valued = all(row["value"] is not None for part in found.values() for row in part.rows)
     if len(found) < len(parts) or not valued:
         return None
-    given: dict[str, Any] = {}
+    scores: dict[str, Any] = {}
     variance = 0.0
     for name, part in found.items():
         by_task = {MEASURES[name].name_of(row): row for row in part.rows}
-        if normalized.PARTS[name] is None:
-            given[name] = {task: row["value"] for task, row in by_task.items()}
-            slopes = {task: 100 / (100 - normalized.BBH_LOWER_BOUNDS[task]) for task in by_task}
-        else:
-            given[name] = part.value
-            slopes = dict.fromkeys(by_task, 100 / (100 - (normalized.PARTS[name] or 0.0)))
+        bound = normalized.PARTS[name]
+        by_itself = {task: row["value"] for task, row in by_task.items()}
+        scores[name] = by_itself if bound is None else part.value
         for task, row in by_task.items():
+            slope = 100 / (100 - (normalized.BBH_LOWER_BOUNDS[task] if bound is None else bound))
             error = math.nan if row["stderr"] is None else row["stderr"]
-            variance += (error * slopes[task] / (len(by_task) * len(found))) ** 2
+            variance += (error * slope / (len(by_task) * len(found))) ** 2
     limits = [part.limit for part in found.values() if part.limit]
     return Score(
         column=NORMALIZED,
-        value=normalized.normalized_average(given).value,
+        value=normalized.normalized_average(scores).value,
         stderr=math.sqrt(variance) if math.isfinite(variance) else None,
         n=sum(part.n for part in found.values()),
         tasks=len(found),
@@ -286,52 +279,44 @@ def _normalized_score(run: Run, step: int | None) -> Score | None:
 
 def differences(scores: Iterable[Score], mmlu_split: str) -> list[tuple[str, str]]:
     """(suite's title, what sets our score apart from the paper's), each once."""
-    told: dict[tuple[str, str], None] = {}
+    pairs: dict[tuple[str, str], None] = {}
     for found in scores:
-        if found.column == NORMALIZED:
-            continue
-        key, _, part = found.column.partition(":")
-        measure = MEASURES[key]
-        split = mmlu_split if measure.family == "mmlu" else measure.split
-        marks = []
-        if not part and not found.complete:
-            marks.append(f"{found.tasks} of the paper's {found.expected} sub-tasks")
-        others = sorted({row["split"] for row in found.rows} - {split})
-        if others:
-            marks.append(f"our split is {', '.join(others)}, the paper's {split}")
-        metrics = sorted({row["metric"] for row in found.rows} - _EXACT)
-        if metrics:
-            marks.append(f"our metric is {', '.join(metrics)}, the paper's exact match")
-        if found.limit:
-            marks.append(f"at most {found.limit:,} examples a task, the paper's all")
-        decodings = {row["decode"].partition(" ")[0] for row in found.rows}
-        if decodings - {"greedy"} and not all(map(_is_voted, found.rows)):
-            marks.append(f"our decoding is {', '.join(sorted(decodings))}, the paper's greedy")
-        marks += _prompt_marks(found.rows)
-        if results.exemplars_of(found.rows) is None:
-            marks.append("how many exemplars our prompts show is not known (an earlier evaluation)")
-        trained = any(row["group"] == "held_in" for row in found.rows)
-        if trained and measure.family in _HELD_OUT:
-            marks.append("tasks of it were trained on; the paper's were held out")
-        told |= {(measure.title, mark): None for mark in marks}
-    return list(told)
+        if found.column != NORMALIZED:
+            key, _, part = found.column.partition(":")
+            marks = _marks(found, MEASURES[key], part, mmlu_split)
+            pairs |= {(MEASURES[key].title, mark): None for mark in marks}
+    return list(pairs)
 
 
-def _prompt_marks(rows: Sequence[Mapping[str, Any]]) -> list[str]:
-    """What our prompts lack of the protocol's: exemplars, the end of a source, whole examples."""
-    marks = []
-    shown = results.exemplars_of(rows)
+def _marks(found: Score, measure: Measure, part: str, mmlu_split: str) -> Iterator[str]:
+    """What sets a score apart: sub-tasks, split, metric, decoding, prompts, training data."""
+
+    def values_of(field: str) -> set[str]:
+        return {row[field] for row in found.rows}
+
+    split = measure.paper_split(mmlu_split)
+    if not part and not found.complete:
+        yield f"{found.tasks} of the paper's {found.expected} sub-tasks"
+    if others := sorted(values_of("split") - {split}):
+        yield f"our split is {', '.join(others)}, the paper's {split}"
+    if metrics := sorted(values_of("metric") - _EXACT):
+        yield f"our metric is {', '.join(metrics)}, the paper's exact match"
+    if found.limit:
+        yield f"at most {found.limit:,} examples a task, the paper's all"
+    decodings = {decode.partition(" ")[0] for decode in values_of("decode")}
+    if decodings - {"greedy"} and not all(map(_is_voted, found.rows)):
+        yield f"our decoding is {', '.join(sorted(decodings))}, the paper's greedy"
+    shown = results.exemplars_of(found.rows)
     if shown is not None and not shown.complete:
-        marks.append(f"our prompts show fewer exemplars: {shown}")
-    n = sum(row["n"] for row in rows)
-    for field, what in (
-        ("truncated", "of our {n:,} prompts lost the end of their passage"),
-        ("left_out", "examples are left out, because they do not fit the inputs' length"),
-    ):
-        count = sum(row.get(field) or 0 for row in rows)
-        if count:
-            marks.append(f"{count:,} {what.format(n=n)}")
-    return marks
+        yield f"our prompts show fewer exemplars: {shown}"
+    if count := sum(row.get("truncated") or 0 for row in found.rows):
+        yield f"{count:,} of our {found.n:,} prompts lost the end of their passage"
+    if count := sum(row.get("left_out") or 0 for row in found.rows):
+        yield f"{count:,} examples are left out, because they do not fit the inputs' length"
+    if shown is None:
+        yield "how many exemplars our prompts show is not known (an earlier evaluation)"
+    if "held_in" in values_of("group") and measure.family in _HELD_OUT:
+        yield "tasks of it were trained on; the paper's were held out"
 
 
 def sentences(pairs: Iterable[tuple[str, str]]) -> list[str]:
@@ -344,33 +329,22 @@ def sentences(pairs: Iterable[tuple[str, str]]) -> list[str]:
 
 def protocols(columns: Iterable[str], mmlu_split: str) -> list[str]:
     """How the paper measured the columns, one phrase a suite."""
-    told: dict[str, None] = {}
-    for key in dict.fromkeys(column.split(":")[0] for column in columns):
-        if key in MEASURES:
-            measure = MEASURES[key]
-            split = mmlu_split if measure.family == "mmlu" else measure.split
-            told[f"{measure.title}: {measure.protocol}, {split} split"] = None
-    return list(told)
+    measures = [MEASURES[key] for c in columns if (key := c.split(":")[0]) in MEASURES]
+    phrases = (f"{m.title}: {m.protocol}, {m.paper_split(mmlu_split)} split" for m in measures)
+    return list(dict.fromkeys(phrases))
 
 
 def conditions(scores: Iterable[Score]) -> list[str]:
     """Under what our scores were measured: exemplars, step, decoding, template sets, versions."""
     scores = list(scores)
-    rows = [row for found in scores for row in found.rows]
-    made = []
-    whole = [s for s in scores if s.column in MEASURES]
-    counts = [(s.column, results.exemplars_of(s.rows)) for s in whole]
-    shown = dict.fromkeys(f"{title_of(column)} {count}" for column, count in counts if count)
-    if shown:
-        made.append(f"exemplars shown: {', '.join(shown)}")
-    for title, field in (
-        ("step", "step"),
-        ("decoding", "decode"),
-        ("template set", "template_set"),
-        ("task version", "task_version"),
-    ):
-        values = sorted({str(row[field]) for row in rows})
+    texts = []
+    counts = [(s.column, results.exemplars_of(s.rows)) for s in scores if s.column in MEASURES]
+    if shown := dict.fromkeys(f"{title_of(column)} {count}" for column, count in counts if count):
+        texts.append(f"exemplars shown: {', '.join(shown)}")
+    for field in ("step", "decode", "template_set", "task_version"):
+        values = sorted({str(row[field]) for score in scores for row in score.rows})
         if values:
+            title = "decoding" if field == "decode" else field.replace("_", " ")
             more = f" and {len(values) - 4} more" if len(values) > 4 else ""
-            made.append(f"{title} {', '.join(values[:4])}{more}")
-    return made
+            texts.append(f"{title} {', '.join(values[:4])}{more}")
+    return texts

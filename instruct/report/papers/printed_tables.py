@@ -8,7 +8,6 @@ import dataclasses
 import difflib
 import functools
 import importlib.resources
-import math
 import tomllib
 from typing import Any
 
@@ -105,13 +104,3 @@ def find_table(name: str) -> PaperTable:
         hint = f" Did you mean {near[0]}?" if near else ""
         raise UserError(f"no table {name!r}.{hint} The tables are: {', '.join(tables)}.")
     return tables[name]
-
-
-def parameters(label: str) -> float | None:
-    """The number of parameters behind a size's name in the papers' tables, or None."""
-    return PARAMETERS.get(label)
-
-
-def known(value: float) -> bool:
-    """Whether the paper gives the value."""
-    return not math.isnan(value)
