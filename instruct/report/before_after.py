@@ -185,36 +185,27 @@ def _pairs(
 
 
 def _left_out(alone: int, name: str, evaluation: Evaluation) -> list[str]:
-    failed = [f"{name}: {line}" for line in failure_lines(evaluation.failures)]
-    if not alone:
-        return failed
     examples = counted(alone, "example was", "examples were")
-    return [f"{examples} only evaluated {name}: left out.", *failed]
+    only = [f"{examples} only evaluated {name}: left out."] if alone else []
+    return [*only, *(f"{name}: {line}" for line in failure_lines(evaluation.failures))]
 
 
 def _differing_examples(lines: Sequence[tuple[Example, Example]], common: int) -> list[str]:
-    texts = []
-    if changed := common - len(lines):
-        texts.append(
-            f"{counted(changed, 'example has', 'examples have')} another id or target before than "
-            "after: left out."
-        )
-    if prompts := sum(before["prompt"] != after["prompt"] for before, after in lines):
-        texts.append(
-            f"{prompts:,} of {counted(len(lines), 'prompt')} are not the same before and after: "
-            "another wording or length is part of the difference."
-        )
-    if cut := sum(_is_cut(before) for before, _ in lines):
-        texts.append(
-            f"{counted(cut, 'input was', 'inputs were')} too long for the model and cut. What is "
-            "lost counts as said by the input."
-        )
-    if unknown := sum(not before["source"] for before, _ in lines):
-        texts.append(
-            f"{counted(unknown, 'example has', 'examples have')} no source of their own: outputs "
-            "are held against the whole prompt, instruction and exemplars included."
-        )
-    return texts
+    changed = common - len(lines)
+    prompts = sum(before["prompt"] != after["prompt"] for before, after in lines)
+    cut = sum(_is_cut(before) for before, _ in lines)
+    unknown = sum(not before["source"] for before, _ in lines)
+    texts = {
+        f"{counted(changed, 'example has', 'examples have')} another id or target before than "
+        "after: left out.": changed,
+        f"{prompts:,} of {counted(len(lines), 'prompt')} are not the same before and after: "
+        "another wording or length is part of the difference.": prompts,
+        f"{counted(cut, 'input was', 'inputs were')} too long for the model and cut. What is lost "
+        "counts as said by the input.": cut,
+        f"{counted(unknown, 'example has', 'examples have')} no source of their own: outputs are "
+        "held against the whole prompt, instruction and exemplars included.": unknown,
+    }
+    return [text for text, count in texts.items() if count]
 
 
 def _is_cut(line: Example) -> bool:

@@ -70,24 +70,19 @@ class Evaluation:
         return [row for rows in by_task.values() for row in rows]
 
 
-def keep_none(line: Line) -> Line | None:
-    """For metrics alone."""
-    del line
-
-
 def keep_scores(line: Line) -> Line:
     """What pairs an example with another run's and its scores, without the long texts."""
     return {name: line[name] for name in _SCORE_FIELDS}
 
 
-def _sampler() -> Keep:
-    """Keeps few right and few other examples of each task, long texts cut."""
+def _sampler(most: int) -> Keep:
+    """Keeps so many right and so many other examples of each task, long texts cut."""
     counts: collections.Counter[tuple[str, str, bool]] = collections.Counter()
 
     def keep(line: Line) -> Line | None:
         key = (line["task"], line["mode"], line["correct"] is True)
         counts[key] += 1
-        if counts[key] > SAMPLES_PER_TASK:
+        if counts[key] > most:
             return None
         return line | {name: _short(line[name]) for name in _SAMPLE_TEXTS}
 
@@ -101,7 +96,10 @@ def _short(text: str) -> str:
 
 
 def read_evaluation(
-    path: pathlib.Path, keep: Keep = keep_none, suite: str | None = None, step: int | None = None
+    path: pathlib.Path,
+    keep: Keep = lambda line: None,
+    suite: str | None = None,
+    step: int | None = None,
 ) -> Evaluation:
     """Reads a results file a line at a time.
 
@@ -320,10 +318,9 @@ def _read_evaluations(model_dir: pathlib.Path, warnings: list[str]) -> Iterator[
         warnings.append("no evaluation yet (eval/<suite>/step_<n>/results.jsonl): no results.")
     for suite, steps in files.items():
         for step, path in steps:
-            # Only the latest step shows samples.
-            keep = _sampler() if step == steps[-1][0] else keep_none
+            sampler = _sampler(SAMPLES_PER_TASK if step == steps[-1][0] else 0)
             try:
-                evaluation = read_evaluation(path, keep, suite, step)
+                evaluation = read_evaluation(path, sampler, suite, step)
             except UserError as error:
                 warnings.append(str(error))
                 continue

@@ -184,11 +184,7 @@ class Score:
 
 
 def score(
-    run: Run,
-    column: str,
-    step: int | None = None,
-    modes: Sequence[str] = (),
-    voted: bool = False,
+    run: Run, column: str, step: int | None = None, modes: Sequence[str] = (), voted: bool = False
 ) -> Score | None:
     """A run's score of a column at a step (None: the latest that has it), or None.
 

@@ -27,10 +27,7 @@ _COUNTS_AT_ONCE = 4_000_000
 
 
 def resampled_sums(
-    values: np.ndarray,
-    resamples: int,
-    rng: np.random.Generator,
-    counts: np.ndarray | None = None,
+    values: np.ndarray, resamples: int, rng: np.random.Generator, counts: np.ndarray | None = None
 ) -> np.ndarray:
     """(resamples, ...) sums over samples with replacement, each as large as the data.
 
