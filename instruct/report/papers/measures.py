@@ -49,7 +49,7 @@ class Measure:
 
     def name_of(self, row: Mapping[str, Any]) -> str:
         """The sub-task of a line, as the papers name it."""
-        name = row["task"].removeprefix(f"{self.family}.")
+        name: str = row["task"].removeprefix(f"{self.family}.")
         if self.family == "bbh":
             return normalized.sub_task_name(name) or name
         return _LANGUAGES.get(name.lower(), name) if self.family in ("tydiqa", "mgsm") else name

@@ -210,16 +210,13 @@ def paired_rates(
         return Rates(values[0], values[1], change)
     drawn = resampled_sums(counts, resamples, np.random.default_rng(seed))
     rates = 100.0 * drawn[:, ::2] / np.maximum(drawn[:, 1::2], 1.0)
-    intervals = [
+    first_interval, second_interval = (
         # Where nothing or everything is a hit, resampling could only repeat that.
-        wilson(int(h), int(n)) if h in (0, n) else _interval(rates[:, number])
-        for number, (h, n) in enumerate(zip(hits, items))
-    ]
-    return Rates(
-        *(values[0], values[1], change),
-        *(None if value is None else pair for value, pair in zip(values, intervals)),
-        None if change is None else _interval(rates[:, 1] - rates[:, 0]),
+        None if not n else wilson(int(h), int(n)) if h in (0, n) else _interval(rates[:, place])
+        for place, (h, n) in enumerate(zip(hits, items))
     )
+    of_change = None if change is None else _interval(rates[:, 1] - rates[:, 0])
+    return Rates(values[0], values[1], change, first_interval, second_interval, of_change)
 
 
 def _interval(drawn: np.ndarray) -> tuple[float, float]:
