@@ -1,4 +1,4 @@
-"""What a model was trained on: by its run, and by the runs that its initial checkpoints are of.
+"""Tasks that a model was trained on, in its run and in the runs of its initial checkpoints.
 
 A run records its mixture (`mixture.json`) and where it started (`initial_checkpoint_path` in
 `run.json`). Both are followed from run to run. A checkpoint of another program, or one without
@@ -46,15 +46,14 @@ def read_object(path: pathlib.Path, warn: Callable[[str], object] | None = None)
     Args:
         warn: is called with "missing" or "damaged"; None: a damaged file is logged.
     """
+    state = "damaged"
     try:
-        value = parse_json(path.read_bytes())
-        state = "damaged"
+        if isinstance(value := parse_json(path.read_bytes()), dict):
+            return value
     except (FileNotFoundError, NotADirectoryError):
-        value, state = None, "missing"
+        state = "missing"
     except (OSError, ValueError):
-        value, state = None, "damaged"
-    if isinstance(value, dict):
-        return value
+        pass
     if warn is not None:
         warn(state)
     elif state == "damaged":
@@ -95,10 +94,10 @@ def run_folder(
         beside: a run that names it. A relative path is looked for from the working folder, then
             from the folders above that run: training may have begun elsewhere.
     """
-    given = pathlib.Path(checkpoint).expanduser()
+    location = pathlib.Path(checkpoint).expanduser()
     bases = [pathlib.Path.cwd(), *(beside.parents if beside is not None else ())]
     for base in bases:
-        path = (base / given).resolve()
+        path = (base / location).resolve()
         above = [p.parent for p in (path, *path.parents[:2]) if p.name == "checkpoints"]
         for folder in (path, *above):
             if any((folder / name).is_file() for name in ("mixture.json", "run.json")):

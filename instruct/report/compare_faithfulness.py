@@ -106,7 +106,7 @@ def _kind_row(title: str, items: str, kind: str, checked: Sequence[Both]) -> Row
     people = "–"
     if title == "Invented":
         pairs = [counts(one) for both in checked for one in both.people]
-        hits, n = (sum(pair[place] for pair in pairs) for place in (0, 1))
+        hits, n = (sum(pair[index] for pair in pairs) for index in (0, 1))
         people = _rate(100 * hits / n if n else None)
     count = " / ".join(f"{sum(n for _, n in pairs):,}" for pairs in (first, second))
     name = f"{title} {kind}s" if kind else f"{title}: of the {items}' items"

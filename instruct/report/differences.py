@@ -10,11 +10,10 @@ import math
 from collections.abc import Callable, Iterator, Sequence
 
 from instruct import results
-from instruct.errors import UserError
 from instruct.report.blocks import Bar, Bars, Block, Row, Section, Table, Text
 from instruct.report.compare import Example, interval, pair_examples, paired_test, task_tests
 from instruct.report.papers import measures, printed_tables
-from instruct.report.read import Evaluation, Run, keep_scores, read_evaluation
+from instruct.report.read import Evaluation, Run
 from instruct.report.statistics.bootstrap import PairedTest
 from instruct.report.statistics.formulas import holm
 from instruct.report.wording import all_of, counted, number, p_equals, probability, signed
@@ -32,9 +31,6 @@ _PAPER_COLUMNS = {
 }
 _FEW_PAIRS = "too few common examples: from the two standard errors"
 
-# Example lines of an evaluation; a suite is asked for several columns and against several runs.
-ReadExamples = Callable[[Evaluation], list[Example]]
-
 
 @dataclasses.dataclass(frozen=True)
 class Side:
@@ -49,11 +45,11 @@ class Side:
     evaluations: tuple[Evaluation, ...]
     takes: Callable[[Example], bool] = lambda line: True
 
-    def examples(self, read: ReadExamples) -> list[Example]:
+    def examples(self) -> list[Example]:
         """Each example once, although evaluations may share tasks."""
         lines: dict[tuple[str, str, int], Example] = {}
         for evaluation in self.evaluations:
-            for line in filter(self.takes, read(evaluation)):
+            for line in filter(self.takes, evaluation.scored):
                 lines.setdefault((line["task"], line["mode"], line["index"]), line)
         return list(lines.values())
 
@@ -83,28 +79,13 @@ class Difference:
 
 def compare_runs(runs: Sequence[Run]) -> list[Difference]:
     """Every run against the first, suite by suite, in the order of the suites."""
-    lines: dict[int, list[Example]] = {}
-
-    def read(evaluation: Evaluation) -> list[Example]:
-        if id(evaluation) not in lines:
-            lines[id(evaluation)] = _read_examples(evaluation)
-        return lines[id(evaluation)]
-
     return [
         difference
         for title, column, (first, *others) in _suites(runs)
         for run, other in enumerate(others, start=1)
         if first and other
-        if (difference := _difference(title, column, run, (first, other), read)) is not None
+        if (difference := _difference(title, column, run, first, other)) is not None
     ]
-
-
-def _read_examples(evaluation: Evaluation) -> list[Example]:
-    try:
-        again = read_evaluation(evaluation.path, keep_scores, evaluation.suite, evaluation.step)
-    except (UserError, OSError):
-        return []  # `read_runs` warned of damaged files
-    return list(again.examples)
 
 
 def _suites(runs: Sequence[Run]) -> Iterator[tuple[str, str, list[Side | None]]]:
@@ -136,11 +117,9 @@ def _latest(run: Run, suite: str) -> Side | None:
     return Side(mean.value, mean.stderr, (evaluation,))
 
 
-def _difference(
-    title: str, column: str, run: int, sides: tuple[Side, Side], read: ReadExamples
-) -> Difference | None:
+def _difference(title: str, column: str, run: int, first: Side, second: Side) -> Difference | None:
     make = functools.partial(Difference, title, column, run)
-    lines = [side.examples(read) for side in sides]
+    lines = [first.examples(), second.examples()]
     most = max(map(len, lines))
     pairs = pair_examples(lines)
     test = paired_test(pairs)
@@ -149,7 +128,6 @@ def _difference(
         lacking = most - test.n
         note = f"{counted(lacking, 'example')} of one run only left out" if lacking else ""
         return make(test, task_tests(pairs), test.difference, test.low, test.high, note)
-    first, second = sides
     if first.value is None or second.value is None:
         return None
     change = second.value - first.value
@@ -198,11 +176,11 @@ def _printed_bars(columns: set[str]) -> list[Bars]:
     removed = [row for row in others if row.labels[0].startswith(f"{name} - ")]
     groups = []
     for column in (theirs for ours, theirs in _PAPER_COLUMNS.items() if ours in columns):
-        place = table.columns.index(column)
+        index = table.columns.index(column)
         bars = [
             Bar(
                 "–" + row.labels[0].removeprefix(f"{name} -"),
-                row.values[place] - whole.values[place],
+                row.values[index] - whole.values[index],
                 color=color,
                 printed=True,
             )

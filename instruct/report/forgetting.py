@@ -254,8 +254,8 @@ def measure(
     drawn = {task: _draws(task, metric, models, rng, resamples) for task, metric in tasks.items()}
     baselines = np.array([first.baseline(task) for task in able])
     skills = []
-    for place, ((label, _), model) in enumerate(zip(runs, others), start=1):
-        changes = _changes(place, model, drawn)
+    for column, ((label, _), model) in enumerate(zip(runs, others), start=1):
+        changes = _changes(column, model, drawn)
         clear = [
             change.change
             for task, change in changes.items()
@@ -265,8 +265,8 @@ def measure(
             RunSkills(
                 label=label,
                 changes=changes,
-                retained=_retained(place, baselines, [drawn[task] for task in able]),
-                gained=_gained(place, [drawn[task] for task in targets]),
+                retained=_retained(column, baselines, [drawn[task] for task in able]),
+                gained=_gained(column, [drawn[task] for task in targets]),
                 fell=sum(change < 0 for change in clear),
                 rose=sum(change > 0 for change in clear),
             )
@@ -304,19 +304,19 @@ def _draws(
     return _Draws(reported, reported + rng.normal(size=(resamples, len(rows))) * errors, 0)
 
 
-def _changes(place: int, scores: _Scores, drawn: Mapping[Task, _Draws]) -> dict[Task, TaskChange]:
+def _changes(column: int, scores: _Scores, drawn: Mapping[Task, _Draws]) -> dict[Task, TaskChange]:
     changes = {}
     for task, draws in drawn.items():
         row = scores.primary[task]
-        change = float(draws.values[place] - draws.values[0])
-        stderr = _stderr(draws.drawn[:, place] - draws.drawn[:, 0])
+        change = float(draws.values[column] - draws.values[0])
+        stderr = _stderr(draws.drawn[:, column] - draws.drawn[:, 0])
         p = None
         if stderr is not None:
             # Examples that all change alike have no error.
             p = max(normal_p(change, stderr), sign_test_floor(draws.paired or row["n"]))
         changes[task] = TaskChange(
             start=float(draws.values[0]),
-            value=float(draws.values[place]),
+            value=float(draws.values[column]),
             change=change,
             stderr=stderr,
             p=p,
@@ -334,23 +334,23 @@ def _stderr(samples: np.ndarray) -> float | None:
     return float(samples.std()) if np.isfinite(samples).all() else None
 
 
-def _retained(place: int, baselines: np.ndarray, drawn: Sequence[_Draws]) -> Skill:
+def _retained(column: int, baselines: np.ndarray, drawn: Sequence[_Draws]) -> Skill:
     if not drawn:
         return Skill(None, None, 0)
     values = np.array([draws.values for draws in drawn]) - baselines[:, None]
     samples = np.stack([draws.drawn for draws in drawn]) - baselines[:, None, None]
     summed = samples.sum(axis=0)
     with np.errstate(divide="ignore", invalid="ignore"):  # then there is no standard error
-        shares = 100 * summed[:, place] / summed[:, 0]
-    value = 100 * values[:, place].sum() / values[:, 0].sum()
+        shares = 100 * summed[:, column] / summed[:, 0]
+    value = 100 * values[:, column].sum() / values[:, 0].sum()
     return Skill(float(value), _stderr(shares), len(drawn))
 
 
-def _gained(place: int, drawn: Sequence[_Draws]) -> Skill:
+def _gained(column: int, drawn: Sequence[_Draws]) -> Skill:
     if not drawn:
         return Skill(None, None, 0)
-    value = np.mean([draws.values[place] - draws.values[0] for draws in drawn])
-    samples = np.mean([draws.drawn[:, place] - draws.drawn[:, 0] for draws in drawn], axis=0)
+    value = np.mean([draws.values[column] - draws.values[0] for draws in drawn])
+    samples = np.mean([draws.drawn[:, column] - draws.drawn[:, 0] for draws in drawn], axis=0)
     return Skill(float(value), _stderr(samples), len(drawn))
 
 
@@ -504,7 +504,7 @@ def _numbers_section(measured: Forgetting) -> blocks.Section:
     dots, rows = [], []
     for task in _ordered(measured):
         changes = [(run.label, run.changes[task]) for run in measured.runs]
-        marks = (blocks.Mark(c.change, c.stderr, place) for place, (_, c) in enumerate(changes))
+        marks = (blocks.Mark(c.change, c.stderr, column) for column, (_, c) in enumerate(changes))
         dots.append(blocks.DotRow(_title(task), tuple(marks), 0.0))
         for label, c in changes:
             p = "–" if c.p is None else probability(c.p)
@@ -513,7 +513,7 @@ def _numbers_section(measured: Forgetting) -> blocks.Section:
             rows.append(
                 blocks.Row((_title(task), label, measured.tasks[task], *scores, p, *counts))
             )
-    legend = tuple((place, run.label) for place, run in enumerate(measured.runs))
+    legend = tuple((column, run.label) for column, run in enumerate(measured.runs))
     plot = blocks.Dots("Change against the start", tuple(dots), legend, "points", True, "no change")
     columns = ("Task", "Run", "Metric", "Start", "After", "Change", "p (Holm)", "n", "Paired")
     table = blocks.Table(columns, tuple(rows), 3, fold=all_of(len(rows), "change"))

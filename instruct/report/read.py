@@ -1,15 +1,15 @@
-"""What runs and evaluations left in their folders, read for reports: the one reader of them.
+"""Reads what runs and evaluations left in their folders; every report reads through this module.
 
     MODEL_DIR/  run.json  metrics.jsonl  mixture.json  operative.gin
                 eval/<suite>/step_<n>/results.jsonl
 
-A report on runs takes whatever is there: a missing or damaged file becomes a warning of the page,
-for a report is most wanted of the run that went wrong. A comparison needs its evaluations: there,
-the same is a UserError.
+`read_run` turns a missing or damaged file into a warning of the page: a report is most wanted of
+the run that went wrong. `read_finished`, for comparisons, raises a UserError instead.
 """
 
 import collections
 import dataclasses
+import functools
 import math
 import pathlib
 import re
@@ -69,6 +69,14 @@ class Evaluation:
             by_task.setdefault((row["task"], row["mode"]), []).append(row)
         return [row for rows in by_task.values() for row in rows]
 
+    @functools.cached_property
+    def scored(self) -> list[Line]:
+        """All example lines by `keep_scores`, read when first used; [] if that fails."""
+        try:
+            return list(read_evaluation(self.path, keep_scores, self.suite, self.step).examples)
+        except (UserError, OSError):
+            return []  # `read_runs` warned of damaged files
+
 
 def keep_scores(line: Line) -> Line:
     """What pairs an example with another run's and its scores, without the long texts."""
@@ -104,7 +112,7 @@ def read_evaluation(
     """Reads a results file a line at a time.
 
     Args:
-        keep: from an example line to what is held of it, or None.
+        keep: takes an example line; returns what to hold in memory of it, or None.
         suite, step: instead of the header's, as a copied or renamed folder has them.
 
     Raises:

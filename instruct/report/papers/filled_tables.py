@@ -26,8 +26,8 @@ class OurRow:
     scores: tuple[Score | None, ...]
 
     @property
-    def found(self) -> list[Score]:
-        """The scores that there are."""
+    def known_scores(self) -> list[Score]:
+        """Scores of the columns that have one."""
         return [score for score in self.scores if score is not None]
 
 
@@ -50,9 +50,9 @@ class Filled:
 
 def fill(table: PaperTable, runs: Sequence[Run]) -> Filled:
     """Our scores for every column that results can fill."""
-    by_run = [(run, [row for row in _our_rows(table, run) if row.found]) for run in runs]
+    by_run = [(run, [row for row in _our_rows(table, run) if row.known_scores]) for run in runs]
     rows = tuple(row for _, inside in by_run for row in inside)
-    scores = [score for row in rows for score in row.found]
+    scores = [score for row in rows for score in row.known_scores]
     return Filled(
         table,
         rows,
@@ -126,16 +126,16 @@ def _score_text(score: Score | None) -> str:
 
 def remarks(content: Filled) -> list[str]:
     """Sentences for under the table: source, notes on the figures, conditions, differences."""
-    told = [f"Figures: {content.table.source}.", *content.table.notes]
+    sentences = [f"Figures: {content.table.source}.", *content.table.notes]
     protocols = measures.protocols(content.table.columns, content.table.mmlu_split)
     if protocols:
-        told += ["The paper's protocol:", *(f"- {text}." for text in protocols)]
+        sentences += ["The paper's protocol:", *(f"- {text}." for text in protocols)]
     if content.conditions:
-        told.append(f"Ours: {'; '.join(content.conditions)}; ± is one standard error.")
+        sentences.append(f"Ours: {'; '.join(content.conditions)}; ± is one standard error.")
     if content.differences:
-        told.append("What differs from the paper's protocol:")
-        told += [f"- {text}" for text in measures.sentences(content.differences)]
-    return told
+        sentences.append("What differs from the paper's protocol:")
+        sentences += [f"- {text}" for text in measures.sentences(content.differences)]
+    return sentences
 
 
 DETAIL_COLUMNS = (
@@ -146,7 +146,9 @@ DETAIL_COLUMNS = (
 def details(content: Filled) -> list[Row]:
     """A line for each of our scores: examples, sub-tasks, exemplars, split, metric and step."""
     rows = []
-    for labels, score in [(row.labels, score) for row in content.ours for score in row.found]:
+    for labels, score in [
+        (row.labels, score) for row in content.ours for score in row.known_scores
+    ]:
         label = " ".join(label for label in labels if label != "–")
         shown = results.exemplars_text(results.exemplars_of(score.rows))
         counts = (f"{score.n:,}", f"{score.tasks} of {score.expected}", shown)
@@ -219,7 +221,7 @@ def papers_section(runs: Sequence[Run]) -> Section | None:
     if differences := _all_differences(filled):
         text = f"What differs from the papers' protocols: {' '.join(differences)}"
         blocks.append(Text(text, quiet=True))
-    scores = [score for content in filled for row in content.ours for score in row.found]
+    scores = [score for content in filled for row in content.ours for score in row.known_scores]
     text = f"Ours: {'; '.join(measures.conditions(scores))}. ± is one standard error."
     scored = dict.fromkeys(line for content in filled for line in details(content))
     fold = "Our scores: n, sub-tasks, exemplars shown, split, metric and step of each"

@@ -1,7 +1,7 @@
 """What a column of the papers' tables means in results of ours, and a run's score for it.
 
 A measure is the unweighted mean of the primary metrics of a suite's tasks in some prompt modes, at
-the latest step that has them. What differs from the paper's protocol is told by `differences`.
+the latest step that has them. `differences` says what sets them apart from the paper's protocol.
 """
 
 import dataclasses
@@ -244,13 +244,13 @@ def steps_of(run: Run, column: str) -> list[int]:
 def _normalized_score(run: Run, step: int | None) -> Score | None:
     """The normalised average of a run whose six parts are whole, with its standard error."""
     parts = {name: score(run, name, step) for name in normalized.PARTS}
-    found = {name: part for name, part in parts.items() if part is not None and part.complete}
-    valued = all(row["value"] is not None for part in found.values() for row in part.rows)
-    if len(found) < len(parts) or not valued:
+    complete = {name: part for name, part in parts.items() if part is not None and part.complete}
+    valued = all(row["value"] is not None for part in complete.values() for row in part.rows)
+    if len(complete) < len(parts) or not valued:
         return None
     scores: dict[str, Any] = {}
     variance = 0.0
-    for name, part in found.items():
+    for name, part in complete.items():
         by_task = {MEASURES[name].name_of(row): row for row in part.rows}
         bound = normalized.PARTS[name]
         by_itself = {task: row["value"] for task, row in by_task.items()}
@@ -258,17 +258,17 @@ def _normalized_score(run: Run, step: int | None) -> Score | None:
         for task, row in by_task.items():
             slope = 100 / (100 - (normalized.BBH_LOWER_BOUNDS[task] if bound is None else bound))
             error = math.nan if row["stderr"] is None else row["stderr"]
-            variance += (error * slope / (len(by_task) * len(found))) ** 2
-    limits = [part.limit for part in found.values() if part.limit]
+            variance += (error * slope / (len(by_task) * len(complete))) ** 2
+    limits = [part.limit for part in complete.values() if part.limit]
     return Score(
         column=NORMALIZED,
         value=normalized.normalized_average(scores).value,
         stderr=math.sqrt(variance) if math.isfinite(variance) else None,
-        n=sum(part.n for part in found.values()),
-        tasks=len(found),
+        n=sum(part.n for part in complete.values()),
+        tasks=len(complete),
         expected=len(parts),
-        rows=tuple(row for part in found.values() for row in part.rows),
-        step=max(part.step for part in found.values()),
+        rows=tuple(row for part in complete.values() for row in part.rows),
+        step=max(part.step for part in complete.values()),
         limit=min(limits, default=None),
     )
 
@@ -276,38 +276,38 @@ def _normalized_score(run: Run, step: int | None) -> Score | None:
 def differences(scores: Iterable[Score], mmlu_split: str) -> list[tuple[str, str]]:
     """(suite's title, what sets our score apart from the paper's), each once."""
     pairs: dict[tuple[str, str], None] = {}
-    for found in scores:
-        if found.column != NORMALIZED:
-            key, _, part = found.column.partition(":")
-            marks = _marks(found, MEASURES[key], part, mmlu_split)
+    for score in scores:
+        if score.column != NORMALIZED:
+            key, _, part = score.column.partition(":")
+            marks = _marks(score, MEASURES[key], part, mmlu_split)
             pairs |= {(MEASURES[key].title, mark): None for mark in marks}
     return list(pairs)
 
 
-def _marks(found: Score, measure: Measure, part: str, mmlu_split: str) -> Iterator[str]:
+def _marks(score: Score, measure: Measure, part: str, mmlu_split: str) -> Iterator[str]:
     """What sets a score apart: sub-tasks, split, metric, decoding, prompts, training data."""
 
     def values_of(field: str) -> set[str]:
-        return {row[field] for row in found.rows}
+        return {row[field] for row in score.rows}
 
     split = measure.paper_split(mmlu_split)
-    if not part and not found.complete:
-        yield f"{found.tasks} of the paper's {found.expected} sub-tasks"
+    if not part and not score.complete:
+        yield f"{score.tasks} of the paper's {score.expected} sub-tasks"
     if others := sorted(values_of("split") - {split}):
         yield f"our split is {', '.join(others)}, the paper's {split}"
     if metrics := sorted(values_of("metric") - _EXACT):
         yield f"our metric is {', '.join(metrics)}, the paper's exact match"
-    if found.limit:
-        yield f"at most {found.limit:,} examples a task, the paper's all"
+    if score.limit:
+        yield f"at most {score.limit:,} examples a task, the paper's all"
     decodings = {decode.partition(" ")[0] for decode in values_of("decode")}
-    if decodings - {"greedy"} and not all(map(_is_voted, found.rows)):
+    if decodings - {"greedy"} and not all(map(_is_voted, score.rows)):
         yield f"our decoding is {', '.join(sorted(decodings))}, the paper's greedy"
-    shown = results.exemplars_of(found.rows)
+    shown = results.exemplars_of(score.rows)
     if shown is not None and not shown.complete:
         yield f"our prompts show fewer exemplars: {shown}"
-    if count := sum(row.get("truncated") or 0 for row in found.rows):
-        yield f"{count:,} of our {found.n:,} prompts lost the end of their passage"
-    if count := sum(row.get("left_out") or 0 for row in found.rows):
+    if count := sum(row.get("truncated") or 0 for row in score.rows):
+        yield f"{count:,} of our {score.n:,} prompts lost the end of their passage"
+    if count := sum(row.get("left_out") or 0 for row in score.rows):
         yield f"{count:,} examples are left out, because they do not fit the inputs' length"
     if shown is None:
         yield "how many exemplars our prompts show is not known (an earlier evaluation)"

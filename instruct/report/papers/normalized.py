@@ -153,29 +153,29 @@ def normalized_average(scores: Mapping[str, Any]) -> NormalizedAverage:
     missing = [name for name in PARTS if name not in scores]
     if missing:
         others = [repr(name) for name in scores if name not in PARTS]
-        there = f" Not known, perhaps another spelling: {', '.join(others)}." if others else ""
+        unknown = f" Not known, perhaps another spelling: {', '.join(others)}." if others else ""
         raise UserError(
             f"scores lack {', '.join(missing)}. The normalised average is over {', '.join(PARTS)}; "
-            f"give them all, spelled like this.{there}"
+            f"give them all, spelled like this.{unknown}"
         )
     parts = {name: _part(name, scores[name], bound) for name, bound in PARTS.items()}
     return NormalizedAverage(sum(part.normalized for part in parts.values()) / len(parts), parts)
 
 
-def _part(name: str, given: Any, bound: float | None) -> Part:
+def _part(name: str, values: Any, bound: float | None) -> Part:
     bounds = BBH_LOWER_BOUNDS if bound is None else dict.fromkeys(_BY_LANGUAGE.get(name, ()), bound)
-    if not isinstance(given, Mapping):
+    if not isinstance(values, Mapping):
         if bound is None:
             raise UserError(
-                f"{name} is {given!r}, expected {{sub-task: score}}: BBH's sub-tasks have "
+                f"{name} is {values!r}, expected {{sub-task: score}}: BBH's sub-tasks have "
                 "different lower bounds, so that their mean cannot be normalised. Give all 27 "
                 "scores."
             )
-        score = _score(name, given)
+        score = _score(name, values)
         return Part(score, normalize(score, bound), bound, {})
     if not bounds:
-        raise UserError(f"{name} is {dict(given)!r}, expected one number, the mean of subjects.")
-    scores = dict(given) if bound is not None else _bbh_scores(name, given)
+        raise UserError(f"{name} is {dict(values)!r}, expected one number, the mean of subjects.")
+    scores = dict(values) if bound is not None else _bbh_scores(name, values)
     if unknown := [repr(key) for key in scores if key not in bounds]:
         raise UserError(
             f"{name}: {', '.join(unknown)} does not count. Allowed: {', '.join(bounds)}."
@@ -194,10 +194,10 @@ def _part(name: str, given: Any, bound: float | None) -> Part:
     return Part(raw, normalized, bound, sub_tasks)
 
 
-def _bbh_scores(name: str, given: Mapping[str, Any]) -> dict[str, Any]:
+def _bbh_scores(name: str, values: Mapping[str, Any]) -> dict[str, Any]:
     """Scores by the names of the sub-tasks' files."""
     scores: dict[str, Any] = {}
-    for title, score in given.items():
+    for title, score in values.items():
         sub_task = sub_task_name(str(title))
         if sub_task is None:
             raise UserError(
@@ -218,14 +218,14 @@ def _score(where: str, value: Any) -> float:
 
 def as_json(average: NormalizedAverage) -> dict[str, Any]:
     """The average and, by part, its raw and normalised score and those of its sub-tasks."""
-    made: dict[str, Any] = {"normalized_average": average.value}
+    entries: dict[str, Any] = {"normalized_average": average.value}
     for name, part in average.parts.items():
-        made[name] = {"raw": part.raw, "normalized": part.normalized}
+        entries[name] = {"raw": part.raw, "normalized": part.normalized}
         if part.lower_bound is not None:
-            made[name]["lower_bound"] = part.lower_bound
+            entries[name]["lower_bound"] = part.lower_bound
         if part.sub_tasks:
-            made[name]["sub_tasks"] = {
+            entries[name]["sub_tasks"] = {
                 key: {"raw": raw, "lower_bound": lower, "normalized": normalized}
                 for key, (raw, lower, normalized) in part.sub_tasks.items()
             }
-    return made
+    return entries

@@ -1,7 +1,7 @@
 """The figures of the two Flan papers, as data: `flan_palm.5`, `flan_collection.1`, ...
 
-Read from `papers/*.toml`. A table's rows are labels (which model) and values (one a column); a
-column is a key of `measures.MEASURES` where an evaluation can fill it, else a title.
+Read from the TOML files of this package. A table's rows are labels (which model) and values (one a
+column); a column is a key of `measures.MEASURES` where an evaluation can fill it, else a title.
 """
 
 import dataclasses
@@ -60,21 +60,21 @@ class PaperTable:
 
     def column(self, key: str) -> tuple[float, ...]:
         """The values of one column, in the order of the rows."""
-        place = self.columns.index(key)
-        return tuple(row.values[place] for row in self.rows)
+        index = self.columns.index(key)
+        return tuple(row.values[index] for row in self.rows)
 
 
 @functools.cache
 def all_tables() -> dict[str, PaperTable]:
     """Every table by name, in the order of the papers."""
-    made = {}
+    tables = {}
     for paper in PAPERS:
         file = importlib.resources.files("instruct.report.papers").joinpath(f"{paper}.toml")
         content = tomllib.loads(file.read_text(encoding="utf-8"))
         about = content.pop("paper")
         for number, table in content.items():
-            made[f"{paper}.{number}"] = _table(f"{paper}.{number}", about, table)
-    return made
+            tables[f"{paper}.{number}"] = _table(f"{paper}.{number}", about, table)
+    return tables
 
 
 def _table(name: str, about: dict[str, str], table: dict[str, Any]) -> PaperTable:

@@ -212,8 +212,8 @@ def paired_rates(
     rates = 100.0 * drawn[:, ::2] / np.maximum(drawn[:, 1::2], 1.0)
     first_interval, second_interval = (
         # Where nothing or everything is a hit, resampling could only repeat that.
-        None if not n else wilson(int(h), int(n)) if h in (0, n) else _interval(rates[:, place])
-        for place, (h, n) in enumerate(zip(hits, items))
+        None if not n else wilson(int(h), int(n)) if h in (0, n) else _interval(rates[:, column])
+        for column, (h, n) in enumerate(zip(hits, items))
     )
     of_change = None if change is None else _interval(rates[:, 1] - rates[:, 0])
     return Rates(values[0], values[1], change, first_interval, second_interval, of_change)
