@@ -13,7 +13,6 @@ import numpy as np
 from instruct import results
 from instruct.report.read import Evaluation
 from instruct.report.statistics.bootstrap import RESAMPLES, PairedTest, paired_bootstrap
-from instruct.report.wording import signed
 
 Key = tuple[str, str, str, int]  # task, mode, split, number of the record
 Example = Mapping[str, Any]
@@ -102,11 +101,6 @@ def task_tests(pairs: Pairs, seed: int = 0, resamples: int = RESAMPLES) -> dict[
         first, second = pairs.scores[groups == name].T
         tests[name] = paired_bootstrap(first, second, seed=seed, resamples=resamples)
     return tests
-
-
-def interval(low: float | None, high: float | None) -> str:
-    """`-1.2 to +3.4`, "–" where it is not known."""
-    return "–" if low is None or high is None else f"{signed(low)} to {signed(high)}"
 
 
 def conditions(evaluation: Evaluation) -> dict[str, str]:

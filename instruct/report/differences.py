@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator, Sequence
 
 from instruct import results
 from instruct.report.blocks import Bar, Bars, Block, Row, Section, Table, Text
-from instruct.report.compare import Example, interval, pair_examples, paired_test, task_tests
+from instruct.report.compare import Example, pair_examples, paired_test, task_tests
 from instruct.report.papers import measures, printed_tables
 from instruct.report.read import Evaluation, Run
 from instruct.report.statistics.bootstrap import PairedTest
@@ -199,7 +199,7 @@ def _suite_table(runs: Sequence[Run], differences: Sequence[Difference]) -> Tabl
     rows = []
     for d in differences:
         test = d.test
-        change = (signed(d.change), interval(d.low, d.high))
+        change = (signed(d.change), _interval(d.low, d.high))
         means, rest = ("–", "–"), ("–",) * 4
         if test:
             means = (number(test.first), number(test.second))
@@ -208,6 +208,11 @@ def _suite_table(runs: Sequence[Run], differences: Sequence[Difference]) -> Tabl
         rows.append(Row((d.title, runs[d.run].label, *means, *change, *rest, d.note)))
     columns = ("Suite", "Run", runs[0].label, "Run's", "Change", "95 % interval", "p", "p (Holm)")
     return Table((*columns, "n", "Better / worse", "Note"), tuple(rows), 2)
+
+
+def _interval(low: float | None, high: float | None) -> str:
+    """`-1.2 to +3.4`, "–" where it is not known."""
+    return "–" if low is None or high is None else f"{signed(low)} to {signed(high)}"
 
 
 def _task_table(first: str, label: str, differences: Sequence[Difference]) -> list[Table]:
@@ -219,7 +224,7 @@ def _task_table(first: str, label: str, differences: Sequence[Difference]) -> li
         Row(
             (
                 *(name, title, number(test.first), number(test.second), signed(test.difference)),
-                *(interval(test.low, test.high), probability(p), f"{test.n:,}"),
+                *(_interval(test.low, test.high), probability(p), f"{test.n:,}"),
             )
         )
         for (name, title, test), p in ranked
