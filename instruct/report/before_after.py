@@ -15,7 +15,6 @@ from instruct.errors import UserError
 from instruct.report import blocks, compare_faithfulness
 from instruct.report.compare import (
     Example,
-    conditions,
     key_of,
     pair_examples,
     paired_test,
@@ -25,9 +24,8 @@ from instruct.report.compare_faithfulness import Both
 from instruct.report.faithfulness import Checked
 from instruct.report.ner import Detector, load_detector
 from instruct.report.page import write_document
-from instruct.report.read import Evaluation, find_results, read_finished
-from instruct.report.statistics.bootstrap import PairedTest, Rates
-from instruct.report.statistics.formulas import holm
+from instruct.report.read import Evaluation, conditions, find_results, read_finished
+from instruct.report.statistics import PairedTest, Rates, holm
 from instruct.report.wording import counted, failure_lines, number, p_equals, probability, signed
 
 # What may rank outputs, the first that both runs have; else the first metric.

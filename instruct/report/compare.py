@@ -1,4 +1,4 @@
-"""Evaluations held against each other: common examples, tests of their differences, conditions.
+"""Examples of models held against each other: the common ones, and tests of their scores.
 
 What the pages that compare models share: `before_after`, `differences` and `forgetting`.
 """
@@ -10,9 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from instruct import results
-from instruct.report.read import Evaluation
-from instruct.report.statistics.bootstrap import RESAMPLES, PairedTest, paired_bootstrap
+from instruct.report.statistics import RESAMPLES, PairedTest, paired_bootstrap
 
 Key = tuple[str, str, str, int]  # task, mode, split, number of the record
 Example = Mapping[str, Any]
@@ -101,27 +99,3 @@ def task_tests(pairs: Pairs, seed: int = 0, resamples: int = RESAMPLES) -> dict[
         first, second = pairs.scores[groups == name].T
         tests[name] = paired_bootstrap(first, second, seed=seed, resamples=resamples)
     return tests
-
-
-def conditions(evaluation: Evaluation) -> dict[str, str]:
-    """Everything that an evaluation's numbers depend on, in words."""
-    rows = evaluation.lines
-
-    def all_of(texts: Iterable[str]) -> str:
-        return ", ".join(sorted(set(texts)))
-
-    named = {
-        "suite": evaluation.suite,
-        "results": str(evaluation.path),
-        "checkpoint": str(evaluation.header.get("checkpoint", "")),
-        "step": f"{evaluation.step:,}",
-        "n": f"{len(evaluation.examples):,}",
-        "decode": all_of(row["decode"] for row in rows),
-        "task version": all_of(f"{row['task']} {row['task_version']}" for row in rows),
-        "template set": all_of(row["template_set"] for row in rows),
-        "split": all_of(row["split"] for row in rows),
-        "exemplars shown": results.exemplars_text(results.exemplars_of(evaluation.metrics)),
-        "trained on the task": all_of(row["group"].replace("_", "-") for row in rows),
-    }
-    settings = {n: str(value) for n, value in evaluation.settings.items() if n not in named}
-    return named | settings

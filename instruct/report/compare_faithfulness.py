@@ -10,8 +10,7 @@ from instruct.report.blocks import Block, Row, Section, Span, Table, Text
 from instruct.report.faithfulness import Checked, check
 from instruct.report.mentions import KINDS
 from instruct.report.ner import Detector
-from instruct.report.statistics.bootstrap import Rates, paired_rates
-from instruct.report.statistics.formulas import wilson
+from instruct.report.statistics import Rates, paired_rates, wilson
 
 # Below this many words a reference is a label, in which nothing can be invented.
 SHORTEST = 4

@@ -6,7 +6,7 @@ The set and the measurement: `tests/report/measure_detector.py`.
 import dataclasses
 from collections.abc import Mapping
 
-from instruct.report.statistics.formulas import wilson
+from instruct.report.statistics import wilson
 
 
 @dataclasses.dataclass(frozen=True)

@@ -14,8 +14,7 @@ from instruct.report.blocks import Bar, Bars, Block, Row, Section, Table, Text
 from instruct.report.compare import Example, pair_examples, paired_test, task_tests
 from instruct.report.papers import measures, printed_tables
 from instruct.report.read import Evaluation, Run
-from instruct.report.statistics.bootstrap import PairedTest
-from instruct.report.statistics.formulas import holm
+from instruct.report.statistics import PairedTest, holm
 from instruct.report.wording import all_of, counted, number, p_equals, probability, signed
 
 COLUMNS = (

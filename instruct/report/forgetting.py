@@ -31,18 +31,18 @@ import numpy as np
 from instruct import results
 from instruct.errors import UserError
 from instruct.report import blocks
-from instruct.report.compare import Example, Key, conditions, key_of, pair_examples
+from instruct.report.compare import Example, Key, key_of, pair_examples
 from instruct.report.page import write_document
 from instruct.report.read import (
     Evaluation,
     Line,
+    conditions,
     find_results,
     keep_scores,
     labels_of,
     read_finished,
 )
-from instruct.report.statistics.bootstrap import resampled_sums
-from instruct.report.statistics.formulas import holm, normal_p, sign_test_floor
+from instruct.report.statistics import holm, normal_p, resampled_sums, sign_test_floor
 from instruct.report.wording import (
     all_of,
     counted,

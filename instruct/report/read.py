@@ -14,7 +14,7 @@ import math
 import pathlib
 import re
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 from instruct import results
@@ -200,6 +200,30 @@ def read_finished(path: pathlib.Path, keep: Keep) -> Evaluation:
     finished = {(row["task"], row["mode"]) for row in evaluation.metrics}
     examples = [e for e in evaluation.examples if (e["task"], e["mode"]) in finished]
     return dataclasses.replace(evaluation, examples=tuple(examples))
+
+
+def conditions(evaluation: Evaluation) -> dict[str, str]:
+    """Everything that an evaluation's numbers depend on, in words."""
+    rows = evaluation.lines
+
+    def all_of(texts: Iterable[str]) -> str:
+        return ", ".join(sorted(set(texts)))
+
+    named = {
+        "suite": evaluation.suite,
+        "results": str(evaluation.path),
+        "checkpoint": str(evaluation.header.get("checkpoint", "")),
+        "step": f"{evaluation.step:,}",
+        "n": f"{len(evaluation.examples):,}",
+        "decode": all_of(row["decode"] for row in rows),
+        "task version": all_of(f"{row['task']} {row['task_version']}" for row in rows),
+        "template set": all_of(row["template_set"] for row in rows),
+        "split": all_of(row["split"] for row in rows),
+        "exemplars shown": results.exemplars_text(results.exemplars_of(evaluation.metrics)),
+        "trained on the task": all_of(row["group"].replace("_", "-") for row in rows),
+    }
+    settings = {n: str(value) for n, value in evaluation.settings.items() if n not in named}
+    return named | settings
 
 
 @dataclasses.dataclass(frozen=True)

@@ -1,13 +1,14 @@
 """The paired bootstrap against closed forms, its own promise of error rates, and by hand."""
 
+import doctest
 import math
 
 import numpy as np
 import pytest
 
 from instruct.errors import UserError
-from instruct.report.statistics.bootstrap import paired_bootstrap, paired_rates
-from instruct.report.statistics.formulas import wilson
+from instruct.report import statistics
+from instruct.report.statistics import paired_bootstrap, paired_rates, wilson
 
 
 def test_interval_and_error_agree_with_the_normal_approximation():
@@ -133,3 +134,20 @@ def test_the_interval_holds_the_truth_about_as_often_as_it_says():
         low, high = interval
         inside += low <= -10 <= high
     assert 180 <= inside <= 199
+
+
+def test_doctests():
+    assert doctest.testmod(statistics).failed == 0
+
+
+def test_wilson_agrees_with_published_values():
+    # Newcombe 1998, table I, method 3: 81/263, 15/148, 0/20.
+    assert wilson(81, 263) == pytest.approx((25.53, 36.62), abs=0.01)
+    assert wilson(15, 148) == pytest.approx((6.24, 16.05), abs=0.01)
+    assert wilson(0, 20) == pytest.approx((0.0, 16.11), abs=0.01)
+    assert wilson(0, 0) == (0.0, 100.0)
+
+
+def test_holm_keeps_the_order_and_never_passes_one():
+    assert statistics.holm([0.5, 0.001, 0.9]) == pytest.approx([1.0, 0.003, 1.0])
+    assert statistics.holm([]) == []

@@ -1,1 +1,0 @@
-"""Statistics of pages: the bootstrap, and formulas for intervals and p-values."""
