@@ -35,10 +35,10 @@ _REPEATABLE = {
 def add_flags(parser: argparse.ArgumentParser) -> None:
     """Every flag of the mode."""
     add = parser.add_argument
-    for name, (metavar, text) in _FLAGS.items():
-        add(f"--{name}", metavar=metavar, help=text)
     for name, (metavar, text) in _REPEATABLE.items():
         add(f"--{name}", action="append", default=[], metavar=metavar, help=text)
+    for name, (metavar, text) in _FLAGS.items():
+        add(f"--{name}", metavar=metavar, help=text)
     add("--examples", type=int, metavar="N", help="outputs side by side, at most (default 100)")
     add("--forgetting", action="store_true", help="compare runs with the --start of finetuning")
     add("--json", action="store_true", help="print the numbers of --table, --scores, ... as JSON")
