@@ -9,7 +9,7 @@ import dataclasses
 import logging
 import os
 import pathlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from instruct.json_text import parse_json
@@ -40,18 +40,25 @@ def unrecorded(lineage: Lineage) -> str:
     )
 
 
-def read_object(path: pathlib.Path) -> dict[str, Any]:
-    """A JSON object; {} where the file is missing or damaged, with a warning for the latter."""
+def read_object(path: pathlib.Path, warn: Callable[[str], object] | None = None) -> dict[str, Any]:
+    """A JSON object; {} where the file is missing or damaged.
+
+    Args:
+        warn: is called with "missing" or "damaged"; None: a damaged file is logged.
+    """
+    state = "damaged"
     try:
-        value = parse_json(path.read_bytes())
+        if isinstance(value := parse_json(path.read_bytes()), dict):
+            return value
     except (FileNotFoundError, NotADirectoryError):
-        return {}
+        state = "missing"
     except (OSError, ValueError):
-        value = None
-    if not isinstance(value, dict):
+        pass
+    if warn is not None:
+        warn(state)
+    elif state == "damaged":
         _log.warning("%s is damaged; what it says is not known", path)
-        return {}
-    return value
+    return {}
 
 
 def read_lineage(model_dir: str | os.PathLike[str]) -> Lineage:
@@ -87,10 +94,10 @@ def run_folder(
         beside: a run that names it. A relative path is looked for from the working folder, then
             from the folders above that run: training may have begun elsewhere.
     """
-    given = pathlib.Path(checkpoint).expanduser()
+    location = pathlib.Path(checkpoint).expanduser()
     bases = [pathlib.Path.cwd(), *(beside.parents if beside is not None else ())]
     for base in bases:
-        path = (base / given).resolve()
+        path = (base / location).resolve()
         above = [p.parent for p in (path, *path.parents[:2]) if p.name == "checkpoints"]
         for folder in (path, *above):
             if any((folder / name).is_file() for name in ("mixture.json", "run.json")):

@@ -1,4 +1,4 @@
-"""The second waist: what an evaluation writes and a report reads, `results.jsonl`.
+"""The results contract: what an evaluation writes and a report reads, `results.jsonl`.
 
 One JSON object a line, of four kinds (`kind`):
 
@@ -135,8 +135,8 @@ def _finite(value: Any) -> Any:
 def to_line(row: Mapping[str, Any]) -> str:
     """One line of strict JSON (a value that is not finite becomes null), checked, with its end."""
     lacking = {k: v for k, v in DEFAULTS.get(row.get("kind", ""), {}).items() if k not in row}
-    given = {**row, **lacking}  # "kind" stays in front
-    finite = {name: _finite(value) for name, value in given.items()}
+    # "kind" stays in front
+    finite = {name: _finite(value) for name, value in {**row, **lacking}.items()}
     if isinstance(row.get("scores"), Mapping):
         finite["scores"] = {name: _finite(value) for name, value in row["scores"].items()}
     check_row(finite)
@@ -266,14 +266,13 @@ class Exemplars:
 
 def exemplars_of(rows: Iterable[Mapping[str, Any]]) -> Exemplars | None:
     """Over metric lines, tasks weighing the same; None where a line does not say (older files)."""
-    given = list(rows)
-    if not given or any(row.get("exemplars_mean") is None for row in given):
+    rows = list(rows)
+    if not rows or any(row.get("exemplars_mean") is None for row in rows):
         return None
     shown, asked = (
-        sum(row[name] for row in given) / len(given)
-        for name in ("exemplars_mean", "exemplars_asked")
+        sum(row[name] for row in rows) / len(rows) for name in ("exemplars_mean", "exemplars_asked")
     )
-    return Exemplars(shown, min(row["exemplars_min"] for row in given), asked)
+    return Exemplars(shown, min(row["exemplars_min"] for row in rows), asked)
 
 
 def exemplars_text(shown: Exemplars | None) -> str:
@@ -319,8 +318,8 @@ def primary_metrics(rows: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
 
 def aggregate(rows: Iterable[Mapping[str, Any]]) -> Aggregate:
     """Means over primary metric lines; lines whose value is None are left out of them."""
-    given = list(rows)
-    valued = [row for row in given if row["value"] is not None]
+    rows = list(rows)
+    valued = [row for row in rows if row["value"] is not None]
     errors = [row["stderr"] for row in valued]
     baselines = [level for row in valued if (level := chance_level(row)) is not None]
     stderr = None
@@ -332,7 +331,7 @@ def aggregate(rows: Iterable[Mapping[str, Any]]) -> Aggregate:
         value=sum(row["value"] for row in valued) / len(valued) if valued else None,
         stderr=stderr,
         baseline=sum(baselines) / len(baselines) if complete else None,
-        tasks=len(given),
-        examples=sum(row["n"] for row in given),
-        exemplars=exemplars_of(given),
+        tasks=len(rows),
+        examples=sum(row["n"] for row in rows),
+        exemplars=exemplars_of(rows),
     )

@@ -19,7 +19,7 @@ import traceback
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from instruct.cli import compare_flags, convert_flags
+from instruct.cli import convert_flags, report_flags
 from instruct.data.quiet_tensorflow import keep_quiet, quiet_stderr
 from instruct.errors import RunFailed, UserError, explaining_storage_failures
 
@@ -249,20 +249,6 @@ def _show_flags(parser: argparse.ArgumentParser) -> None:
     add("--json", action="store_true", help="print JSON")
 
 
-def _report_flags(parser: argparse.ArgumentParser) -> None:
-    add = parser.add_argument
-    add("--model_dir", action="append", default=[], metavar="DIR", help="a run; repeat to compare")
-    add("--out", metavar="DIR", help="where to write (default: the first run's folder)")
-    add(
-        "--table",
-        metavar="NAME",
-        help="print a table of the papers, such as flan_palm.5, with the runs beside it; or `list`",
-    )
-    add("--scores", metavar="FILE", help="print the normalised average of the scores in a file")
-    add("--json", action="store_true", help="print the numbers of --table, --scores, ... as JSON")
-    compare_flags.add_flags(parser)
-
-
 _MODE_FLAGS: dict[str, Callable[[argparse.ArgumentParser], None]] = {
     "check": _check_flags,
     "prepare": _prepare_flags,
@@ -271,7 +257,7 @@ _MODE_FLAGS: dict[str, Callable[[argparse.ArgumentParser], None]] = {
     "infer": _infer_flags,
     "convert": convert_flags.add_flags,
     "show": _show_flags,
-    "report": _report_flags,
+    "report": report_flags.add_flags,
 }
 
 

@@ -1,53 +1,69 @@
 """`run.py report`: one or several runs as one HTML page and the same as Markdown.
 
-`--scores` and `--table` print the papers' numbers instead (`report_tables`); `--before` and
-`--forgetting` compare models (`report_compare`).
+`--before A --after B` and `--forgetting --start A --run B` write a page of what a model gained;
+`--scores` and `--table` print the papers' numbers instead (`report_tables`).
 """
 
 import argparse
+import json
 import pathlib
+import sys
+from typing import Any
 
-from instruct.cli import compare_flags, report_compare, report_tables
+from instruct.cli import report_flags, report_tables
 from instruct.errors import UserError
 from instruct.files import local_path, make_writable
+from instruct.report.before_after import CompareConfig, write_comparison
+from instruct.report.forgetting import write_forgetting
 from instruct.report.run_page import write_report
 
 # What a run leaves; one of them makes a report.
 _RUN_FILES = ("run.json", "metrics.jsonl", "eval/*/step_*/results.jsonl")
 
-# Each is a report of its own; without them, a page of the runs.
-_REPORTS = ("before", "forgetting", "scores", "table")
-
 
 def run(flags: argparse.Namespace) -> int:
-    """Writes report.html and report.md; prints where they are."""
+    """Writes the page asked for and prints where it is, or prints a table."""
     if flags.gin_file or flags.gin_flags or flags.gin_bindings:
         raise UserError("report reads finished runs and takes no gin flags; give --model_dir=DIR.")
     _check_paths(flags)
-    asked = [name for name in _REPORTS if getattr(flags, name)]
-    if len(asked) > 1:
-        raise UserError(f"--{asked[0]} and --{asked[1]} are two reports; ask for one.")
-    if compare_flags.wanted(flags):
-        return report_compare.run(flags)
-    if flags.out and asked:
-        raise UserError(f"--{asked[0]} prints and writes no file; leave --out away.")
-    if flags.scores and flags.model_dir:
-        raise UserError("--scores reads a file of scores, not runs; leave --model_dir away.")
-    if flags.scores:
+    report = report_flags.asked_report(flags)
+    _check_runs(flags.model_dir)
+    if report == "scores":
         report_tables.print_scores(flags)
-        return 0
-    if flags.table:
-        check_runs(flags.model_dir)
+    elif report == "table":
         report_tables.print_table(flags)
-        return 0
-    if flags.json:
-        raise UserError("--json goes with --table, --scores, --before or --forgetting.")
-    if not flags.model_dir:
-        raise UserError("report needs at least one --model_dir=DIR; repeat it to compare runs.")
-    check_runs(flags.model_dir)
-    path = write_report(flags.model_dir, flags.out or flags.model_dir[0])
-    print(f"report: {path}")
+    else:
+        _write_page(report, flags)
     return 0
+
+
+def _write_page(report: str, flags: argparse.Namespace) -> None:
+    """--json prints the numbers of a comparison as well."""
+    numbers: dict[str, Any] = {}
+    if report == "before":
+        config = CompareConfig(
+            suite=flags.suite[0] if flags.suite else "",
+            detector=flags.ner or CompareConfig.detector,
+            rank_by=flags.rank_by or "",
+            examples=flags.examples or CompareConfig.examples,
+        )
+        out = flags.out or _folder(flags.after)
+        path, numbers = write_comparison(flags.before, flags.after, out, config)
+    elif report == "forgetting":
+        out = flags.out or _folder(flags.run[0])
+        path, numbers = write_forgetting(flags.start, flags.run, out, flags.suite, flags.target)
+    else:
+        path = write_report(flags.model_dir, flags.out or flags.model_dir[0])
+    for text in numbers.get("warnings", numbers.get("left_out", ())):
+        print(f"note: {text}", file=sys.stderr)
+    if flags.json:
+        print(json.dumps(numbers, indent=1, allow_nan=False))
+    print(f"report: {path}", file=sys.stderr if flags.json else sys.stdout)
+
+
+def _folder(run: str) -> str:
+    path = pathlib.Path(run)
+    return str(path.parent if path.is_file() else path)
 
 
 def _check_paths(flags: argparse.Namespace) -> None:
@@ -64,7 +80,7 @@ def _check_paths(flags: argparse.Namespace) -> None:
         flags.out = str(out)
 
 
-def check_runs(model_dirs: list[str]) -> None:
+def _check_runs(model_dirs: list[str]) -> None:
     """Raises UserError for a folder that is none or holds nothing of a run."""
     for folder in model_dirs:
         if not pathlib.Path(folder).is_dir():

@@ -12,14 +12,15 @@ from rich.table import Table
 
 from instruct.errors import UserError
 from instruct.json_text import parse_json
-from instruct.report import measures, normalized, paper_report, paper_tables, run_files
+from instruct.report import read
 from instruct.report.blocks import Row
+from instruct.report.papers import filled_tables, measures, normalized, printed_tables
 
 
 def print_scores(flags: argparse.Namespace) -> None:
     """`--scores FILE.json`: the normalised average of the scores in a file."""
-    given = _read_scores(flags.scores)
-    average = normalized.normalized_average(given)
+    scores = _read_scores(flags.scores)
+    average = normalized.normalized_average(scores)
     if all(part.raw <= 1.0 for part in average.parts.values()):
         raise UserError(
             f"--scores={flags.scores}: every score is at most 1. Scores are per cent, 0 to 100: "
@@ -28,15 +29,15 @@ def print_scores(flags: argparse.Namespace) -> None:
     if flags.json:
         print(json.dumps(normalized.as_json(average), indent=2))
         return
-    table = _plain_table(("", "score", "lower bound", "normalised"), texts=1)
+    rows = []
     for name, part in average.parts.items():
         bound = "by sub-task" if part.lower_bound is None else f"{part.lower_bound:.1f}"
-        table.add_row(name, f"{part.raw:.1f}", bound, f"{part.normalized:.1f}", style="bold")
-        for key, (raw, lower, value) in part.sub_tasks.items():
-            table.add_row(f"  {key}", f"{raw:.1f}", f"{lower:.1f}", f"{value:.1f}")
-    table.add_row("normalised average", "", "", f"{average.value:.1f}", style="bold")
-    _console().print(table)
-    unused = [ascii(name) for name in given if name not in normalized.PARTS]
+        rows.append(Row((name, f"{part.raw:.1f}", bound, f"{part.normalized:.1f}"), strong=True))
+        for key, values in part.sub_tasks.items():
+            rows.append(Row((f"  {key}", *(f"{score:.1f}" for score in values))))
+    rows.append(Row(("normalised average", "", "", f"{average.value:.1f}"), strong=True))
+    _print_rows(("", "score", "lower bound", "normalised"), rows, 1)
+    unused = [ascii(name) for name in scores if name not in normalized.PARTS]
     if unused:
         print(f"not used: {', '.join(unused)}")
 
@@ -46,22 +47,20 @@ def print_table(flags: argparse.Namespace) -> None:
     if flags.table == "list":
         _print_list(flags.json)
         return
-    table = paper_tables.find_table(flags.table)
-    runs = run_files.read_runs(flags.model_dir) if flags.model_dir else []
-    content = paper_report.beside(table, runs)
+    table = printed_tables.find_table(flags.table)
+    runs = read.read_runs(flags.model_dir) if flags.model_dir else []
+    content = filled_tables.fill(table, runs)
     if flags.json:
-        print(json.dumps(paper_report.as_json(content), indent=2))
+        print(json.dumps(filled_tables.as_json(content), indent=2))
         return
-    console = _console()
     print(f"{table.name}: {table.title}\n")
-    headings, rows = paper_report.lines(content)
-    console.print(_filled(headings, rows, len(table.labels)))
+    headings, rows = filled_tables.lines(content)
+    _print_rows(headings, rows, len(table.labels))
     if content.ours:
         print()
-        columns = paper_report.DETAIL_COLUMNS
-        console.print(_filled(columns, paper_report.details(content), 2))
+        _print_rows(filled_tables.DETAIL_COLUMNS, filled_tables.details(content), 2)
     print()
-    print("\n".join(paper_report.remarks(content)))
+    print("\n".join(filled_tables.remarks(content)))
     evaluated = any(measures.is_measure(column) for column in table.columns)
     for label in content.without:
         lacks = "no result for any column. Evaluate a suite of this table first."
@@ -69,45 +68,37 @@ def print_table(flags: argparse.Namespace) -> None:
 
 
 def _print_list(as_json: bool) -> None:
-    tables = paper_tables.all_tables()
+    tables = printed_tables.all_tables()
     if as_json:
         print(json.dumps({name: table.title for name, table in tables.items()}, indent=2))
         return
     rows = [Row((name, table.title)) for name, table in tables.items()]
-    _console().print(_filled(("Table", "What it shows"), rows, 2))
+    _print_rows(("Table", "What it shows"), rows, 2)
 
 
-def _filled(columns: Sequence[str], rows: Sequence[Row], texts: int) -> Table:
-    table = _plain_table(columns, texts)
+def _print_rows(columns: Sequence[str], rows: Sequence[Row], texts: int) -> None:
+    """A table whose first `texts` columns are texts."""
+    table = Table(box=None, header_style="bold", pad_edge=False)
+    for number, name in enumerate(columns):
+        table.add_column(escape(name), no_wrap=True, justify="left" if number < texts else "right")
     for row in rows:
         table.add_row(*map(escape, row.cells), style="bold" if row.strong else None)
-    return table
+    # Wide tables are for scrolling or a file; wrapped numbers are of no use.
+    Console(width=2000, highlight=False, soft_wrap=True).print(table)
 
 
 def _read_scores(path: str) -> dict[str, Any]:
     try:
-        given = parse_json(pathlib.Path(path).read_bytes(), unique_names=True)
+        scores = parse_json(pathlib.Path(path).read_bytes(), unique_names=True)
     except FileNotFoundError:
         raise UserError(f"--scores={path}: no such file.") from None
     except OSError as error:
         raise UserError(f"--scores={path} cannot be read ({error.strerror}).") from None
     except ValueError as error:
         raise UserError(f"--scores={path} is no JSON ({error}).") from None
-    if not isinstance(given, dict):
+    if not isinstance(scores, dict):
         raise UserError(
-            f"--scores={path} holds {type(given).__name__}, expected one object with the keys "
+            f"--scores={path} holds {type(scores).__name__}, expected one object with the keys "
             f"{', '.join(normalized.PARTS)}."
         )
-    return given
-
-
-def _console() -> Console:
-    # Wide tables are for scrolling or a file; wrapped numbers are of no use.
-    return Console(width=2000, highlight=False, soft_wrap=True)
-
-
-def _plain_table(columns: Sequence[str], texts: int) -> Table:
-    table = Table(box=None, header_style="bold", pad_edge=False)
-    for place, name in enumerate(columns):
-        table.add_column(escape(name), no_wrap=True, justify="left" if place < texts else "right")
-    return table
+    return scores

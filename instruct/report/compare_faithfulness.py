@@ -9,8 +9,8 @@ from instruct.report.blocks import Block, Row, Section, Span, Table, Text
 from instruct.report.faithfulness import quality
 from instruct.report.faithfulness.check import Checked, check
 from instruct.report.faithfulness.detector import Detector
-from instruct.report.faithfulness.mentions import KINDS, Mention
-from instruct.report.intervals import Rates, paired_rates, wilson
+from instruct.report.faithfulness.mentions import KINDS
+from instruct.report.statistics import Rates, paired_rates, wilson
 
 # Below this many words a reference is a label, in which nothing can be invented.
 SHORTEST = 4
@@ -54,8 +54,8 @@ def check_both(before: Mapping[str, Any], after: Mapping[str, Any], detector: De
 def section(checked: Sequence[Both], names: tuple[str, str], detector: str) -> Section:
     """Rates of both runs with intervals, and what they mean."""
     rows = [_share_row("Outputs that invent something", checked)]
-    rows += _kind_rows("Invented", "names among those of the outputs", checked, "invented")
-    rows += _kind_rows("Missed", "of what the references say", checked, "missed")
+    rows += [_kind_row("Invented", "outputs", kind, checked) for kind in ("", *KINDS)]
+    rows += [_kind_row("Missed", "references", kind, checked) for kind in ("", *KINDS)]
     columns = ("", *names, "Change", "Outputs or items", "References")
     blocks: list[Block] = [
         Text(
@@ -84,80 +84,63 @@ def invention_rates(checked: Sequence[Both]) -> Rates:
 
 
 def _share_row(title: str, checked: Sequence[Both]) -> Row:
-    rates = invention_rates(checked)
-    texts = [one for both in checked for one in both.people]
-    hits = sum(bool(one.invented) for one in texts)
-    people = (
-        "–" if not texts else f"{100 * hits / len(texts):.1f} {_bounds(wilson(hits, len(texts)))}"
-    )
-    count = f"{len(checked):,}"
-    return Row((title, *_cells(rates), f"{count} / {count}", people), strong=True)
+    references = [one for both in checked for one in both.people]
+    hits, n = sum(bool(one.invented) for one in references), len(references)
+    people = _rate(100 * hits / n if n else None, wilson(hits, n))
+    count = f"{len(checked):,} / {len(checked):,}"
+    return Row((title, *_cells(invention_rates(checked)), count, people), strong=True)
 
 
-def _kind_rows(title: str, of: str, checked: Sequence[Both], what: str) -> list[Row]:
-    rows = []
-    for kind in ("", *KINDS):
-        first = [_counts(both.before, what, kind) for both in checked]
-        second = [_counts(both.after, what, kind) for both in checked]
-        rates = paired_rates(first, second)
-        numbers = [sum(n for _, n in counts) for counts in (first, second)]
-        people = "–"
-        if what == "invented":
-            pairs = [_counts(one, what, kind) for both in checked for one in both.people]
-            hits, n = (sum(pair[place] for pair in pairs) for place in (0, 1))
-            people = f"{100 * hits / n:.1f}" if n else "–"
-        if what == "missed":
-            of_all = " of the references' items"
-        else:
-            of_all = " of the outputs' items"
-        name = f"{title}:{of_all}" if not kind else f"{title} {kind}s"
-        count = f"{numbers[0]:,} / {numbers[1]:,}"
-        rows.append(Row((name, *_cells(rates), count, people), strong=not kind))
-    return rows
+def _kind_row(title: str, items: str, kind: str, checked: Sequence[Both]) -> Row:
+    """What is invented or missed of a kind of mention; of all kinds for ""."""
 
+    def counts(one: Checked) -> tuple[int, int]:
+        invented = (one.invented, one.mentions)
+        pair = invented if title == "Invented" else (one.missed, one.expected)
+        hits, among = (sum(not kind or m.kind == kind for m in mentions) for mentions in pair)
+        return hits, among
 
-def _counts(checked: Checked, what: str, kind: str) -> tuple[int, int]:
-    hits = checked.invented if what == "invented" else checked.missed
-    among = checked.mentions if what == "invented" else checked.expected
-    return _of_kind(hits, kind), _of_kind(among, kind)
-
-
-def _of_kind(mentions: Sequence[Mention], kind: str) -> int:
-    return sum(not kind or mention.kind == kind for mention in mentions)
+    first = [counts(both.before) for both in checked]
+    second = [counts(both.after) for both in checked]
+    people = "–"
+    if title == "Invented":
+        pairs = [counts(one) for both in checked for one in both.people]
+        hits, n = (sum(pair[index] for pair in pairs) for index in (0, 1))
+        people = _rate(100 * hits / n if n else None)
+    count = " / ".join(f"{sum(n for _, n in pairs):,}" for pairs in (first, second))
+    name = f"{title} {kind}s" if kind else f"{title}: of the {items}' items"
+    return Row((name, *_cells(paired_rates(first, second)), count, people), strong=not kind)
 
 
 def _cells(rates: Rates) -> tuple[str, str, str]:
-    pairs = [(rates.first, rates.first_interval), (rates.second, rates.second_interval)]
-    made = [_rate(value, interval) for value, interval in pairs]
     change = "–" if rates.change is None else f"{rates.change:+.1f}"
     if rates.change_interval is not None:
         low, high = rates.change_interval
         change += f" [{low:+.1f}, {high:+.1f}]"
-    return made[0], made[1], change
+    first = _rate(rates.first, rates.first_interval)
+    return first, _rate(rates.second, rates.second_interval), change
 
 
-def _rate(value: float | None, interval: tuple[float, float] | None) -> str:
+def _rate(value: float | None, interval: tuple[float, float] | None = None) -> str:
     if value is None:
         return "–"
-    return f"{value:.1f}" + (f" {_bounds(interval)}" if interval else "")
+    return f"{value:.1f}" + (f" [{interval[0]:.1f}, {interval[1]:.1f}]" if interval else "")
 
 
-def _bounds(interval: tuple[float, float]) -> str:
-    return f"[{interval[0]:.1f}, {interval[1]:.1f}]"
-
-
-def output_spans(text: str, checked: Checked) -> tuple[Span, ...]:
+def output_spans(text: str, checked: Checked | None) -> tuple[Span, ...]:
     """The output with what it invents marked, and what the input says marked quietly."""
+    if checked is None:
+        return marked(text, {})
     marks = {(start, end): ("invented", kind) for start, end, kind in checked.spans}
     for mention in checked.mentions:
         marks.setdefault((mention.start, mention.end), ("known", mention.kind))
     return marked(text, marks)
 
 
-def reference_spans(text: str, both: Both) -> tuple[Span, ...]:
+def reference_spans(text: str, both: Both | None) -> tuple[Span, ...]:
     """A reference with what the later output misses marked."""
     marks = {}
-    for mention in both.after.missed:
+    for mention in both.after.missed if both else ():
         start = text.find(mention.text)
         if start >= 0:
             marks[start, start + len(mention.text)] = ("missed", mention.kind)
@@ -166,21 +149,23 @@ def reference_spans(text: str, both: Both) -> tuple[Span, ...]:
 
 def marked(text: str, marks: Mapping[tuple[int, int], tuple[str, str]]) -> tuple[Span, ...]:
     """A text cut at its marks {(start, end): (mark, kind)}; of two that overlap, the first."""
-    spans, at = [], 0
+    spans, offset = [], 0
     for (start, end), (mark, kind) in sorted(marks.items()):
-        if start < at:
+        if start < offset:
             continue
-        if start > at:
-            spans.append(Span(text[at:start]))
+        if start > offset:
+            spans.append(Span(text[offset:start]))
         spans.append(Span(text[start:end], mark, f"{mark} {kind}"))
-        at = end
-    return (*spans, Span(text[at:])) if at < len(text) else tuple(spans)
+        offset = end
+    return (*spans, Span(text[offset:])) if offset < len(text) else tuple(spans)
 
 
-def remarks(checked: Checked) -> tuple[str, ...]:
+def remarks(checked: Checked | None) -> tuple[str, ...]:
     """What stands below an output: what it invents and misses."""
-    made = []
-    for word, mentions in (("invented", checked.invented), ("missed", checked.missed)):
-        if mentions:
-            made.append(f"{word}: {', '.join(f'{m.text} ({m.kind})' for m in mentions)}")
-    return tuple(made)
+    if checked is None:
+        return ()
+    return tuple(
+        f"{word}: {', '.join(f'{m.text} ({m.kind})' for m in mentions)}"
+        for word, mentions in (("invented", checked.invented), ("missed", checked.missed))
+        if mentions
+    )

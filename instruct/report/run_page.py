@@ -7,9 +7,9 @@ import statistics
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from instruct.report import blocks, differences, paper_report, scaling, tables
+from instruct.report import blocks, differences, filled_tables, scaling, tables
 from instruct.report.pages.rendering import write_document
-from instruct.report.run_files import Run, read_runs
+from instruct.report.read import Run, read_runs
 from instruct.report.wording import all_of, compact, counted, number, percent, with_error
 
 # More curves than this in one chart cannot be told apart; the rest goes into the table.
@@ -40,7 +40,7 @@ def document(runs: Sequence[Run]) -> blocks.Document:
         title, subtitle = f"{len(runs)} runs compared", [run.label for run in runs]
     sections = (
         overview_section(runs),
-        paper_report.papers_section(runs),
+        filled_tables.papers_section(runs),
         scaling.scaling_section(runs),
         scaling.learning_section(runs),
         differences.differences_section(runs),
@@ -100,7 +100,7 @@ def _overview(run: Run) -> list[blocks.Fact]:
     facts += [
         ("Steps", compact(steps), f"{compact(last_value(run, 'examples'))} examples"),
         ("Training loss", number(last_value(run, "loss"), 3), note),
-        ("Parameters", compact(paper_report.trained_parameters(run))),
+        ("Parameters", compact(filled_tables.trained_parameters(run))),
         ("Tokens per second", compact(speed), f"{percent(share)} of peak"),
     ]
     return [blocks.Fact(*fact) for fact in facts]

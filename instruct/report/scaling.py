@@ -2,17 +2,22 @@
 
 What the papers printed for the same quantity is drawn beside ours, dashed and hollow: their models
 of table 5 over parameters, of table 3 over the number of tasks. It is not the same experiment, and
-`paper_report` says what differs.
+`filled_tables` says what differs.
 """
 
+import dataclasses
+import functools
 import math
-from collections.abc import Callable, Iterable, Sequence
+import re
+from collections.abc import Callable, Iterator, Sequence
 
 from instruct import results
-from instruct.report import measures, paper_tables, tables
+from instruct.report import tables
 from instruct.report.blocks import Charts, Lines, Row, Scaling, Section, Series, Table, Text
-from instruct.report.paper_report import nearest_row, trained_parameters, trained_tasks
-from instruct.report.run_files import Run
+from instruct.report.papers import measures, printed_tables
+from instruct.report.papers.filled_tables import nearest_row, trained_parameters, trained_tasks
+from instruct.report.papers.printed_tables import PARAMETERS, PaperRow
+from instruct.report.read import Run
 from instruct.report.wording import magnitude, with_error
 
 COLUMNS = (
@@ -20,186 +25,150 @@ COLUMNS = (
     *("held_in", "cot_eval"),
 )
 _FIRST_PAPER_COLOR = 4
-# (series of table 5, its model's names)
-_FAMILIES = (
-    ("T5", ("T5-Small", "T5-Base", "T5-Large", "T5-XL", "T5-XXL")),
-    ("Flan-T5", ("Flan-T5-Small", "Flan-T5-Base", "Flan-T5-Large", "Flan-T5-XL", "Flan-T5-XXL")),
-    ("PaLM", ("PaLM",)),
-    ("Flan-PaLM", ("Flan-PaLM",)),
+_FAMILIES = ("T5", "Flan-T5", "PaLM", "Flan-PaLM")
+
+ScoreOf = Callable[[Run], measures.Score | results.Aggregate | None]
+
+
+@dataclasses.dataclass(frozen=True)
+class Axis:
+    """A size that runs differ in, and the paper's table of it.
+
+    Attributes:
+        size: where a run is on the axis; None where that is not known.
+        curve: runs that agree in it are one curve, called by it and `curve_unit`.
+        table, table_text: the paper's, and what is in it.
+        printed: (curve, place) of one of its rows; None for a row that is not drawn.
+    """
+
+    name: str
+    size: Callable[[Run], float | None]
+    curve: Callable[[Run], float | None]
+    curve_unit: str
+    table: str
+    table_text: str
+    printed: Callable[[PaperRow], tuple[str, float] | None]
+
+
+def _printed_model(row: PaperRow) -> tuple[str, float] | None:
+    family = re.sub("-(Small|Base|Large|XL|XXL)$", "", row.labels[1])
+    return (family, PARAMETERS[row.labels[0]]) if family in _FAMILIES else None
+
+
+def _printed_mixture(row: PaperRow) -> tuple[str, float]:
+    return f"PaLM {row.labels[0]}", float(row.labels[2])
+
+
+AXES = (
+    Axis(
+        *("Parameters", trained_parameters, trained_tasks, "tasks"),
+        *("flan_palm.5", "models of Chung et al. 2022, table 5", _printed_model),
+    ),
+    Axis(
+        *("Finetuning tasks", trained_tasks, trained_parameters, "parameters", "flan_palm.3"),
+        "PaLM finetuned on more and more mixtures, Chung et al. 2022, table 3",
+        _printed_mixture,
+    ),
 )
-
-_TABLE_OF = {
-    "Parameters": "models of Chung et al. 2022, table 5",
-    "Finetuning tasks": "PaLM finetuned on more and more mixtures, Chung et al. 2022, table 3",
-}
-
-# A run's score of something, with its standard error; None where it has none.
-Scored = Callable[[Run], tuple[float, float | None] | None]
 
 
 def scaling_section(runs: Sequence[Run]) -> Section | None:
     """Curves over size and over tasks, where at least two runs differ in one but not the other."""
-    parts: list[Charts | Text | Table] = []
-    for name, of, group_of, group_name in (
-        ("Parameters", trained_parameters, trained_tasks, "tasks"),
-        ("Finetuning tasks", trained_tasks, trained_parameters, "parameters"),
-    ):
-        groups = _groups(runs, of, group_of)
-        if not groups:
-            continue
-        charts, rows, dashed = [], [], False
-        for title, scored, printed in _quantities(runs, name):
-            ours = _curves(groups, of, scored, group_name)
-            if ours:
-                over = f"{title} over {name.lower()}"
-                charts.append(Scaling(over, name, (*ours, *printed)))
-                dashed |= bool(printed)
-                rows += _rows(title, groups, of, scored)
-        if charts:
-            parts.append(Charts(tuple(charts)))
-            if dashed:
-                parts.append(Text(f"Dashed and hollow: {_TABLE_OF[name]}.", quiet=True))
-            columns = ("Score", "Run", name, "Value ± s.e.")
-            parts.append(Table(columns, tuple(rows), 2, fold=f"Our scores over {name.lower()}"))
+    parts = [part for axis in AXES for part in _axis_parts(axis, runs)]
     if not parts:
         return None
-    left = [run.label for run in runs if not (trained_parameters(run) and trained_tasks(run))]
-    if left:
-        text = f"Without a known number of parameters or tasks: {', '.join(left)}."
+    unknown = [run.label for run in runs if not (trained_parameters(run) and trained_tasks(run))]
+    if unknown:
+        text = f"Without a known number of parameters or tasks: {', '.join(unknown)}."
         parts.append(Text(text, quiet=True))
     return Section("scaling", "Scaling", tuple(parts))
 
 
-def _groups(
-    runs: Sequence[Run],
-    of: Callable[[Run], float | None],
-    group_of: Callable[[Run], float | None],
-) -> dict[float, list[Run]]:
-    """Runs that agree in `group_of` by that value, each group with at least two values of `of`.
+def _axis_parts(axis: Axis, runs: Sequence[Run]) -> list[Charts | Text | Table]:
+    groups = _groups(runs, axis)
+    over = f"over {axis.name.lower()}"
+    charts, rows = [], []
+    for title, score_of, printed in _quantities(runs, axis) if groups else ():
+        ours, lines = [], []
+        for color, (group, inside) in enumerate(groups.items()):
+            scores = [(run, x, score_of(run)) for x, run in sorted(inside.items())]
+            points = [(x, s.value, s.stderr) for _, x, s in scores if s and s.value is not None]
+            lines += [
+                Row((title, run.label, f"{x:,.0f}", with_error(s.value, s.stderr)))
+                for run, x, s in scores
+                if s and s.value is not None
+            ]
+            if len(points) > 1:
+                curve = tuple((x, value) for x, value, _ in points)
+                errors = tuple(error for _, _, error in points)
+                name = f"ours, {magnitude(group)} {axis.curve_unit}"
+                ours.append(Series(name, curve, color, errors=errors))
+        if ours:
+            charts.append(Scaling(f"{title} {over}", axis.name, (*ours, *printed)))
+            rows += lines
+    if not charts:
+        return []
+    dashed = any(series.dashed for chart in charts for series in chart.series)
+    note = [Text(f"Dashed and hollow: {axis.table_text}.", quiet=True)] if dashed else []
+    columns = ("Score", "Run", axis.name, "Value ± s.e.")
+    table = Table(columns, tuple(rows), 2, fold=f"Our scores {over}")
+    return [Charts(tuple(charts)), *note, table]
+
+
+def _groups(runs: Sequence[Run], axis: Axis) -> dict[float, dict[float, Run]]:
+    """Runs of one curve by their size, where they have at least two sizes.
 
     Of runs that agree in both, the first given stands for them.
     """
-    found: dict[float, dict[float, Run]] = {}
+    groups: dict[float, dict[float, Run]] = {}
     for run in runs:
-        x, group = of(run), group_of(run)
+        x, group = axis.size(run), axis.curve(run)
         if x is not None and group is not None:
             # Sizes that are the same in three digits are meant to be the same.
-            found.setdefault(float(f"{group:.3g}"), {}).setdefault(x, run)
-    return {
-        group: [inside[x] for x in sorted(inside)]
-        for group, inside in found.items()
-        if len(inside) > 1
-    }
+            groups.setdefault(float(f"{group:.3g}"), {}).setdefault(x, run)
+    return {group: inside for group, inside in groups.items() if len(inside) > 1}
 
 
-def _quantities(runs: Sequence[Run], x: str) -> Iterable[tuple[str, Scored, list[Series]]]:
+def _quantities(runs: Sequence[Run], axis: Axis) -> Iterator[tuple[str, ScoreOf, list[Series]]]:
     """(title, a run's score, the papers' curves) of everything that some run has."""
-    any_measure = False
-    for column in COLUMNS:
-        if any(measures.score(run, column) is not None for run in runs):
-            any_measure = True
-            printed = _by_size(column) if x == "Parameters" else _by_tasks(column)
-            yield measures.title_of(column), _measured(column), printed
-    if not any_measure:
-        for group in results.GROUPS:
-            yield f"{tables.GROUP_TITLES[group]} tasks", _headline(group), []
+    columns = [column for column in COLUMNS if any(measures.score(run, column) for run in runs)]
+    for column in columns:
+        score_of = functools.partial(measures.score, column=column)
+        yield measures.title_of(column), score_of, _printed_curves(axis, column)
+    for group in results.GROUPS if not columns else ():
+        title = f"{tables.GROUP_TITLES[group]} tasks"
+        yield title, functools.partial(_headline, group=group), []
 
 
-def _measured(column: str) -> Scored:
-    def scored(run: Run) -> tuple[float, float | None] | None:
-        found = measures.score(run, column)
-        return None if found is None or found.value is None else (found.value, found.stderr)
-
-    return scored
+def _headline(run: Run, group: str) -> results.Aggregate | None:
+    return tables.headline(run).get(group)
 
 
-def _headline(group: str) -> Scored:
-    def scored(run: Run) -> tuple[float, float | None] | None:
-        found = tables.headline(run).get(group)
-        return None if found is None or found.value is None else (found.value, found.stderr)
-
-    return scored
-
-
-def _curves(
-    groups: dict[float, list[Run]],
-    of: Callable[[Run], float | None],
-    scored: Scored,
-    group_name: str,
-) -> list[Series]:
-    made = []
-    for color, (group, inside) in enumerate(groups.items()):
-        found = [(of(run) or 0.0, score) for run in inside if (score := scored(run)) is not None]
-        if len(found) > 1:
-            made.append(
-                Series(
-                    f"ours, {magnitude(group)} {group_name}",
-                    tuple((x, value) for x, (value, _) in found),
-                    color,
-                    errors=tuple(error for _, (_, error) in found),
-                )
-            )
-    return made
-
-
-def _rows(
-    title: str,
-    groups: dict[float, list[Run]],
-    of: Callable[[Run], float | None],
-    scored: Scored,
-) -> list[Row]:
-    made = []
-    for inside in groups.values():
-        for run in inside:
-            score = scored(run)
-            if score is not None:
-                x = f"{of(run) or 0:,.0f}"
-                made.append(Row((title, run.label, x, with_error(*score))))
-    return made
-
-
-def _by_size(column: str) -> list[Series]:
-    """Table 5's models over their size, one curve a family."""
-    table = paper_tables.find_table("flan_palm.5")
+def _printed_curves(axis: Axis, column: str) -> list[Series]:
+    table = printed_tables.find_table(axis.table)
     if column not in table.columns:
         return []
-    made = []
-    for order, (family, names) in enumerate(_FAMILIES):
-        points = [
-            (paper_tables.PARAMETERS[row.labels[0]], value)
-            for row, value in zip(table.rows, table.column(column))
-            if row.labels[1] in names
-        ]
-        made.append(_printed(f"{family} ({table.paper})", points, order, family))
-    return made
-
-
-def _by_tasks(column: str) -> list[Series]:
-    """Table 3's mixtures over their number of tasks, one curve a size."""
-    table = paper_tables.find_table("flan_palm.3")
-    if column not in table.columns:
-        return []
-    made = []
-    for order, size in enumerate(dict.fromkeys(row.labels[0] for row in table.rows)):
-        points = [
-            (float(row.labels[2]), value)
-            for row, value in zip(table.rows, table.column(column))
-            if row.labels[0] == size
-        ]
-        made.append(_printed(f"PaLM {size} ({table.paper})", points, order, size))
-    return made
-
-
-def _printed(name: str, points: list[tuple[float, float]], order: int, tag: str) -> Series:
-    color = _FIRST_PAPER_COLOR + order
-    return Series(name, tuple(sorted(points)), color, dashed=True, tag=tag)
+    curves: dict[str, list[tuple[float, float]]] = {}
+    for row, value in zip(table.rows, table.column(column)):
+        if (point := axis.printed(row)) is not None:
+            curves.setdefault(point[0], []).append((point[1], value))
+    return [
+        Series(
+            f"{name} ({table.paper})",
+            tuple(sorted(points)),
+            color,
+            dashed=True,
+            tag=name.removeprefix("PaLM "),
+        )
+        for color, (name, points) in enumerate(curves.items(), start=_FIRST_PAPER_COLOR)
+    ]
 
 
 def learning_section(runs: Sequence[Run]) -> Section | None:
     """Scores on the papers' suites over training steps, with the nearest Flan-T5's as a level."""
     charts = []
     printed = nearest_row(runs)
-    table = paper_tables.find_table("flan_palm.5")
+    table = printed_tables.find_table("flan_palm.5")
     for column in COLUMNS:
         series = []
         for color, run in enumerate(runs):

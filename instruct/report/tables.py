@@ -14,7 +14,7 @@ from typing import Any, NamedTuple, TypeVar
 
 from instruct import results
 from instruct.report import blocks
-from instruct.report.run_files import Evaluation, Run
+from instruct.report.read import Evaluation, Run
 from instruct.report.wording import all_of, counted, number, plus_minus, signed, with_error
 
 GROUP_TITLES = {"held_in": "Held-in", "held_out": "Held-out", "unknown": "All"}
@@ -290,7 +290,8 @@ def samples_section(runs: Sequence[Run]) -> blocks.Section:
     parts: list[blocks.Block] = []
     for run in runs:
         latest = [e for suite in run.suites() if (e := run.latest(suite)) is not None]
-        groups = _grouped((row for e in latest for row in e.samples), "group")
+        rows = [row for evaluation in latest for row in evaluation.examples]
+        groups = _grouped(rows, "group")
         for group in (g for g in results.GROUPS if (g,) in groups):
             for correct, word in ((True, "right"), (False, "wrong"), (None, "not judged")):
                 kept = _spread([row for row in groups[group,] if row["correct"] is correct])

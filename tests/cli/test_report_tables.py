@@ -6,7 +6,7 @@ import pytest
 
 from instruct.cli.arguments import main
 from tests.report.made_up_suites import add_suites
-from tests.report.test_normalized import published
+from tests.report.papers.test_normalized import published
 
 
 @pytest.fixture

@@ -9,7 +9,7 @@ import random
 import sys
 
 from instruct import results
-from instruct.report import normalized
+from instruct.report.papers import normalized
 from tests.report.made_up_run import write_run
 
 MMLU = tuple(f"subject_{number:02d}" for number in range(57))

@@ -5,9 +5,10 @@ import json
 import pytest
 
 from instruct import results
-from instruct.report import differences, run_files
+from instruct.report import differences, read
 from instruct.report.blocks import Bars, Document, Table
 from instruct.report.pages.rendering import to_html, to_markdown
+from instruct.report.wording import probability
 from tests.report.made_up_run import write_run
 from tests.report.made_up_suites import add_suites
 
@@ -20,7 +21,7 @@ def runs(tmp_path_factory):
         run = write_run(folder / name, num_tasks=6, eval_steps=(2000,), steps=1, seed=seed)
         parts = ("bbh.cot", "tydiqa")
         made.append(add_suites(run, level, parts=parts, seed=seed, examples=12))
-    return run_files.read_runs(made)
+    return read.read_runs(made)
 
 
 @pytest.fixture(scope="module")
@@ -32,8 +33,8 @@ def test_suites_are_compared_with_pairs(found):
     by_key = {(c.title, c.run): c for c in found}
     better, same = by_key["BBH CoT", 1], by_key["BBH CoT", 2]
     assert better.test.n == 27 * 12 and better.test.groups == 27
-    assert better.difference > 15 and better.low > 0 and better.test.clear
-    assert abs(same.difference) < 12
+    assert better.change > 15 and better.low > 0 and better.test.clear
+    assert abs(same.change) < 12
     assert len(better.tasks) == 27 and set(better.tasks) >= {"bbh.snarks cot"}
     assert by_key["TyDiQA", 1].test.n == 8 * 12  # English is not counted
 
@@ -51,18 +52,18 @@ def test_the_difference_is_that_of_the_scores(runs, found):
         for part in (rows[: len(rows) // 2], rows[len(rows) // 2 :])
     ]
     compared = next(c for c in found if c.title == "BBH CoT" and c.run == 1)
-    assert compared.difference == pytest.approx(means[1] - means[0])
+    assert compared.change == pytest.approx(means[1] - means[0])
 
 
 def test_examples_that_are_not_the_same_are_not_paired(found):
     # The targets of this suite are made up anew for each run.
     compared = next(c for c in found if c.title == "gym.demo_eval" and c.run == 1)
     assert compared.test is None and "too few common examples" in compared.note
-    assert compared.low < compared.difference < compared.high
+    assert compared.low < compared.change < compared.high
 
 
 def test_suites_of_one_run_only_are_left_out(runs, tmp_path):
-    alone = run_files.read_run(add_suites(tmp_path / "alone", parts=("mgsm",)), "alone")
+    alone = read.read_run(add_suites(tmp_path / "alone", parts=("mgsm",)), "alone")
     assert differences.compare_runs([runs[0], alone]) == []
     assert differences.differences_section([runs[0], alone]) is None
     assert differences.differences_section(runs[:1]) is None
@@ -71,11 +72,11 @@ def test_suites_of_one_run_only_are_left_out(runs, tmp_path):
 def test_damaged_examples_do_not_end_the_report(runs, tmp_path):
     broken = tmp_path / "broken"
     add_suites(broken, 50.0, parts=("bbh.cot",), examples=12)
-    made = run_files.read_run(broken, "broken")
+    made = read.read_run(broken, "broken")
     path = broken / "eval" / "bbh.cot" / "step_2000" / results.FILE_NAME
     path.write_text(json.dumps({"kind": "nonsense"}) + "\n")
     (compared,) = differences.compare_runs([runs[0], made])
-    assert compared.test is None and compared.difference == pytest.approx(20, abs=8)
+    assert compared.test is None and compared.change == pytest.approx(20, abs=8)
 
 
 def test_the_section_has_bars_tables_and_the_papers_ablations(runs):
@@ -107,4 +108,4 @@ def test_the_section_has_bars_tables_and_the_papers_ablations(runs):
     ("p", "text"), [(0.0001, "< 0.001"), (0.0312, "0.031"), (0.5, "0.50"), (1.0, "1.00")]
 )
 def test_probabilities(p, text):
-    assert differences.probability(p) == text
+    assert probability(p) == text

@@ -9,8 +9,8 @@ import pytest
 
 from instruct.errors import UserError
 from instruct.report import forgetting
-from instruct.report.evaluation_file import read_evaluation
-from instruct.report.forgetting_page import write_forgetting
+from instruct.report.forgetting import write_forgetting
+from instruct.report.read import keep_scores, read_finished
 from tests.report import browser
 from tests.report.made_up_summaries import plain_rows, write_evaluation
 
@@ -40,7 +40,7 @@ def evaluation(
         ]
         text = "".join(lines)
     path.write_text(text)
-    return read_evaluation(path, folder.name)
+    return read_finished(path, keep_scores)
 
 
 @pytest.fixture

@@ -6,7 +6,7 @@ import typing
 
 import pytest
 
-from instruct.report import blocks, charts, run_files, run_page
+from instruct.report import blocks, charts, read, run_page
 from instruct.report.compare_faithfulness import marked
 from instruct.report.pages import rendering
 from tests.report import browser
@@ -51,7 +51,7 @@ def test_code_with_fences_stays_inside():
 
 def test_a_whole_report(tmp_path):
     write_run(tmp_path, steps=200, num_tasks=6, with_nan=True)
-    document = run_page.document([run_files.read_run(tmp_path, "run")])
+    document = run_page.document([read.read_run(tmp_path, "run")])
     text = rendering.to_markdown(document)
     for section in document.sections:
         assert f"\n## {section.title}\n" in text

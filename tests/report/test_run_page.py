@@ -9,7 +9,7 @@ import pytest
 
 from instruct import results
 from instruct.errors import UserError
-from instruct.report import blocks, run_files, run_page
+from instruct.report import blocks, read, run_page
 from instruct.report.run_page import write_report
 from tests.report import browser
 from tests.report.made_up_run import write_run
@@ -147,10 +147,10 @@ def test_in_a_browser_in_the_dark(pages, tmp_path):
 
 
 @pytest.fixture(scope="module")
-def runs(tmp_path_factory) -> list[run_files.Run]:
+def runs(tmp_path_factory) -> list[read.Run]:
     folder = tmp_path_factory.mktemp("runs")
     paths = [write_run(folder / name, seed, 300, 8) for seed, name in enumerate(("a", "b"))]
-    return run_files.read_runs(paths)
+    return read.read_runs(paths)
 
 
 def of_type(section: blocks.Section, kind: type) -> list:
@@ -182,7 +182,7 @@ def test_training_and_validation_share_a_chart(runs):
 
 def test_more_groups_than_colours_are_cut_to_the_highest(runs):
     row = {"step": 1} | {f"loss/g{i}": float(i) for i in range(12)}
-    run = run_files.Run(runs[0].path, "r", {}, (row,), {}, "", (), ())
+    run = read.Run(runs[0].path, "r", {}, (row,), {}, "", (), ())
     (charts,) = of_type(run_page.training_section([run]), blocks.Charts)
     (chart,) = charts.charts
     assert chart.title == "Training loss by group (the 8 highest of 12)"
@@ -200,7 +200,7 @@ def test_mixture_shares_are_of_one(runs):
 
 def test_many_categories_are_cut(runs):
     leaves = [{"name": str(i), "category": f"c{i}", "asked": 1, "realised": i} for i in range(40)]
-    run = run_files.Run(runs[0].path, "r", {}, (), {"leaves": leaves}, "", (), ())
+    run = read.Run(runs[0].path, "r", {}, (), {"leaves": leaves}, "", (), ())
     section = run_page.mixture_section([run])
     (dots,) = of_type(section, blocks.Dots)
     assert len(dots.rows) == run_page.MIXTURE_ROWS
@@ -211,7 +211,7 @@ def test_throughput_is_the_median_without_the_first_step(runs):
     rows = tuple(
         {"step": i, "real_tokens_per_sec": v} for i, v in enumerate((1.0, 50.0, 70.0, 60.0))
     )
-    run = run_files.Run(runs[0].path, "r", {"matmul_peak_gflops": 100.0}, rows, {}, "", (), ())
+    run = read.Run(runs[0].path, "r", {"matmul_peak_gflops": 100.0}, rows, {}, "", (), ())
     (table,) = of_type(run_page.throughput_section([run]), blocks.Table)
     cells = [row.cells for row in table.rows]
     assert cells == [("Real tokens per second", "60"), ("Matrix-multiply peak, GFLOP/s", "100")]

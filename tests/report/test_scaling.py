@@ -4,9 +4,10 @@ import dataclasses
 
 import pytest
 
-from instruct.report import paper_tables, run_files, scaling
+from instruct.report import read, scaling
 from instruct.report.blocks import Charts, Document, Lines, Scaling
 from instruct.report.pages.rendering import to_html, to_markdown
+from instruct.report.papers import printed_tables
 from tests.report.browser import look
 from tests.report.made_up_run import write_run
 from tests.report.made_up_suites import add_suites, set_size
@@ -25,7 +26,7 @@ def runs(tmp_path_factory):
         run = write_run(folder / name, num_tasks=tasks, eval_steps=(1000,), steps=1)
         set_size(run, size)
         made.append(add_suites(run, level, (500, 2000), ("bbh.direct", "held_in"), spread=1.0))
-    return run_files.read_runs(made)
+    return read.read_runs(made)
 
 
 def charts_of(section):
@@ -58,8 +59,8 @@ def test_the_papers_curves_are_the_papers_numbers(runs):
     assert [y for _, y in flan_t5.points] == [29.1, 31.3, 37.5, 41.0, 45.3]
     tasks = charts["BBH direct over finetuning tasks"].series[1]
     assert tasks.points == ((0, 30.8), (9, 19.8), (89, 31.0), (282, 33.1), (1836, 36.4))
-    labels = {row.labels[0] for row in paper_tables.find_table("flan_palm.5").rows}
-    assert labels == set(paper_tables.PARAMETERS)
+    labels = {row.labels[0] for row in printed_tables.find_table("flan_palm.5").rows}
+    assert labels == set(printed_tables.PARAMETERS)
 
 
 def test_no_curve_of_runs_that_do_not_differ_or_are_not_known(runs):
@@ -77,7 +78,7 @@ def test_other_suites_scale_too(tmp_path):
         run = write_run(tmp_path / name, num_tasks=6, eval_steps=(1000,), steps=1)
         set_size(run, size)
         made.append(run)
-    charts = charts_of(scaling.scaling_section(run_files.read_runs(made)))
+    charts = charts_of(scaling.scaling_section(read.read_runs(made)))
     assert set(charts) == {"Held-in tasks over parameters", "Held-out tasks over parameters"}
 
 

@@ -3,7 +3,7 @@
 import pathlib
 
 from instruct.report import blocks, tables
-from instruct.report.run_files import Evaluation, Run
+from instruct.report.read import Evaluation, Run
 
 
 def metric(task, value, group="held_in", category="c", **changes):

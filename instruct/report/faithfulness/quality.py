@@ -7,7 +7,7 @@ import dataclasses
 from collections.abc import Mapping
 
 from instruct.report.faithfulness.mentions import KINDS
-from instruct.report.intervals import wilson
+from instruct.report.statistics import wilson
 
 
 @dataclasses.dataclass(frozen=True)

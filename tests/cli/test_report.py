@@ -5,7 +5,7 @@ import json
 import pytest
 
 from instruct import results
-from instruct.cli import arguments, compare_flags
+from instruct.cli import arguments, report_flags
 from tests.report.made_up_summaries import plain_rows, summary_rows, write_evaluation
 
 
@@ -105,7 +105,8 @@ def test_unfinished_suites_are_left_out_and_said(tmp_path, capsys, where):
     assert "killed is left out" in capsys.readouterr().err
 
 
-def test_other_reports_do_not_want_the_comparison():
+def test_without_another_report_the_runs_are_reported():
     flags = arguments.parse(["report", "--model_dir=a"])
-    assert not compare_flags.wanted(flags)
-    assert compare_flags.wanted(arguments.parse(["report", "--before=a", "--after=b"]))
+    assert report_flags.asked_report(flags) == "runs"
+    flags = arguments.parse(["report", "--before=a", "--after=b"])
+    assert report_flags.asked_report(flags) == "before"

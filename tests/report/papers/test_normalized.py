@@ -7,7 +7,7 @@ import math
 import pytest
 
 from instruct.errors import UserError
-from instruct.report import normalized, paper_tables
+from instruct.report.papers import normalized, printed_tables
 
 TABLES = ("flan_palm.17", "flan_palm.18", "flan_palm.19")
 SUITES = ("mmlu_direct", "mmlu_cot", "tydiqa", "mgsm")
@@ -20,13 +20,13 @@ def published(place):
     two cannot, they share that. The mean is rounded to 0.05, so that what is left is known within
     1.4, which moves the normalised average by less than 0.02.
     """
-    table = paper_tables.find_table("flan_palm.5")
+    table = printed_tables.find_table("flan_palm.5")
     row = dict(zip(table.columns, table.rows[place].values))
     scores = {name: row[name] for name in SUITES}
     for mode in ("bbh_direct", "bbh_cot"):
         given = {}
         for name in TABLES:
-            part = paper_tables.find_table(name)
+            part = printed_tables.find_table(name)
             assert part.rows[place].labels == table.rows[place].labels
             for column, value in zip(part.columns, part.rows[place].values):
                 if column.startswith(f"{mode}:"):
@@ -53,7 +53,7 @@ def test_every_row_of_the_papers_table_is_reproduced(place):
 
 
 def test_the_row_at_odds_with_itself_agrees_once_its_printed_means_are_believed():
-    table = paper_tables.find_table("flan_palm.5")
+    table = printed_tables.find_table("flan_palm.5")
     assert table.rows[16].labels == ("540B", "PaLM")
     printed, scores = published(16)
     assert normalized.normalized_average(scores).value == pytest.approx(48.8, abs=0.1)
@@ -68,7 +68,7 @@ def test_the_row_at_odds_with_itself_agrees_once_its_printed_means_are_believed(
 
 def test_halves_of_bbh_are_those_of_the_papers_table():
     assert len(normalized.BBH_NLP) == 12 and len(normalized.BBH_ALGORITHMIC) == 15
-    rows = {row.labels: row.values for row in paper_tables.find_table("flan_palm.4").rows}
+    rows = {row.labels: row.values for row in printed_tables.find_table("flan_palm.4").rows}
     _, scores = published(17)
     for mode, prompting in (("bbh_direct", "direct"), ("bbh_cot", "CoT")):
         nlp, algorithmic = rows["Flan-PaLM 540B", prompting][1:3]

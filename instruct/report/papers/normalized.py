@@ -153,85 +153,79 @@ def normalized_average(scores: Mapping[str, Any]) -> NormalizedAverage:
     missing = [name for name in PARTS if name not in scores]
     if missing:
         others = [repr(name) for name in scores if name not in PARTS]
-        there = f" Not known, perhaps another spelling: {', '.join(others)}." if others else ""
+        unknown = f" Not known, perhaps another spelling: {', '.join(others)}." if others else ""
         raise UserError(
             f"scores lack {', '.join(missing)}. The normalised average is over {', '.join(PARTS)}; "
-            f"give them all, spelled like this.{there}"
+            f"give them all, spelled like this.{unknown}"
         )
     parts = {name: _part(name, scores[name], bound) for name, bound in PARTS.items()}
     return NormalizedAverage(sum(part.normalized for part in parts.values()) / len(parts), parts)
 
 
-def _part(name: str, given: Any, bound: float | None) -> Part:
-    if bound is not None and not isinstance(given, Mapping):
-        score = _score(name, given)
+def _part(name: str, values: Any, bound: float | None) -> Part:
+    bounds = BBH_LOWER_BOUNDS if bound is None else dict.fromkeys(_BY_LANGUAGE.get(name, ()), bound)
+    if not isinstance(values, Mapping):
+        if bound is None:
+            raise UserError(
+                f"{name} is {values!r}, expected {{sub-task: score}}: BBH's sub-tasks have "
+                "different lower bounds, so that their mean cannot be normalised. Give all 27 "
+                "scores."
+            )
+        score = _score(name, values)
         return Part(score, normalize(score, bound), bound, {})
-    if bound is not None:
-        languages = _BY_LANGUAGE.get(name)
-        if languages is None:
-            raise UserError(
-                f"{name} is {dict(given)!r}, expected one number, the mean of subjects."
-            )
-        return _mean_part(name, dict(given), dict.fromkeys(languages, bound), bound)
-    if not isinstance(given, Mapping):
+    if not bounds:
+        raise UserError(f"{name} is {dict(values)!r}, expected one number, the mean of subjects.")
+    scores = dict(values) if bound is not None else _bbh_scores(name, values)
+    if unknown := [repr(key) for key in scores if key not in bounds]:
         raise UserError(
-            f"{name} is {given!r}, expected {{sub-task: score}}: BBH's sub-tasks have different "
-            "lower bounds, so that their mean cannot be normalised. Give all 27 scores."
+            f"{name}: {', '.join(unknown)} does not count. Allowed: {', '.join(bounds)}."
         )
-    named: dict[str, Any] = {}
-    for title, score in given.items():
-        found = sub_task_name(str(title))
-        if found is None:
-            raise UserError(
-                f"{name}: {title!r} is no sub-task of BBH. They are: {', '.join(BBH_LOWER_BOUNDS)}."
-            )
-        if found in named:
-            raise UserError(f"{name}: {found} is given twice (also as {title!r}). Keep one.")
-        named[found] = score
-    return _mean_part(name, named, BBH_LOWER_BOUNDS, None)
-
-
-def _mean_part(
-    name: str, given: dict[str, Any], bounds: Mapping[str, float], bound: float | None
-) -> Part:
-    unknown = [key for key in given if key not in bounds]
-    missing = [key for key in bounds if key not in given]
-    if unknown:
-        raise UserError(
-            f"{name}: {', '.join(map(repr, unknown))} does not count. Allowed: {', '.join(bounds)}."
-        )
-    if missing:
+    if missing := [key for key in bounds if key not in scores]:
         raise UserError(
             f"{name} lacks {len(missing)} of {len(bounds)}: {', '.join(missing)}. The mean is over "
             "all of them; evaluate the rest."
         )
-    made = {}
+    sub_tasks = {}
     for key, lower in bounds.items():
-        score = _score(f"{name}, {key}", given[key])
-        made[key] = (score, lower, normalize(score, lower))
-    raw = sum(score for score, _, _ in made.values()) / len(made)
-    normalized = sum(value for _, _, value in made.values()) / len(made)
-    return Part(raw, normalized, bound, made)
+        score = _score(f"{name}, {key}", scores[key])
+        sub_tasks[key] = (score, lower, normalize(score, lower))
+    raw = sum(score for score, _, _ in sub_tasks.values()) / len(sub_tasks)
+    normalized = sum(value for _, _, value in sub_tasks.values()) / len(sub_tasks)
+    return Part(raw, normalized, bound, sub_tasks)
+
+
+def _bbh_scores(name: str, values: Mapping[str, Any]) -> dict[str, Any]:
+    """Scores by the names of the sub-tasks' files."""
+    scores: dict[str, Any] = {}
+    for title, score in values.items():
+        sub_task = sub_task_name(str(title))
+        if sub_task is None:
+            raise UserError(
+                f"{name}: {title!r} is no sub-task of BBH. They are: {', '.join(BBH_LOWER_BOUNDS)}."
+            )
+        if sub_task in scores:
+            raise UserError(f"{name}: {sub_task} is given twice (also as {title!r}). Keep one.")
+        scores[sub_task] = score
+    return scores
 
 
 def _score(where: str, value: Any) -> float:
-    number = isinstance(value, int | float) and not isinstance(value, bool)
-    if not number or not 0 <= value <= 100:  # as is NaN
-        shown = f"{value!r:.60}"
-        raise UserError(f"{where} is {shown}, expected a number from 0 to 100 (per cent).")
+    is_number = isinstance(value, int | float) and not isinstance(value, bool)
+    if not is_number or not 0 <= value <= 100:  # as is NaN
+        raise UserError(f"{where} is {value!r:.60}, expected a number from 0 to 100 (per cent).")
     return float(value)
 
 
 def as_json(average: NormalizedAverage) -> dict[str, Any]:
     """The average and, by part, its raw and normalised score and those of its sub-tasks."""
-    made: dict[str, Any] = {"normalized_average": average.value}
+    entries: dict[str, Any] = {"normalized_average": average.value}
     for name, part in average.parts.items():
-        made[name] = {"raw": part.raw, "normalized": part.normalized}
+        entries[name] = {"raw": part.raw, "normalized": part.normalized}
         if part.lower_bound is not None:
-            made[name]["lower_bound"] = part.lower_bound
+            entries[name]["lower_bound"] = part.lower_bound
         if part.sub_tasks:
-            made[name]["sub_tasks"] = {
+            entries[name]["sub_tasks"] = {
                 key: {"raw": raw, "lower_bound": lower, "normalized": normalized}
                 for key, (raw, lower, normalized) in part.sub_tasks.items()
             }
-    return made
+    return entries

@@ -1,14 +1,13 @@
 """The figures of the two Flan papers, as data: `flan_palm.5`, `flan_collection.1`, ...
 
-Read from `papers/*.toml`. A table's rows are labels (which model) and values (one a column); a
-column is a key of `measures.MEASURES` where an evaluation can fill it, else a title.
+Read from the TOML files of this package. A table's rows are labels (which model) and values (one a
+column); a column is a key of `measures.MEASURES` where an evaluation can fill it, else a title.
 """
 
 import dataclasses
 import difflib
 import functools
 import importlib.resources
-import math
 import tomllib
 from typing import Any
 
@@ -61,21 +60,21 @@ class PaperTable:
 
     def column(self, key: str) -> tuple[float, ...]:
         """The values of one column, in the order of the rows."""
-        place = self.columns.index(key)
-        return tuple(row.values[place] for row in self.rows)
+        index = self.columns.index(key)
+        return tuple(row.values[index] for row in self.rows)
 
 
 @functools.cache
 def all_tables() -> dict[str, PaperTable]:
     """Every table by name, in the order of the papers."""
-    made = {}
+    tables = {}
     for paper in PAPERS:
-        file = importlib.resources.files("instruct.report").joinpath(f"papers/{paper}.toml")
+        file = importlib.resources.files("instruct.report.papers").joinpath(f"{paper}.toml")
         content = tomllib.loads(file.read_text(encoding="utf-8"))
         about = content.pop("paper")
         for number, table in content.items():
-            made[f"{paper}.{number}"] = _table(f"{paper}.{number}", about, table)
-    return made
+            tables[f"{paper}.{number}"] = _table(f"{paper}.{number}", about, table)
+    return tables
 
 
 def _table(name: str, about: dict[str, str], table: dict[str, Any]) -> PaperTable:
@@ -105,13 +104,3 @@ def find_table(name: str) -> PaperTable:
         hint = f" Did you mean {near[0]}?" if near else ""
         raise UserError(f"no table {name!r}.{hint} The tables are: {', '.join(tables)}.")
     return tables[name]
-
-
-def parameters(label: str) -> float | None:
-    """The number of parameters behind a size's name in the papers' tables, or None."""
-    return PARAMETERS.get(label)
-
-
-def known(value: float) -> bool:
-    """Whether the paper gives the value."""
-    return not math.isnan(value)

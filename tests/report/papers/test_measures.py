@@ -8,14 +8,15 @@ import math
 import pytest
 
 from instruct.data.registry import task_specs
-from instruct.report import measures, normalized, paper_tables, run_files
+from instruct.report import read
+from instruct.report.papers import measures, normalized, printed_tables
 from tasks.suites import mixtures  # noqa: F401 (registers)
 from tests.report.made_up_suites import add_suites
 
 
 def run_with(folder, **options):
     (folder / "run").mkdir(exist_ok=True)
-    return run_files.read_run(add_suites(folder / "run", **options), "run")
+    return read.read_run(add_suites(folder / "run", **options), "run")
 
 
 @pytest.fixture(scope="module")
@@ -28,7 +29,7 @@ def test_doctests():
 
 
 def test_every_column_of_the_papers_tables_is_known_or_a_title():
-    for table in paper_tables.all_tables().values():
+    for table in printed_tables.all_tables().values():
         for column in table.columns:
             key, _, part = column.partition(":")
             assert measures.is_measure(column) or not part, column
@@ -73,7 +74,7 @@ def test_parts_steps_and_shots(whole):
 def test_results_of_named_settings_count_only_where_no_others_are(tmp_path):
     add_suites(tmp_path / "run", 40.0, parts=("mgsm",), spread=0.0)
     (tmp_path / "run" / "eval" / "mgsm").rename(tmp_path / "run" / "eval" / "beam4-mgsm")
-    named = run_files.read_run(tmp_path / "run", "run")
+    named = read.read_run(tmp_path / "run", "run")
     assert measures.score(named, "mgsm").value == pytest.approx(40)
     both = run_with(tmp_path, level=60.0, parts=("mgsm",), spread=0.0)
     assert len(both.evaluations) == 2 and measures.score(both, "mgsm").value == pytest.approx(60)
@@ -86,13 +87,13 @@ def test_self_consistency_is_no_plain_chain_of_thought(tmp_path):
     text = path.read_text()
     decode = next(json.loads(line)["decode"] for line in text.splitlines() if '"metric"' in line)
     path.write_text(text.replace(f'"{decode}"', f'"{sampled} majority"'))
-    voted = run_files.read_run(run, "run")
+    voted = read.read_run(run, "run")
     assert measures.score(voted, "mgsm") is None
     found = measures.score(voted, "mgsm", modes=measures.COT, voted=True)
     assert found.value == pytest.approx(40)
     assert not any("decoding" in what for _, what in measures.differences([found], "test"))
     path.write_text(text.replace(f'"{decode}"', f'"{sampled}"'))
-    once = measures.score(run_files.read_run(run, "run"), "mgsm")
+    once = measures.score(read.read_run(run, "run"), "mgsm")
     assert ("MGSM", "our decoding is sample, the paper's greedy") in measures.differences(
         [once], "test"
     )

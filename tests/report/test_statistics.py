@@ -7,18 +7,15 @@ import numpy as np
 import pytest
 
 from instruct.errors import UserError
-from instruct.report import paired
-
-
-def test_doctests():
-    assert doctest.testmod(paired).failed == 0
+from instruct.report import statistics
+from instruct.report.statistics import paired_bootstrap, paired_rates, wilson
 
 
 def test_interval_and_error_agree_with_the_normal_approximation():
     rng = np.random.default_rng(3)
     first = rng.normal(40, 20, 400)
     second = first + rng.normal(3, 10, 400)
-    test = paired.paired_bootstrap(first, second, seed=1)
+    test = paired_bootstrap(first, second, seed=1)
     change = second - first
     error = change.std() / math.sqrt(len(change))
     assert test.difference == pytest.approx(change.mean())
@@ -33,7 +30,7 @@ def test_pairing_is_sharper_than_two_standard_errors():
     rng = np.random.default_rng(0)
     first = rng.normal(50, 30, 200)
     second = first + rng.normal(2, 5, 200)
-    test = paired.paired_bootstrap(first, second)
+    test = paired_bootstrap(first, second)
     unpaired = math.hypot(first.std(), second.std()) / math.sqrt(200)
     assert test.stderr < unpaired / 4
 
@@ -43,7 +40,7 @@ def test_p_is_right_as_often_as_it_says():
     values = []
     for trial in range(400):
         first, second = (100.0 * (rng.random(100) < 0.5) for _ in range(2))
-        values.append(paired.paired_bootstrap(first, second, seed=trial, resamples=500).p)
+        values.append(paired_bootstrap(first, second, seed=trial, resamples=500).p)
     # Without any difference, p < 0.05 in about one of twenty; three standard errors either side.
     assert 0.015 < np.mean(np.array(values) < 0.05) < 0.085
     assert 0.40 < np.mean(np.array(values) < 0.5) < 0.60
@@ -51,16 +48,16 @@ def test_p_is_right_as_often_as_it_says():
 
 def test_same_seed_same_numbers_and_mirrored_runs_mirror():
     first, second = [0, 100, 0, 0, 100, 100.0], [100, 100, 0, 100, 100, 0.0]
-    one = paired.paired_bootstrap(first, second, seed=5)
-    assert one == paired.paired_bootstrap(first, second, seed=5)
-    assert one != paired.paired_bootstrap(first, second, seed=6)
-    back = paired.paired_bootstrap(second, first, seed=5)
+    one = paired_bootstrap(first, second, seed=5)
+    assert one == paired_bootstrap(first, second, seed=5)
+    assert one != paired_bootstrap(first, second, seed=6)
+    back = paired_bootstrap(second, first, seed=5)
     assert back.difference == -one.difference == pytest.approx(-100 / 6)
     assert (back.wins, back.losses) == (one.losses, one.wins) == (1, 2)
 
 
 def test_no_change_is_no_finding():
-    test = paired.paired_bootstrap([1.0, 2.0, 3.0], [1.0, 2.0, 3.0])
+    test = paired_bootstrap([1.0, 2.0, 3.0], [1.0, 2.0, 3.0])
     assert (test.difference, test.low, test.high, test.p) == (0, 0, 0, 1)
     assert not test.clear
 
@@ -68,7 +65,7 @@ def test_no_change_is_no_finding():
 @pytest.mark.parametrize(("changed", "lowest"), [(1, 1.0), (2, 0.5), (5, 0.0625), (30, 0.0)])
 def test_few_changed_examples_prove_little(changed, lowest):
     second = [100.0] * changed + [0.0] * 3
-    test = paired.paired_bootstrap([0.0] * (changed + 3), second)
+    test = paired_bootstrap([0.0] * (changed + 3), second)
     assert test.p >= lowest
     assert test.clear == (changed == 30)
 
@@ -76,9 +73,9 @@ def test_few_changed_examples_prove_little(changed, lowest):
 def test_groups_weigh_the_same_whatever_their_size():
     first = [0.0] * 100 + [0.0] * 10
     second = [0.0] * 100 + [100.0] * 10
-    test = paired.paired_bootstrap(first, second, ["large"] * 100 + ["small"] * 10)
+    test = paired_bootstrap(first, second, ["large"] * 100 + ["small"] * 10)
     assert test.difference == 50 and test.groups == 2 and test.n == 110
-    assert paired.paired_bootstrap(first, second).difference == pytest.approx(1000 / 110)
+    assert paired_bootstrap(first, second).difference == pytest.approx(1000 / 110)
     # Drawn within groups: nothing varies inside either, so the mean does not.
     assert test.low == test.high == 50
 
@@ -88,7 +85,7 @@ def test_group_errors_add_as_independent_ones():
     sizes = {"a": 50, "b": 200, "c": 400}
     groups = [name for name, size in sizes.items() for _ in range(size)]
     change = rng.normal(0, 10, len(groups))
-    test = paired.paired_bootstrap(np.zeros(len(groups)), change, groups)
+    test = paired_bootstrap(np.zeros(len(groups)), change, groups)
     inside = [change[[g == name for g in groups]] for name in sizes]
     expected = math.sqrt(sum(part.var() / len(part) for part in inside)) / 3
     assert test.stderr == pytest.approx(expected, rel=0.03)
@@ -107,50 +104,50 @@ def test_group_errors_add_as_independent_ones():
 )
 def test_bad_input(arguments, options, message):
     with pytest.raises(UserError, match=message):
-        paired.paired_bootstrap(*arguments, **options)
+        paired_bootstrap(*arguments, **options)
 
 
-def row(index, correct=None, task="t", kind="example", target="x", **scores):
-    return {
-        "kind": kind,
-        "task": task,
-        "mode": "direct",
-        "split": "test",
-        "index": index,
-        "id": f"test-{index}",
-        "target": target,
-        "correct": correct,
-        "scores": scores,
-    }
+def test_rates_are_ratios_of_sums():
+    rates = paired_rates([(1, 2), (0, 6)], [(2, 2), (2, 2)])
+    assert (rates.first, rates.second, rates.change) == (12.5, 100.0, 87.5)
+    uncounted = paired_rates([(0, 0)] * 3, [(1, 2)] * 3)
+    assert (uncounted.first_interval, uncounted.change, uncounted.change_interval) == (None,) * 3
+    assert uncounted.second_interval == (50.0, 50.0)
+    alone = paired_rates([(1, 2)], [(0, 2)])
+    assert alone.change == -50.0 and alone.change_interval is None
 
 
-def test_examples_are_paired_by_what_they_are_not_by_their_place():
-    first = [row(0, True), row(1, False), row(2, True), row(9, True), row(0, kind="metric")]
-    second = [row(2, False), row(1, True), row(0, True, target="y"), row(8, True), row(7, True)]
-    pairs = paired.pair_examples(first, second)
-    assert [key[3] for key in pairs.keys] == [1, 2]
-    assert pairs.first == (0, 100) and pairs.second == (100, 0)
-    assert (pairs.only_first, pairs.only_second, pairs.changed) == (1, 2, 1)
+def test_nothing_seen_is_not_certainly_nothing():
+    rates = paired_rates([(0, 1)] * 20, [(1, 1)] * 20)
+    assert rates.first_interval == wilson(0, 20) and rates.second_interval == wilson(20, 20)
 
 
-def test_metrics_by_name_and_as_usual():
-    first = [row(0, None, rouge1=40.0, rouge2=9.0), row(1, None, rouge1=math.nan), row(2, True)]
-    second = [row(0, None, rouge1=44.0, rouge2=8.0), row(1, None, rouge1=3.0), row(2, False)]
-    assert paired.pair_examples(first, second, "rouge2").second == (8.0,)
-    usual = paired.pair_examples(first, second)
-    assert usual.first == (40.0, 100.0) and usual.second == (44.0, 0.0)
+def test_the_interval_holds_the_truth_about_as_often_as_it_says():
+    rng = np.random.default_rng(1)
+    inside = 0
+    for seed in range(200):
+        sizes = rng.integers(1, 6, size=80)
+        first = [(int(rng.binomial(n, 0.3)), int(n)) for n in sizes]
+        second = [(int(rng.binomial(n, 0.2)), int(n)) for n in sizes]
+        interval = paired_rates(first, second, seed, resamples=400).change_interval
+        assert interval is not None
+        low, high = interval
+        inside += low <= -10 <= high
+    assert 180 <= inside <= 199
 
 
-def test_rows_are_compared_task_by_task_and_in_all():
-    first = [row(i, i < 5, "a") for i in range(10)] + [row(i, False, "b") for i in range(30)]
-    second = [row(i, i < 5, "a") for i in range(10)] + [row(i, i < 15, "b") for i in range(30)]
-    tests = paired.compare_rows(first, second, seed=1, resamples=1000)
-    assert list(tests) == ["", "a direct", "b direct"]
-    assert tests[""].difference == 25 and tests["a direct"].p == 1
-    assert tests["b direct"].difference == 50 and tests["b direct"].clear
-    assert paired.compare_rows(first, []) == {}
+def test_doctests():
+    assert doctest.testmod(statistics).failed == 0
+
+
+def test_wilson_agrees_with_published_values():
+    # Newcombe 1998, table I, method 3: 81/263, 15/148, 0/20.
+    assert wilson(81, 263) == pytest.approx((25.53, 36.62), abs=0.01)
+    assert wilson(15, 148) == pytest.approx((6.24, 16.05), abs=0.01)
+    assert wilson(0, 20) == pytest.approx((0.0, 16.11), abs=0.01)
+    assert wilson(0, 0) == (0.0, 100.0)
 
 
 def test_holm_keeps_the_order_and_never_passes_one():
-    assert paired.holm([0.5, 0.001, 0.9]) == pytest.approx([1.0, 0.003, 1.0])
-    assert paired.holm([]) == []
+    assert statistics.holm([0.5, 0.001, 0.9]) == pytest.approx([1.0, 0.003, 1.0])
+    assert statistics.holm([]) == []

@@ -1,0 +1,1 @@
+"""The two Flan papers: their figures as data (`*.toml`), and what ours are beside them."""
