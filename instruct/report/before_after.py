@@ -21,7 +21,7 @@ from instruct.report.compare import (
     same_question,
 )
 from instruct.report.compare_faithfulness import Both
-from instruct.report.faithfulness import Checked
+from instruct.report.faithfulness.check import Checked
 from instruct.report.faithfulness.detector import Detector, load_detector
 from instruct.report.pages.rendering import write_document
 from instruct.report.read import Evaluation, conditions, find_results, read_finished

@@ -7,8 +7,9 @@ import statistics
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from instruct.report import blocks, differences, filled_tables, scaling, tables
+from instruct.report import blocks, differences, scaling, tables
 from instruct.report.pages.rendering import write_document
+from instruct.report.papers import filled_tables
 from instruct.report.read import Run, read_runs
 from instruct.report.wording import all_of, compact, counted, number, percent, with_error
 
