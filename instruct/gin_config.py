@@ -409,6 +409,39 @@ def _macros_reached(config_text: str, read: set[str]) -> set[str]:
     return reached
 
 
+def reference_text(entry: str, parameter: str) -> str | None:
+    """What a parameter is bound to, and every value that the functions it calls were given.
+
+    Stable from start to start: macros are replaced by their values, and defaults that a function
+    was called with are included. Call it after the entry was built.
+
+    >>> reference_text(TRAIN, "optimizer")
+    '@my_module.my_optimizer(); my_module.my_optimizer.learning_rate = 0.001'
+    """
+    try:
+        text = repr(gin.query_parameter(f"{entry}.{parameter}"))
+    except ValueError:
+        return None
+    bindings = [
+        match.groups()
+        for line in gin.operative_config_str(max_line_length=10**6).splitlines()
+        if (match := _BINDING.match(line))
+    ]
+    values = macros()
+    parts, frontier, called = [], [text], set()
+    while frontier:
+        value = frontier.pop(0)
+        while names := _macro_names(value) & set(values):
+            for name in names:
+                value = re.sub(rf"%{name}(?![\w.])", lambda _, n=name: repr(values[n]), value)
+        parts.append(value)
+        for name in re.findall(r"@([\w./]+)", value):
+            if name not in called:
+                called.add(name)
+                frontier += [f"{k} = {v}" for k, v in bindings if k.rpartition(".")[0] == name]
+    return "; ".join(parts)
+
+
 def config_text() -> str:
     """What was bound (`config.gin`)."""
     return gin.config_str()
