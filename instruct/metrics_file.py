@@ -1,6 +1,6 @@
 """`metrics.jsonl`: one JSON object a logged step, {"step": 100, "loss": 2.5, ...}, in order.
 
-Training writes it (`instruct/summaries.py`) and reports read it. A reader takes whatever is there:
+Training writes it (`instruct/train/trackers.py`) and reports read it. A reader takes whatever is there:
 disks fill up, processes are killed in the middle of a line, and people edit files.
 """
 

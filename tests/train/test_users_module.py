@@ -128,9 +128,11 @@ def test_check_shows_its_memory(folder, capsys):
 @pytest.mark.parametrize(
     ("flag", "message"),
     [
-        ("--gin.loop.train.optimizer=@my_training.CsvTracker()", "@my_module.my_optimizer()"),
         ("--gin.loop.train.trackers=[@my_training.CsvTracker]", "no Tracker"),
-        ("--gin.loop.train.evaluators=[@my_training.CsvTracker()]", "no Evaluator"),
+        (
+            "--gin.loop.train.evaluators=[@my_training.EmbeddingNorm(), 3]",
+            "3, which is no Evaluator",
+        ),
         ("--gin.EmbeddingNorm.every_steps=0", "no Evaluator"),
     ],
 )
