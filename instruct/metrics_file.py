@@ -1,7 +1,7 @@
 """`metrics.jsonl`: one JSON object a logged step, {"step": 100, "loss": 2.5, ...}, in order.
 
-Training writes it (`instruct/train/trackers.py`) and reports read it. A reader takes whatever is there:
-disks fill up, processes are killed in the middle of a line, and people edit files.
+Training writes it (`instruct/train/trackers.py`) and reports read it. A reader takes whatever is
+there: disks fill up, processes are killed in the middle of a line, and people edit files.
 """
 
 import os

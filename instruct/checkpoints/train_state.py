@@ -68,9 +68,10 @@ def state_from_tree(tree: Mapping[str, Any], params: Any, abstract: TrainState) 
         return TrainState(tree["step"], params, restored)
     # Arrays of their own, since a training step is given the whole state's memory.
     shardings = (getattr(opt_state.count, "sharding", None),) * 2
-    count = jax.jit(lambda step: (step + 0, jnp.zeros((), jnp.float32)), out_shardings=shardings)
+    scalars = jax.jit(lambda step: (step + 0, jnp.zeros((), jnp.float32)), out_shardings=shardings)
+    count, learning_rate = scalars(tree["step"])
     slots = jax.tree.unflatten(jax.tree.structure(opt_state.slots), leaves)
-    return TrainState(tree["step"], params, SlotState(*count(tree["step"]), slots))
+    return TrainState(tree["step"], params, SlotState(count, learning_rate, slots))
 
 
 def _stored_leaves(state: TrainState) -> list[tuple[str, Any]]:

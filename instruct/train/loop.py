@@ -205,7 +205,7 @@ def train(
         step_flops = model.train_flops(data.batch_size, *data.lengths)
 
         def write_mixture() -> None:
-            statistics = {"mixture": data.mixture} | inputs.feed.statistics()
+            statistics: dict[str, Any] = {"mixture": data.mixture} | inputs.feed.statistics()
             if first:
                 session.write_json(folder / session.MIXTURE_FILE, statistics)
             tracker.table("mixture", statistics["leaves"])

@@ -151,19 +151,19 @@ def _slot_optimizer(config: OptimizerConfig) -> optax.GradientTransformation:
         slots = jax.tree.unflatten(jax.tree.structure(params), slots)
         return SlotState(jnp.zeros((), jnp.int32), jnp.zeros((), jnp.float32), slots)
 
-    def update(gradients: Any, state: SlotState, params: Any = None) -> tuple[Any, SlotState]:
+    def update(updates: Any, state: Any, params: Any = None) -> tuple[Any, SlotState]:
         if params is None:
             raise ValueError("this optimiser needs params: update(gradients, state, params)")
         if config.global_norm_clip is not None:
-            norm = global_norm(gradients)
+            norm = global_norm(updates)
             scale = jnp.minimum(1.0, config.global_norm_clip / jnp.maximum(norm, 1e-30))
-            gradients = jax.tree.map(lambda gradient: gradient * scale, gradients)
+            updates = jax.tree.map(lambda gradient: gradient * scale, updates)
         step, rate = state.count, config.learning_rate_at(state.count)
         shrink = config.weight_decay * rate**config.weight_decay_rate_exponent
         structure = jax.tree.structure(params)
-        updates, new_slots = [], []
+        changes, new_slots = [], []
         for (path, param), gradient, slots in zip(
-            tree_paths(params), jax.tree.leaves(gradients), structure.flatten_up_to(state.slots)
+            tree_paths(params), jax.tree.leaves(updates), structure.flatten_up_to(state.slots)
         ):
 
             def leaf(gradient, slots, param, path=path):
@@ -173,12 +173,12 @@ def _slot_optimizer(config: OptimizerConfig) -> optax.GradientTransformation:
                 leaf = jax.vmap(leaf)
             change, slots = leaf(gradient, slots, param)
             if config.weight_decay:  # the difference, so that almost all sums round as T5X's do
-                updates.append((param * (1.0 - shrink) - change) - param)
+                changes.append((param * (1.0 - shrink) - change) - param)
             else:
-                updates.append(-change)
+                changes.append(-change)
             new_slots.append(slots)
         new_state = SlotState(step + 1, rate, jax.tree.unflatten(structure, new_slots))
-        return jax.tree.unflatten(structure, updates), new_state
+        return jax.tree.unflatten(structure, changes), new_state
 
     return optax.GradientTransformation(init, update)
 
