@@ -24,8 +24,7 @@ from instruct.models.config import ModelConfig
 from instruct.models.encoder_decoder import EncoderDecoder
 from instruct.train.loss import LossConfig, make_loss_fn
 from instruct.train.optimizer import OptimizerConfig, make_optimizer
-from instruct.train.state import init_state
-from instruct.train.step import make_train_step
+from instruct.train.step import init_state, make_train_step
 
 ROWS, INPUTS, TARGETS = 16, 256, 64
 

@@ -42,6 +42,7 @@ _GIN_ERRORS = (
     KeyError,
     AttributeError,
     ImportError,
+    NameError,
     RuntimeError,
 )
 # Folder that holds gin/: the checkout's, or what a wheel carries (setup.cfg).
@@ -53,6 +54,9 @@ _COMMENT_OR_TEXT = re.compile(
 )
 _UNKNOWN_PARAMETER = re.compile(r"Configurable '([\w.]+)' doesn't have a parameter named '(\w+)'")
 _UNKNOWN_CONFIGURABLE = re.compile(r"No configurable matching (?:reference )?'?@?([\w./]+)")
+
+# What the files of this project hold that the configuration was read from.
+_project_texts: list[str] = []
 
 
 def quote_value(value: str, kinds: frozenset[str] = frozenset()) -> str:
@@ -168,7 +172,8 @@ def find_gin_file(path: str) -> pathlib.Path:
 
 def _open_gin_file(path: str) -> io.StringIO:
     """A gin file's text: UTF-8, or UTF-16 or UTF-32 with a byte order mark; any line ends."""
-    data = find_gin_file(path).read_bytes()
+    file = find_gin_file(path)
+    data = file.read_bytes()
     marks = (codecs.BOM_UTF32_LE, codecs.BOM_UTF32_BE, codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
     names = ("utf-32", "utf-32", "utf-16", "utf-16")
     found = (name for mark, name in zip(marks, names) if data.startswith(mark))
@@ -182,6 +187,8 @@ def _open_gin_file(path: str) -> io.StringIO:
             f"{path}: not {encoding.removesuffix('-sig').upper()} text ({error.reason} at byte "
             f"{error.start}). Save the file as UTF-8."
         ) from None
+    if (ROOT / "gin").resolve() in file.resolve().parents:
+        _project_texts.append(text)
     return io.StringIO(text, newline=None)
 
 
@@ -207,6 +214,7 @@ def load(
             must be set is not (all of them in one message).
     """
     gin.clear_config()
+    _project_texts.clear()
     with _our_file_reader():
         for path in gin_files:
             _parse(lambda path=path: gin.parse_config_file(path), path)
@@ -376,6 +384,7 @@ def _refuse_unused(used: set[str], is_configured: bool) -> None:
     read = _configured_keys(gin.operative_config_str(max_line_length=10**6)) | used
     read |= _macros_reached(text, read)
     unused = sorted(bound - read)
+    unused = sorted(set(unused) - _replaced_defaults(text))
     if not unused:
         return
     known = sorted(bound & read)
@@ -390,6 +399,31 @@ def _refuse_unused(used: set[str], is_configured: bool) -> None:
             "eval.gin, infer.gin or a recipe?"
         )
     raise UserError(message)
+
+
+def _replaced_defaults(config_text: str) -> set[str]:
+    """Keys that files of this project bind for a configurable in whose place another one is bound.
+
+    `gin/runs/train.gin` sets `OptimizerConfig.learning_rate`, which nobody reads where
+    `loop.train.optimizer` is another optimiser. A value from elsewhere does not count: whoever set
+    it expects something of it.
+    """
+    bound = _bindings(config_text)
+    referred = set(re.findall(r"@([\w./]+)", " ".join(bound.values())))
+    defaults = [_bindings(text) for text in _project_texts]
+    kept = {key for key, value in bound.items() if any(d.get(key) == value for d in defaults)}
+    values = [value for default in defaults for value in default.values()]
+    replaced = set(re.findall(r"@([\w./]+)", " ".join(values))) - referred
+    keys = {key for key in kept if key.rpartition(".")[0] in replaced}
+    return keys | (_macros_reached(config_text, keys) & kept)
+
+
+def _bindings(config_text: str) -> dict[str, str]:
+    """Key, as in `_configured_keys`, -> value as text, of the bindings of one line each."""
+    matches = (_BINDING.match(line) for line in config_text.splitlines())
+    lines = {match.group(): match.group("value") for match in matches if match}
+    values = {line: value.partition(" #")[0].strip() for line, value in lines.items()}
+    return {key: values[line] for line in lines for key in _configured_keys(line)}
 
 
 def _macros_reached(config_text: str, read: set[str]) -> set[str]:
@@ -407,6 +441,39 @@ def _macros_reached(config_text: str, read: set[str]) -> set[str]:
         reached |= found
         frontier = found
     return reached
+
+
+def reference_text(entry: str, parameter: str) -> str | None:
+    """What a parameter is bound to, and every value that the functions it calls were given.
+
+    Stable from start to start: macros are replaced by their values, and defaults that a function
+    was called with are included. Call it after the entry was built.
+
+    >>> reference_text(TRAIN, "optimizer")
+    '@my_module.my_optimizer(); my_module.my_optimizer.learning_rate = 0.001'
+    """
+    try:
+        text = repr(gin.query_parameter(f"{entry}.{parameter}"))
+    except ValueError:
+        return None
+    bindings = [
+        match.groups()
+        for line in gin.operative_config_str(max_line_length=10**6).splitlines()
+        if (match := _BINDING.match(line))
+    ]
+    values = macros()
+    parts, frontier, called = [], [text], set()
+    while frontier:
+        value = frontier.pop(0)
+        while names := _macro_names(value) & set(values):
+            for name in names:
+                value = re.sub(rf"%{name}(?![\w.])", lambda _, n=name: repr(values[n]), value)
+        parts.append(value)
+        for name in re.findall(r"@([\w./]+)", value):
+            if name not in called:
+                called.add(name)
+                frontier += [f"{k} = {v}" for k, v in bindings if k.rpartition(".")[0] == name]
+    return "; ".join(parts)
 
 
 def config_text() -> str:

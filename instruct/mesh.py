@@ -8,13 +8,15 @@ so a pod's layout can be checked on a laptop.
 """
 
 import dataclasses
+import itertools
 import math
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Container, Mapping, Sequence
 from typing import Any
 
 import jax
+import numpy as np
 from jax.sharding import AbstractMesh, AxisType, Mesh, NamedSharding, PartitionSpec
 
 from instruct.errors import UserError
@@ -227,6 +229,49 @@ def param_shardings(mesh: Mesh | AbstractMesh, abstract_params: Any) -> Any:
     return jax.tree.unflatten(jax.tree.structure(abstract_params), shardings)
 
 
+def optimizer_shardings(
+    mesh: Mesh | AbstractMesh, abstract_params: Any, abstract_opt_state: Any
+) -> Any:
+    """Tree of `NamedSharding` for the state of any optax optimiser.
+
+    An array with a parameter's path in its own path and the parameter's shape is split like the
+    parameter. Adafactor's `v_row` and `v_col` are split like the axes they keep of it. Every device
+    holds everything else.
+    """
+    params = dict(tree_paths(abstract_params))
+
+    def spec(path: str, leaf: Any) -> PartitionSpec:
+        name = parameter_in(path, params)
+        if name is None:
+            return PartitionSpec()
+        shape, axes = tuple(params[name].shape), parameter_axes(name)
+        if tuple(leaf.shape) == shape:
+            return partition_spec(mesh, name, shape)
+        slot = path.rpartition("/")[2]
+        if slot in ("v_row", "v_col") and "embed" in axes:
+            row = axes.index("embed")
+            column = next(i for i, axis in enumerate(axes) if axis not in ("embed", "layers"))
+            dropped = column if slot == "v_row" else row
+            if tuple(leaf.shape) == shape[:dropped] + shape[dropped + 1 :]:
+                return partition_spec(mesh, name, leaf.shape, dropped)
+        return PartitionSpec()
+
+    leaves = [NamedSharding(mesh, spec(*pair)) for pair in tree_paths(abstract_opt_state)]
+    return jax.tree.unflatten(jax.tree.structure(abstract_opt_state), leaves)
+
+
+def parameter_in(path: str, params: Container[str]) -> str | None:
+    """The parameter whose path is part of a path of an optimiser's state, or None.
+
+    >>> parameter_in("0/mu/decoder/layers/mlp/wo/kernel", {"decoder/layers/mlp/wo/kernel"})
+    'decoder/layers/mlp/wo/kernel'
+    """
+    parts = path.split("/")
+    spans = itertools.combinations(range(len(parts) + 1), 2)
+    candidates = ("/".join(parts[start:end]) for start, end in spans)
+    return next((name for name in candidates if name in params), None)
+
+
 def with_shardings(abstract: Any, shardings: Any) -> Any:
     """The tree of `ShapeDtypeStruct`s with the shardings of an equal tree."""
     return jax.tree.map(
@@ -239,6 +284,12 @@ def with_shardings(abstract: Any, shardings: Any) -> Any:
 def batch_sharding(mesh: Mesh | AbstractMesh) -> NamedSharding:
     """Sharding of every array of a batch: rows over `data` and `fsdp`."""
     return NamedSharding(mesh, PartitionSpec(MESH_AXES["batch"]))
+
+
+def shard_batch(mesh: Mesh | AbstractMesh, batch: Mapping[str, np.ndarray]) -> dict[str, jax.Array]:
+    """Global arrays of a batch, of which this process holds the rows in `batch`."""
+    rows = batch_sharding(mesh)
+    return {k: jax.make_array_from_process_local_data(rows, v) for k, v in batch.items()}
 
 
 def replicated_sharding(mesh: Mesh | AbstractMesh) -> NamedSharding:

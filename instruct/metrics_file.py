@@ -1,6 +1,6 @@
 """`metrics.jsonl`: one JSON object a logged step, {"step": 100, "loss": 2.5, ...}, in order.
 
-Training writes it (`instruct/summaries.py`) and reports read it. The reader tolerates damage:
+Training writes it (`instruct/train/trackers.py`) and reports read it. The reader tolerates damage:
 disks fill up, processes are killed in the middle of a line, and people edit files.
 """
 

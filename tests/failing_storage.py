@@ -50,8 +50,8 @@ def main(folder: pathlib.Path) -> None:
     import numpy as np
 
     from instruct.checkpoints.checkpoint import CheckpointConfig, CheckpointStore
+    from instruct.checkpoints.train_state import TrainState
     from instruct.cli.arguments import _report_unraisable
-    from instruct.train.state import TrainState
 
     sys.unraisablehook = _report_unraisable
 

@@ -36,7 +36,7 @@ def train_flags(model_dir: pathlib.Path) -> list[str]:
         "--gin.ModelConfig.num_encoder_layers=1",
         "--gin.ModelConfig.num_decoder_layers=1",
         "--gin.loop.train.eval_every_steps=None",
-        "--gin.loop.train.tensorboard=False",
+        "--gin.loop.train.trackers=()",
     ]
 
 

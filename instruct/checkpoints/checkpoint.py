@@ -47,7 +47,7 @@ from instruct.checkpoints.checkpoint_files import (
     sealed,
     steps_folder,
 )
-from instruct.checkpoints.train_state import TrainState
+from instruct.checkpoints.train_state import TrainState, state_from_tree, training_tree
 from instruct.errors import (
     RunFailed,
     UserError,
@@ -242,9 +242,8 @@ class CheckpointStore:
         Raises:
             RunFailed: it cannot be opened.
         """
-        training = {"step": abstract_state.step, "opt_state": abstract_state.opt_state}
         try:
-            _open(self.folder / str(step), abstract_state.params, training)
+            _open(self.folder / str(step), abstract_state.params, training_tree(abstract_state))
         except UserError as error:
             raise RunFailed(f"step {step} was saved and cannot be opened again: {error}") from error
 
@@ -306,11 +305,10 @@ class CheckpointStore:
             raise UserError(f"no checkpoint of step {step} in {self.folder}; there: {self.steps()}")
         folder = self.folder / str(step)
         document = read_document(folder)
-        wanted = {"step": abstract_state.step, "opt_state": abstract_state.opt_state}
+        wanted = training_tree(abstract_state)
         params = read_item(folder, PARAMS, abstract_state.params, document["checksums"])
         training = read_item(folder, TRAINING, wanted, document["checksums"])
-        state = TrainState(training["step"], params, training["opt_state"])
-        return state, document["input"]
+        return state_from_tree(training, params, abstract_state), document["input"]
 
     def resume_newest(
         self, abstract_state: TrainState, strict: bool, say: Callable[[str], None]
@@ -441,8 +439,7 @@ def step_of(folder: pathlib.Path) -> int:
 def _unrolled_with_sums(state: TrainState) -> tuple[Any, Any, Any]:
     """(parameters, step and slots, checksums), layer by layer."""
     stacked = "layers" in node_names(state.params)
-    params, opt_state = (_unstack_jitted if stacked else tuple)((state.params, state.opt_state))
-    training = {"step": state.step, "opt_state": opt_state}
+    params, training = (_unstack_jitted if stacked else tuple)((state.params, training_tree(state)))
     sums = checksums({PARAMS: params, TRAINING: training})
     return params, training, jax.device_get(sums)
 

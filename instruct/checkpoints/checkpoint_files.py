@@ -113,6 +113,7 @@ def checksums(tree: Any) -> Any:
     """Sum of each array's bits as unsigned numbers, modulo 2^32: the same on every mesh."""
 
     def bits(leaf):
+        leaf = leaf.astype(jnp.uint8) if leaf.dtype == jnp.bool_ else leaf
         kind = {1: jnp.uint8, 2: jnp.uint16, 4: jnp.uint32}[leaf.dtype.itemsize]
         return jnp.sum(jax.lax.bitcast_convert_type(leaf, kind), dtype=jnp.uint32)
 

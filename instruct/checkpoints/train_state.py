@@ -1,6 +1,12 @@
-"""`TrainState`: all that training changes, one pytree; what a checkpoint holds."""
+"""`TrainState`: all that training changes, one pytree, and its form in a checkpoint."""
 
+from collections.abc import Mapping
 from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from instruct.mesh import parameter_in, tree_paths
 
 
 class TrainState(NamedTuple):
@@ -13,3 +19,77 @@ class TrainState(NamedTuple):
     step: Any
     params: Any
     opt_state: Any
+
+
+class SlotState(NamedTuple):
+    """State of an optimiser that `OptimizerConfig` describes.
+
+    Attributes:
+        count: int32 scalar, finished updates.
+        learning_rate: float32 scalar, the rate of the last update; for logs only.
+        slots: tree like the parameters', each leaf replaced by a dict of float32 arrays with T5X's
+            names: `v_row` and `v_col`, or `v`; for AdamW `m` and `v`.
+    """
+
+    count: Any
+    learning_rate: Any
+    slots: Any
+
+
+def training_tree(state: TrainState) -> dict[str, Any]:
+    """Step and optimiser state as nested dictionaries, the item `training` of a checkpoint.
+
+    Of a `SlotState` it holds the slots: the step is its count. Any other optax state is stored
+    under the names of its fields, its keys and its positions.
+    """
+    tree: dict[str, Any] = {"step": state.step}
+    for path, leaf in _stored_leaves(state):
+        node = tree
+        *folders, name = f"opt_state/{path}".split("/")
+        for folder in folders:
+            node = node.setdefault(folder, {})
+        node[name] = leaf
+    return tree
+
+
+def state_from_tree(tree: Mapping[str, Any], params: Any, abstract: TrainState) -> TrainState:
+    """The state whose `training_tree` is `tree`; `abstract` has its structure and shardings."""
+
+    def leaf_at(path: str) -> Any:
+        node: Any = tree["opt_state"]
+        for name in path.split("/"):
+            node = node[name]
+        return node
+
+    leaves = [leaf_at(path) for path, _ in _stored_leaves(abstract)]
+    opt_state = abstract.opt_state
+    if not isinstance(opt_state, SlotState):
+        restored = jax.tree.unflatten(jax.tree.structure(opt_state), leaves)
+        return TrainState(tree["step"], params, restored)
+    # Arrays of their own, since a training step is given the whole state's memory.
+    shardings = (getattr(opt_state.count, "sharding", None),) * 2
+    scalars = jax.jit(lambda step: (step + 0, jnp.zeros((), jnp.float32)), out_shardings=shardings)
+    count, learning_rate = scalars(tree["step"])
+    slots = jax.tree.unflatten(jax.tree.structure(opt_state.slots), leaves)
+    return TrainState(tree["step"], params, SlotState(count, learning_rate, slots))
+
+
+def _stored_leaves(state: TrainState) -> list[tuple[str, Any]]:
+    """(path in a checkpoint, leaf) of the optimiser state, in jax's order.
+
+    Stacked layers are stored one by one, but for arrays without a layer axis in front, such as the
+    placeholders of `optax.adafactor`: those are stored whole, under another name.
+    """
+    is_slots = isinstance(state.opt_state, SlotState)
+    params = dict(tree_paths(state.params))
+
+    def stored_path(path: str, leaf: Any) -> str:
+        owner = parameter_in(path, params)
+        if "layers" not in path.split("/"):
+            return path
+        if owner is not None and leaf.shape[:1] == params[owner].shape[:1]:
+            return path
+        return "/".join("whole_layers" if part == "layers" else part for part in path.split("/"))
+
+    pairs = tree_paths(state.opt_state.slots if is_slots else state.opt_state)
+    return [(stored_path(path, leaf), leaf) for path, leaf in pairs]

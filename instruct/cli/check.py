@@ -29,10 +29,9 @@ from instruct.data.vocab import check_embedding_rows, load_vocabulary
 from instruct.errors import UserError
 from instruct.models.config import ModelConfig
 from instruct.models.encoder_decoder import EncoderDecoder
-from instruct.train import state
 from instruct.train.loss import LossConfig, make_loss_fn
 from instruct.train.optimizer import OptimizerConfig, make_optimizer
-from instruct.train.step import make_train_step
+from instruct.train.step import abstract_state, make_train_step, state_shardings
 
 _GIB = 1 << 30
 # Flan's published setting, used where only a model file is given (paper: arXiv 2210.11416, E).
@@ -155,11 +154,10 @@ def _print_step(console: Console, model: ModelConfig, mesh: Any, train: dict[str
         f"batch of {rows} rows of {inputs} + {targets} tokens: {flops:.3e} FLOPs, "
         f"{flops / mesh.size:.3e} a device (matrix products, forward and backward, no remat)"
     )
-    network, config = EncoderDecoder(model), train.get("optimizer", OptimizerConfig())
-    optimizer = make_optimizer(config)
-    params = network.abstract_params()
-    abstract = state.abstract_state(params, optimizer)
-    shardings = state.state_shardings(mesh, config, params)
+    network = EncoderDecoder(model)
+    optimizer = make_optimizer(train.get("optimizer", OptimizerConfig()))
+    abstract = abstract_state(network.abstract_params(), optimizer)
+    shardings = state_shardings(mesh, abstract)
     parts = {
         "parameters": _device_bytes(abstract.params, shardings.params),
         "gradients": _device_bytes(abstract.params, shardings.params),

@@ -8,7 +8,7 @@ from instruct.cli import settings
 from instruct.data import registry
 from instruct.errors import UserError, explaining_storage_failures
 from instruct.fields import check_arguments
-from instruct.train import loop, session
+from instruct.train import loop
 
 
 def run(flags: argparse.Namespace) -> int:
@@ -18,21 +18,19 @@ def run(flags: argparse.Namespace) -> int:
         raise UserError(
             "nothing configures training; add --gin_file=gin/runs/train.gin or a recipe."
         )
-    check_arguments(loop.train, arguments, besides=("model_dir",))  # which the next step opens
+    check_arguments(loop.train, arguments, besides=("model_dir",))  # which train opens
     if "data" in arguments:
         arguments["data"] = registry.with_vocabulary(arguments["data"])
     texts = {
         "config.gin": gin_config.config_text(),
         "operative.gin": gin_config.operative_text(),
     }
+    optimizer_text = gin_config.reference_text(gin_config.TRAIN, "optimizer")
     if flags.strict:
         arguments["strict"] = True
     model_dir = arguments.get("model_dir", "")
-    with (
-        explaining_storage_failures(lambda: _what_is_saved(model_dir)),
-        session.open_model_dir(model_dir),
-    ):
-        loop.train(**arguments, texts=texts)
+    with explaining_storage_failures(lambda: _what_is_saved(model_dir)):
+        loop.train(**arguments, texts=texts, optimizer_text=optimizer_text)
     return 0
 
 

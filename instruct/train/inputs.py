@@ -14,6 +14,8 @@ from instruct.data.feed.pipeline import TrainFeed, eval_batches
 from instruct.data.stores.left_out import left_out_path, tasks_left_out
 from instruct.data.stores.prepare import prepare
 from instruct.data.vocab import check_embedding_rows, load_vocabulary
+from instruct.errors import UserError
+from instruct.train.metrics import IntervalMetrics
 
 EVAL_SPLIT = "validation"
 
@@ -114,3 +116,27 @@ def gather_states(state: Mapping[str, Any]) -> list[dict[str, Any]]:
     padded[: text.size] = text
     rows = np.asarray(multihost_utils.process_allgather(padded))
     return [json.loads(bytes(row[: int(size)])) for row, size in zip(rows, sizes.reshape(-1))]
+
+
+def restore_inputs(feed: Feed, meter: IntervalMetrics, saved: Mapping[str, Any]) -> None:
+    """Continues feed and sums where this process saved them.
+
+    Args:
+        feed, meter: of this process.
+        saved: `processes` holds what `gather_states` gave.
+
+    Raises:
+        UserError: another number of processes saved them.
+    """
+    processes: Sequence[Mapping[str, Any]] = saved["processes"]
+    if not processes:  # converted from a T5X checkpoint with its slots: the data begin here
+        return
+    if len(processes) != jax.process_count():
+        raise UserError(
+            f"the checkpoint was written by {len(processes)} processes, now there are "
+            f"{jax.process_count()}; the number must stay, or the data would differ. To go on "
+            "anyway, start a new MODEL_DIR with INITIAL_CHECKPOINT_PATH."
+        )
+    own = processes[jax.process_index()]
+    feed.restore(own["feed"])
+    meter.restore(own["metrics"])

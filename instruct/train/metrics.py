@@ -41,7 +41,7 @@ class IntervalMetrics:
         """Starts a new interval; `examples` stay."""
         self._sums = {name: [0.0, 0.0] for name in (*_SCALARS, "filled", "gradient_norm")}
         self._groups = [[0.0, 0.0] for _ in self._group_names]
-        self._learning_rate = 0.0
+        self._learning_rate: float | None = None
         self.timed_steps, self.timed_tokens = 0, 0.0
 
     def add(
@@ -71,7 +71,8 @@ class IntervalMetrics:
         for sums, total, weight in zip(self._groups, *found.losses.groups):
             sums[0] += float(total)
             sums[1] += float(weight)
-        self._learning_rate = float(found.learning_rate)
+        rate = found.learning_rate
+        self._learning_rate = None if rate is None else float(rate)
         self.examples += num_examples
         self.timed_steps += 1
         self.timed_tokens += float(found.filled.total)
@@ -79,12 +80,14 @@ class IntervalMetrics:
     def scalars(self) -> dict[str, Any]:
         """loss, z_loss, accuracy, learning_rate, gradient_norm, padding_share, examples, groups.
 
-        Means by weight over the interval; a group that did not occur is left out.
+        Means by weight over the interval. A group that did not occur is left out, as is the
+        learning rate of an optimiser that does not say it.
         """
         means = {name: _divide(*sums) for name, sums in self._sums.items()}
         scalars: dict[str, Any] = {name: means[name] for name in _SCALARS}
+        if self._learning_rate is not None:
+            scalars["learning_rate"] = self._learning_rate
         scalars |= {
-            "learning_rate": self._learning_rate,
             "gradient_norm": means["gradient_norm"],
             "padding_share": 1.0 - means["filled"],
             "examples": self.examples,

@@ -1,23 +1,23 @@
-"""Adafactor as T5X computes it, and AdamW, on plain trees of parameters.
+"""Adafactor as T5X computes it, and AdamW, as `optax.GradientTransformation`s.
 
-The optimiser's state is a tree like the parameters', each leaf replaced by a dict of slots with
-T5X's names: `v_row` and `v_col`, or `v`; for AdamW `m` and `v`. Which parameters are factored
-follows from their named axes (`instruct.mesh.parameter_axes`), as in T5X's gin files. A parameter
-whose first axis is `layers` is as many parameters as it has layers: each has its own update clip
-and scale, so stacked and separate layers learn alike.
+Any other optax optimiser may take their place. Which parameters Adafactor factors follows from
+their named axes (`instruct.mesh.parameter_axes`), as in T5X's gin files. A parameter whose first
+axis is `layers` is as many parameters as it has layers: each has its own update clip and scale, so
+stacked and separate layers learn alike.
 """
 
 import dataclasses
 from collections.abc import Callable, Mapping
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
-from jax.sharding import NamedSharding
+import optax
 
+from instruct.checkpoints.train_state import SlotState
 from instruct.errors import UserError
 from instruct.fields import bounded, check_fields, one_of
-from instruct.mesh import parameter_axes, partition_spec, tree_paths
+from instruct.mesh import parameter_axes, tree_paths
 
 NAMES = ("adafactor", "adamw")
 SCHEDULES = ("constant", "linear_warmup", "rsqrt")
@@ -101,37 +101,47 @@ class OptimizerConfig:
         return rate
 
 
-class Optimizer(NamedTuple):
-    """Two functions and a schedule.
+def make_optimizer(optimizer: "OptimizerConfig | optax.GradientTransformation") -> Any:
+    """The `optax.GradientTransformation` of a config; one that is given is returned.
 
-    init(params) -> state; update(gradients, state, params, step) -> (params, state), where step
-    counts the finished updates; learning_rate(step) -> float32 scalar.
+    Raises:
+        UserError: it is neither.
     """
+    if isinstance(optimizer, OptimizerConfig):
+        return _slot_optimizer(optimizer)
+    if isinstance(optimizer, optax.MultiSteps):
+        return optimizer.gradient_transformation()
+    if not isinstance(optimizer, optax.GradientTransformation):
+        raise UserError(
+            f"train.optimizer is {optimizer!r}; bind OptimizerConfig's fields and train.optimizer "
+            "= @OptimizerConfig(), or bind a function that returns an "
+            "optax.GradientTransformation: train.optimizer = @my_module.my_optimizer()."
+        )
+    return optimizer
 
-    init: Callable[[Any], Any]
-    update: Callable[..., tuple[Any, Any]]
-    learning_rate: Callable[[Any], jax.Array]
 
-
-def make_optimizer(config: OptimizerConfig) -> Optimizer:
-    """The optimiser of a config."""
+def _slot_optimizer(config: OptimizerConfig) -> optax.GradientTransformation:
+    """Adafactor or AdamW; its state is a `SlotState`, and `update` needs the parameters."""
     init_slots, update_leaf = _RULES[config.name]
 
-    def init(params: Any) -> Any:
+    def init(params: Any) -> SlotState:
         slots = [init_slots(config, path, leaf) for path, leaf in tree_paths(params)]
-        return jax.tree.unflatten(jax.tree.structure(params), slots)
+        slots = jax.tree.unflatten(jax.tree.structure(params), slots)
+        return SlotState(jnp.zeros((), jnp.int32), jnp.zeros((), jnp.float32), slots)
 
-    def update(gradients: Any, state: Any, params: Any, step: jax.Array) -> tuple[Any, Any]:
+    def update(updates: Any, state: Any, params: Any = None) -> tuple[Any, SlotState]:
+        if params is None:
+            raise ValueError("this optimiser needs params: update(gradients, state, params)")
         if config.global_norm_clip is not None:
-            norm = global_norm(gradients)
+            norm = global_norm(updates)
             scale = jnp.minimum(1.0, config.global_norm_clip / jnp.maximum(norm, 1e-30))
-            gradients = jax.tree.map(lambda gradient: gradient * scale, gradients)
-        rate = config.learning_rate_at(step)
+            updates = jax.tree.map(lambda gradient: gradient * scale, updates)
+        step, rate = state.count, config.learning_rate_at(state.count)
         shrink = config.weight_decay * rate**config.weight_decay_rate_exponent
         structure = jax.tree.structure(params)
-        new_params, new_slots = [], []
+        changes, new_slots = [], []
         for (path, param), gradient, slots in zip(
-            tree_paths(params), jax.tree.leaves(gradients), structure.flatten_up_to(state)
+            tree_paths(params), jax.tree.leaves(updates), structure.flatten_up_to(state.slots)
         ):
 
             def leaf(gradient, slots, param, path=path):
@@ -140,41 +150,31 @@ def make_optimizer(config: OptimizerConfig) -> Optimizer:
             if _is_stacked(path):
                 leaf = jax.vmap(leaf)
             change, slots = leaf(gradient, slots, param)
-            kept = param * (1.0 - shrink) if config.weight_decay else param
-            new_params.append((kept - change).astype(param.dtype))
+            if config.weight_decay:  # the difference, so that almost all sums round as T5X's do
+                changes.append((param * (1.0 - shrink) - change) - param)
+            else:
+                changes.append(-change)
             new_slots.append(slots)
-        return jax.tree.unflatten(structure, new_params), jax.tree.unflatten(structure, new_slots)
+        new_state = SlotState(step + 1, rate, jax.tree.unflatten(structure, new_slots))
+        return jax.tree.unflatten(structure, changes), new_state
 
-    return Optimizer(init, update, config.learning_rate_at)
+    return optax.GradientTransformation(init, update)
+
+
+def logged_learning_rate(opt_state: Any) -> jax.Array | None:
+    """`learning_rate` of a `SlotState` or of `optax.inject_hyperparams`; None if it has none.
+
+    Args:
+        opt_state: state of any optax optimiser after an update; of several rates the first counts.
+    """
+    rates = optax.tree_utils.tree_get_all_with_path(opt_state, "learning_rate")
+    return jnp.asarray(rates[0][1], jnp.float32) if rates else None
 
 
 def global_norm(tree: Any) -> jax.Array:
     """float32 root of the sum of all squares."""
     squares = [jnp.sum(jnp.square(leaf.astype(jnp.float32))) for leaf in jax.tree.leaves(tree)]
     return jnp.sqrt(jnp.sum(jnp.stack(squares)))
-
-
-def optimizer_shardings(mesh: Any, config: OptimizerConfig, abstract_params: Any) -> Any:
-    """Tree of `NamedSharding` like the state's: slots are split as their parameter is."""
-
-    def of_leaf(path: str, leaf: Any) -> dict[str, NamedSharding]:
-        slots = jax.eval_shape(lambda: _RULES[config.name][0](config, path, leaf))
-        offset = 1 if _is_stacked(path) else 0
-        dropped: dict[str, int] = {}
-        factored = _factored_axes(config, path, leaf.shape)
-        if factored:
-            row, column = factored
-            dropped = {"v_row": column + offset, "v_col": row + offset}
-        return {
-            name: NamedSharding(
-                mesh,
-                partition_spec(mesh, path, slot.shape, dropped.get(name)),
-            )
-            for name, slot in slots.items()
-        }
-
-    shardings = [of_leaf(path, leaf) for path, leaf in tree_paths(abstract_params)]
-    return jax.tree.unflatten(jax.tree.structure(abstract_params), shardings)
 
 
 def _is_stacked(path: str) -> bool:

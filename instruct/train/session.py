@@ -18,6 +18,7 @@ import platform
 import shlex
 import subprocess
 import sys
+import types
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
@@ -145,8 +146,15 @@ def run_info(model: Any, mesh: jax.sharding.Mesh, matmul_peak: float) -> dict[st
     }
 
 
-def start_run(model_dir: pathlib.Path, info: Mapping[str, Any], step: int) -> None:
-    """Writes run.json; a run that goes on keeps its first start and lists every session."""
+def start_run(
+    model_dir: pathlib.Path,
+    info: Mapping[str, Any],
+    step: int,
+    texts: Mapping[str, str] = types.MappingProxyType({}),
+) -> None:
+    """Writes `texts` and run.json; a resumed run keeps its first start and lists every session."""
+    for name, text in texts.items():
+        replace_file(model_dir / name, text)
     earlier = read_run_info(model_dir) if step else {}
     session = {name: info[name] for name in ("command_line", "start", "device", "commit")}
     sessions = [*_sessions(earlier), session | {"from_step": step, "end": None}]

@@ -1,4 +1,4 @@
-"""One update as a pure function: `train_step(state, batch) -> (state, metrics)`.
+"""The training state, and one update as a pure function: (state, batch) -> (state, metrics).
 
 Gradients and weights of microbatches are summed, then divided once, so the number of microbatches
 changes nothing but memory. Dropout keys follow from (seed, step, microbatch): nothing random is
@@ -10,12 +10,15 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import optax
 
 from instruct import batch as batch_keys
 from instruct.checkpoints.train_state import TrainState
+from instruct.errors import UserError
 from instruct.mean import Mean
+from instruct.mesh import optimizer_shardings, param_shardings, replicated_sharding, tree_paths
 from instruct.train.loss import LossTotals
-from instruct.train.optimizer import Optimizer, global_norm
+from instruct.train.optimizer import global_norm, logged_learning_rate
 
 Batch = Mapping[str, jax.Array]
 
@@ -26,19 +29,49 @@ class StepMetrics(NamedTuple):
     Attributes:
         losses: of the batch, before the update.
         gradient_norm: of the divided gradient, before any clipping.
-        learning_rate: of this update.
+        learning_rate: of this update; None if the optimiser's state does not hold it.
         filled: tokens that are no padding, over all positions of encoder and decoder.
     """
 
     losses: LossTotals
     gradient_norm: jax.Array
-    learning_rate: jax.Array
+    learning_rate: jax.Array | None
     filled: Mean
+
+
+def init_state(params: Any, optimizer: optax.GradientTransformation) -> TrainState:
+    """State before the first update, from fresh or loaded parameters."""
+    return TrainState(jnp.zeros((), jnp.int32), params, optimizer.init(params))
+
+
+def abstract_state(abstract_params: Any, optimizer: optax.GradientTransformation) -> TrainState:
+    """Shapes and dtypes of `init_state`; allocates nothing.
+
+    Raises:
+        UserError: the optimiser's state has an array that checkpoints do not hold.
+    """
+    abstract = jax.eval_shape(lambda params: init_state(params, optimizer), abstract_params)
+    for path, leaf in tree_paths(abstract.opt_state):
+        if jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key):
+            raise UserError(
+                f"the optimiser's state holds a typed random key ({path}), which checkpoints do "
+                "not hold. Keep jax.random.key_data(key) in it, and wrap that in `update`."
+            )
+    return abstract
+
+
+def state_shardings(mesh: Any, abstract: TrainState) -> TrainState:
+    """Tree of shardings of an `abstract_state`."""
+    return TrainState(
+        replicated_sharding(mesh),
+        param_shardings(mesh, abstract.params),
+        optimizer_shardings(mesh, abstract.params, abstract.opt_state),
+    )
 
 
 def make_train_step(
     loss_fn: Callable[..., tuple[jax.Array, LossTotals]],
-    optimizer: Optimizer,
+    optimizer: optax.GradientTransformation,
     num_microbatches: int,
     seed: int,
     loss_normalizing_factor: float | None = None,
@@ -69,11 +102,12 @@ def make_train_step(
         if loss_normalizing_factor is not None:
             weight = jnp.float32(loss_normalizing_factor)
         gradients = jax.tree.map(lambda gradient: Mean(gradient, weight).value, gradients)
-        params, opt_state = optimizer.update(gradients, state.opt_state, state.params, state.step)
+        updates, opt_state = optimizer.update(gradients, state.opt_state, state.params)
+        params = optax.apply_updates(state.params, updates)
         metrics = StepMetrics(
             losses=totals,
             gradient_norm=global_norm(gradients),
-            learning_rate=optimizer.learning_rate(state.step),
+            learning_rate=logged_learning_rate(opt_state),
             filled=count_filled(batch),
         )
         return TrainState(state.step + 1, params, opt_state), metrics

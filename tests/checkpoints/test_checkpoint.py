@@ -25,11 +25,11 @@ from instruct.checkpoints.checkpoint import (
 from instruct.checkpoints.checkpoint_files import FOLDER, DamagedCheckpoint
 from instruct.checkpoints.train_state import TrainState
 from instruct.errors import RunFailed, UserError
-from instruct.mesh import MeshConfig, make_mesh
+from instruct.mesh import MeshConfig, make_mesh, with_shardings
 from instruct.models.encoder_decoder import EncoderDecoder
 from instruct.models.layout import unstack_layers
 from instruct.train.optimizer import OptimizerConfig, make_optimizer
-from instruct.train.state import abstract_state, state_shardings
+from instruct.train.step import abstract_state, state_shardings
 from tests.train.batches import tiny_config
 
 OPTIMIZER = OptimizerConfig(min_factored_size=16)
@@ -39,17 +39,13 @@ def made(scan_layers: bool, mesh_config: MeshConfig) -> tuple[TrainState, TrainS
     """(a state of random numbers, its abstract twin with shardings)."""
     model = EncoderDecoder(tiny_config(scan_layers=scan_layers))
     optimizer = make_optimizer(OPTIMIZER)
-    shapes = model.abstract_params()
-    shardings = state_shardings(make_mesh(mesh_config), OPTIMIZER, shapes)
-
-    abstract = jax.tree.map(
-        lambda leaf, sharding: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding),
-        abstract_state(shapes, optimizer),
-        shardings,
-    )
+    abstract = abstract_state(model.abstract_params(), optimizer)
+    shardings = state_shardings(make_mesh(mesh_config), abstract)
+    abstract = with_shardings(abstract, shardings)
     draw = np.random.default_rng(1)
     numbers = jax.tree.map(lambda leaf: draw.random(leaf.shape, np.float32), abstract)
-    numbers = numbers._replace(step=np.int32(7))
+    slots = numbers.opt_state._replace(count=np.int32(7), learning_rate=np.float32(0))
+    numbers = numbers._replace(step=np.int32(7), opt_state=slots)
     return jax.device_put(numbers, shardings), abstract
 
 

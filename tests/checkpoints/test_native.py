@@ -13,7 +13,7 @@ from instruct.mesh import tree_paths
 from instruct.models.encoder_decoder import EncoderDecoder
 from instruct.models.layout import unstack_layers
 from instruct.train.optimizer import OptimizerConfig, make_optimizer
-from instruct.train.state import init_state
+from instruct.train.step import init_state
 from tests.checkpoints.conftest import random_arrays
 
 
@@ -39,7 +39,7 @@ def test_what_training_writes_is_read_with_its_slots(tiny, tmp_path):
     assert opened.step == 3 and opened.model is None
     for path, leaf in tree_paths(params):
         np.testing.assert_array_equal(opened.arrays[path].read(), leaf)
-    assert set(opened.slots) == {path for path, _ in tree_paths(state.opt_state)}
+    assert set(opened.slots) == {path for path, _ in tree_paths(state.opt_state.slots)}
 
 
 def test_a_lost_file_is_named(tiny, tmp_path):

@@ -99,7 +99,7 @@ def arguments(model_dir, train_steps: int, **changes: Any) -> dict[str, Any]:
         "train_steps": train_steps,
         "log_every_steps": 1,
         "eval_every_steps": 4,
-        "tensorboard": False,
+        "trackers": (),
         "open_inputs": open_toy(),
     } | changes
 

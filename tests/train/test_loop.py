@@ -204,6 +204,7 @@ def test_finished_is_said_of_a_checkpoint_that_opens(tmp_path, monkeypatch, caps
         ({"mesh": MeshConfig(data=3)}, "3 devices, but there are 8"),
         ({"optimizer": OptimizerConfig(step_offset=5)}, "step_offset is 5.*at step 0"),
         ({"checkpoint": CheckpointConfig(best_metric="eval/los")}, "'eval/los'.*eval/loss"),
+        ({"optimizer": "adam"}, "train.optimizer is 'adam'.*@my_module.my_optimizer"),
     ],
 )
 def test_bad_values_are_named(tmp_path, wrong, message):

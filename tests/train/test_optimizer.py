@@ -5,16 +5,12 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from jax.sharding import PartitionSpec
 
 from instruct.errors import UserError
-from instruct.mesh import MeshConfig, make_mesh
+from instruct.mesh import MeshConfig, make_mesh, optimizer_shardings
 from instruct.models.layout import stack_layers, unstack_layers
-from instruct.train.optimizer import (
-    OptimizerConfig,
-    global_norm,
-    make_optimizer,
-    optimizer_shardings,
-)
+from instruct.train.optimizer import OptimizerConfig, global_norm, make_optimizer
 from tests.float32 import assert_same_float32
 
 
@@ -48,18 +44,22 @@ def gradients_like(params, seed):
     return jax.tree.unflatten(structure, new)
 
 
+def one_update(optimizer, gradients, state, params):
+    updates, state = optimizer.update(gradients, state, params)
+    return optax.apply_updates(params, updates), state
+
+
 def run(config, params, steps=3, stacked=False):
     optimizer = make_optimizer(config)
-    update = jax.jit(optimizer.update)
+    step = jax.jit(one_update, static_argnums=0)
     layout = stack_layers if stacked else lambda tree: tree
     now = layout(params)
     state = optimizer.init(now)
-    for step in range(steps):
-        gradients = layout(gradients_like(params, step))
-        now, state = update(gradients, state, now, jnp.int32(step))
+    for number in range(steps):
+        now, state = step(optimizer, layout(gradients_like(params, number)), state, now)
     if stacked:
-        return unstack_layers(now), unstack_layers(state)
-    return now, state
+        return unstack_layers(now), unstack_layers(state.slots)
+    return now, state.slots
 
 
 @pytest.mark.parametrize("name", ["adafactor", "adamw"])
@@ -88,7 +88,7 @@ def test_adafactor_equals_optax_layer_by_layer(params):
 
 
 def test_factored_by_named_axes(params):
-    state = make_optimizer(OptimizerConfig()).init(params)["encoder"]["layers_0"]
+    state = make_optimizer(OptimizerConfig()).init(params).slots["encoder"]["layers_0"]
     shapes = jax.tree.map(jnp.shape, state, is_leaf=lambda x: hasattr(x, "shape"))
     assert shapes == {
         "mlp": {
@@ -99,9 +99,8 @@ def test_factored_by_named_axes(params):
         "pre_mlp_layer_norm": {"scale": {"v": (128,)}},
     }
     relpos = {"relpos_bias": {"rel_embedding": jnp.zeros((128, 256))}}
-    assert set(make_optimizer(OptimizerConfig()).init(relpos)["relpos_bias"]["rel_embedding"]) == {
-        "v"
-    }
+    slots = make_optimizer(OptimizerConfig()).init(relpos).slots
+    assert set(slots["relpos_bias"]["rel_embedding"]) == {"v"}
 
 
 def test_adamw_equals_optax(params):
@@ -123,8 +122,8 @@ def test_global_norm_clip():
     zero = {"scale": jnp.zeros(2)}
     fifth = jax.tree.map(lambda x: x / 5, tree)
     assert_same_float32(
-        clipped.update(tree, clipped.init(zero), zero, 0)[0],
-        plain.update(fifth, plain.init(zero), zero, 0)[0],
+        one_update(clipped, tree, clipped.init(zero), zero)[0],
+        one_update(plain, fifth, plain.init(zero), zero)[0],
     )
 
 
@@ -136,7 +135,7 @@ def test_weight_decay_exponents():
                 learning_rate=0.1, weight_decay=0.5, weight_decay_rate_exponent=exponent
             )
         )
-        found, _ = optimizer.update(zero, optimizer.init(one), one, 0)
+        found, _ = one_update(optimizer, zero, optimizer.init(one), one)
         assert_same_float32(found["scale"], np.array([kept, kept]))
 
 
@@ -151,16 +150,16 @@ def test_schedules():
 
 def test_slots_are_split_as_their_parameter(params):
     mesh = make_mesh(MeshConfig(data=1, fsdp=2, tensor=4))
-    config = OptimizerConfig()
     stacked = stack_layers(params)
-    found = optimizer_shardings(mesh, config, stacked)["encoder"]["layers"]
-    specs = jax.tree.map(lambda sharding: tuple(sharding.spec), found)
+    state = make_optimizer(OptimizerConfig()).init(stacked)
+    shardings = optimizer_shardings(mesh, stacked, state)
+    assert jax.tree.structure(state) == jax.tree.structure(shardings)
+    assert shardings.count.spec == PartitionSpec()
+    slots = shardings.slots["encoder"]["layers"]
+    specs = jax.tree.map(lambda sharding: tuple(sharding.spec), slots)
     assert specs["mlp"]["wi_0"]["kernel"] == {"v_row": (None, "fsdp"), "v_col": (None, "tensor")}
     assert specs["mlp"]["wo"]["kernel"] == {"v_row": (None, "fsdp"), "v_col": (None, "tensor")}
     assert specs["attention"]["query"]["kernel"] == {"v": (None, "fsdp", "tensor")}
-    state = make_optimizer(config).init(stacked)
-    shardings = optimizer_shardings(mesh, config, stacked)
-    assert jax.tree.structure(state) == jax.tree.structure(shardings)
 
 
 @pytest.mark.parametrize(

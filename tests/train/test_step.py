@@ -6,12 +6,18 @@ import numpy as np
 import pytest
 
 from instruct.mean import Mean
-from instruct.mesh import MeshConfig, batch_sharding, make_mesh
+from instruct.mesh import MeshConfig, abstract_mesh, batch_sharding, make_mesh
 from instruct.models.encoder_decoder import EncoderDecoder
 from instruct.train.loss import LossConfig, LossTotals, make_loss_fn
 from instruct.train.optimizer import OptimizerConfig, make_optimizer
-from instruct.train.state import init_state, state_shardings
-from instruct.train.step import count_filled, make_eval_step, make_train_step
+from instruct.train.step import (
+    abstract_state,
+    count_filled,
+    init_state,
+    make_eval_step,
+    make_train_step,
+    state_shardings,
+)
 from tests.float32 import assert_same_float32, near_ties
 from tests.train.batches import packed_batch, tiny_config
 
@@ -40,7 +46,7 @@ def one_update(params, batch, num_microbatches=1, mesh_config=None):
     optimizer = make_optimizer(CONFIG)
     step = make_train_step(loss_fn, optimizer, num_microbatches, 0)
     mesh = make_mesh(mesh_config or MeshConfig(data=1), None if mesh_config else jax.devices()[:1])
-    shardings = state_shardings(mesh, CONFIG, params)
+    shardings = state_shardings(mesh, abstract_state(params, optimizer))
     with jax.set_mesh(mesh):
         state = jax.device_put(init_state(params, optimizer), shardings)
         batch = jax.device_put(batch, batch_sharding(mesh))
@@ -152,3 +158,23 @@ def test_rows_must_divide(params, batch):
     optimizer = make_optimizer(CONFIG)
     with pytest.raises(ValueError, match="8 rows do not divide into 3"):
         make_train_step(loss_fn, optimizer, 3, 0)(init_state(params, optimizer), batch)
+
+
+def test_init_counts_no_update_and_abstract_is_its_shape():
+    optimizer = make_optimizer(OptimizerConfig())
+    params = {"scale": jnp.ones(4)}
+    state = init_state(params, optimizer)
+    assert int(state.step) == 0 and state.step.dtype == jnp.int32
+    abstract = abstract_state({"scale": jax.ShapeDtypeStruct((4,), jnp.float32)}, optimizer)
+    assert jax.tree.map(jnp.shape, state) == jax.tree.map(lambda leaf: leaf.shape, abstract)
+
+
+def test_state_of_eleven_billion_parameters_is_laid_out_without_allocating():
+    model = EncoderDecoder(
+        tiny_config(vocab_size=32128, d_model=4096, num_heads=64, head_dim=64, d_ff=10240)
+    )
+    abstract = abstract_state(model.abstract_params(), make_optimizer(OptimizerConfig()))
+    shardings = state_shardings(abstract_mesh(MeshConfig(data=4, tensor=64)), abstract)
+    assert jax.tree.structure(shardings) == jax.tree.structure(abstract)
+    slots = shardings.opt_state.slots["encoder"]["layers_0"]["mlp"]["wo"]["kernel"]
+    assert tuple(slots["v_col"].spec) == ("tensor",) and tuple(slots["v_row"].spec) == (None,)

@@ -9,8 +9,7 @@ from instruct.models.encoder_decoder import EncoderDecoder
 from instruct.models.layout import stack_layers, unstack_layers
 from instruct.train.loss import LossConfig, make_loss_fn
 from instruct.train.optimizer import OptimizerConfig, make_optimizer
-from instruct.train.state import init_state
-from instruct.train.step import make_train_step
+from instruct.train.step import init_state, make_train_step
 from tests.float32 import EPSILON, assert_same_float32, near_ties
 
 
