@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from instruct.data.registry import find_spec, shares, task_specs
+from instruct.data.registry import find_spec, registered_specs, shares
 from instruct.data.sources.alternates import Alternates
 from instruct.data.sources.files import FileSource
 from instruct.data.sources.huggingface import HuggingFaceSource
@@ -21,6 +21,7 @@ from instruct.data.sources.tfds import TfdsSource
 from instruct.data.spec import TaskSpec
 from instruct.errors import UserError
 from instruct.prompts.modes import FEW_SHOT_MODES, INVERTED_MODES
+from instruct.workspace import Workspace
 from tasks import collection_notes as notes
 from tasks import mixtures, published
 from tasks import public as _public  # noqa: F401 (registers gsm8k.main)
@@ -28,6 +29,7 @@ from tasks.gym import mixtures as gym_mixtures
 
 PAGE = Path(__file__).parents[1] / "docs" / "collection.md"
 WHOLE = "flan2022"
+_WORKSPACE = Workspace()  # of no consequence: declared sizes and this project's wordings count
 _FEW_TASKS = 10  # categories and languages with fewer are summed up
 _FEW_CHILDREN = 8
 
@@ -36,7 +38,7 @@ Rates = Mapping[str, float | None]
 
 def family(name: str) -> list[TaskSpec]:
     """The tasks of a family, in the order they were registered."""
-    return [spec for spec in task_specs().values() if spec.family == name]
+    return [spec for spec in registered_specs().values() if spec.family == name]
 
 
 def _table(columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:
@@ -107,7 +109,7 @@ def _families() -> str:
 
 def _counting() -> str:
     by_family = {name: family(name) for name in notes.COLLECTION}
-    everything = [find_spec(leaf) for leaf in shares(WHOLE, declared=True)]
+    everything = [find_spec(_WORKSPACE, leaf) for leaf in shares(_WORKSPACE, WHOLE, declared=True)]
     datasets = {name: len(_datasets(specs)) for name, specs in by_family.items()}
     categories = {name: len(_categories(specs)) for name, specs in by_family.items()}
     sums = ", ".join(f"`{n}` {datasets[n]} and {categories[n]}" for n in by_family)
@@ -219,7 +221,7 @@ def _niv2() -> str:
     tracks = _table(
         ("track", "tasks"),
         [
-            [f"`{name}`", len({find_spec(leaf).name for leaf in rates})]
+            [f"`{name}`", len({find_spec(_WORKSPACE, leaf).name for leaf in rates})]
             for name, rates in (mixtures.NIV2_TRAINING | mixtures.EVALUATION).items()
         ],
     )
@@ -238,8 +240,8 @@ def _niv2_row(name: str, specs: Sequence[TaskSpec]) -> list[Any]:
 def _licenses() -> str:
     by_license: dict[str, float] = collections.defaultdict(float)
     specs: dict[str, dict[str, TaskSpec]] = collections.defaultdict(dict)
-    for leaf, share in shares(WHOLE, declared=True).items():
-        spec = find_spec(leaf)
+    for leaf, share in shares(_WORKSPACE, WHOLE, declared=True).items():
+        spec = find_spec(_WORKSPACE, leaf)
         by_license[_license(spec)] += share
         specs[_license(spec)][spec.name] = spec
     order = sorted(specs, key=lambda name: (-len(specs[name]), name))
@@ -308,8 +310,8 @@ def _mixtures() -> str:
 
 
 def _mixture_row(name: str) -> list[Any]:
-    found = shares(name, declared=True)
-    specs = {leaf: find_spec(leaf) for leaf in found}
+    found = shares(_WORKSPACE, name, declared=True)
+    specs = {leaf: find_spec(_WORKSPACE, leaf) for leaf in found}
     modes = {leaf: leaf.removeprefix(spec.name + ".") for leaf, spec in specs.items()}
 
     def share_of(chosen: Sequence[str]) -> str:

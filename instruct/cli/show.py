@@ -29,6 +29,7 @@ from instruct.data.vocab import load_vocabulary
 from instruct.errors import UserError, unknown_name
 from instruct.prompts.record import Record
 from instruct.prompts.render import Dropped, Rendered
+from instruct.workspace import Workspace
 
 # Long enough that no prompt is cut for the sake of being shown.
 _LENGTHS = (4096, 1024)
@@ -47,17 +48,17 @@ _LEAST = {"draws": 1, "n": 1, "workers": 1, "pairs": 0, "examples": 0, "rows": 0
 def run(flags: argparse.Namespace) -> int:
     """Prints a mixture, a task, the list of both, or an overlap."""
     _check(flags)
-    settings.load(flags)
+    workspace, _ = settings.load(flags)
     if flags.task:
-        return _show_task(flags)
+        return _show_task(workspace, flags)
     if flags.mixture and flags.split is None:
-        leaves = registry.resolve(flags.mixture).leaves
+        leaves = registry.resolve(workspace, flags.mixture).leaves
         flags.split = _in_order({split for leaf in leaves for split in leaf.splits})[0]
     if flags.overlap:
-        return show_overlap.run(flags)
+        return show_overlap.run(workspace, flags)
     if flags.mixture:
-        return _show_mixture(flags)
-    return _show_list(flags)
+        return _show_mixture(workspace, flags)
+    return _show_list(workspace, flags)
 
 
 def _in_order(splits: Collection[str]) -> list[str]:
@@ -65,12 +66,12 @@ def _in_order(splits: Collection[str]) -> list[str]:
     return [*(s for s in SPLITS if s in splits), *sorted(s for s in splits if s not in SPLITS)]
 
 
-def _split_there(spec: TaskSpec) -> str:
+def _split_there(workspace: Workspace, spec: TaskSpec) -> str:
     """The first split of a task that can be read; the first of all where none can."""
     splits, reasons = _in_order(spec.splits), []
     for split in splits:
         try:
-            next(numbered_records(spec, split, False, 0), None)
+            next(numbered_records(workspace, spec, split, False, 0), None)
         except UserError as error:
             reasons.append(f"note: split {split!r} is not shown: {error}")
             continue
@@ -130,9 +131,9 @@ def _families(specs: Iterable[TaskSpec]) -> list[dict[str, Any]]:
     ]
 
 
-def _show_list(flags: argparse.Namespace) -> int:
+def _show_list(workspace: Workspace, flags: argparse.Namespace) -> int:
     task_filter = TaskFilter.from_flags(flags)
-    specs = task_filter.specs(registry.task_specs().values())
+    specs = task_filter.specs(registry.task_specs(workspace).values())
     if flags.licenses:
         found = license_counts(specs)
         if flags.json:
@@ -182,17 +183,17 @@ def _short(spec: TaskSpec) -> str:
     return spec.license.partition(" (")[0]
 
 
-def mixture_table(resolved: Resolved) -> Table:
+def mixture_table(workspace: Workspace, resolved: Resolved) -> Table:
     """A mixture's leaves, or its sub-mixtures where it has many leaves."""
-    return view_table(MixtureView(resolved))
+    return view_table(MixtureView(workspace, resolved))
 
 
-def _show_mixture(flags: argparse.Namespace) -> int:
-    whole = registry.resolve(flags.mixture, flags.split)
+def _show_mixture(workspace: Workspace, flags: argparse.Namespace) -> int:
+    whole = registry.resolve(workspace, flags.mixture, flags.split)
     splits = {split for leaf in whole.leaves for split in leaf.splits}
     if flags.split not in splits:
         raise unknown_name(f"split of mixture {whole.name!r}", flags.split, splits)
-    view = MixtureView(whole, TaskFilter.from_flags(flags), flags.draws)
+    view = MixtureView(workspace, whole, TaskFilter.from_flags(flags), flags.draws)
     if flags.licenses:
         found = view.licenses()
         if flags.json:
@@ -210,22 +211,29 @@ def _show_mixture(flags: argparse.Namespace) -> int:
         )
     if flags.rows:
         config = DataConfig(flags.mixture, ROW_LENGTHS, flags.rows, AUTO_VOCABULARY)
-        config = registry.with_vocabulary(config)
+        config = registry.with_vocabulary(workspace, config)
         console.print(f"vocabulary: {config.vocabulary}", markup=False, soft_wrap=True)
-        print_packed_rows(console, config, whole)
+        print_packed_rows(workspace, console, config, whole)
     return 0
 
 
-def print_packed_rows(console: Console, config: DataConfig, resolved: Resolved) -> None:
+def print_packed_rows(
+    workspace: Workspace, console: Console, config: DataConfig, resolved: Resolved
+) -> None:
     """The rows of the first batch, decoded from the arrays that training would get."""
     vocabulary = load_vocabulary(config.vocabulary)
-    batch, _ = next(TrainFeed(config, resolved))
+    batch, _ = next(TrainFeed(workspace, config, resolved))
     for row in range(config.batch_size):
         console.print(preview.packed_row(batch, row, vocabulary, resolved), markup=False)
 
 
 def rendered_examples(
-    spec: TaskSpec, modes: Sequence[str], split: str, count: int, vocabulary_name: str = "gym"
+    workspace: Workspace,
+    spec: TaskSpec,
+    modes: Sequence[str],
+    split: str,
+    count: int,
+    vocabulary_name: str = "gym",
 ) -> Iterator[tuple[str, Rendered | Dropped]]:
     """(mode, example) of the first records of a split, worded as an epoch of evaluation would.
 
@@ -236,13 +244,14 @@ def rendered_examples(
         UserError: there is no store, and the source is not there; says where it was looked for.
     """
     vocabulary = load_vocabulary(vocabulary_name)
-    records = list(itertools.islice(numbered_records(spec, split, False, 0), count))
+    records = list(itertools.islice(numbered_records(workspace, spec, split, False, 0), count))
     pools: dict[str, list[Record]] = {"": []}
     for mode in modes:
         leaf_key = name_key(spec.leaf_name(mode))
         pool_split = spec.exemplar_split_of(mode)
         if pool_split not in pools:
-            rows = itertools.islice(numbered_records(spec, pool_split, False, 0), _EXEMPLAR_POOL)
+            pool_rows = numbered_records(workspace, spec, pool_split, False, 0)
+            rows = itertools.islice(pool_rows, _EXEMPLAR_POOL)
             try:
                 pools[pool_split] = [record for _, record in rows]
             except UserError as error:
@@ -265,16 +274,16 @@ def _modes_of(name: str, spec: TaskSpec) -> Sequence[str]:
     return spec.all_modes if name == spec.name else (name.removeprefix(spec.name + "."),)
 
 
-def _show_task(flags: argparse.Namespace) -> int:
+def _show_task(workspace: Workspace, flags: argparse.Namespace) -> int:
     if registry.is_plain_task(flags.task):
-        return _show_plain_task(flags)
-    spec = registry.find_spec(flags.task)
-    split = flags.split or _split_there(spec)
+        return _show_plain_task(workspace, flags)
+    spec = registry.find_spec(workspace, flags.task)
+    split = flags.split or _split_there(workspace, spec)
     if split not in spec.splits:
         raise unknown_name(f"split of task {spec.name!r}", split, spec.splits)
     examples = []
     modes = _modes_of(flags.task, spec)
-    for mode, shown in rendered_examples(spec, modes, split, flags.examples):
+    for mode, shown in rendered_examples(workspace, spec, modes, split, flags.examples):
         entry = {"task": spec.leaf_name(mode), "mode": mode} | dataclasses.asdict(shown)
         examples.append({k: v for k, v in entry.items() if k not in ("input_ids", "target_ids")})
         if isinstance(shown, Rendered):
@@ -296,15 +305,15 @@ def _show_task(flags: argparse.Namespace) -> int:
     return 0
 
 
-def _show_plain_task(flags: argparse.Namespace) -> int:
+def _show_plain_task(workspace: Workspace, flags: argparse.Namespace) -> int:
     """Prints a user's seqio task as its own pipeline makes its examples, uncut."""
     from instruct.data.seqio.reading import token_records  # TensorFlow
 
-    task = registry.find_seqio_task(flags.task)
+    task = registry.find_seqio_task(workspace, flags.task)
     split = flags.split or _in_order(task.splits)[0]
     if split not in task.splits:
         raise unknown_name(f"split of task {task.name!r}", split, task.splits)
-    vocabulary = registry.task_vocabulary(task.name) or "gym"
+    vocabulary = registry.task_vocabulary(workspace, task.name) or "gym"
     lengths = dict.fromkeys(ROW_LENGTHS, _UNCUT)
     records = token_records(task.name, split, lengths, load_vocabulary(vocabulary))
     examples = [

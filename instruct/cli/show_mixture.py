@@ -17,6 +17,7 @@ from instruct.data import registry
 from instruct.data.config import AUTO_VOCABULARY, DataConfig
 from instruct.data.feed.plan import Plan
 from instruct.data.spec import Leaf, Resolved
+from instruct.workspace import Workspace
 
 DRAWS = 100_000
 ROW_LENGTHS = {"inputs": 512, "targets": 128}
@@ -113,22 +114,27 @@ class MixtureView:
     """
 
     def __init__(
-        self, resolved: Resolved, task_filter: TaskFilter | None = None, draws: int = DRAWS
+        self,
+        workspace: Workspace,
+        resolved: Resolved,
+        task_filter: TaskFilter | None = None,
+        draws: int = DRAWS,
     ) -> None:
+        self._workspace = workspace
         self.draws = draws
         self.name, self.split = resolved.name, resolved.split
         kept = (task_filter or TaskFilter()).leaves(resolved.leaves)
         self.resolved = dataclasses.replace(resolved, leaves=tuple(kept))
-        asked = registry.shares(self.name, self.split, declared=True)
-        caps = _caps(resolved)
+        asked = registry.shares(workspace, self.name, self.split, declared=True)
+        caps = _caps(workspace, resolved)
         counts = dict(zip((leaf.name for leaf in resolved.leaves), _counts(resolved, draws)))
         self.rows = [
             LeafRow(leaf, asked[leaf.name], caps.get(leaf.name), int(counts[leaf.name]), draws)
             for leaf in kept
         ]
         config = DataConfig(self.name, ROW_LENGTHS, 1, AUTO_VOCABULARY, split=self.split)
-        config = registry.with_vocabulary(config)
-        self.unprepared = registry.unprepared(self.resolved, config)
+        config = registry.with_vocabulary(workspace, config)
+        self.unprepared = registry.unprepared(workspace, self.resolved, config)
 
     def counts_line(self) -> str:
         """Tasks, data sets, categories, leaves, and how many of these have no store."""
@@ -157,12 +163,13 @@ class MixtureView:
     def groups(self) -> list[Group]:
         """Two levels of what the mixture was made of, the greatest shares first."""
         rows = {row.leaf.name: row for row in self.rows}
-        found = []
-        for name, parts in _level(self.name, 1.0, self.split, rows):
+        workspace, found = self._workspace, []
+        for name, parts in _level(workspace, self.name, 1.0, self.split, rows):
             found.append(_group(name, 0, parts, rows))
-            if _is_mixture(name):
-                scale = next(c.share for c in registry.children(self.name) if c.name == name)
-                inner = _level(name, scale, self.split, rows)
+            if _is_mixture(workspace, name):
+                children = registry.children(workspace, self.name)
+                scale = next(child.share for child in children if child.name == name)
+                inner = _level(workspace, name, scale, self.split, rows)
                 found += [_group(label, 1, parts, rows) for label, parts in inner]
         return found
 
@@ -205,12 +212,12 @@ def _counts(resolved: Resolved, draws: int) -> np.ndarray:
     return counts
 
 
-def _is_mixture(name: str) -> bool:
+def _is_mixture(workspace: Workspace, name: str) -> bool:
     """Whether it has children to look into: neither a task nor a leaf nor a plain SeqIO mixture."""
-    return name not in registry.task_specs() and bool(registry.children(name))
+    return not registry.is_task(name) and bool(registry.children(workspace, name))
 
 
-def _caps(resolved: Resolved) -> dict[str, int | None]:
+def _caps(workspace: Workspace, resolved: Resolved) -> dict[str, int | None]:
     """Leaf -> cap, where the mixture right around its task goes by numbers of records."""
     specs = {leaf.name: leaf.spec for leaf in resolved.leaves}
     caps: dict[str, int | None] = {}
@@ -221,32 +228,32 @@ def _caps(resolved: Resolved) -> dict[str, int | None]:
         if name in visited:
             continue
         visited.add(name)
-        for child in registry.children(name):
-            if _is_mixture(child.name):
+        for child in registry.children(workspace, name):
+            if _is_mixture(workspace, child.name):
                 stack.append(child.name)
             elif child.rate is None:
-                for leaf in registry.shares(child.name, resolved.split):
+                for leaf in registry.shares(workspace, child.name, resolved.split):
                     spec = specs[leaf]
                     caps.setdefault(leaf, child.cap or (spec.cap if spec else None))
     return caps
 
 
 def _level(
-    name: str, scale: float, split: str, rows: Mapping[str, LeafRow]
+    workspace: Workspace, name: str, scale: float, split: str, rows: Mapping[str, LeafRow]
 ) -> list[tuple[str, dict[str, float]]]:
     """(name, leaf -> share) of what lies right below a mixture whose own share is `scale`.
 
     Many tasks beside each other are put together by category.
     """
-    below = registry.children(name, split)
-    by_category = sum(not _is_mixture(child.name) for child in below) > FEW
+    below = registry.children(workspace, name, split)
+    by_category = sum(not _is_mixture(workspace, child.name) for child in below) > FEW
     found: dict[str, dict[str, float]] = {}
     for child in below:
-        for leaf, share in registry.shares(child.name, split).items():
+        for leaf, share in registry.shares(workspace, child.name, split).items():
             if leaf not in rows:
                 continue
             label = child.name
-            if by_category and not _is_mixture(child.name):
+            if by_category and not _is_mixture(workspace, child.name):
                 label = f"category: {rows[leaf].leaf.category}"
             parts = found.setdefault(label, {})
             parts[leaf] = parts.get(leaf, 0.0) + scale * child.share * share

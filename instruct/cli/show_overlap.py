@@ -19,6 +19,7 @@ from instruct.data.overlap.scan import COVERED, StoredTask
 from instruct.data.spec import Leaf, TaskSpec
 from instruct.data.stores.store import read_manifest, spec_key, store_path
 from instruct.errors import UserError
+from instruct.workspace import Workspace
 
 _TABLE_COLUMNS = 240
 _MOST_ROWS = 40  # of a table; --leaves prints all, --json always does
@@ -35,13 +36,13 @@ class Side:
     missing: dict[str, str]
 
 
-def run(flags: argparse.Namespace) -> int:
+def run(workspace: Workspace, flags: argparse.Namespace) -> int:
     """Prints the overlap. Tasks without a store are named and left out; the status is 0."""
     task_filter = TaskFilter.from_flags(flags)
-    leaves = task_filter.leaves(registry.resolve(flags.mixture, flags.split).leaves)
-    side = stored_tasks(leaves, (flags.split,))
+    leaves = registry.resolve(workspace, flags.mixture, flags.split).leaves
+    side = stored_tasks(workspace, task_filter.leaves(leaves), (flags.split,))
     if flags.against:
-        return _against(flags, side)
+        return _against(workspace, flags, side)
     report = duplicates(side.tasks, flags.n, flags.workers, flags.pairs)
     if flags.json:
         return _print_json(_head(flags, side) | _duplicates_json(report))
@@ -54,7 +55,7 @@ def run(flags: argparse.Namespace) -> int:
     return 0
 
 
-def stored_tasks(leaves: Iterable[Leaf], splits: Sequence[str]) -> Side:
+def stored_tasks(workspace: Workspace, leaves: Iterable[Leaf], splits: Sequence[str]) -> Side:
     """The stores of the leaves' tasks, each once, in the first of the splits that a task has."""
     side = Side([], {}, {})
     specs: dict[str, TaskSpec | None] = {leaf.task: leaf.spec for leaf in leaves}
@@ -66,7 +67,7 @@ def stored_tasks(leaves: Iterable[Leaf], splits: Sequence[str]) -> Side:
         if not split:
             side.missing[name] = f"has no split {' or '.join(splits)}"
             continue
-        path = store_path(spec_key(spec), split)
+        path = store_path(workspace, spec_key(spec), split)
         try:
             manifest = read_manifest(path)
         except UserError as error:
@@ -80,9 +81,10 @@ def stored_tasks(leaves: Iterable[Leaf], splits: Sequence[str]) -> Side:
     return side
 
 
-def _against(flags: argparse.Namespace, train: Side) -> int:
+def _against(workspace: Workspace, flags: argparse.Namespace, train: Side) -> int:
     splits = (flags.against_split,) if flags.against_split else _TEST_SPLITS
-    test = stored_tasks(registry.resolve(flags.against, splits[0]).leaves, splits)
+    leaves = registry.resolve(workspace, flags.against, splits[0]).leaves
+    test = stored_tasks(workspace, leaves, splits)
     pairs, totals = contamination(train.tasks, test.tasks, flags.n, flags.workers, flags.pairs)
     if flags.json:
         found = _head(flags, train) | {

@@ -1,6 +1,7 @@
 """`run.py train`: trains, or goes on where the run in MODEL_DIR stopped."""
 
 import argparse
+import functools
 
 from instruct import gin_config
 from instruct.checkpoints.checkpoint_files import checkpoint_steps
@@ -8,19 +9,20 @@ from instruct.cli import settings
 from instruct.config_types import check_arguments
 from instruct.data import registry
 from instruct.errors import UserError, explaining_storage_failures
-from instruct.train import loop, session
+from instruct.train import inputs, loop, session
 
 
 def run(flags: argparse.Namespace) -> int:
     """Wires `instruct.train.loop.train` from gin and runs it."""
-    arguments = settings.load(flags)[gin_config.TRAIN]
+    workspace, entries = settings.load(flags)
+    arguments = entries[gin_config.TRAIN]
     if not arguments:
         raise UserError(
             "nothing configures training; add --gin_file=gin/runs/train.gin or a recipe."
         )
     check_arguments(loop.train, arguments, besides=("model_dir",))  # which the next step opens
     if "data" in arguments:
-        arguments["data"] = registry.with_vocabulary(arguments["data"])
+        arguments["data"] = registry.with_vocabulary(workspace, arguments["data"])
     texts = {
         "config.gin": gin_config.config_text(),
         "operative.gin": gin_config.operative_text(),
@@ -32,7 +34,8 @@ def run(flags: argparse.Namespace) -> int:
         explaining_storage_failures(lambda: _what_is_saved(model_dir)),
         session.open_model_dir(model_dir),
     ):
-        loop.train(**arguments, texts=texts)
+        open_inputs = functools.partial(inputs.open_inputs, workspace=workspace)
+        loop.train(**arguments, texts=texts, open_inputs=open_inputs)
     return 0
 
 

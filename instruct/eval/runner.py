@@ -42,6 +42,7 @@ from instruct.local_paths import local_path
 from instruct.mesh import MeshConfig, make_mesh, param_shardings, with_shardings
 from instruct.models.config import ModelConfig
 from instruct.models.encoder_decoder import EncoderDecoder, reorder_cache
+from instruct.workspace import Workspace
 
 
 def evaluate(
@@ -56,6 +57,7 @@ def evaluate(
     batching: BatchConfig | None = None,
     mesh: MeshConfig | None = None,
     strict: bool = False,
+    workspace: Workspace = Workspace(),  # noqa: B008 (frozen)
 ) -> int:
     """Evaluates checkpoints on suites, writes results under `model_dir`, prints tables.
 
@@ -73,6 +75,7 @@ def evaluate(
         mesh: over all devices.
         strict: a damaged checkpoint is an error; else the newest whole one stands for "latest",
             and of several the others are evaluated.
+        workspace: where data and stores are.
 
     Returns:
         The exit status: 1 if one of several checkpoints is damaged or a task could not be
@@ -94,7 +97,7 @@ def evaluate(
     check_embedding_rows(words, network.config.vocab_size)
     strategy = decode or DecodeConfig(max_decode_steps=lengths["targets"])
     strategy = dataclasses.replace(strategy, eos_id=words.eos_id)
-    resolved = {suite: registry.resolve(suite).straight() for suite in config.suites}
+    resolved = {suite: registry.resolve(workspace, suite).straight() for suite in config.suites}
     checkpoints = _checkpoints(source, config)
 
     console = Console(stderr=True, quiet=jax.process_index() != 0, highlight=False)
@@ -113,7 +116,7 @@ def evaluate(
     )
     abstract = network.abstract_params()
     placed = with_shardings(abstract, param_shardings(device_mesh, abstract))
-    problems = _prepare(resolved.values(), config, data, console)
+    problems = _prepare(workspace, resolved.values(), config, data, console)
     lineage = read_lineage(folder)
     if lineage.unknown:
         console.print(unrecorded(lineage), style="yellow", markup=False, soft_wrap=True)
@@ -140,6 +143,7 @@ def evaluate(
                 decode=strategy.describe() + (" majority" if strategy.num_samples > 1 else ""),
                 trained_tasks=None if lineage.tasks is None else set(lineage.tasks),
                 problems=problems,
+                workspace=workspace,
             )
             failed |= run.evaluate(mixture, models, params, console)
         del params  # before the next ones are read: a device may hold only one set
@@ -157,7 +161,11 @@ def _checkpoints(source: str, config: EvalConfig) -> list[pathlib.Path]:
 
 
 def _prepare(
-    mixtures: Iterable[Resolved], config: EvalConfig, data: DataConfig, console: Console
+    workspace: Workspace,
+    mixtures: Iterable[Resolved],
+    config: EvalConfig,
+    data: DataConfig,
+    console: Console,
 ) -> dict[tuple[str, str], str]:
     """Builds the record stores that are missing; (task, split) -> why that failed."""
     by_split: dict[str, list[Leaf]] = {}
@@ -168,6 +176,6 @@ def _prepare(
     problems = {}
     for split, leaves in by_split.items():
         part = Resolved(f"split {split}", split, tuple(leaves))
-        done = prepare(part, data, (split,), console=console)
+        done = prepare(workspace, part, data, (split,), console=console)
         problems |= {(store.task, store.split): store.message for store in done.failed}
     return problems

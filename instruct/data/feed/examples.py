@@ -30,6 +30,7 @@ from instruct.data.vocab import load_vocabulary
 from instruct.errors import UserError
 from instruct.prompts.record import Record
 from instruct.prompts.render import Dropped
+from instruct.workspace import Workspace
 
 _ANY_LENGTH = 1 << 30
 _READ_AT_ONCE = 1000  # records
@@ -75,6 +76,7 @@ class EvalExample:
 
 
 def eval_examples(
+    workspace: Workspace,
     leaf: Leaf,
     split: str,
     vocabulary: str,
@@ -96,7 +98,7 @@ def eval_examples(
         UserError: no store of that split.
     """
     config = DataConfig(leaf.name, lengths, batch_size=1, vocabulary=vocabulary)
-    store = _open(leaf, split, config)
+    store = _open(workspace, leaf, split, config)
     numbers = np.arange(len(store))
     leaf_key = name_key(leaf.name)
     if limit is not None and limit < len(store):
@@ -104,7 +106,7 @@ def eval_examples(
         numbers = np.sort(permute(np.arange(limit), len(store), key))
     chosen = numbers.tolist()
     examples = []
-    exemplars = _Exemplars(leaf, split, config)
+    exemplars = _Exemplars(workspace, leaf, split, config)
     for number, record in zip(chosen, store.read(chosen)):
         if isinstance(record, TokenRecord):
             examples.append(_plain_example(leaf, number, record, config))
@@ -117,14 +119,16 @@ def eval_examples(
     return examples
 
 
-def num_asked(leaf: Leaf, split: str, config: DataConfig, limit: int | None) -> int:
+def num_asked(
+    workspace: Workspace, leaf: Leaf, split: str, config: DataConfig, limit: int | None
+) -> int:
     """How many examples `eval_examples` gives if all of them fit."""
-    size = len(_open(leaf, split, config))
+    size = len(_open(workspace, leaf, split, config))
     return size if limit is None else min(size, limit)
 
 
-def _open(leaf: Leaf, split: str, config: DataConfig) -> Store:
-    manifest, path = leaf_manifest(leaf, split, config)
+def _open(workspace: Workspace, leaf: Leaf, split: str, config: DataConfig) -> Store:
+    manifest, path = leaf_manifest(workspace, leaf, split, config)
     if manifest is None:
         raise UserError(
             f"task {leaf.name!r} has no prepared records of split {split!r} ({path}). Run "
@@ -136,12 +140,12 @@ def _open(leaf: Leaf, split: str, config: DataConfig) -> Store:
 class _Exemplars:
     """Exemplars of a leaf whose mode shows some; none for other modes."""
 
-    def __init__(self, leaf: Leaf, split: str, config: DataConfig) -> None:
+    def __init__(self, workspace: Workspace, leaf: Leaf, split: str, config: DataConfig) -> None:
         self._mode = leaf.mode
         self._store = None
         source = leaf.spec.exemplar_split_of(leaf.mode) if leaf.spec is not None else ""
         if leaf.spec is not None and source:
-            self._store = _open(leaf, source, config)
+            self._store = _open(workspace, leaf, source, config)
             self._holds_query = source == split
             self._shots = leaf.spec.fixed_shots(leaf.mode)
 
@@ -231,20 +235,24 @@ def _lost_its_end(record: TokenRecord, config: DataConfig) -> bool | None:
     return len(vocabulary.encode(record.inputs)) > kept
 
 
-def majority_answer(leaf: Leaf, config: DataConfig, split: str = "train") -> tuple[str, float]:
+def majority_answer(
+    workspace: Workspace, leaf: Leaf, config: DataConfig, split: str = "train"
+) -> tuple[str, float]:
     """The most frequent answer of a prepared split and its share; ("", 0.0) if not prepared."""
-    manifest, _ = leaf_manifest(leaf, split, config)
+    manifest, _ = leaf_manifest(workspace, leaf, split, config)
     if manifest is None:
         return "", 0.0
     return manifest.majority_answer, manifest.majority_share
 
 
-def majority_position(leaf: Leaf, config: DataConfig, split: str = "train") -> tuple[int, float]:
+def majority_position(
+    workspace: Workspace, leaf: Leaf, config: DataConfig, split: str = "train"
+) -> tuple[int, float]:
     """The most frequent place of the right answer among the options of a record, and its share.
 
     (-1, 0.0) where the split is not prepared, or prompts show options in another order.
     """
-    manifest, path = leaf_manifest(leaf, split, config)
+    manifest, path = leaf_manifest(workspace, leaf, split, config)
     if manifest is None or leaf.spec is None or leaf.spec.templates.shuffle_options:
         return -1, 0.0
     store = open_store(path, manifest.sha256)

@@ -7,7 +7,7 @@ The modules of the library that import TensorFlow: this one, seqio_reading.py an
 """
 
 import functools
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -31,7 +31,6 @@ from instruct.data.stores.store import (
     Store,
     read_manifest,
     spec_key,
-    store_dir,
     store_path,
 )
 from instruct.data.vocab import Vocabulary, load_vocabulary, model_path, parse_spec
@@ -39,6 +38,7 @@ from instruct.errors import UserError
 from instruct.prompts.draws import mix
 from instruct.prompts.record import Record
 from instruct.prompts.render import Dropped
+from instruct.workspace import Workspace
 
 # TensorFlow's stubs declare tf.data.Dataset as a variable, which no type checker accepts.
 Dataset: TypeAlias = Any
@@ -145,13 +145,18 @@ def from_seqio(vocabulary: Any) -> str | None:
     return None
 
 
-def _open_or_none(spec: TaskSpec, split: str) -> Store[Record] | None:
-    path = store_path(spec_key(spec), split)
+def _open_or_none(workspace: Workspace, spec: TaskSpec, split: str) -> Store[Record] | None:
+    path = store_path(workspace, spec_key(spec), split)
     return Store(path) if read_manifest(path) is not None else None
 
 
 def numbered_records(
-    spec: TaskSpec, split: str, shuffle: bool, seed: int, share: tuple[int, int] = (0, 1)
+    workspace: Workspace,
+    spec: TaskSpec,
+    split: str,
+    shuffle: bool,
+    seed: int,
+    share: tuple[int, int] = (0, 1),
 ) -> Iterator[tuple[int, Record]]:
     """Records with their numbers, from the prepared store, else from the source.
 
@@ -159,7 +164,7 @@ def numbered_records(
         shuffle: in an order that the seed fixes (a store; a source has its own).
         share: (which, of how many) equal shares of the order; of a source only the whole.
     """
-    store = _open_or_none(spec, split)
+    store = _open_or_none(workspace, spec, split)
     if store is not None:
         order = np.arange(len(store))
         if shuffle:
@@ -169,20 +174,21 @@ def numbered_records(
             numbers = order[start : start + 256].tolist()
             yield from zip(numbers, store.read(numbers))
         return
-    why = spec.source.available()
+    why = spec.source.available(workspace)
     if why is not None:
         raise UserError(f"task {spec.name!r} has no prepared store, and its source: {why}")
-    records = (r for r in spec.source.records(spec.splits[split]) if isinstance(r, Record))
+    rows = spec.source.records(workspace, spec.splits[split])
+    records = (row for row in rows if isinstance(row, Record))
     yield from enumerate(records)
 
 
 class _Exemplars:
     """The exemplar split of a task: its store, or the first records of its source."""
 
-    def __init__(self, spec: TaskSpec, split: str) -> None:
-        store = _open_or_none(spec, split)
+    def __init__(self, workspace: Workspace, spec: TaskSpec, split: str) -> None:
+        store = _open_or_none(workspace, spec, split)
         if store is None:
-            rows = spec.source.records(spec.splits[split])
+            rows = spec.source.records(workspace, spec.splits[split])
             records = (row for row in rows if isinstance(row, Record))
             self._records = [r for _, r in zip(range(_MOST_UNSTORED_EXEMPLARS), records)]
         self._store = store
@@ -215,15 +221,18 @@ class RecordDataSource(seqio.DataSource):
 
     def num_input_examples(self, split: str) -> int | None:
         """From the store's manifest, else as the task declares, else None."""
-        return known_num_records(self._spec, split)
+        return known_num_records(RecordTask.workspace, self._spec, split)
 
     def is_prepared(self, split: str) -> bool:
         """Whether there is a store of the split."""
-        return split in self._spec.splits and _manifest(self._spec, split) is not None
+        return (
+            split in self._spec.splits
+            and _manifest(RecordTask.workspace, self._spec, split) is not None
+        )
 
     def list_shards(self, split: str) -> Sequence[str]:
         """One name for each share that can be read alone; a source is read whole."""
-        manifest = _manifest(self._spec, split)
+        manifest = _manifest(RecordTask.workspace, self._spec, split)
         if manifest is None:
             return [split]
         return [f"{split}-{n:04}" for n in range(min(manifest.num_records, _MOST_SHARES))]
@@ -254,7 +263,8 @@ class RecordDataSource(seqio.DataSource):
         share: tuple[int, int] = (0, 1),
     ) -> Dataset:
         def generate():
-            rows = numbered_records(self._spec, split, shuffle_files, seed or 0, share)
+            workspace = RecordTask.workspace
+            rows = numbered_records(workspace, self._spec, split, shuffle_files, seed or 0, share)
             for number, record in rows:
                 key = example_key(seed or 0, self._leaf_key, number)
                 yield {
@@ -269,13 +279,13 @@ class RecordDataSource(seqio.DataSource):
         return tf.data.Dataset.from_generator(generate, output_signature=signature)
 
 
-def _manifest(spec: TaskSpec, split: str) -> Manifest | None:
-    return read_manifest(store_path(spec_key(spec), split))
+def _manifest(workspace: Workspace, spec: TaskSpec, split: str) -> Manifest | None:
+    return read_manifest(store_path(workspace, spec_key(spec), split))
 
 
-def known_num_records(spec: TaskSpec, split: str) -> int | None:
+def known_num_records(workspace: Workspace, spec: TaskSpec, split: str) -> int | None:
     """Records of a split: the manifest's number, else the declared one, else None."""
-    manifest = _manifest(spec, split)
+    manifest = _manifest(workspace, spec, split)
     if manifest is not None:
         return manifest.num_records
     return spec.num_examples.get(split)
@@ -295,11 +305,13 @@ def render_records(
     comes from (seed, record number, epoch). Tokens are made here, as SeqIO's `tokenize` would hold
     a copy of the vocabulary for every task of a mixture.
     """
+    workspace = RecordTask.workspace
+    spec = spec.within(workspace)
     tokenizer = output_features["inputs"].vocabulary
     limits = sequence_length or {}
     lengths = (limits.get("inputs", _NO_LIMIT), limits.get("targets", _NO_LIMIT))
     pool_split = spec.exemplar_split_of(mode)
-    pool = functools.cache(lambda: _Exemplars(spec, pool_split))
+    pool = functools.cache(lambda: _Exemplars(workspace, spec, pool_split))
 
     def render_one(number: int, split: bytes, key: bytes, line: bytes, epoch: int) -> list[Any]:
         record = Record.from_json(line)
@@ -361,9 +373,15 @@ def _empty_features() -> list[Any]:
 
 
 class RecordTask(seqio.Task):
-    """A `TaskSpec` in one mode. Its features follow the vocabulary chosen for the run."""
+    """A `TaskSpec` in one mode. Vocabulary and workspace are those chosen for all tasks.
 
-    vocabulary = "gym"  # of all tasks; set by registry.set_vocabulary
+    Attributes:
+        vocabulary: set by `use_vocabulary`.
+        workspace: set by `use_workspace`; until then the default folders.
+    """
+
+    vocabulary = "gym"
+    workspace = Workspace()
 
     @property
     def output_features(self) -> Mapping[str, Any]:
@@ -402,18 +420,33 @@ class RecordTask(seqio.Task):
             raise UserError(
                 f"task {self.name!r} is to be read from a cache (use_cached, T5X's "
                 "USE_CACHED_TASKS), and has neither a prepared store "
-                f"({store_dir()}) nor a SeqIO cache (cache folders: {searched}). Run "
-                f"`python run.py prepare --mixture={self.name}`, or leave use_cached off to read "
+                f"({RecordTask.workspace.store_dir}) nor a SeqIO cache (cache folders: "
+                f"{searched}). Run `python run.py prepare --mixture={self.name}`, or leave use_cached off to read "
                 "its source."
             )
 
 
-def use_vocabulary(spec: str) -> seqio.Vocabulary:
+def use_workspace(workspace: Workspace) -> None:
+    """Chooses where all our tasks in SeqIO's registry find data, stores and wordings.
+
+    In a program without this project's command line,
+    `instruct.cli.environment.workspace_from_environment()` makes the workspace.
+    """
+    RecordTask.workspace = workspace
+
+
+def use_vocabulary(spec: str, workspace: Workspace | None = None) -> seqio.Vocabulary:
     """Chooses the vocabulary of all our tasks, and returns it, for a model that is to have it too.
 
     T5X builds its model before it looks at a task, and wants the two vocabularies to be equal,
     which SeqIO's are only if they were read from one path.
+
+    Args:
+        workspace: passed to `use_workspace`, for gin files, which call one function; None leaves
+            the workspace as it is.
     """
+    if workspace is not None:
+        use_workspace(workspace)
     parse_spec(spec)
     RecordTask.vocabulary = spec
     return seqio_vocabulary(spec)
@@ -426,8 +459,40 @@ def record_features(vocabulary: str) -> Mapping[str, Any]:
     return {name: seqio.Feature(vocabulary=shared, add_eos=True) for name in FEATURES}
 
 
-def record_task(spec: TaskSpec, mode: str) -> RecordTask:
-    """The seqio task of one mode. Reads nothing."""
+def registered_task(spec: TaskSpec, mode: str) -> RecordTask:
+    """The seqio task of one mode for SeqIO's registry: scored as `RecordTask.workspace` says."""
+    if spec.within_fn is None:
+        return record_task(spec, mode)
+
+    def now() -> TaskSpec:
+        return spec.within(RecordTask.workspace)
+
+    def postprocess(decoded: Any, **arguments: Any) -> Any:
+        read = now().postprocess_fn
+        return decoded if read is None else read(decoded, **arguments)
+
+    def metric(number: int) -> Any:
+        @functools.wraps(spec.metric_fns_of(mode)[number])
+        def score(*arguments: Any, **named: Any) -> Any:
+            return now().metric_fns_of(mode)[number](*arguments, **named)
+
+        return score
+
+    metrics = [metric(number) for number in range(len(spec.metric_fns_of(mode)))]
+    return record_task(spec, mode, postprocess, metrics)
+
+
+def record_task(
+    spec: TaskSpec,
+    mode: str,
+    postprocess_fn: Callable[..., Any] | None = None,
+    metric_fns: Sequence[Callable[..., Any]] | None = None,
+) -> RecordTask:
+    """The seqio task of one mode. Reads nothing.
+
+    Args:
+        postprocess_fn, metric_fns: instead of the task's own.
+    """
     name = spec.leaf_name(mode)
     return RecordTask(
         name,
@@ -438,6 +503,34 @@ def record_task(spec: TaskSpec, mode: str) -> RecordTask:
             functools.partial(render_records, spec=spec, mode=mode),
             seqio.preprocessors.append_eos_after_trim,
         ],
-        postprocess_fn=spec.postprocess_fn,
-        metric_fns=list(spec.metric_fns_of(mode)),
+        postprocess_fn=postprocess_fn or spec.postprocess_fn,
+        metric_fns=list(spec.metric_fns_of(mode) if metric_fns is None else metric_fns),
     )
+
+
+class WorkspaceMixture(seqio.Mixture):
+    """A mixture for SeqIO's registry whose tasks and rates depend on `RecordTask.workspace`."""
+
+    def __init__(self, name: str, shares_fn: Callable[[Workspace], Mapping[str, float]]) -> None:
+        self._name = name
+        self._shares_fn = shares_fn
+        self._sub_mixtures: list[seqio.Mixture] = []
+        self._sample_fn = functools.partial(
+            tf.data.Dataset.sample_from_datasets, stop_on_empty_dataset=True
+        )
+        self._source_info = None
+
+    @property
+    def rate_per_task_name(self) -> Mapping[str, float]:
+        return self._shares_fn(RecordTask.workspace)
+
+    @property
+    def tasks(self) -> list[seqio.Task]:
+        return [seqio.TaskRegistry.get(name) for name in sorted(self.rate_per_task_name)]
+
+    @property
+    def total_rate(self) -> float:
+        return sum(self.rate_per_task_name.values())
+
+    def get_rate(self, task: seqio.Task) -> float:
+        return self.rate_per_task_name.get(task.name, 0.0)

@@ -19,13 +19,14 @@ from instruct import batch
 from instruct.data.config import DataConfig
 from instruct.data.features import decoder_features
 from instruct.data.feed.window import COUNTS, Window
-from instruct.data.seqio.bridge import FEATURES, from_seqio
+from instruct.data.seqio.bridge import FEATURES, from_seqio, use_workspace
 from instruct.data.seqio.code_fingerprint import CodeFingerprint
 from instruct.data.sources.files import file_digest
 from instruct.data.token_record import TokenRecord
 from instruct.data.vocab import Vocabulary, load_vocabulary
 from instruct.errors import UserError
 from instruct.prompts.render import Dropped
+from instruct.workspace import Workspace
 
 _WINDOW_ROWS = 256
 
@@ -159,12 +160,19 @@ def token_records(
 
 
 def seqio_windows(
-    config: DataConfig, host: int, num_hosts: int, num_leaves: int, start: int
+    workspace: Workspace,
+    config: DataConfig,
+    host: int,
+    num_hosts: int,
+    num_leaves: int,
+    start: int,
 ) -> Iterator[Window]:
     """Rows of SeqIO's pipeline (sampling, shuffle buffers, next-fit packing), 256 a window.
 
-    To continue at window `start` the rows before it are made and thrown away.
+    To continue at window `start` the rows before it are made and thrown away. SeqIO's registry
+    reads `workspace` from here on.
     """
+    use_workspace(workspace)
     dataset = seqio.get_dataset(
         config.mixture,
         dict(config.feature_lengths),

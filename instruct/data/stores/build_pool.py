@@ -7,6 +7,7 @@ in a module without TensorFlow.
 import collections
 import concurrent.futures
 import contextlib
+import contextvars
 import multiprocessing
 import os
 import queue
@@ -21,7 +22,8 @@ from instruct.data.stores.jobs import Job, PreparedStore, build_reported
 
 # Handed to the pool ahead of need, a process; more would only be lost when a process dies.
 _AHEAD = 2
-_messages: Any = None  # in a worker process: where it reports its progress
+# In a worker process: where it reports its progress.
+_MESSAGES: contextvars.ContextVar[Any] = contextvars.ContextVar("messages")
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -134,8 +136,7 @@ class _Pool(Generic[T]):
 
 
 def _start_worker(messages: Any) -> None:
-    global _messages
-    _messages = messages
+    _MESSAGES.set(messages)
     keep_quiet()  # a source's module may import TensorFlow
     # An orphan would wait for work for ever: nothing tells it that its parent was killed.
     threading.Thread(target=_end_with_parent, daemon=True).start()
@@ -149,5 +150,6 @@ def _end_with_parent() -> None:
 
 
 def _work(function: Callable[[T, ProgressFn], R], number: int, item: T) -> R:
-    _messages.put((number, 0))
-    return function(item, lambda rows: _messages.put((number, rows)))
+    messages = _MESSAGES.get()
+    messages.put((number, 0))
+    return function(item, lambda rows: messages.put((number, rows)))

@@ -13,7 +13,7 @@ from typing import Any
 
 from instruct.data.config import DataConfig
 from instruct.data.feed.leaves import store_key
-from instruct.data.spec import RecordSource, Resolved
+from instruct.data.spec import Resolved, Source
 from instruct.data.stores.store import (
     Manifest,
     Store,
@@ -24,9 +24,9 @@ from instruct.data.stores.writing import StoreWriteError, write_store
 from instruct.data.vocab import load_vocabulary
 from instruct.errors import UserError
 from instruct.prompts.render import Dropped
+from instruct.workspace import Workspace
 
 _log = logging.getLogger(__name__)
-_said_unseen: set[str] = set()
 
 
 @dataclasses.dataclass(frozen=True)
@@ -58,22 +58,26 @@ class Job:
     """One store to build.
 
     Attributes:
+        workspace: where its source looks.
         path: of the store.
         source: None for a plain seqio task.
         rows: records as the task declares them; None if it does not.
     """
 
+    workspace: Workspace
     task: str
     family: str
     split: str
     path: Path
     version: str
-    source: RecordSource | None
+    source: Source | None
     source_split: str
     rows: int | None = None
 
 
-def store_jobs(resolved: Resolved, config: DataConfig, splits: Sequence[str]) -> Iterator[Job]:
+def store_jobs(
+    workspace: Workspace, resolved: Resolved, config: DataConfig, splits: Sequence[str]
+) -> Iterator[Job]:
     """Every store of a mixture once: `splits` as far as tasks have them, and exemplars' splits."""
     seen = set()
     for leaf in resolved.leaves:
@@ -87,10 +91,11 @@ def store_jobs(resolved: Resolved, config: DataConfig, splits: Sequence[str]) ->
             seen.add((key, split))
             spec = leaf.spec
             yield Job(
+                workspace=workspace,
                 task=leaf.task,
                 family=leaf.family,
                 split=split,
-                path=store_path(key, split),
+                path=store_path(workspace, key, split),
                 version=leaf.version,
                 source=spec.source if spec else None,
                 source_split=spec.splits[split] if spec else split,
@@ -109,10 +114,10 @@ def _fingerprint(job: Job) -> str | None:
     """What the store would be built from now; None if the source is not here."""
     if job.source is None:
         return _seqio_reading().plain_fingerprint(job.task)
-    if job.source.available() is not None:
+    if job.source.available(job.workspace) is not None:
         return None
     # A source that may be downloaded says that it can be read, and is not here yet.
-    fingerprint = job.source.fingerprint
+    fingerprint = job.source.fingerprint(job.workspace)
     return None if fingerprint.endswith("absent") else fingerprint
 
 
@@ -164,16 +169,15 @@ def _why_stale(job: Job, fingerprint: str) -> str:
     return f"{store}: the task's code, constants, files or vocabulary changed since it was built"
 
 
-def _say_unseen(job: Job) -> None:
+def warn_of_unseen(task: str) -> None:
     """Warns of what could change a plain seqio task's examples unnoticed."""
-    unseen = _seqio_reading().plain_unseen(job.task)
-    if unseen and job.task not in _said_unseen:
-        _said_unseen.add(job.task)
+    unseen = _seqio_reading().plain_unseen(task)
+    if unseen:
         _log.warning(
             "seqio task %r: a change of its code rebuilds its store, but its code does not show "
             "%s. After changing that, set another version (source.version = '2' on the task's "
             "source) to rebuild the store",
-            job.task,
+            task,
             "; ".join(unseen),
         )
 
@@ -196,15 +200,13 @@ def build_store(
         whatever reading the source raises.
     """
     if job.source is not None:
-        why = job.source.available()
+        why = job.source.available(job.workspace)
         if why is not None:
             raise UserError(why)
-        items = job.source.records(job.source_split)
+        items = job.source.records(job.workspace, job.source_split)
     fingerprint = _fingerprint(job)
     if items is None or fingerprint is None:
         raise UserError(f"task {job.task!r} has nothing to read")
-    if job.source is None:
-        _say_unseen(job)
     return write_store(
         job.path,
         _watched(items, dropped_fn),
@@ -284,7 +286,7 @@ def failed(job: Job, error: BaseException) -> PreparedStore:
 def unavailable(job: Job) -> PreparedStore | None:
     """The failure of a job whose source cannot be read here, without building; else None."""
     try:
-        why = None if job.source is None else job.source.available()
+        why = None if job.source is None else job.source.available(job.workspace)
     except Exception as error:
         return failed(job, error)
     return None if why is None else failed(job, UserError(why))

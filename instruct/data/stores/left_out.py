@@ -9,7 +9,7 @@ not named there is an error. So a mixture never shrinks behind anybody's back.
 
 import dataclasses
 import datetime
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,9 +17,9 @@ from instruct.data.config import DataConfig
 from instruct.data.sources.json_files import write_json
 from instruct.data.spec import Resolved
 from instruct.data.stores.jobs import PreparedStore, by_reason
-from instruct.data.stores.store import store_dir
 from instruct.errors import UserError
 from instruct.json_text import parse_json
+from instruct.workspace import Workspace
 
 _FORMAT = 1
 _MOST_LINES = 20  # of tasks left out, on the terminal
@@ -57,22 +57,20 @@ class LeftOut:
         """The tasks, each once."""
         return tuple(dict.fromkeys(store.task for store in self.missing))
 
-    @property
-    def path(self) -> Path:
-        return left_out_path(self.mixture)
-
-    def write(self) -> Path:
+    def write(self, workspace: Workspace) -> Path:
         """Replaces the mixture's file; returns where it is."""
         values = {"format": _FORMAT, "mixture": self.mixture, "date": self.date}
         values["left_out"] = [dataclasses.asdict(store) for store in self.missing]
         values |= {"num_tasks_left": self.num_tasks_left, "sub_mixtures": self.sub_mixtures}
-        write_json(self.path, values)
-        return self.path
+        path = left_out_path(workspace, self.mixture)
+        write_json(path, values)
+        return path
 
-    def describe(self) -> list[str]:
+    def describe(self, path: Path) -> list[str]:
         """Lines for people: the first tasks with their reasons, then the sub-mixtures.
 
-        The file has them all.
+        Args:
+            path: the file, which has them all.
         """
         lines = [f"{self.mixture}: nothing is left out"]
         if self.missing:
@@ -89,22 +87,22 @@ class LeftOut:
                 lines.append(f"  {name} has no task left; its share of {before:.4g} goes to others")
             elif abs(after - before) > 1e-9:
                 lines.append(f"  {name}: share {before:.4g} -> {after:.4g}")
-        lines.append(f"{self.num_tasks_left} tasks are left; the record is {self.path}")
+        lines.append(f"{self.num_tasks_left} tasks are left; the record is {path}")
         return lines
 
 
-def left_out_path(mixture: str) -> Path:
+def left_out_path(workspace: Workspace, mixture: str) -> Path:
     """The file of a mixture, whether or not it is there."""
-    return store_dir() / "left_out" / f"{mixture}.json"
+    return workspace.store_dir / "left_out" / f"{mixture}.json"
 
 
-def read_left_out(mixture: str) -> LeftOut | None:
+def read_left_out(workspace: Workspace, mixture: str) -> LeftOut | None:
     """What the mixture's file says; None if there is none.
 
     Raises:
         UserError: it cannot be read, or is not such a file.
     """
-    path = left_out_path(mixture)
+    path = left_out_path(workspace, mixture)
     try:
         values = parse_json(path.read_bytes())
         if values["format"] != _FORMAT or values["mixture"] != mixture:
@@ -123,11 +121,11 @@ def read_left_out(mixture: str) -> LeftOut | None:
         ) from error
 
 
-def tasks_left_out(config: DataConfig) -> tuple[str, ...]:
+def tasks_left_out(workspace: Workspace, config: DataConfig) -> tuple[str, ...]:
     """The tasks that a run leaves out: none unless `config.skip_unavailable`."""
     if not config.skip_unavailable:
         return ()
-    found = read_left_out(config.mixture)
+    found = read_left_out(workspace, config.mixture)
     return found.tasks if found is not None else ()
 
 
@@ -144,7 +142,9 @@ def missing_stores(stores: Sequence[PreparedStore], split: str) -> tuple[Missing
     return tuple(missing)
 
 
-def make_left_out(resolved: Resolved, missing: Sequence[Missing], split: str) -> LeftOut:
+def make_left_out(
+    workspace: Workspace, resolved: Resolved, missing: Sequence[Missing], split: str
+) -> LeftOut:
     """The record of what is left out of a mixture.
 
     Args:
@@ -152,13 +152,10 @@ def make_left_out(resolved: Resolved, missing: Sequence[Missing], split: str) ->
         missing: of its stores.
         split: the one whose records fix rates.
     """
-    # SeqIO takes seconds to import; reading the file needs none of it.
-    from instruct.data import registry
-
     tasks = {store.task for store in missing}
     num_left = resolved.num_tasks - len(tasks)
-    before = _parts(registry, resolved.name, split, ())
-    after = _parts(registry, resolved.name, split, tasks) if num_left else {}
+    before = _parts(workspace, resolved.name, split, ())
+    after = _parts(workspace, resolved.name, split, tasks) if num_left else {}
     sub_mixtures = {
         name: {
             "before": share,
@@ -175,16 +172,18 @@ def make_left_out(resolved: Resolved, missing: Sequence[Missing], split: str) ->
 
 
 def _parts(
-    registry: Any, mixture: str, split: str, left_out: Any
+    workspace: Workspace, mixture: str, split: str, left_out: Collection[str]
 ) -> dict[str, tuple[float, dict[str, float]]]:
     """Child -> (its share, task -> share), of the whole; a mixture without children is its own."""
-    children = {
-        child.name: child.share for child in registry.children(mixture, split, left_out=left_out)
-    }
+    # SeqIO takes seconds to import; reading the file needs none of it.
+    from instruct.data import registry
+
+    below = registry.children(workspace, mixture, split, left_out)
+    children = {child.name: child.share for child in below}
     parts = {}
     for name, share in (children or {mixture: 1.0}).items():
         tasks: dict[str, float] = {}
-        for leaf in registry.resolve(name, split, left_out).leaves:
+        for leaf in registry.resolve(workspace, name, split, left_out).leaves:
             tasks[leaf.task] = tasks.get(leaf.task, 0.0) + share * leaf.rate
         parts[name] = (share, tasks)
     return parts

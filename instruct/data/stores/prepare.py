@@ -28,8 +28,10 @@ from instruct.data.stores.jobs import (
     store_jobs,
     succeeded,
     unavailable,
+    warn_of_unseen,
 )
 from instruct.errors import UserError
+from instruct.workspace import Workspace
 
 _log = logging.getLogger(__name__)
 
@@ -81,6 +83,7 @@ class Prepared:
 
 
 def prepare(
+    workspace: Workspace,
     resolved: Resolved,
     config: DataConfig,
     splits: Sequence[str] = SPLITS,
@@ -97,6 +100,7 @@ def prepare(
     A store that is there is kept unless its source says that it would give other records now.
 
     Args:
+        workspace: where sources look and stores go.
         resolved: the mixture.
         config: lengths and vocabulary, which stores of plain seqio tasks depend on.
         splits: those a task does not have are passed over.
@@ -110,7 +114,7 @@ def prepare(
     Raises:
         UserError: the stores plainly do not fit on the disk; nothing is written then.
     """
-    jobs = list(store_jobs(resolved, config, splits))
+    jobs = list(store_jobs(workspace, resolved, config, splits))
     there = {}
     for job in jobs:
         manifest = None if rebuild else find_store(job, verify)
@@ -122,7 +126,7 @@ def prepare(
         done |= {job: result for job in missing if (result := unavailable(job)) is not None}
         missing = [job for job in missing if job not in done]
     if missing:
-        estimate = estimate_disk(missing, there)
+        estimate = estimate_disk(workspace, missing, there)
         if console is not None:
             console.print(estimate.describe(), markup=False, highlight=False, soft_wrap=True)
         if check_disk:
@@ -153,6 +157,8 @@ def _build_all(
         sent = []
     if not jobs:
         return results
+    for task in dict.fromkeys(job.task for job in jobs if job.source is None):
+        warn_of_unseen(task)
     with BuildProgress(jobs, estimate.rows, console) as bar:
         if workers > 1 and len(sent) > _FEW_JOBS:
             results |= build_in_processes(sent, workers, bar)

@@ -10,7 +10,6 @@ records give equal bytes and hashes, whoever builds it.
 import dataclasses
 import hashlib
 import json
-import os
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Generic, TypeVar
@@ -21,8 +20,8 @@ from instruct.data.spec import TaskSpec
 from instruct.data.token_record import TokenRecord
 from instruct.errors import UserError
 from instruct.json_text import parse_json
-from instruct.local_paths import local_folder, local_path
 from instruct.prompts.record import Record
+from instruct.workspace import Workspace
 
 FORMAT = 1
 RECORDS_FILE = "records.array_record"
@@ -34,19 +33,6 @@ _KINDS: dict[str, Callable[[bytes], Any]] = {
     "records": Record.from_json,
     "tokens": TokenRecord.from_json,
 }
-VARIABLE = "INSTRUCT_STORE_DIR"
-
-
-def set_store_dir(path: str | Path | None) -> None:
-    """Sets the folder of all stores (the STORE_DIR macro), for worker processes too."""
-    if path:
-        os.environ[VARIABLE] = str(local_folder("STORE_DIR", path, "~/stores"))
-
-
-def store_dir() -> Path:
-    """The folder of all stores: as set, else $INSTRUCT_STORE_DIR, else ~/.cache/instruct/stores."""
-    default = Path.home() / ".cache" / "instruct" / "stores"
-    return local_path(VARIABLE, os.environ.get(VARIABLE) or default)
 
 
 def spec_key(spec: TaskSpec) -> str:
@@ -60,9 +46,9 @@ def plain_key(name: str, lengths: Mapping[str, int], vocabulary_fingerprint: str
     return f"{name}@seqio-{tokens}"
 
 
-def store_path(key: str, split: str) -> Path:
+def store_path(workspace: Workspace, key: str, split: str) -> Path:
     """Where a store is, whether or not it is there."""
-    return store_dir() / key / split
+    return workspace.store_dir / key / split
 
 
 @dataclasses.dataclass(frozen=True)
