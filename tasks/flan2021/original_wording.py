@@ -2,7 +2,8 @@
 
 In a workspace with a `flan_checkout` the families `flan2021`, `cot`, `dialog`, `program_synthesis`
 and `niv2` take their templates from google-research/FLAN (`instruct/prompts/flan_tables.py` reads
-them). The table below says which of its patterns belong to which task, and what its fields are called here.
+them). The table below says which of its patterns belong to which task, and what its fields are
+called here.
 
 A set of it is named `flan_v2:<key>`, and results carry that name. What stays this project's:
 records (so the labels too), option styles, dialog styles, how few-shot exemplars are drawn.

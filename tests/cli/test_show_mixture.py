@@ -9,6 +9,7 @@ from instruct.data import registry
 from instruct.data.stores.prepare import prepare
 from instruct.errors import UserError
 from tests.data.toy import ToySource, fresh_name, toy_config, toy_spec
+from tests.workspaces import workspace
 
 
 @pytest.fixture
@@ -33,7 +34,7 @@ def nested():
 
 def test_asked_planned_and_realised(nested):
     outer, inner, one, _, three = nested
-    view = MixtureView(registry.resolve(outer), draws=1000)
+    view = MixtureView(workspace(), registry.resolve(workspace(), outer), draws=1000)
     rows = {row.leaf.name: row for row in view.rows}
     first = rows[f"{one.name}.zs_noopt"]
     assert (first.leaf.records, first.cap, first.capped) == (100, 60, 60)
@@ -45,8 +46,8 @@ def test_asked_planned_and_realised(nested):
     assert first.epochs == pytest.approx(first.planned * 1000 / 100)
     assert len(view.unprepared) == 4
     # The stores hold 40 and 20 records.
-    prepare(registry.resolve(inner), toy_config(inner))
-    view = MixtureView(registry.resolve(outer), draws=1000)
+    prepare(workspace(), registry.resolve(workspace(), inner), toy_config(inner))
+    view = MixtureView(workspace(), registry.resolve(workspace(), outer), draws=1000)
     rows = {row.leaf.name: row for row in view.rows}
     first = rows[f"{one.name}.zs_noopt"]
     assert first.asked == pytest.approx(0.75 * 0.5 * 0.75)
@@ -67,15 +68,15 @@ def test_asked_planned_and_realised(nested):
 
 
 def test_many_draws_are_counted_in_pieces(nested, monkeypatch):
-    resolved = registry.resolve(nested[0])
-    whole = [row.realised for row in MixtureView(resolved, draws=1000).rows]
+    resolved = registry.resolve(workspace(), nested[0])
+    whole = [row.realised for row in MixtureView(workspace(), resolved, draws=1000).rows]
     monkeypatch.setattr(show_mixture, "_CHUNK", 64)
-    assert [row.realised for row in MixtureView(resolved, draws=1000).rows] == whole
+    assert [row.realised for row in MixtureView(workspace(), resolved, draws=1000).rows] == whole
 
 
 def test_sub_mixtures(nested):
     outer, inner, one, two, three = nested
-    view = MixtureView(registry.resolve(outer))
+    view = MixtureView(workspace(), registry.resolve(workspace(), outer))
     groups = view.groups()
     assert [(g.name, g.depth) for g in groups] == [
         (inner, 0),
@@ -89,10 +90,14 @@ def test_sub_mixtures(nested):
     assert (groups[0].records, groups[0].capped) == (160, 120)
     assert groups[3].records is None and groups[3].epochs is None
     # A filter leaves shares as they are.
-    part = MixtureView(registry.resolve(outer), TaskFilter(category=("tab*",)))
+    part = MixtureView(
+        workspace(), registry.resolve(workspace(), outer), TaskFilter(category=("tab*",))
+    )
     assert [(g.name, g.planned) for g in part.groups()] == [(three.name, 0.25)]
     with pytest.raises(UserError, match=r"--category='none'.*sums, tables"):
-        MixtureView(registry.resolve(outer), TaskFilter(category=("none",)))
+        MixtureView(
+            workspace(), registry.resolve(workspace(), outer), TaskFilter(category=("none",))
+        )
 
 
 def test_many_tasks_are_told_by_category(nested):
@@ -101,7 +106,7 @@ def test_many_tasks_are_told_by_category(nested):
     registry.add_mixture(name, {spec.name: 1.0 for spec in specs})
     top = fresh_name("top")
     registry.add_mixture(top, {name: 1.0, nested[0]: 1.0})
-    groups = MixtureView(registry.resolve(top)).groups()
+    groups = MixtureView(workspace(), registry.resolve(workspace(), top)).groups()
     found = {g.name: (g.depth, g.num_tasks) for g in groups}
     assert found[name] == (0, 14)
     assert found["category: kind 0"] == found["category: kind 1"] == (1, 7)
@@ -115,7 +120,11 @@ def test_a_leaf_below_two_children_counts_by_each():
     registry.add_mixture(one, {spec.name: 1.0})
     registry.add_mixture(two, {spec.name: 1.0})
     registry.add_mixture(both, {one: 3.0, two: 1.0})
-    groups = [g for g in MixtureView(registry.resolve(both)).groups() if g.depth == 0]
+    groups = [
+        g
+        for g in MixtureView(workspace(), registry.resolve(workspace(), both)).groups()
+        if g.depth == 0
+    ]
     assert [(g.name, g.planned) for g in groups] == [(one, 0.75), (two, 0.25)]
     assert [g.realised for g in groups] == pytest.approx([0.75, 0.25])
 
@@ -126,8 +135,8 @@ def test_an_empty_task_is_shown_without_a_share():
     empty = registry.add_task(toy_spec(ToySource("empty", size=0), num_examples=declared))
     name = fresh_name("mix")
     registry.add_mixture(name, {full.name: None, empty.name: None})
-    prepare(registry.resolve(name), toy_config(name)).check()
-    view = MixtureView(registry.resolve(name), draws=100)
+    prepare(workspace(), registry.resolve(workspace(), name), toy_config(name)).check()
+    view = MixtureView(workspace(), registry.resolve(workspace(), name), draws=100)
     assert [(row.asked, row.planned, row.realised) for row in view.rows] == [
         (0.5, 1.0, 100),
         (0.5, 0.0, 0),
@@ -141,13 +150,13 @@ def test_an_empty_task_is_shown_without_a_share():
 def printed(view, **options):
     console = show_tables.wide_console(240)
     with console.capture() as capture:
-        console.print(show_tables.mixture_table(view, **options))
+        console.print(show_tables.mixture_table(workspace(), view, **options))
     return capture.get()
 
 
 def test_tables(nested, monkeypatch):
     outer, inner, one, *_ = nested
-    view = MixtureView(registry.resolve(outer))
+    view = MixtureView(workspace(), registry.resolve(workspace(), outer))
     table = printed(view)
     assert f"{one.name}.zs_noopt" in table and "28.1250%" in table and "shared" in table
     monkeypatch.setattr(show_tables, "_FEW_LEAVES", 2)
@@ -157,4 +166,6 @@ def test_tables(nested, monkeypatch):
     monkeypatch.setattr(show_tables, "FEW", 1)
     assert "and 1 smaller ones" in printed(view)
     # A single task has nothing to sum up.
-    assert f"{one.name}.fs_noopt" in printed(MixtureView(registry.resolve(one.name)))
+    assert f"{one.name}.fs_noopt" in printed(
+        MixtureView(workspace(), registry.resolve(workspace(), one.name))
+    )

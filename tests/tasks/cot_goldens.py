@@ -7,6 +7,7 @@ from instruct.prompts.record import Record
 from tasks import cot
 from tests.tasks.public_goldens import made_up_data
 from tests.tasks.shown_prompts import shown
+from tests.workspaces import workspace
 
 
 @functools.cache
@@ -16,7 +17,7 @@ def records() -> Mapping[str, Sequence[Record]]:
     with made_up_data():
         for row in cot.SETS:
             source = cot.cot_source(row)
-            items = [item for split in source.splits for item in source.records(split)]
+            items = [item for split in source.splits for item in source.records(workspace(), split)]
             found = [item for item in items if isinstance(item, Record)]
             made[row.id] = sorted(found, key=lambda record: record.id)
     return made

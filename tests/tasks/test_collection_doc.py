@@ -11,6 +11,7 @@ import pytest
 from instruct.data.registry import task_specs
 from instruct.errors import UserError
 from tasks import collection_doc, collection_notes
+from tests.workspaces import workspace
 
 ROOT = Path(__file__).parents[2]
 
@@ -30,7 +31,9 @@ def test_every_family_of_the_project_is_on_the_page():
     families = {name for text in modules for name in re.findall(r'^FAMILY = "(\w+)"', text, re.M)}
     assert len(families) >= 8 and families <= set(collection_notes.TITLES)
     assert set(collection_notes.CHECKS) == set(collection_notes.TITLES)
-    assert set(collection_notes.TITLES) <= {spec.family for spec in task_specs().values()}
+    assert set(collection_notes.TITLES) <= {
+        spec.family for spec in task_specs(workspace()).values()
+    }
 
 
 @pytest.mark.parametrize(
@@ -55,7 +58,10 @@ def test_every_check_is_a_test(check):
 def test_tables_of_the_counting_rule_are_counted():
     text = collection_doc.SECTIONS["What counts as a task, a data set, a category"]()
     assert "{" not in text and "1,836 tasks" in text
-    assert len({leaf.rpartition(".")[0] for leaf in collection_doc.shares("flan2022")}) == 1836
+    assert (
+        len({leaf.rpartition(".")[0] for leaf in collection_doc.shares(workspace(), "flan2022")})
+        == 1836
+    )
 
 
 def test_main_writes_and_compares(tmp_path, monkeypatch, capsys):

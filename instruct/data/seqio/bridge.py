@@ -421,8 +421,8 @@ class RecordTask(seqio.Task):
                 f"task {self.name!r} is to be read from a cache (use_cached, T5X's "
                 "USE_CACHED_TASKS), and has neither a prepared store "
                 f"({RecordTask.workspace.store_dir}) nor a SeqIO cache (cache folders: "
-                f"{searched}). Run `python run.py prepare --mixture={self.name}`, or leave use_cached off to read "
-                "its source."
+                f"{searched}). Run `python run.py prepare --mixture={self.name}`, or leave "
+                "use_cached off to read its source."
             )
 
 

@@ -114,8 +114,8 @@ class HuggingFaceSource:
             return None
         folder = workspace.data_dir / self.path
         return (
-            f"{self.label} ({', '.join(absent)}) is neither in {folder} nor in the hub's cache. Put "
-            f"its files there (the data folder is set with --gin.DATA_DIR=FOLDER or "
+            f"{self.label} ({', '.join(absent)}) is neither in {folder} nor in the hub's cache. "
+            f"Put its files there (the data folder is set with --gin.DATA_DIR=FOLDER or "
             f"{DATA_VARIABLE}), or allow downloads with {DOWNLOAD_VARIABLE}=1 and "
             "`pip install 'instruct[hf]'`"
         )

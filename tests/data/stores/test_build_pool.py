@@ -15,6 +15,7 @@ from instruct.data.stores.build_progress import BuildProgress
 from instruct.data.stores.jobs import Job, store_jobs
 from instruct.data.stores.store import read_manifest
 from tests.data.toy import ToySource, fresh_name, toy_config, toy_spec
+from tests.workspaces import workspace
 
 ROOT = pathlib.Path(__file__).resolve().parents[3]
 
@@ -22,14 +23,23 @@ ROOT = pathlib.Path(__file__).resolve().parents[3]
 class KillingSource(ToySource):
     """Its process dies without a word, as the kernel ends one that takes too much memory."""
 
-    def records(self, split):
-        yield from super().records(split)
+    def records(self, workspace, split):
+        yield from super().records(workspace, split)
         os.kill(os.getpid(), signal.SIGKILL)
 
 
 def jobs_of(tmp_path, sources):
     return [
-        Job(f"task{i}", "toy", "train", tmp_path / f"task{i}" / "train", "1", source, "train")
+        Job(
+            workspace(),
+            f"task{i}",
+            "toy",
+            "train",
+            tmp_path / f"task{i}" / "train",
+            "1",
+            source,
+            "train",
+        )
         for i, source in enumerate(sources)
     ]
 
@@ -111,6 +121,13 @@ def test_jobs_name_every_store_once():
     )
     name = fresh_name("mix")
     registry.add_mixture(name, {spec.name: 1})
-    jobs = list(store_jobs(registry.resolve(name), toy_config(name), ("validation", "test")))
+    jobs = list(
+        store_jobs(
+            workspace(),
+            registry.resolve(workspace(), name),
+            toy_config(name),
+            ("validation", "test"),
+        )
+    )
     assert [(job.split, job.rows) for job in jobs] == [("validation", None), ("train", 12)]
     assert {job.task for job in jobs} == {spec.name}

@@ -9,6 +9,7 @@ from tasks.dialog import family as dialog
 from tasks.dialog.sources import TaskmasterSource, qrecc_record, wiki_dialog_record
 from tests.tasks.public_goldens import made_up_data
 from tests.tasks.shown_prompts import shown
+from tests.workspaces import workspace
 
 EXAMPLES = 3
 
@@ -84,7 +85,7 @@ def records() -> Mapping[str, Sequence[Record]]:
     with made_up_data():
         source = TaskmasterSource()
         items["dialog.task_master"] = [
-            item for split in source.splits for item in source.records(split)
+            item for split in source.splits for item in source.records(workspace(), split)
         ]
     return {
         name: sorted((i for i in found if isinstance(i, Record)), key=lambda record: record.id)
