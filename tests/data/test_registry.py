@@ -201,7 +201,10 @@ def test_children_and_what_the_rates_ask_for():
 
 
 def test_the_read_path_needs_no_tensorflow():
-    modules = "config examples feed_leaves pipeline plan prepare sources store vocab window"
+    modules = (
+        "config vocab feed.examples feed.leaves feed.pipeline feed.plan feed.window sources.files "
+        "stores.prepare stores.store"
+    )
     code = f"""
 import importlib, sys
 for name in {modules.split()!r}:

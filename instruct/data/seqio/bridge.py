@@ -221,7 +221,11 @@ class RecordDataSource(seqio.DataSource):
 
     def num_input_examples(self, split: str) -> int | None:
         """From the store's manifest, else as the task declares, else None."""
-        return known_num_records(RecordTask.workspace, self._spec, split)
+        return self.num_records(RecordTask.workspace, split)
+
+    def num_records(self, workspace: Workspace, split: str) -> int | None:
+        """`num_input_examples` in a workspace."""
+        return known_num_records(workspace, self._spec, split)
 
     def is_prepared(self, split: str) -> bool:
         """Whether there is a store of the split."""

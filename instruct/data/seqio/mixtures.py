@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable
 
 import seqio
 
+from instruct.data.seqio.bridge import RecordDataSource
 from instruct.data.stores.store import read_manifest
 from instruct.errors import UserError
 from instruct.workspace import Workspace
@@ -33,12 +34,16 @@ class _SizeFromStore:
 
     def __init__(self, task: seqio.Task, workspace: Workspace) -> None:
         self._declared = task.num_input_examples
+        self._source = task.source
         self._name = task.name
         self.workspace = workspace
         self.unknown: int | None = None
 
     def __call__(self, split: str) -> int | None:
-        size = self._declared(split)
+        if isinstance(self._source, RecordDataSource):  # one of ours in a user's mixture
+            size = self._source.num_records(self.workspace, split)
+        else:
+            size = self._declared(split)
         if size is None:
             paths = self.workspace.store_dir.glob(f"{self._name}@seqio-*/{split}")
             stored = [manifest.num_records for path in paths if (manifest := read_manifest(path))]

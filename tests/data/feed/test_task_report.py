@@ -24,9 +24,9 @@ def reported(specs, workers=1, num_examples=200, **changes):
     return report_tasks(workspace(), resolved, config, done.stores, num_examples, workers), done
 
 
-def shown(report, how, width=200):
+def shown(report, how, *arguments, width=200):
     out = io.StringIO()
-    getattr(report, how)(Console(file=out, width=width))
+    getattr(report, how)(Console(file=out, width=width), *arguments)
     return out.getvalue()
 
 
@@ -42,7 +42,7 @@ def test_lengths_are_those_of_the_examples():
     assert task.stores == done.stores and len(task.stores[0].sha256) == 64
     assert task.modes == {"zs_noopt": 1.0} and task.rate == 1
 
-    path = report.write()
+    path = report.write(workspace())
     assert path == workspace().store_dir / "reports" / f"{report.mixture}.json"
     values = json.loads(path.read_text())
     assert values["tasks"][0]["stores"][0]["dropped"] == {"empty answer": 3}
@@ -82,7 +82,7 @@ def test_a_task_that_loses_its_examples_is_a_problem():
     assert "longer than TASK_FEATURE_LENGTHS" in lost.problems[0]
     assert half.problems[0].startswith("50% of the rows of split 'train' are no records (empty")
     assert none.lengths is None and "no record in split 'train' (empty answer: 40)" in none.problems
-    told = shown(report, "print_problems")
+    told = shown(report, "print_problems", "all.json")
     assert told.count("warning: ") == 5 and f"warning: {lost.task}: " in told
 
 

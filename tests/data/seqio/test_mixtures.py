@@ -35,9 +35,16 @@ def nothing(name):
 def test_shares_of_the_rest_keep_their_proportions():
     one, two, three = (add_task() for _ in range(3))
     mixture = add_mixture({one: 1.0, two: 3.0, three: 4.0})
-    assert plain_shares(workspace(), mixture, nothing) == {one: 1 / 8, two: 3 / 8, three: 1 / 2}
-    assert plain_shares(workspace(), mixture, {three}.__contains__) == {one: 1 / 4, two: 3 / 4}
-    assert plain_shares(workspace(), mixture, lambda name: True) == {}
+    assert plain_shares(workspace(), mixture, nothing, set()) == {
+        one: 1 / 8,
+        two: 3 / 8,
+        three: 1 / 2,
+    }
+    assert plain_shares(workspace(), mixture, {three}.__contains__, set()) == {
+        one: 1 / 4,
+        two: 3 / 4,
+    }
+    assert plain_shares(workspace(), mixture, lambda name: True, set()) == {}
 
 
 def test_records_of_the_rest_count():
@@ -56,7 +63,7 @@ def test_records_of_the_rest_count():
 def test_rates_that_are_none(rates, message):
     mixture = add_mixture({add_task(): rate for rate in rates})
     with pytest.raises(UserError, match=message):
-        plain_shares(workspace(), mixture, nothing)
+        plain_shares(workspace(), mixture, nothing, set())
 
 
 def test_sizes_are_those_of_the_stores(tmp_path, caplog):
@@ -79,7 +86,7 @@ def test_sizes_are_those_of_the_stores(tmp_path, caplog):
     assert [leaf.records for leaf in after.leaves] == [10, 30] and not after.unprepared
     assert mixture.num_input_examples("train") == 40
     assert mixture.num_input_examples("validation") == 40
-    assert plain_shares(workspace(), outer, nothing) == {
+    assert plain_shares(workspace(), outer, nothing, set()) == {
         leaf.name: leaf.rate for leaf in after.leaves
     }
     assert plain_num_records(workspace(), name, "train", nothing) == 40

@@ -1,3 +1,4 @@
+import dataclasses
 import functools
 import json
 import pickle
@@ -182,6 +183,7 @@ def test_downloads_only_if_allowed(monkeypatch, tmp_path):
 
     def load(path, config, revision, cache_dir):
         calls.append((path, config, revision))
+        assert cache_dir == str(tmp_path / "hub/datasets")
         folder = tmp_path / "hub/datasets/owner___set/default/0.0.0/abc"
         folder.mkdir(parents=True)
         table = pa.table({"q": ["x"], "a": ["1"]})
@@ -215,6 +217,7 @@ def test_a_store_whose_files_are_gone_is_kept_without_a_download(monkeypatch, tm
     manifest = build_store(job, lambda rows: None)
     (tmp_path / "data/set/train.parquet").unlink()
     fake_libraries(monkeypatch, load)
+    job = dataclasses.replace(job, workspace=workspace())
     assert find_store(job) == manifest
     with pytest.raises(UserError, match="no network"):
         build_store(job, lambda rows: None)
@@ -235,7 +238,8 @@ def test_what_is_downloaded_is_built_and_known_again(monkeypatch, tmp_path):
 
 
 def test_repository_files_are_fetched_as_they_are(monkeypatch, tmp_path):
-    def snapshot(path, *, repo_type, revision, allow_patterns):
+    def snapshot(path, *, repo_type, revision, cache_dir, allow_patterns):
+        assert cache_dir == tmp_path / "hub/hub"
         assert (path, repo_type, allow_patterns) == ("o/s", "dataset", ["data/one/*"])
         write(tmp_path / "data/o/s/data/one/train.parquet", ROWS[:1])
 
@@ -261,7 +265,7 @@ def test_scripts_and_old_libraries_are_refused(monkeypatch):
 
 
 def test_a_download_without_that_split(monkeypatch):
-    fake_libraries(monkeypatch, lambda path, config, revision: None)
+    fake_libraries(monkeypatch, lambda path, config, revision, cache_dir: None)
     with pytest.raises(UserError, match="no file of it is a split 'train'"):
         list(HuggingFaceSource("owner/set", to_record=MAP).records(workspace(), "train"))
 

@@ -79,7 +79,7 @@ def test_names():
 
 
 def test_template_files(folder):
-    templates = load_templates(source("write").path)
+    templates = load_templates(source("write").path(workspace()))
     assert templates["is it (good)?"] == JinjaTemplate(
         "is it (good)?",
         "Is {{ text }} good?\n\nSay so. ||| {{ answer_choices[label] }}",
@@ -100,7 +100,7 @@ def test_template_files(folder):
     ],
 )
 def test_other_files_are_refused(folder, text, message):
-    path = source("write").path
+    path = source("write").path(workspace())
     path.write_text(text + "\n")
     with pytest.raises(UserError, match=message):
         load_templates(path)
@@ -132,11 +132,11 @@ def test_fingerprint_follows_rows_and_this_template(folder):
     made, other = source("is it (good)?"), source("write")
     first, second = made.fingerprint(workspace()), other.fingerprint(workspace())
     assert len({first, second, "absent"}) == 3
-    made.path.write_text(FILE.replace("Say so.", "Tell."))
+    made.path(workspace()).write_text(FILE.replace("Say so.", "Tell."))
     assert made.fingerprint(workspace()) != first and other.fingerprint(workspace()) == second
     (folder / "rows/train.jsonl").write_text('{"text": "y", "label": 0}\n')
     assert other.fingerprint(workspace()) != second
-    made.path.unlink()
+    made.path(workspace()).unlink()
     assert made.fingerprint(workspace()) == "absent"
 
 
@@ -146,7 +146,7 @@ def test_what_is_missing_is_named(folder):
         list(source("broken").records(workspace(), "train"))
     (folder / "rows/train.jsonl").unlink()
     assert "rows (train) is neither" in (source("write").available(workspace()) or "")
-    source("write").path.unlink()
+    source("write").path(workspace()).unlink()
     assert "promptsource" in (source("write").available(workspace()) or "")
     with pytest.raises(UserError, match="cannot read templates"):
         source("write").loaded(workspace())

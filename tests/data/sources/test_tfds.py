@@ -120,7 +120,7 @@ def test_fingerprint_follows_what_the_records_come_from(there, tmp_path, monkeyp
         workspace()
     )
 
-    info = json.loads((source.path / "dataset_info.json").read_text())
+    info = json.loads((source.path(workspace()) / "dataset_info.json").read_text())
     info["splits"][0]["shardLengths"] = ["7"]
     copy = tmp_path / "made_up_words" / "1.2.3"
     copy.mkdir(parents=True)
@@ -145,8 +145,8 @@ def test_absent_data_say_what_to_do(absent, prepared, monkeypatch):
 @pytest.mark.parametrize("content", ["", "{", "[]", '{"splits": [{"name": "train"}]}'])
 def test_a_folder_without_readable_metadata_counts_as_absent(absent, content):
     source = TfdsSource(NAME, PARTS, as_record)
-    source.path.mkdir(parents=True)
-    (source.path / "dataset_info.json").write_text(content)
+    source.path(workspace()).mkdir(parents=True)
+    (source.path(workspace()) / "dataset_info.json").write_text(content)
     assert source.fingerprint(workspace()) == "absent" and source.available(workspace())
 
 

@@ -60,7 +60,7 @@ def test_fifty_tasks_two_of_them_broken():
         (task, split) for task in gone for split in ("train", "validation")
     ]
     assert tasks_left_out(workspace(), config) == ()  # nobody has written the record yet
-    path = record.write()
+    path = record.write(workspace())
     assert (
         path
         == left_out_path(workspace(), name)
@@ -70,7 +70,7 @@ def test_fifty_tasks_two_of_them_broken():
         read_left_out(workspace(), name) == record and tasks_left_out(workspace(), config) == gone
     )
     assert tasks_left_out(workspace(), toy_config(name)) == ()
-    lines = "\n".join(record.describe())
+    lines = "\n".join(record.describe(left_out_path(workspace(), record.mixture)))
     assert "2 tasks are left out" in lines and "48 tasks are left" in lines
     assert "RuntimeError: the file ends in the middle" in lines
     assert "put the files of `away` into the data folder" in lines
@@ -106,7 +106,7 @@ def test_a_run_goes_on_without_them_and_says_so():
     # The setting alone leaves nothing out that is not on record.
     with pytest.raises(UserError, match="4 of 100"):
         open_inputs(config, 384, 0, Console(file=io.StringIO()))
-    record.write()
+    record.write(workspace())
     out = io.StringIO()
     inputs = open_inputs(config, 384, 8, Console(file=out, width=200))
     assert (
@@ -120,14 +120,14 @@ def test_a_run_goes_on_without_them_and_says_so():
     inputs.feed.close()
 
     # Another set of tasks left out is another run.
-    values = json.loads(record.path.read_text())
+    values = json.loads(left_out_path(workspace(), record.mixture).read_text())
     values["left_out"].append({"task": specs[0].name, "split": "train", "reason": "tired of it"})
-    write_json(record.path, values)
+    write_json(left_out_path(workspace(), record.mixture), values)
     fewer = open_inputs(config, 384, 0, Console(file=io.StringIO()))
     assert len(fewer.leaves) == 47
     with pytest.raises(UserError, match="tasks left out"):
         fewer.feed.restore(saved)
-    record.write()
+    record.write(workspace())
     again = open_inputs(config, 384, 0, Console(file=io.StringIO()))
     again.feed.restore(saved)
     again.feed.close()
@@ -136,7 +136,7 @@ def test_a_run_goes_on_without_them_and_says_so():
 def test_a_store_that_vanishes_later_is_an_error():
     name, _, specs = fifty()
     config, record = prepared(name)
-    record.write()
+    record.write(workspace())
     object.__setattr__(specs[3], "source", ToySource("s3", missing="the disk is gone"))
     for split in ("train", "validation"):
         folder = store.store_path(workspace(), store.spec_key(specs[3]), split)
@@ -158,7 +158,9 @@ def test_a_part_that_lost_everything_gives_its_share_to_the_others():
     assert "no record; rows that are none: empty answer: 40" in record.missing[-1].reason
     after = {part: values["after"] for part, values in record.sub_mixtures.items()}
     assert after == pytest.approx({lost: 0.0, rest: 0.6, both.name: 0.4})
-    assert f"{lost} has no task left; its share of 0.5" in "\n".join(record.describe())
+    assert f"{lost} has no task left; its share of 0.5" in "\n".join(
+        record.describe(left_out_path(workspace(), record.mixture))
+    )
     resolved = registry.resolve(workspace(), name, left_out=record.tasks)
     assert [leaf.rate for leaf in resolved.leaves] == pytest.approx([0.15, 0.45 + 0.4])
     with pytest.raises(UserError, match="every task of .* is left out"):

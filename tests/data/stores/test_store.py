@@ -86,10 +86,11 @@ import os, signal, sys
 from instruct.data.stores.store import store_path
 from instruct.data.stores.writing import write_store
 from tests.data.stores.test_store import RECORDS
+from tests.workspaces import workspace
 def items():
     yield from RECORDS
     os.kill(os.getpid(), signal.SIGKILL)
-write_store(store_path("t@1", "train"), items(), task="t", kind="records", version="1",
+write_store(store_path(workspace(), "t@1", "train"), items(), task="t", kind="records", version="1",
             source_fingerprint="f")
 """
 

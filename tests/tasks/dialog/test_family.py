@@ -18,7 +18,7 @@ from tasks.dialog.sources import (
     wiki_dialog_record,
 )
 from tests.tasks.dialog.goldens import QRECC_ROWS, WIKI_ROWS, qrecc_row, records, wiki_row
-from tests.tasks.public_goldens import made_up_data
+from tests.tasks.public_goldens import WORKSPACE
 from tests.tasks.shown_prompts import rendered
 from tests.workspaces import workspace
 
@@ -113,10 +113,9 @@ def test_qrecc_takes_late_turns_only():
 
 
 def test_taskmaster_reads_the_files_as_published():
-    with made_up_data():
-        source = TaskmasterSource()
-        assert source.available(workspace()) is None and source.fingerprint(workspace()) != "absent"
-        items = [item for split in source.splits for item in source.records(workspace(), split)]
+    source = TaskmasterSource()
+    assert source.available(WORKSPACE) is None and source.fingerprint(WORKSPACE) != "absent"
+    items = [item for split in source.splits for item in source.records(WORKSPACE, split)]
     kept = sorted(item.id for item in items if isinstance(item, Record))
     assert kept == [f"dlg-made-up-{number}" for number in (1, 2, 3, 6, 7)]
     reasons = sorted(item.reason for item in items if isinstance(item, Dropped))

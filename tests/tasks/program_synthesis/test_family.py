@@ -17,7 +17,7 @@ from tasks.program_synthesis.sources import (
     repair_record,
 )
 from tests.tasks.program_synthesis.goldens import CONTEST_ROWS, LENGTHS, records
-from tests.tasks.public_goldens import made_up_data
+from tests.tasks.public_goldens import WORKSPACE
 from tests.tasks.shown_prompts import rendered
 from tests.workspaces import workspace
 
@@ -152,10 +152,9 @@ def test_a_message_behind_the_end_stands_at_the_last_line():
 
 
 def test_files_are_read_below_the_folder(tmp_path, monkeypatch):
-    with made_up_data():
-        source = DrRepairSource()
-        assert source.available(workspace()) is None and source.fingerprint(workspace()) != "absent"
-        by_split = {split: list(source.records(workspace(), split)) for split in source.splits}
+    source = DrRepairSource()
+    assert source.available(WORKSPACE) is None and source.fingerprint(WORKSPACE) != "absent"
+    by_split = {split: list(source.records(WORKSPACE, split)) for split in source.splits}
     items = [item for found in by_split.values() for item in found]
     assert sorted(item.id for item in items if isinstance(item, Record)) == [
         "dr_repair-bin0/prob11/101-plain_code",
