@@ -150,7 +150,7 @@ def test_an_empty_task_is_shown_without_a_share():
 def printed(view, **options):
     console = show_tables.wide_console(240)
     with console.capture() as capture:
-        console.print(show_tables.mixture_table(workspace(), view, **options))
+        console.print(show_tables.mixture_table(view, **options))
     return capture.get()
 
 

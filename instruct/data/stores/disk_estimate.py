@@ -154,7 +154,7 @@ def source_size(
         ready = [one for one in source.sources if one.available(workspace) is None]
         return source_size(workspace, ready[0], split) if ready else (None, None)
     if isinstance(source, TfdsSource):
-        return _tfds_size(source.path(workspace), source.parts[split])
+        return _tfds_size(source.path(workspace), source.parts.get(split, ""))
     if isinstance(source, FileSource):
         part = source.parts.get(split)
         if part is None:

@@ -102,13 +102,13 @@ def test_a_run_goes_on_without_them_and_says_so():
     name, _, specs = fifty()
     config, record = prepared(name)
     with pytest.raises(UserError, match=r"4 of 100 (.|\n)*--skip_unavailable"):
-        open_inputs(toy_config(name), 384, 0, Console(file=io.StringIO()))
+        open_inputs(toy_config(name), 384, 0, Console(file=io.StringIO()), workspace())
     # The setting alone leaves nothing out that is not on record.
     with pytest.raises(UserError, match="4 of 100"):
-        open_inputs(config, 384, 0, Console(file=io.StringIO()))
+        open_inputs(config, 384, 0, Console(file=io.StringIO()), workspace())
     record.write(workspace())
     out = io.StringIO()
-    inputs = open_inputs(config, 384, 8, Console(file=out, width=200))
+    inputs = open_inputs(config, 384, 8, Console(file=out, width=200), workspace())
     assert (
         "2 tasks of" in out.getvalue() and str(left_out_path(workspace(), name)) in out.getvalue()
     )
@@ -123,12 +123,12 @@ def test_a_run_goes_on_without_them_and_says_so():
     values = json.loads(left_out_path(workspace(), record.mixture).read_text())
     values["left_out"].append({"task": specs[0].name, "split": "train", "reason": "tired of it"})
     write_json(left_out_path(workspace(), record.mixture), values)
-    fewer = open_inputs(config, 384, 0, Console(file=io.StringIO()))
+    fewer = open_inputs(config, 384, 0, Console(file=io.StringIO()), workspace())
     assert len(fewer.leaves) == 47
     with pytest.raises(UserError, match="tasks left out"):
         fewer.feed.restore(saved)
     record.write(workspace())
-    again = open_inputs(config, 384, 0, Console(file=io.StringIO()))
+    again = open_inputs(config, 384, 0, Console(file=io.StringIO()), workspace())
     again.feed.restore(saved)
     again.feed.close()
 
@@ -142,7 +142,7 @@ def test_a_store_that_vanishes_later_is_an_error():
         folder = store.store_path(workspace(), store.spec_key(specs[3]), split)
         folder.rename(folder.with_name(f"moved_{split}"))
     with pytest.raises(UserError, match="the disk is gone"):
-        open_inputs(config, 384, 0, Console(file=io.StringIO()))
+        open_inputs(config, 384, 0, Console(file=io.StringIO()), workspace())
 
 
 def test_a_part_that_lost_everything_gives_its_share_to_the_others():
