@@ -165,8 +165,7 @@ def test_only_the_command_line_reads_the_environment(path):
     if package_of(module) == "cli":
         return
     for node in ast.walk(ast.parse(text)):
-        reads = isinstance(node, ast.Attribute) and node.attr in ("environ", "getenv", "environb")
-        if reads:
+        if isinstance(node, ast.Attribute) and node.attr in ("environ", "getenv", "environb"):
             line = text.splitlines()[node.lineno - 1]
             variable = ENVIRONMENT_READERS.get(module)
             assert variable and variable in line, f"{module} reads the environment: {line.strip()}"

@@ -315,8 +315,8 @@ def _leaf_names(name: str, rates_fn: Callable[[str], Rates] | None = None) -> li
             continue
         visited.add(current)
         if current in _mixtures:
-            children = list(rates_fn(current) if rates_fn else _mixtures[current])
-            stack.extend(reversed(children))
+            rates = rates_fn(current) if rates_fn else _mixtures[current]
+            stack.extend(reversed(() if callable(rates) else tuple(rates)))
         elif current in seqio.MixtureRegistry.names():
             tasks = seqio.MixtureRegistry.get(current).tasks
             seen.update(dict.fromkeys(task.name for task in tasks))

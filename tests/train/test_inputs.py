@@ -13,6 +13,7 @@ from instruct.errors import UserError
 from instruct.train.inputs import gather_states, open_inputs, task_groups
 from tests.data.toy import ToySource, fresh_name, toy_config, toy_spec
 from tests.train.stand_in import ToyLeaf, toy_leaves
+from tests.workspaces import workspace
 
 
 @pytest.fixture(scope="module")

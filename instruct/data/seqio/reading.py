@@ -7,7 +7,6 @@ mixture as SeqIO itself feeds it (`feed="seqio"`) is the reference that ours is 
 import contextlib
 import hashlib
 import os
-import weakref
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -38,9 +37,8 @@ _SOURCE_NOISE = ("_num_input_examples", "_caching_permitted", "_splits")
 # Above this many bytes, files are identified by size and time instead of content.
 _MOST_HASHED_BYTES = 1 << 30
 
-_code_fingerprints: weakref.WeakKeyDictionary[seqio.Task, tuple[str, tuple[str, ...]]] = (
-    weakref.WeakKeyDictionary()
-)
+# Attribute of a task that remembers `_code_fingerprint`.
+_REMEMBERED = "instruct_code_fingerprint"
 
 
 def plain_fingerprint(name: str) -> str:
@@ -66,9 +64,9 @@ def plain_unseen(name: str) -> tuple[str, ...]:
 def _code_fingerprint(task: seqio.Task) -> tuple[str, tuple[str, ...]]:
     """(hash, what it does not see) of a task without its files.
 
-    Remembered: what the code holds after it has run, such as a memo, is no change of the task.
+    The task remembers it: what the code holds after it has run, such as a memo, is no change of the task.
     """
-    if task not in _code_fingerprints:
+    if _REMEMBERED not in vars(task):
         fingerprint = CodeFingerprint(_vocabulary_content)
         for step in task.preprocessors:
             fingerprint.add(step)
@@ -76,8 +74,8 @@ def _code_fingerprint(task: seqio.Task) -> tuple[str, tuple[str, ...]]:
         for name, feature in task.output_features.items():
             fingerprint.add(name)
             fingerprint.add(feature)
-        _code_fingerprints[task] = fingerprint.hexdigest(), tuple(fingerprint.unseen)
-    return _code_fingerprints[task]
+        vars(task)[_REMEMBERED] = fingerprint.hexdigest(), tuple(fingerprint.unseen)
+    return vars(task)[_REMEMBERED]
 
 
 def _vocabulary_content(value: Any) -> Any:
