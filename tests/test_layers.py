@@ -182,9 +182,9 @@ def _mutated_names(tree: ast.Module) -> set[str]:
     methods |= {"update", "insert", "popitem"}
     names = set()
     for node in ast.walk(tree):
-        if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute):
-            if node.func.attr in methods and isinstance(node.func.value, ast.Name):
-                names.add(node.func.value.id)
+        method = node.func if isinstance(node, ast.Call) else None
+        if isinstance(method, ast.Attribute) and method.attr in methods:
+            names |= {method.value.id} if isinstance(method.value, ast.Name) else set()
         targets = node.targets if isinstance(node, ast.Assign | ast.Delete) else ()
         for target in targets:
             if isinstance(target, ast.Subscript) and isinstance(target.value, ast.Name):

@@ -64,7 +64,7 @@ def plain_unseen(name: str) -> tuple[str, ...]:
 def _code_fingerprint(task: seqio.Task) -> tuple[str, tuple[str, ...]]:
     """(hash, what it does not see) of a task without its files.
 
-    The task remembers it: what the code holds after it has run, such as a memo, is no change of the task.
+    The task remembers it: what its code holds after it has run, such as a memo, is no change.
     """
     if _REMEMBERED not in vars(task):
         fingerprint = CodeFingerprint(_vocabulary_content)

@@ -40,11 +40,11 @@ def test_shares_of_the_rest_keep_their_proportions():
         two: 3 / 8,
         three: 1 / 2,
     }
-    assert plain_shares(place, mixture, {three}.__contains__, set()) == {
+    assert plain_shares(workspace(), mixture, {three}.__contains__, set()) == {
         one: 1 / 4,
         two: 3 / 4,
     }
-    assert plain_shares(place, mixture, lambda name: True, set()) == {}
+    assert plain_shares(workspace(), mixture, lambda name: True, set()) == {}
 
 
 def test_records_of_the_rest_count():
