@@ -1,6 +1,6 @@
 """Golden prompts of the family `flan2021`, from made-up rows in TFDS's form.
 
-`flan2021_raw_rows.json` has one or two rows a task. Text becomes bytes and lists become arrays, as
+`raw_rows.json` has one or two rows a task. Text becomes bytes and lists become arrays, as
 TFDS gives them. Few-shot prompts show rows of all tasks with the same wordings.
 """
 
@@ -18,7 +18,7 @@ from tasks.flan2021.family import flan2021_task
 from tasks.flan2021.table import TASKS
 from tests.tasks.shown_prompts import shown
 
-RAW_ROWS = Path(__file__).parent / "flan2021_raw_rows.json"
+RAW_ROWS = Path(__file__).parent / "raw_rows.json"
 LENGTHS = (4000, 1000)
 # Mode -> examples shown of each task.
 EXAMPLES = {"zs_opt": 1, "zs_noopt": 1, "zs_inv": 1, "fs_opt": 1, "fs_noopt": 1, "fs_inv": 1}

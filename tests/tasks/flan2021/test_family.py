@@ -164,7 +164,7 @@ def _mocked(task: str, monkeypatch, **mock):
     assert isinstance(source, TfdsSource)
     with tfds.testing.mock_data(policy=tfds.testing.MockPolicy.USE_CODE, **mock):
         # What is prepared would be read from disk; the mock stands for the builder's own code.
-        monkeypatch.setattr(TfdsSource, "download", lambda self: tfds.builder(self.builder))
+        monkeypatch.setattr(TfdsSource, "download", lambda self, _: tfds.builder(self.builder))
         return list(source.records(workspace(), "train"))
 
 
