@@ -291,7 +291,10 @@ def is_plain_task(name: str) -> bool:
 
 
 def find_seqio_task(workspace: Workspace, name: str) -> seqio.Task:
-    """The seqio task behind a leaf: its `postprocess_fn` and `metric_fns`."""
+    """The seqio task behind a leaf, for its `postprocess_fn` and `metric_fns`.
+
+    Its `get_dataset`, as that of all tasks, reads the workspace of `bridge.use_workspace`.
+    """
     if name in _leaves:
         spec, mode = _leaves[name]
         return record_task(_View(workspace).spec(spec.name), mode)

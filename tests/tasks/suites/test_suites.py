@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from instruct.data.registry import find_seqio_task, find_spec, resolve, task_specs
+from instruct.data.seqio.bridge import RecordTask
 from instruct.data.vocab import load_vocabulary
 from instruct.errors import UserError
 from instruct.prompts.record import Record
@@ -265,7 +266,8 @@ def test_held_in_is_asked_in_one_wording_on_the_public_validation_sets():
 MMLU_TEST = {"abstract_algebra": 100, "college_medicine": 173, "high_school_us_history": 204}
 
 
-def test_seqio_gets_the_same_prompts():
+def test_seqio_gets_the_same_prompts(monkeypatch):
+    monkeypatch.setattr(RecordTask, "workspace", workspace(data_dir=MADE_UP))
     with data_folder(MADE_UP):
         for leaf in ("bbh.date_understanding.direct", "mmlu.astronomy.cot", "xquad.en.direct"):
             name, _, mode = leaf.rpartition(".")
