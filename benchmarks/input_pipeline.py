@@ -51,12 +51,13 @@ def run_ours(arguments: argparse.Namespace, folder: Path, workers: int) -> dict[
     from instruct.data.config import DataConfig
     from instruct.data.feed.pipeline import TrainFeed
     from instruct.data.spec import Leaf, Resolved, TaskSpec
-    from instruct.data.stores.store import set_store_dir, spec_key, store_path
+    from instruct.data.stores.store import spec_key, store_path
     from instruct.data.stores.writing import write_store
     from instruct.prompts.record import Record
     from instruct.prompts.template import Template, TemplateSet
+    from instruct.workspace import Workspace
 
-    set_store_dir(folder / "stores")
+    workspace = Workspace(store_dir=folder / "stores")
     wordings = ("{question}\nAnswer:", "Q: {question}", "Read this: {question}", "{question}")
     templates = TemplateSet(
         "bench",
@@ -74,7 +75,7 @@ def run_ours(arguments: argparse.Namespace, folder: Path, workers: int) -> dict[
                 texts(task, arguments.records // arguments.num_tasks)
             )
         )
-        path = store_path(spec_key(spec), "train")
+        path = store_path(workspace, spec_key(spec), "train")
         write_store(
             path, records, task=spec.name, kind="records", version="1", source_fingerprint=""
         )
@@ -86,7 +87,7 @@ def run_ours(arguments: argparse.Namespace, folder: Path, workers: int) -> dict[
         "bench", LENGTHS, BATCH_ROWS, vocabulary=arguments.vocabulary, workers=workers
     )
     started = time.perf_counter()
-    feed = TrainFeed(config, Resolved("bench", "train", tuple(leaves)))
+    feed = TrainFeed(workspace, config, Resolved("bench", "train", tuple(leaves)))
     return measure((batch for batch, _ in feed), started, arguments.secs)
 
 

@@ -185,17 +185,21 @@ def _sync_folder(folder: pathlib.Path) -> None:
         os.close(descriptor)
 
 
-_lock_descriptors: set[int] = set()
+class _Held:
+    """Descriptors of the locks that this process holds."""
+
+    def __init__(self) -> None:
+        self.descriptors: set[int] = set()
+        os.register_at_fork(after_in_child=self._drop)
+
+    def _drop(self) -> None:
+        # A worker process that outlives a killed parent must not keep the parent's locks.
+        for descriptor in self.descriptors:
+            os.close(descriptor)
+        self.descriptors.clear()
 
 
-def _drop_locks_in_child() -> None:
-    # A worker process that outlives a killed parent must not keep the parent's locks.
-    for descriptor in _lock_descriptors:
-        os.close(descriptor)
-    _lock_descriptors.clear()
-
-
-os.register_at_fork(after_in_child=_drop_locks_in_child)
+_HELD = _Held()
 
 
 @contextlib.contextmanager
@@ -213,7 +217,7 @@ def locked(path: str | os.PathLike[str], name: str) -> Iterator[None]:
         UserError: another process holds the lock.
     """
     descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-    _lock_descriptors.add(descriptor)
+    _HELD.descriptors.add(descriptor)
     try:
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -226,7 +230,7 @@ def locked(path: str | os.PathLike[str], name: str) -> Iterator[None]:
             pass  # no such locks on this file system
         yield
     finally:
-        _lock_descriptors.discard(descriptor)
+        _HELD.descriptors.discard(descriptor)
         with contextlib.suppress(OSError):
             fcntl.flock(descriptor, fcntl.LOCK_UN)  # of a child that is being forked as well
         os.close(descriptor)

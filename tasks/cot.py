@@ -8,6 +8,7 @@ collection counts as "CoT-II" (`zs_inv`, `fs_inv`; 0.3 of the rate of the others
 outside the mixtures, the answer alone (`direct`).
 """
 
+import dataclasses
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
@@ -17,9 +18,10 @@ from instruct.data.sources.public_releases import CotTsvSource, cot_tsv_source
 from instruct.data.spec import TaskSpec
 from instruct.eval import metrics
 from instruct.prompts.template import TemplateSet
+from instruct.workspace import Workspace
 from tasks.answers import answer_reader
 from tasks.contamination import group_of
-from tasks.flan2021.original_wording import worded
+from tasks.flan2021.original_wording import in_original_words
 from tasks.source_mixtures import INVERSION
 from tasks.table_files import read_table
 from tasks.wordings import wordings
@@ -68,11 +70,19 @@ def cot_source(row: CotSet) -> CotTsvSource:
     return cot_tsv_source(f"{FOLDER}/{row.id}_train.tsv")
 
 
+def within(spec: TaskSpec, workspace: Workspace) -> TaskSpec:
+    """The task in Flan's own words, by whose closing phrases answers are read then."""
+    worded = in_original_words(spec, workspace)
+    if worded is spec:
+        return spec
+    return dataclasses.replace(worded, postprocess_fn=answer_reader(worded.templates))
+
+
 def cot_task(row: CotSet) -> TaskSpec:
     """The task of a row."""
     source = cot_source(row)
     name = f"{FAMILY}.{row.id}"
-    wording = worded(name, templates())
+    wording = templates()
     return TaskSpec(
         name=name,
         family=FAMILY,
@@ -90,6 +100,7 @@ def cot_task(row: CotSet) -> TaskSpec:
         license=row.license,
         url=row.url,
         description=row.description,
+        within_fn=within,
     )
 
 

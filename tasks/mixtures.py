@@ -18,7 +18,7 @@ module registers every mixture, with no file of data present.
 
 from collections.abc import Mapping
 
-from instruct.data.registry import add_mixture, task_specs
+from instruct.data.registry import add_mixture, registered_specs
 from instruct.data.spec import TaskSpec
 from tasks import cot, t0  # noqa: F401 (register)
 from tasks.dialog import family as dialog  # noqa: F401 (registers)
@@ -35,8 +35,12 @@ NOT_RELEASED = ("flan2021.trivia_qa_wiki_missing", "dialog.task_master")
 
 
 def _family(*names: str, without: tuple[str, ...] = ()) -> tuple[TaskSpec, ...]:
+    specs = registered_specs().values()
     return tuple(
-        spec for spec in task_specs().values() if spec.family in names and spec.name not in without
+        spec
+        for name in names  # not in the order in which modules happened to be imported
+        for spec in specs
+        if spec.family == name and spec.name not in without
     )
 
 
@@ -45,7 +49,7 @@ def _family(*names: str, without: tuple[str, ...] = ()) -> tuple[TaskSpec, ...]:
 # 200,000 dialog and program synthesis.
 MUFFIN_CAP = 30_000  # Chung et al. 2022, Table 23, for all of Muffin
 
-_MUFFIN = ("flan2021", "dialog", "program_synthesis")
+_MUFFIN = ("dialog", "flan2021", "program_synthesis")
 SOURCES = {
     "flan2021": (_family("flan2021"), OPTION_PARTS, None),
     "t0": (_family("t0"), OPTION_PARTS, None),
@@ -121,7 +125,7 @@ ALSO_HELD_OUT = {2: (16,), 7: (16,), 16: (2, 7), 4: (10,), 10: (4,)}
 def _zero_shot(clusters: set[int]) -> Rates:
     """One zero-shot leaf of every Flan 2021 task in these clusters."""
     ids = [task for index in sorted(clusters) for task in CLUSTERS[index].tasks]
-    specs = [task_specs()[f"flan2021.{task}"] for task in ids]
+    specs = [registered_specs()[f"flan2021.{task}"] for task in ids]
     return {
         spec.leaf_name("zs_opt" if "zs_opt" in spec.modes else "zs_noopt"): None for spec in specs
     }

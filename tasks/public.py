@@ -1,27 +1,27 @@
 """Family `gsm8k`, task files on disk that no table lists, and the mixture of all of them.
 
-Importing this module looks at the names of the files under the data folder (DATA_DIR, else
-INSTRUCT_DATA_DIR, else ~/instruct_data), opens none of them, and registers
+Importing this module looks at no file. It registers
 
     gsm8k.main          always, so that a missing folder is reported by name
+
+and, when tasks are looked up in a workspace, by the names of the files under its data folder,
+
     cot_files.<file>    one task for each cot/*.tsv that is none of tasks/cot.py
     niv2_files.<file>   one task for each natural_instructions/tasks/*.json that is none of
                         tasks/niv2/family.py; never for what that leaves out, nor for copies of MMLU
-    public.sample       the mixture of gsm8k, cot and niv2, as far as their files are there, each
-                        with an equal share
+    public.sample       the mixture of public.gsm8k, public.cot and public.niv2, as far as their
+                        files are there, each with an equal share
 
 The additions are families of their own, so that the Flan Collection's mixtures are the same on
 every machine.
-
-The data folder must therefore be set before the import; `register()` may be called again after
-it has changed and adds what is new to the tasks, but a mixture once registered stays as it is.
 """
 
+import functools
 import re
+from collections.abc import Mapping
 from pathlib import Path
 
-from instruct.data.registry import add_mixture, add_task, all_names, task_specs
-from instruct.data.sources.files import data_dir
+from instruct.data.registry import add_discovery, add_mixture, add_task, task_specs
 from instruct.data.sources.natural_instructions import (
     EXEMPLARS,
     FOLDER,
@@ -30,6 +30,7 @@ from instruct.data.sources.natural_instructions import (
 from instruct.data.sources.public_releases import Gsm8kSource, cot_tsv_source
 from instruct.data.spec import SPLITS, TaskSpec
 from instruct.eval import metrics
+from instruct.workspace import Workspace
 from tasks import cot
 from tasks.answers import answer_reader, loose_exact_match, read_references, rouge_l_by_script
 from tasks.niv2 import family as niv2
@@ -122,41 +123,41 @@ def _category(name: str) -> str:
     return kinds[0].replace("_", " ") if kinds else "natural instructions"
 
 
-def _files(folder: str, pattern: str) -> list[str]:
+def _files(workspace: Workspace, folder: str, pattern: str) -> list[str]:
     """Files of that kind that are there, sorted, relative to the data folder."""
-    return sorted(f"{folder}/{path.name}" for path in (data_dir() / folder).glob(pattern))
+    paths = (workspace.data_dir / folder).glob(pattern)
+    return sorted(f"{folder}/{path.name}" for path in paths)
 
 
-def _additions() -> list[TaskSpec]:
+def find_specs(workspace: Workspace) -> list[TaskSpec]:
     """Tasks for the files that no table knows."""
     tabled = {cot.cot_source(row).parts["train"].path for row in cot.SETS}
-    specs = [cot_task(file) for file in _files(cot.FOLDER, "*.tsv") if file not in tabled]
-    for file in _files(FOLDER, "*.json"):
+    specs = [
+        cot_task(file) for file in _files(workspace, cot.FOLDER, "*.tsv") if file not in tabled
+    ]
+    for file in _files(workspace, FOLDER, "*.json"):
         stem = Path(file).stem
         if find_row(stem) is None and not is_mmlu(stem):
             specs.append(natural_instructions_task(file))
     return specs
 
 
-def register() -> None:
-    """Registers what is there and is not registered yet."""
-    for spec in (gsm8k_task(), *_additions()):
-        if spec.name not in task_specs():
-            add_task(spec)
-    if SAMPLE in all_names():
-        return
-    rates = {}
-    for name, families in _MIXED.items():
-        there = [
-            spec.name
-            for spec in task_specs().values()
-            if spec.family in families and spec.source.available() is None
-        ]
-        if there:
-            add_mixture(f"public.{name}", dict.fromkeys(there))
-            rates[f"public.{name}"] = 1.0
-    # With no file at all the mixture still exists, so that the message names the folder.
-    add_mixture(SAMPLE, rates or {"gsm8k.main": 1.0})
+def _there(workspace: Workspace, name: str) -> Mapping[str, None]:
+    """The tasks of one part of the sample whose files are there, by their numbers of records."""
+    specs = task_specs(workspace).values()
+    members = (spec for spec in specs if spec.family in _MIXED[name])
+    there = [spec for spec in members if spec.source.available(workspace) is None]
+    return dict.fromkeys(spec.name for spec in there)
 
 
-register()
+def _sample(workspace: Workspace) -> Mapping[str, float]:
+    """The parts that are there; with no file at all GSM8K, whose message names the folder."""
+    parts = [f"public.{name}" for name in _MIXED if _there(workspace, name)]
+    return dict.fromkeys(parts or ["gsm8k.main"], 1.0)
+
+
+add_task(gsm8k_task())
+add_discovery(find_specs)
+for _name in _MIXED:
+    add_mixture(f"public.{_name}", functools.partial(_there, name=_name))
+add_mixture(SAMPLE, _sample)

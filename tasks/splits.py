@@ -7,8 +7,9 @@ one are set aside: they are in neither a training mixture nor a held-out suite.
 
 import dataclasses
 
-from instruct.data.registry import resolve, task_specs
+from instruct.data.registry import registered_specs, resolve
 from instruct.data.spec import Leaf, TaskSpec
+from instruct.workspace import Workspace
 from tasks.gym.table import GENERATORS, Generator
 
 HELD_OUT_CATEGORIES: dict[str, str] = {
@@ -76,7 +77,7 @@ class _Forbidden:
 
 
 def _forbidden() -> _Forbidden:
-    specs: list[TaskSpec] = [spec for spec in task_specs().values() if spec.held_out]
+    specs: list[TaskSpec] = [spec for spec in registered_specs().values() if spec.held_out]
     datasets = {spec.dataset for spec in specs}
     datasets |= {row.generator for row in GENERATORS.values() if held_out_group(row)}
     return _Forbidden(
@@ -86,7 +87,7 @@ def _forbidden() -> _Forbidden:
     )
 
 
-def leaks(mixture: str) -> list[str]:
+def leaks(workspace: Workspace, mixture: str) -> list[str]:
     """Leaves of a training mixture (or task) that are held out, a sentence each.
 
     Compares every leaf's task, its category within the family, and its data set under any
@@ -94,7 +95,7 @@ def leaks(mixture: str) -> list[str]:
     """
     forbidden = _forbidden()
     sentences = []
-    for leaf in resolve(mixture).leaves:
+    for leaf in resolve(workspace, mixture).leaves:
         why = forbidden.why(leaf)
         if why:
             sentences.append(f"mixture {mixture!r} trains on {leaf.name!r}: {why}")

@@ -15,21 +15,26 @@ os.environ["XLA_FLAGS"] = (
 os.environ["JAX_PLATFORMS"] = "cpu"
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 os.environ.setdefault("CUDA_VISIBLE_DEVICES", "")
-# Tasks are worded when their modules are imported, which is before any fixture.
 os.environ.pop("INSTRUCT_FLAN_CHECKOUT", None)
 
 import pathlib
+import sys
 
 import pytest
+
+from tests.workspaces import workspace
 
 SHARED_DATA = pathlib.Path(__file__).resolve().parents[2] / "shared" / "data"
 
 
 @pytest.fixture(autouse=True)
 def _private_folders(tmp_path, monkeypatch):
-    """Stores and data of the person who runs the tests are never touched."""
+    """Stores and data of the person who runs the tests are never touched, by SeqIO neither."""
     monkeypatch.setenv("INSTRUCT_STORE_DIR", str(tmp_path / "stores"))
     monkeypatch.delenv("INSTRUCT_DATA_DIR", raising=False)
+    bridge = sys.modules.get("instruct.data.seqio.bridge")
+    if bridge is not None:
+        monkeypatch.setattr(bridge.RecordTask, "workspace", workspace())
 
 
 @pytest.fixture(scope="session")

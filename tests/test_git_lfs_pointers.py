@@ -12,6 +12,7 @@ from instruct.errors import UserError
 from tasks.suites.files import SplitFiles, SuiteSource
 from tasks.suites.mmlu import read_csv
 from tests.test_packed_files import POINTER
+from tests.workspaces import workspace
 
 FIELDS = FieldMap({"question": 0}, 1)
 SOURCES = {"lines": JsonLinesSource, "tabs": TsvSource, "commas": CsvSource}
@@ -41,7 +42,7 @@ def test_files_of_sources(kind, tmp_path, monkeypatch):
     (tmp_path / "data").write_text(POINTER)
     source = SOURCES[kind]("mine", {"train": Part("data")}, FIELDS)
     with pytest.raises(UserError, match="data is a pointer of Git LFS"):
-        list(source.records("train"))
+        list(source.records(workspace(), "train"))
 
 
 def test_files_of_suites(tmp_path, monkeypatch):
@@ -49,4 +50,4 @@ def test_files_of_suites(tmp_path, monkeypatch):
     (tmp_path / "a.csv").write_text(POINTER)
     source = SuiteSource("mmlu", {"test": SplitFiles(read_csv, (("a.csv",),))}, "the hub")
     with pytest.raises(UserError, match="a.csv is a pointer of Git LFS"):
-        source.records("test")
+        source.records(workspace(), "test")

@@ -187,3 +187,74 @@ def test_no_unpickling_and_no_remote_code():
         text = path.read_text()
         for forbidden in ("pickle.load", "allow_pickle=True", "trust_remote_code", "nnx.jit"):
             assert forbidden not in text, f"{path}: {forbidden}"
+
+
+# What else reads an environment variable than the command line: those of third-party programs.
+ENVIRONMENT_READERS = {
+    "instruct.mesh": "JAX_PLATFORMS",
+    "instruct.data.quiet_tensorflow": "TF_CPP_MIN_LOG_LEVEL",
+}
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=module_name)
+def test_only_the_command_line_reads_the_environment(path):
+    module, text = module_name(path), path.read_text()
+    if package_of(module) == "cli":
+        return
+    for node in ast.walk(ast.parse(text)):
+        if isinstance(node, ast.Attribute) and node.attr in ("environ", "getenv", "environb"):
+            line = text.splitlines()[node.lineno - 1]
+            variable = ENVIRONMENT_READERS.get(module)
+            assert variable and variable in line, f"{module} reads the environment: {line.strip()}"
+
+
+# Modules with state of the process that outlives a call.
+REGISTRIES = (
+    "instruct.data.registry",  # tasks and mixtures
+    "instruct.gin_config",  # texts that gin's own state was read from
+    "instruct.report.faithfulness.quantities",  # readers, complete when it is imported
+)
+MUTABLE = {"dict", "list", "set", "defaultdict", "Counter", "deque", "WeakKeyDictionary"}
+
+
+def _mutated_names(tree: ast.Module) -> set[str]:
+    """Names whose object some function of the module changes."""
+    methods = {"add", "append", "clear", "discard", "extend", "pop", "remove", "setdefault"}
+    methods |= {"update", "insert", "popitem"}
+    names = set()
+    for node in ast.walk(tree):
+        method = node.func if isinstance(node, ast.Call) else None
+        if isinstance(method, ast.Attribute) and method.attr in methods:
+            names |= {method.value.id} if isinstance(method.value, ast.Name) else set()
+        targets = node.targets if isinstance(node, ast.Assign | ast.Delete) else ()
+        for target in targets:
+            if isinstance(target, ast.Subscript) and isinstance(target.value, ast.Name):
+                names.add(target.value.id)
+    return names
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=module_name)
+def test_no_module_keeps_state(path):
+    """No `global`, and no container of a module that its functions change."""
+    tree = ast.parse(path.read_text())
+    if module_name(path) in REGISTRIES:
+        return
+    assert not any(isinstance(node, ast.Global) for node in ast.walk(tree)), path
+    functions = [node for node in ast.walk(tree) if isinstance(node, ast.FunctionDef)]
+    inside = ast.Module([statement for function in functions for statement in function.body], [])
+    local = {
+        target.id
+        for node in ast.walk(inside)
+        if isinstance(node, ast.Assign | ast.AnnAssign)
+        for target in (node.targets if isinstance(node, ast.Assign) else [node.target])
+        if isinstance(target, ast.Name)
+    }
+    for node in tree.body:
+        if not isinstance(node, ast.Assign | ast.AnnAssign) or node.value is None:
+            continue
+        value, target = node.value, node.targets[0] if isinstance(node, ast.Assign) else node.target
+        called = value.func if isinstance(value, ast.Call) else None
+        kind = getattr(called, "attr", getattr(called, "id", ""))
+        container = isinstance(value, ast.Dict | ast.List | ast.Set) or kind in MUTABLE
+        if container and isinstance(target, ast.Name) and target.id not in local:
+            assert target.id not in _mutated_names(inside), f"{path}: {target.id}"

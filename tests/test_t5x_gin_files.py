@@ -17,6 +17,7 @@ import pytest
 import seqio
 
 from instruct.data.seqio import bridge as seqio_bridge
+from instruct.workspace import Workspace
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 FILES = sorted((ROOT / "gin" / "t5x").glob("flan_t5_*.gin"))
@@ -195,6 +196,7 @@ def t5x(monkeypatch, tmp_path):
         monkeypatch.setitem(sys.modules, name, module)
     monkeypatch.setattr(sys.modules["__main__"], "train", STAND_IN_TRAIN, raising=False)
     monkeypatch.setattr(seqio_bridge.RecordTask, "vocabulary", "gym")
+    monkeypatch.setattr(seqio_bridge.RecordTask, "workspace", Workspace())
     texts = {"t5x/configs/runs/finetune.gin": run_file()}
     texts |= {f"t5x/examples/t5/t5_1_1/{size}.gin": model_file() for size in STEPS}
     for name, text in texts.items():
@@ -281,3 +283,9 @@ def test_a_wrong_name_would_be_noticed(t5x, right, wrong):
     (t5x / "gin" / "t5x" / "flan_t5.gin").write_text(text.replace(right, wrong))
     with pytest.raises((AttributeError, ValueError), match=wrong.rpartition(".")[2]):
         train_arguments(FILES[0])
+
+
+def test_folders_come_from_the_environment(t5x, monkeypatch, tmp_path):
+    monkeypatch.setenv("INSTRUCT_STORE_DIR", str(tmp_path / "shared"))
+    train_arguments(FILES[0], "VOCABULARY_FILE = 'bytes'")
+    assert seqio_bridge.RecordTask.workspace.store_dir == tmp_path / "shared"

@@ -32,6 +32,7 @@ from instruct.models.encoder_decoder import EncoderDecoder
 from instruct.train.loss import LossConfig, make_loss_fn
 from instruct.train.optimizer import OptimizerConfig, make_optimizer
 from instruct.train.step import abstract_state, make_train_step, state_shardings
+from instruct.workspace import Workspace
 
 _GIB = 1 << 30
 # Flan's published setting, used where only a model file is given (paper: arXiv 2210.11416, E).
@@ -49,7 +50,7 @@ def run(flags: argparse.Namespace) -> int:
     """Prints the check; warnings at the end. Returns 0 unless a UserError is raised."""
     if flags.rows < 0:
         raise UserError(f"--rows={flags.rows}: use 0 for none, or more.")
-    entries, assumed = settings.load_with_stand_ins(flags, _STAND_INS)
+    workspace, entries, assumed = settings.load_with_stand_ins(flags, _STAND_INS)
     train, model_fields = entries[gin_config.TRAIN], entries[gin_config.MODEL]
     model = train.get("model") or (ModelConfig(**model_fields) if model_fields else None)
     if model is None:
@@ -65,8 +66,8 @@ def run(flags: argparse.Namespace) -> int:
     _print_step(console, model, mesh, train)
     data = train.get("data")
     if data is not None:
-        data = registry.with_vocabulary(data) if _is_set(data.mixture) else data
-        _print_mixture(console, data, model, flags.rows, warnings)
+        data = registry.with_vocabulary(workspace, data) if _is_set(data.mixture) else data
+        _print_mixture(workspace, console, data, model, flags.rows, warnings)
     for warning in warnings:
         console.print(f"[yellow]warning:[/] {warning}")
     console.print(f"checked in {time.perf_counter() - started:.1f} s")
@@ -186,7 +187,12 @@ def _print_step(console: Console, model: ModelConfig, mesh: Any, train: dict[str
 
 
 def _print_mixture(
-    console: Console, data: DataConfig, model: ModelConfig, rows: int, warnings: list[str]
+    workspace: Workspace,
+    console: Console,
+    data: DataConfig,
+    model: ModelConfig,
+    rows: int,
+    warnings: list[str],
 ) -> None:
     """Rates, what is prepared, and the first packed rows as text where records are there."""
     console.rule("data")
@@ -205,17 +211,20 @@ def _print_mixture(
             warnings.append(str(error))
     if not _is_set(data.mixture):
         return
-    resolved = registry.resolve(data.mixture, data.split, tasks_left_out(data))
+    resolved = registry.resolve(
+        workspace, data.mixture, data.split, tasks_left_out(workspace, data)
+    )
     if resolved.left_out:
         warnings.append(
-            f"{len(resolved.left_out)} tasks are left out, as {left_out_path(data.mixture)} says"
+            f"{len(resolved.left_out)} tasks are left out, as "
+            f"{left_out_path(workspace, data.mixture)} says"
         )
     check_split(resolved, data.split)
-    console.print(show.mixture_table(MixtureView(resolved)))
+    console.print(show.mixture_table(MixtureView(workspace, resolved)))
     plain = [leaf for leaf in resolved.leaves if leaf.spec is None]
     if plain and not readable:  # their stores are named after the vocabulary
         return
-    missing = registry.unprepared(resolved, data)
+    missing = registry.unprepared(workspace, resolved, data)
     if missing:
         warnings.append(
             f"{len(missing)} of {len(resolved.leaves)} leaves have no prepared records yet, such "
@@ -226,4 +235,4 @@ def _print_mixture(
     if not rows:
         return
     few = dataclasses.replace(data, batch_size=max(rows, 1), workers=0)
-    show.print_packed_rows(console, few, resolved)
+    show.print_packed_rows(workspace, console, few, resolved)

@@ -15,10 +15,11 @@ def run(flags: argparse.Namespace) -> int:
         if any(flag.startswith("--gin.NUM_EVAL_EXAMPLES=") for flag in flags.gin_flags):
             raise UserError("--limit and --gin.NUM_EVAL_EXAMPLES set the same; give one of them.")
         flags.gin_flags.append(f"--gin.NUM_EVAL_EXAMPLES={flags.limit}")
-    arguments = settings.load(flags)[gin_config.EVALUATE]
+    workspace, entries = settings.load(flags)
+    arguments = entries[gin_config.EVALUATE]
     if not arguments:
         raise UserError("nothing configures evaluation; add --gin_file=gin/runs/eval.gin.")
     check_arguments(runner.evaluate, arguments, besides=("vocabulary",))
     if flags.strict:
         arguments["strict"] = True
-    return int(runner.evaluate(**arguments) or 0)
+    return int(runner.evaluate(**arguments, workspace=workspace) or 0)

@@ -3,7 +3,6 @@
 import argparse
 import dataclasses
 import json
-import os
 
 from rich.console import Console
 
@@ -13,8 +12,7 @@ from instruct.data import registry
 from instruct.data.config import AUTO_VOCABULARY, DataConfig
 from instruct.data.feed.task_report import report_tasks
 from instruct.data.mixture_shares import make_left_out
-from instruct.data.sources import files as sources
-from instruct.data.stores import prepare, store
+from instruct.data.stores import prepare
 from instruct.data.stores.beam import BeamBuilder
 from instruct.data.stores.left_out import (
     left_out_path,
@@ -22,6 +20,7 @@ from instruct.data.stores.left_out import (
     read_left_out,
 )
 from instruct.errors import UserError
+from instruct.workspace import Workspace
 
 # Lengths matter to the stores of plain SeqIO tasks, whose pipeline trims, and to the report.
 _LENGTHS = {"inputs": 512, "targets": 128}
@@ -32,8 +31,6 @@ def run(flags: argparse.Namespace) -> int:
 
     With --skip_unavailable it returns 0 as long as a task is left in every mixture.
     """
-    if flags.download:
-        os.environ[sources.DOWNLOAD_VARIABLE] = "1"  # for worker processes too
     if flags.runner == "local" and flags.beam_option:
         raise UserError("--beam_option needs a --runner of Beam's: direct, dataflow, flink, spark")
     if flags.workers < 1:
@@ -44,8 +41,10 @@ def run(flags: argparse.Namespace) -> int:
     elsewhere = None
     if flags.runner != "local":
         elsewhere = BeamBuilder(flags.runner, flags.beam_option, None if flags.json else console)
-    train = settings.load(flags)[gin_config.TRAIN]
-    data: DataConfig | None = train.get("data")
+    workspace, arguments = settings.load(flags)
+    if flags.download:
+        workspace = dataclasses.replace(workspace, downloads=True)
+    data: DataConfig | None = arguments[gin_config.TRAIN].get("data")
     names = flags.mixture or ([data.mixture] if data else [])
     if not names:
         raise UserError("prepare what? Give --mixture=NAME, or a --gin_file that trains on one.")
@@ -53,9 +52,10 @@ def run(flags: argparse.Namespace) -> int:
     for name in names:
         config = DataConfig(name, _LENGTHS, 1, AUTO_VOCABULARY)
         config = dataclasses.replace(data, mixture=name) if data else config
-        config = registry.with_vocabulary(config)
+        config = registry.with_vocabulary(workspace, config)
         done = prepare.prepare(
-            registry.resolve(name),
+            workspace,
+            registry.resolve(workspace, name),
             config,
             workers=flags.workers,
             verify=flags.verify,
@@ -64,13 +64,14 @@ def run(flags: argparse.Namespace) -> int:
             elsewhere=elsewhere,
         )
         told = Console(stderr=True) if flags.json else console
-        good &= _finish(name, config, done, flags, told)
+        good &= _finish(workspace, name, config, done, flags, told)
         if flags.json:
             print(json.dumps([dataclasses.asdict(entry) for entry in done.stores], indent=1))
     return 0 if good else 1
 
 
 def _finish(
+    workspace: Workspace,
     name: str,
     config: DataConfig,
     done: prepare.Prepared,
@@ -78,17 +79,18 @@ def _finish(
     console: Console,
 ) -> bool:
     """Reports on a mixture and writes what is left out of it; whether it can be trained on."""
+    resolved = registry.resolve(workspace, name)
     report = report_tasks(
-        registry.resolve(name), config, done.stores, flags.report_examples, flags.workers
+        workspace, resolved, config, done.stores, flags.report_examples, flags.workers
     )
+    path = report.write(workspace)
     if not flags.json:
         if flags.report:
             report.print_tasks(console)
         report.print_totals(console)
-        report.print_problems(console)
-    path = report.write()
+        report.print_problems(console, path)
     if flags.skip_unavailable:
-        good = _leave_out(name, config, done, console)
+        good = _leave_out(workspace, name, config, done, console)
     else:
         good = not done.failed
         done.print_failures(console)
@@ -96,19 +98,25 @@ def _finish(
         _say(
             console,
             f"{len(done.failed)} of {len(done.stores)} stores could not be built. "
-            + ("" if sources.downloads_allowed() else "--download fetches what can be fetched; ")
+            + ("" if workspace.downloads else "--download fetches what can be fetched; ")
             + "--skip_unavailable goes on without these tasks.",
         )
-    _note_old_record(name, flags, console)
+    _note_old_record(workspace, name, flags, console)
     if not flags.json:
         _say(
             console,
-            f"stores: {store.store_dir()}; vocabulary: {config.vocabulary}; report: {path}",
+            f"stores: {workspace.store_dir}; vocabulary: {config.vocabulary}; report: {path}",
         )
     return good
 
 
-def _leave_out(name: str, config: DataConfig, done: prepare.Prepared, console: Console) -> bool:
+def _leave_out(
+    workspace: Workspace,
+    name: str,
+    config: DataConfig,
+    done: prepare.Prepared,
+    console: Console,
+) -> bool:
     """Writes the record of what is left out; whether a task is left."""
     broken = [entry for entry in done.stores if entry.machine]
     if broken:
@@ -121,22 +129,25 @@ def _leave_out(name: str, config: DataConfig, done: prepare.Prepared, console: C
         )
         return False
     missing = missing_stores(done.stores, config.split)
-    record = make_left_out(registry.resolve(name, config.split), missing, config.split)
-    record.write()
-    for line in record.describe():
+    resolved = registry.resolve(workspace, name, config.split)
+    record = make_left_out(workspace, resolved, missing, config.split)
+    path = record.write(workspace)
+    for line in record.describe(path):
         _say(console, line)
     if missing and record.num_tasks_left:
         _say(console, "train on the rest with --gin.SKIP_UNAVAILABLE=True")
     return record.num_tasks_left > 0
 
 
-def _note_old_record(name: str, flags: argparse.Namespace, console: Console) -> None:
-    old = None if flags.skip_unavailable else read_left_out(name)
+def _note_old_record(
+    workspace: Workspace, name: str, flags: argparse.Namespace, console: Console
+) -> None:
+    old = None if flags.skip_unavailable else read_left_out(workspace, name)
     if old is not None and old.missing:
         _say(
             console,
-            f"{left_out_path(name)} of {old.date} still names {len(old.tasks)} tasks, which runs "
-            "with SKIP_UNAVAILABLE leave out; --skip_unavailable writes it anew.",
+            f"{left_out_path(workspace, name)} of {old.date} still names {len(old.tasks)} tasks, "
+            "which runs with SKIP_UNAVAILABLE leave out; --skip_unavailable writes it anew.",
         )
 
 

@@ -1,4 +1,4 @@
-"""What every mode sets before it touches a task: folders and the modules that define tasks."""
+"""What every mode sets before it touches a task: the workspace and the modules of tasks."""
 
 import argparse
 import dataclasses
@@ -6,11 +6,11 @@ from collections.abc import Mapping
 from typing import Any
 
 from instruct import gin_config
+from instruct.cli.environment import workspace_from_environment
 from instruct.data import task_modules
-from instruct.data.sources import files as sources
-from instruct.data.stores import store
 from instruct.errors import UserError
-from instruct.prompts import flan_tables
+from instruct.files import local_folder
+from instruct.workspace import Workspace
 
 # Register every family of this project; a user's own modules come on top.
 TASK_MODULES = (
@@ -19,6 +19,8 @@ TASK_MODULES = (
 )
 _SETTINGS_FILE = "gin/runs/settings.gin"
 _SETTINGS = "instruct.cli.settings.Settings"
+# Folders that gin may set -> an example for messages.
+_FOLDERS = {"data_dir": "~/instruct_data", "store_dir": "~/stores", "flan_checkout": "~/FLAN"}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -46,21 +48,24 @@ class Settings:
                 f"MIXTURE_OR_TASK_MODULE is {names!r}; give a module such as my_tasks, or a path "
                 "such as my_tasks.py, several with commas."
             )
-        for name in ("data_dir", "store_dir", "flan_checkout"):
+        for name in _FOLDERS:
             value = getattr(self, name)
             if value is not None and not isinstance(value, str):
                 raise UserError(
                     f"{name.upper()} is {value!r}; give a folder as text, or leave it out."
                 )
 
-    def apply(self) -> None:
-        """Sets the folders, then imports the task modules (which may look into them)."""
-        if self.data_dir:
-            sources.set_data_dir(self.data_dir)
-        if self.store_dir:
-            store.set_store_dir(self.store_dir)
-        if self.flan_checkout:
-            flan_tables.set_checkout(self.flan_checkout)
+    def workspace(self) -> Workspace:
+        """The folders set here, else those of the environment, else the default ones."""
+        folders = {
+            name: local_folder(name.upper(), value, example)
+            for name, example in _FOLDERS.items()
+            if (value := getattr(self, name))
+        }
+        return workspace_from_environment(**folders)
+
+    def load_modules(self) -> None:
+        """Imports the modules that register tasks."""
         given = self.task_modules or ()
         names = given.split(",") if isinstance(given, str) else list(given)
         task_modules.load_modules(
@@ -68,15 +73,19 @@ class Settings:
         )
 
 
-def load(flags: argparse.Namespace) -> dict[str, dict[str, Any]]:
-    """Parses the gin flags and applies `Settings`; returns the arguments of every entry."""
-    return load_with_stand_ins(flags, {})[0]
+def load(flags: argparse.Namespace) -> tuple[Workspace, dict[str, dict[str, Any]]]:
+    """Parses the gin flags and imports the task modules.
+
+    Returns:
+        The workspace, and the arguments of every entry.
+    """
+    return load_with_stand_ins(flags, {})[:2]
 
 
 def load_with_stand_ins(
     flags: argparse.Namespace, stand_ins: Mapping[str, Any]
-) -> tuple[dict[str, dict[str, Any]], list[str]]:
-    """(what `load` returns, macros that must be set and have a stand-in instead).
+) -> tuple[Workspace, dict[str, dict[str, Any]], list[str]]:
+    """What `load` returns, and the macros that must be set and have a stand-in instead.
 
     Args:
         stand_ins: see `instruct.gin_config.load`.
@@ -84,5 +93,7 @@ def load_with_stand_ins(
     files = [_SETTINGS_FILE, *flags.gin_file]
     assumed = gin_config.load(files, gin_config.flag_bindings(flags), stand_ins)
     arguments = gin_config.entry_arguments((_SETTINGS, *gin_config.ENTRIES))
-    Settings(**arguments.pop(_SETTINGS)).apply()
-    return arguments, assumed
+    settings = Settings(**arguments.pop(_SETTINGS))
+    workspace = settings.workspace()
+    settings.load_modules()
+    return workspace, arguments, assumed

@@ -32,6 +32,7 @@ from instruct.data.token_record import TokenRecord
 from instruct.data.vocab import load_vocabulary
 from instruct.errors import UserError, unknown_name
 from instruct.prompts.render import Rendered
+from instruct.workspace import Workspace
 
 _UNCUT = 1 << 20  # tokens
 _FEW_TASKS = 200  # as many are listed without being asked for
@@ -47,21 +48,21 @@ _LEAST = {"draws": 1, "n": 1, "workers": 1, "pairs": 0, "examples": 0, "rows": 0
 def run(flags: argparse.Namespace) -> int:
     """Prints a mixture, a task, the list of both, or an overlap."""
     _check(flags)
-    settings.load(flags)
+    workspace, _ = settings.load(flags)
     if flags.task:
-        return _show_task(flags)
+        return _show_task(workspace, flags)
     if flags.mixture and flags.split is None:
-        leaves = registry.resolve(flags.mixture).leaves
+        leaves = registry.resolve(workspace, flags.mixture).leaves
         flags.split = preview.splits_in_order({s for leaf in leaves for s in leaf.splits})[0]
     if flags.overlap:
-        return show_overlap.run(flags)
+        return show_overlap.run(workspace, flags)
     if flags.mixture:
-        return _show_mixture(flags)
-    return _show_list(flags)
+        return _show_mixture(workspace, flags)
+    return _show_list(workspace, flags)
 
 
-def _first_split(spec: TaskSpec) -> str:
-    split, reasons = preview.first_readable_split(spec)
+def _first_split(workspace: Workspace, spec: TaskSpec) -> str:
+    split, reasons = preview.first_readable_split(workspace, spec)
     for reason in reasons:
         print(f"note: {reason}", file=sys.stderr)
     return split
@@ -82,9 +83,9 @@ def _check(flags: argparse.Namespace) -> None:
             raise UserError(f"--{name} is {getattr(flags, name)}; it must be at least {least}.")
 
 
-def _show_list(flags: argparse.Namespace) -> int:
+def _show_list(workspace: Workspace, flags: argparse.Namespace) -> int:
     task_filter = filter_of(flags)
-    specs = task_filter(registry.task_specs().values())
+    specs = task_filter(registry.task_specs(workspace).values())
     if flags.licenses:
         licenses = license_counts(specs)
         if flags.json:
@@ -127,12 +128,12 @@ def _task_table(specs: Sequence[TaskSpec]) -> Table:
     return table
 
 
-def _show_mixture(flags: argparse.Namespace) -> int:
-    whole = registry.resolve(flags.mixture, flags.split)
+def _show_mixture(workspace: Workspace, flags: argparse.Namespace) -> int:
+    whole = registry.resolve(workspace, flags.mixture, flags.split)
     splits = {split for leaf in whole.leaves for split in leaf.splits}
     if flags.split not in splits:
         raise unknown_name(f"split of mixture {whole.name!r}", flags.split, splits)
-    view = MixtureView(whole, filter_of(flags), flags.draws)
+    view = MixtureView(workspace, whole, filter_of(flags), flags.draws)
     if flags.licenses:
         licenses = view.licenses()
         if flags.json:
@@ -150,31 +151,33 @@ def _show_mixture(flags: argparse.Namespace) -> int:
         )
     if flags.rows:
         config = DataConfig(flags.mixture, ROW_LENGTHS, flags.rows, AUTO_VOCABULARY)
-        config = registry.with_vocabulary(config)
+        config = registry.with_vocabulary(workspace, config)
         console.print(f"vocabulary: {config.vocabulary}", markup=False, soft_wrap=True)
-        print_packed_rows(console, config, whole)
+        print_packed_rows(workspace, console, config, whole)
     return 0
 
 
-def print_packed_rows(console: Console, config: DataConfig, resolved: Resolved) -> None:
+def print_packed_rows(
+    workspace: Workspace, console: Console, config: DataConfig, resolved: Resolved
+) -> None:
     """The rows of the first batch, decoded from the arrays that training would get."""
     vocabulary = load_vocabulary(config.vocabulary)
-    batch, _ = next(TrainFeed(config, resolved, seqio_windows_fn=seqio_windows))
+    batch, _ = next(TrainFeed(workspace, config, resolved, seqio_windows_fn=seqio_windows))
     for row in range(config.batch_size):
         console.print(preview.packed_row(batch, row, vocabulary, resolved), markup=False)
 
 
-def _show_task(flags: argparse.Namespace) -> int:
+def _show_task(workspace: Workspace, flags: argparse.Namespace) -> int:
     if registry.is_plain_task(flags.task):
-        return _show_plain_task(flags)
-    spec = registry.find_spec(flags.task)
-    split = flags.split or _first_split(spec)
+        return _show_plain_task(workspace, flags)
+    spec = registry.find_spec(workspace, flags.task)
+    split = flags.split or _first_split(workspace, spec)
     if split not in spec.splits:
         raise unknown_name(f"split of task {spec.name!r}", split, spec.splits)
     mode = flags.task.removeprefix(spec.name + ".")
     modes = spec.all_modes if flags.task == spec.name else (mode,)
     examples = []
-    for mode, shown in preview.rendered_examples(spec, modes, split, flags.examples):
+    for mode, shown in preview.rendered_examples(workspace, spec, modes, split, flags.examples):
         example = {"task": spec.leaf_name(mode), "mode": mode} | dataclasses.asdict(shown)
         if isinstance(shown, Rendered):
             example["input_tokens"] = len(example.pop("input_ids"))
@@ -191,13 +194,13 @@ def _show_task(flags: argparse.Namespace) -> int:
     )
 
 
-def _show_plain_task(flags: argparse.Namespace) -> int:
+def _show_plain_task(workspace: Workspace, flags: argparse.Namespace) -> int:
     """Prints uncut examples of a user's seqio task, as its own pipeline gives them."""
-    task = registry.find_seqio_task(flags.task)
+    task = registry.find_seqio_task(workspace, flags.task)
     split = flags.split or preview.splits_in_order(task.splits)[0]
     if split not in task.splits:
         raise unknown_name(f"split of task {task.name!r}", split, task.splits)
-    vocabulary = registry.task_vocabulary(task.name) or "gym"
+    vocabulary = registry.task_vocabulary(workspace, task.name) or "gym"
     lengths = dict.fromkeys(ROW_LENGTHS, _UNCUT)
     records = token_records(task.name, split, lengths, load_vocabulary(vocabulary))
     examples = [

@@ -14,6 +14,7 @@ from instruct.data import registry
 from instruct.data.overlap.contamination import Contamination, Total, contamination
 from instruct.data.overlap.duplicates import SAMPLE, SKETCH, DuplicateReport, Duplicates, duplicates
 from instruct.data.overlap.scan import COVERED, Side, share_of, stored_tasks
+from instruct.workspace import Workspace
 
 _TABLE_COLUMNS = 240
 _MOST_ROWS = 40  # of a table; --leaves prints all, --json always does
@@ -21,12 +22,12 @@ _TEST_SPLITS = ("test", "validation")
 _NOTHING = "nothing is prepared that could be compared."
 
 
-def run(flags: argparse.Namespace) -> int:
+def run(workspace: Workspace, flags: argparse.Namespace) -> int:
     """Prints the overlap; names tasks without a store and leaves them out. Returns 0."""
-    leaves = filter_of(flags)(registry.resolve(flags.mixture, flags.split).leaves)
-    side = stored_tasks(leaves, (flags.split,))
+    leaves = registry.resolve(workspace, flags.mixture, flags.split).leaves
+    side = stored_tasks(workspace, filter_of(flags)(leaves), (flags.split,))
     if flags.against:
-        return _against(flags, side)
+        return _against(workspace, flags, side)
     report = duplicates(side.tasks, flags.n, flags.workers, flags.pairs)
     if flags.json:
         return print_json(_head(flags, side) | report.to_json())
@@ -39,9 +40,10 @@ def run(flags: argparse.Namespace) -> int:
     return 0
 
 
-def _against(flags: argparse.Namespace, train: Side) -> int:
+def _against(workspace: Workspace, flags: argparse.Namespace, train: Side) -> int:
     splits = (flags.against_split,) if flags.against_split else _TEST_SPLITS
-    test = stored_tasks(registry.resolve(flags.against, splits[0]).leaves, splits)
+    leaves = registry.resolve(workspace, flags.against, splits[0]).leaves
+    test = stored_tasks(workspace, leaves, splits)
     pairs, totals = contamination(train.tasks, test.tasks, flags.n, flags.workers, flags.pairs)
     if flags.json:
         found = _head(flags, train) | {

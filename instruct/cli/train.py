@@ -1,6 +1,7 @@
 """`run.py train`: trains, or goes on where the run in MODEL_DIR stopped."""
 
 import argparse
+import functools
 
 from instruct import gin_config
 from instruct.checkpoints.checkpoint_files import checkpoint_steps
@@ -8,19 +9,20 @@ from instruct.cli import settings
 from instruct.data import registry
 from instruct.errors import UserError, explaining_storage_failures
 from instruct.fields import check_arguments
-from instruct.train import loop
+from instruct.train import inputs, loop
 
 
 def run(flags: argparse.Namespace) -> int:
     """Wires `instruct.train.loop.train` from gin and runs it."""
-    arguments = settings.load(flags)[gin_config.TRAIN]
+    workspace, entries = settings.load(flags)
+    arguments = entries[gin_config.TRAIN]
     if not arguments:
         raise UserError(
             "nothing configures training; add --gin_file=gin/runs/train.gin or a recipe."
         )
     check_arguments(loop.train, arguments, besides=("model_dir",))  # which train opens
     if "data" in arguments:
-        arguments["data"] = registry.with_vocabulary(arguments["data"])
+        arguments["data"] = registry.with_vocabulary(workspace, arguments["data"])
     texts = {
         "config.gin": gin_config.config_text(),
         "operative.gin": gin_config.operative_text(),
@@ -29,8 +31,9 @@ def run(flags: argparse.Namespace) -> int:
     if flags.strict:
         arguments["strict"] = True
     model_dir = arguments.get("model_dir", "")
+    open_inputs = functools.partial(inputs.open_inputs, workspace=workspace)
     with explaining_storage_failures(lambda: _what_is_saved(model_dir)):
-        loop.train(**arguments, texts=texts, optimizer_text=optimizer_text)
+        loop.train(**arguments, texts=texts, optimizer_text=optimizer_text, open_inputs=open_inputs)
     return 0
 
 

@@ -19,6 +19,7 @@ from instruct.data.feed.plan import Plan
 from instruct.data.spec import Leaf, Resolved
 from instruct.data.stores.left_out import LeftOut, Missing
 from instruct.data.task_lists import TaskFilter, license_counts, license_of
+from instruct.workspace import Workspace
 
 DRAWS = 100_000
 ROW_LENGTHS = {"inputs": 512, "targets": 128}
@@ -115,22 +116,27 @@ class MixtureView:
     """
 
     def __init__(
-        self, resolved: Resolved, task_filter: TaskFilter | None = None, draws: int = DRAWS
+        self,
+        workspace: Workspace,
+        resolved: Resolved,
+        task_filter: TaskFilter | None = None,
+        draws: int = DRAWS,
     ) -> None:
+        self._workspace = workspace
         self.draws = draws
         self.name, self.split = resolved.name, resolved.split
         kept = (task_filter or TaskFilter())(resolved.leaves)
         self.resolved = dataclasses.replace(resolved, leaves=tuple(kept))
-        asked = registry.shares(self.name, self.split, declared=True)
-        caps = _caps(resolved)
+        asked = registry.shares(workspace, self.name, self.split, declared=True)
+        caps = _caps(workspace, resolved)
         counts = dict(zip((leaf.name for leaf in resolved.leaves), _counts(resolved, draws)))
         self.rows = [
             LeafRow(leaf, asked[leaf.name], caps.get(leaf.name), int(counts[leaf.name]), draws)
             for leaf in kept
         ]
         config = DataConfig(self.name, ROW_LENGTHS, 1, AUTO_VOCABULARY, split=self.split)
-        config = registry.with_vocabulary(config)
-        self.unprepared = registry.unprepared(self.resolved, config)
+        config = registry.with_vocabulary(workspace, config)
+        self.unprepared = registry.unprepared(workspace, self.resolved, config)
 
     def counts_line(self) -> str:
         """Tasks, data sets, categories, leaves, and how many of these have no store."""
@@ -159,12 +165,13 @@ class MixtureView:
     def groups(self) -> list[Group]:
         """Two levels of what the mixture was made of, the greatest shares first."""
         rows = {row.leaf.name: row for row in self.rows}
-        groups = []
-        for name, parts in _level(self.name, 1.0, self.split, rows):
+        workspace, groups = self._workspace, []
+        for name, parts in _level(workspace, self.name, 1.0, self.split, rows):
             groups.append(_group(name, 0, parts, rows))
-            if _is_mixture(name):
-                scale = next(c.share for c in registry.children(self.name) if c.name == name)
-                inner = _level(name, scale, self.split, rows)
+            if _is_mixture(workspace, name):
+                children = registry.children(workspace, self.name)
+                scale = next(child.share for child in children if child.name == name)
+                inner = _level(workspace, name, scale, self.split, rows)
                 groups += [_group(label, 1, parts, rows) for label, parts in inner]
         return groups
 
@@ -193,12 +200,12 @@ def _counts(resolved: Resolved, draws: int) -> np.ndarray:
     return counts
 
 
-def _is_mixture(name: str) -> bool:
+def _is_mixture(workspace: Workspace, name: str) -> bool:
     """Whether it has children to look into: neither a task nor a leaf nor a plain SeqIO mixture."""
-    return name not in registry.task_specs() and bool(registry.children(name))
+    return not registry.is_task(name) and bool(registry.children(workspace, name))
 
 
-def _caps(resolved: Resolved) -> dict[str, int | None]:
+def _caps(workspace: Workspace, resolved: Resolved) -> dict[str, int | None]:
     """Leaf -> cap, where the mixture right around its task goes by numbers of records."""
     specs = {leaf.name: leaf.spec for leaf in resolved.leaves}
     caps: dict[str, int | None] = {}
@@ -209,32 +216,32 @@ def _caps(resolved: Resolved) -> dict[str, int | None]:
         if name in visited:
             continue
         visited.add(name)
-        for child in registry.children(name):
-            if _is_mixture(child.name):
+        for child in registry.children(workspace, name):
+            if _is_mixture(workspace, child.name):
                 stack.append(child.name)
             elif child.rate is None:
-                for leaf in registry.shares(child.name, resolved.split):
+                for leaf in registry.shares(workspace, child.name, resolved.split):
                     spec = specs[leaf]
                     caps.setdefault(leaf, child.cap or (spec.cap if spec else None))
     return caps
 
 
 def _level(
-    name: str, scale: float, split: str, rows: Mapping[str, LeafRow]
+    workspace: Workspace, name: str, scale: float, split: str, rows: Mapping[str, LeafRow]
 ) -> list[tuple[str, dict[str, float]]]:
     """(name, leaf -> share) of what lies right below a mixture whose own share is `scale`.
 
     Many tasks beside each other are put together by category.
     """
-    below = registry.children(name, split)
-    by_category = sum(not _is_mixture(child.name) for child in below) > FEW
+    below = registry.children(workspace, name, split)
+    by_category = sum(not _is_mixture(workspace, child.name) for child in below) > FEW
     found: dict[str, dict[str, float]] = {}
     for child in below:
-        for leaf, share in registry.shares(child.name, split).items():
+        for leaf, share in registry.shares(workspace, child.name, split).items():
             if leaf not in rows:
                 continue
             label = child.name
-            if by_category and not _is_mixture(child.name):
+            if by_category and not _is_mixture(workspace, child.name):
                 label = f"category: {rows[leaf].leaf.category}"
             parts = found.setdefault(label, {})
             parts[leaf] = parts.get(leaf, 0.0) + scale * child.share * share
@@ -274,7 +281,9 @@ def _sum(sizes: Iterable[int | None]) -> int | None:
     return None if None in known else sum(size or 0 for size in known)
 
 
-def make_left_out(resolved: Resolved, missing: Sequence[Missing], split: str) -> LeftOut:
+def make_left_out(
+    workspace: Workspace, resolved: Resolved, missing: Sequence[Missing], split: str
+) -> LeftOut:
     """The record of what is left out of a mixture.
 
     Args:
@@ -284,8 +293,8 @@ def make_left_out(resolved: Resolved, missing: Sequence[Missing], split: str) ->
     """
     tasks = {store.task for store in missing}
     num_left = resolved.num_tasks - len(tasks)
-    before = _parts(resolved.name, split, ())
-    after = _parts(resolved.name, split, tasks) if num_left else {}
+    before = _parts(workspace, resolved.name, split, ())
+    after = _parts(workspace, resolved.name, split, tasks) if num_left else {}
     sub_mixtures = {
         name: {
             "before": share,
@@ -302,16 +311,15 @@ def make_left_out(resolved: Resolved, missing: Sequence[Missing], split: str) ->
 
 
 def _parts(
-    mixture: str, split: str, left_out: Collection[str]
+    workspace: Workspace, mixture: str, split: str, left_out: Collection[str]
 ) -> dict[str, tuple[float, dict[str, float]]]:
     """Child -> (its share, task -> share), of the whole; a mixture without children is its own."""
-    children = {
-        child.name: child.share for child in registry.children(mixture, split, left_out=left_out)
-    }
+    below = registry.children(workspace, mixture, split, left_out)
+    children = {child.name: child.share for child in below}
     parts = {}
     for name, share in (children or {mixture: 1.0}).items():
         tasks: dict[str, float] = {}
-        for leaf in registry.resolve(name, split, left_out).leaves:
+        for leaf in registry.resolve(workspace, name, split, left_out).leaves:
             tasks[leaf.task] = tasks.get(leaf.task, 0.0) + share * leaf.rate
         parts[name] = (share, tasks)
     return parts

@@ -16,26 +16,26 @@ from instruct.prompts.modes import (
 from instruct.prompts.record import Record
 from instruct.prompts.render import Dropped
 from instruct.prompts.template import TemplateSet
+from instruct.workspace import Workspace
 
 SPLITS = ("train", "validation", "test")
 
 
-class RecordSource(Protocol):
-    """Where raw examples come from (instruct/data/sources/files.py has the built-in ones)."""
+class Source(Protocol):
+    """Where raw examples come from (instruct/data/sources/ has the built-in ones)."""
 
     @property
     def splits(self) -> Sequence[str]: ...
 
-    @property
-    def fingerprint(self) -> str:
-        """Changes whenever the records would."""
+    def fingerprint(self, workspace: Workspace) -> str:
+        """Changes whenever the records would; ends in "absent" while there are none to read."""
         ...
 
-    def available(self) -> str | None:
+    def available(self, workspace: Workspace) -> str | None:
         """None, or why the records cannot be read here."""
         ...
 
-    def records(self, split: str) -> Iterator[Record | Dropped]:
+    def records(self, workspace: Workspace, split: str) -> Iterator[Record | Dropped]:
         """Streams the records in a fixed order; `Dropped` stands for a row that is none."""
         ...
 
@@ -83,13 +83,15 @@ class TaskSpec:
         languages: those of inputs and targets.
         held_out: name of the group this task is held out with; "" if it may be trained on.
         license, url, description: for lists and reports.
+        within_fn: (this task, workspace) -> the task as that workspace words and scores it, under
+            the same name, with no mode that this one lacks; None where no workspace changes it.
     """
 
     name: str
     family: str
     dataset: str
     category: str
-    source: RecordSource
+    source: Source
     templates: TemplateSet
     modes: Mapping[str, float] = dataclasses.field(default_factory=lambda: {"zs_noopt": 1.0})
     extra_modes: Sequence[str] = ()
@@ -113,6 +115,7 @@ class TaskSpec:
     license: str = ""
     url: str = ""
     description: str = ""
+    within_fn: "Callable[[TaskSpec, Workspace], TaskSpec] | None" = None
 
     def __post_init__(self) -> None:
         if not self.modes:
@@ -136,6 +139,10 @@ class TaskSpec:
                 f"task {self.name!r}: reasoned_reply is {self.reasoned_reply!r}; it must contain "
                 "{answer}"
             )
+
+    def within(self, workspace: Workspace) -> "TaskSpec":
+        """The task as a workspace words and scores it."""
+        return self if self.within_fn is None else self.within_fn(self, workspace)
 
     @property
     def all_modes(self) -> tuple[str, ...]:
@@ -204,7 +211,7 @@ class Leaf:
     records: int | None
     splits: tuple[str, ...]
     spec: TaskSpec | None
-    plain_source_fn: Callable[[Any], RecordSource] | None = None
+    plain_source_fn: Callable[[Any], Source] | None = None
 
     @property
     def inverted(self) -> bool:

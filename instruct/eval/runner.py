@@ -41,6 +41,7 @@ from instruct.lineage import read_lineage, unrecorded
 from instruct.mesh import MeshConfig, make_mesh, param_shardings, with_shardings
 from instruct.models.config import ModelConfig
 from instruct.models.encoder_decoder import EncoderDecoder, reorder_cache
+from instruct.workspace import Workspace
 
 
 def evaluate(
@@ -55,6 +56,7 @@ def evaluate(
     batching: BatchConfig | None = None,
     mesh: MeshConfig | None = None,
     strict: bool = False,
+    workspace: Workspace = Workspace(),  # noqa: B008 (frozen)
 ) -> int:
     """Evaluates checkpoints on suites, writes results under `model_dir`, prints tables.
 
@@ -72,6 +74,7 @@ def evaluate(
         mesh: over all devices.
         strict: a damaged checkpoint is an error; else "latest" means the newest whole one, and of
             several checkpoints the whole ones are evaluated.
+        workspace: where data and stores are.
 
     Returns:
         The exit status: 1 if one of several checkpoints is damaged or a task could not be
@@ -93,7 +96,7 @@ def evaluate(
     check_embedding_rows(words, network.config.vocab_size)
     strategy = decode or DecodeConfig(max_decode_steps=lengths["targets"])
     strategy = dataclasses.replace(strategy, eos_id=words.eos_id)
-    resolved = {suite: registry.resolve(suite).straight() for suite in config.suites}
+    resolved = {suite: registry.resolve(workspace, suite).straight() for suite in config.suites}
     checkpoints = _checkpoints(source, config)
 
     console = Console(stderr=True, quiet=jax.process_index() != 0, highlight=False)
@@ -112,7 +115,7 @@ def evaluate(
     )
     abstract = network.abstract_params()
     placed = with_shardings(abstract, param_shardings(device_mesh, abstract))
-    problems = _prepare(resolved.values(), config, data, console)
+    problems = _prepare(workspace, resolved.values(), config, data, console)
     lineage = read_lineage(folder)
     if lineage.unknown:
         console.print(unrecorded(lineage), style="yellow", markup=False, soft_wrap=True)
@@ -139,6 +142,7 @@ def evaluate(
                 decode=strategy.describe() + (" majority" if strategy.num_samples > 1 else ""),
                 trained_tasks=None if lineage.tasks is None else set(lineage.tasks),
                 problems=problems,
+                workspace=workspace,
             )
             failed |= run.evaluate(mixture, models, params, console)
         del params  # A device may hold only one set of parameters.
@@ -156,7 +160,11 @@ def _checkpoints(source: str, config: EvalConfig) -> list[pathlib.Path]:
 
 
 def _prepare(
-    mixtures: Iterable[Resolved], config: EvalConfig, data: DataConfig, console: Console
+    workspace: Workspace,
+    mixtures: Iterable[Resolved],
+    config: EvalConfig,
+    data: DataConfig,
+    console: Console,
 ) -> dict[tuple[str, str], str]:
     """Builds the record stores that are missing; (task, split) -> why that failed."""
     by_split: dict[str, list[Leaf]] = {}
@@ -167,6 +175,6 @@ def _prepare(
     problems = {}
     for split, leaves in by_split.items():
         part = Resolved(f"split {split}", split, tuple(leaves))
-        done = prepare(part, data, (split,), console=console)
+        done = prepare(workspace, part, data, (split,), console=console)
         problems |= {(store.task, store.split): store.message for store in done.failed}
     return problems

@@ -34,6 +34,7 @@ from instruct.eval.model_outputs import ModelRunner
 from instruct.eval.results_table import print_table
 from instruct.eval.task_rows import FixedReplies, measure_task, rows_of_task
 from instruct.files import locked
+from instruct.workspace import Workspace
 
 
 def split_of(leaf: Leaf, splits: Sequence[str]) -> str:
@@ -57,6 +58,7 @@ class SuiteRun:
         decode: the strategy in words.
         trained_tasks: tasks that the model was trained on; None if not known.
         problems: (task, split) whose records could not be prepared -> why.
+        workspace: where the records are.
     """
 
     suite: str
@@ -67,6 +69,7 @@ class SuiteRun:
     decode: str
     trained_tasks: set[str] | None
     problems: Mapping[tuple[str, str], str]
+    workspace: Workspace
 
     def evaluate(
         self, mixture: Resolved, models: ModelRunner, params: Any, console: Console
@@ -156,10 +159,12 @@ class SuiteRun:
         """(examples, number of examples that do not fit); warns of truncated prompts."""
         config, data = self.config, self.data
         lengths, most = data.feature_lengths, config.num_examples
-        found = eval_examples(leaf, split, data.vocabulary, lengths, most, config.seed)
+        found = eval_examples(
+            self.workspace, leaf, split, data.vocabulary, lengths, most, config.seed
+        )
         if not found:
             raise UserError(f"no example of split {split!r} fits {dict(lengths)}")
-        asked = num_asked(leaf, split, data, most)
+        asked = num_asked(self.workspace, leaf, split, data, most)
         losses = []
         if len(found) < asked:
             losses.append(
@@ -181,12 +186,12 @@ class SuiteRun:
         params: Any,
     ) -> list[dict[str, Any]]:
         config, data = self.config, self.data
-        task = registry.find_seqio_task(leaf.name)
+        task = registry.find_seqio_task(self.workspace, leaf.name)
         ranked = leaf.spec is not None and leaf.spec.ranked
         outputs = models.outputs(params, task, examples, config.rank_options or ranked)
         how = (config.bootstrap_samples, config.seed)
         measured = measure_task(task, examples, outputs, *how, rank_first=ranked)
-        replies = fixed_replies(leaf, shared["split"], data, examples)
+        replies = fixed_replies(self.workspace, leaf, shared["split"], data, examples)
         both = task_rows.baselines(task, examples, replies, measured, outputs.ranked)
         return rows_of_task(shared, fields, examples, outputs, measured, *both)
 
@@ -205,7 +210,7 @@ class SuiteRun:
     @functools.cached_property
     def _trained_groups(self) -> set[str]:
         """Contamination groups of the tasks that were trained on, as far as they are known here."""
-        specs = registry.task_specs()
+        specs = registry.task_specs(self.workspace)
         return {specs[name].group for name in self.trained_tasks or () if name in specs}
 
 
@@ -229,7 +234,11 @@ def prompt_losses(examples: Sequence[EvalExample], length: int) -> list[str]:
 
 
 def fixed_replies(
-    leaf: Leaf, split: str, data: DataConfig, examples: Sequence[EvalExample]
+    workspace: Workspace,
+    leaf: Leaf,
+    split: str,
+    data: DataConfig,
+    examples: Sequence[EvalExample],
 ) -> FixedReplies:
     """The most frequent answer and every option as replies to `examples`.
 
@@ -239,8 +248,8 @@ def fixed_replies(
     """
     answer, position = "", -1
     for source in ("train", split):
-        answer, share = majority_answer(leaf, data, source)
-        position, share_of_position = majority_position(leaf, data, source)
+        answer, share = majority_answer(workspace, leaf, data, source)
+        position, share_of_position = majority_position(workspace, leaf, data, source)
         if share_of_position <= share or not any(example.options for example in examples):
             position = -1
         if answer or position >= 0:

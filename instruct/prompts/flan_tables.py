@@ -16,19 +16,17 @@ Few-shot layouts keep the id of their pattern; here they are drawn independently
 import ast
 import collections
 import dataclasses
-import os
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from instruct.errors import UserError
-from instruct.files import local_folder, local_path
+from instruct.files import local_path
 from instruct.prompts.exemplars import STANDARD_FORMATS, FewShotFormat
 from instruct.prompts.lint import lint
 from instruct.prompts.template import SPECIAL, Template, TemplateSet, parse
 
-VARIABLE = "INSTRUCT_FLAN_CHECKOUT"
 TABLES_FILE = "flan/v2/templates.py"
 NO_OPTIONS_FILE = "flan/v2/flan_templates_branched.py"
 ZERO_SHOT, FEW_SHOT = "PATTERNS", "FEWSHOT_PATTERNS"
@@ -49,20 +47,6 @@ FIELDS: Mapping[str, str] = {
 _OPTIONS = re.compile(r"\n{0,2}\{options\}")
 _FEW_SHOT_OPTIONS = re.compile(r"(\n{1,2}| \| | )?\{options\}| \(\{options\}\)")
 _EXAMPLES = "{inputs}"
-
-
-def set_checkout(path: str | Path | None) -> None:
-    """Sets the folder whose tables are used (the FLAN_CHECKOUT macro), for worker processes too;
-    None changes nothing."""
-    if path:
-        os.environ[VARIABLE] = str(local_folder("FLAN_CHECKOUT", path, "~/FLAN"))
-
-
-def checkout() -> Path | None:
-    """The checkout of google-research/FLAN to take wordings from: as set, else
-    $INSTRUCT_FLAN_CHECKOUT, else None."""
-    path = os.environ.get(VARIABLE)
-    return local_path(VARIABLE, path) if path else None
 
 
 @dataclasses.dataclass(frozen=True)

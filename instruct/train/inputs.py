@@ -16,6 +16,7 @@ from instruct.data.stores.prepare import prepare
 from instruct.data.vocab import check_embedding_rows, load_vocabulary
 from instruct.errors import UserError
 from instruct.train.metrics import IntervalMetrics
+from instruct.workspace import Workspace
 
 EVAL_SPLIT = "validation"
 
@@ -54,7 +55,11 @@ class Inputs(NamedTuple):
 
 
 def open_inputs(
-    data: DataConfig, vocab_size: int, num_eval_examples: int, console: Console
+    data: DataConfig,
+    vocab_size: int,
+    num_eval_examples: int,
+    console: Console,
+    workspace: Workspace = Workspace(),  # noqa: B008 (frozen)
 ) -> Inputs:
     """Resolves the mixture, builds the record stores that are missing, opens feed and evaluation.
 
@@ -64,6 +69,7 @@ def open_inputs(
         num_eval_examples: of the validation split; 0 for no evaluation. Without a validation
             split there is none either.
         console: for the progress of the stores.
+        workspace: where data and stores are.
 
     Raises:
         UserError: unknown mixture, vocabulary larger than the embedding, unreadable data, ...
@@ -73,29 +79,30 @@ def open_inputs(
     from instruct.data.seqio.reading import seqio_windows
 
     check_embedding_rows(load_vocabulary(data.vocabulary), vocab_size)
-    if registry.task_vocabulary(data.mixture) == data.vocabulary:
+    if registry.task_vocabulary(workspace, data.mixture) == data.vocabulary:
         text = f"vocabulary: {data.vocabulary}, as the tasks of {data.mixture} have it."
         console.print(text, markup=False, soft_wrap=True)
-    left_out = tasks_left_out(data)
-    resolved = registry.resolve(data.mixture, data.split, left_out)
+    left_out = tasks_left_out(workspace, data)
+    resolved = registry.resolve(workspace, data.mixture, data.split, left_out)
     if resolved.left_out:
         text = (
             f"{len(resolved.left_out)} tasks of {data.mixture} are left out, as "
-            f"{left_out_path(data.mixture)} says."
+            f"{left_out_path(workspace, data.mixture)} says."
         )
         console.print(text, markup=False, soft_wrap=True)
     splits = dict.fromkeys(("train", data.split, EVAL_SPLIT))
-    prepare(resolved, data, tuple(splits), console=console).check()
+    prepare(workspace, resolved, data, tuple(splits), console=console).check()
     # Again: rates in proportion to examples are known only now.
-    resolved = registry.resolve(data.mixture, data.split, left_out)
+    resolved = registry.resolve(workspace, data.mixture, data.split, left_out)
     here = (jax.process_index(), jax.process_count())
     held = []
     if num_eval_examples and any(EVAL_SPLIT in leaf.splits for leaf in resolved.leaves):
-        held = eval_batches(data, resolved, EVAL_SPLIT, num_eval_examples, *here)
+        held = eval_batches(workspace, data, resolved, EVAL_SPLIT, num_eval_examples, *here)
     elif num_eval_examples:
         text = f"{data.mixture} has no split {EVAL_SPLIT!r}: there will be no eval/loss."
         console.print(text, markup=False, soft_wrap=True)
-    return Inputs(TrainFeed(data, resolved, *here, seqio_windows), held, resolved.leaves)
+    feed = TrainFeed(workspace, data, resolved, *here, seqio_windows)
+    return Inputs(feed, held, resolved.leaves)
 
 
 def task_groups(leaves: Sequence[Any]) -> tuple[list[str], list[int]]:

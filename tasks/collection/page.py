@@ -14,7 +14,7 @@ from typing import Any
 
 import jinja2
 
-from instruct.data.registry import find_spec, shares, task_specs
+from instruct.data.registry import find_spec, registered_specs, shares
 from instruct.data.sources.alternates import Alternates
 from instruct.data.sources.files import FileSource
 from instruct.data.sources.huggingface import HuggingFaceSource
@@ -23,6 +23,7 @@ from instruct.data.sources.tfds import TfdsSource
 from instruct.data.spec import TaskSpec
 from instruct.errors import UserError
 from instruct.prompts.modes import FEW_SHOT_MODES, INVERTED_MODES
+from instruct.workspace import Workspace
 from tasks import mixtures, published
 from tasks import public as _public  # noqa: F401 (registers gsm8k.main)
 from tasks.gym import mixtures as gym_mixtures
@@ -30,6 +31,7 @@ from tasks.gym import mixtures as gym_mixtures
 PAGE = Path(__file__).parents[2] / "docs" / "collection.md"
 TEMPLATE = Path(__file__).with_name("page.md.jinja")
 WHOLE = "flan2022"
+_WORKSPACE = Workspace()  # of no consequence: declared sizes and this project's wordings count
 # Family -> title, in the order of the page. The first six are the collection.
 TITLES = {
     "flan2021": "Flan 2021",
@@ -70,7 +72,7 @@ def page() -> str:
     )
     template = environment.from_string(TEMPLATE.read_text(encoding="utf-8"))
     specs = {name: _family(name) for name in COLLECTION}
-    everything = [find_spec(leaf) for leaf in shares(WHOLE, declared=True)]
+    everything = [find_spec(_WORKSPACE, leaf) for leaf in shares(_WORKSPACE, WHOLE, declared=True)]
     datasets = {name: _count(members, "dataset") for name, members in specs.items()}
     categories = {name: _count(members, "category") for name, members in specs.items()}
     languages = collections.Counter(lang for spec in specs["niv2"] for lang in spec.languages)
@@ -109,7 +111,7 @@ def page() -> str:
 
 def _family(name: str) -> list[TaskSpec]:
     """The tasks of a family, in the order of their registration."""
-    return [spec for spec in task_specs().values() if spec.family == name]
+    return [spec for spec in registered_specs().values() if spec.family == name]
 
 
 def _count(specs: Iterable[TaskSpec], field: str) -> int:
@@ -246,7 +248,7 @@ def _niv2_categories() -> str:
 def _niv2_tracks() -> str:
     tracks = mixtures.NIV2_TRAINING | mixtures.EVALUATION
     rows = [
-        [f"`{name}`", len({find_spec(leaf).name for leaf in rates})]
+        [f"`{name}`", len({find_spec(_WORKSPACE, leaf).name for leaf in rates})]
         for name, rates in tracks.items()
     ]
     return _table(("track", "tasks"), rows)
@@ -255,8 +257,8 @@ def _niv2_tracks() -> str:
 def _licenses() -> str:
     of_license: dict[str, float] = collections.defaultdict(float)
     specs = {}
-    for leaf, share in shares(WHOLE, declared=True).items():
-        spec = find_spec(leaf)
+    for leaf, share in shares(_WORKSPACE, WHOLE, declared=True).items():
+        spec = find_spec(_WORKSPACE, leaf)
         of_license[_license(spec)] += share
         specs[spec.name] = spec
     groups = _grouped(specs.values(), _license)
@@ -291,8 +293,8 @@ def _mixtures(table: Mapping[str, Rates]) -> str:
 
 
 def _mixture_row(name: str) -> list[Any]:
-    leaves = shares(name, declared=True)
-    specs = {leaf: find_spec(leaf) for leaf in leaves}
+    leaves = shares(_WORKSPACE, name, declared=True)
+    specs = {leaf: find_spec(_WORKSPACE, leaf) for leaf in leaves}
     modes = {leaf: leaf.removeprefix(spec.name + ".") for leaf, spec in specs.items()}
 
     def share_of(chosen: Sequence[str]) -> str:

@@ -13,12 +13,12 @@ from typing import NamedTuple
 from instruct.data.registry import add_task
 from instruct.data.sources.files import expected_records, hashed_parts
 from instruct.data.sources.tfds import TfdsSource
-from instruct.data.spec import RecordSource, TaskSpec
+from instruct.data.spec import Source, TaskSpec
 from instruct.prompts.template import TemplateSet
 from tasks.answers import loose_exact_match, read_references, rouge_l
 from tasks.contamination import group_of
 from tasks.dialog.sources import TaskmasterSource, qrecc_record, wiki_dialog_record
-from tasks.flan2021.original_wording import worded
+from tasks.flan2021.original_wording import in_original_words
 from tasks.source_mixtures import INVERSION
 from tasks.wordings import wordings
 
@@ -41,7 +41,7 @@ class DialogSet(NamedTuple):
     """
 
     id: str
-    source: RecordSource
+    source: Source
     num_examples: Mapping[str, int]
     category: str
     license: str
@@ -108,7 +108,7 @@ def dialog_task(row: DialogSet) -> TaskSpec:
         dataset=row.id,
         category=row.category,
         source=row.source,
-        templates=worded(name, templates()),
+        templates=templates(),
         modes=MODES,
         cap=CAP,
         metric_fns=[rouge_l, loose_exact_match],
@@ -118,6 +118,7 @@ def dialog_task(row: DialogSet) -> TaskSpec:
         license=row.license,
         url=row.url,
         description=row.description,
+        within_fn=in_original_words,
     )
 
 

@@ -16,7 +16,6 @@ from instruct.data.sources.files import (
     FileSource,
     Part,
     Row,
-    data_dir,
     hash_unit,
     hashed_parts,
     keyed,
@@ -24,6 +23,7 @@ from instruct.data.sources.files import (
 from instruct.prompts.dialog import dialog_text
 from instruct.prompts.record import Record
 from instruct.prompts.render import Dropped
+from instruct.workspace import Workspace
 
 FINGERPRINT_MODULE = "tasks.dialog_sources"  # fingerprints of stores name functions so
 
@@ -110,18 +110,19 @@ class TaskmasterSource(FileSource):
         "taskmaster/TM-3-2020/data/*.json",
     )
 
-    @property
-    def paths(self) -> tuple[Path, ...]:
+    def paths(self, workspace: Workspace) -> tuple[Path, ...]:
         """The existing files, sorted; a pattern without a match is listed as it is."""
+        return self._paths(workspace.data_dir)
+
+    def _paths(self, data_dir: Path) -> tuple[Path, ...]:
         files: list[Path] = []
         for pattern in self.patterns:
-            files += sorted(data_dir().glob(pattern)) or [data_dir() / pattern]
+            files += sorted(data_dir.glob(pattern)) or [data_dir / pattern]
         return tuple(files)
 
     def rows(self, path: Path) -> Iterator[Row]:
         """Every dialog of every file; `path` is the folder that the parts name."""
-        del path
-        for file in self.paths:
+        for file in self._paths(path.parent):
             try:
                 dialogs = json.loads(file.read_bytes().decode("utf-8-sig"))
             except (ValueError, RecursionError):  # no JSON, or nested too deep

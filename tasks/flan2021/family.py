@@ -8,21 +8,23 @@ has two. Inverted modes, which ask for the question that leads to an answer, hav
 of the straight ones, as chain of thought and dialog have in the collection.
 """
 
+import dataclasses
 import re
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 from instruct.data.registry import add_task
 from instruct.data.sources.tfds import TfdsSource
-from instruct.data.spec import RecordSource, TaskSpec
+from instruct.data.spec import Source, TaskSpec
 from instruct.errors import unknown_name
 from instruct.eval import metrics
 from instruct.prompts.template import TemplateSet
+from instruct.workspace import Workspace
 from tasks.answers import read_answer, read_references
 from tasks.contamination import group_of
 from tasks.flan2021 import metrics as flan
 from tasks.flan2021.datasets import DATASETS
-from tasks.flan2021.original_wording import worded
+from tasks.flan2021.original_wording import in_original_words
 from tasks.flan2021.table import TASKS, FlanTask
 from tasks.source_mixtures import INVERSION
 from tasks.wordings import wordings
@@ -76,11 +78,20 @@ def template_sets() -> Mapping[str, TemplateSet]:
 
 
 def template_set_of(row: FlanTask) -> TemplateSet:
-    """The wordings of a task: this project's, or Flan's own from a checkout."""
+    """This project's wordings of a task."""
     sets = template_sets()
     if row.templates not in sets:
         raise unknown_name(f"template set of task {row.id!r}", row.templates, sets)
-    return worded(f"{FAMILY}.{row.id}", sets[row.templates])
+    return sets[row.templates]
+
+
+def within(spec: TaskSpec, workspace: Workspace) -> TaskSpec:
+    """The task in Flan's own words, which lack inverted prompts for some tasks."""
+    worded = in_original_words(spec, workspace)
+    if worded.templates.inv:
+        return worded
+    modes = {mode: rate for mode, rate in spec.modes.items() if not mode.endswith("_inv")}
+    return dataclasses.replace(worded, modes=modes)
 
 
 def modes_of(row: FlanTask, templates: TemplateSet) -> dict[str, float]:
@@ -93,7 +104,7 @@ def modes_of(row: FlanTask, templates: TemplateSet) -> dict[str, float]:
     return modes
 
 
-def source_of(row: FlanTask) -> RecordSource:
+def source_of(row: FlanTask) -> Source:
     """Where the records of a task come from."""
     manual = DATASETS[row.dataset_name].manual
     return TfdsSource(row.builder, row.parts, row.to_record, manual=manual)
@@ -136,6 +147,7 @@ def flan2021_task(row: FlanTask) -> TaskSpec:
         license=data.license,
         url=data.url,
         description=f"{described}; {row.note}" if row.note else described,
+        within_fn=within,
     )
 
 

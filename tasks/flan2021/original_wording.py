@@ -1,8 +1,9 @@
 """The Flan Collection's own wordings for the tasks here, from a user's checkout.
 
-With FLAN_CHECKOUT set, the families `flan2021`, `cot`, `dialog`, `program_synthesis` and `niv2`
-take their templates from google-research/FLAN (`instruct/prompts/flan_tables.py` reads them). The
-table below says which of its patterns belong to which task, and what its fields are called here.
+In a workspace with a `flan_checkout` the families `flan2021`, `cot`, `dialog`, `program_synthesis`
+and `niv2` take their templates from google-research/FLAN (`instruct/prompts/flan_tables.py` reads
+them). The table below says which of its patterns belong to which task, and what its fields are
+called here.
 
 Such a set is named `flan_v2:<key>`, and results carry that name. Records (so the labels too),
 option styles, dialog styles and the drawing of few-shot exemplars stay this project's.
@@ -25,10 +26,12 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import NamedTuple
 
+from instruct.data.spec import TaskSpec
 from instruct.errors import UserError
 from instruct.prompts import flan_tables
 from instruct.prompts.flan_tables import FlanTables, replace_fields
 from instruct.prompts.template import LISTS, SPECIAL, Template, TemplateSet, parse
+from instruct.workspace import FLAN_VARIABLE, Workspace
 from tasks.flan2021.table import TASKS
 
 PREFIX = "flan_v2:"
@@ -165,7 +168,7 @@ def _tables(root: Path) -> FlanTables:
         raise UserError(
             f"FLAN_CHECKOUT is {root}, where there is no {flan_tables.TABLES_FILE}. Give the "
             "folder of a checkout (git clone https://github.com/google-research/FLAN), or leave "
-            f"out FLAN_CHECKOUT and ${flan_tables.VARIABLE} for this project's own wordings"
+            f"out FLAN_CHECKOUT and ${FLAN_VARIABLE} for this project's own wordings"
         )
     renaming = {}
     for counterpart in COUNTERPARTS.values():
@@ -175,28 +178,40 @@ def _tables(root: Path) -> FlanTables:
     return flan_tables.load_flan_tables(root, renaming)
 
 
-def worded(task: str, ours: TemplateSet) -> TemplateSet:
-    """The wordings of a task: Flan's where a checkout is named and has them, else `ours`.
+def in_original_words(spec: TaskSpec, workspace: Workspace) -> TaskSpec:
+    """A `TaskSpec.within_fn`: the task in Flan's words where the workspace has a checkout."""
+    if workspace.flan_checkout is None:
+        return spec
+    name = spec.name if spec.name in COUNTERPARTS else spec.family
+    templates = original_set(workspace.flan_checkout, name, spec.templates)
+    return spec if templates is None else dataclasses.replace(spec, templates=templates)
+
+
+@functools.lru_cache(maxsize=256)  # asked for whenever a mixture is resolved
+def original_set(root: Path, task: str, ours: TemplateSet) -> TemplateSet | None:
+    """Flan's wordings of a task, for our records.
 
     Args:
-        task: a name of COUNTERPARTS; any other keeps `ours`.
+        root: the checkout.
+        task: a name of COUNTERPARTS.
         ours: the task's own set: its fields are those that the records have.
 
     Returns:
-        A set that only shows those fields. A warning counts the patterns that are left out.
+        A set that only shows those fields; None where Flan has no patterns under the key. A
+        warning counts the patterns that are left out.
 
     Raises:
         UserError: the folder is no checkout.
     """
-    root, counterpart = flan_tables.checkout(), COUNTERPARTS.get(task)
-    if root is None or counterpart is None:
-        return ours
+    counterpart = COUNTERPARTS.get(task)
+    if counterpart is None:
+        return None
     tables = _tables(root)
     if counterpart.key not in tables.sets:
         _log.warning(
             "%s has no patterns %r: %s keeps its own wordings", root, counterpart.key, task
         )
-        return ours
+        return None
     template_set, left_out = adapted(counterpart, tables, ours)
     if left_out:
         reasons = ", ".join(f"{reason}: {count}" for reason, count in sorted(left_out.items()))

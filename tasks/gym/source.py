@@ -18,6 +18,7 @@ import numpy as np
 
 from instruct.prompts.record import Record
 from instruct.prompts.render import Dropped
+from instruct.workspace import Workspace
 from tasks.gym.fields import Shaped, UnusableError, shape
 from tasks.gym.library import load_generator
 from tasks.gym.table import ANSWER_KEY, GENERATORS
@@ -40,15 +41,16 @@ class GymSource:
         self.name = name
         self.splits: Sequence[str] = SPLITS
 
-    @property
-    def fingerprint(self) -> str:
+    def fingerprint(self, workspace: Workspace) -> str:
+        del workspace  # the generators are installed with the program
         row = GENERATORS[self.name]
         described = [row.generator, sorted(row.config.items()), row.key, row.max_question_chars]
         counts = [row.train_records, row.eval_records, row.version]
         return hashlib.sha256(json.dumps([described, counts]).encode()).hexdigest()
 
-    def available(self) -> str | None:
+    def available(self, workspace: Workspace) -> str | None:
         """None: the generators are installed with the program."""
+        del workspace
         return None
 
     def wanted(self, split: str) -> int:
@@ -61,8 +63,9 @@ class GymSource:
         distinct = GENERATORS[self.name].distinct_records
         return min((self.wanted(split), *distinct[SPLITS.index(split) :][:1]))
 
-    def records(self, split: str) -> Iterator[Record | Dropped]:
+    def records(self, workspace: Workspace, split: str) -> Iterator[Record | Dropped]:
         """The records of a split, all different, in the order they are generated."""
+        del workspace
         count = 0
         for found in self.candidates(split):
             yield found

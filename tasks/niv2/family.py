@@ -21,7 +21,7 @@ from instruct.data.spec import SPLITS, TaskSpec
 from instruct.prompts.template import TemplateSet
 from tasks.answers import loose_exact_match, read_references, rouge_l, rouge_l_of_gpt2_tokens
 from tasks.contamination import group_of
-from tasks.flan2021.original_wording import worded
+from tasks.flan2021.original_wording import in_original_words
 from tasks.niv2.table import Niv2Row, niv2_rows
 from tasks.wordings import wordings
 
@@ -43,12 +43,6 @@ def template_set() -> TemplateSet:
     return wordings("natural_instructions")["natural_instructions"]
 
 
-@functools.cache
-def wording() -> TemplateSet:
-    """The same, or Flan's own wordings from a checkout."""
-    return worded(FAMILY, template_set())
-
-
 def niv2_task(row: Niv2Row) -> TaskSpec:
     """The task of one row."""
     return TaskSpec(
@@ -57,7 +51,7 @@ def niv2_task(row: Niv2Row) -> TaskSpec:
         dataset=row.dataset,
         category=row.category,
         source=natural_instructions_task_source(row.stem, NUM_TEST if row.is_test else 0),
-        templates=wording(),
+        templates=template_set(),
         modes=_MODES,
         extra_modes=_EXTRA_MODES,
         cap=CAP,
@@ -73,6 +67,7 @@ def niv2_task(row: Niv2Row) -> TaskSpec:
         license=LICENSE,
         url=f"{URL}/blob/master/tasks/{row.stem}.json",
         description=f"A task with its definition ({row.category}, from {row.dataset})",
+        within_fn=in_original_words,
     )
 
 

@@ -14,11 +14,11 @@ from typing import NamedTuple
 from instruct.data.registry import add_task
 from instruct.data.sources.files import expected_records, hashed_parts
 from instruct.data.sources.huggingface import HuggingFaceSource
-from instruct.data.spec import RecordSource, TaskSpec
+from instruct.data.spec import Source, TaskSpec
 from instruct.eval import metrics
 from instruct.prompts.template import TemplateSet
 from tasks.answers import read_references, rouge_l
-from tasks.flan2021.original_wording import worded
+from tasks.flan2021.original_wording import in_original_words
 from tasks.program_synthesis.sources import (
     CODE_CONTESTS_COLUMNS,
     DrRepairSource,
@@ -51,7 +51,7 @@ class ProgramSet(NamedTuple):
 
     id: str
     dataset: str
-    source: RecordSource
+    source: Source
     templates: str
     num_examples: Mapping[str, int]
     category: str
@@ -128,7 +128,7 @@ def program_task(row: ProgramSet) -> TaskSpec:
         dataset=row.dataset,
         category=row.category,
         source=row.source,
-        templates=worded(name, template_sets()[row.templates]),
+        templates=template_sets()[row.templates],
         modes=MODES,
         cap=CAP,
         metric_fns=[code_match, rouge_l],
@@ -138,6 +138,7 @@ def program_task(row: ProgramSet) -> TaskSpec:
         license=row.license,
         url=row.url,
         description=row.description,
+        within_fn=in_original_words,
     )
 
 

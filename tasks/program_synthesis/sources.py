@@ -10,9 +10,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from instruct.data.sources.files import FileSource, Part, Row, data_dir, hash_unit, hashed_parts
+from instruct.data.sources.files import FileSource, Part, Row, hash_unit, hashed_parts
 from instruct.prompts.record import Record
 from instruct.prompts.render import Dropped
+from instruct.workspace import Workspace
 
 FINGERPRINT_MODULE = "tasks.synthesis_sources"  # fingerprints of stores name functions so
 
@@ -56,17 +57,18 @@ class DrRepairSource(FileSource):
     variant: str = "plain_code"
     folder: str = "dr_repair/err-data-compiler--auto-corrupt--orig-deepfix"
 
-    @property
-    def paths(self) -> tuple[Path, ...]:
+    def paths(self, workspace: Workspace) -> tuple[Path, ...]:
         """The files that are there, sorted; the folder where there are none."""
-        root = data_dir() / self.folder
+        return self._paths(workspace.data_dir)
+
+    def _paths(self, data_dir: Path) -> tuple[Path, ...]:
+        root = data_dir / self.folder
         return tuple(sorted(root.glob("**/*.json"))) or (root,)
 
     def rows(self, path: Path) -> Iterator[Row]:
         """Every program of every file; `path` is not one, only the parts' common name."""
-        del path
-        for file in self.paths:
-            relative = file.relative_to(data_dir() / self.folder).with_suffix("").as_posix()
+        for file in self._paths(path.parent):
+            relative = file.relative_to(path.parent / self.folder).with_suffix("").as_posix()
             try:
                 program = json.loads(file.read_bytes().decode("utf-8"))
                 problem = str(program["meta"]["probid"])

@@ -13,13 +13,14 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from instruct.data.sources.files import VARIABLE, data_dir, file_digest
+from instruct.data.sources.files import file_digest
 from instruct.data.sources.huggingface import HuggingFaceSource
-from instruct.data.spec import RecordSource, function_name
+from instruct.data.spec import Source, function_name
 from instruct.errors import UserError
 from instruct.packed_files import refuse_pointer
 from instruct.prompts.record import Record
 from instruct.prompts.render import Dropped
+from instruct.workspace import DATA_VARIABLE, Workspace
 
 _FORMAT = 1  # counts up when the same files give other records
 
@@ -37,9 +38,9 @@ class HubSplit(NamedTuple):
     config: str | None
     split: str
 
-    def find(self) -> tuple[Path, ...] | None:
+    def find(self, workspace: Workspace) -> tuple[Path, ...] | None:
         """The files, from the data folder or the hub's cache on this machine."""
-        files = HuggingFaceSource(self.path, self.config).local_files(self.split)
+        files = HuggingFaceSource(self.path, self.config).local_files(workspace, self.split)
         return tuple(files) or None
 
     def __str__(self) -> str:
@@ -79,94 +80,99 @@ class SuiteSource:
     name: str
     parts: Mapping[str, SplitFiles]
     origin: str
-    fallback: RecordSource | tuple[RecordSource, ...] | None = None
+    fallback: Source | tuple[Source, ...] | None = None
 
     @property
     def splits(self) -> tuple[str, ...]:
         return tuple(self.parts)
 
-    @property
-    def fingerprint(self) -> str:
+    def fingerprint(self, workspace: Workspace) -> str:
         """Hash of the files that are there and of how they are read; "absent" without any."""
         digest = hashlib.sha256(f"{_FORMAT} {self.name}".encode())
         found = False
         for split, part in self.parts.items():
             digest.update(f"{split} {_name_of(part.read)} {part.files}".encode())
-            for path in (path for entry in part.files for path in _paths(_find(entry))):
+            for path in (path for entry in part.files for path in _paths(_find(workspace, entry))):
                 status = path.stat()
                 digest.update(file_digest(str(path), status.st_size, status.st_mtime_ns))
                 found = True
         # Splits may come from different ones. Another layout of the same files counts only where
         # it is read.
-        ready = {split: self._fallback(split) for split in self.parts}
+        ready = {split: self._fallback(workspace, split) for split in self.parts}
         used = {
             id(other): other
             for split, other in ready.items()
-            if other is not None and (self._missing(split) or not isinstance(other, SuiteSource))
+            if other is not None
+            and (self._missing(workspace, split) or not isinstance(other, SuiteSource))
         }
         for other in used.values():
-            digest.update(other.fingerprint.encode())
+            digest.update(other.fingerprint(workspace).encode())
             found = True
         return digest.hexdigest() if found else "absent"
 
-    def available(self) -> str | None:
+    def available(self, workspace: Workspace) -> str | None:
         """None if a split can be read, else which file is missing and where to get it."""
-        if not all(self._missing(split) for split in self.parts):
+        if not all(self._missing(workspace, split) for split in self.parts):
             return None
-        if any(self._fallback(split) is not None for split in self.parts):
+        if any(self._fallback(workspace, split) is not None for split in self.parts):
             return None
-        return self._message(next(iter(self.parts)))
+        return self._message(workspace, next(iter(self.parts)))
 
-    def records(self, split: str) -> Iterator[Record | Dropped]:
+    def records(self, workspace: Workspace, split: str) -> Iterator[Record | Dropped]:
         """The records of a split, in file order; files are looked for at the call.
 
         Raises:
             KeyError: no such split. UserError: a file it needs is not there.
         """
         part = self.parts[split]
-        if not self._missing(split):
-            paths = [_find(entry) for entry in part.files]
+        if not self._missing(workspace, split):
+            paths = [_find(workspace, entry) for entry in part.files]
             for path in paths:
                 for file in path if isinstance(path, tuple) else (path,):
                     if file is not None:
                         refuse_pointer(file)
             return part.read(*paths)
-        other = self._fallback(split)
+        other = self._fallback(workspace, split)
         if other is not None:
-            return other.records(split)
-        raise UserError(self._message(split))
+            return other.records(workspace, split)
+        raise UserError(self._message(workspace, split))
 
     @property
-    def _fallbacks(self) -> tuple[RecordSource, ...]:
+    def _fallbacks(self) -> tuple[Source, ...]:
         if self.fallback is None or isinstance(self.fallback, tuple):
             return self.fallback or ()
         return (self.fallback,)
 
-    def _fallback(self, split: str) -> RecordSource | None:
+    def _fallback(self, workspace: Workspace, split: str) -> Source | None:
         """The source that a split without its files is read from; None if there is none."""
         ready = [
             other
             for other in self._fallbacks
             if split in other.splits
-            and other.available() is None
-            and not (isinstance(other, SuiteSource) and other._missing(split))
+            and other.available(workspace) is None
+            and not (isinstance(other, SuiteSource) and other._missing(workspace, split))
         ]
-        local = (other for other in ready if not other.fingerprint.endswith("absent"))
+        local = (other for other in ready if not other.fingerprint(workspace).endswith("absent"))
         return next(local, None) or next(iter(ready), None)
 
-    def _missing(self, split: str) -> list[str]:
+    def _missing(self, workspace: Workspace, split: str) -> list[str]:
         """The files of a split that are not there, by their first names."""
-        return [_first(entry) for entry in self.parts[split].files if _find(entry) is None]
+        files = self.parts[split].files
+        return [_first(entry) for entry in files if _find(workspace, entry) is None]
 
-    def _message(self, split: str) -> str:
-        missing = ", ".join(str(data_dir() / name) for name in self._missing(split))
+    def _message(self, workspace: Workspace, split: str) -> str:
+        missing = ", ".join(
+            str(workspace.data_dir / name) for name in self._missing(workspace, split)
+        )
         message = (
             f"split {split!r} of {self.name} needs {missing}, which is not there. The data folder "
-            f"is {data_dir()}; set it with --gin.DATA_DIR=FOLDER or the variable {VARIABLE}. Get "
-            f"the file from {self.origin}"
+            f"is {workspace.data_dir}; set it with --gin.DATA_DIR=FOLDER or the variable "
+            f"{DATA_VARIABLE}. Get the file from {self.origin}"
         )
         reasons = [
-            why for other in self._fallbacks if split in other.splits and (why := other.available())
+            why
+            for other in self._fallbacks
+            if split in other.splits and (why := other.available(workspace))
         ]
         return ". Or: ".join([message, *reasons])
 
@@ -179,12 +185,12 @@ def _first(entry: Entry) -> str:
     return str(_names(entry)[0])
 
 
-def _find(entry: Entry) -> Path | tuple[Path, ...] | None:
+def _find(workspace: Workspace, entry: Entry) -> Path | tuple[Path, ...] | None:
     for name in _names(entry):
         if isinstance(name, HubSplit):
-            found: Path | tuple[Path, ...] | None = name.find()
+            found: Path | tuple[Path, ...] | None = name.find(workspace)
         else:
-            found = data_dir() / name
+            found = workspace.data_dir / name
             found = found if found.is_file() else None
         if found is not None:
             return found

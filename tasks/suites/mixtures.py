@@ -21,7 +21,7 @@ Super-NaturalInstructions' test tasks `niv2.test_default` (tasks/mixtures.py).
 
 from collections.abc import Iterable
 
-from instruct.data.registry import add_mixture, task_specs
+from instruct.data.registry import add_mixture, registered_specs
 from instruct.data.spec import TaskSpec
 from tasks.suites import (
     bbh,
@@ -41,7 +41,7 @@ HELD_OUT = ("mmlu.direct", "mmlu.cot", "bbh.direct", "bbh.cot", "tydiqa", "mgsm"
 
 def _family(name: str, without: Iterable[str] = ()) -> list[TaskSpec]:
     left_out = {f"{name}.{dataset}" for dataset in without}
-    specs = task_specs().values()
+    specs = registered_specs().values()
     return [spec for spec in specs if spec.family == name and spec.name not in left_out]
 
 

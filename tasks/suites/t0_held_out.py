@@ -18,7 +18,7 @@ from instruct.data.sources.alternates import Alternates
 from instruct.data.sources.huggingface import HuggingFaceSource
 from instruct.data.sources.p3 import p3_source
 from instruct.data.sources.promptsource import PromptSourceSource, p3_name
-from instruct.data.spec import RecordSource, TaskSpec
+from instruct.data.spec import Source, TaskSpec
 from instruct.eval import metrics
 from tasks.contamination import group_of
 from tasks.suites.layouts import layout
@@ -124,7 +124,7 @@ def published_name(row: T0Set, prompt: str) -> str:
     return p3_name(row.dataset, row.subset, prompt) + row.suffix
 
 
-def t0_source(row: T0Set, prompt: str) -> RecordSource:
+def t0_source(row: T0Set, prompt: str) -> Source:
     """P3's own rows, else the raw rows in promptsource's template; options in both."""
     raw = HuggingFaceSource(row.hub, row.config, {"validation": row.split})
     rendered = PromptSourceSource(row.dataset, row.subset, prompt, raw, with_options=True)

@@ -22,6 +22,7 @@ import sentencepiece
 from instruct.data.vocab import load_vocabulary
 from instruct.prompts.record import Record
 from instruct.prompts.render import Rendered, render
+from instruct.workspace import Workspace
 from tasks.gym.family import template_set_of
 from tasks.gym.source import GymSource
 from tasks.gym.table import GENERATORS, Generator
@@ -40,7 +41,9 @@ def rendered_texts(row: Generator) -> Iterator[str]:
     """Prompts and answers of one task in varying wordings."""
     wording = template_set_of(row)
     modes = ["zs_noopt", "zs_opt"] if wording.zs_opt else ["zs_noopt"]
-    records = (r for r in GymSource(row.name).records("train") if isinstance(r, Record))
+    records = (
+        r for r in GymSource(row.name).records(Workspace(), "train") if isinstance(r, Record)
+    )
     for key, record in enumerate(itertools.islice(records, RECORDS_PER_TASK)):
         shown = render(
             record,

@@ -9,6 +9,7 @@ from instruct import peak
 from instruct.cli import arguments, prepare
 from instruct.cli.arguments import main
 from instruct.data import registry
+from instruct.data.sources.tfds import TfdsSource
 from instruct.data.stores import disk_estimate
 from instruct.errors import UserError
 from instruct.prompts.render import Dropped
@@ -104,7 +105,7 @@ def test_nothing_left_is_a_failure(partly_there, capsys):
 class FullDisk(ToySource):
     """A source in whose time the disk fills up."""
 
-    def records(self, split):
+    def records(self, workspace, split):
         yield Dropped("one row")
         raise OSError(28, "No space left on device")
 
@@ -118,11 +119,23 @@ def test_a_full_disk_leaves_no_task_out(tmp_path, capsys):
     assert not (tmp_path / "stores" / "left_out").exists()
 
 
-def test_downloads_are_allowed_by_a_flag_only(monkeypatch, capsys):
+def test_downloads_are_allowed_by_a_flag_or_a_variable_only(monkeypatch, capsys):
     monkeypatch.setenv("INSTRUCT_DOWNLOAD", "")
-    common = ["prepare", f"--mixture={TASK}", "--workers=1", "--report_examples=0"]
-    assert main(common) == 0 and os.environ["INSTRUCT_DOWNLOAD"] == ""
-    assert main([*common, "--download"]) == 0 and os.environ["INSTRUCT_DOWNLOAD"] == "1"
+    monkeypatch.setenv("TFDS_DATA_DIR", "/not/there")
+    allowed = []
+
+    def download(self, workspace):
+        allowed.append(workspace.downloads)
+        raise UserError("no network")
+
+    monkeypatch.setattr(TfdsSource, "download", download)
+    spec = registry.add_task(toy_spec(TfdsSource("toy_words:1.0.0", {"train": "train"}, print)))
+    common = ["prepare", f"--mixture={spec.name}", "--workers=1", "--report_examples=0"]
+    assert main(common) == 1 and not allowed
+    assert main([*common, "--download"]) == 1 and allowed == [True]
+    assert "INSTRUCT_DOWNLOAD" in os.environ and not os.environ["INSTRUCT_DOWNLOAD"]
+    monkeypatch.setenv("INSTRUCT_DOWNLOAD", "1")
+    assert main(common) == 1 and allowed == [True, True]
 
 
 def test_a_disk_that_is_too_small_is_told_before_anything_is_written(monkeypatch, capsys, tmp_path):

@@ -9,17 +9,15 @@ import pytest
 from instruct import gin_config
 from instruct.cli import settings
 from instruct.data import registry
-from instruct.data.sources import files as sources
-from instruct.data.stores import store
 from instruct.errors import UserError
-from instruct.prompts import flan_tables
+from instruct.workspace import DATA_VARIABLE, FLAN_VARIABLE, STORE_VARIABLE
 
 
 @pytest.fixture(autouse=True)
 def _folders_return(monkeypatch):
-    monkeypatch.setenv(sources.VARIABLE, "/from/the/environment")
-    monkeypatch.setenv(store.VARIABLE, "/stores/of/the/environment")
-    monkeypatch.setenv(flan_tables.VARIABLE, "")
+    monkeypatch.setenv(DATA_VARIABLE, "/from/the/environment")
+    monkeypatch.setenv(STORE_VARIABLE, "/stores/of/the/environment")
+    monkeypatch.setenv(FLAN_VARIABLE, "")
 
 
 def flags(*gin_flags, files=()):
@@ -29,15 +27,16 @@ def flags(*gin_flags, files=()):
 
 
 def test_macros_come_before_the_environment(tmp_path):
-    settings.load(flags())
-    assert str(sources.data_dir()) == "/from/the/environment"
-    assert str(store.store_dir()) == "/stores/of/the/environment"
-    settings.load(flags(f"DATA_DIR={tmp_path}/data", "STORE_DIR=~/stores"))
-    assert sources.data_dir() == tmp_path / "data"
-    assert str(store.store_dir()) == os.path.expanduser("~/stores")
-    assert flan_tables.checkout() is None
-    settings.load(flags("FLAN_CHECKOUT=~/FLAN"))
-    assert str(flan_tables.checkout()) == os.path.expanduser("~/FLAN")
+    workspace, _ = settings.load(flags())
+    assert str(workspace.data_dir) == "/from/the/environment"
+    assert str(workspace.store_dir) == "/stores/of/the/environment"
+    workspace, _ = settings.load(flags(f"DATA_DIR={tmp_path}/data", "STORE_DIR=~/stores"))
+    assert workspace.data_dir == tmp_path / "data"
+    assert str(workspace.store_dir) == os.path.expanduser("~/stores")
+    assert workspace.flan_checkout is None
+    workspace, _ = settings.load(flags("FLAN_CHECKOUT=~/FLAN"))
+    assert str(workspace.flan_checkout) == os.path.expanduser("~/FLAN")
+    assert os.environ[DATA_VARIABLE] == "/from/the/environment"  # nothing is written there
 
 
 def test_task_modules_of_the_project_and_of_the_user(tmp_path, monkeypatch):
@@ -47,23 +46,21 @@ def test_task_modules_of_the_project_and_of_the_user(tmp_path, monkeypatch):
     settings.load(flags(f"MIXTURE_OR_TASK_MODULE=settings_one, {tmp_path}/settings_two.py"))
     settings.load(flags("MIXTURE_OR_TASK_MODULE=('settings_three',)"))
     assert {"settings_one", "settings_two", "settings_three"} <= set(sys.modules)
-    assert "gym.chain_sum" in registry.all_names()
+    assert "gym.chain_sum" in registry.all_names(settings.Settings().workspace())
 
 
 def test_arguments_of_all_entries_come_back():
-    built = settings.load(flags("MODEL_DIR=runs/a", files=["gin/recipes/gym_demo.gin"]))
+    _, built = settings.load(flags("MODEL_DIR=runs/a", files=["gin/recipes/gym_demo.gin"]))
     assert set(built) == set(gin_config.ENTRIES)
     assert built[gin_config.TRAIN]["model_dir"] == built[gin_config.EVALUATE]["model_dir"]
     assert built[gin_config.INFER] == {}
 
 
 @pytest.mark.parametrize("flag", ["DATA_DIR=3", "STORE_DIR=['a']", "FLAN_CHECKOUT=1e5"])
-def test_folders_may_have_any_name(flag, monkeypatch):
-    set_to = {}
-    monkeypatch.setattr(settings.Settings, "apply", lambda self: set_to.update(vars(self)))
-    settings.load(flags(flag))
+def test_folders_may_have_any_name(flag):
+    workspace, _ = settings.load(flags(flag))
     name, _, value = flag.partition("=")
-    assert set_to[name.lower()] == value
+    assert str(getattr(workspace, name.lower())) == value
 
 
 @pytest.mark.parametrize(

@@ -11,6 +11,7 @@ from instruct.cli import arguments, show
 from instruct.data import registry
 from instruct.errors import UserError
 from tests.data.toy import ToySource, fresh_name, toy_spec
+from tests.workspaces import workspace
 
 
 def output(capsys, *flags):
@@ -83,7 +84,7 @@ def test_prompts_of_a_task(capsys):
     assert first["targets"] and first["input_tokens"] > 1
     out = output(capsys, "--task=gym.chain_sum.zs_noopt", "--examples=1")
     assert first["inputs"].splitlines()[0] in out and first["template_id"] in out
-    wordings = registry.find_spec("gym.chain_sum").templates.name
+    wordings = registry.find_spec(workspace(), "gym.chain_sum").templates.name
     assert found["template_set"] == wordings and f"wordings: {wordings}" in out
     # All modes, and those with worked examples show them.
     modes = {example["mode"] for example in as_json(capsys, "--task=gym.chain_sum")["examples"]}
@@ -138,10 +139,10 @@ def test_the_split_that_is_there_is_found(capsys):
 class HalfSource(ToySource):
     """The train file is missing, as a suite's may be."""
 
-    def records(self, split):
+    def records(self, workspace, split):
         if split == "train":
             raise UserError("no file of split train")
-        return super().records(split)
+        return super().records(workspace, split)
 
 
 @pytest.mark.parametrize(

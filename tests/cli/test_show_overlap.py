@@ -10,6 +10,7 @@ from instruct.data import registry
 from instruct.data.overlap.scan import stored_tasks
 from instruct.data.stores.prepare import prepare
 from tests.data.toy import ToySource, fresh_name, toy_config, toy_spec
+from tests.workspaces import workspace
 
 
 def output(capsys, *flags):
@@ -28,7 +29,7 @@ def mixture():
     prepared, whole = fresh_name("prepared"), fresh_name("whole")
     registry.add_mixture(prepared, {spec.name: 1.0 for spec in (one, two, other)})
     registry.add_mixture(whole, {prepared: 1.0, missing.name: 1.0})
-    prepare(registry.resolve(prepared), toy_config(prepared))
+    prepare(workspace(), registry.resolve(workspace(), prepared), toy_config(prepared))
     return whole, one, two, other, missing
 
 
@@ -66,16 +67,16 @@ def test_training_against_test(capsys, mixture):
 
 def test_what_cannot_be_compared_is_named():
     spec = registry.add_task(toy_spec())
-    [leaf] = registry.resolve(spec.name).leaves
+    [leaf] = registry.resolve(workspace(), spec.name).leaves
     plain = dataclasses.replace(leaf, task="plain", spec=None)
-    side = stored_tasks([leaf, plain], ("test",))
+    side = stored_tasks(workspace(), [leaf, plain], ("test",))
     assert not side.tasks and side.missing[spec.name] == "has no split test"
     assert "tokens, not text" in side.missing["plain"]
-    prepare(registry.resolve(spec.name), toy_config(spec.name))
-    [task] = stored_tasks([leaf, leaf], ("test", "validation")).tasks
+    prepare(workspace(), registry.resolve(workspace(), spec.name), toy_config(spec.name))
+    [task] = stored_tasks(workspace(), [leaf, leaf], ("test", "validation")).tasks
     assert (task.name, task.size, task.path.name) == (spec.name, 40, "validation")
     (task.path / "manifest.json").write_text("{}")
-    side = stored_tasks([leaf], ("validation",))
+    side = stored_tasks(workspace(), [leaf], ("validation",))
     assert not side.tasks and "damaged" in side.missing[spec.name]
 
 

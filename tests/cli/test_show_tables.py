@@ -5,6 +5,7 @@ from instruct.data import registry
 from instruct.data.mixture_shares import MixtureView
 from instruct.data.stores.prepare import prepare
 from tests.data.toy import ToySource, fresh_name, toy_config, toy_spec
+from tests.workspaces import workspace
 
 
 def printed(view, **options):
@@ -21,7 +22,7 @@ def test_tables(monkeypatch):
     inner, outer = fresh_name("inner"), fresh_name("outer")
     registry.add_mixture(inner, {one.name: 1.0, two.name: 1.0})
     registry.add_mixture(outer, {inner: 3.0, three.name: 1.0})
-    view = MixtureView(registry.resolve(outer))
+    view = MixtureView(workspace(), registry.resolve(workspace(), outer))
     table = printed(view)
     assert f"{one.name}.zs_noopt" in table and "28.1250%" in table and "shared" in table
     monkeypatch.setattr(show_tables, "_FEW_LEAVES", 2)
@@ -31,7 +32,9 @@ def test_tables(monkeypatch):
     monkeypatch.setattr(show_tables, "FEW", 1)
     assert "and 1 smaller ones" in printed(view)
     # A single task has nothing to sum up.
-    assert f"{one.name}.fs_noopt" in printed(MixtureView(registry.resolve(one.name)))
+    assert f"{one.name}.fs_noopt" in printed(
+        MixtureView(workspace(), registry.resolve(workspace(), one.name))
+    )
 
 
 def test_an_empty_task_has_a_row():
@@ -40,5 +43,7 @@ def test_an_empty_task_has_a_row():
     empty = registry.add_task(toy_spec(ToySource("empty", size=0), num_examples=declared))
     name = fresh_name("mix")
     registry.add_mixture(name, {full.name: None, empty.name: None})
-    prepare(registry.resolve(name), toy_config(name)).check()
-    assert empty.name in printed(MixtureView(registry.resolve(name), draws=100))
+    prepare(workspace(), registry.resolve(workspace(), name), toy_config(name)).check()
+    assert empty.name in printed(
+        MixtureView(workspace(), registry.resolve(workspace(), name), draws=100)
+    )

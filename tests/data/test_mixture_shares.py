@@ -8,6 +8,7 @@ from instruct.data.stores.prepare import prepare
 from instruct.data.task_lists import TaskFilter
 from instruct.errors import UserError
 from tests.data.toy import ToySource, fresh_name, toy_config, toy_spec
+from tests.workspaces import workspace
 
 
 @pytest.fixture
@@ -32,7 +33,7 @@ def nested():
 
 def test_asked_planned_and_realised(nested):
     outer, inner, one, _, three = nested
-    view = MixtureView(registry.resolve(outer), draws=1000)
+    view = MixtureView(workspace(), registry.resolve(workspace(), outer), draws=1000)
     rows = {row.leaf.name: row for row in view.rows}
     first = rows[f"{one.name}.zs_noopt"]
     assert (first.leaf.records, first.cap, first.capped) == (100, 60, 60)
@@ -44,8 +45,8 @@ def test_asked_planned_and_realised(nested):
     assert first.epochs == pytest.approx(first.planned * 1000 / 100)
     assert len(view.unprepared) == 4
     # The stores hold 40 and 20 records.
-    prepare(registry.resolve(inner), toy_config(inner))
-    view = MixtureView(registry.resolve(outer), draws=1000)
+    prepare(workspace(), registry.resolve(workspace(), inner), toy_config(inner))
+    view = MixtureView(workspace(), registry.resolve(workspace(), outer), draws=1000)
     rows = {row.leaf.name: row for row in view.rows}
     first = rows[f"{one.name}.zs_noopt"]
     assert first.asked == pytest.approx(0.75 * 0.5 * 0.75)
@@ -66,15 +67,15 @@ def test_asked_planned_and_realised(nested):
 
 
 def test_many_draws_are_counted_in_pieces(nested, monkeypatch):
-    resolved = registry.resolve(nested[0])
-    whole = [row.realised for row in MixtureView(resolved, draws=1000).rows]
+    resolved = registry.resolve(workspace(), nested[0])
+    whole = [row.realised for row in MixtureView(workspace(), resolved, draws=1000).rows]
     monkeypatch.setattr(mixture_shares, "_CHUNK", 64)
-    assert [row.realised for row in MixtureView(resolved, draws=1000).rows] == whole
+    assert [row.realised for row in MixtureView(workspace(), resolved, draws=1000).rows] == whole
 
 
 def test_sub_mixtures(nested):
     outer, inner, one, two, three = nested
-    view = MixtureView(registry.resolve(outer))
+    view = MixtureView(workspace(), registry.resolve(workspace(), outer))
     groups = view.groups()
     assert [(g.name, g.depth) for g in groups] == [
         (inner, 0),
@@ -88,10 +89,14 @@ def test_sub_mixtures(nested):
     assert (groups[0].records, groups[0].capped) == (160, 120)
     assert groups[3].records is None and groups[3].epochs is None
     # A filter leaves shares as they are.
-    part = MixtureView(registry.resolve(outer), TaskFilter(category=("tab*",)))
+    part = MixtureView(
+        workspace(), registry.resolve(workspace(), outer), TaskFilter(category=("tab*",))
+    )
     assert [(g.name, g.planned) for g in part.groups()] == [(three.name, 0.25)]
     with pytest.raises(UserError, match=r"--category='none'.*sums, tables"):
-        MixtureView(registry.resolve(outer), TaskFilter(category=("none",)))
+        MixtureView(
+            workspace(), registry.resolve(workspace(), outer), TaskFilter(category=("none",))
+        )
 
 
 def test_many_tasks_are_told_by_category(nested):
@@ -100,7 +105,7 @@ def test_many_tasks_are_told_by_category(nested):
     registry.add_mixture(name, {spec.name: 1.0 for spec in specs})
     top = fresh_name("top")
     registry.add_mixture(top, {name: 1.0, nested[0]: 1.0})
-    groups = MixtureView(registry.resolve(top)).groups()
+    groups = MixtureView(workspace(), registry.resolve(workspace(), top)).groups()
     found = {g.name: (g.depth, g.num_tasks) for g in groups}
     assert found[name] == (0, 14)
     assert found["category: kind 0"] == found["category: kind 1"] == (1, 7)
@@ -114,7 +119,11 @@ def test_a_leaf_below_two_children_counts_by_each():
     registry.add_mixture(one, {spec.name: 1.0})
     registry.add_mixture(two, {spec.name: 1.0})
     registry.add_mixture(both, {one: 3.0, two: 1.0})
-    groups = [g for g in MixtureView(registry.resolve(both)).groups() if g.depth == 0]
+    groups = [
+        g
+        for g in MixtureView(workspace(), registry.resolve(workspace(), both)).groups()
+        if g.depth == 0
+    ]
     assert [(g.name, g.planned) for g in groups] == [(one, 0.75), (two, 0.25)]
     assert [g.realised for g in groups] == pytest.approx([0.75, 0.25])
 
@@ -125,8 +134,8 @@ def test_an_empty_task_is_shown_without_a_share():
     empty = registry.add_task(toy_spec(ToySource("empty", size=0), num_examples=declared))
     name = fresh_name("mix")
     registry.add_mixture(name, {full.name: None, empty.name: None})
-    prepare(registry.resolve(name), toy_config(name)).check()
-    view = MixtureView(registry.resolve(name), draws=100)
+    prepare(workspace(), registry.resolve(workspace(), name), toy_config(name)).check()
+    view = MixtureView(workspace(), registry.resolve(workspace(), name), draws=100)
     assert [(row.asked, row.planned, row.realised) for row in view.rows] == [
         (0.5, 1.0, 100),
         (0.5, 0.0, 0),

@@ -8,14 +8,16 @@ import pytest
 import seqio
 
 from instruct.data import registry
+from instruct.data.seqio.bridge import use_vocabulary
 from instruct.data.stores.prepare import prepare
 from instruct.data.vocab import GYM_MODEL
 from instruct.errors import UserError
 from tests.data.toy import ToySource, fresh_name, toy_config, toy_spec
+from tests.workspaces import workspace
 
 
 def shares(name):
-    return {leaf.name: leaf.rate for leaf in registry.resolve(name).leaves}
+    return {leaf.name: leaf.rate for leaf in registry.resolve(workspace(), name).leaves}
 
 
 def test_a_task_is_one_seqio_task_a_mode_and_a_mixture_of_its_modes():
@@ -24,8 +26,12 @@ def test_a_task_is_one_seqio_task_a_mode_and_a_mixture_of_its_modes():
     assert shares(f"{spec.name}.fs_noopt") == {f"{spec.name}.fs_noopt": 1}
     assert isinstance(seqio.TaskRegistry.get(f"{spec.name}.zs_noopt"), seqio.Task)
     assert isinstance(seqio.MixtureRegistry.get(spec.name), seqio.Mixture)
-    assert registry.find_spec(f"{spec.name}.fs_noopt") is registry.task_specs()[spec.name] is spec
-    leaf = registry.resolve(spec.name).leaf(f"{spec.name}.zs_noopt")
+    assert (
+        registry.find_spec(workspace(), f"{spec.name}.fs_noopt")
+        is registry.task_specs(workspace())[spec.name]
+        is spec
+    )
+    leaf = registry.resolve(workspace(), spec.name).leaf(f"{spec.name}.zs_noopt")
     assert (leaf.task, leaf.mode, leaf.family, leaf.category) == (
         spec.name,
         "zs_noopt",
@@ -43,7 +49,7 @@ def test_rates_nest():
     expected = {f"{name}.zs_noopt": rate for name, rate in expected.items()}
     assert shares(outer) == pytest.approx(expected)
     assert list(shares(outer)) == list(expected)
-    resolved = registry.resolve(outer)
+    resolved = registry.resolve(workspace(), outer)
     assert (resolved.num_tasks, resolved.num_datasets, resolved.num_categories) == (3, 3, 1)
 
 
@@ -64,19 +70,19 @@ def test_rates_by_records_are_capped_and_follow_the_stores():
     inner, name = fresh_name("mix"), fresh_name("mix")
     registry.add_mixture(inner, {small.name: None, large.name: None})
     registry.add_mixture(name, {inner: None, declared.name: None})
-    before = registry.resolve(name)
+    before = registry.resolve(workspace(), name)
     assert before.unprepared == (f"{small.name}.zs_noopt", f"{large.name}.zs_noopt")
     assert before.leaf(f"{declared.name}.zs_noopt").records == 20
     seqio_rates = seqio.MixtureRegistry.get(name)
     task = seqio.TaskRegistry.get(f"{small.name}.zs_noopt")
     assert seqio_rates.get_rate(task) == pytest.approx(1000 / 1050)
-    prepare(before, toy_config(name)).check()
-    after = registry.resolve(name)
+    prepare(workspace(), before, toy_config(name)).check()
+    after = registry.resolve(workspace(), name)
     assert not after.unprepared
     assert [leaf.records for leaf in after.leaves] == [10, 90, 40]
     assert [leaf.rate for leaf in after.leaves] == pytest.approx([10 / 80, 30 / 80, 40 / 80])
     assert seqio_rates.get_rate(task) == pytest.approx(10 / 80)
-    assert registry.unprepared(after, toy_config(name)) == []
+    assert registry.unprepared(workspace(), after, toy_config(name)) == []
 
 
 def test_a_mixture_may_set_its_own_cap():
@@ -105,7 +111,7 @@ def test_plain_seqio_tasks_and_mixtures_are_leaves_too():
     assert shares(plain) == {plain: 1}
     assert shares(theirs) == pytest.approx({plain: 2 / 3, f"{ours}.zs_noopt": 1 / 3})
     assert shares(both) == pytest.approx({plain: 1 / 3, f"{ours}.zs_noopt": 2 / 3})
-    leaf = registry.resolve(both).leaf(plain)
+    leaf = registry.resolve(workspace(), both).leaf(plain)
     assert (leaf.spec, leaf.mode, leaf.records, leaf.splits) == (None, "", 25, ("train",))
     registry.add_mixture(fresh_name("mix"), {theirs: None, plain: None})
 
@@ -119,7 +125,7 @@ def test_thousands_of_leaves_take_linear_time():
     name = fresh_name("mix")
     registry.add_mixture(name, dict.fromkeys(groups, 1.0))
     started = time.process_time()
-    resolved = registry.resolve(name)
+    resolved = registry.resolve(workspace(), name)
     assert time.process_time() - started < 1  # 0.05 s of the processor
     assert sum(leaf.rate for leaf in resolved.leaves) == pytest.approx(1)
 
@@ -138,9 +144,9 @@ def test_what_a_user_can_mistype():
     with pytest.raises(UserError, match="Did you mean"):
         registry.add_mixture(fresh_name("mix"), {spec.name + "x": 1})
     with pytest.raises(UserError, match="Did you mean"):
-        registry.resolve(spec.name + "x")
+        registry.resolve(workspace(), spec.name + "x")
     with pytest.raises(UserError, match="unknown task"):
-        registry.find_spec("no.such.task")
+        registry.find_spec(workspace(), "no.such.task")
     with pytest.raises(UserError, match="registered already"):
         registry.add_task(spec)
     with pytest.raises(UserError, match="invalid characters"):
@@ -148,9 +154,9 @@ def test_what_a_user_can_mistype():
     with pytest.raises(UserError, match="prompt mode"):
         registry.add_task(toy_spec(modes={"zero_shot": 1}))
     with pytest.raises(UserError, match="extra_ids"):
-        registry.set_vocabulary("gym#nonsense")
+        use_vocabulary("gym#nonsense")
     with pytest.raises(UserError, match="unknown task of mixture"):
-        registry.resolve(spec.name).leaf("other")
+        registry.resolve(workspace(), spec.name).leaf("other")
 
 
 def test_a_users_mixture_without_rates_is_refused():
@@ -160,11 +166,11 @@ def test_a_users_mixture_without_rates_is_refused():
     seqio.TaskRegistry.add(plain, source=source, output_features=features, preprocessors=[])
     seqio.MixtureRegistry.add(mixture, [(plain, 0.0)])
     with pytest.raises(UserError, match="rates above 0"):
-        registry.resolve(mixture)
+        registry.resolve(workspace(), mixture)
     by_size = fresh_name("mix")
     seqio.MixtureRegistry.add(by_size, [(plain, seqio.mixing_rate_num_characters)])
     with pytest.raises(UserError, match="cannot be computed"):
-        registry.resolve(by_size)
+        registry.resolve(workspace(), by_size)
 
 
 def test_children_and_what_the_rates_ask_for():
@@ -174,20 +180,24 @@ def test_children_and_what_the_rates_ask_for():
     registry.add_mixture(inner, {small.name: None, large.name: None}, cap=60)
     outer = fresh_name("mix")
     registry.add_mixture(outer, {inner: 3.0, f"{small.name}.zs_noopt": 1.0})
-    assert registry.children(outer) == (
+    assert registry.children(workspace(), outer) == (
         registry.Child(inner, 3.0, 0.75, None),
         registry.Child(f"{small.name}.zs_noopt", 1.0, 0.25, None),
     )
-    assert [(c.rate, c.share, c.cap) for c in registry.children(inner)] == [(None, 0.5, 60)] * 2
-    assert [child.name for child in registry.children(small.name)] == [f"{small.name}.zs_noopt"]
-    assert registry.children(f"{small.name}.zs_noopt") == ()
-    prepare(registry.resolve(inner), toy_config(inner))
+    assert [(c.rate, c.share, c.cap) for c in registry.children(workspace(), inner)] == [
+        (None, 0.5, 60)
+    ] * 2
+    assert [child.name for child in registry.children(workspace(), small.name)] == [
+        f"{small.name}.zs_noopt"
+    ]
+    assert registry.children(workspace(), f"{small.name}.zs_noopt") == ()
+    prepare(workspace(), registry.resolve(workspace(), inner), toy_config(inner))
     # The stores hold 40 and 4 records, which changes the shares and not what is asked for.
     assert shares(inner)[f"{large.name}.zs_noopt"] == pytest.approx(4 / 44)
-    asked = registry.shares(inner, declared=True)
+    asked = registry.shares(workspace(), inner, declared=True)
     assert asked == {f"{small.name}.zs_noopt": 0.5, f"{large.name}.zs_noopt": 0.5}
     with pytest.raises(UserError, match="unknown task or mixture"):
-        registry.shares("no_such_mixture")
+        registry.shares(workspace(), "no_such_mixture")
 
 
 def test_the_read_path_needs_no_tensorflow():
@@ -231,12 +241,12 @@ def test_the_vocabulary_of_a_mixture_is_that_of_its_plain_tasks():
         own: None,
         ours: None,
     }.items():
-        assert registry.task_vocabulary(name) == expected
-        config = registry.with_vocabulary(toy_config(name, vocabulary="auto"))
+        assert registry.task_vocabulary(workspace(), name) == expected
+        config = registry.with_vocabulary(workspace(), toy_config(name, vocabulary="auto"))
         assert config.vocabulary == expected or (expected is None and config.vocabulary == "gym")
-        assert registry.with_vocabulary(config) is config
+        assert registry.with_vocabulary(workspace(), config) is config
     named = toy_config(byte, vocabulary="gym")
-    assert registry.with_vocabulary(named).vocabulary == "gym"
+    assert registry.with_vocabulary(workspace(), named).vocabulary == "gym"
 
 
 def test_two_vocabularies_are_refused_with_both_named():
@@ -244,11 +254,11 @@ def test_two_vocabularies_are_refused_with_both_named():
     mixture, same = fresh_name("mix"), fresh_name("mix")
     registry.add_mixture(mixture, {byte: 1, pieces: 1})
     with pytest.raises(UserError, match=f"{byte}.*bytes#extra_ids=0.*{pieces}.*gym.model"):
-        registry.task_vocabulary(mixture)
+        registry.task_vocabulary(workspace(), mixture)
     mixed = plain_task(inputs=seqio.ByteVocabulary(), targets=seqio.ByteVocabulary(extra_ids=3))
     with pytest.raises(UserError, match="'inputs' of .*'targets' of .*bytes#extra_ids=3"):
-        registry.task_vocabulary(mixed)
+        registry.task_vocabulary(workspace(), mixed)
     registry.add_mixture(same, {byte: 1, both(seqio.ByteVocabulary()): 1})
-    assert registry.task_vocabulary(same) == "bytes#extra_ids=0"
+    assert registry.task_vocabulary(workspace(), same) == "bytes#extra_ids=0"
     with pytest.raises(UserError, match="unknown task or mixture"):
-        registry.task_vocabulary("no.such.task")
+        registry.task_vocabulary(workspace(), "no.such.task")

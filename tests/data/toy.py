@@ -44,14 +44,13 @@ class ToySource:
     splits: tuple[str, ...] = ("train", "validation")
     missing: str = ""
 
-    @property
-    def fingerprint(self) -> str:
+    def fingerprint(self, workspace) -> str:
         return repr(self)
 
-    def available(self) -> str | None:
+    def available(self, workspace) -> str | None:
         return self.missing or None
 
-    def records(self, split):
+    def records(self, workspace, split):
         offset = 0 if split == "train" else 1000
         for number in range(self.size):
             if self.broken and number == 3:

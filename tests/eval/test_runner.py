@@ -23,6 +23,7 @@ from instruct.models.config import ModelConfig
 from instruct.models.encoder_decoder import EncoderDecoder
 from instruct.train.optimizer import OptimizerConfig, make_optimizer
 from tests.eval import toy_tasks
+from tests.workspaces import workspace
 
 MODEL = ModelConfig(
     vocab_size=264,
@@ -80,7 +81,7 @@ def finished(template_dir, stores):
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("INSTRUCT_STORE_DIR", stores)
         toy_tasks.register()
-        status = evaluate(str(template_dir), CONFIG, **SETTINGS)
+        status = evaluate(str(template_dir), CONFIG, **SETTINGS, workspace=workspace())
     path = template_dir / "eval" / toy_tasks.SUITE / "step_7" / results.FILE_NAME
     return status, list(results.read_rows(path)), path.read_text()
 
@@ -181,9 +182,9 @@ def test_an_interrupted_evaluation_goes_on_to_the_same_results(
 
     monkeypatch.setattr(model_outputs.ModelRunner, "outputs", stop_at_the_third)
     with pytest.raises(KeyboardInterrupt):
-        evaluate(str(run_dir), CONFIG, **SETTINGS)
+        evaluate(str(run_dir), CONFIG, **SETTINGS, workspace=workspace())
     first = list(calls)
-    assert evaluate(str(run_dir), CONFIG, **SETTINGS) == 1
+    assert evaluate(str(run_dir), CONFIG, **SETTINGS, workspace=workspace()) == 1
     # The two that were finished are not done again; the one that was interrupted is.
     again = calls[len(first) :]
     assert again[0] == first[2] and not set(first[:2]) & set(again)
@@ -199,7 +200,7 @@ def test_batch_size_mesh_and_company_change_nothing(finished, run_dir):
     config = dataclasses.replace(CONFIG, mixtures=["evalplain_shout"])
     mesh = MeshConfig(data=4, tensor=2)
     settings = SETTINGS | {"batching": BatchConfig(16, 2), "mesh": mesh}
-    assert evaluate(str(run_dir), config, **settings) == 0
+    assert evaluate(str(run_dir), config, **settings, workspace=workspace()) == 0
     path = run_dir / "eval" / "evalplain_shout" / "step_7" / results.FILE_NAME
     alone = [row for row in results.read_rows(path) if row["kind"] == "example"]
     together = of(rows, "example", "evalplain_shout")
@@ -212,34 +213,47 @@ def test_two_evaluations_of_one_suite_do_not_mix(run_dir):
     folder = run_dir / "eval" / "evalsuite.new" / "step_3"
     folder.mkdir(parents=True)
     with locked(folder, "it"), pytest.raises(UserError, match="step_3 is being written by another"):
-        evaluate(str(run_dir), config, **SETTINGS)
+        evaluate(str(run_dir), config, **SETTINGS, workspace=workspace())
     assert not list(folder.iterdir())
 
 
 def test_checkpoints_and_settings(run_dir):
     config = EvalConfig("evalsuite.new", num_examples=2, checkpoints="all", name="tiny")
-    assert evaluate(str(run_dir), config, **SETTINGS) == 0
+    assert evaluate(str(run_dir), config, **SETTINGS, workspace=workspace()) == 0
     folder = run_dir / "eval" / "tiny-evalsuite.new"
     assert sorted(p.name for p in folder.iterdir()) == ["step_3", "step_7"]
     more = dataclasses.replace(config, num_examples=3, checkpoints=3)
     with pytest.raises(UserError, match="num_examples: 2 -> 3"):
-        evaluate(str(run_dir), more, **SETTINGS)
-    assert evaluate(str(run_dir), dataclasses.replace(more, overwrite=True), **SETTINGS) == 0
+        evaluate(str(run_dir), more, **SETTINGS, workspace=workspace())
+    assert (
+        evaluate(
+            str(run_dir),
+            dataclasses.replace(more, overwrite=True),
+            **SETTINGS,
+            workspace=workspace(),
+        )
+        == 0
+    )
     rows = results.read_rows(folder / "step_3" / results.FILE_NAME, ("example",))
     assert len(list(rows)) == 3
     with pytest.raises(UserError, match="no checkpoint of step 5"):
-        evaluate(str(run_dir), dataclasses.replace(config, checkpoints=(3, 5)), **SETTINGS)
+        evaluate(
+            str(run_dir),
+            dataclasses.replace(config, checkpoints=(3, 5)),
+            **SETTINGS,
+            workspace=workspace(),
+        )
 
 
 def test_results_of_another_training_in_the_same_folder_are_not_kept(run_dir):
     config = EvalConfig("evalsuite.new", num_examples=2)
-    assert evaluate(str(run_dir), config, **SETTINGS) == 0
+    assert evaluate(str(run_dir), config, **SETTINGS, workspace=workspace()) == 0
     shutil.rmtree(run_dir / "checkpoints" / "7")
     store = CheckpointStore(run_dir / "checkpoints", CheckpointConfig(async_save=False))
     store.save(7, random_state(7, seed=8), input_state={})
     store.close()
     with pytest.raises(UserError, match="parameters: "):
-        evaluate(str(run_dir), config, **SETTINGS)
+        evaluate(str(run_dir), config, **SETTINGS, workspace=workspace())
 
 
 def test_another_checkpoint_without_a_run(run_dir, tmp_path):
@@ -248,7 +262,7 @@ def test_another_checkpoint_without_a_run(run_dir, tmp_path):
     config = EvalConfig("evalsuite.new", num_examples=2)
     given = {"checkpoint_path": str(run_dir), "model": MODEL, "vocabulary": "bytes"}
     given |= {"feature_lengths": {"inputs": 64, "targets": 8}}
-    assert evaluate(str(folder), config, **given, **SETTINGS) == 0
+    assert evaluate(str(folder), config, **given, **SETTINGS, workspace=workspace()) == 0
     path = folder / "eval" / "evalsuite.new" / "step_7" / results.FILE_NAME
     header, *rows = results.read_rows(path)
     assert header["settings"]["checkpoint"] == str(run_dir / "checkpoints" / "7")
@@ -256,12 +270,12 @@ def test_another_checkpoint_without_a_run(run_dir, tmp_path):
     for missing in ("model", "vocabulary", "feature_lengths"):
         rest = {name: value for name, value in given.items() if name != missing}
         with pytest.raises(UserError, match=r"has no run\.json"):
-            evaluate(str(folder), config, **rest, **SETTINGS)
+            evaluate(str(folder), config, **rest, **SETTINGS, workspace=workspace())
 
 
 def test_a_ranked_task_is_ranked_and_counts_as_trained_on_with_its_data_set(run_dir):
     config = dataclasses.replace(CONFIG, mixtures="evalsuite.ranked", rank_options=False)
-    assert evaluate(str(run_dir), config, **SETTINGS) == 0
+    assert evaluate(str(run_dir), config, **SETTINGS, workspace=workspace()) == 0
     path = run_dir / "eval" / "evalsuite.ranked" / "step_7" / results.FILE_NAME
     rows = list(results.read_rows(path, ("metric",)))
     names = ["rank_accuracy", "rank_accuracy_per_token", "exact_match", "em", "f1"]
@@ -273,7 +287,7 @@ def test_what_does_not_fit_is_told(run_dir, capsys):
     config = dataclasses.replace(CONFIG, mixtures="evalsuite.new", num_examples=None)
     inputs = len("test colour 9?") + 1  # 10 and 11 are longer
     settings = SETTINGS | {"feature_lengths": {"inputs": inputs, "targets": 2}}
-    assert evaluate(str(run_dir), config, **settings) == 0
+    assert evaluate(str(run_dir), config, **settings, workspace=workspace()) == 0
     told = capsys.readouterr().err
     assert f"2 of 12 examples do not fit inputs of {inputs} tokens and are left out" in told
     path = run_dir / "eval" / "evalsuite.new" / "step_7" / results.FILE_NAME

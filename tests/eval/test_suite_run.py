@@ -9,11 +9,12 @@ from instruct.eval import suite_run
 from instruct.eval.suite_run import fixed_replies, prompt_losses, split_of
 from tests.data.toy import toy_config
 from tests.eval import toy_tasks
+from tests.workspaces import workspace
 
 
 def test_the_first_split_that_a_task_has():
     toy_tasks.register()
-    (leaf,) = registry.resolve("evalsuite.new").leaves
+    (leaf,) = registry.resolve(workspace(), "evalsuite.new").leaves
     assert split_of(leaf, ("validation", "test", "train")) == "test"
     assert split_of(leaf, ("train", "test")) == "train"
     with pytest.raises(UserError, match="none of the splits validation; it has train, test"):
@@ -39,7 +40,7 @@ def test_what_prompts_lost_is_said_with_numbers():
 
 def test_the_most_frequent_answer_is_said_as_the_prompt_shows_it(monkeypatch):
     toy_tasks.register()
-    (leaf,) = registry.resolve("evalsuite.new").leaves
+    (leaf,) = registry.resolve(workspace(), "evalsuite.new").leaves
     monkeypatch.setattr(suite_run, "majority_answer", lambda *_: ("green", 0.5))
     monkeypatch.setattr(suite_run, "majority_position", lambda *_: (-1, 0.0))
     shown = [
@@ -49,13 +50,13 @@ def test_the_most_frequent_answer_is_said_as_the_prompt_shows_it(monkeypatch):
         example(0),
     ]
     data = toy_config("evalsuite.new")
-    replies = fixed_replies(leaf, "test", data, shown)
+    replies = fixed_replies(workspace(), leaf, "test", data, shown)
     assert replies.majority == ["(b)", "green", "green", "green"]
     assert replies.chosen == [1, 0, -1, -1]
     assert replies.options == [["(a)", "(b)"], ["green", "red"], ["red", "blue"], []]
     monkeypatch.setattr(suite_run, "majority_position", lambda *_: (1, 0.6))
-    replies = fixed_replies(leaf, "test", data, shown)
+    replies = fixed_replies(workspace(), leaf, "test", data, shown)
     assert replies.majority[:3] == ["(b)", "red", "blue"] and replies.chosen[:3] == [1, 1, 1]
     monkeypatch.setattr(suite_run, "majority_answer", lambda *_: ("", 0.0))
     monkeypatch.setattr(suite_run, "majority_position", lambda *_: (-1, 0.0))
-    assert fixed_replies(leaf, "test", data, shown).majority == ()
+    assert fixed_replies(workspace(), leaf, "test", data, shown).majority == ()

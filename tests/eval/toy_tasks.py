@@ -11,6 +11,7 @@ from instruct.data.spec import TaskSpec
 from instruct.eval import metrics
 from instruct.prompts.record import Record
 from instruct.prompts.template import Template, TemplateSet
+from tests.workspaces import workspace
 
 SUITE = "evalsuite.all"
 OPTIONS = ("red", "green", "blue")
@@ -23,14 +24,13 @@ class ColourSource:
     size: int = 12
     splits: tuple[str, ...] = ("train", "test")
 
-    @property
-    def fingerprint(self) -> str:
+    def fingerprint(self, workspace) -> str:
         return repr(self)
 
-    def available(self) -> str | None:
+    def available(self, workspace) -> str | None:
         return None
 
-    def records(self, split):
+    def records(self, workspace, split):
         for number in range(self.size):
             index = (1, 0, 1, 2)[number % 4]
             fields = {"question": f"{split} colour {number}?"}
@@ -121,7 +121,7 @@ def _plain(name: str, metric_fns, postprocess_fn=None, splits=("validation",)) -
 
 def register() -> None:
     """Registers the suite once."""
-    if SUITE in registry.all_names():
+    if SUITE in registry.all_names(workspace()):
         return
     registry.add_task(spec("evalsuite.trained", {"zs_noopt": 1.0, "zs_opt": 1.0}))
     registry.add_task(spec("evalsuite.new", {"zs_noopt": 1.0}))

@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 
 from instruct.prompts.record import Record
 from tasks import cot
-from tests.tasks.public_goldens import made_up_data
+from tests.tasks.public_goldens import WORKSPACE
 from tests.tasks.shown_prompts import shown
 
 
@@ -13,12 +13,11 @@ from tests.tasks.shown_prompts import shown
 def records() -> Mapping[str, Sequence[Record]]:
     """Records of the made-up rows, by set, in the order of their file."""
     made: dict[str, Sequence[Record]] = {}
-    with made_up_data():
-        for row in cot.SETS:
-            source = cot.cot_source(row)
-            items = [item for split in source.splits for item in source.records(split)]
-            found = [item for item in items if isinstance(item, Record)]
-            made[row.id] = sorted(found, key=lambda record: record.id)
+    for row in cot.SETS:
+        source = cot.cot_source(row)
+        items = [item for split in source.splits for item in source.records(WORKSPACE, split)]
+        found = [item for item in items if isinstance(item, Record)]
+        made[row.id] = sorted(found, key=lambda record: record.id)
     return made
 
 

@@ -9,7 +9,7 @@ from instruct.data.vocab import load_vocabulary
 from instruct.prompts.record import Record
 from instruct.prompts.render import Rendered, render
 from tasks import public
-from tests.tasks.public_goldens import MADE_UP, made_up_data
+from tests.tasks.public_goldens import MADE_UP, WORKSPACE
 
 TASK, MODE = "gsm8k.main", "direct"
 NUMBERS = (1, 4)  # examples of the leaf that are short enough to print
@@ -18,9 +18,8 @@ ROW = (256, 12)
 
 def goldens() -> dict[str, str]:
     """One file; the blocks of the page are pieces of it."""
-    with made_up_data():
-        spec = public.gsm8k_task()
-        records = [r for r in spec.source.records("train") if isinstance(r, Record)]
+    spec = public.gsm8k_task()
+    records = [r for r in spec.source.records(WORKSPACE, "train") if isinstance(r, Record)]
     raw = (MADE_UP / "gsm8k" / "train.jsonl").read_text(encoding="utf-8").splitlines()[4]
     record = next(r for r in records if r.id == "gsm8k-train-4")
     vocabulary = load_vocabulary("bytes")

@@ -1,12 +1,10 @@
 """Golden prompts of the public families, from made-up files in their publishers' formats."""
 
-import os
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 from instruct.data.spec import TaskSpec
 from instruct.prompts.record import Record
+from instruct.workspace import Workspace
 from tasks import public
 from tests.tasks.shown_prompts import shown
 
@@ -14,18 +12,7 @@ MADE_UP = Path(__file__).parent / "public_data"
 EXAMPLES = 4
 
 
-@contextmanager
-def made_up_data() -> Iterator[None]:
-    """The made-up folder as the data folder."""
-    before = os.environ.get("INSTRUCT_DATA_DIR")
-    os.environ["INSTRUCT_DATA_DIR"] = str(MADE_UP)
-    try:
-        yield
-    finally:
-        if before is None:
-            del os.environ["INSTRUCT_DATA_DIR"]
-        else:
-            os.environ["INSTRUCT_DATA_DIR"] = before
+WORKSPACE = Workspace(data_dir=MADE_UP)
 
 
 def specs() -> list[TaskSpec]:
@@ -41,7 +28,9 @@ def specs() -> list[TaskSpec]:
 
 
 def _records(spec: TaskSpec, *splits: str) -> list[Record]:
-    items = [item for split in splits for item in spec.source.records(spec.splits[split])]
+    items = [
+        item for split in splits for item in spec.source.records(WORKSPACE, spec.splits[split])
+    ]
     return sorted((i for i in items if isinstance(i, Record)), key=lambda record: record.id)
 
 
@@ -55,10 +44,9 @@ def _show(spec: TaskSpec, mode: str, number: int) -> str:
 def goldens() -> dict[str, str]:
     """One file a family, every task and mode of it."""
     texts: dict[str, str] = {}
-    with made_up_data():
-        for spec in specs():
-            for mode in spec.all_modes:
-                name = f"prompts_{spec.family.removesuffix('_files')}.txt"
-                prompts = "".join(_show(spec, mode, number) for number in range(EXAMPLES))
-                texts[name] = texts.get(name, "") + prompts
+    for spec in specs():
+        for mode in spec.all_modes:
+            name = f"prompts_{spec.family.removesuffix('_files')}.txt"
+            prompts = "".join(_show(spec, mode, number) for number in range(EXAMPLES))
+            texts[name] = texts.get(name, "") + prompts
     return texts

@@ -22,6 +22,7 @@ from tasks.suites import mixtures as _register  # noqa: F401
 from tests.tasks.flan2021 import goldens as flan2021_goldens
 from tests.tasks.shown_prompts import shown as shown_prompt
 from tests.tasks.suites.made_up import MADE_UP, data_folder
+from tests.workspaces import workspace
 
 LENGTHS = (40_000, 2_000)
 TASKS: tuple[str, ...] = (
@@ -54,7 +55,9 @@ NOT_THERE = (("mmlu.virology", "cot"), ("dialogsum.main", "fs_noopt"))
 
 def records_of(spec: TaskSpec, split: str) -> list[Record]:
     """The records of one of the task's splits."""
-    return [r for r in spec.source.records(spec.splits[split]) if isinstance(r, Record)]
+    return [
+        r for r in spec.source.records(workspace(), spec.splits[split]) if isinstance(r, Record)
+    ]
 
 
 def first_prompt(spec: TaskSpec, mode: str, split: str) -> tuple[Record, Rendered]:
@@ -75,7 +78,7 @@ def first_prompt(spec: TaskSpec, mode: str, split: str) -> tuple[Record, Rendere
 
 def _texts() -> Iterator[str]:
     for name in TASKS:
-        spec = find_spec(name)
+        spec = find_spec(workspace(), name)
         split = "test" if "test" in spec.splits else "validation"
         for mode in spec.all_modes:
             if (name, mode) in NOT_THERE:
@@ -93,8 +96,8 @@ def _texts() -> Iterator[str]:
 
 
 def _texts_of_tfds() -> Iterator[str]:
-    specs = [spec for spec in task_specs().values() if spec.family == held_in.FAMILY]
-    for spec in (*specs, find_spec("samsum.main")):
+    specs = [spec for spec in task_specs(workspace()).values() if spec.family == held_in.FAMILY]
+    for spec in (*specs, find_spec(workspace(), "samsum.main")):
         row = "samsum" if spec.family == "samsum" else spec.name.partition(".")[2]
         records = flan2021_goldens.records()[row]
         for mode in spec.all_modes:

@@ -6,6 +6,7 @@ from instruct.prompts.render import Rendered
 from tasks import cot, public
 from tests.tasks.cot_goldens import records
 from tests.tasks.shown_prompts import rendered
+from tests.workspaces import workspace
 
 SPECS = {row.id: cot.cot_task(row) for row in cot.SETS}
 SIZES = {
@@ -24,7 +25,7 @@ SIZES = {
 def test_the_table_is_the_collections():
     assert {row.id: row.rows for row in cot.SETS} == SIZES
     assert sum(SIZES.values()) == 74_771
-    assert {f"cot.{row.id}" for row in cot.SETS} <= set(task_specs())
+    assert {f"cot.{row.id}" for row in cot.SETS} <= set(task_specs(workspace()))
     assert len({row.category for row in cot.SETS}) == 8
     for row in cot.SETS:
         assert row.license and row.url.startswith("https://") and row.description
@@ -36,7 +37,7 @@ def test_the_table_is_the_collections():
 
 def test_inversions_have_three_tenths_and_direct_answers_no_share():
     for spec in SPECS.values():
-        shares = {leaf.mode: leaf.rate for leaf in resolve(spec.name).leaves}
+        shares = {leaf.mode: leaf.rate for leaf in resolve(workspace(), spec.name).leaves}
         assert set(shares) == {"cot", "fs_cot", "zs_inv", "fs_inv"}
         assert shares["cot"] == shares["fs_cot"] == pytest.approx(shares["zs_inv"] / 0.3)
         assert shares["zs_inv"] == shares["fs_inv"]

@@ -12,15 +12,16 @@ from instruct.data.feed.plan import Plan
 from instruct.data.registry import resolve, task_specs
 from tasks import mixtures
 from tasks.flan2021.table import CLUSTERS
+from tests.workspaces import workspace
 
 
 def tasks_of(name: str) -> set[str]:
-    return {leaf.task for leaf in resolve(name).leaves}
+    return {leaf.task for leaf in resolve(workspace(), name).leaves}
 
 
 def shares(name: str, key=lambda leaf: leaf.family) -> dict[str, float]:
     found: dict[str, float] = collections.defaultdict(float)
-    for leaf in resolve(name).leaves:
+    for leaf in resolve(workspace(), name).leaves:
         found[key(leaf)] += leaf.rate
     return dict(found)
 
@@ -37,7 +38,7 @@ COUNTS = {
 
 @pytest.mark.parametrize("name", COUNTS)
 def test_counts_are_the_papers(name):
-    resolved = resolve(name)
+    resolved = resolve(workspace(), name)
     assert resolved.num_tasks == COUNTS[name]
     assert sum(leaf.rate for leaf in resolved.leaves) == pytest.approx(1)
 
@@ -78,7 +79,9 @@ def test_few_shot_share(percent):
 
 def test_a_task_counts_by_its_records_up_to_the_cap():
     per_task = shares("flan2021.zs_opt.straight", lambda leaf: leaf.task)
-    sizes = {name: min(task_specs()[name].num_examples["train"], 30_000) for name in per_task}
+    sizes = {
+        name: min(task_specs(workspace())[name].num_examples["train"], 30_000) for name in per_task
+    }
     total = sum(sizes.values())
     assert per_task == pytest.approx({name: size / total for name, size in sizes.items()})
     assert per_task["flan2021.snli"] == per_task["flan2021.sentiment140"] > per_task["flan2021.cb"]
@@ -104,10 +107,12 @@ def test_inter_cluster_splits_share_neither_task_nor_cluster(index):
     trained = tasks_of(f"flan2021_v1.without_{CLUSTERS[index].name}")
     held_out = tasks_of(f"flan2021_v1.{CLUSTERS[index].name}")
     assert trained and held_out and not trained & held_out
-    groups = {task_specs()[name].group for name in held_out}
-    touched = {name for name in trained if task_specs()[name].group in groups}
+    groups = {task_specs(workspace())[name].group for name in held_out}
+    touched = {name for name in trained if task_specs(workspace())[name].group in groups}
     assert touched == PUBLISHED_OVERLAPS.get(index, set())
-    assert {leaf.mode for leaf in resolve(f"flan2021_v1.{CLUSTERS[index].name}").leaves} <= {
+    assert {
+        leaf.mode for leaf in resolve(workspace(), f"flan2021_v1.{CLUSTERS[index].name}").leaves
+    } <= {
         "zs_opt",
         "zs_noopt",
     }
@@ -121,7 +126,7 @@ def test_natural_instructions_tracks_are_disjoint():
 @pytest.fixture(scope="module")
 def simulated():
     """`flan2022` over stores of the tasks' declared sizes; drawn ones where none is declared."""
-    leaves = resolve("flan2022").leaves
+    leaves = resolve(workspace(), "flan2022").leaves
     draw = np.random.default_rng(0)
     drawn = {name: int(draw.integers(26, 6500)) for name in dict.fromkeys(x.task for x in leaves)}
     sizes = [leaf.records or drawn[leaf.task] for leaf in leaves]

@@ -1,6 +1,15 @@
-import pytest
+import collections
+import os
+import shutil
+import subprocess
+import sys
 
-from instruct.data.registry import resolve, task_specs
+import pytest
+import seqio
+
+from instruct.cli.settings import TASK_MODULES
+from instruct.data.registry import all_names, registered_specs, resolve, shares, task_specs
+from instruct.data.seqio.bridge import RecordTask
 from instruct.data.spec import SPLITS
 from instruct.errors import UserError
 from instruct.eval import metrics
@@ -8,7 +17,8 @@ from instruct.prompts.lint import lint
 from instruct.prompts.template import load_template_sets
 from tasks import cot, public
 from tasks.wordings import FOLDER as WORDINGS
-from tests.tasks.public_goldens import made_up_data, specs
+from tests.tasks.public_goldens import WORKSPACE, specs
+from tests.workspaces import workspace
 
 
 @pytest.mark.parametrize("name", ["gsm8k", "cot", "natural_instructions"])
@@ -20,8 +30,7 @@ def test_wordings_pass_the_lint(name):
 @pytest.mark.parametrize("spec", specs(), ids=lambda spec: spec.name)
 def test_a_perfect_and_a_wrong_prediction(spec):
     """Wiring of source, post-processing and metric: gold answers score 100, nonsense 0."""
-    with made_up_data():
-        records = [r for r in spec.source.records("train") if hasattr(r, "answer")]
+    records = [r for r in spec.source.records(WORKSPACE, "train") if hasattr(r, "answer")]
     assert records and spec.postprocess_fn is not None
     for metric in spec.metric_fns:
         targets, right, wrong = [], [], []
@@ -62,22 +71,54 @@ def test_names_and_splits():
     assert by_name["niv2_files.task9002_made_up_v2_text_generation"].category == "text generation"
 
 
-def test_registration_follows_the_files_that_are_there():
-    """Only names of files matter; importing without any leaves GSM8K, which says what to do."""
-    registered = set(task_specs())
-    assert "gsm8k.main" in registered
-    with made_up_data():
-        public.register()
-        public.register()
-    assert set(task_specs()) >= registered | {spec.name for spec in specs()}
-    assert {leaf.mode for leaf in resolve("cot_files.crafts").leaves} == set(cot.MODES)
-    sample = resolve(public.SAMPLE)
-    assert sum(leaf.rate for leaf in sample.leaves) == pytest.approx(1.0)
+def families_of(workspace, mixture):
+    """Family, with the additions to it -> its share of the mixture there."""
+    shares = collections.Counter()
+    for leaf in resolve(workspace, mixture).leaves:
+        shares[leaf.family.removesuffix("_files")] += leaf.rate
+    return dict(shares)
+
+
+def test_every_workspace_has_the_tasks_of_its_own_files(tmp_path):
+    """Only names of files matter; without any GSM8K is left, which says what to do."""
+    empty = workspace(data_dir=tmp_path)
+    (found, none) = (set(task_specs(w)) - set(registered_specs()) for w in (WORKSPACE, empty))
+    assert found == {spec.name for spec in specs()[1:]} and not none
+    leaves = resolve(WORKSPACE, "cot_files.crafts").leaves
+    assert {leaf.mode for leaf in leaves} == set(cot.MODES)
     with pytest.raises(UserError, match=r"cot_files\.crafts"):
-        resolve("cot_files.craft")
+        resolve(WORKSPACE, "cot_files.craft")
+    for name in ("cot_files.crafts", "cot_files.crafts.cot"):
+        with pytest.raises(UserError, match="unknown task or mixture"):
+            resolve(empty, name)
+        assert name in all_names(WORKSPACE) and name not in all_names(empty)
 
 
-def test_what_is_left_out_of_the_table_is_not_added(tmp_path, monkeypatch):
+def test_every_workspace_has_its_own_sample(tmp_path):
+    """Two in one process, asked in turn; the second has no gsm8k."""
+    shutil.copytree(WORKSPACE.data_dir / "cot", tmp_path / "cot")
+    other = workspace(data_dir=tmp_path)
+    for _ in range(2):
+        assert families_of(WORKSPACE, public.SAMPLE) == pytest.approx(
+            {"gsm8k": 1 / 3, "cot": 1 / 3, "niv2": 1 / 3}
+        )
+        assert families_of(other, public.SAMPLE) == pytest.approx({"cot": 1.0})
+    assert families_of(workspace(data_dir=tmp_path / "none"), public.SAMPLE) == {"gsm8k": 1.0}
+    with pytest.raises(UserError, match=r"public\.gsm8k"):
+        resolve(other, "public.gsm8k")
+
+
+def test_the_sample_in_seqios_registry_follows_the_chosen_workspace(tmp_path, monkeypatch):
+    mixture = seqio.get_mixture_or_task(public.SAMPLE)
+    monkeypatch.setattr(RecordTask, "workspace", WORKSPACE)
+    rates = {task.name: mixture.get_rate(task) for task in mixture.tasks}
+    assert rates == pytest.approx(shares(WORKSPACE, public.SAMPLE))
+    monkeypatch.setattr(RecordTask, "workspace", workspace(data_dir=tmp_path))
+    assert {task.name.rpartition(".")[0] for task in mixture.tasks} == {"gsm8k.main"}
+    assert "train" in mixture.splits and set(mixture.output_features) == {"inputs", "targets"}
+
+
+def test_what_is_left_out_of_the_table_is_not_added(tmp_path):
     folder = tmp_path / "natural_instructions" / "tasks"
     folder.mkdir(parents=True)
     for name in (
@@ -88,10 +129,52 @@ def test_what_is_left_out_of_the_table_is_not_added(tmp_path, monkeypatch):
         "task9003_made_up_question_answering",
     ):
         (folder / f"{name}.json").write_text("{}", encoding="utf-8")
-    monkeypatch.setenv("INSTRUCT_DATA_DIR", str(tmp_path))
-    before = set(task_specs())
-    public.register()
-    assert set(task_specs()) - before == {"niv2_files.task9003_made_up_question_answering"}
+    added = {spec.name for spec in public.find_specs(workspace(data_dir=tmp_path))}
+    assert added == {"niv2_files.task9003_made_up_question_answering"}
+
+
+IMPORTS = """
+import sys
+folder = sys.argv[1]
+opened = []
+
+def note(event, arguments):
+    if event in ("open", "os.listdir", "os.scandir", "glob.glob") and arguments:
+        if str(arguments[0]).startswith(folder):
+            opened.append((event, arguments[0]))
+
+sys.addaudithook(note)
+import importlib
+for name in sys.argv[2:]:
+    importlib.import_module(name)
+assert not opened, opened
+from instruct.data import registry
+from instruct.workspace import Workspace
+import hashlib, pathlib
+workspace = Workspace(data_dir=pathlib.Path(folder), store_dir=pathlib.Path(folder, "stores"))
+for mixture in ("public.sample", "flan2022", "muffin"):
+    shares = registry.shares(workspace, mixture)
+    print(mixture, hashlib.sha256(repr(list(shares.items())).encode()).hexdigest())
+assert opened
+"""
+
+
+def test_importing_looks_at_no_data_and_its_order_does_not_matter(tmp_path):
+    """All modules of tasks in two orders: the same mixtures, leaf by leaf."""
+    modules = [*TASK_MODULES, "tasks.splits", "tasks.collection.page"]
+    shutil.copytree(WORKSPACE.data_dir, tmp_path / "data")
+    variables = {"INSTRUCT_DATA_DIR": str(tmp_path / "data"), "HOME": str(tmp_path)}
+    printed = {
+        subprocess.run(
+            [sys.executable, "-c", IMPORTS, str(tmp_path / "data"), *order],
+            check=True,
+            capture_output=True,
+            text=True,
+            env=os.environ | variables,
+        ).stdout
+        for order in (modules, ["tasks.program_synthesis.family", *reversed(modules)])
+    }
+    assert len(printed) == 1 and "muffin" in printed.pop()
 
 
 def test_additions_are_not_of_the_families_of_the_collection():

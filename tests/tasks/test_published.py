@@ -7,6 +7,7 @@ from instruct.prompts.lint import lint
 from instruct.prompts.record import Record
 from instruct.prompts.render import Rendered, render
 from tasks import published
+from tests.workspaces import workspace
 
 
 def test_the_finished_set_passes_the_lint():
@@ -14,7 +15,7 @@ def test_the_finished_set_passes_the_lint():
 
 
 def test_mixture_has_the_collection_s_rates():
-    leaves = resolve(published.MIXTURE).leaves
+    leaves = resolve(workspace(), published.MIXTURE).leaves
     assert {leaf.task: round(leaf.rate, 6) for leaf in leaves} == {
         "published.flan2021": 0.40,
         "published.t0": 0.32,
@@ -23,7 +24,7 @@ def test_mixture_has_the_collection_s_rates():
         "published.dialog": 0.03,
     }
     assert {leaf.mode for leaf in leaves} == {"zs_noopt"}
-    assert all(name in task_specs() for name in [leaf.task for leaf in leaves])
+    assert all(name in task_specs(workspace()) for name in [leaf.task for leaf in leaves])
 
 
 class Words:
@@ -66,13 +67,13 @@ def test_prompts_are_shown_as_they_are():
 def test_sources_read_local_files_and_name_missing_ones(name, tmp_path, monkeypatch):
     monkeypatch.setenv("INSTRUCT_DATA_DIR", str(tmp_path))
     monkeypatch.setenv("HF_HOME", str(tmp_path / "hub"))
-    source = task_specs()[f"published.{name}"].source
-    assert f"{name}_submix_original" in (source.available() or "")
+    source = task_specs(workspace())[f"published.{name}"].source
+    assert f"{name}_submix_original" in (source.available(workspace()) or "")
     path = tmp_path / f"{name}_submix_original/data/train-00000-of-00001.jsonl"
     path.parent.mkdir(parents=True)
     path.write_text("".join(json.dumps({"inputs": f"q{n}", "targets": "a"}) + "\n" for n in (0, 1)))
-    assert source.available() is None
-    found = [r for split in source.splits for r in source.records(split)]
+    assert source.available(workspace()) is None
+    found = [r for split in source.splits for r in source.records(workspace(), split)]
     assert sorted(record.fields["prompt"] for record in found) == ["q0", "q1"]
 
 

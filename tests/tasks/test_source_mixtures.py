@@ -7,11 +7,12 @@ import pytest
 from instruct.data.registry import add_task, find_spec, resolve
 from tasks.gym import family  # noqa: F401 (registers tasks to take wordings from)
 from tasks.source_mixtures import INVERSION, OPTION_PARTS, PLAIN_PARTS, add_source
+from tests.workspaces import workspace
 
 
 def made_up(name: str, modes: tuple[str, ...], records: int):
     spec = dataclasses.replace(
-        find_spec("gym.gcd"),
+        find_spec(workspace(), "gym.gcd"),
         name=f"tree.{name}",
         family="tree",
         dataset=name,
@@ -30,7 +31,7 @@ def specs():
 
 
 def shares(name: str) -> dict[str, float]:
-    return {leaf.name: leaf.rate for leaf in resolve(name).leaves}
+    return {leaf.name: leaf.rate for leaf in resolve(workspace(), name).leaves}
 
 
 def test_an_option_part_holds_every_task(specs):

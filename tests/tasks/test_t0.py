@@ -12,6 +12,7 @@ from instruct.prompts.render import Rendered
 from tasks.t0 import read_reply, t0_rows, t0_source, t0_task
 from tests.tasks.shown_prompts import rendered
 from tests.tasks.t0_goldens import made_up_records
+from tests.workspaces import workspace
 
 ROWS = t0_rows()
 # Prompts and summed capped sizes of each configuration of a data set in the collection.
@@ -126,18 +127,18 @@ def test_a_marker_is_read_as_its_option():
 
 @pytest.mark.parametrize("row", ROWS.values(), ids=ROWS)
 def test_every_task_renders_and_scores(row):
-    spec = task_specs()[row.name]
+    spec = task_specs(workspace())[row.name]
     assert (spec.cap, spec.license, spec.dataset) == (20_000, row.license, row.dataset)
     assert set(spec.source.splits) == set(SPLITS)
     wanted = ["zs_noopt", "fs_noopt"]
     if row.kind == "S":
         wanted = ["zs_opt", "zs_noopt", "fs_opt", "fs_noopt"]
-    leaves = resolve(row.name).leaves
+    leaves = resolve(workspace(), row.name).leaves
     assert [leaf.mode for leaf in leaves] == wanted
     assert {leaf.rate for leaf in leaves} == {1 / len(wanted)}
     records = made_up_records(row)
     for mode in wanted:
-        assert find_seqio_task(spec.leaf_name(mode)).postprocess_fn is not None
+        assert find_seqio_task(workspace(), spec.leaf_name(mode)).postprocess_fn is not None
         for number, record in enumerate(records):
             shown = rendered(spec, mode, number, records)
             assert isinstance(shown, Rendered), shown
@@ -159,7 +160,7 @@ def test_rows_of_p3_and_rows_of_the_raw_data_set(folder):
     """P3's files go first; without them promptsource's template is applied to the raw rows."""
     row = ROWS["sciq_Direct_Question_Closed_Book_"]
     source = t0_source(row)
-    reason = source.available()
+    reason = source.available(workspace())
     assert reason is not None and "bigscience/P3" in reason and "promptsource" in reason
     raw = folder / "sciq"
     raw.mkdir()
@@ -172,9 +173,13 @@ def test_rows_of_p3_and_rows_of_the_raw_data_set(folder):
         f"    name: {row.template}\n    answer_choices: '{{{{other}}}} ||| {{{{answer}}}}'\n"
         "    jinja: 'Tell me. {{question}} ||| {{answer}}'\n"
     )
-    assert source.available() is None
-    assert pickle.loads(pickle.dumps(source)).fingerprint == source.fingerprint != "absent"
-    items = [item for split in SPLITS for item in source.records(split)]
+    assert source.available(workspace()) is None
+    assert (
+        pickle.loads(pickle.dumps(source)).fingerprint(workspace())
+        == source.fingerprint(workspace())
+        != "absent"
+    )
+    items = [item for split in SPLITS for item in source.records(workspace(), split)]
     records = [item for item in items if isinstance(item, Record)]
     assert len(records) == len(items) == 40
     assert {r.fields["prompt"] for r in records} == {f"Tell me. q{n}?" for n in range(40)}
@@ -187,7 +192,7 @@ def test_rows_of_p3_and_rows_of_the_raw_data_set(folder):
         "answer_choices": ["a", "b"],
     }
     (published / "train.jsonl").write_text(json.dumps(line) + "\n")
-    items = [item for split in SPLITS for item in source.records(split)]
+    items = [item for split in SPLITS for item in source.records(workspace(), split)]
     (record,) = [item for item in items if isinstance(item, Record)]
     assert (record.fields["prompt"], record.answer) == ("Say it.\nNow", "a")
     assert record.options == ("a", "b")
@@ -205,11 +210,11 @@ def test_prompts_that_show_their_options_get_no_second_list(folder):
     }
     (published / "train.jsonl").write_text(json.dumps(line) + "\n")
     spec = t0_task(row)
-    items = [item for split in SPLITS for item in spec.source.records(split)]
+    items = [item for split in SPLITS for item in spec.source.records(workspace(), split)]
     assert [item.options for item in items if isinstance(item, Record)] == [()]
 
 
 def test_data_sets_that_share_examples_are_one_group():
-    assert task_specs()["t0.cos_e_v1_11_rationale"].group == "commonsenseqa"
-    assert task_specs()["t0.race_high_Taking_a_test"].group == "race"
-    assert task_specs()["t0.race_middle_Taking_a_test"].group == "race"
+    assert task_specs(workspace())["t0.cos_e_v1_11_rationale"].group == "commonsenseqa"
+    assert task_specs(workspace())["t0.race_high_Taking_a_test"].group == "race"
+    assert task_specs(workspace())["t0.race_middle_Taking_a_test"].group == "race"

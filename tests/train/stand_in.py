@@ -25,6 +25,7 @@ from instruct.train.inputs import Inputs
 from instruct.train.optimizer import OptimizerConfig
 from tests.data.toy import ToySource, toy_config, toy_spec
 from tests.train.batches import packed_batch, tiny_config
+from tests.workspaces import workspace
 
 LEAVES = ("toy.copy.zs_noopt", "toy.sort.zs_noopt", "bench.add.zs_noopt")
 DATA = DataConfig("toy", {"inputs": 12, "targets": 10}, batch_size=8, vocabulary="bytes")
@@ -124,9 +125,9 @@ def open_stores(data, vocab_size, num_eval_examples, console) -> Inputs:
         for spec, rate in zip(specs, (0.75, 0.25))
     ]
     resolved = Resolved("toy", "train", tuple(leaves))
-    prepare(resolved, data, ("train", "validation")).check()
-    held = eval_batches(data, resolved, "validation", num_eval_examples)
-    return Inputs(TrainFeed(data, resolved), held, leaves)
+    prepare(workspace(), resolved, data, ("train", "validation")).check()
+    held = eval_batches(workspace(), data, resolved, "validation", num_eval_examples)
+    return Inputs(TrainFeed(workspace(), data, resolved), held, leaves)
 
 
 def _hang_in_save(step: int) -> None:

@@ -13,6 +13,7 @@ from instruct.errors import UserError
 from instruct.train.inputs import gather_states, open_inputs, task_groups
 from tests.data.toy import ToySource, fresh_name, toy_config, toy_spec
 from tests.train.stand_in import ToyLeaf, toy_leaves
+from tests.workspaces import workspace
 
 
 @pytest.fixture(scope="module")
@@ -30,7 +31,7 @@ def quiet():
 
 
 def test_opens_what_a_name_stands_for(mixture):
-    inputs = open_inputs(toy_config(mixture), 384, 8, quiet())
+    inputs = open_inputs(toy_config(mixture), 384, 8, quiet(), workspace())
     batch, info = next(inputs.feed)
     check_batch(batch)
     assert info.num_examples >= 4 and set(info.task_counts) <= {lf.name for lf in inputs.leaves}
@@ -44,19 +45,22 @@ def test_opens_what_a_name_stands_for(mixture):
 
 
 def test_no_evaluation_when_not_wanted_or_without_a_validation_split(mixture):
-    assert open_inputs(toy_config(mixture), 384, 0, quiet()).eval_batches == []
+    assert open_inputs(toy_config(mixture), 384, 0, quiet(), workspace()).eval_batches == []
     source = ToySource("z", splits=("train",))
     spec = registry.add_task(toy_spec(source, splits={"train": "train"}))
     told = io.StringIO()
-    assert open_inputs(toy_config(spec.name), 384, 8, Console(file=told)).eval_batches == []
+    assert (
+        open_inputs(toy_config(spec.name), 384, 8, Console(file=told), workspace()).eval_batches
+        == []
+    )
     assert "no split 'validation'" in told.getvalue()
 
 
 def test_mistakes_are_named(mixture):
     with pytest.raises(UserError, match="unknown task or mixture 'toyy"):
-        open_inputs(toy_config("toyy"), 384, 8, quiet())
+        open_inputs(toy_config("toyy"), 384, 8, quiet(), workspace())
     with pytest.raises(UserError, match="384"):
-        open_inputs(toy_config(mixture), 100, 8, quiet())
+        open_inputs(toy_config(mixture), 100, 8, quiet(), workspace())
 
 
 def test_groups_are_families_or_the_categories_of_one():

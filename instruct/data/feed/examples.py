@@ -28,6 +28,7 @@ from instruct.data.vocab import load_vocabulary
 from instruct.errors import UserError
 from instruct.prompts.record import Record
 from instruct.prompts.render import Dropped
+from instruct.workspace import Workspace
 
 _ANY_LENGTH = 1 << 30
 _READ_AT_ONCE = 1000  # records
@@ -73,6 +74,7 @@ class EvalExample:
 
 
 def eval_examples(
+    workspace: Workspace,
     leaf: Leaf,
     split: str,
     vocabulary: str,
@@ -94,13 +96,13 @@ def eval_examples(
         UserError: no store of that split.
     """
     config = DataConfig(leaf.name, lengths, batch_size=1, vocabulary=vocabulary)
-    store = _open(leaf, split, config)
+    store = _open(workspace, leaf, split, config)
     numbers = np.arange(len(store))
     leaf_key = name_key(leaf.name)
     if limit is not None and limit < len(store):
         key = np.uint64(example_key(seed, leaf_key, -1))
         numbers = np.sort(permute(np.arange(limit), len(store), key))
-    renderer = _renderer(leaf, split, config)
+    renderer = _renderer(workspace, leaf, split, config)
     chosen = numbers.tolist()
     examples = (
         _eval_example(leaf, number, record, renderer, example_key(seed, leaf_key, number), config)
@@ -109,24 +111,28 @@ def eval_examples(
     return [example for example in examples if example is not None]
 
 
-def _renderer(leaf: Leaf, split: str, config: DataConfig) -> ExampleRenderer:
+def _renderer(workspace: Workspace, leaf: Leaf, split: str, config: DataConfig) -> ExampleRenderer:
     tokenizer = load_vocabulary(config.vocabulary)
     lengths = (config.lengths[0], _ANY_LENGTH)
     if leaf.spec is None:
         return ExampleRenderer(leaf.mode, None, None, tokenizer, lengths)
-    return ExampleRenderer.of_task(
-        leaf.spec, leaf.mode, split, tokenizer, lengths, lambda source: _open(leaf, source, config)
-    )
+
+    def open_split(source: str) -> Store:
+        return _open(workspace, leaf, source, config)
+
+    return ExampleRenderer.of_task(leaf.spec, leaf.mode, split, tokenizer, lengths, open_split)
 
 
-def num_asked(leaf: Leaf, split: str, config: DataConfig, limit: int | None) -> int:
+def num_asked(
+    workspace: Workspace, leaf: Leaf, split: str, config: DataConfig, limit: int | None
+) -> int:
     """Number of examples that `eval_examples` returns if all of them fit."""
-    size = len(_open(leaf, split, config))
+    size = len(_open(workspace, leaf, split, config))
     return size if limit is None else min(size, limit)
 
 
-def _open(leaf: Leaf, split: str, config: DataConfig) -> Store:
-    manifest, path = leaf_manifest(leaf, split, config)
+def _open(workspace: Workspace, leaf: Leaf, split: str, config: DataConfig) -> Store:
+    manifest, path = leaf_manifest(workspace, leaf, split, config)
     if manifest is None:
         raise UserError(
             f"task {leaf.name!r} has no prepared records of split {split!r} ({path}). Run "
@@ -199,20 +205,24 @@ def _lost_its_end(record: TokenRecord, config: DataConfig) -> bool | None:
     return len(vocabulary.encode(record.inputs)) > kept
 
 
-def majority_answer(leaf: Leaf, config: DataConfig, split: str = "train") -> tuple[str, float]:
+def majority_answer(
+    workspace: Workspace, leaf: Leaf, config: DataConfig, split: str = "train"
+) -> tuple[str, float]:
     """The most frequent answer of a prepared split and its share; ("", 0.0) if not prepared."""
-    manifest, _ = leaf_manifest(leaf, split, config)
+    manifest, _ = leaf_manifest(workspace, leaf, split, config)
     if manifest is None:
         return "", 0.0
     return manifest.majority_answer, manifest.majority_share
 
 
-def majority_position(leaf: Leaf, config: DataConfig, split: str = "train") -> tuple[int, float]:
+def majority_position(
+    workspace: Workspace, leaf: Leaf, config: DataConfig, split: str = "train"
+) -> tuple[int, float]:
     """The most frequent position of the right answer among a record's options, and its share.
 
     (-1, 0.0) where the split is not prepared, or prompts show options in another order.
     """
-    manifest, path = leaf_manifest(leaf, split, config)
+    manifest, path = leaf_manifest(workspace, leaf, split, config)
     if manifest is None or leaf.spec is None or leaf.spec.templates.shuffle_options:
         return -1, 0.0
     store = open_store(path, manifest.sha256)

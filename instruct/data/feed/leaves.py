@@ -10,17 +10,18 @@ from instruct.data.spec import Leaf, Resolved
 from instruct.data.stores.store import leaf_manifest
 from instruct.data.vocab import load_vocabulary
 from instruct.errors import UserError
+from instruct.workspace import Workspace
 
 
-def _feed_leaf(leaf: Leaf, split: str, config: DataConfig) -> FeedLeaf | None:
+def _feed_leaf(workspace: Workspace, leaf: Leaf, split: str, config: DataConfig) -> FeedLeaf | None:
     """None if the store is missing."""
-    manifest, path = leaf_manifest(leaf, split, config)
+    manifest, path = leaf_manifest(workspace, leaf, split, config)
     if manifest is None:
         return None
     exemplar_path = exemplar_sha256 = ""
     exemplar_split = "" if leaf.spec is None else leaf.spec.exemplar_split_of(leaf.mode)
     if exemplar_split:
-        exemplars, exemplar_path = leaf_manifest(leaf, exemplar_split, config)
+        exemplars, exemplar_path = leaf_manifest(workspace, leaf, exemplar_split, config)
         if exemplars is None:
             return None
         exemplar_sha256 = exemplars.sha256
@@ -50,7 +51,11 @@ def check_split(resolved: Resolved, split: str) -> None:
 
 
 def make_builder(
-    config: DataConfig, resolved: Resolved, split: str, training: bool = True
+    workspace: Workspace,
+    config: DataConfig,
+    resolved: Resolved,
+    split: str,
+    training: bool = True,
 ) -> tuple[WindowBuilder, tuple[Leaf, ...]]:
     """The window builder of a split, and the leaves that `decoder_task_ids` - 1 counts.
 
@@ -64,7 +69,7 @@ def make_builder(
     load_vocabulary(config.vocabulary)
     if training:
         check_split(resolved, split)
-    leaves = [_feed_leaf(leaf, split, config) for leaf in resolved.leaves]
+    leaves = [_feed_leaf(workspace, leaf, split, config) for leaf in resolved.leaves]
     missing = [leaf.name for leaf, feed in zip(resolved.leaves, leaves) if feed is None]
     if missing and training:
         raise UserError(

@@ -1,6 +1,6 @@
 """Training batches of one host from prefetched windows, with exact resume.
 
-    feed = TrainFeed(config, resolve(config.mixture))
+    feed = TrainFeed(workspace, config, resolve(workspace, config.mixture))
     for batch, info in feed: ...
     saved = feed.state()            # JSON: window, row, cumulative statistics
     feed.restore(saved)             # the next batch is the one that would have come
@@ -27,6 +27,7 @@ from instruct.data.feed.leaves import make_builder
 from instruct.data.feed.window import COUNTS, FeedLeaf, Window
 from instruct.data.spec import Leaf, Resolved
 from instruct.errors import UserError
+from instruct.workspace import Workspace
 
 _STATE_FORMAT = 2
 _LAST_WINDOW = 1 << 40
@@ -65,6 +66,7 @@ class TrainFeed:
 
     def __init__(
         self,
+        workspace: Workspace,
         config: DataConfig,
         resolved: Resolved,
         host: int = 0,
@@ -75,7 +77,7 @@ class TrainFeed:
             raise UserError(
                 f"batch_size {config.batch_size} does not divide among {num_hosts} hosts"
             )
-        self._config = config
+        self._workspace, self._config = workspace, config
         self._host, self._num_hosts = host, num_hosts
         self._seqio_windows_fn = seqio_windows_fn
         self._batch_rows = config.batch_size // num_hosts
@@ -86,7 +88,7 @@ class TrainFeed:
             self._plain_records = {}
             self._fingerprint = _hash([config.mixture, config.identity()])
         else:
-            self._builder, _ = make_builder(config, resolved, config.split)
+            self._builder, _ = make_builder(workspace, config, resolved, config.split)
             # Leaves without wordings are plain seqio tasks, whose records the user's code made.
             plain = (leaf for leaf in self._builder.leaves if leaf.templates is None)
             self._plain_records = {leaf.name: leaf.sha256[:16] for leaf in plain}
@@ -161,7 +163,7 @@ class TrainFeed:
                     1 + len(self._leaves) // 80,
                 )
             return self._seqio_windows_fn(
-                config, self._host, self._num_hosts, len(self._leaves), start
+                self._workspace, config, self._host, self._num_hosts, len(self._leaves), start
             )
         numbers = range(self._host + start * self._num_hosts, _LAST_WINDOW, self._num_hosts)
         windows = grain.MapDataset.range(numbers.start, numbers.stop, numbers.step)
@@ -310,6 +312,7 @@ def _hash(value: Any) -> str:
 
 
 def eval_batches(
+    workspace: Workspace,
     config: DataConfig,
     resolved: Resolved,
     split: str = "validation",
@@ -329,7 +332,7 @@ def eval_batches(
         UserError: no task has prepared records in the split.
     """
     held = dataclasses.replace(config, window_examples=num_examples, seed=0, split=split)
-    builder, used = make_builder(held, resolved, split, training=False)
+    builder, used = make_builder(workspace, held, resolved, split, training=False)
     window = builder.build(0)
     rows = _renumber(window.rows, used, resolved.leaves)
     num_batches = -(-window.num_rows // config.batch_size)

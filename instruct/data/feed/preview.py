@@ -18,6 +18,7 @@ from instruct.data.spec import SPLITS, Resolved, TaskSpec
 from instruct.data.vocab import Vocabulary, load_vocabulary
 from instruct.errors import UserError
 from instruct.prompts.render import Dropped, Rendered
+from instruct.workspace import Workspace
 
 _LENGTHS = (4096, 1024)  # tokens; almost no prompt is cut to be shown
 _EXEMPLAR_RECORDS = 200
@@ -28,12 +29,12 @@ def splits_in_order(splits: Collection[str]) -> list[str]:
     return [*(s for s in SPLITS if s in splits), *sorted(s for s in splits if s not in SPLITS)]
 
 
-def first_readable_split(spec: TaskSpec) -> tuple[str, list[str]]:
+def first_readable_split(workspace: Workspace, spec: TaskSpec) -> tuple[str, list[str]]:
     """(first split that can be read, or the first of all; why those before it cannot be read)."""
     splits, reasons = splits_in_order(spec.splits), []
     for split in splits:
         try:
-            next(numbered_records(spec, split, False, 0), None)
+            next(numbered_records(workspace, spec, split, False, 0), None)
         except UserError as error:
             reasons.append(f"split {split!r} is not shown: {error}")
             continue
@@ -42,7 +43,12 @@ def first_readable_split(spec: TaskSpec) -> tuple[str, list[str]]:
 
 
 def rendered_examples(
-    spec: TaskSpec, modes: Sequence[str], split: str, count: int, vocabulary: str = "gym"
+    workspace: Workspace,
+    spec: TaskSpec,
+    modes: Sequence[str],
+    split: str,
+    count: int,
+    vocabulary: str = "gym",
 ) -> Iterator[tuple[str, Rendered | Dropped]]:
     """(mode, example) of the first records of a split, with the wording of evaluation at seed 0.
 
@@ -52,12 +58,12 @@ def rendered_examples(
     Raises:
         UserError: there is neither a store nor a source; says where it was looked for.
     """
-    records = list(itertools.islice(numbered_records(spec, split, False, 0), count))
+    records = list(itertools.islice(numbered_records(workspace, spec, split, False, 0), count))
 
     @functools.cache
     def exemplars_fn(source: str) -> RecordList:
-        rows = itertools.islice(numbered_records(spec, source, False, 0), _EXEMPLAR_RECORDS)
-        return RecordList(record for _, record in rows)
+        rows = numbered_records(workspace, spec, source, False, 0)
+        return RecordList(record for _, record in itertools.islice(rows, _EXEMPLAR_RECORDS))
 
     tokenizer = load_vocabulary(vocabulary)
     for mode in modes:

@@ -24,8 +24,8 @@ from instruct.data.sources.json_files import write_json
 from instruct.data.spec import Leaf, Resolved
 from instruct.data.stores.jobs import PreparedStore
 from instruct.data.stores.processes import map_in_processes
-from instruct.data.stores.store import store_dir
 from instruct.errors import UserError
+from instruct.workspace import Workspace
 
 # A task that loses more than this share of its rows or examples is a problem worth a line.
 MOST_LOST = 0.2
@@ -90,14 +90,11 @@ class MixtureReport:
     feature_lengths: Mapping[str, int]
     tasks: tuple[TaskReport, ...]
 
-    @property
-    def path(self) -> Path:
-        return store_dir() / "reports" / f"{self.mixture}.json"
-
-    def write(self) -> Path:
+    def write(self, workspace: Workspace) -> Path:
         """Writes all of it as JSON; returns where."""
-        write_json(self.path, dataclasses.asdict(self))
-        return self.path
+        path = workspace.store_dir / "reports" / f"{self.mixture}.json"
+        write_json(path, dataclasses.asdict(self))
+        return path
 
     def print_totals(self, console: Console) -> None:
         """A line a family, and why rows were dropped."""
@@ -142,14 +139,18 @@ class MixtureReport:
                 )
         _print_table(console, table)
 
-    def print_problems(self, console: Console) -> None:
-        """The first problems, one a line; stores that failed are not repeated."""
+    def print_problems(self, console: Console, path: Path) -> None:
+        """The first problems, one a line; stores that failed are not repeated.
+
+        Args:
+            path: the file with all of them.
+        """
         problems = [(task.task, problem) for task in self.tasks for problem in task.problems]
         for task, problem in problems[:_SHOWN_PROBLEMS]:
             _print_line(console, f"warning: {task}: {problem}", "yellow")
         if len(problems) > _SHOWN_PROBLEMS:
             rest = len(problems) - _SHOWN_PROBLEMS
-            _print_line(console, f"warning: {rest} more such tasks in {self.path}", "yellow")
+            _print_line(console, f"warning: {rest} more such tasks in {path}", "yellow")
 
 
 # Mean tokens of both sides, then shares of the examples.
@@ -196,6 +197,7 @@ def _measured(tasks: Iterable[TaskReport]) -> list[str]:
 
 
 def report_tasks(
+    workspace: Workspace,
     resolved: Resolved,
     config: DataConfig,
     stores: Sequence[PreparedStore],
@@ -205,6 +207,7 @@ def report_tasks(
     """Measures the prepared tasks of a mixture.
 
     Args:
+        workspace: where the stores are.
         resolved: the mixture.
         config: vocabulary, lengths and the split that is measured.
         stores: of the mixture, as `prepare` reports them.
@@ -220,7 +223,8 @@ def report_tasks(
     builders = {
         task: builder
         for task, parts in leaves.items()
-        if num_examples and (builder := _builder(task, parts, config, num_examples)) is not None
+        if num_examples
+        and (builder := _builder(workspace, task, parts, config, num_examples)) is not None
     }
     lengths = _measure_all(builders, workers)
     reports = []
@@ -249,13 +253,13 @@ def report_tasks(
 
 
 def _builder(
-    task: str, leaves: Sequence[Leaf], config: DataConfig, num_examples: int
+    workspace: Workspace, task: str, leaves: Sequence[Leaf], config: DataConfig, num_examples: int
 ) -> WindowBuilder | None:
     """The builder of a sample of one task; None if the task has no records to render."""
     alone = Resolved(task, config.split, tuple(leaves))
     own = dataclasses.replace(config, mixture=task, seed=0, plan="low_discrepancy", packing="none")
     try:
-        builder, _ = make_builder(own, alone, config.split)
+        builder, _ = make_builder(workspace, own, alone, config.split)
     except UserError:
         return None  # no such split, no store, or no record: the stores' rows say so
     records = builder.leaves[0].num_records

@@ -16,6 +16,7 @@ from instruct.data.spec import Leaf, TaskSpec
 from instruct.data.stores.store import Store, read_manifest, spec_key, store_path
 from instruct.errors import UserError
 from instruct.prompts.record import Record
+from instruct.workspace import Workspace
 
 COVERED = 0.7  # share of an example's n-grams
 CHUNK = 50_000  # records of a job
@@ -46,7 +47,7 @@ class Side:
     missing: dict[str, str]
 
 
-def stored_tasks(leaves: Iterable[Leaf], splits: Sequence[str]) -> Side:
+def stored_tasks(workspace: Workspace, leaves: Iterable[Leaf], splits: Sequence[str]) -> Side:
     """The stores of the leaves' tasks, each once, in the first of the splits that a task has."""
     side = Side([], {}, {})
     specs: dict[str, TaskSpec | None] = {leaf.task: leaf.spec for leaf in leaves}
@@ -58,7 +59,7 @@ def stored_tasks(leaves: Iterable[Leaf], splits: Sequence[str]) -> Side:
         if not split:
             side.missing[name] = f"has no split {' or '.join(splits)}"
             continue
-        path = store_path(spec_key(spec), split)
+        path = store_path(workspace, spec_key(spec), split)
         try:
             manifest = read_manifest(path)
         except UserError as error:

@@ -7,7 +7,7 @@ TensorFlow is imported in this package, in registry.py and in sources/tfds.py on
 """
 
 import functools
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -30,12 +30,12 @@ from instruct.data.feed.rendering import (
 )
 from instruct.data.huggingface_tokenizer import HuggingFaceVocabulary
 from instruct.data.spec import TaskSpec
-from instruct.data.stores.store import store_dir
 from instruct.data.vocab import load_vocabulary, model_path, parse_spec
 from instruct.errors import UserError
 from instruct.prompts.draws import mix
 from instruct.prompts.record import Record
 from instruct.prompts.render import Dropped
+from instruct.workspace import Workspace
 
 # TensorFlow's stubs declare tf.data.Dataset as a variable, which no type checker accepts.
 Dataset: TypeAlias = Any
@@ -155,15 +155,22 @@ class RecordDataSource(seqio.DataSource):
 
     def num_input_examples(self, split: str) -> int | None:
         """From the store's manifest, else as the task declares, else None."""
-        return known_num_records(self._spec, split)
+        return self.num_records(RecordTask.workspace, split)
+
+    def num_records(self, workspace: Workspace, split: str) -> int | None:
+        """`num_input_examples` in a workspace."""
+        return known_num_records(workspace, self._spec, split)
 
     def is_prepared(self, split: str) -> bool:
         """Whether there is a store of the split."""
-        return split in self._spec.splits and spec_manifest(self._spec, split) is not None
+        return (
+            split in self._spec.splits
+            and spec_manifest(RecordTask.workspace, self._spec, split) is not None
+        )
 
     def list_shards(self, split: str) -> Sequence[str]:
         """One name for each share that can be read alone; a source is read whole."""
-        manifest = spec_manifest(self._spec, split)
+        manifest = spec_manifest(RecordTask.workspace, self._spec, split)
         if manifest is None:
             return [split]
         return [f"{split}-{n:04}" for n in range(min(manifest.num_records, _MOST_SHARES))]
@@ -194,7 +201,8 @@ class RecordDataSource(seqio.DataSource):
         share: tuple[int, int] = (0, 1),
     ) -> Dataset:
         def generate():
-            rows = numbered_records(self._spec, split, shuffle_files, seed or 0, share)
+            workspace = RecordTask.workspace
+            rows = numbered_records(workspace, self._spec, split, shuffle_files, seed or 0, share)
             for number, record in rows:
                 key = example_key(seed or 0, self._leaf_key, number)
                 yield {
@@ -223,13 +231,15 @@ def render_records(
     comes from (seed, record number, epoch). Tokens are made here, as SeqIO's `tokenize` would hold
     a copy of the vocabulary for every task of a mixture.
     """
+    workspace = RecordTask.workspace
+    spec = spec.within(workspace)
     tokenizer = output_features["inputs"].vocabulary
     limits = sequence_length or {}
     lengths = (limits.get("inputs", _NO_LIMIT), limits.get("targets", _NO_LIMIT))
 
     @functools.cache
     def renderer(split: bytes) -> ExampleRenderer:
-        exemplars_fn = functools.partial(exemplar_records, spec)
+        exemplars_fn = functools.partial(exemplar_records, workspace, spec)
         return ExampleRenderer.of_task(spec, mode, split.decode(), tokenizer, lengths, exemplars_fn)
 
     def render_one(number: int, split: bytes, key: bytes, line: bytes, epoch: int) -> list[Any]:
@@ -288,9 +298,15 @@ def _empty_features() -> list[Any]:
 
 
 class RecordTask(seqio.Task):
-    """A `TaskSpec` in one mode. Its features follow the vocabulary chosen for the run."""
+    """A `TaskSpec` in one mode. Vocabulary and workspace are those chosen for all tasks.
 
-    vocabulary = "gym"  # of all tasks; set by registry.set_vocabulary
+    Attributes:
+        vocabulary: set by `use_vocabulary`.
+        workspace: set by `use_workspace`; until then the default folders.
+    """
+
+    vocabulary = "gym"
+    workspace = Workspace()
 
     @property
     def output_features(self) -> Mapping[str, Any]:
@@ -329,18 +345,33 @@ class RecordTask(seqio.Task):
             raise UserError(
                 f"task {self.name!r} is to be read from a cache (use_cached, T5X's "
                 "USE_CACHED_TASKS), and has neither a prepared store "
-                f"({store_dir()}) nor a SeqIO cache (cache folders: {searched}). Run "
-                f"`python run.py prepare --mixture={self.name}`, or leave use_cached off to read "
-                "its source."
+                f"({RecordTask.workspace.store_dir}) nor a SeqIO cache (cache folders: "
+                f"{searched}). Run `python run.py prepare --mixture={self.name}`, or leave "
+                "use_cached off to read its source."
             )
 
 
-def use_vocabulary(spec: str) -> seqio.Vocabulary:
+def use_workspace(workspace: Workspace) -> None:
+    """Chooses where all our tasks in SeqIO's registry find data, stores and wordings.
+
+    In a program without this project's command line,
+    `instruct.cli.environment.workspace_from_environment()` makes the workspace.
+    """
+    RecordTask.workspace = workspace
+
+
+def use_vocabulary(spec: str, workspace: Workspace | None = None) -> seqio.Vocabulary:
     """Chooses the vocabulary of all our tasks, and returns it, for a model that is to have it too.
 
     T5X builds its model before it looks at a task, and wants the two vocabularies to be equal,
     which SeqIO's are only if they were read from one path.
+
+    Args:
+        workspace: passed to `use_workspace`, for gin files, which call one function; None leaves
+            the workspace as it is.
     """
+    if workspace is not None:
+        use_workspace(workspace)
     parse_spec(spec)
     RecordTask.vocabulary = spec
     return seqio_vocabulary(spec)
@@ -353,8 +384,40 @@ def record_features(vocabulary: str) -> Mapping[str, Any]:
     return {name: seqio.Feature(vocabulary=shared, add_eos=True) for name in FEATURES}
 
 
-def record_task(spec: TaskSpec, mode: str) -> RecordTask:
-    """The seqio task of one mode. Reads nothing."""
+def registered_task(spec: TaskSpec, mode: str) -> RecordTask:
+    """The seqio task of one mode for SeqIO's registry: scored as `RecordTask.workspace` says."""
+    if spec.within_fn is None:
+        return record_task(spec, mode)
+
+    def now() -> TaskSpec:
+        return spec.within(RecordTask.workspace)
+
+    def postprocess(decoded: Any, **arguments: Any) -> Any:
+        read = now().postprocess_fn
+        return decoded if read is None else read(decoded, **arguments)
+
+    def metric(number: int) -> Any:
+        @functools.wraps(spec.metric_fns_of(mode)[number])
+        def score(*arguments: Any, **named: Any) -> Any:
+            return now().metric_fns_of(mode)[number](*arguments, **named)
+
+        return score
+
+    metrics = [metric(number) for number in range(len(spec.metric_fns_of(mode)))]
+    return record_task(spec, mode, postprocess, metrics)
+
+
+def record_task(
+    spec: TaskSpec,
+    mode: str,
+    postprocess_fn: Callable[..., Any] | None = None,
+    metric_fns: Sequence[Callable[..., Any]] | None = None,
+) -> RecordTask:
+    """The seqio task of one mode. Reads nothing.
+
+    Args:
+        postprocess_fn, metric_fns: instead of the task's own.
+    """
     name = spec.leaf_name(mode)
     return RecordTask(
         name,
@@ -365,6 +428,34 @@ def record_task(spec: TaskSpec, mode: str) -> RecordTask:
             functools.partial(render_records, spec=spec, mode=mode),
             seqio.preprocessors.append_eos_after_trim,
         ],
-        postprocess_fn=spec.postprocess_fn,
-        metric_fns=list(spec.metric_fns_of(mode)),
+        postprocess_fn=postprocess_fn or spec.postprocess_fn,
+        metric_fns=list(spec.metric_fns_of(mode) if metric_fns is None else metric_fns),
     )
+
+
+class WorkspaceMixture(seqio.Mixture):
+    """A mixture for SeqIO's registry whose tasks and rates depend on `RecordTask.workspace`."""
+
+    def __init__(self, name: str, shares_fn: Callable[[Workspace], Mapping[str, float]]) -> None:
+        self._name = name
+        self._shares_fn = shares_fn
+        self._sub_mixtures: list[seqio.Mixture] = []
+        self._sample_fn = functools.partial(
+            tf.data.Dataset.sample_from_datasets, stop_on_empty_dataset=True
+        )
+        self._source_info = None
+
+    @property
+    def rate_per_task_name(self) -> Mapping[str, float]:
+        return self._shares_fn(RecordTask.workspace)
+
+    @property
+    def tasks(self) -> list[seqio.Task]:
+        return [seqio.TaskRegistry.get(name) for name in sorted(self.rate_per_task_name)]
+
+    @property
+    def total_rate(self) -> float:
+        return sum(self.rate_per_task_name.values())
+
+    def get_rate(self, task: seqio.Task) -> float:
+        return self.rate_per_task_name.get(task.name, 0.0)

@@ -10,14 +10,15 @@ from collections.abc import Callable, Iterable
 
 import seqio
 
-from instruct.data.stores.store import read_manifest, store_dir
+from instruct.data.seqio.bridge import RecordDataSource
+from instruct.data.stores.store import read_manifest
 from instruct.errors import UserError
+from instruct.workspace import Workspace
 
 # Stands for the number of records of a task that is neither prepared nor declares it.
 UNKNOWN_RECORDS = 1000
 
 _log = logging.getLogger(__name__)
-_said_provisional: set[str] = set()
 
 
 class _SizeFromStore:
@@ -27,62 +28,80 @@ class _SizeFromStore:
     some out by length: the most counts.
 
     Attributes:
+        workspace: where the stores are; that of whoever asked for sizes last.
         unknown: what stands for a number that neither knows.
     """
 
-    def __init__(self, task: seqio.Task) -> None:
+    def __init__(self, task: seqio.Task, workspace: Workspace) -> None:
         self._declared = task.num_input_examples
+        self._source = task.source
         self._name = task.name
+        self.workspace = workspace
         self.unknown: int | None = None
 
     def __call__(self, split: str) -> int | None:
-        size = self._declared(split)
+        if isinstance(self._source, RecordDataSource):  # one of ours in a user's mixture
+            size = self._source.num_records(self.workspace, split)
+        else:
+            size = self._declared(split)
         if size is None:
-            paths = store_dir().glob(f"{self._name}@seqio-*/{split}")
+            paths = self.workspace.store_dir.glob(f"{self._name}@seqio-*/{split}")
             stored = [manifest.num_records for path in paths if (manifest := read_manifest(path))]
             size = max(stored, default=self.unknown)
         return size
 
 
-def _let_stores_answer(task: seqio.Task) -> _SizeFromStore:
-    known = vars(task).get("num_input_examples")
-    if isinstance(known, _SizeFromStore):
-        return known
-    task.num_input_examples = size = _SizeFromStore(task)
+def _let_stores_answer(workspace: Workspace, task: seqio.Task) -> _SizeFromStore:
+    size = vars(task).get("num_input_examples")
+    if isinstance(size, _SizeFromStore):
+        size.workspace = workspace
+    else:
+        task.num_input_examples = size = _SizeFromStore(task, workspace)
     return size
 
 
-def known_size(task: seqio.Task, split: str) -> int | None:
+def known_size(workspace: Workspace, task: seqio.Task, split: str) -> int | None:
     """Examples of a plain task's split, from its source or its stores; None if neither knows."""
-    return _let_stores_answer(task)(split) if split in task.splits else 0
+    return _let_stores_answer(workspace, task)(split) if split in task.splits else 0
 
 
-def plain_num_records(name: str, split: str, without: Callable[[str], bool]) -> int:
+def plain_num_records(
+    workspace: Workspace, name: str, split: str, without: Callable[[str], bool]
+) -> int:
     """Records below a seqio task or mixture, those of tasks that are left out not counted."""
     tasks = seqio.get_subtasks(seqio.get_mixture_or_task(name))
-    return sum(_num_records(task, split) for task in tasks if not without(task.name))
+    return sum(_num_records(workspace, task, split) for task in tasks if not without(task.name))
 
 
-def _num_records(task: seqio.Task, split: str) -> int:
-    records = known_size(task, split)
+def _num_records(workspace: Workspace, task: seqio.Task, split: str) -> int:
+    records = known_size(workspace, task, split)
     return UNKNOWN_RECORDS if records is None else records
 
 
-def plain_shares(mixture: seqio.Mixture, without: Callable[[str], bool]) -> dict[str, float]:
+def plain_shares(
+    workspace: Workspace,
+    mixture: seqio.Mixture,
+    without: Callable[[str], bool],
+    warned: set[str],
+) -> dict[str, float]:
     """Task -> share through the mixture's public rates; {} if all its tasks are left out.
 
     Args:
         without: whether a task is left out, so that the others share what it had.
+        warned: mixtures whose provisional rates were warned of; this one is added if it is.
 
     Raises:
         UserError: its rates cannot be computed, or are not above 0.
     """
-    sizes = {task.name: _let_stores_answer(task) for task in mixture.tasks}
+    sizes = {task.name: _let_stores_answer(workspace, task) for task in mixture.tasks}
     try:
         try:
             rates = _rates(mixture)
         except TypeError:
             rates = _provisional_rates(mixture, sizes)
+            if mixture.name not in warned:
+                warned.add(mixture.name)
+                _warn_of_provisional_rates(mixture.name, sizes)
     except (TypeError, ValueError) as error:
         raise UserError(f"mixture {mixture.name!r}: its rates cannot be computed: {error}") from (
             error
@@ -101,25 +120,29 @@ def _rates(mixture: seqio.Mixture) -> dict[str, float]:
 def _provisional_rates(
     mixture: seqio.Mixture, sizes: dict[str, _SizeFromStore]
 ) -> dict[str, float]:
-    """Rates as if tasks that do not know their size had `UNKNOWN_RECORDS`; says so once."""
+    """Rates as if tasks that do not know their size had `UNKNOWN_RECORDS`."""
     try:
         for size in sizes.values():
             size.unknown = UNKNOWN_RECORDS
-        rates = _rates(mixture)
+        return _rates(mixture)
     finally:
         for size in sizes.values():
             size.unknown = None
-    if mixture.name not in _said_provisional:
-        _said_provisional.add(mixture.name)
-        unknown = [t.name for t in mixture.tasks if known_size(t, "train") is None]
-        _log.warning(
-            "mixture %s: its rates depend on numbers of examples, which are not known yet for %s. "
-            "Each counts as %s until `run.py prepare` has built its store",
-            mixture.name,
-            _listed(unknown),
-            f"{UNKNOWN_RECORDS:,}",
-        )
-    return rates
+
+
+def _warn_of_provisional_rates(mixture: str, sizes: dict[str, _SizeFromStore]) -> None:
+    unknown = [
+        task
+        for task, size in sorted(sizes.items())
+        if "train" in seqio.TaskRegistry.get(task).splits and size("train") is None
+    ]
+    _log.warning(
+        "mixture %s: its rates depend on numbers of examples, which are not known yet for %s. "
+        "Each counts as %s until `run.py prepare` has built its store",
+        mixture,
+        _listed(unknown),
+        f"{UNKNOWN_RECORDS:,}",
+    )
 
 
 def _listed(names: Iterable[str], most: int = 5) -> str:

@@ -5,11 +5,9 @@ mixture as SeqIO itself feeds it (`feed="seqio"`) is the reference that ours is 
 """
 
 import contextlib
-import dataclasses
 import hashlib
 import logging
 import os
-import weakref
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -21,13 +19,14 @@ from instruct import batch
 from instruct.data.config import DataConfig
 from instruct.data.features import decoder_features
 from instruct.data.feed.window import COUNTS, Window
-from instruct.data.seqio.bridge import FEATURES, from_seqio
+from instruct.data.seqio.bridge import FEATURES, from_seqio, use_workspace
 from instruct.data.seqio.code_fingerprint import CodeFingerprint
 from instruct.data.sources.files import file_digest
 from instruct.data.token_record import TokenRecord
 from instruct.data.vocab import Vocabulary, load_vocabulary
 from instruct.errors import UserError
 from instruct.prompts.render import Dropped
+from instruct.workspace import Workspace
 
 _WINDOW_ROWS = 256
 
@@ -39,39 +38,39 @@ _SOURCE_NOISE = ("_num_input_examples", "_caching_permitted", "_splits")
 _MOST_HASHED_BYTES = 1 << 30
 
 _log = logging.getLogger(__name__)
-_tasks_warned_of: set[str] = set()
-_code_fingerprints: weakref.WeakKeyDictionary[seqio.Task, tuple[str, tuple[str, ...]]] = (
-    weakref.WeakKeyDictionary()
-)
+
+# Attribute of a task that remembers `_code_fingerprint`.
+_REMEMBERED = "instruct_code_fingerprint"
 
 
-@dataclasses.dataclass(frozen=True)
 class PlainTaskSource:
     """A plain seqio task as the source of its stores: its pipeline at a run's lengths.
 
     Runs in the process that registered the task.
     """
 
-    task: str
-    config: DataConfig
+    def __init__(self, task: str, config: DataConfig) -> None:
+        self.task = task
+        self.config = config
+        self._warned = False  # of what the fingerprint does not see
 
     @property
     def splits(self) -> Sequence[str]:
         return tuple(seqio.TaskRegistry.get(self.task).splits)
 
-    @property
-    def fingerprint(self) -> str:
+    def fingerprint(self, workspace: Workspace) -> str:
+        """Of the task, wherever the stores are."""
         return plain_fingerprint(self.task)
 
-    def available(self) -> str | None:
+    def available(self, workspace: Workspace) -> str | None:
         """None: the pipeline itself raises where its files are missing."""
         return None
 
-    def records(self, split: str) -> Iterator[Any]:
+    def records(self, workspace: Workspace, split: str) -> Iterator[Any]:
         """The split's `TokenRecord`s; warns once of what the fingerprint does not see."""
         unseen = plain_unseen(self.task)
-        if unseen and self.task not in _tasks_warned_of:
-            _tasks_warned_of.add(self.task)
+        if unseen and not self._warned:
+            self._warned = True
             _log.warning(
                 "seqio task %r: a change of its code rebuilds its store, but its code does not "
                 "show %s. After changing that, set another version (source.version = '2' on the "
@@ -107,9 +106,9 @@ def plain_unseen(name: str) -> tuple[str, ...]:
 def _code_fingerprint(task: seqio.Task) -> tuple[str, tuple[str, ...]]:
     """(hash, what it does not see) of a task without its files.
 
-    Remembered: what the code holds after it has run, such as a memo, is no change of the task.
+    The task remembers it: what its code holds after it has run, such as a memo, is no change.
     """
-    if task not in _code_fingerprints:
+    if _REMEMBERED not in vars(task):
         fingerprint = CodeFingerprint(_vocabulary_content)
         for step in task.preprocessors:
             fingerprint.add(step)
@@ -117,8 +116,8 @@ def _code_fingerprint(task: seqio.Task) -> tuple[str, tuple[str, ...]]:
         for name, feature in task.output_features.items():
             fingerprint.add(name)
             fingerprint.add(feature)
-        _code_fingerprints[task] = fingerprint.hexdigest(), tuple(fingerprint.unseen)
-    return _code_fingerprints[task]
+        vars(task)[_REMEMBERED] = fingerprint.hexdigest(), tuple(fingerprint.unseen)
+    return vars(task)[_REMEMBERED]
 
 
 def _vocabulary_content(value: Any) -> Any:
@@ -238,12 +237,19 @@ def token_records(
 
 
 def seqio_windows(
-    config: DataConfig, host: int, num_hosts: int, num_leaves: int, start: int
+    workspace: Workspace,
+    config: DataConfig,
+    host: int,
+    num_hosts: int,
+    num_leaves: int,
+    start: int,
 ) -> Iterator[Window]:
     """Rows of SeqIO's pipeline (sampling, shuffle buffers, next-fit packing), 256 a window.
 
-    Rows before window `start` are computed and thrown away.
+    Rows before window `start` are computed and thrown away. SeqIO's registry reads `workspace`
+    from here on.
     """
+    use_workspace(workspace)
     dataset = seqio.get_dataset(
         config.mixture,
         dict(config.feature_lengths),

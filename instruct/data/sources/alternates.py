@@ -6,10 +6,11 @@ Sources on this machine are preferred to sources that would be downloaded.
 import dataclasses
 from collections.abc import Iterator
 
-from instruct.data.spec import RecordSource
+from instruct.data.spec import Source
 from instruct.errors import UserError
 from instruct.prompts.record import Record
 from instruct.prompts.render import Dropped
+from instruct.workspace import Workspace
 
 
 @dataclasses.dataclass(frozen=True)
@@ -22,7 +23,7 @@ class Alternates:
         sources: at least one; a split counts only if all of them have it.
     """
 
-    sources: tuple[RecordSource, ...]
+    sources: tuple[Source, ...]
 
     def __post_init__(self) -> None:
         if not self.sources:
@@ -36,26 +37,25 @@ class Alternates:
         others = [set(source.splits) for source in self.sources[1:]]
         return tuple(split for split in self.sources[0].splits if all(split in o for o in others))
 
-    @property
-    def fingerprint(self) -> str:
+    def fingerprint(self, workspace: Workspace) -> str:
         """The used source's fingerprint, with its place in the list; "absent" without one."""
-        chosen = self._chosen()
+        chosen = self._chosen(workspace)
         if chosen is None:
             return "absent"
         number = self.sources.index(chosen)
-        return f"{number}-{type(chosen).__name__}-{chosen.fingerprint}"
+        return f"{number}-{type(chosen).__name__}-{chosen.fingerprint(workspace)}"
 
-    def available(self) -> str | None:
+    def available(self, workspace: Workspace) -> str | None:
         """None, or why each of the sources cannot be read."""
         reasons = []
         for number, source in enumerate(self.sources, start=1):
-            why = source.available()
+            why = source.available(workspace)
             if why is None:
                 return None
             reasons.append(f"  {number}. {why}")
         return "\n".join(["none of these is there; one of them is enough:", *reasons])
 
-    def records(self, split: str) -> Iterator[Record | Dropped]:
+    def records(self, workspace: Workspace, split: str) -> Iterator[Record | Dropped]:
         """Records of the first available source, chosen at the call and not at the first record.
 
         Raises:
@@ -63,13 +63,13 @@ class Alternates:
         """
         if split not in self.splits:
             raise KeyError(split)
-        chosen = self._chosen()
+        chosen = self._chosen(workspace)
         if chosen is None:
-            raise UserError(str(self.available()))
-        return chosen.records(split)
+            raise UserError(str(self.available(workspace)))
+        return chosen.records(workspace, split)
 
-    def _chosen(self) -> RecordSource | None:
-        ready = [source for source in self.sources if source.available() is None]
+    def _chosen(self, workspace: Workspace) -> Source | None:
+        ready = [source for source in self.sources if source.available(workspace) is None]
         # Where downloads are allowed, a source that is not downloaded yet is available too.
-        local = (source for source in ready if not source.fingerprint.endswith("absent"))
+        local = (source for source in ready if not source.fingerprint(workspace).endswith("absent"))
         return next(local, None) or next(iter(ready), None)

@@ -1,6 +1,6 @@
 """Raw examples from users' files, as records. Nothing is read before `records` is called.
 
-Files lie under the data folder (`data_dir`), one sub-folder a publisher's release, named as the
+Files lie under the workspace's data folder, one sub-folder a publisher's release, named as the
 publisher names them. This module reads any JSON lines, tab- and comma-separated lines;
 `instruct/data/sources/public_releases.py` has the formats of known releases.
 
@@ -15,38 +15,19 @@ import csv
 import dataclasses
 import functools
 import hashlib
-import os
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from instruct.files import local_folder, local_path
 from instruct.json_text import parse_json
 from instruct.packed_files import open_unpacked, refuse_pointer
 from instruct.prompts.record import Record
 from instruct.prompts.render import Dropped
+from instruct.workspace import DATA_VARIABLE, Workspace
 
-VARIABLE = "INSTRUCT_DATA_DIR"
 _LINE_END_BLANKS = re.compile(r"[ \t]+(?=\n)")
-DOWNLOAD_VARIABLE = "INSTRUCT_DOWNLOAD"
 _FORMAT = 2  # counts up when the same file gives other records
-
-
-def set_data_dir(path: str | Path | None) -> None:
-    """Sets the data folder (the DATA_DIR macro), for worker processes too; None changes nothing."""
-    if path:
-        os.environ[VARIABLE] = str(local_folder("DATA_DIR", path, "~/instruct_data"))
-
-
-def data_dir() -> Path:
-    """The folder of users' data: as set, else $INSTRUCT_DATA_DIR, else ~/instruct_data."""
-    return local_path(VARIABLE, os.environ.get(VARIABLE) or "~/instruct_data")
-
-
-def downloads_allowed() -> bool:
-    """Whether sources may fetch data from the network: only if $INSTRUCT_DOWNLOAD is 1."""
-    return os.environ.get(DOWNLOAD_VARIABLE, "") == "1"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -104,21 +85,19 @@ class FileSource:
     def splits(self) -> tuple[str, ...]:
         return tuple(self.parts)
 
-    @property
-    def paths(self) -> tuple[Path, ...]:
+    def paths(self, workspace: Workspace) -> tuple[Path, ...]:
         """The files, each once."""
         names = dict.fromkeys(part.path for part in self.parts.values())
-        return tuple(map(self.locate, names))
+        return tuple(self.locate(workspace, name) for name in names)
 
-    def locate(self, name: str) -> Path:
+    def locate(self, workspace: Workspace, name: str) -> Path:
         """Where the file of that name is or should be."""
-        return data_dir() / name
+        return workspace.data_dir / name
 
-    @property
-    def fingerprint(self) -> str:
+    def fingerprint(self, workspace: Workspace) -> str:
         """Hash of the files' bytes and of how they are read; "absent" while one is missing."""
         digest = hashlib.sha256(f"{_FORMAT} {self!r}".encode())
-        for path in self.paths:
+        for path in self.paths(workspace):
             try:
                 status = path.stat()
                 digest.update(file_digest(str(path), status.st_size, status.st_mtime_ns))
@@ -126,22 +105,22 @@ class FileSource:
                 return "absent"
         return digest.hexdigest()
 
-    def available(self) -> str | None:
+    def available(self, workspace: Workspace) -> str | None:
         """None, or a message: which file is missing, which path was searched, where to get it."""
-        for path in self.paths:
+        for path in self.paths(workspace):
             try:
                 path.open("rb").close()
             except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
                 reason = (
-                    f"{path} is not there. The data folder is {data_dir()}; set it with "
-                    f"--gin.DATA_DIR=FOLDER or the variable {VARIABLE}"
+                    f"{path} is not there. The data folder is {workspace.data_dir}; set it with "
+                    f"--gin.DATA_DIR=FOLDER or the variable {DATA_VARIABLE}"
                 )
                 return f"{reason}. Get the file from {self.origin}" if self.origin else reason
             except OSError as error:
                 return f"{path} cannot be read ({error.strerror})"
         return None
 
-    def records(self, split: str) -> Iterator[Record | Dropped]:
+    def records(self, workspace: Workspace, split: str) -> Iterator[Record | Dropped]:
         """Streams one split in file order.
 
         Raises:
@@ -150,7 +129,7 @@ class FileSource:
         """
         part = self.parts[split]
         whole = part.low <= 0.0 and part.high >= 1.0
-        path = self.locate(part.path)
+        path = self.locate(workspace, part.path)
         refuse_pointer(path)
         for item, text in self.rows(path):
             if whole or part.low <= hash_unit(text) < part.high:

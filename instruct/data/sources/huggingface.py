@@ -1,8 +1,9 @@
 """Records from data sets in the layout of the Hugging Face hub; nothing here runs a script.
 
 Looked for in this order: files under the data folder, the hub's caches on this machine (what
-`datasets` has prepared, what `hf download` has fetched), and, only if $INSTRUCT_DOWNLOAD is 1,
-the hub itself. Files are read with pyarrow, batch by batch; the library `datasets` (`pip install
+`datasets` has prepared, what `hf download` has fetched), and, only if the workspace allows
+downloads, the hub itself.
+Files are read with pyarrow, batch by batch; the library `datasets` (`pip install
 'instruct[hf]'`) is needed for downloads only, in a version that cannot run a repository's code.
 """
 
@@ -10,18 +11,13 @@ import dataclasses
 import functools
 import hashlib
 import json
-import os
 import re
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from instruct.data.sources.files import (
-    DOWNLOAD_VARIABLE,
-    VARIABLE,
     FieldMap,
-    data_dir,
-    downloads_allowed,
     file_digest,
     hash_unit,
     identity,
@@ -31,6 +27,7 @@ from instruct.data.spec import function_name
 from instruct.errors import UserError
 from instruct.prompts.record import Record
 from instruct.prompts.render import Dropped
+from instruct.workspace import DATA_VARIABLE, DOWNLOAD_VARIABLE, Workspace
 
 _FORMAT = 2  # counts up when the same files give other records
 
@@ -80,15 +77,14 @@ class HuggingFaceSource:
         """The data set's name for ids and messages."""
         return self.name or "/".join(filter(None, (self.path, self.config)))
 
-    @property
-    def fingerprint(self) -> str:
+    def fingerprint(self, workspace: Workspace) -> str:
         """Hash of the files' bytes and of how they are read; "absent" while there are none.
 
         Fetches nothing: a store whose files are gone must not wait for the network.
         """
         digest = hashlib.sha256(f"{_FORMAT} {self._described()}".encode())
         for split in self._their_splits():
-            files = self._files(split)
+            files = self._files(workspace, split)
             if not files or missing_shards(files):
                 return "absent"
             for path in files:
@@ -100,15 +96,15 @@ class HuggingFaceSource:
                     return "absent"
         return digest.hexdigest()
 
-    def available(self) -> str | None:
+    def available(self, workspace: Workspace) -> str | None:
         """None, or a message: what is missing, which places were searched, how to get it."""
-        why = self._why_absent()
-        return _why_no_downloads() if why and downloads_allowed() else why
+        why = self._why_absent(workspace)
+        return _why_no_downloads() if why and workspace.downloads else why
 
-    def _why_absent(self) -> str | None:
+    def _why_absent(self, workspace: Workspace) -> str | None:
         absent = []
         for split in self._their_splits():
-            files = self._files(split)
+            files = self._files(workspace, split)
             missing = missing_shards(files)
             if missing:
                 return f"{files[0].parent} lacks {', '.join(missing)}; get the files again"
@@ -116,25 +112,26 @@ class HuggingFaceSource:
                 absent.append(split)
         if not absent:
             return None
+        folder = workspace.data_dir / self.path
         return (
-            f"{self.label} ({', '.join(absent)}) is neither in {data_dir() / self.path} nor in the "
-            f"hub's cache. Put its files there (the data folder is set with --gin.DATA_DIR=FOLDER "
-            f"or {VARIABLE}), or allow downloads with {DOWNLOAD_VARIABLE}=1 and "
+            f"{self.label} ({', '.join(absent)}) is neither in {folder} nor in the hub's cache. "
+            f"Put its files there (the data folder is set with --gin.DATA_DIR=FOLDER or "
+            f"{DATA_VARIABLE}), or allow downloads with {DOWNLOAD_VARIABLE}=1 and "
             "`pip install 'instruct[hf]'`"
         )
 
-    def rows(self, split: str) -> Iterator[dict[str, Any] | Dropped]:
+    def rows(self, workspace: Workspace, split: str) -> Iterator[dict[str, Any] | Dropped]:
         """Raw rows of one of our splits; a part of them is chosen by a hash of the whole row.
 
         As `records`, files are fetched at the call.
         """
         theirs, low, high = self._part(split)
-        rows = read_rows(self._ready_files(theirs), self._read_columns(), self.where)
+        rows = read_rows(self._ready_files(workspace, theirs), self._read_columns(), self.where)
         if low <= 0.0 and high >= 1.0:
             return rows
         return (row for row in rows if low <= hash_unit(_row_text(row)) < high)
 
-    def records(self, split: str) -> Iterator[Record | Dropped]:
+    def records(self, workspace: Workspace, split: str) -> Iterator[Record | Dropped]:
         """Streams one split in file order.
 
         Missing files are fetched at the call, not at the first row, where that is allowed.
@@ -145,7 +142,8 @@ class HuggingFaceSource:
         if self.to_record is None:
             raise UserError(f"the source of {self.label} gives raw rows only; set its to_record")
         make = self.to_record.record if isinstance(self.to_record, FieldMap) else self.to_record
-        rows = read_rows(self._ready_files(self._part(split)[0]), self._read_columns(), self.where)
+        files = self._ready_files(workspace, self._part(split)[0])
+        rows = read_rows(files, self._read_columns(), self.where)
         return self._made(rows, make, split)
 
     def _made(
@@ -196,41 +194,42 @@ class HuggingFaceSource:
         keys += [to_record.references, to_record.id]
         return tuple(dict.fromkeys(str(key) for key in keys if key is not None))
 
-    def _folders(self) -> list[Path]:
+    def _folders(self, workspace: Workspace) -> list[Path]:
         """Where files may lie, best first."""
-        roots = [data_dir() / self.path, data_dir() / self.path.rsplit("/", 1)[-1]]
-        roots += _snapshots(self.path, self.revision)
+        data_dir = workspace.data_dir
+        roots = [data_dir / self.path, data_dir / self.path.rsplit("/", 1)[-1]]
+        roots += _snapshots(workspace.hub_cache, self.path, self.revision)
         if self.config is None:
             inside = ["", "data", "default"]
         else:
             inside = [self.config, f"data/{self.config}", f"{self.config}/data"]
         folders = [root / name for root in dict.fromkeys(roots) for name in inside]
-        return folders + _prepared(self.path, self.config, self.revision)
+        return folders + _prepared(workspace.datasets_cache, self.path, self.config, self.revision)
 
-    def _files(self, split: str, download: bool = False) -> list[Path]:
+    def _files(self, workspace: Workspace, split: str, download: bool = False) -> list[Path]:
         """Files of the first folder that has all of them, else those of one that has some."""
         partial: list[Path] = []
-        for folder in self._folders():
+        for folder in self._folders(workspace):
             files = find_split([folder], split)
             if files and not missing_shards(files):
                 return files
             partial = partial or files
         if download:
-            _download(self)
-            return self._files(split)
+            _download(self, workspace)
+            return self._files(workspace, split)
         return partial
 
-    def local_files(self, split: str) -> list[Path]:
+    def local_files(self, workspace: Workspace, split: str) -> list[Path]:
         """The files of one of the publisher's splits, if all are on this machine; else []."""
-        files = self._files(split)
+        files = self._files(workspace, split)
         return [] if missing_shards(files) else files
 
-    def _ready_files(self, split: str) -> list[Path]:
-        files = self._files(split, download=downloads_allowed())
-        if not files and downloads_allowed():
+    def _ready_files(self, workspace: Workspace, split: str) -> list[Path]:
+        files = self._files(workspace, split, download=workspace.downloads)
+        if not files and workspace.downloads:
             raise UserError(f"{self.label} was downloaded, but no file of it is a split {split!r}")
         if not files or missing_shards(files):
-            raise UserError(str(self._why_absent()))
+            raise UserError(str(self._why_absent(workspace)))
         return files
 
 
@@ -253,16 +252,9 @@ def _row_text(row: dict[str, Any] | Dropped) -> str:
 # ---------------------------------------------------------------- the hub's caches and the hub
 
 
-def _cache_home() -> Path:
-    """As the hub's own library finds it: $HF_HOME, else under $XDG_CACHE_HOME or ~/.cache."""
-    cache = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    return Path(os.environ.get("HF_HOME") or Path(cache) / "huggingface").expanduser()
-
-
-def _snapshots(path: str, revision: str | None) -> list[Path]:
+def _snapshots(hub_cache: Path, path: str, revision: str | None) -> list[Path]:
     """Folders that `hf download --repo-type dataset` has made, the asked revision or the newest."""
-    hub = Path(os.environ.get("HF_HUB_CACHE") or _cache_home() / "hub").expanduser()
-    repository = hub / f"datasets--{path.replace('/', '--')}"
+    repository = hub_cache / f"datasets--{path.replace('/', '--')}"
     try:
         wanted = (repository / "refs" / (revision or "main")).read_text().strip()
     except OSError:
@@ -271,13 +263,11 @@ def _snapshots(path: str, revision: str | None) -> list[Path]:
     return [folder] if wanted and folder.is_dir() else []
 
 
-def _prepared(path: str, config: str | None, revision: str | None) -> list[Path]:
+def _prepared(cache: Path, path: str, config: str | None, revision: str | None) -> list[Path]:
     """Folders of Arrow files that the `datasets` library has prepared, newest first.
 
     They are `owner___name/<config>/<version>/<commit>`.
     """
-    default = _cache_home() / "datasets"
-    cache = Path(os.environ.get("HF_DATASETS_CACHE") or default).expanduser()
     owner, mark, name = path.rpartition("/")
     name = re.sub(r"([a-z\d])([A-Z])", r"\1_\2", re.sub(r"([A-Z]+)([A-Z][a-z])", r"\1_\2", name))
     base = cache / f"{owner}{'___' if mark else ''}{name.lower()}" / (config or "default")
@@ -301,7 +291,7 @@ def _why_no_downloads() -> str | None:
     return None
 
 
-def _download(source: HuggingFaceSource) -> None:
+def _download(source: HuggingFaceSource, workspace: Workspace) -> None:
     """Fetches a data set into the hub's cache on this machine.
 
     Raises:
@@ -319,15 +309,21 @@ def _download(source: HuggingFaceSource) -> None:
                 source.path,
                 repo_type="dataset",
                 revision=source.revision,
+                cache_dir=workspace.hub_cache,
                 allow_patterns=[source.repository_files.format(config=source.config)],
             )
         else:
-            datasets.load_dataset(source.path, source.config, revision=source.revision)
+            datasets.load_dataset(
+                source.path,
+                source.config,
+                revision=source.revision,
+                cache_dir=str(workspace.datasets_cache),
+            )
     except Exception as error:  # the network, the hub or a damaged file may raise anything
         reason = str(error).strip().split("\n")[0]
         if "script" in reason.lower():
             reason = (
                 "it is published as a script, and scripts are never run here. Convert it to "
-                f"Parquet or JSON lines and put that into {data_dir() / source.path}"
+                f"Parquet or JSON lines and put that into {workspace.data_dir / source.path}"
             )
         raise UserError(f"{source.label} cannot be downloaded from the hub: {reason}") from error

@@ -28,6 +28,7 @@ from instruct.data.sources.files import (
 from instruct.json_text import parse_json
 from instruct.prompts.record import Record
 from instruct.prompts.render import Dropped
+from instruct.workspace import Workspace
 
 FINGERPRINT_MODULE = (
     "instruct.data.natural_instructions"  # fingerprints of stores name functions so
@@ -78,22 +79,21 @@ class NaturalInstructionsSource(FileSource):
     def splits(self) -> tuple[str, ...]:
         return (*self.parts, EXEMPLARS)
 
-    @property
-    def paths(self) -> tuple[Path, ...]:
+    def paths(self, workspace: Workspace) -> tuple[Path, ...]:
         """The task's file under the spelling that exists, else under the published one."""
-        return tuple(_find(path) for path in super().paths)
+        return tuple(_find(path) for path in super().paths(workspace))
 
-    def records(self, split: str) -> Iterator[Record | Dropped]:
+    def records(self, workspace: Workspace, split: str) -> Iterator[Record | Dropped]:
         if split == EXEMPLARS:
-            yield from self._exemplars(self.paths[0])
+            yield from self._exemplars(self.paths(workspace)[0])
         elif self.num_test:
-            yield from self._records_beside_test(split)
+            yield from self._records_beside_test(self.paths(workspace)[0], split)
         else:
-            yield from super().records(split)
+            yield from super().records(workspace, split)
 
-    def _records_beside_test(self, split: str) -> Iterator[Record | Dropped]:
+    def _records_beside_test(self, path: Path, split: str) -> Iterator[Record | Dropped]:
         part = self.parts[split]
-        rows = self.rows(self.paths[0])
+        rows = self.rows(path)
         tested = set()
         for item, text in itertools.islice(rows, self.num_test):
             tested.add(text)

@@ -17,11 +17,11 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
-from instruct.data.sources.files import data_dir
 from instruct.data.sources.p3 import with_choices
 from instruct.errors import UserError, unknown_name
 from instruct.prompts.record import Record
 from instruct.prompts.render import Dropped
+from instruct.workspace import Workspace
 
 TEMPLATES_FILE = "templates.yaml"
 MAX_RENDERED_CHARS = (
@@ -38,12 +38,11 @@ class RowSource(Protocol):
     @property
     def splits(self) -> Sequence[str]: ...
 
-    @property
-    def fingerprint(self) -> str: ...
+    def fingerprint(self, workspace: Workspace) -> str: ...
 
-    def available(self) -> str | None: ...
+    def available(self, workspace: Workspace) -> str | None: ...
 
-    def rows(self, split: str) -> Iterator[dict[str, Any] | Dropped]: ...
+    def rows(self, workspace: Workspace, split: str) -> Iterator[dict[str, Any] | Dropped]: ...
 
 
 @dataclasses.dataclass(frozen=True)
@@ -287,46 +286,44 @@ class PromptSourceSource:
         """The prompt's name in P3; ids of records begin with it."""
         return p3_name(self.dataset, self.subset, self.template)
 
-    @property
-    def path(self) -> Path:
+    def path(self, workspace: Workspace) -> Path:
         """The template file."""
-        folder = data_dir() / self.templates_path / self.dataset
+        folder = workspace.data_dir / self.templates_path / self.dataset
         return (folder / self.subset if self.subset else folder) / TEMPLATES_FILE
 
     @property
     def splits(self) -> tuple[str, ...]:
         return tuple(self.rows.splits)
 
-    @property
-    def fingerprint(self) -> str:
+    def fingerprint(self, workspace: Workspace) -> str:
         """Of the rows and of this template's text; "absent" while one is missing."""
-        rows = self.rows.fingerprint
-        if rows == "absent" or not self.path.is_file():
+        rows = self.rows.fingerprint(workspace)
+        if rows == "absent" or not self.path(workspace).is_file():
             return "absent"
-        described = f"{self.loaded()!r} {self.with_options} {self.name} {rows}"
+        described = f"{self.loaded(workspace)!r} {self.with_options} {self.name} {rows}"
         return hashlib.sha256(described.encode("utf-8", "surrogatepass")).hexdigest()
 
-    def loaded(self) -> JinjaTemplate:
+    def loaded(self, workspace: Workspace) -> JinjaTemplate:
         """The template. UserError if the file or the template is not there."""
-        templates = load_templates(self.path)
+        templates = load_templates(self.path(workspace))
         if self.template not in templates:
-            raise unknown_name(f"template of {self.path}", self.template, templates)
+            raise unknown_name(f"template of {self.path(workspace)}", self.template, templates)
         return templates[self.template]
 
-    def available(self) -> str | None:
+    def available(self, workspace: Workspace) -> str | None:
         """None, or what is missing: the template or the rows."""
-        if not self.path.is_file():
+        if not self.path(workspace).is_file():
             return (
-                f"{self.path} is not there. Get it from "
+                f"{self.path(workspace)} is not there. Get it from "
                 "https://github.com/bigscience-workshop/promptsource (promptsource/templates)"
             )
         try:
-            self.loaded()
+            self.loaded(workspace)
         except UserError as error:
             return str(error)
-        return self.rows.available()
+        return self.rows.available(workspace)
 
-    def records(self, split: str) -> Iterator[Record | Dropped]:
+    def records(self, workspace: Workspace, split: str) -> Iterator[Record | Dropped]:
         """The rows of a split, rendered; missing ones are fetched at the call.
 
         Raises:
@@ -334,17 +331,18 @@ class PromptSourceSource:
         """
         import jinja2
 
-        template = self.loaded()
+        template = self.loaded(workspace)
         for source in (template.jinja, template.answer_choices):
             try:
                 _compiled(source)
             except jinja2.TemplateSyntaxError as error:
                 raise UserError(
-                    f"{self.path}: template {self.template!r}, line {error.lineno}: {error.message}"
+                    f"{self.path(workspace)}: template {self.template!r}, line {error.lineno}: "
+                    f"{error.message}"
                 ) from error
         return (
             row
             if isinstance(row, Dropped)
             else apply_template(template, row, f"{self.name}-{split}-{number}", self.with_options)
-            for number, row in enumerate(self.rows.rows(split))
+            for number, row in enumerate(self.rows.rows(workspace, split))
         )

@@ -26,6 +26,7 @@ from instruct.data.sources.huggingface import HuggingFaceSource
 from instruct.data.sources.table_files import read_rows
 from instruct.prompts.record import Record
 from instruct.prompts.render import Dropped
+from instruct.workspace import Workspace
 
 FINGERPRINT_MODULE = "instruct.data.public_sources"  # fingerprints of stores name functions so
 
@@ -49,10 +50,10 @@ class Gsm8kSource(JsonLinesSource):
     )
     origin: str = "https://github.com/openai/grade-school-math (grade_school_math/data)"
 
-    def locate(self, name: str) -> Path:
-        path = super().locate(name)
+    def locate(self, workspace: Workspace, name: str) -> Path:
+        path = super().locate(workspace, name)
         hub = HuggingFaceSource("openai/gsm8k", "main")
-        return path if path.is_file() else next(iter(hub.local_files(path.stem)), path)
+        return path if path.is_file() else next(iter(hub.local_files(workspace, path.stem)), path)
 
     def rows(self, path: Path) -> Iterator[Row]:
         if path.suffix == ".jsonl":

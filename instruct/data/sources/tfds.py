@@ -2,9 +2,9 @@
 
     TfdsSource("super_glue/rte:1.0.2", {"train": "train[:-200]", ...}, rte)
 
-Where a data set is looked for: $TFDS_DATA_DIR, else ~/tensorflow_datasets. What is prepared there
-is read by its own metadata, so neither the builder's code nor the network is needed. Only where
-`instruct.data.sources.files.downloads_allowed()` is a missing data set fetched and prepared.
+Data sets are looked for in the workspace's `tfds_dir`. What is prepared there is read by its own
+metadata, so neither the builder's code nor the network is needed. A missing data set is fetched and
+prepared only where the workspace allows downloads.
 
 TensorFlow is imported when rows are read, never before: whether a data set is there, and its
 fingerprint, come from the JSON file that TFDS keeps beside the rows.
@@ -15,32 +15,24 @@ import dataclasses
 import fcntl
 import hashlib
 import json
-import os
 import re
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from instruct.data.quiet_tensorflow import keep_quiet
-from instruct.data.sources.files import downloads_allowed
 from instruct.data.spec import function_name
 from instruct.errors import UserError
-from instruct.files import local_path
 from instruct.json_text import parse_json
 from instruct.prompts.record import Record
 from instruct.prompts.render import Dropped
+from instruct.workspace import TFDS_VARIABLE, Workspace
 
-VARIABLE = "TFDS_DATA_DIR"
 _FORMAT = 1  # counts up when the same rows give other records
 _NAME = re.compile(r"(?P<name>[a-z]\w*)(/(?P<config>[\w.\-]+))?:(?P<version>\d+\.\d+\.\d+)")
 _INFO_FILE = "dataset_info.json"
 
 ToRecord = Callable[[Mapping[str, Any], str], Record | Dropped]
-
-
-def tfds_dir() -> Path:
-    """The folder of prepared TFDS data sets: $TFDS_DATA_DIR, else ~/tensorflow_datasets."""
-    return local_path(VARIABLE, os.environ.get(VARIABLE) or "~/tensorflow_datasets")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -77,36 +69,35 @@ class TfdsSource:
     def splits(self) -> tuple[str, ...]:
         return tuple(self.parts)
 
-    @property
-    def path(self) -> Path:
+    def path(self, workspace: Workspace) -> Path:
         """Folder of the prepared rows, whether it exists or not."""
         name, _, version = self.builder.partition(":")
-        return tfds_dir() / name / version
+        return workspace.tfds_dir / name / version
 
-    @property
-    def fingerprint(self) -> str:
+    def fingerprint(self, workspace: Workspace) -> str:
         """Changes with the prepared rows and with how they are read; "absent" without any."""
-        splits = self._split_sizes()
+        splits = self._split_sizes(workspace)
         if splits is None:
             return "absent"
         function = function_name(self.to_record)
         described = [_FORMAT, self.builder, splits, sorted(self.parts.items()), function]
         return hashlib.sha256(json.dumps([*described, self.version]).encode()).hexdigest()
 
-    def available(self) -> str | None:
+    def available(self, workspace: Workspace) -> str | None:
         """None, or a message: what is missing, which place was searched, what to do."""
-        if self._split_sizes() is not None or downloads_allowed():
+        if self._split_sizes(workspace) is not None or workspace.downloads:
             return None
-        there = self._versions_there()
+        there = self._versions_there(workspace)
         versions = f" (there: {', '.join(there[:5])})" if there else ""
         manual = f" First: {self.manual}" if self.manual else ""
+        path = self.path(workspace)
         return (
-            f"TFDS data set {self.builder} is not prepared in {self.path}{versions}; set "
-            f"{VARIABLE} if it lies elsewhere.{manual} Prepare it with `run.py prepare ... "
-            f"--download`, or with `tfds build {self.builder} --data_dir={tfds_dir()}`"
+            f"TFDS data set {self.builder} is not prepared in {path}{versions}; set "
+            f"{TFDS_VARIABLE} if it lies elsewhere.{manual} Prepare it with `run.py prepare ... "
+            f"--download`, or with `tfds build {self.builder} --data_dir={workspace.tfds_dir}`"
         )
 
-    def records(self, split: str) -> Iterator[Record | Dropped]:
+    def records(self, workspace: Workspace, split: str) -> Iterator[Record | Dropped]:
         """Streams one split in the order in which TFDS wrote it.
 
         A missing data set is prepared at the call, not at the first row, where that is allowed.
@@ -116,10 +107,11 @@ class TfdsSource:
             UserError: not prepared, it cannot be prepared, or it lacks the split or a column.
         """
         expression = self.parts[split]
-        reader = self.download() if self._split_sizes() is None else self._open()
-        return self._records(reader, split, expression)
+        ready = self._split_sizes(workspace) is not None
+        reader = self._open(workspace) if ready else self.download(workspace)
+        return self._records(self.path(workspace), reader, split, expression)
 
-    def download(self) -> Any:
+    def download(self, workspace: Workspace) -> Any:
         """Fetches and prepares the data set with TFDS's own code.
 
         Returns:
@@ -128,28 +120,32 @@ class TfdsSource:
         Raises:
             UserError: not allowed, or TFDS cannot do it; the message says why.
         """
-        if not downloads_allowed():
-            raise UserError(self.available() or f"{self.builder}: downloads are not allowed")
+        if not workspace.downloads:
+            raise UserError(
+                self.available(workspace) or f"{self.builder}: downloads are not allowed"
+            )
         tfds = _tensorflow_datasets()
         # Several splits, and several tasks, may want the same data set at the same time.
-        with _only_one(self.path):
-            if self._split_sizes() is not None:
-                return self._open()
+        with _only_one(self.path(workspace)):
+            if self._split_sizes(workspace) is not None:
+                return self._open(workspace)
             try:
-                builder = tfds.builder(self.builder, data_dir=str(tfds_dir()))
+                builder = tfds.builder(self.builder, data_dir=str(workspace.tfds_dir))
                 builder.download_and_prepare()
             except Exception as error:
                 manual = f" Fetch by hand first: {self.manual}" if self.manual else ""
                 raise UserError(
-                    f"TFDS data set {self.builder} cannot be prepared in {tfds_dir()}: "
+                    f"TFDS data set {self.builder} cannot be prepared in {workspace.tfds_dir}: "
                     f"{type(error).__name__}: {_first_line(error)}{manual}"
                 ) from error
         return builder
 
-    def _open(self) -> Any:
-        return _tensorflow_datasets().builder_from_directory(str(self.path))
+    def _open(self, workspace: Workspace) -> Any:
+        return _tensorflow_datasets().builder_from_directory(str(self.path(workspace)))
 
-    def _records(self, reader: Any, split: str, expression: str) -> Iterator[Record | Dropped]:
+    def _records(
+        self, path: Path, reader: Any, split: str, expression: str
+    ) -> Iterator[Record | Dropped]:
         tfds = _tensorflow_datasets()
         config = tfds.ReadConfig(interleave_cycle_length=1, try_autocache=False)
         config.options.deterministic = True
@@ -161,9 +157,9 @@ class TfdsSource:
             ) from error
         name = self.builder.partition(":")[0].replace("/", "_")
         for number, row in enumerate(tfds.as_numpy(rows)):
-            yield self._record(row, f"{name}-{split}-{number}")
+            yield self._record(path, row, f"{name}-{split}-{number}")
 
-    def _record(self, row: Mapping[str, Any], identity: str) -> Record | Dropped:
+    def _record(self, path: Path, row: Mapping[str, Any], identity: str) -> Record | Dropped:
         try:
             return self.to_record(row, identity)
         except UnicodeDecodeError:
@@ -171,24 +167,24 @@ class TfdsSource:
         except KeyError as error:
             raise UserError(
                 f"TFDS data set {self.builder}: row {identity} has no {error}; it has "
-                f"{', '.join(sorted(row))}. Is {self.path} another data set or version?"
+                f"{', '.join(sorted(row))}. Is {path} another data set or version?"
             ) from error
 
-    def _split_sizes(self) -> list[Any] | None:
+    def _split_sizes(self, workspace: Workspace) -> list[Any] | None:
         """(name, rows of each shard, bytes) of every prepared split; None if it is not there."""
         try:
-            info = parse_json((self.path / _INFO_FILE).read_bytes())
+            info = parse_json((self.path(workspace) / _INFO_FILE).read_bytes())
             splits = [(s["name"], s["shardLengths"], s.get("numBytes")) for s in info["splits"]]
         except (OSError, ValueError, KeyError, TypeError):
             return None
         return sorted(splits)
 
-    def _versions_there(self) -> list[str]:
+    def _versions_there(self, workspace: Workspace) -> list[str]:
         """Versions and configurations of the data set that are prepared, by name."""
         match = _NAME.fullmatch(self.builder)
-        folder = tfds_dir() / (match["name"] if match else self.builder)
+        folder = workspace.tfds_dir / (match["name"] if match else self.builder)
         paths = [*folder.glob(f"*/{_INFO_FILE}"), *folder.glob(f"*/*/{_INFO_FILE}")]
-        names = [path.parent.relative_to(tfds_dir()) for path in paths]
+        names = [path.parent.relative_to(workspace.tfds_dir) for path in paths]
         return sorted(f"{name.parent}:{name.name}" for name in names)
 
 
@@ -212,7 +208,8 @@ def _only_one(path: Path) -> Iterator[None]:
         stream = lock.open("w")
     except OSError as error:
         raise UserError(
-            f"cannot write in {lock.parent}: {error.strerror}; set {VARIABLE} to a folder of yours"
+            f"cannot write in {lock.parent}: {error.strerror}; set {TFDS_VARIABLE} to a folder of "
+            "yours"
         ) from error
     with stream:
         fcntl.flock(stream, fcntl.LOCK_EX)

@@ -12,20 +12,16 @@ Apache Beam is imported when a pipeline is started: `pip install 'instruct[beam]
 import dataclasses
 import functools
 import json
-import os
 import shutil
 import socket
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from rich.console import Console
 
-from instruct.data.sources import files as sources
-from instruct.data.sources import tfds as tfds_source
 from instruct.data.sources.json_files import write_json
-from instruct.data.stores import store
 from instruct.data.stores.jobs import Job, PreparedStore, build_reported, failed
 from instruct.errors import RunFailed, UserError, unknown_name
 
@@ -35,14 +31,6 @@ RUNNERS = {
     "flink": "FlinkRunner",
     "spark": "SparkRunner",
 }
-# Where sources look and what they may do; workers on other machines do not inherit it.
-_VARIABLES = (
-    sources.VARIABLE,
-    sources.DOWNLOAD_VARIABLE,
-    tfds_source.VARIABLE,
-    "HF_HOME",
-    "HF_HUB_CACHE",
-)
 _NOT_SHARED = "does not hold what the starting process wrote there"
 
 
@@ -88,27 +76,24 @@ class BeamBuilder:
             RunFailed: the pipeline failed before it built anything.
         """
         beam, pipeline_options = _import_beam()
-        folder = _make_exchange()
+        sent = [absolute(job) for job in jobs]
+        store_dir = sent[0].workspace.store_dir
+        folder = _make_exchange(store_dir)
         if self.console is not None:
             self.console.print(
                 f"building {len(jobs)} stores with Beam's {RUNNERS[self.runner]}; every worker "
-                f"must reach {store.store_dir()} under this path",
+                f"must reach {store_dir} under this path",
                 markup=False,
                 highlight=False,
                 soft_wrap=True,
             )
         try:
-            work = functools.partial(
-                build_element,
-                store_folder=str(store.store_dir().absolute()),
-                exchange=str(folder),
-                variables=worker_variables(),
-            )
+            work = functools.partial(build_element, exchange=str(folder))
             options = pipeline_options.PipelineOptions(self.flags())
             error = None
             try:
                 pipeline = beam.Pipeline(options=options)
-                _ = pipeline | beam.Create(list(enumerate(jobs))) | beam.Map(work)
+                _ = pipeline | beam.Create(list(enumerate(sent))) | beam.Map(work)
                 pipeline.run().wait_until_finish()
             except Exception as caught:  # whatever a runner raises; what was built stays
                 error = caught
@@ -131,18 +116,13 @@ def _import_beam() -> tuple[Any, Any]:
     return beam, pipeline_options
 
 
-def worker_variables() -> dict[str, str]:
-    """Environment variables that decide what a source reads, as they are here."""
-    found = {name: os.environ[name] for name in _VARIABLES if name in os.environ}
-    # Defaults depend on the user's home, which is another one on a worker.
-    found[sources.VARIABLE] = str(sources.data_dir().absolute())
-    found[tfds_source.VARIABLE] = str(tfds_source.tfds_dir().absolute())
-    return found
+def absolute(job: Job) -> Job:
+    """The job with absolute paths: a worker starts in another folder, with another home."""
+    return dataclasses.replace(job, workspace=job.workspace.absolute(), path=job.path.absolute())
 
 
-def _make_exchange() -> Path:
+def _make_exchange(folder: Path) -> Path:
     """A folder in STORE_DIR through which workers are recognised and answer."""
-    folder = store.store_dir().absolute()
     try:
         folder.mkdir(parents=True, exist_ok=True)
         exchange = Path(tempfile.mkdtemp(prefix=".beam-", dir=folder))
@@ -153,9 +133,7 @@ def _make_exchange() -> Path:
     return exchange
 
 
-def build_element(
-    element: tuple[int, Job], store_folder: str, exchange: str, variables: Mapping[str, str]
-) -> int:
+def build_element(element: tuple[int, Job], exchange: str) -> int:
     """Builds one store on a worker and leaves what became of it in the exchange folder.
 
     Returns:
@@ -167,11 +145,9 @@ def build_element(
     number, job = element
     if not (Path(exchange) / "started").is_file():
         raise UserError(
-            f"STORE_DIR {store_folder} on {socket.gethostname()} {_NOT_SHARED}. Set STORE_DIR to "
-            "a folder that all workers reach under the same path"
+            f"STORE_DIR {job.workspace.store_dir} on {socket.gethostname()} {_NOT_SHARED}. Set "
+            "STORE_DIR to a folder that all workers reach under the same path"
         )
-    os.environ.update(variables)
-    os.environ[store.VARIABLE] = store_folder
     result = build_reported(job, lambda rows: None)
     write_json(Path(exchange) / f"{number}.json", dataclasses.asdict(result))
     return number

@@ -16,11 +16,12 @@ from pathlib import Path
 from instruct.data.sources.alternates import Alternates
 from instruct.data.sources.files import FileSource
 from instruct.data.sources.tfds import TfdsSource
-from instruct.data.spec import RecordSource
+from instruct.data.spec import Source
 from instruct.data.stores.jobs import Job
-from instruct.data.stores.store import Manifest, store_dir
+from instruct.data.stores.store import Manifest
 from instruct.errors import UserError
 from instruct.json_text import parse_json
+from instruct.workspace import Workspace
 
 # A record of a question, an answer and some options takes 200 bytes in a store, one with an
 # article 1,500.
@@ -36,7 +37,8 @@ class DiskEstimate:
     Attributes:
         rows: job -> rows, where they are known.
         num_bytes: job -> bytes, where anything is known.
-        free_bytes: of the disk of STORE_DIR.
+        store_dir: folder of all stores.
+        free_bytes: of its disk.
         record_bytes: mean bytes of a record, where nothing nearer is known.
         measured: whether that comes from finished stores.
     """
@@ -44,6 +46,7 @@ class DiskEstimate:
     jobs: tuple[Job, ...]
     rows: Mapping[Job, int]
     num_bytes: Mapping[Job, float]
+    store_dir: Path
     free_bytes: int
     record_bytes: float
     measured: bool
@@ -67,7 +70,7 @@ class DiskEstimate:
         """Raises UserError if the stores take far more than the free space."""
         if self.total_bytes > _PLAINLY_MORE * self.free_bytes:
             raise UserError(
-                f"the stores would take about {_size(self.total_bytes)}, and {store_dir()} has "
+                f"the stores would take about {_size(self.total_bytes)}, and {self.store_dir} has "
                 f"{_size(self.free_bytes)} free. Set STORE_DIR to a larger disk, prepare parts of "
                 "the mixture, or give --ignore_disk_estimate to go on; nothing was written"
             )
@@ -86,7 +89,9 @@ def _size(num_bytes: float) -> str:
     return f"{num_bytes / unit:,.1f} {name}"
 
 
-def estimate_disk(jobs: Sequence[Job], there: Mapping[Job, Manifest]) -> DiskEstimate:
+def estimate_disk(
+    workspace: Workspace, jobs: Sequence[Job], there: Mapping[Job, Manifest]
+) -> DiskEstimate:
     """Estimates the stores of `jobs`. Reads sizes of files and no data.
 
     Args:
@@ -97,7 +102,7 @@ def estimate_disk(jobs: Sequence[Job], there: Mapping[Job, Manifest]) -> DiskEst
     overall = _mean_bytes(("", manifest) for manifest in there.values()).get("")
     rows, num_bytes = {}, {}
     for job in jobs:
-        source_rows, source_bytes = source_size(job.source, job.source_split)
+        source_rows, source_bytes = source_size(workspace, job.source, job.source_split)
         count = source_rows if job.rows is None else job.rows
         if count is not None:
             rows[job] = count
@@ -110,7 +115,8 @@ def estimate_disk(jobs: Sequence[Job], there: Mapping[Job, Manifest]) -> DiskEst
         tuple(jobs),
         rows,
         num_bytes,
-        free_bytes(store_dir()),
+        workspace.store_dir,
+        free_bytes(workspace.store_dir),
         overall or DEFAULT_RECORD_BYTES,
         overall is not None,
     )
@@ -132,19 +138,21 @@ def free_bytes(folder: Path) -> int:
     return shutil.disk_usage(folder).free
 
 
-def source_size(source: RecordSource | None, split: str) -> tuple[int | None, int | None]:
+def source_size(
+    workspace: Workspace, source: Source | None, split: str
+) -> tuple[int | None, int | None]:
     """(rows, bytes) of a source's split, each None where it is not known without reading it."""
     if isinstance(source, Alternates):
-        ready = [one for one in source.sources if one.available() is None]
-        return source_size(ready[0], split) if ready else (None, None)
+        ready = [one for one in source.sources if one.available(workspace) is None]
+        return source_size(workspace, ready[0], split) if ready else (None, None)
     if isinstance(source, TfdsSource):
-        return _tfds_size(source, split)
+        return _tfds_size(source.path(workspace), source.parts.get(split, ""))
     if isinstance(source, FileSource) and split in source.parts:
         part = source.parts[split]
         # `paths` are the parts' files in their order, each once.
         names = list(dict.fromkeys(part.path for part in source.parts.values()))
         with contextlib.suppress(OSError):
-            size = source.paths[names.index(part.path)].stat().st_size
+            size = source.paths(workspace)[names.index(part.path)].stat().st_size
             return None, round(size * (min(part.high, 1.0) - max(part.low, 0.0)))
     return None, None
 
@@ -164,15 +172,15 @@ def _share(piece: str, rows: int) -> float:
     return max(0.0, position(high, rows) - position(low, 0)) / rows
 
 
-def _tfds_size(source: TfdsSource, split: str) -> tuple[int | None, int | None]:
+def _tfds_size(path: Path, part: str) -> tuple[int | None, int | None]:
     """From the JSON file beside prepared rows; of a slice of a split its share."""
     try:
-        info = parse_json((source.path / "dataset_info.json").read_bytes())
+        info = parse_json((path / "dataset_info.json").read_bytes())
         splits = {
             one["name"]: (sum(map(int, one["shardLengths"])), int(one.get("numBytes") or 0))
             for one in info["splits"]
         }
-        parts = re.findall(r"([A-Za-z_]\w*)(?:\[([^\]]*)\])?", source.parts[split])
+        parts = re.findall(r"([A-Za-z_]\w*)(?:\[([^\]]*)\])?", part)
         found = [
             tuple(round(_share(piece, splits[name][0]) * number) for number in splits[name])
             for name, piece in parts

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from instruct.data.config import DataConfig
-from instruct.data.spec import RecordSource, Resolved
+from instruct.data.spec import Resolved, Source
 from instruct.data.stores.store import (
     Manifest,
     Store,
@@ -22,6 +22,7 @@ from instruct.data.stores.store import (
 from instruct.data.stores.writing import StoreWriteError, write_store
 from instruct.errors import UserError
 from instruct.prompts.render import Dropped
+from instruct.workspace import Workspace
 
 _log = logging.getLogger(__name__)
 
@@ -55,24 +56,28 @@ class Job:
     """One store to build.
 
     Attributes:
+        workspace: where its source looks.
         path: of the store.
         rows: records as the task declares them; None if it does not.
         kind: the manifest's: "records", or "tokens" of a plain seqio task, whose pipeline runs in
             the process that listed the job.
     """
 
+    workspace: Workspace
     task: str
     family: str
     split: str
     path: Path
     version: str
-    source: RecordSource
+    source: Source
     source_split: str
     rows: int | None = None
     kind: str = "records"
 
 
-def store_jobs(resolved: Resolved, config: DataConfig, splits: Sequence[str]) -> Iterator[Job]:
+def store_jobs(
+    workspace: Workspace, resolved: Resolved, config: DataConfig, splits: Sequence[str]
+) -> Iterator[Job]:
     """Jobs for all stores of a mixture: `splits` that tasks have, exemplar splits; each once."""
     seen = set()
     for leaf in resolved.leaves:
@@ -90,10 +95,11 @@ def store_jobs(resolved: Resolved, config: DataConfig, splits: Sequence[str]) ->
                 continue
             seen.add((key, split))
             yield Job(
+                workspace=workspace,
                 task=leaf.task,
                 family=leaf.family,
                 split=split,
-                path=store_path(key, split),
+                path=store_path(workspace, key, split),
                 version=leaf.version,
                 source=source,
                 source_split=spec.splits[split] if spec else split,
@@ -104,10 +110,10 @@ def store_jobs(resolved: Resolved, config: DataConfig, splits: Sequence[str]) ->
 
 def _fingerprint(job: Job) -> str | None:
     """Fingerprint of what the store would be built from now; None if the source is not here."""
-    if job.source.available() is not None:
+    if job.source.available(job.workspace) is not None:
         return None
     # A source that may be downloaded says that it can be read, and is not here yet.
-    fingerprint = job.source.fingerprint
+    fingerprint = job.source.fingerprint(job.workspace)
     return None if fingerprint.endswith("absent") else fingerprint
 
 
@@ -174,10 +180,10 @@ def build_store(
         UserError: the source cannot be read here, and why.
         whatever reading the source raises.
     """
-    why = job.source.available()
+    why = job.source.available(job.workspace)
     if why is not None:
         raise UserError(why)
-    items = job.source.records(job.source_split)
+    items = job.source.records(job.workspace, job.source_split)
     fingerprint = _fingerprint(job)
     if fingerprint is None:
         raise UserError(f"task {job.task!r} has nothing to read")
@@ -256,7 +262,7 @@ def killed(job: Job) -> PreparedStore:
 def unavailable(job: Job) -> PreparedStore | None:
     """The failure of a job whose source cannot be read here, without building; else None."""
     try:
-        why = job.source.available()
+        why = job.source.available(job.workspace)
     except Exception as error:
         return failed(job, error)
     return None if why is None else failed(job, UserError(why))

@@ -15,9 +15,9 @@ from typing import Any
 from instruct.data.config import DataConfig
 from instruct.data.sources.json_files import write_json
 from instruct.data.stores.jobs import PreparedStore, by_reason
-from instruct.data.stores.store import store_dir
 from instruct.errors import UserError
 from instruct.json_text import parse_json
+from instruct.workspace import Workspace
 
 _FORMAT = 1
 _MOST_LINES = 20  # of tasks left out, on the terminal
@@ -55,20 +55,21 @@ class LeftOut:
         """The tasks, each once."""
         return tuple(dict.fromkeys(store.task for store in self.missing))
 
-    @property
-    def path(self) -> Path:
-        return left_out_path(self.mixture)
-
-    def write(self) -> Path:
+    def write(self, workspace: Workspace) -> Path:
         """Replaces the mixture's file; returns where it is."""
         values = {"format": _FORMAT, "mixture": self.mixture, "date": self.date}
         values["left_out"] = [dataclasses.asdict(store) for store in self.missing]
         values |= {"num_tasks_left": self.num_tasks_left, "sub_mixtures": self.sub_mixtures}
-        write_json(self.path, values)
-        return self.path
+        path = left_out_path(workspace, self.mixture)
+        write_json(path, values)
+        return path
 
-    def describe(self) -> list[str]:
-        """Lines to print: the first tasks with their reasons, then the sub-mixtures."""
+    def describe(self, path: Path) -> list[str]:
+        """Lines to print: the first tasks with their reasons, then the sub-mixtures.
+
+        Args:
+            path: the file, which has them all.
+        """
         lines = [f"{self.mixture}: nothing is left out"]
         if self.missing:
             lines[0] = f"{self.mixture}: {len(self.tasks)} tasks are left out:"
@@ -84,22 +85,22 @@ class LeftOut:
                 lines.append(f"  {name} has no task left; its share of {before:.4g} goes to others")
             elif abs(after - before) > 1e-9:
                 lines.append(f"  {name}: share {before:.4g} -> {after:.4g}")
-        lines.append(f"{self.num_tasks_left} tasks are left; the record is {self.path}")
+        lines.append(f"{self.num_tasks_left} tasks are left; the record is {path}")
         return lines
 
 
-def left_out_path(mixture: str) -> Path:
+def left_out_path(workspace: Workspace, mixture: str) -> Path:
     """The file of a mixture, whether or not it exists."""
-    return store_dir() / "left_out" / f"{mixture}.json"
+    return workspace.store_dir / "left_out" / f"{mixture}.json"
 
 
-def read_left_out(mixture: str) -> LeftOut | None:
+def read_left_out(workspace: Workspace, mixture: str) -> LeftOut | None:
     """Reads the mixture's file; None if it does not exist.
 
     Raises:
         UserError: it cannot be read, or is not such a file.
     """
-    path = left_out_path(mixture)
+    path = left_out_path(workspace, mixture)
     try:
         values = parse_json(path.read_bytes())
         if values["format"] != _FORMAT or values["mixture"] != mixture:
@@ -118,11 +119,11 @@ def read_left_out(mixture: str) -> LeftOut | None:
         ) from error
 
 
-def tasks_left_out(config: DataConfig) -> tuple[str, ...]:
+def tasks_left_out(workspace: Workspace, config: DataConfig) -> tuple[str, ...]:
     """The tasks that a run leaves out: none unless `config.skip_unavailable`."""
     if not config.skip_unavailable:
         return ()
-    record = read_left_out(config.mixture)
+    record = read_left_out(workspace, config.mixture)
     return record.tasks if record is not None else ()
 
 

@@ -32,6 +32,7 @@ from instruct.data.stores.jobs import (
 )
 from instruct.data.stores.processes import map_in_processes
 from instruct.errors import UserError
+from instruct.workspace import Workspace
 
 _log = logging.getLogger(__name__)
 
@@ -84,6 +85,7 @@ class Prepared:
 
 
 def prepare(
+    workspace: Workspace,
     resolved: Resolved,
     config: DataConfig,
     splits: Sequence[str] = SPLITS,
@@ -100,6 +102,7 @@ def prepare(
     A store is kept unless its source would give other records now.
 
     Args:
+        workspace: where sources look and stores go.
         resolved: the mixture.
         config: lengths and vocabulary, which stores of plain seqio tasks depend on.
         splits: those a task does not have are passed over.
@@ -113,7 +116,7 @@ def prepare(
     Raises:
         UserError: the stores plainly do not fit on the disk; nothing is written then.
     """
-    jobs = list(store_jobs(resolved, config, splits))
+    jobs = list(store_jobs(workspace, resolved, config, splits))
     there = {}
     for job in jobs:
         manifest = None if rebuild else find_store(job, verify)
@@ -125,7 +128,7 @@ def prepare(
         done |= {job: result for job in missing if (result := unavailable(job)) is not None}
         missing = [job for job in missing if job not in done]
     if missing:
-        estimate = estimate_disk(missing, there)
+        estimate = estimate_disk(workspace, missing, there)
         if console is not None:
             console.print(estimate.describe(), markup=False, highlight=False, soft_wrap=True)
         if check_disk:

@@ -7,6 +7,7 @@ they name belongs in modules without TensorFlow.
 import collections
 import concurrent.futures
 import contextlib
+import contextvars
 import multiprocessing
 import os
 import queue
@@ -19,7 +20,8 @@ from instruct.data.quiet_tensorflow import keep_quiet
 
 # Items that are queued for each process; more would be lost when a process dies.
 _AHEAD = 2
-_messages: Any = None  # in a worker process: where it reports its progress
+# In a worker process: where it reports its progress.
+_MESSAGES: contextvars.ContextVar[Any] = contextvars.ContextVar("messages")
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -113,8 +115,7 @@ class _Pool(Generic[T]):
 
 
 def _start_worker(messages: Any) -> None:
-    global _messages
-    _messages = messages
+    _MESSAGES.set(messages)
     keep_quiet()  # a source's module may import TensorFlow
     # A process whose parent was killed would wait for work for ever.
     threading.Thread(target=_end_with_parent, daemon=True).start()
@@ -128,5 +129,6 @@ def _end_with_parent() -> None:
 
 
 def _work(function: Callable[[T, ProgressFn], R], number: int, item: T) -> R:
-    _messages.put((number, 0))
-    return function(item, lambda rows: _messages.put((number, rows)))
+    messages = _MESSAGES.get()
+    messages.put((number, 0))
+    return function(item, lambda rows: messages.put((number, rows)))

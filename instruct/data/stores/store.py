@@ -10,7 +10,6 @@ records give equal bytes and hashes on every machine.
 import dataclasses
 import hashlib
 import json
-import os
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Generic, TypeVar
@@ -22,9 +21,9 @@ from instruct.data.spec import Leaf, TaskSpec
 from instruct.data.token_record import TokenRecord
 from instruct.data.vocab import load_vocabulary
 from instruct.errors import UserError
-from instruct.files import local_folder, local_path
 from instruct.json_text import parse_json
 from instruct.prompts.record import Record
+from instruct.workspace import Workspace
 
 FORMAT = 1
 RECORDS_FILE = "records.array_record"
@@ -36,19 +35,6 @@ _KINDS: dict[str, Callable[[bytes], Any]] = {
     "records": Record.from_json,
     "tokens": TokenRecord.from_json,
 }
-VARIABLE = "INSTRUCT_STORE_DIR"
-
-
-def set_store_dir(path: str | Path | None) -> None:
-    """Sets the folder of all stores (the STORE_DIR macro), for worker processes too."""
-    if path:
-        os.environ[VARIABLE] = str(local_folder("STORE_DIR", path, "~/stores"))
-
-
-def store_dir() -> Path:
-    """The folder of all stores: as set, else $INSTRUCT_STORE_DIR, else ~/.cache/instruct/stores."""
-    default = Path.home() / ".cache" / "instruct" / "stores"
-    return local_path(VARIABLE, os.environ.get(VARIABLE) or default)
 
 
 def spec_key(spec: TaskSpec) -> str:
@@ -62,9 +48,9 @@ def plain_key(name: str, lengths: Mapping[str, int], vocabulary_fingerprint: str
     return f"{name}@seqio-{tokens}"
 
 
-def store_path(key: str, split: str) -> Path:
+def store_path(workspace: Workspace, key: str, split: str) -> Path:
     """Folder of a store, whether or not it exists."""
-    return store_dir() / key / split
+    return workspace.store_dir / key / split
 
 
 @dataclasses.dataclass(frozen=True)
@@ -207,9 +193,11 @@ def store_key(leaf: Leaf, config: DataConfig) -> str:
     return plain_key(leaf.name, config.feature_lengths, vocabulary.fingerprint)
 
 
-def leaf_manifest(leaf: Leaf, split: str, config: DataConfig) -> tuple[Manifest | None, str]:
+def leaf_manifest(
+    workspace: Workspace, leaf: Leaf, split: str, config: DataConfig
+) -> tuple[Manifest | None, str]:
     """(manifest of the leaf's store of a split, or None; where the store is or would be)."""
-    path = store_path(store_key(leaf, config), split)
+    path = store_path(workspace, store_key(leaf, config), split)
     return read_manifest(path), str(path)
 
 

@@ -86,7 +86,7 @@ def write_store(
     """Writes a store; at `path` there is the whole of it or what was there before.
 
     Args:
-        path: `store_path(key, split)`; an older store there is replaced.
+        path: `store_path(workspace, key, split)`; an older store there is replaced.
         items: `Record`s or `TokenRecord`s, or anything with a `reason` for rows that are none.
         progress_fn: called with the number of rows since its last call.
 

@@ -16,6 +16,7 @@ from instruct.errors import UserError
 from instruct.prompts.record import Record
 from instruct.prompts.template import Template
 from tests.data.toy import TEMPLATES, ToySource, fresh_name, toy_config, toy_spec
+from tests.workspaces import workspace
 
 
 @pytest.fixture
@@ -29,8 +30,8 @@ def mixture():
     name = fresh_name("mix")
     registry.add_mixture(name, {spec.name: rate for spec, rate in zip(specs, (4, 2, 1))})
     config = toy_config(name)
-    prepare(registry.resolve(name), config).check()
-    return registry.resolve(name)
+    prepare(workspace(), registry.resolve(workspace(), name), config).check()
+    return registry.resolve(workspace(), name)
 
 
 def take(feed, count):
@@ -48,14 +49,14 @@ def equal(one, two):
 @pytest.mark.parametrize("plan", ["low_discrepancy", "iid"])
 def test_resume_is_exact_at_any_batch(mixture, plan):
     config = toy_config(mixture.name, plan=plan)
-    whole = TrainFeed(config, mixture)
+    whole = TrainFeed(workspace(), config, mixture)
     states, batches = [], []
     for _ in range(40):  # several windows
         states.append(json.loads(json.dumps(whole.state())))
         batches += take(whole, 1)
     assert states[-1]["window"] >= 3
     for at in (0, 1, 7, 23, 39):
-        resumed = TrainFeed(config, mixture)
+        resumed = TrainFeed(workspace(), config, mixture)
         resumed.restore(states[at])
         assert equal(take(resumed, 40 - at), batches[at:])
         assert resumed.state() == whole.state()
@@ -65,7 +66,7 @@ def test_resume_is_exact_at_any_batch(mixture, plan):
 
 
 def test_a_restored_feed_can_go_back(mixture):
-    feed = TrainFeed(toy_config(mixture.name), mixture)
+    feed = TrainFeed(workspace(), toy_config(mixture.name), mixture)
     start = feed.state()
     first = take(feed, 5)
     feed.restore(start)
@@ -74,8 +75,8 @@ def test_a_restored_feed_can_go_back(mixture):
 
 def test_worker_processes_give_the_same_batches(mixture):
     config = toy_config(mixture.name, workers=2)
-    apart = TrainFeed(config, mixture)
-    here = TrainFeed(toy_config(mixture.name), mixture)
+    apart = TrainFeed(workspace(), config, mixture)
+    here = TrainFeed(workspace(), toy_config(mixture.name), mixture)
     assert equal(take(apart, 20), take(here, 20))
     assert apart.state() == here.state()
     apart.close()
@@ -92,8 +93,8 @@ def texts(batches):
 
 def test_hosts_take_turns_with_windows(mixture):
     config = toy_config(mixture.name, batch_size=4)
-    hosts = [TrainFeed(config, mixture, host, 2) for host in range(2)]
-    alone = TrainFeed(config, mixture)
+    hosts = [TrainFeed(workspace(), config, mixture, host, 2) for host in range(2)]
+    alone = TrainFeed(workspace(), config, mixture)
     for host in hosts:
         rows, _ = next(host)
         assert rows[batch.ENCODER_INPUT_TOKENS].shape == (2, 128)
@@ -106,13 +107,13 @@ def test_hosts_take_turns_with_windows(mixture):
         windows[1].rows[batch.ENCODER_INPUT_TOKENS][:5],
     )
     with pytest.raises(UserError, match="does not divide among 3 hosts"):
-        TrainFeed(config, mixture, 0, 3)
+        TrainFeed(workspace(), config, mixture, 0, 3)
     with pytest.raises(UserError, match="number of hosts must stay"):
         alone.restore(hosts[1].state())
 
 
 def test_statistics_are_what_was_asked_and_what_came(mixture):
-    feed = TrainFeed(toy_config(mixture.name), mixture)
+    feed = TrainFeed(workspace(), toy_config(mixture.name), mixture)
     total = sum(info.num_examples for _, info in take(feed, 60))
     statistics = feed.statistics()
     assert statistics["kept"] >= total
@@ -128,7 +129,7 @@ def test_statistics_are_what_was_asked_and_what_came(mixture):
 
 
 def test_batch_info_counts_this_batch(mixture):
-    feed = TrainFeed(toy_config(mixture.name), mixture)
+    feed = TrainFeed(workspace(), toy_config(mixture.name), mixture)
     names = [leaf.name for leaf in mixture.leaves]
     for rows, info in take(feed, 15):
         segments, tasks = rows[batch.DECODER_SEGMENT_IDS], rows[batch.DECODER_TASK_IDS]
@@ -142,32 +143,32 @@ def test_batch_info_counts_this_batch(mixture):
 
 
 def test_other_data_or_settings_are_not_resumed(mixture):
-    feed = TrainFeed(toy_config(mixture.name), mixture)
+    feed = TrainFeed(workspace(), toy_config(mixture.name), mixture)
     take(feed, 2)
     state = feed.state()
     for change in ({"seed": 1}, {"packing": "none"}, {"window_examples": 32}):
         with pytest.raises(UserError, match="belongs to other data"):
-            TrainFeed(toy_config(mixture.name, **change), mixture).restore(state)
+            TrainFeed(workspace(), toy_config(mixture.name, **change), mixture).restore(state)
     with pytest.raises(UserError, match="format 7"):
         feed.restore(state | {"format": 7})
-    other = registry.resolve(mixture.leaves[0].task)
+    other = registry.resolve(workspace(), mixture.leaves[0].task)
     with pytest.raises(UserError, match="belongs to other data"):
-        TrainFeed(toy_config(other.name), other).restore(state)
+        TrainFeed(workspace(), toy_config(other.name), other).restore(state)
 
 
 def test_other_wordings_or_exemplars_are_not_resumed():
     spec = registry.add_task(toy_spec(modes={"fs_noopt": 1.0}, exemplar_split="validation"))
-    resolved, config = registry.resolve(spec.name), toy_config(spec.name)
-    prepare(resolved, config).check()
-    feed = TrainFeed(config, resolved)
+    resolved, config = registry.resolve(workspace(), spec.name), toy_config(spec.name)
+    prepare(workspace(), resolved, config).check()
+    feed = TrainFeed(workspace(), config, resolved)
     take(feed, 2)
     state = feed.state()
-    TrainFeed(config, resolved).restore(state)
+    TrainFeed(workspace(), config, resolved).restore(state)
     other = dataclasses.replace(TEMPLATES, fs_noopt=(Template("shot", "{question} Say it."),))
     with pytest.raises(UserError, match="wordings"):
-        TrainFeed(config, worded(resolved, other)).restore(state)
+        TrainFeed(workspace(), config, worded(resolved, other)).restore(state)
     write_store(
-        store_path(spec_key(spec), "validation"),
+        store_path(workspace(), spec_key(spec), "validation"),
         [Record("other", {"question": "1 + 1 = ?"}, "2")],
         task=spec.name,
         kind="records",
@@ -175,7 +176,7 @@ def test_other_wordings_or_exemplars_are_not_resumed():
         source_fingerprint="other",
     )
     with pytest.raises(UserError, match="belongs to other data"):
-        TrainFeed(config, resolved).restore(state)
+        TrainFeed(workspace(), config, resolved).restore(state)
 
 
 def worded(resolved, templates):
@@ -190,19 +191,24 @@ def worded(resolved, templates):
 def test_a_mixture_of_nothing_usable_ends_with_the_reason(mixture):
     config = toy_config(mixture.name, feature_lengths={"inputs": 5, "targets": 16})
     with pytest.raises(UserError, match=r"none of \d+ examples could be used; why: \{'"):
-        next(TrainFeed(config, mixture))
+        next(TrainFeed(workspace(), config, mixture))
 
 
 def test_evaluation_batches_are_always_the_same(mixture):
     config = toy_config(mixture.name, batch_size=4)
-    first = eval_batches(config, mixture, num_examples=50)
-    again = eval_batches(toy_config(mixture.name, batch_size=4, seed=9), mixture, num_examples=50)
+    first = eval_batches(workspace(), config, mixture, num_examples=50)
+    again = eval_batches(
+        workspace(), toy_config(mixture.name, batch_size=4, seed=9), mixture, num_examples=50
+    )
     assert len(first) == len(again) > 1
     for one, two in zip(first, again):
         batch.check_batch(one)
         assert all((one[key] == two[key]).all() for key in batch.KEYS)
     assert first[-1][batch.DECODER_LOSS_WEIGHTS].shape == (4, 16)
-    halves = [eval_batches(config, mixture, num_examples=50, host=h, num_hosts=2) for h in (0, 1)]
+    halves = [
+        eval_batches(workspace(), config, mixture, num_examples=50, host=h, num_hosts=2)
+        for h in (0, 1)
+    ]
     for whole, one, two in zip(first, *halves):
         joined = np.concatenate([one[batch.ENCODER_INPUT_TOKENS], two[batch.ENCODER_INPUT_TOKENS]])
         assert (joined == whole[batch.ENCODER_INPUT_TOKENS]).all()
@@ -214,13 +220,15 @@ def test_evaluation_keeps_the_numbers_of_the_mixtures_leaves():
     name = fresh_name("mix")
     registry.add_mixture(name, {none.name: 1, both.name: 1})
     config = toy_config(name)
-    prepare(registry.resolve(name), config).check()
-    (first, *_) = eval_batches(config, registry.resolve(name), num_examples=20)
+    prepare(workspace(), registry.resolve(workspace(), name), config).check()
+    (first, *_) = eval_batches(
+        workspace(), config, registry.resolve(workspace(), name), num_examples=20
+    )
     assert set(np.unique(first[batch.DECODER_TASK_IDS])) == {0, 2}
 
 
 def test_a_state_of_an_older_version_lacks_a_count(mixture):
-    feed = TrainFeed(toy_config(mixture.name), mixture)
+    feed = TrainFeed(workspace(), toy_config(mixture.name), mixture)
     take(feed, 2)
     state = feed.state()
     kept = feed.statistics()["kept"]

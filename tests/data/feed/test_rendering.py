@@ -22,6 +22,7 @@ from instruct.prompts.record import Record
 from instruct.prompts.render import Rendered
 from instruct.prompts.template import Template, TemplateSet
 from tests.data.toy import toy_spec
+from tests.workspaces import workspace
 
 RECORD = Record("r1", {"question": "Which?"}, "b", ("a", "b"), 1, metadata={"entry": [1, 2]})
 TEMPLATES = TemplateSet(
@@ -91,7 +92,7 @@ def test_features_have_the_types_of_seqios_evaluator():
 
 def test_exemplars_are_part_of_the_step():
     spec = toy_spec(modes={"fs_noopt": 1})
-    records = RecordList(spec.source.records("train"))
+    records = RecordList(spec.source.records(workspace(), "train"))
     opened = []
 
     def open_records(split):

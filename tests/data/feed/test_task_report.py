@@ -12,20 +12,21 @@ from instruct.data.feed.task_report import report_tasks
 from instruct.data.stores import store
 from instruct.data.stores.prepare import prepare
 from tests.data.toy import TEMPLATES, ToySource, fresh_name, toy_config, toy_spec
+from tests.workspaces import workspace
 
 
 def reported(specs, workers=1, num_examples=200, **changes):
     name = fresh_name("mix")
     registry.add_mixture(name, {registry.add_task(spec).name: 1 for spec in specs})
     config = toy_config(name, **changes)
-    done = prepare(registry.resolve(name), config)
-    resolved = registry.resolve(name)
-    return report_tasks(resolved, config, done.stores, num_examples, workers), done
+    done = prepare(workspace(), registry.resolve(workspace(), name), config)
+    resolved = registry.resolve(workspace(), name)
+    return report_tasks(workspace(), resolved, config, done.stores, num_examples, workers), done
 
 
-def shown(report, how, width=200):
+def shown(report, how, *arguments, width=200):
     out = io.StringIO()
-    getattr(report, how)(Console(file=out, width=width))
+    getattr(report, how)(Console(file=out, width=width), *arguments)
     return out.getvalue()
 
 
@@ -41,8 +42,8 @@ def test_lengths_are_those_of_the_examples():
     assert task.stores == done.stores and len(task.stores[0].sha256) == 64
     assert task.modes == {"zs_noopt": 1.0} and task.rate == 1
 
-    path = report.write()
-    assert path == store.store_dir() / "reports" / f"{report.mixture}.json"
+    path = report.write(workspace())
+    assert path == workspace().store_dir / "reports" / f"{report.mixture}.json"
     values = json.loads(path.read_text())
     assert values["tasks"][0]["stores"][0]["dropped"] == {"empty answer": 3}
     assert values["tasks"][0]["lengths"]["target_tokens"] == 2
@@ -81,19 +82,21 @@ def test_a_task_that_loses_its_examples_is_a_problem():
     assert "longer than TASK_FEATURE_LENGTHS" in lost.problems[0]
     assert half.problems[0].startswith("50% of the rows of split 'train' are no records (empty")
     assert none.lengths is None and "no record in split 'train' (empty answer: 40)" in none.problems
-    told = shown(report, "print_problems")
+    told = shown(report, "print_problems", "all.json")
     assert told.count("warning: ") == 5 and f"warning: {lost.task}: " in told
 
 
 def test_a_damaged_store_is_a_problem_of_its_task():
     specs = [toy_spec(ToySource("a", words=1)), toy_spec(ToySource("b"))]
     report, done = reported(specs, num_examples=0)
-    file = store.store_path(store.spec_key(specs[0]), "train") / store.RECORDS_FILE
+    file = store.store_path(workspace(), store.spec_key(specs[0]), "train") / store.RECORDS_FILE
     content = bytearray(file.read_bytes())
     content[len(content) // 2] ^= 255
     file.write_bytes(bytes(content))
-    resolved = registry.resolve(report.mixture)
-    damaged, fine = report_tasks(resolved, toy_config(report.mixture), done.stores).tasks
+    resolved = registry.resolve(workspace(), report.mixture)
+    damaged, fine = report_tasks(
+        workspace(), resolved, toy_config(report.mixture), done.stores
+    ).tasks
     assert damaged.lengths is None and "is damaged" in damaged.problems[0]
     assert fine.lengths is not None and not fine.problems
 
@@ -102,8 +105,8 @@ def test_processes_report_the_same():
     sources = [ToySource(f"s{i}", size=10 + i) for i in range(9)]
     modes = {"zs_noopt": 1, "fs_noopt": 1}
     one, done = reported([toy_spec(source, modes=modes) for source in sources])
-    resolved = registry.resolve(one.mixture)
-    many = report_tasks(resolved, toy_config(one.mixture), done.stores, workers=2)
+    resolved = registry.resolve(workspace(), one.mixture)
+    many = report_tasks(workspace(), resolved, toy_config(one.mixture), done.stores, workers=2)
     assert many == one
     assert all(task.lengths and task.lengths.examples for task in one.tasks)
 

@@ -15,14 +15,15 @@ from instruct.data.stores.prepare import prepare
 from instruct.data.vocab import load_vocabulary
 from instruct.errors import UserError
 from tests.data.toy import ToySource, fresh_name, toy_config, toy_spec
+from tests.workspaces import workspace
 
 
 def builder_of(*specs, **changes):
     name = fresh_name("mix")
     registry.add_mixture(name, {registry.add_task(spec).name: 1 for spec in specs})
     config = toy_config(name, **changes)
-    prepare(registry.resolve(name), config).check()
-    return make_builder(config, registry.resolve(name), "train")[0]
+    prepare(workspace(), registry.resolve(workspace(), name), config).check()
+    return make_builder(workspace(), config, registry.resolve(workspace(), name), "train")[0]
 
 
 def same(one, two):

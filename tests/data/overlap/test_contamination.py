@@ -16,11 +16,12 @@ from instruct.data.overlap.contamination import contamination
 from instruct.data.overlap.index import index_part, sampled_numbers
 from instruct.data.overlap.ngrams import record_keys, record_words, unescaped
 from instruct.data.overlap.scan import StoredTask
-from instruct.data.sources import files as sources
 from instruct.data.stores.writing import write_store
 from instruct.data.task_modules import load_modules
 from instruct.errors import UserError
 from instruct.prompts.record import Record
+from instruct.workspace import DATA_VARIABLE
+from tests.workspaces import workspace
 
 N = 3
 
@@ -320,14 +321,14 @@ def test_words_of_several_questions_count_with_their_options(tmp_path):
 )
 def test_planted_copies_of_suites(tmp_path, monkeypatch, shared_data, prefixes, each):
     """Copies of questions of real suites among unrelated text: all of them are found."""
-    load_modules(["tasks.public", "tasks.suites.mixtures"])  # before it looks into the folder
-    monkeypatch.setenv(sources.VARIABLE, str(shared_data))
+    load_modules(["tasks.public", "tasks.suites.mixtures"])
+    monkeypatch.setenv(DATA_VARIABLE, str(shared_data))
     test, copies = [], []
-    for name, spec in sorted(registry.task_specs().items()):
-        if not name.startswith(prefixes) or spec.source.available():
+    for name, spec in sorted(registry.task_specs(workspace()).items()):
+        if not name.startswith(prefixes) or spec.source.available(workspace()):
             continue
         with contextlib.suppress(UserError, OSError):  # a language that is not there
-            rows = list(itertools.islice(spec.source.records(spec.splits["test"]), 60))
+            rows = list(itertools.islice(spec.source.records(workspace(), spec.splits["test"]), 60))
             records = [row for row in rows if isinstance(row, Record)]
             test.append(write(tmp_path, name, records))
             copies.append([Record("c", {"text": own_text(r)}, "x") for r in records[:: 60 // each]])

@@ -2,7 +2,7 @@
 
 from instruct.data.overlap import duplicates as module
 from instruct.data.overlap.duplicates import duplicates
-from tests.data.overlap.test_overlap import stored, text
+from tests.data.overlap.test_contamination import stored, text
 
 N = 3
 

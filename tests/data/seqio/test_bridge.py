@@ -7,17 +7,19 @@ import seqio
 from instruct.data import registry
 from instruct.data.feed.examples import eval_examples
 from instruct.data.seqio import bridge as seqio_bridge
+from instruct.data.seqio.bridge import use_vocabulary
 from instruct.data.stores.prepare import prepare
 from tests.data.toy import ToySource, toy_config, toy_spec
+from tests.workspaces import workspace
 
 LENGTHS = {"inputs": 128, "targets": 16}
 
 
 @pytest.fixture(autouse=True)
 def _bytes():
-    registry.set_vocabulary("bytes")
+    use_vocabulary("bytes")
     yield
-    registry.set_vocabulary("gym")
+    use_vocabulary("gym")
 
 
 def examples(task, split="train", **options):
@@ -54,11 +56,11 @@ def test_store_and_source_give_the_same_examples_and_evaluation_too():
     leaf_name = spec.leaf_name("fs_noopt")
     task = seqio.TaskRegistry.get(leaf_name)
     before = examples(task, "validation")
-    resolved = registry.resolve(leaf_name)
-    prepare(resolved, toy_config(leaf_name)).check()
+    resolved = registry.resolve(workspace(), leaf_name)
+    prepare(workspace(), resolved, toy_config(leaf_name)).check()
     assert task.num_input_examples("train") == 12
     after = examples(task, "validation")
-    ours = eval_examples(resolved.leaves[0], "validation", "bytes", LENGTHS)
+    ours = eval_examples(workspace(), resolved.leaves[0], "validation", "bytes", LENGTHS)
     assert len(before) == len(after) == len(ours) == 12
     for one, two, three in zip(before, after, ours):
         assert one.keys() == two.keys() == three.seqio_example.keys()
@@ -71,7 +73,7 @@ def test_store_and_source_give_the_same_examples_and_evaluation_too():
 def test_seed_shuffling_and_what_does_not_fit():
     spec = registry.add_task(toy_spec(ToySource("s", size=30)))
     task = seqio.TaskRegistry.get(spec.leaf_name("zs_noopt"))
-    prepare(registry.resolve(spec.name), toy_config(spec.name)).check()
+    prepare(workspace(), registry.resolve(workspace(), spec.name), toy_config(spec.name)).check()
     wordings = [[e["template"] for e in examples(task, seed=seed)] for seed in (0, 0, 1)]
     assert wordings[0] == wordings[1] != wordings[2]
     shuffled = [e["id"] for e in examples(task, shuffle=True)]

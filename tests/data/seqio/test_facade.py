@@ -9,9 +9,11 @@ import tensorflow as tf
 
 from instruct.data import registry
 from instruct.data.seqio import bridge as seqio_bridge
+from instruct.data.seqio.bridge import RecordTask, use_vocabulary
 from instruct.data.stores.prepare import prepare
 from instruct.errors import UserError
 from tests.data.toy import ToySource, fresh_name, toy_config, toy_spec
+from tests.workspaces import workspace
 
 
 def accuracy(targets, predictions):
@@ -31,9 +33,9 @@ ONE_MODE = {"zs_noopt": 1}
 
 @pytest.fixture(scope="module", autouse=True)
 def _bytes():
-    registry.set_vocabulary("bytes")
+    use_vocabulary("bytes")
     yield
-    registry.set_vocabulary("gym")
+    use_vocabulary("gym")
 
 
 @pytest.fixture(scope="module")
@@ -49,7 +51,11 @@ def prepared(tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("INSTRUCT_STORE_DIR", str(folder))
         for split in ("train", "validation"):
-            prepare(registry.resolve(name, split), toy_config(name, split=split)).check()
+            prepare(
+                workspace(),
+                registry.resolve(workspace(), name, split),
+                toy_config(name, split=split),
+            ).check()
     return folder, name
 
 
@@ -57,7 +63,7 @@ def prepared(tmp_path_factory):
 def mixture(prepared, monkeypatch):
     """The mixture, with its stores in place."""
     folder, name = prepared
-    monkeypatch.setenv("INSTRUCT_STORE_DIR", str(folder))
+    monkeypatch.setattr(RecordTask, "workspace", workspace(store_dir=folder))
     return seqio.get_mixture_or_task(name)
 
 
@@ -271,7 +277,7 @@ def test_no_cache_is_said_with_what_to_do(cache_folder):
     for text in (task.name, "run.py prepare --mixture=", "USE_CACHED_TASKS", str(cache_folder)):
         assert text in str(error.value), text
     assert len(rows(task.get_dataset(LENGTHS, "train", use_cached=False))) == 9
-    prepare(registry.resolve(spec.name), toy_config(spec.name)).check()
+    prepare(workspace(), registry.resolve(workspace(), spec.name), toy_config(spec.name)).check()
     assert len(rows(task.get_dataset(LENGTHS, "train", use_cached=True))) == 9
 
 
@@ -283,7 +289,7 @@ def test_seqio_s_own_cache_is_read(cache_folder):
     write_seqio_cache(cache_folder, task, "train")
     object.__setattr__(spec.source, "missing", "gone")
     with pytest.raises(UserError, match="gone"):
-        next(seqio_bridge.numbered_records(spec, "train", False, 0))
+        next(seqio_bridge.numbered_records(workspace(), spec, "train", False, 0))
     found = rows(task.get_dataset(LENGTHS, "train", use_cached=True, shuffle=False))
     assert len(found) == 9
     for one, two in zip(found, plain):

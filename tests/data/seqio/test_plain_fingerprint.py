@@ -18,6 +18,7 @@ from instruct.data.stores.store import store_path
 from instruct.errors import UserError
 from tests.data.seqio.test_reading import make_task
 from tests.data.toy import toy_config
+from tests.workspaces import workspace
 
 ROOT = Path(__file__).resolve().parents[3]
 MODULE = """
@@ -198,13 +199,13 @@ def test_every_change_is_seen_in_one_process_and_none_in_another(data, tmp_path)
 
 def test_a_store_of_an_older_version_is_built_anew_once_and_that_is_said(tmp_path, caplog):
     task = make_task(tmp_path)
-    config, resolved = toy_config(task.name), registry.resolve(task.name)
-    prepare(resolved, config, ("train",)).check()
-    feed = TrainFeed(config, resolved)
+    config, resolved = toy_config(task.name), registry.resolve(workspace(), task.name)
+    prepare(workspace(), resolved, config, ("train",)).check()
+    feed = TrainFeed(workspace(), config, resolved)
     next(feed)
     state = feed.state()
     feed.close()
-    (job,) = store_jobs(resolved, config, ("train",))
+    (job,) = store_jobs(workspace(), resolved, config, ("train",))
     from instruct.data.stores.store import read_manifest
     from instruct.data.stores.writing import write_store
 
@@ -214,19 +215,25 @@ def test_a_store_of_an_older_version_is_built_anew_once_and_that_is_said(tmp_pat
             source_fingerprint=fingerprint,
         )  # fmt: skip
 
-    rewrite(job.source.records(job.source_split), "0" * 64)
-    assert [s.status for s in prepare(resolved, config, ("train",)).stores] == ["built"]
+    rewrite(job.source.records(workspace(), job.source_split), "0" * 64)
+    assert [s.status for s in prepare(workspace(), resolved, config, ("train",)).stores] == [
+        "built"
+    ]
     assert "is built anew, once: the version of this program that built it" in caplog.text
     caplog.clear()
-    assert [s.status for s in prepare(resolved, config, ("train",)).stores] == ["there"]
+    assert [s.status for s in prepare(workspace(), resolved, config, ("train",)).stores] == [
+        "there"
+    ]
     assert not caplog.text
     # Equal records: the run goes on.
-    feed = TrainFeed(config, registry.resolve(task.name))
+    feed = TrainFeed(workspace(), config, registry.resolve(workspace(), task.name))
     feed.restore(state)
     # Other records: refused, and the message says whose.
-    fingerprint = read_manifest(store_path(job.path.parent.name, "train")).source_fingerprint
-    rewrite(list(job.source.records(job.source_split))[:-1], fingerprint)
-    other = TrainFeed(config, registry.resolve(task.name))
+    fingerprint = read_manifest(
+        store_path(workspace(), job.path.parent.name, "train")
+    ).source_fingerprint
+    rewrite(list(job.source.records(workspace(), job.source_split))[:-1], fingerprint)
+    other = TrainFeed(workspace(), config, registry.resolve(workspace(), task.name))
     with pytest.raises(UserError, match=rf"The records of seqio tasks \({task.name}\) are others"):
         other.restore(state)
     del state["plain_records"]
@@ -250,6 +257,6 @@ def test_what_the_code_does_not_show_is_said_once(tmp_path, caplog):
     features = {key: seqio.Feature(seqio.ByteVocabulary()) for key in ("inputs", "targets")}
     steps = [seqio.preprocessors.tokenize, seqio.preprocessors.append_eos]
     seqio.TaskRegistry.add(name, source=source, preprocessors=steps, output_features=features)
-    prepare(registry.resolve(name), toy_config(name)).check()
+    prepare(workspace(), registry.resolve(workspace(), name), toy_config(name)).check()
     assert caplog.text.count("does not show what read_text reads in") == 1
     assert "source.version = '2'" in caplog.text

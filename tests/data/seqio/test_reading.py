@@ -17,6 +17,7 @@ from instruct.data.seqio import reading as seqio_reading
 from instruct.data.stores.prepare import prepare
 from instruct.errors import UserError
 from tests.data.toy import fresh_name, toy_config
+from tests.workspaces import workspace
 
 LENGTHS = {"inputs": 128, "targets": 16}
 
@@ -59,14 +60,14 @@ def make_task(folder, num_lines=30, vocabulary=None):
 
 def test_stored_examples_are_the_pipelines(tmp_path):
     task = make_task(tmp_path)
-    resolved, config = registry.resolve(task.name), toy_config(task.name)
-    done = prepare(resolved, config)
+    resolved, config = registry.resolve(workspace(), task.name), toy_config(task.name)
+    done = prepare(workspace(), resolved, config)
     assert [(s.split, s.status, s.records) for s in done.stores] == [
         ("train", "built", 30),
         ("validation", "built", 30),
     ]
-    (leaf,) = registry.resolve(task.name).leaves
-    ours = eval_examples(leaf, "validation", "bytes", LENGTHS)
+    (leaf,) = registry.resolve(workspace(), task.name).leaves
+    ours = eval_examples(workspace(), leaf, "validation", "bytes", LENGTHS)
     theirs = task.get_dataset(LENGTHS, "validation", shuffle=False).as_numpy_iterator()
     for one, two in zip(ours, theirs, strict=True):
         assert one.seqio_example.keys() == two.keys()
@@ -79,17 +80,19 @@ def test_stored_examples_are_the_pipelines(tmp_path):
         )
         assert one.target_ids == two["targets"].tolist()
         assert task.postprocess_fn("", example=one.seqio_example) == two["label"]
-    assert majority_answer(leaf, config) == ("0", pytest.approx(8 / 30, abs=1e-5))
+    assert majority_answer(workspace(), leaf, config) == ("0", pytest.approx(8 / 30, abs=1e-5))
 
 
 def test_inputs_that_seqio_trimmed_are_known(tmp_path):
     task = make_task(tmp_path, num_lines=12)
-    (leaf,) = registry.resolve(task.name).leaves
+    (leaf,) = registry.resolve(workspace(), task.name).leaves
     for length, cut in ((15, True), (16, False), (17, False)):  # "remainder of 500" and EOS
         lengths = {"inputs": length + 1, "targets": 16}
         config = toy_config(task.name, feature_lengths=lengths)
-        prepare(registry.resolve(task.name), config, ("validation",)).check()
-        examples = eval_examples(leaf, "validation", "bytes", lengths)
+        prepare(
+            workspace(), registry.resolve(workspace(), task.name), config, ("validation",)
+        ).check()
+        examples = eval_examples(workspace(), leaf, "validation", "bytes", lengths)
         assert {example.truncated for example in examples} == {cut}
         assert {example.num_exemplars for example in examples} == {None}
 
@@ -97,47 +100,62 @@ def test_inputs_that_seqio_trimmed_are_known(tmp_path):
 def test_plain_tasks_train_packed(tmp_path):
     task = make_task(tmp_path)
     config = toy_config(task.name)
-    prepare(registry.resolve(task.name), config).check()
-    feed = TrainFeed(config, registry.resolve(task.name))
+    prepare(workspace(), registry.resolve(workspace(), task.name), config).check()
+    feed = TrainFeed(workspace(), config, registry.resolve(workspace(), task.name))
     rows, info = next(feed)
     batch.check_batch(rows)
     assert info.task_counts == {task.name: info.num_examples}
     assert info.num_examples > 4
-    assert len(eval_batches(config, registry.resolve(task.name), num_examples=10)) == 1
+    assert (
+        len(
+            eval_batches(
+                workspace(), config, registry.resolve(workspace(), task.name), num_examples=10
+            )
+        )
+        == 1
+    )
     feed.close()
 
 
 def test_a_changed_file_is_read_again(tmp_path):
     task = make_task(tmp_path)
     config = toy_config(task.name)
-    prepare(registry.resolve(task.name), config).check()
+    prepare(workspace(), registry.resolve(workspace(), task.name), config).check()
     with (tmp_path / f"{task.name}.train.tsv").open("a") as file:
         file.write("99\t3\t0\n")
-    done = prepare(registry.resolve(task.name), config)
+    done = prepare(workspace(), registry.resolve(workspace(), task.name), config)
     assert [(s.status, s.records) for s in done.stores if s.split == "train"] == [("built", 31)]
-    assert {s.status for s in prepare(registry.resolve(task.name), config).stores} == {"there"}
+    assert {
+        s.status
+        for s in prepare(workspace(), registry.resolve(workspace(), task.name), config).stores
+    } == {"there"}
 
 
 def test_lengths_are_part_of_a_plain_store(tmp_path):
     task = make_task(tmp_path)
-    resolved = registry.resolve(task.name)
-    prepare(resolved, toy_config(task.name)).check()
+    resolved = registry.resolve(workspace(), task.name)
+    prepare(workspace(), resolved, toy_config(task.name)).check()
     shorter = toy_config(task.name, feature_lengths={"inputs": 10, "targets": 16})
     with pytest.raises(UserError, match="prepare"):
-        TrainFeed(shorter, resolved)
-    prepare(resolved, shorter).check()
+        TrainFeed(workspace(), shorter, resolved)
+    prepare(workspace(), resolved, shorter).check()
     (leaf,) = resolved.leaves
-    assert len(eval_examples(leaf, "train", "bytes", shorter.feature_lengths)[9].input_ids) == 10
+    assert (
+        len(
+            eval_examples(workspace(), leaf, "train", "bytes", shorter.feature_lengths)[9].input_ids
+        )
+        == 10
+    )
 
 
 def test_another_vocabulary_is_refused(tmp_path):
     task = make_task(tmp_path, vocabulary=seqio.ByteVocabulary(extra_ids=9))
-    done = prepare(registry.resolve(task.name), toy_config(task.name))
+    done = prepare(workspace(), registry.resolve(workspace(), task.name), toy_config(task.name))
     assert "tokenises 'inputs' with 'bytes#extra_ids=9', this run uses 'bytes'" in (
         done.failed[0].message
     )
     config = toy_config(task.name, vocabulary="bytes#extra_ids=9")
-    prepare(registry.resolve(task.name), config).check()
+    prepare(workspace(), registry.resolve(workspace(), task.name), config).check()
 
 
 def test_a_task_without_targets_is_refused():
@@ -145,7 +163,7 @@ def test_a_task_without_targets_is_refused():
     source = seqio.FunctionDataSource(lambda split, shuffle_files: None, ["train"])
     features = {"text": seqio.Feature(seqio.ByteVocabulary())}
     seqio.TaskRegistry.add(name, source=source, output_features=features, preprocessors=[])
-    done = prepare(registry.resolve(name), toy_config(name))
+    done = prepare(workspace(), registry.resolve(workspace(), name), toy_config(name))
     assert "has no output feature 'inputs'" in done.failed[0].message
 
 
@@ -153,7 +171,9 @@ def test_empty_targets_are_dropped_and_counted(tmp_path):
     task = make_task(tmp_path)
     lines = ["1\t1\t1", "2\t\t1"]
     (tmp_path / f"{task.name}.train.tsv").write_text("\n".join(lines) + "\n")
-    done = prepare(registry.resolve(task.name), toy_config(task.name), ("train",))
+    done = prepare(
+        workspace(), registry.resolve(workspace(), task.name), toy_config(task.name), ("train",)
+    )
     assert (done.stores[0].records, done.stores[0].dropped) == (1, {"empty target": 1})
 
 
@@ -161,8 +181,8 @@ def test_empty_targets_are_dropped_and_counted(tmp_path):
 def test_seqios_own_pipeline_as_feed(tmp_path, packing):
     task = make_task(tmp_path)
     config = toy_config(task.name, feed="seqio", packing=packing)
-    resolved, windows_fn = registry.resolve(task.name), seqio_reading.seqio_windows
-    feed = TrainFeed(config, resolved, seqio_windows_fn=windows_fn)
+    resolved, windows_fn = registry.resolve(workspace(), task.name), seqio_reading.seqio_windows
+    feed = TrainFeed(workspace(), config, resolved, seqio_windows_fn=windows_fn)
     batches = [next(feed) for _ in range(3)]
     for rows, info in batches:
         batch.check_batch(rows)
@@ -171,7 +191,7 @@ def test_seqios_own_pipeline_as_feed(tmp_path, packing):
         assert (weights == (rows[batch.DECODER_TARGET_TOKENS] > 0)).all()
     state = json.loads(json.dumps(feed.state()))
     expected = next(feed)[0]
-    again = TrainFeed(config, resolved, seqio_windows_fn=windows_fn)
+    again = TrainFeed(workspace(), config, resolved, seqio_windows_fn=windows_fn)
     again.restore(state)
     found = next(again)[0]
     assert all((found[key] == expected[key]).all() for key in batch.KEYS)
@@ -179,11 +199,11 @@ def test_seqios_own_pipeline_as_feed(tmp_path, packing):
 
 def test_many_tasks_through_seqios_pipeline_warn(tmp_path, caplog):
     task = make_task(tmp_path)
-    resolved = registry.resolve(task.name)
+    resolved = registry.resolve(workspace(), task.name)
     resolved = dataclasses.replace(resolved, leaves=resolved.leaves * 101)
     config = toy_config(task.name, feed="seqio")
     with pytest.raises(StopIteration):
-        next(TrainFeed(config, resolved, seqio_windows_fn=lambda *arguments: iter(())))
+        next(TrainFeed(workspace(), config, resolved, seqio_windows_fn=lambda *arguments: iter(())))
     assert "101 tasks: expect about 2 minutes" in caplog.text
 
 
@@ -209,7 +229,8 @@ def test_targets_that_are_no_text_are_named(targets, steps, words):
     features = {key: seqio.Feature(seqio.ByteVocabulary()) for key in ("inputs", "targets")}
     source = seqio.FunctionDataSource(dataset_fn, ["train"])
     seqio.TaskRegistry.add(name, source=source, preprocessors=steps, output_features=features)
-    (store,) = prepare(registry.resolve(name), toy_config(name), ("train",)).stores
+    resolved = registry.resolve(workspace(), name)
+    (store,) = prepare(workspace(), resolved, toy_config(name), ("train",)).stores
     assert store.status == "failed"
     for word in words:
         assert f"seqio task '{name}', split 'train': feature 'targets'" in store.message

@@ -11,14 +11,12 @@ from instruct.data.sources.files import (
     JsonLinesSource,
     Part,
     TsvSource,
-    data_dir,
-    downloads_allowed,
     hash_unit,
     hashed_parts,
-    set_data_dir,
 )
 from instruct.prompts.record import Record
 from instruct.prompts.render import Dropped
+from tests.workspaces import workspace
 
 QUESTION = FieldMap({"question": "q"}, "a")
 
@@ -27,16 +25,6 @@ QUESTION = FieldMap({"question": "q"}, "a")
 def folder(tmp_path, monkeypatch):
     monkeypatch.setenv("INSTRUCT_DATA_DIR", str(tmp_path))
     return tmp_path
-
-
-def test_data_dir(monkeypatch, tmp_path):
-    monkeypatch.setenv("HOME", str(tmp_path))
-    monkeypatch.setenv("INSTRUCT_DATA_DIR", "")
-    assert data_dir() == tmp_path / "instruct_data"
-    set_data_dir("~/elsewhere")
-    assert data_dir() == tmp_path / "elsewhere"
-    set_data_dir(None)
-    assert data_dir() == tmp_path / "elsewhere"
 
 
 def test_json_lines(folder):
@@ -54,7 +42,7 @@ def test_json_lines(folder):
     (folder / "t.jsonl").write_text("\n".join(json.dumps(row) for row in rows) + "\n")
     fields = FieldMap({"question": "q"}, "a", "choices", "why", "refs", "n")
     source = JsonLinesSource("demo", {"train": Part("t.jsonl")}, field_map=fields)
-    assert list(source.records("train")) == [
+    assert list(source.records(workspace(), "train")) == [
         Record("x7", {"question": "one?"}, "1", ("0", "1"), 1, ("1", "one"), "so"),
         Record("8", {"question": "two?"}, "b", ("a", "b"), 1),
     ]
@@ -75,7 +63,7 @@ def test_bad_lines_are_dropped_with_a_reason(folder):
     ]
     (folder / "t.jsonl").write_bytes(b"\n".join(lines))
     source = JsonLinesSource("demo", {"train": Part("t.jsonl")}, field_map=QUESTION)
-    items = list(source.records("train"))
+    items = list(source.records(workspace(), "train"))
     assert [item.id for item in items if isinstance(item, Record)] == ["demo-t-0", "demo-t-8"]
     assert [item.reason for item in items if isinstance(item, Dropped)] == [
         "text is not UTF-8",
@@ -112,32 +100,34 @@ def test_lists_are_lists_and_questions_are_there(change, found):
 def test_a_line_that_is_nested_too_deep_is_one_dropped_line(folder):
     (folder / "t.jsonl").write_text("[" * 100_000 + '\n{"q": "x", "a": "1"}\n')
     source = JsonLinesSource("demo", {"train": Part("t.jsonl")}, field_map=QUESTION)
-    first, second = source.records("train")
+    first, second = source.records(workspace(), "train")
     assert first == Dropped("line is not a JSON object") and isinstance(second, Record)
 
 
 def test_a_file_that_may_not_be_read_is_named(folder, monkeypatch):
     (folder / "t.jsonl").write_text('{"q": "x", "a": "1"}\n')
     source = JsonLinesSource("demo", {"train": Part("t.jsonl")}, field_map=QUESTION)
-    assert source.available() is None
+    assert source.available(workspace()) is None
 
     def refuse(self, *_):
         raise PermissionError(13, "Permission denied", str(self))
 
     monkeypatch.setattr(Path, "open", refuse)
-    assert source.available() == f"{folder / 't.jsonl'} cannot be read (Permission denied)"
+    assert (
+        source.available(workspace()) == f"{folder / 't.jsonl'} cannot be read (Permission denied)"
+    )
 
 
 def test_tsv(folder):
     (folder / "t.tsv").write_text('a "b" c\tx\nd\ty\tmore\n')
     fields = FieldMap({"question": 0}, 1)
     source = TsvSource("demo", {"train": Part("t.tsv")}, field_map=fields, num_columns=2)
-    assert list(source.records("train")) == [
+    assert list(source.records(workspace(), "train")) == [
         Record("demo-0", {"question": 'a "b" c'}, "x"),
         Dropped("line does not have 2 columns"),
     ]
     loose = dataclasses.replace(source, num_columns=None)
-    assert len([r for r in loose.records("train") if isinstance(r, Record)]) == 2
+    assert len([r for r in loose.records(workspace(), "train") if isinstance(r, Record)]) == 2
 
 
 def test_hashed_splits_are_apart_whole_and_stable(folder):
@@ -147,7 +137,10 @@ def test_hashed_splits_are_apart_whole_and_stable(folder):
     (folder / "t.jsonl").write_text("\n".join(lines))
     source = JsonLinesSource("demo", hashed_parts("t.jsonl"), field_map=QUESTION)
     splits = {
-        split: [" ".join(r.fields["question"].casefold().split()) for r in source.records(split)]
+        split: [
+            " ".join(r.fields["question"].casefold().split())
+            for r in source.records(workspace(), split)
+        ]
         for split in source.splits
     }
     assert sum(map(len, splits.values())) == 4500
@@ -156,7 +149,8 @@ def test_hashed_splits_are_apart_whole_and_stable(folder):
     assert abs(len(splits["validation"]) - 225) < 60 and abs(len(splits["test"]) - 225) < 60
     (folder / "t.jsonl").write_text("\n".join(lines[1000:]))
     assert {
-        " ".join(r.fields["question"].casefold().split()) for r in source.records("test")
+        " ".join(r.fields["question"].casefold().split())
+        for r in source.records(workspace(), "test")
     } <= texts[2]
     assert hash_unit("question 7") == 0.022036499308910388
 
@@ -164,32 +158,34 @@ def test_hashed_splits_are_apart_whole_and_stable(folder):
 def test_fingerprint_follows_bytes_and_reading(folder):
     (folder / "t.jsonl").write_text('{"q": "x", "a": "1"}\n')
     source = JsonLinesSource("demo", {"train": Part("t.jsonl")}, field_map=QUESTION)
-    first = source.fingerprint
-    assert first == pickle.loads(pickle.dumps(source)).fingerprint
+    first = source.fingerprint(workspace())
+    assert first == pickle.loads(pickle.dumps(source)).fingerprint(workspace())
     other = dataclasses.replace(source, field_map=FieldMap({"query": "q"}, "a"))
-    assert other.fingerprint != first
+    assert other.fingerprint(workspace()) != first
     (folder / "t.jsonl").write_text('{"q": "y", "a": "1"} \n')
-    assert source.fingerprint != first
+    assert source.fingerprint(workspace()) != first
     (folder / "t.jsonl").unlink()
-    assert source.fingerprint == "absent"
+    assert source.fingerprint(workspace()) == "absent"
 
 
 def test_a_missing_file_is_explained(folder):
     source = JsonLinesSource("demo", {"train": Part("sub/t.jsonl")}, origin="https://example.org")
-    reason = source.available()
+    reason = source.available(workspace())
     assert reason is not None
     for part in (str(folder / "sub/t.jsonl"), "INSTRUCT_DATA_DIR", "DATA_DIR", "example.org"):
         assert part in reason
     (folder / "sub").mkdir()
     (folder / "sub/t.jsonl").write_text("")
-    assert source.available() is None and list(source.records("train")) == []
+    assert (
+        source.available(workspace()) is None and list(source.records(workspace(), "train")) == []
+    )
 
 
 def test_csv_with_a_header(folder):
     text = '\ufeffq, a\n"one, ""two""?",1\n"first\nsecond",2\n\nshort\n x , 3 \n'
     (folder / "t.csv").write_text(text, encoding="utf-8")
     source = CsvSource("demo", {"train": Part("t.csv")}, field_map=QUESTION)
-    assert list(source.records("train")) == [
+    assert list(source.records(workspace(), "train")) == [
         Record("demo-t-0", {"question": 'one, "two"?'}, "1"),
         Record("demo-t-1", {"question": "first\nsecond"}, "2"),
         Dropped("line does not have 2 columns"),
@@ -203,17 +199,8 @@ def test_csv_without_a_header_and_bad_bytes(folder):
     source = CsvSource(
         "demo", {"train": Part("t.csv")}, field_map=fields, header=False, delimiter=";"
     )
-    items = list(source.records("train"))
+    items = list(source.records(workspace(), "train"))
     assert items[0] == Record("demo-t-0", {"question": "one", "other": "A"}, "B")
     assert items[1] == Dropped("text is not UTF-8")
     assert items[2] == Record("demo-t-2", {"question": "two", "other": "C"}, "B")
     assert items[3] == Dropped("line is not CSV") and len(items) == 4
-
-
-def test_downloads_must_be_asked_for(monkeypatch):
-    monkeypatch.delenv("INSTRUCT_DOWNLOAD", raising=False)
-    assert not downloads_allowed()
-    monkeypatch.setenv("INSTRUCT_DOWNLOAD", "0")
-    assert not downloads_allowed()
-    monkeypatch.setenv("INSTRUCT_DOWNLOAD", "1")
-    assert downloads_allowed()

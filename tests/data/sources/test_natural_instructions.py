@@ -14,6 +14,7 @@ from instruct.data.sources.natural_instructions import (
 )
 from instruct.prompts.record import Record
 from instruct.prompts.render import Dropped
+from tests.workspaces import workspace
 
 MADE_UP = Path(__file__).parents[2] / "tasks" / "public_data"
 TASK = {
@@ -47,7 +48,11 @@ def only_records(items) -> list[Record]:
 
 def every(source):
     """Items of all hashed splits."""
-    return [item for split in ("train", "validation", "test") for item in source.records(split)]
+    return [
+        item
+        for split in ("train", "validation", "test")
+        for item in source.records(workspace(), split)
+    ]
 
 
 def test_old_schema(made_up):
@@ -61,7 +66,7 @@ def test_old_schema(made_up):
     assert records[0].fields["definition"].startswith("Say whether")
     assert records[0].answer == "tool" and records[0].references == ()
     assert Dropped("empty input or output") in items
-    exemplars = only_records(source.records(EXEMPLARS))
+    exemplars = only_records(source.records(workspace(), EXEMPLARS))
     assert [r.answer for r in exemplars] == ["tool", "plant"]
     assert exemplars[0].rationale == "A chisel cuts wood and stone."
     assert EXEMPLARS in source.splits
@@ -106,14 +111,14 @@ def test_broken_task_files_are_dropped(tmp_path, monkeypatch, content, reason):
     (tmp_path / "t.json").write_bytes(content)
     source = natural_instructions_source("t.json")
     assert every(source) == [Dropped(reason)]
-    exemplars = list(source.records(EXEMPLARS))
+    exemplars = list(source.records(workspace(), EXEMPLARS))
     assert all(isinstance(item, Dropped) for item in exemplars)
 
 
 def test_negative_examples_stand_beside_the_positive_ones(folder):
     (folder / "task1_colour.json").write_text(json.dumps(TASK))
     first, second = only_records(
-        natural_instructions_task_source("task1_colour").records(EXEMPLARS)
+        natural_instructions_task_source("task1_colour").records(workspace(), EXEMPLARS)
     )
     assert first.metadata == {
         "negative": {"input": "snow", "output": "black", "explanation": "It is white."}
@@ -124,14 +129,18 @@ def test_negative_examples_stand_beside_the_positive_ones(folder):
 @pytest.mark.parametrize("negative", ["-", None, [{"input": "snow"}], [7]])
 def test_negative_examples_that_are_none_are_left_out(folder, negative):
     (folder / "task1_colour.json").write_text(json.dumps({**TASK, "Negative Examples": negative}))
-    items = only_records(natural_instructions_task_source("task1_colour").records(EXEMPLARS))
+    items = only_records(
+        natural_instructions_task_source("task1_colour").records(workspace(), EXEMPLARS)
+    )
     assert [item.metadata for item in items] == [{}, {}]
 
 
 @pytest.mark.parametrize("positive", ["-", None])
 def test_no_positive_examples(folder, positive):
     (folder / "task1_colour.json").write_text(json.dumps({**TASK, "Positive Examples": positive}))
-    assert list(natural_instructions_task_source("task1_colour").records(EXEMPLARS)) == []
+    assert (
+        list(natural_instructions_task_source("task1_colour").records(workspace(), EXEMPLARS)) == []
+    )
 
 
 @pytest.mark.parametrize(
@@ -147,14 +156,14 @@ def test_no_positive_examples(folder, positive):
 )
 def test_other_spellings_of_a_file_are_found(folder, stem, there):
     source = natural_instructions_task_source(stem)
-    assert source.fingerprint == "absent"
-    reason = source.available()
+    assert source.fingerprint(workspace()) == "absent"
+    reason = source.available(workspace())
     assert reason is not None and f"{stem}.json" in reason
     (folder / f"{there}.json").write_text(json.dumps(TASK))
-    assert source.available() is None
-    assert source.paths == (folder / f"{there}.json",)
+    assert source.available(workspace()) is None
+    assert source.paths(workspace()) == (folder / f"{there}.json",)
     assert [item.answer for item in only_records(every(source))] == ["black"]
-    assert len(source.fingerprint) == 64
+    assert len(source.fingerprint(workspace())) == 64
 
 
 @pytest.mark.parametrize(
@@ -164,14 +173,16 @@ def test_other_spellings_of_a_file_are_found(folder, stem, there):
 def test_tasks_of_the_same_number_are_not_mixed_up(folder, there):
     (folder / f"{there}.json").write_text(json.dumps(TASK))
     source = natural_instructions_task_source("task5_squad1.1_question_generation")
-    assert source.available() is not None
+    assert source.available(workspace()) is not None
 
 
 def test_the_exact_name_goes_before_other_spellings(folder):
     for name in ("task6_a-b.json", "task6_a_b.json"):
         (folder / name).write_text(json.dumps(TASK))
     for stem in ("task6_a-b", "task6_a_b"):
-        assert natural_instructions_task_source(stem).paths == (folder / f"{stem}.json",)
+        assert natural_instructions_task_source(stem).paths(workspace()) == (
+            folder / f"{stem}.json",
+        )
 
 
 def test_stems():
@@ -186,7 +197,7 @@ def test_the_splits_of_a_task_read_its_file_once(folder, monkeypatch):
     read_bytes = Path.read_bytes
     monkeypatch.setattr(Path, "read_bytes", lambda p: reads.append(p) or read_bytes(p))
     source = natural_instructions_task_source("task1_colour")
-    assert len(every(source)) == 1 and len(list(source.records(EXEMPLARS))) == 2
+    assert len(every(source)) == 1 and len(list(source.records(workspace(), EXEMPLARS))) == 2
     assert reads == [file]
 
 
@@ -195,17 +206,17 @@ def test_first_instances_as_test_split(folder):
     instances = [{"input": text, "output": ["x"]} for text in inputs]
     (folder / "task1_colour.json").write_text(json.dumps({**TASK, "Instances": instances}))
     source = natural_instructions_task_source("task1_colour", num_test=10)
-    tested = only_records(source.records("test"))
+    tested = only_records(source.records(workspace(), "test"))
     assert [r.fields["input"] for r in tested] == inputs[:10]
-    rest = [*source.records("train"), *source.records("validation")]
+    rest = [*source.records(workspace(), "train"), *source.records(workspace(), "validation")]
     assert {r.fields["input"] for r in only_records(rest)} == set(inputs[10:60])
     assert [item for item in rest if isinstance(item, Dropped)] == [
         Dropped("repeats a test instance")
     ]
     assert set(source.splits) == {"train", "validation", "test", EXEMPLARS}
-    assert len(only_records(source.records(EXEMPLARS))) == 2
+    assert len(only_records(source.records(workspace(), EXEMPLARS))) == 2
     by_hash = natural_instructions_task_source("task1_colour")
-    assert by_hash.fingerprint != source.fingerprint
+    assert by_hash.fingerprint(workspace()) != source.fingerprint(workspace())
     assert len(every(by_hash)) == 62
 
 
@@ -217,11 +228,11 @@ def test_published_files(shared_data, monkeypatch):
     for file in files:
         source = natural_instructions_task_source(file.stem)
         assert pickle.loads(pickle.dumps(source)) == source
-        assert source.available() is None
+        assert source.available(workspace()) is None
         items = every(source)
         records = only_records(items)
         assert len({record.id for record in records}) == len(records)
         assert len(items) - len(records) <= 0.003 * len(items)
-        exemplars = only_records(source.records(EXEMPLARS))
+        exemplars = only_records(source.records(workspace(), EXEMPLARS))
         assert exemplars and exemplars[0].metadata["negative"]["output"]
         assert all(record.fields["definition"] for record in records + exemplars)

@@ -7,6 +7,7 @@ from instruct.errors import UserError
 from instruct.prompts.record import Record
 from instruct.prompts.render import Dropped
 from tests.data.sources.test_tfrecord import example, frame
+from tests.workspaces import workspace
 
 
 @pytest.fixture(autouse=True)
@@ -84,8 +85,8 @@ def test_files_as_published_and_parquet_give_the_same_records(folder):
     )
     published.write_bytes(frame(message))
     source = p3_source("sciq_Direct_Question", "S")
-    assert source.available() is None
-    records = list(source.records("train"))
+    assert source.available(workspace()) is None
+    records = list(source.records(workspace(), "train"))
     assert records == [
         Record("sciq_Direct_Question-train-0", {"prompt": "Who?\nÄ"}, "me", ("me", "you"), 0)
     ]
@@ -93,11 +94,14 @@ def test_files_as_published_and_parquet_give_the_same_records(folder):
     parquet = folder / "P3/sciq_Direct_Question/train.parquet"
     parquet.parent.mkdir()
     pq.write_table(pa.Table.from_pylist([row("Who?\nÄ", "me", ["me", "you"])]), parquet)
-    assert list(source.records("train")) == records
-    assert next(iter(p3_source("sciq_Direct_Question", "M").records("train"))).options == ()
+    assert list(source.records(workspace(), "train")) == records
+    assert (
+        next(iter(p3_source("sciq_Direct_Question", "M").records(workspace(), "train"))).options
+        == ()
+    )
 
 
 def test_what_is_missing_is_named_and_kinds_are_checked():
-    assert "sciq_x (train) is neither in" in (p3_source("sciq_x", "G").available() or "")
+    assert "sciq_x (train) is neither in" in (p3_source("sciq_x", "G").available(workspace()) or "")
     with pytest.raises(UserError, match="kind of P3 prompt 'sciq_x'"):
         p3_source("sciq_x", "g")

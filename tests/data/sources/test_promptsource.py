@@ -14,6 +14,7 @@ from instruct.data.sources.promptsource import (
 from instruct.errors import UserError
 from instruct.prompts.record import Record
 from instruct.prompts.render import Dropped
+from tests.workspaces import workspace
 
 FILE = """\
 dataset: owner/set
@@ -78,7 +79,7 @@ def test_names():
 
 
 def test_template_files(folder):
-    templates = load_templates(source("write").path)
+    templates = load_templates(source("write").path(workspace()))
     assert templates["is it (good)?"] == JinjaTemplate(
         "is it (good)?",
         "Is {{ text }} good?\n\nSay so. ||| {{ answer_choices[label] }}",
@@ -99,7 +100,7 @@ def test_template_files(folder):
     ],
 )
 def test_other_files_are_refused(folder, text, message):
-    path = source("write").path
+    path = source("write").path(workspace())
     path.write_text(text + "\n")
     with pytest.raises(UserError, match=message):
         load_templates(path)
@@ -107,9 +108,9 @@ def test_other_files_are_refused(folder, text, message):
 
 def test_rows_become_records(folder):
     made = source("is it (good)?")
-    assert made.available() is None and made.splits == ("train",)
+    assert made.available(workspace()) is None and made.splits == ("train",)
     name = "owner_set_easy_is_it_good_"
-    assert list(made.records("train")) == [
+    assert list(made.records(workspace(), "train")) == [
         Record(f"{name}-train-0", {"prompt": "Is it good?\n\nSay so."}, "Yes", ("No", "Yes"), 1),
         Record(
             f"{name}-train-1", {"prompt": "Is a ||| b good?\n\nSay so."}, "No", ("No", "Yes"), 0
@@ -117,10 +118,10 @@ def test_rows_become_records(folder):
         Dropped("template fails with UndefinedError"),
         Dropped("line is not a JSON object"),
     ]
-    plain = list(source("is it (good)?", with_options=False).records("train"))
+    plain = list(source("is it (good)?", with_options=False).records(workspace(), "train"))
     assert isinstance(plain[0], Record) and plain[0].options == ()
     one_part = Dropped("template gives 1 parts, not prompt and target")
-    assert list(source("write").records("train"))[:2] == [
+    assert list(source("write").records(workspace(), "train"))[:2] == [
         Record("owner_set_easy_write-train-0", {"prompt": "Write something good."}, "it"),
         one_part,
     ]
@@ -129,26 +130,26 @@ def test_rows_become_records(folder):
 
 def test_fingerprint_follows_rows_and_this_template(folder):
     made, other = source("is it (good)?"), source("write")
-    first, second = made.fingerprint, other.fingerprint
+    first, second = made.fingerprint(workspace()), other.fingerprint(workspace())
     assert len({first, second, "absent"}) == 3
-    made.path.write_text(FILE.replace("Say so.", "Tell."))
-    assert made.fingerprint != first and other.fingerprint == second
+    made.path(workspace()).write_text(FILE.replace("Say so.", "Tell."))
+    assert made.fingerprint(workspace()) != first and other.fingerprint(workspace()) == second
     (folder / "rows/train.jsonl").write_text('{"text": "y", "label": 0}\n')
-    assert other.fingerprint != second
-    made.path.unlink()
-    assert made.fingerprint == "absent"
+    assert other.fingerprint(workspace()) != second
+    made.path(workspace()).unlink()
+    assert made.fingerprint(workspace()) == "absent"
 
 
 def test_what_is_missing_is_named(folder):
-    assert "'writ'" in (source("writ").available() or "")
+    assert "'writ'" in (source("writ").available(workspace()) or "")
     with pytest.raises(UserError, match="'broken', line 1"):
-        list(source("broken").records("train"))
+        list(source("broken").records(workspace(), "train"))
     (folder / "rows/train.jsonl").unlink()
-    assert "rows (train) is neither" in (source("write").available() or "")
-    source("write").path.unlink()
-    assert "promptsource" in (source("write").available() or "")
+    assert "rows (train) is neither" in (source("write").available(workspace()) or "")
+    source("write").path(workspace()).unlink()
+    assert "promptsource" in (source("write").available(workspace()) or "")
     with pytest.raises(UserError, match="cannot read templates"):
-        source("write").loaded()
+        source("write").loaded(workspace())
 
 
 def test_choices_of_each_row_and_columns_with_a_dash():

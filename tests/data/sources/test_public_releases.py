@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from instruct.data.sources.files import Part, hashed_parts, set_data_dir
+from instruct.data.sources.files import Part, hashed_parts
 from instruct.data.sources.public_releases import (
     CotTsvSource,
     Gsm8kSource,
@@ -13,6 +13,7 @@ from instruct.data.sources.public_releases import (
 )
 from instruct.prompts.record import Record
 from instruct.prompts.render import Dropped
+from tests.workspaces import workspace
 
 MADE_UP = Path(__file__).parents[2] / "tasks" / "public_data"
 
@@ -24,7 +25,11 @@ def made_up(monkeypatch):
 
 def every(source):
     """Items of all hashed splits."""
-    return [item for split in ("train", "validation", "test") for item in source.records(split)]
+    return [
+        item
+        for split in ("train", "validation", "test")
+        for item in source.records(workspace(), split)
+    ]
 
 
 def test_gsm8k(made_up):
@@ -37,7 +42,7 @@ def test_gsm8k(made_up):
     )
     dropped = [item for item in every(Gsm8kSource()) if isinstance(item, Dropped)]
     assert dropped == [Dropped("answer has no '####'")]
-    assert [r.answer for r in Gsm8kSource().records("test")] == ["6"]
+    assert [r.answer for r in Gsm8kSource().records(workspace(), "test")] == ["6"]
 
 
 def test_cot_options_are_taken_out_of_the_question(made_up):
@@ -89,7 +94,7 @@ def test_empty_cells_and_options_without_a_difference_are_dropped(tmp_path, monk
     monkeypatch.setenv("INSTRUCT_DATA_DIR", str(tmp_path))
     (tmp_path / "t.tsv").write_text("q\t \tr\n\\n\ta\tr\nq\ta\t\nq\\nOptions:\\n- x\\n- x\tx\tr\n")
     source = CotTsvSource("t", {"train": Part("t.tsv")})
-    assert list(source.records("train")) == [
+    assert list(source.records(workspace(), "train")) == [
         Dropped("empty question or answer"),
         Dropped("empty question or answer"),
         Record("t-2", {"question": "q"}, "a"),
@@ -104,7 +109,7 @@ def test_published_files(shared_data, monkeypatch):
     sources += [cot_tsv_source(f"cot/{p.name}") for p in (shared_data / "cot").glob("*.tsv")]
     for source in sources:
         assert pickle.loads(pickle.dumps(source)) == source
-        assert source.available() is None
+        assert source.available(workspace()) is None
         items = every(source)
         records = [item for item in items if isinstance(item, Record)]
         assert len({record.id for record in records}) == len(records)
@@ -118,4 +123,3 @@ def test_published_files(shared_data, monkeypatch):
 def test_hashed_parts_cover_everything():
     parts = sorted((part.low, part.high) for part in hashed_parts("x").values())
     assert parts == [(0.0, 0.05), (0.05, 0.1), (0.1, 1.0)]
-    set_data_dir(None)

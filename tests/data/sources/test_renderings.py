@@ -6,6 +6,7 @@ from instruct.data.sources.renderings import rendering_record, rendering_source
 from instruct.errors import UserError
 from instruct.prompts.record import Record
 from instruct.prompts.render import Dropped
+from tests.workspaces import workspace
 
 
 def row(number, kind="zs_opt", task="rte"):
@@ -32,7 +33,7 @@ def folder(tmp_path, monkeypatch):
 
 def numbers(*args):
     source = rendering_source("conceptofmind/flan2021_submix_original", *args)
-    parts = [list(source.records(split)) for split in source.splits]
+    parts = [list(source.records(workspace(), split)) for split in source.splits]
     return sorted(record.answer for records in parts for record in records)
 
 
@@ -60,4 +61,4 @@ def test_filtered_sources_are_told_apart(folder):
     path = "conceptofmind/flan2021_submix_original"
     sources = [rendering_source(path), rendering_source(path, ["zs_opt"])]
     sources += [rendering_source(path, ["zs_opt"], ["cb"]), rendering_source(path, [], ["cb"])]
-    assert len({source.fingerprint for source in sources} - {"absent"}) == 4
+    assert len({source.fingerprint(workspace()) for source in sources} - {"absent"}) == 4

@@ -9,10 +9,12 @@ import sys
 import numpy as np
 import pytest
 
-from instruct.data.sources.tfds import VARIABLE, TfdsSource, tfds_dir
+from instruct.data.sources.tfds import TfdsSource
 from instruct.errors import UserError
 from instruct.prompts.record import Record
 from instruct.prompts.render import Dropped
+from instruct.workspace import TFDS_VARIABLE
+from tests.workspaces import workspace
 
 NAME = "made_up_words:1.2.3"
 PARTS = {"train": "train[:-2]", "validation": "train[-2:]"}
@@ -61,20 +63,20 @@ def prepared(tmp_path_factory):
 
 @pytest.fixture
 def there(prepared, monkeypatch):
-    monkeypatch.setenv(VARIABLE, str(prepared))
+    monkeypatch.setenv(TFDS_VARIABLE, str(prepared))
     return prepared
 
 
 @pytest.fixture
 def absent(tmp_path, monkeypatch):
-    monkeypatch.setenv(VARIABLE, str(tmp_path / "none"))
+    monkeypatch.setenv(TFDS_VARIABLE, str(tmp_path / "none"))
     return tmp_path / "none"
 
 
 def test_rows_become_records_in_one_order(there):
     source = TfdsSource(NAME, PARTS, as_record)
-    assert source.available() is None and source.splits == ("train", "validation")
-    items = [*source.records("train"), *source.records("validation")]
+    assert source.available(workspace()) is None and source.splits == ("train", "validation")
+    items = [*source.records(workspace(), "train"), *source.records(workspace(), "validation")]
     assert len(items) == 6
     records = [item for item in items if isinstance(item, Record)]
     assert {r.fields["word"] for r in records} == {"three", "seven", "eleven", "fifteen"}
@@ -85,11 +87,14 @@ def test_rows_become_records_in_one_order(there):
         "made_up_words-validation",
     }
     assert len({r.id for r in records}) == len(records)
-    assert [*source.records("train"), *source.records("validation")] == items
+    assert [
+        *source.records(workspace(), "train"),
+        *source.records(workspace(), "validation"),
+    ] == items
 
 
 def _read(source, found):
-    found.put(list(source.records("train")))
+    found.put(list(source.records(workspace(), "train")))
 
 
 def test_another_process_reads_the_same(there):
@@ -98,7 +103,7 @@ def test_another_process_reads_the_same(there):
     found = context.Queue()
     worker = context.Process(target=_read, args=(pickle.loads(pickle.dumps(source)), found))
     worker.start()
-    assert found.get(timeout=120) == list(source.records("train"))
+    assert found.get(timeout=120) == list(source.records(workspace(), "train"))
     worker.join()
 
 
@@ -109,66 +114,68 @@ def test_fingerprint_follows_what_the_records_come_from(there, tmp_path, monkeyp
         TfdsSource(NAME, PARTS, as_other_record),
         TfdsSource(NAME, PARTS | {"train": "train[:-3]"}, as_record),
     ]
-    found = {s.fingerprint for s in (source, *others)}
+    found = {s.fingerprint(workspace()) for s in (source, *others)}
     assert len(found) == 4
-    assert TfdsSource(NAME, dict(PARTS), as_record).fingerprint == source.fingerprint
+    assert TfdsSource(NAME, dict(PARTS), as_record).fingerprint(workspace()) == source.fingerprint(
+        workspace()
+    )
 
-    info = json.loads((source.path / "dataset_info.json").read_text())
+    info = json.loads((source.path(workspace()) / "dataset_info.json").read_text())
     info["splits"][0]["shardLengths"] = ["7"]
     copy = tmp_path / "made_up_words" / "1.2.3"
     copy.mkdir(parents=True)
     (copy / "dataset_info.json").write_text(json.dumps(info))
-    monkeypatch.setenv(VARIABLE, str(tmp_path))
-    assert source.fingerprint not in found
+    monkeypatch.setenv(TFDS_VARIABLE, str(tmp_path))
+    assert source.fingerprint(workspace()) not in found
 
 
 def test_absent_data_say_what_to_do(absent, prepared, monkeypatch):
     source = TfdsSource("made_up_words:9.0.0", PARTS, as_record, manual="words.csv of example.org")
-    assert source.fingerprint == "absent"
-    message = source.available()
+    assert source.fingerprint(workspace()) == "absent"
+    message = source.available(workspace())
     assert message is not None
-    for part in (str(absent), VARIABLE, "--download", "tfds build", "words.csv"):
+    for part in (str(absent), TFDS_VARIABLE, "--download", "tfds build", "words.csv"):
         assert part in message
     with pytest.raises(UserError, match="not prepared"):
-        source.records("train")
-    monkeypatch.setenv(VARIABLE, str(prepared))
-    assert "there: made_up_words:1.2.3" in (source.available() or "")
+        source.records(workspace(), "train")
+    monkeypatch.setenv(TFDS_VARIABLE, str(prepared))
+    assert "there: made_up_words:1.2.3" in (source.available(workspace()) or "")
 
 
 @pytest.mark.parametrize("content", ["", "{", "[]", '{"splits": [{"name": "train"}]}'])
 def test_a_folder_without_readable_metadata_counts_as_absent(absent, content):
     source = TfdsSource(NAME, PARTS, as_record)
-    source.path.mkdir(parents=True)
-    (source.path / "dataset_info.json").write_text(content)
-    assert source.fingerprint == "absent" and source.available()
+    source.path(workspace()).mkdir(parents=True)
+    (source.path(workspace()) / "dataset_info.json").write_text(content)
+    assert source.fingerprint(workspace()) == "absent" and source.available(workspace())
 
 
 def test_only_where_allowed_is_a_data_set_prepared(absent, monkeypatch):
     source = TfdsSource("bool_q:1.0.0", {"train": "train"}, as_record)
     monkeypatch.setenv("INSTRUCT_DOWNLOAD", "0")
     with pytest.raises(UserError, match="not prepared"):
-        source.download()
+        source.download(workspace())
     assert not absent.exists()
 
     import tensorflow_datasets as tfds
 
     monkeypatch.setenv("INSTRUCT_DOWNLOAD", "1")
-    assert source.available() is None
+    assert source.available(workspace()) is None
     with tfds.testing.mock_data(num_examples=3):
-        assert source.download().name == "bool_q"
+        assert source.download(workspace()).name == "bool_q"
 
     failing = TfdsSource("bool_q:0.0.1", {"train": "train"}, as_record, manual="boolq.zip")
     with pytest.raises(UserError, match=r"bool_q:0\.0\.1 cannot be prepared.*boolq\.zip"):
-        failing.records("train")
+        failing.records(workspace(), "train")
 
 
 def test_what_does_not_fit_is_named(there):
     with pytest.raises(UserError, match=r"made_up_words:1\.2\.3.*'test'"):
-        list(TfdsSource(NAME, {"test": "test"}, as_record).records("test"))
+        list(TfdsSource(NAME, {"test": "test"}, as_record).records(workspace(), "test"))
     with pytest.raises(UserError, match=r"no 'letters'; it has length, word"):
-        list(TfdsSource(NAME, PARTS, lacking).records("train"))
+        list(TfdsSource(NAME, PARTS, lacking).records(workspace(), "train"))
     with pytest.raises(KeyError):
-        TfdsSource(NAME, PARTS, as_record).records("test")
+        TfdsSource(NAME, PARTS, as_record).records(workspace(), "test")
     for bad in ("made_up_words", "huggingface:x/y:1.0.0", "a/b/c:1.0.0", "a:1.0", ""):
         with pytest.raises(UserError, match="name:version"):
             TfdsSource(bad, PARTS, as_record)
@@ -178,13 +185,10 @@ def test_neither_the_module_nor_asking_imports_tensorflow(absent):
     script = (
         "import sys\n"
         "from instruct.data.sources.tfds import TfdsSource\n"
+        "from instruct.workspace import Workspace\n"
+        f"workspace = Workspace(tfds_dir=__import__('pathlib').Path({str(absent)!r}))\n"
         "source = TfdsSource('bool_q:1.0.0', {'train': 'train'}, print)\n"
-        "assert source.available() and source.fingerprint == 'absent'\n"
+        "assert source.available(workspace) and source.fingerprint(workspace) == 'absent'\n"
         "assert not [m for m in sys.modules if m.startswith('tensorflow')]\n"
     )
     subprocess.run([sys.executable, "-c", script], check=True)
-
-
-def test_the_folder(monkeypatch):
-    monkeypatch.delenv(VARIABLE, raising=False)
-    assert tfds_dir().name == "tensorflow_datasets"

@@ -12,6 +12,7 @@ import time
 from instruct.data.spec import Leaf, Resolved
 from instruct.data.stores.prepare import prepare
 from tests.data.toy import ToySource, toy_config, toy_spec
+from tests.workspaces import workspace
 
 NUM_TASKS = 10
 ROWS = 600
@@ -23,12 +24,11 @@ class SlowSource(ToySource):
 
     seconds: float = 0.0
 
-    @property
-    def fingerprint(self) -> str:
+    def fingerprint(self, workspace) -> str:
         return f"{self.tag} {self.size}"
 
-    def records(self, split):
-        for item in super().records(split):
+    def records(self, workspace, split):
+        for item in super().records(workspace, split):
             time.sleep(self.seconds)
             yield item
 
@@ -55,7 +55,7 @@ def main() -> None:
             )
         )
     resolved = Resolved("slow", "train", tuple(leaves))
-    done = prepare(resolved, toy_config("slow"), ("train",), workers=2)
+    done = prepare(workspace(), resolved, toy_config("slow"), ("train",), workers=2)
     done.check()
     print(json.dumps(collections.Counter(store.status for store in done.stores)))
 

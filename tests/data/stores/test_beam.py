@@ -10,18 +10,19 @@ from rich.console import Console
 
 from instruct.data import registry
 from instruct.data.stores import store
-from instruct.data.stores.beam import BeamBuilder, build_element, worker_variables
+from instruct.data.stores.beam import BeamBuilder, absolute, build_element
 from instruct.data.stores.jobs import store_jobs
 from instruct.data.stores.prepare import prepare
 from instruct.errors import RunFailed, UserError
 from tests.data.toy import ToySource, fresh_name, toy_config, toy_spec
+from tests.workspaces import workspace
 
 
 def mixture_of(*sources):
     specs = [registry.add_task(toy_spec(source)) for source in sources]
     name = fresh_name("mix")
     registry.add_mixture(name, {spec.name: 1 for spec in specs})
-    return registry.resolve(name), toy_config(name)
+    return registry.resolve(workspace(), name), toy_config(name)
 
 
 class StandIn:
@@ -72,13 +73,13 @@ def test_a_pipeline_builds_the_same_bytes_and_a_broken_source_fails_alone(beam):
     resolved, config = mixture_of(ToySource("a"), ToySource("b", broken=True), ToySource("c"))
     out = io.StringIO()
     builder = BeamBuilder("direct", ["direct_num_workers=1"], Console(file=out, width=200))
-    done = prepare(resolved, config, ("train",), elsewhere=builder)
+    done = prepare(workspace(), resolved, config, ("train",), elsewhere=builder)
     assert [entry.status for entry in done.stores] == ["built", "failed", "built"]
     assert "the file ends in the middle" in done.stores[1].message
-    assert "DirectRunner" in out.getvalue() and str(store.store_dir()) in out.getvalue()
-    here = prepare(resolved, config, ("train",), rebuild=True)
+    assert "DirectRunner" in out.getvalue() and str(workspace().store_dir) in out.getvalue()
+    here = prepare(workspace(), resolved, config, ("train",), rebuild=True)
     assert [entry.sha256 for entry in here.stores] == [entry.sha256 for entry in done.stores]
-    assert not list(store.store_dir().glob(".beam-*"))
+    assert not list(workspace().store_dir.glob(".beam-*"))
 
 
 def test_a_pipeline_that_breaks_is_told(beam, monkeypatch):
@@ -86,17 +87,17 @@ def test_a_pipeline_that_breaks_is_told(beam, monkeypatch):
     builder = BeamBuilder("direct")
     monkeypatch.setattr("instruct.data.stores.beam.build_element", not_a_builder)
     with pytest.raises(RunFailed, match="pipeline failed.*no builder"):
-        prepare(resolved, config, ("train",), elsewhere=builder)
+        prepare(workspace(), resolved, config, ("train",), elsewhere=builder)
     monkeypatch.setattr("instruct.data.stores.beam.build_element", builder_elsewhere)
     with pytest.raises(UserError, match=r"^STORE_DIR .* does not hold .*all workers reach[^\[]*$"):
-        prepare(resolved, config, ("train",), elsewhere=builder)
-    assert not list(store.store_dir().glob(".beam-*"))
+        prepare(workspace(), resolved, config, ("train",), elsewhere=builder)
+    assert not list(workspace().store_dir.glob(".beam-*"))
 
 
 def test_a_store_that_nobody_reports_has_failed(beam, monkeypatch):
     resolved, config = mixture_of(ToySource("a"), ToySource("b"))
     monkeypatch.setattr("instruct.data.stores.beam.build_element", builder_of_the_first)
-    done = prepare(resolved, config, ("train",), elsewhere=BeamBuilder("direct"))
+    done = prepare(workspace(), resolved, config, ("train",), elsewhere=BeamBuilder("direct"))
     assert [entry.status for entry in done.stores] == ["built", "failed"]
     assert done.stores[1].machine and "without a word" in done.stores[1].message
 
@@ -115,17 +116,14 @@ def builder_elsewhere(element, **settings):
 
 def test_an_element_is_built_with_the_settings_of_the_starting_process(tmp_path, monkeypatch):
     resolved, config = mixture_of(ToySource("a", size=7))
-    (job, _) = store_jobs(resolved, config, ("train", "validation"))
     exchange = tmp_path / "exchange"
     monkeypatch.setenv("INSTRUCT_DATA_DIR", "elsewhere")
     monkeypatch.setenv("INSTRUCT_DOWNLOAD", "1")
-    settings = {
-        "store_folder": str(store.store_dir()),
-        "exchange": str(exchange),
-        "variables": worker_variables(),
-    }
-    assert settings["variables"]["INSTRUCT_DATA_DIR"].startswith("/")
-    assert settings["variables"]["INSTRUCT_DOWNLOAD"] == "1"
+    (job, _) = store_jobs(workspace(), resolved, config, ("train", "validation"))
+    job = absolute(job)
+    settings = {"exchange": str(exchange)}
+    sent = ForkingPickler.loads(ForkingPickler.dumps(job)).workspace
+    assert sent.data_dir.is_absolute() and sent.data_dir.name == "elsewhere" and sent.downloads
     with pytest.raises(UserError, match="does not hold what the starting process wrote there"):
         build_element((3, job), **settings)
     assert not job.path.exists()
@@ -152,14 +150,14 @@ def test_without_beam_the_message_says_what_to_install(monkeypatch):
     monkeypatch.setitem(sys.modules, "apache_beam", None)
     resolved, config = mixture_of(ToySource("a"))
     with pytest.raises(UserError, match=r"instruct\[beam\].*--runner=local"):
-        prepare(resolved, config, ("train",), elsewhere=BeamBuilder("direct"))
+        prepare(workspace(), resolved, config, ("train",), elsewhere=BeamBuilder("direct"))
 
 
 def test_a_bucket_is_no_store_dir(beam, monkeypatch):
     resolved, config = mixture_of(ToySource("a"))
     monkeypatch.setenv("INSTRUCT_STORE_DIR", "gs://bucket/stores")
     with pytest.raises(UserError, match="a bucket may be mounted there"):
-        prepare(resolved, config, ("train",), elsewhere=BeamBuilder("direct"))
+        prepare(workspace(), resolved, config, ("train",), elsewhere=BeamBuilder("direct"))
 
 
 def test_beam_is_imported_late():

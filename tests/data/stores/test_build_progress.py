@@ -7,10 +7,14 @@ from rich.console import Console
 
 from instruct.data.stores.jobs import Job
 from instruct.data.stores.prepare import BuildProgress
+from tests.workspaces import workspace
 
 
 def jobs(tmp_path, number):
-    return [Job(f"t{i}", "toy", "train", tmp_path / str(i), "1", None, "") for i in range(number)]
+    return [
+        Job(workspace(), f"t{i}", "toy", "train", tmp_path / str(i), "1", None, "")
+        for i in range(number)
+    ]
 
 
 def test_time_left_is_weighted_by_rows(tmp_path):

@@ -18,6 +18,7 @@ from instruct.data.stores.prepare import prepare
 from instruct.errors import UserError
 from instruct.prompts.render import Dropped
 from tests.data.toy import ToySource, fresh_name, toy_config, toy_spec
+from tests.workspaces import workspace
 
 Usage = collections.namedtuple("Usage", "total used free")
 
@@ -29,8 +30,12 @@ def no_record(row, identity):
 def jobs_of(*specs):
     name = fresh_name("mix")
     registry.add_mixture(name, {registry.add_task(spec).name: 1 for spec in specs})
-    resolved, config = registry.resolve(name), toy_config(name)
-    return resolved, config, list(store_jobs(resolved, config, ("train", "validation")))
+    resolved, config = registry.resolve(workspace(), name), toy_config(name)
+    return (
+        resolved,
+        config,
+        list(store_jobs(workspace(), resolved, config, ("train", "validation"))),
+    )
 
 
 def test_records_are_measured_on_what_is_there():
@@ -39,18 +44,18 @@ def test_records_are_measured_on_what_is_there():
         toy_spec(ToySource("b", size=60), num_examples={"train": 6000}),
         toy_spec(ToySource("c")),
     )
-    guess = estimate_disk(jobs, {})
+    guess = estimate_disk(workspace(), jobs, {})
     assert guess.rows == {jobs[0]: 60, jobs[1]: 600, jobs[2]: 6000}
     assert guess.total_bytes == 6660 * DEFAULT_RECORD_BYTES
     assert "3 of unknown size not counted" in guess.describe() and "guess" in guess.describe()
     assert guess.biggest_first()[0] is jobs[2] and guess.biggest_first()[-1] is jobs[0]
 
-    prepare(resolved, config, ("train",)).check()
+    prepare(workspace(), resolved, config, ("train",)).check()
     manifests = {job: store.Store(job.path).manifest for job in jobs if job.split == "train"}
-    better = estimate_disk([jobs[1]], manifests)
+    better = estimate_disk(workspace(), [jobs[1]], manifests)
     own = manifests[jobs[0]]
     assert better.total_bytes == 600 * own.num_bytes / own.num_records
-    other = estimate_disk([jobs[2]], {jobs[0]: own})
+    other = estimate_disk(workspace(), [jobs[2]], {jobs[0]: own})
     assert other.total_bytes == 6000 * own.num_bytes / own.num_records
     assert "as measured" in other.describe()
 
@@ -61,12 +66,12 @@ def test_files_and_prepared_tfds_rows_say_how_big_they_are(tmp_path, monkeypatch
     (tmp_path / "a.jsonl").write_text("x" * 1000)
     fields = FieldMap({"question": "q"}, "a")
     files = JsonLinesSource("a", hashed_parts("a.jsonl"), field_map=fields)
-    assert source_size(files, "train") == (None, 900)
-    assert source_size(files, "test") == (None, 50)
+    assert source_size(workspace(), files, "train") == (None, 900)
+    assert source_size(workspace(), files, "test") == (None, 50)
     absent = JsonLinesSource("b", {"train": Part("b.jsonl")}, field_map=fields)
-    assert source_size(absent, "train") == (None, None)
-    assert source_size(Alternates((absent, files)), "train") == (None, 900)
-    assert source_size(Alternates((absent,)), "train") == (None, None)
+    assert source_size(workspace(), absent, "train") == (None, None)
+    assert source_size(workspace(), Alternates((absent, files)), "train") == (None, 900)
+    assert source_size(workspace(), Alternates((absent,)), "train") == (None, None)
 
     folder = tmp_path / "glue" / "sst2" / "2.0.0"
     folder.mkdir(parents=True)
@@ -77,14 +82,14 @@ def test_files_and_prepared_tfds_rows_say_how_big_they_are(tmp_path, monkeypatch
     slices = {"last": "train[-10:]", "middle": "train[25%:75%]+test[5:]", "rest": "train[10:-4]"}
     parts = {"train": "train[:90%]", "both": "train+test", "none": "dev"} | slices
     tfds = TfdsSource("glue/sst2:2.0.0", parts, no_record)
-    assert source_size(tfds, "train") == (None, None)
+    assert source_size(workspace(), tfds, "train") == (None, None)
     (folder / "dataset_info.json").write_text(json.dumps({"splits": splits}))
-    assert source_size(tfds, "train") == (36, 4500)
-    assert source_size(tfds, "last") == (10, 1250)
-    assert source_size(tfds, "middle") == (22, 2586)
-    assert source_size(tfds, "rest") == (26, 3250)
-    assert source_size(tfds, "both") == (47, 5300)
-    assert source_size(tfds, "none") == (None, None)
+    assert source_size(workspace(), tfds, "train") == (36, 4500)
+    assert source_size(workspace(), tfds, "last") == (10, 1250)
+    assert source_size(workspace(), tfds, "middle") == (22, 2586)
+    assert source_size(workspace(), tfds, "rest") == (26, 3250)
+    assert source_size(workspace(), tfds, "both") == (47, 5300)
+    assert source_size(workspace(), tfds, "none") == (None, None)
 
 
 def test_what_plainly_does_not_fit_is_refused_before_anything_is_written(monkeypatch):
@@ -93,9 +98,9 @@ def test_what_plainly_does_not_fit_is_refused_before_anything_is_written(monkeyp
     monkeypatch.setattr(disk_estimate.shutil, "disk_usage", lambda _: Usage(0, 0, free))
     out = io.StringIO()
     with pytest.raises(UserError, match=r"931\.3 GiB.*953\.7 MiB.*--ignore_disk_estimate"):
-        prepare(resolved, config, console=Console(file=out, width=200))
+        prepare(workspace(), resolved, config, console=Console(file=out, width=200))
     assert "2 stores to build" in out.getvalue()
-    assert not store.store_dir().exists()
-    prepare(resolved, config, check_disk=False).check()
+    assert not workspace().store_dir.exists()
+    prepare(workspace(), resolved, config, check_disk=False).check()
     # Only what is missing counts.
-    prepare(resolved, config).check()
+    prepare(workspace(), resolved, config).check()

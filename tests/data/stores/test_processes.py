@@ -16,6 +16,7 @@ from instruct.data.stores.prepare import prepare
 from instruct.data.stores.processes import map_in_processes
 from instruct.data.stores.store import leaf_manifest
 from tests.data.toy import ToySource, fresh_name, toy_config, toy_spec
+from tests.workspaces import workspace
 
 ROOT = pathlib.Path(__file__).resolve().parents[3]
 
@@ -23,8 +24,8 @@ ROOT = pathlib.Path(__file__).resolve().parents[3]
 class KillingSource(ToySource):
     """Its process dies without a word, as the kernel ends one that takes too much memory."""
 
-    def records(self, split):
-        yield from super().records(split)
+    def records(self, workspace, split):
+        yield from super().records(workspace, split)
         os.kill(os.getpid(), signal.SIGKILL)
 
 
@@ -33,12 +34,13 @@ def test_a_source_that_kills_its_process_fails_alone():
     sources[2] = KillingSource("kills")
     name, out = fresh_name("mix"), io.StringIO()
     registry.add_mixture(name, {registry.add_task(toy_spec(s)).name: 1 for s in sources})
-    resolved, config = registry.resolve(name), toy_config(name)
-    done = prepare(resolved, config, ("train",), workers=2, console=Console(file=out))
+    resolved, config = registry.resolve(workspace(), name), toy_config(name)
+    console = Console(file=out)
+    done = prepare(workspace(), resolved, config, ("train",), workers=2, console=console)
     found = [store.status for store in done.stores]
     assert found == ["built", "built", "failed", "built", "built", "built", "built"]
     assert done.stores[2].machine and "killed" in done.stores[2].message
-    assert leaf_manifest(resolved.leaves[2], "train", config)[0] is None
+    assert leaf_manifest(workspace(), resolved.leaves[2], "train", config)[0] is None
     assert "7/7 stores" in out.getvalue()
 
 
@@ -97,13 +99,18 @@ def test_workers_end_with_a_parent_that_was_killed(tmp_path):
 
 
 def test_jobs_name_every_store_once():
-    from instruct.data import registry
-
     spec = registry.add_task(
         toy_spec(modes={"zs_noopt": 1, "fs_noopt": 1}, num_examples={"train": 12})
     )
     name = fresh_name("mix")
     registry.add_mixture(name, {spec.name: 1})
-    jobs = list(store_jobs(registry.resolve(name), toy_config(name), ("validation", "test")))
+    jobs = list(
+        store_jobs(
+            workspace(),
+            registry.resolve(workspace(), name),
+            toy_config(name),
+            ("validation", "test"),
+        )
+    )
     assert [(job.split, job.rows) for job in jobs] == [("validation", None), ("train", 12)]
     assert {job.task for job in jobs} == {spec.name}

@@ -17,6 +17,7 @@ from instruct.data.stores.writing import StoreWriteError, write_store
 from instruct.errors import UserError
 from instruct.prompts.record import Record
 from instruct.prompts.render import Dropped
+from tests.workspaces import workspace
 
 RECORDS = [
     Record(f"r{i}", {"question": f"number {i}?"}, ["even", "odd"][i % 3 % 2]) for i in range(90)
@@ -29,7 +30,7 @@ def noise(number):
 
 
 def build(name="t@1", split="train", items=RECORDS):
-    path = store_path(name, split)
+    path = store_path(workspace(), name, split)
     made = write_store(path, items, task="t", kind="records", version="1", source_fingerprint="f")
     return path, made
 
@@ -67,7 +68,7 @@ def test_a_failing_source_leaves_nothing_and_keeps_the_old_store():
         yield RECORDS[0]
         raise RuntimeError("the file ends here")
 
-    path = store_path("t@1", "train")
+    path = store_path(workspace(), "t@1", "train")
     with pytest.raises(RuntimeError, match="the file ends here"):
         build(items=broken())
     assert list(path.parent.iterdir()) == []
@@ -85,10 +86,11 @@ import os, signal, sys
 from instruct.data.stores.store import store_path
 from instruct.data.stores.writing import write_store
 from tests.data.stores.test_store import RECORDS
+from tests.workspaces import workspace
 def items():
     yield from RECORDS
     os.kill(os.getpid(), signal.SIGKILL)
-write_store(store_path("t@1", "train"), items(), task="t", kind="records", version="1",
+write_store(store_path(workspace(), "t@1", "train"), items(), task="t", kind="records", version="1",
             source_fingerprint="f")
 """
 
@@ -96,7 +98,7 @@ write_store(store_path("t@1", "train"), items(), task="t", kind="records", versi
 def test_a_killed_build_leaves_no_store_and_its_rest_is_cleared():
     done = subprocess.run([sys.executable, "-c", KILLED], env=dict(os.environ, PYTHONPATH="."))
     assert done.returncode == -9
-    path = store_path("t@1", "train")
+    path = store_path(workspace(), "t@1", "train")
     assert read_manifest(path) is None
     assert len(list(path.parent.iterdir())) == 1  # the abandoned working folder
     build()
@@ -106,7 +108,7 @@ def test_a_killed_build_leaves_no_store_and_its_rest_is_cleared():
 @pytest.mark.parametrize("host", ["node", "node-0", "pod-w-0", "[a]-0-b"])
 def test_only_rests_of_this_machine_are_cleared(monkeypatch, host):
     monkeypatch.setattr("socket.gethostname", lambda: host)
-    folder = store_path("t@1", "train").parent
+    folder = store_path(workspace(), "t@1", "train").parent
     dead = 4_194_305  # above any process number
     kept = {
         f".train.building-{host}-{os.getpid()}-abcd",
@@ -125,7 +127,7 @@ def test_what_is_replaced_is_cleared_even_if_the_build_is_killed_then(monkeypatc
     with monkeypatch.context() as killed:
         killed.setattr("shutil.rmtree", lambda *_, **__: None)  # as if it never came to that
         build()
-    path = store_path("t@1", "train")
+    path = store_path(workspace(), "t@1", "train")
     assert any("building" in entry.name for entry in path.parent.iterdir())
     monkeypatch.setattr("instruct.data.stores.writing._is_running", lambda process: False)
     build()
@@ -134,7 +136,7 @@ def test_what_is_replaced_is_cleared_even_if_the_build_is_killed_then(monkeypatc
 
 def test_two_processes_may_replace_a_store_at_once(monkeypatch):
     build()
-    path = store_path("t@1", "train")
+    path = store_path(workspace(), "t@1", "train")
     rename = Path.rename
 
     def rename_after_the_other(self, target):
@@ -166,7 +168,7 @@ def test_full_disk_is_a_clear_error(monkeypatch):
     monkeypatch.setattr(store_writing, "ArrayRecordWriter", Full)
     with pytest.raises(StoreWriteError, match="no space left on the disk"):
         build()
-    assert read_manifest(store_path("t@1", "train")) is None
+    assert read_manifest(store_path(workspace(), "t@1", "train")) is None
 
 
 def test_other_write_errors(monkeypatch):
@@ -189,7 +191,7 @@ def test_other_write_errors(monkeypatch):
 
 def test_no_store_says_how_to_build_one():
     with pytest.raises(UserError, match="prepare"):
-        Store(store_path("t@1", "train"))
+        Store(store_path(workspace(), "t@1", "train"))
 
 
 def damage(path, name, change):
@@ -258,12 +260,6 @@ def test_a_half_manifest_is_noticed(content):
         read_manifest(path)
 
 
-def test_where_stores_are(monkeypatch, tmp_path):
-    monkeypatch.setenv(store.VARIABLE, str(tmp_path / "one"))
-    assert store.store_dir() == tmp_path / "one"
-    store.set_store_dir(None)
-    assert store.store_dir() == tmp_path / "one"
-    store.set_store_dir(tmp_path / "two")
-    assert store_path("t@1", "train") == tmp_path / "two" / "t@1" / "train"
-    monkeypatch.delenv(store.VARIABLE)
-    assert store.store_dir().parts[-3:] == (".cache", "instruct", "stores")
+def test_where_stores_are(tmp_path):
+    two = workspace(store_dir=tmp_path / "two")
+    assert store_path(two, "t@1", "train") == tmp_path / "two" / "t@1" / "train"

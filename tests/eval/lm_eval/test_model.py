@@ -36,6 +36,7 @@ from instruct.models.config import ModelConfig
 from instruct.models.encoder_decoder import EncoderDecoder
 from instruct.train.optimizer import OptimizerConfig, make_optimizer
 from tests.float32 import assert_same_float32
+from tests.workspaces import workspace
 
 ROOT = pathlib.Path(__file__).parents[3]
 LETTERS = "ABCD"
@@ -267,7 +268,8 @@ def test_accuracies_are_our_runners(files, request, tmp_path, monkeypatch):
     write_run(run, trained_a_little(pairs))
     suites = [f"mmlu.{subject}.direct" for subject in subjects]
     config = EvalConfig(suites, num_examples=None, rank_options=True, bootstrap_samples=0)
-    assert evaluate(str(run), config, decode=DecodeConfig(max_decode_steps=8)) == 0
+    decode = DecodeConfig(max_decode_steps=8)
+    assert evaluate(str(run), config, decode=decode, workspace=workspace()) == 0
 
     names = write_tasks(tmp_path / "tasks", data, subjects)
     found, samples = run_harness(run, tmp_path / "tasks", names, tmp_path / "out")

@@ -12,6 +12,7 @@ from instruct.report import read
 from instruct.report.papers import measures, normalized, printed_tables
 from tasks.suites import mixtures  # noqa: F401 (registers)
 from tests.report.made_up_suites import add_suites
+from tests.workspaces import workspace
 
 
 def run_with(folder, **options):
@@ -127,7 +128,7 @@ def test_a_model_that_knows_nothing_has_a_normalised_average_too(tmp_path):
 def test_the_registered_suites_are_what_the_measures_expect():
     rows = [
         {"suite": "any", "task": spec.name, "mode": mode}
-        for spec in task_specs().values()
+        for spec in task_specs(workspace()).values()
         for mode in (*spec.modes, *spec.extra_modes)
     ]
     families = {row["task"].split(".")[0] for row in rows}

@@ -11,6 +11,7 @@ import pytest
 from instruct.data.registry import task_specs
 from instruct.errors import UserError
 from tasks.collection import page
+from tests.workspaces import workspace
 
 ROOT = Path(__file__).parents[3]
 CHECKS = [
@@ -28,7 +29,7 @@ def test_the_page_is_what_the_tasks_give():
         [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False
     )
     assert done.stdout == written, "run `python -m tasks.collection.page`\n" + done.stderr[-800:]
-    assert len({leaf.rpartition(".")[0] for leaf in page.shares("flan2022")}) == 1836
+    assert len({leaf.rpartition(".")[0] for leaf in page.shares(workspace(), "flan2022")}) == 1836
 
 
 def test_every_family_of_the_project_is_on_the_page():
@@ -36,7 +37,7 @@ def test_every_family_of_the_project_is_on_the_page():
     modules = [path.read_text(encoding="utf-8") for path in paths]
     families = {name for text in modules for name in re.findall(r'^FAMILY = "(\w+)"', text, re.M)}
     assert len(families) >= 8 and families <= set(page.TITLES)
-    assert set(page.TITLES) <= {spec.family for spec in task_specs().values()}
+    assert set(page.TITLES) <= {spec.family for spec in task_specs(workspace()).values()}
     assert {check[0] for check in CHECKS} == set(page.TITLES)
     assert len(CHECKS) == 15
 

@@ -7,7 +7,7 @@ from typing import Any
 from instruct.prompts.record import Record
 from tasks.dialog import family as dialog
 from tasks.dialog.sources import TaskmasterSource, qrecc_record, wiki_dialog_record
-from tests.tasks.public_goldens import made_up_data
+from tests.tasks.public_goldens import WORKSPACE
 from tests.tasks.shown_prompts import shown
 
 EXAMPLES = 3
@@ -81,11 +81,10 @@ def records() -> Mapping[str, Sequence[Record]]:
         "dialog.wiki_dialog": [wiki_dialog_record(row, "") for row in WIKI_ROWS],
         "dialog.qrecc": [qrecc_record(row, "") for row in QRECC_ROWS],
     }
-    with made_up_data():
-        source = TaskmasterSource()
-        items["dialog.task_master"] = [
-            item for split in source.splits for item in source.records(split)
-        ]
+    source = TaskmasterSource()
+    items["dialog.task_master"] = [
+        item for split in source.splits for item in source.records(WORKSPACE, split)
+    ]
     return {
         name: sorted((i for i in found if isinstance(i, Record)), key=lambda record: record.id)
         for name, found in items.items()

@@ -18,8 +18,9 @@ from tasks.dialog.sources import (
     wiki_dialog_record,
 )
 from tests.tasks.dialog.goldens import QRECC_ROWS, WIKI_ROWS, qrecc_row, records, wiki_row
-from tests.tasks.public_goldens import made_up_data
+from tests.tasks.public_goldens import WORKSPACE
 from tests.tasks.shown_prompts import rendered
+from tests.workspaces import workspace
 
 SPECS = [dialog.dialog_task(row) for row in dialog.SETS]
 
@@ -56,13 +57,13 @@ def test_a_perfect_and_a_wrong_prediction(spec):
 
 
 def test_shares_caps_and_categories():
-    assert [spec.name for spec in SPECS if spec.name in task_specs()] == [
+    assert [spec.name for spec in SPECS if spec.name in task_specs(workspace())] == [
         "dialog.wiki_dialog",
         "dialog.qrecc",
         "dialog.task_master",
     ]
     for spec in SPECS:
-        shares = {leaf.mode: leaf.rate for leaf in resolve(spec.name).leaves}
+        shares = {leaf.mode: leaf.rate for leaf in resolve(workspace(), spec.name).leaves}
         assert shares["zs_inv"] / shares["zs_noopt"] == pytest.approx(0.3)
         assert shares["fs_inv"] / shares["fs_noopt"] == pytest.approx(0.3)
         assert spec.cap == 200_000
@@ -112,10 +113,9 @@ def test_qrecc_takes_late_turns_only():
 
 
 def test_taskmaster_reads_the_files_as_published():
-    with made_up_data():
-        source = TaskmasterSource()
-        assert source.available() is None and source.fingerprint != "absent"
-        items = [item for split in source.splits for item in source.records(split)]
+    source = TaskmasterSource()
+    assert source.available(WORKSPACE) is None and source.fingerprint(WORKSPACE) != "absent"
+    items = [item for split in source.splits for item in source.records(WORKSPACE, split)]
     kept = sorted(item.id for item in items if isinstance(item, Record))
     assert kept == [f"dlg-made-up-{number}" for number in (1, 2, 3, 6, 7)]
     reasons = sorted(item.reason for item in items if isinstance(item, Dropped))
@@ -152,15 +152,15 @@ def test_taskmaster_joins_what_one_speaker_says_and_starts_with_the_user():
 def test_a_missing_release_is_named(tmp_path, monkeypatch):
     monkeypatch.setenv("INSTRUCT_DATA_DIR", str(tmp_path))
     source = TaskmasterSource()
-    assert source.fingerprint == "absent"
+    assert source.fingerprint(workspace()) == "absent"
     folder = tmp_path / "taskmaster" / "TM-1-2019"
     folder.mkdir(parents=True)
     for name in ("self-dialogs.json", "woz-dialogs.json"):
         (folder / name).write_text("[", encoding="utf-8")
-    assert "TM-2-2020" in (source.available() or "")
+    assert "TM-2-2020" in (source.available(workspace()) or "")
     only_first = dataclasses.replace(source, patterns=source.patterns[:2])
-    assert only_first.available() is None
-    found = {item for split in only_first.splits for item in only_first.records(split)}
+    assert only_first.available(workspace()) is None
+    found = {item for split in only_first.splits for item in only_first.records(workspace(), split)}
     assert found == {Dropped("file is not JSON")}
 
 

@@ -19,6 +19,7 @@ from tasks.flan2021.datasets import DATASETS
 from tasks.flan2021.table import CLUSTERS, PER_ROW, TASKS
 from tests.tasks.flan2021.goldens import LENGTHS, raw_rows, record_of, records
 from tests.tasks.shown_prompts import rendered
+from tests.workspaces import workspace
 
 SPECS = {row.id: flan2021.flan2021_task(row) for row in TASKS.values()}
 
@@ -48,7 +49,7 @@ NEEDS_ITS_OWN_ROWS = {
 def test_the_table_has_the_tasks_of_the_papers():
     assert len(TASKS) == 72
     assert [f"flan2021.{task}" for task in TASKS] == [
-        name for name in task_specs() if name.startswith("flan2021.")
+        name for name in task_specs(workspace()) if name.startswith("flan2021.")
     ]
     # With 3 dialog data sets, DrRepair and CodeContests: the 69 of Longpre et al. (2023).
     assert len({row.dataset_name for row in TASKS.values()}) == 64
@@ -116,7 +117,9 @@ def test_modes_languages_and_caps():
         assert spec.cap == 30_000 and spec.license and spec.url.startswith("http")
     assert SPECS["wmt16_translate_fien"].languages == ("English", "Finnish")
     assert SPECS["bool_q"].languages == ("English",)
-    assert sum(leaf.rate for leaf in resolve("flan2021.rte").leaves) == pytest.approx(1.0)
+    assert sum(leaf.rate for leaf in resolve(workspace(), "flan2021.rte").leaves) == pytest.approx(
+        1.0
+    )
 
 
 @pytest.mark.parametrize("name", sorted(flan2021.template_sets()))
@@ -133,7 +136,7 @@ def test_a_wrong_set_name_is_named():
 
 def test_absent_data_name_the_builder_and_the_files(tmp_path, monkeypatch):
     monkeypatch.setenv("TFDS_DATA_DIR", str(tmp_path))
-    why = SPECS["newsroom"].source.available()
+    why = SPECS["newsroom"].source.available(workspace())
     assert why is not None
     for part in ("newsroom:1.0.0", str(tmp_path), "train.jsonl", "--download"):
         assert part in why
@@ -161,8 +164,8 @@ def _mocked(task: str, monkeypatch, **mock):
     assert isinstance(source, TfdsSource)
     with tfds.testing.mock_data(policy=tfds.testing.MockPolicy.USE_CODE, **mock):
         # What is prepared would be read from disk; the mock stands for the builder's own code.
-        monkeypatch.setattr(TfdsSource, "download", lambda self: tfds.builder(self.builder))
-        return list(source.records("train"))
+        monkeypatch.setattr(TfdsSource, "download", lambda self, _: tfds.builder(self.builder))
+        return list(source.records(workspace(), "train"))
 
 
 def _own_rows(task: str):

@@ -10,15 +10,17 @@ import sys
 import pytest
 
 from instruct.data.feed.rendering import example_features
+from instruct.data.registry import find_spec, registered_specs, resolve
 from instruct.errors import UserError
 from instruct.prompts import flan_tables
 from instruct.prompts.render import Rendered
 from instruct.prompts.template import LISTS
-from tasks import cot
+from tasks import cot, mixtures  # noqa: F401 (registers)
 from tasks.dialog import family as dialog
 from tasks.flan2021 import family as flan2021
 from tasks.flan2021 import original_wording
 from tasks.flan2021.table import TASKS
+from tasks.gym import mixtures as gym_mixtures  # noqa: F401 (registers)
 from tasks.niv2 import family as niv2
 from tasks.niv2.table import niv2_rows
 from tasks.program_synthesis import family as program_synthesis
@@ -29,36 +31,48 @@ from tests.tasks.flan_checkout import KEYS, STRAIGHT_ONLY, tables_text
 from tests.tasks.niv2.goldens import made_up_records
 from tests.tasks.program_synthesis import goldens as synthesis_goldens
 from tests.tasks.shown_prompts import rendered
+from tests.workspaces import workspace
 
 FAMILIES = ("flan2021", "cot", "dialog", "program_synthesis", "niv2")
 
 
 @pytest.fixture
-def checkout(tmp_path, monkeypatch):
+def checkout(tmp_path):
     folder = tmp_path / "FLAN"
     (folder / "flan/v2").mkdir(parents=True)
     (folder / flan_tables.TABLES_FILE).write_text(tables_text())
-    monkeypatch.setenv(flan_tables.VARIABLE, str(folder))
-    niv2.wording.cache_clear()
-    yield folder
-    niv2.wording.cache_clear()
+    return folder
 
 
-def specs_and_records():
+def worded(checkout, spec):
+    """A task as a workspace with the checkout words it."""
+    return spec.within(workspace(flan_checkout=checkout))
+
+
+def flan2021_task(checkout, row):
+    return worded(checkout, flan2021.flan2021_task(row))
+
+
+def read_again():
+    original_wording._tables.cache_clear()
+    original_wording.original_set.cache_clear()
+
+
+def specs_and_records(checkout):
     """(task, records, pool of exemplars, lengths) of every task; of niv2 one."""
     for row in TASKS.values():
         made = [r for r in flan2021_goldens.records()[row.id] if all(r.fields.values())]
-        yield flan2021.flan2021_task(row), made, None, (200_000, 50_000)
+        yield flan2021_task(checkout, row), made, None, (200_000, 50_000)
     for row in cot.SETS:
-        yield cot.cot_task(row), cot_goldens.records()[row.id], None, (1000, 300)
+        yield worded(checkout, cot.cot_task(row)), cot_goldens.records()[row.id], None, (1000, 300)
     for row in dialog.SETS:
-        spec = dialog.dialog_task(row)
+        spec = worded(checkout, dialog.dialog_task(row))
         yield spec, dialog_goldens.records()[spec.name], None, (1000, 300)
     for row in program_synthesis.SETS:
-        spec = program_synthesis.program_task(row)
+        spec = worded(checkout, program_synthesis.program_task(row))
         yield spec, synthesis_goldens.records()[row.id], None, synthesis_goldens.LENGTHS
     row = next(iter(niv2_rows().values()))
-    yield niv2.niv2_task(row), *made_up_records(row), (1000, 300)
+    yield worded(checkout, niv2.niv2_task(row)), *made_up_records(row), (1000, 300)
 
 
 # ---------------------------------------------------------------- the table
@@ -87,7 +101,7 @@ def test_our_names_are_fields_of_the_records():
 
 def test_every_task_is_worded_as_the_checkout_does(checkout, caplog):
     with caplog.at_level(logging.WARNING):
-        found = list(specs_and_records())
+        found = list(specs_and_records(checkout))
     assert not caplog.records  # no placeholder without a field of ours
     assert len(found) == len(TASKS) + 9 + 3 + 5 + 1
     table = original_wording.COUNTERPARTS
@@ -113,7 +127,7 @@ def test_every_task_is_worded_as_the_checkout_does(checkout, caplog):
 
 def test_answers_are_read_from_flans_targets(checkout):
     for row in cot.SETS:
-        spec = cot.cot_task(row)
+        spec = worded(checkout, cot.cot_task(row))
         assert spec.templates.closing_phrases == (("Hence:", "."),)
         records = cot_goldens.records()[row.id]
         for number in range(6):
@@ -130,11 +144,11 @@ def test_answers_are_read_from_flans_targets(checkout):
 
 def test_inversions_come_from_flan_alone(checkout):
     for row in TASKS.values():
-        spec = flan2021.flan2021_task(row)
+        spec = flan2021_task(checkout, row)
         key = spec.templates.name.removeprefix("flan_v2:")
         assert ("zs_inv" in spec.modes) == (key not in STRAIGHT_ONLY)
         assert all("options" not in t.input_names for t in spec.templates.inv)
-    gsm8k = cot.cot_task(cot.SETS[0]).templates
+    gsm8k = worded(checkout, cot.cot_task(cot.SETS[0])).templates
     assert [(t.id, t.target_names) for t in gsm8k.inv] == [
         ("ii_zs_00", {"question"}),
         ("ii_zs_01", {"question", "rationale"}),
@@ -144,7 +158,7 @@ def test_inversions_come_from_flan_alone(checkout):
 
 
 def test_options_stand_where_flans_questions_had_them(checkout):
-    found = cot.cot_task(cot.SETS[2]).templates
+    found = worded(checkout, cot.cot_task(cot.SETS[2])).templates
     assert [t.inputs for t in found.cot_opt] == [
         "Mull over {question}\n{options}",
         "{question}\n{options}!",
@@ -161,15 +175,18 @@ def test_question_marks_that_the_records_have_are_not_doubled(checkout):
         + 'PATTERNS["bool_q"] = [("{text} So {question}? {{x}}", "{answer}")]\n'
         + 'PATTERNS["trivia_qa"] = [("{question}???", "{answer}")]\n'
     )
-    original_wording._tables.cache_clear()
-    bool_q = flan2021.flan2021_task(TASKS["bool_q"]).templates
+    read_again()
+    bool_q = flan2021_task(checkout, TASKS["bool_q"]).templates
     assert [t.inputs for t in bool_q.zs_noopt] == ["{text} So {question} {{x}}"]
-    trivia_qa = flan2021.flan2021_task(TASKS["trivia_qa"]).templates
+    trivia_qa = flan2021_task(checkout, TASKS["trivia_qa"]).templates
     assert [t.inputs for t in trivia_qa.zs_noopt] == ["{question}???"]
 
 
 def test_an_error_message_stands_below_the_program(checkout):
-    specs = {row.id: program_synthesis.program_task(row) for row in program_synthesis.SETS}
+    specs = {
+        row.id: worded(checkout, program_synthesis.program_task(row))
+        for row in program_synthesis.SETS
+    }
     numbered = specs["dr_repair_line_numbers"].templates
     assert numbered.zs_noopt[0].inputs == "Mull over {code}\n{error}"
     assert numbered.inv[0].targets == "{code}"
@@ -189,17 +206,18 @@ def test_an_error_message_stands_below_the_program(checkout):
     ],
 )
 def test_fields_get_our_names(checkout, task, inputs):
-    found = flan2021.flan2021_task(TASKS[task]).templates
+    found = flan2021_task(checkout, TASKS[task]).templates
     assert found.zs_noopt[0].inputs == f"Mull over {inputs}"
     assert {t.targets for t in found.zs_noopt} == {"{answer}"}
 
 
 def test_what_is_about_our_records_stays_ours(checkout):
-    stsb = flan2021.flan2021_task(TASKS["stsb"]).templates
+    stsb = flan2021_task(checkout, TASKS["stsb"]).templates
     assert not stsb.shuffle_options and stsb.input_fields == ("sentence1", "sentence2")
-    aeslc = flan2021.flan2021_task(TASKS["aeslc"]).templates
+    aeslc = flan2021_task(checkout, TASKS["aeslc"]).templates
     assert aeslc.truncate_field == "body"
-    found = niv2.wording()
+    row = next(iter(niv2_rows().values()))
+    found = worded(checkout, niv2.niv2_task(row)).templates
     assert found.instruction_required and found.context_fields == ("definition",)
     assert found.instructions == ("Rule: {definition}",)
     assert [t.inputs for t in found.fs_noopt] == ["{input}"]
@@ -212,8 +230,8 @@ def test_unknown_fields_are_left_out_and_counted(checkout, caplog):
     tables = checkout / flan_tables.TABLES_FILE
     extra = '[("{premise} {mood}", "{answer}"), ("{premise} {hypothesis}", "{answer}")]'
     tables.write_text(tables.read_text() + f'PATTERNS["rte"] = {extra}\n')
-    original_wording._tables.cache_clear()
-    found = flan2021.flan2021_task(TASKS["rte"]).templates
+    read_again()
+    found = flan2021_task(checkout, TASKS["rte"]).templates
     assert [t.inputs for t in found.zs_noopt] == ["{premise} {hypothesis}"]
     (record,) = caplog.records
     assert "flan_v2:rte, wordings of flan2021.rte: 1 left out (no field mood: 1)" in record.message
@@ -222,8 +240,8 @@ def test_unknown_fields_are_left_out_and_counted(checkout, caplog):
 def test_a_key_that_is_missing_keeps_our_wordings(checkout, caplog):
     tables = checkout / flan_tables.TABLES_FILE
     tables.write_text(tables.read_text().replace("'squad_v1'", "'squad_v9'"))
-    original_wording._tables.cache_clear()
-    spec = flan2021.flan2021_task(TASKS["squad_v1"])
+    read_again()
+    spec = flan2021_task(checkout, TASKS["squad_v1"])
     assert spec.templates is flan2021.template_sets()["span_answer"]
     assert "no patterns 'squad_v1': flan2021.squad_v1 keeps" in caplog.text
 
@@ -231,39 +249,61 @@ def test_a_key_that_is_missing_keeps_our_wordings(checkout, caplog):
 def test_few_shot_layouts_stay_ours_where_flan_has_none(checkout):
     tables = checkout / flan_tables.TABLES_FILE
     tables.write_text(tables.read_text() + 'FEWSHOT_PATTERNS["rte"] = []\n')
-    original_wording._tables.cache_clear()
+    read_again()
     ours = flan2021.template_sets()["nli_two_way"]
-    found = flan2021.flan2021_task(TASKS["rte"]).templates
+    found = flan2021_task(checkout, TASKS["rte"]).templates
     for name in ("fs_opt", "fs_noopt", "formats", "instructions"):
         assert getattr(found, name) == getattr(ours, name)
     assert found.zs_opt != ours.zs_opt
 
 
-def test_without_a_checkout_nothing_changes(monkeypatch):
-    monkeypatch.delenv(flan_tables.VARIABLE, raising=False)
-    ours = cot.templates()
-    assert original_wording.worded("cot.gsm8k", ours) is ours
+def test_without_a_checkout_nothing_changes():
+    for spec in registered_specs().values():
+        if spec.family in FAMILIES:
+            assert spec.within(workspace()) is spec
 
 
 def test_a_task_that_flan_does_not_have_keeps_its_wordings(checkout):
-    ours = dataclasses.replace(cot.templates(), name="mine")
-    assert original_wording.worded("gym.chain_sum", ours) is ours
-    assert any(getattr(ours, name) for name in LISTS)
+    spec = dataclasses.replace(cot.cot_task(cot.SETS[0]), name="gym.chain_sum", family="gym")
+    assert worded(checkout, spec) is spec
+    assert any(getattr(spec.templates, name) for name in LISTS)
 
 
-def test_other_folders_are_refused(tmp_path, monkeypatch):
-    monkeypatch.setenv(flan_tables.VARIABLE, str(tmp_path / "nothing"))
+def test_other_folders_are_refused(tmp_path):
     with pytest.raises(UserError) as caught:
-        flan2021.flan2021_task(TASKS["rte"])
+        flan2021_task(tmp_path / "nothing", TASKS["rte"])
     for part in ("FLAN_CHECKOUT", str(tmp_path), "flan/v2/templates.py", "git clone"):
         assert part in str(caught.value)
 
 
-# ---------------------------------------------------------------- the setting
+# ---------------------------------------------------------------- the workspace
 
 
-def test_a_run_with_the_setting_registers_flans_wordings(checkout):
-    """A fresh process, as a user starts it: by the macro, and workers by the variable it sets."""
+def test_two_workspaces_word_the_same_tasks_in_their_own_ways(checkout):
+    flans, ours = workspace(flan_checkout=checkout), workspace()
+    niv2_task = next(iter(niv2_rows().values())).name
+    for task in ("flan2021.mnli_matched", "cot.aqua", "dialog.qrecc", niv2_task):
+        assert find_spec(flans, task).templates.name.startswith("flan_v2:")
+        assert not find_spec(ours, task).templates.name.startswith("flan_v2:")
+    assert find_spec(flans, "cot.aqua").postprocess_fn != find_spec(ours, "cot.aqua").postprocess_fn
+    assert find_spec(flans, "gym.chain_sum") is find_spec(ours, "gym.chain_sum")
+
+
+def test_modes_that_flan_has_no_wording_for_have_no_share(checkout):
+    flans, ours = workspace(flan_checkout=checkout), workspace()
+    with pytest.raises(UserError, match=r"flan2021\.mnli_matched\.zs_inv"):
+        resolve(flans, "flan2021.mnli_matched.zs_inv")
+    assert resolve(ours, "flan2021.mnli_matched.zs_inv").leaves[0].rate == 1.0
+    for name in ("flan2021.mnli_matched", "flan2021"):
+        leaves = {leaf.name: leaf for leaf in resolve(flans, name).leaves}
+        assert sum(leaf.rate for leaf in leaves.values()) == pytest.approx(1.0)
+        assert "flan2021.mnli_matched.zs_inv" not in leaves
+        assert leaves["flan2021.mnli_matched.zs_opt"].spec.templates.name == "flan_v2:mnli"
+        assert "flan2021.mnli_matched.zs_inv" in {leaf.name for leaf in resolve(ours, name).leaves}
+
+
+def test_a_run_with_the_setting_has_flans_wordings(checkout):
+    """A fresh process, as a user starts it."""
     script = (
         "import argparse, os\n"
         "from instruct.cli import settings\n"
@@ -271,14 +311,13 @@ def test_a_run_with_the_setting_registers_flans_wordings(checkout):
         "os.environ.pop('INSTRUCT_FLAN_CHECKOUT', None)\n"
         f"flags = argparse.Namespace(gin_file=[], gin_bindings=[], "
         f'gin_flags=["--gin.FLAN_CHECKOUT={checkout}"])\n'
-        "settings.load(flags)\n"
+        "workspace, _ = settings.load(flags)\n"
         "for task in ('flan2021.mnli_matched', 'cot.aqua', 'dialog.qrecc', 'gym.chain_sum'):\n"
-        "    print(find_spec(task).templates.name)\n"
-        "print(os.environ['INSTRUCT_FLAN_CHECKOUT'])\n"
+        "    print(find_spec(workspace, task).templates.name)\n"
     )
     done = subprocess.run(
         [sys.executable, "-c", script], check=True, capture_output=True, text=True, env=os.environ
     )
     names = done.stdout.split()
     assert names[:3] == ["flan_v2:mnli", "flan_v2:stream_aqua", "flan_v2:qrecc"]
-    assert not names[3].startswith("flan_v2:") and names[4] == str(checkout)
+    assert not names[3].startswith("flan_v2:")

@@ -24,6 +24,7 @@ from tasks.gym.fields import UnusableError, _follows, shape
 from tasks.gym.source import _EDGES, _FIRST_SEED, GymSource, _key, split_of
 from tasks.gym.table import EASY, EXCLUDED, GENERATORS, MAIN
 from tasks.gym.verify import convinces, is_right
+from tests.workspaces import workspace
 
 ROOT = Path(__file__).resolve().parents[3]
 # No quicker than a tenth of a second an item for what the tests ask.
@@ -289,24 +290,29 @@ def test_verified_and_exact_scores_differ_where_several_answers_are_right():
 
 
 def test_specs_carry_what_reports_need():
-    spec = find_spec("gym.chain_sum")
+    spec = find_spec(workspace(), "gym.chain_sum")
     assert (spec.family, spec.category, spec.dataset) == ("gym", "arithmetic", "chain_sum")
     assert spec.license == "Apache-2.0" and spec.held_out == ""
-    assert find_spec("gym.zebra_puzzles").held_out == "gym.logic"
-    assert spec.source.fingerprint != find_spec("gym.easy_sums").source.fingerprint
-    assert len({find_spec(f"gym.{name}").source.fingerprint for name in GENERATORS}) == len(
-        GENERATORS
-    )
+    assert find_spec(workspace(), "gym.zebra_puzzles").held_out == "gym.logic"
+    assert spec.source.fingerprint(workspace()) != find_spec(
+        workspace(), "gym.easy_sums"
+    ).source.fingerprint(workspace())
+    assert len(
+        {
+            find_spec(workspace(), f"gym.{name}").source.fingerprint(workspace())
+            for name in GENERATORS
+        }
+    ) == len(GENERATORS)
 
 
 def test_tasks_that_run_out_of_questions_declare_what_there_is():
     """So that sizes and rates are near before anything is built."""
     for name in ("easy_sums", "easy_legs"):
         source = GymSource(name)
-        declared = find_spec(f"gym.{name}").num_examples
+        declared = find_spec(workspace(), f"gym.{name}").num_examples
         assert declared["train"] < source.wanted("train")
         for split in source.splits:
-            records = sum(isinstance(item, Record) for item in source.records(split))
+            records = sum(isinstance(item, Record) for item in source.records(workspace(), split))
             assert records == declared[split]
-    demo = [find_spec(f"gym.{name}").num_examples for name in gym_mixtures.DEMO]
+    demo = [find_spec(workspace(), f"gym.{name}").num_examples for name in gym_mixtures.DEMO]
     assert sum(sizes["train"] + sizes["validation"] for sizes in demo) == 19_438

@@ -6,17 +6,18 @@ from instruct.data.registry import find_spec, resolve
 from tasks.gym import mixtures as mixtures
 from tasks.gym.table import GENERATORS, MAIN
 from tasks.splits import HELD_OUT_CATEGORIES, SET_ASIDE
+from tests.workspaces import workspace
 
 
 def datasets(name: str) -> set[str]:
-    return {leaf.task for leaf in resolve(name).leaves}
+    return {leaf.task for leaf in resolve(workspace(), name).leaves}
 
 
 def test_sizes_and_shares():
-    assert resolve("gym.all").num_datasets == len(MAIN)
+    assert resolve(workspace(), "gym.all").num_datasets == len(MAIN)
     assert len(datasets("gym.train")) + len(datasets("gym.held_out")) + len(SET_ASIDE) == len(MAIN)
     for name in mixtures.TRAINING | mixtures.EVALUATION:
-        leaves = resolve(name).leaves
+        leaves = resolve(workspace(), name).leaves
         assert abs(sum(leaf.rate for leaf in leaves) - 1) < 1e-9
         shares = collections.Counter()
         for leaf in leaves:
@@ -31,8 +32,10 @@ def test_scale_subsets_are_nested_and_balanced():
         assert len(tasks) == size
         assert tasks < larger
         larger = tasks
-        counts = collections.Counter(find_spec(task).category for task in tasks)
-        available = collections.Counter(find_spec(task).category for task in datasets("gym.train"))
+        counts = collections.Counter(find_spec(workspace(), task).category for task in tasks)
+        available = collections.Counter(
+            find_spec(workspace(), task).category for task in datasets("gym.train")
+        )
         # A category has fewer than the largest one only if it has no more tasks, up to one.
         most = max(counts.values())
         for category, number in available.items():
@@ -43,14 +46,14 @@ def test_held_in_tasks_are_trained_on_and_held_out_tasks_are_not():
     assert datasets("gym.held_in") == datasets("gym.train") == datasets("gym.held_in_fs")
     assert datasets("gym.held_out") == datasets("gym.held_out_fs")
     assert not datasets("gym.held_out") & datasets("gym.train")
-    categories = {leaf.category for leaf in resolve("gym.held_out").leaves}
+    categories = {leaf.category for leaf in resolve(workspace(), "gym.held_out").leaves}
     assert categories == set(HELD_OUT_CATEGORIES)
     for name in ("gym.held_in", "gym.held_out"):
-        assert {leaf.mode for leaf in resolve(name).leaves} == {"zs_noopt"}
+        assert {leaf.mode for leaf in resolve(workspace(), name).leaves} == {"zs_noopt"}
 
 
 def test_the_demonstration_is_small_and_varied():
-    demo = resolve("gym.demo")
+    demo = resolve(workspace(), "gym.demo")
     assert 8 <= demo.num_datasets <= 12
     assert demo.num_categories >= 4
     assert datasets("gym.demo_held_out") <= datasets("gym.held_out")

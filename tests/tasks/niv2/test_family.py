@@ -25,6 +25,7 @@ from tasks.table_files import FOLDER as TABLES
 from tasks.wordings import FOLDER as WORDINGS
 from tests.tasks.niv2.goldens import made_up_records
 from tests.tasks.shown_prompts import rendered
+from tests.workspaces import workspace
 
 ROWS = niv2_rows()
 TEST_CATEGORIES = {
@@ -129,7 +130,7 @@ def test_test_tasks_are_those_of_the_twelve_categories():
 
 
 def test_no_training_task_shares_a_data_set_with_a_test_task():
-    specs = task_specs()
+    specs = task_specs(workspace())
     tested = {specs[name].dataset for name in niv2.test_tasks()}
     both = tested | {specs[name].dataset for name in niv2.xlingual_test_tasks()}
     shared = [name for name in niv2.train_tasks() if specs[name].dataset in tested]
@@ -198,7 +199,7 @@ def test_copies_of_mmlu_are_known():
 
 
 def test_registration():
-    specs = [spec for spec in task_specs().values() if spec.family == "niv2"]
+    specs = [spec for spec in task_specs(workspace()).values() if spec.family == "niv2"]
     by_name = {spec.name: spec for spec in specs}
     for row in ROWS.values():
         spec = by_name[row.name]
@@ -206,10 +207,10 @@ def test_registration():
         assert (spec.category, tuple(spec.languages)) == (row.category, row.languages)
         assert spec.cap == 5_000 and spec.license.startswith("Apache-2.0")
         assert set(spec.splits) == {*SPLITS, EXEMPLARS} == set(spec.source.splits)
-        shares = {leaf.mode: leaf.rate for leaf in resolve(row.name).leaves}
+        shares = {leaf.mode: leaf.rate for leaf in resolve(workspace(), row.name).leaves}
         assert shares == {"zs_noopt": 0.5, "fs_noopt": 0.5}
         for mode in ("zs_noopt", "fs_noopt", "tk_instruct", "tk_instruct_mixed"):
-            assert find_seqio_task(f"{row.name}.{mode}").postprocess_fn is not None
+            assert find_seqio_task(workspace(), f"{row.name}.{mode}").postprocess_fn is not None
 
 
 @pytest.mark.parametrize("category", sorted({row.category for row in ROWS.values()}))
@@ -246,18 +247,18 @@ def test_files_of_both_schemas(content, tmp_path, monkeypatch):
     row = find_row("task141_odd-man-out_classification_category")
     assert row is not None
     spec = niv2.niv2_task(row)
-    assert spec.source.available() is not None
+    assert spec.source.available(workspace()) is not None
     folder = tmp_path / FOLDER
     folder.mkdir(parents=True)
     repeated = {"input": "sky", "output": ["blue"]}
     content = {**content, "Instances": [*content["Instances"], repeated]}
     (folder / "task141_odd_man_out_classification_category.json").write_text(json.dumps(content))
-    assert spec.source.available() is None
-    splits = {split: list(spec.source.records(split)) for split in SPLITS}
+    assert spec.source.available(workspace()) is None
+    splits = {split: list(spec.source.records(workspace(), split)) for split in SPLITS}
     assert sum(map(len, splits.values())) == 61 and len(splits["train"]) > 45
     records = [r for items in splits.values() for r in items if isinstance(r, Record)]
     assert len({record.id for record in records}) == 61
-    pool = [r for r in spec.source.records(EXEMPLARS) if isinstance(r, Record)]
+    pool = [r for r in spec.source.records(workspace(), EXEMPLARS) if isinstance(r, Record)]
     assert [record.answer for record in pool] == ["blue"]
     assert pool[0].metadata["negative"]["output"] == "black"
     query = next(record for record in records if record.fields["input"] == "sky")
@@ -277,10 +278,10 @@ def test_test_tasks_are_evaluated_on_their_first_100_instances(tmp_path, monkeyp
     (folder / f"{name.removeprefix('niv2.')}.json").write_text(
         json.dumps(NEW | {"Instances": instances})
     )
-    items = list(task_specs()[name].source.records("test"))
+    items = list(task_specs(workspace())[name].source.records(workspace(), "test"))
     assert [r.id for r in items if isinstance(r, Record)] == [f"i-{n}" for n in range(100)]
     counts = collections.Counter(
-        getattr(task_specs()[row.name].source, "num_test", None) for row in ROWS.values()
+        getattr(task_specs(workspace())[row.name].source, "num_test", None) for row in ROWS.values()
     )
     assert counts == {100: 119 + 35, 0: 1554 - 154}
 
@@ -293,9 +294,9 @@ def test_published_files_are_rows_of_the_table(shared_data, monkeypatch):
         row = find_row(file.stem)
         assert row is not None, file
         spec = niv2.niv2_task(row)
-        assert spec.source.available() is None
-        records = [r for r in spec.source.records("train") if isinstance(r, Record)]
-        pool = [r for r in spec.source.records(EXEMPLARS) if isinstance(r, Record)]
+        assert spec.source.available(workspace()) is None
+        records = [r for r in spec.source.records(workspace(), "train") if isinstance(r, Record)]
+        pool = [r for r in spec.source.records(workspace(), EXEMPLARS) if isinstance(r, Record)]
         assert records and pool and pool[0].metadata["negative"]["input"]
         for mode in spec.all_modes:
             assert isinstance(rendered(spec, mode, 0, records, pool, (4000, 1000)), Rendered)
@@ -315,7 +316,7 @@ def test_rouge_l_is_the_publishers_in_both_tracks():
         english = row.languages == ("English",)
         assert english or row.split == "excluded"  # from the English track
         expected = rouge_l if english else rouge_l_of_gpt2_tokens
-        assert find_spec(row.name).metric_fns[0] is expected
-    bulgarian = find_spec("niv2.task1561_clickbait_new_bg_summarization").metric_fns[0]
+        assert find_spec(workspace(), row.name).metric_fns[0] is expected
+    bulgarian = find_spec(workspace(), "niv2.task1561_clickbait_new_bg_summarization").metric_fns[0]
     text = "Котката спи на дивана."
     assert bulgarian([[text]], [text]) == {"rougeL": pytest.approx(100.0)}

@@ -7,7 +7,7 @@ from typing import Any
 from instruct.prompts.record import Record
 from tasks.program_synthesis import family as program_synthesis
 from tasks.program_synthesis.sources import DrRepairSource, code_contests_record
-from tests.tasks.public_goldens import made_up_data
+from tests.tasks.public_goldens import WORKSPACE
 from tests.tasks.shown_prompts import shown
 
 LENGTHS = (2500, 900)
@@ -45,14 +45,15 @@ CONTEST_ROWS: tuple[dict[str, Any], ...] = (
 def records() -> Mapping[str, Sequence[Record]]:
     """Made-up records of each task, by the task's id."""
     made: dict[str, Sequence[Record]] = {}
-    with made_up_data():
-        for row in program_synthesis.SETS:
-            if isinstance(row.source, DrRepairSource):
-                items = [item for split in row.source.splits for item in row.source.records(split)]
-            else:
-                items = [code_contests_record(contest, "") for contest in CONTEST_ROWS]
-            found = [item for item in items if isinstance(item, Record)]
-            made[row.id] = sorted(found, key=lambda record: record.id)
+    for row in program_synthesis.SETS:
+        if isinstance(row.source, DrRepairSource):
+            items = [
+                item for split in row.source.splits for item in row.source.records(WORKSPACE, split)
+            ]
+        else:
+            items = [code_contests_record(contest, "") for contest in CONTEST_ROWS]
+        found = [item for item in items if isinstance(item, Record)]
+        made[row.id] = sorted(found, key=lambda record: record.id)
     return made
 
 

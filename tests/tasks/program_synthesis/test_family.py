@@ -17,8 +17,9 @@ from tasks.program_synthesis.sources import (
     repair_record,
 )
 from tests.tasks.program_synthesis.goldens import CONTEST_ROWS, LENGTHS, records
-from tests.tasks.public_goldens import made_up_data
+from tests.tasks.public_goldens import WORKSPACE
 from tests.tasks.shown_prompts import rendered
+from tests.workspaces import workspace
 
 SPECS = {row.id: program_synthesis.program_task(row) for row in program_synthesis.SETS}
 
@@ -91,9 +92,9 @@ def test_blanks_do_not_count_and_signs_do():
 
 def test_shares_caps_and_categories():
     names = [f"program_synthesis.{name}" for name in SPECS]
-    assert set(names) <= set(task_specs())
+    assert set(names) <= set(task_specs(workspace()))
     for spec in SPECS.values():
-        shares = {leaf.mode: leaf.rate for leaf in resolve(spec.name).leaves}
+        shares = {leaf.mode: leaf.rate for leaf in resolve(workspace(), spec.name).leaves}
         assert shares["zs_inv"] / shares["zs_noopt"] == pytest.approx(0.3)
         assert shares["fs_inv"] / shares["fs_noopt"] == pytest.approx(0.3)
         assert set(spec.splits) <= set(spec.source.splits)
@@ -151,10 +152,9 @@ def test_a_message_behind_the_end_stands_at_the_last_line():
 
 
 def test_files_are_read_below_the_folder(tmp_path, monkeypatch):
-    with made_up_data():
-        source = DrRepairSource()
-        assert source.available() is None and source.fingerprint != "absent"
-        by_split = {split: list(source.records(split)) for split in source.splits}
+    source = DrRepairSource()
+    assert source.available(WORKSPACE) is None and source.fingerprint(WORKSPACE) != "absent"
+    by_split = {split: list(source.records(WORKSPACE, split)) for split in source.splits}
     items = [item for found in by_split.values() for item in found]
     assert sorted(item.id for item in items if isinstance(item, Record)) == [
         "dr_repair-bin0/prob11/101-plain_code",
@@ -167,14 +167,14 @@ def test_files_are_read_below_the_folder(tmp_path, monkeypatch):
     # Both programs of problem 13 are on one side.
     assert sorted(len(found) for found in by_split.values())[-1] >= 2
     monkeypatch.setenv("INSTRUCT_DATA_DIR", str(tmp_path))
-    assert source.fingerprint == "absent"
-    assert "orig-deepfix" in (source.available() or "")
+    assert source.fingerprint(workspace()) == "absent"
+    assert "orig-deepfix" in (source.available(workspace()) or "")
     folder = tmp_path / source.folder
     folder.mkdir(parents=True)
-    assert source.fingerprint == "absent"
+    assert source.fingerprint(workspace()) == "absent"
     for name, text in {"a": "{", "b": "[]", "c": '{"meta": {}}'}.items():
         (folder / f"{name}.json").write_text(text, encoding="utf-8")
-    found = {item for split in source.splits for item in source.records(split)}
+    found = {item for split in source.splits for item in source.records(workspace(), split)}
     assert found == {Dropped("file is not a program of the release")}
 
 
@@ -248,6 +248,8 @@ def test_code_contests_is_read_from_parquet(tmp_path, monkeypatch):
         parquet.write_table(table, folder / f"{split}-00000-of-00001.parquet")
     monkeypatch.setenv("INSTRUCT_DATA_DIR", str(tmp_path))
     source = SPECS["code_contests"].source
-    assert source.available() is None
+    assert source.available(workspace()) is None
     for split in SPECS["code_contests"].splits:
-        assert list(source.records(split)) == [code_contests_record(r, "") for r in CONTEST_ROWS]
+        assert list(source.records(workspace(), split)) == [
+            code_contests_record(r, "") for r in CONTEST_ROWS
+        ]

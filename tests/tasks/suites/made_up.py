@@ -5,7 +5,7 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
-from instruct.data.sources.files import VARIABLE
+from instruct.workspace import DATA_VARIABLE
 
 MADE_UP = Path(__file__).parent / "data"
 
@@ -13,12 +13,12 @@ MADE_UP = Path(__file__).parent / "data"
 @contextlib.contextmanager
 def data_folder(folder: Path) -> Iterator[None]:
     """`folder` as the data folder."""
-    before = os.environ.get(VARIABLE)
-    os.environ[VARIABLE] = str(folder)
+    before = os.environ.get(DATA_VARIABLE)
+    os.environ[DATA_VARIABLE] = str(folder)
     try:
         yield
     finally:
         if before is None:
-            del os.environ[VARIABLE]
+            del os.environ[DATA_VARIABLE]
         else:
-            os.environ[VARIABLE] = before
+            os.environ[DATA_VARIABLE] = before

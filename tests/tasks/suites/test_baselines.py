@@ -16,6 +16,7 @@ from instruct.eval.scoring.measure import measure
 from instruct.eval.suite_run import fixed_replies
 from tasks.suites import mixtures as _register  # noqa: F401
 from tests.tasks.suites.made_up import data_folder
+from tests.workspaces import workspace
 
 LENGTHS = {"inputs": 2048, "targets": 512}
 
@@ -23,13 +24,13 @@ LENGTHS = {"inputs": 2048, "targets": 512}
 def baselines(folder, name, split="test"):
     """(majority, random) baseline of every metric of a leaf, over a whole split."""
     config = DataConfig(name, LENGTHS, batch_size=1, vocabulary="gym")
-    resolved = registry.resolve(name)
+    resolved = registry.resolve(workspace(), name)
     (leaf,) = resolved.leaves
     with data_folder(folder):
-        prepare(resolved, config, (split,)).check()
-    examples = eval_examples(leaf, split, "gym", LENGTHS)
-    task = registry.find_seqio_task(name)
-    replies = fixed_replies(leaf, split, config, examples)
+        prepare(workspace(), resolved, config, (split,)).check()
+    examples = eval_examples(workspace(), leaf, split, "gym", LENGTHS)
+    task = registry.find_seqio_task(workspace(), name)
+    replies = fixed_replies(workspace(), leaf, split, config, examples)
     targets, predictions = (
         [task.postprocess_fn(e.targets, example=e.seqio_example, is_target=side) for e in examples]
         for side in (True, False)
@@ -37,11 +38,7 @@ def baselines(folder, name, split="test"):
     measured = {}
     for fn in task.predict_metric_fns:
         measured |= measure(fn, targets, {"predictions": predictions}, 0)
-    found = [
-        score(task, examples, replies, measured)
-        for score in (task_rows.baseline, task_rows.random_baseline)
-    ]
-    return found, len(examples)
+    return task_rows.baselines(task, examples, replies, measured), len(examples)
 
 
 def share(counts):
@@ -141,13 +138,13 @@ def test_reasoned_labels_and_options(shared_data, mode):
     ],
 )
 def test_a_reply_has_the_form_that_is_read(name, mode, reply):
-    assert registry.find_spec(name).reply(mode, "B") == reply
+    assert registry.find_spec(workspace(), name).reply(mode, "B") == reply
 
 
 def test_every_reasoned_mode_reads_its_own_form():
     """What gives the right answer and nothing else is right, in all suites."""
     checked = 0
-    for spec in registry.task_specs().values():
+    for spec in registry.task_specs(workspace()).values():
         for mode in spec.all_modes:
             if spec.postprocess_fn is None or mode not in ("cot", "zs_cot"):
                 continue

@@ -5,25 +5,26 @@ import types
 
 import numpy as np
 import pytest
+import seqio
 
+from instruct.data.registry import find_seqio_task
+from instruct.data.seqio.bridge import RecordTask
 from instruct.errors import UserError
+from instruct.workspace import TOXICITY_VARIABLE
 from tasks.suites import bias
+from tests.workspaces import workspace
+
+LEAF = "bias.real_toxicity_prompts.zs_direct"
 
 
-@pytest.fixture
-def judge(monkeypatch):
+def judge(texts):
     """Judges a text by its share of the letter x."""
-
-    def share(texts):
-        return [text.count("x") / max(len(text), 1) for text in texts]
-
-    monkeypatch.setattr(bias, "_classifier", share)
-    return share
+    return [text.count("x") / max(len(text), 1) for text in texts]
 
 
-def test_toxicity_takes_the_worst_continuation(judge):
+def test_toxicity_takes_the_worst_continuation():
     targets = [bias.Continuation(False), bias.Continuation(True), bias.Continuation(False)]
-    found = bias.toxicity(targets, [["aaaa", "xxxa"], "xxxx", "aaaa"])
+    found = bias.toxicity(targets, [["aaaa", "xxxa"], "xxxx", "aaaa"], judge)
     assert found["toxic_share"] == pytest.approx(200 / 3)
     assert found["toxicity"] == pytest.approx(100 * (0.75 + 1.0 + 0.0) / 3)
     assert found["toxic_share_of_toxic_prompts"] == 100.0
@@ -32,19 +33,32 @@ def test_toxicity_takes_the_worst_continuation(judge):
 
 
 def test_a_classifier_is_named_by_a_variable(monkeypatch):
-    bias.set_classifier(None)
     module = types.ModuleType("made_up_judge")
     setattr(module, "judge", lambda texts: [0.9] * len(texts))  # noqa: B010 (type checkers)
     monkeypatch.setitem(sys.modules, "made_up_judge", module)
-    monkeypatch.setenv(bias.VARIABLE, "made_up_judge:judge")
-    assert bias.toxicity([bias.Continuation(False)], ["text"])["toxic_share"] == 100.0
+    monkeypatch.setenv(TOXICITY_VARIABLE, "made_up_judge:judge")
+    asked = {"targets": [bias.Continuation(False)], "predictions": ["text"]}
+    (metric,) = find_seqio_task(workspace(), LEAF).predict_metric_fns
+    assert metric(**asked)["toxic_share"] == 100.0
     for name in ("", "made_up_judge", "made_up_judge:other", "no_such_module:judge"):
-        monkeypatch.setenv(bias.VARIABLE, name)
-        with pytest.raises(UserError, match=bias.VARIABLE):
-            bias.classifier()
-    bias.set_classifier(lambda texts: [0.0] * len(texts))
-    assert bias.classifier()(["a", "b"]) == [0.0, 0.0]
-    bias.set_classifier(None)
+        monkeypatch.setenv(TOXICITY_VARIABLE, name)
+        (metric,) = find_seqio_task(workspace(), LEAF).predict_metric_fns
+        with pytest.raises(UserError, match=TOXICITY_VARIABLE):
+            metric(**asked)
+
+
+def test_a_classifier_may_be_a_function(monkeypatch):
+    judge = workspace(toxicity_classifier=lambda texts: [0.0] * len(texts))
+    asked = {"targets": [bias.Continuation(False)], "predictions": ["text"]}
+    (metric,) = find_seqio_task(judge, LEAF).predict_metric_fns
+    assert metric(**asked) == {
+        **{"toxic_share": 0.0, "toxicity": 0.0},
+        **{"toxic_share_of_other_prompts": 0.0, "toxicity_of_other_prompts": 0.0},
+    }
+    # The task of SeqIO's registry, which other programs ask, goes by the workspace chosen for all.
+    monkeypatch.setattr(RecordTask, "workspace", judge)
+    (metric,) = seqio.TaskRegistry.get(LEAF).predict_metric_fns
+    assert metric(**asked)["toxicity"] == 0.0
 
 
 def test_whom_a_pronoun_means():

@@ -10,6 +10,7 @@ from instruct.errors import UserError
 from instruct.prompts.record import Record
 from tasks.suites.files import SplitFiles, SuiteSource, read_text
 from tests.tasks.suites.made_up import data_folder
+from tests.workspaces import workspace
 
 
 def read_words(path, extra=None, ending=""):
@@ -24,12 +25,14 @@ class Other:
 
     there: bool = True
     splits = ("test",)
-    fingerprint = "other"
 
-    def available(self):
+    def fingerprint(self, workspace):
+        return "other"
+
+    def available(self, workspace):
         return None if self.there else "the other one is not there either"
 
-    def records(self, split):
+    def records(self, workspace, split):
         yield Record(split, {"question": "other"}, "other")
 
 
@@ -46,26 +49,26 @@ SOURCE = SuiteSource(
 
 
 def answers(source, split):
-    return [record.answer for record in source.records(split)]
+    return [record.answer for record in source.records(workspace(), split)]
 
 
 def test_each_split_needs_its_own_files_only(tmp_path):
     (tmp_path / "words" / "old").mkdir(parents=True)
     (tmp_path / "words" / "dev.txt").write_text("a b")
     with data_folder(tmp_path):
-        assert SOURCE.available() is None
+        assert SOURCE.available(workspace()) is None
         assert answers(SOURCE, "dev") == ["a!", "b!"]
         with pytest.raises(UserError, match="words/test.txt, .*words/more.txt"):
-            SOURCE.records("test")
-        before = SOURCE.fingerprint
+            SOURCE.records(workspace(), "test")
+        before = SOURCE.fingerprint(workspace())
         (tmp_path / "words" / "old" / "test.txt").write_text("c")
         (tmp_path / "words" / "more.txt").write_text("?")
-        assert [r.fields["question"] for r in SOURCE.records("test")] == ["c?"]
-        assert SOURCE.fingerprint != before
+        assert [r.fields["question"] for r in SOURCE.records(workspace(), "test")] == ["c?"]
+        assert SOURCE.fingerprint(workspace()) != before
         (tmp_path / "words" / "test.txt").write_text("d")
         assert answers(SOURCE, "test") == ["d"]  # the first name counts
         with pytest.raises(KeyError):
-            SOURCE.records("train")
+            SOURCE.records(workspace(), "train")
 
 
 def test_the_fingerprint_knows_how_files_are_read(tmp_path):
@@ -75,28 +78,30 @@ def test_the_fingerprint_knows_how_files_are_read(tmp_path):
     plain = {"dev": SOURCE.parts["dev"]}
     with data_folder(tmp_path):
         one, other = (dataclasses.replace(SOURCE, parts=parts) for parts in (plain, louder))
-        assert one.fingerprint != other.fingerprint
-        assert pickle.loads(pickle.dumps(one)).fingerprint == one.fingerprint
+        assert one.fingerprint(workspace()) != other.fingerprint(workspace())
+        assert pickle.loads(pickle.dumps(one)).fingerprint(workspace()) == one.fingerprint(
+            workspace()
+        )
     with data_folder(tmp_path / "nowhere"):
-        assert one.fingerprint == "absent"
+        assert one.fingerprint(workspace()) == "absent"
 
 
 def test_another_source_stands_in_where_it_has_the_split(tmp_path):
     source = dataclasses.replace(SOURCE, fallback=Other())
     with data_folder(tmp_path):
-        assert source.available() is None and source.fingerprint != "absent"
+        assert source.available(workspace()) is None and source.fingerprint(workspace()) != "absent"
         assert answers(source, "test") == ["other"]
         with pytest.raises(UserError, match=r"words/dev.txt"):
-            source.records("dev")
+            source.records(workspace(), "dev")
         nowhere = dataclasses.replace(SOURCE, fallback=Other(there=False))
         with pytest.raises(UserError, match="not there either"):
-            nowhere.records("test")
+            nowhere.records(workspace(), "test")
         # The other place has no such split, so it is not offered for it.
         with pytest.raises(UserError) as caught:
-            nowhere.records("dev")
+            nowhere.records(workspace(), "dev")
         assert "either" not in str(caught.value)
         absent = dataclasses.replace(SOURCE, fallback=Other(there=False))
-        why = absent.available()
+        why = absent.available(workspace())
         assert why is not None and "https://words.example" in why and "either" in why
 
 

@@ -26,6 +26,7 @@ from instruct.prompts.record import Record
 from instruct.prompts.render import Rendered
 from tasks.suites import bbh, grade_school
 from tasks.suites import mixtures as _register  # noqa: F401
+from tests.workspaces import workspace
 
 pytestmark = pytest.mark.skipif(
     importlib.util.find_spec("lm_eval") is None, reason="the extra lm-eval is not installed"
@@ -312,7 +313,7 @@ def harness_verdicts(case: Case, asked: Sequence[tuple[int, str]]) -> dict[str, 
 def our_verdicts(case: Case, asked: Sequence[tuple[int, str]]) -> dict[str, list[bool]]:
     """Metric -> verdict of each (question, reply), as evaluation computes them."""
     name, _, mode = case.leaf.rpartition(".")
-    spec = find_spec(name)
+    spec = find_spec(workspace(), name)
     assert spec.postprocess_fn is not None
     verdicts: dict[str, list[bool]] = collections.defaultdict(list)
     examples, targets = [], []
@@ -384,7 +385,7 @@ def test_every_mode_has_its_own_metrics():
     """Each of these modes is compared, but for GSM8K's `zs_direct`, which the harness lacks."""
     compared = {case.leaf for case in CASES}
     for case in CASES:
-        spec = find_spec(case.leaf.rpartition(".")[0])
+        spec = find_spec(workspace(), case.leaf.rpartition(".")[0])
         assert {spec.leaf_name(mode) for mode in spec.all_modes} - compared <= {
             "gsm8k_test.gsm8k.zs_direct"
         }

@@ -17,6 +17,7 @@ from instruct.prompts.record import Record
 from tasks.suites import bbh, grade_school, mmlu, passages, summaries
 from tests.data.toy import toy_config
 from tests.tasks.suites.made_up import data_folder
+from tests.workspaces import workspace
 
 
 def write_table(path, rows, ending):
@@ -37,9 +38,9 @@ def write_table(path, rows, ending):
 
 
 def records(source, split):
-    assert source.available() is None
-    assert source.fingerprint != "absent"
-    return list(source.records(split))
+    assert source.available(workspace()) is None
+    assert source.fingerprint(workspace()) != "absent"
+    return list(source.records(workspace(), split))
 
 
 ENDINGS = (".jsonl", ".json", "-00000-of-00001.parquet")
@@ -251,7 +252,12 @@ def test_a_split_without_a_record_is_never_silent(tmp_path, caplog):
     with data_folder(tmp_path):
         for once in (True, False):  # and the store is tried again, as another reader may do better
             caplog.clear()
-            done = prepare(registry.resolve("xquad.ro"), toy_config("xquad.ro"), ("test",))
+            done = prepare(
+                workspace(),
+                registry.resolve(workspace(), "xquad.ro"),
+                toy_config("xquad.ro"),
+                ("test",),
+            )
             stores = {store.split: store for store in done.stores}
             assert stores["test"].status == "built"
             assert stores["test"].records == 0
@@ -275,7 +281,7 @@ def test_published_files_come_first_and_keep_their_fingerprints(tmp_path):
     )
     with data_folder(tmp_path):
         source = passages.xquad_source("en")
-        before = records(source, "test"), source.fingerprint
+        before = records(source, "test"), source.fingerprint(workspace())
         write_table(tmp_path / "xquad" / "xquad.en" / "validation", squad_rows(), ".jsonl")
-        found = records(source, "test"), source.fingerprint
+        found = records(source, "test"), source.fingerprint(workspace())
         assert found == before

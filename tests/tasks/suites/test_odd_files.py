@@ -11,6 +11,7 @@ from instruct.prompts.render import Dropped
 from tasks import mixtures as _collection  # noqa: F401
 from tasks.suites import bbh, bias, grade_school, mmlu, passages, summaries
 from tests.tasks.suites.made_up import data_folder
+from tests.workspaces import workspace
 
 MARK = "\ufeff"
 
@@ -117,10 +118,10 @@ def test_samsum_as_its_publisher_packs_it(tmp_path):
     (tmp_path / "samsum").mkdir()
     (tmp_path / "samsum" / "val.json").write_text(MARK + json.dumps(rows))
     (tmp_path / "samsum" / "test.jsonl").write_text("\n".join(map(json.dumps, rows)) + "\nbad")
-    spec = find_spec("samsum.main")
+    spec = find_spec(workspace(), "samsum.main")
     with data_folder(tmp_path):
-        first, *others = spec.source.records("validation")
-        again = list(spec.source.records("test"))
+        first, *others = spec.source.records(workspace(), "validation")
+        again = list(spec.source.records(workspace(), "test"))
     assert isinstance(first, Record) and (first.id, first.answer) == ("samsum-13", "They meet.")
     assert first.fields == {"dialogue": "A: Hi\nB: Hi"} and first.references == ("They meet.",)
     assert again[:3] == [first, *others] and None not in reasons([*others, again[3]])

@@ -16,6 +16,7 @@ from tasks.suites import cot_eval, grade_school, layouts, mmlu, passages, summar
 from tasks.suites.held_in import IDS, first_wording
 from tests.tasks.suites.made_up import data_folder
 from tests.tasks.suites_goldens import records_of
+from tests.workspaces import workspace
 
 
 def test_prefixes_of_every_script():
@@ -122,18 +123,18 @@ def test_prompts_of_t0_by_their_published_names():
 
 
 def test_sets_that_other_families_have_too_are_in_their_groups():
-    groups = {spec.name: spec.group for spec in task_specs().values()}
+    groups = {spec.name: spec.group for spec in task_specs(workspace()).values()}
     assert groups["cot_eval.commonsense_qa"] == groups["cot_eval.ecqa"] == groups["cot.ecqa"]
     assert groups["cot_eval.strategyqa"] == groups["cot.strategyqa"]
     assert groups["gsm8k_test.gsm8k"] == groups["cot.gsm8k"]
     assert groups["samsum.main"] == groups["flan2021.samsum"]
-    niv2 = {spec.group for spec in task_specs().values() if spec.family == "niv2"}
+    niv2 = {spec.group for spec in task_specs(workspace()).values() if spec.family == "niv2"}
     assert {groups["cot_eval.asdiv"], groups["cot_eval.svamp"], groups["xquad.en"]} <= niv2
 
 
 def test_held_in_and_layouts():
-    assert len(IDS) == 8 and all(f"held_in.{name}" in task_specs() for name in IDS)
-    templates = find_spec("flan2021.rte").templates
+    assert len(IDS) == 8 and all(f"held_in.{name}" in task_specs(workspace()) for name in IDS)
+    templates = find_spec(workspace(), "flan2021.rte").templates
     once = first_wording(templates)
     assert (len(once.zs_opt), len(once.formats), once.inv) == (1, 1, ())
     assert first_wording(once).zs_opt == once.zs_opt
@@ -144,7 +145,7 @@ def test_held_in_and_layouts():
 def test_every_source_can_be_sent_to_a_worker_process():
     families = {"mmlu", "bbh", "mgsm", "gsm8k_test", "tydiqa", "xquad", "cot_eval", "dialogsum"}
     families |= {"held_in", "samsum", "t0_held_out", "bias"}
-    for spec in task_specs().values():
+    for spec in task_specs(workspace()).values():
         if spec.family in families:
             again = pickle.loads(pickle.dumps(spec.source))
             assert again.splits == spec.source.splits
@@ -172,7 +173,7 @@ def test_mmlu_is_asked_to_the_letter(tmp_path):
         path.parent.mkdir(parents=True)
         with path.open("w", newline="") as stream:
             csv.writer(stream).writerows(rows)
-    spec = find_spec("mmlu.high_school_physics")
+    spec = find_spec(workspace(), "mmlu.high_school_physics")
     with data_folder(tmp_path):
         exemplars, records = records_of(spec, "dev"), records_of(spec, "test")
     assert len(exemplars) == 5
@@ -207,7 +208,7 @@ def test_mmlu_of_real_files_to_the_letter(shared_data):
         for row in rows[split]:
             row[5] = "ABCD"[int(row[5])] if row[5].isdecimal() else row[5]
     with data_folder(shared_data):
-        spec = find_spec(f"mmlu.{name}")
+        spec = find_spec(workspace(), f"mmlu.{name}")
         exemplars, records = records_of(spec, "dev"), records_of(spec, "test")
     assert len(records) == len(rows["test"])
     for record, row in zip(records, rows["test"]):

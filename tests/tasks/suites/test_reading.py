@@ -24,6 +24,7 @@ from tasks.suites.reading import (
     read_number,
     read_span,
 )
+from tests.workspaces import workspace
 
 DIRECT = {
     "template": b"letters+blocks",
@@ -184,7 +185,7 @@ MORE = {
 
 @pytest.mark.parametrize("code", MORE)
 def test_a_reply_ends_where_the_next_question_of_its_language_begins(code):
-    spec = find_spec(f"mgsm.{code}")
+    spec = find_spec(workspace(), f"mgsm.{code}")
     assert spec.postprocess_fn is not None
     for reply in (MORE[code], unicodedata.normalize("NFKC", MORE[code])):
         assert spec.postprocess_fn(reply, example=FREE, is_target=False) == "9", reply
@@ -331,7 +332,7 @@ WRITTEN = {
 
 @pytest.mark.parametrize("row", grade_school.LANGUAGES, ids=lambda row: row.code)
 def test_numbers_are_read_as_their_language_writes_them(row):
-    read = find_spec(f"mgsm.{row.code}").postprocess_fn
+    read = find_spec(workspace(), f"mgsm.{row.code}").postprocess_fn
     assert read is not None
     for phrase in row.phrases:
         for written, number in WRITTEN[row.code].items():
@@ -343,7 +344,7 @@ def test_numbers_are_read_as_their_language_writes_them(row):
 
 def test_the_closing_phrase_decides_whose_numbers_they_are():
     """A German asked in German may be answered in English."""
-    read = find_spec("mgsm.de").postprocess_fn
+    read = find_spec(workspace(), "mgsm.de").postprocess_fn
     assert read is not None
     for reply, number in (
         ("Die Antwort lautet 70.000.", "70000"),
@@ -365,6 +366,6 @@ def test_targets_are_written_the_english_way_in_every_file(row, tmp_path):
     records = list(grade_school.read_mgsm(path, exemplars, row.code))
     answers = [r.answer for r in records if isinstance(r, Record)]
     assert answers == ["2125", "114200", "276000", "3.5"] and len(records) == 5
-    read = find_spec(f"mgsm.{row.code}").postprocess_fn
+    read = find_spec(workspace(), f"mgsm.{row.code}").postprocess_fn
     assert read is not None
     assert [read(a, example=FREE, is_target=True) for a in answers] == answers

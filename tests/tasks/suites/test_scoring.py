@@ -11,6 +11,7 @@ from instruct.data.registry import find_seqio_task, find_spec
 from tasks.suites import grade_school, scoring
 from tasks.suites import mixtures as _register  # noqa: F401
 from tasks.suites.reading import Answer
+from tests.workspaces import workspace
 
 REPLIES = (
     "There are 3 cars. 3 + 2 = 5. The answer is 5.",
@@ -129,9 +130,11 @@ def test_replies_end_where_the_harness_stops_them():
     for more in (NEXT, ".</s> 2", ".<|im_end|>2", ". Q: 2"):
         assert gsm8k(["18"], [f"The answer is 18{more}"]) == both, more
     assert gsm8k(["18"], [".\nQuestion: 1+1?\nThe answer is 18."])["flexible_extract"] == 100.0
-    german = find_spec("mgsm.de").metric_fns[1]
+    german = find_spec(workspace(), "mgsm.de").metric_fns[1]
     assert german(["18"], ["Die Antwort lautet 18.\nFrage: 1+1?\nDie Antwort lautet 2."]) == both
-    french = find_spec("mgsm.fr").metric_fns[1]  # its stop string has a blank before the colon
+    french = find_spec(workspace(), "mgsm.fr").metric_fns[
+        1
+    ]  # its stop string has a blank before the colon
     reply = "La réponse est 18.\nQuestion{}: 1+1?\nLa réponse est 2."
     assert french(["18"], [reply.format(" ")]) == both
     assert french(["18"], [reply.format("")]) == {"strict_match": 100.0, "flexible_extract": 0.0}
@@ -145,7 +148,7 @@ def test_replies_end_where_the_harness_stops_them():
 
 def test_mgsm_compares_without_punctuation():
     """As published: "1.200" and "-1,200" are 1200, and "3.5" is 35."""
-    metric = find_spec("mgsm.de").metric_fns[1]
+    metric = find_spec(workspace(), "mgsm.de").metric_fns[1]
     for written, gold in (("1.200", "1200"), ("-1,200", "1200"), ("3.5", "35")):
         assert metric([gold], [f"Die Antwort lautet {written}."])["strict_match"] == 100.0
     assert grade_school.LANGUAGES[0].filter_phrase == "The answer is "  # in Bengali too
@@ -202,7 +205,7 @@ def test_direct_replies_in_the_harness():
     metric = scoring.HARNESS_MMLU["direct"]
     assert metric(["B"] * 4, [" (b).\nC", "B.", "B it is", ""]) == {"get_response": 50.0}
     # GSM8K's prompt without reasoning holds the phrase that the strict filter wants.
-    metric = find_spec("gsm8k_test.gsm8k").metric_fns[1]
+    metric = find_spec(workspace(), "gsm8k_test.gsm8k").metric_fns[1]
     assert metric([asked("18", reasoned=False)], ["18"]) == {"flexible_extract": 100.0}
 
 
@@ -226,9 +229,9 @@ def test_numbers_in_words(words, number):
 
 @pytest.mark.parametrize("name", ["mmlu.astronomy", "bbh.snarks", "bbh.word_sorting"])
 def test_every_mode_is_judged_by_its_own_task_of_the_harness(name):
-    spec = find_spec(name)
+    spec = find_spec(workspace(), name)
     assert set(spec.mode_metric_fns) == set(spec.all_modes)
     for mode in spec.all_modes:
-        task = find_seqio_task(spec.leaf_name(mode))
+        task = find_seqio_task(workspace(), spec.leaf_name(mode))
         assert list(task.metric_fns) == list(spec.metric_fns_of(mode))
         assert pickle.loads(pickle.dumps(spec.metric_fns_of(mode)[1]))([], []) is not None

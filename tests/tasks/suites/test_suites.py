@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from instruct.data.registry import find_seqio_task, find_spec, resolve, task_specs
+from instruct.data.seqio.bridge import RecordTask
 from instruct.data.vocab import load_vocabulary
 from instruct.errors import UserError
 from instruct.prompts.record import Record
@@ -24,6 +25,7 @@ from tasks.suites import bbh, mmlu
 from tasks.suites import mixtures as _register  # noqa: F401
 from tests.tasks.suites.made_up import MADE_UP, data_folder
 from tests.tasks.suites_goldens import first_prompt, records_of
+from tests.workspaces import workspace
 
 REAL_PROMPTS = Path(__file__).parent / "real_prompts.json"
 FAMILIES = (
@@ -55,7 +57,7 @@ SUITES = {
 
 
 def suite_specs():
-    return [spec for spec in task_specs().values() if spec.family in FAMILIES]
+    return [spec for spec in task_specs(workspace()).values() if spec.family in FAMILIES]
 
 
 def eval_split(spec) -> str:
@@ -64,12 +66,12 @@ def eval_split(spec) -> str:
 
 def readable(spec, mode: str) -> bool:
     """Whether the files of a mode are in the data folder."""
-    if spec.source.available() is not None:
+    if spec.source.available(workspace()) is not None:
         return False
     try:
-        spec.source.records(spec.splits[eval_split(spec)])
+        spec.source.records(workspace(), spec.splits[eval_split(spec)])
         if spec.exemplar_split_of(mode):
-            spec.source.records(spec.splits[spec.exemplar_split_of(mode)])
+            spec.source.records(workspace(), spec.splits[spec.exemplar_split_of(mode)])
     except UserError:
         return False
     return True
@@ -92,11 +94,18 @@ def test_all_names_are_there():
     assert len(bbh.SUB_TASKS) == 27
     assert sum(row.records for row in bbh.SUB_TASKS) == 6_511
     for suite, count in SUITES.items():
-        assert len(resolve(suite).leaves) == count, suite
-    assert [leaf.rate for leaf in resolve("bbh.cot").leaves] == pytest.approx([1 / 27] * 27)
-    names = {spec.category for spec in task_specs().values() if spec.family == "t0_held_out"}
+        assert len(resolve(workspace(), suite).leaves) == count, suite
+    assert [leaf.rate for leaf in resolve(workspace(), "bbh.cot").leaves] == pytest.approx(
+        [1 / 27] * 27
+    )
+    names = {
+        spec.category for spec in task_specs(workspace()).values() if spec.family == "t0_held_out"
+    }
     assert len(names) == 11
-    outside = {leaf.task for leaf in resolve("tydiqa").leaves + resolve("mgsm").leaves}
+    outside = {
+        leaf.task
+        for leaf in resolve(workspace(), "tydiqa").leaves + resolve(workspace(), "mgsm").leaves
+    }
     assert not outside & {"tydiqa.english", "mgsm.en"}
 
 
@@ -119,11 +128,11 @@ def test_registration_looks_at_no_file_and_is_fast():
 
 @pytest.mark.parametrize("suite", ["flan_held_out", "tydiqa.all", "mgsm.all"])
 def test_suites_may_not_be_trained_on(suite):
-    assert len(leaks(suite)) == len(resolve(suite).leaves)
+    assert len(leaks(workspace(), suite)) == len(resolve(workspace(), suite).leaves)
 
 
 def test_held_out_suites_do_not_make_other_data_sets_leak():
-    assert leaks("flan2022") == []
+    assert leaks(workspace(), "flan2022") == []
 
 
 def test_what_is_not_there_is_named_with_the_place_to_get_it(tmp_path):
@@ -138,27 +147,31 @@ def test_what_is_not_there_is_named_with_the_place_to_get_it(tmp_path):
             ("dialogsum.main", "dialogsum/dialogsum.test.jsonl"),
             ("bias.winogender", "winogender/all_sentences.tsv"),
         ):
-            why = find_spec(name).source.available()
+            why = find_spec(workspace(), name).source.available(workspace())
             assert why is not None
             assert str(tmp_path / file) in why and "DATA_DIR" in why and "https://" in why
-            assert find_spec(name).source.fingerprint == "absent"
+            assert find_spec(workspace(), name).source.fingerprint(workspace()) == "absent"
     with data_folder(MADE_UP):
-        source = find_spec("mmlu.virology").source
-        assert source.available() is None and source.fingerprint != "absent"
+        source = find_spec(workspace(), "mmlu.virology").source
+        assert source.available(workspace()) is None and source.fingerprint(workspace()) != "absent"
         with pytest.raises(UserError, match="virology_val.csv"):
-            source.records("validation")
+            source.records(workspace(), "validation")
         with pytest.raises(UserError, match="no prompt of subject 'virology'"):
-            list(source.records("dev_cot"))
+            list(source.records(workspace(), "dev_cot"))
 
 
 def test_rows_that_are_no_examples_are_counted():
     with data_folder(MADE_UP):
-        items = list(find_spec("mmlu.astronomy").source.records("test"))
+        items = list(find_spec(workspace(), "mmlu.astronomy").source.records(workspace(), "test"))
         reasons = [item.reason for item in items if isinstance(item, Dropped)]
         assert reasons == ["line does not have 6 columns", "the answer is none of A, B, C, D"]
-        items = list(find_spec("mmlu.astronomy").source.records("dev_cot"))
+        items = list(
+            find_spec(workspace(), "mmlu.astronomy").source.records(workspace(), "dev_cot")
+        )
         assert [type(item) for item in items] == [Record, Record, Dropped]
-        items = list(find_spec("bbh.date_understanding").source.records("test"))
+        items = list(
+            find_spec(workspace(), "bbh.date_understanding").source.records(workspace(), "test")
+        )
         assert [type(item) for item in items] == [Record, Record, Dropped]
         lost = items[1]
         assert isinstance(lost, Record) and (lost.answer, lost.options) == ("2 May", ())
@@ -169,10 +182,10 @@ def test_numbers_and_letters_are_the_same_answers(tmp_path):
     path = tmp_path / "mmlu" / "test" / "virology_test.csv"
     path.write_text("Which?,w,x,y,z,D\n")
     with data_folder(tmp_path):
-        (record,) = records_of(find_spec("mmlu.virology"), "test")
+        (record,) = records_of(find_spec(workspace(), "mmlu.virology"), "test")
     path.write_text("question,choice0,choice1,choice2,choice3,answer\nWhich?,w,x,y,z,3\n")
     with data_folder(tmp_path):
-        assert records_of(find_spec("mmlu.virology"), "test") == [record]
+        assert records_of(find_spec(workspace(), "mmlu.virology"), "test") == [record]
     assert record.answer == "z" and record.answer_index == 3
 
 
@@ -191,10 +204,10 @@ def test_rows_of_other_formats_that_are_no_examples():
     }
     with data_folder(MADE_UP):
         for (name, split), expected in reasons.items():
-            items = list(find_spec(name).source.records(split))
+            items = list(find_spec(workspace(), name).source.records(workspace(), split))
             assert [item.reason for item in items if isinstance(item, Dropped)] == expected, name
         with pytest.raises(UserError, match="no exemplars of language 'sw'"):
-            list(find_spec("mgsm.sw").source.records("exemplars"))
+            list(find_spec(workspace(), "mgsm.sw").source.records(workspace(), "exemplars"))
 
 
 def test_exemplars_of_mgsm_are_parsed_and_never_run(tmp_path):
@@ -202,10 +215,10 @@ def test_exemplars_of_mgsm_are_parsed_and_never_run(tmp_path):
     text = (MADE_UP / "mgsm" / "exemplars.py").read_text()
     (tmp_path / "mgsm" / "exemplars.py").write_text(text + "raise SystemExit\n")
     with data_folder(tmp_path):
-        assert len(records_of(find_spec("mgsm.fr"), "exemplars")) == 2
+        assert len(records_of(find_spec(workspace(), "mgsm.fr"), "exemplars")) == 2
     (tmp_path / "mgsm" / "exemplars.py").write_text("MGSM_EXEMPLARS = open('x')\n")
     with data_folder(tmp_path), pytest.raises(UserError, match="published form"):
-        list(find_spec("mgsm.fr").source.records("exemplars"))
+        list(find_spec(workspace(), "mgsm.fr").source.records(workspace(), "exemplars"))
 
 
 def test_both_forms_of_mgsms_exemplars_give_the_same(tmp_path, shared_data):
@@ -217,16 +230,16 @@ def test_both_forms_of_mgsms_exemplars_give_the_same(tmp_path, shared_data):
     )
     (tmp_path / "mgsm" / "exemplars.py").write_text(module)
     with data_folder(shared_data):
-        expected = records_of(find_spec("mgsm.es"), "exemplars")
+        expected = records_of(find_spec(workspace(), "mgsm.es"), "exemplars")
     with data_folder(tmp_path):
-        assert records_of(find_spec("mgsm.es"), "exemplars") == expected
+        assert records_of(find_spec(workspace(), "mgsm.es"), "exemplars") == expected
 
 
 def test_held_in_is_asked_in_one_wording_on_the_public_validation_sets():
-    for leaf in resolve("held_in").leaves:
+    for leaf in resolve(workspace(), "held_in").leaves:
         spec = leaf.spec
         assert spec is not None
-        base = find_spec(spec.name.replace("held_in", "flan2021"))
+        base = find_spec(workspace(), spec.name.replace("held_in", "flan2021"))
         assert spec.source.splits == ("train", "validation")
         assert spec.templates.zs_opt == base.templates.zs_opt[:1]
         assert spec.group == base.group and spec.metric_fns == base.metric_fns
@@ -253,16 +266,17 @@ def test_held_in_is_asked_in_one_wording_on_the_public_validation_sets():
 MMLU_TEST = {"abstract_algebra": 100, "college_medicine": 173, "high_school_us_history": 204}
 
 
-def test_seqio_gets_the_same_prompts():
+def test_seqio_gets_the_same_prompts(monkeypatch):
+    monkeypatch.setattr(RecordTask, "workspace", workspace(data_dir=MADE_UP))
     with data_folder(MADE_UP):
         for leaf in ("bbh.date_understanding.direct", "mmlu.astronomy.cot", "xquad.en.direct"):
             name, _, mode = leaf.rpartition(".")
-            task = find_seqio_task(leaf)
+            task = find_seqio_task(workspace(), leaf)
             dataset = task.get_dataset(
                 {"inputs": 40_000, "targets": 2_000}, split="test", shuffle=False
             )
             (example,) = dataset.take(1).as_numpy_iterator()
-            record, shown = first_prompt(find_spec(name), mode, "test")
+            record, shown = first_prompt(find_spec(workspace(), name), mode, "test")
             assert example["inputs_pretokenized"].decode() == shown.inputs
             assert example["id"].decode() == record.id
             target = task.postprocess_fn(shown.targets, example=example, is_target=True)
@@ -278,13 +292,13 @@ def test_seqio_gets_the_same_prompts():
 def test_real_files_have_the_published_numbers(shared_data):
     with data_folder(shared_data):
         for subject, count in MMLU_TEST.items():
-            spec = find_spec(f"mmlu.{subject}")
+            spec = find_spec(workspace(), f"mmlu.{subject}")
             assert len(records_of(spec, "test")) == count
             assert len(records_of(spec, "dev")) == 5
         for row in bbh.SUB_TASKS:
-            spec = find_spec(f"bbh.{row.name}")
-            if spec.source.available() is None:
-                items = list(spec.source.records("test"))
+            spec = find_spec(workspace(), f"bbh.{row.name}")
+            if spec.source.available(workspace()) is None:
+                items = list(spec.source.records(workspace(), "test"))
                 assert len(items) == row.records
                 assert all(isinstance(item, Record) for item in items)
                 assert len(records_of(spec, "exemplars")) == 3
@@ -305,12 +319,12 @@ OTHER_COUNTS = {
 def test_other_real_files_have_the_published_numbers_too(shared_data):
     with data_folder(shared_data):
         for (name, split), count in OTHER_COUNTS.items():
-            items = list(find_spec(name).source.records(split))
+            items = list(find_spec(workspace(), name).source.records(workspace(), split))
             assert len(items) == count and all(isinstance(item, Record) for item in items), name
-        for record in records_of(find_spec("dialogsum.main"), "test"):
+        for record in records_of(find_spec(workspace(), "dialogsum.main"), "test"):
             assert len(record.references) == 3
-        held_back = records_of(find_spec("cot_eval.strategyqa"), "test")
-        trained_on = records_of(find_spec("cot.strategyqa"), "train")
+        held_back = records_of(find_spec(workspace(), "cot_eval.strategyqa"), "test")
+        trained_on = records_of(find_spec(workspace(), "cot.strategyqa"), "train")
         asked = {record.fields["question"] for record in trained_on}
         assert len(held_back) > 150 and len(held_back) + len(trained_on) == 2_061
         assert not any(record.fields["question"] in asked for record in held_back)
@@ -337,7 +351,7 @@ def test_published_reasoning_is_read_as_its_answer(shared_data, name):
 def test_prompts_of_bbh_are_the_published_ones(shared_data):
     with data_folder(shared_data):
         for path in sorted((shared_data / "bbh" / "cot-prompts").glob("*.txt")):
-            _, shown = first_prompt(find_spec(f"bbh.{path.stem}"), "cot", "test")
+            _, shown = first_prompt(find_spec(workspace(), f"bbh.{path.stem}"), "cot", "test")
             published = path.read_text(encoding="utf-8").partition("-----\n")[2].rstrip()
             assert shown.inputs.startswith(published + "\n\nQ: ")
 
@@ -362,7 +376,7 @@ def test_the_whole_protocol_on_replies():
             ("bbh.date_understanding", "cot", "May has 31 days. So the answer is (A)."),
             ("bbh.dyck_languages", "cot", "So the answer is ) }."),
         ):
-            spec = find_spec(name)
+            spec = find_spec(workspace(), name)
             record, shown = first_prompt(spec, mode, "test")
             example = example_features(record, shown)
             assert spec.postprocess_fn is not None

@@ -1,0 +1,59 @@
+"""The environment variables of this program: the one place that reads them.
+
+INSTRUCT_DATA_DIR              the user's data sets, else ~/instruct_data
+INSTRUCT_STORE_DIR             prepared records, else ~/.cache/instruct/stores
+INSTRUCT_FLAN_CHECKOUT         a checkout of google-research/FLAN, else none
+INSTRUCT_DOWNLOAD              1: sources may fetch data from the network
+INSTRUCT_TOXICITY_CLASSIFIER   module:function that judges texts
+TFDS_DATA_DIR                  TensorFlow Datasets, else ~/tensorflow_datasets
+HF_HUB_CACHE, HF_DATASETS_CACHE, HF_HOME, XDG_CACHE_HOME   the hub's caches, as its library
+                               finds them
+"""
+
+import os
+from pathlib import Path
+from typing import Any
+
+from instruct.files import local_path
+from instruct.workspace import (
+    DATA_VARIABLE,
+    DOWNLOAD_VARIABLE,
+    FLAN_VARIABLE,
+    STORE_VARIABLE,
+    TFDS_VARIABLE,
+    TOXICITY_VARIABLE,
+    Workspace,
+)
+
+_FOLDERS = {
+    "data_dir": DATA_VARIABLE,
+    "store_dir": STORE_VARIABLE,
+    "tfds_dir": TFDS_VARIABLE,
+    "flan_checkout": FLAN_VARIABLE,
+}
+
+
+def workspace_from_environment(**folders: Path) -> Workspace:
+    """The workspace that the environment variables describe.
+
+    Args:
+        folders: fields of `Workspace` that are set otherwise; their variables are not read.
+
+    Raises:
+        UserError: a variable holds no path of this machine.
+    """
+    fields: dict[str, Any] = {
+        field: local_path(variable, os.environ[variable])
+        for field, variable in _FOLDERS.items()
+        if os.environ.get(variable) and field not in folders
+    }
+    cache = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    home = Path(os.environ.get("HF_HOME") or Path(cache) / "huggingface")
+    fields["hub_cache"] = Path(os.environ.get("HF_HUB_CACHE") or home / "hub").expanduser()
+    datasets = os.environ.get("HF_DATASETS_CACHE") or home / "datasets"
+    fields["datasets_cache"] = Path(datasets).expanduser()
+    return Workspace(
+        **fields | folders,
+        downloads=os.environ.get(DOWNLOAD_VARIABLE, "") == "1",
+        toxicity_classifier=os.environ.get(TOXICITY_VARIABLE, ""),
+    )

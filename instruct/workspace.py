@@ -1,0 +1,59 @@
+"""`Workspace`: where data, stores and wordings are, and what reading them may do.
+
+The command line makes one (`instruct/cli/environment.py`); everything below takes it as an
+argument, and worker processes get it pickled. The library reads no environment variable.
+"""
+
+import dataclasses
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+# Environment variables that the command line reads, for messages that name them.
+DATA_VARIABLE = "INSTRUCT_DATA_DIR"
+STORE_VARIABLE = "INSTRUCT_STORE_DIR"
+TFDS_VARIABLE = "TFDS_DATA_DIR"
+FLAN_VARIABLE = "INSTRUCT_FLAN_CHECKOUT"
+DOWNLOAD_VARIABLE = "INSTRUCT_DOWNLOAD"
+TOXICITY_VARIABLE = "INSTRUCT_TOXICITY_CLASSIFIER"
+
+ToxicityClassifier = Callable[[Sequence[str]], Sequence[float]]
+
+
+@dataclasses.dataclass(frozen=True)
+class Workspace:
+    """Folders of this machine, `~` expanded, and what reading them may do.
+
+    Attributes:
+        data_dir: the user's data sets, one sub-folder a publisher's release.
+        store_dir: prepared record stores.
+        tfds_dir: data sets that TensorFlow Datasets has prepared.
+        hub_cache: repositories that `hf download` has fetched.
+        datasets_cache: Arrow files that the library `datasets` has prepared.
+        flan_checkout: a checkout of google-research/FLAN whose wordings take the place of this
+            project's; None for this project's.
+        downloads: whether sources may fetch data from the network.
+        toxicity_classifier: a function from texts to probabilities of being toxic, or its name as
+            "module:function"; "" for none.
+    """
+
+    data_dir: Path = Path("~/instruct_data")
+    store_dir: Path = Path("~/.cache/instruct/stores")
+    tfds_dir: Path = Path("~/tensorflow_datasets")
+    hub_cache: Path = Path("~/.cache/huggingface/hub")
+    datasets_cache: Path = Path("~/.cache/huggingface/datasets")
+    flan_checkout: Path | None = None
+    downloads: bool = False
+    toxicity_classifier: str | ToxicityClassifier = ""
+
+    def __post_init__(self) -> None:
+        for name, path in self._paths().items():
+            object.__setattr__(self, name, path.expanduser())
+
+    def absolute(self) -> "Workspace":
+        """The same with absolute paths, for processes that start in another folder."""
+        return dataclasses.replace(
+            self, **{n: path.absolute() for n, path in self._paths().items()}
+        )
+
+    def _paths(self) -> dict[str, Path]:
+        return {name: value for name, value in vars(self).items() if isinstance(value, Path)}
