@@ -13,9 +13,9 @@ from typing import Any
 from instruct.cli import report_flags, report_tables
 from instruct.errors import UserError
 from instruct.files import local_path, make_writable
-from instruct.report.before_after import CompareConfig, write_comparison
-from instruct.report.forgetting import write_forgetting
-from instruct.report.run_page import write_report
+from instruct.report.pages.before_after import CompareConfig, write_comparison
+from instruct.report.pages.forgetting import write_forgetting
+from instruct.report.pages.run_page import write_report
 
 # What a run leaves; one of them makes a report.
 _RUN_FILES = ("run.json", "metrics.jsonl", "eval/*/step_*/results.jsonl")

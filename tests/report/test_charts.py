@@ -8,7 +8,7 @@ import pytest
 
 from instruct.report import charts
 from instruct.report.blocks import Bar, Bars, Charts, DotRow, Dots, Lines, Mark, Scaling, Series
-from tests.report.test_rendering import html_of
+from tests.report.pages.test_rendering import html_of
 
 
 def drawn(content) -> str:

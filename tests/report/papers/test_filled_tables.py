@@ -6,7 +6,8 @@ import math
 import pytest
 
 from instruct.errors import UserError
-from instruct.report import read, run_page
+from instruct.report import read
+from instruct.report.pages import run_page
 from instruct.report.pages.rendering import to_html, to_markdown
 from instruct.report.papers import filled_tables, printed_tables
 from tests.report.made_up_run import write_run

@@ -9,8 +9,9 @@ import pytest
 
 from instruct import results
 from instruct.errors import UserError
-from instruct.report import blocks, read, run_page
-from instruct.report.run_page import write_report
+from instruct.report import blocks, read
+from instruct.report.pages import run_page
+from instruct.report.pages.run_page import write_report
 from tests.report import browser
 from tests.report.made_up_run import write_run
 

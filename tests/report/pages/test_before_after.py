@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from instruct.errors import UserError
-from instruct.report.before_after import (
+from instruct.report.pages.before_after import (
     CompareConfig,
     compare,
     differing_conditions,

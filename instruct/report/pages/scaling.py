@@ -12,8 +12,8 @@ import re
 from collections.abc import Callable, Iterator, Sequence
 
 from instruct import results
-from instruct.report import tables
 from instruct.report.blocks import Charts, Lines, Row, Scaling, Section, Series, Table, Text
+from instruct.report.pages import tables
 from instruct.report.papers import measures, printed_tables
 from instruct.report.papers.filled_tables import nearest_row, trained_parameters, trained_tasks
 from instruct.report.papers.printed_tables import PARAMETERS, PaperRow

@@ -2,7 +2,8 @@
 
 import pathlib
 
-from instruct.report import blocks, tables
+from instruct.report import blocks
+from instruct.report.pages import tables
 from instruct.report.read import Evaluation, Run
 
 

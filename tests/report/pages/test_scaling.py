@@ -4,8 +4,9 @@ import dataclasses
 
 import pytest
 
-from instruct.report import read, scaling
+from instruct.report import read
 from instruct.report.blocks import Charts, Document, Lines, Scaling
+from instruct.report.pages import scaling
 from instruct.report.pages.rendering import to_html, to_markdown
 from instruct.report.papers import printed_tables
 from tests.report.browser import look

@@ -6,9 +6,9 @@ import typing
 
 import pytest
 
-from instruct.report import blocks, charts, read, run_page
-from instruct.report.compare_faithfulness import marked
-from instruct.report.pages import rendering
+from instruct.report import blocks, charts, read
+from instruct.report.pages import rendering, run_page
+from instruct.report.pages.compare_faithfulness import marked
 from tests.report import browser
 from tests.report.made_up_run import HOSTILE, write_run
 

@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from instruct.errors import UserError
-from instruct.report import blocks, compare_faithfulness
+from instruct.report import blocks
 from instruct.report.compare import (
     Example,
     key_of,
@@ -20,9 +20,10 @@ from instruct.report.compare import (
     paired_test,
     same_question,
 )
-from instruct.report.compare_faithfulness import Both
 from instruct.report.faithfulness.check import Checked
 from instruct.report.faithfulness.detector import Detector, load_detector
+from instruct.report.pages import compare_faithfulness
+from instruct.report.pages.compare_faithfulness import Both
 from instruct.report.pages.rendering import write_document
 from instruct.report.read import Evaluation, conditions, find_results, read_finished
 from instruct.report.statistics import PairedTest, Rates, holm

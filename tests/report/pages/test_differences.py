@@ -5,8 +5,9 @@ import json
 import pytest
 
 from instruct import results
-from instruct.report import differences, read
+from instruct.report import read
 from instruct.report.blocks import Bars, Document, Table
+from instruct.report.pages import differences
 from instruct.report.pages.rendering import to_html, to_markdown
 from instruct.report.wording import probability
 from tests.report.made_up_run import write_run

@@ -7,7 +7,8 @@ import statistics
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from instruct.report import blocks, differences, scaling, tables
+from instruct.report import blocks
+from instruct.report.pages import differences, scaling, tables
 from instruct.report.pages.rendering import write_document
 from instruct.report.papers import filled_tables
 from instruct.report.read import Run, read_runs

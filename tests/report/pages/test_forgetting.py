@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from instruct.errors import UserError
-from instruct.report import forgetting
-from instruct.report.forgetting import write_forgetting
+from instruct.report.pages import forgetting
+from instruct.report.pages.forgetting import write_forgetting
 from instruct.report.read import keep_scores, read_finished
 from tests.report import browser
 from tests.report.made_up_summaries import plain_rows, write_evaluation
