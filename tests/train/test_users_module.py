@@ -58,8 +58,8 @@ def train(run: str, steps: int, *flags: str, mode: str = "train") -> int:
             "--gin.loop.train.log_every_steps=1",
             "--gin.loop.train.eval_every_steps=3",
             "--gin.loop.train.num_eval_examples=8",
-            "--gin.CheckpointConfig.save_every_steps=1",
-            "--gin.CheckpointConfig.keep=9",
+            "--gin.checkpoint.CheckpointConfig.save_every_steps=1",
+            "--gin.checkpoint.CheckpointConfig.keep=9",
             *flags,
         ]
     )
