@@ -32,7 +32,7 @@ def train_flags(model_dir: pathlib.Path) -> list[str]:
         "--gin.TRAIN_STEPS=2",
         f"--gin.MODEL_DIR={model_dir}",
         "--gin.DataConfig.window_examples=32",
-        "--gin.CheckpointConfig.save_every_steps=1",
+        "--gin.checkpoint.CheckpointConfig.save_every_steps=1",
         "--gin.ModelConfig.num_encoder_layers=1",
         "--gin.ModelConfig.num_decoder_layers=1",
         "--gin.loop.train.eval_every_steps=None",

@@ -72,13 +72,19 @@ WRONG_FLAGS = {
     ),
     "number for a mesh": (["--gin.loop.train.mesh=3"], ["train.mesh", "3", "@MeshConfig()"]),
     "nothing for a loss": (["--gin.loop.train.loss=None"], ["train.loss", "@LossConfig()"]),
-    "text for truth": (["--gin.CheckpointConfig.async_save=no"], ["async_save", "'no'", "True or"]),
+    "text for truth": (
+        ["--gin.checkpoint.CheckpointConfig.async_save=no"],
+        ["async_save", "'no'", "True or"],
+    ),
     "seed beyond 32 bits": (["--gin.SEED=4294967296"], ["SEED", "4294967296", "to 4294967295"]),
     "seed beyond 64 bits": ([f"--gin.SEED={2**64}"], ["SEED", f"{2**64}", "to 4294967295"]),
     "negative seed": (["--gin.SEED=-1"], ["SEED", "-1", "from 0"]),
     "number of thousands of digits": (["--gin.SEED=0x" + "f" * 5000], ["SEED", "whole number"]),
     "no number": (["--gin.OptimizerConfig.learning_rate=1e999"], ["learning_rate", "finite"]),
-    "text for a truth value": (["--gin.CheckpointConfig.async_save=no"], ["async_save", "True or"]),
+    "text for a truth value": (
+        ["--gin.checkpoint.CheckpointConfig.async_save=no"],
+        ["async_save", "True or"],
+    ),
     "bucket for a run": (
         ["--gin.MODEL_DIR=gs://bucket/a"],
         ["MODEL_DIR", "gs://bucket/a"],

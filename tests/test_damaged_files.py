@@ -410,7 +410,7 @@ def test_a_full_disk_while_saving(finished_run, mount_disk, capsys):
     pages = sum(-(-p.stat().st_size // 4096) + 1 for p in finished_run.rglob("*"))
     disk = mount_disk(int(4 * pages * 1.3))  # two checkpoints are there, a third does not fit
     run = pathlib.Path(shutil.copytree(finished_run, disk / "run"))
-    flags = [*train_flags(run), "--gin.TRAIN_STEPS=5", "--gin.CheckpointConfig.keep=9"]
+    flags = [*train_flags(run), "--gin.TRAIN_STEPS=5", "--gin.checkpoint.CheckpointConfig.keep=9"]
     message = failure(capsys, "train", *flags, status=1)
     # The checkpoint is written in the background: whichever file finds the disk full is named.
     assert "no space left on the disk" in message and f"{run}/" in message
