@@ -13,7 +13,7 @@ NUMERIC_TESTS ?= $(addprefix tests/, \
   eval/test_slots.py eval/test_score.py test_packing_equivalence.py)
 export TF_CPP_MIN_LOG_LEVEL ?= 2
 
-.PHONY: demo test test-isa extras lint docs constraints format clean help
+.PHONY: demo test test-fast test-isa extras lint docs constraints format clean help
 
 help:  ## what the targets do
 	@grep -E '^[a-z-]+:.*##' Makefile | sed -E 's/:.*## /\t/'
@@ -36,6 +36,9 @@ lint: $(STAMP)  ## format, lint and types
 
 test: lint  ## lint, then every test with line coverage
 	$(BIN)/python -m pytest -n 2 --dist loadfile --cov --cov-report=term
+
+test-fast: $(STAMP)  ## the tests that take less than a second each: under three minutes on two cores
+	$(BIN)/python -m pytest -n 2 --dist loadfile -m 'not slow'
 
 docs: $(STAMP)  ## the documentation as a site, in build/site
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build -q

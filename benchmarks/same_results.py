@@ -139,6 +139,7 @@ def main() -> int:
     parser.add_argument("commits", nargs="*", help="two commits")
     parser.add_argument("--data", required=True, help="folder with the public files")
     parser.add_argument("--steps", type=int, default=600, help="of the demo's training")
+    parser.add_argument("--folder", type=pathlib.Path, help="keep what the runs wrote here")
     parser.add_argument("--probe", type=pathlib.Path, help=argparse.SUPPRESS)
     flags = parser.parse_args()
     data = str(pathlib.Path(flags.data).resolve())
@@ -148,12 +149,12 @@ def main() -> int:
         flags.probe.write_text(json.dumps(items))
         return 0
     old, new = flags.commits
-    with tempfile.TemporaryDirectory() as folder:
+    with tempfile.TemporaryDirectory() as temporary:
         sides = []
         for name, commit in (("old", old), ("new", new)):
-            place = pathlib.Path(folder) / name
-            place.mkdir()
-            sides.append(probe_commit(commit, place, data, flags.steps))
+            folder = (flags.folder or pathlib.Path(temporary)).resolve() / name
+            folder.mkdir(parents=True)
+            sides.append(probe_commit(commit, folder, data, flags.steps))
     differing = 0
     for item in {**sides[0], **sides[1]}:
         first, second = (side.get(item, "absent") for side in sides)

@@ -447,10 +447,8 @@ def reference_text(entry: str, parameter: str) -> str | None:
     """What a parameter is bound to, and every value that the functions it calls were given.
 
     Stable from start to start: macros are replaced by their values, and defaults that a function
-    was called with are included. Call it after the entry was built.
-
-    >>> reference_text(TRAIN, "optimizer")
-    '@my_module.my_optimizer(); my_module.my_optimizer.learning_rate = 0.001'
+    was called with are included. Call it after the entry was built. For example
+    '@my_module.my_optimizer(); my_module.my_optimizer.learning_rate = 0.001'; None if unbound.
     """
     try:
         text = repr(gin.query_parameter(f"{entry}.{parameter}"))

@@ -154,6 +154,7 @@ WRONG_FLAGS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("case", WRONG_FLAGS)
 def test_wrong_settings_of_training(case, folder, tmp_path, capsys):
     flags, words = WRONG_FLAGS[case]

@@ -12,6 +12,8 @@ from instruct.checkpoints.detect import open_checkpoint
 from instruct.cli.arguments import main
 from instruct.data.vocab import GYM_MODEL, load_vocabulary
 
+pytestmark = pytest.mark.slow
+
 PROMPT = "--prompt=What is 2 + 3?"
 SIZES = {
     **{"d_model": 32, "d_kv": 4, "num_heads": 8, "d_ff": 48, "num_layers": 2},

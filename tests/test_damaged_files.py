@@ -20,6 +20,8 @@ from instruct.models.encoder_decoder import EncoderDecoder
 from instruct.results import read_rows
 from tests.spoilt import MODULE_FLAG, NUM_GOOD, failure, train_flags, write_files
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory) -> pathlib.Path:

@@ -9,6 +9,8 @@ import pytest
 
 from instruct.cli.arguments import main
 
+pytestmark = pytest.mark.slow
+
 # What a SeqIO user writes, with nothing of this project in it.
 USER_MODULE = """
 import functools, json, os

@@ -12,6 +12,8 @@ import pytest
 from instruct.errors import storage_failure
 from tests.failing_storage import FAULTS_A_KIND, KINDS, compiled
 
+pytestmark = pytest.mark.slow
+
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 
 

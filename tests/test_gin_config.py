@@ -153,6 +153,7 @@ TEXTS = (
 )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("value", TEXTS)
 def test_what_feeds_text_is_text(wired, value):
     required = ("--gin.MODEL_DIR=runs/a", "--gin.STEPS=5")

@@ -78,6 +78,7 @@ def test_all_folders_are_known():
     assert folders == {"ablations", "hardware", "models", "recipes", "runs", "t5x"}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("path", MODELS)
 def test_models_have_their_published_size(path):
     model = ModelConfig(**arguments(path)[gin_config.MODEL])
@@ -119,6 +120,7 @@ def test_recipes_require_nothing_but_folders_and_files(path):
     assert built[gin_config.TRAIN] and built[gin_config.EVALUATE]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("path", RECIPES)
 def test_recipes_trace_a_step_at_true_size(path, capsys):
     flags = [f"--gin.{name}={GIVEN[name]}" for name in sorted(required_macros((path,)))]
@@ -131,6 +133,7 @@ def test_recipes_trace_a_step_at_true_size(path, capsys):
     assert all("no prepared records" in line for line in warnings), warnings
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("path", MODELS)
 def test_models_trace_a_step_at_true_size(path, capsys):
     assert main(["check", f"--gin_file={path}", "--mesh=data=4,fsdp=2,tensor=2"]) == 0

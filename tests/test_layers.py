@@ -134,6 +134,7 @@ def test_packages_have_no_import_circles():
         raise AssertionError(" -> ".join(error.args[1])) from error
 
 
+@pytest.mark.slow
 def test_no_import_circles():
     graph = {module_name(path): imports(path) for path in SOURCES}
     try:
@@ -168,6 +169,7 @@ def test_gin_folders_do_not_hide_gin_config():
     assert not list((ROOT / "gin").rglob("__init__.py"))
 
 
+@pytest.mark.slow
 def test_every_module_is_tested_by_its_mirror_or_beside_it():
     """`instruct/x/y.py` has `tests/x/test_y.py`, or a test below `tests/x` imports it."""
     untested = []

@@ -10,6 +10,8 @@ from instruct.train.loss import LossConfig, make_loss_fn
 from tests.float32 import assert_same_float32
 from tests.train.batches import packed_batch, tiny_config
 
+pytestmark = pytest.mark.slow
+
 MODEL = EncoderDecoder(tiny_config(num_encoder_layers=1, num_decoder_layers=1))
 
 

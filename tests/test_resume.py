@@ -22,6 +22,8 @@ from instruct.models.encoder_decoder import EncoderDecoder
 from tests.train.batches import tiny_config
 from tests.train.stand_in import ONE_LAYER
 
+pytestmark = pytest.mark.slow
+
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 STEPS, SAVE_EVERY = 14, 3
 # What a run computes; times differ.

@@ -10,6 +10,8 @@ import sysconfig
 
 import pytest
 
+pytestmark = pytest.mark.slow
+
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 SOURCES = ("instruct", "tasks", "gin", "setup.cfg", "pyproject.toml", "README.md", "LICENSE")
 FLAGS = [

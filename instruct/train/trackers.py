@@ -96,6 +96,9 @@ class TensorBoard(Tracker):
     an interrupted run wrote those after its last checkpoint.
     """
 
+    def __repr__(self) -> str:
+        return "TensorBoard()"
+
     def open(self, folder: pathlib.Path, step: int) -> None:
         self._folder = folder / TENSORBOARD_FOLDER
         with naming_file(self._folder):

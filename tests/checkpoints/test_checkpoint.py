@@ -32,6 +32,8 @@ from instruct.train.optimizer import OptimizerConfig, make_optimizer
 from instruct.train.step import abstract_state, state_shardings
 from tests.train.batches import tiny_config
 
+pytestmark = pytest.mark.slow
+
 OPTIMIZER = OptimizerConfig(min_factored_size=16)
 
 

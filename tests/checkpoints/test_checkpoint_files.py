@@ -44,6 +44,7 @@ def changed_files(content: bytearray) -> dict[str, bytes | None]:
 
 
 # What follows from an error that was raised, see `cli.arguments._report_unraisable`.
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 def test_any_one_damaged_file_is_noticed_or_does_not_matter(tmp_path):
     """Every file, every kind of damage: the same values, or the error; nothing else."""

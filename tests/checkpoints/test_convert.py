@@ -32,6 +32,7 @@ def assert_identical(found: dict, expected: dict) -> None:
         assert found[name].tobytes() == array.tobytes(), name
 
 
+@pytest.mark.slow
 def test_transformers_to_ours_and_back(saved, tmp_path, caplog):
     theirs, folder = saved
     report = convert(folder, tmp_path / "ours", "instruct")
@@ -55,6 +56,7 @@ def test_transformers_to_ours_and_back(saved, tmp_path, caplog):
     assert_identical(values(tmp_path / "again"), values(folder))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["huggingface", "t5x"])
 @pytest.mark.parametrize("tied", [False, True])
 def test_ours_there_and_back(tiny, tmp_path, kind, tied):
@@ -229,6 +231,7 @@ def test_the_longest_name_that_a_folder_may_have(tiny, tmp_path):
     assert_identical(values(tmp_path / ("x" * 255)), {n: a.read() for n, a in arrays.items()})
 
 
+@pytest.mark.slow
 def test_imported_parameters_compute_what_they_did(tiny, tmp_path):
     """One forward pass of the same weights through three formats."""
     arrays = random_arrays(tiny)

@@ -42,6 +42,7 @@ def abstract_of(config, mesh=None):
     return found if mesh is None else with_shardings(found, param_shardings(mesh, found))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("scan", [False, True])
 @pytest.mark.parametrize(
@@ -65,6 +66,7 @@ def test_every_mesh_and_layout_loads_the_same(wide, written, kind, scan, mesh):
     jax.tree.map(np.testing.assert_array_equal, jax.device_get(again), jax.device_get(found))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("scan", [False, True])
 def test_in_part_by_an_explicit_mapping(wide, written, kind, scan):

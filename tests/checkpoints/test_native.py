@@ -17,6 +17,7 @@ from instruct.train.step import init_state
 from tests.checkpoints.conftest import random_arrays
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("scan", [False, True])
 def test_what_is_written_is_what_training_reads(tiny, tmp_path, scan):
     arrays = random_arrays(tiny)
@@ -29,6 +30,7 @@ def test_what_is_written_is_what_training_reads(tiny, tmp_path, scan):
     assert opened.model == tiny and opened.vocabulary == "bytes" and opened.kind == "instruct"
 
 
+@pytest.mark.slow
 def test_what_training_writes_is_read_with_its_slots(tiny, tmp_path):
     params = EncoderDecoder(tiny).init(jax.random.key(0))
     state = init_state(params, make_optimizer(OptimizerConfig()))

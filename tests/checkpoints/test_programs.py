@@ -19,6 +19,8 @@ from tests.checkpoints.conftest import random_arrays
 from tests.train.batches import tiny_config
 from tests.train.stand_in import ONE_LAYER, arguments
 
+pytestmark = pytest.mark.slow
+
 MESH = MeshConfig(data=4, tensor=2)
 
 

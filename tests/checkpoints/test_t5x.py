@@ -34,6 +34,7 @@ def real(tmp_path_factory) -> pathlib.Path:
     return folder / "checkpoint_5"
 
 
+@pytest.mark.slow
 def test_t5x_logits(real):
     opened = t5x.open_checkpoint(str(real))
     assert opened.step == 5 and not opened.unknown and opened.model is not None

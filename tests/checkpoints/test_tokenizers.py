@@ -5,6 +5,7 @@ import json
 import shutil
 
 import numpy as np
+import pytest
 
 from instruct.checkpoints import huggingface
 from instruct.checkpoints.convert import convert, describe
@@ -17,6 +18,7 @@ from tests.checkpoints.conftest import random_arrays
 TEXT = "if ⟦a < b⟧ swap <sep> them"
 
 
+@pytest.mark.slow
 def test_added_tokens_go_there_and_back(tiny, tmp_path):
     plain = load_vocabulary(f"{GYM_MODEL}#extra_ids=100").vocab_size
     model = dataclasses.replace(tiny, vocab_size=plain + 4)

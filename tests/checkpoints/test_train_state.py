@@ -48,6 +48,7 @@ def comparable(state):
     return state._replace(opt_state=slots.slots) if hasattr(slots, "slots") else state
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("scan_layers", [False, True])
 @pytest.mark.parametrize("name", CHAINS)
 def test_every_state_is_saved_and_restored(name, scan_layers, tmp_path):
@@ -67,6 +68,7 @@ def test_every_state_is_saved_and_restored(name, scan_layers, tmp_path):
         assert int(found.opt_state.count) == 7
 
 
+@pytest.mark.slow
 def test_either_layout_resumes_what_the_other_saved(tmp_path):
     state, _ = state_of(CHAINS["adamw"], True)
     store = CheckpointStore(tmp_path)

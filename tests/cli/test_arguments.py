@@ -244,6 +244,7 @@ def interruptible():
     signal.signal(signal.SIGINT, before)
 
 
+@pytest.mark.slow
 def test_an_interrupt_that_a_callback_swallowed_is_asked_for_again(interruptible, capsys):
     lost = types.SimpleNamespace(exc_value=KeyboardInterrupt(), exc_traceback=None)
     with pytest.raises(KeyboardInterrupt):

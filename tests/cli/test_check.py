@@ -26,6 +26,7 @@ def test_the_largest_model_on_a_pod(capsys):
     assert "encoder/layers/attention/query/kernel" in out and "embed joined_heads" in out
 
 
+@pytest.mark.slow
 def test_a_recipe_shows_its_mixture_and_warns_of_what_is_missing(capsys, tmp_path):
     recipe = [
         "--gin_file=gin/recipes/gym_demo.gin",
@@ -39,6 +40,7 @@ def test_a_recipe_shows_its_mixture_and_warns_of_what_is_missing(capsys, tmp_pat
     assert f"cannot read vocabulary '{tmp_path}/absent.model'" in out.replace("\n", "")
 
 
+@pytest.mark.slow
 def test_a_prepared_mixture_shows_its_first_row(capsys):
     task = "gym.chain_sum.zs_noopt"
     names = ["--gin.MODEL_DIR=/not/made", f"--gin.MIXTURE_OR_TASK_NAME={task}"]
@@ -49,6 +51,7 @@ def test_a_prepared_mixture_shows_its_first_row(capsys):
     assert "warning" not in out and "segment 1" in out and "targets:" in out
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("size", ["small", "xl"])
 def test_what_a_recipe_requires_is_a_warning_here(capsys, size):
     """Everything that does not hang on the checkpoint and the vocabulary is shown all the same."""
@@ -64,6 +67,7 @@ def test_what_a_recipe_requires_is_a_warning_here(capsys, size):
     assert "no prepared records yet" in flat and "batch of 32 rows of 1024 + 128 tokens" in flat
 
 
+@pytest.mark.slow
 def test_defaults_without_a_recipe_warn_of_all_that_must_be_set(capsys):
     files = ["--gin_file=gin/runs/train.gin", "--gin_file=gin/models/tiny_demo.gin"]
     flat = " ".join(shown(capsys, *files).split())

@@ -19,6 +19,7 @@ from tests.spoilt import MODULE_FLAG, failure, train_flags, write_files
 TASK = "gym.chain_sum.zs_noopt"
 
 
+@pytest.mark.slow
 def test_stores_are_built_once(capsys, tmp_path):
     flags = arguments.parse(["prepare", f"--mixture={TASK}", "--workers=1", "--json"])
     stores = []
@@ -32,6 +33,7 @@ def test_stores_are_built_once(capsys, tmp_path):
     assert len(manifests) == len(stores)
 
 
+@pytest.mark.slow
 def test_the_mixture_may_come_from_gin(capsys, tmp_path):
     recipe = ["--gin_file=gin/recipes/gym_demo.gin", "--gin.MODEL_DIR=/not/made"]
     flags = [*recipe, f"--gin.MIXTURE_OR_TASK_NAME={TASK}", "--workers=1"]
@@ -56,6 +58,7 @@ def partly_there(tmp_path, monkeypatch):
     return "spoilt_partly"
 
 
+@pytest.mark.slow
 def test_what_is_not_there_is_left_out_on_record_and_training_goes_on(
     partly_there, tmp_path, capsys
 ):
@@ -150,6 +153,7 @@ def test_a_disk_that_is_too_small_is_told_before_anything_is_written(monkeypatch
     assert "2 stores to build: 1,000,000,000 known rows" in out
 
 
+@pytest.mark.slow
 def test_every_task_is_reported(capsys, tmp_path):
     command = ["prepare", f"--mixture={TASK}", "--workers=1", "--report_examples=20"]
     assert main([*command, "--report"]) == 0

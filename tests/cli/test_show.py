@@ -50,6 +50,7 @@ def test_tasks_as_a_list(capsys):
         output(capsys, "--family=gym", "--category=cookery")
 
 
+@pytest.mark.slow
 def test_a_long_list_is_told_by_family(capsys, monkeypatch):
     monkeypatch.setattr(show, "_FEW_TASKS", 3)
     short = output(capsys)
@@ -166,6 +167,7 @@ def test_flags_that_do_not_go_together(capsys, flags, message):
         output(capsys, *flags)
 
 
+@pytest.mark.slow
 def test_packed_rows_of_a_prepared_mixture(capsys):
     task = "gym.chain_sum.zs_noopt"
     assert arguments.main(["prepare", f"--mixture={task}", "--workers=1"]) == 0
@@ -173,6 +175,7 @@ def test_packed_rows_of_a_prepared_mixture(capsys):
     assert "segment 1" in out and "segment 2" in out
 
 
+@pytest.mark.slow
 def test_a_plain_seqio_task_is_shown_as_its_pipeline_makes_it(capsys):
     name, words = fresh_name("plain"), seqio.ByteVocabulary(extra_ids=0)
     features = {key: seqio.Feature(words) for key in ("inputs", "targets")}

@@ -12,6 +12,8 @@ from instruct.data.stores.prepare import prepare
 from tests.data.toy import ToySource, fresh_name, toy_config, toy_spec
 from tests.workspaces import workspace
 
+pytestmark = pytest.mark.slow
+
 
 def output(capsys, *flags):
     assert show.run(arguments.parse(["show", "--overlap", "--workers=1", *flags])) == 0

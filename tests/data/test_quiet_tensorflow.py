@@ -32,6 +32,7 @@ def test_all_is_shown_if_the_import_fails(capfd):
     assert capfd.readouterr().err == LINES
 
 
+@pytest.mark.slow
 def test_whoever_imports_tensorflow_loads_it_quietly(tmp_path):
     """A user's module too, and its first operation; errors of both are seen."""
     (tmp_path / "my_module.py").write_text(

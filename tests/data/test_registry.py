@@ -200,6 +200,7 @@ def test_children_and_what_the_rates_ask_for():
         registry.shares(workspace(), "no_such_mixture")
 
 
+@pytest.mark.slow
 def test_the_read_path_needs_no_tensorflow():
     modules = """config task_lists vocab feed.examples feed.leaves feed.pipeline feed.plan
         feed.preview feed.records feed.task_report feed.window overlap.duplicates

@@ -27,6 +27,8 @@ from instruct.models.encoder_decoder import EncoderDecoder
 from instruct.train.optimizer import OptimizerConfig, make_optimizer
 from tests.float32 import assert_same_float32
 
+pytestmark = pytest.mark.slow
+
 MODEL = ModelConfig(
     vocab_size=260,
     d_model=16,

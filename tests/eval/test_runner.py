@@ -25,6 +25,8 @@ from instruct.train.optimizer import OptimizerConfig, make_optimizer
 from tests.eval import toy_tasks
 from tests.workspaces import workspace
 
+pytestmark = pytest.mark.slow
+
 MODEL = ModelConfig(
     vocab_size=264,
     d_model=16,

@@ -6,6 +6,8 @@ import pytest
 from instruct.models.attention import MASKED_LOGIT, KeyValue, attend, masked_softmax
 from tests.float32 import assert_same_float32
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def inputs():

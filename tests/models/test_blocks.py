@@ -3,10 +3,13 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 from flax import nnx
 
 from instruct.models.blocks import EncoderLayer
 from tests.models.test_config import TINY
+
+pytestmark = pytest.mark.slow
 
 
 def test_a_layer_whose_outputs_are_zero_passes_its_input_on():

@@ -18,6 +18,8 @@ from instruct.models.layout import stack_layers, unstack_layers
 from tests.float32 import assert_same_float32
 from tests.models.test_config import TINY
 
+pytestmark = pytest.mark.slow
+
 SIZES = {
     "small": (512, 6, 1024, 8, 76_961_152),
     "base": (768, 12, 2048, 12, 247_577_856),

@@ -28,6 +28,7 @@ def test_buckets_of_the_docstring(bidirectional, expected):
     np.testing.assert_array_equal(found, expected)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("bidirectional", [True, False])
 def test_skewed_bias_equals_a_lookup_of_every_pair(bidirectional):
     bias = RelativePositionBias(TINY, bidirectional=bidirectional, rngs=nnx.Rngs(0))

@@ -95,6 +95,7 @@ def test_options_are_taken_out_of_the_questions_of_both_styles():
     assert not records()["aqua"][0].options
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", SIZES)
 def test_files_of_the_release_become_records(name, shared_data):
     path = shared_data / "cot" / f"{name}_train.tsv"

@@ -159,6 +159,7 @@ assert opened
 """
 
 
+@pytest.mark.slow
 def test_importing_looks_at_no_data_and_its_order_does_not_matter(tmp_path):
     """All modules of tasks in two orders: the same mixtures, leaf by leaf."""
     modules = [*TASK_MODULES, "tasks.splits", "tasks.collection.page"]

@@ -36,6 +36,7 @@ def test_a_set_aside_task_in_a_mixture_is_found():
     assert splits.leaks(workspace(), "gym.maze")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("group", sorted(splits.HELD_OUT_GROUPS))
 def test_a_copy_of_a_held_out_benchmark_is_found(group):
     spec = dataclasses.replace(

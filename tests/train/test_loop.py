@@ -21,6 +21,8 @@ from instruct.train.optimizer import OptimizerConfig
 from tests.train.batches import tiny_config
 from tests.train.stand_in import ONE_LAYER, ToyFeed, arguments, open_toy
 
+pytestmark = pytest.mark.slow
+
 # One for all tests, whose programs then come from the compilation cache.
 MESH = MeshConfig(data=4, tensor=2)
 

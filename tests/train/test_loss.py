@@ -45,6 +45,7 @@ def by_hand(hidden, kernel, targets, weights, config):
     return jnp.sum(losses * weights)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("smoothing", [0.0, 0.1])
 @pytest.mark.parametrize("chunk_logits", [2**24, 2 * ROWS * VOCAB])
 def test_loss_and_gradient_equal_the_formula(arrays, smoothing, chunk_logits):
@@ -88,6 +89,7 @@ def test_mesh_changes_neither_loss_nor_gradient(arrays):
     assert_same_float32(split, alone)
 
 
+@pytest.mark.slow
 def test_token_losses_and_ties():
     logits = jnp.asarray([[0.0, 2.0, -1.0], [1.0, 1.0, 0.0]])
     tokens, gradient = cross_entropy(logits, jnp.asarray([1, 0]), z_loss=0.5)
@@ -113,6 +115,7 @@ def test_example_weights_add_up_to_one_each():
     assert_same_float32(example_weights(weights, None).sum(1), np.ones(2))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("weighting", ["token", "example"])
 def test_groups_add_up_to_the_whole(arrays, weighting):
     config = LossConfig(weighting=weighting)

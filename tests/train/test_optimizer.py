@@ -62,12 +62,14 @@ def run(config, params, steps=3, stacked=False):
     return now, state.slots
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["adafactor", "adamw"])
 def test_stacked_layers_learn_as_separate_ones(params, name):
     config = OptimizerConfig(name=name, learning_rate=0.05, weight_decay=0.1)
     assert_same_float32(run(config, params, stacked=True), run(config, params))
 
 
+@pytest.mark.slow
 def test_sharing_the_clip_among_layers_would_be_noticed(params):
     """Negative control of the test above: one clip for all layers gives other updates."""
     config = OptimizerConfig(learning_rate=0.05)
@@ -77,6 +79,7 @@ def test_sharing_the_clip_among_layers_would_be_noticed(params):
     assert float(jnp.abs(tall - jnp.concatenate(apart)).max()) > 1e-2
 
 
+@pytest.mark.slow
 def test_adafactor_equals_optax_layer_by_layer(params):
     ours, _ = run(OptimizerConfig(learning_rate=0.05, weight_decay=0.0), params)
     theirs_optimizer = optax.adafactor(0.05, weight_decay_rate=None)
@@ -103,6 +106,7 @@ def test_factored_by_named_axes(params):
     assert set(slots["relpos_bias"]["rel_embedding"]) == {"v"}
 
 
+@pytest.mark.slow
 def test_adamw_equals_optax(params):
     config = OptimizerConfig(name="adamw", learning_rate=0.01, weight_decay=0.1)
     ours, _ = run(config, params)

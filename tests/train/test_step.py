@@ -21,6 +21,8 @@ from instruct.train.step import (
 from tests.float32 import assert_same_float32, near_ties
 from tests.train.batches import packed_batch, tiny_config
 
+pytestmark = pytest.mark.slow
+
 CONFIG = OptimizerConfig(learning_rate=0.01, min_factored_size=16)
 # Compiling is what these tests take time for: one layer each.
 ONE_LAYER = {"num_encoder_layers": 1, "num_decoder_layers": 1}

@@ -4,6 +4,7 @@ import dataclasses
 
 import jax
 import numpy as np
+import pytest
 
 from instruct.models.encoder_decoder import EncoderDecoder
 from instruct.models.layout import stack_layers, unstack_layers
@@ -11,6 +12,8 @@ from instruct.train.loss import LossConfig, make_loss_fn
 from instruct.train.optimizer import OptimizerConfig, make_optimizer
 from instruct.train.step import init_state, make_train_step
 from tests.float32 import EPSILON, assert_same_float32, near_ties
+
+pytestmark = pytest.mark.slow
 
 
 def test_five_adafactor_steps(t5x):

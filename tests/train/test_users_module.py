@@ -31,13 +31,12 @@ def folder(tmp_path_factory):
     folder = tmp_path_factory.mktemp("user")
     for name in ("my_training.py", "my_training.gin"):
         (folder / name).write_text(code_block(name))
-    patch = pytest.MonkeyPatch()
-    patch.chdir(folder)
-    patch.setenv("INSTRUCT_STORE_DIR", str(folder / "stores"))
-    patch.setattr(sys, "path", [*sys.path, str(folder)])
-    assert train("whole", 6) == 0
-    yield folder
-    patch.undo()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        patch.setenv("INSTRUCT_STORE_DIR", str(folder / "stores"))
+        patch.setattr(sys, "path", [*sys.path, str(folder)])
+        assert train("whole", 6) == 0
+        yield folder
 
 
 def train(run: str, steps: int, *flags: str, mode: str = "train") -> int:

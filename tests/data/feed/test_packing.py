@@ -88,6 +88,7 @@ def test_a_zero_inside_an_example_is_a_token_like_others():
     assert packed.rows["decoder_loss_weights"].tolist() == [[1, 1, 0, 0]]
 
 
+@pytest.mark.slow
 def test_next_fit_makes_the_rows_of_seqio():
     inputs, targets = made_up(60, 64, 32, seed=2)
     lengths = {"inputs": 64, "targets": 32}

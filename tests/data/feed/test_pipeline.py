@@ -73,6 +73,7 @@ def test_a_restored_feed_can_go_back(mixture):
     assert equal(take(feed, 5), first)
 
 
+@pytest.mark.slow
 def test_worker_processes_give_the_same_batches(mixture):
     config = toy_config(mixture.name, workers=2)
     apart = TrainFeed(workspace(), config, mixture)

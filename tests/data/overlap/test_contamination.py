@@ -314,6 +314,7 @@ def test_words_of_several_questions_count_with_their_options(tmp_path):
     assert planted(tmp_path, asked, [verbatim], [other]) == 2
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("prefixes", "each"),
     [(("bbh.",), 2), (("mmlu.a", "mmlu.h"), 2), (("xquad.",), 3), (("mgsm.",), 3)]

@@ -70,6 +70,7 @@ def test_store_and_source_give_the_same_examples_and_evaluation_too():
     assert before[0]["inputs_pretokenized"].count(b" + 1 = ?") > 1, "no exemplars"
 
 
+@pytest.mark.slow
 def test_seed_shuffling_and_what_does_not_fit():
     spec = registry.add_task(toy_spec(ToySource("s", size=30)))
     task = seqio.TaskRegistry.get(spec.leaf_name("zs_noopt"))
@@ -83,6 +84,7 @@ def test_seed_shuffling_and_what_does_not_fit():
     assert list(short.as_numpy_iterator()) == []
 
 
+@pytest.mark.slow
 def test_mixtures_mix():
     specs = [registry.add_task(toy_spec(ToySource(f"m{i}", size=20))) for i in range(2)]
     name = f"{specs[0].name}.and_more"

@@ -102,6 +102,7 @@ def test_num_input_examples(mixture):
     assert rate == 25
 
 
+@pytest.mark.slow
 def test_packed_rows_hold_what_the_task_gives(mixture):
     task = task_of(mixture, "a")
     converter = seqio.EncDecFeatureConverter(pack=True)
@@ -122,6 +123,7 @@ def test_packed_rows_hold_what_the_task_gives(mixture):
         np.testing.assert_array_equal(row["decoder_loss_weights"], row["decoder_target_tokens"] > 0)
 
 
+@pytest.mark.slow
 def test_mixtures_pack_as_t5x_asks_for_them(mixture):
     """Repeated without end, shuffled, seeded, a store counting as a cache, in batches."""
     found = seqio.get_dataset(
@@ -147,6 +149,7 @@ def test_mixtures_pack_as_t5x_asks_for_them(mixture):
         np.testing.assert_array_equal(one["encoder_input_tokens"], two["encoder_input_tokens"])
 
 
+@pytest.mark.slow
 def test_shards_are_read_apart_and_add_up(mixture, monkeypatch):
     task = task_of(mixture, "a")
     read = []
@@ -185,6 +188,7 @@ def test_shards_are_read_apart_and_add_up(mixture, monkeypatch):
     assert len(texts) == len({text for text, _ in texts}) == 30
 
 
+@pytest.mark.slow
 def test_more_shards_than_shares_fall_back_to_examples(mixture):
     task = task_of(mixture, "b")
     found = [
@@ -207,6 +211,7 @@ def test_a_source_without_a_store_is_sharded_by_examples():
     assert [len(part) for part in found] == [5, 4]
 
 
+@pytest.mark.slow
 def test_epochs_show_all_records_and_word_them_anew(mixture):
     task = task_of(mixture, "a")
     found = rows(task.get_dataset(LENGTHS, "train", shuffle=True, seed=0, num_epochs=3))
@@ -281,6 +286,7 @@ def test_no_cache_is_said_with_what_to_do(cache_folder):
     assert len(rows(task.get_dataset(LENGTHS, "train", use_cached=True))) == 9
 
 
+@pytest.mark.slow
 def test_seqio_s_own_cache_is_read(cache_folder):
     """By a user who made one, where neither store nor source is there."""
     spec = registry.add_task(toy_spec(ToySource("c", size=9), modes=ONE_MODE))

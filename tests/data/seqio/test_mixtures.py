@@ -66,6 +66,7 @@ def test_rates_that_are_none(rates, message):
         plain_shares(workspace(), mixture, nothing, set())
 
 
+@pytest.mark.slow
 def test_sizes_are_those_of_the_stores(tmp_path, caplog):
     """SeqIO's examples-proportional rates and sizes know what was built, in any process."""
     few, many = make_task(tmp_path, num_lines=10), make_task(tmp_path, num_lines=30)

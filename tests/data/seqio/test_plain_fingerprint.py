@@ -177,6 +177,7 @@ def fingerprints(data, folders, seed, working=None, vocabulary="gym.model"):
     return json.loads(answer.stdout)
 
 
+@pytest.mark.slow
 def test_every_change_is_seen_in_one_process_and_none_in_another(data, tmp_path):
     plain, moved = write(tmp_path / "plain"), write(tmp_path / "far" / "moved")
     changed = [write(tmp_path / str(n), change) for n, change in enumerate(CHANGES)]
@@ -197,6 +198,7 @@ def test_every_change_is_seen_in_one_process_and_none_in_another(data, tmp_path)
     assert [name for name in ALL if files[name] != before[name]] == ["lines"]
 
 
+@pytest.mark.slow
 def test_a_store_of_an_older_version_is_built_anew_once_and_that_is_said(tmp_path, caplog):
     task = make_task(tmp_path)
     config, resolved = toy_config(task.name), registry.resolve(workspace(), task.name)

@@ -58,6 +58,7 @@ def make_task(folder, num_lines=30, vocabulary=None):
     )
 
 
+@pytest.mark.slow
 def test_stored_examples_are_the_pipelines(tmp_path):
     task = make_task(tmp_path)
     resolved, config = registry.resolve(workspace(), task.name), toy_config(task.name)
@@ -117,6 +118,7 @@ def test_plain_tasks_train_packed(tmp_path):
     feed.close()
 
 
+@pytest.mark.slow
 def test_a_changed_file_is_read_again(tmp_path):
     task = make_task(tmp_path)
     config = toy_config(task.name)
@@ -131,6 +133,7 @@ def test_a_changed_file_is_read_again(tmp_path):
     } == {"there"}
 
 
+@pytest.mark.slow
 def test_lengths_are_part_of_a_plain_store(tmp_path):
     task = make_task(tmp_path)
     resolved = registry.resolve(workspace(), task.name)
@@ -177,6 +180,7 @@ def test_empty_targets_are_dropped_and_counted(tmp_path):
     assert (done.stores[0].records, done.stores[0].dropped) == (1, {"empty target": 1})
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("packing", ["next_fit", "none"])
 def test_seqios_own_pipeline_as_feed(tmp_path, packing):
     task = make_task(tmp_path)

@@ -220,6 +220,7 @@ def test_first_instances_as_test_split(folder):
     assert len(every(by_hash)) == 62
 
 
+@pytest.mark.slow
 def test_published_files(shared_data, monkeypatch):
     """Definitions, positive and negative examples, instances; no row is lost without a reason."""
     monkeypatch.setenv("INSTRUCT_DATA_DIR", str(shared_data))

@@ -102,6 +102,7 @@ def test_empty_cells_and_options_without_a_difference_are_dropped(tmp_path, monk
     ]
 
 
+@pytest.mark.slow
 def test_published_files(shared_data, monkeypatch):
     """Every file there, whatever it is: no row is lost without a reason, ids are unique."""
     monkeypatch.setenv("INSTRUCT_DATA_DIR", str(shared_data))

@@ -97,6 +97,7 @@ def _read(source, found):
     found.put(list(source.records(workspace(), "train")))
 
 
+@pytest.mark.slow
 def test_another_process_reads_the_same(there):
     source = TfdsSource(NAME, PARTS, as_record)
     context = multiprocessing.get_context("spawn")

@@ -13,8 +13,12 @@ import subprocess
 import sys
 import time
 
+import pytest
+
 from instruct.data.stores.store import MANIFEST_FILE, RECORDS_FILE, Store
 from tests.data.stores.slow_build import NUM_TASKS
+
+pytestmark = pytest.mark.slow
 
 ROOT = pathlib.Path(__file__).resolve().parents[3]
 

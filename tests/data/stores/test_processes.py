@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 
+import pytest
 from rich.console import Console
 
 from instruct.data import registry
@@ -17,6 +18,8 @@ from instruct.data.stores.processes import map_in_processes
 from instruct.data.stores.store import leaf_manifest
 from tests.data.toy import ToySource, fresh_name, toy_config, toy_spec
 from tests.workspaces import workspace
+
+pytestmark = pytest.mark.slow
 
 ROOT = pathlib.Path(__file__).resolve().parents[3]
 

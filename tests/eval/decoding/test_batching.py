@@ -19,6 +19,8 @@ from instruct.models.config import ModelConfig
 from instruct.models.encoder_decoder import EncoderDecoder, reorder_cache
 from tests.float32 import assert_same_float32
 
+pytestmark = pytest.mark.slow
+
 STEPS = 6
 MODEL = EncoderDecoder(
     ModelConfig(

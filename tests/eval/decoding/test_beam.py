@@ -63,6 +63,7 @@ def reference_search(prompt, num_beams, alpha, max_steps):
     return finished or live
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("num_beams,alpha", [(1, 0.0), (3, 0.6), (4, 1.5)])
 def test_agrees_with_an_independent_search(num_beams, alpha):
     tokens, scores, _ = search(PROMPTS, num_beams, alpha)
@@ -95,6 +96,7 @@ def test_a_beam_as_wide_as_all_prefixes_finds_the_best_of_all_sequences():
         assert [t for t in tokens[row, 0] if t] == [t for t in best[1] if t]
 
 
+@pytest.mark.slow
 def test_worked_example_of_the_docstring():
     logprobs = jnp.array([-np.inf, -1.0, -2.0, -3.0])  # tokens 0, EOS, 2, 3
 
@@ -110,6 +112,7 @@ def test_worked_example_of_the_docstring():
     assert steps == 2
 
 
+@pytest.mark.slow
 def test_stops_early_and_padding_rows_do_not_keep_it_running():
     far = jnp.zeros((3, 8)).at[0, 1].set(30.0).at[1, 1].set(30.0)  # the third row never ends
 
@@ -151,6 +154,7 @@ def test_no_finished_hypothesis_returns_the_live_ones():
     assert_same_float32(scores[0, 0], first, scale=7.0)
 
 
+@pytest.mark.slow
 def test_results_of_a_row_do_not_depend_on_the_others():
     together, scores, _ = search(PROMPTS, 3, 0.6)
     for prompt in PROMPTS[::-2]:

@@ -74,6 +74,7 @@ def test_cold_samples_are_greedy():
         assert_same_float32(samples.scores[:, n], greedy.scores[:, 0])
 
 
+@pytest.mark.slow
 def test_samples_depend_on_seed_example_and_sample_only():
     config = DecodeConfig("sample", toy.MAX_STEPS, temperature=2.0, num_samples=3, seed=7)
     together = run(config, np.arange(8))
@@ -155,6 +156,7 @@ def test_drawn_frequencies_follow_the_distribution():
     np.testing.assert_allclose(found, expected, atol=4 * 0.5 / np.sqrt(4000))
 
 
+@pytest.mark.slow
 def test_stops_when_all_rows_have_ended():
     calls = []
 

@@ -88,16 +88,16 @@ def test_strategies(settings, expected):
         ({"typical_p": 0.5}, "typical_p = 0.5"),
         ({"decoder_start_token_id": 5}, "decoder_start_token_id = 5"),
         ({"stop_strings": ["."]}, "stop_strings"),
-        ({"repetition_penalty": -1}, "DecodeConfig.repetition_penalty = -1"),
+        ({"repetition_penalty": -1}, "DecodeConfig.repetition_penalty is -1"),
         ({"forced_eos_token_id": [1, 2]}, "forced_eos_token_id"),
-        ({"min_length": "5"}, "DecodeConfig.min_decode_steps = -1"),
+        ({"min_length": "5"}, "DecodeConfig.min_decode_steps is -1"),
         (
             {"num_beams": 2, "renormalize_logits": True, "min_new_tokens": 2},
             "renormalize_logits with beams and min_decode_steps",
         ),
         ({"num_beams": 4, "do_sample": True}, "Choose one"),
         ({"num_beams": 4, "early_stopping": "soon"}, "early_stopping 'soon'"),
-        ({"num_beams": -1}, "DecodeConfig.num_beams = -1"),
+        ({"num_beams": -1}, "DecodeConfig.num_beams is -1"),
         ({"max_length": "20"}, "max_decode_steps is 0"),
         ({"eos_token_id": [1, 2]}, "eos_id"),
     ],
@@ -177,6 +177,7 @@ def decoded(folder: pathlib.Path, source: np.ndarray, config: DecodeConfig) -> l
     return [until_eos(tokens[0]) for tokens in found.tokens]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("strategy", list(STRATEGIES))
 @pytest.mark.parametrize("name", ["t5_1_1", "t5_1_0", "odd"])
 def test_generation_is_that_of_transformers(tmp_path, name, strategy):
@@ -191,6 +192,7 @@ def test_generation_is_that_of_transformers(tmp_path, name, strategy):
     assert min(map(len, found)) < steps or settings["length_penalty"] > 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("strategy", list(RULED))
 def test_rules_on_tokens_are_those_of_transformers(tmp_path, strategy):
     theirs, source = with_likely_eos("t5_1_1")
@@ -204,6 +206,7 @@ def test_rules_on_tokens_are_those_of_transformers(tmp_path, strategy):
     assert decoded(tmp_path, source, plain) != expected
 
 
+@pytest.mark.slow
 def test_settings_in_config_json_are_followed_and_kept(tmp_path):
     """As before transformers 4.26, without generation_config.json; there and back by `convert`."""
     transformers = pytest.importorskip("transformers")

@@ -16,6 +16,8 @@ from instruct.models.encoder_decoder import EncoderDecoder, reorder_cache
 from instruct.models.layout import stack_layers
 from tests.float32 import assert_same_float32
 
+pytestmark = pytest.mark.slow
+
 STEPS = 9
 CONFIG = ModelConfig(
     vocab_size=48,

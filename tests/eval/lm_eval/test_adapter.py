@@ -75,6 +75,7 @@ def with_eos(text: str) -> list[int]:
     return [*WORDS.encode(text), EOS]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("score_eos", [True, False])
 def test_loglikelihood_is_the_scorers(params, score_eos):
     """Continuations begin without the blank that separates them from the context."""
@@ -87,6 +88,7 @@ def test_loglikelihood_is_the_scorers(params, score_eos):
     assert len({round(score, 3) for score, _ in found}) > len(PAIRS) // 2
 
 
+@pytest.mark.slow
 def test_greedy_is_what_greedy_decoding_gives(params):
     inputs = [with_eos(context) for context in CONTEXTS]
     decoder = Decoder(NETWORK, reorder_cache, DecodeConfig(max_decode_steps=5), BatchConfig(4, 1))
@@ -111,6 +113,7 @@ def test_scoring_refuses_what_the_scorer_refuses():
         scorer.score_and_compare({}, [[1]], [[]])
 
 
+@pytest.mark.slow
 def test_no_continuation_is_certain(params):
     seen = []
     found = answerer(params, score_eos=False).loglikelihood([("a", ""), ("a", "b")], seen.append)
@@ -119,6 +122,7 @@ def test_no_continuation_is_certain(params):
     assert answerer(params).loglikelihood([("a", "")])[0][0] < 0  # EOS at once
 
 
+@pytest.mark.slow
 def test_long_contexts_lose_their_start(params, caplog):
     cut = answerer(params, max_length=12)
     (found,) = cut.loglikelihood([("exemplars, and the question?", "yes")])
@@ -132,6 +136,7 @@ def test_long_contexts_lose_their_start(params, caplog):
     assert text == cut.generate_until([("e question?", GREEDY)])[0]
 
 
+@pytest.mark.slow
 def test_rolling_sums_over_windows(params):
     """Worked by hand for windows of 8: 19 bytes and EOS are 8 + 8 + 4."""
     text = "nineteen bytes long"
@@ -167,6 +172,7 @@ def on_all_devices(params):
     return jax.device_put(params, jax.sharding.NamedSharding(mesh, jax.P())), mesh
 
 
+@pytest.mark.slow
 def test_scores_do_not_depend_on_the_batch_size(params):
     wanted = answerer(params, rows=1)
     scores, totals = wanted.loglikelihood(PAIRS), wanted.loglikelihood_rolling(CONTEXTS)
@@ -178,6 +184,7 @@ def test_scores_do_not_depend_on_the_batch_size(params):
         assert_same_float32(np.array(model.loglikelihood_rolling(CONTEXTS)), np.array(totals))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("strategy", [{}, {"temperature": 0.9}])
 def test_texts_do_not_depend_on_the_batch_size(params, strategy):
     requests = [(context, GREEDY | strategy) for context in CONTEXTS]
@@ -187,6 +194,7 @@ def test_texts_do_not_depend_on_the_batch_size(params, strategy):
     assert answerer(spread, rows=16, mesh=mesh).generate_until(requests) == texts
 
 
+@pytest.mark.slow
 def test_requests_of_several_strategies_come_back_in_order(params):
     model = answerer(params)
     kinds = [GREEDY, {"max_gen_toks": 2}, GREEDY | {"num_beams": 2}]
@@ -198,6 +206,7 @@ def test_requests_of_several_strategies_come_back_in_order(params):
     assert sum(seen) == len(requests)
 
 
+@pytest.mark.slow
 def test_generation_is_the_decoders_up_to_the_stop_string(params):
     config = DecodeConfig(max_decode_steps=8)
     inputs = [with_eos(context) for context in CONTEXTS]
@@ -210,6 +219,7 @@ def test_generation_is_the_decoders_up_to_the_stop_string(params):
     assert cut == [text.partition(stop)[0] for text in whole] and cut != whole
 
 
+@pytest.mark.slow
 def test_samples_follow_from_the_requests_number(params):
     model = answerer(params, rows=2)
     requests = [("Is it red?", {"do_sample": True, "max_gen_toks": 8})] * 4

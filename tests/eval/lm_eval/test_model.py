@@ -38,6 +38,8 @@ from instruct.train.optimizer import OptimizerConfig, make_optimizer
 from tests.float32 import assert_same_float32
 from tests.workspaces import workspace
 
+pytestmark = pytest.mark.slow
+
 ROOT = pathlib.Path(__file__).parents[3]
 LETTERS = "ABCD"
 WORDS = load_vocabulary("gym")

@@ -70,6 +70,7 @@ def same(found, expected):
         assert one.lengths.tolist() == other.lengths.tolist()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("scan", [False, True])
 @pytest.mark.parametrize("batching", [(16, 1), (3, 3)])
 def test_a_tree_scores_as_its_options_do_alone(params, questions, batching, scan):
@@ -85,6 +86,7 @@ def test_a_tree_scores_as_its_options_do_alone(params, questions, batching, scan
     assert len({int(np.argmax(ranking.log_likelihoods)) for ranking in found}) > 1
 
 
+@pytest.mark.slow
 def test_eight_devices_rank_as_one(params, questions):
     mesh = make_mesh(MeshConfig(2, 2, 2))
     spread = jax.device_put(params, param_shardings(mesh, params))

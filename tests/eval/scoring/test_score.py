@@ -61,11 +61,13 @@ LOGITS_SIZE = float(np.abs(EXPECTED["logits"]).max())
 T5X_STEPS = EXPECTED["greedy_tokens"].shape[-1]
 
 
+@pytest.mark.slow
 def test_scores_are_t5x(trained):
     scores = Scorer(MODEL.apply, BatchConfig(2, 2)).score(trained, INPUTS, TARGETS)
     assert_same_float32(scores, EXPECTED["score"])
 
 
+@pytest.mark.slow
 def test_greedy_is_t5x(trained):
     config = DecodeConfig(max_decode_steps=T5X_STEPS, rescale_scores=True)
     found = Decoder(MODEL, reorder_cache, config).generate(trained, INPUTS)
@@ -73,6 +75,7 @@ def test_greedy_is_t5x(trained):
     assert_same_float32(found.scores, EXPECTED["greedy_scores"], scale=LOGITS_SIZE)
 
 
+@pytest.mark.slow
 def test_beam_search_is_t5x(trained):
     config = DecodeConfig("beam", T5X_STEPS, num_beams=4, length_penalty=0.6)
     found = Decoder(MODEL, reorder_cache, config).generate(trained, INPUTS)
@@ -81,6 +84,7 @@ def test_beam_search_is_t5x(trained):
     assert_same_float32(found.scores[:, ::-1], EXPECTED["beam4_scores"])
 
 
+@pytest.mark.slow
 def test_a_decoded_sequence_scores_what_decoding_said(fresh):
     decoder = Decoder(MODEL, reorder_cache, DecodeConfig("sample", 12, temperature=0.7))
     found = decoder.generate(fresh, INPUTS)
@@ -91,6 +95,7 @@ def test_a_decoded_sequence_scores_what_decoding_said(fresh):
     assert_same_float32(scores[counted], found.scores[counted, 0])
 
 
+@pytest.mark.slow
 def test_greedy_with_the_cache_equals_greedy_without(fresh):
     steps = 8
     found = Decoder(MODEL, reorder_cache, DecodeConfig(max_decode_steps=steps)).generate(
@@ -109,6 +114,7 @@ def test_greedy_with_the_cache_equals_greedy_without(fresh):
     np.testing.assert_array_equal(found.tokens[:, 0], tokens)
 
 
+@pytest.mark.slow
 def test_scores_do_not_depend_on_batching_or_devices(trained):
     random = np.random.default_rng(0)
     inputs = [[*random.integers(2, 384, n), 1] for n in random.integers(1, 30, 11)]

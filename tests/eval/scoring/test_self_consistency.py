@@ -52,6 +52,7 @@ def test_as_many_answers_as_scores():
         majority(["a", "b"], [0.0])
 
 
+@pytest.mark.slow
 def test_the_samples_of_a_model_vote():
     params = MODEL.init(jax.random.key(0))
     inputs = [[5, 6, 1], [7, 1], [3, 4, 8, 9, 1]]

@@ -105,6 +105,7 @@ def test_the_page_marks_escapes_and_ranks(runs: tuple[str, str], tmp_path):
     assert "**Roderick** (invented)" in markdown and "| rougeL |" in markdown
 
 
+@pytest.mark.slow
 def test_in_a_browser(runs: tuple[str, str], tmp_path):
     page, _ = write_comparison(*runs, tmp_path, CompareConfig())
     text = page.read_text()

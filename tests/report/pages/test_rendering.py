@@ -136,6 +136,7 @@ def wide_page():
     return rendering.to_html(blocks.Document("Wide", "", (section,)))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dark", [False, True])
 def test_a_browser_shows_the_cue_on_a_phone_alone(tmp_path, dark):
     (page,), console, _ = browser.look(tmp_path, [wide_page()], 390, dark)

@@ -15,6 +15,8 @@ from instruct.report.pages.run_page import write_report
 from tests.report import browser
 from tests.report.made_up_run import write_run
 
+pytestmark = pytest.mark.slow
+
 SECTIONS = ["overview", "results", "training", "mixture", "samples", "throughput", "configuration"]
 
 

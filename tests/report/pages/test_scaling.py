@@ -104,6 +104,7 @@ def test_as_markdown_every_point_is_a_number(runs):
     assert all(isinstance(chart, Scaling) for chart in shown)
 
 
+@pytest.mark.slow
 def test_the_page_fits_a_phone_and_a_desk(runs, tmp_path):
     sections = (scaling.scaling_section(runs), scaling.learning_section(runs))
     text = to_html(Document("Six runs", "", sections))

@@ -21,6 +21,7 @@ CHECKS = [
 ]
 
 
+@pytest.mark.slow
 def test_the_page_is_what_the_tasks_give():
     written = page.PAGE.read_text(encoding="utf-8")
     # In a process of its own: other tests register tasks that are none of the project's.

@@ -164,6 +164,7 @@ def test_a_missing_release_is_named(tmp_path, monkeypatch):
     assert found == {Dropped("file is not JSON")}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("spec", SPECS[:2], ids=lambda spec: spec.name)
 def test_rows_of_tfds_become_records(spec):
     tfds = pytest.importorskip("tensorflow_datasets")

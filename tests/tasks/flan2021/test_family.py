@@ -201,6 +201,7 @@ def _like(row, specs):
     return np.full(shape, b"" if text else 0, dtype=object if text else specs.np_dtype)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("task", TASKS)
 def test_records_come_through_tfds(task, monkeypatch):
     items = _mocked(task, monkeypatch, as_dataset_fn=_own_rows(task))

@@ -302,6 +302,7 @@ def test_modes_that_flan_has_no_wording_for_have_no_share(checkout):
         assert "flan2021.mnli_matched.zs_inv" in {leaf.name for leaf in resolve(ours, name).leaves}
 
 
+@pytest.mark.slow
 def test_a_run_with_the_setting_has_flans_wordings(checkout):
     """A fresh process, as a user starts it."""
     script = (

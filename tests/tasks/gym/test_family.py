@@ -90,6 +90,7 @@ def test_records_survive_json_and_their_answers_are_right(name):
                 assert not is_right(name, text, again.answer, again.references, again.metadata)
 
 
+@pytest.mark.slow
 def test_the_same_records_in_another_process_with_another_hash_seed():
     names = sorted(set(GENERATORS) - SLOW)
     ours = {name: [r.to_json() for r in some_records(name, "train", 3)] for name in names}
@@ -305,6 +306,7 @@ def test_specs_carry_what_reports_need():
     ) == len(GENERATORS)
 
 
+@pytest.mark.slow
 def test_tasks_that_run_out_of_questions_declare_what_there_is():
     """So that sizes and rates are near before anything is built."""
     for name in ("easy_sums", "easy_legs"):

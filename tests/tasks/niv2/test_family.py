@@ -269,6 +269,7 @@ def test_files_of_both_schemas(content, tmp_path, monkeypatch):
     assert isinstance(shown, Rendered) and shown.num_exemplars == 1
 
 
+@pytest.mark.slow
 def test_test_tasks_are_evaluated_on_their_first_100_instances(tmp_path, monkeypatch):
     monkeypatch.setenv("INSTRUCT_DATA_DIR", str(tmp_path))
     folder = tmp_path / FOLDER
@@ -286,6 +287,7 @@ def test_test_tasks_are_evaluated_on_their_first_100_instances(tmp_path, monkeyp
     assert counts == {100: 119 + 35, 0: 1554 - 154}
 
 
+@pytest.mark.slow
 def test_published_files_are_rows_of_the_table(shared_data, monkeypatch):
     monkeypatch.setenv("INSTRUCT_DATA_DIR", str(shared_data))
     files = sorted((shared_data / FOLDER).glob("*.json"))

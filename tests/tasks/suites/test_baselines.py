@@ -45,6 +45,7 @@ def share(counts):
     return 100 * max(counts.values()) / counts.total()
 
 
+@pytest.mark.slow
 def test_bbh_is_the_most_frequent_target_of_its_file(shared_data):
     names = ["snarks", "navigate", "sports_understanding", "date_understanding", "object_counting"]
     for name in names:
@@ -78,6 +79,7 @@ def test_mmlu_is_the_most_frequent_letter_of_its_file(shared_data):
             assert chance["exact_match"] == pytest.approx(25.0)
 
 
+@pytest.mark.slow
 def test_numbers_are_the_most_frequent_ones(shared_data):
     for code in ("de", "ja"):
         text = (shared_data / "mgsm" / f"mgsm_{code}.tsv").read_text(encoding="utf-8")
@@ -110,6 +112,7 @@ def test_spans_are_the_most_frequent_one(shared_data):
     assert majority["em"] < 1 and chance == {}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("mode", ["cot", "zs_cot"])
 def test_reasoned_labels_and_options(shared_data, mode):
     rows = (shared_data / "cot" / "strategyqa_train.tsv").read_text(encoding="utf-8").splitlines()

@@ -113,6 +113,7 @@ def test_rouge_is_the_packages(use_stemmer):
     assert any(ours["rougeL"] != ours["rougeLsum"])
 
 
+@pytest.mark.slow
 def test_rouge_l_is_that_of_tk_instruct():
     """Its scorer has the default tokeniser and a stemmer; the best reference counts."""
     scorer = rouge_scorer.RougeScorer(["rougeL"], use_stemmer=True)

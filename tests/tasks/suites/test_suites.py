@@ -109,6 +109,7 @@ def test_all_names_are_there():
     assert not outside & {"tydiqa.english", "mgsm.en"}
 
 
+@pytest.mark.slow
 def test_registration_looks_at_no_file_and_is_fast():
     code = (
         "import time, tasks.mixtures, tasks.public\n"
@@ -266,6 +267,7 @@ def test_held_in_is_asked_in_one_wording_on_the_public_validation_sets():
 MMLU_TEST = {"abstract_algebra": 100, "college_medicine": 173, "high_school_us_history": 204}
 
 
+@pytest.mark.slow
 def test_seqio_gets_the_same_prompts(monkeypatch):
     monkeypatch.setattr(RecordTask, "workspace", workspace(data_dir=MADE_UP))
     with data_folder(MADE_UP):
@@ -356,6 +358,7 @@ def test_prompts_of_bbh_are_the_published_ones(shared_data):
             assert shown.inputs.startswith(published + "\n\nQ: ")
 
 
+@pytest.mark.slow
 def test_first_prompts_of_real_files(shared_data):
     expected = json.loads(REAL_PROMPTS.read_text())
     with data_folder(shared_data):
