@@ -106,6 +106,8 @@ def probe(folder: pathlib.Path, data: str, steps: int) -> dict[str, str]:
     for path in sorted((model_dir / "eval").rglob("results.jsonl")):
         lines = [json.loads(line) for line in path.open()]
         kept = [line for line in lines if line["kind"] in ("example", "metric")]
+        for line in kept:
+            line.pop("checkpoint", None)  # a path, of a temporary folder here
         name = f"{path.parent.parent.name}: {len(kept):,} examples and metrics of results.jsonl"
         items[name] = digest("\n".join(json.dumps(k, sort_keys=True) for k in kept).encode())
     return items

@@ -1,4 +1,4 @@
-"""`run.py train`: trains, or goes on where the run in MODEL_DIR stopped."""
+"""`run.py train`: trains, or resumes the run in MODEL_DIR."""
 
 import argparse
 import functools
