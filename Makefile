@@ -10,7 +10,7 @@ DEMO_DIR ?= runs/demo
 NUMERIC_TESTS ?= $(addprefix tests/, \
   train/test_t5x_parity.py train/test_step.py train/test_loss.py train/test_optimizer.py \
   models/test_attention.py models/test_layers.py models/test_encoder_decoder.py \
-  eval/test_slots.py eval/test_score.py test_packing_equivalence.py)
+  eval/decoding/test_slots.py eval/scoring/test_score.py test_packing_equivalence.py)
 export TF_CPP_MIN_LOG_LEVEL ?= 2
 
 .PHONY: demo test test-fast test-isa extras lint docs constraints format clean help
