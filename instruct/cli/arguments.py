@@ -22,8 +22,8 @@ from typing import Any
 from instruct.cli import convert_flags, report_flags
 from instruct.data.quiet_tensorflow import keep_quiet, quiet_stderr
 from instruct.errors import RunFailed, UserError, explaining_storage_failures
+from instruct.fields import LARGEST
 
-_LARGEST = 2**32 - 1
 # Word processors make the second and third of two hyphens.
 _DASHES = ("-", "–", "—", "−")
 
@@ -293,8 +293,8 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
     flags.gin_flags = gin_flags
     flags.given = {word.partition("=")[0].removeprefix("--") for word in plain}
     for name, value in vars(flags).items():
-        if type(value) is int and abs(value) > _LARGEST:
-            raise UserError(f"--{name} is {value}; the largest number allowed is {_LARGEST}.")
+        if type(value) is int and abs(value) > LARGEST:
+            raise UserError(f"--{name} is {value}; the largest number allowed is {LARGEST}.")
     return flags
 
 

@@ -92,7 +92,7 @@ def paired_test(pairs: Pairs, seed: int = 0, resamples: int = RESAMPLES) -> Pair
 
 
 def task_tests(pairs: Pairs, seed: int = 0, resamples: int = RESAMPLES) -> dict[str, PairedTest]:
-    """Tests each "task mode" by itself. Correct the p-values with `holm` before picking some."""
+    """Tests each "task mode" separately. Correct the p-values with `holm` before picking some."""
     groups = np.array(pairs.groups, object)
     tests = {}
     for name in dict.fromkeys(pairs.groups):
