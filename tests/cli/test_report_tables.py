@@ -124,7 +124,7 @@ def test_a_table_as_json(run, capsys):
 @pytest.mark.parametrize(
     ("flags", "message"),
     [
-        (["--table=flan_palm.99"], "no table 'flan_palm.99'"),
+        (["--table=flan_palm.99"], "unknown table 'flan_palm.99'"),
         (["--table=flan_palm.5", "--model_dir=/none/such"], "no such folder"),
         (["--json"], "--json goes with"),
     ],

@@ -23,30 +23,48 @@ _NICKNAMES = word_set(
     "kate-katherine kathy-katherine jim-james jimmy-james tony-anthony dick-richard rick-richard "
     "peggy-margaret jack-john ted-edward harry-henry becky-rebecca chuck-charles larry-lawrence"
 )
+# Words that imply a number.
+_MULTIPLES = {"once": {"n 1"}, "single": {"n 1"}, "half": {"n 0.5", "percent 50"}}
+_MULTIPLES |= dict.fromkeys(("twice", "both", "pair", "couple", "double"), frozenset({"n 2"}))
 _PEOPLE_ENDING = re.compile(r"(?:ese|i?ans?|ish|is?|ic|s)$")
 
 
-@dataclasses.dataclass(frozen=True)
-class Evidence:
-    """What a text supports, as keys; see `Mention`."""
+def evidence_of(text: str, detector: Detector) -> frozenset[str]:
+    """Collect the keys that a text supports; see `Mention`."""
+    words = words_of(text)
+    capitals = [w for w in words if w.text[0].isupper()]
+    keys = {f"Word {w.low}" for w in capitals}
+    keys |= {f"initials {w.low.replace('.', '')}" for w in capitals if w.text.isupper()}
+    # Abbreviations of runs of capitalised words: WHO for World Health Organization.
+    initials = "".join(
+        w.low[0] if w.text[0].isupper() else "" if w.low in ("of", "the", "for", "and") else " "
+        for w in words
+    )
+    keys |= {f"spelled {initials[i : i + n]}" for n in range(2, 7) for i in range(len(initials))}
+    return frozenset(keys).union(
+        *(_MULTIPLES.get(w.low, ()) for w in words),
+        *(word_keys(low) for w in words for low in (w.low, *w.low.split("-"))),
+        *(same_place(f"{one.low}-{other.low}") for one, other in itertools.pairwise(words)),
+        *(mention.emits for mention in detector.find(text)),
+    )
 
-    keys: frozenset[str]
-    capitalised: frozenset[str]
 
-    def supports(self, mention: Mention) -> bool:
-        """Whether the text says the same, in these or other words."""
-        return bool(mention.whole & self.keys) or all(
-            part & self.keys or self._has_form_of(part) for part in mention.parts
-        )
+def _supports(evidence: frozenset[str], mention: Mention) -> bool:
+    """Whether a text says the same as a mention, in these or other words."""
+    return bool(mention.whole & evidence) or all(
+        part & evidence or _has_form_of(evidence, part) for part in mention.parts
+    )
 
-    def _has_form_of(self, part: frozenset[str]) -> bool:
-        words = {key.removeprefix("word ") for key in part if key.startswith("word ")}
-        return any(_same_name(*pair) for pair in itertools.product(words, self.capitalised))
+
+def _has_form_of(evidence: frozenset[str], part: frozenset[str]) -> bool:
+    words = [key.removeprefix("word ") for key in part if key.startswith("word ")]
+    names = [key.removeprefix("Word ") for key in evidence if key.startswith("Word ")]
+    return any(_same_name(word, name) for word in words for name in names)
 
 
 @functools.cache
 def _same_name(one: str, other: str) -> bool:
-    """Whether one word is a form of the other: Tim and Timothy, Mike and Michael, Italian, Italy."""
+    """Whether one word is a form of the other: Tim, Timothy; Mike, Michael; Italian, Italy."""
     short, long = sorted((one, other), key=len)
     if f"{short}-{long}" in _NICKNAMES:
         return True
@@ -57,26 +75,6 @@ def _same_name(one: str, other: str) -> bool:
     if {one, other} & places() or len(short) < 3:
         return False
     return long.startswith(short) and short.isalpha() and len(long) - len(short) <= 6
-
-
-def evidence_of(text: str, detector: Detector) -> Evidence:
-    """Collect the keys that a text supports."""
-    words = words_of(text)
-    keys = set().union(*(word_keys(low) for w in words for low in {w.low, *w.low.split("-")}))
-    keys = keys.union(*(same_place(f"{a.low}-{b.low}") for a, b in itertools.pairwise(words)))
-    capitals = [w for w in words if w.is_capital]
-    keys |= {f"Word {w.low}" for w in capitals}
-    keys |= {
-        f"initials {w.low.replace('.', '')}"
-        for w in capitals
-        if w.text.isupper() and len(w.text) > 1
-    }
-    # Abbreviations of runs of capitalised words: WHO for World Health Organization.
-    inner = ("of", "the", "for", "and")
-    initials = "".join(w.low[0] if w.is_capital else "" if w.low in inner else " " for w in words)
-    keys |= {f"spelled {initials[i : i + n]}" for n in range(2, 7) for i in range(len(initials))}
-    keys = keys.union(*(mention.emits for mention in detector.find(text)))
-    return Evidence(frozenset(keys), frozenset(w.low for w in capitals))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -110,14 +108,14 @@ def check(source: str, output: str, references: Sequence[str], detector: Detecto
     input_evidence = evidence_of(source, detector)
     output_evidence = evidence_of(output, detector)
     mentions = [m for m in detector.find(output, source) if m.counts]
-    invented = [m for m in mentions if not input_evidence.supports(m)]
+    invented = [m for m in mentions if not _supports(input_evidence, m)]
     expected = _expected(references, source, detector)
     return Checked(
         mentions=_distinct(mentions),
         invented=_distinct(invented),
         spans=tuple((m.start, m.end, m.kind) for m in invented),
         expected=expected,
-        missed=tuple(m for m in expected if not output_evidence.supports(m)),
+        missed=tuple(m for m in expected if not _supports(output_evidence, m)),
     )
 
 
@@ -134,7 +132,7 @@ def _expected(references: Sequence[str], source: str, detector: Detector) -> tup
         [m for text in texts for m in detector.find(text, source) if m.counts]
     ):
         is_tag = any(key.startswith("speaker ") for part in mention.parts for key in part)
-        is_common = 2 * sum(e.supports(mention) for e in evidence) >= len(texts)
+        is_common = 2 * sum(_supports(e, mention) for e in evidence) >= len(texts)
         # Two references may word one thing in two ways.
         is_repeated = any(
             all(any(part & other for other in earlier.parts) for part in mention.parts)

@@ -84,9 +84,10 @@ _MORE_PLACES = word_set(
 )
 # The capitalised words of "in X", "moves to X", "trains between X and Y"; not "in X's", "in Dutch".
 _PLACED = re.compile(
-    r"\b(?:[Ii]n|[Nn]ear|(?:com|fl|trip|travel|mov|go|went|drive|drove|train|bus|born|visit|came)"
-    r"\w*(?: \w+)? (?:to|from|between)|(?:north|south|east|west|outside|coast|city|town|village) of)"
-    r" ([A-Z][a-z-]+\b(?<!ish|ese|[ai]an|nch))(?! ?['’]s)(?: and ([A-Z][a-z-]+\b))?"
+    r"\b(?:[Ii]n|[Nn]ear|(?:north|south|east|west|outside|coast|city|town|village) of"
+    r"|(?:com|fl|trip|travel|mov|drive|drove|train|bus|born|visit|came)\w*(?: \w+)?"
+    r" (?:to|from|between)) ([A-Z][a-z-]+\b(?<!ish|ese|[ai]an|nch))(?! ?['’]s)"
+    r"(?: and ([A-Z][a-z-]+\b))?"
 )
 
 

@@ -40,10 +40,9 @@ _NAMED = {
     "DAY": r"(?<![\w.:,$£€])(?P<day>[0-2]?\d|3[01])(?:st|nd|rd|th)?(?![\w:%]|\.\d)",
     "BEFORE_TIME": r"\b(?:at|by|until|till|from|before|after|around|about|since|between|to)",
     # "At five" is a time, "at five shops" is not.
-    "END": r"(?=$|\n|\s*[^\w\s%°$£€/.,:-]|[.,:](?!\d)|\s+[.,:-]"
-    r"| (?:in|on|and|to|till|until|but|at|with|for|because|when|or|if|so|tomorrow|today|tonight"
-    r"|every|sharp|as|since|while|from|by|then|before|after|who|which|that|instead|@WEEKDAY"
-    r"|@ANY_MONTH)\b)",
+    "END": r"(?=\W*$|\s*[^\w\s%°$£€/.:-]|[.:](?!\d)|\s[.,:-]"
+    r"| (?:in|on|and|to\w*|till|until|but|at|with|for|because|when|or|if|so|every|sharp|as|since"
+    r"|while|from|by|then|before|after|who|which|that|instead)\b)",
     "PART": r"(?P<part>spring|summer|autumn|fall|winter|morning|afternoon|evening|night)",
 }
 
@@ -90,11 +89,6 @@ def _fields(
     return kind, [{*keys, *needs}], {*keys, *emits}, counts
 
 
-def _plain_fields(kind: str, number: str, counts: bool = True) -> Fields:
-    """Fields of a number without unit."""
-    return kind, [{f"n {number}"}], {f"n {number}", f"bare {number}"}, counts
-
-
 @_reads(r"(?<![\w-])(?P<year>\d{4})-(?P<month>\d\d)-(?P<day>\d\d)(?![\w-])")
 def _calendar_date(groups: Groups) -> Fields:
     parts, emits = [], set()
@@ -111,13 +105,10 @@ def _calendar_date(groups: Groups) -> Fields:
     return "date", parts, emits, True
 
 
-@_reads(
-    r"(?<![\w.])(?:\d,?[ -](?:(?:\d|oh),?[ -]){3,}(?:\d|oh)|\d{3,}(?: ?[ -] ?\d{2,})+)\b(?![.,]\d)"
-)
-def _phone(groups: Groups) -> Fields | None:
+@_reads(r"(?<![\w.])(?=\d{1,4},?[ -](?:\d|oh))\d(?:(?:,?[ -])?(?:\d|oh\b)){6,}\b(?![.,]\d)")
+def _phone(groups: Groups) -> Fields:
     digits = regex.sub(r"\D", "", groups["text"].replace("oh", "0"))
-    is_number = len(digits) > 6 or not groups["text"][1].isdigit()
-    return _fields("number", [f"digits {digits}"]) if is_number else None
+    return _fields("number", [f"digits {digits}"])
 
 
 @_reads(
@@ -239,15 +230,8 @@ def _ordinal(groups: Groups) -> Fields:
 @_reads(r"(?P<the>(?<=\bthe ))?@N(?=[a-z]{0,2}\b(?! past\b))(?= (?P<then>[1-9]\d)(?![\w.%])|)")
 def _plain(groups: Groups) -> Fields:
     number = key_of(decimal.Decimal(groups["n"]))
-    counts = number not in ("0", "1") and "the" not in groups
-    kind, parts, emits, counts = _plain_fields("number", number, counts)
+    emits = {f"n {number}", f"bare {number}"}
     if groups["then"]:  # "eight fifty" may be a price or a time
         emits.add(f"bare {number}.{groups['then']}".rstrip("0"))
-    return kind, parts, emits, counts
-
-
-@_reads(r"\b(?:(?P<n>once|single)|twice|both|pair|couple|double|(?P<half>half))\b(?! past\b)")
-def _multiple(groups: Groups) -> Fields:
-    if groups["half"]:
-        return "number", [{"n 0.5"}], {"n 0.5", "bare 0.5", "percent 50"}, False
-    return _plain_fields("number", "1" if groups["n"] else "2", counts=False)
+    counts = number not in ("0", "1") and "the" not in groups
+    return "number", [{f"n {number}"}], emits, counts
