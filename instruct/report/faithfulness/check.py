@@ -32,12 +32,12 @@ _PEOPLE_ENDING = re.compile(r"(?:ese|i?ans?|ish|is?|ic|s)$")
 def evidence_of(text: str, detector: Detector) -> frozenset[str]:
     """Collect the keys that a text supports; see `Mention`."""
     words = words_of(text)
-    capitals = [w for w in words if w.text[0].isupper()]
+    capitals = [w for w in words if w.is_capital]
     keys = {f"Word {w.low}" for w in capitals}
     keys |= {f"initials {w.low.replace('.', '')}" for w in capitals if w.text.isupper()}
     # Abbreviations of runs of capitalised words: WHO for World Health Organization.
     initials = "".join(
-        w.low[0] if w.text[0].isupper() else "" if w.low in ("of", "the", "for", "and") else " "
+        w.low[0] if w.is_capital else "" if w.low in ("of", "the", "for", "and") else " "
         for w in words
     )
     keys |= {f"spelled {initials[i : i + n]}" for n in range(2, 7) for i in range(len(initials))}

@@ -85,7 +85,7 @@ _MORE_PLACES = word_set(
 # The capitalised words of "in X", "moves to X", "trains between X and Y"; not "in X's", "in Dutch".
 _PLACED = re.compile(
     r"\b(?:[Ii]n|[Nn]ear|(?:north|south|east|west|outside|coast|city|town|village) of"
-    r"|(?:com|fl|trip|travel|mov|drive|drove|train|bus|born|visit|came)\w*(?: \w+)?"
+    r"|(?:com|fl|trip|travel|mov|go|went|drive|drove|train|bus|born|visit|came)\w*(?: \w+)?"
     r" (?:to|from|between)) ([A-Z][a-z-]+\b(?<!ish|ese|[ai]an|nch))(?! ?['’]s)"
     r"(?: and ([A-Z][a-z-]+\b))?"
 )
@@ -110,7 +110,8 @@ class Word(NamedTuple):
 
     @property
     def is_capital(self) -> bool:
-        return self.text[0].isupper()
+        """Whether it has a capital letter: Laura, LX200, iPhone."""
+        return self.text != self.text.lower()
 
     @property
     def is_title(self) -> bool:
@@ -159,14 +160,13 @@ def find_names(text: str, context: str = "") -> Iterator[Mention]:
     # In Titles Like This One and IN SHOUTED TEXTS, capitals carry no information.
     all_capitals = len(words) > 3 and sum(w.is_capital for w in words) > 0.7 * len(words)
     all_capitals &= not any(w.text.islower() and w.low not in _NEVER_NAMES for w in words)
-    lower = {w.low for w in (*words, *others) if w.text[0].islower()}
+    lower = {w.low for w in (*words, *others) if not w.is_capital}
     telling = others if all_capitals else [*words, *others]
     inside = {w.low for w in telling if w.is_capital and not w.first}
-    pairs = _PLACED.findall(f"{masked}\n{context}")
-    placed = {word.lower() for pair in pairs for word in pair}
+    placed = {p.lower() for pair in _PLACED.findall(f"{masked}\n{context}") for p in pair}
 
     def starts_name(word: Word, after: Word | None) -> bool:
-        if word.text == word.low or word.low in NUMBER_WORDS or word.stem in _NEVER_NAMES:
+        if not word.is_capital or word.low in NUMBER_WORDS or word.stem in _NEVER_NAMES:
             return False
         if word.is_title:
             return after is not None and after.is_capital
@@ -193,9 +193,7 @@ def find_names(text: str, context: str = "") -> Iterator[Mention]:
         codes += " " if word.joined else "|"
         if starts_name(word, None if after is None or after.first else after):
             codes += "N"
-        elif (
-            not all_capitals and word.stem not in _NEVER_NAMES and any(map(str.isupper, word.text))
-        ):
+        elif word.is_capital and word.stem not in _NEVER_NAMES and not all_capitals:
             codes += "c"
         else:
             codes += "t" if word.low == "the" else "l" if word.low in _LINKS else "-"

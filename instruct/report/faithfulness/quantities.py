@@ -26,8 +26,7 @@ _DAY_PARTS = ((5, "night"), (12, "morning"), (17, "afternoon"), (21, "evening"),
 
 _NAMED = {
     "N": r"(?<![\w.,])(?P<n>\d+(?:\.\d+)?)",
-    "MONEY": r"(?P<unit>dollar|buck|usd|pound|quid|gbp|euro|eur|yuan|rmb|rupee|yen|peso|cent|pence)"
-    r"s?\b",
+    "MONEY": rf"(?P<unit>{'|'.join(filter(str.isalpha, _UNITS))}|yen|peso|cent|pence)s?\b",
     "DURATION": rf"(?P<unit>{'|'.join(_MINUTES)})s?\b",
     "HOUR": r"(?<![\w.:,])(?P<hour>[01]?\d|2[0-4])",
     "HALF": r"(?: ?(?P<half>[ap])(?:\. ?m\.|m\b)"
