@@ -87,7 +87,8 @@ def paired_test(pairs: Pairs, seed: int = 0, resamples: int = RESAMPLES) -> Pair
     """Test the second model against the first, all tasks weighted equally; None without a pair."""
     if not pairs.keys:
         return None
-    return paired_bootstrap(*pairs.scores.T, pairs.groups, seed=seed, resamples=resamples)
+    first, second = pairs.scores.T
+    return paired_bootstrap(first, second, pairs.groups, seed=seed, resamples=resamples)
 
 
 def task_tests(pairs: Pairs, seed: int = 0, resamples: int = RESAMPLES) -> dict[str, PairedTest]:

@@ -317,9 +317,6 @@ def read_run(path: pathlib.Path, label: str) -> Run:
 
 
 def _read_metrics(path: pathlib.Path, warnings: list[str]) -> list[dict[str, Any]]:
-    if not path.exists():
-        warnings.append("metrics.jsonl is missing: no training curves.")
-        return []
     try:
         rows, damaged, repeated, _ = read_metrics(path)
     except OSError as error:
@@ -330,7 +327,8 @@ def _read_metrics(path: pathlib.Path, warnings: list[str]) -> list[dict[str, Any
     if repeated:
         warnings.append(f"metrics.jsonl: {repeated} repeated row(s); the last of a step counts.")
     if not rows:
-        warnings.append("metrics.jsonl holds no step yet: no training curves.")
+        state = "holds no step yet" if path.exists() else "is missing"
+        warnings.append(f"metrics.jsonl {state}: no training curves.")
     return rows
 
 

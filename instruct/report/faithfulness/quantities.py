@@ -49,15 +49,21 @@ _NAMED = {
 Groups = Mapping[str, str]
 # Kind, parts, emitted keys, whether it counts: see `Mention`.
 Fields = tuple[str, list[set[str]], set[str], bool]
-_READERS: list[tuple[regex.Pattern[str], Callable[[Groups], Fields | None]]] = []
+Reader = Callable[[Groups], Fields | None]
+_READERS: list[tuple[regex.Pattern[str], Reader]] = []
 
 
-def _reads(pattern: str) -> Callable[[Callable[[Groups], Fields | None]], object]:
+def _reads(pattern: str) -> Callable[[Reader], Reader]:
     """Register the reader of a pattern, in which @NAME stands for one of `_NAMED`."""
     while "@" in pattern:
         pattern = regex.sub("@([A-Z_]+)", lambda match: _NAMED[match[1]], pattern)
     compiled = regex.compile(pattern, regex.IGNORECASE)
-    return lambda read: _READERS.append((compiled, read)) or read
+
+    def register(read: Reader) -> Reader:
+        _READERS.append((compiled, read))
+        return read
+
+    return register
 
 
 def find_quantities(text: str) -> list[Mention]:

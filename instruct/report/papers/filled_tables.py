@@ -197,7 +197,8 @@ def nearest_row(runs: Sequence[Run]) -> PaperRow:
     size = next((size for run in runs if (size := trained_parameters(run))), None)
     if size is None:
         return tuned[0]
-    return min(tuned, key=lambda row: abs(math.log(PARAMETERS[row.labels[0]] / size)))
+    log_size = math.log(size)
+    return min(tuned, key=lambda row: abs(math.log(PARAMETERS[row.labels[0]]) - log_size))
 
 
 def papers_section(runs: Sequence[Run]) -> Section | None:

@@ -90,13 +90,13 @@ class Part:
     Attributes:
         raw: 0 to 100 (BBH: the mean of its sub-tasks). normalized: at most 100, may be negative.
         lower_bound: the score that normalises to 0; None for BBH, where each sub-task has its own.
-        sub_tasks: {sub-task or language: (raw, lower bound, normalised)}, if given one by one.
+        sub_tasks: the same three by sub-task or language, if given one by one.
     """
 
     raw: float
     normalized: float
     lower_bound: float | None
-    sub_tasks: dict[str, tuple[float, float, float]]
+    sub_tasks: dict[str, dict[str, float]]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -158,19 +158,19 @@ def normalized_average(scores: Mapping[str, Any]) -> NormalizedAverage:
 
 def _part(name: str, values: Any, bound: float | None) -> Part:
     bounds = BBH_LOWER_BOUNDS if bound is None else dict.fromkeys(_BY_LANGUAGE.get(name, ()), bound)
-    if not isinstance(values, Mapping):
-        if bound is None:
-            raise UserError(
-                f"{name} is {values!r}, expected {{sub-task: score}} with all 27 scores: the "
-                "sub-tasks of BBH have different lower bounds, so their mean cannot be normalised."
-            )
+    if bound is not None and not isinstance(values, Mapping):
         score = _score(name, values)
         return Part(score, normalize(score, bound), bound, {})
     if not bounds:
         raise UserError(f"{name} is {dict(values)!r}, expected one number, the mean of subjects.")
+    if not isinstance(values, Mapping):
+        raise UserError(
+            f"{name} is {values!r}, expected {{sub-task: score}} with all 27 scores: the sub-tasks "
+            "of BBH have different lower bounds, so their mean cannot be normalised."
+        )
     scores: dict[str, float] = {}
     for title, value in values.items():
-        key = sub_task_name(str(title)) if bound is None else title
+        key = str(title) if bound is not None else sub_task_name(str(title)) or str(title)
         if key not in bounds:
             raise UserError(f"{name}: {title!r} does not count. Allowed: {', '.join(bounds)}.")
         if key in scores:
@@ -182,10 +182,13 @@ def _part(name: str, values: Any, bound: float | None) -> Part:
             "all of them; evaluate the rest."
         )
     sub_tasks = {
-        key: (scores[key], lower, normalize(scores[key], lower)) for key, lower in bounds.items()
+        key: {"raw": scores[key], "lower_bound": lower, "normalized": normalize(scores[key], lower)}
+        for key, lower in bounds.items()
     }
-    raw = sum(score for score, _, _ in sub_tasks.values()) / len(sub_tasks)
-    normalized = sum(value for _, _, value in sub_tasks.values()) / len(sub_tasks)
+    raw, normalized = (
+        sum(values[name] for values in sub_tasks.values()) / len(sub_tasks)
+        for name in ("raw", "normalized")
+    )
     return Part(raw, normalized, bound, sub_tasks)
 
 
@@ -197,15 +200,8 @@ def _score(where: str, value: Any) -> float:
 
 
 def as_json(average: NormalizedAverage) -> dict[str, Any]:
-    """The average, and the raw and normalised scores of its parts and sub-tasks."""
-    entries: dict[str, Any] = {"normalized_average": average.value}
-    for name, part in average.parts.items():
-        entries[name] = {"raw": part.raw, "normalized": part.normalized}
-        if part.lower_bound is not None:
-            entries[name]["lower_bound"] = part.lower_bound
-        if part.sub_tasks:
-            entries[name]["sub_tasks"] = {
-                key: {"raw": raw, "lower_bound": lower, "normalized": normalized}
-                for key, (raw, lower, normalized) in part.sub_tasks.items()
-            }
-    return entries
+    """The average, and the fields of its parts that are known."""
+    return {"normalized_average": average.value} | {
+        name: {field: value for field, value in vars(part).items() if value not in (None, {})}
+        for name, part in average.parts.items()
+    }
