@@ -35,7 +35,8 @@ _NUMBER = re.compile(
     rf"(?P<year>{_any(_TENS)}(?:[ -]{_any(_ONES)})?|{_any(_TEENS)})"
     rf"|(?:(?<![\w.])(?:\d{{1,3}}(?:,\d{{3}})+(?!\d)(?:\.\d+)?|\d+(?:\.\d+)?|\.\d+)"
     rf"|{_BELOW_100}|\b(?:half )?an?(?={_SCALE}))"
-    rf"(?:{_any(_SHORT_SCALES)[2:]}|(?: and a half)?(?:{_SCALE}(?:(?: and)?[ -]{_BELOW_100})?)*)",
+    r"(?:(?:k|mn?|bn)\b|(?: and a half)?"
+    rf"(?:{_SCALE}(?:(?: and)?[ -]{_BELOW_100})?)*)",
     re.IGNORECASE,
 )
 
@@ -76,12 +77,10 @@ def _digits(match: re.Match[str]) -> str:
 def _value(low: str) -> decimal.Decimal:
     """The value of a number in words and digits, in lower case."""
     total = group = decimal.Decimal(0)
-    for word in re.findall(r"\d[\d.,]*|\.\d+|[a-z]+", low):
+    for word in re.findall(r"[\d.]+|[a-z]+", low.replace(",", "")):
         scale = _SCALES.get(word) or _SHORT_SCALES.get(word)
-        if scale is None:
-            group += (
-                _VALUES.get(word, 0) if word.isalpha() else decimal.Decimal(word.replace(",", ""))
-            )
+        if scale is None:  # "a", "an" and "and" have no value
+            group += decimal.Decimal(_VALUES.get(word, 0) if word.isalpha() else word)
         elif scale < 1000:
             group = (group or 1) * scale
         else:
