@@ -19,7 +19,7 @@ from instruct.report.faithfulness.names import places, same_place, word_keys, wo
 
 # Short forms that are no prefixes of the name.
 _NICKNAMES = word_set(
-    "mike-michael bob-robert bill-william billy-william will-william liz-elizabeth beth-elizabeth "
+    "mike-michael bob-robert bill-william billy-william liz-elizabeth beth-elizabeth "
     "kate-katherine kathy-katherine jim-james jimmy-james tony-anthony dick-richard rick-richard "
     "peggy-margaret jack-john ted-edward harry-henry becky-rebecca chuck-charles larry-lawrence"
 )

@@ -71,7 +71,7 @@ _SAME_PLACES = [
         "america/american/us/usa/united-states britain/british/uk/united-kingdom england/english "
         "france/french spain/spanish netherlands/holland/dutch denmark/danish greece/greek "
         "wales/welsh switzerland/swiss ireland/irish scotland/scottish norway/norwegian "
-        "peru/peruvian finland/finnish portugal/portuguese philippines/filipino poland/polish "
+        "finland/finnish portugal/portuguese philippines/filipino poland/polish "
         "thai/thailand sweden/swedish turkey/turkish belgium/belgian lebanon/lebanese"
     )
 ]
