@@ -34,7 +34,7 @@ def print_scores(flags: argparse.Namespace) -> None:
         bound = "by sub-task" if part.lower_bound is None else f"{part.lower_bound:.1f}"
         rows.append(Row((name, f"{part.raw:.1f}", bound, f"{part.normalized:.1f}"), strong=True))
         for key, values in part.sub_tasks.items():
-            rows.append(Row((f"  {key}", *(f"{score:.1f}" for score in values))))
+            rows.append(Row((f"  {key}", *(f"{score:.1f}" for score in values.values()))))
     rows.append(Row(("normalised average", "", "", f"{average.value:.1f}"), strong=True))
     _print_rows(("", "score", "lower bound", "normalised"), rows, 1)
     unused = [ascii(name) for name in scores if name not in normalized.PARTS]

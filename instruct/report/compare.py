@@ -1,6 +1,6 @@
-"""Examples of models held against each other: the common ones, and tests of their scores.
+"""Pair the example lines of two or more models, and test their scores.
 
-What the pages that compare models share: `before_after`, `differences` and `forgetting`.
+Shared by the pages that compare models: `before_after`, `differences` and `forgetting`.
 """
 
 import dataclasses
@@ -12,17 +12,17 @@ import numpy as np
 
 from instruct.report.statistics import RESAMPLES, PairedTest, paired_bootstrap
 
-Key = tuple[str, str, str, int]  # task, mode, split, number of the record
+Key = tuple[str, str, str, int]  # task, mode, split, index of the record
 Example = Mapping[str, Any]
 
 
 def key_of(line: Example) -> Key:
-    """What names an example line."""
+    """The key that pairs an example line with another model's."""
     return line["task"], line["mode"], line["split"], line["index"]
 
 
 def same_question(one: Example, other: Example) -> bool:
-    """Whether two lines of a key are of the same record and expect the same."""
+    """Whether two lines with one key have the same record and target."""
     return (one["id"], one["target"]) == (other["id"], other["target"])
 
 
@@ -47,15 +47,15 @@ class Pairs:
 
 
 def pair_examples(models: Sequence[Iterable[Example]], metric: str = "") -> Pairs:
-    """Pairs the example lines of two or more models by task, mode, split and index.
+    """Pair the example lines of two or more models by task, mode, split and index.
+
+    Prompts may differ (they may be what is compared); lines whose id or target differ are no pair.
+    Examples without a finite score are left out.
 
     Args:
         models: the example lines of each.
-        metric: a name in the lines' `scores`; "" takes `correct` as 0 or 100 and, where that is
-            None, the first score.
-
-    Examples whose prompts differ are still pairs (prompts may be what is compared); those whose id
-    or target differ are not. Examples without the metric are left out.
+        metric: a name in the lines' `scores`; "" takes `correct` as 0 or 100, or the first score
+            where `correct` is None.
     """
     scored = [
         {
@@ -84,7 +84,7 @@ def _score(line: Example, metric: str) -> float | None:
 
 
 def paired_test(pairs: Pairs, seed: int = 0, resamples: int = RESAMPLES) -> PairedTest | None:
-    """Tests the second model against the first, tasks weighing the same; None without a pair."""
+    """Test the second model against the first, all tasks weighted equally; None without a pair."""
     if not pairs.keys:
         return None
     first, second = pairs.scores.T
@@ -92,10 +92,9 @@ def paired_test(pairs: Pairs, seed: int = 0, resamples: int = RESAMPLES) -> Pair
 
 
 def task_tests(pairs: Pairs, seed: int = 0, resamples: int = RESAMPLES) -> dict[str, PairedTest]:
-    """Tests each "task mode" separately. Correct the p-values with `holm` before picking some."""
+    """Test each "task mode" separately; correct the p-values with `holm` before selecting some."""
     groups = np.array(pairs.groups, object)
-    tests = {}
-    for name in dict.fromkeys(pairs.groups):
-        first, second = pairs.scores[groups == name].T
-        tests[name] = paired_bootstrap(first, second, seed=seed, resamples=resamples)
-    return tests
+    return {
+        name: paired_bootstrap(*pairs.scores[groups == name].T, seed=seed, resamples=resamples)
+        for name in dict.fromkeys(pairs.groups)
+    }

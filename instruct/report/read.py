@@ -1,10 +1,10 @@
-"""Reads what runs and evaluations left in their folders; every report reads through this module.
+"""Read what runs and evaluations leave in their folders; every report reads through this module.
 
     MODEL_DIR/  run.json  metrics.jsonl  mixture.json  operative.gin
                 eval/<suite>/step_<n>/results.jsonl
 
-`read_run` turns a missing or damaged file into a warning of the page: a report is most wanted of
-the run that went wrong. `read_finished`, for comparisons, raises a UserError instead.
+`read_run` turns a missing or damaged file into a warning on the page: the run that went wrong is
+the one to report on. `read_finished`, for comparisons, raises a UserError instead.
 """
 
 import collections
@@ -41,9 +41,9 @@ class Evaluation:
 
     Attributes:
         header: its first line; {} without one.
-        metrics: its primary metric lines, one a (task, mode). others: its further metric lines.
+        metrics: primary metric lines, one a (task, mode). others: further metric lines.
         failures: tasks that could not be evaluated.
-        examples: what was kept of its example lines, in the order of the file.
+        examples: the kept example lines, in the order of the file.
         path: of results.jsonl.
     """
 
@@ -58,7 +58,7 @@ class Evaluation:
 
     @property
     def settings(self) -> Line:
-        """The settings that can change a number."""
+        """The settings that affect results."""
         return self.header.get("settings", {})
 
     @property
@@ -71,7 +71,7 @@ class Evaluation:
 
     @functools.cached_property
     def scored(self) -> list[Line]:
-        """All example lines by `keep_scores`, read when first used; [] if that fails."""
+        """All example lines by `keep_scores`, read on first use; [] if that fails."""
         try:
             return list(read_evaluation(self.path, keep_scores, self.suite, self.step).examples)
         except (UserError, OSError):
@@ -79,28 +79,26 @@ class Evaluation:
 
 
 def keep_scores(line: Line) -> Line:
-    """What pairs an example with another run's and its scores, without the long texts."""
+    """Keep an example's key and scores, without its long texts."""
     return {name: line[name] for name in _SCORE_FIELDS}
 
 
 def _sampler(most: int) -> Keep:
-    """Keeps so many right and so many other examples of each task, long texts cut."""
+    """Keep at most this many right and as many other examples of each task, long texts cut."""
     counts: collections.Counter[tuple[str, str, bool]] = collections.Counter()
+
+    def short(text: str) -> str:
+        more = len(text) - SAMPLE_TEXT_LIMIT
+        return f"{text[:SAMPLE_TEXT_LIMIT]} … ({more:,} more characters)" if more > 0 else text
 
     def keep(line: Line) -> Line | None:
         key = (line["task"], line["mode"], line["correct"] is True)
         counts[key] += 1
         if counts[key] > most:
             return None
-        return line | {name: _short(line[name]) for name in _SAMPLE_TEXTS}
+        return line | {name: short(line[name]) for name in _SAMPLE_TEXTS}
 
     return keep
-
-
-def _short(text: str) -> str:
-    if len(text) <= SAMPLE_TEXT_LIMIT:
-        return text
-    return f"{text[:SAMPLE_TEXT_LIMIT]} … ({len(text) - SAMPLE_TEXT_LIMIT:,} more characters)"
 
 
 def read_evaluation(
@@ -109,64 +107,58 @@ def read_evaluation(
     suite: str | None = None,
     step: int | None = None,
 ) -> Evaluation:
-    """Reads a results file a line at a time.
+    """Read a results file a line at a time.
 
     Args:
-        keep: takes an example line; returns what to hold in memory of it, or None.
-        suite, step: instead of the header's, as a copied or renamed folder has them.
+        keep: maps an example line to what to hold in memory of it, or None.
+        suite, step: replace the header's, for a folder that was copied or renamed.
 
     Raises:
         UserError: a line is damaged.
     """
-    header: Line = {}
-    metrics: list[Line] = []
-    failures: list[Line] = []
-    examples: list[Line] = []
+    rows: dict[str, list[Line]] = collections.defaultdict(list)
     for row in results.read_rows(path):
         if suite is not None:
             row["suite"] = suite
-        if row["kind"] == "header":
-            header = row
-        elif row["kind"] == "metric":
-            metrics.append(row)
-        elif row["kind"] == "failure":
-            failures.append(row)
-        elif (kept := keep(row)) is not None:
-            examples.append(kept)
-    primary = results.primary_metrics(metrics)
+        kept = keep(row) if row["kind"] == "example" else row
+        if kept is not None:
+            rows[row["kind"]].append(kept)
+    header = rows["header"][-1] if rows["header"] else {}
+    primary = results.primary_metrics(rows["metric"])
     names = {(row["task"], row["mode"], row["metric"]) for row in primary}
     return Evaluation(
         suite=header.get("suite", "") if suite is None else suite,
         step=header.get("step", 0) if step is None else step,
         header=header,
         metrics=tuple(primary),
-        others=tuple(r for r in metrics if (r["task"], r["mode"], r["metric"]) not in names),
-        failures=tuple(failures),
-        examples=tuple(examples),
+        others=tuple(
+            row for row in rows["metric"] if (row["task"], row["mode"], row["metric"]) not in names
+        ),
+        failures=tuple(rows["failure"]),
+        examples=tuple(rows["example"]),
         path=path,
     )
 
 
 def results_files(model_dir: pathlib.Path) -> dict[str, list[tuple[int, pathlib.Path]]]:
-    """(step, results file) of every evaluation by suite, suites by name and steps in order."""
+    """Suite -> (step, results file) of every evaluation; suites by name, steps in order."""
     files: dict[str, list[tuple[int, pathlib.Path]]] = {}
     for path in sorted(model_dir.glob(f"eval/*/step_*/{results.FILE_NAME}")):
-        match = _STEP_FOLDER.fullmatch(path.parent.name)
-        if match:
-            files.setdefault(path.parent.parent.name, []).append((int(match.group(1)), path))
+        if match := _STEP_FOLDER.fullmatch(path.parent.name):
+            files.setdefault(path.parent.parent.name, []).append((int(match[1]), path))
     return {suite: sorted(steps) for suite, steps in files.items()}
 
 
 def find_results(run: str, suite: str = "") -> pathlib.Path:
-    """The results file that a user names.
+    """Find the results file that a user names.
 
     Args:
         run: a MODEL_DIR (its latest step counts), a folder eval/<suite>/step_<n>, or a file.
-        suite: a suite's folder, or a part of its name: "dialogsum" finds "dialogsum.main". "" where
+        suite: a suite's folder, or a part of its name: "dialogsum" finds "dialogsum.main"; "" if
             there is only one.
 
     Raises:
-        UserError: there is none, or more than one; the message lists what is there.
+        UserError: there is none, or more than one; the message lists the suites of the run.
     """
     path = pathlib.Path(run)
     if path.is_file():
@@ -185,17 +177,17 @@ def find_results(run: str, suite: str = "") -> pathlib.Path:
     if names:
         raise UserError(f"{run} has several evaluations: {suites}. Name one with --suite=NAME.")
     raise UserError(
-        f"{run} has no evaluation of suite {suite!r}; there are: {suites}. Evaluate it "
-        f"first: python run.py eval --gin.MODEL_DIR={run}"
+        f"{run} has no evaluation of suite {suite!r}; it has: {suites}. Evaluate the suite first: "
+        f"python run.py eval --gin.MODEL_DIR={run}"
     )
 
 
 def read_finished(path: pathlib.Path, keep: Keep) -> Evaluation:
-    """`read_evaluation` without the examples of unfinished tasks; UserError if all tasks are."""
+    """`read_evaluation` with the examples of finished tasks only; UserError if none is finished."""
     evaluation = read_evaluation(path, keep)
     if not evaluation.metrics:
         raise UserError(
-            f"{path} holds no finished task. Run the same evaluation again: it resumes."
+            f"{path} holds no finished task. Run the same evaluation again to resume it."
         )
     finished = {(row["task"], row["mode"]) for row in evaluation.metrics}
     examples = [e for e in evaluation.examples if (e["task"], e["mode"]) in finished]
@@ -203,12 +195,12 @@ def read_finished(path: pathlib.Path, keep: Keep) -> Evaluation:
 
 
 def conditions(evaluation: Evaluation) -> dict[str, str]:
-    """Everything that an evaluation's numbers depend on, in words."""
-    rows = evaluation.lines
+    """Everything that an evaluation's numbers depend on, as text."""
 
     def all_of(texts: Iterable[str]) -> str:
         return ", ".join(sorted(set(texts)))
 
+    rows = evaluation.lines
     named = {
         "suite": evaluation.suite,
         "results": str(evaluation.path),
@@ -222,13 +214,12 @@ def conditions(evaluation: Evaluation) -> dict[str, str]:
         "exemplars shown": results.exemplars_text(results.exemplars_of(evaluation.metrics)),
         "trained on the task": all_of(row["group"].replace("_", "-") for row in rows),
     }
-    settings = {n: str(value) for n, value in evaluation.settings.items() if n not in named}
-    return named | settings
+    return named | {n: str(value) for n, value in evaluation.settings.items() if n not in named}
 
 
 @dataclasses.dataclass(frozen=True)
 class Run:
-    """Everything known about one run; empty containers stand for what is not there."""
+    """The contents of one run folder; a missing file is an empty container."""
 
     path: pathlib.Path
     label: str
@@ -249,7 +240,7 @@ class Run:
         return max(inside, key=lambda e: e.step, default=None)
 
     def curve(self, name: str) -> list[tuple[int, float]]:
-        """(step, value) of one scalar, in order; a value that is not finite is kept as NaN."""
+        """(step, value) of one scalar, in order; NaN for a value that is not finite."""
         points = []
         for row in self.metrics:
             if name in row:
@@ -260,27 +251,27 @@ class Run:
         return points
 
     def scalar_names(self) -> list[str]:
-        """Every scalar that was ever logged, in the order of appearance."""
+        """All logged scalars, in the order of appearance."""
         return list(dict.fromkeys(name for row in self.metrics for name in row if name != "step"))
 
 
 def read_runs(model_dirs: Sequence[str | pathlib.Path]) -> list[Run]:
-    """Reads run folders; labels are the shortest path ends that tell them apart.
+    """Read run folders; labels are the shortest path ends that differ.
 
     Raises:
-        UserError: none is given, or one is no folder.
+        UserError: there is none, or one is not a folder.
     """
     paths = [pathlib.Path(folder) for folder in model_dirs]
     if not paths:
         raise UserError("no run to report on. Give at least one MODEL_DIR.")
     for path in paths:
         if not path.is_dir():
-            raise UserError(f"MODEL_DIR {str(path)!r} is no folder. Give the folder of a run.")
+            raise UserError(f"MODEL_DIR {str(path)!r} is not a folder. Give the folder of a run.")
     return [read_run(path, label) for path, label in zip(paths, labels_of(paths))]
 
 
 def labels_of(paths: Sequence[pathlib.Path]) -> list[str]:
-    """The shortest path ends that tell paths apart; a path given twice gets a number."""
+    """The shortest path ends that differ; a path given twice gets a number."""
     parts = [path.resolve().parts for path in paths]
     for depth in range(1, max(map(len, parts)) + 1):
         labels = ["/".join(part[-depth:]) for part in parts]
@@ -290,14 +281,13 @@ def labels_of(paths: Sequence[pathlib.Path]) -> list[str]:
 
 
 def read_run(path: pathlib.Path, label: str) -> Run:
-    """Reads one run folder; what is missing or damaged becomes a warning."""
+    """Read one run folder; missing and damaged files become warnings."""
     warnings: list[str] = []
 
     def object_of(name: str, consequence: str) -> dict[str, Any]:
-        def warn(state: str) -> None:
-            warnings.append(f"{name} is {state}: {consequence}.")
-
-        return read_object(path / name, warn)
+        return read_object(
+            path / name, lambda state: warnings.append(f"{name} is {state}: {consequence}.")
+        )
 
     info = object_of("run.json", "how it was started is not known")
     mixture = object_of("mixture.json", "the mixture as realised is not known")
@@ -327,20 +317,18 @@ def read_run(path: pathlib.Path, label: str) -> Run:
 
 
 def _read_metrics(path: pathlib.Path, warnings: list[str]) -> list[dict[str, Any]]:
-    if not path.exists():
-        warnings.append("metrics.jsonl is missing: no training curves.")
-        return []
     try:
         rows, damaged, repeated, _ = read_metrics(path)
     except OSError as error:
         warnings.append(f"metrics.jsonl cannot be read ({error.strerror}): no training curves.")
         return []
     if damaged:
-        warnings.append(f"metrics.jsonl: {damaged} damaged line(s) passed over.")
+        warnings.append(f"metrics.jsonl: skipped {damaged} damaged line(s).")
     if repeated:
         warnings.append(f"metrics.jsonl: {repeated} repeated row(s); the last of a step counts.")
     if not rows:
-        warnings.append("metrics.jsonl holds no step yet: no training curves.")
+        state = "holds no step yet" if path.exists() else "is missing"
+        warnings.append(f"metrics.jsonl {state}: no training curves.")
     return rows
 
 

@@ -1,10 +1,10 @@
-"""Counts, changes, errors and p-values as a page writes them."""
+"""Format counts, changes, standard errors and p-values for pages."""
 
 import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-MOST_FAILURES = 3  # of one evaluation, each with its reason
+MOST_FAILURES = 3  # explained for each evaluation
 
 
 def counted(count: int, noun: str, plural: str = "") -> str:
@@ -22,26 +22,26 @@ def all_of(count: int, noun: str) -> str:
 
 
 def probability(p: float) -> str:
-    """A p-value of a table: `0.030`, `0.21`, `< 0.001`."""
+    """A p-value in a table: `0.030`, `0.21`, `< 0.001`."""
     if p < 0.001:
         return "< 0.001"
     return f"{p:.3f}" if p < 0.1 else f"{p:.2f}"
 
 
 def p_equals(p: float) -> str:
-    """A p-value of a sentence: `p = 0.030`, `p < 0.001`."""
+    """A p-value in a sentence: `p = 0.030`, `p < 0.001`."""
     return f"p {'' if p < 0.001 else '= '}{probability(p)}"
 
 
 def number(value: float | None, digits: int = 1) -> str:
-    """A value with a fixed number of digits; "–" for None and what is not finite."""
+    """A value with a fixed number of digits; "–" for None, infinity and NaN."""
     if value is None or not math.isfinite(value):
         return "–"
     return f"{round(value, digits) + 0.0:,.{digits}f}"  # never -0.0
 
 
 def shortened(value: float, form: str, least: float, like: float = 0.0) -> str:
-    """`76.9M`, `1.2k`; "" below `least`. 0 is written as `like` would be."""
+    """`76.9M`, `1.2k`; "" below `least`. 0 takes the suffix of `like`."""
     for size, suffix in ((1e12, "T"), (1e9, "B"), (1e6, "M"), (1e3, "k")):
         if (abs(value) or like) >= max(size, least):
             return f"{value / size:{form}}{suffix}"
@@ -49,12 +49,12 @@ def shortened(value: float, form: str, least: float, like: float = 0.0) -> str:
 
 
 def magnitude(value: float) -> str:
-    """A count in three digits: `77M`, `2.85B`, `1.84k`, `282`."""
+    """A count with three digits: `77M`, `2.85B`, `1.84k`, `282`."""
     return shortened(value, ".3g", 1e3) or f"{value:g}"
 
 
 def compact(value: float | None) -> str:
-    """`76.9M`, `12.3k`, `1,991`, `0.031`; "–" for None and what is not finite."""
+    """`76.9M`, `12.3k`, `1,991`, `0.031`; "–" for None, infinity and NaN."""
     if value is None or not math.isfinite(value):
         return "–"
     if short := shortened(value, ".1f", 1e4):
@@ -65,19 +65,19 @@ def compact(value: float | None) -> str:
 
 
 def percent(share: float | None) -> str:
-    """A share of 1 as per cent."""
+    """A share of 1 in per cent."""
     return "–" if share is None or not math.isfinite(share) else f"{100 * share:.1f} %"
 
 
 def signed(change: float) -> str:
-    """A change with its sign and one digit; what rounds to nothing is `+0.0`, never `-0.0`."""
+    """A change with its sign and one digit; `+0.0` instead of `-0.0`."""
     return f"{round(change, 1) + 0.0:+.1f}"
 
 
 def plus_minus(stderr: float | None) -> str:
-    """` ± 1.3` for behind a value; "" where it is not known.
+    """` ± 1.3` to append to a value; "" if the error is unknown.
 
-    It is not known either where all examples score alike: an error of 0 would claim certainty.
+    An error of 0 counts as unknown: all examples scored the same, which proves no certainty.
     """
     if stderr is None or not math.isfinite(stderr) or stderr < 1e-9:
         return ""
@@ -85,12 +85,12 @@ def plus_minus(stderr: float | None) -> str:
 
 
 def with_error(value: float | None, stderr: float | None) -> str:
-    """`41.2 ± 1.3`, without the error where it is not known."""
+    """`41.2 ± 1.3`, without the error if it is unknown."""
     return number(value) + ("" if number(value) == "–" else plus_minus(stderr))
 
 
 def failure_lines(failures: Sequence[Mapping[str, Any]]) -> list[str]:
-    """Which tasks of an evaluation failed and why; of many the first few, the others by name."""
+    """Failed tasks of an evaluation: the first few with their reasons, the others by name."""
     lines = [
         f"{row['task']} ({row['mode']}) failed: {row['error']}" for row in failures[:MOST_FAILURES]
     ]

@@ -55,7 +55,7 @@ def test_shares_of_one_are_taken_for_a_mistake(scores_file, capsys):
         ("", "is no JSON"),
         ("[" * 100_000, "nested too deep"),
         ('{"mmlu_direct": 50}', "scores lack mmlu_cot"),
-        ('{"MMLU-direct": 50}', "another spelling: 'MMLU-direct'"),
+        ('{"MMLU-direct": 50}', "perhaps misspelled: 'MMLU-direct'"),
         ('{"mgsm": 5, "mgsm": 6}', "'mgsm' occurs twice"),
     ],
 )
@@ -124,7 +124,7 @@ def test_a_table_as_json(run, capsys):
 @pytest.mark.parametrize(
     ("flags", "message"),
     [
-        (["--table=flan_palm.99"], "no table 'flan_palm.99'"),
+        (["--table=flan_palm.99"], "unknown table 'flan_palm.99'"),
         (["--table=flan_palm.5", "--model_dir=/none/such"], "no such folder"),
         (["--json"], "--json goes with"),
     ],

@@ -1,4 +1,4 @@
-"""`Mention`: a name, number, date or place where it stands in a text, and what says the same."""
+"""`Mention`: a name, place, number or date of a text, and keys that its synonyms share."""
 
 import dataclasses
 
@@ -7,18 +7,17 @@ KINDS = ("name", "place", "number", "date")
 
 @dataclasses.dataclass(frozen=True)
 class Mention:
-    """One fact-like item of a text.
+    """One name, place, number or date of a text.
 
-    Keys are texts such as "time 1020" (minutes since midnight) or "word laura"; two mentions say
-    the same if their keys meet.
+    A key is a text such as "time 1020" (minutes since midnight) or "word laura".
 
     Attributes:
         kind: one of `KINDS`.
-        start, end, text: where it stands.
-        parts: the keys it needs: of each part, at least one ("Monday" and "the 21st").
-        emits: the keys that it is evidence for.
-        whole: keys of which one alone says all of it (WHO, the World Health Organization).
-        counts: False: evidence only, no item by itself ("one of them").
+        start, end, text: its span in the text.
+        parts: each part ("Monday" and "the 21st") needs one of its keys in the other text.
+        emits: keys that other texts' mentions find here.
+        whole: keys of which a single one covers all parts (WHO, World Health Organization).
+        counts: False for evidence that is never scored ("one of them").
     """
 
     kind: str
@@ -29,11 +28,6 @@ class Mention:
     emits: frozenset[str]
     whole: frozenset[str] = frozenset()
     counts: bool = True
-
-    @property
-    def identity(self) -> tuple[frozenset[str], ...]:
-        """The same for every repetition of it in a text."""
-        return self.parts
 
 
 def word_set(text: str) -> frozenset[str]:

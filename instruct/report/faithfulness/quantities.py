@@ -1,308 +1,242 @@
-"""Numbers, amounts, times and dates as mentions whose keys are equal for equal values. English.
+"""Find numbers, amounts, times and dates; equal values share a key. English.
 
-"5 pm" and "five o'clock in the afternoon" share a key, so do "$20" and "twenty bucks", "90 minutes"
-and "an hour and a half", "June 3rd" and "the third of June".
+"5 pm" and "five o'clock in the afternoon" share a key, and so do "$20" and "twenty bucks", "90
+minutes" and "an hour and a half", "June 3rd" and "the third of June".
 """
 
-import dataclasses
-import datetime
+import collections
 import decimal
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping
 
-import dateutil.parser
 import regex
 
 from instruct.report.faithfulness.mentions import Mention
-from instruct.report.faithfulness.numbers import TENS, as_digits, key_of
+from instruct.report.faithfulness.numbers import as_digits, key_of
 
-_CURRENCIES = {"$": "USD", "£": "GBP", "€": "EUR", "¥": "CNY", "₹": "INR", "buck": "USD"}
-_CURRENCIES |= {"dollar": "USD", "usd": "USD", "quid": "GBP", "pound": "GBP", "gbp": "GBP"}
-_CURRENCIES |= {"euro": "EUR", "eur": "EUR", "yuan": "CNY", "rmb": "CNY", "rupee": "INR"}
-# A month and a year are longer than any number of days that is written as days.
+# A month and a year equal no number of days.
 _MINUTES = {"minute": 1, "min": 1, "hour": 60, "hr": 60, "day": 1440, "week": 10080}
 _MINUTES |= {"fortnight": 20160, "month": 43830, "year": 525960, "decade": 5259600}
-_DECADES = [f"{tens.removesuffix('y')}ies" for tens in TENS]
-_CHAT_WORDS = {"tmrw": "tomorrow", "tmr": "tomorrow", "2moro": "tomorrow", "2nite": "tonight"}
-_WHICH = {"following": "next", "coming": "next", "previous": "last", "past": "last"}
+_UNITS = {"$": "USD", "£": "GBP", "€": "EUR", "¥": "CNY", "₹": "INR", "buck": "USD", "eur": "EUR"}
+_UNITS |= {"dollar": "USD", "usd": "USD", "quid": "GBP", "pound": "GBP", "gbp": "GBP"}
+_UNITS |= {"euro": "EUR", "yuan": "CNY", "rmb": "CNY", "rupee": "INR", "%": "percent"}
+_MONTHS = ("jan", "feb", "mar", "apr", "may", "jun", "jul", "aug", "sep", "oct", "nov", "dec")
+_SYNONYMS = {"following": "next", "coming": "next", "previous": "last", "past": "last"}
+_SYNONYMS |= {"tmrw": "tomorrow", "tmr": "tomorrow", "2moro": "tomorrow", "2nite": "tonight"}
 _DAY_PARTS = ((5, "night"), (12, "morning"), (17, "afternoon"), (21, "evening"), (24, "night"))
 
 _NAMED = {
     "N": r"(?<![\w.,])(?P<n>\d+(?:\.\d+)?)",
-    "UNIT": rf"(?P<unit>{'|'.join(_MINUTES)})s?\b",
-    "MONEY": r"(?P<unit>dollar|buck|usd|pound|quid|gbp|euro|eur|yuan|rmb|rupee|yen|peso|cent|pence)"
-    r"s?\b",
-    "H": r"(?<![\w.:,])(?P<h>[01]?\d|2[0-4])",
-    "HALF": r"(?: ?(?P<half>[ap])(?:\. ?m\.|m\b)| (?:in the (?P<part>morning|afternoon|evening)"
-    r"|at (?P<part>night))\b)",
-    "WEEKDAY": r"(?:mon|tues|wednes|thurs|fri|satur|sun)day",
-    "LONG": r"(?:january|february|august|september|october|november|december)",
-    "SHORT": r"(?-i:April|June|July|Jan|Feb|Apr|Jun|Jul|Aug|Sept?|Oct|Nov|Dec)",
-    "MONTH": r"(?:@LONG|@SHORT|(?-i:Mar(?:ch)?|May))\b(?:\.(?= ?\d))?",
-    "DAY": r"(?<![\w.:,$£€])\d{1,2}(?:st|nd|rd|th)?(?![\w:%]|\.\d)",
-    "PREPOSITION": r"\b(?:at|by|until|till|from|before|after|around|about|since|between|to)",
+    "MONEY": rf"(?P<unit>{'|'.join(filter(str.isalpha, _UNITS))}|yen|peso|cent|pence)s?\b",
+    "DURATION": rf"(?P<unit>{'|'.join(_MINUTES)})s?\b",
+    "HOUR": r"(?<![\w.:,])(?P<hour>[01]?\d|2[0-4])",
+    "HALF": r"(?: ?(?P<half>[ap])(?:\. ?m\.|m\b)"
+    r"| (?:in the|at) (?P<part>morning|afternoon|evening|night)\b)",
+    "WEEKDAY": r"(?P<weekday>mon|tue|wed|thu|fri|sat|sun)(?:s|nes|rs|ur)?days?\b",
+    # Names that are also other words, or parts of them, must be capitalised.
+    "MONTH": r"(?P<month>january|february|august|september|october|november|december"
+    r"|(?-i:April|June|July|Jan|Feb|Apr|Jun|Jul|Aug|Sept?|Oct|Nov|Dec))\b",
+    "ANY_MONTH": r"(?:@MONTH|(?P<month>(?-i:Mar(?:ch)?|May))\b)(?:\.(?= ?\d))?",
+    "DAY": r"(?<![\w.:,$£€])(?P<day>[0-2]?\d|3[01])(?:st|nd|rd|th)?(?![\w:%]|\.\d)",
+    "BEFORE_TIME": r"\b(?:at|by|until|till|from|before|after|around|about|since|between|to)",
     # "At five" is a time, "at five shops" is not.
-    "END": r"(?=$|\n|\s*[^\w\s%°$£€/.,:-]|[.,:](?!\d)|\s+[.,:-]"
-    r"| (?:in|on|and|to|till|until|but|at|with|for|because|when|or|if|so|tomorrow"
-    r"|today|tonight|every|sharp|as|since|while|from|by|then|before|after|who|which|that"
-    r"|instead|@WEEKDAY|@MONTH)\b)",
-    "PART": r"(?P<period>spring|summer|autumn|fall|winter|morning|afternoon|evening|night)",
-    "PERIOD": r"(?:@PART|(?P<period>week|weekend|month|year|term|semester|quarter|season|decade"
-    r"|century))",
+    "END": r"(?=\W*$|\s*[^\w\s%°$£€/.:-]|[.:](?!\d)|\s[.,:-]"
+    r"| (?:in|on|and|to\w*|till|until|but|at|with|for|because|when|or|if|so|every|sharp|as|since"
+    r"|while|from|by|then|before|after|who|which|that|instead)\b)",
+    "PART": r"(?P<part>spring|summer|autumn|fall|winter|morning|afternoon|evening|night)",
 }
 
-Match = regex.Match[str]
-# Kind, needed keys of each part, emitted keys, whether it counts.
-Keys = tuple[str, list[set[str]], set[str], bool]
-_READERS: list[tuple[regex.Pattern[str], Callable[[Match], Keys | None]]] = []
+# The named groups of a match in lower case, "" where one did not match, and all of it as "text".
+Groups = Mapping[str, str]
+# Kind, parts, emitted keys, whether it counts: see `Mention`.
+Fields = tuple[str, list[set[str]], set[str], bool]
+Reader = Callable[[Groups], Fields | None]
+_READERS: list[tuple[regex.Pattern[str], Reader]] = []
 
 
-def _reads(pattern: str) -> Callable[[Callable[[Match], Keys | None]], object]:
-    """Registers the reader of a pattern, in which @NAME stands for one of `_NAMED`."""
+def _reads(pattern: str) -> Callable[[Reader], Reader]:
+    """Register the reader of a pattern, in which @NAME stands for one of `_NAMED`."""
     while "@" in pattern:
-        pattern = regex.sub("@([A-Z]+)", lambda match: _NAMED[match[1]], pattern)
+        pattern = regex.sub("@([A-Z_]+)", lambda match: _NAMED[match[1]], pattern)
     compiled = regex.compile(pattern, regex.IGNORECASE)
-    return lambda read: _READERS.append((compiled, read)) or read
+
+    def register(read: Reader) -> Reader:
+        _READERS.append((compiled, read))
+        return read
+
+    return register
 
 
 def find_quantities(text: str) -> list[Mention]:
-    """Every number, amount, time and date of a text, in order, without overlaps.
-
-    Those with `counts` False are no facts by themselves ("one of them"), but are evidence.
-    """
-    digits = as_digits(text)
+    """Find every number, amount, time and date of a text, in order, without overlaps."""
+    digits, spans = as_digits(text)
     mentions: list[Mention] = []
-    taken = bytearray(len(digits.text))
+    taken = bytearray(len(digits))
     for pattern, read in _READERS:
-        for match in pattern.finditer(digits.text):
+        for match in pattern.finditer(digits):
             begin, end = match.span()
-            keys = None if any(taken[begin:end]) else read(match)
-            if keys is None:
+            groups = {name: t.lower() for name, t in match.groupdict().items() if t is not None}
+            groups = collections.defaultdict(str, groups, text=match.group().lower())
+            if any(taken[begin:end]) or (fields := read(groups)) is None:
                 continue
             taken[begin:end] = b"x" * (end - begin)
-            kind, parts, emits, counts = keys
-            span = digits.starts[begin], digits.ends[end - 1]
-            needs = tuple(map(frozenset, parts))
-            mention = Mention(kind, *span, text[slice(*span)], needs, frozenset(emits))
-            mentions.append(dataclasses.replace(mention, counts=counts))
+            kind, parts, emits, counts = fields
+            span = spans[begin][0], spans[end - 1][1]
+            needs, keys = tuple(map(frozenset, parts)), frozenset(emits)
+            mentions.append(Mention(kind, *span, text[slice(*span)], needs, keys, counts=counts))
     return sorted(mentions, key=lambda mention: mention.start)
 
 
-def _date(key: str, needs: Collection[str] = (), emits: Collection[str] = ()) -> Keys:
-    return "date", [{key, *needs}], {key, *emits}, True
+def _fields(
+    kind: str, keys: Collection[str], values: Collection[object] = (), counts: bool = True
+) -> Fields:
+    """Fields of a value with a unit; `values` are numbers that say the same without the unit."""
+    needs, emits = (f"bare {v}" for v in values), (f"n {v}" for v in values)
+    return kind, [{*keys, *needs}], {*keys, *emits}, counts
 
 
-# Parts of a date that are the same with both defaults were stated.
-_DEFAULTS = (datetime.datetime(1904, 2, 29), datetime.datetime(1928, 1, 30))
-
-
-def _calendar_date(match: Match) -> Keys | None:
-    written = regex.sub(r"\bthe\b|\bof\b|(?<=\d)(?:st|nd|rd|th)\b", " ", match.group().lower())
-    try:
-        one, other = (dateutil.parser.parse(written, default=default) for default in _DEFAULTS)
-    except (ValueError, OverflowError):
-        return None
+@_reads(r"(?<![\w-])(?P<year>\d{4})-(?P<month>\d\d)-(?P<day>\d\d)(?![\w-])")
+def _calendar_date(groups: Groups) -> Fields:
     parts, emits = [], set()
-    for name in ("month", "day", "year"):
-        value = getattr(one, name)
-        if value == getattr(other, name):
-            needs = {f"n {value}"} if name == "year" else {f"{name} {value}"}
-            emits |= needs | ({f"n {value}"} if name == "day" else set())
-            parts.append(needs | ({f"bare {value}", f"nth {value}"} if name == "day" else set()))
+    if month := groups["month"]:
+        number = int(month) if month.isdigit() else _MONTHS.index(month[:3]) + 1
+        parts.append({f"month {number}"})
+        emits.add(f"month {number}")
+    if day := groups["day"].lstrip("0"):
+        parts.append({f"day {day}", f"nth {day}", f"bare {day}"})
+        emits |= {f"day {day}", f"nth {day}", f"n {day}"}
+    if year := groups["year"]:
+        parts.append({f"n {year}"})
+        emits |= {f"n {year}", f"bare {year}"}
     return "date", parts, emits, True
 
 
-_reads(r"(?<![\w-])\d{4}-\d\d-\d\d(?![\w-])")(_calendar_date)
+@_reads(r"(?<![\w.])(?=\d{1,4},?[ -](?:\d|oh))\d(?:(?:,?[ -])?(?:\d|oh\b)){6,}\b(?![.,]\d)")
+def _phone(groups: Groups) -> Fields:
+    digits = regex.sub(r"\D", "", groups["text"].replace("oh", "0"))
+    return _fields("number", [f"digits {digits}"])
 
 
 @_reads(
-    r"(?<![\w.])(?:\d,?[ -](?:(?:\d|oh),?[ -]){3,}(?:\d|oh)|\d{3,}(?: ?[ -] ?\d{2,})+)\b(?![.,]\d)"
+    r"(?:(?:a )?(?P<past>half|quarter)|(?:(?<=\b(?:at|is|it's) )|(?=\d+ (?:minutes|past)))"
+    r"(?P<past>5|10|20|25)(?: minutes)?) (?P<relation>past|after|to|before|of) @HOUR(?![\w:])"
+    r"@HALF?|@HOUR:(?P<minute>[0-5]\d)(?![\d%:])@HALF?|@HOUR\.(?P<minute>[0-5]\d)@HALF"
+    r"|@HOUR(?: o['’]?clock\b@HALF?|@HALF)|\b(?P<noon>noon|midday|midnight)\b"
+    r"|(?<=@BEFORE_TIME )@HOUR (?P<minute>[1-5]\d)(?:@HALF|@END)"
 )
-def _phone(match: Match) -> Keys | None:
-    key = "digits " + regex.sub(r"\D", "", match.group().lower().replace("oh", "0"))
-    is_number = len(key) > 13 or not match.group()[1].isdigit()
-    return ("number", [{key}], {key}, True) if is_number else None
-
-
-@_reads(
-    r"(?P<past>half|(?:a )?quarter) (?P<relation>past|after|to|before|of) @H(?![\w:])@HALF?"
-    r"|(?P<past>5|10|20|25) (?:(?:minutes )?(?P<relation>past)"
-    r"|minutes (?P<relation>after|to|before)|(?<=\b(?:at|it|is|it's) \d\d? )(?P<relation>to))"
-    r" @H(?![\w:])@HALF?"
-    r"|@H:(?P<m>[0-5]\d)(?![\d%:])@HALF?|@H\.(?P<m>[0-5]\d)@HALF|@H o['’]?clock\b@HALF?|@H@HALF"
-    r"|(?<=@PREPOSITION )@H (?P<m>[1-5]\d)(?:@HALF|@END)|\b(?P<noon>noon|midday|midnight)\b"
-)
-def _time(match: Match) -> Keys | None:
-    groups = {name: (text or "").lower() for name, text in match.groupdict().items()}
-    hour, minute = int(groups["h"] or 12), int(groups["m"] or 0)
-    if past := groups["past"].removeprefix("a "):
+def _time(groups: Groups) -> Fields | None:
+    hour, minute = int(groups["hour"] or 12), int(groups["minute"] or 0)
+    if past := groups["past"]:
         minute = {"half": 30, "quarter": 15}.get(past) or int(past)
         if groups["relation"] in ("to", "before", "of"):
             hour, minute = (hour - 1) or 12, 60 - minute
-    half = groups["half"] or ({"midnight": "a"}.get(groups["noon"], "p") if groups["noon"] else "")
+    half = groups["half"] or {"noon": "p", "midday": "p", "midnight": "a"}.get(groups["noon"], "")
+    if half and hour > 12:
+        return None
     if groups["part"] and hour <= 12:
         half = "a" if groups["part"] == "morning" else "p"
-    if groups["half"] and hour > 12:
-        return None
-    clock = hour % 12 * 60 + minute
-    needs, emits = {f"clock {clock}", f"read {hour}.{minute:02d}"}, {f"clock {clock}"}
-    if minute == 0:
-        emits |= {f"n {hour % 12 or 12}"}
-        needs |= {f"bare {hour}", f"bare {hour % 12 or 12}"}
-    if half or not 0 < hour <= 12 or (groups["h"][:1] == "0" and groups["m"]):
-        time = clock + 720 * (half == "p" if half else hour >= 12)
-        part = next(name for until, name in _DAY_PARTS if time < 60 * until)
-        needs = needs - {f"clock {clock}"} | {f"time {time}", f"open {clock}"}
-        return "date", [needs], emits | {f"time {time}", f"part {part}"}, True
-    return "date", [needs], emits | {f"open {clock}"}, True
+    elif not half and (not 0 < hour <= 12 or (groups["hour"][:1] == "0" and minute)):
+        half = "p" if hour >= 12 else "a"
+    # Without am or pm, both.
+    times = [hour % 12 * 60 + minute + 720 * (each == "p") for each in half or "ap"]
+    values = {hour, hour % 12 or 12} if minute == 0 else {f"{hour}.{minute:02d}".rstrip("0")}
+    kind, parts, emits, counts = _fields("date", [f"time {time}" for time in times], values)
+    if half:
+        emits.add(f"part {next(name for until, name in _DAY_PARTS if times[0] < 60 * until)}")
+    return kind, parts, emits, counts
 
 
 _reads(
-    r"(?:(?<!\w)@MONTH (?:the )?@DAY|@DAY(?: of)? @MONTH)(?:(?:,| of)? \d{4}\b)?"
-    r"|(?<!\w)@MONTH,? \d{4}\b|\b(?:@LONG|@SHORT)\b"
-    r"|(?<=\b(?:in|since|until|till|by|of|this|next|last|early|late|mid|during|from|@MONTH"
-    r" (?:and|to|or))[ -])(?-i:May|March)\b"
+    r"(?:(?<!\w)@ANY_MONTH (?:the )?@DAY|@DAY(?: of)? @ANY_MONTH)(?:(?:,| of)? (?P<year>\d{4})\b)?"
+    r"|(?<!\w)@ANY_MONTH,? (?P<year>\d{4})\b|\b@MONTH"
+    r"|(?<=\b(?:in|since|until|till|by|of|this|next|last|early|late|mid|during|from|@ANY_MONTH"
+    r" (?:and|to|or))[ -])(?P<month>(?-i:May|March))\b"
 )(_calendar_date)
 
 
 @_reads(
-    r"\b@WEEKDAYs?\b|(?<=(?:\b(?:on|this|next|last)|@PREPOSITION) )"
-    r"(?-i:Mon|Tues?|Wed|Thu(?:rs?)?|Fri|Sat|Sun)\b"
+    r"\b@WEEKDAY|(?<=(?:\b(?:on|this|next|last)|@BEFORE_TIME) )"
+    r"(?-i:(?P<weekday>Mon|Tue|Wed|Thu|Fri|Sat|Sun)(?:s|rs?)?)\b"
+    r"|\b(?P<holiday>christmas|xmas|easter|halloween|thanksgiving|new year|valentine|ramadan"
+    r"|diwali|(?:boxing|independence|labou?r|mother|father)(?=['’]?s? day))(?:['’]?s)?"
+    r"(?: day| eve)?\b|(?:\b(?:1[5-9]|20)|(?<=\bthe ['’]?))(?P<decade>\d0)['’]?s\b"
 )
-def _weekday(match: Match) -> Keys:
-    return _date(f"weekday {match.group()[:3].lower()}")
+def _named(groups: Groups) -> Fields:
+    """A weekday, holiday, decade or part of the day or year: the first group that matched."""
+    name = next(iter(groups))
+    key = f"{name} {groups[name].replace('xmas', 'christmas')}"
+    return _fields("date", [key], counts="uncounted" not in groups)
 
 
 @_reads(
-    rf"\b(?:day after tomorrow|day before yesterday|{'|'.join(_CHAT_WORDS)}|today|tonight|tomorrow"
-    r"|yesterday|(?P<which>next|following|coming|last|previous|past|this) @PERIOD)\b"
+    r"\b(?:day after tomorrow|day before yesterday|tmrw?|2moro|2nite|today|tonight|tomorrow"
+    r"|yesterday|(?:next|following|coming|last|previous|past|this) (?:@PART|week|weekend|month"
+    r"|year|term|semester|quarter|season|decade|century))\b"
 )
-def _relative(match: Match) -> Keys:
-    low, which, period = (match[group] and match[group].lower() for group in (0, "which", "period"))
-    key = (
-        f"rel {_WHICH.get(which, which)} {period}" if which else f"rel {_CHAT_WORDS.get(low, low)}"
-    )
+def _relative(groups: Groups) -> Fields:
+    words = [_SYNONYMS.get(word, word) for word in groups["text"].split()]
+    key = f"rel {' '.join(words)}"
+    needs, emits = {key}, {key, f"part {words[-1]}"}
     if key == "rel tonight":
-        return _date(key, ["rel this evening"], ["part evening", "part night"])
-    is_today = which == "this" and period in ("morning", "afternoon", "evening", "night")
-    needs = ["rel tonight", "rel today"] if is_today else []
-    return _date(key, ["rel yesterday"] if key == "rel last night" else needs, [f"part {period}"])
+        needs, emits = {key, "rel this evening"}, {key, "part evening", "part night"}
+    elif key == "rel last night":
+        needs.add("rel yesterday")
+    elif words[0] == "this" and words[1] in ("morning", "afternoon", "evening", "night"):
+        needs |= {"rel tonight", "rel today"}
+    return "date", [needs], emits, True
+
+
+_reads(
+    r"(?<=\b(?:(?:in|by|during|on|of|for|@BEFORE_TIME) the|at|every) )@PART\b"
+    r"|(?<=\b(?:in|by|during|@BEFORE_TIME) )(?=spring|summer|autumn|winter)@PART\b"
+)(_named)
+_reads(r"\b@PART\b(?P<uncounted>)")(_named)
+_reads(
+    r"(?<=(?:\b(?:in|of|during|year|and|the)|@BEFORE_TIME) |[,(] ?)(?P<year>1[5-9]\d\d|20\d\d)\b"
+    r"(?![.,:]\d|[%-]| (?:@MONEY|@DURATION|people|men|women|k?m\b|miles|met))"
+)(_calendar_date)
+_reads(
+    r"(?<=(?:(?:\b(?:on|of|and|or)|@BEFORE_TIME|@WEEKDAY,?) the|\d(?:st|nd|rd|th) (?:or|and|to)"
+    r"(?: the)?) )(?P<day>[12]?\d|3[01])(?:st|nd|rd|th)@END"
+)(_calendar_date)
+_reads(r"(?<=@BEFORE_TIME )(?P<hour>1[0-2]|[1-9])@END")(_time)
 
 
 @_reads(
-    r"(?P<counts>(?<=\b(?:(?:in|by|during|on|of|for|@PREPOSITION) the|at|every) )"
-    r"|(?<=\b(?:in|by|during|@PREPOSITION) )(?=spring|summer|autumn|winter))?\b@PART\b"
+    r"(?P<unit>[$£€¥₹]) ?@N|@N ?(?P<unit>%|per ?cent\b)"
+    r"|@N[ -]?@MONEY(?:,?(?: and)? (?P<cents>\d\d?) (?:cents?|pence|p)\b)?"
 )
-def _part_of_day(match: Match) -> Keys:
-    key = f"part {match['period'].lower()}"
-    return "date", [{key}], {key}, match["counts"] is not None
+def _with_unit(groups: Groups) -> Fields:
+    value = key_of(decimal.Decimal(groups["n"]) + decimal.Decimal(groups["cents"] or 0) / 100)
+    unit = groups["unit"].replace(" ", "")
+    return _fields("number", [f"{_UNITS.get(unit, unit)} {value}"], [value])
 
 
 @_reads(
-    r"\b(?P<name>christmas|xmas|easter|halloween|thanksgiving|new year|valentine|ramadan|diwali"
-    r"|(?:boxing|independence|labou?r|mother|father)(?=['’]?s? day))(?:['’]?s)?(?: day| eve)?\b"
+    r"(?:@N[ -]?|\b(?:(?:a )?(?P<share>half|quarter)(?: of)?(?:[ -]an?)?|an?)[ -])@DURATION"
+    r"(?P<more> and a half)?(?=(?P<ago> ago\b)|)"
 )
-def _holiday(match: Match) -> Keys:
-    return _date(f"holiday {match['name'].lower().replace('xmas', 'christmas')}")
-
-
-@_reads(
-    rf"(?:\b(?:1[5-9]|20)|(?<=\bthe ['’]?))(?P<n>\d0)['’]?s\b|(?<=\bthe )(?:{'|'.join(_DECADES)})\b"
-)
-def _decade(match: Match) -> Keys:
-    word = match.group().lower()
-    return _date(f"decade {match['n'] if match['n'] else 20 + 10 * _DECADES.index(word)}")
-
-
-@_reads(
-    r"(?<=(?:\b(?:in|of|during|year|and|the)|@PREPOSITION) |[,(] ?)(?P<n>1[5-9]\d\d|20\d\d)\b"
-    r"(?![.,:]\d|[%-]| (?:@MONEY|@UNIT|people|men|women|k?m\b|miles|met))"
-)
-def _year(match: Match) -> Keys:
-    return _date(f"n {match['n']}", emits=[f"bare {match['n']}"])
-
-
-@_reads(
-    r"(?<=(?:(?:\b(?:on|of|and|or)|@PREPOSITION|@WEEKDAYs?,?) the|\d(?:st|nd|rd|th) (?:or|and|to)"
-    r"(?: the)?) )(?P<n>[12]?\d|3[01])(?P<th>st|nd|rd|th)@END"
-    r"|(?<=@PREPOSITION )(?P<n>1[0-2]|[1-9])(?P<th>)@END"
-)
-def _day_or_hour(match: Match) -> Keys:
-    value = int(match["n"])
-    if match["th"]:
-        return _date(
-            f"day {value}", [f"bare {value}", f"nth {value}"], [f"nth {value}", f"n {value}"]
-        )
-    needs = {f"bare {value}", f"clock {value % 12 * 60}"}
-    return "date", [needs], {f"bare {value}", f"n {value}"}, True
-
-
-@_reads(
-    r"(?P<sign>[$£€¥₹]) ?@N(?P<cents>)"
-    r"|@N[ -]?@MONEY(?:,?(?: and)? (?P<cents>\d\d?) (?:cents?|pence|p)\b)?(?P<sign>)"
-)
-def _money(match: Match) -> Keys:
-    value = decimal.Decimal(match["n"]) + decimal.Decimal(match["cents"] or 0) / 100
-    unit, shown = (match["sign"] or match["unit"]).lower(), key_of(value)
-    key = f"money {_CURRENCIES.get(unit, unit)} {shown}"
-    needs = {key, f"bare {shown}", f"read {value:.2f}"}
-    needs |= {f"n {shown}"} if unit == "pound" else set()  # may be a weight
-    return "number", [needs], {key, f"n {shown}"}, True
-
-
-@_reads(r"@N ?(?:%|per ?cent\b)")
-def _percent(match: Match) -> Keys:
-    shown = key_of(decimal.Decimal(match["n"]))
-    return (
-        "number",
-        [{f"percent {shown}", f"bare {shown}"}],
-        {f"percent {shown}", f"n {shown}"},
-        True,
-    )
-
-
-@_reads(
-    r"@N[ -]?@UNIT(?P<more> and a half)?(?P<share>)(?=(?P<ago> ago\b)|)"
-    r"|\b(?:(?:a )?(?P<share>half|quarter)(?: of)?(?:[ -]an?)?|an?)[ -]@UNIT"
-    r"(?P<more> and a half)?(?P<n>)"
-)
-def _duration(match: Match) -> Keys:
-    minutes, more = _MINUTES[match["unit"].lower()], decimal.Decimal("0.5" if match["more"] else 0)
-    if not match["n"]:
-        share = {"half": "0.5", "quarter": "0.25"}.get((match["share"] or "").lower(), "1")
-        key = f"lasts {key_of((decimal.Decimal(share) + more) * minutes)}"
-        return "number", [{key}], {key, "n 1"} if share == "1" else {key}, key != f"lasts {minutes}"
-    value = decimal.Decimal(match["n"]) + more
-    key, shown = f"lasts {key_of(value * minutes)}", key_of(value)
-    kind = "date" if match["ago"] else "number"
-    return kind, [{key, f"bare {shown}"}], {key, f"n {shown}"}, (shown, minutes) != ("1", 1440)
+def _duration(groups: Groups) -> Fields:
+    share = {"half": "0.5", "quarter": "0.25"}.get(groups["share"], "1")
+    value = decimal.Decimal(groups["n"] or share) + decimal.Decimal("0.5" if groups["more"] else 0)
+    key = f"minutes {key_of(value * _MINUTES[groups['unit']])}"
+    # "A week" and "one day" are hardly ever facts.
+    counts = value != 1 or (groups["n"] != "" and groups["unit"] != "day")
+    return _fields("date" if groups["ago"] else "number", [key], [key_of(value)], counts)
 
 
 @_reads(
     r"(?P<moment>(?<=\b(?:a|one|per) )(?=2th))?(?<![\w.,])(?P<n>\d+)(?:st|nd|rd|th)\b(?P<list>,)?"
 )
-def _ordinal(match: Match) -> Keys:
-    keys = {f"n {match['n']}", f"nth {match['n']}"}
-    counts = match["n"] != "1" and not match["list"] and match["moment"] is None
-    return "number", [keys], keys, counts
+def _ordinal(groups: Groups) -> Fields:
+    counts = groups["n"] != "1" and not groups["list"] and "moment" not in groups
+    return _fields("number", [f"n {groups['n']}", f"nth {groups['n']}"], counts=counts)
 
 
-@_reads(
-    r"(?P<the>(?<=\bthe ))?@N(?=(?:am|pm|s|h|k?m|[km]?g|cm|mm|p|m?l)?(?!\w)(?! past\b))"
-    r"(?= (?P<then>[1-9]\d)(?![\w.%])|)"
-)
-def _plain(match: Match) -> Keys:
-    value = decimal.Decimal(match["n"])
-    shown = key_of(value)
-    emits = {f"n {shown}", f"bare {shown}"}
-    if match["then"]:  # "eight fifty": a price or a time
-        emits |= {f"read {shown}.{match['then']}"}
-        emits |= {f"clock {int(value) % 12 * 60 + int(match['then'])}"}
-    return "number", [{f"n {shown}"}], emits, value not in (0, 1) and match["the"] is None
-
-
-@_reads(r"\b(?:(?P<one>once|single)|twice|both|pair|couple|double|(?P<half>half))\b(?! past\b)")
-def _multiple(match: Match) -> Keys:
-    if match["half"]:
-        return "number", [{"n 0.5"}], {"n 0.5", "bare 0.5", "percent 50"}, False
-    key = "n 1" if match["one"] else "n 2"
-    return "number", [{key}], {key}, False
+@_reads(r"(?P<the>(?<=\bthe ))?@N(?=[a-z]{0,2}\b(?! past\b))(?= (?P<then>[1-9]\d)(?![\w.%])|)")
+def _plain(groups: Groups) -> Fields:
+    number = key_of(decimal.Decimal(groups["n"]))
+    emits = {f"n {number}", f"bare {number}"}
+    if groups["then"]:  # "eight fifty" may be a price or a time
+        emits.add(f"bare {number}.{groups['then']}".rstrip("0"))
+    counts = number not in ("0", "1") and "the" not in groups
+    return "number", [{f"n {number}"}], emits, counts

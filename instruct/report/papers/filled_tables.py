@@ -1,8 +1,8 @@
-"""A paper's table with our runs beside it: for the terminal (`report --table`) and for the page."""
+"""A paper's table with our runs: for the terminal (`report --table`) and for the page."""
 
 import dataclasses
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from instruct import results
@@ -13,13 +13,12 @@ from instruct.report.papers.printed_tables import PARAMETERS, PaperRow, PaperTab
 from instruct.report.read import Run
 from instruct.report.wording import magnitude, with_error
 
-# The table that the page draws, and the measures that have a line of their own in it.
-MAIN = "flan_palm.5"
+MAIN = "flan_palm.5"  # the table that the page draws
 
 
 @dataclasses.dataclass(frozen=True)
 class OurRow:
-    """A run's line in a paper's table: labels as the table has them, and a score a column."""
+    """A run's line in a paper's table: the table's labels, and a score a column."""
 
     labels: tuple[str, ...]
     scores: tuple[Score | None, ...]
@@ -32,12 +31,11 @@ class OurRow:
 
 @dataclasses.dataclass(frozen=True)
 class Filled:
-    """A paper's table and our lines for it; runs without any score of it have none.
+    """A paper's table and our lines for it.
 
     Attributes:
-        without: labels of those runs.
-        differences: (suite, what in protocol sets our number apart).
-        conditions: how ours were measured.
+        without: labels of the runs without any score, which have no line.
+        differences: see `measures.differences`. conditions: see `measures.conditions`.
     """
 
     table: PaperTable
@@ -48,7 +46,7 @@ class Filled:
 
 
 def fill(table: PaperTable, runs: Sequence[Run]) -> Filled:
-    """Our scores for every column that results can fill."""
+    """Compute our scores for every column that results can fill."""
     by_run = [(run, [row for row in _our_rows(table, run) if row.known_scores]) for run in runs]
     rows = tuple(row for _, inside in by_run for row in inside)
     scores = [score for row in rows for score in row.known_scores]
@@ -63,10 +61,14 @@ def fill(table: PaperTable, runs: Sequence[Run]) -> Filled:
 
 def _our_rows(table: PaperTable, run: Run) -> list[OurRow]:
     if "Prompting" not in table.labels:
-        cells = {"Params": _size(run), "Tasks": str(trained_tasks(run) or "–")}
+        size = trained_parameters(run)
+        cells = {
+            "Params": magnitude(size) if size else "–",
+            "Tasks": str(trained_tasks(run) or "–"),
+        }
         last = next(name for name in table.labels if name not in cells)
         labels = tuple(run.label if n == last else cells.get(n, "–") for n in table.labels)
-        # A table without promptings means direct answers by "mmlu".
+        # Such a table means direct answers by "mmlu".
         columns = ("mmlu_direct" if column == "mmlu" else column for column in table.columns)
         scores = (measures.score(run, c) if measures.is_measure(c) else None for c in columns)
         return [OurRow(labels, tuple(scores))]
@@ -89,18 +91,13 @@ def trained_parameters(run: Run) -> float | None:
 
 
 def trained_tasks(run: Run) -> int | None:
-    """How many distinct tasks the mixture as realised has, or None where it is not known."""
+    """The number of distinct tasks in mixture.json, or None."""
     leaves = [leaf for leaf in run.mixture.get("leaves", ()) if isinstance(leaf, dict)]
     return len({str(leaf.get("task") or leaf.get("name")) for leaf in leaves}) or None
 
 
-def _size(run: Run) -> str:
-    value = trained_parameters(run)
-    return "–" if value is None else magnitude(value)
-
-
 def paper_value(column: str, value: float) -> str:
-    """A printed figure: one digit where it is a score, else as short as it is."""
+    """A printed figure: a score with one digit, other numbers as short as they are."""
     if math.isnan(value):
         return "–"
     if measures.is_measure(column):
@@ -109,9 +106,9 @@ def paper_value(column: str, value: float) -> str:
 
 
 def lines(content: Filled) -> tuple[tuple[str, ...], list[Row]]:
-    """(headings, lines): the paper's, then ours in bold with ± one standard error."""
+    """Headings and lines: the paper's, then ours in bold with ± one standard error."""
     table = content.table
-    headings = (*table.labels, *(measures.title_of(column) for column in table.columns))
+    headings = (*table.labels, *map(measures.title_of, table.columns))
     printed = [
         Row((*row.labels, *map(paper_value, table.columns, row.values))) for row in table.rows
     ]
@@ -124,10 +121,9 @@ def _score_text(score: Score | None) -> str:
 
 
 def remarks(content: Filled) -> list[str]:
-    """Sentences for under the table: source, notes on the figures, conditions, differences."""
+    """Sentences below the table: source, notes, protocol, conditions, differences."""
     sentences = [f"Figures: {content.table.source}.", *content.table.notes]
-    protocols = measures.protocols(content.table.columns, content.table.mmlu_split)
-    if protocols:
+    if protocols := measures.protocols(content.table.columns, content.table.mmlu_split):
         sentences += ["The paper's protocol:", *(f"- {text}." for text in protocols)]
     if content.conditions:
         sentences.append(f"Ours: {'; '.join(content.conditions)}; ± is one standard error.")
@@ -143,24 +139,24 @@ DETAIL_COLUMNS = (
 
 
 def details(content: Filled) -> list[Row]:
-    """A line for each of our scores: examples, sub-tasks, exemplars, split, metric and step."""
+    """A line for each of our scores, with the columns `DETAIL_COLUMNS`."""
     rows = []
-    for labels, score in [
-        (row.labels, score) for row in content.ours for score in row.known_scores
-    ]:
-        label = " ".join(label for label in labels if label != "–")
-        shown = results.exemplars_text(results.exemplars_of(score.rows))
-        counts = (f"{score.n:,}", f"{score.tasks} of {score.expected}", shown)
-        names = (
-            ", ".join(sorted({row[name] for row in score.rows})) for name in ("split", "metric")
-        )
-        title = measures.title_of(score.column)
-        rows.append(Row((label, title, _score_text(score), *counts, *names, f"{score.step:,}")))
+    for ours in content.ours:
+        label = " ".join(label for label in ours.labels if label != "–")
+        for score in ours.known_scores:
+            splits, metrics = (sorted({row[n] for row in score.rows}) for n in ("split", "metric"))
+            cells = (
+                *(label, measures.title_of(score.column), _score_text(score), f"{score.n:,}"),
+                f"{score.tasks} of {score.expected}",
+                results.exemplars_text(results.exemplars_of(score.rows)),
+                *(", ".join(splits), ", ".join(metrics), f"{score.step:,}"),
+            )
+            rows.append(Row(cells))
     return rows
 
 
 def as_json(content: Filled) -> dict[str, Any]:
-    """The same as plain values."""
+    """The table, our lines and the remarks as plain values."""
     table = content.table
 
     def finite(value: float | None) -> float | None:
@@ -180,15 +176,13 @@ def as_json(content: Filled) -> dict[str, Any]:
             "step": score.step,
         }
 
-    def named(labels: Sequence[str], values: Iterable[Any]) -> dict[str, Any]:
-        return dict(zip((*table.labels, *table.columns), (*labels, *values)))
-
+    names = (*table.labels, *table.columns)
     return {
         "table": table.name,
         "title": table.title,
         "source": table.source,
-        "paper": [named(row.labels, map(finite, row.values)) for row in table.rows],
-        "ours": [named(row.labels, map(plain, row.scores)) for row in content.ours],
+        "paper": [dict(zip(names, (*r.labels, *map(finite, r.values)))) for r in table.rows],
+        "ours": [dict(zip(names, (*r.labels, *map(plain, r.scores)))) for r in content.ours],
         "notes": list(table.notes),
         "conditions": list(content.conditions),
         "differences": measures.sentences(content.differences),
@@ -200,7 +194,7 @@ def nearest_row(runs: Sequence[Run]) -> PaperRow:
     """The paper's Flan-T5 nearest in size to the first run of known size; else the smallest."""
     rows = printed_tables.find_table(MAIN).rows
     tuned = [row for row in rows if row.labels[1].startswith("Flan-T5")]
-    size = next((size for run in runs if (size := trained_parameters(run)) is not None), None)
+    size = next((size for run in runs if (size := trained_parameters(run))), None)
     if size is None:
         return tuned[0]
     log_size = math.log(size)
@@ -208,16 +202,26 @@ def nearest_row(runs: Sequence[Run]) -> PaperRow:
 
 
 def papers_section(runs: Sequence[Run]) -> Section | None:
-    """The page's section: our scores with the nearest Flan-T5 as tick, then the tables, folded.
+    """The section of a page: a plot with the nearest Flan-T5 as tick, and folded tables.
 
-    None where no run has results of a suite of the papers.
+    None if no run has results of a suite of the papers.
     """
-    contents = [fill(table, runs) for table in printed_tables.all_tables().values()]
-    filled = [content for content in contents if content.ours]
+    filled = [
+        content for t in printed_tables.all_tables().values() if (content := fill(t, runs)).ours
+    ]
     if not filled:
         return None
     blocks: list[Block] = [_plot(content, runs) for content in filled if content.table.name == MAIN]
-    if differences := _all_differences(filled):
+    # Each difference once; with the tables that it is true of if the main one is not.
+    tables: dict[tuple[str, str], list[str]] = {}
+    for content in filled:
+        for pair in content.differences:
+            tables.setdefault(pair, []).append(content.table.name)
+    differences = measures.sentences(
+        (title, text if MAIN in names else f"{text} ({', '.join(names)})")
+        for (title, text), names in tables.items()
+    )
+    if differences:
         text = f"What differs from the papers' protocols: {' '.join(differences)}"
         blocks.append(Text(text, quiet=True))
     scores = [score for content in filled for row in content.ours for score in row.known_scores]
@@ -233,37 +237,24 @@ def papers_section(runs: Sequence[Run]) -> Section | None:
     return Section("papers", "Beside the papers", tuple(blocks))
 
 
-def _all_differences(contents: Sequence[Filled]) -> list[str]:
-    """What differs, each thing once; with the tables it is true of if the main one is not."""
-    names: dict[tuple[str, str], list[str]] = {}
-    for content in contents:
-        for pair in content.differences:
-            names.setdefault(pair, []).append(content.table.name)
-    return measures.sentences(
-        (title, what if MAIN in tables else f"{what} ({', '.join(tables)})")
-        for (title, what), tables in names.items()
-    )
-
-
 def _plot(content: Filled, runs: Sequence[Run]) -> Dots:
     row = nearest_row(runs)
     colors = {run.label: color for color, run in enumerate(runs)}
     table = content.table
-    model = table.labels.index("Model")
+    labels = [ours.labels[table.labels.index("Model")] for ours in content.ours]
     dots = []
     for number, column in enumerate(table.columns):
-        scores = [(ours.labels[model], ours.scores[number]) for ours in content.ours]
         marks = tuple(
             Mark(score.value, score.stderr, colors[label])
-            for label, score in scores
-            if score is not None and score.value is not None
+            for label, ours in zip(labels, content.ours)
+            if (score := ours.scores[number]) is not None and score.value is not None
         )
         if marks:
             dots.append(DotRow(measures.title_of(column), marks, row.values[number]))
     return Dots(
         "Suites of the papers",
         tuple(dots),
-        tuple((colors[ours.labels[model]], ours.labels[model]) for ours in content.ours),
+        tuple((colors[label], label) for label in labels),
         "score (%)",
         tabled=True,
         tick=f"{row.labels[1]} ({row.labels[0]}), {table.paper}",

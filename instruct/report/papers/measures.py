@@ -1,7 +1,7 @@
-"""What a column of the papers' tables means in results of ours, and a run's score for it.
+"""Columns of the papers' tables as measures of our results, and a run's score for each.
 
 A measure is the unweighted mean of the primary metrics of a suite's tasks in some prompt modes, at
-the latest step that has them. `differences` says what sets them apart from the paper's protocol.
+the latest step that has them. `differences` says how a score departs from the paper's protocol.
 """
 
 import dataclasses
@@ -21,7 +21,7 @@ _LANGUAGES = {
     **{"french": "fr", "japanese": "ja", "thai": "th", "chinese": "zh", "english": "en"},
 }
 _HELD_OUT = ("mmlu", "bbh", "tydiqa", "mgsm")
-# Metrics that the papers' accuracy and exact match may be called.
+# Our metrics that equal the papers' accuracy and exact match.
 _EXACT = {"exact_match", "em", "accuracy", "number_match", "option_match", "rank_accuracy"}
 
 
@@ -31,10 +31,9 @@ class Measure:
 
     Attributes:
         title: the column's heading.
-        family: tasks are `<family>.<sub-task>`, or whatever is in suites of this name.
+        family: tasks are `<family>.<sub-task>`, or all tasks of suites of this name.
         modes: prompt modes that count; () for all.
-        expected: how many sub-tasks the paper averages over.
-        split: the split that the paper reports.
+        expected: number of sub-tasks in the paper's mean.
         protocol: how the paper asked, in a few words.
         sub_tasks: names of the sub-tasks; () if they are not fixed.
     """
@@ -43,33 +42,30 @@ class Measure:
     family: str
     modes: tuple[str, ...]
     expected: int
-    split: str
     protocol: str
     sub_tasks: tuple[str, ...] = ()
 
     def name_of(self, row: Mapping[str, Any]) -> str:
-        """The sub-task of a line, as the papers name it."""
+        """The sub-task of a metric line, as the papers name it."""
         name: str = row["task"].removeprefix(f"{self.family}.")
         if self.family == "bbh":
             return normalized.sub_task_name(name) or name
         return _LANGUAGES.get(name.lower(), name) if self.family in ("tydiqa", "mgsm") else name
 
     def paper_split(self, mmlu_split: str) -> str:
-        """The split that a table reports, given MMLU's."""
-        return mmlu_split if self.family == "mmlu" else self.split
+        """The split that a table reports, given that table's MMLU split."""
+        if self.family == "mmlu":
+            return mmlu_split
+        return "test" if self.family in ("bbh", "mgsm") else "validation"
 
     def takes(self, row: Mapping[str, Any]) -> bool:
         """Whether a primary metric line counts."""
-        suite = row["suite"]
-        inside = suite == self.family or suite.startswith(f"{self.family}.")
-        named = row["task"].startswith(f"{self.family}.")
-        if not (named or inside) or (self.modes and row["mode"] not in self.modes):
+        if self.modes and row["mode"] not in self.modes:
+            return False
+        names = (f"{row['suite']}.", row["task"])
+        if not any(name.startswith(f"{self.family}.") for name in names):
             return False
         return not self.sub_tasks or self.name_of(row) in self.sub_tasks
-
-
-def _mmlu(title: str, modes: tuple[str, ...], protocol: str = "5 exemplars") -> Measure:
-    return Measure(title, "mmlu", modes, 57, "validation", protocol)
 
 
 def _bbh(
@@ -78,45 +74,39 @@ def _bbh(
     protocol: str = "3 exemplars",
     names: Iterable[str] = normalized.BBH_LOWER_BOUNDS,
 ) -> Measure:
-    chosen = tuple(names)
-    return Measure(title, "bbh", modes, len(chosen), "test", protocol, chosen)
+    return Measure(title, "bbh", modes, len(chosen := tuple(names)), protocol, chosen)
 
 
-def _held_in(title: str, modes: tuple[str, ...]) -> Measure:
-    return Measure(title, "held_in", modes, 8, "validation", "exact match, eight sets")
-
-
-def _cot_eval(title: str, modes: tuple[str, ...]) -> Measure:
-    return Measure(title, "cot_eval", modes, 5, "validation", "reasoned answers, five sets")
-
-
+_FEW, _FEW_COT = "5 exemplars", "5 exemplars with reasoning"
+_BBH_COT = "3 exemplars with reasoning"
+_IN, _REASONED = "exact match, eight sets", "reasoned answers, five sets"
 MEASURES: dict[str, Measure] = {
-    "mmlu_direct": _mmlu("MMLU direct", DIRECT),
-    "mmlu_cot": _mmlu("MMLU CoT", COT, "5 exemplars with reasoning"),
+    "mmlu_direct": Measure("MMLU direct", "mmlu", DIRECT, 57, _FEW),
+    "mmlu_cot": Measure("MMLU CoT", "mmlu", COT, 57, _FEW_COT),
     "bbh_direct": _bbh("BBH direct", DIRECT),
-    "bbh_cot": _bbh("BBH CoT", COT, "3 exemplars with reasoning"),
+    "bbh_cot": _bbh("BBH CoT", COT, _BBH_COT),
     "tydiqa": Measure(
-        *("TyDiQA", "tydiqa", DIRECT, 8, "validation", "1 exemplar, gold passage, exact match"),
+        *("TyDiQA", "tydiqa", DIRECT, 8, "1 exemplar, gold passage, exact match"),
         normalized.TYDIQA_LANGUAGES,
     ),
     "mgsm": Measure(
-        *("MGSM", "mgsm", COT, 10, "test", "8 exemplars with reasoning in the language itself"),
+        *("MGSM", "mgsm", COT, 10, "8 exemplars with reasoning in the language itself"),
         normalized.MGSM_LANGUAGES,
     ),
-    "held_in": _held_in("Held-In", ()),
-    "cot_eval": _cot_eval("CoT", ()),
-    "mmlu_direct@zero": _mmlu("MMLU 0-shot", _ZERO, "no exemplars"),
-    "mmlu_direct@few": _mmlu("MMLU few-shot", DIRECT),
+    "held_in": Measure("Held-In", "held_in", (), 8, _IN),
+    "cot_eval": Measure("CoT", "cot_eval", (), 5, _REASONED),
+    "mmlu_direct@zero": Measure("MMLU 0-shot", "mmlu", _ZERO, 57, "no exemplars"),
+    "mmlu_direct@few": Measure("MMLU few-shot", "mmlu", DIRECT, 57, _FEW),
     "bbh_direct@zero": _bbh("BBH 0-shot", _ZERO, "no exemplars"),
     "bbh_direct@few": _bbh("BBH few-shot", DIRECT),
     "bbh_cot@zero": _bbh("BBH-CoT 0-shot", ("zs_cot",), "no exemplars, reasoned"),
-    "bbh_cot@few": _bbh("BBH-CoT few-shot", COT, "3 exemplars with reasoning"),
-    "held_in@zero": _held_in("Held-In 0-shot", _ZERO),
-    "held_in@few": _held_in("Held-In few-shot", ("direct", "fs_opt", "fs_noopt")),
-    "cot_eval@zero": _cot_eval("CoT 0-shot", ("zs_cot",)),
-    "cot_eval@few": _cot_eval("CoT few-shot", ("cot", "fs_cot")),
-    # With a prompting: see `prompted`.
-    "mmlu": _mmlu("MMLU", DIRECT),
+    "bbh_cot@few": _bbh("BBH-CoT few-shot", COT, _BBH_COT),
+    "held_in@zero": Measure("Held-In 0-shot", "held_in", _ZERO, 8, _IN),
+    "held_in@few": Measure("Held-In few-shot", "held_in", ("direct", "fs_opt", "fs_noopt"), 8, _IN),
+    "cot_eval@zero": Measure("CoT 0-shot", "cot_eval", ("zs_cot",), 5, _REASONED),
+    "cot_eval@few": Measure("CoT few-shot", "cot_eval", ("cot", "fs_cot"), 5, _REASONED),
+    # In tables with a row for each prompting: see `prompted`.
+    "mmlu": Measure("MMLU", "mmlu", DIRECT, 57, _FEW),
     "bbh_nlp": _bbh("BBH-nlp", DIRECT, names=normalized.BBH_NLP),
     "bbh_algorithmic": _bbh("BBH-alg", DIRECT, names=normalized.BBH_ALGORITHMIC),
 }
@@ -126,7 +116,7 @@ PROMPTINGS = ("direct", "CoT", VOTED)
 
 
 def is_measure(column: str) -> bool:
-    """Whether results of ours can fill a column of a paper's table."""
+    """Whether our results can fill a column of a paper's table."""
     return column == NORMALIZED or column.split(":")[0] in MEASURES
 
 
@@ -141,7 +131,7 @@ def title_of(column: str) -> str:
 
 
 def prompted(column: str, prompting: str) -> str | None:
-    """The column of a table whose rows differ in prompting (`PROMPTINGS`), or None.
+    """The measure of a column in the row of a prompting (`PROMPTINGS`); None if it has none.
 
     >>> prompted("mmlu", "CoT")
     'mmlu_cot'
@@ -159,12 +149,12 @@ class Score:
     """A run's value of a column.
 
     Attributes:
-        column: key, with a part of the suite after a colon.
-        value, stderr: 0-100; None where not known. n: examples.
-        tasks, expected: sub-tasks that are in it, and those of the paper.
-        rows: the metric lines it is the mean of.
+        column: key of `MEASURES`, with a sub-task after a colon.
+        value, stderr: 0-100; None if unknown. n: examples.
+        tasks, expected: number of sub-tasks in it, and in the paper.
+        rows: the metric lines that it averages.
         step: of the checkpoint.
-        limit: most examples a task that the evaluation was set to, or None for all.
+        limit: the evaluation's limit of examples a task; None for all.
     """
 
     column: str
@@ -179,7 +169,7 @@ class Score:
 
     @property
     def complete(self) -> bool:
-        """Whether no sub-task of the paper lacks."""
+        """Whether it has all sub-tasks of the paper."""
         return self.tasks >= self.expected
 
 
@@ -191,7 +181,7 @@ def score(
     Args:
         column: `mmlu_direct`, `tydiqa:ko`, `normalized_average`, ...
         modes: prompt modes instead of the measure's own.
-        voted: of self-consistency, which counts nowhere else.
+        voted: count results of self-consistency, and only those.
     """
     if column == NORMALIZED:
         return _normalized_score(run, step)
@@ -199,23 +189,19 @@ def score(
     measure = MEASURES[key]
     if modes:
         measure = dataclasses.replace(measure, modes=tuple(modes))
-    by_step: dict[int, dict[tuple[str, str], Mapping[str, Any]]] = {}
-    limits: dict[int, list[int]] = {}
-    # "<name>-<suite>" holds results of settings with a name of their own: only where no others are.
+    # Step -> (task, mode) -> metric line and limit of examples. Suites "<name>-<suite>" come from
+    # evaluations under a name of their own: they count only where no other has the task.
+    steps: dict[int, dict[tuple[str, str], tuple[Mapping[str, Any], int | None]]] = {}
     for evaluation in sorted(run.evaluations, key=lambda e: "-" in e.suite):
-        if step not in (None, evaluation.step):
-            continue
-        for row in evaluation.metrics:
+        for row in evaluation.metrics if step in (None, evaluation.step) else ():
             is_part = not part or measure.name_of(row) == part
             if measure.takes(row) and is_part and _is_voted(row) == voted:
-                rows_of_step = by_step.setdefault(evaluation.step, {})
-                if rows_of_step.setdefault((row["task"], row["mode"]), row) is row:
-                    limit = evaluation.settings.get("num_examples")
-                    limits.setdefault(evaluation.step, []).extend([limit] if limit else [])
-    if not by_step:
+                entry = (row, evaluation.settings.get("num_examples"))
+                lines = steps.setdefault(evaluation.step, {})
+                lines.setdefault((row["task"], row["mode"]), entry)
+    if not steps:
         return None
-    latest = max(by_step)
-    rows = tuple(by_step[latest].values())
+    rows, limits = zip(*steps[max(steps)].values())
     mean = results.aggregate(rows)
     return Score(
         column=column,
@@ -225,13 +211,13 @@ def score(
         tasks=len({measure.name_of(row) for row in rows}),
         expected=1 if part else measure.expected,
         rows=rows,
-        step=latest,
-        limit=min(limits[latest], default=None),
+        step=max(steps),
+        limit=min(filter(None, limits), default=None),
     )
 
 
 def _is_voted(row: Mapping[str, Any]) -> bool:
-    """Whether a metric line is of self-consistency, as evaluation names its decoding."""
+    """Whether a metric line is of self-consistency, by the name of its decoding."""
     return row["decode"].endswith(" majority")
 
 
@@ -242,56 +228,56 @@ def steps_of(run: Run, column: str) -> list[int]:
 
 
 def _normalized_score(run: Run, step: int | None) -> Score | None:
-    """The normalised average of a run whose six parts are whole, with its standard error."""
-    parts = {name: score(run, name, step) for name in normalized.PARTS}
-    complete = {name: part for name, part in parts.items() if part is not None and part.complete}
-    valued = all(row["value"] is not None for part in complete.values() for row in part.rows)
-    if len(complete) < len(parts) or not valued:
+    """The normalised average and its standard error; None unless all six parts are complete."""
+    parts = {name: part for name in normalized.PARTS if (part := score(run, name, step))}
+    rows = tuple(row for part in parts.values() for row in part.rows)
+    complete = all(part.complete for part in parts.values())
+    if len(parts) < len(normalized.PARTS) or not complete or None in [r["value"] for r in rows]:
         return None
     scores: dict[str, Any] = {}
     variance = 0.0
-    for name, part in complete.items():
+    for name, part in parts.items():
         by_task = {MEASURES[name].name_of(row): row for row in part.rows}
         bound = normalized.PARTS[name]
-        by_itself = {task: row["value"] for task, row in by_task.items()}
-        scores[name] = by_itself if bound is None else part.value
+        values = {task: row["value"] for task, row in by_task.items()}
+        scores[name] = values if bound is None else part.value
         for task, row in by_task.items():
             slope = 100 / (100 - (normalized.BBH_LOWER_BOUNDS[task] if bound is None else bound))
             error = math.nan if row["stderr"] is None else row["stderr"]
-            variance += (error * slope / (len(by_task) * len(complete))) ** 2
-    limits = [part.limit for part in complete.values() if part.limit]
+            variance += (error * slope / (len(by_task) * len(parts))) ** 2
     return Score(
         column=NORMALIZED,
         value=normalized.normalized_average(scores).value,
         stderr=math.sqrt(variance) if math.isfinite(variance) else None,
-        n=sum(part.n for part in complete.values()),
-        tasks=len(complete),
+        n=sum(part.n for part in parts.values()),
+        tasks=len(parts),
         expected=len(parts),
-        rows=tuple(row for part in complete.values() for row in part.rows),
-        step=max(part.step for part in complete.values()),
-        limit=min(limits, default=None),
+        rows=rows,
+        step=max(part.step for part in parts.values()),
+        limit=min((part.limit for part in parts.values() if part.limit), default=None),
     )
 
 
 def differences(scores: Iterable[Score], mmlu_split: str) -> list[tuple[str, str]]:
-    """(suite's title, what sets our score apart from the paper's), each once."""
+    """Distinct pairs (suite's title, how our score departs from the paper's protocol)."""
     pairs: dict[tuple[str, str], None] = {}
     for score in scores:
         if score.column != NORMALIZED:
-            key, _, part = score.column.partition(":")
-            marks = _marks(score, MEASURES[key], part, mmlu_split)
-            pairs |= {(MEASURES[key].title, mark): None for mark in marks}
+            measure = MEASURES[score.column.split(":")[0]]
+            pairs |= {
+                (measure.title, text): None for text in _departures(score, measure, mmlu_split)
+            }
     return list(pairs)
 
 
-def _marks(score: Score, measure: Measure, part: str, mmlu_split: str) -> Iterator[str]:
-    """What sets a score apart: sub-tasks, split, metric, decoding, prompts, training data."""
+def _departures(score: Score, measure: Measure, mmlu_split: str) -> Iterator[str]:
+    """Sub-tasks, split, metric, decoding, prompts and training that differ from the paper."""
 
     def values_of(field: str) -> set[str]:
         return {row[field] for row in score.rows}
 
     split = measure.paper_split(mmlu_split)
-    if not part and not score.complete:
+    if not score.complete:
         yield f"{score.tasks} of the paper's {score.expected} sub-tasks"
     if others := sorted(values_of("split") - {split}):
         yield f"our split is {', '.join(others)}, the paper's {split}"
@@ -316,7 +302,7 @@ def _marks(score: Score, measure: Measure, part: str, mmlu_split: str) -> Iterat
 
 
 def sentences(pairs: Iterable[tuple[str, str]]) -> list[str]:
-    """`differences` as sentences, one a thing: "BBH direct, BBH CoT: 13 of ..."."""
+    """`differences` as sentences, titles grouped: "BBH direct, BBH CoT: 13 of ..."."""
     titles: dict[str, dict[str, None]] = {}
     for title, what in pairs:
         titles.setdefault(what, {})[title] = None
@@ -324,14 +310,14 @@ def sentences(pairs: Iterable[tuple[str, str]]) -> list[str]:
 
 
 def protocols(columns: Iterable[str], mmlu_split: str) -> list[str]:
-    """How the paper measured the columns, one phrase a suite."""
+    """The paper's protocol for each column, as phrases."""
     measures = [MEASURES[key] for c in columns if (key := c.split(":")[0]) in MEASURES]
     phrases = (f"{m.title}: {m.protocol}, {m.paper_split(mmlu_split)} split" for m in measures)
     return list(dict.fromkeys(phrases))
 
 
 def conditions(scores: Iterable[Score]) -> list[str]:
-    """Under what our scores were measured: exemplars, step, decoding, template sets, versions."""
+    """Exemplars, steps, decoding, template sets and task versions behind our scores."""
     scores = list(scores)
     texts = []
     counts = [(s.column, results.exemplars_of(s.rows)) for s in scores if s.column in MEASURES]

@@ -3,7 +3,6 @@
 import pytest
 
 from instruct.errors import UserError
-from instruct.report.faithfulness import spacy_names
 from instruct.report.faithfulness.detector import load_detector
 from instruct.report.faithfulness.names import places, word_keys
 
@@ -53,6 +52,6 @@ def test_words_for_one_place_share_a_key():
     assert not word_keys("laura") & word_keys("spain")
 
 
-def test_spacy_that_is_not_there_is_told():
+def test_a_missing_spacy_or_pipeline_is_an_error_that_says_how_to_install_it():
     with pytest.raises(UserError, match=r"pip install|spacy download"):
-        spacy_names.name_finder("no_such_pipeline")
+        load_detector("spacy:no_such_pipeline")

@@ -32,19 +32,18 @@ from instruct.report.faithfulness.numbers import as_digits, key_of
     ],
 )
 def test_values(text, value):
-    assert re.findall(r"[\d.]*\d", as_digits(text).text)[0] == value
+    assert re.findall(r"[\d.]*\d", as_digits(text)[0])[0] == value
 
 
 @pytest.mark.parametrize("text", ["a man", "LX", "half past", "hundreds of", "k"])
 def test_no_numbers(text):
-    assert as_digits(text).text == text
+    assert as_digits(text)[0] == text
 
 
 def test_digits_know_where_they_stood():
     text = "She paid two hundred and fifty dollars."
-    digits = as_digits(text)
-    begin = digits.text.index("250")
-    start, end = digits.starts[begin], digits.ends[begin + 2]
-    assert text[start:end] == "two hundred and fifty"
-    assert digits.text == "She paid 250 dollars."
+    digits, spans = as_digits(text)
+    begin = digits.index("250")
+    assert text[spans[begin][0] : spans[begin + 2][1]] == "two hundred and fifty"
+    assert digits == "She paid 250 dollars."
     assert key_of(decimal.Decimal("20.0")) == "20"

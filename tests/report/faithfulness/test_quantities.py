@@ -15,16 +15,22 @@ from instruct.report.faithfulness.quantities import find_quantities
         ("noon", "time 720", "noon"),
         ("midnight", "time 0", "midnight"),
         ("14:25", "time 865", "14:25"),
-        ("7:40", "open 460", "7:40"),
-        ("half past twelve", "open 30", "half past twelve"),
-        ("a quarter to eight", "open 465", "a quarter to eight"),
-        ("ten minutes past six", "open 370", "ten minutes past six"),
+        ("7:40", "time 460", "7:40"),
+        ("half past twelve", "time 30", "half past twelve"),
+        ("a quarter to eight", "time 465", "a quarter to eight"),
+        ("ten minutes past six", "time 370", "ten minutes past six"),
         ("ten at night", "time 1320", "ten at night"),
     ],
 )
 def test_times(text, key, shown):
     (mention,) = find_quantities(text)
     assert key in mention.emits and mention.text == shown
+
+
+def test_a_time_without_am_or_pm_may_be_either():
+    (mention,) = find_quantities("7:40")
+    assert {"time 460", "time 1180"} <= mention.emits
+    assert not any(key.startswith("part ") for key in mention.emits)
 
 
 @pytest.mark.parametrize("text", ["five people", "25:10", "7:75", "five to six shops", "3.5 km"])

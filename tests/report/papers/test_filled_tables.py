@@ -57,7 +57,7 @@ def test_tables_agree_with_each_other():
 
 
 def test_an_unknown_table_is_refused_with_the_nearest():
-    with pytest.raises(UserError, match=r"Did you mean flan_palm\.5"):
+    with pytest.raises(UserError, match=r"Did you mean 'flan_palm\.5'"):
         printed_tables.find_table("flan_plam.5")
 
 

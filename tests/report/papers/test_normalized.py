@@ -142,7 +142,7 @@ def without(name):
         ({k: v for k, v in flat(50.0).items() if k != "mgsm"}, "lack mgsm"),
         (flat(50.0) | {"bbh_cot": 41.4}, "cannot be normalised"),
         (without("snarks"), "bbh_cot lacks 1 of 27: snarks"),
-        (flat(50.0) | {"bbh_direct": {"snark": 50.0}}, "'snark' is no sub-task"),
+        (flat(50.0) | {"bbh_direct": {"snark": 50.0}}, "'snark' does not count"),
         (
             flat(50.0) | {"bbh_cot": {**flat(50.0)["bbh_cot"], "Web of Lies": 1.0}},
             "web_of_lies is given twice",
