@@ -1,8 +1,8 @@
 """Curves over several runs: scores over parameters, over tasks and over training steps.
 
-What the papers printed for the same quantity is drawn beside ours, dashed and hollow: their models
-of table 5 over parameters, of table 3 over the number of tasks. It is not the same experiment, and
-`filled_tables` says what differs.
+The papers' figures for the same quantity are drawn beside ours, dashed and hollow: models of table
+5 over parameters, of table 3 over the number of tasks. `filled_tables` says how their experiments
+differ.
 """
 
 import dataclasses
@@ -12,7 +12,7 @@ import re
 from collections.abc import Callable, Iterator, Sequence
 
 from instruct import results
-from instruct.report.blocks import Charts, Lines, Row, Scaling, Section, Series, Table, Text
+from instruct.report.blocks import Block, Chart, Charts, Row, Series, Table, Text, section
 from instruct.report.pages import tables
 from instruct.report.papers import measures, printed_tables
 from instruct.report.papers.filled_tables import nearest_row, trained_parameters, trained_tasks
@@ -32,13 +32,13 @@ ScoreOf = Callable[[Run], measures.Score | results.Aggregate | None]
 
 @dataclasses.dataclass(frozen=True)
 class Axis:
-    """A size that runs differ in, and the paper's table of it.
+    """A size in which runs differ, and the paper's table over it.
 
     Attributes:
-        size: where a run is on the axis; None where that is not known.
-        curve: runs that agree in it are one curve, called by it and `curve_unit`.
-        table, table_text: the paper's, and what is in it.
-        printed: (curve, place) of one of its rows; None for a row that is not drawn.
+        size: a run's position on the axis; None if unknown.
+        curve: runs with the same value are one curve, named after it and `curve_unit`.
+        table: the paper's. table_text: what it holds.
+        printed: (curve, size) of one of its rows; None for a row that is not drawn.
     """
 
     name: str
@@ -55,10 +55,6 @@ def _printed_model(row: PaperRow) -> tuple[str, float] | None:
     return (family, PARAMETERS[row.labels[0]]) if family in _FAMILIES else None
 
 
-def _printed_mixture(row: PaperRow) -> tuple[str, float]:
-    return f"PaLM {row.labels[0]}", float(row.labels[2])
-
-
 AXES = (
     Axis(
         *("Parameters", trained_parameters, trained_tasks, "tasks"),
@@ -67,66 +63,63 @@ AXES = (
     Axis(
         *("Finetuning tasks", trained_tasks, trained_parameters, "parameters", "flan_palm.3"),
         "PaLM finetuned on more and more mixtures, Chung et al. 2022, table 3",
-        _printed_mixture,
+        lambda row: (f"PaLM {row.labels[0]}", float(row.labels[2])),
     ),
 )
 
 
-def scaling_section(runs: Sequence[Run]) -> Section | None:
+@section("scaling", "Scaling")
+def scaling_section(runs: Sequence[Run]) -> Iterator[Block]:
     """Curves over size and over tasks, where at least two runs differ in one but not the other."""
-    parts = [part for axis in AXES for part in _axis_parts(axis, runs)]
-    if not parts:
-        return None
+    blocks = [block for axis in AXES for block in _axis_blocks(axis, runs)]
+    yield from blocks
     unknown = [run.label for run in runs if not (trained_parameters(run) and trained_tasks(run))]
-    if unknown:
+    if blocks and unknown:
         text = f"Without a known number of parameters or tasks: {', '.join(unknown)}."
-        parts.append(Text(text, quiet=True))
-    return Section("scaling", "Scaling", tuple(parts))
+        yield Text(text, quiet=True)
 
 
-def _axis_parts(axis: Axis, runs: Sequence[Run]) -> list[Charts | Text | Table]:
+def _axis_blocks(axis: Axis, runs: Sequence[Run]) -> Iterator[Block]:
     groups = _groups(runs, axis)
     over = f"over {axis.name.lower()}"
     charts, rows = [], []
     for title, score_of, printed in _quantities(runs, axis) if groups else ():
-        ours, lines = [], []
-        for color, (group, inside) in enumerate(groups.items()):
-            scores = [(run, x, score_of(run)) for x, run in sorted(inside.items())]
-            points = [(x, s.value, s.stderr) for _, x, s in scores if s and s.value is not None]
-            lines += [
-                Row((title, run.label, f"{x:,.0f}", with_error(s.value, s.stderr)))
-                for run, x, s in scores
-                if s and s.value is not None
-            ]
+        curves, curve_rows = [], []
+        for color, (group, by_size) in enumerate(groups.items()):
+            points, errors = [], []
+            for x, run in sorted(by_size.items()):
+                score = score_of(run)
+                if score and score.value is not None:
+                    points.append((x, score.value))
+                    errors.append(score.stderr)
+                    text = with_error(score.value, score.stderr)
+                    curve_rows.append(Row((title, run.label, f"{x:,.0f}", text)))
             if len(points) > 1:
-                curve = tuple((x, value) for x, value, _ in points)
-                errors = tuple(error for _, _, error in points)
                 name = f"ours, {magnitude(group)} {axis.curve_unit}"
-                ours.append(Series(name, curve, color, errors=errors))
-        if ours:
-            charts.append(Scaling(f"{title} {over}", axis.name, (*ours, *printed)))
-            rows += lines
-    if not charts:
-        return []
-    dashed = any(series.dashed for chart in charts for series in chart.series)
-    note = [Text(f"Dashed and hollow: {axis.table_text}.", quiet=True)] if dashed else []
-    columns = ("Score", "Run", axis.name, "Value ± s.e.")
-    table = Table(columns, tuple(rows), 2, fold=f"Our scores {over}")
-    return [Charts(tuple(charts)), *note, table]
+                curves.append(Series(name, tuple(points), color, errors=tuple(errors)))
+        if curves:
+            charts.append(Chart(f"{title} {over}", (*curves, *printed), sizes=axis.name))
+            rows += curve_rows
+    if charts:
+        yield Charts(charts)
+        if any(series.dashed for chart in charts for series in chart.series):
+            yield Text(f"Dashed and hollow: {axis.table_text}.", quiet=True)
+        columns = ("Score", "Run", axis.name, "Value ± s.e.")
+        yield Table(columns, rows, 2, fold=f"Our scores {over}")
 
 
 def _groups(runs: Sequence[Run], axis: Axis) -> dict[float, dict[float, Run]]:
-    """Runs of one curve by their size, where they have at least two sizes.
+    """Runs of each curve by size, for curves with at least two sizes.
 
-    Of runs that agree in both, the first given stands for them.
+    The first of several runs that agree in both counts.
     """
     groups: dict[float, dict[float, Run]] = {}
     for run in runs:
         x, group = axis.size(run), axis.curve(run)
         if x is not None and group is not None:
-            # Sizes that are the same in three digits are meant to be the same.
+            # Numbers that agree in three digits count as equal.
             groups.setdefault(float(f"{group:.3g}"), {}).setdefault(x, run)
-    return {group: inside for group, inside in groups.items() if len(inside) > 1}
+    return {group: by_size for group, by_size in groups.items() if len(by_size) > 1}
 
 
 def _quantities(runs: Sequence[Run], axis: Axis) -> Iterator[tuple[str, ScoreOf, list[Series]]]:
@@ -137,20 +130,15 @@ def _quantities(runs: Sequence[Run], axis: Axis) -> Iterator[tuple[str, ScoreOf,
         yield measures.title_of(column), score_of, _printed_curves(axis, column)
     for group in results.GROUPS if not columns else ():
         title = f"{tables.GROUP_TITLES[group]} tasks"
-        yield title, functools.partial(_headline, group=group), []
-
-
-def _headline(run: Run, group: str) -> results.Aggregate | None:
-    return tables.headline(run).get(group)
+        yield title, lambda run, group=group: tables.headline(run).get(group), []
 
 
 def _printed_curves(axis: Axis, column: str) -> list[Series]:
     table = printed_tables.find_table(axis.table)
-    if column not in table.columns:
-        return []
     curves: dict[str, list[tuple[float, float]]] = {}
-    for row, value in zip(table.rows, table.column(column)):
+    for row in table.rows if column in table.columns else ():
         if (point := axis.printed(row)) is not None:
+            value = row.values[table.columns.index(column)]
             curves.setdefault(point[0], []).append((point[1], value))
     return [
         Series(
@@ -164,7 +152,8 @@ def _printed_curves(axis: Axis, column: str) -> list[Series]:
     ]
 
 
-def learning_section(runs: Sequence[Run]) -> Section | None:
+@section("learning", "Learning curves")
+def learning_section(runs: Sequence[Run]) -> Iterator[Block]:
     """Scores on the papers' suites over training steps, with the nearest Flan-T5's as a level."""
     charts = []
     printed = nearest_row(runs)
@@ -175,7 +164,7 @@ def learning_section(runs: Sequence[Run]) -> Section | None:
             points = []
             for step in measures.steps_of(run, column):
                 score = measures.score(run, column, step)
-                value = score.value if score is not None else None
+                value = score.value if score else None
                 points.append((float(step), math.nan if value is None else value))
             if len(points) > 1:
                 series.append(Series(run.label, tuple(points), color))
@@ -186,7 +175,6 @@ def learning_section(runs: Sequence[Run]) -> Section | None:
             name = f"{printed.labels[1]} ({table.paper})"
             series.append(Series(name, ends, 7, dashed=True))
         if series:
-            charts.append(Lines(f"{measures.title_of(column)} over steps", tuple(series)))
-    if not charts:
-        return None
-    return Section("learning", "Learning curves", (Charts(tuple(charts)),))
+            charts.append(Chart(f"{measures.title_of(column)} over steps", tuple(series)))
+    if charts:
+        yield Charts(charts)
