@@ -5,8 +5,8 @@ its index on the whole page.
 """
 
 import functools
-from collections.abc import Callable, Iterable, Sequence
-from typing import NamedTuple, ParamSpec
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any, NamedTuple, ParamSpec
 
 
 class Text(NamedTuple):
@@ -17,7 +17,7 @@ class Text(NamedTuple):
 
 
 class Notices(NamedTuple):
-    """Warnings that the reader needs before believing the rest of the page."""
+    """Warnings, for the top of a page."""
 
     items: Sequence[str]
 
@@ -31,8 +31,6 @@ class Fact(NamedTuple):
 
 
 class Facts(NamedTuple):
-    """A strip of facts."""
-
     items: Sequence[Fact]
 
 
@@ -84,8 +82,6 @@ class Chart(NamedTuple):
 
 
 class Charts(NamedTuple):
-    """Charts side by side."""
-
     charts: Sequence[Chart]
 
 
@@ -147,22 +143,11 @@ class Pair(NamedTuple):
     table: Table
 
 
-class Sample(NamedTuple):
-    """One evaluated example; `correct` is None where no metric says yes or no."""
-
-    source: str
-    prompt: str
-    target: str
-    prediction: str
-    correct: bool | None
-    scores: str
-
-
 class Samples(NamedTuple):
-    """Evaluated examples under a heading."""
+    """Example lines of results files under a heading."""
 
     title: str
-    items: Sequence[Sample]
+    rows: Sequence[Mapping[str, Any]]
 
 
 class Code(NamedTuple):
@@ -239,8 +224,6 @@ class Section(NamedTuple):
 
 
 class Document(NamedTuple):
-    """A whole page."""
-
     title: str
     subtitle: str
     sections: Sequence[Section]

@@ -287,7 +287,7 @@ def samples_section(runs: Sequence[Run]) -> Iterator[blocks.Block]:
                 if rows:
                     whose = f"{run.label}: " if len(runs) > 1 else ""
                     title = f"{whose}{GROUP_TITLES[group]}, {word}"
-                    yield blocks.Samples(title, [_sample(row) for row in rows])
+                    yield blocks.Samples(title, rows)
 
 
 def _spread(rows: Sequence[Mapping[str, Any]]) -> Lines:
@@ -300,9 +300,3 @@ def _spread(rows: Sequence[Mapping[str, Any]]) -> Lines:
     ranked.sort(key=lambda item: item[0])
     turns = itertools.zip_longest(*_grouped((row for _, row in ranked), "category").values())
     return [row for turn in turns for row in turn if row is not None][:SAMPLES_SHOWN]
-
-
-def _sample(row: Mapping[str, Any]) -> blocks.Sample:
-    scores = ", ".join(f"{name} {number(value)}" for name, value in row["scores"].items())
-    texts = (row["prompt"], row["target"], row["prediction"])
-    return blocks.Sample(f"{row['task']} · {row['mode']}", *texts, row["correct"], scores)

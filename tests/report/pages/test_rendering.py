@@ -3,7 +3,7 @@
 import math
 import re
 import typing
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import pytest
 
@@ -73,6 +73,9 @@ def hostile(kind):
     args = typing.get_args(kind)
     if kind is str:
         return HOSTILE
+    if kind == Mapping[str, typing.Any]:  # an example line
+        texts = dict.fromkeys(("task", "mode", "prompt", "target", "prediction"), HOSTILE)
+        return texts | {"correct": True, "scores": {HOSTILE: 1.0}}
     if typing.get_origin(kind) in (tuple, Sequence):
         return tuple(hostile(args[0] if arg is ... else arg) for arg in args)
     if args:
