@@ -4,9 +4,9 @@ Compares the papers' suites (as `measures` defines them) and every other suite t
 each at its latest step. Where no examples can be paired, the two standard errors stand in.
 """
 
-import dataclasses
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import NamedTuple
 
 from instruct import results
 from instruct.report.blocks import Bar, Bars, Block, Row, Section, Table, Text
@@ -29,18 +29,13 @@ _PAPER_COLUMNS = {
 }
 
 
-@dataclasses.dataclass(frozen=True)
-class Side:
-    """A run's score on a suite, and the evaluations with its examples.
-
-    Attributes:
-        takes: whether an example counts.
-    """
+class Side(NamedTuple):
+    """A run's score on a suite, and the evaluations with its examples."""
 
     value: float | None
     stderr: float | None
     evaluations: Sequence[Evaluation]
-    takes: Callable[[Example], bool] = lambda line: True
+    takes: Callable[[Example], bool] = lambda line: True  # whether an example counts
 
     def examples(self) -> list[Example]:
         """Each example once, even if evaluations share tasks."""
@@ -51,27 +46,18 @@ class Side:
         return list(lines.values())
 
 
-@dataclasses.dataclass(frozen=True)
-class Difference:
-    """A run's score on a suite minus the first run's.
+class Difference(NamedTuple):
+    """A run's score on a suite minus the first run's."""
 
-    Attributes:
-        title: of the suite. column: its key in `measures`, or "". run: index of the other run.
-        change, low, high: second minus first and its 95 per cent interval, points.
-        note: remark.
-        test: over all pairs, tasks weighted equally; None where examples cannot be paired.
-        tasks: the same by task.
-    """
-
-    title: str
-    column: str
-    run: int
-    change: float
-    low: float | None
+    title: str  # of the suite
+    column: str  # its key in `measures`, or ""
+    run: int  # index of the other run
+    change: float  # second minus first, points
+    low: float | None  # 95 per cent interval of `change`
     high: float | None
     note: str
-    test: PairedTest | None = None
-    tasks: Mapping[str, PairedTest] = dataclasses.field(default_factory=dict)
+    test: PairedTest | None = None  # of all pairs, tasks weighted equally; None without pairs
+    tasks: Mapping[str, PairedTest] = {}  # the same by task
 
 
 def compare_runs(runs: Sequence[Run]) -> list[Difference]:
@@ -89,24 +75,23 @@ def _suites(runs: Sequence[Run]) -> Iterator[tuple[str, str, list[Side | None]]]
     """(title, key in `measures`, each run's side or None) of everything to compare."""
     covered: set[str] = set()
     for column in COLUMNS:
-        sides: list[Side | None] = []
-        for run in runs:
-            side = None
+        sides: list[Side | None] = [None] * len(runs)
+        for index, run in enumerate(runs):
             if score := measures.score(run, column):
                 suites = dict.fromkeys(row["suite"] for row in score.rows)
                 covered |= suites.keys()
                 by_suite = {e.suite: e for e in run.evaluations if e.step == score.step}
                 evaluations = [by_suite[suite] for suite in suites]
                 takes = measures.MEASURES[column].takes
-                side = Side(score.value, score.stderr, evaluations, takes)
-            sides.append(side)
+                sides[index] = Side(score.value, score.stderr, evaluations, takes)
         yield measures.title_of(column), column, sides
     for suite in dict.fromkeys(suite for run in runs for suite in run.suites()):
         if suite not in covered:
-            sides = []
-            for evaluation in (run.latest(suite) for run in runs):
-                mean = results.aggregate(evaluation.metrics) if evaluation else None
-                sides.append(mean and evaluation and Side(mean.value, mean.stderr, [evaluation]))
+            sides = [None] * len(runs)
+            for index, run in enumerate(runs):
+                if evaluation := run.latest(suite):
+                    mean = results.aggregate(evaluation.metrics)
+                    sides[index] = Side(mean.value, mean.stderr, [evaluation])
             yield suite, "", sides
 
 
@@ -167,15 +152,11 @@ def _printed_bars(columns: set[str]) -> list[Bars]:
     groups = []
     for column in (theirs for ours, theirs in _PAPER_COLUMNS.items() if ours in columns):
         index = table.columns.index(column)
-        bars = [
-            Bar(
-                "–" + row.labels[0].removeprefix(f"{name} -"),
-                row.values[index] - whole.values[index],
-                color=color,
-                printed=True,
-            )
-            for color, row in enumerate(ablations, start=4)
-        ]
+        bars = []
+        for color, row in enumerate(ablations, start=4):
+            change = row.values[index] - whole.values[index]
+            label = "–" + row.labels[0].removeprefix(f"{name} -")
+            bars.append(Bar(label, change, color=color, printed=True))
         groups.append((measures.title_of(column), tuple(bars)))
     title = f"{table.paper}, table 1: change against {name} (T5-XL)"
     return [Bars(title, groups, "points")] if groups else []
@@ -207,18 +188,12 @@ def _interval(low: float | None, high: float | None) -> str:
 def _task_table(first: str, label: str, differences: Sequence[Difference]) -> list[Table]:
     """A run's tasks, folded: the largest changes first, p corrected over all; [] without any."""
     tests = [(name, d.title, test) for d in differences for name, test in d.tasks.items()]
-    corrected = holm([test.p for _, _, test in tests])
-    rows = [
-        Row(
-            (
-                *(name, title, number(test.first), number(test.second), signed(test.difference)),
-                *(_interval(test.low, test.high), probability(p), f"{test.n:,}"),
-            )
-        )
-        for (name, title, test), p in sorted(
-            zip(tests, corrected), key=lambda item: -abs(item[0][2].difference)
-        )
-    ]
+    corrected = zip(tests, holm([test.p for _, _, test in tests]))
+    rows = []
+    for (name, title, test), p in sorted(corrected, key=lambda row: -abs(row[0][2].difference)):
+        means = (number(test.first), number(test.second), signed(test.difference))
+        interval = _interval(test.low, test.high)
+        rows.append(Row((name, title, *means, interval, probability(p), f"{test.n:,}")))
     columns = ("Task", "Suite", first, label, "Change", "95 % interval", "p (Holm)", "n")
     fold = f"{all_of(len(rows), 'task')} of {label} against {first}"
     return [Table(columns, rows, 2, fold=fold)] if rows else []

@@ -5,11 +5,11 @@ The papers' figures for the same quantity are drawn beside ours, dashed and holl
 differ.
 """
 
-import dataclasses
 import functools
 import math
 import re
 from collections.abc import Callable, Iterator, Sequence
+from typing import NamedTuple
 
 from instruct import results
 from instruct.report.blocks import Block, Chart, Charts, Row, Series, Table, Text, section
@@ -25,34 +25,24 @@ COLUMNS = (
     *("held_in", "cot_eval"),
 )
 _FIRST_PAPER_COLOR = 4
-_FAMILIES = ("T5", "Flan-T5", "PaLM", "Flan-PaLM")
+# Curves of the papers' tables that are drawn.
+_PRINTED = ("T5", "Flan-T5", "PaLM", "Flan-PaLM", "PaLM 8B", "PaLM 62B", "PaLM 540B")
 
-ScoreOf = Callable[[Run], measures.Score | results.Aggregate | None]
 
-
-@dataclasses.dataclass(frozen=True)
-class Axis:
-    """A size in which runs differ, and the paper's table over it.
-
-    Attributes:
-        size: a run's position on the axis; None if unknown.
-        curve: runs with the same value are one curve, named after it and `curve_unit`.
-        table: the paper's. table_text: what it holds.
-        printed: (curve, size) of one of its rows; None for a row that is not drawn.
-    """
+class Axis(NamedTuple):
+    """A size in which runs differ, and the paper's table over it."""
 
     name: str
-    size: Callable[[Run], float | None]
-    curve: Callable[[Run], float | None]
+    size: Callable[[Run], float | None]  # a run's position on the axis; None if unknown
+    curve: Callable[[Run], float | None]  # runs with the same value are one curve
     curve_unit: str
     table: str
-    table_text: str
-    printed: Callable[[PaperRow], tuple[str, float] | None]
+    table_text: str  # what the paper's table holds
+    printed: Callable[[PaperRow], tuple[str, float]]  # (curve, size) of a row of it
 
 
-def _printed_model(row: PaperRow) -> tuple[str, float] | None:
-    family = re.sub("-(Small|Base|Large|XL|XXL)$", "", row.labels[1])
-    return (family, PARAMETERS[row.labels[0]]) if family in _FAMILIES else None
+def _printed_model(row: PaperRow) -> tuple[str, float]:
+    return re.sub("-(Small|Base|Large|XL|XXL)$", "", row.labels[1]), PARAMETERS[row.labels[0]]
 
 
 AXES = (
@@ -80,10 +70,16 @@ def scaling_section(runs: Sequence[Run]) -> Iterator[Block]:
 
 
 def _axis_blocks(axis: Axis, runs: Sequence[Run]) -> Iterator[Block]:
-    groups = _groups(runs, axis)
+    groups: dict[float, dict[float, Run]] = {}
+    for run in runs:
+        x, group = axis.size(run), axis.curve(run)
+        if x is not None and group is not None:
+            # Numbers that agree in three digits count as equal; of runs equal in both, the first.
+            groups.setdefault(float(f"{group:.3g}"), {}).setdefault(x, run)
+    groups = {group: by_size for group, by_size in groups.items() if len(by_size) > 1}
     over = f"over {axis.name.lower()}"
     charts, rows = [], []
-    for title, score_of, printed in _quantities(runs, axis) if groups else ():
+    for title, score_of, column in _quantities(runs) if groups else ():
         curves, curve_rows = [], []
         for color, (group, by_size) in enumerate(groups.items()):
             points, errors = [], []
@@ -98,7 +94,8 @@ def _axis_blocks(axis: Axis, runs: Sequence[Run]) -> Iterator[Block]:
                 name = f"ours, {magnitude(group)} {axis.curve_unit}"
                 curves.append(Series(name, tuple(points), color, errors=tuple(errors)))
         if curves:
-            charts.append(Chart(f"{title} {over}", (*curves, *printed), sizes=axis.name))
+            curves += _printed_curves(axis, column)
+            charts.append(Chart(f"{title} {over}", tuple(curves), sizes=axis.name))
             rows += curve_rows
     if charts:
         yield Charts(charts)
@@ -108,48 +105,29 @@ def _axis_blocks(axis: Axis, runs: Sequence[Run]) -> Iterator[Block]:
         yield Table(columns, rows, 2, fold=f"Our scores {over}")
 
 
-def _groups(runs: Sequence[Run], axis: Axis) -> dict[float, dict[float, Run]]:
-    """Runs of each curve by size, for curves with at least two sizes.
-
-    The first of several runs that agree in both counts.
-    """
-    groups: dict[float, dict[float, Run]] = {}
-    for run in runs:
-        x, group = axis.size(run), axis.curve(run)
-        if x is not None and group is not None:
-            # Numbers that agree in three digits count as equal.
-            groups.setdefault(float(f"{group:.3g}"), {}).setdefault(x, run)
-    return {group: by_size for group, by_size in groups.items() if len(by_size) > 1}
-
-
-def _quantities(runs: Sequence[Run], axis: Axis) -> Iterator[tuple[str, ScoreOf, list[Series]]]:
-    """(title, a run's score, the papers' curves) of everything that some run has."""
+def _quantities(
+    runs: Sequence[Run],
+) -> Iterator[tuple[str, Callable[[Run], measures.Score | results.Aggregate | None], str]]:
+    """(title, a run's score, column of the papers or "") of everything that some run has."""
     columns = [column for column in COLUMNS if any(measures.score(run, column) for run in runs)]
     for column in columns:
-        score_of = functools.partial(measures.score, column=column)
-        yield measures.title_of(column), score_of, _printed_curves(axis, column)
+        yield measures.title_of(column), functools.partial(measures.score, column=column), column
     for group in results.GROUPS if not columns else ():
         title = f"{tables.GROUP_TITLES[group]} tasks"
-        yield title, lambda run, group=group: tables.headline(run).get(group), []
+        yield title, lambda run, group=group: tables.headline(run).get(group), ""
 
 
-def _printed_curves(axis: Axis, column: str) -> list[Series]:
+def _printed_curves(axis: Axis, column: str) -> Iterator[Series]:
     table = printed_tables.find_table(axis.table)
     curves: dict[str, list[tuple[float, float]]] = {}
     for row in table.rows if column in table.columns else ():
-        if (point := axis.printed(row)) is not None:
+        name, size = axis.printed(row)
+        if name in _PRINTED:
             value = row.values[table.columns.index(column)]
-            curves.setdefault(point[0], []).append((point[1], value))
-    return [
-        Series(
-            f"{name} ({table.paper})",
-            tuple(sorted(points)),
-            color,
-            dashed=True,
-            tag=name.removeprefix("PaLM "),
-        )
-        for color, (name, points) in enumerate(curves.items(), start=_FIRST_PAPER_COLOR)
-    ]
+            curves.setdefault(name, []).append((size, value))
+    for color, (name, points) in enumerate(curves.items(), start=_FIRST_PAPER_COLOR):
+        tag, title = name.removeprefix("PaLM "), f"{name} ({table.paper})"
+        yield Series(title, tuple(sorted(points)), color, dashed=True, tag=tag)
 
 
 @section("learning", "Learning curves")
