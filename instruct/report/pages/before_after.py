@@ -10,6 +10,7 @@ import pathlib
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+from instruct import results
 from instruct.errors import UserError
 from instruct.report import blocks, read
 from instruct.report.compare import Example, key_of, pair_examples, paired_test, same_question
@@ -288,17 +289,14 @@ def _means(compared: Compared, metric: str) -> list[float | None]:
     """Means before and after over the tasks with this metric in both evaluations."""
     before, after = (
         {
-            (row["task"], row["mode"]): row["value"]
+            (row["task"], row["mode"]): row
             for row in evaluation.lines
             if row["metric"] == metric and row["value"] is not None
         }
         for evaluation in (compared.before, compared.after)
     )
     common = [task for task in before if task in after]
-    return [
-        sum(values[task] for task in common) / len(common) if common else None
-        for values in (before, after)
-    ]
+    return [results.aggregate(rows[task] for task in common).value for rows in (before, after)]
 
 
 @blocks.section("outputs", "Outputs side by side")

@@ -130,9 +130,13 @@ def _charts(*charts: blocks.Chart) -> Iterator[blocks.Charts]:
 
 
 def _chart(
-    runs: Sequence[Run], title: str, scalars: Mapping[str, str], percent: bool = False
+    runs: Sequence[Run],
+    title: str,
+    scalars: Mapping[str, str],
+    percent: bool = False,
+    dashed: bool = True,
 ) -> blocks.Chart:
-    """One chart of scalars {label: name}; all but the first are dashed."""
+    """One chart of scalars {label: name}; all but the first are `dashed`."""
     series = []
     for color, run in enumerate(runs):
         for order, (label, scalar) in enumerate(scalars.items()):
@@ -141,7 +145,7 @@ def _chart(
                 label = f"{run.label}, {label}" if len(scalars) > 1 else run.label
             shown = color if len(runs) > 1 else order
             if points:
-                series.append(blocks.Series(label, thin(points), shown, dashed=order > 0))
+                series.append(blocks.Series(label, thin(points), shown, dashed and order > 0))
     return blocks.Chart(title, tuple(series), percent)
 
 
@@ -150,13 +154,10 @@ def _group_charts(runs: Sequence[Run], prefix: str, title: str) -> Iterator[bloc
     for run in runs:
         names = [n for n in run.scalar_names() if n.startswith(prefix)]
         ranked = sorted(names, key=lambda n: -(last_value(run, n) or 0.0))[:MAX_CURVES]
-        series = tuple(
-            blocks.Series(name.removeprefix(prefix), thin(run.curve(name)), color)
-            for color, name in enumerate(sorted(ranked))
-        )
         more = f" (the {MAX_CURVES} highest of {len(names)})" if len(names) > MAX_CURVES else ""
         whose = f", {run.label}" if len(runs) > 1 else ""
-        yield blocks.Chart(f"{title}{whose}{more}", series)
+        scalars = {name.removeprefix(prefix): name for name in sorted(ranked)}
+        yield _chart([run], f"{title}{whose}{more}", scalars, dashed=False)
 
 
 @blocks.section("training", "Training", "No step logged yet.")
@@ -182,10 +183,9 @@ def mixture_section(runs: Sequence[Run]) -> Iterator[blocks.Block]:
             continue
         whose = f"{run.label}, " if len(runs) > 1 else ""
         title = f"{whose}{run.mixture.get('mixture', 'mixture')}: {counted(len(leaves), 'task')}"
-        totals = {name: _total(leaves, name) or 1.0 for name in ("asked", "realised")}
-        shares = _category_shares(leaves, totals)
+        shares = _shares(leaves)
         rows = [
-            blocks.DotRow(name, (blocks.Mark(100 * realized),), 100 * asked)
+            blocks.DotRow(name, (blocks.Mark(realized),), asked)
             for name, asked, realized in shares[:MIXTURE_ROWS]
         ]
         unit, legend = "share of examples (%)", ((0, "realised"),)
@@ -193,7 +193,7 @@ def mixture_section(runs: Sequence[Run]) -> Iterator[blocks.Block]:
         if len(shares) > MIXTURE_ROWS:
             text = f"{counted(len(shares) - MIXTURE_ROWS, 'smaller one')} not shown."
             yield blocks.Text(text, quiet=True)
-        yield _leaf_table(leaves, totals)
+        yield _leaf_table(leaves)
         if dropped := run.mixture.get("dropped_reasons"):
             lines = [blocks.Row((str(k), f"{v:,}")) for k, v in sorted(dropped.items())]
             yield blocks.Table(("Why examples were dropped", "Examples"), lines)
@@ -203,21 +203,21 @@ def _total(leaves: Sequence[Mapping[str, Any]], name: str) -> float:
     return sum(float(leaf.get(name) or 0.0) for leaf in leaves)
 
 
-def _category_shares(
-    leaves: Sequence[Mapping[str, Any]], totals: Mapping[str, float]
-) -> list[tuple[str, float, float]]:
-    """(category, requested share, realized share), the largest first; shares of 1."""
+def _shares(leaves: Sequence[Mapping[str, Any]]) -> list[tuple[str, float, float]]:
+    """(category, requested share, realized share) in per cent, the largest first."""
     categories: dict[str, list[Mapping[str, Any]]] = {}
     for leaf in leaves:
         categories.setdefault(str(leaf.get("category") or "none"), []).append(leaf)
+    asked, realized = (_total(leaves, name) or 1.0 for name in ("asked", "realised"))
     shares = [
-        (category, *(_total(inside, name) / total for name, total in totals.items()))
-        for category, inside in categories.items()
+        (c, 100 * (_total(inside, "asked") / asked), 100 * (_total(inside, "realised") / realized))
+        for c, inside in categories.items()
     ]
     return sorted(shares, key=lambda share: (-share[1], share[0]))
 
 
-def _leaf_table(leaves: Sequence[Mapping[str, Any]], totals: Mapping[str, float]) -> blocks.Table:
+def _leaf_table(leaves: Sequence[Mapping[str, Any]]) -> blocks.Table:
+    totals = {name: _total(leaves, name) or 1.0 for name in ("asked", "realised")}
     counts = ["examples", "dropped", "truncated", "tokens"]
     if any(leaf.get("exemplars_missing") for leaf in leaves):
         counts.append("exemplars_missing")

@@ -187,37 +187,34 @@ def _suite_blocks(
 def _table(
     heading: str, rows: Sequence[ResultRow], names: Mapping[int, str], fold: str = ""
 ) -> blocks.Table:
-    """A table built column by column: (heading, one text a row) each."""
-
-    def of_run(n: int, title: str) -> str:
-        return f"{names[n]}: {title}" if len(names) > 1 else title.capitalize()
-
-    columns: list[tuple[str, Iterable[str]]] = [(heading, [row.title for row in rows])]
-    for n, name in names.items():
-        means = [row.means.get(n) for row in rows]
-        scores = [with_error(mean.value, mean.stderr) if mean else "–" for mean in means]
-        columns.append((name if len(names) > 1 else "Score ± s.e.", scores))
-    if len(names) == 2:
-        columns.append(("Difference", [_difference(*map(row.means.get, names)) for row in rows]))
-    for n in names:
-        if any(row.spreads.get(n) for row in rows):
-            spreads = [row.spreads.get(n) or "–" for row in rows]
-            columns.append((of_run(n, "median [quartiles]"), spreads))
-    columns.append(("Baseline", [number(row.baseline) for row in rows]))
-    for n in names:
-        exemplars = [row.means[n].exemplars if n in row.means else None for row in rows]
-        if any(exemplars):
-            columns.append((of_run(n, "exemplars"), map(results.exemplars_text, exemplars)))
-    first = [next(iter(row.means.values())) for row in rows]
-    counts = ("n", [f"{mean.examples:,}" for mean in first])
-    if heading == "Task":
-        groups = [GROUP_TITLES[row.key[3]].lower() for row in rows]
-        columns += [counts, ("Metric", [row.key[2] for row in rows]), ("Group", groups)]
-    else:
-        columns += [("Tasks", [f"{mean.tasks:,}" for mean in first]), counts]
-    headings, texts = zip(*columns)
-    lines = [blocks.Row(cells, row.strong) for cells, row in zip(zip(*texts), rows)]
-    return blocks.Table(headings, lines, fold=fold)
+    several = len(names) > 1
+    spreads = [n for n in names if any(row.spreads.get(n) for row in rows)]
+    exemplars = [n for n in names if any(n in row.means and row.means[n].exemplars for row in rows)]
+    columns = [heading, *(names.values() if several else ["Score ± s.e."])]
+    columns += ["Difference"] if len(names) == 2 else []
+    columns += [
+        f"{names[n]}: median [quartiles]" if several else "Median [quartiles]" for n in spreads
+    ]
+    columns += ["Baseline"]
+    columns += [f"{names[n]}: exemplars" if several else "Exemplars" for n in exemplars]
+    columns += ["n", "Metric", "Group"] if heading == "Task" else ["Tasks", "n"]
+    lines = []
+    for row in rows:
+        means = [row.means.get(n) for n in names]
+        cells = [row.title, *(with_error(m.value, m.stderr) if m else "–" for m in means)]
+        cells += [_difference(*means)] if len(names) == 2 else []
+        cells += [row.spreads.get(n) or "–" for n in spreads]
+        cells += [number(row.baseline)]
+        shown = (row.means[n].exemplars if n in row.means else None for n in exemplars)
+        cells += map(results.exemplars_text, shown)
+        first = next(iter(row.means.values()))
+        examples = f"{first.examples:,}"
+        if heading == "Task":
+            cells += [examples, row.key[2], GROUP_TITLES[row.key[3]].lower()]
+        else:
+            cells += [f"{first.tasks:,}", examples]
+        lines.append(blocks.Row(tuple(cells), row.strong))
+    return blocks.Table(tuple(columns), lines, fold=fold)
 
 
 def _difference(first: results.Aggregate | None, second: results.Aggregate | None) -> str:
