@@ -12,7 +12,7 @@ from typing import Any
 
 from instruct.cli import report_flags, report_tables
 from instruct.errors import UserError
-from instruct.files import local_path, make_writable
+from instruct.files import make_writable
 from instruct.report.pages.before_after import CompareConfig, write_comparison
 from instruct.report.pages.forgetting import write_forgetting
 from instruct.report.pages.run_page import write_report
@@ -25,7 +25,9 @@ def run(flags: argparse.Namespace) -> int:
     """Writes the requested page and prints its path, or prints a table."""
     if flags.gin_file or flags.gin_flags or flags.gin_bindings:
         raise UserError("report reads finished runs and takes no gin flags; give --model_dir=DIR.")
-    _check_paths(flags)
+    if flags.out is not None:  # before any work, which would be lost
+        flags.out = pathlib.Path(flags.out).absolute()
+        make_writable("--out", flags.out)
     report = report_flags.asked_report(flags)
     for folder in flags.model_dir:
         if not any(any(pathlib.Path(folder).glob(pattern)) for pattern in _RUN_FILES):
@@ -40,20 +42,6 @@ def run(flags: argparse.Namespace) -> int:
     else:
         _write_page(report, flags)
     return 0
-
-
-def _check_paths(flags: argparse.Namespace) -> None:
-    """Expands `~` in all paths; creates --out, so that no work is lost if that fails."""
-    for name in ("model_dir", "run", "scores", "before", "after", "start"):
-        value = getattr(flags, name)
-        if isinstance(value, list):
-            setattr(flags, name, [str(local_path(f"--{name}", path)) for path in value])
-        elif value is not None:
-            setattr(flags, name, str(local_path(f"--{name}", value)))
-    if flags.out is not None:
-        out = local_path("--out", flags.out).absolute()
-        make_writable("--out", out)
-        flags.out = str(out)
 
 
 def _write_page(report: str, flags: argparse.Namespace) -> None:

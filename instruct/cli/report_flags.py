@@ -1,8 +1,10 @@
 """Flags of `run.py report` and their combinations; light, because `run.py --help` imports it."""
 
 import argparse
+from typing import Any
 
 from instruct.errors import UserError
+from instruct.files import local_path
 
 # Each report, named by its flag, and the flags that it takes.
 _TAKES = {
@@ -18,6 +20,7 @@ _NEEDS = {
     "before": (["after"], "--before needs --after=RUN."),
     "forgetting": (["start", "run"], "--forgetting needs --start=RUN and at least one --run=RUN."),
 }
+# Flag -> metavar and help. RUN, DIR and FILE are paths.
 _FLAGS = {
     "out": ("DIR", "where to write (default: the first run's folder)"),
     "table": ("NAME", "print a table of the papers, such as flan_palm.5, with the runs beside it; "
@@ -42,10 +45,13 @@ _REPEATABLE = {
 def add_flags(parser: argparse.ArgumentParser) -> None:
     """Adds the flags of `run.py report`."""
     add = parser.add_argument
-    for name, (metavar, text) in _REPEATABLE.items():
-        add(f"--{name}", action="append", default=[], metavar=metavar, help=text)
-    for name, (metavar, text) in _FLAGS.items():
-        add(f"--{name}", metavar=metavar, help=text)
+    for name, (metavar, text) in (_REPEATABLE | _FLAGS).items():
+        options: dict[str, Any] = {"metavar": metavar, "help": text}
+        if name in _REPEATABLE:
+            options |= {"action": "append", "default": []}
+        if metavar in ("RUN", "DIR", "FILE"):
+            options["type"] = lambda path, name=name: str(local_path(f"--{name}", path))
+        add(f"--{name}", **options)
     add("--examples", type=int, metavar="N", help="outputs side by side, at most (default 100)")
     add("--forgetting", action="store_true", help="compare runs with the --start of finetuning")
     add("--json", action="store_true", help="print the numbers of --table, --scores, ... as JSON")

@@ -9,14 +9,13 @@ import functools
 import math
 import re
 from collections.abc import Callable, Iterator, Sequence
-from typing import NamedTuple
 
 from instruct import results
 from instruct.report.blocks import Block, Chart, Charts, Row, Series, Table, Text, section
 from instruct.report.pages import tables
 from instruct.report.papers import measures, printed_tables
 from instruct.report.papers.filled_tables import nearest_row, trained_parameters, trained_tasks
-from instruct.report.papers.printed_tables import PARAMETERS, PaperRow
+from instruct.report.papers.printed_tables import PARAMETERS
 from instruct.report.read import Run
 from instruct.report.wording import magnitude, with_error
 
@@ -24,60 +23,45 @@ COLUMNS = (
     *(measures.NORMALIZED, "mmlu_direct", "mmlu_cot", "bbh_direct", "bbh_cot", "tydiqa", "mgsm"),
     *("held_in", "cot_eval"),
 )
-_FIRST_PAPER_COLOR = 4
-# Curves of the papers' tables that are drawn.
+# Tables over parameters and over tasks, and the curves in them that are drawn.
+_TABLES = {
+    "flan_palm.5": "models of Chung et al. 2022, table 5",
+    "flan_palm.3": "PaLM finetuned on more and more mixtures, Chung et al. 2022, table 3",
+}
 _PRINTED = ("T5", "Flan-T5", "PaLM", "Flan-PaLM", "PaLM 8B", "PaLM 62B", "PaLM 540B")
+_FIRST_PAPER_COLOR = 4
 
-
-class Axis(NamedTuple):
-    """A size in which runs differ, and the paper's table over it."""
-
-    name: str
-    size: Callable[[Run], float | None]  # a run's position on the axis; None if unknown
-    curve: Callable[[Run], float | None]  # runs with the same value are one curve
-    curve_unit: str
-    table: str
-    table_text: str  # what the paper's table holds
-    printed: Callable[[PaperRow], tuple[str, float]]  # (curve, size) of a row of it
-
-
-def _printed_model(row: PaperRow) -> tuple[str, float]:
-    return re.sub("-(Small|Base|Large|XL|XXL)$", "", row.labels[1]), PARAMETERS[row.labels[0]]
-
-
-AXES = (
-    Axis(
-        *("Parameters", trained_parameters, trained_tasks, "tasks"),
-        *("flan_palm.5", "models of Chung et al. 2022, table 5", _printed_model),
-    ),
-    Axis(
-        *("Finetuning tasks", trained_tasks, trained_parameters, "parameters", "flan_palm.3"),
-        "PaLM finetuned on more and more mixtures, Chung et al. 2022, table 3",
-        lambda row: (f"PaLM {row.labels[0]}", float(row.labels[2])),
-    ),
-)
+SizeOf = Callable[[Run], float | None]  # None if unknown
+ScoreOf = Callable[[Run], measures.Score | results.Aggregate | None]
 
 
 @section("scaling", "Scaling")
 def scaling_section(runs: Sequence[Run]) -> Iterator[Block]:
     """Curves over size and over tasks, where at least two runs differ in one but not the other."""
-    blocks = [block for axis in AXES for block in _axis_blocks(axis, runs)]
+    sizes, tasks = trained_parameters, trained_tasks
+    blocks = [
+        *_axis_blocks(runs, "Parameters", sizes, tasks, "tasks", "flan_palm.5"),
+        *_axis_blocks(runs, "Finetuning tasks", tasks, sizes, "parameters", "flan_palm.3"),
+    ]
     yield from blocks
-    unknown = [run.label for run in runs if not (trained_parameters(run) and trained_tasks(run))]
+    unknown = [run.label for run in runs if not (sizes(run) and tasks(run))]
     if blocks and unknown:
         text = f"Without a known number of parameters or tasks: {', '.join(unknown)}."
         yield Text(text, quiet=True)
 
 
-def _axis_blocks(axis: Axis, runs: Sequence[Run]) -> Iterator[Block]:
+def _axis_blocks(
+    runs: Sequence[Run], axis: str, size_of: SizeOf, curve_of: SizeOf, unit: str, table: str
+) -> Iterator[Block]:
+    """Charts over `size_of`, and their scores as a table; runs of equal `curve_of` are a curve."""
     groups: dict[float, dict[float, Run]] = {}
     for run in runs:
-        x, group = axis.size(run), axis.curve(run)
+        x, group = size_of(run), curve_of(run)
         if x is not None and group is not None:
             # Numbers that agree in three digits count as equal; of runs equal in both, the first.
             groups.setdefault(float(f"{group:.3g}"), {}).setdefault(x, run)
     groups = {group: by_size for group, by_size in groups.items() if len(by_size) > 1}
-    over = f"over {axis.name.lower()}"
+    over = f"over {axis.lower()}"
     charts, rows = [], []
     for title, score_of, column in _quantities(runs) if groups else ():
         curves, curve_rows = [], []
@@ -91,23 +75,21 @@ def _axis_blocks(axis: Axis, runs: Sequence[Run]) -> Iterator[Block]:
                     text = with_error(score.value, score.stderr)
                     curve_rows.append(Row((title, run.label, f"{x:,.0f}", text)))
             if len(points) > 1:
-                name = f"ours, {magnitude(group)} {axis.curve_unit}"
+                name = f"ours, {magnitude(group)} {unit}"
                 curves.append(Series(name, tuple(points), color, errors=tuple(errors)))
         if curves:
-            curves += _printed_curves(axis, column)
-            charts.append(Chart(f"{title} {over}", tuple(curves), sizes=axis.name))
+            curves += _printed_curves(table, column)
+            charts.append(Chart(f"{title} {over}", tuple(curves), sizes=axis))
             rows += curve_rows
     if charts:
         yield Charts(charts)
         if any(series.dashed for chart in charts for series in chart.series):
-            yield Text(f"Dashed and hollow: {axis.table_text}.", quiet=True)
-        columns = ("Score", "Run", axis.name, "Value ± s.e.")
+            yield Text(f"Dashed and hollow: {_TABLES[table]}.", quiet=True)
+        columns = ("Score", "Run", axis, "Value ± s.e.")
         yield Table(columns, rows, 2, fold=f"Our scores {over}")
 
 
-def _quantities(
-    runs: Sequence[Run],
-) -> Iterator[tuple[str, Callable[[Run], measures.Score | results.Aggregate | None], str]]:
+def _quantities(runs: Sequence[Run]) -> Iterator[tuple[str, ScoreOf, str]]:
     """(title, a run's score, column of the papers or "") of everything that some run has."""
     columns = [column for column in COLUMNS if any(measures.score(run, column) for run in runs)]
     for column in columns:
@@ -117,11 +99,15 @@ def _quantities(
         yield title, lambda run, group=group: tables.headline(run).get(group), ""
 
 
-def _printed_curves(axis: Axis, column: str) -> Iterator[Series]:
-    table = printed_tables.find_table(axis.table)
+def _printed_curves(table_name: str, column: str) -> Iterator[Series]:
+    table = printed_tables.find_table(table_name)
     curves: dict[str, list[tuple[float, float]]] = {}
     for row in table.rows if column in table.columns else ():
-        name, size = axis.printed(row)
+        if table_name == "flan_palm.3":
+            name, size = f"PaLM {row.labels[0]}", float(row.labels[2])
+        else:
+            name = re.sub("-(Small|Base|Large|XL|XXL)$", "", row.labels[1])
+            size = PARAMETERS[row.labels[0]]
         if name in _PRINTED:
             value = row.values[table.columns.index(column)]
             curves.setdefault(name, []).append((size, value))
