@@ -167,8 +167,6 @@ class Span(NamedTuple):
 
 
 class Output(NamedTuple):
-    """One run's output, with remarks below it."""
-
     name: str
     spans: Sequence[Span]
     color: int = 0
@@ -176,7 +174,7 @@ class Output(NamedTuple):
 
 
 class Comparison(NamedTuple):
-    """One example: its source, its references, and the output of each run."""
+    """One example with the output of each run."""
 
     title: str
     scores: str

@@ -351,8 +351,8 @@ def _card(pair: Pair, metric: str) -> blocks.Comparison:
 
 @blocks.section("conditions", "Conditions of both runs")
 def _conditions_section(compared: Compared) -> Iterator[blocks.Block]:
-    rows = []
-    for name, pair in compared.conditions.items():
-        before, after = ("–" if value is None else value for value in pair)
-        rows.append(blocks.Row((name, before, after, "" if before == after else "differs")))
+    rows = [
+        blocks.Row((name, before or "–", after or "–", "" if before == after else "differs"))
+        for name, (before, after) in compared.conditions.items()
+    ]
     yield blocks.Table(("Condition", "Before", "After", ""), rows, 4)

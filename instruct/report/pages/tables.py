@@ -21,6 +21,7 @@ GROUP_TITLES = {"held_in": "Held-in", "held_out": "Held-out", "unknown": "All"}
 MANY_TASKS = 40
 ENDS = 10
 SAMPLES_SHOWN = 6
+_SPREAD = "Median [quartiles]"
 
 Key = tuple[str, ...]
 Lines = list[Mapping[str, Any]]  # metric lines of results files
@@ -187,32 +188,30 @@ def _suite_blocks(
 def _table(
     heading: str, rows: Sequence[ResultRow], names: Mapping[int, str], fold: str = ""
 ) -> blocks.Table:
-    several = len(names) > 1
+    """Columns that no row fills (differences, prompt sets, exemplars) are left out."""
+    several, two = len(names) > 1, len(names) == 2
     spreads = [n for n in names if any(row.spreads.get(n) for row in rows)]
     exemplars = [n for n in names if any(n in row.means and row.means[n].exemplars for row in rows)]
     columns = [heading, *(names.values() if several else ["Score ± s.e."])]
-    columns += ["Difference"] if len(names) == 2 else []
-    columns += [
-        f"{names[n]}: median [quartiles]" if several else "Median [quartiles]" for n in spreads
-    ]
+    columns += ["Difference"] * two
+    columns += [f"{names[n]}: median [quartiles]" if several else _SPREAD for n in spreads]
     columns += ["Baseline"]
     columns += [f"{names[n]}: exemplars" if several else "Exemplars" for n in exemplars]
     columns += ["n", "Metric", "Group"] if heading == "Task" else ["Tasks", "n"]
     lines = []
     for row in rows:
         means = [row.means.get(n) for n in names]
+        first = next(iter(row.means.values()))
         cells = [row.title, *(with_error(m.value, m.stderr) if m else "–" for m in means)]
-        cells += [_difference(*means)] if len(names) == 2 else []
+        cells += [_difference(*means)] if two else []
         cells += [row.spreads.get(n) or "–" for n in spreads]
         cells += [number(row.baseline)]
         shown = (row.means[n].exemplars if n in row.means else None for n in exemplars)
         cells += map(results.exemplars_text, shown)
-        first = next(iter(row.means.values()))
-        examples = f"{first.examples:,}"
         if heading == "Task":
-            cells += [examples, row.key[2], GROUP_TITLES[row.key[3]].lower()]
+            cells += [f"{first.examples:,}", row.key[2], GROUP_TITLES[row.key[3]].lower()]
         else:
-            cells += [f"{first.tasks:,}", examples]
+            cells += [f"{first.tasks:,}", f"{first.examples:,}"]
         lines.append(blocks.Row(tuple(cells), row.strong))
     return blocks.Table(tuple(columns), lines, fold=fold)
 
@@ -250,21 +249,20 @@ def _other_metrics(
 def _trend(suite: str, runs: Sequence[Run]) -> Iterator[blocks.Block]:
     """Score of each group over the checkpoints, drawn and as a folded table."""
     rows, series = [], []
-    numbered = itertools.product(enumerate(runs), enumerate(results.GROUPS))
-    for (color, run), (order, group) in numbered:
-        points, title = [], GROUP_TITLES[group]
+    for (color, run), group in itertools.product(enumerate(runs), results.GROUPS):
+        points, title, order = [], GROUP_TITLES[group], results.GROUPS.index(group)
         for evaluation in sorted(run.evaluations, key=lambda e: e.step):
             lines = [row for row in evaluation.metrics if row["group"] == group]
             if evaluation.suite == suite and lines:
                 mean = mean_of(lines)
-                score = with_error(mean.value, mean.stderr)
-                cells = (run.label, title, f"{evaluation.step:,}", score)
-                rows.append(blocks.Row((*cells, number(mean.baseline), str(mean.tasks))))
+                cells = (run.label, title, f"{evaluation.step:,}")
+                cells += (with_error(mean.value, mean.stderr), number(mean.baseline))
+                rows.append(blocks.Row((*cells, str(mean.tasks))))
                 points.append((evaluation.step, math.nan if mean.value is None else mean.value))
+        name, shown = title.lower(), order
+        if len(runs) > 1:
+            name, shown = f"{run.label}, {name}", color
         if len(points) > 1:
-            name, shown = title.lower(), order
-            if len(runs) > 1:
-                name, shown = f"{run.label}, {name}", color
             series.append(blocks.Series(name, tuple(points), shown, dashed=order > 0))
     if series:
         columns = ("Run", "Group", "Step", "Score ± s.e.", "Baseline", "Tasks")
