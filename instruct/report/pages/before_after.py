@@ -5,6 +5,7 @@ loss to the largest gain, and the conditions of both evaluations.
 """
 
 import dataclasses
+import functools
 import os
 import pathlib
 from collections.abc import Iterator, Mapping, Sequence
@@ -65,12 +66,16 @@ class Compared:
     metrics: Sequence[str]  # that both have, in the order of the file
     tests: Mapping[str, PairedTest]  # of each metric with a value for each example
     rank_by: str
-    inventions: Rates | None  # per cent of outputs that invent something; None for short answers
 
     @property
     def checked(self) -> list[Both]:
         """The checks, in the order of `pairs`; [] for short answers."""
         return [pair.checked for pair in self.pairs if pair.checked]
+
+    @functools.cached_property
+    def inventions(self) -> Rates | None:
+        """Per cent of outputs that invent something; None for short answers."""
+        return compare_faithfulness.invention_rates(self.checked) if self.checked else None
 
     @property
     def conditions(self) -> dict[str, tuple[str | None, str | None]]:
@@ -109,11 +114,9 @@ def compare(before: str, after: str, config: CompareConfig) -> Compared:
         )
     names = {row["metric"] for row in second.lines}
     metrics = [m for m in dict.fromkeys(row["metric"] for row in first.lines) if m in names]
-    tests: dict[str, PairedTest] = {}
-    for metric in metrics:
-        pairs = pair_examples([first.examples, second.examples], metric)
-        if (test := paired_test(pairs, config.seed)) is not None:
-            tests[metric] = test
+    models = [first.examples, second.examples]
+    tested = {m: paired_test(pair_examples(models, m), config.seed) for m in metrics}
+    tests = {metric: test for metric, test in tested.items() if test is not None}
     if not tests:
         raise UserError(
             "no metric of these evaluations has a value for each example; none can rank. Evaluate "
@@ -129,7 +132,6 @@ def compare(before: str, after: str, config: CompareConfig) -> Compared:
         change = None if None in scores else scores[1] - scores[0]
         both = compare_faithfulness.check_both(*pair, detector) if worth_checking else None
         pairs.append(Pair(pair, change, both))
-    checked = [pair.checked for pair in pairs if pair.checked]
     left_out = []
     for name, evaluation, examples in zip(("before", "after"), (first, second), by_key):
         if alone := len(examples) - len(common):
@@ -144,7 +146,6 @@ def compare(before: str, after: str, config: CompareConfig) -> Compared:
         metrics=metrics,
         tests=tests,
         rank_by=rank_by,
-        inventions=compare_faithfulness.invention_rates(checked) if checked else None,
     )
 
 
@@ -351,8 +352,8 @@ def _card(pair: Pair, metric: str) -> blocks.Comparison:
 
 @blocks.section("conditions", "Conditions of both runs")
 def _conditions_section(compared: Compared) -> Iterator[blocks.Block]:
-    rows = [
-        blocks.Row((name, before or "–", after or "–", "" if before == after else "differs"))
-        for name, (before, after) in compared.conditions.items()
-    ]
+    rows = []
+    for name, pair in compared.conditions.items():
+        before, after = ("–" if value is None else value for value in pair)
+        rows.append(blocks.Row((name, before, after, "" if before == after else "differs")))
     yield blocks.Table(("Condition", "Before", "After", ""), rows, 4)

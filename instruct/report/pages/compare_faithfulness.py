@@ -82,11 +82,13 @@ def _mentions(kind: str, fields: Sequence[str], one: Checked) -> tuple[int, int]
     return hits, items
 
 
+def _counts(checked: Sequence[Both], count: Count) -> list[list[tuple[int, int]]]:
+    """Before and after: the counts of each example."""
+    return [[count(both.before) for both in checked], [count(both.after) for both in checked]]
+
+
 def _row(name: str, count: Count, checked: Sequence[Both], strong: bool) -> Row:
-    first, second = (
-        [count(both.before) for both in checked],
-        [count(both.after) for both in checked],
-    )
+    first, second = _counts(checked, count)
     rates = paired_rates(first, second)
     items = " / ".join(f"{sum(n for _, n in counts):,}" for counts in (first, second))
     hits, n = map(sum, zip(*(count(one) for both in checked for one in both.people)))
@@ -98,7 +100,8 @@ def _row(name: str, count: Count, checked: Sequence[Both], strong: bool) -> Row:
 
 def invention_rates(checked: Sequence[Both]) -> Rates:
     """Per cent of both runs' outputs in which something is invented."""
-    return paired_rates(*zip(*((_invents(both.before), _invents(both.after)) for both in checked)))
+    first, second = _counts(checked, _invents)
+    return paired_rates(first, second)
 
 
 def change_text(rates: Rates) -> str:

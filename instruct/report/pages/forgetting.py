@@ -175,16 +175,10 @@ def measure(
     seed: int = 0,
     resamples: int = RESAMPLES,
 ) -> Forgetting:
-    """Compares runs with the start.
-
-    Args:
-        start: the evaluations of the model that finetuning started from.
-        runs: (label, evaluations) of each finetuned model.
-        target: patterns of the tasks that finetuning was for; () for those all runs trained on.
-        seed: of the resampling. resamples: draws.
+    """Compares runs with the start; `target` as in `write_forgetting`.
 
     Raises:
-        UserError: they have no task in common, or a pattern matches none.
+        UserError: they have no task in common, or a pattern of `target` matches none.
     """
     first, *others = models = [_scores(start), *(_scores(evaluations) for _, evaluations in runs)]
     tasks = {
