@@ -202,7 +202,6 @@ def summary(compared: Compared) -> dict[str, Any]:
 
 
 def document(compared: Compared, config: CompareConfig) -> blocks.Document:
-    """The page."""
     sections = [_overview(compared), _scores_section(compared)]
     if checked := compared.checked:
         sections.append(compare_faithfulness.faithfulness_section(checked, config.detector))

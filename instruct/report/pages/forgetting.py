@@ -193,11 +193,13 @@ def measure(
         )
     names = list(dict.fromkeys(task for task, _ in tasks))
     trained = {t for t in tasks if all(m.primary[t]["group"] == "held_in" for m in others)}
-    matches = {pattern: fnmatch.filter(names, pattern) for pattern in target}
-    for pattern in (pattern for pattern, matched in matches.items() if not matched):
-        allowed = ", ".join(names)
-        raise UserError(f"--target={pattern} matches no evaluated task; there are: {allowed}")
-    named = set().union(*matches.values())
+    named: set[str] = set()
+    for pattern in target:
+        matches = fnmatch.filter(names, pattern)
+        if not matches:
+            allowed = ", ".join(names)
+            raise UserError(f"--target={pattern} matches no evaluated task; there are: {allowed}")
+        named.update(matches)
     targets = tuple(t for t in tasks if (t[0] in named if target else t in trained))
     baselines = {task: results.chance_level(first.primary[task]) for task in tasks}
     least = {t: first.primary[t]["value"] - 2 * (first.primary[t]["stderr"] or 0.0) for t in tasks}
@@ -266,7 +268,7 @@ def _changes(column: int, scores: _Scores, draws: Mapping[Task, _Draws]) -> dict
             change=change,
             stderr=stderr,
             p=None if stderr is None else max(normal_p(change, stderr), floor),
-            trained=None if row["group"] == "unknown" else row["group"] == "held_in",
+            trained={"held_in": True, "held_out": False}.get(row["group"]),
             n=row["n"],
             paired=paired,
         )

@@ -117,7 +117,7 @@ def _weak_scores(run: Run) -> list[str]:
 
 
 def thin(points: Sequence[tuple[float, float]]) -> tuple[tuple[float, float], ...]:
-    """At most `MAX_POINTS` points: means over equal runs of neighbors, where a NaN stays NaN."""
+    """At most `MAX_POINTS` points: means of neighboring points; a NaN stays NaN."""
     size = max(1, -(-len(points) // MAX_POINTS))
     bins = [points[i : i + size] for i in range(0, len(points), size)]
     return tuple((b[-1][0], sum(y for _, y in b) / len(b)) for b in bins)

@@ -21,7 +21,6 @@ GROUP_TITLES = {"held_in": "Held-in", "held_out": "Held-out", "unknown": "All"}
 MANY_TASKS = 40
 ENDS = 10
 SAMPLES_SHOWN = 6
-_SPREAD = "Median [quartiles]"
 
 Key = tuple[str, ...]
 Lines = list[Mapping[str, Any]]  # metric lines of results files
@@ -192,12 +191,19 @@ def _table(
     several, two = len(names) > 1, len(names) == 2
     spreads = [n for n in names if any(row.spreads.get(n) for row in rows)]
     exemplars = [n for n in names if any(n in row.means and row.means[n].exemplars for row in rows)]
-    columns = [heading, *(names.values() if several else ["Score ± s.e."])]
-    columns += ["Difference"] * two
-    columns += [f"{names[n]}: median [quartiles]" if several else _SPREAD for n in spreads]
-    columns += ["Baseline"]
-    columns += [f"{names[n]}: exemplars" if several else "Exemplars" for n in exemplars]
-    columns += ["n", "Metric", "Group"] if heading == "Task" else ["Tasks", "n"]
+
+    def of_run(n: int, title: str) -> str:
+        return f"{names[n]}: {title}" if several else title.capitalize()
+
+    columns = (
+        heading,
+        *(names.values() if several else ["Score ± s.e."]),
+        *(["Difference"] if two else []),
+        *(of_run(n, "median [quartiles]") for n in spreads),
+        "Baseline",
+        *(of_run(n, "exemplars") for n in exemplars),
+        *(["n", "Metric", "Group"] if heading == "Task" else ["Tasks", "n"]),
+    )
     lines = []
     for row in rows:
         means = [row.means.get(n) for n in names]
@@ -213,7 +219,7 @@ def _table(
         else:
             cells += [f"{first.tasks:,}", f"{first.examples:,}"]
         lines.append(blocks.Row(tuple(cells), row.strong))
-    return blocks.Table(tuple(columns), lines, fold=fold)
+    return blocks.Table(columns, lines, fold=fold)
 
 
 def _difference(first: results.Aggregate | None, second: results.Aggregate | None) -> str:
