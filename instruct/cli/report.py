@@ -12,22 +12,29 @@ from typing import Any
 
 from instruct.cli import report_flags, report_tables
 from instruct.errors import UserError
-from instruct.files import local_path, make_writable
+from instruct.files import make_writable
 from instruct.report.pages.before_after import CompareConfig, write_comparison
 from instruct.report.pages.forgetting import write_forgetting
 from instruct.report.pages.run_page import write_report
 
-# What a run leaves; one of them makes a report.
+# Files of a run; one of them is enough for a report.
 _RUN_FILES = ("run.json", "metrics.jsonl", "eval/*/step_*/results.jsonl")
 
 
 def run(flags: argparse.Namespace) -> int:
-    """Writes the page asked for and prints where it is, or prints a table."""
+    """Writes the requested page and prints its path, or prints a table."""
     if flags.gin_file or flags.gin_flags or flags.gin_bindings:
         raise UserError("report reads finished runs and takes no gin flags; give --model_dir=DIR.")
-    _check_paths(flags)
+    if flags.out is not None:  # before any work, which would be lost
+        flags.out = pathlib.Path(flags.out).absolute()
+        make_writable("--out", flags.out)
     report = report_flags.asked_report(flags)
-    _check_runs(flags.model_dir)
+    for folder in flags.model_dir:
+        if not any(any(pathlib.Path(folder).glob(pattern)) for pattern in _RUN_FILES):
+            raise UserError(
+                f"--model_dir={folder} holds no run ({', '.join(_RUN_FILES)}), or there is no such "
+                "folder. Give the MODEL_DIR of a run that was trained or evaluated."
+            )
     if report == "scores":
         report_tables.print_scores(flags)
     elif report == "table":
@@ -38,7 +45,7 @@ def run(flags: argparse.Namespace) -> int:
 
 
 def _write_page(report: str, flags: argparse.Namespace) -> None:
-    """--json prints the numbers of a comparison as well."""
+    """Writes a page; with --json, prints the numbers of a comparison as well."""
     numbers: dict[str, Any] = {}
     if report == "before":
         config = CompareConfig(
@@ -61,32 +68,6 @@ def _write_page(report: str, flags: argparse.Namespace) -> None:
     print(f"report: {path}", file=sys.stderr if flags.json else sys.stdout)
 
 
-def _folder(run: str) -> str:
+def _folder(run: str) -> pathlib.Path:
     path = pathlib.Path(run)
-    return str(path.parent if path.is_file() else path)
-
-
-def _check_paths(flags: argparse.Namespace) -> None:
-    """Expands `~` in every path given, and makes --out before any work."""
-    for name in ("model_dir", "run"):
-        paths = [str(local_path(f"--{name}", path)) for path in getattr(flags, name)]
-        setattr(flags, name, paths)
-    for name in ("scores", "before", "after", "start"):
-        if getattr(flags, name) is not None:
-            setattr(flags, name, str(local_path(f"--{name}", getattr(flags, name))))
-    if flags.out is not None:
-        out = local_path("--out", flags.out).absolute()
-        make_writable("--out", out)
-        flags.out = str(out)
-
-
-def _check_runs(model_dirs: list[str]) -> None:
-    """Raises UserError for a folder that is none or holds nothing of a run."""
-    for folder in model_dirs:
-        if not pathlib.Path(folder).is_dir():
-            raise UserError(f"--model_dir={folder}: no such folder.")
-        if not any(any(pathlib.Path(folder).glob(pattern)) for pattern in _RUN_FILES):
-            raise UserError(
-                f"--model_dir={folder} holds no run ({', '.join(_RUN_FILES)}). Give the MODEL_DIR "
-                "of a run that was trained or evaluated."
-            )
+    return path.parent if path.is_file() else path

@@ -1,16 +1,26 @@
-"""Flags of `run.py report` and which go together; light, for `run.py --help` imports it."""
+"""Flags of `run.py report` and their combinations; light, because `run.py --help` imports it."""
 
 import argparse
+from typing import Any
 
 from instruct.errors import UserError
+from instruct.files import local_path
 
-# Each is a report of its own; without them, a page of the runs.
-_REPORTS = ("before", "forgetting", "scores", "table")
-# Flag -> the flag that it needs.
+# Each report, named by its flag, and the flags that it takes.
+_TAKES = {
+    "model_dir": ("model_dir", "out"),
+    "before": ("after", "suite", "ner", "rank_by", "examples", "out", "json"),
+    "forgetting": ("start", "run", "target", "suite", "out", "json"),
+    "scores": ("json",),
+    "table": ("model_dir", "json"),
+}
+# The flags that a report needs, and the message if one is missing.
 _NEEDS = {
-    "before": "after", "after": "before", "start": "forgetting", "run": "forgetting",
-    "target": "forgetting", "ner": "before", "rank_by": "before", "examples": "before",
-}  # fmt: skip
+    "model_dir": (["model_dir"], "report needs --model_dir=DIR; repeat it to compare runs."),
+    "before": (["after"], "--before needs --after=RUN."),
+    "forgetting": (["start", "run"], "--forgetting needs --start=RUN and at least one --run=RUN."),
+}
+# Flag -> metavar and help. RUN, DIR and FILE are paths.
 _FLAGS = {
     "out": ("DIR", "where to write (default: the first run's folder)"),
     "table": ("NAME", "print a table of the papers, such as flan_palm.5, with the runs beside it; "
@@ -33,45 +43,39 @@ _REPEATABLE = {
 
 
 def add_flags(parser: argparse.ArgumentParser) -> None:
-    """Every flag of the mode."""
+    """Adds the flags of `run.py report`."""
     add = parser.add_argument
-    for name, (metavar, text) in _REPEATABLE.items():
-        add(f"--{name}", action="append", default=[], metavar=metavar, help=text)
-    for name, (metavar, text) in _FLAGS.items():
-        add(f"--{name}", metavar=metavar, help=text)
+    for name, (metavar, text) in (_REPEATABLE | _FLAGS).items():
+        options: dict[str, Any] = {"metavar": metavar, "help": text}
+        if name in _REPEATABLE:
+            options |= {"action": "append", "default": []}
+        if metavar in ("RUN", "DIR", "FILE"):
+            options["type"] = lambda path, name=name: str(local_path(f"--{name}", path))
+        add(f"--{name}", **options)
     add("--examples", type=int, metavar="N", help="outputs side by side, at most (default 100)")
     add("--forgetting", action="store_true", help="compare runs with the --start of finetuning")
     add("--json", action="store_true", help="print the numbers of --table, --scores, ... as JSON")
 
 
 def asked_report(flags: argparse.Namespace) -> str:
-    """The report asked for, "runs" by default; UserError for flags that do not go together."""
-    asked = [name for name in _REPORTS if getattr(flags, name)]
+    """The report asked for, "model_dir" by default; UserError for flags that do not go together."""
+    asked = [name for name in _TAKES if name != "model_dir" and getattr(flags, name)]
     if len(asked) > 1:
         raise UserError(f"--{asked[0]} and --{asked[1]} are two reports; ask for one.")
-    report = asked[0] if asked else "runs"
-    for flag, needed in _NEEDS.items():
-        if getattr(flags, flag) and not getattr(flags, needed):
-            raise UserError(f"--{flag} goes with --{needed}, which is missing.")
-    compares = report in ("before", "forgetting")
-    if flags.suite and not compares:
-        raise UserError("--suite goes with --before or --forgetting.")
-    if compares and flags.model_dir:
-        raise UserError(
-            "--model_dir does not go with --before or --forgetting; they name the runs."
-        )
-    if flags.out and report in ("scores", "table"):
-        raise UserError(f"--{report} prints and writes no file; leave --out away.")
-    if report == "scores" and flags.model_dir:
-        raise UserError("--scores reads a file of scores, not runs; leave --model_dir away.")
+    report = asked[0] if asked else "model_dir"
+    for flag in sorted({flag for taken in _TAKES.values() for flag in taken}):
+        if not getattr(flags, flag) or flag in _TAKES[report]:
+            continue
+        if asked:
+            allowed = ", ".join(f"--{name}" for name in _TAKES[report])
+            raise UserError(f"--{report} takes {allowed}, but no --{flag}; leave it out.")
+        takers = " or ".join(f"--{name}" for name, taken in _TAKES.items() if flag in taken)
+        raise UserError(f"--{flag} goes with {takers}; add that, or leave --{flag} out.")
+    needed, message = _NEEDS.get(report, ([], ""))
+    if not all(getattr(flags, flag) for flag in needed):
+        raise UserError(message)
     if report == "before" and len(flags.suite) > 1:
         raise UserError("--before compares one suite at a time; give --suite once.")
     if flags.examples is not None and flags.examples < 1:
         raise UserError(f"--examples={flags.examples}: must be at least 1.")
-    if report == "forgetting" and not (flags.start and flags.run):
-        raise UserError("--forgetting needs --start=RUN and at least one --run=RUN.")
-    if report == "runs" and flags.json:
-        raise UserError("--json goes with --table, --scores, --before or --forgetting.")
-    if report == "runs" and not flags.model_dir:
-        raise UserError("report needs at least one --model_dir=DIR; repeat it to compare runs.")
     return report

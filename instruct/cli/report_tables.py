@@ -18,7 +18,7 @@ from instruct.report.papers import filled_tables, measures, normalized, printed_
 
 
 def print_scores(flags: argparse.Namespace) -> None:
-    """`--scores FILE.json`: the normalised average of the scores in a file."""
+    """Prints the normalised average of the scores in a file (`--scores FILE.json`)."""
     scores = _read_scores(flags.scores)
     average = normalized.normalized_average(scores)
     if all(part.raw <= 1.0 for part in average.parts.values()):
@@ -43,13 +43,16 @@ def print_scores(flags: argparse.Namespace) -> None:
 
 
 def print_table(flags: argparse.Namespace) -> None:
-    """`--table NAME`: a paper's table with the runs of `--model_dir` beside it; `list` lists."""
+    """Prints a paper's table with the runs beside it (`--table NAME`), or the names of all."""
     if flags.table == "list":
-        _print_list(flags.json)
+        titles = {name: table.title for name, table in printed_tables.all_tables().items()}
+        if flags.json:
+            print(json.dumps(titles, indent=2))
+        else:
+            _print_rows(("Table", "What it shows"), list(map(Row, titles.items())), 2)
         return
     table = printed_tables.find_table(flags.table)
-    runs = read.read_runs(flags.model_dir) if flags.model_dir else []
-    content = filled_tables.fill(table, runs)
+    content = filled_tables.fill(table, read.read_runs(flags.model_dir) if flags.model_dir else [])
     if flags.json:
         print(json.dumps(filled_tables.as_json(content), indent=2))
         return
@@ -67,33 +70,22 @@ def print_table(flags: argparse.Namespace) -> None:
         print(f"{label}: {lacks if evaluated else 'no column of this table is an evaluation.'}")
 
 
-def _print_list(as_json: bool) -> None:
-    tables = printed_tables.all_tables()
-    if as_json:
-        print(json.dumps({name: table.title for name, table in tables.items()}, indent=2))
-        return
-    rows = [Row((name, table.title)) for name, table in tables.items()]
-    _print_rows(("Table", "What it shows"), rows, 2)
-
-
 def _print_rows(columns: Sequence[str], rows: Sequence[Row], texts: int) -> None:
-    """A table whose first `texts` columns are texts."""
+    """Prints a table whose first `texts` columns are text."""
     table = Table(box=None, header_style="bold", pad_edge=False)
-    for number, name in enumerate(columns):
-        table.add_column(escape(name), no_wrap=True, justify="left" if number < texts else "right")
+    for index, name in enumerate(columns):
+        table.add_column(escape(name), no_wrap=True, justify="left" if index < texts else "right")
     for row in rows:
         table.add_row(*map(escape, row.cells), style="bold" if row.strong else None)
-    # Wide tables are for scrolling or a file; wrapped numbers are of no use.
+    # Wide tables are for scrolling or a file: never wrap a number.
     Console(width=2000, highlight=False, soft_wrap=True).print(table)
 
 
 def _read_scores(path: str) -> dict[str, Any]:
     try:
         scores = parse_json(pathlib.Path(path).read_bytes(), unique_names=True)
-    except FileNotFoundError:
-        raise UserError(f"--scores={path}: no such file.") from None
     except OSError as error:
-        raise UserError(f"--scores={path} cannot be read ({error.strerror}).") from None
+        raise UserError(f"--scores={path} cannot be read: {error.strerror}.") from None
     except ValueError as error:
         raise UserError(f"--scores={path} is no JSON ({error}).") from None
     if not isinstance(scores, dict):

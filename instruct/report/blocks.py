@@ -1,10 +1,12 @@
-"""What a page is made of: plain content, which the templates of `pages` draw.
+"""The content of a page as plain values, which the templates in `pages` draw.
 
-Texts are plain; the templates escape them. Colours are numbers of a palette (0, 1, ...): a run
-keeps its number through the whole page.
+Texts are plain; the templates escape them. Colors are indices of a palette (0, 1, ...): a run keeps
+its index on the whole page.
 """
 
-from typing import NamedTuple
+import functools
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any, NamedTuple, ParamSpec
 
 
 class Text(NamedTuple):
@@ -15,9 +17,9 @@ class Text(NamedTuple):
 
 
 class Notices(NamedTuple):
-    """Warnings: what the reader must know before believing the rest."""
+    """Warnings, for the top of a page."""
 
-    items: tuple[str, ...]
+    items: Sequence[str]
 
 
 class Fact(NamedTuple):
@@ -29,26 +31,24 @@ class Fact(NamedTuple):
 
 
 class Facts(NamedTuple):
-    """A strip of facts."""
-
-    items: tuple[Fact, ...]
+    items: Sequence[Fact]
 
 
 class Row(NamedTuple):
-    """Cells of a table line; `strong` for totals."""
+    """Cells of a table row; `strong` for totals."""
 
     cells: tuple[str, ...]
     strong: bool = False
 
 
 class Table(NamedTuple):
-    """A table. The first `text_columns` columns are text, the others numbers (right-aligned).
+    """A table whose first `text_columns` columns are left-aligned text, the others numbers.
 
-    `fold` is the line one clicks to open it; "" shows the table open.
+    `fold` is the line to click that opens the table; "" shows the table open.
     """
 
-    columns: tuple[str, ...]
-    rows: tuple[Row, ...]
+    columns: Sequence[str]
+    rows: Sequence[Row]
     text_columns: int = 1
     fold: str = ""
 
@@ -56,8 +56,8 @@ class Table(NamedTuple):
 class Series(NamedTuple):
     """One curve: (x, y) in the order of x; a NaN y is a gap.
 
-    In a `Scaling` chart, `errors` are standard errors of the points (None: not known), and `tag` is
-    a short name at the end of the curve.
+    In a chart over sizes, `errors` are the points' standard errors (None: unknown), and `tag` is a
+    short name at the end of the curve.
     """
 
     name: str
@@ -68,33 +68,25 @@ class Series(NamedTuple):
     tag: str = ""
 
 
-class Lines(NamedTuple):
-    """A line chart over training steps."""
+class Chart(NamedTuple):
+    """A line chart over training steps or, if `sizes` names them, over sizes.
+
+    Sizes (parameters, tasks) have a logarithmic axis, which may start at 0; dashed series are a
+    paper's figures and have a tag. `percent` starts the y axis of a chart over steps at 0.
+    """
 
     title: str
     series: tuple[Series, ...]
     percent: bool = False
-
-
-class Scaling(NamedTuple):
-    """Curves over `x`, which grows by factors (parameters, tasks) and may start at 0.
-
-    Dashed series are what a paper printed; theirs is the tag.
-    """
-
-    title: str
-    x: str
-    series: tuple[Series, ...]
+    sizes: str = ""
 
 
 class Charts(NamedTuple):
-    """Charts side by side."""
-
-    charts: tuple[Lines | Scaling, ...]
+    charts: Sequence[Chart]
 
 
 class Bar(NamedTuple):
-    """A bar from 0 to `value`, with its interval if that is known; `printed`: a paper's figure."""
+    """A bar from 0 to `value`, with its interval if known; `printed`: a paper's figure."""
 
     label: str
     value: float
@@ -109,12 +101,12 @@ class Bars(NamedTuple):
     """Groups of bars on a common axis: (heading, bars) each."""
 
     title: str
-    groups: tuple[tuple[str, tuple[Bar, ...]], ...]
+    groups: Sequence[tuple[str, tuple[Bar, ...]]]
     unit: str = ""
 
 
 class Mark(NamedTuple):
-    """A value with its standard error (None: not known) in a dot plot."""
+    """A value with its standard error (None: unknown) in a dot plot."""
 
     value: float
     stderr: float | None = None
@@ -131,14 +123,14 @@ class DotRow(NamedTuple):
 
 
 class Dots(NamedTuple):
-    """A dot plot; `legend` names the colours, `tick` the baselines.
+    """A dot plot; `legend` names the colors, `tick` the baselines.
 
-    `tabled`: a table with the same numbers follows, so that Markdown can do without.
+    `tabled`: a table with the same numbers follows, so Markdown shows no table of its own.
     """
 
     title: str
-    rows: tuple[DotRow, ...]
-    legend: tuple[tuple[int, str], ...]
+    rows: Sequence[DotRow]
+    legend: Sequence[tuple[int, str]]
     unit: str = ""
     tabled: bool = False
     tick: str = "baseline"
@@ -151,26 +143,15 @@ class Pair(NamedTuple):
     table: Table
 
 
-class Sample(NamedTuple):
-    """One evaluated example. `correct` None: no metric says yes or no."""
-
-    source: str
-    prompt: str
-    target: str
-    prediction: str
-    correct: bool | None
-    scores: str
-
-
 class Samples(NamedTuple):
-    """Examples under a heading of their own."""
+    """Example lines of results files under a heading."""
 
     title: str
-    items: tuple[Sample, ...]
+    rows: Sequence[Mapping[str, Any]]
 
 
 class Code(NamedTuple):
-    """A file or command shown as it is; folded if `fold`."""
+    """A file or command in full, folded if `fold`."""
 
     title: str
     text: str
@@ -186,34 +167,32 @@ class Span(NamedTuple):
 
 
 class Output(NamedTuple):
-    """The output of one run, with remarks below it."""
-
     name: str
-    spans: tuple[Span, ...]
+    spans: Sequence[Span]
     color: int = 0
-    notes: tuple[str, ...] = ()
+    notes: Sequence[str] = ()
 
 
 class Comparison(NamedTuple):
-    """One example: its source, its references, and the output of each run."""
+    """One example with the output of each run."""
 
     title: str
     scores: str
     source: str
-    references: tuple[tuple[Span, ...], ...]
-    outputs: tuple[Output, ...]
+    references: Sequence[Sequence[Span]]
+    outputs: Sequence[Output]
 
 
 class SideBySide(NamedTuple):
-    """Comparisons under a heading; beyond `open_items`, they are folded."""
+    """Comparisons under a heading; those after the first `open_items` are folded."""
 
     title: str
-    items: tuple[Comparison, ...]
+    items: Sequence[Comparison]
     open_items: int = 6
 
 
 class Cell(NamedTuple):
-    """A cell of a matrix; `shade` from -1 (a loss) to 1 (a gain), `marked` with a dot."""
+    """A matrix cell; `shade` from -1 (a loss) to 1 (a gain), `marked` with a dot."""
 
     text: str
     shade: float = 0.0
@@ -222,11 +201,11 @@ class Cell(NamedTuple):
 
 
 class Matrix(NamedTuple):
-    """A table whose cells are shaded by what they say. `legend` says what the dot means."""
+    """A table of shaded cells: (label, cells) each row. `legend` explains shades and dots."""
 
     corner: str
-    columns: tuple[str, ...]
-    rows: tuple[tuple[str, tuple[Cell, ...]], ...]
+    columns: Sequence[str]
+    rows: Sequence[tuple[str, Sequence[Cell]]]
     legend: str = ""
 
 
@@ -239,12 +218,34 @@ class Section(NamedTuple):
 
     name: str
     title: str
-    blocks: tuple[Block, ...]
+    blocks: Sequence[Block]
 
 
 class Document(NamedTuple):
-    """A whole report."""
-
     title: str
     subtitle: str
-    sections: tuple[Section, ...]
+    sections: Sequence[Section]
+
+
+_P = ParamSpec("_P")
+
+
+def section(
+    name: str, title: str, otherwise: str = ""
+) -> Callable[[Callable[_P, Iterable[Block]]], Callable[_P, Section]]:
+    """Decorator of a function that yields blocks: the new function returns them as a section.
+
+    Args:
+        name: anchor. title: heading.
+        otherwise: text of the section where the function yields nothing.
+    """
+
+    def decorate(blocks_of: Callable[_P, Iterable[Block]]) -> Callable[_P, Section]:
+        @functools.wraps(blocks_of)
+        def section_of(*args: _P.args, **kwargs: _P.kwargs) -> Section:
+            blocks = tuple(blocks_of(*args, **kwargs))
+            return Section(name, title, blocks or ((Text(otherwise),) if otherwise else ()))
+
+        return section_of
+
+    return decorate

@@ -6,16 +6,16 @@ page's width.
 
 import itertools
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import NamedTuple
 
-from instruct.report.blocks import Bar, DotRow, Lines, Scaling, Series
+from instruct.report.blocks import Bar, Chart, DotRow, Series
 from instruct.report.wording import magnitude, shortened
 
 PALETTE_SIZE = 8
 WIDTH = 360
-CURVE_ROWS = 10  # of the table that stands for a chart in Markdown
-NONE_SHARE = 0.12  # of a logarithmic axis, which stands for 0 where there is a 0
+CURVE_ROWS = 10  # of the table that replaces a chart in Markdown
+ZERO_SHARE = 0.12  # of a logarithmic axis, reserved for 0 where there is a 0
 _LEAST_APART = 0.12  # distance of two numbers below an axis, as a share of its length
 _TAG_HEIGHT = 11.0
 
@@ -38,7 +38,7 @@ SIZES = Frame(250, 40, WIDTH - 14, 12, 210)
 
 
 class Curve(NamedTuple):
-    """A series in the view box; `errors` are (x, top, bottom), `gaps` x of values not finite."""
+    """A series in the view box; `errors` are (x, top, bottom), `gaps` x of non-finite values."""
 
     series: Series
     title: str
@@ -49,7 +49,7 @@ class Curve(NamedTuple):
 
 
 class Plot(NamedTuple):
-    """A chart in the view box; `tags` are (y, x, text, colour)."""
+    """A chart in the view box; `tags` are (y, x, text, color)."""
 
     frame: Frame
     y_labels: list[tuple[float, str]]
@@ -75,7 +75,7 @@ def ticks(low: float, high: float, count: int = 4) -> list[float]:
 
 
 def tick_label(value: float, step: float) -> str:
-    """A tick as text: `0.05`, `15k`, `2M`; all ticks of an axis with equal digits."""
+    """A tick as text, `0.05`, `15k` or `2M`, with as many digits as the axis's `step` needs."""
     if short := shortened(value, "g", 1e4, like=step):
         return short
     if step < 1e-4:
@@ -93,36 +93,32 @@ def log_ticks(low: float, high: float) -> list[float]:
     return sorted(inside) or [low]
 
 
-def plot(chart: Lines | Scaling) -> Plot | None:
-    """Geometry of curves over steps (linear) or sizes (logarithmic); None without finite values."""
-    xs = [x for one in chart.series for x, _ in _finite(one)]
-    if not xs:
+def plot(chart: Chart) -> Plot | None:
+    """Geometry of a chart's curves; None without finite values."""
+    ends = [(x, y) for one in chart.series for x, *both in _error_ends(one) for y in both]
+    if not ends:
         return None
-    sizes = isinstance(chart, Scaling)
-    ends = [y for one in chart.series for _, *both in _error_ends(one) for y in both]
-    low, high = min(ends), max(ends)
-    if not sizes and (chart.percent or (low == high and low > 0)):
+    xs, ys = zip(*ends)
+    low, high = min(ys), max(ys)
+    if not chart.sizes and (chart.percent or (low == high and low > 0)):
         low, high = min(0.0, low), high if high > low else 1.25 * high
     y_ticks = ticks(low, high)
-    frame = SIZES if sizes else STEPS
+    frame = SIZES if chart.sizes else STEPS
     tagged = any(one.tag for one in chart.series)
-    across, x_labels = _size_axis(xs, tagged) if sizes else _step_axis(xs)
+    across, x_labels = _size_axis(xs, tagged) if chart.sizes else _step_axis(xs)
 
     def at(x: float, y: float) -> Point:
         up = (y - y_ticks[0]) / (y_ticks[-1] - y_ticks[0])
         return across(x), frame.base - up * (frame.base - frame.top)
 
-    y_labels = [(at(low, y)[1], tick_label(y, y_ticks[1] - y_ticks[0])) for y in y_ticks]
-    curves = [_curve(one, at, sizes) for one in chart.series]
+    y_labels = [(at(xs[0], y)[1], tick_label(y, y_ticks[1] - y_ticks[0])) for y in y_ticks]
+    curve_of = _size_curve if chart.sizes else _step_curve
+    curves = [curve_of(one, at) for one in chart.series]
     return Plot(frame, y_labels, x_labels, curves, _tags(curves))
 
 
-def _finite(series: Series) -> list[Point]:
-    return [(x, y) for x, y in series.points if math.isfinite(y)]
-
-
 def _error_ends(series: Series) -> list[tuple[float, float, float]]:
-    """(x, y - error, y + error) of the finite points; an error that is not known is 0."""
+    """(x, y - error, y + error) of the finite points; an unknown error is 0."""
     pairs = itertools.zip_longest(series.points, series.errors)
     return [(x, y - (e or 0.0), y + (e or 0.0)) for (x, y), e in pairs if math.isfinite(y)]
 
@@ -143,11 +139,11 @@ def _step_axis(xs: Sequence[float]) -> tuple[Callable[[float], float], list[Labe
 
 
 def _size_axis(xs: Sequence[float], tagged: bool) -> tuple[Callable[[float], float], list[Label]]:
-    """A logarithmic axis; 0 has a place of its own at the left, tags have room at the right."""
-    above = [x for x in xs if x > 0]
-    low, high = min(above, default=1.0), max(above, default=1.0)
-    none = len(above) < len(xs)
-    start = SIZES.left + 8 + (NONE_SHARE * (SIZES.right - SIZES.left) if none else 0.0)
+    """A logarithmic axis with 0 at the far left and room for tags at the right."""
+    positive = [x for x in xs if x > 0]
+    low, high = min(positive, default=1.0), max(positive, default=1.0)
+    has_zero = len(positive) < len(xs)
+    start = SIZES.left + 8 + (ZERO_SHARE * (SIZES.right - SIZES.left) if has_zero else 0.0)
     end = SIZES.right - (58 if tagged else 8)
 
     def across(x: float) -> float:
@@ -157,28 +153,29 @@ def _size_axis(xs: Sequence[float], tagged: bool) -> tuple[Callable[[float], flo
         return start + share * (end - start)
 
     labels = [(across(x), magnitude(x), "middle") for x in log_ticks(low, high)]
-    return across, [(across(0.0), "0", "middle"), *labels] if none else labels
+    return across, [(across(0.0), "0", "middle"), *labels] if has_zero else labels
 
 
-def _curve(series: Series, at: Callable[[float, float], Point], sizes: bool) -> Curve:
-    """Over sizes every point has a dot; over steps gaps break the line, and its end has a dot."""
-    finite = _finite(series)
+def _step_curve(series: Series, at: Callable[[float, float], Point]) -> Curve:
+    """A line with gaps at non-finite values; single points and the last point have a dot."""
     runs = itertools.groupby(series.points, key=lambda point: math.isfinite(point[1]))
-    pieces = [finite] if sizes else [list(points) for kept, points in runs if kept]
-    ends = [p for piece in pieces for p in piece if len(piece) == 1 or p is series.points[-1]]
+    pieces = [list(points) for finite, points in runs if finite]
+    dots = [p for piece in pieces for p in piece if len(piece) == 1 or p is series.points[-1]]
     title = series.name
-    if sizes:
-        title += f": {', '.join(f'{magnitude(x)}: {y:.1f}' for x, y in finite)}."
-    elif finite:
-        title += f": {finite[0][1]:.4g} to {finite[-1][1]:.4g}."
-    return Curve(
-        series,
-        title,
-        [list(itertools.starmap(at, piece)) for piece in pieces if len(piece) > 1],
-        list(itertools.starmap(at, finite if sizes else ends)),
-        [(*at(x, high), at(x, low)[1]) for x, low, high in _error_ends(series) if low < high],
-        [] if sizes else [at(x, 0)[0] for x, y in series.points if not math.isfinite(y)],
-    )
+    if pieces:
+        title += f": {pieces[0][0][1]:.4g} to {pieces[-1][-1][1]:.4g}."
+    lines = [list(itertools.starmap(at, piece)) for piece in pieces if len(piece) > 1]
+    gaps = [at(x, 0)[0] for x, y in series.points if not math.isfinite(y)]
+    return Curve(series, title, lines, list(itertools.starmap(at, dots)), [], gaps)
+
+
+def _size_curve(series: Series, at: Callable[[float, float], Point]) -> Curve:
+    """A line through the finite points, each with a dot and its error."""
+    finite = [(x, y) for x, y in series.points if math.isfinite(y)]
+    dots = list(itertools.starmap(at, finite))
+    title = f"{series.name}: {', '.join(f'{magnitude(x)}: {y:.1f}' for x, y in finite)}."
+    errors = [(*at(x, high), at(x, low)[1]) for x, low, high in _error_ends(series) if low < high]
+    return Curve(series, title, [dots] if len(dots) > 1 else [], dots, errors, [])
 
 
 def _tags(curves: Sequence[Curve]) -> list[tuple[float, float, str, int]]:
@@ -191,11 +188,11 @@ def _tags(curves: Sequence[Curve]) -> list[tuple[float, float, str, int]]:
     return [(y, x, tag, n) for y, (_, x, tag, n) in zip(reversed(heights), ends)]
 
 
-def table_steps(chart: Lines) -> list[float]:
+def table_steps(chart: Chart) -> list[float]:
     """Up to `CURVE_ROWS` steps of the longest curve, evenly spread, for a table of its values."""
     xs = [x for x, _ in max(chart.series, key=lambda one: len(one.points)).points]
-    chosen = {round(i * (len(xs) - 1) / (CURVE_ROWS - 1)) for i in range(CURVE_ROWS)}
-    return [xs[index] for index in sorted(chosen)]
+    indices = {round(i * (len(xs) - 1) / (CURVE_ROWS - 1)) for i in range(CURVE_ROWS)}
+    return [xs[index] for index in sorted(indices)]
 
 
 def dot_range(rows: Sequence[DotRow]) -> Point:
@@ -216,20 +213,20 @@ def bar_range(bars: Sequence[Bar]) -> Point:
     return _around(finite) if any(finite) else (-1.0, 1.0)
 
 
-def _around(values: Sequence[float]) -> Point:
+def _around(values: Iterable[float]) -> Point:
     marks = ticks(min(0.0, *values), max(0.0, *values))
     return marks[0], marks[-1]
 
 
 def share(value: float, low: float, high: float) -> float:
-    """Per cent of the way from low to high; beyond them, at the end."""
+    """Per cent of the way from low to high, clipped to 0-100."""
     return 100 * (min(max(value, low), high) - low) / (high - low)
 
 
 def scale_labels(low: float, high: float) -> list[Label]:
-    """Numbers below dot rows or bars, at per cent of the width: both ends, and 0 or the middle.
+    """Numbers below dots or bars, at per cent of the width: both ends, and 0 or the middle.
 
-    An end whose number would touch that of 0 has none.
+    An end whose number would touch that of 0 is left out.
     """
     inside = 0.0 if low <= 0.0 <= high else (low + high) / 2
     values = {v for v in (low, high) if abs(v - inside) >= _LEAST_APART * (high - low)}

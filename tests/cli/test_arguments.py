@@ -134,7 +134,7 @@ def test_numbers_of_flags_fit_into_32_bits(capsys):
         (["show", "--task=gym.chain_sum", "--rows=0"], "--rows is for --mixture"),
         (["show", "--examples=1"], "--examples is for --task"),
         (["report", "--scores=a", "--table=b"], "--scores and --table are two reports"),
-        (["report", "--table=list", "--out=a"], "--table prints and writes no file"),
+        (["report", "--table=list", "--out=a"], "but no --out; leave it out"),
         (["check", "--rows=-1"], "--rows=-1"),
     ],
 )

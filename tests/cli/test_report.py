@@ -12,20 +12,20 @@ from tests.report.made_up_summaries import plain_rows, summary_rows, write_evalu
 @pytest.mark.parametrize(
     ("flags", "says"),
     [
-        (["--before=a"], "--before goes with --after"),
+        (["--before=a"], "--before needs --after=RUN"),
         (["--start=a"], "--start goes with --forgetting"),
         (["--suite=a"], "--suite goes with --before or --forgetting"),
         (["--ner=rules"], "--ner goes with --before"),
         (["--before=a", "--after=b", "--forgetting"], "two reports"),
-        (["--before=a", "--after=b", "--model_dir=c"], "--model_dir does not go with"),
+        (["--before=a", "--after=b", "--model_dir=c"], "no --model_dir; leave it out"),
         (["--before=a", "--after=b", "--suite=c", "--suite=d"], "one suite at a time"),
         (["--before=a", "--after=b", "--examples=-1"], "must be at least 1"),
         (["--before=nowhere", "--after=b"], "nowhere: no such folder"),
         (["--forgetting", "--start=a"], "at least one --run"),
         (["--table=flan_palm.5", "--scores=a"], "two reports"),
         (["--table=flan_palm.5", "--before=a", "--after=b"], "two reports"),
-        (["--table=flan_palm.5", "--out=a"], "leave --out away"),
-        (["--scores=a", "--model_dir=b"], "leave --model_dir away"),
+        (["--table=flan_palm.5", "--out=a"], "no --out; leave it out"),
+        (["--scores=a", "--model_dir=b"], "no --model_dir; leave it out"),
     ],
 )
 def test_flags_that_do_not_fit_are_status_2(flags, says, capsys):
@@ -107,6 +107,6 @@ def test_unfinished_suites_are_left_out_and_said(tmp_path, capsys, where):
 
 def test_without_another_report_the_runs_are_reported():
     flags = arguments.parse(["report", "--model_dir=a"])
-    assert report_flags.asked_report(flags) == "runs"
+    assert report_flags.asked_report(flags) == "model_dir"
     flags = arguments.parse(["report", "--before=a", "--after=b"])
     assert report_flags.asked_report(flags) == "before"

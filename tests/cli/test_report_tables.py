@@ -49,7 +49,7 @@ def test_shares_of_one_are_taken_for_a_mistake(scores_file, capsys):
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (None, "no such file"),
+        (None, "No such file"),
         ("{", "is no JSON"),
         ("[1, 2]", "expected one object"),
         ("", "is no JSON"),

@@ -7,12 +7,12 @@ import re
 import pytest
 
 from instruct.report import charts
-from instruct.report.blocks import Bar, Bars, Charts, DotRow, Dots, Lines, Mark, Scaling, Series
+from instruct.report.blocks import Bar, Bars, Chart, Charts, DotRow, Dots, Mark, Series
 from tests.report.pages.test_rendering import html_of
 
 
 def drawn(content) -> str:
-    return html_of(Charts((content,)) if isinstance(content, Lines | Scaling) else content)
+    return html_of(Charts((content,)) if isinstance(content, Chart) else content)
 
 
 @pytest.mark.parametrize(
@@ -54,28 +54,28 @@ def points_of(svg):
 
 def test_a_curve_falls_from_left_to_right():
     series = Series("a", ((0, 4.0), (50, 2.0), (100, 1.0)))
-    points = points_of(drawn(Lines("Loss", (series,))))
+    points = points_of(drawn(Chart("Loss", (series,))))
     assert points[0][0] == charts.STEPS.left and points[-1][0] == charts.STEPS.right
     assert [y for _, y in points] == sorted(y for _, y in points)
 
 
 def test_a_gap_breaks_the_curve_and_is_marked():
     values = ((0, 1.0), (1, 2.0), (2, math.nan), (3, 1.0), (4, 2.0))
-    svg = drawn(Lines("Loss", (Series("a", values, color=9),)))
+    svg = drawn(Chart("Loss", (Series("a", values, color=9),)))
     assert svg.count("<polyline") == 2
     assert svg.count('class="gap"') == 1
     assert 'class="curve s1"' in svg
 
 
 def test_charts_of_nothing_and_of_one_point():
-    nothing = drawn(Lines("Loss", (Series("a", ((1, math.nan),)),)))
+    nothing = drawn(Chart("Loss", (Series("a", ((1, math.nan),)),)))
     assert "No finite value" in nothing
-    one = drawn(Lines("Rate", (Series("a", ((7, 0.001),)),)))
+    one = drawn(Chart("Rate", (Series("a", ((7, 0.001),)),)))
     assert "<circle" in one and "nan" not in one
 
 
 def test_titles_are_escaped():
-    svg = drawn(Lines('<b>"', (Series("<i>", ((0, 1.0), (1, 2.0))),)))
+    svg = drawn(Chart('<b>"', (Series("<i>", ((0, 1.0), (1, 2.0))),)))
     assert "<b>" not in svg and "<i>" not in svg
 
 
@@ -134,14 +134,14 @@ def dot_positions(svg):
 
 def test_equal_factors_are_equal_distances():
     series = Series("a", ((1e6, 10.0), (1e7, 20.0), (1e8, 30.0)))
-    (first, second, third) = dot_positions(drawn(Scaling("T", "Parameters", (series,))))
+    (first, second, third) = dot_positions(drawn(Chart("T", (series,), sizes="Parameters")))
     assert second[0] - first[0] == pytest.approx(third[0] - second[0], abs=0.11)
     assert first[1] > second[1] > third[1]
 
 
 def test_none_has_a_place_left_of_the_smallest():
     series = Series("a", ((0, 10.0), (9, 20.0), (1836, 30.0)), dashed=True, tag="8B")
-    svg = drawn(Scaling("T", "Tasks", (series,)))
+    svg = drawn(Chart("T", (series,), sizes="Tasks"))
     none, nine, most = dot_positions(svg)
     assert charts.SIZES.left < none[0] < nine[0] < most[0] < charts.WIDTH - 40
     assert ">0</text>" in svg and 'class="curve s0 dashed hollow"' in svg and ">8B</text>" in svg
@@ -149,7 +149,7 @@ def test_none_has_a_place_left_of_the_smallest():
 
 def test_errors_are_drawn_and_span_the_axis():
     series = Series("a", ((10, 50.0), (100, 60.0)), errors=(20.0, None))
-    svg = drawn(Scaling("T", "Tasks", (series,)))
+    svg = drawn(Chart("T", (series,), sizes="Tasks"))
     (ends,) = re.findall(r'class="error"[^>]*y1="([\d.]+)" y2="([\d.]+)"', svg)
     (_, middle), _ = dot_positions(svg)
     top, bottom = map(float, ends)
@@ -159,7 +159,7 @@ def test_errors_are_drawn_and_span_the_axis():
 
 def test_tags_at_the_same_height_are_moved_apart():
     made = tuple(Series(n, ((1, 0.0), (10, 5.0)), tag=n) for n in ("a", "b", "c"))
-    svg = drawn(Scaling("T", "x", (*made, Series("top", ((1, 90.0),)))))
+    svg = drawn(Chart("T", (*made, Series("top", ((1, 90.0),))), sizes="x"))
     heights = [float(y) for y in re.findall(r'class="tag[^>]* y="([\d.]+)"', svg)]
     assert len(heights) == 3
     assert min(b - a for a, b in itertools.pairwise(heights)) >= 10.9
@@ -167,9 +167,9 @@ def test_tags_at_the_same_height_are_moved_apart():
 
 
 def test_a_chart_of_nothing_of_one_point_and_of_hostile_names():
-    nothing = drawn(Scaling("T", "x", (Series("a", ((1, math.nan),)),)))
+    nothing = drawn(Chart("T", (Series("a", ((1, math.nan),)),), sizes="x"))
     assert "No finite value" in nothing
-    one = drawn(Scaling("<b>", "<x>", (Series("<i>", ((7, 1.0),), tag="<u>"),)))
+    one = drawn(Chart("<b>", (Series("<i>", ((7, 1.0),), tag="<u>"),), sizes="<x>"))
     assert "<circle" in one and "nan" not in one
     assert not re.search(r"<(b|i|u|x)>", one)
 

@@ -5,70 +5,48 @@ loss to the largest gain, and the conditions of both evaluations.
 """
 
 import dataclasses
-import math
+import functools
 import os
 import pathlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+from instruct import results
 from instruct.errors import UserError
-from instruct.report import blocks
-from instruct.report.compare import (
-    Example,
-    key_of,
-    pair_examples,
-    paired_test,
-    same_question,
-)
-from instruct.report.faithfulness.check import Checked
-from instruct.report.faithfulness.detector import Detector, load_detector
+from instruct.report import blocks, read
+from instruct.report.compare import Example, key_of, pair_examples, paired_test, same_question
+from instruct.report.faithfulness.detector import load_detector
 from instruct.report.pages import compare_faithfulness
 from instruct.report.pages.compare_faithfulness import Both
 from instruct.report.pages.rendering import write_document
-from instruct.report.read import Evaluation, conditions, find_results, read_finished
+from instruct.report.read import Evaluation
 from instruct.report.statistics import PairedTest, Rates, holm
 from instruct.report.wording import counted, failure_lines, number, p_equals, probability, signed
 
-# What may rank outputs, the first that both runs have; else the first metric.
+# Metrics that rank outputs: the first one with a value for each example; else any that has.
 RANKED_BY = ("rougeL", "rougeLsum", "rouge1", "f1", "bleu")
-SHOWN = 100
-_UNKNOWN = "–"  # what earlier results files do not say
-# Conditions that differ by nature between two models, and need no warning.
-_EXPECTED = (*("checkpoint", "parameters", "results", "step", "suite", "n", "trained on the task"),)
+# Conditions that always differ between two models and need no warning.
+_EXPECTED = ("checkpoint", "parameters", "results", "step", "suite", "n", "trained on the task")
 
 
 @dataclasses.dataclass(frozen=True)
 class CompareConfig:
-    """How two evaluations are compared.
+    """Settings of a comparison of two evaluations."""
 
-    Attributes:
-        suite: which suite; see `read.find_results`.
-        detector: see `ner.load_detector`.
-        rank_by: metric that ranks the outputs; "" for the usual one.
-        examples: most outputs shown: half of them with the largest gains, half with losses.
-        seed: of the resampling.
-    """
-
-    suite: str = ""
-    detector: str = "rules"
-    rank_by: str = ""
-    examples: int = SHOWN
-    seed: int = 0
+    suite: str = ""  # see `read.find_results`
+    detector: str = "rules"  # see `load_detector`
+    rank_by: str = ""  # metric that ranks the outputs; "": the first of `RANKED_BY`
+    examples: int = 100  # most outputs shown: half of them the largest gains, half losses
+    seed: int = 0  # of the resampling
 
 
 @dataclasses.dataclass(frozen=True)
 class Pair:
-    """One example of both evaluations.
+    """One example of both evaluations."""
 
-    Attributes:
-        lines: before and after.
-        change: how much better the output after is in the metric that ranks; None without a value.
-        checked: what both outputs invent and miss; None where answers are short.
-    """
-
-    lines: tuple[Example, Example]
-    change: float | None
-    checked: Both | None
+    lines: tuple[Example, Example]  # before and after
+    change: float | None  # of the metric that ranks; None without a value
+    checked: Both | None  # None where answers are short
 
     @property
     def new_inventions(self) -> int:
@@ -79,36 +57,37 @@ class Pair:
 
 @dataclasses.dataclass(frozen=True)
 class Compared:
-    """Two evaluations held against each other.
-
-    Attributes:
-        pairs: examples of both with the same id and target, in the order of the first.
-        left_out: what was not compared, in words.
-        metrics: names of the metrics that both have, in the order of the file.
-        tests: of each metric that has a value an example.
-        rank_by: the metric that ranks.
-        inventions: per cent of outputs that invent something; None for short answers.
-    """
+    """Two evaluations and everything computed about their common examples."""
 
     before: Evaluation
     after: Evaluation
-    pairs: tuple[Pair, ...]
-    left_out: tuple[str, ...]
-    metrics: tuple[str, ...]
-    tests: Mapping[str, PairedTest]
+    pairs: Sequence[Pair]  # examples of both with the same id and target, in the first's order
+    left_out: Sequence[str]  # what was not compared, in words
+    metrics: Sequence[str]  # that both have, in the order of the file
+    tests: Mapping[str, PairedTest]  # of each metric with a value for each example
     rank_by: str
-    inventions: Rates | None
 
     @property
     def checked(self) -> list[Both]:
-        """What was checked, in the order of `pairs`; [] for short answers."""
+        """The checks, in the order of `pairs`; [] for short answers."""
         return [pair.checked for pair in self.pairs if pair.checked]
+
+    @functools.cached_property
+    def inventions(self) -> Rates | None:
+        """Per cent of outputs that invent something; None for short answers."""
+        return compare_faithfulness.invention_rates(self.checked) if self.checked else None
+
+    @property
+    def conditions(self) -> dict[str, tuple[str | None, str | None]]:
+        """Each condition before and after; None where an evaluation lacks it."""
+        first, second = read.conditions(self.before), read.conditions(self.after)
+        return {name: (first.get(name), second.get(name)) for name in {**first, **second}}
 
 
 def write_comparison(
     before: str, after: str, out_dir: str | os.PathLike[str], config: CompareConfig
 ) -> tuple[pathlib.Path, dict[str, Any]]:
-    """Writes `before_after.html` and `.md`; returns the page's path and the numbers.
+    """Writes `before_after.html` and `.md`; returns the path of the page and its numbers.
 
     Raises:
         UserError: an evaluation is not found, or nothing can be compared.
@@ -120,13 +99,13 @@ def write_comparison(
 
 def compare(before: str, after: str, config: CompareConfig) -> Compared:
     """Reads and pairs both evaluations, tests every metric, checks every output."""
-    paths = [find_results(run, config.suite) for run in (before, after)]
+    paths = [read.find_results(run, config.suite) for run in (before, after)]
     if paths[0].resolve() == paths[1].resolve():
         raise UserError(f"{paths[0]} is both before and after. Name two runs, or two steps of one.")
     detector = load_detector(config.detector)
-    first, second = (read_finished(path, keep=dict) for path in paths)
-    examples = [{key_of(line): line for line in one.examples} for one in (first, second)]
-    common = [(line, examples[1][key]) for key, line in examples[0].items() if key in examples[1]]
+    first, second = (read.read_finished(path, keep=dict) for path in paths)
+    by_key = [{key_of(line): line for line in one.examples} for one in (first, second)]
+    common = [(line, by_key[1][key]) for key, line in by_key[0].items() if key in by_key[1]]
     lines = [pair for pair in common if same_question(*pair)]
     if not lines:
         raise UserError(
@@ -135,62 +114,43 @@ def compare(before: str, after: str, config: CompareConfig) -> Compared:
         )
     names = {row["metric"] for row in second.lines}
     metrics = [m for m in dict.fromkeys(row["metric"] for row in first.lines) if m in names]
-    tested = {
-        metric: paired_test(pair_examples([first.examples, second.examples], metric), config.seed)
-        for metric in metrics
-    }
+    models = [first.examples, second.examples]
+    tested = {m: paired_test(pair_examples(models, m), config.seed) for m in metrics}
     tests = {metric: test for metric, test in tested.items() if test is not None}
-    rank_by = _rank_metric(config.rank_by, tests)
-    pairs = _pairs(lines, rank_by, detector)
-    checked = [pair.checked for pair in pairs if pair.checked]
-    alone = [len(model) - len(common) for model in examples]
+    if not tests:
+        raise UserError(
+            "no metric of these evaluations has a value for each example; none can rank. Evaluate "
+            "a task with such a metric."
+        )
+    if config.rank_by and config.rank_by not in tests:
+        raise UserError(f"no metric {config.rank_by!r} to rank by; allowed: {', '.join(tests)}")
+    rank_by = config.rank_by or next(m for m in (*RANKED_BY, *tests) if m in tests)
+    worth_checking = compare_faithfulness.worth_checking([line for line, _ in lines])
+    pairs = []
+    for pair in lines:
+        scores = [line["scores"].get(rank_by) for line in pair]
+        change = None if None in scores else scores[1] - scores[0]
+        both = compare_faithfulness.check_both(*pair, detector) if worth_checking else None
+        pairs.append(Pair(pair, change, both))
+    left_out = []
+    for name, evaluation, examples in zip(("before", "after"), (first, second), by_key):
+        if alone := len(examples) - len(common):
+            count = counted(alone, "example was", "examples were")
+            left_out.append(f"{count} only evaluated {name}: left out.")
+        left_out += [f"{name}: {line}" for line in failure_lines(evaluation.failures)]
     return Compared(
         before=first,
         after=second,
         pairs=pairs,
-        left_out=(
-            *_left_out(alone[0], "before", first),
-            *_left_out(alone[1], "after", second),
-            *_differing_examples(lines, len(common)),
-        ),
-        metrics=tuple(metrics),
+        left_out=[*left_out, *_differing_examples(lines, len(common) - len(lines))],
+        metrics=metrics,
         tests=tests,
         rank_by=rank_by,
-        inventions=compare_faithfulness.invention_rates(checked) if checked else None,
     )
 
 
-def _rank_metric(asked: str, tests: Mapping[str, PairedTest]) -> str:
-    if not tests:
-        raise UserError(
-            "no metric of these evaluations has a value for each example; none can rank."
-        )
-    if asked and asked not in tests:
-        raise UserError(f"no metric {asked!r} to rank by; allowed: {', '.join(tests)}")
-    return asked or next((name for name in RANKED_BY if name in tests), next(iter(tests)))
-
-
-def _pairs(
-    lines: Sequence[tuple[Example, Example]], rank_by: str, detector: Detector
-) -> tuple[Pair, ...]:
-    worth_checking = compare_faithfulness.worth_checking([first for first, _ in lines])
-    pairs = []
-    for pair in lines:
-        before, after = (line["scores"].get(rank_by) for line in pair)
-        change = None if before is None or after is None else after - before
-        both = compare_faithfulness.check_both(*pair, detector) if worth_checking else None
-        pairs.append(Pair(pair, change, both))
-    return tuple(pairs)
-
-
-def _left_out(alone: int, name: str, evaluation: Evaluation) -> list[str]:
-    examples = counted(alone, "example was", "examples were")
-    only = [f"{examples} only evaluated {name}: left out."] if alone else []
-    return [*only, *(f"{name}: {line}" for line in failure_lines(evaluation.failures))]
-
-
-def _differing_examples(lines: Sequence[tuple[Example, Example]], common: int) -> list[str]:
-    changed = common - len(lines)
+def _differing_examples(lines: Sequence[tuple[Example, Example]], changed: int) -> list[str]:
+    """Sentences about pairs that are no fair comparison; `changed` ones were left out."""
     prompts = sum(before["prompt"] != after["prompt"] for before, after in lines)
     cut = sum(_is_cut(before) for before, _ in lines)
     unknown = sum(not before["source"] for before, _ in lines)
@@ -208,9 +168,10 @@ def _differing_examples(lines: Sequence[tuple[Example, Example]], common: int) -
 
 
 def _is_cut(line: Example) -> bool:
-    """Whether the prompt shows the beginning of a line of the source and not its end.
+    """Whether the prompt lost the end of its source.
 
-    For files that do not say: a source also holds fields that the wording never shows.
+    Files that do not record it: whether the prompt shows the beginning of a line of the source and
+    not its end. (A source also holds fields that the wording never shows.)
     """
     if line["truncated"] is not None:
         return line["truncated"]
@@ -220,14 +181,11 @@ def _is_cut(line: Example) -> bool:
 
 
 def differing_conditions(compared: Compared) -> list[str]:
-    """What differs besides the model, in words."""
-    first, second = conditions(compared.before), conditions(compared.after)
+    """Sentences about the conditions that differ although the model alone should."""
     return [
-        f"{name} is not the same: before {first.get(name, '–')}, after {second.get(name, '–')}."
-        for name in dict.fromkeys([*first, *second])
-        if name not in _EXPECTED
-        and first.get(name) != second.get(name)
-        and _UNKNOWN not in (first.get(name), second.get(name))
+        f"{name} is not the same: before {before or '–'}, after {after or '–'}."
+        for name, (before, after) in compared.conditions.items()
+        if name not in _EXPECTED and before != after and "–" not in (before, after)
     ]
 
 
@@ -244,15 +202,14 @@ def summary(compared: Compared) -> dict[str, Any]:
 
 
 def document(compared: Compared, config: CompareConfig) -> blocks.Document:
-    """The page."""
     sections = [_overview(compared), _scores_section(compared)]
     if checked := compared.checked:
-        sections.append(compare_faithfulness.section(checked, ("Before", "After"), config.detector))
+        sections.append(compare_faithfulness.faithfulness_section(checked, config.detector))
     sections += [_outputs_section(compared, config.examples // 2), _conditions_section(compared)]
     return blocks.Document(
         f"Before and after: {compared.before.suite or 'two evaluations'}",
         f"before ({_folder(compared.before)}) · after ({_folder(compared.after)})",
-        tuple(sections),
+        sections,
     )
 
 
@@ -264,33 +221,24 @@ def _folder(evaluation: Evaluation) -> str:
     return path.parent.name
 
 
-def _overview(compared: Compared) -> blocks.Section:
-    test = compared.tests[compared.rank_by]
+@blocks.section("overview", "At a glance")
+def _overview(compared: Compared) -> Iterator[blocks.Block]:
+    metric, test = compared.rank_by, compared.tests[compared.rank_by]
+    change = signed(test.difference)
+    note = f"{_interval(test)}, from {test.first:.1f} to {test.second:.1f}, n = {test.n:,}"
+    equal = test.n - test.wins - test.losses
+    outputs = f"of {counted(test.n, 'output')}, {equal:,} equal"
     facts = [
-        blocks.Fact(
-            f"{compared.rank_by}, change",
-            signed(test.difference),
-            f"{_interval(test)}, from {test.first:.1f} to {test.second:.1f}, n = {test.n:,}",
-        ),
-        blocks.Fact(
-            "Better / worse",
-            f"{test.wins:,} / {test.losses:,}",
-            f"of {counted(test.n, 'output')}, {test.n - test.wins - test.losses:,} equal",
-        ),
+        blocks.Fact(f"{metric}, change", change, note),
+        blocks.Fact("Better / worse", f"{test.wins:,} / {test.losses:,}", outputs),
     ]
-    rates = compared.inventions
-    if rates and rates.first is not None and rates.second is not None and rates.change is not None:
-        low, high = rates.change_interval or (math.nan, math.nan)
-        note = f"before {rates.first:.1f} %, change {rates.change:+.1f} [{low:+.1f}, {high:+.1f}]"
+    if rates := compared.inventions:
+        note = f"before {rates.first:.1f} %, change {compare_faithfulness.change_text(rates)}"
         facts.append(blocks.Fact("Outputs that invent", f"{rates.second:.1f} %", note))
-    parts: list[blocks.Block] = [
-        blocks.Facts(tuple(facts)),
-        blocks.Text(_verdict(compared.rank_by, test)),
-    ]
-    notices = (*differing_conditions(compared), *compared.left_out)
-    if notices:
-        parts.append(blocks.Notices(notices))
-    return blocks.Section("overview", "At a glance", tuple(parts))
+    yield blocks.Facts(facts)
+    yield blocks.Text(_verdict(metric, test))
+    if notices := [*differing_conditions(compared), *compared.left_out]:
+        yield blocks.Notices(notices)
 
 
 def _verdict(metric: str, test: PairedTest) -> str:
@@ -311,82 +259,74 @@ def _interval(test: PairedTest) -> str:
     return f"[{signed(test.low)}, {signed(test.high)}]"
 
 
-def _scores_section(compared: Compared) -> blocks.Section:
+@blocks.section("scores", "Scores")
+def _scores_section(compared: Compared) -> Iterator[blocks.Block]:
     rows = []
     corrected = dict(zip(compared.tests, holm([test.p for test in compared.tests.values()])))
     for metric in compared.metrics:
-        test = compared.tests.get(metric)
-        if test is None:
-            cells = (*map(number, _means(compared, metric)), *["–"] * 6)
+        if test := compared.tests.get(metric):
+            cells = (number(test.first), number(test.second), signed(test.difference))
+            cells += (_interval(test), probability(test.p), probability(corrected[metric]))
+            cells += (f"{test.wins} / {test.losses}", f"{test.n:,}")
         else:
-            cells = (
-                *(number(test.first), number(test.second), signed(test.difference)),
-                *(_interval(test), probability(test.p), probability(corrected[metric])),
-                *(f"{test.wins} / {test.losses}", f"{test.n:,}"),
-            )
+            cells = (*map(number, _means(compared, metric)), *["–"] * 6)
         rows.append(blocks.Row((metric, *cells), strong=metric == compared.rank_by))
     columns = ("Metric", "Before", "After", "Change", "95 % interval", "p", "p (Holm)")
-    some = compared.tests[compared.rank_by]
+    yield blocks.Table((*columns, "Better / worse", "n"), rows)
+    test = compared.tests[compared.rank_by]
     text = (
-        f"Paired bootstrap over examples ({some.resamples:,} resamples, seed {some.seed}): both "
+        f"Paired bootstrap over examples ({test.resamples:,} resamples, seed {test.seed}): both "
         "outputs of an example are drawn together. p is two-sided; p (Holm) is corrected for the "
         "number of metrics. Only the choice of examples is chance here, not the training seed."
     )
-    table = blocks.Table((*columns, "Better / worse", "n"), tuple(rows))
-    parts: list[blocks.Block] = [table, blocks.Text(text, quiet=True)]
+    yield blocks.Text(text, quiet=True)
     groups = next(iter(compared.tests.values())).groups
     if groups > 1:
-        parts.append(blocks.Text(f"Scores are unweighted means over {groups} tasks.", quiet=True))
-    return blocks.Section("scores", "Scores", tuple(parts))
+        yield blocks.Text(f"Scores are unweighted means over {groups} tasks.", quiet=True)
 
 
 def _means(compared: Compared, metric: str) -> list[float | None]:
-    """Means before and after over the tasks whose metric both evaluations know."""
+    """Means before and after over the tasks with this metric in both evaluations."""
     before, after = (
         {
-            (row["task"], row["mode"]): row["value"]
+            (row["task"], row["mode"]): row
             for row in evaluation.lines
             if row["metric"] == metric and row["value"] is not None
         }
         for evaluation in (compared.before, compared.after)
     )
     common = [task for task in before if task in after]
-    return [
-        sum(values[task] for task in common) / len(common) if common else None
-        for values in (before, after)
-    ]
+    return [results.aggregate(rows[task] for task in common).value for rows in (before, after)]
 
 
-def _outputs_section(compared: Compared, half: int) -> blocks.Section:
+@blocks.section("outputs", "Outputs side by side")
+def _outputs_section(compared: Compared, half: int) -> Iterator[blocks.Block]:
     half = max(1, half)
     pairs, metric = compared.pairs, compared.rank_by
-    changed = sorted((p for p in pairs if p.change is not None), key=lambda p: p.change or 0)
-    gains = [pair for pair in reversed(changed) if (pair.change or 0) > 0][:half]
-    losses = [pair for pair in changed if (pair.change or 0) < 0][:half]
-    parts: list[blocks.Block] = []
+    ranked = sorted((pair for pair in pairs if pair.change), key=lambda pair: pair.change or 0)
+    gains = [pair for pair in reversed(ranked) if (pair.change or 0) > 0][:half]
+    losses = [pair for pair in ranked if (pair.change or 0) < 0][:half]
     if compared.checked:
         text = (
             "Marked in an output: filled, what the input does not say (invented); thinly "
             "underlined, names, numbers, dates and places that it does say. Dashed in a "
             "reference: what the output after misses."
         )
-        parts.append(blocks.Text(text, quiet=True))
-        worse = sorted(pairs, key=lambda pair: -pair.new_inventions)
-        worse = [pair for pair in worse if pair.new_inventions > 0]
-        if worse:
-            title = f"More invented after than before: {len(worse):,} of {len(pairs):,}"
-            cards = tuple(_card(pair, metric) for pair in worse[:half])
-            parts.append(blocks.SideBySide(title, cards, 3))
-    for title, chosen in (("Largest gains", gains), ("Largest losses", losses)):
-        if chosen:
-            cards = tuple(_card(pair, metric) for pair in chosen)
-            parts.append(blocks.SideBySide(f"{title} in {metric}", cards, 6))
-    rest = len(pairs) - len(gains) - len(losses)
-    if rest:
+        yield blocks.Text(text, quiet=True)
+    worse = [pair for pair in pairs if pair.new_inventions > 0]
+    worse.sort(key=lambda pair: -pair.new_inventions)
+    invented = f"More invented after than before: {len(worse):,} of {len(pairs):,}"
+    for title, shown, open_items in (
+        (invented, worse[:half], 3),
+        (f"Largest gains in {metric}", gains, 6),
+        (f"Largest losses in {metric}", losses, 6),
+    ):
+        if shown:
+            yield blocks.SideBySide(title, [_card(pair, metric) for pair in shown], open_items)
+    if rest := len(pairs) - len(gains) - len(losses):
         kind = "with smaller or no changes"
-        shown = counted(rest, f"output {kind} is", f"outputs {kind} are")
-        parts.append(blocks.Text(f"{shown} not shown.", quiet=True))
-    return blocks.Section("outputs", "Outputs side by side", tuple(parts))
+        text = counted(rest, f"output {kind} is", f"outputs {kind} are")
+        yield blocks.Text(f"{text} not shown.", quiet=True)
 
 
 def _card(pair: Pair, metric: str) -> blocks.Comparison:
@@ -398,27 +338,21 @@ def _card(pair: Pair, metric: str) -> blocks.Comparison:
         title=before["id"] or f"{before['task']} {before['index']}",
         scores=f"{metric} {scores}{change}",
         source=before["source"] or before["prompt"],
-        references=tuple(
+        references=[
             compare_faithfulness.reference_spans(text, both)
             for text in before["references"] or [before["target"]]
-        ),
-        outputs=(
-            _output("before", 0, before, both and both.before),
-            _output("after", 1, after, both and both.after),
-        ),
+        ],
+        outputs=[
+            compare_faithfulness.output("before", 0, before["prediction"], both and both.before),
+            compare_faithfulness.output("after", 1, after["prediction"], both and both.after),
+        ],
     )
 
 
-def _output(name: str, color: int, line: Example, checked: Checked | None) -> blocks.Output:
-    spans = compare_faithfulness.output_spans(line["prediction"], checked)
-    return blocks.Output(name, spans, color, compare_faithfulness.remarks(checked))
-
-
-def _conditions_section(compared: Compared) -> blocks.Section:
-    first, second = conditions(compared.before), conditions(compared.after)
+@blocks.section("conditions", "Conditions of both runs")
+def _conditions_section(compared: Compared) -> Iterator[blocks.Block]:
     rows = []
-    for name in dict.fromkeys([*first, *second]):
-        values = first.get(name, "–"), second.get(name, "–")
-        rows.append(blocks.Row((name, *values, "" if values[0] == values[1] else "differs")))
-    table = blocks.Table(("Condition", "Before", "After", ""), tuple(rows), 4)
-    return blocks.Section("conditions", "Conditions of both runs", (table,))
+    for name, pair in compared.conditions.items():
+        before, after = ("–" if value is None else value for value in pair)
+        rows.append(blocks.Row((name, before, after, "" if before == after else "differs")))
+    yield blocks.Table(("Condition", "Before", "After", ""), rows, 4)

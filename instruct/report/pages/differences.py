@@ -1,13 +1,12 @@
 """Runs against the first one: paired tests over the examples that both answered, as bars and table.
 
-Compared are the papers' suites (as `measures` defines them) and every other suite that both runs
-have, each at its latest step. Where no examples can be paired, two standard errors stand in.
+Compares the papers' suites (as `measures` defines them) and every other suite that both runs have,
+each at its latest step. Where no examples can be paired, the two standard errors stand in.
 """
 
-import dataclasses
-import functools
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import NamedTuple
 
 from instruct import results
 from instruct.report.blocks import Bar, Bars, Block, Row, Section, Table, Text
@@ -28,24 +27,18 @@ _PAPER_COLUMNS = {
     "bbh_cot": "bbh_cot@few",
     **{name: name for name in ("held_in@zero", "held_in@few", "cot_eval@zero", "cot_eval@few")},
 }
-_FEW_PAIRS = "too few common examples: from the two standard errors"
 
 
-@dataclasses.dataclass(frozen=True)
-class Side:
-    """A run's score on a suite, and the evaluations that hold its examples.
-
-    Attributes:
-        takes: whether an example counts.
-    """
+class Side(NamedTuple):
+    """A run's score on a suite, and the evaluations with its examples."""
 
     value: float | None
     stderr: float | None
-    evaluations: tuple[Evaluation, ...]
-    takes: Callable[[Example], bool] = lambda line: True
+    evaluations: Sequence[Evaluation]
+    takes: Callable[[Example], bool] = lambda line: True  # whether an example counts
 
     def examples(self) -> list[Example]:
-        """Each example once, although evaluations may share tasks."""
+        """Each example once, even if evaluations share tasks."""
         lines: dict[tuple[str, str, int], Example] = {}
         for evaluation in self.evaluations:
             for line in filter(self.takes, evaluation.scored):
@@ -53,27 +46,18 @@ class Side:
         return list(lines.values())
 
 
-@dataclasses.dataclass(frozen=True)
-class Difference:
-    """A suite in one run and in the first one.
+class Difference(NamedTuple):
+    """A run's score on a suite minus the first run's."""
 
-    Attributes:
-        title: of the suite. column: its key in `measures`, or "". run: number of the other run.
-        test: of all pairs, tasks weighing the same; None where examples cannot be paired.
-        tasks: the same task by task.
-        change, low, high: second minus first and its 95 per cent interval, points.
-        note: what to know about it.
-    """
-
-    title: str
-    column: str
-    run: int
-    test: PairedTest | None
-    tasks: dict[str, PairedTest]
-    change: float
-    low: float | None
+    title: str  # of the suite
+    column: str  # its key in `measures`, or ""
+    run: int  # index of the other run
+    change: float  # second minus first, points
+    low: float | None  # 95 per cent interval of `change`
     high: float | None
     note: str
+    test: PairedTest | None = None  # of all pairs, tasks weighted equally; None without pairs
+    tasks: Mapping[str, PairedTest] = {}  # the same by task
 
 
 def compare_runs(runs: Sequence[Run]) -> list[Difference]:
@@ -88,52 +72,48 @@ def compare_runs(runs: Sequence[Run]) -> list[Difference]:
 
 
 def _suites(runs: Sequence[Run]) -> Iterator[tuple[str, str, list[Side | None]]]:
-    """(title, key in `measures`, a side for each run that has it) of everything to compare."""
+    """(title, key in `measures`, each run's side or None) of everything to compare."""
     covered: set[str] = set()
     for column in COLUMNS:
-        scores = [measures.score(run, column) for run in runs]
-        covered |= {row["suite"] for score in scores if score for row in score.rows}
-        takes = measures.MEASURES[column].takes
-        sides = [score and _measured(run, score, takes) for run, score in zip(runs, scores)]
+        sides: list[Side | None] = [None] * len(runs)
+        for index, run in enumerate(runs):
+            if score := measures.score(run, column):
+                suites = dict.fromkeys(row["suite"] for row in score.rows)
+                covered |= suites.keys()
+                by_suite = {e.suite: e for e in run.evaluations if e.step == score.step}
+                evaluations = [by_suite[suite] for suite in suites]
+                takes = measures.MEASURES[column].takes
+                sides[index] = Side(score.value, score.stderr, evaluations, takes)
         yield measures.title_of(column), column, sides
     for suite in dict.fromkeys(suite for run in runs for suite in run.suites()):
         if suite not in covered:
-            yield suite, "", [_latest(run, suite) for run in runs]
-
-
-def _measured(run: Run, score: measures.Score, takes: Callable[[Example], bool]) -> Side:
-    suites = dict.fromkeys(row["suite"] for row in score.rows)
-    by_suite = {e.suite: e for e in run.evaluations if e.step == score.step}
-    evaluations = tuple(by_suite[suite] for suite in suites)
-    return Side(score.value, score.stderr, evaluations, takes)
-
-
-def _latest(run: Run, suite: str) -> Side | None:
-    evaluation = run.latest(suite)
-    if evaluation is None:
-        return None
-    mean = results.aggregate(evaluation.metrics)
-    return Side(mean.value, mean.stderr, (evaluation,))
+            sides = [None] * len(runs)
+            for index, run in enumerate(runs):
+                if evaluation := run.latest(suite):
+                    mean = results.aggregate(evaluation.metrics)
+                    sides[index] = Side(mean.value, mean.stderr, [evaluation])
+            yield suite, "", sides
 
 
 def _difference(title: str, column: str, run: int, first: Side, second: Side) -> Difference | None:
-    make = functools.partial(Difference, title, column, run)
     lines = [first.examples(), second.examples()]
     most = max(map(len, lines))
     pairs = pair_examples(lines)
     test = paired_test(pairs)
-    # A few common examples of many would speak for the rest without being a sample of them.
+    # A few common examples of many are no sample of the rest.
     if test is not None and 2 * test.n >= most:
         lacking = most - test.n
         note = f"{counted(lacking, 'example')} of one run only left out" if lacking else ""
-        return make(test, task_tests(pairs), test.difference, test.low, test.high, note)
+        points = (test.difference, test.low, test.high)
+        return Difference(title, column, run, *points, note, test, task_tests(pairs))
     if first.value is None or second.value is None:
         return None
-    change = second.value - first.value
-    if first.stderr is None or second.stderr is None:
-        return make(None, {}, change, None, None, _FEW_PAIRS)
-    reach = 1.96 * math.hypot(first.stderr, second.stderr)
-    return make(None, {}, change, change - reach, change + reach, _FEW_PAIRS)
+    change, low, high = second.value - first.value, None, None
+    if first.stderr is not None and second.stderr is not None:
+        reach = 1.96 * math.hypot(first.stderr, second.stderr)
+        low, high = change - reach, change + reach
+    note = "too few common examples: from the two standard errors"
+    return Difference(title, column, run, change, low, high, note)
 
 
 def differences_section(runs: Sequence[Run]) -> Section | None:
@@ -141,93 +121,79 @@ def differences_section(runs: Sequence[Run]) -> Section | None:
     differences = compare_runs(runs) if len(runs) > 1 else []
     if not differences:
         return None
+    first = runs[0].label
     text = (
-        f"Every run against {runs[0].label}, on the examples that both answered. Intervals and p "
+        f"Every run against {first}, on the examples that both answered. Intervals and p "
         "are of the paired bootstrap over examples, tasks weighing the same; neither knows of the "
         "chance in training. p after Holm allows for looking at all suites of a run at once."
     )
-    printed = _printed_bars({difference.column for difference in differences})
-    blocks: list[Block] = [
-        *(Text(text, quiet=True), _bars(runs, differences), *printed),
-        _suite_table(runs, differences),
-    ]
-    for number_of_run, run in enumerate(runs):
-        inside = [d for d in differences if d.run == number_of_run]
-        blocks += _task_table(runs[0].label, run.label, inside)
-    return Section("differences", f"Against {runs[0].label}", tuple(blocks))
-
-
-def _bars(runs: Sequence[Run], differences: Sequence[Difference]) -> Bars:
-    groups: dict[str, list[Bar]] = {}
+    groups: dict[str, tuple[Bar, ...]] = {}
     for d in differences:
         note = p_equals(d.test.p) if d.test else "unpaired"
         bar = Bar(runs[d.run].label, d.change, d.low, d.high, d.run, note)
-        groups.setdefault(d.title, []).append(bar)
-    bars = tuple((title, tuple(inside)) for title, inside in groups.items())
-    return Bars(f"Change against {runs[0].label}", bars, "points")
+        groups[d.title] = (*groups.get(d.title, ()), bar)
+    blocks: list[Block] = [
+        Text(text, quiet=True),
+        Bars(f"Change against {first}", list(groups.items()), "points"),
+        *_printed_bars({difference.column for difference in differences}),
+        _suite_table(runs, differences),
+    ]
+    for index, run in enumerate(runs):
+        blocks += _task_table(first, run.label, [d for d in differences if d.run == index])
+    return Section("differences", f"Against {first}", blocks)
 
 
 def _printed_bars(columns: set[str]) -> list[Bars]:
-    """The Flan Collection's ablations on the suites that were compared, as its table 1 has them."""
+    """The ablations of the Flan Collection's table 1 on the suites that were compared."""
     table = printed_tables.find_table("flan_collection.1")
     whole, *others = table.rows
     name = whole.labels[0]
-    removed = [row for row in others if row.labels[0].startswith(f"{name} - ")]
+    ablations = [row for row in others if row.labels[0].startswith(f"{name} - ")]
     groups = []
     for column in (theirs for ours, theirs in _PAPER_COLUMNS.items() if ours in columns):
         index = table.columns.index(column)
-        bars = [
-            Bar(
-                "–" + row.labels[0].removeprefix(f"{name} -"),
-                row.values[index] - whole.values[index],
-                color=color,
-                printed=True,
-            )
-            for color, row in enumerate(removed, start=4)
-        ]
+        bars = []
+        for color, row in enumerate(ablations, start=4):
+            change = row.values[index] - whole.values[index]
+            label = "–" + row.labels[0].removeprefix(f"{name} -")
+            bars.append(Bar(label, change, color=color, printed=True))
         groups.append((measures.title_of(column), tuple(bars)))
     title = f"{table.paper}, table 1: change against {name} (T5-XL)"
-    return [Bars(title, tuple(groups), "points")] if groups else []
+    return [Bars(title, groups, "points")] if groups else []
 
 
 def _suite_table(runs: Sequence[Run], differences: Sequence[Difference]) -> Table:
     corrected: dict[int, float] = {}
-    for run in {difference.run for difference in differences}:
-        tests = [d.test for d in differences if d.run == run and d.test is not None]
+    for run in range(len(runs)):
+        tests = [d.test for d in differences if d.run == run and d.test]
         corrected |= zip(map(id, tests), holm([test.p for test in tests]))
     rows = []
     for d in differences:
-        test = d.test
-        change = (signed(d.change), _interval(d.low, d.high))
-        means, rest = ("–", "–"), ("–",) * 4
-        if test:
+        means, significance = ("–", "–"), ("–",) * 4
+        if test := d.test:
             means = (number(test.first), number(test.second))
-            rest = (probability(test.p), probability(corrected[id(test)]), f"{test.n:,}")
-            rest += (f"{test.wins:,} / {test.losses:,}",)
-        rows.append(Row((d.title, runs[d.run].label, *means, *change, *rest, d.note)))
+            significance = (probability(test.p), probability(corrected[id(test)]))
+            significance += (f"{test.n:,}", f"{test.wins:,} / {test.losses:,}")
+        change = (signed(d.change), _interval(d.low, d.high))
+        rows.append(Row((d.title, runs[d.run].label, *means, *change, *significance, d.note)))
     columns = ("Suite", "Run", runs[0].label, "Run's", "Change", "95 % interval", "p", "p (Holm)")
-    return Table((*columns, "n", "Better / worse", "Note"), tuple(rows), 2)
+    return Table((*columns, "n", "Better / worse", "Note"), rows, 2)
 
 
 def _interval(low: float | None, high: float | None) -> str:
-    """`-1.2 to +3.4`, "–" where it is not known."""
+    """`-1.2 to +3.4`, "–" if unknown."""
     return "–" if low is None or high is None else f"{signed(low)} to {signed(high)}"
 
 
 def _task_table(first: str, label: str, differences: Sequence[Difference]) -> list[Table]:
     """A run's tasks, folded: the largest changes first, p corrected over all; [] without any."""
     tests = [(name, d.title, test) for d in differences for name, test in d.tasks.items()]
-    corrected = holm([test.p for _, _, test in tests])
-    ranked = sorted(zip(tests, corrected), key=lambda item: -abs(item[0][2].difference))
-    rows = [
-        Row(
-            (
-                *(name, title, number(test.first), number(test.second), signed(test.difference)),
-                *(_interval(test.low, test.high), probability(p), f"{test.n:,}"),
-            )
-        )
-        for (name, title, test), p in ranked
-    ]
+    corrected = zip(tests, holm([test.p for _, _, test in tests]))
+    rows = []
+    for (name, title, test), p in sorted(corrected, key=lambda row: -abs(row[0][2].difference)):
+        means = (number(test.first), number(test.second), signed(test.difference))
+        interval = _interval(test.low, test.high)
+        rows.append(Row((name, title, *means, interval, probability(p), f"{test.n:,}")))
     columns = ("Task", "Suite", first, label, "Change", "95 % interval", "p (Holm)", "n")
     fold = f"{all_of(len(rows), 'task')} of {label} against {first}"
-    return [Table(columns, tuple(rows), 2, fold=fold)] if rows else []
+    return [Table(columns, rows, 2, fold=fold)] if rows else []

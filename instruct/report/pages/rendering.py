@@ -19,8 +19,8 @@ from instruct.report import charts, wording
 from instruct.report.blocks import Document, Matrix, Table
 
 TEMPLATES = pathlib.Path(__file__).parent
-# Pixels: of an average character and of a cell's padding at the tables' size, of a column whose
-# text wraps, of a phone's page, and of the widest page.
+# Pixels: of an average character and of a cell's padding at the tables' font size, of a column with
+# wrapped text, of a phone's page, and of the widest page.
 _CHARACTER, _PADDING, _WRAPPED, _PHONE, _WIDEST = 7.0, 14, 160, 362, 1080
 _MARKDOWN_MARKS = str.maketrans({mark: "\\" + mark for mark in "\\`*_<>|#[]"})
 
@@ -47,7 +47,7 @@ def to_markdown(document: Document) -> str:
 
 
 def _plain(value: Any) -> Any:
-    """Text on one line with what Markdown would read as markup disarmed; other values unchanged."""
+    """Text on one line with Markdown's special characters escaped; other values unchanged."""
     if not isinstance(value, str) or isinstance(value, Markup):
         return value
     return Markup(" ".join(value.split()).translate(_MARKDOWN_MARKS))
@@ -62,7 +62,7 @@ def _fence(text: str) -> Markup:
 def _cue(block: Table | Matrix) -> str:
     """CSS class of the hint that a table scrolls: on a phone, on any page, or "" for no hint.
 
-    The style sheet draws shadows from true widths; the hint is estimated from lengths of texts.
+    Estimates widths from text lengths; the style sheet draws the shadows from true widths.
     """
     if isinstance(block, Table):
         rows, texts = [block.columns, *(row.cells for row in block.rows)], block.text_columns

@@ -1,10 +1,10 @@
-"""The page on one or several runs, which `run.py report --model_dir` writes."""
+"""The page about one or several runs, which `run.py report --model_dir` writes."""
 
 import math
 import os
 import pathlib
 import statistics
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from instruct.report import blocks
@@ -14,7 +14,7 @@ from instruct.report.papers import filled_tables
 from instruct.report.read import Run, read_runs
 from instruct.report.wording import all_of, compact, counted, number, percent, with_error
 
-# More curves than this in one chart cannot be told apart; the rest goes into the table.
+# More curves than this in one chart cannot be told apart.
 MAX_CURVES = 8
 MAX_POINTS = 240
 MIXTURE_ROWS = 30
@@ -32,7 +32,7 @@ def write_report(
 
 
 def document(runs: Sequence[Run]) -> blocks.Document:
-    """The page; sections that compare runs with papers or each other only where results allow."""
+    """The page; sections without content are left out."""
     if len(runs) == 1:
         info = runs[0].info
         commit = str(info.get("commit") or "")[:12]
@@ -53,7 +53,7 @@ def document(runs: Sequence[Run]) -> blocks.Document:
         throughput_section(runs),
         configuration_section(runs),
     )
-    shown = tuple(section for section in sections if section is not None)
+    shown = [section for section in sections if section and section.blocks]
     return blocks.Document(title, " · ".join(subtitle), shown)
 
 
@@ -63,53 +63,48 @@ def last_value(run: Run, name: str) -> float | None:
 
 
 def _typical(run: Run, name: str) -> float | None:
-    """The median over logged steps but the first, which waits for the first batches."""
+    """The median over logged steps without the first, which waits for the first batches."""
     values = [v for _, v in run.curve(name)[1:] or run.curve(name) if math.isfinite(v)]
     return statistics.median(values) if values else None
 
 
-def overview_section(runs: Sequence[Run]) -> blocks.Section:
+@blocks.section("overview", "At a glance")
+def overview_section(runs: Sequence[Run]) -> Iterator[blocks.Block]:
     """Headline numbers, then warnings: weak scores, missing or damaged files, failures."""
-    facts = [{fact.name: fact for fact in _overview(run)} for run in runs]
-    parts: list[blocks.Block] = [blocks.Facts(tuple(facts[0].values()))]
-    if len(runs) > 1:
-        rows = tuple(
-            blocks.Row((name, *(of[name].value if name in of else "–" for of in facts)))
-            for name in dict.fromkeys(name for of in facts for name in of)
-        )
-        parts = [blocks.Table(("", *(run.label for run in runs)), rows)]
+    facts = [{fact.name: fact for fact in _facts(run)} for run in runs]
+    if len(runs) == 1:
+        yield blocks.Facts(tuple(facts[0].values()))
+    else:
+        names = dict.fromkeys(name for of_run in facts for name in of_run)
+        values = ((n, *(of[n].value if n in of else "–" for of in facts)) for n in names)
+        yield blocks.Table(("", *(run.label for run in runs)), list(map(blocks.Row, values)))
     notices = [
         f"{run.label}: {text}" if len(runs) > 1 else text
         for run in runs
         for text in (*_weak_scores(run), *run.warnings)
     ]
     if notices:
-        parts.append(blocks.Notices(tuple(notices)))
-    return blocks.Section("overview", "At a glance", tuple(parts))
+        yield blocks.Notices(notices)
 
 
-def _overview(run: Run) -> list[blocks.Fact]:
-    facts = []
+def _facts(run: Run) -> Iterator[blocks.Fact]:
     for group, mean in tables.headline(run).items():
         baseline = f"baseline {number(mean.baseline)}, " if mean.baseline is not None else ""
-        score = with_error(mean.value, mean.stderr)
         sizes = f"{counted(mean.tasks, 'task')}, {counted(mean.examples, 'example')}"
-        facts.append((f"{tables.GROUP_TITLES[group]} score", score, baseline + sizes))
+        score = with_error(mean.value, mean.stderr)
+        yield blocks.Fact(f"{tables.GROUP_TITLES[group]} score", score, baseline + sizes)
     steps = max((row["step"] for row in run.metrics), default=None)
+    yield blocks.Fact("Steps", compact(steps), f"{compact(last_value(run, 'examples'))} examples")
     validation = last_value(run, "eval/loss")
     note = f"on validation {number(validation, 3)}" if validation is not None else ""
+    yield blocks.Fact("Training loss", number(last_value(run, "loss"), 3), note)
+    yield blocks.Fact("Parameters", compact(filled_tables.trained_parameters(run)))
     speed, share = _typical(run, "real_tokens_per_sec"), _typical(run, "peak_share")
-    facts += [
-        ("Steps", compact(steps), f"{compact(last_value(run, 'examples'))} examples"),
-        ("Training loss", number(last_value(run, "loss"), 3), note),
-        ("Parameters", compact(filled_tables.trained_parameters(run))),
-        ("Tokens per second", compact(speed), f"{percent(share)} of peak"),
-    ]
-    return [blocks.Fact(*fact) for fact in facts]
+    yield blocks.Fact("Tokens per second", compact(speed), f"{percent(share)} of peak")
 
 
 def _weak_scores(run: Run) -> list[str]:
-    """Groups whose score is no better, by two standard errors, than always saying the same."""
+    """Groups whose score is not above the baseline by two standard errors."""
     return [
         f"the {tables.GROUP_TITLES[group].lower()} score, "
         f"{with_error(mean.value, mean.stderr)}, is not clearly above the baseline, "
@@ -122,21 +117,26 @@ def _weak_scores(run: Run) -> list[str]:
 
 
 def thin(points: Sequence[tuple[float, float]]) -> tuple[tuple[float, float], ...]:
-    """At most `MAX_POINTS` points: means over equal runs of neighbours, a NaN staying NaN."""
+    """At most `MAX_POINTS` points: means of neighboring points; a NaN stays NaN."""
     size = max(1, -(-len(points) // MAX_POINTS))
     bins = [points[i : i + size] for i in range(0, len(points), size)]
     return tuple((b[-1][0], sum(y for _, y in b) / len(b)) for b in bins)
 
 
-def _charts(*charts: blocks.Lines) -> blocks.Charts:
-    """Those charts that have a curve."""
-    return blocks.Charts(tuple(chart for chart in charts if chart.series))
+def _charts(*charts: blocks.Chart) -> Iterator[blocks.Charts]:
+    """The charts that have a curve, if any."""
+    if shown := [chart for chart in charts if chart.series]:
+        yield blocks.Charts(shown)
 
 
 def _chart(
-    runs: Sequence[Run], title: str, scalars: Mapping[str, str], percent: bool = False
-) -> blocks.Lines:
-    """One chart of scalars {label: name}; the second and later ones are dashed."""
+    runs: Sequence[Run],
+    title: str,
+    scalars: Mapping[str, str],
+    percent: bool = False,
+    dashed: bool = True,
+) -> blocks.Chart:
+    """One chart of scalars {label: name}; all but the first are `dashed`."""
     series = []
     for color, run in enumerate(runs):
         for order, (label, scalar) in enumerate(scalars.items()):
@@ -145,30 +145,26 @@ def _chart(
                 label = f"{run.label}, {label}" if len(scalars) > 1 else run.label
             shown = color if len(runs) > 1 else order
             if points:
-                series.append(blocks.Series(label, thin(points), shown, dashed=order > 0))
-    return blocks.Lines(title, tuple(series), percent)
+                series.append(blocks.Series(label, thin(points), shown, dashed and order > 0))
+    return blocks.Chart(title, tuple(series), percent)
 
 
-def _group_charts(runs: Sequence[Run], prefix: str, title: str) -> list[blocks.Lines]:
-    """Per-group losses: one chart a run, so that a colour is a group; the worst groups first."""
-    charts = []
+def _group_charts(runs: Sequence[Run], prefix: str, title: str) -> Iterator[blocks.Chart]:
+    """Losses of the groups with the highest ones: one chart a run, so that a color is a group."""
     for run in runs:
         names = [n for n in run.scalar_names() if n.startswith(prefix)]
         ranked = sorted(names, key=lambda n: -(last_value(run, n) or 0.0))[:MAX_CURVES]
-        series = tuple(
-            blocks.Series(name.removeprefix(prefix), thin(run.curve(name)), color)
-            for color, name in enumerate(sorted(ranked))
-        )
         more = f" (the {MAX_CURVES} highest of {len(names)})" if len(names) > MAX_CURVES else ""
         whose = f", {run.label}" if len(runs) > 1 else ""
-        charts.append(blocks.Lines(f"{title}{whose}{more}", series))
-    return charts
+        scalars = {name.removeprefix(prefix): name for name in sorted(ranked)}
+        yield _chart([run], f"{title}{whose}{more}", scalars, dashed=False)
 
 
-def training_section(runs: Sequence[Run]) -> blocks.Section:
-    """Loss and accuracy in training and on validation data, in all and by group."""
+@blocks.section("training", "Training", "No step logged yet.")
+def training_section(runs: Sequence[Run]) -> Iterator[blocks.Block]:
+    """Loss and accuracy on training and validation data, in all and by group."""
     accuracy = {"training": "accuracy", "validation": "eval/accuracy"}
-    charts = _charts(
+    return _charts(
         _chart(runs, "Loss", {"training": "loss", "validation": "eval/loss"}),
         _chart(runs, "Token accuracy (%)", accuracy, percent=True),
         *_group_charts(runs, "loss/", "Training loss by group"),
@@ -176,13 +172,11 @@ def training_section(runs: Sequence[Run]) -> blocks.Section:
         _chart(runs, "Learning rate", {"learning rate": "learning_rate"}),
         _chart(runs, "Gradient norm", {"gradient norm": "gradient_norm"}),
     )
-    block = charts if charts.charts else blocks.Text("No step logged yet.")
-    return blocks.Section("training", "Training", (block,))
 
 
-def mixture_section(runs: Sequence[Run]) -> blocks.Section:
-    """Shares of examples asked for and realised by category; every leaf; dropped examples."""
-    parts: list[blocks.Block] = []
+@blocks.section("mixture", "Mixture", "The mixture as realised has not been written yet.")
+def mixture_section(runs: Sequence[Run]) -> Iterator[blocks.Block]:
+    """Requested and realized shares of examples by category; every leaf; dropped examples."""
     for run in runs:
         leaves = [leaf for leaf in run.mixture.get("leaves", ()) if isinstance(leaf, Mapping)]
         if not leaves:
@@ -190,22 +184,19 @@ def mixture_section(runs: Sequence[Run]) -> blocks.Section:
         whose = f"{run.label}, " if len(runs) > 1 else ""
         title = f"{whose}{run.mixture.get('mixture', 'mixture')}: {counted(len(leaves), 'task')}"
         shares = _shares(leaves)
-        rows = tuple(
-            blocks.DotRow(name, (blocks.Mark(100 * realised),), 100 * asked)
-            for name, asked, realised in shares[:MIXTURE_ROWS]
-        )
+        rows = [
+            blocks.DotRow(name, (blocks.Mark(realized),), asked)
+            for name, asked, realized in shares[:MIXTURE_ROWS]
+        ]
         unit, legend = "share of examples (%)", ((0, "realised"),)
-        parts.append(blocks.Dots(title, rows, legend, unit, tick="asked for"))
+        yield blocks.Dots(title, rows, legend, unit, tick="asked for")
         if len(shares) > MIXTURE_ROWS:
             text = f"{counted(len(shares) - MIXTURE_ROWS, 'smaller one')} not shown."
-            parts.append(blocks.Text(text, quiet=True))
-        parts.append(_leaf_table(leaves))
+            yield blocks.Text(text, quiet=True)
+        yield _leaf_table(leaves)
         if dropped := run.mixture.get("dropped_reasons"):
-            lines = tuple(blocks.Row((str(k), f"{v:,}")) for k, v in sorted(dropped.items()))
-            parts.append(blocks.Table(("Why examples were dropped", "Examples"), lines))
-    if not parts:
-        parts.append(blocks.Text("The mixture as realised has not been written yet."))
-    return blocks.Section("mixture", "Mixture", tuple(parts))
+            lines = [blocks.Row((str(k), f"{v:,}")) for k, v in sorted(dropped.items())]
+            yield blocks.Table(("Why examples were dropped", "Examples"), lines)
 
 
 def _total(leaves: Sequence[Mapping[str, Any]], name: str) -> float:
@@ -213,35 +204,35 @@ def _total(leaves: Sequence[Mapping[str, Any]], name: str) -> float:
 
 
 def _shares(leaves: Sequence[Mapping[str, Any]]) -> list[tuple[str, float, float]]:
-    """(category, share asked for, share realised), the largest first; shares of 1."""
+    """(category, requested share, realized share) in per cent, the largest first."""
     categories: dict[str, list[Mapping[str, Any]]] = {}
     for leaf in leaves:
         categories.setdefault(str(leaf.get("category") or "none"), []).append(leaf)
-    asked, realised = (_total(leaves, name) or 1.0 for name in ("asked", "realised"))
+    asked, realized = (_total(leaves, name) or 1.0 for name in ("asked", "realised"))
     shares = [
-        (category, _total(inside, "asked") / asked, _total(inside, "realised") / realised)
-        for category, inside in categories.items()
+        (c, 100 * (_total(inside, "asked") / asked), 100 * (_total(inside, "realised") / realized))
+        for c, inside in categories.items()
     ]
     return sorted(shares, key=lambda share: (-share[1], share[0]))
 
 
 def _leaf_table(leaves: Sequence[Mapping[str, Any]]) -> blocks.Table:
     totals = {name: _total(leaves, name) or 1.0 for name in ("asked", "realised")}
-    counted = ["examples", "dropped", "truncated", "tokens"]
+    counts = ["examples", "dropped", "truncated", "tokens"]
     if any(leaf.get("exemplars_missing") for leaf in leaves):
-        counted.append("exemplars_missing")
+        counts.append("exemplars_missing")
     rows = []
     for leaf in leaves:
         shares = (percent(float(leaf.get(n) or 0) / total) for n, total in totals.items())
-        counts = (leaf.get(n) for n in counted)
-        texts = (f"{int(count or 0):,}" for count in counts)
+        texts = (f"{int(leaf.get(n) or 0):,}" for n in counts)
         rows.append(blocks.Row((str(leaf.get("name", "–")), *shares, *texts)))
-    titles = (name.replace("_", " ").capitalize() for name in counted)
+    titles = (name.replace("_", " ").capitalize() for name in counts)
     columns = ("Task and mode", "Asked", "Realised", *titles)
-    return blocks.Table(columns, tuple(rows), fold=f"{all_of(len(rows), 'task')} of the mixture")
+    return blocks.Table(columns, rows, fold=f"{all_of(len(rows), 'task')} of the mixture")
 
 
-def throughput_section(runs: Sequence[Run]) -> blocks.Section:
+@blocks.section("throughput", "Throughput", "No step has been timed yet.")
+def throughput_section(runs: Sequence[Run]) -> Iterator[blocks.Block]:
     """Tokens per second, padding, and share of the machine's measured matrix-multiply peak."""
     rows = [
         blocks.Row((title, *(form(_typical(run, name)) for run in runs)))
@@ -258,16 +249,14 @@ def throughput_section(runs: Sequence[Run]) -> blocks.Section:
         cells = (compact(p) if isinstance(p, int | float) else "–" for p in peaks)
         rows.append(blocks.Row(("Matrix-multiply peak, GFLOP/s", *cells)))
     if not rows:
-        text = "No step has been timed yet."
-        return blocks.Section("throughput", "Throughput", (blocks.Text(text),))
-    charts = _charts(
+        return
+    names = [run.label for run in runs] if len(runs) > 1 else ["Median"]
+    yield blocks.Table(("", *names), rows)
+    yield from _charts(
         _chart(runs, "Real tokens per second", {"tokens/s": "real_tokens_per_sec"}),
         _chart(runs, "Padding (%)", {"padding": "padding_share"}, percent=True),
         _chart(runs, "Share of peak (%)", {"share of peak": "peak_share"}, percent=True),
     )
-    names = tuple(run.label for run in runs) if len(runs) > 1 else ("Median",)
-    table = blocks.Table(("", *names), tuple(rows))
-    return blocks.Section("throughput", "Throughput", (table, charts))
 
 
 def _flat(name: str, value: Any) -> list[tuple[str, str]]:
@@ -287,23 +276,18 @@ _TABLES = {"command_line": "", "model": "Model", "num_params": "Model", "version
 _TABLES |= {"python": "Versions", "config": "What results hang on", "sessions": "Sessions"}
 
 
-def configuration_section(runs: Sequence[Run]) -> blocks.Section:
+@blocks.section("configuration", "Configuration", "No configuration was found.")
+def configuration_section(runs: Sequence[Run]) -> Iterator[blocks.Block]:
     """Command line, machine, versions, model, and the operative gin configuration."""
-    parts: list[blocks.Block] = []
     for run in runs:
         whose = f" of {run.label}" if len(runs) > 1 else ""
         if command := run.info.get("command_line"):
-            parts.append(blocks.Code(f"Command line{whose}", str(command), fold=False))
+            yield blocks.Code(f"Command line{whose}", str(command), fold=False)
         for title in dict.fromkeys(["Run and machine", *filter(None, _TABLES.values())]):
-            chosen = [n for n in run.info if _TABLES.get(n, "Run and machine") == title]
-            rows = tuple(
-                blocks.Row(pair) for name in chosen for pair in _flat(name, run.info[name])
-            )
-            if rows:
-                fold = f"{title}{whose}"
-                parts.append(blocks.Table(("Setting", "Value"), rows, 2, fold=fold))
+            names = [n for n in run.info if _TABLES.get(n, "Run and machine") == title]
+            pairs = [pair for name in names for pair in _flat(name, run.info[name])]
+            if pairs:
+                rows = list(map(blocks.Row, pairs))
+                yield blocks.Table(("Setting", "Value"), rows, 2, fold=f"{title}{whose}")
         if run.operative_gin:
-            parts.append(blocks.Code(f"operative.gin{whose}", run.operative_gin))
-    if not parts:
-        parts.append(blocks.Text("No configuration was found."))
-    return blocks.Section("configuration", "Configuration", tuple(parts))
+            yield blocks.Code(f"operative.gin{whose}", run.operative_gin)

@@ -1,22 +1,21 @@
 """Curves over several runs: scores over parameters, over tasks and over training steps.
 
-What the papers printed for the same quantity is drawn beside ours, dashed and hollow: their models
-of table 5 over parameters, of table 3 over the number of tasks. It is not the same experiment, and
-`filled_tables` says what differs.
+The papers' figures for the same quantity are drawn beside ours, dashed and hollow: models of table
+5 over parameters, of table 3 over the number of tasks. `filled_tables` says how their experiments
+differ.
 """
 
-import dataclasses
 import functools
 import math
 import re
 from collections.abc import Callable, Iterator, Sequence
 
 from instruct import results
-from instruct.report.blocks import Charts, Lines, Row, Scaling, Section, Series, Table, Text
+from instruct.report.blocks import Block, Chart, Charts, Row, Series, Table, Text, section
 from instruct.report.pages import tables
 from instruct.report.papers import measures, printed_tables
 from instruct.report.papers.filled_tables import nearest_row, trained_parameters, trained_tasks
-from instruct.report.papers.printed_tables import PARAMETERS, PaperRow
+from instruct.report.papers.printed_tables import PARAMETERS
 from instruct.report.read import Run
 from instruct.report.wording import magnitude, with_error
 
@@ -24,147 +23,101 @@ COLUMNS = (
     *(measures.NORMALIZED, "mmlu_direct", "mmlu_cot", "bbh_direct", "bbh_cot", "tydiqa", "mgsm"),
     *("held_in", "cot_eval"),
 )
+# Tables over parameters and over tasks, and the curves in them that are drawn.
+_TABLES = {
+    "flan_palm.5": "models of Chung et al. 2022, table 5",
+    "flan_palm.3": "PaLM finetuned on more and more mixtures, Chung et al. 2022, table 3",
+}
+_PRINTED = ("T5", "Flan-T5", "PaLM", "Flan-PaLM", "PaLM 8B", "PaLM 62B", "PaLM 540B")
 _FIRST_PAPER_COLOR = 4
-_FAMILIES = ("T5", "Flan-T5", "PaLM", "Flan-PaLM")
 
+SizeOf = Callable[[Run], float | None]  # None if unknown
 ScoreOf = Callable[[Run], measures.Score | results.Aggregate | None]
 
 
-@dataclasses.dataclass(frozen=True)
-class Axis:
-    """A size that runs differ in, and the paper's table of it.
-
-    Attributes:
-        size: where a run is on the axis; None where that is not known.
-        curve: runs that agree in it are one curve, called by it and `curve_unit`.
-        table, table_text: the paper's, and what is in it.
-        printed: (curve, place) of one of its rows; None for a row that is not drawn.
-    """
-
-    name: str
-    size: Callable[[Run], float | None]
-    curve: Callable[[Run], float | None]
-    curve_unit: str
-    table: str
-    table_text: str
-    printed: Callable[[PaperRow], tuple[str, float] | None]
-
-
-def _printed_model(row: PaperRow) -> tuple[str, float] | None:
-    family = re.sub("-(Small|Base|Large|XL|XXL)$", "", row.labels[1])
-    return (family, PARAMETERS[row.labels[0]]) if family in _FAMILIES else None
-
-
-def _printed_mixture(row: PaperRow) -> tuple[str, float]:
-    return f"PaLM {row.labels[0]}", float(row.labels[2])
-
-
-AXES = (
-    Axis(
-        *("Parameters", trained_parameters, trained_tasks, "tasks"),
-        *("flan_palm.5", "models of Chung et al. 2022, table 5", _printed_model),
-    ),
-    Axis(
-        *("Finetuning tasks", trained_tasks, trained_parameters, "parameters", "flan_palm.3"),
-        "PaLM finetuned on more and more mixtures, Chung et al. 2022, table 3",
-        _printed_mixture,
-    ),
-)
-
-
-def scaling_section(runs: Sequence[Run]) -> Section | None:
+@section("scaling", "Scaling")
+def scaling_section(runs: Sequence[Run]) -> Iterator[Block]:
     """Curves over size and over tasks, where at least two runs differ in one but not the other."""
-    parts = [part for axis in AXES for part in _axis_parts(axis, runs)]
-    if not parts:
-        return None
-    unknown = [run.label for run in runs if not (trained_parameters(run) and trained_tasks(run))]
-    if unknown:
+    sizes, tasks = trained_parameters, trained_tasks
+    blocks = [
+        *_axis_blocks(runs, "Parameters", sizes, tasks, "tasks", "flan_palm.5"),
+        *_axis_blocks(runs, "Finetuning tasks", tasks, sizes, "parameters", "flan_palm.3"),
+    ]
+    yield from blocks
+    unknown = [run.label for run in runs if not (sizes(run) and tasks(run))]
+    if blocks and unknown:
         text = f"Without a known number of parameters or tasks: {', '.join(unknown)}."
-        parts.append(Text(text, quiet=True))
-    return Section("scaling", "Scaling", tuple(parts))
+        yield Text(text, quiet=True)
 
 
-def _axis_parts(axis: Axis, runs: Sequence[Run]) -> list[Charts | Text | Table]:
-    groups = _groups(runs, axis)
-    over = f"over {axis.name.lower()}"
-    charts, rows = [], []
-    for title, score_of, printed in _quantities(runs, axis) if groups else ():
-        ours, lines = [], []
-        for color, (group, inside) in enumerate(groups.items()):
-            scores = [(run, x, score_of(run)) for x, run in sorted(inside.items())]
-            points = [(x, s.value, s.stderr) for _, x, s in scores if s and s.value is not None]
-            lines += [
-                Row((title, run.label, f"{x:,.0f}", with_error(s.value, s.stderr)))
-                for run, x, s in scores
-                if s and s.value is not None
-            ]
-            if len(points) > 1:
-                curve = tuple((x, value) for x, value, _ in points)
-                errors = tuple(error for _, _, error in points)
-                name = f"ours, {magnitude(group)} {axis.curve_unit}"
-                ours.append(Series(name, curve, color, errors=errors))
-        if ours:
-            charts.append(Scaling(f"{title} {over}", axis.name, (*ours, *printed)))
-            rows += lines
-    if not charts:
-        return []
-    dashed = any(series.dashed for chart in charts for series in chart.series)
-    note = [Text(f"Dashed and hollow: {axis.table_text}.", quiet=True)] if dashed else []
-    columns = ("Score", "Run", axis.name, "Value ± s.e.")
-    table = Table(columns, tuple(rows), 2, fold=f"Our scores {over}")
-    return [Charts(tuple(charts)), *note, table]
-
-
-def _groups(runs: Sequence[Run], axis: Axis) -> dict[float, dict[float, Run]]:
-    """Runs of one curve by their size, where they have at least two sizes.
-
-    Of runs that agree in both, the first given stands for them.
-    """
+def _axis_blocks(
+    runs: Sequence[Run], axis: str, size_of: SizeOf, curve_of: SizeOf, unit: str, table: str
+) -> Iterator[Block]:
+    """Charts over `size_of`, and their scores as a table; runs of equal `curve_of` are a curve."""
     groups: dict[float, dict[float, Run]] = {}
     for run in runs:
-        x, group = axis.size(run), axis.curve(run)
+        x, group = size_of(run), curve_of(run)
         if x is not None and group is not None:
-            # Sizes that are the same in three digits are meant to be the same.
+            # Numbers that agree in three digits count as equal; of runs equal in both, the first.
             groups.setdefault(float(f"{group:.3g}"), {}).setdefault(x, run)
-    return {group: inside for group, inside in groups.items() if len(inside) > 1}
+    groups = {group: by_size for group, by_size in groups.items() if len(by_size) > 1}
+    over = f"over {axis.lower()}"
+    charts, rows = [], []
+    for title, score_of, column in _quantities(runs) if groups else ():
+        curves, curve_rows = [], []
+        for color, (group, by_size) in enumerate(groups.items()):
+            points, errors = [], []
+            for x, run in sorted(by_size.items()):
+                score = score_of(run)
+                if score and score.value is not None:
+                    points.append((x, score.value))
+                    errors.append(score.stderr)
+                    text = with_error(score.value, score.stderr)
+                    curve_rows.append(Row((title, run.label, f"{x:,.0f}", text)))
+            if len(points) > 1:
+                name = f"ours, {magnitude(group)} {unit}"
+                curves.append(Series(name, tuple(points), color, errors=tuple(errors)))
+        if curves:
+            curves += _printed_curves(table, column)
+            charts.append(Chart(f"{title} {over}", tuple(curves), sizes=axis))
+            rows += curve_rows
+    if charts:
+        yield Charts(charts)
+        if any(series.dashed for chart in charts for series in chart.series):
+            yield Text(f"Dashed and hollow: {_TABLES[table]}.", quiet=True)
+        columns = ("Score", "Run", axis, "Value ± s.e.")
+        yield Table(columns, rows, 2, fold=f"Our scores {over}")
 
 
-def _quantities(runs: Sequence[Run], axis: Axis) -> Iterator[tuple[str, ScoreOf, list[Series]]]:
-    """(title, a run's score, the papers' curves) of everything that some run has."""
+def _quantities(runs: Sequence[Run]) -> Iterator[tuple[str, ScoreOf, str]]:
+    """(title, a run's score, column of the papers or "") of everything that some run has."""
     columns = [column for column in COLUMNS if any(measures.score(run, column) for run in runs)]
     for column in columns:
-        score_of = functools.partial(measures.score, column=column)
-        yield measures.title_of(column), score_of, _printed_curves(axis, column)
+        yield measures.title_of(column), functools.partial(measures.score, column=column), column
     for group in results.GROUPS if not columns else ():
         title = f"{tables.GROUP_TITLES[group]} tasks"
-        yield title, functools.partial(_headline, group=group), []
+        yield title, lambda run, group=group: tables.headline(run).get(group), ""
 
 
-def _headline(run: Run, group: str) -> results.Aggregate | None:
-    return tables.headline(run).get(group)
-
-
-def _printed_curves(axis: Axis, column: str) -> list[Series]:
-    table = printed_tables.find_table(axis.table)
-    if column not in table.columns:
-        return []
+def _printed_curves(table_name: str, column: str) -> Iterator[Series]:
+    table = printed_tables.find_table(table_name)
     curves: dict[str, list[tuple[float, float]]] = {}
-    for row, value in zip(table.rows, table.column(column)):
-        if (point := axis.printed(row)) is not None:
-            curves.setdefault(point[0], []).append((point[1], value))
-    return [
-        Series(
-            f"{name} ({table.paper})",
-            tuple(sorted(points)),
-            color,
-            dashed=True,
-            tag=name.removeprefix("PaLM "),
-        )
-        for color, (name, points) in enumerate(curves.items(), start=_FIRST_PAPER_COLOR)
-    ]
+    for row in table.rows if column in table.columns else ():
+        if table_name == "flan_palm.3":
+            name, size = f"PaLM {row.labels[0]}", float(row.labels[2])
+        else:
+            name = re.sub("-(Small|Base|Large|XL|XXL)$", "", row.labels[1])
+            size = PARAMETERS[row.labels[0]]
+        if name in _PRINTED:
+            value = row.values[table.columns.index(column)]
+            curves.setdefault(name, []).append((size, value))
+    for color, (name, points) in enumerate(curves.items(), start=_FIRST_PAPER_COLOR):
+        tag, title = name.removeprefix("PaLM "), f"{name} ({table.paper})"
+        yield Series(title, tuple(sorted(points)), color, dashed=True, tag=tag)
 
 
-def learning_section(runs: Sequence[Run]) -> Section | None:
+@section("learning", "Learning curves")
+def learning_section(runs: Sequence[Run]) -> Iterator[Block]:
     """Scores on the papers' suites over training steps, with the nearest Flan-T5's as a level."""
     charts = []
     printed = nearest_row(runs)
@@ -175,7 +128,7 @@ def learning_section(runs: Sequence[Run]) -> Section | None:
             points = []
             for step in measures.steps_of(run, column):
                 score = measures.score(run, column, step)
-                value = score.value if score is not None else None
+                value = score.value if score else None
                 points.append((float(step), math.nan if value is None else value))
             if len(points) > 1:
                 series.append(Series(run.label, tuple(points), color))
@@ -186,7 +139,6 @@ def learning_section(runs: Sequence[Run]) -> Section | None:
             name = f"{printed.labels[1]} ({table.paper})"
             series.append(Series(name, ends, 7, dashed=True))
         if series:
-            charts.append(Lines(f"{measures.title_of(column)} over steps", tuple(series)))
-    if not charts:
-        return None
-    return Section("learning", "Learning curves", (Charts(tuple(charts)),))
+            charts.append(Chart(f"{measures.title_of(column)} over steps", tuple(series)))
+    if charts:
+        yield Charts(charts)

@@ -1,7 +1,6 @@
-"""The sections on results and samples: which numbers stand beside which.
+"""Results and sample predictions of runs, as sections of a page.
 
-Scores are primary metrics (0-100); a mean over tasks is unweighted, as in the papers. Two runs get
-a column with their difference.
+Scores are primary metrics (0-100); a mean over tasks is unweighted, as in the papers.
 """
 
 import collections
@@ -9,8 +8,8 @@ import dataclasses
 import itertools
 import math
 import statistics
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any, NamedTuple, TypeVar
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import Any, NamedTuple
 
 from instruct import results
 from instruct.report import blocks
@@ -18,12 +17,11 @@ from instruct.report.read import Evaluation, Run
 from instruct.report.wording import all_of, counted, number, plus_minus, signed, with_error
 
 GROUP_TITLES = {"held_in": "Held-in", "held_out": "Held-out", "unknown": "All"}
-# Above this many tasks the open table shows only the best and the worst.
+# With more tasks than this, the open table shows only the best and the worst.
 MANY_TASKS = 40
 ENDS = 10
 SAMPLES_SHOWN = 6
 
-T = TypeVar("T")
 Key = tuple[str, ...]
 Lines = list[Mapping[str, Any]]  # metric lines of results files
 
@@ -36,10 +34,10 @@ def _grouped(rows: Iterable[Mapping[str, Any]], *names: str) -> dict[Key, Lines]
 
 
 def _prompt_sets(rows: Iterable[Mapping[str, Any]]) -> list[Lines]:
-    """Primary metric lines by examples they share: the prompts of a set together, others alone.
+    """Primary metric lines whose tasks are prompts on the same examples together, others alone.
 
-    Tasks whose primary metric is `rank_accuracy` are prompts of one set where they agree in family
-    and category, as T0's held-out tasks do.
+    Those are tasks with the primary metric `rank_accuracy` that agree in family and category, as
+    T0's held-out tasks do.
     """
     sets: dict[Key, Lines] = {}
     for index, row in enumerate(rows):
@@ -50,10 +48,10 @@ def _prompt_sets(rows: Iterable[Mapping[str, Any]]) -> list[Lines]:
 
 
 def mean_of(rows: Iterable[Mapping[str, Any]]) -> results.Aggregate:
-    """`results.aggregate`; prompts of one set share their examples, so their errors do not cancel.
+    """`results.aggregate` with a standard error that allows for prompts on the same examples.
 
-    The standard error of a mean over such prompts is taken as the mean of theirs, its largest
-    possible value; sets are independent.
+    Their errors do not cancel: the error of their mean is the mean of theirs, its largest possible
+    value. Prompt sets are independent of each other.
     """
     lines = list(rows)
     mean = results.aggregate(lines)
@@ -64,10 +62,10 @@ def mean_of(rows: Iterable[Mapping[str, Any]]) -> results.Aggregate:
     return dataclasses.replace(mean, stderr=math.hypot(*sums) / len(valued))
 
 
-def over_prompts(rows: Iterable[Mapping[str, Any]]) -> str:
-    """Median and quartiles over the prompts of one set, `48.2 [45.0, 51.3]`; "" for other rows."""
+def _over_prompts(rows: Iterable[Mapping[str, Any]]) -> str:
+    """`48.2 [45.0, 51.3]`: median and quartiles of one prompt set; "" for other rows."""
     sets = _prompt_sets(rows)
-    values = [row["value"] for row in sets[0] if row["value"] is not None] if sets else []
+    values = [row["value"] for row in sets[0] if row["value"] is not None]
     if len(sets) != 1 or len(values) < 2:
         return ""
     low, middle, high = statistics.quantiles(values, n=4, method="inclusive")
@@ -75,7 +73,7 @@ def over_prompts(rows: Iterable[Mapping[str, Any]]) -> str:
 
 
 def headline(run: Run) -> dict[str, results.Aggregate]:
-    """Per group, the mean over its distinct tasks, each in the latest evaluation that has it."""
+    """Mean score of each group, every task counting once, by the latest evaluation that has it."""
     latest: dict[Key, Mapping[str, Any]] = {}
     for evaluation in sorted(run.evaluations, key=lambda e: e.step):
         for row in evaluation.metrics:
@@ -84,8 +82,9 @@ def headline(run: Run) -> dict[str, results.Aggregate]:
     return {g: mean_of(groups[g,]) for g in results.GROUPS if (g,) in groups}
 
 
-def results_section(runs: Sequence[Run]) -> blocks.Section:
-    """For every suite: categories as dots and table, then tasks, then scores over checkpoints."""
+@blocks.section("results", "Results", "No evaluation has been written yet.")
+def results_section(runs: Sequence[Run]) -> Iterator[blocks.Block]:
+    """For each suite: categories as dots and table, then tasks, then scores over checkpoints."""
     suites = dict.fromkeys(suite for run in runs for suite in run.suites())
     text = (
         "Scores are the first metric of each task; a mean over tasks is unweighted. ± is one "
@@ -93,26 +92,25 @@ def results_section(runs: Sequence[Run]) -> blocks.Section:
         "examples that all score alike. The baseline needs no model: the better of always giving "
         "the most frequent answer of the task and of choosing one of the options shown at random."
     )
-    if not suites:
-        text = "No evaluation has been written yet."
-    parts: list[blocks.Block] = [blocks.Text(text, quiet=bool(suites))]
+    if suites:
+        yield blocks.Text(text, quiet=True)
     for suite in suites:
-        latest = [(n, run.latest(suite)) for n, run in enumerate(runs)]
-        if chosen := {n: e for n, e in latest if e is not None and e.metrics}:
-            parts += _suite_blocks(suite, runs, chosen)
-    return blocks.Section("results", "Results", tuple(parts))
+        latest = {n: run.latest(suite) for n, run in enumerate(runs)}
+        if evaluations := {n: e for n, e in latest.items() if e is not None and e.metrics}:
+            yield from _suite_blocks(suite, runs, evaluations)
 
 
 class ResultRow(NamedTuple):
-    """A line of a results table; by run: its mean, and `over_prompts` of its tasks.
+    """A row of a results table: by run, the mean of its metric lines and their `_over_prompts`.
 
-    `titles` are its name and the texts of its last columns; totals are `strong`.
+    `key` holds the fields that its metric lines share; totals are `strong`.
     """
 
-    titles: tuple[str, ...]
+    key: Key
+    title: str
     means: dict[int, results.Aggregate]
+    spreads: dict[int, str]
     strong: bool = False
-    spreads: Mapping[int, str] = {}
 
     @property
     def baseline(self) -> float | None:
@@ -121,112 +119,107 @@ class ResultRow(NamedTuple):
         return next((level for level in levels if level is not None), None)
 
 
+def _result_rows(
+    evaluations: dict[int, Evaluation], title_of: Callable[..., str], *names: str
+) -> list[ResultRow]:
+    """A row for each combination of the values of these fields, the best score of any run first."""
+    keyed: dict[Key, dict[int, Lines]] = {}
+    for n, evaluation in evaluations.items():
+        for key, lines in _grouped(evaluation.metrics, *names).items():
+            keyed.setdefault(key, {})[n] = lines
+    rows = [
+        ResultRow(
+            key,
+            title_of(*key),
+            {n: mean_of(lines) for n, lines in of_runs.items()},
+            {n: _over_prompts(lines) for n, lines in of_runs.items()},
+        )
+        for key, of_runs in keyed.items()
+    ]
+
+    def best_first(row: ResultRow) -> tuple[float, Key]:
+        values = [mean.value for mean in row.means.values() if mean.value is not None]
+        return -max(values, default=-math.inf), row.key
+
+    return sorted(rows, key=best_first)
+
+
+def _category_rows(evaluations: dict[int, Evaluation]) -> list[ResultRow]:
+    """Each group's total, then its categories."""
+    totals = _result_rows(evaluations, lambda group: f"{GROUP_TITLES[group]} tasks", "group")
+    totals = [row._replace(spreads={}, strong=True) for row in totals]
+    categories = _result_rows(evaluations, lambda _, category: category, "group", "category")
+    rows = [*totals, *categories]
+    return sorted(rows, key=lambda row: results.GROUPS.index(row.key[0]))
+
+
 def _suite_blocks(
-    suite: str, runs: Sequence[Run], chosen: dict[int, Evaluation]
-) -> list[blocks.Block]:
-    steps = sorted({evaluation.step for evaluation in chosen.values()})
-    metrics = sorted({row["metric"] for e in chosen.values() for row in e.metrics})
-    names = {n: runs[n].label for n in chosen}
-    rows = _category_rows(chosen)
+    suite: str, runs: Sequence[Run], evaluations: dict[int, Evaluation]
+) -> Iterator[blocks.Block]:
+    steps = sorted({evaluation.step for evaluation in evaluations.values()})
+    metrics = sorted({row["metric"] for e in evaluations.values() for row in e.metrics})
+    names = {n: runs[n].label for n in evaluations}
+    rows = _category_rows(evaluations)
     dots = blocks.Dots(
         f"{suite}, step {' and '.join(f'{step:,}' for step in steps)}",
-        tuple(map(_dot_row, rows)),
+        [_dot_row(row) for row in rows],
         tuple((n, name if len(runs) > 1 else "score") for n, name in names.items()),
         f"{' / '.join(metrics)} (%)" if len(metrics) <= 3 else "first metric of each task",
         tabled=True,
     )
-    parts: list[blocks.Block] = [blocks.Pair(dots, _table("Category", rows, names))]
+    yield blocks.Pair(dots, _table("Category", rows, names))
     if any(text for row in rows for text in row.spreads.values()):
         text = (
             "Tasks of a category are prompts of one set here: the median and the quartiles are "
             "over its prompts, and ± assumes that all of them err on the same examples."
         )
-        parts.append(blocks.Text(text, quiet=True))
-    tasks = _task_rows(chosen)
+        yield blocks.Text(text, quiet=True)
+    fields = ("task", "mode", "metric", "group")
+    tasks = _result_rows(evaluations, lambda task, mode, *_: f"{task} {mode}".rstrip(), *fields)
     if len(tasks) > MANY_TASKS:
-        text = f"The {ENDS} best and {ENDS} worst of {len(tasks):,} tasks:"
-        parts.append(blocks.Text(text))
-        parts.append(_table("Task", [*tasks[:ENDS], *tasks[-ENDS:]], names))
-    parts.append(_table("Task", tasks, names, f"{all_of(len(tasks), 'task')} of {suite}"))
-    return [*parts, *_other_metrics(chosen, names), *_trend(suite, runs)]
-
-
-def _by_key(chosen: dict[int, Evaluation], *names: str) -> dict[Key, dict[int, Lines]]:
-    """Metric lines by the values of these fields, then by run."""
-    keyed: dict[Key, dict[int, Lines]] = {}
-    for n, evaluation in chosen.items():
-        for key, lines in _grouped(evaluation.metrics, *names).items():
-            keyed.setdefault(key, {})[n] = lines
-    return keyed
-
-
-def _each(of_runs: dict[int, Lines], function: Callable[[Lines], T]) -> dict[int, T]:
-    return {n: function(lines) for n, lines in of_runs.items()}
-
-
-def _category_rows(chosen: dict[int, Evaluation]) -> list[ResultRow]:
-    groups, categories = _by_key(chosen, "group"), _by_key(chosen, "group", "category")
-    rows: list[ResultRow] = []
-    for group in (g for g in results.GROUPS if (g,) in groups):
-        means = _each(groups[group,], mean_of)
-        rows.append(ResultRow((f"{GROUP_TITLES[group]} tasks",), means, True))
-        inside = [
-            ResultRow((key[1],), _each(of_runs, mean_of), False, _each(of_runs, over_prompts))
-            for key, of_runs in categories.items()
-            if key[0] == group
-        ]
-        rows += sorted(inside, key=_best_first)
-    return rows
-
-
-def _task_rows(chosen: dict[int, Evaluation]) -> list[ResultRow]:
-    rows = []
-    keyed = _by_key(chosen, "task", "mode", "metric", "group")
-    for (task, mode, metric, group), of_runs in keyed.items():
-        titles = (f"{task} {mode}".rstrip(), metric, GROUP_TITLES[group].lower())
-        rows.append(ResultRow(titles, _each(of_runs, results.aggregate)))
-    return sorted(rows, key=_best_first)
-
-
-def _best_first(row: ResultRow) -> tuple[float, Key]:
-    values = [mean.value for mean in row.means.values() if mean.value is not None]
-    return (-max(values, default=-math.inf), row.titles)
+        yield blocks.Text(f"The {ENDS} best and {ENDS} worst of {len(tasks):,} tasks:")
+        yield _table("Task", [*tasks[:ENDS], *tasks[-ENDS:]], names)
+    yield _table("Task", tasks, names, f"{all_of(len(tasks), 'task')} of {suite}")
+    yield from _other_metrics(evaluations, names)
+    yield from _trend(suite, runs)
 
 
 def _table(
     heading: str, rows: Sequence[ResultRow], names: Mapping[int, str], fold: str = ""
 ) -> blocks.Table:
-    """A table built column by column: (heading, one text a row) each."""
+    """Columns that no row fills (differences, prompt sets, exemplars) are left out."""
+    several, two = len(names) > 1, len(names) == 2
+    spreads = [n for n in names if any(row.spreads.get(n) for row in rows)]
+    exemplars = [n for n in names if any(n in row.means and row.means[n].exemplars for row in rows)]
 
-    def title(n: int, what: str) -> str:
-        return f"{names[n]}: {what}" if len(names) > 1 else what.capitalize()
+    def of_run(n: int, title: str) -> str:
+        return f"{names[n]}: {title}" if several else title.capitalize()
 
-    columns: list[tuple[str, Sequence[str]]] = [(heading, [row.titles[0] for row in rows])]
-    for n, name in names.items():
-        means = [row.means.get(n) for row in rows]
-        scores = [with_error(mean.value, mean.stderr) if mean else "–" for mean in means]
-        columns.append((name if len(names) > 1 else "Score ± s.e.", scores))
-    if len(names) == 2:
-        columns.append(("Difference", [_difference(*map(row.means.get, names)) for row in rows]))
-    for n in names:
-        if any(row.spreads.get(n) for row in rows):
-            spreads = [row.spreads.get(n) or "–" for row in rows]
-            columns.append((title(n, "median [quartiles]"), spreads))
-    columns.append(("Baseline", [number(row.baseline) for row in rows]))
-    for n in names:
-        exemplars = [row.means[n].exemplars if n in row.means else None for row in rows]
-        if any(exemplars):
-            columns.append((title(n, "exemplars"), list(map(results.exemplars_text, exemplars))))
-    first = [next(iter(row.means.values())) for row in rows]
-    counts = ("n", [f"{mean.examples:,}" for mean in first])
-    if heading == "Task":
-        _, metrics, groups = zip(*(row.titles for row in rows))
-        columns += [counts, ("Metric", metrics), ("Group", groups)]
-    else:
-        columns += [("Tasks", [f"{mean.tasks:,}" for mean in first]), counts]
-    headings, texts = zip(*columns)
-    lines = tuple(blocks.Row(cells, row.strong) for cells, row in zip(zip(*texts), rows))
-    return blocks.Table(headings, lines, fold=fold)
+    columns = (
+        heading,
+        *(names.values() if several else ["Score ± s.e."]),
+        *(["Difference"] if two else []),
+        *(of_run(n, "median [quartiles]") for n in spreads),
+        "Baseline",
+        *(of_run(n, "exemplars") for n in exemplars),
+        *(["n", "Metric", "Group"] if heading == "Task" else ["Tasks", "n"]),
+    )
+    lines = []
+    for row in rows:
+        means = [row.means.get(n) for n in names]
+        first = next(iter(row.means.values()))
+        cells = [row.title, *(with_error(m.value, m.stderr) if m else "–" for m in means)]
+        cells += [_difference(*means)] if two else []
+        cells += [row.spreads.get(n) or "–" for n in spreads]
+        cells += [number(row.baseline)]
+        shown = (row.means[n].exemplars if n in row.means else None for n in exemplars)
+        cells += map(results.exemplars_text, shown)
+        if heading == "Task":
+            cells += [f"{first.examples:,}", row.key[2], GROUP_TITLES[row.key[3]].lower()]
+        else:
+            cells += [f"{first.tasks:,}", f"{first.examples:,}"]
+        lines.append(blocks.Row(tuple(cells), row.strong))
+    return blocks.Table(columns, lines, fold=fold)
 
 
 def _difference(first: results.Aggregate | None, second: results.Aggregate | None) -> str:
@@ -240,68 +233,62 @@ def _difference(first: results.Aggregate | None, second: results.Aggregate | Non
 
 def _dot_row(row: ResultRow) -> blocks.DotRow:
     marks = [blocks.Mark(m.value, m.stderr, n) for n, m in row.means.items() if m.value is not None]
-    return blocks.DotRow(row.titles[0], tuple(marks), row.baseline, row.strong)
+    return blocks.DotRow(row.title, tuple(marks), row.baseline, row.strong)
 
 
-def _other_metrics(chosen: dict[int, Evaluation], names: dict[int, str]) -> list[blocks.Table]:
+def _other_metrics(
+    evaluations: dict[int, Evaluation], names: dict[int, str]
+) -> Iterator[blocks.Table]:
+    columns = ("Task", "Value ± s.e.", "Baseline", "n", "Metric", "Run")
+    shown = len(columns) if len(evaluations) > 1 else len(columns) - 1
     rows = []
-    for n, evaluation in chosen.items():
+    for n, evaluation in evaluations.items():
         for row in evaluation.others:
             value = with_error(row["value"], row["stderr"])
-            level = number(results.chance_level(row))
-            cells = (value, level, f"{row['n']:,}", row["metric"], names[n])
-            rows.append((f"{row['task']} {row['mode']}".rstrip(), *cells))
-    columns = ("Task", "Value ± s.e.", "Baseline", "n", "Metric", "Run")
-    shown = len(columns) if len(chosen) > 1 else len(columns) - 1
-    lines = tuple(blocks.Row(row[:shown]) for row in rows)
-    fold = counted(len(rows), "further metric")
-    return [blocks.Table(columns[:shown], lines, fold=fold)] if rows else []
+            cells = (f"{row['task']} {row['mode']}".rstrip(), value)
+            cells += (number(results.chance_level(row)), f"{row['n']:,}", row["metric"], names[n])
+            rows.append(blocks.Row(cells[:shown]))
+    if rows:
+        yield blocks.Table(columns[:shown], rows, fold=counted(len(rows), "further metric"))
 
 
-def _trend(suite: str, runs: Sequence[Run]) -> list[blocks.Block]:
-    """Score of each group against the checkpoint's step, drawn and as a folded table."""
+def _trend(suite: str, runs: Sequence[Run]) -> Iterator[blocks.Block]:
+    """Score of each group over the checkpoints, drawn and as a folded table."""
     rows, series = [], []
-    numbered = itertools.product(enumerate(runs), enumerate(results.GROUPS))
-    for (color, run), (order, group) in numbered:
-        points, title = [], GROUP_TITLES[group]
+    for (color, run), group in itertools.product(enumerate(runs), results.GROUPS):
+        points, title, order = [], GROUP_TITLES[group], results.GROUPS.index(group)
         for evaluation in sorted(run.evaluations, key=lambda e: e.step):
             lines = [row for row in evaluation.metrics if row["group"] == group]
             if evaluation.suite == suite and lines:
                 mean = mean_of(lines)
-                score = with_error(mean.value, mean.stderr)
-                cells = (run.label, title, f"{evaluation.step:,}", score)
-                rows.append(blocks.Row((*cells, number(mean.baseline), str(mean.tasks))))
+                cells = (run.label, title, f"{evaluation.step:,}")
+                cells += (with_error(mean.value, mean.stderr), number(mean.baseline))
+                rows.append(blocks.Row((*cells, str(mean.tasks))))
                 points.append((evaluation.step, math.nan if mean.value is None else mean.value))
+        name, shown = title.lower(), order
+        if len(runs) > 1:
+            name, shown = f"{run.label}, {name}", color
         if len(points) > 1:
-            several, name = len(runs) > 1, title.lower()
-            name, shown = (f"{run.label}, {name}", color) if several else (name, order)
             series.append(blocks.Series(name, tuple(points), shown, dashed=order > 0))
-    if not series:
-        return []
-    columns = ("Run", "Group", "Step", "Score ± s.e.", "Baseline", "Tasks")
-    return [
-        blocks.Charts((blocks.Lines(f"{suite}: score over the checkpoints", tuple(series)),)),
-        blocks.Table(columns, tuple(rows), 2, fold=f"{suite} over the checkpoints"),
-    ]
+    if series:
+        columns = ("Run", "Group", "Step", "Score ± s.e.", "Baseline", "Tasks")
+        yield blocks.Charts([blocks.Chart(f"{suite}: score over the checkpoints", tuple(series))])
+        yield blocks.Table(columns, rows, 2, fold=f"{suite} over the checkpoints")
 
 
-def samples_section(runs: Sequence[Run]) -> blocks.Section:
+@blocks.section("samples", "Sample predictions", "No example has been evaluated yet.")
+def samples_section(runs: Sequence[Run]) -> Iterator[blocks.Block]:
     """Right, wrong and unjudged predictions of each group, spread over tasks."""
-    parts: list[blocks.Block] = []
     for run in runs:
         latest = [e for suite in run.suites() if (e := run.latest(suite)) is not None]
-        rows = [row for evaluation in latest for row in evaluation.examples]
-        groups = _grouped(rows, "group")
+        groups = _grouped((row for evaluation in latest for row in evaluation.examples), "group")
         for group in (g for g in results.GROUPS if (g,) in groups):
             for correct, word in ((True, "right"), (False, "wrong"), (None, "not judged")):
-                kept = _spread([row for row in groups[group,] if row["correct"] is correct])
-                if kept:
+                rows = _spread([row for row in groups[group,] if row["correct"] is correct])
+                if rows:
                     whose = f"{run.label}: " if len(runs) > 1 else ""
                     title = f"{whose}{GROUP_TITLES[group]}, {word}"
-                    parts.append(blocks.Samples(title, tuple(map(_sample, kept))))
-    if not parts:
-        parts.append(blocks.Text("No example has been evaluated yet."))
-    return blocks.Section("samples", "Sample predictions", tuple(parts))
+                    yield blocks.Samples(title, rows)
 
 
 def _spread(rows: Sequence[Mapping[str, Any]]) -> Lines:
@@ -314,9 +301,3 @@ def _spread(rows: Sequence[Mapping[str, Any]]) -> Lines:
     ranked.sort(key=lambda item: item[0])
     turns = itertools.zip_longest(*_grouped((row for _, row in ranked), "category").values())
     return [row for turn in turns for row in turn if row is not None][:SAMPLES_SHOWN]
-
-
-def _sample(row: Mapping[str, Any]) -> blocks.Sample:
-    scores = ", ".join(f"{name} {number(value)}" for name, value in row["scores"].items())
-    texts = (row["prompt"], row["target"], row["prediction"])
-    return blocks.Sample(f"{row['task']} · {row['mode']}", *texts, row["correct"], scores)

@@ -3,6 +3,7 @@
 import math
 import re
 import typing
+from collections.abc import Mapping, Sequence
 
 import pytest
 
@@ -37,7 +38,7 @@ def test_a_table_is_one_row_a_line():
 def test_curves_become_a_few_steps():
     long = blocks.Series("train", tuple((i, float(i)) for i in range(101)))
     short = blocks.Series("eval", ((50, 0.5), (100, math.nan)))
-    text = render(blocks.Charts((blocks.Lines("Loss", (long, short)),)))
+    text = render(blocks.Charts((blocks.Chart("Loss", (long, short)),)))
     lines = [line for line in text.splitlines() if line.startswith("|")][2:]
     assert len(lines) == charts.CURVE_ROWS
     assert lines[0] == "| 0 | 0 | – |" and lines[5] == "| 56 | 56 | 0.5 |"
@@ -72,7 +73,10 @@ def hostile(kind):
     args = typing.get_args(kind)
     if kind is str:
         return HOSTILE
-    if typing.get_origin(kind) is tuple:
+    if kind == Mapping[str, typing.Any]:  # an example line
+        texts = dict.fromkeys(("task", "mode", "prompt", "target", "prediction"), HOSTILE)
+        return texts | {"correct": True, "scores": {HOSTILE: 1.0}}
+    if typing.get_origin(kind) in (tuple, Sequence):
         return tuple(hostile(args[0] if arg is ... else arg) for arg in args)
     if args:
         return hostile(args[0])
@@ -83,7 +87,10 @@ def hostile(kind):
 
 def test_every_text_of_every_block_is_escaped():
     content = tuple(map(hostile, blocks.Block.__args__))
-    content += (blocks.Charts((hostile(blocks.Scaling),)), blocks.Notices((HOSTILE,) * 9))
+    content += (
+        blocks.Charts((hostile(blocks.Chart)._replace(sizes=""),)),
+        blocks.Notices((HOSTILE,) * 9),
+    )
     content += (blocks.Code(HOSTILE, HOSTILE, fold=False), blocks.Table((HOSTILE,), ()))
     document = hostile(blocks.Document)._replace(sections=(blocks.Section("s", HOSTILE, content),))
     page = rendering.to_html(document)

@@ -5,7 +5,7 @@ import dataclasses
 import pytest
 
 from instruct.report import read
-from instruct.report.blocks import Charts, Document, Lines, Scaling
+from instruct.report.blocks import Charts, Document
 from instruct.report.pages import scaling
 from instruct.report.pages.rendering import to_html, to_markdown
 from instruct.report.papers import printed_tables
@@ -65,10 +65,10 @@ def test_the_papers_curves_are_the_papers_numbers(runs):
 
 
 def test_no_curve_of_runs_that_do_not_differ_or_are_not_known(runs):
-    assert scaling.scaling_section(runs[:1]) is None
-    assert scaling.scaling_section([runs[2], runs[3]]) is None
+    assert scaling.scaling_section(runs[:1]).blocks == ()
+    assert scaling.scaling_section([runs[2], runs[3]]).blocks == ()
     unknown = dataclasses.replace(runs[1], mixture={})
-    assert scaling.scaling_section([runs[0], unknown]) is None
+    assert scaling.scaling_section([runs[0], unknown]).blocks == ()
     section = scaling.scaling_section([*runs[:3], dataclasses.replace(unknown, label="odd")])
     assert section.blocks[-1].text.endswith("odd.")
 
@@ -86,13 +86,13 @@ def test_other_suites_scale_too(tmp_path):
 def test_learning_curves_with_the_papers_level(runs):
     charts = charts_of(scaling.learning_section(runs[:2]))
     small, few, printed = charts["BBH direct over steps"].series
-    assert isinstance(charts["BBH direct over steps"], Lines)
+    assert not charts["BBH direct over steps"].sizes
     assert [x for x, _ in small.points] == [500, 2000] and few.name == "few"
     assert small.points[0][1] < small.points[1][1]
     assert printed.dashed and printed.points == ((500, 29.1), (2000, 29.1))
     assert len(charts["Held-In over steps"].series) == 2
     once = dataclasses.replace(runs[0], evaluations=runs[0].evaluations[:1])
-    assert scaling.learning_section([once]) is None
+    assert scaling.learning_section([once]).blocks == ()
 
 
 def test_as_markdown_every_point_is_a_number(runs):
@@ -101,7 +101,7 @@ def test_as_markdown_every_point_is_a_number(runs):
     assert "| 11,100,000,000 | – | 29.5 | 45.3 | – | – |" in text
     assert "| 0 | – | 30.8 | 37.4 | 49.1 |" in text
     shown = [c for b in section.blocks if isinstance(b, Charts) for c in b.charts]
-    assert all(isinstance(chart, Scaling) for chart in shown)
+    assert all(chart.sizes for chart in shown)
 
 
 @pytest.mark.slow

@@ -4,6 +4,7 @@ import pathlib
 
 from instruct.report import blocks
 from instruct.report.pages import tables
+from instruct.report.pages.rendering import to_markdown
 from instruct.report.read import Evaluation, Run
 
 
@@ -141,6 +142,7 @@ def test_samples_take_turns_among_categories():
     section = tables.samples_section([make_run("r", evaluation(1, samples=rows))])
     wrong, unjudged = section.blocks
     assert wrong.title == "Held-in, wrong"
-    assert [s.source for s in wrong.items[:2]] == ["a · m", "b · m"]
-    assert len(wrong.items) == tables.SAMPLES_SHOWN
-    assert unjudged.title == "Held-in, not judged" and unjudged.items[0].scores == "f1 0.5"
+    assert [row["task"] for row in wrong.rows[:2]] == ["a", "b"]
+    assert len(wrong.rows) == tables.SAMPLES_SHOWN
+    assert unjudged.title == "Held-in, not judged"
+    assert "**not judged** · z · m · f1 0.5" in to_markdown(blocks.Document("", "", (section,)))
