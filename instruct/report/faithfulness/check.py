@@ -14,15 +14,9 @@ import re
 from collections.abc import Sequence
 
 from instruct.report.faithfulness.detector import Detector
-from instruct.report.faithfulness.mentions import Mention, word_set
+from instruct.report.faithfulness.mentions import WORDS, Mention
 from instruct.report.faithfulness.names import places, same_place, word_keys, words_of
 
-# Short forms that are no prefixes of the name.
-_NICKNAMES = word_set(
-    "mike-michael bob-robert bill-william billy-william liz-elizabeth beth-elizabeth "
-    "kate-katherine kathy-katherine jim-james jimmy-james tony-anthony dick-richard rick-richard "
-    "peggy-margaret jack-john ted-edward harry-henry becky-rebecca chuck-charles larry-lawrence"
-)
 # Words that imply a number.
 _MULTIPLES = {"once": {"n 1"}, "single": {"n 1"}, "half": {"n 0.5", "percent 50"}}
 _MULTIPLES |= dict.fromkeys(("twice", "both", "pair", "couple", "double"), frozenset({"n 2"}))
@@ -66,7 +60,7 @@ def _has_form_of(evidence: frozenset[str], part: frozenset[str]) -> bool:
 def _same_name(one: str, other: str) -> bool:
     """Whether one word is a form of the other: Tim, Timothy; Mike, Michael; Italian, Italy."""
     short, long = sorted((one, other), key=len)
-    if f"{short}-{long}" in _NICKNAMES:
+    if f"{short}-{long}" in WORDS["nicknames"]:
         return True
     for country, people in ((one, other), (other, one)):
         stem = country[:-1] if len(country) > 4 else country

@@ -1,8 +1,19 @@
 """`Mention`: a name, place, number or date of a text, and keys that its synonyms share."""
 
 import dataclasses
+import importlib.resources
+import tomllib
+import types
 
 KINDS = ("name", "place", "number", "date")
+_FILE = importlib.resources.files("instruct.report.faithfulness") / "words.toml"
+# Word lists by name; see words.toml.
+WORDS = types.MappingProxyType(
+    {
+        name: frozenset(text.split())
+        for name, text in tomllib.loads(_FILE.read_text("utf-8")).items()
+    }
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -28,8 +39,3 @@ class Mention:
     emits: frozenset[str]
     whole: frozenset[str] = frozenset()
     counts: bool = True
-
-
-def word_set(text: str) -> frozenset[str]:
-    """The words of a text."""
-    return frozenset(text.split())

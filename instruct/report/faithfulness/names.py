@@ -14,7 +14,7 @@ import re
 from collections.abc import Collection, Iterator, Sequence
 from typing import NamedTuple
 
-from instruct.report.faithfulness.mentions import Mention, word_set
+from instruct.report.faithfulness.mentions import WORDS, Mention
 from instruct.report.faithfulness.numbers import NUMBER_WORDS
 
 SPEAKER_TAG = re.compile(r"#\s?Person_?\s?(\d+)\s?#|\bPerson_?(\d+)\b", re.IGNORECASE)
@@ -24,63 +24,15 @@ _TAG_OR_PREFIX = re.compile(SPEAKER_TAG.pattern + r"|#\s?Person_?\d*", re.IGNORE
 _WORD = re.compile(r"(?<!\w)[A-Z]\.(?: ?[A-Z]\.)+(?!\w)|[^\W_](?:[^\W_]|['’&-](?=[^\W_]))*")
 _SENTENCE_END = re.compile(r"[.!?:;…\n\"“”(\[]|^-|(?<=\s)[-–—*•](?=\s)")
 
-_SHORT_TITLES = word_set("mr mrs ms dr prof st sgt capt gen rev jr")
-_TITLES = _SHORT_TITLES | word_set(
-    "miss doctor professor sir madam judge queen king president prince princess lord lady aunt "
-    "uncle officer detective inspector captain general minister senator mayor sister brother saint "
-    "chancellor chairman director coach nurse chef pope governor chief agent"
-)
-_LINKS = word_set("of de van von la le du der den da di el al the")
-# Function words, kin, shorthand for common things, days and months.
-_NEVER_NAMES = word_set(
-    "a an the and or but if of in on at to for from by with as is are was were be been has have "
-    "had do does did not no yes he she it they we you his her its their our your my him me them us "
-    "this that these those there here what who whose when where why how which so then than very i "
-    "ok okay tv dvd cd pc id am pm atm vip asap ceo mom mum ma dad mommy mummy daddy mother father "
-    "grandpa grandma granny god internet lol omg diy dj bbq mba phd gps dna app wifi wi-fi x-ray "
-    "x-rays hi hey hello oh ah um wow yeah please thanks monday tuesday wednesday thursday friday "
-    "saturday sunday january february april june july august september october november december"
-)
-# More words that start sentences.
-_STARTERS = word_set(
-    "about after again all also although another any anyone anything because before besides both "
-    "can could during each either even every everybody everyone everything finally first good "
-    "however instead just last later let like many may maybe more most much must never next nobody "
-    "none nothing now often once one only other others people perhaps several shall should since "
-    "some somebody someone something sometimes soon still such take though through thus therefore "
-    "today together tomorrow tonight too two under unless unlike until wait well whatever whether "
-    "while will without would yesterday yet see look read turn try watch call great new old nice"
-)
+_SHORT_TITLES = WORDS["short_titles"]
+_TITLES = _SHORT_TITLES | WORDS["titles"]
+_NEVER_NAMES, _STARTERS = WORDS["never_names"], WORDS["starters"]
+_SAME_PLACES = [frozenset(group.split("/")) for group in WORDS["same_places"]]
 _COMMON_ENDINGS = ("ing", "ly", "ed", "tion", "tions", "ness", "ment", "ments", "able", "ity")
 _SINGULAR_VERB = re.compile(r"(?!(?:as|yes|its|his|us|this)$)[a-z]+s")
 _AFTER_NAMES = re.compile(
     r"and|from|of|will|would|can|could|must|may|might|had|did|said|told|came|went|paid|left|met"
     r"|took|made|got|gave|bought|felt|thought|saw|found|knew|[a-z]+ed"
-)
-_PLACE_STARTS = word_set("mount lake cape port fort river")
-_PLACE_ENDS = word_set(
-    "street road avenue lane drive boulevard square park airport station lake river mountain "
-    "mountains island islands beach bay valley city town county village bridge hotel inn cafe café "
-    "restaurant museum library hospital clinic harbour harbor garden gardens hill hills mall plaza "
-    "tower castle cathedral church palace stadium theatre theater zoo farm court st rd ave desert"
-)
-# Names of one place, or its people, that do not begin alike.
-_SAME_PLACES = [
-    frozenset(group.split("/"))
-    for group in word_set(
-        "america/american/us/usa/united-states britain/british/uk/united-kingdom england/english "
-        "france/french spain/spanish netherlands/holland/dutch denmark/danish greece/greek "
-        "wales/welsh switzerland/swiss ireland/irish scotland/scottish norway/norwegian "
-        "finland/finnish portugal/portuguese philippines/filipino poland/polish "
-        "thai/thailand sweden/swedish turkey/turkish belgium/belgian lebanon/lebanese"
-    )
-]
-# Well-known places that name no time zone.
-_MORE_PLACES = word_set(
-    "us usa uk america england scotland wales europe africa asia north-korea south-korea "
-    "united-kingdom south-america north-america beijing california washington edinburgh michigan "
-    "quebec hollywood florence seattle oregon florida milan hawaii ottawa cambridge liverpool "
-    "las-vegas atlantic-ocean caribbean utah iowa minnesota tibet"
 )
 # The capitalised words of "in X", "moves to X", "trains between X and Y"; not "in X's", "in Dutch".
 _PLACED = re.compile(
@@ -196,7 +148,7 @@ def find_names(text: str, context: str = "") -> Iterator[Mention]:
         elif word.is_capital and word.stem not in _NEVER_NAMES and not all_capitals:
             codes += "c"
         else:
-            codes += "t" if word.low == "the" else "l" if word.low in _LINKS else "-"
+            codes += "t" if word.low == "the" else "l" if word.low in WORDS["links"] else "-"
     for run in re.finditer("N(?:(?: l(?: [lt])?)? [Nc])*", codes):
         name = words[run.start() // 2 : (run.end() + 1) // 2]
         mention = name_mention(text, name, _kind(name, placed))
@@ -206,7 +158,7 @@ def find_names(text: str, context: str = "") -> Iterator[Mention]:
 
 def _content(words: Sequence[Word]) -> list[str]:
     """The words in lower case, without titles and links."""
-    return [w.low.replace(".", "") for w in words if not w.is_title and w.low not in _LINKS]
+    return [w.low.replace(".", "") for w in words if not w.is_title and w.low not in WORDS["links"]]
 
 
 def _kind(words: Sequence[Word], placed: Collection[str]) -> str:
@@ -215,7 +167,9 @@ def _kind(words: Sequence[Word], placed: Collection[str]) -> str:
     if not lows or words[0].is_title:
         return "name"
     marked = (
-        lows[-1] in _PLACE_ENDS or lows[0] in _PLACE_STARTS if len(lows) > 1 else lows[0] in placed
+        lows[-1] in WORDS["place_ends"] or lows[0] in WORDS["place_starts"]
+        if len(lows) > 1
+        else lows[0] in placed
     )
     return "place" if marked or " ".join(lows) in places() else "name"
 
@@ -229,7 +183,7 @@ def name_mention(text: str, words: Sequence[Word], kind: str) -> Mention | None:
     # The verb "will" does not support Will: such words must be capitalised there as well.
     parts = (
         frozenset({f"Word {low}"}) if low in _STARTERS else word_keys(low)
-        for low in [low for low in lows if low not in _PLACE_ENDS] or lows
+        for low in [low for low in lows if low not in WORDS["place_ends"]] or lows
     )
     whole = same_place("-".join(lows))
     if len(lows) > 1:
@@ -258,7 +212,7 @@ def same_place(low: str) -> frozenset[str]:
 def places() -> frozenset[str]:
     """Countries and cities of the time zone database, in lower case."""
     tables = importlib.resources.files("tzdata") / "zoneinfo"
-    names = {name.replace("-", " ") for name in _MORE_PLACES}
+    names = {name.replace("-", " ") for name in WORDS["more_places"]}
     for table, column in (("iso3166.tab", 1), ("zone.tab", 2)):
         for line in (tables / table).read_text(encoding="utf-8").splitlines():
             if not line.startswith("#"):

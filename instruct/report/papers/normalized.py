@@ -13,46 +13,17 @@ alike, so a two-way question without a readable answer scores -100.
 """
 
 import dataclasses
+import importlib.resources
 import re
+import tomllib
 from collections.abc import Mapping
 from typing import Any
 
 from instruct.errors import UserError
 
-_WAYS = {"three": 33.3, "five": 20.0, "seven": 14.3}
-BBH_LOWER_BOUNDS: dict[str, float] = {
-    "boolean_expressions": 50.0,
-    "causal_judgement": 50.0,
-    "date_understanding": 17.2,
-    "disambiguation_qa": 33.2,
-    "dyck_languages": 1.2,
-    "formal_fallacies": 50.0,
-    "geometric_shapes": 11.6,
-    "hyperbaton": 50.0,
-    **{f"logical_deduction_{number}_objects": bound for number, bound in _WAYS.items()},
-    "movie_recommendation": 25.0,
-    "multistep_arithmetic_two": 0.0,
-    "navigate": 50.0,
-    "object_counting": 0.0,
-    "penguins_in_a_table": 0.0,
-    "reasoning_about_colored_objects": 11.9,
-    "ruin_names": 25.0,
-    "salient_translation_error_detection": 16.7,
-    "snarks": 50.0,
-    "sports_understanding": 50.0,
-    "temporal_sequences": 25.0,
-    **{f"tracking_shuffled_objects_{number}_objects": bound for number, bound in _WAYS.items()},
-    "web_of_lies": 50.0,
-    "word_sorting": 0.0,
-}
-# Suzgun et al.'s halves of BBH, which Flan-PaLM's table 4 reports. Its algorithmic mean is over
-# sub-tasks too: logical deduction and tracking count three times each.
-BBH_NLP = (
-    *("causal_judgement", "date_understanding", "disambiguation_qa", "formal_fallacies"),
-    *("hyperbaton", "movie_recommendation", "penguins_in_a_table"),
-    *("reasoning_about_colored_objects", "ruin_names", "salient_translation_error_detection"),
-    *("snarks", "sports_understanding"),
-)
+_BBH = tomllib.loads((importlib.resources.files(__package__) / "bbh.toml").read_text("utf-8"))
+BBH_LOWER_BOUNDS: dict[str, float] = _BBH["lower_bounds"]
+BBH_NLP: tuple[str, ...] = tuple(_BBH["nlp"])
 BBH_ALGORITHMIC = tuple(name for name in BBH_LOWER_BOUNDS if name not in BBH_NLP)
 
 TYDIQA_LANGUAGES = ("ar", "bn", "fi", "id", "ko", "ru", "sw", "te")
@@ -69,17 +40,6 @@ PARTS: dict[str, float | None] = {
     "mgsm": 0.0,
 }
 
-_ALIASES = {
-    "causal_judgment": "causal_judgement",
-    "formal_fallacies_syllogisms_negation": "formal_fallacies",
-    "multistep_arithmetic": "multistep_arithmetic_two",
-    "multi_step_arithmetic": "multistep_arithmetic_two",
-    "multi_step_arithmetic_two": "multistep_arithmetic_two",
-    "colored_objects": "reasoning_about_colored_objects",
-    "salient_translation": "salient_translation_error_detection",
-    "disambiguation": "disambiguation_qa",
-    "penguins": "penguins_in_a_table",
-}
 _NUMBER_WORDS = {"3": "three", "5": "five", "7": "seven"}
 
 
@@ -130,7 +90,7 @@ def sub_task_name(name: str) -> str | None:
     if counted:
         series = counted[1].replace("tracking", "tracking_shuffled_objects")
         return f"{series}_{_NUMBER_WORDS.get(counted[2], counted[2])}_objects"
-    return plain if plain in BBH_LOWER_BOUNDS else _ALIASES.get(plain)
+    return plain if plain in BBH_LOWER_BOUNDS else _BBH["aliases"].get(plain)
 
 
 def normalized_average(scores: Mapping[str, Any]) -> NormalizedAverage:
