@@ -6,19 +6,16 @@ said.
 """
 
 import collections
-import json
 import re
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from instruct.eval import metrics
-from instruct.prompts.options import match_option, plain
-from tasks.answers import read_answer
-
-Example = Mapping[str, Any] | None
+from instruct.prompts.options import plain
+from tasks.answers import Example, chosen_option, metadata_of, read_answer, text_of, texts_of
 
 
 class GroupedLabel(NamedTuple):
@@ -39,32 +36,9 @@ class EntityTarget(NamedTuple):
 # ---------------------------------------------------------------- reading
 
 
-def _text(value: Any) -> str:
-    return value.decode() if isinstance(value, bytes) else str(value)
-
-
-def _texts(values: Any) -> list[str]:
-    return [_text(value) for value in values]
-
-
 def _answer(decoded: str, example: Example) -> str:
     """The record's answer, for a target."""
-    return _text(example["answer"]) if example and "answer" in example else decoded
-
-
-def _metadata(example: Example) -> Mapping[str, Any]:
-    return json.loads(_text(example["metadata"])) if example and "metadata" in example else {}
-
-
-def _chosen(decoded: str, example: Example) -> str:
-    """What was answered by marker or by text: the option's text, where one was meant."""
-    answer = decoded.strip()
-    options = _texts((example or {}).get("options", ()))
-    if options:
-        index = match_option(answer, options, _texts((example or {}).get("markers", ())))
-        if index is not None:
-            return options[index]
-    return answer
+    return text_of(example["answer"]) if example and "answer" in example else decoded
 
 
 def read_first_line(decoded: str, example: Example = None, is_target: bool = False) -> str:
@@ -77,7 +51,7 @@ def read_grouped_label(
 ) -> str | GroupedLabel:
     """`tasks.answers.read_answer`; a target knows its group."""
     label = read_answer(decoded, example, is_target)
-    return GroupedLabel(label, str(_metadata(example).get("group", ""))) if is_target else label
+    return GroupedLabel(label, str(metadata_of(example).get("group", ""))) if is_target else label
 
 
 def read_text(decoded: str, example: Example = None, is_target: bool = False) -> str:
@@ -93,7 +67,7 @@ def read_first_word(decoded: str, example: Example = None, is_target: bool = Fal
 
 def read_score(decoded: str, example: Example = None, is_target: bool = False) -> float:
     """A number; -1 for a prediction without one (as T5 reads scores)."""
-    written = _answer(decoded, example) if is_target else _chosen(decoded, example)
+    written = _answer(decoded, example) if is_target else chosen_option(decoded.strip(), example)
     match = re.search(r"-?\d+(?:\.\d+)?", written)
     return float(match.group()) if match else -1.0
 
@@ -103,10 +77,10 @@ def read_entity(
 ) -> str | EntityTarget:
     """A continuation that starts with an entity; a target knows which entities are right."""
     if not is_target:
-        return _chosen(decoded, example)
-    metadata = _metadata(example)
+        return chosen_option(decoded.strip(), example)
+    metadata = metadata_of(example)
     tail = str(metadata.get("tail", ""))
-    endings = _texts((example or {}).get("references", ())) or [decoded]
+    endings = texts_of(example, "references") or [decoded]
     entities = tuple(ending.removesuffix(tail) for ending in endings)
     return EntityTarget(entities, tail, str(metadata.get("group", "")))
 

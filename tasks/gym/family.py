@@ -4,14 +4,13 @@ Importing this module registers the tasks and generates nothing; `tasks/gym/mixt
 """
 
 import functools
-import json
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 from instruct.data.registry import add_task
 from instruct.data.spec import TaskSpec
-from instruct.prompts.options import match_option
 from instruct.prompts.template import TemplateSet
+from tasks.answers import Example, chosen_option, metadata_of, text_of, texts_of
 from tasks.gym.source import GymSource
 from tasks.gym.table import GENERATORS, Generator
 from tasks.gym.verify import is_right
@@ -54,41 +53,21 @@ def template_set_of(row: Generator) -> TemplateSet:
 # ---------------------------------------------------------------- evaluation
 
 
-def _text(value: Any) -> str:
-    return value.decode() if isinstance(value, bytes) else str(value)
-
-
-def read_answer(
-    decoded: str, example: Mapping[str, Any] | None = None, is_target: bool = False
-) -> str | GymTarget:
-    """A `postprocess_fn`. A target becomes a `GymTarget`, a prediction its trimmed text.
+def read_answer(decoded: str, example: Example = None, is_target: bool = False) -> str | GymTarget:
+    """A `postprocess_fn`: a target becomes a `GymTarget`, a prediction its trimmed text.
 
     Where the prompt showed options, a prediction that names one by its marker or its text becomes
     that option's text.
-
-    Args:
-        decoded: text of the target, or what the model wrote.
-        example: the features of `instruct.data.feed.rendering.example_features`.
-        is_target: which of the two `decoded` is.
     """
-    example = example or {}
-    options = [_text(option) for option in example.get("options", ())]
-    if is_target:
-        if "answer" not in example:
-            return GymTarget(decoded, (decoded,), {})
-        answer = _text(example["answer"])
-        references = [answer, *(_text(r) for r in example.get("references", ()))]
-        if options:
-            references.append(options[int(example["answer_index"])])
-        metadata = json.loads(_text(example.get("metadata", b"{}")))
-        return GymTarget(answer, tuple(dict.fromkeys(references)), metadata)
-    text = decoded.strip()
-    if options:
-        markers = [_text(marker) for marker in example.get("markers", ())]
-        index = match_option(text, options, markers)
-        if index is not None:
-            return options[index]
-    return text
+    if not is_target:
+        return chosen_option(decoded.strip(), example)
+    if not example or "answer" not in example:
+        return GymTarget(decoded, (decoded,), {})
+    answer = text_of(example["answer"])
+    references = [answer, *texts_of(example, "references")]
+    if options := texts_of(example, "options"):
+        references.append(options[int(example["answer_index"])])
+    return GymTarget(answer, tuple(dict.fromkeys(references)), metadata_of(example))
 
 
 def gym_score(

@@ -10,13 +10,12 @@ import functools
 import json
 import re
 import unicodedata
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from instruct.prompts.numbers import ENGLISH, NumberForm, numbers_in
 from instruct.prompts.options import match_option, plain
-
-Example = Mapping[str, Any] | None
+from tasks.answers import Example, chosen_option, text_of, texts_of
 
 _MARKER = re.compile(r"\banswer(?:\s+is\s*:?|\s*:)\s*", re.IGNORECASE)
 _OPTION_WORD = re.compile(r"^(?:option|choice)\s+", re.IGNORECASE)
@@ -59,9 +58,9 @@ def read_asked(
     """`read`'s answer; a target keeps what was asked, for metrics that look at it."""
     answer = read(decoded, example, is_target)
     if is_target and example is not None:
-        record = json.loads(_text(example.get("record", "{}")))
+        record = json.loads(text_of(example.get("record", "{}")))
         answer.question = record.get("fields", {}).get("question", "")
-        answer.options = tuple(_texts(example, "options"))
+        answer.options = tuple(texts_of(example, "options"))
     return answer
 
 
@@ -106,22 +105,21 @@ def concluded(text: str) -> str | None:
 
 def is_reasoned(example: Example) -> bool:
     """Whether the prompt asked for reasoning before the answer."""
-    return _text((example or {}).get("template", "")).startswith("cot")
+    return text_of((example or {}).get("template", "")).startswith("cot")
 
 
 def read_choice(decoded: str, example: Example = None, is_target: bool = False) -> Answer:
     """A choice by its letter: "B" for "(B)", "B.", "The answer is (B)." or the option's text."""
-    markers = _texts(example, "markers")
+    options, markers = texts_of(example, "options"), texts_of(example, "markers")
+    index = None
     if is_target and example is not None:
-        return Answer(_letter(markers[int(example["answer_index"])]), decoded, is_reasoned(example))
-    answer = _answer_text(decoded, example)
-    if answer is None:
-        return Answer("", decoded, is_reasoned(example))
-    answer = _OPTION_WORD.sub("", answer)
-    index = match_option(answer, _texts(example, "options"), markers)
-    if _SEVERAL.match(answer) and plain(answer) not in map(plain, _texts(example, "options")):
-        index = None
-    return Answer("" if index is None else _letter(markers[index]), decoded, is_reasoned(example))
+        index = int(example["answer_index"])
+    elif (answer := _answer_text(decoded, example)) is not None:
+        answer = _OPTION_WORD.sub("", answer)
+        if not _SEVERAL.match(answer) or plain(answer) in map(plain, options):
+            index = match_option(answer, options, markers)
+    letter = "" if index is None else plain(markers[index]).upper()
+    return Answer(letter, decoded, is_reasoned(example))
 
 
 def read_exact(decoded: str, example: Example = None, is_target: bool = False) -> Answer:
@@ -155,20 +153,17 @@ def read_number(
         next_questions: as `own_reply`'s.
         form: how the language of `phrases` writes numbers; after "answer is" it is English.
     """
+    reasoned = is_reasoned(example)
     if is_target:
-        numbers = numbers_in(decoded)
-        return Answer(
-            _canonical(numbers[-1]) if numbers else decoded.strip(), decoded, is_reasoned(example)
-        )
+        numbers = numbers_in(decoded)[-1:]
+        return Answer(canonical(numbers[0]) if numbers else decoded.strip(), decoded, reasoned)
     own = own_reply(decoded, next_questions)
     ends = {match.end(): ENGLISH for match in _MARKER.finditer(own)}
     for phrase in _both_forms(phrases):
         ends |= {m.end(): form for m in re.finditer(re.escape(phrase), own, re.IGNORECASE)}
-    if not ends and is_reasoned(example):
-        return Answer("", decoded, is_reasoned(example))
     last = max(ends, default=0)
-    numbers = numbers_in(own[last:], ends.get(last, form))
-    return Answer(_canonical(numbers[0]) if numbers else "", decoded, is_reasoned(example))
+    numbers = numbers_in(own[last:], ends.get(last, form)) if ends or not reasoned else []
+    return Answer(canonical(numbers[0]) if numbers else "", decoded, reasoned)
 
 
 def read_label(decoded: str, example: Example = None, is_target: bool = False) -> Answer:
@@ -176,17 +171,12 @@ def read_label(decoded: str, example: Example = None, is_target: bool = False) -
 
     Where the prompt showed options, an answer by marker or by text becomes the option's text.
     """
+    answer: str | None = None
     if is_target and example is not None:
-        return Answer(plain(_text(example["answer"])), decoded, is_reasoned(example))
-    answer = _answer_text(decoded, example)
-    if answer is None:
-        return Answer("", decoded, is_reasoned(example))
-    options = _texts(example, "options")
-    if options:
-        index = match_option(answer, options, _texts(example, "markers"))
-        if index is not None:
-            answer = options[index]
-    return Answer(plain(answer), decoded, is_reasoned(example))
+        answer = text_of(example["answer"])
+    elif (text := _answer_text(decoded, example)) is not None:
+        answer = chosen_option(text, example)
+    return Answer(plain(answer or ""), decoded, is_reasoned(example))
 
 
 def read_span(
@@ -197,7 +187,7 @@ def read_span(
     They are accepted in their compatibility form too, which is all that some vocabularies write.
     """
     if is_target:
-        return _both_forms(_texts(example, "references") or (decoded,))
+        return _both_forms(texts_of(example, "references") or (decoded,))
     return Answer(own_reply(decoded).partition("\n")[0].strip(), decoded)
 
 
@@ -206,7 +196,7 @@ def read_summary(
 ) -> str | tuple[str, ...]:
     """Free text as it is; a target becomes all references."""
     if is_target:
-        return tuple(_texts(example, "references")) or (decoded,)
+        return tuple(texts_of(example, "references")) or (decoded,)
     return decoded.strip()
 
 
@@ -225,17 +215,6 @@ def _both_forms(texts: Sequence[str]) -> tuple[str, ...]:
     return tuple(dict.fromkeys([*texts, *(unicodedata.normalize("NFKC", t) for t in texts)]))
 
 
-def _canonical(number: decimal.Decimal) -> str:
+def canonical(number: decimal.Decimal) -> str:
+    """A number without an exponent and without zeros at the end of its fraction."""
     return format(number.normalize() + 0, "f")  # + 0: there is no negative zero
-
-
-def _letter(marker: str) -> str:
-    return plain(marker).upper()
-
-
-def _text(value: Any) -> str:
-    return value.decode() if isinstance(value, bytes) else str(value)
-
-
-def _texts(example: Example, name: str) -> list[str]:
-    return [_text(value) for value in (example or {}).get(name, ())]

@@ -6,8 +6,8 @@ validation split; the answer is the choice with the highest summed log-likelihoo
 quartiles are reported. `exact_match` scores the generated text instead.
 
 Rows come from P3 as published, or else from promptsource's templates applied to the raw set
-(StoryCloze, which P3 may not publish, only so). These sets are in the training mixtures of Flan:
-held out they are for models trained as T0 was.
+(always for StoryCloze, which P3 may not publish). Flan's training mixtures contain these sets: only
+models trained as T0 was have not seen them.
 """
 
 import re
@@ -21,8 +21,8 @@ from instruct.data.sources.promptsource import PromptSourceSource, p3_name
 from instruct.data.spec import Source, TaskSpec
 from instruct.eval import metrics
 from tasks.contamination import group_of
-from tasks.suites.layouts import layout
 from tasks.suites.reading import read_label
+from tasks.suites.task import suite_task
 
 FAMILY = "t0_held_out"
 URL = "https://huggingface.co/datasets/bigscience/P3"
@@ -66,9 +66,9 @@ class T0Set(NamedTuple):
 
 
 def _super_glue(name: str, task: str, group: str, prompts: tuple[str, ...]) -> T0Set:
-    short = name.partition(".")[0]
+    hub = "aps/super_glue"
     return T0Set(
-        short, task, "super_glue", name, "aps/super_glue", name, "validation", group, prompts
+        name.partition(".")[0], task, "super_glue", name, hub, name, "validation", group, prompts
     )
 
 
@@ -137,17 +137,15 @@ def t0_source(row: T0Set, prompt: str) -> Source:
 def t0_task(row: T0Set, prompt: str) -> TaskSpec:
     """One prompt of a set."""
     name = re.sub(r"\W+", "_", prompt).strip("_")
-    return TaskSpec(
-        name=f"{FAMILY}.{row.id}_{name}",
-        family=FAMILY,
+    return suite_task(
+        f"{FAMILY}.{row.id}_{name}",
+        t0_source(row, prompt),
+        "finished_choice",
         dataset=row.group,
         category=row.id,
-        source=t0_source(row, prompt),
-        templates=layout("finished_choice"),
         modes={"zs_direct": 1.0},
         metric_fns=[metrics.exact_match],
         postprocess_fn=read_label,
-        splits={"validation": "validation"},
         exemplar_split="validation",
         ranked=True,
         contamination_group=group_of(row.group),
