@@ -54,11 +54,7 @@ MIXTURE_TABLES: Mapping[str, Mapping[str, Rates]] = {
     "Sources (each half zero-, half few-shot)": {name: {} for name in mixtures.SOURCES},
     "For training": {**mixtures.TRAINING, **mixtures.NIV2_TRAINING, **gym_mixtures.TRAINING},
     "For evaluation": {**mixtures.EVALUATION, **gym_mixtures.EVALUATION},
-    "As published (few-shot prompts are in the texts)": {
-        published.MIXTURE: {
-            f"{published.FAMILY}.{name}": row.rate for name, row in published.SUBMIXTURES.items()
-        }
-    },
+    "As published (few-shot prompts are in the texts)": {published.MIXTURE: published.RATES},
 }
 
 

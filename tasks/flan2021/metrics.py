@@ -1,14 +1,14 @@
 """Reading and scoring of the Flan 2021 tasks, beyond `tasks/answers.py`.
 
-`read_*` are SeqIO's `postprocess_fn`s: a target becomes what the metric needs beside the text (all
-right entities, the group). Metrics are `(targets, predictions) -> {name: value}`, 0-100 but where
-said.
+`read_*` are SeqIO's `postprocess_fn`s; they add to a target what its metric needs (all right
+entities, the group). Metrics are `(targets, predictions) -> {name: value}`, 0-100 unless their
+docstring says otherwise.
 """
 
 import collections
 import re
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -49,7 +49,7 @@ def read_first_line(decoded: str, example: Example = None, is_target: bool = Fal
 def read_grouped_label(
     decoded: str, example: Example = None, is_target: bool = False
 ) -> str | GroupedLabel:
-    """`tasks.answers.read_answer`; a target knows its group."""
+    """`tasks.answers.read_answer`; a target includes its group."""
     label = read_answer(decoded, example, is_target)
     return GroupedLabel(label, str(metadata_of(example).get("group", ""))) if is_target else label
 
@@ -75,7 +75,7 @@ def read_score(decoded: str, example: Example = None, is_target: bool = False) -
 def read_entity(
     decoded: str, example: Example = None, is_target: bool = False
 ) -> str | EntityTarget:
-    """A continuation that starts with an entity; a target knows which entities are right."""
+    """A continuation that starts with an entity; a target lists the right entities."""
     if not is_target:
         return chosen_option(decoded.strip(), example)
     metadata = metadata_of(example)
@@ -88,19 +88,16 @@ def read_entity(
 # ---------------------------------------------------------------- scoring
 
 
-def _f1(true_positives: int, positives: int, found: int) -> float:
-    return 2.0 * true_positives / (positives + found) if positives + found else 0.0
-
-
 def _label_f1(targets: Sequence[str], predictions: Sequence[str], label: str) -> float:
     """F1 of one label, 0-1."""
     pairs = list(zip(targets, predictions, strict=True))
-    true_positives = sum(t == label and p == label for t, p in pairs)
-    return _f1(true_positives, sum(t == label for t, _ in pairs), sum(p == label for _, p in pairs))
+    both = sum(t == label and p == label for t, p in pairs)
+    either = sum((t == label) + (p == label) for t, p in pairs)
+    return 2.0 * both / either if either else 0.0
 
 
 def f1_of_yes(targets: Sequence[str], predictions: Sequence[str]) -> dict[str, float]:
-    """F1 of the label "yes" (MRPC, QQP); what is no label counts as not found."""
+    """F1 of the label "yes" (MRPC, QQP); other predictions count as not "yes"."""
     return {"f1": 100.0 * _label_f1(targets, predictions, "yes")}
 
 
@@ -196,14 +193,7 @@ def word_edit_distance(targets: Sequence[str], predictions: Sequence[str]) -> di
     distances = [
         _word_distance(t.split(), p.split()) for t, p in zip(targets, predictions, strict=True)
     ]
-    names: dict[str, Callable[[list[int]], Any]] = {
-        "min": min,
-        "max": max,
-        "mean": np.mean,
-        "median": np.median,
-        "sum": sum,
-    }
     return {
-        f"word_edit_{name}": float(function(distances)) if distances else 0.0
-        for name, function in names.items()
+        f"word_edit_{name}": float(getattr(np, name)(distances)) if distances else 0.0
+        for name in ("min", "max", "mean", "median", "sum")
     }

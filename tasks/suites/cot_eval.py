@@ -130,7 +130,7 @@ def read_asdiv(path: Path) -> Iterator[Record | Dropped]:
 
 
 def _question_task(
-    name: str, split: str, read: Any, file: str, exemplars: str, wording: str, url: str, **more: Any
+    name: str, split: str, read: Any, file: str, exemplars: str, layout: str, url: str, **more: Any
 ) -> TaskSpec:
     """Questions with a label or an option as the answer."""
     parts = {
@@ -140,7 +140,7 @@ def _question_task(
     return suite_task(
         f"{FAMILY}.{name}",
         SuiteSource(name, parts, f"{url} and {_FLAN}"),
-        wording,
+        layout,
         dataset=name,
         category="reasoning",
         modes={"cot": 1.0},

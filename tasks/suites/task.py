@@ -3,24 +3,14 @@
 from typing import Any
 
 from instruct.data.spec import Source, TaskSpec
-from instruct.errors import unknown_name
-from instruct.prompts.template import TemplateSet
-from tasks.wordings import wordings
+from tasks.wordings import wording
 
 
-def layout(name: str) -> TemplateSet:
-    """The layout of that name."""
-    layouts = wordings("suites")
-    if name not in layouts:
-        raise unknown_name("layout", name, layouts)
-    return layouts[name]
-
-
-def suite_task(name: str, source: Source, wording: str, **values: Any) -> TaskSpec:
+def suite_task(name: str, source: Source, layout: str, **values: Any) -> TaskSpec:
     """The spec of task `name`, `<family>.<...>`, with every split of its source.
 
     Args:
-        wording: name of its layout.
+        layout: name of its template set.
         values: further fields of `TaskSpec`; the default of `dataset` is the family.
     """
     family = name.partition(".")[0]
@@ -28,7 +18,7 @@ def suite_task(name: str, source: Source, wording: str, **values: Any) -> TaskSp
         name,
         family,
         source=source,
-        templates=layout(wording),
+        templates=wording(layout, "suites"),
         splits={split: split for split in source.splits},
         **({"dataset": family} | values),
     )

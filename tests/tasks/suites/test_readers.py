@@ -12,8 +12,9 @@ from instruct.errors import UserError
 from instruct.prompts.record import Record
 from instruct.prompts.render import Dropped, Rendered, render
 from tasks import mixtures as _collection  # noqa: F401
-from tasks.suites import cot_eval, grade_school, mmlu, passages, summaries, t0_held_out, task
+from tasks.suites import cot_eval, grade_school, mmlu, passages, summaries, t0_held_out
 from tasks.suites.held_in import IDS, first_wording
+from tasks.suites.task import suite_task
 from tests.tasks.suites.made_up import data_folder
 from tests.tasks.suites_goldens import records_of
 from tests.workspaces import workspace
@@ -139,7 +140,7 @@ def test_held_in_and_layouts():
     assert (len(once.zs_opt), len(once.formats), once.inv) == (1, 1, ())
     assert first_wording(once).zs_opt == once.zs_opt
     with pytest.raises(UserError, match="Did you mean 'mmlu'"):
-        task.layout("mmlo")
+        suite_task("mmlu.x", mmlu.mmlu_source("virology"), "mmlo")
 
 
 def test_every_source_can_be_sent_to_a_worker_process():
