@@ -9,20 +9,20 @@
       <source>.fs                 the same with exemplars
     <source>.straight             the source without inverted prompts
 
-As in the released generator (flan/v2), an option part holds every task of the source: a task
-without options is worded without them there, so that the parts differ in wording only.
+As in the released generator (flan/v2), an option part contains every task of the source, those that
+have no options worded without them, so that the parts differ in wording only.
 """
 
 from collections.abc import Iterable, Mapping
 
-from instruct.data.registry import add_mixture
+from instruct.data.registry import add_mixture, registered_specs
 from instruct.data.spec import TaskSpec
 
 # Rate of inverted prompts beside 1.0 of straight ones (flan/v2: 0.3 for CoT-II and Dialog-II;
 # Longpre et al. 2023, section 3.3).
 INVERSION = 0.3
 
-# Part -> the modes it takes of a task, the first that the task has.
+# Side -> part -> modes; a task contributes the first of these that it has.
 OPTION_PARTS: Mapping[str, Mapping[str, tuple[str, ...]]] = {
     "zs": {"zs_opt": ("zs_opt", "zs_noopt"), "zs_noopt": ("zs_noopt",)},
     "fs": {"fs_opt": ("fs_opt", "fs_noopt"), "fs_noopt": ("fs_noopt",)},
@@ -35,6 +35,13 @@ COT_PARTS: Mapping[str, Mapping[str, tuple[str, ...]]] = {
     "zs": {"zs_cot": ("cot",)},
     "fs": {"fs_cot": ("fs_cot",)},
 }
+
+
+def tasks_of(*families: str, without: Iterable[str] = ()) -> tuple[TaskSpec, ...]:
+    """The registered tasks of these families, family by family, without some by name."""
+    specs = registered_specs().values()
+    names = set(without)
+    return tuple(s for f in families for s in specs if s.family == f and s.name not in names)
 
 
 def _leaf(spec: TaskSpec, modes: Iterable[str]) -> str | None:

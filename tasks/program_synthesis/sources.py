@@ -1,6 +1,6 @@
 """Programs as records of the family `program_synthesis`.
 
-This module imports no TensorFlow: worker processes that read records import it.
+This module imports no TensorFlow, since worker processes that read records import it.
 """
 
 import dataclasses
@@ -27,28 +27,28 @@ _QUOTED = re.compile(r'"[^"]*"|\'[^\']*\'')
 
 @dataclasses.dataclass(frozen=True)
 class DrRepairSource(FileSource):
-    """DrRepair's programs that do not compile, with the programs they were made of.
+    """DrRepair's programs that do not compile, with the correct programs.
 
-    Read are the preprocessed DeepFix files of the release of Yasunaga and Liang (2020), unzipped:
+    Reads the preprocessed DeepFix files of the release of Yasunaga and Liang (2020), unzipped:
 
         dr_repair/err-data-compiler--auto-corrupt--orig-deepfix/**/*.json     (bin0/prob11/...)
 
     one file a program: `lines` [{"code": tokens with blanks between, "indent": level}] of the
     correct program and `errors` [{"mod_line": [line], "mod_code": [its faulty text], "err_line":
     line, "err_msg": first error of the compiler}], lines counted from 0. They are C, by students.
-    The release's spoc-style folders are no input: they leave most braces to the indentation.
+    The release's spoc-style folders are not read: they leave most braces to the indentation.
 
-    A program gives one record. Which of its up to 100 corruptions is used is drawn by a hash of
-    the program and the variant, so that the variants differ in more than their layout. Splits are
-    cut by the programming problem: its solutions resemble each other.
+    A program gives one record, with one of its up to 100 corruptions. A hash of the program and the
+    variant draws it, so that the variants differ in more than their layout. Splits are cut by the
+    programming problem, since solutions of one problem resemble each other.
 
     Attributes:
-        variant: what of the errors is shown: "plain_code" the faulty program alone;
-            "line_numbers" the program with its lines numbered, and the compiler's message with
-            the line's number; "error_comments" the program with the message as a comment at its
-            line; "no_errors" the numbered program without any message. How the Flan Collection
-            lays them out is not public.
-        folder: of the files, relative to the data folder; every *.json below it is read.
+        variant: how errors are shown: "plain_code" the faulty program alone; "line_numbers" the
+            program with its lines numbered, and the compiler's message with the line's number;
+            "error_comments" the program with the message as a comment at its line; "no_errors" the
+            numbered program without any message. How the Flan Collection lays them out is not
+            public.
+        folder: of the files (every *.json below it), relative to the data folder.
     """
 
     name: str = "dr_repair"
@@ -58,16 +58,13 @@ class DrRepairSource(FileSource):
     folder: str = "dr_repair/err-data-compiler--auto-corrupt--orig-deepfix"
 
     def paths(self, workspace: Workspace) -> tuple[Path, ...]:
-        """The files that are there, sorted; the folder where there are none."""
-        return self._paths(workspace.data_dir)
-
-    def _paths(self, data_dir: Path) -> tuple[Path, ...]:
-        root = data_dir / self.folder
+        """The existing files, sorted; the folder itself where there are none."""
+        root = workspace.data_dir / self.folder
         return tuple(sorted(root.glob("**/*.json"))) or (root,)
 
     def rows(self, path: Path) -> Iterator[Row]:
-        """Every program of every file; `path` is not one, only the parts' common name."""
-        for file in self._paths(path.parent):
+        """Every program of every file; `path` is only the common name of the parts."""
+        for file in self.paths(Workspace(data_dir=path.parent)):
             relative = file.relative_to(path.parent / self.folder).with_suffix("").as_posix()
             try:
                 program = json.loads(file.read_bytes().decode("utf-8"))
