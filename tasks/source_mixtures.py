@@ -44,8 +44,10 @@ def tasks_of(*families: str, without: Iterable[str] = ()) -> tuple[TaskSpec, ...
     return tuple(s for f in families for s in specs if s.family == f and s.name not in names)
 
 
-def _leaf(spec: TaskSpec, modes: Iterable[str]) -> str | None:
-    return next((spec.leaf_name(mode) for mode in modes if mode in spec.modes), None)
+def _leaves(specs: Iterable[TaskSpec], *modes: str) -> dict[str, float | None]:
+    """A leaf of every task that has one of the modes, in the first of these."""
+    found = [(spec, [mode for mode in modes if mode in spec.modes]) for spec in specs]
+    return {spec.leaf_name(own[0]): None for spec, own in found if own}
 
 
 def add_source(
@@ -62,24 +64,17 @@ def add_source(
         cap: most records that a task counts for; None for the tasks' own caps.
     """
     specs = tuple(specs)
-    straight: dict[str, dict[str, float | None]] = {}
     for side, modes_of in parts.items():
-        inverted = {
-            leaf: None for spec in specs if (leaf := _leaf(spec, (f"{side}_inv",))) is not None
-        }
+        inverted = _leaves(specs, f"{side}_inv")
         if inverted:
             add_mixture(f"{name}.inverted_{side}", inverted, cap)
-        children: dict[str, float | None] = {}
         for part, modes in modes_of.items():
-            leaves = {leaf: None for spec in specs if (leaf := _leaf(spec, modes)) is not None}
-            add_mixture(f"{name}.{part}.straight", leaves, cap)
-            mixed: dict[str, float | None] = {f"{name}.{part}.straight": 1.0}
+            add_mixture(f"{name}.{part}.straight", _leaves(specs, *modes), cap)
+            mixed = {f"{name}.{part}.straight": 1.0}
             if inverted:
                 mixed[f"{name}.inverted_{side}"] = INVERSION
             add_mixture(f"{name}.{part}", mixed)
-            children[f"{name}.{part}"] = 1.0
-            straight.setdefault(side, {})[f"{name}.{part}.straight"] = 1.0
-        add_mixture(f"{name}.{side}", children)
-        add_mixture(f"{name}.{side}.straight", straight[side])
+        add_mixture(f"{name}.{side}", {f"{name}.{part}": 1.0 for part in modes_of})
+        add_mixture(f"{name}.{side}.straight", {f"{name}.{p}.straight": 1.0 for p in modes_of})
     add_mixture(name, {f"{name}.{side}": 1.0 for side in parts})
     add_mixture(f"{name}.straight", {f"{name}.{side}.straight": 1.0 for side in parts})

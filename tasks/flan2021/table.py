@@ -105,13 +105,12 @@ def _first_million(records: int) -> dict[str, str]:
     return _PUBLISHED | ({"train": f"train[:{MOST_RECORDS}]"} if records > MOST_RECORDS else {})
 
 
-def _thirds(start: int) -> dict[str, str]:
+def _third(start: int, test: str) -> dict[str, str]:
     """Slices of ParaCrawl's English-Danish pairs for one of the three text-formatting tasks."""
-    end = {0: "-2000", 30_200: "-1000", 60_400: ""}[start]
     return {
         "train": f"train[{start or ''}:{start + 30_000}]",
         "validation": f"train[{start + 30_000}:{start + 30_200}]",
-        "test": f"train[-{1000 - int(end or 0)}:{end}]",
+        "test": f"train[{test}]",
     }
 
 
@@ -250,15 +249,15 @@ TASKS = {task.id: task for task in (
     FlanTask("wiki_lingua_english_en", "gem/wiki_lingua_english_en:1.1.0", _PUBLISHED,
              written.how_to_summary, "how_to_summary", "rouge", _SUMMARY, "summarization", 99_000,
              dataset="wiki_lingua"),
-    FlanTask("true_case", "para_crawl/enda:1.2.0", _thirds(0), written.true_case,
+    FlanTask("true_case", "para_crawl/enda:1.2.0", _third(0, "-3000:-2000"), written.true_case,
              "true_case", "edit", "Casing Selection", "text_formatting", 29_260,
              dataset="para_crawl_enda", note=_OWN_TEST),
-    FlanTask("fix_punct", "para_crawl/enda:1.2.0", _thirds(30_200), written.fix_punctuation,
-             "fix_punctuation", "edit", "Punctuation Fixing", "text_formatting", 28_070,
-             dataset="para_crawl_enda", note=_OWN_TEST),
-    FlanTask("word_segment", "para_crawl/enda:1.2.0", _thirds(60_400), written.word_segmentation,
-             "word_segmentation", "edit", "Word Segmentation", "text_formatting", 30_000,
-             dataset="para_crawl_enda", note=_OWN_TEST),
+    FlanTask("fix_punct", "para_crawl/enda:1.2.0", _third(30_200, "-2000:-1000"),
+             written.fix_punctuation, "fix_punctuation", "edit", "Punctuation Fixing",
+             "text_formatting", 28_070, dataset="para_crawl_enda", note=_OWN_TEST),
+    FlanTask("word_segment", "para_crawl/enda:1.2.0", _third(60_400, "-1000:"),
+             written.word_segmentation, "word_segmentation", "edit", "Word Segmentation",
+             "text_formatting", 30_000, dataset="para_crawl_enda", note=_OWN_TEST),
     FlanTask("cb", "super_glue/cb:1.0.2", held(50, _VAL), choice.nli_contradiction_second,
              "nli", "label_mean_f1", _NLI, "entailment", 200, choice.NLI),
     FlanTask("cola", "glue/cola:2.0.0", held(200, _VAL), choice.acceptability,

@@ -18,8 +18,6 @@ from tasks.splits import held_out_group
 from tasks.wordings import wordings
 
 FAMILY = "gym"
-LICENSE = "Apache-2.0"
-URL = "https://github.com/open-thought/reasoning-gym"
 
 # Few-shot prompts are several times as long, so they get the smaller share.
 _MODES = {"zs_noopt": 0.7, "fs_noopt": 0.3}
@@ -27,7 +25,7 @@ _MODES_WITH_OPTIONS = {"zs_opt": 0.35, "zs_noopt": 0.35, "fs_opt": 0.15, "fs_noo
 
 
 class GymTarget(NamedTuple):
-    """What the metric gets in place of a target text.
+    """A target as the metric takes it.
 
     Attributes:
         answer: the record's answer.
@@ -107,8 +105,8 @@ def gym_task(row: Generator) -> TaskSpec:
         postprocess_fn=read_answer,
         num_examples={split: source.expected(split) for split in source.splits},
         held_out=held_out_group(row),
-        license=LICENSE,
-        url=URL,
+        license="Apache-2.0",
+        url="https://github.com/open-thought/reasoning-gym",
         description=f"reasoning_gym's {row.generator} ({row.category})",
     )
 

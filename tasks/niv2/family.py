@@ -74,13 +74,13 @@ def test_tasks() -> tuple[str, ...]:
 
 
 def train_tasks(disjoint: bool = False) -> tuple[str, ...]:
-    """Names of the training tasks of the English track.
+    """Names of the 697 training tasks of the English track.
 
-    The published list less the 57 copies of MMLU and the two tasks that the family omits: 697.
+    They are the published list without the 57 copies of MMLU and the two omitted tasks.
 
     Args:
         disjoint: also leave out the 9 tasks whose data set a test task has under another name
-            (`niv2.table.UNITED`), which the publisher's rule against that overlooked.
+            (`niv2.table.UNITED`), which the publisher's rule against that missed.
     """
     rows = niv2_rows().values()
     tested = {row.dataset for row in rows if row.split == "test"} if disjoint else set()
@@ -93,7 +93,7 @@ def xlingual_test_tasks() -> tuple[str, ...]:
 
 
 def xlingual_train_tasks(disjoint: bool = False) -> tuple[str, ...]:
-    """Names of the training tasks of the cross-lingual track: as `train_tasks`, 1,211.
+    """Names of the 1,211 training tasks of the cross-lingual track, chosen as `train_tasks` are.
 
     Args:
         disjoint: also leave out the 23 tasks whose data set a test task of either track has.

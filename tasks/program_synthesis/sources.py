@@ -6,7 +6,7 @@ This module imports no TensorFlow, since worker processes that read records impo
 import dataclasses
 import json
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -100,7 +100,7 @@ def repair_record(program: Mapping[str, Any], identity: str, variant: str) -> Re
         return Dropped("program is not laid out as in the release")
     if faulty == correct:
         return Dropped("the errors change nothing")
-    # Some messages point behind the end of the program, at a brace that is missing there.
+    # Some messages point past the end of the program, at a missing brace.
     place = min(max(place, 0), len(correct) - 1)
     lines = [f"{_INDENT * indent}{code}".rstrip() for indent, code in zip(indents, faulty)]
     if variant == "error_comments":
@@ -118,7 +118,7 @@ def repair_record(program: Mapping[str, Any], identity: str, variant: str) -> Re
 
 
 def _code_line(code: str) -> str:
-    """A line of tokens with the blanks gone that the release puts inside quotes.
+    """A line of tokens without the blanks that the release puts inside quotes.
 
     >>> _code_line("printf ( \\" %d \\" , ' x ' ) ;")
     'printf ( "%d" , \\'x\\' ) ;'
@@ -139,19 +139,18 @@ PYTHON3 = 3  # of the data set's languages: 1 Python 2, 2 C++, 4 Java
 MAX_SOLUTION = 4_000  # characters
 MAX_DESCRIPTION = 12_000
 CODE_CONTESTS_COLUMNS = ("name", "description", "source", "solutions")
-_IMAGE = re.compile(r"<image>", re.IGNORECASE)
 
 
 def code_contests_record(row: Mapping[str, Any], default_id: str) -> Record | Dropped:
     """A row of DeepMind's CodeContests: the statement, and one right solution in Python 3.
 
     The solution is drawn by a hash of the problem's name among the right ones of at most
-    `MAX_SOLUTION` characters. Statements that show images lost a part of themselves.
+    `MAX_SOLUTION` characters. Statements with images are dropped, since the images are lost.
     """
     description = str(row.get("description") or "").strip()
     if not description:
         return Dropped("no description")
-    if _IMAGE.search(description):
+    if "<image>" in description.lower():
         return Dropped("the statement shows images")
     if len(description) > MAX_DESCRIPTION:
         return Dropped("statement is too long")
@@ -170,20 +169,16 @@ def code_contests_record(row: Mapping[str, Any], default_id: str) -> Record | Dr
 
 
 def _python_solutions(solutions: Any) -> list[str]:
-    """The Python 3 ones, whether the rows hold a struct of two lists or a list of structs."""
+    """The solutions in Python 3 from a struct of two lists or a list of structs."""
     if isinstance(solutions, Mapping):
-        languages: Sequence[Any] = solutions.get("language") or ()
-        texts: Sequence[Any] = solutions.get("solution") or ()
+        pairs = zip(solutions.get("language") or (), solutions.get("solution") or ())
     else:
-        pairs = [s for s in solutions or () if isinstance(s, Mapping)]
-        languages = [pair.get("language") for pair in pairs]
-        texts = [pair.get("solution") for pair in pairs]
-    return [
-        str(text) for language, text in zip(languages, texts) if language in (PYTHON3, "PYTHON3")
-    ]
+        structs = (s for s in solutions or () if isinstance(s, Mapping))
+        pairs = ((struct.get("language"), struct.get("solution")) for struct in structs)
+    return [str(text) for language, text in pairs if language in (PYTHON3, "PYTHON3")]
 
 
 def _tidy_code(code: str) -> str:
-    """Newlines of one kind, no blanks at the ends of lines, no blank lines around."""
-    lines = [line.rstrip() for line in code.replace("\r\n", "\n").replace("\r", "\n").split("\n")]
-    return "\n".join(lines).strip("\n")
+    """Code with newlines of one kind, no blanks at line ends, no blank lines around it."""
+    lines = code.replace("\r\n", "\n").replace("\r", "\n").split("\n")
+    return "\n".join(map(str.rstrip, lines)).strip("\n")

@@ -10,11 +10,9 @@ import dataclasses
 from typing import Any
 
 from instruct.data.registry import add_task
-from instruct.data.sources.tfds import TfdsSource
 from instruct.data.spec import TaskSpec
 from instruct.prompts.options import OptionStyle
 from instruct.prompts.template import TemplateSet
-from tasks.flan2021.datasets import DATASETS
 from tasks.flan2021.family import flan2021_task
 from tasks.flan2021.table import TASKS
 
@@ -47,13 +45,13 @@ def held_in_task(task_id: str) -> TaskSpec:
     """The task of one of `IDS`."""
     row = TASKS[task_id]
     spec = flan2021_task(row)
+    source: Any = spec.source
     parts = {"train": row.parts["train"], "validation": "validation"}
-    manual = DATASETS[row.dataset_name].manual
     return dataclasses.replace(
         spec,
         name=f"{FAMILY}.{task_id}",
         family=FAMILY,
-        source=TfdsSource(row.builder, parts, row.to_record, manual=manual),
+        source=dataclasses.replace(source, parts=parts),
         templates=first_wording(spec.templates),
         modes={"zs_opt": 1.0, "fs_opt": 1.0},
         extra_modes=(),
