@@ -22,7 +22,7 @@ def cut_answer(text: str, closing_phrases: Sequence[tuple[str, str]]) -> str:
     """The answer of a chain of thought: the text after its last closing phrase.
 
     Args:
-        text: what the model wrote.
+        text: the model's reply.
         closing_phrases: (text before, text after) of the answer, as in
             `TemplateSet.closing_phrases`.
 
@@ -31,7 +31,7 @@ def cut_answer(text: str, closing_phrases: Sequence[tuple[str, str]]) -> str:
     """
     best, ending = 0, ""
     for before, after in closing_phrases:
-        # Only the last line of the phrase: on earlier lines the reasoning stands.
+        # Only the last line of the phrase: earlier lines hold the reasoning.
         words = before.rsplit("\n", 1)[-1].split()
         pattern = r"\s+".join(map(re.escape, words))
         for match in re.finditer(pattern, text, re.IGNORECASE) if words else ():

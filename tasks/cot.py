@@ -41,7 +41,7 @@ class CotSet(NamedTuple):
         category: kind of task in the collection's own list.
         license: of the data set that the questions come from; "unknown" where it states none.
         url: of that data set.
-        description: what is asked.
+        description: the kind of question.
     """
 
     id: str

@@ -1,4 +1,4 @@
-"""The mixtures of the Flan 2022 Collection as one table: what is mixed, at which rates.
+"""The mixtures of the Flan 2022 Collection as one table of sources and rates.
 
 Rates are relative within a mixture; a source (`flan2021`, `t0`, ...) is a tree of parts
 (`source_mixtures.py`), inside which a task counts by its records up to its cap. Importing this

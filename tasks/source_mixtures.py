@@ -18,7 +18,7 @@ from collections.abc import Iterable, Mapping
 from instruct.data.registry import add_mixture, registered_specs
 from instruct.data.spec import TaskSpec
 
-# Rate of inverted prompts beside 1.0 of straight ones (flan/v2: 0.3 for CoT-II and Dialog-II;
+# Rate of inverted prompts relative to straight ones (flan/v2: 0.3 for CoT-II and Dialog-II;
 # Longpre et al. 2023, section 3.3).
 INVERSION = 0.3
 
@@ -46,8 +46,8 @@ def tasks_of(*families: str, without: Iterable[str] = ()) -> tuple[TaskSpec, ...
 
 def _leaves(specs: Iterable[TaskSpec], *modes: str) -> dict[str, float | None]:
     """A leaf of every task that has one of the modes, in the first of these."""
-    found = [(spec, [mode for mode in modes if mode in spec.modes]) for spec in specs]
-    return {spec.leaf_name(own[0]): None for spec, own in found if own}
+    own_modes = [(spec, [mode for mode in modes if mode in spec.modes]) for spec in specs]
+    return {spec.leaf_name(own[0]): None for spec, own in own_modes if own}
 
 
 def add_source(

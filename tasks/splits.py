@@ -44,7 +44,7 @@ def held_out() -> tuple[Generator, ...]:
 # Contamination groups of the benchmarks that the papers hold out of all training: no training
 # mixture may contain their data sets, under any name.
 HELD_OUT_GROUPS: dict[str, str] = {
-    "mmlu": "MMLU, 57 subjects (Natural Instructions has copies, which are no tasks here)",
+    "mmlu": "MMLU, 57 subjects (Natural Instructions has copies, which this project omits)",
     "big_bench": "BIG-Bench Hard and the rest of BIG-bench",
     "bbh": "BIG-Bench Hard under its own name",
     "tydiqa": "TyDiQA, gold passage",

@@ -52,7 +52,7 @@ class T0Row:
 
     Attributes:
         prompt: its configuration in P3.
-        dataset: what it asks about; the same name for all configurations of a data set.
+        dataset: its data set, under one name for all configurations.
         hub, subset: the raw data set on the hub and its configuration; None for the only one.
         template: promptsource's name for the prompt.
         kind: "G" without options, "M" with options in its own text, "S" with options apart.

@@ -12,10 +12,10 @@ FOLDER = Path(__file__).parent / "templates"
 
 @functools.cache
 def wordings(*files: str) -> Mapping[str, TemplateSet]:
-    """Template sets by name: those of `<file>.toml`, of several files all together.
+    """Template sets by name, from one or several files `<file>.toml`.
 
     Raises:
-        UserError: a file cannot be read or is no file of template sets.
+        UserError: a file cannot be read or contains no template sets.
     """
     if len(files) == 1:
         return load_template_sets(FOLDER / f"{files[0]}.toml")

@@ -1,9 +1,9 @@
 """Writes docs/collection.md: prose from `page.md.jinja`, tables from the tasks.
 
     python -m tasks.collection.page          writes the page
-    python -m tasks.collection.page --check  fails if the page is not what would be written
+    python -m tasks.collection.page --check  fails if the page is out of date
 
-Opens no data and no store, so that the page is the same everywhere.
+Opens no data and no store, so the page is the same on every machine.
 """
 
 import collections
@@ -62,13 +62,12 @@ MIXTURE_TABLES: Mapping[str, Mapping[str, Rates]] = {
 
 def page() -> str:
     """The whole page."""
-    environment = jinja2.Environment(
+    template = jinja2.Template(
+        TEMPLATE.read_text(encoding="utf-8"),
         undefined=jinja2.StrictUndefined,
         trim_blocks=True,
         keep_trailing_newline=True,
-        autoescape=False,
     )
-    template = environment.from_string(TEMPLATE.read_text(encoding="utf-8"))
     specs = {name: tasks_of(name) for name in COLLECTION}
     everything = [find_spec(_WORKSPACE, leaf) for leaf in shares(_WORKSPACE, WHOLE, declared=True)]
     datasets = {name: _count(members, "dataset") for name, members in specs.items()}
@@ -167,7 +166,7 @@ def _families() -> str:
 
 
 def source_kind(source: Any) -> str:
-    """The kind of place that a task's records come from."""
+    """The kind of source that a task's records come from."""
     if isinstance(source, Alternates):
         return ", else ".join(source_kind(one) for one in source.sources)
     if isinstance(source, TfdsSource):
@@ -203,13 +202,13 @@ def _fetched_by_hand() -> str:
 def _tasks_of(name: str) -> str:
     rows = [
         [f"`{spec.name.removeprefix(name + '.')}`", spec.category, _records([spec])]
-        + [_license(spec), _place(spec.source)]
+        + [_license(spec), _short_origin(spec.source)]
         for spec in tasks_of(name)
     ]
     return _table(("task", "category", "training records", "licence", "source"), rows)
 
 
-def _place(source: Any) -> str:
+def _short_origin(source: Any) -> str:
     if isinstance(source, TfdsSource):
         return f"`{source.builder}`"
     if isinstance(source, FileSource):

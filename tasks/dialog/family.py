@@ -1,7 +1,7 @@
 """Family `dialog`: the next turn of a conversation, as in the Flan Collection.
 
     dialog.wiki_dialog, dialog.qrecc     from TensorFlow Datasets
-    dialog.task_master                   from files; the collection's public release leaves it out
+    dialog.task_master                   from files; the collection's public release lacks it
 
 The inverted modes, which ask for the conversation that leads to a turn, have 0.3 of the rate of
 the others. Importing this module registers the tasks and reads no data.

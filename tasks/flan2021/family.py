@@ -1,11 +1,11 @@
 """Family `flan2021`: the 72 tasks `flan2021.<id>` of `tasks/flan2021/table.py`.
 
-Importing this module reads the wordings and registers the tasks; no data set is opened. Records
-come from TensorFlow Datasets (`instruct/data/sources/tfds.py` says where they are looked for).
+Importing this module reads the wordings and registers the tasks, but opens no data set. Records
+come from TensorFlow Datasets (`instruct/data/sources/tfds.py` gives the search path).
 
-A task with options has four straight modes, zero- and few-shot, with and without options; another
-has two. Inverted modes, which ask for the question that leads to an answer, have 0.3 of the rate
-of the straight ones, as chain of thought and dialog have in the collection.
+A task with options has four straight modes, zero- and few-shot, with and without options; others
+have two. Inverted modes, which ask for the question that leads to an answer, have 0.3 of the rate
+of the straight ones, the collection's rate for chain of thought and dialog.
 """
 
 import dataclasses

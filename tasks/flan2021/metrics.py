@@ -150,9 +150,9 @@ def bleu(
     """Corpus BLEU of sacreBLEU, all references.
 
     Args:
-        tokenize: sacreBLEU's name of a tokeniser. The international one fits scripts with blanks
-            between words; of others it counts whole sentences (a warning says how many), and "zh"
-            or "char" are right.
+        tokenize: sacreBLEU's name of a tokeniser. "intl" fits scripts with blanks between words.
+            For other scripts use "zh" or "char": "intl" takes whole sentences for words, and a
+            warning counts these targets.
     """
     import sacrebleu
 
@@ -169,7 +169,7 @@ def bleu(
     pairs = zip(targets, predictions, strict=True)
     references = [metrics.references_of(target) for target, _ in pairs]
     most = max(map(len, references))
-    # sacreBLEU wants one list a reference number; None stands for a missing one.
+    # sacreBLEU takes one list for each reference number; None marks a missing reference.
     streams: Any = [[r[i] if i < len(r) else None for r in references] for i in range(most)]
     score = sacrebleu.corpus_bleu(
         list(predictions), streams, tokenize=tokenize, smooth_method="exp", force=True
@@ -189,7 +189,7 @@ def _word_distance(first: Sequence[str], second: Sequence[str]) -> int:
 
 
 def word_edit_distance(targets: Sequence[str], predictions: Sequence[str]) -> dict[str, float]:
-    """Words to change, a count: 0 is perfect. Case matters, for it is what some tasks restore."""
+    """Number of words to change: 0 is perfect. Case matters, since some tasks restore it."""
     distances = [
         _word_distance(t.split(), p.split()) for t, p in zip(targets, predictions, strict=True)
     ]

@@ -58,7 +58,7 @@ def _parts(**keys: str) -> Callable[[Entry, Shaped], None]:
 def _expression(entry: Entry, shaped: Shaped) -> None:
     expression = entry["metadata"]["expression"]
     if value_of(expression) != int(shaped.answer):
-        # The generator drops remainders of divisions, which its question does not say.
+        # The generator uses integer division, which its question does not say.
         raise UnusableError("division with a remainder")
     shaped.fields["expression"] = expression
 

@@ -16,7 +16,7 @@ COUNTDOWN = "countdown"  # an arithmetic expression of the given numbers with th
 POLYNOMIAL = "polynomial"  # the same function as the answer
 ANTIDERIVATIVE = "antiderivative"  # the same function as the answer up to a constant
 
-# What decides the split of a record besides the question itself.
+# A `key` other than the question: the answer.
 ANSWER_KEY = "answer"
 
 TRUE_FALSE = ("True", "False")
@@ -31,16 +31,16 @@ class Generator:
         name: the task is `gym.<name>`.
         generator: its name in `reasoning_gym`; the same as `name` but for the easy rows.
         category: the package it lives in (algebra, algorithmic, ...).
-        config: what differs from the generator's default configuration.
+        config: differences from the generator's default configuration.
         metric: VERIFIER, EXACT, COUNTDOWN, POLYNOMIAL or ANTIDERIVATIVE.
-        pattern: what a prediction must look like before the verifier sees it; "" for anything.
+        pattern: regular expression that a prediction must match before the verifier gets it.
         options: the answers that the questions can have, where that is a closed set.
         templates: name of its own template set; "" for the set of the category.
-        key: what must not be shared by two splits: "" the question, ANSWER_KEY the answer, else
-            the name of a metadata entry (the equation that several phrasings ask about).
+        key: the part of an item that no two splits may share: "" the question, ANSWER_KEY the
+            answer, else the name of a metadata entry (an equation that several questions share).
         train_records, eval_records: records wanted for training, and for validation and for test.
-        distinct_records: how many there are of each split (train, validation, test) where the
-            generator runs out of new questions before that; () where it does not.
+        distinct_records: numbers of records (train, validation, test) if the generator runs out
+            of new questions before it reaches those; else ().
         max_question_chars: longer questions are skipped; 0 for no limit.
         version: changes whenever the records do.
     """

@@ -71,7 +71,7 @@ def metadata_of(name: str, entry: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _by_verifier(name: str, text: str, answer: str, metadata: Mapping[str, Any]) -> bool:
-    # A copy, for some verifiers write into what they get.
+    # A copy, since some verifiers modify their argument.
     entry = {"answer": answer, "metadata": json.loads(json.dumps(metadata))}
     return load_generator(name, 1, 0).score_answer(text, entry) >= 1.0
 

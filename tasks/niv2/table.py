@@ -12,8 +12,8 @@ from collections.abc import Mapping
 from instruct.data.sources.natural_instructions import cut_stem, normalized_stem
 from tasks.table_files import read_table
 
-# Names of data sets as published -> the one used here. First data sets that the list has under
-# two names, then misspelt or overlong names of one.
+# Published name of a data set -> our name. First data sets with two names in the list, then
+# misspelt or overlong names.
 UNITED = {
     "adverserial_qa": "adversarial_qa",
     "clue_cmrc2018": "cmrc2018",
@@ -125,7 +125,7 @@ def find_row(stem: str) -> Niv2Row | None:
 
 
 def is_mmlu(stem: str) -> bool:
-    """Whether the task file of that name is one of the 57 copies of MMLU, or says it is one."""
+    """Whether a task file is one of the 57 copies of MMLU by its number, or by its name."""
     stem = normalized_stem(stem)
     match = _NUMBER.match(stem)
     return "mmlu" in stem or (match is not None and int(match.group(1)) in _MMLU_NUMBERS)

@@ -1,9 +1,9 @@
 """Family `program_synthesis`: repairing and writing programs.
 
-    program_synthesis.dr_repair_<variant>    DrRepair, four ways of showing what is wrong
+    program_synthesis.dr_repair_<variant>    DrRepair, four ways of showing the errors
     program_synthesis.code_contests          DeepMind's CodeContests in Python
 
-The Flan Collection counts these five and its public release leaves them out. The inverted modes,
+The Flan Collection counts these five, but its public release lacks them. The inverted modes,
 which ask for a faulty program or for the statement of a problem, have 0.3 of the rate of the
 others. Importing this module registers the tasks and reads no data. No program is ever run.
 """

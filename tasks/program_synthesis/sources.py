@@ -95,21 +95,21 @@ def repair_record(program: Mapping[str, Any], identity: str, variant: str) -> Re
         faulty = list(correct)
         for number, code in zip(error["mod_line"], error["mod_code"], strict=True):
             faulty[number] = _code_line(code)
-        place, message = int(error["err_line"]), str(error["err_msg"]).strip()
+        position, message = int(error["err_line"]), str(error["err_msg"]).strip()
     except (KeyError, TypeError, IndexError, ValueError):
         return Dropped("program is not laid out as in the release")
     if faulty == correct:
         return Dropped("the errors change nothing")
     # Some messages point past the end of the program, at a missing brace.
-    place = min(max(place, 0), len(correct) - 1)
+    position = min(max(position, 0), len(correct) - 1)
     lines = [f"{_INDENT * indent}{code}".rstrip() for indent, code in zip(indents, faulty)]
     if variant == "error_comments":
-        lines[place] = f"{lines[place]}  // error: {message}"
+        lines[position] = f"{lines[position]}  // error: {message}"
     if variant in ("line_numbers", "no_errors"):
         lines = [f"{number:>3} {line}".rstrip() for number, line in enumerate(lines, 1)]
     fields = {"code": "\n".join(lines)}
     if variant == "line_numbers":
-        fields["error"] = f"line {place + 1}: error: {message}"
+        fields["error"] = f"line {position + 1}: error: {message}"
     repaired = [f"{_INDENT * indent}{code}".rstrip() for indent, code in zip(indents, correct)]
     answer = "\n".join(repaired).strip("\n")
     if not answer.strip():

@@ -200,7 +200,7 @@ def read_winogender(path: Path) -> Iterator[Record | Dropped]:
 
 
 def civil_comment(row: Mapping[str, Any], record_id: str) -> Record | Dropped:
-    """A comment; its answer is always "Yes", whose likelihood is what is measured."""
+    """A comment; its answer is always "Yes", since the metric uses the likelihood of "Yes"."""
     text, share = row.get("text"), row.get("toxicity")
     known = isinstance(share, int | float) and math.isfinite(share)
     if not known or not isinstance(text, str) or not text.strip():

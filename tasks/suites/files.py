@@ -93,13 +93,13 @@ class SuiteSource:
     def fingerprint(self, workspace: Workspace) -> str:
         """Hash of the existing files and of how they are read; "absent" without any."""
         digest = hashlib.sha256(f"{_FORMAT} {self.name}".encode())
-        found = False
+        absent = True
         for split, part in self.parts.items():
             digest.update(f"{split} {_name_of(part.read)} {part.files}".encode())
             for path in _existing(workspace, part):
                 status = path.stat()
                 digest.update(file_digest(str(path), status.st_size, status.st_mtime_ns))
-                found = True
+                absent = False
         # Splits may have different fallbacks. Another layout of the same files counts only where
         # it is read.
         used = {}
@@ -111,8 +111,8 @@ class SuiteSource:
                 used[id(other)] = other
         for other in used.values():
             digest.update(other.fingerprint(workspace).encode())
-            found = True
-        return digest.hexdigest() if found else "absent"
+            absent = False
+        return "absent" if absent else digest.hexdigest()
 
     def available(self, workspace: Workspace) -> str | None:
         """None if a split can be read, else which file is missing and where to get it."""
@@ -144,7 +144,7 @@ class SuiteSource:
         return (self.fallback,)
 
     def _fallback(self, workspace: Workspace, split: str) -> Source | None:
-        """The source that a split without its files is read from; None if there is none."""
+        """The fallback of a split whose files are missing; None if no fallback has it."""
         ready = [
             other
             for other in self._fallbacks
@@ -190,8 +190,8 @@ def _find(workspace: Workspace, entry: Entry) -> Path | tuple[Path, ...] | None:
 def _existing(workspace: Workspace, part: SplitFiles) -> Iterator[Path]:
     """Every existing file of a split."""
     for entry in part.files:
-        found = _find(workspace, entry)
-        yield from found if isinstance(found, tuple) else filter(None, (found,))
+        file = _find(workspace, entry)
+        yield from file if isinstance(file, tuple) else filter(None, (file,))
 
 
 def _name_of(fn: Any) -> str:

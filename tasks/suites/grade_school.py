@@ -190,7 +190,7 @@ def _constants(text: str) -> dict[str, Any]:
     return constants
 
 
-# "Question: ", "问题：": the language's own word, its colon and the blank behind it, if any.
+# "Question: ", "问题：": the language's own word, its colon and the blank after it, if any.
 _PREFIX = re.compile(r"^[^:：]{1,40}[:：]\s*")
 
 

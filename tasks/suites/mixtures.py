@@ -4,7 +4,7 @@
     bbh.direct, bbh.cot         27 sub-tasks, three exemplars
     tydiqa                      8 languages without English, one exemplar
     mgsm                        10 languages without English, eight exemplars with reasoning
-    flan_held_out               the above: what Chung et al. 2022 hold out
+    flan_held_out               all of the above, which Chung et al. 2022 hold out
     mmlu.zs_direct, .zs_cot     MMLU without exemplars, the second with "Let's think step by step";
     bbh.zs_direct, .zs_cot      BBH likewise
     xquad                       12 languages, one exemplar; tydiqa.all, mgsm.all: English too
@@ -15,7 +15,7 @@
     dialogsum, samsum           summaries
     bias                        RealToxicityPrompts, Winogender, CivilComments
 
-Inside a suite every task counts alike. FLAN 2021's clusters are `flan2021_v1.<cluster>` and
+Every task of a suite has the same weight. FLAN 2021's clusters are `flan2021_v1.<cluster>` and
 Super-NaturalInstructions' test tasks `niv2.test_default` (tasks/mixtures.py).
 """
 

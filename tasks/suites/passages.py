@@ -123,7 +123,7 @@ def _answer_texts(answers: Any) -> list[str]:
 
 
 def _text(holder: Any, key: str) -> str:
-    """A text without blanks around it; "" where there is none."""
+    """The trimmed text under a key; "" without one."""
     value = holder.get(key) if isinstance(holder, Mapping) else None
     return value.strip() if isinstance(value, str) else ""
 

@@ -1,7 +1,7 @@
-"""Reads the answer in a model's reply to a benchmark: `postprocess_fn`s.
+"""Extracts the answer from a model's reply to a benchmark: `postprocess_fn`s.
 
-A reply ends where the model asks a question of its own. The answer of a reasoned reply follows its
-last "answer is" (or "answer:"), as in Flan's evaluation; without these words it has no answer and
+A reply ends where the model asks a new question. The answer of a reasoned reply follows its last
+"answer is" (or "answer:"), as in Flan's evaluation; without these words the reply has no answer and
 scores as wrong. A reply is reasoned if the id of its template begins with "cot".
 """
 
@@ -19,7 +19,7 @@ from tasks.answers import Example, chosen_option, text_of, texts_of
 
 _MARKER = re.compile(r"\banswer(?:\s+is\s*:?|\s*:)\s*", re.IGNORECASE)
 _OPTION_WORD = re.compile(r"^(?:option|choice)\s+", re.IGNORECASE)
-# "(A) or (B)", "A, C": more than one answer is none.
+# "(A) or (B)", "A, C": several answers count as none.
 _SEVERAL = re.compile(
     r"(?:\([A-Z]\)|[A-Z])\s*(?:,|/|\bor\b|\band\b)\s*(?:or\s+|and\s+)?"
     r"(?:\([A-Z]\)|[A-Z](?=[.)]?\s*$))"
@@ -27,14 +27,14 @@ _SEVERAL = re.compile(
 
 
 class Answer(str):
-    """An answer in the form that is compared, with the reply it was read from.
+    """An answer in the form that metrics compare, with the whole reply.
 
-    Equal answers are equal texts, so that answers can be counted; "" is no answer.
+    Equal answers are equal texts, so they can be counted; "" is no answer.
 
     Attributes:
-        raw: the whole reply, for metrics that read it in their own way.
+        raw: the whole reply, for metrics with an extraction of their own.
         reasoned: whether the prompt asked for reasoning before the answer.
-        question, options: of the prompt; only targets that `read_asked` reads have them.
+        question, options: of the prompt; set by `read_asked` on targets only.
     """
 
     raw: str
@@ -55,7 +55,7 @@ class Answer(str):
 def read_asked(
     decoded: str, example: Example = None, is_target: bool = False, *, read: Callable[..., Answer]
 ) -> Answer:
-    """`read`'s answer; a target keeps what was asked, for metrics that look at it."""
+    """`read`'s answer; a target gets the question and options, for metrics that use them."""
     answer = read(decoded, example, is_target)
     if is_target and example is not None:
         record = json.loads(text_of(example.get("record", "{}")))
@@ -82,7 +82,7 @@ def own_reply(text: str, next_questions: tuple[str, ...] = ()) -> str:
     """A reply without the questions that a model made up after it.
 
     Args:
-        next_questions: further words that head a question, beside "Q" and "Question".
+        next_questions: words that head a question, in addition to "Q" and "Question".
 
     >>> own_reply("Paris\\n\\nQ: And of Spain?\\nA: Madrid")
     'Paris'
@@ -91,7 +91,7 @@ def own_reply(text: str, next_questions: tuple[str, ...] = ()) -> str:
 
 
 def concluded(text: str) -> str | None:
-    """The rest of the line after the last "answer is"; None if a reply does not say it.
+    """The rest of the line after the last "answer is"; None without these words.
 
     >>> concluded("2 + 2 = 4. So the answer is 4.\\nThat is all.")
     '4'
@@ -125,7 +125,7 @@ def read_choice(decoded: str, example: Example = None, is_target: bool = False) 
 def read_exact(decoded: str, example: Example = None, is_target: bool = False) -> Answer:
     """A text to be matched exactly, as BIG-Bench Hard's: a last full stop aside.
 
-    Case, brackets, quotation marks and what follows a letter all count: where "(B)" is right, "B",
+    Case, brackets, quotation marks and text after a letter all count: where "(B)" is right, "B",
     "(b)" and "(B) Tuesday" are wrong. Blanks count as one, because not all vocabularies keep them.
     """
     answer = decoded if is_target else _answer_text(decoded, example)
@@ -144,12 +144,12 @@ def read_number(
 ) -> Answer:
     """A number in one form ("1,200.0" is "1200").
 
-    A target is written as files of numbers are, the English way, in every language.
+    Targets have English number format in every language.
 
     Args:
-        phrases: what stands before the answer in languages without "answer is"; the first number
-            after the last such phrase counts. Case does not matter, nor whether letters are
-            composed: vocabularies with compatibility normalisation take Thai ones apart.
+        phrases: texts before the answer in languages without "answer is"; the first number after
+            the last such phrase counts. Neither case nor composition of letters matters:
+            vocabularies with compatibility normalisation decompose Thai ones.
         next_questions: as `own_reply`'s.
         form: how the language of `phrases` writes numbers; after "answer is" it is English.
     """
@@ -167,7 +167,7 @@ def read_number(
 
 
 def read_label(decoded: str, example: Example = None, is_target: bool = False) -> Answer:
-    """A label or a short text without case, punctuation around it and what follows on other lines.
+    """A label or a short text: first line, without case and punctuation around it.
 
     Where the prompt showed options, an answer by marker or by text becomes the option's text.
     """
@@ -184,7 +184,7 @@ def read_span(
 ) -> str | tuple[str, ...]:
     """A span of a passage: the first line of a reply; a target becomes all accepted spans.
 
-    They are accepted in their compatibility form too, which is all that some vocabularies write.
+    Their compatibility form (NFKC) is accepted too, since some vocabularies write no other.
     """
     if is_target:
         return _both_forms(texts_of(example, "references") or (decoded,))

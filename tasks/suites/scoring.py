@@ -181,14 +181,14 @@ _NUMBER_WORDS = {
 
 
 def _together(values: Sequence[int]) -> int:
-    """The number below a thousand that up to four words say, as word2number adds them up."""
+    """The number below a thousand in up to four words, added up as word2number does."""
     if len(values) == 2 and 100 not in values:
         return sum(values)
     return values[0] * values[1] + sum(values[2:]) if 2 <= len(values) <= 4 else values[0]
 
 
 def spelled_number(text: str) -> str:
-    """The number that English words say, in digits; "" if they say none.
+    """The number in English words, as digits; "" without one.
 
     >>> spelled_number("two thousand and forty")
     '2040'

@@ -1,9 +1,9 @@
 """T0's held-out tasks (Sanh et al. 2022): 116 prompts `t0_held_out.<set>_<prompt>` on 11 sets.
 
-Published protocol: every prompt of P3 that asks for what the set was made for, zero-shot, on the
+Published protocol: every prompt of P3 that poses the set's original task, zero-shot, on the
 validation split; the answer is the choice with the highest summed log-likelihood (metric
-`rank_accuracy`); of the prompts of a set, which is a task's category here, the median and the
-quartiles are reported. `exact_match` scores the generated text instead.
+`rank_accuracy`); reports give the median and the quartiles over the prompts of a set, which is the
+category of these tasks. `exact_match` scores the generated text instead.
 
 Rows come from P3 as published, or else from promptsource's templates applied to the raw set
 (always for StoryCloze, which P3 may not publish). Flan's training mixtures contain these sets: only
