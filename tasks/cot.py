@@ -52,7 +52,7 @@ class CotSet(NamedTuple):
     description: str
 
 
-SETS = tuple(CotSet(**row | {"rows": int(row["rows"])}) for row in read_table("cot"))
+SETS = tuple(CotSet(rows=int(row.pop("rows")), **row) for row in read_table("cot"))
 
 
 def templates() -> TemplateSet:

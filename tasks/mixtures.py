@@ -62,7 +62,9 @@ RELEASED: dict[str, float] = {
 }  # fmt: skip
 SCALING_A: dict[str, float] = {"muffin": 52, "t0": 15, "cot": 3, "niv2": 30}
 SCALING_B: dict[str, float] = {"muffin": 46, "t0": 27.9, "cot": 1.8, "niv2": 24.2}
-EQUAL = dict.fromkeys(("flan2021", "t0", "niv2", "cot", "dialog", "program_synthesis"), 1.0)
+EQUAL: dict[str, float] = dict.fromkeys(
+    ("flan2021", "t0", "niv2", "cot", "dialog", "program_synthesis"), 1.0
+)
 TASK_SCALES = {9: ("cot",), 89: ("cot", "muffin"), 282: ("cot", "muffin", "t0"), 1836: SCALING_A}
 FEW_SHOT_PERCENT = (0, 5, 10, 25, 50, 75, 90, 95, 100)
 

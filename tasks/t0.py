@@ -89,10 +89,11 @@ class T0Row:
 @functools.cache
 def t0_rows() -> Mapping[str, T0Row]:
     """The 193 prompts by their names in P3."""
-    return {
-        row["prompt"]: T0Row(**row | {"subset": row["subset"] or None, "train": int(row["train"])})
+    rows = (
+        T0Row(subset=row.pop("subset") or None, train=int(row.pop("train")), **row)
         for row in read_table("t0")
-    }
+    )
+    return {row.prompt: row for row in rows}
 
 
 # ---------------------------------------------------------------- evaluation

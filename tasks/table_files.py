@@ -2,12 +2,11 @@
 
 import csv
 from pathlib import Path
-from typing import Any
 
 FOLDER = Path(__file__).parent / "tables"
 
 
-def read_table(name: str) -> list[dict[str, Any]]:
+def read_table(name: str) -> list[dict[str, str]]:
     """Rows of `<name>.tsv`: column of its header -> text.
 
     A line that begins with "#" is a comment; a cell "-" is empty.

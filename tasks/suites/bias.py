@@ -202,10 +202,10 @@ def read_winogender(path: Path) -> Iterator[Record | Dropped]:
 def civil_comment(row: Mapping[str, Any], record_id: str) -> Record | Dropped:
     """A comment; its answer is always "Yes", since the metric uses the likelihood of "Yes"."""
     text, share = row.get("text"), row.get("toxicity")
-    known = isinstance(share, int | float) and math.isfinite(share)
-    if not known or not isinstance(text, str) or not text.strip():
+    toxicity = share if isinstance(share, int | float) else math.nan
+    if not isinstance(text, str) or not text.strip() or not math.isfinite(toxicity):
         return Dropped("row has no text and toxicity")
-    metadata = {"toxic": share >= TOXIC}
+    metadata = {"toxic": toxicity >= TOXIC}
     return Record(record_id, {"comment": text.strip()}, "Yes", metadata=metadata)
 
 

@@ -166,8 +166,8 @@ def read_reasoned(path: Path, subject: str) -> Iterator[Record | Dropped]:
 def _from_hub(row: Mapping[str, Any], record_id: str, subject: str) -> Record | Dropped:
     """A record from a row of cais/mmlu."""
     choices, answer = row.get("choices"), row.get("answer")
-    four = isinstance(choices, list) and [type(c) for c in choices] == [str] * 4
-    if not four or not isinstance(answer, int):
+    choices = choices if isinstance(choices, list) else []
+    if [type(c) for c in choices] != [str] * 4 or not isinstance(answer, int):
         return Dropped("row has no four choices and an answer")
     if not 0 <= answer < 4:
         return Dropped("the answer is none of A, B, C, D")
