@@ -100,12 +100,7 @@ def t0_rows() -> Mapping[str, T0Row]:
 
 
 def read_reply(
-    decoded: str,
-    example: Example = None,
-    is_target: bool = False,
-    *,
-    reads: str,
-    metric: str,
+    decoded: str, example: Example = None, is_target: bool = False, *, reads: str, metric: str
 ) -> str:
     """A `postprocess_fn`: the scored part of a reply, in the form that its metric compares.
 

@@ -292,11 +292,7 @@ _add(
     ("civil_comments/test.csv", "civil_comments/all_data.csv"),
     "https://www.kaggle.com/c/jigsaw-unintended-bias-in-toxicity-classification/data",
     HuggingFaceSource(
-        "google/civil_comments",
-        None,
-        {"test": "test"},
-        civil_comment,
-        columns=("text", "toxicity"),
+        "google/civil_comments", None, {"test": "test"}, civil_comment, columns=("text", "toxicity")
     ),
     layout="civil_comments",
     category="toxicity",

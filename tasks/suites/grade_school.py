@@ -123,7 +123,6 @@ LANGUAGES = (
         "zh", "Chinese", "问题", ("答案是", "答案为"), NumberForm(".", _CHINESE), "。", "问题："
     ),
 )  # fmt: skip
-HELD_OUT_LANGUAGES = tuple(row for row in LANGUAGES if row.code != "en")
 
 
 class Exemplar(NamedTuple):

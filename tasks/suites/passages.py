@@ -152,10 +152,7 @@ def xquad_source(code: str) -> SuiteSource:
     )
     own, hub = (
         {"test": SplitFiles(read, (file,)), "exemplars": SplitFiles(read_exemplar, (file,))}
-        for file in (
-            f"xquad/xquad.{code}.json",
-            HubSplit(XQUAD_HUB, f"xquad.{code}", "validation"),
-        )
+        for file in (f"xquad/xquad.{code}.json", HubSplit(XQUAD_HUB, f"xquad.{code}", "validation"))
     )
     return SuiteSource(name, own, XQUAD_URL, SuiteSource(name, hub, hub_url(XQUAD_HUB)))
 

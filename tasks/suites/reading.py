@@ -191,6 +191,15 @@ def read_span(
     return Answer(own_reply(decoded).partition("\n")[0].strip(), decoded)
 
 
+def read_summary(
+    decoded: str, example: Example = None, is_target: bool = False
+) -> str | tuple[str, ...]:
+    """Free text, trimmed; a target becomes all references."""
+    if is_target:
+        return tuple(texts_of(example, "references")) or (decoded,)
+    return decoded.strip()
+
+
 def _answer_text(decoded: str, example: Example) -> str | None:
     """The answering part of a reply; None if a reasoned one reaches no answer."""
     own = own_reply(decoded)

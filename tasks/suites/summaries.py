@@ -28,7 +28,6 @@ from instruct.data.spec import TaskSpec
 from instruct.errors import UserError
 from instruct.prompts.record import Record
 from instruct.prompts.render import Dropped
-from tasks.answers import read_references
 from tasks.flan2021.family import flan2021_task, template_sets
 from tasks.flan2021.table import TASKS
 from tasks.suites.files import (
@@ -40,6 +39,7 @@ from tasks.suites.files import (
     read_json_lines,
 )
 from tasks.suites.held_in import first_wording
+from tasks.suites.reading import read_summary
 from tasks.suites.scoring import rouge_references
 
 URL = "https://github.com/cylnlp/dialogsum"
@@ -127,7 +127,7 @@ def dialogsum_task() -> TaskSpec:
         modes={"zs_noopt": 1.0},
         extra_modes=("fs_noopt",),
         metric_fns=[rouge_references],
-        postprocess_fn=read_references,
+        postprocess_fn=read_summary,
         num_examples={"train": 12_460, "validation": 500, "test": 500},
         contamination_group="dialogsum",
         license="CC-BY-NC-SA-4.0",
@@ -197,7 +197,7 @@ def samsum_task() -> TaskSpec:
         modes={"zs_noopt": 1.0},
         extra_modes=("fs_noopt",),
         metric_fns=[rouge_references],
-        postprocess_fn=read_references,
+        postprocess_fn=read_summary,
     )
 
 
