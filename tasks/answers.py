@@ -2,6 +2,7 @@
 
 import decimal
 import functools
+import json
 import re
 import string
 from collections.abc import Callable, Mapping, Sequence
@@ -12,6 +13,8 @@ from instruct.prompts.options import match_option, plain
 from instruct.prompts.template import TemplateSet
 from tasks.gpt2_tokens import GPT2_TOKENIZER
 
+Example = Mapping[str, Any] | None  # the features that a `postprocess_fn` gets
+
 _NUMBER = re.compile(r"[-+\u2212]?\$?\s?(\d[\d,]*(?:\.\d+)?|\.\d+)\s?%?")
 
 
@@ -19,7 +22,7 @@ def cut_answer(text: str, closing_phrases: Sequence[tuple[str, str]]) -> str:
     """The answer of a chain of thought: the text after its last closing phrase.
 
     Args:
-        text: what the model wrote.
+        text: the model's reply.
         closing_phrases: (text before, text after) of the answer, as in
             `TemplateSet.closing_phrases`.
 
@@ -28,19 +31,15 @@ def cut_answer(text: str, closing_phrases: Sequence[tuple[str, str]]) -> str:
     """
     best, ending = 0, ""
     for before, after in closing_phrases:
-        # The phrase's own last line: what stands before it on other lines is reasoning.
+        # Only the last line of the phrase: earlier lines hold the reasoning.
         words = before.rsplit("\n", 1)[-1].split()
-        if not words:
-            continue
-        pattern = r"\s+".join(re.escape(word) for word in words)
-        for match in re.finditer(pattern, text, re.IGNORECASE):
+        pattern = r"\s+".join(map(re.escape, words))
+        for match in re.finditer(pattern, text, re.IGNORECASE) if words else ():
             if match.end() > best:
                 best, ending = match.end(), after
     answer = text[best:].strip()
     if best:
-        answer = answer.split("\n", 1)[0].strip()
-        if ending:
-            answer = answer.removesuffix(ending).rstrip()
+        answer = answer.partition("\n")[0].strip().removesuffix(ending).rstrip()
     return answer
 
 
@@ -59,14 +58,31 @@ def canonical(answer: str) -> str:
     return sign + format(value.normalize(), "f")
 
 
-def _texts(values: Any) -> list[str]:
-    """Texts of a feature that may hold bytes (SeqIO) or text."""
-    return [v.decode() if isinstance(v, bytes) else str(v) for v in values]
+def text_of(value: Any) -> str:
+    """The text of a feature; SeqIO gives it as bytes."""
+    return value.decode() if isinstance(value, bytes) else str(value)
+
+
+def texts_of(example: Example, name: str) -> list[str]:
+    """The texts of a feature that is a list; [] without the feature."""
+    return [text_of(value) for value in (example or {}).get(name, ())]
+
+
+def metadata_of(example: Example) -> Mapping[str, Any]:
+    """The record's metadata; {} without that feature."""
+    return json.loads(text_of((example or {}).get("metadata", "{}")))
+
+
+def chosen_option(answer: str, example: Example) -> str:
+    """The text of the option that an answer names by marker or text; else the answer itself."""
+    options = texts_of(example, "options")
+    index = match_option(answer, options, texts_of(example, "markers")) if options else None
+    return answer if index is None else options[index]
 
 
 def read_answer(
     decoded: str,
-    example: Mapping[str, Any] | None = None,
+    example: Example = None,
     is_target: bool = False,
     *,
     closing_phrases: Sequence[tuple[str, str]] = (),
@@ -76,14 +92,7 @@ def read_answer(
     Where the prompt showed options, an answer by marker or by text becomes the option's text.
     """
     del is_target  # both sides are read in the same way
-    answer = cut_answer(decoded, closing_phrases)
-    options = _texts((example or {}).get("options", ()))
-    if options:
-        markers = _texts((example or {}).get("markers", ()))
-        index = match_option(answer, options, markers)
-        if index is not None:
-            return canonical(options[index])
-    return canonical(answer)
+    return canonical(chosen_option(cut_answer(decoded, closing_phrases), example))
 
 
 def answer_reader(template_set: TemplateSet) -> Callable[..., str]:
@@ -92,11 +101,13 @@ def answer_reader(template_set: TemplateSet) -> Callable[..., str]:
 
 
 def read_references(
-    decoded: str, example: Mapping[str, Any] | None = None, is_target: bool = False
+    decoded: str, example: Example = None, is_target: bool = False
 ) -> str | list[str]:
-    """A `postprocess_fn`: a target becomes all accepted outputs, a prediction stays as it is."""
+    """A `postprocess_fn`: a target becomes all its references, a prediction only loses white
+    space at its ends.
+    """
     if is_target and example is not None:
-        return _texts(example["references"])
+        return [text_of(value) for value in example["references"]]
     return decoded.strip()
 
 
@@ -118,7 +129,7 @@ def loose_exact_match(
 def rouge_l(targets: Sequence[metrics.Target], predictions: Sequence[str]) -> dict[str, float]:
     """ROUGE-L F1 with stemming, best reference: the headline number of Tk-Instruct's English track.
 
-    For English: texts of other scripts get 0.
+    For English only: its tokenizer drops other scripts, which score 0.
     """
     return {"rougeL": metrics.rouge(targets, predictions)["rougeL"]}
 
@@ -126,9 +137,8 @@ def rouge_l(targets: Sequence[metrics.Target], predictions: Sequence[str]) -> di
 def rouge_l_of_gpt2_tokens(
     targets: Sequence[metrics.Target], predictions: Sequence[str]
 ) -> dict[str, float]:
-    """The same of Natural-Instructions' cross-lingual track: GPT-2's tokens, case kept."""
-    scores = metrics.rouge(targets, predictions, tokenizer=GPT2_TOKENIZER)
-    return {"rougeL": scores["rougeL"]}
+    """ROUGE-L of Natural-Instructions' cross-lingual track: GPT-2's tokens, case-sensitive."""
+    return {"rougeL": metrics.rouge(targets, predictions, tokenizer=GPT2_TOKENIZER)["rougeL"]}
 
 
 def rouge_l_by_script(
@@ -136,7 +146,7 @@ def rouge_l_by_script(
 ) -> dict[str, float]:
     """`rouge_l` for examples whose references are mostly in a-z, else by GPT-2's tokens.
 
-    For files that do not say their language before they are read.
+    For task files whose language is unknown until they are read.
     """
     values = []
     for target, prediction in zip(targets, predictions):

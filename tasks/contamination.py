@@ -4,8 +4,8 @@ A task's contamination group (`TaskSpec.group`) is the name of its data set, or 
 Holding out a task holds out its whole group.
 """
 
-# Name of a data set in one family -> its group, named after the family `flan2021` where that has
-# it. Spellings first, then data sets made of one another's examples.
+# Name of a data set in any family -> its group, under its name in the family `flan2021` if that has
+# it. First other spellings, then data sets that contain examples of another.
 GROUPS = {
     "ag_news": "ag_news_subset",
     "boolq": "bool_q",

@@ -3,14 +3,13 @@
 The files are those of google-research/FLAN (flan/v2/cot_data), under `cot/` of the data folder:
 question, answer, rationale. Importing this module registers the tasks and looks at no file.
 
-A task has its answers with the rationale before them (`cot`, `fs_cot`), the inversions that the
-collection counts as "CoT-II" (`zs_inv`, `fs_inv`; 0.3 of the rate of the others, as there), and,
-outside the mixtures, the answer alone (`direct`).
+Modes: the answer after its rationale (`cot`, `fs_cot`); the inversions that the collection counts
+as "CoT-II" (`zs_inv`, `fs_inv`, at its 0.3 of the rate of the others); the answer alone (`direct`),
+which no mixture contains.
 """
 
 import dataclasses
-from collections.abc import Mapping
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from instruct.data.registry import add_task
 from instruct.data.sources.files import expected_records
@@ -24,7 +23,7 @@ from tasks.contamination import group_of
 from tasks.flan2021.original_wording import in_original_words
 from tasks.source_mixtures import INVERSION
 from tasks.table_files import read_table
-from tasks.wordings import wordings
+from tasks.wordings import wording
 
 FAMILY = "cot"
 FOLDER = "cot"
@@ -42,7 +41,7 @@ class CotSet(NamedTuple):
         category: kind of task in the collection's own list.
         license: of the data set that the questions come from; "unknown" where it states none.
         url: of that data set.
-        description: what is asked.
+        description: the kind of question.
     """
 
     id: str
@@ -53,16 +52,12 @@ class CotSet(NamedTuple):
     description: str
 
 
-def _read_set(row: Mapping[str, Any]) -> CotSet:
-    return CotSet(**{**row, "rows": int(row["rows"])})
-
-
-SETS = tuple(map(_read_set, read_table("cot")))
+SETS = tuple(CotSet(rows=int(row.pop("rows")), **row) for row in read_table("cot"))
 
 
 def templates() -> TemplateSet:
     """The wordings of every set."""
-    return wordings("cot")["cot"]
+    return wording("cot", "cot")
 
 
 def cot_source(row: CotSet) -> CotTsvSource:
@@ -71,7 +66,7 @@ def cot_source(row: CotSet) -> CotTsvSource:
 
 
 def within(spec: TaskSpec, workspace: Workspace) -> TaskSpec:
-    """The task in Flan's own words, by whose closing phrases answers are read then."""
+    """The task in Flan's own words, with answers read by the closing phrases of these."""
     worded = in_original_words(spec, workspace)
     if worded is spec:
         return spec
@@ -80,11 +75,9 @@ def within(spec: TaskSpec, workspace: Workspace) -> TaskSpec:
 
 def cot_task(row: CotSet) -> TaskSpec:
     """The task of a row."""
-    source = cot_source(row)
-    name = f"{FAMILY}.{row.id}"
-    wording = templates()
+    source, wording = cot_source(row), templates()
     return TaskSpec(
-        name=name,
+        name=f"{FAMILY}.{row.id}",
         family=FAMILY,
         dataset=row.id,
         category=row.category,

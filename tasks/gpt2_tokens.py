@@ -1,9 +1,9 @@
 """GPT-2's tokens, by which Natural-Instructions scores its cross-lingual track (ROUGE-L).
 
-Byte-level BPE (Radford et al. 2019): a text is cut into pieces of letters, digits or other signs,
+Byte-level BPE (Radford et al. 2019): a text is split into pieces of letters, digits or other signs,
 each with the blank before it; a piece's UTF-8 bytes are merged in the order of
-`vocab/gpt2_merges.txt.gz` (GPT-2's own `vocab.bpe`; see `vocab/gpt2_LICENSE.txt`). The publisher's
-script takes the sign of the blank off every token, and so do we.
+`vocab/gpt2_merges.txt.gz` (GPT-2's own `vocab.bpe`; see `vocab/gpt2_LICENSE.txt`). As in the
+publisher's script, tokens lose the sign of the blank.
 """
 
 import functools
@@ -22,7 +22,7 @@ _BLANK = "\u0120"
 
 @functools.cache
 def merge_ranks() -> dict[tuple[str, str], int]:
-    """Pair of tokens -> when it is merged."""
+    """Pair of tokens -> its rank in the order of merges."""
     with gzip.open(MERGES, "rt", encoding="utf-8") as stream:
         pairs = (line.split() for line in stream if not line.startswith("#version"))
         return {(first, second): rank for rank, (first, second) in enumerate(pairs)}

@@ -1,8 +1,8 @@
-"""The mixtures of the Flan 2022 Collection as one table: what is mixed, at which rates.
+"""The mixtures of the Flan 2022 Collection as one table of sources and rates.
 
 Rates are relative within a mixture; a source (`flan2021`, `t0`, ...) is a tree of parts
 (`source_mixtures.py`), inside which a task counts by its records up to its cap. Importing this
-module registers every mixture, with no file of data present.
+module registers every mixture and needs no data.
 
     flan2022            the released rates over all 1,836 tasks (google-research/FLAN, run_example)
     flan2022_released   the same over the tasks that the release has
@@ -16,32 +16,21 @@ module registers every mixture, with no file of data present.
     niv2.train_*, .test_*   Tk-Instruct's official tracks in its encoding (Wang et al. 2022)
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 from instruct.data.registry import add_mixture, registered_specs
-from instruct.data.spec import TaskSpec
 from tasks import cot, t0  # noqa: F401 (register)
 from tasks.dialog import family as dialog  # noqa: F401 (registers)
 from tasks.flan2021 import family as flan2021  # noqa: F401 (registers)
 from tasks.flan2021.table import CLUSTERS
 from tasks.niv2 import family as niv2
 from tasks.program_synthesis import family as program_synthesis  # noqa: F401 (registers)
-from tasks.source_mixtures import COT_PARTS, OPTION_PARTS, PLAIN_PARTS, add_source
+from tasks.source_mixtures import COT_PARTS, OPTION_PARTS, PLAIN_PARTS, add_source, tasks_of
 
 Rates = Mapping[str, float | None]
 
-# Tasks that the papers count and the release of the collection does not contain.
+# Tasks that the papers count but the release of the collection does not contain.
 NOT_RELEASED = ("flan2021.trivia_qa_wiki_missing", "dialog.task_master")
-
-
-def _family(*names: str, without: tuple[str, ...] = ()) -> tuple[TaskSpec, ...]:
-    specs = registered_specs().values()
-    return tuple(
-        spec
-        for name in names  # not in the order in which modules happened to be imported
-        for spec in specs
-        if spec.family == name and spec.name not in without
-    )
 
 
 # ------------------------------------------------------------------ sources
@@ -51,17 +40,17 @@ MUFFIN_CAP = 30_000  # Chung et al. 2022, Table 23, for all of Muffin
 
 _MUFFIN = ("dialog", "flan2021", "program_synthesis")
 SOURCES = {
-    "flan2021": (_family("flan2021"), OPTION_PARTS, None),
-    "t0": (_family("t0"), OPTION_PARTS, None),
-    "niv2": (_family("niv2"), PLAIN_PARTS, None),
-    "cot": (_family("cot"), COT_PARTS, None),
-    "dialog": (_family("dialog"), PLAIN_PARTS, None),
-    "program_synthesis": (_family("program_synthesis"), PLAIN_PARTS, None),
+    "flan2021": (tasks_of("flan2021"), OPTION_PARTS, None),
+    "t0": (tasks_of("t0"), OPTION_PARTS, None),
+    "niv2": (tasks_of("niv2"), PLAIN_PARTS, None),
+    "cot": (tasks_of("cot"), COT_PARTS, None),
+    "dialog": (tasks_of("dialog"), PLAIN_PARTS, None),
+    "program_synthesis": (tasks_of("program_synthesis"), PLAIN_PARTS, None),
     # groups of sources that the papers give one proportion
-    "muffin": (_family(*_MUFFIN), OPTION_PARTS, MUFFIN_CAP),
-    "dialog_synthesis": (_family("dialog", "program_synthesis"), PLAIN_PARTS, None),
-    "flan2021_released": (_family("flan2021", without=NOT_RELEASED), OPTION_PARTS, None),
-    "dialog_released": (_family("dialog", without=NOT_RELEASED), PLAIN_PARTS, None),
+    "muffin": (tasks_of(*_MUFFIN), OPTION_PARTS, MUFFIN_CAP),
+    "dialog_synthesis": (tasks_of("dialog", "program_synthesis"), PLAIN_PARTS, None),
+    "flan2021_released": (tasks_of("flan2021", without=NOT_RELEASED), OPTION_PARTS, None),
+    "dialog_released": (tasks_of("dialog", without=NOT_RELEASED), PLAIN_PARTS, None),
 }
 
 # ------------------------------------------------------------------ balances
@@ -118,26 +107,20 @@ TRAINING: dict[str, Rates] = {
 # ------------------------------------------------------------------ FLAN 2021's splits
 V1_CAP = 3_000
 _NO_CAP = 1 << 40
-# Clusters that are not trained on either where another one is held out.
+# Cluster that is held out -> others that are not trained on either.
 ALSO_HELD_OUT = {2: (16,), 7: (16,), 16: (2, 7), 4: (10,), 10: (4,)}
 
 
-def _zero_shot(clusters: set[int]) -> Rates:
-    """One zero-shot leaf of every Flan 2021 task in these clusters."""
-    ids = [task for index in sorted(clusters) for task in CLUSTERS[index].tasks]
+def _zero_shot(clusters: Iterable[int]) -> Rates:
+    """One zero-shot leaf of every Flan 2021 task in these clusters.
+
+    Every task is in one cluster at most, those added later than FLAN 2021 in none.
+    """
+    ids = [task for index in clusters for task in CLUSTERS[index].tasks]
     specs = [registered_specs()[f"flan2021.{task}"] for task in ids]
     return {
         spec.leaf_name("zs_opt" if "zs_opt" in spec.modes else "zs_noopt"): None for spec in specs
     }
-
-
-def inter_cluster(index: int) -> tuple[Rates, Rates]:
-    """(trained on, held out) where cluster `index` is held out.
-
-    Every task is in one cluster at most; those in none (added later than FLAN 2021) are in neither.
-    """
-    left = set(range(len(CLUSTERS))) - {index} - set(ALSO_HELD_OUT.get(index, ()))
-    return _zero_shot(left), _zero_shot({index})
 
 
 # ------------------------------------------------------------------ Natural Instructions' tracks
@@ -166,9 +149,10 @@ def _register() -> None:
     for name in (*ordered, *(name for name in TRAINING if name not in ordered)):
         add_mixture(name, TRAINING[name])
     for index, cluster in enumerate(CLUSTERS):
-        trained, held_out = inter_cluster(index)
+        held_out = (index, *ALSO_HELD_OUT.get(index, ()))
+        trained = _zero_shot(i for i in range(len(CLUSTERS)) if i not in held_out)
         add_mixture(f"flan2021_v1.without_{cluster.name}", trained, cap=V1_CAP)
-        add_mixture(f"flan2021_v1.{cluster.name}", held_out, cap=_NO_CAP)
+        add_mixture(f"flan2021_v1.{cluster.name}", _zero_shot([index]), cap=_NO_CAP)
     for name, rates in (NIV2_TRAINING | EVALUATION).items():
         add_mixture(name, rates, cap=TK_INSTANCES)
 

@@ -1,16 +1,16 @@
-"""Family `gsm8k`, task files on disk that no table lists, and the mixture of all of them.
+"""Family `gsm8k`, tasks for a user's files that no table lists, and the mixture of all of them.
 
 Importing this module looks at no file. It registers
 
-    gsm8k.main          always, so that a missing folder is reported by name
+    gsm8k.main          always, so that an error can name a missing folder
 
 and, when tasks are looked up in a workspace, by the names of the files under its data folder,
 
-    cot_files.<file>    one task for each cot/*.tsv that is none of tasks/cot.py
-    niv2_files.<file>   one task for each natural_instructions/tasks/*.json that is none of
-                        tasks/niv2/family.py; never for what that leaves out, nor for copies of MMLU
-    public.sample       the mixture of public.gsm8k, public.cot and public.niv2, as far as their
-                        files are there, each with an equal share
+    cot_files.<file>    a task for each cot/*.tsv that tasks/cot.py does not list
+    niv2_files.<file>   a task for each natural_instructions/tasks/*.json that tasks/niv2/family.py
+                        neither lists nor omits; never for copies of MMLU
+    public.sample       the mixture of those of public.gsm8k, public.cot and public.niv2 whose files
+                        exist, with equal shares
 
 The additions are families of their own, so that the Flan Collection's mixtures are the same on
 every machine.
@@ -39,7 +39,7 @@ from tasks.wordings import wordings
 
 SAMPLE = "public.sample"
 COT_FILES, NIV2_FILES = "cot_files", "niv2_files"
-# What is mixed: a family together with the additions to it.
+# Part of the mixture -> a family and the additions to it.
 _MIXED = {"gsm8k": ("gsm8k",), "cot": ("cot", COT_FILES), "niv2": ("niv2", NIV2_FILES)}
 
 
@@ -124,40 +124,37 @@ def _category(name: str) -> str:
 
 
 def _files(workspace: Workspace, folder: str, pattern: str) -> list[str]:
-    """Files of that kind that are there, sorted, relative to the data folder."""
+    """Existing files that match the pattern, sorted, relative to the data folder."""
     paths = (workspace.data_dir / folder).glob(pattern)
     return sorted(f"{folder}/{path.name}" for path in paths)
 
 
 def find_specs(workspace: Workspace) -> list[TaskSpec]:
-    """Tasks for the files that no table knows."""
-    tabled = {cot.cot_source(row).parts["train"].path for row in cot.SETS}
-    specs = [
-        cot_task(file) for file in _files(workspace, cot.FOLDER, "*.tsv") if file not in tabled
+    """Tasks for the files that no table lists."""
+    listed = {cot.cot_source(row).parts["train"].path for row in cot.SETS}
+    cot_files = [file for file in _files(workspace, cot.FOLDER, "*.tsv") if file not in listed]
+    niv2_files = [
+        file
+        for file in _files(workspace, FOLDER, "*.json")
+        if find_row(Path(file).stem) is None and not is_mmlu(Path(file).stem)
     ]
-    for file in _files(workspace, FOLDER, "*.json"):
-        stem = Path(file).stem
-        if find_row(stem) is None and not is_mmlu(stem):
-            specs.append(natural_instructions_task(file))
-    return specs
+    return [*map(cot_task, cot_files), *map(natural_instructions_task, niv2_files)]
 
 
-def _there(workspace: Workspace, name: str) -> Mapping[str, None]:
-    """The tasks of one part of the sample whose files are there, by their numbers of records."""
-    specs = task_specs(workspace).values()
-    members = (spec for spec in specs if spec.family in _MIXED[name])
-    there = [spec for spec in members if spec.source.available(workspace) is None]
-    return dict.fromkeys(spec.name for spec in there)
+def _available(workspace: Workspace, name: str) -> Mapping[str, None]:
+    """The tasks of one part of the sample whose files exist, by their numbers of records."""
+    specs = [spec for spec in task_specs(workspace).values() if spec.family in _MIXED[name]]
+    return {spec.name: None for spec in specs if spec.source.available(workspace) is None}
 
 
 def _sample(workspace: Workspace) -> Mapping[str, float]:
-    """The parts that are there; with no file at all GSM8K, whose message names the folder."""
-    parts = [f"public.{name}" for name in _MIXED if _there(workspace, name)]
+    """The parts with a file; without any GSM8K, whose error names the folder."""
+    parts = [f"public.{name}" for name in _MIXED if _available(workspace, name)]
     return dict.fromkeys(parts or ["gsm8k.main"], 1.0)
 
 
 add_task(gsm8k_task())
 add_discovery(find_specs)
 for _name in _MIXED:
-    add_mixture(f"public.{_name}", functools.partial(_there, name=_name))
+    add_mixture(f"public.{_name}", functools.partial(_available, name=_name))
 add_mixture(SAMPLE, _sample)

@@ -9,20 +9,20 @@
       <source>.fs                 the same with exemplars
     <source>.straight             the source without inverted prompts
 
-As in the released generator (flan/v2), an option part holds every task of the source: a task
-without options is worded without them there, so that the parts differ in wording only.
+As in the released generator (flan/v2), an option part contains every task of the source, those that
+have no options worded without them, so that the parts differ in wording only.
 """
 
 from collections.abc import Iterable, Mapping
 
-from instruct.data.registry import add_mixture
+from instruct.data.registry import add_mixture, registered_specs
 from instruct.data.spec import TaskSpec
 
-# Rate of inverted prompts beside 1.0 of straight ones (flan/v2: 0.3 for CoT-II and Dialog-II;
+# Rate of inverted prompts relative to straight ones (flan/v2: 0.3 for CoT-II and Dialog-II;
 # Longpre et al. 2023, section 3.3).
 INVERSION = 0.3
 
-# Part -> the modes it takes of a task, the first that the task has.
+# Side -> part -> modes; a task contributes the first of these that it has.
 OPTION_PARTS: Mapping[str, Mapping[str, tuple[str, ...]]] = {
     "zs": {"zs_opt": ("zs_opt", "zs_noopt"), "zs_noopt": ("zs_noopt",)},
     "fs": {"fs_opt": ("fs_opt", "fs_noopt"), "fs_noopt": ("fs_noopt",)},
@@ -37,8 +37,17 @@ COT_PARTS: Mapping[str, Mapping[str, tuple[str, ...]]] = {
 }
 
 
-def _leaf(spec: TaskSpec, modes: Iterable[str]) -> str | None:
-    return next((spec.leaf_name(mode) for mode in modes if mode in spec.modes), None)
+def tasks_of(*families: str, without: Iterable[str] = ()) -> tuple[TaskSpec, ...]:
+    """The registered tasks of these families, family by family, without some by name."""
+    specs = registered_specs().values()
+    names = set(without)
+    return tuple(s for f in families for s in specs if s.family == f and s.name not in names)
+
+
+def _leaves(specs: Iterable[TaskSpec], *modes: str) -> dict[str, float | None]:
+    """A leaf of every task that has one of the modes, in the first of these."""
+    own_modes = [(spec, [mode for mode in modes if mode in spec.modes]) for spec in specs]
+    return {spec.leaf_name(own[0]): None for spec, own in own_modes if own}
 
 
 def add_source(
@@ -55,24 +64,17 @@ def add_source(
         cap: most records that a task counts for; None for the tasks' own caps.
     """
     specs = tuple(specs)
-    straight: dict[str, dict[str, float | None]] = {}
     for side, modes_of in parts.items():
-        inverted = {
-            leaf: None for spec in specs if (leaf := _leaf(spec, (f"{side}_inv",))) is not None
-        }
+        inverted = _leaves(specs, f"{side}_inv")
         if inverted:
             add_mixture(f"{name}.inverted_{side}", inverted, cap)
-        children: dict[str, float | None] = {}
         for part, modes in modes_of.items():
-            leaves = {leaf: None for spec in specs if (leaf := _leaf(spec, modes)) is not None}
-            add_mixture(f"{name}.{part}.straight", leaves, cap)
-            mixed: dict[str, float | None] = {f"{name}.{part}.straight": 1.0}
+            add_mixture(f"{name}.{part}.straight", _leaves(specs, *modes), cap)
+            mixed = {f"{name}.{part}.straight": 1.0}
             if inverted:
                 mixed[f"{name}.inverted_{side}"] = INVERSION
             add_mixture(f"{name}.{part}", mixed)
-            children[f"{name}.{part}"] = 1.0
-            straight.setdefault(side, {})[f"{name}.{part}.straight"] = 1.0
-        add_mixture(f"{name}.{side}", children)
-        add_mixture(f"{name}.{side}.straight", straight[side])
+        add_mixture(f"{name}.{side}", {f"{name}.{part}": 1.0 for part in modes_of})
+        add_mixture(f"{name}.{side}.straight", {f"{name}.{p}.straight": 1.0 for p in modes_of})
     add_mixture(name, {f"{name}.{side}": 1.0 for side in parts})
     add_mixture(f"{name}.straight", {f"{name}.{side}.straight": 1.0 for side in parts})

@@ -1,12 +1,12 @@
 """The t0 family: the 193 P3 prompts of the Flan Collection's T0 part, `t0.<name in P3>`.
 
 Importing this module registers all of them from `tables/t0.tsv` and looks for no file. Rows come
-from P3 as published, or else from promptsource's template applied to the raw data set, whichever
-is there. A full stop of a P3 name becomes "_" (`t0.cos_e_v1_11_rationale`).
+from P3 as published if its files exist, else from promptsource's template applied to the raw data
+set. A full stop of a P3 name becomes "_" (`t0.cos_e_v1_11_rationale`).
 
-Flan trains on P3's train split only, and not every data set has others; here train, validation and
-test are parts of it by a hash of the prompt. Two prompts of one data set cut it differently, so
-validation tells of unseen prompts, not of unseen source rows.
+Flan trains on P3's train split only, and not every data set has others; here a hash of the prompt
+cuts it into train, validation and test. Two prompts of one data set cut it differently, so
+validation measures unseen prompts, not unseen source rows.
 """
 
 import dataclasses
@@ -22,11 +22,10 @@ from instruct.data.sources.p3 import p3_source
 from instruct.data.sources.promptsource import PromptSourceSource
 from instruct.data.spec import TaskSpec
 from instruct.eval import metrics
-from instruct.prompts.template import TemplateSet
-from tasks.answers import read_answer, rouge_l
+from tasks.answers import Example, read_answer, rouge_l
 from tasks.contamination import group_of
 from tasks.table_files import read_table
-from tasks.wordings import wordings
+from tasks.wordings import wording
 
 FAMILY = "t0"
 URL = "https://huggingface.co/datasets/bigscience/P3"
@@ -53,7 +52,7 @@ class T0Row:
 
     Attributes:
         prompt: its configuration in P3.
-        dataset: what it asks about; the same name for all configurations of a data set.
+        dataset: its data set, under one name for all configurations.
         hub, subset: the raw data set on the hub and its configuration; None for the only one.
         template: promptsource's name for the prompt.
         kind: "G" without options, "M" with options in its own text, "S" with options apart.
@@ -90,30 +89,18 @@ class T0Row:
 @functools.cache
 def t0_rows() -> Mapping[str, T0Row]:
     """The 193 prompts by their names in P3."""
-    rows = {}
-    for row in read_table("t0"):
-        values: dict[str, Any] = dict(row)
-        values["subset"], values["train"] = row["subset"] or None, int(row["train"])
-        rows[row["prompt"]] = T0Row(**values)
-    return rows
-
-
-@functools.cache
-def template_set() -> TemplateSet:
-    """The set that shows a record's prompt as it is: the wording is P3's."""
-    return wordings("finished")["finished"]
+    rows = (
+        T0Row(subset=row.pop("subset") or None, train=int(row.pop("train")), **row)
+        for row in read_table("t0")
+    )
+    return {row.prompt: row for row in rows}
 
 
 # ---------------------------------------------------------------- evaluation
 
 
 def read_reply(
-    decoded: str,
-    example: Mapping[str, Any] | None = None,
-    is_target: bool = False,
-    *,
-    reads: str,
-    metric: str,
+    decoded: str, example: Example = None, is_target: bool = False, *, reads: str, metric: str
 ) -> str:
     """A `postprocess_fn`: the scored part of a reply, in the form that its metric compares.
 
@@ -122,12 +109,10 @@ def read_reply(
     """
     text = decoded.strip()
     if reads == "line":
-        text = text.split("\n", 1)[0].rstrip()
+        text = text.partition("\n")[0].rstrip()
     elif reads == "word":
-        text = text.split(maxsplit=1)[0] if text else ""
-    if metric == "accuracy":
-        return read_answer(text, example, is_target)
-    return text
+        text = " ".join(text.split()[:1])
+    return read_answer(text, example, is_target) if metric == "accuracy" else text
 
 
 # ---------------------------------------------------------------- tasks
@@ -150,12 +135,12 @@ def t0_task(row: T0Row) -> TaskSpec:
         dataset=row.dataset,
         category=row.category,
         source=t0_source(row),
-        templates=template_set(),
+        templates=wording("finished", "finished"),  # P3's own wording
         modes=_MODES_WITH_OPTIONS if row.kind == "S" else _MODES,
         cap=CAP,
         metric_fns=_METRICS[row.metric],
         postprocess_fn=functools.partial(read_reply, reads=row.reads, metric=row.metric),
-        # By the sizes of the parts; a store counts its records.
+        # An estimate by the sizes of the parts; a store counts its records.
         num_examples={"train": round(0.9 * row.train)},
         contamination_group=group_of(row.dataset),
         license=row.license,

@@ -7,7 +7,7 @@ FOLDER = Path(__file__).parent / "tables"
 
 
 def read_table(name: str) -> list[dict[str, str]]:
-    """Rows of `<name>.tsv` by the columns of its header.
+    """Rows of `<name>.tsv`: column of its header -> text.
 
     A line that begins with "#" is a comment; a cell "-" is empty.
     """

@@ -1,12 +1,13 @@
 """Writes docs/collection.md: prose from `page.md.jinja`, tables from the tasks.
 
     python -m tasks.collection.page          writes the page
-    python -m tasks.collection.page --check  fails if the page is not what would be written
+    python -m tasks.collection.page --check  fails if the page is out of date
 
-Opens no data and no store, so that the page is the same everywhere.
+Opens no data and no store, so the page is the same on every machine.
 """
 
 import collections
+import itertools
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
@@ -14,7 +15,7 @@ from typing import Any
 
 import jinja2
 
-from instruct.data.registry import find_spec, registered_specs, shares
+from instruct.data.registry import find_spec, shares
 from instruct.data.sources.alternates import Alternates
 from instruct.data.sources.files import FileSource
 from instruct.data.sources.huggingface import HuggingFaceSource
@@ -27,11 +28,12 @@ from instruct.workspace import Workspace
 from tasks import mixtures, published
 from tasks import public as _public  # noqa: F401 (registers gsm8k.main)
 from tasks.gym import mixtures as gym_mixtures
+from tasks.source_mixtures import tasks_of
 
 PAGE = Path(__file__).parents[2] / "docs" / "collection.md"
 TEMPLATE = Path(__file__).with_name("page.md.jinja")
 WHOLE = "flan2022"
-_WORKSPACE = Workspace()  # of no consequence: declared sizes and this project's wordings count
+_WORKSPACE = Workspace()  # any: the page uses declared sizes and this project's wordings
 # Family -> title, in the order of the page. The first six are the collection.
 TITLES = {
     "flan2021": "Flan 2021",
@@ -45,7 +47,7 @@ TITLES = {
     "gym": "procedural reasoning (reasoning_gym)",
 }
 COLLECTION = tuple(TITLES)[:6]
-_FEW_TASKS = 10  # categories and languages with fewer are summed up
+_FEW_TASKS = 10  # categories with fewer tasks share a row, languages with fewer have none
 _FEW_CHILDREN = 8
 
 Rates = Mapping[str, float | None]
@@ -54,24 +56,19 @@ MIXTURE_TABLES: Mapping[str, Mapping[str, Rates]] = {
     "Sources (each half zero-, half few-shot)": {name: {} for name in mixtures.SOURCES},
     "For training": {**mixtures.TRAINING, **mixtures.NIV2_TRAINING, **gym_mixtures.TRAINING},
     "For evaluation": {**mixtures.EVALUATION, **gym_mixtures.EVALUATION},
-    "As published (few-shot prompts are in the texts)": {
-        published.MIXTURE: {
-            f"{published.FAMILY}.{name}": row.rate for name, row in published.SUBMIXTURES.items()
-        }
-    },
+    "As published (few-shot prompts are in the texts)": {published.MIXTURE: published.RATES},
 }
 
 
 def page() -> str:
     """The whole page."""
-    environment = jinja2.Environment(
+    template = jinja2.Template(
+        TEMPLATE.read_text(encoding="utf-8"),
         undefined=jinja2.StrictUndefined,
         trim_blocks=True,
         keep_trailing_newline=True,
-        autoescape=False,
     )
-    template = environment.from_string(TEMPLATE.read_text(encoding="utf-8"))
-    specs = {name: _family(name) for name in COLLECTION}
+    specs = {name: tasks_of(name) for name in COLLECTION}
     everything = [find_spec(_WORKSPACE, leaf) for leaf in shares(_WORKSPACE, WHOLE, declared=True)]
     datasets = {name: _count(members, "dataset") for name, members in specs.items()}
     categories = {name: _count(members, "category") for name, members in specs.items()}
@@ -109,22 +106,20 @@ def page() -> str:
     )
 
 
-def _family(name: str) -> list[TaskSpec]:
-    """The tasks of a family, in the order of their registration."""
-    return [spec for spec in registered_specs().values() if spec.family == name]
-
-
 def _count(specs: Iterable[TaskSpec], field: str) -> int:
     return len({getattr(spec, field) for spec in specs})
 
 
 def _grouped(
     specs: Iterable[TaskSpec], key: Callable[[TaskSpec], str]
-) -> dict[str, list[TaskSpec]]:
-    groups: dict[str, list[TaskSpec]] = {}
-    for spec in specs:
-        groups.setdefault(key(spec), []).append(spec)
-    return groups
+) -> list[tuple[str, list[TaskSpec]]]:
+    """(value of the key, its tasks), sorted by the value."""
+    groups = itertools.groupby(sorted(specs, key=key), key)
+    return [(value, list(members)) for value, members in groups]
+
+
+def _largest_first(groups: list[tuple[str, list[TaskSpec]]]) -> list[tuple[str, list[TaskSpec]]]:
+    return sorted(groups, key=lambda group: -len(group[1]))
 
 
 def _table(columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:
@@ -161,7 +156,7 @@ def _records(specs: Sequence[TaskSpec]) -> int | str:
 def _families() -> str:
     rows = []
     for name, title in TITLES.items():
-        specs = _family(name)
+        specs = tasks_of(name)
         languages = {language for spec in specs for language in spec.languages}
         caps = {"none" if spec.cap is None else f"{spec.cap:,}" for spec in specs}
         counts = [len(specs), _count(specs, "dataset"), _count(specs, "category"), len(languages)]
@@ -171,7 +166,7 @@ def _families() -> str:
 
 
 def source_kind(source: Any) -> str:
-    """The kind of place that a task's records come from."""
+    """The kind of source that a task's records come from."""
     if isinstance(source, Alternates):
         return ", else ".join(source_kind(one) for one in source.sources)
     if isinstance(source, TfdsSource):
@@ -189,17 +184,17 @@ def source_kind(source: Any) -> str:
 def _origins() -> str:
     rows = []
     for name in TITLES:
-        kinds = collections.Counter(source_kind(spec.source) for spec in _family(name))
+        kinds = collections.Counter(source_kind(spec.source) for spec in tasks_of(name))
         rows += [[f"`{name}`", kind, number] for kind, number in kinds.most_common()]
     return _table(("family", "records come from", "tasks"), rows)
 
 
 def _fetched_by_hand() -> str:
-    specs = [spec for name in TITLES for spec in _family(name)]
+    sources = {spec.name: spec.source for spec in tasks_of(*TITLES)}
     rows = [
-        [f"`{spec.name}`", spec.source.manual]
-        for spec in specs
-        if isinstance(spec.source, TfdsSource) and spec.source.manual
+        [f"`{name}`", source.manual]
+        for name, source in sources.items()
+        if isinstance(source, TfdsSource) and source.manual
     ]
     return _table(("task", "files"), rows)
 
@@ -207,13 +202,13 @@ def _fetched_by_hand() -> str:
 def _tasks_of(name: str) -> str:
     rows = [
         [f"`{spec.name.removeprefix(name + '.')}`", spec.category, _records([spec])]
-        + [_license(spec), _place(spec.source)]
-        for spec in _family(name)
+        + [_license(spec), _short_origin(spec.source)]
+        for spec in tasks_of(name)
     ]
     return _table(("task", "category", "training records", "licence", "source"), rows)
 
 
-def _place(source: Any) -> str:
+def _short_origin(source: Any) -> str:
     if isinstance(source, TfdsSource):
         return f"`{source.builder}`"
     if isinstance(source, FileSource):
@@ -223,7 +218,7 @@ def _place(source: Any) -> str:
 
 def _t0() -> str:
     rows = []
-    for name, specs in sorted(_grouped(_family("t0"), lambda spec: spec.dataset).items()):
+    for name, specs in _grouped(tasks_of("t0"), lambda spec: spec.dataset):
         sizes = sorted({spec.num_examples["train"] for spec in specs})
         span = f"{sizes[0]:,}" if len(sizes) == 1 else f"{sizes[0]:,} to {sizes[-1]:,}"
         licenses = ", ".join(sorted({_license(spec) for spec in specs}))
@@ -234,24 +229,19 @@ def _t0() -> str:
 
 
 def _niv2_categories() -> str:
-    categories = _grouped(_family("niv2"), lambda spec: spec.category)
-    order = sorted(categories.items(), key=lambda item: (-len(item[1]), item[0]))
-    many = [item for item in order if len(item[1]) >= _FEW_TASKS]
-    few = [spec for _, members in order[len(many) :] for spec in members]
+    categories = _largest_first(_grouped(tasks_of("niv2"), lambda spec: spec.category))
+    many = [group for group in categories if len(group[1]) >= _FEW_TASKS]
+    few = [spec for _, members in categories[len(many) :] for spec in members]
     rows = []
-    for name, specs in [*many, (f"{len(order) - len(many)} smaller categories", few)]:
+    for name, specs in [*many, (f"{len(categories) - len(many)} smaller categories", few)]:
         foreign = sum(tuple(spec.languages) != ("English",) for spec in specs)
         rows.append([name, len(specs), _count(specs, "dataset"), foreign])
     return _table(("category", "tasks", "data sets", "not English only"), rows)
 
 
 def _niv2_tracks() -> str:
-    tracks = mixtures.NIV2_TRAINING | mixtures.EVALUATION
-    rows = [
-        [f"`{name}`", len({find_spec(_WORKSPACE, leaf).name for leaf in rates})]
-        for name, rates in tracks.items()
-    ]
-    return _table(("track", "tasks"), rows)
+    tracks = mixtures.NIV2_TRAINING | mixtures.EVALUATION  # one leaf a task
+    return _table(("track", "tasks"), [[f"`{n}`", len(leaves)] for n, leaves in tracks.items()])
 
 
 def _licenses() -> str:
@@ -261,23 +251,20 @@ def _licenses() -> str:
         spec = find_spec(_WORKSPACE, leaf)
         of_license[_license(spec)] += share
         specs[spec.name] = spec
-    groups = _grouped(specs.values(), _license)
     rows = [
         [name, len(members), _count(members, "dataset"), _percent(of_license[name])]
-        for name, members in sorted(groups.items(), key=lambda item: (-len(item[1]), item[0]))
+        for name, members in _largest_first(_grouped(specs.values(), _license))
     ]
     return _table(("licence", "tasks", "data sets", f"share of `{WHOLE}`"), rows)
 
 
 def _shared_groups() -> list[list[str]]:
     """Rows of the contamination groups that span several families."""
-    specs = [spec for name in COLLECTION for spec in _family(name)]
     rows = []
-    for group, members in sorted(_grouped(specs, lambda spec: spec.group).items()):
-        families = _grouped(members, lambda spec: spec.family)
-        datasets = [sorted({spec.dataset for spec in families.get(n, ())}) for n in COLLECTION]
-        if len(families) > 1:
-            rows.append([f"`{group}`", *map(", ".join, datasets)])
+    for group, members in _grouped(tasks_of(*COLLECTION), lambda spec: spec.group):
+        names = [sorted({s.dataset for s in members if s.family == f}) for f in COLLECTION]
+        if sum(map(bool, names)) > 1:
+            rows.append([f"`{group}`", *map(", ".join, names)])
     return rows
 
 

@@ -1,14 +1,13 @@
 """Family `dialog`: the next turn of a conversation, as in the Flan Collection.
 
     dialog.wiki_dialog, dialog.qrecc     from TensorFlow Datasets
-    dialog.task_master                   from files; the collection's public release leaves it out
+    dialog.task_master                   from files; the collection's public release lacks it
 
 The inverted modes, which ask for the conversation that leads to a turn, have 0.3 of the rate of
 the others. Importing this module registers the tasks and reads no data.
 """
 
-from collections.abc import Mapping
-from typing import NamedTuple
+from typing import Any
 
 from instruct.data.registry import add_task
 from instruct.data.sources.files import expected_records, hashed_parts
@@ -20,37 +19,37 @@ from tasks.contamination import group_of
 from tasks.dialog.sources import TaskmasterSource, qrecc_record, wiki_dialog_record
 from tasks.flan2021.original_wording import in_original_words
 from tasks.source_mixtures import INVERSION
-from tasks.wordings import wordings
+from tasks.wordings import wording
 
 FAMILY = "dialog"
 CAP = 200_000  # of the collection, for this family
 MODES = {"zs_noopt": 1.0, "fs_noopt": 1.0, "zs_inv": INVERSION, "fs_inv": INVERSION}
 
 
-class DialogSet(NamedTuple):
-    """A row of the table.
-
-    Attributes:
-        id: name of the task after "dialog.".
-        source: its records.
-        num_examples: split -> about how many records, while no store says it exactly.
-        category: kind of task in the collection's own list.
-        license: of the data set.
-        url: of the data set.
-        description: what the conversations are.
-    """
-
-    id: str
-    source: Source
-    num_examples: Mapping[str, int]
-    category: str
-    license: str
-    url: str
-    description: str
+def templates() -> TemplateSet:
+    """The wordings of every set."""
+    return wording("next_turn", "dialog")
 
 
-SETS = (
-    DialogSet(
+def _task(dataset: str, source: Source, **values: Any) -> TaskSpec:
+    return TaskSpec(
+        name=f"{FAMILY}.{dataset}",
+        family=FAMILY,
+        dataset=dataset,
+        source=source,
+        templates=templates(),
+        modes=MODES,
+        cap=CAP,
+        metric_fns=[rouge_l, loose_exact_match],
+        postprocess_fn=read_references,
+        contamination_group=group_of(dataset),
+        within_fn=in_original_words,
+        **values,
+    )
+
+
+SPECS = (
+    _task(
         "wiki_dialog",
         TfdsSource(
             "wiki_dialog/OQ:1.0.0",
@@ -62,65 +61,36 @@ SETS = (
             },
             wiki_dialog_record,
         ),
-        {"train": 1_000_000},
-        "Conversational Question Answering",
-        "CC-BY-SA-3.0",
-        "https://github.com/google-research/dialog-inpainting",
-        "Passages of Wikipedia as talks with an imagined reader",
+        num_examples={"train": 1_000_000},
+        category="Conversational Question Answering",
+        license="CC-BY-SA-3.0",
+        url="https://github.com/google-research/dialog-inpainting",
+        description="Passages of Wikipedia as talks with an imagined reader",
     ),
-    DialogSet(
+    _task(
         "qrecc",
-        # Rows of one conversation repeat each other, so none of `train` may serve for validation.
+        # Rows of one conversation repeat each other, so validation takes no rows of `train`.
         TfdsSource(
             "q_re_cc:1.0.0",
             {"train": "train", "validation": "test[:50%]", "test": "test[50%:]"},
             qrecc_record,
         ),
-        {"train": 10_170},
-        "Conversational Question Answering",
-        "CC-BY-SA-3.0",
-        "https://github.com/apple/ml-qrecc",
-        "Conversations of questions and answers, most of the questions from QuAC",
+        num_examples={"train": 10_170},
+        category="Conversational Question Answering",
+        license="CC-BY-SA-3.0",
+        url="https://github.com/apple/ml-qrecc",
+        description="Conversations of questions and answers, most of the questions from QuAC",
     ),
-    DialogSet(
+    _task(
         "task_master",
         TaskmasterSource(),
-        expected_records(hashed_parts("taskmaster"), 54_000),
-        "Dialog Next Turn Prediction",
-        "CC-BY-4.0",
-        "https://github.com/google-research-datasets/Taskmaster",
-        "Talks with an assistant that books, orders, searches and recommends",
+        num_examples=expected_records(hashed_parts("taskmaster"), 54_000),
+        category="Dialog Next Turn Prediction",
+        license="CC-BY-4.0",
+        url="https://github.com/google-research-datasets/Taskmaster",
+        description="Talks with an assistant that books, orders, searches and recommends",
     ),
 )
 
-
-def templates() -> TemplateSet:
-    """The wordings of every set."""
-    return wordings("dialog")["next_turn"]
-
-
-def dialog_task(row: DialogSet) -> TaskSpec:
-    """The task of a row."""
-    name = f"{FAMILY}.{row.id}"
-    return TaskSpec(
-        name=name,
-        family=FAMILY,
-        dataset=row.id,
-        category=row.category,
-        source=row.source,
-        templates=templates(),
-        modes=MODES,
-        cap=CAP,
-        metric_fns=[rouge_l, loose_exact_match],
-        postprocess_fn=read_references,
-        num_examples=row.num_examples,
-        contamination_group=group_of(row.id),
-        license=row.license,
-        url=row.url,
-        description=row.description,
-        within_fn=in_original_words,
-    )
-
-
-for _row in SETS:
-    add_task(dialog_task(_row))
+for _spec in SPECS:
+    add_task(_spec)

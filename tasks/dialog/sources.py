@@ -1,25 +1,19 @@
 """Raw dialogs as records of the family `dialog`: the turns so far (`dialog`), and the next one.
 
-Of every dialog one turn is asked for. Which one is drawn by a hash of the dialog's id, so it does
-not depend on where the dialog stands in a file, and on nothing else.
+Each dialog gives one record, which asks for one turn. A hash of the dialog's id draws the turn, so
+it does not depend on the dialog's position in a file.
 
-This module imports no TensorFlow: worker processes that read records import it.
+This module imports no TensorFlow, since worker processes that read records import it.
 """
 
 import dataclasses
+import itertools
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from instruct.data.sources.files import (
-    FileSource,
-    Part,
-    Row,
-    hash_unit,
-    hashed_parts,
-    keyed,
-)
+from instruct.data.sources.files import FileSource, Part, Row, hash_unit, hashed_parts, keyed
 from instruct.prompts.dialog import dialog_text
 from instruct.prompts.record import Record
 from instruct.prompts.render import Dropped
@@ -61,8 +55,8 @@ def _texts(values: Any) -> list[str]:
 def wiki_dialog_record(row: Mapping[str, Any], default_id: str) -> Record | Dropped:
     """A row of TFDS wiki_dialog: an imagined reader asks, a passage of Wikipedia answers.
 
-    The first utterance only says what the article is about, so it goes; from then on the reader
-    speaks first, and an answer of the passage is asked for.
+    Drops the first utterance, which only names the topic of the article; after it the reader speaks
+    first, and the record asks for an answer of the passage.
     """
     (pid,) = _texts([row["pid"]])
     turns = _texts(row["utterances"])[1:]
@@ -91,8 +85,8 @@ class TaskmasterSource(FileSource):
         taskmaster/TM-3-2020/data/*.json
 
     Each file is a JSON list of `{"conversation_id", "utterances": [{"speaker", "text"}]}`.
-    Utterances of one speaker in a row become one turn; what the assistant says before the user has
-    spoken goes, so that the user always speaks first. Either speaker's turn may be asked for.
+    Consecutive utterances of one speaker become one turn. What the assistant says before the user
+    is dropped, so that the user always speaks first. A record may ask for either speaker's turn.
 
     Attributes:
         patterns: the files, relative to the data folder.
@@ -111,18 +105,14 @@ class TaskmasterSource(FileSource):
     )
 
     def paths(self, workspace: Workspace) -> tuple[Path, ...]:
-        """The existing files, sorted; a pattern without a match is listed as it is."""
-        return self._paths(workspace.data_dir)
-
-    def _paths(self, data_dir: Path) -> tuple[Path, ...]:
-        files: list[Path] = []
-        for pattern in self.patterns:
-            files += sorted(data_dir.glob(pattern)) or [data_dir / pattern]
-        return tuple(files)
+        """The existing files, sorted; a pattern itself where no file matches it."""
+        folder = workspace.data_dir
+        files = (sorted(folder.glob(name)) or [folder / name] for name in self.patterns)
+        return tuple(itertools.chain.from_iterable(files))
 
     def rows(self, path: Path) -> Iterator[Row]:
         """Every dialog of every file; `path` is the folder that the parts name."""
-        for file in self._paths(path.parent):
+        for file in self.paths(Workspace(data_dir=path.parent)):
             try:
                 dialogs = json.loads(file.read_bytes().decode("utf-8-sig"))
             except (ValueError, RecursionError):  # no JSON, or nested too deep

@@ -1,7 +1,7 @@
 """The publishers' data sets behind the Flan 2021 tasks: `tables/flan2021.tsv`.
 
-Data sets that hold the same examples have one contamination group, so that none of them is
-trained on while another is held out.
+Data sets with the same examples have one contamination group, so that no mixture trains on one
+while another is held out.
 """
 
 from typing import NamedTuple

@@ -1,24 +1,21 @@
 """Reading and scoring of the Flan 2021 tasks, beyond `tasks/answers.py`.
 
-`read_*` are SeqIO's `postprocess_fn`s: a target becomes what the metric needs beside the text (all
-right entities, the group). Metrics are `(targets, predictions) -> {name: value}`, 0-100 but where
-said.
+`read_*` are SeqIO's `postprocess_fn`s; they add to a target what its metric needs (all right
+entities, the group). Metrics are `(targets, predictions) -> {name: value}`, 0-100 unless their
+docstring says otherwise.
 """
 
 import collections
-import json
 import re
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from instruct.eval import metrics
-from instruct.prompts.options import match_option, plain
-from tasks.answers import read_answer
-
-Example = Mapping[str, Any] | None
+from instruct.prompts.options import plain
+from tasks.answers import Example, chosen_option, metadata_of, read_answer, text_of, texts_of
 
 
 class GroupedLabel(NamedTuple):
@@ -39,32 +36,9 @@ class EntityTarget(NamedTuple):
 # ---------------------------------------------------------------- reading
 
 
-def _text(value: Any) -> str:
-    return value.decode() if isinstance(value, bytes) else str(value)
-
-
-def _texts(values: Any) -> list[str]:
-    return [_text(value) for value in values]
-
-
 def _answer(decoded: str, example: Example) -> str:
     """The record's answer, for a target."""
-    return _text(example["answer"]) if example and "answer" in example else decoded
-
-
-def _metadata(example: Example) -> Mapping[str, Any]:
-    return json.loads(_text(example["metadata"])) if example and "metadata" in example else {}
-
-
-def _chosen(decoded: str, example: Example) -> str:
-    """What was answered by marker or by text: the option's text, where one was meant."""
-    answer = decoded.strip()
-    options = _texts((example or {}).get("options", ()))
-    if options:
-        index = match_option(answer, options, _texts((example or {}).get("markers", ())))
-        if index is not None:
-            return options[index]
-    return answer
+    return text_of(example["answer"]) if example and "answer" in example else decoded
 
 
 def read_first_line(decoded: str, example: Example = None, is_target: bool = False) -> str:
@@ -75,9 +49,9 @@ def read_first_line(decoded: str, example: Example = None, is_target: bool = Fal
 def read_grouped_label(
     decoded: str, example: Example = None, is_target: bool = False
 ) -> str | GroupedLabel:
-    """`tasks.answers.read_answer`; a target knows its group."""
+    """`tasks.answers.read_answer`; a target includes its group."""
     label = read_answer(decoded, example, is_target)
-    return GroupedLabel(label, str(_metadata(example).get("group", ""))) if is_target else label
+    return GroupedLabel(label, str(metadata_of(example).get("group", ""))) if is_target else label
 
 
 def read_text(decoded: str, example: Example = None, is_target: bool = False) -> str:
@@ -93,7 +67,7 @@ def read_first_word(decoded: str, example: Example = None, is_target: bool = Fal
 
 def read_score(decoded: str, example: Example = None, is_target: bool = False) -> float:
     """A number; -1 for a prediction without one (as T5 reads scores)."""
-    written = _answer(decoded, example) if is_target else _chosen(decoded, example)
+    written = _answer(decoded, example) if is_target else chosen_option(decoded.strip(), example)
     match = re.search(r"-?\d+(?:\.\d+)?", written)
     return float(match.group()) if match else -1.0
 
@@ -101,12 +75,12 @@ def read_score(decoded: str, example: Example = None, is_target: bool = False) -
 def read_entity(
     decoded: str, example: Example = None, is_target: bool = False
 ) -> str | EntityTarget:
-    """A continuation that starts with an entity; a target knows which entities are right."""
+    """A continuation that starts with an entity; a target lists the right entities."""
     if not is_target:
-        return _chosen(decoded, example)
-    metadata = _metadata(example)
+        return chosen_option(decoded.strip(), example)
+    metadata = metadata_of(example)
     tail = str(metadata.get("tail", ""))
-    endings = _texts((example or {}).get("references", ())) or [decoded]
+    endings = texts_of(example, "references") or [decoded]
     entities = tuple(ending.removesuffix(tail) for ending in endings)
     return EntityTarget(entities, tail, str(metadata.get("group", "")))
 
@@ -114,19 +88,16 @@ def read_entity(
 # ---------------------------------------------------------------- scoring
 
 
-def _f1(true_positives: int, positives: int, found: int) -> float:
-    return 2.0 * true_positives / (positives + found) if positives + found else 0.0
-
-
 def _label_f1(targets: Sequence[str], predictions: Sequence[str], label: str) -> float:
     """F1 of one label, 0-1."""
     pairs = list(zip(targets, predictions, strict=True))
-    true_positives = sum(t == label and p == label for t, p in pairs)
-    return _f1(true_positives, sum(t == label for t, _ in pairs), sum(p == label for _, p in pairs))
+    both = sum(t == label and p == label for t, p in pairs)
+    either = sum((t == label) + (p == label) for t, p in pairs)
+    return 2.0 * both / either if either else 0.0
 
 
 def f1_of_yes(targets: Sequence[str], predictions: Sequence[str]) -> dict[str, float]:
-    """F1 of the label "yes" (MRPC, QQP); what is no label counts as not found."""
+    """F1 of the label "yes" (MRPC, QQP); other predictions count as not "yes"."""
     return {"f1": 100.0 * _label_f1(targets, predictions, "yes")}
 
 
@@ -179,9 +150,9 @@ def bleu(
     """Corpus BLEU of sacreBLEU, all references.
 
     Args:
-        tokenize: sacreBLEU's name of a tokeniser. The international one fits scripts with blanks
-            between words; of others it counts whole sentences (a warning says how many), and "zh"
-            or "char" are right.
+        tokenize: sacreBLEU's name of a tokeniser. "intl" fits scripts with blanks between words.
+            For other scripts use "zh" or "char": "intl" takes whole sentences for words, and a
+            warning counts these targets.
     """
     import sacrebleu
 
@@ -198,7 +169,7 @@ def bleu(
     pairs = zip(targets, predictions, strict=True)
     references = [metrics.references_of(target) for target, _ in pairs]
     most = max(map(len, references))
-    # sacreBLEU wants one list a reference number; None stands for a missing one.
+    # sacreBLEU takes one list for each reference number; None marks a missing reference.
     streams: Any = [[r[i] if i < len(r) else None for r in references] for i in range(most)]
     score = sacrebleu.corpus_bleu(
         list(predictions), streams, tokenize=tokenize, smooth_method="exp", force=True
@@ -218,18 +189,11 @@ def _word_distance(first: Sequence[str], second: Sequence[str]) -> int:
 
 
 def word_edit_distance(targets: Sequence[str], predictions: Sequence[str]) -> dict[str, float]:
-    """Words to change, a count: 0 is perfect. Case matters, for it is what some tasks restore."""
+    """Number of words to change: 0 is perfect. Case matters, since some tasks restore it."""
     distances = [
         _word_distance(t.split(), p.split()) for t, p in zip(targets, predictions, strict=True)
     ]
-    names: dict[str, Callable[[list[int]], Any]] = {
-        "min": min,
-        "max": max,
-        "mean": np.mean,
-        "median": np.median,
-        "sum": sum,
-    }
     return {
-        f"word_edit_{name}": float(function(distances)) if distances else 0.0
-        for name, function in names.items()
+        f"word_edit_{name}": float(getattr(np, name)(distances)) if distances else 0.0
+        for name in ("min", "max", "mean", "median", "sum")
     }

@@ -1,21 +1,20 @@
-"""The Flan Collection's own wordings for the tasks here, from a user's checkout.
+"""The Flan Collection's own wordings, from a user's checkout of google-research/FLAN.
 
 In a workspace with a `flan_checkout` the families `flan2021`, `cot`, `dialog`, `program_synthesis`
-and `niv2` take their templates from google-research/FLAN (`instruct/prompts/flan_tables.py` reads
-them). The table below says which of its patterns belong to which task, and what its fields are
-called here.
+and `niv2` take their templates from it (`instruct/prompts/flan_tables.py` reads them). The table
+below maps each task to its patterns, and Flan's names of fields to ours.
 
 Such a set is named `flan_v2:<key>`, and results carry that name. Records (so the labels too),
 option styles, dialog styles and the drawing of few-shot exemplars stay this project's.
 
     squad, stsb, ...     patterns and inversions under one key; a task has inverted modes only if
                          Flan has inverted patterns for it
-    cot, dialog, ...     inversions under a key of their own; what Flan has no wording for (a
-                         chain-of-thought task's plain answer) keeps this project's
+    cot, dialog, ...     inversions under a key of their own; modes without a wording in Flan (a
+                         chain-of-thought task's plain answer) keep this project's
 
 Keys and names of fields are those of flan/v2/templates.py as public in 2023: all keys and the
-fields of the zero-shot patterns were compared with it. A template with any other placeholder, in a
-few-shot pattern or in another version of the file, is left out when the file is read.
+fields of the zero-shot patterns were compared with it. Reading the file drops a template with any
+other placeholder (in a few-shot pattern, or in another version of the file).
 """
 
 import collections
@@ -44,12 +43,12 @@ class Counterpart(NamedTuple):
 
     Attributes:
         key: of PATTERNS and FEWSHOT_PATTERNS.
-        fields: Flan's field -> ours, where they differ; "answer" is what most targets consist of.
+        fields: Flan's field -> ours, where they differ; "answer" is the field of most targets.
         inverted: key of the task's inversions; "" where they are under `key`.
         shown_as: our field -> its text in inputs, where Flan's field held more.
-        options_after: our field after which Flan's field had the options, so that no pattern
-            names them.
-        ends_questions: our field that ends in a question mark, which patterns set themselves.
+        options_after: our field whose counterpart in Flan ends with the options, so that no
+            pattern names them.
+        ends_questions: our field that ends in a question mark, which patterns add themselves.
     """
 
     key: str
@@ -62,32 +61,20 @@ class Counterpart(NamedTuple):
 
 # ---------------------------------------------------------------- the table
 
-# Tasks that share patterns; any other task's key is its own id.
-_SHARED_KEYS = {
-    **dict.fromkeys(("anli_r1", "anli_r2", "anli_r3"), "anli"),
-    **dict.fromkeys(("arc_challenge", "arc_easy"), "arc"),
-    **dict.fromkeys(("mnli_matched", "mnli_mismatched"), "mnli"),
-    "para_crawl_enes": "para_crawl",
-    "trivia_qa_wiki_missing": "trivia_qa",
-    **{
-        f"wmt16_translate_{pair}": "wmt16_translate"
-        for pair in ("deen", "tren", "csen", "fien", "roen", "ruen")
-    },
-}
+# Beginnings of the ids of tasks that share patterns, and their keys; others have their own id.
+_SHARED_KEYS = ("anli", "arc", "mnli", "para_crawl", "trivia_qa", "wmt16_translate")
 _SUMMARY = {"summary": "answer"}
 _TARGET = {"target": "answer"}
 _TRANSLATION = {
-    "lang1": "source_language",
-    "lang2": "target_language",
-    "sent1": "source",
-    "sent2": "answer",
+    **{"lang1": "source_language", "lang2": "target_language"},
+    **{"sent1": "source", "sent2": "answer"},
 }
 # Fields by key; those of the same name are not listed.
 _FIELDS: Mapping[str, Mapping[str, str]] = {
     "aeslc": {"subject": "answer"},
     "anli": {"context": "premise"},
     "cnn_dailymail": {"highlights": "answer"},
-    # There are inverted prompts that ask for a list with one item a line; here it is one line.
+    # Some inverted prompts ask for a list with one item a line; ours is on one line.
     "common_gen": _TARGET | {"concepts_newline": "concepts"},
     "copa": {"glm_premise": "premise_open"},
     "coqa": {"numbered_answers": "answer"},
@@ -112,8 +99,8 @@ _FIELDS: Mapping[str, Mapping[str, str]] = {
 
 
 def _flan2021(task: str) -> Counterpart:
-    key = _SHARED_KEYS.get(task, task)
-    # Flan's BoolQ has its questions without a question mark.
+    key = next((key for key in _SHARED_KEYS if task.startswith(f"{key}_")), task)
+    # In Flan's BoolQ, questions lack the question mark.
     marked = "question" if key == "bool_q" else ""
     return Counterpart(key, _FIELDS.get(key, {}), ends_questions=marked)
 
@@ -125,35 +112,29 @@ def _cot(task: str) -> Counterpart:
     return Counterpart(f"{kind}_{task}", inverted=inverted, options_after="question")
 
 
-def _paired(
-    key: str, fields: Mapping[str, str], shown_as: Mapping[str, str] | None = None
-) -> Counterpart:
-    return Counterpart(key, fields, f"{key}_input_inversion", shown_as or {})
+def _paired(key: str, question: str = "question", shown_as: str = "") -> Counterpart:
+    """Patterns with inversions beside them; `question` is our name of Flan's field."""
+    fields = {} if question == "question" else {"question": question}
+    shown = {question: shown_as} if shown_as else {}
+    return Counterpart(key, fields, f"{key}_input_inversion", shown)
 
 
-_CODE = {"question": "code"}
+_COT = ("gsm8k", "strategyqa", "creak", "qasc", "esnli", "ecqa", "sensemaking", "aqua", "qed")
+_CODE = "program_synthesis_dr_repair_"
 
 # Task, or a family all of whose tasks share one set -> its wordings in Flan.
 COUNTERPARTS: Mapping[str, Counterpart] = {
     **{f"flan2021.{task}": _flan2021(task) for task in TASKS},
+    **{f"cot.{task}": _cot(task) for task in _COT},
+    **{f"dialog.{task}": _paired(task) for task in ("wiki_dialog", "qrecc", "task_master")},
     **{
-        f"cot.{task}": _cot(task)
-        for task in (
-            *("gsm8k", "strategyqa", "creak", "qasc", "esnli", "ecqa", "sensemaking"),
-            *("aqua", "qed"),
-        )
-    },
-    **{f"dialog.{task}": _paired(task, {}) for task in ("wiki_dialog", "qrecc", "task_master")},
-    **{
-        f"program_synthesis.{task}": _paired(f"program_synthesis_{task}", _CODE)
-        for task in ("dr_repair_plain_code", "dr_repair_error_comments", "dr_repair_no_errors")
+        f"program_synthesis.dr_repair_{variant}": _paired(f"{_CODE}{variant}", "code")
+        for variant in ("plain_code", "error_comments", "no_errors")
     },
     "program_synthesis.dr_repair_line_numbers": _paired(
-        "program_synthesis_dr_repair_line_numbers", _CODE, {"code": "{code}\n{error}"}
+        f"{_CODE}line_numbers", "code", "{code}\n{error}"
     ),
-    "program_synthesis.code_contests": _paired(
-        "program_synthesis_dmcc_python", {"question": "description"}
-    ),
+    "program_synthesis.code_contests": _paired("program_synthesis_dmcc_python", "description"),
     "niv2": Counterpart("natinst_v2"),
 }
 
@@ -163,18 +144,15 @@ COUNTERPARTS: Mapping[str, Counterpart] = {
 
 @functools.cache
 def _tables(root: Path) -> FlanTables:
-    """The tables of a checkout with our names, read once a process."""
+    """The tables of a checkout with our names of fields, read once a process."""
     if not (root / flan_tables.TABLES_FILE).is_file():
         raise UserError(
             f"FLAN_CHECKOUT is {root}, where there is no {flan_tables.TABLES_FILE}. Give the "
             "folder of a checkout (git clone https://github.com/google-research/FLAN), or leave "
             f"out FLAN_CHECKOUT and ${FLAN_VARIABLE} for this project's own wordings"
         )
-    renaming = {}
-    for counterpart in COUNTERPARTS.values():
-        renaming[counterpart.key] = counterpart.fields
-        if counterpart.inverted:
-            renaming[counterpart.inverted] = counterpart.fields
+    parts = COUNTERPARTS.values()
+    renaming = {key: part.fields for part in parts for key in (part.key, part.inverted) if key}
     return flan_tables.load_flan_tables(root, renaming)
 
 
@@ -187,14 +165,14 @@ def in_original_words(spec: TaskSpec, workspace: Workspace) -> TaskSpec:
     return spec if templates is None else dataclasses.replace(spec, templates=templates)
 
 
-@functools.lru_cache(maxsize=256)  # asked for whenever a mixture is resolved
+@functools.lru_cache(maxsize=256)  # called whenever a mixture is resolved
 def original_set(root: Path, task: str, ours: TemplateSet) -> TemplateSet | None:
     """Flan's wordings of a task, for our records.
 
     Args:
         root: the checkout.
         task: a name of COUNTERPARTS.
-        ours: the task's own set: its fields are those that the records have.
+        ours: the task's own set: its fields are those of the records.
 
     Returns:
         A set that only shows those fields; None where Flan has no patterns under the key. A
@@ -206,28 +184,16 @@ def original_set(root: Path, task: str, ours: TemplateSet) -> TemplateSet | None
     counterpart = COUNTERPARTS.get(task)
     if counterpart is None:
         return None
-    tables = _tables(root)
-    if counterpart.key not in tables.sets:
+    sets = _tables(root).sets
+    flans = sets.get(counterpart.key)
+    if flans is None:
         _log.warning(
             "%s has no patterns %r: %s keeps its own wordings", root, counterpart.key, task
         )
         return None
-    template_set, left_out = adapted(counterpart, tables, ours)
-    if left_out:
-        reasons = ", ".join(f"{reason}: {count}" for reason, count in sorted(left_out.items()))
-        name, total = template_set.name, left_out.total()
-        _log.warning("%s, wordings of %s: %d left out (%s)", name, task, total, reasons)
-    return template_set
-
-
-def adapted(
-    counterpart: Counterpart, tables: FlanTables, ours: TemplateSet
-) -> tuple[TemplateSet, collections.Counter[str]]:
-    """Flan's patterns for records that have the fields of `ours`, and why others are left out."""
-    flans = tables.sets[counterpart.key]
     lists = {name: [_fitted(t, counterpart) for t in getattr(flans, name)] for name in LISTS}
-    if counterpart.inverted in tables.sets:
-        for template in tables.sets[counterpart.inverted].inv:
+    if counterpart.inverted in sets:
+        for template in sets[counterpart.inverted].inv:
             template = dataclasses.replace(template, id=f"ii_{template.id}")
             lists["inv"].append(_fitted(template, counterpart))
     if counterpart.options_after:
@@ -238,7 +204,7 @@ def adapted(
     left_out: collections.Counter[str] = collections.Counter()
 
     def is_known(*texts: str) -> bool:
-        """Whether the records have all fields that texts show; counted if not."""
+        """Whether the records have all fields in these texts; counts the texts if not."""
         names = {name for text in texts for name in parse(text)[1::2]} - known
         if names:
             left_out[f"no field {' or '.join(sorted(names))}"] += 1
@@ -246,26 +212,28 @@ def adapted(
 
     kept = {name: tuple(t for t in lists[name] if is_known(t.inputs, t.targets)) for name in LISTS}
     instructions = tuple(text for text in flans.instructions if is_known(text))
-    formats = flans.formats
-    if not (kept["fs_opt"] or kept["fs_noopt"]):
-        instructions, formats = ours.instructions, ours.formats
+    few_shot = flans if kept["fs_opt"] or kept["fs_noopt"] else ours
     for name in LISTS:
         if not kept[name] and (name != "inv" or counterpart.inverted):
             kept[name] = getattr(ours, name)
     template_set = dataclasses.replace(
         ours,
         name=PREFIX + counterpart.key,
-        instructions=instructions,
+        instructions=instructions if few_shot is flans else ours.instructions,
         cot_instructions=(),
         exemplar_notes=(),
-        formats=formats,
+        formats=few_shot.formats,
         **kept,
     )
-    return template_set, left_out
+    if left_out:
+        reasons = ", ".join(f"{reason}: {count}" for reason, count in sorted(left_out.items()))
+        name, total = template_set.name, left_out.total()
+        _log.warning("%s, wordings of %s: %d left out (%s)", name, task, total, reasons)
+    return template_set
 
 
 def _fitted(template: Template, counterpart: Counterpart) -> Template:
-    """A template for records whose fields hold a little more or less than Flan's."""
+    """A template for records whose fields differ from Flan's by options or a question mark."""
     texts = {"inputs": template.inputs, "targets": template.targets}
     if field := counterpart.ends_questions:
         texts = {name: t.replace(f"{{{field}}}?", f"{{{field}}}") for name, t in texts.items()}

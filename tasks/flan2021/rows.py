@@ -1,8 +1,8 @@
-"""What the rows of the Flan 2021 data sets are made records with: text, labels, references.
+"""Converts rows of the Flan 2021 data sets to records: text, labels, references.
 
 Rows come as TensorFlow Datasets gives them (text as bytes, numbers and lists as numpy values) or
-as plain Python values; the functions here take both. What a row lacks raises KeyError, which the
-source reports; what a row holds but no example can be made of becomes `Dropped`.
+as plain Python values; the functions here take both. A missing column raises KeyError, which the
+source reports; a row that makes no example becomes `Dropped`.
 """
 
 import re
@@ -20,19 +20,24 @@ _BEFORE_PUNCTUATION = re.compile(r" +(?=[.,;:!?](?:\s|$))")
 
 
 def text(value: Any) -> str:
-    """A text without blanks at its ends and at the ends of its lines, lines ended by "\\n".
+    """A text without blanks at its ends and at the ends of its lines, which end in "\\n".
 
     Raises:
         UnicodeDecodeError: bytes that are not UTF-8.
     """
-    found = value.decode("utf-8") if isinstance(value, bytes) else str(value)
-    found = found.replace("\r\n", "\n").replace("\r", "\n")
-    return _BLANK_LINES.sub("\n\n", _LINE_END_BLANKS.sub("", found)).strip()
+    decoded = value.decode("utf-8") if isinstance(value, bytes) else str(value)
+    lines = decoded.replace("\r\n", "\n").replace("\r", "\n")
+    return _BLANK_LINES.sub("\n\n", _LINE_END_BLANKS.sub("", lines)).strip()
 
 
 def texts(values: Iterable[Any]) -> list[str]:
     """`text` of every value of a list or array."""
     return [text(value) for value in values]
+
+
+def columns(row: Row, *names: str, **renamed: str) -> dict[str, str]:
+    """Record fields from texts of a row: columns of the same name, then field=column."""
+    return {field: text(row[name]) for field, name in ({n: n for n in names} | renamed).items()}
 
 
 def one_line(value: Any) -> str:
@@ -74,10 +79,8 @@ def numbered(items: Sequence[str]) -> str:
 
 
 def _empty_field(fields: Mapping[str, str], may_be_empty: str = "") -> Dropped | None:
-    for name, value in fields.items():
-        if not value and name != may_be_empty:
-            return Dropped(f"empty {name}")
-    return None
+    empty = (name for name, value in fields.items() if not value and name != may_be_empty)
+    return next((Dropped(f"empty {name}") for name in empty), None)
 
 
 def choice_record(
@@ -92,7 +95,7 @@ def choice_record(
 
     Args:
         answer_index: any whole number; one outside the options means "no label".
-        may_be_empty: a field that says enough even without text.
+        may_be_empty: a field that may lack text.
     """
     index = int(answer_index)
     if not 0 <= index < len(options):
@@ -102,29 +105,21 @@ def choice_record(
     if len(set(options)) < len(options):
         return Dropped("two options are the same")
     return _empty_field(fields, may_be_empty) or Record(
-        identity,
-        dict(fields),
-        options[index],
-        tuple(options),
-        index,
-        metadata=dict(metadata or {}),
+        identity, fields, options[index], tuple(options), index, metadata=metadata or {}
     )
 
 
 def free_record(
-    identity: str,
-    fields: Mapping[str, str],
-    answer: str,
-    references: Iterable[str] = (),
+    identity: str, fields: Mapping[str, str], answer: str, references: Iterable[str] = ()
 ) -> Record | Dropped:
     """A record whose answer is any text.
 
     Args:
-        references: every accepted answer; `answer` is among them whether named here or not.
+        references: accepted answers besides `answer`, which may be among them.
     """
     if not answer:
         return Dropped("empty answer")
     accepted = distinct((answer, *references))
     return _empty_field(fields) or Record(
-        identity, dict(fields), answer, references=accepted if len(accepted) > 1 else ()
+        identity, fields, answer, references=accepted if len(accepted) > 1 else ()
     )

@@ -1,7 +1,7 @@
-"""Rows of the Flan 2021 data sets whose answer is one of a few options, as records.
+"""Converts rows of the Flan 2021 data sets whose answer is one of a few options to records.
 
 Each function is a `to_record` of `instruct.data.sources.tfds.TfdsSource`: (row, id) -> record.
-Option texts stand in the order of the publisher's labels, which the functions say.
+Options are in the order of the publisher's labels, which the docstrings give.
 """
 
 import dataclasses
@@ -15,6 +15,7 @@ from tasks.flan2021.rows import (
     Row,
     as_question,
     choice_record,
+    columns,
     distinct,
     one_line,
     text,
@@ -38,41 +39,38 @@ SIMILARITY = ("0", "1", "2", "3", "4", "5")
 # ---------------------------------------------------------------- entailment
 
 
-def _premise(row: Row, premise: str = "premise", hypothesis: str = "hypothesis") -> dict[str, str]:
-    return {"premise": text(row[premise]), "hypothesis": text(row[hypothesis])}
-
-
 def nli(row: Row, identity: str) -> Record | Dropped:
     """MNLI, SNLI: labels entailment, neutral, contradiction; -1 where annotators disagreed."""
-    return choice_record(identity, _premise(row), NLI, row["label"])
+    return choice_record(identity, columns(row, "premise", "hypothesis"), NLI, row["label"])
 
 
 def nli_context(row: Row, identity: str) -> Record | Dropped:
     """ANLI: as `nli`; the premise is called context."""
-    return choice_record(identity, _premise(row, "context"), NLI, row["label"])
+    fields = columns(row, premise="context", hypothesis="hypothesis")
+    return choice_record(identity, fields, NLI, row["label"])
 
 
 def nli_contradiction_second(row: Row, identity: str) -> Record | Dropped:
     """CommitmentBank of SuperGLUE: labels entailment, contradiction, neutral."""
     index = {0: 0, 1: 2, 2: 1}.get(int(row["label"]), -1)
-    return choice_record(identity, _premise(row), NLI, index)
+    return choice_record(identity, columns(row, "premise", "hypothesis"), NLI, index)
 
 
 def rte(row: Row, identity: str) -> Record | Dropped:
     """RTE: labels entailment, not_entailment."""
-    return choice_record(identity, _premise(row), YES_NO, row["label"])
+    return choice_record(identity, columns(row, "premise", "hypothesis"), YES_NO, row["label"])
 
 
 def wnli(row: Row, identity: str) -> Record | Dropped:
     """WNLI: labels not_entailment, entailment."""
     index = {0: 1, 1: 0}.get(int(row["label"]), -1)
-    return choice_record(identity, _premise(row, "sentence1", "sentence2"), YES_NO, index)
+    fields = columns(row, premise="sentence1", hypothesis="sentence2")
+    return choice_record(identity, fields, YES_NO, index)
 
 
 def qnli(row: Row, identity: str) -> Record | Dropped:
     """QNLI: labels entailment (the sentence holds the answer), not_entailment."""
-    fields = {"question": text(row["question"]), "sentence": text(row["sentence"])}
-    return choice_record(identity, fields, YES_NO, row["label"])
+    return choice_record(identity, columns(row, "question", "sentence"), YES_NO, row["label"])
 
 
 # ---------------------------------------------------------------- paraphrase and similarity
@@ -80,21 +78,19 @@ def qnli(row: Row, identity: str) -> Record | Dropped:
 
 def sentence_pair(row: Row, identity: str) -> Record | Dropped:
     """MRPC, PAWS: labels different, the same."""
-    fields = {"sentence1": text(row["sentence1"]), "sentence2": text(row["sentence2"])}
-    return choice_record(identity, fields, NO_YES, row["label"])
+    return choice_record(identity, columns(row, "sentence1", "sentence2"), NO_YES, row["label"])
 
 
 def question_pair(row: Row, identity: str) -> Record | Dropped:
     """QQP: labels not_duplicate, duplicate."""
-    fields = {"question1": text(row["question1"]), "question2": text(row["question2"])}
-    return choice_record(identity, fields, NO_YES, row["label"])
+    return choice_record(identity, columns(row, "question1", "question2"), NO_YES, row["label"])
 
 
 def similarity(row: Row, identity: str) -> Record | Dropped:
     """STS-B: a score from 0 to 5, rounded to the nearest whole number (halves up); -1 for none."""
-    fields = {"sentence1": text(row["sentence1"]), "sentence2": text(row["sentence2"])}
     score = float(row["label"])
-    return choice_record(identity, fields, SIMILARITY, int(score + 0.5) if score >= 0 else -1)
+    index = int(score + 0.5) if score >= 0 else -1
+    return choice_record(identity, columns(row, "sentence1", "sentence2"), SIMILARITY, index)
 
 
 # ---------------------------------------------------------------- sentiment
@@ -114,7 +110,7 @@ def yelp(row: Row, identity: str) -> Record | Dropped:
 
 def sst2(row: Row, identity: str) -> Record | Dropped:
     """SST-2: labels negative, positive."""
-    return choice_record(identity, {"text": text(row["sentence"])}, POLARITY, row["label"])
+    return choice_record(identity, columns(row, text="sentence"), POLARITY, row["label"])
 
 
 def tweet(row: Row, identity: str) -> Record | Dropped:
@@ -131,13 +127,13 @@ def tweet(row: Row, identity: str) -> Record | Dropped:
 
 def word_sense(row: Row, identity: str) -> Record | Dropped:
     """WiC: labels false (another sense), true (the same sense)."""
-    fields = {name: text(row[name]) for name in ("sentence1", "sentence2", "word")}
+    fields = columns(row, "sentence1", "sentence2", "word")
     return choice_record(identity, fields, SENSES, row["label"])
 
 
 def acceptability(row: Row, identity: str) -> Record | Dropped:
     """CoLA: labels unacceptable, acceptable."""
-    return choice_record(identity, {"sentence": text(row["sentence"])}, ACCEPTABILITY, row["label"])
+    return choice_record(identity, columns(row, "sentence"), ACCEPTABILITY, row["label"])
 
 
 def question_type(row: Row, identity: str) -> Record | Dropped:
@@ -166,21 +162,13 @@ def topic(row: Row, identity: str) -> Record | Dropped:
 
 def yes_no_passage(row: Row, identity: str) -> Record | Dropped:
     """BoolQ: the answer is true or false; questions come without a question mark."""
-    fields = {
-        "title": text(row["title"]),
-        "text": text(row["passage"]),
-        "question": as_question(row["question"]),
-    }
+    fields = columns(row, "title", text="passage") | {"question": as_question(row["question"])}
     return choice_record(identity, fields, NO_YES, int(bool(row["answer"])))
 
 
 def answer_check(row: Row, identity: str) -> Record | Dropped:
     """MultiRC: is this answer right? Labels false, true; a question's answers are one group."""
-    fields = {
-        "paragraph": text(row["paragraph"]),
-        "question": text(row["question"]),
-        "response": text(row["answer"]),
-    }
+    fields = columns(row, "paragraph", "question", response="answer")
     idx = row["idx"]
     group = f"{int(idx['paragraph'])}-{int(idx['question'])}"
     return choice_record(identity, fields, NO_YES, row["label"], {"group": group})
@@ -192,9 +180,9 @@ _PLACEHOLDER = "@placeholder"
 def cloze_entity(row: Row, identity: str) -> Record | Dropped:
     """ReCoRD: which entity of the passage fills the gap of the query.
 
-    The query is shown up to the gap; an option is an entity with the rest of the query. Of several
-    right entities the first is the answer and the only one among the options; all are references.
-    The metadata say which query it is, and the rest of it, so that entities can be compared.
+    Prompts show the query up to the gap; an option is an entity with the rest of the query. If
+    several entities are right, the first is the answer and the only one among the options; all are
+    references. For the metric, the metadata hold the query's id and its text after the gap.
     """
     query = one_line(row["query"])
     head, gap, tail = query.partition(_PLACEHOLDER)
@@ -207,7 +195,7 @@ def cloze_entity(row: Row, identity: str) -> Record | Dropped:
     shown = [entity for entity in entities if entity == right[0] or entity not in right]
     if right[0] not in shown:
         return Dropped("answer is not an entity of the passage")
-    # The article's highlights stand below it, each after a mark; entities may be in them only.
+    # Below the article are its highlights, each after a mark; some entities occur only there.
     lines = text(row["passage"]).split("\n")
     passage = "\n".join(line for line in lines if line.strip() != "@highlight")
     fields = {"passage": text(passage), "query": head.strip()}
@@ -216,25 +204,22 @@ def cloze_entity(row: Row, identity: str) -> Record | Dropped:
         "group": f"{int(idx['passage'])}-{int(idx['query'])}",
         "tail": tail.replace(_PLACEHOLDER, right[0]),
     }
-
-    def ending(entity: str) -> str:
-        return entity + tail.replace(_PLACEHOLDER, entity)
-
-    options = [*map(ending, shown)]
+    options, references = (
+        [name + tail.replace(_PLACEHOLDER, name) for name in names] for names in (shown, right)
+    )
     index = shown.index(right[0])
     # Many queries begin with the gap.
-    found = choice_record(identity, fields, options, index, metadata, may_be_empty="query")
-    if isinstance(found, Dropped) or len(right) == 1:
-        return found
-    references = tuple(map(ending, right))
-    return dataclasses.replace(found, references=references)
+    record = choice_record(identity, fields, options, index, metadata, may_be_empty="query")
+    if isinstance(record, Dropped) or len(right) == 1:
+        return record
+    return dataclasses.replace(record, references=tuple(references))
 
 
 def comprehension(row: Row, identity: str) -> Record | Dropped:
     """Cosmos QA: four answers, the label is the number of the right one; -1 in the test file.
 
-    Rows whose answer is "None of the above choices" go: it answers nothing without its options,
-    and is not above the others when they are shuffled.
+    Drops rows whose answer is "None of the above choices": it answers nothing without the options,
+    and shuffling moves it away from their end.
     """
     fields = {"context": tight(text(row["context"])), "question": tight(text(row["question"]))}
     options = [tight(text(row[f"answer{i}"])) for i in range(4)]
@@ -290,59 +275,52 @@ def cause_effect(row: Row, identity: str) -> Record | Dropped:
     joint = {"cause": "because", "effect": "so"}.get(asked)
     if joint is None:
         return Dropped("question is neither cause nor effect")
-    fields = {
-        "premise": premise,
-        "question": asked,
-        "premise_open": f"{premise.rstrip('.')} {joint}",
-    }
+    premise_open = f"{premise.rstrip('.')} {joint}"
+    fields = {"premise": premise, "question": asked, "premise_open": premise_open}
     options = [text(row["choice1"]), text(row["choice2"])]
     return choice_record(identity, fields, options, row["label"])
 
 
 def _without_tags(value: Any) -> str:
-    """WikiHow's marks taken out ("[title]", "[step]"): each stands where a sentence ends."""
-    found = re.sub(r"\s*\[[a-z]+\]\s*", ". ", text(value))
-    found = tight(" ".join(found.split()))
-    found = re.sub(r"([.!?:,])(?:\s*\.)+(?=\s|$)", r"\1", found)
-    return re.sub(r"^[.\s]+", "", found)
+    """Text with WikiHow's marks ("[title]", "[step]") replaced by ends of sentences."""
+    sentences = re.sub(r"\s*\[[a-z]+\]\s*", ". ", text(value))
+    sentences = tight(" ".join(sentences.split()))
+    sentences = re.sub(r"([.!?:,])(?:\s*\.)+(?=\s|$)", r"\1", sentences)
+    return re.sub(r"^[.\s]+", "", sentences)
 
 
 def activity(row: Row, identity: str) -> Record | Dropped:
     """HellaSwag: four endings, the label is the number of the right one; -1 in the test file."""
-    fields = {
-        "context": _without_tags(row["context"]),
-        "activity": text(row["activity_label"]),
-    }
+    fields = {"context": _without_tags(row["context"]), "activity": text(row["activity_label"])}
     options = [_without_tags(ending) for ending in row["endings"]]
     return choice_record(identity, fields, options, row["label"])
 
 
 def story_end(row: Row, identity: str) -> Record | Dropped:
     """Story Cloze: two last sentences, the label counts from 1."""
-    fields = {"context": text(row["context"])}
-    return choice_record(identity, fields, texts(row["endings"]), int(row["label"]) - 1)
+    index = int(row["label"]) - 1
+    return choice_record(identity, columns(row, "context"), texts(row["endings"]), index)
 
 
 def goal(row: Row, identity: str) -> Record | Dropped:
     """PIQA: two ways to reach a goal; -1 in the test file."""
     options = [text(row["sol1"]), text(row["sol2"])]
-    return choice_record(identity, {"goal": text(row["goal"])}, options, row["label"])
+    return choice_record(identity, columns(row, "goal"), options, row["label"])
 
 
 # ---------------------------------------------------------------- coreference
 
 
 def pronoun(row: Row, identity: str) -> Record | Dropped:
-    """Definite pronoun resolution: two candidates for what a pronoun stands for."""
-    fields = {"sentence": text(row["sentence"]), "pronoun": text(row["pronoun"])}
+    """Definite pronoun resolution: two candidates for the referent of a pronoun."""
     options = texts(row["candidates"])
     if len(options) != 2:
         return Dropped("not two candidates")
-    return choice_record(identity, fields, options, row["label"])
+    return choice_record(identity, columns(row, "sentence", "pronoun"), options, row["label"])
 
 
 def gap(row: Row, identity: str) -> Record | Dropped:
-    """WinoGrande: two fillers of the gap "_"; an option is the filler with the rest behind it."""
+    """WinoGrande: two fillers of the gap "_"; an option is a filler and the text after the gap."""
     before, mark, rest = text(row["sentence"]).partition("_")
     if not mark:
         return Dropped("sentence without a gap")
@@ -353,21 +331,16 @@ def gap(row: Row, identity: str) -> Record | Dropped:
 def same_referent(row: Row, identity: str) -> Record | Dropped:
     """WSC of SuperGLUE: do a noun phrase and a pronoun mean the same? Labels false, true.
 
-    The pronoun is marked where the row says it stands (word number, at blanks), since the same
-    word may occur elsewhere.
+    The row gives the pronoun's position as a number of words between blanks; only that occurrence
+    is marked.
     """
     sentence, marked = text(row["text"]), text(row["span2_text"])
-    words = list(re.finditer(r"\S+", sentence))
+    starts = [word.start() for word in re.finditer(r"\S+", sentence)]
     number = int(row["span2_index"])
-    start = -1
-    if 0 <= number < len(words):
-        match = re.match(rf"\W*({re.escape(marked)})(?!\w)", sentence[words[number].start() :])
-        start = words[number].start() + match.start(1) if match else -1
-    if start < 0:
+    pattern = re.compile(rf"\W*({re.escape(marked)})(?!\w)")
+    match = pattern.match(sentence, starts[number]) if 0 <= number < len(starts) else None
+    if match is None:
         return Dropped("pronoun is not where the row says")
-    fields = {
-        "context": f"{sentence[:start]}*{marked}*{sentence[start + len(marked) :]}",
-        "text1": text(row["span1_text"]),
-        "text2": marked,
-    }
+    context = f"{sentence[: match.start(1)]}*{marked}*{sentence[match.end(1) :]}"
+    fields = {"context": context, "text1": text(row["span1_text"]), "text2": marked}
     return choice_record(identity, fields, NO_YES, row["label"])

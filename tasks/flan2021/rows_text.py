@@ -1,4 +1,4 @@
-"""Rows of the Flan 2021 data sets whose answer is a text of its own, as records.
+"""Converts rows of the Flan 2021 data sets whose answer is free text to records.
 
 Each function is a `to_record` of `instruct.data.sources.tfds.TfdsSource`: (row, id) -> record.
 """
@@ -12,6 +12,7 @@ from instruct.prompts.render import Dropped
 from tasks.flan2021.rows import (
     Row,
     as_question,
+    columns,
     distinct,
     free_record,
     numbered,
@@ -27,16 +28,9 @@ MOST_OPINIONS = 10  # reviews or arguments shown, as in the Flan collection
 UNANSWERABLE = "unanswerable"
 
 LANGUAGES = {
-    "cs": "Czech",
-    "de": "German",
-    "en": "English",
-    "es": "Spanish",
-    "fi": "Finnish",
-    "fr": "French",
-    "ro": "Romanian",
-    "ru": "Russian",
-    "tr": "Turkish",
-}
+    "cs": "Czech", "de": "German", "en": "English", "es": "Spanish", "fi": "Finnish",
+    "fr": "French", "ro": "Romanian", "ru": "Russian", "tr": "Turkish",
+}  # fmt: skip
 
 
 # ---------------------------------------------------------------- questions
@@ -55,22 +49,18 @@ def trivia_question(row: Row, identity: str) -> Record | Dropped:
     value = one_line(answer["value"])
     if value == "<unk>":
         return Dropped("no label")
-    references = (*map(one_line, answer["aliases"]), *map(one_line, answer["normalized_aliases"]))
-    fields = {"question": one_line(row["question"])}
-    return free_record(identity, fields, value, references)
+    references = map(one_line, (*answer["aliases"], *answer["normalized_aliases"]))
+    return free_record(identity, {"question": one_line(row["question"])}, value, references)
 
 
 def math_question(row: Row, identity: str) -> Record | Dropped:
     """DeepMind's mathematics: a question and a number."""
-    return free_record(identity, {"question": text(row["question"])}, text(row["answer"]))
+    return free_record(identity, columns(row, "question"), text(row["answer"]))
 
 
 def _passage(row: Row) -> dict[str, str]:
-    return {
-        "title": text(row["title"]).replace("_", " "),
-        "context": text(row["context"]),
-        "question": text(row["question"]),
-    }
+    fields = columns(row, "title", "context", "question")
+    return fields | {"title": fields["title"].replace("_", " ")}
 
 
 def span_answer(row: Row, identity: str) -> Record | Dropped:
@@ -88,10 +78,9 @@ def span_or_none(row: Row, identity: str) -> Record | Dropped:
 
 
 def numeric_reading(row: Row, identity: str) -> Record | Dropped:
-    """DROP: an answer that must be worked out, and what other annotators answered."""
-    fields = {"context": text(row["passage"]), "question": text(row["question"])}
-    others = texts(row["validated_answers"])
-    return free_record(identity, fields, text(row["answer"]), others)
+    """DROP: an answer that takes reasoning, and the answers of other annotators."""
+    fields = columns(row, context="passage", question="question")
+    return free_record(identity, fields, text(row["answer"]), texts(row["validated_answers"]))
 
 
 def conversation_all(row: Row, identity: str) -> Record | Dropped:
@@ -108,7 +97,7 @@ _CANNOT_ANSWER = "CANNOTANSWER"
 
 
 def conversation_turn(row: Row, identity: str) -> Record | Dropped:
-    """QuAC: one question about a section of an article; those without an answer are left out."""
+    """QuAC: one question about a section of an article; drops those without an answer."""
 
     def answered(value: Any) -> str:
         return text(text(value).replace(_CANNOT_ANSWER, ""))
@@ -116,17 +105,13 @@ def conversation_turn(row: Row, identity: str) -> Record | Dropped:
     answer = answered(row["orig_answer"]["text"])
     if not answer:
         return Dropped("no answer in the text")
-    fields = {
-        "title": text(row["title"]),
-        "background": text(row["background"]),
-        "context": answered(row["context"]),
-        "question": text(row["question"]),
-    }
+    fields = columns(row, "title", "background", "context", "question")
+    fields["context"] = answered(row["context"])
     return free_record(identity, fields, answer, map(answered, row["answers"]["text"]))
 
 
 def last_word(row: Row, identity: str) -> Record | Dropped:
-    """LAMBADA: a passage and the word that ends it."""
+    """LAMBADA: a passage and its last word."""
     passage = text(row["passage"]).replace("``", '"').replace("''", '"')
     before, _, word = passage.rpartition(" ")
     return free_record(identity, {"sentence": before.strip()}, word)
@@ -155,14 +140,14 @@ _BYLINE = re.compile(
 
 
 def news_highlights(row: Row, identity: str) -> Record | Dropped:
-    """CNN and Daily Mail: the highlights on one line; datelines and bylines of articles go."""
+    """CNN and Daily Mail: the highlights on one line; articles lose datelines and bylines."""
     article = text(row["article"])
     article = _DATELINE.sub("", _BYLINE.sub("", article), count=1)
     return free_record(identity, {"text": text(article)}, tight(one_line(row["highlights"])))
 
 
 def headline(row: Row, identity: str) -> Record | Dropped:
-    """Gigaword: a headline; rows with unknown words or masked digits are left out."""
+    """Gigaword: a headline; drops rows with unknown words or masked digits."""
     document, summary = one_line(row["document"]), one_line(row["summary"])
     both = f"{document} {summary}"
     if "#" in both or re.search(r"\bunk\b", both, re.IGNORECASE):
@@ -171,9 +156,8 @@ def headline(row: Row, identity: str) -> Record | Dropped:
 
 
 def multi_document(row: Row, identity: str) -> Record | Dropped:
-    """Multi-News: several articles, parted by "|||||" in the release and by blank lines here."""
-    articles = [text(article) for article in text(row["document"]).split("|||||")]
-    together = "\n\n".join(article for article in articles if article)
+    """Multi-News: several articles, separated by "|||||" in the release, by blank lines here."""
+    together = "\n\n".join(filter(None, texts(text(row["document"]).split("|||||"))))
     summary = text(row["summary"]).removeprefix("\u2013").strip()
     return free_record(identity, {"text": together}, summary)
 
@@ -190,7 +174,7 @@ def _opinions(values: Iterable[Any]) -> list[str]:
 
 
 def film_consensus(row: Row, identity: str) -> Record | Dropped:
-    """Opinion abstracts, Rotten Tomatoes: what critics agree on."""
+    """Opinion abstracts, Rotten Tomatoes: the consensus of critics."""
     reviews = _opinions(row["_critics"]["value"])
     if not reviews:
         return Dropped("no review")
@@ -210,13 +194,13 @@ def debate_claim(row: Row, identity: str) -> Record | Dropped:
 
 
 def dialogue_summary(row: Row, identity: str) -> Record | Dropped:
-    """SAMSum: what a chat is about."""
-    return free_record(identity, {"dialogue": text(row["dialogue"])}, one_line(row["summary"]))
+    """SAMSum: the summary of a chat."""
+    return free_record(identity, columns(row, "dialogue"), one_line(row["summary"]))
 
 
 def one_sentence_news(row: Row, identity: str) -> Record | Dropped:
     """XSum: an article in one sentence."""
-    return free_record(identity, {"text": text(row["document"])}, one_line(row["summary"]))
+    return free_record(identity, columns(row, text="document"), one_line(row["summary"]))
 
 
 def how_to_summary(row: Row, identity: str) -> Record | Dropped:
@@ -236,7 +220,7 @@ def _described(row: Row, identity: str, name: str, value: str) -> Record | Dropp
 
 
 def concepts(row: Row, identity: str) -> Record | Dropped:
-    """CommonGen: words that a sentence shall hold."""
+    """CommonGen: words that the sentence must contain."""
     return _described(row, identity, "concepts", ", ".join(texts(row["concepts"])))
 
 
@@ -249,8 +233,8 @@ _RELATION = re.compile(
 def _joined(fact: Any) -> str:
     """A triple as "a, b, c".
 
-    TFDS gives DART's triples without marks between their parts. They are told apart where just one
-    part looks like a relation, and stay as they are otherwise.
+    TFDS gives DART's triples without separators. They are split if exactly one part looks like a
+    relation, and stay unchanged otherwise.
 
     >>> _joined("Alimentum near Yippee Noodle Bar"), _joined(["Alimentum", "food", "Thai"])
     ('Alimentum, near, Yippee Noodle Bar', 'Alimentum, food, Thai')
@@ -303,9 +287,9 @@ def true_case(row: Row, identity: str) -> Record | Dropped:
 _MARKS = (
     r"""[.,;:!?"'()\[\]{}/\u2018\u2019\u201c\u201d\u00ab\u00bb\u2026\u2013\u2014\u00a1\u00bf-]"""
 )
-# Marks between digits stay: nothing would tell 3.5 from 35.
+# Marks between digits stay, to distinguish 3.5 from 35.
 _MARK = re.compile(rf"(?<!\d){_MARKS}|{_MARKS}(?!\d)")
-# Dashes and slashes between words leave a blank behind.
+# Dashes and slashes between words become a blank.
 _DASH = r"[/\u2013\u2014-]+"
 _PARTING = re.compile(rf"(?<=[^\W\d]){_DASH}(?=\w)|(?<=\w){_DASH}(?=[^\W\d])")
 

@@ -4,9 +4,9 @@
 of tasks names. With 3 dialog and 5 program synthesis tasks these are the 80 tasks that Longpre et
 al. (2023) count in "Muffin". Clusters are those of Wei et al. (2022); 69 tasks are in one.
 
-Splits are the collection's: "test" is the public validation split where the labels of the test
-split are not public, "validation" is cut from the training split then. What differs from the
-collection is in each row's `note`; `rows_*.py` beside this file convert TFDS's rows.
+Splits are the collection's: where the labels of the test split are not public, "test" is the public
+validation split and "validation" a part of the training split. Each row's `note` says what differs
+from the collection; `rows_*.py` beside this file convert TFDS's rows.
 """
 
 import dataclasses
@@ -18,26 +18,13 @@ from tasks.flan2021 import rows_choice as choice
 from tasks.flan2021 import rows_text as written
 
 CLUSTER_NAMES = (
-    "summarization",
-    "structure_to_text",
-    "reading_comprehension",
-    "open_domain_qa",
-    "paraphrase",
-    "sentiment",
-    "text_formatting",
-    "common_sense",
-    "translation",
-    "coreference",
-    "entailment",
-    "math",
-    "conversational_qa",
-    "word_disambiguation",
-    "linguistic_acceptability",
-    "question_classification",
-    "read_comp_and_common_sense",
-)
+    "summarization", "structure_to_text", "reading_comprehension", "open_domain_qa", "paraphrase",
+    "sentiment", "text_formatting", "common_sense", "translation", "coreference", "entailment",
+    "math", "conversational_qa", "word_disambiguation", "linguistic_acceptability",
+    "question_classification", "read_comp_and_common_sense",
+)  # fmt: skip
 
-# Rows of a data set that are stored: over 30 epochs at the cap of 30,000. WMT has up to 52 million.
+# Most rows of a data set to store: over 30 epochs at the cap of 30,000. WMT has up to 52 million.
 MOST_RECORDS = 1_000_000
 
 # Generic task categories of the collection's list.
@@ -55,7 +42,7 @@ _SUMMARY = "Summarization"
 _TOPIC = "Topic Classification"
 _TRANSLATION = "Translation"
 
-# Options that every row brings itself.
+# Each row has options of its own.
 PER_ROW: tuple[str, ...] = ()
 _VAL = "validation"
 
@@ -68,7 +55,7 @@ class FlanTask:
         id: name of the task after "flan2021.", as in the collection's code.
         builder: TFDS data set with its version.
         parts: our split -> TFDS split expression.
-        to_record: what makes a record of a TFDS row.
+        to_record: converts a TFDS row to a record.
         templates: name of the template set.
         scoring: key of `tasks.flan2021.family.SCORING`: how answers are read, and the metrics.
         category: generic category of the collection's list.
@@ -100,15 +87,12 @@ class FlanTask:
         return self.dataset or self.id
 
     @property
-    def cluster_index(self) -> int:
-        """Number of the cluster, -1 outside of them."""
-        return CLUSTER_NAMES.index(self.cluster) if self.cluster else -1
-
-    @property
     def languages(self) -> tuple[str, ...]:
-        if self.target_language == "English":
-            return ("English",)
-        return ("English", self.target_language)
+        return tuple(dict.fromkeys(("English", self.target_language)))
+
+
+_PUBLISHED = {"train": "train", "validation": "validation", "test": "test"}
+_OPINIONS = {"train": "train[:-600]", "validation": "train[-600:-500]", "test": "train[-500:]"}
 
 
 def held(rows: int, test: str, train: str = "train") -> dict[str, str]:
@@ -117,27 +101,17 @@ def held(rows: int, test: str, train: str = "train") -> dict[str, str]:
 
 
 def _first_million(records: int) -> dict[str, str]:
-    """As published, the training split cut where it is far larger than the cap could ever use."""
-    train = f"train[:{MOST_RECORDS}]" if records > MOST_RECORDS else "train"
-    return _published() | {"train": train}
+    """As published, but with at most MOST_RECORDS training rows."""
+    return _PUBLISHED | ({"train": f"train[:{MOST_RECORDS}]"} if records > MOST_RECORDS else {})
 
 
-def _published() -> dict[str, str]:
-    return {"train": "train", "validation": "validation", "test": "test"}
-
-
-def _thirds(start: int) -> dict[str, str]:
+def _third(start: int, test: str) -> dict[str, str]:
     """Slices of ParaCrawl's English-Danish pairs for one of the three text-formatting tasks."""
-    end = {0: "-2000", 30_200: "-1000", 60_400: ""}[start]
     return {
         "train": f"train[{start or ''}:{start + 30_000}]",
         "validation": f"train[{start + 30_000}:{start + 30_200}]",
-        "test": f"train[-{1000 - int(end or 0)}:{end}]",
+        "test": f"train[{test}]",
     }
-
-
-def _opinions() -> dict[str, str]:
-    return {"train": "train[:-600]", "validation": "train[-600:-500]", "test": "train[-500:]"}
 
 
 _OWN_TEST = "the three slices of this corpus share no test rows here"
@@ -179,26 +153,26 @@ TASKS = {task.id: task for task in (
     FlanTask("aeslc", "aeslc:1.0.0",
              {"train": "train", "validation": "validation[-200:]", "test": "test"},
              written.email_subject, "email_subject", "rouge", _SUMMARY, "summarization", 14_430),
-    FlanTask("cnn_dailymail", "cnn_dailymail:3.4.0", _published(), written.news_highlights,
+    FlanTask("cnn_dailymail", "cnn_dailymail:3.4.0", _PUBLISHED, written.news_highlights,
              "news_highlights", "rouge", _SUMMARY, "summarization", 287_040),
-    FlanTask("gigaword", "gigaword:1.2.0", _published(), written.headline,
+    FlanTask("gigaword", "gigaword:1.2.0", _PUBLISHED, written.headline,
              "headline", "rouge", _SUMMARY, "summarization", 2_044_370),
-    FlanTask("multi_news", "multi_news:2.1.0", _published(), written.multi_document,
+    FlanTask("multi_news", "multi_news:2.1.0", _PUBLISHED, written.multi_document,
              "multi_document", "rouge", _SUMMARY, "summarization", 44_960,
              note="version 1.0.0 there, which TFDS no longer prepares"),
-    FlanTask("newsroom", "newsroom:1.0.0", _published(), written.news_summary,
+    FlanTask("newsroom", "newsroom:1.0.0", _PUBLISHED, written.news_summary,
              "news_summary", "rouge", _SUMMARY, "summarization", 994_560),
     FlanTask("opinion_abstracts_rotten_tomatoes", "opinion_abstracts/rotten_tomatoes:1.0.0",
-             _opinions(), written.film_consensus, "film_consensus", "rouge", _SUMMARY,
+             _OPINIONS, written.film_consensus, "film_consensus", "rouge", _SUMMARY,
              "summarization", 3_130, dataset="opinion_abstracts"),
     FlanTask("opinion_abstracts_idebate", "opinion_abstracts/idebate:1.0.0",
-             _opinions(), written.debate_claim, "debate_claim", "rouge", _SUMMARY,
+             _OPINIONS, written.debate_claim, "debate_claim", "rouge", _SUMMARY,
              "summarization", 1_650, dataset="opinion_abstracts"),
     FlanTask("coqa", "coqa:1.0.0", held(100, "test"), written.conversation_all,
              "conversation_all", "qa", _MULTIPLE_CHOICE, "conversational_qa", 7_090),
-    FlanTask("samsum", "samsum:1.0.0", _published(), written.dialogue_summary,
+    FlanTask("samsum", "samsum:1.0.0", _PUBLISHED, written.dialogue_summary,
              "dialogue_summary", "rouge", _SUMMARY, "summarization", 14_730),
-    FlanTask("xsum", "xsum:1.1.0", _published(), written.one_sentence_news,
+    FlanTask("xsum", "xsum:1.1.0", _PUBLISHED, written.one_sentence_news,
              "one_sentence_news", "rouge", _SUMMARY, "summarization", 203_560,
              note="from Hugging Face there"),
     FlanTask("squad_v1", "squad/v1.1:3.0.0", held(200, _VAL), written.span_answer,
@@ -214,11 +188,11 @@ TASKS = {task.id: task for task in (
              choice.NO_YES),
     FlanTask("ag_news_subset", "ag_news_subset:1.0.0", held(200, "test"), choice.topic,
              "topic", "label", _TOPIC, "summarization", 119_800, choice.NEWS_TOPICS),
-    FlanTask("anli_r1", "anli/r1:0.1.0", _published(), choice.nli_context,
+    FlanTask("anli_r1", "anli/r1:0.1.0", _PUBLISHED, choice.nli_context,
              "nli", "label", _NLI, "entailment", 16_940, choice.NLI, "anli"),
-    FlanTask("anli_r2", "anli/r2:0.1.0", _published(), choice.nli_context,
+    FlanTask("anli_r2", "anli/r2:0.1.0", _PUBLISHED, choice.nli_context,
              "nli", "label", _NLI, "entailment", 45_460, choice.NLI, "anli"),
-    FlanTask("anli_r3", "anli/r3:0.1.0", _published(), choice.nli_context,
+    FlanTask("anli_r3", "anli/r3:0.1.0", _PUBLISHED, choice.nli_context,
              "nli", "label", _NLI, "entailment", 100_450, choice.NLI, "anli"),
     FlanTask("sentiment140", "sentiment140:1.0.0", held(200, "test"), choice.tweet,
              "tweet", "label", _SENTIMENT, "sentiment", 1_599_800, choice.POLARITY,
@@ -228,7 +202,7 @@ TASKS = {task.id: task for task in (
              PER_ROW),
     FlanTask("imdb_reviews", "imdb_reviews/plain_text:1.0.0", held(200, "test"), choice.imdb,
              "film_review", "label", _SENTIMENT, "sentiment", 24_800, choice.POLARITY),
-    FlanTask("paws_wiki", "paws_wiki:1.1.0", _published(), choice.sentence_pair,
+    FlanTask("paws_wiki", "paws_wiki:1.1.0", _PUBLISHED, choice.sentence_pair,
              "paraphrase", "label", _PARAPHRASE, "paraphrase", 49_400, choice.NO_YES),
     FlanTask("definite_pronoun_resolution", "definite_pronoun_resolution:1.1.0",
              held(200, "test"), choice.pronoun, "pronoun", "label", _COREFERENCE, "coreference",
@@ -272,18 +246,18 @@ TASKS = {task.id: task for task in (
              "meaning", "rouge", _STRUCTURED, "structure_to_text", 33_320),
     FlanTask("web_nlg_en", "gem/web_nlg_en:1.1.0", held(200, _VAL), written.facts,
              "facts", "rouge", _STRUCTURED, "structure_to_text", 35_220, dataset="web_nlg"),
-    FlanTask("wiki_lingua_english_en", "gem/wiki_lingua_english_en:1.1.0", _published(),
+    FlanTask("wiki_lingua_english_en", "gem/wiki_lingua_english_en:1.1.0", _PUBLISHED,
              written.how_to_summary, "how_to_summary", "rouge", _SUMMARY, "summarization", 99_000,
              dataset="wiki_lingua"),
-    FlanTask("true_case", "para_crawl/enda:1.2.0", _thirds(0), written.true_case,
+    FlanTask("true_case", "para_crawl/enda:1.2.0", _third(0, "-3000:-2000"), written.true_case,
              "true_case", "edit", "Casing Selection", "text_formatting", 29_260,
              dataset="para_crawl_enda", note=_OWN_TEST),
-    FlanTask("fix_punct", "para_crawl/enda:1.2.0", _thirds(30_200), written.fix_punctuation,
-             "fix_punctuation", "edit", "Punctuation Fixing", "text_formatting", 28_070,
-             dataset="para_crawl_enda", note=_OWN_TEST),
-    FlanTask("word_segment", "para_crawl/enda:1.2.0", _thirds(60_400), written.word_segmentation,
-             "word_segmentation", "edit", "Word Segmentation", "text_formatting", 30_000,
-             dataset="para_crawl_enda", note=_OWN_TEST),
+    FlanTask("fix_punct", "para_crawl/enda:1.2.0", _third(30_200, "-2000:-1000"),
+             written.fix_punctuation, "fix_punctuation", "edit", "Punctuation Fixing",
+             "text_formatting", 28_070, dataset="para_crawl_enda", note=_OWN_TEST),
+    FlanTask("word_segment", "para_crawl/enda:1.2.0", _third(60_400, "-1000:"),
+             written.word_segmentation, "word_segmentation", "edit", "Word Segmentation",
+             "text_formatting", 30_000, dataset="para_crawl_enda", note=_OWN_TEST),
     FlanTask("cb", "super_glue/cb:1.0.2", held(50, _VAL), choice.nli_contradiction_second,
              "nli", "label_mean_f1", _NLI, "entailment", 200, choice.NLI),
     FlanTask("cola", "glue/cola:2.0.0", held(200, _VAL), choice.acceptability,
@@ -306,7 +280,7 @@ TASKS = {task.id: task for task in (
              choice.YES_NO),
     FlanTask("wnli", "glue/wnli:2.0.0", held(30, _VAL), choice.wnli,
              "nli_two_way", "label", _COREFERENCE, "entailment", 600, choice.YES_NO),
-    FlanTask("snli", "snli:1.1.0", _published(), choice.nli,
+    FlanTask("snli", "snli:1.1.0", _PUBLISHED, choice.nli,
              "nli", "label", _NLI, "entailment", 549_360, choice.NLI),
     FlanTask("trec", "trec:1.0.0", held(200, "test"), choice.question_type,
              "question_type", "label", _TOPIC, "question_classification", 5_250,
@@ -316,7 +290,7 @@ TASKS = {task.id: task for task in (
              note="the collection's list calls it sentiment analysis"),
     FlanTask("piqa", "piqa:1.0.0", held(100, _VAL), choice.goal,
              "goal", "label", _MULTIPLE_CHOICE, "common_sense", 16_010, PER_ROW),
-    FlanTask("openbookqa", "openbookqa:0.1.0", _published(), choice.science_fact,
+    FlanTask("openbookqa", "openbookqa:0.1.0", _PUBLISHED, choice.science_fact,
              "science_fact", "label", _MULTIPLE_CHOICE, "reading_comprehension", 4_950, PER_ROW),
     FlanTask("hellaswag", "hellaswag:1.1.0", held(200, _VAL), choice.activity,
              "activity", "label", _NEXT_SENTENCE, "common_sense", 39_700, PER_ROW),

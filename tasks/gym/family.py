@@ -4,14 +4,13 @@ Importing this module registers the tasks and generates nothing; `tasks/gym/mixt
 """
 
 import functools
-import json
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 from instruct.data.registry import add_task
 from instruct.data.spec import TaskSpec
-from instruct.prompts.options import match_option
 from instruct.prompts.template import TemplateSet
+from tasks.answers import Example, chosen_option, metadata_of, text_of, texts_of
 from tasks.gym.source import GymSource
 from tasks.gym.table import GENERATORS, Generator
 from tasks.gym.verify import is_right
@@ -19,8 +18,6 @@ from tasks.splits import held_out_group
 from tasks.wordings import wordings
 
 FAMILY = "gym"
-LICENSE = "Apache-2.0"
-URL = "https://github.com/open-thought/reasoning-gym"
 
 # Few-shot prompts are several times as long, so they get the smaller share.
 _MODES = {"zs_noopt": 0.7, "fs_noopt": 0.3}
@@ -28,7 +25,7 @@ _MODES_WITH_OPTIONS = {"zs_opt": 0.35, "zs_noopt": 0.35, "fs_opt": 0.15, "fs_noo
 
 
 class GymTarget(NamedTuple):
-    """What the metric gets in place of a target text.
+    """A target as the metric takes it.
 
     Attributes:
         answer: the record's answer.
@@ -54,41 +51,21 @@ def template_set_of(row: Generator) -> TemplateSet:
 # ---------------------------------------------------------------- evaluation
 
 
-def _text(value: Any) -> str:
-    return value.decode() if isinstance(value, bytes) else str(value)
-
-
-def read_answer(
-    decoded: str, example: Mapping[str, Any] | None = None, is_target: bool = False
-) -> str | GymTarget:
-    """A `postprocess_fn`. A target becomes a `GymTarget`, a prediction its trimmed text.
+def read_answer(decoded: str, example: Example = None, is_target: bool = False) -> str | GymTarget:
+    """A `postprocess_fn`: a target becomes a `GymTarget`, a prediction its trimmed text.
 
     Where the prompt showed options, a prediction that names one by its marker or its text becomes
     that option's text.
-
-    Args:
-        decoded: text of the target, or what the model wrote.
-        example: the features of `instruct.data.feed.rendering.example_features`.
-        is_target: which of the two `decoded` is.
     """
-    example = example or {}
-    options = [_text(option) for option in example.get("options", ())]
-    if is_target:
-        if "answer" not in example:
-            return GymTarget(decoded, (decoded,), {})
-        answer = _text(example["answer"])
-        references = [answer, *(_text(r) for r in example.get("references", ()))]
-        if options:
-            references.append(options[int(example["answer_index"])])
-        metadata = json.loads(_text(example.get("metadata", b"{}")))
-        return GymTarget(answer, tuple(dict.fromkeys(references)), metadata)
-    text = decoded.strip()
-    if options:
-        markers = [_text(marker) for marker in example.get("markers", ())]
-        index = match_option(text, options, markers)
-        if index is not None:
-            return options[index]
-    return text
+    if not is_target:
+        return chosen_option(decoded.strip(), example)
+    if not example or "answer" not in example:
+        return GymTarget(decoded, (decoded,), {})
+    answer = text_of(example["answer"])
+    references = [answer, *texts_of(example, "references")]
+    if options := texts_of(example, "options"):
+        references.append(options[int(example["answer_index"])])
+    return GymTarget(answer, tuple(dict.fromkeys(references)), metadata_of(example))
 
 
 def gym_score(
@@ -128,8 +105,8 @@ def gym_task(row: Generator) -> TaskSpec:
         postprocess_fn=read_answer,
         num_examples={split: source.expected(split) for split in source.splits},
         held_out=held_out_group(row),
-        license=LICENSE,
-        url=URL,
+        license="Apache-2.0",
+        url="https://github.com/open-thought/reasoning-gym",
         description=f"reasoning_gym's {row.generator} ({row.category})",
     )
 

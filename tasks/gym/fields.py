@@ -19,7 +19,7 @@ Entry = Mapping[str, Any]
 
 
 class UnusableError(ValueError):
-    """An item that makes no good record; the message says why, in words that can be counted."""
+    """An item that makes no good record; the message is the reason by which drops are counted."""
 
 
 @dataclasses.dataclass
@@ -49,21 +49,22 @@ def _parts(**keys: str) -> Callable[[Entry, Shaped], None]:
     def copy(entry: Entry, shaped: Shaped) -> None:
         for field, key in keys.items():
             value = entry["metadata"][key]
-            shaped.fields[field] = ", ".join(map(str, value)) if _is_list(value) else str(value)
+            values = value if isinstance(value, list | tuple) else (value,)
+            shaped.fields[field] = ", ".join(map(str, values))
 
     return copy
-
-
-def _is_list(value: Any) -> bool:
-    return isinstance(value, list | tuple)
 
 
 def _expression(entry: Entry, shaped: Shaped) -> None:
     expression = entry["metadata"]["expression"]
     if value_of(expression) != int(shaped.answer):
-        # The generator divides without remainder, which its question does not say.
+        # The generator uses integer division, which its question does not say.
         raise UnusableError("division with a remainder")
     shaped.fields["expression"] = expression
+
+
+def _number_sequence(entry: Entry, shaped: Shaped) -> None:
+    shaped.fields["terms"] = entry["question"].removesuffix(", ?")
 
 
 def _two_words(entry: Entry, shaped: Shaped) -> None:
@@ -81,8 +82,7 @@ def _number_format(entry: Entry, shaped: Shaped) -> None:
     shaped.fields["numbers"] = " ".join(metadata["formatted_candidates"])
     shaped.options = tuple(metadata["formatted_candidates"])
     # The generator's own text shows the float's last bits (865883.6799999999).
-    text = f"{metadata['solution']:.3f}"
-    shaped.answer = text.rstrip("0").rstrip(".")
+    shaped.answer = f"{metadata['solution']:.3f}".rstrip("0").rstrip(".")
 
 
 def _color_cube(entry: Entry, shaped: Shaped) -> None:
@@ -90,10 +90,6 @@ def _color_cube(entry: Entry, shaped: Shaped) -> None:
     shaped.fields["story"] = re.sub(r"\ba (?=[aeiou])", "an ", story)
     shaped.fields["side"] = entry["metadata"]["target_side"]
     shaped.options = tuple(dict.fromkeys(entry["metadata"]["initial_state"].values()))
-
-
-def _number_sequence(entry: Entry, shaped: Shaped) -> None:
-    shaped.fields["terms"] = entry["question"].removesuffix(", ?")
 
 
 def _polygon(entry: Entry, shaped: Shaped) -> None:
@@ -114,7 +110,7 @@ def _courses(entry: Entry, shaped: Shaped) -> None:
 
 def _family(entry: Entry, shaped: Shaped) -> None:
     if shaped.answer.endswith("-in-law"):
-        # The generator names the inverse relation here ("father-in-law" for a son's wife).
+        # The generator gives the inverse relation ("father-in-law" for a son's wife).
         raise UnusableError("relation by marriage, mislabelled by the generator")
     metadata = entry["metadata"]
     shaped.fields["story"], _, _ = entry["question"].partition("\n\n")
@@ -127,7 +123,7 @@ _STATEMENT = re.compile(r"(All|No|Some) (\w+) are (not )?(\w+)")
 def _follows(premises: list[str], conclusion: str) -> bool:
     """Whether a conclusion holds in every world with members of each kind (Aristotle's reading).
 
-    A world says which of the 2^3 combinations of three kinds have members.
+    A world is the set of those of the 2^3 combinations of three kinds that have members.
     """
     forms = [_STATEMENT.fullmatch(text) for text in (*premises, conclusion)]
     if None in forms:
@@ -159,7 +155,7 @@ def _syllogism(entry: Entry, shaped: Shaped) -> None:
         raise UnusableError("statement of an unknown form")
     premises = [line.partition(". ")[2] for line in match[1].split("\n")]
     if _follows(premises, match[2]) != (shaped.answer == "Yes"):
-        # The generator calls some invalid moods valid and the other way round.
+        # The generator calls some invalid moods valid, and some valid ones invalid.
         raise UnusableError("label contradicts the statements")
     shaped.fields["premises"] = ". ".join(premises) + "."
     shaped.fields["conclusion"] = match[2][0].lower() + match[2][1:]

@@ -1,7 +1,7 @@
-"""`reasoning_gym`'s data sets, as the table configures them and the same in every process.
+"""`reasoning_gym`'s data sets as the table configures them, the same in every process.
 
-Some generators draw from the elements of a set of strings, whose order changes with Python's hash
-seed from one process to the next. Here these sets get a fixed order.
+Some generators draw from a set of strings, whose order changes with Python's hash seed from one
+process to the next. `load_generator` fixes the order of these sets.
 """
 
 import functools
@@ -14,7 +14,7 @@ from tasks.gym.table import GENERATORS
 @functools.lru_cache(maxsize=128)
 def load_generator(name: str, size: int, seed: int) -> Any:
     """The data set of a row of the table, with `size` items from `seed` on."""
-    # Inside the function: the library takes two seconds to import, and listing tasks needs none.
+    # Imported late: the library takes two seconds to import, and listing tasks does not need it.
     import reasoning_gym
 
     row = GENERATORS[name]
@@ -25,7 +25,7 @@ def load_generator(name: str, size: int, seed: int) -> Any:
 
 
 class _SortedSet(set):
-    """A set that is walked in sorted order, and whose differences are too."""
+    """A set that iterates in sorted order, as do its differences."""
 
     def __iter__(self) -> Iterator[Any]:
         return iter(sorted(super().__iter__()))

@@ -49,7 +49,7 @@ def _tasks(names: tuple[str, ...], mode: str = "") -> dict[str, float | None]:
 
 # Mixtures that are trained on; `tasks.splits.leaks` is empty for each of them (a test asks).
 TRAINING: dict[str, dict[str, float | None]] = {
-    # everything but the held-out categories and what resembles them
+    # everything but the held-out categories and tasks that resemble them
     "gym.train": _tasks(_TRAIN),
     **{f"gym.scale_{size}": _tasks(SCALE_ORDER[:size]) for size in SCALES},
     "gym.demo": _tasks(DEMO, "zs_noopt"),

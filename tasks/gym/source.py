@@ -1,12 +1,12 @@
-"""Records of one generator of `reasoning_gym`, made on the fly, the same on every machine.
+"""Records of one generator of `reasoning_gym`, generated when read, the same on every machine.
 
-Which split a record belongs to is decided twice over. Each split draws from its own range of
-seeds, and it keeps only items whose key (the question; or the answer or the equation, where one
-can be asked about in several ways) hashes into its share. So no key of one split occurs in
-another, however many records are made.
+Splits are disjoint for two reasons. Each draws from its own range of seeds, and it keeps only items
+whose key hashes into its share (the key is the question; or the answer or the equation, if several
+questions can ask for it). So no key of one split occurs in another, whatever the number of records.
 """
 
 import contextlib
+import dataclasses
 import hashlib
 import io
 import json
@@ -21,7 +21,7 @@ from instruct.prompts.render import Dropped
 from instruct.workspace import Workspace
 from tasks.gym.fields import Shaped, UnusableError, shape
 from tasks.gym.library import load_generator
-from tasks.gym.table import ANSWER_KEY, GENERATORS
+from tasks.gym.table import ANSWER_KEY, GENERATORS, Generator
 from tasks.gym.verify import convinces, metadata_of
 
 SPLITS = ("train", "validation", "test")
@@ -30,7 +30,7 @@ _FIRST_SEED = {"train": 1_000_000_000, "validation": 2_000_000_000, "test": 3_00
 _EDGES = {"train": (0.0, 0.8), "validation": (0.8, 0.9), "test": (0.9, 1.0)}
 # Items of one data set object. Some build all of them at once, some refuse large sizes.
 _CHUNK = 500
-# A generator with few different questions is used up after this many items without a new one.
+# A generator has no more questions if this many items in a row bring no new one.
 _MAX_MISSES = 2000
 
 
@@ -67,9 +67,9 @@ class GymSource:
         """The records of a split, all different, in the order they are generated."""
         del workspace
         count = 0
-        for found in self.candidates(split):
-            yield found
-            count += isinstance(found, Record)
+        for item in self.candidates(split):
+            yield item
+            count += isinstance(item, Record)
             if count == self.wanted(split):
                 return
 
@@ -90,9 +90,8 @@ class GymSource:
             if row.max_question_chars and len(question) > row.max_question_chars:
                 yield Dropped("question too long")
                 continue
-            item = _record(self.name, f"{split}-{number - 1}", entry)
             misses = 0
-            yield item
+            yield _record(row, f"{split}-{number - 1}", entry)
 
 
 def split_of(generator: str, key: str) -> str:
@@ -112,7 +111,7 @@ def _key(key: str, entry: Mapping[str, Any]) -> str:
 def _generate(name: str, seed: int, index: int) -> dict[str, Any]:
     """Item `index` of the data set with that seed.
 
-    Some generators draw from the global random states or print; neither may leak in or out.
+    Isolates generators that draw from the global random states, or print.
     """
     state, numpy_state = random.getstate(), np.random.get_state()
     random.seed(seed + index)
@@ -125,25 +124,18 @@ def _generate(name: str, seed: int, index: int) -> dict[str, Any]:
         np.random.set_state(numpy_state)
 
 
-def _record(name: str, record_id: str, entry: Mapping[str, Any]) -> Record | Dropped:
-    row = GENERATORS[name]
+def _record(row: Generator, record_id: str, entry: Mapping[str, Any]) -> Record | Dropped:
     try:
         shaped = shape(row, entry)
     except UnusableError as error:
         return Dropped(str(error))
-    metadata = metadata_of(name, entry)
-    if not convinces(name, shaped.answer, shaped.answer, metadata):
+    metadata = metadata_of(row.name, entry)
+    if not convinces(row.name, shaped.answer, shaped.answer, metadata):
         return Dropped("the judge refuses the generator's own answer")
-    answer_index = -1
-    if shaped.options:
-        answer_index = _position(shaped)
     return Record(
-        id=record_id,
-        fields=shaped.fields,
-        answer=shaped.answer,
-        options=shaped.options,
-        answer_index=answer_index,
-        references=shaped.references,
+        record_id,
+        **dataclasses.asdict(shaped),
+        answer_index=_position(shaped) if shaped.options else -1,
         metadata=metadata,
     )
 

@@ -1,15 +1,16 @@
 """Judges of the gym family: is this text a right answer?
 
-A prediction is text from a model: it is never run. Some of `reasoning_gym`'s own verifiers
-evaluate their argument (`eval`, sympy's parser); those are not called. The others get only short
-texts of the right form, and any exception counts as a wrong answer.
+A prediction is text from a model and is never run: verifiers of `reasoning_gym` that evaluate their
+argument (`eval`, sympy's parser) are not called. The others get only short texts of the right form,
+and any exception counts as a wrong answer.
 """
 
 import ast
 import collections
 import json
+import operator
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from fractions import Fraction
 from typing import Any
 
@@ -30,14 +31,9 @@ def is_right(
     references: Sequence[str] = (),
     metadata: Mapping[str, Any] | None = None,
 ) -> bool:
-    """Whether `prediction` is a right answer, judged as the generator's row says.
+    """Whether a model's `prediction` is a right answer by the metric of row `name`.
 
-    Args:
-        name: a row of the table.
-        prediction: what a model wrote.
-        answer: the record's answer.
-        references: the record's references.
-        metadata: the record's metadata.
+    `answer`, `references` and `metadata` are the record's.
     """
     text = prediction.strip()
     if text == answer.strip() or text in references:
@@ -48,7 +44,7 @@ def is_right(
 
 
 def convinces(name: str, text: str, answer: str, metadata: Mapping[str, Any]) -> bool:
-    """The judge's verdict, without comparing the text with the answer first; never raises."""
+    """The judge's verdict on a text that differs from the answer; never raises."""
     row = GENERATORS[name]
     if row.metric == gym_table.EXACT:
         return text == answer
@@ -75,7 +71,7 @@ def metadata_of(name: str, entry: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _by_verifier(name: str, text: str, answer: str, metadata: Mapping[str, Any]) -> bool:
-    # A copy, for some verifiers write into what they get.
+    # A copy, since some verifiers modify their argument.
     entry = {"answer": answer, "metadata": json.loads(json.dumps(metadata))}
     return load_generator(name, 1, 0).score_answer(text, entry) >= 1.0
 
@@ -124,7 +120,7 @@ def _parse(text: str) -> ast.expr:
 
 
 def value_of(expression: str) -> Fraction:
-    """The exact value of an arithmetic expression. ValueError for anything else."""
+    """The exact value of an arithmetic expression. ValueError or ZeroDivisionError without one."""
     try:
         return _value(_parse(expression), {})
     except SyntaxError as error:
@@ -132,33 +128,32 @@ def value_of(expression: str) -> Fraction:
 
 
 def _value(node: ast.expr, names: Mapping[str, Fraction]) -> Fraction:
-    """Value of + - * / ** over whole numbers and `names`. ValueError for anything else."""
+    """Value of + - * / ** over whole numbers and `names`; ValueError for other syntax."""
     match node:
         case ast.Constant(value=int(value)) if not isinstance(value, bool):
             return Fraction(value)
         case ast.Name(id=name) if name in names:
             return names[name]
-        case ast.UnaryOp(op=ast.USub(), operand=operand):
-            return -_value(operand, names)
-        case ast.UnaryOp(op=ast.UAdd(), operand=operand):
-            return _value(operand, names)
-        case ast.BinOp(left=left, op=operator, right=right):
-            return _combine(_value(left, names), operator, _value(right, names))
+        case ast.UnaryOp(op=ast.USub() | ast.UAdd() as sign, operand=operand):
+            value = _value(operand, names)
+            return -value if isinstance(sign, ast.USub) else value
+        case ast.BinOp(left=left, op=operation, right=right) if type(operation) in _OPERATIONS:
+            return _OPERATIONS[type(operation)](_value(left, names), _value(right, names))
     raise ValueError(f"not arithmetic: {ast.dump(node)[:60]}")
 
 
-def _combine(left: Fraction, operator: ast.operator, right: Fraction) -> Fraction:
-    match operator:
-        case ast.Add():
-            return left + right
-        case ast.Sub():
-            return left - right
-        case ast.Mult():
-            return left * right
-        case ast.Div() if right:
-            return left / right
-        case ast.Pow() if right.denominator == 1 and 0 <= right <= _MAX_EXPONENT:
-            if left.numerator.bit_length() + left.denominator.bit_length() > 2000:
-                raise ValueError("number too large")
-            return left ** int(right)
-    raise ValueError("operation not allowed")
+def _power(base: Fraction, exponent: Fraction) -> Fraction:
+    if exponent.denominator != 1 or not 0 <= exponent <= _MAX_EXPONENT:
+        raise ValueError("exponent not allowed")
+    if base.numerator.bit_length() + base.denominator.bit_length() > 2000:
+        raise ValueError("number too large")
+    return base ** int(exponent)
+
+
+_OPERATIONS: Mapping[type[ast.operator], Callable[[Fraction, Fraction], Fraction]] = {
+    ast.Add: operator.add,
+    ast.Sub: operator.sub,
+    ast.Mult: operator.mul,
+    ast.Div: operator.truediv,
+    ast.Pow: _power,
+}

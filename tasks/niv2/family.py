@@ -2,18 +2,16 @@
 
 Importing this module registers all 1,554 from `tables/niv2.tsv` and looks for no file. Records
 come from the task files under the data folder (`instruct/data/sources/natural_instructions.py`).
-TFDS has them too (`natural_instructions:1.0.1`), in one data set of five million rows that would be
-scanned once a task, so it is no source here.
+TFDS has them too (`natural_instructions:1.0.1`), but as one data set of five million rows, which
+every task would have to scan.
 
     test_tasks(), train_tasks()                          the official English track
     xlingual_test_tasks(), xlingual_train_tasks()        the official cross-lingual track
 
 The split "test" of an official test task is what its publisher evaluates: the first 100 instances.
-Other tasks are split by a hash of the instance. ROUGE-L is the publisher's: of English tasks by the
-tokenizer of `rouge_score` with stemming, of all others (the cross-lingual track) by GPT-2's tokens.
+Other tasks are split by a hash of the instance. ROUGE-L is the publisher's: the tokenizer of
+`rouge_score` with stemming for English tasks, GPT-2's tokens for all others (cross-lingual track).
 """
-
-import functools
 
 from instruct.data.registry import add_task
 from instruct.data.sources.natural_instructions import EXEMPLARS, natural_instructions_task_source
@@ -23,7 +21,7 @@ from tasks.answers import loose_exact_match, read_references, rouge_l, rouge_l_o
 from tasks.contamination import group_of
 from tasks.flan2021.original_wording import in_original_words
 from tasks.niv2.table import Niv2Row, niv2_rows
-from tasks.wordings import wordings
+from tasks.wordings import wording
 
 FAMILY = "niv2"
 LICENSE = "Apache-2.0 (the collection; each task file has a licence of its own for its data)"
@@ -37,10 +35,9 @@ _EXTRA_MODES = ("tk_instruct", "tk_instruct_mixed")
 _SPLITS = {split: split for split in (*SPLITS, EXEMPLARS)}
 
 
-@functools.cache
 def template_set() -> TemplateSet:
     """The wordings of the whole family: every task brings its own definition."""
-    return wordings("natural_instructions")["natural_instructions"]
+    return wording("natural_instructions", "natural_instructions")
 
 
 def niv2_task(row: Niv2Row) -> TaskSpec:
@@ -77,13 +74,13 @@ def test_tasks() -> tuple[str, ...]:
 
 
 def train_tasks(disjoint: bool = False) -> tuple[str, ...]:
-    """Names of the training tasks of the English track.
+    """Names of the 697 training tasks of the English track.
 
-    The published list less the 57 copies of MMLU and the two tasks that the family omits: 697.
+    They are the published list without the 57 copies of MMLU and the two omitted tasks.
 
     Args:
         disjoint: also leave out the 9 tasks whose data set a test task has under another name
-            (`niv2.table.UNITED`), which the publisher's rule against that overlooked.
+            (`niv2.table.UNITED`), which the publisher's rule against that missed.
     """
     rows = niv2_rows().values()
     tested = {row.dataset for row in rows if row.split == "test"} if disjoint else set()
@@ -96,18 +93,14 @@ def xlingual_test_tasks() -> tuple[str, ...]:
 
 
 def xlingual_train_tasks(disjoint: bool = False) -> tuple[str, ...]:
-    """Names of the training tasks of the cross-lingual track: as `train_tasks`, 1,211.
+    """Names of the 1,211 training tasks of the cross-lingual track, chosen as `train_tasks` are.
 
     Args:
         disjoint: also leave out the 23 tasks whose data set a test task of either track has.
     """
     rows = niv2_rows().values()
-    tested = {row.dataset for row in rows if row.is_test}
-    return tuple(
-        row.name
-        for row in rows
-        if row.xlingual == "train" and not (disjoint and row.dataset in tested)
-    )
+    tested = {row.dataset for row in rows if row.is_test} if disjoint else set()
+    return tuple(r.name for r in rows if r.xlingual == "train" and r.dataset not in tested)
 
 
 for _row in niv2_rows().values():

@@ -1,7 +1,7 @@
 """The Natural-Instructions tasks of the Flan Collection as rows: `tables/niv2.tsv`, read once.
 
-The collection's list names 1,556 tasks, its papers count 1,554 and do not say which two they leave
-out. The two that this project leaves out stay in the table with the reason (`omitted`).
+The collection's list names 1,556 tasks; its papers count 1,554 and do not say which two they omit.
+The two that this project omits are in the table with the reason (`omitted`).
 """
 
 import dataclasses
@@ -12,8 +12,8 @@ from collections.abc import Mapping
 from instruct.data.sources.natural_instructions import cut_stem, normalized_stem
 from tasks.table_files import read_table
 
-# Names of data sets as published -> the one used here. First data sets that the list has under
-# two names, then misspelt or overlong names of one.
+# Published name of a data set -> our name. First data sets with two names in the list, then
+# misspelt or overlong names.
 UNITED = {
     "adverserial_qa": "adversarial_qa",
     "clue_cmrc2018": "cmrc2018",
@@ -58,7 +58,7 @@ class Niv2Row:
         languages: of inputs and outputs together.
         split, xlingual: its place in the official English and cross-lingual tracks: "train",
             "test" or "excluded".
-        omitted: why the task is left out of the collection here; "" if it is in.
+        omitted: why this project omits the task; "" if it does not.
     """
 
     stem: str
@@ -68,11 +68,6 @@ class Niv2Row:
     split: str
     xlingual: str
     omitted: str = ""
-
-    @property
-    def number(self) -> int:
-        """The task's number; five numbers belong to two tasks each."""
-        return int(self.stem[len("task") : self.stem.index("_")])
 
     @property
     def is_test(self) -> bool:
@@ -95,7 +90,8 @@ def registry_name(stem: str) -> str:
 
 
 @functools.cache
-def _all_rows() -> tuple[Niv2Row, ...]:
+def all_rows() -> tuple[Niv2Row, ...]:
+    """The 1,556 tasks of the collection's list, in the order of their numbers."""
     return tuple(
         Niv2Row(
             row["task"],
@@ -112,24 +108,15 @@ def _all_rows() -> tuple[Niv2Row, ...]:
 
 @functools.cache
 def niv2_rows() -> Mapping[str, Niv2Row]:
-    """The 1,554 tasks by stem, in the order of their numbers."""
-    return {row.stem: row for row in _all_rows() if not row.omitted}
-
-
-@functools.cache
-def omitted_rows() -> Mapping[str, Niv2Row]:
-    """The tasks of the collection's list that are left out, by stem."""
-    return {row.stem: row for row in _all_rows() if row.omitted}
+    """The 1,554 tasks that are not omitted, by stem."""
+    return {row.stem: row for row in all_rows() if not row.omitted}
 
 
 @functools.cache
 def _listed() -> Mapping[str, Niv2Row]:
     """Rows by every spelling of their stems."""
-    spellings: dict[str, Niv2Row] = {}
-    for row in _all_rows():
-        spellings[cut_stem(row.stem)] = row
-        spellings[normalized_stem(row.stem)] = row
-    return spellings
+    spell = (cut_stem, normalized_stem)
+    return {spelled(row.stem): row for row in all_rows() for spelled in spell}
 
 
 def find_row(stem: str) -> Niv2Row | None:
@@ -138,7 +125,7 @@ def find_row(stem: str) -> Niv2Row | None:
 
 
 def is_mmlu(stem: str) -> bool:
-    """Whether the task file of that name is one of the 57 copies of MMLU, or says it is one."""
+    """Whether a task file is one of the 57 copies of MMLU by its number, or by its name."""
     stem = normalized_stem(stem)
     match = _NUMBER.match(stem)
     return "mmlu" in stem or (match is not None and int(match.group(1)) in _MMLU_NUMBERS)

@@ -1,12 +1,12 @@
 """Programs as records of the family `program_synthesis`.
 
-This module imports no TensorFlow: worker processes that read records import it.
+This module imports no TensorFlow, since worker processes that read records import it.
 """
 
 import dataclasses
 import json
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -27,28 +27,28 @@ _QUOTED = re.compile(r'"[^"]*"|\'[^\']*\'')
 
 @dataclasses.dataclass(frozen=True)
 class DrRepairSource(FileSource):
-    """DrRepair's programs that do not compile, with the programs they were made of.
+    """DrRepair's programs that do not compile, with the correct programs.
 
-    Read are the preprocessed DeepFix files of the release of Yasunaga and Liang (2020), unzipped:
+    Reads the preprocessed DeepFix files of the release of Yasunaga and Liang (2020), unzipped:
 
         dr_repair/err-data-compiler--auto-corrupt--orig-deepfix/**/*.json     (bin0/prob11/...)
 
     one file a program: `lines` [{"code": tokens with blanks between, "indent": level}] of the
     correct program and `errors` [{"mod_line": [line], "mod_code": [its faulty text], "err_line":
     line, "err_msg": first error of the compiler}], lines counted from 0. They are C, by students.
-    The release's spoc-style folders are no input: they leave most braces to the indentation.
+    The release's spoc-style folders are not read: they leave most braces to the indentation.
 
-    A program gives one record. Which of its up to 100 corruptions is used is drawn by a hash of
-    the program and the variant, so that the variants differ in more than their layout. Splits are
-    cut by the programming problem: its solutions resemble each other.
+    A program gives one record, with one of its up to 100 corruptions. A hash of the program and the
+    variant draws it, so that the variants differ in more than their layout. Splits are cut by the
+    programming problem, since solutions of one problem resemble each other.
 
     Attributes:
-        variant: what of the errors is shown: "plain_code" the faulty program alone;
-            "line_numbers" the program with its lines numbered, and the compiler's message with
-            the line's number; "error_comments" the program with the message as a comment at its
-            line; "no_errors" the numbered program without any message. How the Flan Collection
-            lays them out is not public.
-        folder: of the files, relative to the data folder; every *.json below it is read.
+        variant: how errors are shown: "plain_code" the faulty program alone; "line_numbers" the
+            program with its lines numbered, and the compiler's message with the line's number;
+            "error_comments" the program with the message as a comment at its line; "no_errors" the
+            numbered program without any message. How the Flan Collection lays them out is not
+            public.
+        folder: of the files (every *.json below it), relative to the data folder.
     """
 
     name: str = "dr_repair"
@@ -58,16 +58,13 @@ class DrRepairSource(FileSource):
     folder: str = "dr_repair/err-data-compiler--auto-corrupt--orig-deepfix"
 
     def paths(self, workspace: Workspace) -> tuple[Path, ...]:
-        """The files that are there, sorted; the folder where there are none."""
-        return self._paths(workspace.data_dir)
-
-    def _paths(self, data_dir: Path) -> tuple[Path, ...]:
-        root = data_dir / self.folder
+        """The existing files, sorted; the folder itself where there are none."""
+        root = workspace.data_dir / self.folder
         return tuple(sorted(root.glob("**/*.json"))) or (root,)
 
     def rows(self, path: Path) -> Iterator[Row]:
-        """Every program of every file; `path` is not one, only the parts' common name."""
-        for file in self._paths(path.parent):
+        """Every program of every file; `path` is only the common name of the parts."""
+        for file in self.paths(Workspace(data_dir=path.parent)):
             relative = file.relative_to(path.parent / self.folder).with_suffix("").as_posix()
             try:
                 program = json.loads(file.read_bytes().decode("utf-8"))
@@ -98,21 +95,21 @@ def repair_record(program: Mapping[str, Any], identity: str, variant: str) -> Re
         faulty = list(correct)
         for number, code in zip(error["mod_line"], error["mod_code"], strict=True):
             faulty[number] = _code_line(code)
-        place, message = int(error["err_line"]), str(error["err_msg"]).strip()
+        position, message = int(error["err_line"]), str(error["err_msg"]).strip()
     except (KeyError, TypeError, IndexError, ValueError):
         return Dropped("program is not laid out as in the release")
     if faulty == correct:
         return Dropped("the errors change nothing")
-    # Some messages point behind the end of the program, at a brace that is missing there.
-    place = min(max(place, 0), len(correct) - 1)
+    # Some messages point past the end of the program, at a missing brace.
+    position = min(max(position, 0), len(correct) - 1)
     lines = [f"{_INDENT * indent}{code}".rstrip() for indent, code in zip(indents, faulty)]
     if variant == "error_comments":
-        lines[place] = f"{lines[place]}  // error: {message}"
+        lines[position] = f"{lines[position]}  // error: {message}"
     if variant in ("line_numbers", "no_errors"):
         lines = [f"{number:>3} {line}".rstrip() for number, line in enumerate(lines, 1)]
     fields = {"code": "\n".join(lines)}
     if variant == "line_numbers":
-        fields["error"] = f"line {place + 1}: error: {message}"
+        fields["error"] = f"line {position + 1}: error: {message}"
     repaired = [f"{_INDENT * indent}{code}".rstrip() for indent, code in zip(indents, correct)]
     answer = "\n".join(repaired).strip("\n")
     if not answer.strip():
@@ -121,7 +118,7 @@ def repair_record(program: Mapping[str, Any], identity: str, variant: str) -> Re
 
 
 def _code_line(code: str) -> str:
-    """A line of tokens with the blanks gone that the release puts inside quotes.
+    """A line of tokens without the blanks that the release puts inside quotes.
 
     >>> _code_line("printf ( \\" %d \\" , ' x ' ) ;")
     'printf ( "%d" , \\'x\\' ) ;'
@@ -142,19 +139,18 @@ PYTHON3 = 3  # of the data set's languages: 1 Python 2, 2 C++, 4 Java
 MAX_SOLUTION = 4_000  # characters
 MAX_DESCRIPTION = 12_000
 CODE_CONTESTS_COLUMNS = ("name", "description", "source", "solutions")
-_IMAGE = re.compile(r"<image>", re.IGNORECASE)
 
 
 def code_contests_record(row: Mapping[str, Any], default_id: str) -> Record | Dropped:
     """A row of DeepMind's CodeContests: the statement, and one right solution in Python 3.
 
     The solution is drawn by a hash of the problem's name among the right ones of at most
-    `MAX_SOLUTION` characters. Statements that show images lost a part of themselves.
+    `MAX_SOLUTION` characters. Statements with images are dropped, since the images are lost.
     """
     description = str(row.get("description") or "").strip()
     if not description:
         return Dropped("no description")
-    if _IMAGE.search(description):
+    if "<image>" in description.lower():
         return Dropped("the statement shows images")
     if len(description) > MAX_DESCRIPTION:
         return Dropped("statement is too long")
@@ -173,20 +169,16 @@ def code_contests_record(row: Mapping[str, Any], default_id: str) -> Record | Dr
 
 
 def _python_solutions(solutions: Any) -> list[str]:
-    """The Python 3 ones, whether the rows hold a struct of two lists or a list of structs."""
+    """The solutions in Python 3 from a struct of two lists or a list of structs."""
     if isinstance(solutions, Mapping):
-        languages: Sequence[Any] = solutions.get("language") or ()
-        texts: Sequence[Any] = solutions.get("solution") or ()
+        pairs = zip(solutions.get("language") or (), solutions.get("solution") or ())
     else:
-        pairs = [s for s in solutions or () if isinstance(s, Mapping)]
-        languages = [pair.get("language") for pair in pairs]
-        texts = [pair.get("solution") for pair in pairs]
-    return [
-        str(text) for language, text in zip(languages, texts) if language in (PYTHON3, "PYTHON3")
-    ]
+        structs = (s for s in solutions or () if isinstance(s, Mapping))
+        pairs = ((struct.get("language"), struct.get("solution")) for struct in structs)
+    return [str(text) for language, text in pairs if language in (PYTHON3, "PYTHON3")]
 
 
 def _tidy_code(code: str) -> str:
-    """Newlines of one kind, no blanks at the ends of lines, no blank lines around."""
-    lines = [line.rstrip() for line in code.replace("\r\n", "\n").replace("\r", "\n").split("\n")]
-    return "\n".join(lines).strip("\n")
+    """Code with newlines of one kind, no blanks at line ends, no blank lines around it."""
+    lines = code.replace("\r\n", "\n").replace("\r", "\n").split("\n")
+    return "\n".join(map(str.rstrip, lines)).strip("\n")

@@ -4,12 +4,13 @@
     direct   the same three with their answers alone
     zs_direct, zs_cot   the same without exemplars
 
-An answer is right where it is the target to the letter, "(A)" or "yes", as published: with
-reasoning, what follows the last "answer is" on its line without the full stop; else the first line.
+Answers must equal the target exactly, "(A)" or "yes", as published. The answer is the rest of the
+line after the last "answer is", without the full stop, if the prompt asks for reasoning; else the
+first line.
 
-Files: bbh/bbh/<sub-task>.json and bbh/cot-prompts/<sub-task>.txt. What heads a prompt stands in the
-prompt file too, so both are needed. Examples may be lukaemon/bbh or maveriq/bigbenchhard as the
-Hugging Face hub has them.
+Files: bbh/bbh/<sub-task>.json and bbh/cot-prompts/<sub-task>.txt. Both are needed, since the prompt
+file also holds the description that heads every prompt. Examples may be lukaemon/bbh or
+maveriq/bigbenchhard as the Hugging Face hub has them.
 """
 
 import functools
@@ -25,10 +26,10 @@ from instruct.errors import UserError
 from instruct.eval import metrics
 from instruct.prompts.record import Record
 from instruct.prompts.render import Dropped
-from tasks.suites.files import HubSplit, SplitFiles, SuiteSource, read_json, read_text
-from tasks.suites.layouts import layout
+from tasks.suites.files import HubSplit, SplitFiles, SuiteSource, hub_url, read_json, read_text
 from tasks.suites.reading import read_asked, read_exact
 from tasks.suites.scoring import harness_bbh, strict_bbh
+from tasks.suites.task import suite_task
 
 FAMILY = "bbh"
 SHOTS = 3
@@ -45,9 +46,8 @@ class SubTask(NamedTuple):
     Attributes:
         name: of the files.
         kind: "nlp" or "algorithmic", the publisher's two groups.
-        records: examples of the file.
-        labels: all answers there are, where no prompt lists them; () where it does, or there are
-            none.
+        records: number of examples in the file.
+        labels: all possible answers, if they are a closed set that no prompt lists; else ().
     """
 
     name: str
@@ -95,15 +95,13 @@ _ANSWER = re.compile(r"[Tt]he answer is (.*?)\.?\s*\Z", re.DOTALL)
 def options_of(question: str, answer: str, labels: tuple[str, ...] = ()) -> tuple[str, ...]:
     """The answers that a question allows: letters or labels it lists, else `labels`.
 
-    () where the right answer is none of them, as in the few rows whose letter got lost.
+    () if the right answer is not among them, as in the few rows that lack its letter.
 
     >>> options_of("Which?\\nOptions:\\n(A) this\\n(B) that", "(B)")
     ('(A)', '(B)')
     """
     _, mark, block = question.rpartition("\nOptions:\n")
-    options = labels
-    if mark:
-        options = tuple(_LETTERED.findall(block) or _LISTED.findall(block))
+    options = tuple(_LETTERED.findall(block) or _LISTED.findall(block)) if mark else labels
     return options if answer in options else ()
 
 
@@ -120,7 +118,7 @@ def _record(
 
 
 def prompt_parts(path: Path) -> tuple[str, list[str]]:
-    """What heads the prompts of a sub-task, and its exemplars, "Q: ..." each.
+    """(the description that heads every prompt, its exemplars, "Q: ..." each) of a prompt file.
 
     Raises:
         UserError: the file has another form.
@@ -133,7 +131,7 @@ def prompt_parts(path: Path) -> tuple[str, list[str]]:
 
 
 def read_exemplars(prompts: Path, row: SubTask) -> Iterator[Record | Dropped]:
-    """The exemplars of a prompt file; the rationale is what follows the cue, as it stands there."""
+    """The exemplars of a prompt file; the rationale is all text after the cue, unchanged."""
     description, blocks = prompt_parts(prompts)
     for number, block in enumerate(blocks):
         question, cue, rationale = block.removeprefix("Q: ").partition(f"\nA: {_CUE}")
@@ -180,37 +178,37 @@ def _examples(
 
 def bbh_source(row: SubTask) -> SuiteSource:
     """The files of a sub-task."""
+    name = f"BIG-Bench Hard {row.name}"
     examples, prompts = (
-        tuple(f"{root}/{name}" for root in ("bbh", "BIG-Bench-Hard"))
-        for name in (f"bbh/{row.name}.json", f"cot-prompts/{row.name}.txt")
+        tuple(f"{root}/{file}" for root in ("bbh", "BIG-Bench-Hard"))
+        for file in (f"bbh/{row.name}.json", f"cot-prompts/{row.name}.txt")
     )
-    rows = tuple(HubSplit(path, row.name, split) for path, split in HUBS.items())
-    hub = SuiteSource(
-        name=f"BIG-Bench Hard {row.name}",
-        parts={"test": SplitFiles(functools.partial(read_example_rows, row=row), (rows, prompts))},
-        origin=f"https://huggingface.co/datasets/{next(iter(HUBS))} and {URL}",
+    hub = tuple(HubSplit(path, row.name, split) for path, split in HUBS.items())
+    read, read_hub = (
+        functools.partial(reader, row=row) for reader in (read_examples, read_example_rows)
     )
     return SuiteSource(
-        name=f"BIG-Bench Hard {row.name}",
-        parts={
-            "test": SplitFiles(functools.partial(read_examples, row=row), (examples, prompts)),
+        name,
+        {
+            "test": SplitFiles(read, (examples, prompts)),
             "exemplars": SplitFiles(functools.partial(read_exemplars, row=row), (prompts,)),
         },
-        origin=URL,
-        fallback=hub,
+        URL,
+        SuiteSource(
+            name,
+            {"test": SplitFiles(read_hub, (hub, prompts))},
+            f"{hub_url(next(iter(HUBS)))} and {URL}",
+        ),
     )
 
 
 def bbh_task(row: SubTask) -> TaskSpec:
     """The task of a sub-task."""
-    source = bbh_source(row)
-    return TaskSpec(
-        name=f"{FAMILY}.{row.name}",
-        family=FAMILY,
-        dataset="bbh",
+    return suite_task(
+        f"{FAMILY}.{row.name}",
+        bbh_source(row),
+        "bbh",
         category=row.kind,
-        source=source,
-        templates=layout("bbh"),
         modes={"direct": 1.0, "cot": 1.0},
         extra_modes=("zs_direct", "zs_cot"),
         version="1.1.0",
@@ -219,7 +217,6 @@ def bbh_task(row: SubTask) -> TaskSpec:
             mode: [metrics.exact_match, theirs] for mode, theirs in harness_bbh(row.name).items()
         },
         postprocess_fn=functools.partial(read_asked, read=read_exact),
-        splits={split: split for split in source.splits},
         num_examples={"test": row.records, "exemplars": SHOTS},
         exemplar_split="exemplars",
         shots=SHOTS,

@@ -1,6 +1,6 @@
 """The chain-of-thought suite of the Flan Collection (Longpre et al. 2023):
 
-    cot_eval.strategyqa, .ecqa     the parts of Flan's files that `cot.*` does not train on
+    cot_eval.strategyqa, .ecqa     the parts of Flan's files on which `cot.*` does not train
     cot_eval.commonsense_qa        the publisher's dev file, exemplars from Flan's ECQA file, which
                                    has CommonsenseQA's training questions
     cot_eval.svamp, .asdiv         all problems of the publishers, exemplars as for GSM8K
@@ -15,13 +15,13 @@ import dataclasses
 import itertools
 import json
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
 
 from instruct.data.registry import add_task
-from instruct.data.sources.files import hash_unit, read_lines
+from instruct.data.sources.files import hash_unit
 from instruct.data.sources.public_releases import cot_tsv_source
 from instruct.data.spec import TaskSpec
 from instruct.errors import UserError
@@ -29,16 +29,15 @@ from instruct.eval import metrics
 from instruct.prompts.record import Record
 from instruct.prompts.render import Dropped
 from tasks.contamination import group_of
-from tasks.suites.files import SplitFiles, SuiteSource, read_text
-from tasks.suites.grade_school import EXEMPLARS, read_gsm8k_exemplars
-from tasks.suites.layouts import layout
-from tasks.suites.reading import read_label, read_number
-from tasks.suites.scoring import QUESTION_STOPS, number_filters
+from tasks.suites.files import SplitFiles, SuiteSource, read_json_lines, read_text
+from tasks.suites.grade_school import EXEMPLARS, read_gsm8k_exemplars, word_problems
+from tasks.suites.reading import canonical, read_label
+from tasks.suites.task import suite_task
 
 FAMILY = "cot_eval"
 # Names of the sets in other families, where they differ.
 _ELSEWHERE = {"commonsense_qa": "commonsenseqa", "asdiv": "nlu_asdiv_dataset"}
-SHOTS = 6  # of the word problems eight
+SHOTS = 6  # but 8 for word problems
 _HELD_BACK = 0.1  # the share of Flan's files that `cot.*` keeps for validation and test
 _FLAN = "https://github.com/google-research/FLAN (flan/v2/cot_data)"
 _UNIT = re.compile(r"\([^()]*\)")  # "9 (apples)"
@@ -56,7 +55,7 @@ def read_flan(path: Path, low: float, high: float) -> Iterator[Record | Dropped]
 
 
 def read_held_back(path: Path) -> Iterator[Record | Dropped]:
-    """The part that is not trained on, without its reasoning: the answer is what is asked for."""
+    """The part on which `cot.*` does not train, without its reasoning."""
     for item in read_flan(path, 0.0, _HELD_BACK):
         yield dataclasses.replace(item, rationale="") if isinstance(item, Record) else item
 
@@ -74,9 +73,8 @@ def read_flan_exemplars(path: Path) -> Iterator[Record | Dropped]:
 
 def read_commonsense_qa(path: Path) -> Iterator[Record | Dropped]:
     """JSON lines with a stem, labelled choices and the label of the right one."""
-    for number, _, line in read_lines(path):
+    for number, row in read_json_lines(path):
         try:
-            row = json.loads(line or "")
             choices = {c["label"]: c["text"].strip() for c in row["question"]["choices"]}
             options, index = tuple(choices.values()), list(choices).index(row["answerKey"])
             fields = {"question": row["question"]["stem"].strip()}
@@ -102,7 +100,7 @@ def _problem(record_id: str, parts: Sequence[Any], answer: Any) -> Record | Drop
             question += f" {text}"
         else:  # SVAMP's bodies lack a full stop where the question continues the sentence
             question += f", {text[0].lower()}{text[1:]}"
-    return Record(record_id, {"question": question}, format(numbers[0].normalize() + 0, "f"))
+    return Record(record_id, {"question": question}, canonical(numbers[0]))
 
 
 def read_svamp(path: Path) -> Iterator[Record | Dropped]:
@@ -131,64 +129,44 @@ def read_asdiv(path: Path) -> Iterator[Record | Dropped]:
 # ---------------------------------------------------------------- tasks
 
 
-def _spec(name: str, source: SuiteSource, shots: int, size: int | None, **more: Any) -> TaskSpec:
-    split = next(iter(source.splits))
-    return TaskSpec(
-        name=f"{FAMILY}.{name}",
-        family=FAMILY,
-        dataset=name,
-        source=source,
-        modes={"cot": 1.0},
-        extra_modes=("zs_cot",),
-        splits={part: part for part in source.splits},
-        num_examples={} if size is None else {split: size},
-        exemplar_split="exemplars",
-        shots=shots,
-        contamination_group=group_of(_ELSEWHERE.get(name, name)),
-        **more,
-    )
-
-
 def _question_task(
-    name: str, file: str, exemplars: str, wording: str, read: Any, split: str, **more: Any
+    name: str, split: str, read: Any, file: str, exemplars: str, layout: str, url: str, **more: Any
 ) -> TaskSpec:
     """Questions with a label or an option as the answer."""
     parts = {
         split: SplitFiles(read, (file,)),
         "exemplars": SplitFiles(read_flan_exemplars, (exemplars,)),
     }
-    return _spec(
-        name,
-        SuiteSource(name, parts, f"{more['url']} and {_FLAN}"),
-        SHOTS,
-        templates=layout(wording),
+    return suite_task(
+        f"{FAMILY}.{name}",
+        SuiteSource(name, parts, f"{url} and {_FLAN}"),
+        layout,
+        dataset=name,
+        category="reasoning",
+        modes={"cot": 1.0},
+        extra_modes=("zs_cot",),
         metric_fns=[metrics.exact_match],
         postprocess_fn=read_label,
-        category="reasoning",
+        exemplar_split="exemplars",
+        shots=SHOTS,
+        contamination_group=group_of(_ELSEWHERE.get(name, name)),
+        url=url,
         **more,
     )
 
 
-def _problem_task(
-    name: str, file: str, read: Callable[[Path], Iterator[Record | Dropped]], url: str, **more: Any
-) -> TaskSpec:
+def _problem_task(name: str, read: Any, file: str, url: str, **more: Any) -> TaskSpec:
     """Word problems with a number as the answer."""
     parts = {
         "test": SplitFiles(read, (file,)),
         "exemplars": SplitFiles(read_gsm8k_exemplars, (EXEMPLARS,)),
     }
-    return _spec(
-        name,
+    return word_problems(
+        f"{FAMILY}.{name}",
         SuiteSource(name, parts, url),
-        8,
-        templates=layout("gsm8k_test"),
-        metric_fns=[
-            metrics.exact_match,
-            number_filters("The answer is ", ending=".", until=QUESTION_STOPS),
-        ],
-        postprocess_fn=read_number,
-        reasoned_reply="The answer is {answer}.",
-        category="arithmetic word problems",
+        dataset=name,
+        extra_modes=("zs_cot",),
+        contamination_group=group_of(_ELSEWHERE.get(name, name)),
         url=url,
         **more,
     )
@@ -196,28 +174,29 @@ def _problem_task(
 
 TASKS = (
     _question_task(
-        "strategyqa", _STRATEGYQA, _STRATEGYQA, "yes_no_reasoned", read_held_back, "test",
-        size=None, license="MIT", url="https://github.com/eladsegal/strategyqa",
+        "strategyqa", "test", read_held_back, _STRATEGYQA, _STRATEGYQA, "yes_no_reasoned",
+        "https://github.com/eladsegal/strategyqa", license="MIT",
         description="Yes-no questions that take several facts",
     ),
     _question_task(
-        "ecqa", _ECQA, _ECQA, "options_reasoned", read_held_back, "test",
-        size=None, license="CC-BY-SA-4.0", url="https://github.com/dair-iitd/ECQA-Dataset",
+        "ecqa", "test", read_held_back, _ECQA, _ECQA, "options_reasoned",
+        "https://github.com/dair-iitd/ECQA-Dataset", license="CC-BY-SA-4.0",
         description="CommonsenseQA's questions with people's explanations",
     ),
     _question_task(
-        "commonsense_qa", "commonsense_qa/dev_rand_split.jsonl", _ECQA, "options_reasoned",
-        read_commonsense_qa, "validation",
-        size=1_221, license="MIT", url="https://www.tau-nlp.org/commonsenseqa",
-        description="Everyday questions with five options",
+        "commonsense_qa", "validation", read_commonsense_qa,
+        "commonsense_qa/dev_rand_split.jsonl", _ECQA, "options_reasoned",
+        "https://www.tau-nlp.org/commonsenseqa", license="MIT",
+        num_examples={"validation": 1_221}, description="Everyday questions with five options",
     ),
     _problem_task(
-        "svamp", "svamp/SVAMP.json", read_svamp, "https://github.com/arkilpatel/SVAMP",
-        size=1_000, license="MIT", description="Word problems whose wording varies",
+        "svamp", read_svamp, "svamp/SVAMP.json", "https://github.com/arkilpatel/SVAMP",
+        license="MIT", num_examples={"test": 1_000},
+        description="Word problems whose wording varies",
     ),
     _problem_task(
-        "asdiv", "asdiv/ASDiv.xml", read_asdiv, "https://github.com/chaochun/nlu-asdiv-dataset",
-        size=None, license="CC-BY-NC-4.0", description="Word problems of many kinds",
+        "asdiv", read_asdiv, "asdiv/ASDiv.xml", "https://github.com/chaochun/nlu-asdiv-dataset",
+        license="CC-BY-NC-4.0", description="Word problems of many kinds",
     ),
 )  # fmt: skip
 

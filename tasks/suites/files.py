@@ -1,8 +1,8 @@
-"""Where a suite's records come from: publishers' files, some of which a user may not have.
+"""Sources of the suites: publishers' files, some of which a user may not have.
 
-A benchmark is often used by one split and one protocol at a time: MMLU's test files without the
+People often use one split and one protocol of a benchmark: MMLU's test files without the
 validation ones, direct prompts without the file of reasoned exemplars. So each split names the
-files it needs, and only what is asked for must be there.
+files that it needs, and reading it needs no other.
 """
 
 import dataclasses
@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from instruct.data.sources.files import file_digest
+from instruct.data.sources.files import file_digest, read_lines
 from instruct.data.sources.huggingface import HuggingFaceSource
 from instruct.data.spec import Source, function_name
 from instruct.errors import UserError
@@ -38,27 +38,31 @@ class HubSplit(NamedTuple):
     config: str | None
     split: str
 
-    def find(self, workspace: Workspace) -> tuple[Path, ...] | None:
-        """The files, from the data folder or the hub's cache on this machine."""
-        files = HuggingFaceSource(self.path, self.config).local_files(workspace, self.split)
-        return tuple(files) or None
+    def find(self, workspace: Workspace) -> tuple[Path, ...]:
+        """The files in the data folder or the hub's cache on this machine; () if any is missing."""
+        return tuple(HuggingFaceSource(self.path, self.config).local_files(workspace, self.split))
 
     def __str__(self) -> str:
         return "/".join(filter(None, (self.path, self.config, self.split)))
+
+
+def hub_url(path: str) -> str:
+    """The page of a data set on the hub."""
+    return f"https://huggingface.co/datasets/{path}"
 
 
 Entry = str | HubSplit | tuple[str | HubSplit, ...]
 
 
 class SplitFiles(NamedTuple):
-    """What one split is read from.
+    """The reader of one split and the files that it needs.
 
     Attributes:
         read: called with the paths, yields records; a function of a module (or a `partial` of
             one), because worker processes get it by its name.
-        files: one entry a needed file, relative to the data folder; an entry of several names is
-            one file that may have any of them, the first that is there counts. A `HubSplit` is
-            read from a tuple of paths.
+        files: one entry for each needed file, relative to the data folder; an entry of several
+            names is one file under the first of these names that exists. `read` gets a `HubSplit`
+            as a tuple of paths.
     """
 
     read: Callable[..., Iterator[Record | Dropped]]
@@ -73,8 +77,8 @@ class SuiteSource:
         name: of the data set, for messages.
         parts: split -> its files.
         origin: where a user gets the files.
-        fallback: another source for splits whose files are not there, or several, best first;
-            what is on this machine comes before what would be downloaded.
+        fallback: another source for splits whose files are missing, or several, best first;
+            sources on this machine are preferred to downloads.
     """
 
     name: str
@@ -87,55 +91,51 @@ class SuiteSource:
         return tuple(self.parts)
 
     def fingerprint(self, workspace: Workspace) -> str:
-        """Hash of the files that are there and of how they are read; "absent" without any."""
+        """Hash of the existing files and of how they are read; "absent" without any."""
         digest = hashlib.sha256(f"{_FORMAT} {self.name}".encode())
-        found = False
+        absent = True
         for split, part in self.parts.items():
             digest.update(f"{split} {_name_of(part.read)} {part.files}".encode())
-            for path in (path for entry in part.files for path in _paths(_find(workspace, entry))):
+            for path in _existing(workspace, part):
                 status = path.stat()
                 digest.update(file_digest(str(path), status.st_size, status.st_mtime_ns))
-                found = True
-        # Splits may come from different ones. Another layout of the same files counts only where
+                absent = False
+        # Splits may have different fallbacks. Another layout of the same files counts only where
         # it is read.
-        ready = {split: self._fallback(workspace, split) for split in self.parts}
-        used = {
-            id(other): other
-            for split, other in ready.items()
-            if other is not None
-            and (self._missing(workspace, split) or not isinstance(other, SuiteSource))
-        }
+        used = {}
+        for split in self.parts:
+            other = self._fallback(workspace, split)
+            if other is not None and (
+                self._missing(workspace, split) or not isinstance(other, SuiteSource)
+            ):
+                used[id(other)] = other
         for other in used.values():
             digest.update(other.fingerprint(workspace).encode())
-            found = True
-        return digest.hexdigest() if found else "absent"
+            absent = False
+        return "absent" if absent else digest.hexdigest()
 
     def available(self, workspace: Workspace) -> str | None:
         """None if a split can be read, else which file is missing and where to get it."""
-        if not all(self._missing(workspace, split) for split in self.parts):
-            return None
-        if any(self._fallback(workspace, split) is not None for split in self.parts):
-            return None
+        for split in self.parts:
+            if not self._missing(workspace, split) or self._fallback(workspace, split):
+                return None
         return self._message(workspace, next(iter(self.parts)))
 
     def records(self, workspace: Workspace, split: str) -> Iterator[Record | Dropped]:
-        """The records of a split, in file order; files are looked for at the call.
+        """The records of a split, in file order; the call looks for the files.
 
         Raises:
             KeyError: no such split. UserError: a file it needs is not there.
         """
         part = self.parts[split]
         if not self._missing(workspace, split):
-            paths = [_find(workspace, entry) for entry in part.files]
-            for path in paths:
-                for file in path if isinstance(path, tuple) else (path,):
-                    if file is not None:
-                        refuse_pointer(file)
-            return part.read(*paths)
+            for path in _existing(workspace, part):
+                refuse_pointer(path)
+            return part.read(*(_find(workspace, entry) for entry in part.files))
         other = self._fallback(workspace, split)
-        if other is not None:
-            return other.records(workspace, split)
-        raise UserError(self._message(workspace, split))
+        if other is None:
+            raise UserError(self._message(workspace, split))
+        return other.records(workspace, split)
 
     @property
     def _fallbacks(self) -> tuple[Source, ...]:
@@ -144,7 +144,7 @@ class SuiteSource:
         return (self.fallback,)
 
     def _fallback(self, workspace: Workspace, split: str) -> Source | None:
-        """The source that a split without its files is read from; None if there is none."""
+        """The fallback of a split whose files are missing; None if no fallback has it."""
         ready = [
             other
             for other in self._fallbacks
@@ -156,9 +156,9 @@ class SuiteSource:
         return next(local, None) or next(iter(ready), None)
 
     def _missing(self, workspace: Workspace, split: str) -> list[str]:
-        """The files of a split that are not there, by their first names."""
+        """The first names of the files that a split lacks."""
         files = self.parts[split].files
-        return [_first(entry) for entry in files if _find(workspace, entry) is None]
+        return [str(_names(file)[0]) for file in files if _find(workspace, file) is None]
 
     def _message(self, workspace: Workspace, split: str) -> str:
         missing = ", ".join(
@@ -169,36 +169,29 @@ class SuiteSource:
             f"is {workspace.data_dir}; set it with --gin.DATA_DIR=FOLDER or the variable "
             f"{DATA_VARIABLE}. Get the file from {self.origin}"
         )
-        reasons = [
-            why
-            for other in self._fallbacks
-            if split in other.splits and (why := other.available(workspace))
-        ]
-        return ". Or: ".join([message, *reasons])
+        others = (other for other in self._fallbacks if split in other.splits)
+        return ". Or: ".join(filter(None, [message, *(o.available(workspace) for o in others)]))
 
 
 def _names(entry: Entry) -> tuple[str | HubSplit, ...]:
     return (entry,) if isinstance(entry, str | HubSplit) else entry
 
 
-def _first(entry: Entry) -> str:
-    return str(_names(entry)[0])
-
-
 def _find(workspace: Workspace, entry: Entry) -> Path | tuple[Path, ...] | None:
     for name in _names(entry):
         if isinstance(name, HubSplit):
-            found: Path | tuple[Path, ...] | None = name.find(workspace)
-        else:
-            found = workspace.data_dir / name
-            found = found if found.is_file() else None
-        if found is not None:
-            return found
+            if paths := name.find(workspace):
+                return paths
+        elif (path := workspace.data_dir / name).is_file():
+            return path
     return None
 
 
-def _paths(found: Path | tuple[Path, ...] | None) -> tuple[Path, ...]:
-    return found if isinstance(found, tuple) else (found,) if found is not None else ()
+def _existing(workspace: Workspace, part: SplitFiles) -> Iterator[Path]:
+    """Every existing file of a split."""
+    for entry in part.files:
+        file = _find(workspace, entry)
+        yield from file if isinstance(file, tuple) else filter(None, (file,))
 
 
 def _name_of(fn: Any) -> str:
@@ -209,7 +202,7 @@ def _name_of(fn: Any) -> str:
 
 
 def read_json(path: Path) -> Any:
-    """What a JSON file holds.
+    """The value in a JSON file.
 
     Raises:
         UserError: it is not JSON, or not UTF-8.
@@ -218,6 +211,15 @@ def read_json(path: Path) -> Any:
         return json.loads(read_text(path))
     except ValueError as error:
         raise UserError(f"{path} is not JSON ({error}); get the file again") from error
+
+
+def read_json_lines(path: Path) -> Iterator[tuple[int, Any]]:
+    """(line number from 0, value) of every line that is not blank; None where it is not JSON."""
+    for number, _, line in read_lines(path):
+        try:
+            yield number, json.loads(line or "")
+        except ValueError:
+            yield number, None
 
 
 def read_text(path: Path) -> str:

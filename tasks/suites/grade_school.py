@@ -6,8 +6,8 @@
 
 Both take their exemplars from MGSM's file: seven of the eight problems are those of Wei et al. 2022
 in MGSM's words, the eighth is another. Files: mgsm/mgsm_<language>.tsv, mgsm/exemplars.py (as
-published; it is parsed, not run) or mgsm/exemplars.json (the same as JSON), gsm8k/test.jsonl. Else
-juletxara/mgsm (its training split are the exemplars) and openai/gsm8k as the Hugging Face hub has
+published; parsed, never run) or mgsm/exemplars.json (the same as JSON), gsm8k/test.jsonl. Else
+juletxara/mgsm (its training split holds the exemplars) and openai/gsm8k as the Hugging Face hub has
 them.
 """
 
@@ -25,24 +25,22 @@ from instruct.data.registry import add_task
 from instruct.data.sources.files import read_lines
 from instruct.data.sources.public_releases import Gsm8kSource
 from instruct.data.sources.table_files import read_rows
-from instruct.data.spec import TaskSpec
+from instruct.data.spec import Source, TaskSpec
 from instruct.errors import UserError
 from instruct.eval import metrics
 from instruct.prompts.numbers import ENGLISH, NumberForm, numbers_in
 from instruct.prompts.record import Record
 from instruct.prompts.render import Dropped
-from tasks.suites.files import HubSplit, SplitFiles, SuiteSource, read_text
-from tasks.suites.layouts import layout
+from tasks.suites.files import HubSplit, SplitFiles, SuiteSource, hub_url, read_text
 from tasks.suites.reading import read_number
 from tasks.suites.scoring import CHAT_STOPS, QUESTION_STOPS, number_filters
+from tasks.suites.task import suite_task
 
 MGSM, GSM8K = "mgsm", "gsm8k_test"
 SHOTS = 8
-MGSM_RECORDS, GSM8K_RECORDS = 250, 1_319
 MGSM_URL = "https://github.com/google-research/url-nlp/tree/main/mgsm"
 GSM8K_URL = "https://github.com/openai/grade-school-math"
 GSM8K_HUB, MGSM_HUB = "openai/gsm8k", "juletxara/mgsm"
-MGSM_HUB_URL = f"https://huggingface.co/datasets/{MGSM_HUB}"
 EXEMPLARS = ("mgsm/exemplars.py", "mgsm/exemplars.json")
 
 
@@ -53,10 +51,10 @@ class Language(NamedTuple):
         code: of the file's name.
         name: in English.
         question: the word that heads a question; it ends a reply.
-        phrases: what stands before the answer in the exemplars, their first one in most.
-        number: what its dot and comma mean between digits, and its words of scale.
-        closing: what follows the answer in the harness's filter for the language.
-        filter_stop: what ends a reply in the harness, where it is not `question` and a colon.
+        phrases: texts before the answer in the exemplars, the most frequent one first.
+        number: meaning of dot and comma between digits, and words of scale.
+        closing: text after the answer in the harness's filter for the language.
+        filter_stop: the harness's stop string, if it is not `question` and a colon.
     """
 
     code: str
@@ -69,14 +67,14 @@ class Language(NamedTuple):
 
     @property
     def filter_phrase(self) -> str:
-        """What stands before the answer in the harness's filter; in Bengali it has English."""
+        """Text before the answer in the harness's filter, which is English for Bengali."""
         if self.code == "bn":
             return "The answer is "
         return self.phrases[0] + ("" if self.code == "ja" else " ")
 
     @property
     def stops(self) -> tuple[str, ...]:
-        """What ends a reply in the harness."""
+        """The harness's stop strings."""
         return (self.filter_stop or f"{self.question}:", *CHAT_STOPS)
 
 
@@ -125,7 +123,6 @@ LANGUAGES = (
         "zh", "Chinese", "问题", ("答案是", "答案为"), NumberForm(".", _CHINESE), "。", "问题："
     ),
 )  # fmt: skip
-HELD_OUT_LANGUAGES = tuple(row for row in LANGUAGES if row.code != "en")
 
 
 class Exemplar(NamedTuple):
@@ -137,7 +134,7 @@ class Exemplar(NamedTuple):
 
 
 def load_exemplars(path: Path | tuple[Path, ...], code: str) -> list[Exemplar]:
-    """The exemplars of a language, in their order: of the published file, or the hub's rows.
+    """The exemplars of a language in their order, from the published file or the hub's rows.
 
     Raises:
         UserError: the file has another form, or not that language.
@@ -146,11 +143,10 @@ def load_exemplars(path: Path | tuple[Path, ...], code: str) -> list[Exemplar]:
         return _hub_exemplars(path)
     text = read_text(path)
     try:
-        values = _literals(text) if path.suffix == ".py" else json.loads(text)
-        numbers = values["number_answers"]
-        listed = values["exemplars"][code]
-        found = [listed[str(n)] for n in range(1, len(numbers) + 1)]
-        return [Exemplar(e["q"], e["a"], str(n)) for e, n in zip(found, numbers)]
+        values = _constants(text) if path.suffix == ".py" else json.loads(text)
+        exemplars = values["exemplars"][code]
+        answers = [(exemplars[str(i)], n) for i, n in enumerate(values["number_answers"], 1)]
+        return [Exemplar(exemplar["q"], exemplar["a"], str(n)) for exemplar, n in answers]
     except (KeyError, TypeError, ValueError, SyntaxError) as error:
         raise UserError(
             f"{path} has no exemplars of language {code!r} in the published form ({error!r}); get "
@@ -163,40 +159,37 @@ def _hub_exemplars(files: tuple[Path, ...]) -> list[Exemplar]:
     for row in read_rows(files):
         fields: Mapping[str, Any] = {} if isinstance(row, Dropped) else row
         question, solution = fields.get("question"), fields.get("answer")
-        numbers = metrics.numbers_in(str(fields.get("answer_number")))
+        numbers = numbers_in(str(fields.get("answer_number")))
         if not isinstance(question, str) or not isinstance(solution, str) or not numbers:
             raise UserError(
                 f"{files[0]} has rows without a question, an answer and an answer_number, which "
-                f"exemplars need; get it from {MGSM_HUB_URL}"
+                f"exemplars need; get it from {hub_url(MGSM_HUB)}"
             )
         exemplars.append(Exemplar(question, solution, _plain(numbers[0])))
     return exemplars
 
 
 def _plain(number: Decimal) -> str:
-    """A number without an exponent or a fraction of zeros, as tables of floats add one."""
-    return format(
-        number.to_integral_value() if number == number.to_integral_value() else number, "f"
-    )
+    """A number without an exponent, and without a fraction that is 0 (tables of floats add it)."""
+    whole = number.to_integral_value()
+    return format(whole if number == whole else number, "f")
 
 
-def _literals(text: str) -> dict[str, Any]:
-    """The constants of the published module, which is parsed and not executed."""
+def _constants(text: str) -> dict[str, Any]:
+    """The constants of the published module, which is parsed and never executed."""
     names = {"EXEMPLAR_NUMBER_ANSWERS": "number_answers", "MGSM_EXEMPLARS": "exemplars"}
     constants = {}
     for statement in ast.parse(text).body:
-        targets: list[ast.expr] = []
-        if isinstance(statement, ast.Assign):
-            targets = statement.targets
-        elif isinstance(statement, ast.AnnAssign):
-            targets = [statement.target]
-        for target in targets:
-            if isinstance(target, ast.Name) and target.id in names:
-                constants[names[target.id]] = ast.literal_eval(statement.value)  # type: ignore[attr-defined]
+        match statement:
+            case (
+                ast.Assign([ast.Name(name)], value)
+                | ast.AnnAssign(target=ast.Name(name), value=ast.expr() as value)
+            ) if name in names:
+                constants[names[name]] = ast.literal_eval(value)
     return constants
 
 
-# "Question: ", "问题：": the language's own word, its colon and the blank behind it, if any.
+# "Question: ", "问题：": the language's own word, its colon and the blank after it, if any.
 _PREFIX = re.compile(r"^[^:：]{1,40}[:：]\s*")
 
 
@@ -222,10 +215,15 @@ def read_mgsm_exemplars(path: Path | tuple[Path, ...], code: str) -> Iterator[Re
         yield Record(f"mgsm-{code}-exemplar-{number}", fields, one.answer, rationale=rationale)
 
 
+def _prefixes(exemplars: Path | tuple[Path, ...], code: str) -> tuple[str, str]:
+    """The language's texts before a question and before its solution, from its first exemplar."""
+    first = load_exemplars(exemplars, code)[0]
+    return split_prefix(first.question)[0], split_prefix(first.solution)[0].rstrip()
+
+
 def read_mgsm(path: Path, exemplars: Path, code: str) -> Iterator[Record | Dropped]:
     """Lines of question, tab, number; worded as the language's exemplars are."""
-    first = load_exemplars(exemplars, code)[0]
-    prefix, cue = split_prefix(first.question)[0], split_prefix(first.solution)[0].rstrip()
+    prefix, cue = _prefixes(exemplars, code)
     for number, _, line in read_lines(path):
         question, _, answer = (line or "").rpartition("\t")
         numbers = numbers_in(answer)
@@ -242,13 +240,12 @@ def read_mgsm_rows(
     files: tuple[Path, ...], exemplars: Path | tuple[Path, ...], code: str
 ) -> Iterator[Record | Dropped]:
     """The hub's rows of question and answer_number, worded as the language's exemplars are."""
-    first = load_exemplars(exemplars, code)[0]
-    prefix, cue = split_prefix(first.question)[0], split_prefix(first.solution)[0].rstrip()
+    prefix, cue = _prefixes(exemplars, code)
     for number, row in enumerate(read_rows(files)):
         if isinstance(row, Dropped):
             yield row
             continue
-        question, numbers = row.get("question"), metrics.numbers_in(str(row.get("answer_number")))
+        question, numbers = row.get("question"), numbers_in(str(row.get("answer_number")))
         if not isinstance(question, str) or not question.strip() or len(numbers) != 1:
             lacking = "answer_number" if isinstance(question, str) else "question"
             yield Dropped("row is not a question and a number", lacking=(lacking,)).of_row(row)
@@ -259,41 +256,30 @@ def read_mgsm_rows(
 
 def mgsm_source(code: str) -> SuiteSource:
     """The files of a language."""
-    own_exemplars = functools.partial(read_mgsm_exemplars, code=code)
-    hub_exemplars = (*EXEMPLARS, HubSplit(MGSM_HUB, code, "train"))
-    hub = SuiteSource(
-        name=f"MGSM {code}",
-        parts={
-            "test": SplitFiles(
-                functools.partial(read_mgsm_rows, code=code),
-                (HubSplit(MGSM_HUB, code, "test"), hub_exemplars),
-            ),
-            "exemplars": SplitFiles(own_exemplars, (hub_exemplars,)),
-        },
-        origin=MGSM_HUB_URL,
+    name = f"MGSM {code}"
+    read, read_hub, read_own_exemplars = (
+        functools.partial(reader, code=code)
+        for reader in (read_mgsm, read_mgsm_rows, read_mgsm_exemplars)
     )
-    examples = functools.partial(read_mgsm, code=code)
-    return SuiteSource(
-        name=f"MGSM {code}",
-        parts={
-            "test": SplitFiles(examples, (f"mgsm/mgsm_{code}.tsv", EXEMPLARS)),
-            "exemplars": SplitFiles(own_exemplars, (EXEMPLARS,)),
-        },
-        origin=MGSM_URL,
-        fallback=hub,
-    )
+    hub_test, hub_train = (HubSplit(MGSM_HUB, code, split) for split in ("test", "train"))
+    hub = {
+        "test": SplitFiles(read_hub, (hub_test, (*EXEMPLARS, hub_train))),
+        "exemplars": SplitFiles(read_own_exemplars, ((*EXEMPLARS, hub_train),)),
+    }
+    own = {
+        "test": SplitFiles(read, (f"mgsm/mgsm_{code}.tsv", EXEMPLARS)),
+        "exemplars": SplitFiles(read_own_exemplars, (EXEMPLARS,)),
+    }
+    return SuiteSource(name, own, MGSM_URL, SuiteSource(name, hub, hub_url(MGSM_HUB)))
 
 
 def mgsm_task(row: Language) -> TaskSpec:
     """The task of a language."""
-    source = mgsm_source(row.code)
-    return TaskSpec(
-        name=f"{MGSM}.{row.code}",
-        family=MGSM,
-        dataset="mgsm",
+    return suite_task(
+        f"{MGSM}.{row.code}",
+        mgsm_source(row.code),
+        "mgsm",
         category=row.name,
-        source=source,
-        templates=layout("mgsm"),
         modes={"cot": 1.0},
         extra_modes=("zs_cot",),
         metric_fns=[
@@ -301,13 +287,9 @@ def mgsm_task(row: Language) -> TaskSpec:
             number_filters(row.filter_phrase, row.closing, row.stops, fold_punctuation=True),
         ],
         postprocess_fn=functools.partial(
-            read_number,
-            phrases=row.phrases,
-            next_questions=(row.question,),
-            form=row.number,
+            read_number, phrases=row.phrases, next_questions=(row.question,), form=row.number
         ),
-        splits={split: split for split in source.splits},
-        num_examples={"test": MGSM_RECORDS, "exemplars": SHOTS},
+        num_examples={"test": 250, "exemplars": SHOTS},
         exemplar_split="exemplars",
         shots=SHOTS,
         reasoned_reply=f"{row.filter_phrase}{{answer}}{row.closing or '.'}",
@@ -355,38 +337,44 @@ def _without_solutions(items: Iterable[Record | Dropped]) -> Iterator[Record | D
         yield item
 
 
-def gsm8k_task() -> TaskSpec:
-    """GSM8K's test problems as published evaluations ask them."""
-    parts: Mapping[str, SplitFiles] = {
-        "test": SplitFiles(read_gsm8k, ("gsm8k/test.jsonl",)),
-        "exemplars": SplitFiles(read_gsm8k_exemplars, (EXEMPLARS,)),
-    }
-    hub: Mapping[str, SplitFiles] = {
-        "test": SplitFiles(read_gsm8k_rows, (HubSplit(GSM8K_HUB, "main", "test"),)),
-        "exemplars": SplitFiles(
-            read_gsm8k_exemplars, ((*EXEMPLARS, HubSplit(MGSM_HUB, "en", "train")),)
-        ),
-    }
-    fallback = SuiteSource("GSM8K", hub, f"https://huggingface.co/datasets/{GSM8K_HUB}")
-    return TaskSpec(
-        name=f"{GSM8K}.gsm8k",
-        family=GSM8K,
-        dataset="gsm8k",
+def word_problems(name: str, source: Source, **values: Any) -> TaskSpec:
+    """The task of a set of English word problems, asked and scored as GSM8K is."""
+    return suite_task(
+        name,
+        source,
+        "gsm8k_test",
         category="arithmetic word problems",
-        source=SuiteSource("GSM8K", parts, f"{GSM8K_URL} and {MGSM_URL}", fallback=fallback),
-        templates=layout("gsm8k_test"),
         modes={"cot": 1.0},
-        extra_modes=("zs_cot", "zs_direct"),
         metric_fns=[
             metrics.exact_match,
             number_filters("The answer is ", ending=".", until=QUESTION_STOPS),
         ],
         postprocess_fn=read_number,
-        splits={split: split for split in parts},
-        num_examples={"test": GSM8K_RECORDS, "exemplars": SHOTS},
         exemplar_split="exemplars",
         shots=SHOTS,
         reasoned_reply="The answer is {answer}.",
+        **values,
+    )
+
+
+def gsm8k_task() -> TaskSpec:
+    """GSM8K's test problems as published evaluations ask them."""
+    hub_test, hub_exemplars = HubSplit(GSM8K_HUB, "main", "test"), HubSplit(MGSM_HUB, "en", "train")
+    hub = {
+        "test": SplitFiles(read_gsm8k_rows, (hub_test,)),
+        "exemplars": SplitFiles(read_gsm8k_exemplars, ((*EXEMPLARS, hub_exemplars),)),
+    }
+    own = {
+        "test": SplitFiles(read_gsm8k, ("gsm8k/test.jsonl",)),
+        "exemplars": SplitFiles(read_gsm8k_exemplars, (EXEMPLARS,)),
+    }
+    fallback = SuiteSource("GSM8K", hub, hub_url(GSM8K_HUB))
+    return word_problems(
+        f"{GSM8K}.gsm8k",
+        SuiteSource("GSM8K", own, f"{GSM8K_URL} and {MGSM_URL}", fallback),
+        dataset="gsm8k",
+        extra_modes=("zs_cot", "zs_direct"),
+        num_examples={"test": 1_319, "exemplars": SHOTS},
         contamination_group="gsm8k",
         license="MIT",
         url=GSM8K_URL,

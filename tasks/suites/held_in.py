@@ -1,54 +1,41 @@
 """The held-in suite of the Flan Collection (Longpre et al. 2023): eight training tasks on their
 public validation sets: BoolQ, ARC easy and challenge, AI2 middle school science; ANLI 1 to 3, RTE.
 
-Records and scoring are those of the family `flan2021`; the wording is the first of its template
-set, with options as dashes, so that every example is asked alike: `zs_opt` alone, `fs_opt` after
-one to five exemplars from the training set.
+Records and scoring are those of the family `flan2021`. All prompts use the first wording of the
+template set, with options as dashes: `zs_opt` without exemplars, `fs_opt` after one to five
+exemplars from the training set.
 """
 
 import dataclasses
+from typing import Any
 
 from instruct.data.registry import add_task
-from instruct.data.sources.tfds import TfdsSource
 from instruct.data.spec import TaskSpec
 from instruct.prompts.options import OptionStyle
 from instruct.prompts.template import TemplateSet
-from tasks.flan2021.datasets import DATASETS
 from tasks.flan2021.family import flan2021_task
 from tasks.flan2021.table import TASKS
 
 FAMILY = "held_in"
-IDS = (
-    *("bool_q", "arc_easy", "arc_challenge", "unified_qa_science_inst"),
-    *("anli_r1", "anli_r2", "anli_r3", "rte"),
-)
-# Examples of the validation sets.
+# Task of `flan2021` -> records of its validation set.
 _SIZES = {
-    "bool_q": 3_270,
-    "arc_easy": 570,
-    "arc_challenge": 299,
-    "unified_qa_science_inst": 125,
-    "anli_r1": 1_000,
-    "anli_r2": 1_000,
-    "anli_r3": 1_200,
-    "rte": 277,
-}
+    "bool_q": 3_270, "arc_easy": 570, "arc_challenge": 299, "unified_qa_science_inst": 125,
+    "anli_r1": 1_000, "anli_r2": 1_000, "anli_r3": 1_200, "rte": 277,
+}  # fmt: skip
+IDS = tuple(_SIZES)
 
 
 def first_wording(templates: TemplateSet) -> TemplateSet:
     """The first template of every list in one layout, options as dashes in their own order."""
+    kept = ("zs_opt", "zs_noopt", "fs_opt", "fs_noopt", "instructions", "formats")
+    first: dict[str, Any] = {name: getattr(templates, name)[:1] for name in kept}
     return dataclasses.replace(
         templates,
+        **first,
         name=f"{templates.name}_first",
-        zs_opt=templates.zs_opt[:1],
-        zs_noopt=templates.zs_noopt[:1],
-        fs_opt=templates.fs_opt[:1],
-        fs_noopt=templates.fs_noopt[:1],
         cot_opt=(),
         cot_noopt=(),
         inv=(),
-        instructions=templates.instructions[:1],
-        formats=templates.formats[:1],
         option_style=OptionStyle("Options:", bullet="- "),
         shuffle_options=False,
     )
@@ -58,13 +45,13 @@ def held_in_task(task_id: str) -> TaskSpec:
     """The task of one of `IDS`."""
     row = TASKS[task_id]
     spec = flan2021_task(row)
+    source: Any = spec.source
     parts = {"train": row.parts["train"], "validation": "validation"}
-    manual = DATASETS[row.dataset_name].manual
     return dataclasses.replace(
         spec,
         name=f"{FAMILY}.{task_id}",
         family=FAMILY,
-        source=TfdsSource(row.builder, parts, row.to_record, manual=manual),
+        source=dataclasses.replace(source, parts=parts),
         templates=first_wording(spec.templates),
         modes={"zs_opt": 1.0, "fs_opt": 1.0},
         extra_modes=(),

@@ -4,7 +4,7 @@
     bbh.direct, bbh.cot         27 sub-tasks, three exemplars
     tydiqa                      8 languages without English, one exemplar
     mgsm                        10 languages without English, eight exemplars with reasoning
-    flan_held_out               the above: what Chung et al. 2022 hold out
+    flan_held_out               all of the above, which Chung et al. 2022 hold out
     mmlu.zs_direct, .zs_cot     MMLU without exemplars, the second with "Let's think step by step";
     bbh.zs_direct, .zs_cot      BBH likewise
     xquad                       12 languages, one exemplar; tydiqa.all, mgsm.all: English too
@@ -15,14 +15,12 @@
     dialogsum, samsum           summaries
     bias                        RealToxicityPrompts, Winogender, CivilComments
 
-Inside a suite every task counts alike. FLAN 2021's clusters are `flan2021_v1.<cluster>` and
+Every task of a suite has the same weight. FLAN 2021's clusters are `flan2021_v1.<cluster>` and
 Super-NaturalInstructions' test tasks `niv2.test_default` (tasks/mixtures.py).
 """
 
-from collections.abc import Iterable
-
-from instruct.data.registry import add_mixture, registered_specs
-from instruct.data.spec import TaskSpec
+from instruct.data.registry import add_mixture
+from tasks.source_mixtures import tasks_of
 from tasks.suites import (
     bbh,
     bias,
@@ -39,38 +37,29 @@ PROTOCOLS = ("direct", "cot", "zs_direct", "zs_cot")
 HELD_OUT = ("mmlu.direct", "mmlu.cot", "bbh.direct", "bbh.cot", "tydiqa", "mgsm")
 
 
-def _family(name: str, without: Iterable[str] = ()) -> list[TaskSpec]:
-    left_out = {f"{name}.{dataset}" for dataset in without}
-    specs = registered_specs().values()
-    return [spec for spec in specs if spec.family == name and spec.name not in left_out]
-
-
-def _add(name: str, specs: Iterable[TaskSpec], mode: str) -> None:
-    """One mode of several tasks; every task counts alike."""
+def _add(name: str, family: str, mode: str, without: str = "") -> None:
+    """Registers one mode of the tasks of a family; every task counts alike."""
+    specs = tasks_of(family, without=(f"{family}.{without}",))
     add_mixture(name, {spec.leaf_name(mode): 1.0 for spec in specs})
 
 
-def _register() -> None:
-    for name in (mmlu.FAMILY, bbh.FAMILY):
-        for mode in PROTOCOLS:
-            _add(f"{name}.{mode}", _family(name), mode)
-    _add("tydiqa", _family(passages.TYDIQA, without=("english",)), "direct")
-    _add("tydiqa.all", _family(passages.TYDIQA), "direct")
-    _add("xquad", _family(passages.XQUAD), "direct")
-    _add("mgsm", _family(grade_school.MGSM, without=("en",)), "cot")
-    _add("mgsm.all", _family(grade_school.MGSM), "cot")
-    add_mixture("flan_held_out", dict.fromkeys(HELD_OUT, 1.0))
-    for mode in ("cot", "zs_cot"):
-        _add(f"gsm8k.{mode}", _family(grade_school.GSM8K), mode)
-    _add("held_in.zs", _family(held_in.FAMILY), "zs_opt")
-    _add("held_in.fs", _family(held_in.FAMILY), "fs_opt")
-    add_mixture("held_in", {"held_in.zs": 1.0, "held_in.fs": 1.0})
-    _add("cot_eval", _family(cot_eval.FAMILY), "cot")
-    _add("cot_eval.zs", _family(cot_eval.FAMILY), "zs_cot")
-    _add("t0_held_out", _family(t0_held_out.FAMILY), "zs_direct")
-    for name in ("dialogsum", "samsum"):
-        _add(name, _family(name), "zs_noopt")
-    _add("bias", _family(bias.FAMILY), "zs_direct")
-
-
-_register()
+for _name in (mmlu.FAMILY, bbh.FAMILY):
+    for _mode in PROTOCOLS:
+        _add(f"{_name}.{_mode}", _name, _mode)
+_add("tydiqa", passages.TYDIQA, "direct", without="english")
+_add("tydiqa.all", passages.TYDIQA, "direct")
+_add("xquad", passages.XQUAD, "direct")
+_add("mgsm", grade_school.MGSM, "cot", without="en")
+_add("mgsm.all", grade_school.MGSM, "cot")
+add_mixture("flan_held_out", dict.fromkeys(HELD_OUT, 1.0))
+for _mode in ("cot", "zs_cot"):
+    _add(f"gsm8k.{_mode}", grade_school.GSM8K, _mode)
+_add("held_in.zs", held_in.FAMILY, "zs_opt")
+_add("held_in.fs", held_in.FAMILY, "fs_opt")
+add_mixture("held_in", {"held_in.zs": 1.0, "held_in.fs": 1.0})
+_add("cot_eval", cot_eval.FAMILY, "cot")
+_add("cot_eval.zs", cot_eval.FAMILY, "zs_cot")
+_add("t0_held_out", t0_held_out.FAMILY, "zs_direct")
+_add("dialogsum", "dialogsum", "zs_noopt")
+_add("samsum", "samsum", "zs_noopt")
+_add("bias", bias.FAMILY, "zs_direct")

@@ -1,8 +1,8 @@
 """MMLU (Hendrycks et al. 2021): 57 tasks `mmlu.<subject>`, four choices each.
 
-    direct   five exemplars from the dev file, in the layout of the publisher's own code, to the
-             letter as lm-evaluation-harness's `mmlu` asks: the publisher's code differs from that
-             by a second blank before the subject's name and by blanks around the question
+    direct   five exemplars from the dev file; the prompts equal those of lm-evaluation-harness's
+             `mmlu`, from which the publisher's code differs by a second blank before the subject's
+             name and by blanks around the question
     cot      the five reasoned exemplars that Chung et al. 2022 published (mmlu-cot.json of
              jasonwei20/flan-2: subject -> prompt)
     zs_direct, zs_cot   the same without exemplars
@@ -14,7 +14,7 @@ the Hugging Face hub has it, by subject or all subjects in one file (`all`).
 import csv
 import functools
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -26,10 +26,10 @@ from instruct.errors import UserError
 from instruct.eval import metrics
 from instruct.prompts.record import Record
 from instruct.prompts.render import Dropped
-from tasks.suites.files import HubSplit, SplitFiles, SuiteSource, read_json
-from tasks.suites.layouts import layout
+from tasks.suites.files import HubSplit, SplitFiles, SuiteSource, hub_url, read_json
 from tasks.suites.reading import read_asked, read_choice
 from tasks.suites.scoring import HARNESS_MMLU, strict_mmlu
+from tasks.suites.task import suite_task
 
 FAMILY = "mmlu"
 SHOTS = 5
@@ -84,55 +84,55 @@ def _record(
     rationale: str = "",
     listed: str = "",
 ) -> Record | Dropped:
-    """A record; reasoned prompts show the choices as `listed`, else in one line.
+    """A record; reasoned prompts show the choices as `listed`, by default on one line.
 
-    Prompts have choices with the blanks around them that the file has, and the question without, as
-    lm-evaluation-harness asks both.
+    As in lm-evaluation-harness, prompts keep the blanks around choices and drop those around the
+    question.
     """
     question, options = question.strip(), tuple(choice.strip() for choice in choices)
     if not question or not options[index]:
         return Dropped("empty question or answer")
-    fields = dict(zip("abcd", choices)) | {"question": question}
-    fields["subject"] = subject.replace("_", " ")
     line = " ".join(f"({letter}) {choice}" for letter, choice in zip(LETTERS, choices))
-    fields["listed"] = listed or line
+    fields = dict(zip("abcd", choices)) | {
+        "question": question,
+        "subject": subject.replace("_", " "),
+        "listed": listed or line,
+    }
     return Record(record_id, fields, options[index], options, index, rationale=rationale)
 
 
-def _rows(stream: Iterable[str], path: Path) -> Iterator[list[str]]:
-    """Rows that are not blank."""
-    try:
-        yield from (row for row in csv.reader(stream) if row)
-    except csv.Error as error:
-        raise UserError(f"{path} is not CSV ({error}); get the file again") from error
+def _rows(path: Path) -> Iterator[list[str]]:
+    """Rows that are not blank; bytes that are not UTF-8 become lone surrogates."""
+    with path.open(encoding="utf-8-sig", errors="surrogateescape", newline="") as stream:
+        try:
+            # Line ends inside quoted cells are those of the file.
+            yield from ([c.replace("\r\n", "\n") for c in row] for row in csv.reader(stream) if row)
+        except csv.Error as error:
+            raise UserError(f"{path} is not CSV ({error}); get the file again") from error
 
 
 def read_csv(path: Path, subject: str, split: str) -> Iterator[Record | Dropped]:
     """Rows of question, four choices and the answer, "A" to "D" or its number from 0.
 
-    A first line that names the columns, as some copies have it, is skipped.
+    Skips a first line of column names, which some copies have.
     """
-    with path.open(encoding="utf-8-sig", errors="surrogateescape", newline="") as stream:
-        number = -1
-        for cells in _rows(stream, path):
-            # The lines of a quoted cell end as the file's do.
-            row = [cell.replace("\r\n", "\n") for cell in cells]
-            answer = row[-1].strip()
-            index = LETTERS.index(answer) if answer in LETTERS else -1
-            if answer.isdecimal() and int(answer) < len(LETTERS):
-                index = int(answer)
-            if number < 0 and index < 0 and answer.lower() == "answer":
-                continue
-            number += 1
-            if any("\udc80" <= sign <= "\udcff" for cell in row for sign in cell):
-                yield Dropped("text is not UTF-8")
-            elif len(row) != 6:
-                yield Dropped("line does not have 6 columns")
-            elif index < 0:
-                yield Dropped("the answer is none of A, B, C, D")
-            else:
-                identity = f"mmlu-{subject}-{split}-{number}"
-                yield _record(identity, subject, row[0], row[1:5], index)
+    number = -1
+    for row in _rows(path):
+        answer = row[-1].strip()
+        index = LETTERS.index(answer) if answer in LETTERS else -1
+        if answer.isdecimal() and int(answer) < len(LETTERS):
+            index = int(answer)
+        if number < 0 and index < 0 and answer.lower() == "answer":
+            continue
+        number += 1
+        if any("\udc80" <= sign <= "\udcff" for cell in row for sign in cell):
+            yield Dropped("text is not UTF-8")
+        elif len(row) != 6:
+            yield Dropped("line does not have 6 columns")
+        elif index < 0:
+            yield Dropped("the answer is none of A, B, C, D")
+        else:
+            yield _record(f"mmlu-{subject}-{split}-{number}", subject, row[0], row[1:5], index)
 
 
 # An exemplar has four choices or five, on one line or a line each.
@@ -145,7 +145,7 @@ _CHOICE = re.compile(r"(?:^|\s)\(([A-E])\) ")
 
 
 def read_reasoned(path: Path, subject: str) -> Iterator[Record | Dropped]:
-    """The exemplars of one subject out of the file of prompts, all of it as it stands there."""
+    """The exemplars of one subject from the file of prompts, their text unchanged."""
     prompts = read_json(path)
     if not isinstance(prompts, dict) or not isinstance(prompts.get(subject), str):
         raise UserError(f"{path} has no prompt of subject {subject!r}; get it from {ORIGIN}")
@@ -158,23 +158,16 @@ def read_reasoned(path: Path, subject: str) -> Iterator[Record | Dropped]:
         elif match["letter"] not in letters:
             yield Dropped("the answer is none of the choices")
         else:
-            yield _record(
-                f"mmlu-{subject}-cot-{number}",
-                subject,
-                match["question"],
-                choices,
-                letters.index(match["letter"]),
-                match["rationale"],
-                match["choices"],
-            )
+            question, listed, rationale, letter = match.groups()
+            identity, index = f"mmlu-{subject}-cot-{number}", letters.index(letter)
+            yield _record(identity, subject, question, choices, index, rationale, listed)
 
 
 def _from_hub(row: Mapping[str, Any], record_id: str, subject: str) -> Record | Dropped:
     """A record from a row of cais/mmlu."""
     choices, answer = row.get("choices"), row.get("answer")
-    if not isinstance(choices, list) or [type(c) for c in choices] != [str] * 4:
-        return Dropped("row has no four choices and an answer")
-    if not isinstance(answer, int):
+    choices = choices if isinstance(choices, list) else []
+    if [type(c) for c in choices] != [str] * 4 or not isinstance(answer, int):
         return Dropped("row has no four choices and an answer")
     if not 0 <= answer < 4:
         return Dropped("the answer is none of A, B, C, D")
@@ -194,7 +187,7 @@ def read_hub_rows(files: tuple[Path, ...], subject: str, split: str) -> Iterator
 
 
 def mmlu_source(subject: str) -> SuiteSource:
-    """The files of a subject; where they are not there, cais/mmlu in the hub's layout."""
+    """The files of a subject; where they are missing, cais/mmlu in the hub's layout."""
 
     def part(split: str, folder: str) -> SplitFiles:
         names = tuple(f"mmlu/{more}{folder}/{subject}_{folder}.csv" for more in ("", "data/"))
@@ -205,42 +198,35 @@ def mmlu_source(subject: str) -> SuiteSource:
         return SplitFiles(read, (tuple(HubSplit(HUB, name, split) for name in (subject, "all")),))
 
     reasoned = functools.partial(read_reasoned, subject=subject)
+    hub_splits = ("validation", "test", "dev")
+    to_record = functools.partial(_from_hub, subject=subject)
+    columns = ("question", "choices", "answer")
+    name = f"MMLU {subject}"
     return SuiteSource(
-        name=f"MMLU {subject}",
-        parts={
+        name,
+        {
             "test": part("test", "test"),
             "validation": part("validation", "val"),
             "dev": part("dev", "dev"),
             "dev_cot": SplitFiles(reasoned, ("mmlu/mmlu-cot.json",)),
         },
-        origin=ORIGIN,
-        fallback=(
+        ORIGIN,
+        (
             HuggingFaceSource(
-                HUB,
-                subject,
-                {"validation": "validation", "test": "test", "dev": "dev"},
-                functools.partial(_from_hub, subject=subject),
-                columns=("question", "choices", "answer"),
+                HUB, subject, {split: split for split in hub_splits}, to_record, columns=columns
             ),
-            SuiteSource(
-                name=f"MMLU {subject}",
-                parts={split: hub_part(split) for split in ("validation", "test", "dev")},
-                origin=f"https://huggingface.co/datasets/{HUB}",
-            ),
+            SuiteSource(name, {split: hub_part(split) for split in hub_splits}, hub_url(HUB)),
         ),
     )
 
 
 def mmlu_task(subject: str, group: str) -> TaskSpec:
     """The task of a subject."""
-    source = mmlu_source(subject)
-    return TaskSpec(
-        name=f"{FAMILY}.{subject}",
-        family=FAMILY,
-        dataset="mmlu",
+    return suite_task(
+        f"{FAMILY}.{subject}",
+        mmlu_source(subject),
+        "mmlu",
         category=group,
-        source=source,
-        templates=layout("mmlu"),
         modes={"direct": 1.0, "cot": 1.0},
         extra_modes=("zs_direct", "zs_cot"),
         version="1.1.0",
@@ -249,7 +235,6 @@ def mmlu_task(subject: str, group: str) -> TaskSpec:
             mode: [metrics.exact_match, theirs] for mode, theirs in HARNESS_MMLU.items()
         },
         postprocess_fn=functools.partial(read_asked, read=read_choice),
-        splits={split: split for split in source.splits},
         exemplar_split="dev",
         cot_exemplar_split="dev_cot",
         shots=SHOTS,

@@ -1,15 +1,15 @@
 """Questions about a passage: TyDiQA's gold passage task (Clark et al. 2020) and XQuAD (Artetxe et
-al. 2020), by the same code: one exemplar in the language itself, answers by SQuAD's measure.
+al. 2020): one exemplar in the language itself, answers scored as SQuAD's.
 
-TyDiQA's exemplar is the first question of the language in the training file. XQuAD has one file a
-language and no other: its exemplar is the first question of its last passage that has any, so that
-hardly a question is asked about the passage that its exemplar shows. That question has none.
+TyDiQA's exemplar is the first question of the language in the training file. XQuAD has a single
+file for each language: its exemplar is the first question of the last passage that has any, so that
+few questions are about the passage that the exemplar shows. That question itself has no exemplar.
 
 Files: tydiqa/tydiqa-goldp-v1.1-{train,dev}.json, or tydiqa/tydiqa-goldp-v1.1-dev/
 tydiqa-goldp-dev-<language>.json for the questions; xquad/xquad.<language>.json. Else
 google-research-datasets/tydiqa (secondary_task) and google/xquad as the Hugging Face hub has them.
-Answers are a list of {"text"} or, as on the hub, {"text": [...]}; rows of context and question take
-the place of articles with paragraphs.
+Answers are a list of {"text"} or, as on the hub, {"text": [...]}; articles with paragraphs may also
+be rows of context and question.
 """
 
 import functools
@@ -27,42 +27,25 @@ from instruct.eval import metrics
 from instruct.prompts.record import Record
 from instruct.prompts.render import Dropped
 from tasks.contamination import group_of
-from tasks.suites.files import HubSplit, SplitFiles, SuiteSource, read_text
-from tasks.suites.layouts import layout
+from tasks.suites.files import HubSplit, SplitFiles, SuiteSource, hub_url, read_text
 from tasks.suites.reading import read_span
+from tasks.suites.task import suite_task
 
 TYDIQA, XQUAD = "tydiqa", "xquad"
 TYDIQA_URL = "https://github.com/google-research-datasets/tydiqa (gold passage task)"
 TYDIQA_HUB, XQUAD_HUB = "google-research-datasets/tydiqa", "google/xquad"
 XQUAD_URL = "https://github.com/google-deepmind/xquad"
 
-# Language -> its questions in the dev file. English is in the files and in no paper's mean.
+# Language -> number of its questions in the dev file. No paper's mean includes English.
 TYDIQA_LANGUAGES: Mapping[str, int] = {
-    "arabic": 921,
-    "bengali": 113,
-    "english": 440,
-    "finnish": 782,
-    "indonesian": 565,
-    "korean": 276,
-    "russian": 812,
-    "swahili": 499,
-    "telugu": 669,
-}
+    "arabic": 921, "bengali": 113, "english": 440, "finnish": 782, "indonesian": 565,
+    "korean": 276, "russian": 812, "swahili": 499, "telugu": 669,
+}  # fmt: skip
 XQUAD_LANGUAGES: Mapping[str, str] = {
-    "ar": "Arabic",
-    "de": "German",
-    "el": "Greek",
-    "en": "English",
-    "es": "Spanish",
-    "hi": "Hindi",
-    "ro": "Romanian",
-    "ru": "Russian",
-    "th": "Thai",
-    "tr": "Turkish",
-    "vi": "Vietnamese",
-    "zh": "Chinese",
-}
-XQUAD_RECORDS = 1_190
+    "ar": "Arabic", "de": "German", "el": "Greek", "en": "English", "es": "Spanish",
+    "hi": "Hindi", "ro": "Romanian", "ru": "Russian", "th": "Thai", "tr": "Turkish",
+    "vi": "Vietnamese", "zh": "Chinese",
+}  # fmt: skip
 
 
 def read_squad(
@@ -109,7 +92,7 @@ def _paragraphs(files: Path | tuple[Path, ...]) -> list[Mapping[str, Any]]:
 
 
 def _passages(rows: Iterable[Any]) -> list[Mapping[str, Any]]:
-    """Rows of context and question as SQuAD's paragraphs; what is no row has no context."""
+    """Rows of context and question as SQuAD's paragraphs; rejected rows have no context."""
     tables = ({} if isinstance(row, Dropped) else row for row in rows)
     groups = itertools.groupby(tables, lambda row: row.get("context"))
     return [{"context": context, "qas": list(group)} for context, group in groups]
@@ -120,136 +103,99 @@ def _record(
 ) -> Record | Dropped:
     context = _text(paragraph, "context").removeprefix("\ufeff").strip()
     asked = _text(question, "question")
-    answers = list(dict.fromkeys(filter(None, _answer_texts(question.get("answers")))))
-    lacking = [
-        name
-        for name, value in (("context", context), ("question", asked), ("answers", answers))
-        if not value
-    ]
+    answers = tuple(dict.fromkeys(filter(None, _answer_texts(question.get("answers")))))
+    parts = {"context": context, "question": asked, "answers": answers}
+    lacking = tuple(part for part, value in parts.items() if not value)
     if lacking:
-        return Dropped("empty passage, question or answer", lacking=tuple(lacking)).of_row(
-            {name: None for name in (*paragraph, *question) if name != "qas"}
-        )
+        keys = (key for key in (*paragraph, *question) if key != "qas")
+        dropped = Dropped("empty passage, question or answer", lacking=lacking)
+        return dropped.of_row(dict.fromkeys(keys))
     fields = {"context": context, "question": asked}
-    identity = f"{name}-{question.get('id')}"
-    return Record(identity, fields, answers[0], references=tuple(answers))
+    return Record(f"{name}-{question.get('id')}", fields, answers[0], references=answers)
 
 
 def _answer_texts(answers: Any) -> list[str]:
-    """Of a list of {"text"}, or of {"text": [...]} (one text too)."""
+    """Texts of a list of {"text"}, or of {"text": [...]} or {"text": one text}."""
     if isinstance(answers, Mapping):
         texts = answers.get("text")
-        listed = texts if isinstance(texts, list) else [texts]
-        answers = [{"text": text} for text in listed]
+        answers = [{"text": text} for text in (texts if isinstance(texts, list) else [texts])]
     return [_text(answer, "text") for answer in answers] if isinstance(answers, list) else []
 
 
 def _text(holder: Any, key: str) -> str:
-    """A text without blanks around it; "" where there is none."""
+    """The trimmed text under a key; "" without one."""
     value = holder.get(key) if isinstance(holder, Mapping) else None
     return value.strip() if isinstance(value, str) else ""
 
 
 def tydiqa_source(language: str) -> SuiteSource:
     """One language of TyDiQA's files, which hold all of them."""
+    name = f"TyDiQA {language}"
     read = functools.partial(read_squad, name="tydiqa", prefix=f"{language}-")
     files = "tydiqa/tydiqa-goldp-v1.1"
-    own = f"{files}-dev/tydiqa-goldp-dev-{language}.json"
-    return SuiteSource(
-        name=f"TyDiQA {language}",
-        parts={
-            "validation": SplitFiles(read, ((f"{files}-dev.json", own),)),
-            "train": SplitFiles(read, (f"{files}-train.json",)),
-        },
-        origin=TYDIQA_URL,
-        fallback=SuiteSource(
-            name=f"TyDiQA {language}",
-            parts={
-                split: SplitFiles(read, (HubSplit(TYDIQA_HUB, "secondary_task", split),))
-                for split in ("validation", "train")
-            },
-            origin=f"https://huggingface.co/datasets/{TYDIQA_HUB}",
-        ),
-    )
+    dev_names = (f"{files}-dev.json", f"{files}-dev/tydiqa-goldp-dev-{language}.json")
+    own = {
+        "validation": SplitFiles(read, (dev_names,)),
+        "train": SplitFiles(read, (f"{files}-train.json",)),
+    }
+    hub = {
+        split: SplitFiles(read, (HubSplit(TYDIQA_HUB, "secondary_task", split),)) for split in own
+    }
+    return SuiteSource(name, own, TYDIQA_URL, SuiteSource(name, hub, hub_url(TYDIQA_HUB)))
 
 
 def xquad_source(code: str) -> SuiteSource:
     """The file of a language."""
-    name = f"xquad-{code}"
-
-    def source(file: str | HubSplit, **more: Any) -> SuiteSource:
-        parts = {
-            "test": SplitFiles(functools.partial(read_squad, name=name), (file,)),
-            "exemplars": SplitFiles(functools.partial(read_exemplars, name=name), (file,)),
-        }
-        return SuiteSource(name=f"XQuAD {code}", parts=parts, **more)
-
-    hub = source(
-        HubSplit(XQUAD_HUB, f"xquad.{code}", "validation"),
-        origin=f"https://huggingface.co/datasets/{XQUAD_HUB}",
+    name = f"XQuAD {code}"
+    read, read_exemplar = (
+        functools.partial(reader, name=f"xquad-{code}") for reader in (read_squad, read_exemplars)
     )
-    return source(f"xquad/xquad.{code}.json", origin=XQUAD_URL, fallback=hub)
+    own, hub = (
+        {"test": SplitFiles(read, (file,)), "exemplars": SplitFiles(read_exemplar, (file,))}
+        for file in (f"xquad/xquad.{code}.json", HubSplit(XQUAD_HUB, f"xquad.{code}", "validation"))
+    )
+    return SuiteSource(name, own, XQUAD_URL, SuiteSource(name, hub, hub_url(XQUAD_HUB)))
 
 
-def _task(
-    family: str,
-    language: str,
-    source: SuiteSource,
-    sizes: Mapping[str, int],
-    exemplar_split: str,
-    **more: Any,
-) -> TaskSpec:
-    return TaskSpec(
-        family=family,
-        dataset=family,
+def _task(name: str, language: str, source: SuiteSource, **values: Any) -> TaskSpec:
+    return suite_task(
+        name,
+        source,
+        "passage_question",
         category=language,
-        source=source,
-        templates=layout("passage_question"),
         modes={"direct": 1.0},
         extra_modes=("zs_direct",),
         metric_fns=[metrics.squad],
         postprocess_fn=read_span,
-        splits={split: split for split in source.splits},
-        num_examples=sizes,
-        exemplar_split=exemplar_split,
         shots=1,
-        contamination_group=group_of(family),
+        contamination_group=group_of(name.partition(".")[0]),
         languages=(language,),
         description=f"Questions in {language} about a passage that answers them",
-        **more,
+        **values,
     )
 
 
-def tydiqa_task(language: str) -> TaskSpec:
-    """The task of a language."""
-    return _task(
-        TYDIQA,
-        language.capitalize(),
-        tydiqa_source(language),
-        {"validation": TYDIQA_LANGUAGES[language]},
-        "train",
-        name=f"{TYDIQA}.{language}",
-        held_out="tydiqa",
-        license="Apache-2.0",
-        url="https://github.com/google-research-datasets/tydiqa",
+for _language, _size in TYDIQA_LANGUAGES.items():
+    add_task(
+        _task(
+            f"{TYDIQA}.{_language}",
+            _language.capitalize(),
+            tydiqa_source(_language),
+            num_examples={"validation": _size},
+            held_out="tydiqa",
+            license="Apache-2.0",
+            url="https://github.com/google-research-datasets/tydiqa",
+        )
     )
-
-
-def xquad_task(code: str) -> TaskSpec:
-    """The task of a language."""
-    return _task(
-        XQUAD,
-        XQUAD_LANGUAGES[code],
-        xquad_source(code),
-        {"test": XQUAD_RECORDS},
-        "exemplars",
-        name=f"{XQUAD}.{code}",
-        license="CC-BY-SA-4.0",
-        url=XQUAD_URL,
+for _code, _language in XQUAD_LANGUAGES.items():
+    add_task(
+        _task(
+            f"{XQUAD}.{_code}",
+            _language,
+            xquad_source(_code),
+            num_examples={"test": 1_190},
+            exemplar_split="exemplars",
+            license="CC-BY-SA-4.0",
+            url=XQUAD_URL,
+        )
     )
-
-
-for _language in TYDIQA_LANGUAGES:
-    add_task(tydiqa_task(_language))
-for _code in XQUAD_LANGUAGES:
-    add_task(xquad_task(_code))

@@ -1,7 +1,7 @@
-"""Reads the answer in a model's reply to a benchmark: `postprocess_fn`s.
+"""Extracts the answer from a model's reply to a benchmark: `postprocess_fn`s.
 
-A reply ends where the model asks a question of its own. The answer of a reasoned reply follows its
-last "answer is" (or "answer:"), as in Flan's evaluation; without these words it has no answer and
+A reply ends where the model asks a new question. The answer of a reasoned reply follows its last
+"answer is" (or "answer:"), as in Flan's evaluation; without these words the reply has no answer and
 scores as wrong. A reply is reasoned if the id of its template begins with "cot".
 """
 
@@ -10,17 +10,16 @@ import functools
 import json
 import re
 import unicodedata
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from instruct.prompts.numbers import ENGLISH, NumberForm, numbers_in
 from instruct.prompts.options import match_option, plain
-
-Example = Mapping[str, Any] | None
+from tasks.answers import Example, chosen_option, text_of, texts_of
 
 _MARKER = re.compile(r"\banswer(?:\s+is\s*:?|\s*:)\s*", re.IGNORECASE)
 _OPTION_WORD = re.compile(r"^(?:option|choice)\s+", re.IGNORECASE)
-# "(A) or (B)", "A, C": more than one answer is none.
+# "(A) or (B)", "A, C": several answers count as none.
 _SEVERAL = re.compile(
     r"(?:\([A-Z]\)|[A-Z])\s*(?:,|/|\bor\b|\band\b)\s*(?:or\s+|and\s+)?"
     r"(?:\([A-Z]\)|[A-Z](?=[.)]?\s*$))"
@@ -28,14 +27,14 @@ _SEVERAL = re.compile(
 
 
 class Answer(str):
-    """An answer in the form that is compared, with the reply it was read from.
+    """An answer in the form that metrics compare, with the whole reply.
 
-    Equal answers are equal texts, so that answers can be counted; "" is no answer.
+    Equal answers are equal texts, so they can be counted; "" is no answer.
 
     Attributes:
-        raw: the whole reply, for metrics that read it in their own way.
+        raw: the whole reply, for metrics with an extraction of their own.
         reasoned: whether the prompt asked for reasoning before the answer.
-        question, options: of the prompt; only targets that `read_asked` reads have them.
+        question, options: of the prompt; set by `read_asked` on targets only.
     """
 
     raw: str
@@ -56,12 +55,12 @@ class Answer(str):
 def read_asked(
     decoded: str, example: Example = None, is_target: bool = False, *, read: Callable[..., Answer]
 ) -> Answer:
-    """`read`'s answer; a target keeps what was asked, for metrics that look at it."""
+    """`read`'s answer; a target gets the question and options, for metrics that use them."""
     answer = read(decoded, example, is_target)
     if is_target and example is not None:
-        record = json.loads(_text(example.get("record", "{}")))
+        record = json.loads(text_of(example.get("record", "{}")))
         answer.question = record.get("fields", {}).get("question", "")
-        answer.options = tuple(_texts(example, "options"))
+        answer.options = tuple(texts_of(example, "options"))
     return answer
 
 
@@ -83,7 +82,7 @@ def own_reply(text: str, next_questions: tuple[str, ...] = ()) -> str:
     """A reply without the questions that a model made up after it.
 
     Args:
-        next_questions: further words that head a question, beside "Q" and "Question".
+        next_questions: words that head a question, in addition to "Q" and "Question".
 
     >>> own_reply("Paris\\n\\nQ: And of Spain?\\nA: Madrid")
     'Paris'
@@ -92,7 +91,7 @@ def own_reply(text: str, next_questions: tuple[str, ...] = ()) -> str:
 
 
 def concluded(text: str) -> str | None:
-    """The rest of the line after the last "answer is"; None if a reply does not say it.
+    """The rest of the line after the last "answer is"; None without these words.
 
     >>> concluded("2 + 2 = 4. So the answer is 4.\\nThat is all.")
     '4'
@@ -106,28 +105,27 @@ def concluded(text: str) -> str | None:
 
 def is_reasoned(example: Example) -> bool:
     """Whether the prompt asked for reasoning before the answer."""
-    return _text((example or {}).get("template", "")).startswith("cot")
+    return text_of((example or {}).get("template", "")).startswith("cot")
 
 
 def read_choice(decoded: str, example: Example = None, is_target: bool = False) -> Answer:
     """A choice by its letter: "B" for "(B)", "B.", "The answer is (B)." or the option's text."""
-    markers = _texts(example, "markers")
+    options, markers = texts_of(example, "options"), texts_of(example, "markers")
+    index = None
     if is_target and example is not None:
-        return Answer(_letter(markers[int(example["answer_index"])]), decoded, is_reasoned(example))
-    answer = _answer_text(decoded, example)
-    if answer is None:
-        return Answer("", decoded, is_reasoned(example))
-    answer = _OPTION_WORD.sub("", answer)
-    index = match_option(answer, _texts(example, "options"), markers)
-    if _SEVERAL.match(answer) and plain(answer) not in map(plain, _texts(example, "options")):
-        index = None
-    return Answer("" if index is None else _letter(markers[index]), decoded, is_reasoned(example))
+        index = int(example["answer_index"])
+    elif (answer := _answer_text(decoded, example)) is not None:
+        answer = _OPTION_WORD.sub("", answer)
+        if not _SEVERAL.match(answer) or plain(answer) in map(plain, options):
+            index = match_option(answer, options, markers)
+    letter = "" if index is None else plain(markers[index]).upper()
+    return Answer(letter, decoded, is_reasoned(example))
 
 
 def read_exact(decoded: str, example: Example = None, is_target: bool = False) -> Answer:
     """A text to be matched exactly, as BIG-Bench Hard's: a last full stop aside.
 
-    Case, brackets, quotation marks and what follows a letter all count: where "(B)" is right, "B",
+    Case, brackets, quotation marks and text after a letter all count: where "(B)" is right, "B",
     "(b)" and "(B) Tuesday" are wrong. Blanks count as one, because not all vocabularies keep them.
     """
     answer = decoded if is_target else _answer_text(decoded, example)
@@ -146,47 +144,39 @@ def read_number(
 ) -> Answer:
     """A number in one form ("1,200.0" is "1200").
 
-    A target is written as files of numbers are, the English way, in every language.
+    Targets have English number format in every language.
 
     Args:
-        phrases: what stands before the answer in languages without "answer is"; the first number
-            after the last such phrase counts. Case does not matter, nor whether letters are
-            composed: vocabularies with compatibility normalisation take Thai ones apart.
+        phrases: texts before the answer in languages without "answer is"; the first number after
+            the last such phrase counts. Neither case nor composition of letters matters:
+            vocabularies with compatibility normalisation decompose Thai ones.
         next_questions: as `own_reply`'s.
         form: how the language of `phrases` writes numbers; after "answer is" it is English.
     """
+    reasoned = is_reasoned(example)
     if is_target:
-        numbers = numbers_in(decoded)
-        return Answer(
-            _canonical(numbers[-1]) if numbers else decoded.strip(), decoded, is_reasoned(example)
-        )
+        numbers = numbers_in(decoded)[-1:]
+        return Answer(canonical(numbers[0]) if numbers else decoded.strip(), decoded, reasoned)
     own = own_reply(decoded, next_questions)
     ends = {match.end(): ENGLISH for match in _MARKER.finditer(own)}
     for phrase in _both_forms(phrases):
         ends |= {m.end(): form for m in re.finditer(re.escape(phrase), own, re.IGNORECASE)}
-    if not ends and is_reasoned(example):
-        return Answer("", decoded, is_reasoned(example))
     last = max(ends, default=0)
-    numbers = numbers_in(own[last:], ends.get(last, form))
-    return Answer(_canonical(numbers[0]) if numbers else "", decoded, is_reasoned(example))
+    numbers = numbers_in(own[last:], ends.get(last, form)) if ends or not reasoned else []
+    return Answer(canonical(numbers[0]) if numbers else "", decoded, reasoned)
 
 
 def read_label(decoded: str, example: Example = None, is_target: bool = False) -> Answer:
-    """A label or a short text without case, punctuation around it and what follows on other lines.
+    """A label or a short text: first line, without case and punctuation around it.
 
     Where the prompt showed options, an answer by marker or by text becomes the option's text.
     """
+    answer: str | None = None
     if is_target and example is not None:
-        return Answer(plain(_text(example["answer"])), decoded, is_reasoned(example))
-    answer = _answer_text(decoded, example)
-    if answer is None:
-        return Answer("", decoded, is_reasoned(example))
-    options = _texts(example, "options")
-    if options:
-        index = match_option(answer, options, _texts(example, "markers"))
-        if index is not None:
-            answer = options[index]
-    return Answer(plain(answer), decoded, is_reasoned(example))
+        answer = text_of(example["answer"])
+    elif (text := _answer_text(decoded, example)) is not None:
+        answer = chosen_option(text, example)
+    return Answer(plain(answer or ""), decoded, is_reasoned(example))
 
 
 def read_span(
@@ -194,19 +184,19 @@ def read_span(
 ) -> str | tuple[str, ...]:
     """A span of a passage: the first line of a reply; a target becomes all accepted spans.
 
-    They are accepted in their compatibility form too, which is all that some vocabularies write.
+    Their compatibility form (NFKC) is accepted too, since some vocabularies write no other.
     """
     if is_target:
-        return _both_forms(_texts(example, "references") or (decoded,))
+        return _both_forms(texts_of(example, "references") or (decoded,))
     return Answer(own_reply(decoded).partition("\n")[0].strip(), decoded)
 
 
 def read_summary(
     decoded: str, example: Example = None, is_target: bool = False
 ) -> str | tuple[str, ...]:
-    """Free text as it is; a target becomes all references."""
+    """Free text, trimmed; a target becomes all references."""
     if is_target:
-        return tuple(_texts(example, "references")) or (decoded,)
+        return tuple(texts_of(example, "references")) or (decoded,)
     return decoded.strip()
 
 
@@ -225,17 +215,6 @@ def _both_forms(texts: Sequence[str]) -> tuple[str, ...]:
     return tuple(dict.fromkeys([*texts, *(unicodedata.normalize("NFKC", t) for t in texts)]))
 
 
-def _canonical(number: decimal.Decimal) -> str:
+def canonical(number: decimal.Decimal) -> str:
+    """A number without an exponent and without zeros at the end of its fraction."""
     return format(number.normalize() + 0, "f")  # + 0: there is no negative zero
-
-
-def _letter(marker: str) -> str:
-    return plain(marker).upper()
-
-
-def _text(value: Any) -> str:
-    return value.decode() if isinstance(value, bytes) else str(value)
-
-
-def _texts(example: Example, name: str) -> list[str]:
-    return [_text(value) for value in (example or {}).get(name, ())]

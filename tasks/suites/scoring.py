@@ -1,8 +1,8 @@
-"""Metrics of the suites that `instruct.eval.metrics` does not have: SeqIO's `metric_fns`, 0-100.
+"""Metrics that only the suites use: SeqIO's `metric_fns`, 0-100.
 
 `strict_match`, `flexible_extract`, `get_response` and `unfiltered` judge the whole reply as a task
 of EleutherAI's lm-evaluation-harness 0.4.13 does: its stop strings, its filter, its comparison. The
-suites' first metric reads a reply as `tasks/suites/reading.py` says.
+suites' first metric compares the answer that `tasks/suites/reading.py` extracts from the reply.
 
     our mode                     the harness's task             metrics
     bbh.*.cot                    bbh_cot_fewshot                strict_match
@@ -32,10 +32,10 @@ from instruct.eval import metrics
 from tasks.suites.reading import raw_reply
 
 MetricFn = Callable[..., Mapping[str, Any]]
-# What a filter reads in a reply to a target's question.
+# (reply, target) -> the answer in the reply.
 Filter = Callable[[str, str], str]
 
-# What ends a reply in most of the harness's tasks, beside the next question.
+# Stop strings of most of the harness's tasks, without that for the next question.
 CHAT_STOPS = ("</s>", "<|im_end|>")
 QUESTION_STOPS = ("Q:", *CHAT_STOPS)
 _NO_MATCH = "[invalid]"
@@ -45,11 +45,12 @@ class HarnessTask(NamedTuple):
     """How a task of the harness judges a reply.
 
     Attributes:
-        until: the reply ends before the first of these.
-        filters: metric -> what it reads in the reply.
-        ignored: matches of these expressions do not count, on both sides, in this order.
-        fold_case: whether case does not count.
-        fold_punctuation: whether ASCII punctuation does not count.
+        until: stop strings; the reply ends before the first match of each.
+        filters: metric -> filter of the reply.
+        ignored: regular expressions whose matches are removed on both sides, in this order.
+        fold_case: whether to ignore case.
+        fold_punctuation: whether to ignore ASCII punctuation.
+        reasoned: metrics that do not apply to prompts without reasoning.
     """
 
     until: tuple[str, ...]
@@ -57,6 +58,7 @@ class HarnessTask(NamedTuple):
     ignored: tuple[str, ...] = ()
     fold_case: bool = True
     fold_punctuation: bool = False
+    reasoned: tuple[str, ...] = ()
 
     def compared(self, text: str) -> str:
         """A text in the form that is compared."""
@@ -66,24 +68,20 @@ class HarnessTask(NamedTuple):
         return text.translate(_PUNCTUATION) if self.fold_punctuation else text
 
     def scores(self, targets: Sequence[str], predictions: Sequence[str]) -> dict[str, float]:
-        """Metric -> share of right replies."""
-        rights: dict[str, list[bool]] = {name: [] for name in self.filters}
+        """Metric -> share of right replies; {} if none applies to these prompts."""
+        direct = targets and not any(getattr(target, "reasoned", True) for target in targets)
+        left_out = self.reasoned if direct else ()
+        rights: dict[str, list[bool]] = {n: [] for n in self.filters if n not in left_out}
         for target, prediction in zip(targets, predictions, strict=True):
             wanted, reply = self.compared(raw_reply(target).strip()), raw_reply(prediction)
             for stop in self.until:
                 reply = reply.partition(stop)[0]
-            for name, read in self.filters.items():
-                rights[name].append(self.compared(read(reply, target)) == wanted)
-        return {name: _mean(values) for name, values in rights.items()}
-
-
-def _asks_for_reasoning(targets: Sequence[str]) -> bool:
-    """Whether filters of reasoned replies apply: {} is the answer where they do not."""
-    return not targets or any(getattr(target, "reasoned", True) for target in targets)
-
-
-def _mean(rights: Sequence[bool]) -> float:
-    return 100.0 * float(np.mean(rights)) if len(rights) else 0.0
+            for name, values in rights.items():
+                values.append(self.compared(self.filters[name](reply, target)) == wanted)
+        return {
+            name: 100.0 * float(np.mean(values)) if values else 0.0
+            for name, values in rights.items()
+        }
 
 
 # ---------------------------------------------------------------- filters
@@ -92,9 +90,11 @@ def _mean(rights: Sequence[bool]) -> float:
 _PUNCTUATION = str.maketrans("", "", string.punctuation)
 
 
-def _found(pattern: re.Pattern[str], text: str, which: int, missing: str = _NO_MATCH) -> str:
-    """The first match of a pattern (0) or the last (-1), its first group that is not empty."""
-    matches = pattern.findall(text)
+def _match(
+    pattern: re.Pattern[str], which: int, reply: str, target: str = "", missing: str = _NO_MATCH
+) -> str:
+    """The first match of a pattern (`which` 0) or the last (-1), its first group with text."""
+    matches = pattern.findall(reply)
     if not matches:
         return missing
     chosen = matches[which]
@@ -104,11 +104,7 @@ def _found(pattern: re.Pattern[str], text: str, which: int, missing: str = _NO_M
 
 
 def _one_match(pattern: str, which: int = 0) -> Filter:
-    return functools.partial(_read_match, re.compile(pattern), which)
-
-
-def _read_match(pattern: re.Pattern[str], which: int, reply: str, target: str) -> str:
-    return _found(pattern, reply, which)
+    return functools.partial(_match, re.compile(pattern), which)
 
 
 def _whole_reply(reply: str, target: str) -> str:
@@ -121,9 +117,9 @@ def _first_line(reply: str, target: str) -> str:
 
 @functools.cache
 def _all_punctuation() -> dict[int, None]:
-    """Unicode's."""
-    signs = range(sys.maxunicode)
-    return dict.fromkeys(i for i in signs if unicodedata.category(chr(i)).startswith("P"))
+    """All punctuation of Unicode, as a table for `str.translate`."""
+    codes = range(sys.maxunicode)
+    return dict.fromkeys(code for code in codes if unicodedata.category(chr(code))[0] == "P")
 
 
 def _bare(text: str) -> str:
@@ -145,22 +141,22 @@ def _choices_of_example(target: str) -> Sequence[str]:
 def _lettered_choice(
     choices_of: Callable[[str], Sequence[str]], which: int, reply: str, target: str
 ) -> str:
-    """A letter in brackets, else a choice's text, else a letter behind a colon."""
+    """A letter in brackets, else the text of a choice, else a letter after a colon."""
     choices = [_bare(text.strip()) for text in choices_of(target)]
     letters = string.ascii_uppercase[: len(choices)]
     named = re.compile("|".join(map(re.escape, sorted(choices, key=len, reverse=True))))
-    behind_colon = re.compile(rf":[\s]*({'|'.join(letters)})")
-    if found := _found(_BRACKETED, reply, which, ""):
+    after_colon = re.compile(rf":[\s]*({'|'.join(letters)})")
+    if found := _match(_BRACKETED, which, reply, missing=""):
         return found
-    if found := _found(named, _bare(reply), which, ""):
+    if found := _match(named, which, _bare(reply), missing=""):
         return {text: f"({letter})" for text, letter in zip(choices, letters)}.get(found, found)
-    found = _found(behind_colon, reply, which, "")
+    found = _match(after_colon, which, reply, missing="")
     return f"({found})" if found else _NO_MATCH
 
 
 def _meant_word(meanings: Mapping[str, str], which: int, reply: str, target: str) -> str:
-    """The value of the expression that matches, in lower case."""
-    found = _found(re.compile("|".join(meanings)), reply.lower(), which, "")
+    """The meaning of the expression that matches the reply in lower case."""
+    found = _match(re.compile("|".join(meanings)), which, reply.lower(), missing="")
     values = (value for pattern, value in meanings.items() if re.search(pattern, found))
     return next(values, _NO_MATCH) if found else _NO_MATCH
 
@@ -185,14 +181,14 @@ _NUMBER_WORDS = {
 
 
 def _together(values: Sequence[int]) -> int:
-    """The number below a thousand that up to four words say, as word2number adds them up."""
+    """The number below a thousand in up to four words, added up as word2number does."""
     if len(values) == 2 and 100 not in values:
         return sum(values)
     return values[0] * values[1] + sum(values[2:]) if 2 <= len(values) <= 4 else values[0]
 
 
 def spelled_number(text: str) -> str:
-    """The number that English words say, in digits; "" if they say none.
+    """The number in English words, as digits; "" without one.
 
     >>> spelled_number("two thousand and forty")
     '2040'
@@ -214,11 +210,12 @@ def spelled_number(text: str) -> str:
 
 def _integer(which: int, reply: str, target: str) -> str:
     """Digits and minus signs, else a number in words."""
-    digits = _found(_INTEGER, reply, which, "")
-    return digits or spelled_number(_found(_SPELLED, reply.lower(), which, "")) or _NO_MATCH
+    digits = _match(_INTEGER, which, reply, missing="")
+    words = digits or _match(_SPELLED, which, reply.lower(), missing="")
+    return digits or spelled_number(words) or _NO_MATCH
 
 
-def _sorted_words(reply: str, target: str) -> str:
+def _sorted_words(which: int, reply: str, target: str) -> str:
     """The words of the question's list in the order of their last mention."""
     words = getattr(target, "question", "").partition("List:")[2].split()
     listed = re.findall("|".join(rf"\b{re.escape(word)}\b" for word in words), reply)
@@ -233,54 +230,52 @@ _AFTER_ANSWER = (
     r"|(?<=The final answer: )(.*)(?=.))"
 )
 _BBH_STOPS = ("</s>", "Q", "\n\n")
-_BBH_FEW_SHOT_COT = HarnessTask(
-    _BBH_STOPS, {"strict_match": _one_match(r"(?<=the answer is )(.*)(?=.)")}, fold_case=False
-)
 _BBH_FEW_SHOT = HarnessTask(_BBH_STOPS, {"unfiltered": _whole_reply}, fold_case=False)
 _BBH_ZERO_SHOT_IGNORES = (r"\.$", ",", r"\\", "\n", '"')
 
-_YES_NO, _BRACKETS = r"\b(Yes|No|yes|no)\b", r'[" \[\(<{}>\)\]]+'
+_BRACKETS = r'[" \[\(<{}>\)\]]+'
+_YES_NO = functools.partial(_match, re.compile(r"\b(Yes|No|yes|no)\b"))
 _PLAUSIBLE = {r"\b(no|not plausible)\b": "no", r"\b(yes|plausible)\b": "yes"}
 _TRUTHFUL = {
     r"\b(no|does not tell the truth|is not telling the truth)\b": "no",
     r"\b(yes|tells the truth|is telling the truth)\b": "yes",
 }
-# Sub-task -> its flexible filter, made for the first match (0) or the last (-1); all others have
+# Sub-task -> its flexible filter of (first match 0 or last -1, reply, target); all others have
 # lettered choices.
-_BBH_FLEXIBLE: dict[str, Callable[[int], Filter]] = {
-    "boolean_expressions": lambda which: _one_match(r"\b(True|False)\b", which),
-    "causal_judgement": lambda which: _one_match(_YES_NO, which),
-    "dyck_languages": lambda which: _one_match(rf"(?<= )({_BRACKETS})|({_BRACKETS})", which),
-    "formal_fallacies": lambda which: _one_match(r"\b(valid|invalid)\b", which),
-    "multistep_arithmetic_two": lambda which: functools.partial(_integer, which),
-    "navigate": lambda which: _one_match(_YES_NO, which),
-    "object_counting": lambda which: functools.partial(_integer, which),
-    "sports_understanding": lambda which: functools.partial(_meant_word, _PLAUSIBLE, which),
-    "web_of_lies": lambda which: functools.partial(_meant_word, _TRUTHFUL, which),
-    "word_sorting": lambda which: _sorted_words,
+_BBH_FLEXIBLE: dict[str, Callable[[int, str, str], str]] = {
+    "boolean_expressions": functools.partial(_match, re.compile(r"\b(True|False)\b")),
+    "causal_judgement": _YES_NO,
+    "dyck_languages": functools.partial(_match, re.compile(rf"(?<= )({_BRACKETS})|({_BRACKETS})")),
+    "formal_fallacies": functools.partial(_match, re.compile(r"\b(valid|invalid)\b")),
+    "multistep_arithmetic_two": _integer,
+    "navigate": _YES_NO,
+    "object_counting": _integer,
+    "sports_understanding": functools.partial(_meant_word, _PLAUSIBLE),
+    "web_of_lies": functools.partial(_meant_word, _TRUTHFUL),
+    "word_sorting": _sorted_words,
 }
+_LETTERED_IN_QUESTION = functools.partial(_lettered_choice, _choices_of_question)
 
-
-def _lettered_in_question(which: int) -> Filter:
-    return functools.partial(_lettered_choice, _choices_of_question, which)
-
-
-def strict_bbh(targets: Sequence[str], predictions: Sequence[str]) -> dict[str, float]:
-    """`strict_match`: what stands between the first "the answer is " and the line's last sign.
-
-    {} for prompts that ask for no reasoning.
-    """
-    if not _asks_for_reasoning(targets):
-        return {}
-    return _BBH_FEW_SHOT_COT.scores(targets, predictions)
+# `strict_match`: the text between the first "the answer is " and the last character of its line.
+strict_bbh: MetricFn = HarnessTask(
+    _BBH_STOPS,
+    {"strict_match": _one_match(r"(?<=the answer is )(.*)(?=.)")},
+    fold_case=False,
+    reasoned=("strict_match",),
+).scores
 
 
 def harness_bbh(sub_task: str) -> dict[str, MetricFn]:
     """Prompt mode -> the metric of the harness's task of a sub-task in that mode."""
-    flexible = _BBH_FLEXIBLE.get(sub_task, _lettered_in_question)
-    direct = {"strict_match": _whole_reply, "flexible_extract": flexible(0)}
-    reasoned = {"strict_match": _one_match(_AFTER_ANSWER.format("the "))}
-    reasoned["flexible_extract"] = flexible(-1)
+    flexible = _BBH_FLEXIBLE.get(sub_task, _LETTERED_IN_QUESTION)
+    direct: dict[str, Filter] = {
+        "strict_match": _whole_reply,
+        "flexible_extract": functools.partial(flexible, 0),
+    }
+    reasoned: dict[str, Filter] = {
+        "strict_match": _one_match(_AFTER_ANSWER.format("the ")),
+        "flexible_extract": functools.partial(flexible, -1),
+    }
     return {
         "cot": strict_bbh,
         "direct": _BBH_FEW_SHOT.scores,
@@ -292,9 +287,6 @@ def harness_bbh(sub_task: str) -> dict[str, MetricFn]:
 # ---------------------------------------------------------------- MMLU
 
 
-_MMLU_FEW_SHOT_COT = HarnessTask(
-    ("</s>",), {"strict_match": _one_match(r"(?<=answer is )(.*)(?=.)")}, fold_punctuation=True
-)
 _MMLU_ZERO_SHOT_COT = HarnessTask(
     QUESTION_STOPS,
     {
@@ -305,16 +297,13 @@ _MMLU_ZERO_SHOT_COT = HarnessTask(
 )
 _MMLU_GENERATIVE = HarnessTask(("</s>", "\n"), {"get_response": _first_line}, fold_punctuation=True)
 
-
-def strict_mmlu(targets: Sequence[str], predictions: Sequence[str]) -> dict[str, float]:
-    """`strict_match` after MMLU's first "answer is ", case and punctuation aside.
-
-    {} for prompts that ask for no reasoning.
-    """
-    if not _asks_for_reasoning(targets):
-        return {}
-    return _MMLU_FEW_SHOT_COT.scores(targets, predictions)
-
+# `strict_match` after MMLU's first "answer is ".
+strict_mmlu: MetricFn = HarnessTask(
+    ("</s>",),
+    {"strict_match": _one_match(r"(?<=answer is )(.*)(?=.)")},
+    fold_punctuation=True,
+    reasoned=("strict_match",),
+).scores
 
 HARNESS_MMLU: dict[str, MetricFn] = {
     "cot": strict_mmlu,
@@ -327,45 +316,33 @@ HARNESS_MMLU: dict[str, MetricFn] = {
 # ---------------------------------------------------------------- GSM8K and MGSM
 
 
-_LAST_NUMBER = _one_match(r"(-?[$0-9.,]{2,})|(-?[0-9]+)", -1)
-_NUMBER_NOISE = (",", r"\$", r"(?s).*#### ", r"\.$")
-
-
 def number_filters(
     phrase: str, ending: str = "", until: tuple[str, ...] = (), fold_punctuation: bool = False
 ) -> MetricFn:
     """A metric with GSM8K's two filters.
 
     `strict_match` takes the number after the first phrase, `flexible_extract` the last number.
-    Prompts that ask for no reasoning hold the phrase, so they have the second one alone.
+    Prompts without reasoning contain the phrase, so only the second filter applies to them.
 
     Args:
-        phrase: what stands before the answer, its blank included.
-        ending: a regular expression of what must follow. GSM8K's with exemplars is ".", any sign,
-            and so reads "1" out of "The answer is 18" at the end of a reply.
-        until: what ends the reply.
-        fold_punctuation: whether all punctuation counts for nothing, as in MGSM, so that "-3.5" is
-            "35"; GSM8K leaves out commas, dollar signs and a last full stop.
+        phrase: text before the answer, its blank included.
+        ending: a regular expression that must match after the number. GSM8K's with exemplars is
+            ".", any character, and so reads "1" out of "The answer is 18" at the end of a reply.
+        until: stop strings.
+        fold_punctuation: whether to ignore all punctuation, as MGSM does, so that "-3.5" is "35";
+            GSM8K ignores commas, dollar signs and a last full stop.
     """
-    pattern = rf"{re.escape(phrase)}(\-?[0-9\.\,]+){ending}"
-    return functools.partial(
-        _number_filters, pattern=pattern, until=until, fold_punctuation=fold_punctuation
-    )
-
-
-def _number_filters(
-    targets: Sequence[str],
-    predictions: Sequence[str],
-    pattern: str,
-    until: tuple[str, ...],
-    fold_punctuation: bool,
-) -> dict[str, float]:
-    filters = {"strict_match": _one_match(pattern), "flexible_extract": _LAST_NUMBER}
-    if not _asks_for_reasoning(targets):
-        del filters["strict_match"]
-    ignored = () if fold_punctuation else _NUMBER_NOISE
-    task = HarnessTask(until, filters, ignored, fold_punctuation=fold_punctuation)
-    return task.scores(targets, predictions)
+    strict = _one_match(rf"{re.escape(phrase)}(\-?[0-9\.\,]+){ending}")
+    return HarnessTask(
+        until,
+        {
+            "strict_match": strict,
+            "flexible_extract": _one_match(r"(-?[$0-9.,]{2,})|(-?[0-9]+)", -1),
+        },
+        () if fold_punctuation else (",", r"\$", r"(?s).*#### ", r"\.$"),
+        fold_punctuation=fold_punctuation,
+        reasoned=("strict_match",),
+    ).scores
 
 
 # ---------------------------------------------------------------- summaries
@@ -374,16 +351,15 @@ def _number_filters(
 def rouge_references(
     targets: Sequence[metrics.Target], predictions: Sequence[str]
 ) -> dict[str, float]:
-    """ROUGE of several references in three conventions.
+    """ROUGE with several references, combined in three ways.
 
     `rouge1`, `rouge2`, `rougeL`, `rougeLsum` take the best reference for each, `*_mean` the mean
     over references, `*_first` the first reference alone.
     """
-    kinds = ("rouge1", "rouge2", "rougeL", "rougeLsum")
-    scored: list[list[dict[str, float]]] = []
-    for target, prediction in zip(targets, predictions, strict=True):
-        references = metrics.references_of(target)
-        scored.append([metrics.rouge([r], [prediction]) for r in references])
+    scored = [
+        [metrics.rouge([reference], [prediction]) for reference in metrics.references_of(target)]
+        for target, prediction in zip(targets, predictions, strict=True)
+    ]
     ways: dict[str, Callable[[list[float]], float]] = {
         "": max,
         "_mean": lambda values: float(np.mean(values)),
@@ -394,5 +370,5 @@ def rouge_references(
         if scored
         else 0.0
         for suffix, way in ways.items()
-        for kind in kinds
+        for kind in ("rouge1", "rouge2", "rougeL", "rougeLsum")
     }

@@ -1,13 +1,13 @@
 """Dialogue summaries: `dialogsum.main` (Chen et al. 2021) and `samsum.main` (Gliwa et al. 2019).
 
-Both are asked in the first wording that the family `flan2021` has for SAMSum. ROUGE is that of the
-`rouge_score` package with stemming; a test dialogue of DialogSum has three references, and papers
-differ in what they do with them: `rougeL` takes the best, `rougeL_mean` the mean over them,
+Both use the first wording that the family `flan2021` has for SAMSum. ROUGE is that of the
+`rouge_score` package with stemming. A test dialogue of DialogSum has three references, and papers
+differ in how they combine them: `rougeL` takes the best, `rougeL_mean` the mean over them,
 `rougeL_first` the first alone. py-rouge, which dialogue papers use too, gives a ROUGE-L several
 points higher: not comparable.
 
-DialogSum may be trained on (its training file is no part of the Flan Collection). SAMSum's
-training split is trained on there.
+You may train on DialogSum: its training file is no part of the Flan Collection. The collection
+contains SAMSum's training split.
 
 Files: dialogsum/dialogsum.{train,dev,test}.jsonl; samsum/{train,val,test}.json as corpus.7z has
 them (or .jsonl). Else knkarthick/dialogsum and knkarthick/samsum as the Hugging Face hub has them
@@ -17,14 +17,12 @@ from TensorFlow Datasets.
 
 import dataclasses
 import itertools
-import json
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from instruct.data.registry import add_task
-from instruct.data.sources.files import read_lines
 from instruct.data.sources.table_files import read_rows
 from instruct.data.spec import TaskSpec
 from instruct.errors import UserError
@@ -32,7 +30,14 @@ from instruct.prompts.record import Record
 from instruct.prompts.render import Dropped
 from tasks.flan2021.family import flan2021_task, template_sets
 from tasks.flan2021.table import TASKS
-from tasks.suites.files import HubSplit, SplitFiles, SuiteSource, read_json
+from tasks.suites.files import (
+    HubSplit,
+    SplitFiles,
+    SuiteSource,
+    hub_url,
+    read_json,
+    read_json_lines,
+)
 from tasks.suites.held_in import first_wording
 from tasks.suites.reading import read_summary
 from tasks.suites.scoring import rouge_references
@@ -40,8 +45,6 @@ from tasks.suites.scoring import rouge_references
 URL = "https://github.com/cylnlp/dialogsum"
 SAMSUM_URL = "https://arxiv.org/src/1911.12237v2/anc/corpus.7z"
 DIALOGSUM_HUB, SAMSUM_HUB = "knkarthick/dialogsum", "knkarthick/samsum"
-SIZES = {"train": 12_460, "validation": 500, "test": 500}
-_FILES = {"test": "test", "validation": "dev", "train": "train"}
 
 
 def read_dialogsum_rows(files: tuple[Path, ...]) -> Iterator[Record | Dropped]:
@@ -49,17 +52,22 @@ def read_dialogsum_rows(files: tuple[Path, ...]) -> Iterator[Record | Dropped]:
 
     An id is "train_0", or "test_0_1" to "test_0_3" where a dialogue has three summaries.
     """
-    groups = itertools.groupby(read_rows(files), _dialogue_of)
-    for number, (_, group) in enumerate(groups):
+    for number, (_, group) in enumerate(itertools.groupby(read_rows(files), _dialogue_of)):
         rows: list[Any] = list(group)
-        lacking = _lacking(rows[0], ("dialogue", "summary"))
-        if lacking is not None:
-            yield lacking
+        first = rows[0]
+        if isinstance(first, Dropped):
+            yield first
+            continue
+        texts = {name: first.get(name) for name in ("dialogue", "summary")}
+        lacking = tuple(n for n, t in texts.items() if not isinstance(t, str) or not t.strip())
+        if lacking:
+            yield Dropped("empty dialogue or summary", lacking=lacking).of_row(first)
             continue
         summaries = [" ".join(str(row.get("summary") or "").split()) for row in rows]
         topics = [row["topic"] for row in rows if row.get("topic")]
-        identity = re.sub(r"(_\d+)_\d+$", r"\1", str(rows[0].get("id") or number))
-        yield _summary_record(f"dialogsum-{identity}", rows[0]["dialogue"], summaries, topics)
+        identity = re.sub(r"(_\d+)_\d+$", r"\1", str(first.get("id") or number))
+        metadata = {"topics": topics}
+        yield _summary_record(f"dialogsum-{identity}", first["dialogue"], summaries, metadata)
 
 
 def _dialogue_of(row: Any) -> Any:
@@ -70,26 +78,12 @@ def _dialogue_of(row: Any) -> Any:
     return re.sub(r"(_\d+)_\d+$", r"\1", str(row.get("id"))), dialogue
 
 
-def _lacking(row: Any, names: Sequence[str]) -> Dropped | None:
-    """The rejection of a row that lacks some of these texts; None if it has all."""
-    if isinstance(row, Dropped):
-        return row
-    empty = [n for n in names if not isinstance(row.get(n), str) or not row[n].strip()]
-    dropped = Dropped("empty dialogue or summary", lacking=tuple(empty))
-    return dropped.of_row(row) if empty else None
-
-
 def _summary_record(
-    identity: str, dialogue: str, summaries: Sequence[str], topics: Sequence[str]
+    identity: str, dialogue: str, summaries: Sequence[str], metadata: Mapping[str, Any]
 ) -> Record:
-    summaries = [summary for summary in summaries if summary]
-    return Record(
-        identity,
-        {"dialogue": "\n".join(turn.strip() for turn in dialogue.strip().split("\n"))},
-        summaries[0],
-        references=tuple(summaries),
-        metadata={"topics": topics},
-    )
+    fields = {"dialogue": "\n".join(turn.strip() for turn in dialogue.strip().split("\n"))}
+    references = tuple(filter(None, summaries))
+    return Record(identity, fields, references[0], references=references, metadata=metadata)
 
 
 def read_dialogsum(path: Path) -> Iterator[Record | Dropped]:
@@ -97,9 +91,8 @@ def read_dialogsum(path: Path) -> Iterator[Record | Dropped]:
 
     Topics go into the metadata.
     """
-    for _, _, line in read_lines(path):
+    for _, row in read_json_lines(path):
         try:
-            row = json.loads(line or "")
             names = [name for name in ("", "1", "2", "3") if f"summary{name}" in row]
             summaries = [" ".join(row[f"summary{name}"].split()) for name in names]
             topics = [row[f"topic{name}"] for name in names if f"topic{name}" in row]
@@ -107,35 +100,35 @@ def read_dialogsum(path: Path) -> Iterator[Record | Dropped]:
         except (KeyError, TypeError, ValueError, AttributeError):
             yield Dropped("line is not a dialogue with a summary")
             continue
-        if not dialogue or not any(summaries):
+        if dialogue and any(summaries):
+            yield _summary_record(identity, dialogue, summaries, {"topics": topics})
+        else:
             yield Dropped("empty dialogue or summary").of_row(row)
-            continue
-        yield _summary_record(identity, dialogue, summaries, topics)
 
 
 def dialogsum_task() -> TaskSpec:
     """DialogSum."""
-    parts = {
+    own = {
         split: SplitFiles(read_dialogsum, (f"dialogsum/dialogsum.{name}.jsonl",))
-        for split, name in _FILES.items()
+        for split, name in {"test": "test", "validation": "dev", "train": "train"}.items()
     }
     hub = {
         split: SplitFiles(read_dialogsum_rows, (HubSplit(DIALOGSUM_HUB, None, split),))
-        for split in _FILES
+        for split in own
     }
-    hub_source = SuiteSource("DialogSum", hub, f"https://huggingface.co/datasets/{DIALOGSUM_HUB}")
+    fallback = SuiteSource("DialogSum", hub, hub_url(DIALOGSUM_HUB))
     return TaskSpec(
         name="dialogsum.main",
         family="dialogsum",
         dataset="dialogsum",
         category="Summarization",
-        source=SuiteSource("DialogSum", parts, f"{URL} (DialogSum_Data)", fallback=hub_source),
+        source=SuiteSource("DialogSum", own, f"{URL} (DialogSum_Data)", fallback),
         templates=first_wording(template_sets()["dialogue_summary"]),
         modes={"zs_noopt": 1.0},
         extra_modes=("fs_noopt",),
         metric_fns=[rouge_references],
         postprocess_fn=read_summary,
-        num_examples=SIZES,
+        num_examples={"train": 12_460, "validation": 500, "test": 500},
         contamination_group="dialogsum",
         license="CC-BY-NC-SA-4.0",
         url=URL,
@@ -147,19 +140,14 @@ def read_samsum(path: Path) -> Iterator[Record | Dropped]:
     """A JSON list, or JSON lines, of id, dialogue and summary.
 
     Raises:
-        UserError: a `.json` file that is no list.
+        UserError: a `.json` file that is not a list.
     """
-    rows: list[Any] = []
     if path.suffix == ".json":
         rows = read_json(path)
         if not isinstance(rows, list):
             raise UserError(f"{path} is not SAMSum's list of dialogues; get it from {SAMSUM_URL}")
     else:
-        for _, _, line in read_lines(path):
-            try:
-                rows.append(json.loads(line or ""))
-            except ValueError:
-                rows.append(None)
+        rows = [row for _, row in read_json_lines(path)]
     yield from _samsum_records(rows)
 
 
@@ -179,35 +167,32 @@ def _samsum_records(rows: Iterable[Any]) -> Iterator[Record | Dropped]:
         except (KeyError, TypeError, AttributeError):
             yield Dropped("row is not a dialogue with a summary").of_row(row)
             continue
-        if not dialogue or not summary:
+        if dialogue and summary:
+            yield _summary_record(f"samsum-{identity}", dialogue, [summary], {})
+        else:
             yield Dropped("empty dialogue or summary").of_row(row)
-            continue
-        fields = {"dialogue": "\n".join(turn.strip() for turn in dialogue.split("\n"))}
-        yield Record(f"samsum-{identity}", fields, summary, references=(summary,))
 
 
 def samsum_task() -> TaskSpec:
     """SAMSum, as `flan2021.samsum` has it, in one wording and with all of ROUGE."""
-    row = TASKS["samsum"]
-    spec = flan2021_task(row)
-    names = {"train": "train", "validation": "val", "test": "test"}
-    parts = {
-        split: SplitFiles(read_samsum, (tuple(f"samsum/{name}{e}" for e in (".json", ".jsonl")),))
-        for split, name in names.items()
+    spec = flan2021_task(TASKS["samsum"])
+    own = {
+        split: SplitFiles(read_samsum, ((f"samsum/{name}.json", f"samsum/{name}.jsonl"),))
+        for split, name in {"train": "train", "validation": "val", "test": "test"}.items()
     }
-    hub_parts = {
+    hub = {
         split: SplitFiles(
             read_samsum_rows,
             (tuple(HubSplit(path, None, split) for path in (SAMSUM_HUB, "Samsung/samsum")),),
         )
-        for split in names
+        for split in own
     }
-    hub = SuiteSource("SAMSum", hub_parts, f"https://huggingface.co/datasets/{SAMSUM_HUB}")
+    fallbacks = (spec.source, SuiteSource("SAMSum", hub, hub_url(SAMSUM_HUB)))
     return dataclasses.replace(
         spec,
         name="samsum.main",
         family="samsum",
-        source=SuiteSource("SAMSum", parts, SAMSUM_URL, fallback=(spec.source, hub)),
+        source=SuiteSource("SAMSum", own, SAMSUM_URL, fallbacks),
         templates=first_wording(spec.templates),
         modes={"zs_noopt": 1.0},
         extra_modes=("fs_noopt",),

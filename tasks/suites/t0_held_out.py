@@ -1,13 +1,13 @@
 """T0's held-out tasks (Sanh et al. 2022): 116 prompts `t0_held_out.<set>_<prompt>` on 11 sets.
 
-Published protocol: every prompt of P3 that asks for what the set was made for, zero-shot, on the
+Published protocol: every prompt of P3 that poses the set's original task, zero-shot, on the
 validation split; the answer is the choice with the highest summed log-likelihood (metric
-`rank_accuracy`); of the prompts of a set, which is a task's category here, the median and the
-quartiles are reported. `exact_match` scores the generated text instead.
+`rank_accuracy`); reports give the median and the quartiles over the prompts of a set, which is the
+category of these tasks. `exact_match` scores the generated text instead.
 
 Rows come from P3 as published, or else from promptsource's templates applied to the raw set
-(StoryCloze, which P3 may not publish, only so). These sets are in the training mixtures of Flan:
-held out they are for models trained as T0 was.
+(always for StoryCloze, which P3 may not publish). Flan's training mixtures contain these sets: only
+models trained as T0 was have not seen them.
 """
 
 import re
@@ -21,8 +21,8 @@ from instruct.data.sources.promptsource import PromptSourceSource, p3_name
 from instruct.data.spec import Source, TaskSpec
 from instruct.eval import metrics
 from tasks.contamination import group_of
-from tasks.suites.layouts import layout
 from tasks.suites.reading import read_label
+from tasks.suites.task import suite_task
 
 FAMILY = "t0_held_out"
 URL = "https://huggingface.co/datasets/bigscience/P3"
@@ -45,11 +45,11 @@ class T0Set(NamedTuple):
     Attributes:
         id: name in tasks.
         task: T0's family of tasks.
-        dataset, subset: in promptsource.
-        hub, config: the raw set on the hub.
-        split: the raw set's split, P3's "validation".
+        dataset, subset: in promptsource; the raw set's configuration on the hub is the subset.
+        hub: the raw set on the hub.
         group: the data set as other families name it.
         prompts: promptsource's names.
+        split: the raw set's split that P3 calls "validation".
         suffix: of the prompts' names in P3.
     """
 
@@ -58,18 +58,15 @@ class T0Set(NamedTuple):
     dataset: str
     subset: str | None
     hub: str
-    config: str | None
-    split: str
     group: str
     prompts: tuple[str, ...]
+    split: str = "validation"
     suffix: str = ""
 
 
 def _super_glue(name: str, task: str, group: str, prompts: tuple[str, ...]) -> T0Set:
     short = name.partition(".")[0]
-    return T0Set(
-        short, task, "super_glue", name, "aps/super_glue", name, "validation", group, prompts
-    )
+    return T0Set(short, task, "super_glue", name, "aps/super_glue", group, prompts)
 
 
 SETS = (
@@ -77,8 +74,8 @@ SETS = (
     _super_glue("cb", "natural language inference", "cb", _THREE_WAY),
     *(
         T0Set(
-            f"anli_r{n}", "natural language inference", "anli", None, "facebook/anli", None,
-            f"dev_r{n}", "anli", _THREE_WAY, f"_r{n}",
+            f"anli_r{n}", "natural language inference", "anli", None, "facebook/anli", "anli",
+            _THREE_WAY, f"dev_r{n}", f"_r{n}",
         )
         for n in (1, 2, 3)
     ),
@@ -89,7 +86,7 @@ SETS = (
     )),
     T0Set(
         "winogrande", "coreference resolution", "winogrande", "winogrande_xl",
-        "allenai/winogrande", "winogrande_xl", "validation", "winogrande",
+        "allenai/winogrande", "winogrande",
         ("does underscore refer to", "stand for", "underscore refer to", "fill in the blank",
          "Replace"),
     ),
@@ -100,14 +97,12 @@ SETS = (
         "…why? C1 or C2", "choose",
     )),
     T0Set(
-        "story_cloze", "sentence completion", "story_cloze", "2016", "story_cloze", "2016",
-        "validation", "story_cloze",
+        "story_cloze", "sentence completion", "story_cloze", "2016", "story_cloze", "story_cloze",
         ("Answer Given options", "Choose Story Ending", "Story Continuation and Options",
          "Novel Correct Ending", "Movie What Happens Next"),
     ),
     T0Set(
-        "hellaswag", "sentence completion", "hellaswag", None, "Rowan/hellaswag", None,
-        "validation", "hellaswag",
+        "hellaswag", "sentence completion", "hellaswag", None, "Rowan/hellaswag", "hellaswag",
         ("complete_first_then", "Randomized prompts template", "Predict ending with hint",
          "if_begins_how_continues"),
     ),
@@ -126,7 +121,7 @@ def published_name(row: T0Set, prompt: str) -> str:
 
 def t0_source(row: T0Set, prompt: str) -> Source:
     """P3's own rows, else the raw rows in promptsource's template; options in both."""
-    raw = HuggingFaceSource(row.hub, row.config, {"validation": row.split})
+    raw = HuggingFaceSource(row.hub, row.subset, {"validation": row.split})
     rendered = PromptSourceSource(row.dataset, row.subset, prompt, raw, with_options=True)
     if row.id == "story_cloze":
         return rendered
@@ -137,17 +132,15 @@ def t0_source(row: T0Set, prompt: str) -> Source:
 def t0_task(row: T0Set, prompt: str) -> TaskSpec:
     """One prompt of a set."""
     name = re.sub(r"\W+", "_", prompt).strip("_")
-    return TaskSpec(
-        name=f"{FAMILY}.{row.id}_{name}",
-        family=FAMILY,
+    return suite_task(
+        f"{FAMILY}.{row.id}_{name}",
+        t0_source(row, prompt),
+        "finished_choice",
         dataset=row.group,
         category=row.id,
-        source=t0_source(row, prompt),
-        templates=layout("finished_choice"),
         modes={"zs_direct": 1.0},
         metric_fns=[metrics.exact_match],
         postprocess_fn=read_label,
-        splits={"validation": "validation"},
         exemplar_split="validation",
         ranked=True,
         contamination_group=group_of(row.group),

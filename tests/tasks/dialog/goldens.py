@@ -94,8 +94,7 @@ def records() -> Mapping[str, Sequence[Record]]:
 def goldens() -> dict[str, str]:
     """One file: every task and mode."""
     texts = []
-    for row in dialog.SETS:
-        spec = dialog.dialog_task(row)
+    for spec in dialog.SPECS:
         for mode in spec.all_modes:
             texts += [shown(spec, mode, n, records()[spec.name]) for n in range(EXAMPLES)]
     return {"prompts_dialog.txt": "".join(texts)}

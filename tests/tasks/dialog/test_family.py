@@ -22,7 +22,7 @@ from tests.tasks.public_goldens import WORKSPACE
 from tests.tasks.shown_prompts import rendered
 from tests.workspaces import workspace
 
-SPECS = [dialog.dialog_task(row) for row in dialog.SETS]
+SPECS = dialog.SPECS
 
 
 def test_the_wordings_pass_the_lint():

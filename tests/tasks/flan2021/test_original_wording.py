@@ -65,12 +65,12 @@ def specs_and_records(checkout):
         yield flan2021_task(checkout, row), made, None, (200_000, 50_000)
     for row in cot.SETS:
         yield worded(checkout, cot.cot_task(row)), cot_goldens.records()[row.id], None, (1000, 300)
-    for row in dialog.SETS:
-        spec = worded(checkout, dialog.dialog_task(row))
-        yield spec, dialog_goldens.records()[spec.name], None, (1000, 300)
-    for row in program_synthesis.SETS:
-        spec = worded(checkout, program_synthesis.program_task(row))
-        yield spec, synthesis_goldens.records()[row.id], None, synthesis_goldens.LENGTHS
+    for spec in dialog.SPECS:
+        records = dialog_goldens.records()[spec.name]
+        yield worded(checkout, spec), records, None, (1000, 300)
+    for spec in program_synthesis.SPECS:
+        records = synthesis_goldens.records()[spec.dataset]
+        yield worded(checkout, spec), records, None, synthesis_goldens.LENGTHS
     row = next(iter(niv2_rows().values()))
     yield worded(checkout, niv2.niv2_task(row)), *made_up_records(row), (1000, 300)
 
@@ -83,8 +83,8 @@ def test_every_task_of_the_families_is_in_the_table_once():
     assert found == {
         "flan2021": len(TASKS),
         "cot": len(cot.SETS),
-        "dialog": len(dialog.SETS),
-        "program_synthesis": len(program_synthesis.SETS),
+        "dialog": len(dialog.SPECS),
+        "program_synthesis": len(program_synthesis.SPECS),
         "niv2": 1,
     }
     assert set(FAMILIES) == set(found)
@@ -183,10 +183,7 @@ def test_question_marks_that_the_records_have_are_not_doubled(checkout):
 
 
 def test_an_error_message_stands_below_the_program(checkout):
-    specs = {
-        row.id: worded(checkout, program_synthesis.program_task(row))
-        for row in program_synthesis.SETS
-    }
+    specs = {spec.dataset: worded(checkout, spec) for spec in program_synthesis.SPECS}
     numbered = specs["dr_repair_line_numbers"].templates
     assert numbered.zs_noopt[0].inputs == "Mull over {code}\n{error}"
     assert numbered.inv[0].targets == "{code}"

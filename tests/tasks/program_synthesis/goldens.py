@@ -45,23 +45,24 @@ CONTEST_ROWS: tuple[dict[str, Any], ...] = (
 def records() -> Mapping[str, Sequence[Record]]:
     """Made-up records of each task, by the task's id."""
     made: dict[str, Sequence[Record]] = {}
-    for row in program_synthesis.SETS:
-        if isinstance(row.source, DrRepairSource):
+    for spec in program_synthesis.SPECS:
+        if isinstance(spec.source, DrRepairSource):
             items = [
-                item for split in row.source.splits for item in row.source.records(WORKSPACE, split)
+                item
+                for split in spec.source.splits
+                for item in spec.source.records(WORKSPACE, split)
             ]
         else:
             items = [code_contests_record(contest, "") for contest in CONTEST_ROWS]
         found = [item for item in items if isinstance(item, Record)]
-        made[row.id] = sorted(found, key=lambda record: record.id)
+        made[spec.dataset] = sorted(found, key=lambda record: record.id)
     return made
 
 
 def goldens() -> dict[str, str]:
     """One file: every task and mode."""
     texts = []
-    for row in program_synthesis.SETS:
-        spec = program_synthesis.program_task(row)
+    for spec in program_synthesis.SPECS:
         for number, mode in enumerate(spec.all_modes):
-            texts.append(shown(spec, mode, number, records()[row.id], lengths=LENGTHS))
+            texts.append(shown(spec, mode, number, records()[spec.dataset], lengths=LENGTHS))
     return {"prompts_program_synthesis.txt": "".join(texts)}

@@ -21,7 +21,7 @@ from tests.tasks.public_goldens import WORKSPACE
 from tests.tasks.shown_prompts import rendered
 from tests.workspaces import workspace
 
-SPECS = {row.id: program_synthesis.program_task(row) for row in program_synthesis.SETS}
+SPECS = {spec.dataset: spec for spec in program_synthesis.SPECS}
 
 PROGRAM = {
     "meta": {"probid": "p"},

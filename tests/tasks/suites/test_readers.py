@@ -12,8 +12,9 @@ from instruct.errors import UserError
 from instruct.prompts.record import Record
 from instruct.prompts.render import Dropped, Rendered, render
 from tasks import mixtures as _collection  # noqa: F401
-from tasks.suites import cot_eval, grade_school, layouts, mmlu, passages, summaries, t0_held_out
+from tasks.suites import cot_eval, grade_school, mmlu, passages, summaries, t0_held_out
 from tasks.suites.held_in import IDS, first_wording
+from tasks.suites.task import suite_task
 from tests.tasks.suites.made_up import data_folder
 from tests.tasks.suites_goldens import records_of
 from tests.workspaces import workspace
@@ -24,7 +25,6 @@ def test_prefixes_of_every_script():
     assert grade_school.split_prefix("問題：何個？") == ("問題：", "何個？")
     assert grade_school.split_prefix("no prefix here") == ("", "no prefix here")
     assert len(grade_school.LANGUAGES) == 11
-    assert len(grade_school.HELD_OUT_LANGUAGES) == 10
 
 
 def test_reasoned_exemplars_keep_the_lines_of_their_choices(tmp_path):
@@ -139,7 +139,7 @@ def test_held_in_and_layouts():
     assert (len(once.zs_opt), len(once.formats), once.inv) == (1, 1, ())
     assert first_wording(once).zs_opt == once.zs_opt
     with pytest.raises(UserError, match="Did you mean 'mmlu'"):
-        layouts.layout("mmlo")
+        suite_task("mmlu.x", mmlu.mmlu_source("virology"), "mmlo")
 
 
 def test_every_source_can_be_sent_to_a_worker_process():
