@@ -5,7 +5,9 @@ the latest step that has them. `differences` says how a score departs from the p
 """
 
 import dataclasses
+import importlib.resources
 import math
+import tomllib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
@@ -14,7 +16,6 @@ from instruct.report.papers import normalized
 from instruct.report.read import Run
 
 DIRECT, COT = ("direct",), ("cot",)
-_ZERO = ("zs_direct", "zs_opt", "zs_noopt")
 _LANGUAGES = {
     **{"arabic": "ar", "bengali": "bn", "finnish": "fi", "indonesian": "id", "korean": "ko"},
     **{"russian": "ru", "swahili": "sw", "telugu": "te", "german": "de", "spanish": "es"},
@@ -68,48 +69,16 @@ class Measure:
         return not self.sub_tasks or self.name_of(row) in self.sub_tasks
 
 
-def _bbh(
-    title: str,
-    modes: tuple[str, ...],
-    protocol: str = "3 exemplars",
-    names: Iterable[str] = normalized.BBH_LOWER_BOUNDS,
-) -> Measure:
-    return Measure(title, "bbh", modes, len(chosen := tuple(names)), protocol, chosen)
+def _read_measures() -> dict[str, Measure]:
+    text = (importlib.resources.files(__package__) / "measures.toml").read_text("utf-8")
+    measures = {}
+    for key, row in tomllib.loads(text).items():
+        sub_tasks = normalized.SUB_TASKS.get(row.pop("sub_tasks", ""), ())
+        measures[key] = Measure(modes=tuple(row.pop("modes")), sub_tasks=sub_tasks, **row)
+    return measures
 
 
-_FEW, _FEW_COT = "5 exemplars", "5 exemplars with reasoning"
-_BBH_COT = "3 exemplars with reasoning"
-_IN, _REASONED = "exact match, eight sets", "reasoned answers, five sets"
-MEASURES: dict[str, Measure] = {
-    "mmlu_direct": Measure("MMLU direct", "mmlu", DIRECT, 57, _FEW),
-    "mmlu_cot": Measure("MMLU CoT", "mmlu", COT, 57, _FEW_COT),
-    "bbh_direct": _bbh("BBH direct", DIRECT),
-    "bbh_cot": _bbh("BBH CoT", COT, _BBH_COT),
-    "tydiqa": Measure(
-        *("TyDiQA", "tydiqa", DIRECT, 8, "1 exemplar, gold passage, exact match"),
-        normalized.TYDIQA_LANGUAGES,
-    ),
-    "mgsm": Measure(
-        *("MGSM", "mgsm", COT, 10, "8 exemplars with reasoning in the language itself"),
-        normalized.MGSM_LANGUAGES,
-    ),
-    "held_in": Measure("Held-In", "held_in", (), 8, _IN),
-    "cot_eval": Measure("CoT", "cot_eval", (), 5, _REASONED),
-    "mmlu_direct@zero": Measure("MMLU 0-shot", "mmlu", _ZERO, 57, "no exemplars"),
-    "mmlu_direct@few": Measure("MMLU few-shot", "mmlu", DIRECT, 57, _FEW),
-    "bbh_direct@zero": _bbh("BBH 0-shot", _ZERO, "no exemplars"),
-    "bbh_direct@few": _bbh("BBH few-shot", DIRECT),
-    "bbh_cot@zero": _bbh("BBH-CoT 0-shot", ("zs_cot",), "no exemplars, reasoned"),
-    "bbh_cot@few": _bbh("BBH-CoT few-shot", COT, _BBH_COT),
-    "held_in@zero": Measure("Held-In 0-shot", "held_in", _ZERO, 8, _IN),
-    "held_in@few": Measure("Held-In few-shot", "held_in", ("direct", "fs_opt", "fs_noopt"), 8, _IN),
-    "cot_eval@zero": Measure("CoT 0-shot", "cot_eval", ("zs_cot",), 5, _REASONED),
-    "cot_eval@few": Measure("CoT few-shot", "cot_eval", ("cot", "fs_cot"), 5, _REASONED),
-    # In tables with a row for each prompting: see `prompted`.
-    "mmlu": Measure("MMLU", "mmlu", DIRECT, 57, _FEW),
-    "bbh_nlp": _bbh("BBH-nlp", DIRECT, names=normalized.BBH_NLP),
-    "bbh_algorithmic": _bbh("BBH-alg", DIRECT, names=normalized.BBH_ALGORITHMIC),
-}
+MEASURES = _read_measures()
 NORMALIZED = "normalized_average"
 VOTED = "CoT + self-consistency"
 PROMPTINGS = ("direct", "CoT", VOTED)

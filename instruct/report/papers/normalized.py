@@ -28,7 +28,13 @@ BBH_ALGORITHMIC = tuple(name for name in BBH_LOWER_BOUNDS if name not in BBH_NLP
 
 TYDIQA_LANGUAGES = ("ar", "bn", "fi", "id", "ko", "ru", "sw", "te")
 MGSM_LANGUAGES = ("bn", "de", "es", "fr", "ja", "ru", "sw", "te", "th", "zh")
-_BY_LANGUAGE = {"tydiqa": TYDIQA_LANGUAGES, "mgsm": MGSM_LANGUAGES}
+SUB_TASKS: dict[str, tuple[str, ...]] = {
+    "bbh": tuple(BBH_LOWER_BOUNDS),
+    "bbh_nlp": BBH_NLP,
+    "bbh_algorithmic": BBH_ALGORITHMIC,
+    "tydiqa": TYDIQA_LANGUAGES,
+    "mgsm": MGSM_LANGUAGES,
+}
 
 # The six parts in the order of the papers' tables, with the lower bound where sub-tasks share one.
 PARTS: dict[str, float | None] = {
@@ -117,7 +123,7 @@ def normalized_average(scores: Mapping[str, Any]) -> NormalizedAverage:
 
 
 def _part(name: str, values: Any, bound: float | None) -> Part:
-    bounds = BBH_LOWER_BOUNDS if bound is None else dict.fromkeys(_BY_LANGUAGE.get(name, ()), bound)
+    bounds = BBH_LOWER_BOUNDS if bound is None else dict.fromkeys(SUB_TASKS.get(name, ()), bound)
     if bound is not None and not isinstance(values, Mapping):
         score = _score(name, values)
         return Part(score, normalize(score, bound), bound, {})
