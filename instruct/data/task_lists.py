@@ -10,14 +10,14 @@ from instruct.data.spec import Leaf, TaskSpec
 from instruct.errors import UserError
 
 KINDS = ("family", "category", "dataset", "license")
-_MOST_NAMED = 12  # values that a message lists
+_MOST_NAMED = 12  # most values in a message
 
 Entry = TypeVar("Entry", TaskSpec, Leaf)
 
 
 @dataclasses.dataclass(frozen=True)
 class TaskFilter:
-    """Patterns with `*`, without regard to case. Any one of a kind is enough, all kinds must hold.
+    """Case-insensitive patterns with `*`: an entry must match one of each kind that has any.
 
     Attributes:
         family, category, dataset, license: empty for no condition.
@@ -32,45 +32,40 @@ class TaskFilter:
         return any(getattr(self, kind) for kind in KINDS)
 
     def __call__(self, entries: Iterable[Entry]) -> list[Entry]:
-        """The tasks or leaves that pass; a plain seqio task has no licence.
+        """The tasks or leaves that match; a plain seqio task has no licence.
 
         Raises:
-            UserError: none passes; names the values that there are.
+            UserError: none matches; lists the values that exist.
         """
         entries = list(entries)
-        kept = [entry for entry in entries if self._keeps(entry)]
-        if kept or not self:
-            return kept
-        given = [(kind, getattr(self, kind)) for kind in KINDS if getattr(self, kind)]
+        matches = [entry for entry in entries if self._matches(entry)]
+        if matches or not self:
+            return matches
+        kinds = [kind for kind in KINDS if getattr(self, kind)]
         asked = " and ".join(
-            f"--{kind}={' or '.join(map(repr, patterns))}" for kind, patterns in given
+            f"--{kind}={' or '.join(map(repr, getattr(self, kind)))}" for kind in kinds
         )
-        raise UserError(
-            f"none of {len(entries)} tasks has {asked}. "
-            + " ".join(self._values(kind, entries) for kind, _ in given)
-        )
+        hints = " ".join(self._hint(kind, entries) for kind in kinds)
+        raise UserError(f"none of {len(entries)} tasks has {asked}. {hints}")
 
-    def _values(self, kind: str, entries: Sequence[TaskSpec | Leaf]) -> str:
-        """What this kind could be asked for, as the other conditions leave it."""
+    def _hint(self, kind: str, entries: Sequence[TaskSpec | Leaf]) -> str:
+        """The values of one kind among the entries that match the other kinds."""
         others = dataclasses.replace(self, **{kind: ()})
-        left = [entry for entry in entries if others._keeps(entry)] or entries
+        left = [entry for entry in entries if others._matches(entry)] or entries
         values = sorted({_value(kind, entry) or "(not stated)" for entry in left})
         asked = " ".join(getattr(self, kind))
         near = difflib.get_close_matches(asked, values, n=3, cutoff=0.6)
         if near and near[0] != asked:
             return f"Did you mean --{kind}={' or '.join(map(repr, near))}?"
         more = f" and {len(values) - _MOST_NAMED} more" if len(values) > _MOST_NAMED else ""
-        return f"There are for --{kind}: {', '.join(values[:_MOST_NAMED])}{more}."
+        return f"Values of --{kind}: {', '.join(values[:_MOST_NAMED])}{more}."
 
-    def _keeps(self, entry: TaskSpec | Leaf) -> bool:
-        return all(
-            not getattr(self, kind)
-            or any(
-                fnmatch.fnmatchcase(_value(kind, entry).lower(), pattern.lower())
-                for pattern in getattr(self, kind)
-            )
-            for kind in KINDS
-        )
+    def _matches(self, entry: TaskSpec | Leaf) -> bool:
+        for kind in KINDS:
+            patterns, value = getattr(self, kind), _value(kind, entry).lower()
+            if patterns and not any(fnmatch.fnmatchcase(value, p.lower()) for p in patterns):
+                return False
+        return True
 
 
 def license_of(entry: TaskSpec | Leaf) -> str:
@@ -80,7 +75,7 @@ def license_of(entry: TaskSpec | Leaf) -> str:
 
 
 def license_counts(entries: Iterable[Any]) -> list[dict[str, Any]]:
-    """Licences of tasks or leaves with the number of tasks and data sets, the most tasks first."""
+    """Licences of tasks or leaves with their numbers of tasks and data sets, most tasks first."""
     tasks: dict[str, set[str]] = {}
     datasets: dict[str, set[str]] = {}
     for entry in entries:

@@ -93,8 +93,7 @@ class SuiteSource:
         for split, part in self.parts.items():
             digest.update(f"{split} {_name_of(part.read)} {part.files}".encode())
             for path in (path for entry in part.files for path in _paths(_find(workspace, entry))):
-                status = path.stat()
-                digest.update(file_digest(str(path), status.st_size, status.st_mtime_ns))
+                digest.update(file_digest(path))
                 found = True
         # Splits may come from different ones. Another layout of the same files counts only where
         # it is read.
