@@ -17,7 +17,7 @@ from instruct.data.config import AUTO_VOCABULARY, DataConfig
 from instruct.data.feed.plan import Plan
 from instruct.data.spec import Leaf, Resolved
 from instruct.data.stores.left_out import LeftOut, Missing
-from instruct.data.task_lists import TaskFilter, license_counts, license_of
+from instruct.data.task_lists import TaskFilter, license_counts
 from instruct.workspace import Workspace
 
 DRAWS = 100_000
@@ -63,25 +63,22 @@ class LeafRow:
 
     def to_json(self) -> dict[str, Any]:
         """The row as JSON values."""
-        leaf, spec = self.leaf, self.leaf.spec
-        return {
-            "leaf": leaf.name,
-            "task": leaf.task,
-            "mode": leaf.mode,
-            "family": leaf.family,
-            "dataset": leaf.dataset,
-            "category": leaf.category,
-            "rate": leaf.rate,
-            "records": leaf.records,
-            "asked_share": self.asked,
-            "cap": self.cap,
-            "capped_records": self.capped,
-            "planned_share": self.planned,
-            "realised_share": self.realised_share,
-            "epochs": self.epochs,
-            "contamination_group": spec.group if spec else leaf.dataset,
-            "license": license_of(leaf),
-        }
+        leaf = self.leaf
+        names = ("task", "mode", "family", "dataset", "category", "rate", "records")
+        return (
+            {"leaf": leaf.name}
+            | {name: getattr(leaf, name) for name in names}
+            | {
+                "asked_share": self.asked,
+                "cap": self.cap,
+                "capped_records": self.capped,
+                "planned_share": self.planned,
+                "realised_share": self.realised_share,
+                "epochs": self.epochs,
+                "contamination_group": leaf.group,
+                "license": leaf.license,
+            }
+        )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -177,9 +174,8 @@ class MixtureView:
         """Licences with their tasks, data sets and share of the mixture, the greatest first."""
         entries = license_counts(row.leaf for row in self.rows)
         for entry in entries:
-            entry["share"] = sum(
-                row.planned for row in self.rows if license_of(row.leaf) == entry["license"]
-            )
+            rows = [row for row in self.rows if row.leaf.license == entry["license"]]
+            entry["share"] = sum(row.planned for row in rows)
         return sorted(entries, key=lambda entry: -entry["share"])
 
 

@@ -14,7 +14,6 @@ proportional to the number of records, at most `cap` of each task (T5, Raffel et
 import dataclasses
 import functools
 from collections.abc import Callable, Collection, Iterable, Mapping
-from typing import cast
 
 import seqio
 
@@ -22,7 +21,6 @@ from instruct.data.config import AUTO_VOCABULARY, DataConfig
 from instruct.data.feed.records import known_num_records
 from instruct.data.seqio.bridge import (
     FEATURES,
-    RecordTask,
     WorkspaceMixture,
     from_seqio,
     record_task,
@@ -51,7 +49,6 @@ _discovered: dict[str, TaskSpec] = {}  # in any workspace
 _leaves: dict[str, tuple[TaskSpec, str]] = {}
 _mixtures: dict[str, Rates | RatesFn] = {}
 _caps: dict[str, int] = {}  # of mixtures that set their own
-_by_workspace: set[str] = set()  # mixtures whose children are a function of the workspace
 _warned: set[str] = set()  # users' mixtures with a logged warning about provisional rates
 # Mixture -> (state of the workspace, shares); SeqIO asks for one leaf's rate at a time.
 _rate_tables: dict[str, tuple[object, dict[str, float]]] = {}
@@ -78,7 +75,7 @@ def _add_spec(spec: TaskSpec) -> None:
         except ValueError as error:
             raise UserError(f"task {name!r}: {error}") from error
         _leaves[name] = (spec, mode)
-    _add(spec.name, {spec.leaf_name(mode): rate for mode, rate in spec.modes.items()})
+    _register_mixture(spec.name, {spec.leaf_name(m): rate for m, rate in spec.modes.items()})
 
 
 def add_discovery(find_specs: FindSpecs) -> None:
@@ -110,7 +107,7 @@ def add_mixture(name: str, rates: Rates | RatesFn, cap: int | None = None) -> No
     if not callable(rates):
         _check_rates(name, rates)
         rates = dict(rates)
-    _add(name, rates)
+    _register_mixture(name, rates)
     if cap is not None:
         _caps[name] = cap
 
@@ -128,26 +125,12 @@ def _check_rates(name: str, rates: Rates) -> None:
             )
 
 
-def _add(name: str, rates: Rates | RatesFn) -> None:
+def _register_mixture(name: str, rates: Rates | RatesFn) -> None:
     # SeqIO gets the leaves flat: its own rates of nested mixtures take quadratic time, and its
-    # rates of sub-mixtures must be numbers. They are resolved at their first use.
-    try:
-        if callable(rates) or not _by_workspace.isdisjoint(rates):
-            mixture = WorkspaceMixture(name, functools.partial(_seqio_shares, name))
-            _by_workspace.add(name)
-        else:
-            rate_fn = functools.partial(_seqio_rate, name)
-            leaves = _leaves_below(rates, lambda child: cast(Rates, _mixtures[child]))
-            mixture = seqio.Mixture(name, [(leaf, rate_fn) for leaf in leaves])
-        seqio.MixtureRegistry.add_provider(name, mixture)
-    except ValueError as error:
-        raise UserError(f"mixture {name!r}: {error}") from error
+    # rates of sub-mixtures must be numbers.
+    mixture = WorkspaceMixture(name, functools.partial(_seqio_shares, name))
+    seqio.MixtureRegistry.add_provider(name, mixture)
     _mixtures[name] = rates
-
-
-def _seqio_rate(mixture: str, task: seqio.Task) -> float:
-    """Rate of a leaf in a flat seqio mixture; 0 if the workspace's wordings lack its mode."""
-    return _seqio_shares(mixture, RecordTask.workspace).get(task.name, 0.0)
 
 
 def _seqio_shares(mixture: str, workspace: Workspace) -> dict[str, float]:
@@ -177,23 +160,6 @@ def _check_free(name: str) -> None:
 def _task_of(name: str) -> str:
     """The task of one of our leaves; any other name unchanged."""
     return _leaves[name][0].name if name in _leaves else name
-
-
-def _leaves_below(names: Iterable[str], rates_fn: Callable[[str], Rates]) -> dict[str, None]:
-    """Seqio tasks below tasks and mixtures, each once, in order of first mention.
-
-    Args:
-        rates_fn: one of our mixtures -> its children.
-    """
-    leaves: dict[str, None] = {}
-    for name in names:
-        if name in _mixtures:
-            leaves |= _leaves_below(rates_fn(name), rates_fn)
-        elif name in seqio.MixtureRegistry.names():
-            leaves |= dict.fromkeys(task.name for task in seqio.MixtureRegistry.get(name).tasks)
-        else:
-            leaves[name] = None
-    return leaves
 
 
 class _View:
@@ -275,8 +241,13 @@ class _View:
 
     def leaf_names(self, name: str) -> list[str]:
         """Seqio tasks below a name, each once, in order of first mention."""
-        leaves = _leaves_below([name], self.rates)
-        return [leaf for leaf in leaves if leaf not in _leaves or self.has(leaf)]
+        if name in _mixtures:
+            leaves = [leaf for child in self.rates(name) for leaf in self.leaf_names(child)]
+        elif name in seqio.MixtureRegistry.names():
+            leaves = [task.name for task in seqio.MixtureRegistry.get(name).tasks]
+        else:
+            leaves = [name]
+        return [leaf for leaf in dict.fromkeys(leaves) if leaf not in _leaves or self.has(leaf)]
 
     def shares(self, name: str) -> dict[str, float]:
         """Leaf -> share of a mixture, task or mode; they add up to 1."""

@@ -214,6 +214,16 @@ class Leaf:
     plain_source_fn: Callable[[Any], Source] | None = None
 
     @property
+    def group(self) -> str:
+        """The contamination group."""
+        return self.spec.group if self.spec else self.dataset
+
+    @property
+    def license(self) -> str:
+        """The licence; "" if the task states none."""
+        return self.spec.license if self.spec else ""
+
+    @property
     def inverted(self) -> bool:
         """Whether its target is not the answer: for training only."""
         return self.mode in INVERTED_MODES
@@ -259,10 +269,3 @@ class Resolved:
                 "another mode of its tasks"
             )
         return dataclasses.replace(self, leaves=leaves)
-
-    def leaf(self, name: str) -> Leaf:
-        """The leaf of that name."""
-        leaves = {leaf.name: leaf for leaf in self.leaves}
-        if name not in leaves:
-            raise unknown_name(f"task of mixture {self.name!r}", name, leaves)
-        return leaves[name]

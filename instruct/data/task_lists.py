@@ -52,7 +52,7 @@ class TaskFilter:
         """The values of one kind among the entries that match the other kinds."""
         others = dataclasses.replace(self, **{kind: ()})
         left = [entry for entry in entries if others._matches(entry)] or entries
-        values = sorted({_value(kind, entry) or "(not stated)" for entry in left})
+        values = sorted({getattr(entry, kind) or "(not stated)" for entry in left})
         asked = " ".join(getattr(self, kind))
         near = difflib.get_close_matches(asked, values, n=3, cutoff=0.6)
         if near and near[0] != asked:
@@ -62,16 +62,10 @@ class TaskFilter:
 
     def _matches(self, entry: TaskSpec | Leaf) -> bool:
         for kind in KINDS:
-            patterns, value = getattr(self, kind), _value(kind, entry).lower()
+            patterns, value = getattr(self, kind), getattr(entry, kind).lower()
             if patterns and not any(fnmatch.fnmatchcase(value, p.lower()) for p in patterns):
                 return False
         return True
-
-
-def license_of(entry: TaskSpec | Leaf) -> str:
-    """The licence of a task; "" where none is stated."""
-    spec = entry.spec if isinstance(entry, Leaf) else entry
-    return "" if spec is None else spec.license
 
 
 def license_counts(entries: Iterable[Any]) -> list[dict[str, Any]]:
@@ -80,16 +74,12 @@ def license_counts(entries: Iterable[Any]) -> list[dict[str, Any]]:
     datasets: dict[str, set[str]] = {}
     for entry in entries:
         name = entry.task if isinstance(entry, Leaf) else entry.name
-        tasks.setdefault(license_of(entry), set()).add(name)
-        datasets.setdefault(license_of(entry), set()).add(entry.dataset)
+        tasks.setdefault(entry.license, set()).add(name)
+        datasets.setdefault(entry.license, set()).add(entry.dataset)
     return [
         {"license": name, "num_tasks": len(tasks[name]), "num_datasets": len(datasets[name])}
         for name in sorted(tasks, key=lambda name: (-len(tasks[name]), name))
     ]
-
-
-def _value(kind: str, entry: TaskSpec | Leaf) -> str:
-    return license_of(entry) if kind == "license" else getattr(entry, kind)
 
 
 def family_counts(specs: Iterable[TaskSpec]) -> list[dict[str, Any]]:
