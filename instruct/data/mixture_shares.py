@@ -65,20 +65,18 @@ class LeafRow:
         """The row as JSON values."""
         leaf = self.leaf
         names = ("task", "mode", "family", "dataset", "category", "rate", "records")
-        return (
-            {"leaf": leaf.name}
-            | {name: getattr(leaf, name) for name in names}
-            | {
-                "asked_share": self.asked,
-                "cap": self.cap,
-                "capped_records": self.capped,
-                "planned_share": self.planned,
-                "realised_share": self.realised_share,
-                "epochs": self.epochs,
-                "contamination_group": leaf.group,
-                "license": leaf.license,
-            }
-        )
+        return {
+            "leaf": leaf.name,
+            **{name: getattr(leaf, name) for name in names},
+            "asked_share": self.asked,
+            "cap": self.cap,
+            "capped_records": self.capped,
+            "planned_share": self.planned,
+            "realised_share": self.realised_share,
+            "epochs": self.epochs,
+            "contamination_group": leaf.group,
+            "license": leaf.license,
+        }
 
 
 @dataclasses.dataclass(frozen=True)
@@ -165,7 +163,7 @@ class MixtureView:
         shares = {c.name: c.share for c in registry.children(workspace, self.name)}
         for name, parts in _level(workspace, self.name, 1.0, self.split, rows):
             groups.append(_group(name, 0, parts, rows))
-            if _is_mixture(workspace, name):
+            if registry.is_mixture(name):
                 inner = _level(workspace, name, shares[name], self.split, rows)
                 groups += [_group(label, 1, parts, rows) for label, parts in inner]
         return groups
@@ -194,11 +192,6 @@ def _counts(resolved: Resolved, draws: int) -> np.ndarray:
     return counts
 
 
-def _is_mixture(workspace: Workspace, name: str) -> bool:
-    """Whether a name is one of our mixtures: not a task, a leaf or a plain SeqIO mixture."""
-    return not registry.is_task(name) and bool(registry.children(workspace, name))
-
-
 def _caps(workspace: Workspace, resolved: Resolved) -> dict[str, int | None]:
     """Leaf -> cap, for leaves whose rate in their innermost mixture is proportional to records."""
     specs = {leaf.name: leaf.spec for leaf in resolved.leaves}
@@ -210,7 +203,7 @@ def _caps(workspace: Workspace, resolved: Resolved) -> dict[str, int | None]:
         below = () if name in visited else registry.children(workspace, name)
         visited.add(name)
         for child in below:
-            if _is_mixture(workspace, child.name):
+            if registry.is_mixture(child.name):
                 stack.append(child.name)
             elif child.rate is None:
                 for leaf in registry.shares(workspace, child.name, resolved.split):
@@ -227,7 +220,7 @@ def _level(
     More than `FEW` tasks are grouped by category.
     """
     below = registry.children(workspace, name, split)
-    tasks = {child.name for child in below if not _is_mixture(workspace, child.name)}
+    tasks = {child.name for child in below if not registry.is_mixture(child.name)}
     groups: dict[str, dict[str, float]] = {}
     for child in below:
         for leaf, share in registry.shares(workspace, child.name, split).items():

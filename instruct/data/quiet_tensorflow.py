@@ -52,8 +52,7 @@ def quiet_stderr() -> Iterator[None]:
 class _QuietImport(importlib.abc.MetaPathFinder):
     """Finds TensorFlow like Python does, and wraps its loader in `quiet_stderr`."""
 
-    def find_spec(self, name: str, path: Any = None, target: Any = None) -> Any:
-        del path, target
+    def find_spec(self, name: str, *_: Any) -> Any:
         if name != "tensorflow":
             return None
         sys.meta_path.remove(self)

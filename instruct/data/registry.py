@@ -50,8 +50,6 @@ _leaves: dict[str, tuple[TaskSpec, str]] = {}
 _mixtures: dict[str, Rates | RatesFn] = {}
 _caps: dict[str, int] = {}  # of mixtures that set their own
 _warned: set[str] = set()  # users' mixtures with a logged warning about provisional rates
-# Mixture -> (state of the workspace, shares); SeqIO asks for one leaf's rate at a time.
-_rate_tables: dict[str, tuple[object, dict[str, float]]] = {}
 
 
 def add_task(spec: TaskSpec) -> TaskSpec:
@@ -136,12 +134,16 @@ def _register_mixture(name: str, rates: Rates | RatesFn) -> None:
 def _seqio_shares(mixture: str, workspace: Workspace) -> dict[str, float]:
     """Leaf -> share, recomputed after a change of the stores, which may change the rates."""
     try:
-        state = workspace, workspace.store_dir.stat().st_mtime_ns
+        stores_mtime_ns = workspace.store_dir.stat().st_mtime_ns
     except OSError:
-        state = workspace, 0
-    if _rate_tables.get(mixture, (None, {}))[0] != state:
-        _rate_tables[mixture] = (state, shares(workspace, mixture))
-    return _rate_tables[mixture][1]
+        stores_mtime_ns = 0
+    return _cached_shares(mixture, workspace, stores_mtime_ns)
+
+
+@functools.lru_cache(maxsize=4096)  # SeqIO asks for the rate of one leaf at a time
+def _cached_shares(mixture: str, workspace: Workspace, stores_mtime_ns: int) -> dict[str, float]:
+    del stores_mtime_ns
+    return shares(workspace, mixture)
 
 
 def _all_names() -> set[str]:
@@ -196,11 +198,6 @@ class _View:
                 specs[spec.name] = _discovered[spec.name]
         return specs
 
-    def names(self) -> list[str]:
-        """Every name, sorted."""
-        self.discovered  # noqa: B018 (registers)
-        return sorted(filter(self.knows, _all_names()))
-
     def knows(self, name: str) -> bool:
         """Whether this workspace has a task, mode or mixture of that name."""
         if not _is_registered(name):
@@ -219,7 +216,7 @@ class _View:
     def check(self, name: str) -> None:
         """Raises UserError unless the workspace has the name."""
         if not self.knows(name):
-            raise unknown_name("task or mixture", name, self.names())
+            raise unknown_name("task or mixture", name, filter(self.knows, _all_names()))
 
     def spec(self, task: str) -> TaskSpec:
         """A task as the workspace words and scores it."""
@@ -331,11 +328,6 @@ class _View:
         return Leaf(name, share, *own, records, tuple(task.splits), None, source_fn)
 
 
-def all_names(workspace: Workspace) -> list[str]:
-    """Every registered task and mixture, sorted."""
-    return _View(workspace).names()
-
-
 def mixture_names() -> list[str]:
     """Mixtures registered by `add_mixture` or through SeqIO, sorted."""
     return sorted(name for name in seqio.MixtureRegistry.names() if not is_task(name))
@@ -366,6 +358,11 @@ def find_spec(workspace: Workspace, name: str) -> TaskSpec:
 def is_task(name: str) -> bool:
     """Whether a name is one of our tasks, not a mode or mixture."""
     return name in _specs or name in _discovered
+
+
+def is_mixture(name: str) -> bool:
+    """Whether a name is one of our mixtures of tasks."""
+    return name in _mixtures and not is_task(name)
 
 
 def is_plain_task(name: str) -> bool:

@@ -121,7 +121,7 @@ def _plain(name: str, metric_fns, postprocess_fn=None, splits=("validation",)) -
 
 def register() -> None:
     """Registers the suite once."""
-    if SUITE in registry.all_names(workspace()):
+    if SUITE in registry.mixture_names():
         return
     registry.add_task(spec("evalsuite.trained", {"zs_noopt": 1.0, "zs_opt": 1.0}))
     registry.add_task(spec("evalsuite.new", {"zs_noopt": 1.0}))

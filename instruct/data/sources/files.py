@@ -14,7 +14,6 @@ import csv
 import dataclasses
 import functools
 import hashlib
-import os
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -72,14 +71,13 @@ def cached_by_file(maxsize: int | None) -> Callable[[Callable[[Path], Content]],
 
     def decorate(function: Callable[[Path], Content]) -> Callable[[Path], Content]:
         @functools.lru_cache(maxsize)
-        def cached(path: str, size: int, mtime_ns: int) -> Content:
-            del size, mtime_ns
-            return function(Path(path))
+        def cached(path: Path, *_: int) -> Content:
+            return function(path)
 
         @functools.wraps(function)
         def current(path: Path) -> Content:
-            status = os.stat(path)
-            return cached(os.fspath(path), status.st_size, status.st_mtime_ns)
+            status = path.stat()
+            return cached(path, status.st_size, status.st_mtime_ns)
 
         return current
 
@@ -143,14 +141,13 @@ class FileSource:
         for path in self.paths(workspace):
             try:
                 path.open("rb").close()
-            except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
+            except OSError as error:
                 reason = (
-                    f"{path} does not exist. The data folder is {workspace.data_dir}; set it with "
-                    f"--gin.DATA_DIR=FOLDER or the variable {DATA_VARIABLE}"
+                    f"{path} cannot be read ({error.strerror}). The data folder is "
+                    f"{workspace.data_dir}; set it with --gin.DATA_DIR=FOLDER or the variable "
+                    f"{DATA_VARIABLE}"
                 )
                 return f"{reason}. Get the file from {self.origin}" if self.origin else reason
-            except OSError as error:
-                return f"{path} cannot be read ({error.strerror})"
         return None
 
     def records(self, workspace: Workspace, split: str) -> Iterator[Record | Dropped]:

@@ -6,6 +6,7 @@ cot/*.tsv                               Flan's chains of thought (Longpre et al.
 
 import dataclasses
 import re
+import string
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -96,26 +97,26 @@ def split_options(question: str, answer: str) -> tuple[str, tuple[str, ...], int
     block = _OPTION_BLOCK.match(question)
     if block is None:
         return None
-    lines = [line.strip() for line in block.group(2).split("\n") if line.strip()]
+    lines = [line.strip() for line in block[2].split("\n") if line.strip()]
     labelled = [match for line in lines if (match := _LABELLED.match(line))]
-    letter = _LABEL.match(answer)
+    bulleted = [match for line in lines if (match := _BULLETED.match(line))]
     index = -1
     if len(labelled) == len(lines):
-        if any(ord(match[1]) - ord("A") != i for i, match in enumerate(labelled)):
-            return None
         texts = [match[2] for match in labelled]
-        if letter:
-            index = ord(letter[1]) - ord("A")
-    else:
-        texts = [match[1] for line in lines if (match := _BULLETED.match(line))]
-        if len(texts) < len(lines):
+        if not string.ascii_uppercase.startswith("".join(match[1] for match in labelled)):
             return None
+        if letter := _LABEL.match(answer):
+            index = string.ascii_uppercase.index(letter[1])
+    elif len(bulleted) == len(lines):
+        texts = [match[1] for match in bulleted]
+    else:
+        return None
     if index < 0 and answer in texts:
         index = texts.index(answer)
     if not 0 <= index < len(texts):
         return None
     options = tuple(dict.fromkeys(texts))
-    return block.group(1), options, options.index(texts[index])
+    return block[1], options, options.index(texts[index])
 
 
 @dataclasses.dataclass(frozen=True)

@@ -104,6 +104,8 @@ def read_rows(
     Raises:
         UserError: a file is damaged or a Git LFS pointer, or has no such column.
     """
+    if where is not None and not isinstance(where[1], tuple | list | set | frozenset):
+        where = (where[0], (where[1],))
     for path in files:
         refuse_pointer(path)
         file = _data_file(path)
@@ -122,17 +124,11 @@ def read_rows(
                 yield row
 
 
-def _values(where: Where) -> tuple[Any, ...]:
-    value = where[1]
-    return tuple(value) if isinstance(value, tuple | list | set | frozenset) else (value,)
-
-
 def _fits(row: dict[str, Any], where: Where) -> bool:
     value = row.get(where[0])
-    values = _values(where)
     if isinstance(value, list) and len(value) == 1:  # a feature of a TFRecord
         value = value[0]
-    return value in values
+    return value in where[1]
 
 
 def _arrow_rows(
@@ -204,10 +200,10 @@ def _filter(path: Path, schema: Any, where: Where) -> Any:
 
     column, kind = where[0], schema.field(where[0]).type
     try:
-        return ds.field(column).isin(pa.array(list(_values(where)), type=kind))
+        return ds.field(column).isin(pa.array(list(where[1]), type=kind))
     except pa.ArrowException as error:
         raise UserError(
-            f"column {column!r} of {path} holds {kind}; it cannot be filtered by {where[1]!r}"
+            f"column {column!r} of {path} holds {kind}; it cannot be filtered by {list(where[1])}"
         ) from error
 
 

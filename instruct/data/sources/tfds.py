@@ -125,7 +125,7 @@ class TfdsSource:
 
     def _prepare(self, workspace: Workspace) -> Any:
         try:
-            builder = _tensorflow_datasets().builder(self.builder, data_dir=workspace.tfds_dir)
+            builder = _tensorflow_datasets().builder(self.builder, data_dir=str(workspace.tfds_dir))
             builder.download_and_prepare()
         except Exception as error:
             manual = f" Download by hand first: {self.manual}" if self.manual else ""
