@@ -11,7 +11,6 @@ from instruct.data.spec import TaskSpec
 from instruct.eval import metrics
 from instruct.prompts.record import Record
 from instruct.prompts.template import Template, TemplateSet
-from tests.workspaces import workspace
 
 SUITE = "evalsuite.all"
 OPTIONS = ("red", "green", "blue")
