@@ -58,7 +58,7 @@ class Gsm8kSource(JsonLinesSource):
     def record(self, row: Mapping[str, Any], default_id: str) -> Record | Dropped:
         question, solution = row.get("question"), row.get("answer")
         if not isinstance(question, str) or not isinstance(solution, str):
-            return Dropped("question or answer is missing")
+            return Dropped("question or answer is missing").of_row(row)
         rationale, mark, answer = solution.rpartition("####")
         if not mark:
             return Dropped("answer has no '####'")

@@ -104,8 +104,9 @@ def read_rows(
     Raises:
         UserError: a file is damaged or a Git LFS pointer, or has no such column.
     """
-    if where is not None and not isinstance(where[1], tuple | list | set | frozenset):
-        where = (where[0], (where[1],))
+    if where is not None:
+        several = isinstance(where[1], tuple | list | set | frozenset)
+        where = (where[0], tuple(where[1]) if several else (where[1],))
     for path in files:
         refuse_pointer(path)
         file = _data_file(path)
