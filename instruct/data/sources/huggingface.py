@@ -28,7 +28,7 @@ _FORMAT = 2  # increment when the same files give other records
 # (row, id to use if the row has none) -> record; None for a row that belongs to another task.
 ToRecord = Callable[[Mapping[str, Any], str], Record | Dropped | None]
 # The publisher's split, or a part of its rows: those whose text hashes into [low, high).
-SplitPart = str | tuple[str] | tuple[str, tuple[float, float]]
+SplitPart = str | tuple[str, tuple[float, float]]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -163,9 +163,7 @@ class HuggingFaceSource:
 
     def _part(self, split: str) -> tuple[str, float, float]:
         part = self.parts[split]
-        if isinstance(part, str):
-            return part, 0.0, 1.0
-        return part[0], *(part[1] if len(part) == 2 else (0.0, 1.0))
+        return (part, 0.0, 1.0) if isinstance(part, str) else (part[0], *part[1])
 
     def _publisher_splits(self) -> list[str]:
         return list(dict.fromkeys(self._part(split)[0] for split in self.parts))

@@ -46,14 +46,12 @@ def read_values(path: Path, unique_names: bool = False) -> Iterator[tuple[str, i
 
 def _holds_array(path: Path) -> bool:
     """Whether the file is one JSON array, not lines of which the first is an array."""
-    with open_unpacked(path) as stream:
-        head = stream.read(256).removeprefix(b"\xef\xbb\xbf").lstrip()
-    if not head.startswith(b"["):
-        return False
     lines = read_lines(path)
-    _, _, first = next(lines)
+    _, raw, text = next(lines, (0, b"", ""))
+    if not raw.lstrip().startswith(b"["):
+        return False
     try:
-        parse_json(first or "")
+        parse_json(text or "")
     except ValueError:
         return True
     return next(lines, None) is None

@@ -128,10 +128,11 @@ class TfdsSource:
             builder = _tensorflow_datasets().builder(self.builder, data_dir=str(workspace.tfds_dir))
             builder.download_and_prepare()
         except Exception as error:
+            reason = str(error).strip().partition("\n")[0]
             manual = f" Download by hand first: {self.manual}" if self.manual else ""
             raise UserError(
                 f"TFDS data set {self.builder} cannot be prepared in {workspace.tfds_dir}: "
-                f"{type(error).__name__}: {_first_line(error)}{manual}"
+                f"{type(error).__name__}: {reason}{manual}"
             ) from error
         return builder
 
@@ -144,8 +145,9 @@ class TfdsSource:
         try:
             rows = builder.as_dataset(split=expression, shuffle_files=False, read_config=config)
         except (ValueError, KeyError, NotImplementedError) as error:
+            reason = str(error).strip().partition("\n")[0]
             raise UserError(
-                f"TFDS data set {self.builder}: split {expression!r}: {_first_line(error)}"
+                f"TFDS data set {self.builder}: split {expression!r}: {reason}"
             ) from error
         name = self.builder.partition(":")[0].replace("/", "_")
         for number, row in enumerate(tfds.as_numpy(rows)):
@@ -204,8 +206,3 @@ def _exclusive(path: Path) -> Iterator[None]:
     with stream:
         fcntl.flock(stream, fcntl.LOCK_EX)
         yield
-
-
-def _first_line(error: BaseException) -> str:
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return lines[0] if lines else "no message"
