@@ -29,7 +29,7 @@ _LIBRARY_LINE = re.compile(
 def quiet_stderr() -> Iterator[None]:
     """Removes the libraries' lines from what the block writes to file descriptor 2.
 
-    All lines are shown, after the block; the libraries' too if it raises.
+    The other lines are shown after the block; all lines if it raises.
     """
     sys.stderr.flush()
     stderr = os.dup(2)

@@ -220,9 +220,6 @@ def _row_text(row: dict[str, Any] | Dropped) -> str:
     return json.dumps(row, sort_keys=True, ensure_ascii=False, default=str)
 
 
-# ---------------------------------------------------------------- the hub's caches and the hub
-
-
 def _snapshots(hub_cache: Path, path: str, revision: str | None) -> list[Path]:
     """Folder that `hf download --repo-type dataset` created for the revision; [] without one."""
     repository = hub_cache / f"datasets--{path.replace('/', '--')}"

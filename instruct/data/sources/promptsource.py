@@ -62,9 +62,6 @@ def p3_name(dataset: str, subset: str | None, template: str) -> str:
     return re.sub(r"[^\w.]+", "_", "_".join(filter(None, (dataset, subset, template))))
 
 
-# ---------------------------------------------------------------- template files
-
-
 @cached_by_file(maxsize=64)
 def load_templates(path: Path) -> dict[str, JinjaTemplate]:
     """The templates of one `templates.yaml`, by name.
@@ -104,9 +101,6 @@ def load_templates(path: Path) -> dict[str, JinjaTemplate]:
             tuple(map(str, metadata.get("metrics") or ())),
         )
     return templates
-
-
-# ---------------------------------------------------------------- rendering
 
 
 @functools.cache
@@ -211,9 +205,6 @@ def apply_template(
     if not with_options:
         return Record(record_id, {"prompt": prompt}, answer)
     return with_choices(record_id, prompt, answer, choices)
-
-
-# ---------------------------------------------------------------- the source
 
 
 @dataclasses.dataclass(frozen=True)
