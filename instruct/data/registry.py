@@ -19,13 +19,7 @@ import seqio
 
 from instruct.data.config import AUTO_VOCABULARY, DataConfig
 from instruct.data.feed.records import known_num_records
-from instruct.data.seqio.bridge import (
-    FEATURES,
-    WorkspaceMixture,
-    from_seqio,
-    record_task,
-    registered_task,
-)
+from instruct.data.seqio import bridge
 from instruct.data.seqio.mixtures import (
     UNKNOWN_RECORDS,
     known_size,
@@ -69,7 +63,7 @@ def _add_spec(spec: TaskSpec) -> None:
         name = spec.leaf_name(mode)
         _check_free(name)
         try:
-            seqio.TaskRegistry.add_provider(name, registered_task(spec, mode))
+            seqio.TaskRegistry.add_provider(name, bridge.registered_task(spec, mode))
         except ValueError as error:
             raise UserError(f"task {name!r}: {error}") from error
         _leaves[name] = (spec, mode)
@@ -126,7 +120,7 @@ def _check_rates(name: str, rates: Rates) -> None:
 def _register_mixture(name: str, rates: Rates | RatesFn) -> None:
     # SeqIO gets the leaves flat: its own rates of nested mixtures take quadratic time, and its
     # rates of sub-mixtures must be numbers.
-    mixture = WorkspaceMixture(name, functools.partial(_seqio_shares, name))
+    mixture = bridge.WorkspaceMixture(name, functools.partial(_seqio_shares, name))
     seqio.MixtureRegistry.add_provider(name, mixture)
     _mixtures[name] = rates
 
@@ -376,7 +370,7 @@ def find_seqio_task(workspace: Workspace, name: str) -> seqio.Task:
     Its `get_dataset`, like that of all tasks, reads the workspace of `bridge.use_workspace`.
     """
     if name in _leaves:
-        return record_task(_View(workspace).spec(_task_of(name)), _leaves[name][1])
+        return bridge.record_task(_View(workspace).spec(_task_of(name)), _leaves[name][1])
     if name not in seqio.TaskRegistry.names():
         raise unknown_name("task", name, seqio.TaskRegistry.names())
     return seqio.TaskRegistry.get(name)
@@ -472,8 +466,8 @@ def task_vocabulary(workspace: Workspace, name: str) -> str | None:
     owners: dict[str, str] = {}  # vocabulary -> the first task and feature that has it
     for leaf in filter(is_plain_task, view.leaf_names(name)):
         for feature, settings in seqio.TaskRegistry.get(leaf).output_features.items():
-            spec = from_seqio(getattr(settings, "vocabulary", None))
-            if feature in FEATURES and spec is not None:
+            spec = bridge.from_seqio(getattr(settings, "vocabulary", None))
+            if feature in bridge.FEATURES and spec is not None:
                 owners.setdefault(spec, f"{feature!r} of {leaf!r}")
     if len(owners) > 1 and len({load_vocabulary(spec).fingerprint for spec in owners}) > 1:
         listed = "; ".join(f"{owner}: {spec}" for spec, owner in owners.items())
