@@ -109,7 +109,7 @@ WRONG_FLAGS = {
         ["'spoilt.sum'", "Did you mean 'spoilt.sums'"],
     ),
     "unknown split": (["--gin.DataConfig.split=trian"], ["'trian'", "train, validation"]),
-    "unknown module": (["--gin.MIXTURE_OR_TASK_MODULE=my_taskz"], ["my_taskz", "Looked in"]),
+    "unknown module": (["--gin.MIXTURE_OR_TASK_MODULE=my_taskz"], ["my_taskz", "Searched"]),
     "unknown module file": (
         ["--gin.MIXTURE_OR_TASK_MODULE=@/my_taskz.py"],
         ["my_taskz.py", "cannot find"],
@@ -248,4 +248,7 @@ def test_prepare_fails_for_the_tasks_that_cannot_be_built_only(folder, capsys):
     names = ["--mixture=spoilt.absent", "--mixture=spoilt.sums"]
     assert main(["prepare", *names, "--workers=1", MODULE_FLAG]) == 1
     out = capsys.readouterr().out
-    assert f"{folder}/absent.jsonl is not there" in out and "text is not UTF-8: 2" in out
+    assert (
+        f"{folder}/absent.jsonl cannot be read (No such file or directory)" in out
+        and "text is not UTF-8: 2" in out
+    )

@@ -8,8 +8,8 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from instruct.data.mixture_shares import FEW, Group, LeafRow, MixtureView
-from instruct.data.task_lists import KINDS, TaskFilter, license_of
+from instruct.data.mixture_shares import FEW, Group, MixtureView
+from instruct.data.task_lists import KINDS, TaskFilter
 
 _FEW_LEAVES = 40  # as many are listed singly
 
@@ -58,14 +58,10 @@ def _leaf_table(view: MixtureView) -> Table:
             _size(row.capped),
             *(f"{share:.4%}" for share in (row.asked, row.planned, row.realised_share)),
             _epochs(row.epochs),
-            _group_name(row),
-            license_of(leaf).partition(" (")[0],
+            leaf.group,
+            leaf.license.partition(" (")[0],
         )
     return table
-
-
-def _group_name(row: LeafRow) -> str:
-    return row.leaf.spec.group if row.leaf.spec else row.leaf.dataset
 
 
 def _group_table(view: MixtureView, groups: Sequence[Group]) -> Table:

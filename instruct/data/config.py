@@ -1,4 +1,4 @@
-"""`DataConfig`: what a run trains on, bound by gin, checked here."""
+"""`DataConfig`: the data that a run trains on, bound by gin."""
 
 import dataclasses
 from collections.abc import Mapping
@@ -17,25 +17,24 @@ AUTO_VOCABULARY = "auto"
 
 @dataclasses.dataclass(frozen=True)
 class DataConfig:
-    """What a run trains on.
+    """The data that a run trains on.
 
     Attributes:
         mixture: a registered mixture, task or one mode of a task.
         feature_lengths: {"inputs": S, "targets": T}, tokens.
         batch_size: rows of a batch over all hosts.
-        vocabulary: see instruct/data/vocab.py; "auto", which run files have, is replaced by
-            `registry.with_vocabulary` before anything reads it.
+        vocabulary: see instruct/data/vocab.py; `registry.with_vocabulary` replaces "auto", the
+            value of run files, before anything reads it.
         seed: of order, wording and packing.
-        packing: "best_fit", "next_fit" (as SeqIO) or "none". Changes how many examples a step sees.
-        window_examples: examples that are packed together. Changes results slightly, as packing.
+        packing: "best_fit", "next_fit" (as SeqIO) or "none". Changes the examples per step.
+        window_examples: examples that are packed together. Changes results slightly.
         workers: processes that build windows; 0 for a thread. Speed only.
         prefetch_windows: windows built ahead. Speed only.
         feed: "records", or "seqio" for SeqIO's own pipeline (small mixtures, for comparison).
-        plan: "low_discrepancy", or "iid" for independent draws as SeqIO's.
-        split: trained on.
-        skip_unavailable: leave out the tasks that `run.py prepare --skip_unavailable` could not
-            build and has on record (instruct/data/stores/left_out.py); their sub-mixtures keep
-            their shares.
+        plan: "low_discrepancy", or "iid" for independent draws like SeqIO's.
+        split: the split to train on.
+        skip_unavailable: leave out the tasks on the record of `run.py prepare --skip_unavailable`
+            (instruct/data/stores/left_out.py); their sub-mixtures keep their shares.
     """
 
     mixture: str
@@ -57,23 +56,19 @@ class DataConfig:
             value = getattr(self, name)
             if not isinstance(value, str) or not value:
                 raise UserError(f"DataConfig.{name} is {value!r}; it must be a name, as text")
-        if not isinstance(self.feature_lengths, Mapping):
+        lengths = self.feature_lengths
+        if not isinstance(lengths, Mapping) or set(lengths) != {"inputs", "targets"}:
             raise UserError(
-                f"feature_lengths (TASK_FEATURE_LENGTHS) is {self.feature_lengths!r}; it must be "
-                "a dict, for example {'inputs': 512, 'targets': 128}"
+                f"feature_lengths (TASK_FEATURE_LENGTHS) is {lengths!r}; it must be a dict of "
+                "'inputs' and 'targets', for example {'inputs': 512, 'targets': 128}"
             )
-        if set(self.feature_lengths) != {"inputs", "targets"}:
-            raise UserError(
-                f"feature_lengths is {dict(self.feature_lengths)}; it must hold 'inputs' and "
-                "'targets', for example {'inputs': 512, 'targets': 128}"
-            )
-        for name, length in self.feature_lengths.items():
+        for name, length in lengths.items():
             check_value(f"feature_lengths[{name!r}]", length, int, Range(least=2))  # a token, EOS
         check_fields(self)
         if self.skip_unavailable and self.feed == "seqio":
             raise UserError(
                 "skip_unavailable (SKIP_UNAVAILABLE) needs DataConfig.feed='records': SeqIO's own "
-                "pipeline mixes what is registered, and can leave nothing out"
+                "pipeline mixes all registered tasks"
             )
 
     @property
@@ -82,7 +77,7 @@ class DataConfig:
         return self.feature_lengths["inputs"], self.feature_lengths["targets"]
 
     def identity(self) -> list[Any]:
-        """The settings that change which batches come, as JSON values."""
+        """Settings that affect the batches, as JSON values."""
         return [
             self.lengths,
             self.batch_size,

@@ -1,4 +1,4 @@
-"""From placed tokens to what an encoder-decoder is fed (seqio.EncDecFeatureConverter).
+"""Packed tokens to the features of an encoder-decoder (seqio.EncDecFeatureConverter).
 
 decoder_target_tokens    3 1 4 5 1 0
 decoder_segment_ids      1 1 2 2 2 0
@@ -12,27 +12,26 @@ from instruct import batch
 
 
 def shift_right(tokens: np.ndarray, segment_ids: np.ndarray) -> np.ndarray:
-    """Tokens one place to the right; 0 at the first place of every segment. int32 [R, T]."""
+    """Shifts tokens right by one; 0 at the start of every segment. int32 [R, T]."""
     shifted = np.zeros_like(tokens)
     shifted[:, 1:] = np.where(segment_ids[:, 1:] == segment_ids[:, :-1], tokens[:, :-1], 0)
     return shifted
 
 
 def decoder_features(rows: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """Adds `decoder_input_tokens` and `decoder_loss_weights` to placed rows, keys in order.
+    """Adds `decoder_input_tokens` and `decoder_loss_weights` to packed rows, keys in order.
 
     Every target token weighs 1, EOS included; padding weighs 0.
     """
     segments = rows[batch.DECODER_SEGMENT_IDS]
-    made = {
+    features = rows | {
         batch.DECODER_INPUT_TOKENS: shift_right(rows[batch.DECODER_TARGET_TOKENS], segments),
         batch.DECODER_LOSS_WEIGHTS: (segments > 0).astype(np.int32),
     }
-    every = rows | made
-    return {key: every[key] for key in batch.KEYS}
+    return {key: features[key] for key in batch.KEYS}
 
 
 def pad_rows(rows: dict[str, np.ndarray], num_rows: int) -> dict[str, np.ndarray]:
-    """Rows of padding at the end, so that there are `num_rows`."""
+    """Appends rows of padding up to `num_rows`."""
     missing = num_rows - next(iter(rows.values())).shape[0]
     return {key: np.pad(value, ((0, missing), (0, 0))) for key, value in rows.items()}

@@ -1,14 +1,13 @@
-"""Shares of a mixture: asked for, planned, realised, and before and after tasks are left out.
+"""Shares of a mixture: asked, planned, realised, and before and after tasks are left out.
 
-Shares are of the mixture's examples, in three readings:
-    asked      by its rates as written, with the sizes that the tasks declare, and the caps
-    planned    the same with the sizes of the prepared stores; what training goes by
-    realised   counted over the first draws of the plan
+asked      by its rates as written, the sizes that the tasks declare, and the caps
+planned    the same with the sizes of the prepared stores; used in training
+realised   counted over the first draws of the plan
 """
 
 import dataclasses
 import datetime
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -18,13 +17,13 @@ from instruct.data.config import AUTO_VOCABULARY, DataConfig
 from instruct.data.feed.plan import Plan
 from instruct.data.spec import Leaf, Resolved
 from instruct.data.stores.left_out import LeftOut, Missing
-from instruct.data.task_lists import TaskFilter, license_counts, license_of
+from instruct.data.task_lists import TaskFilter, license_counts
 from instruct.workspace import Workspace
 
 DRAWS = 100_000
 ROW_LENGTHS = {"inputs": 512, "targets": 128}
-FEW = 12  # above this many tasks side by side in a mixture, rows are grouped by category
-_CHUNK = 1 << 20  # draws that are counted at once
+FEW = 12  # above this many tasks in a mixture, rows are grouped by category
+_CHUNK = 1 << 20  # draws counted at a time
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -33,7 +32,7 @@ class LeafRow:
 
     Attributes:
         asked, planned: shares.
-        cap: most records it counts for, where its rate goes by records; else None.
+        cap: most records it counts for if its rate is proportional to records; else None.
         realised: examples among the first `draws`.
     """
 
@@ -49,7 +48,7 @@ class LeafRow:
 
     @property
     def capped(self) -> int | None:
-        """Records, at most the cap; None while the records are not known."""
+        """Records, at most the cap; None if unknown."""
         records = self.leaf.records
         return records if records is None or self.cap is None else min(records, self.cap)
 
@@ -59,39 +58,34 @@ class LeafRow:
 
     @property
     def epochs(self) -> float | None:
-        """How often each record is expected among the draws; None without a number of records."""
+        """Expected repetitions of each record among the draws; None without known records."""
         return self.planned * self.draws / self.leaf.records if self.leaf.records else None
 
     def to_json(self) -> dict[str, Any]:
         """The row as JSON values."""
-        leaf, spec = self.leaf, self.leaf.spec
+        leaf = self.leaf
+        names = ("task", "mode", "family", "dataset", "category", "rate", "records")
         return {
             "leaf": leaf.name,
-            "task": leaf.task,
-            "mode": leaf.mode,
-            "family": leaf.family,
-            "dataset": leaf.dataset,
-            "category": leaf.category,
-            "rate": leaf.rate,
-            "records": leaf.records,
+            **{name: getattr(leaf, name) for name in names},
             "asked_share": self.asked,
             "cap": self.cap,
             "capped_records": self.capped,
             "planned_share": self.planned,
             "realised_share": self.realised_share,
             "epochs": self.epochs,
-            "contamination_group": spec.group if spec else leaf.dataset,
-            "license": license_of(leaf),
+            "contamination_group": leaf.group,
+            "license": leaf.license,
         }
 
 
 @dataclasses.dataclass(frozen=True)
 class Group:
-    """Leaves of one child of a mixture, or of one category of its tasks, summed up.
+    """Sums over the leaves of one child of a mixture, or of one category of its tasks.
 
     Attributes:
         depth: 0 for a child of the mixture, 1 for a child of that.
-        records, capped: sums over its tasks; None if a size is not known.
+        records, capped: sums over its tasks; None if a size is unknown.
     """
 
     name: str
@@ -108,11 +102,11 @@ class Group:
 
 
 class MixtureView:
-    """A mixture's leaves with their numbers, all of them or what a filter leaves over.
+    """A mixture's leaves with their numbers, all of them or those that pass a filter.
 
     Args:
         resolved: the whole mixture; shares are of the whole.
-        draws: examples of the plan that the realised shares are counted over.
+        draws: examples of the plan over which realised shares are counted.
     """
 
     def __init__(
@@ -139,7 +133,7 @@ class MixtureView:
         self.unprepared = registry.unprepared(workspace, self.resolved, config)
 
     def counts_line(self) -> str:
-        """Tasks, data sets, categories, leaves, and how many of these have no store."""
+        """The numbers of tasks, data sets, categories, leaves, and leaves without a store."""
         kept = self.resolved
         return (
             f"{self.name}: {kept.num_tasks:,} tasks, {kept.num_datasets:,} data sets, "
@@ -163,15 +157,14 @@ class MixtureView:
         }
 
     def groups(self) -> list[Group]:
-        """Two levels of what the mixture was made of, the greatest shares first."""
+        """Children of the mixture and their children, the greatest shares first."""
         rows = {row.leaf.name: row for row in self.rows}
         workspace, groups = self._workspace, []
+        shares = {c.name: c.share for c in registry.children(workspace, self.name)}
         for name, parts in _level(workspace, self.name, 1.0, self.split, rows):
             groups.append(_group(name, 0, parts, rows))
-            if _is_mixture(workspace, name):
-                children = registry.children(workspace, self.name)
-                scale = next(child.share for child in children if child.name == name)
-                inner = _level(workspace, name, scale, self.split, rows)
+            if registry.is_mixture(name):
+                inner = _level(workspace, name, shares[name], self.split, rows)
                 groups += [_group(label, 1, parts, rows) for label, parts in inner]
         return groups
 
@@ -179,19 +172,18 @@ class MixtureView:
         """Licences with their tasks, data sets and share of the mixture, the greatest first."""
         entries = license_counts(row.leaf for row in self.rows)
         for entry in entries:
-            entry["share"] = sum(
-                row.planned for row in self.rows if license_of(row.leaf) == entry["license"]
-            )
+            rows = [row for row in self.rows if row.leaf.license == entry["license"]]
+            entry["share"] = sum(row.planned for row in rows)
         return sorted(entries, key=lambda entry: -entry["share"])
 
 
 def _counts(resolved: Resolved, draws: int) -> np.ndarray:
-    """Examples of each leaf among the first of a run."""
+    """Examples of each leaf among the first `draws` of a run."""
     rates = np.array([leaf.rate for leaf in resolved.leaves])
     tasks = np.unique([leaf.task for leaf in resolved.leaves], return_inverse=True)[1]
-    # An empty task that goes by its records has no share, and is no leaf of the plan.
+    # An empty task without a fixed rate has no share, and the plan has no such leaf.
     planned = np.flatnonzero(rates)
-    # Which leaf an example is of does not depend on the sizes.
+    # The leaf of an example does not depend on the sizes.
     plan = Plan(rates[planned].tolist(), [1] * planned.size, 0, groups=tasks[planned].tolist())
     counts = np.zeros(rates.size, dtype=np.int64)
     for start in range(0, draws, _CHUNK):
@@ -200,24 +192,18 @@ def _counts(resolved: Resolved, draws: int) -> np.ndarray:
     return counts
 
 
-def _is_mixture(workspace: Workspace, name: str) -> bool:
-    """Whether it has children to look into: neither a task nor a leaf nor a plain SeqIO mixture."""
-    return not registry.is_task(name) and bool(registry.children(workspace, name))
-
-
 def _caps(workspace: Workspace, resolved: Resolved) -> dict[str, int | None]:
-    """Leaf -> cap, where the mixture right around its task goes by numbers of records."""
+    """Leaf -> cap, for leaves whose rate in their innermost mixture is proportional to records."""
     specs = {leaf.name: leaf.spec for leaf in resolved.leaves}
     caps: dict[str, int | None] = {}
     visited: set[str] = set()
     stack = [resolved.name]
     while stack:
         name = stack.pop()
-        if name in visited:
-            continue
+        below = () if name in visited else registry.children(workspace, name)
         visited.add(name)
-        for child in registry.children(workspace, name):
-            if _is_mixture(workspace, child.name):
+        for child in below:
+            if registry.is_mixture(child.name):
                 stack.append(child.name)
             elif child.rate is None:
                 for leaf in registry.shares(workspace, child.name, resolved.split):
@@ -229,56 +215,51 @@ def _caps(workspace: Workspace, resolved: Resolved) -> dict[str, int | None]:
 def _level(
     workspace: Workspace, name: str, scale: float, split: str, rows: Mapping[str, LeafRow]
 ) -> list[tuple[str, dict[str, float]]]:
-    """(name, leaf -> share) of what lies right below a mixture whose own share is `scale`.
+    """(name, leaf -> share) of the children of a mixture whose own share is `scale`.
 
-    Many tasks beside each other are put together by category.
+    More than `FEW` tasks are grouped by category.
     """
     below = registry.children(workspace, name, split)
-    by_category = sum(not _is_mixture(workspace, child.name) for child in below) > FEW
-    found: dict[str, dict[str, float]] = {}
+    tasks = {child.name for child in below if not registry.is_mixture(child.name)}
+    groups: dict[str, dict[str, float]] = {}
     for child in below:
         for leaf, share in registry.shares(workspace, child.name, split).items():
             if leaf not in rows:
                 continue
             label = child.name
-            if by_category and not _is_mixture(workspace, child.name):
+            if len(tasks) > FEW and label in tasks:
                 label = f"category: {rows[leaf].leaf.category}"
-            parts = found.setdefault(label, {})
+            parts = groups.setdefault(label, {})
             parts[leaf] = parts.get(leaf, 0.0) + scale * child.share * share
-    return sorted(found.items(), key=lambda item: -sum(item[1].values()))
+    return sorted(groups.items(), key=lambda item: -sum(item[1].values()))
 
 
-def _group(name: str, depth: int, parts: Mapping[str, float], rows: Mapping[str, LeafRow]) -> Group:
-    """Sums up leaves; one that several children have counts for each as much as it comes by it."""
-    here = [rows[leaf] for leaf in parts]
-    records = {row.leaf.task: row.leaf.records for row in here}
-    capped = {row.leaf.task: row.capped for row in here}
-    total = _sum(records.values())
+def _group(
+    name: str, depth: int, parts: Mapping[str, float], all_rows: Mapping[str, LeafRow]
+) -> Group:
+    """Sums over leaves; one below several children counts for each by its share there."""
+    rows = [all_rows[leaf] for leaf in parts]
+    # The fraction of each leaf that belongs to this group; all of a leaf without a share.
+    fractions = [parts[r.leaf.name] / r.planned if r.planned else 1.0 for r in rows]
+    records = _sum({row.leaf.task: row.leaf.records for row in rows}.values())
     planned = sum(parts.values())
-    draws = here[0].draws
     return Group(
         name=name,
         depth=depth,
-        num_tasks=len(records),
-        num_datasets=len({row.leaf.dataset for row in here}),
-        num_leaves=len(here),
-        records=total,
-        capped=_sum(capped.values()),
-        asked=sum(row.asked * _part(row, parts) for row in here),
+        num_tasks=len({row.leaf.task for row in rows}),
+        num_datasets=len({row.leaf.dataset for row in rows}),
+        num_leaves=len(rows),
+        records=records,
+        capped=_sum({row.leaf.task: row.capped for row in rows}.values()),
+        asked=sum(row.asked * fraction for row, fraction in zip(rows, fractions)),
         planned=planned,
-        realised=sum(row.realised_share * _part(row, parts) for row in here),
-        epochs=planned * draws / total if total else None,
+        realised=sum(row.realised_share * fraction for row, fraction in zip(rows, fractions)),
+        epochs=planned * rows[0].draws / records if records else None,
     )
 
 
-def _part(row: LeafRow, parts: Mapping[str, float]) -> float:
-    """How much of a leaf comes by this way; all of one that has no share."""
-    return parts[row.leaf.name] / row.planned if row.planned else 1.0
-
-
-def _sum(sizes: Iterable[int | None]) -> int | None:
-    known = list(sizes)
-    return None if None in known else sum(size or 0 for size in known)
+def _sum(sizes: Collection[int | None]) -> int | None:
+    return None if None in sizes else sum(size or 0 for size in sizes)
 
 
 def make_left_out(
@@ -288,24 +269,24 @@ def make_left_out(
 
     Args:
         resolved: the whole mixture.
-        missing: of its stores.
-        split: the one whose records fix rates.
+        missing: its missing stores.
+        split: the split whose records fix rates.
     """
     tasks = {store.task for store in missing}
     num_left = resolved.num_tasks - len(tasks)
     before = _parts(workspace, resolved.name, split, ())
     after = _parts(workspace, resolved.name, split, tasks) if num_left else {}
-    sub_mixtures = {
-        name: {
+    sub_mixtures = {}
+    for name, (share, task_shares) in before.items():
+        share_after, task_shares_after = after.get(name, (0.0, {}))
+        sub_mixtures[name] = {
             "before": share,
-            "after": after.get(name, (0.0, {}))[0],
+            "after": share_after,
             "tasks": {
-                task: {"before": rates[task], "after": rate}
-                for task, rate in after.get(name, (0.0, {}))[1].items()
+                task: {"before": task_shares[task], "after": task_share}
+                for task, task_share in task_shares_after.items()
             },
         }
-        for name, (share, rates) in before.items()
-    }
     now = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
     return LeftOut(resolved.name, now, tuple(missing), num_left, sub_mixtures)
 
@@ -313,11 +294,10 @@ def make_left_out(
 def _parts(
     workspace: Workspace, mixture: str, split: str, left_out: Collection[str]
 ) -> dict[str, tuple[float, dict[str, float]]]:
-    """Child -> (its share, task -> share), of the whole; a mixture without children is its own."""
+    """Child -> (its share, task -> share) of the whole; a mixture without children is its own."""
     below = registry.children(workspace, mixture, split, left_out)
-    children = {child.name: child.share for child in below}
     parts = {}
-    for name, share in (children or {mixture: 1.0}).items():
+    for name, share in [(child.name, child.share) for child in below] or [(mixture, 1.0)]:
         tasks: dict[str, float] = {}
         for leaf in registry.resolve(workspace, name, split, left_out).leaves:
             tasks[leaf.task] = tasks.get(leaf.task, 0.0) + share * leaf.rate

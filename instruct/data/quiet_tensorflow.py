@@ -1,12 +1,9 @@
-"""Keeps off the screen what TensorFlow prints while it is loaded, whoever imports it first.
+"""Hides TensorFlow's start-up messages and keeps TensorFlow off accelerators, which belong to JAX.
 
-Its C++ libraries write lines about themselves to file descriptor 2 (which instructions they use,
-which drivers they miss) before any log level counts. `keep_quiet` arranges that such lines are left
-out, and all else that was written meanwhile is shown. TensorFlow reads data here and nothing else,
-so it is kept off accelerators, which belong to JAX, in the same go: asking for them is what it
-reports as an error where there are none.
+While it is imported, TensorFlow's C++ libraries log to file descriptor 2 (CPU instructions, missing
+drivers) before any log level applies. `keep_quiet` removes these lines and shows all others.
 
-Standard library only, as the command line imports it before anything else.
+Standard library only: the command line imports this module before anything else.
 """
 
 import contextlib
@@ -19,8 +16,7 @@ import tempfile
 from collections.abc import Iterator
 from typing import Any
 
-# Lines of absl's and TensorFlow's logs that are no more than information, warnings and errors of
-# the libraries about the machine; a failed import shows them all.
+# Messages of absl and TensorFlow about the machine; a failed import shows them all.
 _LIBRARY_LINE = re.compile(
     rb"WARNING: All log messages before absl::InitializeLog"
     rb"|[IWE]\d{4} [\d:.]+\s+\d+ [\w./-]+:\d+\]"
@@ -31,33 +27,32 @@ _LIBRARY_LINE = re.compile(
 
 @contextlib.contextmanager
 def quiet_stderr() -> Iterator[None]:
-    """Holds back what is written to file descriptor 2, then shows it without the libraries' lines.
+    """Removes the libraries' lines from what the block writes to file descriptor 2.
 
-    All of it is shown if the block raises.
+    The other lines are shown after the block; all lines if it raises.
     """
     sys.stderr.flush()
-    kept = os.dup(2)
-    with tempfile.TemporaryFile() as held:
-        os.dup2(held.fileno(), 2)
+    stderr = os.dup(2)
+    with tempfile.TemporaryFile() as buffer:
+        os.dup2(buffer.fileno(), 2)
         failed = True
         try:
             yield
             failed = False
         finally:
             sys.stderr.flush()
-            os.dup2(kept, 2)
-            held.seek(0)
-            for line in held:
+            os.dup2(stderr, 2)
+            buffer.seek(0)
+            for line in buffer:
                 if failed or not _LIBRARY_LINE.match(line):
-                    os.write(kept, line)
-            os.close(kept)
+                    os.write(stderr, line)
+            os.close(stderr)
 
 
 class _QuietImport(importlib.abc.MetaPathFinder):
-    """Finds TensorFlow as Python does, and has it loaded quietly."""
+    """Finds TensorFlow like Python does, and wraps its loader in `quiet_stderr`."""
 
-    def find_spec(self, name: str, path: Any = None, target: Any = None) -> Any:
-        del path, target
+    def find_spec(self, name: str, *_: Any) -> Any:
         if name != "tensorflow":
             return None
         sys.meta_path.remove(self)
@@ -68,7 +63,7 @@ class _QuietImport(importlib.abc.MetaPathFinder):
             def load_quietly(module: Any) -> None:
                 with quiet_stderr():
                     load(module)
-                    with contextlib.suppress(RuntimeError):  # devices are in use already
+                    with contextlib.suppress(RuntimeError):  # devices are initialized
                         module.config.set_visible_devices([], "GPU")
                     module.constant(0)
 
@@ -77,7 +72,7 @@ class _QuietImport(importlib.abc.MetaPathFinder):
 
 
 def keep_quiet() -> None:
-    """Has TensorFlow loaded quietly in this process; nothing if it is loaded already."""
+    """Makes the next import of TensorFlow in this process quiet; no effect after its import."""
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     if "tensorflow" not in sys.modules and not any(
         isinstance(finder, _QuietImport) for finder in sys.meta_path

@@ -1,4 +1,4 @@
-"""What a task is, and what a mixture resolves to: plain data, importable without TensorFlow."""
+"""Task specs, and the leaves that a mixture resolves to. Importable without TensorFlow."""
 
 import dataclasses
 import sys
@@ -28,63 +28,63 @@ class Source(Protocol):
     def splits(self) -> Sequence[str]: ...
 
     def fingerprint(self, workspace: Workspace) -> str:
-        """Changes whenever the records would; ends in "absent" while there are none to read."""
+        """Changes whenever the records would; ends in "absent" if there are none."""
         ...
 
     def available(self, workspace: Workspace) -> str | None:
-        """None, or why the records cannot be read here."""
+        """None, or why the records cannot be read on this machine."""
         ...
 
     def records(self, workspace: Workspace, split: str) -> Iterator[Record | Dropped]:
-        """Streams the records in a fixed order; `Dropped` stands for a row that is none."""
+        """Streams the records in a fixed order; `Dropped` is a rejected row."""
         ...
 
 
 def function_name(function: Any) -> str:
-    """A function's full name as it counts in a source's fingerprint, hence for its stores.
+    """A function's full name in the fingerprints of sources and stores.
 
-    A module that was moved says under which name its functions are known there, so that the
-    stores that were built before stay valid: `FINGERPRINT_MODULE = "its.first.name"`.
+    A module that was renamed keeps the first name of its functions, and thereby existing stores
+    valid, by `FINGERPRINT_MODULE = "its.first.name"`.
     """
-    module = function.__module__
-    known_as = getattr(sys.modules.get(module), "FINGERPRINT_MODULE", module)
-    return f"{known_as}.{function.__qualname__}"
+    module = sys.modules.get(function.__module__)
+    name = getattr(module, "FINGERPRINT_MODULE", function.__module__)
+    return f"{name}.{function.__qualname__}"
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class TaskSpec:
-    """One data set as a task: where it is, how it is worded, how it is scored.
+    """One data set as a task: its source, wordings and metrics.
 
     Attributes:
         name: `<family>.<dataset>`; its seqio tasks are `<name>.<mode>`.
         category: kind of task; results are averaged over it.
-        source: the raw records; not touched before a store is built.
+        source: the raw records; not read before a store is built.
         templates: the wordings.
         modes: prompt mode -> share among the modes of this task.
-        extra_modes: modes that exist as seqio tasks but have no share of the task.
+        extra_modes: modes that are seqio tasks but have no share of the task.
         version: changes when the records or their meaning change; results and stores carry it.
         cap: most records that count for an examples-proportional rate; None for no limit.
         metric_fns, postprocess_fn: SeqIO's (`metric_fn(targets, predictions)`,
             `postprocess_fn(decoded, example=..., is_target=...)`).
-        mode_metric_fns: prompt mode -> its metric functions, where they are not `metric_fns`.
+        mode_metric_fns: prompt mode -> its metric functions, if they are not `metric_fns`.
         splits: our split -> the source's split.
-        num_examples: split -> records, where they are known before the store is built.
+        num_examples: split -> records, if they are known before the store is built.
         exemplar_split: split that few-shot exemplars are drawn from.
-        cot_exemplar_split: the same for exemplars with reasoning; "" for `exemplar_split`.
-        shots: how many exemplars the modes `direct` and `cot` show, the first ones of their split
-            in its order, as published protocols do; None for none.
-        reasoned_reply: a reply of the modes with reasoning that gives `{answer}` and nothing else,
-            in the words that `postprocess_fn` looks for ("The answer is {answer}."); "" for the
+        cot_exemplar_split: the same for exemplars with rationales; "" for `exemplar_split`.
+        shots: number of exemplars in the modes `direct` and `cot`: the first ones of their split
+            in its order, as in published protocols; None for none.
+        reasoned_reply: form of a reply with nothing but `{answer}` in the modes with rationales,
+            in the words that `postprocess_fn` parses ("The answer is {answer}."); "" for the
             closing phrase of the templates, if they have one, else the answer alone.
-        ranked: its published protocol is rank classification: evaluation chooses the option of the
-            highest log-likelihood, and that accuracy is the task's primary metric.
-        contamination_group: tasks that share examples have the same one; "" for the data set's
-            name. What is held out is held out with its whole group.
-        languages: those of inputs and targets.
+        ranked: whether its published protocol is rank classification: evaluation chooses the
+            option of highest log-likelihood, and that accuracy is the task's primary metric.
+        contamination_group: shared by tasks with common examples; "" for the data set's name. A
+            held-out task is held out with its whole group.
+        languages: of inputs and targets.
         held_out: name of the group this task is held out with; "" if it may be trained on.
         license, url, description: for lists and reports.
-        within_fn: (this task, workspace) -> the task as that workspace words and scores it, under
-            the same name, with no mode that this one lacks; None where no workspace changes it.
+        within_fn: (this task, workspace) -> the task as that workspace words and scores it, with
+            the same name and no additional mode; None if no workspace changes it.
     """
 
     name: str
@@ -128,12 +128,12 @@ class TaskSpec:
                 raise UserError(
                     f"task {self.name!r}: the rate of mode {mode!r} is {rate}; it must be above 0"
                 )
-        if self.cap is not None and self.cap <= 0:
-            raise UserError(f"task {self.name!r}: cap is {self.cap}; use a number above 0 or None")
-        if self.shots is not None and self.shots <= 0:
-            raise UserError(
-                f"task {self.name!r}: shots is {self.shots}; use a number above 0 or None"
-            )
+        for name in ("cap", "shots"):
+            value = getattr(self, name)
+            if value is not None and value <= 0:
+                raise UserError(
+                    f"task {self.name!r}: {name} is {value}; use a number above 0 or None"
+                )
         if self.reasoned_reply and "{answer}" not in self.reasoned_reply:
             raise UserError(
                 f"task {self.name!r}: reasoned_reply is {self.reasoned_reply!r}; it must contain "
@@ -155,11 +155,11 @@ class TaskSpec:
         return self.contamination_group or self.dataset
 
     def fixed_shots(self, mode: str) -> int | None:
-        """How many exemplars a mode always shows; None where they are drawn or there are none."""
+        """Fixed number of a mode's exemplars; None if they are drawn or the mode shows none."""
         return self.shots if mode in FIXED_SHOT_MODES else None
 
     def exemplar_split_of(self, mode: str) -> str:
-        """The split that a mode takes exemplars from; "" for a mode that shows none."""
+        """The split of a mode's exemplars; "" for a mode that shows none."""
         if mode not in FEW_SHOT_MODES and self.fixed_shots(mode) is None:
             return ""
         reasoned = self.cot_exemplar_split if mode in COT_MODES else ""
@@ -170,7 +170,7 @@ class TaskSpec:
         return self.mode_metric_fns.get(mode, self.metric_fns)
 
     def reply(self, mode: str, answer: str) -> str:
-        """A reply in a mode that gives `answer` and nothing else, in the form that is read."""
+        """A reply with nothing but `answer`, in the form that `postprocess_fn` parses."""
         if mode not in COT_MODES:
             return answer
         form = self.reasoned_reply
@@ -193,8 +193,8 @@ class Leaf:
         rate: share of the mixture's examples; the leaves of a mixture add up to 1.
         task: the `TaskSpec`'s name; for a plain seqio task its own name.
         mode: prompt mode; "" for a plain seqio task.
-        records: records in the split, None while unknown (not prepared, not declared).
-        splits: splits the task has.
+        records: records in the split; None if unknown (neither prepared nor declared).
+        splits: splits of the task.
         spec: None for a plain seqio task.
         plain_source_fn: (`DataConfig`) -> the source of a plain seqio task's `TokenRecord`s; None
             for our tasks.
@@ -214,17 +214,27 @@ class Leaf:
     plain_source_fn: Callable[[Any], Source] | None = None
 
     @property
+    def group(self) -> str:
+        """The contamination group."""
+        return self.spec.group if self.spec else self.dataset
+
+    @property
+    def license(self) -> str:
+        """The licence; "" if the task states none."""
+        return self.spec.license if self.spec else ""
+
+    @property
     def inverted(self) -> bool:
-        """Whether it asks for something else than the answer: for training only."""
+        """Whether its target is not the answer: for training only."""
         return self.mode in INVERTED_MODES
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Resolved:
-    """A mixture taken apart into its leaves, in the order of first mention.
+    """The leaves of a mixture, in the order of first mention.
 
     Attributes:
-        left_out: tasks of the mixture that are not among the leaves, because they are not there.
+        left_out: tasks of the mixture that are left out because their data are missing.
     """
 
     name: str
@@ -234,7 +244,7 @@ class Resolved:
 
     @property
     def num_tasks(self) -> int:
-        """Tasks as the Flan papers count them: a data set in a category, in however many modes."""
+        """Tasks as the Flan papers count them: (data set, category) pairs, whatever their modes."""
         return len({leaf.task for leaf in self.leaves})
 
     @property
@@ -247,22 +257,15 @@ class Resolved:
 
     @property
     def unprepared(self) -> tuple[str, ...]:
-        """Leaves whose number of records is unknown, so that rates may be provisional."""
+        """Leaves with an unknown number of records, which makes rates provisional."""
         return tuple(leaf.name for leaf in self.leaves if leaf.records is None)
 
     def straight(self) -> "Resolved":
-        """The mixture without inverted prompts, which say nothing about how well a task is done."""
+        """The mixture without inverted prompts, which do not measure a task's performance."""
         leaves = tuple(leaf for leaf in self.leaves if not leaf.inverted)
         if not leaves:
             raise UserError(
-                f"{self.name!r} has inverted prompts only, which are for training; evaluate "
+                f"{self.name!r} has only inverted prompts, which are for training; evaluate "
                 "another mode of its tasks"
             )
         return dataclasses.replace(self, leaves=leaves)
-
-    def leaf(self, name: str) -> Leaf:
-        """The leaf of that name."""
-        for leaf in self.leaves:
-            if leaf.name == name:
-                return leaf
-        raise unknown_name(f"task of mixture {self.name!r}", name, (lf.name for lf in self.leaves))

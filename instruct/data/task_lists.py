@@ -1,23 +1,21 @@
 """Lists of tasks: filters by pattern, counts by licence and by family, facts as JSON values."""
 
 import dataclasses
-import difflib
 import fnmatch
 from collections.abc import Iterable, Sequence
 from typing import Any, TypeVar
 
 from instruct.data.spec import Leaf, TaskSpec
-from instruct.errors import UserError
+from instruct.errors import unknown_name
 
 KINDS = ("family", "category", "dataset", "license")
-_MOST_NAMED = 12  # values that a message lists
 
 Entry = TypeVar("Entry", TaskSpec, Leaf)
 
 
 @dataclasses.dataclass(frozen=True)
 class TaskFilter:
-    """Patterns with `*`, without regard to case. Any one of a kind is enough, all kinds must hold.
+    """Case-insensitive patterns with `*`: an entry must match one of each kind that has any.
 
     Attributes:
         family, category, dataset, license: empty for no condition.
@@ -32,76 +30,42 @@ class TaskFilter:
         return any(getattr(self, kind) for kind in KINDS)
 
     def __call__(self, entries: Iterable[Entry]) -> list[Entry]:
-        """The tasks or leaves that pass; a plain seqio task has no licence.
+        """The tasks or leaves that match; a plain seqio task has no licence.
 
         Raises:
-            UserError: none passes; names the values that there are.
+            UserError: none matches one of the kinds, among those that match the kinds before it.
         """
-        entries = list(entries)
-        kept = [entry for entry in entries if self._keeps(entry)]
-        if kept or not self:
-            return kept
-        given = [(kind, getattr(self, kind)) for kind in KINDS if getattr(self, kind)]
-        asked = " and ".join(
-            f"--{kind}={' or '.join(map(repr, patterns))}" for kind, patterns in given
-        )
-        raise UserError(
-            f"none of {len(entries)} tasks has {asked}. "
-            + " ".join(self._values(kind, entries) for kind, _ in given)
-        )
-
-    def _values(self, kind: str, entries: Sequence[TaskSpec | Leaf]) -> str:
-        """What this kind could be asked for, as the other conditions leave it."""
-        others = dataclasses.replace(self, **{kind: ()})
-        left = [entry for entry in entries if others._keeps(entry)] or entries
-        values = sorted({_value(kind, entry) or "(not stated)" for entry in left})
-        asked = " ".join(getattr(self, kind))
-        near = difflib.get_close_matches(asked, values, n=3, cutoff=0.6)
-        if near and near[0] != asked:
-            return f"Did you mean --{kind}={' or '.join(map(repr, near))}?"
-        more = f" and {len(values) - _MOST_NAMED} more" if len(values) > _MOST_NAMED else ""
-        return f"There are for --{kind}: {', '.join(values[:_MOST_NAMED])}{more}."
-
-    def _keeps(self, entry: TaskSpec | Leaf) -> bool:
-        return all(
-            not getattr(self, kind)
-            or any(
-                fnmatch.fnmatchcase(_value(kind, entry).lower(), pattern.lower())
-                for pattern in getattr(self, kind)
-            )
-            for kind in KINDS
-        )
+        matches = list(entries)
+        for kind in KINDS:
+            patterns, values = getattr(self, kind), [getattr(entry, kind) for entry in matches]
+            if patterns:
+                matches = [entry for entry in matches if _matches(getattr(entry, kind), patterns)]
+            if patterns and not matches:
+                flag = f"--{kind} (of {len(values)} tasks)"
+                known = (value or "(not stated)" for value in values)
+                raise unknown_name(flag, " or ".join(patterns), known)
+        return matches
 
 
-def license_of(entry: TaskSpec | Leaf) -> str:
-    """The licence of a task; "" where none is stated."""
-    spec = entry.spec if isinstance(entry, Leaf) else entry
-    return "" if spec is None else spec.license
+def _matches(value: str, patterns: Sequence[str]) -> bool:
+    return any(fnmatch.fnmatchcase(value.lower(), pattern.lower()) for pattern in patterns)
 
 
 def license_counts(entries: Iterable[Any]) -> list[dict[str, Any]]:
-    """Licences of tasks or leaves with the number of tasks and data sets, the most tasks first."""
-    tasks: dict[str, set[str]] = {}
-    datasets: dict[str, set[str]] = {}
-    for entry in entries:
-        name = entry.task if isinstance(entry, Leaf) else entry.name
-        tasks.setdefault(license_of(entry), set()).add(name)
-        datasets.setdefault(license_of(entry), set()).add(entry.dataset)
-    return [
-        {"license": name, "num_tasks": len(tasks[name]), "num_datasets": len(datasets[name])}
-        for name in sorted(tasks, key=lambda name: (-len(tasks[name]), name))
+    """Licences of tasks or leaves with their numbers of tasks and data sets, most tasks first."""
+    counts = [
+        {
+            "license": name,
+            "num_tasks": len({e.task if isinstance(e, Leaf) else e.name for e in members}),
+            "num_datasets": len({entry.dataset for entry in members}),
+        }
+        for name, members in _grouped(entries, "license").items()
     ]
-
-
-def _value(kind: str, entry: TaskSpec | Leaf) -> str:
-    return license_of(entry) if kind == "license" else getattr(entry, kind)
+    return sorted(counts, key=lambda count: (-count["num_tasks"], count["license"]))
 
 
 def family_counts(specs: Iterable[TaskSpec]) -> list[dict[str, Any]]:
     """Families with their numbers of tasks, data sets and categories, in order of first mention."""
-    families: dict[str, list[TaskSpec]] = {}
-    for spec in specs:
-        families.setdefault(spec.family, []).append(spec)
     return [
         {
             "family": family,
@@ -109,8 +73,15 @@ def family_counts(specs: Iterable[TaskSpec]) -> list[dict[str, Any]]:
             "num_datasets": len({spec.dataset for spec in members}),
             "num_categories": len({spec.category for spec in members}),
         }
-        for family, members in families.items()
+        for family, members in _grouped(specs, "family").items()
     ]
+
+
+def _grouped(entries: Iterable[Any], kind: str) -> dict[str, list[Any]]:
+    groups: dict[str, list[Any]] = {}
+    for entry in entries:
+        groups.setdefault(getattr(entry, kind), []).append(entry)
+    return groups
 
 
 def task_facts(spec: TaskSpec) -> dict[str, Any]:

@@ -1,6 +1,7 @@
 """Imports the modules that register tasks: by dotted name, or from a user's `.py` file."""
 
 import importlib
+import importlib.machinery
 import importlib.util
 import sys
 import traceback
@@ -18,7 +19,7 @@ def load_modules(names: Iterable[str]) -> None:
         names: dotted module names, or paths of `.py` files.
 
     Raises:
-        UserError: not found (the message says where was looked), or it raises when imported.
+        UserError: a module is not found, or raises an exception when imported.
     """
     for name in names:
         try:
@@ -31,20 +32,19 @@ def load_modules(names: Iterable[str]) -> None:
         except Exception as error:
             missing = error.name if isinstance(error, ModuleNotFoundError) else None
             if missing and (name == missing or name.startswith(missing + ".")):
-                looked = dict.fromkeys(folder or "." for folder in sys.path)
+                folders = list(dict.fromkeys(folder or "." for folder in sys.path))
                 raise UserError(
-                    f"cannot find module {name!r} (MIXTURE_OR_TASK_MODULE). Looked in: "
-                    f"{', '.join(list(looked)[:4])}, ... Set PYTHONPATH, or give the path of a "
-                    ".py file"
+                    f"cannot find module {name!r} (MIXTURE_OR_TASK_MODULE). Searched: "
+                    f"{', '.join(folders[:4])}, ... Set PYTHONPATH, or give the path of a .py file"
                 ) from error
             raise UserError(
                 f"module {name} (MIXTURE_OR_TASK_MODULE) cannot be imported: "
-                f"{type(error).__name__}: {error}{_place(error)}"
+                f"{type(error).__name__}: {error}{_location(error)}"
             ) from error
 
 
-def _place(error: Exception) -> str:
-    """Where in the imported code an error arose; a SyntaxError says so itself."""
+def _location(error: Exception) -> str:
+    """File and line where an error arose; "" for a SyntaxError, whose text has them."""
     frames = traceback.extract_tb(error.__traceback__)
     if isinstance(error, SyntaxError) or not frames:
         return ""
@@ -52,25 +52,24 @@ def _place(error: Exception) -> str:
 
 
 def _load_file(path: Path) -> None:
-    # The file's own name is the module's, so that worker processes can import what it defines.
+    # The module is named like the file, so that worker processes can import what it defines.
     name = path.stem
     if name in sys.modules:
-        there = getattr(sys.modules[name], "__file__", None)
-        if there and path.exists() and Path(there).resolve() == path.resolve():
+        origin = getattr(sys.modules[name], "__file__", None)
+        if origin and path.exists() and Path(origin).resolve() == path.resolve():
             return
         raise UserError(
             f"module file {path} (MIXTURE_OR_TASK_MODULE) has the name of the module {name!r}, "
-            f"which is loaded already{f' from {there}' if there else ''}; rename the file"
+            f"which is loaded already{f' from {origin}' if origin else ''}; rename the file"
         )
     if not path.is_file():
         raise UserError(f"cannot find module file {path} (MIXTURE_OR_TASK_MODULE)")
-    found = importlib.util.spec_from_file_location(name, path)
-    if found is None or found.loader is None:
-        raise UserError(f"{path} is not a Python file")
-    module = importlib.util.module_from_spec(found)
-    sys.modules[name] = module
+    loader = importlib.machinery.SourceFileLoader(name, str(path))
+    spec = importlib.util.spec_from_loader(name, loader)
+    assert spec is not None
+    sys.modules[name] = module = importlib.util.module_from_spec(spec)
     try:
-        found.loader.exec_module(module)
+        loader.exec_module(module)
     except BaseException:
-        del sys.modules[name]  # half a module must not pass for a whole one later
+        del sys.modules[name]  # no half-imported module for a later import
         raise

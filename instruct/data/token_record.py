@@ -1,7 +1,7 @@
-"""`TokenRecord`: an example of a plain seqio task, stored as its TensorFlow pipeline made it.
+"""`TokenRecord`: an example of a plain seqio task, stored as its TensorFlow pipeline yields it.
 
-Features that only the task's `postprocess_fn` reads keep their NumPy type, so that it gets what
-SeqIO's own evaluator would have given it.
+Features that only the task's `postprocess_fn` reads keep their NumPy types, as in SeqIO's own
+evaluator.
 """
 
 import base64
@@ -19,7 +19,7 @@ class TokenRecord:
 
     Attributes:
         id: its number in the task's split.
-        input_ids, target_ids: tokens as the task gives them, EOS included where it adds one.
+        input_ids, target_ids: the task's tokens, with EOS if it adds one.
         inputs, targets: the texts (the `*_pretokenized` features, or decoded tokens).
         features: every other feature of the example, NumPy arrays, scalars or bytes.
     """
@@ -33,7 +33,7 @@ class TokenRecord:
 
     @property
     def answer(self) -> str:
-        """What the majority baseline counts."""
+        """The text that the majority baseline counts."""
         return self.targets
 
     def to_json(self) -> str:
@@ -67,13 +67,9 @@ def _pack_bytes(value: bytes) -> Any:
 
 
 def _unpack(packed: dict[str, Any]) -> Any:
-    flat, shape = packed["values"], packed["shape"]
+    flat = packed["values"]
     if packed["dtype"] == "object":
-        flat = [
-            v.encode("utf-8") if isinstance(v, str) else base64.b64decode(v["base64"]) for v in flat
-        ]
-    if not shape and packed["dtype"] == "object":
-        return flat[0]
+        flat = [v.encode() if isinstance(v, str) else base64.b64decode(v["base64"]) for v in flat]
     array = np.empty(len(flat), dtype=packed["dtype"])
     array[:] = flat
-    return array.reshape(shape)[()]
+    return array.reshape(packed["shape"])[()]

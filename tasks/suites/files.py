@@ -97,8 +97,7 @@ class SuiteSource:
         for split, part in self.parts.items():
             digest.update(f"{split} {_name_of(part.read)} {part.files}".encode())
             for path in _existing(workspace, part):
-                status = path.stat()
-                digest.update(file_digest(str(path), status.st_size, status.st_mtime_ns))
+                digest.update(file_digest(path))
                 absent = False
         # Splits may have different fallbacks. Another layout of the same files counts only where
         # it is read.

@@ -46,7 +46,7 @@ def test_task_modules_of_the_project_and_of_the_user(tmp_path, monkeypatch):
     settings.load(flags(f"MIXTURE_OR_TASK_MODULE=settings_one, {tmp_path}/settings_two.py"))
     settings.load(flags("MIXTURE_OR_TASK_MODULE=('settings_three',)"))
     assert {"settings_one", "settings_two", "settings_three"} <= set(sys.modules)
-    assert "gym.chain_sum" in registry.all_names(settings.Settings().workspace())
+    assert "gym.chain_sum" in registry.task_specs(settings.Settings().workspace())
 
 
 def test_arguments_of_all_entries_come_back():

@@ -93,7 +93,7 @@ def test_sub_mixtures(nested):
         workspace(), registry.resolve(workspace(), outer), TaskFilter(category=("tab*",))
     )
     assert [(g.name, g.planned) for g in part.groups()] == [(three.name, 0.25)]
-    with pytest.raises(UserError, match=r"--category='none'.*sums, tables"):
+    with pytest.raises(UserError, match=r"--category \(of 4 tasks\) 'none'.*sums, tables"):
         MixtureView(
             workspace(), registry.resolve(workspace(), outer), TaskFilter(category=("none",))
         )

@@ -53,9 +53,6 @@ def test_counts_of_a_mixture():
     resolved = Resolved("mix", "train", tuple(leaves))
     assert (resolved.num_tasks, resolved.num_datasets, resolved.num_categories) == (3, 3, 2)
     assert resolved.unprepared == ("t1.m0",)
-    assert resolved.leaf("t2.m0") is leaves[3]
-    with pytest.raises(UserError, match="Did you mean"):
-        resolved.leaf("t2.m1")
 
 
 def test_a_reply_in_the_form_that_is_read():

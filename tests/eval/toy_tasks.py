@@ -11,7 +11,6 @@ from instruct.data.spec import TaskSpec
 from instruct.eval import metrics
 from instruct.prompts.record import Record
 from instruct.prompts.template import Template, TemplateSet
-from tests.workspaces import workspace
 
 SUITE = "evalsuite.all"
 OPTIONS = ("red", "green", "blue")
@@ -121,7 +120,7 @@ def _plain(name: str, metric_fns, postprocess_fn=None, splits=("validation",)) -
 
 def register() -> None:
     """Registers the suite once."""
-    if SUITE in registry.all_names(workspace()):
+    if SUITE in registry.mixture_names():
         return
     registry.add_task(spec("evalsuite.trained", {"zs_noopt": 1.0, "zs_opt": 1.0}))
     registry.add_task(spec("evalsuite.new", {"zs_noopt": 1.0}))

@@ -8,7 +8,7 @@ import pytest
 import seqio
 
 from instruct.cli.settings import TASK_MODULES
-from instruct.data.registry import all_names, registered_specs, resolve, shares, task_specs
+from instruct.data.registry import registered_specs, resolve, shares, task_specs
 from instruct.data.seqio.bridge import RecordTask
 from instruct.data.spec import SPLITS
 from instruct.errors import UserError
@@ -86,12 +86,15 @@ def test_every_workspace_has_the_tasks_of_its_own_files(tmp_path):
     assert found == {spec.name for spec in specs()[1:]} and not none
     leaves = resolve(WORKSPACE, "cot_files.crafts").leaves
     assert {leaf.mode for leaf in leaves} == set(cot.MODES)
-    with pytest.raises(UserError, match=r"cot_files\.crafts"):
+    with pytest.raises(UserError, match=r"cot_files\.crafts'"):
         resolve(WORKSPACE, "cot_files.craft")
+    with pytest.raises(UserError, match="unknown task or mixture") as error:
+        resolve(empty, "cot_files.craft")
+    assert "cot_files.crafts" not in str(error.value)
     for name in ("cot_files.crafts", "cot_files.crafts.cot"):
         with pytest.raises(UserError, match="unknown task or mixture"):
             resolve(empty, name)
-        assert name in all_names(WORKSPACE) and name not in all_names(empty)
+        assert resolve(WORKSPACE, name).leaves
 
 
 def test_every_workspace_has_its_own_sample(tmp_path):

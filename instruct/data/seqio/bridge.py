@@ -7,7 +7,7 @@ TensorFlow is imported in this package, in registry.py and in sources/tfds.py on
 """
 
 import functools
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -436,9 +436,14 @@ def record_task(
 class WorkspaceMixture(seqio.Mixture):
     """A mixture for SeqIO's registry whose tasks and rates depend on `RecordTask.workspace`."""
 
-    def __init__(self, name: str, shares_fn: Callable[[Workspace], Mapping[str, float]]) -> None:
+    def __init__(
+        self,
+        name: str,
+        leaves_fn: Callable[[Workspace], Iterable[str]],
+        shares_fn: Callable[[Workspace], Mapping[str, float]],
+    ) -> None:
         self._name = name
-        self._shares_fn = shares_fn
+        self._leaves_fn, self._shares_fn = leaves_fn, shares_fn
         self._sub_mixtures: list[seqio.Mixture] = []
         self._sample_fn = functools.partial(
             tf.data.Dataset.sample_from_datasets, stop_on_empty_dataset=True
@@ -451,7 +456,8 @@ class WorkspaceMixture(seqio.Mixture):
 
     @property
     def tasks(self) -> list[seqio.Task]:
-        return [seqio.TaskRegistry.get(name) for name in sorted(self.rate_per_task_name)]
+        # By name only: a mixture of a user's over this one asks while it is registered.
+        return [seqio.TaskRegistry.get(name) for name in self._leaves_fn(RecordTask.workspace)]
 
     @property
     def total_rate(self) -> float:

@@ -9,6 +9,7 @@ import hashlib
 import logging
 import os
 from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -146,7 +147,7 @@ def _file_stamps(paths: Sequence[str]) -> list[str]:
     for path, found in files:
         content = f"{found.length} {found.mtime_nsec}"
         if not much and "://" not in path:
-            content = file_digest(path, found.length, found.mtime_nsec).hex()
+            content = file_digest(Path(path)).hex()
         stamps.append(f"{os.path.basename(path)} {content}")
     return stamps
 

@@ -1,7 +1,4 @@
-"""One data set from the first available of several sources.
-
-Sources on this machine are preferred to sources that would be downloaded.
-"""
+"""One data set from the first available of several sources, local ones before downloads."""
 
 import dataclasses
 from collections.abc import Iterator
@@ -15,19 +12,17 @@ from instruct.workspace import Workspace
 
 @dataclasses.dataclass(frozen=True)
 class Alternates:
-    """Sources of the same records, best first.
-
-    A source is available if all its splits are, so every split comes from the same one.
+    """Sources of the same records, best first; all splits come from the same one.
 
     Attributes:
-        sources: at least one; a split counts only if all of them have it.
+        sources: at least one; `splits` are those that all of them have.
     """
 
     sources: tuple[Source, ...]
 
     def __post_init__(self) -> None:
         if not self.sources:
-            raise UserError("a choice of sources needs at least one source")
+            raise UserError("Alternates needs at least one source")
         if not self.splits:
             have = "; ".join(", ".join(source.splits) for source in self.sources)
             raise UserError(f"the alternative sources have no split in common: {have}")
@@ -38,7 +33,7 @@ class Alternates:
         return tuple(split for split in self.sources[0].splits if all(split in o for o in others))
 
     def fingerprint(self, workspace: Workspace) -> str:
-        """The used source's fingerprint, with its place in the list; "absent" without one."""
+        """The chosen source's number, class and fingerprint; "absent" if none is available."""
         chosen = self._chosen(workspace)
         if chosen is None:
             return "absent"
@@ -49,17 +44,17 @@ class Alternates:
         """None, or why each of the sources cannot be read."""
         reasons = []
         for number, source in enumerate(self.sources, start=1):
-            why = source.available(workspace)
-            if why is None:
+            reason = source.available(workspace)
+            if reason is None:
                 return None
-            reasons.append(f"  {number}. {why}")
-        return "\n".join(["none of these is there; one of them is enough:", *reasons])
+            reasons.append(f"  {number}. {reason}")
+        return "\n".join(["none of these sources is available; one of them is enough:", *reasons])
 
     def records(self, workspace: Workspace, split: str) -> Iterator[Record | Dropped]:
         """Records of the first available source, chosen at the call and not at the first record.
 
         Raises:
-            KeyError: no such split. UserError: none of the sources is there.
+            KeyError: no such split. UserError: no source is available.
         """
         if split not in self.splits:
             raise KeyError(split)
@@ -69,7 +64,7 @@ class Alternates:
         return chosen.records(workspace, split)
 
     def _chosen(self, workspace: Workspace) -> Source | None:
-        ready = [source for source in self.sources if source.available(workspace) is None]
+        available = [source for source in self.sources if source.available(workspace) is None]
         # Where downloads are allowed, a source that is not downloaded yet is available too.
-        local = (source for source in ready if not source.fingerprint(workspace).endswith("absent"))
-        return next(local, None) or next(iter(ready), None)
+        local = (s for s in available if not s.fingerprint(workspace).endswith("absent"))
+        return next(local, next(iter(available), None))

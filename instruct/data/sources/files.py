@@ -1,14 +1,13 @@
-"""Raw examples from users' files, as records. Nothing is read before `records` is called.
+"""Sources of records in users' files: JSON lines, tab-separated and comma-separated values.
 
-Files lie under the workspace's data folder, one sub-folder a publisher's release, named as the
-publisher names them. This module reads any JSON lines, tab- and comma-separated lines;
+Files lie under the workspace's data folder, one sub-folder per release, named as published.
 `instruct/data/sources/public_releases.py` has the formats of known releases.
 
-Rows that cannot become records come out as `Dropped` with a reason, so that stores can count them:
-bytes that are not UTF-8, lines that are not what the format says, empty questions and answers.
+Rows that cannot become records are yielded as `Dropped` with a reason, so that stores count them:
+bytes that are not UTF-8, malformed lines, empty questions and answers.
 
-Where a publisher has one file only, splits are cut by a hash of the example's own text, never by
-its line: equal texts stay on one side, and a longer file keeps what it had where it was.
+Where a publisher has one file only, splits are cut by a hash of each example's own text, not by
+its line number: equal texts share a split, and appending rows to the file moves no example.
 """
 
 import csv
@@ -16,9 +15,9 @@ import dataclasses
 import functools
 import hashlib
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from instruct.json_text import parse_json
 from instruct.packed_files import open_unpacked, refuse_pointer
@@ -26,17 +25,25 @@ from instruct.prompts.record import Record
 from instruct.prompts.render import Dropped
 from instruct.workspace import DATA_VARIABLE, Workspace
 
+NOT_UTF8 = "text is not UTF-8"
 _LINE_END_BLANKS = re.compile(r"[ \t]+(?=\n)")
-_FORMAT = 2  # counts up when the same file gives other records
+_FORMAT = 2  # increment when the same file gives other records
+
+Content = TypeVar("Content")
 
 
 @dataclasses.dataclass(frozen=True)
 class Part:
-    """A split as a part of a file: rows whose text hashes into [low, high) of the unit interval."""
+    """The rows of a file whose text hashes into [low, high) of the unit interval."""
 
     path: str
     low: float = 0.0
     high: float = 1.0
+
+    def contains(self, text: str | bytes) -> bool:
+        """Whether a row with this text belongs to the part."""
+        whole = self.low <= 0.0 and self.high >= 1.0
+        return whole or self.low <= hash_unit(text) < self.high
 
 
 def hashed_parts(path: str) -> dict[str, Part]:
@@ -49,23 +56,48 @@ def hashed_parts(path: str) -> dict[str, Part]:
 
 
 def expected_records(parts: Mapping[str, Part], rows: int) -> dict[str, int]:
-    """About how many of `rows` fall into each part; a store's manifest has the true number."""
+    """Approximate number of `rows` in each part; a store's manifest has the exact one."""
     return {split: round(rows * (part.high - part.low)) for split, part in parts.items()}
 
 
 def hash_unit(text: str | bytes) -> float:
-    """A number in [0, 1) that depends on nothing but `text`, the same on every machine."""
+    """Hash of `text` in [0, 1), the same on every machine."""
     data = text.encode("utf-8", "surrogatepass") if isinstance(text, str) else text
     return int.from_bytes(hashlib.blake2b(data, digest_size=8).digest(), "big") / 2**64
 
 
-# What `rows` yields: an item, and the text that decides its split.
+def cached_by_file(maxsize: int | None) -> Callable[[Callable[[Path], Content]], Any]:
+    """Caches a function of a path until the size or modification time of the file changes."""
+
+    def decorate(function: Callable[[Path], Content]) -> Callable[[Path], Content]:
+        @functools.lru_cache(maxsize)
+        def cached(path: Path, *_: int) -> Content:
+            return function(path)
+
+        @functools.wraps(function)
+        def current(path: Path) -> Content:
+            status = path.stat()
+            return cached(path, status.st_size, status.st_mtime_ns)
+
+        return current
+
+    return decorate
+
+
+@cached_by_file(maxsize=None)
+def file_digest(path: Path) -> bytes:
+    """SHA-256 of a file."""
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").digest()
+
+
+# A record or rejected row, and the text that decides its split.
 Row = tuple[Record | Dropped, str | bytes]
 
 
 @dataclasses.dataclass(frozen=True)
 class FileSource:
-    """Records from files; a subclass says how a file is read.
+    """Records from files; subclasses define how a file is read.
 
     Attributes:
         name: the data set's name; ids of records begin with it.
@@ -78,7 +110,7 @@ class FileSource:
     origin: str = ""
 
     def rows(self, path: Path) -> Iterator[Row]:
-        """Every row of one file, in file order."""
+        """Yields every row of one file, in file order."""
         raise NotImplementedError
 
     @property
@@ -91,33 +123,31 @@ class FileSource:
         return tuple(self.locate(workspace, name) for name in names)
 
     def locate(self, workspace: Workspace, name: str) -> Path:
-        """Where the file of that name is or should be."""
+        """Path of a file of `parts`, whether it exists or not."""
         return workspace.data_dir / name
 
     def fingerprint(self, workspace: Workspace) -> str:
-        """Hash of the files' bytes and of how they are read; "absent" while one is missing."""
+        """Hash of the files' bytes and of how they are read; "absent" if one is missing."""
         digest = hashlib.sha256(f"{_FORMAT} {self!r}".encode())
-        for path in self.paths(workspace):
-            try:
-                status = path.stat()
-                digest.update(file_digest(str(path), status.st_size, status.st_mtime_ns))
-            except OSError:
-                return "absent"
+        try:
+            for path in self.paths(workspace):
+                digest.update(file_digest(path))
+        except OSError:
+            return "absent"
         return digest.hexdigest()
 
     def available(self, workspace: Workspace) -> str | None:
-        """None, or a message: which file is missing, which path was searched, where to get it."""
+        """None, or a message: which file is missing, where to get it, where to put it."""
         for path in self.paths(workspace):
             try:
                 path.open("rb").close()
-            except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
+            except OSError as error:
                 reason = (
-                    f"{path} is not there. The data folder is {workspace.data_dir}; set it with "
-                    f"--gin.DATA_DIR=FOLDER or the variable {DATA_VARIABLE}"
+                    f"{path} cannot be read ({error.strerror}). The data folder is "
+                    f"{workspace.data_dir}; set it with --gin.DATA_DIR=FOLDER or the variable "
+                    f"{DATA_VARIABLE}"
                 )
                 return f"{reason}. Get the file from {self.origin}" if self.origin else reason
-            except OSError as error:
-                return f"{path} cannot be read ({error.strerror})"
         return None
 
     def records(self, workspace: Workspace, split: str) -> Iterator[Record | Dropped]:
@@ -125,30 +155,21 @@ class FileSource:
 
         Raises:
             KeyError: no such split. OSError: the file cannot be read.
-            UserError: the file is only Git LFS's pointer to it.
+            UserError: the file is a Git LFS pointer.
         """
         part = self.parts[split]
-        whole = part.low <= 0.0 and part.high >= 1.0
         path = self.locate(workspace, part.path)
         refuse_pointer(path)
         for item, text in self.rows(path):
-            if whole or part.low <= hash_unit(text) < part.high:
+            if part.contains(text):
                 yield item
 
 
-@functools.cache
-def file_digest(path: str, size: int, mtime_ns: int) -> bytes:
-    """SHA-256 of a file; size and time only say when the remembered one is stale."""
-    del size, mtime_ns
-    with open(path, "rb") as stream:
-        return hashlib.file_digest(stream, "sha256").digest()
-
-
 def read_lines(path: Path) -> Iterator[tuple[int, bytes, str | None]]:
-    """(number from 0, bytes, text or None if not UTF-8) of every line that is not blank.
+    """Yields (number from 0, bytes, text or None if not UTF-8) of every line that is not blank.
 
     Raises:
-        OSError: the file cannot be read. UserError: it is packed and damaged.
+        OSError: the file cannot be read. UserError: it is compressed and damaged.
     """
     with open_unpacked(path) as stream:
         for number, raw in enumerate(stream):
@@ -163,13 +184,55 @@ def read_lines(path: Path) -> Iterator[tuple[int, bytes, str | None]]:
                 yield number, raw, None
 
 
+def read_csv(
+    path: Path, header: bool = True, delimiter: str = ","
+) -> Iterator[tuple[int, bytes, Any]]:
+    """Yields (number from 0, bytes, row or `Dropped`) of every row that is not blank.
+
+    Args:
+        header: the first row names the columns: rows are dictionaries, else lists of cells.
+    """
+    columns: list[str] = []
+    # Bytes that are not UTF-8 become lone surrogates, so that one bad row is one rejected row.
+    with path.open(encoding="utf-8-sig", errors="surrogateescape", newline="") as stream:
+        for number, cells in enumerate(_csv_cells(stream, delimiter)):
+            text = delimiter.join(cells or ())
+            if cells is not None and not columns:
+                columns = [cell.strip() for cell in cells]
+                if header:
+                    continue
+            row: Any = dict(zip(columns, cells)) if cells and header else cells
+            if cells is None:
+                row = Dropped("line is not CSV")
+            elif any("\udc80" <= sign <= "\udcff" for sign in text):
+                row = Dropped(NOT_UTF8)
+            elif len(cells) != len(columns):
+                row = Dropped(f"line does not have {len(columns)} columns")
+            yield number - header, text.encode("utf-8", "surrogateescape"), row
+
+
+def _csv_cells(lines: Iterable[str], delimiter: str) -> Iterator[list[str] | None]:
+    """Rows that are not blank; None for one that cannot be read (a cell over 128 KiB)."""
+    reader = csv.reader(lines, delimiter=delimiter)
+    while True:
+        try:
+            cells = next(reader)
+        except StopIteration:
+            return
+        except csv.Error:
+            yield None
+            continue
+        if cells:
+            yield cells
+
+
 @dataclasses.dataclass(frozen=True)
 class FieldMap:
-    """Which key (JSON, CSV with a header) or column number (TSV, other CSV) of a row holds what.
+    """Maps the keys (JSON, CSV with a header) or column numbers of a row to a record's fields.
 
     Attributes:
         fields: record field -> key.
-        answer: key of the answer; with `options`, it may hold the option's text or its number.
+        answer: key of the answer; with `options`, the option's text or its number.
         options: key of a list of options; None without.
         rationale, references, id: keys, or None; references are a list of texts, or one text.
     """
@@ -180,6 +243,13 @@ class FieldMap:
     rationale: str | int | None = None
     references: str | int | None = None
     id: str | int | None = None
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """Every key, once."""
+        keys = (*self.fields.values(), self.answer, self.options, self.rationale)
+        keys = (*keys, self.references, self.id)
+        return tuple(dict.fromkeys(str(key) for key in keys if key is not None))
 
     def record(self, row: Any, default_id: str) -> Record | Dropped:
         """A record from one row."""
@@ -215,85 +285,82 @@ def _text(value: Any) -> str:
 
 
 def _texts(values: Any) -> tuple[str, ...]:
-    # Texts and tables are iterable too, and would give letters or keys.
-    if not isinstance(values, list | tuple):
-        raise TypeError(f"{values!r} is no list")
+    if not isinstance(values, list | tuple):  # a text or dictionary is iterable too
+        raise TypeError(f"{values!r} is not a list")
     return tuple(_text(value) for value in values)
 
 
 def clean(text: str) -> str:
-    """Text without blanks at its ends and at the ends of its lines."""
+    """Strips a text and the end of each of its lines."""
     return _LINE_END_BLANKS.sub("", text).strip()
 
 
 def identity(record: Record) -> str:
-    """Key of equal examples: the source texts without case and runs of blanks."""
+    """Key of equal examples: the fields with case and runs of whitespace normalized."""
     return "\n".join(" ".join(text.casefold().split()) for text in record.fields.values())
 
 
 def keyed(item: Record | Dropped, raw: bytes) -> Row:
-    """A row with the text that decides its split: the record's own, else the line's bytes."""
+    """An item with the text that decides its split: a record's own text, else the raw bytes."""
     return item, raw if isinstance(item, Dropped) else identity(item)
 
 
 @dataclasses.dataclass(frozen=True)
-class JsonLinesSource(FileSource):
-    """One JSON object a line.
-
-    `parts` is `hashed_parts(path)`, or one file a split.
-    """
+class MappedSource(FileSource):
+    """One record per row of a file, made by a `FieldMap` or a subclass's `record`."""
 
     field_map: FieldMap = FieldMap({}, "answer")
 
-    def record(self, row: Mapping[str, Any], default_id: str) -> Record | Dropped:
-        """A record from one JSON object."""
+    def parsed_rows(self, path: Path) -> Iterator[tuple[str, bytes, Any]]:
+        """Yields (id if the row has none, bytes, row or `Dropped`) of every row."""
+        raise NotImplementedError
+
+    def record(self, row: Any, default_id: str) -> Record | Dropped:
+        """A record from one row."""
         return self.field_map.record(row, default_id)
 
     def rows(self, path: Path) -> Iterator[Row]:
-        for number, raw, text in read_lines(path):
-            try:
-                row = None if text is None else parse_json(text)
-            except ValueError:
-                row = None
-            if text is None:
-                item: Record | Dropped = Dropped("text is not UTF-8")
-            elif not isinstance(row, dict):
-                item = Dropped("line is not a JSON object")
-            else:
-                item = self.record(row, f"{self.name}-{path.stem}-{number}")
-                item = item.of_row(row) if isinstance(item, Dropped) else item
-            yield keyed(item, raw)
+        for default_id, raw, row in self.parsed_rows(path):
+            item = row if isinstance(row, Dropped) else self.record(row, default_id)
+            yield keyed(item.of_row(row) if isinstance(item, Dropped) else item, raw)
 
 
 @dataclasses.dataclass(frozen=True)
-class TsvSource(FileSource):
+class JsonLinesSource(MappedSource):
+    """One JSON object per line. `parts` is `hashed_parts(path)`, or one file per split."""
+
+    def parsed_rows(self, path: Path) -> Iterator[tuple[str, bytes, Any]]:
+        for number, raw, text in read_lines(path):
+            try:
+                row = Dropped(NOT_UTF8) if text is None else parse_json(text)
+            except ValueError:
+                row = None
+            if not isinstance(row, dict | Dropped):
+                row = Dropped("line is not a JSON object")
+            yield f"{self.name}-{path.stem}-{number}", raw, row
+
+
+@dataclasses.dataclass(frozen=True)
+class TsvSource(MappedSource):
     """Tab-separated lines without header and without quoting; `field_map` holds column numbers.
 
     Attributes:
-        num_columns: how many columns every line has; None for any number.
+        num_columns: columns of every line; None for any number.
     """
 
     field_map: FieldMap = FieldMap({}, 1)
     num_columns: int | None = None
 
-    def record(self, row: Sequence[str], default_id: str) -> Record | Dropped:
-        """A record from the columns of one line."""
-        return self.field_map.record(row, default_id)
-
-    def rows(self, path: Path) -> Iterator[Row]:
+    def parsed_rows(self, path: Path) -> Iterator[tuple[str, bytes, Sequence[str] | Dropped]]:
         for number, raw, text in read_lines(path):
-            columns = [] if text is None else text.split("\t")
-            if text is None:
-                item: Record | Dropped = Dropped("text is not UTF-8")
-            elif self.num_columns is not None and len(columns) != self.num_columns:
-                item = Dropped(f"line does not have {self.num_columns} columns")
-            else:
-                item = self.record(columns, f"{self.name}-{number}")
-            yield keyed(item, raw)
+            row = Dropped(NOT_UTF8) if text is None else text.split("\t")
+            if isinstance(row, list) and self.num_columns not in (None, len(row)):
+                row = Dropped(f"line does not have {self.num_columns} columns")
+            yield f"{self.name}-{number}", raw, row
 
 
 @dataclasses.dataclass(frozen=True)
-class CsvSource(FileSource):
+class CsvSource(MappedSource):
     """Comma-separated values with quoting: a quoted cell may hold commas, quotes and newlines.
 
     Attributes:
@@ -306,45 +373,6 @@ class CsvSource(FileSource):
     header: bool = True
     delimiter: str = ","
 
-    def record(self, row: Mapping[str, str] | Sequence[str], default_id: str) -> Record | Dropped:
-        """A record from the cells of one row."""
-        return self.field_map.record(row, default_id)
-
-    def rows(self, path: Path) -> Iterator[Row]:
-        names: list[str] = []
-        width = 0
-        # Bytes that are not UTF-8 become lone surrogates, so that one bad row is one dropped row.
-        with path.open(encoding="utf-8-sig", errors="surrogateescape", newline="") as stream:
-            for number, cells in enumerate(csv_rows(stream, self.delimiter)):
-                text = self.delimiter.join(cells or ())
-                if cells is not None and not width:
-                    width = len(cells)
-                    if self.header:
-                        names = [cell.strip() for cell in cells]
-                        continue
-                if cells is None:
-                    item: Record | Dropped = Dropped("line is not CSV")
-                elif any("\udc80" <= sign <= "\udcff" for sign in text):
-                    item = Dropped("text is not UTF-8")
-                elif len(cells) != width:
-                    item = Dropped(f"line does not have {width} columns")
-                else:
-                    row = dict(zip(names, cells)) if self.header else cells
-                    item = self.record(row, f"{self.name}-{path.stem}-{number - self.header}")
-                    item = item.of_row(row) if isinstance(item, Dropped) else item
-                yield keyed(item, text.encode("utf-8", "surrogateescape"))
-
-
-def csv_rows(lines: Iterable[str], delimiter: str) -> Iterator[list[str] | None]:
-    """Rows that are not blank; None for one that cannot be read (a cell of over 128 KiB)."""
-    reader = csv.reader(lines, delimiter=delimiter)
-    while True:
-        try:
-            cells = next(reader)
-        except StopIteration:
-            return
-        except csv.Error:
-            yield None
-            continue
-        if cells:
-            yield cells
+    def parsed_rows(self, path: Path) -> Iterator[tuple[str, bytes, Any]]:
+        for number, raw, row in read_csv(path, self.header, self.delimiter):
+            yield f"{self.name}-{path.stem}-{number}", raw, row

@@ -1,46 +1,39 @@
-"""JSON files: those of users, read value by value, and those beside the stores, replaced whole."""
+"""Reads users' JSON and JSON-lines files value by value; writes JSON files atomically."""
 
 import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from instruct.data.sources.files import read_lines
+from instruct.data.sources.files import NOT_UTF8, read_lines
 from instruct.errors import UserError
 from instruct.files import replace_file
 from instruct.json_text import parse_json
 from instruct.packed_files import open_unpacked
 
-NOT_UTF8 = "text is not UTF-8"
-
 
 class NoJson(NamedTuple):
-    """A line that holds no JSON value, and the reason."""
+    """The reason why a line is not JSON."""
 
     reason: str
 
 
 def read_values(path: Path, unique_names: bool = False) -> Iterator[tuple[str, int, Any]]:
-    """("line" or "row", its number from 1, value or `NoJson`) of JSON lines or of one array.
+    """Yields ("line" or "row", its number from 1, value or `NoJson`) of JSON lines or one array.
 
-    A line's number counts blank lines. An array is read whole, lines one by one.
-
-    Args:
-        path: its content, not its name, decides whether it is packed or an array.
-        unique_names: see `parse_json`.
+    A line's number counts blank lines. An array is read whole, lines one by one. The file's
+    content, not its name, decides whether it is compressed or an array.
 
     Raises:
         OSError: the file cannot be read.
-        UserError: it is packed and damaged, or an array and no JSON.
+        UserError: it is compressed and damaged, or an array that is not JSON.
     """
     if _holds_array(path):
-        with open_unpacked(path) as stream:
-            try:
+        try:
+            with open_unpacked(path) as stream:
                 values = parse_json(stream.read(), unique_names)
-            except ValueError as error:
-                raise UserError(
-                    f"{path} is neither JSON lines nor a JSON array: {error}"
-                ) from error
+        except ValueError as error:
+            raise UserError(f"{path} is neither JSON lines nor a JSON array: {error}") from error
         yield from (("row", number, value) for number, value in enumerate(values, start=1))
         return
     for number, _, text in read_lines(path):
@@ -52,25 +45,23 @@ def read_values(path: Path, unique_names: bool = False) -> Iterator[tuple[str, i
 
 
 def _holds_array(path: Path) -> bool:
-    """Whether a file begins with an array that is not one line of many."""
-    with open_unpacked(path) as stream:
-        head = stream.read(256).removeprefix(b"\xef\xbb\xbf").lstrip()
-    if not head.startswith(b"["):
-        return False
+    """Whether the file is one JSON array, not lines of which the first is an array."""
     lines = read_lines(path)
-    _, _, first = next(lines)
+    _, raw, text = next(lines, (0, b"", ""))
+    if not raw.lstrip().startswith(b"["):
+        return False
     try:
-        parse_json(first or "")
+        parse_json(text or "")
     except ValueError:
         return True
     return next(lines, None) is None
 
 
 def write_json(path: Path, value: Any) -> None:
-    """Writes `value` to `path`, making its folder; equal values give equal bytes.
+    """Writes `value` to `path` atomically and creates its folder; equal values give equal bytes.
 
     Raises:
-        OSError: no space, no permission; what was there before stays.
+        OSError: no space or no permission; an existing file is unchanged.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     replace_file(path, json.dumps(value, indent=1, ensure_ascii=False) + "\n")

@@ -2,13 +2,12 @@
 
 natural_instructions/tasks/*.json
 
-Copies of the collection spell file names in several ways: a hyphen or an underscore, the whole
-name or what stands before its first full stop. A source finds its file under each of them, and by
-the whole name only: some numbers belong to two tasks.
+Copies of the collection spell file names in several ways: with hyphens or underscores, the whole
+name or what precedes its first full stop. A source finds its file under each of them, and only by
+the whole name: some numbers belong to two tasks.
 """
 
 import dataclasses
-import functools
 import itertools
 import os
 import re
@@ -20,8 +19,8 @@ from instruct.data.sources.files import (
     FileSource,
     Part,
     Row,
+    cached_by_file,
     clean,
-    hash_unit,
     hashed_parts,
     identity,
 )
@@ -30,9 +29,8 @@ from instruct.prompts.record import Record
 from instruct.prompts.render import Dropped
 from instruct.workspace import Workspace
 
-FINGERPRINT_MODULE = (
-    "instruct.data.natural_instructions"  # fingerprints of stores name functions so
-)
+# Functions are named by this module in the fingerprints of stores.
+FINGERPRINT_MODULE = "instruct.data.natural_instructions"
 
 EXEMPLARS = "exemplars"
 FOLDER = "natural_instructions/tasks"
@@ -41,7 +39,7 @@ _NO_WORD = re.compile(r"[^a-z0-9]+")
 
 
 def normalized_stem(stem: str) -> str:
-    """A task file's name without extension, in the one form that all its spellings share.
+    """The form of a task file's name (without extension) that all its spellings share.
 
     >>> normalized_stem("task1529_scitail1.1_Classification"), normalized_stem("task1_a-b")
     ('task1529_scitail1_1_classification', 'task1_a_b')
@@ -50,7 +48,7 @@ def normalized_stem(stem: str) -> str:
 
 
 def cut_stem(stem: str) -> str:
-    """`normalized_stem` of what stands before the first full stop, another spelling in use."""
+    """`normalized_stem` of what precedes the first full stop, another spelling in use."""
     return normalized_stem(stem.partition(".")[0])
 
 
@@ -58,17 +56,16 @@ def cut_stem(stem: str) -> str:
 class NaturalInstructionsSource(FileSource):
     """One Natural-Instructions task file: a definition, examples, instances.
 
-    Newer files have lists (`Definition`, outputs) and ids, older ones plain texts and none.
+    Newer files have lists (`Definition`, outputs) and ids; older ones have texts and no ids.
     Records have the fields `definition` and `input`; all outputs are references, the first is the
-    answer. The task's positive examples are the split "exemplars", in the file's order, with their
-    explanations as rationales: few-shot prompts show these, as Tk-Instruct's do. The k-th negative
+    answer. The positive examples, in file order, are the split "exemplars", with their
+    explanations as rationales: few-shot prompts show them, as Tk-Instruct's do. The k-th negative
     example is `metadata["negative"]` of the k-th exemplar: {"input", "output", "explanation"}.
 
     Attributes:
-        num_test: so many instances at the file's beginning are the split "test", as the publisher
-            evaluates its test tasks, and what repeats them is dropped from the other splits; 0
-            for splits by hash alone.
-        revision: counts up when the same file gives other records.
+        num_test: the first `num_test` instances are the split "test", as the publisher evaluates
+            its test tasks, and other splits drop repetitions of them; 0 for splits by hash alone.
+        revision: increment when the same file gives other records.
     """
 
     origin: str = "https://github.com/allenai/natural-instructions (tasks)"
@@ -79,9 +76,16 @@ class NaturalInstructionsSource(FileSource):
     def splits(self) -> tuple[str, ...]:
         return (*self.parts, EXEMPLARS)
 
-    def paths(self, workspace: Workspace) -> tuple[Path, ...]:
-        """The task's file under the spelling that exists, else under the published one."""
-        return tuple(_find(path) for path in super().paths(workspace))
+    def locate(self, workspace: Workspace, name: str) -> Path:
+        """The file, or one beside it with another spelling of its name; else the published path."""
+        path = super().locate(workspace, name)
+        try:
+            by_stem = _task_files(path.parent)
+        except OSError:
+            return path
+        stem = path.name.removesuffix(".json")
+        keys = (path.name, normalized_stem(stem), cut_stem(stem))
+        return path.with_name(next((by_stem[key] for key in keys if key in by_stem), path.name))
 
     def records(self, workspace: Workspace, split: str) -> Iterator[Record | Dropped]:
         if split == EXEMPLARS:
@@ -92,25 +96,27 @@ class NaturalInstructionsSource(FileSource):
             yield from super().records(workspace, split)
 
     def _records_beside_test(self, path: Path, split: str) -> Iterator[Record | Dropped]:
-        part = self.parts[split]
-        rows = self.rows(path)
-        tested = set()
-        for item, text in itertools.islice(rows, self.num_test):
-            tested.add(text)
-            if split == "test":
-                yield item
+        part, rows = self.parts[split], self.rows(path)
+        test_rows = list(itertools.islice(rows, self.num_test))
         if split == "test":
+            yield from (item for item, _ in test_rows)
             return
+        test_texts = {text for _, text in test_rows}
         for item, text in rows:
-            if part.low <= hash_unit(text) < part.high:
-                yield Dropped("repeats a test instance") if text in tested else item
+            if part.contains(text):
+                yield Dropped("repeats a test instance") if text in test_texts else item
 
     def _exemplars(self, path: Path) -> Iterator[Record | Dropped]:
         task = _read_task(path)
         if isinstance(task, Dropped):
             yield task
             return
-        negatives = [shown for n in _examples(task, "Negative") if (shown := _negative(n))]
+        items = (_instance(example, "", "") for example in _examples(task, "Negative"))
+        negatives = [
+            {"input": item.fields["input"], "output": item.answer, "explanation": item.rationale}
+            for item in items
+            if isinstance(item, Record)
+        ]
         definition = _definition(task)
         for number, example in enumerate(_examples(task, "Positive")):
             item = _instance(example, definition, f"{self.name}-positive-{number}")
@@ -119,7 +125,7 @@ class NaturalInstructionsSource(FileSource):
             yield item
 
     def rows(self, path: Path) -> Iterator[Row]:
-        task = _read_task(_find(path))
+        task = _read_task(path)
         if isinstance(task, Dropped):
             yield task, self.name
             return
@@ -139,11 +145,11 @@ def natural_instructions_source(path: str) -> NaturalInstructionsSource:
 
 
 def natural_instructions_task_source(stem: str, num_test: int = 0) -> NaturalInstructionsSource:
-    """The source of a task of the collection, whose file is looked for in `FOLDER`.
+    """The source of a task whose file is in `FOLDER`.
 
     Args:
-        stem: the file's published name without ".json"; it may have full stops in it.
-        num_test: as in `NaturalInstructionsSource`.
+        stem: the file's published name without ".json"; it may contain full stops.
+        num_test: see `NaturalInstructionsSource`.
     """
     path = f"{FOLDER}/{stem}.json"
     parts = hashed_parts(path)
@@ -152,45 +158,19 @@ def natural_instructions_task_source(stem: str, num_test: int = 0) -> NaturalIns
     return NaturalInstructionsSource(stem, parts, num_test=num_test)
 
 
-# ---------------------------------------------------------------- finding a file
-
-
-def _find(path: Path) -> Path:
-    """The file at `path`, else one beside it with another spelling of its name, else `path`."""
-    try:
-        names, by_stem = _task_files(str(path.parent), path.parent.stat().st_mtime_ns)
-    except OSError:
-        return path
-    if path.name in names:
-        return path
-    stem = path.name.removesuffix(".json")
-    name = by_stem.get(normalized_stem(stem)) or by_stem.get(cut_stem(stem))
-    return path.parent / name if name else path
-
-
-@functools.lru_cache(maxsize=8)  # all tasks of a listing ask for the same folder
-def _task_files(folder: str, mtime_ns: int) -> tuple[frozenset[str], Mapping[str, str]]:
-    """Names of the task files in a folder, and the same by normalised stem."""
-    del mtime_ns
+@cached_by_file(maxsize=8)  # all tasks of a listing ask for the same folder
+def _task_files(folder: Path) -> Mapping[str, str]:
+    """Names of the task files in a folder, by that name and by its normalized stem."""
     names = sorted(name for name in os.listdir(folder) if name.endswith(".json"))
     by_stem = {normalized_stem(name.removesuffix(".json")): name for name in names}
-    return frozenset(names), by_stem
+    return by_stem | {name: name for name in names}
 
 
-# ---------------------------------------------------------------- reading a file
-
-
+@cached_by_file(maxsize=1)  # the splits of a task are read one after another
 def _read_task(path: Path) -> dict[str, Any] | Dropped:
-    """A task file as JSON. At most some 50 MB by its publisher's rule, so read at once."""
-    status = path.stat()
-    return _parse_task(str(path), status.st_size, status.st_mtime_ns)
-
-
-@functools.lru_cache(maxsize=1)  # the splits of a task are read one after another
-def _parse_task(path: str, size: int, mtime_ns: int) -> dict[str, Any] | Dropped:
-    del size, mtime_ns
+    """A task file's JSON, read whole: the publisher's rule is at most about 50 MB."""
     try:
-        task = parse_json(Path(path).read_bytes().decode("utf-8"))
+        task = parse_json(path.read_bytes().decode("utf-8"))
     except UnicodeDecodeError:
         return Dropped("file is not UTF-8")
     except ValueError:
@@ -201,7 +181,7 @@ def _parse_task(path: str, size: int, mtime_ns: int) -> dict[str, Any] | Dropped
 
 
 def _definition(task: Mapping[str, Any]) -> str:
-    """The definition: a text in old files, a list of wordings in new ones (the first is used)."""
+    """The definition: a text in old files, the first of a list of wordings in new ones."""
     definition = task.get("Definition") or ""
     if isinstance(definition, list):
         definition = definition[0] if definition else ""
@@ -209,17 +189,9 @@ def _definition(task: Mapping[str, Any]) -> str:
 
 
 def _examples(task: Mapping[str, Any], kind: str) -> list[Any]:
-    """The "Positive" or "Negative" examples; some old files have a text where they have none."""
+    """The "Positive" or "Negative" examples; some old files have a text instead of none."""
     examples = task.get(f"{kind} Examples")
     return examples if isinstance(examples, list) else []
-
-
-def _negative(example: Any) -> dict[str, str] | None:
-    """A negative example as texts; None if its input or output is missing."""
-    item = _instance(example, "", "negative")
-    if isinstance(item, Dropped):
-        return None
-    return {"input": item.fields["input"], "output": item.answer, "explanation": item.rationale}
 
 
 def _instance(instance: Any, definition: str, default_id: str) -> Record | Dropped:

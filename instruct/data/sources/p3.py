@@ -1,10 +1,10 @@
 """P3: data sets worded by promptsource's templates, one configuration a prompt (Sanh et al. 2022).
 
 A row is a finished prompt and its target. Flan turns a prompt's newlines into blanks and fails on
-a target that is none of the choices; here newlines stay and such rows are dropped and counted.
+a target that is not among the choices; this module keeps newlines and rejects such rows.
 
-Read from bigscience/P3 as published, `P3/data/<prompt name>/train.tfrecord-00000-of-00001`, or
-from any other format in `P3/<prompt name>/`, under the data folder or in the hub's cache.
+Reads bigscience/P3 as published, `P3/data/<prompt name>/train.tfrecord-00000-of-00001`, or any
+other format in `P3/<prompt name>/`, under the data folder or in the hub's cache.
 """
 
 import functools
@@ -17,10 +17,10 @@ from instruct.prompts.options import plain
 from instruct.prompts.record import Record
 from instruct.prompts.render import Dropped
 
-FINGERPRINT_MODULE = "instruct.data.p3"  # fingerprints of stores name functions so
+FINGERPRINT_MODULE = "instruct.data.p3"  # fingerprints of stores name functions by it
 
-# How a prompt shows its options: not at all as it has none (G), inside of its text (M), or not,
-# although there are some (S). Only the last get options that may be shown in other ways.
+# Kinds of prompts: generative, without options (G); options in the prompt's text (M); options that
+# the prompt does not show (S). Only S gets options that can be rendered in any style.
 KINDS = ("G", "M", "S")
 _COLUMNS = ("inputs_pretokenized", "targets_pretokenized", "answer_choices", "is_correct")
 
@@ -33,7 +33,7 @@ def p3_source(
     Args:
         prompt: its configuration in bigscience/P3 ("sciq_Direct_Question").
         kind: one of `KINDS`.
-        parts: our split -> P3's, or a part of it; all of "train" unless given.
+        parts: our split -> P3's, or a part of it; default all of "train".
 
     Raises:
         UserError: no such kind.
@@ -58,7 +58,7 @@ def p3_record(
 
     Args:
         row: P3's columns; each a value, or a list of one as in TFRecord files.
-        with_options: whether `answer_choices` become the record's options.
+        with_options: make `answer_choices` the record's options.
     """
     prompt = _single(row.get("inputs_pretokenized"))
     answer = _single(row.get("targets_pretokenized"))
@@ -75,18 +75,18 @@ def p3_record(
 
 
 def with_choices(record_id: str, prompt: str, answer: str, choices: Any) -> Record | Dropped:
-    """A record whose options are `choices`; equal ones become one, the answer is written as there.
+    """A record with the distinct `choices` as options; the answer is spelled like its choice.
 
     >>> with_choices("1", "Sure?", "yes", ["No", "Yes"]).answer
     'Yes'
     """
     if not isinstance(choices, list | tuple):
         return Dropped("no answer choices")
-    options: dict[str, str] = {}
+    options: dict[str, str] = {}  # spelling without case and runs of blanks -> option
     for choice in choices:
         if isinstance(choice, str) and choice.strip():
-            options.setdefault(_comparable(choice), choice.strip())
-    wanted, keys = _comparable(answer), list(options)
+            options.setdefault(" ".join(choice.casefold().split()), choice.strip())
+    wanted, keys = " ".join(answer.casefold().split()), list(options)
     matches = [i for i, key in enumerate(keys) if key == wanted]
     matches = matches or [i for i, key in enumerate(keys) if plain(key) == plain(wanted)]
     if len(matches) != 1:
@@ -95,10 +95,6 @@ def with_choices(record_id: str, prompt: str, answer: str, choices: Any) -> Reco
         return Dropped("answer choices are all alike")
     texts = tuple(options.values())
     return Record(record_id, {"prompt": prompt}, texts[matches[0]], texts, matches[0])
-
-
-def _comparable(text: str) -> str:
-    return " ".join(text.casefold().split())
 
 
 def _single(value: Any) -> Any:

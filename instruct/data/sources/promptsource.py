@@ -1,9 +1,9 @@
-"""promptsource's templates applied to raw rows: P3's prompts from the data sets themselves.
+"""promptsource's templates applied to raw rows: P3's prompts from the original data sets.
 
 `templates.yaml` holds Jinja templates, "prompt ||| target", and an expression for the answer
-choices (Bach et al. 2022). They are rendered in Jinja's sandbox, once compiled. Unlike there,
-nothing is cut at 2,048 characters, "choice" draws by the row's own hash, and a template that fails
-on a row, or uses what the row does not have, drops the row with a reason.
+choices (Bach et al. 2022). They are compiled once and rendered in Jinja's sandbox. Unlike in
+promptsource, nothing is cut at 2,048 characters, "choice" draws by the row's own hash, and a
+template that fails on a row, or uses a column that the row lacks, rejects the row with a reason.
 """
 
 import dataclasses
@@ -12,11 +12,13 @@ import hashlib
 import json
 import random
 import re
-from collections import Counter
+import statistics
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
+from instruct.data.sources.files import cached_by_file
+from instruct.data.sources.huggingface import HuggingFaceSource
 from instruct.data.sources.p3 import with_choices
 from instruct.errors import UserError, unknown_name
 from instruct.prompts.record import Record
@@ -24,38 +26,23 @@ from instruct.prompts.render import Dropped
 from instruct.workspace import Workspace
 
 TEMPLATES_FILE = "templates.yaml"
-MAX_RENDERED_CHARS = (
-    1_000_000  # of one prompt with its target; a template that writes more is broken
-)
+MAX_RENDERED_CHARS = 1_000_000  # of a prompt with its target; more means a broken template
 _SEPARATOR = "|||"
 _PROTECTED = "\ue000|\ue001|\ue000"  # private characters: no data set uses them
 _DRAWS = "draws of this row"  # no template can name a variable with blanks
 
 
-class RowSource(Protocol):
-    """Where raw rows come from; `HuggingFaceSource` is one."""
-
-    @property
-    def splits(self) -> Sequence[str]: ...
-
-    def fingerprint(self, workspace: Workspace) -> str: ...
-
-    def available(self, workspace: Workspace) -> str | None: ...
-
-    def rows(self, workspace: Workspace, split: str) -> Iterator[dict[str, Any] | Dropped]: ...
-
-
 @dataclasses.dataclass(frozen=True)
 class JinjaTemplate:
-    """One template as its file has it.
+    """One template of a template file.
 
     Attributes:
         name: unique in its data set.
-        jinja: prompt and target, apart by "|||".
-        answer_choices: Jinja for the choices, apart by "|||"; "" for none.
-        choices_in_prompt: whether the prompt shows the choices itself.
-        original_task: whether it asks for what the data set was made for.
-        metrics: names as promptsource has them ("Accuracy").
+        jinja: prompt and target, separated by "|||".
+        answer_choices: Jinja for the choices, separated by "|||"; "" for none.
+        choices_in_prompt: whether the prompt itself shows the choices.
+        original_task: whether it asks for the data set's original task.
+        metrics: promptsource's names ("Accuracy").
     """
 
     name: str
@@ -75,34 +62,28 @@ def p3_name(dataset: str, subset: str | None, template: str) -> str:
     return re.sub(r"[^\w.]+", "_", "_".join(filter(None, (dataset, subset, template))))
 
 
-# ---------------------------------------------------------------- template files
-
-
+@cached_by_file(maxsize=64)
 def load_templates(path: Path) -> dict[str, JinjaTemplate]:
     """The templates of one `templates.yaml`, by name.
 
     Raises:
-        UserError: unreadable file, not YAML of that kind, or a template without name or text.
+        OSError: the file cannot be read.
+        UserError: it is not a template file, or a template lacks its name or text.
     """
-    try:
-        status = path.stat()
-    except OSError as error:
-        raise UserError(f"cannot read templates {path}: {error.strerror}") from error
-    return _load_templates(str(path), status.st_size, status.st_mtime_ns)
-
-
-@functools.lru_cache(maxsize=64)
-def _load_templates(path: str, size: int, mtime_ns: int) -> dict[str, JinjaTemplate]:
-    del size, mtime_ns
     import yaml
 
+    class Loader(yaml.SafeLoader):
+        """Reads the two tags of these files as plain dictionaries."""
+
+    for tag in ("!Template", "!TemplateMetadata"):
+        Loader.add_constructor(tag, yaml.SafeLoader.construct_yaml_map)
     try:
-        table = yaml.load(Path(path).read_bytes().decode("utf-8-sig"), Loader=_loader())
-    except (yaml.YAMLError, ValueError, RecursionError, OSError) as error:
+        table = yaml.load(path.read_bytes().decode("utf-8-sig"), Loader=Loader)
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
         raise UserError(f"templates {path} cannot be read: {error}") from error
     entries = table.get("templates") if isinstance(table, dict) else None
     if not isinstance(entries, dict):
-        raise UserError(f"{path} has no table 'templates'; it is not one of promptsource's files")
+        raise UserError(f"{path} has no table 'templates'; it is not a file of promptsource")
     templates = {}
     for identity, entry in entries.items():
         if not isinstance(entry, dict) or not all(
@@ -123,30 +104,11 @@ def _load_templates(path: str, size: int, mtime_ns: int) -> dict[str, JinjaTempl
 
 
 @functools.cache
-def _loader() -> Any:
-    """YAML's safe loader, with the two tags of these files read as plain dictionaries."""
-    import yaml
-
-    class Loader(yaml.SafeLoader):
-        pass
-
-    def plain(loader: yaml.SafeLoader, node: yaml.MappingNode) -> dict[Any, Any]:
-        return loader.construct_mapping(node, deep=True)
-
-    for tag in ("!Template", "!TemplateMetadata"):
-        Loader.add_constructor(tag, plain)
-    return Loader
-
-
-# ---------------------------------------------------------------- rendering
-
-
-@functools.cache
 def _environment() -> Any:
     """Jinja's sandbox with promptsource's additions.
 
-    No template reaches names with underscores, files or this program. One that is out to waste
-    time or memory still can; it ends the process that builds its store and fails alone there.
+    No template reaches names with underscores, files or this program. A malicious one can still
+    waste time or memory; it then kills only the process that builds its store.
     """
     import jinja2
     from jinja2 import sandbox
@@ -169,15 +131,9 @@ def _environment() -> Any:
     environment = Environment(undefined=jinja2.StrictUndefined)
     environment.globals["zip"] = zip
     environment.filters["choice"] = choice
-    environment.filters["most_frequent"] = _most_frequent
+    environment.filters["most_frequent"] = statistics.multimode
     environment.filters["highlight"] = str
     return environment
-
-
-def _most_frequent(items: Sequence[Any]) -> list[Any]:
-    """The items that occur most often, in the order of their first occurrence."""
-    counts = Counter(items)
-    return [item for item, count in counts.items() if count == max(counts.values())]
 
 
 @functools.lru_cache(maxsize=512)
@@ -185,19 +141,19 @@ def _compiled(source: str) -> Any:
     return _environment().from_string(source)
 
 
-def _write(source: str, values: Mapping[str, Any]) -> str:
-    """Renders one template; OverflowError once it gets too long."""
+def _render_parts(source: str, values: Mapping[str, Any]) -> list[str]:
+    """Renders one template; the parts between its separators. OverflowError if it is too long."""
     pieces, length = [], 0
     for piece in _compiled(source).generate(**values):
         length += len(piece)
         if length > MAX_RENDERED_CHARS:
             raise OverflowError(f"more than {MAX_RENDERED_CHARS} characters")
         pieces.append(piece)
-    return "".join(pieces)
+    return [part.strip() for part in "".join(pieces).split(_SEPARATOR)]
 
 
 def _protect(value: Any) -> Any:
-    """`value` with the separator inside of its texts, at any depth, replaced."""
+    """Replaces the separator in the texts of `value`, at any depth."""
     if isinstance(value, str):
         return value.replace(_SEPARATOR, _PROTECTED)
     if isinstance(value, Mapping):
@@ -207,25 +163,17 @@ def _protect(value: Any) -> Any:
     return value
 
 
-def _parts(rendered: str) -> list[str]:
-    return [part.strip() for part in rendered.split(_SEPARATOR)]
-
-
-def _restore(text: str) -> str:
-    return text.replace(_PROTECTED, _SEPARATOR)
-
-
 def apply_template(
     template: JinjaTemplate,
     row: Mapping[str, Any],
     record_id: str,
     with_options: bool | None = None,
 ) -> Record | Dropped:
-    """A record with the field `prompt`: the template filled with one row.
+    """A record with the field `prompt`: the template rendered with one row.
 
     Args:
         row: the raw row; "-" in column names becomes "_", as in promptsource.
-        with_options: whether the answer choices become options; None: if the template has some
+        with_options: make the answer choices the record's options; None: if the template has some
             and does not show them itself.
     """
     if "answer_choices" in row:
@@ -240,26 +188,23 @@ def apply_template(
     try:
         if template.answer_choices:
             draws = {_DRAWS: random.Random(seed)}
-            choices = _parts(_write(template.answer_choices, values | draws))
+            choices = _render_parts(template.answer_choices, values | draws)
         more_values = {"answer_choices": choices or None, _DRAWS: random.Random(seed)}
-        parts = _parts(_write(template.jinja, values | more_values))
+        parts = _render_parts(template.jinja, values | more_values)
     except OverflowError:
         return Dropped("template writes too much")
     except Exception as error:  # a template is a program and may raise anything
         return Dropped(f"template fails with {type(error).__name__}")
     if len(parts) != 2:
         return Dropped(f"template gives {len(parts)} parts, not prompt and target")
-    prompt, answer = map(_restore, parts)
+    prompt, answer, *choices = (t.replace(_PROTECTED, _SEPARATOR) for t in (*parts, *choices))
     if not prompt or not answer:
         return Dropped("empty prompt or target")
     if with_options is None:
         with_options = bool(template.answer_choices) and not template.choices_in_prompt
     if not with_options:
         return Record(record_id, {"prompt": prompt}, answer)
-    return with_choices(record_id, prompt, answer, [_restore(choice) for choice in choices])
-
-
-# ---------------------------------------------------------------- the source
+    return with_choices(record_id, prompt, answer, choices)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -267,17 +212,17 @@ class PromptSourceSource:
     """One template of one data set, applied to all its rows.
 
     Attributes:
-        dataset, subset: as in promptsource; they name the folder of the template file.
-        template: its name there.
-        rows: the raw rows; their columns must be those of the hub's data set.
+        dataset, subset: promptsource's names of them, and of the template file's folder.
+        template: its name in the file.
+        rows: the raw rows, with the columns of the hub's data set.
         templates_path: promptsource's folder of templates, under the data folder.
-        with_options: as in `apply_template`.
+        with_options: see `apply_template`.
     """
 
     dataset: str
     subset: str | None
     template: str
-    rows: RowSource
+    rows: HuggingFaceSource
     templates_path: str = "promptsource/templates"
     with_options: bool | None = None
 
@@ -296,7 +241,7 @@ class PromptSourceSource:
         return tuple(self.rows.splits)
 
     def fingerprint(self, workspace: Workspace) -> str:
-        """Of the rows and of this template's text; "absent" while one is missing."""
+        """Hash of the rows and of this template's text; "absent" if one is missing."""
         rows = self.rows.fingerprint(workspace)
         if rows == "absent" or not self.path(workspace).is_file():
             return "absent"
@@ -304,19 +249,21 @@ class PromptSourceSource:
         return hashlib.sha256(described.encode("utf-8", "surrogatepass")).hexdigest()
 
     def loaded(self, workspace: Workspace) -> JinjaTemplate:
-        """The template. UserError if the file or the template is not there."""
-        templates = load_templates(self.path(workspace))
+        """The template. UserError if the file or the template does not exist."""
+        path = self.path(workspace)
+        try:
+            templates = load_templates(path)
+        except OSError as error:
+            raise UserError(
+                f"cannot read templates {path}: {error.strerror}. Get them from "
+                "https://github.com/bigscience-workshop/promptsource (promptsource/templates)"
+            ) from error
         if self.template not in templates:
-            raise unknown_name(f"template of {self.path(workspace)}", self.template, templates)
+            raise unknown_name(f"template of {path}", self.template, templates)
         return templates[self.template]
 
     def available(self, workspace: Workspace) -> str | None:
         """None, or what is missing: the template or the rows."""
-        if not self.path(workspace).is_file():
-            return (
-                f"{self.path(workspace)} is not there. Get it from "
-                "https://github.com/bigscience-workshop/promptsource (promptsource/templates)"
-            )
         try:
             self.loaded(workspace)
         except UserError as error:
@@ -324,10 +271,10 @@ class PromptSourceSource:
         return self.rows.available(workspace)
 
     def records(self, workspace: Workspace, split: str) -> Iterator[Record | Dropped]:
-        """The rows of a split, rendered; missing ones are fetched at the call.
+        """Streams the rendered rows of a split; downloads missing files at the call.
 
         Raises:
-            UserError: no such file or template, or one that is not valid Jinja.
+            UserError: no such file or template, or it is not valid Jinja.
         """
         import jinja2
 

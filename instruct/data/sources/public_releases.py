@@ -1,34 +1,25 @@
-"""Readers for files of public releases, under the data folder as published:
+"""Sources of public releases, whose files are under the data folder as published:
 
-gsm8k/train.jsonl, gsm8k/test.jsonl     GSM8K (Cobbe et al. 2021), else openai/gsm8k as the Hugging
-                                        Face hub has it
+gsm8k/train.jsonl, gsm8k/test.jsonl     GSM8K (Cobbe et al. 2021), else the hub's openai/gsm8k
 cot/*.tsv                               Flan's chains of thought (Longpre et al. 2023)
-
-`instruct/data/sources/natural_instructions.py` reads Natural Instructions.
 """
 
 import dataclasses
 import re
+import string
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from instruct.data.sources.files import (
-    JsonLinesSource,
-    Part,
-    Row,
-    TsvSource,
-    clean,
-    hashed_parts,
-    keyed,
-)
+from instruct.data.sources.files import JsonLinesSource, Part, TsvSource, clean, hashed_parts
 from instruct.data.sources.huggingface import HuggingFaceSource
 from instruct.data.sources.table_files import read_rows
 from instruct.prompts.record import Record
 from instruct.prompts.render import Dropped
 from instruct.workspace import Workspace
 
-FINGERPRINT_MODULE = "instruct.data.public_sources"  # fingerprints of stores name functions so
+# Functions are named by this module in the fingerprints of stores.
+FINGERPRINT_MODULE = "instruct.data.public_sources"
 
 _CALCULATION = re.compile(r"<<[^<>]*>>")
 
@@ -37,7 +28,8 @@ _CALCULATION = re.compile(r"<<[^<>]*>>")
 class Gsm8kSource(JsonLinesSource):
     """GSM8K: `{"question", "answer"}`, the answer a solution that ends in "#### 72".
 
-    The calculator annotations ("<<48/2=24>>") go. The validation split is 5 % of the train file.
+    Calculator annotations ("<<48/2=24>>") are removed. 5 % of the train file is the validation
+    split.
     """
 
     name: str = "gsm8k"
@@ -55,17 +47,13 @@ class Gsm8kSource(JsonLinesSource):
         hub = HuggingFaceSource("openai/gsm8k", "main")
         return path if path.is_file() else next(iter(hub.local_files(workspace, path.stem)), path)
 
-    def rows(self, path: Path) -> Iterator[Row]:
+    def parsed_rows(self, path: Path) -> Iterator[tuple[str, bytes, Any]]:
         if path.suffix == ".jsonl":
-            yield from super().rows(path)
+            yield from super().parsed_rows(path)
             return
         split = "test" if path.name.startswith("test") else "train"
         for number, row in enumerate(read_rows([path])):
-            if isinstance(row, Dropped):
-                item: Record | Dropped = row
-            else:
-                item = self.record(row, f"{self.name}-{split}-{number}")
-            yield keyed(item, repr(row).encode("utf-8", "replace"))
+            yield f"{self.name}-{split}-{number}", repr(row).encode("utf-8", "replace"), row
 
     def record(self, row: Mapping[str, Any], default_id: str) -> Record | Dropped:
         question, solution = row.get("question"), row.get("answer")
@@ -95,51 +83,49 @@ _NAMES_A_LETTER = re.compile(
 
 
 def split_options(question: str, answer: str) -> tuple[str, tuple[str, ...], int] | None:
-    """Takes options apart that are written into a question.
+    """Separates a question from the options that its text lists.
 
-    Two styles, after a line "Options:": "(A) text" lines (a dash before them or not) with a
-    letter as the answer, and "- text" lines with a text as the answer. Equal options become one.
+    Two styles, after a line "Options:": "(A) text" lines (with or without a dash) with a letter as
+    the answer, and "- text" lines with a text as the answer. Equal options become one.
 
     >>> split_options("2 + 2?\\nOptions:\\n(A) 3\\n(B) 4", "(B)")
     ('2 + 2?', ('3', '4'), 1)
 
     Returns:
-        (question, options, index of the answer), or None where the text is written otherwise.
+        (question, options, index of the answer); None if the text has neither style.
     """
-    found = _OPTION_BLOCK.match(question)
-    if found is None:
+    block = _OPTION_BLOCK.match(question)
+    if block is None:
         return None
-    lines = [line.strip() for line in found.group(2).split("\n") if line.strip()]
-    labelled = [_LABELLED.match(line) for line in lines]
-    letter = _LABEL.match(answer)
+    lines = [line.strip() for line in block[2].split("\n") if line.strip()]
+    labelled = [match for line in lines if (match := _LABELLED.match(line))]
+    bulleted = [match for line in lines if (match := _BULLETED.match(line))]
     index = -1
-    if all(labelled):
-        pairs = [match.groups() for match in labelled if match]
-        if [label for label, _ in pairs] != [chr(ord("A") + i) for i in range(len(pairs))]:
+    if len(labelled) == len(lines):
+        texts = [match[2] for match in labelled]
+        if not string.ascii_uppercase.startswith("".join(match[1] for match in labelled)):
             return None
-        texts = [text for _, text in pairs]
-        if letter:
-            index = ord(letter.group(1)) - ord("A")
+        if letter := _LABEL.match(answer):
+            index = string.ascii_uppercase.index(letter[1])
+    elif len(bulleted) == len(lines):
+        texts = [match[1] for match in bulleted]
     else:
-        bulleted = [_BULLETED.match(line) for line in lines]
-        texts = [match.group(1) for match in bulleted if match]
-        if len(texts) < len(lines):
-            return None
+        return None
     if index < 0 and answer in texts:
         index = texts.index(answer)
     if not 0 <= index < len(texts):
         return None
     options = tuple(dict.fromkeys(texts))
-    return found.group(1), options, options.index(texts[index])
+    return block[1], options, options.index(texts[index])
 
 
 @dataclasses.dataclass(frozen=True)
 class CotTsvSource(TsvSource):
     """Flan's chain-of-thought TSVs: question, answer, rationale; a literal "\\n" is a newline.
 
-    Options written into the question become the record's options, so that they can be shown in
-    any style. They stay where they are if the rationale names one by its letter, or if they are
-    written in a way that is not known. Splits are `hashed_parts`: the files are train only.
+    Options in the question's text become the record's options, so that they can be rendered in
+    any style, unless the rationale names one by its letter or `split_options` does not know their
+    format. Splits are `hashed_parts`: the files are train only.
     """
 
     num_columns: int | None = 3
@@ -160,5 +146,5 @@ class CotTsvSource(TsvSource):
 
 
 def cot_tsv_source(path: str) -> CotTsvSource:
-    """The source of one file, `path` relative to the data folder (`cot/aqua_train.tsv`)."""
+    """The source of one file; `path` is relative to the data folder (`cot/aqua_train.tsv`)."""
     return CotTsvSource(Path(path).stem.removesuffix("_train"), hashed_parts(path))

@@ -1,8 +1,8 @@
-"""Finished prompts that others have published: the sub-mixtures of the Flan Collection as rows.
+"""Published renderings: the sub-mixtures of the Flan Collection as finished prompts.
 
 A row is what Flan's own generator wrote, with the wording, options and exemplars it drew: columns
 `inputs`, `targets`, `task_source`, `task_name`, `template_type` (zs_opt, zs_noopt, fs_opt,
-fs_noopt). They become records whose one field is the prompt.
+fs_noopt). It becomes a record whose one field is the prompt.
 """
 
 import functools
@@ -14,7 +14,7 @@ from instruct.errors import unknown_name
 from instruct.prompts.record import Record
 from instruct.prompts.render import Dropped
 
-FINGERPRINT_MODULE = "instruct.data.renderings"  # fingerprints of stores name functions so
+FINGERPRINT_MODULE = "instruct.data.renderings"  # fingerprints of stores name functions by it
 
 TEMPLATE_TYPES = ("zs_opt", "zs_noopt", "fs_opt", "fs_noopt")
 _METADATA = ("task_name", "template_type", "task_source")
@@ -36,9 +36,8 @@ def rendering_source(
     """The rows of one published sub-mixture.
 
     Args:
-        path: the hub's name ("conceptofmind/cot_submix_original"); a folder under the data folder
-            of that name, or of its last part, comes first.
-        template_types: those to keep, of `TEMPLATE_TYPES`; () for all.
+        path: name on the hub ("conceptofmind/cot_submix_original") or of a local folder.
+        template_types: those of `TEMPLATE_TYPES` to keep; () for all.
         task_names: those to keep, as the rows name them; () for all.
 
     Raises:
@@ -47,7 +46,7 @@ def rendering_source(
     for kind in template_types:
         if kind not in TEMPLATE_TYPES:
             raise unknown_name("template type", kind, TEMPLATE_TYPES)
-    # One filter is left to the reader of files, which may skip whole blocks by it.
+    # The reader of files applies one filter, by which it may skip whole row groups.
     where = ("task_name", tuple(task_names)) if task_names else None
     if where is None and template_types:
         where = ("template_type", tuple(template_types))

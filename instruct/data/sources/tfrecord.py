@@ -1,8 +1,8 @@
 """TFRecord files of `tf.train.Example`s, read without TensorFlow.
 
 Framing: length (8 bytes), its checksum (4), the message, the message's checksum (4). Only the
-length's checksum is compared: it keeps a damaged length from becoming an absurd allocation, and
-`tf.data.TFRecordDataset`, which compares both, ends silently at a header that is cut short.
+length's checksum is verified: it keeps a damaged length from becoming an absurd allocation.
+`tf.data.TFRecordDataset` verifies both, but ends silently at a truncated header.
 
 https://www.tensorflow.org/tutorials/load_data/tfrecord
 """
@@ -13,21 +13,19 @@ from typing import Any, BinaryIO
 
 from instruct.errors import UserError
 
-# A feature is a list: of texts (bytes that are UTF-8), of bytes, of integers or of floats.
-Feature = list[str] | list[bytes] | list[int] | list[float]
-
 
 def read_examples(
     path: Path, columns: Collection[str] | None = None
-) -> Iterator[dict[str, Feature]]:
-    """Yields the examples of one uncompressed file as dictionaries of lists.
+) -> Iterator[dict[str, list[Any]]]:
+    """Yields the examples of one uncompressed file as lists by feature name.
+
+    A list holds texts, bytes (if one is not UTF-8), integers or floats.
 
     Args:
-        path: the TFRecord file.
         columns: features to keep; None for all.
 
     Raises:
-        UserError: the file is cut short or damaged.
+        UserError: the file is truncated or damaged.
     """
     from google.protobuf.message import DecodeError
     from tensorflow_datasets.proto import tf_example_generated_pb2
@@ -39,12 +37,9 @@ def read_examples(
             try:
                 features = parse(message).features.feature
             except DecodeError as error:
-                raise _damaged(path, number, "its message is no Example") from error
-            yield {
-                name: _values(feature)
-                for name, feature in features.items()
-                if columns is None or name in columns
-            }
+                raise _damaged(path, number, "its message is not an Example") from error
+            names = [name for name in features if columns is None or name in columns]
+            yield {name: _values(features[name]) for name in names}
             number += 1
 
 
@@ -69,7 +64,7 @@ def _read_message(stream: BinaryIO, path: Path, number: int) -> bytes | None:
     return message
 
 
-def _values(feature: Any) -> Feature:
+def _values(feature: Any) -> list[Any]:
     kind = feature.WhichOneof("kind")
     values = list(getattr(feature, kind).value) if kind else []
     if kind != "bytes_list":

@@ -113,9 +113,8 @@ def test_a_file_that_may_not_be_read_is_named(folder, monkeypatch):
         raise PermissionError(13, "Permission denied", str(self))
 
     monkeypatch.setattr(Path, "open", refuse)
-    assert (
-        source.available(workspace()) == f"{folder / 't.jsonl'} cannot be read (Permission denied)"
-    )
+    reason = source.available(workspace()) or ""
+    assert reason.startswith(f"{folder / 't.jsonl'} cannot be read (Permission denied)")
 
 
 def test_tsv(folder):

@@ -254,7 +254,7 @@ def test_scripts_and_old_libraries_are_refused(monkeypatch):
 
     source = HuggingFaceSource("owner/set", to_record=MAP)
     fake_libraries(monkeypatch, load)
-    with pytest.raises(UserError, match="published as a script, and scripts are never run here"):
+    with pytest.raises(UserError, match="published as a script, and scripts are never run"):
         list(source.records(workspace(), "train"))
     fake_libraries(monkeypatch, load, version="3.6.0")
     assert "datasets>=4" in (source.available(workspace()) or "")
@@ -266,7 +266,7 @@ def test_scripts_and_old_libraries_are_refused(monkeypatch):
 
 def test_a_download_without_that_split(monkeypatch):
     fake_libraries(monkeypatch, lambda path, config, revision, cache_dir: None)
-    with pytest.raises(UserError, match="no file of it is a split 'train'"):
+    with pytest.raises(UserError, match="it has no split 'train'"):
         list(HuggingFaceSource("owner/set", to_record=MAP).records(workspace(), "train"))
 
 

@@ -13,8 +13,8 @@ from tests.data.sources.test_tfrecord import example, frame
 ROWS = [{"task": name, "n": number} for number, name in enumerate("aabab")]
 
 
-def names(folders, split):
-    return [path.name for path in find_split(folders, split)]
+def names(folder, split):
+    return [path.name for path in find_split(folder, split)]
 
 
 def touch(folder, *files):
@@ -35,26 +35,27 @@ def test_shards_of_a_split_and_no_other_files(tmp_path):
         "README.md",
     )
     shards = ["train-00000-of-00002-1a2b.parquet", "train-00001-of-00002.parquet"]
-    assert names([tmp_path / "absent", tmp_path], "train") == shards
-    assert names([tmp_path], "train_r1") == ["train_r1-00000-of-00001.parquet"]
-    assert names([tmp_path], "test") == ["test.parquet"]
-    assert names([tmp_path], "validation") == []
+    assert names(tmp_path, "train") == shards
+    assert names(tmp_path / "absent", "train") == []
+    assert names(tmp_path, "train_r1") == ["train_r1-00000-of-00001.parquet"]
+    assert names(tmp_path, "test") == ["test.parquet"]
+    assert names(tmp_path, "validation") == []
 
 
 def test_other_layouts(tmp_path):
     touch(tmp_path, "a/train/0000.parquet", "a/train/0001.parquet", "a/train/state.json")
-    assert names([tmp_path / "a"], "train") == ["0000.parquet", "0001.parquet"]
+    assert names(tmp_path / "a", "train") == ["0000.parquet", "0001.parquet"]
     touch(tmp_path, "b/p3-train.arrow", "b/dataset_info.json")
-    assert names([tmp_path / "b"], "train") == ["p3-train.arrow"]
+    assert names(tmp_path / "b", "train") == ["p3-train.arrow"]
     touch(tmp_path, "c/train.tfrecord-00000-of-00001", "c/info.train.json", "c/stats.train.json")
-    assert names([tmp_path / "c"], "train") == ["train.tfrecord-00000-of-00001"]
+    assert names(tmp_path / "c", "train") == ["train.tfrecord-00000-of-00001"]
     touch(tmp_path, "d/part1.jsonl", "d/part2.jsonl", "d/test.jsonl")
-    assert names([tmp_path / "d"], "train") == ["part1.jsonl", "part2.jsonl"]
+    assert names(tmp_path / "d", "train") == ["part1.jsonl", "part2.jsonl"]
 
 
 def test_missing_shards(tmp_path):
     touch(tmp_path, "train-00001-of-00003.parquet", "x.tfrecord-00000-of-00002")
-    assert missing_shards(find_split([tmp_path], "train")) == [
+    assert missing_shards(find_split(tmp_path, "train")) == [
         "train-00000-of-00003.parquet",
         "train-00002-of-00003.parquet",
     ]
@@ -89,7 +90,7 @@ KINDS = ["parquet", "arrow", "stream.arrow", "json", "jsonl", "jsonl.gz"]
 @pytest.mark.parametrize("kind", KINDS)
 def test_rows_columns_and_filters_of_every_format(tmp_path, kind):
     path = write(tmp_path, kind)
-    assert find_split([tmp_path], "train") == [path]
+    assert find_split(tmp_path, "train") == [path]
     assert list(read_rows([path])) == ROWS
     assert list(read_rows([path], where=("task", "b"))) == [ROWS[2], ROWS[4]]
     assert list(read_rows([path], where=("n", (0, 4)))) == [ROWS[0], ROWS[4]]
@@ -173,6 +174,6 @@ def test_a_folder_may_have_any_name(tmp_path, name):
     with path.open("wb") as stream, pa.ipc.new_stream(stream, table.schema) as writer:
         writer.write_table(table)
     for split in ("train", "test"):
-        assert list(read_rows(find_split([tmp_path / name], split))) == ROWS
+        assert list(read_rows(find_split(tmp_path / name, split))) == ROWS
     with pytest.raises(UserError, match="the path is not UTF-8"):
         list(read_rows([tmp_path / "caf\udce9" / "train.parquet"]))

@@ -140,7 +140,7 @@ def test_absent_data_say_what_to_do(absent, prepared, monkeypatch):
     with pytest.raises(UserError, match="not prepared"):
         source.records(workspace(), "train")
     monkeypatch.setenv(TFDS_VARIABLE, str(prepared))
-    assert "there: made_up_words:1.2.3" in (source.available(workspace()) or "")
+    assert "prepared: made_up_words:1.2.3" in (source.available(workspace()) or "")
 
 
 @pytest.mark.parametrize("content", ["", "{", "[]", '{"splits": [{"name": "train"}]}'])

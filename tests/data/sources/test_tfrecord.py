@@ -64,5 +64,5 @@ def test_damaged_files_are_named(tmp_path, spoil):
 def test_a_message_that_is_no_example(tmp_path):
     path = tmp_path / "x.tfrecord"
     path.write_bytes(frame(b"\x0b\x08"))
-    with pytest.raises(UserError, match="no Example"):
+    with pytest.raises(UserError, match="not an Example"):
         list(read_examples(path))
