@@ -1,6 +1,6 @@
 """`metrics.jsonl`: one JSON object a logged step, {"step": 100, "loss": 2.5, ...}, in order.
 
-Training writes it (`instruct/train/trackers.py`) and reports read it. The reader tolerates damage:
+Written by training (`instruct/train/trackers.py`), read by reports. The reader tolerates damage:
 disks fill up, processes are killed in the middle of a line, and people edit files.
 """
 
@@ -15,28 +15,22 @@ class MetricsFile(NamedTuple):
     """The readable rows of a file.
 
     Attributes:
-        rows: by step, each step once; of several rows of a step the last one counts.
-        num_damaged: lines that are no row.
-        num_repeated: rows of a step that has a later row.
-        torn: whether the last of the damaged lines is one that a killed process left unfinished.
+        rows: sorted by step; of several rows of a step, the last.
+        num_damaged: lines that are not rows.
+        torn: whether the last damaged line is one that a killed process left unfinished.
     """
 
     rows: list[dict[str, Any]]
     num_damaged: int
-    num_repeated: int
     torn: bool
 
 
 def read_metrics(path: str | os.PathLike[str]) -> MetricsFile:
-    """Reads a file with or without BOM, carriage returns and damage; no rows if there is none.
-
-    Raises:
-        OSError: it is there and cannot be read.
-    """
+    """Reads a file with or without BOM, carriage returns and damage; no rows if it is missing."""
     try:
         content = pathlib.Path(path).read_bytes()
     except FileNotFoundError:
-        return MetricsFile([], 0, 0, False)
+        return MetricsFile([], 0, False)
     lines = content.decode("utf-8-sig", errors="replace").split("\n")
     unfinished = lines.pop()
     parsed = [_parse(line) for line in lines if line.strip()]
@@ -47,7 +41,6 @@ def read_metrics(path: str | os.PathLike[str]) -> MetricsFile:
     return MetricsFile(
         rows=[by_step[step] for step in sorted(by_step)],
         num_damaged=parsed.count(None) + torn,
-        num_repeated=len(rows) - len(by_step),
         torn=torn,
     )
 

@@ -13,11 +13,11 @@ from instruct.data.seqio.bridge import RecordTask
 from instruct.data.spec import SPLITS
 from instruct.errors import UserError
 from instruct.eval import metrics
-from instruct.prompts.lint import lint
 from instruct.prompts.template import load_template_sets
 from tasks import cot, public
 from tasks.wordings import FOLDER as WORDINGS
 from tests.tasks.public_goldens import WORKSPACE, specs
+from tests.template_lint import lint
 from tests.workspaces import workspace
 
 

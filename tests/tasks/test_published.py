@@ -3,10 +3,10 @@ import json
 import pytest
 
 from instruct.data.registry import resolve, task_specs
-from instruct.prompts.lint import lint
 from instruct.prompts.record import Record
 from instruct.prompts.render import Rendered, render
 from tasks import published
+from tests.template_lint import lint
 from tests.workspaces import workspace
 
 

@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from instruct.prompts.lint import doubled_labels, lint
 from instruct.prompts.template import TemplateSet, load_template_sets
+from tests.template_lint import doubled_labels, lint
 
 FILES = sorted(Path(__file__).parents[2].joinpath("tasks", "templates").glob("*.toml"))
 SETS = [

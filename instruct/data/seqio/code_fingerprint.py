@@ -343,7 +343,8 @@ class CodeFingerprint:
                 elif step.argval not in _MODULE_NOISE:
                     self._add_path(namespace[step.argval], kept[number + 1 :])
             elif step.opname == "IMPORT_NAME":
-                self._add_import(step.argval, kept, number, namespace)
+                level, names = kept[number - 2].argval, kept[number - 1].argval
+                self._add_import("." * level + step.argval, names, namespace)
 
     def _add_path(self, value: Any, following: Sequence[dis.Instruction]) -> None:
         """A global, or the value of `module.submodule.name` in a user's module."""
@@ -369,32 +370,25 @@ class CodeFingerprint:
         if isinstance(value, types.FunctionType | type) and not _is_installed(value):
             self.add(value)
 
-    def _add_import(
-        self,
-        name: str,
-        steps: Sequence[dis.Instruction],
-        number: int,
-        namespace: Mapping[str, Any],
-    ) -> None:
+    def _add_import(self, name: str, members: Any, namespace: Mapping[str, Any]) -> None:
         """Whatever an import inside a function takes from a user's module."""
-        level, names = steps[number - 2].argval, steps[number - 1].argval
         try:
             package = str(namespace.get("__package__") or "")
-            absolute = importlib.util.resolve_name("." * level + name, package)
+            absolute = importlib.util.resolve_name(name, package)
             spec = importlib.util.find_spec(absolute)
             if spec is None or _is_installed_file(spec.origin):
                 return
             module = importlib.import_module(absolute)
         except Exception:  # a user's module may raise anything; running the step reports it
-            self.unseen[f"module {name}, which cannot be imported here"] = None
+            self.unseen[f"module {name.lstrip('.')}, which cannot be imported here"] = None
             return
-        if names is None:
+        if members is None:
             self.add(module)
-        for one in names or ():
-            if not hasattr(module, one):  # a submodule that is not imported yet
+        for member in members or ():
+            if not hasattr(module, member):  # a submodule that is not imported yet
                 with contextlib.suppress(Exception):
-                    importlib.import_module(f"{absolute}.{one}")
-            self.add(getattr(module, one, None))
+                    importlib.import_module(f"{absolute}.{member}")
+            self.add(getattr(module, member, None))
 
 
 def _shown(value: Any) -> str | None:

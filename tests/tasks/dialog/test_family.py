@@ -4,7 +4,6 @@ import pytest
 
 from instruct.data.registry import resolve, task_specs
 from instruct.prompts.dialog import dialog_text
-from instruct.prompts.lint import lint
 from instruct.prompts.record import Record
 from instruct.prompts.render import Dropped, Rendered
 from tasks.dialog import family as dialog
@@ -20,6 +19,7 @@ from tasks.dialog.sources import (
 from tests.tasks.dialog.goldens import QRECC_ROWS, WIKI_ROWS, qrecc_row, records, wiki_row
 from tests.tasks.public_goldens import WORKSPACE
 from tests.tasks.shown_prompts import rendered
+from tests.template_lint import lint
 from tests.workspaces import workspace
 
 SPECS = [dialog.dialog_task(row) for row in dialog.SETS]

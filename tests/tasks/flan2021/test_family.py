@@ -11,7 +11,6 @@ from instruct.data.feed.rendering import example_features
 from instruct.data.registry import resolve, task_specs
 from instruct.data.sources.tfds import TfdsSource
 from instruct.errors import UserError
-from instruct.prompts.lint import lint
 from instruct.prompts.record import Record
 from instruct.prompts.render import Rendered
 from tasks.flan2021 import family as flan2021
@@ -19,6 +18,7 @@ from tasks.flan2021.datasets import DATASETS
 from tasks.flan2021.table import CLUSTERS, PER_ROW, TASKS
 from tests.tasks.flan2021.goldens import LENGTHS, raw_rows, record_of, records
 from tests.tasks.shown_prompts import rendered
+from tests.template_lint import lint
 from tests.workspaces import workspace
 
 SPECS = {row.id: flan2021.flan2021_task(row) for row in TASKS.values()}

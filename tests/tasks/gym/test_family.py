@@ -14,7 +14,6 @@ from reasoning_gym.factory import DATASETS
 
 from instruct.data.feed.rendering import example_features
 from instruct.data.registry import find_spec
-from instruct.prompts.lint import lint
 from instruct.prompts.record import Record
 from instruct.prompts.render import Rendered, render
 from tasks.gym import family as gym
@@ -24,6 +23,7 @@ from tasks.gym.fields import UnusableError, _follows, shape
 from tasks.gym.source import _EDGES, _FIRST_SEED, GymSource, _key, split_of
 from tasks.gym.table import EASY, EXCLUDED, GENERATORS, MAIN
 from tasks.gym.verify import convinces, is_right
+from tests.template_lint import lint
 from tests.workspaces import workspace
 
 ROOT = Path(__file__).resolve().parents[3]

@@ -3,7 +3,6 @@ import copy
 import pytest
 
 from instruct.data.registry import resolve, task_specs
-from instruct.prompts.lint import lint
 from instruct.prompts.record import Record
 from instruct.prompts.render import Dropped, Rendered
 from tasks.program_synthesis import family as program_synthesis
@@ -19,6 +18,7 @@ from tasks.program_synthesis.sources import (
 from tests.tasks.program_synthesis.goldens import CONTEST_ROWS, LENGTHS, records
 from tests.tasks.public_goldens import WORKSPACE
 from tests.tasks.shown_prompts import rendered
+from tests.template_lint import lint
 from tests.workspaces import workspace
 
 SPECS = {row.id: program_synthesis.program_task(row) for row in program_synthesis.SETS}

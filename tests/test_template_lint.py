@@ -3,8 +3,8 @@ import dataclasses
 import pytest
 
 from instruct.prompts.exemplars import STANDARD_FORMATS
-from instruct.prompts.lint import doubled_labels, lint
 from instruct.prompts.template import Template, TemplateSet
+from tests.template_lint import doubled_labels, lint
 
 PLAIN = tuple(Template(f"p{i}", f"{i}. {{question}}") for i in range(10))
 SHOWN = tuple(Template(f"o{i}", f"{i}. {{question}}\n{{options}}") for i in range(10))
