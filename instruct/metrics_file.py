@@ -17,11 +17,13 @@ class MetricsFile(NamedTuple):
     Attributes:
         rows: sorted by step; of several rows of a step, the last.
         num_damaged: lines that are not rows.
+        num_repeated: rows of a step that has a later row.
         torn: whether the last damaged line is one that a killed process left unfinished.
     """
 
     rows: list[dict[str, Any]]
     num_damaged: int
+    num_repeated: int
     torn: bool
 
 
@@ -30,7 +32,7 @@ def read_metrics(path: str | os.PathLike[str]) -> MetricsFile:
     try:
         content = pathlib.Path(path).read_bytes()
     except FileNotFoundError:
-        return MetricsFile([], 0, False)
+        return MetricsFile([], 0, 0, False)
     lines = content.decode("utf-8-sig", errors="replace").split("\n")
     unfinished = lines.pop()
     parsed = [_parse(line) for line in lines if line.strip()]
@@ -41,6 +43,7 @@ def read_metrics(path: str | os.PathLike[str]) -> MetricsFile:
     return MetricsFile(
         rows=[by_step[step] for step in sorted(by_step)],
         num_damaged=parsed.count(None) + torn,
+        num_repeated=len(rows) - len(by_step),
         torn=torn,
     )
 
@@ -50,7 +53,5 @@ def _parse(line: str) -> dict[str, Any] | None:
         row = parse_json(line)
     except ValueError:
         return None
-    if not isinstance(row, dict):
-        return None
-    step = row.get("step")
-    return row if type(step) is int and step >= 0 else None
+    is_row = isinstance(row, dict) and type(row.get("step")) is int and row["step"] >= 0
+    return row if is_row else None

@@ -16,22 +16,22 @@ def read(path, content: bytes):
 
 
 @pytest.mark.parametrize(
-    ("content", "damaged", "torn"),
+    ("content", "damaged", "repeated", "torn"),
     [
-        ("".join(LINES).encode(), 0, False),
-        (b"\xef\xbb\xbf" + "".join(LINES).encode(), 0, False),
-        ("".join(LINES).replace("\n", "\r\n").encode(), 0, False),
-        ("".join(reversed(LINES)).encode(), 0, False),
-        ("".join([LINES[0], '{"step": 20, "loss": 9}\n', *LINES[1:]]).encode(), 0, False),
-        ("\n\n".join(LINES).encode(), 0, False),
-        ("".join(LINES).encode()[:-1], 0, False),
-        ("".join([*LINES, '{"step": 40, "lo']).encode(), 1, True),
-        ("".join([*LINES, '{"step": 40, "lo\n']).encode(), 1, False),
-        ("".join(LINES).encode() + b"\x00\xff\xfe\n", 1, False),
+        ("".join(LINES).encode(), 0, 0, False),
+        (b"\xef\xbb\xbf" + "".join(LINES).encode(), 0, 0, False),
+        ("".join(LINES).replace("\n", "\r\n").encode(), 0, 0, False),
+        ("".join(reversed(LINES)).encode(), 0, 0, False),
+        ("".join([LINES[0], '{"step": 20, "loss": 9}\n', *LINES[1:]]).encode(), 0, 1, False),
+        ("\n\n".join(LINES).encode(), 0, 0, False),
+        ("".join(LINES).encode()[:-1], 0, 0, False),
+        ("".join([*LINES, '{"step": 40, "lo']).encode(), 1, 0, True),
+        ("".join([*LINES, '{"step": 40, "lo\n']).encode(), 1, 0, False),
+        ("".join(LINES).encode() + b"\x00\xff\xfe\n", 1, 0, False),
     ],
 )
-def test_all_rows_are_found(content, damaged, torn, tmp_path):
-    assert read(tmp_path / "m", content) == (ROWS, damaged, torn)
+def test_all_rows_are_found(content, damaged, repeated, torn, tmp_path):
+    assert read(tmp_path / "m", content) == (ROWS, damaged, repeated, torn)
 
 
 @pytest.mark.parametrize(
@@ -41,8 +41,8 @@ def test_all_rows_are_found(content, damaged, torn, tmp_path):
     ids=lambda line: line[:20],
 )
 def test_what_is_no_row_is_counted(line, tmp_path):
-    assert read(tmp_path / "m", f"{LINES[0]}{line}\n".encode()) == (ROWS[:1], 1, False)
+    assert read(tmp_path / "m", f"{LINES[0]}{line}\n".encode()) == (ROWS[:1], 1, 0, False)
 
 
 def test_no_file_and_an_empty_one(tmp_path):
-    assert read_metrics(tmp_path / "none") == ([], 0, False) == read(tmp_path / "m", b"")
+    assert read_metrics(tmp_path / "none") == ([], 0, 0, False) == read(tmp_path / "m", b"")

@@ -4,6 +4,7 @@ Seeding `random.Random` takes longer than a whole render, and its `choice` and `
 between Python versions.
 """
 
+import bisect
 from collections.abc import Sequence
 from typing import TypeVar
 
@@ -54,11 +55,8 @@ class Draws:
 
     def weighted(self, cumulative: Sequence[float]) -> int:
         """Index drawn by cumulative weights (ascending, the last one is the total)."""
-        point = self.unit() * cumulative[-1]
-        for index, edge in enumerate(cumulative):
-            if point < edge:
-                return index
-        return len(cumulative) - 1
+        index = bisect.bisect_right(cumulative, self.unit() * cumulative[-1])
+        return min(index, len(cumulative) - 1)
 
     def permutation(self, size: int) -> list[int]:
         """A uniform permutation of range(size) (Fisher-Yates)."""

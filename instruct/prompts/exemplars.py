@@ -7,6 +7,7 @@ never drawn, and long exemplars are skipped.
 
 import dataclasses
 from collections.abc import Sequence
+from typing import Any
 
 from instruct.fields import bounded, one_of
 from instruct.prompts.draws import Draws
@@ -46,7 +47,7 @@ class FewShotFormat:
         return f"{self.input_prefix}{inputs}{self.separator}{prefix}{targets}"
 
 
-def _formats(name: str, *rows: tuple[str, ...]) -> tuple[FewShotFormat, ...]:
+def _formats(name: str, *rows: tuple[Any, ...]) -> tuple[FewShotFormat, ...]:
     return tuple(FewShotFormat(f"{name}_{number}", *row) for number, row in enumerate(rows))
 
 
@@ -87,16 +88,10 @@ INVERTED_FORMATS = _formats(
 )
 
 
-def draw_exemplars(
-    key: int,
-    num_records: int,
-    query_index: int | None,
-    min_shots: int = MIN_SHOTS,
-    max_shots: int = MAX_SHOTS,
-) -> list[int]:
+def draw_exemplars(key: int, num_records: int, query_index: int | None) -> list[int]:
     """Indices of the exemplars of one prompt, distinct and never the query's.
 
-    The number is uniform in [min_shots, max_shots], or all records if there are fewer.
+    The number is uniform in [MIN_SHOTS, MAX_SHOTS], or all records if there are fewer.
 
     Args:
         key: the example's key.
@@ -105,7 +100,7 @@ def draw_exemplars(
     """
     draws = Draws(key, _PURPOSE)
     available = num_records - (query_index is not None)
-    wanted = min(min_shots + draws.below(max_shots - min_shots + 1), available)
+    wanted = min(MIN_SHOTS + draws.below(MAX_SHOTS - MIN_SHOTS + 1), available)
     drawn: list[int] = []
     while len(drawn) < wanted:
         index = draws.below(available)
@@ -129,28 +124,8 @@ def usable_exemplars(
     """
     if published:
         return [exemplar for exemplar in exemplars if exemplar.id != record.id]
-    seen_ids = {record.id}
-    seen_fields = [dict(record.fields)]
-    kept = []
+    kept = [record]
     for exemplar in exemplars:
-        fields = dict(exemplar.fields)
-        if exemplar.id in seen_ids or fields in seen_fields:
-            continue
-        seen_ids.add(exemplar.id)
-        seen_fields.append(fields)
-        kept.append(exemplar)
-    return kept
-
-
-def fitting(costs: Sequence[int], budget: int) -> list[int]:
-    """Positions of the exemplars that fit a budget of tokens, in order; skips long ones.
-
-    >>> fitting([40, 300, 50], 100)
-    [0, 2]
-    """
-    kept = []
-    for position, cost in enumerate(costs):
-        if cost <= budget:
-            kept.append(position)
-            budget -= cost
-    return kept
+        if all(exemplar.id != k.id and dict(exemplar.fields) != dict(k.fields) for k in kept):
+            kept.append(exemplar)
+    return kept[1:]

@@ -56,6 +56,10 @@ class _Pattern(NamedTuple):
     layout: FewShotFormat | None = None
     instruction: str = ""
 
+    @property
+    def texts(self) -> dict[str, str]:
+        return {"inputs": self.inputs, "targets": self.targets, "instruction": self.instruction}
+
 
 # The patterns of one key by their number in Flan's list.
 _Patterns = Mapping[int, _Pattern]
@@ -138,16 +142,7 @@ def _read_tables(
         for entry in entries if table in tables else ():
             match entry:
                 case ast.Constant(str(key)), ast.List(items):
-                    patterns = tables[table][key] = {}
-                    for number, item in enumerate(items):
-                        try:
-                            pattern = _read_pattern(item, number, defaults)
-                            for text in (pattern.inputs, pattern.targets, pattern.instruction):
-                                parse(text)
-                            patterns[number] = pattern
-                        except ValueError as error:
-                            stray = str(error).startswith("stray")
-                            skipped["stray brace" if stray else str(error)] += 1
+                    tables[table][key] = _read_patterns(items, defaults, skipped)
                 case (
                     ast.Constant(str(key)),
                     ast.Subscript(ast.Name(other_table), ast.Constant(other)),
@@ -156,6 +151,21 @@ def _read_tables(
                 case _:
                     skipped["entry that is no list of patterns"] += 1
     return tables
+
+
+def _read_patterns(
+    items: Sequence[ast.expr], defaults: Mapping[str, ast.expr], skipped: collections.Counter[str]
+) -> dict[int, _Pattern]:
+    patterns = {}
+    for number, item in enumerate(items):
+        try:
+            pattern = _read_pattern(item, number, defaults)
+            for text in pattern.texts.values():
+                parse(text)
+            patterns[number] = pattern
+        except ValueError as error:
+            skipped["stray brace" if str(error).startswith("stray") else str(error)] += 1
+    return patterns
 
 
 def _read_pattern(node: ast.expr, number: int, defaults: Mapping[str, ast.expr]) -> _Pattern:
@@ -181,7 +191,7 @@ def _read_pattern(node: ast.expr, number: int, defaults: Mapping[str, ast.expr])
         raise ValueError("few-shot pattern with text below its examples")
     instruction = above.rstrip()
     layout = FewShotFormat(
-        _id("fs", number), *layout_texts, instruction="top" if instruction else "none"
+        f"fs_{number:02d}", *layout_texts, instruction="top" if instruction else "none"
     )
     return _Pattern(inputs, targets, layout, instruction)
 
@@ -191,10 +201,6 @@ def _text(node: ast.expr) -> str:
         case ast.Constant(str(text)):
             return text
     raise ValueError("pattern with something else than texts")
-
-
-def _id(prefix: str, number: int) -> str:
-    return f"{prefix}_{number:02d}"
 
 
 # ---------------------------------------------------------------- names of fields
@@ -216,9 +222,7 @@ def _rename_fields(patterns: _Patterns, renaming: Mapping[str, str]) -> dict[int
     shown_as = {name: f"{{{ours}}}" for name, ours in renaming.items()}
     return {
         number: pattern._replace(
-            inputs=replace_fields(pattern.inputs, shown_as),
-            targets=replace_fields(pattern.targets, shown_as),
-            instruction=replace_fields(pattern.instruction, shown_as),
+            **{name: replace_fields(text, shown_as) for name, text in pattern.texts.items()}
         )
         for number, pattern in patterns.items()
     }
@@ -245,30 +249,44 @@ def _template_set(
     names = [
         name
         for pattern in (*zero_shot.values(), *no_options.values(), *few_shot.values())
-        for text in (pattern.inputs, pattern.targets, pattern.instruction)
+        for text in pattern.texts.values()
         for name in placeholders(text)
     ]
     sources = tuple(dict.fromkeys(name for name in names if name not in SPECIAL))
     lists: dict[str, list[Template]] = collections.defaultdict(list)
+
+    def add(prefix: str, number: int, pattern: _Pattern) -> None:
+        """Adds a pattern to the list of its kind."""
+        kind = _kind(pattern, sources)
+        name = "inv"
+        if kind != "inv":
+            has_options = "{options}" in pattern.inputs
+            # A zero-shot pattern without options comes again in the table without options.
+            if prefix == "zs" and not has_options:
+                return
+            kind = "fs" if prefix.startswith("fs") else kind or "zs"
+            name = f"{kind}_opt" if has_options else f"{kind}_noopt"
+        lists[name].append(Template(f"{prefix}_{number:02d}", pattern.inputs, pattern.targets))
+
     for number, pattern in zero_shot.items():
         if _kind(pattern, sources) == "inv":
             pattern = _inverted(pattern, no_options.get(number, pattern), sources)
-        _place(lists, "zs", number, pattern, sources)
+        add("zs", number, pattern)
     for number, pattern in no_options.items():
         if _kind(pattern, sources) != "inv":
-            _place(lists, "zs_noopt", number, _without_options(pattern), sources)
+            add("zs_noopt", number, _without_options(pattern))
     straight = []
     for number, pattern in few_shot.items():
         if _kind(pattern, sources) == "inv":
-            _place(lists, "fs_inv", number, _alone(_without_options(pattern)), sources)
+            add("fs_inv", number, _alone(_without_options(pattern)))
             continue
         straight.append(pattern)
         # The chain-of-thought lists have targets with a rationale already.
         if "{rationale}" in pattern.targets:
             pattern = pattern._replace(targets="{answer}")
-        _place(lists, "fs", number, pattern, sources)
+        add("fs", number, pattern)
         if "{options}" in pattern.inputs:
-            _place(lists, "fs_noopt", number, _without_options(pattern), sources)
+            add("fs_noopt", number, _without_options(pattern))
     layouts = tuple(pattern.layout for pattern in straight if pattern.layout is not None)
     shown = [pattern.instruction for pattern in straight if pattern.instruction]
     wordings: dict[str, Any] = {name: tuple(templates) for name, templates in lists.items()}
@@ -288,26 +306,6 @@ def _kind(pattern: _Pattern, sources: Sequence[str]) -> str:
     if inputs & {"answer", "rationale"} or targets & set(sources) or "answer" not in targets:
         return "inv"
     return "cot" if "rationale" in targets else ""
-
-
-def _place(
-    lists: dict[str, list[Template]],
-    prefix: str,
-    number: int,
-    pattern: _Pattern,
-    sources: Sequence[str],
-) -> None:
-    """Adds a pattern to the list of its kind."""
-    kind = _kind(pattern, sources)
-    name = "inv"
-    if kind != "inv":
-        has_options = "{options}" in pattern.inputs
-        # A zero-shot pattern without options comes again in the table without options.
-        if prefix == "zs" and not has_options:
-            return
-        kind = "fs" if prefix.startswith("fs") else kind or "zs"
-        name = f"{kind}_opt" if has_options else f"{kind}_noopt"
-    lists[name].append(Template(_id(prefix, number), pattern.inputs, pattern.targets))
 
 
 def _without_options(pattern: _Pattern) -> _Pattern:

@@ -23,6 +23,7 @@ from typing import NamedTuple
 
 # Long numbers must not be rounded, and no input may raise.
 _EXACT = decimal.Context(prec=200, traps=[])
+_OTHER = {".": ",", ",": "."}
 _QUOTIENT = decimal.Context(prec=28, traps=[])
 
 
@@ -75,7 +76,7 @@ _NO_NAME = r"(?<![0-9A-Za-z_\u00c0-\u024f\u0370-\u052f])(?<![0-9]\.)"
 def _number(form: NumberForm) -> re.Pattern[str]:
     """Pattern of a number with its sign; the name of the matching group is its notation."""
     point = re.escape(form.decimal)
-    group = re.escape(_other(form.decimal))
+    group = re.escape(_OTHER[form.decimal])
     first, three = r"[1-9][0-9]{0,2}", r"[0-9]{3}(?![0-9])"
     blank = rf" {three}(?!-[^\W0-9_])"  # "3 100-dollar notes" are three
     ways = {
@@ -140,10 +141,6 @@ def numbers_in(text: str, form: NumberForm = ENGLISH) -> list[Decimal]:
     return numbers
 
 
-def _other(sign: str) -> str:
-    return "," if sign == "." else "."
-
-
 def _plain_signs(text: str, form: NumberForm) -> str:
     """Replaces digits and signs by ASCII ones, and fraction characters by "1/2"."""
     for pattern, sign in _LATEX:
@@ -151,7 +148,7 @@ def _plain_signs(text: str, form: NumberForm) -> str:
     text = _VULGAR.sub(_spelled_fraction, text)
     text = _NATIVE_DIGIT.sub(lambda digit: str(unicodedata.decimal(digit.group())), text)
     # The Arabic decimal and thousands separators are unambiguous.
-    return text.translate({**_SAME_SIGN, 0x066B: form.decimal, 0x066C: _other(form.decimal)})
+    return text.translate({**_SAME_SIGN, 0x066B: form.decimal, 0x066C: _OTHER[form.decimal]})
 
 
 def _spelled_fraction(match: re.Match[str]) -> str:
@@ -171,7 +168,7 @@ def _values(match: re.Match[str], form: NumberForm) -> list[Decimal]:
         above, below = map(Decimal, part.split("/"))
         values = [_EXACT.add(Decimal(whole or 0), _QUOTIENT.divide(above, below))]
     else:
-        points = {"own": form.decimal, "foreign": _other(form.decimal), "indian": "."}
+        points = {"own": form.decimal, "foreign": _OTHER[form.decimal], "indian": "."}
         point = points.get(way, "," if "," in written else ".")
         kept = re.sub(rf"[^0-9{point}]", "", written)
         values = [Decimal(kept.replace(point, "."))]

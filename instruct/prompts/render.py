@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
 from instruct.errors import unknown_name
-from instruct.prompts.exemplars import fitting, usable_exemplars
+from instruct.prompts.exemplars import usable_exemplars
 from instruct.prompts.modes import INVERTED_MODES, MODES, TK_MODES
 from instruct.prompts.record import Record
 from instruct.prompts.template import TemplateSet
@@ -150,13 +150,11 @@ def _fit_inputs(
 ) -> tuple[Prompt, list[int], bool]:
     """Shortens the inputs to at most `limit` tokens: (prompt, tokens without EOS, whether cut)."""
     input_ids = list(tokenizer.encode(prompt.inputs))
-    if len(input_ids) <= limit:
-        return prompt, input_ids, False
-    if shots:
+    if len(input_ids) > limit and shots:
         prompt, input_ids = _fewer_exemplars(writer, shots, tokenizer, limit, len(input_ids))
-        if len(input_ids) <= limit:
-            return prompt, input_ids, False
-    return _cut_source(writer, prompt, input_ids, tokenizer, limit)
+    if len(input_ids) > limit:
+        return *_cut_source(writer, prompt, input_ids, tokenizer, limit), True
+    return prompt, input_ids, False
 
 
 def _fewer_exemplars(
@@ -172,7 +170,10 @@ def _fewer_exemplars(
         # the rest once: the rest is (sum - full) / (n - 1) tokens.
         without = (sum(costs) - full_length) // (len(shots) - 1)
         budget = limit - without - _SPARE_TOKENS
-        kept = [shots[i] for i in fitting([cost - without for cost in costs], budget)]
+        for shot, cost in zip(shots, costs):
+            if cost - without <= budget:
+                kept.append(shot)
+                budget -= cost - without
     while kept:
         prompt = writer.few_shot(kept)
         input_ids = list(tokenizer.encode(prompt.inputs))
@@ -185,7 +186,7 @@ def _fewer_exemplars(
 
 def _cut_source(
     writer: Writer, prompt: Prompt, input_ids: list[int], tokenizer: Tokenizer, limit: int
-) -> tuple[Prompt, list[int], bool]:
+) -> tuple[Prompt, list[int]]:
     """Shortens the source field at its end until the prompt fits."""
     name = writer.template_set.truncate_field
     source = writer.record.fields.get(name, "").rstrip()  # a prompt never ends in blanks
@@ -207,19 +208,19 @@ def _cut_source(
         prompt = writer.zero_shot({**writer.record.fields, name: cut.rstrip()})
         input_ids = list(tokenizer.encode(prompt.inputs))
         if len(input_ids) <= limit:
-            return prompt, input_ids, True
+            return prompt, input_ids
         keep -= 1
     raise CannotRender("inputs too long")
 
 
 def _drop_turns(
     writer: Writer, turns: list[str], tokenizer: Tokenizer, limit: int
-) -> tuple[Prompt, list[int], bool]:
+) -> tuple[Prompt, list[int]]:
     """Drops the oldest turns of a dialog, in pairs so that the speakers keep their roles."""
     name = writer.template_set.truncate_field
     for first in range(2, len(turns), 2):
         prompt = writer.zero_shot({**writer.record.fields, name: "\n".join(turns[first:])})
         input_ids = list(tokenizer.encode(prompt.inputs))
         if len(input_ids) <= limit:
-            return prompt, input_ids, True
+            return prompt, input_ids
     raise CannotRender("inputs too long")

@@ -42,14 +42,10 @@ class Writer:
         self.template_set = template_set
         self.mode = mode
         self.key = key
-        if mode in ("zs_opt", "fs_opt"):
-            if not record.options:
-                raise CannotRender("no options")
-            self.kind = "opt"
-        elif mode in ("direct", "zs_direct", *COT_MODES):
-            self.kind = "opt" if record.options else "noopt"
-        else:
-            self.kind = "noopt"
+        if mode in ("zs_opt", "fs_opt") and not record.options:
+            raise CannotRender("no options")
+        shows_options = ("zs_opt", "fs_opt", "direct", "zs_direct", *COT_MODES)
+        self.kind = "opt" if record.options and mode in shows_options else "noopt"
         if mode in COT_MODES and not record.rationale and not template_set.published:
             raise CannotRender("no rationale")
         if mode in COT_MODES or (mode in INVERTED_MODES and record.rationale):

@@ -23,7 +23,7 @@ import numpy as np
 from instruct.data.overlap.ngrams import (
     hash_texts,
     ngram_hashes,
-    question_of,
+    question_forms,
     record_words,
     run_hashes,
 )
@@ -95,11 +95,7 @@ def sample_part(task: StoredTask, n: int, most: int, sketch: int) -> IndexPart:
 
 
 def question_part(task: StoredTask, n: int) -> IndexPart:
-    """Indexes every record of a task as a whole, and its question.
-
-    Each `ngrams.Question` becomes several texts: the n-grams of its words, and one entry for each
-    of its runs and keys.
-    """
+    """Indexes every record of a task as a whole, and the forms of its question."""
     columns: list[tuple[int, int, int]] = []
     texts, hashes = [np.zeros(0, np.int64)], [np.zeros(0, np.uint64)]
     runs: set[int] = set()
@@ -108,19 +104,21 @@ def question_part(task: StoredTask, n: int) -> IndexPart:
         lists = [record_words(record) for record in records]
         columns += [(number, 0, 0) for number in numbers]
         singles: list[tuple[int, tuple[int, int, int]]] = []  # (hash, column)
-        for number, question in zip(numbers, (question_of(record, n) for record in records)):
-            for form, names in question.long.items():
-                lists.append(names)
-                columns.append((number, form, question.whole))
-            for form, names in question.runs.items():
-                runs.add(len(names))
-                _, (run,) = run_hashes(hash_texts([names]), [len(names)])
-                singles.append((int(run), (number, form, question.whole)))
-            singles += [(key, (number, key, question.whole)) for key in sorted(question.keys)]
-            singles += [(key, (number, 0, 0)) for key in sorted(question.fields)]
+        for number, record in zip(numbers, records):
+            for form, question, content in question_forms(record, n):
+                column = (number, form, question)
+                if isinstance(content, int):
+                    singles.append((content, column))
+                elif len(content) < n:
+                    runs.add(len(content))
+                    _, (run,) = run_hashes(hash_texts([content]), [len(content)])
+                    singles.append((int(run), column))
+                else:
+                    lists.append(content)
+                    columns.append(column)
         rows, grams = ngram_hashes(hash_texts(lists), n)
         texts += [rows + first, np.arange(len(singles)) + len(columns)]
-        hashes += [grams, np.array([key for key, _ in singles], dtype=np.uint64)]
+        hashes += [grams, np.array([single for single, _ in singles], dtype=np.uint64)]
         columns += [column for _, column in singles]
     table = np.array(columns, dtype=np.uint64).reshape(-1, 3)
     text, entry = np.concatenate(texts), np.concatenate(hashes)
@@ -136,9 +134,7 @@ def _is_specific(hashes: np.ndarray, examples: np.ndarray, num_examples: int) ->
     return counts[where] <= max(_MOST_EXAMPLES, _MOST_SHARE * num_examples)
 
 
-def distinct_pairs(
-    left: np.ndarray, right: np.ndarray
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def distinct_pairs(left: np.ndarray, right: np.ndarray) -> tuple[np.ndarray, ...]:
     """(left, right, count) of each distinct pair of non-negative integers, sorted."""
     width = int(right.max(initial=0)) + 1
     cells, counts = np.unique(left * width + right, return_counts=True)

@@ -205,50 +205,38 @@ def field_key(text: str) -> int:
     return key ^ _IS_FIELD if key else 0
 
 
-@dataclasses.dataclass(frozen=True)
-class Question:
-    """The forms of a record's question: without and with its options (`question_texts`).
+def question_forms(record: Record, n: int) -> list[tuple[int, int, list[str] | int]]:
+    """(hash of the form, hash of the question, words or key) of each form of a record's question.
 
-    Attributes:
-        whole: hash of the question with its options, which identifies it.
-        long: hash of a form -> its words, n or more.
-        runs: hash of a form -> its words, too few for an n-gram; searched for inside texts.
-        keys: `text_keys` of forms. fields: `field_key` of forms.
+    Forms are the question without and with its options (`question_texts`). Words match by their
+    n-grams or, if fewer than n, as a run inside any text; keys (`text_keys`) match whole texts. The
+    two hashes of a `field_key` are 0: it identifies the question alone.
     """
-
-    whole: int
-    long: dict[int, list[str]]
-    runs: dict[int, list[str]]
-    keys: set[int]
-    fields: set[int]
-
-
-def question_of(record: Record, n: int) -> Question:
-    """The forms of a record's question, for n-grams of n words."""
     record = _unescaped_record(record)
     stem, full = question_texts(record)
-    whole = next(filter(None, text_keys(without_markers(full))), 0)
-    question = Question(whole, {}, {}, set(), set())
+    question = next(filter(None, text_keys(without_markers(full))), 0)
     alone = stem == full and len(own_fields(record)) == 1
+    words_of_form: dict[int, list[str]] = {}
+    keys, field_keys = set(), set()
     for text in dict.fromkeys((stem, full)):
         plain = without_markers(text)
         names = words(plain)
         if text == stem and not alone and 0 < len(names) < _MIN_WORDS_ALONE:
             continue
-        question.fields.add(field_key(text))
-        keys = {text_keys(plain), text_keys(text)}
-        question.keys.update(signs for signs, _ in keys)
-        form = text_keys(plain)[1]
-        if len(names) >= n:
-            question.long[form] = names
-        elif _OPERATOR.search(plain):
+        field_keys.add(field_key(text))
+        pairs = {text_keys(plain), text_keys(text)}
+        keys.update(signs for signs, _ in pairs)
+        if len(names) < n and _OPERATOR.search(plain):
             continue  # another question may have the same words
-        elif len(names) >= (_MIN_WORDS_IN_TEXT if text == full else _MIN_WORDS_WITHOUT_OPTIONS):
-            question.runs[form] = names
-        question.keys.update(letters for _, letters in keys)
-    question.fields.discard(0)
-    question.keys.discard(0)
-    return question
+        fewest = _MIN_WORDS_IN_TEXT if text == full else _MIN_WORDS_WITHOUT_OPTIONS
+        if len(names) >= min(n, fewest):
+            words_of_form[text_keys(plain)[1]] = names
+        keys.update(letters for _, letters in pairs)
+    return [
+        *((form, question, names) for form, names in words_of_form.items()),
+        *((key, question, key) for key in sorted(keys - {0})),
+        *((0, 0, key) for key in sorted(field_keys - {0})),
+    ]
 
 
 def splitmix(values: np.ndarray) -> np.ndarray:

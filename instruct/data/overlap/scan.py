@@ -47,24 +47,23 @@ def stored_tasks(workspace: Workspace, leaves: Iterable[Leaf], splits: Sequence[
     side = Side([], {}, {})
     specs: dict[str, TaskSpec | None] = {leaf.task: leaf.spec for leaf in leaves}
     for name, spec in specs.items():
+        split = next((split for split in splits if spec and split in spec.splits), "")
         if spec is None:
             side.missing[name] = "a plain SeqIO task: its store holds tokens, not text"
-            continue
-        split = next((split for split in splits if split in spec.splits), "")
-        if not split:
+        elif not split:
             side.missing[name] = f"has no split {' or '.join(splits)}"
-            continue
-        path = store_path(workspace, spec_key(spec), split)
-        try:
-            manifest = read_manifest(path)
-        except UserError as error:
-            side.missing[name] = str(error)
-            continue
-        if manifest is None:
-            side.missing[name] = f"split {split} is not prepared"
-            continue
-        side.tasks.append(StoredTask(name, path, manifest.num_records, spec.group))
-        side.splits[name] = split
+        else:
+            path = store_path(workspace, spec_key(spec), split)
+            try:
+                manifest = read_manifest(path)
+            except UserError as error:
+                side.missing[name] = str(error)
+                continue
+            if manifest is None:
+                side.missing[name] = f"split {split} is not prepared"
+            else:
+                side.tasks.append(StoredTask(name, path, manifest.num_records, spec.group))
+                side.splits[name] = split
     return side
 
 

@@ -53,10 +53,21 @@ class SeqioAddedTokens(seqio.Vocabulary):
         super().__init__()
         self.words = words
 
-    bos_id = None
-    unk_id = HuggingFaceVocabulary.unk_id
-    eos_id = property(lambda self: self.words.eos_id)
-    _base_vocab_size = property(lambda self: self.words.vocab_size)
+    @property
+    def bos_id(self) -> int | None:
+        return None
+
+    @property
+    def eos_id(self) -> int:
+        return self.words.eos_id
+
+    @property
+    def unk_id(self) -> int:
+        return self.words.unk_id
+
+    @property
+    def _base_vocab_size(self) -> int:
+        return self.words.vocab_size
 
     def _encode(self, s: str) -> Sequence[int]:
         return self.words.encode(s)
@@ -220,9 +231,9 @@ def render_records(
         shown = renderer(split)(record, int(number), example_key)
         if isinstance(shown, Dropped):
             ids, texts = np.zeros(0, np.int32), np.empty(0, dtype=object)
-            features = [texts if name in _LIST_FEATURES else b"" for name in FEATURE_NAMES]
-            features[FEATURE_NAMES.index("answer_index")] = np.int32(-1)
-            return [False, ids, ids, b"", b"", *features]
+            empty: list[Any] = [texts if name in _LIST_FEATURES else b"" for name in FEATURE_NAMES]
+            empty[FEATURE_NAMES.index("answer_index")] = np.int32(-1)
+            return [False, ids, ids, b"", b"", *empty]
         texts = (shown.inputs, shown.targets)
         # `append_eos_after_trim` adds EOS.
         ids = (np.asarray(side[:-1], np.int32) for side in (shown.input_ids, shown.target_ids))

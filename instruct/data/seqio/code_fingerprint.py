@@ -296,23 +296,12 @@ class CodeFingerprint:
 
     def _add_code(self, code: types.CodeType, namespace: Mapping[str, Any]) -> None:
         """Bytecode without positions in the source, and the globals that it uses."""
-        num_arguments = (
-            code.co_argcount
-            + code.co_kwonlyargcount
-            + bool(code.co_flags & 4)  # *arguments
-            + bool(code.co_flags & 8)  # **options
-        )
-        self.add(
-            (
-                "code",
-                code.co_argcount,
-                code.co_posonlyargcount,
-                code.co_kwonlyargcount,
-                code.co_flags,
-                code.co_varnames[:num_arguments],
-                code.co_exceptiontable,
-            )
-        )
+        counts = (code.co_argcount, code.co_posonlyargcount, code.co_kwonlyargcount)
+        num_names = code.co_argcount + code.co_kwonlyargcount
+        for flag in (inspect.CO_VARARGS, inspect.CO_VARKEYWORDS):
+            num_names += bool(code.co_flags & flag)
+        names = code.co_varnames[:num_names]
+        self.add(("code", *counts, code.co_flags, names, code.co_exceptiontable))
         # Formatting changes these: they mark lines for debuggers, or widen arguments.
         steps = list(dis.get_instructions(code))
         kept = [step for step in steps if step.opname not in ("NOP", "EXTENDED_ARG", "RESUME")]

@@ -35,18 +35,17 @@ class _SizeFromStore:
 
     def __init__(self, task: seqio.Task, workspace: Workspace) -> None:
         self._declared = task.num_input_examples
-        self._source = task.source
-        self._name = task.name
+        self._task = task
         self.workspace = workspace
         self.unknown: int | None = None
 
     def __call__(self, split: str) -> int | None:
-        if isinstance(self._source, RecordDataSource):  # one of ours in a user's mixture
-            size = known_num_records(self.workspace, self._source.spec, split)
+        if isinstance(self._task.source, RecordDataSource):  # one of ours in a user's mixture
+            size = known_num_records(self.workspace, self._task.source.spec, split)
         else:
             size = self._declared(split)
         if size is None:
-            paths = self.workspace.store_dir.glob(f"{self._name}@seqio-*/{split}")
+            paths = self.workspace.store_dir.glob(f"{self._task.name}@seqio-*/{split}")
             stored = [manifest.num_records for path in paths if (manifest := read_manifest(path))]
             size = max(stored, default=self.unknown)
         return size
@@ -94,9 +93,9 @@ def plain_shares(
     sizes = {task.name: _use_store_sizes(workspace, task) for task in mixture.tasks}
     try:
         try:
-            rates = _rates(mixture)
+            rates = _rates(mixture, sizes)
         except TypeError:
-            rates = _provisional_rates(mixture, sizes)
+            rates = _rates(mixture, sizes, unknown=UNKNOWN_RECORDS)
             if mixture.name not in warned:
                 warned.add(mixture.name)
                 _warn_of_provisional_rates(mixture.name, sizes)
@@ -109,18 +108,14 @@ def plain_shares(
     return {name: rate / total for name, rate in rates.items()}
 
 
-def _rates(mixture: seqio.Mixture) -> dict[str, float]:
-    return {task.name: mixture.get_rate(task) for task in mixture.tasks}
-
-
-def _provisional_rates(
-    mixture: seqio.Mixture, sizes: dict[str, _SizeFromStore]
+def _rates(
+    mixture: seqio.Mixture, sizes: dict[str, _SizeFromStore], unknown: int | None = None
 ) -> dict[str, float]:
-    """Rates as if tasks of unknown size had `UNKNOWN_RECORDS` records."""
+    """The mixture's rates, with `unknown` records in tasks of unknown size."""
     try:
         for size in sizes.values():
-            size.unknown = UNKNOWN_RECORDS
-        return _rates(mixture)
+            size.unknown = unknown
+        return {task.name: mixture.get_rate(task) for task in mixture.tasks}
     finally:
         for size in sizes.values():
             size.unknown = None
