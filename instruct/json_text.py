@@ -1,11 +1,12 @@
-"""JSON text that users, other programs or earlier runs wrote, parsed with one kind of error."""
+"""JSON text of users, other programs or earlier runs, parsed with one kind of error."""
 
 import json
 from typing import Any
 
-# Far below where Python's parser, writer and comparison run out of stack (some 1,000 levels, less
-# in a deep call), so that what was read can always be written and compared as well.
+# Far below the limit of Python's parser, writer and comparison (about 1,000 levels, fewer in a deep
+# call), so that every value read can also be written and compared.
 MAX_DEPTH = 200
+_TOO_DEEP = f"nested too deep: more than {MAX_DEPTH} levels"
 
 
 def parse_json(text: str | bytes, unique_names: bool = False) -> Any:
@@ -13,10 +14,10 @@ def parse_json(text: str | bytes, unique_names: bool = False) -> Any:
 
     Args:
         text: the whole text, or one line of JSON lines.
-        unique_names: refuse an object in which a name occurs twice (else the last one counts).
+        unique_names: refuse objects with a repeated name (else the last one counts).
 
     Raises:
-        ValueError: it cannot be used; the message is the reason, as in "is no JSON (<reason>)".
+        ValueError: the text is unusable; the message is the reason, as in "is not JSON (<reason>)".
     """
     try:
         decoded = text.decode("utf-8") if isinstance(text, bytes) else text
@@ -30,24 +31,21 @@ def parse_json(text: str | bytes, unique_names: bool = False) -> Any:
         if "integer string conversion" in str(error):  # sys.get_int_max_str_digits
             raise ValueError("it holds a whole number of thousands of digits") from None
         raise
-    # Fewer brackets than levels are allowed: no need to look.
+    # The number of brackets bounds the depth, and is quicker to count.
     if decoded.count("[") + decoded.count("{") > MAX_DEPTH and _depth(value) > MAX_DEPTH:
         raise ValueError(_TOO_DEEP)
     return value
-
-
-_TOO_DEEP = f"nested too deep: more than {MAX_DEPTH} levels"
 
 
 def _depth(value: Any) -> int:
     """Levels of lists and objects; stops counting above `MAX_DEPTH`."""
     level, depth = [value], 0
     while depth <= MAX_DEPTH:
-        level = [one for one in level if isinstance(one, list | dict)]
-        if not level:
+        parents = [value for value in level if isinstance(value, list | dict)]
+        if not parents:
             break
         depth += 1
-        level = [v for one in level for v in (one.values() if isinstance(one, dict) else one)]
+        level = [v for p in parents for v in (p.values() if isinstance(p, dict) else p)]
     return depth
 
 

@@ -1,8 +1,7 @@
 """Tasks that a model was trained on, in its run and in the runs of its initial checkpoints.
 
-A run records its mixture (`mixture.json`) and where it started (`initial_checkpoint_path` in
-`run.json`). Both are followed from run to run. A checkpoint of another program, or one without
-these files, says nothing of its training.
+A run records its mixture (`mixture.json`) and its initial checkpoint (`initial_checkpoint_path` in
+`run.json`). A checkpoint without these files, such as another program's, has unknown training.
 """
 
 import dataclasses
@@ -22,7 +21,7 @@ class Lineage:
     """The training behind a model.
 
     Attributes:
-        tasks: that it was trained on, in all runs of the chain; None if its own run does not say.
+        tasks: of all runs of the chain; None if the model's own run does not record them.
         unknown: the checkpoint at the end of the chain if its training is not recorded, else "".
     """
 
@@ -41,10 +40,10 @@ def unrecorded(lineage: Lineage) -> str:
 
 
 def read_object(path: pathlib.Path, warn: Callable[[str], object] | None = None) -> dict[str, Any]:
-    """A JSON object; {} where the file is missing or damaged.
+    """Reads a JSON object; {} if the file is missing or damaged.
 
     Args:
-        warn: is called with "missing" or "damaged"; None: a damaged file is logged.
+        warn: called with "missing" or "damaged"; by default damaged files are logged.
     """
     state = "damaged"
     try:
@@ -57,42 +56,40 @@ def read_object(path: pathlib.Path, warn: Callable[[str], object] | None = None)
     if warn is not None:
         warn(state)
     elif state == "damaged":
-        _log.warning("%s is damaged; what it says is not known", path)
+        _log.warning("%s is damaged and is ignored", path)
     return {}
 
 
 def read_lineage(model_dir: str | os.PathLike[str]) -> Lineage:
-    """Follows the initial checkpoints of a run, or of the run that a checkpoint lies in."""
-    folder = run_folder(model_dir)
-    tasks = None if folder is None else _tasks(folder)
+    """Follows the initial checkpoints of a run, or of the run of a checkpoint."""
+    folder, seen = run_folder(model_dir), set()
+    tasks = _tasks(folder)
     if folder is None or tasks is None:
         return Lineage(None, os.fspath(model_dir))
-    seen = {folder}
-    while True:
+    while folder not in seen:
+        seen.add(folder)
         config = read_object(folder / "run.json").get("config")
         initial = config.get("initial_checkpoint_path") if isinstance(config, Mapping) else None
         if not initial:
-            return Lineage(frozenset(tasks), "")
+            break
         start = run_folder(str(initial), folder)
-        more = None if start is None else _tasks(start)
-        if start is None or more is None:
+        earlier = _tasks(start)
+        if start is None or earlier is None:
             return Lineage(frozenset(tasks), str(initial))
-        if start in seen:
-            return Lineage(frozenset(tasks), "")
-        seen.add(start)
-        tasks |= more
+        tasks |= earlier
         folder = start
+    return Lineage(frozenset(tasks), "")
 
 
 def run_folder(
     checkpoint: str | os.PathLike[str], beside: pathlib.Path | None = None
 ) -> pathlib.Path | None:
-    """The MODEL_DIR that a checkpoint lies in, or is; None where there is no record of a run.
+    """The MODEL_DIR of a checkpoint; None if it does not belong to a run.
 
     Args:
-        checkpoint: MODEL_DIR, `checkpoints/<step>` in it, or what lies in that.
-        beside: a run that names it. A relative path is looked for from the working folder, then
-            from the folders above that run: training may have begun elsewhere.
+        checkpoint: MODEL_DIR, `checkpoints/<step>` in it, or a path inside that.
+        beside: the run that names the checkpoint. A relative path is resolved against the working
+            folder, then the parents of that run, which may have started in another folder.
     """
     location = pathlib.Path(checkpoint).expanduser()
     bases = [pathlib.Path.cwd(), *(beside.parents if beside is not None else ())]
@@ -105,8 +102,8 @@ def run_folder(
     return None
 
 
-def _tasks(folder: pathlib.Path) -> set[str] | None:
-    leaves = read_object(folder / "mixture.json").get("leaves")
+def _tasks(folder: pathlib.Path | None) -> set[str] | None:
+    leaves = read_object(folder / "mixture.json").get("leaves") if folder is not None else None
     if not isinstance(leaves, list):
         return None
     return {str(leaf.get("task")) for leaf in leaves if isinstance(leaf, Mapping)}

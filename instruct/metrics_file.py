@@ -1,6 +1,6 @@
 """`metrics.jsonl`: one JSON object a logged step, {"step": 100, "loss": 2.5, ...}, in order.
 
-Training writes it (`instruct/train/trackers.py`) and reports read it. The reader tolerates damage:
+Written by training (`instruct/train/trackers.py`), read by reports. The reader tolerates damage:
 disks fill up, processes are killed in the middle of a line, and people edit files.
 """
 
@@ -15,10 +15,10 @@ class MetricsFile(NamedTuple):
     """The readable rows of a file.
 
     Attributes:
-        rows: by step, each step once; of several rows of a step the last one counts.
-        num_damaged: lines that are no row.
+        rows: sorted by step; of several rows of a step, the last.
+        num_damaged: lines that are not rows.
         num_repeated: rows of a step that has a later row.
-        torn: whether the last of the damaged lines is one that a killed process left unfinished.
+        torn: whether the last damaged line is one that a killed process left unfinished.
     """
 
     rows: list[dict[str, Any]]
@@ -28,11 +28,7 @@ class MetricsFile(NamedTuple):
 
 
 def read_metrics(path: str | os.PathLike[str]) -> MetricsFile:
-    """Reads a file with or without BOM, carriage returns and damage; no rows if there is none.
-
-    Raises:
-        OSError: it is there and cannot be read.
-    """
+    """Reads a file with or without BOM, carriage returns and damage; no rows if it is missing."""
     try:
         content = pathlib.Path(path).read_bytes()
     except FileNotFoundError:
@@ -57,7 +53,5 @@ def _parse(line: str) -> dict[str, Any] | None:
         row = parse_json(line)
     except ValueError:
         return None
-    if not isinstance(row, dict):
-        return None
-    step = row.get("step")
-    return row if type(step) is int and step >= 0 else None
+    is_row = isinstance(row, dict) and type(row.get("step")) is int and row["step"] >= 0
+    return row if is_row else None

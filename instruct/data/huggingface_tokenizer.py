@@ -1,18 +1,18 @@
-"""Tokenizers of Hugging Face folders to which tokens were added, with the ids of transformers 5.
+"""Tokenizers of Hugging Face folders with added tokens, with the ids of transformers 5.
 
-A finetuner adds tokens (`{`, `<sep>`) behind the pieces of a SentencePiece model. Which, and with
-which flags, is spread over several files; `read_tokenizer` merges them as transformers' T5Tokenizer
-does (its only one since version 5, built on the library `tokenizers`; version 4's slow one differed
-in blanks around added tokens):
+Finetuners add tokens (`{`, `<sep>`) to the pieces of a SentencePiece model. Several files describe
+them; `read_tokenizer` merges these like transformers' T5Tokenizer (the only one since version 5,
+based on the library `tokenizers`; the slow one of version 4 treated blanks around added tokens
+differently):
 
-    spiece.model               the pieces; or tokenizer.json, which counts if it is there
+    spiece.model               the pieces; or tokenizer.json, which has priority
     tokenizer_config.json      added_tokens_decoder, extra_special_tokens, eos_token, extra_ids, ...
     special_tokens_map.json    \\ read if there is no added_tokens_decoder
     added_tokens.json          /
 
-Encoding cuts the text at added tokens (of several at one place the longest), first at those that
-are matched in the text as it is, then, in what is left, normalised, at the others; every stretch in
-between is encoded separately. So a normalised token "\\n" is a blank, and matches every blank.
+Encoding splits the text at added tokens (the longest match at each position): first at those that
+match raw text, then, in the normalized rest, at the others. Every part in between is encoded
+separately. So a normalized token "\\n" is a blank, and matches every blank.
 """
 
 import base64
@@ -20,9 +20,10 @@ import binascii
 import dataclasses
 import functools
 import hashlib
+import itertools
 import json
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -39,16 +40,8 @@ TOKENIZER_FILES = (PIECES, SETTINGS, _MAP, _ADDED, FAST)
 DEFAULT_EXTRA_IDS = 100
 _BYT5_EXTRA_IDS = 125
 _UNK_ID = 2
-# In transformers' order, in which those that are new get their ids.
-_NAMED = (
-    "bos_token",
-    "eos_token",
-    "unk_token",
-    "sep_token",
-    "pad_token",
-    "cls_token",
-    "mask_token",
-)
+# In the order in which transformers gives new ones their ids.
+_NAMED = tuple(f"{name}_token" for name in ("bos", "eos", "unk", "sep", "pad", "cls", "mask"))
 _DEFAULTS = {"eos_token": "</s>", "unk_token": "<unk>", "pad_token": "<pad>"}
 _SENTINEL = re.compile(r"<extra_id_([0-9]+)>")
 _CONTROL, _USER_DEFINED = 3, 4
@@ -60,14 +53,14 @@ _CLEAN_UP += ((" 'm", "'m"), (" 's", "'s"), (" 've", "'ve"), (" 're", "'re"))
 
 @dataclasses.dataclass(frozen=True)
 class AddedToken:
-    """A token that text is cut at.
+    """A token at which text is split.
 
     Attributes:
         content: its text.
-        special: left out in decoding.
-        normalized: matched in normalised text.
-        lstrip, rstrip: blanks before and after it are part of it.
-        single_word: does not match beside a letter, digit or underscore.
+        special: skipped in decoding.
+        normalized: matches normalized text.
+        lstrip, rstrip: matches include blanks before and after.
+        single_word: does not match next to a letter, digit or underscore.
     """
 
     content: str
@@ -80,17 +73,17 @@ class AddedToken:
 
 @dataclasses.dataclass(frozen=True)
 class Tokenizer:
-    """What the files of a folder say: pieces with their scores, and added tokens by id."""
+    """The contents of a folder's files: pieces with scores, and added tokens by id."""
 
     pieces: Sequence[tuple[str, float]]
-    charsmap: bytes  # SentencePiece's normalisation rules; b"": none
+    charsmap: bytes  # SentencePiece's normalization rules; b"" for none
     added: Mapping[int, AddedToken]
     eos_id: int
     pad_id: int
     clean_up: bool  # decoding removes the blanks before punctuation
 
     def fingerprint(self) -> str:
-        """Changes with every file content that changes an id or a decoded text."""
+        """Hash of everything that changes an id or a decoded text."""
         added = {number: dataclasses.astuple(token) for number, token in self.added.items()}
         facts = [list(map(list, self.pieces)), self.charsmap.hex(), sorted(added.items())]
         text = json.dumps([*facts, self.eos_id, self.clean_up])
@@ -98,22 +91,22 @@ class Tokenizer:
 
 
 def folder_vocabulary(folder: Path) -> str | None:
-    """Specification (see `vocab.py`) of a Hugging Face folder's vocabulary; None: none is read.
+    """Specification (see `vocab.py`) of a Hugging Face folder's vocabulary, None if unsupported.
 
-    The folder itself where tokens were added, or where tokenizer.json is all there is; else its
-    `spiece.model` with as many sentinels as `extra_ids` of tokenizer_config.json says, without
-    that as many `<extra_id_n>` as it lists, else T5's 100.
+    The folder itself if it has added tokens or only tokenizer.json, else its `spiece.model`. The
+    number of sentinels is `extra_ids` of tokenizer_config.json, else that of its `<extra_id_n>`,
+    else T5's 100.
 
     Raises:
-        UserError: a file is damaged, or tokens were added in a way that is not followed.
+        UserError: a file is damaged, or tokens were added in an unsupported way.
     """
     settings = _read_object(folder / SETTINGS)
     if "ByT5" in str(settings.get("tokenizer_class", "")):
         sentinels = _extra_ids(settings, _BYT5_EXTRA_IDS)
         if added := _mentioned(folder, sentinels):
             raise UserError(
-                f"{folder} adds {listed_tokens(added)} to ByT5's bytes; tokens that were added to "
-                "bytes are not read. Use a folder without them, or another vocabulary (VOCABULARY)."
+                f"{folder} adds {listed_tokens(added)} to ByT5's bytes, which is not supported. "
+                "Use a folder without them, or another vocabulary (VOCABULARY)."
             )
         return f"bytes#extra_ids={sentinels}"
     sentinels = _extra_ids(settings, DEFAULT_EXTRA_IDS)
@@ -125,7 +118,7 @@ def folder_vocabulary(folder: Path) -> str | None:
 
 
 def tokens_beside_pieces(folder: Path) -> list[str]:
-    """Added tokens of a folder, which its SentencePiece model alone does not have."""
+    """Added tokens of a folder that its SentencePiece model does not have."""
     mentioned = _mentioned(folder, _extra_ids(_read_object(folder / SETTINGS), DEFAULT_EXTRA_IDS))
     try:
         return mentioned if mentioned and _is_extended(read_tokenizer(folder)) else []
@@ -140,19 +133,17 @@ def listed_tokens(texts: Sequence[str]) -> str:
 
 
 def unread_kind(folder: Path) -> str | None:
-    """What kind of tokenizer a tokenizer.json describes, if it is none that is read here."""
-    content = _read_object(folder / FAST)
-    model = content.get("model")
+    """The kind of tokenizer in a tokenizer.json, None if it is supported."""
+    model = _read_object(folder / FAST).get("model")
     kind = model.get("type", "unknown") if isinstance(model, dict) else "unknown"
-    # transformers builds T5Tokenizer's steps anew; other classes have those of the file.
-    wanted = str(_read_object(folder / SETTINGS).get("tokenizer_class", "T5Tokenizer"))
-    if kind == "Unigram" and wanted.removesuffix("Fast") in ("T5Tokenizer", "MT5Tokenizer"):
-        return None
-    return f"{kind} of class {wanted}"
+    # For T5Tokenizer, transformers ignores the file's steps; for other classes it uses them.
+    name = str(_read_object(folder / SETTINGS).get("tokenizer_class", "T5Tokenizer"))
+    supported = name.removesuffix("Fast") in ("T5Tokenizer", "MT5Tokenizer")
+    return None if kind == "Unigram" and supported else f"{kind} of class {name}"
 
 
 def _read_object(path: Path) -> dict[str, Any]:
-    """A JSON object from a file; {} if there is no such file."""
+    """The JSON object in a file; {} if the file does not exist."""
     refuse_pointer(path)
     try:
         value = json.loads(path.read_text(encoding="utf-8"))
@@ -161,9 +152,9 @@ def _read_object(path: Path) -> dict[str, Any]:
     except OSError as error:
         raise UserError(f"cannot read {path}: {error.strerror or error}.") from error
     except (ValueError, RecursionError) as error:
-        raise UserError(f"{path} is no JSON ({error}). Download or copy it again.") from error
+        raise UserError(f"{path} is not JSON ({error}). Download or copy it again.") from error
     if not isinstance(value, dict):
-        raise UserError(f"{path} is no JSON object but {type(value).__name__}.")
+        raise UserError(f"{path} must hold a JSON object, not a {type(value).__name__}.")
     return value
 
 
@@ -178,7 +169,7 @@ def _extra_ids(settings: Mapping[str, Any], default: int) -> int:
 
 
 def _mentioned(folder: Path, sentinels: int) -> list[str]:
-    """Added tokens that any file names, but for T5's own three and its sentinels."""
+    """Added tokens in any of the files, except T5's own three and its sentinels."""
     settings = _read_object(folder / SETTINGS)
     texts: list[str] = list(_read_object(folder / _ADDED))
     for source in (settings, _read_object(folder / _MAP)):
@@ -188,7 +179,7 @@ def _mentioned(folder: Path, sentinels: int) -> list[str]:
             values += listed.values() if isinstance(listed, dict) else listed
         values += (source.get("added_tokens_decoder") or {}).values()
         texts += [_content(value) for value in values if isinstance(value, str | dict)]
-    if (folder / PIECES).exists():  # else all tokens of the file count anyhow
+    if (folder / PIECES).exists():
         texts += [_content(entry) for entry in _read_object(folder / FAST).get("added_tokens", [])]
     own = {*_DEFAULTS.values(), *(f"<extra_id_{number}>" for number in range(sentinels))}
     return [text for text in dict.fromkeys(texts) if text not in own]
@@ -199,21 +190,21 @@ def _content(value: Any) -> str:
 
 
 def _is_extended(tokenizer: Tokenizer) -> bool:
-    """Whether text meets an added token that the SentencePiece model itself does not have."""
+    """Whether there are added tokens that the SentencePiece model does not have."""
     own = {name for name, score in tokenizer.pieces if score == 0 or _SENTINEL.fullmatch(name)}
     size = len(tokenizer.pieces)
     return any(number >= size or t.content not in own for number, t in tokenizer.added.items())
 
 
 def _token(value: Any, place: Path, **changes: Any) -> AddedToken:
-    """An added token as JSON holds it: its text (a special token), or an object with its flags."""
+    """An added token from JSON: its text (a special token), or an object with its flags."""
     if isinstance(value, str):
         value = {"content": value, "special": True, "normalized": False}
     if not isinstance(value, dict) or not isinstance(value.get("content"), str):
-        raise UserError(f"{place}: {str(value)[:80]!r} is no added token. Copy the file again.")
+        raise UserError(f"{place}: {str(value)[:80]!r} is not an added token. Copy the file again.")
     flags = {name: value[name] for name in _FLAGS if name in value} | changes
     if not all(type(flag) is bool for flag in flags.values()):
-        raise UserError(f"{place}: {value['content']!r} has flags that are not true or false.")
+        raise UserError(f"{place}: a flag of {value['content']!r} is not true or false.")
     flags.setdefault("normalized", not flags.get("special", False))
     return AddedToken(value["content"], **flags)
 
@@ -222,22 +213,22 @@ _FLAGS = tuple(field.name for field in dataclasses.fields(AddedToken) if field.n
 
 
 def read_tokenizer(folder: Path) -> Tokenizer:
-    """The tokenizer that a folder's files describe, as transformers 5 reads them.
+    """Reads a folder's tokenizer like transformers 5.
 
     Raises:
-        UserError: a file is damaged, or the folder asks for what is not followed here.
+        UserError: a file is damaged or has an unsupported setting.
     """
     place = folder / SETTINGS
     settings = _read_object(place)
     if settings.get("split_special_tokens"):
-        raise UserError(f"{place}: split_special_tokens is not followed here; remove it.")
+        raise UserError(f"{place}: split_special_tokens is not supported; remove it.")
     if "additional_special_tokens" in settings and not settings.get("extra_special_tokens"):
         settings["extra_special_tokens"] = settings.pop("additional_special_tokens")
     declared = _declared_tokens(folder, settings)
     pieces, charsmap, own = _read_pieces(folder, settings)
     named = _DEFAULTS | {
         name: settings[name]
-        for name in sorted(settings, key=lambda name: name not in _NAMED)
+        for name in settings
         if name.endswith("_token") and isinstance(settings[name], str | dict)
     }
     extra = settings.get("extra_special_tokens", own)
@@ -254,15 +245,15 @@ def read_tokenizer(folder: Path) -> Tokenizer:
     for text in tokens:
         if text:
             numbers.setdefault(text, len(numbers))
-    moved = [token for number, token in declared.items() if numbers.get(token.content) != number]
+    ids = [(token.content, number) for number, token in declared.items()]
+    moved = [(text, number) for text, number in ids if numbers.get(text) != number]
     if moved:
-        texts = [token.content for token in moved]
-        number = next(n for n, token in declared.items() if token is moved[0])
+        text, number = moved[0]
         raise UserError(
-            f"{folder} declares {listed_tokens(texts)} with ids that do not follow on its "
-            f"{len(pieces):,} pieces: {texts[0]!r} is {number}, and transformers 5 reads it as "
-            f"{numbers.get(texts[0])}. Which of them the weights know is not said; save the "
-            "tokenizer again with the transformers that the model was trained with."
+            f"{folder} declares {listed_tokens([text for text, _ in moved])} with ids that do not "
+            f"follow its {len(pieces):,} pieces: {text!r} is {number}, and transformers 5 reads it "
+            f"as {numbers.get(text)}. The weights may use either; save the tokenizer again with "
+            "the version of transformers that the model was trained with."
         )
     return Tokenizer(
         pieces=pieces,
@@ -275,12 +266,14 @@ def read_tokenizer(folder: Path) -> Tokenizer:
 
 
 def _declared_tokens(folder: Path, settings: dict[str, Any]) -> dict[int, AddedToken]:
-    """Added tokens with the ids that a file gives them; merges older files into `settings`."""
+    """Added tokens by the ids in the files; merges older files into `settings`."""
     place = folder / SETTINGS
     if "added_tokens_decoder" in settings:
         entries = settings["added_tokens_decoder"]
         if not isinstance(entries, dict) or not all(str(n).isdecimal() for n in entries):
-            raise UserError(f"{place}: added_tokens_decoder is no object of ids. Copy it again.")
+            raise UserError(
+                f"{place}: added_tokens_decoder does not map ids to tokens. Copy it again."
+            )
         return {int(number): _token(value, place) for number, value in entries.items()}
     for name, value in _read_object(folder / _MAP).items():
         if isinstance(value, dict) and name != "extra_special_tokens":
@@ -297,18 +290,19 @@ def _declared_tokens(folder: Path, settings: dict[str, Any]) -> dict[int, AddedT
         special = text in specials
         declared[number] = AddedToken(text, special=special, normalized=not special)
     for entry in _read_object(folder / FAST).get("added_tokens", []):
-        token = _token(entry, folder / FAST)
-        declared[int(entry.get("id", -1))] = token
+        declared[int(entry.get("id", -1))] = _token(entry, folder / FAST)
     return declared
 
 
 def _read_pieces(
     folder: Path, settings: Mapping[str, Any]
 ) -> tuple[list[tuple[str, float]], bytes, list[Any]]:
-    """(pieces with scores, normalisation rules, tokens that the model itself cuts text at)."""
+    """(pieces with scores, normalization rules, added tokens of the model itself)."""
     sentinels = settings.get("extra_ids", DEFAULT_EXTRA_IDS)
     if type(sentinels) is not int or not 0 <= sentinels <= 100_000:
-        raise UserError(f"{folder / SETTINGS}: extra_ids is {sentinels!r}; it must be a number.")
+        raise UserError(
+            f"{folder / SETTINGS}: extra_ids is {sentinels!r}; use a number up to 100,000."
+        )
     names = [f"<extra_id_{number}>" for number in range(sentinels)]
     if (folder / FAST).exists():
         pieces, charsmap = _pieces_of_json(folder / FAST)
@@ -324,13 +318,13 @@ def _read_pieces(
             if piece.type in (_CONTROL, _USER_DEFINED)
         ]
     if len(pieces) <= _UNK_ID or len(dict(pieces)) != len(pieces):
-        raise UserError(f"{folder}: its pieces are too few, or one occurs twice. Copy it again.")
+        raise UserError(f"{folder} has too few pieces, or a piece twice. Copy it again.")
     own = list(own or [])
     listed = sum("<extra_id_" in _content(value) for value in own)
     if listed and sentinels and listed != sentinels:
         raise UserError(
-            f"{folder} lists {listed} sentinels (additional_special_tokens) and says extra_ids "
-            f"{sentinels}, which transformers refuses too; correct one of them."
+            f"{folder} lists {listed} sentinels (additional_special_tokens), but extra_ids is "
+            f"{sentinels}. transformers refuses this too; correct one of them."
         )
     return pieces, charsmap, own if listed else own + names
 
@@ -346,8 +340,8 @@ def _pieces_of_json(path: Path) -> tuple[list[tuple[str, float]], bytes]:
         return pieces, base64.b64decode(maps[0]) if maps and maps[0] else b""
     except (KeyError, TypeError, ValueError, AttributeError, binascii.Error) as error:
         raise UserError(
-            f"{path} describes no Unigram tokenizer as T5's is ({str(error)[:80]}). Copy "
-            f"{PIECES} beside it, or name another vocabulary (VOCABULARY)."
+            f"{path} does not hold a Unigram tokenizer like T5's ({str(error)[:80]}). Copy "
+            f"{PIECES} to its folder, or set another vocabulary (VOCABULARY)."
         ) from error
 
 
@@ -355,7 +349,7 @@ def read_model(spec: str, path: Path) -> Any:
     """The protocol buffer of a SentencePiece model.
 
     Raises:
-        UserError: no such file, or it is none.
+        UserError: the file does not exist, or is not such a model.
     """
     try:
         data = path.read_bytes()
@@ -378,13 +372,11 @@ def read_model(spec: str, path: Path) -> Any:
 
 
 def _unigram_model(tokenizer: Tokenizer) -> bytes:
-    """The pieces as a SentencePiece model that splits at blanks, as T5Tokenizer does."""
+    """The pieces as a SentencePiece model that splits at blanks, like T5Tokenizer."""
     model = _ModelProto()
-    for number, (piece, score) in enumerate(tokenizer.pieces):
-        kind = _ModelProto.SentencePiece
-        model.pieces.add(
-            piece=piece, score=score, type=kind.UNKNOWN if number == _UNK_ID else kind.NORMAL
-        )
+    for piece, score in tokenizer.pieces:
+        model.pieces.add(piece=piece, score=score, type=_ModelProto.SentencePiece.NORMAL)
+    model.pieces[_UNK_ID].type = _ModelProto.SentencePiece.UNKNOWN
     model.trainer_spec.unk_id = _UNK_ID
     model.trainer_spec.unk_piece = tokenizer.pieces[_UNK_ID][0]
     model.normalizer_spec.precompiled_charsmap = tokenizer.charsmap
@@ -394,7 +386,7 @@ def _unigram_model(tokenizer: Tokenizer) -> bytes:
 class HuggingFaceVocabulary:
     """A `Vocabulary` (see `vocab.py`) with added tokens, named by its folder."""
 
-    unk_id = _UNK_ID
+    pad_id, unk_id = 0, _UNK_ID
 
     def __init__(self, spec: str) -> None:
         folder = Path(spec).expanduser()
@@ -404,7 +396,7 @@ class HuggingFaceVocabulary:
                 f"{folder}: pad_token has the id {tokenizer.pad_id}; this program pads with 0."
             )
         self.spec = spec
-        self.pad_id, self.eos_id = 0, tokenizer.eos_id
+        self.eos_id = tokenizer.eos_id
         self.vocab_size = max(len(tokenizer.pieces), *(n + 1 for n in tokenizer.added))
         self.fingerprint = tokenizer.fingerprint()
         self.added = tokenizer.added
@@ -419,85 +411,73 @@ class HuggingFaceVocabulary:
             remove_extra_whitespaces=False,
         )
         self._normalize: Callable[[str], str] = normalizer.Normalize
-        self._texts = [piece for piece, _ in tokenizer.pieces] + [""] * (
-            self.vocab_size - len(tokenizer.pieces)
-        )
+        # id -> text of what decoding shows
+        self._texts = {number: piece for number, (piece, _) in enumerate(tokenizer.pieces)}
         raw, normalized = {}, {}
         for number, token in tokenizer.added.items():
             text = self._normalize(token.content) if token.normalized else token.content
             self._texts[number] = text
+            if token.special:
+                del self._texts[number]
             if text:
                 (normalized if token.normalized else raw)[text] = number
-        self._cut_raw, self._cut_normalized = self._cutter(raw), self._cutter(normalized)
+        self._raw, self._normalized = _pattern(raw), _pattern(normalized)
 
     def __reduce__(self):
         return open_vocabulary, (self.spec,)
 
-    def _cutter(self, numbers: Mapping[str, int]) -> Callable[[str], list[str | int]]:
-        """A function from a text to its stretches and the ids between them."""
-        if not numbers:
-            return lambda text: [text]
-        # Of alternatives the first that matches counts: the longest.
-        longest_first = sorted(numbers, key=len, reverse=True)
-        pattern = re.compile("|".join(map(re.escape, longest_first)))
-        return functools.partial(_cut, pattern, numbers, self.added)
-
     def encode(self, text: str, /) -> list[int]:
         """Token ids without EOS."""
         ids: list[int] = []
-        for part in self._cut_raw(text):
+        for part in self._split(text, *self._raw):
             if isinstance(part, int):
                 ids.append(part)
                 continue
-            for stretch in self._cut_normalized(self._normalize(part)):
-                ids += [stretch] if isinstance(stretch, int) else self._pieces.EncodeAsIds(stretch)
+            for inner in self._split(self._normalize(part), *self._normalized):
+                ids += [inner] if isinstance(inner, int) else self._pieces.EncodeAsIds(inner)
         return ids
 
     def decode(self, ids: Iterable[int], /) -> str:
-        """Text up to the first EOS; padding, special tokens and unknown ids are skipped."""
-        texts: list[str] = []
-        for number in map(int, ids):
-            if number == self.eos_id:
-                break
-            token = self.added.get(number)
-            if 0 < number < self.vocab_size and not (token and token.special):
-                texts.append(self._texts[number])
-        joined = "".join([texts[0].replace("▁", ""), *texts[1:]]) if texts else ""
-        text = joined.replace("▁", " ")
+        """Text up to the first EOS, without padding, special tokens and unknown ids."""
+        until_eos = itertools.takewhile(lambda number: number != self.eos_id, map(int, ids))
+        texts = [self._texts[number] for number in until_eos if number in self._texts]
+        text = "".join([texts[0].replace("▁", ""), *texts[1:]]) if texts else ""
+        text = text.replace("▁", " ")
         for before, after in _CLEAN_UP if self._clean_up else ():
             text = text.replace(before, after)
         return text
 
+    def _split(
+        self, text: str, pattern: re.Pattern[str], numbers: Mapping[str, int]
+    ) -> Iterator[str | int]:
+        """Ids of added tokens, and the text between them."""
+        end = 0
+        for match in pattern.finditer(text):
+            number = numbers[match[0]]
+            token = self.added[number]
+            first, last = match.span()
+            neighbors = text[first - 1 : first] + text[last : last + 1]
+            if token.single_word and re.search(r"\w", neighbors):
+                continue
+            if token.lstrip:
+                first = max(end, len(text[:first].rstrip()))
+            if token.rstrip:
+                last = len(text) - len(text[last:].lstrip())
+            if end < first:
+                yield text[end:first]
+            yield number
+            end = last
+        if end < len(text):
+            yield text[end:]
 
-def _cut(
-    pattern: re.Pattern[str],
-    numbers: Mapping[str, int],
-    added: Mapping[int, AddedToken],
-    text: str,
-) -> list[str | int]:
-    parts: list[str | int] = []
-    end = 0
-    for match in pattern.finditer(text):
-        number = numbers[match[0]]
-        token = added[number]
-        first, last = match.span()
-        beside = text[first - 1 : first] + text[last : last + 1]
-        if token.single_word and re.search(r"\w", beside):
-            continue
-        if token.lstrip:
-            first = max(end, len(text[:first].rstrip()))
-        if token.rstrip:
-            last = len(text) - len(text[last:].lstrip())
-        if end < first:
-            parts.append(text[end:first])
-        parts.append(number)
-        end = last
-    if end < len(text):
-        parts.append(text[end:])
-    return parts
+
+def _pattern(numbers: Mapping[str, int]) -> tuple[re.Pattern[str], Mapping[str, int]]:
+    """(pattern that matches the longest of some added tokens, their ids)."""
+    longest_first = sorted(numbers, key=len, reverse=True)
+    return re.compile("|".join(map(re.escape, longest_first)) or "(?!)"), numbers
 
 
 @functools.lru_cache(maxsize=4)
 def open_vocabulary(spec: str) -> HuggingFaceVocabulary:
-    """The vocabulary of a folder for which `folder_vocabulary` gives the folder itself."""
+    """The vocabulary of a folder for which `folder_vocabulary` returns the folder itself."""
     return HuggingFaceVocabulary(spec)

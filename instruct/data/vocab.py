@@ -1,22 +1,23 @@
-"""Vocabularies without TensorFlow: text to token ids, the same ids as SeqIO's classes give.
+"""Vocabularies without TensorFlow: text to token ids, with the ids of SeqIO's classes.
 
-A vocabulary is named by one string, which is what gin, worker processes and manifests carry:
+A vocabulary is named by one string, which gin, worker processes and manifests pass on:
 
     bytes                        UTF-8 bytes + 3 (seqio.ByteVocabulary, ByT5)
-    gym                          the vocabulary that comes with the embedded collection
+    gym                          the vocabulary of the embedded collection
     PATH.model                   a SentencePiece model with 100 sentinels appended (T5)
     PATH.model#extra_ids=N       the same with N sentinels
     bytes#extra_ids=N
     FOLDER                       a Hugging Face folder's tokenizer, with the tokens added to it
 
-Only `#extra_ids=N` at the end is an option; any other `#` belongs to the path.
+Only `#extra_ids=N` at the end is an option; any other `#` is part of the path.
 
-Sentinels are numbered downwards from the last id, as T5's span corruption expects:
+Sentinels are numbered downward from the last id, as T5's span corruption expects:
 `<extra_id_0>` is vocab_size - 1 (seqio.SentencePieceVocabulary, reverse_extra_ids).
 """
 
 import functools
 import hashlib
+import itertools
 import logging
 import re
 from collections.abc import Iterable
@@ -50,7 +51,7 @@ _log = logging.getLogger(__name__)
 
 
 class Vocabulary(Protocol):
-    """What the program needs of a vocabulary."""
+    """The interface of a vocabulary."""
 
     spec: str
     vocab_size: int
@@ -64,19 +65,13 @@ class Vocabulary(Protocol):
         ...
 
     def decode(self, ids: Iterable[int], /) -> str:
-        """Text up to the first EOS; padding is skipped."""
+        """Text up to the first EOS, without padding."""
         ...
 
 
 def _until_eos(ids: Iterable[int], eos_id: int) -> list[int]:
-    kept = []
-    for token in ids:
-        token = int(token)
-        if token == eos_id:
-            break
-        if token != PAD_ID:
-            kept.append(token)
-    return kept
+    until_eos = itertools.takewhile(lambda token: token != eos_id, map(int, ids))
+    return [token for token in until_eos if token != PAD_ID]
 
 
 class ByteVocabulary:
@@ -149,7 +144,7 @@ class SentencePieceVocabulary:
 
 
 def parse_spec(spec: str) -> tuple[str, int]:
-    """Splits "NAME#extra_ids=N" into (NAME, N), with the default of that kind of vocabulary.
+    """Splits "NAME#extra_ids=N" into (NAME, N); N defaults to the vocabulary's usual number.
 
     >>> parse_spec("my.model#extra_ids=5")
     ('my.model', 5)
@@ -177,7 +172,7 @@ def load_vocabulary(spec: str) -> Vocabulary:
     """The vocabulary named by `spec` (see the module's docstring).
 
     Raises:
-        UserError: no such file, not a SentencePiece model, or no EOS in it.
+        UserError: the file does not exist, is not a SentencePiece model, or has no EOS.
     """
     folder = Path(spec).expanduser()
     if spec not in ("bytes", "gym") and folder.is_dir():
@@ -189,30 +184,27 @@ def load_vocabulary(spec: str) -> Vocabulary:
     if name == "bytes":
         return ByteVocabulary(extra_ids)
     path = model_path(spec)
-    found = SentencePieceVocabulary(spec, path, extra_ids)
-    beside = tokens_beside_pieces(path.parent) if path.name == PIECES else []
-    if beside:
+    vocabulary = SentencePieceVocabulary(spec, path, extra_ids)
+    if path.name == PIECES and (added := tokens_beside_pieces(path.parent)):
         _log.warning(
-            "vocabulary %s: %s adds %s, which this file alone does not have; name the folder "
-            "instead of the file to have them",
+            "vocabulary %s: %s adds %s, which this file alone does not have; set the folder "
+            "instead of the file to use them",
             spec,
             path.parent,
-            listed_tokens(beside),
+            listed_tokens(added),
         )
-    return found
+    return vocabulary
 
 
 def why_unread(folder: Path) -> str:
-    """Why a Hugging Face folder has no vocabulary that is read."""
-    if not (folder / "tokenizer.json").exists():
-        return (
-            f"{folder} has no spiece.model, no tokenizer.json, and no tokenizer_config.json of "
-            "ByT5's. Copy spiece.model there, or give its path."
-        )
-    return (
+    """Why a Hugging Face folder has no supported vocabulary."""
+    problem = (
         f"{folder / 'tokenizer.json'} is a tokenizer of another kind ({unread_kind(folder)}); T5's "
-        "is a Unigram model of class T5Tokenizer. Copy spiece.model there, or give its path."
+        "is a Unigram model of class T5Tokenizer"
     )
+    if not (folder / "tokenizer.json").exists():
+        problem = f"{folder} has no spiece.model, tokenizer.json or ByT5 tokenizer_config.json"
+    return f"{problem}. Copy spiece.model there, or give its path."
 
 
 def check_embedding_rows(vocabulary: Vocabulary, rows: int) -> None:

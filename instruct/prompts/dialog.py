@@ -1,9 +1,8 @@
-"""How the turns of a dialog are written into a prompt.
+"""Styles of dialogs in prompts.
 
-A record holds a dialog as text, one turn a line, two speakers in turn (`dialog_text`). Flan draws
+A record has a dialog as text, one turn a line, two alternating speakers (`dialog_text`). Flan draws
 one of 13 headers, 50 markers and 3 endings per example, some of them twice in its tables. Here the
-styles are products of a few short lists, so no two are alike. Headers are left to the templates,
-which say what the text is.
+styles are products of a few short lists, so all differ. Headers are part of the templates.
 """
 
 import dataclasses
@@ -11,7 +10,7 @@ from collections.abc import Iterable, Sequence
 
 from instruct.prompts.draws import Draws
 
-# The first speaker is the one who asks; sources see to it where the two have roles.
+# The first speaker asks; sources order the turns so.
 SPEAKERS = (
     ("A", "B"),
     ("X", "Y"),
@@ -31,8 +30,7 @@ SPEAKERS = (
     ("Human", "AI"),
 )
 FRAMES = ("{}:", "[{}]", "({})", "<{}>", "{} -", "{} >", "[{}]:", "**{}:**")
-# Turn numbers are framed otherwise than the speakers "1" and "2", or a short dialog would look
-# the same with both.
+# Not the frames of the speakers "1" and "2", or short dialogs of both kinds would look the same.
 NUMBER_FRAMES = ("{}.", "{})", "#{}", "({}.)", "Turn {}:", "Turn {}.", "[turn {}]")
 BULLETS = ("- ", "* ", "+ ", "\u2022 ", "> ", "-- ", "~ ", "\u2014 ")
 QUOTES = (('"', '"'), ("\u201c", "\u201d"), ("\u00ab", "\u00bb"))
@@ -47,7 +45,7 @@ class DialogStyle:
     """One way to write a dialog.
 
     Attributes:
-        kind: what tells the turns apart, one of KINDS.
+        kind: what separates the turns, one of KINDS.
         marks: the two speakers' markers, the frame of a turn's number, the bullet, the two quotes,
             or () for plain lines.
         gap: text between a marker and its turn, for speakers and numbers.
@@ -62,7 +60,7 @@ class DialogStyle:
     cue: bool = False
 
     def marker(self, index: int) -> str:
-        """What stands before turn `index`, counted from 0; "" without markers."""
+        """The text before turn `index`, counted from 0; "" without markers."""
         if self.kind == "speakers":
             return self.marks[index % 2]
         if self.kind == "numbers":
@@ -89,58 +87,56 @@ class DialogStyle:
 
 def _all_styles() -> dict[str, tuple[DialogStyle, ...]]:
     """Every style by its kind."""
-    pairs = [
+    speakers = [
         tuple(frame.replace("{}", name) for name in names) for names in SPEAKERS for frame in FRAMES
     ]
-    numbers = [(frame,) for frame in NUMBER_FRAMES]
     styles = {
         kind: tuple(
             DialogStyle(kind, marks, gap, joint, cue)
             for marks in choices
             for gap, joint in LAYOUTS
-            # A dash points at what follows on the same line.
+            # A dash points at the rest of its line.
             if gap == " " or not marks[0].endswith(("-", ">")) or marks[0].startswith("<")
             for cue in (False, True)
         )
-        for kind, choices in (("speakers", pairs), ("numbers", numbers))
+        for kind, choices in (("speakers", speakers), ("numbers", [(n,) for n in NUMBER_FRAMES]))
     }
-    styles["bullets"] = tuple(
-        DialogStyle("bullets", (bullet,), joint=joint) for bullet in BULLETS for joint in JOINTS
-    )
-    styles["quotes"] = tuple(
-        DialogStyle("quotes", marks, joint=joint) for marks in QUOTES for joint in JOINTS
-    )
-    styles["plain"] = tuple(DialogStyle(joint=joint) for joint in JOINTS)
+    for kind, choices in (
+        ("bullets", [(b,) for b in BULLETS]),
+        ("quotes", QUOTES),
+        ("plain", [()]),
+    ):
+        styles[kind] = tuple(
+            DialogStyle(kind, marks, joint=joint) for marks in choices for joint in JOINTS
+        )
     return styles
 
 
-_BY_KIND = _all_styles()
-STYLES = tuple(style for kind in KINDS for style in _BY_KIND[kind])
-# Cumulative. Most prompts name the speakers: without, a reader must count turns to know them.
+STYLES = _all_styles()
+# Cumulative shares of KINDS. Without names, a reader must count turns to know the speaker.
 _KIND_EDGES = (0.7, 0.8, 0.9, 0.95, 1.0)
 
 
 def draw_dialog_style(draws: Draws) -> DialogStyle:
     """A style: first its kind (7 of 10 name the speakers), then any of that kind."""
-    return draws.choice(_BY_KIND[KINDS[draws.weighted(_KIND_EDGES)]])
+    return draws.choice(STYLES[KINDS[draws.weighted(_KIND_EDGES)]])
 
 
 def dialog_text(turns: Iterable[str]) -> str:
-    """The record field for `turns`: one a line, newlines and runs of blanks within as one blank."""
+    """The record field for `turns`: one a line, with runs of whitespace collapsed."""
     return "\n".join(" ".join(turn.split()) for turn in turns)
 
 
 def show_dialog(text: str, draws: Draws, *, allow_cue: bool = True) -> str:
     """Writes a dialog in a drawn style.
 
-    A style is drawn again where a turn holds one of its markers, which could then be taken for
-    the next turn; after eight draws the turns stay plain.
+    Draws again if a turn contains a marker of the style, which would look like another turn; after
+    eight draws the turns stay plain.
 
     Args:
-        text: the turns, one a line (`dialog_text`); blank lines do not count.
+        text: the turns, one a line (`dialog_text`); blank lines are ignored.
         draws: fixes the style.
-        allow_cue: False where nothing is to follow (a dialog as the target): the block then ends
-            with its last turn.
+        allow_cue: False to end with the last turn, such as for a dialog as the target.
     """
     turns = [line.strip() for line in text.split("\n") if line.strip()]
     for _ in range(8):

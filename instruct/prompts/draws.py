@@ -1,9 +1,10 @@
-"""Random draws for one prompt: a counter-based stream, the same on every machine and Python.
+"""Random draws for one prompt: a counter-based stream, equal on every machine and Python version.
 
-`random.Random` costs more to seed than a whole render, and its `choice` and `shuffle` may change
-between Python versions; a stored example number must give the same prompt years later.
+Seeding `random.Random` takes longer than a whole render, and its `choice` and `shuffle` may change
+between Python versions.
 """
 
+import bisect
 from collections.abc import Sequence
 from typing import TypeVar
 
@@ -22,12 +23,12 @@ def mix(value: int) -> int:
 class Draws:
     """A stream of draws fixed by (`key`, `purpose`).
 
-    Streams of different purposes are independent, so that a new option style does not change
-    which template an example gets.
+    Streams of different purposes are independent: a new option style does not change the template
+    of an example.
 
     Args:
         key: any integer; its low 64 bits count.
-        purpose: a small number that names what is drawn.
+        purpose: a small number for each kind of draw.
     """
 
     __slots__ = ("_state",)
@@ -54,11 +55,8 @@ class Draws:
 
     def weighted(self, cumulative: Sequence[float]) -> int:
         """Index drawn by cumulative weights (ascending, the last one is the total)."""
-        point = self.unit() * cumulative[-1]
-        for index, edge in enumerate(cumulative):
-            if point < edge:
-                return index
-        return len(cumulative) - 1
+        index = bisect.bisect_right(cumulative, self.unit() * cumulative[-1])
+        return min(index, len(cumulative) - 1)
 
     def permutation(self, size: int) -> list[int]:
         """A uniform permutation of range(size) (Fisher-Yates)."""

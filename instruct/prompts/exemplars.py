@@ -1,13 +1,15 @@
-"""Few-shot prompts: which exemplars, how many, and how they are laid out.
+"""Few-shot prompts: choice, number and layout of exemplars.
 
-Flan's packing can show a query as its own exemplar, gives a template always the same number of
-shots and lets one long exemplar block all later ones (flan/v2 few_shot). Here the number is drawn,
-the query's own record can never be drawn, and long exemplars are skipped.
+In Flan (flan/v2 few_shot) a query may be its own exemplar, a template always has the same number of
+shots, and one long exemplar blocks all later ones. Here the number is drawn, the query's record is
+never drawn, and long exemplars are skipped.
 """
 
 import dataclasses
 from collections.abc import Sequence
+from typing import Any
 
+from instruct.fields import bounded, one_of
 from instruct.prompts.draws import Draws
 from instruct.prompts.record import Record
 
@@ -15,21 +17,19 @@ MIN_SHOTS = 1
 MAX_SHOTS = 5
 _PURPOSE = 101
 
-PLACEMENTS = ("none", "top", "query", "each")
-
 
 @dataclasses.dataclass(frozen=True)
 class FewShotFormat:
-    """How one few-shot prompt is laid out; the same for all its exemplars and the query.
+    """Layout of a few-shot prompt: of its exemplars and its query.
 
     An exemplar is `input_prefix + input + separator + target_prefix + target`; exemplars are
-    joined by `example_separator`; the query ends with the target prefix, without its trailing
-    blanks.
+    joined by `example_separator`; the query ends with the target prefix, trailing whitespace
+    removed.
 
     Attributes:
         id: unique in its template set.
-        instruction: where an instruction stands: "top" of the prompt, before the "query",
-            before "each" example, or "none".
+        instruction: place of the instruction: "top" of the prompt, before the "query", before
+            "each" example, or "none".
         weight: relative chance of being drawn.
     """
 
@@ -38,82 +38,69 @@ class FewShotFormat:
     target_prefix: str = ""
     separator: str = "\n"
     example_separator: str = "\n\n"
-    instruction: str = "none"
-    weight: float = 1.0
+    instruction: str = one_of("none", ("none", "top", "query", "each"))
+    weight: float = bounded(1.0, above=0)
 
     def block(self, inputs: str, targets: str) -> str:
         """One exemplar, or the query with targets == ""."""
-        if targets:
-            prefix = self.target_prefix
-        else:
-            prefix = self.target_prefix.rstrip()
+        prefix = self.target_prefix if targets else self.target_prefix.rstrip()
         return f"{self.input_prefix}{inputs}{self.separator}{prefix}{targets}"
 
 
-# Used by every template set that brings none of its own.
-STANDARD_FORMATS = tuple(
-    FewShotFormat(f"standard_{number}", *values)
-    for number, values in enumerate(
-        (
-            ("", "", "\n", "\n\n", "top"),
-            ("", "", "\n\n", "\n\n\n", "none"),
-            ("Question: ", "Answer: ", "\n", "\n\n", "top"),
-            ("Question:\n", "Answer:\n", "\n", "\n\n\n", "none"),
-            ("Q: ", "A: ", "\n", "\n\n", "none"),
-            ("Q: ", "A: ", "\n", "\n---\n", "top"),
-            ("Input: ", "Output: ", "\n", "\n\n", "top"),
-            ("[Input]\n", "[Output]\n", "\n", "\n\n", "query"),
-            ("Problem: ", "Solution: ", "\n", "\n\n", "each"),
-            ("", "=> ", "\n", "\n\n", "top"),
-            ("Task: ", "Response: ", "\n\n", "\n\n***\n\n", "none"),
-            ("### Example\n", "### Reply\n", "\n", "\n\n", "top"),
-            ("Given: ", "Result: ", "\n", "\n\n", "query"),
-            ("", "Answer: ", "\n", "\n==========\n", "top"),
-            ("* ", "-> ", "\n", "\n", "top"),
-            ("Prompt: ", "Reply: ", "\n", "\n\n", "each"),
-        )
-    )
+def _formats(name: str, *rows: tuple[Any, ...]) -> tuple[FewShotFormat, ...]:
+    return tuple(FewShotFormat(f"{name}_{number}", *row) for number, row in enumerate(rows))
+
+
+# Layouts of template sets without their own.
+STANDARD_FORMATS = _formats(
+    "standard",
+    ("", "", "\n", "\n\n", "top"),
+    ("", "", "\n\n", "\n\n\n", "none"),
+    ("Question: ", "Answer: ", "\n", "\n\n", "top"),
+    ("Question:\n", "Answer:\n", "\n", "\n\n\n", "none"),
+    ("Q: ", "A: ", "\n", "\n\n", "none"),
+    ("Q: ", "A: ", "\n", "\n---\n", "top"),
+    ("Input: ", "Output: ", "\n", "\n\n", "top"),
+    ("[Input]\n", "[Output]\n", "\n", "\n\n", "query"),
+    ("Problem: ", "Solution: ", "\n", "\n\n", "each"),
+    ("", "=> ", "\n", "\n\n", "top"),
+    ("Task: ", "Response: ", "\n\n", "\n\n***\n\n", "none"),
+    ("### Example\n", "### Reply\n", "\n", "\n\n", "top"),
+    ("Given: ", "Result: ", "\n", "\n\n", "query"),
+    ("", "Answer: ", "\n", "\n==========\n", "top"),
+    ("* ", "-> ", "\n", "\n", "top"),
+    ("Prompt: ", "Reply: ", "\n", "\n\n", "each"),
 )
 
-# For inverted prompts, each of which says itself what is asked: nothing that names a side wrongly.
-INVERTED_FORMATS = tuple(
-    FewShotFormat(f"inverted_{number}", *values)
-    for number, values in enumerate(
-        (
-            ("", "", "\n", "\n\n"),
-            ("", "", "\n\n", "\n\n\n"),
-            ("", "", "\n", "\n---\n"),
-            ("Input: ", "Output: ", "\n", "\n\n"),
-            ("[Input]\n", "[Output]\n", "\n", "\n\n"),
-            ("", "=> ", "\n", "\n\n"),
-            ("Task: ", "Response: ", "\n\n", "\n\n***\n\n"),
-            ("### Example\n", "### Reply\n", "\n", "\n\n"),
-            ("Prompt: ", "Reply: ", "\n", "\n\n"),
-            ("* ", "-> ", "\n", "\n"),
-        )
-    )
+# For inverted prompts: no labels that would name a side wrongly ("Question: ").
+INVERTED_FORMATS = _formats(
+    "inverted",
+    ("", "", "\n", "\n\n"),
+    ("", "", "\n\n", "\n\n\n"),
+    ("", "", "\n", "\n---\n"),
+    ("Input: ", "Output: ", "\n", "\n\n"),
+    ("[Input]\n", "[Output]\n", "\n", "\n\n"),
+    ("", "=> ", "\n", "\n\n"),
+    ("Task: ", "Response: ", "\n\n", "\n\n***\n\n"),
+    ("### Example\n", "### Reply\n", "\n", "\n\n"),
+    ("Prompt: ", "Reply: ", "\n", "\n\n"),
+    ("* ", "-> ", "\n", "\n"),
 )
 
 
-def draw_exemplars(
-    key: int,
-    num_records: int,
-    query_index: int | None,
-    min_shots: int = MIN_SHOTS,
-    max_shots: int = MAX_SHOTS,
-) -> list[int]:
+def draw_exemplars(key: int, num_records: int, query_index: int | None) -> list[int]:
     """Indices of the exemplars of one prompt, distinct and never the query's.
 
-    The number is uniform in [min_shots, max_shots], or all there are if fewer.
+    The number is uniform in [MIN_SHOTS, MAX_SHOTS], or all records if there are fewer.
 
     Args:
         key: the example's key.
-        num_records: size of the store that exemplars come from (the query's own task).
-        query_index: the query's index in that store; None if it comes from another one.
+        num_records: size of the exemplars' store.
+        query_index: the query's index in that store; None if it is not in it.
     """
     draws = Draws(key, _PURPOSE)
     available = num_records - (query_index is not None)
-    wanted = min(min_shots + draws.below(max_shots - min_shots + 1), available)
+    wanted = min(MIN_SHOTS + draws.below(MAX_SHOTS - MIN_SHOTS + 1), available)
     drawn: list[int] = []
     while len(drawn) < wanted:
         index = draws.below(available)
@@ -127,39 +114,18 @@ def draw_exemplars(
 def usable_exemplars(
     record: Record, exemplars: Sequence[Record], published: bool = False
 ) -> list[Record]:
-    """`exemplars` without the query, without records that ask the same, without repetitions.
+    """Exemplars without the query, and without records with equal fields.
 
-    Data sets hold the same example under several ids; equal source fields would hand the
-    answer to the model.
+    Data sets have the same example under several ids; equal fields would give the answer away.
 
     Args:
-        published: the exemplars are those of a published prompt, which is shown as it is: only the
-            query itself is left out, repetitions stay.
+        published: only leave out the query itself, as the exemplars of a published prompt are
+            shown unchanged.
     """
     if published:
         return [exemplar for exemplar in exemplars if exemplar.id != record.id]
-    seen_ids = {record.id}
-    seen_fields = [dict(record.fields)]
-    kept = []
+    kept = [record]
     for exemplar in exemplars:
-        fields = dict(exemplar.fields)
-        if exemplar.id in seen_ids or fields in seen_fields:
-            continue
-        seen_ids.add(exemplar.id)
-        seen_fields.append(fields)
-        kept.append(exemplar)
-    return kept
-
-
-def fitting(costs: Sequence[int], budget: int) -> list[int]:
-    """Positions of the exemplars that fit, in order, long ones skipped.
-
-    >>> fitting([40, 300, 50], 100)
-    [0, 2]
-    """
-    kept = []
-    for position, cost in enumerate(costs):
-        if cost <= budget:
-            kept.append(position)
-            budget -= cost
-    return kept
+        if all(exemplar.id != k.id and dict(exemplar.fields) != dict(k.fields) for k in kept):
+            kept.append(exemplar)
+    return kept[1:]

@@ -1,21 +1,21 @@
 """Flan's own wordings, from a user's checkout of google-research/FLAN, as template sets.
 
-Two tables of `flan/v2/templates.py` are read from its syntax tree; nothing is imported or executed:
+Reads two tables of `flan/v2/templates.py` from its syntax tree, without importing it:
 
     PATTERNS            key -> [(inputs, targets), ...]             zero-shot
     FEWSHOT_PATTERNS    key -> [FewShotPattern(inputs=..., ...)]    few-shot, each with its layout
 
-As in Flan, prompts without options come from `flan_templates_branched.py` where that has the key,
-and otherwise from the same patterns with the options removed. So do inverted prompts, which show
-no options here. Defects that this leaves (prompts that still speak of options, show nothing of the
-example, or became alike) stay in, so that the original can be reproduced; the lint warns of them.
+As in Flan, prompts without options come from `flan_templates_branched.py` if it has the key, else
+from the same patterns with the options removed; so do inverted prompts, which show no options here.
+Flan's defects (prompts that still mention options, show no field of the example, or are equal)
+stay, to reproduce the original.
 
-Few-shot layouts keep the id of their pattern; here they are drawn independently of it.
+Few-shot layouts keep the id of their pattern, but are drawn independently of it.
 """
 
 import ast
 import collections
-import dataclasses
+import logging
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -24,8 +24,7 @@ from typing import Any, NamedTuple
 from instruct.errors import UserError
 from instruct.files import local_path
 from instruct.prompts.exemplars import STANDARD_FORMATS, FewShotFormat
-from instruct.prompts.lint import lint
-from instruct.prompts.template import SPECIAL, Template, TemplateSet, parse
+from instruct.prompts.template import SPECIAL, Template, TemplateSet, parse, placeholders
 
 TABLES_FILE = "flan/v2/templates.py"
 NO_OPTIONS_FILE = "flan/v2/flan_templates_branched.py"
@@ -33,7 +32,7 @@ ZERO_SHOT, FEW_SHOT = "PATTERNS", "FEWSHOT_PATTERNS"
 
 _DIALOG = "dialog"  # turns, one a line; both Flan and this project draw a style for them
 
-# Flan's names that mean the same in every table.
+# Flan's names with one meaning in all tables.
 FIELDS: Mapping[str, str] = {
     "options_": "options",
     "options_str": "options",
@@ -46,22 +45,9 @@ FIELDS: Mapping[str, str] = {
 
 _OPTIONS = re.compile(r"\n{0,2}\{options\}")
 _FEW_SHOT_OPTIONS = re.compile(r"(\n{1,2}| \| | )?\{options\}| \(\{options\}\)")
-_EXAMPLES = "{inputs}"
 
 
-@dataclasses.dataclass(frozen=True)
-class FlanTables:
-    """The tables of a checkout as template sets.
-
-    Attributes:
-        sets: Flan's key -> template set of that name.
-        warnings: what the lint finds in the sets, one sentence each.
-        skipped: reason -> entries that could not be read.
-    """
-
-    sets: Mapping[str, TemplateSet]
-    warnings: tuple[str, ...]
-    skipped: Mapping[str, int]
+_log = logging.getLogger(__name__)
 
 
 class _Pattern(NamedTuple):
@@ -70,6 +56,10 @@ class _Pattern(NamedTuple):
     layout: FewShotFormat | None = None
     instruction: str = ""
 
+    @property
+    def texts(self) -> dict[str, str]:
+        return {"inputs": self.inputs, "targets": self.targets, "instruction": self.instruction}
+
 
 # The patterns of one key by their number in Flan's list.
 _Patterns = Mapping[int, _Pattern]
@@ -77,17 +67,19 @@ _Patterns = Mapping[int, _Pattern]
 
 def load_flan_tables(
     checkout: str | Path, fields: Mapping[str, Mapping[str, str]] | None = None
-) -> FlanTables:
-    """Reads the tables of a checkout.
+) -> dict[str, TemplateSet]:
+    """Reads the tables of a checkout: Flan's key -> template set of that name.
+
+    Logs how many entries cannot be read, and why.
 
     Args:
         checkout: the repository's folder.
-        fields: key -> Flan's field name -> ours, over `FIELDS`; key "" is for all. One of ours is
-            `answer`: where a key never names it and `fields` does not either, it is the field that
-            most targets consist of (`subject` for "aeslc").
+        fields: key -> Flan's field name -> ours, over `FIELDS`; key "" is for all keys. If neither
+            the patterns of a key nor `fields` name `answer`, it is the field that is the whole of
+            most targets (`subject` for "aeslc").
 
     Raises:
-        UserError: no such file, not Python, or no table of that form in it.
+        UserError: no such file, not Python, or neither table in it.
     """
     root = local_path("FLAN_CHECKOUT", checkout, "~/FLAN")
     skipped: collections.Counter[str] = collections.Counter()
@@ -110,8 +102,10 @@ def load_flan_tables(
         if "answer" not in declared.values():
             renaming |= _answer_field(raw, renaming)
         sets[key] = _template_set(key, *(_rename_fields(patterns, renaming) for patterns in raw))
-    warnings = tuple(problem for template_set in sets.values() for problem in lint(template_set))
-    return FlanTables(sets, warnings, dict(skipped))
+    if skipped:
+        reasons = ", ".join(f"{reason}: {count}" for reason, count in sorted(skipped.items()))
+        _log.warning("%s: %d entries cannot be read (%s)", root, skipped.total(), reasons)
+    return sets
 
 
 # ---------------------------------------------------------------- from the syntax tree
@@ -120,7 +114,7 @@ def load_flan_tables(
 def _read_tables(
     path: Path, skipped: collections.Counter[str]
 ) -> dict[str, dict[str, dict[int, _Pattern]]]:
-    """Both tables of a file: name -> key -> patterns. Counts entries that cannot be read.
+    """Both tables of a file: name -> key -> patterns. Counts unreadable entries in `skipped`.
 
     Reads `TABLE = {key: [...]}`, `TABLE[key] = [...]` and `TABLE[key] = TABLE[other]`.
     """
@@ -162,17 +156,15 @@ def _read_tables(
 def _read_patterns(
     items: Sequence[ast.expr], defaults: Mapping[str, ast.expr], skipped: collections.Counter[str]
 ) -> dict[int, _Pattern]:
-    """Patterns with Flan's names of fields, by number; counts those that cannot be read."""
     patterns = {}
     for number, item in enumerate(items):
         try:
             pattern = _read_pattern(item, number, defaults)
-            for text in (pattern.inputs, pattern.targets, pattern.instruction):
+            for text in pattern.texts.values():
                 parse(text)
             patterns[number] = pattern
         except ValueError as error:
-            reason = "stray brace" if str(error).startswith("stray") else str(error)
-            skipped[reason] += 1
+            skipped["stray brace" if str(error).startswith("stray") else str(error)] += 1
     return patterns
 
 
@@ -186,51 +178,40 @@ def _read_pattern(node: ast.expr, number: int, defaults: Mapping[str, ast.expr])
             raise ValueError("pattern that is neither a pair nor a FewShotPattern")
     if not {"inputs", "targets"} <= values.keys():
         raise ValueError("FewShotPattern without inputs or targets")
-    texts = {
-        name: _text(values[name]) if name in values else ""
+    inputs, targets, *layout_texts, final_suffix, around = (
+        _text(values.get(name, ast.Constant("")))
         for name in (
             *("inputs", "targets", "inputs_prefix", "targets_prefix", "x_y_delimiter"),
-            *("example_separator", "final_suffix"),
+            *("example_separator", "final_suffix", "input_pattern"),
         )
-    }
-    around = _text(values["input_pattern"]) if "input_pattern" in values else "{{inputs}}"
-    around = around.replace("{final_suffix}", texts["final_suffix"])
-    above, mark, below = around.replace("{{", "{").replace("}}", "}").partition(_EXAMPLES)
+    )
+    around = (around or "{{inputs}}").replace("{final_suffix}", final_suffix)
+    above, mark, below = around.replace("{{", "{").replace("}}", "}").partition("{inputs}")
     if not mark or below.strip():
         raise ValueError("few-shot pattern with text below its examples")
     instruction = above.rstrip()
     layout = FewShotFormat(
-        _id("fs", number),
-        texts["inputs_prefix"],
-        texts["targets_prefix"],
-        texts["x_y_delimiter"],
-        texts["example_separator"],
-        "top" if instruction else "none",
+        f"fs_{number:02d}", *layout_texts, instruction="top" if instruction else "none"
     )
-    return _Pattern(texts["inputs"], texts["targets"], layout, instruction)
+    return _Pattern(inputs, targets, layout, instruction)
 
 
 def _text(node: ast.expr) -> str:
-    """A text literal; adjacent literals are one already."""
     match node:
         case ast.Constant(str(text)):
             return text
     raise ValueError("pattern with something else than texts")
 
 
-def _id(prefix: str, number: int) -> str:
-    return f"{prefix}_{number:02d}"
-
-
 # ---------------------------------------------------------------- names of fields
 
 
 def _answer_field(tables: Sequence[_Patterns], renaming: Mapping[str, str]) -> dict[str, str]:
-    """The field that is most often the whole target, as the answer; {} if one is named so."""
+    """{the field that is most often the whole target: "answer"}; {} if a field is so named."""
     targets: collections.Counter[str] = collections.Counter()
     for pattern in (pattern for table in tables for pattern in table.values()):
-        names = parse(pattern.targets)[1::2]
-        if "answer" in {renaming.get(n, n) for n in (*names, *parse(pattern.inputs)[1::2])}:
+        names = placeholders(pattern.targets)
+        if "answer" in {renaming.get(n, n) for n in (*names, *placeholders(pattern.inputs))}:
             return {}
         if len(names) == 1:
             targets[names[0]] += 1
@@ -241,16 +222,14 @@ def _rename_fields(patterns: _Patterns, renaming: Mapping[str, str]) -> dict[int
     shown_as = {name: f"{{{ours}}}" for name, ours in renaming.items()}
     return {
         number: pattern._replace(
-            inputs=replace_fields(pattern.inputs, shown_as),
-            targets=replace_fields(pattern.targets, shown_as),
-            instruction=replace_fields(pattern.instruction, shown_as),
+            **{name: replace_fields(text, shown_as) for name, text in pattern.texts.items()}
         )
         for number, pattern in patterns.items()
     }
 
 
 def replace_fields(text: str, shown_as: Mapping[str, str]) -> str:
-    """A template's text with other text for some of its fields.
+    """Replaces some placeholders of a template by other text.
 
     >>> replace_fields("{a} {{and}} {b}", {"a": "{code}: {error}"})
     '{code}: {error} {{and}} {b}'
@@ -270,30 +249,44 @@ def _template_set(
     names = [
         name
         for pattern in (*zero_shot.values(), *no_options.values(), *few_shot.values())
-        for text in (pattern.inputs, pattern.targets, pattern.instruction)
-        for name in parse(text)[1::2]
+        for text in pattern.texts.values()
+        for name in placeholders(text)
     ]
     sources = tuple(dict.fromkeys(name for name in names if name not in SPECIAL))
     lists: dict[str, list[Template]] = collections.defaultdict(list)
+
+    def add(prefix: str, number: int, pattern: _Pattern) -> None:
+        """Adds a pattern to the list of its kind."""
+        kind = _kind(pattern, sources)
+        name = "inv"
+        if kind != "inv":
+            has_options = "{options}" in pattern.inputs
+            # A zero-shot pattern without options comes again in the table without options.
+            if prefix == "zs" and not has_options:
+                return
+            kind = "fs" if prefix.startswith("fs") else kind or "zs"
+            name = f"{kind}_opt" if has_options else f"{kind}_noopt"
+        lists[name].append(Template(f"{prefix}_{number:02d}", pattern.inputs, pattern.targets))
+
     for number, pattern in zero_shot.items():
         if _kind(pattern, sources) == "inv":
             pattern = _inverted(pattern, no_options.get(number, pattern), sources)
-        _place(lists, "zs", number, pattern, sources)
+        add("zs", number, pattern)
     for number, pattern in no_options.items():
         if _kind(pattern, sources) != "inv":
-            _place(lists, "zs_noopt", number, _without_options(pattern), sources)
+            add("zs_noopt", number, _without_options(pattern))
     straight = []
     for number, pattern in few_shot.items():
         if _kind(pattern, sources) == "inv":
-            _place(lists, "fs_inv", number, _alone(_without_options(pattern)), sources)
+            add("fs_inv", number, _alone(_without_options(pattern)))
             continue
         straight.append(pattern)
-        # With a rationale in the targets, the chain-of-thought lists have such targets already.
+        # The chain-of-thought lists have targets with a rationale already.
         if "{rationale}" in pattern.targets:
             pattern = pattern._replace(targets="{answer}")
-        _place(lists, "fs", number, pattern, sources)
+        add("fs", number, pattern)
         if "{options}" in pattern.inputs:
-            _place(lists, "fs_noopt", number, _without_options(pattern), sources)
+            add("fs_noopt", number, _without_options(pattern))
     layouts = tuple(pattern.layout for pattern in straight if pattern.layout is not None)
     shown = [pattern.instruction for pattern in straight if pattern.instruction]
     wordings: dict[str, Any] = {name: tuple(templates) for name, templates in lists.items()}
@@ -308,54 +301,32 @@ def _template_set(
 
 
 def _kind(pattern: _Pattern, sources: Sequence[str]) -> str:
-    """ "inv" if the prompt gives the answer away or asks for something else, else "cot" or ""."""
-    inputs, targets = set(parse(pattern.inputs)[1::2]), set(parse(pattern.targets)[1::2])
+    """ "inv" if the prompt shows the answer or asks for another field, else "cot" or ""."""
+    inputs, targets = set(placeholders(pattern.inputs)), set(placeholders(pattern.targets))
     if inputs & {"answer", "rationale"} or targets & set(sources) or "answer" not in targets:
         return "inv"
     return "cot" if "rationale" in targets else ""
 
 
-def _place(
-    lists: dict[str, list[Template]],
-    prefix: str,
-    number: int,
-    pattern: _Pattern,
-    sources: Sequence[str],
-) -> None:
-    """Adds a pattern to the list where it belongs."""
-    kind = _kind(pattern, sources)
-    options = "opt" if "{options}" in pattern.inputs else "noopt"
-    if kind == "inv":
-        name = "inv"
-    elif prefix.startswith("fs"):
-        name = f"fs_{options}"
-    else:
-        name = f"{kind or 'zs'}_{options}"
-        # A zero-shot pattern without options comes again in the table without options.
-        if options == "noopt" and prefix == "zs":
-            return
-    lists[name].append(Template(_id(prefix, number), pattern.inputs, pattern.targets))
-
-
 def _without_options(pattern: _Pattern) -> _Pattern:
-    place = _OPTIONS if pattern.layout is None else _FEW_SHOT_OPTIONS
+    options = _OPTIONS if pattern.layout is None else _FEW_SHOT_OPTIONS
     return pattern._replace(
-        inputs=place.sub("", pattern.inputs), targets=_OPTIONS.sub("", pattern.targets)
+        inputs=options.sub("", pattern.inputs), targets=_OPTIONS.sub("", pattern.targets)
     )
 
 
 def _inverted(pattern: _Pattern, other: _Pattern, sources: Sequence[str]) -> _Pattern:
-    """An inverted pattern without options: as the other table has it, if it shows any."""
+    """An inverted pattern without options: the other table's if it has any options."""
     shows = "{options}" in pattern.inputs + pattern.targets
     return _without_options(other if shows and _kind(other, sources) == "inv" else pattern)
 
 
 def _alone(pattern: _Pattern) -> _Pattern:
-    """A few-shot pattern as a prompt of its own: with its layout's prefixes around it."""
+    """A few-shot pattern as a prompt of its own, between the prefixes of its layout."""
     layout = pattern.layout
     if layout is None:
         return pattern
-    # Flan fills prefixes in as they are, so a brace in one is a brace.
+    # Flan does not format prefixes, so their braces are literal.
     before, after = (
         text.replace("{", "{{").replace("}", "}}")
         for text in (layout.input_prefix, layout.separator + layout.target_prefix)

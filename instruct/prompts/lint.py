@@ -7,7 +7,7 @@ prompts that speak of options, inversions that copy their input, duplicates.
 import re
 
 from instruct.prompts.exemplars import INVERTED_FORMATS
-from instruct.prompts.template import LISTS, Template, TemplateSet
+from instruct.prompts.template import LISTS, Template, TemplateSet, parse, placeholders
 
 MIN_TEMPLATES = 10
 MIN_INVERTED = 2
@@ -38,7 +38,8 @@ def doubled_labels(template_set: TemplateSet) -> list[str]:
     for name in ("fs_opt", "fs_noopt", "inv"):
         formats = INVERTED_FORMATS if name == "inv" else template_set.formats
         for template in getattr(template_set, name):
-            first, last = template.input_parts[0], template.input_parts[-1]
+            parts = parse(template.inputs)
+            first, last = parts[0], parts[-1]
             for layout in formats:
                 before, after = _words(layout.input_prefix), _words(layout.target_prefix)
                 if before and re.match(rf"\W*{re.escape(before)}\b", first, re.IGNORECASE):
@@ -102,8 +103,8 @@ def _lint_set(template_set: TemplateSet) -> list[str]:
 def _lint_template(template: Template, name: str, template_set: TemplateSet) -> list[str]:
     problems = []
     sources = {*template_set.input_fields, *template_set.context_fields}
-    inputs, targets = template.input_names, template.target_names
-    literals = " ".join(template.input_parts[::2] + template.target_parts[::2])
+    inputs, targets = set(placeholders(template.inputs)), set(placeholders(template.targets))
+    literals = " ".join(parse(template.inputs)[::2] + parse(template.targets)[::2])
     if template_set.published:  # a published benchmark's wording is kept as it is
         return problems
     if name.endswith("_opt"):
@@ -132,7 +133,7 @@ def _lint_template(template: Template, name: str, template_set: TemplateSet) -> 
 
 def _lint_inversion(template: Template, sources: set[str]) -> list[str]:
     """An inversion gives something away that a straight prompt asks for, and asks for the rest."""
-    inputs, targets = template.input_names, template.target_names
+    inputs, targets = set(placeholders(template.inputs)), set(placeholders(template.targets))
     problems = []
     if not inputs:
         problems.append("the inputs show nothing of the example")

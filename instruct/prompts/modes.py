@@ -1,9 +1,8 @@
 """Prompt modes: each gives a task spec one seqio task."""
 
 # zs: zero-shot, fs: few-shot; opt/noopt: with or without answer options; inv: inverted. `direct`
-# and `cot` show options where there are any, and the fixed exemplars of a task that has such
-# (`TaskSpec.shots`); `zs_direct` and `zs_cot` are these two without exemplars. tk_instruct*:
-# instruct/prompts/tk_instruct.py.
+# and `cot` show options and fixed exemplars (`TaskSpec.shots`) if there are any; `zs_direct` and
+# `zs_cot` are the same without exemplars. tk_instruct*: instruct/prompts/tk_instruct.py.
 TK_MODES = ("tk_instruct", "tk_instruct_mixed")
 MODES = (
     *("zs_opt", "zs_noopt", "zs_inv", "fs_opt", "fs_noopt", "fs_inv"),
@@ -12,5 +11,5 @@ MODES = (
 FEW_SHOT_MODES = ("fs_opt", "fs_noopt", "fs_inv", "fs_cot", *TK_MODES)
 INVERTED_MODES = ("zs_inv", "fs_inv")
 COT_MODES = ("cot", "fs_cot", "zs_cot")
-# Those that show the first `TaskSpec.shots` exemplars.
+# Modes with the first `TaskSpec.shots` exemplars.
 FIXED_SHOT_MODES = ("direct", "cot")

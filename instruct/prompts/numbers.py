@@ -1,7 +1,7 @@
-"""Numbers in running text, read as a language writes them.
+"""Numbers in running text, parsed by the conventions of its language.
 
-A language decides what a dot and a comma between digits mean (`NumberForm.decimal`): one is its
-decimal sign, the other groups thousands. What no language reads in two ways holds in all of them:
+A language decides between dot and comma (`NumberForm.decimal`): one is its decimal sign, the other
+groups thousands. Unambiguous forms are the same in all languages:
 
     blanks       group thousands (ISO 80000-1): plain, no-break, narrow, thin, full-width
     apostrophes  group thousands (Switzerland): ' and the typographic ones
@@ -9,8 +9,8 @@ decimal sign, the other groups thousands. What no language reads in two ways hol
     two signs    "1.234,56" and "1,234.56": the last one is the decimal sign
     one, twice   "1.000.000" and "1,000,000" group, "1,00,000" as in India; "1.5.2020" is three
 
-A group has exactly three digits and the first one does not begin with 0, so "3.5" and "0.125" are
-decimals in German too. Where both readings are numbers ("1.000"), the language's own counts.
+A group has exactly three digits and the first does not begin with 0, so "3.5" and "0.125" are
+decimals in German too. If both readings are numbers ("1.000"), the language's own counts.
 """
 
 import decimal
@@ -21,18 +21,19 @@ from collections.abc import Mapping
 from decimal import Decimal
 from typing import NamedTuple
 
-# Many digits must not be rounded, and no input may raise.
+# Long numbers must not be rounded, and no input may raise.
 _EXACT = decimal.Context(prec=200, traps=[])
+_OTHER = {".": ",", ",": "."}
 _QUOTIENT = decimal.Context(prec=28, traps=[])
 
 
 class NumberForm(NamedTuple):
-    """How a language writes numbers.
+    """A language's conventions for numbers.
 
     Attributes:
         decimal: its decimal sign, "." or ","; the other one groups thousands.
-        scales: word after a number, in lower case, and its power of ten ("70 thousand", "7万").
-        scale_first: these words stand before the number too (Swahili "elfu 70").
+        scales: lower-case word after a number and its power of ten ("70 thousand", "7万").
+        scale_first: whether the word may also precede the number (Swahili "elfu 70").
     """
 
     decimal: str
@@ -66,16 +67,16 @@ _CURRENCY = (
     "\uffe1\uffe5\uffe6]|(?:EUR|USD|CHF|INR|BDT|KES|TZS|JPY|CNY|RMB|RUB|THB|KSh|TSh)"
     r"|(?:Rs|Tk|Sh|Fr)\.?)\s?"
 )
-# A letter before digits makes them part of a name ("x7") in scripts that divide words by blanks
-# and have no endings that follow digits.
+# A letter before digits makes them part of a name ("x7") in scripts that separate words by blanks
+# and attach no endings to digits.
 _NO_NAME = r"(?<![0-9A-Za-z_\u00c0-\u024f\u0370-\u052f])(?<![0-9]\.)"
 
 
 @functools.cache
 def _number(form: NumberForm) -> re.Pattern[str]:
-    """One number with its sign; the name of the group that matched is how it is written."""
+    """Pattern of a number with its sign; the name of the matching group is its notation."""
     point = re.escape(form.decimal)
-    group = re.escape(_other(form.decimal))
+    group = re.escape(_OTHER[form.decimal])
     first, three = r"[1-9][0-9]{0,2}", r"[0-9]{3}(?![0-9])"
     blank = rf" {three}(?!-[^\W0-9_])"  # "3 100-dollar notes" are three
     ways = {
@@ -87,7 +88,7 @@ def _number(form: NumberForm) -> re.Pattern[str]:
         "foreign": rf"{first}(?:(?:{point}{three})+{group}[0-9]+|(?:{point}{three}){{2,}})"
         r"(?![.,]?[0-9])",
         "series": r"[0-9]+(?P<between>[.,])[0-9]+(?:(?P=between)[0-9]+)+",
-        # A dot divides no list, so it is a decimal sign in every language; a comma only at home.
+        # Dots do not separate list items, so they are decimal signs in every language.
         "plain": rf"[0-9]+(?:[.{form.decimal}][0-9]+)?|(?<![\w.])\.[0-9]+",
     }
     body = "|".join(f"(?P<{way}>{pattern})" for way, pattern in ways.items())
@@ -96,7 +97,7 @@ def _number(form: NumberForm) -> re.Pattern[str]:
 
 @functools.cache
 def _scale_words(form: NumberForm) -> tuple[re.Pattern[str], re.Pattern[str]]:
-    """A word of scale that follows a number, blank included, and one that stands before it."""
+    """Patterns of a scale word after a number, blank included, and of one before it."""
     words = "|".join(sorted((_whole_word(word) for word, _ in form.scales), key=len, reverse=True))
     after = rf"\s?({words})" if words else "(?!)"
     before = rf"\b({words})\s\Z" if form.scale_first else "(?!)"
@@ -104,14 +105,14 @@ def _scale_words(form: NumberForm) -> tuple[re.Pattern[str], re.Pattern[str]]:
 
 
 def _whole_word(word: str) -> str:
-    """A word's pattern; in scripts that divide words nothing may follow."""
+    """Pattern of a word; in scripts with word boundaries no letter may follow."""
     divided = unicodedata.name(word[-1]).startswith(("LATIN", "CYRILLIC"))
     # Thai words for "breed" and "thousand" begin alike.
     return re.escape(word) + (r"(?!\w)" if divided else "(?!\u0e18)")
 
 
 def numbers_in(text: str, form: NumberForm = ENGLISH) -> list[Decimal]:
-    """All numbers of a text in order, without currency signs and thousands separators.
+    """All numbers of a text, in order.
 
     >>> numbers_in("70.000 Euro, also 3,5 %", NumberForm(","))
     [Decimal('70000'), Decimal('3.5')]
@@ -120,7 +121,7 @@ def numbers_in(text: str, form: NumberForm = ENGLISH) -> list[Decimal]:
     powers = dict(form.scales)
     follows, precedes = _scale_words(form)
     numbers: list[Decimal] = []
-    end, room = -1, Decimal(0)  # where the last scaled number ended, and what may be added to it
+    end, room = -1, Decimal(0)  # end of the last scaled number, and its scale
     for match in _number(form).finditer(text):
         values = _values(match, form)
         before = precedes.search(text, max(match.start() - 20, 0), match.start())
@@ -140,18 +141,14 @@ def numbers_in(text: str, form: NumberForm = ENGLISH) -> list[Decimal]:
     return numbers
 
 
-def _other(sign: str) -> str:
-    return "," if sign == "." else "."
-
-
 def _plain_signs(text: str, form: NumberForm) -> str:
-    """ASCII digits, one sign for each meaning, fractions spelled out."""
+    """Replaces digits and signs by ASCII ones, and fraction characters by "1/2"."""
     for pattern, sign in _LATEX:
         text = pattern.sub(sign, text)
     text = _VULGAR.sub(_spelled_fraction, text)
     text = _NATIVE_DIGIT.sub(lambda digit: str(unicodedata.decimal(digit.group())), text)
-    # The Arabic decimal and thousands separators mean one thing.
-    return text.translate({**_SAME_SIGN, 0x066B: form.decimal, 0x066C: _other(form.decimal)})
+    # The Arabic decimal and thousands separators are unambiguous.
+    return text.translate({**_SAME_SIGN, 0x066B: form.decimal, 0x066C: _OTHER[form.decimal]})
 
 
 def _spelled_fraction(match: re.Match[str]) -> str:
@@ -171,7 +168,7 @@ def _values(match: re.Match[str], form: NumberForm) -> list[Decimal]:
         above, below = map(Decimal, part.split("/"))
         values = [_EXACT.add(Decimal(whole or 0), _QUOTIENT.divide(above, below))]
     else:
-        points = {"own": form.decimal, "foreign": _other(form.decimal), "indian": "."}
+        points = {"own": form.decimal, "foreign": _OTHER[form.decimal], "indian": "."}
         point = points.get(way, "," if "," in written else ".")
         kept = re.sub(rf"[^0-9{point}]", "", written)
         values = [Decimal(kept.replace(point, "."))]

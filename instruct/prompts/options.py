@@ -1,9 +1,8 @@
-"""How answer options are written into a prompt, and how a written answer is matched to them.
+"""Styles of answer options in prompts, and matching of a written answer to an option.
 
-Flan draws one of 16 x 87 x 3 styles per example and turns the target into the option's marker
-where the style has distinct ones (flan/v2, see docs/data_path.md). Here the styles are products
-of a few short lists, so no two are alike, any number of options works, and the order may be
-shuffled.
+Flan draws one of 16 x 87 x 3 styles per example and makes the option's marker the target if the
+style has distinct ones (flan/v2, see docs/data_path.md). Here the styles are products of a few
+short lists, so all differ, any number of options works, and the order may be shuffled.
 """
 
 import dataclasses
@@ -44,7 +43,7 @@ _ROMAN = (
 
 
 def _letters(number: int) -> str:
-    """Spreadsheet columns: 1 -> A, 26 -> Z, 27 -> AA; so more than 26 options stay distinct."""
+    """Spreadsheet columns: 1 -> A, 26 -> Z, 27 -> AA, distinct for any number of options."""
     text = ""
     while number:
         number, rest = divmod(number - 1, 26)
@@ -76,9 +75,9 @@ class OptionStyle:
 
     Attributes:
         header: a line above the options, or "".
-        bullet: text before every option where there is no alphabet.
-        alphabet: one of ALPHABETS, or "" for bullets.
-        frame: how a label is framed (one of FRAMES), or "".
+        bullet: text before every option without an alphabet.
+        alphabet: of the labels, one of ALPHABETS; "" for bullets.
+        frame: around a label, one of FRAMES, or "".
         layout: "lines" (one option a line) or "inline" (all on one line).
         ending: text after every option.
     """
@@ -90,21 +89,15 @@ class OptionStyle:
     layout: str = "lines"
     ending: str = ""
 
-    @property
-    def has_markers(self) -> bool:
-        """Whether each option has a label by which an answer can name it."""
-        return bool(self.alphabet)
-
     def markers(self, count: int) -> tuple[str, ...]:
-        """What stands for each of `count` options in an answer; () without labels.
+        """The answers that name each of `count` options; () without labels.
 
-        Brackets stay, the punctuation that only separates a label from its text goes:
-        "(B)" and "[ii]", but "B" for "B." and "B)".
+        They keep brackets, but not punctuation between a label and its text: "(B)" and "[ii]",
+        but "B" for "B." and "B)".
         """
         if not self.alphabet:
             return ()
-        closed = self.frame in ("({})", "[{}]", "<{}>")
-        frame = self.frame if closed else "{}"
+        frame = self.frame if self.frame in ("({})", "[{}]", "<{}>") else "{}"
         return tuple(frame.replace("{}", symbol(self.alphabet, i)) for i in range(count))
 
     def render(self, options: Sequence[str]) -> str:
@@ -122,14 +115,14 @@ class OptionStyle:
             items.append(f"{lead}{option}{ending}")
         if self.layout == "lines":
             return "\n".join([self.header, *items] if self.header else items)
-        # On one line something must part the options: their labels, an ending, or a comma.
+        # On one line, labels, endings or commas separate the options.
         joint = " " if self.alphabet or self.ending else ", "
         line = joint.join(items)
         return f"{self.header} {line}" if self.header else line
 
 
 def _all_styles() -> tuple[OptionStyle, ...]:
-    """Every style. Plain items on one line are left out: nothing would part them from prose."""
+    """Every style, except plain items on one line, which read like prose."""
     styles = []
     for header in HEADERS:
         for ending in ENDINGS:
@@ -145,9 +138,9 @@ def _all_styles() -> tuple[OptionStyle, ...]:
 
 
 STYLES = _all_styles()
-_LABELLED = tuple(style for style in STYLES if style.has_markers)
-_UNLABELLED = tuple(style for style in STYLES if not style.has_markers)
-LABELLED_SHARE = 0.7  # near Flan's 64 of 87 marker styles (reference: flan/v2, measured 73.5 %)
+_LABELLED = tuple(style for style in STYLES if style.alphabet)
+_UNLABELLED = tuple(style for style in STYLES if not style.alphabet)
+LABELLED_SHARE = 0.7  # near Flan's 64 of 87 marker styles (flan/v2, measured 73.5 %)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -157,8 +150,8 @@ class ShownOptions:
     Attributes:
         text: the block that replaces `{options}`.
         options: the option texts in the order shown.
-        markers: what stands for each option, in the same order; () where the style has none.
-        answer: what `{answer}` becomes: the marker, else the option's text.
+        markers: of the options, in the same order; () if the style has none.
+        answer: replaces `{answer}`: the marker, else the option's text.
         answer_index: position of the right answer in `options`.
     """
 
@@ -172,20 +165,15 @@ class ShownOptions:
 def draw_style(questions: Sequence[Sequence[str]], draws: Draws) -> OptionStyle:
     """A style for the options of all questions of one prompt.
 
-    Labels are not drawn where one of them could be read as the text of an option (digits before
-    numbers, letters before letters), and options of several lines are never put on one line.
+    Avoids labels that could be read as the text of an option (digits before numbers, letters
+    before letters), and puts options with commas or newlines on lines of their own.
     """
-    if draws.unit() < LABELLED_SHARE:
-        texts = {plain(option) for options in questions for option in options}
-        count = max(map(len, questions))
-        for _ in range(8):
-            style = draws.choice(_LABELLED)
-            if texts.isdisjoint(plain(m) for m in style.markers(count)):
-                break
-        else:
-            style = draws.choice(_UNLABELLED)
-    else:
-        style = draws.choice(_UNLABELLED)
+    texts = {plain(option) for options in questions for option in options}
+    count = max(map(len, questions))
+    labelled = draws.unit() < LABELLED_SHARE
+    tries = (draws.choice(_LABELLED) for _ in range(8 if labelled else 0))
+    clear = (s for s in tries if texts.isdisjoint(plain(m) for m in s.markers(count)))
+    style = next(clear, None) or draws.choice(_UNLABELLED)
     if style.layout == "inline" and any(
         "\n" in option or "," in option for options in questions for option in options
     ):
@@ -211,9 +199,9 @@ _LEAD = re.compile(
 
 
 def plain(text: str) -> str:
-    """Text for comparing: case folded, blanks collapsed, brackets and punctuation around it gone.
+    """Text for comparison: case folded, whitespace collapsed, outer punctuation removed.
 
-    A text of nothing but such signs ("?", "<") stays as it is.
+    A text of punctuation only ("?", "<") stays.
     """
     folded = " ".join(text.casefold().split())
     return folded.strip(_OUTER) or folded
@@ -222,17 +210,17 @@ def plain(text: str) -> str:
 def match_option(
     prediction: str, options: Sequence[str], markers: Sequence[str] = ()
 ) -> int | None:
-    """Index of the option that a written answer means, or None.
+    """Index of the option that a written answer names, or None.
 
     Accepted, in this order: a marker exactly as shown; an option's text; a marker without its
-    brackets or with other ones ("b", "B.", "(b)"); a marker with its option ("(B) Paris",
-    "B. Paris"); a marker in brackets at the start. Case, blanks and punctuation around do not
-    matter. A lone letter at the start of a sentence ("A dog barks") is not taken for a marker.
+    brackets or with others ("b", "B.", "(b)"); a marker with its option ("(B) Paris", "B. Paris");
+    a marker in brackets at the start. Case, whitespace and outer punctuation are ignored. A lone
+    letter at the start of a sentence ("A dog barks") is not a marker.
 
     Args:
-        prediction: the answer as written, already cut out of any longer text.
+        prediction: the answer, cut out of any longer text.
         options: option texts in the order shown.
-        markers: what stands for each of them; () where the style had none.
+        markers: of the options; () if the style had none.
     """
     stripped = prediction.strip()
     if stripped in markers:
@@ -253,6 +241,4 @@ def match_option(
     index = labels.index(label)
     rest = plain(prediction[lead.end() :])
     bracketed = lead.group(4) is None
-    if not rest or bracketed or rest.startswith(texts[index]):
-        return index
-    return None
+    return index if not rest or bracketed or rest.startswith(texts[index]) else None

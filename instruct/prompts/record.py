@@ -1,7 +1,4 @@
-"""`Record`: a normalised raw example. Stores hold records, the renderer reads them.
-
-Text only; one JSON object a record, so that a store can be read by any tool.
-"""
+"""`Record`: a normalized example before rendering, stored as one JSON object of text."""
 
 import dataclasses
 import json
@@ -14,14 +11,14 @@ class Record:
     """One example before any wording is chosen.
 
     Attributes:
-        id: unique within its data set and split; stays the same when the store is rebuilt.
+        id: unique in its data set and split, and equal when the store is rebuilt.
         fields: named source texts that templates may show (`question`, `context`, ...).
-        answer: the gold answer as text, without an option marker. Never empty.
-        options: the choices in their original order; empty where there are none.
+        answer: the gold answer as text, without an option marker; not empty.
+        options: the choices in their original order, if any.
         answer_index: position of the answer in `options`, -1 without options.
         references: all accepted answers; empty means just `answer`.
-        rationale: a chain of thought that leads to the answer, or "".
-        metadata: JSON values that only metrics need (a verifier's entry, for example).
+        rationale: a chain of thought before the answer, or "".
+        metadata: JSON values for metrics, such as a verifier's entry.
     """
 
     id: str

@@ -1,8 +1,8 @@
 """From a record to (inputs, targets): text and tokens, fixed by one integer.
 
-`render` is pure. What it draws (template, option style and order, few-shot layout) depends on
-`key` alone, each kind from a stream of its own, so a prompt can be made again from the example's
-number and does not change when another kind of draw gets more choices.
+`render` is pure. Its draws (template, option style and order, few-shot layout) depend on `key`
+alone, each kind with its own stream, so a prompt can be reproduced from the example's number and
+does not change when another kind of draw gets more choices.
 """
 
 import dataclasses
@@ -10,19 +10,18 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
 from instruct.errors import unknown_name
-from instruct.prompts.exemplars import fitting, usable_exemplars
+from instruct.prompts.exemplars import usable_exemplars
 from instruct.prompts.modes import INVERTED_MODES, MODES, TK_MODES
 from instruct.prompts.record import Record
 from instruct.prompts.template import TemplateSet
 from instruct.prompts.writer import CannotRender, Prompt, Writer
 
-MIN_SOURCE_TOKENS = 16  # a source field cut to less than this says too little to answer from
-
-_SPARE_TOKENS = 2  # joins of separately encoded texts may cost a token more than their sum
+MIN_SOURCE_TOKENS = 16  # a source field is not cut below this
+_SPARE_TOKENS = 2  # concatenated texts may have a token more than the sum of their parts
 
 
 class Tokenizer(Protocol):
-    """What rendering needs of a vocabulary (instruct/data/vocab.py)."""
+    """The methods of a vocabulary (instruct/data/vocab.py) that rendering uses."""
 
     @property
     def eos_id(self) -> int: ...
@@ -34,19 +33,17 @@ class Tokenizer(Protocol):
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Rendered:
-    """One example as the model gets it.
+    """One rendered and tokenized example.
 
     Attributes:
-        inputs, targets: the two texts.
-        input_ids, target_ids: their tokens, each with EOS at its end, within the lengths asked.
+        input_ids, target_ids: tokens with EOS, within the requested lengths.
         template_id: template, with "+" and the layout's id for a few-shot prompt.
-        num_exemplars: how many exemplars the prompt shows.
         truncated: whether the source field was cut.
-        inverted: whether the template asks for something else than the answer.
-        options: answer options in the order shown; () where the prompt shows none.
-        markers: their markers; () where the style has none.
-        answer_index: position of the right answer in `options`, -1 without options.
-        exemplar_ids: ids of the exemplars shown, in order.
+        inverted: whether the template asks for another field than the answer.
+        options: answer options in the order shown; () if the prompt shows none.
+        markers: of the options; () if the style has none.
+        answer_index: position of the correct answer in `options`, -1 without options.
+        exemplar_ids: of the exemplars shown, in order.
     """
 
     inputs: str
@@ -65,11 +62,12 @@ class Rendered:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Dropped:
-    """A record that cannot become an example, and why (a short phrase that can be counted).
+    """A record that cannot become an example.
 
     Attributes:
-        row_fields: names of the fields that a source's row had; () where nobody looked.
-        lacking: names of the fields that it needs and that hold nothing, where a reader says so.
+        reason: a short phrase; reports count equal ones.
+        row_fields: names of the fields of the source's row; () if unknown.
+        lacking: names of required fields that are empty, if the reader reports them.
     """
 
     reason: str
@@ -77,7 +75,7 @@ class Dropped:
     lacking: tuple[str, ...] = dataclasses.field(default=(), compare=False)
 
     def of_row(self, row: Any) -> "Dropped":
-        """The same, with the names of a row's fields; of a row that is no table none."""
+        """The same with the names of a row's fields, if the row is a mapping."""
         if self.row_fields or not isinstance(row, Mapping):
             return self
         return dataclasses.replace(self, row_fields=tuple(map(str, row)))
@@ -96,23 +94,20 @@ def render(
 ) -> Rendered | Dropped:
     """Renders one record.
 
-    A prompt that is too long first loses exemplars (all of them gone, a zero-shot template takes
-    over), then the end of its source field; the instruction and the answer are never cut.
+    A prompt that is too long first loses exemplars (without any, it is zero-shot), then the end of
+    its source field; the instruction and the answer are never cut.
 
     Args:
-        record: what to ask.
+        record: the query.
         template_set: the wordings.
         mode: one of MODES. The `*_opt` modes need a record with options, the `*cot` modes a
             rationale.
         key: fixes every draw.
-        exemplars: records to show with their answers, in this order; those that are the query
-            itself are left out, and, but for published prompts, those that ask the same. Used by
-            FEW_SHOT_MODES, and by `direct` and `cot` if given.
-        tokenizer: text to tokens; called once for each side unless the prompt is too long.
+        exemplars: records to show with their answers, in this order, except the query and, unless
+            the prompt is published, records with equal fields. For FEW_SHOT_MODES, `direct` and
+            `cot`.
+        tokenizer: called once for each side unless the prompt is too long.
         max_inputs_tokens, max_targets_tokens: lengths with EOS.
-
-    Returns:
-        The example, or why there is none.
     """
     if mode not in MODES:
         raise unknown_name("prompt mode", mode, MODES)
@@ -121,8 +116,6 @@ def render(
         writer = Writer(record, template_set, mode, key, shots)
         shots = writer.shots
         prompt = writer.few_shot(shots) if shots else writer.zero_shot(record.fields)
-        # The shown answer may differ between the few-shot and the zero-shot template, so the
-        # targets are encoded after the inputs have settled.
         prompt, input_ids, truncated = _fit_inputs(
             writer, prompt, shots, tokenizer, max_inputs_tokens - 1
         )
@@ -155,34 +148,32 @@ def render(
 def _fit_inputs(
     writer: Writer, prompt: Prompt, shots: list[Record], tokenizer: Tokenizer, limit: int
 ) -> tuple[Prompt, list[int], bool]:
-    """Makes the inputs at most `limit` tokens: (prompt, tokens without EOS, whether cut)."""
+    """Shortens the inputs to at most `limit` tokens: (prompt, tokens without EOS, whether cut)."""
     input_ids = list(tokenizer.encode(prompt.inputs))
-    if len(input_ids) <= limit:
-        return prompt, input_ids, False
-    if shots:
+    if len(input_ids) > limit and shots:
         prompt, input_ids = _fewer_exemplars(writer, shots, tokenizer, limit, len(input_ids))
-        if len(input_ids) <= limit:
-            return prompt, input_ids, False
-    return _cut_source(writer, prompt, input_ids, tokenizer, limit)
+    if len(input_ids) > limit:
+        return *_cut_source(writer, prompt, input_ids, tokenizer, limit), True
+    return prompt, input_ids, False
 
 
 def _fewer_exemplars(
     writer: Writer, shots: list[Record], tokenizer: Tokenizer, limit: int, full_length: int
 ) -> tuple[Prompt, list[int]]:
-    """Keeps the exemplars that fit, long ones skipped; the zero-shot prompt if none does.
-
-    The cost of an exemplar is what the rendered prompt grows by when it is added.
-    """
+    """Keeps the exemplars that fit, skipping long ones; the zero-shot prompt if none does."""
     kept: list[Record] = []
     if writer.mode in TK_MODES or writer.template_set.published:
-        kept = shots[:-1]  # the first ones, as Tk-Instruct and MMLU's own code keep them
+        kept = shots[:-1]  # as the code of Tk-Instruct and MMLU does
     elif len(shots) > 1:
         costs = [len(tokenizer.encode(writer.few_shot([shot]).inputs)) for shot in shots]
-        # n single-shot prompts hold the rest n times and every exemplar once; the full prompt
-        # holds the rest once: so the rest is (sum - full) / (n - 1) tokens.
+        # n single-shot prompts have every exemplar once and the rest n times, the full prompt has
+        # the rest once: the rest is (sum - full) / (n - 1) tokens.
         without = (sum(costs) - full_length) // (len(shots) - 1)
         budget = limit - without - _SPARE_TOKENS
-        kept = [shots[i] for i in fitting([cost - without for cost in costs], budget)]
+        for shot, cost in zip(shots, costs):
+            if cost - without <= budget:
+                kept.append(shot)
+                budget -= cost - without
     while kept:
         prompt = writer.few_shot(kept)
         input_ids = list(tokenizer.encode(prompt.inputs))
@@ -195,7 +186,7 @@ def _fewer_exemplars(
 
 def _cut_source(
     writer: Writer, prompt: Prompt, input_ids: list[int], tokenizer: Tokenizer, limit: int
-) -> tuple[Prompt, list[int], bool]:
+) -> tuple[Prompt, list[int]]:
     """Shortens the source field at its end until the prompt fits."""
     name = writer.template_set.truncate_field
     source = writer.record.fields.get(name, "").rstrip()  # a prompt never ends in blanks
@@ -209,7 +200,7 @@ def _cut_source(
         keep -= len(input_ids) - limit
         if keep < MIN_SOURCE_TOKENS:
             break
-        # Decoding may normalise text, so it only says how many characters to keep.
+        # Decoding may normalize text, so it only gives the number of characters to keep.
         head = tokenizer.decode(source_ids[:keep]).rstrip("\ufffd")
         cut = source[: len(head)]
         if source[len(cut) : len(cut) + 1].isalnum():
@@ -217,20 +208,19 @@ def _cut_source(
         prompt = writer.zero_shot({**writer.record.fields, name: cut.rstrip()})
         input_ids = list(tokenizer.encode(prompt.inputs))
         if len(input_ids) <= limit:
-            return prompt, input_ids, True
+            return prompt, input_ids
         keep -= 1
     raise CannotRender("inputs too long")
 
 
 def _drop_turns(
     writer: Writer, turns: list[str], tokenizer: Tokenizer, limit: int
-) -> tuple[Prompt, list[int], bool]:
-    """Leaves out the oldest turns of a dialog, in pairs so that the speakers keep their parts."""
+) -> tuple[Prompt, list[int]]:
+    """Drops the oldest turns of a dialog, in pairs so that the speakers keep their roles."""
     name = writer.template_set.truncate_field
     for first in range(2, len(turns), 2):
-        fields = {**writer.record.fields, name: "\n".join(turns[first:])}
-        prompt = writer.zero_shot(fields)
+        prompt = writer.zero_shot({**writer.record.fields, name: "\n".join(turns[first:])})
         input_ids = list(tokenizer.encode(prompt.inputs))
         if len(input_ids) <= limit:
-            return prompt, input_ids, True
+            return prompt, input_ids
     raise CannotRender("inputs too long")

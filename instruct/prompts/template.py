@@ -1,8 +1,7 @@
 """Prompt templates: plain text with `{placeholders}`, kept as TOML beside the tasks.
 
 A placeholder is a field of the record, or one of `{answer}`, `{options}`, `{rationale}`.
-`{{` and `}}` stand for braces. Templates are taken apart once; a record's text is only ever
-copied, so braces in it mean nothing.
+`{{` and `}}` stand for braces. Braces in a record's text have no meaning.
 """
 
 import dataclasses
@@ -15,7 +14,9 @@ from pathlib import Path
 from typing import Any
 
 from instruct.errors import UserError, unknown_name
-from instruct.prompts.exemplars import PLACEMENTS, STANDARD_FORMATS, FewShotFormat
+from instruct.fields import bounded, check_fields
+from instruct.prompts.draws import Draws
+from instruct.prompts.exemplars import STANDARD_FORMATS, FewShotFormat
 from instruct.prompts.options import OptionStyle
 
 SPECIAL = ("answer", "options", "rationale")
@@ -27,6 +28,7 @@ LISTS = (
 _TOKEN = re.compile(r"\{\{|\}\}|\{([A-Za-z_][A-Za-z0-9_]*)\}|[{}]")
 
 
+@functools.cache
 def parse(text: str) -> tuple[str, ...]:
     """Splits a template at its placeholders: (literal, name, literal, name, ..., literal).
 
@@ -52,9 +54,9 @@ def parse(text: str) -> tuple[str, ...]:
 
 
 def fill(parts: tuple[str, ...], values: Mapping[str, str]) -> str:
-    """Puts values between the literals of `parse`. KeyError names a missing placeholder.
+    """Puts values between the literals of `parse`. Raises KeyError for a missing placeholder.
 
-    A full stop of the template is left out after a value that already ends a sentence.
+    Drops a template's full stop after a value that already ends a sentence.
     """
     out = [parts[0]]
     for i in range(1, len(parts), 2):
@@ -65,43 +67,26 @@ def fill(parts: tuple[str, ...], values: Mapping[str, str]) -> str:
     return "".join(out)
 
 
+def placeholders(text: str) -> tuple[str, ...]:
+    """Names of a template's placeholders, in order."""
+    return parse(text)[1::2]
+
+
 @dataclasses.dataclass(frozen=True)
 class Template:
     """One wording.
 
     Attributes:
         id: unique in its template set.
-        inputs: what the model reads.
-        targets: what it must write.
+        inputs: the prompt.
+        targets: the text that the model must write.
         weight: relative chance of being drawn.
     """
 
     id: str
     inputs: str
     targets: str = "{answer}"
-    weight: float = 1.0
-
-    @functools.cached_property
-    def input_parts(self) -> tuple[str, ...]:
-        return parse(self.inputs)
-
-    @functools.cached_property
-    def target_parts(self) -> tuple[str, ...]:
-        return parse(self.targets)
-
-    @property
-    def input_names(self) -> frozenset[str]:
-        """Placeholders of the input side."""
-        return frozenset(self.input_parts[1::2])
-
-    @property
-    def target_names(self) -> frozenset[str]:
-        """Placeholders of the target side."""
-        return frozenset(self.target_parts[1::2])
-
-
-def _cumulative(items: tuple[Any, ...]) -> tuple[float, ...]:
-    return tuple(itertools.accumulate(item.weight for item in items))
+    weight: float = bounded(1.0, above=0)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -109,34 +94,32 @@ class TemplateSet:
     """All wordings of one kind of task.
 
     Attributes:
-        name: name of the set; results carry it.
-        input_fields: record fields that hold the example itself.
-        context_fields: further fields that templates may show (a task definition, for example).
-        truncate_field: the field that may be cut when a prompt is too long; "" if none may be,
-            because the example would lose its point.
-        zs_opt, zs_noopt: zero-shot templates that show answer options, and that do not.
+        name: name of the set, which results record.
+        input_fields: record fields with the example itself.
+        context_fields: other fields that templates may show, such as a task definition.
+        truncate_field: the field that may be cut if a prompt is too long; "" for none.
+        zs_opt, zs_noopt: zero-shot templates with answer options, and without.
         cot_opt, cot_noopt: the same, with a rationale before the answer.
-        fs_opt, fs_noopt: what one example of a few-shot prompt consists of.
-        fs_cot_opt, fs_cot_noopt: the same where the answer comes with a rationale, inputs and
-            targets; `fs_*` with the targets of `cot_*` unless given.
-        inv: inverted prompts: they show the answer or the rationale and ask for something else (a
-            question for its answer, for example). Drawn in modes of their own, which a mixture
-            gives a rate of their own; each is a prompt in itself.
-        instructions: what few-shot prompts may say about the task; they may show context fields.
-        cot_instructions: the same where the answer comes with a rationale.
-        instruction_required: whether a few-shot prompt makes no sense without an instruction.
-        formats: few-shot layouts; the standard ones unless the file has its own.
-        shuffle_options: whether the order of options carries no meaning.
-        exemplar_notes: what may follow the answer of an exemplar, never of the query ("" for
-            nothing; they may show the exemplar's `{rationale}`); one is drawn a prompt.
-        dialog_field: the field that holds turns, one a line, shown in a style drawn for each
-            prompt (instruct/prompts/dialog.py); "" for none.
+        fs_opt, fs_noopt: one example of a few-shot prompt.
+        fs_cot_opt, fs_cot_noopt: the same with a rationale before the answer; by default `fs_*`
+            with the targets of `cot_*`.
+        inv: inverted prompts, which show the answer or the rationale and ask for another field,
+            such as the question. Drawn in modes of their own.
+        instructions: descriptions of the task for few-shot prompts; may show context fields.
+        cot_instructions: the same for prompts with a rationale.
+        instruction_required: whether few-shot prompts must have an instruction.
+        formats: few-shot layouts.
+        shuffle_options: whether the order of options has no meaning.
+        exemplar_notes: texts after the answer of an exemplar, never of the query; may be "" or show
+            the exemplar's `{rationale}`. One is drawn for each prompt.
+        dialog_field: the field with turns, one a line, shown in a style drawn for each prompt
+            (instruct/prompts/dialog.py); "" for none.
         finished: whether the field is a finished prompt, so that one wording is enough.
-        published: whether this is the one layout of a benchmark: templates hold an example's whole
-            text, blanks and all; `instructions` head prompts with reasoning too; too long a prompt
-            loses its last exemplars first; an exemplar that the publisher's file repeats is shown
-            twice; and what is asked needs no rationale of its own.
-        option_style: how options are written; None to draw it.
+        published: whether this is the fixed layout of a benchmark. Its templates include all
+            whitespace; `instructions` also apply to prompts with a rationale; prompts that are too
+            long lose the last exemplars first; repeated exemplars stay; the query needs no
+            rationale.
+        option_style: how options are written; None to draw a style.
     """
 
     name: str
@@ -169,40 +152,25 @@ class TemplateSet:
         return tuple(itertools.chain.from_iterable(getattr(self, name) for name in LISTS))
 
     @functools.cached_property
-    def _tables(self) -> dict[str, tuple[tuple[Template, ...], tuple[float, ...]]]:
-        return {name: (getattr(self, name), _cumulative(getattr(self, name))) for name in LISTS}
+    def _cumulative_weights(self) -> dict[str, tuple[float, ...]]:
+        return {
+            name: tuple(itertools.accumulate(item.weight for item in getattr(self, name)))
+            for name in (*LISTS, "formats")
+        }
 
-    def drawable(self, name: str) -> tuple[tuple[Template, ...], tuple[float, ...]]:
-        """Templates of a list and their cumulative weights."""
-        return self._tables[name]
-
-    @functools.cached_property
-    def format_weights(self) -> tuple[float, ...]:
-        """Cumulative weights of `formats`."""
-        return _cumulative(self.formats)
-
-    @functools.cached_property
-    def instruction_parts(self) -> tuple[tuple[str, ...], ...]:
-        return tuple(parse(text) for text in self.instructions)
-
-    @functools.cached_property
-    def cot_instruction_parts(self) -> tuple[tuple[str, ...], ...]:
-        return tuple(parse(text) for text in self.cot_instructions)
-
-    @functools.cached_property
-    def note_parts(self) -> tuple[tuple[str, ...], ...]:
-        return tuple(parse(text) for text in self.exemplar_notes)
+    def draw(self, name: str, draws: Draws) -> Any:
+        """A weighted draw from a list of templates that is not empty, or from `formats`."""
+        return getattr(self, name)[draws.weighted(self._cumulative_weights[name])]
 
     @functools.cached_property
     def closing_phrases(self) -> tuple[tuple[str, str], ...]:
-        """(text before, text after) of the answer in every target that has a rationale.
+        """(text before, text after) of the answer in every target with a rationale.
 
-        Evaluation looks for these to find the answer in a chain of thought.
+        Evaluation searches a chain of thought for them to find the answer.
         """
         phrases = {}
         for template in self.cot_opt + self.cot_noopt + self.fs_cot_opt + self.fs_cot_noopt:
-            parts = template.target_parts
-            names = parts[1::2]
+            parts, names = parse(template.targets), placeholders(template.targets)
             if "rationale" in names and "answer" in names:
                 at = 1 + 2 * names.index("answer")
                 phrases[parts[at - 1].strip(), parts[at + 1].strip()] = None
@@ -213,7 +181,7 @@ def load_template_sets(path: str | Path) -> dict[str, TemplateSet]:
     """Reads a TOML file whose top-level tables are template sets.
 
     Raises:
-        UserError: unreadable file, unknown key, wrong type, bad placeholder; the message names
+        UserError: unreadable file, unknown key, wrong type or bad placeholder, with the names of
             the file, the set and the template.
     """
     path = Path(path)
@@ -223,86 +191,54 @@ def load_template_sets(path: str | Path) -> dict[str, TemplateSet]:
         raise UserError(f"cannot read template file {path}: {error.strerror}") from error
     except (ValueError, RecursionError) as error:
         raise UserError(f"template file {path} is not valid TOML: {error}") from error
-    sets = {}
-    for name, table in tables.items():
-        if not isinstance(table, dict):
-            raise UserError(f"{path}: {name!r} must be a table ([{name}]), one per template set")
-        sets[name] = _read_set(name, table, f"{path}: set {name!r}")
-    return sets
+    return {name: _read_set(name, table, f"{path}: set {name!r}") for name, table in tables.items()}
 
 
-def _read_set(name: str, table: dict[str, Any], where: str) -> TemplateSet:
-    known = {field.name for field in dataclasses.fields(TemplateSet)} - {"name"}
+def _read_set(name: str, table: Any, where: str) -> TemplateSet:
     values: dict[str, Any] = {}
-    for key, value in table.items():
-        if key not in known:
-            raise UserError(f"{where}: {unknown_name('key', key, known)}")
-        if key in LISTS:
-            values[key] = tuple(_read_item(Template, item, f"{where}, {key}") for item in value)
-        elif key == "formats":
-            values[key] = tuple(_read_item(FewShotFormat, i, f"{where}, {key}") for i in value)
+    for key, value in table.items() if isinstance(table, dict) else ():
+        if key in LISTS or key == "formats":
+            kind = Template if key in LISTS else FewShotFormat
+            values[key] = tuple(_read_table(kind, item, f"{where}, {key}") for item in value)
         elif key == "option_style":
-            values[key] = _read_style(value, f"{where}, {key}")
-        elif isinstance(value, list):
-            values[key] = tuple(value)
+            values[key] = _read_table(OptionStyle, value, f"{where}, {key}")
         else:
-            values[key] = value
-    if not values.get("input_fields"):
-        raise UserError(f"{where}: input_fields is missing; list the record fields that it shows")
-    template_set = TemplateSet(name, **values)
-    _check_placeholders(template_set, where)
+            values[key] = tuple(value) if isinstance(value, list) else value
+    template_set = _read_table(TemplateSet, values | {"name": name}, where)
+    allowed = {*template_set.input_fields, *template_set.context_fields, *SPECIAL}
+    texts = [
+        (f"template {template.id!r}", text)
+        for template in template_set.templates
+        for text in (template.inputs, template.targets)
+    ]
+    for key in ("instructions", "cot_instructions", "exemplar_notes"):
+        texts += [(key, text) for text in getattr(template_set, key)]
+    for place, text in texts:
+        try:
+            unknown = [name for name in placeholders(text) if name not in allowed]
+        except ValueError as error:
+            raise UserError(f"{where}, {place}: {error}") from error
+        if unknown:
+            raise UserError(f"{where}, {place}: {unknown_name('placeholder', unknown[0], allowed)}")
     return template_set
 
 
-def _read_style(table: Any, where: str) -> OptionStyle:
-    names = {field.name for field in dataclasses.fields(OptionStyle)}
-    if not isinstance(table, dict) or not all(isinstance(value, str) for value in table.values()):
-        raise UserError(f"{where} must be a table of texts, not {table!r}")
-    for key in table:
-        if key not in names:
-            raise UserError(f"{where}: {unknown_name('key', key, names)}")
-    return OptionStyle(**table)
-
-
-def _read_item(kind: type, item: Any, where: str) -> Any:
-    """One Template or FewShotFormat from a TOML table, types checked against its defaults."""
-    if not isinstance(item, dict) or not isinstance(item.get("id"), str):
-        raise UserError(f"{where}: every entry needs an id (text); found {item!r}")
-    where = f"{where}, {item['id']!r}"
+def _read_table(kind: type, table: Any, where: str) -> Any:
+    """A dataclass from a TOML table, its values checked against the declared fields."""
+    if not isinstance(table, dict):
+        raise UserError(f"{where} must be a table with the keys of {kind.__name__}, not {table!r}")
+    if "id" in table:
+        where = f"{where}, {table['id']!r}"
     fields = {field.name: field for field in dataclasses.fields(kind)}
-    values = dict(item)
-    if isinstance(values.get("weight"), int):
-        values["weight"] = float(values["weight"])
-    for key, value in values.items():
+    for key in table:
         if key not in fields:
             raise UserError(f"{where}: {unknown_name('key', key, fields)}")
-        wanted: Any = fields[key].type
-        if type(value) is not wanted:
-            raise UserError(f"{where}: {key} must be {wanted.__name__}, not {value!r}")
-    if kind is Template and not item.get("inputs"):
-        raise UserError(f"{where}: inputs is missing")
-    if values.get("instruction", "none") not in PLACEMENTS:
-        raise UserError(f"{where}: {unknown_name('placement', values['instruction'], PLACEMENTS)}")
-    if not values.get("weight", 1.0) > 0:
-        raise UserError(f"{where}: weight must be above 0, not {values['weight']}")
-    return kind(**values)
-
-
-def _check_placeholders(template_set: TemplateSet, where: str) -> None:
-    allowed = {*template_set.input_fields, *template_set.context_fields, *SPECIAL}
-    texts = [
-        (f"template {t.id!r}", side)
-        for t in template_set.templates
-        for side in (t.inputs, t.targets)
-    ]
-    texts += [("instructions", t) for t in template_set.instructions]
-    texts += [("cot_instructions", t) for t in template_set.cot_instructions]
-    texts += [("exemplar_notes", t) for t in template_set.exemplar_notes]
-    for what, text in texts:
-        try:
-            names = parse(text)[1::2]
-        except ValueError as error:
-            raise UserError(f"{where}, {what}: {error}") from error
-        for name in names:
-            if name not in allowed:
-                raise UserError(f"{where}, {what}: {unknown_name('placeholder', name, allowed)}")
+    for key, field in fields.items():
+        if field.default is dataclasses.MISSING and not table.get(key):
+            raise UserError(f"{where}: {key} is missing")
+    try:
+        item = kind(**table)
+        check_fields(item)
+    except UserError as error:
+        raise UserError(f"{where}: {error}") from error
+    return item

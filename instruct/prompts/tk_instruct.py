@@ -1,9 +1,9 @@
 """Tk-Instruct's encoding of a Natural-Instructions example (Wang et al. 2022, section 4).
 
-Definition, examples, then the instance, in one fixed layout that its models know: every part ends
-with punctuation, examples have numbered headings, the prompt ends with an empty output. Ours
-differs in what gives way when a prompt is too long: examples from the last on, then the end of the
-instance's input, never the closing cue (Tk-Instruct cuts the prompt at its right end).
+Definition, examples, then the instance, in the fixed layout of its models: every part ends with
+punctuation, examples have numbered headings, the prompt ends with an empty output. Unlike
+Tk-Instruct, which cuts long prompts at the right end, ours lose the last examples first, then the
+end of the instance's input, never the closing cue.
 """
 
 import dataclasses
@@ -14,13 +14,13 @@ from instruct.prompts.record import Record
 
 @dataclasses.dataclass(frozen=True)
 class TkEncoding:
-    """What stands before the instance.
+    """What precedes the instance.
 
     Attributes:
         id: the template's id in the results.
-        definition: whether the definition is shown.
-        positive, negative: how many examples at most.
-        explanations: whether examples have theirs.
+        definition: whether to show the definition.
+        positive, negative: most examples to show.
+        explanations: whether to show the explanations of the examples.
     """
 
     id: str
@@ -36,44 +36,39 @@ class TkEncoding:
 
         Args:
             fields: `definition` and `input`.
-            shots: positive examples in the task's order; `metadata["negative"]` of the k-th holds
+            shots: positive examples in the task's order; `metadata["negative"]` of the k-th is
                 the k-th negative example, `{"input", "output", "explanation"}`.
         """
-        parts = []
-        if self.definition:
-            parts.append(f"Definition: {_closed(fields['definition'])}\n\n")
+        parts = [f"Definition: {_closed(fields['definition'])}\n\n"] if self.definition else []
         used = list(shots[: self.positive])
-        for number, shot in enumerate(used, start=1):
-            parts.append(
-                self._example("Positive", number, shot.fields["input"], shot.answer, shot.rationale)
-            )
-        negatives = [n for shot in shots if (n := shot.metadata.get("negative"))]
-        for number, shown in enumerate(negatives[: self.negative], start=1):
-            values = (shown["input"], shown["output"], shown.get("explanation", ""))
-            parts.append(self._example("Negative", number, *values))
+        negative = [shown for shot in shots if (shown := shot.metadata.get("negative"))]
+        examples = {
+            "Positive": [(shot.fields["input"], shot.answer, shot.rationale) for shot in used],
+            "Negative": [
+                (shown["input"], shown["output"], shown.get("explanation", ""))
+                for shown in negative[: self.negative]
+            ],
+        }
+        for kind, rows in examples.items():
+            for number, (source, target, why) in enumerate(rows, start=1):
+                parts.append(f"{kind} Example {number} -\n")
+                parts.append(f"Input: {_closed(source)}\nOutput: {_closed(target)}\n")
+                if self.explanations and why:
+                    parts.append(f"Explanation: {_closed(why)}\n")
+                parts.append("\n")
         query = f"Input: {_closed(fields['input'])}\nOutput:"
         parts.append(f"Now complete the following example -\n{query}")
         return "".join(parts), used
 
-    def _example(self, kind: str, number: int, source: str, target: str, why: str) -> str:
-        lines = [
-            f"{kind} Example {number} -",
-            f"Input: {_closed(source)}",
-            f"Output: {_closed(target)}",
-        ]
-        if self.explanations and why:
-            lines.append(f"Explanation: {_closed(why)}")
-        return "\n".join(lines) + "\n\n"
-
 
 def _closed(text: str) -> str:
-    """Text that ends with punctuation."""
+    """Adds a full stop to a text that does not end with punctuation."""
     text = text.strip()
     return text if text[-1:] in ".?!,;:" else text + "."
 
 
 DEFAULT_ENCODING = TkEncoding("tk_definition_2_positive")
-# The five that its mixed training draws from, uniformly.
+# Its mixed training draws uniformly from these.
 ENCODINGS = (
     TkEncoding("tk_definition", positive=0),
     TkEncoding("tk_2_positive", definition=False),

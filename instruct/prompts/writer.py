@@ -1,4 +1,4 @@
-"""Draws and writes the text of one record's prompt; counts no tokens."""
+"""Draws and writes the text of one record's prompt, whatever its length in tokens."""
 
 import dataclasses
 from collections.abc import Sequence
@@ -9,7 +9,7 @@ from instruct.prompts.exemplars import INVERTED_FORMATS, FewShotFormat
 from instruct.prompts.modes import COT_MODES, INVERTED_MODES, TK_MODES
 from instruct.prompts.options import OptionStyle, ShownOptions, draw_style, show_options
 from instruct.prompts.record import Record
-from instruct.prompts.template import Template, TemplateSet, fill
+from instruct.prompts.template import Template, TemplateSet, fill, parse, placeholders
 from instruct.prompts.tk_instruct import DEFAULT_ENCODING, ENCODINGS
 
 _TEMPLATE, _STYLE, _ORDER, _FORMAT, _INSTRUCTION, _NOTE, _DIALOG, _ENCODING = range(8)
@@ -42,14 +42,10 @@ class Writer:
         self.template_set = template_set
         self.mode = mode
         self.key = key
-        if mode in ("zs_opt", "fs_opt"):
-            if not record.options:
-                raise CannotRender("no options")
-            self.kind = "opt"
-        elif mode in ("direct", "zs_direct", *COT_MODES):
-            self.kind = "opt" if record.options else "noopt"
-        else:
-            self.kind = "noopt"
+        if mode in ("zs_opt", "fs_opt") and not record.options:
+            raise CannotRender("no options")
+        shows_options = ("zs_opt", "fs_opt", "direct", "zs_direct", *COT_MODES)
+        self.kind = "opt" if record.options and mode in shows_options else "noopt"
         if mode in COT_MODES and not record.rationale and not template_set.published:
             raise CannotRender("no rationale")
         if mode in COT_MODES or (mode in INVERTED_MODES and record.rationale):
@@ -62,15 +58,9 @@ class Writer:
         self.shots = shots
 
     def _draw(self, list_name: str) -> Template:
-        templates, weights = self.template_set.drawable(list_name)
-        if not templates:
+        if not getattr(self.template_set, list_name):
             raise CannotRender(f"no {list_name} templates")
-        return templates[Draws(self.key, _TEMPLATE).weighted(weights)]
-
-    def _zero_shot_list(self) -> str:
-        if self.mode in INVERTED_MODES:
-            return "inv"
-        return f"cot_{self.kind}" if self.mode in COT_MODES else f"zs_{self.kind}"
+        return self.template_set.draw(list_name, Draws(self.key, _TEMPLATE))
 
     def _values(
         self, record: Record, fields, order_key: int
@@ -82,41 +72,37 @@ class Writer:
             values[dialog] = show_dialog(
                 values[dialog],
                 Draws(self.key, _DIALOG),
-                allow_cue=self.mode not in INVERTED_MODES,  # a dialog that is asked for just ends
+                allow_cue=self.mode not in INVERTED_MODES,  # a dialog as the target just ends
             )
         values["answer"] = record.answer
         if record.rationale:
             values["rationale"] = record.rationale
         if self.style is None:
             return values, None
-        count = len(record.options)
-        order: Sequence[int] = range(count)
+        order: Sequence[int] = range(len(record.options))
         if self.template_set.shuffle_options:
-            order = Draws(order_key, _ORDER).permutation(count)
+            order = Draws(order_key, _ORDER).permutation(len(order))
         shown = show_options(record.options, record.answer_index, self.style, order)
         values["answer"] = shown.answer
         values["options"] = shown.text
         return values, shown
 
     def zero_shot(self, fields) -> Prompt:
-        """The record alone, with `fields` in place of its own (cut ones, for example)."""
+        """The record alone, with `fields` (such as cut ones) in place of its own."""
         if self.mode in TK_MODES:
             return self._tk_instruct((), fields)
-        template = self._draw(self._zero_shot_list())
+        kind = "cot" if self.mode in COT_MODES else "zs"
+        template = self._draw("inv" if self.mode in INVERTED_MODES else f"{kind}_{self.kind}")
         values, shown = self._values(self.record, fields, self.key)
-        return Prompt(
-            _tidy(_fill(template.input_parts, values)),
-            self._targets(template.target_parts, values),
-            template.id,
-            shown,
-        )
+        inputs = _tidy(_fill(template.inputs, values))
+        return Prompt(inputs, self._targets(template.targets, values), template.id, shown)
 
-    def _targets(self, parts: tuple[str, ...], values: dict[str, str]) -> str:
+    def _targets(self, template: str, values: dict[str, str]) -> str:
         """The target text: the answer alone if only exemplars have a rationale."""
         if self.template_set.published:
-            unreasoned = "rationale" in parts[1::2] and "rationale" not in values
-            return (values["answer"] if unreasoned else _fill(parts, values)).strip()
-        return _tidy(_fill(parts, values))
+            unreasoned = "rationale" in placeholders(template) and "rationale" not in values
+            return (values["answer"] if unreasoned else _fill(template, values)).strip()
+        return _tidy(_fill(template, values))
 
     def _tk_instruct(self, shots: Sequence[Record], fields) -> Prompt:
         encoding = DEFAULT_ENCODING
@@ -132,22 +118,18 @@ class Writer:
             return self._tk_instruct(shots, self.record.fields)
         inverted = self.mode in INVERTED_MODES
         reasoned = f"fs_cot_{self.kind}" if self.mode in COT_MODES else ""
-        own = bool(reasoned) and bool(self.template_set.drawable(reasoned)[0])
+        own = bool(reasoned) and bool(getattr(self.template_set, reasoned))
         template = self._draw("inv" if inverted else reasoned if own else f"fs_{self.kind}")
-        target_parts, name = template.target_parts, template.id
-        if reasoned and not own:
-            wording = self._draw(f"cot_{self.kind}")
-            target_parts, name = wording.target_parts, wording.id
+        wording = self._draw(f"cot_{self.kind}") if reasoned and not own else template
         tidy = str if self.template_set.published else _tidy
         layout, instruction = self._layout()
         blocks = []
         for number, shot in enumerate(shots, start=1):
             values, _ = self._values(shot, shot.fields, self.key + number)
-            inputs = tidy(_fill(template.input_parts, values))
-            targets = tidy(_fill(target_parts, values)) + self._note(shot)
-            blocks.append(layout.block(inputs, targets))
+            targets = tidy(_fill(wording.targets, values)) + self._note(shot)
+            blocks.append(layout.block(tidy(_fill(template.inputs, values)), targets))
         values, shown = self._values(self.record, self.record.fields, self.key)
-        query = layout.block(tidy(_fill(template.input_parts, values)), "")
+        query = layout.block(tidy(_fill(template.inputs, values)), "")
         if instruction:
             if layout.instruction == "each":
                 blocks = [f"{instruction}\n{block}" for block in blocks]
@@ -157,41 +139,38 @@ class Writer:
                 blocks.insert(0, instruction)
         return Prompt(
             _tidy(layout.example_separator.join([*blocks, query])),
-            self._targets(target_parts, values),
-            f"{name}+{layout.id}",
+            self._targets(wording.targets, values),
+            f"{wording.id}+{layout.id}",
             shown,
             tuple(shot.id for shot in shots),
         )
 
     def _note(self, shot: Record) -> str:
         """The text after an exemplar's answer, such as an explanation."""
-        notes = self.template_set.note_parts
+        notes = self.template_set.exemplar_notes
         if not notes or not shot.rationale or self.mode in (*INVERTED_MODES, *COT_MODES):
             return ""
-        return fill(Draws(self.key, _NOTE).choice(notes), {"rationale": shot.rationale})
+        return fill(parse(Draws(self.key, _NOTE).choice(notes)), {"rationale": shot.rationale})
 
     def _layout(self) -> tuple[FewShotFormat, str]:
         """The drawn layout and its instruction, "" for none."""
-        chosen = self.template_set
-        if self.mode in INVERTED_MODES:  # each example says itself what is asked
+        template_set = self.template_set
+        if self.mode in INVERTED_MODES:  # each example states its question itself
             return Draws(self.key, _FORMAT).choice(INVERTED_FORMATS), ""
-        layout = chosen.formats[Draws(self.key, _FORMAT).weighted(chosen.format_weights)]
-        cot = self.mode in COT_MODES and not chosen.published
-        wordings = chosen.cot_instruction_parts if cot else chosen.instruction_parts
-        if chosen.instruction_required and layout.instruction in ("none", "each"):
-            # It is the task itself, often long: said once, and never left out.
+        layout = template_set.draw("formats", Draws(self.key, _FORMAT))
+        cot = self.mode in COT_MODES and not template_set.published
+        wordings = template_set.cot_instructions if cot else template_set.instructions
+        if template_set.instruction_required and layout.instruction in ("none", "each"):
+            # The instruction is the task, and often long: show it once.
             layout = dataclasses.replace(layout, instruction="top")
-        if layout.instruction == "none":
+        if layout.instruction == "none" or not wordings:
             return layout, ""
-        if not wordings:
-            return layout, ""
-        parts = Draws(self.key, _INSTRUCTION).choice(wordings)
-        return layout, _fill(parts, self.record.fields)
+        return layout, _fill(Draws(self.key, _INSTRUCTION).choice(wordings), self.record.fields)
 
 
-def _fill(parts: tuple[str, ...], values) -> str:
+def _fill(template: str, values) -> str:
     try:
-        return fill(parts, values)
+        return fill(parse(template), values)
     except KeyError as error:
         name = error.args[0]
         raise CannotRender(
@@ -200,5 +179,5 @@ def _fill(parts: tuple[str, ...], values) -> str:
 
 
 def _tidy(text: str) -> str:
-    """No blank ends; indentation of the first line stays (grids and code need it)."""
+    """Strips outer newlines and trailing whitespace; grids and code keep their indentation."""
     return text.lstrip("\n").rstrip()

@@ -28,8 +28,8 @@ from typing import NamedTuple
 from instruct.data.spec import TaskSpec
 from instruct.errors import UserError
 from instruct.prompts import flan_tables
-from instruct.prompts.flan_tables import FlanTables, replace_fields
-from instruct.prompts.template import LISTS, SPECIAL, Template, TemplateSet, parse
+from instruct.prompts.flan_tables import replace_fields
+from instruct.prompts.template import LISTS, SPECIAL, Template, TemplateSet, placeholders
 from instruct.workspace import FLAN_VARIABLE, Workspace
 from tasks.flan2021.table import TASKS
 
@@ -143,8 +143,8 @@ COUNTERPARTS: Mapping[str, Counterpart] = {
 
 
 @functools.cache
-def _tables(root: Path) -> FlanTables:
-    """The tables of a checkout with our names of fields, read once a process."""
+def _tables(root: Path) -> dict[str, TemplateSet]:
+    """The template sets of a checkout with our names, read once a process."""
     if not (root / flan_tables.TABLES_FILE).is_file():
         raise UserError(
             f"FLAN_CHECKOUT is {root}, where there is no {flan_tables.TABLES_FILE}. Give the "
@@ -184,16 +184,16 @@ def original_set(root: Path, task: str, ours: TemplateSet) -> TemplateSet | None
     counterpart = COUNTERPARTS.get(task)
     if counterpart is None:
         return None
-    sets = _tables(root).sets
-    flans = sets.get(counterpart.key)
+    tables = _tables(root)
+    flans = tables.get(counterpart.key)
     if flans is None:
         _log.warning(
             "%s has no patterns %r: %s keeps its own wordings", root, counterpart.key, task
         )
         return None
     lists = {name: [_fitted(t, counterpart) for t in getattr(flans, name)] for name in LISTS}
-    if counterpart.inverted in sets:
-        for template in sets[counterpart.inverted].inv:
+    if counterpart.inverted in tables:
+        for template in tables[counterpart.inverted].inv:
             template = dataclasses.replace(template, id=f"ii_{template.id}")
             lists["inv"].append(_fitted(template, counterpart))
     if counterpart.options_after:
@@ -205,7 +205,7 @@ def original_set(root: Path, task: str, ours: TemplateSet) -> TemplateSet | None
 
     def is_known(*texts: str) -> bool:
         """Whether the records have all fields in these texts; counts the texts if not."""
-        names = {name for text in texts for name in parse(text)[1::2]} - known
+        names = {name for text in texts for name in placeholders(text)} - known
         if names:
             left_out[f"no field {' or '.join(sorted(names))}"] += 1
         return not names

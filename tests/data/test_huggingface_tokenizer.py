@@ -268,21 +268,24 @@ def test_seqio_gets_the_same_ids(model, tmp_path):
                 "tokenizer_config.json": CLASS
                 | {"split_special_tokens": True, "extra_special_tokens": ["<a>"]}
             },
-            "split_special_tokens is not followed",
+            "split_special_tokens is not supported",
         ),
         (
             {"tokenizer_config.json": {"tokenizer_class": "ByT5Tokenizer", "sep_token": "<sep>"}},
             "adds the tokens '<sep>' to ByT5's bytes",
         ),
         ({"added_tokens.json": {"{": "250"}}, "'{' has the id '250'"),
-        ({"tokenizer_config.json": {"added_tokens_decoder": {"x": {}}}}, "no object of ids"),
+        (
+            {"tokenizer_config.json": {"added_tokens_decoder": {"x": {}}}},
+            "does not map ids to tokens",
+        ),
         (
             {
                 "tokenizer_config.json": {
                     "added_tokens_decoder": {"250": {"content": "{", "lstrip": 1}}
                 }
             },
-            "flags that are not true or false",
+            "is not true or false",
         ),
     ],
 )
@@ -298,5 +301,5 @@ def test_another_kind_of_tokenizer_is_named(tmp_path):
     with pytest.raises(UserError, match="another kind .BPE of class T5Tokenizer"):
         load_vocabulary(str(tmp_path))
     (tmp_path / "tokenizer.json").write_text('{"model": {"type": "Unigram", "vocab": [["a"]]}}')
-    with pytest.raises(UserError, match="describes no Unigram tokenizer as T5's is"):
+    with pytest.raises(UserError, match="does not hold a Unigram tokenizer"):
         load_vocabulary(str(tmp_path))

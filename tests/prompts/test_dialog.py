@@ -13,20 +13,21 @@ from instruct.prompts.dialog import (
 )
 from instruct.prompts.draws import Draws
 
+EVERY = [style for styles in STYLES.values() for style in styles]
 TURNS = ("Where is the loom?", "In the attic.", "Thanks. And the yarn?")
 
 
 def test_no_two_styles_read_the_same():
-    assert len(set(STYLES)) == len(STYLES) > 1000
+    assert len(set(EVERY)) == len(EVERY) > 1000
     shown = collections.defaultdict(list)
-    for style in STYLES:
+    for style in EVERY:
         shown[style.render(TURNS)].append(style)
     assert [styles for styles in shown.values() if len(styles) > 1] == []
     assert len(set(SPEAKERS)) == len(SPEAKERS)
 
 
 def test_every_style_shows_the_turns_in_order_and_no_blank_ends():
-    for style in STYLES:
+    for style in EVERY:
         text = style.render(TURNS)
         places = [text.index(turn) for turn in TURNS]
         assert places == sorted(places)
@@ -78,7 +79,7 @@ def test_a_marker_never_stands_inside_a_turn():
     for key in range(300):
         lines = show_dialog("A: is a letter\nSo is B:", Draws(key)).splitlines()
         assert not any(line.startswith(("A: A:", "B: So")) for line in lines)
-    everything = " ".join(f"{mark}" for style in STYLES for mark in map(style.marker, range(3)))
+    everything = " ".join(f"{mark}" for style in EVERY for mark in map(style.marker, range(3)))
     assert show_dialog(f"{everything}\nYes.", Draws(1)) in {
-        style.render([everything.strip(), "Yes."]) for style in STYLES if not style.marker(0)
+        style.render([everything.strip(), "Yes."]) for style in EVERY if not style.marker(0)
     }

@@ -122,7 +122,7 @@ def test_the_lint_asks_for_one_wording_only(templates):
 
 @pytest.mark.parametrize(
     ("style", "says"),
-    [('{ alphabt = "upper" }', "alphabet"), ("3", "table"), ("{ header = 1 }", "texts")],
+    [('{ alphabt = "upper" }', "alphabet"), ("3", "table"), ("{ header = 1 }", "use a text")],
 )
 def test_a_bad_option_style_is_named(tmp_path, style, says):
     path = tmp_path / "bad.toml"

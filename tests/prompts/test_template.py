@@ -1,6 +1,7 @@
 import pytest
 
 from instruct.errors import UserError
+from instruct.prompts.draws import Draws
 from instruct.prompts.exemplars import STANDARD_FORMATS
 from instruct.prompts.template import Template, TemplateSet, fill, load_template_sets, parse
 
@@ -55,25 +56,25 @@ def test_load(tmp_path):
     (demo,) = load_template_sets(path).values()
     assert demo.zs_noopt[0] == Template("a", "{question}", "{answer}", weight=2.0)
     assert demo.formats == STANDARD_FORMATS and demo.instructions == ("Do it.",)
-    assert demo.drawable("zs_noopt") == (demo.zs_noopt, (2.0,))
+    assert demo.draw("zs_noopt", Draws(0)) is demo.zs_noopt[0]
     assert [t.id for t in demo.inv] == ["b"]
 
 
 @pytest.mark.parametrize(
     ("old", "new", "message"),
     [
-        ('id = "a"', "", "needs an id"),
+        ('id = "a"', "", "id is missing"),
         ("{question}", "{qestion}", r"demo.*'a'.*unknown placeholder 'qestion'.*'question'"),
         ("{question}", "{question", "'a'.*stray"),
-        ("weight = 2", "weight = 0", "'a'.*weight must be above 0"),
-        ("weight = 2", 'weight = "2"', "'a'.*weight must be float"),
+        ("weight = 2", "weight = 0", "'a'.*weight is 0; use a number above 0"),
+        ("weight = 2", 'weight = "2"', "'a'.*weight is '2'; use a number above 0"),
         ("weight = 2", "wieght = 2", "unknown key 'wieght'.*'weight'"),
         ("instructions", "instruction", "unknown key 'instruction'.*'instructions'"),
         ('instructions = ["Do it."]', 'instructions = ["{qu}"]', "instructions.*'qu'"),
         ('input_fields = ["question"]', "", "input_fields is missing"),
         ("[demo]", "[demo", "not valid TOML"),
         ('inputs = "{question}"', "", "'a'.*inputs is missing"),
-        ("[demo]", "demo2 = 3\n[demo]", "'demo2' must be a table"),
+        ("[demo]", "demo2 = 3\n[demo]", "'demo2'.*input_fields is missing"),
     ],
 )
 def test_mistakes_name_file_and_template(tmp_path, old, new, message):

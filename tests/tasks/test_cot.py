@@ -3,6 +3,7 @@ import pytest
 from instruct.data.registry import resolve, task_specs
 from instruct.prompts.lint import lint
 from instruct.prompts.render import Rendered
+from instruct.prompts.template import placeholders
 from tasks import cot, public
 from tests.tasks.cot_goldens import records
 from tests.tasks.shown_prompts import rendered
@@ -55,7 +56,7 @@ def test_the_inverted_wordings_map_what_the_collections_do():
     assert lint(cot.templates()) == []
     kinds: dict[tuple[frozenset[str], frozenset[str]], int] = {}
     for template in cot.templates().inv:
-        kind = template.input_names, template.target_names
+        kind = frozenset(placeholders(template.inputs)), frozenset(placeholders(template.targets))
         kinds[kind] = kinds.get(kind, 0) + 1
     question, answer, rationale = (
         frozenset(["question"]),

@@ -1,45 +1,43 @@
 """Training examples that share text with test examples, over prepared stores.
 
 Every n-gram of every test record is compared with every n-gram of every training record. An example
-is *touched* if the other side holds any of its n-grams (as in the analysis of GPT-3, Brown et al.
-2020, with 13 words). A training example is *covered* if the test side holds 70 % of its n-grams
-(PaLM, Chowdhery et al. 2022); a test example, if that share of the record as a whole or of its
-question alone is there (`ngrams.question_texts`): a copied question is covered whatever else the
-record holds, such as a description, a passage or the options.
+is *touched* if the other side has any of its n-grams (as in the analysis of GPT-3, Brown et al.
+2020, with 13 words). A training example is *covered* if the test side has 70 % of its n-grams
+(PaLM, Chowdhery et al. 2022); a test example, if the training side has that share of the whole
+record or of its question alone (`ngrams.question_texts`): a copied question is covered whatever
+else the record holds, such as a description, a passage or the options.
 
-A text shorter than n words counts if it is the whole text of an example on the other side. So does
-a question that is a whole field or line there, case, blanks, punctuation and a heading ("17. ",
-"### Human: ") aside; one of 6 to n - 1 words may stand anywhere, from 8 words on without its
+A text shorter than n words matches if it is the whole text of an example on the other side. So does
+a question that is a whole field or line there, ignoring case, whitespace, punctuation and a heading
+("17. ", "### Human: "); one of 6 to n - 1 words may occur anywhere, from 8 words on without its
 options if it has any. Words that several questions of the test tasks have ("Which of these is
-true?") tell none of them: these count with their options, or as a whole field. Nor do words tell a
-short question whose signs matter (3 + 4): it counts as a field or line only. Escapes and tags of
-HTML and JSON do not count.
+true?") identify none of them: these match with their options, or as a whole field. So do words of a
+short question whose operators matter (3 + 4), as a field or line only. HTML and JSON escapes and
+tags are ignored.
 
-N-grams that more than 5 % (and more than 10) of a test task's examples hold are passed over: they
-are wording, such as a task's definition. The test side is in memory, 12 bytes a word of each form
-(up to three) and about 40 while it is built; the training side streams by in one pass, in
-processes. Duplicates within a mixture: instruct/data/overlap/duplicates.py.
+N-grams in more than 5 % (and more than 10) of a test task's examples count as boilerplate, such as
+a task's definition, and are ignored. The test side is in memory, 12 bytes a word of each form (up
+to three) and about 40 while it is built; the training side is streamed once, in processes.
+Duplicates within a mixture: instruct/data/overlap/duplicates.py.
 """
 
 import dataclasses
 import functools
-import tempfile
+import itertools
+import operator
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from instruct.data.overlap.index import Index, IndexPart, question_part
+from instruct.data.overlap.index import Index, StoredTask, question_part
 from instruct.data.overlap.scan import (
     COVERED,
     ExamplePair,
     Hits,
-    RecordIds,
-    Runner,
-    StoredTask,
     best_pairs,
-    loaded,
+    process_map,
+    record_ids,
     share_of,
     stream,
 )
@@ -47,7 +45,7 @@ from instruct.data.overlap.scan import (
 
 @dataclasses.dataclass(frozen=True)
 class Contamination:
-    """What a training task and a test task share; numbers of examples."""
+    """What a training task and a test task share, in examples."""
 
     train_task: str
     test_task: str
@@ -61,7 +59,7 @@ class Contamination:
     examples: tuple[ExamplePair, ...]  # (training record, test record)
 
     def to_json(self) -> dict[str, Any]:
-        """The pair as JSON values, with shares of the examples."""
+        """The fields and the shares of the examples."""
         return dataclasses.asdict(self) | {
             "train_touched_share": share_of(self.train_touched, self.train_examples),
             "test_touched_share": share_of(self.test_touched, self.test_examples),
@@ -71,9 +69,9 @@ class Contamination:
 
 @dataclasses.dataclass(frozen=True)
 class Total:
-    """What a test task shares with all training tasks together; numbers of examples.
+    """What a test task shares with all training tasks together, in examples.
 
-    `comparable`: those with text that is not wording.
+    `comparable`: those with text that is not boilerplate.
     """
 
     test_task: str
@@ -96,29 +94,25 @@ def contamination(
         train: streamed.
         test: held in memory, see the head of this module.
         workers: processes.
-        most: pairs of examples that are named for each pair of tasks.
+        most: example pairs to name for each pair of tasks.
     """
-    size = sum(task.size for task in (*train, *test))
-    with Runner(workers, size) as run, tempfile.TemporaryDirectory() as scratch:
-        folder = Path(scratch)
-        parts: list[IndexPart] = (
-            list(run.map(question_part, [(t.path, t.size, n) for t in test])) if test else []
-        )
-        index = Index.of(parts)
-        index.save(folder)
+    if not test:
+        return [], []
+    with process_map(workers, sum(task.size for task in (*train, *test))) as map_fn:
+        index = Index.of(list(map_fn(functools.partial(question_part, n=n), test)))
         numbers = {task.path: number for number, task in enumerate(test)}
         own = [numbers.get(task.path, -1) for task in train]
-        total = np.zeros(index.hashes.size, dtype=bool)
-        hits: dict[int, list[Hits]] = {}
+        matched = np.zeros(index.hashes.size, dtype=bool)
         pairs = []
-        stretches = stream(run, folder, train, own, (len(test), n, most, True))
-        for place, found in stretches:
-            total[found.entries] = True
-            hits.setdefault(place, []).append(found)
-            if sum(h.texts.size for h in hits[place]) == train[place].size:
-                pairs += _contaminations(train[place], test, index, hits.pop(place), most)
-        loaded.cache_clear()
-    touched, covered = _by_task(index, np.flatnonzero(total), len(test))
+        hits_of_chunks = stream(
+            map_fn, index, train, own, num_tasks=len(test), n=n, most=most, questions=True
+        )
+        for number, chunks in itertools.groupby(hits_of_chunks, operator.itemgetter(0)):
+            hits = [hit for _, hit in chunks]
+            entries = functools.reduce(np.union1d, [hit.entries for hit in hits])
+            matched[entries] = True
+            pairs += _contaminations(train[number], test, index, entries, hits, most)
+    touched, covered = _by_task(index, np.flatnonzero(matched), len(test))
     comparable = index.examples(np.flatnonzero(index.sizes > 0), len(test))
     totals = [
         Total(task.name, task.size, int(comparable[t]), int(touched[t]), int(covered[t]))
@@ -128,22 +122,32 @@ def contamination(
 
 
 def _by_task(index: Index, entries: np.ndarray, num_tasks: int) -> tuple[np.ndarray, np.ndarray]:
-    """[tasks of the index] examples that hold one of the entries, and that are covered by them."""
+    """[tasks of the index] examples that have one of the entries, and that these cover."""
     texts, counts = np.unique(index.texts[entries], return_counts=True)
     covered = texts[counts >= COVERED * index.sizes[texts]]
     return index.examples(texts, num_tasks), index.examples(covered, num_tasks)
 
 
 def _contaminations(
-    task: StoredTask, test: Sequence[StoredTask], index: Index, hits: Sequence[Hits], most: int
+    task: StoredTask,
+    test: Sequence[StoredTask],
+    index: Index,
+    entries: np.ndarray,
+    hits: Sequence[Hits],
+    most: int,
 ) -> list[Contamination]:
-    entries = functools.reduce(np.union1d, [hit.entries for hit in hits])
+    """What a training task shares with each test task that it touches."""
     touched = np.sum([hit.touched for hit in hits], axis=0)
     covered = np.sum([hit.covered for hit in hits], axis=0)
     test_touched, test_covered = _by_task(index, entries, len(test))
-    best = best_pairs([pair for hit in hits for pair in hit.pairs], most)
-    ids = RecordIds(
-        [(task, record) for _, _, record, _ in best] + [(test[t], other) for t, _, _, other in best]
+    best = [
+        (test[int(t)], int(record), int(test_record), share)
+        for t, share, record, test_record in best_pairs(
+            np.concatenate([hit.pairs for hit in hits]), most
+        ).tolist()
+    ]
+    ids = record_ids(
+        [(task, record) for _, record, _, _ in best] + [(other, k) for other, _, k, _ in best]
     )
     return [
         Contamination(
@@ -157,9 +161,9 @@ def _contaminations(
             test_touched=int(test_touched[t]),
             test_covered=int(test_covered[t]),
             examples=tuple(
-                ExamplePair(ids[task, record], ids[test[t], other], share)
-                for at, share, record, other in best
-                if at == t
+                ExamplePair(ids[task, record], ids[other, test_record], share)
+                for other, record, test_record, share in best
+                if other is test[t]
             ),
         )
         for t in np.flatnonzero(touched).tolist()

@@ -1,16 +1,16 @@
 """The side of an overlap that is held in memory: which n-gram occurs in which texts.
 
-An example is one text (all its words: `index_part`) or several, any of which stands for it (the
-record as a whole, and forms of its question: `question_part`).
+An example is one text (all its words: `sample_part`) or several, any of which stands for it (the
+whole record, and forms of its question: `question_part`).
 
     hashes    uint64 [E]  sorted, one entry for each (n-gram, text)
-    texts     int32 [E]   the text's number in the index
-    sizes     int32 [X]   entries of each text; 0 if nothing of it can be compared
-    tasks     int32 [X]   place of its task in the list
+    texts     int32 [E]   number of the text in the index
+    sizes     int32 [X]   entries of each text; 0 if no part of it can be compared
+    tasks     int32 [X]   position of its task in the list
     numbers   int64 [X]   its record number in the task's store
-    runs      int64 [R]   numbers of words, below n, of whole questions that are entries
+    runs      int64 [R]   word counts, below n, of the whole questions among the entries
 
-Entries take 12 bytes. The arrays are files that worker processes map, so that all share one copy.
+Entries take 12 bytes. The arrays are saved as files; worker processes memory-map one shared copy.
 """
 
 import dataclasses
@@ -20,142 +20,125 @@ from pathlib import Path
 
 import numpy as np
 
-from instruct.data.overlap.ngrams import Shingler, question_of, record_words
+from instruct.data.overlap.ngrams import (
+    hash_texts,
+    ngram_hashes,
+    question_forms,
+    record_words,
+    run_hashes,
+)
 from instruct.data.stores.store import Store
 from instruct.prompts.record import Record
 
-BATCH = 256
-# An n-gram of more of a task's examples than both is wording that they share (a definition, a
-# phrase of a prompt), not matter of an example.
-_FEW_EXAMPLES = 10
-_MOST_EXAMPLES = 0.05
-_ARRAYS = ("hashes", "texts", "sizes", "tasks", "numbers", "runs")
+_BATCH = 256  # records
+# N-grams in more of a task's examples than both limits are boilerplate (a definition, a phrase of
+# a prompt) and are ignored.
+_MOST_EXAMPLES = 10
+_MOST_SHARE = 0.05
 _FILTER_BITS = 22
 
 
-def read_batches(
-    path: Path, numbers: Sequence[int] | range, batch: int = BATCH
-) -> Iterator[tuple[Sequence[int], list[Record]]]:
-    """(record numbers, records) of a store, a batch at a time."""
+@dataclasses.dataclass(frozen=True)
+class StoredTask:
+    """A task's prepared store: its path, its number of records, the contamination group."""
+
+    name: str
+    path: Path
+    size: int
+    group: str
+
+
+def read_batches(path: Path, start: int, stop: int) -> Iterator[tuple[range, list[Record]]]:
+    """(record numbers, records) of a store from `start` to `stop` - 1, a batch at a time."""
     store: Store[Record] = Store(path)
-    for start in range(0, len(numbers), batch):
-        chosen = list(numbers[start : start + batch])
-        yield chosen, store.read(chosen)
-
-
-def sampled_numbers(size: int, most: int | None) -> Sequence[int]:
-    """At most `most` of range(size), evenly spread; all for None."""
-    if most is None or size <= most:
-        return range(size)
-    return [size * place // most for place in range(most)]
+    for first in range(start, stop, _BATCH):
+        numbers = range(first, min(first + _BATCH, stop))
+        yield numbers, store.read(numbers)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class IndexPart:
-    """One task's share of an index; `examples` are its texts, counted within it.
+    """One task's entries and texts.
 
     Attributes:
-        hashes, examples, sizes, numbers, runs: see the head of this module.
-        forms: uint64 [X] hash of a form of a question; 0 for a text that counts alone: a
-            record as a whole, a field that is the question.
-        questions: uint64 [X] hash of the question that it is a form of.
+        hashes, runs: see the head of this module.
+        texts: [E] number of each entry's text within the part.
+        columns: uint64 [X, 3] of each text: record number, hash of the question's form, hash of
+            the question. Form and question are 0 for a text that counts alone: a whole record, a
+            field that is the question.
     """
 
     hashes: np.ndarray
-    examples: np.ndarray
-    sizes: np.ndarray
-    numbers: np.ndarray
-    forms: np.ndarray
-    questions: np.ndarray
+    texts: np.ndarray
+    columns: np.ndarray
     runs: np.ndarray
 
 
-def index_part(path: Path, size: int, n: int, most: int | None, sketch: int | None) -> IndexPart:
-    """Reads a store of `size` records for the index: one text a record, all its words.
+def sample_part(task: StoredTask, n: int, most: int, sketch: int) -> IndexPart:
+    """Indexes a sample of a task's records, each as one text of all its words.
 
     Args:
         n: words of an n-gram.
-        most: examples that are taken, evenly spread; None for all.
-        sketch: n-grams that are kept of each example, those with the smallest hashes (bottom-k
-            sketch, Broder 1997): a random sample, the same wherever the same text stands. None
-            for all.
+        most: records of the sample, evenly spread.
+        sketch: n-grams to keep of each record: those with the smallest hashes (bottom-k sketch,
+            Broder 1997), a random sample that is the same wherever the same text occurs.
     """
-    shingler = Shingler(n)
-    numbers = sampled_numbers(size, most)
-    rows, grams = [np.zeros(0, np.int64)], [np.zeros(0, np.uint64)]
-    seen = 0
-    for chosen, records in read_batches(path, numbers):
-        row, gram, _ = shingler.hashes(records)
-        rows.append(row + seen)
-        grams.append(gram)
-        seen += len(chosen)
-    texts, hashes = np.concatenate(rows), np.concatenate(grams)
-    keep = _is_matter(hashes, texts, seen)
-    texts, hashes = texts[keep], hashes[keep]
-    if sketch is not None:  # rising by (text, hash) already
-        firsts = np.searchsorted(texts, texts, side="left")
-        keep = np.arange(texts.size) - firsts < sketch
-        texts, hashes = texts[keep], hashes[keep]
-    sizes = np.bincount(texts, minlength=seen).astype(np.int32)
-    none = np.zeros(seen, np.uint64)
-    places = np.array(numbers, dtype=np.int64)
-    return IndexPart(hashes, texts, sizes, places, none, none, np.zeros(0, np.int64))
+    count = min(most, task.size)
+    numbers = [task.size * k // count for k in range(count)]
+    records = Store[Record](task.path).read(numbers)
+    texts, hashes = ngram_hashes(hash_texts([record_words(record) for record in records]), n)
+    specific = _is_specific(hashes, texts, count)
+    texts, hashes = texts[specific], hashes[specific]  # still sorted
+    kept = np.arange(texts.size) - np.searchsorted(texts, texts, side="left") < sketch
+    columns = np.array([(number, 0, 0) for number in numbers], np.uint64).reshape(count, 3)
+    return IndexPart(hashes[kept], texts[kept], columns, np.zeros(0, np.int64))
 
 
-def question_part(path: Path, size: int, n: int) -> IndexPart:
-    """Reads a store of `size` records for the index: every record as a whole, and its question.
-
-    Each `ngrams.Question` makes several texts: n-grams of its words, and single entries for its
-    runs and keys.
-    """
-    shingler = Shingler(n)
-    columns: list[tuple[int, int, int]] = []  # (number, form, question) of each text
+def question_part(task: StoredTask, n: int) -> IndexPart:
+    """Indexes every record of a task as a whole, and the forms of its question."""
+    columns: list[tuple[int, int, int]] = []
     texts, hashes = [np.zeros(0, np.int64)], [np.zeros(0, np.uint64)]
     runs: set[int] = set()
-    for chosen, records in read_batches(path, range(size)):
+    for numbers, records in read_batches(task.path, 0, task.size):
+        first = len(columns)
         lists = [record_words(record) for record in records]
-        columns += [(number, 0, 0) for number in chosen]
-        singles: list[tuple[int, int, int, int]] = []  # (hash, number, form, question)
-        for number, question in zip(chosen, (question_of(record, n) for record in records)):
-            for form, names in question.long.items():
-                lists.append(names)
-                columns.append((number, form, question.whole))
-            for form, names in question.runs.items():
-                runs.add(len(names))
-                singles.append((shingler.run_hash(names), number, form, question.whole))
-            singles += [(key, number, key, question.whole) for key in sorted(question.keys)]
-            singles += [(key, number, 0, 0) for key in sorted(question.fields)]
-        first = len(columns) - len(lists)
-        row, gram, _ = shingler.hashes_of(shingler.texts(lists))
-        texts += [row + first, np.arange(len(singles)) + len(columns)]
-        hashes += [gram, np.array([single[0] for single in singles], dtype=np.uint64)]
-        columns += [single[1:] for single in singles]
-    numbers = np.array([column[0] for column in columns], dtype=np.int64)
-    forms, questions = (
-        np.array([column[place] for column in columns], dtype=np.uint64) for place in (1, 2)
-    )
+        columns += [(number, 0, 0) for number in numbers]
+        singles: list[tuple[int, tuple[int, int, int]]] = []  # (hash, column)
+        for number, record in zip(numbers, records):
+            for form, question, content in question_forms(record, n):
+                column = (number, form, question)
+                if isinstance(content, int):
+                    singles.append((content, column))
+                elif len(content) < n:
+                    runs.add(len(content))
+                    _, (run,) = run_hashes(hash_texts([content]), [len(content)])
+                    singles.append((int(run), column))
+                else:
+                    lists.append(content)
+                    columns.append(column)
+        rows, grams = ngram_hashes(hash_texts(lists), n)
+        texts += [rows + first, np.arange(len(singles)) + len(columns)]
+        hashes += [grams, np.array([single for single, _ in singles], dtype=np.uint64)]
+        columns += [column for _, column in singles]
+    table = np.array(columns, dtype=np.uint64).reshape(-1, 3)
     text, entry = np.concatenate(texts), np.concatenate(hashes)
-    keep = _is_matter(entry, numbers[text], size)
-    text, entry = text[keep], entry[keep]
-    sizes = np.bincount(text, minlength=numbers.size).astype(np.int32)
-    return IndexPart(
-        entry, text, sizes, numbers, forms, questions, np.array(sorted(runs), dtype=np.int64)
-    )
+    specific = _is_specific(entry, table[text, 0].astype(np.int64), task.size)
+    return IndexPart(entry[specific], text[specific], table, np.array(sorted(runs), np.int64))
 
 
-def _is_matter(hashes: np.ndarray, examples: np.ndarray, num_examples: int) -> np.ndarray:
-    """Whether each n-gram occurs in few enough of the examples."""
+def _is_specific(hashes: np.ndarray, examples: np.ndarray, num_examples: int) -> np.ndarray:
+    """Mask of the n-grams that few enough of the examples contain."""
     _, where = np.unique(hashes, return_inverse=True)
-    cells = np.unique(where * max(num_examples, 1) + examples)
-    counts = np.bincount(cells // max(num_examples, 1), minlength=1)
-    return counts[where] <= max(_FEW_EXAMPLES, _MOST_EXAMPLES * num_examples)
+    _, gram, _ = distinct_pairs(examples, where)
+    counts = np.bincount(gram, minlength=1)
+    return counts[where] <= max(_MOST_EXAMPLES, _MOST_SHARE * num_examples)
 
 
-def _unclear(forms: np.ndarray, questions: np.ndarray) -> np.ndarray:
-    """Whether each text is a form that several questions have ("Which of these is true?")."""
-    pairs = np.unique(np.stack([forms, questions], axis=1), axis=0)
-    form, counts = np.unique(pairs[:, 0], return_counts=True)
-    return (forms > 0) & np.isin(forms, form[counts > 1])
+def distinct_pairs(left: np.ndarray, right: np.ndarray) -> tuple[np.ndarray, ...]:
+    """(left, right, count) of each distinct pair of non-negative integers, sorted."""
+    width = int(right.max(initial=0)) + 1
+    cells, counts = np.unique(left * width + right, return_counts=True)
+    return cells // width, cells % width, counts
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -171,60 +154,58 @@ class Index:
 
     @classmethod
     def of(cls, parts: Sequence[IndexPart]) -> "Index":
-        """Puts the parts of the tasks together, in order."""
-
-        def joined(name: str, dtype: type) -> np.ndarray:
-            return np.concatenate([np.zeros(0, dtype), *(getattr(part, name) for part in parts)])
-
-        offsets = np.cumsum([0, *(part.sizes.size for part in parts)])
-        hashes, sizes = joined("hashes", np.uint64), joined("sizes", np.int32)
+        """Joins the parts of one or more tasks, in order."""
+        num_texts = [len(part.columns) for part in parts]
+        offsets = np.cumsum(num_texts) - num_texts
+        hashes = np.concatenate([part.hashes for part in parts])
         texts = np.concatenate(
-            [np.zeros(0, np.int32)]
-            + [(part.examples + offset).astype(np.int32) for part, offset in zip(parts, offsets)]
+            [(part.texts + offset).astype(np.int32) for part, offset in zip(parts, offsets)]
         )
-        unclear = _unclear(joined("forms", np.uint64), joined("questions", np.uint64))
-        keep = ~unclear[texts]
-        hashes, texts = hashes[keep], texts[keep]
+        numbers, forms, questions = np.concatenate([part.columns for part in parts]).T
+        # Forms that several questions have ("Which of these is true?") identify none of them.
+        pairs = np.unique(np.stack([forms, questions], axis=1), axis=0)
+        form, counts = np.unique(pairs[:, 0], return_counts=True)
+        kept = ~((forms > 0) & np.isin(forms, form[counts > 1]))[texts]
+        hashes, texts = hashes[kept], texts[kept]
         order = np.argsort(hashes, kind="stable")
         return cls(
             hashes=hashes[order],
             texts=texts[order],
-            sizes=np.where(unclear, 0, sizes).astype(np.int32),
-            tasks=np.repeat(
-                np.arange(len(parts), dtype=np.int32), [part.sizes.size for part in parts]
-            ),
-            numbers=joined("numbers", np.int64),
-            runs=np.unique(joined("runs", np.int64)),
+            sizes=np.bincount(texts, minlength=numbers.size).astype(np.int32),
+            tasks=np.repeat(np.arange(len(parts), dtype=np.int32), num_texts),
+            numbers=numbers.astype(np.int64),
+            runs=np.unique(np.concatenate([part.runs for part in parts])),
         )
 
     def save(self, folder: Path) -> None:
-        """Writes the arrays."""
-        for name in _ARRAYS:
-            np.save(folder / f"{name}.npy", getattr(self, name))
+        """Writes each array to a file."""
+        for field in dataclasses.fields(self):
+            np.save(folder / f"{field.name}.npy", getattr(self, field.name))
 
     @classmethod
     def load(cls, folder: Path) -> "Index":
-        """Maps the arrays of a saved index into memory."""
-        return cls(**{name: np.load(folder / f"{name}.npy", mmap_mode="r") for name in _ARRAYS})
+        """Memory-maps the arrays of a saved index."""
+        names = [field.name for field in dataclasses.fields(cls)]
+        return cls(*(np.load(folder / f"{name}.npy", mmap_mode="r") for name in names))
 
     def examples(self, texts: np.ndarray, num_tasks: int) -> np.ndarray:
-        """[tasks] number of different examples that some texts are of."""
-        pairs = np.unique(np.stack([self.tasks[texts], self.numbers[texts]], axis=1), axis=0)
-        return np.bincount(pairs[:, 0], minlength=num_tasks)
+        """[tasks] number of distinct examples that some texts belong to."""
+        _, tasks, _ = distinct_pairs(self.numbers[texts], self.tasks[texts])
+        return np.bincount(tasks, minlength=num_tasks)
 
     @functools.cached_property
-    def _may_hold(self) -> np.ndarray:
-        """bool [2**_FILTER_BITS]: whether a hash with these first bits is in the index."""
-        there = np.zeros(1 << _FILTER_BITS, dtype=bool)
-        there[self.hashes >> np.uint64(64 - _FILTER_BITS)] = True
-        return there
+    def _prefixes(self) -> np.ndarray:
+        """bool [2**_FILTER_BITS]: whether the index has a hash with these first bits."""
+        present = np.zeros(1 << _FILTER_BITS, dtype=bool)
+        present[self.hashes >> np.uint64(64 - _FILTER_BITS)] = True
+        return present
 
     def lookup(self, grams: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """(place in `grams`, entry) of every occurrence of some n-grams."""
-        # Few n-grams are found at all; most are not even searched for.
-        there = np.flatnonzero(self._may_hold[grams >> np.uint64(64 - _FILTER_BITS)])
-        first = np.searchsorted(self.hashes, grams[there], side="left")
-        counts = np.searchsorted(self.hashes, grams[there], side="right") - first
-        places = np.repeat(there, counts)
-        entries = np.arange(places.size) - np.repeat(np.cumsum(counts) - counts - first, counts)
-        return places, entries
+        """(position in `grams`, entry) of every occurrence of some n-grams."""
+        # Most n-grams have no match; the filter spares them the binary search.
+        candidates = np.flatnonzero(self._prefixes[grams >> np.uint64(64 - _FILTER_BITS)])
+        first = np.searchsorted(self.hashes, grams[candidates], side="left")
+        counts = np.searchsorted(self.hashes, grams[candidates], side="right") - first
+        positions = np.repeat(candidates, counts)
+        entries = np.arange(positions.size) - np.repeat(np.cumsum(counts) - counts - first, counts)
+        return positions, entries

@@ -1,13 +1,12 @@
-"""Word n-grams of records as 64-bit hashes: the same in every process and on every machine.
+"""Word n-grams of records as 64-bit hashes, equal in every process and on every machine.
 
-Normal form: NFKC, case folded; a word is a run of letters, digits and the marks above and below
-them, so that punctuation does not count; every Chinese character and kana is a word of its own.
-Thai and other scripts without blanks keep their runs as single words. Escapes of HTML and JSON are
-read first (`unescaped`).
+Normal form: HTML and JSON escapes decoded (`unescaped`), NFKC, case folded. A word is a run of
+letters, digits and combining marks; every Chinese character and kana is a word. Thai and other
+scripts without spaces keep whole runs as words. Punctuation does not count.
 
-The parts of a record (fields and answer) are put one after another, the longest first, so that
-neither the names of fields nor their order matter. Markers of options ("(A)", "B.", "Options:") are
-no words, and a field that only lists the options is left out: `question_texts` adds them once.
+The parts of a record (fields and answer) are concatenated longest first, so neither the names of
+fields nor their order matter. Option markers ("(A)", "B.", "Options:") are not words, and a field
+that only lists the options is left out: `question_texts` adds them once.
 """
 
 import dataclasses
@@ -17,29 +16,28 @@ import html
 import json
 import re
 import unicodedata
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import NamedTuple
 
 import numpy as np
 
 from instruct.prompts.record import Record
 
-_FACTOR = 0xD1342543DE82EF95  # odd, so that no place of an n-gram loses bits
-_MASK = (1 << 64) - 1
-_MOST_REMEMBERED = 1 << 20  # words; memory, not meaning
+_FACTOR = 0xD1342543DE82EF95  # odd, so that no position in an n-gram loses bits
 _SINGLE = "\u3040-\u30ff\u31f0-\u31ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U0003ffff"
 _ASCII_WORD = re.compile(r"[a-z0-9]+")
 
 
 @functools.cache
 def _word_pattern() -> re.Pattern[str]:
-    # Vowel signs of Indian scripts are marks, which \w does not hold; words would fall apart.
+    # \w excludes vowel signs of Indic scripts, which are marks; words would fall apart.
     marks = "".join(chr(c) for c in range(0x300, 0x12000) if unicodedata.category(chr(c))[0] == "M")
     letters = rf"[^\W_{_SINGLE}]"
     return re.compile(rf"{letters}+(?:[{marks}]+{letters}*)*|[{_SINGLE}]")
 
 
 def words(text: str) -> list[str]:
-    """Words in their normal form.
+    """Normalized words of a text.
 
     >>> words("It's 1,000 metres – Élan!")
     ['it', 's', '1', '000', 'metres', 'élan']
@@ -59,23 +57,23 @@ _BLOCK_TAG = re.compile(
     rf"</?(?:br|div|h[1-6]|hr|li|ol|p|pre|table|tbody|td|th|thead|tr|ul){_TAG_REST}",
     re.IGNORECASE,
 )
-_UNSEEN = re.compile("[\u00ad\u200b\u2060\ufeff]")  # soft hyphens, joints without width
+_INVISIBLE = re.compile("[\u00ad\u200b\u2060\ufeff]")  # soft hyphens, zero-width joiners
 
 
 def unescaped(text: str) -> str:
-    """A text without the escapes and tags that a copy may have from HTML or JSON.
+    """Decodes the HTML and JSON escapes of a text and removes HTML tags.
 
     >>> unescaped("Is 2 &lt; 3&nbsp;<b>true</b>?<br>Caf\\\\u00e9")
     'Is 2 < 3\\xa0true?\\nCafé'
     """
     if "\\" in text:
-        text = _JSON_UNICODE.sub(lambda found: json.loads(f'"{found.group()}"'), text)
+        text = _JSON_UNICODE.sub(lambda match: json.loads(f'"{match.group()}"'), text)
         text = _JSON_BLANK.sub("\n", text)
     if "<" in text:
         text = _BLOCK_TAG.sub("\n", _INLINE_TAG.sub("", text))
     if "&" in text:
         text = html.unescape(text)
-    return text if text.isascii() else _UNSEEN.sub("", text)
+    return text if text.isascii() else _INVISIBLE.sub("", text)
 
 
 def _unescaped_record(record: Record) -> Record:
@@ -83,34 +81,34 @@ def _unescaped_record(record: Record) -> Record:
     answer, options = unescaped(record.answer), tuple(map(unescaped, record.options))
     if (fields, answer, options) == (record.fields, record.answer, record.options):
         return record
-    # An answer that was nothing but tags stays as it was: a record cannot be without.
+    # A record needs an answer, so one that consists of tags only stays.
     answer = answer if answer.strip() else record.answer
     return dataclasses.replace(record, fields=fields, answer=answer, options=options)
 
 
-# A question of fewer words is looked for as a whole text only: any text may hold it.
-_FEWEST_IN_TEXT = 6
-# Without its options, where it has some, it tells less.
-_FEWEST_WITHOUT_OPTIONS = 8
-# So few words tell nothing without the options or the passage ("Why?").
-_FEWEST_ALONE = 3
+# Shorter questions are only compared with whole texts: any text may contain them.
+_MIN_WORDS_IN_TEXT = 6
+# The same for a question without its options, which is less specific.
+_MIN_WORDS_WITHOUT_OPTIONS = 8
+# Shorter ones say nothing without the options or the passage ("Why?").
+_MIN_WORDS_ALONE = 3
 _IS_FIELD = 0x9E3779B97F4A7C15
 _OPTIONS_HEAD = re.compile(r"\b(?:answer )?(?:options|choices)[ \t]*:\s", re.IGNORECASE)
 _OPTIONS_BLOCK = re.compile(r"^[ \t]*(?:answer )?(?:options|choices)[ \t]*:", re.I | re.MULTILINE)
 _LINE_MARKER = re.compile(r"^[ \t]*(?:[-*][ \t]+)?[A-Za-z][.:][ \t]+", re.MULTILINE)
 _BRACKET_MARKER = re.compile(r"(?<!\w)\(?[A-Za-z]\)\s")
-# What stands before a question in a prompt: "Question 3: ", "17. ", "### Human: ", "<|user|> ".
+# Headings of questions in prompts: "Question 3: ", "17. ", "### Human: ", "<|user|> ".
 _HEADING = re.compile(
     r"^\s*(?:[^\w\s]{1,8}\s*)?(?:\w{1,20}[^\w\s]{0,8}\s{1,4})?\w{1,20}[^\w\s]{0,8}[:.)\]>|*]\s+"
 )
-# What makes another question of the same words: 3 + 4 and 3 - 4. A hyphen is none.
+# Operators tell questions with equal words apart: 3 + 4 and 3 - 4. A hyphen is not one.
 _OPERATOR = re.compile(r"[+*=<>^|~×÷√≤≥≠±∑∫]|(?<!\w)[-−/]|[-−/](?=[(\s])")
 _NO_LETTERS = re.compile(r"[\W_]+")
 _PUNCTUATION = re.compile(r"[\s.,;:!?'\"`´‘’“”„«»…¿¡。、，：；！？]+")
 
 
 def without_markers(text: str) -> str:
-    """`text` without the letters and the heading that a list of options may have.
+    """Removes option letters and the heading of an option list.
 
     >>> without_markers("Which?\\nOptions:\\n(A) this\\n(B) that")
     'Which?\\nthis\\nthat'
@@ -123,7 +121,7 @@ def without_markers(text: str) -> str:
 
 
 def own_fields(record: Record) -> Mapping[str, str]:
-    """The fields that are more than a list of the record's options; all where none is."""
+    """The fields that do more than list the options; all fields if there is none."""
     fields = record.fields
     if not record.options:
         return fields
@@ -140,10 +138,10 @@ def _only_lists(text: str, options: Iterable[str]) -> bool:
 
 
 def question_texts(record: Record) -> tuple[str, str]:
-    """What a record asks: (without its options, with them once).
+    """A record's question: (without its options, with them once).
 
-    That is its field `question` where it has one (a passage or a description is no question),
-    else all its own fields, the longest first.
+    The question is the field `question` if there is one (not the passage or description), else
+    all of `own_fields`, longest first.
     """
     fields = own_fields(record)
     texts = list(fields.values())
@@ -157,7 +155,7 @@ def question_texts(record: Record) -> tuple[str, str]:
 
 
 def record_words(record: Record) -> list[str]:
-    """All words of a record, its longest part first."""
+    """All words of a record, longest part first."""
     record = _unescaped_record(record)
     fields = own_fields(record)
     texts = [text for name, text in fields.items() if name != "question"]
@@ -171,11 +169,10 @@ def record_words(record: Record) -> list[str]:
 
 
 def text_keys(text: str) -> tuple[int, int]:
-    """Two hashes of a whole text, case and blanks aside.
+    """Two hashes of a whole text that ignore case and whitespace.
 
-    Returns:
-        Of all signs but sentence punctuation (so that 3 + 4 is not 3 - 4), and of letters and
-        digits alone; 0 where nothing is left.
+    The first ignores sentence punctuation (3 + 4 differs from 3 - 4), the second counts letters
+    and digits only; 0 if no character is left.
     """
     text = text.lower() if text.isascii() else unicodedata.normalize("NFKC", text).casefold()
     return _key(b"signs", _PUNCTUATION.sub("", text)), _key(b"letters", _NO_LETTERS.sub("", text))
@@ -189,11 +186,11 @@ def _key(form: bytes, text: str) -> int:
 
 
 def record_keys(record: Record) -> set[int]:
-    """`text_keys` of all that a copied question may be in a record: fields, answer and lines."""
+    """`text_keys` of every place where a copied question may be: fields, answer and lines."""
     record = _unescaped_record(record)
     fields = set(own_fields(record).values())
     texts = {*fields, *question_texts(record)}
-    if len(words(record.answer)) >= _FEWEST_ALONE:  # fewer are a label
+    if len(words(record.answer)) >= _MIN_WORDS_ALONE:  # shorter answers are labels
         texts.add(record.answer)
     texts |= {line for text in texts for line in text.split("\n")}
     texts |= {_HEADING.sub("", text) for text in texts}
@@ -203,164 +200,134 @@ def record_keys(record: Record) -> set[int]:
 
 
 def field_key(text: str) -> int:
-    """The first of `text_keys`, for a text that is a field and not only a line of one."""
+    """The first of `text_keys`, for a text that is a whole field and not just a line."""
     key = text_keys(text)[0]
     return key ^ _IS_FIELD if key else 0
 
 
-@dataclasses.dataclass(frozen=True)
-class Question:
-    """The forms of a record's question, without and with its options; see `question_texts`.
+def question_forms(record: Record, n: int) -> list[tuple[int, int, list[str] | int]]:
+    """(hash of the form, hash of the question, words or key) of each form of a record's question.
 
-    Attributes:
-        whole: hash of the question with its options: which question it is.
-        long: hash of a form -> its words, n or more.
-        runs: hash of a form -> its words, too few for an n-gram; to be found in any text.
-        keys: `text_keys` of forms. fields: `field_key` of forms.
+    Forms are the question without and with its options (`question_texts`). Words match by their
+    n-grams or, if fewer than n, as a run inside any text; keys (`text_keys`) match whole texts. The
+    two hashes of a `field_key` are 0: it identifies the question alone.
     """
-
-    whole: int
-    long: dict[int, list[str]]
-    runs: dict[int, list[str]]
-    keys: set[int]
-    fields: set[int]
-
-
-def question_of(record: Record, n: int) -> Question:
-    """The question of a record, for n-grams of n words."""
     record = _unescaped_record(record)
     stem, full = question_texts(record)
-    whole = next(filter(None, text_keys(without_markers(full))), 0)
-    question = Question(whole, {}, {}, set(), set())
+    question = next(filter(None, text_keys(without_markers(full))), 0)
     alone = stem == full and len(own_fields(record)) == 1
+    words_of_form: dict[int, list[str]] = {}
+    keys, field_keys = set(), set()
     for text in dict.fromkeys((stem, full)):
         plain = without_markers(text)
         names = words(plain)
-        if text == stem and not alone and 0 < len(names) < _FEWEST_ALONE:
+        if text == stem and not alone and 0 < len(names) < _MIN_WORDS_ALONE:
             continue
-        question.fields.add(field_key(text))
-        keys = {text_keys(plain), text_keys(text)}
-        question.keys.update(signs for signs, _ in keys)
-        form = text_keys(plain)[1]
-        if len(names) >= n:
-            question.long[form] = names
-        elif _OPERATOR.search(plain):
-            continue  # its words alone could be another question's
-        elif len(names) >= (_FEWEST_IN_TEXT if text == full else _FEWEST_WITHOUT_OPTIONS):
-            question.runs[form] = names
-        question.keys.update(letters for _, letters in keys)
-    question.fields.discard(0)
-    question.keys.discard(0)
-    return question
+        field_keys.add(field_key(text))
+        pairs = {text_keys(plain), text_keys(text)}
+        keys.update(signs for signs, _ in pairs)
+        if len(names) < n and _OPERATOR.search(plain):
+            continue  # another question may have the same words
+        fewest = _MIN_WORDS_IN_TEXT if text == full else _MIN_WORDS_WITHOUT_OPTIONS
+        if len(names) >= min(n, fewest):
+            words_of_form[text_keys(plain)[1]] = names
+        keys.update(letters for _, letters in pairs)
+    return [
+        *((form, question, names) for form, names in words_of_form.items()),
+        *((key, question, key) for key in sorted(keys - {0})),
+        *((0, 0, key) for key in sorted(field_keys - {0})),
+    ]
 
 
-def scramble(values: np.ndarray) -> np.ndarray:
+def splitmix(values: np.ndarray) -> np.ndarray:
     """SplitMix64's output function on uint64 arrays (wraps around, as intended)."""
     values = (values ^ (values >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
     values = (values ^ (values >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
     return values ^ (values >> np.uint64(31))
 
 
-# Of several texts: the hashes of all words, where each text starts, its number of words.
-WordHashes = tuple[np.ndarray, np.ndarray, np.ndarray]
+class HashedTexts(NamedTuple):
+    """Texts as word hashes.
 
-
-class Shingler:
-    """Turns records into hashes of their n-grams.
-
-    Args:
-        n: words of an n-gram, at least 1.
+    Attributes:
+        words: uint64 [W], the words of all texts one after another.
+        starts: int64 [texts], where each text starts in `words`.
+        lengths: int64 [texts], words of each text.
     """
 
-    def __init__(self, n: int) -> None:
-        self.n = n
-        self._known: dict[str, int] = {}
+    words: np.ndarray
+    starts: np.ndarray
+    lengths: np.ndarray
 
-    def hashes(self, records: Sequence[Record]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """(row, n-gram, text) of a batch.
 
-        Returns:
-            row: int64 [M], which record an n-gram is of, rising.
-            n-gram: uint64 [M], each once a record. A record of fewer than n words has a single
-                one that stands for its whole text; one without words has none.
-            text: uint64 [records], of the whole text.
-        """
-        return self.hashes_of(self.texts([record_words(record) for record in records]))
+def hash_texts(word_lists: Sequence[Sequence[str]]) -> HashedTexts:
+    """Hashes every word of some texts."""
+    lengths = np.array([len(names) for names in word_lists], dtype=np.int64)
+    hashes = [_word_hash(name) for names in word_lists for name in names]
+    return HashedTexts(np.array(hashes, np.uint64), np.cumsum(lengths) - lengths, lengths)
 
-    def hashes_of(self, words_of: WordHashes) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """`hashes` of texts that are words already."""
-        values, starts, lengths = words_of
-        texts = self._texts(values, starts, lengths)
-        rows, grams = self._grams(values, starts, lengths)
-        short = np.flatnonzero((lengths > 0) & (lengths < self.n))
-        rows = np.concatenate([rows, short])
-        grams = np.concatenate([grams, scramble(~texts[short])])
-        order = np.lexsort((grams, rows))
-        rows, grams = rows[order], grams[order]
-        new = np.ones(rows.size, dtype=bool)
-        new[1:] = (rows[1:] != rows[:-1]) | (grams[1:] != grams[:-1])
-        return rows[new], grams[new], texts
 
-    def run_hashes(
-        self, words_of: WordHashes, sizes: Sequence[int]
-    ) -> tuple[np.ndarray, np.ndarray]:
-        """(row, hash) of every run of so many words, for some sizes, repeats included."""
-        values, starts, lengths = words_of
-        rows = np.repeat(np.arange(lengths.size), lengths)
-        left = (starts + lengths)[rows] - np.arange(values.size)  # words from here to the end
-        padded = np.concatenate([values, np.zeros(max(sizes, default=0), np.uint64)])
-        sums = np.zeros(values.size, dtype=np.uint64)
-        row_parts, hash_parts = [np.zeros(0, np.int64)], [np.zeros(0, np.uint64)]
-        for place in range(max(sizes, default=0)):
-            factor = np.uint64(pow(_FACTOR, place, _MASK + 1))
-            sums += padded[place : place + values.size] * factor
-            if place + 1 in sizes:
-                there = left > place
-                row_parts.append(rows[there])
-                hash_parts.append(scramble(sums[there] ^ np.uint64(place + 1)))
-        return np.concatenate(row_parts), np.concatenate(hash_parts)
+@functools.lru_cache(maxsize=1 << 20)
+def _word_hash(name: str) -> int:
+    digest = hashlib.blake2b(name.encode("utf-8", "replace"), digest_size=8).digest()
+    return int.from_bytes(digest, "little")
 
-    def run_hash(self, names: Sequence[str]) -> int:
-        """The hash of a whole text as `run_hashes` finds it inside another."""
-        return int(self.run_hashes(self.texts([names]), [len(names)])[1][0])
 
-    def texts(self, word_lists: Sequence[Sequence[str]]) -> WordHashes:
-        """Texts that are words, as the other methods take them."""
-        lists = [self._word_hashes(names) for names in word_lists]
-        lengths = np.array([len(part) for part in lists], dtype=np.int64)
-        values = np.array([value for part in lists for value in part], dtype=np.uint64)
-        return values, np.cumsum(lengths) - lengths, lengths
+def ngram_hashes(texts: HashedTexts, n: int) -> tuple[np.ndarray, np.ndarray]:
+    """(row, hash) of the n-grams of each text, sorted, each once a text.
 
-    def _word_hashes(self, names: Sequence[str]) -> list[int]:
-        known = self._known
-        if len(known) > _MOST_REMEMBERED:
-            known.clear()
-        found = []
-        for name in names:
-            value = known.get(name)
-            if value is None:
-                digest = hashlib.blake2b(name.encode("utf-8", "replace"), digest_size=8).digest()
-                value = known[name] = int.from_bytes(digest, "little")
-            found.append(value)
-        return found
+    A text of fewer than n words has one n-gram that stands for the whole text; one without words
+    has none.
+    """
+    _, rows, sums = next(_run_sums(texts, [n]))
+    short = np.flatnonzero((texts.lengths > 0) & (texts.lengths < n))
+    rows = np.concatenate([rows, short])
+    hashes = splitmix(np.concatenate([sums, ~whole_hashes(texts)[short]]))
+    order = np.lexsort((hashes, rows))
+    rows, hashes = rows[order], hashes[order]
+    first = first_of_equals(rows, hashes)
+    return rows[first], hashes[first]
 
-    def _texts(self, values: np.ndarray, starts: np.ndarray, lengths: np.ndarray) -> np.ndarray:
-        places = np.arange(values.size) - np.repeat(starts, lengths)
-        longest = int(lengths.max(initial=0))
-        factors = np.full(max(longest, 1), _FACTOR, dtype=np.uint64)
-        factors[0] = 1
-        factors = np.multiply.accumulate(factors)
-        # A sum over an empty stretch would take the next record's first word: sums of prefixes.
-        sums = np.concatenate([[np.uint64(0)], np.cumsum(values * factors[places])])
-        return scramble(sums[starts + lengths] - sums[starts] + lengths.astype(np.uint64))
 
-    def _grams(
-        self, values: np.ndarray, starts: np.ndarray, lengths: np.ndarray
-    ) -> tuple[np.ndarray, np.ndarray]:
-        counts = np.maximum(lengths - self.n + 1, 0)
-        rows = np.repeat(np.arange(lengths.size), counts)
-        first = np.arange(rows.size) - np.repeat(np.cumsum(counts) - counts, counts) + starts[rows]
-        sums = np.zeros(rows.size, dtype=np.uint64)
-        for place in range(self.n):
-            sums += values[first + place] * np.uint64(pow(_FACTOR, place, _MASK + 1))
-        return rows, scramble(sums)
+def run_hashes(texts: HashedTexts, sizes: Sequence[int]) -> tuple[np.ndarray, np.ndarray]:
+    """(row, hash) of every run of words of the given sizes, repeats included."""
+    runs = [
+        (rows, splitmix(sums ^ np.uint64(size))) for size, rows, sums in _run_sums(texts, sizes)
+    ]
+    rows = np.concatenate([np.zeros(0, np.int64), *(rows for rows, _ in runs)])
+    return rows, np.concatenate([np.zeros(0, np.uint64), *(hashes for _, hashes in runs)])
+
+
+def _run_sums(
+    texts: HashedTexts, sizes: Sequence[int]
+) -> Iterator[tuple[int, np.ndarray, np.ndarray]]:
+    """(size, rows, polynomial sums) of the runs of each size, by rising size."""
+    num_words, longest = texts.words.size, max(sizes, default=0)
+    rows = np.repeat(np.arange(texts.lengths.size), texts.lengths)
+    words_left = (texts.starts + texts.lengths)[rows] - np.arange(num_words)
+    padded = np.concatenate([texts.words, np.zeros(longest, np.uint64)])
+    sums = np.zeros(num_words, dtype=np.uint64)
+    for offset in range(longest):
+        sums += padded[offset : offset + num_words] * np.uint64(pow(_FACTOR, offset, 1 << 64))
+        if offset + 1 in sizes:
+            inside = words_left > offset
+            yield offset + 1, rows[inside], sums[inside]
+
+
+def whole_hashes(texts: HashedTexts) -> np.ndarray:
+    """uint64 [texts]: hashes of the whole texts."""
+    words, starts, lengths = texts
+    offsets = np.arange(words.size) - np.repeat(starts, lengths)
+    factors = np.full(max(int(lengths.max(initial=0)), 1), _FACTOR, dtype=np.uint64)
+    factors[0] = 1
+    factors = np.multiply.accumulate(factors)
+    # Differences of prefix sums: np.add.reduceat gives an empty text the next text's first word.
+    sums = np.concatenate([[np.uint64(0)], np.cumsum(words * factors[offsets])])
+    return splitmix(sums[starts + lengths] - sums[starts] + lengths.astype(np.uint64))
+
+
+def first_of_equals(*columns: np.ndarray) -> np.ndarray:
+    """Mask of the rows of sorted columns that differ from the row before."""
+    first = np.ones(columns[0].size, dtype=bool)
+    first[1:] = np.any([column[1:] != column[:-1] for column in columns], axis=0)
+    return first

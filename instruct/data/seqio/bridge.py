@@ -1,4 +1,4 @@
-"""Our vocabularies and tasks as SeqIO's classes, for programs that read SeqIO, such as T5X.
+"""Our vocabularies and tasks as SeqIO classes, for programs that use SeqIO, such as T5X.
 
     prepared store, else source -> RecordDataSource: {number, split, key, record}
       -> (SeqIO's cache, if the user made one) -> render_records -> append EOS
@@ -41,10 +41,9 @@ from instruct.workspace import Workspace
 Dataset: TypeAlias = Any
 FEATURES = ("inputs", "targets")
 _NO_LIMIT = 1 << 30
-# A store is read in any number of shares, but every share is one more element for Apache Beam.
-_MOST_SHARES = 256
+# A store can be read in any number of shards, but Apache Beam handles each as one element.
+_MOST_SHARDS = 256
 _LIST_FEATURES = ("references", "options", "markers")
-_INT_FEATURES = ("answer_index",)
 
 
 class SeqioAddedTokens(seqio.Vocabulary):
@@ -107,10 +106,10 @@ class SeqioAddedTokens(seqio.Vocabulary):
 
 @functools.lru_cache(maxsize=8)
 def seqio_vocabulary(spec: str) -> seqio.Vocabulary:
-    """SeqIO's class for the vocabulary of that name; gives the same ids. Reads nothing yet.
+    """SeqIO's class for a vocabulary of ours, with the same ids. Reads files when first used.
 
-    One object per name, so that all tasks of a mixture share its tokenizer. SeqIO reads buckets
-    too, so here the name may be an address such as gs://bucket/sentencepiece.model.
+    One object per name, so that all tasks of a mixture share a tokenizer. As SeqIO reads buckets,
+    the name may be an address such as gs://bucket/sentencepiece.model.
     """
     name, extra_ids = parse_spec(spec)
     if name == "bytes":
@@ -126,7 +125,7 @@ def seqio_vocabulary(spec: str) -> seqio.Vocabulary:
 
 
 def from_seqio(vocabulary: Any) -> str | None:
-    """Name of our vocabulary with the same ids; None if we have none."""
+    """Name of our vocabulary with the same ids, else None."""
     if isinstance(vocabulary, seqio.ByteVocabulary):
         return f"bytes#extra_ids={vocabulary.extra_ids}"
     if isinstance(vocabulary, SeqioAddedTokens):
@@ -139,41 +138,37 @@ def from_seqio(vocabulary: Any) -> str | None:
 class RecordDataSource(seqio.DataSource):
     """Records as {"number": int64, "split": text, "key": text, "record": JSON text}.
 
-    No `FunctionDataSource`: that looks at the signature of its function, which for the leaves of
-    the whole collection costs more than all the rest of registering them.
+    Not a `FunctionDataSource`, which inspects the signature of its function: for all tasks of the
+    collection that takes longer than the rest of their registration.
     """
 
     def __init__(self, spec: TaskSpec, leaf_name: str) -> None:
-        self._spec = spec
+        self.spec = spec
         self._leaf_key = name_key(leaf_name)
         super().__init__(splits=tuple(spec.splits))
 
     @property
     def supports_arbitrary_sharding(self) -> bool:
-        """Not beyond `list_shards`."""
+        """False: there are at most `list_shards`."""
         return False
 
     def num_input_examples(self, split: str) -> int | None:
         """From the store's manifest, else as the task declares, else None."""
-        return self.num_records(RecordTask.workspace, split)
-
-    def num_records(self, workspace: Workspace, split: str) -> int | None:
-        """`num_input_examples` in a workspace."""
-        return known_num_records(workspace, self._spec, split)
+        return known_num_records(RecordTask.workspace, self.spec, split)
 
     def is_prepared(self, split: str) -> bool:
-        """Whether there is a store of the split."""
+        """Whether the split has a store."""
         return (
-            split in self._spec.splits
-            and spec_manifest(RecordTask.workspace, self._spec, split) is not None
+            split in self.spec.splits
+            and spec_manifest(RecordTask.workspace, self.spec, split) is not None
         )
 
     def list_shards(self, split: str) -> Sequence[str]:
-        """One name for each share that can be read alone; a source is read whole."""
-        manifest = spec_manifest(RecordTask.workspace, self._spec, split)
+        """One name for each shard of a store; a source is read as a whole."""
+        manifest = spec_manifest(RecordTask.workspace, self.spec, split)
         if manifest is None:
             return [split]
-        return [f"{split}-{n:04}" for n in range(min(manifest.num_records, _MOST_SHARES))]
+        return [f"{split}-{n:04}" for n in range(min(manifest.num_records, _MOST_SHARDS))]
 
     def get_dataset(
         self,
@@ -183,34 +178,22 @@ class RecordDataSource(seqio.DataSource):
         shard_info: seqio.ShardInfo | None = None,
         **_: Any,
     ) -> Dataset:
-        """The records, or one share of them."""
-        share = (shard_info.index, shard_info.num_shards) if shard_info else (0, 1)
-        if share[1] > len(self.list_shards(split)):
+        """The records, or one shard of them."""
+        shard = (shard_info.index, shard_info.num_shards) if shard_info else (0, 1)
+        if shard[1] > len(self.list_shards(split)):
             raise UserError(
-                f"task {self._spec.name!r}, split {split!r}: {share[1]} shares were asked for, "
-                f"{len(self.list_shards(split))} can be read alone; prepare its store, or shard "
-                "the examples."
+                f"task {self.spec.name!r}, split {split!r}: {shard[1]} shards requested, its "
+                f"records come in {len(self.list_shards(split))}. Prepare its store, or shard the "
+                "examples."
             )
-        return self._make_dataset(split, shuffle, seed, share)
 
-    def _make_dataset(
-        self,
-        split: str,
-        shuffle_files: bool,
-        seed: int | None = None,
-        share: tuple[int, int] = (0, 1),
-    ) -> Dataset:
         def generate():
-            workspace = RecordTask.workspace
-            rows = numbered_records(workspace, self._spec, split, shuffle_files, seed or 0, share)
+            rows = numbered_records(
+                RecordTask.workspace, self.spec, split, shuffle, seed or 0, shard
+            )
             for number, record in rows:
-                key = example_key(seed or 0, self._leaf_key, number)
-                yield {
-                    "number": number,
-                    "split": split,
-                    "key": str(key),
-                    "record": record.to_json(),
-                }
+                key = str(example_key(seed or 0, self._leaf_key, number))
+                yield {"number": number, "split": split, "key": key, "record": record.to_json()}
 
         kinds = {"number": tf.int64, "split": tf.string, "key": tf.string, "record": tf.string}
         signature = {name: tf.TensorSpec((), kind) for name, kind in kinds.items()}
@@ -225,11 +208,11 @@ def render_records(
     spec: TaskSpec,
     mode: str,
 ) -> Dataset:
-    """A seqio preprocessor: `RecordDataSource`'s elements -> token ids, texts and the rest.
+    """A seqio preprocessor: `RecordDataSource`'s elements -> token ids, texts, other features.
 
-    Examples that cannot be rendered within `sequence_length` are left out. The key of an example
-    comes from (seed, record number, epoch). Tokens are made here, as SeqIO's `tokenize` would hold
-    a copy of the vocabulary for every task of a mixture.
+    Examples that do not fit `sequence_length` are dropped. The key of an example comes from
+    (seed, record number, epoch). Tokenizes as well, because SeqIO's `tokenize` holds a copy of the
+    vocabulary for every task of a mixture.
     """
     workspace = RecordTask.workspace
     spec = spec.within(workspace)
@@ -247,8 +230,10 @@ def render_records(
         example_key = mix(int(key) ^ int(epoch)) if epoch else int(key)
         shown = renderer(split)(record, int(number), example_key)
         if isinstance(shown, Dropped):
-            none = np.zeros(0, np.int32)
-            return [False, none, none, b"", b"", *_empty_features()]
+            ids, texts = np.zeros(0, np.int32), np.empty(0, dtype=object)
+            empty: list[Any] = [texts if name in _LIST_FEATURES else b"" for name in FEATURE_NAMES]
+            empty[FEATURE_NAMES.index("answer_index")] = np.int32(-1)
+            return [False, ids, ids, b"", b"", *empty]
         texts = (shown.inputs, shown.targets)
         # `append_eos_after_trim` adds EOS.
         ids = (np.asarray(side[:-1], np.int32) for side in (shown.input_ids, shown.target_ids))
@@ -256,7 +241,7 @@ def render_records(
         return [True, *ids, *(text.encode() for text in texts), *features.values()]
 
     types = [tf.bool, tf.int32, tf.int32, tf.string, tf.string]
-    types += map(_feature_type, FEATURE_NAMES)
+    types += [tf.int32 if name == "answer_index" else tf.string for name in FEATURE_NAMES]
     names = ("kept", *FEATURES, *(f"{name}_pretokenized" for name in FEATURES), *FEATURE_NAMES)
 
     def expand(element: dict[str, tf.Tensor]) -> dict[str, tf.Tensor]:
@@ -273,7 +258,7 @@ def render_records(
 
 
 def _count_epochs(dataset: Dataset) -> Dataset:
-    """Adds "epoch": how often the record that came first has come again."""
+    """Adds "epoch": how often the first record has come again."""
     unknown = tf.constant(-1, tf.int64)
 
     def count(state: tuple[tf.Tensor, tf.Tensor], element: dict[str, tf.Tensor]) -> Any:
@@ -285,28 +270,11 @@ def _count_epochs(dataset: Dataset) -> Dataset:
     return dataset.scan((unknown, unknown), count)
 
 
-def _feature_type(name: str) -> Any:
-    return tf.int32 if name in _INT_FEATURES else tf.string
-
-
-def _empty_features() -> list[Any]:
-    empty = np.empty(0, dtype=object)
-    return [
-        np.int32(-1) if name in _INT_FEATURES else empty if name in _LIST_FEATURES else b""
-        for name in FEATURE_NAMES
-    ]
-
-
 class RecordTask(seqio.Task):
-    """A `TaskSpec` in one mode. Vocabulary and workspace are those chosen for all tasks.
+    """A `TaskSpec` in one mode, with the vocabulary and workspace of all such tasks."""
 
-    Attributes:
-        vocabulary: set by `use_vocabulary`.
-        workspace: set by `use_workspace`; until then the default folders.
-    """
-
-    vocabulary = "gym"
-    workspace = Workspace()
+    vocabulary = "gym"  # set by `use_vocabulary`
+    workspace = Workspace()  # set by `use_workspace`
 
     @property
     def output_features(self) -> Mapping[str, Any]:
@@ -322,12 +290,12 @@ class RecordTask(seqio.Task):
     ) -> Dataset:
         """As SeqIO's; a prepared store counts as a cache.
 
-        With `use_cached` SeqIO's own cache is read if there is one, else the store. A store is
-        read in a shuffled order and by number, so its records are neither held in memory nor sent
-        through a shuffle buffer, which thousands of tasks would have to fill first.
+        `use_cached` reads SeqIO's own cache if there is one, else the store. A store is shuffled by
+        record number: no records in memory, and no shuffle buffers, which thousands of tasks would
+        have to fill first.
 
         Raises:
-            UserError: a cache is asked for, and there is neither.
+            UserError: `use_cached` with neither a cache nor a store.
         """
         prepared = self.source.is_prepared(split)
         use_cached = use_cached and bool(self.cache_dir or not prepared)
@@ -341,34 +309,33 @@ class RecordTask(seqio.Task):
     def assert_cached(self) -> None:
         """Raises UserError unless SeqIO's cache exists."""
         if not self.cache_dir:
-            searched = ", ".join(seqio.get_global_cache_dirs()) or "none is set"
+            searched = ", ".join(seqio.get_global_cache_dirs()) or "none set"
             raise UserError(
-                f"task {self.name!r} is to be read from a cache (use_cached, T5X's "
-                "USE_CACHED_TASKS), and has neither a prepared store "
-                f"({RecordTask.workspace.store_dir}) nor a SeqIO cache (cache folders: "
-                f"{searched}). Run `python run.py prepare --mixture={self.name}`, or leave "
-                "use_cached off to read its source."
+                f"task {self.name!r} has neither a prepared store in "
+                f"{RecordTask.workspace.store_dir} nor a SeqIO cache (cache folders: {searched}), "
+                "which use_cached (T5X's USE_CACHED_TASKS) needs. Run `python run.py prepare "
+                f"--mixture={self.name}`, or set use_cached to False to read its source."
             )
 
 
 def use_workspace(workspace: Workspace) -> None:
-    """Chooses where all our tasks in SeqIO's registry find data, stores and wordings.
+    """Sets where all our tasks in SeqIO's registry find data, stores and wordings.
 
-    In a program without this project's command line,
-    `instruct.cli.environment.workspace_from_environment()` makes the workspace.
+    Programs without this project's command line get a workspace from
+    `instruct.cli.environment.workspace_from_environment()`.
     """
     RecordTask.workspace = workspace
 
 
 def use_vocabulary(spec: str, workspace: Workspace | None = None) -> seqio.Vocabulary:
-    """Chooses the vocabulary of all our tasks, and returns it, for a model that is to have it too.
+    """Sets the vocabulary of all our tasks, and returns it for the model.
 
-    T5X builds its model before it looks at a task, and wants the two vocabularies to be equal,
-    which SeqIO's are only if they were read from one path.
+    T5X requires the model's and the tasks' vocabularies to be equal, and SeqIO's are equal only if
+    they have the same path.
 
     Args:
-        workspace: passed to `use_workspace`, for gin files, which call one function; None leaves
-            the workspace as it is.
+        workspace: passed to `use_workspace`, for gin files, which call one function; None keeps
+            the current one.
     """
     if workspace is not None:
         use_workspace(workspace)
@@ -379,31 +346,29 @@ def use_vocabulary(spec: str, workspace: Workspace | None = None) -> seqio.Vocab
 
 @functools.lru_cache(maxsize=8)
 def record_features(vocabulary: str) -> Mapping[str, Any]:
-    """Output features of our tasks under the vocabulary of that name."""
+    """Output features of our tasks with a vocabulary."""
     shared = seqio_vocabulary(vocabulary)
     return {name: seqio.Feature(vocabulary=shared, add_eos=True) for name in FEATURES}
 
 
 def registered_task(spec: TaskSpec, mode: str) -> RecordTask:
-    """The seqio task of one mode for SeqIO's registry: scored as `RecordTask.workspace` says."""
+    """The seqio task of one mode for SeqIO's registry, scored as `RecordTask.workspace` says."""
     if spec.within_fn is None:
         return record_task(spec, mode)
 
-    def now() -> TaskSpec:
-        return spec.within(RecordTask.workspace)
-
     def postprocess(decoded: Any, **arguments: Any) -> Any:
-        read = now().postprocess_fn
-        return decoded if read is None else read(decoded, **arguments)
+        postprocess_fn = spec.within(RecordTask.workspace).postprocess_fn
+        return decoded if postprocess_fn is None else postprocess_fn(decoded, **arguments)
 
-    def metric(number: int) -> Any:
-        @functools.wraps(spec.metric_fns_of(mode)[number])
+    def metric(number: int, metric_fn: Callable[..., Any]) -> Callable[..., Any]:
+        @functools.wraps(metric_fn)
         def score(*arguments: Any, **named: Any) -> Any:
-            return now().metric_fns_of(mode)[number](*arguments, **named)
+            current = spec.within(RecordTask.workspace).metric_fns_of(mode)[number]
+            return current(*arguments, **named)
 
         return score
 
-    metrics = [metric(number) for number in range(len(spec.metric_fns_of(mode)))]
+    metrics = [metric(number, fn) for number, fn in enumerate(spec.metric_fns_of(mode))]
     return record_task(spec, mode, postprocess, metrics)
 
 
@@ -413,11 +378,7 @@ def record_task(
     postprocess_fn: Callable[..., Any] | None = None,
     metric_fns: Sequence[Callable[..., Any]] | None = None,
 ) -> RecordTask:
-    """The seqio task of one mode. Reads nothing.
-
-    Args:
-        postprocess_fn, metric_fns: instead of the task's own.
-    """
+    """The seqio task of one mode; `postprocess_fn` and `metric_fns` override the spec's."""
     name = spec.leaf_name(mode)
     return RecordTask(
         name,

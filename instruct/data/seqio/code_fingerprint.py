@@ -1,14 +1,14 @@
-"""Fingerprint of Python code: equal in every process while the code does the same.
+"""Hash of Python code that is equal in every process while the code does the same.
 
     fingerprint = CodeFingerprint()
     fingerprint.add(preprocessor)
     fingerprint.hexdigest(), fingerprint.unseen
 
-Functions count by their bytecode, constants, defaults, closures and attributes, and by what they
-use of the user's modules: helper functions, classes and module constants, transitively. Comments,
-docstrings, formatting, names of local variables, memory addresses, hash seeds and the folder that
-a module lies in do not count. Of installed packages only names count. What no reading of the code
-can tell (C objects with state, files that the code opens) is listed in `unseen`.
+Functions are hashed by bytecode, constants, defaults, closures and attributes, and by what they use
+of the user's modules: helper functions, classes and module constants, transitively. Comments,
+docstrings, formatting, names of local variables, memory addresses, hash seeds and the folder of a
+module do not count. Installed packages are hashed by name only. State that the code does not show
+(C objects, files that the code opens) is listed in `unseen`.
 """
 
 import collections
@@ -51,21 +51,21 @@ def _names(text: str) -> frozenset[str]:
     return frozenset(text.split())
 
 
-# Class attributes that say nothing about what a class does, or repeat what the others say.
+# Class attributes that do not change what a class does, or that repeat others.
 _CLASS_NOISE = _names(
     "__module__ __qualname__ __doc__ __dict__ __weakref__ __annotations__ __abstractmethods__ "
     "_abc_impl __dataclass_fields__ __dataclass_params__ __firstlineno__ __static_attributes__ "
     "__match_args__ __parameters__ __orig_bases__"
 )
 _MODULE_NOISE = _names("__file__ __cached__ __path__ __name__ __package__ __spec__")
-# Packages whose objects are what they were made with; others hold handles, caches, made-up names.
+# Packages whose objects are described by their attributes; those of others hold handles and caches.
 _OPEN_PACKAGES = _names("seqio t5")
-# Packages whose objects print all that they are, or are not known (tables, variables).
+# Packages whose objects either print their whole state or an address (tables, variables).
 _PRINTING_PACKAGES = _names("numpy tensorflow")
-# Objects that have no part in what a function gives.
+# Packages whose objects do not affect what a function returns.
 _STATELESS_PACKAGES = _names("weakref threading _thread logging abc _abc absl")
 _MUTATORS = _names("append add update setdefault extend insert pop popitem remove discard clear")
-# Names by which code reads what is not code.
+# Names by which code reads data from outside.
 _READERS = _names(
     "open GFile read_text read_bytes read_csv read_json read_parquet load_dataset TextLineDataset "
     "TFRecordDataset FixedLengthRecordDataset CsvDataset make_csv_dataset loadtxt genfromtxt "
@@ -77,18 +77,17 @@ class CodeFingerprint:
     """SHA-256 of a sequence of Python objects (see the module's docstring).
 
     Args:
-        replace_fn: gives what stands for an object, such as the bytes of a vocabulary's file; the
-            object itself where nothing does.
+        replace_fn: maps an object to its replacement, such as a vocabulary to the bytes of its
+            file, or to itself.
 
     Attributes:
-        unseen: what the hash does not cover, as phrases for people (keys, in order).
+        unseen: phrases that name what the hash does not cover (keys, in order).
     """
 
     def __init__(self, replace_fn: Callable[[Any], Any] = lambda value: value) -> None:
         self._replace_fn = replace_fn
         self._hash = hashlib.sha256()
-        # Objects with an identity, by the order of their first visit. They are kept alive, as an
-        # id may be used again for another object.
+        # id -> (order of the first visit, object); the reference keeps the id from being reused.
         self._visited: dict[int, tuple[int, Any]] = {}
         self._folders: set[str] = set()
         self.unseen: dict[str, None] = {}
@@ -104,7 +103,10 @@ class CodeFingerprint:
         elif value is None or isinstance(value, _PLAIN):
             self._emit(type(value).__name__, repr(value))
         elif isinstance(value, str | PurePath):
-            self._emit("text", self._without_folder(str(value)))
+            # Paths inside a folder of the user's modules are relative: both may be moved.
+            text = str(value)
+            folder = next((folder for folder in self._folders if text.startswith(folder)), None)
+            self._emit("text", f"<module folder>/{text[len(folder) :]}" if folder else text)
         elif isinstance(value, bytes | bytearray):
             self._emit("bytes", bytes(value))
         elif isinstance(value, tuple):
@@ -119,11 +121,14 @@ class CodeFingerprint:
             self.add(("pattern", value.pattern, value.flags))
         elif isinstance(value, types.CodeType):
             self._add_code(value, {})
-        elif not self._visit(value):
+        elif id(value) in self._visited:
+            self._emit("again", str(self._visited[id(value)][0]))
+        else:
+            self._visited[id(value)] = (len(self._visited), value)
             self._add_object(value)
 
     def add_state(self, value: Any, without: Collection[str] = ()) -> None:
-        """Adds an object by its class and its attributes, even of an installed package's class."""
+        """Adds an object by class and attributes, also if an installed package has the class."""
         self.add(type(value))
         for name, attribute in sorted(_attributes(value).items()):
             if name not in without:
@@ -135,22 +140,6 @@ class CodeFingerprint:
         self._hash.update(f"{kind} {len(data)} ".encode())
         self._hash.update(data)
 
-    def _visit(self, value: Any) -> bool:
-        """Whether the object was visited before; its number is emitted then."""
-        known = self._visited.get(id(value))
-        if known is not None:
-            self._emit("again", str(known[0]))
-            return True
-        self._visited[id(value)] = (len(self._visited), value)
-        return False
-
-    def _without_folder(self, text: str) -> str:
-        """A path below a folder of the user's modules, relative to that: both may be moved."""
-        for folder in self._folders:
-            if text.startswith(folder):
-                return f"<module folder>/{text[len(folder) :]}"
-        return text
-
     def _add_object(self, value: Any) -> None:
         if isinstance(value, types.FunctionType):
             self._add_function(value)
@@ -158,14 +147,18 @@ class CodeFingerprint:
             self.add(("method", value.__func__, value.__self__))
         elif isinstance(value, functools.partial | functools.partialmethod):
             self.add(("partial", value.func, value.args))
-            self._add_mapping(dict(sorted(value.keywords.items())))
+            self._add_sorted(value.keywords)
             self._add_mapping(getattr(value, "__dict__", {}))
         elif isinstance(value, staticmethod | classmethod):
             self.add((type(value).__name__, value.__func__))
         elif isinstance(value, property):
             self.add(("property", value.fget, value.fset, value.fdel))
         elif isinstance(value, types.ModuleType):
-            self._add_module(value)
+            if _is_installed(value):
+                self._emit("module", value.__name__)
+            else:  # a user's module that is used as a whole
+                members = {k: v for k, v in vars(value).items() if not k.startswith("__")}
+                self._add_members(members)
         elif isinstance(value, type):
             self._add_class(value)
         elif isinstance(value, types.BuiltinFunctionType):
@@ -173,34 +166,30 @@ class CodeFingerprint:
             if value.__self__ is not None and not isinstance(value.__self__, types.ModuleType):
                 self.add(value.__self__)
         else:
-            if not _is_installed_class(type(value)):
+            if not _is_installed(type(value)):
                 self.add_state(value)
             elif not isinstance(value, _CONTAINERS):
                 self._add_installed(value)
-            self._add_items(value)
-
-    def _add_items(self, value: Any) -> None:
-        """What a container holds, a user's own kind of dictionary or list too."""
-        if isinstance(value, set | frozenset):
-            self._add_set(value)
-        elif isinstance(value, Mapping):
-            self._add_mapping(value)
-            self.add(getattr(value, "default_factory", None))
-        elif isinstance(value, list | collections.deque):
-            self._emit("items", str(len(value)))
-            for item in value:
-                self.add(item)
+            # Subclasses of containers count by attributes and items.
+            if isinstance(value, set | frozenset):
+                self._add_set(value)
+            elif isinstance(value, Mapping):
+                self._add_mapping(value)
+                self.add(getattr(value, "default_factory", None))
+            elif isinstance(value, list | collections.deque):
+                self._emit("items", str(len(value)))
+                for item in value:
+                    self.add(item)
 
     def _add_set(self, values: AbstractSet[Any]) -> None:
-        self._emit("set", " ".join(sorted(self._alone(value) for value in values)))
-
-    def _alone(self, value: Any) -> str:
-        """Fingerprint of a single object: the sort key of unordered collections."""
-        other = CodeFingerprint(self._replace_fn)
-        other._folders = self._folders
-        other.add(value)
-        self.unseen |= other.unseen
-        return other.hexdigest()
+        digests = []
+        for value in values:
+            single = CodeFingerprint(self._replace_fn)
+            single._folders = self._folders
+            single.add(value)
+            self.unseen |= single.unseen
+            digests.append(single.hexdigest())
+        self._emit("set", " ".join(sorted(digests)))
 
     def _add_mapping(self, values: Mapping[Any, Any]) -> None:
         self._emit("items", str(len(values)))
@@ -208,9 +197,20 @@ class CodeFingerprint:
             self.add(key)
             self.add(value)
 
+    def _add_sorted(self, values: Mapping[Any, Any]) -> None:
+        self._add_mapping(dict(sorted(values.items())))
+
+    def _add_members(self, values: Mapping[str, Any]) -> None:
+        for name, value in sorted(values.items()):
+            self._emit("member", name)
+            self.add(value)
+
     def _add_installed(self, value: Any) -> None:
-        """An object of a package's class: by its attributes, else by what it prints."""
-        kind, package = _type_name(value), type(value).__module__.partition(".")[0]
+        """An object of an installed class: by its attributes, else by its `repr`."""
+        package = type(value).__module__.partition(".")[0]
+        kind = type(value).__qualname__
+        if package != "builtins":
+            kind = f"{type(value).__module__}.{kind}"
         self._emit("instance", kind)
         if isinstance(value, np.ndarray | np.generic):
             self._add_array(np.asarray(value))
@@ -219,7 +219,7 @@ class CodeFingerprint:
         elif kind == "gin.config.ConfigurableReference":  # @scope/function, %MACRO
             bindings = sys.modules["gin.config"].get_bindings(value.scoped_selector, False)
             self.add((value.scoped_selector, value.evaluate, value.configurable.wrapped))
-            self._add_mapping(dict(sorted(bindings.items())))
+            self._add_sorted(bindings)
         elif callable(getattr(value, "numpy", None)):  # an eager tensor
             self._add_array(np.asarray(value.numpy()))
         elif package in _STATELESS_PACKAGES or type(value) is object:
@@ -246,7 +246,7 @@ class CodeFingerprint:
             self._emit("values", np.ascontiguousarray(array).tobytes())
 
     def _add_class(self, kind: type) -> None:
-        if _is_installed_class(kind):
+        if _is_installed(kind):
             self._emit("class", f"{kind.__module__}.{kind.__qualname__}")
             return
         self._emit("class", str(len(kind.__bases__)))
@@ -254,25 +254,18 @@ class CodeFingerprint:
             self.add(type(kind))
         for base in kind.__bases__:
             self.add(base)
-        for name, value in sorted(vars(kind).items()):
-            slot = types.MemberDescriptorType | types.GetSetDescriptorType
-            if name not in _CLASS_NOISE and not isinstance(value, slot):
-                self._emit("member", name)
-                self.add(value)
-
-    def _add_module(self, module: types.ModuleType) -> None:
-        """A user's module that is used as a whole, by all that it defines."""
-        if _is_installed_file(getattr(module, "__file__", None)):
-            self._emit("module", module.__name__)
-            return
-        for name, value in sorted(vars(module).items()):
-            if not name.startswith("__"):
-                self._emit("member", name)
-                self.add(value)
+        slot = types.MemberDescriptorType | types.GetSetDescriptorType
+        self._add_members(
+            {
+                name: value
+                for name, value in vars(kind).items()
+                if name not in _CLASS_NOISE and not isinstance(value, slot)
+            }
+        )
 
     def _add_function(self, function: types.FunctionType) -> None:
         code = function.__code__
-        installed = _is_installed_file(code.co_filename)
+        installed = _is_installed(function)
         if installed:
             self._emit("function", f"{function.__module__}.{function.__qualname__}")
         else:
@@ -281,7 +274,7 @@ class CodeFingerprint:
                 self._folders.add(os.path.join(os.path.dirname(os.path.abspath(file)), ""))
             self._add_code(code, function.__globals__)
             self.add(function.__defaults__)
-            self._add_mapping(dict(sorted((function.__kwdefaults__ or {}).items())))
+            self._add_sorted(function.__kwdefaults__ or {})
         state = _changed(code)
         for name, cell in zip(code.co_freevars, function.__closure__ or ()):
             try:
@@ -293,39 +286,23 @@ class CodeFingerprint:
                 self.add(content)
             elif not installed:
                 self.unseen[f"variable {name}, which {code.co_qualname} changes"] = None
-        attributes = sorted(vars(function).items())
-        self._add_mapping({k: v for k, v in attributes if k != "__wrapped__"})
-        if installed and code.co_name == "gin_wrapper":
-            self._add_gin_bindings(function)
-
-    def _add_gin_bindings(self, function: types.FunctionType) -> None:
-        """What gin binds, in every scope, to the arguments of a configurable function."""
-        selector = inspect.getclosurevars(function).nonlocals["selector"]
-        for (scope, name), values in sorted(function.__globals__["_CONFIG"].items()):
-            if name == selector:
-                self.add(scope)
-                self._add_mapping(dict(sorted(values.items())))
+        self._add_sorted({k: v for k, v in vars(function).items() if k != "__wrapped__"})
+        if installed and code.co_name == "gin_wrapper":  # of a configurable: its gin bindings
+            selector = inspect.getclosurevars(function).nonlocals["selector"]
+            for (scope, name), values in sorted(function.__globals__["_CONFIG"].items()):
+                if name == selector:
+                    self.add(scope)
+                    self._add_sorted(values)
 
     def _add_code(self, code: types.CodeType, namespace: Mapping[str, Any]) -> None:
         """Bytecode without positions in the source, and the globals that it uses."""
-        num_arguments = (
-            code.co_argcount
-            + code.co_kwonlyargcount
-            + bool(code.co_flags & 4)  # *arguments
-            + bool(code.co_flags & 8)  # **options
-        )
-        self.add(
-            (
-                "code",
-                code.co_argcount,
-                code.co_posonlyargcount,
-                code.co_kwonlyargcount,
-                code.co_flags,
-                code.co_varnames[:num_arguments],
-                code.co_exceptiontable,
-            )
-        )
-        # What formatting adds: a place for the debugger to stop at.
+        counts = (code.co_argcount, code.co_posonlyargcount, code.co_kwonlyargcount)
+        num_names = code.co_argcount + code.co_kwonlyargcount
+        for flag in (inspect.CO_VARARGS, inspect.CO_VARKEYWORDS):
+            num_names += bool(code.co_flags & flag)
+        names = code.co_varnames[:num_names]
+        self.add(("code", *counts, code.co_flags, names, code.co_exceptiontable))
+        # Formatting changes these: they mark lines for debuggers, or widen arguments.
         steps = list(dis.get_instructions(code))
         kept = [step for step in steps if step.opname not in ("NOP", "EXTENDED_ARG", "RESUME")]
         numbers, number = {}, 0
@@ -355,15 +332,16 @@ class CodeFingerprint:
                 elif step.argval not in _MODULE_NOISE:
                     self._add_path(namespace[step.argval], kept[number + 1 :])
             elif step.opname == "IMPORT_NAME":
-                self._add_import(step.argval, kept, number, namespace)
+                level, names = kept[number - 2].argval, kept[number - 1].argval
+                self._add_import("." * level + step.argval, names, namespace)
 
     def _add_path(self, value: Any, following: Sequence[dis.Instruction]) -> None:
-        """A global, or what `module.submodule.name` comes to where it is a user's module."""
+        """A global, or the value of `module.submodule.name` in a user's module."""
         for number, step in enumerate(following):
             is_module = isinstance(value, types.ModuleType)
             if not is_module or step.opname not in ("LOAD_ATTR", "LOAD_METHOD"):
                 break
-            if _is_installed_file(getattr(value, "__file__", None)):
+            if _is_installed(value):
                 self._add_replaced(value, following[number:])
                 break
             if step.argval in _MODULE_NOISE or not hasattr(value, step.argval):
@@ -372,60 +350,38 @@ class CodeFingerprint:
         self.add(value)
 
     def _add_replaced(self, value: Any, following: Sequence[dis.Instruction]) -> None:
-        """A user's function or class that was put into a module of an installed package."""
+        """A user's function or class that replaces one in a module of an installed package."""
         for step in following:
             if not isinstance(value, types.ModuleType):
                 break
-            # What is not there yet is loaded by the module itself, on demand.
+            # `vars`, as `getattr` would make a module import its lazy members.
             value = vars(value).get(step.argval) if step.opcode in dis.hasname else None
-        if isinstance(value, types.FunctionType):
-            installed = _is_installed_file(value.__code__.co_filename)
-        else:
-            installed = not isinstance(value, type) or _is_installed_class(value)
-        if not installed:
+        if isinstance(value, types.FunctionType | type) and not _is_installed(value):
             self.add(value)
 
-    def _add_import(
-        self,
-        name: str,
-        steps: Sequence[dis.Instruction],
-        number: int,
-        namespace: Mapping[str, Any],
-    ) -> None:
-        """What an import inside a function takes from a module of the user's."""
-        level, names = steps[number - 2].argval, steps[number - 1].argval
+    def _add_import(self, name: str, members: Any, namespace: Mapping[str, Any]) -> None:
+        """Whatever an import inside a function takes from a user's module."""
         try:
             package = str(namespace.get("__package__") or "")
-            absolute = importlib.util.resolve_name("." * level + name, package)
+            absolute = importlib.util.resolve_name(name, package)
             spec = importlib.util.find_spec(absolute)
             if spec is None or _is_installed_file(spec.origin):
                 return
             module = importlib.import_module(absolute)
-        except Exception:  # whatever a user's module raises: the call itself will say so
-            self.unseen[f"module {name}, which cannot be imported here"] = None
+        except Exception:  # a user's module may raise anything; running the step reports it
+            self.unseen[f"module {name.lstrip('.')}, which cannot be imported here"] = None
             return
-        if names is None:
+        if members is None:
             self.add(module)
-        for one in names or ():
-            if not hasattr(module, one):  # a module of the package that nothing imported yet
+        for member in members or ():
+            if not hasattr(module, member):  # a submodule that is not imported yet
                 with contextlib.suppress(Exception):
-                    importlib.import_module(f"{absolute}.{one}")
-            self.add(getattr(module, one, None))
-
-
-def _type_name(value: Any) -> str:
-    kind = type(value)
-    return kind.__qualname__ if kind.__module__ == "builtins" else _full_name(kind)
-
-
-def _full_name(kind: type) -> str:
-    # A user's module may be moved, and is described by what it does.
-    module = f"{kind.__module__}." if _is_installed_class(kind) else ""
-    return f"{module}{kind.__qualname__}"
+                    importlib.import_module(f"{absolute}.{member}")
+            self.add(getattr(module, member, None))
 
 
 def _shown(value: Any) -> str | None:
-    """What an object prints, if that tells equal objects; None if it holds an address."""
+    """An object's `repr`; None if it is the default one or holds an address."""
     try:
         shown = repr(value)
     except Exception:
@@ -436,36 +392,40 @@ def _shown(value: Any) -> str | None:
 
 def _attributes(value: Any) -> dict[str, Any]:
     """Attributes of an object: those of its fields, its `__dict__` and its slots."""
-    found = dict(getattr(value, "__dict__", {}))
+    attributes = dict(getattr(value, "__dict__", {}))
     for kind in type(value).__mro__:
         slots = vars(kind).get("__slots__", ())
         for name in (slots,) if isinstance(slots, str) else slots:
             if name not in ("__dict__", "__weakref__") and hasattr(value, name):
-                found[name] = getattr(value, name)
-        lazy = (n for n, v in vars(kind).items() if isinstance(v, functools.cached_property))
-        for name in lazy:
-            found.pop(name, None)
+                attributes[name] = getattr(value, name)
+        for name, member in vars(kind).items():
+            if isinstance(member, functools.cached_property):
+                attributes.pop(name, None)
     if dataclasses.is_dataclass(value):
         fields = (field.name for field in dataclasses.fields(value))
-        found |= {name: getattr(value, name) for name in fields if hasattr(value, name)}
-    return found
+        attributes |= {name: getattr(value, name) for name in fields if hasattr(value, name)}
+    return attributes
 
 
-def _is_installed_class(kind: type) -> bool:
-    module = sys.modules.get(kind.__module__)
+def _is_installed(value: types.FunctionType | type | types.ModuleType) -> bool:
+    """Whether code belongs to Python or an installed package, and not to the user."""
+    if isinstance(value, types.FunctionType):
+        return _is_installed_file(value.__code__.co_filename)
+    if isinstance(value, types.ModuleType):
+        return _is_installed_file(getattr(value, "__file__", None))
+    module = sys.modules.get(value.__module__)
     if module is None:
         return False
-    # A module without a file is built in, unless a session or a notebook is it.
+    # A module without a file is built in, except the main module of a session or notebook.
     file = getattr(module, "__file__", None)
-    return _is_installed_file(file) if file else kind.__module__ != "__main__"
+    return _is_installed_file(file) if file else value.__module__ != "__main__"
 
 
 @functools.cache
 def _is_installed_file(file: str | None) -> bool:
-    """Whether a file belongs to Python or an installed package, and not to the user."""
     if file is None or file.startswith("<frozen") or file in ("built-in", "frozen"):
         return True
-    if file.startswith("<"):  # typed in, or made by `exec`
+    if file.startswith("<"):  # typed into a session, or run by `exec`
         return False
     parts = Path(file).parts
     if "site-packages" in parts or "dist-packages" in parts:
@@ -476,9 +436,9 @@ def _is_installed_file(file: str | None) -> bool:
 
 @functools.cache
 def _changed(code: types.CodeType) -> frozenset[str]:
-    """Variables outside of a function that it, or a function inside it, assigns or adds items to.
+    """Outer variables that a function, or a function inside it, assigns or changes items of.
 
-    Memos, counters, lazy loading: what they hold depends on what ran before.
+    Memos, counters, lazily loaded values: they depend on what ran before.
     """
     changed = set()
     steps = list(dis.get_instructions(code))
@@ -488,7 +448,7 @@ def _changed(code: types.CodeType) -> frozenset[str]:
         elif step.opname in ("LOAD_ATTR", "LOAD_METHOD") and step.argval in _MUTATORS:
             changed |= _outer_name(code, steps[number - 1])
         elif step.opname in ("STORE_SUBSCR", "DELETE_SUBSCR"):
-            # The container was pushed just before the expression of the key.
+            # The container was pushed right before the key's expression.
             pushed, position = 0, number
             while position > 1 and pushed != 1:
                 position -= 1
@@ -500,6 +460,6 @@ def _changed(code: types.CodeType) -> frozenset[str]:
 
 
 def _outer_name(code: types.CodeType, step: dis.Instruction) -> set[str]:
-    """The name that an instruction loads from outside of a function; empty if it is another."""
+    """The name that an instruction loads from outside a function, if it does."""
     outer = step.opname == "LOAD_GLOBAL" or step.argval in code.co_freevars
     return {step.argval} if outer and step.opname in ("LOAD_GLOBAL", "LOAD_DEREF") else set()

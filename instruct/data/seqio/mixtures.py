@@ -6,52 +6,53 @@ A task without a store counts as `UNKNOWN_RECORDS`.
 """
 
 import logging
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 
 import seqio
 
+from instruct.data.feed.records import known_num_records
 from instruct.data.seqio.bridge import RecordDataSource
 from instruct.data.stores.store import read_manifest
 from instruct.errors import UserError
 from instruct.workspace import Workspace
 
-# Stands for the number of records of a task that is neither prepared nor declares it.
+# Number of records of a task that is not prepared and does not declare it.
 UNKNOWN_RECORDS = 1000
 
 _log = logging.getLogger(__name__)
 
 
 class _SizeFromStore:
-    """A task's `num_input_examples`: its source's answer, else that of its stores.
+    """A task's `num_input_examples`: from its source, else from its stores.
 
-    Stores of several lengths or vocabularies hold the same examples, unless the task's steps leave
-    some out by length: the most counts.
+    Stores of several lengths or vocabularies have the same examples, unless the task's
+    preprocessors drop some by length: the largest counts.
 
     Attributes:
-        workspace: where the stores are; that of whoever asked for sizes last.
-        unknown: what stands for a number that neither knows.
+        workspace: where the stores are; set by each caller.
+        unknown: returned if neither knows the number.
     """
 
     def __init__(self, task: seqio.Task, workspace: Workspace) -> None:
         self._declared = task.num_input_examples
-        self._source = task.source
-        self._name = task.name
+        self._task = task
         self.workspace = workspace
         self.unknown: int | None = None
 
     def __call__(self, split: str) -> int | None:
-        if isinstance(self._source, RecordDataSource):  # one of ours in a user's mixture
-            size = self._source.num_records(self.workspace, split)
+        if isinstance(self._task.source, RecordDataSource):  # one of ours in a user's mixture
+            size = known_num_records(self.workspace, self._task.source.spec, split)
         else:
             size = self._declared(split)
         if size is None:
-            paths = self.workspace.store_dir.glob(f"{self._name}@seqio-*/{split}")
+            paths = self.workspace.store_dir.glob(f"{self._task.name}@seqio-*/{split}")
             stored = [manifest.num_records for path in paths if (manifest := read_manifest(path))]
             size = max(stored, default=self.unknown)
         return size
 
 
-def _let_stores_answer(workspace: Workspace, task: seqio.Task) -> _SizeFromStore:
+def _use_store_sizes(workspace: Workspace, task: seqio.Task) -> _SizeFromStore:
+    """Replaces a task's `num_input_examples` by a `_SizeFromStore`."""
     size = vars(task).get("num_input_examples")
     if isinstance(size, _SizeFromStore):
         size.workspace = workspace
@@ -62,20 +63,16 @@ def _let_stores_answer(workspace: Workspace, task: seqio.Task) -> _SizeFromStore
 
 def known_size(workspace: Workspace, task: seqio.Task, split: str) -> int | None:
     """Examples of a plain task's split, from its source or its stores; None if neither knows."""
-    return _let_stores_answer(workspace, task)(split) if split in task.splits else 0
+    return _use_store_sizes(workspace, task)(split) if split in task.splits else 0
 
 
 def plain_num_records(
     workspace: Workspace, name: str, split: str, without: Callable[[str], bool]
 ) -> int:
-    """Records below a seqio task or mixture, those of tasks that are left out not counted."""
+    """Records below a seqio task or mixture, except those of tasks that `without` excludes."""
     tasks = seqio.get_subtasks(seqio.get_mixture_or_task(name))
-    return sum(_num_records(workspace, task, split) for task in tasks if not without(task.name))
-
-
-def _num_records(workspace: Workspace, task: seqio.Task, split: str) -> int:
-    records = known_size(workspace, task, split)
-    return UNKNOWN_RECORDS if records is None else records
+    sizes = [known_size(workspace, task, split) for task in tasks if not without(task.name)]
+    return sum(UNKNOWN_RECORDS if size is None else size for size in sizes)
 
 
 def plain_shares(
@@ -84,28 +81,26 @@ def plain_shares(
     without: Callable[[str], bool],
     warned: set[str],
 ) -> dict[str, float]:
-    """Task -> share through the mixture's public rates; {} if all its tasks are left out.
+    """Task -> share by the mixture's own rates; {} if all its tasks are excluded.
 
     Args:
-        without: whether a task is left out, so that the others share what it had.
-        warned: mixtures whose provisional rates were warned of; this one is added if it is.
+        without: whether a task is excluded; the others take its share.
+        warned: mixtures that were already warned about provisional rates; updated.
 
     Raises:
         UserError: its rates cannot be computed, or are not above 0.
     """
-    sizes = {task.name: _let_stores_answer(workspace, task) for task in mixture.tasks}
+    sizes = {task.name: _use_store_sizes(workspace, task) for task in mixture.tasks}
     try:
         try:
-            rates = _rates(mixture)
+            rates = _rates(mixture, sizes)
         except TypeError:
-            rates = _provisional_rates(mixture, sizes)
+            rates = _rates(mixture, sizes, unknown=UNKNOWN_RECORDS)
             if mixture.name not in warned:
                 warned.add(mixture.name)
                 _warn_of_provisional_rates(mixture.name, sizes)
     except (TypeError, ValueError) as error:
-        raise UserError(f"mixture {mixture.name!r}: its rates cannot be computed: {error}") from (
-            error
-        )
+        raise UserError(f"mixture {mixture.name!r}: cannot compute its rates: {error}") from error
     if not rates or not sum(rates.values()) > 0 or min(rates.values()) < 0:
         raise UserError(f"mixture {mixture.name!r} needs rates above 0, it has {rates}")
     rates = {name: rate for name, rate in rates.items() if rate > 0 and not without(name)}
@@ -113,18 +108,14 @@ def plain_shares(
     return {name: rate / total for name, rate in rates.items()}
 
 
-def _rates(mixture: seqio.Mixture) -> dict[str, float]:
-    return {task.name: mixture.get_rate(task) for task in mixture.tasks}
-
-
-def _provisional_rates(
-    mixture: seqio.Mixture, sizes: dict[str, _SizeFromStore]
+def _rates(
+    mixture: seqio.Mixture, sizes: dict[str, _SizeFromStore], unknown: int | None = None
 ) -> dict[str, float]:
-    """Rates as if tasks that do not know their size had `UNKNOWN_RECORDS`."""
+    """The mixture's rates, with `unknown` records in tasks of unknown size."""
     try:
         for size in sizes.values():
-            size.unknown = UNKNOWN_RECORDS
-        return _rates(mixture)
+            size.unknown = unknown
+        return {task.name: mixture.get_rate(task) for task in mixture.tasks}
     finally:
         for size in sizes.values():
             size.unknown = None
@@ -136,15 +127,11 @@ def _warn_of_provisional_rates(mixture: str, sizes: dict[str, _SizeFromStore]) -
         for task, size in sorted(sizes.items())
         if "train" in seqio.TaskRegistry.get(task).splits and size("train") is None
     ]
+    more = f" and {len(unknown) - 5} more" if len(unknown) > 5 else ""
     _log.warning(
         "mixture %s: its rates depend on numbers of examples, which are not known yet for %s. "
         "Each counts as %s until `run.py prepare` has built its store",
         mixture,
-        _listed(unknown),
+        ", ".join(unknown[:5]) + more,
         f"{UNKNOWN_RECORDS:,}",
     )
-
-
-def _listed(names: Iterable[str], most: int = 5) -> str:
-    names = list(names)
-    return ", ".join(names[:most]) + (f" and {len(names) - most} more" if names[most:] else "")

@@ -1,7 +1,7 @@
 """SeqIO's own pipelines as input: a plain task's examples for a store, a mixture's packed rows.
 
-What a user's module registers runs unchanged in TensorFlow, once, when its store is built. The
-mixture as SeqIO itself feeds it (`feed="seqio"`) is the reference that ours is compared with.
+Tasks that a user's module registers run unchanged in TensorFlow, once, when their stores are built.
+A mixture fed by SeqIO itself (`feed="seqio"`) is the reference for our feed.
 """
 
 import contextlib
@@ -31,49 +31,48 @@ from instruct.workspace import Workspace
 
 _WINDOW_ROWS = 256
 
-# Prefix of fingerprints of plain tasks; its number changes with the way they are computed.
+# Prefix of fingerprints of plain tasks; the number changes with the algorithm.
 PLAIN_KIND = "plain3-"
-# Attributes of a source that change no record; splits, which a set may hold, are sorted.
+# Attributes of a source that change no record, or are hashed in sorted order (splits).
 _SOURCE_NOISE = ("_num_input_examples", "_caching_permitted", "_splits")
 # Above this many bytes, files are identified by size and time instead of content.
 _MOST_HASHED_BYTES = 1 << 30
+# Attribute of a task that caches `_code_fingerprint`.
+_CACHED = "instruct_code_fingerprint"
 
 _log = logging.getLogger(__name__)
 
-# Attribute of a task that remembers `_code_fingerprint`.
-_REMEMBERED = "instruct_code_fingerprint"
-
 
 class PlainTaskSource:
-    """A plain seqio task as the source of its stores: its pipeline at a run's lengths.
+    """A plain seqio task's pipeline at a run's lengths, as the source of its stores.
 
-    Runs in the process that registered the task.
+    Works only in the process that registered the task.
     """
 
     def __init__(self, task: str, config: DataConfig) -> None:
         self.task = task
         self.config = config
-        self._warned = False  # of what the fingerprint does not see
+        self._warned = False  # about what the fingerprint does not cover
 
     @property
     def splits(self) -> Sequence[str]:
         return tuple(seqio.TaskRegistry.get(self.task).splits)
 
     def fingerprint(self, workspace: Workspace) -> str:
-        """Of the task, wherever the stores are."""
+        """`plain_fingerprint` of the task."""
         return plain_fingerprint(self.task)
 
     def available(self, workspace: Workspace) -> str | None:
-        """None: the pipeline itself raises where its files are missing."""
+        """None: the pipeline itself raises if files are missing."""
         return None
 
     def records(self, workspace: Workspace, split: str) -> Iterator[Any]:
-        """The split's `TokenRecord`s; warns once of what the fingerprint does not see."""
-        unseen = plain_unseen(self.task)
+        """The split's `TokenRecord`s; warns once about what the fingerprint does not cover."""
+        _, unseen = _code_fingerprint(seqio.TaskRegistry.get(self.task))
         if unseen and not self._warned:
             self._warned = True
             _log.warning(
-                "seqio task %r: a change of its code rebuilds its store, but its code does not "
+                "seqio task %r: a change of its code rebuilds its store, but the code does not "
                 "show %s. After changing that, set another version (source.version = '2' on the "
                 "task's source) to rebuild the store",
                 self.task,
@@ -85,10 +84,10 @@ class PlainTaskSource:
 
 
 def plain_fingerprint(name: str) -> str:
-    """Hash of a task's source, files, steps, features and vocabularies, which decide its examples.
+    """Hash of a task's source, files, preprocessors, features and vocabularies.
 
-    Equal in every process for an unchanged task (`instruct.data.seqio.code_fingerprint` says what
-    of the code counts). What `postprocess_fn` and `metric_fns` do is no part of it.
+    Equal in every process for an unchanged task (see `instruct.data.seqio.code_fingerprint`).
+    `postprocess_fn` and `metric_fns` do not count.
     """
     task = seqio.TaskRegistry.get(name)
     digest = hashlib.sha256(_code_fingerprint(task)[0].encode())
@@ -99,17 +98,12 @@ def plain_fingerprint(name: str) -> str:
     return PLAIN_KIND + digest.hexdigest()
 
 
-def plain_unseen(name: str) -> tuple[str, ...]:
-    """Phrases that name what changes a task's examples and not its fingerprint."""
-    return _code_fingerprint(seqio.TaskRegistry.get(name))[1]
-
-
 def _code_fingerprint(task: seqio.Task) -> tuple[str, tuple[str, ...]]:
-    """(hash, what it does not see) of a task without its files.
+    """(hash, phrases for what it does not cover) of a task without its files.
 
-    The task remembers it: what its code holds after it has run, such as a memo, is no change.
+    Cached on the task, since its code may hold other objects after it has run, such as a memo.
     """
-    if _REMEMBERED not in vars(task):
+    if _CACHED not in vars(task):
         fingerprint = CodeFingerprint(_vocabulary_content)
         for step in task.preprocessors:
             fingerprint.add(step)
@@ -117,43 +111,43 @@ def _code_fingerprint(task: seqio.Task) -> tuple[str, tuple[str, ...]]:
         for name, feature in task.output_features.items():
             fingerprint.add(name)
             fingerprint.add(feature)
-        vars(task)[_REMEMBERED] = fingerprint.hexdigest(), tuple(fingerprint.unseen)
-    return vars(task)[_REMEMBERED]
+        vars(task)[_CACHED] = fingerprint.hexdigest(), tuple(fingerprint.unseen)
+    return vars(task)[_CACHED]
 
 
 def _vocabulary_content(value: Any) -> Any:
-    """A SentencePiece vocabulary as the bytes of its file, wherever that lies, and its options."""
+    """A SentencePiece vocabulary as a hash of its file, wherever that is, and its options."""
     if not isinstance(value, seqio.SentencePieceVocabulary):
         return value
     file = value.sentencepiece_model_file
     with contextlib.suppress(tf.errors.OpError), tf.io.gfile.GFile(file, "rb") as stream:
         file = hashlib.sha256(stream.read()).hexdigest()
-    options = sorted(vars(value).items())
-    plain = [(k, v) for k, v in options if v is None or isinstance(v, bool | int | float | str)]
-    kept = [(k, v) for k, v in plain if k not in ("_sentencepiece_model_file", "_model")]
+    options = tuple(
+        (name, option)
+        for name, option in sorted(vars(value).items())
+        if (option is None or isinstance(option, bool | int | float | str))
+        and name not in ("_sentencepiece_model_file", "_model")
+    )
     overrides = str(getattr(value, "_normalizer_spec_overrides", ""))
-    return (type(value), file, value.extra_ids, tuple(kept), overrides)
+    return (type(value), file, value.extra_ids, options, overrides)
 
 
 def _file_stamps(paths: Sequence[str]) -> list[str]:
-    """Files by name and content, or by size and time where that is much to read or elsewhere."""
-    stamps, files = [], []
-    for path in paths:
-        if tf.io.gfile.exists(path) and not tf.io.gfile.isdir(path):
-            files.append((path, tf.io.gfile.stat(path)))
-        else:
-            stamps.append(path)
-    much = sum(found.length for _, found in files) > _MOST_HASHED_BYTES
-    for path, found in files:
-        content = f"{found.length} {found.mtime_nsec}"
-        if not much and "://" not in path:
+    """Files by name and content; by size and time if they are large or in a bucket."""
+    is_file = {path: tf.io.gfile.exists(path) and not tf.io.gfile.isdir(path) for path in paths}
+    stamps = [path for path in paths if not is_file[path]]
+    files = [(path, tf.io.gfile.stat(path)) for path in paths if is_file[path]]
+    large = sum(stat.length for _, stat in files) > _MOST_HASHED_BYTES
+    for path, stat in files:
+        content = f"{stat.length} {stat.mtime_nsec}"
+        if not large and "://" not in path:
             content = file_digest(Path(path)).hex()
         stamps.append(f"{os.path.basename(path)} {content}")
     return stamps
 
 
 def check_plain_vocabulary(task: seqio.Task, vocabulary: Vocabulary) -> None:
-    """Raises UserError unless the task's ids mean what the run's vocabulary says."""
+    """Raises UserError unless the task's ids are those of the run's vocabulary."""
     for name in FEATURES:
         if name not in task.output_features:
             raise UserError(
@@ -162,16 +156,16 @@ def check_plain_vocabulary(task: seqio.Task, vocabulary: Vocabulary) -> None:
             )
         theirs = from_seqio(getattr(task.output_features[name], "vocabulary", None))
         if theirs is None:
-            continue  # a vocabulary class of the user's own: its ids are taken as they are
+            continue  # the user's own vocabulary class: its ids are not checked
         if load_vocabulary(theirs).fingerprint != vocabulary.fingerprint:
             raise UserError(
-                f"seqio task {task.name!r} tokenises {name!r} with {theirs!r}, this run uses "
+                f"seqio task {task.name!r} tokenizes {name!r} with {theirs!r}, this run uses "
                 f"{vocabulary.spec!r}. Set VOCABULARY to {theirs!r}, or change the task's features"
             )
 
 
 def _dtype_error(task: seqio.Task, split: str, lengths: Mapping[str, int]) -> UserError | None:
-    """The error of a failing pipeline whose features are no text or ids; None if they are."""
+    """The error of a failing pipeline whose features are neither text nor ids, else None."""
     dataset = task.source.get_dataset(split, shuffle=False)
     failing = "the end of its preprocessors"
     for step in task.preprocessors:
@@ -181,20 +175,20 @@ def _dtype_error(task: seqio.Task, split: str, lengths: Mapping[str, int]) -> Us
         try:
             dataset = transform(dataset)
         except (TypeError, ValueError):
-            inner = getattr(step, "func", step)  # of a functools.partial
-            failing = f"step {getattr(inner, '__name__', type(inner).__name__)}"
+            function = getattr(step, "func", step)  # of a functools.partial
+            failing = f"step {getattr(function, '__name__', type(function).__name__)}"
             break
-    tokenising = failing.startswith("step tokenize")
+    tokenizing = failing.startswith("step tokenize")
     for name in FEATURES:
         spec = dataset.element_spec.get(name)
         if spec is None or spec.dtype == tf.string:
             continue
-        if tokenising or not spec.dtype.is_integer or spec.shape.rank != 1:
+        if tokenizing or not spec.dtype.is_integer or spec.shape.rank != 1:
             return UserError(
                 f"seqio task {task.name!r}, split {split!r}: feature {name!r} has dtype "
-                f"{spec.dtype.name} and rank {spec.shape.rank} at {failing}. A step that tokenises "
+                f"{spec.dtype.name} and rank {spec.shape.rank} at {failing}. A step that tokenizes "
                 "takes text (tf.string), and the last step must give int32 ids of rank 1. Turn "
-                "numbers into text before they are tokenised, for example with "
+                "numbers into text before they are tokenized, for example with "
                 f"tf.strings.as_string(example[{name!r}])"
             )
     return None
@@ -203,11 +197,11 @@ def _dtype_error(task: seqio.Task, split: str, lengths: Mapping[str, int]) -> Us
 def token_records(
     name: str, split: str, lengths: Mapping[str, int], vocabulary: Vocabulary, seed: int = 0
 ) -> Iterator[TokenRecord | Dropped]:
-    """Runs a plain task's TensorFlow pipeline once over a split, in its own order.
+    """Runs a plain task's TensorFlow pipeline once over a split, unshuffled.
 
     Raises:
-        UserError: the task tokenises with another vocabulary, lacks a feature, or has one that is
-            neither text nor token ids.
+        UserError: the task uses another vocabulary, lacks a feature, or has one that is neither
+            text nor token ids.
     """
     task = seqio.TaskRegistry.get(name)
     check_plain_vocabulary(task, vocabulary)
@@ -247,8 +241,7 @@ def seqio_windows(
 ) -> Iterator[Window]:
     """Rows of SeqIO's pipeline (sampling, shuffle buffers, next-fit packing), 256 a window.
 
-    Rows before window `start` are computed and thrown away. SeqIO's registry reads `workspace`
-    from here on.
+    Rows before window `start` are computed and discarded. Sets SeqIO's workspace to `workspace`.
     """
     use_workspace(workspace)
     dataset = seqio.get_dataset(
@@ -262,28 +255,23 @@ def seqio_windows(
         verbose=False,
         seed=config.seed,
     )
-    rows = dataset.skip(start * _WINDOW_ROWS).batch(_WINDOW_ROWS).as_numpy_iterator()
-    for arrays in rows:
-        yield _seqio_window(arrays, num_leaves)
-
-
-def _seqio_window(arrays: dict[str, np.ndarray], num_leaves: int) -> Window:
-    rows = {key: np.asarray(value, dtype=np.int32) for key, value in arrays.items()}
+    dataset = dataset.skip(start * _WINDOW_ROWS).batch(_WINDOW_ROWS)
     sides = (
         (batch.ENCODER_INPUT_TOKENS, batch.ENCODER_SEGMENT_IDS, batch.ENCODER_POSITIONS),
         (batch.DECODER_TARGET_TOKENS, batch.DECODER_SEGMENT_IDS, batch.DECODER_POSITIONS),
     )
-    for tokens, segments, positions in sides:
-        if segments not in rows:  # not packed: one example a row
-            rows[segments] = (rows[tokens] != 0).astype(np.int32)
-            rows[positions] = np.arange(rows[tokens].shape[1], dtype=np.int32) * rows[segments]
-    # SeqIO's packing does not keep which task an example came from.
-    rows[batch.DECODER_TASK_IDS] = np.zeros_like(rows[batch.DECODER_TARGET_TOKENS])
-    num_rows = rows[batch.DECODER_TARGET_TOKENS].shape[0]
-    return Window(
-        rows=decoder_features(rows),
-        row_ends=np.zeros(num_rows, dtype=np.int64),
-        example_leaves=np.zeros(0, dtype=np.int64),
-        counts=np.zeros((len(COUNTS), num_leaves), dtype=np.int64),
-        dropped={},
-    )
+    for arrays in dataset.as_numpy_iterator():
+        rows = {key: np.asarray(value, dtype=np.int32) for key, value in arrays.items()}
+        for tokens, segments, positions in sides:
+            if segments not in rows:  # not packed: one example a row
+                rows[segments] = (rows[tokens] != 0).astype(np.int32)
+                rows[positions] = np.arange(rows[tokens].shape[1], dtype=np.int32) * rows[segments]
+        # SeqIO's packing does not keep the tasks of the examples.
+        rows[batch.DECODER_TASK_IDS] = np.zeros_like(rows[batch.DECODER_TARGET_TOKENS])
+        yield Window(
+            rows=decoder_features(rows),
+            row_ends=np.zeros(len(rows[batch.DECODER_TARGET_TOKENS]), dtype=np.int64),
+            example_leaves=np.zeros(0, dtype=np.int64),
+            counts=np.zeros((len(COUNTS), num_leaves), dtype=np.int64),
+            dropped={},
+        )

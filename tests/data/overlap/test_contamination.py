@@ -8,14 +8,14 @@ import json
 import string
 import time
 
+import numpy as np
 import pytest
 
 from instruct.data import registry
 from instruct.data.overlap import scan as overlap_scan
 from instruct.data.overlap.contamination import contamination
-from instruct.data.overlap.index import index_part, sampled_numbers
+from instruct.data.overlap.index import StoredTask, sample_part
 from instruct.data.overlap.ngrams import record_keys, record_words, unescaped
-from instruct.data.overlap.scan import StoredTask
 from instruct.data.stores.writing import write_store
 from instruct.data.task_modules import load_modules
 from instruct.errors import UserError
@@ -110,7 +110,7 @@ def test_short_texts_count_as_a_whole_only(tmp_path):
     assert (pair.test_touched, pair.test_covered) == (2, 2)
 
 
-def test_wording_that_a_task_repeats_is_passed_over(tmp_path):
+def test_boilerplate_is_ignored(tmp_path):
     wording = "tell me whether this is so or not"
     train = stored(tmp_path, "a", [f"{wording} w{k} x{k} y{k}" for k in range(30)])
     test = stored(tmp_path, "b", [f"{wording} z{k} u{k} v{k}" for k in range(30)])
@@ -138,15 +138,15 @@ def test_a_store_is_not_compared_with_itself(tasks):
 
 
 def test_samples_and_sketches(tmp_path):
-    assert list(sampled_numbers(3, None)) == list(sampled_numbers(3, 5)) == [0, 1, 2]
-    assert sampled_numbers(100, 4) == [0, 25, 50, 75]
     task = stored(tmp_path, "a", [text(*range(k, k + 40)) for k in range(0, 1000, 50)])
-    whole = index_part(task.path, task.size, N, None, None)
-    part = index_part(task.path, task.size, N, 5, 8)
-    assert part.sizes.tolist() == [8] * 5 and part.numbers.tolist() == [0, 4, 8, 12, 16]
-    for example, number in enumerate(part.numbers):
-        mine = part.hashes[part.examples == example]
-        assert mine.tolist() == sorted(whole.hashes[whole.examples == number])[:8]
+    whole = sample_part(task, N, 1000, 1000)
+    assert whole.columns[:, 0].tolist() == list(range(20))
+    part = sample_part(task, N, 5, 8)
+    assert np.bincount(part.texts).tolist() == [8] * 5
+    assert part.columns[:, 0].tolist() == [0, 4, 8, 12, 16]
+    for example, number in enumerate(part.columns[:, 0]):
+        mine = part.hashes[part.texts == example]
+        assert mine.tolist() == sorted(whole.hashes[whole.texts == number])[:8]
 
 
 def planted(tmp_path, question, copies, others=()):

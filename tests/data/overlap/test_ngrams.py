@@ -5,12 +5,24 @@ import hashlib
 import numpy as np
 import pytest
 
-from instruct.data.overlap.ngrams import Shingler, record_words, words
+from instruct.data.overlap.ngrams import (
+    hash_texts,
+    ngram_hashes,
+    record_words,
+    whole_hashes,
+    words,
+)
 from instruct.prompts.record import Record
 
 
 def record(*texts, answer="yes"):
     return Record("r", {f"field{n}": text for n, text in enumerate(texts)}, answer)
+
+
+def hashes(records, n):
+    """(row, n-gram, whole text) hashes of records."""
+    texts = hash_texts([record_words(item) for item in records])
+    return *ngram_hashes(texts, n), whole_hashes(texts)
 
 
 @pytest.mark.parametrize(
@@ -43,7 +55,7 @@ def test_hashes_are_those_of_the_n_grams():
         for size in (0, 1, 2, 3, 5, 9, 30, 0, 4)
     ]
     n = 4
-    rows, grams, texts = Shingler(n).hashes(records)
+    rows, grams, texts = hashes(records, n)
     meaning = {}
     for row, item in enumerate(records):
         listed = record_words(item)
@@ -61,8 +73,8 @@ def test_hashes_are_those_of_the_n_grams():
 
 def test_the_same_in_another_batch_and_another_process():
     records = [record("one two three four five"), record("six")]
-    together = Shingler(3).hashes(records)[1]
-    apart = [Shingler(3).hashes([item])[1] for item in records]
+    together = hashes(records, 3)[1]
+    apart = [hashes([item], 3)[1] for item in records]
     np.testing.assert_array_equal(together, np.concatenate(apart))
 
     # By the definition, in integers, which no process can change.
@@ -72,9 +84,9 @@ def test_the_same_in_another_batch_and_another_process():
     value = (word("six") + word("yes") * 0xD1342543DE82EF95 + 2) % 2**64
     value = ((value ^ value >> 30) * 0xBF58476D1CE4E5B9) % 2**64
     value = ((value ^ value >> 27) * 0x94D049BB133111EB) % 2**64
-    assert Shingler(3).hashes([records[1]])[2].tolist() == [value ^ value >> 31]
+    assert hashes([records[1]], 3)[2].tolist() == [value ^ value >> 31]
 
 
 def test_a_record_without_words_has_no_n_gram():
-    rows, grams, texts = Shingler(2).hashes([record("?!", answer="!"), record("a b")])
+    rows, grams, texts = hashes([record("?!", answer="!"), record("a b")], 2)
     assert set(rows.tolist()) == {1} and grams.size == 2 and texts.size == 2

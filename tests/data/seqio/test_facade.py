@@ -196,7 +196,7 @@ def test_more_shards_than_shares_fall_back_to_examples(mixture):
         for i in range(12)
     ]
     assert [len(part) for part in found] == [1] * 10 + [0] * 2
-    with pytest.raises(UserError, match="12 shares were asked for, 10 can be read alone"):
+    with pytest.raises(UserError, match="12 shards requested, its records come in 10"):
         task.source.get_dataset("train", shard_info=seqio.ShardInfo(0, 12))
 
 

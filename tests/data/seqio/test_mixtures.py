@@ -58,7 +58,7 @@ def test_records_of_the_rest_count():
 
 @pytest.mark.parametrize(
     "rates, message",
-    [((0.0,), "rates above 0"), ((lambda task: 1 + None,), "cannot be computed")],
+    [((0.0,), "rates above 0"), ((lambda task: 1 + None,), "cannot compute")],
 )
 def test_rates_that_are_none(rates, message):
     mixture = add_mixture({add_task(): rate for rate in rates})

@@ -154,7 +154,7 @@ def test_lengths_are_part_of_a_plain_store(tmp_path):
 def test_another_vocabulary_is_refused(tmp_path):
     task = make_task(tmp_path, vocabulary=seqio.ByteVocabulary(extra_ids=9))
     done = prepare(workspace(), registry.resolve(workspace(), task.name), toy_config(task.name))
-    assert "tokenises 'inputs' with 'bytes#extra_ids=9', this run uses 'bytes'" in (
+    assert "tokenizes 'inputs' with 'bytes#extra_ids=9', this run uses 'bytes'" in (
         done.failed[0].message
     )
     config = toy_config(task.name, vocabulary="bytes#extra_ids=9")

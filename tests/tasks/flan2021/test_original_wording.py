@@ -14,7 +14,7 @@ from instruct.data.registry import find_spec, registered_specs, resolve
 from instruct.errors import UserError
 from instruct.prompts import flan_tables
 from instruct.prompts.render import Rendered
-from instruct.prompts.template import LISTS
+from instruct.prompts.template import LISTS, placeholders
 from tasks import cot, mixtures  # noqa: F401 (registers)
 from tasks.dialog import family as dialog
 from tasks.flan2021 import family as flan2021
@@ -147,9 +147,9 @@ def test_inversions_come_from_flan_alone(checkout):
         spec = flan2021_task(checkout, row)
         key = spec.templates.name.removeprefix("flan_v2:")
         assert ("zs_inv" in spec.modes) == (key not in STRAIGHT_ONLY)
-        assert all("options" not in t.input_names for t in spec.templates.inv)
+        assert all("options" not in placeholders(t.inputs) for t in spec.templates.inv)
     gsm8k = worded(checkout, cot.cot_task(cot.SETS[0])).templates
-    assert [(t.id, t.target_names) for t in gsm8k.inv] == [
+    assert [(t.id, set(placeholders(t.targets))) for t in gsm8k.inv] == [
         ("ii_zs_00", {"question"}),
         ("ii_zs_01", {"question", "rationale"}),
     ]

@@ -9,7 +9,7 @@ from instruct.data.sources.natural_instructions import EXEMPLARS, FOLDER, normal
 from instruct.data.spec import SPLITS
 from instruct.prompts.record import Record
 from instruct.prompts.render import Rendered
-from instruct.prompts.template import load_template_sets
+from instruct.prompts.template import load_template_sets, placeholders
 from tasks.answers import rouge_l, rouge_l_of_gpt2_tokens
 from tasks.niv2 import family as niv2
 from tasks.niv2.table import (
@@ -309,7 +309,7 @@ def test_templates_are_written_for_instances_with_a_definition():
     path = WORDINGS / "natural_instructions.toml"
     (template_set,) = load_template_sets(path).values()
     for template in template_set.zs_noopt:
-        assert {"definition", "input"} <= template.input_names
+        assert {"definition", "input"} <= set(placeholders(template.inputs))
 
 
 def test_rouge_l_is_the_publishers_in_both_tracks():
