@@ -120,5 +120,5 @@ def test_tokens_of_a_plain_task_stay_as_they_are():
     shown = renderer(TokenRecord("0", [5, 1], [6, 1], "in", "out"), 0, 0)
     assert isinstance(shown, Rendered)
     assert (shown.input_ids, shown.target_ids) == ([5, 1], [6, 1])
-    with pytest.raises(UserError, match="holds record 'r1', and not tokens"):
+    with pytest.raises(UserError, match="holds record 'r1', not tokens"):
         renderer(RECORD, 0, 0)
