@@ -1,11 +1,12 @@
 """Builds the missing record stores of a mixture.
 
-One process builds one store; a broken source fails alone. A store is complete or absent, so an
-interrupted build resumes with the unfinished stores. Plain seqio tasks run their TensorFlow
+One process builds one store, and a failing source affects no other. A store is complete or absent,
+so an interrupted build resumes with the unfinished stores. Plain seqio tasks run their TensorFlow
 pipelines in this process, one after another.
 """
 
 import dataclasses
+import datetime
 import functools
 import logging
 import time
@@ -14,6 +15,7 @@ from typing import Any
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn
+from rich.text import Text
 
 from instruct.data.config import DataConfig
 from instruct.data.spec import SPLITS, Resolved
@@ -21,24 +23,25 @@ from instruct.data.stores.disk_estimate import DiskEstimate, estimate_disk
 from instruct.data.stores.jobs import (
     Job,
     PreparedStore,
-    build_reported,
+    build_store,
     by_reason,
-    can_be_sent,
+    failed,
     find_store,
-    killed,
+    is_picklable,
     store_jobs,
     succeeded,
     unavailable,
 )
 from instruct.data.stores.processes import map_in_processes
-from instruct.errors import UserError
+from instruct.errors import RunFailed, UserError
 from instruct.workspace import Workspace
 
 _log = logging.getLogger(__name__)
 
 # Starting a process costs about as much as building this many small stores.
 _FEW_JOBS = 4
-_ROWS_IF_UNKNOWN = 1000  # of a store, while no store's number of rows is known
+_DEFAULT_ROWS = 1000  # of a store, while no store's number of rows is known
+_KILLED = "the process that built it was killed; did it run out of memory?"
 
 # Builds stores on other machines; this process builds those that it leaves out.
 BuildElsewhere = Callable[[Sequence[Job]], dict[Job, PreparedStore]]
@@ -52,18 +55,18 @@ class Prepared:
 
     @property
     def failed(self) -> tuple[PreparedStore, ...]:
-        """Those that could not be built."""
+        """Stores that could not be built."""
         return tuple(store for store in self.stores if store.status == "failed")
 
     def check(self) -> None:
         """Raises UserError if a store could not be built, naming the first few and why."""
         if self.failed:
             lines = [f"  {line}" for line in self.failures()]
-            more = f"\n  and {len(lines) - 10} more" if len(lines) > 10 else ""
+            if len(lines) > 10:
+                lines[10:] = [f"  and {len(lines) - 10} more"]
             raise UserError(
                 f"{len(self.failed)} of {len(self.stores)} record stores could not be built:\n"
-                + "\n".join(lines[:10])
-                + more
+                + "\n".join(lines)
                 + "\nTo train without these tasks, run `python run.py prepare --skip_unavailable` "
                 "and set SKIP_UNAVAILABLE=True"
             )
@@ -75,13 +78,7 @@ class Prepared:
     def print_failures(self, console: Console) -> None:
         """Prints all of `failures`."""
         for line in self.failures():
-            console.print(
-                f"failed: {line}",
-                style="red",
-                markup=False,
-                highlight=False,
-                soft_wrap=True,
-            )
+            console.print(Text(f"failed: {line}", "red"), soft_wrap=True)
 
 
 def prepare(
@@ -97,48 +94,44 @@ def prepare(
     check_disk: bool = True,
     elsewhere: BuildElsewhere | None = None,
 ) -> Prepared:
-    """Builds missing stores; resumes with the unfinished ones after an interruption.
-
-    A store is kept unless its source would give other records now.
+    """Builds missing stores, and those whose source would give other records now.
 
     Args:
-        workspace: where sources look and stores go.
-        resolved: the mixture.
         config: lengths and vocabulary, which stores of plain seqio tasks depend on.
-        splits: those a task does not have are passed over.
+        splits: to prepare; a task that lacks one is fine.
         workers: processes that build at the same time.
         verify: compare existing stores with their hashes, and rebuild damaged ones.
         rebuild: rebuild all stores.
-        console: where the estimate and the progress bar go; None for neither.
-        check_disk: refuse to begin what plainly does not fit on the disk.
-        elsewhere: builds stores that can be sent to other machines, instead of processes here.
+        console: for the disk estimate and the progress bar; None for neither.
+        check_disk: refuse to start if the stores clearly do not fit on the disk.
+        elsewhere: builds picklable jobs on other machines, instead of processes here.
 
     Raises:
-        UserError: the stores plainly do not fit on the disk; nothing is written then.
+        UserError: the stores clearly do not fit on the disk; nothing is written then.
     """
     jobs = list(store_jobs(workspace, resolved, config, splits))
-    there = {}
+    manifests = {}
     for job in jobs:
         manifest = None if rebuild else find_store(job, verify)
         if manifest is not None:
-            there[job] = manifest
-    done = {job: succeeded(job, manifest, "there") for job, manifest in there.items()}
-    missing = [job for job in jobs if job not in there]
-    if elsewhere is None:  # other machines may have what is not here
-        done |= {job: result for job in missing if (result := unavailable(job)) is not None}
-        missing = [job for job in missing if job not in done]
+            manifests[job] = manifest
+    results = {job: succeeded(job, manifest, "there") for job, manifest in manifests.items()}
+    missing = [job for job in jobs if job not in results]
+    if elsewhere is None:  # other machines may have sources that this one lacks
+        results |= {job: result for job in missing if (result := unavailable(job)) is not None}
+        missing = [job for job in missing if job not in results]
     if missing:
-        estimate = estimate_disk(workspace, missing, there)
+        estimate = estimate_disk(workspace, missing, manifests)
         if console is not None:
-            console.print(estimate.describe(), markup=False, highlight=False, soft_wrap=True)
+            console.print(Text(estimate.describe()), soft_wrap=True)
         if check_disk:
             estimate.check()
         built = _build_all(estimate, workers, console, elsewhere)
         for store in built.values():
             if store.status == "built" and store.message:
                 _log.warning("%s", store.message)
-        done |= built
-    return Prepared(tuple(done[job] for job in jobs))
+        results |= built
+    return Prepared(tuple(results[job] for job in jobs))
 
 
 def _build_all(
@@ -147,53 +140,47 @@ def _build_all(
     console: Console | None,
     elsewhere: BuildElsewhere | None,
 ) -> dict[Job, PreparedStore]:
-    """Builds stores; the failure of one stops no other."""
     jobs = estimate.biggest_first()
-    # What cannot be sent to another process is built here.
-    sent = [job for job in jobs if can_be_sent(job)]
+    picklable = [job for job in jobs if is_picklable(job)]
     results: dict[Job, PreparedStore] = {}
-    if elsewhere is not None and sent:
-        results |= elsewhere(sent)
+    if elsewhere is not None and picklable:
+        results |= elsewhere(picklable)
         jobs = [job for job in jobs if job not in results]
-        sent = []
     if not jobs:
         return results
     with BuildProgress(jobs, estimate.rows, console) as bar:
-        if workers > 1 and len(sent) > _FEW_JOBS:
-            for job, store in map_in_processes(build_reported, sent, workers, bar.add_rows):
-                results[job] = store or killed(job)
+        if elsewhere is None and workers > 1 and len(picklable) > _FEW_JOBS:
+            for job, store in map_in_processes(build_store, picklable, workers, bar.add_rows):
+                results[job] = store or failed(job, RunFailed(_KILLED))
                 bar.finish(job)
         for job in jobs:
-            if job in results:
-                continue
-            results[job] = build_reported(job, functools.partial(bar.add_rows, job))
-            bar.finish(job)
+            if job not in results:
+                results[job] = build_store(job, functools.partial(bar.add_rows, job))
+                bar.finish(job)
     return results
 
 
 class BuildProgress:
-    """A bar weighted by rows; silent without a console.
+    """A progress bar weighted by rows; silent without a console.
 
-    A store counts with the rows its task declares, or with `sizes`; one whose rows nobody knows
-    with the mean of the others. A store that is finished counts in full, however many rows it had.
+    A store weighs as many rows as expected (its size, else the mean of the known sizes), and a
+    finished one counts in full, however many rows it had.
 
     Args:
         jobs: the stores to build.
         sizes: job -> rows, where they are known.
-        console: where the bar goes; None for none.
     """
 
     def __init__(
         self, jobs: Sequence[Job], sizes: Mapping[Job, int], console: Console | None
     ) -> None:
         known = [rows for rows in sizes.values() if rows > 0]
-        mean = sum(known) / len(known) if known else _ROWS_IF_UNKNOWN
+        mean = sum(known) / len(known) if known else _DEFAULT_ROWS
         self._expected = {job: float(sizes.get(job) or mean) for job in jobs}
         self._total = sum(self._expected.values())
         self._running: dict[Job, int] = {}
         self._finished_weight = 0.0
-        self._finished = 0
-        self._rows = 0
+        self._finished = self._rows = 0
         self._start = time.monotonic()
         self._progress = Progress(
             TextColumn("preparing"),
@@ -219,7 +206,7 @@ class BuildProgress:
             self._show()
 
     def finish(self, job: Job) -> None:
-        """Counts a store that is done, built or not."""
+        """Counts a store as finished, built or not."""
         self._running.pop(job, None)
         self._finished_weight += self._expected.pop(job)
         self._finished += 1
@@ -239,16 +226,10 @@ class BuildProgress:
     def note(self) -> str:
         """Text with stores, rows, speed and time left."""
         elapsed = max(time.monotonic() - self._start, 1e-3)
-        left = self.seconds_left(elapsed)
+        seconds = self.seconds_left(elapsed)
+        left = "?" if seconds is None else datetime.timedelta(seconds=round(seconds))
         stores = f"{self._finished}/{self._finished + len(self._expected)} stores"
-        rows = f"{self._rows:,} rows, {self._rows / elapsed:,.0f} rows/s"
-        return f"{stores}, {rows}, {'?' if left is None else _clock(left)} left"
+        return f"{stores}, {self._rows:,} rows, {self._rows / elapsed:,.0f} rows/s, {left} left"
 
     def _show(self) -> None:
         self._progress.update(self._task, completed=self.done, note=self.note())
-
-
-def _clock(seconds: float) -> str:
-    minutes, rest = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours}:{minutes:02}:{rest:02}"

@@ -155,7 +155,7 @@ def test_a_part_that_lost_everything_gives_its_share_to_the_others():
     registry.add_mixture(name, {lost: 0.5, rest: 0.3, both.name: 0.2})
     _, record = prepared(name)
     assert record.tasks == (away.name, empty.name)
-    assert "no record; rows that are none: empty answer: 40" in record.missing[-1].reason
+    assert "no record; rejected rows: empty answer: 40" in record.missing[-1].reason
     after = {part: values["after"] for part, values in record.sub_mixtures.items()}
     assert after == pytest.approx({lost: 0.0, rest: 0.6, both.name: 0.4})
     assert f"{lost} has no task left; its share of 0.5" in "\n".join(
