@@ -167,28 +167,29 @@ def _bytes_array(texts: Sequence[str]) -> np.ndarray:
     return array
 
 
-# Feature -> (record, rendered example) -> value, in the types of SeqIO's evaluator: text is bytes,
-# lists of text are object arrays of bytes.
-_FEATURES: dict[str, Callable[[Record, Rendered], Any]] = {
-    "id": lambda record, shown: record.id.encode(),
-    "answer": lambda record, shown: record.answer.encode(),
-    "answer_index": lambda record, shown: np.int32(shown.answer_index),
-    "references": lambda record, shown: _bytes_array(record.references or (record.answer,)),
-    "options": lambda record, shown: _bytes_array(shown.options),
-    "markers": lambda record, shown: _bytes_array(shown.markers),
-    "template": lambda record, shown: shown.template_id.encode(),
-    "metadata": lambda record, shown: json.dumps(
-        dict(record.metadata), ensure_ascii=False, sort_keys=True
-    ).encode(),
-    "record": lambda record, shown: record.to_json().encode(),
-}
-FEATURE_NAMES = tuple(_FEATURES)
+FEATURE_NAMES = (
+    *("id", "answer", "answer_index", "references", "options", "markers"),
+    *("template", "metadata", "record"),
+)
 
 
 def example_features(record: Record, shown: Rendered) -> dict[str, Any]:
     """The `example` of a `postprocess_fn`, without the `*_pretokenized` texts.
 
+    Types are those of SeqIO's evaluator: text is bytes, lists of text are object arrays of bytes.
     `options`, `markers` and `answer_index` are as the prompt shows them (empty and -1 where it
     shows none); `references` is never empty; `metadata` and `record` are JSON.
     """
-    return {name: feature_fn(record, shown) for name, feature_fn in _FEATURES.items()}
+    metadata = json.dumps(dict(record.metadata), ensure_ascii=False, sort_keys=True)
+    values = (
+        record.id.encode(),
+        record.answer.encode(),
+        np.int32(shown.answer_index),
+        _bytes_array(record.references or (record.answer,)),
+        _bytes_array(shown.options),
+        _bytes_array(shown.markers),
+        shown.template_id.encode(),
+        metadata.encode(),
+        record.to_json().encode(),
+    )
+    return dict(zip(FEATURE_NAMES, values))

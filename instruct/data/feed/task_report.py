@@ -195,7 +195,6 @@ def report_tasks(
         num_examples: to render of each task, at most its records; 0 for none.
         workers: processes that render.
     """
-    open_store.cache_clear()  # rebuilt stores are other files now
     leaves: dict[str, list[Leaf]] = collections.defaultdict(list)
     for leaf in resolved.leaves:
         leaves[leaf.task].append(leaf)
@@ -215,10 +214,10 @@ def report_tasks(
         builders[task] = dataclasses.replace(builder, window_examples=size)
     if workers > 1 and len(builders) >= _FEW_TASKS:
         items = list(builders.items())
-        results = map_in_processes(_measure_in_worker, items, workers)
+        results = map_in_processes(_measure, items, workers)
         measured = {task: lengths or _KILLED for (task, _), lengths in results}
     else:
-        measured = {task: _measure(builder) for task, builder in builders.items()}
+        measured = {item[0]: _measure(item) for item in builders.items()}
     reports = []
     for task, task_leaves in leaves.items():
         task_stores = tuple(by_task[task])
@@ -239,16 +238,11 @@ def report_tasks(
     return MixtureReport(resolved.name, config.split, config.vocabulary, lengths, tuple(reports))
 
 
-def _measure_in_worker(item: tuple[str, WindowBuilder], progress_fn: Any) -> Lengths | str:
-    lengths = _measure(item[1])
-    open_store.cache_clear()  # else each process keeps every store of the mixture open
-    return lengths
-
-
-def _measure(builder: WindowBuilder) -> Lengths | str:
-    """Statistics of the first window, or why it cannot be built."""
+def _measure(item: tuple[str, WindowBuilder], progress_fn: Any = None) -> Lengths | str:
+    """Statistics of a task's first window, or why it cannot be built."""
+    open_store.cache_clear()  # stores may have been rebuilt; and not every store stays open
     try:
-        window = builder.build(0)
+        window = item[1].build(0)
     except UserError as error:  # a damaged store
         return str(error)
     totals = dict(zip(COUNTS, window.counts.sum(axis=1).tolist()))

@@ -11,7 +11,6 @@ import functools
 import logging
 import time
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn
@@ -110,11 +109,8 @@ def prepare(
         UserError: the stores clearly do not fit on the disk; nothing is written then.
     """
     jobs = list(store_jobs(workspace, resolved, config, splits))
-    manifests = {}
-    for job in jobs:
-        manifest = None if rebuild else find_store(job, verify)
-        if manifest is not None:
-            manifests[job] = manifest
+    stores = {} if rebuild else {job: find_store(job, verify) for job in jobs}
+    manifests = {job: manifest for job, manifest in stores.items() if manifest is not None}
     results = {job: succeeded(job, manifest, "there") for job, manifest in manifests.items()}
     missing = [job for job in jobs if job not in results]
     if elsewhere is None:  # other machines may have sources that this one lacks
@@ -160,7 +156,7 @@ def _build_all(
     return results
 
 
-class BuildProgress:
+class BuildProgress(Progress):
     """A progress bar weighted by rows; silent without a console.
 
     A store weighs as many rows as expected (its size, else the mean of the known sizes), and a
@@ -174,62 +170,39 @@ class BuildProgress:
     def __init__(
         self, jobs: Sequence[Job], sizes: Mapping[Job, int], console: Console | None
     ) -> None:
+        columns = TextColumn("preparing"), BarColumn(), TextColumn("{task.fields[note]}")
+        super().__init__(*columns, console=console, disable=console is None)
         known = [rows for rows in sizes.values() if rows > 0]
         mean = sum(known) / len(known) if known else _DEFAULT_ROWS
-        self._expected = {job: float(sizes.get(job) or mean) for job in jobs}
-        self._total = sum(self._expected.values())
-        self._running: dict[Job, int] = {}
-        self._finished_weight = 0.0
-        self._finished = self._rows = 0
-        self._start = time.monotonic()
-        self._progress = Progress(
-            TextColumn("preparing"),
-            BarColumn(),
-            TextColumn("{task.fields[note]}"),
-            console=console,
-            disable=console is None,
-        )
-        self._task = self._progress.add_task("", total=self._total, note=self.note())
-
-    def __enter__(self) -> "BuildProgress":
-        self._progress.start()
-        return self
-
-    def __exit__(self, *error: Any) -> None:
-        self._progress.stop()
+        self._rows_left = {job: float(sizes.get(job) or mean) for job in jobs}
+        self._num_stores, self._num_rows = len(jobs), 0
+        self._start_secs = time.monotonic()
+        self.add_task("", total=sum(self._rows_left.values()), note="")
+        self._advance(0)
 
     def add_rows(self, job: Job, rows: int) -> None:
         """Counts rows that were read for a store."""
-        self._rows += rows
-        if job in self._expected:
-            self._running[job] = self._running.get(job, 0) + rows
-            self._show()
+        self._num_rows += rows
+        if job in self._rows_left:
+            weight = min(rows, self._rows_left[job])
+            self._rows_left[job] -= weight
+            self._advance(weight)
 
     def finish(self, job: Job) -> None:
         """Counts a store as finished, built or not."""
-        self._running.pop(job, None)
-        self._finished_weight += self._expected.pop(job)
-        self._finished += 1
-        self._show()
+        self._advance(self._rows_left.pop(job))
 
-    @property
-    def done(self) -> float:
-        """Expected rows that are done."""
-        running = (min(rows, self._expected[job]) for job, rows in self._running.items())
-        return self._finished_weight + sum(running)
+    def _advance(self, weight: float) -> None:
+        (task,) = self.tasks
+        self.update(task.id, completed=task.completed + weight)
+        self.update(task.id, note=self.note(time.monotonic() - self._start_secs))
 
-    def seconds_left(self, elapsed: float) -> float | None:
-        """Seconds left at the mean speed of the first `elapsed` seconds; None before any row."""
-        done = self.done
-        return (self._total - done) * elapsed / done if done else None
-
-    def note(self) -> str:
-        """Text with stores, rows, speed and time left."""
-        elapsed = max(time.monotonic() - self._start, 1e-3)
-        seconds = self.seconds_left(elapsed)
-        left = "?" if seconds is None else datetime.timedelta(seconds=round(seconds))
-        stores = f"{self._finished}/{self._finished + len(self._expected)} stores"
-        return f"{stores}, {self._rows:,} rows, {self._rows / elapsed:,.0f} rows/s, {left} left"
-
-    def _show(self) -> None:
-        self._progress.update(self._task, completed=self.done, note=self.note())
+    def note(self, elapsed: float) -> str:
+        """Text with stores, rows, speed and time left at the mean speed of `elapsed` seconds."""
+        (task,) = self.tasks
+        left = "?"
+        if task.completed and task.remaining is not None:
+            left = datetime.timedelta(seconds=round(task.remaining * elapsed / task.completed))
+        stores = f"{self._num_stores - len(self._rows_left)}/{self._num_stores} stores"
+        speed = f"{self._num_rows / max(elapsed, 1e-3):,.0f} rows/s"
+        return f"{stores}, {self._num_rows:,} rows, {speed}, {left} left"

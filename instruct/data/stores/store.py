@@ -83,9 +83,7 @@ class Manifest:
     def from_json(cls, text: str) -> "Manifest":
         """Inverse of `to_json`. Raises ValueError if the text was changed or is not a manifest."""
         values = parse_json(text)
-        if not isinstance(values, dict):
-            raise ValueError("not a JSON object")
-        if values.pop("manifest_sha256", None) != _hash_json(values):
+        if not isinstance(values, dict) or values.pop("manifest_sha256", 0) != _hash_json(values):
             raise ValueError("its hash does not match its contents")
         if values.get("format") != FORMAT:
             raise ValueError(f"format {values.get('format')}, this program reads {FORMAT}")
@@ -110,14 +108,10 @@ def read_manifest(path: Path) -> Manifest | None:
         UserError: the manifest is damaged.
     """
     try:
-        text = (path / MANIFEST_FILE).read_text(encoding="utf-8")
+        return Manifest.from_json((path / MANIFEST_FILE).read_text(encoding="utf-8"))
     except FileNotFoundError:
         return None
-    except (OSError, UnicodeDecodeError) as error:
-        raise _damaged(path, f"{MANIFEST_FILE} cannot be read ({error})") from error
-    try:
-        return Manifest.from_json(text)
-    except (ValueError, TypeError) as error:
+    except (OSError, ValueError, TypeError) as error:
         raise _damaged(path, f"{MANIFEST_FILE}: {error}") from error
 
 

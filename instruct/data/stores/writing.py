@@ -14,7 +14,7 @@ from array_record.python.array_record_module import ArrayRecordWriter
 
 from instruct.data.stores.store import MANIFEST_FILE, RECORDS_FILE, Manifest, hash_file
 from instruct.data.token_record import TokenRecord
-from instruct.errors import errno_words, storage_error_number, storage_error_path
+from instruct.errors import storage_error_number, storage_error_path, storage_failure
 from instruct.files import replace_file, whole_folder
 from instruct.prompts.record import Record
 
@@ -137,19 +137,12 @@ def _is_running(process: int) -> bool:
 
 def _write_error(path: Path, error: Exception) -> StoreWriteError | None:
     """A clear error if the store's storage failed, not its source's; else None."""
-    number, where = storage_error_number(error), storage_error_path(error)
-    if number in (errno.ENOSPC, errno.EDQUOT) or "quota exceeded" in str(error):
-        return StoreWriteError(
-            f"no space left on the disk of {path.parent} while writing a record store. Free "
-            "some, or set STORE_DIR to a larger disk; finished stores are kept"
-        )
-    store = path.absolute()
+    number, where, store = storage_error_number(error), storage_error_path(error), path.absolute()
+    is_full = number in (errno.ENOSPC, errno.EDQUOT)
     is_ours = store.is_relative_to(where) or Path(where).is_relative_to(store.parent)
-    if number is None or (where and not is_ours):
+    if number is None or not (is_full or is_ours or not where):
         return None
-    if number in (errno.EACCES, errno.EPERM):
-        return StoreWriteError(f"may not write to {path.parent}; set STORE_DIR to another folder")
     return StoreWriteError(
-        f"could not write {where or path}: {errno_words(number)}. Check that storage, or set "
-        "STORE_DIR to another folder; finished stores are kept"
+        f"{storage_failure(error)} Or set STORE_DIR to another folder than {path.parents[1]}; "
+        "finished stores are kept"
     )
