@@ -54,13 +54,9 @@ def check_split(resolved: Resolved, split: str) -> None:
 
 
 def make_builder(
-    workspace: Workspace,
-    config: DataConfig,
-    resolved: Resolved,
-    split: str,
-    training: bool = True,
+    workspace: Workspace, config: DataConfig, resolved: Resolved, training: bool = True
 ) -> tuple[WindowBuilder, tuple[Leaf, ...]]:
-    """The window builder of a split, and the leaves that `decoder_task_ids` - 1 indexes.
+    """The window builder of `config.split`, and the leaves that `decoder_task_ids` - 1 indexes.
 
     Training needs records of every leaf. Evaluation skips leaves without records in the split, and
     inverted prompts.
@@ -72,6 +68,7 @@ def make_builder(
     _, most_files = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (most_files, most_files))
     load_vocabulary(config.vocabulary)
+    split = config.split
     if training:
         check_split(resolved, split)
     feed_leaves = [_feed_leaf(workspace, leaf, split, config) for leaf in resolved.leaves]
@@ -104,13 +101,4 @@ def make_builder(
         config.plan,
         groups=[feed.path for feed in feeds],
     )
-    builder = WindowBuilder(
-        leaves=feeds,
-        plan=plan,
-        vocabulary=config.vocabulary,
-        lengths=config.lengths,
-        seed=config.seed,
-        window_examples=config.window_examples,
-        packing=config.packing,
-    )
-    return builder, leaves
+    return WindowBuilder(feeds, plan, config), leaves

@@ -54,7 +54,7 @@ class BatchInfo:
     num_examples: int
 
 
-class TrainFeed:
+class TrainFeed(Iterator[tuple[dict[str, np.ndarray], BatchInfo]]):
     """Endless iterator of (batch, BatchInfo): int32 arrays of batch.py, this host's rows.
 
     Args:
@@ -91,7 +91,7 @@ class TrainFeed:
             self._builder = None
             self._fingerprint = _hash([config.mixture, config.identity()])
         else:
-            self._builder, _ = make_builder(workspace, config, resolved, config.split)
+            self._builder, _ = make_builder(workspace, config, resolved)
             leaves = self._builder.leaves
             self._plain_records = {x.name: x.sha256[:16] for x in leaves if x.templates is None}
             # Thousands of leaves share some dozen template sets.
@@ -109,9 +109,6 @@ class TrainFeed:
         self._row = 0
         self._window: Window | None = None
         self._windows: Iterator[Window] | None = None
-
-    def __iter__(self) -> "TrainFeed":
-        return self
 
     def __next__(self) -> tuple[dict[str, np.ndarray], BatchInfo]:
         parts, counts, missing = [], np.zeros(len(self._leaves), dtype=np.int64), self._batch_rows
@@ -311,7 +308,7 @@ def eval_batches(
         UserError: no task has prepared records in the split.
     """
     config = dataclasses.replace(config, window_examples=num_examples, seed=0, split=split)
-    builder, used = make_builder(workspace, config, resolved, split, training=False)
+    builder, used = make_builder(workspace, config, resolved, training=False)
     window = builder.build(0)
     num_rows = -(-window.num_rows // config.batch_size) * config.batch_size
     rows = pad_rows(window.rows, num_rows)

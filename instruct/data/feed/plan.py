@@ -59,20 +59,17 @@ def permute(numbers: np.ndarray, size: int | np.ndarray, key: np.uint64 | np.nda
     result = numbers.copy()
     pending = np.arange(numbers.size)
     while pending.size:
-        image = _feistel(result[pending], bits[pending], keys[pending])
+        values, half_bits, key = result[pending], bits[pending], keys[pending]
+        mask = (np.uint64(1) << half_bits) - np.uint64(1)
+        left, right = values >> half_bits, values & mask
+        with np.errstate(over="ignore"):
+            for turn in range(_ROUNDS):
+                turn_key = key + np.uint64(turn) * _GOLDEN
+                left, right = right, left ^ (_mix(right + turn_key) & mask)
+        image = (left << half_bits) | right
         result[pending] = image
         pending = pending[image >= sizes[pending]]
     return result.astype(np.int64)
-
-
-def _feistel(values: np.ndarray, half_bits: np.ndarray, keys: np.ndarray) -> np.ndarray:
-    mask = (np.uint64(1) << half_bits) - np.uint64(1)
-    left, right = values >> half_bits, values & mask
-    with np.errstate(over="ignore"):
-        for turn in range(_ROUNDS):
-            turn_keys = keys + np.uint64(turn) * _GOLDEN
-            left, right = right, left ^ (_mix(right + turn_keys) & mask)
-    return (left << half_bits) | right
 
 
 class Plan:

@@ -207,11 +207,12 @@ def report_tasks(
         changes = {"mixture": task, "seed": 0, "plan": "low_discrepancy", "packing": "none"}
         own = dataclasses.replace(config, **changes)
         try:
-            builder, _ = make_builder(workspace, own, alone, config.split)
+            builder, _ = make_builder(workspace, own, alone)
         except UserError:
             continue  # no such split, no store, or no record: the stores' rows say so
         size = min(num_examples, builder.leaves[0].num_records)
-        builders[task] = dataclasses.replace(builder, window_examples=size)
+        own = dataclasses.replace(own, window_examples=size)
+        builders[task] = dataclasses.replace(builder, config=own)
     if workers > 1 and len(builders) >= _FEW_TASKS:
         items = list(builders.items())
         results = map_in_processes(_measure, items, workers)

@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 
+from instruct.data.config import DataConfig
 from instruct.data.feed.packing import pack
 from instruct.data.feed.plan import Plan
 from instruct.data.feed.rendering import ExampleRenderer, example_key, exemplars_asked, name_key
@@ -22,8 +23,6 @@ from instruct.data.vocab import load_vocabulary
 from instruct.prompts.record import Record
 from instruct.prompts.render import Dropped, Rendered
 from instruct.prompts.template import TemplateSet
-
-_MASK = (1 << 64) - 1
 
 # Rows of `Window.counts`. `exemplars_missing`: exemplars that prompts should show but do not,
 # because they did not fit or ask the same as the query.
@@ -91,16 +90,11 @@ class WindowBuilder:
 
     Attributes:
         leaves: in the order of the plan's.
-        lengths: (S, T).
     """
 
     leaves: tuple[FeedLeaf, ...]
     plan: Plan
-    vocabulary: str
-    lengths: tuple[int, int]
-    seed: int
-    window_examples: int
-    packing: str
+    config: DataConfig
 
     def __call__(self, number: int) -> dict[str, Any]:
         """`build` as a dictionary of arrays, which Grain passes through shared memory.
@@ -108,12 +102,11 @@ class WindowBuilder:
         Pickling a window through a pipe fills it, and blocks the worker's shutdown until Grain
         kills it after 25 s.
         """
-        window = self.build(int(number))
-        return {field.name: getattr(window, field.name) for field in dataclasses.fields(window)}
+        return vars(self.build(int(number)))
 
     def build(self, number: int) -> Window:
         """Window `number`: examples number * window_examples and the following."""
-        leaves, counts, turns = self.plan.window(number, self.window_examples)
+        leaves, counts, turns = self.plan.window(number, self.config.window_examples)
         records = self.plan.record_indices(leaves, turns)
         kept_leaves, kept, totals, dropped = self._render(
             leaves.tolist(), counts.tolist(), records.tolist()
@@ -123,11 +116,11 @@ class WindowBuilder:
             [example.input_ids for example in kept],
             [example.target_ids for example in kept],
             example_leaves + 1,
-            *self.lengths,
-            self.packing,
+            *self.config.lengths,
+            self.config.packing,
         )
         # Best fit orders rows by length, so they are shuffled.
-        generator = np.random.Generator(np.random.Philox(key=[self.seed & _MASK, number]))
+        generator = np.random.Generator(np.random.Philox(key=[self.config.seed, number]))
         order = generator.permutation(packed.num_rows)
         by_row = np.argsort(np.argsort(order)[packed.example_rows], kind="stable")
         per_row = np.bincount(packed.example_rows, minlength=packed.num_rows)[order]
@@ -138,12 +131,12 @@ class WindowBuilder:
         self, leaves: list[int], counts: list[int], numbers: list[int]
     ) -> tuple[list[int], list[Rendered], np.ndarray, dict[str, int]]:
         """Leaves of the kept examples, the examples, COUNTS by leaf, drops by reason."""
-        reads: dict[tuple[str, str], _BatchRead] = {}
+        reads: dict[str, _BatchRead] = {}
         opened = {leaf: self._open(self.leaves[leaf], reads) for leaf in dict.fromkeys(leaves)}
         draws = []
         for leaf, count, number in zip(leaves, counts, numbers):
             leaf_key, records, renderer = opened[leaf]
-            key = example_key(self.seed, leaf_key, count)
+            key = example_key(self.config.seed, leaf_key, count)
             exemplars = renderer.exemplar_numbers(number, key)
             records.wanted.add(number)
             if isinstance(renderer.exemplars, _BatchRead):
@@ -174,25 +167,23 @@ class WindowBuilder:
         return kept_leaves, kept, totals, dict(sorted(dropped.items()))
 
     def _open(
-        self, leaf: FeedLeaf, reads: dict[tuple[str, str], "_BatchRead"]
+        self, leaf: FeedLeaf, reads: dict[str, "_BatchRead"]
     ) -> tuple[int, "_BatchRead", ExampleRenderer]:
-        """(key of the leaf, its records, its renderer). Adds its stores to `reads`."""
-
-        def records(path: str, sha256: str) -> _BatchRead:
-            if (path, sha256) not in reads:
-                reads[path, sha256] = _BatchRead(open_store(path, sha256))
-            return reads[path, sha256]
-
+        """(key of the leaf, its records, its renderer). Adds its stores to `reads` by path."""
+        reads.setdefault(leaf.path, _BatchRead(open_store(leaf.path, leaf.sha256)))
+        if leaf.exemplar_path:
+            exemplars = open_store(leaf.exemplar_path, leaf.exemplar_sha256)
+            reads.setdefault(leaf.exemplar_path, _BatchRead(exemplars))
         renderer = ExampleRenderer(
             leaf.mode,
             leaf.templates,
             leaf.shots,
-            load_vocabulary(self.vocabulary),
-            self.lengths,
-            records(leaf.exemplar_path, leaf.exemplar_sha256) if leaf.exemplar_path else None,
+            load_vocabulary(self.config.vocabulary),
+            self.config.lengths,
+            reads.get(leaf.exemplar_path),
             query_among_exemplars=leaf.exemplar_path == leaf.path,
         )
-        return name_key(leaf.name), records(leaf.path, leaf.sha256), renderer
+        return name_key(leaf.name), reads[leaf.path], renderer
 
 
 class _BatchRead:

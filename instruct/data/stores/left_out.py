@@ -38,7 +38,7 @@ class LeftOut:
 
     Attributes:
         date: of the `prepare` run, UTC.
-        missing: the stores; a task may be named several times.
+        left_out: the missing stores; a task may be named several times.
         num_tasks_left: tasks that remain.
         sub_mixtures: child of the mixture -> {"before", "after": its share, "tasks": {task:
             {"before", "after"}}}, all as shares of the whole mixture; of the tasks that remain.
@@ -46,27 +46,19 @@ class LeftOut:
 
     mixture: str
     date: str
-    missing: tuple[Missing, ...]
+    left_out: tuple[Missing, ...]
     num_tasks_left: int
     sub_mixtures: Mapping[str, Any]
 
     @property
     def tasks(self) -> tuple[str, ...]:
         """The tasks, each once."""
-        return tuple(dict.fromkeys(store.task for store in self.missing))
+        return tuple(dict.fromkeys(store.task for store in self.left_out))
 
     def write(self, workspace: Workspace) -> Path:
         """Replaces the mixture's file; returns where it is."""
         path = left_out_path(workspace, self.mixture)
-        values = {
-            "format": _FORMAT,
-            "mixture": self.mixture,
-            "date": self.date,
-            "left_out": [dataclasses.asdict(store) for store in self.missing],
-            "num_tasks_left": self.num_tasks_left,
-            "sub_mixtures": self.sub_mixtures,
-        }
-        write_json(path, values)
+        write_json(path, {"format": _FORMAT, **dataclasses.asdict(self)})
         return path
 
     def describe(self, path: Path) -> list[str]:
@@ -75,8 +67,8 @@ class LeftOut:
         Args:
             path: the file, which names all tasks.
         """
-        count = f"{len(self.tasks)} tasks are left out:" if self.missing else "nothing is left out"
-        reasons = by_reason((store.task, store.split, store.reason) for store in self.missing)
+        count = f"{len(self.tasks)} tasks are left out:" if self.left_out else "nothing is left out"
+        reasons = by_reason((store.task, store.split, store.reason) for store in self.left_out)
         lines = [f"{self.mixture}: {count}", *(f"  {line}" for line in reasons[:_MAX_LINES])]
         if len(reasons) > _MAX_LINES:
             lines.append(f"  and {len(reasons) - _MAX_LINES:,} more")
@@ -106,10 +98,9 @@ def read_left_out(workspace: Workspace, mixture: str) -> LeftOut | None:
         values = parse_json(path.read_bytes())
         if values["format"] != _FORMAT or values["mixture"] != mixture:
             raise ValueError(f"format {values['format']} of mixture {values['mixture']!r}")
-        missing = tuple(Missing(**store) for store in values["left_out"])
-        return LeftOut(
-            mixture, values["date"], missing, values["num_tasks_left"], values["sub_mixtures"]
-        )
+        del values["format"]
+        values["left_out"] = tuple(Missing(**store) for store in values["left_out"])
+        return LeftOut(**values)
     except FileNotFoundError:
         return None
     except (OSError, ValueError, KeyError, TypeError) as error:

@@ -23,7 +23,7 @@ def builder_of(*specs, **changes):
     registry.add_mixture(name, {registry.add_task(spec).name: 1 for spec in specs})
     config = toy_config(name, **changes)
     prepare(workspace(), registry.resolve(workspace(), name), config).check()
-    return make_builder(workspace(), config, registry.resolve(workspace(), name), "train")[0]
+    return make_builder(workspace(), config, registry.resolve(workspace(), name))[0]
 
 
 def same(one, two):
@@ -103,8 +103,13 @@ def test_exemplars_that_do_not_fit_are_counted():
     few_shot = toy_spec(ToySource("fs", words=12), modes={"fs_noopt": 1})
     builder = builder_of(few_shot, toy_spec(ToySource("zs")))
     wide, narrow = (
-        dataclasses.replace(builder, lengths=lengths).build(0)
-        for lengths in ((4000, 16), (250, 16))
+        dataclasses.replace(
+            builder,
+            config=dataclasses.replace(
+                builder.config, feature_lengths={"inputs": length, "targets": 16}
+            ),
+        ).build(0)
+        for length in (4000, 250)
     )
     missing = COUNTS.index("exemplars_missing")
     assert wide.counts[missing].tolist() == [0, 0]
