@@ -146,8 +146,7 @@ def _eval_example(
     config: DataConfig,
 ) -> EvalExample | None:
     """One example; None if it does not fit."""
-    exemplars = renderer.exemplar_numbers(number, key)
-    rendered = renderer.render(record, key, exemplars)
+    rendered = renderer(record, number, key)
     if isinstance(rendered, Dropped):
         return None
     target_ids = rendered.target_ids[: config.lengths[1]]
@@ -162,7 +161,7 @@ def _eval_example(
         truncated = _is_trimmed(record, config)
     else:
         references, metadata = record.references or (record.answer,), record.metadata
-        shown, drawn = rendered.num_exemplars, len(exemplars)
+        shown, drawn = rendered.num_exemplars, len(renderer.exemplar_numbers(number, key))
         asked = exemplars_asked(renderer.mode, renderer.shots, drawn, rendered.template_id)
         seqio_example |= {
             "inputs_pretokenized": rendered.inputs.encode(),

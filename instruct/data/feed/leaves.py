@@ -20,25 +20,18 @@ def _feed_leaf(workspace: Workspace, leaf: Leaf, split: str, config: DataConfig)
     manifest, path = leaf_manifest(workspace, leaf, split, config)
     if manifest is None:
         return None
-    spec = leaf.spec
-    exemplar_split = spec.exemplar_split_of(leaf.mode) if spec else ""
-    exemplar_path = exemplar_sha256 = ""
+    spec, store = leaf.spec, (path, manifest.sha256)
+    if spec is None:
+        return FeedLeaf(leaf.name, leaf.mode, store, manifest.num_records, None)
+    exemplar_store, exemplar_split = ("", ""), spec.exemplar_split_of(leaf.mode)
     if exemplar_split:
         exemplars, exemplar_path = leaf_manifest(workspace, leaf, exemplar_split, config)
         if exemplars is None:
             return None
-        exemplar_sha256 = exemplars.sha256
-    return FeedLeaf(
-        name=leaf.name,
-        mode=leaf.mode,
-        path=path,
-        sha256=manifest.sha256,
-        num_records=manifest.num_records,
-        templates=spec.templates if spec else None,
-        exemplar_path=exemplar_path,
-        exemplar_sha256=exemplar_sha256,
-        shots=spec.fixed_shots(leaf.mode) if spec else None,
-    )
+        exemplar_store = (exemplar_path, exemplars.sha256)
+    templates, shots = spec.templates, spec.fixed_shots(leaf.mode)
+    records = manifest.num_records
+    return FeedLeaf(leaf.name, leaf.mode, store, records, templates, exemplar_store, shots)
 
 
 def check_split(resolved: Resolved, split: str) -> None:
@@ -99,6 +92,6 @@ def make_builder(
         [feed.num_records for feed in feeds],
         config.seed,
         config.plan,
-        groups=[feed.path for feed in feeds],
+        groups=[feed.store[0] for feed in feeds],
     )
     return WindowBuilder(feeds, plan, config), leaves

@@ -14,7 +14,6 @@ import dataclasses
 import hashlib
 import json
 import logging
-import operator
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
@@ -93,14 +92,15 @@ class TrainFeed(Iterator[tuple[dict[str, np.ndarray], BatchInfo]]):
         else:
             self._builder, _ = make_builder(workspace, config, resolved)
             leaves = self._builder.leaves
-            self._plain_records = {x.name: x.sha256[:16] for x in leaves if x.templates is None}
+            self._plain_records = {x.name: x.store[1][:16] for x in leaves if x.templates is None}
             # Thousands of leaves share some dozen template sets.
             sets = {id(leaf.templates): leaf.templates for leaf in leaves}
             hashes = {number: _hash(repr(templates)) for number, templates in sets.items()}
-            fields = operator.attrgetter(
-                "name", "sha256", "num_records", "exemplar_sha256", "shots"
-            )
-            identities = [(*fields(leaf), hashes[id(leaf.templates)]) for leaf in leaves]
+            identities = [
+                [leaf.name, leaf.store[1], leaf.num_records, leaf.exemplar_store[1], leaf.shots]
+                + [hashes[id(leaf.templates)]]
+                for leaf in leaves
+            ]
             rates = self._builder.plan.rates.round(12).tolist()
             self._fingerprint = _hash([identities, rates, config.identity()])
         self._counts = np.zeros((len(COUNTS), len(self._leaves)), dtype=np.int64)

@@ -89,8 +89,8 @@ class RecordList(list[Record]):
 class ExampleRenderer:
     """Renders the examples of one leaf: (record, its number, key) -> `Rendered` or `Dropped`.
 
-    Windows, evaluation, the SeqIO facade and `show` all render through this. To read many records
-    in one call, call `exemplar_numbers` for all examples first and `render` afterwards.
+    Windows, evaluation, the SeqIO facade and `show` all render through this. A caller that reads
+    many records at once uses `exemplar_numbers` and `render`.
 
     Attributes:
         templates: None for a plain seqio task, whose records are tokens already.
@@ -126,7 +126,9 @@ class ExampleRenderer:
 
     def __call__(self, record: Record | TokenRecord, number: int, key: int) -> Rendered | Dropped:
         """Renders record `number` of the split; `key` (`example_key`) fixes every draw."""
-        return self.render(record, key, self.exemplar_numbers(number, key))
+        numbers = self.exemplar_numbers(number, key)
+        exemplars = self.exemplars.read(numbers) if self.exemplars is not None else ()
+        return self.render(record, key, exemplars)
 
     def exemplar_numbers(self, number: int, key: int) -> list[int]:
         """Numbers of the exemplars for the prompt of record `number`."""
@@ -136,7 +138,7 @@ class ExampleRenderer:
         return exemplar_indices(self.mode, key, len(self.exemplars), query, self.shots)
 
     def render(
-        self, record: Record | TokenRecord, key: int, exemplar_numbers: Sequence[int]
+        self, record: Record | TokenRecord, key: int, exemplars: Sequence[Record]
     ) -> Rendered | Dropped:
         """Renders a record with these exemplars; a plain task's tokens pass unchanged."""
         if isinstance(record, TokenRecord):
@@ -148,7 +150,6 @@ class ExampleRenderer:
                 f"the store of a plain seqio task holds record {record.id!r}, not tokens. "
                 "Delete the store and run `python run.py prepare` again"
             )
-        exemplars = self.exemplars.read(exemplar_numbers) if self.exemplars is not None else ()
         return render(
             record,
             self.templates,

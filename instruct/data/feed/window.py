@@ -8,7 +8,6 @@ number. Worker processes import this module: no TensorFlow here.
 import collections
 import dataclasses
 import functools
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +19,6 @@ from instruct.data.feed.plan import Plan
 from instruct.data.feed.rendering import ExampleRenderer, example_key, exemplars_asked, name_key
 from instruct.data.stores.store import Store
 from instruct.data.vocab import load_vocabulary
-from instruct.prompts.record import Record
 from instruct.prompts.render import Dropped, Rendered
 from instruct.prompts.template import TemplateSet
 
@@ -37,20 +35,17 @@ class FeedLeaf:
     """What a window builder needs of a leaf: small to pickle, without its metrics.
 
     Attributes:
-        path, sha256: of the store; a rebuilt store has another hash, and is opened again.
-        templates: None for a plain seqio task, whose records are tokens.
-        exemplar_path, exemplar_sha256: the store of exemplars; "" if the mode shows none.
-        shots: number of exemplars always shown; None where it is drawn.
+        store: (path, SHA-256) of its records: a rebuilt store is opened again.
+        exemplar_store: the same of its exemplars; ("", "") if the mode shows none.
+        templates, shots: see `ExampleRenderer`.
     """
 
     name: str
     mode: str
-    path: str
-    sha256: str
+    store: tuple[str, str]
     num_records: int
     templates: TemplateSet | None
-    exemplar_path: str = ""
-    exemplar_sha256: str = ""
+    exemplar_store: tuple[str, str] = ("", "")
     shots: int | None = None
 
 
@@ -131,25 +126,28 @@ class WindowBuilder:
         self, leaves: list[int], counts: list[int], numbers: list[int]
     ) -> tuple[list[int], list[Rendered], np.ndarray, dict[str, int]]:
         """Leaves of the kept examples, the examples, COUNTS by leaf, drops by reason."""
-        reads: dict[str, _BatchRead] = {}
-        opened = {leaf: self._open(self.leaves[leaf], reads) for leaf in dict.fromkeys(leaves)}
+        renderers = {leaf: self._renderer(self.leaves[leaf]) for leaf in dict.fromkeys(leaves)}
+        wanted: dict[tuple[str, str], set[int]] = collections.defaultdict(set)
         draws = []
         for leaf, count, number in zip(leaves, counts, numbers):
-            leaf_key, records, renderer = opened[leaf]
-            key = example_key(self.config.seed, leaf_key, count)
+            feed_leaf, renderer = self.leaves[leaf], renderers[leaf]
+            key = example_key(self.config.seed, name_key(feed_leaf.name), count)
             exemplars = renderer.exemplar_numbers(number, key)
-            records.wanted.add(number)
-            if isinstance(renderer.exemplars, _BatchRead):
-                renderer.exemplars.wanted.update(exemplars)
+            wanted[feed_leaf.store].add(number)
+            if exemplars:
+                wanted[feed_leaf.exemplar_store].update(exemplars)
             draws.append((leaf, number, key, exemplars))
-        for records in reads.values():
-            records.fetch()
+        records = {}
+        for store, chosen in wanted.items():
+            order = sorted(chosen)  # one read per store is much cheaper than one per record
+            records[store] = dict(zip(order, open_store(*store).read(order)))
         totals = np.zeros((len(COUNTS), len(self.leaves)), dtype=np.int64)
         dropped: collections.Counter[str] = collections.Counter()
         kept_leaves, kept = [], []
         for leaf, number, key, exemplars in draws:
-            _, records, renderer = opened[leaf]
-            example = renderer.render(records.records[number], key, exemplars)
+            feed_leaf, renderer = self.leaves[leaf], renderers[leaf]
+            shown = [records[feed_leaf.exemplar_store][n] for n in exemplars]
+            example = renderer.render(records[feed_leaf.store][number], key, shown)
             if isinstance(example, Dropped):
                 totals[:, leaf] += (1, 0, 1, 0, 0, 0, 0)
                 dropped[example.reason] += 1
@@ -166,42 +164,13 @@ class WindowBuilder:
             kept.append(example)
         return kept_leaves, kept, totals, dict(sorted(dropped.items()))
 
-    def _open(
-        self, leaf: FeedLeaf, reads: dict[str, "_BatchRead"]
-    ) -> tuple[int, "_BatchRead", ExampleRenderer]:
-        """(key of the leaf, its records, its renderer). Adds its stores to `reads` by path."""
-        reads.setdefault(leaf.path, _BatchRead(open_store(leaf.path, leaf.sha256)))
-        if leaf.exemplar_path:
-            exemplars = open_store(leaf.exemplar_path, leaf.exemplar_sha256)
-            reads.setdefault(leaf.exemplar_path, _BatchRead(exemplars))
-        renderer = ExampleRenderer(
+    def _renderer(self, leaf: FeedLeaf) -> ExampleRenderer:
+        return ExampleRenderer(
             leaf.mode,
             leaf.templates,
             leaf.shots,
             load_vocabulary(self.config.vocabulary),
             self.config.lengths,
-            reads.get(leaf.exemplar_path),
-            query_among_exemplars=leaf.exemplar_path == leaf.path,
+            open_store(*leaf.exemplar_store) if leaf.exemplar_store[0] else None,
+            query_among_exemplars=leaf.exemplar_store == leaf.store,
         )
-        return name_key(leaf.name), reads[leaf.path], renderer
-
-
-class _BatchRead:
-    """Records of one store that a window reads in one call, which is cheaper than one by one."""
-
-    def __init__(self, store: Store) -> None:
-        self._store = store
-        self.wanted: set[int] = set()
-        self.records: dict[int, Any] = {}
-
-    def __len__(self) -> int:
-        return len(self._store)
-
-    def fetch(self) -> None:
-        """Reads all wanted records."""
-        numbers = sorted(self.wanted)
-        self.records = dict(zip(numbers, self._store.read(numbers)))
-
-    def read(self, indices: Sequence[int]) -> list[Record]:
-        """Fetched records by number."""
-        return [self.records[index] for index in indices]

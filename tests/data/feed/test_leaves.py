@@ -30,7 +30,7 @@ def test_few_shot_leaves_need_their_exemplars():
     config = toy_config(spec.name)
     prepare(workspace(), registry.resolve(workspace(), spec.name), config).check()
     builder, _ = make_builder(workspace(), config, registry.resolve(workspace(), spec.name))
-    assert builder.leaves[0].exemplar_path.endswith("validation")
+    assert builder.leaves[0].exemplar_store[0].endswith("validation")
     (
         store.store_path(workspace(), store.spec_key(spec), "validation") / store.MANIFEST_FILE
     ).unlink()

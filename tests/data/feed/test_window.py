@@ -88,7 +88,7 @@ def test_examples_that_cannot_be_used_are_dropped_with_a_reason():
 def test_a_corrupt_block_is_one_clear_message():
     builder = builder_of(toy_spec(ToySource("c", size=500)))
     leaf = builder.leaves[0]
-    file = store.Path(leaf.path) / store.RECORDS_FILE
+    file = store.Path(leaf.store[0]) / store.RECORDS_FILE
     data = bytearray(file.read_bytes())
     middle = data.index(bytes(300)) // 2  # before the padding that follows the records
     data[middle : middle + 40] = bytes(40)
