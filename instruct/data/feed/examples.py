@@ -98,18 +98,14 @@ def eval_examples(
     if limit is not None and limit < len(store):
         key = np.uint64(example_key(seed, leaf_key, -1))
         order = np.sort(permute(order[:limit], len(store), key))
-    tokenizer, max_lengths = load_vocabulary(vocabulary), (config.lengths[0], _ANY_LENGTH)
-    if leaf.spec is None:
-        renderer = ExampleRenderer(leaf.mode, None, None, tokenizer, max_lengths)
-    else:
-        renderer = ExampleRenderer.of_task(
-            leaf.spec,
-            leaf.mode,
-            split,
-            tokenizer,
-            max_lengths,
-            lambda exemplar_split: _open(workspace, leaf, exemplar_split, config),
-        )
+    renderer = ExampleRenderer.of_task(
+        leaf.spec,
+        leaf.mode,
+        split,
+        load_vocabulary(vocabulary),
+        (config.lengths[0], _ANY_LENGTH),
+        lambda exemplar_split: _open(workspace, leaf, exemplar_split, config),
+    )
     examples = []
     for number, record in zip(order.tolist(), store.stream(order.tolist())):
         key = example_key(seed, leaf_key, number)

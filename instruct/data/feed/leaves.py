@@ -57,9 +57,8 @@ def make_builder(
     Raises:
         UserError: stores are missing, or leaves are empty or lack the split.
     """
-    # Every store in use is an open file.
-    _, most_files = resource.getrlimit(resource.RLIMIT_NOFILE)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (most_files, most_files))
+    _, limit = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (limit, limit))  # every store is an open file
     load_vocabulary(config.vocabulary)
     split = config.split
     if training:

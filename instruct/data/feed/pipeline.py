@@ -2,8 +2,8 @@
 
     feed = TrainFeed(workspace, config, resolve(workspace, config.mixture))
     for batch, info in feed: ...
-    saved = feed.state()            # JSON: window, row, cumulative statistics
-    feed.restore(saved)             # the next batch is the one that would have come
+    state = feed.state()            # JSON: window, row, cumulative statistics
+    feed.restore(state)             # the next batch is the one after that state
 
 Host h of H takes windows h, h + H, h + 2H, ...; a batch is the next rows of its windows. The state
 belongs to one host.
@@ -41,12 +41,11 @@ _log = logging.getLogger(__name__)
 
 @dataclasses.dataclass(frozen=True)
 class BatchInfo:
-    """What a batch holds.
+    """Contents of a batch (this host's rows).
 
     Attributes:
-        task_counts: leaf -> examples, of leaves that have some. Empty under feed="seqio", whose
-            packing does not keep the tasks.
-        num_examples: examples in the batch (this host's rows).
+        task_counts: leaf -> examples, if any. Empty under feed="seqio", whose packing does not keep
+            the tasks.
     """
 
     task_counts: dict[str, int]
@@ -240,14 +239,11 @@ class TrainFeed(Iterator[tuple[dict[str, np.ndarray], BatchInfo]]):
         self._dropped = collections.Counter(state["dropped_reasons"])
 
     def statistics(self) -> dict[str, Any]:
-        """Counts of the examples read so far, as JSON values. A window counts from its first row.
+        """Counts of the examples read so far, as JSON values, by leaf and in total.
 
-        Returns:
-            `leaves`: for every leaf its name, `asked` (share of the mixture), `realised` (share
-            of the examples kept), `examples`, `dropped`, `truncated`, `exemplars_missing` (from
-            the prompts kept), `tokens`; totals under `kept`, `dropped`, `truncated`,
-            `exemplars_missing`, `tokens`; `dropped_reasons`; `left_out`, the tasks of the mixture
-            that are not in it.
+        `asked` is a leaf's share of the mixture, `realised` its share of the examples kept;
+        `exemplars_missing` counts over the prompts kept; `left_out` names the tasks of the mixture
+        that are not in it. A window counts from its first row.
         """
         counts = {name: row.tolist() for name, row in zip(COUNTS, self._counts)}
         tokens = [sum(pair) for pair in zip(counts["input_tokens"], counts["target_tokens"])]

@@ -18,6 +18,7 @@ from instruct.errors import UserError
 from instruct.prompts.render import Dropped, Rendered
 from instruct.workspace import Workspace
 
+_VOCABULARY = "gym"
 _LENGTHS = (4096, 1024)  # tokens; almost no prompt is cut to be shown
 _EXEMPLAR_RECORDS = 200
 
@@ -45,7 +46,6 @@ def rendered_examples(
     modes: Sequence[str],
     split: str,
     count: int,
-    vocabulary: str = "gym",
 ) -> Iterator[tuple[str, Rendered | Dropped]]:
     """(mode, example) of the first records of a split, with the wording of evaluation at seed 0.
 
@@ -62,7 +62,7 @@ def rendered_examples(
         rows = numbered_records(workspace, spec, exemplar_split)
         return RecordList(record for _, record in itertools.islice(rows, _EXEMPLAR_RECORDS))
 
-    tokenizer = load_vocabulary(vocabulary)
+    tokenizer = load_vocabulary(_VOCABULARY)
     for mode in modes:
         leaf_key = name_key(spec.leaf_name(mode))
         try:
@@ -107,12 +107,7 @@ def packed_row(
 
 
 def target_faults(rows: Mapping[str, np.ndarray], vocabulary: Vocabulary) -> list[str]:
-    """Sentences on targets of a batch that cannot be learned: unknown tokens, no EOS; [] if none.
-
-    Args:
-        rows: a batch, packed or not.
-        vocabulary: of its ids.
-    """
+    """Sentences on a batch's targets that cannot be learned (unknown tokens, no EOS); [] if none."""
     tokens, segments = rows[batch.DECODER_TARGET_TOKENS], rows[batch.DECODER_SEGMENT_IDS]
     targets = [
         own[segment == number]

@@ -4,11 +4,12 @@ import dataclasses
 import hashlib
 import json
 from collections.abc import Callable, Sequence
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 
 from instruct.data.spec import TaskSpec
+from instruct.data.stores.store import Store
 from instruct.data.token_record import TokenRecord
 from instruct.errors import UserError
 from instruct.prompts.draws import mix
@@ -70,19 +71,14 @@ def exemplars_asked(mode: str, shots: int | None, drawn: int, template_id: str) 
     return drawn if shots is None else shots
 
 
-class Records(Protocol):
-    """Random access to records by number: a `Store`, or `RecordList`."""
-
-    def __len__(self) -> int: ...
-
-    def read(self, indices: Sequence[int], /) -> list[Record]: ...
-
-
 class RecordList(list[Record]):
-    """Records in memory."""
+    """Records in memory, read as from a `Store`."""
 
     def read(self, indices: Sequence[int]) -> list[Record]:
         return [self[index] for index in indices]
+
+
+Records = Store[Record] | RecordList
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -111,14 +107,20 @@ class ExampleRenderer:
     @classmethod
     def of_task(
         cls,
-        spec: TaskSpec,
+        spec: TaskSpec | None,
         mode: str,
         split: str,
         tokenizer: Tokenizer,
         lengths: tuple[int, int],
         records_fn: Callable[[str], Records],
     ) -> "ExampleRenderer":
-        """The renderer of a task in a mode. `records_fn` opens the records of an exemplar split."""
+        """The renderer of a task in a mode; of a plain seqio task if `spec` is None.
+
+        Args:
+            records_fn: opens the records of an exemplar split.
+        """
+        if spec is None:
+            return cls(mode, None, None, tokenizer, lengths)
         exemplar_split = spec.exemplar_split_of(mode)
         exemplars = records_fn(exemplar_split) if exemplar_split else None
         shots, among = spec.fixed_shots(mode), exemplar_split == split

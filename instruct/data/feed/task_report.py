@@ -33,8 +33,13 @@ _FEW_TASKS = 8  # fewer are measured in this process: starting others would take
 _MAX_PROBLEMS = 20  # on the terminal
 _MAX_NAMES = 5
 _KILLED = "the process that measured its lengths was killed; did it run out of memory?"
-# Mean tokens of both sides, then shares of the examples.
-_MEASURED = ("inputs", "targets", "cut", "too long")
+# Column -> field of `Lengths` and its format.
+_MEASURED = {
+    "inputs": ("input_tokens", ".0f"),
+    "targets": ("target_tokens", ".0f"),
+    "cut": ("truncated", ".1%"),
+    "too long": ("too_long", ".1%"),
+}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -114,10 +119,8 @@ class MixtureReport:
             numbers = (f"{number:,}" for number in (len(tasks), len(stores), records, dropped))
             table.add_row(family, *numbers, *_mean_lengths(tasks))
         _print_table(console, table)
-        reasons: collections.Counter[str] = collections.Counter()
-        for task in self.tasks:
-            for store in task.stores:
-                reasons.update(store.dropped)
+        drops = (store.dropped for task in self.tasks for store in task.stores)
+        reasons = sum(map(collections.Counter, drops), collections.Counter[str]())
         if reasons:
             text = ", ".join(f"{reason}: {count:,}" for reason, count in reasons.most_common())
             console.print(Text(f"dropped rows: {text}"), soft_wrap=True)
@@ -141,11 +144,7 @@ class MixtureReport:
         _print_table(console, table)
 
     def print_problems(self, console: Console, path: Path) -> None:
-        """Prints the first problems, one per line, without stores that failed.
-
-        Args:
-            path: the file with all problems.
-        """
+        """Prints the first problems, one per line; `path` is the file with all of them."""
         problems = [f"{task.task}: {problem}" for task in self.tasks for problem in task.problems]
         if len(problems) > _MAX_PROBLEMS:
             rest = len(problems) - _MAX_PROBLEMS
@@ -163,19 +162,14 @@ def _print_table(console: Console, table: Table) -> None:
 
 
 def _mean_lengths(tasks: Iterable[TaskReport]) -> list[str]:
-    """Means over tasks, which all weigh the same, in the columns of _MEASURED."""
+    """Means over tasks, which all weigh the same, in the columns of `_MEASURED`."""
     measured = [task.lengths for task in tasks if task.lengths is not None]
     if not measured:
         return ["-"] * len(_MEASURED)
 
-    def mean(name: str) -> float:
-        return sum(getattr(lengths, name) for lengths in measured) / len(measured)
-
     return [
-        f"{mean('input_tokens'):.0f}",
-        f"{mean('target_tokens'):.0f}",
-        f"{mean('truncated'):.1%}",
-        f"{mean('too_long'):.1%}",
+        format(sum(getattr(lengths, name) for lengths in measured) / len(measured), spec)
+        for name, spec in _MEASURED.values()
     ]
 
 
@@ -198,9 +192,9 @@ def report_tasks(
     leaves: dict[str, list[Leaf]] = collections.defaultdict(list)
     for leaf in resolved.leaves:
         leaves[leaf.task].append(leaf)
-    by_task: dict[str, list[PreparedStore]] = collections.defaultdict(list)
+    stores_of = collections.defaultdict(list)
     for store in stores:
-        by_task[store.task].append(store)
+        stores_of[store.task].append(store)
     builders = {}
     for task, task_leaves in leaves.items() if num_examples else ():
         alone = Resolved(task, config.split, tuple(task_leaves))
@@ -214,14 +208,13 @@ def report_tasks(
         own = dataclasses.replace(own, window_examples=size)
         builders[task] = dataclasses.replace(builder, config=own)
     if workers > 1 and len(builders) >= _FEW_TASKS:
-        items = list(builders.items())
-        results = map_in_processes(_measure, items, workers)
+        results = map_in_processes(_measure, list(builders.items()), workers)
         measured = {task: lengths or _KILLED for (task, _), lengths in results}
     else:
         measured = {item[0]: _measure(item) for item in builders.items()}
     reports = []
     for task, task_leaves in leaves.items():
-        task_stores = tuple(by_task[task])
+        task_stores = tuple(stores_of[task])
         lengths = measured.get(task)
         reports.append(
             TaskReport(

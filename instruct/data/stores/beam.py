@@ -1,12 +1,9 @@
 """Building stores with Apache Beam: every element of the pipeline is one store.
 
 Beam workers run the same `build_store` as local processes, so the bytes are the same. They write
-into STORE_DIR and report through a folder there, because a pipeline returns nothing to the process
-that started it. So STORE_DIR must be the same folder, at the same path, on every worker (a network
-file system, a mounted bucket), and so must the files that sources read; the workers need this
-package and the modules that define the tasks.
-
-Apache Beam is imported when a pipeline is started: `pip install 'instruct[beam]'`.
+into STORE_DIR and report through a folder there, because a pipeline returns nothing. So STORE_DIR
+must be the same folder, at the same path, on every worker (a network file system, a mounted
+bucket), and so must the files that sources read. Workers need this package and the task modules.
 """
 
 import dataclasses
@@ -76,7 +73,6 @@ class BeamBuilder:
             RunFailed: the pipeline failed before it built anything.
         """
         beam, pipeline_options = _import_beam()
-        # A worker starts in another folder, with another home.
         sent = [absolute(job) for job in jobs]
         store_dir = sent[0].workspace.store_dir
         exchange = _make_exchange(store_dir)
@@ -128,7 +124,7 @@ def _import_beam() -> tuple[Any, Any]:
 
 
 def absolute(job: Job) -> Job:
-    """The job with absolute paths."""
+    """The job with absolute paths: a worker starts in another folder, with another home."""
     return dataclasses.replace(job, workspace=job.workspace.absolute(), path=job.path.absolute())
 
 

@@ -73,10 +73,7 @@ class DiskEstimate:
             )
 
     def biggest_first(self) -> list[Job]:
-        """The jobs by size, so that no huge one runs alone at the end.
-
-        A job of unknown size counts as the mean of the others.
-        """
+        """The jobs by size (mean size if unknown), so that no huge one runs alone at the end."""
         mean = self.total_bytes / max(1, len(self.num_bytes))
         return sorted(self.jobs, key=lambda job: -self.num_bytes.get(job, mean))
 
@@ -89,11 +86,7 @@ def _size(num_bytes: float) -> str:
 def estimate_disk(
     workspace: Workspace, jobs: Sequence[Job], finished: Mapping[Job, Manifest]
 ) -> DiskEstimate:
-    """Estimates the stores of `jobs`. Reads sizes of files and no data.
-
-    Args:
-        finished: stores of the same mixture, whose records are measured.
-    """
+    """Estimates `jobs` from sizes of files and `finished` stores of the mixture; reads no data."""
     by_task = _mean_bytes((job.task, manifest) for job, manifest in finished.items())
     by_family = _mean_bytes((job.family, manifest) for job, manifest in finished.items())
     overall = _mean_bytes(("", manifest) for manifest in finished.values()).get("")
@@ -108,11 +101,10 @@ def estimate_disk(
         elif count is not None:
             means = (by_task.get(job.task), by_family.get(job.family), overall)
             num_bytes[job] = count * next(filter(None, means), DEFAULT_RECORD_BYTES)
-    folder = workspace.store_dir
-    while not folder.exists() and folder != folder.parent:
-        folder = folder.parent
-    free = shutil.disk_usage(folder).free
-    return DiskEstimate(tuple(jobs), rows, num_bytes, workspace.store_dir, free, overall)
+    store_dir = workspace.store_dir
+    existing = next(path for path in (store_dir, *store_dir.parents) if path.exists())
+    free = shutil.disk_usage(existing).free
+    return DiskEstimate(tuple(jobs), rows, num_bytes, store_dir, free, overall)
 
 
 def _mean_bytes(manifests: Iterable[tuple[str, Manifest]]) -> dict[str, float]:
@@ -144,18 +136,15 @@ def source_size(
 
 
 def _share(piece: str, rows: int) -> float:
-    """Share of a split's rows that a slice takes: "" all of them, "10%:", ":-200", "5%:50%"."""
+    """Share of a split's rows in a TFDS slice: "" all of them, "10%:", ":-200", "5%:50%"."""
 
     def position(text: str, default: int) -> float:
-        number = float(text.strip().removesuffix("%") or default)
-        if text.strip().endswith("%"):
-            number *= rows / 100
-        return min(max(number + rows if text.strip().startswith("-") else number, 0.0), rows)
+        number = float(text.removesuffix("%") or default)
+        number *= rows / 100 if text.endswith("%") else 1
+        return min(max(number + rows if text.startswith("-") else number, 0.0), rows)
 
-    if not rows or not piece.strip():
-        return 1.0
-    low, _, high = piece.partition(":")
-    return max(0.0, position(high, rows) - position(low, 0)) / rows
+    low, _, high = piece.replace(" ", "").partition(":")
+    return max(0.0, position(high, rows) - position(low, 0)) / rows if rows else 1.0
 
 
 def _tfds_size(path: Path, part: str) -> tuple[int | None, int | None]:

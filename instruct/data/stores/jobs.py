@@ -101,12 +101,9 @@ def store_jobs(
 
 
 def find_store(job: Job, verify: bool = False) -> Manifest | None:
-    """The manifest of a usable store, or None.
+    """The manifest of a usable store, or None. `verify` compares all of its bytes with its hash.
 
     A store is usable unless its source can be read here and would give other records.
-
-    Args:
-        verify: compare all of its bytes with its hash.
     """
     try:
         manifest = read_manifest(job.path)
@@ -132,35 +129,28 @@ def _fingerprint(job: Job) -> str | None:
 
 def _is_stale(job: Job, manifest: Manifest) -> bool:
     """Whether rebuilding the store could give other records."""
-    fingerprint, built_from = None, manifest.source_fingerprint
+    fingerprint = None
     try:
         fingerprint = _fingerprint(job)
     except Exception as error:  # whatever a source raises: it stops no other task
         _log.warning("the source of %s cannot be read (%s); its store is kept", job.task, error)
-    if fingerprint in (None, built_from):
+    if fingerprint in (None, manifest.source_fingerprint):
         # A later version of the reader may accept rows that this one rejected.
         return not manifest.num_records and bool(manifest.dropped)
     if job.kind == "tokens":
-        reason = "the task's code, constants, files or vocabulary changed"
-        if built_from.partition("-")[0] != fingerprint.partition("-")[0]:  # another kind of hash
-            reason = (
-                "the version of this program that built it could not tell reliably whether its "
-                "task changed"
-            )
         _log.warning(
-            "rebuilding the record store of seqio task %r, split %r: %s",
+            "rebuilding the record store of seqio task %r, split %r: the task's code, constants, "
+            "files or vocabulary changed, or an older version of this program built it",
             job.task,
             job.split,
-            reason,
         )
     return True
 
 
 def build_store(job: Job, progress_fn: Callable[[int], None]) -> PreparedStore:
-    """Builds one store. Errors become a failed result, so that they stop no other store.
+    """Builds one store; an error becomes a failed result, so it stops no other store.
 
-    Args:
-        progress_fn: called with the number of rows since its last call.
+    `progress_fn` is called with the number of rows since its last call.
     """
     rejected: list[Dropped] = []  # the first one
 
@@ -189,16 +179,11 @@ def build_store(job: Job, progress_fn: Callable[[int], None]) -> PreparedStore:
         )
     except Exception as error:
         return failed(job, error)
-    result = succeeded(job, manifest, "built")
-    return dataclasses.replace(result, message=_why_empty(job, manifest, *rejected))
+    return succeeded(job, manifest, "built", _why_empty(job, manifest, *rejected))
 
 
 def _why_empty(job: Job, manifest: Manifest, rejected: Dropped | None = None) -> str:
-    """Message about a store without records; "" if it has records.
-
-    Args:
-        rejected: the first rejected row.
-    """
+    """Why a store has no records, with the first rejected row; "" if it has records."""
     if manifest.num_records:
         return ""
     store = f"task {job.task}, split {job.split}: "
@@ -225,10 +210,10 @@ def is_picklable(job: Job) -> bool:
     return True
 
 
-def succeeded(job: Job, manifest: Manifest, status: str) -> PreparedStore:
+def succeeded(job: Job, manifest: Manifest, status: str, message: str = "") -> PreparedStore:
     """The result of a job whose store exists."""
     records, dropped, sha256 = manifest.num_records, manifest.dropped, manifest.sha256
-    return PreparedStore(job.task, job.split, status, records, dropped, sha256=sha256)
+    return PreparedStore(job.task, job.split, status, records, dropped, message, sha256)
 
 
 def failed(job: Job, error: Exception) -> PreparedStore:

@@ -62,11 +62,7 @@ class LeftOut:
         return path
 
     def describe(self, path: Path) -> list[str]:
-        """Lines to print: the first tasks with their reasons, then the sub-mixtures.
-
-        Args:
-            path: the file, which names all tasks.
-        """
+        """Lines to print: the first tasks with reasons, the sub-mixtures, and the file's `path`."""
         count = f"{len(self.tasks)} tasks are left out:" if self.left_out else "nothing is left out"
         reasons = by_reason((store.task, store.split, store.reason) for store in self.left_out)
         lines = [f"{self.mixture}: {count}", *(f"  {line}" for line in reasons[:_MAX_LINES])]

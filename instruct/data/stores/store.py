@@ -10,7 +10,7 @@ records give equal bytes and hashes on every machine.
 import dataclasses
 import hashlib
 import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
@@ -32,10 +32,7 @@ _READER_OPTIONS = "readahead_buffer_size:0"
 _STREAM_BLOCK = 256  # records
 
 R = TypeVar("R", Record, TokenRecord)
-_KINDS: dict[str, Callable[[bytes], Any]] = {
-    "records": Record.from_json,
-    "tokens": TokenRecord.from_json,
-}
+_KINDS: dict[str, Any] = {"records": Record, "tokens": TokenRecord}
 
 
 def spec_key(spec: TaskSpec) -> str:
@@ -131,7 +128,7 @@ class Store(Generic[R]):
             )
         self.path = path
         self.manifest = manifest
-        self._parse = _KINDS[manifest.kind]
+        self._parse = _KINDS[manifest.kind].from_json
         file = path / RECORDS_FILE
         try:
             num_bytes = file.stat().st_size
