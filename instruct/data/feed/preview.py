@@ -107,7 +107,7 @@ def packed_row(
 
 
 def target_faults(rows: Mapping[str, np.ndarray], vocabulary: Vocabulary) -> list[str]:
-    """Sentences on a batch's targets that cannot be learned (unknown tokens, no EOS); [] if none."""
+    """Why a model cannot learn targets of a batch (unknown tokens, no EOS), a sentence each."""
     tokens, segments = rows[batch.DECODER_TARGET_TOKENS], rows[batch.DECODER_SEGMENT_IDS]
     targets = [
         own[segment == number]
