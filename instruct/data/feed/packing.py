@@ -70,14 +70,13 @@ def pack(
         used = np.bincount(sorted_rows, weights=lengths, minlength=num_rows)
         total, starts = int(lengths.sum()), np.cumsum(lengths) - lengths
         flat_ids = itertools.chain.from_iterable(ids[i] for i in order.tolist())
-        arrays = np.zeros((4, num_rows, row_length), dtype=np.int32)
-        arrays[:, np.arange(row_length) < used[:, np.newaxis]] = (
-            np.fromiter(flat_ids, np.int32, total),
-            np.repeat(segments, lengths),
-            np.arange(total) - np.repeat(starts, lengths),
-            np.repeat(tasks, lengths),
-        )
-        return arrays
+        slots = np.flatnonzero(np.arange(row_length) < used[:, np.newaxis])
+        arrays = np.zeros((4, num_rows * row_length), dtype=np.int32)
+        arrays[0, slots] = np.fromiter(flat_ids, np.int32, total)
+        arrays[1, slots] = np.repeat(segments, lengths)
+        arrays[2, slots] = np.arange(total) - np.repeat(starts, lengths)
+        arrays[3, slots] = np.repeat(tasks, lengths)
+        return arrays.reshape(4, num_rows, row_length)
 
     encoder = fill(input_ids, input_lengths, inputs_length)
     decoder = fill(target_ids, target_lengths, targets_length)
