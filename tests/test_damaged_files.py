@@ -402,7 +402,7 @@ def test_a_full_disk_while_preparing(mount_disk, capsys):
     assert main(["prepare", *flags]) == 1
     out = capsys.readouterr().out
     assert "failed: spoilt.sums (validation): no space left on the disk" in out
-    assert "STORE_DIR" in out and "what is finished stays" in out
+    assert "STORE_DIR" in out and "finished stores are kept" in out
     (kept,) = disk.glob("spoilt.sums@*/*")
     assert kept.name == "train"  # and nothing half done beside it
     assert main(["show", "--task=spoilt.sums", "--examples=1", *flags[2:]]) == 0

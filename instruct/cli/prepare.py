@@ -143,7 +143,7 @@ def _note_old_record(
     workspace: Workspace, name: str, flags: argparse.Namespace, console: Console
 ) -> None:
     old = None if flags.skip_unavailable else read_left_out(workspace, name)
-    if old is not None and old.missing:
+    if old is not None and old.left_out:
         _say(
             console,
             f"{left_out_path(workspace, name)} of {old.date} still names {len(old.tasks)} tasks, "

@@ -73,7 +73,7 @@ def test_what_is_not_there_is_left_out_on_record_and_training_goes_on(
     assert main([*command, "--skip_unavailable"]) == 0
     out = capsys.readouterr().out
     assert "2 tasks are left out" in out and "1 tasks are left" in out
-    assert "spoilt.blank (train): no record; rows that are none: empty answer: 1" in out
+    assert "spoilt.blank (train): no record; rejected rows: empty answer: 1" in out
     path = tmp_path / "stores" / "left_out" / f"{partly_there}.json"
     record = json.loads(path.read_text())
     assert {m["task"] for m in record["left_out"]} == {"spoilt.blank", "spoilt.absent"}

@@ -161,9 +161,9 @@ def test_plan_of_the_whole_collection(simulated, mode):
     # Any example from its number alone, with a fresh plan.
     fresh = make_plan(simulated, mode)
     for number in (0, 12_345, 99_999):
-        leaf, count, turn = fresh.example(number)
+        leaf, count, turn = fresh.examples(number, number + 1)
         assert (leaf, count, turn) == (leaves[number], counts[number], turns[number])
-        assert fresh.record_index(leaf, turn) == records[number]
+        assert fresh.record_indices(leaf, turn) == records[number]
 
 
 @pytest.mark.parametrize("num_hosts", [1, 2, 8])

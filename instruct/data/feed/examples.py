@@ -1,7 +1,7 @@
 """Evaluation examples of a leaf: the same records and the same prompts in every evaluation.
 
-Ours are rendered from stored records, plain seqio tasks come as their pipeline made them; what a
-`postprocess_fn` gets as `example` has the types of SeqIO's own evaluator in both cases.
+Our tasks are rendered from stored records; plain seqio tasks keep the tokens of their own pipeline.
+In both cases the `example` of a `postprocess_fn` has the types of SeqIO's own evaluator.
 """
 
 import collections
@@ -31,7 +31,6 @@ from instruct.prompts.render import Dropped
 from instruct.workspace import Workspace
 
 _ANY_LENGTH = 1 << 30
-_READ_AT_ONCE = 1000  # records
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -40,19 +39,17 @@ class EvalExample:
 
     Attributes:
         task: name of the leaf (the seqio task).
-        index: its record's number in the split.
-        id: its record's id.
+        index, id: of its record in the split.
         inputs, targets: the texts.
-        input_ids, target_ids: their tokens with EOS, within the lengths; a target that is too long
-            loses its end.
-        template_id: which wording; "" for a plain seqio task.
+        input_ids, target_ids: their tokens with EOS; targets are trimmed to their length.
+        template_id: "" for a plain seqio task.
         options: answer options in the order shown; () where the prompt shows none.
         references: accepted answers.
-        record_metadata: what metrics may need.
+        record_metadata: for metrics.
         seqio_example: `example` for the task's `postprocess_fn`.
-        num_exemplars, exemplars_asked: how many exemplars the prompt shows, and how many it should;
-            None for a plain seqio task.
-        truncated: whether the source field was cut to fit, or a plain seqio task's inputs; None if
+        num_exemplars, exemplars_asked: exemplars that the prompt shows, and should show; None for a
+            plain seqio task.
+        truncated: whether the source field (or a plain seqio task's inputs) was cut to fit; None if
             unknown.
     """
 
@@ -82,45 +79,40 @@ def eval_examples(
     limit: int | None = None,
     seed: int = 0,
 ) -> list[EvalExample]:
-    """Examples of one leaf, in the order of their numbers.
+    """Examples of one leaf in record order, without those whose inputs do not fit.
 
     Args:
         split: of the task; its store must be prepared.
         vocabulary: name of a vocabulary (instruct/data/vocab.py).
-        lengths: {"inputs": S, "targets": T}; examples whose inputs cannot be cut to them are left
-            out. Target tokens are trimmed, as T5X does; the text stays whole for the metrics.
-        limit: most examples; which ones is drawn by `seed`. None for all.
-        seed: of the choice and the wording.
+        lengths: {"inputs": S, "targets": T}. Target tokens are trimmed, as T5X does; the text stays
+            whole for the metrics.
+        limit: maximum number of examples, drawn by `seed`; None for all.
+        seed: of the draw and the wording.
 
     Raises:
         UserError: no store of that split.
     """
     config = DataConfig(leaf.name, lengths, batch_size=1, vocabulary=vocabulary)
     store = _open(workspace, leaf, split, config)
-    numbers = np.arange(len(store))
-    leaf_key = name_key(leaf.name)
+    order, leaf_key = np.arange(len(store)), name_key(leaf.name)
     if limit is not None and limit < len(store):
         key = np.uint64(example_key(seed, leaf_key, -1))
-        numbers = np.sort(permute(np.arange(limit), len(store), key))
-    renderer = _renderer(workspace, leaf, split, config)
-    chosen = numbers.tolist()
-    examples = (
-        _eval_example(leaf, number, record, renderer, example_key(seed, leaf_key, number), config)
-        for number, record in zip(chosen, store.read(chosen))
+        order = np.sort(permute(order[:limit], len(store), key))
+    renderer = ExampleRenderer.of_task(
+        leaf.spec,
+        leaf.mode,
+        split,
+        load_vocabulary(vocabulary),
+        (config.lengths[0], _ANY_LENGTH),
+        lambda exemplar_split: _open(workspace, leaf, exemplar_split, config),
     )
-    return [example for example in examples if example is not None]
-
-
-def _renderer(workspace: Workspace, leaf: Leaf, split: str, config: DataConfig) -> ExampleRenderer:
-    tokenizer = load_vocabulary(config.vocabulary)
-    lengths = (config.lengths[0], _ANY_LENGTH)
-    if leaf.spec is None:
-        return ExampleRenderer(leaf.mode, None, None, tokenizer, lengths)
-
-    def open_split(source: str) -> Store:
-        return _open(workspace, leaf, source, config)
-
-    return ExampleRenderer.of_task(leaf.spec, leaf.mode, split, tokenizer, lengths, open_split)
+    examples = []
+    for number, record in zip(order.tolist(), store.stream(order.tolist())):
+        key = example_key(seed, leaf_key, number)
+        example = _eval_example(leaf.name, number, record, renderer, key, config)
+        if example is not None:
+            examples.append(example)
+    return examples
 
 
 def num_asked(
@@ -142,7 +134,7 @@ def _open(workspace: Workspace, leaf: Leaf, split: str, config: DataConfig) -> S
 
 
 def _eval_example(
-    leaf: Leaf,
+    task: str,
     number: int,
     record: Record | TokenRecord,
     renderer: ExampleRenderer,
@@ -150,59 +142,57 @@ def _eval_example(
     config: DataConfig,
 ) -> EvalExample | None:
     """One example; None if it does not fit."""
-    exemplars = renderer.exemplar_numbers(number, key)
-    shown = renderer.render(record, key, exemplars)
-    if isinstance(shown, Dropped):
+    rendered = renderer(record, number, key)
+    if isinstance(rendered, Dropped):
         return None
-    target_ids = shown.target_ids[: config.lengths[1]]
+    target_ids = rendered.target_ids[: config.lengths[1]]
     seqio_example: dict[str, Any] = {
-        "inputs": np.array(shown.input_ids, dtype=np.int32),
+        "inputs": np.array(rendered.input_ids, dtype=np.int32),
         "targets": np.array(target_ids, dtype=np.int32),
     }
     if isinstance(record, TokenRecord):
         references, metadata = (record.targets,), {}
-        num_exemplars = asked = None
+        shown = asked = None
         seqio_example |= record.features
-        truncated = _lost_its_end(record, config)
+        truncated = _is_trimmed(record, config)
     else:
         references, metadata = record.references or (record.answer,), record.metadata
-        num_exemplars = shown.num_exemplars
-        asked = exemplars_asked(renderer.mode, renderer.shots, len(exemplars), shown.template_id)
-        seqio_example = {
-            "inputs_pretokenized": shown.inputs.encode(),
-            "targets_pretokenized": shown.targets.encode(),
-            **seqio_example,
-            **example_features(record, shown),
+        shown, drawn = rendered.num_exemplars, len(renderer.exemplar_numbers(number, key))
+        asked = exemplars_asked(renderer.mode, renderer.shots, drawn, rendered.template_id)
+        seqio_example |= {
+            "inputs_pretokenized": rendered.inputs.encode(),
+            "targets_pretokenized": rendered.targets.encode(),
+            **example_features(record, rendered),
         }
-        truncated = shown.truncated
+        truncated = rendered.truncated
     return EvalExample(
-        task=leaf.name,
+        task=task,
         index=number,
         id=record.id,
-        inputs=shown.inputs,
-        targets=shown.targets,
-        input_ids=shown.input_ids,
+        inputs=rendered.inputs,
+        targets=rendered.targets,
+        input_ids=rendered.input_ids,
         target_ids=target_ids,
-        template_id=shown.template_id,
-        options=shown.options,
+        template_id=rendered.template_id,
+        options=rendered.options,
         references=references,
         record_metadata=metadata,
         seqio_example=seqio_example,
-        num_exemplars=num_exemplars,
+        num_exemplars=shown,
         exemplars_asked=asked,
         truncated=truncated,
     )
 
 
-def _lost_its_end(record: TokenRecord, config: DataConfig) -> bool | None:
+def _is_trimmed(record: TokenRecord, config: DataConfig) -> bool | None:
     """Whether SeqIO trimmed the inputs; None where they fill the length and have no text."""
     if len(record.input_ids) < config.lengths[0]:
         return False
     if "inputs_pretokenized" not in record.features:
         return None
     vocabulary = load_vocabulary(config.vocabulary)
-    kept = len(record.input_ids) - (record.input_ids[-1] == vocabulary.eos_id)
-    return len(vocabulary.encode(record.inputs)) > kept
+    num_kept = len(record.input_ids) - (record.input_ids[-1] == vocabulary.eos_id)
+    return len(vocabulary.encode(record.inputs)) > num_kept
 
 
 def majority_answer(
@@ -210,9 +200,7 @@ def majority_answer(
 ) -> tuple[str, float]:
     """The most frequent answer of a prepared split and its share; ("", 0.0) if not prepared."""
     manifest, _ = leaf_manifest(workspace, leaf, split, config)
-    if manifest is None:
-        return "", 0.0
-    return manifest.majority_answer, manifest.majority_share
+    return ("", 0.0) if manifest is None else (manifest.majority_answer, manifest.majority_share)
 
 
 def majority_position(
@@ -225,11 +213,9 @@ def majority_position(
     manifest, path = leaf_manifest(workspace, leaf, split, config)
     if manifest is None or leaf.spec is None or leaf.spec.templates.shuffle_options:
         return -1, 0.0
-    store = open_store(path, manifest.sha256)
-    positions: collections.Counter[int] = collections.Counter()
-    for first in range(0, len(store), _READ_AT_ONCE):
-        numbers = range(first, min(first + _READ_AT_ONCE, len(store)))
-        positions.update(record.answer_index for record in store.read(numbers) if record.options)
+    store: Store[Record] = open_store(path, manifest.sha256)
+    records = store.stream(range(len(store)))
+    positions = collections.Counter(record.answer_index for record in records if record.options)
     if not positions:
         return -1, 0.0
     position, count = min(positions.items(), key=lambda item: (-item[1], item[0]))

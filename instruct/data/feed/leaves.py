@@ -1,11 +1,13 @@
 """Builds the `WindowBuilder` of a mixture: the stores of its leaves and the plan.
 
-Imports no TensorFlow, as worker processes unpickle the builder.
+Worker processes unpickle the builder: no TensorFlow here.
 """
+
+import resource
 
 from instruct.data.config import DataConfig
 from instruct.data.feed.plan import Plan
-from instruct.data.feed.window import FeedLeaf, WindowBuilder, allow_many_files
+from instruct.data.feed.window import FeedLeaf, WindowBuilder
 from instruct.data.spec import Leaf, Resolved
 from instruct.data.stores.store import leaf_manifest
 from instruct.data.vocab import load_vocabulary
@@ -14,28 +16,22 @@ from instruct.workspace import Workspace
 
 
 def _feed_leaf(workspace: Workspace, leaf: Leaf, split: str, config: DataConfig) -> FeedLeaf | None:
-    """None if the store is missing."""
+    """None if a store is missing."""
     manifest, path = leaf_manifest(workspace, leaf, split, config)
     if manifest is None:
         return None
-    exemplar_path = exemplar_sha256 = ""
-    exemplar_split = "" if leaf.spec is None else leaf.spec.exemplar_split_of(leaf.mode)
+    spec, store = leaf.spec, (path, manifest.sha256)
+    if spec is None:
+        return FeedLeaf(leaf.name, leaf.mode, store, manifest.num_records, None)
+    exemplar_store, exemplar_split = ("", ""), spec.exemplar_split_of(leaf.mode)
     if exemplar_split:
         exemplars, exemplar_path = leaf_manifest(workspace, leaf, exemplar_split, config)
         if exemplars is None:
             return None
-        exemplar_sha256 = exemplars.sha256
-    return FeedLeaf(
-        name=leaf.name,
-        mode=leaf.mode,
-        path=path,
-        sha256=manifest.sha256,
-        num_records=manifest.num_records,
-        templates=None if leaf.spec is None else leaf.spec.templates,
-        exemplar_path=exemplar_path,
-        exemplar_sha256=exemplar_sha256,
-        shots=None if leaf.spec is None else leaf.spec.fixed_shots(leaf.mode),
-    )
+        exemplar_store = (exemplar_path, exemplars.sha256)
+    templates, shots = spec.templates, spec.fixed_shots(leaf.mode)
+    records = manifest.num_records
+    return FeedLeaf(leaf.name, leaf.mode, store, records, templates, exemplar_store, shots)
 
 
 def check_split(resolved: Resolved, split: str) -> None:
@@ -51,33 +47,31 @@ def check_split(resolved: Resolved, split: str) -> None:
 
 
 def make_builder(
-    workspace: Workspace,
-    config: DataConfig,
-    resolved: Resolved,
-    split: str,
-    training: bool = True,
+    workspace: Workspace, config: DataConfig, resolved: Resolved, training: bool = True
 ) -> tuple[WindowBuilder, tuple[Leaf, ...]]:
-    """The window builder of a split, and the leaves that `decoder_task_ids` - 1 counts.
+    """The window builder of `config.split`, and the leaves that `decoder_task_ids` - 1 indexes.
 
-    Training needs records of every leaf. Evaluation leaves leaves without records in the split and
-    inverted prompts out of the plan; the others keep their numbers.
+    Training needs records of every leaf. Evaluation skips leaves without records in the split, and
+    inverted prompts.
 
     Raises:
         UserError: stores are missing, or leaves are empty or lack the split.
     """
-    allow_many_files()
+    _, limit = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (limit, limit))  # every store is an open file
     load_vocabulary(config.vocabulary)
+    split = config.split
     if training:
         check_split(resolved, split)
-    leaves = [_feed_leaf(workspace, leaf, split, config) for leaf in resolved.leaves]
-    missing = [leaf.name for leaf, feed in zip(resolved.leaves, leaves) if feed is None]
+    feed_leaves = [_feed_leaf(workspace, leaf, split, config) for leaf in resolved.leaves]
+    missing = [leaf.name for leaf, feed in zip(resolved.leaves, feed_leaves) if feed is None]
     if missing and training:
         raise UserError(
-            f"{len(missing)} of {len(leaves)} tasks of {resolved.name!r} have no store of split "
-            f"{split!r} ({', '.join(missing[:5])}{', ...' if len(missing) > 5 else ''}). Run "
+            f"{len(missing)} of {len(feed_leaves)} tasks of {resolved.name!r} have no store of "
+            f"split {split!r} ({', '.join(missing[:5])}{', ...' if len(missing) > 5 else ''}). Run "
             "`python run.py prepare` with the same settings, or set STORE_DIR"
         )
-    empty = [leaf.name for leaf in leaves if leaf is not None and not leaf.num_records]
+    empty = [feed.name for feed in feed_leaves if feed is not None and not feed.num_records]
     if empty and training:
         raise UserError(
             f"tasks without a single record in split {split!r}: {', '.join(empty[:5])}. Leave "
@@ -85,26 +79,18 @@ def make_builder(
         )
     usable = [
         (leaf, feed)
-        for leaf, feed in zip(resolved.leaves, leaves)
+        for leaf, feed in zip(resolved.leaves, feed_leaves)
         if feed is not None and feed.num_records and (training or not leaf.inverted)
     ]
     if not usable:
         raise UserError(f"no task of {resolved.name!r} has prepared records in split {split!r}")
-    stores = {feed.path: number for number, (_, feed) in enumerate(usable)}
+    leaves = tuple(leaf for leaf, _ in usable)
+    feeds = tuple(feed for _, feed in usable)
     plan = Plan(
-        [leaf.rate for leaf, _ in usable],
-        [feed.num_records for _, feed in usable],
+        [leaf.rate for leaf in leaves],
+        [feed.num_records for feed in feeds],
         config.seed,
         config.plan,
-        [stores[feed.path] for _, feed in usable],
+        groups=[feed.store[0] for feed in feeds],
     )
-    builder = WindowBuilder(
-        leaves=tuple(feed for _, feed in usable),
-        plan=plan,
-        vocabulary=config.vocabulary,
-        lengths=config.lengths,
-        seed=config.seed,
-        window_examples=config.window_examples,
-        packing=config.packing,
-    )
-    return builder, tuple(leaf for leaf, _ in usable)
+    return WindowBuilder(feeds, plan, config), leaves

@@ -2,18 +2,19 @@
 
     feed = TrainFeed(workspace, config, resolve(workspace, config.mixture))
     for batch, info in feed: ...
-    saved = feed.state()            # JSON: window, row, cumulative statistics
-    feed.restore(saved)             # the next batch is the one that would have come
+    state = feed.state()            # JSON: window, row, cumulative statistics
+    feed.restore(state)             # the next batch is the one after that state
 
 Host h of H takes windows h, h + H, h + 2H, ...; a batch is the next rows of its windows. The state
 belongs to one host.
 """
 
+import collections
 import dataclasses
 import hashlib
 import json
 import logging
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import grain
@@ -24,8 +25,8 @@ from instruct import batch as batch_keys
 from instruct.data.config import DataConfig
 from instruct.data.features import pad_rows
 from instruct.data.feed.leaves import make_builder
-from instruct.data.feed.window import COUNTS, FeedLeaf, Window
-from instruct.data.spec import Leaf, Resolved
+from instruct.data.feed.window import COUNTS, Window
+from instruct.data.spec import Resolved
 from instruct.errors import UserError
 from instruct.workspace import Workspace
 
@@ -40,25 +41,24 @@ _log = logging.getLogger(__name__)
 
 @dataclasses.dataclass(frozen=True)
 class BatchInfo:
-    """What a batch holds.
+    """Contents of a batch (this host's rows).
 
     Attributes:
-        task_counts: leaf -> examples, of leaves that have some. Empty under feed="seqio", whose
-            packing does not keep the tasks.
-        num_examples: examples in the batch (this host's rows).
+        task_counts: leaf -> examples, if any. Empty under feed="seqio", whose packing does not keep
+            the tasks.
     """
 
     task_counts: dict[str, int]
     num_examples: int
 
 
-class TrainFeed:
+class TrainFeed(Iterator[tuple[dict[str, np.ndarray], BatchInfo]]):
     """Endless iterator of (batch, BatchInfo): int32 arrays of batch.py, this host's rows.
 
     Args:
-        host, num_hosts: which of how many processes feed this run.
-        seqio_windows_fn: `instruct.data.seqio.reading.seqio_windows`, which feed="seqio" reads; an
-            argument, as that module imports TensorFlow and the feed of records needs none.
+        host, num_hosts: index of this host, and how many feed the run.
+        seqio_windows_fn: `instruct.data.seqio.reading.seqio_windows` for feed="seqio"; an argument
+            because its module imports TensorFlow, which feed="records" does not need.
 
     Raises:
         UserError: stores are missing or damaged, the batch does not divide among the hosts.
@@ -83,31 +83,31 @@ class TrainFeed:
         self._batch_rows = config.batch_size // num_hosts
         self._leaves = resolved.leaves
         self._left_out = resolved.left_out
+        # Hashes of the records of plain seqio tasks, which the user's code produced.
+        self._plain_records: dict[str, str] = {}
         if config.feed == "seqio":
             self._builder = None
-            self._plain_records = {}
             self._fingerprint = _hash([config.mixture, config.identity()])
         else:
-            self._builder, _ = make_builder(workspace, config, resolved, config.split)
-            # Leaves without wordings are plain seqio tasks, whose records the user's code made.
-            plain = (leaf for leaf in self._builder.leaves if leaf.templates is None)
-            self._plain_records = {leaf.name: leaf.sha256[:16] for leaf in plain}
-            self._fingerprint = _hash(
-                [
-                    _leaf_identities(self._builder.leaves),
-                    self._builder.plan.rates.round(12).tolist(),
-                    config.identity(),
-                ]
-            )
+            self._builder, _ = make_builder(workspace, config, resolved)
+            leaves = self._builder.leaves
+            self._plain_records = {x.name: x.store[1][:16] for x in leaves if x.templates is None}
+            # Thousands of leaves share some dozen template sets.
+            sets = {id(leaf.templates): leaf.templates for leaf in leaves}
+            hashes = {number: _hash(repr(templates)) for number, templates in sets.items()}
+            identities = [
+                [leaf.name, leaf.store[1], leaf.num_records, leaf.exemplar_store[1], leaf.shots]
+                + [hashes[id(leaf.templates)]]
+                for leaf in leaves
+            ]
+            rates = self._builder.plan.rates.round(12).tolist()
+            self._fingerprint = _hash([identities, rates, config.identity()])
         self._counts = np.zeros((len(COUNTS), len(self._leaves)), dtype=np.int64)
-        self._dropped: dict[str, int] = {}
+        self._dropped: collections.Counter[str] = collections.Counter()
         self._next_window = 0  # of this host's windows: the one after `_window`
         self._row = 0
         self._window: Window | None = None
         self._windows: Iterator[Window] | None = None
-
-    def __iter__(self) -> "TrainFeed":
-        return self
 
     def __next__(self) -> tuple[dict[str, np.ndarray], BatchInfo]:
         parts, counts, missing = [], np.zeros(len(self._leaves), dtype=np.int64), self._batch_rows
@@ -116,8 +116,8 @@ class TrainFeed:
             stop = min(self._row + missing, window.num_rows)
             parts.append({key: value[self._row : stop] for key, value in window.rows.items()})
             first = window.row_ends[self._row - 1] if self._row else 0
-            inside = window.example_leaves[first : window.row_ends[stop - 1]]
-            counts += np.bincount(inside, minlength=counts.size)
+            leaves = window.example_leaves[first : window.row_ends[stop - 1]]
+            counts += np.bincount(leaves, minlength=counts.size)
             missing -= stop - self._row
             self._row = stop
         batch = {key: np.concatenate([part[key] for part in parts]) for key in parts[0]}
@@ -131,14 +131,13 @@ class TrainFeed:
             self._window = self._fetch_window()
             self._row = 0
             self._counts += self._window.counts
-            for reason, number in self._window.dropped.items():
-                self._dropped[reason] = self._dropped.get(reason, 0) + number
-            unusable = self._builder is not None and not self._counts[1].any()
-            if unusable and self._next_window >= 4:
+            self._dropped.update(self._window.dropped)
+            none_kept = self._builder is not None and not self._counts[1].any()
+            if none_kept and self._next_window >= 4:
                 raise UserError(
                     f"none of {self._counts[0].sum()} examples could be used; why: "
-                    f"{self._dropped}. Are feature_lengths {dict(self._config.feature_lengths)} "
-                    "large enough?"
+                    f"{dict(self._dropped)}. Are feature_lengths "
+                    f"{dict(self._config.feature_lengths)} large enough?"
                 )
         return self._window
 
@@ -150,29 +149,28 @@ class TrainFeed:
         return window
 
     def _make_windows(self, start: int) -> Iterator[Window]:
-        config = self._config
+        config, num_leaves = self._config, len(self._leaves)
         if self._builder is None:
             if self._seqio_windows_fn is None:
                 raise TypeError("DataConfig.feed='seqio' needs TrainFeed(seqio_windows_fn=...)")
-            if len(self._leaves) > _MANY_SEQIO_TASKS:
+            if num_leaves > _MANY_SEQIO_TASKS:
                 _log.warning(
                     "feed='seqio' with %d tasks: expect about %d minutes before the first batch "
                     "and %d GB of memory; feed='records' needs seconds",
-                    len(self._leaves),
-                    max(2, len(self._leaves) // 40),
-                    1 + len(self._leaves) // 80,
+                    num_leaves,
+                    max(2, num_leaves // 40),
+                    1 + num_leaves // 80,
                 )
             return self._seqio_windows_fn(
-                self._workspace, config, self._host, self._num_hosts, len(self._leaves), start
+                self._workspace, config, self._host, self._num_hosts, num_leaves, start
             )
-        numbers = range(self._host + start * self._num_hosts, _LAST_WINDOW, self._num_hosts)
-        windows = grain.MapDataset.range(numbers.start, numbers.stop, numbers.step)
-        windows = windows.map(self._builder)
+        windows = grain.MapDataset.range(
+            self._host + start * self._num_hosts, _LAST_WINDOW, self._num_hosts
+        ).map(self._builder)
         # Either one thread of this process prefetches, or each worker process does.
         threads = 0 if config.workers else 1
         ahead = 0 if config.workers else config.prefetch_windows
-        options = grain.ReadOptions(num_threads=threads, prefetch_buffer_size=ahead)
-        dataset = windows.to_iter_dataset(options)
+        dataset = windows.to_iter_dataset(grain.ReadOptions(threads, ahead))
         if config.workers:
             # Grain's workers read an absl flag, which fails unless absl's flags are parsed.
             if not flags.FLAGS.is_parsed():
@@ -211,11 +209,20 @@ class TrainFeed:
                 f"{_STATE_FORMAT}"
             )
         if state["fingerprint"] != self._fingerprint:
+            before = state.get("plain_records", {})  # older states lack them
+            changed = [n for n, sha256 in self._plain_records.items() if before.get(n) != sha256]
+            plain = ""
+            if changed:
+                plain = (
+                    f"The records of seqio tasks ({', '.join(changed[:5])}) "
+                    f"{'have' if before else 'may have'} changed: their stores were rebuilt after "
+                    "their code or data changed, or their pipeline is not deterministic. "
+                )
             raise UserError(
                 "the checkpoint's input position belongs to other data: mixture, rates, records, "
                 "wordings, tasks left out, seed, lengths, packing, plan or vocabulary differ. "
-                f"{self._changed_plain(state)}Use the settings of the first start, or a new "
-                "MODEL_DIR with INITIAL_CHECKPOINT_PATH"
+                f"{plain}Use the settings of the first start, or a new MODEL_DIR with "
+                "INITIAL_CHECKPOINT_PATH"
             )
         if (state["host"], state["num_hosts"]) != (self._host, self._num_hosts):
             raise UserError(
@@ -227,36 +234,20 @@ class TrainFeed:
         if state["opened"]:
             self._window = self._fetch_window()
         self._row = state["row"]
-        none = [0] * len(self._leaves)  # states of older versions lack `exemplars_missing`
-        self._counts = np.array([state["counts"].get(name, none) for name in COUNTS], np.int64)
-        self._dropped = dict(state["dropped_reasons"])
-
-    def _changed_plain(self, state: Mapping[str, Any]) -> str:
-        """A sentence about plain seqio tasks whose records changed; "" if no records changed."""
-        before = state.get("plain_records", {})  # older states lack them
-        changed = [n for n, sha256 in self._plain_records.items() if before.get(n) != sha256]
-        if not changed:
-            return ""
-        may = "are" if before else "may be"
-        return (
-            f"The records of seqio tasks ({', '.join(changed[:5])}) {may} others: their stores "
-            "were built anew after their code or data changed, or their pipeline gives other "
-            "examples each time. "
-        )
+        zeros = [0] * len(self._leaves)  # states of older versions lack `exemplars_missing`
+        self._counts = np.array([state["counts"].get(name, zeros) for name in COUNTS], np.int64)
+        self._dropped = collections.Counter(state["dropped_reasons"])
 
     def statistics(self) -> dict[str, Any]:
-        """Counts of the examples read so far, as JSON values.
+        """Counts of the examples read so far, as JSON values, by leaf and in total.
 
-        Returns:
-            `leaves`: for every leaf its name, `asked` (share of the mixture), `realised` (share
-            of the examples kept), `examples`, `dropped`, `truncated`, `exemplars_missing` (from
-            the prompts kept), `tokens`; totals under `kept`, `dropped`, `truncated`,
-            `exemplars_missing`, `tokens`; `dropped_reasons`; `left_out`, the tasks of the mixture
-            that are not in it. Windows count when their first row is used.
+        `asked` is a leaf's share of the mixture, `realised` its share of the examples kept;
+        `exemplars_missing` counts over the prompts kept; `left_out` names the tasks of the mixture
+        that are not in it. A window counts from its first row.
         """
-        counts = dict(zip(COUNTS, self._counts))
-        tokens = counts["input_tokens"] + counts["target_tokens"]
-        total = max(1, int(counts["kept"].sum()))
+        counts = {name: row.tolist() for name, row in zip(COUNTS, self._counts)}
+        tokens = [sum(pair) for pair in zip(counts["input_tokens"], counts["target_tokens"])]
+        kept = sum(counts["kept"])
         losses = ("dropped", "truncated", "exemplars_missing")
         leaves = [
             {
@@ -266,45 +257,26 @@ class TrainFeed:
                 "category": leaf.category,
                 "mode": leaf.mode,
                 "asked": leaf.rate,
-                "realised": int(counts["kept"][i]) / total,
-                "examples": int(counts["kept"][i]),
-                **{name: int(counts[name][i]) for name in losses},
-                "tokens": int(tokens[i]),
+                "realised": counts["kept"][i] / max(1, kept),
+                "examples": counts["kept"][i],
+                **{name: counts[name][i] for name in losses},
+                "tokens": tokens[i],
             }
             for i, leaf in enumerate(self._leaves)
         ]
         return {
             "leaves": leaves,
-            "kept": int(counts["kept"].sum()),
-            **{name: int(counts[name].sum()) for name in losses},
-            "tokens": int(tokens.sum()),
+            "kept": kept,
+            **{name: sum(counts[name]) for name in losses},
+            "tokens": sum(tokens),
             "dropped_reasons": dict(sorted(self._dropped.items())),
             "left_out": list(self._left_out),
         }
 
     def close(self) -> None:
-        """Stops building ahead; the feed may be restored afterwards."""
-        self._windows = None
-        self._window = None
+        """Stops prefetching; the feed may be restored afterwards."""
+        self._windows = self._window = None
         self._row = 0
-
-
-def _leaf_identities(leaves: Sequence[FeedLeaf]) -> list[Any]:
-    """Hashes of the records, exemplars and templates that decide the examples of each leaf."""
-    # Thousands of leaves share some dozen template sets.
-    sets = {id(leaf.templates): leaf.templates for leaf in leaves}
-    wordings = {number: _hash(repr(templates)) for number, templates in sets.items()}
-    return [
-        (
-            leaf.name,
-            leaf.sha256,
-            leaf.num_records,
-            leaf.exemplar_sha256,
-            leaf.shots,
-            wordings[id(leaf.templates)],
-        )
-        for leaf in leaves
-    ]
 
 
 def _hash(value: Any) -> str:
@@ -322,8 +294,8 @@ def eval_batches(
 ) -> list[dict[str, np.ndarray]]:
     """Batches for a teacher-forced loss: always the same examples, in the mixture's proportions.
 
-    Tasks without prepared records in `split` are left out. The last batch is filled up with
-    padding rows, which weigh nothing.
+    Tasks without prepared records in `split` are skipped. The last batch is padded with rows of
+    weight 0.
 
     Returns:
         This host's rows: int32 arrays of batch.py with batch_size / num_hosts rows.
@@ -331,22 +303,15 @@ def eval_batches(
     Raises:
         UserError: no task has prepared records in the split.
     """
-    held = dataclasses.replace(config, window_examples=num_examples, seed=0, split=split)
-    builder, used = make_builder(workspace, held, resolved, split, training=False)
+    config = dataclasses.replace(config, window_examples=num_examples, seed=0, split=split)
+    builder, used = make_builder(workspace, config, resolved, training=False)
     window = builder.build(0)
-    rows = _renumber(window.rows, used, resolved.leaves)
-    num_batches = -(-window.num_rows // config.batch_size)
-    rows = pad_rows(rows, num_batches * config.batch_size)
-    share = config.batch_size // num_hosts
-    starts = range(host * share, num_batches * config.batch_size, config.batch_size)
-    return [{key: value[s : s + share] for key, value in rows.items()} for s in starts]
-
-
-def _renumber(
-    rows: dict[str, np.ndarray], used: tuple[Leaf, ...], every: tuple[Leaf, ...]
-) -> dict[str, np.ndarray]:
-    """`decoder_task_ids` of a part of the leaves -> of all leaves."""
-    numbers = {leaf.name: i + 1 for i, leaf in enumerate(every)}
+    num_rows = -(-window.num_rows // config.batch_size) * config.batch_size
+    rows = pad_rows(window.rows, num_rows)
+    # The window numbers the leaves it uses; batches number all leaves of the mixture.
+    numbers = {leaf.name: i for i, leaf in enumerate(resolved.leaves, start=1)}
     table = np.array([0, *(numbers[leaf.name] for leaf in used)], dtype=np.int32)
-    key = batch_keys.DECODER_TASK_IDS
-    return rows | {key: table[rows[key]]}
+    rows[batch_keys.DECODER_TASK_IDS] = table[rows[batch_keys.DECODER_TASK_IDS]]
+    share = config.batch_size // num_hosts
+    starts = range(host * share, num_rows, config.batch_size)
+    return [{key: value[s : s + share] for key, value in rows.items()} for s in starts]

@@ -1,10 +1,8 @@
-"""Prompts and packed rows to look at: rendered examples of a task, rows of a batch as text.
+"""Previews for `show` and `check`: rendered examples of a task, packed rows decoded to text.
 
-A row is decoded from the arrays that training gets and not from the texts that they were made of,
-so that a fault between the two is seen.
+Rows are decoded from the arrays that training gets, so an error in tokenising or packing is seen.
 """
 
-import dataclasses
 import functools
 import itertools
 from collections.abc import Collection, Iterator, Mapping, Sequence
@@ -20,6 +18,7 @@ from instruct.errors import UserError
 from instruct.prompts.render import Dropped, Rendered
 from instruct.workspace import Workspace
 
+_VOCABULARY = "gym"
 _LENGTHS = (4096, 1024)  # tokens; almost no prompt is cut to be shown
 _EXEMPLAR_RECORDS = 200
 
@@ -30,15 +29,14 @@ def splits_in_order(splits: Collection[str]) -> list[str]:
 
 
 def first_readable_split(workspace: Workspace, spec: TaskSpec) -> tuple[str, list[str]]:
-    """(first split that can be read, or the first of all; why those before it cannot be read)."""
+    """(first readable split, why those before it cannot be read); (first split, []) if none is."""
     splits, reasons = splits_in_order(spec.splits), []
     for split in splits:
         try:
-            next(numbered_records(workspace, spec, split, False, 0), None)
+            next(numbered_records(workspace, spec, split), None)
+            return split, reasons
         except UserError as error:
             reasons.append(f"split {split!r} is not shown: {error}")
-            continue
-        return split, reasons
     return splits[0], []
 
 
@@ -48,7 +46,6 @@ def rendered_examples(
     modes: Sequence[str],
     split: str,
     count: int,
-    vocabulary: str = "gym",
 ) -> Iterator[tuple[str, Rendered | Dropped]]:
     """(mode, example) of the first records of a split, with the wording of evaluation at seed 0.
 
@@ -56,16 +53,16 @@ def rendered_examples(
     whose exemplars cannot be read is `Dropped` with the reason.
 
     Raises:
-        UserError: there is neither a store nor a source; says where it was looked for.
+        UserError: neither store nor source can be read.
     """
-    records = list(itertools.islice(numbered_records(workspace, spec, split, False, 0), count))
+    records = list(itertools.islice(numbered_records(workspace, spec, split), count))
 
     @functools.cache
-    def exemplars_fn(source: str) -> RecordList:
-        rows = numbered_records(workspace, spec, source, False, 0)
+    def exemplars_fn(exemplar_split: str) -> RecordList:
+        rows = numbered_records(workspace, spec, exemplar_split)
         return RecordList(record for _, record in itertools.islice(rows, _EXEMPLAR_RECORDS))
 
-    tokenizer = load_vocabulary(vocabulary)
+    tokenizer = load_vocabulary(_VOCABULARY)
     for mode in modes:
         leaf_key = name_key(spec.leaf_name(mode))
         try:
@@ -79,97 +76,38 @@ def rendered_examples(
             yield mode, renderer(record, number, example_key(0, leaf_key, number))
 
 
-@dataclasses.dataclass(frozen=True)
-class Segment:
-    """One example of a row.
-
-    Attributes:
-        task: name of its leaf; "" if the feed does not tell.
-        inputs, targets: decoded up to EOS.
-        input_tokens, target_tokens: how many, EOS included.
-        loss_weight: sum over its target tokens.
-        ends: whether both sides end with EOS.
-    """
-
-    task: str
-    inputs: str
-    targets: str
-    input_tokens: int
-    target_tokens: int
-    loss_weight: int
-    ends: bool
-
-
-def row_segments(
-    rows: Mapping[str, np.ndarray], row: int, vocabulary: Vocabulary, tasks: Sequence[str]
-) -> list[Segment]:
-    """The examples of one row, in order.
-
-    Args:
-        rows: a batch.
-        tasks: names of the mixture's leaves, which `decoder_task_ids` - 1 counts.
-    """
-    one = {key: value[row] for key, value in rows.items()}
-    last = max(int(one[batch.ENCODER_SEGMENT_IDS].max()), int(one[batch.DECODER_SEGMENT_IDS].max()))
-    segments = []
-    for number in range(1, last + 1):
-        in_encoder = one[batch.ENCODER_SEGMENT_IDS] == number
-        in_decoder = one[batch.DECODER_SEGMENT_IDS] == number
-        inputs = one[batch.ENCODER_INPUT_TOKENS][in_encoder].tolist()
-        targets = one[batch.DECODER_TARGET_TOKENS][in_decoder].tolist()
-        task = int(one[batch.DECODER_TASK_IDS][in_decoder].max(initial=0))
-        eos = vocabulary.eos_id
-        segments.append(
-            Segment(
-                task=tasks[task - 1] if task else "",
-                inputs=vocabulary.decode(inputs),
-                targets=vocabulary.decode(targets),
-                input_tokens=len(inputs),
-                target_tokens=len(targets),
-                loss_weight=int(one[batch.DECODER_LOSS_WEIGHTS][in_decoder].sum()),
-                ends=inputs[-1:] == [eos] and targets[-1:] == [eos],
-            )
-        )
-    return segments
-
-
 def packed_row(
     rows: Mapping[str, np.ndarray], row: int, vocabulary: Vocabulary, resolved: Resolved
 ) -> str:
-    """One row as lines of text, with how full it is."""
-    segments = row_segments(rows, row, vocabulary, [leaf.name for leaf in resolved.leaves])
-    used_in = int((rows[batch.ENCODER_SEGMENT_IDS][row] > 0).sum())
-    used_out = int((rows[batch.DECODER_SEGMENT_IDS][row] > 0).sum())
-    room_in = rows[batch.ENCODER_SEGMENT_IDS].shape[1]
-    room_out = rows[batch.DECODER_SEGMENT_IDS].shape[1]
+    """One row of a batch as text: each segment decoded, and how full the row is."""
+    arrays = {key: value[row] for key, value in rows.items()}
+    sources, targets = arrays[batch.ENCODER_SEGMENT_IDS], arrays[batch.DECODER_SEGMENT_IDS]
+    num_segments = max(int(sources.max()), int(targets.max()))
     lines = [
-        f"row of {len(segments)} examples: encoder {used_in} of {room_in} tokens, "
-        f"decoder {used_out} of {room_out}"
+        f"row of {num_segments} examples: encoder {(sources > 0).sum()} of {sources.size} tokens, "
+        f"decoder {(targets > 0).sum()} of {targets.size}"
     ]
-    for number, segment in enumerate(segments, 1):
+    for number in range(1, num_segments + 1):
+        input_ids = arrays[batch.ENCODER_INPUT_TOKENS][sources == number].tolist()
+        target_ids = arrays[batch.DECODER_TARGET_TOKENS][targets == number].tolist()
+        task = int(arrays[batch.DECODER_TASK_IDS][targets == number].max(initial=0))
+        weight = int(arrays[batch.DECODER_LOSS_WEIGHTS][targets == number].sum())
+        eos = [vocabulary.eos_id]
+        has_eos = input_ids[-1:] == eos and target_ids[-1:] == eos
         lines += [
-            f"--- segment {number}: {segment.task or 'task not known'} "
-            f"({segment.input_tokens} -> {segment.target_tokens} tokens, "
-            f"loss weight {segment.loss_weight}{'' if segment.ends else ', NO EOS'})",
+            f"--- segment {number}: {resolved.leaves[task - 1].name if task else 'task not known'} "
+            f"({len(input_ids)} -> {len(target_ids)} tokens, "
+            f"loss weight {weight}{'' if has_eos else ', NO EOS'})",
             "inputs:",
-            _indented(segment.inputs),
+            *(f"    {line}" for line in vocabulary.decode(input_ids).split("\n")),
             "targets:",
-            _indented(segment.targets),
+            *(f"    {line}" for line in vocabulary.decode(target_ids).split("\n")),
         ]
     return "\n".join(lines)
 
 
-def _indented(text: str) -> str:
-    return "\n".join(f"    {line}" for line in text.split("\n"))
-
-
 def target_faults(rows: Mapping[str, np.ndarray], vocabulary: Vocabulary) -> list[str]:
-    """What a model cannot learn of a batch's targets, a sentence each; [] if nothing.
-
-    Args:
-        rows: a batch, packed or not.
-        vocabulary: which made its ids.
-    """
+    """Why a model cannot learn targets of a batch (unknown tokens, no EOS), a sentence each."""
     tokens, segments = rows[batch.DECODER_TARGET_TOKENS], rows[batch.DECODER_SEGMENT_IDS]
     targets = [
         own[segment == number]

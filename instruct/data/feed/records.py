@@ -14,7 +14,6 @@ from instruct.prompts.record import Record
 from instruct.workspace import Workspace
 
 _MOST_UNSTORED_EXEMPLARS = 1000
-_READ_AT_ONCE = 256  # records
 
 
 def spec_manifest(workspace: Workspace, spec: TaskSpec, split: str) -> Manifest | None:
@@ -32,28 +31,26 @@ def numbered_records(
     workspace: Workspace,
     spec: TaskSpec,
     split: str,
-    shuffle: bool,
-    seed: int,
+    shuffle: bool = False,
+    seed: int = 0,
     share: tuple[int, int] = (0, 1),
 ) -> Iterator[tuple[int, Record]]:
-    """Records with their numbers, from the prepared store, else from the source.
+    """(number, record) pairs from the prepared store, else from the source.
 
     Args:
-        shuffle: in an order that the seed fixes (a store; a source has its own order).
-        share: (index, number of shares) of equal shares of the order; of a source only the whole.
+        shuffle: permute a store's records by `seed`; a source keeps its own order.
+        share: (index, number of shares) of equal shares of a store's order; a source is read whole.
 
     Raises:
-        UserError: there is no store, and the source cannot be read here.
+        UserError: there is no store, and the source cannot be read.
     """
-    if spec_manifest(workspace, spec, split) is not None:
-        store: Store[Record] = Store(store_path(workspace, spec_key(spec), split))
+    store = _open_store(workspace, spec, split)
+    if store is not None:
         order = np.arange(len(store))
         if shuffle:
             order = permute(order, len(store), np.uint64(example_key(seed, name_key(spec.name), 0)))
-        order = order[share[0] :: share[1]]
-        for start in range(0, len(order), _READ_AT_ONCE):
-            numbers = order[start : start + _READ_AT_ONCE].tolist()
-            yield from zip(numbers, store.read(numbers))
+        numbers = order[share[0] :: share[1]].tolist()
+        yield from zip(numbers, store.stream(numbers))
         return
     reason = spec.source.available(workspace)
     if reason is not None:
@@ -62,11 +59,18 @@ def numbered_records(
 
 
 def exemplar_records(workspace: Workspace, spec: TaskSpec, split: str) -> Records:
-    """The records that exemplars are drawn from: the store's, or the first of the source."""
-    if spec_manifest(workspace, spec, split) is not None:
-        return Store(store_path(workspace, spec_key(spec), split))
+    """The records that exemplars are drawn from: the store's, else the first of the source."""
+    store = _open_store(workspace, spec, split)
+    if store is not None:
+        return store
     rows = _source_records(workspace, spec, split)
     return RecordList(itertools.islice(rows, _MOST_UNSTORED_EXEMPLARS))
+
+
+def _open_store(workspace: Workspace, spec: TaskSpec, split: str) -> Store[Record] | None:
+    if spec_manifest(workspace, spec, split) is None:
+        return None
+    return Store(store_path(workspace, spec_key(spec), split))
 
 
 def _source_records(workspace: Workspace, spec: TaskSpec, split: str) -> Iterator[Record]:

@@ -1,17 +1,15 @@
-"""From a stored record to an example: key, exemplars, rendering, and the features a metric sees.
-
-Training windows, evaluation, the SeqIO facade and `show` render through `ExampleRenderer`.
-"""
+"""From a stored record to an example: key, exemplars, rendering, and the features of metrics."""
 
 import dataclasses
 import hashlib
 import json
 from collections.abc import Callable, Sequence
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 
 from instruct.data.spec import TaskSpec
+from instruct.data.stores.store import Store
 from instruct.data.token_record import TokenRecord
 from instruct.errors import UserError
 from instruct.prompts.draws import mix
@@ -32,13 +30,13 @@ def name_key(name: str) -> int:
 
 
 def example_key(seed: int, leaf_key: int, number: int) -> int:
-    """The key that fixes everything drawn for one example.
+    """The key that fixes every draw for one example.
 
     Args:
         seed: the run's.
         leaf_key: `name_key` of the leaf.
-        number: which of the leaf's examples (training: its count so far, so that a record is
-            worded anew in every epoch; evaluation: the record's number).
+        number: in training the leaf's count so far, so that a record gets another wording in every
+            epoch; in evaluation the record's number.
     """
     return mix(mix((mix(seed & _MASK) ^ leaf_key) & _MASK) ^ (number & _MASK))
 
@@ -46,29 +44,26 @@ def example_key(seed: int, leaf_key: int, number: int) -> int:
 def exemplar_indices(
     mode: str, key: int, num_records: int, query_index: int | None, shots: int | None = None
 ) -> list[int]:
-    """Records to show before the query; none unless the mode shows exemplars.
+    """Numbers of the records to show before the query; [] if the mode shows no exemplars.
 
     Args:
         num_records: size of the exemplar split.
-        query_index: the query's number there, None if it comes from another split.
-        shots: the first so many, as the task fixes it for the mode (`TaskSpec.fixed_shots`).
+        query_index: the query's number in it, None if it comes from another split.
+        shots: show the first `shots` records (`TaskSpec.fixed_shots`); None: draw them.
     """
-    if mode in TK_MODES:  # always the first ones of the task
+    if mode in TK_MODES:
         shots = _TK_EXEMPLARS
     if shots is not None:
         first = [n for n in range(min(num_records, shots + 1)) if n != query_index]
         return first[:shots]
-    if mode not in FEW_SHOT_MODES:
-        return []
-    return draw_exemplars(key, num_records, query_index)
+    return draw_exemplars(key, num_records, query_index) if mode in FEW_SHOT_MODES else []
 
 
 def exemplars_asked(mode: str, shots: int | None, drawn: int, template_id: str) -> int:
     """Number of exemplars that a prompt should show, whether or not they exist and fit.
 
     Args:
-        shots: as `exemplar_indices`'s.
-        drawn: how many `exemplar_indices` gave.
+        drawn: number that `exemplar_indices` returned.
         template_id: of the rendered prompt; in TK_MODES the encoding, which fixes the number.
     """
     if mode in TK_MODES:
@@ -76,33 +71,27 @@ def exemplars_asked(mode: str, shots: int | None, drawn: int, template_id: str) 
     return drawn if shots is None else shots
 
 
-class Records(Protocol):
-    """Random access to records by number: a `Store`, or `RecordList`."""
-
-    def __len__(self) -> int: ...
-
-    def read(self, indices: Sequence[int], /) -> list[Record]: ...
-
-
 class RecordList(list[Record]):
-    """Records in memory."""
+    """Records in memory, read as from a `Store`."""
 
     def read(self, indices: Sequence[int]) -> list[Record]:
         return [self[index] for index in indices]
+
+
+Records = Store[Record] | RecordList
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class ExampleRenderer:
     """Renders the examples of one leaf: (record, its number, key) -> `Rendered` or `Dropped`.
 
-    Windows, evaluation, the SeqIO facade and `show` all render through this. A reader that fetches
-    many records at once calls `exemplar_numbers` for all examples first and `render` afterwards.
+    Windows, evaluation, the SeqIO facade and `show` all render through this. A caller that reads
+    many records at once uses `exemplar_numbers` and `render`.
 
     Attributes:
         templates: None for a plain seqio task, whose records are tokens already.
-        shots: how many exemplars are always shown; None where the number is drawn.
-        tokenizer: of the run.
-        lengths: (S, T), most tokens with EOS.
+        shots: number of exemplars always shown; None where it is drawn.
+        lengths: (S, T), maximum tokens with EOS.
         exemplars: records of the exemplar split; None if the mode shows none.
         query_among_exemplars: whether queries come from the exemplar split.
     """
@@ -118,44 +107,51 @@ class ExampleRenderer:
     @classmethod
     def of_task(
         cls,
-        spec: TaskSpec,
+        spec: TaskSpec | None,
         mode: str,
         split: str,
         tokenizer: Tokenizer,
         lengths: tuple[int, int],
         records_fn: Callable[[str], Records],
     ) -> "ExampleRenderer":
-        """The renderer of a task in a mode. `records_fn` opens the records of an exemplar split."""
-        source = spec.exemplar_split_of(mode)
-        pool = records_fn(source) if source else None
-        shots = spec.fixed_shots(mode)
-        return cls(mode, spec.templates, shots, tokenizer, lengths, pool, source == split)
+        """The renderer of a task in a mode; of a plain seqio task if `spec` is None.
+
+        Args:
+            records_fn: opens the records of an exemplar split.
+        """
+        if spec is None:
+            return cls(mode, None, None, tokenizer, lengths)
+        exemplar_split = spec.exemplar_split_of(mode)
+        exemplars = records_fn(exemplar_split) if exemplar_split else None
+        shots, among = spec.fixed_shots(mode), exemplar_split == split
+        return cls(mode, spec.templates, shots, tokenizer, lengths, exemplars, among)
 
     def __call__(self, record: Record | TokenRecord, number: int, key: int) -> Rendered | Dropped:
         """Renders record `number` of the split; `key` (`example_key`) fixes every draw."""
-        return self.render(record, key, self.exemplar_numbers(number, key))
+        numbers = self.exemplar_numbers(number, key)
+        exemplars = self.exemplars.read(numbers) if self.exemplars is not None else ()
+        return self.render(record, key, exemplars)
 
     def exemplar_numbers(self, number: int, key: int) -> list[int]:
-        """Numbers of the exemplars that the prompt of record `number` is to show."""
+        """Numbers of the exemplars for the prompt of record `number`."""
         if self.exemplars is None:
             return []
         query = number if self.query_among_exemplars else None
         return exemplar_indices(self.mode, key, len(self.exemplars), query, self.shots)
 
     def render(
-        self, record: Record | TokenRecord, key: int, exemplar_numbers: Sequence[int]
+        self, record: Record | TokenRecord, key: int, exemplars: Sequence[Record]
     ) -> Rendered | Dropped:
-        """Renders a record with chosen exemplars. Tokens of a plain task stay as they are."""
+        """Renders a record with these exemplars; a plain task's tokens pass unchanged."""
         if isinstance(record, TokenRecord):
             return Rendered(
                 record.inputs, record.targets, record.input_ids, record.target_ids, template_id=""
             )
         if self.templates is None:
             raise UserError(
-                f"the store of a plain seqio task holds record {record.id!r}, and not tokens. "
+                f"the store of a plain seqio task holds record {record.id!r}, not tokens. "
                 "Delete the store and run `python run.py prepare` again"
             )
-        exemplars = self.exemplars.read(exemplar_numbers) if self.exemplars is not None else ()
         return render(
             record,
             self.templates,
@@ -174,28 +170,29 @@ def _bytes_array(texts: Sequence[str]) -> np.ndarray:
     return array
 
 
-# Feature -> (record, rendered example) -> value, in the types of SeqIO's evaluator: text is bytes,
-# lists of text are object arrays of bytes.
-_FEATURES: dict[str, Callable[[Record, Rendered], Any]] = {
-    "id": lambda record, shown: record.id.encode(),
-    "answer": lambda record, shown: record.answer.encode(),
-    "answer_index": lambda record, shown: np.int32(shown.answer_index),
-    "references": lambda record, shown: _bytes_array(record.references or (record.answer,)),
-    "options": lambda record, shown: _bytes_array(shown.options),
-    "markers": lambda record, shown: _bytes_array(shown.markers),
-    "template": lambda record, shown: shown.template_id.encode(),
-    "metadata": lambda record, shown: json.dumps(
-        dict(record.metadata), ensure_ascii=False, sort_keys=True
-    ).encode(),
-    "record": lambda record, shown: record.to_json().encode(),
-}
-FEATURE_NAMES = tuple(_FEATURES)
+FEATURE_NAMES = (
+    *("id", "answer", "answer_index", "references", "options", "markers"),
+    *("template", "metadata", "record"),
+)
 
 
 def example_features(record: Record, shown: Rendered) -> dict[str, Any]:
     """The `example` of a `postprocess_fn`, without the `*_pretokenized` texts.
 
+    Types are those of SeqIO's evaluator: text is bytes, lists of text are object arrays of bytes.
     `options`, `markers` and `answer_index` are as the prompt shows them (empty and -1 where it
     shows none); `references` is never empty; `metadata` and `record` are JSON.
     """
-    return {name: make(record, shown) for name, make in _FEATURES.items()}
+    metadata = json.dumps(dict(record.metadata), ensure_ascii=False, sort_keys=True)
+    values = (
+        record.id.encode(),
+        record.answer.encode(),
+        np.int32(shown.answer_index),
+        _bytes_array(record.references or (record.answer,)),
+        _bytes_array(shown.options),
+        _bytes_array(shown.markers),
+        shown.template_id.encode(),
+        metadata.encode(),
+        record.to_json().encode(),
+    )
+    return dict(zip(FEATURE_NAMES, values))

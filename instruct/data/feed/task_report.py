@@ -1,8 +1,8 @@
 """Report on the prepared tasks of a mixture: records, drops, token lengths, truncation.
 
 Lengths are measured on the first examples that training on the task alone would see, rendered in
-its modes under the run's vocabulary and lengths; nothing is drawn that another run would draw
-otherwise, so equal stores give equal reports.
+its modes under the run's vocabulary and lengths. They depend on the stores only: equal stores give
+equal reports.
 
     STORE_DIR/reports/<mixture>.json
 """
@@ -16,6 +16,7 @@ from typing import Any
 
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from instruct.data.config import DataConfig
 from instruct.data.feed.leaves import make_builder
@@ -27,11 +28,18 @@ from instruct.data.stores.processes import map_in_processes
 from instruct.errors import UserError
 from instruct.workspace import Workspace
 
-# A task that loses more than this share of its rows or examples is a problem worth a line.
-MOST_LOST = 0.2
-_FEW_TASKS = 8  # fewer are measured here: starting processes would take longer
-_SHOWN_PROBLEMS = 20
-_MOST_NAMED = 5
+_MAX_LOST = 0.2  # a task that loses a larger share of its rows or examples is a problem
+_FEW_TASKS = 8  # fewer are measured in this process: starting others would take longer
+_MAX_PROBLEMS = 20  # on the terminal
+_MAX_NAMES = 5
+_KILLED = "the process that measured its lengths was killed; did it run out of memory?"
+# Column -> field of `Lengths` and its format.
+_MEASURED = {
+    "inputs": ("input_tokens", ".0f"),
+    "targets": ("target_tokens", ".0f"),
+    "cut": ("truncated", ".1%"),
+    "too long": ("too_long", ".1%"),
+}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -42,8 +50,8 @@ class Lengths:
         examples: rendered.
         input_tokens, target_tokens: means of the examples that fit, with EOS.
         truncated: share of the examples that lost the end of a field to fit.
-        too_long: share that does not fit however it is cut, and is left out.
-        not_rendered: share that is left out for any reason.
+        too_long: share that does not fit even so, and is dropped.
+        not_rendered: share that is dropped for any reason.
         exemplars_missing: mean number of exemplars that a prompt should show and does not.
         reasons: why -> examples.
     """
@@ -65,9 +73,8 @@ class TaskReport:
     Attributes:
         rate: share of the mixture.
         modes: prompt mode -> share of the mixture; {} for a plain seqio task.
-        stores: as they were prepared.
         lengths: None where nothing could be rendered.
-        problems: a sentence each.
+        problems: one sentence each.
     """
 
     task: str
@@ -91,108 +98,78 @@ class MixtureReport:
     tasks: tuple[TaskReport, ...]
 
     def write(self, workspace: Workspace) -> Path:
-        """Writes all of it as JSON; returns where."""
+        """Writes the report as JSON; returns its path."""
         path = workspace.store_dir / "reports" / f"{self.mixture}.json"
         write_json(path, dataclasses.asdict(self))
         return path
 
     def print_totals(self, console: Console) -> None:
-        """A line a family, and why rows were dropped."""
+        """Prints a line per family, then why rows were dropped and which tasks lack exemplars."""
         families = collections.defaultdict(list)
         for task in self.tasks:
             families[task.family].append(task)
-        table = Table(*_TOTALS, box=None, header_style="bold")
+        if len(families) > 1:
+            families["in all"] = list(self.tasks)
+        columns = ("family", "tasks", "stores", "records", "dropped", *_MEASURED)
+        table = Table(*columns, box=None)
         for family, tasks in families.items():
             stores = [store for task in tasks for store in task.stores]
-            table.add_row(family, f"{len(tasks):,}", *_numbers(stores, tasks))
-        if len(families) > 1:
-            stores = [store for task in self.tasks for store in task.stores]
-            table.add_row("in all", f"{len(self.tasks):,}", *_numbers(stores, self.tasks))
+            records = sum(store.records for store in stores)
+            dropped = sum(sum(store.dropped.values()) for store in stores)
+            numbers = (f"{number:,}" for number in (len(tasks), len(stores), records, dropped))
+            table.add_row(family, *numbers, *_mean_lengths(tasks))
         _print_table(console, table)
-        dropped: collections.Counter[str] = collections.Counter()
-        for task in self.tasks:
-            for store in task.stores:
-                dropped.update(store.dropped)
-        if dropped:
-            reasons = ", ".join(f"{reason}: {n:,}" for reason, n in dropped.most_common())
-            _print_line(console, f"dropped rows: {reasons}", "")
+        drops = (store.dropped for task in self.tasks for store in task.stores)
+        reasons = sum(map(collections.Counter, drops), collections.Counter[str]())
+        if reasons:
+            text = ", ".join(f"{reason}: {count:,}" for reason, count in reasons.most_common())
+            console.print(Text(f"dropped rows: {text}"), soft_wrap=True)
         missing = {t.task: t.lengths.exemplars_missing for t in self.tasks if t.lengths}
         most = sorted(filter(missing.get, missing), key=lambda task: -missing[task])
         if most:
-            first = ", ".join(f"{task}: {missing[task]:.2g}" for task in most[:_MOST_NAMED])
+            first = ", ".join(f"{task}: {missing[task]:.2g}" for task in most[:_MAX_NAMES])
             text = f"exemplars missing from a prompt, in {len(most):,} tasks, most of all {first}"
-            _print_line(console, text, "")
+            console.print(Text(text), soft_wrap=True)
 
     def print_tasks(self, console: Console) -> None:
-        """A line a store; what was measured stands with the task's first."""
-        table = Table(*_FULL, box=None, header_style="bold")
+        """Prints one line per store; the first of a task has its lengths."""
+        columns = ("task", "split", "records", "dropped", *_MEASURED, "sha256")
+        table = Table(*columns, box=None)
         for task in self.tasks:
             for number, store in enumerate(task.stores):
-                measured = _measured([task]) if not number else [""] * 4
-                table.add_row(
-                    task.task,
-                    store.split,
-                    f"{store.records:,}",
-                    f"{sum(store.dropped.values()):,}",
-                    *measured,
-                    store.sha256[:8] or store.status,
-                )
+                lengths = [""] * len(_MEASURED) if number else _mean_lengths([task])
+                numbers = f"{store.records:,}", f"{sum(store.dropped.values()):,}"
+                identity = store.sha256[:8] or store.status
+                table.add_row(task.task, store.split, *numbers, *lengths, identity)
         _print_table(console, table)
 
     def print_problems(self, console: Console, path: Path) -> None:
-        """The first problems, one a line; stores that failed are not repeated.
-
-        Args:
-            path: the file with all of them.
-        """
-        problems = [(task.task, problem) for task in self.tasks for problem in task.problems]
-        for task, problem in problems[:_SHOWN_PROBLEMS]:
-            _print_line(console, f"warning: {task}: {problem}", "yellow")
-        if len(problems) > _SHOWN_PROBLEMS:
-            rest = len(problems) - _SHOWN_PROBLEMS
-            _print_line(console, f"warning: {rest} more such tasks in {path}", "yellow")
-
-
-# Mean tokens of both sides, then shares of the examples.
-_MEASURED = ("inputs", "targets", "cut", "too long")
-_TOTALS = ("family", "tasks", "stores", "records", "dropped", *_MEASURED)
-_FULL = ("task", "split", "records", "dropped", *_MEASURED, "sha256")
+        """Prints the first problems, one per line; `path` is the file with all of them."""
+        problems = [f"{task.task}: {problem}" for task in self.tasks for problem in task.problems]
+        if len(problems) > _MAX_PROBLEMS:
+            rest = len(problems) - _MAX_PROBLEMS
+            problems[_MAX_PROBLEMS:] = [f"{rest} more such tasks in {path}"]
+        for problem in problems:
+            console.print(Text(f"warning: {problem}", "yellow"), soft_wrap=True)
 
 
 def _print_table(console: Console, table: Table) -> None:
     """Prints a table at full width, however narrow the terminal: no name is cut."""
-    wide = Console(file=io.StringIO(), width=1000, color_system=None)
-    width = wide.measure(table).maximum
-    lines = wide.render_lines(table, wide.options.update(width=width))
-    for line in lines:
-        text = "".join(segment.text for segment in line).rstrip()
-        console.print(text, markup=False, highlight=False, soft_wrap=True)
+    text = io.StringIO()
+    Console(file=text, width=1000, color_system=None).print(table)
+    for line in text.getvalue().splitlines():
+        console.print(Text(line.rstrip()), soft_wrap=True)
 
 
-def _print_line(console: Console, text: str, style: str) -> None:
-    console.print(text, style=style, markup=False, highlight=False, soft_wrap=True)
-
-
-def _numbers(stores: Sequence[PreparedStore], tasks: Sequence[TaskReport]) -> list[str]:
-    records = sum(store.records for store in stores)
-    dropped = sum(sum(store.dropped.values()) for store in stores)
-    return [f"{len(stores):,}", f"{records:,}", f"{dropped:,}", *_measured(tasks)]
-
-
-def _measured(tasks: Iterable[TaskReport]) -> list[str]:
-    """Means over tasks, each weighing the same."""
-    found = [task.lengths for task in tasks if task.lengths is not None]
-    if not found:
+def _mean_lengths(tasks: Iterable[TaskReport]) -> list[str]:
+    """Means over tasks, which all weigh the same, in the columns of `_MEASURED`."""
+    measured = [task.lengths for task in tasks if task.lengths is not None]
+    if not measured:
         return ["-"] * len(_MEASURED)
 
-    def mean(name: str) -> float:
-        return sum(getattr(lengths, name) for lengths in found) / len(found)
-
     return [
-        f"{mean('input_tokens'):.0f}",
-        f"{mean('target_tokens'):.0f}",
-        f"{mean('truncated'):.1%}",
-        f"{mean('too_long'):.1%}",
+        format(sum(getattr(lengths, name) for lengths in measured) / len(measured), spec)
+        for name, spec in _MEASURED.values()
     ]
 
 
@@ -207,85 +184,59 @@ def report_tasks(
     """Measures the prepared tasks of a mixture.
 
     Args:
-        workspace: where the stores are.
-        resolved: the mixture.
         config: vocabulary, lengths and the split that is measured.
-        stores: of the mixture, as `prepare` reports them.
-        num_examples: rendered of each task, fewer of one that has fewer records; 0 for none.
+        stores: results of `prepare`.
+        num_examples: to render of each task, at most its records; 0 for none.
         workers: processes that render.
     """
     leaves: dict[str, list[Leaf]] = collections.defaultdict(list)
     for leaf in resolved.leaves:
         leaves[leaf.task].append(leaf)
-    by_task: dict[str, list[PreparedStore]] = collections.defaultdict(list)
+    stores_of = collections.defaultdict(list)
     for store in stores:
-        by_task[store.task].append(store)
-    builders = {
-        task: builder
-        for task, parts in leaves.items()
-        if num_examples
-        and (builder := _builder(workspace, task, parts, config, num_examples)) is not None
-    }
-    lengths = _measure_all(builders, workers)
+        stores_of[store.task].append(store)
+    builders = {}
+    for task, task_leaves in leaves.items() if num_examples else ():
+        alone = Resolved(task, config.split, tuple(task_leaves))
+        changes = {"mixture": task, "seed": 0, "plan": "low_discrepancy", "packing": "none"}
+        own = dataclasses.replace(config, **changes)
+        try:
+            builder, _ = make_builder(workspace, own, alone)
+        except UserError:
+            continue  # no such split, no store, or no record: the stores' rows say so
+        size = min(num_examples, builder.leaves[0].num_records)
+        own = dataclasses.replace(own, window_examples=size)
+        builders[task] = dataclasses.replace(builder, config=own)
+    if workers > 1 and len(builders) >= _FEW_TASKS:
+        results = map_in_processes(_measure, list(builders.items()), workers)
+        measured = {task: lengths or _KILLED for (task, _), lengths in results}
+    else:
+        measured = {item[0]: _measure(item) for item in builders.items()}
     reports = []
-    for task, parts in leaves.items():
-        task_stores = tuple(by_task.get(task, ()))
-        measured = lengths.get(task)
+    for task, task_leaves in leaves.items():
+        task_stores = tuple(stores_of[task])
+        lengths = measured.get(task)
         reports.append(
             TaskReport(
                 task=task,
-                family=parts[0].family,
-                category=parts[0].category,
-                rate=sum(leaf.rate for leaf in parts),
-                modes={leaf.mode: leaf.rate for leaf in parts if leaf.mode},
+                family=task_leaves[0].family,
+                category=task_leaves[0].category,
+                rate=sum(leaf.rate for leaf in task_leaves),
+                modes={leaf.mode: leaf.rate for leaf in task_leaves if leaf.mode},
                 stores=task_stores,
-                lengths=None if isinstance(measured, str) else measured,
-                problems=tuple(_problems(task_stores, measured, config)),
+                lengths=None if isinstance(lengths, str) else lengths,
+                problems=tuple(_problems(task_stores, lengths, config)),
             )
         )
-    return MixtureReport(
-        resolved.name,
-        config.split,
-        config.vocabulary,
-        dict(config.feature_lengths),
-        tuple(reports),
-    )
+    lengths = dict(config.feature_lengths)
+    return MixtureReport(resolved.name, config.split, config.vocabulary, lengths, tuple(reports))
 
 
-def _builder(
-    workspace: Workspace, task: str, leaves: Sequence[Leaf], config: DataConfig, num_examples: int
-) -> WindowBuilder | None:
-    """The builder of a sample of one task; None if the task has no records to render."""
-    alone = Resolved(task, config.split, tuple(leaves))
-    own = dataclasses.replace(config, mixture=task, seed=0, plan="low_discrepancy", packing="none")
+def _measure(item: tuple[str, WindowBuilder], progress_fn: Any = None) -> Lengths | str:
+    """Statistics of a task's first window, or why it cannot be built."""
+    open_store.cache_clear()  # stores may have been rebuilt; and not every store stays open
     try:
-        builder, _ = make_builder(workspace, own, alone, config.split)
-    except UserError:
-        return None  # no such split, no store, or no record: the stores' rows say so
-    records = builder.leaves[0].num_records
-    return dataclasses.replace(builder, window_examples=min(num_examples, records))
-
-
-def _measure_all(builders: Mapping[str, WindowBuilder], workers: int) -> dict[str, Lengths | str]:
-    """Task -> its statistics, or why it cannot be measured."""
-    open_store.cache_clear()  # rebuilt stores are other files now
-    if workers <= 1 or len(builders) < _FEW_TASKS:
-        return {task: _measure(builder) for task, builder in builders.items()}
-    killed = "the process that measured its lengths was killed; did it run out of memory?"
-    measured = map_in_processes(_measure_in_worker, list(builders.items()), workers)
-    return {task: lengths or killed for (task, _), lengths in measured}
-
-
-def _measure_in_worker(item: tuple[str, WindowBuilder], progress_fn: Any) -> Lengths | str:
-    lengths = _measure(item[1])
-    progress_fn(item[1].window_examples)
-    open_store.cache_clear()  # else each process keeps every store of the mixture open
-    return lengths
-
-
-def _measure(builder: WindowBuilder) -> Lengths | str:
-    try:
-        window = builder.build(0)
+        window = item[1].build(0)
     except UserError as error:  # a damaged store
         return str(error)
     totals = dict(zip(COUNTS, window.counts.sum(axis=1).tolist()))
@@ -307,23 +258,22 @@ def _problems(
     stores: Sequence[PreparedStore], lengths: Lengths | str | None, config: DataConfig
 ) -> Iterable[str]:
     for store in stores:
-        dropped = sum(store.dropped.values())
-        why = ", ".join(f"{reason}: {n}" for reason, n in store.dropped.items())
         if store.status == "failed":
             continue
+        why = ", ".join(f"{reason}: {count}" for reason, count in store.dropped.items())
+        dropped = sum(store.dropped.values())
+        share = dropped / max(1, dropped + store.records)
         if not store.records:
             yield f"no record in split {store.split!r}" + (f" ({why})" if why else "")
-        elif dropped > MOST_LOST * (dropped + store.records):
-            share = dropped / (dropped + store.records)
-            yield f"{share:.0%} of the rows of split {store.split!r} are no records ({why})"
-    if lengths is None or isinstance(lengths, str):
-        yield from filter(None, [lengths])
-        return
-    if lengths.too_long > MOST_LOST:
+        elif share > _MAX_LOST:
+            yield f"{share:.0%} of the rows of split {store.split!r} were rejected ({why})"
+    if isinstance(lengths, str):
+        yield lengths
+    elif lengths is not None and lengths.too_long > _MAX_LOST:
         yield (
             f"{lengths.too_long:.0%} of its examples are longer than TASK_FEATURE_LENGTHS "
             f"{dict(config.feature_lengths)} allow, and are left out"
         )
-    elif lengths.not_rendered > MOST_LOST:
-        why = ", ".join(f"{reason}: {n}" for reason, n in lengths.reasons.items())
+    elif lengths is not None and lengths.not_rendered > _MAX_LOST:
+        why = ", ".join(f"{reason}: {count}" for reason, count in lengths.reasons.items())
         yield f"{lengths.not_rendered:.0%} of its examples cannot be rendered ({why})"

@@ -1,12 +1,9 @@
 """Building stores with Apache Beam: every element of the pipeline is one store.
 
-Workers run the function that processes of this machine run, so the bytes are the same. They write
-into STORE_DIR and leave what became of each store in a file there, as a pipeline hands nothing
-back to the process that started it. So STORE_DIR must be the same folder, at the same path, on
-every worker (a network file system, a mounted bucket), and so must what sources read; the workers
-need this package and the modules that define the tasks.
-
-Apache Beam is imported when a pipeline is started: `pip install 'instruct[beam]'`.
+Beam workers run the same `build_store` as local processes, so the bytes are the same. They write
+into STORE_DIR and report through a folder there, because a pipeline returns nothing. So STORE_DIR
+must be the same folder, at the same path, on every worker (a network file system, a mounted
+bucket), and so must the files that sources read. Workers need this package and the task modules.
 """
 
 import dataclasses
@@ -20,9 +17,10 @@ from pathlib import Path
 from typing import Any
 
 from rich.console import Console
+from rich.text import Text
 
 from instruct.data.sources.json_files import write_json
-from instruct.data.stores.jobs import Job, PreparedStore, build_reported, failed
+from instruct.data.stores.jobs import Job, PreparedStore, build_store, failed
 from instruct.errors import RunFailed, UserError, unknown_name
 
 RUNNERS = {
@@ -40,8 +38,7 @@ class BeamBuilder:
 
     Attributes:
         runner: one of RUNNERS.
-        options: KEY=VALUE each, Beam's own: "project=my-project", "direct_num_workers=4".
-        console: where it says what it starts.
+        options: Beam's own, KEY=VALUE each: "project=my-project", "direct_num_workers=4".
 
     Raises:
         UserError: unknown runner, an option without a value.
@@ -65,7 +62,7 @@ class BeamBuilder:
                 raise UserError("the runner is chosen with --runner, not with --beam_option")
 
     def flags(self) -> list[str]:
-        """Command-line flags as Beam reads them."""
+        """Command-line flags for Beam."""
         return [f"--runner={RUNNERS[self.runner]}", *(f"--{option}" for option in self.options)]
 
     def __call__(self, jobs: Sequence[Job]) -> dict[Job, PreparedStore]:
@@ -78,28 +75,38 @@ class BeamBuilder:
         beam, pipeline_options = _import_beam()
         sent = [absolute(job) for job in jobs]
         store_dir = sent[0].workspace.store_dir
-        folder = _make_exchange(store_dir)
+        exchange = _make_exchange(store_dir)
         if self.console is not None:
-            self.console.print(
+            text = (
                 f"building {len(jobs)} stores with Beam's {RUNNERS[self.runner]}; every worker "
-                f"must reach {store_dir} under this path",
-                markup=False,
-                highlight=False,
-                soft_wrap=True,
+                f"must reach {store_dir} under this path"
             )
+            self.console.print(Text(text), soft_wrap=True)
+        problem, cause = "the pipeline ended without reporting it", None
         try:
-            work = functools.partial(build_element, exchange=str(folder))
             options = pipeline_options.PipelineOptions(self.flags())
-            error = None
             try:
+                work = functools.partial(build_element, exchange=str(exchange))
                 pipeline = beam.Pipeline(options=options)
                 _ = pipeline | beam.Create(list(enumerate(sent))) | beam.Map(work)
                 pipeline.run().wait_until_finish()
-            except Exception as caught:  # whatever a runner raises; what was built stays
-                error = caught
-            return _collect(jobs, folder, error)
+            except Exception as error:  # whatever a runner raises; finished stores are kept
+                problem, cause = str(error), error
+            results = {}
+            for number, job in enumerate(jobs):
+                report = exchange / f"{number}.json"
+                if report.exists():
+                    results[job] = PreparedStore(**json.loads(report.read_bytes()))
         finally:
-            shutil.rmtree(folder, ignore_errors=True)
+            shutil.rmtree(exchange, ignore_errors=True)
+        if len(results) < len(jobs) and _NOT_SHARED in problem:
+            # Without the text that Beam adds to an error of a worker.
+            start = problem.rindex("STORE_DIR", 0, problem.index(_NOT_SHARED))
+            raise UserError(problem[start:].split("\n")[0].split(" [while running")[0]) from cause
+        failure = RunFailed(f"the Beam pipeline failed: {problem}")
+        if not results:
+            raise failure from cause
+        return {job: results.get(job) or failed(job, failure) for job in jobs}
 
 
 def _import_beam() -> tuple[Any, Any]:
@@ -121,26 +128,26 @@ def absolute(job: Job) -> Job:
     return dataclasses.replace(job, workspace=job.workspace.absolute(), path=job.path.absolute())
 
 
-def _make_exchange(folder: Path) -> Path:
-    """A folder in STORE_DIR through which workers are recognised and answer."""
+def _make_exchange(store_dir: Path) -> Path:
+    """Makes a folder in STORE_DIR for the reports of workers."""
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-        exchange = Path(tempfile.mkdtemp(prefix=".beam-", dir=folder))
+        store_dir.mkdir(parents=True, exist_ok=True)
+        exchange = Path(tempfile.mkdtemp(prefix=".beam-", dir=store_dir))
         exchange.chmod(0o777)  # workers may run as another user
         (exchange / "started").write_text(socket.gethostname(), encoding="utf-8")
     except OSError as error:
-        raise UserError(f"cannot write to STORE_DIR {folder}: {error.strerror}") from error
+        raise UserError(f"cannot write to STORE_DIR {store_dir}: {error.strerror}") from error
     return exchange
 
 
 def build_element(element: tuple[int, Job], exchange: str) -> int:
-    """Builds one store on a worker and leaves what became of it in the exchange folder.
+    """Builds one store on a worker and writes its result to the exchange folder.
 
     Returns:
         The element's number.
 
     Raises:
-        UserError: STORE_DIR here is not that of the starting process.
+        UserError: the worker's STORE_DIR is not that of the starting process.
     """
     number, job = element
     if not (Path(exchange) / "started").is_file():
@@ -148,32 +155,6 @@ def build_element(element: tuple[int, Job], exchange: str) -> int:
             f"STORE_DIR {job.workspace.store_dir} on {socket.gethostname()} {_NOT_SHARED}. Set "
             "STORE_DIR to a folder that all workers reach under the same path"
         )
-    result = build_reported(job, lambda rows: None)
+    result = build_store(job, lambda rows: None)
     write_json(Path(exchange) / f"{number}.json", dataclasses.asdict(result))
     return number
-
-
-def _collect(
-    jobs: Sequence[Job], folder: Path, error: Exception | None
-) -> dict[Job, PreparedStore]:
-    """What the workers left behind; a store that nobody reports has failed."""
-    results = {}
-    for number, job in enumerate(jobs):
-        try:
-            values = json.loads((folder / f"{number}.json").read_text(encoding="utf-8"))
-            results[job] = PreparedStore(**values)
-        except FileNotFoundError:
-            continue
-    if len(results) == len(jobs):
-        return results
-    why = str(error) if error is not None else "the pipeline ended without a word of it"
-    if _NOT_SHARED in why:
-        start = why.rindex("STORE_DIR", 0, why.index(_NOT_SHARED))
-        raise UserError(why[start:].split("\n")[0].split(" [while running")[0]) from error
-    if not results:
-        raise RunFailed(f"the Beam pipeline failed: {why}") from error
-    for job in jobs:
-        if job not in results:
-            lost = failed(job, RuntimeError(f"the Beam pipeline failed: {why}"))
-            results[job] = dataclasses.replace(lost, machine=True)
-    return results

@@ -1,6 +1,6 @@
-"""Disk space that the missing stores will take, estimated before anything is written.
+"""Estimate of the disk space that the missing stores will take, before anything is written.
 
-Tasks declare their rows, or sources know them. Bytes a record come from the task's own finished
+Tasks declare their rows, or sources know them. Bytes per record come from the task's own finished
 stores, else from its source's files, else from finished stores of its family or of the mixture,
 else from a default. Record stores are compressed, so a source's files are an upper bound.
 """
@@ -23,11 +23,10 @@ from instruct.errors import UserError
 from instruct.json_text import parse_json
 from instruct.workspace import Workspace
 
-# A record of a question, an answer and some options takes 200 bytes in a store, one with an
-# article 1,500.
+# A record takes 200 bytes (question, answer, some options) to 1,500 bytes (an article) in a store.
 DEFAULT_RECORD_BYTES = 1000
-# An estimate of this much more than the free space is refused; less may be the estimate's error.
-_PLAINLY_MORE = 1.25
+# Estimates above this multiple of the free space are refused; less may be the estimate's error.
+_CLEARLY_MORE = 1.25
 
 
 @dataclasses.dataclass(frozen=True)
@@ -37,10 +36,8 @@ class DiskEstimate:
     Attributes:
         rows: job -> rows, where they are known.
         num_bytes: job -> bytes, where anything is known.
-        store_dir: folder of all stores.
-        free_bytes: of its disk.
-        record_bytes: mean bytes of a record, where nothing nearer is known.
-        measured: whether that comes from finished stores.
+        free_bytes: of the disk of `store_dir`.
+        record_bytes: mean bytes per record of the finished stores; None if there are none.
     """
 
     jobs: tuple[Job, ...]
@@ -48,8 +45,7 @@ class DiskEstimate:
     num_bytes: Mapping[Job, float]
     store_dir: Path
     free_bytes: int
-    record_bytes: float
-    measured: bool
+    record_bytes: float | None
 
     @property
     def total_bytes(self) -> float:
@@ -57,29 +53,27 @@ class DiskEstimate:
 
     def describe(self) -> str:
         """One line to print."""
+        record_bytes = self.record_bytes or DEFAULT_RECORD_BYTES
+        origin = "as measured" if self.record_bytes else "as a guess"
         unknown = len(self.jobs) - len(self.num_bytes)
-        origin = "as measured" if self.measured else "as a guess"
+        not_counted = f"; {unknown} of unknown size not counted" if unknown else ""
         return (
             f"{len(self.jobs)} stores to build: {sum(self.rows.values()):,} known rows, about "
-            f"{_size(self.total_bytes)} (where nothing nearer is known, {self.record_bytes:,.0f} "
-            f"bytes a record {origin}); free: {_size(self.free_bytes)}"
-            + (f"; {unknown} of unknown size not counted" if unknown else "")
+            f"{_size(self.total_bytes)} (where nothing nearer is known, {record_bytes:,.0f} "
+            f"bytes a record {origin}); free: {_size(self.free_bytes)}{not_counted}"
         )
 
     def check(self) -> None:
         """Raises UserError if the stores take far more than the free space."""
-        if self.total_bytes > _PLAINLY_MORE * self.free_bytes:
+        if self.total_bytes > _CLEARLY_MORE * self.free_bytes:
             raise UserError(
                 f"the stores would take about {_size(self.total_bytes)}, and {self.store_dir} has "
                 f"{_size(self.free_bytes)} free. Set STORE_DIR to a larger disk, prepare parts of "
-                "the mixture, or give --ignore_disk_estimate to go on; nothing was written"
+                "the mixture, or build anyway with --ignore_disk_estimate; nothing was written"
             )
 
     def biggest_first(self) -> list[Job]:
-        """The jobs by size, so that no huge one runs alone at the end.
-
-        A job of unknown size counts as the mean of the others.
-        """
+        """The jobs by size (mean size if unknown), so that no huge one runs alone at the end."""
         mean = self.total_bytes / max(1, len(self.num_bytes))
         return sorted(self.jobs, key=lambda job: -self.num_bytes.get(job, mean))
 
@@ -90,40 +84,31 @@ def _size(num_bytes: float) -> str:
 
 
 def estimate_disk(
-    workspace: Workspace, jobs: Sequence[Job], there: Mapping[Job, Manifest]
+    workspace: Workspace, jobs: Sequence[Job], finished: Mapping[Job, Manifest]
 ) -> DiskEstimate:
-    """Estimates the stores of `jobs`. Reads sizes of files and no data.
-
-    Args:
-        there: finished stores of the same mixture, whose records are measured.
-    """
-    of_task = _mean_bytes((job.task, manifest) for job, manifest in there.items())
-    of_family = _mean_bytes((job.family, manifest) for job, manifest in there.items())
-    overall = _mean_bytes(("", manifest) for manifest in there.values()).get("")
+    """Estimates `jobs` from sizes of files and `finished` stores of the mixture; reads no data."""
+    by_task = _mean_bytes((job.task, manifest) for job, manifest in finished.items())
+    by_family = _mean_bytes((job.family, manifest) for job, manifest in finished.items())
+    overall = _mean_bytes(("", manifest) for manifest in finished.values()).get("")
     rows, num_bytes = {}, {}
     for job in jobs:
         source_rows, source_bytes = source_size(workspace, job.source, job.source_split)
         count = source_rows if job.rows is None else job.rows
         if count is not None:
             rows[job] = count
-        if source_bytes is not None and job.task not in of_task:
+        if source_bytes is not None and job.task not in by_task:
             num_bytes[job] = float(source_bytes)
         elif count is not None:
-            means = (of_task.get(job.task), of_family.get(job.family), overall)
+            means = (by_task.get(job.task), by_family.get(job.family), overall)
             num_bytes[job] = count * next(filter(None, means), DEFAULT_RECORD_BYTES)
-    return DiskEstimate(
-        tuple(jobs),
-        rows,
-        num_bytes,
-        workspace.store_dir,
-        free_bytes(workspace.store_dir),
-        overall or DEFAULT_RECORD_BYTES,
-        overall is not None,
-    )
+    store_dir = workspace.store_dir
+    existing = next(path for path in (store_dir, *store_dir.parents) if path.exists())
+    free = shutil.disk_usage(existing).free
+    return DiskEstimate(tuple(jobs), rows, num_bytes, store_dir, free, overall)
 
 
 def _mean_bytes(manifests: Iterable[tuple[str, Manifest]]) -> dict[str, float]:
-    """Name -> mean bytes of a record, for names with records."""
+    """Name -> mean bytes per record, for names with records."""
     num_bytes, records = collections.Counter(), collections.Counter()
     for name, manifest in manifests:
         num_bytes[name] += manifest.num_bytes
@@ -131,20 +116,13 @@ def _mean_bytes(manifests: Iterable[tuple[str, Manifest]]) -> dict[str, float]:
     return {name: num_bytes[name] / count for name, count in records.items() if count}
 
 
-def free_bytes(folder: Path) -> int:
-    """Free space of the disk that `folder` is on, or would be."""
-    while not folder.exists() and folder != folder.parent:
-        folder = folder.parent
-    return shutil.disk_usage(folder).free
-
-
 def source_size(
     workspace: Workspace, source: Source | None, split: str
 ) -> tuple[int | None, int | None]:
-    """(rows, bytes) of a source's split, each None where it is not known without reading it."""
+    """(rows, bytes) of a source's split, each None if unknown without reading it."""
     if isinstance(source, Alternates):
-        ready = [one for one in source.sources if one.available(workspace) is None]
-        return source_size(workspace, ready[0], split) if ready else (None, None)
+        ready = (one for one in source.sources if one.available(workspace) is None)
+        return source_size(workspace, next(ready, None), split)
     if isinstance(source, TfdsSource):
         return _tfds_size(source.path(workspace), source.parts.get(split, ""))
     if isinstance(source, FileSource) and split in source.parts:
@@ -158,36 +136,30 @@ def source_size(
 
 
 def _share(piece: str, rows: int) -> float:
-    """Share of a split's rows that a slice takes: "" all of them, "10%:", ":-200", "5%:50%"."""
+    """Share of a split's rows in a TFDS slice: "" all of them, "10%:", ":-200", "5%:50%"."""
 
     def position(text: str, default: int) -> float:
-        number = float(text.strip().removesuffix("%") or default)
-        if text.strip().endswith("%"):
-            number *= rows / 100
-        return min(max(number + rows if text.strip().startswith("-") else number, 0.0), rows)
+        number = float(text.removesuffix("%") or default)
+        number *= rows / 100 if text.endswith("%") else 1
+        return min(max(number + rows if text.startswith("-") else number, 0.0), rows)
 
-    if not rows or not piece.strip():
-        return 1.0
-    low, _, high = piece.partition(":")
-    return max(0.0, position(high, rows) - position(low, 0)) / rows
+    low, _, high = piece.replace(" ", "").partition(":")
+    return max(0.0, position(high, rows) - position(low, 0)) / rows if rows else 1.0
 
 
 def _tfds_size(path: Path, part: str) -> tuple[int | None, int | None]:
-    """From the JSON file beside prepared rows; of a slice of a split its share."""
+    """(rows, bytes) from the JSON file beside prepared rows; a slice has its share of a split."""
+    sizes = []
     try:
         info = parse_json((path / "dataset_info.json").read_bytes())
-        splits = {
-            one["name"]: (sum(map(int, one["shardLengths"])), int(one.get("numBytes") or 0))
-            for one in info["splits"]
-        }
-        parts = re.findall(r"([A-Za-z_]\w*)(?:\[([^\]]*)\])?", part)
-        found = [
-            tuple(round(_share(piece, splits[name][0]) * number) for number in splits[name])
-            for name, piece in parts
-            if name in splits
-        ]
+        splits = {split["name"]: split for split in info["splits"]}
+        for name, piece in re.findall(r"([A-Za-z_]\w*)(?:\[([^\]]*)\])?", part):
+            if name in splits:
+                rows = sum(map(int, splits[name]["shardLengths"]))
+                share, num_bytes = _share(piece, rows), int(splits[name].get("numBytes") or 0)
+                sizes.append((round(share * rows), round(share * num_bytes)))
     except (OSError, ValueError, KeyError, TypeError):
         return None, None
-    if not found:
+    if not sizes:
         return None, None
-    return sum(rows for rows, _ in found), sum(size for _, size in found) or None
+    return sum(rows for rows, _ in sizes), sum(num_bytes for _, num_bytes in sizes) or None

@@ -1,6 +1,6 @@
 """Store jobs: the stores that a mixture needs, which of them exist, and building one.
 
-Jobs are sent to other processes and machines, so this module imports no TensorFlow.
+Other processes and machines unpickle jobs: no TensorFlow here.
 """
 
 import dataclasses
@@ -12,15 +12,9 @@ from typing import Any
 
 from instruct.data.config import DataConfig
 from instruct.data.spec import Resolved, Source
-from instruct.data.stores.store import (
-    Manifest,
-    Store,
-    read_manifest,
-    store_key,
-    store_path,
-)
+from instruct.data.stores.store import Manifest, Store, read_manifest, store_key, store_path
 from instruct.data.stores.writing import StoreWriteError, write_store
-from instruct.errors import UserError
+from instruct.errors import RunFailed, UserError
 from instruct.prompts.render import Dropped
 from instruct.workspace import Workspace
 
@@ -37,8 +31,7 @@ class PreparedStore:
         dropped: reason -> rejected rows.
         message: why it failed, or why it has no records.
         sha256: of the records; "" if it failed.
-        machine: whether this machine, and not the source, caused the failure: a full disk, a
-            killed process.
+        machine: whether a machine, not the source, caused the failure: full disk, killed process.
     """
 
     task: str
@@ -58,9 +51,9 @@ class Job:
     Attributes:
         workspace: where its source looks.
         path: of the store.
-        rows: records as the task declares them; None if it does not.
-        kind: the manifest's: "records", or "tokens" of a plain seqio task, whose pipeline runs in
-            the process that listed the job.
+        rows: number of records that the task declares, if it does.
+        kind: "records", or "tokens" of a plain seqio task, whose pipeline runs in the process that
+            listed the job.
     """
 
     workspace: Workspace
@@ -82,15 +75,14 @@ def store_jobs(
     seen = set()
     for leaf in resolved.leaves:
         key, spec = store_key(leaf, config), leaf.spec
-        source = spec.source if spec is not None else None
-        if leaf.plain_source_fn is not None:
+        if spec is not None:
+            source = spec.source
+        elif leaf.plain_source_fn is not None:
             source = leaf.plain_source_fn(config)
-        if source is None:
+        else:
             raise TypeError(f"leaf {leaf.name!r} has neither a spec nor a source")
-        wanted = [*splits]
-        if spec is not None and spec.exemplar_split_of(leaf.mode):
-            wanted.append(spec.exemplar_split_of(leaf.mode))
-        for split in wanted:
+        exemplar_split = spec.exemplar_split_of(leaf.mode) if spec else ""
+        for split in (*splits, exemplar_split):
             if (key, split) in seen or split not in leaf.splits:
                 continue
             seen.add((key, split))
@@ -108,121 +100,106 @@ def store_jobs(
             )
 
 
-def _fingerprint(job: Job) -> str | None:
-    """Fingerprint of what the store would be built from now; None if the source is not here."""
-    if job.source.available(job.workspace) is not None:
-        return None
-    # A source that may be downloaded says that it can be read, and is not here yet.
-    fingerprint = job.source.fingerprint(job.workspace)
-    return None if fingerprint.endswith("absent") else fingerprint
-
-
-def _fingerprint_or_none(job: Job) -> str | None:
-    try:
-        return _fingerprint(job)
-    except Exception as error:  # whatever a source raises: it stops no other task
-        _log.warning("the source of %s cannot be read (%s); its store is kept", job.task, error)
-        return None
-
-
 def find_store(job: Job, verify: bool = False) -> Manifest | None:
-    """The manifest of a usable store, or None.
+    """The manifest of a usable store, or None. `verify` compares all of its bytes with its hash.
 
-    A store is usable unless its source exists here and would give other records. A source that
-    raises an error leaves the store as it is.
-
-    Args:
-        verify: compare all of its bytes with its hash.
+    A store is usable unless its source can be read here and would give other records.
     """
     try:
         manifest = read_manifest(job.path)
-        if manifest is None:
+        if manifest is None or _is_stale(job, manifest):
             return None
-        fingerprint = _fingerprint_or_none(job)
-        if fingerprint not in (None, manifest.source_fingerprint):
-            if job.kind == "tokens":
-                _log.warning("%s", _why_stale(job, manifest.source_fingerprint, fingerprint))
-            return None
-        if not manifest.num_records and manifest.dropped:
-            return None  # a later version of the reader may accept rows that this one dropped
         store = Store(job.path)
         if verify:
             store.verify()
         return manifest
     except UserError as error:
-        _log.warning("%s; building it anew", str(error).partition(". Delete")[0])
+        _log.warning("%s; rebuilding it", str(error).partition(". Delete")[0])
         return None
 
 
-def _why_stale(job: Job, built_from: str, fingerprint: str) -> str:
-    """Why the store of a plain seqio task is built anew."""
-    store = f"the record store of seqio task {job.task!r}, split {job.split!r}, is built anew"
-    if built_from.partition("-")[0] != fingerprint.partition("-")[0]:  # another kind of hash
-        return (
-            f"{store}, once: the version of this program that built it could not tell reliably "
-            "whether its task changed"
+def _fingerprint(job: Job) -> str | None:
+    """Fingerprint of the source now; None if it is not here."""
+    if job.source.available(job.workspace) is not None:
+        return None
+    # A source that may be downloaded is available, but has no files yet.
+    fingerprint = job.source.fingerprint(job.workspace)
+    return None if fingerprint.endswith("absent") else fingerprint
+
+
+def _is_stale(job: Job, manifest: Manifest) -> bool:
+    """Whether rebuilding the store could give other records."""
+    fingerprint = None
+    try:
+        fingerprint = _fingerprint(job)
+    except Exception as error:  # whatever a source raises: it stops no other task
+        _log.warning("the source of %s cannot be read (%s); its store is kept", job.task, error)
+    if fingerprint in (None, manifest.source_fingerprint):
+        # A later version of the reader may accept rows that this one rejected.
+        return not manifest.num_records and bool(manifest.dropped)
+    if job.kind == "tokens":
+        _log.warning(
+            "rebuilding the record store of seqio task %r, split %r: the task's code, constants, "
+            "files or vocabulary changed, or an older version of this program built it",
+            job.task,
+            job.split,
         )
-    return f"{store}: the task's code, constants, files or vocabulary changed since it was built"
+    return True
 
 
-def build_store(
-    job: Job,
-    progress_fn: Callable[[int], None],
-    dropped_fn: Callable[[Any], None] = lambda dropped: None,
-) -> Manifest:
-    """Builds one store.
+def build_store(job: Job, progress_fn: Callable[[int], None]) -> PreparedStore:
+    """Builds one store; an error becomes a failed result, so it stops no other store.
 
-    Args:
-        progress_fn: called with the number of rows since its last call.
-        dropped_fn: called with each rejected row.
-
-    Raises:
-        UserError: the source cannot be read here, and why.
-        whatever reading the source raises.
+    `progress_fn` is called with the number of rows since its last call.
     """
-    why = job.source.available(job.workspace)
-    if why is not None:
-        raise UserError(why)
-    items = job.source.records(job.workspace, job.source_split)
-    fingerprint = _fingerprint(job)
-    if fingerprint is None:
-        raise UserError(f"task {job.task!r} has nothing to read")
-    return write_store(
-        job.path,
-        _watched(items, dropped_fn),
-        task=job.task,
-        kind=job.kind,
-        version=job.version,
-        source_fingerprint=fingerprint,
-        progress_fn=progress_fn,
-    )
+    rejected: list[Dropped] = []  # the first one
+
+    def watched(items: Iterable[Any]) -> Iterator[Any]:
+        for item in items:
+            if isinstance(item, Dropped) and not rejected:
+                rejected.append(item)
+            yield item
+
+    try:
+        problem = job.source.available(job.workspace)
+        if problem is not None:
+            raise UserError(problem)
+        items = job.source.records(job.workspace, job.source_split)
+        fingerprint = _fingerprint(job)  # after `records`, which may download
+        if fingerprint is None:
+            raise UserError(f"task {job.task!r} has nothing to read")
+        manifest = write_store(
+            job.path,
+            watched(items),
+            task=job.task,
+            kind=job.kind,
+            version=job.version,
+            source_fingerprint=fingerprint,
+            progress_fn=progress_fn,
+        )
+    except Exception as error:
+        return failed(job, error)
+    return succeeded(job, manifest, "built", _why_empty(job, manifest, *rejected))
 
 
-def _watched(items: Iterable[Any], dropped_fn: Callable[[Any], None]) -> Iterator[Any]:
-    for item in items:
-        if isinstance(item, Dropped):
-            dropped_fn(item)
-        yield item
-
-
-def _without_records(job: Job, manifest: Manifest, first: Dropped | None) -> str:
-    """Message about a store without records; "" if it has records."""
+def _why_empty(job: Job, manifest: Manifest, rejected: Dropped | None = None) -> str:
+    """Why a store has no records, with the first rejected row; "" if it has records."""
     if manifest.num_records:
         return ""
-    what = f"task {job.task}, split {job.split}: "
+    store = f"task {job.task}, split {job.split}: "
     total = sum(manifest.dropped.values())
     if not total:
-        return f"{what}its source gave no rows for it, so it has no records"
+        return f"{store}its source gave no rows for it, so it has no records"
     reasons = "; ".join(f"{reason} ({count:,})" for reason, count in manifest.dropped.items())
-    message = f"{what}none of its {total:,} rows became a record: {reasons}"
-    if first is not None and first.lacking:
-        message += f". The first of them has nothing in {', '.join(first.lacking)}"
-    if first is not None and first.row_fields:
-        message += f". Its fields are {', '.join(first.row_fields)}"
+    message = f"{store}none of its {total:,} rows became a record: {reasons}"
+    if rejected is not None and rejected.lacking:
+        message += f". The first of them has nothing in {', '.join(rejected.lacking)}"
+    if rejected is not None and rejected.row_fields:
+        message += f". Its fields are {', '.join(rejected.row_fields)}"
     return message
 
 
-def can_be_sent(job: Job) -> bool:
+def is_picklable(job: Job) -> bool:
     """Whether another process can build it."""
     if job.kind == "tokens":
         return False
@@ -233,60 +210,32 @@ def can_be_sent(job: Job) -> bool:
     return True
 
 
-def succeeded(job: Job, manifest: Manifest, status: str = "built") -> PreparedStore:
+def succeeded(job: Job, manifest: Manifest, status: str, message: str = "") -> PreparedStore:
     """The result of a job whose store exists."""
-    return PreparedStore(
-        job.task,
-        job.split,
-        status,
-        manifest.num_records,
-        manifest.dropped,
-        sha256=manifest.sha256,
-    )
+    records, dropped, sha256 = manifest.num_records, manifest.dropped, manifest.sha256
+    return PreparedStore(job.task, job.split, status, records, dropped, message, sha256)
 
 
-def failed(job: Job, error: BaseException) -> PreparedStore:
+def failed(job: Job, error: Exception) -> PreparedStore:
     """The result of a job whose store could not be built."""
-    expected = UserError | StoreWriteError
-    message = str(error) if isinstance(error, expected) else f"{type(error).__name__}: {error}"
-    machine = isinstance(error, StoreWriteError | MemoryError)
+    expected = isinstance(error, UserError | StoreWriteError | RunFailed)
+    message = str(error) if expected else f"{type(error).__name__}: {error}"
+    machine = isinstance(error, StoreWriteError | RunFailed | MemoryError)
     return PreparedStore(job.task, job.split, "failed", message=message, machine=machine)
 
 
-def killed(job: Job) -> PreparedStore:
-    """The failure of a job whose process was killed."""
-    message = "the process that built it was killed; did it run out of memory?"
-    return PreparedStore(job.task, job.split, "failed", message=message, machine=True)
-
-
 def unavailable(job: Job) -> PreparedStore | None:
-    """The failure of a job whose source cannot be read here, without building; else None."""
+    """The failure of a job whose source cannot be read here; None if it can."""
     try:
-        why = job.source.available(job.workspace)
+        problem = job.source.available(job.workspace)
     except Exception as error:
         return failed(job, error)
-    return None if why is None else failed(job, UserError(why))
+    return None if problem is None else failed(job, UserError(problem))
 
 
 def by_reason(failures: Iterable[tuple[str, str, str]]) -> list[str]:
-    """(task, split, reason) as lines, those of one task with one reason on one line."""
+    """(task, split, reason) as lines; splits of one task with one reason share a line."""
     splits: dict[tuple[str, str], list[str]] = {}
     for task, split, reason in failures:
         splits.setdefault((task, reason), []).append(split)
-    return [f"{task} ({', '.join(found)}): {why}" for (task, why), found in splits.items()]
-
-
-def build_reported(job: Job, progress_fn: Callable[[int], None]) -> PreparedStore:
-    """`build_store`, with its error as a result: what goes wrong with one store stops no other."""
-    try:
-        first: list[Dropped] = []
-
-        def note(dropped: Dropped) -> None:
-            if not first:
-                first.append(dropped)
-
-        manifest = build_store(job, progress_fn, note)
-        message = _without_records(job, manifest, next(iter(first), None))
-        return dataclasses.replace(succeeded(job, manifest), message=message)
-    except Exception as error:
-        return failed(job, error)
+    return [f"{task} ({', '.join(names)}): {why}" for (task, why), names in splits.items()]

@@ -1,19 +1,20 @@
 """Builds the missing record stores of a mixture.
 
-One process builds one store; a broken source fails alone. A store is complete or absent, so an
-interrupted build resumes with the unfinished stores. Plain seqio tasks run their TensorFlow
+One process builds one store, and a failing source affects no other. A store is complete or absent,
+so an interrupted build resumes with the unfinished stores. Plain seqio tasks run their TensorFlow
 pipelines in this process, one after another.
 """
 
 import dataclasses
+import datetime
 import functools
 import logging
 import time
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn
+from rich.text import Text
 
 from instruct.data.config import DataConfig
 from instruct.data.spec import SPLITS, Resolved
@@ -21,24 +22,25 @@ from instruct.data.stores.disk_estimate import DiskEstimate, estimate_disk
 from instruct.data.stores.jobs import (
     Job,
     PreparedStore,
-    build_reported,
+    build_store,
     by_reason,
-    can_be_sent,
+    failed,
     find_store,
-    killed,
+    is_picklable,
     store_jobs,
     succeeded,
     unavailable,
 )
 from instruct.data.stores.processes import map_in_processes
-from instruct.errors import UserError
+from instruct.errors import RunFailed, UserError
 from instruct.workspace import Workspace
 
 _log = logging.getLogger(__name__)
 
 # Starting a process costs about as much as building this many small stores.
 _FEW_JOBS = 4
-_ROWS_IF_UNKNOWN = 1000  # of a store, while no store's number of rows is known
+_DEFAULT_ROWS = 1000  # of a store, while no store's number of rows is known
+_KILLED = "the process that built it was killed; did it run out of memory?"
 
 # Builds stores on other machines; this process builds those that it leaves out.
 BuildElsewhere = Callable[[Sequence[Job]], dict[Job, PreparedStore]]
@@ -52,18 +54,18 @@ class Prepared:
 
     @property
     def failed(self) -> tuple[PreparedStore, ...]:
-        """Those that could not be built."""
+        """Stores that could not be built."""
         return tuple(store for store in self.stores if store.status == "failed")
 
     def check(self) -> None:
         """Raises UserError if a store could not be built, naming the first few and why."""
         if self.failed:
             lines = [f"  {line}" for line in self.failures()]
-            more = f"\n  and {len(lines) - 10} more" if len(lines) > 10 else ""
+            if len(lines) > 10:
+                lines[10:] = [f"  and {len(lines) - 10} more"]
             raise UserError(
                 f"{len(self.failed)} of {len(self.stores)} record stores could not be built:\n"
-                + "\n".join(lines[:10])
-                + more
+                + "\n".join(lines)
                 + "\nTo train without these tasks, run `python run.py prepare --skip_unavailable` "
                 "and set SKIP_UNAVAILABLE=True"
             )
@@ -75,13 +77,7 @@ class Prepared:
     def print_failures(self, console: Console) -> None:
         """Prints all of `failures`."""
         for line in self.failures():
-            console.print(
-                f"failed: {line}",
-                style="red",
-                markup=False,
-                highlight=False,
-                soft_wrap=True,
-            )
+            console.print(Text(f"failed: {line}", "red"), soft_wrap=True)
 
 
 def prepare(
@@ -97,48 +93,41 @@ def prepare(
     check_disk: bool = True,
     elsewhere: BuildElsewhere | None = None,
 ) -> Prepared:
-    """Builds missing stores; resumes with the unfinished ones after an interruption.
-
-    A store is kept unless its source would give other records now.
+    """Builds missing stores, and those whose source would give other records now.
 
     Args:
-        workspace: where sources look and stores go.
-        resolved: the mixture.
         config: lengths and vocabulary, which stores of plain seqio tasks depend on.
-        splits: those a task does not have are passed over.
+        splits: to prepare; a task that lacks one is fine.
         workers: processes that build at the same time.
         verify: compare existing stores with their hashes, and rebuild damaged ones.
         rebuild: rebuild all stores.
-        console: where the estimate and the progress bar go; None for neither.
-        check_disk: refuse to begin what plainly does not fit on the disk.
-        elsewhere: builds stores that can be sent to other machines, instead of processes here.
+        console: for the disk estimate and the progress bar; None for neither.
+        check_disk: refuse to start if the stores clearly do not fit on the disk.
+        elsewhere: builds picklable jobs on other machines, instead of processes here.
 
     Raises:
-        UserError: the stores plainly do not fit on the disk; nothing is written then.
+        UserError: the stores clearly do not fit on the disk; nothing is written then.
     """
     jobs = list(store_jobs(workspace, resolved, config, splits))
-    there = {}
-    for job in jobs:
-        manifest = None if rebuild else find_store(job, verify)
-        if manifest is not None:
-            there[job] = manifest
-    done = {job: succeeded(job, manifest, "there") for job, manifest in there.items()}
-    missing = [job for job in jobs if job not in there]
-    if elsewhere is None:  # other machines may have what is not here
-        done |= {job: result for job in missing if (result := unavailable(job)) is not None}
-        missing = [job for job in missing if job not in done]
+    stores = {} if rebuild else {job: find_store(job, verify) for job in jobs}
+    manifests = {job: manifest for job, manifest in stores.items() if manifest is not None}
+    results = {job: succeeded(job, manifest, "there") for job, manifest in manifests.items()}
+    missing = [job for job in jobs if job not in results]
+    if elsewhere is None:  # other machines may have sources that this one lacks
+        results |= {job: result for job in missing if (result := unavailable(job)) is not None}
+        missing = [job for job in missing if job not in results]
     if missing:
-        estimate = estimate_disk(workspace, missing, there)
+        estimate = estimate_disk(workspace, missing, manifests)
         if console is not None:
-            console.print(estimate.describe(), markup=False, highlight=False, soft_wrap=True)
+            console.print(Text(estimate.describe()), soft_wrap=True)
         if check_disk:
             estimate.check()
         built = _build_all(estimate, workers, console, elsewhere)
         for store in built.values():
             if store.status == "built" and store.message:
                 _log.warning("%s", store.message)
-        done |= built
-    return Prepared(tuple(done[job] for job in jobs))
+        results |= built
+    return Prepared(tuple(results[job] for job in jobs))
 
 
 def _build_all(
@@ -147,108 +136,73 @@ def _build_all(
     console: Console | None,
     elsewhere: BuildElsewhere | None,
 ) -> dict[Job, PreparedStore]:
-    """Builds stores; the failure of one stops no other."""
     jobs = estimate.biggest_first()
-    # What cannot be sent to another process is built here.
-    sent = [job for job in jobs if can_be_sent(job)]
+    picklable = [job for job in jobs if is_picklable(job)]
     results: dict[Job, PreparedStore] = {}
-    if elsewhere is not None and sent:
-        results |= elsewhere(sent)
+    if elsewhere is not None and picklable:
+        results |= elsewhere(picklable)
         jobs = [job for job in jobs if job not in results]
-        sent = []
     if not jobs:
         return results
     with BuildProgress(jobs, estimate.rows, console) as bar:
-        if workers > 1 and len(sent) > _FEW_JOBS:
-            for job, store in map_in_processes(build_reported, sent, workers, bar.add_rows):
-                results[job] = store or killed(job)
+        if elsewhere is None and workers > 1 and len(picklable) > _FEW_JOBS:
+            for job, store in map_in_processes(build_store, picklable, workers, bar.add_rows):
+                results[job] = store or failed(job, RunFailed(_KILLED))
                 bar.finish(job)
         for job in jobs:
-            if job in results:
-                continue
-            results[job] = build_reported(job, functools.partial(bar.add_rows, job))
-            bar.finish(job)
+            if job not in results:
+                results[job] = build_store(job, functools.partial(bar.add_rows, job))
+                bar.finish(job)
     return results
 
 
-class BuildProgress:
-    """A bar weighted by rows; silent without a console.
+class BuildProgress(Progress):
+    """A progress bar weighted by rows; silent without a console.
 
-    A store counts with the rows its task declares, or with `sizes`; one whose rows nobody knows
-    with the mean of the others. A store that is finished counts in full, however many rows it had.
+    A store weighs as many rows as expected (its size, else the mean of the known sizes), and a
+    finished one counts in full, however many rows it had.
 
     Args:
         jobs: the stores to build.
         sizes: job -> rows, where they are known.
-        console: where the bar goes; None for none.
     """
 
     def __init__(
         self, jobs: Sequence[Job], sizes: Mapping[Job, int], console: Console | None
     ) -> None:
+        columns = TextColumn("preparing"), BarColumn(), TextColumn("{task.fields[note]}")
+        super().__init__(*columns, console=console, disable=console is None)
         known = [rows for rows in sizes.values() if rows > 0]
-        mean = sum(known) / len(known) if known else _ROWS_IF_UNKNOWN
-        self._expected = {job: float(sizes.get(job) or mean) for job in jobs}
-        self._total = sum(self._expected.values())
-        self._running: dict[Job, int] = {}
-        self._finished_weight = 0.0
-        self._finished = 0
-        self._rows = 0
-        self._start = time.monotonic()
-        self._progress = Progress(
-            TextColumn("preparing"),
-            BarColumn(),
-            TextColumn("{task.fields[note]}"),
-            console=console,
-            disable=console is None,
-        )
-        self._task = self._progress.add_task("", total=self._total, note=self.note())
-
-    def __enter__(self) -> "BuildProgress":
-        self._progress.start()
-        return self
-
-    def __exit__(self, *error: Any) -> None:
-        self._progress.stop()
+        mean = sum(known) / len(known) if known else _DEFAULT_ROWS
+        self._rows_left = {job: float(sizes.get(job) or mean) for job in jobs}
+        self._num_stores, self._num_rows = len(jobs), 0
+        self._start_secs = time.monotonic()
+        self.add_task("", total=sum(self._rows_left.values()), note="")
+        self._advance(0)
 
     def add_rows(self, job: Job, rows: int) -> None:
         """Counts rows that were read for a store."""
-        self._rows += rows
-        if job in self._expected:
-            self._running[job] = self._running.get(job, 0) + rows
-            self._show()
+        self._num_rows += rows
+        if job in self._rows_left:
+            weight = min(rows, self._rows_left[job])
+            self._rows_left[job] -= weight
+            self._advance(weight)
 
     def finish(self, job: Job) -> None:
-        """Counts a store that is done, built or not."""
-        self._running.pop(job, None)
-        self._finished_weight += self._expected.pop(job)
-        self._finished += 1
-        self._show()
+        """Counts a store as finished, built or not."""
+        self._advance(self._rows_left.pop(job))
 
-    @property
-    def done(self) -> float:
-        """Expected rows that are done."""
-        running = (min(rows, self._expected[job]) for job, rows in self._running.items())
-        return self._finished_weight + sum(running)
+    def _advance(self, weight: float) -> None:
+        (task,) = self.tasks
+        self.update(task.id, completed=task.completed + weight)
+        self.update(task.id, note=self.note(time.monotonic() - self._start_secs))
 
-    def seconds_left(self, elapsed: float) -> float | None:
-        """Seconds left at the mean speed of the first `elapsed` seconds; None before any row."""
-        done = self.done
-        return (self._total - done) * elapsed / done if done else None
-
-    def note(self) -> str:
-        """Text with stores, rows, speed and time left."""
-        elapsed = max(time.monotonic() - self._start, 1e-3)
-        left = self.seconds_left(elapsed)
-        stores = f"{self._finished}/{self._finished + len(self._expected)} stores"
-        rows = f"{self._rows:,} rows, {self._rows / elapsed:,.0f} rows/s"
-        return f"{stores}, {rows}, {'?' if left is None else _clock(left)} left"
-
-    def _show(self) -> None:
-        self._progress.update(self._task, completed=self.done, note=self.note())
-
-
-def _clock(seconds: float) -> str:
-    minutes, rest = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours}:{minutes:02}:{rest:02}"
+    def note(self, elapsed: float) -> str:
+        """Text with stores, rows, speed and time left at the mean speed of `elapsed` seconds."""
+        (task,) = self.tasks
+        left = "?"
+        if task.completed and task.remaining is not None:
+            left = datetime.timedelta(seconds=round(task.remaining * elapsed / task.completed))
+        stores = f"{self._num_stores - len(self._rows_left)}/{self._num_stores} stores"
+        speed = f"{self._num_rows / max(elapsed, 1e-3):,.0f} rows/s"
+        return f"{stores}, {self._num_rows:,} rows, {speed}, {left} left"

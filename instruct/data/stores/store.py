@@ -10,7 +10,7 @@ records give equal bytes and hashes on every machine.
 import dataclasses
 import hashlib
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
@@ -29,23 +29,15 @@ FORMAT = 1
 RECORDS_FILE = "records.array_record"
 MANIFEST_FILE = "manifest.json"
 _READER_OPTIONS = "readahead_buffer_size:0"
+_STREAM_BLOCK = 256  # records
 
 R = TypeVar("R", Record, TokenRecord)
-_KINDS: dict[str, Callable[[bytes], Any]] = {
-    "records": Record.from_json,
-    "tokens": TokenRecord.from_json,
-}
+_KINDS: dict[str, Any] = {"records": Record, "tokens": TokenRecord}
 
 
 def spec_key(spec: TaskSpec) -> str:
     """Folder name of a task's stores."""
     return f"{spec.name}@{spec.version}"
-
-
-def plain_key(name: str, lengths: Mapping[str, int], vocabulary_fingerprint: str) -> str:
-    """The same for a plain seqio task: its pipeline tokenises and trims, so these belong to it."""
-    tokens = f"{lengths['inputs']}-{lengths['targets']}-{vocabulary_fingerprint[:8]}"
-    return f"{name}@seqio-{tokens}"
 
 
 def store_path(workspace: Workspace, key: str, split: str) -> Path:
@@ -59,7 +51,7 @@ class Manifest:
 
     Attributes:
         kind: "records" (rendered at read time) or "tokens" (a plain seqio task's examples).
-        source_fingerprint: of the data it was built from; another one means rebuild.
+        source_fingerprint: of the data it was built from; if it changes, the store is rebuilt.
         num_bytes, sha256: of the records file.
         dropped: reason -> rows that did not become records.
         majority_answer, majority_share: the most frequent answer and its share, for baselines.
@@ -79,18 +71,16 @@ class Manifest:
     format: int = FORMAT
 
     def to_json(self) -> str:
-        """Indented JSON with a hash of itself, so that an edited manifest is noticed."""
+        """Indented JSON with a hash of itself, which detects edits."""
         values = dataclasses.asdict(self)
-        values["manifest_sha256"] = _hash_json(dataclasses.asdict(self))
+        values["manifest_sha256"] = _hash_json(values)
         return json.dumps(values, indent=1, sort_keys=True, ensure_ascii=False) + "\n"
 
     @classmethod
     def from_json(cls, text: str) -> "Manifest":
-        """Inverse of `to_json`. Raises ValueError if the text is no unchanged manifest."""
+        """Inverse of `to_json`. Raises ValueError if the text was changed or is not a manifest."""
         values = parse_json(text)
-        if not isinstance(values, dict):
-            raise ValueError("not a JSON object")
-        if values.pop("manifest_sha256", None) != _hash_json(values):
+        if not isinstance(values, dict) or values.pop("manifest_sha256", 0) != _hash_json(values):
             raise ValueError("its hash does not match its contents")
         if values.get("format") != FORMAT:
             raise ValueError(f"format {values.get('format')}, this program reads {FORMAT}")
@@ -101,9 +91,9 @@ def _hash_json(values: dict[str, Any]) -> str:
     return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()
 
 
-def _broken(path: Path, what: str) -> UserError:
+def _damaged(path: Path, problem: str) -> UserError:
     return UserError(
-        f"the record store {path} is damaged: {what}. Delete that folder and run "
+        f"the record store {path} is damaged: {problem}. Delete that folder and run "
         "`python run.py prepare` again"
     )
 
@@ -115,22 +105,18 @@ def read_manifest(path: Path) -> Manifest | None:
         UserError: the manifest is damaged.
     """
     try:
-        text = (path / MANIFEST_FILE).read_text(encoding="utf-8")
+        return Manifest.from_json((path / MANIFEST_FILE).read_text(encoding="utf-8"))
     except FileNotFoundError:
         return None
-    except (OSError, UnicodeDecodeError) as error:
-        raise _broken(path, f"{MANIFEST_FILE} cannot be read ({error})") from error
-    try:
-        return Manifest.from_json(text)
-    except (ValueError, TypeError) as error:
-        raise _broken(path, f"{MANIFEST_FILE}: {error}") from error
+    except (OSError, ValueError, TypeError) as error:
+        raise _damaged(path, f"{MANIFEST_FILE}: {error}") from error
 
 
 class Store(Generic[R]):
-    """Random access to the records of one split. Threads may read it at the same time.
+    """Random access to the records of one split. Thread-safe.
 
     Raises:
-        UserError: no store there, or one that does not match its manifest.
+        UserError: no store at `path`, or one that does not match its manifest.
     """
 
     def __init__(self, path: Path) -> None:
@@ -142,23 +128,21 @@ class Store(Generic[R]):
             )
         self.path = path
         self.manifest = manifest
-        self._parse = _KINDS[manifest.kind]
+        self._parse = _KINDS[manifest.kind].from_json
         file = path / RECORDS_FILE
         try:
             num_bytes = file.stat().st_size
-        except OSError as error:
-            raise _broken(path, f"{RECORDS_FILE} cannot be read ({error.strerror})") from error
-        if num_bytes != manifest.num_bytes:
-            raise _broken(
-                path, f"{RECORDS_FILE} has {num_bytes} bytes, expected {manifest.num_bytes}"
-            )
-        try:
+            if num_bytes != manifest.num_bytes:
+                problem = f"{RECORDS_FILE} has {num_bytes} bytes, expected {manifest.num_bytes}"
+                raise _damaged(path, problem)
             self._reader = ArrayRecordReader(str(file), options=_READER_OPTIONS)
             num_records = self._reader.num_records()
+        except OSError as error:
+            raise _damaged(path, f"{RECORDS_FILE} cannot be read ({error.strerror})") from error
         except RuntimeError as error:
-            raise _broken(path, str(error)) from error
+            raise _damaged(path, str(error)) from error
         if num_records != manifest.num_records:
-            raise _broken(path, f"{num_records} records, expected {manifest.num_records}")
+            raise _damaged(path, f"{num_records} records, expected {manifest.num_records}")
 
     def __len__(self) -> int:
         return self.manifest.num_records
@@ -167,36 +151,44 @@ class Store(Generic[R]):
         return self.read([index])[0]
 
     def read(self, indices: Sequence[int]) -> list[R]:
-        """Records by number, in the order asked; one call is much cheaper than many.
+        """Records by number, in this order; one call is much cheaper than many.
 
         Raises:
-            UserError: a block is damaged; the message says what to do.
+            UserError: a block is damaged.
         """
         if not indices:
             return []
         try:
             return [self._parse(line) for line in self._reader.read(list(indices))]
         except (RuntimeError, ValueError, KeyError, TypeError) as error:
-            raise _broken(self.path, str(error)) from error
+            raise _damaged(self.path, str(error)) from error
+
+    def stream(self, indices: Sequence[int]) -> Iterator[R]:
+        """`read` of many records, a block at a time."""
+        for start in range(0, len(indices), _STREAM_BLOCK):
+            yield from self.read(indices[start : start + _STREAM_BLOCK])
 
     def verify(self) -> None:
         """Compares the whole file with the manifest's hash (`prepare --verify`)."""
         if hash_file(self.path / RECORDS_FILE) != self.manifest.sha256:
-            raise _broken(self.path, f"the SHA-256 of {RECORDS_FILE} is not the manifest's")
+            raise _damaged(self.path, f"the SHA-256 of {RECORDS_FILE} is not the manifest's")
 
 
 def store_key(leaf: Leaf, config: DataConfig) -> str:
-    """Folder name of a leaf's stores."""
+    """Folder name of a leaf's stores.
+
+    A plain seqio task's pipeline tokenises and trims, so its name has lengths and vocabulary.
+    """
     if leaf.spec is not None:
         return spec_key(leaf.spec)
-    vocabulary = load_vocabulary(config.vocabulary)
-    return plain_key(leaf.name, config.feature_lengths, vocabulary.fingerprint)
+    fingerprint = load_vocabulary(config.vocabulary).fingerprint[:8]
+    return f"{leaf.name}@seqio-{config.lengths[0]}-{config.lengths[1]}-{fingerprint}"
 
 
 def leaf_manifest(
     workspace: Workspace, leaf: Leaf, split: str, config: DataConfig
 ) -> tuple[Manifest | None, str]:
-    """(manifest of the leaf's store of a split, or None; where the store is or would be)."""
+    """(manifest of the leaf's store of a split, None if there is none; path of that store)."""
     path = store_path(workspace, store_key(leaf, config), split)
     return read_manifest(path), str(path)
 

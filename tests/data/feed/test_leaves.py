@@ -17,10 +17,11 @@ def test_missing_stores_are_named():
     name = fresh_name("mix")
     registry.add_mixture(name, {spec.name: 1 for spec in specs})
     resolved, config = registry.resolve(workspace(), name), toy_config(name)
+    held = toy_config(name, split="validation")
     with pytest.raises(UserError, match=r"7 of 7 tasks.*\.\.\.\).*prepare"):
-        make_builder(workspace(), config, resolved, "train")
+        make_builder(workspace(), config, resolved)
     with pytest.raises(UserError, match="no task of .* has prepared records"):
-        make_builder(workspace(), config, resolved, "validation", training=False)
+        make_builder(workspace(), held, resolved, training=False)
     assert leaf_manifest(workspace(), resolved.leaves[0], "train", config)[0] is None
 
 
@@ -28,15 +29,13 @@ def test_few_shot_leaves_need_their_exemplars():
     spec = registry.add_task(toy_spec(modes={"fs_noopt": 1}, exemplar_split="validation"))
     config = toy_config(spec.name)
     prepare(workspace(), registry.resolve(workspace(), spec.name), config).check()
-    builder, _ = make_builder(
-        workspace(), config, registry.resolve(workspace(), spec.name), "train"
-    )
-    assert builder.leaves[0].exemplar_path.endswith("validation")
+    builder, _ = make_builder(workspace(), config, registry.resolve(workspace(), spec.name))
+    assert builder.leaves[0].exemplar_store[0].endswith("validation")
     (
         store.store_path(workspace(), store.spec_key(spec), "validation") / store.MANIFEST_FILE
     ).unlink()
     with pytest.raises(UserError, match="no store"):
-        make_builder(workspace(), config, registry.resolve(workspace(), spec.name), "train")
+        make_builder(workspace(), config, registry.resolve(workspace(), spec.name))
 
 
 def test_empty_tasks_stop_training_and_are_left_out_of_evaluation():
@@ -48,8 +47,9 @@ def test_empty_tasks_stop_training_and_are_left_out_of_evaluation():
     prepare(workspace(), registry.resolve(workspace(), name), config).check()
     resolved = registry.resolve(workspace(), name)
     with pytest.raises(UserError, match=f"without a single record.*{empty.name}"):
-        make_builder(workspace(), config, resolved, "train")
-    builder, used = make_builder(workspace(), config, resolved, "validation", training=False)
+        make_builder(workspace(), config, resolved)
+    held = toy_config(name, split="validation")
+    builder, used = make_builder(workspace(), held, resolved, training=False)
     assert [leaf.task for leaf in used] == [full.name]
     assert builder.plan.rates.tolist() == [1.0]
     by_records = fresh_name("mix")

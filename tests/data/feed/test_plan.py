@@ -59,9 +59,10 @@ def test_counts_are_consecutive_and_windows_need_no_history():
         again = plan.window(number, 250)
         assert (again[0] == leaves[number * 250 : (number + 1) * 250]).all()
         assert (again[1] == counts[number * 250 : (number + 1) * 250]).all()
-    assert plan.example(4321) == (leaves[4321], counts[4321], counts[4321])
+    assert plan.examples(4321, 4322) == (leaves[4321], counts[4321], counts[4321])
     far = 3_000_000_000
-    assert abs(plan.example(far)[1] - far * plan.rates[plan.example(far)[0]]) < 2
+    leaf, count, _ = plan.examples(far, far + 1)
+    assert abs(count - far * plan.rates[leaf]) < 2
 
 
 def test_independent_draws_have_the_shares_and_need_no_history():
@@ -109,7 +110,7 @@ def test_nothing_repeats_before_a_task_is_used_up():
         epochs = [mine[i : i + size] for i in range(0, len(mine) - size + 1, size)]
         assert all(sorted(epoch) == list(range(size)) for epoch in epochs)
         assert epochs[0] != epochs[1]
-    assert plan.record_index(int(leaves[40]), int(counts[40])) == records[40]
+    assert plan.record_indices(leaves[40:41], counts[40:41]) == records[40]
 
 
 @pytest.mark.parametrize("mode", ["low_discrepancy", "iid"])
@@ -127,9 +128,8 @@ def test_modes_of_a_task_take_turns_at_its_records(mode):
             assert sorted(records[mine][start : start + size].tolist()) == list(range(size))
     for leaf in range(6):
         assert counts[leaves == leaf].tolist() == list(range((leaves == leaf).sum()))
-    assert [plan.example(n) for n in (0, 777, 2999)] == [
-        (leaves[n], counts[n], turns[n]) for n in (0, 777, 2999)
-    ]
+    for n in (0, 777, 2999):
+        assert plan.examples(n, n + 1) == (leaves[n], counts[n], turns[n])
 
 
 def test_a_single_task_with_modes_is_one_group():

@@ -3,7 +3,7 @@
 import numpy as np
 
 from instruct.data.feed.packing import pack
-from instruct.data.feed.preview import packed_row, row_segments, target_faults
+from instruct.data.feed.preview import packed_row, target_faults
 from instruct.data.spec import Leaf, Resolved
 from instruct.data.vocab import ByteVocabulary, load_vocabulary
 
@@ -19,14 +19,6 @@ def rows():
     return pack(
         [ids("2 + 2?"), ids("Say\nhi.")], [ids("4"), VOCABULARY.encode("hi")], [2, 1], 20, 8
     ).rows
-
-
-def test_segments_are_decoded_with_their_tasks_and_weights():
-    first, second = row_segments(rows(), 0, VOCABULARY, ["one", "two"])
-    assert (first.task, first.inputs, first.targets) == ("two", "2 + 2?", "4")
-    assert (first.input_tokens, first.target_tokens, first.loss_weight) == (7, 2, 2)
-    assert first.ends and not second.ends
-    assert (second.task, second.inputs, second.targets) == ("one", "Say\nhi.", "hi")
 
 
 def test_row_as_text():

@@ -109,7 +109,7 @@ def test_exemplars_are_part_of_the_step():
             "fs_noopt", 7, len(records), 3 if split == "train" else None
         )
         shown = renderer(records[3], 3, 7)
-        assert shown == renderer.render(records[3], 7, drawn)
+        assert shown == renderer.render(records[3], 7, records.read(drawn))
         assert isinstance(shown, Rendered) and shown.exemplar_ids
     ExampleRenderer.of_task(spec, "zs_noopt", "train", tokenizer, (512, 64), open_records)
     assert opened == ["train", "train"]
@@ -120,5 +120,5 @@ def test_tokens_of_a_plain_task_stay_as_they_are():
     shown = renderer(TokenRecord("0", [5, 1], [6, 1], "in", "out"), 0, 0)
     assert isinstance(shown, Rendered)
     assert (shown.input_ids, shown.target_ids) == ([5, 1], [6, 1])
-    with pytest.raises(UserError, match="holds record 'r1', and not tokens"):
+    with pytest.raises(UserError, match="holds record 'r1', not tokens"):
         renderer(RECORD, 0, 0)

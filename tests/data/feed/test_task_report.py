@@ -80,7 +80,7 @@ def test_a_task_that_loses_its_examples_is_a_problem():
     )
     assert 0.5 < lost.lengths.too_long == lost.lengths.not_rendered < 1
     assert "longer than TASK_FEATURE_LENGTHS" in lost.problems[0]
-    assert half.problems[0].startswith("50% of the rows of split 'train' are no records (empty")
+    assert half.problems[0].startswith("50% of the rows of split 'train' were rejected (empty")
     assert none.lengths is None and "no record in split 'train' (empty answer: 40)" in none.problems
     told = shown(report, "print_problems", "all.json")
     assert told.count("warning: ") == 5 and f"warning: {lost.task}: " in told

@@ -23,7 +23,7 @@ def builder_of(*specs, **changes):
     registry.add_mixture(name, {registry.add_task(spec).name: 1 for spec in specs})
     config = toy_config(name, **changes)
     prepare(workspace(), registry.resolve(workspace(), name), config).check()
-    return make_builder(workspace(), config, registry.resolve(workspace(), name), "train")[0]
+    return make_builder(workspace(), config, registry.resolve(workspace(), name))[0]
 
 
 def same(one, two):
@@ -88,7 +88,7 @@ def test_examples_that_cannot_be_used_are_dropped_with_a_reason():
 def test_a_corrupt_block_is_one_clear_message():
     builder = builder_of(toy_spec(ToySource("c", size=500)))
     leaf = builder.leaves[0]
-    file = store.Path(leaf.path) / store.RECORDS_FILE
+    file = store.Path(leaf.store[0]) / store.RECORDS_FILE
     data = bytearray(file.read_bytes())
     middle = data.index(bytes(300)) // 2  # before the padding that follows the records
     data[middle : middle + 40] = bytes(40)
@@ -103,8 +103,13 @@ def test_exemplars_that_do_not_fit_are_counted():
     few_shot = toy_spec(ToySource("fs", words=12), modes={"fs_noopt": 1})
     builder = builder_of(few_shot, toy_spec(ToySource("zs")))
     wide, narrow = (
-        dataclasses.replace(builder, lengths=lengths).build(0)
-        for lengths in ((4000, 16), (250, 16))
+        dataclasses.replace(
+            builder,
+            config=dataclasses.replace(
+                builder.config, feature_lengths={"inputs": length, "targets": 16}
+            ),
+        ).build(0)
+        for length in (4000, 250)
     )
     missing = COUNTS.index("exemplars_missing")
     assert wide.counts[missing].tolist() == [0, 0]

@@ -99,7 +99,7 @@ def test_a_store_that_nobody_reports_has_failed(beam, monkeypatch):
     monkeypatch.setattr("instruct.data.stores.beam.build_element", builder_of_the_first)
     done = prepare(workspace(), resolved, config, ("train",), elsewhere=BeamBuilder("direct"))
     assert [entry.status for entry in done.stores] == ["built", "failed"]
-    assert done.stores[1].machine and "without a word" in done.stores[1].message
+    assert done.stores[1].machine and "ended without reporting it" in done.stores[1].message
 
 
 def builder_of_the_first(element, **settings):

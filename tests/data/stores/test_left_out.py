@@ -56,7 +56,7 @@ def test_fifty_tasks_two_of_them_broken():
     config, record = prepared(name, Console(file=io.StringIO()), workers=2)
     gone = (specs[7].name, specs[31].name)
     assert record.tasks == gone and record.num_tasks_left == 48
-    assert [(m.task, m.split) for m in record.missing] == [
+    assert [(m.task, m.split) for m in record.left_out] == [
         (task, split) for task in gone for split in ("train", "validation")
     ]
     assert tasks_left_out(workspace(), config) == ()  # nobody has written the record yet
@@ -155,7 +155,7 @@ def test_a_part_that_lost_everything_gives_its_share_to_the_others():
     registry.add_mixture(name, {lost: 0.5, rest: 0.3, both.name: 0.2})
     _, record = prepared(name)
     assert record.tasks == (away.name, empty.name)
-    assert "no record; rows that are none: empty answer: 40" in record.missing[-1].reason
+    assert "no record; rejected rows: empty answer: 40" in record.left_out[-1].reason
     after = {part: values["after"] for part, values in record.sub_mixtures.items()}
     assert after == pytest.approx({lost: 0.0, rest: 0.6, both.name: 0.4})
     assert f"{lost} has no task left; its share of 0.5" in "\n".join(
