@@ -70,7 +70,9 @@ class Measure:
 
 
 def _read_measures() -> dict[str, Measure]:
-    text = (importlib.resources.files(__package__) / "measures.toml").read_text("utf-8")
+    text = (importlib.resources.files("instruct.report.papers") / "measures.toml").read_text(
+        "utf-8"
+    )
     measures = {}
     for key, row in tomllib.loads(text).items():
         sub_tasks = normalized.SUB_TASKS.get(row.pop("sub_tasks", ""), ())

@@ -21,7 +21,9 @@ from typing import Any
 
 from instruct.errors import UserError
 
-_BBH = tomllib.loads((importlib.resources.files(__package__) / "bbh.toml").read_text("utf-8"))
+_BBH = tomllib.loads(
+    (importlib.resources.files("instruct.report.papers") / "bbh.toml").read_text("utf-8")
+)
 BBH_LOWER_BOUNDS: dict[str, float] = _BBH["lower_bounds"]
 BBH_NLP: tuple[str, ...] = tuple(_BBH["nlp"])
 BBH_ALGORITHMIC = tuple(name for name in BBH_LOWER_BOUNDS if name not in BBH_NLP)
