@@ -17,7 +17,7 @@ import jax
 import numpy as np
 import pytest
 
-from instruct.checkpoints.checkpoint import checkpoint_steps, load_params
+from instruct.checkpoints.loading import checkpoint_steps, load_params
 from instruct.models.encoder_decoder import EncoderDecoder
 from tests.train.batches import tiny_config
 from tests.train.stand_in import ONE_LAYER

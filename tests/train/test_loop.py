@@ -6,12 +6,8 @@ import jax
 import numpy as np
 import pytest
 
-from instruct.checkpoints.checkpoint import (
-    CheckpointConfig,
-    CheckpointStore,
-    checkpoint_steps,
-    load_params,
-)
+from instruct.checkpoints.checkpoint import CheckpointConfig, CheckpointStore
+from instruct.checkpoints.loading import checkpoint_steps, load_params
 from instruct.errors import RunFailed, UserError
 from instruct.mesh import MeshConfig
 from instruct.models.encoder_decoder import EncoderDecoder
