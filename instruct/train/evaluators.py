@@ -1,4 +1,4 @@
-"""`Evaluator`: scalars of the parameters at some steps; the teacher-forced validation loss."""
+"""`Evaluator`: periodic evaluation of the parameters, such as the teacher-forced loss."""
 
 import functools
 from collections.abc import Callable, Mapping, Sequence
@@ -16,9 +16,8 @@ from instruct.train.metrics import eval_scalars
 class Evaluator(Protocol):
     """Called at every multiple of `every_steps` and at the last step, in every process.
 
-    `params` are the model's parameters as global arrays: read them, do not donate them. The mesh
-    is set (`jax.set_mesh`). The scalars are logged with those of the step, and
-    `CheckpointConfig.best_metric` may name one.
+    `params` are global arrays: read them, do not donate them. The mesh is set (`jax.set_mesh`). The
+    scalars are logged with those of the step, and `CheckpointConfig.best_metric` may name one.
     """
 
     every_steps: int
@@ -31,10 +30,10 @@ class ValidationLoss:
 
     Args:
         every_steps: see `Evaluator`.
-        eval_step: (params, batch) -> `LossTotals`, compiled.
+        eval_step: (params, batch) -> `LossTotals`, jitted.
         mesh: of the parameters.
         batches: this process's rows; at least one batch.
-        group_names: what `LossTotals.groups` counts.
+        group_names: names of `LossTotals.groups`.
     """
 
     def __init__(
@@ -53,25 +52,20 @@ class ValidationLoss:
         totals: list[LossTotals] = []
         for batch in self._batches:
             newest = self._eval_step(params, shard_batch(self._mesh, batch))
-            # One batch late, and added on the host: of the CPU's fake devices one may otherwise
-            # have its limit of 32 programs in flight, and the others wait for it for ever.
+            # One batch late, and added on the host: otherwise one of the CPU's fake devices may
+            # reach its limit of 32 programs in flight, and the others wait for it forever.
             totals[-1:] = jax.device_get(totals[-1:])
             totals.append(newest)
-        return eval_scalars(
-            functools.reduce(LossTotals.add, jax.device_get(totals)), self._group_names
-        )
+        totals = jax.device_get(totals)
+        return eval_scalars(functools.reduce(LossTotals.add, totals), self._group_names)
 
 
 def check_evaluators(evaluators: Sequence[Evaluator]) -> None:
     """Raises UserError unless each is an `Evaluator`."""
     for evaluator in evaluators:
         every = getattr(evaluator, "every_steps", None)
-        if (
-            isinstance(evaluator, type)
-            or not callable(evaluator)
-            or type(every) is not int
-            or every < 1
-        ):
+        is_object = callable(evaluator) and not isinstance(evaluator, type)
+        if not is_object or type(every) is not int or every < 1:
             raise UserError(
                 f"train.evaluators holds {evaluator!r}, which is no Evaluator; bind objects such "
                 "as [@my_module.Mine()] with `every_steps`, a whole number of at least 1, and "
@@ -82,11 +76,7 @@ def check_evaluators(evaluators: Sequence[Evaluator]) -> None:
 def evaluate(
     evaluators: Sequence[Evaluator], params: Any, step: int, mesh: jax.sharding.Mesh
 ) -> dict[str, float]:
-    """The scalars of all `evaluators` together.
-
-    Raises:
-        UserError: two of them give a scalar of the same name.
-    """
+    """The scalars of all `evaluators`; raises UserError if two give the same name."""
     scalars: dict[str, float] = {}
     for evaluator in evaluators:
         with jax.set_mesh(mesh):
