@@ -81,11 +81,7 @@ class MeshConfig:
         return ", ".join(f"{name} = {getattr(self, name)}" for name in AXIS_NAMES)
 
     def sizes(self, num_devices: int | None = None) -> tuple[int, int, int]:
-        """(data, fsdp, tensor) for that many devices; None: as written, -1 counting as 1.
-
-        Raises:
-            UserError: the axes do not multiply to the number of devices.
-        """
+        """(data, fsdp, tensor) for that many devices; None: as written, -1 counting as 1."""
         sizes = tuple(getattr(self, name) for name in AXIS_NAMES)
         fixed = math.prod(size for size in sizes if size != -1)
         left = 1 if num_devices is None else num_devices // fixed
@@ -101,11 +97,7 @@ class MeshConfig:
 
 
 def parse_mesh(text: str) -> MeshConfig:
-    """Parses a mesh: '4x64' is data 4 x tensor 64, 'fsdp=4,tensor=8' names axes.
-
-    Raises:
-        UserError: neither form, or an unknown axis.
-    """
+    """Parses a mesh: '4x64' is data 4 x tensor 64, 'fsdp=4,tensor=8' names axes."""
     if match := re.fullmatch(r"(\d+)x(\d+)", text):
         return MeshConfig(data=int(match[1]), tensor=int(match[2]))
     parts = [re.fullmatch(r"\s*(data|fsdp|tensor)\s*=\s*(-?\d+)\s*", p) for p in text.split(",")]
@@ -119,11 +111,7 @@ def parse_mesh(text: str) -> MeshConfig:
 
 
 def make_mesh(config: MeshConfig, devices: Sequence[Any] | None = None) -> Mesh:
-    """Mesh over all devices (or those given), axes named as in `AXIS_NAMES`.
-
-    Raises:
-        UserError: the sizes do not fit, or this machine lacks the device of JAX_PLATFORMS.
-    """
+    """Mesh over all devices (or those given), axes named as in `AXIS_NAMES`."""
     devices = _all_devices() if devices is None else devices
     sizes = config.sizes(len(devices))
     return jax.make_mesh(sizes, AXIS_NAMES, axis_types=_AXIS_TYPES, devices=devices)
@@ -149,11 +137,7 @@ def abstract_mesh(config: MeshConfig, num_devices: int | None = None) -> Abstrac
 
 
 def parameter_axes(path: str) -> tuple[str, ...]:
-    """Axis names of the parameter at `path` ('encoder/layers_0/mlp/wo/kernel').
-
-    Raises:
-        ValueError: no rule matches; a new kind of parameter needs a row in `PARAMETER_AXES`.
-    """
+    """Axis names of the parameter at `path` ('encoder/layers_0/mlp/wo/kernel')."""
     for pattern, axes in PARAMETER_AXES:
         if re.search(rf"(^|/){pattern}$", path):
             return ("layers", *axes) if re.search(r"(^|/)layers/", path) else axes
@@ -163,23 +147,16 @@ def parameter_axes(path: str) -> tuple[str, ...]:
 def partition_spec(
     mesh: Mesh | AbstractMesh, path: str, shape: Sequence[int], dropped_axis: int | None = None
 ) -> PartitionSpec:
-    """Sharding of the parameter at `path`, or of an optimiser slot of it.
+    """Sharding of the parameter at `path`, or of an optimiser slot of it, of this shape.
 
-    Args:
-        mesh: real or abstract.
-        path: the parameter's path.
-        shape: of the parameter, or of the slot.
-        dropped_axis: the parameter's axis that a factored slot averages over, if any.
-
-    Raises:
-        UserError: heads or MLP do not divide by the mesh.
+    `dropped_axis`: the parameter's axis that a factored slot averages over. Raises UserError if
+    heads or MLP do not divide by the mesh.
     """
     axes = list(parameter_axes(path))
     if dropped_axis is not None:
         del axes[dropped_axis]
-    if len(axes) != len(shape):
-        raise ValueError(f"{path}: axes {axes} do not fit shape {tuple(shape)}")
-    return PartitionSpec(*(_mesh_axes(mesh, name, size, path) for name, size in zip(axes, shape)))
+    pairs = zip(axes, shape, strict=True)
+    return PartitionSpec(*(_mesh_axes(mesh, name, size, path) for name, size in pairs))
 
 
 def _mesh_axes(mesh, name: str, size: int, path: str) -> str | tuple[str, ...] | None:
@@ -314,21 +291,16 @@ def logical_constraint(x: jax.Array, axes: Sequence[str | None]) -> jax.Array:
 
 @dataclasses.dataclass(frozen=True)
 class ShardingRow:
-    """One line of the sharding table: equal layers are one row.
+    """One line of the sharding table: equal layers are one row."""
 
-    `count` parameters have this path (layer numbers as `*`), shape and spec; `bytes_per_device`
-    is their sum on one device, `copies` the number of devices with the same share. `note` names
-    axes that are replicated because they do not divide.
-    """
-
-    path: str
+    path: str  # layer numbers as `*`
     shape: tuple[int, ...]
     axes: tuple[str, ...]
     spec: str
-    count: int
-    bytes_per_device: int
-    copies: int
-    note: str
+    count: int  # parameters with this path, shape and spec
+    bytes_per_device: int  # of all of them
+    copies: int  # devices with the same share
+    note: str  # axes that are replicated because they do not divide
 
 
 def sharding_report(mesh: Mesh | AbstractMesh, abstract_params: Any) -> list[ShardingRow]:

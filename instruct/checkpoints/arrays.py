@@ -38,17 +38,13 @@ def dtype_named(name: str) -> np.dtype:
 
 @dataclasses.dataclass(frozen=True)
 class LazyArray:
-    """One array of a checkpoint.
-
-    Attributes:
-        read_fn: (one slice with start and stop for each axis) -> that part, in any memory order.
-        place: file and name, for messages.
-    """
+    """One array of a checkpoint."""
 
     shape: tuple[int, ...]
     dtype: np.dtype
+    # (one slice with start and stop for each axis) -> that part, in any memory order
     read_fn: Callable[[Index], np.ndarray]
-    place: str
+    place: str  # file and name, for messages
 
     @property
     def size(self) -> int:

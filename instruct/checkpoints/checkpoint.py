@@ -21,7 +21,7 @@ import logging
 import math
 import pathlib
 import shutil
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, NamedTuple
 
 import jax
@@ -31,25 +31,18 @@ import orbax.checkpoint as ocp
 from instruct.checkpoints.checkpoint_files import (
     PARAMS,
     TRAINING,
-    DamagedCheckpoint,
     checkpoint_steps,
     checksums,
     for_orbax,
     has_stacked_layers,
-    none_whole,
     read_document,
     read_item,
+    read_newest,
     read_records,
     sealed,
 )
 from instruct.checkpoints.train_state import TrainState, state_from_tree, training_tree
-from instruct.errors import (
-    RunFailed,
-    UserError,
-    storage_error_number,
-    storage_error_path,
-    unknown_name,
-)
+from instruct.errors import RunFailed, UserError, storage_error_number, storage_error_path
 from instruct.fields import bounded, check_fields
 from instruct.models.layout import unstack_layers
 
@@ -85,19 +78,9 @@ class CheckpointConfig:
 
     __post_init__ = check_fields
 
-    def check_best_metric(self, names: Sequence[str]) -> None:
-        """Raises UserError if `best_metric` is needed and none of the evaluation's metrics."""
-        if self.keep_best and self.best_metric not in names:
-            raise unknown_name("CheckpointConfig.best_metric", self.best_metric, names)
-
 
 class Resumed(NamedTuple):
-    """A run at a step.
-
-    Attributes:
-        input: the `input_state` that `CheckpointStore.save` got.
-        records: see `read_records`.
-    """
+    """A run at a step; `input` and `records` are what `CheckpointStore.save` got."""
 
     step: int
     state: TrainState
@@ -157,15 +140,9 @@ class CheckpointStore:
     ) -> None:
         """Saves in the background, after the previous save; `state` may be donated afterwards.
 
-        Args:
-            step: the state's; if it is saved already, nothing happens.
-            state: arrays.
-            input_state: JSON values of this process.
-            metrics: of an evaluation at this step, if there was one.
-            records: `run` and `rows`, see `read_records`.
-
-        Raises:
-            OSError: the storage failed; older checkpoints are intact.
+        Does nothing if `step` is saved already. `input_state` holds JSON values, `metrics` those of
+        an evaluation at this step, `records` the `run` and `rows` of `read_records`. Raises OSError
+        if the storage failed; older checkpoints are intact.
         """
         self.wait()
         if step in self.steps():
@@ -214,9 +191,7 @@ class CheckpointStore:
     def check_folder(self) -> None:
         """Writes and opens a checkpoint of one number, so that training starts where it can save.
 
-        Raises:
-            UserError: Orbax cannot use the folder.
-            OSError: as `save`.
+        Raises UserError if Orbax cannot use the folder, OSError as `save`.
         """
         probe, number = self.folder / f"probe.{_TEMPORARY}", {"number": jnp.int32(0)}
         try:
@@ -240,11 +215,7 @@ class CheckpointStore:
             self._remove_leftovers()
 
     def check_saved(self, step: int, abstract_state: TrainState) -> None:
-        """Opens a checkpoint as `resume` would; compares names and shapes, reads no values.
-
-        Raises:
-            RunFailed: it cannot be opened.
-        """
+        """Raises RunFailed if a checkpoint cannot be opened or has other names or shapes."""
         try:
             _open(self.folder / str(step), abstract_state.params, training_tree(abstract_state))
         except UserError as error:
@@ -299,12 +270,8 @@ class CheckpointStore:
     ) -> tuple[TrainState, dict[str, Any]]:
         """State and input position of a run at `step`; None: the newest.
 
-        Args:
-            abstract_state: shapes and dtypes with `sharding`s, in either layout.
-            step: of a checkpoint on disk.
-
-        Raises:
-            UserError: there is none, it is damaged, or it belongs to another model.
+        `abstract_state` has shapes and dtypes with `sharding`s, in either layout. Raises UserError
+        if there is no such checkpoint, it is damaged, or it belongs to another model.
         """
         step = self.latest_step() if step is None else step
         if step is None or step not in self.steps():
@@ -330,22 +297,18 @@ class CheckpointStore:
         Raises:
             UserError: all are damaged; then nothing is renamed. Or see `resume`.
         """
-        damaged: dict[int, DamagedCheckpoint] = {}
-        for step in reversed(self.steps()):
-            try:
-                state, input_state = self.resume(abstract_state, step)
-            except DamagedCheckpoint as error:
-                if strict or jax.process_count() > 1:
-                    raise
-                damaged[step] = error
-                continue
-            for bad_step, error in damaged.items():
-                say(
-                    f"{error.problem} It is kept as {self._set_aside(bad_step)}; the run resumes "
-                    f"from step {step:,}."
-                )
-            return Resumed(step, state, input_state, read_records(self.folder / str(step)))
-        raise none_whole(self.folder, damaged)
+        step, (state, input_state), damaged = read_newest(
+            self.folder,
+            reversed(self.steps()),
+            lambda step: self.resume(abstract_state, step),
+            strict or jax.process_count() > 1,
+        )
+        for bad_step, error in damaged.items():
+            say(
+                f"{error.problem} It is kept as {self._set_aside(bad_step)}; the run resumes from "
+                f"step {step:,}."
+            )
+        return Resumed(step, state, input_state, read_records(self.folder / str(step)))
 
     def _set_aside(self, step: int) -> pathlib.Path:
         """Renames a damaged checkpoint to `damaged-<step>`, or `damaged-<step>-2` and so on."""

@@ -11,7 +11,7 @@ import logging
 import os
 import pathlib
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 import jax
@@ -41,12 +41,7 @@ logging.getLogger("asyncio").addFilter(_not_of_an_abandoned_read)
 
 
 class DamagedCheckpoint(UserError):
-    """A checkpoint whose files differ from what was written.
-
-    Attributes:
-        why: the reason, in one line.
-        problem: a sentence with folder and reason, without the fix.
-    """
+    """A checkpoint whose files differ from what was written; `why` and `problem` omit the fix."""
 
     def __init__(self, folder: pathlib.Path, why: Any) -> None:
         logging.getLogger(__name__).debug("reading %s", folder, exc_info=True)
@@ -82,12 +77,26 @@ def _detecting_damage(folder: pathlib.Path) -> Iterator[None]:
         raise DamagedCheckpoint(folder, error) from error
 
 
-def none_whole(folder: pathlib.Path, damaged: Mapping[int, DamagedCheckpoint]) -> UserError:
-    """The error for a run of which every checkpoint, by step, is damaged."""
+def read_newest(
+    folder: pathlib.Path, steps: Iterable[int], read_fn: Callable[[int], Any], strict: bool
+) -> tuple[int, Any, dict[int, DamagedCheckpoint]]:
+    """Reads the newest intact checkpoint: (its step, its contents, errors of newer ones by step).
+
+    `steps` are in order, newest first. Raises DamagedCheckpoint if the first is damaged and
+    `strict`, UserError if all are.
+    """
+    damaged: dict[int, DamagedCheckpoint] = {}
+    for step in steps:
+        try:
+            return step, read_fn(step), damaged
+        except DamagedCheckpoint as error:
+            if strict:
+                raise
+            damaged[step] = error
     if len(damaged) == 1:
-        return next(iter(damaged.values()))
+        raise next(iter(damaged.values()))
     reasons = "; ".join(f"{step}: {error.why}" for step, error in damaged.items())
-    return UserError(
+    raise UserError(
         f"every checkpoint in {folder} is damaged ({reasons}). Nothing was moved or deleted. "
         "Restore one from a copy, or move the folder away to start over."
     )
@@ -196,11 +205,7 @@ def _read_sealed(folder: pathlib.Path, item: str) -> dict[str, Any]:
 
 
 def read_document(folder: pathlib.Path) -> dict[str, Any]:
-    """`input`, `metrics` and `checksums` of a checkpoint.
-
-    Raises:
-        DamagedCheckpoint: it is not what was written, or the folder holds another step.
-    """
+    """`input`, `metrics` and `checksums` of a checkpoint; raises DamagedCheckpoint."""
     with _detecting_damage(folder):
         document = _read_sealed(folder, INPUT)
         fields = {name: document[name] for name in ("input", "metrics", "checksums")}
@@ -237,17 +242,11 @@ def check_names(folder: pathlib.Path, item: str, names: set[str], sums: Mapping[
 def read_item(
     folder: pathlib.Path, item: str, abstract: Any, sums: Mapping[str, int], values: bool = True
 ) -> Any:
-    """Reads one item in the layout and with the shardings of `abstract`, and verifies checksums.
+    """Reads `PARAMS` or `TRAINING` and verifies the checkpoint's checksums (`sums`).
 
-    Args:
-        folder: of the checkpoint.
-        item: `PARAMS` or `TRAINING`.
-        abstract: shapes and dtypes; a leaf without `sharding` goes to the first device.
-        sums: the checkpoint's checksums.
-        values: False opens every array, compares names and shapes, and returns None.
-
-    Raises:
-        UserError: the item is damaged, or belongs to another model.
+    `abstract` gives layout, shapes and dtypes; a leaf without `sharding` goes to the first device.
+    Without `values` every array is only opened. Raises UserError if the item is damaged, or belongs
+    to another model.
     """
     unrolled = unstack_layers(
         jax.tree.map(

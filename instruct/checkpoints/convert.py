@@ -72,9 +72,6 @@ def convert(
             the target; None: the source's.
         shard_bytes: largest file of a Hugging Face folder.
 
-    Returns:
-        The report; `table()` gives its lines.
-
     Raises:
         UserError: no such checkpoint, a damaged one, keys that do not fit, or `target` is taken.
         OSError: the disk is full; `target` does not exist then.
@@ -156,11 +153,7 @@ def _tokenizer(
 
 
 def vocabulary_given(tokenizer: str | os.PathLike[str]) -> str:
-    """Specification of a folder's vocabulary, or `tokenizer` itself if it is one.
-
-    Raises:
-        UserError: the folder has no vocabulary that is read.
-    """
+    """Specification of a folder's vocabulary, or `tokenizer` itself if it is one."""
     folder = local_path("--tokenizer", tokenizer, "~/flan-t5-base")
     if not folder.is_dir():
         return os.fspath(tokenizer)
@@ -192,28 +185,19 @@ def _slots_of(opened: Checkpoint, arrays: Mapping[str, LazyArray]) -> dict[str, 
 
 @dataclasses.dataclass(frozen=True)
 class Description:
-    """Facts about a checkpoint whose weights were not read.
-
-    Attributes:
-        kind, place, step, model, vocabulary, notes: see `Checkpoint`.
-        num_params: values in all parameters.
-        num_bytes: their uncompressed size.
-        dtypes: number of arrays by dtype.
-        keys: the report against its own architecture; None if that is not recorded.
-        generation: see `generation_settings`.
-    """
+    """Facts about a checkpoint whose weights were not read, see `Checkpoint`."""
 
     kind: str
     place: str
     step: int
     model: ModelConfig | None
     num_params: int
-    num_bytes: int
-    dtypes: dict[str, int]
+    num_bytes: int  # uncompressed
+    dtypes: dict[str, int]  # number of arrays by dtype
     vocabulary: str | None
     notes: tuple[str, ...]
-    keys: KeyReport | None
-    generation: dict[str, Any]
+    keys: KeyReport | None  # against its own architecture, if that is recorded
+    generation: dict[str, Any]  # see `generation_settings`
 
     def lines(self) -> list[str]:
         """The description as text."""
@@ -240,11 +224,7 @@ _SHOWN_FIELDS = (
 
 
 def describe(path: str | os.PathLike[str], step: int | None = None) -> Description:
-    """Describes the checkpoint at a path; reads names, shapes and settings only.
-
-    Raises:
-        UserError: see `detect`.
-    """
+    """Describes the checkpoint that `detect` finds; reads names, shapes and settings only."""
     opened = open_checkpoint(path, step)
     keys = None
     if opened.model is not None:

@@ -42,16 +42,14 @@ def detect(path: str | os.PathLike[str], step: int | None = None) -> Found:
     Raises:
         UserError: there is no checkpoint of any kind, or none of that step.
     """
-    if not isinstance(path, str | os.PathLike):
-        raise UserError(f"checkpoint {path!r}: give a path as text, such as runs/a.")
-    text = os.fspath(path)
+    text = str(path)
     if text.startswith(REMOTE):
         return Found(t5x.KIND, _remote_step(text.rstrip("/"), step))
     if re.match(r"\w+://", text):
         raise UserError(
             f"checkpoint {text!r}: only paths and {REMOTE} (T5X) are read; download it first."
         )
-    folder = local_path("checkpoint", text).absolute()
+    folder = local_path("checkpoint", path).absolute()
     if folder.is_file():
         folder = folder.parent
     if (folder / PARAMS).is_dir():
@@ -76,14 +74,9 @@ def detect(path: str | os.PathLike[str], step: int | None = None) -> Found:
 def open_checkpoint(
     path: str | os.PathLike[str], step: int | None = None, slots: bool = False
 ) -> Checkpoint:
-    """Opens the checkpoint at a path; reads names, shapes and settings, no weights.
+    """Opens the checkpoint that `detect` finds; reads names, shapes and settings, no weights.
 
-    Args:
-        path, step: see `detect`.
-        slots: open the optimiser's state as well (not Hugging Face).
-
-    Raises:
-        UserError: see `detect`; or it is damaged, or it has no optimiser's state.
+    With `slots` also the optimiser's state. Raises UserError if there is none or it is damaged.
     """
     checkpoint = detect(path, step)
     if checkpoint.kind == native.KIND:
@@ -118,10 +111,8 @@ def _choose_step(folder: pathlib.Path, steps: Sequence[int], step: int | None) -
 def _cached_snapshot(folder: pathlib.Path) -> pathlib.Path | None:
     """The revision `main` of a model's folder in Hugging Face's cache (`models--*`).
 
-    Without `refs/main`, as after downloading one revision by its hash, the only revision.
-
-    Raises:
-        UserError: there are several, and none is main.
+    Without `refs/main`, as after downloading one revision by its hash, the only revision. Raises
+    UserError if there are several.
     """
     if not folder.name.startswith("models--") or not (folder / "snapshots").is_dir():
         return None

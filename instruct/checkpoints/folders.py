@@ -21,13 +21,8 @@ _TEMPORARY = ".partial-"
 def new_folder(target: str | os.PathLike[str], num_bytes: int) -> Iterator[pathlib.Path]:
     """Context: an empty folder beside `target`, renamed to it at the end, deleted on an error.
 
-    Args:
-        target: must not exist, or be an empty folder.
-        num_bytes: size of the files to write, compared with the free space first.
-
-    Raises:
-        UserError: `target` is taken, or its folder cannot be written.
-        OSError: the disk is full (ENOSPC).
+    Raises UserError if `target` is taken (not an empty folder) or cannot be written, OSError
+    (ENOSPC) unless `num_bytes` are free.
     """
     path = files.local_path("the folder to write", target).absolute()
     with contextlib.ExitStack() as stack:
@@ -51,10 +46,8 @@ def file_inside(folder: pathlib.Path, name: str) -> pathlib.Path:
     """The path of the file `name` in a checkpoint's folder; the file need not exist.
 
     A symbolic link may only lead to a file of the same folder, or, in Hugging Face's cache
-    (`models--*/snapshots/<revision>/`), to one of that model's `blobs`.
-
-    Raises:
-        UserError: the name or a link leads elsewhere, or it is a folder or a device.
+    (`models--*/snapshots/<revision>/`), to one of that model's `blobs`. Raises UserError if the
+    name or a link leads elsewhere, or to a folder or a device.
     """
     if name in ("", ".", "..") or pathlib.PurePath(name).name != name or "\\" in name:
         raise UserError(

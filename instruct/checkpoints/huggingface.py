@@ -59,30 +59,33 @@ _UNUSED = {
 }
 
 
+# Parts of a layer in order: (our module, our norm before it, their module).
+_MLP = ("mlp", "pre_mlp_layer_norm", "DenseReluDense")
+_PARTS = {
+    "encoder": [("attention", "pre_attention_layer_norm", "SelfAttention"), _MLP],
+    "decoder": [
+        ("self_attention", "pre_self_attention_layer_norm", "SelfAttention"),
+        ("encoder_decoder_attention", "pre_cross_attention_layer_norm", "EncDecAttention"),
+        _MLP,
+    ],
+}
+_ATTENTION_KERNELS = {"query": "q", "key": "k", "value": "v", "out": "o"}
+_MLP_KERNELS = {name: name for name in ("wi", "wi_0", "wi_1", "wo")}
+
+
 def _rules() -> list[Rule]:
     rules = [
         Rule("token_embedder/embedding", EMBEDDING),
         Rule("decoder/logits_dense/kernel", HEAD, "transposed"),
     ]
-    for stack in ("encoder", "decoder"):
-        layer, block = f"{stack}/layers_{{i}}", f"{stack}.block.{{i}}.layer"
-        first = "attention" if stack == "encoder" else "self_attention"
-        attentions = [(0, first, "SelfAttention", f"pre_{first}_layer_norm")]
-        if stack == "decoder":
-            cross = ("encoder_decoder_attention", "EncDecAttention")
-            attentions.append((1, *cross, "pre_cross_attention_layer_norm"))
-        for number, ours, theirs, norm in attentions:
-            rules.append(Rule(f"{layer}/{norm}/scale", f"{block}.{number}.layer_norm.weight"))
-            for name in ("query", "key", "value", "out"):
-                letter = "o" if name == "out" else name[0]
-                weight = f"{block}.{number}.{theirs}.{letter}.weight"
+    for stack, parts in _PARTS.items():
+        for number, (ours, norm, theirs) in enumerate(parts):
+            layer, block = f"{stack}/layers_{{i}}", f"{stack}.block.{{i}}.layer.{number}"
+            rules.append(Rule(f"{layer}/{norm}/scale", f"{block}.layer_norm.weight"))
+            kernels = _MLP_KERNELS if ours == "mlp" else _ATTENTION_KERNELS
+            for name, their_name in kernels.items():
+                weight = f"{block}.{theirs}.{their_name}.weight"
                 rules.append(Rule(f"{layer}/{ours}/{name}/kernel", weight, "transposed"))
-        last = len(attentions)
-        norm = f"{block}.{last}.layer_norm.weight"
-        rules.append(Rule(f"{layer}/pre_mlp_layer_norm/scale", norm))
-        for name in ("wi", "wi_0", "wi_1", "wo"):
-            weight = f"{block}.{last}.DenseReluDense.{name}.weight"
-            rules.append(Rule(f"{layer}/mlp/{name}/kernel", weight, "transposed"))
         bias = f"{stack}.block.0.layer.0.SelfAttention.relative_attention_bias.weight"
         rules.append(Rule(f"{stack}/relpos_bias/rel_embedding", bias, "transposed"))
         rules.append(Rule(f"{stack}/{stack}_norm/scale", f"{stack}.final_layer_norm.weight"))
@@ -95,8 +98,7 @@ RULES = _rules()
 def open_checkpoint(folder: pathlib.Path) -> Checkpoint:
     """Opens a folder's checkpoint; reads headers and small files, weights only to compare copies.
 
-    Raises:
-        UserError: a file is missing, damaged or malicious, or the model is not computed here.
+    Raises UserError if a file is missing, damaged or malicious, or the model is not computed here.
     """
     adapter = _adapter(folder)
     config_path = file_inside(folder, CONFIG)
@@ -152,11 +154,7 @@ def open_checkpoint(folder: pathlib.Path) -> Checkpoint:
 
 
 def _adapter(folder: pathlib.Path) -> str | None:
-    """Note for the user about an adapter (LoRA and others of PEFT) beside the weights, if any.
-
-    Raises:
-        UserError: there are no weights beside it.
-    """
+    """Note about an adapter (LoRA and others of PEFT) beside weights; UserError if it is alone."""
     files = [folder / name for name in _ADAPTER_FILES if (folder / name).exists()]
     if not files:
         return None
@@ -276,7 +274,7 @@ def write_checkpoint(
     vocabulary: str | None = None,
     shard_bytes: int = SHARD_BYTES,
 ) -> None:
-    """Writes a folder that `transformers` loads, whole or not at all.
+    """Writes a folder that `transformers` loads, atomically.
 
     Args:
         target: new folder.
@@ -286,10 +284,6 @@ def write_checkpoint(
         carried: tokenizer and settings files by name, see `carried_files`.
         vocabulary: specification to make tokenizer files from, if `carried` has none.
         shard_bytes: largest file; an array that is larger gets its own file.
-
-    Raises:
-        UserError: `target` is taken.
-        OSError: the disk is full.
     """
     rules = {rule.ours: rule for rule in RULES}
     theirs: dict[str, LazyArray] = {}
@@ -346,14 +340,9 @@ def _write_arrays(
 def carried_files(
     settings: pathlib.Path | None, tokenizer: pathlib.Path | None
 ) -> dict[str, pathlib.Path]:
-    """Name -> path of the files to copy along with weights.
+    """Name -> path of config.json and generation_config.json, and of the tokenizer's files.
 
-    Args:
-        settings: folder of config.json and generation_config.json.
-        tokenizer: folder of the tokenizer's files.
-
-    Raises:
-        UserError: one is damaged or a link out of its folder.
+    Raises UserError if a JSON file is damaged or a file is a link out of its folder.
     """
     files = {}
     for folder, names in ((settings, (CONFIG, GENERATION)), (tokenizer, TOKENIZER_FILES)):

@@ -38,15 +38,9 @@ _OPTIONAL = {
 
 
 def model_of_config(config: Mapping[str, Any], place: str, tied: bool) -> ModelConfig:
-    """The architecture that a `config.json` describes.
+    """The architecture that a `config.json` at `place` describes, after `check_config`.
 
-    Args:
-        config: the file's object, after `check_config`.
-        place: its path, for messages.
-        tied: the output kernel is the embedding, scaled (see `is_scaled`).
-
-    Raises:
-        UserError: an activation or a size that this program does not compute.
+    `tied`: the output kernel is the embedding, scaled (see `is_scaled`).
     """
     default = "relu" if config.get("model_type") == "t5" else "gated-gelu"
     activation = config.get("feed_forward_proj", default)

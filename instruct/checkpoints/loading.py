@@ -18,14 +18,7 @@ import numpy as np
 
 from instruct.checkpoints import checkpoint_files, native
 from instruct.checkpoints.arrays import LazyArray, fingerprint
-from instruct.checkpoints.checkpoint_files import (
-    PARAMS,
-    DamagedCheckpoint,
-    read_document,
-    read_item,
-    sharding_of,
-    step_of,
-)
+from instruct.checkpoints.checkpoint_files import PARAMS, read_document, read_item, step_of
 from instruct.checkpoints.detect import KINDS, detect, open_checkpoint, t5x_steps
 from instruct.checkpoints.stores import REMOTE
 from instruct.checkpoints.tokenizers import vocabulary_of
@@ -103,7 +96,9 @@ def _read_params(
     parts = {
         path: [arrays.get(name) for name in _layer_paths(path, leaf.shape)] for path, leaf in leaves
     }
-    missing = {path: sharding_of(leaf) for path, leaf in leaves if None in parts[path]}
+    missing = {
+        path: checkpoint_files.sharding_of(leaf) for path, leaf in leaves if None in parts[path]
+    }
     if missing and init_fn is None:
         raise UserError(
             f"the checkpoint has no {next(iter(missing))}; map it to None to initialise it."
@@ -140,7 +135,7 @@ def _load_leaf(
                 shares[key] = parts[0].read_as(dtype, index)
         return shares[key]
 
-    shape, sharding = tuple(leaf.shape), sharding_of(leaf)
+    shape, sharding = tuple(leaf.shape), checkpoint_files.sharding_of(leaf)
     loaded = jax.make_array_from_callback(shape, sharding, share, dtype=dtype)
     if fresh is None:
         return loaded
@@ -179,11 +174,7 @@ def _flat_shapes(abstract_params: Any) -> dict[str, tuple[int, ...]]:
 
 
 def find_checkpoint(path: str | os.PathLike[str], step: int | None = None) -> pathlib.Path:
-    """The folder of one checkpoint of any kind at or below `path`.
-
-    Raises:
-        UserError: see `detect`; or it is remote.
-    """
+    """The folder of one local checkpoint of any kind at or below `path`, see `detect`."""
     if os.fspath(path).startswith(REMOTE):
         raise UserError(
             f"checkpoint {os.fspath(path)!r} is remote; eval and infer read local ones. Download "
@@ -208,29 +199,20 @@ def load_newest(
     """Loads the newest intact checkpoint; returns its folder and parameters. Changes no file.
 
     Args:
-        path: as for `find_checkpoint`.
-        abstract_params: see `load_params`.
+        path, abstract_params: see `load_params`.
         strict: a damaged newest checkpoint is an error.
         say: takes a line for the user about each damaged checkpoint that is skipped.
-
-    Raises:
-        UserError: all are damaged, or the newest does not fit.
     """
     newest = find_checkpoint(path)
     older = [step for step in checkpoint_steps(path) if step < step_of(newest)]
-    damaged: dict[int, DamagedCheckpoint] = {}
-    for folder in (newest, *(find_checkpoint(path, step) for step in reversed(older))):
-        try:
-            params = load_params(folder, abstract_params)
-        except DamagedCheckpoint as error:
-            if strict:
-                raise
-            damaged[step_of(folder)] = error
-            continue
-        for error in damaged.values():
-            say(f"{error.problem} The checkpoint of step {step_of(folder):,} is used instead.")
-        return folder, params
-    raise checkpoint_files.none_whole(newest.parent, damaged)
+    folders = {step_of(newest): newest}
+    folders |= {step: find_checkpoint(path, step) for step in reversed(older)}
+    step, params, damaged = checkpoint_files.read_newest(
+        newest.parent, folders, lambda step: load_params(folders[step], abstract_params), strict
+    )
+    for error in damaged.values():
+        say(f"{error.problem} The checkpoint of step {step:,} is used instead.")
+    return folders[step], params
 
 
 def params_fingerprint(folder: pathlib.Path) -> str:
@@ -244,12 +226,9 @@ def params_fingerprint(folder: pathlib.Path) -> str:
 
 
 def trained_run(folder: pathlib.Path, source: str | os.PathLike[str], entry: str) -> TrainedRun:
-    """Description of a trained model: run.json of `folder`, else what a foreign checkpoint records.
+    """Description of a trained model: run.json of `folder`, else what checkpoint `source` records.
 
-    Args:
-        folder: the run.
-        source: the checkpoint that is used.
-        entry: see `TrainedRun`.
+    `entry`: see `TrainedRun`.
     """
     run = TrainedRun.read(folder, entry)
     if os.fspath(source).startswith(REMOTE):

@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from instruct.checkpoints.arrays import Index, LazyArray
+from instruct.checkpoints.arrays import Index, LazyArray, held
 from instruct.checkpoints.checkpoint_files import (
     FOLDER,
     INPUT,
@@ -45,14 +45,9 @@ _SLOTS = "opt_state"
 
 
 def open_checkpoint(folder: pathlib.Path, slots: bool = False) -> Checkpoint:
-    """Opens the checkpoint in one step's folder; reads no values.
+    """Opens the checkpoint in the folder of a step or of converted parameters; reads no values.
 
-    Args:
-        folder: of a step, or of converted parameters.
-        slots: open the optimiser's state as well.
-
-    Raises:
-        UserError: something is missing or damaged.
+    With `slots` also the optimiser's state. Raises UserError if something is missing or damaged.
     """
     refuse_links(folder)
     run, info = _find_run_info(folder)
@@ -104,12 +99,9 @@ def _find_run_info(folder: pathlib.Path) -> tuple[pathlib.Path, dict[str, Any]]:
 
 
 def run_info(folder: pathlib.Path, path: pathlib.Path, info: Mapping[str, Any]) -> dict[str, Any]:
-    """Contents of run.json with the model that the checkpoint recorded; warns where they differ.
+    """`info`, the contents of run.json at `path`, with the model that the checkpoint recorded.
 
-    Args:
-        folder: one step's.
-        path: of run.json.
-        info: its readable contents; without a model the checkpoint's copy replaces them.
+    Warns where they differ. If `info` has no model, returns the checkpoint's copy of run.json.
     """
     recorded = read_records(folder).get("run", {})
     model = recorded.get("model")
@@ -157,11 +149,7 @@ def _checked(array: LazyArray, expected: int, folder: pathlib.Path) -> LazyArray
 
 
 def open_orbax(store: Store) -> dict[str, LazyArray]:
-    """Opens all arrays of a folder that Orbax wrote, names joined by '/'.
-
-    Raises:
-        UserError: `_METADATA` is missing or damaged, or an array is missing.
-    """
+    """Opens all arrays of a folder that Orbax wrote, names joined by '/'."""
     metadata = store.read_json("_METADATA")
     tree = (metadata or {}).get("tree_metadata")
     if metadata is None or not isinstance(tree, dict):
@@ -196,17 +184,9 @@ def write_checkpoint(
         TARGET/params, input, run.json, huggingface/                         parameters only
         TARGET/checkpoints/<step>/params, training, input, TARGET/run.json   with slots
 
-    Args:
-        target: new folder.
-        arrays, slots: under our names, layers separate; written as float32.
-        model: for run.json.
-        info: further content of run.json.
-        step: finished updates.
-        carried: tokenizer and settings, see `huggingface.carried_files`.
-
-    Raises:
-        UserError: `target` is taken.
-        OSError: the disk is full.
+    `arrays` and `slots` are under our names, layers separate, and are written as float32. `info` is
+    further content of run.json, `carried` see `huggingface.carried_files`. Raises UserError if
+    `target` is taken, OSError if the disk is full.
     """
     size = sum(4 * array.size for array in (*arrays.values(), *(slots or {}).values()))
     with new_folder(target, size) as folder:
@@ -215,7 +195,8 @@ def write_checkpoint(
         sums = _write_item(checkpoint, PARAMS, arrays)
         if slots:
             training = {f"{_SLOTS}/{path}": array for path, array in slots.items()}
-            sums |= _write_item(checkpoint, TRAINING, training, np.int32(step))
+            training["step"] = held(np.asarray(step, np.int32), "step")
+            sums |= _write_item(checkpoint, TRAINING, training)
         document = {"step": step, "input": {"processes": []}, "metrics": {}, "checksums": sums}
         (checkpoint / INPUT).mkdir()
         (checkpoint / INPUT / JSON_FILE).write_text(json.dumps(sealed(document)), encoding="utf-8")
@@ -227,40 +208,30 @@ def write_checkpoint(
             copy_files(carried, folder / CARRIED)
 
 
-def _write_item(
-    folder: pathlib.Path, item: str, arrays: Mapping[str, LazyArray], step: np.int32 | None = None
-) -> dict[str, int]:
+def _write_item(folder: pathlib.Path, item: str, arrays: Mapping[str, LazyArray]) -> dict[str, int]:
     """Writes one item; returns checksums as `checkpoint_files.checksums` computes them."""
     store = Store(str(folder / item))
     (folder / item).mkdir()
     sums, tree = {}, {}
-
-    def write(writer: ArrayWriter, path: str, values: np.ndarray) -> None:
-        keys = path.split("/")
-        metadata = {
-            "compressor": {"id": "zstd"},
-            "shape": list(values.shape),
-            "chunks": chunk_shape(values.shape, values.dtype.itemsize),
-            "dimension_separator": ".",
-        }
-        kvstore = store.database() | {"path": ".".join(keys) + "/"}
-        spec = {"driver": "zarr", "kvstore": kvstore, "metadata": metadata}
-        writer.add(spec | {"store_data_equal_to_fill_value": True}, values)
-        sums[f"{item}/{path}"] = checksum(values)
-        tree[str(tuple(keys))] = {
-            "key_metadata": [{"key": key, "key_type": 2} for key in keys],
-            "value_metadata": {
-                "value_type": "jax.Array",
-                "skip_deserialize": False,
-                "write_shape": list(values.shape),
-            },
-        }
-
     with ArrayWriter() as writer:
         for path, array in arrays.items():
-            write(writer, path, array.read_as(np.dtype(np.float32)))
-        if step is not None:
-            write(writer, "step", np.asarray(step))
+            values = array.read() if path == "step" else array.read_as(np.dtype(np.float32))
+            keys, shape = path.split("/"), list(values.shape)
+            metadata = {
+                "compressor": {"id": "zstd"},
+                "shape": shape,
+                "chunks": chunk_shape(shape, values.dtype.itemsize),
+                "dimension_separator": ".",
+            }
+            kvstore = store.database() | {"path": ".".join(keys) + "/"}
+            spec = {"driver": "zarr", "kvstore": kvstore, "metadata": metadata}
+            writer.add(spec | {"store_data_equal_to_fill_value": True}, values)
+            sums[f"{item}/{path}"] = checksum(values)
+            value = {"value_type": "jax.Array", "skip_deserialize": False, "write_shape": shape}
+            tree[str(tuple(keys))] = {
+                "key_metadata": [{"key": key, "key_type": 2} for key in keys],
+                "value_metadata": value,
+            }
     described = {
         "tree_metadata": tree,
         "use_ocdbt": True,

@@ -50,11 +50,7 @@ _ALIGNMENT = 8
 
 
 def read_file(path: pathlib.Path) -> dict[str, LazyArray]:
-    """The arrays of one file by name; reads only its header.
-
-    Raises:
-        UserError: it cannot be read, or is not a complete safetensors file.
-    """
+    """The arrays of one file by name; reads only its header."""
     refuse_pointer(path)
     try:
         size = path.stat().st_size

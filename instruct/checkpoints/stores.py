@@ -117,11 +117,7 @@ def open_arrays(
         names: key -> the array's folder in `kvstore`.
         kvstore: `store.spec` or `store.database()`.
         driver: 'zarr' or 'zarr3'.
-        zeros_left_out: the writer may have left out chunks of zeros; otherwise a missing chunk is
-            damage.
-
-    Raises:
-        UserError: an array is missing or its metadata are damaged.
+        zeros_left_out: the writer may have left out chunks of zeros; else a lost chunk is damage.
     """
     opening = {}
     for key, name in names.items():

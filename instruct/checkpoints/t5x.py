@@ -43,12 +43,8 @@ _VERSION = 3
 def open_checkpoint(source: str | Store, slots: bool = False) -> Checkpoint:
     """Opens one step's folder; reads no parameters.
 
-    Args:
-        source: its path, `gs://bucket/path`, or an opened store.
-        slots: open Adafactor's state as well.
-
-    Raises:
-        UserError: something is missing or damaged, or of a layout that is not read.
+    `source` is its path, `gs://bucket/path`, or an opened store. With `slots` also Adafactor's
+    state. Raises UserError if something is missing, damaged, or of a layout that is not read.
     """
     store = source if isinstance(source, Store) else Store(source)
     place = store.place
@@ -160,11 +156,7 @@ def _open_legacy(
 
 
 def read_index(text: bytes, place: str) -> dict[str, Any]:
-    """The nested dictionaries of an index; arrays in it as numpy arrays.
-
-    Raises:
-        UserError: it is no msgpack of arrays by name.
-    """
+    """The nested dictionaries of an index; arrays in it as numpy arrays."""
     try:
         index = serialization.msgpack_restore(text)
     except Exception as error:  # msgpack raises a dozen types, which all mean the same

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 from flax import serialization
+from flax.traverse_util import unflatten_dict
 
 from instruct.checkpoints.arrays import LazyArray
 from instruct.checkpoints.folders import new_folder
@@ -29,7 +30,7 @@ def write_checkpoint(
     slots: Mapping[str, LazyArray] | None = None,
     step: int = 0,
 ) -> None:
-    """Writes a folder that T5X restores, whole or not at all.
+    """Writes a folder that T5X restores, atomically.
 
     Args:
         target: new folder; T5X requires the name `checkpoint_<step>`.
@@ -37,33 +38,28 @@ def write_checkpoint(
         dtype: of the parameters; slots are always float32, as T5X's.
         slots: Adafactor's; without them T5X can restore only the parameters.
         step: finished updates.
-
-    Raises:
-        UserError: `target` is taken.
-        OSError: the disk is full.
     """
     slots = slots or {}
     size = sum(array.size * dtype.itemsize for array in arrays.values())
     size += sum(array.nbytes for array in slots.values())
     with new_folder(target, size) as folder:
         store = Store(str(folder))
-        parameters: dict[str, Any] = {}
-        state: dict[str, Any] = {}
+        parameters, state = {}, {}
         with ArrayWriter() as writer:
             for path, array in arrays.items():
-                entry = _write(writer, store, f"target/{path}", array.read_as(dtype))
-                _put(parameters, path, entry)
+                values = array.read_as(dtype)
+                parameters[path] = _write(writer, store, f"target/{path}", values)
             names = itertools.product(arrays, SLOT_NAMES) if slots else ()
             for name in map("/".join, names):
                 array = slots.get(name)
-                entry = np.zeros(1, np.float32) if array is None else array.read_as(_FLOAT32)
+                state[name] = np.zeros(1, np.float32) if array is None else array.read_as(_FLOAT32)
                 # An unfactored `v` lies beside the index; placeholders and the others are in it.
                 if array is not None and name.endswith("/v"):
-                    entry = _write(writer, store, f"state/param_states/{name}", entry)
-                _put(state, name, entry)
+                    state[name] = _write(writer, store, f"state/param_states/{name}", state[name])
+        param_states = unflatten_dict(state, sep="/")
         tree = {
-            "state": {"param_states": state, "step": np.asarray(step, np.int32)},
-            "target": parameters,
+            "state": {"param_states": param_states, "step": np.asarray(step, np.int32)},
+            "target": unflatten_dict(parameters, sep="/"),
         }
         # Sorted except the top, as T5X writes it.
         index = {"version": 3, "optimizer": _sorted(tree)}
@@ -88,13 +84,6 @@ def _write(writer: ArrayWriter, store: Store, path: str, values: np.ndarray) -> 
         "kvstore": {"driver": "file", "path": f"{name}/"},
         "metadata": metadata,
     }
-
-
-def _put(tree: dict[str, Any], path: str, leaf: Any) -> None:
-    *folders, name = path.split("/")
-    for folder in folders:
-        tree = tree.setdefault(folder, {})
-    tree[name] = leaf
 
 
 def _sorted(node: Any) -> Any:

@@ -5,6 +5,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+from flax.traverse_util import unflatten_dict
 
 from instruct.mesh import parameter_in, tree_paths
 
@@ -42,26 +43,14 @@ def training_tree(state: TrainState) -> dict[str, Any]:
     A `SlotState` is stored as its slots, since the step is its count; any other optax state under
     the names of its fields, its keys and its positions.
     """
-    tree: dict[str, Any] = {"step": state.step}
-    for path, leaf in _stored_leaves(state):
-        node = tree
-        *folders, name = f"opt_state/{path}".split("/")
-        for folder in folders:
-            node = node.setdefault(folder, {})
-        node[name] = leaf
-    return tree
+    leaves = {f"opt_state/{path}": leaf for path, leaf in _stored_leaves(state)}
+    return unflatten_dict({"step": state.step} | leaves, sep="/")
 
 
 def state_from_tree(tree: Mapping[str, Any], params: Any, abstract: TrainState) -> TrainState:
     """The state whose `training_tree` is `tree`; `abstract` has its structure and shardings."""
-
-    def leaf_at(path: str) -> Any:
-        node: Any = tree["opt_state"]
-        for name in path.split("/"):
-            node = node[name]
-        return node
-
-    leaves = [leaf_at(path) for path, _ in _stored_leaves(abstract)]
+    stored = dict(tree_paths(tree))
+    leaves = [stored[f"opt_state/{path}"] for path, _ in _stored_leaves(abstract)]
     opt_state = abstract.opt_state
     if not isinstance(opt_state, SlotState):
         restored = jax.tree.unflatten(jax.tree.structure(opt_state), leaves)

@@ -44,51 +44,36 @@ VIEWS: Mapping[str, Callable[[LazyArray, int], LazyArray]] = {
 
 @dataclasses.dataclass(frozen=True)
 class Rule:
-    """One line of a table of names.
+    """One line of a table of names; `{i}` is a layer's number.
 
-    Attributes:
-        ours, theirs: names; `{i}` is a layer's number. Where only `ours` has it, theirs holds all
-            layers along axis 1.
-        view: of `VIEWS`.
+    Where only `ours` has it, theirs holds all layers along axis 1.
     """
 
     ours: str
     theirs: str
-    view: str = ""
+    view: str = ""  # of `VIEWS`
 
 
 @dataclasses.dataclass(frozen=True)
 class Checkpoint:
-    """An opened checkpoint of any format: names and shapes are known, values are not read.
+    """An opened checkpoint of any format: names and shapes are known, values are not read."""
 
-    Attributes:
-        kind: 'instruct', 't5x' or 'huggingface'.
-        place: its path or address.
-        arrays: parameters under our names, layers separate.
-        names: our name -> name in the checkpoint.
-        model: architecture as far as it is recorded; None: not at all.
-        known_fields: fields of `model` that are recorded, not assumed.
-        unknown: arrays whose names match no rule.
-        copies, ignored: names in the checkpoint that are not needed -> reason.
-        slots: optimiser slots, our name + '/v_row' and so on; empty if not asked for.
-        step: 0 if the checkpoint has none.
-        vocabulary: its specification (`instruct.data.vocab`), if the checkpoint has one.
-        notes: further information for the user.
-    """
-
-    kind: str
-    place: str
-    arrays: dict[str, LazyArray]
-    names: dict[str, str]
-    model: ModelConfig | None = None
-    known_fields: frozenset[str] = frozenset()
+    kind: str  # 'instruct', 't5x' or 'huggingface'
+    place: str  # path or address
+    arrays: dict[str, LazyArray]  # parameters under our names, layers separate
+    names: dict[str, str]  # our name -> name in the checkpoint
+    model: ModelConfig | None = None  # architecture as far as it is recorded
+    known_fields: frozenset[str] = frozenset()  # fields of `model` that are not assumed
+    # Arrays whose names match no rule.
     unknown: dict[str, LazyArray] = dataclasses.field(default_factory=dict)
+    # Names in the checkpoint that are not needed -> reason.
     copies: dict[str, str] = dataclasses.field(default_factory=dict)
     ignored: dict[str, str] = dataclasses.field(default_factory=dict)
+    # Our name + '/v_row' and so on; empty if not asked for.
     slots: dict[str, LazyArray] = dataclasses.field(default_factory=dict)
-    step: int = 0
-    vocabulary: str | None = None
-    notes: tuple[str, ...] = ()
+    step: int = 0  # 0 also if the checkpoint has none
+    vocabulary: str | None = None  # its specification, see `instruct.data.vocab`
+    notes: tuple[str, ...] = ()  # for the user
 
 
 @dataclasses.dataclass(frozen=True)
@@ -121,13 +106,7 @@ class KeyRow:
 
 @dataclasses.dataclass(frozen=True)
 class KeyReport:
-    """Every key of a checkpoint and of the model that it is loaded into.
-
-    Attributes:
-        source, target: what was compared, in words.
-        rows: one for each key.
-        notes: about the whole checkpoint.
-    """
+    """Every key of a checkpoint (`source`) and of the model (`target`) that it is loaded into."""
 
     source: str
     target: str
@@ -220,8 +199,7 @@ def translate(
 def model_shapes(model: ModelConfig) -> Mapping[str, tuple[int, ...]]:
     """Our name -> shape of every parameter, layers separate; allocates nothing.
 
-    Raises:
-        UserError: sizes beyond any model, from a damaged or malicious configuration.
+    Raises UserError for sizes beyond any model, from a damaged or malicious configuration.
     """
     for name in (*SIZES, "relpos_buckets"):
         most = _MOST_LAYERS if name.endswith("layers") else _LARGEST_SIZE
@@ -330,13 +308,9 @@ def _shape_note(path: str, shape: tuple[int, ...], their_shape: tuple[int, ...])
 def compare_models(
     checkpoint: Checkpoint, wanted: ModelConfig, name: str, in_part: bool = False
 ) -> None:
-    """Raises UserError where the checkpoint records another model.
+    """Raises UserError where the checkpoint records another model than `wanted` (called `name`).
 
-    Args:
-        checkpoint: opened.
-        wanted: the model that it is loaded into.
-        name: the wanted model, in words.
-        in_part: compare only fields that no shape shows; `fit` compares sizes.
+    `in_part` compares only fields that no shape shows; `fit` compares sizes.
     """
     if checkpoint.model is None:
         return

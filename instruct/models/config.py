@@ -18,9 +18,6 @@ SIZES = (
     "num_encoder_layers",
     "num_decoder_layers",
 )
-ACTIVATIONS = ("gated-gelu", "gated-silu", "relu")
-DTYPES = ("float32", "bfloat16")
-REMAT_POLICIES = ("none", "minimal", "full")
 ATTENTION_IMPLEMENTATIONS = ("einsum", "xla", "cudnn")
 
 
@@ -52,7 +49,7 @@ class ModelConfig:
     # Share of values zeroed in training.
     dropout_rate: float = bounded(0.0, least=0, below=1, note=", for example 0.1")
     # The gated ones have two input kernels, GELU (T5 1.1) or SiLU (UL2); 'relu' has one (T5 1.0).
-    activations: str = one_of("gated-gelu", ACTIVATIONS)
+    activations: str = one_of("gated-gelu", ("gated-gelu", "gated-silu", "relu"))
     # The output kernel is the embedding transposed, and hidden states scale by D^-0.5 (T5 1.0).
     tied_output: bool = False
     # Relative position bias: buckets, and the distance from which all share the last bucket.
@@ -60,13 +57,13 @@ class ModelConfig:
     relpos_max_distance: int = 128
     norm_epsilon: float = bounded(1e-6, above=0, note=", for example 1e-6")
     # Type of the activations; parameters are always float32. Changes numbers.
-    dtype: str = one_of("float32", DTYPES)
+    dtype: str = one_of("float32", ("float32", "bfloat16"))
     # Query-key products and softmax in float32 for any `dtype`. Changes numbers.
     float32_attention_logits: bool = False
     # A loop over one compiled layer instead of a program that grows with depth. Speed only.
     scan_layers: bool = False
     # What the backward pass recomputes: nothing, all but weight products, all. Speed only.
-    remat: str = one_of("none", REMAT_POLICIES)
+    remat: str = one_of("none", ("none", "minimal", "full"))
     # 'einsum' is ours; 'xla' and 'cudnn' are jax.nn.dot_product_attention. Speed only.
     attention: str = one_of("einsum", ATTENTION_IMPLEMENTATIONS)
 
@@ -128,7 +125,3 @@ class ModelConfig:
     def train_flops(self, batch_size: int, inputs: int, targets: int) -> int:
         """FLOPs of forward and backward (3 times forward), without remat's recomputation."""
         return 3 * self.forward_flops(batch_size, inputs, targets)
-
-    def flops_per_token(self, inputs: int, targets: int) -> float:
-        """`train_flops` of one packed row per token of inputs and targets."""
-        return self.train_flops(1, inputs, targets) / (inputs + targets)

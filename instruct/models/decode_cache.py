@@ -7,7 +7,7 @@ they may look (`masks.cache_mask`), a new prompt needs no clearing, and columns 
 Reordering beams moves no keys or values either; it updates which columns each beam reads
 (`attention.attend_lines`).
 
-Keys are stored transposed, [.., H, S]: products with several queries are 3 to 8 times faster on CPUs.
+Keys are stored transposed, [.., H, S]: 3 to 8 times faster with several queries on CPUs.
 
 B slots, S source tokens, T columns, N heads, H head dim, K sequences of a slot.
 """

@@ -28,7 +28,6 @@ class Feed(Protocol):
 
     def __next__(self) -> tuple[Batch, Any]:
         """(this process's rows, an info with `task_counts` and `num_examples`)."""
-        ...
 
     def state(self) -> dict[str, Any]: ...
 
@@ -40,17 +39,11 @@ class Feed(Protocol):
 
 
 class Inputs(NamedTuple):
-    """The data of a run.
-
-    Attributes:
-        feed: training batches of this process.
-        eval_batches: this process's rows for the teacher-forced loss; may be empty.
-        leaves: of the mixture, with `name`, `family` and `category`; task ids count them from 1.
-    """
+    """The data of a run, of this process."""
 
     feed: Feed
-    eval_batches: list[Batch]
-    leaves: Sequence[Any]
+    eval_batches: list[Batch]  # for the teacher-forced loss; may be empty
+    leaves: Sequence[Any]  # of the mixture; have `name`, `family`, `category`; task ids start at 1
 
 
 def open_inputs(
@@ -62,15 +55,8 @@ def open_inputs(
 ) -> Inputs:
     """Resolves the mixture, builds missing record stores, opens feed and evaluation batches.
 
-    Args:
-        data: what to train on.
-        vocab_size: rows of the model's embedding.
-        num_eval_examples: of the validation split, if there is one; 0 for no evaluation.
-        console: for the progress of the stores.
-        workspace: paths of data and stores.
-
-    Raises:
-        UserError: unknown mixture, vocabulary larger than the embedding, unreadable data, ...
+    `vocab_size`: rows of the model's embedding. `num_eval_examples`: of the validation split, if
+    there is one; 0 for no evaluation.
     """
     # SeqIO and TensorFlow take seconds to import, and only names need them.
     from instruct.data import registry
@@ -123,11 +109,7 @@ def gather_states(state: Mapping[str, Any]) -> list[dict[str, Any]]:
 
 
 def restore_inputs(feed: Feed, meter: IntervalMetrics, saved: Mapping[str, Any]) -> None:
-    """Restores this process's feed and sums from the `processes` that `gather_states` returned.
-
-    Raises:
-        UserError: another number of processes saved them.
-    """
+    """Restores this process's feed and sums from the `processes` that `gather_states` returned."""
     processes: Sequence[Mapping[str, Any]] = saved["processes"]
     if not processes:  # converted from a T5X checkpoint with its slots: the data start here
         return

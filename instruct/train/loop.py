@@ -19,7 +19,7 @@ from instruct.checkpoints.train_state import TrainState
 from instruct.data.config import DataConfig
 from instruct.data.feed.preview import target_faults
 from instruct.data.vocab import load_vocabulary
-from instruct.errors import UserError
+from instruct.errors import UserError, unknown_name
 from instruct.fields import LARGEST, Range, check_arguments
 from instruct.mesh import (
     MeshConfig,
@@ -33,13 +33,7 @@ from instruct.mesh import (
 from instruct.models.config import ModelConfig
 from instruct.models.encoder_decoder import EncoderDecoder
 from instruct.train import session
-from instruct.train.evaluators import (
-    Evaluator,
-    ValidationLoss,
-    add_scalars,
-    check_evaluators,
-    evaluate,
-)
+from instruct.train.evaluators import Evaluator, ValidationLoss, check_evaluators, evaluate
 from instruct.train.inputs import Inputs, gather_states, open_inputs, restore_inputs, task_groups
 from instruct.train.loss import LossConfig, make_loss_fn
 from instruct.train.metrics import IntervalMetrics, Stopwatch, eval_names
@@ -164,8 +158,10 @@ def train(
         stack.callback(inputs.feed.close)
         group_names, leaf_groups = task_groups(inputs.leaves)
         meter = IntervalMetrics(group_names)
-        if not evaluators:  # theirs are unknown before they run
-            checkpoint.check_best_metric(eval_names(group_names))
+        metric, known = checkpoint.best_metric, eval_names(group_names)
+        # What evaluators return is unknown before they run.
+        if checkpoint.keep_best and not evaluators and metric not in known:
+            raise unknown_name("CheckpointConfig.best_metric", metric, known)
 
         # State: resumed, else from a checkpoint's parameters, else fresh.
         if resumed:
@@ -248,8 +244,8 @@ def train(
                         **meter.scalars(),
                     }
                     meter.clear()
-                evaluation = evaluate(due, state.params, step, device_mesh)
-                add_scalars(scalars, evaluation, "an evaluator")
+                evaluation = evaluate(due, state.params, step, device_mesh, logged=scalars)
+                scalars |= evaluation
                 if scalars:
                     for tracker in trackers:
                         tracker.scalars(step, scalars)

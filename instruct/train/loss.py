@@ -22,8 +22,6 @@ from instruct.fields import bounded, check_fields, one_of
 from instruct.mean import Mean
 from instruct.mesh import MESH_AXES, logical_constraint
 
-WEIGHTINGS = ("token", "example")
-
 
 @dataclasses.dataclass(frozen=True)
 class LossConfig:
@@ -42,7 +40,7 @@ class LossConfig:
 
     z_loss: float = bounded(1e-4, least=0, note=", such as 1e-4")
     label_smoothing: float = bounded(0.0, least=0, below=1)
-    weighting: str = one_of("token", WEIGHTINGS)
+    weighting: str = one_of("token", ("token", "example"))
     loss_normalizing_factor: float | None = bounded(
         None,
         above=0,

@@ -26,10 +26,7 @@ class IntervalMetrics:
     """Sums since the last logged step, and the examples since step 0.
 
     `timed_steps` and `timed_tokens` (without padding, encoder and decoder) count only steps of this
-    process, as its stopwatch does.
-
-    Args:
-        group_names: names of `losses.groups`.
+    process, as its stopwatch does. `group_names` are those of `losses.groups`.
     """
 
     def __init__(self, group_names: Sequence[str]) -> None:
@@ -47,16 +44,10 @@ class IntervalMetrics:
     def add(
         self, step: int, metrics: StepMetrics, task_counts: Mapping[str, int], num_examples: int
     ) -> None:
-        """Adds one update, waiting for it to be computed.
+        """Adds one update to state `step`, waiting for it to be computed.
 
-        Args:
-            step: of the state after the update.
-            metrics: the update's.
-            task_counts: leaf -> examples of its batch (of this process).
-            num_examples: examples of its batch.
-
-        Raises:
-            TrainingDiverged: the loss or the gradient is not finite.
+        `task_counts`: leaf -> examples of its batch. Raises TrainingDiverged if the loss or the
+        gradient is not finite.
         """
         metrics = jax.device_get(metrics)
         losses, filled, rate = metrics.losses, metrics.filled, metrics.learning_rate

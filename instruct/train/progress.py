@@ -16,15 +16,10 @@ from rich.progress import (
 
 
 class ProgressReport:
-    """Context that shows steps on standard error.
+    """Context that shows the steps from `first_step` to `last_step` on standard error."""
 
-    Args:
-        first_step, last_step: the step that this process starts from, and the run's last.
-        console: None: standard error. A quiet one shows nothing.
-    """
-
-    def __init__(self, first_step: int, last_step: int, console: Console | None = None) -> None:
-        self._console = console or Console(stderr=True, highlight=False)
+    def __init__(self, first_step: int, last_step: int, console: Console) -> None:
+        self._console = console
         self._first, self._last = first_step, last_step
         self._started = time.perf_counter()
         self._bar: Progress | None = None

@@ -39,11 +39,7 @@ _PACKAGES = (
 
 
 def results_config(**parts: Any) -> dict[str, Any]:
-    """Flat JSON of the settings that affect results: {'optimizer.learning_rate': 0.001, ...}.
-
-    Args:
-        parts: dataclasses, mappings or plain values by name.
-    """
+    """Flat JSON of the settings that affect results: {'optimizer.learning_rate': 0.001, ...}."""
     flat: dict[str, Any] = {}
     for name, part in parts.items():
         if dataclasses.is_dataclass(part) and not isinstance(part, type):
@@ -84,13 +80,7 @@ def read_run_info(model_dir: pathlib.Path) -> dict[str, Any]:
 def restore_run_file(
     model_dir: pathlib.Path, recorded: Mapping[str, Any], say: Callable[[str], None]
 ) -> None:
-    """Restores a missing or damaged run.json of a run that has checkpoints.
-
-    Args:
-        model_dir: folder of the run.
-        recorded: the checkpoints' copy; empty: there is none.
-        say: takes a line for the user.
-    """
+    """Restores a missing or damaged run.json from the checkpoints' copy, if there is one."""
     path = model_dir / RUN_FILE
     if isinstance(read_run_info(model_dir).get("config"), Mapping):
         return
@@ -167,9 +157,7 @@ def write_json(path: pathlib.Path, value: Any) -> None:
 def open_model_dir(path: str) -> Iterator[pathlib.Path]:
     """Context: the run's folder, created if needed, locked against other trainings.
 
-    Raises:
-        UserError: it is no folder of this machine, cannot be written, or another process trains
-            in it.
+    Raises UserError if it cannot be used or another process trains in it.
     """
     folder = local_path("MODEL_DIR", path).absolute()
     check_storable(folder)
@@ -200,12 +188,12 @@ def _git_commit() -> tuple[str | None, bool | None]:
 
     def git(*words: str) -> str:
         command = ["git", "-C", str(folder), *words]
-        return subprocess.check_output(
-            command, stderr=subprocess.DEVNULL, text=True, timeout=10
-        ).strip()
+        return subprocess.run(
+            command, capture_output=True, text=True, check=True, timeout=10
+        ).stdout
 
     try:
-        commit = git("rev-parse", "HEAD")
+        commit = git("rev-parse", "HEAD").strip()
         return commit, bool(git("status", "--porcelain", "--untracked-files=no"))
     except (OSError, subprocess.SubprocessError):
         return None, None

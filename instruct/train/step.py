@@ -24,19 +24,12 @@ Batch = Mapping[str, jax.Array]
 
 
 class StepMetrics(NamedTuple):
-    """Metrics of one update; a pytree of float32.
+    """Metrics of one update; a pytree of float32."""
 
-    Attributes:
-        losses: of the batch, before the update.
-        gradient_norm: of the divided gradient, before clipping.
-        learning_rate: of this update; None if the optimiser's state does not hold it.
-        filled: share of positions in encoder and decoder that are not padding.
-    """
-
-    losses: LossTotals
-    gradient_norm: jax.Array
-    learning_rate: jax.Array | None
-    filled: Mean
+    losses: LossTotals  # of the batch, before the update
+    gradient_norm: jax.Array  # of the divided gradient, before clipping
+    learning_rate: jax.Array | None  # None if the optimiser's state does not hold it
+    filled: Mean  # share of positions in encoder and decoder that are not padding
 
 
 def init_state(params: Any, optimizer: optax.GradientTransformation) -> TrainState:
@@ -45,11 +38,7 @@ def init_state(params: Any, optimizer: optax.GradientTransformation) -> TrainSta
 
 
 def abstract_state(abstract_params: Any, optimizer: optax.GradientTransformation) -> TrainState:
-    """Shapes and dtypes of `init_state`; allocates nothing.
-
-    Raises:
-        UserError: the optimiser's state holds a typed random key, which checkpoints cannot.
-    """
+    """Shapes and dtypes of `init_state`; raises UserError if a checkpoint cannot hold them."""
     abstract = jax.eval_shape(lambda params: init_state(params, optimizer), abstract_params)
     for path, leaf in tree_paths(abstract.opt_state):
         if jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key):
@@ -79,7 +68,7 @@ def make_train_step(
     """The pure update function; jit it with the state donated.
 
     Args:
-        loss_fn: (params, batch, dropout key) -> (summed loss, `LossTotals`); see `make_loss_fn`.
+        loss_fn: see `make_loss_fn`.
         optimizer: see `make_optimizer`.
         num_microbatches: gradient accumulation steps; must divide the batch's rows.
         seed: of dropout.

@@ -57,9 +57,6 @@ class JsonLines(Tracker):
     Args:
         saved_rows: the checkpoint's copy of the rows up to the step of `open`; None: it has none.
         say: takes a line for the user about lost or restored rows.
-
-    Attributes:
-        rows: every row of the file, for the next checkpoint.
     """
 
     def __init__(
@@ -68,11 +65,34 @@ class JsonLines(Tracker):
         say: Callable[[str], None] = lambda line: None,
     ) -> None:
         self._saved_rows, self._say = saved_rows, say
-        self.rows: list[dict[str, Any]] = []
+        self.rows: list[dict[str, Any]] = []  # of the file, for the next checkpoint
 
     def open(self, folder: pathlib.Path, step: int) -> None:
+        """Keeps the rows up to `step`; reports lost and restored ones.
+
+        Every interrupted run leaves later rows and an unfinished last line.
+        """
         path = folder / METRICS_FILE
-        self.rows = _rows_before(path, step, self._saved_rows, self._say)
+        file = read_metrics(path)
+        self.rows = [row for row in file.rows if row["step"] <= step]
+        if step == 0 and file.rows:
+            self._say(f"{path}: {len(file.rows):,} rows of an earlier start are dropped.")
+        damaged = file.num_damaged - file.torn
+        problem = f"{path} was damaged or missing"
+        if self._saved_rows is not None:
+            by_step = {row["step"]: row for row in self.rows}
+            self.rows = list(self._saved_rows)
+            restored = sum(by_step.get(row["step"]) != row for row in self.rows)
+            if restored:
+                self._say(
+                    f"{problem}: {restored:,} of its {len(self.rows):,} rows up to step {step:,} "
+                    "are restored from the checkpoint."
+                )
+        elif damaged or (step and not self.rows):
+            self._say(
+                f"{problem}: {damaged:,} damaged lines are dropped, {len(self.rows):,} rows up to "
+                f"step {step:,} are left. The checkpoint has no copy."
+            )
         replace_file(path, "".join(json.dumps(row) + "\n" for row in self.rows))
         self._file = path.open("a", encoding="utf-8")
 
@@ -153,38 +173,6 @@ def open_trackers(
             tracker.open(folder, step)
             stack.callback(tracker.close)
         yield own
-
-
-def _rows_before(
-    path: pathlib.Path,
-    last_step: int,
-    saved_rows: Sequence[dict[str, Any]] | None,
-    say: Callable[[str], None],
-) -> list[dict[str, Any]]:
-    """The rows up to `last_step`; reports lost and restored ones.
-
-    Every interrupted run leaves later rows and an unfinished last line.
-    """
-    file = read_metrics(path)
-    rows = [row for row in file.rows if row["step"] <= last_step]
-    if last_step == 0 and file.rows:
-        say(f"{path}: {len(file.rows):,} rows of an earlier start are dropped.")
-    if saved_rows is None:
-        damaged = file.num_damaged - file.torn
-        if damaged or (last_step and not rows):
-            say(
-                f"{path} was damaged or missing: {damaged:,} damaged lines are dropped, "
-                f"{len(rows):,} rows up to step {last_step:,} are left. The checkpoint has no copy."
-            )
-        return rows
-    by_step = {row["step"]: row for row in rows}
-    restored = sum(by_step.get(row["step"]) != row for row in saved_rows)
-    if restored:
-        say(
-            f"{path} was damaged or missing: {restored:,} of its {len(saved_rows):,} rows up to "
-            f"step {last_step:,} are restored from the checkpoint."
-        )
-    return list(saved_rows)
 
 
 def _plain(value: Any) -> int | float | None:
