@@ -112,15 +112,9 @@ def parse_mesh(text: str) -> MeshConfig:
 
 def make_mesh(config: MeshConfig, devices: Sequence[Any] | None = None) -> Mesh:
     """Mesh over all devices (or those given), axes named as in `AXIS_NAMES`."""
-    devices = _all_devices() if devices is None else devices
-    sizes = config.sizes(len(devices))
-    return jax.make_mesh(sizes, AXIS_NAMES, axis_types=_AXIS_TYPES, devices=devices)
-
-
-def _all_devices() -> Sequence[Any]:
     wanted = os.environ.get("JAX_PLATFORMS")
     try:
-        return jax.devices()
+        devices = jax.devices() if devices is None else devices
     except (RuntimeError, AssertionError) as error:  # AssertionError: a GPU without its plugin
         if not wanted:
             raise
@@ -129,6 +123,8 @@ def _all_devices() -> Sequence[Any]:
             f"JAX_PLATFORMS is {wanted!r}, but JAX finds no such device{reason}. Install the extra "
             "gpu or tpu on a machine that has one, or unset JAX_PLATFORMS."
         ) from error
+    sizes = config.sizes(len(devices))
+    return jax.make_mesh(sizes, AXIS_NAMES, axis_types=_AXIS_TYPES, devices=devices)
 
 
 def abstract_mesh(config: MeshConfig, num_devices: int | None = None) -> AbstractMesh:

@@ -94,6 +94,6 @@ def read_json(path: pathlib.Path) -> dict[str, Any]:
     return value
 
 
-def write_json(path: pathlib.Path, value: Any) -> None:
-    """Writes a JSON file with sorted keys, as Hugging Face does."""
-    path.write_text(json.dumps(value, indent=2, sort_keys=True) + "\n", encoding="utf-8")
+def json_bytes(value: Any) -> bytes:
+    """The content of a JSON file with sorted keys, as Hugging Face writes them."""
+    return (json.dumps(value, indent=2, sort_keys=True) + "\n").encode()

@@ -17,18 +17,10 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from instruct.checkpoints import safetensors_files
+from instruct.checkpoints import huggingface_config, safetensors_files
 from instruct.checkpoints.arrays import LazyArray, same_values, transposed
-from instruct.checkpoints.folders import file_inside, new_folder, read_json, write_json
+from instruct.checkpoints.folders import file_inside, json_bytes, new_folder, read_json
 from instruct.checkpoints.generation_settings import settings_of_config
-from instruct.checkpoints.huggingface_config import (
-    FIELDS,
-    USE_ORIGINAL,
-    check_config,
-    config_of_model,
-    is_scaled,
-    model_of_config,
-)
 from instruct.checkpoints.tokenizers import tokenizer_files, vocabulary_of
 from instruct.checkpoints.weights import COMPUTED_FIELDS, Checkpoint, Rule, translate
 from instruct.data.huggingface_tokenizer import FAST, PIECES, SETTINGS, TOKENIZER_FILES
@@ -52,12 +44,8 @@ _QUANTISED_NAME = re.compile(
     r"quant_state\..*|weight\.(absmax|quant_map|quant_state.*))$"
 )
 _log = logging.getLogger(__name__)
-_UNUSED = {
-    "decoder.block.0.layer.1.EncDecAttention.relative_attention_bias.weight": (
-        "transformers does not use it either"
-    )
-}
-
+# transformers has it, and does not use it either.
+_UNUSED = "decoder.block.0.layer.1.EncDecAttention.relative_attention_bias.weight"
 
 # Parts of a layer in order: (our module, our norm before it, their module).
 _MLP = ("mlp", "pre_mlp_layer_norm", "DenseReluDense")
@@ -103,17 +91,18 @@ def open_checkpoint(folder: pathlib.Path) -> Checkpoint:
     adapter = _adapter(folder)
     config_path = file_inside(folder, CONFIG)
     config = read_json(config_path)
-    check_config(config, str(config_path))
+    huggingface_config.check_config(config, str(config_path))
     theirs, wrapper = _without_wrapper(_read_arrays(folder))
     quantised = [name for name in _QUANTISED_FILES if (folder / name).exists()]
     quantised += [name for name in theirs if _QUANTISED_NAME.search(name)]
     if quantised:
         raise UserError(
-            f"{folder} holds quantised weights ({quantised[0]}), which are not read. {USE_ORIGINAL}"
+            f"{folder} holds quantised weights ({quantised[0]}), which are not read. "
+            f"{huggingface_config.USE_ORIGINAL}"
         )
-    scaled = is_scaled(config)
+    scaled = huggingface_config.is_scaled(config)
     copies = _drop_copies(folder, theirs, scaled)
-    ignored = {name: why for name, why in _UNUSED.items() if theirs.pop(name, None) is not None}
+    unused = theirs.pop(_UNUSED, None)
     notes = [adapter] if adapter else []
     if wrapper:
         notes.append(f"the name of every array begins with {wrapper!r}: read without it")
@@ -121,11 +110,8 @@ def open_checkpoint(folder: pathlib.Path) -> Checkpoint:
         notes.append("task_specific_params are not used, as transformers' generate does not")
     if not scaled and HEAD not in theirs and EMBEDDING in theirs:
         theirs[HEAD] = theirs[EMBEDDING]
-        notes.append(
-            "the output kernel is the embedding, without T5 1.0's scaling: kept as a kernel of "
-            "its own"
-        )
-    model = model_of_config(config, str(config_path), tied=scaled)
+        notes.append("the output kernel is the embedding without T5 1.0's scaling: kept separately")
+    model = huggingface_config.model_of_config(config, str(config_path), tied=scaled)
     arrays, names, unknown = translate(theirs, RULES)
     vocabulary = vocabulary_of(folder)
     if vocabulary is not None:
@@ -144,10 +130,10 @@ def open_checkpoint(folder: pathlib.Path) -> Checkpoint:
         arrays=arrays,
         names=names,
         model=model,
-        known_fields=frozenset((*COMPUTED_FIELDS, *FIELDS.values())),
+        known_fields=frozenset((*COMPUTED_FIELDS, *huggingface_config.FIELDS.values())),
         unknown=unknown,
         copies=copies,
-        ignored=ignored,
+        ignored={} if unused is None else {_UNUSED: "transformers does not use it either"},
         vocabulary=vocabulary,
         notes=tuple(notes),
     )
@@ -302,12 +288,13 @@ def write_checkpoint(
         if not files.keys() & {PIECES, SETTINGS, FAST}:
             for name, content in tokenizer_files(vocabulary).items():
                 (folder / name).write_bytes(content)
-        config = config_of_model(model, dtype, None if earlier is None else read_json(earlier))
-        write_json(folder / CONFIG, config)
+        old_config = None if earlier is None else read_json(earlier)
+        config = huggingface_config.config_of_model(model, dtype, old_config)
+        (folder / CONFIG).write_bytes(json_bytes(config))
         if GENERATION not in files:
             ids = ("decoder_start_token_id", "eos_token_id", "pad_token_id")
             settings = {name: config[name] for name in ids} | settings_of_config(config)
-            write_json(folder / GENERATION, {"_from_model_config": True} | settings)
+            (folder / GENERATION).write_bytes(json_bytes({"_from_model_config": True} | settings))
 
 
 def _write_arrays(
@@ -334,7 +321,8 @@ def _write_arrays(
         name = f"model-{number:05}-of-{len(shards):05}.safetensors"
         safetensors_files.write_file(folder / name, shard, dtype, {"format": "pt"})
         files |= dict.fromkeys(shard, name)
-    write_json(folder / INDEX, {"metadata": {"total_size": size}, "weight_map": files})
+    index = {"metadata": {"total_size": size}, "weight_map": files}
+    (folder / INDEX).write_bytes(json_bytes(index))
 
 
 def carried_files(

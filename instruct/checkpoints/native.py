@@ -28,7 +28,7 @@ from instruct.checkpoints.checkpoint_files import (
     sealed,
     step_of,
 )
-from instruct.checkpoints.folders import new_folder, read_json, write_json
+from instruct.checkpoints.folders import json_bytes, new_folder, read_json
 from instruct.checkpoints.huggingface import copy_files
 from instruct.checkpoints.stores import ArrayWriter, Store, chunk_shape, open_arrays, refuse_links
 from instruct.checkpoints.tokenizers import vocabulary_of
@@ -202,7 +202,7 @@ def write_checkpoint(
         (checkpoint / INPUT / JSON_FILE).write_text(json.dumps(sealed(document)), encoding="utf-8")
         described = {"num_params": model.num_params(), "step": step}
         described |= {"model": dataclasses.asdict(model)}
-        write_json(folder / RUN_FILE, dict(info) | described)
+        (folder / RUN_FILE).write_bytes(json_bytes(dict(info) | described))
         if carried:
             (folder / CARRIED).mkdir()
             copy_files(carried, folder / CARRIED)

@@ -103,7 +103,9 @@ def _parse_entry(
 
     if not isinstance(entry, dict):
         raise _damaged(path, f"the header's entry for {name!r} is no object")
-    shape, offsets, kind = entry.get("shape"), entry.get("data_offsets"), str(entry.get("dtype"))
+    shape: Any = entry.get("shape")
+    offsets: Any = entry.get("data_offsets")
+    kind = str(entry.get("dtype"))
     if kind in _NOT_READ:
         raise UserError(
             f"{path}: {name!r:.200} is stored as {_NOT_READ[kind]} ({kind}), which is not read: a "

@@ -88,8 +88,7 @@ def open_checkpoint(source: str | Store, slots: bool = False) -> Checkpoint:
 def _recorded_step(array: LazyArray) -> int:
     value = float(array.read().reshape(-1)[0]) if array.size == 1 else math.nan
     if not (value >= 0 and value.is_integer()):
-        actual = f"an array of {array.size:,}" if array.size != 1 else repr(value)
-        raise damaged(array.place, f"the step is {actual}, not a whole number")
+        raise damaged(array.place, f"the step is {value}, not a whole number")
     return int(value)
 
 

@@ -1,16 +1,9 @@
 """Tokenizer files of a Hugging Face folder: read as a vocabulary, or made from one."""
 
-import json
 import pathlib
-from typing import Any
 
-from instruct.checkpoints.folders import file_inside
-from instruct.data.huggingface_tokenizer import (
-    PIECES,
-    SETTINGS,
-    TOKENIZER_FILES,
-    folder_vocabulary,
-)
+from instruct.checkpoints.folders import file_inside, json_bytes
+from instruct.data.huggingface_tokenizer import PIECES, SETTINGS, TOKENIZER_FILES, folder_vocabulary
 from instruct.data.vocab import load_vocabulary, model_path, parse_spec
 
 
@@ -37,10 +30,7 @@ def tokenizer_files(vocabulary: str | None) -> dict[str, bytes]:
     special = {"eos_token": "</s>", "pad_token": "<pad>", "unk_token": "<unk>"}
     sentinels = [f"<extra_id_{number}>" for number in range(extra_ids)]
     special_map = special | {"additional_special_tokens": sentinels}
-    files["special_tokens_map.json"] = _json(special_map)
-    files[SETTINGS] = _json(special_map | {"extra_ids": extra_ids, "tokenizer_class": tokenizer})
+    files["special_tokens_map.json"] = json_bytes(special_map)
+    settings = special_map | {"extra_ids": extra_ids, "tokenizer_class": tokenizer}
+    files[SETTINGS] = json_bytes(settings)
     return files
-
-
-def _json(value: Any) -> bytes:
-    return (json.dumps(value, indent=2, sort_keys=True) + "\n").encode()

@@ -25,15 +25,12 @@ class TrainState(NamedTuple):
 class SlotState(NamedTuple):
     """State of an optimiser that `OptimizerConfig` describes.
 
-    Attributes:
-        count: int32 scalar, finished updates.
-        learning_rate: float32 scalar, the rate of the last update; for logs only.
-        slots: tree like the parameters', each leaf replaced by a dict of float32 arrays with T5X's
-            names: `v_row` and `v_col`, or `v`; for AdamW `m` and `v`.
+    `slots` is a tree like the parameters', each leaf a dict of float32 arrays with T5X's names:
+    `v_row` and `v_col`, or `v`; for AdamW `m` and `v`.
     """
 
-    count: Any
-    learning_rate: Any
+    count: Any  # int32 scalar, finished updates
+    learning_rate: Any  # float32 scalar, of the last update; for logs only
     slots: Any
 
 

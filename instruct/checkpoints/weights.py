@@ -224,15 +224,11 @@ def fit(
 
     Args:
         checkpoint: opened.
-        shapes: of the model, from `model_shapes`.
-        target: the model, in words.
+        shapes: of the model, from `model_shapes`; `target` is the model in words.
         mapping: pairs of a regular expression on the whole of our name in the model, and our name
             in the checkpoint (with the expression's groups as \\1) or None, which initialises
             afresh. The first match counts, other names stay. T5X's `assignment_map`.
         vocab_rows: cut the embedding and the output kernel to so many ids, or pad them with zeros.
-
-    Raises:
-        UserError: an expression of `mapping` is invalid or matches nothing.
     """
     stored = dict(checkpoint.arrays)
     rows: list[KeyRow] = []

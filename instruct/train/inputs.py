@@ -28,6 +28,7 @@ class Feed(Protocol):
 
     def __next__(self) -> tuple[Batch, Any]:
         """(this process's rows, an info with `task_counts` and `num_examples`)."""
+        ...
 
     def state(self) -> dict[str, Any]: ...
 

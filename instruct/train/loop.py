@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import optax
 from rich.console import Console
 
+from instruct import mesh as meshes
 from instruct import peak
 from instruct.batch import batch_shapes
 from instruct.checkpoints.checkpoint import CheckpointConfig, CheckpointStore
@@ -21,15 +22,8 @@ from instruct.data.feed.preview import target_faults
 from instruct.data.vocab import load_vocabulary
 from instruct.errors import UserError, unknown_name
 from instruct.fields import LARGEST, Range, check_arguments
-from instruct.mesh import (
-    MeshConfig,
-    batch_sharding,
-    check_batch_size,
-    make_mesh,
-    replicated_sharding,
-    shard_batch,
-    with_shardings,
-)
+from instruct.files import replace_file
+from instruct.mesh import MeshConfig
 from instruct.models.config import ModelConfig
 from instruct.models.encoder_decoder import EncoderDecoder
 from instruct.train import session
@@ -122,8 +116,8 @@ def train(
         folder = stack.enter_context(session.open_model_dir(model_dir))
 
         # Devices.
-        device_mesh = make_mesh(mesh)
-        check_batch_size(device_mesh, data.batch_size, num_microbatches)
+        device_mesh = meshes.make_mesh(mesh)
+        meshes.check_batch_size(device_mesh, data.batch_size, num_microbatches)
         matmul_peak = peak.matmul_peak(model.dtype, list(device_mesh.devices.flat))
 
         # The run in this folder, if there is one.
@@ -142,7 +136,7 @@ def train(
         # State to resume from; detects damaged checkpoints.
         network, update_rule = EncoderDecoder(model), make_optimizer(optimizer)
         abstract = abstract_state(network.abstract_params(), update_rule)
-        abstract = with_shardings(abstract, state_shardings(device_mesh, abstract))
+        abstract = meshes.with_shardings(abstract, state_shardings(device_mesh, abstract))
         resumed = checkpoints.resume_newest(abstract, strict, say) if has_checkpoints else None
         start = resumed.step if resumed else 0
         if isinstance(optimizer, OptimizerConfig):
@@ -170,13 +164,20 @@ def train(
         else:
             state = _first_state(network, update_rule, abstract, seed, initial, say)
 
-        # Programs.
+        # Programs, compiled before the first batch, so that no step waits for it.
         loss_fn = make_loss_fn(network.decoder_hidden, network.head_kernel, loss, leaf_groups)
         factor = loss.loss_normalizing_factor
         step_fn = make_train_step(loss_fn, update_rule, num_microbatches, seed, factor)
-        train_program, compile_secs = _compile(step_fn, device_mesh, abstract, data)
+        shardings = jax.tree.map(lambda leaf: leaf.sharding, abstract)
+        rows, whole = meshes.batch_sharding(device_mesh), meshes.replicated_sharding(device_mesh)
+        shapes = batch_shapes(data.batch_size, *data.lengths)
+        batch = {k: jax.ShapeDtypeStruct(s, jnp.int32, sharding=rows) for k, s in shapes.items()}
+        started = time.perf_counter()
+        with jax.set_mesh(device_mesh):
+            jitted = jax.jit(step_fn, donate_argnums=0, out_shardings=(shardings, whole))
+            train_program = jitted.lower(abstract, batch).compile()
+        compile_secs = time.perf_counter() - started
         if inputs.eval_batches and eval_every_steps:
-            whole = replicated_sharding(device_mesh)
             eval_program = jax.jit(make_eval_step(loss_fn), out_shardings=whole)
             held = (eval_program, device_mesh, inputs.eval_batches, group_names)
             evaluators.insert(0, ValidationLoss(eval_every_steps, *held))
@@ -187,7 +188,9 @@ def train(
         if is_first_process:
             info = session.run_info(model, device_mesh, matmul_peak)
             info |= {"config": config, "compile_secs": compile_secs}
-            session.start_run(folder, info, start, texts)
+            for name, text in texts.items():
+                replace_file(folder / name, text)
+            session.start_run(folder, info, start)
             stack.callback(lambda: session.end_run(folder, step, outcome))
         trackers = stack.enter_context(open_trackers([json_lines, *trackers], folder, start))
         for tracker in trackers:
@@ -217,7 +220,7 @@ def train(
                 if step == start:
                     for fault in target_faults(batch, load_vocabulary(data.vocabulary)):
                         report.note(f"warning: {fault}")
-                state, metrics = train_program(state, shard_batch(device_mesh, batch))
+                state, metrics = train_program(state, meshes.shard_batch(device_mesh, batch))
                 step += 1
                 # One step late: the devices compute while the host reads the last step's metrics.
                 if pending is not None:
@@ -301,18 +304,3 @@ def _first_state(network, update_rule, abstract, seed: int, initial, say) -> Tra
         return start(params)
     draw = jax.jit(lambda key: init_state(network.init(key), update_rule), out_shardings=shardings)
     return draw(jax.random.key(seed))
-
-
-def _compile(
-    train_step, mesh, abstract: TrainState, data: DataConfig
-) -> tuple[Callable[..., tuple[TrainState, Any]], float]:
-    """(the compiled update, seconds), before the first batch, so that no step waits for it."""
-    shapes = batch_shapes(data.batch_size, *data.lengths)
-    rows = batch_sharding(mesh)
-    batch = {k: jax.ShapeDtypeStruct(s, jnp.int32, sharding=rows) for k, s in shapes.items()}
-    shardings = (jax.tree.map(lambda leaf: leaf.sharding, abstract), replicated_sharding(mesh))
-    started = time.perf_counter()
-    with jax.set_mesh(mesh):
-        train = jax.jit(train_step, donate_argnums=0, out_shardings=shardings)
-        compiled = train.lower(abstract, batch).compile()
-    return compiled, time.perf_counter() - started

@@ -120,9 +120,7 @@ def example_weights(weights: jax.Array, segment_ids: jax.Array | None) -> jax.Ar
         weights       1 1 1 1 1 0        segment_ids   1 1 2 2 2 0
         result        .5 .5 .33 .33 .33 0
 
-    Args:
-        weights: [B, T] float32, of tokens.
-        segment_ids: [B, T] int32, 0 is padding; None: each row is one example.
+    `weights` [B, T] float32; `segment_ids` [B, T] int32, 0 is padding; None: a row is one example.
     """
     if segment_ids is None:
         totals = weights.sum(1, keepdims=True)
@@ -151,9 +149,6 @@ def head_cross_entropy(
         targets: [B, T] int32.
         weights: [B, T] float32.
         config: static.
-
-    Returns:
-        float32 scalar, and TokenLosses of [B, T].
     """
     return _scan_chunks(hidden, kernel, targets, weights, config, with_gradient=False)[0]
 

@@ -4,15 +4,8 @@ import time
 from collections.abc import Mapping
 from typing import Any
 
+from rich import progress
 from rich.console import Console
-from rich.progress import (
-    BarColumn,
-    MofNCompleteColumn,
-    Progress,
-    TextColumn,
-    TimeElapsedColumn,
-    TimeRemainingColumn,
-)
 
 
 class ProgressReport:
@@ -22,15 +15,15 @@ class ProgressReport:
         self._console = console
         self._first, self._last = first_step, last_step
         self._started = time.perf_counter()
-        self._bar: Progress | None = None
+        self._bar: progress.Progress | None = None
         if self._console.is_terminal and not self._console.quiet:
-            self._bar = Progress(
-                BarColumn(),
-                MofNCompleteColumn(),
-                TextColumn("{task.description}"),
-                TimeElapsedColumn(),
-                TextColumn("left"),
-                TimeRemainingColumn(elapsed_when_finished=False),
+            self._bar = progress.Progress(
+                progress.BarColumn(),
+                progress.MofNCompleteColumn(),
+                progress.TextColumn("{task.description}"),
+                progress.TimeElapsedColumn(),
+                progress.TextColumn("left"),
+                progress.TimeRemainingColumn(elapsed_when_finished=False),
                 console=self._console,
                 transient=True,
             )

@@ -18,7 +18,6 @@ import platform
 import shlex
 import subprocess
 import sys
-import types
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
@@ -116,15 +115,8 @@ def run_info(model: Any, mesh: jax.sharding.Mesh, matmul_peak: float) -> dict[st
     }
 
 
-def start_run(
-    model_dir: pathlib.Path,
-    info: Mapping[str, Any],
-    step: int,
-    texts: Mapping[str, str] = types.MappingProxyType({}),
-) -> None:
-    """Writes `texts` and run.json; a resumed run keeps its first start and adds a session."""
-    for name, text in texts.items():
-        replace_file(model_dir / name, text)
+def start_run(model_dir: pathlib.Path, info: Mapping[str, Any], step: int) -> None:
+    """Writes run.json; a resumed run keeps its first start and adds a session."""
     earlier = read_run_info(model_dir) if step else {}
     session = {name: info[name] for name in ("command_line", "start", "device", "commit")}
     sessions = [*_sessions(earlier), session | {"from_step": step, "end": None}]
