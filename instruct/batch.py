@@ -61,5 +61,5 @@ def check_batch(batch: Mapping[str, Any]) -> None:
     targets = batch[DECODER_TARGET_TOKENS].shape[1]
     for key, shape in batch_shapes(rows, inputs, targets).items():
         if tuple(batch[key].shape) != shape or str(batch[key].dtype) != "int32":
-            found = f"{batch[key].dtype}{tuple(batch[key].shape)}"
-            raise ValueError(f"batch[{key!r}] is {found}, expected int32{shape}")
+            actual = f"{batch[key].dtype}{tuple(batch[key].shape)}"
+            raise ValueError(f"batch[{key!r}] is {actual}, expected int32{shape}")

@@ -278,9 +278,9 @@ def logical_constraint(x: jax.Array, axes: Sequence[str | None]) -> jax.Array:
         return x
     spec = []
     for name, size in zip(axes, x.shape, strict=True):
-        found = tuple(a for a in MESH_AXES.get(name or "", ()) if mesh.shape.get(a, 1) > 1)
+        split = tuple(a for a in MESH_AXES.get(name or "", ()) if mesh.shape.get(a, 1) > 1)
         spec.append(
-            found if found and size % math.prod(mesh.shape[a] for a in found) == 0 else None
+            split if split and size % math.prod(mesh.shape[a] for a in split) == 0 else None
         )
     return jax.lax.with_sharding_constraint(x, PartitionSpec(*spec))
 
@@ -308,7 +308,7 @@ def sharding_report(mesh: Mesh | AbstractMesh, abstract_params: Any) -> list[Sha
         share = NamedSharding(mesh, spec).shard_shape(tuple(leaf.shape))
         shares = math.prod(leaf.shape) // math.prod(share)
         notes = [
-            f"{name} = {size} does not divide by {'x'.join(MESH_AXES[name])}: held whole"
+            f"{name} = {size} does not divide by {'x'.join(MESH_AXES[name])}: replicated"
             for name, size, split in zip(axes, leaf.shape, spec)
             if split is None and any(mesh.shape.get(a, 1) > 1 for a in MESH_AXES.get(name, ()))
         ]

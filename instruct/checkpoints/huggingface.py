@@ -260,16 +260,10 @@ def write_checkpoint(
     vocabulary: str | None = None,
     shard_bytes: int = SHARD_BYTES,
 ) -> None:
-    """Writes a folder that `transformers` loads, atomically.
+    """Writes a folder that `transformers` loads, atomically; `arrays` are under our names.
 
-    Args:
-        target: new folder.
-        arrays: the model's parameters under our names, layers separate.
-        model: architecture.
-        dtype: of the weights.
-        carried: tokenizer and settings files by name, see `carried_files`.
-        vocabulary: specification to make tokenizer files from, if `carried` has none.
-        shard_bytes: largest file; an array that is larger gets its own file.
+    `carried` are tokenizer and settings files, see `carried_files`; if it has no tokenizer, the
+    `vocabulary` gives one. No file exceeds `shard_bytes`, except for a single larger array.
     """
     rules = {rule.ours: rule for rule in RULES}
     theirs: dict[str, LazyArray] = {}

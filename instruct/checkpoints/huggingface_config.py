@@ -61,7 +61,7 @@ def model_of_config(config: Mapping[str, Any], place: str, tied: bool) -> ModelC
         config["num_decoder_layers"] = config.get("num_layers")
     missing = [name for name in FIELDS if config.get(name) is None]
     if missing:
-        raise UserError(f"{place} does not say {', '.join(missing)}. Download or copy it again.")
+        raise UserError(f"{place} lacks {', '.join(missing)}. Download or copy it again.")
     sizes = {ours: config[theirs] for theirs, ours in FIELDS.items()}
     rate = config.get("dropout_rate")
     try:

@@ -28,10 +28,8 @@ _ERRORS = (ValueError, OSError, RuntimeError)
 class Store:
     """A folder of files, local or remote; names are relative to it.
 
-    Args:
-        place: its path or `gs://bucket/path`.
-        spec: TensorStore's description; None: derived from `place`.
-        context: TensorStore's, shared by everything that is opened through the store.
+    `place` is its path or `gs://bucket/path`; `spec`, TensorStore's description, is derived from it
+    by default. Everything that is opened through the store shares TensorStore's `context`.
     """
 
     def __init__(

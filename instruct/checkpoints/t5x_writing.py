@@ -30,14 +30,10 @@ def write_checkpoint(
     slots: Mapping[str, LazyArray] | None = None,
     step: int = 0,
 ) -> None:
-    """Writes a folder that T5X restores, atomically.
+    """Writes a folder that T5X restores, atomically; T5X requires the name `checkpoint_<step>`.
 
-    Args:
-        target: new folder; T5X requires the name `checkpoint_<step>`.
-        arrays: parameters under our names, layers separate.
-        dtype: of the parameters; slots are always float32, as T5X's.
-        slots: Adafactor's; without them T5X can restore only the parameters.
-        step: finished updates.
+    `arrays` and Adafactor's `slots` are under our names, layers separate; slots are always float32,
+    as T5X's. Without them T5X can restore only the parameters.
     """
     slots = slots or {}
     size = sum(array.size * dtype.itemsize for array in arrays.values())

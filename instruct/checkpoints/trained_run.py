@@ -54,9 +54,9 @@ class TrainedRun:
 
     def _lacks(self, fact: str, fix: str) -> UserError:
         path = self.folder / "run.json"
-        problem = f"{path} does not say"
+        problem = f"{path} does not record"
         if not self.info:
-            problem = f"{path} is {'damaged' if path.exists() else 'missing'}, so nothing says"
+            problem = f"{path} is {'damaged' if path.exists() else 'missing'} and would record"
         return UserError(f"{problem} {fact}; {fix}")
 
     def setting(self, name: str) -> str:

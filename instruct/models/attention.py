@@ -60,7 +60,7 @@ def attend(
     dtype = query.dtype
     if implementation != "einsum":
         rows, _, queries, _ = query.shape
-        found = jax.nn.dot_product_attention(
+        attended = jax.nn.dot_product_attention(
             query.swapaxes(1, 2),
             memory.key.swapaxes(1, 2),
             memory.value.swapaxes(1, 2),
@@ -69,7 +69,7 @@ def attend(
             scale=1.0,
             implementation=cast(Any, implementation),
         )
-        return found.swapaxes(1, 2) * jnp.any(mask, axis=-1, keepdims=True).astype(dtype)
+        return attended.swapaxes(1, 2) * jnp.any(mask, axis=-1, keepdims=True).astype(dtype)
     key = memory.key
     if float32_logits:
         query, key = query.astype(jnp.float32), key.astype(jnp.float32)

@@ -149,14 +149,14 @@ def fill_slots(
     mask = jnp.pad(prompts.mask, [(0, 0)] * 3 + [(0, missing)])
 
     def put(i: jax.Array, filled: Prompts) -> Prompts:
-        def place(axis: int, whole: jax.Array, new: jax.Array) -> jax.Array:
+        def put_row(axis: int, whole: jax.Array, new: jax.Array) -> jax.Array:
             row = jax.lax.dynamic_slice_in_dim(new, rows[i], 1, axis)
             start = [jnp.int32(0)] * whole.ndim
             start[axis] = slots[i]
             return jax.lax.dynamic_update_slice(whole, row, start)
 
-        cross = jax.tree.map(lambda a, b: place(axis, a, b), filled.cross, prompts.cross)
-        return Prompts(cross, place(0, filled.mask, mask))
+        cross = jax.tree.map(lambda a, b: put_row(axis, a, b), filled.cross, prompts.cross)
+        return Prompts(cross, put_row(0, filled.mask, mask))
 
     return cache._replace(prompts=jax.lax.fori_loop(0, count, put, cache.prompts))
 

@@ -249,15 +249,15 @@ class EncoderDecoder:
 
         def body(i, carry):
             x, memory = carry
-            layer, here, cross = jax.tree.map(
+            layer, layer_memory, cross = jax.tree.map(
                 lambda a: jax.lax.dynamic_index_in_dim(a, i, keepdims=False),
                 (layers, memory, cache.prompts.cross),
             )
-            x, here = step(layer, x, here, cross)
+            x, layer_memory = step(layer, x, layer_memory, cross)
             memory = jax.tree.map(
                 lambda whole, new: jax.lax.dynamic_update_index_in_dim(whole, new, i, 0),
                 memory,
-                here,
+                layer_memory,
             )
             return x, memory
 

@@ -28,20 +28,13 @@ class Evaluator(Protocol):
 
 @dataclasses.dataclass
 class ValidationLoss:
-    """Teacher-forced loss and accuracy of fixed batches: eval/loss, eval/accuracy, by group.
-
-    Attributes:
-        eval_step: (params, batch) -> `LossTotals`, jitted.
-        mesh: of the parameters.
-        batches: this process's rows; at least one batch.
-        group_names: names of `LossTotals.groups`.
-    """
+    """Teacher-forced loss and accuracy of fixed batches: eval/loss, eval/accuracy, by group."""
 
     every_steps: int
-    eval_step: Callable[[Any, Any], LossTotals]
-    mesh: jax.sharding.Mesh
-    batches: Sequence[Mapping[str, Any]]
-    group_names: Sequence[str]
+    eval_step: Callable[[Any, Any], LossTotals]  # (params, batch) -> sums, jitted
+    mesh: jax.sharding.Mesh  # of the parameters
+    batches: Sequence[Mapping[str, Any]]  # this process's rows; at least one batch
+    group_names: Sequence[str]  # of `LossTotals.groups`
 
     def __call__(self, params: Any, step: int) -> Mapping[str, float]:
         totals: list[LossTotals] = []

@@ -169,16 +169,17 @@ def train(
         factor = loss.loss_normalizing_factor
         step_fn = make_train_step(loss_fn, update_rule, num_microbatches, seed, factor)
         shardings = jax.tree.map(lambda leaf: leaf.sharding, abstract)
-        rows, whole = meshes.batch_sharding(device_mesh), meshes.replicated_sharding(device_mesh)
+        rows = meshes.batch_sharding(device_mesh)
+        replicated = meshes.replicated_sharding(device_mesh)
         shapes = batch_shapes(data.batch_size, *data.lengths)
         batch = {k: jax.ShapeDtypeStruct(s, jnp.int32, sharding=rows) for k, s in shapes.items()}
         started = time.perf_counter()
         with jax.set_mesh(device_mesh):
-            jitted = jax.jit(step_fn, donate_argnums=0, out_shardings=(shardings, whole))
+            jitted = jax.jit(step_fn, donate_argnums=0, out_shardings=(shardings, replicated))
             train_program = jitted.lower(abstract, batch).compile()
         compile_secs = time.perf_counter() - started
         if inputs.eval_batches and eval_every_steps:
-            eval_program = jax.jit(make_eval_step(loss_fn), out_shardings=whole)
+            eval_program = jax.jit(make_eval_step(loss_fn), out_shardings=replicated)
             held = (eval_program, device_mesh, inputs.eval_batches, group_names)
             evaluators.insert(0, ValidationLoss(eval_every_steps, *held))
 

@@ -186,7 +186,7 @@ def spoil(folder: pathlib.Path, how: str) -> None:
         ("loop of links", "is a symbolic link to .*, which does not exist"),
         ("no file", "spiece.model is no file"),
         ("generation settings are no JSON", "generation_config.json is no JSON"),
-        ("sizes missing", "does not say d_model, num_heads"),
+        ("sizes missing", "lacks d_model, num_heads"),
         ("sizes as text", "impossible model: ModelConfig.d_model"),
         ("extra key", "1 missing, 1 left over.*encoder_norm/scale is missing.*waight"),
         ("vocabulary too large", "has 384 ids, the model's embedding 24 rows"),
