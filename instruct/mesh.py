@@ -151,8 +151,9 @@ def partition_spec(
     axes = list(parameter_axes(path))
     if dropped_axis is not None:
         del axes[dropped_axis]
-    pairs = zip(axes, shape, strict=True)
-    return PartitionSpec(*(_mesh_axes(mesh, name, size, path) for name, size in pairs))
+    if len(axes) != len(shape):
+        raise ValueError(f"{path}: axes {axes} do not fit shape {tuple(shape)}")
+    return PartitionSpec(*(_mesh_axes(mesh, name, size, path) for name, size in zip(axes, shape)))
 
 
 def _mesh_axes(mesh, name: str, size: int, path: str) -> str | tuple[str, ...] | None:
