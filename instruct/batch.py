@@ -1,4 +1,4 @@
-"""The batch contract: what a training batch is. Data produce it, models and losses consume it.
+"""The batch contract: keys, shapes and dtypes of a training batch.
 
 Keys are SeqIO's (`seqio.feature_converters`, EncDecFeatureConverter). B rows, S source tokens,
 T target tokens; all arrays int32, all padded with 0 on the right.
@@ -16,8 +16,8 @@ S = 6 and T = 6:
     decoder_positions       0 1 0 1 2 0
     decoder_task_ids        4 4 9 9 9 0     1 + the leaf's number in the mixture (ours, not SeqIO's)
 
-Segment k of the encoder belongs to segment k of the decoder: ids come from the order of the
-examples, never from token values, so an example with an empty source keeps its own number.
+Segment k of the encoder belongs to segment k of the decoder: ids number the examples, so an example
+with an empty source has its own.
 """
 
 from collections.abc import Mapping
@@ -61,5 +61,5 @@ def check_batch(batch: Mapping[str, Any]) -> None:
     targets = batch[DECODER_TARGET_TOKENS].shape[1]
     for key, shape in batch_shapes(rows, inputs, targets).items():
         if tuple(batch[key].shape) != shape or str(batch[key].dtype) != "int32":
-            found = f"{batch[key].dtype}{tuple(batch[key].shape)}"
-            raise ValueError(f"batch[{key!r}] is {found}, expected int32{shape}")
+            actual = f"{batch[key].dtype}{tuple(batch[key].shape)}"
+            raise ValueError(f"batch[{key!r}] is {actual}, expected int32{shape}")

@@ -1,8 +1,7 @@
-"""`Mean(total, weight)`: the only way a loss or metric is reduced.
+"""`Mean(total, weight)`: weighted means of losses and metrics.
 
-A mean stays a pair of sums until everything that contributes has been added: tokens, rows,
-microbatches, devices, hosts. Dividing earlier weights the parts wrongly as soon as they hold
-different numbers of tokens. `Mean.value` is the project's only division by a token count.
+A mean stays a pair of sums over tokens, rows, microbatches, devices and hosts until it is reported:
+dividing earlier would weight parts with different numbers of tokens wrongly.
 """
 
 from typing import NamedTuple
@@ -18,11 +17,11 @@ class Mean(NamedTuple):
     weight: jax.Array
 
     def add(self, other: "Mean") -> "Mean":
-        """The mean over both parts, as if they had been one."""
+        """The mean over both parts."""
         return Mean(self.total + other.total, self.weight + other.weight)
 
     @property
     def value(self) -> jax.Array:
-        """total / weight, and 0 where nothing contributed (weight 0)."""
+        """total / weight; 0 where the weight is 0."""
         weight = jnp.asarray(self.weight)
         return jnp.where(weight > 0, self.total / jnp.where(weight > 0, weight, 1), 0.0)

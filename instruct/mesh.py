@@ -1,10 +1,9 @@
-"""The device mesh and the one place that says what is split over it.
+"""The device mesh and all sharding rules.
 
-Three mesh axes: `data` splits rows, `fsdp` splits rows and stores parameters in shares, `tensor`
-splits heads, MLP and vocabulary. Two tables decide everything: `PARAMETER_AXES` names the axes of
-a parameter by its path, `MESH_AXES` says which mesh axes a named axis is split over. Modules know
-nothing of either. All functions work on a real mesh and on an `AbstractMesh`, which has no devices,
-so a pod's layout can be checked on a laptop.
+Three mesh axes: `data` splits rows, `fsdp` splits rows and parameters, `tensor` splits heads, MLP
+and vocabulary. `PARAMETER_AXES` names the axes of a parameter by its path, `MESH_AXES` maps a named
+axis to mesh axes; modules use neither. All functions work on a real mesh and on an `AbstractMesh`,
+which has no devices, so a laptop can check a pod's layout.
 """
 
 import dataclasses
@@ -23,8 +22,10 @@ from instruct.errors import UserError
 from instruct.fields import bounded, check_fields
 
 AXIS_NAMES = ("data", "fsdp", "tensor")
+# With Explicit axes (jax's default) sharding constraints would be assertions.
+_AXIS_TYPES = (AxisType.Auto,) * len(AXIS_NAMES)
 
-# First match of the end of a parameter's path; "layers" is put in front for stacked layers.
+# The first match of the end of a parameter's path counts; stacked layers get "layers" in front.
 PARAMETER_AXES: tuple[tuple[str, tuple[str, ...]], ...] = (
     (r"token_embedder/embedding", ("vocab", "embed")),
     (r"logits_dense/kernel", ("embed", "vocab")),
@@ -36,7 +37,7 @@ PARAMETER_AXES: tuple[tuple[str, tuple[str, ...]], ...] = (
     (r"scale", ("norm",)),
 )
 
-# Named axis -> mesh axes it is split over; not listed or () means every device holds all of it.
+# Named axis -> mesh axes that split it; without any it is replicated.
 MESH_AXES: dict[str, tuple[str, ...]] = {
     # parameters
     "vocab": ("tensor",),
@@ -54,13 +55,9 @@ MESH_AXES: dict[str, tuple[str, ...]] = {
     "head_dim": (),
 }
 
-# Splitting these is the purpose of the `tensor` axis, so a size that does not divide is an error;
-# the others fall back to whole copies, which `sharding_report` lists.
-_MUST_DIVIDE = {
-    "heads": "num_heads",
-    "joined_heads": "num_heads * head_dim",
-    "mlp": "d_ff",
-}
+# The `tensor` axis exists to split these, so a size that does not divide is an error. Other axes
+# are then replicated, which `sharding_report` lists.
+_MUST_DIVIDE = {"heads": "num_heads", "joined_heads": "num_heads * head_dim", "mlp": "d_ff"}
 
 
 def _axis(default: int) -> Any:
@@ -69,11 +66,7 @@ def _axis(default: int) -> Any:
 
 @dataclasses.dataclass(frozen=True)
 class MeshConfig:
-    """Sizes of the mesh axes; at most one may be -1, meaning all devices that are left.
-
-    Raises:
-        UserError: a size is not a whole number, is 0 or below -1, or more than one is -1.
-    """
+    """Sizes of the mesh axes; at most one may be -1, meaning all devices that are left."""
 
     data: int = _axis(-1)
     fsdp: int = _axis(1)
@@ -88,33 +81,23 @@ class MeshConfig:
         return ", ".join(f"{name} = {getattr(self, name)}" for name in AXIS_NAMES)
 
     def sizes(self, num_devices: int | None = None) -> tuple[int, int, int]:
-        """(data, fsdp, tensor) for that many devices; None: as written, -1 counting as 1.
-
-        Raises:
-            UserError: the axes do not multiply to the number of devices.
-        """
-        asked = tuple(getattr(self, name) for name in AXIS_NAMES)
-        fixed = math.prod(size for size in asked if size != -1)
+        """(data, fsdp, tensor) for that many devices; None: as written, -1 counting as 1."""
+        sizes = tuple(getattr(self, name) for name in AXIS_NAMES)
+        fixed = math.prod(size for size in sizes if size != -1)
         left = 1 if num_devices is None else num_devices // fixed
-        found = tuple(left if size == -1 else size for size in asked)
-        if num_devices is not None and math.prod(found) != num_devices:
+        needed = f"a multiple of {fixed}" if -1 in sizes else f"{fixed}"
+        sizes = tuple(left if size == -1 else size for size in sizes)
+        if num_devices is not None and math.prod(sizes) != num_devices:
             raise UserError(
-                f"MeshConfig ({self._text()}) needs a multiple of {fixed} devices, but there are "
-                f"{num_devices}. Choose sizes whose product is {num_devices}, for example "
-                f"data = -1, fsdp = 1, tensor = 1."
-                if -1 in asked
-                else f"MeshConfig ({self._text()}) is a mesh of {fixed} devices, but there are "
-                f"{num_devices}. Choose sizes whose product is {num_devices}, or one of them -1."
+                f"MeshConfig ({self._text()}) needs {needed} devices, but there are {num_devices}. "
+                f"Choose sizes whose product is {num_devices}, for example data = -1, fsdp = 1, "
+                "tensor = 1."
             )
-        return found  # pyright: ignore[reportReturnType]
+        return sizes  # pyright: ignore[reportReturnType]
 
 
 def parse_mesh(text: str) -> MeshConfig:
-    """Mesh of a command line: '4x64' is data 4 x tensor 64, 'fsdp=4,tensor=8' names axes.
-
-    Raises:
-        UserError: neither form, or an axis that does not exist.
-    """
+    """Parses a mesh: '4x64' is data 4 x tensor 64, 'fsdp=4,tensor=8' names axes."""
     if match := re.fullmatch(r"(\d+)x(\d+)", text):
         return MeshConfig(data=int(match[1]), tensor=int(match[2]))
     parts = [re.fullmatch(r"\s*(data|fsdp|tensor)\s*=\s*(-?\d+)\s*", p) for p in text.split(",")]
@@ -128,26 +111,11 @@ def parse_mesh(text: str) -> MeshConfig:
 
 
 def make_mesh(config: MeshConfig, devices: Sequence[Any] | None = None) -> Mesh:
-    """Mesh over all devices (or those given), axes named as in `AXIS_NAMES`.
-
-    Raises:
-        UserError: the sizes do not fit, or JAX_PLATFORMS names what this machine does not have.
-    """
-    devices = _all_devices() if devices is None else devices
-    # Auto: with Explicit axes (jax's default) sharding constraints are assertions.
-    return jax.make_mesh(
-        config.sizes(len(devices)),
-        AXIS_NAMES,
-        axis_types=(AxisType.Auto,) * len(AXIS_NAMES),
-        devices=devices,
-    )
-
-
-def _all_devices() -> Sequence[Any]:
+    """Mesh over all devices (or those given), axes named as in `AXIS_NAMES`."""
     wanted = os.environ.get("JAX_PLATFORMS")
     try:
-        return jax.devices()
-    except (RuntimeError, AssertionError) as error:  # the latter of a GPU without its plugin
+        devices = jax.devices() if devices is None else devices
+    except (RuntimeError, AssertionError) as error:  # AssertionError: a GPU without its plugin
         if not wanted:
             raise
         reason = f" ({str(error).splitlines()[0]})" if str(error) else ""
@@ -155,21 +123,17 @@ def _all_devices() -> Sequence[Any]:
             f"JAX_PLATFORMS is {wanted!r}, but JAX finds no such device{reason}. Install the extra "
             "gpu or tpu on a machine that has one, or unset JAX_PLATFORMS."
         ) from error
+    sizes = config.sizes(len(devices))
+    return jax.make_mesh(sizes, AXIS_NAMES, axis_types=_AXIS_TYPES, devices=devices)
 
 
 def abstract_mesh(config: MeshConfig, num_devices: int | None = None) -> AbstractMesh:
-    """The same mesh without devices; None: as many as the config asks for."""
-    return AbstractMesh(
-        config.sizes(num_devices), AXIS_NAMES, axis_types=(AxisType.Auto,) * len(AXIS_NAMES)
-    )
+    """`make_mesh` without devices; None: as many as the config needs."""
+    return AbstractMesh(config.sizes(num_devices), AXIS_NAMES, axis_types=_AXIS_TYPES)
 
 
 def parameter_axes(path: str) -> tuple[str, ...]:
-    """Axis names of the parameter at `path` ('encoder/layers_0/mlp/wo/kernel').
-
-    Raises:
-        ValueError: no rule matches; a new kind of parameter needs a row in `PARAMETER_AXES`.
-    """
+    """Axis names of the parameter at `path` ('encoder/layers_0/mlp/wo/kernel')."""
     for pattern, axes in PARAMETER_AXES:
         if re.search(rf"(^|/){pattern}$", path):
             return ("layers", *axes) if re.search(r"(^|/)layers/", path) else axes
@@ -179,16 +143,10 @@ def parameter_axes(path: str) -> tuple[str, ...]:
 def partition_spec(
     mesh: Mesh | AbstractMesh, path: str, shape: Sequence[int], dropped_axis: int | None = None
 ) -> PartitionSpec:
-    """How the parameter at `path`, or an optimiser slot of it, is split over the mesh.
+    """Sharding of the parameter at `path`, or of an optimiser slot of it, of this shape.
 
-    Args:
-        mesh: real or abstract.
-        path: the parameter's path.
-        shape: shape of the parameter, or of the slot.
-        dropped_axis: the parameter's axis that a factored slot has averaged away, if any.
-
-    Raises:
-        UserError: heads or MLP do not divide by the mesh.
+    `dropped_axis`: the parameter's axis that a factored slot averages over. Raises UserError if
+    heads or MLP do not divide by the mesh.
     """
     axes = list(parameter_axes(path))
     if dropped_axis is not None:
@@ -234,9 +192,9 @@ def optimizer_shardings(
 ) -> Any:
     """Tree of `NamedSharding` for the state of any optax optimiser.
 
-    An array with a parameter's path in its own path and the parameter's shape is split like the
-    parameter. Adafactor's `v_row` and `v_col` are split like the axes they keep of it. Every device
-    holds everything else.
+    An array whose path contains a parameter's path and that has its shape is sharded like the
+    parameter. Adafactor's `v_row` and `v_col` are sharded like the parameter's axes that they keep.
+    Everything else is replicated.
     """
     params = dict(tree_paths(abstract_params))
 
@@ -261,7 +219,7 @@ def optimizer_shardings(
 
 
 def parameter_in(path: str, params: Container[str]) -> str | None:
-    """The parameter whose path is part of a path of an optimiser's state, or None.
+    """The parameter whose path a path of an optimiser's state contains, or None.
 
     >>> parameter_in("0/mu/decoder/layers/mlp/wo/kernel", {"decoder/layers/mlp/wo/kernel"})
     'decoder/layers/mlp/wo/kernel'
@@ -273,7 +231,7 @@ def parameter_in(path: str, params: Container[str]) -> str | None:
 
 
 def with_shardings(abstract: Any, shardings: Any) -> Any:
-    """The tree of `ShapeDtypeStruct`s with the shardings of an equal tree."""
+    """Combines a tree of shapes and dtypes with a tree of shardings."""
     return jax.tree.map(
         lambda leaf, sharding: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding),
         abstract,
@@ -287,13 +245,13 @@ def batch_sharding(mesh: Mesh | AbstractMesh) -> NamedSharding:
 
 
 def shard_batch(mesh: Mesh | AbstractMesh, batch: Mapping[str, np.ndarray]) -> dict[str, jax.Array]:
-    """Global arrays of a batch, of which this process holds the rows in `batch`."""
+    """Global arrays of a batch, from the rows of this process."""
     rows = batch_sharding(mesh)
     return {k: jax.make_array_from_process_local_data(rows, v) for k, v in batch.items()}
 
 
 def replicated_sharding(mesh: Mesh | AbstractMesh) -> NamedSharding:
-    """Sharding of what every device holds whole: step numbers, scalars, keys."""
+    """Sharding of replicated arrays: step numbers, scalars, keys."""
     return NamedSharding(mesh, PartitionSpec())
 
 
@@ -311,44 +269,39 @@ def check_batch_size(mesh: Mesh | AbstractMesh, batch_size: int, num_microbatche
 
 
 def logical_constraint(x: jax.Array, axes: Sequence[str | None]) -> jax.Array:
-    """x, with a hint to the compiler how its named axes are split over the current mesh.
+    """x, with a hint to the compiler how its named axes are sharded over the current mesh.
 
-    The mesh is the one of `jax.set_mesh`; without one, or for axes that do not divide, the
-    compiler is left to decide. Never changes values.
+    The mesh is that of `jax.set_mesh`. Without one, or for axes that do not divide, the compiler
+    decides. Never changes values.
     """
     mesh = jax.sharding.get_abstract_mesh()
     if mesh.empty or mesh.size == 1:
         return x
     spec = []
     for name, size in zip(axes, x.shape, strict=True):
-        found = tuple(a for a in MESH_AXES.get(name or "", ()) if mesh.shape.get(a, 1) > 1)
+        split = tuple(a for a in MESH_AXES.get(name or "", ()) if mesh.shape.get(a, 1) > 1)
         spec.append(
-            found if found and size % math.prod(mesh.shape[a] for a in found) == 0 else None
+            split if split and size % math.prod(mesh.shape[a] for a in split) == 0 else None
         )
     return jax.lax.with_sharding_constraint(x, PartitionSpec(*spec))
 
 
 @dataclasses.dataclass(frozen=True)
 class ShardingRow:
-    """One line of the sharding table; equal layers are one row.
+    """One line of the sharding table: equal layers are one row."""
 
-    `count` parameters have this path (layer numbers as `*`), shape and spec; `bytes_per_device`
-    is their sum on one device, `copies` how many devices hold the same share. `note` says which
-    axis is held whole because it does not divide.
-    """
-
-    path: str
+    path: str  # layer numbers as `*`
     shape: tuple[int, ...]
     axes: tuple[str, ...]
     spec: str
-    count: int
-    bytes_per_device: int
-    copies: int
-    note: str
+    count: int  # parameters with this path, shape and spec
+    bytes_per_device: int  # of all of them
+    copies: int  # devices with the same share
+    note: str  # axes that are replicated because they do not divide
 
 
 def sharding_report(mesh: Mesh | AbstractMesh, abstract_params: Any) -> list[ShardingRow]:
-    """The sharding table of a model, rows in the order of the tree; nothing is allocated."""
+    """The sharding table of a model, in the order of the tree; allocates nothing."""
     rows: dict[tuple, ShardingRow] = {}
     for path, leaf in tree_paths(abstract_params):
         axes = parameter_axes(path)
@@ -356,7 +309,7 @@ def sharding_report(mesh: Mesh | AbstractMesh, abstract_params: Any) -> list[Sha
         share = NamedSharding(mesh, spec).shard_shape(tuple(leaf.shape))
         shares = math.prod(leaf.shape) // math.prod(share)
         notes = [
-            f"{name} = {size} does not divide by {'x'.join(MESH_AXES[name])}: held whole"
+            f"{name} = {size} does not divide by {'x'.join(MESH_AXES[name])}: replicated"
             for name, size, split in zip(axes, leaf.shape, spec)
             if split is None and any(mesh.shape.get(a, 1) > 1 for a in MESH_AXES.get(name, ()))
         ]
@@ -366,18 +319,13 @@ def sharding_report(mesh: Mesh | AbstractMesh, abstract_params: Any) -> list[Sha
             shape=tuple(leaf.shape),
             axes=axes,
             spec=", ".join("+".join(s) if isinstance(s, tuple) else str(s or "-") for s in spec),
-            count=1,
-            bytes_per_device=math.prod(share) * leaf.dtype.itemsize,
+            count=0,
+            bytes_per_device=0,
             copies=mesh.size // shares,
             note="; ".join(notes),
         )
         key = (name, row.shape, row.spec)
-        if key in rows:
-            earlier = rows[key]
-            row = dataclasses.replace(
-                row,
-                count=earlier.count + 1,
-                bytes_per_device=earlier.bytes_per_device + row.bytes_per_device,
-            )
-        rows[key] = row
+        row = rows.get(key, row)
+        num_bytes = row.bytes_per_device + math.prod(share) * leaf.dtype.itemsize
+        rows[key] = dataclasses.replace(row, count=row.count + 1, bytes_per_device=num_bytes)
     return list(rows.values())

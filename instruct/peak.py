@@ -1,7 +1,7 @@
-"""The matrix-multiply peak that this machine reaches, as the measure for a step's speed.
+"""Measures the matrix-multiply peak of this machine, the reference for a step's speed.
 
-Measured, not looked up: data sheets do not know shared or throttled machines, and a CPU has no
-data sheet figure that a program could reach.
+Measured, because data sheets do not cover shared or throttled machines, and no program reaches a
+CPU's figures.
 """
 
 import functools
@@ -14,27 +14,26 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-# Sizes grow until one product takes this long: short ones measure launching, long ones cost time.
+# Sizes grow until one product takes this long: short ones measure launch overhead.
 _LONG_ENOUGH_SECS = 0.05
 _SIZES = (1024, 2048, 4096, 8192, 16384)
 _REPEATS = 5
 
 
 def matmul_peak(dtype: str = "float32", devices: Sequence[Any] | None = None) -> float:
-    """FLOP/s of square matrix products on all devices at once (best of some), once a process.
+    """FLOP/s of square matrix products on all devices together, measured once per process.
 
     Args:
         dtype: of the factors, 'float32' or 'bfloat16', at jax's default precision.
-        devices: those of a mesh; None: all. They work at the same time, as cores, memory and
-            power are often shared. With several processes, this one's devices are measured, and
+        devices: those of a mesh; None: all. They compute at the same time, since they may share
+            cores, memory and power. With several processes this one's devices are measured, and
             the result is scaled to all.
     """
-    devices = list(jax.devices() if devices is None else devices)
-    return _measure(dtype, tuple(devices))
+    return _measure(dtype, tuple(jax.devices() if devices is None else devices))
 
 
 def forget() -> None:
-    """Makes the next call measure again: on a shared machine the peak moves."""
+    """Makes the next call measure again: on a shared machine the peak changes."""
     _measure.cache_clear()
 
 
@@ -46,7 +45,7 @@ def _measure(dtype: str, devices: tuple[Any, ...]) -> float:
     multiply = jax.jit(lambda a: jnp.matmul(a, a), out_shardings=sharding)
     best = 0.0
     for size in _SIZES:
-        # Made where it is used: for many devices it would be gigabytes of the host's memory.
+        # Created on the devices: for many devices it would be gigabytes of host memory.
         fill = functools.partial(jnp.full, (len(local), size, size), 0.01, jnp.dtype(dtype))
         factors = jax.jit(fill, out_shardings=sharding)()
         multiply(factors).block_until_ready()

@@ -10,7 +10,7 @@ import pathlib
 import pytest
 
 from instruct import peak
-from instruct.checkpoints.checkpoint import checkpoint_steps
+from instruct.checkpoints.loading import checkpoint_steps
 from instruct.cli.arguments import main
 from tests.spoilt import MODULE_FLAG, NUM_GOOD, failure, train_flags, write_files
 

@@ -1,4 +1,4 @@
-"""The first waist: the worked example of its docstring, and what is refused."""
+"""The batch contract: the worked example of its docstring, and refused batches."""
 
 import numpy as np
 import pytest

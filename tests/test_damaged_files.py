@@ -12,7 +12,7 @@ from collections.abc import Callable
 import pytest
 
 from instruct import peak
-from instruct.checkpoints.checkpoint import checkpoint_steps, load_params
+from instruct.checkpoints.loading import checkpoint_steps, load_params
 from instruct.checkpoints.native import open_checkpoint
 from instruct.checkpoints.trained_run import TrainedRun
 from instruct.cli.arguments import main
@@ -185,7 +185,7 @@ def test_damaged_and_half_checkpoints(damage, run_copy, capfd):
     damage(run_copy / "checkpoints" / "2")
     before = pathlib.Path(shutil.copytree(run_copy, run_copy.parent / "before"))
     message = failure(capfd, "train", *train_flags(run_copy), "--gin.TRAIN_STEPS=3", "--strict")
-    words = (f"{run_copy}/checkpoints/2", "damaged", "Delete that folder to go on from step 1")
+    words = (f"{run_copy}/checkpoints/2", "damaged", "Delete that folder to resume from step 1")
     assert all(word in message for word in words), message
     gc.collect()
     assert "<bound method" not in message and "Traceback" not in capfd.readouterr().err
@@ -213,7 +213,7 @@ def test_all_checkpoints_damaged(run_copy, capsys):
         spoil_arrays(run_copy / "checkpoints" / step)
     before = pathlib.Path(shutil.copytree(run_copy, run_copy.parent / "before"))
     message = failure(capsys, "train", *train_flags(run_copy), "--gin.TRAIN_STEPS=3")
-    assert "no checkpoint in" in message and "is whole (2: " in message and "; 1: " in message
+    assert "every checkpoint in" in message and "is damaged (2: " in message and "; 1: " in message
     assert same_files(run_copy / "checkpoints", before / "checkpoints")
 
 
@@ -255,7 +255,7 @@ def test_inference_and_evaluation_from_a_damaged_checkpoint(run_copy, capsys):
     spoil_arrays(run_copy / "checkpoints" / "1")
     for mode in (infer, evaluate):
         message = failure(capsys, *mode)
-        assert "is whole (2: " in message and "; 1: " in message and "Delete" not in message
+        assert "is damaged (2: " in message and "; 1: " in message and "Delete" not in message
 
 
 def test_conversion_compares_checksums(run_copy, capsys):

@@ -17,7 +17,7 @@ import jax
 import numpy as np
 import pytest
 
-from instruct.checkpoints.checkpoint import checkpoint_steps, load_params
+from instruct.checkpoints.loading import checkpoint_steps, load_params
 from instruct.models.encoder_decoder import EncoderDecoder
 from tests.train.batches import tiny_config
 from tests.train.stand_in import ONE_LAYER
@@ -152,7 +152,7 @@ def test_sigterm_saves_exits_0_and_says_how_to_go_on(runs, whole):
         return any(row["step"] >= 4 for row in rows(folder))
 
     output = runs.kill_when("stopped", begun, "--slow", "0.1", number=signal.SIGTERM)
-    assert "stopped by SIGTERM at step" in output and "same command again to go on" in output
+    assert "stopped by SIGTERM at step" in output and "same command again to resume" in output
     folder = runs._folder / "stopped"
     info = json.loads((folder / "run.json").read_text())
     assert info["outcome"] == "stopped by SIGTERM" and checkpoint_steps(folder)[-1] == info["step"]

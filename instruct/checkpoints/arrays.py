@@ -1,9 +1,7 @@
-"""Arrays of a checkpoint that are read when they are needed, whole or by slices.
+"""`LazyArray`: an array of a checkpoint whose values are read on demand, whole or by slices.
 
-Every format gives its arrays as `LazyArray`s: shape and dtype are known before a byte is read. The
-views below (transposed, one layer of a stack, heads joined) change what a reader sees, not what
-lies on disk, so that all formats can be read under one set of names and shapes.
-D model, N heads, H head dim, L layers.
+The views below (transposed, one layer of a stack, heads joined) present every format under one set
+of names and shapes. N heads, H head dim.
 """
 
 import dataclasses
@@ -17,7 +15,6 @@ import numpy as np
 from instruct.errors import UserError, unknown_name
 
 Index = tuple[slice, ...]
-Arrays = Mapping[str, "LazyArray"]
 
 BFLOAT16 = np.dtype(ml_dtypes.bfloat16)
 # What may be written. T5's activations overflow float16, so a float16 file would only cause harm.
@@ -28,15 +25,11 @@ _SAMPLE_BYTES = 1 << 16
 
 
 def dtype_named(name: str) -> np.dtype:
-    """The dtype to write in.
-
-    Raises:
-        UserError: neither 'float32' nor 'bfloat16'.
-    """
+    """The dtype to write in; raises UserError unless it is one of `DTYPES`."""
     if name == "float16":
         raise UserError(
-            "dtype 'float16' is not written: T5's activations overflow it (NaN). Use 'bfloat16' "
-            "or 'float32'."
+            "dtype 'float16' is not written: T5's activations overflow (NaN). Use 'bfloat16' or "
+            "'float32'."
         )
     if name not in DTYPES:
         raise unknown_name("dtype", str(name), DTYPES)
@@ -45,23 +38,23 @@ def dtype_named(name: str) -> np.dtype:
 
 @dataclasses.dataclass(frozen=True)
 class LazyArray:
-    """One array of a checkpoint.
-
-    Attributes:
-        shape, dtype: known without reading.
-        read_fn: (one slice with start and stop for each axis) -> that part, C or any order.
-        place: file and name, for messages.
-    """
+    """One array of a checkpoint."""
 
     shape: tuple[int, ...]
     dtype: np.dtype
+    # (one slice with start and stop for each axis) -> that part, in any memory order
     read_fn: Callable[[Index], np.ndarray]
-    place: str
+    place: str  # file and name, for messages
+
+    @property
+    def size(self) -> int:
+        """Number of values."""
+        return math.prod(self.shape)
 
     @property
     def nbytes(self) -> int:
-        """Size when it is read whole."""
-        return math.prod(self.shape) * self.dtype.itemsize
+        """Bytes of all values."""
+        return self.size * self.dtype.itemsize
 
     def read(self, index: Sequence[slice] | None = None) -> np.ndarray:
         """The values at `index` (slices of step 1; None: all), in the array's own dtype."""
@@ -70,7 +63,7 @@ class LazyArray:
         return self.read_fn(tuple(bounds))
 
     def blocks(self, block_bytes: int = 16 << 20) -> Iterator[np.ndarray]:
-        """Iterates over all values in blocks of rows."""
+        """Reads all values in blocks of rows."""
         rows = self.shape[0] if self.shape else 0
         step = max(1, block_bytes * rows // max(1, self.nbytes))
         rest = [slice(None)] * (len(self.shape) - 1)
@@ -88,7 +81,7 @@ class LazyArray:
         if self.dtype not in _FLOATS:
             raise UserError(
                 f"{self.place} holds {self.dtype.name} values, which are no weights (a quantised "
-                "checkpoint?); give one in float32, bfloat16 or float16."
+                "checkpoint?); use one in float32, bfloat16 or float16."
             )
         with np.errstate(over="ignore"):
             values = np.ascontiguousarray(self.read(index).astype(dtype, copy=False))
@@ -101,15 +94,14 @@ class LazyArray:
 
 
 def held(array: np.ndarray, place: str) -> LazyArray:
-    """An array that is in memory already."""
+    """A `LazyArray` of values in memory."""
     return LazyArray(array.shape, array.dtype, lambda index: array[index], place)
 
 
 def transposed(array: LazyArray) -> LazyArray:
     """[out, in] as [in, out]."""
-    return dataclasses.replace(
-        array, shape=array.shape[::-1], read_fn=lambda index: array.read(index[::-1]).T
-    )
+    shape = array.shape[::-1]
+    return dataclasses.replace(array, shape=shape, read_fn=lambda index: array.read(index[::-1]).T)
 
 
 def layer_of(array: LazyArray, axis: int, number: int) -> LazyArray:
@@ -141,13 +133,13 @@ def joined(array: LazyArray, axis: int) -> LazyArray:
 
 
 def with_rows(array: LazyArray, axis: int, rows: int) -> LazyArray:
-    """The array with `rows` entries along `axis`: cut at the end, or continued with zeros."""
-    there = array.shape[axis]
+    """The array with `rows` entries along `axis`: cut at the end, or padded with zeros."""
+    old_rows = array.shape[axis]
     shape = (*array.shape[:axis], rows, *array.shape[axis + 1 :])
 
     def read(index: Index) -> np.ndarray:
         part = index[axis]
-        known = slice(min(part.start, there), min(part.stop, there))
+        known = slice(min(part.start, old_rows), min(part.stop, old_rows))
         values = array.read((*index[:axis], known, *index[axis + 1 :]))
         extra = [(0, 0)] * values.ndim
         extra[axis] = (0, (part.stop - part.start) - (known.stop - known.start))
@@ -157,14 +149,14 @@ def with_rows(array: LazyArray, axis: int, rows: int) -> LazyArray:
 
 
 def same_values(first: LazyArray, second: LazyArray) -> bool:
-    """Whether two arrays are bitwise equal; reads both in blocks of rows."""
+    """Whether two arrays are bitwise equal."""
     if first.shape != second.shape or first.dtype != second.dtype:
         return False
     return all(a.tobytes() == b.tobytes() for a, b in zip(first.blocks(), second.blocks()))
 
 
-def fingerprint(arrays: Arrays) -> str:
-    """Short hash of names, shapes, dtypes and the beginning of every array's values."""
+def fingerprint(arrays: Mapping[str, LazyArray]) -> str:
+    """Short hash of names, shapes, dtypes and the first values of every array."""
     digest = hashlib.sha256()
     for name in sorted(arrays):
         array = arrays[name]

@@ -1,8 +1,9 @@
-"""One checkpoint's files: names, checksums, and reading them into any layout and mesh.
+"""One checkpoint's files: names, checksums, and reading into any layout and mesh.
 
-The other half of `checkpoint.py`, which has the picture of a checkpoint's folder.
+`checkpoint.py` shows the folder.
 """
 
+import contextlib
 import errno
 import hashlib
 import json
@@ -10,30 +11,29 @@ import logging
 import os
 import pathlib
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import orbax.checkpoint as ocp
 from etils import epath
-from jax.sharding import NamedSharding, PartitionSpec
 
 from instruct.errors import UserError, storage_error_number
 from instruct.mesh import tree_paths
-from instruct.models.layout import stack_layers
+from instruct.models.layout import stack_layers, unstack_layers
 
 FOLDER = "checkpoints"
 PARAMS, TRAINING, INPUT, RECORDS = "params", "training", "input", "records"
 # The file of an item that is one JSON object.
 JSON_FILE = "metadata"
 _HASH = "sha256"
-# What the system says where a file is not what was written; other errors are the storage's.
+# Errors of files that are lost or replaced; any other number is a failure of the storage.
 _LOST = (None, errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.ELOOP)
 
 
 def _not_of_an_abandoned_read(record: logging.LogRecord) -> bool:
-    # Of the arrays that Orbax reads at once, it raises the first error; asyncio logs the others.
+    # Orbax reads arrays concurrently and raises the first error; asyncio logs the others.
     return "exception was never retrieved" not in record.getMessage()
 
 
@@ -41,25 +41,73 @@ logging.getLogger("asyncio").addFilter(_not_of_an_abandoned_read)
 
 
 class DamagedCheckpoint(UserError):
-    """A checkpoint whose files are not those that were written.
+    """A checkpoint whose files differ from what was written; `why` and `problem` omit the fix."""
 
-    Attributes:
-        why: what was found, in one line.
-        problem: a sentence that names the folder, without what to do.
+    def __init__(self, folder: pathlib.Path, why: Any) -> None:
+        logging.getLogger(__name__).debug("reading %s", folder, exc_info=True)
+        if isinstance(why, KeyError):
+            why = f"its metadata lack {why}"
+        self.why = (str(why).strip() or repr(why)).splitlines()[0].partition(" See full")[0][:200]
+        self.problem = f"checkpoint {folder} is damaged ({self.why})."
+        others = [step for step in checkpoint_steps(folder.parent) if str(step) != folder.name]
+        goal = f"resume from step {others[-1]}" if others else "start over"
+        super().__init__(f"{self.problem} Delete that folder to {goal}.")
+
+
+@contextlib.contextmanager
+def _detecting_damage(folder: pathlib.Path) -> Iterator[None]:
+    """Raises DamagedCheckpoint for errors that indicate corruption, and re-raises all others.
+
+    Nobody should delete files because memory or a network drive failed.
     """
+    try:
+        yield
+    except UserError:
+        raise
+    except Exception as error:
+        if isinstance(error, MemoryError) or "RESOURCE_EXHAUSTED" in str(error):
+            raise
+        number = storage_error_number(error)
+        if number in (errno.EACCES, errno.EPERM) or "PERMISSION_DENIED" in str(error):
+            raise UserError(
+                f"checkpoint {folder} may not be read by this user; make its files readable."
+            ) from error
+        if number not in _LOST:
+            raise
+        raise DamagedCheckpoint(folder, error) from error
 
-    def __init__(self, folder: pathlib.Path, why: str, fix: str) -> None:
-        self.why = why
-        self.problem = f"checkpoint {folder} is damaged ({why})."
-        super().__init__(f"{self.problem} {fix}.")
+
+def read_newest(
+    folder: pathlib.Path, steps: Iterable[int], read_fn: Callable[[int], Any], strict: bool
+) -> tuple[int, Any, dict[int, DamagedCheckpoint]]:
+    """Reads the newest intact checkpoint: (its step, its contents, errors of newer ones by step).
+
+    `steps` are in order, newest first. Raises DamagedCheckpoint if the first is damaged and
+    `strict`, UserError if all are.
+    """
+    damaged: dict[int, DamagedCheckpoint] = {}
+    for step in steps:
+        try:
+            return step, read_fn(step), damaged
+        except DamagedCheckpoint as error:
+            if strict:
+                raise
+            damaged[step] = error
+    if len(damaged) == 1:
+        raise next(iter(damaged.values()))
+    reasons = "; ".join(f"{step}: {error.why}" for step, error in damaged.items())
+    raise UserError(
+        f"every checkpoint in {folder} is damaged ({reasons}). Nothing was moved or deleted. "
+        "Restore one from a copy, or move the folder away to start over."
+    )
 
 
 class _LocalPath(type(epath.Path())):  # pyright: ignore[reportUntypedBaseClass]
     """A folder for Orbax whose name is only a name.
 
-    Orbax lists files with `glob`, and etils takes the folder's own `[`, `*` and `?` for a pattern
-    too: in `runs/[x]` it finds nothing, and a save ends well without its index. Below `/gs` and
-    `/s3` it means a bucket.
+    Orbax lists files with `glob`, and etils takes `[`, `*` and `?` in the folder's own name for a
+    pattern: in `runs/[x]` it finds nothing, and a save ends without its index and without an
+    error. Paths below `/gs` and `/s3` would mean a bucket.
     """
 
     _uri_scheme = None
@@ -75,12 +123,12 @@ def for_orbax(folder: pathlib.Path) -> epath.Path:
 
 
 def check_storable(path: pathlib.Path) -> None:
-    """Raises UserError for a path that TensorStore, which writes the arrays, takes for another."""
+    """Raises UserError for a path that TensorStore, which writes the arrays, misreads."""
     text = str(path)
     if "\\" in text:
-        problem = "has a backslash, which the library of checkpoints takes for a slash"
+        problem = "has a backslash, which TensorStore reads as a slash"
     elif text != text.encode("utf-8", "replace").decode("utf-8"):
-        problem = "is not UTF-8, and the library of checkpoints writes no other names"
+        problem = "is not UTF-8, and TensorStore writes no other names"
     else:
         return
     raise UserError(f"the path {text!r} {problem}. Rename that folder, or choose another.")
@@ -89,8 +137,8 @@ def check_storable(path: pathlib.Path) -> None:
 def checkpoint_steps(path: str | pathlib.Path) -> list[int]:
     """Steps of the checkpoints of a MODEL_DIR or its `checkpoints`, in order.
 
-    Whatever lost its files, or was replaced by a file, counts as well: it is damaged, which reading
-    it says. Outside of a folder `checkpoints` a number may be anybody's; there, one item suffices.
+    In a folder `checkpoints` every number counts, also a file or an empty folder: that is a damaged
+    checkpoint, and reading it says so. In any other folder a number needs at least one item.
     """
     folder = steps_folder(pathlib.Path(path).expanduser().absolute())
     if not folder.is_dir():
@@ -108,10 +156,19 @@ def steps_folder(path: pathlib.Path) -> pathlib.Path:
     return path / FOLDER if (path / FOLDER).is_dir() else path
 
 
-@jax.jit
-def checksums(tree: Any) -> Any:
-    """Sum of each array's bits as unsigned numbers, modulo 2^32: the same on every mesh."""
+def step_of(place: str | pathlib.Path) -> int:
+    """The step that a checkpoint's path or address ends with: `100`, `checkpoint_100`; else 0."""
+    match = re.search(r"(?:^|/|checkpoint_)([0-9]+)/*$", os.fspath(place))
+    return int(match[1]) if match else 0
 
+
+def checksums(tree: Any) -> dict[str, int]:
+    """Path -> sum of an array's bits as unsigned numbers, modulo 2^32; the same on every mesh."""
+    return {path: int(value) for path, value in tree_paths(jax.device_get(_bit_sums(tree)))}
+
+
+@jax.jit
+def _bit_sums(tree: Any) -> Any:
     def bits(leaf):
         leaf = leaf.astype(jnp.uint8) if leaf.dtype == jnp.bool_ else leaf
         kind = {1: jnp.uint8, 2: jnp.uint16, 4: jnp.uint32}[leaf.dtype.itemsize]
@@ -120,55 +177,19 @@ def checksums(tree: Any) -> Any:
     return jax.tree.map(bits, tree)
 
 
-def node_names(tree: Any) -> set[str]:
-    if not isinstance(tree, Mapping):
-        return set()
-    return set(tree).union(*(node_names(value) for value in tree.values()))
+def has_stacked_layers(tree: Any) -> bool:
+    """Whether a tree of dictionaries has the layout of `scan_layers`."""
+    return any("layers" in path.split("/") for path, _ in tree_paths(tree))
 
 
 def sealed(document: Mapping[str, Any]) -> dict[str, Any]:
-    """The JSON object with its hash in it: a changed digit is still JSON."""
+    """The JSON object with a hash of itself: a changed digit is still valid JSON."""
     plain = json.loads(json.dumps(document))
     return {**plain, _HASH: _hash_of(plain)}
 
 
 def _hash_of(document: Mapping[str, Any]) -> str:
     return hashlib.sha256(json.dumps(document, sort_keys=True).encode()).hexdigest()
-
-
-def read_document(folder: pathlib.Path) -> dict[str, Any]:
-    """`input`, `metrics` and `checksums` of a checkpoint.
-
-    Raises:
-        DamagedCheckpoint: it is not what was written, or the folder holds another step.
-    """
-    try:
-        document = _read_sealed(folder, INPUT)
-        found = {name: document[name] for name in ("input", "metrics", "checksums")}
-    except Exception as error:
-        _raise_if_unreadable(folder, error)
-        raise damaged_checkpoint(folder, error) from error
-    step = document.get("step")
-    if step is not None and folder.name.isdigit() and step != int(folder.name):
-        raise damaged_checkpoint(folder, f"it holds step {step}")
-    return found
-
-
-def read_records(folder: pathlib.Path) -> dict[str, Any]:
-    """`run` (what run.json held) and `rows` (of metrics.jsonl) up to this step.
-
-    {} if the checkpoint has none, as those of earlier versions, or they are damaged: no value that
-    is computed depends on them.
-    """
-    try:
-        records = _read_sealed(folder, RECORDS)
-        return {"run": dict(records["run"]), "rows": list(records["rows"])}
-    except FileNotFoundError:
-        return {}
-    except (OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
-        text = "the copies of run.json and metrics.jsonl in checkpoint %s are damaged (%s)"
-        logging.getLogger(__name__).warning(text, folder, error)
-        return {}
 
 
 def _read_sealed(folder: pathlib.Path, item: str) -> dict[str, Any]:
@@ -183,128 +204,96 @@ def _read_sealed(folder: pathlib.Path, item: str) -> dict[str, Any]:
     return document
 
 
-def _restored(
-    folder: pathlib.Path, item: str, unrolled: Any, sums: Mapping[str, int], *, values: bool
-) -> Any:
-    """An item's arrays, or None without `values`, after names and shapes were compared."""
-    place = for_orbax(folder / item)
+def read_document(folder: pathlib.Path) -> dict[str, Any]:
+    """`input`, `metrics` and `checksums` of a checkpoint; raises DamagedCheckpoint."""
+    with _detecting_damage(folder):
+        document = _read_sealed(folder, INPUT)
+        fields = {name: document[name] for name in ("input", "metrics", "checksums")}
+        step = document.get("step")
+    if step is not None and folder.name.isdigit() and step != int(folder.name):
+        raise DamagedCheckpoint(folder, f"it holds step {step}")
+    return fields
+
+
+def read_records(folder: pathlib.Path) -> dict[str, Any]:
+    """`run` (what run.json held) and `rows` (of metrics.jsonl) up to this step.
+
+    {} if they are damaged, or missing as in checkpoints of earlier versions: no value that is
+    computed depends on them.
+    """
     try:
-        with ocp.StandardCheckpointer() as reader:
-            # `Any`: older and newer Orbax wrap the tree differently.
-            metadata: Any = reader.metadata(place)
-            metadata = getattr(metadata, "item_metadata", metadata)
-            there = dict(tree_paths(getattr(metadata, "tree", metadata) or {}))
-            if not there:
-                raise FileNotFoundError(f"{item} is missing or unreadable")
-            prefix = f"{item}/"
-            written = {name.removeprefix(prefix) for name in sums if name.startswith(prefix)}
-            if set(there) != written:
-                raise ValueError(f"{item}/_METADATA names other arrays than were written")
-            _check_fit(folder, there, dict(tree_paths(unrolled)))
-            return reader.restore(place, unrolled) if values else None
-    except UserError:
-        raise
-    except Exception as error:
-        _raise_if_unreadable(folder, error)
-        raise damaged_checkpoint(folder, error) from error
+        records = _read_sealed(folder, RECORDS)
+        return {"run": dict(records["run"]), "rows": list(records["rows"])}
+    except FileNotFoundError:
+        return {}
+    except (OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
+        text = "the copies of run.json and metrics.jsonl in checkpoint %s are damaged (%s)"
+        logging.getLogger(__name__).warning(text, folder, error)
+        return {}
 
 
-def check_item(folder: pathlib.Path, item: str, abstract: Any, sums: Mapping[str, int]) -> None:
-    """Opens every array of an item, no values. Raises UserError as `read_item`."""
-    _restored(folder, item, _unrolled_abstract(abstract), sums, values=False)
+def check_names(folder: pathlib.Path, item: str, names: set[str], sums: Mapping[str, int]) -> None:
+    """Raises DamagedCheckpoint unless an item's arrays are those that have checksums."""
+    prefix = f"{item}/"
+    if names != {name.removeprefix(prefix) for name in sums if name.startswith(prefix)}:
+        raise DamagedCheckpoint(folder, f"{item}/_METADATA names other arrays than were written")
 
 
-def read_item(folder: pathlib.Path, item: str, abstract: Any, sums: Mapping[str, int]) -> Any:
-    """One item in the layout and with the shardings of `abstract`, compared with its checksums."""
-    found = _restored(folder, item, _unrolled_abstract(abstract), sums, values=True)
-    read = {
-        path: int(value) for path, value in tree_paths(jax.device_get(checksums({item: found})))
-    }
-    wrong = [path for path, value in read.items() if sums.get(path) != value]
-    if wrong:
-        raise damaged_checkpoint(folder, f"{wrong[0]} is not what was written")
-    if "layers" not in node_names(abstract):
-        return found
+def read_item(
+    folder: pathlib.Path, item: str, abstract: Any, sums: Mapping[str, int], values: bool = True
+) -> Any:
+    """Reads `PARAMS` or `TRAINING` and verifies the checkpoint's checksums (`sums`).
+
+    `abstract` gives layout, shapes and dtypes; a leaf without `sharding` goes to the first device.
+    Without `values` every array is only opened. Raises UserError if the item is damaged, or belongs
+    to another model.
+    """
+    unrolled = unstack_layers(
+        jax.tree.map(
+            lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding_of(leaf)),
+            abstract,
+        )
+    )
+    path = for_orbax(folder / item)
+    with _detecting_damage(folder), ocp.StandardCheckpointer() as reader:
+        # `Any`: older and newer Orbax wrap the tree differently.
+        metadata: Any = reader.metadata(path)
+        metadata = getattr(metadata, "item_metadata", metadata)
+        stored = dict(tree_paths(getattr(metadata, "tree", metadata) or {}))
+        if not stored:
+            raise FileNotFoundError(f"{item} is missing or unreadable")
+        check_names(folder, item, set(stored), sums)
+        _check_fit(folder, stored, dict(tree_paths(unrolled)))
+        if not values:
+            return None
+        arrays = reader.restore(path, unrolled)
+    for name, value in checksums({item: arrays}).items():
+        if sums.get(name) != value:
+            raise DamagedCheckpoint(folder, f"{name} is not what was written")
+    if not has_stacked_layers(abstract):
+        return arrays
     shardings = jax.tree.map(lambda leaf: leaf.sharding, abstract)
-    return jax.jit(stack_layers, out_shardings=shardings)(found)
-
-
-def _unrolled_abstract(tree: Any) -> Any:
-    """`unstack_layers` on abstract arrays, the layers keeping their share of the sharding."""
-    if not isinstance(tree, Mapping):
-        return jax.ShapeDtypeStruct(tree.shape, tree.dtype, sharding=sharding_of(tree))
-
-    def layer(leaf):
-        sharding = sharding_of(leaf)
-        if isinstance(sharding, NamedSharding):
-            sharding = NamedSharding(sharding.mesh, PartitionSpec(*sharding.spec[1:]))
-        return jax.ShapeDtypeStruct(leaf.shape[1:], leaf.dtype, sharding=sharding)
-
-    found = {name: _unrolled_abstract(node) for name, node in tree.items() if name != "layers"}
-    if "layers" in tree:
-        count = jax.tree.leaves(tree["layers"])[0].shape[0]
-        one = jax.tree.map(layer, tree["layers"])
-        found |= {f"layers_{i}": one for i in range(count)}
-    return found
+    return jax.jit(stack_layers, out_shardings=shardings)(arrays)
 
 
 def sharding_of(leaf: Any) -> Any:
     """An abstract array's sharding; without one, all of it on the first device."""
-    found = getattr(leaf, "sharding", None)
-    return jax.sharding.SingleDeviceSharding(jax.devices()[0]) if found is None else found
+    sharding = getattr(leaf, "sharding", None)
+    return jax.sharding.SingleDeviceSharding(jax.devices()[0]) if sharding is None else sharding
 
 
-def _check_fit(folder: pathlib.Path, there: Mapping[str, Any], wanted: Mapping[str, Any]) -> None:
+def _check_fit(folder: pathlib.Path, stored: Mapping[str, Any], wanted: Mapping[str, Any]) -> None:
     """Raises UserError unless names and shapes agree."""
-    problems = [f"{path} is missing" for path in wanted if path not in there]
-    problems += [f"{path} is not in the model" for path in there if path not in wanted]
+    problems = [f"{path} is missing" for path in wanted if path not in stored]
+    problems += [f"{path} is not in the model" for path in stored if path not in wanted]
     problems += [
-        f"{path} is {tuple(there[path].shape)}, the model's {tuple(leaf.shape)}"
+        f"{path} is {tuple(stored[path].shape)}, the model's {tuple(leaf.shape)}"
         for path, leaf in wanted.items()
-        if path in there and tuple(there[path].shape) != tuple(leaf.shape)
+        if path in stored and tuple(stored[path].shape) != tuple(leaf.shape)
     ]
     if problems:
+        more = f"; and {len(problems) - 3} more" if len(problems) > 3 else ""
         raise UserError(
             f"checkpoint {folder} belongs to another model or optimiser: "
-            + "; ".join(problems[:3])
-            + (f"; and {len(problems) - 3} more" if len(problems) > 3 else "")
-            + ". Use the model's gin file that it was trained with."
+            f"{'; '.join(problems[:3])}{more}. Use the gin file of the model that was trained."
         )
-
-
-def _raise_if_unreadable(folder: pathlib.Path, error: Exception) -> None:
-    """Re-raises errors that do not indicate corruption: nobody should delete files for them."""
-    if isinstance(error, MemoryError) or "RESOURCE_EXHAUSTED" in str(error):
-        raise error
-    number = storage_error_number(error)
-    if number in (errno.EACCES, errno.EPERM) or "PERMISSION_DENIED" in str(error):
-        raise UserError(
-            f"checkpoint {folder} may not be read by this user; make its files readable."
-        ) from error
-    if number not in _LOST:
-        raise error
-
-
-def none_whole(folder: pathlib.Path, damaged: Mapping[int, DamagedCheckpoint]) -> UserError:
-    """What to raise where every checkpoint of a run, by step, is damaged."""
-    if len(damaged) == 1:
-        return next(iter(damaged.values()))
-    reasons = "; ".join(f"{step}: {error.why}" for step, error in damaged.items())
-    return UserError(
-        f"no checkpoint in {folder} is whole ({reasons}). Nothing was moved or deleted. "
-        "Restore one from a copy, or move the folder away to start anew."
-    )
-
-
-def damaged_checkpoint(folder: pathlib.Path, why: Any) -> DamagedCheckpoint:
-    others = [step for step in checkpoint_steps(folder.parent) if str(step) != folder.name]
-    logging.getLogger(__name__).debug("reading %s", folder, exc_info=True)
-    fix = (
-        f"Delete that folder to go on from step {others[-1]}"
-        if others
-        else "Delete that folder to start anew"
-    )
-    if isinstance(why, KeyError):
-        why = f"its metadata lack {why}"
-    first_line = (str(why).strip() or repr(why)).splitlines()[0].partition(" See full")[0][:200]
-    return DamagedCheckpoint(folder, first_line, fix)

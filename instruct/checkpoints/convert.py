@@ -8,14 +8,14 @@
 One array is in memory at a time, so the largest checkpoint converts on a small machine.
 """
 
+import collections
 import dataclasses
+import itertools
 import json
 import os
 import pathlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
-
-import numpy as np
 
 from instruct.checkpoints import huggingface, native, t5x, t5x_writing
 from instruct.checkpoints.arrays import LazyArray, dtype_named
@@ -35,8 +35,6 @@ from instruct.data.vocab import check_embedding_rows, load_vocabulary, why_unrea
 from instruct.errors import UserError, unknown_name
 from instruct.files import local_path
 from instruct.models.config import SIZES, ModelConfig
-
-_SIDES = ("v_row", "v_col")  # Adafactor's factored second moments
 
 
 def convert(
@@ -62,26 +60,32 @@ def convert(
         to: 'instruct', 't5x' or 'huggingface'.
         step: of a folder with several; None for the newest.
         dtype: of the parameters in the target; 'instruct' keeps float32 only.
-        slots: Adafactor's state and the step as well, between 't5x' and 'instruct'; the result is
-            a MODEL_DIR that training resumes at that step.
+        slots: also convert Adafactor's state and the step, between 't5x' and 'instruct'; the result
+            is a MODEL_DIR that training resumes at that step.
         model: architecture, where the source does not record all of it.
-        mapping: for parameters that are called otherwise in the source, see `fit`; none may be
-            mapped to None, as there is no fresh value to write.
-        allow_left_over: drop arrays that the model has no use for.
-        vocab_rows: cut the embedding and the output kernel to so many rows, or continue them with
-            zeros. Cutting is refused below the size of the vocabulary.
+        mapping: for parameters with other names in the source, see `fit`; none may be mapped to
+            None, as there is no fresh value to write.
+        allow_left_over: drop arrays that the model does not use.
+        vocab_rows: rows of the embedding and the output kernel: cut, or padded with zeros. Fewer
+            than the vocabulary's size are refused.
         tokenizer: folder with tokenizer files, or a specification as in `instruct.data.vocab`, for
-            the target; None: what the source brings.
+            the target; None: the source's.
         shard_bytes: largest file of a Hugging Face folder.
-
-    Returns:
-        The report; `table()` gives its lines.
 
     Raises:
         UserError: no such checkpoint, a damaged one, keys that do not fit, or `target` is taken.
-        OSError: the disk is full; `target` is not there then.
+        OSError: the disk is full; `target` does not exist then.
     """
-    _check_request(to, dtype, slots)
+    if to not in KINDS:
+        raise unknown_name("kind of checkpoint", str(to), KINDS)
+    written = dtype_named(dtype)
+    if to == native.KIND and dtype != "float32":
+        raise UserError(
+            f"this program keeps parameters as float32, not {dtype!r}; leave the dtype out. "
+            "Activations may be bfloat16 (ModelConfig.dtype)."
+        )
+    if slots and to == huggingface.KIND:
+        raise UserError("a Hugging Face folder has no optimiser's state; leave the slots out.")
     opened = open_checkpoint(source, step, slots)
     shape = _architecture(opened, model, vocab_rows)
     carried, vocabulary = _tokenizer(opened, tokenizer)
@@ -91,15 +95,14 @@ def convert(
     described = f"{to} checkpoint {os.fspath(target)}"
     arrays, report = fit(opened, model_shapes(shape), described, mapping, vocab_rows)
     report.check(allow_left_over)
-    if report.of(FRESH):
+    if fresh := report.of(FRESH):
         raise UserError(
-            f"{report.of(FRESH)[0].ours} is mapped to None, but converting has no fresh values; "
-            "leave that to train.initial_mapping."
+            f"{fresh[0].ours} is mapped to None, but converting has no fresh values; use "
+            "train.initial_mapping for that."
         )
     path = local_path("--to", target).absolute()
-    state = _state(opened, arrays) if slots else {}
+    state = _slots_of(opened, arrays) if slots else {}
     if to == t5x.KIND:
-        written = dtype_named(dtype)
         t5x_writing.write_checkpoint(path, arrays, written, slots=state, step=opened.step)
     elif to == native.KIND:
         info: dict[str, Any] = {"converted_from": f"{opened.kind} {opened.place}"}
@@ -108,66 +111,49 @@ def convert(
         native.write_checkpoint(path, arrays, shape, **extra)
     else:
         extra = {"carried": carried, "vocabulary": vocabulary, "shard_bytes": shard_bytes}
-        huggingface.write_checkpoint(path, arrays, shape, dtype_named(dtype), **extra)
+        huggingface.write_checkpoint(path, arrays, shape, written, **extra)
     return report
-
-
-def _check_request(to: str, dtype: str, slots: bool) -> None:
-    if to not in KINDS:
-        raise unknown_name("kind of checkpoint", str(to), KINDS)
-    dtype_named(dtype)
-    if to == native.KIND and dtype != "float32":
-        raise UserError(
-            f"this program keeps parameters as float32, not {dtype!r}; leave the dtype out. "
-            "Activations may be bfloat16 (ModelConfig.dtype)."
-        )
-    if slots and to == huggingface.KIND:
-        raise UserError("a Hugging Face folder has no optimiser's state; leave the slots out.")
 
 
 def _architecture(
     opened: Checkpoint, model: ModelConfig | None, vocab_rows: int | None
 ) -> ModelConfig:
-    if model is None and opened.model is None:
-        raise UserError(
-            f"{opened.place} does not say what its model looks like; add the gin file of its size."
-        )
-    if model is not None and opened.model is not None and vocab_rows is None:
-        compare_models(opened, model, "the model given")
-    found = model or opened.model
-    assert found is not None
+    shape = model or opened.model
+    if shape is None:
+        raise UserError(f"{opened.place} does not record its model; add the gin file of its size.")
     if vocab_rows is None:
-        return found
+        if model is not None:
+            compare_models(opened, model, "the model given")
+        return shape
     if type(vocab_rows) is not int or vocab_rows < 1:
         raise UserError(f"vocab_rows is {vocab_rows!r}; use a whole number of at least 1.")
-    return dataclasses.replace(found, vocab_size=vocab_rows)
+    return dataclasses.replace(shape, vocab_size=vocab_rows)
+
+
+def _settings_folder(kind: str, place: str) -> pathlib.Path | None:
+    """The folder with a checkpoint's tokenizer and generation settings, if it has one."""
+    if kind == native.KIND:
+        return native.carried_folder(pathlib.Path(place))
+    return pathlib.Path(place) if kind == huggingface.KIND else None
 
 
 def _tokenizer(
     opened: Checkpoint, tokenizer: str | os.PathLike[str] | None
 ) -> tuple[dict[str, pathlib.Path], str | None]:
-    """(files that go along, specification of the vocabulary)."""
-    settings: pathlib.Path | None = None
-    if opened.kind == huggingface.KIND:
-        settings = pathlib.Path(opened.place)
-    elif opened.kind == native.KIND:
-        settings = native.carried_folder(pathlib.Path(opened.place))
+    """(files to copy, specification of the vocabulary)."""
+    settings = _settings_folder(opened.kind, opened.place)
     if tokenizer is None:
         return huggingface.carried_files(settings, settings), opened.vocabulary
-    folder = local_path("--tokenizer", tokenizer, "~/flan-t5-base")
     vocabulary = vocabulary_given(tokenizer)
+    folder = local_path("--tokenizer", tokenizer)
     if not folder.is_dir():
-        load_vocabulary(vocabulary)  # says what is wrong with it
+        load_vocabulary(vocabulary)  # raises for a wrong one
         return huggingface.carried_files(settings, None), vocabulary
     return huggingface.carried_files(settings or folder, folder), vocabulary
 
 
 def vocabulary_given(tokenizer: str | os.PathLike[str]) -> str:
-    """Specification of a folder's vocabulary, or the one given.
-
-    Raises:
-        UserError: the folder has none that is read.
-    """
+    """Specification of a folder's vocabulary, or `tokenizer` itself if it is one."""
     folder = local_path("--tokenizer", tokenizer, "~/flan-t5-base")
     if not folder.is_dir():
         return os.fspath(tokenizer)
@@ -177,63 +163,44 @@ def vocabulary_given(tokenizer: str | os.PathLike[str]) -> str:
     return vocabulary
 
 
-def _state(opened: Checkpoint, arrays: dict[str, LazyArray]) -> dict[str, LazyArray]:
-    """The slots, one set for every parameter."""
-    have = {name.rpartition("/")[0] for name in opened.slots}
-    lacking = sorted(set(arrays) - have)
-    if lacking:
-        raise UserError(
-            f"{opened.place} has no optimiser's slots for {len(lacking)} of {len(arrays)} "
-            f"parameters, such as {lacking[0]}; leave the slots out."
-        )
-    if any(name.endswith("/m") for name in opened.slots):
-        raise UserError(
-            f"{opened.place} holds AdamW's state; only Adafactor's is converted. Leave the slots "
-            "out."
-        )
+def _slots_of(opened: Checkpoint, arrays: Mapping[str, LazyArray]) -> dict[str, LazyArray]:
+    """The slots of every parameter; raises UserError unless they are Adafactor's and fit."""
+    slots: dict[str, dict[str, LazyArray]] = {path: {} for path in arrays}
+    for name, array in opened.slots.items():
+        path, _, slot = name.rpartition("/")
+        slots.setdefault(path, {})[slot] = array
     for path, array in arrays.items():
-        sides = [opened.slots[f"{path}/{s}"].shape for s in _SIDES if f"{path}/{s}" in opened.slots]
-        whole = opened.slots.get(f"{path}/v")
-        fits = (
-            whole.shape == array.shape if whole else sorted(sum(sides, ())) == sorted(array.shape)
-        )
-        if not fits:
-            shapes = [list(shape) for shape in ([whole.shape] if whole else sides)]
+        shapes = {slot: list(its.shape) for slot, its in slots[path].items()}
+        if "v" in shapes:
+            fits = shapes["v"] == list(array.shape)
+        else:  # `v_row` and `v_col` have the parameter's axes between them
+            fits = sorted(itertools.chain(*shapes.values())) == sorted(array.shape)
+        if not fits or "m" in shapes:
             raise UserError(
-                f"{opened.place}: Adafactor's slots of {path} have shapes {shapes}, the parameter "
-                f"{list(array.shape)}. Leave the slots out, or copy it again."
+                f"{opened.place}: the optimiser's slots of {path} {list(array.shape)} are "
+                f"{shapes or 'missing'}, not Adafactor's. Leave the slots out."
             )
-    return {name: opened.slots[name] for name in opened.slots if name.rpartition("/")[0] in arrays}
+    return {name: slot for name, slot in opened.slots.items() if name.rpartition("/")[0] in arrays}
 
 
 @dataclasses.dataclass(frozen=True)
 class Description:
-    """Facts about a checkpoint whose weights were not read.
-
-    Attributes:
-        kind, place, step, vocabulary, notes: see `Checkpoint`.
-        model: architecture; None if the checkpoint does not tell.
-        num_params: numbers in all parameters.
-        num_bytes: of them, uncompressed.
-        dtypes: number of arrays by dtype.
-        keys: the report against its own architecture; None without one.
-        generation: see `generation_settings`.
-    """
+    """Facts about a checkpoint whose weights were not read, see `Checkpoint`."""
 
     kind: str
     place: str
     step: int
     model: ModelConfig | None
     num_params: int
-    num_bytes: int
-    dtypes: dict[str, int]
+    num_bytes: int  # uncompressed
+    dtypes: dict[str, int]  # number of arrays by dtype
     vocabulary: str | None
     notes: tuple[str, ...]
-    keys: KeyReport | None
-    generation: dict[str, Any]
+    keys: KeyReport | None  # against its own architecture, if that is recorded
+    generation: dict[str, Any]  # see `generation_settings`
 
     def lines(self) -> list[str]:
-        """For people."""
+        """The description as text."""
         dtypes = ", ".join(f"{count} {name}" for name, count in sorted(self.dtypes.items()))
         texts = [
             f"{KINDS[self.kind]}: {self.place}",
@@ -242,8 +209,7 @@ class Description:
             f"{self.num_bytes / 1e9:,.2f} GB",
         ]
         if self.model is not None:
-            fields = dataclasses.asdict(self.model)
-            shown = [f"{name}={fields[name]!r}" for name in _SHOWN_FIELDS]
+            shown = [f"{name}={getattr(self.model, name)!r}" for name in _SHOWN_FIELDS]
             texts.append(f"model: {', '.join(shown)}")
         texts.append(f"vocabulary: {self.vocabulary or 'none with it'}")
         if self.generation:
@@ -252,37 +218,26 @@ class Description:
 
 
 _SHOWN_FIELDS = (
-    *SIZES,
-    "activations",
-    "tied_output",
-    "relpos_buckets",
-    "relpos_max_distance",
-    "norm_epsilon",
+    *(*SIZES, "activations", "tied_output"),
+    *("relpos_buckets", "relpos_max_distance", "norm_epsilon"),
 )
 
 
 def describe(path: str | os.PathLike[str], step: int | None = None) -> Description:
-    """Describes the checkpoint at a path; reads names, shapes and settings only.
-
-    Raises:
-        UserError: see `detect`.
-    """
+    """Describes the checkpoint that `detect` finds; reads names, shapes and settings only."""
     opened = open_checkpoint(path, step)
     keys = None
     if opened.model is not None:
         _, keys = fit(opened, model_shapes(opened.model), "its own architecture")
-    arrays = [*opened.arrays.values()]
-    dtypes: dict[str, int] = {}
-    for array in arrays:
-        dtypes[array.dtype.name] = dtypes.get(array.dtype.name, 0) + 1
+    arrays = opened.arrays.values()
     return Description(
         kind=opened.kind,
         place=opened.place,
         step=opened.step,
         model=opened.model,
-        num_params=sum(int(np.prod(array.shape, dtype=np.int64)) for array in arrays),
+        num_params=sum(array.size for array in arrays),
         num_bytes=sum(array.nbytes for array in arrays),
-        dtypes=dtypes,
+        dtypes=dict(collections.Counter(array.dtype.name for array in arrays)),
         vocabulary=opened.vocabulary,
         notes=opened.notes,
         keys=keys,
@@ -295,16 +250,9 @@ def generation_settings(path: str | os.PathLike[str], step: int | None = None) -
 
     Read from generation_config.json, else from config.json; {} without any.
     """
-    checkpoint = detect(path, step)
-    folder: pathlib.Path | None = None
-    if checkpoint.kind == huggingface.KIND:
-        folder = pathlib.Path(checkpoint.place)
-    elif checkpoint.kind == native.KIND:
-        folder = native.carried_folder(pathlib.Path(checkpoint.place))
-    if folder is None:
-        return {}
-    if (folder / huggingface.GENERATION).exists():
+    folder = _settings_folder(*detect(path, step))
+    if folder is not None and (folder / huggingface.GENERATION).exists():
         return read_json(file_inside(folder, huggingface.GENERATION))
-    if (folder / huggingface.CONFIG).exists():
+    if folder is not None and (folder / huggingface.CONFIG).exists():
         return settings_of_config(read_json(file_inside(folder, huggingface.CONFIG)))
     return {}

@@ -3,11 +3,11 @@
 import os
 import pathlib
 import re
+from collections.abc import Sequence
 from typing import NamedTuple
 
 from instruct.checkpoints import huggingface, native, t5x
-from instruct.checkpoints.checkpoint import find_checkpoint
-from instruct.checkpoints.checkpoint_files import FOLDER, PARAMS, checkpoint_steps
+from instruct.checkpoints.checkpoint_files import PARAMS, checkpoint_steps, steps_folder
 from instruct.checkpoints.stores import REMOTE
 from instruct.checkpoints.weights import Checkpoint
 from instruct.errors import UserError
@@ -31,7 +31,7 @@ class Found(NamedTuple):
 
 
 def detect(path: str | os.PathLike[str], step: int | None = None) -> Found:
-    """The checkpoint at a path, or the newest one below it.
+    """Finds the checkpoint at a path, or the newest one below it.
 
     Args:
         path: a MODEL_DIR, a step's folder, a T5X folder with `checkpoint_<step>` or such a step,
@@ -42,51 +42,41 @@ def detect(path: str | os.PathLike[str], step: int | None = None) -> Found:
     Raises:
         UserError: there is no checkpoint of any kind, or none of that step.
     """
-    if not isinstance(path, str | os.PathLike):
-        raise UserError(f"checkpoint {path!r}: give a path as text, such as runs/a.")
-    text = os.fspath(path)
+    text = str(path)
     if text.startswith(REMOTE):
-        return Found(t5x.KIND, _remote_step(text, step))
+        return Found(t5x.KIND, _remote_step(text.rstrip("/"), step))
     if re.match(r"\w+://", text):
         raise UserError(
             f"checkpoint {text!r}: only paths and {REMOTE} (T5X) are read; download it first."
         )
-    folder = local_path("checkpoint", text).absolute()
+    folder = local_path("checkpoint", path).absolute()
     if folder.is_file():
         folder = folder.parent
-    if (folder / PARAMS).is_dir() or (folder / FOLDER).is_dir() or checkpoint_steps(folder):
-        return Found(native.KIND, str(find_checkpoint(folder, step)))
-    if _has(
-        folder,
-        huggingface.CONFIG,
-        "*.safetensors",
-        "*.safetensors.index.json",
-        "*.bin",
-        huggingface.ADAPTER,
-    ):
+    if (folder / PARAMS).is_dir():
+        return Found(native.KIND, str(folder))
+    if steps := checkpoint_steps(folder):
+        chosen = _choose_step(folder, steps, step)
+        return Found(native.KIND, str(steps_folder(folder) / str(chosen)))
+    patterns = ("*.safetensors", "*.safetensors.index.json", "*.bin")
+    patterns += (huggingface.CONFIG, huggingface.ADAPTER)
+    if any(True for pattern in patterns for _ in folder.glob(pattern)):
         return Found(huggingface.KIND, str(folder))
     if _is_t5x(folder):
         return Found(t5x.KIND, str(folder))
-    steps = t5x_steps(folder)
-    if steps and (step is None or step in steps):
-        return Found(t5x.KIND, str(folder / f"checkpoint_{steps[-1] if step is None else step}"))
+    if steps := t5x_steps(folder):
+        return Found(t5x.KIND, str(folder / f"checkpoint_{_choose_step(folder, steps, step)}"))
     snapshot = _cached_snapshot(folder)
     if snapshot is not None:
         return detect(snapshot, step)
-    raise UserError(_nothing_there(folder, step, steps) + _hub_hint(text, folder))
+    raise UserError(_nothing_there(folder, step) + _hub_hint(text, folder))
 
 
 def open_checkpoint(
     path: str | os.PathLike[str], step: int | None = None, slots: bool = False
 ) -> Checkpoint:
-    """Opens the checkpoint at a path; reads names, shapes and settings, no weights.
+    """Opens the checkpoint that `detect` finds; reads names, shapes and settings, no weights.
 
-    Args:
-        path, step: see `detect`.
-        slots: the optimiser's state as well (not Hugging Face).
-
-    Raises:
-        UserError: see `detect`; or it is damaged, or it has no optimiser's state.
+    With `slots` also the optimiser's state. Raises UserError if there is none or it is damaged.
     """
     checkpoint = detect(path, step)
     if checkpoint.kind == native.KIND:
@@ -111,13 +101,18 @@ def _is_t5x(folder: pathlib.Path) -> bool:
     return any((folder / name).is_file() for name in files)
 
 
+def _choose_step(folder: pathlib.Path, steps: Sequence[int], step: int | None) -> int:
+    if step is not None and step not in steps:
+        known = ", ".join(map(str, steps))
+        raise UserError(f"no checkpoint of step {step} in {folder}; there are {known}.")
+    return steps[-1] if step is None else step
+
+
 def _cached_snapshot(folder: pathlib.Path) -> pathlib.Path | None:
-    """The revision that a model's folder in Hugging Face's cache (`models--*`) calls main.
+    """The revision `main` of a model's folder in Hugging Face's cache (`models--*`).
 
-    Without `refs/main`, as after a download of one revision by its hash, the only one there is.
-
-    Raises:
-        UserError: there are several, and none is main.
+    Without `refs/main`, as after downloading one revision by its hash, the only revision. Raises
+    UserError if there are several.
     """
     if not folder.name.startswith("models--") or not (folder / "snapshots").is_dir():
         return None
@@ -131,41 +126,35 @@ def _cached_snapshot(folder: pathlib.Path) -> pathlib.Path | None:
     return chosen[0] if chosen else None
 
 
+def _remote_step(address: str, step: int | None) -> str:
+    if _T5X_STEP.fullmatch(address.rpartition("/")[2]):
+        return address
+    if step is None:
+        raise UserError(
+            f"checkpoint {address!r}: give a step's folder, such as {address}/checkpoint_1100000; "
+            "buckets are not searched."
+        )
+    return f"{address}/checkpoint_{step}"
+
+
+def _nothing_there(folder: pathlib.Path, step: int | None) -> str:
+    contents = "no such folder"
+    if folder.is_dir():
+        names = sorted(child.name for child in folder.iterdir())
+        contents = ", ".join(names[:6]) + (" ..." if names[6:] else "") or "it is empty"
+    return (
+        f"no checkpoint {'' if step is None else f'of step {step} '}in {folder} ({contents}). "
+        "Give a MODEL_DIR that holds `checkpoints/<step>`, or such a step's folder; a T5X folder "
+        "`checkpoint_<step>` (local or gs://); or a Hugging Face folder with config.json and "
+        "model.safetensors."
+    )
+
+
 def _hub_hint(text: str, folder: pathlib.Path) -> str:
-    """What to do where the name of a repository was given instead of a path; else ''."""
+    """The download command if the name of a repository was given instead of a path; else ''."""
     if folder.exists() or not _HUB_NAME.fullmatch(text):
         return ""
     return (
         " Nothing is downloaded: for a repository of the Hugging Face hub, run "
         f"`hf download {text} --local-dir FOLDER` and give that folder."
-    )
-
-
-def _has(folder: pathlib.Path, *patterns: str) -> bool:
-    return any(next(iter(folder.glob(pattern)), None) for pattern in patterns)
-
-
-def _remote_step(text: str, step: int | None) -> str:
-    if _T5X_STEP.fullmatch(text.rstrip("/").rpartition("/")[2]):
-        return text.rstrip("/")
-    if step is None:
-        raise UserError(
-            f"checkpoint {text!r}: give a step's folder, such as {text.rstrip('/')}/"
-            "checkpoint_1100000; buckets are not searched."
-        )
-    return f"{text.rstrip('/')}/checkpoint_{step}"
-
-
-def _nothing_there(folder: pathlib.Path, step: int | None, steps: list[int]) -> str:
-    wanted = "" if step is None else f"of step {step} "
-    if steps:
-        return f"no checkpoint {wanted}in {folder}; there are {', '.join(map(str, steps))}."
-    there = "no such folder"
-    if folder.is_dir():
-        names = sorted(child.name for child in folder.iterdir())
-        there = ", ".join(names[:6]) + (" ..." if names[6:] else "") or "it is empty"
-    return (
-        f"no checkpoint {wanted}in {folder} ({there}). Give a MODEL_DIR that holds "
-        "`checkpoints/<step>`, or such a step's folder; a T5X folder `checkpoint_<step>` (local "
-        "or gs://); or a Hugging Face folder with config.json and model.safetensors."
     )

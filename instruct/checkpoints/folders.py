@@ -1,4 +1,4 @@
-"""Checkpoint folders: written atomically, and read without following links out of them."""
+"""Checkpoint folders: atomic writing, and reading that follows no link out of them."""
 
 import contextlib
 import errno
@@ -21,20 +21,15 @@ _TEMPORARY = ".partial-"
 def new_folder(target: str | os.PathLike[str], num_bytes: int) -> Iterator[pathlib.Path]:
     """Context: an empty folder beside `target`, renamed to it at the end, deleted on an error.
 
-    Args:
-        target: must not exist, or be an empty folder.
-        num_bytes: what will be written; compared with the free space first.
-
-    Raises:
-        UserError: `target` is taken, or its folder cannot be written.
-        OSError: the disk is full (ENOSPC).
+    Raises UserError if `target` is taken (not an empty folder) or cannot be written, OSError
+    (ENOSPC) unless `num_bytes` are free.
     """
     path = files.local_path("the folder to write", target).absolute()
     with contextlib.ExitStack() as stack:
         try:
             if path.is_symlink() or path.is_file() or (path.is_dir() and any(path.iterdir())):
                 raise UserError(f"{path} exists already; choose a new folder, or remove it first.")
-            # Cut, so that the longest name that a folder may have is possible here too.
+            # Cut, so that a target with the longest possible name works too.
             folder = stack.enter_context(files.whole_folder(path, path.name[:50] + _TEMPORARY))
         except OSError as error:
             raise UserError(
@@ -48,18 +43,16 @@ def new_folder(target: str | os.PathLike[str], num_bytes: int) -> Iterator[pathl
 
 
 def file_inside(folder: pathlib.Path, name: str) -> pathlib.Path:
-    """The file `name` of a checkpoint's folder, which need not be there.
+    """The path of the file `name` in a checkpoint's folder; the file need not exist.
 
     A symbolic link may only lead to a file of the same folder, or, in Hugging Face's cache
-    (`models--*/snapshots/<revision>/`), to one of that model's `blobs`.
-
-    Raises:
-        UserError: the name or a link leads elsewhere, or it is a folder or a device.
+    (`models--*/snapshots/<revision>/`), to one of that model's `blobs`. Raises UserError if the
+    name or a link leads elsewhere, or to a folder or a device.
     """
     if name in ("", ".", "..") or pathlib.PurePath(name).name != name or "\\" in name:
         raise UserError(
             f"{folder} names the file {name!r}, which is not in that folder; the checkpoint is "
-            "damaged or was made to read other files."
+            "damaged or malicious."
         )
     path, home = folder / name, folder.resolve()
     if path.is_symlink():
@@ -76,21 +69,19 @@ def refuse_link(path: pathlib.Path, allowed: Sequence[pathlib.Path]) -> None:
     """Raises UserError if a symbolic link leads into none of the folders, or nowhere."""
     # Unlike pathlib's, this resolves a loop of links, to one of its links.
     real = pathlib.Path(os.path.realpath(path))
-    if not any(real.is_relative_to(place) for place in allowed):
+    if not any(real.is_relative_to(folder) for folder in allowed):
         raise UserError(
             f"{path} is a symbolic link to {real}, outside of the checkpoint's folder. Copy the "
-            "file there instead of linking it."
+            "file into that folder instead of linking it."
         )
     if real.is_symlink() or not real.exists():
-        raise UserError(f"{path} is a symbolic link to {real}, which is not there. Copy the file.")
+        raise UserError(
+            f"{path} is a symbolic link to {real}, which does not exist. Copy the file."
+        )
 
 
 def read_json(path: pathlib.Path) -> dict[str, Any]:
-    """A JSON object from a file.
-
-    Raises:
-        UserError: it cannot be read or is no JSON object, or a name in it occurs twice.
-    """
+    """Reads a JSON object; raises UserError if it is none, or a name in it occurs twice."""
     refuse_pointer(path)
     try:
         value = parse_json(path.read_bytes(), unique_names=True)
@@ -103,6 +94,6 @@ def read_json(path: pathlib.Path) -> dict[str, Any]:
     return value
 
 
-def write_json(path: pathlib.Path, value: Any) -> None:
-    """A JSON file, keys sorted, as Hugging Face writes them."""
-    path.write_text(json.dumps(value, indent=2, sort_keys=True) + "\n", encoding="utf-8")
+def json_bytes(value: Any) -> bytes:
+    """The content of a JSON file with sorted keys, as Hugging Face writes them."""
+    return (json.dumps(value, indent=2, sort_keys=True) + "\n").encode()

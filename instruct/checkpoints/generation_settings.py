@@ -1,13 +1,13 @@
-"""Names of the settings in a Hugging Face folder that change what `generate` writes.
+"""Names of the settings in a Hugging Face folder that affect the output of `generate`.
 
-They are in `generation_config.json`; without that file, as before transformers 4.26, in
-`config.json`. `instruct/eval/decoding/generation_settings.py` makes a `DecodeConfig` of them.
+They are in `generation_config.json`; before transformers 4.26, in `config.json`.
+`instruct/eval/decoding/generation_settings.py` makes a `DecodeConfig` of them.
 """
 
 from collections.abc import Mapping
 from typing import Any
 
-# Settings that change what is generated and are not computed here, with the values that are off.
+# Settings that affect the output and are not computed here, with the values that turn them off.
 NOT_COMPUTED: dict[str, tuple[Any, ...]] = {
     "assistant_early_exit": (None,),
     "constraints": (None, []),
@@ -46,7 +46,7 @@ NAMES = (*NOT_COMPUTED, *LENGTHS, *STRATEGY, *RULES)
 
 
 def settings_of_config(config: Mapping[str, Any]) -> dict[str, Any]:
-    """The generation settings that a model's `config.json` holds, as transformers reads them."""
+    """The generation settings in a model's `config.json`, as transformers reads them."""
     settings = {name: config[name] for name in NAMES if config.get(name) is not None}
     if config.get("force_bos_token_to_be_generated") and config.get("bos_token_id") is not None:
         settings["forced_bos_token_id"] = config["bos_token_id"]

@@ -1,4 +1,4 @@
-"""Hugging Face's folders: `config.json` and safetensors, read as our parameters and written.
+"""Reads and writes Hugging Face's folders: `config.json` and safetensors.
 
     config.json                          the architecture, see `huggingface_config.py`
     model.safetensors                    or model-0000n-of-0000m.safetensors and their index
@@ -17,18 +17,10 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from instruct.checkpoints import safetensors_files
+from instruct.checkpoints import huggingface_config, safetensors_files
 from instruct.checkpoints.arrays import LazyArray, same_values, transposed
-from instruct.checkpoints.folders import file_inside, new_folder, read_json, write_json
+from instruct.checkpoints.folders import file_inside, json_bytes, new_folder, read_json
 from instruct.checkpoints.generation_settings import settings_of_config
-from instruct.checkpoints.huggingface_config import (
-    FIELDS,
-    USE_ORIGINAL,
-    check_config,
-    config_of_model,
-    is_scaled,
-    model_of_config,
-)
 from instruct.checkpoints.tokenizers import tokenizer_files, vocabulary_of
 from instruct.checkpoints.weights import COMPUTED_FIELDS, Checkpoint, Rule, translate
 from instruct.data.huggingface_tokenizer import FAST, PIECES, SETTINGS, TOKENIZER_FILES
@@ -43,22 +35,30 @@ KIND = "huggingface"
 SHARD_BYTES = 5_000_000_000
 EMBEDDING, HEAD = "shared.weight", "lm_head.weight"
 _EMBEDDING_COPIES = ("encoder.embed_tokens.weight", "decoder.embed_tokens.weight")
-ADAPTER, _ADAPTER_WEIGHTS = (
-    "adapter_config.json",
-    ("adapter_model.safetensors", "adapter_model.bin"),
-)
-# What AutoGPTQ and AutoAWQ write beside config.json; names of arrays that hold scales or codes.
+ADAPTER = "adapter_config.json"
+_ADAPTER_FILES = ("adapter_model.safetensors", "adapter_model.bin", ADAPTER)
+# Files of AutoGPTQ and AutoAWQ beside config.json; names of arrays that hold scales or codes.
 _QUANTISED_FILES = ("quantize_config.json", "quant_config.json")
 _QUANTISED_NAME = re.compile(
     r"\.(SCB|absmax|quant_map|nested_absmax|qweight|qzeros|weight_scale\w*|weight_packed|"
     r"quant_state\..*|weight\.(absmax|quant_map|quant_state.*))$"
 )
 _log = logging.getLogger(__name__)
-_UNUSED = {
-    "decoder.block.0.layer.1.EncDecAttention.relative_attention_bias.weight": (
-        "transformers does not use it either"
-    )
+# transformers has it, and does not use it either.
+_UNUSED = "decoder.block.0.layer.1.EncDecAttention.relative_attention_bias.weight"
+
+# Parts of a layer in order: (our module, our norm before it, their module).
+_MLP = ("mlp", "pre_mlp_layer_norm", "DenseReluDense")
+_PARTS = {
+    "encoder": [("attention", "pre_attention_layer_norm", "SelfAttention"), _MLP],
+    "decoder": [
+        ("self_attention", "pre_self_attention_layer_norm", "SelfAttention"),
+        ("encoder_decoder_attention", "pre_cross_attention_layer_norm", "EncDecAttention"),
+        _MLP,
+    ],
 }
+_ATTENTION_KERNELS = {"query": "q", "key": "k", "value": "v", "out": "o"}
+_MLP_KERNELS = {name: name for name in ("wi", "wi_0", "wi_1", "wo")}
 
 
 def _rules() -> list[Rule]:
@@ -66,25 +66,14 @@ def _rules() -> list[Rule]:
         Rule("token_embedder/embedding", EMBEDDING),
         Rule("decoder/logits_dense/kernel", HEAD, "transposed"),
     ]
-    for stack in ("encoder", "decoder"):
-        layer, block = f"{stack}/layers_{{i}}", f"{stack}.block.{{i}}.layer"
-        first = "attention" if stack == "encoder" else "self_attention"
-        attentions = [(0, first, "SelfAttention", f"pre_{first}_layer_norm")]
-        if stack == "decoder":
-            cross = ("encoder_decoder_attention", "EncDecAttention")
-            attentions.append((1, *cross, "pre_cross_attention_layer_norm"))
-        for number, ours, theirs, norm in attentions:
-            rules.append(Rule(f"{layer}/{norm}/scale", f"{block}.{number}.layer_norm.weight"))
-            for name in ("query", "key", "value", "out"):
-                letter = "o" if name == "out" else name[0]
-                weight = f"{block}.{number}.{theirs}.{letter}.weight"
+    for stack, parts in _PARTS.items():
+        for number, (ours, norm, theirs) in enumerate(parts):
+            layer, block = f"{stack}/layers_{{i}}", f"{stack}.block.{{i}}.layer.{number}"
+            rules.append(Rule(f"{layer}/{norm}/scale", f"{block}.layer_norm.weight"))
+            kernels = _MLP_KERNELS if ours == "mlp" else _ATTENTION_KERNELS
+            for name, their_name in kernels.items():
+                weight = f"{block}.{theirs}.{their_name}.weight"
                 rules.append(Rule(f"{layer}/{ours}/{name}/kernel", weight, "transposed"))
-        last = len(attentions)
-        norm = f"{block}.{last}.layer_norm.weight"
-        rules.append(Rule(f"{layer}/pre_mlp_layer_norm/scale", norm))
-        for name in ("wi", "wi_0", "wi_1", "wo"):
-            weight = f"{block}.{last}.DenseReluDense.{name}.weight"
-            rules.append(Rule(f"{layer}/mlp/{name}/kernel", weight, "transposed"))
         bias = f"{stack}.block.0.layer.0.SelfAttention.relative_attention_bias.weight"
         rules.append(Rule(f"{stack}/relpos_bias/rel_embedding", bias, "transposed"))
         rules.append(Rule(f"{stack}/{stack}_norm/scale", f"{stack}.final_layer_norm.weight"))
@@ -95,21 +84,25 @@ RULES = _rules()
 
 
 def open_checkpoint(folder: pathlib.Path) -> Checkpoint:
-    """A folder's checkpoint; headers and small files are read, no weights but doubled ones.
+    """Opens a folder's checkpoint; reads headers and small files, weights only to compare copies.
 
-    Raises:
-        UserError: a file is missing, damaged or not to be trusted, or it is no T5 of the kinds
-            that this program computes.
+    Raises UserError if a file is missing, damaged or malicious, or the model is not computed here.
     """
     adapter = _adapter(folder)
     config_path = file_inside(folder, CONFIG)
     config = read_json(config_path)
-    check_config(config, str(config_path))
+    huggingface_config.check_config(config, str(config_path))
     theirs, wrapper = _without_wrapper(_read_arrays(folder))
-    _refuse_quantised(folder, theirs)
-    scaled = is_scaled(config)
+    quantised = [name for name in _QUANTISED_FILES if (folder / name).exists()]
+    quantised += [name for name in theirs if _QUANTISED_NAME.search(name)]
+    if quantised:
+        raise UserError(
+            f"{folder} holds quantised weights ({quantised[0]}), which are not read. "
+            f"{huggingface_config.USE_ORIGINAL}"
+        )
+    scaled = huggingface_config.is_scaled(config)
     copies = _drop_copies(folder, theirs, scaled)
-    ignored = {name: why for name, why in _UNUSED.items() if theirs.pop(name, None) is not None}
+    unused = theirs.pop(_UNUSED, None)
     notes = [adapter] if adapter else []
     if wrapper:
         notes.append(f"the name of every array begins with {wrapper!r}: read without it")
@@ -117,20 +110,17 @@ def open_checkpoint(folder: pathlib.Path) -> Checkpoint:
         notes.append("task_specific_params are not used, as transformers' generate does not")
     if not scaled and HEAD not in theirs and EMBEDDING in theirs:
         theirs[HEAD] = theirs[EMBEDDING]
-        notes.append(
-            "the output kernel is the embedding, without T5 1.0's scaling: kept as a kernel of "
-            "its own"
-        )
-    model = model_of_config(config, str(config_path), tied=scaled)
+        notes.append("the output kernel is the embedding without T5 1.0's scaling: kept separately")
+    model = huggingface_config.model_of_config(config, str(config_path), tied=scaled)
     arrays, names, unknown = translate(theirs, RULES)
     vocabulary = vocabulary_of(folder)
     if vocabulary is not None:
-        words = load_vocabulary(vocabulary)
-        check_embedding_rows(words, model.vocab_size)
-        if words.vocab_size < model.vocab_size:
+        tokenizer = load_vocabulary(vocabulary)
+        check_embedding_rows(tokenizer, model.vocab_size)
+        if (size := tokenizer.vocab_size) < model.vocab_size:
             notes.append(
-                f"the vocabulary has {words.vocab_size:,} ids, the embedding {model.vocab_size:,} "
-                f"rows: rows from {words.vocab_size:,} on are padding, which no text uses"
+                f"the vocabulary has {size:,} ids, the embedding {model.vocab_size:,} rows: rows "
+                f"from {size:,} on are padding, which no text uses"
             )
     elif (folder / FAST).exists():
         notes.append(f"without a vocabulary: {why_unread(folder)}")
@@ -140,70 +130,59 @@ def open_checkpoint(folder: pathlib.Path) -> Checkpoint:
         arrays=arrays,
         names=names,
         model=model,
-        known_fields=frozenset((*COMPUTED_FIELDS, *FIELDS.values())),
+        known_fields=frozenset((*COMPUTED_FIELDS, *huggingface_config.FIELDS.values())),
         unknown=unknown,
         copies=copies,
-        ignored=ignored,
+        ignored={} if unused is None else {_UNUSED: "transformers does not use it either"},
         vocabulary=vocabulary,
         notes=tuple(notes),
     )
 
 
 def _adapter(folder: pathlib.Path) -> str | None:
-    """Note for the user about an adapter (LoRA and others of PEFT) beside the weights, if any.
-
-    Raises:
-        UserError: it lies alone.
-    """
-    files = [folder / name for name in (*_ADAPTER_WEIGHTS, ADAPTER) if (folder / name).exists()]
+    """Note about an adapter (LoRA and others of PEFT) beside weights; UserError if it is alone."""
+    files = [folder / name for name in _ADAPTER_FILES if (folder / name).exists()]
     if not files:
         return None
     settings = {}
     if (folder / ADAPTER).exists():
         settings = read_json(file_inside(folder, ADAPTER))
     kind = str(settings.get("peft_type") or "PEFT")[:40]
-    base = settings.get("base_model_name_or_path")
-    text = (
+    note = (
         f"{files[0]} is an adapter ({kind}), which is not applied. Merged weights are needed, made "
-        "where peft is installed:\n"
+        "where peft is installed:"
+    )
+    text = (
+        f"{note}\n"
         f'  python -c "from peft import AutoPeftModelForSeq2SeqLM as M; '
         f"M.from_pretrained('{folder}').merge_and_unload().save_pretrained('{folder}-merged')\"\n"
         "and the tokenizer's files copied over."
     )
     weights = any((folder / name).exists() for name in (SINGLE, INDEX))
     if not weights and not list(folder.glob("pytorch_model*.bin*")):
+        base = settings.get("base_model_name_or_path")
         of = f"; its base model is {str(base)[:200]!r}" if base else ""
         raise UserError(f"{folder} holds no model of its own{of}. {text}")
     _warn_once(text)
-    return text.partition("\n")[0]
+    return note
 
 
 @functools.cache
 def _warn_once(text: str) -> None:
-    """A folder is opened several times by one command."""
+    """One command may open a folder several times."""
     _log.warning("%s", text)
 
 
-def _refuse_quantised(folder: pathlib.Path, theirs: Mapping[str, LazyArray]) -> None:
-    """Raises UserError for weights that need scales: by their names, dtypes or a file's."""
-    signs = [name for name in _QUANTISED_FILES if (folder / name).exists()]
-    signs += [name for name in theirs if _QUANTISED_NAME.search(name)]
-    if signs:
-        raise UserError(
-            f"{folder} holds quantised weights ({signs[0]}), which are not read. {USE_ORIGINAL}"
-        )
-
-
 def _read_arrays(folder: pathlib.Path) -> dict[str, LazyArray]:
-    """All arrays of a folder by their name."""
+    """All arrays of a folder under its names."""
     if (folder / INDEX).exists() or (folder / INDEX).is_symlink():
         return _read_shards(folder)
     if (folder / SINGLE).exists() or (folder / SINGLE).is_symlink():
         return safetensors_files.read_file(file_inside(folder, SINGLE))
-    if sorted(folder.glob("*.bin")) or sorted(folder.glob("*.bin.index.json")):
+    if any(True for pattern in ("*.bin", "*.bin.index.json") for _ in folder.glob(pattern)):
         raise UserError(
-            f"{folder} holds its weights as pickle (*.bin), which can run code when it is read, "
-            "so it is not. Convert it where transformers is installed:\n"
+            f"{folder} holds its weights as pickle (*.bin), which is not read because it can run "
+            "code. Convert it where transformers is installed:\n"
             f'  python -c "from transformers import T5ForConditionalGeneration as M; '
             f"M.from_pretrained('{folder}').save_pretrained('{folder}-safetensors')\"\n"
             "and copy spiece.model and the tokenizer's JSON files over. Many repositories also "
@@ -213,17 +192,16 @@ def _read_arrays(folder: pathlib.Path) -> dict[str, LazyArray]:
 
 
 def _without_wrapper(theirs: dict[str, LazyArray]) -> tuple[dict[str, LazyArray], str]:
-    """(arrays under the model's own names, what a wrapper had put before all of them).
+    """(arrays under the model's own names, the prefix of a wrapper that all names had, or "").
 
     'module.' is DistributedDataParallel's, '_orig_mod.' torch.compile's, 'model.' Lightning's; they
-    may be nested. Nothing is cut unless all names begin so.
+    may be nested.
     """
     known = (EMBEDDING, *_EMBEDDING_COPIES)
-    endings = [(name, e) for e in known for name in theirs if name.endswith(f".{e}")]
-    if any(name in theirs for name in known) or not endings:
+    wrappers = [n.removesuffix(e) for e in known for n in theirs if n.endswith(f".{e}")]
+    if any(name in theirs for name in known) or not wrappers:
         return theirs, ""
-    name, ending = endings[0]
-    wrapper = name.removesuffix(ending)
+    wrapper = wrappers[0]
     if not all(name.startswith(wrapper) for name in theirs):
         return theirs, ""
     return {name.removeprefix(wrapper): array for name, array in theirs.items()}, wrapper
@@ -235,48 +213,41 @@ def _read_shards(folder: pathlib.Path) -> dict[str, LazyArray]:
     if not isinstance(weights, dict) or not all(isinstance(n, str) for n in weights.values()):
         raise UserError(f"{path} has no weight_map of names to files. Download it again.")
     files = {name: file_inside(folder, name) for name in sorted(set(weights.values()))}
-    absent = [name for name, file in files.items() if not file.is_file()]
+    absent = ", ".join(name for name, file in files.items() if not file.is_file())
     if absent:
-        raise UserError(
-            f"{folder} lacks {', '.join(absent)} of its {len(files)} shards; download what is "
-            "missing."
-        )
-    shards: dict[str, LazyArray] = {}
+        raise UserError(f"{folder} lacks {absent} of its {len(files)} shards; download them.")
+    arrays: dict[str, LazyArray] = {}
     for name, file in files.items():
-        arrays = safetensors_files.read_file(file)
-        lost = [key for key, place in weights.items() if place == name and key not in arrays]
+        shard = safetensors_files.read_file(file)
+        lost = [key for key, its_file in weights.items() if its_file == name and key not in shard]
         if lost:
             raise UserError(
                 f"{file} lacks {lost[0]!r}, which {INDEX} places there; download both again."
             )
-        twice = sorted(set(shards) & set(arrays))
-        if twice:
+        if twice := sorted(arrays.keys() & shard.keys()):
             raise UserError(f"{folder}: {twice[0]!r} is in two shards; download it again.")
-        shards |= arrays
-    return shards
+        arrays |= shard
+    return arrays
 
 
 def _drop_copies(
     folder: pathlib.Path, theirs: dict[str, LazyArray], scaled: bool
 ) -> dict[str, str]:
-    """Removes names under which the embedding occurs again; (name -> why)."""
-    others = [name for name in _EMBEDDING_COPIES if name in theirs]
-    if EMBEDDING not in theirs and others:
-        theirs[EMBEDDING] = theirs.pop(others.pop(0))
+    """Removes further names of the embedding from `theirs`; returns name -> reason."""
+    copies = [name for name in _EMBEDDING_COPIES if name in theirs]
+    if EMBEDDING not in theirs and copies:
+        theirs[EMBEDDING] = theirs.pop(copies.pop(0))
+    if EMBEDDING not in theirs:
+        return {}
     if scaled and HEAD in theirs:
-        others.append(HEAD)
-    copies = {}
-    for name in others:
-        if EMBEDDING not in theirs:
-            continue
-        if not same_values(theirs[name], theirs[EMBEDDING]):
+        copies.append(HEAD)
+    for name in copies:
+        if not same_values(theirs.pop(name), theirs[EMBEDDING]):
             raise UserError(
                 f"{folder}: {name} differs from {EMBEDDING}, but the configuration says that they "
                 "are one (tie_word_embeddings); it may belong to another checkpoint."
             )
-        del theirs[name]
-        copies[name] = f"equal to {EMBEDDING}"
-    return copies
+    return dict.fromkeys(copies, f"equal to {EMBEDDING}")
 
 
 def write_checkpoint(
@@ -289,49 +260,35 @@ def write_checkpoint(
     vocabulary: str | None = None,
     shard_bytes: int = SHARD_BYTES,
 ) -> None:
-    """Writes a folder that `transformers` loads, whole or not at all.
+    """Writes a folder that `transformers` loads, atomically; `arrays` are under our names.
 
-    Args:
-        target: new folder.
-        arrays: the model's parameters under our names, layers separate.
-        model: architecture.
-        dtype: of the weights.
-        carried: tokenizer files and further settings by name, see `carried_files`.
-        vocabulary: specification to make tokenizer files from, if `carried` has none.
-        shard_bytes: a larger checkpoint is split into files of at most this size (an array that
-            is larger has a file of its own).
-
-    Raises:
-        UserError: `target` is taken.
-        OSError: the disk is full.
+    `carried` are tokenizer and settings files, see `carried_files`; if it has no tokenizer, the
+    `vocabulary` gives one. No file exceeds `shard_bytes`, except for a single larger array.
     """
-    views = {rule.ours: rule for rule in RULES}
+    rules = {rule.ours: rule for rule in RULES}
     theirs: dict[str, LazyArray] = {}
     for path, array in arrays.items():
-        number = next((part[7:] for part in path.split("/") if part.startswith("layers_")), "")
-        rule = views[path.replace(f"layers_{number}", "layers_{i}") if number else path]
-        name = rule.theirs.replace("{i}", number)
+        layer = re.search(r"layers_(\d+)", path)
+        rule = rules[path.replace(layer[0], "layers_{i}") if layer else path]
+        name = rule.theirs.replace("{i}", layer[1]) if layer else rule.theirs
         theirs[name] = transposed(array) if rule.view else array
     theirs = dict(sorted(theirs.items()))
-    size = sum(_written_bytes(array, dtype) for array in theirs.values())
+    size = sum(array.size for array in theirs.values()) * dtype.itemsize
     with new_folder(target, size) as folder:
         _write_arrays(folder, theirs, dtype, shard_bytes, size)
-        kept = dict(carried or {})
-        place = kept.pop(CONFIG, None)
-        copy_files(kept, folder)
-        if not kept.keys() & {PIECES, SETTINGS, FAST}:
+        files = dict(carried or {})
+        earlier = files.pop(CONFIG, None)
+        copy_files(files, folder)
+        if not files.keys() & {PIECES, SETTINGS, FAST}:
             for name, content in tokenizer_files(vocabulary).items():
                 (folder / name).write_bytes(content)
-        config = config_of_model(model, dtype, None if place is None else read_json(place))
-        write_json(folder / CONFIG, config)
-        if GENERATION not in kept:
+        old_config = None if earlier is None else read_json(earlier)
+        config = huggingface_config.config_of_model(model, dtype, old_config)
+        (folder / CONFIG).write_bytes(json_bytes(config))
+        if GENERATION not in files:
             ids = ("decoder_start_token_id", "eos_token_id", "pad_token_id")
             settings = {name: config[name] for name in ids} | settings_of_config(config)
-            write_json(folder / GENERATION, {"_from_model_config": True} | settings)
-
-
-def _written_bytes(array: LazyArray, dtype: np.dtype) -> int:
-    return array.nbytes // array.dtype.itemsize * dtype.itemsize
+            (folder / GENERATION).write_bytes(json_bytes({"_from_model_config": True} | settings))
 
 
 def _write_arrays(
@@ -344,33 +301,30 @@ def _write_arrays(
     shards: list[dict[str, LazyArray]] = [{}]
     filled = 0
     for name, array in theirs.items():
-        if shards[-1] and filled + _written_bytes(array, dtype) > shard_bytes:
+        num_bytes = array.size * dtype.itemsize
+        if shards[-1] and filled + num_bytes > shard_bytes:
             shards.append({})
             filled = 0
         shards[-1][name] = array
-        filled += _written_bytes(array, dtype)
+        filled += num_bytes
     if len(shards) == 1:
         safetensors_files.write_file(folder / SINGLE, shards[0], dtype, {"format": "pt"})
         return
-    places = {}
+    files = {}
     for number, shard in enumerate(shards, 1):
         name = f"model-{number:05}-of-{len(shards):05}.safetensors"
         safetensors_files.write_file(folder / name, shard, dtype, {"format": "pt"})
-        places |= dict.fromkeys(shard, name)
-    write_json(folder / INDEX, {"metadata": {"total_size": size}, "weight_map": places})
+        files |= dict.fromkeys(shard, name)
+    index = {"metadata": {"total_size": size}, "weight_map": files}
+    (folder / INDEX).write_bytes(json_bytes(index))
 
 
 def carried_files(
     settings: pathlib.Path | None, tokenizer: pathlib.Path | None
 ) -> dict[str, pathlib.Path]:
-    """Files to copy along with weights: name -> file, checked.
+    """Name -> path of config.json and generation_config.json, and of the tokenizer's files.
 
-    Args:
-        settings: folder of config.json and generation_config.json.
-        tokenizer: folder of the tokenizer's files.
-
-    Raises:
-        UserError: one is damaged or leads out of its folder.
+    Raises UserError if a JSON file is damaged or a file is a link out of its folder.
     """
     files = {}
     for folder, names in ((settings, (CONFIG, GENERATION)), (tokenizer, TOKENIZER_FILES)):
@@ -386,6 +340,6 @@ def carried_files(
 
 
 def copy_files(files: Mapping[str, pathlib.Path], target: pathlib.Path) -> None:
-    """Copies files into an existing folder under the given names."""
+    """Copies files into a folder under the given names."""
     for name, path in files.items():
         shutil.copyfile(path, target / name)

@@ -1,4 +1,4 @@
-"""Hugging Face's `config.json` as a `ModelConfig`, and back; what is not computed is refused."""
+"""Hugging Face's `config.json` as a `ModelConfig`, and back; refuses what is not computed here."""
 
 import math
 from collections.abc import Mapping
@@ -10,18 +10,14 @@ from instruct.errors import UserError
 from instruct.models.config import ModelConfig
 
 USE_ORIGINAL = (
-    "Use the original weights in bfloat16, float16 or float32; where there are none, load it with "
-    "transformers, call model.dequantize() and model.save_pretrained(FOLDER)."
+    "Use the original weights in bfloat16, float16 or float32, or load it with transformers, call "
+    "model.dequantize() and model.save_pretrained(FOLDER)."
 )
 _MODEL_TYPES = ("t5", "mt5")
-_ACTIVATIONS = {
-    "relu": "relu",
-    "gated-gelu": "gated-gelu",
-    "gated-gelu_new": "gated-gelu",
-    "gated-silu": "gated-silu",
-}
-# `dense_act_fn` of transformers' configurations.
+# Our activations -> `dense_act_fn` of transformers' configurations.
 _FUNCTIONS = {"relu": "relu", "gated-gelu": "gelu_new", "gated-silu": "silu"}
+# `feed_forward_proj` -> our activations.
+_ACTIVATIONS = {name: name for name in _FUNCTIONS} | {"gated-gelu_new": "gated-gelu"}
 FIELDS = {
     "vocab_size": "vocab_size",
     "d_model": "d_model",
@@ -42,24 +38,18 @@ _OPTIONAL = {
 
 
 def model_of_config(config: Mapping[str, Any], place: str, tied: bool) -> ModelConfig:
-    """The architecture that a `config.json` describes.
+    """The architecture that a `config.json` at `place` describes, after `check_config`.
 
-    Args:
-        config: the file's object, after `check_config`.
-        place: its name, for messages.
-        tied: output kernel is the embedding, scaled (see `is_scaled`).
-
-    Raises:
-        UserError: an activation or a size that is not computed here.
+    `tied`: the output kernel is the embedding, scaled (see `is_scaled`).
     """
     default = "relu" if config.get("model_type") == "t5" else "gated-gelu"
     activation = config.get("feed_forward_proj", default)
     if str(activation) not in _ACTIVATIONS:
         raise UserError(
-            f"{place}: feed_forward_proj {activation!r} is not computed here; "
-            f"{', '.join(_ACTIVATIONS)} are."
+            f"{place}: feed_forward_proj {activation!r} is not computed here; use one of "
+            f"{', '.join(_ACTIVATIONS)}."
         )
-    # transformers lets this name, where it is there, overrule the one above.
+    # In transformers this name, if present, overrides `feed_forward_proj`.
     function, expected = config.get("dense_act_fn"), _FUNCTIONS[_ACTIVATIONS[activation]]
     if function not in (None, expected):
         raise UserError(
@@ -71,7 +61,7 @@ def model_of_config(config: Mapping[str, Any], place: str, tied: bool) -> ModelC
         config["num_decoder_layers"] = config.get("num_layers")
     missing = [name for name in FIELDS if config.get(name) is None]
     if missing:
-        raise UserError(f"{place} does not say {', '.join(missing)}. Download or copy it again.")
+        raise UserError(f"{place} lacks {', '.join(missing)}. Download or copy it again.")
     sizes = {ours: config[theirs] for theirs, ours in FIELDS.items()}
     rate = config.get("dropout_rate")
     try:
@@ -82,15 +72,15 @@ def model_of_config(config: Mapping[str, Any], place: str, tied: bool) -> ModelC
             dropout_rate=0.0 if rate is None else rate,
         )
     except UserError as error:
-        raise UserError(f"{place} describes a model that cannot be: {error}") from error
+        raise UserError(f"{place} describes an impossible model: {error}") from error
 
 
 def check_config(config: Mapping[str, Any], place: str) -> None:
-    """Raises UserError for another kind of model, and for settings that are not computed here."""
+    """Raises UserError for other kinds of models, and for settings that are not computed."""
     model_type = config.get("model_type")
     if model_type not in _MODEL_TYPES:
         raise UserError(
-            f"{place}: model_type {model_type!r} is not read; the T5 family is "
+            f"{place}: model_type {model_type!r} is not read; use a model of the T5 family "
             f"({', '.join(_MODEL_TYPES)}: T5, Flan-T5, mT5, ByT5, UL2)."
         )
     if config.get("quantization_config"):
@@ -98,8 +88,8 @@ def check_config(config: Mapping[str, Any], place: str) -> None:
         method = settings.get("quant_method") if isinstance(settings, Mapping) else settings
         by = f" by {method!r:.60}" if method else ""
         raise UserError(
-            f"{place} is of a checkpoint whose weights are quantised{by} (quantization_config), "
-            f"which is not read. {USE_ORIGINAL}"
+            f"{place} belongs to weights that are quantised{by} (quantization_config), which are "
+            f"not read. {USE_ORIGINAL}"
         )
     for name in ("tie_word_embeddings", "scale_decoder_outputs"):
         if not isinstance(config.get(name), bool | None):
@@ -108,7 +98,7 @@ def check_config(config: Mapping[str, Any], place: str) -> None:
         if config.get(name) not in (None, 0):
             raise UserError(
                 f"{place}: {name} is {config[name]!r}; this program pads and starts with 0, as "
-                "T5's family does. Set it to 0 if the model was trained so."
+                "the T5 family does. Set it to 0 if the model was trained so."
             )
     if config.get("layer_norm_epsilon") in (math.inf, -math.inf):
         raise UserError(f"{place}: layer_norm_epsilon is not finite; T5's is 1e-6.")
@@ -129,27 +119,26 @@ def is_scaled(config: Mapping[str, Any]) -> bool:
 def config_of_model(
     model: ModelConfig, dtype: np.dtype, earlier: Mapping[str, Any] | None = None
 ) -> dict[str, Any]:
-    """The `config.json` of a model; what it does not say is kept from an `earlier` one."""
-    config: dict[str, Any] = {
-        "architectures": ["T5ForConditionalGeneration"],
+    """The `config.json` of a model; keeps further settings of an `earlier` one."""
+    t5 = {"architectures": ["T5ForConditionalGeneration"], "model_type": "t5"}
+    config: dict[str, Any] = t5 | {
         "decoder_start_token_id": 0,
         "eos_token_id": 1,
         "pad_token_id": 0,
         "dropout_rate": 0.1,
         "initializer_factor": 1.0,
         "is_encoder_decoder": True,
-        "model_type": "t5",
         "use_cache": True,
     }
-    # Another model's settings may come with a tokenizer; they are not this one's.
+    # A tokenizer may come with the settings of another kind of model.
     if earlier and earlier.get("model_type") in _MODEL_TYPES:
         config |= earlier
     # mT5's class never scales its output.
     if model.tied_output and config["model_type"] != "t5":
-        config |= {"model_type": "t5", "architectures": ["T5ForConditionalGeneration"]}
-    # In transformers 5 `tie_word_embeddings` decides on the scaling alone; before, on both.
+        config |= t5
+    # `tie_word_embeddings` decides on the scaling in every version of transformers.
     config.pop("scale_decoder_outputs", None)
-    # transformers 5 reads both spellings, version 4 only this one.
+    # transformers 5 also reads `torch_dtype`, version 4 reads nothing else.
     config.pop("dtype", None)
     config |= {theirs: getattr(model, ours) for theirs, ours in FIELDS.items()}
     return config | {

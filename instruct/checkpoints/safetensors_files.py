@@ -1,11 +1,11 @@
-"""Safetensors files, read by slices and written in one pass; headers are untrusted.
+"""Safetensors files: reading by slices with untrusted headers, and writing in one pass.
 
     8 bytes      length n of the header, little endian
     n bytes      JSON: {"name": {"dtype": "BF16", "shape": [2, 3], "data_offsets": [0, 12]}, ...}
     the rest     the arrays, row-major, little endian, without gaps or overlaps
 
-https://huggingface.co/docs/safetensors; sizes are checked against the file's before anything is
-allocated, so a header that promises more than there is costs nothing.
+https://huggingface.co/docs/safetensors. Sizes are compared with the file's before anything is
+allocated.
 """
 
 import json
@@ -45,63 +45,50 @@ _NOT_READ = {
 _NAMES = {dtype: name for name, dtype in _DTYPES.items()}
 # The format's own bound.
 _LONGEST_HEADER = 100_000_000
-# Rounds the header up, so that arrays start at a multiple; as the format's own writer does.
+# Arrays start at a multiple of this, as the format's own writer puts them.
 _ALIGNMENT = 8
 
 
 def read_file(path: pathlib.Path) -> dict[str, LazyArray]:
-    """The arrays of one file by name; only its header is read.
-
-    Raises:
-        UserError: it cannot be read, or is not a whole safetensors file.
-    """
+    """The arrays of one file by name; reads only its header."""
     refuse_pointer(path)
     try:
         size = path.stat().st_size
         with open(path, "rb") as file:
             start = file.read(8)
             length = int.from_bytes(start, "little")
-            if len(start) < 8 or length > size - 8:
-                raise _damaged(
-                    path,
-                    f"its first 8 bytes announce a header of {length:,} bytes, the file has "
-                    f"{size:,}",
-                )
-            if length > _LONGEST_HEADER:
-                raise _damaged(
-                    path,
-                    f"its header of {length:,} bytes is longer than the format allows "
-                    f"({_LONGEST_HEADER:,})",
-                )
+            if len(start) < 8 or length > min(size - 8, _LONGEST_HEADER):
+                why = f"its first 8 bytes announce a header of {length:,} bytes, the file has"
+                why += f" {size:,} and the format allows {_LONGEST_HEADER:,}"
+                raise _damaged(path, why)
             text = file.read(length)
     except OSError as error:
         raise UserError(f"cannot read {path}: {error.strerror or error}.") from error
-    header = _parse_header(path, text)
+    try:
+        header: Any = parse_json(text, unique_names=True)
+    except ValueError as error:
+        raise _damaged(path, f"its header is no JSON ({str(error)[:80]})") from error
+    if not isinstance(header, dict):
+        raise _damaged(path, "its header is no JSON object")
     header.pop("__metadata__", None)
     data_size = size - 8 - length
     arrays, spans = {}, []
     for name, entry in header.items():
         dtype, shape, begin, end = _parse_entry(path, name, entry)
         if end > data_size:
-            raise _damaged(
-                path,
-                f"{name!r} ends at byte {end:,} of the data, of which there are {data_size:,}: "
-                "the file was cut off",
-            )
+            why = f"{name!r} ends at byte {end:,} of {data_size:,}: the file was cut off"
+            raise _damaged(path, why)
         spans.append((begin, end, name))
         arrays[name] = _array(path, name, dtype, shape, 8 + length + begin)
-    _check_spans(path, sorted(spans), data_size)
+    position = 0
+    for begin, end, name in sorted(spans):
+        if begin != position:
+            what = "overlaps another array" if begin < position else "comes after a gap"
+            raise _damaged(path, f"{name!r} at byte {begin:,} of the data {what}")
+        position = end
+    if position != data_size:
+        raise _damaged(path, f"{data_size - position:,} bytes at its end belong to no array")
     return arrays
-
-
-def _parse_header(path: pathlib.Path, text: bytes) -> dict[str, Any]:
-    try:
-        header = parse_json(text, unique_names=True)
-    except ValueError as error:
-        raise _damaged(path, f"its header is no JSON ({str(error)[:80]})") from error
-    if not isinstance(header, dict):
-        raise _damaged(path, "its header is no JSON object")
-    return header
 
 
 def _parse_entry(
@@ -109,54 +96,39 @@ def _parse_entry(
 ) -> tuple[np.dtype, tuple[int, ...], int, int]:
     """(dtype, shape, first byte, byte after the last), consistent with each other."""
 
-    def whole(values: Any) -> bool:
+    def are_whole(values: Any) -> bool:
         return isinstance(values, list) and all(
             type(value) is int and 0 <= value < 1 << 62 for value in values
         )
 
     if not isinstance(entry, dict):
         raise _damaged(path, f"the header's entry for {name!r} is no object")
-    dtype = _DTYPES.get(str(entry.get("dtype")))
-    if dtype is None and str(entry.get("dtype")) in _NOT_READ:
-        kind = _NOT_READ[str(entry.get("dtype"))]
-        raise UserError(
-            f"{path}: {name!r:.200} is stored as {kind} ({entry['dtype']}), which is not read: a "
-            "quantised checkpoint, whose numbers mean nothing without their scales. Use the "
-            "original weights in bfloat16, float16 or float32."
-        )
-    if dtype is None:
-        raise _damaged(path, f"{name!r} has the unknown dtype {entry.get('dtype')!r:.80}")
     shape: Any = entry.get("shape")
     offsets: Any = entry.get("data_offsets")
-    if not whole(shape) or not whole(offsets) or len(offsets) != 2:
+    kind = str(entry.get("dtype"))
+    if kind in _NOT_READ:
+        raise UserError(
+            f"{path}: {name!r:.200} is stored as {_NOT_READ[kind]} ({kind}), which is not read: a "
+            "quantised checkpoint, whose values mean nothing without their scales. Use the "
+            "original weights in bfloat16, float16 or float32."
+        )
+    if kind not in _DTYPES:
+        raise _damaged(path, f"{name!r} has the unknown dtype {kind!r:.80}")
+    if not are_whole(shape) or not are_whole(offsets) or len(offsets) != 2:
         raise _damaged(path, f"{name!r} has no valid shape and data_offsets")
     begin, end = offsets
-    needed = math.prod(shape) * dtype.itemsize
-    if end - begin != needed:
-        raise _damaged(
-            path,
-            f"{name!r} of shape {tuple(shape)} takes {needed:,} bytes, the header gives it "
-            f"{end - begin:,}",
-        )
-    return dtype, tuple(shape), begin, end
-
-
-def _check_spans(path: pathlib.Path, spans: list[tuple[int, int, str]], size: int) -> None:
-    at = 0
-    for begin, end, name in spans:
-        if begin != at:
-            what = "overlaps another array" if begin < at else "comes after a gap"
-            raise _damaged(path, f"{name!r} at byte {begin:,} of the data {what}")
-        at = end
-    if at != size:
-        raise _damaged(path, f"{size - at:,} bytes at its end belong to no array")
+    num_bytes = math.prod(shape) * _DTYPES[kind].itemsize
+    if end - begin != num_bytes:
+        why = f"{name!r} of shape {tuple(shape)} takes {num_bytes:,} bytes, the header gives it"
+        raise _damaged(path, f"{why} {end - begin:,}")
+    return _DTYPES[kind], tuple(shape), begin, end
 
 
 def _array(
     path: pathlib.Path, name: str, dtype: np.dtype, shape: tuple[int, ...], offset: int
 ) -> LazyArray:
     def read(index: Index) -> np.ndarray:
-        # Whole rows of the first axis are one stretch of the file; other axes are cut afterwards.
+        # Reads whole rows of the first axis, which are contiguous, then cuts the other axes.
         first, last = (index[0].start, max(index[0].start, index[0].stop)) if index else (0, 1)
         row = math.prod(shape[1:])
         values = np.empty((last - first, *shape[1:]) if shape else (), dtype)
@@ -187,7 +159,7 @@ def write_file(
     header: dict[str, Any] = {"__metadata__": dict(metadata)}
     at = 0
     for name, array in arrays.items():
-        size = math.prod(array.shape) * dtype.itemsize
+        size = array.size * dtype.itemsize
         header[name] = {
             "dtype": _NAMES[dtype],
             "shape": list(array.shape),

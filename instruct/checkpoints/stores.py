@@ -1,7 +1,7 @@
 """Zarr arrays behind TensorStore: on a disk, in a bucket, alone or in an OCDBT database.
 
-`gs://` addresses go through the same code; TensorStore finds the credentials as Google's own
-libraries do, and reads public buckets without any.
+`gs://` addresses use the same code; TensorStore finds the credentials as Google's own libraries do,
+and reads public buckets without any.
 """
 
 import concurrent.futures
@@ -17,19 +17,19 @@ import tensorstore as ts
 from instruct.checkpoints.arrays import Index, LazyArray
 from instruct.checkpoints.checkpoint_files import check_storable
 from instruct.checkpoints.folders import refuse_link
-from instruct.errors import UserError
+from instruct.errors import UserError, storage_error_number
 from instruct.json_text import parse_json
 
 REMOTE = "gs://"
+# What TensorStore raises.
+_ERRORS = (ValueError, OSError, RuntimeError)
 
 
 class Store:
     """A folder of files, local or remote; names are relative to it.
 
-    Args:
-        place: its path or `gs://bucket/path`.
-        spec: TensorStore's description; None: derived from `place`.
-        context: TensorStore's, shared by all that is opened in it.
+    `place` is its path or `gs://bucket/path`; `spec`, TensorStore's description, is derived from it
+    by default. Everything that is opened through the store shares TensorStore's `context`.
     """
 
     def __init__(
@@ -49,7 +49,7 @@ class Store:
             if self._open is None:
                 self._open = ts.KvStore.open(self.spec, context=self.context).result()
             content = self._open.read(name).result()
-        except (ValueError, OSError, RuntimeError) as error:
+        except _ERRORS as error:
             raise unreadable(f"{self.place}/{name}", error) from error
         return None if content.state == "missing" else bytes(content.value)
 
@@ -75,7 +75,7 @@ class Store:
         return Store(f"{self.place}/{name}", self.inside(name), self.context)
 
     def database(self) -> dict[str, Any]:
-        """TensorStore's description of the OCDBT database that the folder is."""
+        """TensorStore's description of the OCDBT database in the folder."""
         return {"driver": "ocdbt", "base": self.spec, "path": ""}
 
 
@@ -101,41 +101,35 @@ def refuse_links(folder: pathlib.Path) -> None:
 
 
 def open_arrays(
-    kvstore: Mapping[str, Any],
+    store: Store,
     names: Mapping[str, str],
-    place: str,
-    context: ts.Context,
+    kvstore: Mapping[str, Any],
     *,
     driver: str = "zarr",
     zeros_left_out: bool = False,
 ) -> dict[str, LazyArray]:
-    """Opens arrays all at once; only their metadata are read.
+    """Opens arrays concurrently; reads only their metadata.
 
     Args:
-        kvstore: description of the folder or database that they lie in.
-        names: key -> the array's folder in it.
-        place: of the checkpoint, for messages.
-        context: of the store.
+        store: of the checkpoint.
+        names: key -> the array's folder in `kvstore`.
+        kvstore: `store.spec` or `store.database()`.
         driver: 'zarr' or 'zarr3'.
-        zeros_left_out: whoever wrote them may have left out chunks of zeros; otherwise a chunk
-            that is not there is lost, and reading it fails.
-
-    Raises:
-        UserError: one is missing or its metadata make no sense.
+        zeros_left_out: the writer may have left out chunks of zeros; else a lost chunk is damage.
     """
     opening = {}
     for key, name in names.items():
         path = f"{kvstore.get('path', '')}{name}/"
         spec = {"driver": driver, "kvstore": {**kvstore, "path": path}}
         spec["fill_missing_data_reads"] = zeros_left_out
-        opening[key] = (name, ts.open(spec, read=True, open=True, context=context))
+        future = ts.open(spec, read=True, open=True, context=store.context)
+        opening[key] = (f"{store.place}/{name}", future)
     arrays = {}
-    for key, (name, future) in opening.items():
+    for key, (place, future) in opening.items():
         try:
-            array = future.result()
-        except (ValueError, OSError, RuntimeError) as error:
-            raise unreadable(f"{place}/{name}", error) from error
-        arrays[key] = _lazy(array, f"{place}/{name}")
+            arrays[key] = _lazy(future.result(), place)
+        except _ERRORS as error:
+            raise unreadable(place, error) from error
     return arrays
 
 
@@ -148,17 +142,17 @@ def _lazy(array: Any, place: str) -> LazyArray:
     def read(index: Index) -> np.ndarray:
         try:
             return np.asarray(array[index].read().result() if index else array.read().result())
-        except (ValueError, OSError, RuntimeError) as error:
+        except _ERRORS as error:
             raise unreadable(place, error) from error
 
     return LazyArray(shape, np.dtype(array.dtype.numpy_dtype), read, place)
 
 
 class ArrayWriter:
-    """Writes arrays, a few at a time: each waits for the disk, which then has more than one to do.
+    """Context that writes several arrays at once, since each one waits for the disk.
 
-    Use as a context; everything is on disk when it ends, and what failed is raised, as an OSError
-    where the system said no (ENOSPC: the disk is full).
+    When it ends, everything is on disk. A failed write raises, a failure of the storage as an
+    OSError with its number (ENOSPC: the disk is full).
     """
 
     _AT_ONCE = 16
@@ -167,7 +161,7 @@ class ArrayWriter:
     def __init__(self) -> None:
         self._pool = concurrent.futures.ThreadPoolExecutor(self._AT_ONCE)
         self._pending: list[tuple[int, concurrent.futures.Future[None]]] = []
-        # Shared, so that a database's commits are taken together.
+        # Shared, so that a database groups its commits.
         self._context = ts.Context()
 
     def __enter__(self) -> "ArrayWriter":
@@ -180,34 +174,30 @@ class ArrayWriter:
                 future.result()
 
     def add(self, spec: Mapping[str, Any], values: np.ndarray) -> None:
-        """Creates one array; `spec` says where and in which chunks. Waits if many are under way."""
-
-        def write() -> None:
-            dtype = ts.dtype(values.dtype)
-            try:
-                opening = ts.open(dict(spec), create=True, dtype=dtype, context=self._context)
-                opening.result().write(values).result()
-            except (ValueError, OSError, RuntimeError) as error:
-                raise _system_error(error) from error
-
+        """Creates the array that `spec` describes; waits while too many writes are pending."""
         while self._pending and (
             len(self._pending) >= self._AT_ONCE
             or sum(size for size, _ in self._pending) > self._BYTES_AT_ONCE
         ):
             self._pending.pop(0)[1].result()
-        self._pending.append((values.nbytes, self._pool.submit(write)))
+        self._pending.append((values.nbytes, self._pool.submit(self._write, dict(spec), values)))
 
-
-def _system_error(error: Exception) -> Exception:
-    """TensorStore has the system's error number in its text only."""
-    match = re.search(r"os_error_code='(\d+)'", str(error))
-    return OSError(int(match[1]), str(error)) if match else error
+    def _write(self, spec: dict[str, Any], values: np.ndarray) -> None:
+        dtype = ts.dtype(values.dtype)
+        try:
+            array = ts.open(spec, create=True, dtype=dtype, context=self._context).result()
+            array.write(values).result()
+        except _ERRORS as error:
+            number = storage_error_number(error)
+            if number is None:
+                raise
+            raise OSError(number, str(error)) from error
 
 
 def chunk_shape(shape: Sequence[int], itemsize: int, target_bytes: int = 64 << 20) -> list[int]:
-    """Chunks of at most `target_bytes`, as T5X and Orbax cut them: every side divides its axis.
+    """Chunk sides of at most `target_bytes` that divide their axes, as T5X and Orbax cut them.
 
-    The longest side is taken down to its next smaller divisor until the chunk is small enough.
+    The longest side is reduced to its next smaller divisor until the chunk is small enough.
 
     >>> chunk_shape((8, 6), 4, 64)
     [4, 3]

@@ -1,13 +1,13 @@
-"""T5X's checkpoints: the legacy layout (msgpack index and zarr arrays) and Orbax's.
+"""Reads T5X's checkpoints: the legacy layout (msgpack index and zarr arrays) and Orbax's.
 
     checkpoint_<step>/checkpoint                  index: nested names; small arrays are in it
                      /target.<path.with.dots>/    one zarr array per parameter
                      /state.param_states.<path>.<slot>/    Adafactor's unfactored slots
     checkpoint_<step>/state/_METADATA, ...        the same tree as Orbax writes it
 
-T5X's names are ours. `examples/scalable_t5` stacks layers along axis 1 and keeps heads apart;
-such checkpoints are read too, one layer at a time. The index also holds the
-addresses that arrays had when they were written; they are ignored, arrays are read beside it.
+T5X's names are ours. `examples/scalable_t5` stacks layers along axis 1 and keeps heads separate;
+such checkpoints are read one layer at a time. The index records the addresses that arrays had when
+they were written; they are ignored, since arrays lie beside it.
 """
 
 import math
@@ -20,6 +20,7 @@ import numpy as np
 from flax import serialization
 
 from instruct.checkpoints.arrays import BFLOAT16, LazyArray, held, layer_of, same_values
+from instruct.checkpoints.checkpoint_files import step_of
 from instruct.checkpoints.huggingface import RULES as PARAMETER_RULES
 from instruct.checkpoints.native import open_orbax
 from instruct.checkpoints.stores import Store, damaged, open_arrays, refuse_links
@@ -31,24 +32,19 @@ KIND = "t5x"
 INDEX = "checkpoint"
 TARGET, SLOTS, STEP = "target", "state/param_states", "state/step"
 SLOT_NAMES = ("m", "v", "v_row", "v_col")
+_STACKS = ("encoder", "decoder")
 # Names of the scanned stack inside encoder and decoder, and of its relative positions.
 _SCANNED = ("encoder", "decoder", "layers")
 _SCANNED_BIAS = ("relpos_bias", "relative_posemb")
 _PLACEHOLDER = "PLACEHOLDER://"
 _VERSION = 3
 
-Tree = dict[str, Any]
-
 
 def open_checkpoint(source: str | Store, slots: bool = False) -> Checkpoint:
-    """Opens one step's folder; no parameters are read.
+    """Opens one step's folder; reads no parameters.
 
-    Args:
-        source: its path, `gs://bucket/path`, or an opened store.
-        slots: Adafactor's state and the step's number as well.
-
-    Raises:
-        UserError: something is missing or damaged, or of a layout that is not read.
+    `source` is its path, `gs://bucket/path`, or an opened store. With `slots` also Adafactor's
+    state. Raises UserError if something is missing, damaged, or of a layout that is not read.
     """
     store = source if isinstance(source, Store) else Store(source)
     place = store.place
@@ -57,31 +53,24 @@ def open_checkpoint(source: str | Store, slots: bool = False) -> Checkpoint:
     leaves, places = _open_tree(store, slots)
     theirs = _below(leaves, TARGET) or _below(leaves, "params")
     if not theirs:
-        raise UserError(f"{place} holds no parameters ({TARGET!r}) but {_roots(leaves)}.")
-    named = _scanned_rules(theirs, place)
+        roots = ", ".join(sorted({name.partition("/")[0] for name in leaves})) or "nothing"
+        raise UserError(f"{place} holds no parameters ({TARGET!r}) but {roots}.")
+    stacked = _scanned_rules(theirs, place)
     notes = []
-    if named:
-        notes.append("layers are stacked along axis 1 there (scalable_t5), and are taken apart")
-        theirs, shared = _shared_bias(theirs, place)
-        notes += shared
-    rules = named or [Rule(rule.ours, rule.ours) for rule in PARAMETER_RULES]
-    arrays, names, unknown = translate(theirs, rules)
-    step = leaves.get(STEP)
-    own_slots = {}
-    if slots:
-        if named:
+    if stacked:
+        if slots:
             raise UserError(
                 f"{place}: Adafactor's slots of stacked layers are not read; leave them out."
             )
-        own_slots = _used_slots(_below(leaves, SLOTS), place)
-    model, known = model_of_arrays(arrays)
+        notes.append("layers are stacked along axis 1 there (scalable_t5), and are separated")
+        notes += _share_bias(theirs, place)
+    rules = stacked or [Rule(rule.ours, rule.ours) for rule in PARAMETER_RULES]
+    arrays, names, unknown = translate(theirs, rules)
+    model, known = _model_of_arrays(arrays)
     if model is not None:
-        assumed = [
-            f"epsilon {model.norm_epsilon}",
-            f"farthest position {model.relpos_max_distance}",
-        ]
-        assumed = (["GELU in the gate"] if model.gated else []) + assumed
-        notes.append(f"a T5X checkpoint does not say all; assumed are {', '.join(assumed)}")
+        assumed = "GELU in the gate, " if model.gated else ""
+        assumed += f"epsilon {model.norm_epsilon}, farthest position {model.relpos_max_distance}"
+        notes.append(f"a T5X checkpoint does not record everything; assumed are {assumed}")
     return Checkpoint(
         kind=KIND,
         place=place,
@@ -90,33 +79,22 @@ def open_checkpoint(source: str | Store, slots: bool = False) -> Checkpoint:
         model=model,
         known_fields=known,
         unknown=unknown,
-        slots=own_slots,
-        step=_step_of(place) if step is None else _step_in(step),
+        slots=_used_slots(_below(leaves, SLOTS), place) if slots else {},
+        step=_recorded_step(leaves[STEP]) if STEP in leaves else step_of(place),
         notes=tuple(notes),
     )
 
 
-def _step_in(array: LazyArray) -> int:
-    size = math.prod(array.shape)
-    value = float(array.read().reshape(-1)[0]) if size == 1 else math.nan
+def _recorded_step(array: LazyArray) -> int:
+    value = float(array.read().reshape(-1)[0]) if array.size == 1 else math.nan
     if not (value >= 0 and value.is_integer()):
-        what = f"an array of {size:,}" if size != 1 else repr(value)
-        raise damaged(array.place, f"the step is {what}, not a whole number")
+        raise damaged(array.place, f"the step is {value}, not a whole number")
     return int(value)
-
-
-def _step_of(place: str) -> int:
-    match = re.search(r"checkpoint_(\d+)/*$", place)
-    return int(match[1]) if match else 0
 
 
 def _below(leaves: Mapping[str, LazyArray], prefix: str) -> dict[str, LazyArray]:
     start = f"{prefix}/"
     return {n.removeprefix(start): leaf for n, leaf in leaves.items() if n.startswith(start)}
-
-
-def _roots(leaves: Mapping[str, LazyArray]) -> str:
-    return ", ".join(sorted({name.partition("/")[0] for name in leaves})) or "nothing"
 
 
 def _open_tree(store: Store, slots: bool) -> tuple[dict[str, LazyArray], dict[str, str]]:
@@ -154,47 +132,40 @@ def _open_legacy(
     tree = index.get("optimizer", index)
     if not isinstance(tree, dict):
         raise damaged(place, "its 'optimizer' is no tree")
-    inline: dict[str, LazyArray] = {}
-    files: dict[str, str] = {}
+    arrays: dict[str, LazyArray] = {}
+    # Only slots may lack chunks of zeros.
+    files: dict[bool, dict[str, str]] = {False: {}, True: {}}
     for path, leaf in _leaves(tree):
+        is_slot = path.startswith(f"{SLOTS}/")
         wanted = path.startswith((f"{TARGET}/", "params/")) or path == STEP
-        if not wanted and not (slots and path.startswith(f"{SLOTS}/")):
+        if not wanted and not (slots and is_slot):
             continue
-        if isinstance(leaf, np.ndarray | np.generic):
+        if isinstance(leaf, dict) or (isinstance(leaf, str) and leaf.startswith(_PLACEHOLDER)):
+            files[is_slot][path] = path.replace("/", ".")
+        elif isinstance(leaf, np.ndarray | np.generic | int | float):
             array = np.asarray(leaf)
             # Before ml_dtypes, numpy called bfloat16 "V2".
             array = array.view(BFLOAT16) if array.dtype == "V2" else array
-            inline[path] = held(array, f"{place}: {path}")
-        elif isinstance(leaf, dict) or (isinstance(leaf, str) and leaf.startswith(_PLACEHOLDER)):
-            files[path] = path.replace("/", ".")
-        elif isinstance(leaf, int | float):
-            inline[path] = held(np.asarray(leaf), f"{place}: {path}")
+            arrays[path] = held(array, f"{place}: {path}")
         else:
-            raise damaged(place, f"{path} is neither an array nor where one lies")
-    found = inline
-    for elided in (False, True):
-        some = {path: name for path, name in files.items() if path.startswith(SLOTS) == elided}
-        found |= open_arrays(store.spec, some, store.place, store.context, zeros_left_out=elided)
-    names = {path.removeprefix(f"{TARGET}/"): path.replace("/", ".") for path in found}
-    return found, names
+            raise damaged(place, f"{path} is neither an array nor the address of one")
+    for zeros_left_out, names in files.items():
+        arrays |= open_arrays(store, names, store.spec, zeros_left_out=zeros_left_out)
+    return arrays, {path.removeprefix(f"{TARGET}/"): path.replace("/", ".") for path in arrays}
 
 
-def read_index(text: bytes, place: str) -> Tree:
-    """The nested dictionaries of an index; arrays in it as numpy arrays.
-
-    Raises:
-        UserError: it is no msgpack of arrays by name.
-    """
+def read_index(text: bytes, place: str) -> dict[str, Any]:
+    """The nested dictionaries of an index; arrays in it as numpy arrays."""
     try:
         index = serialization.msgpack_restore(text)
-    except Exception as error:  # msgpack raises a dozen types, all of which mean the same
+    except Exception as error:  # msgpack raises a dozen types, which all mean the same
         raise damaged(place, f"it is no msgpack index ({str(error)[:80]})") from error
     if not isinstance(index, dict):
         raise damaged(place, "it is no tree of names")
     return index
 
 
-def _leaves(tree: Tree, prefix: str = "") -> Iterator[tuple[str, Any]]:
+def _leaves(tree: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
     """(path with '/', leaf); a TensorStore description counts as a leaf."""
     for name, value in tree.items():
         path = f"{prefix}{name}"
@@ -205,24 +176,19 @@ def _leaves(tree: Tree, prefix: str = "") -> Iterator[tuple[str, Any]]:
 
 
 def _used_slots(theirs: Mapping[str, LazyArray], place: str) -> dict[str, LazyArray]:
-    """Slots in use: without the placeholders of shape (1,) that T5X writes for the others."""
+    """The slots without the placeholders of shape (1,) that T5X writes for unused ones."""
     by_path: dict[str, dict[str, LazyArray]] = {}
     for name, array in theirs.items():
         path, _, slot = name.rpartition("/")
-        if slot not in SLOT_NAMES:
+        if slot not in SLOT_NAMES or (slot == "m" and array.shape != (1,)):
+            problem = "is Adafactor's momentum" if slot == "m" else "is no slot of Adafactor"
             raise UserError(
-                f"{place}: {name} is no slot of Adafactor ({', '.join(SLOT_NAMES)}); leave the "
-                "optimiser's state out."
+                f"{place}: {name} {problem}, which is not read; leave the optimiser's state out."
             )
         by_path.setdefault(path, {})[slot] = array
     used = {}
     for path, slots in by_path.items():
-        factored = slots["v_row"].shape != (1,) if "v_row" in slots else False
-        if "m" in slots and slots["m"].shape != (1,):
-            raise UserError(
-                f"{place}: {path} has Adafactor's momentum, which is not kept here; leave the "
-                "optimiser's state out."
-            )
+        factored = "v_row" in slots and slots["v_row"].shape != (1,)
         for slot in ("v_row", "v_col") if factored else ("v",):
             used[f"{path}/{slot}"] = slots[slot]
     return used
@@ -230,85 +196,75 @@ def _used_slots(theirs: Mapping[str, LazyArray], place: str) -> dict[str, LazyAr
 
 def _scanned_rules(theirs: Mapping[str, LazyArray], place: str) -> list[Rule]:
     """Rules for stacked layers; empty if the layers are separate."""
-    stacks = {}
-    for stack in ("encoder", "decoder"):
+    stacks: dict[str, str] = {}
+    for stack in _STACKS:
         for name in _SCANNED:
-            if f"{stack}/{name}/pre_mlp_layer_norm/scale" in theirs:
-                stacks[stack] = name
-    if not stacks:
-        return []
-    for stack, name in stacks.items():
-        norm = theirs[f"{stack}/{name}/pre_mlp_layer_norm/scale"].shape
-        width = theirs["token_embedder/embedding"].shape[-1:]
-        if len(norm) != 2 or (norm[0],) != tuple(width):
-            raise UserError(
-                f"{place}: {stack}/{name} has norms of shape {list(norm)}; only layers stacked "
-                "along axis 1 are read (T5X's param_scan_axis = 1)."
-            )
+            norm = theirs.get(f"{stack}/{name}/pre_mlp_layer_norm/scale")
+            if norm is None:
+                continue
+            stacks[stack] = name
+            if (
+                len(norm.shape) != 2
+                or norm.shape[:1] != theirs["token_embedder/embedding"].shape[-1:]
+            ):
+                raise UserError(
+                    f"{place}: {stack}/{name} has norms of shape {list(norm.shape)}; only layers "
+                    "stacked along axis 1 are read (T5X's param_scan_axis = 1)."
+                )
     rules = []
-    for rule in PARAMETER_RULES:
+    for rule in PARAMETER_RULES if stacks else ():
         stack = rule.ours.partition("/")[0]
         if "{i}" not in rule.ours:
             rules.append(Rule(rule.ours, rule.ours))
-            continue
-        if stack not in stacks:
-            continue
-        name = rule.ours.replace("layers_{i}", stacks[stack])
-        view = "layer"
-        if name in theirs and len(theirs[name].shape) == 4:
-            view = "layer, heads first" if name.endswith("out/kernel") else "layer, heads last"
-        rules.append(Rule(rule.ours, name, view))
+        elif stack in stacks:
+            name = rule.ours.replace("layers_{i}", stacks[stack])
+            view = "layer"
+            if name in theirs and len(theirs[name].shape) == 4:
+                view = "layer, heads first" if name.endswith("out/kernel") else "layer, heads last"
+            rules.append(Rule(rule.ours, name, view))
     return rules
 
 
-def _shared_bias(
-    theirs: dict[str, LazyArray], place: str
-) -> tuple[dict[str, LazyArray], list[str]]:
-    """scalable_t5 has a table of relative positions in every layer; ours has one for a stack."""
-    arrays, notes = dict(theirs), []
-    for stack in ("encoder", "decoder"):
-        for module in _SCANNED:
-            for bias in _SCANNED_BIAS:
-                stacked = arrays.pop(f"{stack}/{module}/{bias}/rel_embedding", None)
-                if stacked is None:
-                    continue
-                first, *others = (layer_of(stacked, 1, i) for i in range(stacked.shape[1]))
-                if not all(same_values(first, other) for other in others):
-                    raise UserError(
-                        f"{place}: the layers of the {stack} have relative positions of their own "
-                        "(as umT5's have), this program's models one table for a stack. It cannot "
-                        "be read without changing what it computes."
-                    )
-                arrays[f"{stack}/relpos_bias/rel_embedding"] = first
-                notes.append(f"the {stack}'s layers have one table of relative positions")
-    return arrays, notes
+def _share_bias(theirs: dict[str, LazyArray], place: str) -> list[str]:
+    """Replaces scalable_t5's equal tables of relative positions, one a layer, by one a stack."""
+    notes = []
+    for stack in _STACKS:
+        for name in (f"{module}/{bias}" for module in _SCANNED for bias in _SCANNED_BIAS):
+            stacked = theirs.pop(f"{stack}/{name}/rel_embedding", None)
+            if stacked is None:
+                continue
+            first, *others = (layer_of(stacked, 1, i) for i in range(stacked.shape[1]))
+            if not all(same_values(first, other) for other in others):
+                raise UserError(
+                    f"{place}: the layers of the {stack} have relative positions of their own "
+                    "(as umT5's have), but a model here has one table for a stack. It cannot be "
+                    "read without changing what it computes."
+                )
+            theirs[f"{stack}/relpos_bias/rel_embedding"] = first
+            notes.append(f"the {stack}'s layers have one table of relative positions")
+    return notes
 
 
-def model_of_arrays(
+def _model_of_arrays(
     arrays: Mapping[str, LazyArray],
 ) -> tuple[ModelConfig | None, frozenset[str]]:
-    """(the architecture that shapes tell, its fields that they settle); (None, none) if too few."""
-
-    def shape(path: str) -> tuple[int, ...]:
-        return arrays[path].shape
-
+    """(the architecture that shapes show, the fields that they determine); (None, none) if few."""
     try:
-        vocab_size, d_model = shape("token_embedder/embedding")
-        num_heads, buckets = shape("encoder/relpos_bias/rel_embedding")
-        joined = shape("encoder/layers_0/attention/query/kernel")[1]
+        vocab_size, d_model = arrays["token_embedder/embedding"].shape
+        num_heads, buckets = arrays["encoder/relpos_bias/rel_embedding"].shape
+        joined = arrays["encoder/layers_0/attention/query/kernel"].shape[1]
         gated = "encoder/layers_0/mlp/wi_0/kernel" in arrays
-        d_ff = shape("encoder/layers_0/mlp/wo/kernel")[0]
         depth = {
             stack: 1
             + max(int(m[1]) for p in arrays if (m := re.match(rf"{stack}/layers_(\d+)", p)))
-            for stack in ("encoder", "decoder")
+            for stack in _STACKS
         }
         model = ModelConfig(
             vocab_size=vocab_size,
             d_model=d_model,
             num_heads=num_heads,
             head_dim=joined // num_heads,
-            d_ff=d_ff,
+            d_ff=arrays["encoder/layers_0/mlp/wo/kernel"].shape[0],
             num_encoder_layers=depth["encoder"],
             num_decoder_layers=depth["decoder"],
             activations="gated-gelu" if gated else "relu",

@@ -1,15 +1,17 @@
-"""Writes T5X's legacy layout, byte for byte as T5X does (`t5x.py` has the picture).
+"""Writes T5X's legacy layout, byte for byte as T5X does (`t5x.py` shows it).
 
 The index is msgpack with sorted names; parameters and unfactored slots are zarr arrays beside it,
 gzip at level 1, in chunks of at most 64 MiB; factored slots and placeholders are in the index.
 """
 
+import itertools
 import pathlib
 from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 from flax import serialization
+from flax.traverse_util import unflatten_dict
 
 from instruct.checkpoints.arrays import LazyArray
 from instruct.checkpoints.folders import new_folder
@@ -28,87 +30,56 @@ def write_checkpoint(
     slots: Mapping[str, LazyArray] | None = None,
     step: int = 0,
 ) -> None:
-    """Writes a folder that T5X restores, whole or not at all.
+    """Writes a folder that T5X restores, atomically; T5X requires the name `checkpoint_<step>`.
 
-    Args:
-        target: new folder; T5X wants it to be called `checkpoint_<step>`.
-        arrays: parameters under our names, layers separate.
-        dtype: of the parameters; slots are float32 always, as T5X's.
-        slots: Adafactor's; without them T5X can restore the parameters only.
-        step: finished updates.
-
-    Raises:
-        UserError: `target` is taken.
-        OSError: the disk is full.
+    `arrays` and Adafactor's `slots` are under our names, layers separate; slots are always float32,
+    as T5X's. Without them T5X can restore only the parameters.
     """
-    size = sum(array.nbytes // array.dtype.itemsize * dtype.itemsize for array in arrays.values())
-    size += sum(array.nbytes for array in (slots or {}).values())
+    slots = slots or {}
+    size = sum(array.size * dtype.itemsize for array in arrays.values())
+    size += sum(array.nbytes for array in slots.values())
     with new_folder(target, size) as folder:
         store = Store(str(folder))
-        parameters: dict[str, Any] = {}
+        parameters, state = {}, {}
         with ArrayWriter() as writer:
             for path, array in arrays.items():
-                place = ("target", path)
-                _put(parameters, path, _write(writer, store, place, array.read_as(dtype)))
-            state = _write_slots(writer, store, arrays, slots) if slots else {}
+                values = array.read_as(dtype)
+                parameters[path] = _write(writer, store, f"target/{path}", values)
+            names = itertools.product(arrays, SLOT_NAMES) if slots else ()
+            for name in map("/".join, names):
+                array = slots.get(name)
+                state[name] = np.zeros(1, np.float32) if array is None else array.read_as(_FLOAT32)
+                # An unfactored `v` lies beside the index; placeholders and the others are in it.
+                if array is not None and name.endswith("/v"):
+                    state[name] = _write(writer, store, f"state/param_states/{name}", state[name])
+        param_states = unflatten_dict(state, sep="/")
         tree = {
-            "state": {"param_states": state, "step": np.asarray(step, np.int32)},
-            "target": parameters,
+            "state": {"param_states": param_states, "step": np.asarray(step, np.int32)},
+            "target": unflatten_dict(parameters, sep="/"),
         }
-        # Sorted but for the top, as T5X writes it.
+        # Sorted except the top, as T5X writes it.
         index = {"version": 3, "optimizer": _sorted(tree)}
-        # In place: a copy of the tree would have its top sorted as well.
+        # In place: otherwise flax copies the tree and sorts its top as well.
         (folder / INDEX).write_bytes(serialization.msgpack_serialize(index, in_place=True))
 
 
-def _write_slots(
-    writer: ArrayWriter,
-    store: Store,
-    arrays: Mapping[str, LazyArray],
-    slots: Mapping[str, LazyArray],
-) -> dict[str, Any]:
-    """The tree of slots: `v` beside the index unless it is not in use, the others in it."""
-    tree: dict[str, Any] = {}
-    for path in arrays:
-        for slot in SLOT_NAMES:
-            name = f"{path}/{slot}"
-            if slot == "v" and name in slots:
-                values = slots[name].read_as(_FLOAT32)
-                place = ("state.param_states", name)
-                _put(tree, name, _write(writer, store, place, values))
-                continue
-            array = slots.get(name)
-            values = np.zeros(1, np.float32) if array is None else array.read_as(_FLOAT32)
-            _put(tree, name, values)
-    return tree
-
-
-def _write(
-    writer: ArrayWriter, store: Store, place: tuple[str, str], values: np.ndarray
-) -> dict[str, Any]:
+def _write(writer: ArrayWriter, store: Store, path: str, values: np.ndarray) -> dict[str, Any]:
     """Writes an array beside the index; returns its entry in the index."""
-    name = ".".join(place).replace("/", ".")
+    name = path.replace("/", ".")
     metadata = {
         "chunks": chunk_shape(values.shape, values.dtype.itemsize),
         "compressor": _COMPRESSOR,
         "shape": list(values.shape),
     }
     spec = {"driver": "zarr", "kvstore": store.inside(name), "metadata": metadata}
-    # T5X leaves out chunks of zeros; in parameters they are kept, so that a lost one is noticed.
-    writer.add(spec | {"store_data_equal_to_fill_value": place[0] == "target"}, values)
+    # T5X leaves out chunks of zeros; parameters keep them, so that a lost chunk is detected.
+    writer.add(spec | {"store_data_equal_to_fill_value": path.startswith("target/")}, values)
     return {
         "driver": "zarr",
         "dtype": values.dtype.name,
         "kvstore": {"driver": "file", "path": f"{name}/"},
         "metadata": metadata,
     }
-
-
-def _put(tree: dict[str, Any], path: str, leaf: Any) -> None:
-    *folders, name = path.split("/")
-    for folder in folders:
-        tree = tree.setdefault(folder, {})
-    tree[name] = leaf
 
 
 def _sorted(node: Any) -> Any:

@@ -1,52 +1,36 @@
-"""Tokenizer files of a Hugging Face folder: carried along, or made from a vocabulary of ours."""
+"""Tokenizer files of a Hugging Face folder: read as a vocabulary, or made from one."""
 
-import json
 import pathlib
-from typing import Any
 
-from instruct.checkpoints.folders import file_inside
-from instruct.data.huggingface_tokenizer import (
-    PIECES,
-    SETTINGS,
-    TOKENIZER_FILES,
-    folder_vocabulary,
-)
+from instruct.checkpoints.folders import file_inside, json_bytes
+from instruct.data.huggingface_tokenizer import PIECES, SETTINGS, TOKENIZER_FILES, folder_vocabulary
 from instruct.data.vocab import load_vocabulary, model_path, parse_spec
 
 
 def vocabulary_of(folder: pathlib.Path) -> str | None:
-    """Our specification of a folder's vocabulary, see `folder_vocabulary`.
-
-    Raises:
-        UserError: a file is damaged or leads out of the folder.
-    """
+    """`folder_vocabulary`; raises UserError also for a link that leads out of the folder."""
     for name in TOKENIZER_FILES:
         file_inside(folder, name)
     return folder_vocabulary(folder)
 
 
 def tokenizer_files(vocabulary: str | None) -> dict[str, bytes]:
-    """Name -> content of a tokenizer's files, made from our specification; {} for None."""
+    """Name -> content of the tokenizer files for our specification; {} for None."""
     if vocabulary is None:
         return {}
-    files = {}
     vocabulary = load_vocabulary(vocabulary).spec
     folder = pathlib.Path(vocabulary).expanduser()
     if folder.is_dir():
         paths = [folder / name for name in TOKENIZER_FILES]
         return {path.name: path.read_bytes() for path in paths if path.is_file()}
     name, extra_ids = parse_spec(vocabulary)
-    tokenizer = "ByT5Tokenizer"
-    if name != "bytes":
-        tokenizer = "T5Tokenizer"
-        files[PIECES] = model_path(vocabulary).read_bytes()
+    is_bytes = name == "bytes"
+    files = {} if is_bytes else {PIECES: model_path(vocabulary).read_bytes()}
+    tokenizer = "ByT5Tokenizer" if is_bytes else "T5Tokenizer"
     special = {"eos_token": "</s>", "pad_token": "<pad>", "unk_token": "<unk>"}
     sentinels = [f"<extra_id_{number}>" for number in range(extra_ids)]
     special_map = special | {"additional_special_tokens": sentinels}
-    files["special_tokens_map.json"] = _json(special_map)
-    files[SETTINGS] = _json(special_map | {"extra_ids": extra_ids, "tokenizer_class": tokenizer})
+    files["special_tokens_map.json"] = json_bytes(special_map)
+    settings = special_map | {"extra_ids": extra_ids, "tokenizer_class": tokenizer}
+    files[SETTINGS] = json_bytes(settings)
     return files
-
-
-def _json(value: Any) -> bytes:
-    return (json.dumps(value, indent=2, sort_keys=True) + "\n").encode()

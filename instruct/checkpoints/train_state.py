@@ -1,19 +1,20 @@
-"""`TrainState`: all that training changes, one pytree, and its form in a checkpoint."""
+"""`TrainState`: everything that training updates, one pytree, and its form in a checkpoint."""
 
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+from flax.traverse_util import unflatten_dict
 
 from instruct.mesh import parameter_in, tree_paths
 
 
 class TrainState(NamedTuple):
-    """Parameters, optimiser state, and how many updates they have behind them.
+    """Number of finished updates, parameters and optimiser state.
 
-    `step` is an int32 scalar and counts finished updates: 0 before the first. The update that turns
-    step n into n + 1 draws its dropout from n, and is logged and saved as n + 1.
+    `step` is an int32 scalar, 0 before the first update. The update that turns step n into n + 1
+    draws its dropout from n, and is logged and saved as n + 1.
     """
 
     step: Any
@@ -24,49 +25,34 @@ class TrainState(NamedTuple):
 class SlotState(NamedTuple):
     """State of an optimiser that `OptimizerConfig` describes.
 
-    Attributes:
-        count: int32 scalar, finished updates.
-        learning_rate: float32 scalar, the rate of the last update; for logs only.
-        slots: tree like the parameters', each leaf replaced by a dict of float32 arrays with T5X's
-            names: `v_row` and `v_col`, or `v`; for AdamW `m` and `v`.
+    `slots` is a tree like the parameters', each leaf a dict of float32 arrays with T5X's names:
+    `v_row` and `v_col`, or `v`; for AdamW `m` and `v`.
     """
 
-    count: Any
-    learning_rate: Any
+    count: Any  # int32 scalar, finished updates
+    learning_rate: Any  # float32 scalar, of the last update; for logs only
     slots: Any
 
 
 def training_tree(state: TrainState) -> dict[str, Any]:
     """Step and optimiser state as nested dictionaries, the item `training` of a checkpoint.
 
-    Of a `SlotState` it holds the slots: the step is its count. Any other optax state is stored
-    under the names of its fields, its keys and its positions.
+    A `SlotState` is stored as its slots, since the step is its count; any other optax state under
+    the names of its fields, its keys and its positions.
     """
-    tree: dict[str, Any] = {"step": state.step}
-    for path, leaf in _stored_leaves(state):
-        node = tree
-        *folders, name = f"opt_state/{path}".split("/")
-        for folder in folders:
-            node = node.setdefault(folder, {})
-        node[name] = leaf
-    return tree
+    leaves = {f"opt_state/{path}": leaf for path, leaf in _stored_leaves(state)}
+    return unflatten_dict({"step": state.step} | leaves, sep="/")
 
 
 def state_from_tree(tree: Mapping[str, Any], params: Any, abstract: TrainState) -> TrainState:
     """The state whose `training_tree` is `tree`; `abstract` has its structure and shardings."""
-
-    def leaf_at(path: str) -> Any:
-        node: Any = tree["opt_state"]
-        for name in path.split("/"):
-            node = node[name]
-        return node
-
-    leaves = [leaf_at(path) for path, _ in _stored_leaves(abstract)]
+    stored = dict(tree_paths(tree))
+    leaves = [stored[f"opt_state/{path}"] for path, _ in _stored_leaves(abstract)]
     opt_state = abstract.opt_state
     if not isinstance(opt_state, SlotState):
         restored = jax.tree.unflatten(jax.tree.structure(opt_state), leaves)
         return TrainState(tree["step"], params, restored)
-    # Arrays of their own, since a training step is given the whole state's memory.
+    # Separate arrays, since a training step donates the whole state.
     shardings = (getattr(opt_state.count, "sharding", None),) * 2
     scalars = jax.jit(lambda step: (step + 0, jnp.zeros((), jnp.float32)), out_shardings=shardings)
     count, learning_rate = scalars(tree["step"])
@@ -77,7 +63,7 @@ def state_from_tree(tree: Mapping[str, Any], params: Any, abstract: TrainState) 
 def _stored_leaves(state: TrainState) -> list[tuple[str, Any]]:
     """(path in a checkpoint, leaf) of the optimiser state, in jax's order.
 
-    Stacked layers are stored one by one, but for arrays without a layer axis in front, such as the
+    Stacked layers are stored one by one, except arrays without a leading layer axis, such as the
     placeholders of `optax.adafactor`: those are stored whole, under another name.
     """
     is_slots = isinstance(state.opt_state, SlotState)

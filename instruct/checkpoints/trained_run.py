@@ -1,4 +1,4 @@
-"""What the folder of a training run says of its model, for those who use it afterwards."""
+"""The model and the data settings that the folder of a training run records, for later use."""
 
 import dataclasses
 import pathlib
@@ -9,7 +9,7 @@ from instruct.errors import UserError
 from instruct.lineage import read_lineage, read_object
 from instruct.models.config import ModelConfig
 
-# Fields that make a run faster or slower and leave its results alone; they may change on resume.
+# Fields that affect speed but no result; they may change on resume.
 SPEED_ONLY = frozenset(
     {
         "model.scan_layers",
@@ -22,11 +22,20 @@ SPEED_ONLY = frozenset(
 )
 
 
+def recorded_model(fields: Mapping[str, Any], path: pathlib.Path) -> ModelConfig:
+    """The architecture that run.json at `path` records; raises UserError if it is impossible."""
+    names = ModelConfig.__dataclass_fields__
+    try:
+        return ModelConfig(**{name: fields[name] for name in names if name in fields})
+    except UserError as error:
+        raise UserError(f"{path} describes an impossible model: {error}") from error
+
+
 @dataclasses.dataclass(frozen=True)
 class TrainedRun:
-    """What a run's folder says of the model; empty for a folder without run.json.
+    """What a run's folder records; empty for a folder without run.json.
 
-    `entry` is the function, as gin calls it, to which errors say how to give what is missing.
+    `entry` is the function, as gin calls it, whose argument replaces what is missing.
     """
 
     folder: pathlib.Path
@@ -35,56 +44,53 @@ class TrainedRun:
 
     @classmethod
     def read(cls, folder: pathlib.Path, entry: str = "runner.evaluate") -> "TrainedRun":
-        """Reads run.json as far as it is there and whole."""
+        """Reads run.json; a damaged one counts as empty."""
         return cls(folder, read_object(folder / "run.json"), entry)
 
     def config(self) -> Mapping[str, Any]:
-        """All settings that the run's results hang on: {"data.vocabulary": "gym", ...}."""
+        """All settings that affect the run's results: {"data.vocabulary": "gym", ...}."""
         config = self.info.get("config")
         return config if isinstance(config, Mapping) else {}
 
-    def _lacks_run_file(self) -> str:
-        if not self.info and (self.folder / "run.json").exists():
-            return f"{self.folder}/run.json is damaged; there is no other file"
-        return f"{self.folder} has no run.json{'' if self.folder.is_dir() else ' (no such folder)'}"
+    def _lacks(self, fact: str, fix: str) -> UserError:
+        path = self.folder / "run.json"
+        problem = f"{path} does not record"
+        if not self.info:
+            problem = f"{path} is {'damaged' if path.exists() else 'missing'} and would record"
+        return UserError(f"{problem} {fact}; {fix}")
 
     def setting(self, name: str) -> str:
-        """A setting of the training data. Raises UserError if the run does not say."""
+        """A setting of the training data. Raises UserError if it is not recorded."""
         value = self.info.get(name) or self.config().get(f"data.{name}")
         if not value:
-            raise UserError(
-                f"{self._lacks_run_file()} that says which {name} it was trained with; "
-                f"add --gin_bindings='{self.entry}.{name} = \"...\"'"
-            )
+            fix = f"add --gin_bindings='{self.entry}.{name} = \"...\"'"
+            raise self._lacks(f"which {name} the model was trained with", fix)
         return str(value)
 
     def feature_lengths(self) -> dict[str, int]:
         """Lengths of inputs and targets in training."""
         prefix = "data.feature_lengths."
-        found = {
+        lengths = {
             name.removeprefix(prefix): value
             for name, value in self.config().items()
             if name.startswith(prefix) and type(value) is int
         }
-        if set(found) != {"inputs", "targets"}:
-            raise UserError(
-                f"{self._lacks_run_file()} that says how long its inputs and targets were; "
-                f"add --gin_bindings='{self.entry}.feature_lengths = "
-                '{"inputs": 512, "targets": 128}\''
-            )
-        return found
+        if set(lengths) != {"inputs", "targets"}:
+            example = '{"inputs": 512, "targets": 128}'
+            fix = f"add --gin_bindings='{self.entry}.feature_lengths = {example}'"
+            raise self._lacks("how long inputs and targets were in training", fix)
+        return lengths
 
     def model(self) -> ModelConfig:
         """The architecture."""
-        recorded = self.info.get("model")
-        if not isinstance(recorded, Mapping):
-            raise UserError(
-                f"{self._lacks_run_file()} that says what its model looks like; add the gin "
-                f"file of its size and --gin_bindings='{self.entry}.model = "
+        fields = self.info.get("model")
+        if not isinstance(fields, Mapping):
+            fix = (
+                f"add the gin file of its size and --gin_bindings='{self.entry}.model = "
                 "@config.ModelConfig()'"
             )
-        names = [field.name for field in dataclasses.fields(ModelConfig)]
-        return ModelConfig(**{name: recorded[name] for name in names if name in recorded})
+            raise self._lacks("what its model looks like", fix)
+        return recorded_model(fields, self.folder / "run.json")
 
     def tasks(self) -> set[str] | None:
         """Tasks that were trained on, initial checkpoints included; None if that is not known."""

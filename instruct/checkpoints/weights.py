@@ -1,18 +1,17 @@
 """Maps a checkpoint's names to the model's by rules, and reports on every key.
 
-A format gives its arrays under its own names; `translate` puts them under ours ('encoder/layers_0/
-attention/query/kernel', layers separate), `fit` compares them with what a model wants. Nothing is
-read for either. The `KeyReport` lists keys that are missing, left over or of another shape, and
-loading continues only if the caller asked for all of them.
+A format gives its arrays under its own names; `translate` renames them to ours ('encoder/layers_0/
+attention/query/kernel', layers separate), `fit` compares them with the model. Neither reads values.
+The `KeyReport` lists keys that are missing, left over or of another shape; loading continues only
+if the caller allows them.
 """
 
 import dataclasses
 import functools
-import math
 import re
 from collections.abc import Callable, Mapping, Sequence
 
-from instruct.checkpoints.arrays import Arrays, LazyArray, joined, layer_of, transposed, with_rows
+from instruct.checkpoints.arrays import LazyArray, joined, layer_of, transposed, with_rows
 from instruct.errors import UserError
 from instruct.mesh import tree_paths
 from instruct.models.config import SIZES, ModelConfig
@@ -24,11 +23,16 @@ MISSING, LEFT_OVER, SHAPE, FRESH = "missing", "left over", "shape differs", "fre
 _PROBLEMS = (MISSING, LEFT_OVER, SHAPE)
 # Bounds on what files may claim, far above any model.
 _MOST_LAYERS, _LARGEST_SIZE = 4096, 1 << 26
-# A layer's number has one spelling: with '01' beside '1', one of the two would be lost unseen.
+# A layer's number has one spelling: with '01' beside '1', one of the two would be lost unnoticed.
 _NUMBER = "(0|[1-9][0-9]*)"
-# The axis along which a vocabulary's ids lie.
+# The axis of the vocabulary's ids.
 VOCABULARY_AXES = {"token_embedder/embedding": 0, "decoder/logits_dense/kernel": 1}
-# How an array of theirs becomes ours; the second argument is the layer's number.
+# Fields that change what a model computes and that shapes alone do not determine.
+COMPUTED_FIELDS = (
+    *("activations", "tied_output", "num_heads"),
+    *("relpos_max_distance", "norm_epsilon"),
+)
+# How one of their arrays becomes ours; the second argument is the layer's number.
 VIEWS: Mapping[str, Callable[[LazyArray, int], LazyArray]] = {
     "": lambda array, layer: array,
     "transposed": lambda array, layer: transposed(array),
@@ -40,51 +44,36 @@ VIEWS: Mapping[str, Callable[[LazyArray, int], LazyArray]] = {
 
 @dataclasses.dataclass(frozen=True)
 class Rule:
-    """One line of a table of names.
+    """One line of a table of names; `{i}` is a layer's number.
 
-    Attributes:
-        ours, theirs: names; `{i}` is a layer's number. Where only `ours` has it, theirs holds all
-            layers along axis 1.
-        view: of `VIEWS`.
+    Where only `ours` has it, theirs holds all layers along axis 1.
     """
 
     ours: str
     theirs: str
-    view: str = ""
+    view: str = ""  # of `VIEWS`
 
 
 @dataclasses.dataclass(frozen=True)
 class Checkpoint:
-    """A checkpoint of any format, opened: names and shapes are known, values are not read.
+    """An opened checkpoint of any format: names and shapes are known, values are not read."""
 
-    Attributes:
-        kind: 'instruct', 't5x' or 'huggingface'.
-        place: its path or address.
-        arrays: parameters under our names, layers separate.
-        names: our name -> name in the checkpoint.
-        model: architecture as far as the checkpoint tells; None: not at all.
-        known_fields: fields of `model` that the checkpoint really tells.
-        unknown: arrays whose names mean nothing to us.
-        copies, ignored: names in the checkpoint that are not needed -> why.
-        slots: optimiser slots, our name + '/v_row' and so on; empty if not asked for.
-        step: 0 if the checkpoint has none.
-        vocabulary: its specification (`instruct.data.vocab`), if the checkpoint brings one.
-        notes: further information for the user.
-    """
-
-    kind: str
-    place: str
-    arrays: dict[str, LazyArray]
-    names: dict[str, str]
-    model: ModelConfig | None = None
-    known_fields: frozenset[str] = frozenset()
+    kind: str  # 'instruct', 't5x' or 'huggingface'
+    place: str  # path or address
+    arrays: dict[str, LazyArray]  # parameters under our names, layers separate
+    names: dict[str, str]  # our name -> name in the checkpoint
+    model: ModelConfig | None = None  # architecture as far as it is recorded
+    known_fields: frozenset[str] = frozenset()  # fields of `model` that are not assumed
+    # Arrays whose names match no rule.
     unknown: dict[str, LazyArray] = dataclasses.field(default_factory=dict)
+    # Names in the checkpoint that are not needed -> reason.
     copies: dict[str, str] = dataclasses.field(default_factory=dict)
     ignored: dict[str, str] = dataclasses.field(default_factory=dict)
+    # Our name + '/v_row' and so on; empty if not asked for.
     slots: dict[str, LazyArray] = dataclasses.field(default_factory=dict)
-    step: int = 0
-    vocabulary: str | None = None
-    notes: tuple[str, ...] = ()
+    step: int = 0  # 0 also if the checkpoint has none
+    vocabulary: str | None = None  # its specification, see `instruct.data.vocab`
+    notes: tuple[str, ...] = ()  # for the user
 
 
 @dataclasses.dataclass(frozen=True)
@@ -101,16 +90,23 @@ class KeyRow:
     their_shape: tuple[int, ...] = ()
     note: str = ""
 
+    def sentence(self) -> str:
+        """The problem with this key."""
+        if self.status == MISSING:
+            source = f" (mapped to {self.theirs})" if self.theirs else ""
+            return f"{self.ours}{source} is missing"
+        if self.status == LEFT_OVER:
+            return f"{self.theirs} {list(self.their_shape)} is left over"
+        note = f" ({self.note})" if self.note else ""
+        return (
+            f"{self.ours} is {list(self.shape)} in the model, {self.theirs} "
+            f"{list(self.their_shape)} in the checkpoint{note}"
+        )
+
 
 @dataclasses.dataclass(frozen=True)
 class KeyReport:
-    """Every key of a checkpoint and of the model it goes into.
-
-    Attributes:
-        source, target: what was compared, in words.
-        rows: one for each key.
-        notes: what holds for the whole.
-    """
+    """Every key of a checkpoint (`source`) and of the model (`target`) that it is loaded into."""
 
     source: str
     target: str
@@ -121,54 +117,63 @@ class KeyReport:
         """Rows with one of these statuses."""
         return [row for row in self.rows if row.status in statuses]
 
+    def _counts(self, *statuses: str) -> str:
+        return ", ".join(f"{len(self.of(s))} {s}" for s in statuses if self.of(s))
+
     def check(self, allow_left_over: bool = False) -> None:
-        """Raises UserError if anything is missing, left over (unless allowed) or does not fit."""
-        bad = self.of(*(s for s in _PROBLEMS if not (allow_left_over and s == LEFT_OVER)))
+        """Raises UserError if a key is missing, left over (unless allowed) or does not fit."""
+        statuses = [s for s in _PROBLEMS if not (allow_left_over and s == LEFT_OVER)]
+        bad = self.of(*statuses)
         if not bad:
             return
-        counts = ", ".join(
-            f"{sum(row.status == status for row in bad)} {status}"
-            for status in _PROBLEMS
-            if any(row.status == status for row in bad)
-        )
-        shown = "; ".join(_in_words(row) for row in bad[:4])
+        shown = "; ".join(row.sentence() for row in bad[:4])
         more = f"; and {len(bad) - 4} more" if len(bad) > 4 else ""
+        fix = "Allow left-over keys explicitly if they are not needed."
+        if self.of(MISSING, SHAPE):
+            fix = "Use the configuration (gin file, config.json) of the model that was trained"
+            fix += "." if self.of(SHAPE) else ", or map missing names to None to initialise them."
         raise UserError(
-            f"{self.source} does not fit {self.target} ({counts}): {shown}{more}. {_fix(bad)}"
+            f"{self.source} does not fit {self.target} ({self._counts(*statuses)}): {shown}{more}. "
+            f"{fix}"
         )
 
     def table(self) -> list[str]:
-        """Lines for people: equal layers in one line, counts first, problems at the end."""
+        """Lines of text: counts first, equal layers in one line, problems at the end."""
         order = (USED, COPY, IGNORED, FRESH, LEFT_OVER, MISSING, SHAPE)
-        counts = ", ".join(f"{len(self.of(s))} {s}" for s in order if self.of(s))
-        lines = [f"{self.source} -> {self.target}: {counts or 'no keys'}"]
-        groups: dict[tuple, list[KeyRow]] = {}
+        lines = [f"{self.source} -> {self.target}: {self._counts(*order) or 'no keys'}"]
+        groups: dict[KeyRow, int] = {}
         for row in sorted(self.rows, key=lambda row: order.index(row.status)):
-            key = (row.status, _starred(row.ours), _starred(row.theirs), row.shape, row.note)
-            groups.setdefault((*key, row.their_shape), []).append(row)
-        for (status, ours, theirs, shape, note, their_shape), rows in groups.items():
-            shapes = f"{list(shape or their_shape)}"
-            if status == SHAPE:
-                shapes = f"model {list(shape)}, checkpoint {list(their_shape)}"
-            times = f" x {len(rows)}" if len(rows) > 1 else ""
-            arrow = " <- ".join(name for name in (ours, theirs) if name)
-            lines.append(f"{status:13} {arrow} {shapes}{times}{f'  ({note})' if note else ''}")
+            names = {"ours": _starred(row.ours), "theirs": _starred(row.theirs)}
+            group = dataclasses.replace(row, **names)
+            groups[group] = groups.get(group, 0) + 1
+        for row, count in groups.items():
+            shapes = f"{list(row.shape or row.their_shape)}"
+            if row.status == SHAPE:
+                shapes = f"model {list(row.shape)}, checkpoint {list(row.their_shape)}"
+            times = f" x {count}" if count > 1 else ""
+            arrow = " <- ".join(name for name in (row.ours, row.theirs) if name)
+            note = f"  ({row.note})" if row.note else ""
+            lines.append(f"{row.status:13} {arrow} {shapes}{times}{note}")
         return lines + [f"note: {note}" for note in self.notes]
 
 
+def _starred(name: str) -> str:
+    return re.sub(r"(layers_|block\.)\d+", r"\1*", name)
+
+
 def translate(
-    arrays: Arrays, rules: Sequence[Rule]
+    arrays: Mapping[str, LazyArray], rules: Sequence[Rule]
 ) -> tuple[dict[str, LazyArray], dict[str, str], dict[str, LazyArray]]:
-    """(arrays under our names, our name -> theirs, arrays that no rule knows)."""
-    exact = [(re.compile(re.escape(r.theirs).replace(r"\{i\}", _NUMBER)), r) for r in rules]
+    """(arrays under our names, our name -> theirs, arrays that match no rule)."""
+    patterns = [(re.compile(re.escape(r.theirs).replace(r"\{i\}", _NUMBER)), r) for r in rules]
     ours: dict[str, LazyArray] = {}
     names: dict[str, str] = {}
     unknown = {}
     for name, array in arrays.items():
-        matched = [(m, rule) for pattern, rule in exact if (m := pattern.fullmatch(name))]
-        if not matched:
+        matches = [(m, rule) for pattern, rule in patterns if (m := pattern.fullmatch(name))]
+        if not matches:
             unknown[name] = array
-        for match, rule in matched:
+        for match, rule in matches:
             numbers = [0]
             if match.groups():
                 numbers = [int(match[1])]
@@ -194,8 +199,7 @@ def translate(
 def model_shapes(model: ModelConfig) -> Mapping[str, tuple[int, ...]]:
     """Our name -> shape of every parameter, layers separate; allocates nothing.
 
-    Raises:
-        UserError: sizes beyond any model, as a damaged or malicious configuration has them.
+    Raises UserError for sizes beyond any model, from a damaged or malicious configuration.
     """
     for name in (*SIZES, "relpos_buckets"):
         most = _MOST_LAYERS if name.endswith("layers") else _LARGEST_SIZE
@@ -216,46 +220,39 @@ def fit(
     mapping: Sequence[tuple[str, str | None]] = (),
     vocab_rows: int | None = None,
 ) -> tuple[dict[str, LazyArray], KeyReport]:
-    """Arrays to read the model's parameters from, and the report, which the caller checks.
+    """Finds the array of each of the model's parameters; the caller checks the report.
 
     Args:
         checkpoint: opened.
-        shapes: of the model, from `model_shapes`.
-        target: the model, in words.
-        mapping: (regular expression on the whole of our name in the model, our name in the
-            checkpoint (with the expression's groups as \\1), or None: initialised afresh); the
-            first that matches counts, names that none matches stay. T5X's `assignment_map`.
-        vocab_rows: cut the embedding and the output kernel to so many ids, or continue them with
-            zeros.
-
-    Raises:
-        UserError: an expression of `mapping` is invalid or matches nothing.
+        shapes: of the model, from `model_shapes`; `target` is the model in words.
+        mapping: pairs of a regular expression on the whole of our name in the model, and our name
+            in the checkpoint (with the expression's groups as \\1) or None, which initialises
+            afresh. The first match counts, other names stay. T5X's `assignment_map`.
+        vocab_rows: cut the embedding and the output kernel to so many ids, or pad them with zeros.
     """
-    there = dict(checkpoint.arrays)
+    stored = dict(checkpoint.arrays)
     rows: list[KeyRow] = []
     if vocab_rows is not None:
-        for name, axis in VOCABULARY_AXES.items():
-            if name in there:
-                there[name] = with_rows(there[name], axis, vocab_rows)
-    wanted = _mapped(shapes, mapping)
+        for name in VOCABULARY_AXES.keys() & stored.keys():
+            stored[name] = with_rows(stored[name], VOCABULARY_AXES[name], vocab_rows)
+    sources = _map_names(shapes, mapping)
     arrays = {}
     for path, shape in shapes.items():
-        source = wanted[path]
+        source = sources[path]
         if source is None:
             rows.append(KeyRow(FRESH, path, "", shape, note="initialised afresh, as mapped"))
-        elif source not in there:
+        elif source not in stored:
             rows.append(KeyRow(MISSING, path, source if source != path else "", shape))
         else:
-            name, array = checkpoint.names.get(source, source), there[source]
+            name, array = checkpoint.names.get(source, source), stored[source]
             same = tuple(array.shape) == tuple(shape)
             note = "" if same else _shape_note(path, shape, array.shape)
             rows.append(KeyRow(USED if same else SHAPE, path, name, shape, array.shape, note))
             if same:
                 arrays[path] = array
-    used = {source for source in wanted.values() if source is not None}
-    for path in sorted(set(there) - used):
+    for path in sorted(set(stored) - set(sources.values())):
         name = checkpoint.names.get(path, path)
-        rows.append(KeyRow(LEFT_OVER, "", name, their_shape=there[path].shape))
+        rows.append(KeyRow(LEFT_OVER, "", name, their_shape=stored[path].shape))
     for name, array in sorted(checkpoint.unknown.items()):
         rows.append(KeyRow(LEFT_OVER, "", name, their_shape=array.shape, note="unknown name"))
     rows += [KeyRow(COPY, "", name, note=why) for name, why in sorted(checkpoint.copies.items())]
@@ -264,101 +261,52 @@ def fit(
     return arrays, KeyReport(source, target, tuple(rows), checkpoint.notes)
 
 
-def _mapped(
+def _map_names(
     shapes: Mapping[str, tuple[int, ...]], mapping: Sequence[tuple[str, str | None]]
 ) -> dict[str, str | None]:
     """Name in the model -> name in the checkpoint, or None."""
-    rules = []
+    sources: dict[str, str | None] = {path: path for path in shapes}
+    mapped: set[str] = set()
     for entry in mapping:
         try:
-            pattern, name = entry
-            rules.append((re.compile(pattern), None if name is None else "" + name))
-        except (TypeError, ValueError, re.error) as error:
+            expression, name = entry
+            free = [path for path in shapes if path not in mapped]
+            matches = [m for path in free if (m := re.fullmatch(expression, path))]
+            sources |= {m.string: None if name is None else m.expand(name) for m in matches}
+        except (TypeError, ValueError, IndexError, re.error) as error:
             raise UserError(
-                f"the mapping's entry {entry!r} is no pair of a regular expression and a name or "
-                f"None ({error}); write for example ('decoder/logits_dense/.*', None)."
+                f"the mapping's entry {entry!r} is not understood ({error}); write a regular "
+                "expression and a name (\\1 is its first group) or None, for example "
+                "('decoder/logits_dense/.*', None)."
             ) from error
-    hits = [0] * len(rules)
-    sources: dict[str, str | None] = {}
-    for path in shapes:
-        sources[path] = path
-        for number, (pattern, name) in enumerate(rules):
-            if match := pattern.fullmatch(path):
-                hits[number] += 1
-                sources[path] = None if name is None else _expanded(match, name)
-                break
-    for (pattern, _), count in zip(rules, hits):
-        if not count:
+        if not matches:
             raise UserError(
-                f"the mapping's expression {pattern.pattern!r} matches none of the model's "
-                f"parameters (or only such as an earlier entry takes), which are called like "
-                f"{next(iter(shapes))!r}; it must match a whole name."
+                f"the mapping's expression {expression!r} matches none of the model's parameters "
+                f"(or only ones that an earlier entry matches). It must match a whole name, such "
+                f"as {next(iter(shapes))!r}."
             )
+        mapped |= {m.string for m in matches}
     return sources
-
-
-def _expanded(match: re.Match[str], name: str) -> str:
-    try:
-        return match.expand(name)
-    except (re.error, IndexError) as error:
-        raise UserError(
-            f"the mapping's name {name!r} does not go with its expression {match.re.pattern!r} "
-            f"({error}); \\1 stands for what its first group (...) matched."
-        ) from error
 
 
 def _shape_note(path: str, shape: tuple[int, ...], their_shape: tuple[int, ...]) -> str:
     axis = VOCABULARY_AXES.get(path)
     if axis is not None and len(shape) == len(their_shape):
-        same_rest = all(a == b for i, (a, b) in enumerate(zip(shape, their_shape)) if i != axis)
-        if same_rest:
+        others = range(len(shape))
+        if all(shape[i] == their_shape[i] for i in others if i != axis):
             return (
                 f"{their_shape[axis]:,} rows of vocabulary there, {shape[axis]:,} in the model; "
                 f"set ModelConfig.vocab_size = {their_shape[axis]}"
             )
-    if math.prod(shape) == math.prod(their_shape) and shape == their_shape[::-1]:
-        return "transposed"
-    return ""
-
-
-def _starred(name: str) -> str:
-    return re.sub(r"(layers_|block\.)\d+", r"\1*", name)
-
-
-def _in_words(row: KeyRow) -> str:
-    if row.status == MISSING:
-        asked = f" (asked for as {row.theirs})" if row.theirs else ""
-        return f"{row.ours}{asked} is missing"
-    if row.status == LEFT_OVER:
-        return f"{row.theirs} {list(row.their_shape)} is left over"
-    note = f" ({row.note})" if row.note else ""
-    return (
-        f"{row.ours} is {list(row.shape)} in the model, {row.theirs} {list(row.their_shape)} in "
-        f"the checkpoint{note}"
-    )
-
-
-def _fix(bad: Sequence[KeyRow]) -> str:
-    if any(row.status == SHAPE for row in bad):
-        return "Use the configuration (gin file, config.json) of the model it was trained as."
-    if any(row.status == MISSING for row in bad):
-        return (
-            "Use the configuration of the model it was trained as, or map what may be missing to "
-            "None, to initialise it afresh."
-        )
-    return "Nothing is dropped silently: allow left-over keys explicitly if they are not needed."
+    return "transposed" if shape == their_shape[::-1] else ""
 
 
 def compare_models(
     checkpoint: Checkpoint, wanted: ModelConfig, name: str, in_part: bool = False
 ) -> None:
-    """Raises UserError where the checkpoint says that it is another model.
+    """Raises UserError where the checkpoint records another model than `wanted` (called `name`).
 
-    Args:
-        checkpoint: opened.
-        wanted: the model that it goes into.
-        name: the wanted model, in words.
-        in_part: compare only fields that no shape shows; `fit` compares sizes.
+    `in_part` compares only fields that no shape shows; `fit` compares sizes.
     """
     if checkpoint.model is None:
         return
@@ -374,13 +322,3 @@ def compare_models(
             f"{checkpoint.kind} checkpoint {checkpoint.place} is another model: "
             f"{'; '.join(differing)}. Set ModelConfig so, or use the gin file of that model."
         )
-
-
-# Fields that change what a model computes and that shapes alone do not settle.
-COMPUTED_FIELDS = (
-    "activations",
-    "tied_output",
-    "num_heads",
-    "relpos_max_distance",
-    "norm_epsilon",
-)

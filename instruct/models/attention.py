@@ -1,10 +1,9 @@
-"""Multi-head attention as T5 has it: no biases, no 1/sqrt(head_dim), a bias added to the logits.
+"""T5's multi-head attention: no biases, no 1/sqrt(head_dim), relative positions as a logit bias.
 
-`attend` is the only attention function; how it computes is `ModelConfig.attention`. A query whose
-mask is False everywhere gets zeros: a softmax over "all masked" would average over other examples
-of a packed row (T5X does; an example with an empty source would then depend on its neighbours).
-Heads come before tokens, [B, N, T, H], as the products want them: a cache is then read in place,
-where [B, T, N, H] would be transposed whole at every decoding step.
+A query whose mask is False everywhere gets zeros. T5X averages over other examples of the packed
+row instead, so that an example with an empty source depends on its neighbours.
+Heads come before tokens, [B, N, T, H], so that decoding reads a cache in place; [B, T, N, H] would
+be transposed at every step.
 B rows, T queries, S keys, N heads, H head dim, D model, K sequences of a row (while decoding).
 """
 
@@ -21,7 +20,7 @@ from instruct.models.layers import NORMAL_FAN_IN, Dense, apply_kept
 
 # Far below any logit, far above float32's overflow; T5X's value.
 MASKED_LOGIT = -1e10
-# Softmax shifts by the largest logit but by no less than this, so a row without keys sums to 0.
+# Softmax shifts by the largest logit but at least by this, so a row without keys sums to 0.
 LOWEST_SHIFT = -1e9
 
 
@@ -32,7 +31,7 @@ class KeyValue(NamedTuple):
     value: jax.Array
 
     def turned(self) -> "KeyValue":
-        """With the last two axes of the keys exchanged: as a decoding cache has them, and back."""
+        """With the last two axes of the keys swapped, as in a decoding cache; its own inverse."""
         return KeyValue(self.key.swapaxes(-1, -2), self.value)
 
 
@@ -51,17 +50,17 @@ def attend(
     Args:
         query: [B, N, T, H].
         memory: keys and values [B, N, S, H].
-        bias: [1, N, T, S] added to the logits ([B, N, T, S] where nothing is trained), or None.
-        mask: boolean, broadcastable to [B, 1, T, S], True where a key may be seen.
-        kept: [B, N, 1, S] dropout factors on the probabilities, shared over queries (as T5X,
+        bias: [1, N, T, S] added to the logits ([B, N, T, S] in inference), or None.
+        mask: boolean, broadcastable to [B, 1, T, S], True where a query may attend to a key.
+        kept: [B, N, 1, S] dropout factors of the probabilities, shared over queries (as in T5X,
             after mesh-tensorflow); 'einsum' only.
         implementation: one of `config.ATTENTION_IMPLEMENTATIONS`.
-        float32_logits: products and softmax in float32 whatever the type of `query`.
+        float32_logits: products and softmax in float32 for any type of `query`.
     """
     dtype = query.dtype
     if implementation != "einsum":
         rows, _, queries, _ = query.shape
-        found = jax.nn.dot_product_attention(
+        attended = jax.nn.dot_product_attention(
             query.swapaxes(1, 2),
             memory.key.swapaxes(1, 2),
             memory.value.swapaxes(1, 2),
@@ -70,7 +69,7 @@ def attend(
             scale=1.0,
             implementation=cast(Any, implementation),
         )
-        return found.swapaxes(1, 2) * jnp.any(mask, axis=-1, keepdims=True).astype(dtype)
+        return attended.swapaxes(1, 2) * jnp.any(mask, axis=-1, keepdims=True).astype(dtype)
     key = memory.key
     if float32_logits:
         query, key = query.astype(jnp.float32), key.astype(jnp.float32)
@@ -90,19 +89,19 @@ def attend_lines(
     *,
     float32_logits: bool = False,
 ) -> jax.Array:
-    """One token of each of K sequences against what its own line wrote, [B, N, K, H].
+    """Attention of one token of each of K beams to the keys of its own ancestors, [B, N, K, H].
 
-    A sequence may continue any other: at each step it reads the keys and values that the sequence
-    it descends from wrote then. All K * T products of a row are taken and those of other lines
-    dropped, because moving a cache costs more than K small products.
+    At each step a sequence reads the keys and values that its ancestor of that step wrote. All
+    K * T products of a row are computed and those of other lines masked, because moving a cache
+    costs more than K small products.
 
     Args:
         query: [B, N, K, H].
-        memory: keys and values [B, N, T * K, H], the sequences of a step next to each other.
+        memory: keys and values [B, N, T * K, H], the sequences of a step adjacent.
         bias: [1, N, 1, T] added to the logits.
-        visible: [B, 1, 1, T] boolean, steps that a row may see.
-        line: [B, 1, K, T, K] boolean: whose keys a sequence reads, one for each step.
-        float32_logits: products and softmax in float32 whatever the type of `query`.
+        visible: [B, 1, 1, T] boolean, steps that a row may attend to.
+        line: [B, 1, K, T, K] boolean: the ancestor whose keys a sequence reads at each step.
+        float32_logits: products and softmax in float32 for any type of `query`.
     """
     dtype, key = query.dtype, memory.key
     if float32_logits:
@@ -120,8 +119,8 @@ def attend_lines(
 def add_bias(logits: jax.Array, bias: jax.Array) -> jax.Array:
     """logits [B, N, T, S] + bias [1, N, T, S].
 
-    The bias's gradient is a sum over rows. Written as a product with ones it takes 0.5 ms on two
-    cores where XLA's reduction takes 45 (16 rows, 4 heads, 256 x 256), once a layer.
+    The bias's gradient, a sum over rows, is written as a product with ones: 0.5 ms a layer on two
+    cores, where XLA's reduction takes 45 ms (16 rows, 4 heads, 256 x 256).
     """
     return logits + bias
 
@@ -144,7 +143,7 @@ add_bias.defvjp(_add_bias_forward, _add_bias_backward)
 
 @jax.custom_jvp
 def masked_softmax(logits: jax.Array) -> jax.Array:
-    """Softmax over the last axis that gives zeros where every logit is `MASKED_LOGIT`."""
+    """Softmax over the last axis; zeros where every logit is `MASKED_LOGIT`."""
     shift = jnp.maximum(jnp.max(logits, axis=-1, keepdims=True), LOWEST_SHIFT)
     unnormalised = jnp.exp(logits - shift)
     total = jnp.sum(unnormalised, axis=-1, keepdims=True)
@@ -160,9 +159,9 @@ def _masked_softmax_jvp(primals, tangents):
 
 
 class CachePlace(NamedTuple):
-    """Where a decoding step is in a cache of T columns; the same in every layer."""
+    """Position of a decoding step in a cache of T columns; the same in every layer."""
 
-    bias: jax.Array  # [1, N, 1, T], of each column's distance
+    bias: jax.Array  # [1, N, 1, T], by each column's distance
     visible: jax.Array  # [R, 1, 1, T] boolean
     line: jax.Array | None  # [R, 1, K, T, K] boolean, see `attend_lines`
     column: jax.Array  # int32 scalar, the one to write
@@ -179,7 +178,7 @@ class Attention(nnx.Module):
         depth_scale = 1.0 / math.sqrt(config.head_dim)
 
         def scaled_init(key, shape):
-            # The missing 1/sqrt(head_dim) of the logits, folded into the start of training.
+            # The missing 1/sqrt(head_dim) of the logits, folded into the initialisation.
             return NORMAL_FAN_IN(key, shape) * depth_scale
 
         def dense(fan_in, fan_out, init):
@@ -221,12 +220,12 @@ class Attention(nnx.Module):
     def decode_step(
         self, x: jax.Array, memory: KeyValue, place: CachePlace
     ) -> tuple[jax.Array, KeyValue]:
-        """Self-attention of one new token [R, Q, D], and the cache with it.
+        """Self-attention of one new token [R, Q, D], and the updated cache.
 
         `memory` has keys [R, N, H, C] and values [R, N, C, H]. Without lines every sequence is a
-        row of its own (Q = 1, C = T); with them the sequences of a prompt share one (Q = K,
-        C = T * K). In this form XLA writes the cache in place; with another axis, or written after
-        it was read, its CPU compiler copies all of it.
+        row (Q = 1, C = T); with them the sequences of a prompt share one (Q = K, C = T * K). In
+        this form XLA updates the cache in place; along another axis, or after reading it, its CPU
+        compiler copies the whole cache.
         """
         new = self.keys_values(x).turned()
         first = place.column * x.shape[1]

@@ -1,8 +1,8 @@
-"""The layers of the encoder and the decoder, and what each stack has besides its layers.
+"""Encoder and decoder layers, and the other modules of each stack.
 
-NNX modules of parameters only, named as in T5X (`t5x/examples/t5/network.py`); `encoder_decoder.py`
-splits them and runs them as functions. Pre-norm throughout; dropout falls on attention
-probabilities, the MLP's hidden layer and what is added to the residual stream.
+NNX modules that hold only parameters, named as in T5X (`t5x/examples/t5/network.py`);
+`encoder_decoder.py` splits them and runs them as functions. Pre-norm throughout; dropout on
+attention probabilities, the MLP's hidden layer and the additions to the residual stream.
 B rows, S source and T target tokens, D model, N heads, H head dim, K sequences of a row (while
 decoding).
 """
@@ -116,8 +116,8 @@ class DecoderLayer(nnx.Module):
     ) -> tuple[jax.Array, KeyValue]:
         """One token of each sequence [R, Q, D] -> [R, Q, D] and this layer's updated cache.
 
-        `memory` as in `Attention.decode_step`; `cross`, with turned keys too, serves all sequences
-        of a prompt, which are its queries (B * K = R * Q).
+        `memory` as in `Attention.decode_step`; `cross`, also with turned keys, serves all sequences
+        of a prompt as queries (B * K = R * Q).
         """
         y, memory = self.self_attention.decode_step(
             self.pre_self_attention_layer_norm(x), memory, place
@@ -131,7 +131,7 @@ class DecoderLayer(nnx.Module):
 
 
 class EncoderFrame(nnx.Module):
-    """What the encoder has besides its layers."""
+    """The encoder's modules outside its layers."""
 
     def __init__(self, config: ModelConfig, *, rngs: nnx.Rngs):
         self.relpos_bias = RelativePositionBias(config, bidirectional=True, rngs=rngs)
@@ -139,7 +139,7 @@ class EncoderFrame(nnx.Module):
 
 
 class DecoderFrame(nnx.Module):
-    """What the decoder has besides its layers."""
+    """The decoder's modules outside its layers."""
 
     def __init__(self, config: ModelConfig, *, rngs: nnx.Rngs):
         self.relpos_bias = RelativePositionBias(config, bidirectional=False, rngs=rngs)

@@ -1,7 +1,6 @@
-"""`ModelConfig`: the shape of an encoder-decoder, checked when it is built.
+"""`ModelConfig`: the architecture of an encoder-decoder, its parameter count and its FLOPs.
 
-Its numbers alone give the parameter count and the matrix-multiply work of a batch, so `check`
-needs no arrays. Axis letters as in `docs/architecture.md`; no jax is imported here.
+Axis letters as in `docs/architecture.md`. Imports no jax.
 """
 
 import dataclasses
@@ -19,9 +18,6 @@ SIZES = (
     "num_encoder_layers",
     "num_decoder_layers",
 )
-ACTIVATIONS = ("gated-gelu", "gated-silu", "relu")
-DTYPES = ("float32", "bfloat16")
-REMAT_POLICIES = ("none", "minimal", "full")
 ATTENTION_IMPLEMENTATIONS = ("einsum", "xla", "cudnn")
 
 
@@ -32,13 +28,13 @@ def _size() -> Any:
 
 @dataclasses.dataclass(frozen=True)
 class ModelConfig:
-    """Architecture of a T5 encoder-decoder; T5 1.1 by default, T5 1.0 by `relu` and a tied output.
+    """Architecture of a T5 encoder-decoder: T5 1.1 by default, T5 1.0 with `relu` and tied output.
 
     Raises:
-        UserError: a field has the wrong type or a value outside what is allowed.
+        UserError: a field has a wrong type or value.
     """
 
-    # The seven sizes have no default: 0 means not set, which `check_fields` refuses.
+    # The seven sizes have no default: `check_fields` refuses 0.
     # Rows of the embedding (V); at least the vocabulary's size, a multiple of 128 shards best.
     vocab_size: int = _size()
     # Width of the residual stream (D).
@@ -50,24 +46,24 @@ class ModelConfig:
     d_ff: int = _size()
     num_encoder_layers: int = _size()
     num_decoder_layers: int = _size()
-    # Share of values zeroed while training; has no effect without a dropout key.
+    # Share of values zeroed in training.
     dropout_rate: float = bounded(0.0, least=0, below=1, note=", for example 0.1")
-    # Gated ones have two input kernels: GELU (T5 1.1), SiLU (UL2); 'relu' has one (T5 1.0).
-    activations: str = one_of("gated-gelu", ACTIVATIONS)
-    # Output kernel is the embedding transposed, with hidden states scaled by D^-0.5 (T5 1.0).
+    # The gated ones have two input kernels, GELU (T5 1.1) or SiLU (UL2); 'relu' has one (T5 1.0).
+    activations: str = one_of("gated-gelu", ("gated-gelu", "gated-silu", "relu"))
+    # The output kernel is the embedding transposed, and hidden states scale by D^-0.5 (T5 1.0).
     tied_output: bool = False
     # Relative position bias: buckets, and the distance from which all share the last bucket.
     relpos_buckets: int = 32
     relpos_max_distance: int = 128
     norm_epsilon: float = bounded(1e-6, above=0, note=", for example 1e-6")
-    # Type of the activations; parameters are float32 always. Changes numbers.
-    dtype: str = one_of("float32", DTYPES)
-    # Query-key products and softmax in float32 whatever `dtype` is. Changes numbers.
+    # Type of the activations; parameters are always float32. Changes numbers.
+    dtype: str = one_of("float32", ("float32", "bfloat16"))
+    # Query-key products and softmax in float32 for any `dtype`. Changes numbers.
     float32_attention_logits: bool = False
-    # One compiled layer, looped, instead of a program as long as the stack is deep. Speed only.
+    # A loop over one compiled layer instead of a program that grows with depth. Speed only.
     scan_layers: bool = False
     # What the backward pass recomputes: nothing, all but weight products, all. Speed only.
-    remat: str = one_of("none", REMAT_POLICIES)
+    remat: str = one_of("none", ("none", "minimal", "full"))
     # 'einsum' is ours; 'xla' and 'cudnn' are jax.nn.dot_product_attention. Speed only.
     attention: str = one_of("einsum", ATTENTION_IMPLEMENTATIONS)
 
@@ -113,8 +109,8 @@ class ModelConfig:
     def forward_flops(self, batch_size: int, inputs: int, targets: int) -> int:
         """FLOPs of one forward pass's matrix products over [B, S] sources and [B, T] targets.
 
-        Padding counts, because it is computed; attention counts all S x S, T x T and T x S pairs;
-        a multiply and its add are 2. Norms, softmax and the embedding gather are left out.
+        Includes padding and all S x S, T x T and T x S pairs of attention; a multiply-add is 2.
+        Excludes norms, softmax and the embedding gather.
         """
         joined = self.num_heads * self.head_dim
         projection = 2 * self.d_model * joined
@@ -127,9 +123,5 @@ class ModelConfig:
         return batch_size * row
 
     def train_flops(self, batch_size: int, inputs: int, targets: int) -> int:
-        """FLOPs of forward and backward (3 times forward), without what remat recomputes."""
+        """FLOPs of forward and backward (3 times forward), without remat's recomputation."""
         return 3 * self.forward_flops(batch_size, inputs, targets)
-
-    def flops_per_token(self, inputs: int, targets: int) -> float:
-        """`train_flops` of one packed row over its inputs + targets tokens."""
-        return self.train_flops(1, inputs, targets) / (inputs + targets)

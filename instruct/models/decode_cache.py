@@ -1,13 +1,13 @@
-"""What decoding keeps between steps, for a fixed number of slots that prompts come to and leave.
+"""KV cache for continuous batching: a fixed number of slots that are refilled with new prompts.
 
-Each slot holds one prompt and K sequences that continue it. All slots write the same column of
-their cache at the same step, whatever position each is at: T5 adds its attention bias by distance,
-and a column's distance is the number of steps since it was written, for every slot alike. So slots
-of different positions differ in nothing but how far back they may look (`masks.cache_mask`), a new
-prompt needs no cleaning, and columns are used in turn without end. Beams that change places move
-nothing either, they only note whose columns they read (`attention.attend_lines`).
+Each slot holds one prompt and K sequences that continue it. At each step all slots write the same
+column of their cache, whatever their positions: T5's attention bias depends on distance only, and a
+column's distance is the number of steps since it was written. So slots differ only in how far back
+they may look (`masks.cache_mask`), a new prompt needs no clearing, and columns are reused in turn.
+Reordering beams moves no keys or values either; it updates which columns each beam reads
+(`attention.attend_lines`).
 
-Keys are kept transposed, [.., H, S]: products with several queries are 3 to 8 times faster on CPUs.
+Keys are stored transposed, [.., H, S]: 3 to 8 times faster with several queries on CPUs.
 
 B slots, S source tokens, T columns, N heads, H head dim, K sequences of a slot.
 """
@@ -24,7 +24,7 @@ from instruct.models.attention import CachePlace, KeyValue
 
 
 class Prompts(NamedTuple):
-    """Encoded prompts, once for all sequences and steps; a pytree.
+    """Encoded prompts, shared by all sequences and steps; a pytree.
 
     `cross`: keys [B, N, H, S] and values [B, N, S, H] of each layer: one `KeyValue` with the layer
     axis first under `scan_layers`, else a tuple of them. `mask` [B, 1, 1, S].
@@ -37,10 +37,9 @@ class Prompts(NamedTuple):
 class DecodeCache(NamedTuple):
     """The slots' prompts, and self-attention's keys and values of each layer; a pytree.
 
-    `memory`, arranged as `Prompts.cross`: values [B * K, N, T, H], or [B, N, T * K, H] where
-    sequences may change places; `column`: int32 scalar, the one that the next step writes;
-    `ancestors` [B, T, K] int32: which sequence wrote a sequence's columns, None where they never
-    change places.
+    `memory`, arranged as `Prompts.cross`: values [B * K, N, T, H], or [B, N, T * K, H] if sequences
+    are reordered; `column`: int32 scalar, the one that the next step writes; `ancestors` [B, T, K]
+    int32: which sequence wrote a sequence's columns, None without reordering.
     """
 
     memory: Any
@@ -52,7 +51,7 @@ class DecodeCache(NamedTuple):
 def new_cache(
     prompts: Prompts, num_sequences: int, num_columns: int, reordered: bool
 ) -> DecodeCache:
-    """The cache with nothing written."""
+    """An empty cache."""
     stacked = isinstance(prompts.cross, KeyValue)
 
     def by_rows(a: jax.Array) -> jax.Array:
@@ -79,10 +78,10 @@ def new_cache(
 def next_place(
     cache: DecodeCache, positions: jax.Array, bias_of: Callable[[jax.Array], jax.Array]
 ) -> tuple[DecodeCache, CachePlace]:
-    """Where the next step writes and looks, and the cache for the step after it.
+    """The cache position of the next step, and the cache for the step after it.
 
     Args:
-        cache: as the step before left it.
+        cache: of the previous step.
         positions: [B] int32.
         bias_of: distances [T] (key minus query position) -> bias [N, T].
     """
@@ -114,11 +113,11 @@ def _num_columns(cache: DecodeCache) -> int:
 
 
 def reorder_cache(cache: DecodeCache, beam_indices: jax.Array) -> DecodeCache:
-    """The cache after beam search chose survivors: slot b, place j continues beam_indices[b, j].
+    """The cache after beam search: beam j of slot b continues beam beam_indices[b, j].
 
     Args:
-        cache: of B prompts times K beams, made with `reordered`.
-        beam_indices: [B, K] int32, each in 0..K-1, counted within the prompt.
+        cache: of B prompts times K beams, created with `reordered`.
+        beam_indices: [B, K] int32, each in 0..K-1, within the prompt.
 
     Keys and values stay where they are. T = 2, K = 3, indices [[2, 2, 0]]:
 
@@ -126,7 +125,7 @@ def reorder_cache(cache: DecodeCache, beam_indices: jax.Array) -> DecodeCache:
                      0 1 2          2 2 0
     """
     if cache.ancestors is None:
-        raise ValueError("a cache whose sequences change places is made with reordered=True")
+        raise ValueError("this cache cannot be reordered; create it with reordered=True")
     indices = beam_indices[:, None, :]
     moved = jnp.take_along_axis(cache.ancestors, indices, axis=2, mode="clip")
     return cache._replace(ancestors=moved)
@@ -135,7 +134,7 @@ def reorder_cache(cache: DecodeCache, beam_indices: jax.Array) -> DecodeCache:
 def fill_slots(
     cache: DecodeCache, prompts: Prompts, slots: jax.Array, rows: jax.Array, count: jax.Array
 ) -> DecodeCache:
-    """The cache in which `slots[i]` starts with prompt `rows[i]`, for i below `count`.
+    """Puts prompt `rows[i]` into slot `slots[i]`, for i below `count`.
 
     Args:
         cache: of slots for S source tokens.
@@ -143,27 +142,27 @@ def fill_slots(
         slots, rows: [M] int32.
         count: int32 scalar.
 
-    A prompt that is shorter than its slot leaves keys of the one before behind, masked.
+    Behind a prompt that is shorter than its slot, keys of the previous one remain, masked.
     """
     axis = 1 if isinstance(cache.memory, KeyValue) else 0
     missing = cache.prompts.mask.shape[-1] - prompts.mask.shape[-1]
     mask = jnp.pad(prompts.mask, [(0, 0)] * 3 + [(0, missing)])
 
     def put(i: jax.Array, filled: Prompts) -> Prompts:
-        def place(axis: int, whole: jax.Array, new: jax.Array) -> jax.Array:
+        def put_row(axis: int, whole: jax.Array, new: jax.Array) -> jax.Array:
             row = jax.lax.dynamic_slice_in_dim(new, rows[i], 1, axis)
             start = [jnp.int32(0)] * whole.ndim
             start[axis] = slots[i]
             return jax.lax.dynamic_update_slice(whole, row, start)
 
-        cross = jax.tree.map(lambda a, b: place(axis, a, b), filled.cross, prompts.cross)
-        return Prompts(cross, place(0, filled.mask, mask))
+        cross = jax.tree.map(lambda a, b: put_row(axis, a, b), filled.cross, prompts.cross)
+        return Prompts(cross, put_row(0, filled.mask, mask))
 
     return cache._replace(prompts=jax.lax.fori_loop(0, count, put, cache.prompts))
 
 
 def narrow(cache: DecodeCache, source_length: int) -> DecodeCache:
-    """The cache of slots for `source_length` tokens, which no prompt in it exceeds."""
+    """The cache cut to `source_length` source tokens, which no prompt in it exceeds."""
     cross = _each_layer(
         lambda kv: KeyValue(kv.key[..., :source_length], kv.value[..., :source_length, :]),
         cache.prompts.cross,

@@ -1,10 +1,10 @@
 """The T5 encoder-decoder: pure functions of a parameter tree.
 
-Modules (`blocks.py`, `layers.py`, `attention.py`) are split once into a static part and
-parameters; everything after that is a plain nested dict of float32 arrays, so `jax.jit`, `grad`,
-`lax.scan` and `checkpoint` apply without wrappers (docs/decisions/0001). Paths are T5X's
-('encoder/layers_0/attention/query/kernel'); with `scan_layers` the layers are stacked, see
-`layout.py`. Dropout keys and the decoding cache are arguments and results, never state.
+Modules (`blocks.py`, `layers.py`, `attention.py`) are split once into a static graph and
+parameters, a nested dict of float32 arrays, so `jax.jit`, `grad`, `lax.scan` and `checkpoint` apply
+without wrappers (docs/decisions/0001). Paths are T5X's ('encoder/layers_0/attention/query/kernel');
+`scan_layers` stacks the layers, see `layout.py`. Dropout keys and the decoding cache are arguments
+and results, never state.
 
 B rows, S source and T target tokens, D model, N heads, H head dim, V vocabulary, K sequences of a
 prompt while decoding (`decode_cache.py`).
@@ -42,7 +42,7 @@ Batch = Mapping[str, jax.Array]
 
 
 class _Part:
-    """A module type, split once into its static graph and the shapes of its parameters."""
+    """A module type, split once into its static graph and its parameters' names."""
 
     def __init__(self, module_type: Callable[..., Any], config: ModelConfig):
         self._build = lambda key: module_type(config, rngs=nnx.Rngs(params=key))
@@ -54,7 +54,7 @@ class _Part:
         return nnx.to_pure_dict(nnx.state(self._build(key)))
 
     def bind(self, params: Params) -> Any:
-        """The module with these parameters; other entries of the dict are left out."""
+        """The module with these parameters; ignores other entries of the dict."""
         return nnx.merge(self.graph, {name: params[name] for name in self.names})
 
 
@@ -79,7 +79,7 @@ class EncoderDecoder:
     config: ModelConfig
 
     def init(self, key: jax.Array) -> Params:
-        """Fresh float32 parameters with T5's initialisers; both layouts agree but for rounding."""
+        """Fresh float32 parameters with T5's initialisers; both layouts agree up to rounding."""
         config, parts = self.config, _parts(self.config)
         keys = jax.random.split(key, len(parts))
         return {
@@ -91,7 +91,7 @@ class EncoderDecoder:
         }
 
     def _init_layers(self, part: _Part, key: jax.Array, num_layers: int) -> Params:
-        # vmap in both layouts: the program does not grow with the depth, and compiles in seconds.
+        # vmap in both layouts, so that the program does not grow with depth.
         stacked = jax.vmap(part.init)(jax.random.split(key, num_layers))
         if self.config.scan_layers:
             return {"layers": stacked}
@@ -108,10 +108,10 @@ class EncoderDecoder:
 
         Args:
             params: as from `init`.
-            batch: arrays named as in `instruct.batch`; needs encoder_input_tokens [B, S] and
-                decoder_input_tokens [B, T]. With segment ids (both or neither) rows are packed;
-                without, each row is one example and encoder id 0 is padding.
-            dropout_key: None means no dropout.
+            batch: arrays named as in `instruct.batch`; encoder_input_tokens [B, S] and
+                decoder_input_tokens [B, T] are required. With segment ids (both or neither) rows
+                are packed; without, each row is one example and encoder id 0 is padding.
+            dropout_key: None: no dropout.
         """
         hidden = self.decoder_hidden(params, batch, dropout_key)
         logits = hidden.astype(jnp.float32) @ self.head_kernel(params)
@@ -120,11 +120,11 @@ class EncoderDecoder:
     def decoder_hidden(
         self, params: Params, batch: Batch, dropout_key: jax.Array | None = None
     ) -> jax.Array:
-        """[B, T, D] decoder output in the activations' dtype, before the output head."""
+        """[B, T, D] decoder output in `config.dtype`, before the output head."""
         source_ids = batch.get(batch_keys.ENCODER_SEGMENT_IDS)
         target_ids = batch.get(batch_keys.DECODER_SEGMENT_IDS)
         if (source_ids is None) != (target_ids is None):
-            raise ValueError("a batch has segment ids for both encoder and decoder, or for neither")
+            raise ValueError("give segment ids for both encoder and decoder, or for neither")
         keys = (None, None)
         if dropout_key is not None and self.config.dropout_rate > 0:
             keys = tuple(jax.random.split(dropout_key))
@@ -136,7 +136,7 @@ class EncoderDecoder:
         return self._run_decoder(params, tokens, target_ids, encoded, cross_mask, keys[1])
 
     def head_kernel(self, params: Params) -> jax.Array:
-        """[D, V] float32 output kernel: logits are `decoder_hidden` in float32 times it."""
+        """[D, V] float32 output kernel; logits are `decoder_hidden` in float32 @ kernel."""
         if self.config.tied_output:
             embedding = params["token_embedder"]["embedding"]
             return embedding.T * self.config.d_model**-0.5
@@ -160,9 +160,9 @@ class EncoderDecoder:
         Args:
             params: as from `init`.
             inputs: [B, S] prompts, 0 is padding.
-            tokens: [B, M] int32, what is fed at a node; 0 at the root.
-            depths: [B, M] int32, the position that the token would have alone.
-            seen: [B, M, M] boolean, which nodes a node may look at: its ancestors and itself.
+            tokens: [B, M] int32, the input token of a node; 0 at the root.
+            depths: [B, M] int32, the token's position in its continuation.
+            seen: [B, M, M] boolean, the nodes that a node attends to: its ancestors and itself.
         """
         parts, decoder = _parts(self.config), params["decoder"]
         encoded, mask = self.encode(params, inputs)
@@ -181,12 +181,12 @@ class EncoderDecoder:
         return logical_constraint(logits, ("batch", "length", "vocab"))
 
     def start_prompts(self, params: Params, tokens: jax.Array) -> Prompts:
-        """Prompts [B, S] (0 is padding), encoded, with every layer's keys and values."""
+        """Encodes prompts [B, S] (0 is padding) and computes every layer's keys and values."""
         encoded, mask = self.encode(params, tokens)
         return self.encoded_prompts(params, encoded, mask)
 
     def encoded_prompts(self, params: Params, encoded: jax.Array, mask: jax.Array) -> Prompts:
-        """Keys and values of what `encode` returned: computed once, whatever is decoded."""
+        """Cross-attention keys and values of the results of `encode`, computed once a prompt."""
         config, part = self.config, _parts(self.config).decoder_layer
 
         def keys_values(layer_params: Params) -> KeyValue:
@@ -206,21 +206,21 @@ class EncoderDecoder:
     ) -> DecodeCache:
         """Cache for `num_sequences` continuations of each prompt, of up to `num_columns` tokens.
 
-        `reordered` False: the sequences never change places (`reorder_cache` refuses).
+        `reordered` allows `reorder_cache`, for beam search.
         """
         return decode_cache.new_cache(prompts, num_sequences, num_columns, reordered)
 
     def decode_step(
         self, params: Params, cache: DecodeCache, tokens: jax.Array, positions: jax.Array
     ) -> tuple[jax.Array, DecodeCache]:
-        """Logits [B * K, V] float32 of the next token, and the cache with this one in it.
+        """Logits [B * K, V] float32 of the next token, and the cache with the current one in it.
 
         Args:
             params: as from `init`.
-            cache: from `init_cache`, or of the step before.
+            cache: from `init_cache`, or of the previous step.
             tokens: [B * K] int32, the token at the row's position (0 at position 0); the
-                sequences of one prompt follow each other.
-            positions: [B] int32, from 0; a row's grows by one with each step, from wherever it is.
+                sequences of one prompt are adjacent.
+            positions: [B] int32, from 0; a row's grows by one with each step.
         """
         parts, decoder = _parts(self.config), params["decoder"]
         frame = parts.decoder.bind(decoder)
@@ -245,19 +245,19 @@ class EncoderDecoder:
         return logits, cache._replace(memory=memory)
 
     def _scan_decode(self, step, layers: Params, x: jax.Array, cache: DecodeCache):
-        """All layers of one step, the stacked cache carried and written in place."""
+        """Runs one step through all layers, updating the carried, stacked cache in place."""
 
         def body(i, carry):
             x, memory = carry
-            layer, here, cross = jax.tree.map(
+            layer, layer_memory, cross = jax.tree.map(
                 lambda a: jax.lax.dynamic_index_in_dim(a, i, keepdims=False),
                 (layers, memory, cache.prompts.cross),
             )
-            x, here = step(layer, x, here, cross)
+            x, layer_memory = step(layer, x, layer_memory, cross)
             memory = jax.tree.map(
                 lambda whole, new: jax.lax.dynamic_update_index_in_dim(whole, new, i, 0),
                 memory,
-                here,
+                layer_memory,
             )
             return x, memory
 
@@ -283,7 +283,7 @@ class EncoderDecoder:
         rows, length = tokens.shape
         frame = parts.encoder.bind(params["encoder"])
         x = parts.embedder.bind(params["token_embedder"])(tokens)
-        # The encoder's last dropout is the only one not shared over the length, as in T5X.
+        # The encoder's last dropout is the only one that differs over the length, as in T5X.
         ends = draw_kept(
             _fold(key, config.num_encoder_layers),
             config.dropout_rate,
@@ -323,14 +323,14 @@ class EncoderDecoder:
         return apply_kept(frame.decoder_norm(x), ends[1])
 
     def _run_layers(self, layer, params, num_layers, x, key) -> jax.Array:
-        """x through `layer(layer_params, x, layer_key)` for each layer, looped or written out."""
+        """Applies `layer(layer_params, x, layer_key)` for each layer, looped or unrolled."""
         config = self.config
         if config.remat != "none":
             policy = {
                 "minimal": jax.checkpoint_policies.dots_with_no_batch_dims_saveable,
                 "full": jax.checkpoint_policies.nothing_saveable,
             }[config.remat]
-            # Inside a scan the loop itself keeps the compiler from merging the recomputation away.
+            # Inside a scan the loop keeps the compiler from eliminating the recomputation.
             layer = jax.checkpoint(layer, policy=policy, prevent_cse=not config.scan_layers)
         if not config.scan_layers:
             for i in range(num_layers):

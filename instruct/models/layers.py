@@ -1,8 +1,8 @@
 """Parts of a T5 layer: norm, dense, MLP, embedding, relative position bias, dropout.
 
-NNX modules that hold float32 parameters and static numbers, nothing else: no random state, no
-cache, no sharding. Parameter names and initialisers are T5X's (`t5x/examples/t5/layers.py`), so
-that checkpoints fit; sharding names come from the path of a parameter (`mesh.py`).
+NNX modules that hold only float32 parameters and static numbers. Parameter names and initialisers
+are T5X's (`t5x/examples/t5/layers.py`), so that checkpoints fit; a parameter's path determines its
+sharding (`mesh.py`).
 B rows, T tokens, D model, F feed-forward, N heads, V vocabulary.
 """
 
@@ -47,12 +47,12 @@ class Dense(nnx.Module):
 
 @jax.custom_vjp
 def project(x: jax.Array, kernel: jax.Array) -> jax.Array:
-    """x [..., in] @ kernel [in, out], with a backward pass that suits XLA's CPU compiler.
+    """x [..., in] @ kernel [in, out], with a backward pass that is fast with XLA's CPU compiler.
 
-    The kernel's gradient needs one operand transposed, and the compiler fuses that transposition
-    with whatever made the operand. JAX's own rule always transposes the incoming gradient; for an
-    MLP's input kernels that is the derivative of the GELU, evaluated column by column, a fifth of
-    a training step. So the narrower of the two is transposed.
+    The kernel's gradient needs one operand transposed, and the compiler fuses that with the
+    operand's producer. JAX's own rule always transposes the incoming gradient; for an MLP's input
+    kernels that is the GELU's derivative, evaluated column by column, a fifth of a training step.
+    This one transposes the narrower operand.
     """
     return x @ kernel
 
@@ -75,7 +75,7 @@ project.defvjp(_project_forward, _project_backward)
 
 
 class RMSNorm(nnx.Module):
-    """Root-mean-square norm over the last axis, statistics in float32, no bias, no centring."""
+    """Root-mean-square norm over the last axis, statistics in float32, without bias."""
 
     def __init__(self, config: ModelConfig, *, rngs: nnx.Rngs):
         self.dtype = config.dtype
@@ -98,7 +98,7 @@ class Embedder(nnx.Module):
         self.embedding = nnx.Param(init(rngs.params(), (config.vocab_size, config.d_model)))
 
     def __call__(self, tokens: jax.Array) -> jax.Array:
-        """[B, T] ids -> [B, T, D]: a gather; a one-hot product doubles a CPU step's FLOPs."""
+        """[B, T] ids -> [B, T, D], a gather; a one-hot product would double a CPU step's FLOPs."""
         return jnp.take(self.embedding.get_value(), tokens, axis=0).astype(self.dtype)
 
 
@@ -117,7 +117,7 @@ class MLP(nnx.Module):
         self.wo = Dense(config.d_ff, config.d_model, dtype=config.dtype, rngs=rngs)
 
     def __call__(self, x: jax.Array, kept: jax.Array | None = None) -> jax.Array:
-        """[..., D] -> [..., D]; `kept` [B, 1, F] scales the hidden layer (see `Dropout`)."""
+        """[..., D] -> [..., D]; `kept` [B, 1, F] scales the hidden layer (see `draw_kept`)."""
         if self.activations == "gated-gelu":
             hidden = jax.nn.gelu(self.wi_0(x), approximate=True) * self.wi_1(x)
         elif self.activations == "gated-silu":
@@ -128,7 +128,7 @@ class MLP(nnx.Module):
 
 
 class RelativePositionBias(nnx.Module):
-    """One table [N, buckets] for a whole stack: attention bias by bucketed key-query distance."""
+    """One table [N, buckets] a stack: attention bias by bucketed key-query distance."""
 
     def __init__(self, config: ModelConfig, *, bidirectional: bool, rngs: nnx.Rngs):
         self.dtype = config.dtype
@@ -148,9 +148,9 @@ class RelativePositionBias(nnx.Module):
     def __call__(self, num_tokens: int) -> jax.Array:
         """[1, N, T, T] bias of a whole row.
 
-        Built from the 2T distances that occur, each looked up once, then skewed into a matrix by
-        reshaping; so the gradient is a sum, not a scatter over T * T entries. With w(d) the bias
-        at distance d and T = 2, the rows of [w0 w1 w_ w-1] repeated and cut to 3 columns give
+        Looks up each of the 2T distances once and skews them into a matrix by reshaping, so the
+        gradient is a sum, not a scatter over T * T entries. With w(d) the bias at distance d and
+        T = 2, the rows of [w0 w1 w_ w-1] repeated and cut to 3 columns give
 
             w0  w1  w_             w0  w1
             w-1 w0  w1      ->     w-1 w0
@@ -188,7 +188,7 @@ def relative_position_bucket(
     else:
         behind = jnp.maximum(behind, 0)
     num_exact = num_buckets // 2
-    # The epsilon keeps log(0) out of the branch that is not taken, as mesh-tensorflow does.
+    # The epsilon avoids log(0) in the branch that is not taken, as in mesh-tensorflow.
     ratio = behind.astype(jnp.float32) / num_exact + jnp.finfo(jnp.float32).eps
     scale = (num_buckets - num_exact) / math.log(max_distance / num_exact)
     logarithmic = num_exact + (jnp.log(ratio) * scale).astype(jnp.int32)
@@ -201,9 +201,9 @@ def draw_kept(
 ) -> list[jax.Array | None]:
     """Dropout factors of several shapes [B, ...]: 0 with probability `rate`, else 1 / (1 - rate).
 
-    One random draw serves a whole layer: on a CPU the number of draws costs, not their size. All
-    shapes share B, which stays an axis so that the draw shards over rows. Without a key, or at
-    rate 0, every factor is None and `apply_kept` does nothing.
+    One random draw serves a whole layer: on a CPU the number of draws costs time, not their size.
+    All shapes share B, so that the draw shards over rows. Without a key, or at rate 0, every factor
+    is None and `apply_kept` returns x.
     """
     if key is None or rate == 0.0:
         return [None] * len(shapes)
@@ -220,5 +220,5 @@ def draw_kept(
 
 
 def apply_kept(x: jax.Array, kept: jax.Array | None) -> jax.Array:
-    """x times its dropout factors, broadcast over the axes where they have length 1."""
+    """x times its dropout factors, broadcast over axes of length 1."""
     return x if kept is None else x * kept

@@ -1,10 +1,10 @@
-"""Two layouts of one model's parameters: layer by layer, and stacked along a leading layer axis.
+"""Conversion between two layouts of parameters: separate layers, and layers stacked on axis 0.
 
     {"layers_0": {"k": [D, F]}, "layers_1": {"k": [D, F]}}   <->   {"layers": {"k": [2, D, F]}}
 
-The first has T5X's names and is what checkpoints hold; the second is what `scan_layers` computes
-with. Both functions take any tree that holds such dictionaries: parameters, optimiser slots,
-numpy arrays, jax arrays or `ShapeDtypeStruct`s.
+Checkpoints hold the first, with T5X's names; `scan_layers` computes with the second. Both functions
+take any tree of such dictionaries (parameters, optimiser slots) of numpy arrays, jax arrays or
+`ShapeDtypeStruct`s.
 """
 
 import re
@@ -14,12 +14,13 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.sharding import NamedSharding, PartitionSpec
 
 _LAYER = re.compile(r"layers_(\d+)")
 
 
 def stack_layers(tree: Any) -> Any:
-    """Every dictionary's `layers_0..n-1` become one `layers` with the layer axis first.
+    """Stacks every dictionary's `layers_0..n-1` into one `layers`, the layer axis first.
 
     Raises:
         ValueError: numbers are missing, or layers differ in structure.
@@ -39,7 +40,7 @@ def stack_layers(tree: Any) -> Any:
 
 
 def unstack_layers(tree: Any) -> Any:
-    """The opposite of `stack_layers`: every `layers` becomes `layers_0..n-1`."""
+    """The inverse of `stack_layers`."""
 
     def unstack(node: Mapping[str, Any]) -> dict[str, Any]:
         if "layers" not in node:
@@ -53,15 +54,17 @@ def unstack_layers(tree: Any) -> Any:
 
 
 def layer_of(stacked: Any, index: int) -> Any:
-    """Layer `index` of a stacked tree."""
-    return jax.tree.map(
-        lambda leaf: (
-            jax.ShapeDtypeStruct(leaf.shape[1:], leaf.dtype)
-            if isinstance(leaf, jax.ShapeDtypeStruct)
-            else leaf[index]
-        ),
-        stacked,
-    )
+    """Layer `index` of a stacked tree; abstract arrays keep their share of a sharding."""
+
+    def one_layer(leaf: Any) -> Any:
+        if not isinstance(leaf, jax.ShapeDtypeStruct):
+            return leaf[index]
+        sharding = leaf.sharding
+        if isinstance(sharding, NamedSharding):
+            sharding = NamedSharding(sharding.mesh, PartitionSpec(*sharding.spec[1:]))
+        return jax.ShapeDtypeStruct(leaf.shape[1:], leaf.dtype, sharding=sharding)
+
+    return jax.tree.map(one_layer, stacked)
 
 
 def _stack(leaves: tuple[Any, ...]) -> Any:

@@ -1,12 +1,11 @@
-"""All attention masks, from segment ids and token ids. B rows, S source, T target, N heads.
+"""Attention masks, from segment ids and token ids. B rows, S source, T target.
 
-A mask is boolean [B, 1, queries, keys], True where the query may look at the key. A packed row
-holds several examples; nothing of one may reach another, and nothing reaches padding. Relative
-order comes from the place in the row: the examples of a row lie contiguously, so distances inside
-one are the same as if it were alone.
+A mask is boolean [B, 1, queries, keys], True where the query attends to the key. A packed row holds
+several examples, which never attend to each other or to padding. They are contiguous, so distances
+in the row are distances in the example.
 
-A query that may look at nothing (padding, or the cross-attention of an example whose source is
-empty) gets no attention at all, not an average over strangers: see `attention.py`.
+A query whose mask is all False (padding, or the cross-attention of an example with an empty source)
+gets zeros, see `attention.py`.
 """
 
 import jax
@@ -24,7 +23,7 @@ def source_segments(tokens: jax.Array, segment_ids: jax.Array | None) -> jax.Arr
 
 
 def source_mask(segments: jax.Array) -> jax.Array:
-    """[B, 1, S, S]: source tokens see all of their own example.
+    """[B, 1, S, S]: source tokens attend to their own example.
 
     segments 1 1 2 0     1 1 0 0
                          1 1 0 0
@@ -36,9 +35,9 @@ def source_mask(segments: jax.Array) -> jax.Array:
 
 
 def target_mask(num_tokens: int, segment_ids: jax.Array | None) -> jax.Array:
-    """[B, 1, T, T] ([1, 1, T, T] without segment ids): targets see earlier ones of their example.
+    """[B, 1, T, T] ([1, 1, T, T] without segment ids): causal within each example.
 
-    Unpacked rows need no padding mask: padding comes last, so no real token can see it.
+    Unpacked rows need no padding mask: padding comes last, where no real token attends.
 
     segments 1 1 2 0     1 0 0 0
                          1 1 0 0
@@ -51,7 +50,7 @@ def target_mask(num_tokens: int, segment_ids: jax.Array | None) -> jax.Array:
 
 
 def cross_mask(source: jax.Array, target_segment_ids: jax.Array | None) -> jax.Array:
-    """[B, 1, T, S] ([B, 1, 1, S] without target segments): targets see their example's source.
+    """[B, 1, T, S] ([B, 1, 1, S] without target segments): targets attend to their source.
 
     source segments [B, S] 1 1 2 0, target segments [B, T] 1 2 2     1 1 0 0
                                                                      0 0 1 0
@@ -64,9 +63,9 @@ def cross_mask(source: jax.Array, target_segment_ids: jax.Array | None) -> jax.A
 
 
 def cache_ages(column: jax.Array, num_columns: int) -> jax.Array:
-    """[T] int32: how many steps ago each column of a decoding cache was written.
+    """[T] int32: steps since each column of a decoding cache was written.
 
-    Columns are written in turn, `column` just now; after the last comes the first again.
+    Columns are written in turn, cyclically, `column` in this step.
 
     column 1 of 4    1 0 3 2
     """
@@ -74,7 +73,7 @@ def cache_ages(column: jax.Array, num_columns: int) -> jax.Array:
 
 
 def cache_mask(ages: jax.Array, positions: jax.Array) -> jax.Array:
-    """[B, 1, 1, T]: columns that hold tokens of the sequence that a row is at now.
+    """[B, 1, 1, T]: columns that hold tokens of a row's current sequence.
 
     ages 1 0 3 2, positions 0 2    0 1 0 0
                                    1 1 0 1

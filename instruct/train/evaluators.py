@@ -1,7 +1,8 @@
-"""`Evaluator`: scalars of the parameters at some steps; the teacher-forced validation loss."""
+"""`Evaluator`: periodic evaluation of the parameters, such as the teacher-forced loss."""
 
+import dataclasses
 import functools
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Protocol, runtime_checkable
 
 import jax
@@ -16,9 +17,8 @@ from instruct.train.metrics import eval_scalars
 class Evaluator(Protocol):
     """Called at every multiple of `every_steps` and at the last step, in every process.
 
-    `params` are the model's parameters as global arrays: read them, do not donate them. The mesh
-    is set (`jax.set_mesh`). The scalars are logged with those of the step, and
-    `CheckpointConfig.best_metric` may name one.
+    `params` are global arrays: read them, do not donate them. The mesh is set (`jax.set_mesh`). The
+    scalars are logged with those of the step, and `CheckpointConfig.best_metric` may name one.
     """
 
     every_steps: int
@@ -26,52 +26,34 @@ class Evaluator(Protocol):
     def __call__(self, params: Any, step: int) -> Mapping[str, float]: ...
 
 
+@dataclasses.dataclass
 class ValidationLoss:
-    """Teacher-forced loss and accuracy of fixed batches: eval/loss, eval/accuracy, by group.
+    """Teacher-forced loss and accuracy of fixed batches: eval/loss, eval/accuracy, by group."""
 
-    Args:
-        every_steps: see `Evaluator`.
-        eval_step: (params, batch) -> `LossTotals`, compiled.
-        mesh: of the parameters.
-        batches: this process's rows; at least one batch.
-        group_names: what `LossTotals.groups` counts.
-    """
-
-    def __init__(
-        self,
-        every_steps: int,
-        eval_step: Callable[[Any, Any], LossTotals],
-        mesh: jax.sharding.Mesh,
-        batches: Sequence[Mapping[str, Any]],
-        group_names: Sequence[str],
-    ) -> None:
-        self.every_steps = every_steps
-        self._eval_step, self._mesh = eval_step, mesh
-        self._batches, self._group_names = batches, group_names
+    every_steps: int
+    eval_step: Callable[[Any, Any], LossTotals]  # (params, batch) -> sums, jitted
+    mesh: jax.sharding.Mesh  # of the parameters
+    batches: Sequence[Mapping[str, Any]]  # this process's rows; at least one batch
+    group_names: Sequence[str]  # of `LossTotals.groups`
 
     def __call__(self, params: Any, step: int) -> Mapping[str, float]:
         totals: list[LossTotals] = []
-        for batch in self._batches:
-            newest = self._eval_step(params, shard_batch(self._mesh, batch))
-            # One batch late, and added on the host: of the CPU's fake devices one may otherwise
-            # have its limit of 32 programs in flight, and the others wait for it for ever.
+        for batch in self.batches:
+            newest = self.eval_step(params, shard_batch(self.mesh, batch))
+            # One batch late, and added on the host: otherwise one of the CPU's fake devices may
+            # reach its limit of 32 programs in flight, and the others wait for it forever.
             totals[-1:] = jax.device_get(totals[-1:])
             totals.append(newest)
-        return eval_scalars(
-            functools.reduce(LossTotals.add, jax.device_get(totals)), self._group_names
-        )
+        totals = jax.device_get(totals)
+        return eval_scalars(functools.reduce(LossTotals.add, totals), self.group_names)
 
 
 def check_evaluators(evaluators: Sequence[Evaluator]) -> None:
     """Raises UserError unless each is an `Evaluator`."""
     for evaluator in evaluators:
         every = getattr(evaluator, "every_steps", None)
-        if (
-            isinstance(evaluator, type)
-            or not callable(evaluator)
-            or type(every) is not int
-            or every < 1
-        ):
+        is_object = callable(evaluator) and not isinstance(evaluator, type)
+        if not is_object or type(every) is not int or every < 1:
             raise UserError(
                 f"train.evaluators holds {evaluator!r}, which is no Evaluator; bind objects such "
                 "as [@my_module.Mine()] with `every_steps`, a whole number of at least 1, and "
@@ -80,27 +62,22 @@ def check_evaluators(evaluators: Sequence[Evaluator]) -> None:
 
 
 def evaluate(
-    evaluators: Sequence[Evaluator], params: Any, step: int, mesh: jax.sharding.Mesh
+    evaluators: Sequence[Evaluator],
+    params: Any,
+    step: int,
+    mesh: jax.sharding.Mesh,
+    logged: Iterable[str] = (),
 ) -> dict[str, float]:
-    """The scalars of all `evaluators` together.
-
-    Raises:
-        UserError: two of them give a scalar of the same name.
-    """
+    """The scalars of all `evaluators`; raises UserError for a name used twice or in `logged`."""
     scalars: dict[str, float] = {}
     for evaluator in evaluators:
         with jax.set_mesh(mesh):
             values = {name: float(value) for name, value in evaluator(params, step).items()}
-        add_scalars(scalars, values, type(evaluator).__name__)
+        if taken := sorted({"step", *scalars, *logged} & values.keys()):
+            source = type(evaluator).__name__
+            raise UserError(
+                f"{source} gives a scalar called {taken[0]!r}, which the run logs already; give it "
+                f"another name, such as 'eval/{source}'."
+            )
+        scalars |= values
     return scalars
-
-
-def add_scalars(scalars: dict[str, Any], values: Mapping[str, Any], source: str) -> None:
-    """Adds `values` to `scalars`. Raises UserError for a name that is taken."""
-    taken = sorted({"step", *scalars} & set(values))
-    if taken:
-        raise UserError(
-            f"{source} gives a scalar called {taken[0]!r}, which the run logs already; give it "
-            f"another name, such as 'eval/{source}'."
-        )
-    scalars.update(values)

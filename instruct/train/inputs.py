@@ -1,4 +1,4 @@
-"""What training needs of its data: a feed, evaluation batches, groups to show losses by."""
+"""The data of a training run: feed, evaluation batches, and the groups of its losses."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -24,7 +24,7 @@ Batch = dict[str, np.ndarray]
 
 
 class Feed(Protocol):
-    """Endless batches that can be continued exactly; `TrainFeed` is one."""
+    """An endless, exactly resumable iterator over batches; `TrainFeed` is one."""
 
     def __next__(self) -> tuple[Batch, Any]:
         """(this process's rows, an info with `task_counts` and `num_examples`)."""
@@ -40,18 +40,11 @@ class Feed(Protocol):
 
 
 class Inputs(NamedTuple):
-    """The data of a run.
-
-    Attributes:
-        feed: training batches of this process.
-        eval_batches: this process's rows of what the teacher-forced loss is computed on; may be
-            empty.
-        leaves: of the mixture, with `name`, `family` and `category`; task ids count them from 1.
-    """
+    """The data of a run, of this process."""
 
     feed: Feed
-    eval_batches: list[Batch]
-    leaves: Sequence[Any]
+    eval_batches: list[Batch]  # for the teacher-forced loss; may be empty
+    leaves: Sequence[Any]  # of the mixture; have `name`, `family`, `category`; task ids start at 1
 
 
 def open_inputs(
@@ -61,47 +54,38 @@ def open_inputs(
     console: Console,
     workspace: Workspace = Workspace(),  # noqa: B008 (frozen)
 ) -> Inputs:
-    """Resolves the mixture, builds the record stores that are missing, opens feed and evaluation.
+    """Resolves the mixture, builds missing record stores, opens feed and evaluation batches.
 
-    Args:
-        data: what to train on.
-        vocab_size: rows of the model's embedding.
-        num_eval_examples: of the validation split; 0 for no evaluation. Without a validation
-            split there is none either.
-        console: for the progress of the stores.
-        workspace: where data and stores are.
-
-    Raises:
-        UserError: unknown mixture, vocabulary larger than the embedding, unreadable data, ...
+    `vocab_size`: rows of the model's embedding. `num_eval_examples`: of the validation split, if
+    there is one; 0 for no evaluation.
     """
     # SeqIO and TensorFlow take seconds to import, and only names need them.
     from instruct.data import registry
     from instruct.data.seqio.reading import seqio_windows
 
+    def say(line: str) -> None:
+        console.print(line, markup=False, soft_wrap=True)
+
+    mixture = data.mixture
     check_embedding_rows(load_vocabulary(data.vocabulary), vocab_size)
-    if registry.task_vocabulary(workspace, data.mixture) == data.vocabulary:
-        text = f"vocabulary: {data.vocabulary}, as the tasks of {data.mixture} have it."
-        console.print(text, markup=False, soft_wrap=True)
+    if registry.task_vocabulary(workspace, mixture) == data.vocabulary:
+        say(f"vocabulary: {data.vocabulary}, from the tasks of {mixture}.")
     left_out = tasks_left_out(workspace, data)
-    resolved = registry.resolve(workspace, data.mixture, data.split, left_out)
+    resolved = registry.resolve(workspace, mixture, data.split, left_out)
     if resolved.left_out:
-        text = (
-            f"{len(resolved.left_out)} tasks of {data.mixture} are left out, as "
-            f"{left_out_path(workspace, data.mixture)} says."
-        )
-        console.print(text, markup=False, soft_wrap=True)
+        path = left_out_path(workspace, mixture)
+        say(f"{len(resolved.left_out)} tasks of {mixture} are left out, as {path} says.")
     splits = dict.fromkeys(("train", data.split, EVAL_SPLIT))
     prepare(workspace, resolved, data, tuple(splits), console=console).check()
     # Again: rates in proportion to examples are known only now.
-    resolved = registry.resolve(workspace, data.mixture, data.split, left_out)
-    here = (jax.process_index(), jax.process_count())
+    resolved = registry.resolve(workspace, mixture, data.split, left_out)
+    process = (jax.process_index(), jax.process_count())
     held = []
     if num_eval_examples and any(EVAL_SPLIT in leaf.splits for leaf in resolved.leaves):
-        held = eval_batches(workspace, data, resolved, EVAL_SPLIT, num_eval_examples, *here)
+        held = eval_batches(workspace, data, resolved, EVAL_SPLIT, num_eval_examples, *process)
     elif num_eval_examples:
-        text = f"{data.mixture} has no split {EVAL_SPLIT!r}: there will be no eval/loss."
-        console.print(text, markup=False, soft_wrap=True)
-    feed = TrainFeed(workspace, data, resolved, *here, seqio_windows)
+        say(f"{mixture} has no split {EVAL_SPLIT!r}: there will be no eval/loss.")
+    feed = TrainFeed(workspace, data, resolved, *process, seqio_windows)
     return Inputs(feed, held, resolved.leaves)
 
 
@@ -114,7 +98,7 @@ def task_groups(leaves: Sequence[Any]) -> tuple[list[str], list[int]]:
 
 
 def gather_states(state: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """The JSON values of every process, in their order; all processes must call this."""
+    """The JSON values of all processes, in order; every process must call this."""
     if jax.process_count() == 1:
         return [dict(state)]
     text = np.frombuffer(json.dumps(state).encode(), np.uint8)
@@ -126,23 +110,15 @@ def gather_states(state: Mapping[str, Any]) -> list[dict[str, Any]]:
 
 
 def restore_inputs(feed: Feed, meter: IntervalMetrics, saved: Mapping[str, Any]) -> None:
-    """Continues feed and sums where this process saved them.
-
-    Args:
-        feed, meter: of this process.
-        saved: `processes` holds what `gather_states` gave.
-
-    Raises:
-        UserError: another number of processes saved them.
-    """
+    """Restores this process's feed and sums from the `processes` that `gather_states` returned."""
     processes: Sequence[Mapping[str, Any]] = saved["processes"]
-    if not processes:  # converted from a T5X checkpoint with its slots: the data begin here
+    if not processes:  # converted from a T5X checkpoint with its slots: the data start here
         return
     if len(processes) != jax.process_count():
         raise UserError(
             f"the checkpoint was written by {len(processes)} processes, now there are "
-            f"{jax.process_count()}; the number must stay, or the data would differ. To go on "
-            "anyway, start a new MODEL_DIR with INITIAL_CHECKPOINT_PATH."
+            f"{jax.process_count()}; another number would change the data. Use as many, or start "
+            "a new MODEL_DIR with INITIAL_CHECKPOINT_PATH."
         )
     own = processes[jax.process_index()]
     feed.restore(own["feed"])

@@ -1,16 +1,16 @@
-"""`train`: one run, from its configuration to its last checkpoint."""
+"""`train`: the training loop, from the configuration to the last checkpoint of a run."""
 
 import contextlib
-import pathlib
 import time
 from collections.abc import Callable, Mapping, Sequence
-from typing import Annotated, Any, NamedTuple
+from typing import Annotated, Any
 
 import jax
 import jax.numpy as jnp
 import optax
 from rich.console import Console
 
+from instruct import mesh as meshes
 from instruct import peak
 from instruct.batch import batch_shapes
 from instruct.checkpoints.checkpoint import CheckpointConfig, CheckpointStore
@@ -20,34 +20,15 @@ from instruct.checkpoints.train_state import TrainState
 from instruct.data.config import DataConfig
 from instruct.data.feed.preview import target_faults
 from instruct.data.vocab import load_vocabulary
-from instruct.errors import UserError
+from instruct.errors import UserError, unknown_name
 from instruct.fields import LARGEST, Range, check_arguments
-from instruct.mesh import (
-    MeshConfig,
-    batch_sharding,
-    check_batch_size,
-    make_mesh,
-    replicated_sharding,
-    shard_batch,
-    with_shardings,
-)
+from instruct.files import replace_file
+from instruct.mesh import MeshConfig
 from instruct.models.config import ModelConfig
 from instruct.models.encoder_decoder import EncoderDecoder
 from instruct.train import session
-from instruct.train.evaluators import (
-    Evaluator,
-    ValidationLoss,
-    add_scalars,
-    check_evaluators,
-    evaluate,
-)
-from instruct.train.inputs import (
-    Inputs,
-    gather_states,
-    open_inputs,
-    restore_inputs,
-    task_groups,
-)
+from instruct.train.evaluators import Evaluator, ValidationLoss, check_evaluators, evaluate
+from instruct.train.inputs import Inputs, gather_states, open_inputs, restore_inputs, task_groups
 from instruct.train.loss import LossConfig, make_loss_fn
 from instruct.train.metrics import IntervalMetrics, Stopwatch, eval_names
 from instruct.train.optimizer import OptimizerConfig, make_optimizer
@@ -60,7 +41,7 @@ from instruct.train.step import (
     make_train_step,
     state_shardings,
 )
-from instruct.train.trackers import JsonLines, TensorBoard, Tracker, TrackerGroup
+from instruct.train.trackers import JsonLines, TensorBoard, Tracker, check_trackers, open_trackers
 
 
 def train(
@@ -89,45 +70,44 @@ def train(
 ) -> None:
     """Trains, or resumes the run in `model_dir`. Bound by gin.
 
-    A resumed run computes bit for bit what an uninterrupted one would have. One process at a time
-    trains in a folder.
+    A resumed run computes bit for bit what an uninterrupted one would have. Only one process at a
+    time trains in a folder.
 
     Args:
         model, data, mesh, loss, checkpoint: see there.
         model_dir: folder of the run.
-        train_steps: updates in all, those before a resume included.
+        train_steps: number of updates, those before a resume included.
         optimizer: a config, or any optax optimiser.
-        trackers: take the scalars besides `metrics.jsonl`; None: TensorBoard.
-        evaluators: further evaluations, beside the teacher-forced loss.
+        trackers: get the scalars, as `metrics.jsonl` does; None: TensorBoard.
+        evaluators: evaluations in addition to the teacher-forced loss.
         seed: of initialisation and dropout (data have their own).
         num_microbatches: gradient accumulation steps per update; memory and speed only.
-        log_every_steps: steps from one line of metrics.jsonl to the next; the last step has one.
-        eval_every_steps: steps from one teacher-forced loss on the validation split to the next,
-            the last step included; None: never.
+        log_every_steps: steps between lines of metrics.jsonl; the last step is always logged.
+        eval_every_steps: steps between teacher-forced losses on the validation split, which the
+            last step always has; None: never.
         num_eval_examples: examples of that loss.
         initial_checkpoint_path, initial_mapping: parameters to start from, see `load_initial`; not
-            read on a resume, but must be what they were at the first start.
-        strict: a damaged newest checkpoint is an error; else it is moved aside and the run resumes
-            from the newest whole one.
+            read on a resume, but must be the same as at the first start.
+        strict: a damaged newest checkpoint is an error; otherwise it is renamed and the run
+            resumes from the newest intact one.
         texts: further files of the run (name -> content).
-        optimizer_text: what run.json holds of an optax optimiser; a resume refuses another one.
+        optimizer_text: description of an optax optimiser for run.json; a resume refuses another.
         open_inputs: (data, vocabulary size, evaluation examples, console) -> `Inputs`.
 
     Raises:
-        UserError: something is set wrongly, `model_dir` holds another run, or another process
-            trains in it.
+        UserError: a setting is wrong, `model_dir` holds another run, or another process trains
+            in it.
         TrainingDiverged: a loss is not finite; the last checkpoint is from before.
-        OSError: the storage failed; older checkpoints are whole.
+        OSError: the storage failed; older checkpoints are intact.
     """
     check_arguments(train, locals())
-    if data.batch_size % num_microbatches:
-        raise UserError(
-            f"a batch of {data.batch_size} rows does not divide into {num_microbatches} "
-            "microbatches; change BATCH_SIZE or train.num_microbatches."
-        )
-    check_evaluators(evaluators)
+    evaluators = list(evaluators)
     trackers = [TensorBoard()] if trackers is None else trackers
-    console = Console(stderr=True, quiet=jax.process_index() != 0, highlight=False)
+    check_evaluators(evaluators)
+    check_trackers(trackers)
+    texts = texts or {}
+    is_first_process = jax.process_index() == 0
+    console = Console(stderr=True, quiet=not is_first_process, highlight=False)
 
     def say(line: str) -> None:
         console.print(line, markup=False, soft_wrap=True)
@@ -136,8 +116,8 @@ def train(
         folder = stack.enter_context(session.open_model_dir(model_dir))
 
         # Devices.
-        device_mesh = make_mesh(mesh)
-        check_batch_size(device_mesh, data.batch_size, num_microbatches)
+        device_mesh = meshes.make_mesh(mesh)
+        meshes.check_batch_size(device_mesh, data.batch_size, num_microbatches)
         matmul_peak = peak.matmul_peak(model.dtype, list(device_mesh.devices.flat))
 
         # The run in this folder, if there is one.
@@ -153,16 +133,16 @@ def train(
             session.restore_run_file(folder, checkpoints.recorded_run(), say)
             session.check_same_run(folder, config)
 
-        # State to resume from; a damaged checkpoint is noticed here.
+        # State to resume from; detects damaged checkpoints.
         network, update_rule = EncoderDecoder(model), make_optimizer(optimizer)
         abstract = abstract_state(network.abstract_params(), update_rule)
-        abstract = with_shardings(abstract, state_shardings(device_mesh, abstract))
+        abstract = meshes.with_shardings(abstract, state_shardings(device_mesh, abstract))
         resumed = checkpoints.resume_newest(abstract, strict, say) if has_checkpoints else None
         start = resumed.step if resumed else 0
         if isinstance(optimizer, OptimizerConfig):
             optimizer.check_start(start)
         if start >= train_steps:
-            say(f"{folder} is already at step {start:,}; raise TRAIN_STEPS to go on.")
+            say(f"{folder} is already at step {start:,}; raise TRAIN_STEPS to continue.")
             return
         checkpoints.check_folder()
 
@@ -172,8 +152,10 @@ def train(
         stack.callback(inputs.feed.close)
         group_names, leaf_groups = task_groups(inputs.leaves)
         meter = IntervalMetrics(group_names)
-        if not evaluators:  # whose names are known only when they have run
-            checkpoint.check_best_metric(eval_names(group_names))
+        metric, known = checkpoint.best_metric, eval_names(group_names)
+        # What evaluators return is unknown before they run.
+        if checkpoint.keep_best and not evaluators and metric not in known:
+            raise unknown_name("CheckpointConfig.best_metric", metric, known)
 
         # State: resumed, else from a checkpoint's parameters, else fresh.
         if resumed:
@@ -182,107 +164,128 @@ def train(
         else:
             state = _first_state(network, update_rule, abstract, seed, initial, say)
 
-        # Programs.
+        # Programs, compiled before the first batch, so that no step waits for it.
         loss_fn = make_loss_fn(network.decoder_hidden, network.head_kernel, loss, leaf_groups)
         factor = loss.loss_normalizing_factor
         step_fn = make_train_step(loss_fn, update_rule, num_microbatches, seed, factor)
-        programs = _compile(step_fn, make_eval_step(loss_fn), device_mesh, abstract, data)
-        evaluators = list(evaluators)
+        shardings = jax.tree.map(lambda leaf: leaf.sharding, abstract)
+        rows = meshes.batch_sharding(device_mesh)
+        replicated = meshes.replicated_sharding(device_mesh)
+        shapes = batch_shapes(data.batch_size, *data.lengths)
+        batch = {k: jax.ShapeDtypeStruct(s, jnp.int32, sharding=rows) for k, s in shapes.items()}
+        started = time.perf_counter()
+        with jax.set_mesh(device_mesh):
+            jitted = jax.jit(step_fn, donate_argnums=0, out_shardings=(shardings, replicated))
+            train_program = jitted.lower(abstract, batch).compile()
+        compile_secs = time.perf_counter() - started
         if inputs.eval_batches and eval_every_steps:
-            held = (programs.eval, device_mesh, inputs.eval_batches, group_names)
+            eval_program = jax.jit(make_eval_step(loss_fn), out_shardings=replicated)
+            held = (eval_program, device_mesh, inputs.eval_batches, group_names)
             evaluators.insert(0, ValidationLoss(eval_every_steps, *held))
 
-        # Records of the run; only the first process writes.
-        rows = resumed.records.get("rows") if resumed else None
-        first = jax.process_index() == 0
-        tracker = TrackerGroup(trackers, JsonLines(rows, say) if first else None)
+        # Records of the run; only the first process writes them.
         step, outcome, watch, pending = start, "failed", Stopwatch(), None
-        if first:
+        json_lines = JsonLines(resumed.records.get("rows") if resumed else None, say)
+        if is_first_process:
             info = session.run_info(model, device_mesh, matmul_peak)
-            info |= {"config": config, "compile_secs": programs.compile_secs}
-            session.start_run(folder, info, start, texts or {})
+            info |= {"config": config, "compile_secs": compile_secs}
+            for name, text in texts.items():
+                replace_file(folder / name, text)
+            session.start_run(folder, info, start)
             stack.callback(lambda: session.end_run(folder, step, outcome))
-        stack.callback(tracker.close)
-        tracker.open(folder, start)
-        for name, text in (texts or {}).items():
-            tracker.text(name, text)
-        step_flops = model.train_flops(data.batch_size, *data.lengths)
+        trackers = stack.enter_context(open_trackers([json_lines, *trackers], folder, start))
+        for tracker in trackers:
+            for name, text in texts.items():
+                tracker.text(name, text)
 
         def write_mixture() -> None:
             statistics: dict[str, Any] = {"mixture": data.mixture} | inputs.feed.statistics()
-            if first:
+            if is_first_process:
                 session.write_json(folder / session.MIXTURE_FILE, statistics)
-            tracker.table("mixture", statistics["leaves"])
+            for tracker in trackers:
+                tracker.table("mixture", statistics["leaves"])
 
-        def save(step: int, metrics: Mapping[str, float] | None) -> None:
-            own = {"feed": inputs.feed.state(), "metrics": meter.state()}
-            records = {"run": session.read_run_info(folder), "rows": tracker.rows}
-            checkpoints.save(step, state, {"processes": gather_states(own)}, metrics, records)
-            write_mixture()
-
+        step_flops = model.train_flops(data.batch_size, *data.lengths)
+        save_every_steps = checkpoint.save_every_steps or train_steps
         with ProgressReport(start, train_steps, console) as report, StopRequest() as stop:
-            report.note(_greeting(model, device_mesh, start, train_steps, programs, folder))
+            begin = f"resumes from step {start:,}" if start else "starts"
+            shape = " x ".join(f"{name} {size}" for name, size in device_mesh.shape.items())
+            report.note(
+                f"{folder} {begin}, {train_steps:,} steps: {model.num_params():,} parameters on "
+                f"{device_mesh.size} {device_mesh.devices.flat[0].platform} device(s) ({shape}); "
+                f"compiled in {compile_secs:.1f} s"
+            )
             while step < train_steps:
                 watch.go()
                 batch, batch_info = next(inputs.feed)
                 if step == start:
                     for fault in target_faults(batch, load_vocabulary(data.vocabulary)):
                         report.note(f"warning: {fault}")
-                state, metrics = programs.train(state, shard_batch(device_mesh, batch))
+                state, metrics = train_program(state, meshes.shard_batch(device_mesh, batch))
                 step += 1
-                # One step late: the devices work while the last step's numbers are looked at.
+                # One step late: the devices compute while the host reads the last step's metrics.
                 if pending is not None:
                     meter.add(*pending)
                 pending = (step, metrics, batch_info.task_counts, batch_info.num_examples)
                 stopping, last = stop.at(step), step == train_steps
                 log = step % log_every_steps == 0 or last
                 due = [one for one in evaluators if step % one.every_steps == 0 or last]
-                saving = _due(step, checkpoint.save_every_steps) or last or stopping
+                saving = step % save_every_steps == 0 or last or stopping
                 report.advance(step)
                 if not (log or due or saving):
                     continue
                 meter.add(*pending)
                 pending = None
                 watch.pause()
-                scalars, evaluation = {}, None
+                scalars = {}
                 if log:
-                    scalars = _speeds(meter, watch.lap(), step_flops, matmul_peak) | meter.scalars()
+                    secs = watch.lap()
+                    step_secs = secs / meter.timed_steps
+                    scalars = {
+                        "real_tokens_per_sec": meter.timed_tokens / secs,
+                        "step_secs": step_secs,
+                        "peak_share": step_flops / step_secs / matmul_peak,
+                        **meter.scalars(),
+                    }
                     meter.clear()
-                if due:
-                    evaluation = evaluate(due, state.params, step, device_mesh)
-                    add_scalars(scalars, evaluation, "an evaluator")
+                evaluation = evaluate(due, state.params, step, device_mesh, logged=scalars)
+                scalars |= evaluation
                 if scalars:
-                    tracker.scalars(step, scalars)
+                    for tracker in trackers:
+                        tracker.scalars(step, scalars)
                     report.show(step, scalars)
                     write_mixture()
                 if saving:
-                    save(step, evaluation)
+                    position = {"feed": inputs.feed.state(), "metrics": meter.state()}
+                    records = {"run": session.read_run_info(folder), "rows": json_lines.rows}
+                    processes = {"processes": gather_states(position)}
+                    checkpoints.save(step, state, processes, evaluation, records)
+                    write_mixture()
                 if stopping:
                     break
             checkpoints.wait()
             checkpoints.check_saved(step, abstract)
-            outcome = "finished" if step >= train_steps else f"stopped by {stop.signal_name}"
-            report.note(_farewell(outcome, step, folder))
-
-
-class Programs(NamedTuple):
-    """Compiled once: (state, batch) -> (state, metrics), and (params, batch) -> totals."""
-
-    train: Callable[..., tuple[TrainState, Any]]
-    eval: Callable[..., Any]
-    compile_secs: float
+            if step >= train_steps:
+                outcome = "finished"
+                last_checkpoint = folder / FOLDER / str(step)
+                report.note(f"finished at step {step:,}; last checkpoint {last_checkpoint}")
+            else:
+                outcome = f"stopped by {stop.signal_name}"
+                report.note(
+                    f"{outcome} at step {step:,}; saved. Give the same command again to resume."
+                )
 
 
 def _initial_settings(path: str | None, mapping: Sequence[tuple[str, str | None]]) -> dict:
-    """What results hang on; without a mapping just the path, as runs recorded it before."""
-    found: dict[str, Any] = {"initial_checkpoint_path": path}
+    """Settings that affect results; without a mapping just the path, as earlier runs recorded."""
     if mapping and not path:
         raise UserError("train.initial_mapping needs INITIAL_CHECKPOINT_PATH; give both or none.")
-    return found | ({"initial_mapping": [list(pair) for pair in mapping]} if mapping else {})
+    settings: dict[str, Any] = {"initial_checkpoint_path": path}
+    return settings | ({"initial_mapping": [list(pair) for pair in mapping]} if mapping else {})
 
 
 def _first_state(network, update_rule, abstract, seed: int, initial, say) -> TrainState:
-    """State 0 laid out over the mesh, from a checkpoint's parameters or drawn from `seed`."""
+    """State 0 on the mesh, from a checkpoint's parameters or drawn from `seed`."""
     path = initial["initial_checkpoint_path"]
     shardings = jax.tree.map(lambda leaf: leaf.sharding, abstract)
     if path:
@@ -302,47 +305,3 @@ def _first_state(network, update_rule, abstract, seed: int, initial, say) -> Tra
         return start(params)
     draw = jax.jit(lambda key: init_state(network.init(key), update_rule), out_shardings=shardings)
     return draw(jax.random.key(seed))
-
-
-def _compile(train_step, eval_step, mesh, abstract: TrainState, data: DataConfig) -> Programs:
-    """Ahead of the first batch, so that no step is slow and none is ever traced again."""
-    shapes = batch_shapes(data.batch_size, *data.lengths)
-    rows = batch_sharding(mesh)
-    batch = {k: jax.ShapeDtypeStruct(s, jnp.int32, sharding=rows) for k, s in shapes.items()}
-    shardings = jax.tree.map(lambda leaf: leaf.sharding, abstract)
-    whole = replicated_sharding(mesh)
-    started = time.perf_counter()
-    with jax.set_mesh(mesh):
-        train = jax.jit(train_step, donate_argnums=0, out_shardings=(shardings, whole))
-        evaluate = jax.jit(eval_step, out_shardings=whole)
-        compiled = train.lower(abstract, batch).compile()
-    return Programs(compiled, evaluate, time.perf_counter() - started)
-
-
-def _speeds(meter: IntervalMetrics, secs: float, step_flops: float, peak_flops: float) -> dict:
-    step_secs = secs / meter.timed_steps
-    return {
-        "real_tokens_per_sec": meter.timed_tokens / secs,
-        "step_secs": step_secs,
-        "peak_share": step_flops / step_secs / peak_flops,
-    }
-
-
-def _due(step: int, every: int | None) -> bool:
-    return every is not None and step % every == 0
-
-
-def _greeting(model, mesh, start, train_steps, programs: Programs, folder) -> str:
-    begin = f"goes on from step {start:,}" if start else "starts"
-    shape = " x ".join(f"{name} {size}" for name, size in mesh.shape.items())
-    return (
-        f"{folder} {begin}, {train_steps:,} steps: {model.num_params():,} parameters on "
-        f"{mesh.size} {mesh.devices.flat[0].platform} device(s) ({shape}); compiled in "
-        f"{programs.compile_secs:.1f} s"
-    )
-
-
-def _farewell(outcome: str, step: int, folder: pathlib.Path) -> str:
-    if outcome != "finished":
-        return f"{outcome} at step {step:,}; saved. Give the same command again to go on."
-    return f"finished at step {step:,}; last checkpoint {folder / FOLDER / str(step)}"

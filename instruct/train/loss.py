@@ -1,8 +1,8 @@
-"""Cross-entropy with z-loss, computed chunk by chunk together with the output head.
+"""Cross-entropy with z-loss, fused with the output head in chunks of tokens.
 
-The logits of a whole batch are the largest array of a small model's step, and their memory traffic
-its slowest part. Here logits exist for one chunk of tokens at a time, and their gradient is formed
-while they are there: three matrix products, no recomputation, nothing of size [B, T, V] is kept.
+The logits of a batch are the largest array of a small model's step, and their memory traffic its
+slowest part. Here the logits of one chunk exist at a time and their gradient is computed with them:
+three matrix products, no recomputation, no array of size [B, T, V].
 
 B rows, T target tokens, D model, V vocabulary, G groups of tasks.
 """
@@ -22,27 +22,25 @@ from instruct.fields import bounded, check_fields, one_of
 from instruct.mean import Mean
 from instruct.mesh import MESH_AXES, logical_constraint
 
-WEIGHTINGS = ("token", "example")
-
 
 @dataclasses.dataclass(frozen=True)
 class LossConfig:
-    """What is minimised.
+    """The training loss.
 
     Attributes:
         z_loss: coefficient of log(Z)^2, which keeps logits from drifting (T5X: 1e-4).
         label_smoothing: share of a target's probability spread over the other V - 1 tokens.
-        weighting: 'token': each target token counts 1. 'example': each packed example counts 1
-            in all, shared evenly by its tokens.
+        weighting: 'token': each target token weighs 1. 'example': each packed example weighs 1,
+            split evenly over its tokens.
         loss_normalizing_factor: None divides the summed loss by its summed weights. A number
-            divides by that number whatever the batch holds, as T5X does; 1.0 is T5X's None.
-            Reported losses are means by weight either way.
-        chunk_logits: most logits a device holds at once. Speed and memory only.
+            divides by that number whatever the batch, as T5X does; 1.0 is T5X's None. Reported
+            losses are weighted means either way.
+        chunk_logits: most logits that a device holds at once. Speed and memory only.
     """
 
     z_loss: float = bounded(1e-4, least=0, note=", such as 1e-4")
     label_smoothing: float = bounded(0.0, least=0, below=1)
-    weighting: str = one_of("token", WEIGHTINGS)
+    weighting: str = one_of("token", ("token", "example"))
     loss_normalizing_factor: float | None = bounded(
         None,
         above=0,
@@ -54,7 +52,7 @@ class LossConfig:
 
 
 class TokenLosses(NamedTuple):
-    """Of every token, float32, equally shaped: the loss with its z-loss, the z-loss, 1 if right."""
+    """float32 arrays of one shape: loss with z-loss, z-loss, 1.0 if the prediction is right."""
 
     loss: jax.Array
     z_loss: jax.Array
@@ -62,7 +60,7 @@ class TokenLosses(NamedTuple):
 
 
 class LossTotals(NamedTuple):
-    """What a batch adds to the running means; `groups` holds [G] arrays."""
+    """Sums of a batch for running means; `groups` holds [G] arrays."""
 
     loss: Mean
     z_loss: Mean
@@ -70,7 +68,7 @@ class LossTotals(NamedTuple):
     groups: Mean
 
     def add(self, other: "LossTotals") -> "LossTotals":
-        """Both together, as if they had been one batch."""
+        """Sums of both, as if they had been one batch."""
         return LossTotals(*(mine.add(theirs) for mine, theirs in zip(self, other)))
 
 
@@ -80,20 +78,19 @@ def cross_entropy(
     z_loss: float = 0.0,
     label_smoothing: float = 0.0,
 ) -> tuple[TokenLosses, jax.Array]:
-    """Losses of tokens and the gradient of each token's loss by its logits.
+    """Losses of tokens, and the gradient of each token's loss with respect to its logits.
 
-    As T5X (`t5x/losses.py`): against smoothed targets the entropy of the smoothed target is
-    subtracted, so that a perfect prediction has loss 0.
+    As in T5X (`t5x/losses.py`) the entropy of smoothed targets is subtracted, so that a perfect
+    prediction has loss 0.
 
     Args:
         logits: [..., V] float32.
         targets: [...] int32.
-        z_loss: as in `LossConfig`.
-        label_smoothing: as in `LossConfig`.
+        z_loss, label_smoothing: as in `LossConfig`.
 
     Returns:
-        TokenLosses of [...], and [..., V] float32, d loss / d logits. A tie for the largest
-        logit counts as correct.
+        TokenLosses of [...], and d loss / d logits, [..., V] float32. A tie for the largest logit
+        counts as correct.
     """
     vocab_size = logits.shape[-1]
     largest = logits.max(-1)
@@ -111,26 +108,24 @@ def cross_entropy(
         losses = log_z - target_logit
         wanted = is_target
     scale = 1.0 + 2.0 * z_loss * log_z
-    # A second exp is cheaper than keeping the first: both are fused, the array would be written.
+    # A second exp is cheaper than the first one's result, which would be written to memory.
     gradient = jnp.exp(logits - log_z[..., None]) * scale[..., None] - wanted
     correct = (target_logit >= largest).astype(jnp.float32)
     return TokenLosses(losses + z_losses, z_losses, correct), gradient
 
 
 def example_weights(weights: jax.Array, segment_ids: jax.Array | None) -> jax.Array:
-    """Weights by which every example of a row adds up to 1.
+    """Weights that sum to 1 for every example of a row.
 
         weights       1 1 1 1 1 0        segment_ids   1 1 2 2 2 0
         result        .5 .5 .33 .33 .33 0
 
-    Args:
-        weights: [B, T] float32, as for tokens.
-        segment_ids: [B, T] int32, 0 is padding; None: each row is one example.
+    `weights` [B, T] float32; `segment_ids` [B, T] int32, 0 is padding; None: a row is one example.
     """
     if segment_ids is None:
         totals = weights.sum(1, keepdims=True)
     else:
-        # By all pairs of tokens, not by scatter: it is small, and shards over rows.
+        # All pairs of tokens instead of a scatter: they are few, and shard over rows.
         same = segment_ids[:, :, None] == segment_ids[:, None, :]
         totals = jnp.einsum("bts,bs->bt", same.astype(weights.dtype), weights)
     return jnp.where(weights > 0, weights / jnp.where(totals > 0, totals, 1.0), 0.0)
@@ -144,7 +139,7 @@ def head_cross_entropy(
     weights: jax.Array,
     config: LossConfig,
 ) -> tuple[jax.Array, TokenLosses]:
-    """Weighted sum of the tokens' losses under logits hidden @ kernel, and the losses themselves.
+    """Weighted sum of the losses of logits hidden @ kernel, and the tokens' losses.
 
     Differentiable in `hidden` and `kernel` through the sum only; `TokenLosses` are for reports.
 
@@ -154,9 +149,6 @@ def head_cross_entropy(
         targets: [B, T] int32.
         weights: [B, T] float32.
         config: static.
-
-    Returns:
-        float32 scalar, and TokenLosses of [B, T].
     """
     return _scan_chunks(hidden, kernel, targets, weights, config, with_gradient=False)[0]
 
@@ -175,10 +167,10 @@ head_cross_entropy.defvjp(_forward, _backward)
 
 
 def _scan_chunks(hidden, kernel, targets, weights, config, with_gradient):
-    """((loss sum, TokenLosses), (by hidden, by kernel)); chunks are slices of T.
+    """((loss sum, TokenLosses), (gradient by hidden, by kernel)); chunks are slices of T.
 
-    Rows keep their place, so a batch split over devices stays so. The kernel's gradient is summed
-    apart for each share of the rows: devices add theirs up once, after the last chunk.
+    Rows stay on their devices. The kernel's gradient is summed separately for each device's rows,
+    and over devices once, after the last chunk.
     """
     rows, length, width = hidden.shape
     vocab_size = kernel.shape[1]
@@ -221,7 +213,7 @@ def _scan_chunks(hidden, kernel, targets, weights, config, with_gradient):
 
 
 def _row_shares(rows: int) -> tuple[int, int]:
-    """(devices that rows are split over, devices that the vocabulary is split over)."""
+    """(number of devices that split the rows, number that split the vocabulary)."""
     mesh = jax.sharding.get_abstract_mesh()
     if mesh.empty:
         return 1, 1
@@ -250,10 +242,10 @@ def make_loss_fn(
         hidden_fn: (params, batch, dropout_key) -> [B, T, D] decoder output.
         head_fn: params -> [D, V] output kernel.
         config: the loss.
-        leaf_groups: group (0..G-1) of each leaf of the mixture; losses are also summed by group.
+        leaf_groups: group (0..G-1) of each leaf of the mixture, for losses by group.
     """
     num_groups = max(leaf_groups, default=-1) + 1
-    # Task id 0 is padding; it gets a group of its own that is cut off.
+    # Task id 0 is padding, in a group of its own that is dropped.
     group_of_task = np.asarray([num_groups, *leaf_groups], np.int32)
 
     def loss_fn(
@@ -276,7 +268,7 @@ def make_loss_fn(
             group = jnp.asarray(group_of_task)[batch[batch_keys.DECODER_TASK_IDS]]
             member = (group[..., None] == jnp.arange(num_groups)).astype(jnp.float32)
             sums = jnp.stack([tokens.loss * weights, weights])
-            # highest: elementwise sums, not products, should not be rounded on an accelerator.
+            # highest: an accelerator would round the products, which are plain sums here.
             by_group = jnp.einsum("kbt,btg->kg", sums, member, precision="highest")
         groups = Mean(by_group[0], by_group[1])
         totals = LossTotals(mean(tokens.loss), mean(tokens.z_loss), mean(tokens.correct), groups)

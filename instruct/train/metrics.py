@@ -1,7 +1,7 @@
-"""From the steps of an interval to the scalars that are logged.
+"""Aggregates the metrics of the steps between two logged steps.
 
-Sums are kept as Python floats and go into the checkpoint, so that an interval that a kill cut in
-two is logged as if it had not been.
+Sums are Python floats and are saved with the checkpoint, so that an interrupted run logs the same
+numbers.
 """
 
 import math
@@ -19,17 +19,14 @@ _SCALARS = ("loss", "z_loss", "accuracy")
 
 
 class TrainingDiverged(RunFailed):
-    """A loss or gradient is no finite number; nothing was saved from that state on."""
+    """A loss or gradient is not finite; nothing was saved from that state on."""
 
 
 class IntervalMetrics:
-    """Sums since the last logged step, and the examples since the first.
+    """Sums since the last logged step, and the examples since step 0.
 
-    `timed_steps` and `timed_tokens` (real ones, encoder and decoder) count what this process
-    computed of the interval: a stopwatch knows nothing of the steps before a restart.
-
-    Args:
-        group_names: what `losses.groups` counts.
+    `timed_steps` and `timed_tokens` (without padding, encoder and decoder) count only steps of this
+    process, as its stopwatch does. `group_names` are those of `losses.groups`.
     """
 
     def __init__(self, group_names: Sequence[str]) -> None:
@@ -47,41 +44,31 @@ class IntervalMetrics:
     def add(
         self, step: int, metrics: StepMetrics, task_counts: Mapping[str, int], num_examples: int
     ) -> None:
-        """Adds one update, waiting for it to be computed.
+        """Adds one update to state `step`, waiting for it to be computed.
 
-        Args:
-            step: of the state after the update.
-            metrics: the update's.
-            task_counts: leaf -> examples of its batch (of this process).
-            num_examples: examples of its batch.
-
-        Raises:
-            TrainingDiverged: the loss or the gradient is not finite.
+        `task_counts`: leaf -> examples of its batch. Raises TrainingDiverged if the loss or the
+        gradient is not finite.
         """
-        found: StepMetrics = jax.device_get(metrics)
-        loss, norm = float(found.losses.loss.value), float(found.gradient_norm)
+        metrics = jax.device_get(metrics)
+        losses, filled, rate = metrics.losses, metrics.filled, metrics.learning_rate
+        loss, norm = float(losses.loss.value), float(metrics.gradient_norm)
         if not (math.isfinite(loss) and math.isfinite(norm)):
             raise _diverged(step, loss, norm, task_counts)
-        parts = {name: getattr(found.losses, name) for name in _SCALARS} | {"filled": found.filled}
-        for name, mean in parts.items():
-            self._sums[name][0] += float(mean.total)
-            self._sums[name][1] += float(mean.weight)
-        self._sums["gradient_norm"][0] += norm
-        self._sums["gradient_norm"][1] += 1.0
-        for sums, total, weight in zip(self._groups, *found.losses.groups):
-            sums[0] += float(total)
-            sums[1] += float(weight)
-        rate = found.learning_rate
+        sums = [(self._sums[name], *getattr(losses, name)) for name in _SCALARS]
+        sums += [(self._sums["filled"], *filled), (self._sums["gradient_norm"], norm, 1.0)]
+        for pair, total, weight in (*sums, *zip(self._groups, *losses.groups)):
+            pair[0] += float(total)
+            pair[1] += float(weight)
         self._learning_rate = None if rate is None else float(rate)
         self.examples += num_examples
         self.timed_steps += 1
-        self.timed_tokens += float(found.filled.total)
+        self.timed_tokens += float(filled.total)
 
     def scalars(self) -> dict[str, Any]:
         """loss, z_loss, accuracy, learning_rate, gradient_norm, padding_share, examples, groups.
 
-        Means by weight over the interval. A group that did not occur is left out, as is the
-        learning rate of an optimiser that does not say it.
+        Weighted means over the interval, without groups that did not occur and without a learning
+        rate that the optimiser's state does not hold.
         """
         means = {name: _divide(*sums) for name, sums in self._sums.items()}
         scalars: dict[str, Any] = {name: means[name] for name in _SCALARS}
@@ -98,7 +85,7 @@ class IntervalMetrics:
         return scalars
 
     def state(self) -> dict[str, Any]:
-        """JSON values from which `restore` continues exactly."""
+        """JSON values for `restore`."""
         return {
             "examples": self.examples,
             "sums": self._sums,
@@ -107,7 +94,7 @@ class IntervalMetrics:
         }
 
     def restore(self, state: Mapping[str, Any]) -> None:
-        """Continues where `state` was taken."""
+        """Continues exactly where `state` was taken."""
         self.examples = int(state["examples"])
         self._sums = {name: list(sums) for name, sums in state["sums"].items()}
         self._groups = [list(state["groups"].get(n, [0.0, 0.0])) for n in self._group_names]
@@ -115,7 +102,7 @@ class IntervalMetrics:
 
 
 def eval_names(group_names: Sequence[str]) -> list[str]:
-    """All that `eval_scalars` may give."""
+    """All names that `eval_scalars` may return."""
     return ["eval/loss", "eval/accuracy", *(f"eval/loss/{name}" for name in group_names)]
 
 
@@ -133,14 +120,14 @@ def eval_scalars(totals: LossTotals, group_names: Sequence[str]) -> dict[str, fl
 
 
 class Stopwatch:
-    """Wall-clock time of the steps alone: `pause` and `go` around saving and evaluating."""
+    """Wall-clock time of the steps, without saving and evaluating (between `pause` and `go`)."""
 
     def __init__(self) -> None:
         self._spent = 0.0
         self._since: float | None = None
 
     def go(self) -> None:
-        """Runs on from here; a watch that runs is left alone."""
+        """Starts or continues; a running watch is left alone."""
         if self._since is None:
             self._since = time.perf_counter()
 

@@ -1,9 +1,9 @@
 """Adafactor as T5X computes it, and AdamW, as `optax.GradientTransformation`s.
 
-Any other optax optimiser may take their place. Which parameters Adafactor factors follows from
-their named axes (`instruct.mesh.parameter_axes`), as in T5X's gin files. A parameter whose first
-axis is `layers` is as many parameters as it has layers: each has its own update clip and scale, so
-stacked and separate layers learn alike.
+Any other optax optimiser can replace them. The named axes of a parameter
+(`instruct.mesh.parameter_axes`) decide whether Adafactor factors it, as in T5X's gin files. Each
+layer of a stacked parameter has its own update clip and scale, so stacked and separate layers learn
+alike.
 """
 
 import dataclasses
@@ -19,13 +19,10 @@ from instruct.errors import UserError
 from instruct.fields import bounded, check_fields, one_of
 from instruct.mesh import parameter_axes, tree_paths
 
-NAMES = ("adafactor", "adamw")
-SCHEDULES = ("constant", "linear_warmup", "rsqrt")
-
 Slots = dict[str, jax.Array]
 
-# T5X's logical factor rules: a parameter with one axis of each kind is factored into a row of
-# second moments (kept along `embed`) and a column (kept along the other axis).
+# T5X's logical factor rules: a parameter with one axis of each kind is factored into row moments
+# (along `embed`) and column moments (along the other axis).
 _ROW_AXES = frozenset({"embed"})
 _COLUMN_AXES = frozenset({"vocab", "mlp", "joined_heads", "heads"})
 # T5X's epsilon1 (added to squared gradients) and epsilon2 (least parameter scale).
@@ -35,21 +32,21 @@ _SCALE_FLOOR = 1e-3
 
 @dataclasses.dataclass(frozen=True)
 class OptimizerConfig:
-    """How gradients change parameters.
+    """Settings of Adafactor and AdamW.
 
     Attributes:
         name: 'adafactor' or 'adamw'.
         learning_rate: peak rate; Adafactor's is relative to a parameter's own size.
-        schedule: of the number n of finished updates: 'constant'; 'linear_warmup', times
+        schedule: by the number n of finished updates: 'constant'; 'linear_warmup', times
             min(1, n / warmup_steps), so that the first update is 0 as in T5X; 'rsqrt', divided
             by sqrt(max(n, warmup_steps)).
         warmup_steps: see `schedule`.
         decay_rate: Adafactor's second moments decay by 1 - (n + 1 - step_offset)^-decay_rate.
-        step_offset: see `decay_rate`; for a run that goes on
-            counting at an earlier run's step, that step; at most the step the run is at.
-        clipping_threshold: Adafactor's largest root mean square of an update before scaling.
-        multiply_by_parameter_scale: Adafactor's steps are relative to each parameter's size.
-        min_factored_size: Adafactor keeps whole second moments if an axis is shorter than this.
+        step_offset: see `decay_rate`; the step of an earlier run from which this run continues
+            counting; at most the step that the run starts from.
+        clipping_threshold: largest root mean square of Adafactor's update before scaling.
+        multiply_by_parameter_scale: Adafactor's updates are relative to each parameter's size.
+        min_factored_size: Adafactor factors no parameter with a shorter axis.
         weight_decay: parameters shrink by weight_decay * rate ** weight_decay_rate_exponent
             at each update (exponent 1: AdamW; 0: T5X's default; 2: PaLM).
         weight_decay_rate_exponent: see `weight_decay`.
@@ -57,9 +54,9 @@ class OptimizerConfig:
         beta1, beta2, epsilon: AdamW's.
     """
 
-    name: str = one_of("adafactor", NAMES)
+    name: str = one_of("adafactor", ("adafactor", "adamw"))
     learning_rate: float = bounded(1e-3, above=0)
-    schedule: str = one_of("constant", SCHEDULES)
+    schedule: str = one_of("constant", ("constant", "linear_warmup", "rsqrt"))
     warmup_steps: int = bounded(0, least=0)
     decay_rate: float = bounded(0.8, above=0)
     step_offset: int = bounded(0, least=0)
@@ -82,7 +79,7 @@ class OptimizerConfig:
             )
 
     def check_start(self, step: int) -> None:
-        """Raises UserError if a run at `step` is before `step_offset`: its decay would be NaN."""
+        """Raises UserError if `step` is below `step_offset`: the decay would be NaN."""
         if step < self.step_offset:
             raise UserError(
                 f"OptimizerConfig.step_offset is {self.step_offset}, but the run is at step {step}."
@@ -91,7 +88,7 @@ class OptimizerConfig:
             )
 
     def learning_rate_at(self, step: jax.Array | int) -> jax.Array:
-        """float32 rate of the update that follows `step` finished ones."""
+        """float32 learning rate after `step` finished updates."""
         rate = jnp.float32(self.learning_rate)
         step = jnp.asarray(step, jnp.float32)
         if self.schedule == "linear_warmup":
@@ -102,11 +99,7 @@ class OptimizerConfig:
 
 
 def make_optimizer(optimizer: "OptimizerConfig | optax.GradientTransformation") -> Any:
-    """The `optax.GradientTransformation` of a config; one that is given is returned.
-
-    Raises:
-        UserError: it is neither.
-    """
+    """The `optax.GradientTransformation` of a config; an optax optimiser is returned as it is."""
     if isinstance(optimizer, OptimizerConfig):
         return _slot_optimizer(optimizer)
     if isinstance(optimizer, optax.MultiSteps):
@@ -150,7 +143,7 @@ def _slot_optimizer(config: OptimizerConfig) -> optax.GradientTransformation:
             if _is_stacked(path):
                 leaf = jax.vmap(leaf)
             change, slots = leaf(gradient, slots, param)
-            if config.weight_decay:  # the difference, so that almost all sums round as T5X's do
+            if config.weight_decay:  # the difference, so that almost all sums round as in T5X
                 changes.append((param * (1.0 - shrink) - change) - param)
             else:
                 changes.append(-change)
@@ -162,17 +155,16 @@ def _slot_optimizer(config: OptimizerConfig) -> optax.GradientTransformation:
 
 
 def logged_learning_rate(opt_state: Any) -> jax.Array | None:
-    """`learning_rate` of a `SlotState` or of `optax.inject_hyperparams`; None if it has none.
+    """The (first) `learning_rate` in the state of any optax optimiser; None if it has none.
 
-    Args:
-        opt_state: state of any optax optimiser after an update; of several rates the first counts.
+    `SlotState` and `optax.inject_hyperparams` have one.
     """
     rates = optax.tree_utils.tree_get_all_with_path(opt_state, "learning_rate")
     return jnp.asarray(rates[0][1], jnp.float32) if rates else None
 
 
 def global_norm(tree: Any) -> jax.Array:
-    """float32 root of the sum of all squares."""
+    """float32 L2 norm of all leaves together."""
     squares = [jnp.sum(jnp.square(leaf.astype(jnp.float32))) for leaf in jax.tree.leaves(tree)]
     return jnp.sqrt(jnp.sum(jnp.stack(squares)))
 
@@ -186,10 +178,8 @@ def _factored_axes(
 ) -> tuple[int, int] | None:
     """(row axis, column axis) within one layer's parameter, or None if it is not factored.
 
-    `shape` is the whole parameter's, with the layer axis if it is stacked.
+    `shape` is the parameter's, with the layer axis if it is stacked.
     """
-    if config.name != "adafactor":
-        return None
     axes = parameter_axes(path)
     if axes[0] == "layers":
         axes, shape = axes[1:], shape[1:]
@@ -207,9 +197,8 @@ def _adafactor_slots(config: OptimizerConfig, path: str, param: Any) -> Slots:
     if factored is None:
         return {"v": jnp.zeros(param.shape, jnp.float32)}
     row, column = factored
-    layers, shape = ((), param.shape)
-    if _is_stacked(path):
-        layers, shape = param.shape[:1], param.shape[1:]
+    num_leading = int(_is_stacked(path))
+    layers, shape = param.shape[:num_leading], param.shape[num_leading:]
     return {
         "v_row": jnp.zeros((*layers, shape[row]), jnp.float32),
         "v_col": jnp.zeros((*layers, shape[column]), jnp.float32),
@@ -235,7 +224,7 @@ def _adafactor_leaf(
         new_slots = {"v": second}
         update = gradient * jax.lax.rsqrt(second)
     else:
-        # A layer axis is gone under vmap, so the path's axes are counted without it.
+        # vmap has removed a layer axis.
         names = [name for name in parameter_axes(path) if name != "layers"]
         column = next(i for i, name in enumerate(names) if name in _COLUMN_AXES)
         row = 1 - column

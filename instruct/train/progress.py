@@ -1,41 +1,29 @@
-"""What a person sees while training: a bar on a terminal, plain lines in a log file."""
+"""Progress of training: a bar on a terminal, plain lines in a log file."""
 
 import time
 from collections.abc import Mapping
 from typing import Any
 
+from rich import progress
 from rich.console import Console
-from rich.progress import (
-    BarColumn,
-    MofNCompleteColumn,
-    Progress,
-    TextColumn,
-    TimeElapsedColumn,
-    TimeRemainingColumn,
-)
 
 
 class ProgressReport:
-    """Context that shows steps on standard error.
+    """Context that shows the steps from `first_step` to `last_step` on standard error."""
 
-    Args:
-        first_step, last_step: of the run; `first_step` is where this process goes on from.
-        console: None: standard error. A quiet one shows nothing.
-    """
-
-    def __init__(self, first_step: int, last_step: int, console: Console | None = None) -> None:
-        self._console = console or Console(stderr=True, highlight=False)
+    def __init__(self, first_step: int, last_step: int, console: Console) -> None:
+        self._console = console
         self._first, self._last = first_step, last_step
         self._started = time.perf_counter()
-        self._bar: Progress | None = None
+        self._bar: progress.Progress | None = None
         if self._console.is_terminal and not self._console.quiet:
-            self._bar = Progress(
-                BarColumn(),
-                MofNCompleteColumn(),
-                TextColumn("{task.description}"),
-                TimeElapsedColumn(),
-                TextColumn("left"),
-                TimeRemainingColumn(elapsed_when_finished=False),
+            self._bar = progress.Progress(
+                progress.BarColumn(),
+                progress.MofNCompleteColumn(),
+                progress.TextColumn("{task.description}"),
+                progress.TimeElapsedColumn(),
+                progress.TextColumn("left"),
+                progress.TimeRemainingColumn(elapsed_when_finished=False),
                 console=self._console,
                 transient=True,
             )
@@ -51,7 +39,7 @@ class ProgressReport:
             self._bar.stop()
 
     def note(self, text: str) -> None:
-        """One line that stays."""
+        """Prints a line."""
         self._console.print(text, markup=False, highlight=False, soft_wrap=True)
 
     def advance(self, step: int) -> None:
@@ -60,18 +48,17 @@ class ProgressReport:
             self._bar.update(self._task, completed=step)
 
     def show(self, step: int, scalars: Mapping[str, Any]) -> None:
-        """The scalars of a logged step."""
-        parts = []
-        for name, label, form in (
-            ("loss", "loss", "{:.4f}"),
-            ("accuracy", "accuracy", "{:.3f}"),
-            ("real_tokens_per_sec", "tokens/s", "{:,.0f}"),
-            ("peak_share", "of peak", "{:.0%}"),
-            ("eval/loss", "eval loss", "{:.4f}"),
-        ):
-            if name in scalars:
-                parts.append(f"{label} {form.format(scalars[name])}")
-        text = "  ".join(parts)
+        """Shows the scalars of a logged step."""
+        formats = {
+            "loss": "loss {:.4f}",
+            "accuracy": "accuracy {:.3f}",
+            "real_tokens_per_sec": "tokens/s {:,.0f}",
+            "peak_share": "of peak {:.0%}",
+            "eval/loss": "eval loss {:.4f}",
+        }
+        text = "  ".join(
+            form.format(scalars[name]) for name, form in formats.items() if name in scalars
+        )
         if self._bar is not None:
             self._bar.update(self._task, completed=step, description=text)
         else:
@@ -80,5 +67,5 @@ class ProgressReport:
     def _left(self, step: int) -> str:
         done = max(1, step - self._first)
         secs = (time.perf_counter() - self._started) / done * (self._last - step)
-        hours, rest = divmod(round(secs), 3600)
-        return f"{hours}:{rest // 60:02d}:{rest % 60:02d}"
+        hours, secs = divmod(round(secs), 3600)
+        return f"{hours}:{secs // 60:02d}:{secs % 60:02d}"

@@ -1,10 +1,10 @@
-"""What a run leaves besides metrics and checkpoints, and whether it may go on.
+"""A run's folder: who may train in it, and its description beside metrics and checkpoints.
 
     MODEL_DIR/run.json        command line, versions, commit, device, peak, model, configuration
-    MODEL_DIR/mixture.json    asked and realised shares of the mixture, drops and why
+    MODEL_DIR/mixture.json    requested and realised shares of the mixture, drops and reasons
     MODEL_DIR/config.gin, operative.gin    as given by the caller
 
-All are replaced whole, so a reader never sees half a file.
+Files are replaced atomically, so a reader never sees a partial one.
 """
 
 import contextlib
@@ -18,7 +18,6 @@ import platform
 import shlex
 import subprocess
 import sys
-import types
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
@@ -28,32 +27,18 @@ from instruct.checkpoints.checkpoint_files import check_storable
 from instruct.checkpoints.trained_run import SPEED_ONLY
 from instruct.errors import UserError
 from instruct.files import local_path, locked, make_writable, replace_file
-from instruct.json_text import parse_json
+from instruct.lineage import read_object
 
 RUN_FILE = "run.json"
 MIXTURE_FILE = "mixture.json"
 _PACKAGES = (
-    "jax",
-    "jaxlib",
-    "flax",
-    "optax",
-    "orbax-checkpoint",
-    "numpy",
-    "grain",
-    "seqio",
-    "tensorflow",
-    "tensorflow-cpu",
-    "sentencepiece",
-    "gin-config",
+    *("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy", "grain"),
+    *("seqio", "tensorflow", "tensorflow-cpu", "sentencepiece", "gin-config"),
 )
 
 
 def results_config(**parts: Any) -> dict[str, Any]:
-    """Flat JSON of all that results hang on: {'optimizer.learning_rate': 0.001, ...}.
-
-    Args:
-        parts: dataclasses, mappings or plain values by name.
-    """
+    """Flat JSON of the settings that affect results: {'optimizer.learning_rate': 0.001, ...}."""
     flat: dict[str, Any] = {}
     for name, part in parts.items():
         if dataclasses.is_dataclass(part) and not isinstance(part, type):
@@ -62,7 +47,7 @@ def results_config(**parts: Any) -> dict[str, Any]:
             flat |= results_config(**{f"{name}.{key}": value for key, value in part.items()})
         elif name not in SPEED_ONLY:
             flat[name] = part
-    # What JSON makes of it (tuples become lists), so that comparison with a file is fair.
+    # Through JSON, which turns tuples into lists, so that it compares with a file.
     return json.loads(json.dumps(flat, default=str))
 
 
@@ -87,30 +72,20 @@ def check_same_run(model_dir: pathlib.Path, config: Mapping[str, Any]) -> None:
 
 
 def read_run_info(model_dir: pathlib.Path) -> dict[str, Any]:
-    """run.json, or {} where there is none or it cannot be read."""
-    try:
-        info = parse_json((model_dir / RUN_FILE).read_bytes())
-    except (OSError, ValueError):
-        return {}
-    return info if isinstance(info, dict) else {}
+    """run.json; {} if it is missing or damaged."""
+    return read_object(model_dir / RUN_FILE, warn=lambda state: None)
 
 
 def restore_run_file(
     model_dir: pathlib.Path, recorded: Mapping[str, Any], say: Callable[[str], None]
 ) -> None:
-    """Writes run.json from a checkpoint's copy where it is missing or damaged.
-
-    Args:
-        model_dir: of a run that has checkpoints.
-        recorded: what it held when a checkpoint was written; empty: not known.
-        say: takes a line for the user.
-    """
+    """Restores a missing or damaged run.json from the checkpoints' copy, if there is one."""
     path = model_dir / RUN_FILE
     if isinstance(read_run_info(model_dir).get("config"), Mapping):
         return
     problem = f"{path} is {'damaged' if path.exists() else 'missing'}"
     if not recorded:
-        say(f"{problem}: the settings of this run cannot be compared with those it had before.")
+        say(f"{problem}: the settings of this run cannot be compared with its earlier ones.")
         return
     if jax.process_index() == 0:
         write_json(path, recorded)
@@ -118,13 +93,7 @@ def restore_run_file(
 
 
 def run_info(model: Any, mesh: jax.sharding.Mesh, matmul_peak: float) -> dict[str, Any]:
-    """What is known when a process starts training.
-
-    Args:
-        model: `ModelConfig`.
-        mesh: devices.
-        matmul_peak: FLOP/s of all devices, see `instruct.peak`.
-    """
+    """Facts about a starting process; `matmul_peak` in FLOP/s of all devices (`instruct.peak`)."""
     device = mesh.devices.flat[0]
     commit, dirty = _git_commit()
     return {
@@ -146,15 +115,8 @@ def run_info(model: Any, mesh: jax.sharding.Mesh, matmul_peak: float) -> dict[st
     }
 
 
-def start_run(
-    model_dir: pathlib.Path,
-    info: Mapping[str, Any],
-    step: int,
-    texts: Mapping[str, str] = types.MappingProxyType({}),
-) -> None:
-    """Writes `texts` and run.json; a resumed run keeps its first start and lists every session."""
-    for name, text in texts.items():
-        replace_file(model_dir / name, text)
+def start_run(model_dir: pathlib.Path, info: Mapping[str, Any], step: int) -> None:
+    """Writes run.json; a resumed run keeps its first start and adds a session."""
     earlier = read_run_info(model_dir) if step else {}
     session = {name: info[name] for name in ("command_line", "start", "device", "commit")}
     sessions = [*_sessions(earlier), session | {"from_step": step, "end": None}]
@@ -163,7 +125,7 @@ def start_run(
 
 
 def end_run(model_dir: pathlib.Path, step: int, outcome: str) -> None:
-    """Adds to run.json when and how the session ended ('finished', 'stopped by SIGTERM', ...)."""
+    """Records in run.json when and how the session ended ('finished', 'stopped by SIGTERM')."""
     info = read_run_info(model_dir)
     ended = {"end": _now(), "outcome": outcome, "step": step}
     sessions = _sessions(info)
@@ -173,36 +135,25 @@ def end_run(model_dir: pathlib.Path, step: int, outcome: str) -> None:
 
 
 def _sessions(info: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """The sessions of run.json that are readable as such."""
-    found = info.get("sessions")
-    return [one for one in found if isinstance(one, dict)] if isinstance(found, list) else []
+    """The readable sessions of run.json."""
+    sessions = info.get("sessions")
+    return [one for one in sessions if isinstance(one, dict)] if isinstance(sessions, list) else []
 
 
 def write_json(path: pathlib.Path, value: Any) -> None:
-    """Replaces a JSON file whole."""
+    """Replaces a JSON file atomically."""
     replace_file(path, json.dumps(value, indent=1, default=str) + "\n")
-
-
-def make_model_dir(path: str) -> pathlib.Path:
-    """The run's folder, made if needed.
-
-    Raises:
-        UserError: it is no folder of this machine or cannot be written.
-    """
-    folder = local_path("MODEL_DIR", path).absolute()
-    check_storable(folder)
-    make_writable("MODEL_DIR", folder)
-    return folder
 
 
 @contextlib.contextmanager
 def open_model_dir(path: str) -> Iterator[pathlib.Path]:
-    """The run's folder, made if needed, and kept from other trainings while the block runs.
+    """Context: the run's folder, created if needed, locked against other trainings.
 
-    Raises:
-        UserError: see `make_model_dir`; or another process trains in it.
+    Raises UserError if it cannot be used or another process trains in it.
     """
-    folder = make_model_dir(path)
+    folder = local_path("MODEL_DIR", path).absolute()
+    check_storable(folder)
+    make_writable("MODEL_DIR", folder)
     with contextlib.ExitStack() as stack:
         if jax.process_index() == 0:
             stack.enter_context(locked(folder, f"MODEL_DIR {path!r}"))
@@ -214,17 +165,15 @@ def _now() -> str:
 
 
 def _versions() -> dict[str, str]:
-    found = {}
+    versions = {}
     for package in _PACKAGES:
-        try:
-            found[package] = importlib.metadata.version(package)
-        except importlib.metadata.PackageNotFoundError:
-            continue
-    return found
+        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+            versions[package] = importlib.metadata.version(package)
+    return versions
 
 
 def _git_commit() -> tuple[str | None, bool | None]:
-    """(commit, whether files differ from it) of this program, (None, None) outside of git."""
+    """(commit, whether files differ from it) of this program; (None, None) outside of git."""
     folder = pathlib.Path(__file__).resolve().parents[2]
     if not (folder / ".git").exists():  # installed, perhaps below another project's checkout
         return None, None
@@ -233,10 +182,10 @@ def _git_commit() -> tuple[str | None, bool | None]:
         command = ["git", "-C", str(folder), *words]
         return subprocess.run(
             command, capture_output=True, text=True, check=True, timeout=10
-        ).stdout.strip()
+        ).stdout
 
     try:
-        commit = git("rev-parse", "HEAD")
+        commit = git("rev-parse", "HEAD").strip()
         return commit, bool(git("status", "--porcelain", "--untracked-files=no"))
     except (OSError, subprocess.SubprocessError):
         return None, None

@@ -1,8 +1,8 @@
-"""The training state, and one update as a pure function: (state, batch) -> (state, metrics).
+"""One update as a pure function: (state, batch) -> (state, metrics).
 
 Gradients and weights of microbatches are summed, then divided once, so the number of microbatches
-changes nothing but memory. Dropout keys follow from (seed, step, microbatch): nothing random is
-carried from step to step, and a resumed run draws what an uninterrupted one would have.
+affects memory only. Dropout keys derive from (seed, step, microbatch): no random state is carried
+from step to step, and a resumed run draws the same numbers as an uninterrupted one.
 """
 
 from collections.abc import Callable, Mapping
@@ -24,19 +24,12 @@ Batch = Mapping[str, jax.Array]
 
 
 class StepMetrics(NamedTuple):
-    """What one update reports; a pytree of float32.
+    """Metrics of one update; a pytree of float32."""
 
-    Attributes:
-        losses: of the batch, before the update.
-        gradient_norm: of the divided gradient, before any clipping.
-        learning_rate: of this update; None if the optimiser's state does not hold it.
-        filled: tokens that are no padding, over all positions of encoder and decoder.
-    """
-
-    losses: LossTotals
-    gradient_norm: jax.Array
-    learning_rate: jax.Array | None
-    filled: Mean
+    losses: LossTotals  # of the batch, before the update
+    gradient_norm: jax.Array  # of the divided gradient, before clipping
+    learning_rate: jax.Array | None  # None if the optimiser's state does not hold it
+    filled: Mean  # share of positions in encoder and decoder that are not padding
 
 
 def init_state(params: Any, optimizer: optax.GradientTransformation) -> TrainState:
@@ -45,11 +38,7 @@ def init_state(params: Any, optimizer: optax.GradientTransformation) -> TrainSta
 
 
 def abstract_state(abstract_params: Any, optimizer: optax.GradientTransformation) -> TrainState:
-    """Shapes and dtypes of `init_state`; allocates nothing.
-
-    Raises:
-        UserError: the optimiser's state has an array that checkpoints do not hold.
-    """
+    """Shapes and dtypes of `init_state`; raises UserError if a checkpoint cannot hold them."""
     abstract = jax.eval_shape(lambda params: init_state(params, optimizer), abstract_params)
     for path, leaf in tree_paths(abstract.opt_state):
         if jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key):
@@ -61,7 +50,7 @@ def abstract_state(abstract_params: Any, optimizer: optax.GradientTransformation
 
 
 def state_shardings(mesh: Any, abstract: TrainState) -> TrainState:
-    """Tree of shardings of an `abstract_state`."""
+    """Shardings of an `abstract_state`."""
     return TrainState(
         replicated_sharding(mesh),
         param_shardings(mesh, abstract.params),
@@ -76,12 +65,12 @@ def make_train_step(
     seed: int,
     loss_normalizing_factor: float | None = None,
 ) -> Callable[[TrainState, Batch], tuple[TrainState, StepMetrics]]:
-    """The update; pure, to be jitted with the state donated.
+    """The pure update function; jit it with the state donated.
 
     Args:
-        loss_fn: (params, batch, dropout key) -> (summed loss, `LossTotals`); see `make_loss_fn`.
+        loss_fn: see `make_loss_fn`.
         optimizer: see `make_optimizer`.
-        num_microbatches: parts the batch is worked off in; must divide its rows.
+        num_microbatches: gradient accumulation steps; must divide the batch's rows.
         seed: of dropout.
         loss_normalizing_factor: see `LossConfig`.
     """
@@ -116,9 +105,9 @@ def make_train_step(
 
 
 def _accumulate(gradients_of, params, batch, step_key, num_microbatches):
-    """Summed gradients and totals over microbatches i, i + n, i + 2n, ... of the rows.
+    """Summed gradients and totals; microbatch i of n has the rows i, i + n, i + 2n, ...
 
-    Strided, so that each device's rows stay its own: 4 rows in 2 parts are rows 0, 2 and 1, 3.
+    Strided, so that rows stay on their device: 4 rows in 2 microbatches are rows 0, 2 and 1, 3.
     """
 
     def split(x):
@@ -135,14 +124,13 @@ def _accumulate(gradients_of, params, batch, step_key, num_microbatches):
     def body(sums, part):
         index, microbatch = part
         key = jax.random.fold_in(step_key, index)
-        found = gradients_of(params, microbatch, key)
-        return jax.tree.map(jnp.add, sums, found), None
+        return jax.tree.map(jnp.add, sums, gradients_of(params, microbatch, key)), None
 
     return jax.lax.scan(body, start, (jnp.arange(num_microbatches), parts))[0]
 
 
 def count_filled(batch: Batch) -> Mean:
-    """Tokens that belong to an example, over all positions of encoder and decoder."""
+    """Number of tokens that are not padding, over all positions of encoder and decoder."""
     by_segment = (batch_keys.ENCODER_SEGMENT_IDS, batch_keys.DECODER_SEGMENT_IDS)
     by_token = (batch_keys.ENCODER_INPUT_TOKENS, batch_keys.DECODER_TARGET_TOKENS)
     names = by_segment if batch_keys.ENCODER_SEGMENT_IDS in batch else by_token

@@ -1,8 +1,8 @@
-"""Where the scalars of a run go: `Tracker`, `metrics.jsonl` and TensorBoard.
+"""Loggers of a run's scalars: `Tracker`, `metrics.jsonl` and TensorBoard.
 
-A resumed run first drops the rows of `metrics.jsonl` after the step it resumes from, so every step
-is there once and the file of an interrupted run equals that of an uninterrupted one. Each
-checkpoint holds the rows up to its step, from which a lost or damaged file is restored.
+A resumed run first drops the rows of `metrics.jsonl` after the step it resumes from, so the file of
+an interrupted run equals that of an uninterrupted one. Each checkpoint holds the rows up to its
+step, from which a lost or damaged file is restored.
 """
 
 import contextlib
@@ -10,9 +10,10 @@ import json
 import math
 import pathlib
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, Protocol, runtime_checkable
 
+import jax
 from tensorboardX.event_file_writer import EventsWriter
 from tensorboardX.proto.event_pb2 import Event, SessionLog
 from tensorboardX.summary import scalar
@@ -28,10 +29,10 @@ TENSORBOARD_FOLDER = "tensorboard"
 
 @runtime_checkable
 class Tracker(Protocol):
-    """Takes what a run logs. Only the first process of a run calls its trackers.
+    """Logs a run. Only the first process of a run calls its trackers.
 
-    A subclass overrides what it needs; the other methods do nothing. gin builds a tracker in every
-    mode, `check` and `eval` included, so files and connections belong in `open`, not `__init__`.
+    A subclass overrides the methods it needs; the others do nothing. gin builds a tracker in every
+    mode, `check` and `eval` included, so open files and connections in `open`, not in `__init__`.
     """
 
     def open(self, folder: pathlib.Path, step: int) -> None:
@@ -44,7 +45,7 @@ class Tracker(Protocol):
         """A text of the run, such as `config.gin`, when it starts or resumes."""
 
     def table(self, name: str, rows: Sequence[Mapping[str, Any]]) -> None:
-        """A table as it is now, such as `mixture`: asked and realised shares of every task."""
+        """The current state of a table, such as `mixture`: shares of every task."""
 
     def close(self) -> None:
         """Called once, also after an error."""
@@ -54,12 +55,8 @@ class JsonLines(Tracker):
     """`metrics.jsonl`, which every run has: resuming and reports read it.
 
     Args:
-        saved_rows: the rows up to the step of `open` as the checkpoint holds them; None: it does
-            not, and the file is all there is.
-        say: takes a line for the user: rows that were lost or restored.
-
-    Attributes:
-        rows: every row of the file, for the next checkpoint.
+        saved_rows: the checkpoint's copy of the rows up to the step of `open`; None: it has none.
+        say: takes a line for the user about lost or restored rows.
     """
 
     def __init__(
@@ -68,16 +65,39 @@ class JsonLines(Tracker):
         say: Callable[[str], None] = lambda line: None,
     ) -> None:
         self._saved_rows, self._say = saved_rows, say
-        self.rows: list[dict[str, Any]] = []
+        self.rows: list[dict[str, Any]] = []  # of the file, for the next checkpoint
 
     def open(self, folder: pathlib.Path, step: int) -> None:
+        """Keeps the rows up to `step`; reports lost and restored ones.
+
+        Every interrupted run leaves later rows and an unfinished last line.
+        """
         path = folder / METRICS_FILE
-        self.rows = _rows_before(path, step, self._saved_rows, self._say)
+        file = read_metrics(path)
+        self.rows = [row for row in file.rows if row["step"] <= step]
+        if step == 0 and file.rows:
+            self._say(f"{path}: {len(file.rows):,} rows of an earlier start are dropped.")
+        damaged = file.num_damaged - file.torn
+        problem = f"{path} was damaged or missing"
+        if self._saved_rows is not None:
+            by_step = {row["step"]: row for row in self.rows}
+            self.rows = list(self._saved_rows)
+            restored = sum(by_step.get(row["step"]) != row for row in self.rows)
+            if restored:
+                self._say(
+                    f"{problem}: {restored:,} of its {len(self.rows):,} rows up to step {step:,} "
+                    "are restored from the checkpoint."
+                )
+        elif damaged or (step and not self.rows):
+            self._say(
+                f"{problem}: {damaged:,} damaged lines are dropped, {len(self.rows):,} rows up to "
+                f"step {step:,} are left. The checkpoint has no copy."
+            )
         replace_file(path, "".join(json.dumps(row) + "\n" for row in self.rows))
         self._file = path.open("a", encoding="utf-8")
 
     def scalars(self, step: int, values: Mapping[str, Any]) -> None:
-        """One line, on disk when this returns; a number that is not finite is written as null."""
+        """Writes one line and flushes it; a number that is not finite becomes null."""
         row = {"step": step} | {name: _plain(value) for name, value in values.items()}
         with naming_file(self._file.name):
             self._file.write(json.dumps(row) + "\n")
@@ -90,10 +110,10 @@ class JsonLines(Tracker):
 
 
 class TensorBoard(Tracker):
-    """TensorBoard's event files, written in the caller's thread: the caller sees their errors.
+    """TensorBoard's event files, written in the caller's thread, which gets their errors.
 
-    Each start of a run has a file of its own, which hides what earlier files hold of later steps:
-    an interrupted run wrote those after its last checkpoint.
+    Each start of a run writes its own file, which hides later steps in earlier files, written after
+    the last checkpoint.
     """
 
     def __repr__(self) -> str:
@@ -103,7 +123,7 @@ class TensorBoard(Tracker):
         self._folder = folder / TENSORBOARD_FOLDER
         with naming_file(self._folder):
             self._folder.mkdir(parents=True, exist_ok=True)
-            # Its own suffix: the file's name has whole seconds only.
+            # A suffix, since the file's name has whole seconds only.
             self._events = EventsWriter(str(self._folder / "events"), f".{time.time_ns()}")
         start = SessionLog(status=SessionLog.START)
         self._step = step
@@ -128,87 +148,31 @@ class TensorBoard(Tracker):
             self._events.close()
 
 
-class TrackerGroup(Tracker):
-    """`metrics.jsonl` and further trackers as one.
-
-    Args:
-        trackers: the further ones.
-        json_lines: `metrics.jsonl`; None: call no tracker, as in all processes but the first.
-
-    Raises:
-        UserError: one of `trackers` is no `Tracker`.
-    """
-
-    def __init__(self, trackers: Sequence[Tracker], json_lines: JsonLines | None) -> None:
-        for tracker in trackers:
-            if isinstance(tracker, type) or not isinstance(tracker, Tracker):
-                raise UserError(
-                    f"train.trackers holds {tracker!r}, which is no Tracker; bind objects with the "
-                    "methods open, scalars, text, table and close, such as [@my_module.Mine()] of "
-                    "a subclass of instruct.train.trackers.Tracker."
-                )
-        self._all: Sequence[Tracker] = [json_lines, *trackers] if json_lines else ()
-        self._json_lines = json_lines
-        self._opened = contextlib.ExitStack()
-
-    @property
-    def rows(self) -> list[dict[str, Any]]:
-        """Every row of `metrics.jsonl`."""
-        return self._json_lines.rows if self._json_lines else []
-
-    def open(self, folder: pathlib.Path, step: int) -> None:
-        for tracker in self._all:
-            tracker.open(folder, step)
-            self._opened.callback(tracker.close)
-
-    def scalars(self, step: int, values: Mapping[str, Any]) -> None:
-        for tracker in self._all:
-            tracker.scalars(step, values)
-
-    def text(self, name: str, text: str) -> None:
-        for tracker in self._all:
-            tracker.text(name, text)
-
-    def table(self, name: str, rows: Sequence[Mapping[str, Any]]) -> None:
-        for tracker in self._all:
-            tracker.table(name, rows)
-
-    def close(self) -> None:
-        """Closes each that was opened, whatever the others raise."""
-        self._opened.close()
-
-
-def _rows_before(
-    path: pathlib.Path,
-    last_step: int,
-    saved_rows: Sequence[dict[str, Any]] | None,
-    say: Callable[[str], None],
-) -> list[dict[str, Any]]:
-    """The rows up to `last_step`; says which were lost or restored.
-
-    Later rows and an unfinished last line are what every interrupted run leaves.
-    """
-    found = read_metrics(path)
-    rows = [row for row in found.rows if row["step"] <= last_step]
-    if last_step == 0 and found.rows:
-        say(f"{path}: {len(found.rows):,} rows of an earlier start are dropped.")
-    if saved_rows is None:
-        damaged = found.num_damaged - found.torn
-        if damaged or (last_step and not rows):
-            say(
-                f"{path} was damaged or missing: {damaged:,} damaged lines are dropped, "
-                f"{len(rows):,} rows up to step {last_step:,} are left. The checkpoint has no copy."
+def check_trackers(trackers: Sequence[Tracker]) -> None:
+    """Raises UserError unless each is a `Tracker`."""
+    for tracker in trackers:
+        if isinstance(tracker, type) or not isinstance(tracker, Tracker):
+            raise UserError(
+                f"train.trackers holds {tracker!r}, which is no Tracker; bind objects with the "
+                "methods open, scalars, text, table and close, such as [@my_module.Mine()] of "
+                "a subclass of instruct.train.trackers.Tracker."
             )
-        return rows
-    saved = list(saved_rows)
-    same = {row["step"]: row for row in rows}
-    restored = sum(same.get(row["step"]) != row for row in saved)
-    if restored:
-        say(
-            f"{path} was damaged or missing: {restored:,} of its {len(saved):,} rows up to step "
-            f"{last_step:,} are restored from the checkpoint."
-        )
-    return saved
+
+
+@contextlib.contextmanager
+def open_trackers(
+    trackers: Sequence[Tracker], folder: pathlib.Path, step: int
+) -> Iterator[Sequence[Tracker]]:
+    """Context: the trackers that this process calls, opened; none but in the first process.
+
+    Each that was opened is closed at the end, whatever the others raise.
+    """
+    own = trackers if jax.process_index() == 0 else ()
+    with contextlib.ExitStack() as stack:
+        for tracker in own:
+            tracker.open(folder, step)
+            stack.callback(tracker.close)
+        yield own
 
 
 def _plain(value: Any) -> int | float | None:

@@ -14,15 +14,9 @@ import orbax.checkpoint as ocp
 import pytest
 
 from instruct.checkpoints import checkpoint as store_module
-from instruct.checkpoints.checkpoint import (
-    CheckpointConfig,
-    CheckpointStore,
-    checkpoint_steps,
-    find_checkpoint,
-    load_params,
-    step_of,
-)
-from instruct.checkpoints.checkpoint_files import FOLDER, DamagedCheckpoint
+from instruct.checkpoints.checkpoint import CheckpointConfig, CheckpointStore
+from instruct.checkpoints.checkpoint_files import FOLDER, DamagedCheckpoint, checkpoint_steps
+from instruct.checkpoints.loading import find_checkpoint, load_params, step_of
 from instruct.checkpoints.train_state import TrainState
 from instruct.errors import RunFailed, UserError
 from instruct.mesh import MeshConfig, make_mesh, with_shardings
@@ -211,11 +205,13 @@ def test_an_old_step_that_is_no_folder_goes_when_its_turn_comes(tmp_path):
 def test_strict_and_all_damaged_move_nothing(three):
     spoil(three / "3")
     store = CheckpointStore(three)
-    with pytest.raises(DamagedCheckpoint, match=r"/3 is damaged .* go on from step 2"):
+    with pytest.raises(DamagedCheckpoint, match=r"/3 is damaged .* resume from step 2"):
         store.resume_newest(small(0), True, print)
     for step in (1, 2):
         spoil(three / str(step))
-    with pytest.raises(UserError, match=r"no checkpoint .* is whole \(3: .*; 2: .*; 1: .*Nothing"):
+    with pytest.raises(
+        UserError, match=r"every checkpoint .* is damaged \(3: .*; 2: .*; 1: .*Nothing"
+    ):
         store.resume_newest(small(0), False, print)
     assert sorted(path.name for path in three.iterdir()) == ["1", "2", "3"]
 
@@ -278,11 +274,11 @@ def test_full_disk_is_one_clear_error_and_older_checkpoints_stay(tmp_path, monke
         with pytest.raises(OSError, match="no space left") as caught:
             store.save(2, state, {})
             store.close()
-        assert caught.value.errno == errno.ENOSPC and "whole ones: 1" in str(caught.value)
+        assert caught.value.errno == errno.ENOSPC and "complete checkpoints: 1" in str(caught.value)
         assert "takes 0.8 MB" in str(caught.value)
         # Room enough by the figures, gone while writing.
         monkeypatch.setattr(store_module, "_LEAST_SHARE", 0.0)
-        with pytest.raises(OSError, match="ended while writing; whole ones: 1"):
+        with pytest.raises(OSError, match=r"filled up while writing \(complete checkpoints: 1"):
             store = CheckpointStore(disk / "run", CheckpointConfig(keep=1))
             store.save(2, state, {})
             store.close()
@@ -302,7 +298,7 @@ def test_no_space_reported_by_the_writer_is_understood(tmp_path, monkeypatch):
 
     monkeypatch.setattr(store._writer, "save", fail)
     state = TrainState(jnp.int32(1), {"scale": jnp.ones(3)}, {"scale": {"v": jnp.ones(3)}})
-    with pytest.raises(OSError, match="whole ones: none") as caught:
+    with pytest.raises(OSError, match="complete checkpoints: none") as caught:
         store.save(1, state, {})
     assert caught.value.errno == errno.ENOSPC and caught.value.filename == str(tmp_path)
 

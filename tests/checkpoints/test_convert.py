@@ -10,9 +10,9 @@ import pytest
 
 from instruct.checkpoints import huggingface, native
 from instruct.checkpoints.arrays import BFLOAT16, held
-from instruct.checkpoints.checkpoint import load_params
 from instruct.checkpoints.convert import convert, describe, generation_settings
 from instruct.checkpoints.detect import open_checkpoint
+from instruct.checkpoints.loading import load_params
 from instruct.checkpoints.weights import model_shapes
 from instruct.errors import UserError
 from instruct.models.encoder_decoder import EncoderDecoder
@@ -166,7 +166,7 @@ def test_slots_must_have_the_shapes_of_their_parameters(tiny, tmp_path):
     slots = {f"{path}/v": array for path, array in arrays.items()}
     slots["encoder/encoder_norm/scale/v"] = held(np.zeros(3, np.float32), "three")
     native.write_checkpoint(tmp_path / "run", arrays, tiny, info={}, slots=slots, step=7)
-    with pytest.raises(UserError, match=r"slots of encoder/encoder_norm/scale .*\[\[3\]\]"):
+    with pytest.raises(UserError, match=r"slots of encoder/encoder_norm/scale .*\[3\]"):
         convert(tmp_path / "run", tmp_path / "checkpoint_7", "t5x", slots=True)
 
 
@@ -210,7 +210,7 @@ def test_what_is_asked_for_wrongly_is_said(tiny, tmp_path):
         ),
         ({"to": "t5x", "mapping": [("nothing", "else")]}, "matches none"),
         ({"to": "t5x", "mapping": [("(", "else")]}, "regular expression"),
-        ({"to": "t5x", "mapping": [("encoder/(.*)", r"\2")]}, "does not go with its expression"),
+        ({"to": "t5x", "mapping": [("encoder/(.*)", r"\2")]}, "is not understood .*group"),
         ({"to": "t5x", "model": dataclasses.replace(tiny, d_ff=11)}, "d_ff is 10 there, 11"),
     ):
         with pytest.raises(UserError, match=message):

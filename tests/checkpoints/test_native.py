@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 
 from instruct.checkpoints import native
-from instruct.checkpoints.checkpoint import CheckpointStore, load_params
+from instruct.checkpoints.checkpoint import CheckpointStore
+from instruct.checkpoints.loading import load_params
 from instruct.errors import UserError
 from instruct.mesh import tree_paths
 from instruct.models.encoder_decoder import EncoderDecoder

@@ -6,12 +6,8 @@ import jax
 import numpy as np
 import pytest
 
-from instruct.checkpoints.checkpoint import (
-    CheckpointConfig,
-    CheckpointStore,
-    checkpoint_steps,
-    load_params,
-)
+from instruct.checkpoints.checkpoint import CheckpointConfig, CheckpointStore
+from instruct.checkpoints.loading import checkpoint_steps, load_params
 from instruct.errors import RunFailed, UserError
 from instruct.mesh import MeshConfig
 from instruct.models.encoder_decoder import EncoderDecoder
@@ -176,7 +172,7 @@ def test_a_folder_named_like_a_pattern_is_trained_in_and_resumed(tmp_path, monke
     for steps in (1, 2, 2):
         loop.train(**arguments("runs/a", steps, mesh=MESH, eval_every_steps=None))
     said = " ".join(capsys.readouterr().err.split())
-    assert "goes on from step 1" in said
+    assert "resumes from step 1" in said
     assert f"{tmp_path}/[x] */runs/a is already at step 2" in said
     assert checkpoint_steps("runs/a") == [1, 2]
 
@@ -200,7 +196,7 @@ def test_finished_is_said_of_a_checkpoint_that_opens(tmp_path, monkeypatch, caps
     ("wrong", "message"),
     [
         ({"train_steps": 0}, "train_steps is 0"),
-        ({"num_microbatches": 3}, "8 rows does not divide into 3"),
+        ({"num_microbatches": 3}, "8 rows in 3 microbatches does not divide.*Use a multiple of 24"),
         ({"log_every_steps": "5"}, "log_every_steps is '5'"),
         ({"num_microbatches": 8}, "in 8 microbatches does not.*Use a multiple of 64"),
         ({"mesh": MeshConfig(data=3)}, "3 devices, but there are 8"),

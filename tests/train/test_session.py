@@ -83,8 +83,8 @@ def test_files_are_replaced_whole(tmp_path):
 
 
 def test_model_dir_is_made(tmp_path):
-    folder = session.make_model_dir(str(tmp_path / "a" / "b"))
-    assert folder.is_dir() and not list(folder.iterdir())
+    with session.open_model_dir(str(tmp_path / "a" / "b")) as folder:
+        assert folder.is_dir() and not list(folder.iterdir())
 
 
 def test_two_trainings_in_one_folder(tmp_path):

@@ -13,7 +13,8 @@ from instruct.train.trackers import (
     JsonLines,
     TensorBoard,
     Tracker,
-    TrackerGroup,
+    check_trackers,
+    open_trackers,
 )
 
 
@@ -139,27 +140,28 @@ class Listing(Tracker):
 
 def test_all_trackers_get_the_scalars_and_are_closed_whatever_one_raises(tmp_path):
     trackers = [Listing(), Listing(fails=True), Listing()]
-    group = TrackerGroup(trackers, JsonLines())
-    group.open(tmp_path, 0)
-    group.scalars(2, {"loss": 0.5})
-    group.text("a.gin", "x = 1")
-    group.table("mixture", [{"name": "a"}])
-    with pytest.raises(OSError, match="no connection"):
-        group.close()
+    json_lines = JsonLines()
+    with (
+        pytest.raises(OSError, match="no connection"),
+        open_trackers([json_lines, *trackers], tmp_path, 0),
+    ):
+        for tracker in (json_lines, *trackers):
+            tracker.scalars(2, {"loss": 0.5})
+            tracker.text("a.gin", "x = 1")
+            tracker.table("mixture", [{"name": "a"}])
     assert [tracker.calls for tracker in trackers] == [[(2, {"loss": 0.5}), "close"]] * 3
-    assert rows(tmp_path) == group.rows == [{"step": 2, "loss": 0.5}]
+    assert rows(tmp_path) == json_lines.rows == [{"step": 2, "loss": 0.5}]
 
 
-def test_other_processes_call_no_tracker(tmp_path):
+def test_other_processes_call_no_tracker(tmp_path, monkeypatch):
+    monkeypatch.setattr("jax.process_index", lambda: 1)
     tracker = Listing()
-    group = TrackerGroup([tracker], None)
-    group.open(tmp_path, 0)
-    group.scalars(2, {"loss": 0.5})
-    group.close()
-    assert tracker.calls == [] == group.rows and not list(tmp_path.iterdir())
+    with open_trackers([JsonLines(), tracker], tmp_path, 0) as own:
+        assert list(own) == []
+    assert tracker.calls == [] and not list(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize("wrong", [Listing, "tensorboard", None])
 def test_what_is_no_tracker_is_named(wrong):
     with pytest.raises(UserError, match="which is no Tracker"):
-        TrackerGroup([wrong], None)
+        check_trackers([wrong])

@@ -11,7 +11,7 @@ import jax
 import numpy as np
 import pytest
 
-from instruct.checkpoints.checkpoint import load_params
+from instruct.checkpoints.loading import load_params
 from instruct.cli.arguments import main
 from instruct.models.config import ModelConfig
 from instruct.models.encoder_decoder import EncoderDecoder
