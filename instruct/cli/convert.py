@@ -78,7 +78,7 @@ def _model(flags: argparse.Namespace) -> ModelConfig | None:
             known = sorted(path.stem for path in folder.glob("*.gin"))
             raise unknown_name("--model", flags.model, known)
         files.insert(0, str((folder / name).relative_to(gin_config.ROOT)))
-    bindings = gin_config.flag_bindings(flags)
+    bindings = [*flags.gin_bindings, *flags.gin_flags]
     if not files and not bindings:
         return None
     gin_config.load(files, bindings)

@@ -11,7 +11,7 @@ from instruct.fields import check_arguments
 
 def run(flags: argparse.Namespace) -> int:
     """Wires `instruct.eval.infer.infer` from gin and runs it."""
-    gin_config.load(flags.gin_file, gin_config.flag_bindings(flags))
+    gin_config.load(flags.gin_file, [*flags.gin_bindings, *flags.gin_flags])
     arguments = gin_config.entry_arguments(gin_config.ENTRIES)[gin_config.INFER]
     if not arguments:
         raise UserError("nothing configures inference; add --gin_file=gin/runs/infer.gin.")
