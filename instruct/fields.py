@@ -135,7 +135,7 @@ def _check(name: str, value: Any, kind: Any, allowed: Range = Range()) -> None:
 
 
 def check_value(name: str, value: Any, kind: type, allowed: Range = Range()) -> None:
-    """Raises UserError unless a value has type int, float, str or bool as asked, and is in range."""
+    """Raises UserError unless a value has the type (int, float, str or bool) and is in range."""
     hint = ""
     if type(value) is kind or (kind is float and type(value) is int):
         if type(value) is float and not abs(value) <= LARGEST_FLOAT:  # NaN too
