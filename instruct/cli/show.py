@@ -35,14 +35,13 @@ from instruct.prompts.render import Rendered
 from instruct.workspace import Workspace
 
 _UNCUT = 1 << 20  # tokens
-_FEW_TASKS = 200  # as many are listed without being asked for
+_FEW_TASKS = 200  # above this many, tasks are listed only on request
 _TABLE_COLUMNS = 240
-# Flags that would be ignored without another.
+# Flag -> flag without which it would have no effect.
 _NEEDS = {
     **{"n": "overlap", "pairs": "overlap", "workers": "overlap", "against_split": "against"},
     **{"draws": "mixture", "rows": "mixture", "examples": "task"},
 }
-_LEAST = {"draws": 1, "n": 1, "workers": 1, "pairs": 0, "examples": 0, "rows": 0}
 
 
 def run(flags: argparse.Namespace) -> int:
@@ -61,13 +60,6 @@ def run(flags: argparse.Namespace) -> int:
     return _show_list(workspace, flags)
 
 
-def _first_split(workspace: Workspace, spec: TaskSpec) -> str:
-    split, reasons = preview.first_readable_split(workspace, spec)
-    for reason in reasons:
-        print(f"note: {reason}", file=sys.stderr)
-    return split
-
-
 def _check(flags: argparse.Namespace) -> None:
     if flags.mixture and flags.task:
         raise UserError("give --mixture or --task, not both.")
@@ -78,9 +70,6 @@ def _check(flags: argparse.Namespace) -> None:
     for name, needed in _NEEDS.items():
         if name in flags.given and not getattr(flags, needed):
             raise UserError(f"--{name} is for --{needed}: add --{needed}, or leave it out.")
-    for name, least in _LEAST.items():
-        if getattr(flags, name) < least:
-            raise UserError(f"--{name} is {getattr(flags, name)}; it must be at least {least}.")
 
 
 def _show_list(workspace: Workspace, flags: argparse.Namespace) -> int:
@@ -160,7 +149,7 @@ def _show_mixture(workspace: Workspace, flags: argparse.Namespace) -> int:
 def print_packed_rows(
     workspace: Workspace, console: Console, config: DataConfig, resolved: Resolved
 ) -> None:
-    """The rows of the first batch, decoded from the arrays that training would get."""
+    """Prints the rows of the first training batch, decoded from its arrays."""
     vocabulary = load_vocabulary(config.vocabulary)
     batch, _ = next(TrainFeed(workspace, config, resolved, seqio_windows_fn=seqio_windows))
     for row in range(config.batch_size):
@@ -171,7 +160,11 @@ def _show_task(workspace: Workspace, flags: argparse.Namespace) -> int:
     if registry.is_plain_task(flags.task):
         return _show_plain_task(workspace, flags)
     spec = registry.find_spec(workspace, flags.task)
-    split = flags.split or _first_split(workspace, spec)
+    split = flags.split
+    if split is None:
+        split, reasons = preview.first_readable_split(workspace, spec)
+        for reason in reasons:
+            print(f"note: {reason}", file=sys.stderr)
     if split not in spec.splits:
         raise unknown_name(f"split of task {spec.name!r}", split, spec.splits)
     mode = flags.task.removeprefix(spec.name + ".")
@@ -195,7 +188,7 @@ def _show_task(workspace: Workspace, flags: argparse.Namespace) -> int:
 
 
 def _show_plain_task(workspace: Workspace, flags: argparse.Namespace) -> int:
-    """Prints uncut examples of a user's seqio task, as its own pipeline gives them."""
+    """Prints examples of a user's seqio task from its own pipeline, not truncated."""
     task = registry.find_seqio_task(workspace, flags.task)
     split = flags.split or preview.splits_in_order(task.splits)[0]
     if split not in task.splits:

@@ -189,8 +189,8 @@ def rouge(
         warn_of_unfit_targets(
             targets,
             in_ascii_words,
-            "the tokenizer of rouge_score keeps only a-z and 0-9, less than half of the letters "
-            "of {unfit} of {all} targets, whose ROUGE is therefore (almost) 0. For other scripts "
+            "the tokenizer of rouge_score keeps only a-z and 0-9, less than half of {unfit} of "
+            "{all} targets, whose ROUGE is therefore close to 0. For other scripts "
             "use functools.partial(metrics.rouge, tokenizer=metrics.UNICODE_TOKENIZER).",
         )
     scorer = _rouge_scorer(use_stemmer, tokenizer)
