@@ -63,41 +63,26 @@ more examples:
 
 CHECKPOINT_FORMATS = ("instruct", "t5x", "huggingface")
 
-# Mode -> (help, example).
 _MODES = {
-    "check": (
-        "dry run without an accelerator: sizes, sharding, memory, mixture, one packed row",
-        "--gin_file=gin/models/t5_1_1_xxl.gin --mesh=4x64",
-    ),
-    "prepare": (
-        "build the record stores of a mixture (restartable)",
-        "--mixture=gym.demo --workers=2",
-    ),
-    "train": (
-        "train; resumes the run in MODEL_DIR if it has a checkpoint",
-        "--gin_file=gin/recipes/gym_demo.gin --gin.MODEL_DIR=runs/demo",
-    ),
-    "eval": (
-        "evaluate a checkpoint, or all of a run, on tasks and mixtures",
-        "--gin_file=gin/recipes/gym_demo.gin --gin.MODEL_DIR=runs/demo",
-    ),
-    "infer": (
-        "JSON lines in, JSON lines out; or one --prompt",
-        "--gin_file=gin/runs/infer.gin --gin.MODEL_DIR=runs/demo "
-        '--prompt="How many legs do 3 cats have?"',
-    ),
-    "convert": (
-        "checkpoints between this program, T5X and Hugging Face, key by key",
-        "--from=~/flan-t5-base --to=runs/flan_t5_base",
-    ),
-    "show": (
-        "tasks, mixtures, rates and rendered prompts",
-        "--task=gym.chain_sum --examples=2",
-    ),
-    "report": (
-        "results of one or several runs as report.html and report.md",
-        "--model_dir=runs/demo",
-    ),
+    "check": "dry run without an accelerator: sizes, sharding, memory, mixture, one packed row",
+    "prepare": "build the record stores of a mixture (restartable)",
+    "train": "train; resumes the run in MODEL_DIR if it has a checkpoint",
+    "eval": "evaluate a checkpoint, or all of a run, on tasks and mixtures",
+    "infer": "JSON lines in, JSON lines out; or one --prompt",
+    "convert": "checkpoints between this program, T5X and Hugging Face, key by key",
+    "show": "tasks, mixtures, rates and rendered prompts",
+    "report": "results of one or several runs as report.html and report.md",
+}
+_EXAMPLES = {
+    "check": "--gin_file=gin/models/t5_1_1_xxl.gin --mesh=4x64",
+    "prepare": "--mixture=gym.demo --workers=2",
+    "train": "--gin_file=gin/recipes/gym_demo.gin --gin.MODEL_DIR=runs/demo",
+    "eval": "--gin_file=gin/recipes/gym_demo.gin --gin.MODEL_DIR=runs/demo",
+    "infer": "--gin_file=gin/runs/infer.gin --gin.MODEL_DIR=runs/demo "
+    '--prompt="How many legs do 3 cats have?"',
+    "convert": "--from=~/flan-t5-base --to=runs/flan_t5_base",
+    "show": "--task=gym.chain_sum --examples=2",
+    "report": "--model_dir=runs/demo",
 }
 # Smallest number that a flag of a mode allows.
 _LEAST = {
@@ -137,13 +122,13 @@ def make_parser() -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     modes = parser.add_subparsers(dest="mode", metavar="MODE", required=True)
-    for mode, (help_text, example) in _MODES.items():
+    for mode, help_text in _MODES.items():
         more = f"{_CONVERT_HELP}\n" if mode == "convert" else ""
         sub = modes.add_parser(
             mode,
             help=help_text,
             description=help_text[0].upper() + help_text[1:] + ".",
-            epilog=f"example:\n  python run.py {mode} {example}\n\n{more}{_GIN_HELP}",
+            epilog=f"example:\n  python run.py {mode} {_EXAMPLES[mode]}\n\n{more}{_GIN_HELP}",
             formatter_class=argparse.RawDescriptionHelpFormatter,
         )
         sub.register("action", None, _StoreOnce)  # of every flag that names no other action

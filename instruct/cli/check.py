@@ -168,9 +168,7 @@ def _print_step(console: Console, model: ModelConfig, mesh: Any, train: dict[str
     )
     started = time.perf_counter()
     with jax.sharding.use_abstract_mesh(mesh):
-        after, _ = jax.eval_shape(train_step, abstract, batch)
-    if jax.tree.map(lambda x: x.shape, after) != jax.tree.map(lambda x: x.shape, abstract):
-        raise AssertionError("an update changed the shape of the state")
+        jax.eval_shape(train_step, abstract, batch)
     console.print(f"one abstract update traced in {time.perf_counter() - started:.1f} s")
 
 

@@ -17,6 +17,7 @@ from instruct.cli.show_tables import (
     filter_of,
     license_table,
     mixture_table,
+    number_table,
     print_json,
     wide_console,
 )
@@ -76,11 +77,7 @@ def _show_list(workspace: Workspace, flags: argparse.Namespace) -> int:
     task_filter = filter_of(flags)
     specs = task_filter(registry.task_specs(workspace).values())
     if flags.licenses:
-        licenses = license_counts(specs)
-        if flags.json:
-            return print_json({"licenses": licenses})
-        wide_console().print(license_table(licenses, f"{len(specs):,} tasks"))
-        return 0
+        return _print_licenses(flags, {"licenses": license_counts(specs)}, f"{len(specs):,} tasks")
     families = family_counts(specs)
     if flags.json:
         rows = [task_facts(spec) for spec in specs]
@@ -104,12 +101,16 @@ def _show_list(workspace: Workspace, flags: argparse.Namespace) -> int:
     return 0
 
 
+def _print_licenses(flags: argparse.Namespace, document: dict[str, Any], title: str) -> int:
+    if flags.json:
+        return print_json(document)
+    wide_console().print(license_table(document["licenses"], title))
+    return 0
+
+
 def _task_table(specs: Sequence[TaskSpec]) -> Table:
-    table = Table(
-        *("task", "category", "modes", "version", "licence"),
-        box=None,
-        title=f"{len(specs):,} tasks",
-    )
+    columns = ("task", "category", "modes", "version", "licence")
+    table = number_table(f"{len(specs):,} tasks", columns, ())
     for spec in specs:
         modes = " ".join(spec.all_modes)
         license_name = escape(spec.license.partition(" (")[0])
@@ -124,11 +125,8 @@ def _show_mixture(workspace: Workspace, flags: argparse.Namespace) -> int:
         raise unknown_name(f"split of mixture {whole.name!r}", flags.split, splits)
     view = MixtureView(workspace, whole, filter_of(flags), flags.draws)
     if flags.licenses:
-        licenses = view.licenses()
-        if flags.json:
-            return print_json({"mixture": view.name, "licenses": licenses})
-        wide_console().print(license_table(licenses, view.counts_line()))
-        return 0
+        document = {"mixture": view.name, "licenses": view.licenses()}
+        return _print_licenses(flags, document, view.counts_line())
     if flags.json:
         return print_json(view.to_json())
     console = wide_console(_TABLE_COLUMNS)
@@ -182,9 +180,8 @@ def _show_task(workspace: Workspace, flags: argparse.Namespace) -> int:
         f"{escape(spec.license)} {escape(spec.url)}\n{escape(spec.description)}\n"
         f"wordings: {escape(spec.templates.name)}; split {escape(split)}"
     )
-    return _print_examples(
-        flags, {"task": spec.name, "split": split, **names, "examples": examples}, head
-    )
+    values = {"task": spec.name, "split": split, **names, "examples": examples}
+    return _print_examples(flags, values, head)
 
 
 def _show_plain_task(workspace: Workspace, flags: argparse.Namespace) -> int:
@@ -225,20 +222,16 @@ def _print_examples(flags: argparse.Namespace, values: dict[str, Any], head: str
     console = wide_console()
     console.print(head)
     for example in values["examples"]:
-        _print_example(console, example)
+        if "reason" in example:
+            console.rule(f"{example['mode']}: dropped")
+            console.print(example["reason"], markup=False)
+            continue
+        console.rule(
+            f"{example['mode']}  template {escape(example['template_id'])}  "
+            f"{example['num_exemplars']} exemplars  "
+            f"{example['input_tokens']} + {example['target_tokens']} tokens"
+        )
+        console.print(example["inputs"], markup=False)
+        console.print("[bold green]->[/] ", end="")
+        console.print(example["targets"], markup=False, style="green")
     return 0
-
-
-def _print_example(console: Console, example: dict[str, Any]) -> None:
-    if "reason" in example:
-        console.rule(f"{example['mode']}: dropped")
-        console.print(example["reason"], markup=False)
-        return
-    console.rule(
-        f"{example['mode']}  template {escape(example['template_id'])}  "
-        f"{example['num_exemplars']} exemplars  "
-        f"{example['input_tokens']} + {example['target_tokens']} tokens"
-    )
-    console.print(example["inputs"], markup=False)
-    console.print("[bold green]->[/] ", end="")
-    console.print(example["targets"], markup=False, style="green")

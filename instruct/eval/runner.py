@@ -151,12 +151,8 @@ def evaluate(
 
 def _checkpoints(source: str, config: EvalConfig) -> list[pathlib.Path]:
     """Folders of the checkpoints to evaluate, in the order of their steps."""
-    if config.checkpoints == "latest":
-        return [find_checkpoint(source)]
-    if config.checkpoints == "all":
-        steps = checkpoint_steps(source)
-        return [find_checkpoint(source, step) for step in steps] or [find_checkpoint(source)]
-    return [find_checkpoint(source, step) for step in sorted(set(config.steps))]
+    steps = checkpoint_steps(source) if config.checkpoints == "all" else sorted(set(config.steps))
+    return [find_checkpoint(source, step) for step in steps] or [find_checkpoint(source)]
 
 
 def _prepare(

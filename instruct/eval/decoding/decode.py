@@ -13,7 +13,7 @@ import jax.numpy as jnp
 from instruct.errors import UserError
 from instruct.eval.decoding import beam
 from instruct.eval.decoding.search import PADDING_EXAMPLE, Search, largest, write_at
-from instruct.eval.decoding.token_rules import ConstrainFn, TokenRules, constrain_fn
+from instruct.eval.decoding.token_rules import TokenRules, constrain_fn
 from instruct.fields import bounded, one_of
 
 STRATEGIES = ("greedy", "sample", "beam")
@@ -141,7 +141,7 @@ class OneByOne:
         config = self.config
         positions = jnp.repeat(state.positions, self.num_sequences)
         allowed = logits
-        constrain = _constrain_fn(config)
+        constrain = constrain_fn(config, config.eos_id, config.max_decode_steps)
         if constrain is not None:
             tokens = state.tokens.reshape(-1, config.max_decode_steps)
             allowed = constrain(logits, tokens, positions)
@@ -187,12 +187,8 @@ def search_of(config: DecodeConfig) -> Search:
         alpha=config.length_penalty,
         eos_id=config.eos_id,
         rules=config.beam_rules,
-        constrain=_constrain_fn(config),
+        constrain=constrain_fn(config, config.eos_id, config.max_decode_steps),
     )
-
-
-def _constrain_fn(config: DecodeConfig) -> ConstrainFn | None:
-    return constrain_fn(config, config.eos_id, config.max_decode_steps)
 
 
 def _row_keys(seed: int, example_ids: jax.Array, num_samples: int) -> jax.Array:

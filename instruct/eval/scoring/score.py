@@ -63,7 +63,17 @@ class Scorer:
         targets: Sequence[Sequence[int]],
         progress: Callable[[int], None] = lambda done: None,
     ) -> np.ndarray:
-        """Log-likelihood of each target given its input, [examples] float32.
+        """Log-likelihood of each target given its input, [examples] float32; see `score_all`."""
+        return self.score_all(params, inputs, targets, progress)[0]
+
+    def score_all(
+        self,
+        params: Any,
+        inputs: Sequence[Sequence[int]],
+        targets: Sequence[Sequence[int]],
+        progress: Callable[[int], None] = lambda done: None,
+    ) -> list[np.ndarray]:
+        """The arrays of `_score_batch` for all examples, [examples] each.
 
         Args:
             params: the model's parameters, on the mesh if there is one.
@@ -74,10 +84,6 @@ class Scorer:
         Raises:
             ValueError: an empty input or target, or unequal lengths.
         """
-        return self._all_scores(params, inputs, targets, progress)[0]
-
-    def _all_scores(self, params, inputs, targets, progress) -> list[np.ndarray]:
-        """The arrays of `_score_batch` for all examples, [examples] each."""
         if len(inputs) != len(targets):
             raise ValueError(f"{len(inputs)} inputs but {len(targets)} targets")
         check_not_empty(inputs)
