@@ -15,7 +15,7 @@ import pathlib
 import sys
 import threading
 import traceback
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from instruct.cli import report_flags
@@ -61,8 +61,6 @@ more examples:
   python run.py convert --from=runs/a --to=~/my-model --format=huggingface
 """
 
-CHECKPOINT_FORMATS = ("instruct", "t5x", "huggingface")
-
 _MODES = {
     "check": "dry run without an accelerator: sizes, sharding, memory, mixture, one packed row",
     "prepare": "build the record stores of a mixture (restartable)",
@@ -83,6 +81,134 @@ _EXAMPLES = {
     "convert": "--from=~/flan-t5-base --to=runs/flan_t5_base",
     "show": "--task=gym.chain_sum --examples=2",
     "report": "--model_dir=runs/demo",
+}
+CHECKPOINT_FORMATS = ("instruct", "t5x", "huggingface")
+
+_SWITCH: dict[str, Any] = {"action": "store_true"}
+_WORKERS: dict[str, Any] = {"type": int, "default": os.cpu_count() or 1}
+
+
+def _text(metavar: str | None = None, **options: Any) -> dict[str, Any]:
+    return {"metavar": metavar, **options}
+
+
+def _texts(metavar: str | None = None) -> dict[str, Any]:
+    return {"metavar": metavar, "action": "append", "default": []}
+
+
+def _number(default: int | None = None) -> dict[str, Any]:
+    return {"type": int, "default": default, "metavar": "N"}
+
+
+_ONLY = "repeatable, `*` stands for anything"
+# Mode -> flag -> (options of argparse, help). Those of `report` are in `report_flags`.
+_FLAGS: dict[str, dict[str, tuple[dict[str, Any], str]]] = {
+    "check": {
+        "mesh": (_text("MESH"), "DATAxTENSOR such as 4x64, or data=4,fsdp=8,tensor=8; no device"),
+        "rows": (_number(1), "packed rows to print (default 1)"),
+    },
+    "prepare": {
+        "mixture": (_texts(), "mixture or task; repeatable"),
+        "workers": (_WORKERS, "processes (default: one per core)"),
+        "verify": (_SWITCH, "read every byte of finished stores and compare hashes"),
+        "download": (_SWITCH, "let sources fetch data that is not on this machine"),
+        "skip_unavailable": (_SWITCH, "continue without tasks that cannot be built; record them"),
+        "ignore_disk_estimate": (_SWITCH, "start even if the stores will hardly fit on the disk"),
+        "runner": (
+            _text("RUNNER", default="local"),
+            "local (processes, the default), or of Apache Beam: direct, dataflow, flink, spark",
+        ),
+        "beam_option": (_texts("KEY=VALUE"), "an option of Apache Beam; repeatable"),
+        "report": (_SWITCH, "print every task's numbers, not only totals"),
+        "report_examples": (
+            _number(200),
+            "examples of each task to measure (default 200; 0: none)",
+        ),
+        "json": (_SWITCH, "print the summary as JSON"),
+    },
+    "train": {
+        "strict": (
+            _SWITCH,
+            "stop if the newest checkpoint is damaged, instead of moving it aside and resuming "
+            "from the newest whole one",
+        ),
+    },
+    "eval": {
+        "limit": (_number(), "evaluate N examples of each task; as --gin.NUM_EVAL_EXAMPLES=N"),
+        "strict": (
+            _SWITCH,
+            "stop at a damaged checkpoint, instead of using the newest whole one (or, of several, "
+            "skipping it)",
+        ),
+    },
+    "infer": {
+        "prompt": (_text(), "answer this one prompt and exit"),
+        "input": (
+            _text("FILE"),
+            "JSON lines with `inputs` or `prompt`, also compressed (.gz, .zst); - for standard "
+            "input",
+        ),
+        "output": (_text("FILE"), "JSON lines; resumed if unfinished; - for standard output"),
+        "strict": (
+            _SWITCH,
+            "refuse prompts that are too long (else truncated), bad lines (else left out) and a "
+            "damaged newest checkpoint (else the newest whole one answers)",
+        ),
+    },
+    "convert": {
+        "from": (_text("PATH", dest="source"), "checkpoint of any kind; required"),
+        "to": (_text("PATH", dest="target"), "new folder to write"),
+        "format": (
+            _text(choices=CHECKPOINT_FORMATS),
+            "what to write (default: t5x if --to ends in checkpoint_<step>, huggingface from t5x "
+            "and instruct, instruct from huggingface)",
+        ),
+        "step": (_number(), "of several checkpoints (default: the newest)"),
+        "dtype": (
+            _text(default="float32", choices=("float32", "bfloat16")),
+            "of the written weights (default float32; instruct keeps float32 only)",
+        ),
+        "model": (_text("NAME"), "architecture: a file of gin/models such as t5_1_1_base"),
+        "slots": (
+            _SWITCH,
+            "also convert Adafactor's state and the step, between t5x and instruct; the result is "
+            "a MODEL_DIR that training resumes",
+        ),
+        "tokenizer": (_text("PATH"), "folder with tokenizer files, or a vocabulary file, to add"),
+        "vocab_rows": (
+            _number(),
+            "cut or add (zeros) padding rows of the embedding and the output",
+        ),
+        "map": (
+            _texts("MODEL=CHECKPOINT"),
+            "a parameter (regular expression) that has another name in the checkpoint; repeatable",
+        ),
+        "allow_left_over": (_SWITCH, "drop arrays that the model has no use for"),
+        "describe": (_SWITCH, "describe --from, and write nothing"),
+        "all_keys": (_SWITCH, "one line for each key, not for each group"),
+        "json": (_SWITCH, "print the table as JSON"),
+    },
+    "show": {
+        "mixture": (_text(), "print this mixture's shares, by sub-mixture if it is large"),
+        "task": (_text(), "print this task and rendered examples of it"),
+        "family": (_texts("PATTERN"), f"only tasks of this family; {_ONLY}"),
+        "category": (_texts("PATTERN"), f"only tasks of this category; {_ONLY}"),
+        "dataset": (_texts("PATTERN"), f"only tasks over this data set; {_ONLY}"),
+        "license": (_texts("PATTERN"), f"only tasks under this licence; {_ONLY}"),
+        "leaves": (_SWITCH, "print every leaf, task or pair"),
+        "draws": (_number(100_000), "examples that shares are counted over (default 100,000)"),
+        "licenses": (_SWITCH, "print licences and what is under each"),
+        "examples": (_number(1), "rendered examples per mode (default 1)"),
+        "split": (_text(), "of the examples (default: train, else validation, test or any other)"),
+        "rows": (_number(0), "packed rows of the mixture to print"),
+        "overlap": (_SWITCH, "text that prepared tasks share"),
+        "against": (_text("MIXTURE"), "--overlap with the test sets of this mixture"),
+        "against_split": (_text("SPLIT"), "its split (default test, else validation)"),
+        "n": (_number(13), "words in a row that count as overlap (default 13)"),
+        "pairs": (_number(3), "pairs of examples to name (default 3)"),
+        "workers": (_WORKERS, "processes of --overlap (default: one per core)"),
+        "json": (_SWITCH, "print JSON"),
+    },
 }
 # Smallest number that a flag of a mode allows.
 _LEAST = {
@@ -134,130 +260,11 @@ def make_parser() -> argparse.ArgumentParser:
         sub.register("action", None, _StoreOnce)  # of every flag that names no other action
         sub.add_argument("--gin_file", action="append", default=[], metavar="PATH")
         sub.add_argument("--gin_bindings", action="append", default=[], metavar="LINE")
-        _add_flags(mode, sub)
+        for name, (options, text) in _FLAGS.get(mode, {}).items():
+            sub.add_argument(f"--{name}", help=text, **options)
+        if mode == "report":
+            report_flags.add_flags(sub)
     return parser
-
-
-def _add_flags(mode: str, parser: argparse.ArgumentParser) -> None:
-    """Adds the flags of a mode, except those of gin."""
-
-    def add(flags: Mapping[str, str], **options: Any) -> None:
-        for name, text in flags.items():
-            parser.add_argument(f"--{name}", help=text, **options)
-
-    def switches(**flags: str) -> None:
-        add(flags, action="store_true")
-
-    workers = {"type": int, "default": os.cpu_count() or 1}
-    if mode == "check":
-        mesh = "DATAxTENSOR such as 4x64, or data=4,fsdp=8,tensor=8; no device is needed"
-        add({"mesh": mesh}, metavar="MESH")
-        add({"rows": "packed rows to print (default 1)"}, type=int, default=1)
-    elif mode == "prepare":
-        add({"mixture": "mixture or task; repeatable"}, action="append", default=[])
-        add({"workers": "processes (default: one per core)"}, **workers)
-        switches(
-            verify="read every byte of finished stores and compare hashes",
-            download="let sources fetch data that is not on this machine",
-            skip_unavailable="continue without tasks that cannot be built, and record them",
-            ignore_disk_estimate="start although the stores will probably not fit on the disk",
-            report="print every task's numbers, not only totals",
-            json="print the summary as JSON",
-        )
-        runners = "direct, dataflow, flink, spark"
-        runner = f"local (processes, the default), or one of Apache Beam: {runners}"
-        add({"runner": runner}, default="local", metavar="RUNNER")
-        add(
-            {"beam_option": "an option of Apache Beam; repeatable"},
-            **{"action": "append", "default": [], "metavar": "KEY=VALUE"},
-        )
-        report = "examples of each task to measure (default 200; 0: none)"
-        add({"report_examples": report}, type=int, default=200, metavar="N")
-    elif mode == "train":
-        switches(
-            strict="stop if the newest checkpoint is damaged, instead of moving it aside and "
-            "resuming from the newest whole one"
-        )
-    elif mode == "eval":
-        limit = "evaluate N examples of each task; the same as --gin.NUM_EVAL_EXAMPLES=N"
-        add({"limit": limit}, type=int, metavar="N")
-        switches(
-            strict="stop at a damaged checkpoint, instead of using the newest whole one (or, of "
-            "several, skipping it)"
-        )
-    elif mode == "infer":
-        add({"prompt": "answer this one prompt and exit"})
-        source = "JSON lines with `inputs` or `prompt`, also compressed (.gz, .zst); - for "
-        target = "JSON lines; an unfinished file is resumed; - for standard output"
-        add({"input": source + "standard input", "output": target}, metavar="FILE")
-        switches(
-            strict="refuse prompts that are too long (else truncated), bad lines (else left out) "
-            "and a damaged newest checkpoint (else the newest whole one answers)"
-        )
-    elif mode == "convert":
-        parser.add_argument("--from", **_path("source", "checkpoint of any kind; required"))
-        parser.add_argument("--to", **_path("target", "new folder to write"))
-        to = "what to write (default: t5x if --to ends in checkpoint_<step>, huggingface from t5x "
-        to += "and instruct, instruct from huggingface)"
-        add({"format": to}, choices=CHECKPOINT_FORMATS)
-        add({"step": "of several checkpoints (default: the newest)"}, type=int, metavar="N")
-        dtype = "of the written weights (default float32; instruct keeps float32 only)"
-        add({"dtype": dtype}, default="float32", choices=("float32", "bfloat16"))
-        model = "architecture: a file of gin/models such as t5_1_1_base, or use --gin_file"
-        add({"model": model}, metavar="NAME")
-        tokenizer = "folder with tokenizer files, or a vocabulary such as spiece.model, to add"
-        add({"tokenizer": tokenizer}, metavar="PATH")
-        rows = "cut padding rows off the embedding and the output, or add such rows (zeros)"
-        add({"vocab_rows": rows}, type=int, metavar="N")
-        mapping = "a parameter (regular expression) that has another name in the checkpoint; "
-        add(
-            {"map": mapping + "repeatable"},
-            **{"action": "append", "default": [], "metavar": "MODEL=CHECKPOINT"},
-        )
-        switches(
-            slots="also convert Adafactor's state and the step, between t5x and instruct; the "
-            "result is a MODEL_DIR that training resumes",
-            allow_left_over="drop arrays that the model has no use for; the table still names them",
-            describe="describe --from, and write nothing",
-            all_keys="one line for each key, not for each group",
-            json="print the table as JSON",
-        )
-    elif mode == "show":
-        mixture = "print this mixture's shares, by sub-mixture if it is large"
-        add({"mixture": mixture, "task": "print this task and rendered examples of it"})
-        only = {
-            "family": "of this family",
-            "category": "of this category",
-            "dataset": "over this data set",
-            "license": "under this licence",
-        }
-        only = {k: f"only tasks {v}; repeatable, `*` stands for anything" for k, v in only.items()}
-        add(only, action="append", default=[], metavar="PATTERN")
-        split = "split of the examples (default: train, else validation, test or any other)"
-        add({"split": split})
-        add({"against": "--overlap with the test sets of this mixture"}, metavar="MIXTURE")
-        add({"against_split": "its split (default test, else validation)"}, metavar="SPLIT")
-        for name, default, text in (
-            ("draws", 100_000, "examples that shares are counted over"),
-            ("examples", 1, "rendered examples per mode (default 1)"),
-            ("rows", 0, "packed rows of the mixture to print"),
-            ("n", 13, "words in a row that count as overlap (default 13)"),
-            ("pairs", 3, "pairs of examples to name (default 3)"),
-        ):
-            add({name: text}, type=int, default=default)
-        add({"workers": "processes of --overlap (default: one per core)"}, **workers)
-        switches(
-            leaves="print every leaf, task or pair",
-            licenses="print licences and what is under each",
-            overlap="text that prepared tasks share",
-            json="print JSON",
-        )
-    else:
-        report_flags.add_flags(parser)
-
-
-def _path(name: str, text: str) -> dict[str, Any]:
-    return {"dest": name, "metavar": "PATH", "help": text}
 
 
 def parse(argv: Sequence[str]) -> argparse.Namespace:

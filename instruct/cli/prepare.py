@@ -57,7 +57,7 @@ def run(flags: argparse.Namespace) -> int:
             elsewhere=elsewhere,
         )
         messages = Console(stderr=True) if flags.json else console
-        good &= _finish(workspace, name, config, done, flags, messages)
+        good &= _finish(workspace, config, done, flags, messages)
         if flags.json:
             print(json.dumps([dataclasses.asdict(entry) for entry in done.stores], indent=1))
     return 0 if good else 1
@@ -65,14 +65,13 @@ def run(flags: argparse.Namespace) -> int:
 
 def _finish(
     workspace: Workspace,
-    name: str,
     config: DataConfig,
     done: prepare.Prepared,
     flags: argparse.Namespace,
     console: Console,
 ) -> bool:
     """Reports on a mixture and records left-out tasks. Returns whether it can be trained on."""
-    resolved = registry.resolve(workspace, name)
+    resolved = registry.resolve(workspace, config.mixture)
     report = report_tasks(
         workspace, resolved, config, done.stores, flags.report_examples, flags.workers
     )
@@ -83,7 +82,7 @@ def _finish(
         report.print_totals(console)
         report.print_problems(console, path)
     if flags.skip_unavailable:
-        good = _leave_out(workspace, name, config, done, console)
+        good = _leave_out(workspace, config, done, console)
     else:
         good = not done.failed
         done.print_failures(console)
@@ -94,13 +93,13 @@ def _finish(
                 f"{len(done.failed)} of {len(done.stores)} stores could not be built. {advice}"
                 "--skip_unavailable continues without these tasks.",
             )
-        old = read_left_out(workspace, name)
+        old = read_left_out(workspace, config.mixture)
         if old is not None and old.missing:
             _say(
                 console,
-                f"{left_out_path(workspace, name)} of {old.date} still names {len(old.tasks)} "
-                "tasks, which runs with SKIP_UNAVAILABLE leave out; --skip_unavailable writes it "
-                "again.",
+                f"{left_out_path(workspace, config.mixture)} of {old.date} still names "
+                f"{len(old.tasks)} tasks, which runs with SKIP_UNAVAILABLE leave out; "
+                "--skip_unavailable writes it again.",
             )
     if not flags.json:
         _say(
@@ -111,11 +110,7 @@ def _finish(
 
 
 def _leave_out(
-    workspace: Workspace,
-    name: str,
-    config: DataConfig,
-    done: prepare.Prepared,
-    console: Console,
+    workspace: Workspace, config: DataConfig, done: prepare.Prepared, console: Console
 ) -> bool:
     """Records the left-out tasks. Returns whether a task is left."""
     broken = [entry for entry in done.stores if entry.machine]
@@ -128,7 +123,7 @@ def _leave_out(
         )
         return False
     missing = missing_stores(done.stores, config.split)
-    resolved = registry.resolve(workspace, name, config.split)
+    resolved = registry.resolve(workspace, config.mixture, config.split)
     record = make_left_out(workspace, resolved, missing, config.split)
     path = record.write(workspace)
     for line in record.describe(path):

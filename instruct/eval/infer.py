@@ -123,10 +123,15 @@ def infer(
         check_embedding_rows(words, network.config.vocab_size)
         length = inputs_length or run.config().get("data.feature_lengths.inputs") or 512
         encoder = PromptEncoder(words, length)
-        if prompt is not None:
-            _check_length(prompt, encoder, strict)
-        elif source is not None and strict:
-            _check_lengths(source, encoder)
+        if source is None:
+            problem = encoder.describe_truncated([Prompt("--prompt", prompt or "", "")])
+        else:  # else reported with the answers
+            problem = encoder.describe_truncated(prompts_only(source)) if strict else ""
+        if problem and strict:
+            name = f"{source}, " if source else ""
+            raise UserError(f"{name}{problem}; without --strict cut prompts are answered.")
+        if problem:
+            _say(f"warning: {problem}; --strict refuses such prompts.")
         device_mesh = make_mesh(mesh or MeshConfig())
         abstract = network.abstract_params()
         placed = with_shardings(abstract, param_shardings(device_mesh, abstract))
@@ -181,13 +186,21 @@ class PromptEncoder:
             return ids, len(ids)
         return [*ids[: self.inputs_length - 1], self.vocabulary.eos_id], len(ids)
 
-    def describe_truncation(self, lengths: Sequence[int]) -> str:
-        """Describes prompts that are longer than `inputs_length`, and the fix."""
-        longest = max(lengths)
-        subject = f"{len(lengths):,} prompts have up to" if len(lengths) > 1 else "the prompt has"
+    def describe_truncated(self, prompts: Iterable[Prompt]) -> str:
+        """Names prompts that are longer than `inputs_length`, and the fix; "" if there are none."""
+        lengths = [(prompt.place, self.encode(prompt.text)[1]) for prompt in prompts]
+        long = [(place, length) for place, length in lengths if length > self.inputs_length]
+        if not long:
+            return ""
+        places = ", ".join(place for place, _ in long[:_MOST_NAMED])
+        more = len(long) - _MOST_NAMED
+        places += f" and {more:,} more" if more > 0 else ""
+        longest = max(length for _, length in long)
+        subject = f"{len(long):,} prompts have up to" if len(long) > 1 else "the prompt has"
         return (
-            f"{subject} {longest:,} tokens with EOS, the model reads {self.inputs_length:,}: the "
-            f"end is cut off. --gin.INPUTS_LENGTH={longest} reads all of it"
+            f"{places}: {subject} {longest:,} tokens with EOS, the model reads "
+            f"{self.inputs_length:,}: the end is cut off. --gin.INPUTS_LENGTH={longest} reads all "
+            "of it"
         )
 
 
@@ -198,32 +211,6 @@ def _check_prompt(prompt: str) -> None:
         raise UserError(
             f"--prompt={prompt!a}: not UTF-8 text. Give it in UTF-8, or as a line of --input."
         )
-
-
-def _check_length(prompt: str, encoder: PromptEncoder, strict: bool) -> None:
-    _, length = encoder.encode(prompt)
-    if length > encoder.inputs_length:
-        problem = encoder.describe_truncation([length])
-        if strict:
-            raise UserError(f"--prompt: {problem}; without --strict the cut prompt is answered.")
-        _say(f"warning: {problem}; --strict refuses such prompts.")
-
-
-def _check_lengths(source: pathlib.Path, encoder: PromptEncoder) -> None:
-    """Raises UserError if a prompt of the file would be truncated."""
-    lengths = [(prompt.place, encoder.encode(prompt.text)[1]) for prompt in prompts_only(source)]
-    long = [(place, length) for place, length in lengths if length > encoder.inputs_length]
-    if long:
-        raise UserError(
-            f"{source}, {_listed([place for place, _ in long])}: "
-            f"{encoder.describe_truncation([length for _, length in long])}; without --strict the "
-            "cut prompts are answered and marked."
-        )
-
-
-def _listed(places: Sequence[str]) -> str:
-    more = len(places) - _MOST_NAMED
-    return ", ".join(places[:_MOST_NAMED]) + (f" and {more:,} more" if more > 0 else "")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -353,9 +340,7 @@ def _answer_file(
             unfinished += sum("unfinished" in answer for answer in answers)
     note = ""
     if truncated:
-        lengths = [encoder.encode(prompt.text)[1] for prompt in truncated]
-        places = _listed([prompt.place for prompt in truncated])
-        _say(f"warning: {encoder.describe_truncation(lengths)} ({places})")
+        _say(f"warning: {encoder.describe_truncated(truncated)}")
         note = f", {len(truncated):,} prompts cut to {encoder.inputs_length} tokens"
     if unfinished:
         subject = f"each of {unfinished:,} answers" if unfinished > 1 else "one answer"
