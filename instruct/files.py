@@ -182,17 +182,13 @@ os.register_at_fork(after_in_child=_close_locks)
 
 @contextlib.contextmanager
 def locked(path: str | os.PathLike[str], name: str) -> Iterator[None]:
-    """Locks a folder or file for this process while the block runs.
+    """Locks an existing folder or file for this process while the block runs.
 
     The lock is advisory (`flock`): it leaves no file and ends with its process. File systems
     without such locks (some network mounts) are used unlocked.
 
-    Args:
-        path: an existing folder or file.
-        name: for the error message, such as "MODEL_DIR runs/a".
-
     Raises:
-        UserError: another process holds the lock.
+        UserError: another process holds the lock; `name` says of what, such as "MODEL_DIR runs/a".
     """
     descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     _LOCKS.add(descriptor)

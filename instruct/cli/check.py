@@ -53,7 +53,13 @@ def run(flags: argparse.Namespace) -> int:
     if model is None:
         raise UserError("nothing to check: add --gin_file=gin/models/SIZE.gin or a recipe.")
     console = wide_console()
-    warnings = _not_set_warnings(assumed)
+    warnings = []
+    if assumed:
+        gin_flags = " ".join(f"--gin.{name}=..." for name in assumed)
+        warnings.append(f"not set, and needed to train: {', '.join(assumed)}. Add {gin_flags}")
+    if "TASK_FEATURE_LENGTHS" in assumed:
+        lengths = _STAND_INS["mapping"]
+        warnings.append(f"TASK_FEATURE_LENGTHS is taken as {lengths}; FLOPs depend on it")
     started = time.perf_counter()
     console.rule("configuration")
     console.print(gin_config.operative_text().strip(), markup=False)
@@ -80,20 +86,6 @@ def run(flags: argparse.Namespace) -> int:
 
 def _is_set(value: str) -> bool:
     return not (value.startswith("<") and value.endswith(" is not set>"))
-
-
-def _not_set_warnings(assumed: list[str]) -> list[str]:
-    """Warnings of macros that `train` requires."""
-    if not assumed:
-        return []
-    flags = " ".join(f"--gin.{name}=..." for name in assumed)
-    warnings = [f"not set, and needed to train: {', '.join(assumed)}. Add {flags}"]
-    if "TASK_FEATURE_LENGTHS" in assumed:
-        warnings.append(
-            f"TASK_FEATURE_LENGTHS is taken as {_STAND_INS['mapping']}; FLOPs and the batch depend "
-            "on it"
-        )
-    return warnings
 
 
 def _print_sharding(console: Console, model: ModelConfig, mesh: Any) -> None:
@@ -132,11 +124,6 @@ def _print_step(console: Console, model: ModelConfig, mesh: Any, train: dict[str
     data = train.get("data")
     rows, (inputs, targets) = (data.batch_size, data.lengths) if data else _DEFAULT_SHAPE
     microbatches = train.get("num_microbatches", 1)
-    if rows % microbatches:
-        raise UserError(
-            f"a batch of {rows} rows does not divide into {microbatches} microbatches; change "
-            "BATCH_SIZE or num_microbatches."
-        )
     meshes.check_batch_size(mesh, rows, microbatches)
     flops = model.train_flops(rows, inputs, targets)
     console.print(

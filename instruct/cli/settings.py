@@ -55,13 +55,11 @@ class Settings:
         }
         return workspace_from_environment(**folders)
 
-    def load_modules(self) -> None:
-        """Imports the modules that register tasks."""
+    def modules(self) -> list[str]:
+        """Modules that register tasks."""
         names = self.task_modules or ()
         names = names.split(",") if isinstance(names, str) else names
-        task_modules.load_modules(
-            [*TASK_MODULES, *(name.strip() for name in names if name.strip())]
-        )
+        return [*TASK_MODULES, *(name.strip() for name in names if name.strip())]
 
 
 def load(flags: argparse.Namespace) -> tuple[Workspace, dict[str, dict[str, Any]]]:
@@ -78,5 +76,5 @@ def load_with_stand_ins(
     arguments = gin_config.entry_arguments((_SETTINGS, *gin_config.ENTRIES))
     settings = Settings(**arguments.pop(_SETTINGS))
     workspace = settings.workspace()
-    settings.load_modules()
+    task_modules.load_modules(settings.modules())
     return workspace, arguments, assumed

@@ -62,9 +62,9 @@ class EvalConfig:
     @property
     def steps(self) -> tuple[int, ...]:
         """Steps given by number; () for "latest", "all" and invalid values."""
-        steps = (
-            self.checkpoints if isinstance(self.checkpoints, list | tuple) else [self.checkpoints]
-        )
+        steps = (self.checkpoints,) if isinstance(self.checkpoints, int) else self.checkpoints
+        if not isinstance(steps, list | tuple):
+            return ()
         return tuple(steps) if all(type(step) is int and step >= 0 for step in steps) else ()
 
 

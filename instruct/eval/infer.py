@@ -15,7 +15,7 @@ import json
 import os
 import pathlib
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Annotated, Any
 
 from rich.console import Console
@@ -104,8 +104,12 @@ def infer(
     if prompt is None and not (input_path and output_path):
         raise UserError("nothing to answer: give --prompt TEXT, or --input FILE and --output FILE")
     local_path("MODEL_DIR", model_dir)
-    if prompt is not None:
-        _check_prompt(prompt)
+    if prompt is not None and not prompt.strip():
+        raise UserError("--prompt is empty; give the text that the model is to answer.")
+    if prompt is not None and LONE_SURROGATE.search(prompt):
+        raise UserError(
+            f"--prompt={prompt!a}: not UTF-8 text. Give it in UTF-8, or as a line of --input."
+        )
     output = _output_path(output_path) if output_path else None
     with contextlib.ExitStack() as stack:
         source = stack.enter_context(prompt_file(input_path)) if input_path else None
@@ -149,8 +153,10 @@ def infer(
         decoder = Decoder(network, reorder_cache, decode, batching, device_mesh)
         answerer = Answerer(decoder, params, encoder)
         if source is None:
-            assert prompt is not None
-            _answer_prompt(answerer, prompt)
+            (answer,) = answerer.answer([prompt or ""], first_index=0)
+            if "unfinished" in answer:
+                _say(f"warning: the answer {answerer.describe_unfinished()}")
+            print("\n".join(answer.get("predictions", [answer["prediction"]])))
         else:
             settings = {
                 "checkpoint": str(folder),
@@ -204,15 +210,6 @@ class PromptEncoder:
         )
 
 
-def _check_prompt(prompt: str) -> None:
-    if not prompt.strip():
-        raise UserError("--prompt is empty; give the text that the model is to answer.")
-    if LONE_SURROGATE.search(prompt):
-        raise UserError(
-            f"--prompt={prompt!a}: not UTF-8 text. Give it in UTF-8, or as a line of --input."
-        )
-
-
 @dataclasses.dataclass(frozen=True)
 class Answerer:
     """A loaded model that turns prompts into predictions."""
@@ -252,13 +249,6 @@ class Answerer:
             f"was cut off after {steps:,} tokens, the most that are generated. "
             f"--gin.MAX_DECODE_STEPS={2 * steps} allows more"
         )
-
-
-def _answer_prompt(answerer: Answerer, prompt: str) -> None:
-    (answer,) = answerer.answer([prompt], first_index=0)
-    if "unfinished" in answer:
-        _say(f"warning: the answer {answerer.describe_unfinished()}")
-    print("\n".join(answer.get("predictions", [answer["prediction"]])))
 
 
 def run_folder_of(model_dir: str) -> pathlib.Path:

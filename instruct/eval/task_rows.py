@@ -183,13 +183,7 @@ def rows_of_task(
     majority_baselines: Mapping[str, float],
     random_baselines: Mapping[str, float],
 ) -> list[dict[str, Any]]:
-    """Example lines, then metric lines, in the format of `instruct.results`.
-
-    Args:
-        shared: fields of all lines.
-        metric_fields: further fields of the metric lines.
-        examples, outputs, measured, majority_baselines, random_baselines: see above.
-    """
+    """Example lines with the `shared` fields, then metric lines with `metric_fields` as well."""
     # Rank classification may cover only some of the examples.
     complete = {
         name: metric.singles

@@ -15,7 +15,7 @@ import jax
 import numpy as np
 from jax.sharding import Mesh
 
-from instruct.eval.decoding.decode import DecodeConfig, search_of
+from instruct.eval.decoding.decode import DecodeConfig
 from instruct.eval.decoding.search import PADDING_EXAMPLE
 from instruct.eval.decoding.slots import (
     AdjustFn,
@@ -223,15 +223,7 @@ class Decoder:
         self.config = config
         self._batching = batching or BatchConfig()
         self._multiple = row_multiple(mesh)
-        self._programs = SlotPrograms(
-            model,
-            reorder_fn,
-            search_of(config),
-            num_columns=config.max_decode_steps,
-            reordered=config.strategy == "beam",
-            adjust_fn=adjust_fn,
-            mesh=mesh,
-        )
+        self._programs = SlotPrograms(model, reorder_fn, config, adjust_fn, mesh)
 
     def generate(
         self,

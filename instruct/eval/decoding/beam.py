@@ -37,11 +37,6 @@ BEAM_RULES = ("t5x", "transformers", "transformers-never", "transformers-early")
 EMPTY_SCORE = -1e7
 
 
-def length_penalty(length: jax.Array | int, alpha: float) -> jax.Array:
-    """((5 + length) / 6) ** alpha, the divisor of the score; `length` in tokens counts EOS."""
-    return jnp.power((5.0 + length) / 6.0, alpha)
-
-
 class _Beams(NamedTuple):
     example_ids: jax.Array  # [B] int32
     positions: jax.Array  # [B] int32, tokens generated so far
@@ -93,8 +88,9 @@ class BeamSearch:
         return state.last.reshape(-1)
 
     def _penalty(self, length: jax.Array | int) -> jax.Array:
+        """The divisor of a score; `length` in tokens counts EOS."""
         if self.rules == "t5x":
-            return length_penalty(length, self.alpha)
+            return jnp.power((5.0 + length) / 6.0, self.alpha)
         # The first step has length 0 and score 0.
         return jnp.power(jnp.maximum(length, 1).astype(jnp.float32), self.alpha)
 

@@ -60,22 +60,17 @@ class DecodeConfig(TokenRules):
 
     def __post_init__(self):
         super().__post_init__()
-        self._refuse_ignored("sample", ("temperature", "top_k", "top_p", "num_samples"))
-        self._refuse_ignored("beam", ("num_beams", "length_penalty", "beam_rules"))
-        if self.strategy == "beam" and self.rescale_scores:
-            raise UserError("rescale_scores=True has no meaning with strategy='beam'; leave it out")
-
-    def _refuse_ignored(self, strategy: str, names: tuple[str, ...]) -> None:
-        """Raises UserError for settings of another strategy: nobody would notice their absence."""
-        if self.strategy == strategy:
-            return
         defaults = {field.name: field.default for field in dataclasses.fields(self)}
-        for name in names:
-            if getattr(self, name) != defaults[name]:
+        strategy_of = dict.fromkeys(("temperature", "top_k", "top_p", "num_samples"), "sample")
+        strategy_of |= dict.fromkeys(("num_beams", "length_penalty", "beam_rules"), "beam")
+        for name, strategy in strategy_of.items():
+            if self.strategy != strategy and getattr(self, name) != defaults[name]:
                 raise UserError(
                     f"DecodeConfig.{name} = {getattr(self, name)!r} has no effect with "
                     f"strategy={self.strategy!r}; set strategy={strategy!r} or leave {name} out"
                 )
+        if self.strategy == "beam" and self.rescale_scores:
+            raise UserError("rescale_scores=True has no meaning with strategy='beam'; leave it out")
 
     @property
     def num_sequences(self) -> int:

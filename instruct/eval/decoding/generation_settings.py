@@ -16,12 +16,10 @@ _EARLY = {False: "transformers", "never": "transformers-never", True: "transform
 _TOP_K = 50  # transformers' default for sampling
 
 
-def decode_config(settings: Mapping[str, Any], max_decode_steps: int = 128) -> DecodeConfig:
-    """The strategy of generation settings; {} is greedy.
+def decode_config(settings: Mapping[str, Any]) -> DecodeConfig:
+    """The strategy of generation settings, as `convert.generation_settings` reads them.
 
-    Args:
-        settings: as `convert.generation_settings` reads them.
-        max_decode_steps: default (transformers' own is 20).
+    {} is greedy. Without a length it is that of `DecodeConfig`, 128 tokens (transformers': 20).
 
     Raises:
         UserError: an unsupported setting, or a value out of range.
@@ -32,7 +30,7 @@ def decode_config(settings: Mapping[str, Any], max_decode_steps: int = 128) -> D
             f"{_PLACE} asks for {asked[0]} = {settings[asked[0]]!r}, which is not supported. "
             "Remove it from the file, or set the strategy with DecodeConfig."
         )
-    fields = _lengths(settings, max_decode_steps) | _rules(settings)
+    fields = _lengths(settings) | _rules(settings)
     eos_id = _one_id(settings.get("eos_token_id"))
     if eos_id is not None:
         fields["eos_id"] = eos_id
@@ -66,9 +64,9 @@ def decode_config(settings: Mapping[str, Any], max_decode_steps: int = 128) -> D
     return config
 
 
-def _lengths(settings: Mapping[str, Any], max_decode_steps: int) -> dict[str, Any]:
+def _lengths(settings: Mapping[str, Any]) -> dict[str, Any]:
     """Most and fewest tokens; `max_length` and `min_length` count the start token."""
-    fields: dict[str, Any] = {"max_decode_steps": max_decode_steps}
+    fields: dict[str, Any] = {}
     for name, new, length, invalid in (
         ("max_decode_steps", "max_new_tokens", "max_length", 0),
         ("min_decode_steps", "min_new_tokens", "min_length", -1),

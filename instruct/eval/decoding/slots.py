@@ -15,7 +15,8 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh, Sharding
 
-from instruct.eval.decoding.search import PADDING_EXAMPLE, Search, advance, replace_rows
+from instruct.eval.decoding.decode import DecodeConfig, search_of
+from instruct.eval.decoding.search import PADDING_EXAMPLE, advance, replace_rows
 from instruct.mesh import batch_sharding, logical_constraint, replicated_sharding
 
 
@@ -68,9 +69,8 @@ class SlotPrograms:
     """The compiled functions of a model and a strategy, for any parameters and prompts.
 
     Args:
-        model, reorder_fn, search, adjust_fn: see `search.advance`.
-        num_columns: longest sequence in tokens.
-        reordered: see `DecodableModel.init_cache`.
+        model, reorder_fn, adjust_fn: see `search.advance`.
+        config: the strategy.
         mesh: slots are split over its data axes; None: one device.
     """
 
@@ -78,15 +78,12 @@ class SlotPrograms:
         self,
         model: DecodableModel,
         reorder_fn: Callable[[Any, jax.Array], Any],
-        search: Search,
-        num_columns: int,
-        reordered: bool,
+        config: DecodeConfig,
         adjust_fn: AdjustFn | None,
         mesh: Mesh | None,
     ):
-        self.model, self.search, self.mesh = model, search, mesh
-        self._reorder_fn, self._adjust_fn = reorder_fn, adjust_fn
-        self._num_columns, self._reordered = num_columns, reordered
+        self.model, self.search, self.mesh = model, search_of(config), mesh
+        self._reorder_fn, self._adjust_fn, self._config = reorder_fn, adjust_fn, config
         whole = None if mesh is None else replicated_sharding(mesh)
         self.encode = self._under_mesh(jax.jit(model.start_prompts))
         self.empty = self._under_mesh(jax.jit(self._empty, static_argnums=(1, 2)))
@@ -107,9 +104,8 @@ class SlotPrograms:
         tokens = jax.ShapeDtypeStruct((num_slots, source_length), jnp.int32)
         shapes = jax.eval_shape(self.model.start_prompts, params, tokens)
         prompts = jax.tree.map(lambda shape: jnp.zeros(shape.shape, shape.dtype), shapes)
-        cache = self.model.init_cache(
-            prompts, self.search.num_sequences, self._num_columns, self._reordered
-        )
+        num, steps = self.search.num_sequences, self._config.max_decode_steps
+        cache = self.model.init_cache(prompts, num, steps, self._config.strategy == "beam")
         padding = jnp.full((num_slots,), PADDING_EXAMPLE, jnp.int32)
         return _by_rows(self.search.start(padding)), cache
 
@@ -121,14 +117,9 @@ class SlotPrograms:
         return _by_rows(state), cache
 
     def _run(self, params, state, cache, enough):
+        step_fn = functools.partial(self.model.decode_step, params)
         state, cache, _ = advance(
-            functools.partial(self.model.decode_step, params),
-            self._reorder_fn,
-            self.search,
-            state,
-            cache,
-            enough,
-            self._adjust_fn,
+            step_fn, self._reorder_fn, self.search, state, cache, enough, self._adjust_fn
         )
         report = Report(self.search.ended(state), *self.search.found(state))
         return _by_rows(state), cache, report
@@ -161,14 +152,7 @@ def _by_rows(state: Any) -> Any:
 
 
 class SlotArray:
-    """The slots that decode one list of prompts.
-
-    Args:
-        programs: compiled functions.
-        params: of the model.
-        num_slots: B.
-        source_length: padded length of the longest prompt in tokens.
-    """
+    """The slots that decode one list of prompts of at most `source_length` padded tokens."""
 
     def __init__(self, programs: SlotPrograms, params: Any, num_slots: int, source_length: int):
         self._programs, self._params = programs, params
@@ -184,10 +168,8 @@ class SlotArray:
         """Puts prompts into free slots.
 
         Args:
-            prompts: encoded by `SlotPrograms.encode`.
-            length: their padded length.
-            rows: which prompts; at most as many as there are free slots.
-            owners: example number of each row.
+            prompts, length: encoded by `SlotPrograms.encode`, and their padded length.
+            rows, owners: which prompts, at most as many as free slots, and their example numbers.
             ids: example ids by example number.
         """
         programs, num_slots = self._programs, len(self.owners)

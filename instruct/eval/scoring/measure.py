@@ -48,12 +48,10 @@ def measure(
     """Computes a metric on all examples, with standard errors and values of single examples.
 
     Args:
-        metric_fn: (targets, predictions), (targets, scores) or (targets, predictions, aux_values),
-            called with keywords, as SeqIO does.
+        metric_fn: called with keywords, as SeqIO does.
         targets: postprocessed, at least one.
-        outputs: the other arguments.
+        outputs: its other arguments.
         bootstrap_samples: resamples if a bootstrap is needed; 0 for no standard error then.
-        seed: of the bootstrap.
     """
     whole = numbers(metric_fn(targets=list(targets), **outputs))
     singles = _singles(metric_fn, targets, outputs)

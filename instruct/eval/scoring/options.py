@@ -110,12 +110,7 @@ class OptionScorer:
         inputs: Sequence[Sequence[int]],
         options: Sequence[Options],
     ) -> list[Ranking]:
-        """Scores every option of every question.
-
-        Args:
-            params: the model's parameters, on the mesh if there is one.
-            inputs: token ids of each question.
-            options: per question, token ids of each option, without 0; at least one.
+        """Scores every option of every question, both as token ids without 0.
 
         Raises:
             ValueError: an empty input or option, a question without options, or unequal lengths.
