@@ -9,7 +9,6 @@ names every missing macro at once, and suggests the nearest known name.
 import ast
 import codecs
 import contextlib
-import dataclasses
 import inspect
 import io
 import os
@@ -244,15 +243,12 @@ def _readable_errors(origin: str) -> Iterator[None]:
             raise unknown_name("macro or configurable", match.group(1), macros()) from error
         match = _UNKNOWN_PARAMETER.search(text)
         if match:
-            known = _parameter_names(gin.get_configurable(match.group(1)))
+            target = gin.get_configurable(match.group(1))
+            # gin hides the signature of a class.
+            fields = getattr(target, "__dataclass_fields__", None)
+            known = fields or inspect.signature(target).parameters
             raise unknown_name(f"parameter of {match.group(1)}", match.group(2), known) from error
         raise UserError(f"{origin}: {text}") from error
-
-
-def _parameter_names(configurable: Any) -> list[str]:
-    if dataclasses.is_dataclass(configurable):  # gin hides the signature of a class
-        return [field.name for field in dataclasses.fields(configurable)]
-    return list(inspect.signature(configurable).parameters)
 
 
 def macros() -> dict[str, Any]:

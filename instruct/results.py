@@ -194,10 +194,13 @@ class ResultsWriter:
         old = next(read_rows(self.path), None)
         # If no task is finished, the file is rewritten whatever its settings were.
         if self.finished and old is not None and old["kind"] == "header":
-            different = differing_settings(old, header)
+            versions = ("version", old["version"], header["version"])
+            names = sorted(set(old["settings"]) | set(header["settings"]))
+            settings = [(n, old["settings"].get(n), header["settings"].get(n)) for n in names]
+            different = [f"{n}: {a!r} -> {b!r}" for n, a, b in (versions, *settings) if a != b]
             if different:
                 raise UserError(
-                    f"{self.path} holds results made with other settings: {different}. "
+                    f"{self.path} holds results made with other settings: {', '.join(different)}. "
                     "Set EvalConfig.overwrite = True to replace them, or EvalConfig.name to keep "
                     "both."
                 )
@@ -209,14 +212,6 @@ class ResultsWriter:
         with replacing(self.path) as stream:
             stream.write(to_line(header).encode("utf-8"))
             stream.writelines(line.encode("utf-8") for line in kept)
-
-
-def differing_settings(old: Mapping[str, Any], new: Mapping[str, Any]) -> str:
-    """Differences of two headers as "name: old -> new", version included; "" if equal."""
-    pairs = [("version", old["version"], new["version"])]
-    names = sorted(set(old["settings"]) | set(new["settings"]))
-    pairs += [(n, old["settings"].get(n), new["settings"].get(n)) for n in names]
-    return ", ".join(f"{n}: {a!r} -> {b!r}" for n, a, b in pairs if a != b)
 
 
 @dataclasses.dataclass(frozen=True)

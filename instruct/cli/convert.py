@@ -40,7 +40,13 @@ def run(flags: argparse.Namespace) -> int:
             "leave --step out."
         )
     to = _format(flags, opened)
-    report = _compare(opened, to, model, mapping, flags)
+    config = model or opened.model
+    report = None  # the table of keys; None if the architecture is unknown
+    if config is not None:
+        if flags.vocab_rows is not None:
+            config = dataclasses.replace(config, vocab_size=flags.vocab_rows)
+        target = f"{to} checkpoint {flags.target}"
+        report = fit(opened, model_shapes(config), target, mapping, flags.vocab_rows)[1]
     try:
         report = conversion.convert(
             flags.source,
@@ -107,23 +113,6 @@ def _format(flags: argparse.Namespace, opened: Checkpoint) -> str:
             f"--to={flags.target.rstrip('/')}/checkpoint_{opened.step}."
         )
     return to
-
-
-def _compare(
-    opened: Checkpoint,
-    to: str,
-    model: ModelConfig | None,
-    mapping: Sequence[tuple[str, str | None]],
-    flags: argparse.Namespace,
-) -> KeyReport | None:
-    """The table of keys before anything is written; None if the architecture is unknown."""
-    config = model or opened.model
-    if config is None:
-        return None
-    if flags.vocab_rows is not None:
-        config = dataclasses.replace(config, vocab_size=flags.vocab_rows)
-    target = f"{to} checkpoint {flags.target}"
-    return fit(opened, model_shapes(config), target, mapping, flags.vocab_rows)[1]
 
 
 def _notes(opened: Checkpoint, to: str, flags: argparse.Namespace) -> list[str]:

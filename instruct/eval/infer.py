@@ -129,7 +129,7 @@ def infer(
         encoder = PromptEncoder(words, length)
         if source is None:
             problem = encoder.describe_truncated([Prompt("--prompt", prompt or "", "")])
-        else:  # else reported with the answers
+        else:  # without --strict, `_answer_file` reports them
             problem = encoder.describe_truncated(prompts_only(source)) if strict else ""
         if problem and strict:
             name = f"{source}, " if source else ""
@@ -194,17 +194,17 @@ class PromptEncoder:
 
     def describe_truncated(self, prompts: Iterable[Prompt]) -> str:
         """Names prompts that are longer than `inputs_length`, and the fix; "" if there are none."""
-        lengths = [(prompt.place, self.encode(prompt.text)[1]) for prompt in prompts]
-        long = [(place, length) for place, length in lengths if length > self.inputs_length]
+        lengths = [(prompt.location, self.encode(prompt.text)[1]) for prompt in prompts]
+        long = [(location, length) for location, length in lengths if length > self.inputs_length]
         if not long:
             return ""
-        places = ", ".join(place for place, _ in long[:_MOST_NAMED])
+        locations = ", ".join(location for location, _ in long[:_MOST_NAMED])
         more = len(long) - _MOST_NAMED
-        places += f" and {more:,} more" if more > 0 else ""
+        locations += f" and {more:,} more" if more > 0 else ""
         longest = max(length for _, length in long)
         subject = f"{len(long):,} prompts have up to" if len(long) > 1 else "the prompt has"
         return (
-            f"{places}: {subject} {longest:,} tokens with EOS, the model reads "
+            f"{locations}: {subject} {longest:,} tokens with EOS, the model reads "
             f"{self.inputs_length:,}: the end is cut off. --gin.INPUTS_LENGTH={longest} reads all "
             "of it"
         )
@@ -388,16 +388,16 @@ def _check_settings(output: pathlib.Path, settings: dict[str, Any]) -> None:
         )
 
 
-def _answer_to(prompt: Prompt, place: str, line: bytes) -> dict[str, Any]:
+def _answer_to(prompt: Prompt, location: str, line: bytes) -> dict[str, Any]:
     """Parses an output line. Raises UserError unless it answers this prompt."""
     try:
         answer = parse_json(line)
     except ValueError as error:
-        raise UserError(f"{place}: damaged; remove the file") from error
+        raise UserError(f"{location}: damaged; remove the file") from error
     # Compared as text because NaN does not equal itself.
     if not line.startswith(f"{prompt.line[:-1]}, ".encode()):
         raise UserError(
-            f"{place}: answers another input than {prompt.place} now is; remove the file, or "
+            f"{location}: answers another input than {prompt.location} now is; remove the file, or "
             "choose another --output"
         )
     return answer

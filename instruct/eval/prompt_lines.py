@@ -28,9 +28,9 @@ _UTF16 = (b"\xff\xfe", b"\xfe\xff")
 
 
 class Prompt(NamedTuple):
-    """`place` is "line 3" or "row 3" (of an array); `line` is the whole object as JSON."""
+    """`location` is "line 3" or "row 3" (of an array); `line` is the whole object as JSON."""
 
-    place: str
+    location: str
     text: str
     line: str
 
@@ -38,7 +38,7 @@ class Prompt(NamedTuple):
 class BadLine(NamedTuple):
     """A rejected line and the reason."""
 
-    place: str
+    location: str
     reason: str
 
 
@@ -57,30 +57,30 @@ def read_prompts(path: pathlib.Path) -> Iterator[Prompt | BadLine]:
         raise UserError(f"cannot read {path}: {error.strerror or error}") from error
 
 
-def _prompt(place: str, value: Any) -> Prompt | BadLine:
+def _prompt(location: str, value: Any) -> Prompt | BadLine:
     if isinstance(value, NoJson):
         advice = "" if value.reason == NOT_UTF8 else f"; write {_EXAMPLE}"
-        return BadLine(place, value.reason + advice)
+        return BadLine(location, value.reason + advice)
     if not isinstance(value, dict):
-        return BadLine(place, f"{type(value).__name__} instead of an object like {_EXAMPLE}")
+        return BadLine(location, f"{type(value).__name__} instead of an object like {_EXAMPLE}")
     field = next((name for name in PROMPT_FIELDS if name in value), None)
     if field is None:
         names = ", ".join(sorted(value)) or "no fields"
-        return BadLine(place, f"has neither `inputs` nor `prompt` (but {names:.200})")
+        return BadLine(location, f"has neither `inputs` nor `prompt` (but {names:.200})")
     text = value[field]
     if not isinstance(text, str):
         value = json.dumps(text)
         short = value if len(value) <= 60 else f"{value[:57]}..."
-        return BadLine(place, f"`{field}` is {short}, must be text")
+        return BadLine(location, f"`{field}` is {short}, must be text")
     if not text.strip():
-        return BadLine(place, f"`{field}` is empty")
+        return BadLine(location, f"`{field}` is empty")
     taken = sorted(set(value) & set(ADDED_FIELDS))
     if taken:
-        return BadLine(place, f"has `{taken[0]}` already, which infer adds; rename it")
+        return BadLine(location, f"has `{taken[0]}` already, which infer adds; rename it")
     line = json.dumps(value, ensure_ascii=False)
     if LONE_SURROGATE.search(line):
-        return BadLine(place, "half of a surrogate pair (\\ud800 to \\udfff), which is no text")
-    return Prompt(place, text, line)
+        return BadLine(location, "half of a surrogate pair (\\ud800 to \\udfff), which is no text")
+    return Prompt(location, text, line)
 
 
 @contextlib.contextmanager
@@ -126,6 +126,6 @@ def prompts_only(path: pathlib.Path) -> Iterator[Prompt]:
 
 def name_bad_lines(path: pathlib.Path, bad: Sequence[BadLine]) -> list[str]:
     """One message per rejected line, up to a few, and the number of further ones."""
-    named = [f"{path.name}, {line.place}: {line.reason}" for line in bad[:_MOST_NAMED]]
+    named = [f"{path.name}, {line.location}: {line.reason}" for line in bad[:_MOST_NAMED]]
     more = len(bad) - len(named)
     return [*named, f"{path.name}: {more:,} more lines like these"] if more else named

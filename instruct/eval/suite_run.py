@@ -199,7 +199,7 @@ class SuiteRun:
 
     @functools.cached_property
     def _trained_groups(self) -> set[str]:
-        """Contamination groups of the trained tasks that are registered."""
+        """Contamination groups of the trained tasks."""
         specs = registry.task_specs(self.workspace)
         return {specs[name].group for name in self.trained_tasks or () if name in specs}
 

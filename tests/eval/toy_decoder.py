@@ -71,4 +71,4 @@ def decode(step_fn, reorder_fn, cache, example_ids, config):
     search, rows = search_of(config), example_ids.shape[0]
     state = search.start(example_ids)
     state, _, steps = advance(step_fn, reorder_fn, search, state, cache, rows)
-    return Decoded(*search.found(state), steps)
+    return Decoded(*search.sequences(state), steps)

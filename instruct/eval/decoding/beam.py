@@ -84,7 +84,7 @@ class BeamSearch:
             done_scores=empty,
         )
 
-    def fed(self, state: _Beams) -> jax.Array:
+    def input_tokens(self, state: _Beams) -> jax.Array:
         return state.last.reshape(-1)
 
     def _penalty(self, length: jax.Array | int) -> jax.Array:
@@ -136,7 +136,7 @@ class BeamSearch:
         )
         return extended, jnp.take_along_axis(parents, best, axis=1)
 
-    def found(self, state: _Beams) -> tuple[jax.Array, jax.Array]:
+    def sequences(self, state: _Beams) -> tuple[jax.Array, jax.Array]:
         """Best first (T5X: best last); empty slots have score -1e7.
 
         A row without a finished hypothesis returns the live ones with log-likelihoods, as T5X does.

@@ -129,7 +129,7 @@ class OneByOne:
             ended=jnp.broadcast_to(padding[:, None], (rows, num)),
         )
 
-    def fed(self, state: _Sequences) -> jax.Array:
+    def input_tokens(self, state: _Sequences) -> jax.Array:
         return state.last.reshape(-1)
 
     def extend(self, state: _Sequences, logits: jax.Array) -> tuple[_Sequences, None]:
@@ -168,7 +168,7 @@ class OneByOne:
         full = state.positions >= self.config.max_decode_steps
         return full | jnp.all(state.ended, axis=-1)
 
-    def found(self, state: _Sequences) -> tuple[jax.Array, jax.Array]:
+    def sequences(self, state: _Sequences) -> tuple[jax.Array, jax.Array]:
         return state.tokens, state.scores
 
 

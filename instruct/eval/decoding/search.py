@@ -28,7 +28,7 @@ class Search(Protocol):
         """The initial state [B]; rows of PADDING_EXAMPLE have ended."""
         ...
 
-    def fed(self, state: Any, /) -> jax.Array:
+    def input_tokens(self, state: Any, /) -> jax.Array:
         """Input tokens of the next step [B * N] int32, 0 at position 0."""
         ...
 
@@ -40,7 +40,7 @@ class Search(Protocol):
         """Whether each row has ended, [B] bool."""
         ...
 
-    def found(self, state: Any, /) -> tuple[jax.Array, jax.Array]:
+    def sequences(self, state: Any, /) -> tuple[jax.Array, jax.Array]:
         """Tokens [B, N, T] int32 and scores [B, N] float32 so far."""
         ...
 
@@ -76,7 +76,7 @@ def advance(
 
     def step(carry: tuple) -> tuple:
         state, cache, steps = carry
-        logits, cache = step_fn(cache, search.fed(state), state.positions)
+        logits, cache = step_fn(cache, search.input_tokens(state), state.positions)
         logits = logits.astype(jnp.float32)
         if adjust_fn is not None:
             ids, positions = (jnp.repeat(a, num) for a in (state.example_ids, state.positions))

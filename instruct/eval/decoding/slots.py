@@ -121,7 +121,7 @@ class SlotPrograms:
         state, cache, _ = advance(
             step_fn, self._reorder_fn, self.search, state, cache, enough, self._adjust_fn
         )
-        report = Report(self.search.ended(state), *self.search.found(state))
+        report = Report(self.search.ended(state), *self.search.sequences(state))
         return _by_rows(state), cache, report
 
     def rows(self, array: np.ndarray) -> jax.Array:

@@ -25,7 +25,7 @@ from instruct.eval.decoding.decode import DecodeConfig
 from instruct.eval.scoring.score import Scorer, summed_logprobs
 from instruct.fields import bounded, check_fields
 
-# Synonyms in the harness's back ends; the first one given counts.
+# Synonyms in the harness's back ends; the first one set counts.
 LENGTH_SETTINGS = ("max_gen_toks", "max_new_tokens", "max_tokens", "max_completion_tokens")
 SETTINGS = (
     *("until", *LENGTH_SETTINGS, "do_sample", "temperature", "top_k", "top_p"),
@@ -221,28 +221,29 @@ def decode_settings(
     Raises:
         UserError: an unknown setting, or a value out of range.
     """
-    given = {name: value for name, value in settings.items() if value is not None}
-    for name in given:
+    values = {name: value for name, value in settings.items() if value is not None}
+    for name in values:
         if name not in SETTINGS:
             raise unknown_name("generation setting", str(name), SETTINGS)
-    until = given.get("until", ())
+    until = values.get("until", ())
     stops = (until,) if isinstance(until, str) else until
     if not isinstance(stops, list | tuple) or not all(isinstance(stop, str) for stop in stops):
         raise UserError(
             f"generation setting until is {until!r}, must be a string or a list of them"
         )
-    lengths = [given[name] for name in LENGTH_SETTINGS if name in given]
+    lengths = [values[name] for name in LENGTH_SETTINGS if name in values]
     steps = lengths[0] if lengths else config.max_gen_toks
-    temperature = given.get("temperature")
-    sample = given.get("do_sample", bool(temperature)) and temperature != 0
-    beams = given.get("num_beams", 1)
+    temperature = values.get("temperature")
+    sample = values.get("do_sample", bool(temperature)) and temperature != 0
+    beams = values.get("num_beams", 1)
     if sample and beams != 1:
         raise UserError(f"num_beams is {beams!r} and sampling is on; use one of the two")
     fields: dict[str, Any] = {"max_decode_steps": steps, "eos_id": eos_id}
     if sample:
         fields |= {"strategy": "sample", "seed": config.seed}
-        fields |= {name: given[name] for name in ("temperature", "top_k", "top_p") if name in given}
+        names = ("temperature", "top_k", "top_p")
+        fields |= {name: values[name] for name in names if name in values}
     elif beams != 1:
         fields |= {"strategy": "beam", "num_beams": beams, "beam_rules": "transformers"}
-        fields["length_penalty"] = given.get("length_penalty", 1.0)
+        fields["length_penalty"] = values.get("length_penalty", 1.0)
     return DecodeConfig(**fields), tuple(stops)
