@@ -188,7 +188,7 @@ def locked(path: str | os.PathLike[str], name: str) -> Iterator[None]:
     without such locks (some network mounts) are used unlocked.
 
     Raises:
-        UserError: another process holds the lock; `name` says of what, such as "MODEL_DIR runs/a".
+        UserError: another process holds the lock. The message starts with `name`.
     """
     descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     _LOCKS.add(descriptor)

@@ -103,7 +103,7 @@ def _kind(kind: Any) -> str:
 def _kinds(parameter: str) -> frozenset[str]:
     """Kinds of value that a parameter, such as `loop.train.model_dir`, or a macro takes.
 
-    Those of a macro are what all parameters allow that it sets, directly or through other macros.
+    A macro takes what is allowed for every parameter that it sets, also through other macros.
     Empty if unknown: no such parameter, no annotation, or one that `_kind` does not name.
     """
     if "." not in parameter:

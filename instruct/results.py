@@ -149,7 +149,7 @@ def read_rows(path: str | os.PathLike[str], kinds: Sequence[str] = ()) -> Iterat
 class ResultsWriter:
     """Appends results to a file, and keeps the tasks that an earlier run finished.
 
-    Opening a file removes failures and what an interrupted run left: a cut line, and examples
+    Opening a file removes failures and leftovers of an interrupted run: a cut line, and examples
     without metric lines. Existing results of other settings are a UserError unless `overwrite`.
 
         with ResultsWriter(path, header) as writer:

@@ -34,7 +34,7 @@ from instruct.train.step import abstract_state, make_train_step, state_shardings
 from instruct.workspace import Workspace
 
 _GIB = 1 << 30
-# Flan's published setting, used where only a model file is given (paper: arXiv 2210.11416, E).
+# Flan's published setting (arXiv 2210.11416, E), for a model file alone.
 _DEFAULT_SHAPE = (64, (2048, 512))
 # Values for required macros that are not set, by kind.
 _NOT_SET = "<{name} is not set>"
