@@ -141,7 +141,6 @@ class SuiteRun:
             "step": step_of(self.checkpoint),
         }
         checkpoint = {"checkpoint": str(self.checkpoint)}
-        exemplar_split = leaf.spec.exemplar_split_of(leaf.mode) if leaf.spec else ""
         try:
             shared["split"] = split = split_of(leaf, config.splits)
             examples, left_out = self._examples(leaf, split, console)
@@ -149,7 +148,7 @@ class SuiteRun:
             ranked = leaf.spec is not None and leaf.spec.ranked
             outputs = models.outputs(params, task, examples, config.rank_options or ranked)
             measured = task_rows.measure_task(
-                *(task, examples, outputs, config.bootstrap_samples, config.seed), rank_first=ranked
+                task, examples, outputs, config.bootstrap_samples, config.seed, rank_first=ranked
             )
             replies = fixed_replies(self.workspace, leaf, split, self.data, examples)
             both = task_rows.baselines(task, examples, replies, measured, outputs.ranked)
@@ -163,6 +162,7 @@ class SuiteRun:
             where = traceback.extract_tb(error.__traceback__)[-1]
             text = f"{type(error).__name__}: {error} ({where.filename}:{where.lineno})"
             if isinstance(error, UserError):
+                exemplar_split = leaf.spec.exemplar_split_of(leaf.mode) if leaf.spec else ""
                 splits = (shared["split"], exemplar_split)
                 unprepared = (self.problems.get((leaf.task, name)) for name in splits)
                 text = next(filter(None, unprepared), str(error))
