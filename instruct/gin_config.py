@@ -241,8 +241,7 @@ def _readable_errors(origin: str) -> Iterator[None]:
         match = _UNKNOWN_CONFIGURABLE.search(text)
         if match and "." not in match.group(1):
             raise unknown_name("macro or configurable", match.group(1), macros()) from error
-        match = _UNKNOWN_PARAMETER.search(text)
-        if match:
+        if match := _UNKNOWN_PARAMETER.search(text):
             target = gin.get_configurable(match.group(1))
             # gin hides the signature of a class.
             fields = getattr(target, "__dataclass_fields__", None)

@@ -50,9 +50,8 @@ class Workspace:
 
     def absolute(self) -> "Workspace":
         """The same with absolute paths, for processes that start in another folder."""
-        return dataclasses.replace(
-            self, **{n: path.absolute() for n, path in self._paths().items()}
-        )
+        paths = {name: path.absolute() for name, path in self._paths().items()}
+        return dataclasses.replace(self, **paths)
 
     def _paths(self) -> dict[str, Path]:
         return {name: value for name, value in vars(self).items() if isinstance(value, Path)}
