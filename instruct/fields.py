@@ -107,7 +107,9 @@ def check_arguments(
     missing = [
         name
         for name, parameter in parameters.items()
-        if parameter.default is parameter.empty and name not in (*arguments, *besides)
+        if parameter.default is parameter.empty
+        and parameter.kind not in (parameter.VAR_KEYWORD, parameter.VAR_POSITIONAL)
+        and name not in (*arguments, *besides)
     ]
     if missing:
         raise UserError(

@@ -168,16 +168,20 @@ def _sync_folder(folder: pathlib.Path) -> None:
         os.close(descriptor)
 
 
-_LOCKS: set[int] = set()  # descriptors of the locks that this process holds
+class _Held:
+    """Descriptors of the locks that this process holds."""
+
+    def __init__(self) -> None:
+        self.descriptors: set[int] = set()
+        os.register_at_fork(after_in_child=self._close)
+
+    def _close(self) -> None:
+        # A worker process that outlives a killed parent must not keep the parent's locks.
+        while self.descriptors:
+            os.close(self.descriptors.pop())
 
 
-def _close_locks() -> None:
-    """A worker process that outlives a killed parent must not keep the parent's locks."""
-    while _LOCKS:
-        os.close(_LOCKS.pop())
-
-
-os.register_at_fork(after_in_child=_close_locks)
+_HELD = _Held()
 
 
 @contextlib.contextmanager
@@ -191,7 +195,7 @@ def locked(path: str | os.PathLike[str], name: str) -> Iterator[None]:
         UserError: another process holds the lock. The message starts with `name`.
     """
     descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-    _LOCKS.add(descriptor)
+    _HELD.descriptors.add(descriptor)
     try:
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -204,7 +208,7 @@ def locked(path: str | os.PathLike[str], name: str) -> Iterator[None]:
             pass  # a file system without such locks
         yield
     finally:
-        _LOCKS.discard(descriptor)
+        _HELD.descriptors.discard(descriptor)
         with contextlib.suppress(OSError):
             fcntl.flock(descriptor, fcntl.LOCK_UN)  # a child may hold a copy of the descriptor
         os.close(descriptor)
