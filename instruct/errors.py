@@ -1,10 +1,8 @@
-"""Errors a user can cause, and how they are worded.
+"""Errors that users can fix, and their messages: the value, the allowed values and the fix.
 
-`run.py` prints a `UserError` without a traceback and exits with status 2, a `RunFailed` with
-status 1; so it does with errors of the storage, which `storage_failure` recognises in whatever
-exception a library wraps them. Every other exception is a defect of the program or a failure of
-the machine and keeps its traceback (status 1).
-A message names the value, the allowed values and the fix.
+`run.py` prints a `UserError` (status 2) and a `RunFailed` (status 1) without a traceback, and also
+storage errors, which `storage_failure` recognises in any exception of a library (status 1). All
+other exceptions are bugs or failures of the machine and keep their traceback (status 1).
 """
 
 import contextlib
@@ -16,16 +14,16 @@ from collections.abc import Callable, Iterable, Iterator
 
 
 class UserError(Exception):
-    """A mistake in what the user gave: a flag, a gin value, a file, a task."""
+    """A mistake in a flag, a gin value, a file or a task."""
 
 
 class RunFailed(Exception):
-    """A valid run that cannot continue; the message says why and what to do."""
+    """A valid run that cannot continue."""
 
 
 @contextlib.contextmanager
 def naming_file(path: str | os.PathLike[str]) -> Iterator[None]:
-    """Adds the file's name to an `OSError`: those of an open stream do not say which it is."""
+    """Adds the file's name to an `OSError`, which errors of an open stream lack."""
     try:
         yield
     except OSError as error:
@@ -33,7 +31,7 @@ def naming_file(path: str | os.PathLike[str]) -> Iterator[None]:
         raise
 
 
-# The fix for each storage error; any other number gets `_OTHER_ADVICE`.
+# Storage error -> fix; other errors get `_OTHER_ADVICE`.
 _ADVICE = {
     errno.ENOSPC: "Free some space there",
     errno.EDQUOT: "Free some of your disk quota",
@@ -52,28 +50,28 @@ _ADVICE = {
 }
 _OTHER_ADVICE = "Check that storage"
 _NO_SPACE = (errno.ENOSPC, errno.EDQUOT)
-# Errors of connections and processes.
+# Errors of connections and processes, not of storage.
 _NO_STORAGE = frozenset(
     number
     for name, number in vars(errno).items()
     if name.startswith(("ECONN", "ENET", "EADDR", "EHOST", "ESOCK", "EPROTO"))
     or name in ("EPIPE", "EAGAIN", "EWOULDBLOCK", "ECHILD", "ESRCH", "EINTR", "ESHUTDOWN")
 )
-# TensorStore and array_record have the system's error in their text only.
+# TensorStore and array_record give the system's error only in their text.
 _NUMBER_IN_TEXT = re.compile(r"OS error (\d+)|os_error_code='(\d+)'|\[Errno (\d+)\]")
 _WORDS_IN_TEXT = {os.strerror(number): number for number in (*_ADVICE, errno.ENXIO)}
 _PATH_IN_TEXT = re.compile(r"[\"'](/[^\"']+)[\"']")
-# TensorStore writes beside a file first.
+# Temporary files of TensorStore, beside the final one.
 _BESIDE = re.compile(r"\.__lock$|\.__tmp\S*$")
 
 
 def storage_error_number(error: BaseException) -> int | None:
-    """The `errno` of a failure of the storage, also where a library wraps it; else None."""
+    """The `errno` of a storage error, also if a library wraps it; else None."""
     return next((number for number, _ in _storage_errors(error)), None)
 
 
 def storage_error_path(error: BaseException) -> str:
-    """The file that a failure of the storage names; "" if none does."""
+    """The file that a storage error names; "" if none."""
     return next((path for _, path in _storage_errors(error) if path), "")
 
 
@@ -83,7 +81,7 @@ def errno_words(number: int) -> str:
 
 
 def storage_failure(error: BaseException) -> str | None:
-    """A message with the file, the system's error and the fix; None if storage is not the cause."""
+    """Message of a storage error: file, system's error and fix. None for any other error."""
     number, path = storage_error_number(error), storage_error_path(error)
     if number is None:
         return None
@@ -96,27 +94,27 @@ def storage_failure(error: BaseException) -> str | None:
 
 
 def _storage_errors(error: BaseException) -> Iterator[tuple[int, str]]:
-    """(errno, path or "") of an exception and of those behind it, outermost first."""
+    """(errno, path or "") of an exception and of its causes, outermost first."""
     pending, seen = [error], set()
     while pending:
-        this = pending.pop(0)
-        if id(this) in seen or isinstance(this, UserError):
+        error = pending.pop(0)
+        if id(error) in seen or isinstance(error, UserError):
             continue
-        seen.add(id(this))
-        text = str(this)
+        seen.add(id(error))
+        text = str(error)
         number, path = None, _path_in(text)
-        if isinstance(this, OSError):
-            number = this.errno or _number_in(text)
-            # Of a rename, the name that users know: the other one is that of a temporary file.
-            names = (this.filename2, this.filename)
+        if isinstance(error, OSError):
+            number = error.errno or _number_in(text)
+            # The target of a rename: the other name is that of a temporary file.
+            names = (error.filename2, error.filename)
             path = next((name for name in names if isinstance(name, str)), path)
-        elif isinstance(this, ValueError | RuntimeError):
+        elif isinstance(error, ValueError | RuntimeError):
             number = _number_in(text)
         if number is not None and number > 0 and number not in _NO_STORAGE:
             yield number, path
-        if isinstance(this, BaseExceptionGroup):
-            pending += this.exceptions
-        pending += [behind for behind in (this.__cause__, this.__context__) if behind is not None]
+        if isinstance(error, BaseExceptionGroup):
+            pending += error.exceptions
+        pending += [cause for cause in (error.__cause__, error.__context__) if cause is not None]
 
 
 def _number_in(text: str) -> int | None:
@@ -127,9 +125,9 @@ def _number_in(text: str) -> int | None:
 
 
 def _path_in(text: str) -> str:
-    """The longest path: TensorStore names the folder, then the file, then all its settings."""
+    """The longest path in a text; TensorStore names the folder, the file, then all settings."""
     paths = _PATH_IN_TEXT.findall(text.partition(" [source")[0].partition(" [tensorstore")[0])
-    # A name with a NUL in it is an unnamed file of a database: its folder says enough.
+    # A name with a NUL is an unnamed file of a database: name its folder.
     return _BESIDE.sub("", max(paths, key=len, default="").partition("\\x00")[0])
 
 
@@ -137,10 +135,10 @@ def _path_in(text: str) -> str:
 def explaining_storage_failures(
     consequence_fn: Callable[[], str] = lambda: "Nothing that was finished is lost.",
 ) -> Iterator[None]:
-    """Turns any failure of the storage inside the block into a `RunFailed`.
+    """Converts storage errors in the block to `RunFailed`.
 
     Args:
-        consequence_fn: gives a sentence on what was lost and what was not.
+        consequence_fn: returns a sentence on what is lost and what is not.
     """
     try:
         yield
@@ -154,15 +152,15 @@ def explaining_storage_failures(
 
 
 def unknown_name(kind: str, name: str, allowed: Iterable[str]) -> UserError:
-    """A `UserError` for a name that does not exist, with the nearest ones that do.
+    """A `UserError` for an unknown name, with the nearest known ones.
 
     Args:
-        kind: what the name stands for, in the singular ("task", "mode", "macro").
-        name: what the user wrote.
-        allowed: every name that would have worked.
+        kind: of the name, in the singular ("task", "mode", "macro").
+        name: as the user wrote it; gin may pass other types than text.
+        allowed: all known names.
     """
     known = sorted(set(allowed))
-    # gin passes on what is no text as well. Case is what is mistaken most.
+    # Wrong case is the most frequent mistake.
     near = [one for one in known if one.casefold() == str(name).casefold()]
     near = near or difflib.get_close_matches(str(name), known, n=3, cutoff=0.5)
     message = f"unknown {kind} {name!r}."

@@ -1,4 +1,4 @@
-"""Declared types, ranges and choices of `*Config` fields, checked when gin or code builds one.
+"""Declared types, ranges and choices of `*Config` fields, checked when one is built.
 
 @dataclasses.dataclass(frozen=True)
 class AConfig:
@@ -20,19 +20,19 @@ from typing import Any
 from instruct.errors import UserError, unknown_name
 
 _KINDS = {int: "a whole number", float: "a number", str: "a text", bool: "True or False"}
-# Steps, sizes and seeds reach the devices as 32-bit numbers.
+# Steps, sizes and seeds are 32-bit numbers on the device.
 LARGEST, LARGEST_FLOAT = 2**32 - 1, 3.4028235e38
 _RULE = "rule"
 
 
 @dataclasses.dataclass(frozen=True)
 class Range:
-    """Allowed numbers.
+    """A range of allowed numbers.
 
     Attributes:
-        least, most: inclusive bounds. above, below: exclusive ones.
-        also: one more number that is allowed.
-        note: ends the sentence that says what is allowed, such as ", for example 0.1".
+        least, most: inclusive bounds. above, below: exclusive bounds.
+        also: one more allowed number.
+        note: end of the sentence that error messages print, such as ", for example 0.1".
     """
 
     least: float | None = None
@@ -43,7 +43,7 @@ class Range:
     note: str = ""
 
     def holds(self, value: float) -> bool:
-        """Whether a number is allowed."""
+        """Whether the range has a number."""
         return value == self.also or (
             (self.least is None or value >= self.least)
             and (self.most is None or value <= self.most)
@@ -66,20 +66,20 @@ class Range:
 
 
 def bounded(default: Any = dataclasses.MISSING, **bounds: Any) -> Any:
-    """A dataclass field that holds a number in a `Range`, or None if its type allows None."""
+    """Declares a dataclass field with a number in a `Range`, or None if its type allows None."""
     return dataclasses.field(default=default, metadata={_RULE: Range(**bounds)})
 
 
 def one_of(default: str, allowed: Collection[str]) -> Any:
-    """A dataclass field that holds one of some names."""
+    """Declares a dataclass field with one of several names."""
     return dataclasses.field(default=default, metadata={_RULE: tuple(allowed)})
 
 
 def check_fields(config: Any) -> None:
-    """Raises UserError unless every field of a dataclass has a value that its declaration allows.
+    """Raises UserError unless every field of a dataclass has a type and value that it declares.
 
-    Types of `int`, `float`, `str` and `bool`, also `| None`, are checked: "12" is no number, a
-    number is not "True or False", and numbers are finite and fit into 32 bits.
+    Checks fields of type `int`, `float`, `str` and `bool`, also with `| None`. Numbers must be
+    finite and fit into 32 bits; bools and numbers in quotes are not numbers.
     """
     hints = typing.get_type_hints(type(config))
     for field in dataclasses.fields(config):
@@ -95,13 +95,13 @@ def check_fields(config: Any) -> None:
 def check_arguments(
     function: Callable[..., Any], arguments: Mapping[str, Any], besides: Collection[str] = ()
 ) -> None:
-    """Raises UserError unless `function(**arguments)` has all arguments, of the right types.
+    """Raises UserError unless `arguments` has all that a function needs, of the declared types.
 
     Args:
-        function: an entry, such as `train`; its annotations are the types, and with
-            `Annotated[int, Range(least=1)]` the ranges.
-        arguments: what gin binds for it.
-        besides: names that may be missing and are checked elsewhere.
+        function: an entry such as `train`. Its annotations declare types, and
+            `Annotated[int, Range(least=1)]` ranges.
+        arguments: the arguments that gin binds.
+        besides: names to skip; they may be missing.
     """
     parameters = inspect.signature(function).parameters
     missing = [
@@ -114,7 +114,7 @@ def check_arguments(
     if missing:
         raise UserError(
             f"{function.__name__} needs {', '.join(missing)}, which no gin file binds. Start from "
-            "a file of gin/runs, which binds all that is needed."
+            "a file in gin/runs, which binds every required argument."
         )
     for name, kind in typing.get_type_hints(function, include_extras=True).items():
         if name in arguments and name not in besides:
@@ -135,7 +135,7 @@ def _check(name: str, value: Any, kind: Any, allowed: Range = Range()) -> None:
 
 
 def check_value(name: str, value: Any, kind: type, allowed: Range = Range()) -> None:
-    """Raises UserError unless a value is of one of the four kinds and in its range."""
+    """Raises UserError unless a value has the type (int, float, str or bool) and is in range."""
     hint = ""
     if type(value) is kind or (kind is float and type(value) is int):
         if type(value) is float and not abs(value) <= LARGEST_FLOAT:  # NaN too
@@ -144,13 +144,15 @@ def check_value(name: str, value: Any, kind: type, allowed: Range = Range()) -> 
             hint = f" The largest number allowed is {LARGEST}."
         elif kind in (str, bool) or allowed.holds(value):
             return
-    elif kind is not str and isinstance(value, str) and _reads_as(value, kind):
+    elif kind is str and isinstance(value, int | float):
+        hint = f" Write it in quotes: '{value}'."
+    elif isinstance(value, str) and _reads_as(value, kind):
         hint = f" Write it without quotes: {value}."
     raise UserError(f"{name} is {_short(value)}; use {_KINDS[kind]}{allowed}.{hint}")
 
 
 def _reads_as(text: str, kind: type) -> bool:
-    """Whether a text is a value of this kind in quotes."""
+    """Whether a text is the literal of an int, float or bool."""
     try:
         value = ast.literal_eval(text.strip())
     except (ValueError, SyntaxError, MemoryError, RecursionError):

@@ -1,7 +1,7 @@
-"""Paths that users give, files and folders written whole or not at all, and locks.
+"""Checks of users' paths, atomic writes of files and folders, and locks.
 
-All paths are of local or mounted file systems: writers rely on atomic renames, `fsync` and `flock`,
-which buckets do not have.
+All paths are on local or mounted file systems: writers need atomic renames, `fsync` and `flock`,
+which buckets lack.
 """
 
 import contextlib
@@ -18,37 +18,28 @@ from typing import IO, Any
 
 from instruct.errors import UserError, naming_file
 
-# Bytes of a path and of each name in it, on Linux.
+# Longest path and longest name in it, in bytes, on Linux.
 _LONGEST, _LONGEST_NAME = 4000, 255
-# What the system says of a folder that the user should not have chosen; else the storage failed.
-_WRONG_FOLDER = (
-    errno.EACCES,
-    errno.EPERM,
-    errno.EROFS,
-    errno.ENOENT,
-    errno.ENOTDIR,
-    errno.EEXIST,
-    errno.EISDIR,
-    errno.ENAMETOOLONG,
-    errno.EINVAL,
-    errno.ELOOP,
-    errno.ENXIO,
-)
+# Errors of a folder that the user chose wrongly; any other one is a failure of the storage.
+_WRONG_FOLDER = {
+    *(errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOENT, errno.ENOTDIR, errno.EEXIST),
+    *(errno.EISDIR, errno.ENAMETOOLONG, errno.EINVAL, errno.ELOOP, errno.ENXIO),
+}
 # "gs://bucket/a", and "gs:/bucket/a" as pathlib writes it.
 _ADDRESS = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*:/")
 
 
 def local_path(name: str, value: Any, example: str = "runs/a") -> pathlib.Path:
-    """The path that a flag or macro holds, `~` expanded. Touches no file.
+    """Checks the path of a flag or macro and expands `~`. Touches no file.
 
     Args:
         name: the flag or macro, as the user writes it.
-        value: what was given.
-        example: a value that would do.
+        value: its value.
+        example: a valid value, for error messages.
 
     Raises:
-        UserError: it is no text, empty, too long, an address (gs://, s3:// ...), or has a NUL
-            byte or an unknown user's home.
+        UserError: not text, empty, too long, an address (gs://, s3:// ...), with a NUL byte, or
+            in the home of an unknown user.
     """
     if not isinstance(value, str | os.PathLike) or not os.fspath(value):
         raise UserError(f"{name} is {value!r}; give a path as text, such as {example}.")
@@ -60,41 +51,38 @@ def local_path(name: str, value: Any, example: str = "runs/a") -> pathlib.Path:
         )
     if "\0" in text:
         raise UserError(f"{name} is {text!r}: a path cannot hold a NUL byte.")
-    # Of what is longer even the question whether it is there is an OSError.
+    # Longer paths raise OSError even in `exists`.
+    sizes = [len(part.encode("utf-8", "surrogatepass")) for part in pathlib.PurePath(text).parts]
     if (
-        _size(text) > _LONGEST
-        or max(map(_size, pathlib.PurePath(text).parts), default=0) > _LONGEST_NAME
+        len(text.encode("utf-8", "surrogatepass")) > _LONGEST
+        or max(sizes, default=0) > _LONGEST_NAME
     ):
         raise UserError(f"{name} is {text[:80]!r} ..., which is too long for a path.")
     try:
         return pathlib.Path(text).expanduser()
-    except RuntimeError as error:  # ~user of a user who is not there
+    except RuntimeError as error:  # ~user of an unknown user
         raise UserError(
             f"{name} is {text!r}: there is no such user; write the folder in full."
         ) from error
 
 
-def _size(text: str) -> int:
-    return len(text.encode("utf-8", "surrogatepass"))
-
-
 def local_folder(name: str, value: Any, example: str = "runs/a") -> pathlib.Path:
-    """As `local_path`, of a folder that need not be there; UserError if a file is in its place."""
+    """As `local_path` for a folder, which may be missing. Raises UserError if it is a file."""
     path = local_path(name, value, example)
-    for place in (path, *path.parents):
-        if place.exists() and not place.is_dir():
+    for folder in (path, *path.parents):
+        if folder.exists() and not folder.is_dir():
             raise UserError(
-                f"{name} is {os.fspath(value)!r}, but {place} is a file; give a folder."
+                f"{name} is {os.fspath(value)!r}, but {folder} is a file; give a folder."
             )
     return path
 
 
 def make_writable(name: str, folder: pathlib.Path) -> None:
-    """Makes the folder that a flag or macro names, if needed.
+    """Creates the folder of a flag or macro if needed, and checks that it is writable.
 
     Raises:
-        UserError: it is no folder, or cannot be written.
-        OSError: the storage failed, as on a full disk.
+        UserError: it is not a folder, or cannot be written.
+        OSError: the storage failed, such as a full disk.
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -111,7 +99,7 @@ def make_writable(name: str, folder: pathlib.Path) -> None:
 
 @contextlib.contextmanager
 def replacing(path: pathlib.Path) -> Iterator[IO[bytes]]:
-    """A stream whose bytes replace `path` when the block ends; after an error `path` is unchanged.
+    """A stream that replaces `path` atomically when the block ends; not after an error.
 
     An `OSError` names `path`.
     """
@@ -130,31 +118,33 @@ def replacing(path: pathlib.Path) -> Iterator[IO[bytes]]:
 
 
 def replace_file(path: pathlib.Path, content: str | bytes) -> None:
-    """Writes a whole file (text as UTF-8), synced; readers see the old or the new content."""
+    """Writes and syncs a file atomically; text as UTF-8."""
     with replacing(path) as stream:
         stream.write(content.encode("utf-8") if isinstance(content, str) else content)
 
 
 @contextlib.contextmanager
 def whole_folder(path: pathlib.Path, prefix: str, replace: bool = False) -> Iterator[pathlib.Path]:
-    """An empty folder beside `path` that is renamed to it when the block ends, else deleted.
+    """An empty folder beside `path` that is renamed to it when the block ends; deleted on error.
 
     Args:
-        path: its parent folder is made if needed.
+        path: its parent folder is created if needed.
         prefix: of the temporary folder's name.
-        replace: an older folder at `path` is deleted; if another process writes `path` at the same
-            moment, its folder may stay instead. False: `path` is missing or an empty folder.
+        replace: replace an older folder at `path`; of two processes that do so at the same time one
+            wins. False: `path` is missing or an empty folder.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = pathlib.Path(tempfile.mkdtemp(prefix=prefix, dir=path.parent))
     try:
         yield temporary
-        _share(temporary)
+        mask = os.umask(0)
+        os.umask(mask)
+        temporary.chmod(0o777 & ~mask)  # as `mkdir` does; `mkdtemp` makes private folders
         _sync_folder(temporary)
         if replace and path.exists():
             old = pathlib.Path(tempfile.mkdtemp(prefix=prefix, dir=path.parent))
             try:
-                # Another process may have renamed it a moment ago.
+                # Another process may have renamed it meanwhile.
                 with contextlib.suppress(FileNotFoundError):
                     path.rename(old / path.name)
             finally:
@@ -167,13 +157,6 @@ def whole_folder(path: pathlib.Path, prefix: str, replace: bool = False) -> Iter
         _sync_folder(path.parent)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
-
-
-def _share(folder: pathlib.Path) -> None:
-    """Gives a folder of `tempfile.mkdtemp`, which is private, the rights that `mkdir` gives."""
-    mask = os.umask(0)
-    os.umask(mask)
-    folder.chmod(0o777 & ~mask)
 
 
 def _sync_folder(folder: pathlib.Path) -> None:
@@ -190,13 +173,12 @@ class _Held:
 
     def __init__(self) -> None:
         self.descriptors: set[int] = set()
-        os.register_at_fork(after_in_child=self._drop)
+        os.register_at_fork(after_in_child=self._close)
 
-    def _drop(self) -> None:
+    def _close(self) -> None:
         # A worker process that outlives a killed parent must not keep the parent's locks.
-        for descriptor in self.descriptors:
-            os.close(descriptor)
-        self.descriptors.clear()
+        while self.descriptors:
+            os.close(self.descriptors.pop())
 
 
 _HELD = _Held()
@@ -204,17 +186,13 @@ _HELD = _Held()
 
 @contextlib.contextmanager
 def locked(path: str | os.PathLike[str], name: str) -> Iterator[None]:
-    """Locks a folder or file for this process while the block runs.
+    """Locks an existing folder or file for this process while the block runs.
 
-    The lock is advisory (`flock`): the system lifts it when its holder ends, and no file stays.
-    File systems without such locks (some network mounts) are used unlocked.
-
-    Args:
-        path: exists.
-        name: what it is to the user, such as "MODEL_DIR runs/a".
+    The lock is advisory (`flock`): it leaves no file and ends with its process. File systems
+    without such locks (some network mounts) are used unlocked.
 
     Raises:
-        UserError: another process holds the lock.
+        UserError: another process holds the lock. The message starts with `name`.
     """
     descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     _HELD.descriptors.add(descriptor)
@@ -227,10 +205,10 @@ def locked(path: str | os.PathLike[str], name: str) -> Iterator[None]:
                 "ended, or write somewhere else."
             ) from error
         except OSError:
-            pass  # no such locks on this file system
+            pass  # a file system without such locks
         yield
     finally:
         _HELD.descriptors.discard(descriptor)
         with contextlib.suppress(OSError):
-            fcntl.flock(descriptor, fcntl.LOCK_UN)  # of a child that is being forked as well
+            fcntl.flock(descriptor, fcntl.LOCK_UN)  # a child may hold a copy of the descriptor
         os.close(descriptor)

@@ -1,16 +1,14 @@
-"""gin, kept at arm's length: the only module of the library that imports it.
+"""gin configuration: loads files and flags, builds arguments. The only module that imports gin.
 
-gin wires entry functions (`train`, `evaluate`, `infer`) and the frozen `*Config` dataclasses they
-take, nothing deeper. gin-config 0.5 accepts three mistakes in silence: a misspelt macro, a misspelt
-scope, and a `%gin.REQUIRED` that nobody set (unless the configuration is finalized). `load`
-refuses all three, names every missing macro at once, and says what a wrong name was near to.
+gin binds the entry functions (`train`, `evaluate`, `infer`) and the frozen `*Config` dataclasses
+they take, nothing deeper. gin-config 0.5 silently accepts a misspelt macro, a misspelt scope, and a
+`%gin.REQUIRED` that nobody set (unless the configuration is finalized). `load` refuses all three,
+names every missing macro at once, and suggests the nearest known name.
 """
 
-import argparse
 import ast
 import codecs
 import contextlib
-import dataclasses
 import inspect
 import io
 import os
@@ -19,7 +17,7 @@ import re
 import tokenize
 import types
 import typing
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import gin
@@ -30,10 +28,10 @@ from instruct.errors import UserError, unknown_name
 TRAIN = "instruct.train.loop.train"
 EVALUATE = "instruct.eval.runner.evaluate"
 INFER = "instruct.eval.infer.infer"
-MODEL = "instruct.models.config.ModelConfig"  # so that a file of sizes alone can be checked
+MODEL = "instruct.models.config.ModelConfig"  # `check` and `convert` accept a model file alone
 ENTRIES = (TRAIN, EVALUATE, INFER, MODEL)
 
-# What gin's tokenizer, parser, imports and calls raise for text that a user wrote.
+# Errors that gin's tokenizer, parser, imports and calls raise for a user's mistakes.
 _GIN_ERRORS = (
     tokenize.TokenError,
     SyntaxError,
@@ -45,24 +43,23 @@ _GIN_ERRORS = (
     NameError,
     RuntimeError,
 )
-# Folder that holds gin/: the checkout's, or what a wheel carries (setup.cfg).
+# Folder that holds gin/: the checkout, or the resources in a wheel (setup.cfg).
 _PACKAGE = pathlib.Path(__file__).resolve().parent
 ROOT = _PACKAGE.parent if (_PACKAGE.parent / "gin" / "runs").is_dir() else _PACKAGE / "resources"
-_BINDING = re.compile(r"^(?P<name>[\w./]+)\s*=\s*(?P<value>.*)$", re.DOTALL)
-_COMMENT_OR_TEXT = re.compile(
-    r"""^\#.*$ | '(?:\\.|[^'\\])*' | "(?:\\.|[^"\\])*" """, re.MULTILINE | re.VERBOSE
-)
+_BINDING = re.compile(r"^([\w./]+)\s*=\s*(.*)$")
+_UNLIMITED = 10**6  # characters of a line: gin then prints every binding on one line
+_STRING = re.compile(r"""'(?:\\.|[^'\\])*'|"(?:\\.|[^"\\])*\"""")
 _UNKNOWN_PARAMETER = re.compile(r"Configurable '([\w.]+)' doesn't have a parameter named '(\w+)'")
 _UNKNOWN_CONFIGURABLE = re.compile(r"No configurable matching (?:reference )?'?@?([\w./]+)")
 
-# What the files of this project hold that the configuration was read from.
-_project_texts: list[str] = []
+# Bindings of each file of this project that the loaded configuration includes.
+_project_bindings: list[dict[str, str]] = []
 
 
 def quote_value(value: str, kinds: frozenset[str] = frozenset()) -> str:
-    """A command-line value as gin source: literals, references and macros stay, words are quoted.
+    """Converts a command-line value to gin source: quotes words, keeps literals and references.
 
-    Where text is allowed, what would be a literal of a kind that is not allowed is text as well.
+    If the setting takes text, a literal of a kind that it does not take is quoted as well.
 
     >>> quote_value("3"), quote_value("runs/demo"), quote_value("%MODEL_DIR")
     ('3', "'runs/demo'", '%MODEL_DIR')
@@ -70,32 +67,31 @@ def quote_value(value: str, kinds: frozenset[str] = frozenset()) -> str:
     ("'3'", '3')
 
     Args:
-        kinds: kinds of value that the setting may have, as `_kinds` names them; none if not known.
+        kinds: kinds of value that the setting takes (see `_kinds`); empty if unknown.
     """
     text = value.strip()
-    wants_text = "str" in kinds
-    if text.startswith(("%", "@")) and not (wants_text and not _refers(text)):
+    takes_text = "str" in kinds
+    if text.startswith(("%", "@")) and (not takes_text or _is_known_reference(text)):
         return text
     try:
         literal = ast.literal_eval(text)
-        repr(literal)  # of a number of thousands of digits there is none
+        repr(literal)  # fails for integers of thousands of digits
     except (ValueError, SyntaxError, MemoryError, RecursionError):
-        holds_more = text.startswith(("[", "(", "{")) and (
-            not wants_text or kinds & {"sequence", "mapping"}
-        )
-        return text if holds_more else repr(value)  # such as [@a(), %B]
-    return repr(value) if wants_text and _kind(type(literal)) not in kinds else text
+        takes_container = not takes_text or kinds & {"sequence", "mapping"}
+        is_container = text.startswith(("[", "(", "{")) and takes_container
+        return text if is_container else repr(value)  # such as [@a(), %B]
+    return repr(value) if takes_text and _kind(type(literal)) not in kinds else text
 
 
-def _refers(text: str) -> bool:
-    """Whether `%NAME` or `@name()` names something that there is."""
+def _is_known_reference(text: str) -> bool:
+    """Whether `%NAME` or `@name()` refers to a macro or configurable that exists."""
     if text.startswith("%"):
         return text[1:] in macros() or text.startswith("%gin.")
     return _is_registered(text[1:].removesuffix("()").rpartition("/")[2])
 
 
 def _kind(kind: Any) -> str:
-    """Name of a kind of value, of a type or of what stands for one in an annotation."""
+    """Name of a type or annotation: "sequence", "mapping", a class name, or "other"."""
     origin = typing.get_origin(kind) or kind
     if not isinstance(origin, type):
         return "other"
@@ -104,62 +100,50 @@ def _kind(kind: Any) -> str:
     return "mapping" if issubclass(origin, Mapping) else origin.__name__
 
 
-def _kinds(configurable: Any, parameter: str) -> frozenset[str]:
-    """Kinds of value that a parameter is declared to take; none if it does not say."""
+def _kinds(parameter: str) -> frozenset[str]:
+    """Kinds of value that a parameter, such as `loop.train.model_dir`, or a macro takes.
+
+    A macro takes what is allowed for every parameter that it sets, also through other macros.
+    Empty if unknown: no such parameter, no annotation, or one that `_kind` does not name.
+    """
+    if "." not in parameter:
+        users = [key for key, value in _config_bindings().items() if value == f"%{parameter}"]
+        known = [kinds for user in users if (kinds := _kinds(user))]
+        return frozenset.intersection(*known) if known else frozenset()
+    selector, _, name = parameter.rpartition("/")[2].rpartition(".")
+    if not _is_registered(selector):
+        return frozenset()
+    configurable = gin.get_configurable(selector)
     try:
         hints = typing.get_type_hints(
             configurable if isinstance(configurable, type) else inspect.unwrap(configurable)
         )
     except (NameError, TypeError):
         return frozenset()
-    hint = hints.get(parameter, Any)
-    union = typing.get_origin(hint) in (typing.Union, types.UnionType)
-    kinds = frozenset(map(_kind, typing.get_args(hint) if union else (hint,)))
+    hint = hints.get(name, Any)
+    is_union = typing.get_origin(hint) in (typing.Union, types.UnionType)
+    kinds = frozenset(map(_kind, typing.get_args(hint) if is_union else (hint,)))
     return frozenset() if "other" in kinds else kinds
 
 
-def _declared_kinds(name: str) -> frozenset[str]:
-    """Kinds of value that all allow that a macro feeds, directly or through other macros.
-
-    Args:
-        name: a macro, or a parameter such as `loop.train.model_dir`.
-    """
-    if "." in name:
-        selector, _, parameter = name.rpartition("/")[2].rpartition(".")
-        known = _is_registered(selector)
-        return _kinds(gin.get_configurable(selector), parameter) if known else frozenset()
-    fed = [
-        match.group("name")
-        for line in gin.config_str(max_line_length=10**6).splitlines()
-        if (match := _BINDING.match(line)) and match.group("value").strip() == f"%{name}"
-    ]
-    every = [kinds for one in fed if (kinds := _declared_kinds(one))]
-    return frozenset.intersection(*every) if every else frozenset()
-
-
 def binding_from_flag(flag: str) -> str:
-    """`--gin.NAME=VALUE` as one line of gin. Raises UserError without a name and a value.
+    """Converts `--gin.NAME=VALUE` to a line of gin. Raises UserError without a name or a value.
 
-    What NAME feeds must be bound already for its declared type to count.
+    Bind whatever NAME sets before the call: the value is quoted according to its declared type.
     """
-    name, separator, value = flag.removeprefix("--gin.").partition("=")
-    if not (separator and name.strip() and value.strip()):
+    name, _, value = flag.removeprefix("--gin.").partition("=")
+    if not (name.strip() and value.strip()):
         raise UserError(f"{flag!r}: write --gin.NAME=VALUE, for example --gin.TRAIN_STEPS=100.")
-    return f"{name.strip()} = {quote_value(value, _declared_kinds(name.strip()))}"
-
-
-def flag_bindings(flags: argparse.Namespace) -> list[str]:
-    """What `load` takes from `--gin_bindings=LINE` and `--gin.NAME=VALUE`, which wins."""
-    return [*flags.gin_bindings, *flags.gin_flags]
+    return f"{name.strip()} = {quote_value(value, _kinds(name.strip()))}"
 
 
 def find_gin_file(path: str) -> pathlib.Path:
-    """A gin file, from the working folder, else from the project's root.
+    """Finds a gin file in the working folder, else in the project's root.
 
     Raises:
-        UserError: it is in neither, or a folder; the message has the nearest names.
+        UserError: it is in neither (the message has the nearest names), or it is a folder.
     """
-    # os.path's functions, unlike pathlib's, take a name that is too long for absent.
+    # os.path, unlike pathlib, treats a name that is too long as a missing file.
     if os.path.isdir(path):
         raise UserError(f"--gin_file={path} is a folder; give one file, repeat it for several.")
     for folder in (pathlib.Path(), ROOT):
@@ -171,13 +155,16 @@ def find_gin_file(path: str) -> pathlib.Path:
 
 
 def _open_gin_file(path: str) -> io.StringIO:
-    """A gin file's text: UTF-8, or UTF-16 or UTF-32 with a byte order mark; any line ends."""
+    """Reads a gin file: UTF-8, or UTF-16 or UTF-32 with a byte order mark; any line ends."""
     file = find_gin_file(path)
     data = file.read_bytes()
-    marks = (codecs.BOM_UTF32_LE, codecs.BOM_UTF32_BE, codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
-    names = ("utf-32", "utf-32", "utf-16", "utf-16")
-    found = (name for mark, name in zip(marks, names) if data.startswith(mark))
-    encoding = next(found, "utf-8-sig")
+    marks = {  # that of UTF-16 is a prefix of that of UTF-32
+        codecs.BOM_UTF32_LE: "utf-32",
+        codecs.BOM_UTF32_BE: "utf-32",
+        codecs.BOM_UTF16_LE: "utf-16",
+        codecs.BOM_UTF16_BE: "utf-16",
+    }
+    encoding = next((marks[mark] for mark in marks if data.startswith(mark)), "utf-8-sig")
     try:
         text = data.decode(encoding)
         if "\0" in text:
@@ -188,7 +175,7 @@ def _open_gin_file(path: str) -> io.StringIO:
             f"{error.start}). Save the file as UTF-8."
         ) from None
     if (ROOT / "gin").resolve() in file.resolve().parents:
-        _project_texts.append(text)
+        _project_bindings.append(_bindings(re.sub(" #.*", "", text)))
     return io.StringIO(text, newline=None)
 
 
@@ -197,53 +184,55 @@ def load(
     bindings: Sequence[str] = (),
     stand_ins: Mapping[str, Any] | None = None,
 ) -> list[str]:
-    """Parses files, then bindings (later ones win), and finalizes.
+    """Parses files, then bindings (later ones win), and finalizes the configuration.
 
-    Paths, of includes too, are taken from the working folder first, then from the project's root.
+    Files, also included ones, are looked up in the working folder, then in the project's root.
 
     Args:
         bindings: lines of gin, and flags as `--gin.NAME=VALUE`.
-        stand_ins: kind of value (as "str") -> what stands for a macro of that kind that must be
-            set and is not, with "{name}" for its name in text. Without it such a macro is refused.
+        stand_ins: kind of value (such as "str") -> value to bind to a required macro of that kind
+            that is not set; "{name}" in a text stands for the macro's name.
 
     Returns:
-        The macros that have stand-ins, sorted.
+        The macros that were bound to stand-ins, sorted.
 
     Raises:
-        UserError: a file is missing, a line does not parse, a name is unknown, or a macro that
-            must be set is not (all of them in one message).
+        UserError: a file is missing, a line does not parse, a name is unknown, or required macros
+            without a stand-in are not set.
     """
     gin.clear_config()
-    _project_texts.clear()
-    with _our_file_reader():
-        for path in gin_files:
-            _parse(lambda path=path: gin.parse_config_file(path), path)
-    for binding in bindings:
-        line = binding_from_flag(binding) if binding.startswith("--gin.") else binding
-        _parse(lambda line=line: gin.parse_config(line), line)
-    assumed = _assume_missing_macros(stand_ins or {})
-    _refuse_missing_macros()
-    _parse(gin.finalize, "the configuration as a whole")
-    return assumed
-
-
-@contextlib.contextmanager
-def _our_file_reader() -> Iterator[None]:
-    """gin's own readers know no encodings, and report each place where a file is not."""
+    _project_bindings.clear()
+    # gin's own readers know no encodings, and log every folder without the file.
     readers: list[Any] = getattr(gin.config, "_FILE_READERS")  # noqa: B009 (no public name)
     earlier = list(readers)
     readers[:] = [(_open_gin_file, find_gin_file)]
     try:
-        yield
-    finally:  # other code of this process may read gin files too
+        for path in gin_files:
+            with _readable_errors(path):
+                gin.parse_config_file(path)
+    finally:  # other code in this process may read gin files too
         readers[:] = earlier
+    for binding in bindings:
+        line = binding_from_flag(binding) if binding.startswith("--gin.") else binding
+        with _readable_errors(line):
+            gin.parse_config(line)
+    assumed = _bind_stand_ins(stand_ins or {})
+    used = set().union(*map(_macro_names, _config_bindings().values()))
+    missing = [*_missing_macros(), *sorted(used - set(macros()))]
+    if missing:
+        flags = " ".join(f"--gin.{name}=..." for name in missing)
+        raise UserError(f"these macros must be set: {', '.join(missing)}. Add {flags}")
+    with _readable_errors("the configuration as a whole"):
+        gin.finalize()
+    return assumed
 
 
-def _parse(action: Callable[[], Any], origin: str) -> None:
-    """Runs one step of gin's parser; its many exception types become one readable UserError."""
+@contextlib.contextmanager
+def _readable_errors(origin: str) -> Iterator[None]:
+    """Converts the many exception types of gin's parser to a UserError that names `origin`."""
     try:
-        action()
-    except UserError as error:  # gin appends where it was building; the message says enough
+        yield
+    except UserError as error:  # drop gin's note on what it was building
         raise UserError(re.split(r"\n\s*In (?:call to|file|bindings)", str(error))[0]) from None
     except OSError as error:
         raise UserError(f"{origin}: {error}") from error
@@ -252,22 +241,18 @@ def _parse(action: Callable[[], Any], origin: str) -> None:
         match = _UNKNOWN_CONFIGURABLE.search(text)
         if match and "." not in match.group(1):
             raise unknown_name("macro or configurable", match.group(1), macros()) from error
-        match = _UNKNOWN_PARAMETER.search(text)
-        if match:
-            known = _parameter_names(gin.get_configurable(match.group(1)))
+        if match := _UNKNOWN_PARAMETER.search(text):
+            target = gin.get_configurable(match.group(1))
+            # gin hides the signature of a class.
+            fields = getattr(target, "__dataclass_fields__", None)
+            known = fields or inspect.signature(target).parameters
             raise unknown_name(f"parameter of {match.group(1)}", match.group(2), known) from error
         raise UserError(f"{origin}: {text}") from error
 
 
-def _parameter_names(configurable: Any) -> list[str]:
-    if dataclasses.is_dataclass(configurable):  # gin hides the signature of a class
-        return [field.name for field in dataclasses.fields(configurable)]
-    return list(inspect.signature(configurable).parameters)
-
-
 def macros() -> dict[str, Any]:
-    """Every macro that is bound, with its value (`%gin.REQUIRED` where it is still to be set)."""
-    names = re.findall(r"^([A-Za-z_]\w*) = ", gin.config_str(), flags=re.MULTILINE)
+    """Every bound macro with its value (`%gin.REQUIRED` if it is still to be set)."""
+    names = [name for name in _config_bindings() if name.isidentifier()]
     return {name: gin.query_parameter(f"{name}/gin.macro.value") for name in names}
 
 
@@ -275,75 +260,41 @@ def _missing_macros() -> list[str]:
     return [name for name, value in macros().items() if str(value) == "%gin.REQUIRED"]
 
 
-def _assume_missing_macros(stand_ins: Mapping[str, Any]) -> list[str]:
-    """Binds what must be set and is not to what stands for its kind; returns the names."""
+def _bind_stand_ins(stand_ins: Mapping[str, Any]) -> list[str]:
+    """Binds required macros that are not set to the value for their kind; returns their names."""
     assumed = []
     for name in _missing_macros():
-        kinds = _declared_kinds(name)
-        for kind in (kind for kind in stand_ins if kind in kinds):
+        kinds = _kinds(name)
+        kind = next((kind for kind in stand_ins if kind in kinds), None)
+        if kind is not None:
             value = stand_ins[kind]
             value = value.format(name=name) if isinstance(value, str) else value
             gin.parse_config(f"{name} = {value!r}")
             assumed.append(name)
-            break
     return sorted(assumed)
 
 
-def _refuse_missing_macros() -> None:
-    missing = _missing_macros()
-    undefined = sorted(_referenced_macros() - set(macros()))
-    if missing or undefined:
-        flags = " ".join(f"--gin.{name}=..." for name in missing + undefined)
-        raise UserError(f"these macros must be set: {', '.join(missing + undefined)}. Add {flags}")
-
-
-def _referenced_macros() -> set[str]:
-    """Names used as `%NAME` in any binding. `%gin.REQUIRED` is gin's own."""
-    return _macro_names(gin.config_str())
-
-
-def _macro_names(source: str) -> set[str]:
-    """Names that stand as `%NAME` in gin source, outside of its texts and comments."""
-    return set(re.findall(r"%([A-Za-z_]\w*)(?![\w.])", _COMMENT_OR_TEXT.sub("''", source)))
-
-
 def entry_arguments(entries: Iterable[str]) -> dict[str, dict[str, Any]]:
-    """The arguments gin binds for each entry function, with every `*Config` built and checked.
+    """The arguments that gin binds for each entry function, with every `*Config` built.
 
-    All entries that the files bind are built together, so that one recipe serves `train`, `eval`
-    and `infer`, while a binding that none of them uses is an error.
+    All entries are built together: one recipe then serves `train`, `eval` and `infer`, and a
+    binding that none of them uses is an error.
 
     Args:
-        entries: dotted names; the arguments of those the files do not mention are empty.
+        entries: dotted names; an entry that no file mentions gets {}.
 
     Raises:
-        UserError: a `*Config` refuses a value, or a binding or macro is used by nothing.
+        UserError: a `*Config` refuses a value, or nothing uses a binding or macro.
     """
     arguments: dict[str, dict[str, Any]] = {entry: {} for entry in entries}
     used = set()
-    for entry, holder in arguments.items():
-
-        def build(entry: str = entry, holder: dict[str, Any] = holder) -> None:
-            holder.update(gin.get_bindings(entry, resolve_references=True))
-
+    for entry in arguments:
         if _is_registered(entry):
-            _parse(build, entry)
-            _check_texts(entry, holder)
-        used |= {_bound_key(entry, name) for name in holder}
+            with _readable_errors(entry):
+                arguments[entry] = gin.get_bindings(entry, resolve_references=True)
+        used |= {_short_key(f"{entry}.{name}") for name in arguments[entry]}
     _refuse_unused(used, any(arguments.get(entry) for entry in ENTRIES))
     return arguments
-
-
-def _check_texts(entry: str, arguments: Mapping[str, Any]) -> None:
-    """Raises UserError for a number where an entry function takes text, such as a folder."""
-    for name, value in arguments.items():
-        kinds = _kinds(gin.get_configurable(entry), name)
-        if kinds and kinds <= {"str", "NoneType"} and _kind(type(value)) not in kinds:
-            raise UserError(
-                f"{name} ({name.upper()}) is {value!r}; it must be text"
-                + (" or None" if "NoneType" in kinds else "")
-                + f". In a gin file write it in quotes: {name.upper()} = '{value}'."
-            )
 
 
 def _is_registered(selector: str) -> bool:
@@ -354,40 +305,42 @@ def _is_registered(selector: str) -> bool:
     return True
 
 
-def _bound_key(selector: str, parameter: str) -> str:
-    """Key as `_configured_keys` writes it: the last two parts of the dotted name suffice."""
-    return ".".join((*selector.split(".")[-2:], parameter))
+def _short_key(name: str) -> str:
+    """`scope/module.name.parameter`, from a name with any number of packages in front."""
+    scope, slash, tail = name.rpartition("/")
+    return scope + slash + ".".join(tail.split(".")[-3:])
 
 
-def _configured_keys(config_text: str) -> set[str]:
-    """Left-hand sides of a gin text: macros as `NAME`, parameters as `module.name.parameter`."""
-    keys = set()
-    for line in config_text.splitlines():
-        match = _BINDING.match(line)
-        if match and not line.startswith(("from ", "import ", "include ", "#", " ")):
-            name = match.group("name")
-            scope, _, tail = name.rpartition("/")
-            short = ".".join(tail.split(".")[-3:])
-            keys.add(f"{scope}/{short}" if scope else short)
-    return keys
+def _bindings(source: str) -> dict[str, str]:
+    """Parses the one-line bindings of gin source: short key (or macro) -> value as source."""
+    matches = filter(None, map(_BINDING.match, source.splitlines()))
+    return {_short_key(match[1]): match[2].strip() for match in matches}
+
+
+def _config_bindings() -> dict[str, str]:
+    """All bindings of the loaded configuration, as `_bindings`."""
+    return _bindings(gin.config_str(_UNLIMITED))
+
+
+def _macro_names(source: str) -> set[str]:
+    """Names used as `%NAME` in a value of gin source, outside of its strings."""
+    return set(re.findall(r"%([A-Za-z_]\w*)(?![\w.])", _STRING.sub("''", source)))
 
 
 def _refuse_unused(used: set[str], is_configured: bool) -> None:
-    """Compares what was bound with what building every entry really read.
+    """Raises UserError for bindings that building every entry did not read.
 
     Args:
         used: keys that the entries read.
         is_configured: any file or flag configures an entry.
     """
-    text = gin.config_str(max_line_length=10**6)
-    bound = _configured_keys(text)
-    read = _configured_keys(gin.operative_config_str(max_line_length=10**6)) | used
-    read |= _macros_reached(text, read)
-    unused = sorted(bound - read)
-    unused = sorted(set(unused) - _replaced_defaults(text))
+    bound = _config_bindings()
+    read = _bindings(gin.operative_config_str(_UNLIMITED)).keys() | used
+    read |= _macros_reached(bound, read)
+    unused = sorted(bound.keys() - read - _replaced_defaults(bound))
     if not unused:
         return
-    known = sorted(bound & read)
+    known = sorted(bound.keys() & read)
     if len(unused) == 1:
         message = str(unknown_name("or unused binding", unused[0], known))
     else:
@@ -401,64 +354,45 @@ def _refuse_unused(used: set[str], is_configured: bool) -> None:
     raise UserError(message)
 
 
-def _replaced_defaults(config_text: str) -> set[str]:
-    """Keys that files of this project bind for a configurable in whose place another one is bound.
+def _replaced_defaults(bound: Mapping[str, str]) -> set[str]:
+    """Keys that this project's files bind for a configurable that the user replaced by another.
 
-    `gin/runs/train.gin` sets `OptimizerConfig.learning_rate`, which nobody reads where
-    `loop.train.optimizer` is another optimiser. A value from elsewhere does not count: whoever set
-    it expects something of it.
+    `gin/runs/train.gin` sets `OptimizerConfig.learning_rate`, which is unused if the user sets
+    `loop.train.optimizer` to another optimiser. A value that the user bound is not a default.
     """
-    bound = _bindings(config_text)
-    referred = set(re.findall(r"@([\w./]+)", " ".join(bound.values())))
-    defaults = [_bindings(text) for text in _project_texts]
-    kept = {key for key, value in bound.items() if any(d.get(key) == value for d in defaults)}
-    values = [value for default in defaults for value in default.values()]
-    replaced = set(re.findall(r"@([\w./]+)", " ".join(values))) - referred
-    keys = {key for key in kept if key.rpartition(".")[0] in replaced}
-    return keys | (_macros_reached(config_text, keys) & kept)
+    defaults = [item for bindings in _project_bindings for item in bindings.items()]
+    kept = {key for key, value in bound.items() if (key, value) in defaults}
+    referenced, replaced = (
+        set(re.findall(r"@([\w./]+)", " ".join(values)))
+        for values in (bound.values(), (value for _, value in defaults))
+    )
+    keys = {key for key in kept if key.rpartition(".")[0] in replaced - referenced}
+    return keys | (_macros_reached(bound, keys) & kept)
 
 
-def _bindings(config_text: str) -> dict[str, str]:
-    """Key, as in `_configured_keys`, -> value as text, of the bindings of one line each."""
-    matches = (_BINDING.match(line) for line in config_text.splitlines())
-    lines = {match.group(): match.group("value") for match in matches if match}
-    values = {line: value.partition(" #")[0].strip() for line, value in lines.items()}
-    return {key: values[line] for line in lines for key in _configured_keys(line)}
-
-
-def _macros_reached(config_text: str, read: set[str]) -> set[str]:
-    """Macros that a used binding refers to, directly or through other macros."""
-    references = {}
-    for line in config_text.splitlines():
-        match = _BINDING.match(line)
-        if match:
-            key = next(iter(_configured_keys(line)), "")
-            references[key] = _macro_names(match.group("value"))
+def _macros_reached(bindings: Mapping[str, str], keys: Iterable[str]) -> set[str]:
+    """Macros that the values of some keys refer to, directly or through other macros."""
     reached: set[str] = set()
-    frontier = set(read)
+    frontier = set(keys)
     while frontier:
-        found = set().union(*(references.get(key, set()) for key in frontier)) - reached
-        reached |= found
-        frontier = found
+        frontier = set().union(*(_macro_names(bindings.get(key, "")) for key in frontier)) - reached
+        reached |= frontier
     return reached
 
 
 def reference_text(entry: str, parameter: str) -> str | None:
-    """What a parameter is bound to, and every value that the functions it calls were given.
+    """Describes what a parameter is bound to, with the arguments of every function it references.
 
-    Stable from start to start: macros are replaced by their values, and defaults that a function
-    was called with are included. Call it after the entry was built. For example
+    The text is the same on every start: macros are replaced by their values, and the defaults that
+    a function was called with are included. Call it after the entry was built. For example
     '@my_module.my_optimizer(); my_module.my_optimizer.learning_rate = 0.001'; None if unbound.
     """
     try:
         text = repr(gin.query_parameter(f"{entry}.{parameter}"))
     except ValueError:
         return None
-    bindings = [
-        match.groups()
-        for line in gin.operative_config_str(max_line_length=10**6).splitlines()
-        if (match := _BINDING.match(line))
-    ]
+    lines = gin.operative_config_str(_UNLIMITED).splitlines()
+    bindings = [match.groups() for line in lines if (match := _BINDING.match(line))]
     values = macros()
     parts, frontier, called = [], [text], set()
     while frontier:
@@ -475,10 +409,10 @@ def reference_text(entry: str, parameter: str) -> str | None:
 
 
 def config_text() -> str:
-    """What was bound (`config.gin`)."""
+    """The bound values (`config.gin`)."""
     return gin.config_str()
 
 
 def operative_text() -> str:
-    """What was used, defaults included (`operative.gin`); call it after the entry was built."""
+    """The used values, defaults included (`operative.gin`); call it after building the entry."""
     return gin.operative_config_str()

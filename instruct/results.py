@@ -1,22 +1,20 @@
-"""The results contract: what an evaluation writes and a report reads, `results.jsonl`.
+"""The results contract: `results.jsonl`, which an evaluation writes and a report reads.
 
-One JSON object a line, of four kinds (`kind`):
+One JSON object per line, of four kinds (`kind`):
 
-    header    first line: schema version, suite, step, checkpoint and the settings that can change a
-              number (never the batch size)
-    example   one evaluated example: what was asked, what was expected, what came. `prompt` is all
-              that the model saw; `source` the texts of the record alone (a dialogue, a passage).
-              `exemplars` is how many exemplars the prompt shows, `exemplars_asked` how many the
-              protocol asks for: prompts that are too long lose exemplars, then the end of their
-              source (`truncated`)
-    metric    one metric of one task in one prompt mode. Metric lines close their task: they are
-              written together after its examples, and a task without them is not finished.
-              The first of them is the task's primary metric. `baseline` is the same metric if the
-              most frequent answer is always given, `random_baseline` if one of the options is
-              chosen at random; what all prompts of the task show is summed up beside it
-    failure   a task that could not be evaluated, and why; it is tried again on the next run
+    header    first line: schema version, suite, step, checkpoint, and the settings that affect
+              results (never the batch size)
+    example   one evaluated example: prompt, target and prediction. `prompt` is the whole input of
+              the model, `source` only the record's texts (a dialogue, a passage). `exemplars` is
+              the number of exemplars in the prompt, `exemplars_asked` that of the protocol:
+              prompts that are too long lose exemplars, then the end of their source (`truncated`)
+    metric    one metric of one task in one prompt mode; the first is the task's primary metric.
+              Metric lines follow the task's examples in one write, and a task without them is
+              unfinished. `baseline` is the metric of always giving the most frequent answer,
+              `random_baseline` that of a random option
+    failure   a task that could not be evaluated, and why; the next run tries it again
 
-Values are as `metric_fns` return them: 0-100 for accuracies and overlaps, as in T5.
+Values are those of `metric_fns`: 0-100 for accuracies and overlaps, as in T5.
 A task is named by (task, mode): `gym.chain_sum` in `zs_noopt`.
 """
 
@@ -36,78 +34,61 @@ VERSION = 1
 FILE_NAME = "results.jsonl"
 GROUPS = ("held_in", "held_out", "unknown")
 
-_TEXT = (str,)
-_NUMBER = (int, float)
+# Fields of each kind of line and the types of their values; None means unknown unless noted.
+_TEXT, _WHOLE = (str,), (int,)
+_WHOLE_OR_NONE, _NUMBER_OR_NONE = (int, type(None)), (int, float, type(None))
 _TASK_FIELDS: dict[str, tuple[type, ...]] = {
-    "suite": _TEXT,
-    "task": _TEXT,
-    "task_version": _TEXT,
-    "family": _TEXT,
-    "category": _TEXT,
-    "mode": _TEXT,
-    "split": _TEXT,
-    "group": _TEXT,  # one of GROUPS: did the training mixture hold its data set?
-    "step": (int,),
+    **dict.fromkeys(
+        ("suite", "task", "task_version", "family", "category", "mode", "split"), _TEXT
+    ),
+    "group": _TEXT,  # one of GROUPS: whether the model was trained on the task's data set
+    "step": _WHOLE,
 }
 FIELDS: dict[str, dict[str, tuple[type, ...]]] = {
     "header": {
-        "version": (int,),
-        "suite": _TEXT,
-        "step": (int,),
-        "checkpoint": _TEXT,
+        **{"version": _WHOLE, "suite": _TEXT, "step": _WHOLE, "checkpoint": _TEXT},
         "settings": (dict,),
     },
     "example": _TASK_FIELDS
     | {
-        "template": _TEXT,
-        "index": (int,),
-        "id": _TEXT,
-        "prompt": _TEXT,
-        "target": _TEXT,
-        "prediction": _TEXT,
-        "source": _TEXT,  # the record's own texts, without instruction and exemplars; "": not known
-        "references": (list,),  # every accepted answer, as text; []: not known
-        "exemplars": (int, type(None)),  # None in all of these: not known
-        "exemplars_asked": (int, type(None)),
+        **dict.fromkeys(("template", "id", "prompt", "target", "prediction"), _TEXT),
+        "index": _WHOLE,
+        "source": _TEXT,  # the record's texts, without instruction and exemplars; "": unknown
+        "references": (list,),  # accepted answers, as text; []: unknown
+        "exemplars": _WHOLE_OR_NONE,
+        "exemplars_asked": _WHOLE_OR_NONE,
         "truncated": (bool, type(None)),
-        "correct": (bool, type(None)),  # None where no metric of one example says yes or no
+        "correct": (bool, type(None)),  # None: no metric says yes or no for one example
         "scores": (dict,),
     },
     "metric": _TASK_FIELDS
     | {
-        "metric": _TEXT,
-        "value": (*_NUMBER, type(None)),  # None stands for a value that is not finite
-        "stderr": (*_NUMBER, type(None)),
-        "n": (int,),
-        "baseline": (*_NUMBER, type(None)),
-        "random_baseline": (*_NUMBER, type(None)),  # None: not every metric and task has one
-        "exemplars_mean": (*_NUMBER, type(None)),
-        "exemplars_min": (int, type(None)),
-        "exemplars_asked": (*_NUMBER, type(None)),  # the mean; few-shot modes draw the number
-        "truncated": (int, type(None)),  # prompts that lost the end of their source
-        "left_out": (int, type(None)),  # examples that do not fit even so, which n lacks
-        "checkpoint": _TEXT,
-        "template_set": _TEXT,
-        "decode": _TEXT,
+        **dict.fromkeys(("metric", "checkpoint", "template_set", "decode"), _TEXT),
+        "value": _NUMBER_OR_NONE,  # None: not finite
+        "stderr": _NUMBER_OR_NONE,
+        "n": _WHOLE,
+        "baseline": _NUMBER_OR_NONE,
+        "random_baseline": _NUMBER_OR_NONE,  # None: the metric or task has none
+        "exemplars_mean": _NUMBER_OR_NONE,
+        "exemplars_min": _WHOLE_OR_NONE,
+        "exemplars_asked": _NUMBER_OR_NONE,  # a mean: few-shot modes draw the number
+        "truncated": _WHOLE_OR_NONE,  # prompts that lost the end of their source
+        "left_out": _WHOLE_OR_NONE,  # examples that do not fit, not counted in n
     },
     "failure": _TASK_FIELDS | {"error": _TEXT, "checkpoint": _TEXT},
 }
 
-# What lines of earlier files may lack, and what stands for it.
+# Values of fields that files of earlier versions lack.
+_COUNTS = ("exemplars_mean", "exemplars_min", "exemplars_asked", "truncated", "left_out")
 DEFAULTS: dict[str, dict[str, Any]] = {
     "example": {"source": "", "references": []}
     | dict.fromkeys(("exemplars", "exemplars_asked", "truncated")),
-    "metric": dict.fromkeys(
-        (
-            *("random_baseline", "exemplars_mean", "exemplars_min", "exemplars_asked"),
-            *("truncated", "left_out"),
-        )
-    ),
+    "metric": dict.fromkeys(("random_baseline", *_COUNTS)),
 }
 
 
 def check_row(row: Mapping[str, Any]) -> None:
-    """Raises ValueError unless `row` has exactly its kind's fields, with their types."""
+    """Raises ValueError unless `row` has exactly the fields of its kind, with their types."""
     kind = row.get("kind")
     if kind not in FIELDS:
         raise ValueError(f"kind is {kind!r}, expected one of {sorted(FIELDS)}")
@@ -118,8 +99,8 @@ def check_row(row: Mapping[str, Any]) -> None:
         raise ValueError(f"{kind} line: missing {missing}, unexpected {extra}")
     for name, types in expected.items():
         value = row[name]
-        boolean = isinstance(value, bool) and bool not in types
-        if boolean or not isinstance(value, types):
+        is_wrong_bool = isinstance(value, bool) and bool not in types  # a bool is an int
+        if is_wrong_bool or not isinstance(value, types):
             allowed = " or ".join(t.__name__ for t in types)
             raise ValueError(f"{kind} line: {name} is {value!r}, expected {allowed}")
     if not all(isinstance(text, str) for text in row.get("references", ())):
@@ -133,10 +114,9 @@ def _finite(value: Any) -> Any:
 
 
 def to_line(row: Mapping[str, Any]) -> str:
-    """One line of strict JSON (a value that is not finite becomes null), checked, with its end."""
-    lacking = {k: v for k, v in DEFAULTS.get(row.get("kind", ""), {}).items() if k not in row}
-    # "kind" stays in front
-    finite = {name: _finite(value) for name, value in {**row, **lacking}.items()}
+    """Checks a row and writes it as a line of strict JSON, with null for values not finite."""
+    defaults = DEFAULTS.get(row.get("kind", ""), {})
+    finite = {name: _finite(value) for name, value in {**row, **defaults, **row}.items()}
     if isinstance(row.get("scores"), Mapping):
         finite["scores"] = {name: _finite(value) for name, value in row["scores"].items()}
     check_row(finite)
@@ -144,9 +124,10 @@ def to_line(row: Mapping[str, Any]) -> str:
 
 
 def read_rows(path: str | os.PathLike[str], kinds: Sequence[str] = ()) -> Iterator[dict[str, Any]]:
-    """Yields the checked rows of a file, all kinds or some, a line at a time.
+    """Yields checked rows of a file, of all kinds or some.
 
-    A last line cut short (the writer was killed) is passed over; any other bad line is a UserError.
+    Ignores a last line without a line end (of an interrupted writer). Raises UserError for any
+    other bad line.
     """
     with open(path, "rb") as file:
         for number, line in enumerate(file, start=1):
@@ -166,11 +147,10 @@ def read_rows(path: str | os.PathLike[str], kinds: Sequence[str] = ()) -> Iterat
 
 
 class ResultsWriter:
-    """Appends results to a file and keeps the tasks an earlier run finished.
+    """Appends results to a file, and keeps the tasks that an earlier run finished.
 
-    Opening removes what an interrupted run left half-done: a cut line, the examples of a task
-    without metric lines, and failures. Existing results made with other settings are a UserError,
-    unless `overwrite`.
+    Opening a file removes failures and leftovers of an interrupted run: a cut line, and examples
+    without metric lines. Existing results of other settings are a UserError unless `overwrite`.
 
         with ResultsWriter(path, header) as writer:
             if (task, mode) not in writer.finished:
@@ -200,7 +180,7 @@ class ResultsWriter:
             self._file.close()
 
     def write(self, rows: Iterable[Mapping[str, Any]]) -> None:
-        """Checks and appends rows, and pushes them to the disk before it returns."""
+        """Checks and appends rows, and syncs the file."""
         assert self._file is not None, "use ResultsWriter in a with statement"
         with naming_file(self.path):
             for row in rows:
@@ -212,12 +192,15 @@ class ResultsWriter:
         metrics = read_rows(self.path, ("metric",))
         self.finished = {(row["task"], row["mode"]) for row in metrics}
         old = next(read_rows(self.path), None)
-        # Without a finished task nothing is kept, whatever the settings were.
+        # If no task is finished, the file is rewritten whatever its settings were.
         if self.finished and old is not None and old["kind"] == "header":
-            different = differing_settings(old, header)
+            versions = ("version", old["version"], header["version"])
+            names = sorted(set(old["settings"]) | set(header["settings"]))
+            settings = [(n, old["settings"].get(n), header["settings"].get(n)) for n in names]
+            different = [f"{n}: {a!r} -> {b!r}" for n, a, b in (versions, *settings) if a != b]
             if different:
                 raise UserError(
-                    f"{self.path} holds results made with other settings: {different}. "
+                    f"{self.path} holds results made with other settings: {', '.join(different)}. "
                     "Set EvalConfig.overwrite = True to replace them, or EvalConfig.name to keep "
                     "both."
                 )
@@ -231,21 +214,9 @@ class ResultsWriter:
             stream.writelines(line.encode("utf-8") for line in kept)
 
 
-def differing_settings(old: Mapping[str, Any], new: Mapping[str, Any]) -> str:
-    """What differs between two headers as "name: old -> new", or "" (the version counts too)."""
-    pairs = [("version", old["version"], new["version"])]
-    names = sorted(set(old["settings"]) | set(new["settings"]))
-    pairs += [(n, old["settings"].get(n), new["settings"].get(n)) for n in names]
-    return ", ".join(f"{n}: {a!r} -> {b!r}" for n, a, b in pairs if a != b)
-
-
 @dataclasses.dataclass(frozen=True)
 class Exemplars:
-    """How many exemplars prompts show.
-
-    Attributes:
-        shown, asked: means over prompts. fewest: of any prompt.
-    """
+    """Numbers of exemplars in prompts: means shown and asked for, and the fewest in any prompt."""
 
     shown: float
     fewest: int
@@ -253,11 +224,11 @@ class Exemplars:
 
     @property
     def complete(self) -> bool:
-        """Whether every prompt shows all that the protocol asks for."""
+        """Whether every prompt shows as many as the protocol asks for."""
         return self.shown >= self.asked - 1e-9
 
     def __str__(self) -> str:
-        """`5`; `3.41 of 5 (at least 1)` where some are missing (rounded down, never up to all)."""
+        """`5`, or `3.41 of 5 (at least 1)` if some are missing (rounded down)."""
         if self.complete:
             return f"{self.shown:.3g}"
         shown = math.floor(100 * self.shown) / 100
@@ -265,7 +236,7 @@ class Exemplars:
 
 
 def exemplars_of(rows: Iterable[Mapping[str, Any]]) -> Exemplars | None:
-    """Over metric lines, tasks weighing the same; None where a line does not say (older files)."""
+    """Mean over metric lines, with equal weights; None if unknown for a line (older files)."""
     rows = list(rows)
     if not rows or any(row.get("exemplars_mean") is None for row in rows):
         return None
@@ -276,26 +247,27 @@ def exemplars_of(rows: Iterable[Mapping[str, Any]]) -> Exemplars | None:
 
 
 def exemplars_text(shown: Exemplars | None) -> str:
-    """As in tables: "–" where it is not known."""
+    """The text for tables; "–" if unknown."""
     return "–" if shown is None else str(shown)
 
 
 def chance_level(row: Mapping[str, Any]) -> float | None:
-    """What a metric line's value is without any skill: its better baseline; None without one."""
+    """The better baseline of a metric line; None without one."""
     levels = (row.get("baseline"), row.get("random_baseline"))
     return max((level for level in levels if level is not None), default=None)
 
 
 @dataclasses.dataclass(frozen=True)
 class Aggregate:
-    """Unweighted mean over tasks, each with its primary metric (the papers' macro average).
+    """Unweighted mean of primary metrics over tasks (the papers' macro average).
 
     Attributes:
-        value: 0-100; None where no task has one.
-        baseline: of their `chance_level`s; None unless all have one.
-        stderr: of the mean over these tasks, their examples being the only chance in it.
-        tasks: number of (task, mode) pairs. examples: their sum of n.
-        exemplars: what their prompts show; None where a line does not say.
+        value: 0-100; None if no task has a value.
+        stderr: of the mean over these tasks, from the sampling of their examples only.
+        baseline: mean of the `chance_level`s; None unless all tasks have one.
+        tasks: number of (task, mode) pairs.
+        examples: sum of n.
+        exemplars: None if unknown for a task.
     """
 
     value: float | None
@@ -307,7 +279,7 @@ class Aggregate:
 
 
 def primary_metrics(rows: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """The first metric line of each (suite, task, mode, step), in the order of the file."""
+    """The first metric line of each (suite, task, mode, step), in file order."""
     first: dict[tuple[str, str, str, int], dict[str, Any]] = {}
     for row in rows:
         if row["kind"] == "metric":
@@ -317,7 +289,7 @@ def primary_metrics(rows: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
 
 
 def aggregate(rows: Iterable[Mapping[str, Any]]) -> Aggregate:
-    """Means over primary metric lines; lines whose value is None are left out of them."""
+    """Means over primary metric lines, ignoring values of None."""
     rows = list(rows)
     valued = [row for row in rows if row["value"] is not None]
     errors = [row["stderr"] for row in valued]
@@ -325,7 +297,7 @@ def aggregate(rows: Iterable[Mapping[str, Any]]) -> Aggregate:
     stderr = None
     if valued and all(error is not None for error in errors):
         stderr = math.sqrt(sum(error**2 for error in errors)) / len(errors)
-    # A mean of some tasks' baselines beside a mean of all tasks' values would mislead.
+    # A baseline over fewer tasks than the value would mislead.
     complete = bool(valued) and len(baselines) == len(valued)
     return Aggregate(
         value=sum(row["value"] for row in valued) / len(valued) if valued else None,

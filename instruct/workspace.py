@@ -1,14 +1,14 @@
-"""`Workspace`: where data, stores and wordings are, and what reading them may do.
+"""`Workspace`: folders of data, stores and wordings, and permission to download.
 
-The command line makes one (`instruct/cli/environment.py`); everything below takes it as an
-argument, and worker processes get it pickled. The library reads no environment variable.
+The command line builds it (`instruct/cli/environment.py`), the library takes it as an argument, and
+worker processes get it pickled. The library reads no environment variables.
 """
 
 import dataclasses
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-# Environment variables that the command line reads, for messages that name them.
+# Environment variables that the command line reads; messages name them.
 DATA_VARIABLE = "INSTRUCT_DATA_DIR"
 STORE_VARIABLE = "INSTRUCT_STORE_DIR"
 TFDS_VARIABLE = "TFDS_DATA_DIR"
@@ -21,18 +21,17 @@ ToxicityClassifier = Callable[[Sequence[str]], Sequence[float]]
 
 @dataclasses.dataclass(frozen=True)
 class Workspace:
-    """Folders of this machine, `~` expanded, and what reading them may do.
+    """Folders of this machine (`~` is expanded) and settings for reading data.
 
     Attributes:
-        data_dir: the user's data sets, one sub-folder a publisher's release.
+        data_dir: the user's data sets, one sub-folder per release.
         store_dir: prepared record stores.
-        tfds_dir: data sets that TensorFlow Datasets has prepared.
-        hub_cache: repositories that `hf download` has fetched.
-        datasets_cache: Arrow files that the library `datasets` has prepared.
-        flan_checkout: a checkout of google-research/FLAN whose wordings take the place of this
-            project's; None for this project's.
-        downloads: whether sources may fetch data from the network.
-        toxicity_classifier: a function from texts to probabilities of being toxic, or its name as
+        tfds_dir: data sets prepared by TensorFlow Datasets.
+        hub_cache: repositories downloaded by `hf download`.
+        datasets_cache: Arrow files of the library `datasets`.
+        flan_checkout: a checkout of google-research/FLAN whose wordings replace this project's.
+        downloads: whether sources may download data.
+        toxicity_classifier: a function from texts to probabilities of toxicity, or its name as
             "module:function"; "" for none.
     """
 
@@ -51,9 +50,8 @@ class Workspace:
 
     def absolute(self) -> "Workspace":
         """The same with absolute paths, for processes that start in another folder."""
-        return dataclasses.replace(
-            self, **{n: path.absolute() for n, path in self._paths().items()}
-        )
+        paths = {name: path.absolute() for name, path in self._paths().items()}
+        return dataclasses.replace(self, **paths)
 
     def _paths(self) -> dict[str, Path]:
         return {name: value for name, value in vars(self).items() if isinstance(value, Path)}

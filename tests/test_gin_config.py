@@ -7,6 +7,7 @@ import pytest
 
 from instruct import gin_config
 from instruct.errors import UserError
+from instruct.fields import check_arguments
 
 MODULE = """
 import dataclasses
@@ -202,11 +203,12 @@ def load_flags(wired, *flags):
 def test_a_number_for_text_in_a_file_is_refused(wired, tmp_path):
     more = tmp_path / "more.gin"
     more.write_text("FOLDER = 20261128\n")
-    with pytest.raises(
-        UserError, match=r"folder \(FOLDER\) is 20261128; it must be text\. In a gin"
-    ):
-        gin_config.load([wired[1], str(more)], ["MODEL_DIR = 'a'", "STEPS = 1"])
-        gin_config.entry_arguments(["wired.parts.train_wired", "wired.parts.evaluate_wired"])
+    gin_config.load([wired[1], str(more)], ["MODEL_DIR = 'a'", "STEPS = 1"])
+    names = ["wired.parts.train_wired", "wired.parts.evaluate_wired"]
+    arguments = gin_config.entry_arguments(names)[names[0]]
+    message = r"folder is 20261128; use a text\. Write it in quotes: '20261128'"
+    with pytest.raises(UserError, match=message):
+        check_arguments(wired[0].train_wired, arguments)
 
 
 @pytest.mark.parametrize(

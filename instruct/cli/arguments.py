@@ -1,7 +1,6 @@
-"""Flags of every mode, and the one place where errors become exit statuses.
+"""Flags of every mode, and the conversion of errors to exit statuses.
 
-Imports only the standard library, and modules that do the same, at module level: `run.py --help`
-must answer at once.
+Imports only the standard library and light modules: `run.py --help` must answer at once.
 """
 
 import _thread
@@ -16,22 +15,22 @@ import pathlib
 import sys
 import threading
 import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
-from instruct.cli import convert_flags, report_flags
+from instruct.cli import report_flags
 from instruct.data.quiet_tensorflow import keep_quiet, quiet_stderr
 from instruct.errors import RunFailed, UserError, explaining_storage_failures
 from instruct.fields import LARGEST
 
-# Word processors make the second and third of two hyphens.
+# Word processors replace two hyphens by the second or third of these.
 _DASHES = ("-", "–", "—", "−")
 
 _GIN_HELP = """\
 gin flags:
-  --gin_file=PATH        settings, found from here or from the project; repeatable, later ones win
+  --gin_file=PATH        settings; looked up here, then in the project; repeatable, later ones win
   --gin.NAME=VALUE       sets a macro or parameter: --gin.TRAIN_STEPS=1000 --gin.MODEL_DIR=runs/a
-                         (given twice, the last one wins and a warning says so)
+                         (the last value wins; a warning says so)
   --gin_bindings=LINE    the same as a line of gin
 
 macros every run file knows: MODEL_DIR MIXTURE_OR_TASK_NAME MIXTURE_OR_TASK_MODULE
@@ -39,33 +38,189 @@ TASK_FEATURE_LENGTHS TRAIN_STEPS BATCH_SIZE LEARNING_RATE DROPOUT_RATE INITIAL_C
 SEED VOCABULARY DATA_DIR STORE_DIR FLAN_CHECKOUT SKIP_UNAVAILABLE
 """
 
+_CONVERT_HELP = """\
+formats:
+  instruct      this program's checkpoints: a run (MODEL_DIR) or one step's folder
+  t5x           T5X's: checkpoint_<step>, legacy layout; Orbax's layout and scanned layers are
+                read too. --from may be gs://BUCKET/PATH/checkpoint_<step>
+  huggingface   a folder with config.json and safetensors (never *.bin), tokenizer files included
+
+Every key is accounted for in a table: used, copy (the same array twice), ignored (with the
+reason), left over, missing, shape differs. Unless all keys fit, nothing is written and the exit
+status is 2.
+
+Architecture and vocabulary come from config.json and spiece.model, from run.json, or, of a T5X
+checkpoint, from the shapes. What shapes do not tell is taken from --model or --gin_file, and a
+T5X checkpoint brings no vocabulary: give --tokenizer.
+
+more examples:
+  python run.py convert --from=~/flan-t5-base --describe
+  python run.py convert --from=~/flan-t5-base --to=runs/base/checkpoint_0
+  python run.py convert --from=gs://t5-data/pretrained_models/t5x/flan_t5_xl/checkpoint_1138000 \\
+    --to=~/flan-t5-xl --dtype=bfloat16 --tokenizer=~/flan-t5-base
+  python run.py convert --from=runs/a --to=~/my-model --format=huggingface
+"""
+
 _MODES = {
     "check": "dry run without an accelerator: sizes, sharding, memory, mixture, one packed row",
     "prepare": "build the record stores of a mixture (restartable)",
-    "train": "train; resumes by itself where MODEL_DIR holds a checkpoint",
+    "train": "train; resumes the run in MODEL_DIR if it has a checkpoint",
     "eval": "evaluate a checkpoint, or all of a run, on tasks and mixtures",
     "infer": "JSON lines in, JSON lines out; or one --prompt",
     "convert": "checkpoints between this program, T5X and Hugging Face, key by key",
     "show": "tasks, mixtures, rates and rendered prompts",
     "report": "results of one or several runs as report.html and report.md",
 }
-
-_MODE_HELP = {"convert": convert_flags.HELP + "\n"}
 _EXAMPLES = {
-    "check": "python run.py check --gin_file=gin/models/t5_1_1_xxl.gin --mesh=4x64",
-    "prepare": "python run.py prepare --mixture=gym.demo --workers=2",
-    "train": "python run.py train --gin_file=gin/recipes/gym_demo.gin --gin.MODEL_DIR=runs/demo",
-    "eval": "python run.py eval --gin_file=gin/recipes/gym_demo.gin --gin.MODEL_DIR=runs/demo",
-    "infer": "python run.py infer --gin_file=gin/runs/infer.gin --gin.MODEL_DIR=runs/demo "
+    "check": "--gin_file=gin/models/t5_1_1_xxl.gin --mesh=4x64",
+    "prepare": "--mixture=gym.demo --workers=2",
+    "train": "--gin_file=gin/recipes/gym_demo.gin --gin.MODEL_DIR=runs/demo",
+    "eval": "--gin_file=gin/recipes/gym_demo.gin --gin.MODEL_DIR=runs/demo",
+    "infer": "--gin_file=gin/runs/infer.gin --gin.MODEL_DIR=runs/demo "
     '--prompt="How many legs do 3 cats have?"',
-    "convert": "python run.py convert --from=~/flan-t5-base --to=runs/flan_t5_base",
-    "show": "python run.py show --task=gym.chain_sum --examples=2",
-    "report": "python run.py report --model_dir=runs/demo",
+    "convert": "--from=~/flan-t5-base --to=runs/flan_t5_base",
+    "show": "--task=gym.chain_sum --examples=2",
+    "report": "--model_dir=runs/demo",
+}
+CHECKPOINT_FORMATS = ("instruct", "t5x", "huggingface")
+
+_SWITCH: dict[str, Any] = {"action": "store_true"}
+_WORKERS: dict[str, Any] = {"type": int, "default": os.cpu_count() or 1}
+
+
+def _text(metavar: str | None = None, **options: Any) -> dict[str, Any]:
+    return {"metavar": metavar, **options}
+
+
+def _texts(metavar: str | None = None) -> dict[str, Any]:
+    return {"metavar": metavar, "action": "append", "default": []}
+
+
+def _number(default: int | None = None) -> dict[str, Any]:
+    return {"type": int, "default": default, "metavar": "N"}
+
+
+_ONLY = "repeatable, `*` stands for anything"
+# Mode -> flag -> (options of argparse, help). Those of `report` are in `report_flags`.
+_FLAGS: dict[str, dict[str, tuple[dict[str, Any], str]]] = {
+    "check": {
+        "mesh": (_text("MESH"), "DATAxTENSOR such as 4x64, or data=4,fsdp=8,tensor=8; no device"),
+        "rows": (_number(1), "packed rows to print (default 1)"),
+    },
+    "prepare": {
+        "mixture": (_texts(), "mixture or task; repeatable"),
+        "workers": (_WORKERS, "processes (default: one per core)"),
+        "verify": (_SWITCH, "read every byte of finished stores and compare hashes"),
+        "download": (_SWITCH, "let sources fetch data that is not on this machine"),
+        "skip_unavailable": (_SWITCH, "continue without tasks that cannot be built; record them"),
+        "ignore_disk_estimate": (_SWITCH, "start even if the stores will hardly fit on the disk"),
+        "runner": (
+            _text("RUNNER", default="local"),
+            "local (processes, the default), or of Apache Beam: direct, dataflow, flink, spark",
+        ),
+        "beam_option": (_texts("KEY=VALUE"), "an option of Apache Beam; repeatable"),
+        "report": (_SWITCH, "print every task's numbers, not only totals"),
+        "report_examples": (
+            _number(200),
+            "examples of each task to measure (default 200; 0: none)",
+        ),
+        "json": (_SWITCH, "print the summary as JSON"),
+    },
+    "train": {
+        "strict": (
+            _SWITCH,
+            "stop if the newest checkpoint is damaged, instead of moving it aside and resuming "
+            "from the newest whole one",
+        ),
+    },
+    "eval": {
+        "limit": (_number(), "evaluate N examples of each task; as --gin.NUM_EVAL_EXAMPLES=N"),
+        "strict": (
+            _SWITCH,
+            "stop at a damaged checkpoint, instead of using the newest whole one (or, of several, "
+            "skipping it)",
+        ),
+    },
+    "infer": {
+        "prompt": (_text(), "answer this one prompt and exit"),
+        "input": (
+            _text("FILE"),
+            "JSON lines with `inputs` or `prompt`, also compressed (.gz, .zst); - for standard "
+            "input",
+        ),
+        "output": (_text("FILE"), "JSON lines; resumed if unfinished; - for standard output"),
+        "strict": (
+            _SWITCH,
+            "refuse prompts that are too long (else truncated), bad lines (else left out) and a "
+            "damaged newest checkpoint (else the newest whole one answers)",
+        ),
+    },
+    "convert": {
+        "from": (_text("PATH", dest="source"), "checkpoint of any kind; required"),
+        "to": (_text("PATH", dest="target"), "new folder to write"),
+        "format": (
+            _text(choices=CHECKPOINT_FORMATS),
+            "what to write (default: t5x if --to ends in checkpoint_<step>, huggingface from t5x "
+            "and instruct, instruct from huggingface)",
+        ),
+        "step": (_number(), "of several checkpoints (default: the newest)"),
+        "dtype": (
+            _text(default="float32", choices=("float32", "bfloat16")),
+            "of the written weights (default float32; instruct keeps float32 only)",
+        ),
+        "model": (_text("NAME"), "architecture: a file of gin/models such as t5_1_1_base"),
+        "slots": (
+            _SWITCH,
+            "also convert Adafactor's state and the step, between t5x and instruct; the result is "
+            "a MODEL_DIR that training resumes",
+        ),
+        "tokenizer": (_text("PATH"), "folder with tokenizer files, or a vocabulary file, to add"),
+        "vocab_rows": (
+            _number(),
+            "cut or add (zeros) padding rows of the embedding and the output",
+        ),
+        "map": (
+            _texts("MODEL=CHECKPOINT"),
+            "a parameter (regular expression) that has another name in the checkpoint; repeatable",
+        ),
+        "allow_left_over": (_SWITCH, "drop arrays that the model has no use for"),
+        "describe": (_SWITCH, "describe --from, and write nothing"),
+        "all_keys": (_SWITCH, "one line for each key, not for each group"),
+        "json": (_SWITCH, "print the table as JSON"),
+    },
+    "show": {
+        "mixture": (_text(), "print this mixture's shares, by sub-mixture if it is large"),
+        "task": (_text(), "print this task and rendered examples of it"),
+        "family": (_texts("PATTERN"), f"only tasks of this family; {_ONLY}"),
+        "category": (_texts("PATTERN"), f"only tasks of this category; {_ONLY}"),
+        "dataset": (_texts("PATTERN"), f"only tasks over this data set; {_ONLY}"),
+        "license": (_texts("PATTERN"), f"only tasks under this licence; {_ONLY}"),
+        "leaves": (_SWITCH, "print every leaf, task or pair"),
+        "draws": (_number(100_000), "examples that shares are counted over (default 100,000)"),
+        "licenses": (_SWITCH, "print licences and what is under each"),
+        "examples": (_number(1), "rendered examples per mode (default 1)"),
+        "split": (_text(), "of the examples (default: train, else validation, test or any other)"),
+        "rows": (_number(0), "packed rows of the mixture to print"),
+        "overlap": (_SWITCH, "text that prepared tasks share"),
+        "against": (_text("MIXTURE"), "--overlap with the test sets of this mixture"),
+        "against_split": (_text("SPLIT"), "its split (default test, else validation)"),
+        "n": (_number(13), "words in a row that count as overlap (default 13)"),
+        "pairs": (_number(3), "pairs of examples to name (default 3)"),
+        "workers": (_WORKERS, "processes of --overlap (default: one per core)"),
+        "json": (_SWITCH, "print JSON"),
+    },
+}
+# Smallest number that a flag of a mode allows.
+_LEAST = {
+    "check": {"rows": 0},
+    "prepare": {"workers": 1, "report_examples": 0},
+    "convert": {"vocab_rows": 1},
+    "show": {"draws": 1, "n": 1, "workers": 1, "pairs": 0, "examples": 0, "rows": 0},
 }
 
 
 class _StoreOnce(argparse.Action):
-    """Stores a value, as argparse does, and refuses a second one, which argparse would keep."""
+    """Stores a value and refuses a second one, which argparse would silently take instead."""
 
     def __call__(
         self,
@@ -85,7 +240,7 @@ class _StoreOnce(argparse.Action):
 
 
 def make_parser() -> argparse.ArgumentParser:
-    """One sub-parser a mode; the flags common to all take gin settings."""
+    """The parser of all modes, one sub-parser each; every mode has the gin flags."""
     parser = argparse.ArgumentParser(
         prog="instruct" if pathlib.Path(sys.argv[0]).name == "instruct" else "run.py",
         description="Instruction tuning in JAX: prepare, train, evaluate, report.",
@@ -94,192 +249,39 @@ def make_parser() -> argparse.ArgumentParser:
     )
     modes = parser.add_subparsers(dest="mode", metavar="MODE", required=True)
     for mode, help_text in _MODES.items():
+        more = f"{_CONVERT_HELP}\n" if mode == "convert" else ""
         sub = modes.add_parser(
             mode,
             help=help_text,
             description=help_text[0].upper() + help_text[1:] + ".",
-            epilog=f"example:\n  {_EXAMPLES[mode]}\n\n{_MODE_HELP.get(mode, '')}{_GIN_HELP}",
+            epilog=f"example:\n  python run.py {mode} {_EXAMPLES[mode]}\n\n{more}{_GIN_HELP}",
             formatter_class=argparse.RawDescriptionHelpFormatter,
         )
         sub.register("action", None, _StoreOnce)  # of every flag that names no other action
         sub.add_argument("--gin_file", action="append", default=[], metavar="PATH")
         sub.add_argument("--gin_bindings", action="append", default=[], metavar="LINE")
-        _MODE_FLAGS.get(mode, lambda _: None)(sub)
+        for name, (options, text) in _FLAGS.get(mode, {}).items():
+            sub.add_argument(f"--{name}", help=text, **options)
+        if mode == "report":
+            report_flags.add_flags(sub)
     return parser
 
 
-def _check_flags(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "--mesh",
-        metavar="MESH",
-        help="DATAxTENSOR such as 4x64, or data=4,fsdp=8,tensor=8; no device is needed",
-    )
-    parser.add_argument("--rows", type=int, default=1, help="packed rows to print (default 1)")
-
-
-def _prepare_flags(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "--mixture", action="append", default=[], help="mixture or task; repeatable"
-    )
-    parser.add_argument(
-        "--workers", type=int, default=os.cpu_count() or 1, help="processes (default: one a core)"
-    )
-    parser.add_argument(
-        "--verify",
-        action="store_true",
-        help="read every byte of finished stores and compare hashes",
-    )
-    add = parser.add_argument
-    add("--download", action="store_true", help="let sources fetch what is not on this machine")
-    add(
-        "--skip_unavailable",
-        action="store_true",
-        help="go on without tasks that cannot be built, and put on record which they are",
-    )
-    add(
-        "--ignore_disk_estimate",
-        action="store_true",
-        help="begin although the stores will hardly fit on the disk",
-    )
-    add(
-        "--runner",
-        default="local",
-        metavar="RUNNER",
-        help="local (processes, the default), or of Apache Beam: direct, dataflow, flink, spark",
-    )
-    add(
-        "--beam_option",
-        action="append",
-        default=[],
-        metavar="KEY=VALUE",
-        help="an option of Beam's; repeatable",
-    )
-    add("--report", action="store_true", help="print every task's numbers, not only totals")
-    add(
-        "--report_examples",
-        type=int,
-        default=200,
-        metavar="N",
-        help="examples of each task to measure (default 200; 0: none)",
-    )
-    add("--json", action="store_true", help="print the summary as JSON")
-
-
-def _train_flags(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "--strict",
-        action="store_true",
-        help="stop if the newest checkpoint is damaged, instead of moving it aside and resuming "
-        "from the newest whole one",
-    )
-
-
-def _eval_flags(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "--limit",
-        type=int,
-        metavar="N",
-        help="evaluate N examples of each task; the same as --gin.NUM_EVAL_EXAMPLES=N",
-    )
-    parser.add_argument(
-        "--strict",
-        action="store_true",
-        help="stop at a damaged checkpoint, instead of taking the newest whole one (or, of "
-        "several, the others)",
-    )
-
-
-def _infer_flags(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--prompt", help="answer this one prompt and exit")
-    parser.add_argument(
-        "--input",
-        metavar="FILE",
-        help="JSON lines with `inputs` or `prompt`, also packed (.gz, .zst); - for standard input",
-    )
-    parser.add_argument(
-        "--output",
-        metavar="FILE",
-        help="JSON lines; an unfinished file is continued; - for standard output",
-    )
-    parser.add_argument(
-        "--strict",
-        action="store_true",
-        help="refuse prompts that are too long (else cut), bad lines (else left out) and a damaged "
-        "newest checkpoint (else the newest whole one answers)",
-    )
-
-
-def _show_flags(parser: argparse.ArgumentParser) -> None:
-    add = parser.add_argument
-    add("--mixture", help="print this mixture's shares, by sub-mixture if it is large")
-    add("--task", help="print this task and rendered examples of it")
-    for name, what in (
-        ("family", "of this family"),
-        ("category", "of this category"),
-        ("dataset", "over this data set"),
-        ("license", "under this licence"),
-    ):
-        add(
-            f"--{name}",
-            action="append",
-            default=[],
-            metavar="PATTERN",
-            help=f"only tasks {what}; repeatable, `*` stands for anything",
-        )
-    add("--leaves", action="store_true", help="print every leaf, task or pair")
-    add("--draws", type=int, default=100_000, help="examples that shares are counted over")
-    add("--licenses", action="store_true", help="print licences and what is under each")
-    add("--examples", type=int, default=1, help="rendered examples a mode (default 1)")
-    add(
-        "--split",
-        help="split to take examples from (default train, else validation, test or what there is)",
-    )
-    add("--rows", type=int, default=0, help="packed rows of the mixture to print")
-    add("--overlap", action="store_true", help="text that prepared tasks share")
-    add("--against", metavar="MIXTURE", help="--overlap with the test sets of this mixture")
-    add("--against_split", metavar="SPLIT", help="its split (default test, else validation)")
-    add("--n", type=int, default=13, help="words in a row that count as overlap (default 13)")
-    add("--pairs", type=int, default=3, help="pairs of examples to name (default 3)")
-    add(
-        "--workers",
-        type=int,
-        default=os.cpu_count() or 1,
-        help="processes of --overlap (default: one a core)",
-    )
-    add("--json", action="store_true", help="print JSON")
-
-
-_MODE_FLAGS: dict[str, Callable[[argparse.ArgumentParser], None]] = {
-    "check": _check_flags,
-    "prepare": _prepare_flags,
-    "train": _train_flags,
-    "eval": _eval_flags,
-    "infer": _infer_flags,
-    "convert": convert_flags.add_flags,
-    "show": _show_flags,
-    "report": report_flags.add_flags,
-}
-
-
 def parse(argv: Sequence[str]) -> argparse.Namespace:
-    """Flags as a namespace; `--gin.NAME=VALUE` are collected as lines of gin, in order.
+    """Parses flags. `gin_flags` has those as `--gin.NAME=VALUE`, in order.
 
-    `given` holds the names of the flags that were written, as against those of a default.
+    `given` has the names of the flags on the command line, without those of a default.
 
     Raises:
-        UserError: a flag has no value, or a number that is too large.
-        SystemExit: a mode or flag is not known (status 2, with the usage), or help was asked for.
+        UserError: a flag has no value, or a number out of range.
+        SystemExit: an unknown mode or flag (status 2, with the usage), or --help.
     """
     plain, gin_flags = [], []
-    for position, argument in enumerate(argv):
+    for argument, following in zip(argv, [*argv[1:], "VALUE"]):
         if argument.startswith("--gin.") and "=" not in argument:
             raise UserError(
-                f"{argument!r}: write --gin.NAME=VALUE with an equals sign"
-                + (
-                    f", such as {argument}={argv[position + 1]}."
-                    if position + 1 < len(argv)
-                    else "."
-                )
+                f"{argument!r}: write --gin.NAME=VALUE with an equals sign, such as "
+                f"{argument}={following}."
             )
         if not argument or (argument.startswith("--") and argument.find("=") == len(argument) - 1):
             raise UserError(f"{argument!r} holds no value; give one, or leave it out.")
@@ -289,17 +291,20 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
     if unknown:
         parser.error(f"unrecognized arguments: {' '.join(unknown)}{_hint(unknown[0], flags)}")
     vars(flags).pop("given_once", None)
-    _say_overruled(gin_flags)
+    _warn_of_repeated(gin_flags)
     flags.gin_flags = gin_flags
     flags.given = {word.partition("=")[0].removeprefix("--") for word in plain}
     for name, value in vars(flags).items():
         if type(value) is int and abs(value) > LARGEST:
-            raise UserError(f"--{name} is {value}; the largest number allowed is {LARGEST}.")
+            raise UserError(f"--{name}={value}: the largest number allowed is {LARGEST}.")
+        least = _LEAST.get(flags.mode, {}).get(name)
+        if least is not None and value is not None and value < least:
+            raise UserError(f"--{name}={value}: the smallest number allowed is {least}.")
     return flags
 
 
 def _hint(argument: str, flags: argparse.Namespace) -> str:
-    """What an argument that no flag takes was probably meant to be; "" if nothing is near."""
+    """Suggests what an unknown argument was meant to be; "" without a suggestion."""
     if argument.endswith(".gin") and not argument.startswith(_DASHES):
         return f" (write --gin_file={argument})"
     name, equals, value = argument.partition("=")
@@ -315,8 +320,8 @@ def _hint(argument: str, flags: argparse.Namespace) -> str:
     return f" (did you mean {meant}?)" if meant else ""
 
 
-def _say_overruled(gin_flags: Sequence[str]) -> None:
-    """Warns of macros that are set more than once: later ones win, so that scripts may append."""
+def _warn_of_repeated(gin_flags: Sequence[str]) -> None:
+    """Warns of settings with several values. The last one wins, so scripts may append flags."""
     values: dict[str, list[str]] = {}
     for name, _, value in (flag.partition("=") for flag in gin_flags):
         values.setdefault(name, []).append(value)
@@ -330,15 +335,15 @@ def _say_overruled(gin_flags: Sequence[str]) -> None:
 
 
 def _report_unraisable(unraisable: Any) -> None:
-    """`sys.unraisablehook`, silent about what follows from an error that is reported already.
+    """`sys.unraisablehook` that hides consequences of an error that Orbax raised already.
 
-    When one array of a checkpoint cannot be read, Orbax raises that at once. TensorStore's reads
-    of the others then fail as well, or find their event loop closed, each with a traceback.
+    When Orbax cannot read one array of a checkpoint, TensorStore's reads of the others fail as
+    well, or find their event loop closed, each with a traceback.
     """
     error = unraisable.exc_value
     if isinstance(error, KeyboardInterrupt):
-        # It fell into a callback of the garbage collection, where Python drops it: ask once more.
-        with contextlib.suppress(RuntimeError):  # at the end of the program no thread can start
+        # Raised in a callback of the garbage collector, where Python drops it: interrupt again.
+        with contextlib.suppress(RuntimeError):  # no thread can start while the program exits
             threading.Timer(0.05, _thread.interrupt_main).start()
         return
     if isinstance(error, RuntimeError) and str(error) == "Event loop is closed":
@@ -349,11 +354,10 @@ def _report_unraisable(unraisable: Any) -> None:
 
 
 def run_program() -> int:
-    """`main` for a process of its own, which ends when this has returned.
+    """Runs `main`, then exits without tearing down the interpreter.
 
-    Clean-up that was asked for is done: threads, worker processes, `atexit`. What Python would do
-    then is left out: taking TensorFlow and JAX apart object by object lasts seconds, and minutes
-    on a busy machine, with nothing left to save.
+    Threads, worker processes and `atexit` functions are finished. Destroying TensorFlow's and JAX's
+    objects after that would take seconds, and minutes on a busy machine, for nothing.
     """
     status: Any = 1
 
@@ -367,7 +371,7 @@ def run_program() -> int:
                 code = code or 1
         os._exit(code)
 
-    atexit.register(leave)  # the first that is registered is the last to be called
+    atexit.register(leave)  # the first one registered is the last one called
     try:
         status = main()
     except SystemExit as error:
@@ -378,7 +382,7 @@ def run_program() -> int:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs one mode. Returns the exit status: 0 done, 1 failed, 2 bad use."""
-    sys.path.insert(1, os.getcwd())  # so that a user's own task module is found
+    sys.path.insert(1, os.getcwd())  # for a user's own task module
     keep_quiet()
     logging.getLogger("absl").setLevel(logging.ERROR)  # Orbax warns of its own older formats
     sys.unraisablehook = _report_unraisable
@@ -389,18 +393,15 @@ def main(argv: Sequence[str] | None = None) -> int:
             mode = importlib.import_module(f"instruct.cli.{flags.mode}")
         with explaining_storage_failures():
             status = int(mode.run(flags) or 0)
-            if sys.stdout is not None:  # None: closed by whoever started the program
-                sys.stdout.flush()  # so that a reader that went away is noticed here
+            if sys.stdout is not None:  # None: closed by the parent process
+                sys.stdout.flush()  # raises BrokenPipeError here rather than at exit
         return status
-    except UserError as error:
+    except (UserError, RunFailed) as error:
         print(f"error: {error}", file=sys.stderr)
-        return 2
-    except RunFailed as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
+        return 2 if isinstance(error, UserError) else 1
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         return 1
-    except BrokenPipeError:  # the reader of our output went away, as `head` does
+    except BrokenPipeError:  # the reader of the output has exited, as `head` does
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
         return 0

@@ -1,13 +1,12 @@
-"""The environment variables of this program: the one place that reads them.
+"""The environment variables of this program; nothing else reads them.
 
 INSTRUCT_DATA_DIR              the user's data sets, else ~/instruct_data
 INSTRUCT_STORE_DIR             prepared records, else ~/.cache/instruct/stores
 INSTRUCT_FLAN_CHECKOUT         a checkout of google-research/FLAN, else none
 INSTRUCT_DOWNLOAD              1: sources may fetch data from the network
-INSTRUCT_TOXICITY_CLASSIFIER   module:function that judges texts
+INSTRUCT_TOXICITY_CLASSIFIER   module:function that scores texts
 TFDS_DATA_DIR                  TensorFlow Datasets, else ~/tensorflow_datasets
-HF_HUB_CACHE, HF_DATASETS_CACHE, HF_HOME, XDG_CACHE_HOME   the hub's caches, as its library
-                               finds them
+HF_HUB_CACHE, HF_DATASETS_CACHE, HF_HOME, XDG_CACHE_HOME   the hub's caches, as in its library
 """
 
 import os
@@ -34,13 +33,10 @@ _FOLDERS = {
 
 
 def workspace_from_environment(**folders: Path) -> Workspace:
-    """The workspace that the environment variables describe.
-
-    Args:
-        folders: fields of `Workspace` that are set otherwise; their variables are not read.
+    """The workspace of the environment variables; those of `folders` are not read.
 
     Raises:
-        UserError: a variable holds no path of this machine.
+        UserError: a variable is not a path of this machine.
     """
     fields: dict[str, Any] = {
         field: local_path(variable, os.environ[variable])

@@ -10,7 +10,7 @@ from instruct.fields import check_arguments
 
 
 def run(flags: argparse.Namespace) -> int:
-    """Wires `instruct.eval.runner.evaluate` from gin and runs it."""
+    """Runs `instruct.eval.runner.evaluate` with arguments from gin."""
     if flags.limit is not None:
         if any(flag.startswith("--gin.NUM_EVAL_EXAMPLES=") for flag in flags.gin_flags):
             raise UserError("--limit and --gin.NUM_EVAL_EXAMPLES set the same; give one of them.")
@@ -22,4 +22,4 @@ def run(flags: argparse.Namespace) -> int:
     check_arguments(runner.evaluate, arguments, besides=("vocabulary",))
     if flags.strict:
         arguments["strict"] = True
-    return int(runner.evaluate(**arguments, workspace=workspace) or 0)
+    return runner.evaluate(**arguments, workspace=workspace)

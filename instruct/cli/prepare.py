@@ -14,33 +14,26 @@ from instruct.data.feed.task_report import report_tasks
 from instruct.data.mixture_shares import make_left_out
 from instruct.data.stores import prepare
 from instruct.data.stores.beam import BeamBuilder
-from instruct.data.stores.left_out import (
-    left_out_path,
-    missing_stores,
-    read_left_out,
-)
+from instruct.data.stores.left_out import left_out_path, missing_stores, read_left_out
 from instruct.errors import UserError
 from instruct.workspace import Workspace
 
-# Lengths matter to the stores of plain SeqIO tasks, whose pipeline trims, and to the report.
+# Lengths affect the stores of plain SeqIO tasks, whose pipelines trim, and the report.
 _LENGTHS = {"inputs": 512, "targets": 128}
 
 
 def run(flags: argparse.Namespace) -> int:
-    """Builds what is missing. Returns 1 if a store could not be built; the others are.
+    """Builds missing stores. Returns 1 if a store could not be built; the others are built.
 
-    With --skip_unavailable it returns 0 as long as a task is left in every mixture.
+    With --skip_unavailable it returns 0 if every mixture has a task left.
     """
     if flags.runner == "local" and flags.beam_option:
         raise UserError("--beam_option needs a --runner of Beam's: direct, dataflow, flink, spark")
-    if flags.workers < 1:
-        raise UserError(f"--workers={flags.workers}: use at least 1")
-    if flags.report_examples < 0:
-        raise UserError(f"--report_examples={flags.report_examples}: use 0 for none, or more")
     console = Console()
+    progress = None if flags.json else console
     elsewhere = None
     if flags.runner != "local":
-        elsewhere = BeamBuilder(flags.runner, flags.beam_option, None if flags.json else console)
+        elsewhere = BeamBuilder(flags.runner, flags.beam_option, progress)
     workspace, arguments = settings.load(flags)
     if flags.download:
         workspace = dataclasses.replace(workspace, downloads=True)
@@ -59,12 +52,12 @@ def run(flags: argparse.Namespace) -> int:
             config,
             workers=flags.workers,
             verify=flags.verify,
-            console=None if flags.json else console,
+            console=progress,
             check_disk=not flags.ignore_disk_estimate,
             elsewhere=elsewhere,
         )
-        told = Console(stderr=True) if flags.json else console
-        good &= _finish(workspace, name, config, done, flags, told)
+        messages = Console(stderr=True) if flags.json else console
+        good &= _finish(workspace, config, done, flags, messages)
         if flags.json:
             print(json.dumps([dataclasses.asdict(entry) for entry in done.stores], indent=1))
     return 0 if good else 1
@@ -72,14 +65,13 @@ def run(flags: argparse.Namespace) -> int:
 
 def _finish(
     workspace: Workspace,
-    name: str,
     config: DataConfig,
     done: prepare.Prepared,
     flags: argparse.Namespace,
     console: Console,
 ) -> bool:
-    """Reports on a mixture and writes what is left out of it; whether it can be trained on."""
-    resolved = registry.resolve(workspace, name)
+    """Reports on a mixture and records left-out tasks. Returns whether it can be trained on."""
+    resolved = registry.resolve(workspace, config.mixture)
     report = report_tasks(
         workspace, resolved, config, done.stores, flags.report_examples, flags.workers
     )
@@ -90,18 +82,25 @@ def _finish(
         report.print_totals(console)
         report.print_problems(console, path)
     if flags.skip_unavailable:
-        good = _leave_out(workspace, name, config, done, console)
+        good = _leave_out(workspace, config, done, console)
     else:
         good = not done.failed
         done.print_failures(console)
-    if not good and not flags.skip_unavailable:
-        _say(
-            console,
-            f"{len(done.failed)} of {len(done.stores)} stores could not be built. "
-            + ("" if workspace.downloads else "--download fetches what can be fetched; ")
-            + "--skip_unavailable goes on without these tasks.",
-        )
-    _note_old_record(workspace, name, flags, console)
+        if not good:
+            advice = "" if workspace.downloads else "--download fetches what can be fetched; "
+            _say(
+                console,
+                f"{len(done.failed)} of {len(done.stores)} stores could not be built. {advice}"
+                "--skip_unavailable continues without these tasks.",
+            )
+        old = read_left_out(workspace, config.mixture)
+        if old is not None and old.missing:
+            _say(
+                console,
+                f"{left_out_path(workspace, config.mixture)} of {old.date} still names "
+                f"{len(old.tasks)} tasks, which runs with SKIP_UNAVAILABLE leave out; "
+                "--skip_unavailable writes it again.",
+            )
     if not flags.json:
         _say(
             console,
@@ -111,17 +110,12 @@ def _finish(
 
 
 def _leave_out(
-    workspace: Workspace,
-    name: str,
-    config: DataConfig,
-    done: prepare.Prepared,
-    console: Console,
+    workspace: Workspace, config: DataConfig, done: prepare.Prepared, console: Console
 ) -> bool:
-    """Writes the record of what is left out; whether a task is left."""
+    """Records the left-out tasks. Returns whether a task is left."""
     broken = [entry for entry in done.stores if entry.machine]
-    if broken:
+    if broken:  # not because of the data: the next attempt may succeed
         done.print_failures(console)
-        # Said nothing about the data: the next attempt may well succeed.
         _say(
             console,
             f"{len(broken)} stores failed for a reason that is not their source's, such as "
@@ -129,7 +123,7 @@ def _leave_out(
         )
         return False
     missing = missing_stores(done.stores, config.split)
-    resolved = registry.resolve(workspace, name, config.split)
+    resolved = registry.resolve(workspace, config.mixture, config.split)
     record = make_left_out(workspace, resolved, missing, config.split)
     path = record.write(workspace)
     for line in record.describe(path):
@@ -137,18 +131,6 @@ def _leave_out(
     if missing and record.num_tasks_left:
         _say(console, "train on the rest with --gin.SKIP_UNAVAILABLE=True")
     return record.num_tasks_left > 0
-
-
-def _note_old_record(
-    workspace: Workspace, name: str, flags: argparse.Namespace, console: Console
-) -> None:
-    old = None if flags.skip_unavailable else read_left_out(workspace, name)
-    if old is not None and old.left_out:
-        _say(
-            console,
-            f"{left_out_path(workspace, name)} of {old.date} still names {len(old.tasks)} tasks, "
-            "which runs with SKIP_UNAVAILABLE leave out; --skip_unavailable writes it anew.",
-        )
 
 
 def _say(console: Console, text: str) -> None:

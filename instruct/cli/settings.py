@@ -1,4 +1,4 @@
-"""What every mode sets before it touches a task: the workspace and the modules of tasks."""
+"""Settings shared by all modes that use tasks: the workspace and the task modules."""
 
 import argparse
 import dataclasses
@@ -12,27 +12,24 @@ from instruct.errors import UserError
 from instruct.files import local_folder
 from instruct.workspace import Workspace
 
-# Register every family of this project; a user's own modules come on top.
+# They register every family of this project; a user's modules are loaded after them.
 TASK_MODULES = (
     *("tasks.gym.mixtures", "tasks.mixtures", "tasks.public", "tasks.published"),
     "tasks.suites.mixtures",
 )
 _SETTINGS_FILE = "gin/runs/settings.gin"
 _SETTINGS = "instruct.cli.settings.Settings"
-# Folders that gin may set -> an example for messages.
+# Folders that gin may set -> an example for error messages.
 _FOLDERS = {"data_dir": "~/instruct_data", "store_dir": "~/stores", "flan_checkout": "~/FLAN"}
 
 
 @dataclasses.dataclass(frozen=True)
 class Settings:
-    """Where things are. None takes the environment variable, then the default folder.
+    """Task modules and folders; a folder of None is that of the environment (`environment.py`).
 
     Attributes:
-        task_modules: a module, several with commas, or a sequence of them, each defining tasks.
-        data_dir: the user's data sets; else $INSTRUCT_DATA_DIR, else ~/instruct_data.
-        store_dir: prepared records; else $INSTRUCT_STORE_DIR, else ~/.cache/instruct/stores.
-        flan_checkout: a checkout of google-research/FLAN, whose wordings take the place of this
-            project's; else $INSTRUCT_FLAN_CHECKOUT, else none.
+        task_modules: a module that defines tasks, several with commas, or a sequence of them.
+        data_dir, store_dir, flan_checkout: see `Workspace`.
     """
 
     task_modules: str | tuple[str, ...] | None = None
@@ -48,52 +45,36 @@ class Settings:
                 f"MIXTURE_OR_TASK_MODULE is {names!r}; give a module such as my_tasks, or a path "
                 "such as my_tasks.py, several with commas."
             )
-        for name in _FOLDERS:
-            value = getattr(self, name)
-            if value is not None and not isinstance(value, str):
-                raise UserError(
-                    f"{name.upper()} is {value!r}; give a folder as text, or leave it out."
-                )
 
     def workspace(self) -> Workspace:
-        """The folders set here, else those of the environment, else the default ones."""
+        """The folders set here, else those of the environment, else the default folders."""
         folders = {
             name: local_folder(name.upper(), value, example)
             for name, example in _FOLDERS.items()
-            if (value := getattr(self, name))
+            if (value := getattr(self, name)) not in (None, "")
         }
         return workspace_from_environment(**folders)
 
-    def load_modules(self) -> None:
-        """Imports the modules that register tasks."""
-        given = self.task_modules or ()
-        names = given.split(",") if isinstance(given, str) else list(given)
-        task_modules.load_modules(
-            [*TASK_MODULES, *(name.strip() for name in names if name.strip())]
-        )
+    def modules(self) -> list[str]:
+        """Modules that register tasks."""
+        names = self.task_modules or ()
+        names = names.split(",") if isinstance(names, str) else names
+        return [*TASK_MODULES, *(name.strip() for name in names if name.strip())]
 
 
 def load(flags: argparse.Namespace) -> tuple[Workspace, dict[str, dict[str, Any]]]:
-    """Parses the gin flags and imports the task modules.
-
-    Returns:
-        The workspace, and the arguments of every entry.
-    """
+    """Parses gin flags and imports task modules; (workspace, arguments of every entry)."""
     return load_with_stand_ins(flags, {})[:2]
 
 
 def load_with_stand_ins(
     flags: argparse.Namespace, stand_ins: Mapping[str, Any]
 ) -> tuple[Workspace, dict[str, dict[str, Any]], list[str]]:
-    """What `load` returns, and the macros that must be set and have a stand-in instead.
-
-    Args:
-        stand_ins: see `instruct.gin_config.load`.
-    """
+    """As `load`, and the required macros that `gin_config.load` bound to stand-ins."""
     files = [_SETTINGS_FILE, *flags.gin_file]
-    assumed = gin_config.load(files, gin_config.flag_bindings(flags), stand_ins)
+    assumed = gin_config.load(files, [*flags.gin_bindings, *flags.gin_flags], stand_ins)
     arguments = gin_config.entry_arguments((_SETTINGS, *gin_config.ENTRIES))
     settings = Settings(**arguments.pop(_SETTINGS))
     workspace = settings.workspace()
-    settings.load_modules()
+    task_modules.load_modules(settings.modules())
     return workspace, arguments, assumed

@@ -17,6 +17,7 @@ from instruct.cli.show_tables import (
     filter_of,
     license_table,
     mixture_table,
+    number_table,
     print_json,
     wide_console,
 )
@@ -35,14 +36,13 @@ from instruct.prompts.render import Rendered
 from instruct.workspace import Workspace
 
 _UNCUT = 1 << 20  # tokens
-_FEW_TASKS = 200  # as many are listed without being asked for
+_FEW_TASKS = 200  # above this many, tasks are listed only on request
 _TABLE_COLUMNS = 240
-# Flags that would be ignored without another.
+# Flag -> flag without which it would have no effect.
 _NEEDS = {
     **{"n": "overlap", "pairs": "overlap", "workers": "overlap", "against_split": "against"},
     **{"draws": "mixture", "rows": "mixture", "examples": "task"},
 }
-_LEAST = {"draws": 1, "n": 1, "workers": 1, "pairs": 0, "examples": 0, "rows": 0}
 
 
 def run(flags: argparse.Namespace) -> int:
@@ -61,13 +61,6 @@ def run(flags: argparse.Namespace) -> int:
     return _show_list(workspace, flags)
 
 
-def _first_split(workspace: Workspace, spec: TaskSpec) -> str:
-    split, reasons = preview.first_readable_split(workspace, spec)
-    for reason in reasons:
-        print(f"note: {reason}", file=sys.stderr)
-    return split
-
-
 def _check(flags: argparse.Namespace) -> None:
     if flags.mixture and flags.task:
         raise UserError("give --mixture or --task, not both.")
@@ -78,20 +71,13 @@ def _check(flags: argparse.Namespace) -> None:
     for name, needed in _NEEDS.items():
         if name in flags.given and not getattr(flags, needed):
             raise UserError(f"--{name} is for --{needed}: add --{needed}, or leave it out.")
-    for name, least in _LEAST.items():
-        if getattr(flags, name) < least:
-            raise UserError(f"--{name} is {getattr(flags, name)}; it must be at least {least}.")
 
 
 def _show_list(workspace: Workspace, flags: argparse.Namespace) -> int:
     task_filter = filter_of(flags)
     specs = task_filter(registry.task_specs(workspace).values())
     if flags.licenses:
-        licenses = license_counts(specs)
-        if flags.json:
-            return print_json({"licenses": licenses})
-        wide_console().print(license_table(licenses, f"{len(specs):,} tasks"))
-        return 0
+        return _print_licenses(flags, {"licenses": license_counts(specs)}, f"{len(specs):,} tasks")
     families = family_counts(specs)
     if flags.json:
         rows = [task_facts(spec) for spec in specs]
@@ -115,12 +101,16 @@ def _show_list(workspace: Workspace, flags: argparse.Namespace) -> int:
     return 0
 
 
+def _print_licenses(flags: argparse.Namespace, document: dict[str, Any], title: str) -> int:
+    if flags.json:
+        return print_json(document)
+    wide_console().print(license_table(document["licenses"], title))
+    return 0
+
+
 def _task_table(specs: Sequence[TaskSpec]) -> Table:
-    table = Table(
-        *("task", "category", "modes", "version", "licence"),
-        box=None,
-        title=f"{len(specs):,} tasks",
-    )
+    columns = ("task", "category", "modes", "version", "licence")
+    table = number_table(f"{len(specs):,} tasks", columns, ())
     for spec in specs:
         modes = " ".join(spec.all_modes)
         license_name = escape(spec.license.partition(" (")[0])
@@ -135,11 +125,8 @@ def _show_mixture(workspace: Workspace, flags: argparse.Namespace) -> int:
         raise unknown_name(f"split of mixture {whole.name!r}", flags.split, splits)
     view = MixtureView(workspace, whole, filter_of(flags), flags.draws)
     if flags.licenses:
-        licenses = view.licenses()
-        if flags.json:
-            return print_json({"mixture": view.name, "licenses": licenses})
-        wide_console().print(license_table(licenses, view.counts_line()))
-        return 0
+        document = {"mixture": view.name, "licenses": view.licenses()}
+        return _print_licenses(flags, document, view.counts_line())
     if flags.json:
         return print_json(view.to_json())
     console = wide_console(_TABLE_COLUMNS)
@@ -160,7 +147,7 @@ def _show_mixture(workspace: Workspace, flags: argparse.Namespace) -> int:
 def print_packed_rows(
     workspace: Workspace, console: Console, config: DataConfig, resolved: Resolved
 ) -> None:
-    """The rows of the first batch, decoded from the arrays that training would get."""
+    """Prints the rows of the first training batch, decoded from its arrays."""
     vocabulary = load_vocabulary(config.vocabulary)
     batch, _ = next(TrainFeed(workspace, config, resolved, seqio_windows_fn=seqio_windows))
     for row in range(config.batch_size):
@@ -171,7 +158,11 @@ def _show_task(workspace: Workspace, flags: argparse.Namespace) -> int:
     if registry.is_plain_task(flags.task):
         return _show_plain_task(workspace, flags)
     spec = registry.find_spec(workspace, flags.task)
-    split = flags.split or _first_split(workspace, spec)
+    split = flags.split
+    if split is None:
+        split, reasons = preview.first_readable_split(workspace, spec)
+        for reason in reasons:
+            print(f"note: {reason}", file=sys.stderr)
     if split not in spec.splits:
         raise unknown_name(f"split of task {spec.name!r}", split, spec.splits)
     mode = flags.task.removeprefix(spec.name + ".")
@@ -189,13 +180,12 @@ def _show_task(workspace: Workspace, flags: argparse.Namespace) -> int:
         f"{escape(spec.license)} {escape(spec.url)}\n{escape(spec.description)}\n"
         f"wordings: {escape(spec.templates.name)}; split {escape(split)}"
     )
-    return _print_examples(
-        flags, {"task": spec.name, "split": split, **names, "examples": examples}, head
-    )
+    values = {"task": spec.name, "split": split, **names, "examples": examples}
+    return _print_examples(flags, values, head)
 
 
 def _show_plain_task(workspace: Workspace, flags: argparse.Namespace) -> int:
-    """Prints uncut examples of a user's seqio task, as its own pipeline gives them."""
+    """Prints examples of a user's seqio task from its own pipeline, not truncated."""
     task = registry.find_seqio_task(workspace, flags.task)
     split = flags.split or preview.splits_in_order(task.splits)[0]
     if split not in task.splits:
@@ -232,20 +222,16 @@ def _print_examples(flags: argparse.Namespace, values: dict[str, Any], head: str
     console = wide_console()
     console.print(head)
     for example in values["examples"]:
-        _print_example(console, example)
+        if "reason" in example:
+            console.rule(f"{example['mode']}: dropped")
+            console.print(example["reason"], markup=False)
+            continue
+        console.rule(
+            f"{example['mode']}  template {escape(example['template_id'])}  "
+            f"{example['num_exemplars']} exemplars  "
+            f"{example['input_tokens']} + {example['target_tokens']} tokens"
+        )
+        console.print(example["inputs"], markup=False)
+        console.print("[bold green]->[/] ", end="")
+        console.print(example["targets"], markup=False, style="green")
     return 0
-
-
-def _print_example(console: Console, example: dict[str, Any]) -> None:
-    if "reason" in example:
-        console.rule(f"{example['mode']}: dropped")
-        console.print(example["reason"], markup=False)
-        return
-    console.rule(
-        f"{example['mode']}  template {escape(example['template_id'])}  "
-        f"{example['num_exemplars']} exemplars  "
-        f"{example['input_tokens']} + {example['target_tokens']} tokens"
-    )
-    console.print(example["inputs"], markup=False)
-    console.print("[bold green]->[/] ", end="")
-    console.print(example["targets"], markup=False, style="green")

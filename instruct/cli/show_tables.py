@@ -1,4 +1,4 @@
-"""What the forms of `show` share: filter flags, tables of mixtures and licences, JSON."""
+"""Shared parts of `show`: filter flags, tables of mixtures and licences, JSON."""
 
 import argparse
 import json
@@ -11,11 +11,11 @@ from rich.table import Table
 from instruct.data.mixture_shares import FEW, Group, MixtureView
 from instruct.data.task_lists import KINDS, TaskFilter
 
-_FEW_LEAVES = 40  # as many are listed singly
+_FEW_LEAVES = 40  # above this many, leaves are grouped by sub-mixture
 
 
 def wide_console(columns: int = 140) -> Console:
-    """A console that never cuts names in tables; a narrow terminal wraps the lines."""
+    """A console that never truncates names in tables; a narrow terminal wraps the lines."""
     return Console(width=max(Console().width, columns), highlight=False, soft_wrap=True)
 
 
@@ -25,27 +25,28 @@ def print_json(value: Any) -> int:
     return 0
 
 
+def number_table(title: str | None, texts: Sequence[str], numbers: Sequence[str]) -> Table:
+    """An empty table with columns of text and right-aligned columns of numbers."""
+    table = Table(*texts, box=None, title=title)
+    for column in numbers:
+        table.add_column(column, justify="right")
+    return table
+
+
 def filter_of(flags: argparse.Namespace) -> TaskFilter:
     """The filter of `--family`, `--category`, `--dataset` and `--license`."""
     return TaskFilter(**{kind: tuple(getattr(flags, kind)) for kind in KINDS})
 
 
 def mixture_table(view: MixtureView, every_leaf: bool = False) -> Table:
-    """Table of a mixture's leaves if there are few, or `every_leaf`; else of its sub-mixtures."""
+    """Lists a mixture's leaves if there are few, or with `every_leaf`; else its sub-mixtures."""
     groups = [] if every_leaf or len(view.rows) <= _FEW_LEAVES else view.groups()
     return _group_table(view, groups) if groups else _leaf_table(view)
 
 
-def _table(view: MixtureView, names: Sequence[str], numbers: Sequence[str]) -> Table:
-    table = Table(*names, box=None, title=view.counts_line())
-    for column in numbers:
-        table.add_column(column, justify="right")
-    return table
-
-
 def _leaf_table(view: MixtureView) -> Table:
     numbers = ("records", "cap", "capped", "asked", "planned", "realised", "epochs")
-    table = _table(view, ("leaf", "category"), numbers)
+    table = number_table(view.counts_line(), ("leaf", "category"), numbers)
     table.add_column("group")
     table.add_column("licence")
     for row in view.rows:
@@ -66,8 +67,9 @@ def _leaf_table(view: MixtureView) -> Table:
 
 def _group_table(view: MixtureView, groups: Sequence[Group]) -> Table:
     numbers = ("tasks", "data sets", "leaves", "records", "capped")
-    table = _table(view, ("sub-mixture",), (*numbers, "asked", "planned", "realised", "epochs"))
-    inner = 0  # how many of this group's own groups are shown
+    numbers = (*numbers, "asked", "planned", "realised", "epochs")
+    table = number_table(view.counts_line(), ("sub-mixture",), numbers)
+    inner = 0  # number of subgroups of the current group so far
     for index, group in enumerate(groups):
         inner = inner + 1 if group.depth else 0
         if inner > FEW:
@@ -96,11 +98,10 @@ def _epochs(number: float | None) -> str:
 
 
 def license_table(entries: Sequence[Mapping[str, Any]], title: str) -> Table:
-    """Licences, with their share where the entries have one."""
+    """Lists licences, with their share if the entries have one."""
     with_share = "share" in entries[0]
-    table = Table("licence", box=None, title=title)
-    for column in ("tasks", "data sets", *(("share",) if with_share else ())):
-        table.add_column(column, justify="right")
+    numbers = ("tasks", "data sets", *(("share",) if with_share else ()))
+    table = number_table(title, ("licence",), numbers)
     for entry in entries:
         share = [f"{entry['share']:.2%}"] if with_share else []
         numbers = [f"{entry['num_tasks']:,}", f"{entry['num_datasets']:,}", *share]
@@ -109,10 +110,8 @@ def license_table(entries: Sequence[Mapping[str, Any]], title: str) -> Table:
 
 
 def family_table(rows: Sequence[Mapping[str, Any]]) -> Table:
-    """Families with their numbers of tasks, data sets and categories."""
-    table = Table("family", box=None)
-    for column in ("tasks", "data sets", "categories"):
-        table.add_column(column, justify="right")
+    """Lists families with their numbers of tasks, data sets and categories."""
+    table = number_table(None, ("family",), ("tasks", "data sets", "categories"))
     for row in rows:
         numbers = (row["num_tasks"], row["num_datasets"], row["num_categories"])
         table.add_row(row["family"], *(f"{number:,}" for number in numbers))

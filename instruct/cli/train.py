@@ -13,14 +13,14 @@ from instruct.train import inputs, loop
 
 
 def run(flags: argparse.Namespace) -> int:
-    """Wires `instruct.train.loop.train` from gin and runs it."""
+    """Runs `instruct.train.loop.train` with arguments from gin."""
     workspace, entries = settings.load(flags)
     arguments = entries[gin_config.TRAIN]
     if not arguments:
         raise UserError(
             "nothing configures training; add --gin_file=gin/runs/train.gin or a recipe."
         )
-    check_arguments(loop.train, arguments, besides=("model_dir",))  # which train opens
+    check_arguments(loop.train, arguments, besides=("model_dir",))  # `train` checks it
     if "data" in arguments:
         arguments["data"] = registry.with_vocabulary(workspace, arguments["data"])
     texts = {
@@ -32,16 +32,16 @@ def run(flags: argparse.Namespace) -> int:
         arguments["strict"] = True
     model_dir = arguments.get("model_dir", "")
     open_inputs = functools.partial(inputs.open_inputs, workspace=workspace)
-    with explaining_storage_failures(lambda: _what_is_saved(model_dir)):
+    with explaining_storage_failures(lambda: _saved_state(model_dir)):
         loop.train(**arguments, texts=texts, optimizer_text=optimizer_text, open_inputs=open_inputs)
     return 0
 
 
-def _what_is_saved(model_dir: str) -> str:
+def _saved_state(model_dir: str) -> str:
     try:
         steps = checkpoint_steps(model_dir)
     except OSError:
-        return "Checkpoints that were finished are not touched."
+        return "Finished checkpoints are not touched."
     if not steps:
-        return "No checkpoint was finished yet, so it starts anew."
+        return "No checkpoint was finished yet, so the run starts from the beginning."
     return f"The checkpoint of step {steps[-1]:,} is whole and the run resumes from it."

@@ -13,16 +13,16 @@ class EvalConfig:
     """Suites, checkpoints and number of examples of an evaluation.
 
     Attributes:
-        mixtures: suites: registered mixtures or tasks, by name.
+        mixtures: suites: names of registered mixtures or tasks.
         splits: a task is evaluated on the first of these splits that it has.
-        num_examples: most examples a task; which ones is drawn by `seed`. None for all.
-        checkpoints: "latest", "all", a step, or several.
-        name: put before the suite's name as "<name>-<suite>", to keep results of other settings
-            beside each other; "" for none.
-        rank_options: also choose among the answer options of a prompt by log-likelihood.
-        bootstrap_samples: resamples for the standard error of metrics that are no means.
+        num_examples: most examples per task, drawn by `seed`; None for all.
+        checkpoints: "latest", "all", a step, or several steps.
+        name: prefix of the results' folder, "<name>-<suite>", to keep results of several settings;
+            "" for none.
+        rank_options: also rank the answer options of a prompt by log-likelihood.
+        bootstrap_samples: resamples for standard errors of metrics that are not means.
         seed: of the choice and wording of examples, and of the bootstrap.
-        overwrite: replace results that were made with other settings.
+        overwrite: replace results of other settings.
     """
 
     mixtures: str | Sequence[str]
@@ -47,9 +47,8 @@ class EvalConfig:
         if not _texts(self.splits):
             raise UserError(f"EvalConfig.splits is {self.splits!r}; give names, such as ('test',)")
         if "/" in self.name or self.name.startswith("."):
-            raise UserError(f"EvalConfig.name is {self.name!r}; it names a folder, no path")
-        steps = self.steps
-        if self.checkpoints not in ("latest", "all") and not steps:
+            raise UserError(f"EvalConfig.name is {self.name!r}; use a folder name, not a path")
+        if self.checkpoints not in ("latest", "all") and not self.steps:
             raise UserError(
                 f"EvalConfig.checkpoints is {self.checkpoints!r}; allowed: 'latest', 'all', a "
                 "step, or a list of steps"
@@ -63,17 +62,13 @@ class EvalConfig:
     @property
     def steps(self) -> tuple[int, ...]:
         """Steps given by number; () for "latest", "all" and invalid values."""
-        given = (self.checkpoints,) if isinstance(self.checkpoints, int) else self.checkpoints
-        if not isinstance(given, list | tuple):
+        steps = (self.checkpoints,) if isinstance(self.checkpoints, int) else self.checkpoints
+        if not isinstance(steps, list | tuple):
             return ()
-        return tuple(given) if all(_whole(step, 0) for step in given) else ()
+        return tuple(steps) if all(type(step) is int and step >= 0 for step in steps) else ()
 
 
 def _texts(value: Any) -> bool:
     """Whether a value is a non-empty list of non-empty texts."""
-    listed = isinstance(value, list | tuple) and len(value) > 0
-    return listed and all(isinstance(text, str) and text for text in value)
-
-
-def _whole(value: Any, least: int) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and value >= least
+    is_list = isinstance(value, list | tuple) and len(value) > 0
+    return is_list and all(isinstance(text, str) and text for text in value)

@@ -1,23 +1,22 @@
 """`infer`: JSON lines in, JSON lines out, with a trained model; or one prompt.
 
-Each input line is an object with the prompt in `inputs` (or `prompt`); its other fields are passed
-through. The output has the same objects in the same order with `prediction` and `score` added;
-rejected lines are reported and skipped. Prompts are processed in ranges: each range is written and
-synced at once, a killed run resumes after the last finished range, and because batches never cross
-a range, its output equals that of an uninterrupted run byte for byte.
+Each input line is an object with the prompt in `inputs` (or `prompt`); other fields are kept. The
+output has the same objects in the same order, plus `prediction` and `score`; rejected lines are
+reported and skipped. Prompts are answered in ranges, and each range is written and synced at once.
+An interrupted run resumes after the last finished range, and as batches never cross ranges, its
+output equals that of an uninterrupted run byte for byte.
 """
 
 import contextlib
 import dataclasses
 import errno
-import functools
 import itertools
 import json
 import os
 import pathlib
 import sys
 from collections.abc import Callable, Iterable, Sequence
-from typing import IO, Annotated, Any
+from typing import Annotated, Any
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
@@ -51,10 +50,7 @@ from instruct.mesh import MeshConfig, make_mesh, param_shardings, with_shardings
 from instruct.models.config import ModelConfig
 from instruct.models.encoder_decoder import EncoderDecoder, reorder_cache
 
-# Settings file beside the output: keeps a later run from mixing two models in one file.
-SETTINGS_SUFFIX = ".settings.json"
-# Most truncated prompts to name; the others are counted.
-_MOST_NAMED = 10
+_MOST_NAMED = 10  # most truncated prompts to name; the others are counted
 
 
 def infer(
@@ -73,80 +69,108 @@ def infer(
     lines_per_range: Annotated[int, Range(least=1)] = 1024,
     strict: bool = False,
 ) -> int:
-    """Answers one prompt (printed) or a file of them.
+    """Answers one prompt (printed) or a file of prompts.
 
     Args:
-        model_dir: a training run's folder, or a checkpoint's: this program's, T5X's or Hugging
-            Face's.
-        prompt: one text; else both paths are needed.
-        input_path: JSON lines, packed or not; "-" for standard input.
-        output_path: JSON lines; continued if it is unfinished; "-" for standard output.
-        decode: the strategy; None: as the checkpoint's generation_config.json says, else greedy.
-            Its EOS is the vocabulary's, unless generation_config.json names another.
-        batching: batch size and shapes; changes no prediction.
+        model_dir: folder of a training run or of a checkpoint (this program's, T5X's or Hugging
+            Face's).
+        prompt: a text; None: `input_path` and `output_path` are required.
+        input_path: JSON lines, also compressed; "-" for standard input.
+        output_path: JSON lines; an unfinished file is resumed; "-" for standard output.
+        decode: the strategy; None: that of the checkpoint's generation_config.json, else greedy.
+            EOS is that of the vocabulary unless generation_config.json sets another.
+        batching: batch size and shapes; does not affect predictions.
         mesh: over all devices.
-        model: architecture; None: as `run.json` of the run says.
-        vocabulary: a specification as in `instruct.data.vocab`; None: as `run.json` says.
-        step: which checkpoint; None for the newest.
+        model: architecture; None: from the run's `run.json`.
+        vocabulary: see `instruct.data.vocab`; None: from the run's `run.json`.
+        step: of the checkpoint; None for the newest.
         inputs_length: longest prompt in tokens, EOS included; longer ones are truncated at the end,
             marked `truncated` and reported. None: as in training, else 512.
-        max_decode_steps: most tokens of an answer; None: as the strategy says.
-        lines_per_range: prompts in a range. Scores depend on it in the last digit.
-        strict: refuse prompts that are too long, rejected lines, and a damaged newest
-            checkpoint (else the newest whole one is used).
+        max_decode_steps: longest answer in tokens; None: that of the strategy.
+        lines_per_range: prompts per range. Affects the last digit of scores.
+        strict: refuse rejected lines, prompts that are too long, and a damaged newest checkpoint
+            (otherwise the newest whole one is used).
 
     Returns:
         The exit status: 1 if lines were rejected (the others were answered), else 0.
 
     Raises:
-        UserError: bad flags, no valid prompt, an output of other settings or in use, a
+        UserError: bad flags, no valid prompt, an output of other settings or in use, or a
             checkpoint or vocabulary that does not fit.
     """
     check_arguments(infer, locals())
-    _check_task(prompt, input_path, output_path)
-    local_path("MODEL_DIR", model_dir)
-    load = functools.partial(
-        _load_answerer,
-        model_dir,
-        step,
-        model,
-        vocabulary,
-        decode,
-        batching,
-        mesh,
-        inputs_length,
-        max_decode_steps,
-        strict,
-    )
-    if prompt is not None:
-        _answer_prompt(load, prompt, strict)
-        return 0
-    assert input_path is not None and output_path is not None
-    output = _output_path(output_path)
-    with prompt_file(input_path) as source:
-        # Check all lines before loading a model.
-        count, bad = check_prompts(source)
-        if bad and strict:
-            raise UserError(
-                "\n".join(
-                    [*name_bad_lines(source, bad), "Without --strict the others are answered."]
-                )
-            )
-        _say(*(f"left out: {line}" for line in name_bad_lines(source, bad)))
-        answerer = load(functools.partial(_check_lengths, source) if strict else None)
-        settings = answerer.settings | {"lines_per_range": lines_per_range}
-        _answer_file(answerer, source, output, count, settings)
-    if bad:
-        lines = "line was" if len(bad) == 1 else "lines were"
-        _say(f"{len(bad):,} {lines} no prompt and left out; exit status 1")
-    return int(bool(bad))
-
-
-def _check_task(prompt, input_path, output_path) -> None:
     if prompt is not None and (input_path or output_path):
         raise UserError("give --prompt, or --input and --output, not both")
     if prompt is None and not (input_path and output_path):
         raise UserError("nothing to answer: give --prompt TEXT, or --input FILE and --output FILE")
+    local_path("MODEL_DIR", model_dir)
+    if prompt is not None and not prompt.strip():
+        raise UserError("--prompt is empty; give the text that the model is to answer.")
+    if prompt is not None and LONE_SURROGATE.search(prompt):
+        raise UserError(
+            f"--prompt={prompt!a}: not UTF-8 text. Give it in UTF-8, or as a line of --input."
+        )
+    output = _output_path(output_path) if output_path else None
+    with contextlib.ExitStack() as stack:
+        source = stack.enter_context(prompt_file(input_path)) if input_path else None
+        # All lines are checked before a model is loaded.
+        count, rejected = (1, []) if source is None else check_prompts(source)
+        if source is not None and rejected:
+            lines = name_bad_lines(source, rejected)
+            if strict:
+                raise UserError("\n".join([*lines, "Without --strict the others are answered."]))
+            _say(*(f"left out: {line}" for line in lines))
+        folder = find_checkpoint(model_dir, step)
+        run = trained_run(run_folder_of(model_dir), folder, "infer.infer")
+        network = EncoderDecoder(model or run.model())
+        words = load_vocabulary(vocabulary or run.setting("vocabulary"))
+        check_embedding_rows(words, network.config.vocab_size)
+        length = inputs_length or run.config().get("data.feature_lengths.inputs") or 512
+        encoder = PromptEncoder(words, length)
+        if source is None:
+            problem = encoder.describe_truncated([Prompt("--prompt", prompt or "", "")])
+        else:  # without --strict, `_answer_file` reports them
+            problem = encoder.describe_truncated(prompts_only(source)) if strict else ""
+        if problem and strict:
+            name = f"{source}, " if source else ""
+            raise UserError(f"{name}{problem}; without --strict cut prompts are answered.")
+        if problem:
+            _say(f"warning: {problem}; --strict refuses such prompts.")
+        device_mesh = make_mesh(mesh or MeshConfig())
+        abstract = network.abstract_params()
+        placed = with_shardings(abstract, param_shardings(device_mesh, abstract))
+        eos_id = words.eos_id
+        if decode is None:
+            generation = generation_settings(folder)
+            decode = decode_config(generation)
+            eos_id = eos_id if generation.get("eos_token_id") is None else decode.eos_id
+        if step is None:
+            folder, params = load_newest(model_dir, placed, strict=strict, say=_say)
+        else:
+            params = load_params(folder, placed)
+        steps = max_decode_steps or decode.max_decode_steps
+        decode = dataclasses.replace(decode, eos_id=eos_id, max_decode_steps=steps)
+        decoder = Decoder(network, reorder_cache, decode, batching, device_mesh)
+        answerer = Answerer(decoder, params, encoder)
+        if source is None:
+            (answer,) = answerer.answer([prompt or ""], first_index=0)
+            if "unfinished" in answer:
+                _say(f"warning: the answer {answerer.describe_unfinished()}")
+            print("\n".join(answer.get("predictions", [answer["prediction"]])))
+        else:
+            settings = {
+                "checkpoint": str(folder),
+                "parameters": params_fingerprint(folder),
+                "decode": decode.settings(),
+                "vocabulary": words.fingerprint,
+                "inputs_length": length,
+                "lines_per_range": lines_per_range,
+            }
+            _answer_file(answerer, source, output, count, settings)
+    if rejected:
+        lines = "line was" if len(rejected) == 1 else "lines were"
+        _say(f"{len(rejected):,} {lines} no prompt and left out; exit status 1")
+    return int(bool(rejected))
 
 
 def _say(*lines: str) -> None:
@@ -162,61 +186,28 @@ class PromptEncoder:
     inputs_length: int
 
     def encode(self, prompt: str) -> tuple[list[int], int]:
-        """(token ids, truncated; number of tokens of the whole prompt, EOS included)."""
+        """(token ids, truncated; number of tokens before truncation, EOS included)."""
         ids = [*self.vocabulary.encode(prompt), self.vocabulary.eos_id]
         if len(ids) <= self.inputs_length:
             return ids, len(ids)
         return [*ids[: self.inputs_length - 1], self.vocabulary.eos_id], len(ids)
 
-    def describe_cut(self, lengths: Sequence[int]) -> str:
-        """Describes the truncation of prompts longer than `inputs_length`, and the fix."""
-        longest = max(lengths)
-        many = f"{len(lengths):,} prompts have up to" if len(lengths) > 1 else "the prompt has"
+    def describe_truncated(self, prompts: Iterable[Prompt]) -> str:
+        """Names prompts that are longer than `inputs_length`, and the fix; "" if there are none."""
+        lengths = [(prompt.location, self.encode(prompt.text)[1]) for prompt in prompts]
+        long = [(location, length) for location, length in lengths if length > self.inputs_length]
+        if not long:
+            return ""
+        locations = ", ".join(location for location, _ in long[:_MOST_NAMED])
+        more = len(long) - _MOST_NAMED
+        locations += f" and {more:,} more" if more > 0 else ""
+        longest = max(length for _, length in long)
+        subject = f"{len(long):,} prompts have up to" if len(long) > 1 else "the prompt has"
         return (
-            f"{many} {longest:,} tokens with EOS, the model reads {self.inputs_length:,}: the end "
-            f"is cut off. --gin.INPUTS_LENGTH={longest} reads all of it"
+            f"{locations}: {subject} {longest:,} tokens with EOS, the model reads "
+            f"{self.inputs_length:,}: the end is cut off. --gin.INPUTS_LENGTH={longest} reads all "
+            "of it"
         )
-
-
-def _check_lengths(source: pathlib.Path, encoder: PromptEncoder) -> None:
-    """Raises UserError if a prompt of the file would be truncated."""
-    lengths = [(prompt.place, encoder.encode(prompt.text)[1]) for prompt in prompts_only(source)]
-    long = [(place, length) for place, length in lengths if length > encoder.inputs_length]
-    if long:
-        raise UserError(
-            f"{source}, {_named(place for place, _ in long)}: "
-            f"{encoder.describe_cut([length for _, length in long])}; without --strict they are "
-            "answered as they are cut, and marked."
-        )
-
-
-def _named(places: Iterable[str]) -> str:
-    found = list(places)
-    more = len(found) - _MOST_NAMED
-    return ", ".join(found[:_MOST_NAMED]) + (f" and {more:,} more" if more > 0 else "")
-
-
-def _answer_prompt(load: Callable[[Any], "Answerer"], prompt: str, strict: bool) -> None:
-    if not prompt.strip():
-        raise UserError("--prompt is empty; give the text that the model is to answer.")
-    if LONE_SURROGATE.search(prompt):
-        raise UserError(
-            f"--prompt={prompt!a}: not UTF-8 text. Give it in UTF-8, or as a line of --input."
-        )
-
-    def check(encoder: PromptEncoder) -> None:
-        _, length = encoder.encode(prompt)
-        if length > encoder.inputs_length:
-            cut = encoder.describe_cut([length])
-            if strict:
-                raise UserError(f"--prompt: {cut}; without --strict it is answered as it is cut.")
-            _say(f"warning: {cut}; --strict refuses such prompts.")
-
-    answerer = load(check)
-    (answer,) = answerer.answer([prompt], first_index=0)
-    if "unfinished" in answer:
-        _say(f"warning: the answer {answerer.describe_unfinished()}")
-    print("\n".join(answer.get("predictions", [answer["prediction"]])))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -226,7 +217,6 @@ class Answerer:
     decoder: Decoder
     params: Any
     encoder: PromptEncoder
-    settings: dict[str, Any]
 
     def answer(
         self,
@@ -236,96 +226,40 @@ class Answerer:
     ) -> list[dict[str, Any]]:
         """The fields to add to each prompt's line; prompt i is example number first_index + i."""
         encoded = [self.encoder.encode(prompt) for prompt in prompts]
-        ids = [tokens for tokens, _ in encoded]
-        numbers = range(first_index, first_index + len(ids))
-        found = self.decoder.generate(self.params, ids, numbers, progress)
+        numbers = range(first_index, first_index + len(prompts))
+        inputs = [ids for ids, _ in encoded]
+        generated = self.decoder.generate(self.params, inputs, numbers, progress)
         answers = []
-        for tokens, scores, (_, length) in zip(found.tokens, found.scores, encoded):
+        for tokens, scores, (_, length) in zip(generated.tokens, generated.scores, encoded):
             texts = [self.encoder.vocabulary.decode(row) for row in tokens]
             answer: dict[str, Any] = {"prediction": texts[0], "score": float(scores[0])}
             if len(texts) > 1:
                 answer |= {"predictions": texts, "scores": [float(score) for score in scores]}
-            cut = length > self.encoder.inputs_length
-            answer |= {"truncated": True} if cut else {}
-            open_end = self.encoder.vocabulary.eos_id not in tokens[0]
-            answers.append(answer | ({"unfinished": True} if open_end else {}))
+            if length > self.encoder.inputs_length:
+                answer["truncated"] = True
+            if self.encoder.vocabulary.eos_id not in tokens[0]:
+                answer["unfinished"] = True
+            answers.append(answer)
         return answers
 
     def describe_unfinished(self) -> str:
-        """Describes answers without EOS, as the rest of a sentence."""
-        steps = self.settings["decode"]["max_decode_steps"]
+        """Describes answers without EOS; continues a sentence."""
+        steps = self.decoder.config.max_decode_steps
         return (
             f"was cut off after {steps:,} tokens, the most that are generated. "
             f"--gin.MAX_DECODE_STEPS={2 * steps} allows more"
         )
 
 
-def _load_answerer(
-    model_dir: str,
-    step: int | None,
-    model_config: ModelConfig | None,
-    vocabulary_spec: str | None,
-    decode: DecodeConfig | None,
-    batching: BatchConfig | None,
-    mesh_config: MeshConfig | None,
-    inputs_length: int | None,
-    max_decode_steps: int | None,
-    strict: bool,
-    check: Callable[[PromptEncoder], None] | None = None,
-) -> Answerer:
-    """Loads a model; `check` gets the encoder before any parameter is read."""
-    folder = find_checkpoint(model_dir, step)
-    run = trained_run(run_folder_of(model_dir), folder, "infer.infer")
-    model = EncoderDecoder(model_config or run.model())
-    vocabulary = load_vocabulary(vocabulary_spec or run.setting("vocabulary"))
-    check_embedding_rows(vocabulary, model.config.vocab_size)
-    length = inputs_length or run.config().get("data.feature_lengths.inputs") or 512
-    encoder = PromptEncoder(vocabulary, length)
-    if check is not None:
-        check(encoder)
-    mesh = make_mesh(mesh_config or MeshConfig())
-    abstract = model.abstract_params()
-    placed = with_shardings(abstract, param_shardings(mesh, abstract))
-    eos_id = vocabulary.eos_id
-    if decode is None:
-        settings = generation_settings(folder)
-        decode = decode_config(settings)
-        eos_id = eos_id if settings.get("eos_token_id") is None else decode.eos_id
-    if step is None:
-        console = Console(stderr=True, highlight=False)
-        folder, params = load_newest(
-            model_dir,
-            placed,
-            strict=strict,
-            say=lambda line: console.print(line, style="yellow", markup=False, soft_wrap=True),
-        )
-    else:
-        params = load_params(folder, placed)
-    steps = max_decode_steps or decode.max_decode_steps
-    decode = dataclasses.replace(decode, eos_id=eos_id, max_decode_steps=steps)
-    return Answerer(
-        decoder=Decoder(model, reorder_cache, decode, batching, mesh),
-        params=params,
-        encoder=encoder,
-        settings={
-            "checkpoint": str(folder),
-            "parameters": params_fingerprint(folder),
-            "decode": decode.settings(),
-            "vocabulary": vocabulary.fingerprint,
-            "inputs_length": length,
-        },
-    )
-
-
 def run_folder_of(model_dir: str) -> pathlib.Path:
     """Folder of the run that a MODEL_DIR, or a checkpoint in it, belongs to."""
     folder = local_path("MODEL_DIR", model_dir).absolute()
-    above = (folder, *folder.parents[:2])
-    return next((path for path in above if (path / "run.json").is_file()), folder)
+    candidates = (folder, *folder.parents[:2])
+    return next((path for path in candidates if (path / "run.json").is_file()), folder)
 
 
 def _output_path(path: str) -> pathlib.Path | None:
-    """The output file, checked and its folder made; None for standard output."""
+    """Checks the output file and creates its folder; None for standard output."""
     if path == STANDARD_STREAM:
         if sys.stdout is None:
             raise UserError("--output=-: standard output is closed.")
@@ -335,11 +269,11 @@ def _output_path(path: str) -> pathlib.Path | None:
     if output.suffix in (".gz", ".zst"):
         raise UserError(f"--output={path}: answers are written as plain JSON lines; {fix}")
     if output.exists() and not output.is_file():
-        what = "a folder" if output.is_dir() else "no plain file (`-` is standard output)"
-        raise UserError(f"--output={path} is {what}; {fix}")
+        kind = "a folder" if output.is_dir() else "no plain file (`-` is standard output)"
+        raise UserError(f"--output={path} is {kind}; {fix}")
     if output.exists() and not _settings_path(output).exists():
         raise UserError(
-            f"{output} is there, but was not written by infer ({_settings_path(output).name} is "
+            f"{output} exists, but was not written by infer ({_settings_path(output).name} is "
             f"missing); remove it, or {fix}"
         )
     try:
@@ -353,7 +287,8 @@ def _output_path(path: str) -> pathlib.Path | None:
 
 
 def _settings_path(output: pathlib.Path) -> pathlib.Path:
-    return output.with_name(output.name + SETTINGS_SUFFIX)
+    """File beside the output with the settings that wrote it: no output mixes two models."""
+    return output.with_name(output.name + ".settings.json")
 
 
 def _answer_file(
@@ -363,16 +298,17 @@ def _answer_file(
     count: int,
     settings: dict[str, Any],
 ) -> None:
-    """Appends the answers that are missing, range by range."""
+    """Appends the missing answers, range by range."""
     per_range = settings["lines_per_range"]
     columns = (BarColumn(), MofNCompleteColumn(), TextColumn("examples"), TimeRemainingColumn())
     console = Console(stderr=True)
+    encoder = answerer.encoder
     with contextlib.ExitStack() as stack:
         if output is None:
-            finished, cut, unfinished, stream = 0, [], 0, sys.stdout.buffer
+            finished, truncated, unfinished, stream = 0, [], 0, sys.stdout.buffer
         else:
             stack.enter_context(locked(_settings_path(output), f"--output {output}"))
-            finished, cut, unfinished = _continue_from(source, output, settings, count)
+            finished, truncated, unfinished = _resume(source, output, settings, count)
             stream = stack.enter_context(open(output, "ab"))
             stack.enter_context(naming_file(output))
         bar = stack.enter_context(
@@ -381,41 +317,33 @@ def _answer_file(
         task = bar.add_task("infer", total=count, completed=finished)
         prompts = itertools.islice(prompts_only(source), finished, None)
         for first in range(finished, count, per_range):
-            part = list(itertools.islice(prompts, per_range))
-            texts = [prompt.text for prompt in part]
+            batch = list(itertools.islice(prompts, per_range))
+            texts = [prompt.text for prompt in batch]
             answers = answerer.answer(texts, first, lambda done: bar.advance(task, done))
-            cut += [prompt for prompt, answer in zip(part, answers) if "truncated" in answer]
+            for prompt, answer in zip(batch, answers):
+                fields = json.dumps(answer, ensure_ascii=False)
+                stream.write(f"{prompt.line[:-1]}, {fields[1:]}\n".encode())
+            stream.flush()
+            with contextlib.suppress(OSError):  # a pipe
+                os.fsync(stream.fileno())
+            truncated += [prompt for prompt, answer in zip(batch, answers) if "truncated" in answer]
             unfinished += sum("unfinished" in answer for answer in answers)
-            _write(stream, map(_line, part, answers))
-    if cut:
-        lengths = [answerer.encoder.encode(prompt.text)[1] for prompt in cut]
-        places = _named(prompt.place for prompt in cut)
-        _say(f"warning: {answerer.encoder.describe_cut(lengths)} ({places})")
+    note = ""
+    if truncated:
+        _say(f"warning: {encoder.describe_truncated(truncated)}")
+        note = f", {len(truncated):,} prompts cut to {encoder.inputs_length} tokens"
     if unfinished:
-        one = f"each of {unfinished:,} answers" if unfinished > 1 else "one answer"
-        _say(f"warning: {one} {answerer.describe_unfinished()} (marked `unfinished`)")
-    note = f", {len(cut):,} prompts cut to {answerer.encoder.inputs_length} tokens" if cut else ""
+        subject = f"each of {unfinished:,} answers" if unfinished > 1 else "one answer"
+        _say(f"warning: {subject} {answerer.describe_unfinished()} (marked `unfinished`)")
     resumed = f" ({finished} of them by an earlier run)" if finished else ""
     examples = "example" if count == 1 else "examples"
     _say(f"{count:,} {examples}{resumed}{note} -> {output or 'standard output'}")
 
 
-def _line(prompt: Prompt, answer: dict[str, Any]) -> str:
-    """The prompt's object with the answer's fields after its own."""
-    return f"{prompt.line[:-1]}, {json.dumps(answer, ensure_ascii=False)[1:]}\n"
-
-
-def _write(stream: IO[bytes], lines: Iterable[str]) -> None:
-    stream.writelines(line.encode("utf-8") for line in lines)
-    stream.flush()
-    with contextlib.suppress(OSError):  # a pipe
-        os.fsync(stream.fileno())
-
-
-def _continue_from(
+def _resume(
     source: pathlib.Path, output: pathlib.Path, settings: dict[str, Any], count: int
 ) -> tuple[int, list[Prompt], int]:
-    """Truncates the output to whole ranges; (answers kept, their truncated prompts, unfinished)."""
+    """Cuts the output to whole ranges; (answers kept, their truncated prompts, unfinished ones)."""
     if not output.exists():
         text = json.dumps(settings, indent=1) + "\n"
         with naming_file(_settings_path(output)):
@@ -435,8 +363,8 @@ def _continue_from(
     per_range = settings["lines_per_range"]
     keep = len(kept) if len(kept) == count else len(kept) // per_range * per_range
     os.truncate(output, ends[keep])
-    cut = [prompt for prompt, was_cut, _ in kept[:keep] if was_cut]
-    return keep, cut, sum(unfinished for *_, unfinished in kept[:keep])
+    truncated = [prompt for prompt, is_truncated, _ in kept[:keep] if is_truncated]
+    return keep, truncated, sum(unfinished for *_, unfinished in kept[:keep])
 
 
 def _check_settings(output: pathlib.Path, settings: dict[str, Any]) -> None:
@@ -448,7 +376,7 @@ def _check_settings(output: pathlib.Path, settings: dict[str, Any]) -> None:
             raise ValueError("no JSON object")
     except (OSError, ValueError) as error:
         raise UserError(
-            f"{output} is there, but was not written by infer ({path.name} cannot be read: "
+            f"{output} exists, but was not written by infer ({path.name} cannot be read: "
             f"{error}); {fix}"
         ) from error
     different = [name for name in settings if earlier.get(name) != settings[name]]
@@ -460,16 +388,16 @@ def _check_settings(output: pathlib.Path, settings: dict[str, Any]) -> None:
         )
 
 
-def _answer_to(prompt: Prompt, place: str, line: bytes) -> dict[str, Any]:
+def _answer_to(prompt: Prompt, location: str, line: bytes) -> dict[str, Any]:
     """Parses an output line. Raises UserError unless it answers this prompt."""
     try:
-        answered = parse_json(line)
+        answer = parse_json(line)
     except ValueError as error:
-        raise UserError(f"{place}: damaged; remove the file") from error
-    # As text: a NaN is not equal to itself.
+        raise UserError(f"{location}: damaged; remove the file") from error
+    # Compared as text because NaN does not equal itself.
     if not line.startswith(f"{prompt.line[:-1]}, ".encode()):
         raise UserError(
-            f"{place}: answers another input than {prompt.place} now is; remove the file, or "
+            f"{location}: answers another input than {prompt.location} now is; remove the file, or "
             "choose another --output"
         )
-    return answered
+    return answer

@@ -1,10 +1,8 @@
 """Metrics in SeqIO's style: pure functions `(targets, predictions) -> {name: value}`, 0-100.
 
-Any of them goes into a task's `metric_fns`. A target is one text, or a sequence of accepted texts
-(references): the best one counts. No metric here needs TensorFlow or JAX; a metric over scores
-takes `(targets, scores)`, as SeqIO asks, and is told apart by these argument names.
-
-Empty lists give 0, so that an empty task shows as 0 of n = 0 and not as a crash.
+They go into a task's `metric_fns` and need neither TensorFlow nor JAX. A target is one text or a
+sequence of accepted texts (references), of which the best counts. SeqIO recognises a metric over
+scores by its argument names `(targets, scores)`. Empty lists give 0.
 """
 
 import collections
@@ -39,26 +37,32 @@ def _mean(values: Sequence[float]) -> float:
     return 100.0 * float(np.mean(values)) if len(values) else 0.0
 
 
-def _best(score: Callable[[str, str], float], target: Target, prediction: str) -> float:
-    return max((score(reference, prediction) for reference in references_of(target)), default=0.0)
+def _mean_best(
+    score: Callable[[str, str], float], targets: Sequence[Target], predictions: Sequence[str]
+) -> float:
+    """Mean over examples of the best score(reference, prediction), as a percentage."""
+    return _mean(
+        [
+            max((float(score(reference, text)) for reference in references_of(target)), default=0.0)
+            for target, text in zip(targets, predictions, strict=True)
+        ]
+    )
 
 
 def exact_match(targets: Sequence[Target], predictions: Sequence[str]) -> dict[str, float]:
-    """Share of predictions equal to a reference, surrounding white space aside.
+    """Share of predictions that equal a reference, apart from surrounding white space.
 
-    (T5's own function of this name asks whether all of them are; this is SQuAD's, unnormalised.)
+    As SQuAD's without its normalisation. (T5's `exact_match` is 1 only if all predictions are.)
     """
 
-    def same(reference: str, prediction: str) -> float:
-        return float(reference.strip() == prediction.strip())
+    def same(reference: str, prediction: str) -> bool:
+        return reference.strip() == prediction.strip()
 
-    return {
-        "exact_match": _mean([_best(same, t, p) for t, p in zip(targets, predictions, strict=True)])
-    }
+    return {"exact_match": _mean_best(same, targets, predictions)}
 
 
 def accuracy(targets: Sequence[Any], predictions: Sequence[Any]) -> dict[str, float]:
-    """Share of predictions equal to their target; for labels of any type."""
+    """Share of predictions that equal their target, for labels of any type."""
     return {"accuracy": _mean([float(t == p) for t, p in zip(targets, predictions, strict=True)])}
 
 
@@ -69,41 +73,40 @@ def normalize_answer(text: str) -> str:
 
 
 def token_f1(reference: str, prediction: str) -> float:
-    """F1 over the bags of normalised words, 0-1 (the official script of SQuAD 1.1).
+    """F1 over bags of normalised words, 0-1 (official script of SQuAD 1.1).
 
-    0 where no word is shared, even if neither text has a word left ("the" and "a"); version 2.0's
-    script says 1 there.
+    0 if no word is shared, even if both texts normalise to nothing ("the" and "a"), where the
+    script of version 2.0 gives 1.
     """
     expected = normalize_answer(reference).split()
-    given = normalize_answer(prediction).split()
-    shared = sum((collections.Counter(expected) & collections.Counter(given)).values())
-    return 2.0 * shared / (len(expected) + len(given)) if shared else 0.0
+    predicted = normalize_answer(prediction).split()
+    shared = sum((collections.Counter(expected) & collections.Counter(predicted)).values())
+    return 2.0 * shared / (len(expected) + len(predicted)) if shared else 0.0
 
 
 def squad(targets: Sequence[Target], predictions: Sequence[str]) -> dict[str, float]:
-    """`em` and `f1` of question answering, after SQuAD's normalisation, best reference each.
+    """`em` and `f1` of question answering with SQuAD's normalisation, best reference each.
 
-    As published for all languages (XQuAD, TyDiQA): words are what stands between blanks, so in
-    Chinese, Japanese and Thai F1 is hardly more than EM; articles and punctuation are English.
+    As published for all languages (XQuAD, TyDiQA): words are separated by blanks, so in Chinese,
+    Japanese and Thai F1 is close to EM; articles and punctuation are English.
     """
 
-    def same(reference: str, prediction: str) -> float:
-        return float(normalize_answer(reference) == normalize_answer(prediction))
+    def same(reference: str, prediction: str) -> bool:
+        return normalize_answer(reference) == normalize_answer(prediction)
 
-    pairs = list(zip(targets, predictions, strict=True))
     return {
-        "em": _mean([_best(same, t, p) for t, p in pairs]),
-        "f1": _mean([_best(token_f1, t, p) for t, p in pairs]),
+        "em": _mean_best(same, targets, predictions),
+        "f1": _mean_best(token_f1, targets, predictions),
     }
 
 
 class Tokenizer(Protocol):
-    """What `rouge_score` cuts texts with."""
+    """Interface of a tokenizer for `rouge_score`."""
 
     def tokenize(self, text: str) -> list[str]: ...
 
 
-# Scripts without blanks between words: a token is one character with its marks. Others: a word.
+# A token is a word, or in scripts without blanks between words one character with its marks.
 _UNSPACED = r"\p{Han}\p{Hiragana}\p{Katakana}\p{Thai}\p{Lao}\p{Khmer}\p{Myanmar}"
 _TOKEN = regex.compile(
     rf"[{_UNSPACED}]\p{{M}}*|(?:(?![{_UNSPACED}])[\p{{L}}\p{{M}}\p{{N}}])+|\p{{So}}"
@@ -113,10 +116,9 @@ _UNSPACED_SIGN = regex.compile(f"[{_UNSPACED}]")
 
 
 class UnicodeTokenizer:
-    """Words of any script in lower case; characters where a script has no blanks; emoji.
+    """Lower-case words of any script, single characters in scripts without blanks, and emoji.
 
-    Numbers by it are comparable with each other only: published ROUGE of languages other than
-    English comes from many tokenizers.
+    Its ROUGE values are not comparable with published ones, which use many different tokenizers.
     """
 
     def tokenize(self, text: str) -> list[str]:
@@ -129,29 +131,29 @@ UNICODE_TOKENIZER = UnicodeTokenizer()
 def in_ascii_words(text: str) -> bool:
     """Whether ROUGE's own tokenizer keeps at least half of a text's letters.
 
-    Digits count where there are no letters: dates and sums stand in texts of every script. An empty
-    text has lost nothing; one of signs alone has lost all.
+    Digits count only if there are no letters, as every script uses them. True for an empty text,
+    False for one without letters and digits.
     """
-    found = _LETTER_OR_DIGIT.findall(text.lower())
-    signs = [sign for sign in found if not sign.isdecimal()] or found
-    kept = sum(sign.isascii() for sign in signs)
-    return 2 * kept >= len(signs) if signs else not text.strip()
+    letters_and_digits = _LETTER_OR_DIGIT.findall(text.lower())
+    letters = [c for c in letters_and_digits if not c.isdecimal()] or letters_and_digits
+    kept = sum(letter.isascii() for letter in letters)
+    return 2 * kept >= len(letters) if letters else not text.strip()
 
 
 def in_unspaced_script(text: str) -> bool:
-    """Whether most letters of a text are of a script that has no blanks between words."""
+    """Whether most letters of a text belong to scripts without blanks between words."""
     return 2 * len(_UNSPACED_SIGN.findall(text)) > len(_LETTER_OR_DIGIT.findall(text))
 
 
 def warn_of_unfit_targets(
     targets: Sequence[Target], fits: Callable[[str], bool], message: str
 ) -> None:
-    """Warns with `message` if a metric's way to cut texts into words fits some targets badly.
+    """Warns if a metric's tokenizer does not suit some targets.
 
     Args:
-        targets: each must fit with one reference.
-        fits: whether one text does.
-        message: has {unfit} and {all} for the two numbers of targets.
+        targets: suited if one reference is.
+        fits: whether the tokenizer suits a text.
+        message: of the warning; {unfit} and {all} are replaced by the numbers of targets.
     """
     unfit = sum(not any(map(fits, references_of(target))) for target in targets)
     if unfit:
@@ -160,7 +162,7 @@ def warn_of_unfit_targets(
 
 @functools.cache
 def _rouge_scorer(use_stemmer: bool, tokenizer: Tokenizer | None) -> Any:
-    # Inside the function: it draws in NLTK (over a second), and every task module imports this one.
+    # Imported here because it loads NLTK (over a second) and every task module imports this one.
     from rouge_score import rouge_scorer
 
     names = ["rouge1", "rouge2", "rougeL", "rougeLsum"]
@@ -175,21 +177,20 @@ def rouge(
 ) -> dict[str, float]:
     """ROUGE-1, -2, -L and -Lsum F1 of the `rouge_score` package, best reference for each.
 
-    rougeLsum splits sentences at newlines; its values are a few points above rougeL's, and
-    dialogue-summarisation papers that use py-rouge are higher again: compare like with like.
+    rougeLsum splits sentences at newlines and is a few points above rougeL; py-rouge, which papers
+    on dialogue summarisation use, gives higher values still.
 
     Args:
-        use_stemmer: for the package's own tokenizer: whether English endings do not count.
-        tokenizer: None for the package's own, which keeps a-z and 0-9 alone and so gives 0 to
-            texts of other scripts (a warning says how many there are); `UNICODE_TOKENIZER` for
-            any script.
+        use_stemmer: stem English words (the package's own tokenizer only).
+        tokenizer: None for the package's own, which keeps a-z and 0-9 only, so texts of other
+            scripts score 0 (a warning counts them); `UNICODE_TOKENIZER` for any script.
     """
     if tokenizer is None:
         warn_of_unfit_targets(
             targets,
             in_ascii_words,
-            "the tokenizer of rouge_score keeps a-z and 0-9 alone, less than half of {unfit} of "
-            "{all} targets: ROUGE scores them 0 or by the little that is left. For other scripts "
+            "the tokenizer of rouge_score keeps only a-z and 0-9, less than half of {unfit} of "
+            "{all} targets, whose ROUGE is therefore close to 0. For other scripts "
             "use functools.partial(metrics.rouge, tokenizer=metrics.UNICODE_TOKENIZER).",
         )
     scorer = _rouge_scorer(use_stemmer, tokenizer)
@@ -204,7 +205,7 @@ def rouge(
 
 
 def final_answer(text: str) -> str:
-    """What follows the last "answer is", "answer:" or "####", else the whole text; trimmed.
+    """The text after the last "answer is", "answer:" or "####", else the whole text; trimmed.
 
     >>> final_answer("3 + 4 = 7. So the answer is 7.")
     '7'
@@ -221,34 +222,31 @@ def final_number(text: str) -> decimal.Decimal | None:
         after = numbers_in(parts[-1])
         if after:
             return after[0]
-    found = numbers_in(text)
-    return found[-1] if found else None
+    numbers = numbers_in(text)
+    return numbers[-1] if numbers else None
 
 
 def number_match(targets: Sequence[Target], predictions: Sequence[str]) -> dict[str, float]:
-    """Share of predictions whose final number equals a reference's, as numbers (7 = 7.0).
+    """Share of predictions whose final number equals that of a reference (7 = 7.0).
 
-    For word problems with a written-out solution (GSM8K and other chains of thought).
+    For word problems with worked solutions, such as GSM8K. References without a number are compared
+    as text.
     """
 
-    def same(reference: str, prediction: str) -> float:
-        expected, given = final_number(reference), final_number(prediction)
+    def same(reference: str, prediction: str) -> bool:
+        expected = final_number(reference)
         if expected is None:
-            return float(final_answer(reference) == final_answer(prediction))
-        return float(given is not None and given == expected)
+            return final_answer(reference) == final_answer(prediction)
+        return final_number(prediction) == expected
 
-    return {
-        "number_match": _mean(
-            [_best(same, t, p) for t, p in zip(targets, predictions, strict=True)]
-        )
-    }
+    return {"number_match": _mean_best(same, targets, predictions)}
 
 
 def option_match(targets: Sequence[Mapping[str, Any]], predictions: Sequence[str]) -> dict:
     """Share of predictions that name the right option, by marker or by text.
 
-    A target is {"options", "markers", "answer_index"} as a `postprocess_fn` finds them in its
-    `example`; `markers` may be left out.
+    A target is the {"options", "markers", "answer_index"} of the `example` that a `postprocess_fn`
+    gets; `markers` is optional.
     """
     right = [
         float(match_option(p, t["options"], t.get("markers", ())) == t["answer_index"])
@@ -258,6 +256,6 @@ def option_match(targets: Sequence[Mapping[str, Any]], predictions: Sequence[str
 
 
 def log_likelihood(targets: Sequence[Any], scores: Sequence[float]) -> dict[str, float]:
-    """Mean log-likelihood of the targets in nats, as scored by the model; not a percentage."""
+    """Mean log-likelihood of the targets in nats; not a percentage."""
     del targets
     return {"log_likelihood": float(np.mean(scores)) if len(scores) else 0.0}

@@ -1,7 +1,7 @@
-"""Prompts of `infer`: JSON lines from a file or a pipe, read and validated.
+"""Prompts of `infer`: reads and validates JSON lines from a file or a pipe.
 
-Reads what the data sets' readers read (`instruct/data/sources/json_files.py`): a byte-order mark,
-blank lines, packed files and one array of objects are fine. A rejected line comes with its reason.
+Accepts what `instruct/data/sources/json_files.py` does: a byte-order mark, blank lines, compressed
+files, and one array of objects. A rejected line has a reason.
 """
 
 import contextlib
@@ -21,17 +21,16 @@ from instruct.files import local_path
 STANDARD_STREAM = "-"
 PROMPT_FIELDS = ("inputs", "prompt")
 ADDED_FIELDS = ("prediction", "score", "predictions", "scores", "truncated", "unfinished")
-# Most bad lines to name; the others are counted.
-_MOST_NAMED = 10
+_MOST_NAMED = 10  # most rejected lines to name; the others are counted
 _EXAMPLE = '{"inputs": "What is 2 + 3?"}'
 LONE_SURROGATE = re.compile("[\ud800-\udfff]")
 _UTF16 = (b"\xff\xfe", b"\xfe\xff")
 
 
 class Prompt(NamedTuple):
-    """`place` is "line 3" or "row 3" (of an array), `line` the whole object as JSON."""
+    """`location` is "line 3" or "row 3" (of an array); `line` is the whole object as JSON."""
 
-    place: str
+    location: str
     text: str
     line: str
 
@@ -39,16 +38,12 @@ class Prompt(NamedTuple):
 class BadLine(NamedTuple):
     """A rejected line and the reason."""
 
-    place: str
+    location: str
     reason: str
 
 
 def read_prompts(path: pathlib.Path) -> Iterator[Prompt | BadLine]:
-    """Every line that is not blank, in order.
-
-    Raises:
-        UserError: the file cannot be read at all.
-    """
+    """Yields every line that is not blank. Raises UserError if the file cannot be read."""
     try:
         with open(path, "rb") as stream:
             if stream.read(2) in _UTF16:
@@ -62,43 +57,35 @@ def read_prompts(path: pathlib.Path) -> Iterator[Prompt | BadLine]:
         raise UserError(f"cannot read {path}: {error.strerror or error}") from error
 
 
-def _prompt(place: str, value: Any) -> Prompt | BadLine:
+def _prompt(location: str, value: Any) -> Prompt | BadLine:
     if isinstance(value, NoJson):
-        if value.reason == NOT_UTF8:
-            return BadLine(place, NOT_UTF8)
-        return BadLine(place, f"{value.reason}; write {_EXAMPLE}")
+        advice = "" if value.reason == NOT_UTF8 else f"; write {_EXAMPLE}"
+        return BadLine(location, value.reason + advice)
     if not isinstance(value, dict):
-        return BadLine(place, f"{type(value).__name__} instead of an object like {_EXAMPLE}")
+        return BadLine(location, f"{type(value).__name__} instead of an object like {_EXAMPLE}")
     field = next((name for name in PROMPT_FIELDS if name in value), None)
     if field is None:
         names = ", ".join(sorted(value)) or "no fields"
-        return BadLine(place, f"has neither `inputs` nor `prompt` (but {names:.200})")
+        return BadLine(location, f"has neither `inputs` nor `prompt` (but {names:.200})")
     text = value[field]
     if not isinstance(text, str):
-        return BadLine(place, f"`{field}` is {_short(text)}, must be text")
+        value = json.dumps(text)
+        short = value if len(value) <= 60 else f"{value[:57]}..."
+        return BadLine(location, f"`{field}` is {short}, must be text")
     if not text.strip():
-        return BadLine(place, f"`{field}` is empty")
+        return BadLine(location, f"`{field}` is empty")
     taken = sorted(set(value) & set(ADDED_FIELDS))
     if taken:
-        return BadLine(place, f"has `{taken[0]}` already, which infer adds; rename it")
+        return BadLine(location, f"has `{taken[0]}` already, which infer adds; rename it")
     line = json.dumps(value, ensure_ascii=False)
     if LONE_SURROGATE.search(line):
-        return BadLine(place, "half of a surrogate pair (\\ud800 to \\udfff), which is no text")
-    return Prompt(place, text, line)
-
-
-def _short(value: Any) -> str:
-    text = json.dumps(value)
-    return text if len(text) <= 60 else f"{text[:57]}..."
+        return BadLine(location, "half of a surrogate pair (\\ud800 to \\udfff), which is no text")
+    return Prompt(location, text, line)
 
 
 @contextlib.contextmanager
 def prompt_file(path: str) -> Iterator[pathlib.Path]:
-    """A file that can be read several times: `path` itself, or a copy of a pipe or of `-`.
-
-    Raises:
-        UserError: not a path of this machine.
-    """
+    """A file that can be read several times: `path`, or a copy of a pipe or of standard input."""
     source = local_path("--input", path, "prompts.jsonl")
     piped = path == STANDARD_STREAM
     if piped and sys.stdin is None:
@@ -109,8 +96,8 @@ def prompt_file(path: str) -> Iterator[pathlib.Path]:
     with tempfile.TemporaryDirectory(prefix="infer-") as folder:
         copy = pathlib.Path(folder) / ("standard input" if piped else source.name)
         with contextlib.ExitStack() as stack, copy.open("wb") as stream:
-            given = sys.stdin.buffer if piped else stack.enter_context(source.open("rb"))
-            shutil.copyfileobj(given, stream)
+            pipe = sys.stdin.buffer if piped else stack.enter_context(source.open("rb"))
+            shutil.copyfileobj(pipe, stream)
         yield copy
 
 
@@ -118,7 +105,7 @@ def check_prompts(path: pathlib.Path) -> tuple[int, list[BadLine]]:
     """(number of prompts, rejected lines) of a file.
 
     Raises:
-        UserError: the file cannot be read, or holds no prompt.
+        UserError: the file cannot be read, or has no valid prompt.
     """
     count, bad = 0, []
     for item in read_prompts(path):
@@ -127,18 +114,18 @@ def check_prompts(path: pathlib.Path) -> tuple[int, list[BadLine]]:
         else:
             count += 1
     if not count:
-        why = "\n".join(name_bad_lines(path, bad)) or "it is empty"
-        raise UserError(f"{path} holds no prompt that can be answered: {why}")
+        reasons = "\n".join(name_bad_lines(path, bad)) or "it is empty"
+        raise UserError(f"{path} holds no prompt that can be answered: {reasons}")
     return count, bad
 
 
 def prompts_only(path: pathlib.Path) -> Iterator[Prompt]:
-    """The lines that are answered, in order."""
+    """Yields the valid prompts, in order."""
     return (item for item in read_prompts(path) if isinstance(item, Prompt))
 
 
 def name_bad_lines(path: pathlib.Path, bad: Sequence[BadLine]) -> list[str]:
-    """One message per rejected line, up to a few, and how many more there are."""
-    named = [f"{path.name}, {line.place}: {line.reason}" for line in bad[:_MOST_NAMED]]
+    """One message per rejected line, up to a few, and the number of further ones."""
+    named = [f"{path.name}, {line.location}: {line.reason}" for line in bad[:_MOST_NAMED]]
     more = len(bad) - len(named)
     return [*named, f"{path.name}: {more:,} more lines like these"] if more else named

@@ -1,4 +1,4 @@
-"""The table printed after an evaluation: categories and tasks, held-in and held-out."""
+"""Table of results after an evaluation: held-in and held-out tasks by category."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
@@ -9,17 +9,14 @@ from rich.table import Table
 from instruct import results
 
 TITLES = {"held_in": "held-in", "held_out": "held-out", "unknown": "all"}
-# Tasks are listed one by one up to this many; the report has all of them.
-MOST_TASKS = 60
-# Most failures to print; the results file has all of them.
-MOST_FAILURES = 5
+MOST_TASKS = 60  # above this many only categories are listed; the report has all tasks
+MOST_FAILURES = 5  # most failures to print; the results file has all of them
 
 
 def print_table(console: Console, title: str, rows: Iterable[Mapping[str, Any]]) -> None:
-    """Prints value, standard error, baseline, n and exemplars shown of every primary metric.
+    """Prints value, standard error, baseline, n and exemplars of every primary metric, and means.
 
-    Means over tasks come first. The baseline is the better of the most frequent answer and a
-    random choice.
+    The baseline is the better one of the most frequent answer and a random choice.
     """
     rows = list(rows)
     primary = results.primary_metrics(rows)
@@ -31,9 +28,18 @@ def print_table(console: Console, title: str, rows: Iterable[Mapping[str, Any]])
     for name in ("score", "± s.e.", "baseline", "n", *(("exemplars",) if has_exemplars else ())):
         table.add_column(name, justify="right")
     for group in results.GROUPS:
-        inside = [row for row in primary if row["group"] == group]
-        if inside:
-            _add_group(table, TITLES[group], inside, len(primary) <= MOST_TASKS)
+        in_group = [row for row in primary if row["group"] == group]
+        if not in_group:
+            continue
+        if table.rows:
+            table.add_section()
+        _add_line(table, f"{TITLES[group]} tasks ({len(in_group)})", "mean", in_group, "bold")
+        for category in dict.fromkeys(row["category"] for row in in_group):
+            members = [row for row in in_group if row["category"] == category]
+            _add_line(table, f"  {category} ({len(members)})", "mean", members, "cyan")
+            for row in members if len(primary) <= MOST_TASKS else ():
+                name = f"    {row['task']} {row['mode']}".rstrip()
+                _add_line(table, name, row["metric"], [row])
     console.print(table)
     if len(primary) > MOST_TASKS:
         console.print(f"{len(primary):,} tasks; `run.py report` lists every one.", style="dim")
@@ -47,29 +53,12 @@ def print_table(console: Console, title: str, rows: Iterable[Mapping[str, Any]])
         console.print(text, style="red", markup=False)
 
 
-def _add_group(
-    table: Table, title: str, rows: Sequence[Mapping[str, Any]], with_tasks: bool
-) -> None:
-    if table.rows:
-        table.add_section()
-    _add_line(table, f"{title} tasks ({len(rows)})", "mean", rows, "bold")
-    for category in dict.fromkeys(row["category"] for row in rows):
-        inside = [row for row in rows if row["category"] == category]
-        _add_line(table, f"  {category} ({len(inside)})", "mean", inside, "cyan")
-        for row in inside if with_tasks else ():
-            name = f"    {row['task']} {row['mode']}".rstrip()
-            _add_line(table, name, row["metric"], [row])
-
-
 def _add_line(
     table: Table, name: str, metric: str, rows: Sequence[Mapping[str, Any]], style: str = ""
 ) -> None:
-    """A mean over metric lines, or one of them; as many cells as the table has columns."""
+    """Adds the mean over metric lines."""
     mean = results.aggregate(rows)
-    values = [_text(value) for value in (mean.value, mean.stderr, mean.baseline)]
+    numbers = (mean.value, mean.stderr, mean.baseline)
+    values = ["–" if number is None else f"{number:.1f}" for number in numbers]
     cells = (name, metric, *values, f"{mean.examples:,}", results.exemplars_text(mean.exemplars))
-    table.add_row(*cells[: len(table.columns)], style=style)
-
-
-def _text(value: float | None) -> str:
-    return "–" if value is None else f"{value:.1f}"
+    table.add_row(*cells[: len(table.columns)], style=style)  # exemplars are an optional column

@@ -2,9 +2,9 @@
 
     MODEL_DIR/eval/<suite>/step_<n>/results.jsonl      (instruct/results.py)
 
-Tasks are evaluated one after another and written when they are done, so that an interrupted
-evaluation resumes with the next task. Batches never cross tasks: results depend neither on the
-other tasks nor on interruptions. A task that fails gets a failure line; the others are evaluated.
+Each task is written when it is finished, and an interrupted evaluation resumes with the next task.
+Batches never cross tasks: results depend neither on other tasks nor on interruptions. A task that
+fails gets a failure line, and the others are evaluated.
 """
 
 import contextlib
@@ -61,27 +61,27 @@ def evaluate(
     """Evaluates checkpoints on suites, writes results under `model_dir`, prints tables.
 
     Args:
-        model_dir: the run; its run.json gives the defaults of the arguments below.
+        model_dir: the run; its run.json sets the defaults of the arguments below.
         config: suites, examples, checkpoints.
-        checkpoint_path: evaluate this checkpoint (or run) instead of the run's own: this
-            program's, T5X's or Hugging Face's.
+        checkpoint_path: another run or checkpoint to evaluate (this program's, T5X's or Hugging
+            Face's).
         model: architecture; None: as trained.
         vocabulary: see instruct/data/vocab.py; None: as trained.
         feature_lengths: {"inputs": S, "targets": T}; None: as trained.
-        decode: strategy; None: greedy, as long as the targets. EOS is the vocabulary's. With
+        decode: strategy; None: greedy with the length of the targets. EOS is the vocabulary's. With
             several samples the majority answer counts (instruct/eval/scoring/self_consistency.py).
-        batching: rows and shapes; speed only.
+        batching: rows and shapes; affects speed only.
         mesh: over all devices.
-        strict: a damaged checkpoint is an error; else "latest" means the newest whole one, and of
-            several checkpoints the whole ones are evaluated.
+        strict: a damaged checkpoint is an error; otherwise "latest" is the newest whole one, and
+            damaged ones among several are skipped.
         workspace: where data and stores are.
 
     Returns:
-        The exit status: 1 if one of several checkpoints is damaged or a task could not be
-        evaluated (the others were), else 0.
+        The exit status: 1 if one of several checkpoints is damaged or a task failed (the others
+        were evaluated), else 0.
 
     Raises:
-        UserError: a wrong setting, no checkpoint, or results of other settings exist.
+        UserError: a wrong setting, no checkpoint, or existing results of other settings.
     """
     folder = local_path("MODEL_DIR", model_dir).absolute()
     if checkpoint_path is not None:
@@ -118,7 +118,7 @@ def evaluate(
     problems = _prepare(workspace, resolved.values(), config, data, console)
     lineage = read_lineage(folder)
     if lineage.unknown:
-        console.print(unrecorded(lineage), style="yellow", markup=False, soft_wrap=True)
+        say(unrecorded(lineage))
     failed = False
     for checkpoint in checkpoints:
         try:
@@ -151,12 +151,8 @@ def evaluate(
 
 def _checkpoints(source: str, config: EvalConfig) -> list[pathlib.Path]:
     """Folders of the checkpoints to evaluate, in the order of their steps."""
-    if config.checkpoints == "latest":
-        return [find_checkpoint(source)]
-    if config.checkpoints == "all":
-        steps = checkpoint_steps(source)
-        return [find_checkpoint(source, step) for step in steps] or [find_checkpoint(source)]
-    return [find_checkpoint(source, step) for step in sorted(set(config.steps))]
+    steps = checkpoint_steps(source) if config.checkpoints == "all" else sorted(set(config.steps))
+    return [find_checkpoint(source, step) for step in steps] or [find_checkpoint(source)]
 
 
 def _prepare(
@@ -166,7 +162,7 @@ def _prepare(
     data: DataConfig,
     console: Console,
 ) -> dict[tuple[str, str], str]:
-    """Builds the record stores that are missing; (task, split) -> why that failed."""
+    """Builds missing record stores; returns (task, split) -> why that failed."""
     by_split: dict[str, list[Leaf]] = {}
     for mixture in mixtures:
         for leaf in mixture.leaves:

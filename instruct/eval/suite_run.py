@@ -32,13 +32,12 @@ from instruct.eval import task_rows
 from instruct.eval.eval_config import EvalConfig
 from instruct.eval.model_outputs import ModelRunner
 from instruct.eval.results_table import print_table
-from instruct.eval.task_rows import FixedReplies, measure_task, rows_of_task
 from instruct.files import locked
 from instruct.workspace import Workspace
 
 
 def split_of(leaf: Leaf, splits: Sequence[str]) -> str:
-    """The first of `splits` that a leaf has; UserError if it has none."""
+    """The first of `splits` that a leaf has. Raises UserError if it has none."""
     for split in splits:
         if split in leaf.splits:
             return split
@@ -50,14 +49,14 @@ def split_of(leaf: Leaf, splits: Sequence[str]) -> str:
 
 @dataclasses.dataclass(frozen=True)
 class SuiteRun:
-    """One suite at one checkpoint: one results file.
+    """Evaluation of one suite at one checkpoint, which writes one results file.
 
     Attributes:
         suite: name of the results' folder.
         folder: MODEL_DIR.
-        decode: the strategy in words.
-        trained_tasks: tasks that the model was trained on; None if not known.
-        problems: (task, split) whose records could not be prepared -> why.
+        decode: description of the decoding strategy.
+        trained_tasks: tasks that the model was trained on; None if unknown.
+        problems: (task, split) -> why its records could not be prepared.
         workspace: where the records are.
     """
 
@@ -74,7 +73,7 @@ class SuiteRun:
     def evaluate(
         self, mixture: Resolved, models: ModelRunner, params: Any, console: Console
     ) -> bool:
-        """Evaluates unfinished tasks and prints the table; returns whether a task failed."""
+        """Evaluates unfinished tasks and prints the table. Returns whether a task failed."""
         step = step_of(self.checkpoint)
         path = self.folder / "eval" / self.suite / f"step_{step}" / results.FILE_NAME
         failed = False
@@ -109,7 +108,7 @@ class SuiteRun:
         return failed
 
     def _settings(self, vocabulary: str) -> dict[str, Any]:
-        """Settings that affect results, besides the suite and the step."""
+        """Settings that affect results, apart from the suite and the step."""
         inside = self.checkpoint.is_relative_to(self.folder)
         checkpoint = self.checkpoint.relative_to(self.folder) if inside else self.checkpoint
         return {
@@ -128,7 +127,8 @@ class SuiteRun:
     def _rows(
         self, leaf: Leaf, models: ModelRunner, params: Any, console: Console
     ) -> list[dict[str, Any]]:
-        """The lines of one task; a single failure line if anything goes wrong."""
+        """The lines of one task; a single failure line if anything fails."""
+        config = self.config
         shared = {
             "suite": self.suite,
             "task": leaf.task,
@@ -142,66 +142,56 @@ class SuiteRun:
         }
         checkpoint = {"checkpoint": str(self.checkpoint)}
         try:
-            shared["split"] = split = split_of(leaf, self.config.splits)
+            shared["split"] = split = split_of(leaf, config.splits)
             examples, left_out = self._examples(leaf, split, console)
-            templates = "" if leaf.spec is None else leaf.spec.templates.name
-            fields = checkpoint | {"template_set": templates, "decode": self.decode}
-            fields |= {"left_out": left_out}
-            return self._evaluate_leaf(leaf, examples, shared, fields, models, params)
-        except Exception as error:  # whatever a task does, the others are still evaluated
+            task = registry.find_seqio_task(self.workspace, leaf.name)
+            ranked = leaf.spec is not None and leaf.spec.ranked
+            outputs = models.outputs(params, task, examples, config.rank_options or ranked)
+            measured = task_rows.measure_task(
+                task, examples, outputs, config.bootstrap_samples, config.seed, rank_first=ranked
+            )
+            replies = fixed_replies(self.workspace, leaf, split, self.data, examples)
+            both = task_rows.baselines(task, examples, replies, measured, outputs.ranked)
+            fields = checkpoint | {
+                "template_set": leaf.spec.templates.name if leaf.spec else "",
+                "decode": self.decode,
+                "left_out": left_out,
+            }
+            return task_rows.rows_of_task(shared, fields, examples, outputs, measured, *both)
+        except Exception as error:  # whatever fails in a task, the others are still evaluated
             where = traceback.extract_tb(error.__traceback__)[-1]
             text = f"{type(error).__name__}: {error} ({where.filename}:{where.lineno})"
             if isinstance(error, UserError):
-                text = self._missing_records(leaf, shared["split"]) or str(error)
+                exemplar_split = leaf.spec.exemplar_split_of(leaf.mode) if leaf.spec else ""
+                splits = (shared["split"], exemplar_split)
+                unprepared = (self.problems.get((leaf.task, name)) for name in splits)
+                text = next(filter(None, unprepared), str(error))
             return [{"kind": "failure", **shared, **checkpoint, "error": text}]
 
     def _examples(self, leaf: Leaf, split: str, console: Console) -> tuple[list[EvalExample], int]:
         """(examples, number of examples that do not fit); warns of truncated prompts."""
         config, data = self.config, self.data
-        lengths, most = data.feature_lengths, config.num_examples
-        found = eval_examples(
-            self.workspace, leaf, split, data.vocabulary, lengths, most, config.seed
+        lengths, limit = data.feature_lengths, config.num_examples
+        examples = eval_examples(
+            self.workspace, leaf, split, data.vocabulary, lengths, limit, config.seed
         )
-        if not found:
+        if not examples:
             raise UserError(f"no example of split {split!r} fits {dict(lengths)}")
-        asked = num_asked(self.workspace, leaf, split, data, most)
-        losses = []
-        if len(found) < asked:
-            losses.append(
-                f"{asked - len(found):,} of {asked:,} examples do not fit inputs of "
-                f"{lengths['inputs']:,} tokens and are left out"
+        total = num_asked(self.workspace, leaf, split, data, limit)
+        left_out = total - len(examples)
+        losses = prompt_losses(examples, lengths["inputs"])
+        if left_out > 0:
+            losses.insert(
+                0,
+                f"{left_out:,} of {total:,} examples do not fit inputs of "
+                f"{lengths['inputs']:,} tokens and are left out",
             )
-        losses += prompt_losses(found, lengths["inputs"])
         for loss in losses:
             console.print(f"{leaf.name}: {loss}", style="yellow", markup=False, soft_wrap=True)
-        return found, asked - len(found)
-
-    def _evaluate_leaf(
-        self,
-        leaf: Leaf,
-        examples: Sequence[EvalExample],
-        shared: Mapping[str, Any],
-        fields: Mapping[str, Any],
-        models: ModelRunner,
-        params: Any,
-    ) -> list[dict[str, Any]]:
-        config, data = self.config, self.data
-        task = registry.find_seqio_task(self.workspace, leaf.name)
-        ranked = leaf.spec is not None and leaf.spec.ranked
-        outputs = models.outputs(params, task, examples, config.rank_options or ranked)
-        how = (config.bootstrap_samples, config.seed)
-        measured = measure_task(task, examples, outputs, *how, rank_first=ranked)
-        replies = fixed_replies(self.workspace, leaf, shared["split"], data, examples)
-        both = task_rows.baselines(task, examples, replies, measured, outputs.ranked)
-        return rows_of_task(shared, fields, examples, outputs, measured, *both)
-
-    def _missing_records(self, leaf: Leaf, split: str) -> str:
-        """Why a split that a leaf needs could not be prepared; "" if all of them were."""
-        needed = (split, "" if leaf.spec is None else leaf.spec.exemplar_split_of(leaf.mode))
-        return next(filter(None, (self.problems.get((leaf.task, name)) for name in needed)), "")
+        return examples, left_out
 
     def _group(self, leaf: Leaf) -> str:
-        """Whether the training mixture had the task, or another one of the same examples."""
+        """Held-in if the model was trained on the task or on another task of the same examples."""
         if self.trained_tasks is None:
             return "unknown"
         seen = leaf.spec is not None and leaf.spec.group in self._trained_groups
@@ -209,13 +199,13 @@ class SuiteRun:
 
     @functools.cached_property
     def _trained_groups(self) -> set[str]:
-        """Contamination groups of the tasks that were trained on, as far as they are known here."""
+        """Contamination groups of the trained tasks."""
         specs = registry.task_specs(self.workspace)
         return {specs[name].group for name in self.trained_tasks or () if name in specs}
 
 
 def prompt_losses(examples: Sequence[EvalExample], length: int) -> list[str]:
-    """Sentences on exemplars and text that prompts lost to fit `length` tokens; [] if none."""
+    """Sentences on exemplars and source text that were dropped to fit `length` tokens."""
     counts = task_rows.prompt_counts(examples)
     shown = results.exemplars_of([counts])
     losses = []
@@ -239,12 +229,12 @@ def fixed_replies(
     split: str,
     data: DataConfig,
     examples: Sequence[EvalExample],
-) -> FixedReplies:
-    """The most frequent answer and every option as replies to `examples`.
+) -> task_rows.FixedReplies:
+    """The most frequent answer and every option, as replies to `examples`.
 
-    The most frequent answer of the training split; where its records were never built (held-out
-    tasks), of the evaluated split itself: if anything that flatters the baseline. Where options
-    keep their order, it may be a place among them (the letter B) rather than a text.
+    The answer is that of the training split, or if its records were never built (held-out tasks)
+    of the evaluated split, which can only raise the baseline. If options keep their order, it may
+    be an option's position (the letter B) instead of a text.
     """
     answer, position = "", -1
     for source in ("train", split):
@@ -257,18 +247,16 @@ def fixed_replies(
     majority, chosen, options = [], [], []
     for example in examples:
         markers = [marker.decode() for marker in example.seqio_example.get("markers", ())]
-        given = markers or list(example.options)
-        place = position
+        shown = markers or list(example.options)  # targets are markers if the prompt has them
+        index, text = position, ""
         if position < 0:
-            place = example.options.index(answer) if answer in example.options else -1
-        # By its marker where the prompt shows one, as the target is.
-        text = answer if position < 0 else ""
-        reply = given[place] if 0 <= place < len(given) else text
-        chosen.append(place)
-        majority.append(_reply(leaf, reply))
-        options.append([_reply(leaf, option) for option in given])
+            index = example.options.index(answer) if answer in example.options else -1
+            text = answer
+        chosen.append(index)
+        majority.append(_reply(leaf, shown[index] if 0 <= index < len(shown) else text))
+        options.append([_reply(leaf, option) for option in shown])
     known = bool(answer) or position >= 0
-    return FixedReplies(majority if known else (), chosen, options)
+    return task_rows.FixedReplies(majority if known else (), chosen, options)
 
 
 def _reply(leaf: Leaf, answer: str) -> str:
@@ -276,7 +264,7 @@ def _reply(leaf: Leaf, answer: str) -> str:
 
 
 def _finished(leaves: Sequence[Leaf], writer: results.ResultsWriter | None) -> list[bool]:
-    """Which leaves an earlier run finished, as the first process reads it."""
+    """Which leaves an earlier run finished, as read by process 0."""
     done = np.zeros(len(leaves), bool)
     if writer is not None:
         done = np.array([(leaf.task, leaf.mode) in writer.finished for leaf in leaves], bool)

@@ -14,7 +14,7 @@ from safetensors.numpy import load_file, save_file
 from instruct.checkpoints import convert as conversion
 from instruct.checkpoints import native
 from instruct.checkpoints.detect import KINDS, detect, open_checkpoint
-from instruct.cli import convert_flags
+from instruct.cli import arguments
 from instruct.cli.arguments import main, parse
 from instruct.data.vocab import GYM_MODEL
 from instruct.models.config import ModelConfig
@@ -50,8 +50,8 @@ def values(path) -> dict[str, np.ndarray]:
 
 
 def test_help_names_the_formats_there_are():
-    assert set(convert_flags.FORMATS) == set(KINDS)
-    assert all(f"\n  {name}  " in convert_flags.HELP for name in KINDS)
+    assert set(arguments.CHECKPOINT_FORMATS) == set(KINDS)
+    assert all(f"\n  {name}  " in arguments._CONVERT_HELP for name in KINDS)
 
 
 def documented_commands() -> list[str]:

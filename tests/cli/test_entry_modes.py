@@ -14,14 +14,14 @@ from instruct.errors import UserError
 
 @pytest.fixture
 def called(monkeypatch):
-    """Arguments that the entry functions were called with; they do nothing and return None."""
+    """Arguments that the entry functions were called with; they only return 0."""
     seen = {}
     for mode, module, function in (
         (train, "loop", "train"),
         (evaluation, "runner", "evaluate"),
         (infer, "infer", "infer"),
     ):
-        stand_in = types.SimpleNamespace(**{function: lambda **given: seen.update(given)})
+        stand_in = types.SimpleNamespace(**{function: lambda **given: seen.update(given) or 0})
         monkeypatch.setattr(mode, module, stand_in)
     return seen
 

@@ -152,8 +152,11 @@ class HalfSource(ToySource):
         (["--task=gym.chain_sum", "--mixture=gym.demo"], "not both"),
         (["--overlap"], "give --mixture"),
         (["--mixture=gym.demo", "--against=gym.held_out"], "add --overlap"),
-        (["--mixture=gym.demo", "--draws=0"], "--draws is 0"),
-        (["--task=gym.chain_sum", "--examples=-1"], "--examples is -1; it must be at least 0"),
+        (["--mixture=gym.demo", "--draws=0"], "--draws=0: the smallest number allowed is 1"),
+        (
+            ["--task=gym.chain_sum", "--examples=-1"],
+            "--examples=-1: the smallest number allowed is 0",
+        ),
         (
             ["--task=gym.chain_sum", "--split=nowhere"],
             "unknown split of task 'gym.chain_sum' 'nowhere'",

@@ -20,7 +20,7 @@ from instruct.eval.eval_config import EvalConfig
         ({"num_examples": 0}, "num_examples is 0"),
         ({"num_examples": True}, "num_examples is True"),
         ({"bootstrap_samples": -1}, "bootstrap_samples is -1"),
-        ({"name": "a/b"}, "names a folder"),
+        ({"name": "a/b"}, "a folder name, not a path"),
         ({"checkpoints": "newest"}, "checkpoints is 'newest'"),
         ({"checkpoints": ("x",)}, "checkpoints is"),
         ({"checkpoints": -1}, "checkpoints is -1"),

@@ -252,7 +252,7 @@ def test_cut_prompts_are_counted_by_a_continued_run_too(model_dir, finished, kil
     cut = [f"line {n}" for n, row in enumerate(rows_of(folder), start=1) if "truncated" in row]
     said = capsys.readouterr().err
     assert f"{len(cut)} prompts have up to 32 tokens with EOS, the model reads 28" in said
-    assert f"({', '.join(cut)})" in said and f"{len(cut)} prompts cut to 28 tokens" in said
+    assert f"{', '.join(cut)}: " in said and f"{len(cut)} prompts cut to 28 tokens" in said
 
 
 def test_answers_without_an_end_are_marked_and_counted(model_dir, finished, killed, capsys):

@@ -41,7 +41,7 @@ def test_a_bad_line_is_told_with_its_number(tmp_path, line, message):
     path = tmp_path / "in.jsonl"
     path.write_bytes(b'{"inputs": "fine"}\n' + line + b'\n{"inputs": "good"}')
     count, (bad,) = check_prompts(path)
-    assert count == 2 and f"{bad.place}: {bad.reason}".startswith(message)
+    assert count == 2 and f"{bad.location}: {bad.reason}".startswith(message)
 
 
 def test_a_line_may_be_long_and_hold_any_text(tmp_path):

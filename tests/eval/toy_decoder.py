@@ -1,9 +1,14 @@
 """A tiny cached "model" for decoding tests, with the same logits computed twice: by JAX through a
 cache, and by NumPy from the whole prefix."""
 
+from typing import NamedTuple
+
 import jax
 import jax.numpy as jnp
 import numpy as np
+
+from instruct.eval.decoding.decode import search_of
+from instruct.eval.decoding.search import advance
 
 VOCABULARY = 11
 EOS = 1
@@ -51,3 +56,19 @@ def toy_reorder(cache, beams):
     total = cache["sum"].reshape(rows, num, VOCABULARY)
     total = jnp.take_along_axis(total, beams[..., None], axis=1)
     return {"prompt": cache["prompt"], "sum": total.reshape(rows * num, VOCABULARY)}
+
+
+class Decoded(NamedTuple):
+    """B rows, N sequences each, T = max_decode_steps."""
+
+    tokens: jax.Array  # [B, N, T] int32, EOS included, zeros after it
+    scores: jax.Array  # [B, N] float32
+    steps: jax.Array  # scalar int32, steps until all rows had ended
+
+
+def decode(step_fn, reorder_fn, cache, example_ids, config):
+    """Decodes all rows from start to end, without slots."""
+    search, rows = search_of(config), example_ids.shape[0]
+    state = search.start(example_ids)
+    state, _, steps = advance(step_fn, reorder_fn, search, state, cache, rows)
+    return Decoded(*search.sequences(state), steps)

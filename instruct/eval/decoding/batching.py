@@ -1,44 +1,49 @@
-"""From a list of token sequences to few batches of few shapes, and back to the list's order.
+"""Bucketed batches of token sequences, and `Decoder`, which generates from a list of prompts.
 
-Every batch has one of a handful of lengths (its bucket's) and a fixed number of rows, so that a
-function compiles once per bucket. Which buckets there are depends on the lengths alone, not on
-what ran before: the same list is always computed the same way, also after a restart.
+Batches have one of a few lengths (that of their bucket) and a fixed number of rows, so a function
+compiles once per bucket. Buckets depend only on the lengths of the list, so the same list is always
+computed in the same way, also after a restart.
 """
 
 import collections
-import contextlib
 import dataclasses
 import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
 
-from instruct.eval.decoding.decode import DecodeConfig, search_of
+from instruct.eval.decoding.decode import DecodeConfig
 from instruct.eval.decoding.search import PADDING_EXAMPLE
-from instruct.eval.decoding.slots import AdjustFn, DecodableModel, Report, SlotArray, SlotPrograms
+from instruct.eval.decoding.slots import (
+    AdjustFn,
+    DecodableModel,
+    Report,
+    SlotArray,
+    SlotPrograms,
+    mesh_context,
+    put_array,
+)
 from instruct.fields import bounded, check_fields
 from instruct.mesh import batch_sharding, replicated_sharding
 
 _SHORTEST = 8
-# Fewer buckets are preferred as long as they cost at most this much more padded work.
+# Fewer buckets are preferred if padded work grows at most by this factor.
 _TOLERATED_PADDING = 1.1
-# A turn of the host may wait for one slot in this many.
+# The host refills slots when one in this many has ended.
 _SLOTS_PER_TURN = 16
-# Batches handed to the device before the results of the first are awaited.
+# Batches dispatched to the device before the first result is fetched.
 _IN_FLIGHT = 2
 
 
 @dataclasses.dataclass(frozen=True)
 class BatchConfig:
-    """How evaluation examples are grouped; speed and memory only, never results.
+    """Batching of evaluation: affects speed and memory, not results.
 
     Attributes:
-        batch_size: rows of a batch, or slots that generate side by side; rounded up to what the
-            mesh's data axes divide.
+        batch_size: rows of a batch, or decoding slots; rounded up to a multiple of the data shards.
         max_shapes: most bucket lengths, and so compilations, per list of examples.
     """
 
@@ -49,14 +54,14 @@ class BatchConfig:
 
 
 class Bucket(NamedTuple):
-    """Batches of one shape. Rows of `batches` are example numbers, -1 for padding rows."""
+    """Batches of one shape, as example numbers; -1 for padding rows."""
 
     length: int
     batches: np.ndarray  # [number of batches, rows] int32
 
 
 def rounded_length(length: int) -> int:
-    """The next of 8, 12, 16, 24, 32, 48, 64, 96, ...: at most a third of it is padding."""
+    """Rounds up to 8, 12, 16, 24, 32, 48, 64, 96, ...; at most a third is padding."""
     size = _SHORTEST
     while size < length:
         if size * 3 // 2 >= length:
@@ -68,13 +73,12 @@ def rounded_length(length: int) -> int:
 def plan_buckets(
     lengths: Sequence[int], batch_size: int, max_shapes: int, multiple: int = 1
 ) -> list[Bucket]:
-    """Groups examples by length so that little is padded, in few shapes; the longest first.
+    """Groups examples by length into batches of few shapes with little padding, longest first.
 
     Args:
         lengths: tokens of each example.
-        batch_size: rows of a batch.
-        max_shapes: most different lengths.
-        multiple: the rows of a batch are rounded up to a multiple of this.
+        batch_size: rows of a batch, rounded up to a multiple of `multiple`.
+        max_shapes: most bucket lengths.
 
     Worked example: lengths [3, 30, 5, 7, 6] with two rows a batch and two shapes become
         Bucket(32, [[1, 3]]), Bucket(8, [[4, 2], [0, -1]])
@@ -87,7 +91,7 @@ def plan_buckets(
     buckets = []
     for top, shorter in zip(tops, [*tops[1:], 0], strict=True):
         batches = math.ceil(sum(lengths[i] > shorter for i in order) / rows)
-        # Shorter examples fill what would be padding rows.
+        # Shorter examples take the place of padding rows.
         members, order = order[: batches * rows], order[batches * rows :]
         if members:
             padded = members + [PADDING_EXAMPLE] * (batches * rows - len(members))
@@ -96,23 +100,20 @@ def plan_buckets(
 
 
 def batch_rows(num_examples: int, batch_size: int, multiple: int) -> int:
-    """Rows of a batch: no more than a list needs, rounded up to a power of two, then to `multiple`.
-
-    Few examples get a smaller batch, so that one prompt does not cost a full one.
-    """
+    """Rows of a batch: `batch_size`, or for few examples the next power of two; then rounded up."""
     rows = min(batch_size, 1 << (num_examples - 1).bit_length())
     return math.ceil(rows / multiple) * multiple
 
 
 def row_multiple(mesh: Mesh | None) -> int:
-    """Rows of a batch must be a multiple of this: the number of shards of the batch."""
+    """Number of shards of a batch, which the number of its rows must be a multiple of."""
     if mesh is None:
         return 1
     return mesh.size // batch_sharding(mesh).shard_shape((mesh.size,))[0]
 
 
 def _bucket_tops(rounded: list[int], rows: int, max_shapes: int) -> list[int]:
-    """Bucket lengths, longest first: cheapest split of the rounded lengths in padded tokens."""
+    """Bucket lengths, longest first, that minimise padded tokens (dynamic programming)."""
     counts = collections.Counter(rounded)
     tops = sorted(counts)
     below = np.concatenate([[0], np.cumsum([counts[top] for top in tops])])
@@ -120,7 +121,7 @@ def _bucket_tops(rounded: list[int], rows: int, max_shapes: int) -> list[int]:
     def cost(first: int, last: int) -> float:
         return math.ceil((below[last + 1] - below[first]) / rows) * rows * tops[last]
 
-    # best[k][j]: (cost, bucket lengths) of tops[: j + 1] in at most k + 1 buckets.
+    # best[k][j]: (cost, bucket lengths) of tops[: j + 1] with at most k + 1 buckets.
     best = [[(cost(0, j), [tops[j]]) for j in range(len(tops))]]
     for _ in range(1, min(max_shapes, len(tops))):
         previous = best[-1]
@@ -136,9 +137,9 @@ def _bucket_tops(rounded: list[int], rows: int, max_shapes: int) -> list[int]:
 
 
 def padded_rows(sequences: Sequence[Sequence[int]], rows: np.ndarray, length: int) -> np.ndarray:
-    """Tokens [rows, length] int32 of the numbered sequences, zeros on the right.
+    """Tokens [rows, length] int32 of the numbered sequences, padded with 0 on the right.
 
-    Padding rows repeat the first: real tokens keep every intermediate value ordinary.
+    Padding rows repeat the first row: with real tokens no intermediate value is extreme.
     """
     tokens = np.zeros((len(rows), length), np.int32)
     for row, number in enumerate(rows):
@@ -148,77 +149,66 @@ def padded_rows(sequences: Sequence[Sequence[int]], rows: np.ndarray, length: in
 
 
 class BatchRunner:
-    """Runs a compiled function over batches of a mesh and brings every result to every host.
+    """Runs a compiled function over batches and gathers the results on every host.
 
-    All processes call it with the same batches. The function compiles once per shape and is kept.
+    All processes call it with the same batches.
     """
 
     def __init__(self, function: Callable[..., Any], mesh: Mesh | None = None):
         self._mesh = mesh
         out_shardings = None if mesh is None else replicated_sharding(mesh)
         self._run = jax.jit(function, out_shardings=out_shardings)
-
-    @property
-    def row_multiple(self) -> int:
-        """See the function `row_multiple`."""
-        return row_multiple(self._mesh)
+        self.row_multiple = row_multiple(mesh)
 
     def __call__(
         self, params: Any, batches: Iterable[tuple[np.ndarray, tuple]]
     ) -> Iterator[tuple[np.ndarray, Any]]:
-        """Yields (example numbers of the rows, results as NumPy arrays) for (numbers, arguments).
+        """Yields (example numbers, results as NumPy arrays) for each (example numbers, arguments).
 
-        Every argument is an array, or a dict of arrays, with the rows in front.
+        Arguments are arrays, or dicts of arrays, with a leading row axis.
         """
         waiting: collections.deque = collections.deque()
         for numbers, arguments in batches:
-            # Not around the yield: the caller's code would run under our mesh.
-            with contextlib.nullcontext() if self._mesh is None else jax.set_mesh(self._mesh):
-                waiting.append((numbers, self._run(params, *jax.tree.map(self._put, arguments))))
+            arrays = jax.tree.map(lambda a: put_array(a, self._mesh, batch_sharding), arguments)
+            with mesh_context(self._mesh):  # not around the yield, which runs the caller's code
+                waiting.append((numbers, self._run(params, *arrays)))
             if len(waiting) >= _IN_FLIGHT:
                 numbers, results = waiting.popleft()
                 yield numbers, jax.device_get(results)
         for numbers, results in waiting:
             yield numbers, jax.device_get(results)
 
-    def _put(self, array: np.ndarray) -> jax.Array:
-        if self._mesh is None:
-            return jnp.asarray(array)
-        sharding = batch_sharding(self._mesh)
-        return jax.make_array_from_callback(array.shape, sharding, lambda index: array[index])
-
 
 class Generated(NamedTuple):
-    """Results in the order of the examples: N sequences each, T tokens, best (or first) first."""
+    """Generated sequences in the order of the examples: N each, T tokens; best beam first."""
 
     tokens: np.ndarray  # [examples, N, T] int32, EOS included, zeros after it
     scores: np.ndarray  # [examples, N] float32
 
 
 class _Encoded(NamedTuple):
-    """Prompts that wait for a slot."""
+    """A batch of encoded prompts that wait for slots."""
 
     prompts: Any
     length: int
-    waiting: collections.deque[tuple[int, int]]  # (row, number of the example)
+    waiting: collections.deque[tuple[int, int]]  # (row, example number)
 
 
 class Decoder:
-    """Generates from lists of token sequences; compiles once per bucket, for any parameters.
+    """Generates from lists of prompts with continuous batching; compiles once per bucket.
 
-    A fixed number of slots generate side by side. One whose answer has ended takes the next prompt,
-    which was encoded ahead with others of its length; so neither short prompts wait for long ones
-    nor short answers for long ones.
+    A slot whose answer has ended takes the next prompt, which was encoded ahead with others of its
+    length, so short answers and short prompts do not wait for long ones.
 
     Args:
-        model: encodes and steps.
-        reorder_fn: (cache, beams [B, N]) -> the cache in which beam n of a row continues
-            beams[:, n]; `instruct.models.encoder_decoder.reorder_cache`.
+        model: encoder and decoding step.
+        reorder_fn: (cache, beams [B, N]) -> cache whose beam n of a row continues beams[:, n];
+            `instruct.models.encoder_decoder.reorder_cache`.
         config: the strategy.
         batching: slots and buckets.
-        mesh: where parameters live and slots are split over the data axes; None: one device.
+        mesh: of the parameters; slots are split over its data axes. None: one device.
         adjust_fn: (logits [R, V], example ids [R], positions [R]) -> logits, before the strategy
-            sees them: for tokens that are not allowed, or not yet.
+            sees them; may forbid tokens.
     """
 
     def __init__(
@@ -233,15 +223,7 @@ class Decoder:
         self.config = config
         self._batching = batching or BatchConfig()
         self._multiple = row_multiple(mesh)
-        self._programs = SlotPrograms(
-            model,
-            reorder_fn,
-            search_of(config),
-            num_columns=config.max_decode_steps,
-            reordered=config.strategy == "beam",
-            adjust_fn=adjust_fn,
-            mesh=mesh,
-        )
+        self._programs = SlotPrograms(model, reorder_fn, config, adjust_fn, mesh)
 
     def generate(
         self,
@@ -255,25 +237,24 @@ class Decoder:
         Args:
             params: the model's parameters, on the mesh if there is one.
             inputs: token ids of each example, EOS included, at least one token each.
-            example_ids: number of each example, 0, 1, ... if not given; samples follow from it.
-            progress: called now and then with the number of examples just finished.
+            example_ids: number of each example, by default 0, 1, ...; samples depend on it.
+            progress: called with the number of examples that have just finished.
 
         Raises:
             ValueError: an empty input.
         """
         check_not_empty(inputs)
         num, steps = self.config.num_sequences, self.config.max_decode_steps
-        found = Generated(
-            np.zeros((len(inputs), num, steps), np.int32), np.zeros((len(inputs), num), np.float32)
-        )
+        tokens = np.zeros((len(inputs), num, steps), np.int32)
+        generated = Generated(tokens, np.zeros((len(inputs), num), np.float32))
         if not inputs:
-            return found
+            return generated
         ids = np.arange(len(inputs)) if example_ids is None else np.asarray(example_ids)
         num_slots = batch_rows(len(inputs), self._batching.batch_size, self._multiple)
         encoded = self._encoded(params, inputs, num_slots)
         ahead = next(encoded)
         slots = SlotArray(self._programs, params, num_slots, ahead.length)
-        # Waiting for several to end saves the host's part of a turn where there are many slots.
+        # With many slots, waiting for several to end saves host time.
         turn = max(1, num_slots // _SLOTS_PER_TURN)
         while True:
             free = int(np.count_nonzero(slots.owners < 0))
@@ -285,18 +266,18 @@ class Decoder:
                 if not ahead.waiting:
                     ahead = next(encoded, None)
             if free == num_slots:
-                return found
+                return generated
             report = slots.run(num_slots if ahead is None else min(free + turn, num_slots))
             report = Report(*jax.device_get(report))
             ended = np.flatnonzero(report.ended & (slots.owners >= 0))
             numbers = slots.owners[ended]
-            found.tokens[numbers] = report.tokens[ended]
-            found.scores[numbers] = report.scores[ended]
+            generated.tokens[numbers] = report.tokens[ended]
+            generated.scores[numbers] = report.scores[ended]
             slots.owners[ended] = -1
             progress(len(ended))
 
     def _encoded(self, params, inputs, num_slots: int) -> Iterator[_Encoded]:
-        """Prompts by length, the longest first, a quarter of the slots at a time."""
+        """Encodes prompts by length, longest first, a quarter of the slots at a time."""
         rows = batch_rows(len(inputs), max(1, num_slots // 4), self._multiple)
         lengths = [len(ids) for ids in inputs]
         for bucket in plan_buckets(lengths, rows, self._batching.max_shapes, self._multiple):
@@ -308,7 +289,7 @@ class Decoder:
 
 
 def check_not_empty(sequences: Sequence[Sequence[Any]]) -> None:
-    """Raises ValueError if a sequence is empty: there would be padding only to attend to."""
+    """Raises ValueError if a sequence is empty: attention would see padding only."""
     for number, sequence in enumerate(sequences):
         if len(sequence) == 0:
             raise ValueError(f"sequence {number} is empty; it needs EOS at least")

@@ -1,11 +1,10 @@
-"""Beam search as T5X does it (`t5x.decoding.beam_search`), or transformers, over any step function.
+"""Beam search by the rules of T5X (`t5x.decoding.beam_search`) or of transformers.
 
-Two sets are kept per row: `num_beams` live hypotheses (no EOS yet) and `num_beams` finished ones.
-A step extends every live hypothesis by every token and keeps the best 2 * num_beams candidates:
-as at most num_beams of them can end in EOS, enough are left to refill the live set. Finished
-hypotheses compete by log-likelihood / ((5 + length) / 6) ** alpha (Wu et al. 2016, equation 14),
-length counting EOS. A row ends when its worst finished score beats the best that any of its live
-hypotheses could still reach.
+Each row has `num_beams` live hypotheses (no EOS yet) and `num_beams` finished ones. A step extends
+every live hypothesis by every token and keeps the best 2 * num_beams candidates: at most num_beams
+of them end in EOS, so enough are left for the live set. Finished hypotheses are ranked by
+log-likelihood / ((5 + length) / 6) ** alpha (Wu et al. 2016, equation 14); the length counts EOS. A
+row ends when its worst finished score beats the best that any live hypothesis can still reach.
 
 Worked example, one row, two beams, alpha 0, tokens {1: EOS, 2, 3}; log-probabilities at step 0
 are -1 (EOS), -2 (2), -3 (3), and -1, -2, -3 again after every prefix:
@@ -15,9 +14,9 @@ are -1 (EOS), -2 (2), -3 (3), and -1, -2, -3 again after every prefix:
                                                    finished {[1] -1, [2 1] -3}   live {[2 2] -4, ..}
     end      the worst finished (-3) beats the best live (-4): [1], [2 1]
 
-transformers' `generate` has other rules: scores are divided by length ** alpha; a candidate that
-ends counts only if it is among the best num_beams of its step; what has not ended when the steps
-are used up counts as ended; and when a row ends is a choice (`BEAM_RULES`).
+transformers' `generate` differs: it divides scores by length ** alpha; an ended candidate counts
+only if it is among the best num_beams of its step; hypotheses that are live at the last step count
+as finished; and when a row ends is a setting (`BEAM_RULES`).
 """
 
 import dataclasses
@@ -30,23 +29,18 @@ from instruct.errors import UserError
 from instruct.eval.decoding.search import PADDING_EXAMPLE, largest, write_at
 from instruct.eval.decoding.token_rules import ConstrainFn
 
-# 't5x'; or transformers' with early_stopping False (its default), "never" or True: a row ends when
-# its worst finished score beats the best live one's at its present length; at the greatest length;
-# or as soon as num_beams have ended.
+# 't5x', or transformers with early_stopping False (its default), "never" or True: a row ends when
+# its worst finished score beats the best live one at the current length; at the maximum length; or
+# as soon as num_beams hypotheses are finished.
 BEAM_RULES = ("t5x", "transformers", "transformers-never", "transformers-early")
-# Stands for "no hypothesis in this slot"; T5X's value, far below any sum of log-probabilities.
+# Score of an empty slot: T5X's value, far below any sum of log-probabilities.
 EMPTY_SCORE = -1e7
-
-
-def length_penalty(length: jax.Array | int, alpha: float) -> jax.Array:
-    """((5 + length) / 6) ** alpha, the divisor of a hypothesis of `length` tokens with EOS."""
-    return jnp.power((5.0 + length) / 6.0, alpha)
 
 
 class _Beams(NamedTuple):
     example_ids: jax.Array  # [B] int32
-    positions: jax.Array  # [B] int32, tokens written so far
-    last: jax.Array  # [B, N] int32, what the next step is fed
+    positions: jax.Array  # [B] int32, tokens generated so far
+    last: jax.Array  # [B, N] int32, input of the next step
     live_tokens: jax.Array  # [B, N, T] int32
     live_logprobs: jax.Array  # [B, N] float32, best first
     done_tokens: jax.Array  # [B, N, T] int32
@@ -55,11 +49,13 @@ class _Beams(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class BeamSearch:
-    """The strategy (a `search.Search`).
+    """Beam search (a `search.Search`).
 
-    num_beams, max_steps, alpha, eos_id: N, T, the length penalty's exponent, the token that ends a
-    sequence. rules: one of `BEAM_RULES`. constrain: rules on tokens, over log-probabilities that
-    are not normalised again, as transformers'.
+    Attributes:
+        num_beams, max_steps: N and T.
+        alpha: exponent of the length penalty.
+        rules: one of `BEAM_RULES`.
+        constrain: token rules; log-probabilities are not renormalised after them (transformers).
     """
 
     num_beams: int
@@ -75,7 +71,7 @@ class BeamSearch:
 
     def start(self, example_ids: jax.Array) -> _Beams:
         rows, num = example_ids.shape[0], self.num_beams
-        # Only the first hypothesis starts alive, else all would be the same one.
+        # Only the first hypothesis starts live, otherwise all beams would be equal.
         empty = jnp.full((rows, num), EMPTY_SCORE, jnp.float32)
         no_tokens = jnp.zeros((rows, num, self.max_steps), jnp.int32)
         return _Beams(
@@ -88,18 +84,19 @@ class BeamSearch:
             done_scores=empty,
         )
 
-    def fed(self, state: _Beams) -> jax.Array:
+    def input_tokens(self, state: _Beams) -> jax.Array:
         return state.last.reshape(-1)
 
     def _penalty(self, length: jax.Array | int) -> jax.Array:
+        """The divisor of a score; `length` in tokens counts EOS."""
         if self.rules == "t5x":
-            return length_penalty(length, self.alpha)
-        # A row at its start has no length yet, and nothing to divide.
+            return jnp.power((5.0 + length) / 6.0, self.alpha)
+        # The first step has length 0 and score 0.
         return jnp.power(jnp.maximum(length, 1).astype(jnp.float32), self.alpha)
 
     def ended(self, state: _Beams) -> jax.Array:
         worst, best = state.done_scores[:, -1], state.live_logprobs[:, 0]
-        # Where the penalty favours short sequences, a live one is at its best now.
+        # A negative alpha favours short sequences: a live score can only fall.
         at_end = self.rules in ("t5x", "transformers-never") and self.alpha >= 0
         reachable = best / self._penalty(self.max_steps if at_end else state.positions)
         if self.rules == "t5x":
@@ -139,11 +136,10 @@ class BeamSearch:
         )
         return extended, jnp.take_along_axis(parents, best, axis=1)
 
-    def found(self, state: _Beams) -> tuple[jax.Array, jax.Array]:
-        """Best first (T5X: best last); a place that was never filled has score -1e7.
+    def sequences(self, state: _Beams) -> tuple[jax.Array, jax.Array]:
+        """Best first (T5X: best last); empty slots have score -1e7.
 
-        A row without any finished hypothesis has its live ones with plain log-likelihoods, as
-        T5X's.
+        A row without a finished hypothesis returns the live ones with log-likelihoods, as T5X does.
         """
         any_done = state.done_scores[:, :1] > EMPTY_SCORE
         tokens = jnp.where(any_done[..., None], state.done_tokens, state.live_tokens)
@@ -153,12 +149,13 @@ class BeamSearch:
 def _candidates(
     logits: jax.Array, live_logprobs: jax.Array, normalised: bool
 ) -> tuple[jax.Array, jax.Array, jax.Array]:
-    """The 2N best extensions: log-likelihoods, parents (which hypothesis), tokens, all [B, 2N].
+    """The 2N best extensions: log-likelihoods, parent hypotheses and tokens, all [B, 2N].
 
-    `normalised`: `logits` are log-probabilities, perhaps changed by rules.
+    Takes the 2N best of each hypothesis first, which avoids [B, N * V] log-probabilities and a
+    search over them.
 
-    Each hypothesis' own 2N best first: none further down its list can be among the row's 2N best,
-    and neither [B, N * V] log-probabilities nor a search over them is needed.
+    Args:
+        normalised: `logits` are log-probabilities already, perhaps changed by token rules.
     """
     rows, num_beams = live_logprobs.shape
     keep = 2 * num_beams
@@ -168,7 +165,7 @@ def _candidates(
             f"this one has {logits.shape[-1]}; use fewer beams"
         )
     top, tokens = largest(logits, keep)
-    if not normalised:  # what is left out need not be
+    if not normalised:  # only the kept logits
         top -= jax.nn.logsumexp(logits, axis=-1, keepdims=True)
     each = top.reshape(rows, num_beams, keep) + live_logprobs[..., None]
     logprobs, index = jax.lax.top_k(each.reshape(rows, -1), keep)

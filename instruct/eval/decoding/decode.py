@@ -1,13 +1,10 @@
-"""Decoding strategies over a step function: greedy, sampling and beam search.
+"""Decoding strategies: greedy, sampling and beam search.
 
-Everything runs in one compiled `lax.while_loop` (`search.py`). No model is imported: a strategy
-needs a step function (cache, tokens, positions) -> (logits, cache), so the key-value cache is a
-value of whatever structure the model likes. Conventions are T5's: position 0 is fed token 0, token
-0 is padding, and after EOS only zeros follow.
+A strategy is a `search.Search`: it turns logits into tokens and knows no model and no cache.
+Conventions are T5's: position 0 is fed token 0, token 0 is padding, and only zeros follow EOS.
 """
 
 import dataclasses
-from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
@@ -15,46 +12,37 @@ import jax.numpy as jnp
 
 from instruct.errors import UserError
 from instruct.eval.decoding import beam
-from instruct.eval.decoding.search import (
-    PADDING_EXAMPLE,
-    Search,
-    StepFn,
-    advance,
-    largest,
-    write_at,
-)
-from instruct.eval.decoding.token_rules import ConstrainFn, TokenRules, constrain_fn
+from instruct.eval.decoding.search import PADDING_EXAMPLE, Search, largest, write_at
+from instruct.eval.decoding.token_rules import TokenRules, constrain_fn
 from instruct.fields import bounded, one_of
 
 STRATEGIES = ("greedy", "sample", "beam")
-# T5X's floor: below it float32 logits may overflow, and the result is greedy's anyhow.
+# T5X's floor: below it float32 logits may overflow, and sampling is greedy in effect.
 _LOWEST_TEMPERATURE = 1e-4
 
 
 @dataclasses.dataclass(frozen=True)
 class DecodeConfig(TokenRules):
-    """How sequences are generated; `TokenRules` has the rules on single tokens.
+    """Decoding settings; `TokenRules` has the constraints on single tokens.
 
     Attributes:
         strategy: 'greedy', 'sample' or 'beam'.
-        max_decode_steps: most tokens of a generated sequence, EOS included.
-        temperature: logits are divided by it before sampling.
-        top_k: sample among the k most likely tokens only; 0 is off.
-        top_p: sample among the fewest most likely tokens whose probabilities add up to top_p
-            (after temperature and top_k; Holtzman et al. 2020); 1.0 is off.
+        max_decode_steps: longest generated sequence in tokens, EOS included.
+        temperature: divides the logits before sampling.
+        top_k: sample from the k most likely tokens; 0 is off.
+        top_p: nucleus sampling (Holtzman et al. 2020), after temperature and top_k; 1.0 is off.
         num_samples: independent samples per prompt.
-        num_beams: width of the beam.
-        length_penalty: exponent alpha of ((5 + length) / 6) ** alpha (of length ** alpha, by
-            transformers' rules); below 0 it favours short sequences.
-        beam_rules: 't5x', 'transformers' or one of its variants, see `beam.BEAM_RULES`.
-        rescale_scores: False: a score is the log-likelihood of the sequence under the model.
-            True: under the distribution it was drawn from, after temperature, top_k and top_p
-            (T5X's default; always 0 for greedy).
-        eos_id: the token that ends a sequence.
-        seed: samples are a function of (seed, example number, sample number) alone.
+        num_beams: beam width.
+        length_penalty: exponent alpha of ((5 + length) / 6) ** alpha, or of length ** alpha with
+            transformers' rules; negative values favour short sequences.
+        beam_rules: 't5x', 'transformers' or a variant of it (`beam.BEAM_RULES`).
+        rescale_scores: False: scores are log-likelihoods under the model. True: under the
+            distribution after temperature, top_k and top_p (T5X's default; 0 for greedy).
+        eos_id: end-of-sequence token.
+        seed: samples depend on (seed, example number, sample number) only.
 
     Raises:
-        UserError: a value out of range, or one that the strategy would ignore.
+        UserError: a value is out of range, or the strategy would ignore it.
     """
 
     strategy: str = one_of("greedy", STRATEGIES)
@@ -72,26 +60,21 @@ class DecodeConfig(TokenRules):
 
     def __post_init__(self):
         super().__post_init__()
-        self._refuse_ignored("sample", ("temperature", "top_k", "top_p", "num_samples"))
-        self._refuse_ignored("beam", ("num_beams", "length_penalty", "beam_rules"))
-        if self.strategy == "beam" and self.rescale_scores:
-            raise UserError("rescale_scores=True has no meaning with strategy='beam'; leave it out")
-
-    def _refuse_ignored(self, strategy: str, names: tuple[str, ...]) -> None:
-        """Deterministic results where samples were asked for would go unnoticed."""
-        if self.strategy == strategy:
-            return
         defaults = {field.name: field.default for field in dataclasses.fields(self)}
-        for name in names:
-            if getattr(self, name) != defaults[name]:
+        strategy_of = dict.fromkeys(("temperature", "top_k", "top_p", "num_samples"), "sample")
+        strategy_of |= dict.fromkeys(("num_beams", "length_penalty", "beam_rules"), "beam")
+        for name, strategy in strategy_of.items():
+            if self.strategy != strategy and getattr(self, name) != defaults[name]:
                 raise UserError(
                     f"DecodeConfig.{name} = {getattr(self, name)!r} has no effect with "
                     f"strategy={self.strategy!r}; set strategy={strategy!r} or leave {name} out"
                 )
+        if self.strategy == "beam" and self.rescale_scores:
+            raise UserError("rescale_scores=True has no meaning with strategy='beam'; leave it out")
 
     @property
     def num_sequences(self) -> int:
-        """N, sequences returned per prompt."""
+        """N, the number of sequences per prompt."""
         return {"greedy": 1, "sample": self.num_samples, "beam": self.num_beams}[self.strategy]
 
     def describe(self) -> str:
@@ -109,36 +92,24 @@ class DecodeConfig(TokenRules):
         return f"{text} steps={self.max_decode_steps}{self.describe_rules()}"
 
     def settings(self) -> dict[str, Any]:
-        """All fields as JSON values, of the rules on tokens those that are set."""
+        """All fields as JSON values; of the token rules only those that are set."""
         rules = {field.name for field in dataclasses.fields(TokenRules)}
         names = [field.name for field in dataclasses.fields(self) if field.name not in rules]
         return {name: getattr(self, name) for name in names} | self.rules_set()
-
-
-class Decoded(NamedTuple):
-    """What decoding returns; B rows, N sequences each, T = max_decode_steps.
-
-    Beams come best first; samples in the order of their number, so that sample n of an example is
-    the same whatever num_samples is.
-    """
-
-    tokens: jax.Array  # [B, N, T] int32, EOS included, zeros after it
-    scores: jax.Array  # [B, N] float32, log-likelihood (beam: length-penalised)
-    steps: jax.Array  # scalar int32, how many steps ran before all rows had ended
 
 
 class _Sequences(NamedTuple):
     example_ids: jax.Array  # [B] int32
     positions: jax.Array  # [B] int32
     tokens: jax.Array  # [B, N, T] int32
-    last: jax.Array  # [B, N] int32, what the next step is fed
+    last: jax.Array  # [B, N] int32, input of the next step
     scores: jax.Array  # [B, N] float32
     ended: jax.Array  # [B, N] bool
 
 
 @dataclasses.dataclass(frozen=True)
 class OneByOne:
-    """Greedy decoding and sampling (a `search.Search`): every sequence is extended on its own."""
+    """Greedy decoding and sampling (a `search.Search`): sequences are independent."""
 
     config: DecodeConfig
 
@@ -158,23 +129,29 @@ class OneByOne:
             ended=jnp.broadcast_to(padding[:, None], (rows, num)),
         )
 
-    def fed(self, state: _Sequences) -> jax.Array:
+    def input_tokens(self, state: _Sequences) -> jax.Array:
         return state.last.reshape(-1)
 
     def extend(self, state: _Sequences, logits: jax.Array) -> tuple[_Sequences, None]:
         config = self.config
         positions = jnp.repeat(state.positions, self.num_sequences)
         allowed = logits
-        constrain = _constrain_fn(config)
+        constrain = constrain_fn(config, config.eos_id, config.max_decode_steps)
         if constrain is not None:
             tokens = state.tokens.reshape(-1, config.max_decode_steps)
             allowed = constrain(logits, tokens, positions)
         if config.strategy == "sample":
             keys = _row_keys(config.seed, state.example_ids, self.num_sequences)
             keys = jax.vmap(jax.random.fold_in)(keys, positions)
-            token, logprob = _sampled(config, logits, allowed, keys)
+            allowed = sampling_logits(allowed, config.temperature, config.top_k, config.top_p)
+            token = jax.vmap(jax.random.categorical)(keys, allowed).astype(jnp.int32)
+            logprob = token_logprobs(allowed if config.rescale_scores else logits, token)
         else:
-            token, logprob = _likeliest(config, logits, allowed)
+            token = largest(allowed, 1)[1][:, 0]
+            if config.rescale_scores:
+                logprob = jnp.zeros(token.shape, jnp.float32)
+            else:
+                logprob = token_logprobs(logits, token)
         token = jnp.where(state.ended, 0, token.reshape(state.last.shape))
         logprob = jnp.where(state.ended, 0.0, logprob.reshape(state.last.shape))
         extended = _Sequences(
@@ -191,12 +168,12 @@ class OneByOne:
         full = state.positions >= self.config.max_decode_steps
         return full | jnp.all(state.ended, axis=-1)
 
-    def found(self, state: _Sequences) -> tuple[jax.Array, jax.Array]:
+    def sequences(self, state: _Sequences) -> tuple[jax.Array, jax.Array]:
         return state.tokens, state.scores
 
 
 def search_of(config: DecodeConfig) -> Search:
-    """The strategy that a configuration asks for."""
+    """Builds the strategy of a configuration."""
     if config.strategy != "beam":
         return OneByOne(config)
     return beam.BeamSearch(
@@ -205,66 +182,12 @@ def search_of(config: DecodeConfig) -> Search:
         alpha=config.length_penalty,
         eos_id=config.eos_id,
         rules=config.beam_rules,
-        constrain=_constrain_fn(config),
+        constrain=constrain_fn(config, config.eos_id, config.max_decode_steps),
     )
 
 
-def _constrain_fn(config: DecodeConfig) -> ConstrainFn | None:
-    return constrain_fn(config, config.eos_id, config.max_decode_steps)
-
-
-def decode(
-    step_fn: StepFn,
-    reorder_fn: Callable,
-    cache: Any,
-    example_ids: jax.Array,
-    config: DecodeConfig,
-) -> Decoded:
-    """Generates `config.num_sequences` sequences per row, all rows from the start to their end.
-
-    Args:
-        step_fn: (cache, tokens [B * N] int32, positions [B] int32) -> (logits [B * N, V], cache).
-        reorder_fn: (cache, beams [B, N] int32) -> cache whose sequence n continues beams[:, n];
-            called by beam search only.
-        cache: the step function's, for B * N rows, a row's sequences next to each other.
-        example_ids: [B] int32, number of each row's example, PADDING_EXAMPLE for padding rows
-            (which end at once). Samples depend on it, so they do not depend on the batching.
-        config: the strategy.
-    """
-    search = search_of(config)
-    state = search.start(example_ids)
-    rows = example_ids.shape[0]
-    state, _, steps = advance(step_fn, reorder_fn, search, state, cache, rows)
-    return Decoded(*search.found(state), steps)
-
-
-def _likeliest(
-    config: DecodeConfig, logits: jax.Array, allowed: jax.Array
-) -> tuple[jax.Array, jax.Array]:
-    """The most likely token [R] of those allowed, and its log-probability [R] under the model.
-
-    Args:
-        config: the strategy.
-        logits: [R, V], the model's.
-        allowed: [R, V], the same after the rules on tokens.
-    """
-    token = largest(allowed, 1)[1][:, 0]
-    if config.rescale_scores:
-        return token, jnp.zeros(token.shape, jnp.float32)
-    return token, token_logprobs(logits, token)
-
-
-def _sampled(
-    config: DecodeConfig, logits: jax.Array, allowed: jax.Array, keys: jax.Array
-) -> tuple[jax.Array, jax.Array]:
-    """A token [R] drawn by the rows' keys, and its log-probability [R]; see `_likeliest`."""
-    allowed = sampling_logits(allowed, config.temperature, config.top_k, config.top_p)
-    token = jax.vmap(jax.random.categorical)(keys, allowed).astype(jnp.int32)
-    return token, token_logprobs(allowed if config.rescale_scores else logits, token)
-
-
 def _row_keys(seed: int, example_ids: jax.Array, num_samples: int) -> jax.Array:
-    """[B * N] keys from (seed, example, sample)."""
+    """Random keys [B * N] from (seed, example, sample)."""
     fold = jax.vmap(jax.random.fold_in)
     examples = jnp.repeat(example_ids.astype(jnp.uint32), num_samples)
     samples = jnp.tile(jnp.arange(num_samples, dtype=jnp.uint32), example_ids.shape[0])
@@ -285,9 +208,9 @@ def sampling_logits(
     top_k: int = 0,
     top_p: float = 1.0,
 ) -> jax.Array:
-    """Logits [R, V] of the distribution to draw from: -inf for tokens that are ruled out.
+    """Applies temperature, top_k and top_p to logits [R, V]: -inf for excluded tokens.
 
-    Tokens that tie with the last one allowed are allowed too.
+    Tokens that tie with the last one kept are kept too.
 
     Worked example: probabilities 0.4, 0.3, 0.2, 0.1 at temperature 1; top_k 2 leaves 0.4 and 0.3
     (drawn with 4/7 and 3/7); top_p 0.75 leaves 0.4, 0.3 and 0.2, as 0.4 + 0.3 < 0.75.
@@ -303,10 +226,10 @@ def sampling_logits(
 
 
 def _nucleus(probabilities: jax.Array, top_p: float) -> jax.Array:
-    """Largest threshold [R, 1] at which the probabilities not below it add up to top_p.
+    """Largest threshold [R, 1] such that probabilities not below it sum to at least top_p.
 
-    Bisects on the bit pattern, which orders non-negative floats as their values do: 31 sums over
-    the vocabulary find the exact threshold, where a sort is slow on every accelerator.
+    Bisects on the bit pattern, which orders non-negative floats by value: 31 sums over the
+    vocabulary find the exact threshold and are much faster than a sort on accelerators.
     """
     rows = probabilities.shape[0]
 

@@ -1,8 +1,8 @@
-"""The loop that all decoding strategies share: rows that are each at a position of their own.
+"""The decoding loop of all strategies; every row has its own position.
 
-A strategy keeps a state of arrays with the rows in front. A row that has ended stays as it is while
-others go on, and may be replaced by a fresh one between two runs of the loop; so it does not
-matter to a row when it started, or beside which others.
+The state of a strategy is a tree of arrays with a leading row axis. An ended row is frozen while
+others continue, and may be replaced between two runs of the loop, so results of a row depend
+neither on when it started nor on its neighbours.
 """
 
 from collections.abc import Callable
@@ -12,36 +12,35 @@ import jax
 import jax.numpy as jnp
 
 PADDING_EXAMPLE = -1
-# Width of the blocks in which `largest` looks first.
-_BLOCK = 128
+_BLOCK = 128  # width of the blocks whose maxima `largest` compares first
 
 
 class Search(Protocol):
-    """A decoding strategy: B rows, N sequences of each, T tokens at most, V vocabulary.
+    """A decoding strategy: B rows, N sequences per row, T tokens at most, V vocabulary.
 
-    A state has `positions` [B] int32, the tokens that each row has, and `example_ids` [B].
+    A state has `positions` [B] int32 (tokens generated so far) and `example_ids` [B].
     """
 
     @property
     def num_sequences(self) -> int: ...
 
     def start(self, example_ids: jax.Array, /) -> Any:
-        """The state of fresh rows [B]; rows of PADDING_EXAMPLE have ended."""
+        """The initial state [B]; rows of PADDING_EXAMPLE have ended."""
         ...
 
-    def fed(self, state: Any, /) -> jax.Array:
-        """[B * N] int32: what the next step is fed, 0 at position 0."""
+    def input_tokens(self, state: Any, /) -> jax.Array:
+        """Input tokens of the next step [B * N] int32, 0 at position 0."""
         ...
 
     def extend(self, state: Any, logits: jax.Array, /) -> tuple[Any, jax.Array | None]:
-        """One token more: the state, and which sequence [B, N] each continues (None: itself)."""
+        """Adds a token: the state, and the parent [B, N] of each sequence (None: itself)."""
         ...
 
     def ended(self, state: Any, /) -> jax.Array:
-        """[B] boolean."""
+        """Whether each row has ended, [B] bool."""
         ...
 
-    def found(self, state: Any, /) -> tuple[jax.Array, jax.Array]:
+    def sequences(self, state: Any, /) -> tuple[jax.Array, jax.Array]:
         """Tokens [B, N, T] int32 and scores [B, N] float32 so far."""
         ...
 
@@ -58,18 +57,17 @@ def advance(
     enough: int | jax.Array,
     adjust_fn: Callable[[jax.Array, jax.Array, jax.Array], jax.Array] | None = None,
 ) -> tuple[Any, Any, jax.Array]:
-    """Steps, in one `lax.while_loop`, until `enough` rows have ended.
+    """Runs decoding steps in one `lax.while_loop` until `enough` rows have ended.
 
     Args:
         step_fn: (cache, tokens [B * N] int32, positions [B] int32) -> (logits [B * N, V], cache).
         reorder_fn: (cache, parents [B, N]) -> cache whose sequence n continues parents[:, n].
-        search: the strategy.
-        state, cache: as they were left, rows' sequences next to each other.
-        enough: rows, those that have ended already included.
+        state, cache: of the previous run; the sequences of a row are adjacent.
+        enough: number of rows, including those that have ended already.
         adjust_fn: (logits, example_ids [B * N], positions [B * N]) -> logits; may forbid tokens.
 
     Returns:
-        The state, the cache, and how many steps were taken, int32.
+        The state, the cache, and the number of steps, int32.
     """
     num = search.num_sequences
 
@@ -78,7 +76,7 @@ def advance(
 
     def step(carry: tuple) -> tuple:
         state, cache, steps = carry
-        logits, cache = step_fn(cache, search.fed(state), state.positions)
+        logits, cache = step_fn(cache, search.input_tokens(state), state.positions)
         logits = logits.astype(jnp.float32)
         if adjust_fn is not None:
             ids, positions = (jnp.repeat(a, num) for a in (state.example_ids, state.positions))
@@ -92,7 +90,7 @@ def advance(
 
 
 def replace_rows(replaced: jax.Array, new: Any, old: Any) -> Any:
-    """Trees of arrays with rows in front: the new rows where `replaced` [B], else the old."""
+    """Selects rows of two trees of arrays: the new ones where `replaced` [B], else the old."""
 
     def choose(new: jax.Array, old: jax.Array) -> jax.Array:
         return jnp.where(replaced.reshape(-1, *[1] * (new.ndim - 1)), new, old)
@@ -102,16 +100,15 @@ def replace_rows(replaced: jax.Array, new: Any, old: Any) -> Any:
 
 def write_at(tokens: jax.Array, new: jax.Array, positions: jax.Array) -> jax.Array:
     """tokens [B, N, T] with new [B, N] at each row's position [B]."""
-    here = jnp.arange(tokens.shape[-1]) == positions[:, None, None]
-    return jnp.where(here, new[..., None], tokens)
+    is_position = jnp.arange(tokens.shape[-1]) == positions[:, None, None]
+    return jnp.where(is_position, new[..., None], tokens)
 
 
 def largest(values: jax.Array, count: int) -> tuple[jax.Array, jax.Array]:
-    """`jax.lax.top_k` of values [R, V], also of equals the first: several times faster on CPUs.
+    """`jax.lax.top_k` of values [R, V], with the same order of ties; several times faster on CPUs.
 
-    The `count` blocks with the largest maxima hold the `count` largest values: each of these blocks
-    has one value at least that is no smaller than any outside. Taken in their order, so that of
-    equals the first stays the first.
+    The `count` largest values lie in the `count` blocks with the largest maxima. The blocks are
+    kept in order, so the first of equal values stays first.
     """
     rows, width = values.shape
     num_blocks = -(-width // _BLOCK)
@@ -122,6 +119,6 @@ def largest(values: jax.Array, count: int) -> tuple[jax.Array, jax.Array]:
     blocks = padded.reshape(rows, num_blocks, _BLOCK)
     chosen = jnp.sort(jax.lax.top_k(jnp.max(blocks, axis=-1), count)[1], axis=-1)
     candidates = jnp.take_along_axis(blocks, chosen[..., None], axis=1).reshape(rows, -1)
-    found, places = jax.lax.top_k(candidates, count)
-    block = jnp.take_along_axis(chosen, places // _BLOCK, axis=-1)
-    return found, block * _BLOCK + places % _BLOCK
+    top, indices = jax.lax.top_k(candidates, count)
+    block = jnp.take_along_axis(chosen, indices // _BLOCK, axis=-1)
+    return top, block * _BLOCK + indices % _BLOCK

@@ -1,9 +1,8 @@
-"""A fixed number of slots that generate, each refilled with the next prompt when it ends.
+"""Continuous batching: a fixed number of decoding slots, refilled as answers end.
 
-The device side of `batching.Decoder`: four compiled functions over arrays whose shapes never change
-but for the slots' source length, and that only shrinks. Which prompt goes where is decided on the
-host between two runs of the loop, from what has ended alone, so a list of prompts is always
-computed in the same way.
+The device side of `batching.Decoder`: compiled functions over arrays of fixed shapes, except that
+the source length may shrink. The host assigns prompts to slots between two runs of the loop, based
+only on which answers have ended, so a list of prompts is always computed in the same way.
 """
 
 import contextlib
@@ -14,27 +13,28 @@ from typing import Any, NamedTuple, Protocol
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.sharding import Mesh
+from jax.sharding import Mesh, Sharding
 
-from instruct.eval.decoding.search import PADDING_EXAMPLE, Search, advance, replace_rows
+from instruct.eval.decoding.decode import DecodeConfig, search_of
+from instruct.eval.decoding.search import PADDING_EXAMPLE, advance, replace_rows
 from instruct.mesh import batch_sharding, logical_constraint, replicated_sharding
 
 
 class DecodableModel(Protocol):
-    """What decoding needs of a model; `instruct.models.encoder_decoder.EncoderDecoder` has it.
+    """Interface of a model that decodes, such as `models.encoder_decoder.EncoderDecoder`.
 
-    B slots, N sequences of each, S source tokens, V vocabulary. Prompts and caches are trees of
-    whatever structure the model likes.
+    B slots, N sequences per slot, S source tokens, V vocabulary. The model chooses the tree
+    structure of prompts and caches.
     """
 
     def start_prompts(self, params: Any, tokens: jax.Array, /) -> Any:
-        """Tokens [B, S] -> what decoding needs of the prompts, computed once."""
+        """Encodes tokens [B, S]."""
         ...
 
     def init_cache(
         self, prompts: Any, num_sequences: int, num_columns: int, reordered: bool = True
     ) -> Any:
-        """The cache of a decode; `reordered`: whether sequences may change places."""
+        """An initial cache; `reordered`: whether beam search will reorder sequences."""
         ...
 
     def decode_step(
@@ -46,11 +46,11 @@ class DecodableModel(Protocol):
     def fill_slots(
         self, cache: Any, prompts: Any, slots: jax.Array, rows: jax.Array, count: jax.Array
     ) -> Any:
-        """The cache in which slots[i] has prompt rows[i], for i below `count`."""
+        """Puts prompt rows[i] into slots[i], for i below `count`."""
         ...
 
     def narrow(self, cache: Any, source_length: int) -> Any:
-        """The cache for prompts of at most that many tokens."""
+        """Shortens the cache to prompts of at most `source_length` tokens."""
         ...
 
 
@@ -58,7 +58,7 @@ AdjustFn = Callable[[jax.Array, jax.Array, jax.Array], jax.Array]
 
 
 class Report(NamedTuple):
-    """What the host sees after a run: slots B, N sequences, T tokens at most."""
+    """State of all slots after a run: B slots, N sequences, T tokens at most."""
 
     ended: jax.Array  # [B] bool
     tokens: jax.Array  # [B, N, T] int32
@@ -66,12 +66,11 @@ class Report(NamedTuple):
 
 
 class SlotPrograms:
-    """The compiled functions; one set serves any parameters and any number of lists.
+    """The compiled functions of a model and a strategy, for any parameters and prompts.
 
     Args:
-        model, reorder_fn, search: what steps, what follows beams, which strategy.
-        num_columns: tokens that a sequence may have.
-        adjust_fn: see `search.advance`.
+        model, reorder_fn, adjust_fn: see `search.advance`.
+        config: the strategy.
         mesh: slots are split over its data axes; None: one device.
     """
 
@@ -79,15 +78,12 @@ class SlotPrograms:
         self,
         model: DecodableModel,
         reorder_fn: Callable[[Any, jax.Array], Any],
-        search: Search,
-        num_columns: int,
-        reordered: bool,
+        config: DecodeConfig,
         adjust_fn: AdjustFn | None,
         mesh: Mesh | None,
     ):
-        self.model, self.search, self.mesh = model, search, mesh
-        self._reorder_fn, self._adjust_fn = reorder_fn, adjust_fn
-        self._num_columns, self._reordered = num_columns, reordered
+        self.model, self.search, self.mesh = model, search_of(config), mesh
+        self._reorder_fn, self._adjust_fn, self._config = reorder_fn, adjust_fn, config
         whole = None if mesh is None else replicated_sharding(mesh)
         self.encode = self._under_mesh(jax.jit(model.start_prompts))
         self.empty = self._under_mesh(jax.jit(self._empty, static_argnums=(1, 2)))
@@ -99,7 +95,7 @@ class SlotPrograms:
     def _under_mesh(self, function: Callable) -> Callable:
         @functools.wraps(function)
         def call(*arguments: Any) -> Any:
-            with contextlib.nullcontext() if self.mesh is None else jax.set_mesh(self.mesh):
+            with mesh_context(self.mesh):
                 return function(*arguments)
 
         return call
@@ -108,44 +104,47 @@ class SlotPrograms:
         tokens = jax.ShapeDtypeStruct((num_slots, source_length), jnp.int32)
         shapes = jax.eval_shape(self.model.start_prompts, params, tokens)
         prompts = jax.tree.map(lambda shape: jnp.zeros(shape.shape, shape.dtype), shapes)
-        cache = self.model.init_cache(
-            prompts, self.search.num_sequences, self._num_columns, self._reordered
-        )
+        num, steps = self.search.num_sequences, self._config.max_decode_steps
+        cache = self.model.init_cache(prompts, num, steps, self._config.strategy == "beam")
         padding = jnp.full((num_slots,), PADDING_EXAMPLE, jnp.int32)
         return _by_rows(self.search.start(padding)), cache
 
     def _fill(self, state, cache, prompts, example_ids, slots, rows, count):
-        """`example_ids` [B]: of the slots that get a prompt, PADDING_EXAMPLE of the others."""
+        """`example_ids` [B]: PADDING_EXAMPLE for slots that get no prompt."""
         cache = self.model.fill_slots(cache, prompts, slots, rows, count)
         fresh = self.search.start(example_ids)
         state = replace_rows(example_ids != PADDING_EXAMPLE, fresh, state)
         return _by_rows(state), cache
 
     def _run(self, params, state, cache, enough):
+        step_fn = functools.partial(self.model.decode_step, params)
         state, cache, _ = advance(
-            functools.partial(self.model.decode_step, params),
-            self._reorder_fn,
-            self.search,
-            state,
-            cache,
-            enough,
-            self._adjust_fn,
+            step_fn, self._reorder_fn, self.search, state, cache, enough, self._adjust_fn
         )
-        report = Report(self.search.ended(state), *self.search.found(state))
+        report = Report(self.search.ended(state), *self.search.sequences(state))
         return _by_rows(state), cache, report
 
     def rows(self, array: np.ndarray) -> jax.Array:
-        """An array with rows in front, on the devices."""
-        return self._put(array, None if self.mesh is None else batch_sharding(self.mesh))
+        """Puts an array with a leading row axis on the devices."""
+        return put_array(array, self.mesh, batch_sharding)
 
     def whole(self, array: np.ndarray) -> jax.Array:
-        """An array that every device needs."""
-        return self._put(array, None if self.mesh is None else replicated_sharding(self.mesh))
+        """Puts an array on every device."""
+        return put_array(array, self.mesh, replicated_sharding)
 
-    def _put(self, array: np.ndarray, sharding: Any) -> jax.Array:
-        if sharding is None:
-            return jnp.asarray(array)
-        return jax.make_array_from_callback(array.shape, sharding, lambda index: array[index])
+
+def mesh_context(mesh: Mesh | None) -> contextlib.AbstractContextManager[Any]:
+    """Sets the mesh, if there is one."""
+    return contextlib.nullcontext() if mesh is None else jax.set_mesh(mesh)
+
+
+def put_array(
+    array: np.ndarray, mesh: Mesh | None, sharding_fn: Callable[[Mesh], Sharding]
+) -> jax.Array:
+    """Puts an array, which all processes have, on the devices of a mesh or on the only device."""
+    if mesh is None:
+        return jnp.asarray(array)
+    return jax.make_array_from_callback(array.shape, sharding_fn(mesh), lambda index: array[index])
 
 
 def _by_rows(state: Any) -> Any:
@@ -153,19 +152,12 @@ def _by_rows(state: Any) -> Any:
 
 
 class SlotArray:
-    """The slots of one list of prompts.
-
-    Args:
-        programs: what to run.
-        params: the model's parameters.
-        num_slots: B.
-        source_length: tokens of the longest prompt, padding included.
-    """
+    """The slots that decode one list of prompts of at most `source_length` padded tokens."""
 
     def __init__(self, programs: SlotPrograms, params: Any, num_slots: int, source_length: int):
         self._programs, self._params = programs, params
         self._length = source_length
-        # Per slot: number of its example, -1 for none; padded length of its prompt.
+        # Per slot: its example number, -1 if free; padded length of its prompt.
         self.owners = np.full(num_slots, -1)
         self._lengths = np.zeros(num_slots, np.int64)
         self._state, self._cache = programs.empty(params, num_slots, source_length)
@@ -173,14 +165,12 @@ class SlotArray:
     def fill(
         self, prompts: Any, length: int, rows: Sequence[int], owners: Sequence[int], ids: np.ndarray
     ) -> None:
-        """Puts prompts into free slots, as many as `rows` (which may not be more than are free).
+        """Puts prompts into free slots.
 
         Args:
-            prompts: as `SlotPrograms.encode` returned them.
-            length: their padded length.
-            rows: which of them.
-            owners: number of the example of each.
-            ids: example ids by number.
+            prompts, length: encoded by `SlotPrograms.encode`, and their padded length.
+            rows, owners: which prompts, at most as many as free slots, and their example numbers.
+            ids: example ids by example number.
         """
         programs, num_slots = self._programs, len(self.owners)
         longest = max(length, int(np.max(self._lengths * (self.owners >= 0))))
@@ -204,9 +194,9 @@ class SlotArray:
         )
 
     def run(self, enough: int) -> Report:
-        """Starts the loop until `enough` of the slots are free or have ended; does not wait."""
-        enough_ = self._programs.whole(np.array(enough, np.int32))
+        """Starts the loop until `enough` slots are free or have ended; does not wait."""
+        limit = self._programs.whole(np.array(enough, np.int32))
         self._state, self._cache, report = self._programs.run(
-            self._params, self._state, self._cache, enough_
+            self._params, self._state, self._cache, limit
         )
         return report

@@ -1,7 +1,7 @@
-"""Rules on which token may come next: transformers' logits processors, in their order.
+"""Rules on the next token: transformers' logits processors, in their order.
 
-A rule sees the scores of a step (logits; log-probabilities in beam search, as there) and the
-sequence so far, the start token 0 included. A rule that is off costs nothing: it is not compiled.
+A rule sees the scores of a step (logits; in beam search log-probabilities, as in transformers) and
+the sequence so far, with the start token 0. Rules that are off are not compiled.
 """
 
 import dataclasses
@@ -18,29 +18,29 @@ import jax.numpy as jnp
 from instruct.errors import UserError
 from instruct.fields import bounded, check_fields
 
-# (scores [R, V], tokens [R, T] int32, positions [R] int32) -> scores [R, V]; of row r the first
-# positions[r] tokens count.
+# (scores [R, V], tokens [R, T] int32, positions [R] int32) -> scores [R, V]; row r has positions[r]
+# tokens so far.
 ConstrainFn = Callable[[jax.Array, jax.Array, jax.Array], jax.Array]
 _LONGEST_SHOWN = 40
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class TokenRules:
-    """Rules on generated tokens; names and meaning are transformers'.
+    """Rules on generated tokens, with transformers' names and meanings.
 
     Attributes:
-        repetition_penalty: a score of a token that occurred is divided by it, multiplied if it is
-            below 0; 1.0 is off.
+        repetition_penalty: divides the scores of tokens that occurred (multiplies negative ones);
+            1.0 is off.
         no_repeat_ngram_size: no n-gram of this length occurs twice; 0 is off.
-        bad_words_ids: sequences of ids that do not occur.
-        min_decode_steps: no EOS among the first so many tokens (transformers' `min_new_tokens`;
+        bad_words_ids: forbidden sequences of ids.
+        min_decode_steps: number of tokens before EOS is allowed (transformers' `min_new_tokens`;
             its `min_length` counts the start token too).
         forced_bos_token_id: the first token.
         forced_eos_token_id: the token at the last step, max_decode_steps.
-        exponential_decay_length_penalty: (start, factor): from `start` tokens on EOS grows likelier
+        exponential_decay_length_penalty: (start, factor): after `start` tokens EOS becomes likelier
             with every token.
-        suppress_tokens: ids that do not occur.
-        begin_suppress_tokens: ids that are not the first token (after a forced one).
+        suppress_tokens: forbidden ids.
+        begin_suppress_tokens: forbidden ids of the first token (after a forced one).
 
     Raises:
         UserError: a value out of range.
@@ -60,21 +60,16 @@ class TokenRules:
         for name in ("suppress_tokens", "begin_suppress_tokens"):
             self._set(name, _ids(getattr(self, name)), "a list of token ids")
         words = self.bad_words_ids
-        listed = [_ids(word) for word in words] if isinstance(words, list | tuple) else [None]
-        good = all(word for word in listed)
-        self._set("bad_words_ids", tuple(listed) if good else None, "a list of lists of token ids")
-        self._check_decay()
+        ids = [_ids(word) for word in words] if isinstance(words, list | tuple) else [None]
+        self._set("bad_words_ids", tuple(ids) if all(ids) else None, "a list of lists of token ids")
+        decay: Any = self.exponential_decay_length_penalty
+        if decay is not None:
+            is_pair = isinstance(decay, list | tuple) and len(decay) == 2
+            valid = is_pair and type(decay[0]) is int and type(decay[1]) in (int, float)
+            valid = valid and decay[0] >= 0 and 0 < decay[1] < math.inf
+            name = "exponential_decay_length_penalty"
+            self._set(name, tuple(decay) if valid else None, "(tokens before it acts, factor)")
         check_fields(self)
-
-    def _check_decay(self) -> None:
-        name = "exponential_decay_length_penalty"
-        value: Any = getattr(self, name)
-        if value is None:
-            return
-        good = isinstance(value, list | tuple) and len(value) == 2 and type(value[0]) is int
-        good = good and type(value[1]) in (int, float) and value[0] >= 0
-        good = good and 0 < value[1] < math.inf
-        self._set(name, tuple(value) if good else None, "(tokens from which it acts, factor)")
 
     def _set(self, name: str, value: tuple | None, allowed: str) -> None:
         if value is None:
@@ -82,38 +77,33 @@ class TokenRules:
         object.__setattr__(self, name, value)
 
     def rules_set(self) -> dict[str, Any]:
-        """The rules that are not off, as JSON values."""
-        fields = dataclasses.fields(TokenRules)
-        values = {field.name: getattr(self, field.name) for field in fields}
-        found = {f.name: values[f.name] for f in fields if values[f.name] != f.default}
-        return json.loads(json.dumps(found))
+        """The rules that are on, as JSON values."""
+        values = ((field, getattr(self, field.name)) for field in dataclasses.fields(TokenRules))
+        rules = {field.name: value for field, value in values if value != field.default}
+        return json.loads(json.dumps(rules))
 
     def describe_rules(self) -> str:
-        """' no_repeat_ngram_size=3 suppress_tokens=[5]'; of a long list a hash; '' for no rule."""
-        found = ""
+        """' no_repeat_ngram_size=3 suppress_tokens=[5]'; a hash for a long list; '' for no rule."""
+        description = ""
         for name, value in self.rules_set().items():
             text = json.dumps(value, separators=(",", ":"))
             if len(text) > _LONGEST_SHOWN:
                 text = hashlib.sha256(text.encode()).hexdigest()[:12]
-            found += f" {name}={text}"
-        return found
+            description += f" {name}={text}"
+        return description
 
 
 def _ids(values: Any) -> tuple[int, ...] | None:
-    """Token ids as a tuple; None if they are none."""
-    if not isinstance(values, list | tuple):
-        return None
-    good = all(type(value) is int and value >= 0 for value in values)
-    return tuple(values) if good else None
+    """Token ids as a tuple; None if they are not a list of whole numbers."""
+    valid = isinstance(values, list | tuple)
+    valid = valid and all(type(value) is int and value >= 0 for value in values)
+    return tuple(values) if valid else None
 
 
 def constrain_fn(rules: TokenRules, eos_id: int, max_steps: int) -> ConstrainFn | None:
-    """The rules as a function over a step's scores; None if all are off.
+    """The rules as a function of a step's scores, for sequences of at most `max_steps` tokens.
 
-    Args:
-        rules: what is set.
-        eos_id: the token that ends a sequence.
-        max_steps: most tokens of a sequence.
+    None if all rules are off.
     """
     if not rules.rules_set():
         return None
@@ -184,21 +174,21 @@ def _check_ids(rules: TokenRules, size: int) -> None:
 
 
 def _marked(ids: jax.Array, counts: jax.Array, size: int) -> jax.Array:
-    """[R, V] whether a token is among ids [R, M] where `counts` [R, M] holds."""
+    """Marks [R, V] the ids [R, M] where `counts` [R, M]."""
     rows = jnp.arange(ids.shape[0])[:, None]
     marks = jnp.zeros((ids.shape[0], size), bool)
     return marks.at[rows, jnp.where(counts, ids, size)].set(True, mode="drop")
 
 
 def _banned(scores: jax.Array, ids: Iterable[int], rows: jax.Array) -> jax.Array:
-    """Scores [R, V] with -inf for ids in the marked rows [R]."""
+    """Sets scores [R, V] of ids to -inf in the marked rows [R]."""
     listed = jnp.asarray(list(ids))
     marks = jnp.zeros(scores.shape[-1], bool).at[listed].set(True)
     return jnp.where(rows[:, None] & marks, -jnp.inf, scores)
 
 
 def _repeating(history: jax.Array, lengths: jax.Array, n: int, size: int) -> jax.Array:
-    """[R, V] whether a token would complete an n-gram that the row has already."""
+    """Marks [R, V] tokens that would complete an n-gram that the row has already."""
     windows = history.shape[1] - n + 1
     first = jnp.arange(windows)
     match = first <= (lengths - n)[:, None]
@@ -211,9 +201,9 @@ def _repeating(history: jax.Array, lengths: jax.Array, n: int, size: int) -> jax
 def _completing(
     history: jax.Array, lengths: jax.Array, words: list[tuple[int, ...]], size: int
 ) -> jax.Array:
-    """[R, V] whether a token would complete one of the sequences of ids."""
+    """Marks [R, V] tokens that would complete one of the sequences of ids."""
     longest = max(len(word) for word in words) - 1
-    # Right-aligned beginnings of the words; -1 stands for anything.
+    # The words without their last ids, right-aligned; -1 matches anything.
     beginnings = [[-1] * (longest + 1 - len(word)) + list(word[:-1]) for word in words]
     prefixes = jnp.asarray(beginnings, jnp.int32).reshape(len(words), longest)
     at = lengths[:, None] + jnp.arange(-longest, 0)

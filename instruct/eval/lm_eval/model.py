@@ -2,9 +2,8 @@
 
     python -m instruct.eval.lm_eval.model --model_args model_dir=runs/a --tasks mmlu
 
-takes the flags of `lm_eval` and is the same command with `--model instruct` and `--batch_size auto`
-put in. The harness looks for models in its own list alone, so from Python, or from another
-program around it, call `register()` first:
+takes the flags of `lm_eval`, with `--model instruct` and `--batch_size auto` as defaults. The
+harness only knows registered models, so from Python call `register()` first:
 
     from instruct.eval.lm_eval.model import register
     register()
@@ -14,7 +13,7 @@ program around it, call `register()` first:
 import functools
 import inspect
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jax
@@ -34,8 +33,7 @@ from instruct.mesh import MeshConfig, make_mesh, param_shardings, with_shardings
 from instruct.models.encoder_decoder import EncoderDecoder, reorder_cache
 
 NAME = "instruct"
-# Requests that are answered, and put in the harness's cache, together.
-_REQUESTS_TOGETHER = 1024
+_REQUESTS_TOGETHER = 1024  # answered, then put into the harness's cache
 _DEFAULT_LENGTH = 512
 
 
@@ -51,23 +49,21 @@ def load_answerer(
     max_batch_size: int | None = None,
     device: str | None = None,
 ) -> tuple[RequestAnswerer, dict[str, Any]]:
-    """Loads a checkpoint; the arguments are what `--model_args` may hold.
+    """Loads a checkpoint; takes the arguments of `--model_args`.
 
     Args:
-        model_dir: a training run's folder, or a checkpoint's: this program's, T5X's or Hugging
-            Face's.
-        step: which checkpoint; None for the newest.
-        vocabulary: as in `instruct.data.vocab`; None: as the checkpoint says.
-        max_length: None: as long as inputs were in training, else 512. With the others below see
-            `AdapterConfig`.
+        model_dir: folder of a training run or of a checkpoint (this program's, T5X's or Hugging
+            Face's).
+        step: of the checkpoint; None for the newest.
+        vocabulary: see `instruct.data.vocab`; None: from the checkpoint.
+        max_length: see `AdapterConfig`; None: the length of inputs in training, else 512.
         max_gen_toks, score_eos, seed: see `AdapterConfig`.
-        batch_size: rows of a batch; None and "auto": 32. Speed only.
-        max_batch_size: most of them.
-        device: has no effect. The harness says "cuda:0" where its user says nothing; JAX takes
-            the accelerators that are there, or what the variable JAX_PLATFORMS names.
+        batch_size: rows of a batch, at most `max_batch_size`; None and "auto": 32.
+        device: ignored. The harness sets "cuda:0" by default; JAX uses the accelerators it finds,
+            or those of the environment variable JAX_PLATFORMS.
 
     Returns:
-        What answers requests, and what was loaded, to be written beside the results.
+        The answerer, and facts on the checkpoint for the harness's results.
 
     Raises:
         UserError: no checkpoint, no vocabulary, or a value out of range.
@@ -113,18 +109,18 @@ def load_answerer(
 
 
 def _batching(batch_size: int | str | None, max_batch_size: int | None) -> BatchConfig:
-    """The harness's "auto" and "auto:4" are our own choice: memory is not measured."""
-    given = batch_size
-    if given is None or str(given).partition(":")[0] == "auto":
-        given = BatchConfig().batch_size
-    if not str(given).isdecimal() or int(given) < 1:
+    """The harness's "auto" and "auto:4" mean the default size: memory is not measured."""
+    size = batch_size
+    if size is None or str(size).partition(":")[0] == "auto":
+        size = BatchConfig().batch_size
+    if not str(size).isdecimal() or int(size) < 1:
         raise UserError(f"batch_size is {batch_size!r}, must be a whole number or auto")
-    return BatchConfig(min(int(given), max_batch_size or int(given)))
+    return BatchConfig(min(int(size), max_batch_size or int(size)))
 
 
 @functools.cache
 def model_class() -> type:
-    """The subclass of the harness's `LM`. Raises UserError where the harness is not installed."""
+    """The subclass of the harness's `LM`. Raises UserError if the harness is not installed."""
     try:
         from lm_eval.api.model import LM
         from tqdm import tqdm
@@ -134,7 +130,7 @@ def model_class() -> type:
         ) from error
 
     class InstructLM(LM):
-        """Requests in, answers of a checkpoint out; for the arguments see `load_answerer`."""
+        """A checkpoint that answers requests; for the arguments see `load_answerer`."""
 
         def __init__(self, **arguments: Any) -> None:
             super().__init__()
@@ -147,22 +143,13 @@ def model_class() -> type:
             self._answerer, self._facts = load_answerer(**arguments)
 
         def loglikelihood(self, requests: list[Any], **_: Any) -> list[tuple[float, bool]]:
-            def answer(part, first, progress):
-                return self._answerer.loglikelihood(part, progress)
-
-            return self._answer("loglikelihood", requests, answer)
+            return self._answer("loglikelihood", requests)
 
         def loglikelihood_rolling(self, requests: list[Any], **_: Any) -> list[float]:
-            def answer(part, first, progress):
-                return self._answerer.loglikelihood_rolling([text for (text,) in part], progress)
-
-            return self._answer("loglikelihood_rolling", requests, answer)
+            return self._answer("loglikelihood_rolling", requests)
 
         def generate_until(self, requests: list[Any], **_: Any) -> list[str]:
-            def answer(part, first, progress):
-                return self._answerer.generate_until(part, progress, first)
-
-            return self._answer("generate_until", requests, answer)
+            return self._answer("generate_until", requests)
 
         def get_model_info(self) -> dict[str, Any]:
             return dict(self._facts)
@@ -171,48 +158,51 @@ def model_class() -> type:
         def tokenizer_name(self) -> str:
             return str(self._facts["vocabulary"])
 
-        def _answer(self, kind: str, requests: list[Any], answer: Callable[..., list]) -> list:
-            answers = []
+        def _answer(self, kind: str, requests: list[Any]) -> list[Any]:
+            """Calls the method of `RequestAnswerer` that is called `kind`, in batches."""
+            method, answers = getattr(self._answerer, kind), []
             arguments = [request.args for request in requests]
             with tqdm(total=len(arguments), desc=kind) as bar:
                 for first in range(0, len(arguments), _REQUESTS_TOGETHER):
-                    part = arguments[first : first + _REQUESTS_TOGETHER]
-                    found = answer(part, first, bar.update)
-                    for asked, one in zip(part, found):
-                        self.cache_hook.add_partial(kind, asked, one)
-                    answers += found
+                    batch = arguments[first : first + _REQUESTS_TOGETHER]
+                    is_rolling = kind == "loglikelihood_rolling"
+                    inputs = [text for (text,) in batch] if is_rolling else batch
+                    number = {"first_number": first} if kind == "generate_until" else {}
+                    answers += method(inputs, bar.update, **number)
+                    for request, answer in zip(batch, answers[first:]):
+                        self.cache_hook.add_partial(kind, request, answer)
             return answers
 
     return InstructLM
 
 
 def register() -> None:
-    """Makes `instruct` a model of the harness; may be called again.
+    """Registers `instruct` as a model of the harness; may be called repeatedly.
 
     Raises:
         UserError: the harness is not installed.
     """
-    found = model_class()
+    model = model_class()
     from lm_eval.api.registry import register_model
 
-    register_model(NAME)(found)
+    register_model(NAME)(model)
 
 
 def with_defaults(arguments: Sequence[str]) -> list[str]:
-    """The harness's arguments with the model's name and the batch size put in if not given."""
-    found = list(arguments)
-    if not found or found[0] in ("ls", "validate"):
-        return found
-    if found[0] == "run":
-        del found[0]
+    """The harness's arguments, with defaults for the model's name and the batch size."""
+    argv = list(arguments)
+    if not argv or argv[0] in ("ls", "validate"):
+        return argv
+    if argv[0] == "run":
+        del argv[0]
     for flags, value in ((("--model", "-M"), NAME), (("--batch_size", "-b"), "auto")):
-        if not any(part.partition("=")[0] in flags for part in found):
-            found += [flags[0], value]
-    return ["run", *found]
+        if not any(argument.partition("=")[0] in flags for argument in argv):
+            argv += [flags[0], value]
+    return ["run", *argv]
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Runs the harness's command line; the exit status: 0, or 2 for bad use."""
+    """Runs the harness's command line. Returns the exit status: 0, or 2 for bad use."""
     try:
         register()
         from lm_eval.__main__ import cli_evaluate

@@ -1,8 +1,7 @@
-"""A metric's value on a task, its standard error, and its value on every example alone.
+"""A metric's value on a task, its standard error, and its value on each single example.
 
-Works for any SeqIO `metric_fn`. Where the value of the whole is the mean of the values of single
-examples (accuracy, ROUGE, ...), the standard error is sd / sqrt(n); otherwise (corpus BLEU, a
-median, ...) it is that of a seeded bootstrap over examples.
+Works for any SeqIO `metric_fn`. If the metric is the mean over single examples (accuracy, ROUGE),
+the standard error is sd / sqrt(n); otherwise (corpus BLEU, a median) that of a seeded bootstrap.
 """
 
 import math
@@ -20,9 +19,8 @@ class Measured(NamedTuple):
 
     Attributes:
         value: as the metric returns it.
-        stderr: None if it cannot be known (one example, or a metric that fails on resamples).
-        singles: the value of each example by itself; None if the metric refuses single examples or
-            its value is not their mean.
+        stderr: None for one example, or if the metric fails on resamples.
+        singles: the metric of each single example; None if it fails there or is not their mean.
     """
 
     value: float
@@ -31,13 +29,13 @@ class Measured(NamedTuple):
 
 
 def numbers(result: Mapping[str, Any]) -> dict[str, float]:
-    """The numeric part of what a metric returned; SeqIO's `Scalar`s count, texts and images not."""
-    found = {}
+    """Numeric values that a metric returned, SeqIO's `Scalar`s included; no texts and images."""
+    scalars = {}
     for name, value in result.items():
         value = getattr(value, "value", value)
         if isinstance(value, int | float | np.number) or getattr(value, "shape", None) == ():
-            found[str(name)] = float(value)
-    return found
+            scalars[str(name)] = float(value)
+    return scalars
 
 
 def measure(
@@ -47,14 +45,13 @@ def measure(
     bootstrap_samples: int = 200,
     seed: int = 0,
 ) -> dict[str, Measured]:
-    """Calls a metric as SeqIO does, with keywords, on the whole and on parts.
+    """Computes a metric on all examples, with standard errors and values of single examples.
 
     Args:
-        metric_fn: (targets, predictions), (targets, scores) or (targets, predictions, aux_values).
+        metric_fn: called with keywords, as SeqIO does.
         targets: postprocessed, at least one.
-        outputs: the other arguments.
-        bootstrap_samples: resamples where a bootstrap is needed; 0 for no standard error there.
-        seed: of the bootstrap.
+        outputs: its other arguments.
+        bootstrap_samples: resamples if a bootstrap is needed; 0 for no standard error then.
     """
     whole = numbers(metric_fn(targets=list(targets), **outputs))
     singles = _singles(metric_fn, targets, outputs)
@@ -65,13 +62,12 @@ def measure(
     resampled = {}
     if not all(is_mean.values()) and bootstrap_samples > 1 and len(targets) > 1:
         resampled = _bootstrap(metric_fn, targets, outputs, bootstrap_samples, seed)
-    found = {}
-    for name, value in whole.items():
-        if is_mean[name]:
-            found[name] = Measured(value, mean_stderr(singles[name]), tuple(singles[name]))
-        else:
-            found[name] = Measured(value, resampled.get(name), None)
-    return found
+    return {
+        name: Measured(value, mean_stderr(singles[name]), tuple(singles[name]))
+        if is_mean[name]
+        else Measured(value, resampled.get(name), None)
+        for name, value in whole.items()
+    }
 
 
 def mean_stderr(values: Sequence[float]) -> float | None:
@@ -82,14 +78,14 @@ def mean_stderr(values: Sequence[float]) -> float | None:
 
 
 def is_right(singles: Sequence[float], index: int) -> bool | None:
-    """Whether an example's own value is full (100, or 1 of 1) or 0; None for anything between."""
+    """Whether an example has the full score (100, or 1 of 1) or 0; None in between."""
     top = 1.0 if 0.0 < max(singles) <= 1.0 else 100.0
     value = singles[index]
     return True if value >= top else False if value == 0.0 else None
 
 
 def part(outputs: Outputs, indices: Sequence[int]) -> dict[str, Any]:
-    """The outputs of some examples; `aux_values` is a mapping of lists."""
+    """Outputs of some examples; `aux_values` is a mapping of lists."""
     return {
         name: part(value, indices) if isinstance(value, Mapping) else [value[i] for i in indices]
         for name, value in outputs.items()
@@ -99,7 +95,7 @@ def part(outputs: Outputs, indices: Sequence[int]) -> dict[str, Any]:
 def _singles(
     metric_fn: MetricFn, targets: Sequence[Any], outputs: Outputs
 ) -> dict[str, list[float]]:
-    """Metric -> one value an example; only metrics that every example has, {} if one fails."""
+    """Metric -> one value per example, for metrics that every example has; {} if one fails."""
     rows = []
     for index in range(len(targets)):
         try:
@@ -122,7 +118,7 @@ def _bootstrap(
             result = numbers(
                 metric_fn(targets=[targets[i] for i in indices], **part(outputs, indices))
             )
-        except Exception:  # for example a correlation of a sample without variance
+        except Exception:  # such as a correlation of a sample without variance
             return {}
         for name, value in result.items():
             drawn.setdefault(name, []).append(value)

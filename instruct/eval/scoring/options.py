@@ -1,18 +1,18 @@
-"""Rank classification that computes nothing twice: all options of a question in one row.
+"""Rank classification: log-likelihoods of all options of a question in one row.
 
-The options are one tree of token prefixes. The question is encoded once, every distinct prefix is
-fed to the decoder once, and a prefix sees its own beginnings only; so four options that start
-alike, or "(A)" to "(D)", cost little more than one. Options [3 5 1], [3 6 1], [4 1] have the tree
+The options form a prefix tree. The question is encoded once and every distinct prefix decoded once
+(tree attention), so four options with the same beginning, or "(A)" to "(D)", cost little more than
+one. Options [3 5 1], [3 6 1], [4 1] have the tree
 
-    node          0    1    2    3    4       fed 0 first, as always; EOS (1) is never fed
-    fed           0    3    5    6    4
+    node          0    1    2    3    4
+    input token   0    3    5    6    4       EOS (1) is never an input
     depth         0    1    2    2    1
     parent        -    0    1    1    0
 
 and option [3 6 1] has the log-probability of 3 after node 0, 6 after node 1 and 1 after node 3.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple, Protocol
 
 import jax
@@ -41,7 +41,7 @@ class Ranking(NamedTuple):
 
 
 class TreeModel(Protocol):
-    """What ranking needs of a model; `EncoderDecoder` has it."""
+    """Interface of a model that ranks options, such as `EncoderDecoder`."""
 
     def tree_logits(
         self, params: Any, inputs: jax.Array, tokens: jax.Array, depths: jax.Array, seen: jax.Array
@@ -53,13 +53,13 @@ class TreeModel(Protocol):
 class PrefixTree(NamedTuple):
     """The distinct prefixes of a question's options, parents before children."""
 
-    tokens: list[int]  # what is fed at each node
-    parents: list[int]  # -1 for the first
-    paths: list[list[int]]  # per option, the node that each of its tokens follows
+    tokens: list[int]  # input token of each node
+    parents: list[int]  # -1 for the root
+    paths: list[list[int]]  # per option, the parent node of each of its tokens
 
 
 def prefix_tree(options: Options) -> PrefixTree:
-    """The tree of the options' prefixes; the worked example is at the top of the file."""
+    """Builds the prefix tree of a question's options; see the example at the top of the file."""
     tokens, parents, paths = [0], [-1], []
     children: dict[tuple[int, int], int] = {}
     for option in options:
@@ -76,12 +76,12 @@ def prefix_tree(options: Options) -> PrefixTree:
 
 
 class OptionScorer:
-    """Log-likelihoods of all options of questions; compiles once per bucket of questions.
+    """Scores all options of questions; compiles once per bucket of questions.
 
     Args:
-        model: computes a tree of continuations.
-        batching: options of a batch (so fewer questions), and buckets.
-        mesh: where parameters live and questions are split over the data axes; None: one device.
+        model: computes logits of prefix trees.
+        batching: options per batch, and buckets.
+        mesh: of the parameters; questions are split over its data axes. None: one device.
     """
 
     def __init__(
@@ -96,7 +96,7 @@ class OptionScorer:
             params, batch["inputs"], batch["tokens"], batch["depths"], batch["seen"]
         )
         rows, options, length = batch["nodes"].shape
-        # Of every edge only the node's normaliser and one logit are needed, not [.., V] again.
+        # An edge needs its node's normaliser and one logit, not another [.., V] array.
         normaliser = jax.nn.logsumexp(logits, axis=-1)
         nodes = batch["nodes"].reshape(rows, -1)
         row = jnp.arange(rows)[:, None]
@@ -109,18 +109,11 @@ class OptionScorer:
         params: Any,
         inputs: Sequence[Sequence[int]],
         options: Sequence[Options],
-        progress: Callable[[int], None] = lambda done: None,
     ) -> list[Ranking]:
-        """Scores every option of every question.
-
-        Args:
-            params: the model's parameters, on the mesh if there is one.
-            inputs: token ids of each question.
-            options: per question, token ids of each option, none 0; at least one.
-            progress: called after each batch with the number of questions just finished.
+        """Scores every option of every question, both as token ids without 0.
 
         Raises:
-            ValueError: an empty input or option, a question without options, or unequal numbers.
+            ValueError: an empty input or option, a question without options, or unequal lengths.
         """
         if len(inputs) != len(options):
             raise ValueError(f"{len(inputs)} inputs but {len(options)} lists of options")
@@ -129,24 +122,20 @@ class OptionScorer:
         for each in options:
             check_not_empty(each)
         lengths = [np.array([len(option) for option in each], np.int32) for each in options]
-        found: list[Any] = [None] * len(inputs)
+        rankings: list[Any] = [None] * len(inputs)
         for numbers, scores in self._runner(params, self._batches(inputs, options)):
-            real = [(row, n) for row, n in enumerate(numbers) if n != PADDING_EXAMPLE]
-            for row, number in real:
-                found[number] = Ranking(scores[row, : len(options[number])], lengths[number])
-            progress(len(real))
-        return found
+            for row, number in enumerate(numbers):
+                if number != PADDING_EXAMPLE:
+                    scores_of_row = scores[row, : len(options[number])]
+                    rankings[number] = Ranking(scores_of_row, lengths[number])
+        return rankings
 
     def _batches(self, inputs, options) -> Iterator[tuple[np.ndarray, tuple]]:
         trees = [prefix_tree(each) for each in options]
         most = max(map(len, options), default=1)
-        plan = plan_buckets(
-            [len(ids) for ids in inputs],
-            max(1, self._batching.batch_size // most),
-            self._batching.max_shapes,
-            self._runner.row_multiple,
-        )
-        for bucket in plan:
+        size, shapes = max(1, self._batching.batch_size // most), self._batching.max_shapes
+        multiple = self._runner.row_multiple
+        for bucket in plan_buckets([len(ids) for ids in inputs], size, shapes, multiple):
             members = bucket.batches[bucket.batches != PADDING_EXAMPLE]
             shape = (
                 rounded_length(max(len(trees[n].tokens) for n in members)),
@@ -166,7 +155,7 @@ def _tree_arrays(
     num_options: int,
     length: int,
 ) -> dict[str, np.ndarray]:
-    """Rows of the numbered questions: nodes [B, M], seen [B, M, M], edges [B, O, L]."""
+    """Arrays of a batch of questions: nodes [B, M], seen [B, M, M], edges [B, O, L]."""
     rows = len(numbers)
     tokens, depths = np.zeros((2, rows, num_nodes), np.int32)
     seen = np.zeros((rows, num_nodes, num_nodes), bool)
@@ -180,7 +169,7 @@ def _tree_arrays(
                 depths[row, node] = depths[row, parent] + 1
                 seen[row, node] = seen[row, parent]
             seen[row, node, node] = True
-        for place, (path, option) in enumerate(zip(tree.paths, options[number])):
-            nodes[row, place, : len(path)] = path
-            targets[row, place, : len(option)] = option
+        for index, (path, option) in enumerate(zip(tree.paths, options[number])):
+            nodes[row, index, : len(path)] = path
+            targets[row, index, : len(option)] = option
     return {"tokens": tokens, "depths": depths, "seen": seen, "nodes": nodes, "targets": targets}

@@ -1,7 +1,4 @@
-"""Log-likelihoods of given targets (teacher forcing), in buckets of few shapes.
-
-No model is imported: scoring needs `apply_fn(params, batch) -> logits [B, T, V]`.
-"""
+"""Log-likelihoods of given targets (teacher forcing), in bucketed batches."""
 
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -29,23 +26,22 @@ from instruct.eval.decoding.decode import token_logprobs
 
 
 def summed_logprobs(logits: jax.Array, batch: Mapping[str, jax.Array]) -> jax.Array:
-    """Sum of the targets' log-probabilities where the loss weight is not 0, [B] float32.
-
-    Args:
-        logits: [B, T, V].
-    """
+    """Log-likelihoods [B] float32 of targets under logits [B, T, V], where the weight is not 0."""
     counted = batch[DECODER_LOSS_WEIGHTS] != 0
     return (token_logprobs(logits, batch[DECODER_TARGET_TOKENS]) * counted).sum(axis=-1)
 
 
 class Scorer:
-    """Scores (inputs, targets) pairs in buckets of few shapes; compiles once per bucket.
+    """Scores (input, target) pairs; compiles once per bucket.
 
     Args:
         apply_fn: (params, batch) -> logits [B, T, V], without dropout.
         batching: rows and buckets.
-        mesh: where parameters live and batches are split over the data axes; None: one device.
+        mesh: of the parameters; batches are split over its data axes. None: one device.
     """
+
+    # dtypes of the arrays that `_score_batch` returns.
+    _DTYPES: tuple[type, ...] = (np.float32,)
 
     def __init__(
         self,
@@ -57,9 +53,6 @@ class Scorer:
         self._batching = batching or BatchConfig()
         self._runner = BatchRunner(self._score_batch, mesh)
 
-    # Types of what `_score_batch` returns, one array each.
-    _DTYPES: tuple[type, ...] = (np.float32,)
-
     def _score_batch(self, params: Any, batch: Mapping[str, jax.Array]) -> tuple[jax.Array, ...]:
         return (summed_logprobs(self._apply_fn(params, batch), batch),)
 
@@ -70,21 +63,27 @@ class Scorer:
         targets: Sequence[Sequence[int]],
         progress: Callable[[int], None] = lambda done: None,
     ) -> np.ndarray:
-        """Log-likelihood of each target given its input, [examples] float32.
+        """Log-likelihood of each target given its input, [examples] float32; see `score_all`."""
+        return self.score_all(params, inputs, targets, progress)[0]
+
+    def score_all(
+        self,
+        params: Any,
+        inputs: Sequence[Sequence[int]],
+        targets: Sequence[Sequence[int]],
+        progress: Callable[[int], None] = lambda done: None,
+    ) -> list[np.ndarray]:
+        """The arrays of `_score_batch` for all examples, [examples] each.
 
         Args:
             params: the model's parameters, on the mesh if there is one.
             inputs: token ids of each example, EOS included.
-            targets: token ids, EOS included if ending there is to count (T5X: yes).
-            progress: called after each batch with the number of pairs just finished.
+            targets: token ids of each example; with EOS its probability counts (as in T5X).
+            progress: called after each batch with the number of pairs in it.
 
         Raises:
-            ValueError: an empty input or target, or unequal numbers of them.
+            ValueError: an empty input or target, or unequal lengths.
         """
-        return self._all_scores(params, inputs, targets, progress)[0]
-
-    def _all_scores(self, params, inputs, targets, progress) -> list[np.ndarray]:
-        """Every array of `_score_batch`, [examples]."""
         if len(inputs) != len(targets):
             raise ValueError(f"{len(inputs)} inputs but {len(targets)} targets")
         check_not_empty(inputs)
@@ -98,14 +97,10 @@ class Scorer:
         return scores
 
     def _batches(self, inputs, targets):
-        """(example numbers, (batch,)): one target length per bucket, its longest target's."""
-        plan = plan_buckets(
-            [len(ids) for ids in inputs],
-            self._batching.batch_size,
-            self._batching.max_shapes,
-            self._runner.row_multiple,
-        )
-        for bucket in plan:
+        """(example numbers, (batch,)); all batches of a bucket have one target length."""
+        size, shapes = self._batching.batch_size, self._batching.max_shapes
+        multiple = self._runner.row_multiple
+        for bucket in plan_buckets([len(ids) for ids in inputs], size, shapes, multiple):
             members = bucket.batches[bucket.batches != PADDING_EXAMPLE]
             longest = rounded_length(max(len(targets[number]) for number in members))
             for numbers in bucket.batches:
@@ -116,13 +111,13 @@ class Scorer:
 def scoring_batch(inputs: np.ndarray, targets: np.ndarray) -> dict[str, np.ndarray]:
     """An unpacked batch of inputs [B, S] and targets [B, T], both padded with 0, int32.
 
-    Worked example: targets [[3, 1, 0]] are fed as [[0, 3, 1]] with weights [[1, 1, 0]].
+    Worked example: targets [[3, 1, 0]] have decoder inputs [[0, 3, 1]] and weights [[1, 1, 0]].
     """
-    fed = np.zeros_like(targets)
-    fed[:, 1:] = targets[:, :-1]
+    shifted = np.zeros_like(targets)
+    shifted[:, 1:] = targets[:, :-1]
     return {
         ENCODER_INPUT_TOKENS: inputs,
-        DECODER_INPUT_TOKENS: fed,
+        DECODER_INPUT_TOKENS: shifted,
         DECODER_TARGET_TOKENS: targets,
         DECODER_LOSS_WEIGHTS: (targets != 0).astype(np.int32),
     }

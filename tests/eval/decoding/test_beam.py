@@ -21,7 +21,7 @@ def beam_search(step_fn, reorder_fn, cache, padding, **settings):
     strategy = BeamSearch(**settings)
     state = strategy.start(jnp.where(padding, PADDING_EXAMPLE, jnp.arange(padding.shape[0])))
     state, _, steps = advance(step_fn, reorder_fn, strategy, state, cache, padding.shape[0])
-    return *strategy.found(state), steps
+    return *strategy.sequences(state), steps
 
 
 def search(prompts, num_beams, alpha, max_steps=toy.MAX_STEPS, padding=None):

@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 
 from instruct.errors import UserError
-from instruct.eval.decoding.decode import DecodeConfig, decode, sampling_logits, token_logprobs
+from instruct.eval.decoding.decode import DecodeConfig, sampling_logits, token_logprobs
 from tests.eval import toy_decoder as toy
+from tests.eval.toy_decoder import decode
 from tests.float32 import assert_same_float32
 
 

@@ -8,12 +8,13 @@ import numpy as np
 import pytest
 
 from instruct.eval.decoding.batching import BatchConfig, Decoder, padded_rows
-from instruct.eval.decoding.decode import DecodeConfig, decode
+from instruct.eval.decoding.decode import DecodeConfig
 from instruct.eval.decoding.search import PADDING_EXAMPLE, largest
 from instruct.mesh import MeshConfig, make_mesh, param_shardings
 from instruct.models.config import ModelConfig
 from instruct.models.encoder_decoder import EncoderDecoder, reorder_cache
 from instruct.models.layout import stack_layers
+from tests.eval.toy_decoder import decode
 from tests.float32 import assert_same_float32
 
 pytestmark = pytest.mark.slow

@@ -96,21 +96,21 @@ def test_greedy_is_what_greedy_decoding_gives(params):
     assert len({tuple(ids) for ids in greedy}) > 1
     others = [[*ids[:-1], ids[-1] ^ 1 or 2] for ids in greedy]
     scorer = ContinuationScorer(NETWORK.apply, BatchConfig(4, 1))
-    scores, equal = scorer.score_and_compare(params, inputs, greedy)
+    scores, equal = scorer.score_all(params, inputs, greedy)
     assert equal.all()
-    assert not scorer.score_and_compare(params, inputs, others)[1].any()
+    assert not scorer.score_all(params, inputs, others)[1].any()
     assert_same_float32(scores, scorer.score(params, inputs, greedy))
     # Shorter continuations are greedy's as well, whatever padding follows them.
     starts = [ids[: 1 + number % 5] for number, ids in enumerate(greedy)]
-    assert scorer.score_and_compare(params, inputs, starts)[1].all()
+    assert scorer.score_all(params, inputs, starts)[1].all()
 
 
 def test_scoring_refuses_what_the_scorer_refuses():
     scorer = ContinuationScorer(NETWORK.apply)
     with pytest.raises(ValueError, match="2 inputs but 1 targets"):
-        scorer.score_and_compare({}, [[1], [1]], [[1]])
+        scorer.score_all({}, [[1], [1]], [[1]])
     with pytest.raises(ValueError, match="sequence 0 is empty"):
-        scorer.score_and_compare({}, [[1]], [[]])
+        scorer.score_all({}, [[1]], [[]])
 
 
 @pytest.mark.slow

@@ -76,7 +76,7 @@ def test_the_samples_of_a_model_vote():
         counts = collections.Counter(first)
         assert vote.votes == max(counts.values()) == counts[vote.answer]
         assert vote.read == len(first)
-        assert texts[vote.place].split()[0] == vote.answer
+        assert texts[vote.sample].split()[0] == vote.answer
     assert any(len(set(texts)) > 2 for texts in found.texts)
 
 
