@@ -94,7 +94,7 @@ def _finish(
                 "--skip_unavailable continues without these tasks.",
             )
         old = read_left_out(workspace, config.mixture)
-        if old is not None and old.missing:
+        if old is not None and old.left_out:
             _say(
                 console,
                 f"{left_out_path(workspace, config.mixture)} of {old.date} still names "
