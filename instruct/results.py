@@ -78,6 +78,7 @@ FIELDS: dict[str, dict[str, tuple[type, ...]]] = {
     "failure": _TASK_FIELDS | {"error": _TEXT, "checkpoint": _TEXT},
 }
 
+MOST_FAILURES = 5  # failed tasks whose errors are shown
 # Values of fields that files of earlier versions lack.
 _COUNTS = ("exemplars_mean", "exemplars_min", "exemplars_asked", "truncated", "left_out")
 DEFAULTS: dict[str, dict[str, Any]] = {
@@ -286,6 +287,20 @@ def primary_metrics(rows: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
             key = (row["suite"], row["task"], row["mode"], row["step"])
             first.setdefault(key, dict(row))
     return list(first.values())
+
+
+def failure_lines(rows: Iterable[Mapping[str, Any]]) -> list[str]:
+    """Describe failed tasks: the first `MOST_FAILURES` with their errors, the others by name."""
+    failures = [row for row in rows if row["kind"] == "failure"]
+    lines = [
+        f"{row['task']} ({row['mode']}) failed: {row['error']}" for row in failures[:MOST_FAILURES]
+    ]
+    if others := [row["task"] for row in failures[MOST_FAILURES:]]:
+        names = ", ".join(dict.fromkeys(others[:MOST_FAILURES]))
+        more = ", ..." if len(others) > MOST_FAILURES else ""
+        tasks = f"{len(others):,} more task{'s' if len(others) > 1 else ''}"
+        lines.append(f"{tasks} failed ({names}{more}); the results file has the reasons.")
+    return lines
 
 
 def aggregate(rows: Iterable[Mapping[str, Any]]) -> Aggregate:

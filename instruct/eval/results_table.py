@@ -10,7 +10,6 @@ from instruct import results
 
 TITLES = {"held_in": "held-in", "held_out": "held-out", "unknown": "all"}
 MOST_TASKS = 60  # above this many only categories are listed; the report has all tasks
-MOST_FAILURES = 5  # most failures to print; the results file has all of them
 
 
 def print_table(console: Console, title: str, rows: Iterable[Mapping[str, Any]]) -> None:
@@ -20,7 +19,6 @@ def print_table(console: Console, title: str, rows: Iterable[Mapping[str, Any]])
     """
     rows = list(rows)
     primary = results.primary_metrics(rows)
-    failures = [row for row in rows if row["kind"] == "failure"]
     table = Table(title=title, title_justify="left", box=None, header_style="bold", pad_edge=False)
     table.add_column("", overflow="fold", no_wrap=False)
     table.add_column("metric")
@@ -43,14 +41,8 @@ def print_table(console: Console, title: str, rows: Iterable[Mapping[str, Any]])
     console.print(table)
     if len(primary) > MOST_TASKS:
         console.print(f"{len(primary):,} tasks; `run.py report` lists every one.", style="dim")
-    for row in failures[:MOST_FAILURES]:
-        text = f"failed: {row['task']} {row['mode']}: {row['error']}"
-        console.print(text, style="red", markup=False)
-    if others := [row["task"] for row in failures[MOST_FAILURES:]]:
-        names = ", ".join(dict.fromkeys(others[:MOST_FAILURES]))
-        more = ", ..." if len(others) > MOST_FAILURES else ""
-        text = f"failed: {len(others):,} more ({names}{more}); the results file has the reasons"
-        console.print(text, style="red", markup=False)
+    for line in results.failure_lines(rows):
+        console.print(line, style="red", markup=False)
 
 
 def _add_line(

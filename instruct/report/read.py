@@ -21,7 +21,6 @@ from instruct import results
 from instruct.errors import UserError
 from instruct.lineage import read_lineage, read_object, unrecorded
 from instruct.metrics_file import read_metrics
-from instruct.report.wording import failure_lines
 
 SAMPLE_TEXT_LIMIT = 4000
 SAMPLES_PER_TASK = 2
@@ -345,7 +344,7 @@ def _read_evaluations(model_dir: pathlib.Path, warnings: list[str]) -> Iterator[
                 warnings.append(str(error))
                 continue
             yield evaluation
-            failed = failure_lines(evaluation.failures)
+            failed = results.failure_lines(evaluation.failures)
             warnings += [f"evaluation at step {step:,}: {line}" for line in failed]
             if not evaluation.metrics:
                 warnings.append(f"{suite} at step {step:,}: no task is finished yet.")

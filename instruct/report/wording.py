@@ -1,10 +1,6 @@
 """Format counts, changes, standard errors and p-values for pages."""
 
 import math
-from collections.abc import Mapping, Sequence
-from typing import Any
-
-MOST_FAILURES = 3  # explained for each evaluation
 
 
 def counted(count: int, noun: str, plural: str = "") -> str:
@@ -87,18 +83,3 @@ def plus_minus(stderr: float | None) -> str:
 def with_error(value: float | None, stderr: float | None) -> str:
     """`41.2 ± 1.3`, without the error if it is unknown."""
     return number(value) + ("" if number(value) == "–" else plus_minus(stderr))
-
-
-def failure_lines(failures: Sequence[Mapping[str, Any]]) -> list[str]:
-    """Failed tasks of an evaluation: the first few with their reasons, the others by name."""
-    lines = [
-        f"{row['task']} ({row['mode']}) failed: {row['error']}" for row in failures[:MOST_FAILURES]
-    ]
-    if others := [row["task"] for row in failures[MOST_FAILURES:]]:
-        names = ", ".join(dict.fromkeys(others[:MOST_FAILURES]))
-        more = ", ..." if len(others) > MOST_FAILURES else ""
-        lines.append(
-            f"{counted(len(others), 'more task')} of {failures[0]['suite']} failed "
-            f"({names}{more}); the results file has the reasons."
-        )
-    return lines

@@ -4,6 +4,7 @@ import io
 
 from rich.console import Console
 
+from instruct import results
 from instruct.eval import results_table
 from tests.test_results import TASK, metric, shown
 
@@ -24,7 +25,7 @@ def test_groups_categories_tasks_and_failures():
     assert any(line.split() == HELD_IN for line in lines)
     assert any(line.strip().startswith("toy.sum zs_noopt") for line in lines)
     assert any(line.split()[:3] == ["held-out", "tasks", "(1)"] for line in lines)
-    assert "failed: toy.bad zs_noopt: it broke" in text and "f1" not in text
+    assert "toy.bad (zs_noopt) failed: it broke" in text and "f1" not in text
 
 
 def test_exemplars_and_the_better_baseline_where_they_are_known():
@@ -39,10 +40,10 @@ def test_exemplars_and_the_better_baseline_where_they_are_known():
 
 def test_many_failures_are_summed_up():
     failure = {"kind": "failure", **TASK, "error": "no file", "checkpoint": "c"}
-    rows = [failure | {"task": f"toy.t{i}"} for i in range(results_table.MOST_FAILURES + 7)]
+    rows = [failure | {"task": f"toy.t{i}"} for i in range(results.MOST_FAILURES + 7)]
     text = " ".join(printed([metric(), *rows]).split())
-    assert text.count("no file") == results_table.MOST_FAILURES
-    more = "failed: 7 more (toy.t5, toy.t6, toy.t7, toy.t8, toy.t9, ...); the results file has"
+    assert text.count("no file") == results.MOST_FAILURES
+    more = "7 more tasks failed (toy.t5, toy.t6, toy.t7, toy.t8, toy.t9, ...); the results file has"
     assert more in text
 
 

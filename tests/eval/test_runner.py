@@ -193,7 +193,7 @@ def test_an_interrupted_evaluation_goes_on_to_the_same_results(
     path = run_dir / "eval" / toy_tasks.SUITE / "step_7" / results.FILE_NAME
     assert without_place(path.read_text()) == without_place(whole)
     printed = capsys.readouterr().out
-    assert "held-in tasks (2)" in printed and "failed: evalsuite.defect" in printed
+    assert "held-in tasks (2)" in printed and "evalsuite.defect (" in printed
     assert str(path) in printed.replace("\n", "")
 
 

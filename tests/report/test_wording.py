@@ -68,20 +68,6 @@ def test_magnitudes(value, text):
     assert wording.magnitude(value) == text
 
 
-def test_many_failures_are_named_and_few_explained():
-    failures = [
-        {"suite": "s", "task": f"t{k}", "mode": "direct", "error": f"no file {k}"} for k in range(9)
-    ]
-    assert wording.failure_lines(failures[:2]) == [
-        "t0 (direct) failed: no file 0",
-        "t1 (direct) failed: no file 1",
-    ]
-    *_, last = lines = wording.failure_lines(failures)
-    assert len(lines) == wording.MOST_FAILURES + 1
-    assert last == "6 more tasks of s failed (t3, t4, t5, ...); the results file has the reasons."
-    assert wording.failure_lines([]) == []
-
-
 @pytest.mark.parametrize(
     ("value", "stderr", "text"),
     [(None, None, "–"), (1.25, None, "1.2"), (float("nan"), 1.0, "–"), (1.0, float("inf"), "1.0")],

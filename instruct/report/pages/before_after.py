@@ -21,7 +21,7 @@ from instruct.report.pages.compare_faithfulness import Both
 from instruct.report.pages.rendering import write_document
 from instruct.report.read import Evaluation
 from instruct.report.statistics import PairedTest, Rates, holm
-from instruct.report.wording import counted, failure_lines, number, p_equals, probability, signed
+from instruct.report.wording import counted, number, p_equals, probability, signed
 
 # Metrics that rank outputs: the first one with a value for each example; else any that has.
 RANKED_BY = ("rougeL", "rougeLsum", "rouge1", "f1", "bleu")
@@ -137,7 +137,7 @@ def compare(before: str, after: str, config: CompareConfig) -> Compared:
         if alone := len(examples) - len(common):
             count = counted(alone, "example was", "examples were")
             left_out.append(f"{count} only evaluated {name}: left out.")
-        left_out += [f"{name}: {line}" for line in failure_lines(evaluation.failures)]
+        left_out += [f"{name}: {line}" for line in results.failure_lines(evaluation.failures)]
     return Compared(
         before=first,
         after=second,

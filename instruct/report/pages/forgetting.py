@@ -28,7 +28,7 @@ import numpy as np
 
 from instruct import results
 from instruct.errors import UserError
-from instruct.report import blocks, read, wording
+from instruct.report import blocks, read
 from instruct.report.compare import Example, Key, key_of, pair_examples
 from instruct.report.pages.rendering import write_document
 from instruct.report.read import Evaluation
@@ -144,7 +144,7 @@ def _read_evaluations(
         raise UserError(" ".join(left_out))
     notes += left_out
     for evaluation in evaluations.values():
-        notes += [f"{label}: {line}" for line in wording.failure_lines(evaluation.failures)]
+        notes += [f"{label}: {line}" for line in results.failure_lines(evaluation.failures)]
     return list(evaluations.values())
 
 
