@@ -93,7 +93,7 @@ def check_fields(config: Any) -> None:
 
 
 def check_arguments(
-    function: Callable[..., Any], arguments: Mapping[str, Any], besides: Collection[str] = ()
+    function: Callable[..., Any], arguments: Mapping[str, Any], except_for: Collection[str] = ()
 ) -> None:
     """Raises UserError unless `arguments` has all that a function needs, of the declared types.
 
@@ -101,7 +101,7 @@ def check_arguments(
         function: an entry such as `train`. Its annotations declare types, and
             `Annotated[int, Range(least=1)]` ranges.
         arguments: the arguments that gin binds.
-        besides: names to skip; they may be missing.
+        except_for: names to skip; they may be missing.
     """
     parameters = inspect.signature(function).parameters
     missing = [
@@ -109,7 +109,7 @@ def check_arguments(
         for name, parameter in parameters.items()
         if parameter.default is parameter.empty
         and parameter.kind not in (parameter.VAR_KEYWORD, parameter.VAR_POSITIONAL)
-        and name not in (*arguments, *besides)
+        and name not in (*arguments, *except_for)
     ]
     if missing:
         raise UserError(
@@ -117,7 +117,7 @@ def check_arguments(
             "a file in gin/runs, which binds every required argument."
         )
     for name, kind in typing.get_type_hints(function, include_extras=True).items():
-        if name in arguments and name not in besides:
+        if name in arguments and name not in except_for:
             kind, *rules = typing.get_args(kind) if hasattr(kind, "__metadata__") else (kind,)
             _check(f"{function.__name__}.{name}", arguments[name], kind, *rules)
 

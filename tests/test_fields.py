@@ -113,7 +113,7 @@ def entry(plain: Plain, count: int, more: Plain | None = None, *, path: str = ""
 
 def test_arguments_of_an_entry():
     check_arguments(entry, {"plain": Plain(), "count": 3, "more": None})
-    check_arguments(entry, {"plain": Plain(), "path": 3}, besides=("count", "path"))
+    check_arguments(entry, {"plain": Plain(), "path": 3}, except_for=("count", "path"))
     with pytest.raises(UserError, match="entry needs plain, count, which no gin file binds"):
         check_arguments(entry, {})
     for name, value in {"plain": 3, "more": "x", "count": None, "path": 3}.items():

@@ -19,7 +19,7 @@ def run(flags: argparse.Namespace) -> int:
     arguments = entries[gin_config.EVALUATE]
     if not arguments:
         raise UserError("nothing configures evaluation; add --gin_file=gin/runs/eval.gin.")
-    check_arguments(runner.evaluate, arguments, besides=("vocabulary",))
+    check_arguments(runner.evaluate, arguments, except_for=("vocabulary",))
     if flags.strict:
         arguments["strict"] = True
     return runner.evaluate(**arguments, workspace=workspace)

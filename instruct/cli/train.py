@@ -20,7 +20,7 @@ def run(flags: argparse.Namespace) -> int:
         raise UserError(
             "nothing configures training; add --gin_file=gin/runs/train.gin or a recipe."
         )
-    check_arguments(loop.train, arguments, besides=("model_dir",))  # `train` checks it
+    check_arguments(loop.train, arguments, except_for=("model_dir",))  # `train` checks it
     if "data" in arguments:
         arguments["data"] = registry.with_vocabulary(workspace, arguments["data"])
     texts = {

@@ -273,7 +273,7 @@ def _flat(name: str, value: Any) -> list[tuple[str, str]]:
 
 # The tables of run.json's entries; all other entries go into "Run and machine".
 _TABLES = {"command_line": "", "model": "Model", "num_params": "Model", "versions": "Versions"}
-_TABLES |= {"python": "Versions", "config": "What results hang on", "sessions": "Sessions"}
+_TABLES |= {"python": "Versions", "config": "Settings that affect results", "sessions": "Sessions"}
 
 
 @blocks.section("configuration", "Configuration", "No configuration was found.")
