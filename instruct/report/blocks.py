@@ -5,8 +5,13 @@ its index on the whole page.
 """
 
 import functools
+import importlib.resources
+import tomllib
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple, ParamSpec
+
+_NOTES_FILE = importlib.resources.files("instruct.report.pages") / "notes.toml"
+NOTES: Mapping[str, str] = tomllib.loads(_NOTES_FILE.read_text("utf-8"))  # fixed paragraphs
 
 
 class Text(NamedTuple):

@@ -26,11 +26,11 @@ def suite_tasks(parts: tuple[str, ...] = ()) -> list[tuple[str, str, str, str, s
         *(("bbh.cot", f"bbh.{name}", "cot", "test", "exact_match") for name in bbh),
         *(
             ("tydiqa", f"tydiqa.{name}", "direct", "validation", "em")
-            for name in (*normalized.TYDIQA_LANGUAGES, "en")
+            for name in (*normalized.SUB_TASKS["tydiqa"], "en")
         ),
         *(
             ("mgsm", f"mgsm.{name}", "cot", "test", "number_match")
-            for name in (*normalized.MGSM_LANGUAGES, "en")
+            for name in (*normalized.SUB_TASKS["mgsm"], "en")
         ),
         *(
             ("held_in", f"flan2021.{name}", mode, "validation", "exact_match")

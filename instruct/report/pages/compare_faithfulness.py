@@ -6,7 +6,7 @@ import statistics
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
-from instruct.report.blocks import Block, Output, Row, Span, Table, Text, section
+from instruct.report.blocks import NOTES, Block, Output, Row, Span, Table, Text, section
 from instruct.report.faithfulness import quality
 from instruct.report.faithfulness.check import Checked, check
 from instruct.report.faithfulness.detector import Detector
@@ -56,19 +56,9 @@ def faithfulness_section(checked: Sequence[Both], detector: str) -> Iterator[Blo
             name = f"{title} {kind}s" if kind else f"{title}: of the {items}' items"
             count = functools.partial(_mentions, kind, fields)
             rows.append(_row(name, count, checked, strong=not kind))
-    yield Text(
-        "Invented: a name, number, date or place of the output that the input does not say, in "
-        "these or other words. Missed: one that at least half of an example's references say "
-        "and the output does not. Each counts once an example. Compared is what is mentioned, "
-        "not what is claimed: the right names in the wrong roles go unnoticed."
-    )
+    yield Text(NOTES["faithfulness"])
     yield Table(("", "Before", "After", "Change", "Outputs or items", "References"), rows)
-    yield Text(
-        "Per cent with 95 % intervals, from resampling examples with both outputs. "
-        "The last column holds the references against the input: what people seem to invent, "
-        "the detector's errors included.",
-        quiet=True,
-    )
+    yield Text(NOTES["faithfulness_rates"], quiet=True)
     yield Text(quality.describe(detector), quiet=True)
 
 

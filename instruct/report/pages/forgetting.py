@@ -378,12 +378,7 @@ def _overview(measured: Forgetting) -> Iterator[blocks.Block]:
         count = counted(len(measured.targets), "target task")
         gained = f"Gained: mean change on {count} ({named})."
     yield blocks.Text(retained + gained)
-    text = (
-        "± is one standard error, from resampling examples within tasks, the same for start "
-        "and runs: training seeds are no part of it. Fell and rose: other tasks whose change "
-        "is clear at 5 % after correction for their number (Holm)."
-    )
-    yield blocks.Text(text, quiet=True)
+    yield blocks.Text(blocks.NOTES["forgetting"], quiet=True)
     if measured.warnings:
         yield blocks.Notices(measured.warnings)
 
@@ -408,12 +403,8 @@ def _matrix_section(measured: Forgetting, tasks: Sequence[Task]) -> Iterator[blo
             for change in changes
         ]
         rows.append((name, (blocks.Cell(number(changes[0].start)), *cells)))
-    legend = (
-        "Change in points of each task's first metric, its standard error and the score after. "
-        "Blue: more than at the start; orange: less. • the run was trained on the task."
-    )
     columns = ("Start", *(run.label for run in measured.runs))
-    yield blocks.Matrix("Task", columns, rows, legend)
+    yield blocks.Matrix("Task", columns, rows, blocks.NOTES["matrix"])
 
 
 @blocks.section("numbers", "Numbers")

@@ -86,14 +86,8 @@ def headline(run: Run) -> dict[str, results.Aggregate]:
 def results_section(runs: Sequence[Run]) -> Iterator[blocks.Block]:
     """For each suite: categories as dots and table, then tasks, then scores over checkpoints."""
     suites = dict.fromkeys(suite for run in runs for suite in run.suites())
-    text = (
-        "Scores are the first metric of each task; a mean over tasks is unweighted. ± is one "
-        "standard error, from the sample of examples only; a score without it has one example, or "
-        "examples that all score alike. The baseline needs no model: the better of always giving "
-        "the most frequent answer of the task and of choosing one of the options shown at random."
-    )
     if suites:
-        yield blocks.Text(text, quiet=True)
+        yield blocks.Text(blocks.NOTES["scores"], quiet=True)
     for suite in suites:
         latest = {n: run.latest(suite) for n, run in enumerate(runs)}
         if evaluations := {n: e for n, e in latest.items() if e is not None and e.metrics}:

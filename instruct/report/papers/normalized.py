@@ -21,21 +21,16 @@ from typing import Any
 
 from instruct.errors import UserError
 
-_BBH = tomllib.loads(
-    (importlib.resources.files("instruct.report.papers") / "bbh.toml").read_text("utf-8")
-)
-BBH_LOWER_BOUNDS: dict[str, float] = _BBH["lower_bounds"]
-BBH_NLP: tuple[str, ...] = tuple(_BBH["nlp"])
-BBH_ALGORITHMIC = tuple(name for name in BBH_LOWER_BOUNDS if name not in BBH_NLP)
-
-TYDIQA_LANGUAGES = ("ar", "bn", "fi", "id", "ko", "ru", "sw", "te")
-MGSM_LANGUAGES = ("bn", "de", "es", "fr", "ja", "ru", "sw", "te", "th", "zh")
-SUB_TASKS: dict[str, tuple[str, ...]] = {
+_FILE = importlib.resources.files("instruct.report.papers") / "normalized.toml"
+_TABLES = tomllib.loads(_FILE.read_text("utf-8"))
+BBH_LOWER_BOUNDS: dict[str, float] = _TABLES["bbh_lower_bounds"]
+# Of a suite, or of Suzgun et al.'s halves of BBH.
+SUB_TASKS = {
+    **{name: tuple(names) for name, names in _TABLES["sub_tasks"].items()},
     "bbh": tuple(BBH_LOWER_BOUNDS),
-    "bbh_nlp": BBH_NLP,
-    "bbh_algorithmic": BBH_ALGORITHMIC,
-    "tydiqa": TYDIQA_LANGUAGES,
-    "mgsm": MGSM_LANGUAGES,
+    "bbh_algorithmic": tuple(
+        name for name in BBH_LOWER_BOUNDS if name not in _TABLES["sub_tasks"]["bbh_nlp"]
+    ),
 }
 
 # The six parts in the order of the papers' tables, with the lower bound where sub-tasks share one.
@@ -98,7 +93,7 @@ def sub_task_name(name: str) -> str | None:
     if counted:
         series = counted[1].replace("tracking", "tracking_shuffled_objects")
         return f"{series}_{_NUMBER_WORDS.get(counted[2], counted[2])}_objects"
-    return plain if plain in BBH_LOWER_BOUNDS else _BBH["aliases"].get(plain)
+    return plain if plain in BBH_LOWER_BOUNDS else _TABLES["bbh_aliases"].get(plain)
 
 
 def normalized_average(scores: Mapping[str, Any]) -> NormalizedAverage:
