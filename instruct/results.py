@@ -303,15 +303,33 @@ def failure_lines(rows: Iterable[Mapping[str, Any]]) -> list[str]:
     return lines
 
 
+def prompt_sets(rows: Iterable[Mapping[str, Any]]) -> list[list[Mapping[str, Any]]]:
+    """Group primary metric lines of tasks that are prompts on the same examples; others alone.
+
+    Those are tasks with the primary metric `rank_accuracy` that agree in family and category, as
+    T0's held-out tasks do.
+    """
+    sets: dict[tuple[str, ...], list[Mapping[str, Any]]] = {}
+    for index, row in enumerate(rows):
+        ranked = row["metric"] == "rank_accuracy"
+        key = (row["family"], row["category"]) if ranked else (str(index),)
+        sets.setdefault(key, []).append(row)
+    return list(sets.values())
+
+
 def aggregate(rows: Iterable[Mapping[str, Any]]) -> Aggregate:
-    """Means over primary metric lines, ignoring values of None."""
+    """Means over primary metric lines, ignoring values of None.
+
+    Standard errors of prompts on the same examples do not cancel: the error of their mean is the
+    mean of theirs, its largest possible value. Prompt sets are independent of each other.
+    """
     rows = list(rows)
     valued = [row for row in rows if row["value"] is not None]
-    errors = [row["stderr"] for row in valued]
     baselines = [level for row in valued if (level := chance_level(row)) is not None]
     stderr = None
-    if valued and all(error is not None for error in errors):
-        stderr = math.sqrt(sum(error**2 for error in errors)) / len(errors)
+    if valued and all(row["stderr"] is not None for row in valued):
+        sums = [sum(row["stderr"] for row in prompts) for prompts in prompt_sets(valued)]
+        stderr = math.hypot(*sums) / len(valued)
     # A baseline over fewer tasks than the value would mislead.
     complete = bool(valued) and len(baselines) == len(valued)
     return Aggregate(

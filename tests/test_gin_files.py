@@ -109,6 +109,22 @@ def test_runs_build_with_what_they_require(path):
     assert built[entries[pathlib.Path(path).name]]
 
 
+@pytest.mark.parametrize("path", files("runs"))
+def test_lines_to_copy_from_comments_are_gin(path, tmp_path):
+    """Runs of comment lines that begin with an import are a file that a user may add."""
+    lines = [line.removeprefix("#   ") for line in (ROOT / path).read_text().splitlines()]
+    starts = [i for i, line in enumerate(lines) if line.startswith("from __gin__")]
+    for start in starts[:-1]:  # the last one is the file's own
+        end = next(
+            i
+            for i in range(start, len(lines))
+            if lines[i].startswith(("#", "from __gin__")) and i > start
+        )
+        added = tmp_path / "added.gin"
+        added.write_text("\n".join(lines[start:end]) + "\n")
+        assert arguments(path, str(added))
+
+
 @pytest.mark.parametrize("path", RECIPES)
 def test_recipes_require_nothing_but_folders_and_files(path):
     required = required_macros((path,))

@@ -123,6 +123,12 @@ class TaskSpec:
         for mode in (*self.modes, *self.extra_modes, *self.mode_metric_fns):
             if mode not in MODES:
                 raise unknown_name(f"prompt mode of task {self.name!r}", mode, MODES)
+        for split, name in self.splits.items():
+            if name not in self.source.splits:
+                raise UserError(
+                    f"task {self.name!r}: its split {split!r} is {name!r} of the source, which has "
+                    f"{', '.join(self.source.splits)}; give TaskSpec.splits"
+                )
         for mode, rate in self.modes.items():
             if not rate > 0:
                 raise UserError(
@@ -141,7 +147,7 @@ class TaskSpec:
             )
 
     def within(self, workspace: Workspace) -> "TaskSpec":
-        """The task as a workspace words and scores it."""
+        """The task in this workspace: reworded or rescored where `within_fn` does so."""
         return self if self.within_fn is None else self.within_fn(self, workspace)
 
     @property

@@ -36,7 +36,7 @@ class CompareConfig:
     suite: str = ""  # see `read.find_results`
     detector: str = "rules"  # see `load_detector`
     rank_by: str = ""  # metric that ranks the outputs; "": the first of `RANKED_BY`
-    examples: int = 100  # most outputs shown: half of them the largest gains, half losses
+    examples: int = 100  # half of it: most gains, most losses and most inventions that are shown
     seed: int = 0  # of the resampling
 
 
@@ -323,7 +323,7 @@ def _outputs_section(compared: Compared, half: int) -> Iterator[blocks.Block]:
     ):
         if shown:
             yield blocks.SideBySide(title, [_card(pair, metric) for pair in shown], open_items)
-    if rest := len(pairs) - len(gains) - len(losses):
+    if rest := len(pairs) - len({id(pair) for pair in (*worse[:half], *gains, *losses)}):
         kind = "with smaller or no changes"
         text = counted(rest, f"output {kind} is", f"outputs {kind} are")
         yield blocks.Text(f"{text} not shown.", quiet=True)

@@ -131,7 +131,10 @@ def _read_evaluations(
     if not suites and folder.is_dir() and not (folder / results.FILE_NAME).is_file():
         suites = sorted({path.parent.name for path in folder.glob("eval/*/step_*")})
         if not suites:
-            raise UserError(f"{run} has no evaluation. Evaluate it first: python run.py eval")
+            raise UserError(
+                f"{run} has no evaluation. Evaluate it first: python run.py eval "
+                f"--gin_file=gin/runs/eval.gin --gin.MODEL_DIR={run} --gin.EVAL_MIXTURES=SUITE"
+            )
     evaluations: dict[pathlib.Path, Evaluation] = {}
     left_out = []
     for suite in suites or ("",):

@@ -4,7 +4,6 @@ Scores are primary metrics (0-100); a mean over tasks is unweighted, as in the p
 """
 
 import collections
-import dataclasses
 import itertools
 import math
 import statistics
@@ -33,38 +32,9 @@ def _grouped(rows: Iterable[Mapping[str, Any]], *names: str) -> dict[Key, Lines]
     return groups
 
 
-def _prompt_sets(rows: Iterable[Mapping[str, Any]]) -> list[Lines]:
-    """Primary metric lines whose tasks are prompts on the same examples together, others alone.
-
-    Those are tasks with the primary metric `rank_accuracy` that agree in family and category, as
-    T0's held-out tasks do.
-    """
-    sets: dict[Key, Lines] = {}
-    for index, row in enumerate(rows):
-        ranked = row["metric"] == "rank_accuracy"
-        key = (row["family"], row["category"]) if ranked else (str(index),)
-        sets.setdefault(key, []).append(row)
-    return list(sets.values())
-
-
-def mean_of(rows: Iterable[Mapping[str, Any]]) -> results.Aggregate:
-    """`results.aggregate` with a standard error that allows for prompts on the same examples.
-
-    Their errors do not cancel: the error of their mean is the mean of theirs, its largest possible
-    value. Prompt sets are independent of each other.
-    """
-    lines = list(rows)
-    mean = results.aggregate(lines)
-    if mean.stderr is None:
-        return mean
-    valued = [row for row in lines if row["value"] is not None]
-    sums = [sum(row["stderr"] for row in prompts) for prompts in _prompt_sets(valued)]
-    return dataclasses.replace(mean, stderr=math.hypot(*sums) / len(valued))
-
-
 def _over_prompts(rows: Iterable[Mapping[str, Any]]) -> str:
     """`48.2 [45.0, 51.3]`: median and quartiles of one prompt set; "" for other rows."""
-    sets = _prompt_sets(rows)
+    sets = results.prompt_sets(rows)
     values = [row["value"] for row in sets[0] if row["value"] is not None]
     if len(sets) != 1 or len(values) < 2:
         return ""
@@ -75,11 +45,12 @@ def _over_prompts(rows: Iterable[Mapping[str, Any]]) -> str:
 def headline(run: Run) -> dict[str, results.Aggregate]:
     """Mean score of each group, every task counting once, by the latest evaluation that has it."""
     latest: dict[Key, Mapping[str, Any]] = {}
-    for evaluation in sorted(run.evaluations, key=lambda e: e.step):
+    # Of evaluations at one step, one under the suite's own name counts before `<name>-<suite>`.
+    for evaluation in sorted(run.evaluations, key=lambda e: (e.step, "-" not in e.suite)):
         for row in evaluation.metrics:
             latest[row["task"], row["mode"], row["split"]] = row
     groups = _grouped(latest.values(), "group")
-    return {g: mean_of(groups[g,]) for g in results.GROUPS if (g,) in groups}
+    return {g: results.aggregate(groups[g,]) for g in results.GROUPS if (g,) in groups}
 
 
 @blocks.section("results", "Results", "No evaluation has been written yet.")
@@ -125,7 +96,7 @@ def _result_rows(
         ResultRow(
             key,
             title_of(*key),
-            {n: mean_of(lines) for n, lines in of_runs.items()},
+            {n: results.aggregate(lines) for n, lines in of_runs.items()},
             {n: _over_prompts(lines) for n, lines in of_runs.items()},
         )
         for key, of_runs in keyed.items()
@@ -254,7 +225,7 @@ def _trend(suite: str, runs: Sequence[Run]) -> Iterator[blocks.Block]:
         for evaluation in sorted(run.evaluations, key=lambda e: e.step):
             lines = [row for row in evaluation.metrics if row["group"] == group]
             if evaluation.suite == suite and lines:
-                mean = mean_of(lines)
+                mean = results.aggregate(lines)
                 cells = (run.label, title, f"{evaluation.step:,}")
                 cells += (with_error(mean.value, mean.stderr), number(mean.baseline))
                 rows.append(blocks.Row((*cells, str(mean.tasks))))
