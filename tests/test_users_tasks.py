@@ -59,6 +59,7 @@ def test_a_task_of_the_page_is_shown_and_trained_on(folder):
         "--gin.TASK_FEATURE_LENGTHS={'inputs': 256, 'targets': 32}",
         "--gin.TRAIN_STEPS=2",
         "--gin.BATCH_SIZE=8",
+        "--gin.VOCABULARY=bytes",
         "--gin.MODEL_DIR=run",
     )
     mixture = json.loads((folder / "run" / "mixture.json").read_text())
