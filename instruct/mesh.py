@@ -264,7 +264,7 @@ def check_batch_size(mesh: Mesh | AbstractMesh, batch_size: int, num_microbatche
         raise UserError(
             f"a batch of {batch_size} rows{parts} does not divide over the mesh's data x fsdp = "
             f"{ways} shares. Use a multiple of {least}, for example "
-            f"{math.ceil(batch_size / least) * least}."
+            f"{math.ceil(batch_size / least) * least}{', or fewer num_microbatches' * bool(parts)}."
         )
 
 

@@ -54,9 +54,12 @@ class TrainedRun:
 
     def _lacks(self, fact: str, fix: str) -> UserError:
         path = self.folder / "run.json"
-        problem = f"{path} does not record"
-        if not self.info:
-            problem = f"{path} is {'damaged' if path.exists() else 'missing'} and would record"
+        if not self.folder.exists():
+            problem = f"no such folder: {self.folder}; nothing records"
+        elif not path.exists():
+            problem = f"{self.folder} has no run.json that records"
+        else:
+            problem = f"{path} {'does not record' if self.info else 'is damaged; it should record'}"
         return UserError(f"{problem} {fact}; {fix}")
 
     def setting(self, name: str) -> str:

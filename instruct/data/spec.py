@@ -102,7 +102,7 @@ class TaskSpec:
     mode_metric_fns: Mapping[str, Sequence[Callable[..., Mapping[str, Any]]]] = dataclasses.field(
         default_factory=dict
     )
-    splits: Mapping[str, str] = dataclasses.field(default_factory=lambda: {s: s for s in SPLITS})
+    splits: Mapping[str, str] = dataclasses.field(default_factory=dict)
     num_examples: Mapping[str, int] = dataclasses.field(default_factory=dict)
     exemplar_split: str = "train"
     cot_exemplar_split: str = ""
@@ -123,6 +123,9 @@ class TaskSpec:
         for mode in (*self.modes, *self.extra_modes, *self.mode_metric_fns):
             if mode not in MODES:
                 raise unknown_name(f"prompt mode of task {self.name!r}", mode, MODES)
+        if not self.splits:
+            own = {name: name for name in SPLITS if name in self.source.splits}
+            object.__setattr__(self, "splits", own)
         for split, name in self.splits.items():
             if name not in self.source.splits:
                 raise UserError(

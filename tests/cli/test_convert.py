@@ -180,7 +180,7 @@ def test_left_over_keys_are_dropped_only_on_request(made, odd, tmp_path, capsys)
     )
     flags = ["convert", f"--from={odd}", f"--to={tmp_path}/a"]
     assert main(flags) == 2
-    assert "allow left-over" in capsys.readouterr().err
+    assert "Allow left-over" in capsys.readouterr().err
     assert main([*flags, "--allow_left_over"]) == 0
     out = capsys.readouterr().out
     assert "left over" in out and "adapter.weight" in out and "wrote" in out

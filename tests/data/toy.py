@@ -66,14 +66,15 @@ class ToySource:
 def toy_spec(source: ToySource | None = None, **changes) -> TaskSpec:
     """A task under a name that no other test has."""
     name = f"t{_name()}"
+    source = source or ToySource(name)
     values = {
         "name": f"toy.{name}",
         "family": "toy",
         "dataset": name,
         "category": "sums",
-        "source": source or ToySource(name),
+        "source": source,
         "templates": TEMPLATES,
-        "splits": {"train": "train", "validation": "validation"},
+        "splits": {split: split for split in ("train", "validation") if split in source.splits},
     }
     return TaskSpec(**(values | changes))
 
