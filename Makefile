@@ -37,7 +37,7 @@ lint: $(STAMP)  ## format, lint and types
 test: lint  ## lint, then every test with line coverage
 	$(BIN)/python -m pytest -n 2 --dist loadfile --cov --cov-report=term
 
-test-fast: $(STAMP)  ## the tests that take less than a second each: under three minutes on two cores
+test-fast: $(STAMP)  ## the tests without the marker `slow`: about two minutes on two cores
 	$(BIN)/python -m pytest -n 2 --dist loadfile -m 'not slow'
 
 docs: $(STAMP)  ## the documentation as a site, in build/site

@@ -74,7 +74,23 @@ def imports(path: pathlib.Path) -> set[str]:
     return names
 
 
-@pytest.mark.parametrize("path", SOURCES, ids=module_name)
+def of_every_source(check):
+    """One test of all modules, since a test of each would take longer than what it checks."""
+
+    def test():
+        problems = []
+        for path in SOURCES:
+            try:
+                check(path)
+            except AssertionError as error:
+                problems.append(f"{module_name(path)}: {error}")
+        assert not problems, "\n".join(problems)
+
+    test.__name__, test.__doc__ = check.__name__, check.__doc__
+    return test
+
+
+@of_every_source
 def test_imports_point_downward(path):
     module = module_name(path)
     package = package_of(module)
@@ -107,7 +123,7 @@ def data_rank(module: str) -> int:
     return DATA_ORDER.index(package)
 
 
-@pytest.mark.parametrize("path", SOURCES, ids=module_name)
+@of_every_source
 def test_data_packages_have_an_order(path):
     module = module_name(path)
     for name in imports(path):
@@ -143,7 +159,7 @@ def test_no_import_circles():
         raise AssertionError(" -> ".join(error.args[1])) from error
 
 
-@pytest.mark.parametrize("path", SOURCES, ids=module_name)
+@of_every_source
 def test_third_party_reach(path):
     module = module_name(path)
     for name in imports(path):
@@ -153,10 +169,14 @@ def test_third_party_reach(path):
             assert allowed, f"{module} imports {package}; only {REACH[package]} may"
 
 
-@pytest.mark.parametrize("path", [*SOURCES, ROOT / "run.py"], ids=module_name)
+@of_every_source
 def test_names_and_docstrings(path):
     assert path.stem not in FORBIDDEN_NAMES
     assert ast.get_docstring(ast.parse(path.read_text())), f"{path} has no module docstring"
+
+
+def test_the_entry_file_has_a_docstring():
+    assert ast.get_docstring(ast.parse((ROOT / "run.py").read_text()))
 
 
 def test_package_files_hold_only_a_docstring():
@@ -198,7 +218,7 @@ ENVIRONMENT_READERS = {
 }
 
 
-@pytest.mark.parametrize("path", SOURCES, ids=module_name)
+@of_every_source
 def test_only_the_command_line_reads_the_environment(path):
     module, text = module_name(path), path.read_text()
     if package_of(module) == "cli":
@@ -235,7 +255,7 @@ def _mutated_names(tree: ast.Module) -> set[str]:
     return names
 
 
-@pytest.mark.parametrize("path", SOURCES, ids=module_name)
+@of_every_source
 def test_no_module_keeps_state(path):
     """No `global`, and no container of a module that its functions change."""
     tree = ast.parse(path.read_text())

@@ -202,6 +202,7 @@ def _like(row, specs):
 
 
 @pytest.mark.slow
+@pytest.mark.slow  # seconds together
 @pytest.mark.parametrize("task", TASKS)
 def test_records_come_through_tfds(task, monkeypatch):
     items = _mocked(task, monkeypatch, as_dataset_fn=_own_rows(task))
@@ -214,6 +215,7 @@ def test_records_come_through_tfds(task, monkeypatch):
     assert [item.id for item in items] == [f"{name}-train-{n}" for n in range(len(items))]
 
 
+@pytest.mark.slow  # seconds together
 @pytest.mark.parametrize("task", [task for task in TASKS if task not in NEEDS_ITS_OWN_ROWS])
 def test_any_row_of_the_schema_is_a_record_or_dropped(task, monkeypatch):
     items = _mocked(task, monkeypatch, num_examples=6)
