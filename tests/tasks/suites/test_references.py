@@ -313,6 +313,6 @@ def test_filters_are_the_harnesss(file, metric, name):
 def test_phrases_of_mgsm_are_the_harnesss(row):
     filters, _ = harness_filters(f"mgsm/native_cot/mgsm_native_cot_{row.code}.yaml")
     metric = scoring.number_filters(row.filter_phrase, row.closing)
-    assert getattr(metric, "keywords")["pattern"].replace("\\ ", " ") == (  # noqa: B009
-        filters["strict-match"].regex_pattern
-    )
+    task: scoring.HarnessTask = getattr(metric, "__self__")  # noqa: B009
+    pattern, _ = getattr(task.filters["strict_match"], "args")  # noqa: B009
+    assert pattern.pattern.replace("\\ ", " ") == filters["strict-match"].regex_pattern
