@@ -1,4 +1,4 @@
-"""Checks of users' paths, atomic writes of files and folders, and locks.
+"""Checks of users' paths, atomic writes of files and folders, locks, and files of the package.
 
 All paths are on local or mounted file systems: writers need atomic renames, `fsync` and `flock`,
 which buckets lack.
@@ -7,11 +7,13 @@ which buckets lack.
 import contextlib
 import errno
 import fcntl
+import importlib.resources
 import os
 import pathlib
 import re
 import shutil
 import tempfile
+import tomllib
 import uuid
 from collections.abc import Iterator
 from typing import IO, Any
@@ -27,6 +29,11 @@ _WRONG_FOLDER = {
 }
 # "gs://bucket/a", and "gs:/bucket/a" as pathlib writes it.
 _ADDRESS = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*:/")
+
+
+def read_package_toml(package: str, name: str) -> dict[str, Any]:
+    """Reads a TOML file that is installed in a package."""
+    return tomllib.loads((importlib.resources.files(package) / name).read_text("utf-8"))
 
 
 def local_path(name: str, value: Any, example: str = "runs/a") -> pathlib.Path:

@@ -5,13 +5,13 @@ its index on the whole page.
 """
 
 import functools
-import importlib.resources
-import tomllib
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple, ParamSpec
 
-_NOTES_FILE = importlib.resources.files("instruct.report.pages") / "notes.toml"
-NOTES: Mapping[str, str] = tomllib.loads(_NOTES_FILE.read_text("utf-8"))  # fixed paragraphs
+from instruct.files import read_package_toml
+
+# Fixed paragraphs.
+NOTES: Mapping[str, str] = read_package_toml("instruct.report.pages", "notes.toml")
 
 
 class Text(NamedTuple):

@@ -1,19 +1,14 @@
 """`Mention`: a name, place, number or date of a text, and keys that its synonyms share."""
 
 import dataclasses
-import importlib.resources
-import tomllib
 import types
 
+from instruct.files import read_package_toml
+
 KINDS = ("name", "place", "number", "date")
-_FILE = importlib.resources.files("instruct.report.faithfulness") / "words.toml"
+_LISTS = read_package_toml("instruct.report.faithfulness", "words.toml")
 # Word lists by name; see words.toml.
-WORDS = types.MappingProxyType(
-    {
-        name: frozenset(text.split())
-        for name, text in tomllib.loads(_FILE.read_text("utf-8")).items()
-    }
-)
+WORDS = types.MappingProxyType({name: frozenset(text.split()) for name, text in _LISTS.items()})
 
 
 @dataclasses.dataclass(frozen=True)

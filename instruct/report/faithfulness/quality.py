@@ -4,10 +4,9 @@ The labelled set and the measurement: `tests/report/measure_detector.py`.
 """
 
 import dataclasses
-import importlib.resources
-import tomllib
 from collections.abc import Mapping
 
+from instruct.files import read_package_toml
 from instruct.report.faithfulness.mentions import KINDS
 from instruct.report.statistics import wilson
 
@@ -38,12 +37,12 @@ class Counts:
 Quality = Mapping[str, Mapping[str, Counts]]  # "invented" or "missed" -> kind -> counts
 
 
-_FILE = importlib.resources.files("instruct.report.faithfulness") / "quality.toml"
+_MEASURED = read_package_toml("instruct.report.faithfulness", "quality.toml")
 DETECTOR_QUALITY: Mapping[str, Quality] = {
     detector: {
         what: {kind: Counts(*counts[kind]) for kind in KINDS} for what, counts in measured.items()
     }
-    for detector, measured in tomllib.loads(_FILE.read_text("utf-8")).items()
+    for detector, measured in _MEASURED.items()
 }
 
 

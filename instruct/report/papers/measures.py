@@ -5,13 +5,12 @@ the latest step that has them. `differences` says how a score departs from the p
 """
 
 import dataclasses
-import importlib.resources
 import math
-import tomllib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from instruct import results
+from instruct.files import read_package_toml
 from instruct.report.papers import normalized
 from instruct.report.read import Run
 
@@ -70,11 +69,8 @@ class Measure:
 
 
 def _read_measures() -> dict[str, Measure]:
-    text = (importlib.resources.files("instruct.report.papers") / "measures.toml").read_text(
-        "utf-8"
-    )
     measures = {}
-    for key, row in tomllib.loads(text).items():
+    for key, row in read_package_toml("instruct.report.papers", "measures.toml").items():
         sub_tasks = normalized.SUB_TASKS.get(row.pop("sub_tasks", ""), ())
         measures[key] = Measure(modes=tuple(row.pop("modes")), sub_tasks=sub_tasks, **row)
     return measures

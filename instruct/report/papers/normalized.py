@@ -13,16 +13,14 @@ alike, so a two-way question without a readable answer scores -100.
 """
 
 import dataclasses
-import importlib.resources
 import re
-import tomllib
 from collections.abc import Mapping
 from typing import Any
 
 from instruct.errors import UserError
+from instruct.files import read_package_toml
 
-_FILE = importlib.resources.files("instruct.report.papers") / "normalized.toml"
-_TABLES = tomllib.loads(_FILE.read_text("utf-8"))
+_TABLES = read_package_toml("instruct.report.papers", "normalized.toml")
 BBH_LOWER_BOUNDS: dict[str, float] = _TABLES["bbh_lower_bounds"]
 # Of a suite, or of Suzgun et al.'s halves of BBH.
 SUB_TASKS = {

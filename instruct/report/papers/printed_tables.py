@@ -6,10 +6,9 @@ column is a key of `measures.MEASURES` if an evaluation can fill it, else a titl
 
 import dataclasses
 import functools
-import importlib.resources
-import tomllib
 
 from instruct.errors import unknown_name
+from instruct.files import read_package_toml
 
 PAPERS = ("flan_palm", "flan_collection")
 # Size in the papers -> parameters: counted for T5 1.1, as published for PaLM.
@@ -65,8 +64,7 @@ def all_tables() -> dict[str, PaperTable]:
     """Read every table, by name, in the order of the papers."""
     tables = {}
     for paper in PAPERS:
-        file = importlib.resources.files("instruct.report.papers").joinpath(f"{paper}.toml")
-        content = tomllib.loads(file.read_text(encoding="utf-8"))
+        content = read_package_toml("instruct.report.papers", f"{paper}.toml")
         about = content.pop("paper")
         for number, table in content.items():
             count = len(table["labels"])
