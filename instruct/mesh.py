@@ -250,6 +250,18 @@ def shard_batch(mesh: Mesh | AbstractMesh, batch: Mapping[str, np.ndarray]) -> d
     return {k: jax.make_array_from_process_local_data(rows, v) for k, v in batch.items()}
 
 
+def process_rows(mesh: Mesh, batch_size: int) -> dict[int, list[int]]:
+    """Process -> numbers of a batch's rows that its devices hold, ascending.
+
+    Processes that only split heads or lengths between them hold the same rows.
+    """
+    rows: dict[int, set[int]] = {}
+    for device, (part, *_) in batch_sharding(mesh).devices_indices_map((batch_size,)).items():
+        held = range(*part.indices(batch_size))
+        rows.setdefault(device.process_index, set()).update(held)
+    return {process: sorted(rows[process]) for process in sorted(rows)}
+
+
 def replicated_sharding(mesh: Mesh | AbstractMesh) -> NamedSharding:
     """Sharding of replicated arrays: step numbers, scalars, keys."""
     return NamedSharding(mesh, PartitionSpec())

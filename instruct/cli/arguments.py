@@ -15,7 +15,7 @@ import pathlib
 import sys
 import threading
 import traceback
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from instruct.cli import report_flags
@@ -99,6 +99,26 @@ def _texts(metavar: str | None = None) -> dict[str, Any]:
 def _number(default: int | None = None) -> dict[str, Any]:
     return {"type": int, "default": default, "metavar": "N"}
 
+
+# Of every mode that computes.
+_CLUSTER_FLAGS: dict[str, tuple[dict[str, Any], str]] = {
+    "coordinator": (
+        _text("HOST:PORT"),
+        "process 0's address, where no cluster is detected; the next port is used too",
+    ),
+    "num_processes": (_number(), "processes of the run, with --coordinator"),
+    "process_id": (_number(), "this process's number, from 0, with --coordinator"),
+    "distributed": (
+        _text(choices=("auto", "off"), default="auto"),
+        "auto: join the processes of Cloud TPU, GKE, SLURM or OpenMPI, if there are several "
+        "(default); off: run alone",
+    ),
+    "startup_secs": (_number(300), "within which all processes must have joined (default 300)"),
+    "hang_secs": (
+        _number(1800),
+        "end the run if no process starts a step or batch for so long (default 1800; 0: never)",
+    ),
+}
 
 _ONLY = "repeatable, `*` stands for anything"
 # Mode -> flag -> (options of argparse, help). Those of `report` are in `report_flags`.
@@ -210,6 +230,8 @@ _FLAGS: dict[str, dict[str, tuple[dict[str, Any], str]]] = {
         "json": (_SWITCH, "print JSON"),
     },
 }
+for _mode in ("train", "eval", "infer"):
+    _FLAGS[_mode] |= _CLUSTER_FLAGS
 # Smallest number that a flag of a mode allows.
 _LEAST = {
     "check": {"rows": 0},
@@ -380,6 +402,33 @@ def run_program() -> int:
     return status
 
 
+@contextlib.contextmanager
+def _joined(flags: argparse.Namespace) -> Iterator[None]:
+    """Context: this process is one of the run's processes, if there are several."""
+    if "coordinator" not in flags:
+        yield
+        return
+    from instruct import distributed  # imports JAX
+
+    distributed.start(
+        distributed.ClusterConfig(
+            coordinator=flags.coordinator,
+            num_processes=flags.num_processes,
+            process_id=flags.process_id,
+            detect=flags.distributed != "off",
+            startup_secs=flags.startup_secs,
+            hang_secs=flags.hang_secs,
+        )
+    )
+    try:
+        yield
+    except BaseException as error:
+        distributed.leave(1, f"{type(error).__name__}: {error}")
+        raise
+    distributed.barrier("end")
+    distributed.leave(0)
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs one mode. Returns the exit status: 0 done, 1 failed, 2 bad use."""
     sys.path.insert(1, os.getcwd())  # for a user's own task module
@@ -391,7 +440,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         flags = parse(sys.argv[1:] if argv is None else argv)
         with quiet_stderr():
             mode = importlib.import_module(f"instruct.cli.{flags.mode}")
-        with explaining_storage_failures():
+        with explaining_storage_failures(), _joined(flags):
             status = int(mode.run(flags) or 0)
             if sys.stdout is not None:  # None: closed by the parent process
                 sys.stdout.flush()  # raises BrokenPipeError here rather than at exit

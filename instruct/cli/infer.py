@@ -3,6 +3,7 @@
 import argparse
 
 from instruct import gin_config
+from instruct.cli.handshake import agree_on_settings
 from instruct.errors import UserError
 from instruct.eval import infer
 from instruct.fields import check_arguments
@@ -11,6 +12,7 @@ from instruct.fields import check_arguments
 def run(flags: argparse.Namespace) -> int:
     """Runs `instruct.eval.infer.infer` with arguments from gin."""
     gin_config.load(flags.gin_file, [*flags.gin_bindings, *flags.gin_flags])
+    agree_on_settings(flags)
     arguments = gin_config.entry_arguments(gin_config.ENTRIES)[gin_config.INFER]
     if not arguments:
         raise UserError("nothing configures inference; add --gin_file=gin/runs/infer.gin.")

@@ -26,7 +26,7 @@ from instruct.checkpoints.loading import (
 from instruct.data import registry
 from instruct.data.config import DataConfig
 from instruct.data.spec import Leaf, Resolved
-from instruct.data.stores.prepare import prepare
+from instruct.data.stores.prepare import prepare_once
 from instruct.data.vocab import check_embedding_rows, load_vocabulary
 from instruct.errors import UserError
 from instruct.eval.decoding.batching import BatchConfig, Decoder
@@ -171,6 +171,6 @@ def _prepare(
     problems = {}
     for split, leaves in by_split.items():
         part = Resolved(f"split {split}", split, tuple(leaves))
-        done = prepare(workspace, part, data, (split,), console=console)
+        done = prepare_once(workspace, part, data, (split,), console=console)
         problems |= {(store.task, store.split): store.message for store in done.failed}
     return problems

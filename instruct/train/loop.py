@@ -10,8 +10,8 @@ import jax.numpy as jnp
 import optax
 from rich.console import Console
 
+from instruct import distributed, peak
 from instruct import mesh as meshes
-from instruct import peak
 from instruct.batch import batch_shapes
 from instruct.checkpoints.checkpoint import CheckpointConfig, CheckpointStore
 from instruct.checkpoints.checkpoint_files import FOLDER
@@ -92,7 +92,8 @@ def train(
             resumes from the newest intact one.
         texts: further files of the run (name -> content).
         optimizer_text: description of an optax optimiser for run.json; a resume refuses another.
-        open_inputs: (data, vocabulary size, evaluation examples, console) -> `Inputs`.
+        open_inputs: (data, vocabulary size, evaluation examples, console, rows=...) -> `Inputs`;
+            `rows` of a batch that each process feeds, see `mesh.process_rows`.
 
     Raises:
         UserError: a setting is wrong, `model_dir` holds another run, or another process trains
@@ -148,7 +149,8 @@ def train(
 
         # Data.
         num_held = num_eval_examples if eval_every_steps else 0
-        inputs = open_inputs(data, model.vocab_size, num_held, console)
+        process_rows = meshes.process_rows(device_mesh, data.batch_size)
+        inputs = open_inputs(data, model.vocab_size, num_held, console, rows=process_rows)
         stack.callback(inputs.feed.close)
         group_names, leaf_groups = task_groups(inputs.leaves)
         meter = IntervalMetrics(group_names)
@@ -160,7 +162,7 @@ def train(
         # State: resumed, else from a checkpoint's parameters, else fresh.
         if resumed:
             state = resumed.state
-            restore_inputs(inputs.feed, meter, resumed.input)
+            restore_inputs(inputs.feed, meter, resumed.input, process_rows)
         else:
             state = _first_state(network, update_rule, abstract, seed, initial, say)
 
@@ -198,8 +200,9 @@ def train(
             for name, text in texts.items():
                 tracker.text(name, text)
 
-        def write_mixture() -> None:
-            statistics: dict[str, Any] = {"mixture": data.mixture} | inputs.feed.statistics()
+        def write_mixture(states: Sequence[Mapping[str, Any]]) -> None:
+            statistics: dict[str, Any] = {"mixture": data.mixture}
+            statistics |= inputs.feed.statistics([state["feed"] for state in states])
             if is_first_process:
                 session.write_json(folder / session.MIXTURE_FILE, statistics)
             for tracker in trackers:
@@ -223,6 +226,7 @@ def train(
                         report.note(f"warning: {fault}")
                 state, metrics = train_program(state, meshes.shard_batch(device_mesh, batch))
                 step += 1
+                distributed.report_progress(step)
                 # One step late: the devices compute while the host reads the last step's metrics.
                 if pending is not None:
                     meter.add(*pending)
@@ -248,19 +252,21 @@ def train(
                         **meter.scalars(),
                     }
                     meter.clear()
+                position = {"feed": inputs.feed.state(), "metrics": meter.state()}
+                processes = gather_states(position, process_rows)
+                if log:
+                    scalars["examples"] = sum(one["metrics"]["examples"] for one in processes)
                 evaluation = evaluate(due, state.params, step, device_mesh, logged=scalars)
                 scalars |= evaluation
                 if scalars:
                     for tracker in trackers:
                         tracker.scalars(step, scalars)
                     report.show(step, scalars)
-                    write_mixture()
+                    write_mixture(processes)
                 if saving:
-                    position = {"feed": inputs.feed.state(), "metrics": meter.state()}
                     records = {"run": session.read_run_info(folder), "rows": json_lines.rows}
-                    processes = {"processes": gather_states(position)}
-                    checkpoints.save(step, state, processes, evaluation, records)
-                    write_mixture()
+                    checkpoints.save(step, state, {"processes": processes}, evaluation, records)
+                    write_mixture(processes)
                 if stopping:
                     break
             checkpoints.wait()

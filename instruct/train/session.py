@@ -25,6 +25,7 @@ import jax
 
 from instruct.checkpoints.checkpoint_files import check_storable
 from instruct.checkpoints.trained_run import SPEED_ONLY
+from instruct.distributed import folder_leader
 from instruct.errors import UserError
 from instruct.files import local_path, locked, make_writable, replace_file
 from instruct.lineage import read_object
@@ -35,6 +36,9 @@ _PACKAGES = (
     *("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy", "grain"),
     *("seqio", "tensorflow", "tensorflow-cpu", "sentencepiece", "gin-config"),
 )
+
+# Values of settings that older runs could not set and did not record.
+_OLDER_DEFAULTS = {"data.lanes": 1}
 
 
 def results_config(**parts: Any) -> dict[str, Any]:
@@ -57,6 +61,7 @@ def check_same_run(model_dir: pathlib.Path, config: Mapping[str, Any]) -> None:
     if not isinstance(earlier, Mapping):
         return
     absent = "(not set)"
+    earlier = _OLDER_DEFAULTS | dict(earlier)
     changed = [
         f"{name}: {earlier.get(name, absent)!r} there, {config.get(name, absent)!r} now"
         for name in sorted(set(earlier) | set(config))
@@ -101,7 +106,7 @@ def run_info(model: Any, mesh: jax.sharding.Mesh, matmul_peak: float) -> dict[st
         "start": _now(),
         "end": None,
         "python": platform.python_version(),
-        "versions": _versions(),
+        "versions": package_versions(),
         "commit": commit,
         "commit_dirty": dirty,
         "device": f"{mesh.size} x {device.device_kind}",
@@ -157,6 +162,11 @@ def open_model_dir(path: str) -> Iterator[pathlib.Path]:
     with contextlib.ExitStack() as stack:
         if jax.process_index() == 0:
             stack.enter_context(locked(folder, f"MODEL_DIR {path!r}"))
+        if folder_leader("MODEL_DIR", folder) != 0:
+            raise UserError(
+                f"MODEL_DIR {str(folder)!r} is another folder on this machine than on process 0's. "
+                "Give a folder that all machines share."
+            )
         yield folder
 
 
@@ -164,7 +174,8 @@ def _now() -> str:
     return datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
 
 
-def _versions() -> dict[str, str]:
+def package_versions() -> dict[str, str]:
+    """Versions of the packages that affect results."""
     versions = {}
     for package in _PACKAGES:
         with contextlib.suppress(importlib.metadata.PackageNotFoundError):

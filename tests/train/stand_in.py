@@ -8,7 +8,7 @@ As a program it trains on real stores, for tests that kill a process:
 import argparse
 import os
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -64,10 +64,10 @@ class ToyFeed:
     def state(self) -> dict[str, Any]:
         return {"position": self.position}
 
-    def restore(self, state: Mapping[str, Any]) -> None:
-        self.position = state["position"]
+    def restore(self, states: Sequence[Mapping[str, Any]]) -> None:
+        self.position = states[0]["position"]
 
-    def statistics(self) -> dict[str, Any]:
+    def statistics(self, states: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
         return {"leaves": [{"name": name, "asked": 1 / 3} for name in LEAVES]}
 
     def close(self) -> None:
@@ -82,7 +82,7 @@ def toy_leaves() -> list[ToyLeaf]:
 def open_toy(feed: ToyFeed | None = None):
     """An `open_inputs` over `feed`, with two evaluation batches."""
 
-    def open_inputs(data, vocab_size, num_eval_examples, console) -> Inputs:
+    def open_inputs(data, vocab_size, num_eval_examples, console, rows) -> Inputs:
         held = [packed_batch(1000), packed_batch(1001)] if num_eval_examples else []
         return Inputs(feed or ToyFeed(), held, toy_leaves())
 
@@ -105,7 +105,7 @@ def arguments(model_dir, train_steps: int, **changes: Any) -> dict[str, Any]:
     } | changes
 
 
-def open_stores(data, vocab_size, num_eval_examples, console) -> Inputs:
+def open_stores(data, vocab_size, num_eval_examples, console, rows) -> Inputs:
     """Real stores of two toy tasks, a real feed and real evaluation batches; no TensorFlow."""
     specs = [toy_spec(ToySource(tag), category=tag) for tag in ("some", "more")]
     leaves = [

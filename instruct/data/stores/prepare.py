@@ -32,7 +32,9 @@ from instruct.data.stores.jobs import (
     unavailable,
 )
 from instruct.data.stores.processes import map_in_processes
+from instruct.distributed import one_after_another
 from instruct.errors import RunFailed, UserError
+from instruct.files import make_writable
 from instruct.workspace import Workspace
 
 _log = logging.getLogger(__name__)
@@ -128,6 +130,18 @@ def prepare(
                 _log.warning("%s", store.message)
         results |= built
     return Prepared(tuple(results[job] for job in jobs))
+
+
+def prepare_once(
+    workspace: Workspace, resolved: Resolved, config: DataConfig, splits: Sequence[str], **options
+) -> Prepared:
+    """`prepare` in every process of a run: one builds what a shared STORE_DIR lacks, others wait.
+
+    Processes with a STORE_DIR of their own each build it.
+    """
+    make_writable("STORE_DIR", workspace.store_dir)
+    with one_after_another("prepare", workspace.store_dir):
+        return prepare(workspace, resolved, config, splits, **options)
 
 
 def _build_all(
