@@ -18,6 +18,7 @@ import contextlib
 import dataclasses
 import json
 import math
+import os
 import sys
 import time
 import uuid
@@ -25,8 +26,9 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 BEAT_SECS = 2.0
-# How long the coordinator outlives its members, for messages on their way.
-_LINGER_SECS = 5.0
+# How long the coordinator outlives the run at most, so that its members can end in order: without
+# JAX's service they would abort.
+_LINGER_SECS = 60.0
 
 
 @dataclasses.dataclass
@@ -71,6 +73,7 @@ class Coordinator:
         self.started_at: float | None = None
         self.failure = ""
         self.ended = asyncio.Event()
+        self.num_connections = 0
         self._waiting: dict[str, dict[int, float]] = {}
         self._facts: dict[str, dict[int, dict[str, Any]]] = {}
         self._first_join = time.monotonic()
@@ -78,6 +81,7 @@ class Coordinator:
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         """Handles one member's connection until it closes."""
         member = None
+        self.num_connections += 1
         try:
             while line := await reader.readline():
                 message = json.loads(line)
@@ -90,6 +94,7 @@ class Coordinator:
         except (OSError, ValueError):  # a reset connection, or a stranger on our port
             pass
         finally:
+            self.num_connections -= 1
             if member is not None and not member.left:
                 self.fail(f"{member} died{_after(member.step)}")
             writer.close()
@@ -241,8 +246,10 @@ async def _run(flags: argparse.Namespace) -> None:
         while not (ended.done() or parent.done()):
             run.check()
             await asyncio.wait({ended, parent}, timeout=1, return_when=asyncio.FIRST_COMPLETED)
-        await asyncio.sleep(_LINGER_SECS)
-    del service
+        deadline = time.monotonic() + _LINGER_SECS
+        while run.num_connections and time.monotonic() < deadline:
+            await asyncio.sleep(0.1)
+        os._exit(0)  # with `service` still there
 
 
 def main(argv: Sequence[str] | None = None) -> None:

@@ -173,7 +173,8 @@ def _connect(host: str, port: int, timeout_secs: float, address: str) -> socket.
             if time.monotonic() > deadline:
                 raise UserError(
                     f"cannot reach the coordinator {address} within {timeout_secs:.0f} s "
-                    f"({error}). Start process 0 on that machine, and let ports {port - 1} and {port} through."
+                    f"({error}). Start process 0 on that machine, and let ports {port - 1} and "
+                    f"{port} through."
                 ) from error
             time.sleep(0.5)
 
@@ -336,6 +337,9 @@ def report_progress(step: int | None = None) -> None:
 
 
 def leave(status: int, reason: str = "") -> None:
-    """Says that this process ends; any status but 0 ends the others too."""
+    """Says that this process ends; any status but 0 ends the others too.
+
+    Then the process must end soon, without waiting for devices.
+    """
     if _connection is not None:
         _connection.leave(status, reason)

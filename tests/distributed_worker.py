@@ -26,6 +26,7 @@ def main() -> int:
         address, count, number, startup_secs=60, dead_secs=10, hang_secs=5
     )
     distributed.start(config)
+    distributed.watch_preemption()
 
     import jax
     import numpy as np

@@ -25,8 +25,9 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, NamedTuple
 
 import jax
-import jax.numpy as jnp
+import numpy as np
 import orbax.checkpoint as ocp
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from instruct.checkpoints.checkpoint_files import (
     PARAMS,
@@ -193,7 +194,9 @@ class CheckpointStore:
 
         Raises UserError if Orbax cannot use the folder, OSError as `save`.
         """
-        probe, number = self.folder / f"probe.{_TEMPORARY}", {"number": jnp.int32(0)}
+        probe = self.folder / f"probe.{_TEMPORARY}"
+        everywhere = NamedSharding(Mesh(np.array(jax.devices()), "all"), PartitionSpec())
+        number = {"number": jax.make_array_from_callback((), everywhere, lambda _: np.int32(0))}
         try:
             with self._naming_disk_errors():
                 sums = {f"{item}/number": 0 for item in (PARAMS, TRAINING)}

@@ -399,7 +399,15 @@ def run_program() -> int:
     except SystemExit as error:
         status = error.code
         raise
+    if status and _is_joined():  # the others have gone: nothing that waits for them may run
+        leave()
     return status
+
+
+def _is_joined() -> bool:
+    """Whether this is one of several processes; imports nothing."""
+    distributed = sys.modules.get("instruct.distributed")
+    return distributed is not None and distributed.num_processes() > 1
 
 
 @contextlib.contextmanager
@@ -423,7 +431,8 @@ def _joined(flags: argparse.Namespace) -> Iterator[None]:
     try:
         yield
     except BaseException as error:
-        distributed.leave(1, f"{type(error).__name__}: {error}")
+        known = isinstance(error, UserError | RunFailed | OSError)
+        distributed.leave(1, str(error) if known else f"{type(error).__name__}: {error}")
         raise
     distributed.barrier("end")
     distributed.leave(0)

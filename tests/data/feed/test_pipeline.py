@@ -102,7 +102,7 @@ def states_of(feeds):
 
 
 def feeds_of(config, mixture, num_processes):
-    rows = np.arange(config.batch_size).reshape(num_processes, -1)
+    rows = np.arange(config.batch_size).reshape(num_processes, -1).tolist()
     lanes = [own_lanes(config, dict(enumerate(rows)), number) for number in range(num_processes)]
     return [TrainFeed(workspace(), config, mixture, own) for own in lanes]
 
@@ -130,7 +130,7 @@ def test_number_of_processes_changes_nothing(mixture):
 def test_a_lane_reads_every_fourth_window(mixture):
     config = toy_config(mixture.name, batch_size=4, lanes=4)
     one_lane = TrainFeed(workspace(), toy_config(mixture.name, batch_size=4), mixture)
-    first = one_lane._open_window().rows[batch.ENCODER_INPUT_TOKENS][0]
+    first = next(one_lane)[0][batch.ENCODER_INPUT_TOKENS][0]
     rows, _ = next(TrainFeed(workspace(), config, mixture))
     assert (rows[batch.ENCODER_INPUT_TOKENS][0] == first).all()
     assert len({row.tobytes() for row in rows[batch.ENCODER_INPUT_TOKENS]}) == 4
