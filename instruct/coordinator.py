@@ -249,7 +249,8 @@ async def _run(flags: argparse.Namespace) -> None:
         deadline = time.monotonic() + _LINGER_SECS
         while run.num_connections and time.monotonic() < deadline:
             await asyncio.sleep(0.1)
-        os._exit(0)  # with `service` still there
+        if service is not None:  # alive until here
+            os._exit(0)
 
 
 def main(argv: Sequence[str] | None = None) -> None:

@@ -196,7 +196,9 @@ def start(config: ClusterConfig) -> None:
             None, None, None, None, None, int(config.startup_secs)
         )
         address, count, number = found[:3]
-    if address is None or count is None or number is None or count == 1:
+    if address is None or count is None or number is None:
+        return
+    if count == 1 and config.coordinator is None:
         return
     if number == 0:
         _start_coordinator(config, address, count)

@@ -43,6 +43,7 @@ from instruct.checkpoints.checkpoint_files import (
     sealed,
 )
 from instruct.checkpoints.train_state import TrainState, state_from_tree, training_tree
+from instruct.distributed import barrier
 from instruct.errors import RunFailed, UserError, storage_error_number, storage_error_path
 from instruct.fields import bounded, check_fields
 from instruct.models.layout import unstack_layers
@@ -206,6 +207,7 @@ class CheckpointStore:
                 if isinstance(self._writer, ocp.AsyncCheckpointer):
                     self._writer.wait_until_finished()
             _open(probe, number, number)
+            barrier("probe opened")  # process 0 deletes it
         except (ValueError, RuntimeError, UserError, OSError) as error:
             if isinstance(error, OSError) and error.errno not in _NAME_ERRORS:
                 raise
