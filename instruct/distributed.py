@@ -281,6 +281,11 @@ def agree(name: str, facts: Mapping[str, Any], timeout_secs: float = 600.0) -> N
         _connection.barrier(name, timeout_secs, facts)
 
 
+def is_first_process() -> bool:
+    """Whether this is the process that writes files and prints; starts no backend."""
+    return _connection is None or _connection.number == 0
+
+
 def gather_json(value: Mapping[str, Any]) -> list[dict[str, Any]]:
     """The JSON values of all processes, in order; every process must call this."""
     if jax.process_count() == 1:

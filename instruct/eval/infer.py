@@ -10,6 +10,7 @@ output equals that of an uninterrupted run byte for byte.
 import contextlib
 import dataclasses
 import errno
+import hashlib
 import itertools
 import json
 import os
@@ -21,6 +22,7 @@ from typing import Annotated, Any
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+from instruct import distributed
 from instruct.checkpoints.convert import generation_settings
 from instruct.checkpoints.loading import (
     find_checkpoint,
@@ -110,7 +112,13 @@ def infer(
         raise UserError(
             f"--prompt={prompt!a}: not UTF-8 text. Give it in UTF-8, or as a line of --input."
         )
-    output = _output_path(output_path) if output_path else None
+    if distributed.num_processes() > 1 and input_path == STANDARD_STREAM:
+        raise UserError(
+            "--input=-: only one of several processes has standard input. Give a file that all "
+            "machines share, or --distributed=off."
+        )
+    first = distributed.is_first_process()  # the only one that writes
+    output = _output_path(output_path) if output_path and first else None
     with contextlib.ExitStack() as stack:
         source = stack.enter_context(prompt_file(input_path)) if input_path else None
         # All lines are checked before a model is loaded.
@@ -156,7 +164,8 @@ def infer(
             (answer,) = answerer.answer([prompt or ""], first_index=0)
             if "unfinished" in answer:
                 _say(f"warning: the answer {answerer.describe_unfinished()}")
-            print("\n".join(answer.get("predictions", [answer["prediction"]])))
+            if first:
+                print("\n".join(answer.get("predictions", [answer["prediction"]])))
         else:
             settings = {
                 "checkpoint": str(folder),
@@ -166,6 +175,9 @@ def infer(
                 "inputs_length": length,
                 "lines_per_range": lines_per_range,
             }
+            with source.open("rb") as stream:
+                digest = hashlib.file_digest(stream, "sha256").hexdigest()
+            distributed.agree("prompts", {**settings, f"file {input_path}": digest})
             _answer_file(answerer, source, output, count, settings)
     if rejected:
         lines = "line was" if len(rejected) == 1 else "lines were"
@@ -174,7 +186,7 @@ def infer(
 
 
 def _say(*lines: str) -> None:
-    for line in lines:
+    for line in lines if distributed.is_first_process() else ():
         Console(stderr=True).print(line, markup=False, highlight=False, soft_wrap=True)
 
 
@@ -298,22 +310,27 @@ def _answer_file(
     count: int,
     settings: dict[str, Any],
 ) -> None:
-    """Appends the missing answers, range by range."""
+    """Appends the missing answers, range by range; only the first process writes."""
+    first_process = distributed.is_first_process()
     per_range = settings["lines_per_range"]
     columns = (BarColumn(), MofNCompleteColumn(), TextColumn("examples"), TimeRemainingColumn())
     console = Console(stderr=True)
     encoder = answerer.encoder
     with contextlib.ExitStack() as stack:
-        if output is None:
-            finished, truncated, unfinished, stream = 0, [], 0, sys.stdout.buffer
+        finished, truncated, unfinished = 0, [], 0
+        if not first_process:
+            stream = stack.enter_context(open(os.devnull, "wb"))
+        elif output is None:
+            stream = sys.stdout.buffer
         else:
             stack.enter_context(locked(_settings_path(output), f"--output {output}"))
             finished, truncated, unfinished = _resume(source, output, settings, count)
             stream = stack.enter_context(open(output, "ab"))
             stack.enter_context(naming_file(output))
         bar = stack.enter_context(
-            Progress(*columns, console=console, disable=not sys.stderr.isatty())
+            Progress(*columns, console=console, disable=not (first_process and sys.stderr.isatty()))
         )
+        finished = distributed.gather_json({"finished": finished})[0]["finished"]
         task = bar.add_task("infer", total=count, completed=finished)
         prompts = itertools.islice(prompts_only(source), finished, None)
         for first in range(finished, count, per_range):

@@ -32,7 +32,7 @@ from instruct.data.stores.jobs import (
     unavailable,
 )
 from instruct.data.stores.processes import map_in_processes
-from instruct.distributed import one_after_another
+from instruct.distributed import agree, one_after_another
 from instruct.errors import RunFailed, UserError
 from instruct.files import make_writable
 from instruct.workspace import Workspace
@@ -137,11 +137,14 @@ def prepare_once(
 ) -> Prepared:
     """`prepare` in every process of a run: one builds what a shared STORE_DIR lacks, others wait.
 
-    Processes with a STORE_DIR of their own each build it.
+    Processes with a STORE_DIR of their own each build it. The run ends if records differ.
     """
     make_writable("STORE_DIR", workspace.store_dir)
     with one_after_another("prepare", workspace.store_dir):
-        return prepare(workspace, resolved, config, splits, **options)
+        prepared = prepare(workspace, resolved, config, splits, **options)
+    names = (f"records of {store.task}, {store.split}" for store in prepared.stores)
+    agree("records", dict(zip(names, (store.sha256 for store in prepared.stores))))
+    return prepared
 
 
 def _build_all(
