@@ -232,6 +232,7 @@ def test_only_the_command_line_reads_the_environment(path):
 
 # Modules with state of the process that outlives a call.
 REGISTRIES = (
+    "instruct.distributed",  # this process's connection to the others, beside JAX's own
     "instruct.data.registry",  # tasks and mixtures
     "instruct.gin_config",  # texts that gin's own state was read from
     "instruct.report.faithfulness.quantities",  # readers, complete when it is imported

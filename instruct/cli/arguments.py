@@ -9,6 +9,7 @@ import atexit
 import contextlib
 import difflib
 import importlib
+import io
 import logging
 import os
 import pathlib
@@ -35,7 +36,7 @@ gin flags:
 
 macros every run file knows: MODEL_DIR MIXTURE_OR_TASK_NAME MIXTURE_OR_TASK_MODULE
 TASK_FEATURE_LENGTHS TRAIN_STEPS BATCH_SIZE LEARNING_RATE DROPOUT_RATE INITIAL_CHECKPOINT_PATH
-SEED VOCABULARY DATA_DIR STORE_DIR FLAN_CHECKOUT SKIP_UNAVAILABLE
+SEED LANES VOCABULARY DATA_DIR STORE_DIR FLAN_CHECKOUT SKIP_UNAVAILABLE
 """
 
 _CONVERT_HELP = """\
@@ -428,6 +429,8 @@ def _joined(flags: argparse.Namespace) -> Iterator[None]:
             hang_secs=flags.hang_secs,
         )
     )
+    if distributed.num_processes() > 1:
+        _keep_standard_output()
     try:
         yield
     except BaseException as error:
@@ -436,6 +439,17 @@ def _joined(flags: argparse.Namespace) -> Iterator[None]:
         raise
     distributed.barrier("end")
     distributed.leave(0)
+
+
+def _keep_standard_output() -> None:
+    """Leaves standard output to Python: gloo prints its connections there, in midst of answers."""
+    if sys.stdout is not None:
+        sys.stdout.flush()
+        own = os.dup(1)
+        os.dup2(2, 1)
+        sys.stdout = io.TextIOWrapper(
+            io.FileIO(own, "w"), sys.stdout.encoding, sys.stdout.errors, line_buffering=True
+        )
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -461,5 +475,5 @@ def main(argv: Sequence[str] | None = None) -> int:
         print("interrupted", file=sys.stderr)
         return 1
     except BrokenPipeError:  # the reader of the output has exited, as `head` does
-        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0

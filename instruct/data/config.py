@@ -32,7 +32,7 @@ class DataConfig:
         packing: "best_fit", "next_fit" (as SeqIO) or "none". Changes the examples per step.
         window_examples: examples that are packed together. Changes results slightly.
         workers: processes that build windows; 0 for a thread. Speed only.
-        prefetch_windows: windows built ahead. Speed only.
+        prefetch_windows: windows built ahead, and one more for each further lane. Speed only.
         feed: "records", or "seqio" for SeqIO's own pipeline (small mixtures, for comparison).
         plan: "low_discrepancy", or "iid" for independent draws like SeqIO's.
         split: the split to train on.

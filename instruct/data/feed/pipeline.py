@@ -230,13 +230,15 @@ class TrainFeed(Iterator[tuple[dict[str, np.ndarray], BatchInfo]]):
         windows = grain.MapDataset.source(order).map(self._builder)
         # Either one thread of this process prefetches, or each worker process does.
         threads = 0 if config.workers else 1
-        ahead = 0 if config.workers else config.prefetch_windows
+        # Lanes tend to need their next windows at the same time.
+        prefetched = config.prefetch_windows + len(numbers) - 1
+        ahead = 0 if config.workers else prefetched
         dataset = windows.to_iter_dataset(grain.ReadOptions(threads, ahead))
         if config.workers:
             # Grain's workers read an absl flag, which fails unless absl's flags are parsed.
             if not flags.FLAGS.is_parsed():
                 flags.FLAGS.mark_as_parsed()
-            per_worker = max(1, config.prefetch_windows // config.workers)
+            per_worker = max(1, prefetched // config.workers)
             dataset = dataset.mp_prefetch(
                 grain.MultiprocessingOptions(config.workers, per_worker_buffer_size=per_worker)
             )
