@@ -175,7 +175,12 @@ def train(
         batch = {k: jax.ShapeDtypeStruct(s, jnp.int32, sharding=rows) for k, s in shapes.items()}
         started = time.perf_counter()
         with jax.set_mesh(device_mesh):
-            jitted = jax.jit(step_fn, donate_argnums=0, out_shardings=(shardings, replicated))
+            jitted = jax.jit(
+                step_fn,
+                donate_argnums=0,
+                out_shardings=(shardings, replicated),
+                compiler_options=meshes.compiler_options(device_mesh),
+            )
             train_program = jitted.lower(abstract, batch).compile()
         compile_secs = time.perf_counter() - started
         if inputs.eval_batches and eval_every_steps:
