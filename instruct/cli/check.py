@@ -124,7 +124,7 @@ def _print_step(console: Console, model: ModelConfig, mesh: Any, train: dict[str
     data = train.get("data")
     rows, (inputs, targets) = (data.batch_size, data.lengths) if data else _DEFAULT_SHAPE
     microbatches = train.get("num_microbatches", 1)
-    meshes.check_batch_size(mesh, rows, microbatches)
+    meshes.check_batch_size(mesh, rows, microbatches, (inputs, targets))
     flops = model.train_flops(rows, inputs, targets)
     console.print(
         f"batch of {rows} rows of {inputs} + {targets} tokens: {flops:.3e} FLOPs, "

@@ -118,7 +118,7 @@ def train(
 
         # Devices.
         device_mesh = meshes.make_mesh(mesh)
-        meshes.check_batch_size(device_mesh, data.batch_size, num_microbatches)
+        meshes.check_batch_size(device_mesh, data.batch_size, num_microbatches, data.lengths)
         matmul_peak = peak.matmul_peak(model.dtype, list(device_mesh.devices.flat))
 
         # The run in this folder, if there is one.
@@ -177,7 +177,12 @@ def train(
         batch = {k: jax.ShapeDtypeStruct(s, jnp.int32, sharding=rows) for k, s in shapes.items()}
         started = time.perf_counter()
         with jax.set_mesh(device_mesh):
-            jitted = jax.jit(step_fn, donate_argnums=0, out_shardings=(shardings, replicated))
+            jitted = jax.jit(
+                step_fn,
+                donate_argnums=0,
+                out_shardings=(shardings, replicated),
+                compiler_options=meshes.compiler_options(device_mesh),
+            )
             train_program = jitted.lower(abstract, batch).compile()
         compile_secs = time.perf_counter() - started
         if inputs.eval_batches and eval_every_steps:
