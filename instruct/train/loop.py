@@ -28,9 +28,10 @@ from instruct.models.config import ModelConfig
 from instruct.models.encoder_decoder import EncoderDecoder
 from instruct.train import session
 from instruct.train.evaluators import Evaluator, ValidationLoss, check_evaluators, evaluate
+from instruct.train.goodput import Goodput
 from instruct.train.inputs import Inputs, gather_states, open_inputs, restore_inputs, task_groups
 from instruct.train.loss import LossConfig, make_loss_fn
-from instruct.train.metrics import IntervalMetrics, Stopwatch, eval_names
+from instruct.train.metrics import IntervalMetrics, eval_names
 from instruct.train.optimizer import OptimizerConfig, make_optimizer
 from instruct.train.preemption import StopRequest
 from instruct.train.progress import ProgressReport
@@ -113,6 +114,7 @@ def train(
         console.print(line, markup=False, soft_wrap=True)
 
     with contextlib.ExitStack() as stack:  # closes what was opened, whatever is raised
+        goodput = stack.enter_context(Goodput())
         folder = stack.enter_context(session.open_model_dir(model_dir))
 
         # Devices.
@@ -161,6 +163,7 @@ def train(
         if resumed:
             state = resumed.state
             restore_inputs(inputs.feed, meter, resumed.input)
+            goodput.restore(resumed.records.get("goodput", {}))
         else:
             state = _first_state(network, update_rule, abstract, seed, initial, say)
 
@@ -174,7 +177,7 @@ def train(
         shapes = batch_shapes(data.batch_size, *data.lengths)
         batch = {k: jax.ShapeDtypeStruct(s, jnp.int32, sharding=rows) for k, s in shapes.items()}
         started = time.perf_counter()
-        with jax.set_mesh(device_mesh):
+        with jax.set_mesh(device_mesh), goodput.spent("compilation"):
             jitted = jax.jit(step_fn, donate_argnums=0, out_shardings=(shardings, replicated))
             train_program = jitted.lower(abstract, batch).compile()
         compile_secs = time.perf_counter() - started
@@ -184,7 +187,7 @@ def train(
             evaluators.insert(0, ValidationLoss(eval_every_steps, *held))
 
         # Records of the run; only the first process writes them.
-        step, outcome, watch, pending = start, "failed", Stopwatch(), None
+        step, outcome, pending = start, "failed", None
         json_lines = JsonLines(resumed.records.get("rows") if resumed else None, say)
         if is_first_process:
             info = session.run_info(model, device_mesh, matmul_peak)
@@ -216,8 +219,9 @@ def train(
                 f"compiled in {compile_secs:.1f} s"
             )
             while step < train_steps:
-                watch.go()
-                batch, batch_info = next(inputs.feed)
+                goodput.switch("steps")
+                with goodput.waiting_for_input(pending):
+                    batch, batch_info = next(inputs.feed)
                 if step == start:
                     for fault in target_faults(batch, load_vocabulary(data.vocabulary)):
                         report.note(f"warning: {fault}")
@@ -236,19 +240,21 @@ def train(
                     continue
                 meter.add(*pending)
                 pending = None
-                watch.pause()
+                goodput.switch("other")
                 scalars = {}
                 if log:
-                    secs = watch.lap()
+                    secs = goodput.lap()
                     step_secs = secs / meter.timed_steps
                     scalars = {
                         "real_tokens_per_sec": meter.timed_tokens / secs,
                         "step_secs": step_secs,
                         "peak_share": step_flops / step_secs / matmul_peak,
                         **meter.scalars(),
+                        **goodput.scalars(),
                     }
                     meter.clear()
-                evaluation = evaluate(due, state.params, step, device_mesh, logged=scalars)
+                with goodput.spent("evaluation"):
+                    evaluation = evaluate(due, state.params, step, device_mesh, logged=scalars)
                 scalars |= evaluation
                 if scalars:
                     for tracker in trackers:
@@ -258,8 +264,10 @@ def train(
                 if saving:
                     position = {"feed": inputs.feed.state(), "metrics": meter.state()}
                     records = {"run": session.read_run_info(folder), "rows": json_lines.rows}
-                    processes = {"processes": gather_states(position)}
-                    checkpoints.save(step, state, processes, evaluation, records)
+                    records["goodput"] = goodput.state(finished=last)
+                    with goodput.spent("checkpoints"):
+                        processes = {"processes": gather_states(position)}
+                        checkpoints.save(step, state, processes, evaluation, records)
                     write_mixture()
                 if stopping:
                     break
