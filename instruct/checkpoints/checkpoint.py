@@ -3,7 +3,7 @@
     MODEL_DIR/checkpoints/<step>/params     parameters, T5X's names, one layer after another
                                 /training   step and optimiser slots, laid out alike
                                 /input      JSON: input position and statistics, checksums
-                                /records    JSON: run.json, the rows of metrics.jsonl and goodput so far
+                                /records    JSON: run.json, rows of metrics.jsonl, goodput so far
 
 Orbax writes a step into a temporary folder and renames it when everything is on disk, so a process
 killed at any time leaves no partial checkpoint that looks complete. Orbax does not detect a changed

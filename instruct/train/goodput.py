@@ -88,10 +88,11 @@ class Goodput:
         return secs
 
     def scalars(self) -> dict[str, float]:
-        """{"goodput/steps": 0.93, ...}: each kind's share of the run's wall time, which sum to 1."""
+        """{"goodput/steps": 0.93, ...}: shares of the run's wall time, which sum to 1."""
         self.switch(self._kind)
         total = sum(self._secs.values())
-        return {f"goodput/{kind}": self._secs[kind] / total for kind in KINDS}
+        # What was moved away may leave a rounding error below zero.
+        return {f"goodput/{kind}": max(0.0, self._secs[kind]) / total for kind in KINDS}
 
     def state(self, finished: bool) -> dict[str, Any]:
         """JSON values for `restore`, of a checkpoint that is about to be written.
