@@ -34,6 +34,7 @@ from instruct.train.loss import LossConfig, make_loss_fn
 from instruct.train.metrics import IntervalMetrics, eval_names
 from instruct.train.optimizer import OptimizerConfig, make_optimizer
 from instruct.train.preemption import StopRequest
+from instruct.train.profiling import PROFILE_FOLDER, StepProfiler, check_profile_steps
 from instruct.train.progress import ProgressReport
 from instruct.train.step import (
     abstract_state,
@@ -62,6 +63,7 @@ def train(
     log_every_steps: Annotated[int, Range(least=1)] = 10,
     eval_every_steps: Annotated[int | None, Range(least=1)] = 1000,
     num_eval_examples: int = 512,
+    profile_steps: tuple[int, int] | None = None,
     initial_checkpoint_path: str | None = None,
     initial_mapping: Sequence[tuple[str, str | None]] = (),
     strict: bool = False,
@@ -87,6 +89,7 @@ def train(
         eval_every_steps: steps between teacher-forced losses on the validation split, which the
             last step always has; None: never.
         num_eval_examples: examples of that loss.
+        profile_steps: (first step, number of steps) of a profiler's trace in `model_dir`/profile.
         initial_checkpoint_path, initial_mapping: parameters to start from, see `load_initial`; not
             read on a resume, but must be the same as at the first start.
         strict: a damaged newest checkpoint is an error; otherwise it is renamed and the run
@@ -106,6 +109,7 @@ def train(
     trackers = [TensorBoard()] if trackers is None else trackers
     check_evaluators(evaluators)
     check_trackers(trackers)
+    check_profile_steps(profile_steps)
     texts = texts or {}
     is_first_process = jax.process_index() == 0
     console = Console(stderr=True, quiet=not is_first_process, highlight=False)
@@ -210,7 +214,9 @@ def train(
 
         step_flops = model.train_flops(data.batch_size, *data.lengths)
         save_every_steps = checkpoint.save_every_steps or train_steps
-        with ProgressReport(start, train_steps, console) as report, StopRequest() as stop:
+        traced = profile_steps if is_first_process else None
+        profiler = StepProfiler(folder / PROFILE_FOLDER, traced, start, train_steps, say)
+        with ProgressReport(start, train_steps, console) as report, StopRequest() as stop, profiler:
             begin = f"resumes from step {start:,}" if start else "starts"
             shape = " x ".join(f"{name} {size}" for name, size in device_mesh.shape.items())
             report.note(
@@ -225,8 +231,10 @@ def train(
                 if step == start:
                     for fault in target_faults(batch, load_vocabulary(data.vocabulary)):
                         report.note(f"warning: {fault}")
+                profiler.begin(step + 1)
                 state, metrics = train_program(state, meshes.shard_batch(device_mesh, batch))
                 step += 1
+                profiler.end(step, metrics)
                 # One step late: the devices compute while the host reads the last step's metrics.
                 if pending is not None:
                     meter.add(*pending)
