@@ -206,10 +206,12 @@ def test_tpu_vm_install_run_and_stop_do_their_work_on_a_host(machine):
     """The commands that gcloud would run on each host, run here in a folder of their own."""
     variables = {"TPU_NAME": "flan", "ZONE": "us-east5-a"}
     script = str(LAUNCH / "tpu_vm.sh")
-    for arguments in (["install"], ["run", *MODE, "hang"], ["stop"]):
+    for arguments in (["install"], ["copy", "a b"], ["run", *MODE, "hang"], ["stop"]):
         assert machine.run(script, *arguments, **variables).returncode == 0
-    copy, *commands = machine.lines("calls")
-    assert copy[4] == "scp" and copy[6] == "flan:" and "--worker=all" in copy
+    archive, install, copy, *commands = machine.lines("calls")
+    assert archive[4] == "scp" and archive[6] == "flan:" and "--worker=all" in archive
+    assert copy[4:7] == ["scp", "a b", "flan:"]
+    commands.insert(0, install)
     assert all(call[4] == "ssh" and "--worker=all" in call for call in commands)
     install, run, stop = (call[-1].removeprefix("--command=") for call in commands)
     assert "-c constraints.txt" in install
@@ -326,16 +328,16 @@ def test_the_dockerfile_installs_one_back_end():
 
 
 @pytest.mark.parametrize(
-    ("backend", "extras"), [("cpu", "gcs"), ("gpu", "gpu,gcs"), ("tpu", "tpu,gcs"), ("tpo", None)]
+    ("backend", "package"), [("cpu", "."), ("gpu", ".[gpu]"), ("tpu", ".[tpu]"), ("tpo", None)]
 )
-def test_the_image_s_shell_line_runs(machine, backend, extras):
+def test_the_image_s_shell_line_runs(machine, backend, package):
     (line,) = (rest for name, rest in dockerfile() if name == "RUN")
     line = re.sub(r"^--mount=\S+ ", "", line)
     machine.add("pip", FAKE_COMMAND)
     done = machine.run("sh", "-c", line, BACKEND=backend)
-    if extras is None:
+    if package is None:
         assert done.returncode == 2 and "use cpu, gpu or tpu" in done.stderr
         return
     assert done.returncode == 0, done.stderr
-    expected = ["pip", "install", "--constraint=constraints.txt", f"--editable=.[{extras}]"]
+    expected = ["pip", "install", "--constraint=constraints.txt", f"--editable={package}"]
     assert machine.lines("calls") == [expected]
