@@ -145,6 +145,7 @@ def train(
         abstract = meshes.with_shardings(abstract, state_shardings(device_mesh, abstract))
         resumed = checkpoints.resume_newest(abstract, strict, say) if has_checkpoints else None
         start = resumed.step if resumed else 0
+        goodput.restore(resumed.records.get("goodput", {}) if resumed else {})
         if isinstance(optimizer, OptimizerConfig):
             optimizer.check_start(start)
         if start >= train_steps:
@@ -167,7 +168,6 @@ def train(
         if resumed:
             state = resumed.state
             restore_inputs(inputs.feed, meter, resumed.input)
-            goodput.restore(resumed.records.get("goodput", {}))
         else:
             state = _first_state(network, update_rule, abstract, seed, initial, say)
 
@@ -233,8 +233,8 @@ def train(
                         report.note(f"warning: {fault}")
                 profiler.begin(step + 1)
                 state, metrics = train_program(state, meshes.shard_batch(device_mesh, batch))
+                profiler.end(step + 1, metrics)
                 step += 1
-                profiler.end(step, metrics)
                 # One step late: the devices compute while the host reads the last step's metrics.
                 if pending is not None:
                     meter.add(*pending)

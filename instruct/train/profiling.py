@@ -73,7 +73,7 @@ class StepProfiler:
         """Stops the trace and copies its files from this machine's disk to the run's folder."""
         jax.profiler.stop_trace()
         for file in sorted(path for path in local.rglob("*") if path.is_file()):
-            target = self._folder / file.relative_to(local)
+            target = self._folder / file.relative_to(local).as_posix()
             target.parent.mkdir(parents=True, exist_ok=True)
             replace_file(target, file.read_bytes())
         self._say(
