@@ -117,9 +117,9 @@ class Goodput:
             self._secs[kind] += secs
         self._lap_start = self._secs["steps"] + self._secs["input_wait"]
 
-    def _add_compilation(self, event: str, secs: float, **_: Any) -> None:
+    def _add_compilation(self, event: str, duration_secs: float, **_: Any) -> None:
         if event == _COMPILATION_EVENT and threading.get_ident() == self._thread:
-            self._move("compilation", secs)
+            self._move("compilation", duration_secs)
 
     def _move(self, kind: Kind, secs: float) -> None:
         """Counts the last `secs` seconds as `kind` instead of the current kind."""
