@@ -20,6 +20,7 @@ import numpy as np
 
 from instruct import peak
 from instruct.batch import batch_shapes
+from instruct.checkpoints.train_state import TrainState
 from instruct.models.config import ModelConfig
 from instruct.models.encoder_decoder import EncoderDecoder
 from instruct.train.loss import LossConfig, make_loss_fn
@@ -42,12 +43,14 @@ def parse() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def make_batch(vocab: int, packed: bool) -> dict[str, np.ndarray]:
+def make_batch(
+    vocab: int, packed: bool, rows: int = ROWS, inputs: int = INPUTS, targets: int = TARGETS
+) -> dict[str, np.ndarray]:
     """Random tokens; one full segment a row, or several with padding behind."""
     draw = np.random.default_rng(0)
-    batch = {k: np.zeros(s, np.int32) for k, s in batch_shapes(ROWS, INPUTS, TARGETS).items()}
-    for row in range(ROWS):
-        for side, length in (("encoder", INPUTS), ("decoder", TARGETS)):
+    batch = {k: np.zeros(s, np.int32) for k, s in batch_shapes(rows, inputs, targets).items()}
+    for row in range(rows):
+        for side, length in (("encoder", inputs), ("decoder", targets)):
             cuts = [0, length]
             if packed:
                 cuts = [0, *sorted(draw.integers(length // 8, length - 8, 3)), length - 4]
@@ -65,6 +68,27 @@ def make_batch(vocab: int, packed: bool) -> dict[str, np.ndarray]:
     return batch
 
 
+def first_state(config: ModelConfig) -> TrainState:
+    """A fresh state with the default optimiser."""
+    model, optimizer = EncoderDecoder(config), make_optimizer(OptimizerConfig())
+    return jax.jit(lambda key: init_state(model.init(key), optimizer))(jax.random.key(0))
+
+
+def compile_step(
+    config: ModelConfig,
+    state: TrainState,
+    batch: dict[str, jax.Array],
+    loss: LossConfig,
+    parts: int,
+) -> tuple[jax.stages.Compiled, float]:
+    """The training step, which donates its state, in `parts` microbatches; and compile seconds."""
+    model, optimizer = EncoderDecoder(config), make_optimizer(OptimizerConfig())
+    loss_fn = make_loss_fn(model.decoder_hidden, model.head_kernel, loss)
+    step = jax.jit(make_train_step(loss_fn, optimizer, parts, seed=0), donate_argnums=0)
+    started = time.perf_counter()
+    return step.lower(state, batch).compile(), time.perf_counter() - started
+
+
 def main() -> None:
     flags = parse()
     config = ModelConfig(
@@ -79,19 +103,9 @@ def main() -> None:
         dtype=flags.dtype,
         scan_layers=flags.scan,
     )
-    model, optimizer = EncoderDecoder(config), make_optimizer(OptimizerConfig())
     loss = LossConfig(chunk_logits=flags.chunk_logits)
-    loss_fn = make_loss_fn(model.decoder_hidden, model.head_kernel, loss)
-    step = jax.jit(
-        make_train_step(loss_fn, optimizer, flags.microbatches, seed=0), donate_argnums=0
-    )
-    batch = jax.device_put(make_batch(flags.vocab, flags.packed))
-    key = jax.random.key(0)
-    state = jax.jit(lambda key: init_state(model.init(key), optimizer))(key)
-
-    started = time.perf_counter()
-    compiled = step.lower(state, batch).compile()
-    compile_secs = time.perf_counter() - started
+    state, batch = first_state(config), jax.device_put(make_batch(flags.vocab, flags.packed))
+    compiled, compile_secs = compile_step(config, state, batch, loss, flags.microbatches)
     flops = config.train_flops(ROWS, INPUTS, TARGETS)
     rounds = []
     for _ in range(flags.repeats + 1):

@@ -29,7 +29,8 @@ TRAIN = "instruct.train.loop.train"
 EVALUATE = "instruct.eval.runner.evaluate"
 INFER = "instruct.eval.infer.infer"
 MODEL = "instruct.models.config.ModelConfig"  # `check` and `convert` accept a model file alone
-ENTRIES = (TRAIN, EVALUATE, INFER, MODEL)
+COMPILATION_CACHE = "instruct.compilation_cache.use"  # of every mode that computes
+ENTRIES = (TRAIN, EVALUATE, INFER, MODEL, COMPILATION_CACHE)
 
 # Errors that gin's tokenizer, parser, imports and calls raise for a user's mistakes.
 _GIN_ERRORS = (

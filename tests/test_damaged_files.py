@@ -143,9 +143,11 @@ DAMAGES = {
 
 def exact_rows(model_dir: pathlib.Path) -> list[dict]:
     """metrics.jsonl without what depends on the clock."""
-    speeds = ("real_tokens_per_sec", "step_secs", "peak_share")
+    clock = ("real_tokens_per_sec", "step_secs", "peak_share", "goodput/")
     lines = (model_dir / "metrics.jsonl").read_text().splitlines()
-    return [{k: v for k, v in json.loads(line).items() if k not in speeds} for line in lines]
+    return [
+        {k: v for k, v in json.loads(line).items() if not k.startswith(clock)} for line in lines
+    ]
 
 
 def arrays(checkpoint: pathlib.Path) -> dict[str, bytes]:

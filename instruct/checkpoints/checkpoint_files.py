@@ -216,14 +216,15 @@ def read_document(folder: pathlib.Path) -> dict[str, Any]:
 
 
 def read_records(folder: pathlib.Path) -> dict[str, Any]:
-    """`run` (what run.json held) and `rows` (of metrics.jsonl) up to this step.
+    """`run` (what run.json held), `rows` (of metrics.jsonl) and `goodput` up to this step.
 
     {} if they are damaged, or missing as in checkpoints of earlier versions: no value that is
     computed depends on them.
     """
     try:
         records = _read_sealed(folder, RECORDS)
-        return {"run": dict(records["run"]), "rows": list(records["rows"])}
+        goodput = dict(records.get("goodput", {}))  # absent in checkpoints of earlier versions
+        return {"run": dict(records["run"]), "rows": list(records["rows"]), "goodput": goodput}
     except FileNotFoundError:
         return {}
     except (OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:

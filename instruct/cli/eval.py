@@ -2,7 +2,7 @@
 
 import argparse
 
-from instruct import gin_config
+from instruct import compilation_cache, gin_config
 from instruct.cli import settings
 from instruct.cli.handshake import agree_on_settings
 from instruct.errors import UserError
@@ -24,4 +24,5 @@ def run(flags: argparse.Namespace) -> int:
     check_arguments(runner.evaluate, arguments, except_for=("vocabulary",))
     if flags.strict:
         arguments["strict"] = True
+    compilation_cache.use(**entries[gin_config.COMPILATION_CACHE])
     return runner.evaluate(**arguments, workspace=workspace)

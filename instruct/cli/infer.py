@@ -2,7 +2,7 @@
 
 import argparse
 
-from instruct import gin_config
+from instruct import compilation_cache, gin_config
 from instruct.cli.handshake import agree_on_settings
 from instruct.errors import UserError
 from instruct.eval import infer
@@ -13,7 +13,8 @@ def run(flags: argparse.Namespace) -> int:
     """Runs `instruct.eval.infer.infer` with arguments from gin."""
     gin_config.load(flags.gin_file, [*flags.gin_bindings, *flags.gin_flags])
     agree_on_settings(flags)
-    arguments = gin_config.entry_arguments(gin_config.ENTRIES)[gin_config.INFER]
+    entries = gin_config.entry_arguments(gin_config.ENTRIES)
+    arguments = entries[gin_config.INFER]
     if not arguments:
         raise UserError("nothing configures inference; add --gin_file=gin/runs/infer.gin.")
     check_arguments(infer.infer, arguments)
@@ -21,4 +22,5 @@ def run(flags: argparse.Namespace) -> int:
     arguments |= {name: value for name, value in paths.items() if value is not None}
     if flags.strict:
         arguments["strict"] = True
+    compilation_cache.use(**entries[gin_config.COMPILATION_CACHE])
     return infer.infer(**arguments)

@@ -3,7 +3,7 @@
 import argparse
 import functools
 
-from instruct import gin_config
+from instruct import compilation_cache, gin_config
 from instruct.checkpoints.checkpoint_files import checkpoint_steps
 from instruct.cli import settings
 from instruct.cli.handshake import agree_on_settings
@@ -32,6 +32,7 @@ def run(flags: argparse.Namespace) -> int:
     optimizer_text = gin_config.reference_text(gin_config.TRAIN, "optimizer")
     if flags.strict:
         arguments["strict"] = True
+    compilation_cache.use(**entries[gin_config.COMPILATION_CACHE])
     model_dir = arguments.get("model_dir", "")
     open_inputs = functools.partial(inputs.open_inputs, workspace=workspace)
     with explaining_storage_failures(lambda: _saved_state(model_dir)):

@@ -28,11 +28,13 @@ from instruct.models.config import ModelConfig
 from instruct.models.encoder_decoder import EncoderDecoder
 from instruct.train import session
 from instruct.train.evaluators import Evaluator, ValidationLoss, check_evaluators, evaluate
+from instruct.train.goodput import Goodput
 from instruct.train.inputs import Inputs, gather_states, open_inputs, restore_inputs, task_groups
 from instruct.train.loss import LossConfig, make_loss_fn
-from instruct.train.metrics import IntervalMetrics, Stopwatch, eval_names
+from instruct.train.metrics import IntervalMetrics, eval_names
 from instruct.train.optimizer import OptimizerConfig, make_optimizer
 from instruct.train.preemption import StopRequest
+from instruct.train.profiling import PROFILE_FOLDER, StepProfiler, check_profile_steps
 from instruct.train.progress import ProgressReport
 from instruct.train.step import (
     abstract_state,
@@ -61,6 +63,7 @@ def train(
     log_every_steps: Annotated[int, Range(least=1)] = 10,
     eval_every_steps: Annotated[int | None, Range(least=1)] = 1000,
     num_eval_examples: int = 512,
+    profile_steps: tuple[int, int] | None = None,
     initial_checkpoint_path: str | None = None,
     initial_mapping: Sequence[tuple[str, str | None]] = (),
     strict: bool = False,
@@ -86,6 +89,7 @@ def train(
         eval_every_steps: steps between teacher-forced losses on the validation split, which the
             last step always has; None: never.
         num_eval_examples: examples of that loss.
+        profile_steps: (first step, number of steps) of a profiler's trace in `model_dir`/profile.
         initial_checkpoint_path, initial_mapping: parameters to start from, see `load_initial`; not
             read on a resume, but must be the same as at the first start.
         strict: a damaged newest checkpoint is an error; otherwise it is renamed and the run
@@ -106,6 +110,7 @@ def train(
     trackers = [TensorBoard()] if trackers is None else trackers
     check_evaluators(evaluators)
     check_trackers(trackers)
+    check_profile_steps(profile_steps)
     texts = texts or {}
     is_first_process = jax.process_index() == 0
     console = Console(stderr=True, quiet=not is_first_process, highlight=False)
@@ -114,6 +119,7 @@ def train(
         console.print(line, markup=False, soft_wrap=True)
 
     with contextlib.ExitStack() as stack:  # closes what was opened, whatever is raised
+        goodput = stack.enter_context(Goodput())
         folder = stack.enter_context(session.open_model_dir(model_dir))
 
         # Devices.
@@ -140,6 +146,7 @@ def train(
         abstract = meshes.with_shardings(abstract, state_shardings(device_mesh, abstract))
         resumed = checkpoints.resume_newest(abstract, strict, say) if has_checkpoints else None
         start = resumed.step if resumed else 0
+        goodput.restore(resumed.records.get("goodput", {}) if resumed else {})
         if isinstance(optimizer, OptimizerConfig):
             optimizer.check_start(start)
         if start >= train_steps:
@@ -191,7 +198,7 @@ def train(
             evaluators.insert(0, ValidationLoss(eval_every_steps, *held))
 
         # Records of the run; only the first process writes them.
-        step, outcome, watch, pending = start, "failed", Stopwatch(), None
+        step, outcome, pending = start, "failed", None
         json_lines = JsonLines(resumed.records.get("rows") if resumed else None, say)
         if is_first_process:
             info = session.run_info(model, device_mesh, matmul_peak)
@@ -215,7 +222,9 @@ def train(
 
         step_flops = model.train_flops(data.batch_size, *data.lengths)
         save_every_steps = checkpoint.save_every_steps or train_steps
-        with ProgressReport(start, train_steps, console) as report, StopRequest() as stop:
+        traced = profile_steps if is_first_process else None
+        profiler = StepProfiler(folder / PROFILE_FOLDER, traced, start, train_steps, say)
+        with ProgressReport(start, train_steps, console) as report, StopRequest() as stop, profiler:
             begin = f"resumes from step {start:,}" if start else "starts"
             shape = " x ".join(f"{name} {size}" for name, size in device_mesh.shape.items())
             report.note(
@@ -224,12 +233,15 @@ def train(
                 f"compiled in {compile_secs:.1f} s"
             )
             while step < train_steps:
-                watch.go()
-                batch, batch_info = next(inputs.feed)
+                goodput.switch("steps")
+                with goodput.waiting_for_input(pending):
+                    batch, batch_info = next(inputs.feed)
                 if step == start:
                     for fault in target_faults(batch, load_vocabulary(data.vocabulary)):
                         report.note(f"warning: {fault}")
+                profiler.begin(step + 1)
                 state, metrics = train_program(state, meshes.shard_batch(device_mesh, batch))
+                profiler.end(step + 1, metrics)
                 step += 1
                 distributed.report_progress(step)
                 # One step late: the devices compute while the host reads the last step's metrics.
@@ -245,23 +257,25 @@ def train(
                     continue
                 meter.add(*pending)
                 pending = None
-                watch.pause()
+                goodput.switch("other")
                 scalars = {}
                 if log:
-                    secs = watch.lap()
+                    secs = goodput.lap()
                     step_secs = secs / meter.timed_steps
                     scalars = {
                         "real_tokens_per_sec": meter.timed_tokens / secs,
                         "step_secs": step_secs,
                         "peak_share": step_flops / step_secs / matmul_peak,
                         **meter.scalars(),
+                        **goodput.scalars(),
                     }
                     meter.clear()
                 position = {"feed": inputs.feed.state(), "metrics": meter.state()}
                 processes = gather_states(position, process_rows)
                 if log:
                     scalars["examples"] = sum(one["metrics"]["examples"] for one in processes)
-                evaluation = evaluate(due, state.params, step, device_mesh, logged=scalars)
+                with goodput.spent("evaluation"):
+                    evaluation = evaluate(due, state.params, step, device_mesh, logged=scalars)
                 scalars |= evaluation
                 if scalars:
                     for tracker in trackers:
@@ -270,7 +284,9 @@ def train(
                     write_mixture(processes)
                 if saving:
                     records = {"run": session.read_run_info(folder), "rows": json_lines.rows}
-                    checkpoints.save(step, state, {"processes": processes}, evaluation, records)
+                    records["goodput"] = goodput.state(finished=last)
+                    with goodput.spent("checkpoints"):
+                        checkpoints.save(step, state, {"processes": processes}, evaluation, records)
                     write_mixture(processes)
                 if stopping:
                     break

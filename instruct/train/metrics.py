@@ -5,7 +5,6 @@ numbers.
 """
 
 import math
-import time
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -26,7 +25,7 @@ class IntervalMetrics:
     """Sums since the last logged step, and the examples since step 0.
 
     `timed_steps` and `timed_tokens` (without padding, encoder and decoder) count only steps of this
-    process, as its stopwatch does; `examples` counts those of its rows, everything else the whole
+    process, as `Goodput.lap` does; `examples` counts those of its rows, everything else the whole
     batch. `group_names` are those of `losses.groups`.
     """
 
@@ -118,30 +117,6 @@ def eval_scalars(totals: LossTotals, group_names: Sequence[str]) -> dict[str, fl
         if weight > 0:
             scalars[f"eval/loss/{name}"] = _divide(float(total), float(weight))
     return scalars
-
-
-class Stopwatch:
-    """Wall-clock time of the steps, without saving and evaluating (between `pause` and `go`)."""
-
-    def __init__(self) -> None:
-        self._spent = 0.0
-        self._since: float | None = None
-
-    def go(self) -> None:
-        """Starts or continues; a running watch is left alone."""
-        if self._since is None:
-            self._since = time.perf_counter()
-
-    def pause(self) -> None:
-        if self._since is not None:
-            self._spent += time.perf_counter() - self._since
-            self._since = None
-
-    def lap(self) -> float:
-        """Seconds since the last lap; the watch is left paused."""
-        self.pause()
-        spent, self._spent = self._spent, 0.0
-        return spent
 
 
 def _divide(total: float, weight: float) -> float:

@@ -22,7 +22,7 @@ from instruct.models.encoder_decoder import EncoderDecoder
 from instruct.models.layout import stack_layers
 from tests.checkpoints.conftest import random_arrays, tree_of
 from tests.float32 import assert_same_float32
-from tests.train.conftest import T5X_FOLDER
+from tests.train.t5x_run import T5X_FOLDER
 
 
 @pytest.fixture(scope="session")

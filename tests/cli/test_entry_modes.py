@@ -59,6 +59,25 @@ def test_infer_gets_flags_and_configuration(called):
     assert called["strict"] is True
 
 
+@pytest.mark.parametrize(
+    ("mode", "flags"),
+    [
+        (train, ["train", "--gin_file=gin/recipes/gym_demo.gin"]),
+        (evaluation, ["eval", "--gin_file=gin/runs/eval.gin", "--gin.EVAL_MIXTURES=gym.demo"]),
+        (infer, ["infer", "--gin_file=gin/runs/infer.gin"]),
+    ],
+    ids=["train", "eval", "infer"],
+)
+def test_every_mode_that_computes_uses_the_compilation_cache(called, mode, flags, monkeypatch):
+    used = []
+    stand_in = types.SimpleNamespace(use=lambda **given: used.append(given))
+    monkeypatch.setattr(mode, "compilation_cache", stand_in)
+    flags = [*flags, "--gin.MODEL_DIR=runs/a"]
+    assert mode.run(arguments.parse(flags)) == 0
+    assert mode.run(arguments.parse([*flags, "--gin.COMPILATION_CACHE_DIR=5"])) == 0
+    assert used == [{"folder": None}, {"folder": "5"}]
+
+
 def test_report_of_a_run(tmp_path, capsys):
     run = tmp_path / "run"
     run.mkdir()

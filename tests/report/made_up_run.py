@@ -19,6 +19,8 @@ CATEGORIES = {
     "logic": "held_out",
     "geometry": "held_out",
 }
+GOODPUT = {"steps": 0.9, "input_wait": 0.01, "compilation": 0.03, "checkpoints": 0.02}
+GOODPUT |= {"evaluation": 0.02, "restarts": 0.0, "other": 0.02}
 HOSTILE = (
     'Say <script>alert("x")</script> & "quote" `code` | pipe\n<img src="http://e.example/a.png">'
 )
@@ -74,6 +76,7 @@ def _write_metrics(folder: pathlib.Path, rng: random.Random, steps: int, with_na
             row["real_tokens_per_sec"] += rng.gauss(0, 900)
             row |= {"padding_share": 0.08 + rng.random() / 50, "step_secs": 0.11}
             row |= {"peak_share": 0.41 + rng.gauss(0, 0.01), "examples": step * 60}
+            row |= {f"goodput/{kind}": share for kind, share in GOODPUT.items()}
             for place, name in enumerate(CATEGORIES):
                 row[f"loss/{name}"] = loss * (0.6 + 0.2 * place)
             if step % 100 == 1 and step > 1:

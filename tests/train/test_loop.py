@@ -12,6 +12,7 @@ from instruct.errors import RunFailed, UserError
 from instruct.mesh import MeshConfig
 from instruct.models.encoder_decoder import EncoderDecoder
 from instruct.train import loop
+from instruct.train.goodput import KINDS
 from instruct.train.metrics import TrainingDiverged
 from instruct.train.optimizer import OptimizerConfig
 from tests.train.batches import tiny_config
@@ -59,12 +60,20 @@ def test_every_logged_step_has_the_agreed_keys(finished):
     assert [row["step"] for row in found] == [1, 2, 3, 4, 5, 6]
     keys = "step loss z_loss accuracy learning_rate gradient_norm real_tokens_per_sec"
     keys = {*keys.split(), "padding_share", "step_secs", "peak_share", "examples"}
-    keys |= {"loss/toy", "loss/bench"}
+    keys |= {"loss/toy", "loss/bench", *(f"goodput/{kind}" for kind in KINDS)}
     assert set(found[0]) == keys
     held = {"eval/loss", "eval/accuracy", "eval/loss/toy", "eval/loss/bench"}
     assert set(found[3]) == keys | held == set(found[5])
     assert found[5]["examples"] == 6 * 12 and 0 < found[0]["padding_share"] < 1
     assert all(np.isfinite(value) for row in found for value in row.values())
+
+
+def test_the_shares_of_wall_time_sum_to_one(finished):
+    for row in rows(finished):
+        shares = {kind: row[f"goodput/{kind}"] for kind in KINDS}
+        assert sum(shares.values()) == pytest.approx(1.0) and min(shares.values()) >= -1e-9
+    assert shares["restarts"] == 0
+    assert all(shares[kind] > 0 for kind in KINDS if kind != "restarts")
 
 
 def test_run_and_mixture_files(finished):
@@ -120,6 +129,7 @@ def test_interval_sums_survive_a_restart(tmp_path):
     whole, cut = rows(tmp_path / "whole"), rows(tmp_path / "cut")
     for name in ("loss", "loss/toy", "gradient_norm", "padding_share", "examples"):
         assert whole[0][name] == cut[0][name], name
+    assert whole[0]["goodput/restarts"] == 0 < cut[0]["goodput/restarts"] < 1
 
 
 def test_a_loss_that_is_not_finite_stops_and_saves_nothing(tmp_path):

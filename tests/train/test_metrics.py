@@ -1,4 +1,4 @@
-"""Interval means, their JSON state, divergence and the stopwatch."""
+"""Interval means, their JSON state, and divergence."""
 
 import json
 
@@ -8,7 +8,7 @@ import pytest
 
 from instruct.mean import Mean
 from instruct.train.loss import LossTotals
-from instruct.train.metrics import IntervalMetrics, Stopwatch, TrainingDiverged, eval_scalars
+from instruct.train.metrics import IntervalMetrics, TrainingDiverged, eval_scalars
 from instruct.train.step import StepMetrics
 
 
@@ -73,18 +73,3 @@ def test_eval_scalars():
         "eval/accuracy": 0.25,
         "eval/loss/a": 3.0,
     }
-
-
-def test_stopwatch_leaves_pauses_out(monkeypatch):
-    now = [0.0]
-    monkeypatch.setattr("time.perf_counter", lambda: now[0])
-    watch = Stopwatch()
-    watch.go()
-    now[0] = 2.0
-    watch.pause()
-    now[0] = 50.0
-    watch.go()
-    now[0] = 51.0
-    assert watch.lap() == 3.0
-    now[0] = 99.0
-    assert watch.lap() == 0.0

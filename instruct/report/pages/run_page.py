@@ -252,11 +252,37 @@ def throughput_section(runs: Sequence[Run]) -> Iterator[blocks.Block]:
         return
     names = [run.label for run in runs] if len(runs) > 1 else ["Median"]
     yield blocks.Table(("", *names), rows)
+    yield from _goodput_table(runs)
     yield from _charts(
         _chart(runs, "Real tokens per second", {"tokens/s": "real_tokens_per_sec"}),
         _chart(runs, "Padding (%)", {"padding": "padding_share"}, percent=True),
         _chart(runs, "Share of peak (%)", {"share of peak": "peak_share"}, percent=True),
     )
+
+
+# What training counts wall time as (`instruct/train/goodput.py`).
+_GOODPUT = {
+    "steps": "Training steps",
+    "input_wait": "Waiting for input",
+    "compilation": "Compilation",
+    "checkpoints": "Checkpoints",
+    "evaluation": "Evaluation",
+    "restarts": "Restarts",
+    "other": "Other",
+}
+
+
+def _goodput_table(runs: Sequence[Run]) -> Iterator[blocks.Block]:
+    """Shares of wall time at the last logged step; nothing for runs that logged none."""
+    if not any(run.curve("goodput/steps") for run in runs):
+        return
+    names = [run.label for run in runs] if len(runs) > 1 else ["Share"]
+    rows = [
+        blocks.Row((title, *(percent(last_value(run, f"goodput/{kind}")) for run in runs)))
+        for kind, title in _GOODPUT.items()
+    ]
+    yield blocks.Table(("Goodput: wall time of the run", *names), rows)
+    yield blocks.Text(blocks.NOTES["goodput"], quiet=True)
 
 
 def _flat(name: str, value: Any) -> list[tuple[str, str]]:

@@ -12,6 +12,7 @@ from instruct.errors import UserError
 from instruct.report import blocks, read
 from instruct.report.pages import run_page
 from instruct.report.pages.run_page import write_report
+from instruct.train.goodput import KINDS
 from tests.report import browser
 from tests.report.made_up_run import write_run
 
@@ -218,6 +219,21 @@ def test_throughput_is_the_median_without_the_first_step(runs):
     (table,) = of_type(run_page.throughput_section([run]), blocks.Table)
     cells = [row.cells for row in table.rows]
     assert cells == [("Real tokens per second", "60"), ("Matrix-multiply peak, GFLOP/s", "100")]
+
+
+def test_goodput_is_that_of_the_last_logged_step(runs):
+    first, last = (
+        {f"goodput/{k}": 1 / 7 for k in KINDS} | {"goodput/steps": s} for s in (0.2, 0.8)
+    )
+    metrics = ({"step": 1} | first, {"step": 2, "step_secs": 1.0} | last, {"step": 3})
+    run = read.Run(runs[0].path, "r", {}, metrics, {}, "", (), ())
+    section = run_page.throughput_section([run])
+    table = of_type(section, blocks.Table)[1]
+    assert table.rows[0].cells == ("Training steps", "80.0 %") and len(table.rows) == len(KINDS)
+    assert "–" not in str(table.rows)
+    assert any(
+        "Restarts: from the checkpoint" in text.text for text in of_type(section, blocks.Text)
+    )
 
 
 def test_configuration_has_command_and_settings(runs):
