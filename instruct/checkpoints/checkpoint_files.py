@@ -25,6 +25,8 @@ from instruct.models.layout import stack_layers, unstack_layers
 
 FOLDER = "checkpoints"
 PARAMS, TRAINING, INPUT, RECORDS = "params", "training", "input", "records"
+# A file of this name in a checkpoint's folder, whatever it holds, keeps the checkpoint for ever.
+PINNED = "pinned"
 # The file of an item that is one JSON object.
 JSON_FILE = "metadata"
 _HASH = "sha256"
