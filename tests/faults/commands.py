@@ -1,0 +1,213 @@
+"""The program's command lines over `tasks.py`, and an undisturbed life of a run to compare with."""
+
+import dataclasses
+import json
+import pathlib
+import shutil
+import sys
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from tests.faults import oracle, tasks
+from tests.faults.processes import Ended, counting, run, value_of
+
+STEPS, HALF_STEPS, SAVE_EVERY = 8, 4, 2
+WRITES = "write,rename,fsync,open,mkdir,remove"
+READS = "read,open_to_read"
+_MODULE = "--gin.MIXTURE_OR_TASK_MODULE=tests.faults.tasks"
+_EXPECTED = "expected.json"
+
+
+def program(argv: Sequence[str]) -> Callable[[], int]:
+    """`run.py` with these arguments, for `run`."""
+
+    def call() -> int:
+        from instruct.cli.arguments import main
+
+        sys.argv = ["run.py", *argv]
+        return main(argv)
+
+    return call
+
+
+@dataclasses.dataclass(frozen=True)
+class Place:
+    """The folders of one life of a run."""
+
+    folder: pathlib.Path
+
+    @property
+    def data(self) -> pathlib.Path:
+        return self.folder / "data"
+
+    @property
+    def stores(self) -> pathlib.Path:
+        return self.folder / "stores"
+
+    @property
+    def model_dir(self) -> pathlib.Path:
+        return self.folder / "run"
+
+    @property
+    def prompts(self) -> pathlib.Path:
+        return self.folder / "prompts.jsonl"
+
+    @property
+    def answers(self) -> pathlib.Path:
+        return self.folder / "answers" / "answers.jsonl"
+
+    def _workspace(self) -> list[str]:
+        return [_MODULE, f"--gin.DATA_DIR={self.data}", f"--gin.STORE_DIR={self.stores}"]
+
+    def prepare(self, workers: int = 1) -> list[str]:
+        flags = [f"--mixture={tasks.MIXTURE}", f"--workers={workers}", "--report_examples=0"]
+        return ["prepare", *flags, *self._workspace()]
+
+    def train(self, steps: int = STEPS, keep: int = 2) -> list[str]:
+        config = "--gin.checkpoint.CheckpointConfig"
+        return [
+            "train",
+            "--gin_file=gin/runs/train.gin",
+            "--gin_file=gin/models/tiny_test.gin",
+            *self._workspace(),
+            f"--gin.MODEL_DIR={self.model_dir}",
+            f"--gin.MIXTURE_OR_TASK_NAME={tasks.MIXTURE}",
+            "--gin.TASK_FEATURE_LENGTHS={'inputs': 32, 'targets': 8}",
+            "--gin.BATCH_SIZE=8",
+            "--gin.VOCABULARY=bytes",
+            f"--gin.TRAIN_STEPS={steps}",
+            "--gin.DROPOUT_RATE=0.1",
+            "--gin.DataConfig.window_examples=24",
+            "--gin.ModelConfig.num_encoder_layers=1",
+            "--gin.ModelConfig.num_decoder_layers=1",
+            f"{config}.save_every_steps={SAVE_EVERY}",
+            f"{config}.keep={keep}",
+            f"{config}.first_retry_secs=0.05",
+            "--gin.loop.train.log_every_steps=1",
+            "--gin.loop.train.eval_every_steps=4",
+            "--gin.loop.train.num_eval_examples=12",
+        ]
+
+    def evaluate(self, checkpoints: str = "'latest'") -> list[str]:
+        flags = [f"--gin.EVAL_MIXTURES={tasks.MIXTURE}", f"--gin.EVAL_CHECKPOINTS={checkpoints}"]
+        flags += ["--gin.EVAL_BATCH_SIZE=8", f"--gin.MODEL_DIR={self.model_dir}", "--limit=5"]
+        return ["eval", "--gin_file=gin/runs/eval.gin", *self._workspace(), *flags]
+
+    def infer(self) -> list[str]:
+        flags = [f"--gin.MODEL_DIR={self.model_dir}", "--gin.MAX_DECODE_STEPS=6"]
+        flags += ["--gin.BATCH_SIZE=4", "--gin.infer.infer.lines_per_range=4"]
+        flags += [f"--input={self.prompts}", f"--output={self.answers}"]
+        return ["infer", "--gin_file=gin/runs/infer.gin", *flags]
+
+    def report(self) -> list[str]:
+        return ["report", f"--model_dir={self.model_dir}"]
+
+    def write_inputs(self) -> None:
+        """Data files and prompts."""
+        tasks.write_data(self.data)
+        lines = [json.dumps({"inputs": f"faults.next {n}?"}) + "\n" for n in range(14)]
+        self.prompts.write_text("".join(lines))
+
+
+@dataclasses.dataclass(frozen=True)
+class Expected:
+    """What an undisturbed life leaves, and what it costs.
+
+    Attributes:
+        checkpoints: step -> `oracle.whole_checkpoint`, of every saved step.
+        steps: checkpoints that stay.
+        config: of run.json; model, too.
+        results: of the checkpoints of steps 6 and 8.
+        calls: command -> storage calls that write. secs: command -> seconds.
+    """
+
+    checkpoints: dict[str, Any]
+    steps: list[int]
+    metrics: list[dict[str, Any]]
+    mixture: Any
+    config: Any
+    model: Any
+    results: dict[str, list[Any]]
+    answers: str
+    stores: dict[str, str]
+    calls: dict[str, int]
+    secs: dict[str, float]
+
+
+@dataclasses.dataclass(frozen=True)
+class Base:
+    """The undisturbed life below a folder: `half` stopped at step 4, `whole` finished."""
+
+    folder: pathlib.Path
+    expected: Expected
+
+    @property
+    def half(self) -> Place:
+        return Place(self.folder / "half")
+
+    @property
+    def whole(self) -> Place:
+        return Place(self.folder / "whole")
+
+
+def make_base(folder: pathlib.Path) -> Base:
+    """Lives the undisturbed life, or reads what an earlier call left."""
+    expected = folder / _EXPECTED
+    if not expected.exists():
+        shutil.rmtree(folder, ignore_errors=True)
+        document = _live(folder)
+        expected.write_text(json.dumps(document))
+    return Base(folder, Expected(**json.loads(expected.read_text())))
+
+
+def _live(folder: pathlib.Path) -> dict[str, Any]:
+    calls, secs = {}, {}
+
+    def must(name: str, argv: Sequence[str], watched: pathlib.Path) -> Ended:
+        ended = run(program(argv), folder, counting(watched, WRITES))
+        if ended.status:
+            raise RuntimeError(f"{' '.join(argv)}\n{ended.text}")
+        calls[name], secs[name] = ended.calls, ended.secs
+        return ended
+
+    half, reference = Place(folder / "half"), Place(folder / "reference")
+    half.write_inputs()
+    must("prepare", half.prepare(), half.stores)
+    shutil.copytree(half.folder, reference.folder)
+    must("train", reference.train(keep=99), reference.model_dir)
+    must("train half", half.train(HALF_STEPS), half.model_dir)
+    whole = Place(pathlib.Path(shutil.copytree(half.folder, folder / "whole")))
+    must("resume", whole.train(), whole.model_dir)
+    must("eval", whole.evaluate("(6, 8)"), whole.model_dir)
+    must("infer", whole.infer(), whole.answers.parent)
+
+    def look() -> dict[str, Any]:
+        runs = [place.model_dir for place in (reference, whole)]
+        checkpoints = {
+            str(step): oracle.whole_checkpoint(runs[0] / "checkpoints" / str(step))
+            for step in oracle.steps(runs[0])
+        }
+        info = [json.loads((run / "run.json").read_text()) for run in runs]
+        # A run that was resumed equals one that was not: the comparison is worth something.
+        assert sorted(checkpoints) == ["2", "4", "6", "8"]
+        for step in oracle.steps(runs[1]):
+            whole_one = oracle.whole_checkpoint(runs[1] / "checkpoints" / str(step))
+            assert whole_one == checkpoints[str(step)], step
+        for read in (oracle.metrics, oracle.mixture):
+            assert read(runs[0]) == read(runs[1])
+        assert info[0]["config"] == info[1]["config"]
+        return {
+            "checkpoints": checkpoints,
+            "steps": oracle.steps(runs[1]),
+            "metrics": oracle.metrics(runs[1]),
+            "mixture": oracle.mixture(runs[1]),
+            "config": info[1]["config"],
+            "model": info[1]["model"],
+            "results": oracle.results(runs[1]),
+            "answers": whole.answers.read_text(),
+            "stores": oracle.stores(whole.stores),
+        }
+
+    document = value_of(look, folder) | {"calls": calls, "secs": secs}
+    shutil.rmtree(reference.folder)
+    return document
