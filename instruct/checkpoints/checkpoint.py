@@ -45,7 +45,6 @@ from instruct.checkpoints.checkpoint_files import (
     read_item,
     read_newest,
     read_records,
-    sealed,
 )
 from instruct.checkpoints.train_state import TrainState, state_from_tree, training_tree
 from instruct.errors import (
@@ -57,6 +56,7 @@ from instruct.errors import (
     storage_error_path,
 )
 from instruct.fields import bounded, check_fields
+from instruct.json_text import sealed
 from instruct.models.layout import unstack_layers
 
 _log = logging.getLogger(__name__)
@@ -66,6 +66,7 @@ _TEMPORARY = "orbax-checkpoint-tmp"
 _LEAST_SHARE = 0.9
 # Errors of a name that a file system cannot keep.
 _NAME_ERRORS = (errno.ENAMETOOLONG, errno.EINVAL, errno.EILSEQ)
+_FOR_EVER_SECS = 4 * 10**9
 # One program for all slices, compiled once.
 _unstack_jitted = jax.jit(unstack_layers)
 
@@ -147,6 +148,9 @@ class CheckpointStore:
         # If a folder cannot be created in the background, threads wait for it for 20 minutes, and
         # the process waits for them.
         options = ocp.AsyncOptions(create_directories_asynchronously=False)
+        if jax.process_count() == 1:
+            # Orbax reads the wall clock, which may jump by hours when it is set.
+            options = dataclasses.replace(options, timeout_secs=_FOR_EVER_SECS)
         handler = ocp.CompositeCheckpointHandler(
             composite_options=ocp.CompositeOptions(async_options=options)
         )
@@ -423,6 +427,8 @@ class CheckpointStore:
             yield
         except Exception as error:
             number = storage_error_number(error)
+            if number is None and isinstance(error, TimeoutError):  # Orbax's, of several processes
+                number = errno.ETIMEDOUT
             if number is None:
                 raise
             # A partial checkpoint takes space and helps nobody.

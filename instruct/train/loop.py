@@ -23,6 +23,7 @@ from instruct.data.vocab import load_vocabulary
 from instruct.errors import UserError, unknown_name
 from instruct.fields import LARGEST, Range, check_arguments
 from instruct.files import replace_file
+from instruct.json_text import sealed
 from instruct.mesh import MeshConfig
 from instruct.models.config import ModelConfig
 from instruct.models.encoder_decoder import EncoderDecoder
@@ -201,7 +202,7 @@ def train(
         def write_mixture() -> None:
             statistics: dict[str, Any] = {"mixture": data.mixture} | inputs.feed.statistics()
             if is_first_process:
-                session.write_json(folder / session.MIXTURE_FILE, statistics)
+                session.write_json(folder / session.MIXTURE_FILE, sealed(statistics))
             for tracker in trackers:
                 tracker.table("mixture", statistics["leaves"])
 

@@ -1,10 +1,12 @@
 """Checkpoints: exact, in either layout, under another mesh, checked, kept by number and metric."""
 
 import errno
+import itertools
 import json
 import os
 import shutil
 import subprocess
+import time
 import unicodedata
 
 import jax
@@ -178,6 +180,15 @@ def test_a_lasting_error_stops_with_the_older_checkpoints(number, tries, tmp_pat
     store.close()
     assert len(failures) == tries and caught.value.errno == number
     assert_same(CheckpointStore(tmp_path).resume(small(0), 1)[0], small(1))
+
+
+def test_a_jump_of_the_clock_ends_no_save(tmp_path, monkeypatch):
+    hours = itertools.count()
+    monkeypatch.setattr(time, "time", lambda: 1e9 + 3600.0 * next(hours))
+    store = CheckpointStore(tmp_path)
+    store.save(1, small(1), {})
+    store.close()
+    assert store.steps() == [1]
 
 
 def test_what_a_killed_save_left_is_no_checkpoint_and_goes(tmp_path):

@@ -63,8 +63,8 @@ def _restart_with_library(folder: pathlib.Path) -> None:
 def _import_program(folder: pathlib.Path) -> None:
     """Imports all that the children need, and starts no thread."""
     import jax
-    import tasks.mixtures  # noqa: F401
 
+    import tasks.mixtures
     from instruct import peak
     from instruct.cli import eval, infer, prepare, report, train  # noqa: F401
     from tests.faults import tasks  # noqa: F401

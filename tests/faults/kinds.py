@@ -52,6 +52,10 @@ class Trial:
             shutil.copy(self.base.half.prompts, place.prompts)
         else:
             shutil.copytree(source.folder, place.folder)
+            settings = place.answers.with_name(f"{place.answers.name}.settings.json")
+            if settings.exists():  # it names the checkpoint's folder
+                text = settings.read_text().replace(str(source.folder), str(place.folder))
+                settings.write_text(text)
         return place
 
     def run(self, argv: Sequence[str], fault=None, kill_after_secs=None) -> Ended:

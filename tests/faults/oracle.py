@@ -16,7 +16,11 @@ _RUN_FILES = re.compile(
     r"checkpoints/\d+/\S+|checkpoints/damaged-\d+(-\d+)?/\S+|"
     r"eval/[\w.-]+/step_\d+/results\.jsonl"
 )
-_STORE_FILES = re.compile(r"[\w.-]+@\S+/\w+/(records\.array_record|manifest\.json)|[\w.-]+\.json")
+_STORE_FILES = re.compile(
+    r"[\w.-]+@\S+/\w+/(records\.array_record|manifest\.json)|reports/[\w.-]+\.json"
+)
+# A run's folder in a text of JSON, whichever copy of the undisturbed life it is in.
+_RUN_FOLDER = re.compile(r'"[^"]*/(?:whole|life)/run/')
 
 
 def steps(run: pathlib.Path) -> list[int]:
@@ -68,7 +72,7 @@ def results(run: pathlib.Path) -> dict[str, list[Any]]:
     """File -> its lines, with the run's folder replaced, of all evaluations."""
     return {
         str(path.relative_to(run)): [
-            json.loads(line) for line in path.read_text().replace(str(run), "RUN").splitlines()
+            json.loads(line) for line in _RUN_FOLDER.sub('"RUN/', path.read_text()).splitlines()
         ]
         for path in sorted((run / "eval").rglob("results.jsonl"))
     }
