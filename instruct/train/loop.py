@@ -143,6 +143,8 @@ def train(
         if isinstance(optimizer, OptimizerConfig):
             optimizer.check_start(start)
         if start >= train_steps:
+            if is_first_process and start == train_steps:
+                session.end_killed_run(folder, start)
             say(f"{folder} is already at step {start:,}; raise TRAIN_STEPS to continue.")
             return
         checkpoints.check_folder()

@@ -143,6 +143,12 @@ def end_run(model_dir: pathlib.Path, step: int, outcome: str) -> None:
     write_json(model_dir / RUN_FILE, info | ended)
 
 
+def end_killed_run(model_dir: pathlib.Path, step: int) -> None:
+    """Records that a run finished whose process was killed after the last checkpoint."""
+    if read_run_info(model_dir).get("outcome") is None:
+        end_run(model_dir, step, "finished")
+
+
 def _sessions(info: Mapping[str, Any]) -> list[dict[str, Any]]:
     """The readable sessions of run.json."""
     sessions = info.get("sessions")

@@ -96,14 +96,14 @@ def main() -> int:
     del os.environ["LD_PRELOAD"]  # not for programs that the program starts
     started = time.monotonic()
     _import_program(folder)
-    from tests.faults.commands import make_base
+    from tests.faults.commands import Base
     from tests.faults.kinds import KINDS, Trial
 
     kinds = flags.kinds.split(",") if flags.kinds else list(KINDS)
     if unknown := set(kinds) - set(KINDS):
         sys.exit(f"unknown kinds {', '.join(sorted(unknown))}; there are {', '.join(KINDS)}")
-    base = make_base(folder / "undisturbed")
-    print(f"the undisturbed life took {time.monotonic() - started:.0f} s", flush=True)
+    base = Base(folder / "undisturbed")
+    print(f"the undisturbed run took {time.monotonic() - started:.0f} s", flush=True)
     record = folder / "faults.jsonl"
     lines = record.read_text().splitlines() if record.exists() else []
     done = {(fault["kind"], fault["seed"]): fault for fault in map(json.loads, lines)}

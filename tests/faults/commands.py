@@ -1,6 +1,7 @@
 """The program's command lines over `tasks.py`, and an undisturbed life of a run to compare with."""
 
 import dataclasses
+import functools
 import json
 import pathlib
 import shutil
@@ -9,13 +10,12 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from tests.faults import oracle, tasks
-from tests.faults.processes import Ended, counting, run, value_of
+from tests.faults.processes import counting, run, value_of
 
 STEPS, HALF_STEPS, SAVE_EVERY = 8, 4, 2
 WRITES = "write,rename,fsync,open,mkdir,remove"
 READS = "read,open_to_read"
 _MODULE = "--gin.MIXTURE_OR_TASK_MODULE=tests.faults.tasks"
-_EXPECTED = "expected.json"
 
 
 def program(argv: Sequence[str]) -> Callable[[], int]:
@@ -109,37 +109,27 @@ class Place:
         self.prompts.write_text("".join(lines))
 
 
-@dataclasses.dataclass(frozen=True)
-class Expected:
-    """What an undisturbed life leaves, and what it costs.
+class Base:
+    """An undisturbed life below a folder: `half` stopped at step 4, `whole` finished and was used.
+
+    Each part is lived when it is first asked for, and once for a folder.
 
     Attributes:
-        checkpoints: step -> `oracle.whole_checkpoint`, of every saved step.
-        steps: checkpoints that stay.
-        config: of run.json; model, too.
-        results: of the checkpoints of steps 6 and 8.
+        run: what training leaves. checkpoints: step -> `oracle.whole_checkpoint` of every saved
+            one; steps: those that stay; metrics, mixture, config, model, stores.
+        use: what `eval` (of steps 6 and 8) and `infer` leave: results, answers.
         calls: command -> storage calls that write. secs: command -> seconds.
     """
 
-    checkpoints: dict[str, Any]
-    steps: list[int]
-    metrics: list[dict[str, Any]]
-    mixture: Any
-    config: Any
-    model: Any
-    results: dict[str, list[Any]]
-    answers: str
-    stores: dict[str, str]
-    calls: dict[str, int]
-    secs: dict[str, float]
+    def __init__(self, folder: pathlib.Path) -> None:
+        self.folder = folder
+        self.calls: dict[str, int] = {}
+        self.secs: dict[str, float] = {}
+        self.run = self._part("run", self._live_run)
 
-
-@dataclasses.dataclass(frozen=True)
-class Base:
-    """The undisturbed life below a folder: `half` stopped at step 4, `whole` finished."""
-
-    folder: pathlib.Path
-    expected: Expected
+    @functools.cached_property
+    def use(self) -> dict[str, Any]:
+        return self._part("use", self._live_use)
 
     @property
     def half(self) -> Place:
@@ -147,67 +137,69 @@ class Base:
 
     @property
     def whole(self) -> Place:
+        assert self.use
         return Place(self.folder / "whole")
 
+    def _part(self, name: str, live: Callable[[], dict[str, Any]]) -> dict[str, Any]:
+        path = self.folder / f"{name}.json"
+        if not path.exists():
+            document = live()
+            document |= {"calls": self.calls, "secs": self.secs}
+            path.write_text(json.dumps(document))
+        document = json.loads(path.read_text())
+        self.calls |= document["calls"]
+        self.secs |= document["secs"]
+        return document
 
-def make_base(folder: pathlib.Path) -> Base:
-    """Lives the undisturbed life, or reads what an earlier call left."""
-    expected = folder / _EXPECTED
-    if not expected.exists():
-        shutil.rmtree(folder, ignore_errors=True)
-        document = _live(folder)
-        expected.write_text(json.dumps(document))
-    return Base(folder, Expected(**json.loads(expected.read_text())))
-
-
-def _live(folder: pathlib.Path) -> dict[str, Any]:
-    calls, secs = {}, {}
-
-    def must(name: str, argv: Sequence[str], watched: pathlib.Path) -> Ended:
-        ended = run(program(argv), folder, counting(watched, WRITES))
+    def _must(self, name: str, argv: Sequence[str], watched: pathlib.Path) -> None:
+        ended = run(program(argv), self.folder, counting(watched, WRITES))
         if ended.status:
             raise RuntimeError(f"{' '.join(argv)}\n{ended.text}")
-        calls[name], secs[name] = ended.calls, ended.secs
-        return ended
+        self.calls[name], self.secs[name] = ended.calls, ended.secs
 
-    half, reference = Place(folder / "half"), Place(folder / "reference")
-    half.write_inputs()
-    must("prepare", half.prepare(), half.stores)
-    shutil.copytree(half.folder, reference.folder)
-    must("train", reference.train(keep=99), reference.model_dir)
-    must("train half", half.train(HALF_STEPS), half.model_dir)
-    whole = Place(pathlib.Path(shutil.copytree(half.folder, folder / "whole")))
-    must("resume", whole.train(), whole.model_dir)
-    must("eval", whole.evaluate("(6, 8)"), whole.model_dir)
-    must("infer", whole.infer(), whole.answers.parent)
+    def _live_run(self) -> dict[str, Any]:
+        shutil.rmtree(self.folder, ignore_errors=True)
+        half, reference = self.half, Place(self.folder / "reference")
+        half.write_inputs()
+        self._must("prepare", half.prepare(), half.stores)
+        shutil.copytree(half.folder, reference.folder)
+        self._must("train", reference.train(keep=99), reference.model_dir)
+        self._must("train half", half.train(HALF_STEPS), half.model_dir)
+        whole = Place(pathlib.Path(shutil.copytree(half.folder, self.folder / "whole")))
+        self._must("resume", whole.train(), whole.model_dir)
 
-    def look() -> dict[str, Any]:
-        runs = [place.model_dir for place in (reference, whole)]
-        checkpoints = {
-            str(step): oracle.whole_checkpoint(runs[0] / "checkpoints" / str(step))
-            for step in oracle.steps(runs[0])
-        }
-        info = [json.loads((run / "run.json").read_text()) for run in runs]
-        # A run that was resumed equals one that was not: the comparison is worth something.
-        assert sorted(checkpoints) == ["2", "4", "6", "8"]
-        for step in oracle.steps(runs[1]):
-            whole_one = oracle.whole_checkpoint(runs[1] / "checkpoints" / str(step))
-            assert whole_one == checkpoints[str(step)], step
-        for read in (oracle.metrics, oracle.mixture):
-            assert read(runs[0]) == read(runs[1])
-        assert info[0]["config"] == info[1]["config"]
-        return {
-            "checkpoints": checkpoints,
-            "steps": oracle.steps(runs[1]),
-            "metrics": oracle.metrics(runs[1]),
-            "mixture": oracle.mixture(runs[1]),
-            "config": info[1]["config"],
-            "model": info[1]["model"],
-            "results": oracle.results(runs[1]),
-            "answers": whole.answers.read_text(),
-            "stores": oracle.stores(whole.stores),
-        }
+        def look() -> dict[str, Any]:
+            runs = [place.model_dir for place in (reference, whole)]
+            checkpoints = {
+                str(step): oracle.whole_checkpoint(runs[0] / "checkpoints" / str(step))
+                for step in oracle.steps(runs[0])
+            }
+            info = [json.loads((run / "run.json").read_text()) for run in runs]
+            # A run that was resumed equals one that was not: the comparison is worth something.
+            assert sorted(checkpoints) == ["2", "4", "6", "8"]
+            for step in oracle.steps(runs[1]):
+                whole_one = oracle.whole_checkpoint(runs[1] / "checkpoints" / str(step))
+                assert whole_one == checkpoints[str(step)], step
+            for read in (oracle.metrics, oracle.mixture):
+                assert read(runs[0]) == read(runs[1])
+            assert info[0]["config"] == info[1]["config"]
+            return {
+                "checkpoints": checkpoints,
+                "steps": oracle.steps(runs[1]),
+                "metrics": oracle.metrics(runs[1]),
+                "mixture": oracle.mixture(runs[1]),
+                "config": info[1]["config"],
+                "model": info[1]["model"],
+                "stores": oracle.stores(whole.stores),
+            }
 
-    document = value_of(look, folder) | {"calls": calls, "secs": secs}
-    shutil.rmtree(reference.folder)
-    return document
+        document = value_of(look, self.folder)
+        shutil.rmtree(reference.folder)
+        return document
+
+    def _live_use(self) -> dict[str, Any]:
+        whole = Place(self.folder / "whole")
+        self._must("eval", whole.evaluate("(6, 8)"), whole.model_dir)
+        self._must("infer", whole.infer(), whole.answers.parent)
+        results = oracle.results(whole.model_dir)
+        return {"results": results, "answers": whole.answers.read_text()}

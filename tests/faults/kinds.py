@@ -101,10 +101,10 @@ class Trial:
         """Arguments of `run` that kill a command at a random instant."""
         kind = self.draw.choice(("time", "call", "call", "tear"))
         if kind == "time":
-            secs = self.draw.uniform(0.1, 1.1) * self.base.expected.secs[command]
+            secs = self.draw.uniform(0.1, 1.1) * self.base.secs[command]
             self.what += f"kill -9 of {command} after {secs:.2f} s; "
             return {"kill_after_secs": secs}
-        calls = self.base.expected.calls[command]
+        calls = self.base.calls[command]
         if kind == "call":
             call = some_call(self.draw, calls)
             self.what += f"kill -9 of {command} at storage call {call} of {calls}; "
@@ -113,13 +113,11 @@ class Trial:
         self.what += f"kill -9 of {command} within write {call}; "
         return {"fault": StorageFault(str(watched), "write", TEAR, call)}
 
-    def an_error(self, command: str, watched: pathlib.Path) -> StorageFault:
-        """A storage fault of a command, on writes or on reads."""
-        number = self.draw.choice((*_FULL, *_BROKEN))
+    def an_error(self, command: str, watched: pathlib.Path, calls: int = 0) -> StorageFault:
+        """A storage fault of a command: on one of its writes, or on one of `calls` reads."""
+        number = self.draw.choice(_BROKEN if calls else (*_FULL, *_BROKEN))
         for_ever = self.draw.random() < 0.5
-        kinds, calls = WRITES, self.base.expected.calls[command]
-        if number in _BROKEN and self.draw.random() < 0.3:
-            kinds, calls = READS, 80
+        kinds, calls = (READS, calls) if calls else (WRITES, self.base.calls[command])
         call = some_call(self.draw, calls)
         name, lasting = errno.errorcode[number], " and all later ones" if for_ever else ""
         verb = "reading" if kinds == READS else "writing"
@@ -155,7 +153,7 @@ class Trial:
         steps = oracle.steps(place.model_dir)
         read = lambda: [oracle.whole_checkpoint(folder / str(step)) for step in steps]  # noqa: E731
         for step, found in zip(steps, self.look(read) if steps else []):
-            same = found == self.base.expected.checkpoints.get(str(step))
+            same = found == self.base.run["checkpoints"].get(str(step))
             problem = found if isinstance(found, str) else "it differs from the undisturbed run's"
             self.check(same, f"checkpoint {step} counts as one, but: {problem}")
         self.check(max(steps, default=0) >= since, f"checkpoints {steps} lack {since}")
@@ -163,7 +161,7 @@ class Trial:
 
     def check_finished(self, place: Place, from_step: int | None = None) -> None:
         """The run equals the undisturbed one, and nothing else lies in its folder."""
-        expected, run_dir = self.base.expected, place.model_dir
+        expected, run_dir = self.base.run, place.model_dir
         try:
             info = json.loads((run_dir / "run.json").read_text())
             rows, mixture = oracle.metrics(run_dir), oracle.mixture(run_dir)
@@ -172,11 +170,13 @@ class Trial:
             return
         self.check_checkpoints(place, STEPS)
         steps = oracle.steps(run_dir)
-        self.check(steps == expected.steps, f"checkpoints {steps} stay, not {expected.steps}")
-        self.check(rows == expected.metrics, "metrics.jsonl differs from the undisturbed run's")
-        self.check(mixture == expected.mixture, "mixture.json differs from the undisturbed run's")
+        self.check(steps == expected["steps"], f"checkpoints {steps} stay, not {expected['steps']}")
+        self.check(rows == expected["metrics"], "metrics.jsonl differs from the undisturbed run's")
+        self.check(
+            mixture == expected["mixture"], "mixture.json differs from the undisturbed run's"
+        )
         for name in ("config", "model"):
-            same = info.get(name) == getattr(expected, name)
+            same = info.get(name) == expected[name]
             self.check(same, f"run.json has another {name} than the undisturbed run's")
         ended = (info.get("outcome"), info.get("step"))
         self.check(ended == ("finished", STEPS), f"run.json ends with {ended}")
@@ -189,7 +189,7 @@ class Trial:
     def check_results(self, place: Place, steps: Sequence[int]) -> None:
         expected = {
             name: lines
-            for name, lines in self.base.expected.results.items()
+            for name, lines in self.base.use["results"].items()
             if any(f"/step_{step}/" in name for step in steps)
         }
         found = oracle.results(place.model_dir)
@@ -201,14 +201,14 @@ class Trial:
 
     def check_answers(self, place: Place) -> None:
         text = place.answers.read_text() if place.answers.exists() else ""
-        self.check(text == self.base.expected.answers, "answers differ from the undisturbed ones")
+        self.check(text == self.base.use["answers"], "answers differ from the undisturbed ones")
         names = sorted(path.name for path in place.answers.parent.iterdir())
         wanted = ["answers.jsonl", "answers.jsonl.settings.json"]
         self.check(names == wanted, f"leftover files: {names}")
 
     def check_stores(self, place: Place, complete: bool) -> None:
         """What looks like a store is the undisturbed one; all are there if `complete`."""
-        found, expected = oracle.stores(place.stores), self.base.expected.stores
+        found, expected = oracle.stores(place.stores), self.base.run["stores"]
         manifests = [name for name in found if name.endswith("/manifest.json")]
         shown = [name for name in manifests if "/." not in name]  # not of a building folder
         folders = [name.rpartition("/")[0] for name in shown]
@@ -243,7 +243,7 @@ def kill_save(trial: Trial) -> None:
     """As `kill_train`, always in the files of checkpoints."""
     place = trial.place(trial.base.half)
     watched = place.model_dir / "checkpoints"
-    call = some_call(trial.draw, round(0.85 * trial.base.expected.calls["resume"]))
+    call = some_call(trial.draw, round(0.85 * trial.base.calls["resume"]))
     torn = trial.draw.random() < 0.3
     kinds, number = ("write", TEAR) if torn else (WRITES, KILL)
     call = some_call(trial.draw, call // 4) if torn else call
@@ -387,9 +387,11 @@ def damage_records(trial: Trial) -> None:
 
 def storage_train(trial: Trial) -> None:
     place = trial.place(trial.base.half)
-    watched = trial.draw.choice((place.model_dir, place.model_dir / "checkpoints", place.stores))
-    fault = trial.an_error("prepare" if watched == place.stores else "resume", watched)
-    trial.disturb(place.train(), fault)
+    run_dir = place.model_dir
+    watched, reads = trial.draw.choice(
+        ((run_dir, 0), (run_dir / "checkpoints", 0), (run_dir, 120), (place.stores, 40))
+    )
+    trial.disturb(place.train(), trial.an_error("resume", watched, reads))
     steps = trial.check_checkpoints(place, HALF_STEPS)
     trial.recover(place.train())
     trial.check_finished(place, max(steps, default=0))
@@ -406,8 +408,10 @@ def storage_prepare(trial: Trial) -> None:
 def storage_eval(trial: Trial) -> None:
     place = trial.place(trial.base.whole)
     shutil.rmtree(place.model_dir / "eval")
-    watched = trial.draw.choice((place.model_dir, place.model_dir / "eval", place.stores))
-    trial.disturb(place.evaluate("(6, 8)"), trial.an_error("eval", watched))
+    watched, reads = trial.draw.choice(
+        ((place.model_dir, 0), (place.model_dir, 80), (place.stores, 40))
+    )
+    trial.disturb(place.evaluate("(6, 8)"), trial.an_error("eval", watched, reads))
     trial.recover(place.evaluate("(6, 8)"))
     trial.check_results(place, (6, 8))
 
@@ -428,7 +432,7 @@ def clock_jump(trial: Trial) -> None:
     jump = trial.draw.choice(_JUMPS)
     mode = trial.draw.choice(("train", "train", "eval"))
     place = trial.place(trial.base.half if mode == "train" else trial.base.whole)
-    call = some_call(trial.draw, trial.base.expected.calls["resume" if mode == "train" else "eval"])
+    call = some_call(trial.draw, trial.base.calls["resume" if mode == "train" else "eval"])
     trial.what = f"the clock jumps by {jump} s at storage call {call} of {mode}; "
     fault = StorageFault(str(place.model_dir), WRITES, JUMP, call, jump_secs=jump)
     if mode == "train":

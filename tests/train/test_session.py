@@ -77,6 +77,14 @@ def test_a_changed_configuration_is_restored_and_other_fields_stay(tmp_path):
     assert "run.json was changed after training; it is restored" in said[0]
 
 
+def test_a_run_killed_after_its_last_checkpoint_has_finished(tmp_path):
+    session.write_json(tmp_path / "run.json", {"sessions": [{"from_step": 0}]})
+    session.end_killed_run(tmp_path, 8)
+    session.end_killed_run(tmp_path, 9)  # it has ended already
+    info = session.read_run_info(tmp_path)
+    assert (info["outcome"], info["step"], info["sessions"][0]["step"]) == ("finished", 8, 8)
+
+
 def test_leftovers_of_killed_writers_go(tmp_path):
     left = tmp_path / ".run.json.0123456789ab.tmp"
     # A report may be written while training starts.
