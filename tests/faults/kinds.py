@@ -97,9 +97,12 @@ class Trial:
         self.check("Traceback" not in ended.text, f"{argv[0]}: a traceback: {ended.text[-1500:]}")
         return ended
 
-    def a_kill(self, command: str, watched: pathlib.Path) -> dict:
-        """Arguments of `run` that kill a command at a random instant."""
-        kind = self.draw.choice(("time", "call", "call", "tear"))
+    def a_kill(self, command: str, watched: pathlib.Path, in_process: bool = True) -> dict:
+        """Arguments of `run` that kill a command at a random instant.
+
+        `in_process`: the command makes its storage calls itself, not in processes of its own.
+        """
+        kind = self.draw.choice(("time", "call", "call", "tear")) if in_process else "time"
         if kind == "time":
             secs = self.draw.uniform(0.1, 1.1) * self.base.secs[command]
             self.what += f"kill -9 of {command} after {secs:.2f} s; "
@@ -260,7 +263,8 @@ def kill_prepare(trial: Trial) -> None:
     workers = 2 if trial.draw.random() < 0.15 else 1
     trial.what = f"{workers} worker(s); "
     for _ in range(trial.draw.choice((1, 1, 2))):
-        trial.disturb(place.prepare(workers), **trial.a_kill("prepare", place.stores))
+        kill = trial.a_kill("prepare", place.stores, in_process=workers == 1)
+        trial.disturb(place.prepare(workers), **kill)
         trial.check_stores(place, complete=False)
     trial.recover(place.prepare())
     trial.check_stores(place, complete=True)

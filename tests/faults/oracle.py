@@ -4,6 +4,7 @@ import hashlib
 import json
 import pathlib
 import re
+import zlib
 from typing import Any
 
 import tensorstore
@@ -72,10 +73,18 @@ def results(run: pathlib.Path) -> dict[str, list[Any]]:
     """File -> its lines, with the run's folder replaced, of all evaluations."""
     return {
         str(path.relative_to(run)): [
-            json.loads(line) for line in _RUN_FOLDER.sub('"RUN/', path.read_text()).splitlines()
+            json.loads(_RUN_FOLDER.sub('"RUN/', _checked(line)))
+            for line in path.read_text().splitlines()
         ]
         for path in sorted((run / "eval").rglob("results.jsonl"))
     }
+
+
+def _checked(line: str) -> str:
+    """A line without its checksum, which must be right."""
+    text, crc = line[:-1].rsplit(", ", 1)
+    assert json.loads(f"{{{crc}}}") == {"crc32": f"{zlib.crc32(f'{text}}}'.encode()):08x}"}, line
+    return f"{text}}}"
 
 
 def hashes(folder: pathlib.Path, pattern: str = "*") -> dict[str, str]:
