@@ -22,6 +22,7 @@ import functools
 import itertools
 import logging
 import math
+import os
 import pathlib
 import shutil
 import time
@@ -439,6 +440,9 @@ class CheckpointStore:
                 problem = "no space left for a checkpoint: the disk filled up while writing"
                 raise self._save_error(number, problem) from error
             path = storage_error_path(error)
+            path = (
+                path if os.path.isabs(path) else ""
+            )  # relative to a folder that was being deleted
             raise self._save_error(number, "a checkpoint could not be written", path) from error
 
 

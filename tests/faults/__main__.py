@@ -19,9 +19,9 @@ _PRELOADED = "failing_storage.so"
 
 def _parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m tests.faults", description=__doc__)
-    parser.add_argument("--faults", type=int, default=200, help="number of faults (default 200)")
+    parser.add_argument("--faults", type=int, default=200, help="fewest faults (default 200)")
     parser.add_argument(
-        "--seed", type=int, default=0, help="of the first fault; each later one has the next number"
+        "--seed", type=int, default=0, help="of the first trial; each later one has the next number"
     )
     parser.add_argument(
         "--kinds", default="", help="comma-separated; default: all, by their shares"
@@ -67,8 +67,10 @@ def _import_program(folder: pathlib.Path) -> None:
     import tasks.mixtures
     from instruct import peak
     from instruct.cli import eval, infer, prepare, report, train  # noqa: F401
+    from instruct.train import session
     from tests.faults import tasks  # noqa: F401
 
+    session._git_commit = lambda: (None, None)
     peak.matmul_peak = lambda *_: 1e9  # measuring it takes longer than the runs
     jax.config.update("jax_compilation_cache_dir", str(folder / "compiled"))
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
@@ -78,7 +80,7 @@ def _import_program(folder: pathlib.Path) -> None:
 
 
 def _order(kinds: list[str]) -> list[str]:
-    """The kinds by their shares, spread evenly; fault n is of kind n modulo the length."""
+    """The kinds by their shares, spread evenly; trial n is of kind n modulo the length."""
     from tests.faults.kinds import KINDS
 
     spread = [((i + 0.5) / KINDS[kind][1], kind) for kind in kinds for i in range(KINDS[kind][1])]
@@ -94,7 +96,6 @@ def main() -> int:
         _restart_with_library(folder)
     folder: pathlib.Path = flags.folder
     del os.environ["LD_PRELOAD"]  # not for programs that the program starts
-    started = time.monotonic()
     _import_program(folder)
     from tests.faults.commands import Base
     from tests.faults.kinds import KINDS, Trial
@@ -103,16 +104,18 @@ def main() -> int:
     if unknown := set(kinds) - set(KINDS):
         sys.exit(f"unknown kinds {', '.join(sorted(unknown))}; there are {', '.join(KINDS)}")
     base = Base(folder / "undisturbed")
-    print(f"the undisturbed run took {time.monotonic() - started:.0f} s", flush=True)
     record = folder / "faults.jsonl"
     lines = record.read_text().splitlines() if record.exists() else []
     done = {(fault["kind"], fault["seed"]): fault for fault in map(json.loads, lines)}
-    faults = []
-    for number, kind in zip(range(flags.faults), itertools.cycle(_order(kinds))):
+    faults, num_faults = [], 0
+    for number, kind in zip(itertools.count(), itertools.cycle(_order(kinds))):
+        if num_faults >= flags.faults:
+            break
         seed = flags.seed + number
         if (kind, seed) not in done:
             place = folder / f"{kind}-{seed}"
             shutil.rmtree(place, ignore_errors=True)
+            place.mkdir()
             trial = Trial(base, place, random.Random(f"{kind} {seed}"))
             began = time.monotonic()
             try:
@@ -120,22 +123,24 @@ def main() -> int:
             except Exception as error:
                 trial.problems.append(f"the trial itself failed: {type(error).__name__}: {error}")
             fault = {"kind": kind, "seed": seed, "what": trial.what, "victim": trial.victim}
-            fault |= {"problems": trial.problems, "secs": round(time.monotonic() - began, 1)}
+            fault |= {"num_faults": trial.num_faults, "problems": trial.problems}
+            fault |= {"secs": round(time.monotonic() - began, 1)}
             with record.open("a") as stream:
                 stream.write(json.dumps(fault) + "\n")
             done[kind, seed] = fault
             if not trial.problems:
                 shutil.rmtree(place, ignore_errors=True)
-            _show(number, fault)
+            _show(fault)
         faults.append(done[kind, seed])
+        num_faults += faults[-1]["num_faults"]
     _table(faults)
     return int(any(fault["problems"] for fault in faults))
 
 
-def _show(number: int, fault: dict) -> None:
+def _show(fault: dict) -> None:
     state = "FAILED" if fault["problems"] else "ok"
     print(
-        f"{number:4d} {state:6} --kinds={fault['kind']} --seed={fault['seed']}  {fault['what']}-> "
+        f"{state:6} --kinds={fault['kind']} --seed={fault['seed']}  {fault['what']}-> "
         f"{fault['victim']}{fault['secs']} s",
         flush=True,
     )
@@ -144,18 +149,20 @@ def _show(number: int, fault: dict) -> None:
 
 
 def _table(faults: list[dict]) -> None:
+    """A line a kind: trials, their faults, processes killed or stopped with a message, failures."""
     rows = collections.defaultdict(list)
     for fault in faults:
         rows[fault["kind"]].append(fault)
-    head = ("kind", "faults", "killed", "refused", "unharmed", "failed", "mean secs")
-    print(("{:20}" + "{:>10}" * 6).format(*head))
+    head = ("kind", "trials", "faults", "killed", "refused", "failed", "secs")
+    print(("{:20}" + "{:>8}" * 6).format(*head))
     for kind, entries in [*sorted(rows.items()), ("all", faults)]:
-        killed = sum("was killed" in fault["victim"] for fault in entries)
-        refused = sum(" said " in fault["victim"] for fault in entries)
+        injected = sum(fault["num_faults"] for fault in entries)
+        killed = sum(fault["victim"].count("was killed") for fault in entries)
+        refused = sum(fault["victim"].count(" said ") for fault in entries)
         failed = sum(bool(fault["problems"]) for fault in entries)
-        secs = sum(fault["secs"] for fault in entries) / max(1, len(entries))
-        numbers = (len(entries), killed, refused, len(entries) - killed - refused, failed)
-        print(("{:20}" + "{:10d}" * 5 + "{:10.1f}").format(kind, *numbers, secs))
+        secs = round(sum(fault["secs"] for fault in entries))
+        numbers = (len(entries), injected, killed, refused, failed, secs)
+        print(("{:20}" + "{:8d}" * 6).format(kind, *numbers))
 
 
 if __name__ == "__main__":

@@ -3,27 +3,29 @@
 import dataclasses
 import functools
 import json
+import os
 import pathlib
 import shutil
+import signal
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from tests.faults import oracle, tasks
-from tests.faults.processes import counting, run, value_of
+from tests.faults import oracle, saves, tasks
+from tests.faults.processes import WRITES, counting, run, serving, value_of
 
 STEPS, HALF_STEPS, SAVE_EVERY = 8, 4, 2
-WRITES = "write,rename,fsync,open,mkdir,remove"
-READS = "read,open_to_read"
+BUCKET = "bucket"
 _MODULE = "--gin.MIXTURE_OR_TASK_MODULE=tests.faults.tasks"
 
 
-def program(argv: Sequence[str]) -> Callable[[], int]:
-    """`run.py` with these arguments, for `run`."""
+def program(argv: Sequence[str], variables: Mapping[str, str] = {}) -> Callable[[], int]:
+    """`run.py` with these arguments and environment variables, for `run`."""
 
     def call() -> int:
         from instruct.cli.arguments import main
 
+        os.environ.update(variables)
         sys.argv = ["run.py", *argv]
         return main(argv)
 
@@ -62,6 +64,30 @@ class Place:
     def prepare(self, workers: int = 1) -> list[str]:
         flags = [f"--mixture={tasks.MIXTURE}", f"--workers={workers}", "--report_examples=0"]
         return ["prepare", *flags, *self._workspace()]
+
+    def stage(self) -> list[str]:
+        """Copies the stores of the emulated bucket to `staged`."""
+        argv = [flag for flag in self.prepare() if not flag.startswith("--gin.STORE_DIR=")]
+        return [*argv, f"--gin.STORE_DIR=gs://{BUCKET}/stores"]
+
+    def stage_variables(self, emulator: str) -> dict[str, str]:
+        return json.loads(emulator) | {"INSTRUCT_STAGE_DIR": str(self.folder / "staged")}
+
+    @property
+    def staged(self) -> pathlib.Path:
+        return self.folder / "staged" / "gs" / BUCKET / "stores"
+
+    def serve_stores(self, ready: pathlib.Path) -> None:
+        """Serves the stores in an emulated bucket for ever; `ready` gets the variables."""
+        from tests.gcs_emulator import GcsEmulator
+
+        with GcsEmulator(buckets=(BUCKET,)) as emulator:
+            for name in oracle.stores(self.stores):
+                emulator.put(f"stores/{name}", (self.stores / name).read_bytes(), BUCKET)
+            draft = ready.with_suffix(".draft")
+            draft.write_text(json.dumps(emulator.environment()))
+            draft.rename(ready)
+            signal.pause()
 
     def train(self, steps: int = STEPS, keep: int = 2) -> list[str]:
         config = "--gin.checkpoint.CheckpointConfig"
@@ -117,6 +143,7 @@ class Base:
     Attributes:
         run: what training leaves. checkpoints: step -> `oracle.whole_checkpoint` of every saved
             one; steps: those that stay; metrics, mixture, config, model, stores.
+        saves: what `saves.resume_and_save` leaves: checkpoints.
         use: what `eval` (of steps 6 and 8) and `infer` leave: results, answers.
         calls: command -> storage calls that write. secs: command -> seconds.
     """
@@ -125,7 +152,14 @@ class Base:
         self.folder = folder
         self.calls: dict[str, int] = {}
         self.secs: dict[str, float] = {}
-        self.run = self._part("run", self._live_run)
+
+    @functools.cached_property
+    def run(self) -> dict[str, Any]:
+        return self._part("run", self._live_run)
+
+    @functools.cached_property
+    def saves(self) -> dict[str, Any]:
+        return self._part("saves", self._live_saves)
 
     @functools.cached_property
     def use(self) -> dict[str, Any]:
@@ -133,33 +167,45 @@ class Base:
 
     @property
     def half(self) -> Place:
+        assert self.run
         return Place(self.folder / "half")
 
     @property
     def whole(self) -> Place:
-        assert self.use
+        assert self.run and self.use
         return Place(self.folder / "whole")
 
     def _part(self, name: str, live: Callable[[], dict[str, Any]]) -> dict[str, Any]:
         path = self.folder / f"{name}.json"
+        self.folder.mkdir(parents=True, exist_ok=True)
         if not path.exists():
-            document = live()
-            document |= {"calls": self.calls, "secs": self.secs}
+            document = live() | {"calls": self.calls, "secs": self.secs}
             path.write_text(json.dumps(document))
         document = json.loads(path.read_text())
         self.calls |= document["calls"]
         self.secs |= document["secs"]
         return document
 
-    def _must(self, name: str, argv: Sequence[str], watched: pathlib.Path) -> None:
-        ended = run(program(argv), self.folder, counting(watched, WRITES))
+    @functools.cached_property
+    def stage(self) -> dict[str, Any]:
+        return self._part("stage", self._live_stage)
+
+    def _must(
+        self,
+        name: str,
+        argv: Sequence[str],
+        watched: pathlib.Path,
+        variables: Mapping[str, str] = {},
+    ) -> None:
+        ended = run(program(argv, variables), self.folder, counting(watched, WRITES))
         if ended.status:
             raise RuntimeError(f"{' '.join(argv)}\n{ended.text}")
         self.calls[name], self.secs[name] = ended.calls, ended.secs
 
     def _live_run(self) -> dict[str, Any]:
-        shutil.rmtree(self.folder, ignore_errors=True)
-        half, reference = self.half, Place(self.folder / "reference")
+        half, reference = Place(self.folder / "half"), Place(self.folder / "reference")
+        for name in ("half", "reference", "whole"):  # of an interrupted life
+            shutil.rmtree(self.folder / name, ignore_errors=True)
         half.write_inputs()
         self._must("prepare", half.prepare(), half.stores)
         shutil.copytree(half.folder, reference.folder)
@@ -172,12 +218,12 @@ class Base:
             runs = [place.model_dir for place in (reference, whole)]
             checkpoints = {
                 str(step): oracle.whole_checkpoint(runs[0] / "checkpoints" / str(step))
-                for step in oracle.steps(runs[0])
+                for step in oracle.steps(runs[0] / "checkpoints")
             }
             info = [json.loads((run / "run.json").read_text()) for run in runs]
             # A run that was resumed equals one that was not: the comparison is worth something.
             assert sorted(checkpoints) == ["2", "4", "6", "8"]
-            for step in oracle.steps(runs[1]):
+            for step in oracle.steps(runs[1] / "checkpoints"):
                 whole_one = oracle.whole_checkpoint(runs[1] / "checkpoints" / str(step))
                 assert whole_one == checkpoints[str(step)], step
             for read in (oracle.metrics, oracle.mixture):
@@ -185,7 +231,7 @@ class Base:
             assert info[0]["config"] == info[1]["config"]
             return {
                 "checkpoints": checkpoints,
-                "steps": oracle.steps(runs[1]),
+                "steps": oracle.steps(runs[1] / "checkpoints"),
                 "metrics": oracle.metrics(runs[1]),
                 "mixture": oracle.mixture(runs[1]),
                 "config": info[1]["config"],
@@ -197,9 +243,26 @@ class Base:
         shutil.rmtree(reference.folder)
         return document
 
+    def _live_saves(self) -> dict[str, Any]:
+        folder = self.folder / "saves"
+        shutil.rmtree(folder, ignore_errors=True)
+        checkpoints, self.calls["save"], self.secs["save"] = saves.live(folder)
+        return {"checkpoints": checkpoints}
+
     def _live_use(self) -> dict[str, Any]:
         whole = Place(self.folder / "whole")
+        for folder in (whole.model_dir / "eval", whole.answers.parent):
+            shutil.rmtree(folder, ignore_errors=True)
         self._must("eval", whole.evaluate("(6, 8)"), whole.model_dir)
         self._must("infer", whole.infer(), whole.answers.parent)
         results = oracle.results(whole.model_dir)
         return {"results": results, "answers": whole.answers.read_text()}
+
+    def _live_stage(self) -> dict[str, Any]:
+        place = Place(self.folder / "staging")
+        shutil.rmtree(place.folder, ignore_errors=True)
+        place.write_inputs()
+        with serving(self.half.serve_stores, self.folder) as emulator:
+            self._must("stage", place.stage(), place.staged, place.stage_variables(emulator))
+        assert oracle.stores(place.staged) == self.run["stores"]
+        return {}

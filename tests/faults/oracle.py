@@ -24,9 +24,8 @@ _STORE_FILES = re.compile(
 _RUN_FOLDER = re.compile(r'"[^"]*/(?:whole|life)/run/')
 
 
-def steps(run: pathlib.Path) -> list[int]:
-    """Folders of `checkpoints` whose names are numbers."""
-    folder = run / "checkpoints"
+def steps(folder: pathlib.Path) -> list[int]:
+    """Names that are numbers: the checkpoints of a folder."""
     names = [path.name for path in folder.iterdir()] if folder.is_dir() else []
     return sorted(int(name) for name in names if name.isdigit())
 

@@ -5,6 +5,7 @@ imports JAX and TensorFlow and never computes; each child starts JAX's threads f
 """
 
 import atexit
+import contextlib
 import json
 import os
 import pathlib
@@ -14,11 +15,14 @@ import sys
 import threading
 import time
 import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 from tests import failing_storage
 
+# Kinds of storage calls.
+WRITES = "write,rename,fsync,open,mkdir,remove"
+READS = "read,open_to_read"
 MOST_SECS = 240.0  # of a child
 _ORPHANS_SECS = 20.0  # until the children of a killed child have ended
 
@@ -92,6 +96,33 @@ def run(
     for name in names:
         name.unlink(missing_ok=True)
     return Ended(status, out, err, secs, int(calls or 0), orphans)
+
+
+@contextlib.contextmanager
+def serving(function: Callable[[pathlib.Path], None], folder: pathlib.Path) -> Iterator[str]:
+    """Runs `function(file)` in a forked process while the block runs.
+
+    The block gets the text that the function writes to the file when it is ready.
+    """
+    assert len(os.listdir("/proc/self/task")) == 1, "a process with threads cannot be forked safely"
+    folder.mkdir(parents=True, exist_ok=True)
+    ready = folder / ".serving"
+    ready.unlink(missing_ok=True)
+    child = os.fork()
+    if child == 0:
+        try:
+            function(ready)
+        finally:
+            os._exit(1)
+    try:
+        while not ready.exists():
+            assert os.waitpid(child, os.WNOHANG)[0] == 0, "the server ended"
+            time.sleep(0.01)
+        yield ready.read_text()
+    finally:
+        os.kill(child, signal.SIGKILL)
+        os.waitpid(child, 0)
+        ready.unlink(missing_ok=True)
 
 
 def value_of(function: Callable[[], Any], folder: pathlib.Path) -> Any:
