@@ -141,8 +141,9 @@ class Base:
     Each part is lived when it is first asked for, and once for a folder.
 
     Attributes:
-        run: what training leaves. checkpoints: step -> `oracle.whole_checkpoint` of every saved
-            one; steps: those that stay; metrics, mixture, config, model, stores.
+        stores: what `prepare` leaves: hashes.
+        run: what training leaves: checkpoints (step -> `oracle.whole_checkpoint` of every saved
+            one), steps (those that stay), metrics, mixture, config, model.
         saves: what `saves.resume_and_save` leaves: checkpoints.
         use: what `eval` (of steps 6 and 8) and `infer` leave: results, answers.
         calls: command -> storage calls that write. secs: command -> seconds.
@@ -152,6 +153,10 @@ class Base:
         self.folder = folder
         self.calls: dict[str, int] = {}
         self.secs: dict[str, float] = {}
+
+    @functools.cached_property
+    def stores(self) -> dict[str, Any]:
+        return self._part("stores", self._live_stores)
 
     @functools.cached_property
     def run(self) -> dict[str, Any]:
@@ -164,6 +169,11 @@ class Base:
     @functools.cached_property
     def use(self) -> dict[str, Any]:
         return self._part("use", self._live_use)
+
+    @property
+    def prepared(self) -> Place:
+        assert self.stores
+        return Place(self.folder / "prepared")
 
     @property
     def half(self) -> Place:
@@ -202,13 +212,19 @@ class Base:
             raise RuntimeError(f"{' '.join(argv)}\n{ended.text}")
         self.calls[name], self.secs[name] = ended.calls, ended.secs
 
+    def _live_stores(self) -> dict[str, Any]:
+        place = Place(self.folder / "prepared")
+        shutil.rmtree(place.folder, ignore_errors=True)
+        place.write_inputs()
+        self._must("prepare", place.prepare(), place.stores)
+        return {"hashes": oracle.stores(place.stores)}
+
     def _live_run(self) -> dict[str, Any]:
         half, reference = Place(self.folder / "half"), Place(self.folder / "reference")
         for name in ("half", "reference", "whole"):  # of an interrupted life
             shutil.rmtree(self.folder / name, ignore_errors=True)
-        half.write_inputs()
-        self._must("prepare", half.prepare(), half.stores)
-        shutil.copytree(half.folder, reference.folder)
+        for place in (half, reference):
+            shutil.copytree(self.prepared.folder, place.folder)
         self._must("train", reference.train(keep=99), reference.model_dir)
         self._must("train half", half.train(HALF_STEPS), half.model_dir)
         whole = Place(pathlib.Path(shutil.copytree(half.folder, self.folder / "whole")))
@@ -236,7 +252,6 @@ class Base:
                 "mixture": oracle.mixture(runs[1]),
                 "config": info[1]["config"],
                 "model": info[1]["model"],
-                "stores": oracle.stores(whole.stores),
             }
 
         document = value_of(look, self.folder)
@@ -262,7 +277,7 @@ class Base:
         place = Place(self.folder / "staging")
         shutil.rmtree(place.folder, ignore_errors=True)
         place.write_inputs()
-        with serving(self.half.serve_stores, self.folder) as emulator:
+        with serving(self.prepared.serve_stores, self.folder) as emulator:
             self._must("stage", place.stage(), place.staged, place.stage_variables(emulator))
-        assert oracle.stores(place.staged) == self.run["stores"]
+        assert oracle.stores(place.staged) == self.stores["hashes"]
         return {}

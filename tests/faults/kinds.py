@@ -58,12 +58,10 @@ class Trial:
             self.problems.append(problem)
 
     def place(self, source: Place | None = None) -> Place:
-        """A copy of `half` or `whole`, or of their inputs only."""
+        """A copy of `prepared`, `half` or `whole`; None: data and prompts only."""
         place = Place(self.folder / "life")
         if source is None:
-            place.folder.mkdir(parents=True)
-            shutil.copytree(self.base.half.data, place.data)
-            shutil.copy(self.base.half.prompts, place.prompts)
+            place.write_inputs()
         else:
             shutil.copytree(source.folder, place.folder)
             settings = place.answers.with_name(f"{place.answers.name}.settings.json")
@@ -250,7 +248,7 @@ class Trial:
 
     def check_stores(self, folder: pathlib.Path, complete: bool) -> None:
         """What looks like a store is the undisturbed one; all are there if `complete`."""
-        found, expected = oracle.stores(folder), self.base.run["stores"]
+        found, expected = oracle.stores(folder), self.base.stores["hashes"]
         manifests = [name for name in found if name.endswith("/manifest.json")]
         shown = [name for name in manifests if "/." not in name]  # not of a building folder
         folders = [name.rpartition("/")[0] for name in shown]
@@ -269,9 +267,7 @@ class Trial:
 def kill_train(trial: Trial) -> None:
     """Training from the start or from step 4 is killed some times, then ends as undisturbed."""
     fresh = trial.draw.random() < 0.4
-    place = trial.place(None if fresh else trial.base.half)
-    if fresh:
-        shutil.copytree(trial.base.half.stores, place.stores)
+    place = trial.place(trial.base.prepared if fresh else trial.base.half)
     steps = [0 if fresh else HALF_STEPS]
     folder = place.model_dir / "checkpoints"
     for _ in range(trial.draw.randint(1, 4)):
@@ -332,6 +328,7 @@ def storage_save(trial: Trial) -> None:
 
 def kill_prepare(trial: Trial) -> None:
     """A killed build leaves whole stores or none; the next one completes and cleans up."""
+    assert trial.base.stores
     place = trial.place()
     workers = 2 if trial.draw.random() < 0.15 else 1
     trial.what = f"{workers} worker(s); "
@@ -349,7 +346,7 @@ def kill_stage(trial: Trial) -> None:
     """Copying the stores of a bucket to this machine is killed; the next start completes it."""
     assert trial.base.stage is not None
     place = trial.place()
-    with serving(trial.base.half.serve_stores, trial.folder) as emulator:
+    with serving(trial.base.prepared.serve_stores, trial.folder) as emulator:
         variables = place.stage_variables(emulator)
         for _ in range(trial.draw.choice((1, 1, 2))):
             kill = trial.a_kill("stage", place.staged)
@@ -515,6 +512,7 @@ def storage_train(trial: Trial) -> None:
 
 
 def storage_prepare(trial: Trial) -> None:
+    assert trial.base.stores
     place = trial.place()
     trial.disturb(place.prepare(), trial.an_error("prepare", place.stores))
     trial.check_stores(place.stores, complete=False)

@@ -1,6 +1,7 @@
 """Saving and resuming alone, without a training loop: a tenth of the time of a run."""
 
 import pathlib
+import sys
 from typing import Any
 
 from tests.faults import oracle
@@ -32,8 +33,10 @@ def resume_and_save(folder: pathlib.Path, last: int = LAST, keep: int = 2) -> in
     import numpy as np
 
     from instruct.checkpoints.checkpoint import CheckpointConfig, CheckpointStore
+    from instruct.cli.arguments import _report_unraisable
     from instruct.errors import RunFailed, explaining_storage_failures
 
+    sys.unraisablehook = _report_unraisable
     retries = {"save_retries": 2, "first_retry_secs": 0.01}
     try:
         with explaining_storage_failures():

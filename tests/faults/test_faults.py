@@ -12,15 +12,17 @@ import pytest
 pytestmark = pytest.mark.slow
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
-KINDS = ("kill-save", "kill-prepare", "damage-records", "storage-prepare")
+# Those that need no training loop.
+KINDS = ("kill-save", "kill-prepare", "damage-save", "storage-save", "storage-prepare")
+FAULTS = 9  # at most four in a row are of one kind
 
 
 def test_random_faults_lose_nothing(tmp_path):
     if shutil.which("cc") is None or not sys.platform.startswith("linux"):
         pytest.skip("needs a C compiler on Linux to build the library that fails")
-    command = [sys.executable, "-m", "tests.faults", f"--folder={tmp_path}", "--seed=3"]
+    command = [sys.executable, "-m", "tests.faults", f"--folder={tmp_path}", "--seed=0"]
     done = subprocess.run(
-        [*command, f"--faults={len(KINDS)}", f"--kinds={','.join(KINDS)}"],
+        [*command, f"--faults={FAULTS}", f"--kinds={','.join(KINDS)}"],
         cwd=ROOT,
         env=os.environ | {"PYTHONPATH": str(ROOT)},
         capture_output=True,
@@ -30,7 +32,7 @@ def test_random_faults_lose_nothing(tmp_path):
     )
     assert done.returncode == 0, done.stdout + done.stderr[-2000:]
     faults = [json.loads(line) for line in (tmp_path / "faults.jsonl").read_text().splitlines()]
-    assert sorted(fault["kind"] for fault in faults) == sorted(KINDS)
+    assert len({fault["kind"] for fault in faults} & set(KINDS)) >= 3
     assert not any(fault["problems"] for fault in faults)
-    # Something happened: faults that hit nothing would prove nothing.
-    assert sum("was killed" in fault["victim"] for fault in faults) >= 1, done.stdout
+    # Faults that hit nothing would prove nothing.
+    assert any("was killed" in fault["victim"] for fault in faults), done.stdout
