@@ -203,12 +203,8 @@ class CheckpointStore:
             self._write, self.folder / str(step), document=document, records=records
         )
         retries = self._config.save_retries if jax.process_count() == 1 else 0
-        copies = jax.tree.map(np.array, jax.device_get(items)) if retries else None
-        try:
-            write(items)
-            error = None
-        except Exception as failure:
-            error = failure
+        copies = jax.tree.map(np.array, jax.device_get(items)) if retries else {}
+        error = _error_of(functools.partial(write, items))
         retry = functools.partial(write, copies)
         self._saving = self._threads.submit(self._finish, step, error, retry, retries)
         if error is not None or not self._config.async_save:
@@ -233,23 +229,19 @@ class CheckpointStore:
                     self._wait_for_writer()
                 return
             except OSError as failure:
-                if failure.errno not in TRANSIENT or number > retries:
+                if failure.errno is None or failure.errno not in TRANSIENT or number > retries:
                     raise
                 secs = self._config.first_retry_secs * 2 ** (number - 1)
+                why = f"{errno_words(failure.errno)} at {failure.filename}"
                 _log.warning(
-                    "the checkpoint of step %d could not be written (%s at %s); retry %d of %d in "
-                    "%g s",
-                    *(step, errno_words(failure.errno), failure.filename, number, retries, secs),
+                    "the checkpoint of step %d could not be written (%s); retry %d of %d in %g s",
+                    *(step, why, number, retries, secs),
                 )
             time.sleep(secs)
             self._writer = self._open_writer()
-            try:
-                # An error after the last rename leaves a checkpoint that nobody knows to be whole.
-                self._remove(path for path in (self.folder / str(step),) if path.exists())
-                retry()
-                error = None
-            except Exception as failure:
-                error = failure
+            # An error after the last rename leaves a checkpoint that nobody knows to be whole.
+            left = [path for path in (self.folder / str(step),) if path.exists()]
+            error = _error_of(lambda left=left: (self._remove(left), retry()))
 
     def _wait_for_writer(self) -> None:
         if isinstance(self._writer, ocp.AsyncCheckpointer):
@@ -444,6 +436,15 @@ class CheckpointStore:
                 path if os.path.isabs(path) else ""
             )  # relative to a folder that was being deleted
             raise self._save_error(number, "a checkpoint could not be written", path) from error
+
+
+def _error_of(function: Callable[[], object]) -> Exception | None:
+    """What a function raises."""
+    try:
+        function()
+    except Exception as error:
+        return error
+    return None
 
 
 def _open(folder: pathlib.Path, params: Any, training: Any) -> None:

@@ -81,6 +81,7 @@ class Place:
         """Serves the stores in an emulated bucket for ever; `ready` gets the variables."""
         from tests.gcs_emulator import GcsEmulator
 
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 2)  # it prints a traceback for a killed client
         with GcsEmulator(buckets=(BUCKET,)) as emulator:
             for name in oracle.stores(self.stores):
                 emulator.put(f"stores/{name}", (self.stores / name).read_bytes(), BUCKET)

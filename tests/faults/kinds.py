@@ -5,6 +5,7 @@ A `Trial` draws from its own random numbers, so a kind and a seed repeat a fault
 
 import dataclasses
 import errno
+import hashlib
 import importlib.util
 import json
 import pathlib
@@ -65,9 +66,13 @@ class Trial:
         else:
             shutil.copytree(source.folder, place.folder)
             settings = place.answers.with_name(f"{place.answers.name}.settings.json")
-            if settings.exists():  # it names the checkpoint's folder
+            if settings.exists():  # it names the checkpoint's folder, and has a hash of itself
                 text = settings.read_text().replace(str(source.folder), str(place.folder))
-                settings.write_text(text)
+                document = json.loads(text)
+                del document["sha256"]
+                text = json.dumps(document, sort_keys=True)
+                document["sha256"] = hashlib.sha256(text.encode()).hexdigest()
+                settings.write_text(json.dumps(document))
         return place
 
     def run(
@@ -189,12 +194,12 @@ class Trial:
 
         `expected`: step -> `oracle.whole_checkpoint`; None: those of the undisturbed run.
         """
-        expected = self.base.run["checkpoints"] if expected is None else expected
+        wanted = self.base.run["checkpoints"] if expected is None else expected
         steps = oracle.steps(folder)
         read = lambda: [oracle.whole_checkpoint(folder / str(step)) for step in steps]  # noqa: E731
         for step, found in zip(steps, self.look(read) if steps else []):
             problem = found if isinstance(found, str) else "it differs from the undisturbed run's"
-            same = found == expected.get(str(step))
+            same = found == wanted.get(str(step))
             self.check(same, f"checkpoint {step} counts as one, but: {problem}")
         self.check(max(steps, default=0) >= since, f"checkpoints {steps} lack {since}")
         return steps
@@ -462,6 +467,7 @@ def damage_answers(trial: Trial) -> None:
     trial.damage(file)
     ended = trial.disturb(place.infer())
     if ended.status != 0:
+        trial.check(str(place.answers) in ended.text, f"the message does not name {place.answers}")
         shutil.rmtree(place.answers.parent)  # as the message says
         trial.recover(place.infer())
     trial.check_answers(place)
