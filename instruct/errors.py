@@ -61,6 +61,8 @@ TRANSIENT = frozenset(
     )
     if (number := getattr(errno, name, None)) is not None
 )
+# Errors of a file that is lost or replaced: damage, not a failure of the storage.
+LOST_FILE = frozenset((errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.ELOOP))
 # Errors of connections and processes, not of storage, unless they name a file.
 _NO_STORAGE = frozenset(
     number

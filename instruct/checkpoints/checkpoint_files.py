@@ -18,7 +18,7 @@ import jax.numpy as jnp
 import orbax.checkpoint as ocp
 from etils import epath
 
-from instruct.errors import UserError, storage_error_number
+from instruct.errors import LOST_FILE, UserError, naming_file, storage_error_number
 from instruct.json_text import unsealed
 from instruct.mesh import tree_paths
 from instruct.models.layout import stack_layers, unstack_layers
@@ -29,8 +29,6 @@ PARAMS, TRAINING, INPUT, RECORDS = "params", "training", "input", "records"
 PINNED = "pinned"
 # The file of an item that is one JSON object.
 JSON_FILE = "metadata"
-# Errors of files that are lost or replaced; any other number is a failure of the storage.
-_LOST = (None, errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.ELOOP)
 
 
 def _not_of_an_abandoned_read(record: logging.LogRecord) -> bool:
@@ -73,7 +71,7 @@ def _detecting_damage(folder: pathlib.Path) -> Iterator[None]:
             raise UserError(
                 f"checkpoint {folder} may not be read by this user; make its files readable."
             ) from error
-        if number not in _LOST:
+        if number is not None and number not in LOST_FILE:
             raise
         raise DamagedCheckpoint(folder, error) from error
 
@@ -185,8 +183,10 @@ def has_stacked_layers(tree: Any) -> bool:
 
 def _read_sealed(folder: pathlib.Path, item: str) -> dict[str, Any]:
     name = f"{item}/{JSON_FILE}"
+    with naming_file(folder / name):
+        content = (folder / name).read_bytes()
     try:
-        document = json.loads((folder / name).read_bytes())
+        document = json.loads(content)
     except ValueError as error:
         raise ValueError(f"{name} is no JSON: {error}") from error
     try:
