@@ -72,6 +72,8 @@ def _detecting_damage(folder: pathlib.Path) -> Iterator[None]:
                 f"checkpoint {folder} may not be read by this user; make its files readable."
             ) from error
         if number is not None and number not in LOST_FILE:
+            if isinstance(error, OSError) and error.filename is None:  # of an open file
+                error.filename = str(folder)
             raise
         raise DamagedCheckpoint(folder, error) from error
 
