@@ -38,6 +38,7 @@ _ADVICE = {
     errno.EROFS: "Mount that file system writable, or use another folder",
     errno.EIO: "Check that disk or network storage (`dmesg` shows what the system saw)",
     errno.ESTALE: "Mount that network file system again",
+    errno.ENOTCONN: "Mount that network file system again",
     errno.EACCES: "Give this user the rights to that file and its folder",
     errno.EPERM: "Give this user the rights to that file and its folder",
     errno.ENOENT: "Check that nobody deleted or unmounted that folder",
@@ -50,7 +51,19 @@ _ADVICE = {
 }
 _OTHER_ADVICE = "Check that storage"
 _NO_SPACE = (errno.ENOSPC, errno.EDQUOT)
-# Errors of connections and processes, not of storage.
+# Errors that disks, network mounts and FUSE file systems recover from within seconds or minutes.
+# A full or read-only disk, a missing folder and missing rights stay until somebody acts.
+TRANSIENT = frozenset(
+    number
+    for name in (
+        *("EIO", "ESTALE", "ETIMEDOUT", "EAGAIN", "EBUSY", "EREMOTEIO", "ENOTCONN", "ECONNRESET"),
+        *("ECONNABORTED", "ECONNREFUSED", "EHOSTDOWN", "EHOSTUNREACH", "ENETDOWN", "ENETUNREACH"),
+    )
+    if (number := getattr(errno, name, None)) is not None
+)
+# Errors of a file that is lost or replaced: damage, not a failure of the storage.
+LOST_FILE = frozenset((errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.ELOOP))
+# Errors of connections and processes, not of storage, unless they name a file.
 _NO_STORAGE = frozenset(
     number
     for name, number in vars(errno).items()
@@ -110,7 +123,7 @@ def _storage_errors(error: BaseException) -> Iterator[tuple[int, str]]:
             path = next((name for name in names if isinstance(name, str)), path)
         elif isinstance(error, ValueError | RuntimeError):
             number = _number_in(text)
-        if number is not None and number > 0 and number not in _NO_STORAGE:
+        if number is not None and number > 0 and (path or number not in _NO_STORAGE):
             yield number, path
         if isinstance(error, BaseExceptionGroup):
             pending += error.exceptions

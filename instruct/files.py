@@ -27,6 +27,8 @@ _WRONG_FOLDER = {
     *(errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOENT, errno.ENOTDIR, errno.EEXIST),
     *(errno.EISDIR, errno.ENAMETOOLONG, errno.EINVAL, errno.ELOOP, errno.ENXIO),
 }
+# Of `replacing`.
+_TEMPORARY_NAME = re.compile(r"\.(.+)\.[0-9a-f]{12}\.tmp", re.DOTALL)
 # "gs://bucket/a", and "gs:/bucket/a" as pathlib writes it.
 _ADDRESS = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*:/")
 
@@ -122,6 +124,17 @@ def replacing(path: pathlib.Path) -> Iterator[IO[bytes]]:
         with contextlib.suppress(OSError):
             temporary.unlink()
         raise
+
+
+def remove_leftovers(folder: pathlib.Path, *names: str) -> None:
+    """Deletes what writers in `replacing` of files of these names left when they were killed.
+
+    No other process may be writing these files.
+    """
+    for path in folder.iterdir():
+        match = _TEMPORARY_NAME.fullmatch(path.name)
+        if match and match[1] in names:
+            path.unlink(missing_ok=True)
 
 
 def replace_file(path: pathlib.Path, content: str | bytes) -> None:

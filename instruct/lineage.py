@@ -11,7 +11,7 @@ import pathlib
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from instruct.json_text import parse_json
+from instruct.json_text import parse_json, unsealed
 
 _log = logging.getLogger(__name__)
 
@@ -48,7 +48,7 @@ def read_object(path: pathlib.Path, warn: Callable[[str], object] | None = None)
     state = "damaged"
     try:
         if isinstance(value := parse_json(path.read_bytes()), dict):
-            return value
+            return unsealed(value)
     except (FileNotFoundError, NotADirectoryError):
         state = "missing"
     except (OSError, ValueError):

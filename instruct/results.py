@@ -14,6 +14,9 @@ One JSON object per line, of four kinds (`kind`):
               `random_baseline` that of a random option
     failure   a task that could not be evaluated, and why; the next run tries it again
 
+The last field of a line is `crc32`, a checksum of the rest of it, which readers verify and remove;
+lines without one are taken as they are.
+
 Values are those of `metric_fns`: 0-100 for accuracies and overlaps, as in T5.
 A task is named by (task, mode): `gym.chain_sum` in `zs_noopt`.
 """
@@ -28,7 +31,7 @@ from typing import Any, TextIO
 
 from instruct.errors import UserError, naming_file
 from instruct.files import replace_file, replacing
-from instruct.json_text import parse_json
+from instruct.json_text import parse_json, sealed_line, unsealed_line
 
 VERSION = 1
 FILE_NAME = "results.jsonl"
@@ -121,7 +124,7 @@ def to_line(row: Mapping[str, Any]) -> str:
     if isinstance(row.get("scores"), Mapping):
         finite["scores"] = {name: _finite(value) for name, value in row["scores"].items()}
     check_row(finite)
-    return json.dumps(finite, ensure_ascii=False, allow_nan=False) + "\n"
+    return sealed_line(json.dumps(finite, ensure_ascii=False, allow_nan=False)) + "\n"
 
 
 def read_rows(path: str | os.PathLike[str], kinds: Sequence[str] = ()) -> Iterator[dict[str, Any]]:
@@ -135,7 +138,7 @@ def read_rows(path: str | os.PathLike[str], kinds: Sequence[str] = ()) -> Iterat
             if not line.endswith(b"\n"):
                 return
             try:
-                row = parse_json(line)
+                row = parse_json(unsealed_line(line))
                 row = DEFAULTS.get(row.get("kind", ""), {}) | row
                 check_row(row)
             except (ValueError, AttributeError, TypeError) as error:
@@ -168,7 +171,7 @@ class ResultsWriter:
         first = to_line({"kind": "header", "version": VERSION, **header})
         self.path.parent.mkdir(parents=True, exist_ok=True)
         if self.path.is_file() and not overwrite:
-            self._keep_finished(json.loads(first))
+            self._keep_finished(json.loads(unsealed_line(first.encode())))
         else:
             replace_file(self.path, first)
 

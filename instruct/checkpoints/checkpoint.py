@@ -4,6 +4,7 @@
                                 /training   step and optimiser slots, laid out alike
                                 /input      JSON: input position and statistics, checksums
                                 /records    JSON: run.json, rows of metrics.jsonl, goodput so far
+                                /pinned     made by the user: never remove this checkpoint
 
 Orbax writes a step into a temporary folder and renames it when everything is on disk, so a process
 killed at any time leaves no partial checkpoint that looks complete. Orbax does not detect a changed
@@ -13,14 +14,18 @@ Stacked layers (`scan_layers`) are unstacked for saving and stacked again on rea
 layout reads a checkpoint, under any mesh.
 """
 
+import concurrent.futures
 import contextlib
 import dataclasses
 import errno
+import functools
 import itertools
 import logging
 import math
+import os
 import pathlib
 import shutil
+import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, NamedTuple
 
@@ -31,6 +36,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from instruct.checkpoints.checkpoint_files import (
     PARAMS,
+    PINNED,
     TRAINING,
     checkpoint_steps,
     checksums,
@@ -40,19 +46,29 @@ from instruct.checkpoints.checkpoint_files import (
     read_item,
     read_newest,
     read_records,
-    sealed,
 )
 from instruct.checkpoints.train_state import TrainState, state_from_tree, training_tree
 from instruct.distributed import barrier
-from instruct.errors import RunFailed, UserError, storage_error_number, storage_error_path
+from instruct.errors import (
+    TRANSIENT,
+    RunFailed,
+    UserError,
+    errno_words,
+    storage_error_number,
+    storage_error_path,
+)
 from instruct.fields import bounded, check_fields
+from instruct.json_text import sealed
 from instruct.models.layout import unstack_layers
+
+_log = logging.getLogger(__name__)
 
 _TEMPORARY = "orbax-checkpoint-tmp"
 # Random floats shrink by some 7 % when written.
 _LEAST_SHARE = 0.9
 # Errors of a name that a file system cannot keep.
 _NAME_ERRORS = (errno.ENAMETOOLONG, errno.EINVAL, errno.EILSEQ)
+_FOR_EVER_SECS = 4 * 10**9
 # One program for all slices, compiled once.
 _unstack_jitted = jax.jit(unstack_layers)
 
@@ -63,22 +79,37 @@ class CheckpointConfig:
 
     Attributes:
         save_every_steps: save at every multiple and at the end; None: at the end only.
-        keep: number of newest checkpoints to keep.
+        keep: number of newest checkpoints to keep. Pinned ones are kept as well (see `PINNED`).
+        keep_every_steps: keep every multiple of it as well; a multiple of `save_every_steps`.
         keep_best: number of best ones by `best_metric` to keep as well, among steps that were both
             evaluated and saved; 0 for none.
         best_metric: name of a metric of the evaluation, as in metrics.jsonl.
         best_is_lowest: a lower `best_metric` is better.
         async_save: write while training continues.
+        save_retries: times that a save is tried again after an error that storage may recover from
+            (`instruct.errors.TRANSIENT`). Retries need a copy of the state in host memory. Several
+            processes do not retry: each would have to know of the others' errors.
+        first_retry_secs: seconds before the first retry; twice as long before each later one.
     """
 
     save_every_steps: int | None = bounded(1000, least=1)
     keep: int = bounded(3, least=1)
+    keep_every_steps: int | None = bounded(None, least=1)
     keep_best: int = bounded(1, least=0)
     best_metric: str = "eval/loss"
     best_is_lowest: bool = True
     async_save: bool = True
+    save_retries: int = bounded(5, least=0, most=20)
+    first_retry_secs: float = bounded(2.0, least=0.0, most=600.0)
 
-    __post_init__ = check_fields
+    def __post_init__(self) -> None:
+        check_fields(self)
+        every, saved = self.keep_every_steps, self.save_every_steps
+        if every is not None and (saved is None or every % saved):
+            raise UserError(
+                f"CheckpointConfig.keep_every_steps is {every}, and save_every_steps {saved}: give "
+                "a multiple of save_every_steps, since only saved steps can be kept."
+            )
 
 
 class Resumed(NamedTuple):
@@ -109,20 +140,25 @@ class CheckpointStore:
     def __init__(self, folder: str | pathlib.Path, config: CheckpointConfig | None = None) -> None:
         self.folder = pathlib.Path(folder).absolute()
         self._config = config or CheckpointConfig()
+        self._writer = self._open_writer()
+        self._threads = concurrent.futures.ThreadPoolExecutor(1, "checkpoint")
+        self._saving: concurrent.futures.Future[None] | None = None
+        self.folder.mkdir(parents=True, exist_ok=True)
+        self._remove_leftovers()
+
+    def _open_writer(self) -> ocp.Checkpointer:
         # If a folder cannot be created in the background, threads wait for it for 20 minutes, and
         # the process waits for them.
         options = ocp.AsyncOptions(create_directories_asynchronously=False)
+        if jax.process_count() == 1:
+            # Orbax reads the wall clock, which may jump by hours when it is set.
+            options = dataclasses.replace(options, timeout_secs=_FOR_EVER_SECS)
         handler = ocp.CompositeCheckpointHandler(
             composite_options=ocp.CompositeOptions(async_options=options)
         )
-        self._writer = (
-            ocp.AsyncCheckpointer(handler, async_options=options)
-            if self._config.async_save
-            else ocp.Checkpointer(handler)
-        )
-        self._writing = False
-        self.folder.mkdir(parents=True, exist_ok=True)
-        self._remove_leftovers()
+        if self._config.async_save:
+            return ocp.AsyncCheckpointer(handler, async_options=options)
+        return ocp.Checkpointer(handler)
 
     def steps(self) -> list[int]:
         """Steps of all checkpoints on disk, in order."""
@@ -143,8 +179,8 @@ class CheckpointStore:
         """Saves in the background, after the previous save; `state` may be donated afterwards.
 
         Does nothing if `step` is saved already. `input_state` holds JSON values, `metrics` those of
-        an evaluation at this step, `records` those of `read_records`. Raises OSError
-        if the storage failed; older checkpoints are intact.
+        an evaluation at this step, `records` those of `read_records`. Raises OSError if the storage
+        failed, and in all retries too; older checkpoints are intact.
         """
         self.wait()
         if step in self.steps():
@@ -164,9 +200,53 @@ class CheckpointStore:
             "checksums": checksums(items),
         }
         records = {"run": {}, "rows": [], **(records or {})}
-        with self._naming_disk_errors():
-            self._writing = True
-            self._write(self.folder / str(step), items, document, records)
+        write = functools.partial(
+            self._write, self.folder / str(step), document=document, records=records
+        )
+        retries = self._config.save_retries if jax.process_count() == 1 else 0
+        copies = jax.tree.map(np.array, jax.device_get(items)) if retries else {}
+        error = _error_of(functools.partial(write, items))
+        retry = functools.partial(write, copies)
+        self._saving = self._threads.submit(self._finish, step, error, retry, retries)
+        if error is not None or not self._config.async_save:
+            self.wait()
+
+    def _finish(
+        self, step: int, error: Exception | None, retry: Callable[[], None], retries: int
+    ) -> None:
+        """Waits until a save is on disk; retries it after errors that may pass. Raises as `save`.
+
+        Args:
+            error: what starting the save raised.
+            retry: starts the same save again, into a folder of its own: after a failed `fsync` the
+                files of the first one cannot be trusted.
+            retries: most calls of `retry`.
+        """
+        for number in itertools.count(1):
+            try:
+                with self._naming_disk_errors():
+                    if error is not None:
+                        raise error
+                    self._wait_for_writer()
+                return
+            except OSError as failure:
+                if failure.errno is None or failure.errno not in TRANSIENT or number > retries:
+                    raise
+                secs = self._config.first_retry_secs * 2 ** (number - 1)
+                why = f"{errno_words(failure.errno)} at {failure.filename}"
+                _log.warning(
+                    "the checkpoint of step %d could not be written (%s); retry %d of %d in %g s",
+                    *(step, why, number, retries, secs),
+                )
+            time.sleep(secs)
+            self._writer = self._open_writer()
+            # An error after the last rename leaves a checkpoint that nobody knows to be whole.
+            left = [path for path in (self.folder / str(step),) if path.exists()]
+            error = _error_of(lambda left=left: (self._remove(left), retry()))
+
+    def _wait_for_writer(self) -> None:
+        if isinstance(self._writer, ocp.AsyncCheckpointer):
+            self._writer.wait_until_finished()
 
     def _write(
         self, folder: pathlib.Path, items: Mapping[str, Any], document: Any, records: Any
@@ -181,14 +261,17 @@ class CheckpointStore:
 
     def wait(self) -> None:
         """Waits until every save is on disk, then removes old ones. Raises as `save`."""
-        if not self._writing:
+        saving, self._saving = self._saving, None
+        if saving is None:
             return
-        with self._naming_disk_errors():
-            self._writing = False
-            if isinstance(self._writer, ocp.AsyncCheckpointer):
-                self._writer.wait_until_finished()
+        saving.result()
         kept = self._steps_to_keep()
-        self._remove(self.folder / str(step) for step in self.steps() if step not in kept)
+        try:
+            self._remove(self.folder / str(step) for step in self.steps() if step not in kept)
+        except OSError as error:
+            if error.errno not in TRANSIENT:
+                raise
+            _log.warning("old checkpoints are removed after the next save (%s)", error)
 
     def check_folder(self) -> None:
         """Writes and opens a checkpoint of one number, so that training starts where it can save.
@@ -204,8 +287,7 @@ class CheckpointStore:
                 document = {"input": {}, "metrics": {}, "checksums": sums}
                 items = {PARAMS: number, TRAINING: number}
                 self._write(probe, items, document, {"run": {}, "rows": []})
-                if isinstance(self._writer, ocp.AsyncCheckpointer):
-                    self._writer.wait_until_finished()
+                self._wait_for_writer()
             _open(probe, number, number)
             barrier("probe opened")  # process 0 deletes it
         except (ValueError, RuntimeError, UserError, OSError) as error:
@@ -231,6 +313,7 @@ class CheckpointStore:
         try:
             self.wait()
         finally:
+            self._threads.shutdown()
             self._close_writer()
 
     def _close_writer(self) -> None:
@@ -240,9 +323,12 @@ class CheckpointStore:
                 self._writer.close()
 
     def _steps_to_keep(self) -> set[int]:
-        """The newest steps, and the best of those that were evaluated."""
+        """The newest steps, multiples, pinned ones, and the best of those that were evaluated."""
         config, steps = self._config, self.steps()
         kept = set(steps[-config.keep :])
+        kept.update(step for step in steps if (self.folder / str(step) / PINNED).exists())
+        if config.keep_every_steps:
+            kept.update(step for step in steps if step % config.keep_every_steps == 0)
         if config.keep_best:
             values = {}
             for step in steps:
@@ -338,6 +424,8 @@ class CheckpointStore:
             yield
         except Exception as error:
             number = storage_error_number(error)
+            if number is None and isinstance(error, TimeoutError):  # Orbax's, of several processes
+                number = errno.ETIMEDOUT
             if number is None:
                 raise
             # A partial checkpoint takes space and helps nobody.
@@ -348,7 +436,19 @@ class CheckpointStore:
                 problem = "no space left for a checkpoint: the disk filled up while writing"
                 raise self._save_error(number, problem) from error
             path = storage_error_path(error)
+            path = (
+                path if os.path.isabs(path) else ""
+            )  # relative to a folder that was being deleted
             raise self._save_error(number, "a checkpoint could not be written", path) from error
+
+
+def _error_of(function: Callable[[], object]) -> Exception | None:
+    """What a function raises."""
+    try:
+        function()
+    except Exception as error:
+        return error
+    return None
 
 
 def _open(folder: pathlib.Path, params: Any, training: Any) -> None:

@@ -5,7 +5,6 @@
 
 import contextlib
 import errno
-import hashlib
 import json
 import logging
 import os
@@ -19,17 +18,17 @@ import jax.numpy as jnp
 import orbax.checkpoint as ocp
 from etils import epath
 
-from instruct.errors import UserError, storage_error_number
+from instruct.errors import LOST_FILE, UserError, naming_file, storage_error_number
+from instruct.json_text import unsealed
 from instruct.mesh import tree_paths
 from instruct.models.layout import stack_layers, unstack_layers
 
 FOLDER = "checkpoints"
 PARAMS, TRAINING, INPUT, RECORDS = "params", "training", "input", "records"
+# A file of this name in a checkpoint's folder, whatever it holds, keeps the checkpoint for ever.
+PINNED = "pinned"
 # The file of an item that is one JSON object.
 JSON_FILE = "metadata"
-_HASH = "sha256"
-# Errors of files that are lost or replaced; any other number is a failure of the storage.
-_LOST = (None, errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.ELOOP)
 
 
 def _not_of_an_abandoned_read(record: logging.LogRecord) -> bool:
@@ -72,7 +71,9 @@ def _detecting_damage(folder: pathlib.Path) -> Iterator[None]:
             raise UserError(
                 f"checkpoint {folder} may not be read by this user; make its files readable."
             ) from error
-        if number not in _LOST:
+        if number is not None and number not in LOST_FILE:
+            if isinstance(error, OSError) and error.filename is None:  # of an open file
+                error.filename = str(folder)
             raise
         raise DamagedCheckpoint(folder, error) from error
 
@@ -182,26 +183,18 @@ def has_stacked_layers(tree: Any) -> bool:
     return any("layers" in path.split("/") for path, _ in tree_paths(tree))
 
 
-def sealed(document: Mapping[str, Any]) -> dict[str, Any]:
-    """The JSON object with a hash of itself: a changed digit is still valid JSON."""
-    plain = json.loads(json.dumps(document))
-    return {**plain, _HASH: _hash_of(plain)}
-
-
-def _hash_of(document: Mapping[str, Any]) -> str:
-    return hashlib.sha256(json.dumps(document, sort_keys=True).encode()).hexdigest()
-
-
 def _read_sealed(folder: pathlib.Path, item: str) -> dict[str, Any]:
     name = f"{item}/{JSON_FILE}"
+    with naming_file(folder / name):
+        content = (folder / name).read_bytes()
     try:
-        document = json.loads((folder / name).read_bytes())
+        document = json.loads(content)
     except ValueError as error:
         raise ValueError(f"{name} is no JSON: {error}") from error
-    seal = document.pop(_HASH, None)  # earlier versions wrote none
-    if seal is not None and seal != _hash_of(document):
-        raise ValueError(f"{name} is not what was written")
-    return document
+    try:
+        return unsealed(document)
+    except ValueError as error:
+        raise ValueError(f"{name} {error}") from None
 
 
 def read_document(folder: pathlib.Path) -> dict[str, Any]:

@@ -25,7 +25,6 @@ from instruct.checkpoints.checkpoint_files import (
     check_names,
     read_document,
     read_records,
-    sealed,
     step_of,
 )
 from instruct.checkpoints.folders import json_bytes, new_folder, read_json
@@ -35,6 +34,7 @@ from instruct.checkpoints.tokenizers import vocabulary_of
 from instruct.checkpoints.trained_run import SPEED_ONLY, recorded_model
 from instruct.checkpoints.weights import COMPUTED_FIELDS, Checkpoint
 from instruct.errors import UserError
+from instruct.json_text import sealed
 from instruct.models.config import SIZES, ModelConfig
 
 KIND = "instruct"

@@ -23,6 +23,7 @@ from instruct.data.vocab import load_vocabulary
 from instruct.errors import UserError, unknown_name
 from instruct.fields import LARGEST, Range, check_arguments
 from instruct.files import replace_file
+from instruct.json_text import sealed
 from instruct.mesh import MeshConfig
 from instruct.models.config import ModelConfig
 from instruct.models.encoder_decoder import EncoderDecoder
@@ -150,6 +151,8 @@ def train(
         if isinstance(optimizer, OptimizerConfig):
             optimizer.check_start(start)
         if start >= train_steps:
+            if is_first_process and start == train_steps:
+                session.end_killed_run(folder, start)
             say(f"{folder} is already at step {start:,}; raise TRAIN_STEPS to continue.")
             return
         checkpoints.check_folder()
@@ -216,7 +219,7 @@ def train(
             statistics: dict[str, Any] = {"mixture": data.mixture}
             statistics |= inputs.feed.statistics([state["feed"] for state in states])
             if is_first_process:
-                session.write_json(folder / session.MIXTURE_FILE, statistics)
+                session.write_json(folder / session.MIXTURE_FILE, sealed(statistics))
             for tracker in trackers:
                 tracker.table("mixture", statistics["leaves"])
 

@@ -27,11 +27,13 @@ from instruct.checkpoints.checkpoint_files import check_storable
 from instruct.checkpoints.trained_run import SPEED_ONLY
 from instruct.distributed import folder_leader
 from instruct.errors import UserError
-from instruct.files import local_path, locked, make_writable, replace_file
+from instruct.files import local_path, locked, make_writable, remove_leftovers, replace_file
 from instruct.lineage import read_object
 
 RUN_FILE = "run.json"
 MIXTURE_FILE = "mixture.json"
+# All that training replaces in the folder.
+_FILES = (RUN_FILE, MIXTURE_FILE, "config.gin", "operative.gin", "metrics.jsonl")
 _PACKAGES = (
     *("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy", "grain"),
     *("seqio", "tensorflow", "tensorflow-cpu", "sentencepiece", "gin-config"),
@@ -84,11 +86,18 @@ def read_run_info(model_dir: pathlib.Path) -> dict[str, Any]:
 def restore_run_file(
     model_dir: pathlib.Path, recorded: Mapping[str, Any], say: Callable[[str], None]
 ) -> None:
-    """Restores a missing or damaged run.json from the checkpoints' copy, if there is one."""
+    """Restores a missing, damaged or changed run.json from the checkpoints' copy, if there is one.
+
+    The configuration of a run never changes, and checkpoints hold a hash of their copy.
+    """
     path = model_dir / RUN_FILE
-    if isinstance(read_run_info(model_dir).get("config"), Mapping):
+    info = read_run_info(model_dir)
+    config = info.get("config")
+    readable = isinstance(config, Mapping)
+    if readable and config == recorded.get("config", config):
         return
-    problem = f"{path} is {'damaged' if path.exists() else 'missing'}"
+    state = "damaged" if path.exists() else "missing"
+    problem = f"{path} {'was changed after training' if readable else f'is {state}'}"
     if not recorded:
         say(f"{problem}: the settings of this run cannot be compared with its earlier ones.")
         return
@@ -139,6 +148,12 @@ def end_run(model_dir: pathlib.Path, step: int, outcome: str) -> None:
     write_json(model_dir / RUN_FILE, info | ended)
 
 
+def end_killed_run(model_dir: pathlib.Path, step: int) -> None:
+    """Records that a run finished whose process was killed after the last checkpoint."""
+    if read_run_info(model_dir).get("outcome") is None:
+        end_run(model_dir, step, "finished")
+
+
 def _sessions(info: Mapping[str, Any]) -> list[dict[str, Any]]:
     """The readable sessions of run.json."""
     sessions = info.get("sessions")
@@ -162,6 +177,7 @@ def open_model_dir(path: str) -> Iterator[pathlib.Path]:
     with contextlib.ExitStack() as stack:
         if jax.process_index() == 0:
             stack.enter_context(locked(folder, f"MODEL_DIR {path!r}"))
+            remove_leftovers(folder, *_FILES)
         if folder_leader("MODEL_DIR", folder) != 0:
             raise UserError(
                 f"MODEL_DIR {str(folder)!r} is another folder on this machine than on process 0's. "
