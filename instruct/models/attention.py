@@ -17,11 +17,7 @@ from flax import nnx
 from instruct.mesh import logical_constraint
 from instruct.models.config import ModelConfig
 from instruct.models.layers import NORMAL_FAN_IN, Dense, apply_kept
-
-# Far below any logit, far above float32's overflow; T5X's value.
-MASKED_LOGIT = -1e10
-# Softmax shifts by the largest logit but at least by this, so a row without keys sums to 0.
-LOWEST_SHIFT = -1e9
+from instruct.models.masks import LOWEST_SHIFT, MASKED_LOGIT
 
 
 class KeyValue(NamedTuple):
