@@ -277,13 +277,22 @@ def logical_constraint(x: jax.Array, axes: Sequence[str | None]) -> jax.Array:
     mesh = jax.sharding.get_abstract_mesh()
     if mesh.empty or mesh.size == 1:
         return x
+    return jax.lax.with_sharding_constraint(x, logical_spec(x.shape, axes))
+
+
+def logical_spec(shape: Sequence[int], axes: Sequence[str | None]) -> PartitionSpec:
+    """How an array with these named axes is sharded over the current mesh.
+
+    An axis that does not divide is replicated.
+    """
+    mesh = jax.sharding.get_abstract_mesh()
     spec = []
-    for name, size in zip(axes, x.shape, strict=True):
+    for name, size in zip(axes, shape, strict=True):
         split = tuple(a for a in MESH_AXES.get(name or "", ()) if mesh.shape.get(a, 1) > 1)
         spec.append(
             split if split and size % math.prod(mesh.shape[a] for a in split) == 0 else None
         )
-    return jax.lax.with_sharding_constraint(x, PartitionSpec(*spec))
+    return PartitionSpec(*spec)
 
 
 @dataclasses.dataclass(frozen=True)

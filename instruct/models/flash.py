@@ -25,6 +25,7 @@ import jax.numpy as jnp
 from jax.experimental import pallas as pl
 from jax.experimental.pallas import tpu as pltpu
 
+from instruct.errors import UserError
 from instruct.models.masks import LOWEST_SHIFT, MASKED_LOGIT, SegmentMask
 
 LANES = 128
@@ -32,22 +33,37 @@ SUBLANES = 8
 BLOCKS = (512, 256, 128)
 # Most padding that a larger block may add, as a share of the length.
 _MOST_PADDING = 1 / 8
-# Bytes of bias tiles and of their gradient a kernel may hold in vector memory.
+# Bytes of bias tiles and of their gradient in vector memory: wanted, and at most.
 _TILE_BYTES = 12 * 2**20
+_MOST_TILE_BYTES = 28 * 2**20
 # Above the compilers' default of 16 MiB (v5e) and 32 MiB (v6e); v5p has 64 MiB a core.
 _VMEM_BYTES = 40 * 2**20
 
 
 def block_size(length: int, biased: bool) -> int:
-    """Tokens of a block: the largest that adds little padding and whose bias tiles fit."""
+    """Tokens of a block: the largest that adds little padding and whose bias tiles fit.
+
+    Raises:
+        UserError: with a bias, the smallest block's tiles do not fit.
+    """
     least = pl.cdiv(length, LANES) * LANES
     for block in BLOCKS[:-1]:
         padded = pl.cdiv(length, block) * block
-        # About 2 padded / block tiles of bfloat16, and of float32 for the gradient.
-        tile_bytes = 2 * padded * block * 6 if biased else 0
-        if padded <= least * (1 + _MOST_PADDING) and tile_bytes <= _TILE_BYTES:
+        fits = not biased or _tile_bytes(padded, block) <= _TILE_BYTES
+        if padded <= least * (1 + _MOST_PADDING) and fits:
             return block
+    if biased and _tile_bytes(least, LANES) > _MOST_TILE_BYTES:
+        longest = _MOST_TILE_BYTES // _tile_bytes(LANES, LANES) * LANES
+        raise UserError(
+            f"ModelConfig.attention = 'flash' takes rows of at most {longest} tokens, not "
+            f"{length} tokens. Shorten the rows, or set ModelConfig.attention = 'einsum'."
+        )
     return BLOCKS[-1]
+
+
+def _tile_bytes(padded: int, block: int) -> int:
+    """Bytes of about 2 padded / block tiles in bfloat16, and in float32 for their gradient."""
+    return 2 * padded * block * 6
 
 
 def padded_length(length: int) -> int:
@@ -168,7 +184,7 @@ def _meeting_blocks(kernel: Kernel, query_segments: jax.Array, key_segments: jax
     if kernel.causal:
         last_query = (jnp.arange(query_low.shape[1]) + 1) * kernel.query_block - 1
         first_key = jnp.arange(key_low.shape[1]) * kernel.key_block
-        meet &= first_key[None, :] <= last_query[:, None]
+        meet = meet & (first_key[None, :] <= last_query[:, None])
     return meet.astype(jnp.int32)
 
 
@@ -178,9 +194,7 @@ def _attend(kernel, query, key, value, windows, query_segments, key_segments):
 
 
 def _attend_forward(kernel, query, key, value, windows, query_segments, key_segments):
-    attended, log_sums = _forward(
-        kernel, query, key, value, windows, query_segments, key_segments
-    )
+    attended, log_sums = _forward(kernel, query, key, value, windows, query_segments, key_segments)
     saved = (query, key, value, windows, query_segments, key_segments, attended, log_sums)
     return attended, saved
 
@@ -265,9 +279,7 @@ class _Grid(NamedTuple):
 
     def tiles(self, dtype) -> pltpu.VMEM:
         """Scratch memory of a head's tiles."""
-        return pltpu.VMEM(
-            (self.diagonals, self.kernel.key_block, self.kernel.key_block), dtype
-        )
+        return pltpu.VMEM((self.diagonals, self.kernel.key_block, self.kernel.key_block), dtype)
 
     def call(self, body, name, in_specs, out_specs, out_shape, scratch, *arrays):
         """Runs `body` over the grid; the first array is the scalars of `_meeting_blocks`."""

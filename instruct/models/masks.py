@@ -37,10 +37,10 @@ class SegmentMask(NamedTuple):
         """Boolean [B, 1, T, S], an axis that does not matter being 1."""
         mask = (self.keys != 0)[:, None, None, :]
         if self.queries is not None:
-            mask &= self.queries[:, None, :, None] == self.keys[:, None, None, :]
+            mask = mask & (self.queries[:, None, :, None] == self.keys[:, None, None, :])
         if self.causal:
             order = jnp.arange(self.keys.shape[1])
-            mask &= order[:, None] >= order[None, :]
+            mask = mask & (order[:, None] >= order[None, :])
         return mask
 
 

@@ -7,10 +7,10 @@ from instruct.models import masks
 def test_docstring_examples():
     segments = jnp.array([[1, 1, 2, 0]])
     source = [[1, 1, 0, 0], [1, 1, 0, 0], [0, 0, 1, 0], [0, 0, 0, 0]]
-    np.testing.assert_array_equal(masks.source_mask(segments)[0, 0], source)
+    np.testing.assert_array_equal(masks.source_mask(segments).dense()[0, 0], source)
     target = [[1, 0, 0, 0], [1, 1, 0, 0], [0, 0, 1, 0], [0, 0, 0, 0]]
-    np.testing.assert_array_equal(masks.target_mask(4, segments)[0, 0], target)
-    cross = masks.cross_mask(segments, jnp.array([[1, 2, 2]]))
+    np.testing.assert_array_equal(masks.target_mask(4, segments).dense()[0, 0], target)
+    cross = masks.cross_mask(segments, jnp.array([[1, 2, 2]])).dense()
     np.testing.assert_array_equal(cross[0, 0], [[1, 1, 0, 0], [0, 0, 1, 0], [0, 0, 1, 0]])
     tokens = jnp.array([[7, 8, 1, 0]])
     np.testing.assert_array_equal(masks.source_segments(tokens, None), [[1, 1, 1, 0]])
@@ -18,8 +18,10 @@ def test_docstring_examples():
 
 def test_without_segment_ids_a_row_is_one_example():
     segments = masks.source_segments(jnp.array([[7, 1, 0]]), None)
-    np.testing.assert_array_equal(masks.cross_mask(segments, None)[0, 0], [[1, 1, 0]])
-    np.testing.assert_array_equal(masks.target_mask(3, None)[0, 0], np.tril(np.ones((3, 3))))
+    np.testing.assert_array_equal(masks.cross_mask(segments, None).dense()[0, 0], [[1, 1, 0]])
+    np.testing.assert_array_equal(
+        masks.target_mask(3, None).dense()[0, 0], np.tril(np.ones((3, 3)))
+    )
 
 
 def test_segment_ids_win_over_token_values():
