@@ -64,10 +64,10 @@ class ModelConfig:
     scan_layers: bool = False
     # What the backward pass recomputes: nothing, all but weight products, all. Speed only.
     remat: str = one_of("none", ("none", "minimal", "full"))
-    # 'einsum' holds the logits of a row in memory. 'flash' does not on a TPU (`models/flash.py`); it
-    # is cuDNN's on a GPU and 'einsum' on a CPU. 'xla' and 'cudnn' are
-    # jax.nn.dot_product_attention. Speed and memory only: all but 'einsum' compute logits and
-    # softmax in float32, 'einsum' in `dtype` unless float32_attention_logits.
+    # 'einsum' holds the logits of whole rows in memory. 'flash' does not on a TPU
+    # (`models/flash.py`); it is 'cudnn' on a GPU and 'einsum' on a CPU. 'xla' and 'cudnn' are
+    # jax.nn.dot_product_attention. Speed and memory; all but 'einsum' compute logits and softmax
+    # in float32, 'einsum' in `dtype` unless float32_attention_logits.
     attention: str = one_of("einsum", ATTENTION_IMPLEMENTATIONS)
 
     def __post_init__(self) -> None:

@@ -281,9 +281,14 @@ class _Grid(NamedTuple):
         """Scratch memory of a head's tiles."""
         return pltpu.VMEM((self.diagonals, self.kernel.key_block, self.kernel.key_block), dtype)
 
-    def call(self, body, name, in_specs, out_specs, out_shape, scratch, *arrays):
-        """Runs `body` over the grid; the first array is the scalars of `_meeting_blocks`."""
+    def call(self, body, name, products, in_specs, out_specs, out_shape, scratch, *arrays):
+        """Runs `body` over the grid; the first array is the scalars of `_meeting_blocks`.
+
+        `products`: matrix products of a block, for XLA's scheduler.
+        """
         outer, inner = self.positions(self.query_blocks, self.key_blocks)
+        blocks = self.rows * self.heads * self.query_blocks * self.key_blocks
+        pairs = blocks * self.kernel.query_block * self.kernel.key_block
         return pl.pallas_call(
             body,
             grid_spec=pltpu.PrefetchScalarGridSpec(
@@ -295,6 +300,11 @@ class _Grid(NamedTuple):
             ),
             out_shape=out_shape,
             name=name,
+            cost_estimate=pl.CostEstimate(
+                flops=2 * products * pairs * self.head_dim,
+                transcendentals=pairs,
+                bytes_accessed=sum(x.size * x.dtype.itemsize for x in (*arrays, *out_shape)),
+            ),
             interpret=self.kernel.interpret,
             compiler_params=pltpu.CompilerParams(
                 # Rows are sequential because tiles and their gradient live for a head.
@@ -425,6 +435,7 @@ def _forward(kernel, query, key, value, windows, query_segments, key_segments):
     return grid.call(
         body,
         "flash_forward",
+        2,
         in_specs,
         [grid.queries(grid.head_dim), grid.statistics()],
         [
@@ -563,6 +574,7 @@ def _backward(
     gradients = grid.call(
         body,
         "flash_backward",
+        5,
         in_specs,
         out_specs,
         out_shape,

@@ -121,6 +121,7 @@ def test_cudnn_is_refused_if_its_bias_gradient_is_wrong(monkeypatch):
 def test_flash_refuses_a_mesh_that_shards_the_length(inputs):
     query, memory, _, _ = inputs
     axes = (jax.sharding.AxisType.Auto,)
-    with jax.set_mesh(jax.make_mesh((8,), ("sequence",), axis_types=axes)):
-        with pytest.raises(UserError, match="sequence = 8.*sequence = 1.*einsum"):
-            attend(query, memory, None, SegmentMask(None, jnp.ones((1, 7), jnp.int32)))
+    mesh = jax.make_mesh((8,), ("sequence",), axis_types=axes)
+    refused = pytest.raises(UserError, match="sequence = 8.*sequence = 1.*einsum")
+    with jax.set_mesh(mesh), refused:
+        attend(query, memory, None, SegmentMask(None, jnp.ones((1, 7), jnp.int32)))
