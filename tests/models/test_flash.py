@@ -193,12 +193,3 @@ def test_a_model_with_dropout_on_a_mesh(batch, on_tpu):
         expected_gradients,
     )
     assert max(jax.tree.leaves(errors)) < 1e-4
-
-
-def test_unpacked_rows(batch, on_tpu):
-    model = EncoderDecoder(dataclasses.replace(TINY, scan_layers=True, attention="flash"))
-    reference = EncoderDecoder(dataclasses.replace(TINY, scan_layers=True))
-    params = jax.jit(reference.init)(jax.random.key(0))
-    unpacked = {k: v[:1] for k, v in batch.items() if k.endswith("tokens")}
-    logits, expected = (jax.jit(m.apply)(params, unpacked) for m in (model, reference))
-    np.testing.assert_allclose(logits, expected, atol=1e-5)

@@ -1,5 +1,6 @@
 import jax.numpy as jnp
 import numpy as np
+import pytest
 
 from instruct.models import masks
 
@@ -22,6 +23,21 @@ def test_without_segment_ids_a_row_is_one_example():
     np.testing.assert_array_equal(
         masks.target_mask(3, None).dense()[0, 0], np.tril(np.ones((3, 3)))
     )
+
+
+@pytest.mark.parametrize("packed", [True, False])
+def test_the_segments_of_a_mask_say_what_its_dense_form_says(packed):
+    source = jnp.array([[1, 1, 2, 0], [1, 3, 3, 3]])
+    target = jnp.array([[1, 2, 2, 0], [1, 2, 3, 0]]) if packed else None
+    for mask in (
+        masks.source_mask(source),
+        masks.target_mask(4, target),
+        masks.cross_mask(source, target),
+    ):
+        queries, keys = mask.segments(2, 4)
+        visible = (queries[:, :, None] == keys[:, None, :]) & (keys != 0)[:, None, :]
+        visible &= jnp.tri(4, dtype=bool) | (not mask.causal)
+        np.testing.assert_array_equal(visible, jnp.broadcast_to(mask.dense()[:, 0], (2, 4, 4)))
 
 
 def test_segment_ids_win_over_token_values():
