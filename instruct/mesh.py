@@ -395,10 +395,17 @@ def logical_constraint(x: jax.Array, axes: Sequence[str | None]) -> jax.Array:
     mesh = jax.sharding.get_abstract_mesh()
     if mesh.empty or mesh.size == 1:
         return x
-    spec = [
-        _dividing_axes(mesh, name, size) or None for name, size in zip(axes, x.shape, strict=True)
-    ]
-    return jax.lax.with_sharding_constraint(x, PartitionSpec(*spec))
+    return jax.lax.with_sharding_constraint(x, logical_spec(x.shape, axes))
+
+
+def logical_spec(shape: Sequence[int], axes: Sequence[str | None]) -> PartitionSpec:
+    """How an array with these named axes is sharded over the current mesh.
+
+    An axis that does not divide is replicated.
+    """
+    mesh = jax.sharding.get_abstract_mesh()
+    pairs = zip(axes, shape, strict=True)
+    return PartitionSpec(*(_dividing_axes(mesh, name, size) or None for name, size in pairs))
 
 
 def gather_params(params: Any, dtype: Any) -> Any:
