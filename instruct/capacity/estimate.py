@@ -4,7 +4,7 @@ Every operation takes as long as its slowest part: matrix unit, vector unit, or 
 (an entry or a loop's body) takes the sum over its operations, or longer where copies beside them
 need more of the memory, or where overlapped collectives need more of the links; collectives that
 nothing overlaps are added. The constants are the same for all chips and all models: nothing is
-fitted to a case. What the estimate leaves out: input, checkpoints, evaluation, start-up, stragglers.
+fitted to a case. Left out are input, checkpoints, evaluation, start-up and stragglers.
 """
 
 import collections

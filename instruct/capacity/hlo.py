@@ -15,6 +15,7 @@ What the TPU compiler writes differently from the XLA that other back ends share
 
 import dataclasses
 import functools
+import itertools
 import math
 import re
 from collections.abc import Iterator, Sequence
@@ -29,24 +30,25 @@ _ITEM_BYTES = {
 }
 _COLLECTIVES = ("all-gather", "all-reduce", "reduce-scatter", "all-to-all", "collective-permute")
 # They move or rename nothing in HBM, or are counted where their pair is.
-_FREE = frozenset(
-    "parameter constant tuple get-tuple-element bitcast after-all partition-id replica-id "
-    "opt-barrier while call conditional iota broadcast copy-done slice-done "
-    "all-gather-done all-reduce-done collective-permute-done async-done async-update "
-    "dynamic-slice-done dynamic-update-slice-done".split()
+_FREE = re.compile(
+    r"parameter|constant|tuple|get-tuple-element|bitcast|after-all|partition-id|"
+    r"replica-id|opt-barrier|while|call|conditional|iota|broadcast|copy-done|"
+    r"slice-done|all-gather-done|all-reduce-done|collective-permute-done|async-done|"
+    r"async-update|dynamic-slice-done|dynamic-update-slice-done"
 )
 # Copies between HBM and on-chip memory beside the computation.
 _PREFETCHES = ("copy-start", "slice-start", "dynamic-slice-start", "async-start")
-_TRANSCENDENTAL = frozenset(
-    "exponential exponential-minus-one log log-plus-one tanh logistic sqrt rsqrt cbrt power sine "
-    "cosine tan erf atan2".split()
+_TRANSCENDENTAL = re.compile(
+    r"exponential|exponential-minus-one|log|log-plus-one|tanh|logistic|sqrt|rsqrt|"
+    r"cbrt|power|sine|cosine|tan|erf|atan2"
 )
 # A transcendental goes through one unit where additions have four (scaling-book, VPU).
 _TRANSCENDENTAL_OPS = 4
-_ELEMENTWISE = frozenset(
-    "abs add and clamp compare convert divide floor ceil maximum minimum multiply negate not or "
-    "remainder round-nearest-even round-nearest-afz select shift-left shift-right-arithmetic "
-    "shift-right-logical sign subtract xor popcnt is-finite reduce reduce-precision".split()
+_ELEMENTWISE = re.compile(
+    r"abs|add|and|clamp|compare|convert|divide|floor|ceil|maximum|minimum|"
+    r"multiply|negate|not|or|remainder|round-nearest-even|round-nearest-afz|select|"
+    r"shift-left|shift-right-arithmetic|shift-right-logical|sign|subtract|xor|"
+    r"popcnt|is-finite|reduce|reduce-precision"
 )
 
 
@@ -344,7 +346,7 @@ class _Reader:
     def _operation(self, computation, instruction: _Instruction) -> Operation:
         products, vector_ops, kernel_flops = self._work(computation, instruction)
         opcode = instruction.opcode
-        if opcode in _FREE or opcode.removesuffix("-start") in _COLLECTIVES:
+        if _FREE.fullmatch(opcode) or opcode.removesuffix("-start") in _COLLECTIVES:
             return Operation(instruction.name, tuple(products), vector_ops, 0, kernel_flops)
         return Operation(
             instruction.name,
@@ -369,9 +371,9 @@ class _Reader:
             return products, sum(p[1] for p in parts), sum(p[2] for p in parts)
         if opcode == "custom-call":
             return self._kernel(computation, instruction)
-        if opcode in _TRANSCENDENTAL:
+        if _TRANSCENDENTAL.fullmatch(opcode):
             return [], _TRANSCENDENTAL_OPS * instruction.arrays[0].size, 0
-        if opcode in _ELEMENTWISE:
+        if _ELEMENTWISE.fullmatch(opcode):
             arrays = instruction.arrays
             if opcode == "reduce":
                 arrays = computation[instruction.operands[0]].arrays
@@ -530,10 +532,10 @@ def _groups(instruction: _Instruction) -> np.ndarray:
 
 
 def _mesh_groups(mesh: str, axes: str) -> np.ndarray:
-    """Groups over named axes of a mesh: "'a'=2,'b'=4" and "'b'" or a part of an axis, "'b':(2)2"."""
+    """Groups over axes of a mesh: "'a'=2,'b'=4" and "'b'", or a part of one, "'b':(2)2"."""
     sizes = {name: int(size) for name, size in re.findall(r"'([^']+)'=(\d+)", mesh)}
     shape, chosen = [], []
-    parts = dict()
+    parts: dict[str, list[tuple[int, int]]] = {}
     for name, before, size in re.findall(r"'([^']+)'(?::\((\d+)\)(\d+))?", axes):
         parts.setdefault(name, []).append((int(before or 1), int(size or sizes[name])))
     for name, size in sizes.items():
@@ -546,7 +548,7 @@ def _mesh_groups(mesh: str, axes: str) -> np.ndarray:
                 *(b * s for b, s in parts.get(name, ())),
             }
         )
-        for low, high in zip(cuts, cuts[1:]):
+        for low, high in itertools.pairwise(cuts):
             if any(b <= low and high <= b * s for b, s in parts.get(name, ())):
                 chosen.append(len(shape))
             shape.append(high // low)
