@@ -184,8 +184,8 @@ def _print_estimate(
     mfu = f", MFU {program['mfu']:.1%}" if program["mfu"] else ""
     console.print(
         f"  estimated step: {estimate['seconds']:.4f} s{mfu}. Seconds by what bounds them: "
-        f"{bounds}, communication {estimate['exposed_seconds']:.4f} ({estimate['hidden_seconds']:.4f} more "
-        f"beside computation). Limited by: {program['limit']}"
+        f"{bounds}, communication {estimate['exposed_seconds']:.4f} "
+        f"({estimate['hidden_seconds']:.4f} more beside computation). Limited by: {program['limit']}"
     )
     if not report["compiler"].startswith("libtpu"):
         console.print(

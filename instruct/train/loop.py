@@ -116,7 +116,7 @@ def train(
 
         # Devices.
         device_mesh = meshes.make_mesh(mesh)
-        meshes.check_batch_size(device_mesh, data.batch_size, num_microbatches)
+        meshes.check_batch_size(device_mesh, data.batch_size, num_microbatches, data.lengths)
         matmul_peak = peak.matmul_peak(model.dtype, list(device_mesh.devices.flat))
 
         # The run in this folder, if there is one.

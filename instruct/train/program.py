@@ -39,7 +39,7 @@ def training_step(
     data, losses = settings.get("data"), settings.get("loss", LossConfig())
     batch_size, lengths = (data.batch_size, data.lengths) if data else default_shape
     microbatches = settings.get("num_microbatches", 1)
-    meshes.check_batch_size(mesh, batch_size, microbatches)
+    meshes.check_batch_size(mesh, batch_size, microbatches, lengths)
     network = EncoderDecoder(model)
     optimizer = make_optimizer(settings.get("optimizer", OptimizerConfig()))
     abstract = abstract_state(network.abstract_params(), optimizer)
