@@ -185,7 +185,8 @@ def _print_estimate(
     console.print(
         f"  estimated step: {estimate['seconds']:.4f} s{mfu}. Seconds by what bounds them: "
         f"{bounds}, communication {estimate['exposed_seconds']:.4f} "
-        f"({estimate['hidden_seconds']:.4f} more beside computation). Limited by: {program['limit']}"
+        f"({estimate['hidden_seconds']:.4f} more beside computation). Limited by: "
+        f"{program['limit']}"
     )
     if not report["compiler"].startswith("libtpu"):
         console.print(

@@ -20,19 +20,19 @@ HloModule jit_step, is_scheduled=true
 
 %all-reduce-scatter.1 (input.1: bf16[8,16]) -> bf16[2,16] {
   %input.1 = bf16[8,16]{1,0:T(8,128)(2,1)S(1)} parameter(0)
-  %all-reduce.1 = bf16[8,16]{1,0:T(8,128)(2,1)} all-reduce(%input.1), channel_id=1, replica_groups={{0,1,2,3}}, to_apply=%add
+  %all-reduce.1 = bf16[8,16]{1,0} all-reduce(%input.1), REDUCE
   %zero = s32[] constant(0)
   ROOT %part = bf16[2,16]{1,0:T(8,128)(2,1)} dynamic-slice(%all-reduce.1, %zero, %zero), dynamic_slice_sizes={2,16}
 }
 
 %begin (p.1: bf16[2,16]) -> bf16[8,16] {
   %p.1 = bf16[2,16]{1,0} parameter(0)
-  ROOT %all-gather.1 = bf16[8,16]{1,0} all-gather(%p.1), channel_id=3, replica_groups=mesh['x'=1,'y'=4] {'y'}, dimensions={0}, frontend_attributes={chain_id="7"}
+  ROOT %all-gather.1 = bf16[8,16]{1,0} all-gather(%p.1), GATHER
 }
 
 %end (p.2: bf16[2,16]) -> bf16[8,16] {
   %p.2 = bf16[2,16]{1,0} parameter(0)
-  ROOT %all-gather.2 = bf16[8,16]{1,0} all-gather(%p.2), channel_id=3, replica_groups=mesh['x'=1,'y'=4] {'y'}, dimensions={0}, frontend_attributes={chain_id="7"}
+  ROOT %all-gather.2 = bf16[8,16]{1,0} all-gather(%p.2), GATHER
 }
 
 %condition (c: (s32[], bf16[8,16])) -> pred[] {
@@ -53,17 +53,26 @@ HloModule jit_step, is_scheduled=true
   %done = bf16[8,16]{1,0} fusion(%rs), kind=kCustom, calls=%end
   %left = bf16[8,16,4]{2,1,0} parameter(1)
   %right = bf16[8,4,32]{2,1,0:S(1)} parameter(2)
-  %product = bf16[8,16,32]{2,1,0} convolution(%left, %right), window={size=8 stride=7 pad=0_0 lhs_dilate=8}, dim_labels=0bf_0io->0bf
+  %product = bf16[8,16,32]{2,1,0} convolution(%left, %right), WINDOW
   ROOT %out = (s32[], bf16[8,16]{1,0}) tuple(%next, %done)
 }
 
 ENTRY %main (m: (s32[], bf16[8,16])) -> (s32[], bf16[8,16]) {
   %m = (s32[], bf16[8,16]) parameter(0)
-  %send = (bf16[4]{0}, bf16[4]{0}, u32[]{:S(2)}) collective-permute-start(%vector), source_target_pairs={{0,1},{1,0}}
+  %send = (bf16[4]{0}, bf16[4]{0}, u32[]{:S(2)}) collective-permute-start(%vector), PAIRS
   %vector = bf16[4]{0} constant({...})
   ROOT %loop = (s32[], bf16[8,16]) while(%m), condition=%condition, body=%body
 }
 """
+# The longer attributes.
+for name, text in {
+    "REDUCE": "channel_id=1, replica_groups={{0,1,2,3}}, to_apply=%add",
+    "GATHER": "channel_id=3, replica_groups=mesh['x'=1,'y'=4] {'y'}, dimensions={0}, "
+    'frontend_attributes={chain_id="7"}',
+    "WINDOW": "window={size=8 stride=7 pad=0_0 lhs_dilate=8}, dim_labels=0bf_0io->0bf",
+    "PAIRS": "source_target_pairs={{0,1},{1,0}}",
+}.items():
+    TPU = TPU.replace(name, text)
 
 
 def test_a_tpu_program():

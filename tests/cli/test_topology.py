@@ -16,6 +16,7 @@ from instruct.mesh import MeshConfig, make_mesh
 from instruct.train import loop
 from instruct.train.program import lower_train_step, training_step
 from tests.train.batches import tiny_config
+from tests.train.stand_in import ONE_LAYER
 from tests.train.stand_in import arguments as train_arguments
 
 TINY = ("--gin_file=gin/models/tiny_test.gin", "--mesh=fsdp=8")
@@ -60,6 +61,7 @@ def test_a_compiler_that_dies_is_one_message(monkeypatch):
         topology.compile_in_child(flags)
 
 
+@pytest.mark.slow
 def test_memory_is_that_of_the_program_that_trains(tmp_path, monkeypatch):
     """Within 5 % of `memory_analysis` of the live run on eight fake devices."""
     live = []
@@ -72,7 +74,9 @@ def test_memory_is_that_of_the_program_that_trains(tmp_path, monkeypatch):
     monkeypatch.setattr(loop, "lower_train_step", recorded)
     monkeypatch.setattr(loop.peak, "matmul_peak", lambda *_: 1e11)
     config = MeshConfig(data=2, fsdp=4)
-    settings = train_arguments(tmp_path / "run", 1, mesh=config, model=tiny_config(d_model=64))
+    settings = train_arguments(
+        tmp_path / "run", 1, mesh=config, model=tiny_config(d_model=64, **ONE_LAYER)
+    )
     loop.train(**settings)
     mesh = make_mesh(config)
     step = training_step(settings["model"], mesh, settings, (8, (12, 10)))
