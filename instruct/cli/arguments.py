@@ -127,7 +127,10 @@ _FLAGS: dict[str, dict[str, tuple[dict[str, Any], str]]] = {
             "tells (default 1)",
         ),
         "json": (_text("FILE"), "with --topology: write the report as JSON"),
-        "hlo": (_SWITCH, "with --topology: write the program's text to train.hlo"),
+        "hlo": (
+            _text("PREFIX"),
+            "with --topology: write the programs' texts to PREFIX.train.hlo and so on",
+        ),
     },
     "prepare": {
         "mixture": (_texts(), "mixture or task; repeatable"),

@@ -77,7 +77,9 @@ def compile_report(flags: argparse.Namespace) -> dict[str, Any]:
         started = time.perf_counter()
         lowered, facts = lower()
         facts["lower_secs"] = time.perf_counter() - started
-        compiled[name] = facts | _compile(lowered, facts, network, is_tpu, flags.hlo and name)
+        compiled[name] = facts | _compile(
+            lowered, facts, network, is_tpu, flags.hlo and f"{flags.hlo}.{name}.hlo"
+        )
     return report | {"programs": compiled}
 
 
@@ -158,7 +160,7 @@ def _compile(lowered, facts: Mapping[str, Any], network, is_tpu: bool, hlo: str 
     compile_secs = time.perf_counter() - started
     text = compiled.as_text()
     if hlo:
-        pathlib.Path(f"{hlo}.hlo").write_text(text)
+        pathlib.Path(hlo).write_text(text)
     program, memory = read_program(text), memory_bytes(compiled)
     # Only the TPU compiler says what overlaps with computation.
     estimate = estimate_step(program, network, overlap=None if is_tpu else True)

@@ -22,7 +22,7 @@ HloModule jit_step, is_scheduled=true
   %input.1 = bf16[8,16]{1,0:T(8,128)(2,1)S(1)} parameter(0)
   %all-reduce.1 = bf16[8,16]{1,0} all-reduce(%input.1), REDUCE
   %zero = s32[] constant(0)
-  ROOT %part = bf16[2,16]{1,0:T(8,128)(2,1)} dynamic-slice(%all-reduce.1, %zero, %zero), dynamic_slice_sizes={2,16}
+  ROOT %part = bf16[2,16]{1,0} dynamic-slice(%all-reduce.1, %zero, %zero), SLICE
 }
 
 %begin (p.1: bf16[2,16]) -> bf16[8,16] {
@@ -70,6 +70,7 @@ for name, text in {
     "GATHER": "channel_id=3, replica_groups=mesh['x'=1,'y'=4] {'y'}, dimensions={0}, "
     'frontend_attributes={chain_id="7"}',
     "WINDOW": "window={size=8 stride=7 pad=0_0 lhs_dilate=8}, dim_labels=0bf_0io->0bf",
+    "SLICE": "dynamic_slice_sizes={2,16}",
     "PAIRS": "source_target_pairs={{0,1},{1,0}}",
 }.items():
     TPU = TPU.replace(name, text)
