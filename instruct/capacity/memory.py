@@ -41,4 +41,4 @@ def largest_rows(memory: Mapping[str, int], rows: float, hbm_bytes: int) -> int:
     do not.
     """
     left = hbm_bytes - memory["total"] + memory["temporaries"]
-    return max(0, math.floor(left / memory["temporaries"] * rows))
+    return max(0, math.floor(left / max(memory["temporaries"], 1) * rows))

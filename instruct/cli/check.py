@@ -134,11 +134,8 @@ def state_bytes(state: TrainState) -> dict[str, int]:
         )
 
     parameters = device_bytes(state.params)
-    return {
-        "parameters": parameters,
-        "gradients": parameters,
-        "optimiser": device_bytes(state.opt_state),
-    }
+    optimiser = device_bytes(state.opt_state)
+    return {"parameters": parameters, "gradients": parameters, "optimiser": optimiser}
 
 
 def _print_step(console: Console, model: ModelConfig, mesh: Any, train: dict[str, Any]) -> None:

@@ -139,6 +139,13 @@ def _print_program(
             f"{state['gradients'] / _GIB:.3f} at once, and {max(rest, 0):.3f} or more of gathered "
             "weights and activations"
         )
+        exact = state["parameters"] + state["optimiser"]
+        padded = memory["arguments"] - exact
+        console.print(
+            f"  the batch and the padding of layouts take {padded / _GIB:.4f} of the arguments "
+            f"({padded / exact:.1%} more than parameters and optimiser); what is copied instead of "
+            "split is in the table of shardings above"
+        )
     console.print(
         f"  largest microbatch: {program['largest_rows']} rows a device (now "
         f"{program['microbatch_rows']:g}); estimated as if all temporaries grew with the rows, so "
