@@ -35,10 +35,14 @@ def cell_path(folder: pathlib.Path, size: str, name: str, quick: bool) -> pathli
     return folder / f"{size}_{name}{'_quick' if quick else ''}.json"
 
 
-def compile_cell(size: str, name: str, quick: bool) -> dict:
-    """The report of one cell; {'failed': message} if the compiler ended otherwise."""
+def compile_cell(size: str, name: str, quick: bool, target: pathlib.Path) -> dict:
+    """The report of one cell; {'failed': message} if the compiler ended otherwise.
+
+    The program's text is kept beside it, to be read again (`instruct.capacity.hlo`).
+    """
     files = [f"--gin_file=gin/recipes/flan_t5_{size}.gin", f"--gin_file=gin/hardware/{name}.gin"]
-    flags = arguments.parse(["check", *files, f"--topology={name}", *["--quick"] * quick])
+    command = ["check", *files, f"--topology={name}", f"--hlo={target.with_suffix('')}"]
+    flags = arguments.parse(command + ["--quick"] * quick)
     try:
         return topology.compile_in_child(flags)
     except (UserError, RunFailed) as error:
@@ -53,9 +57,9 @@ def read_cell(folder: pathlib.Path, size: str, name: str) -> dict | None:
 
 def row(size: str, name: str, report: dict | None) -> list[str]:
     if report is None:
-        return [size, name, *["not computed"], *[""] * 8]
+        return [size, name, *["not computed"], *[""] * 9]
     if "failed" in report:
-        return [size, name, "failed: " + report["failed"].splitlines()[0], *[""] * 8]
+        return [size, name, "failed: " + report["failed"].splitlines()[0], *[""] * 9]
     program = report["programs"]["train"]
     mesh = " x ".join(f"{axis} {n}" for axis, n in report["mesh"].items() if n > 1)
     effort = "quick" if report["quick"] else "full"
@@ -63,7 +67,7 @@ def row(size: str, name: str, report: dict | None) -> list[str]:
     there = report["hbm_bytes"] / GIB
     if "memory" not in program:
         needed = f"{program['needed_bytes'] / GIB:.1f} of {there:.0f}"
-        return [size, name, mesh, "", "", needed, "**no**", "", "", "memory", "", compiled]
+        return [size, name, mesh, "", "", needed, "**no**", "", "", "", "memory", "", compiled]
     memory, estimate = program["memory"], program["estimate"]
     chip_hours = estimate["seconds"] * program["steps"] / 3600 * report["chips"]
     return [
@@ -76,6 +80,7 @@ def row(size: str, name: str, report: dict | None) -> list[str]:
         "yes" if program["fits"] else "**no**",
         f"{estimate['seconds']:.3f}",
         f"{program['mfu']:.1%}",
+        f"{program['overlapped_mfu']:.1%}",
         limits(estimate),
         f"{chip_hours:,.0f}",
         compiled,
@@ -93,7 +98,7 @@ def limits(estimate: dict) -> str:
 def table(folder: pathlib.Path) -> str:
     head = (
         *("Flan-T5", "slice", "mesh", "state, GiB", "temporaries, GiB", "in all, GiB a chip"),
-        *("fits", "step, s", "MFU", "what the step's time goes into"),
+        *("fits", "step, s", "MFU", "MFU if all overlapped", "what the step's time goes into"),
         *("chip-hours of the recipe", "compiled in, s"),
     )
     reports = {(s, n): read_cell(folder, s, n) for s in reversed(SIZES) for n in SLICES}
@@ -118,7 +123,7 @@ def main() -> None:
             if path.is_file() or left == 0:
                 continue
             left = None if left is None else left - 1
-            report = compile_cell(size, name, flags.quick)
+            report = compile_cell(size, name, flags.quick, path)
             path.write_text(json.dumps(report, indent=1))
             print(" | ".join(row(size, name, report)), flush=True)
     text = table(flags.folder)

@@ -164,6 +164,7 @@ def _compile(lowered, facts: Mapping[str, Any], network, is_tpu: bool, hlo: str 
     program, memory = read_program(text), memory_bytes(compiled)
     # Only the TPU compiler says what overlaps with computation.
     estimate = estimate_step(program, network, overlap=None if is_tpu else True)
+    hidden = estimate_step(program, network, overlap=True).seconds
     peak, flops = topology.num_chips * topology.chip.matmul_flops, facts.get("model_flops")
     return {
         "fits": memory["total"] <= topology.chip.hbm_bytes,
@@ -172,6 +173,7 @@ def _compile(lowered, facts: Mapping[str, Any], network, is_tpu: bool, hlo: str 
         "largest_rows": largest_rows(memory, facts["microbatch_rows"], topology.chip.hbm_bytes),
         "flops": program.flops(),
         "mfu": flops / peak / estimate.seconds if flops else None,
+        "overlapped_mfu": flops / peak / hidden if flops else None,
         "limit": estimate.limit,
         "estimate": dataclasses.asdict(estimate),
         "unknown_loops": program.unknown_loops,

@@ -195,6 +195,11 @@ def _print_estimate(
         f"({estimate['hidden_seconds']:.4f} more beside computation). Limited by: "
         f"{program['limit']}"
     )
+    if program["mfu"] and program["overlapped_mfu"] > 1.01 * program["mfu"]:
+        console.print(
+            f"  MFU would be {program['overlapped_mfu']:.1%} if every collective ran beside "
+            "computation"
+        )
     if not report["compiler"].startswith("libtpu"):
         console.print(
             "  the CPU's program has other fusions than an accelerator's, and all collectives are "
