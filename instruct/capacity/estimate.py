@@ -69,7 +69,7 @@ def estimate_step(program: Program, network: Network, overlap: bool | None = Non
     """
     chip = network.topology.chip
     seconds = exposed = hidden = hbm_bytes = 0.0
-    bounds = dict.fromkeys(BOUNDS, 0.0)
+    bounds: dict[str, float] = dict.fromkeys(BOUNDS, 0.0)
     traffic: dict[tuple[str, str], list] = collections.defaultdict(list)
     for region in program.regions:
         computing = 0.0
