@@ -65,6 +65,7 @@ MESH_AXES: dict[str, tuple[str, ...]] = {
     "length": ("sequence",),
     "model": (),
     "head_dim": (),
+    "share": ("slice", "data", "fsdp", "sequence"),  # parts of [rows, length], one a device
 }
 
 # The `tensor` axis exists to split these, so a size that does not divide is an error. Other axes
@@ -181,6 +182,24 @@ def abstract_mesh(config: MeshConfig, num_devices: int | None = None) -> Abstrac
     return AbstractMesh(config.sizes(num_devices), AXIS_NAMES, axis_types=_AXIS_TYPES)
 
 
+def compiler_options(mesh: Mesh) -> dict[str, bool]:
+    """Options for `jax.jit` that keep all-gathers and reduce-scatters what they are.
+
+    Between chips that form a torus of two or three dimensions (v5p:4x4x4, v6e:8x8) the TPU compiler
+    turns them into all-reduces of the whole array, by default: all links at once, but twice the
+    bytes, and computation waits. With these it gathers while it computes.
+    """
+    if mesh.devices.flat[0].platform != "tpu":
+        return {}
+    names = (
+        "xla_enable_async_all_gather",
+        "xla_tpu_prefer_async_allgather_to_allreduce",
+        "xla_tpu_enable_async_collective_fusion_fuse_all_gather",
+        "xla_tpu_enable_sparse_core_collective_offload_nd_reduce_scatter",
+    )
+    return dict.fromkeys(names, True)
+
+
 def parameter_axes(path: str) -> tuple[str, ...]:
     """Axis names of the parameter at `path` ('encoder/layers_0/mlp/wo/kernel')."""
     for pattern, axes in PARAMETER_AXES:
@@ -205,7 +224,7 @@ def partition_spec(
     return PartitionSpec(*(_mesh_axes(mesh, name, size, path) for name, size in zip(axes, shape)))
 
 
-def _mesh_axes(mesh, name: str, size: int, path: str) -> str | tuple[str, ...] | None:
+def _mesh_axes(mesh, name: str | None, size: int, path: str) -> str | tuple[str, ...] | None:
     wanted = _wanted_axes(mesh, name)
     split = _dividing_axes(mesh, name, size)
     if split != wanted and name in _MUST_DIVIDE:
@@ -366,6 +385,47 @@ def logical_constraint(x: jax.Array, axes: Sequence[str | None]) -> jax.Array:
         _dividing_axes(mesh, name, size) or None for name, size in zip(axes, x.shape, strict=True)
     ]
     return jax.lax.with_sharding_constraint(x, PartitionSpec(*spec))
+
+
+def gather_params(params: Any, dtype: Any) -> Any:
+    """A layer's parameters as its rows need them: whole over `fsdp` and `sequence`, in `dtype`.
+
+    Each device casts its share, then all shares are gathered (all-gather). The gradient goes the
+    other way: a share of the sum over devices (reduce-scatter), then the cast. Without these two
+    constraints the compiler is free to move either across the cast, or to sum whole gradients.
+    Parameters that no axis of those two splits are returned as they are, in their own type.
+    """
+    mesh = jax.sharding.get_abstract_mesh()
+    if not gathers(mesh):
+        return params
+    gathered = [_gather_param(mesh, path, leaf, dtype) for path, leaf in tree_paths(params)]
+    return jax.tree.unflatten(jax.tree.structure(params), gathered)
+
+
+def gathers(mesh: Mesh | AbstractMesh) -> bool:
+    """Whether parameters are split over axes that also split rows or lengths."""
+    return any(mesh.shape.get(axis, 1) > 1 for axis in MESH_AXES["embed"])
+
+
+def _gather_param(mesh, path: str, param: jax.Array, dtype: Any) -> jax.Array:
+    split = partition_spec(mesh, path, param.shape)
+    names = (None if name == "embed" else name for name in parameter_axes(path))
+    whole = PartitionSpec(
+        *(_mesh_axes(mesh, name, size, path) for name, size in zip(names, param.shape))
+    )
+    if split == whole:
+        return param
+
+    @jax.custom_vjp
+    def gather(param):
+        return jax.lax.with_sharding_constraint(param.astype(dtype), whole)
+
+    def backward(_, gradient):
+        share = jax.lax.with_sharding_constraint(gradient, split)
+        return (share.astype(param.dtype),)
+
+    gather.defvjp(lambda param: (gather(param), None), backward)
+    return gather(param)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -20,7 +20,7 @@ import jax.numpy as jnp
 from flax import nnx
 
 from instruct import batch as batch_keys
-from instruct.mesh import logical_constraint
+from instruct.mesh import gather_params, gathers, logical_constraint
 from instruct.models import decode_cache, masks
 from instruct.models.attention import KeyValue
 from instruct.models.blocks import (
@@ -325,8 +325,13 @@ class EncoderDecoder:
     def _run_layers(self, layer, params, num_layers, x, key) -> jax.Array:
         """Applies `layer(layer_params, x, layer_key)` for each layer, looped or unrolled."""
         config = self.config
-        if config.remat != "none":
+
+        def layer(layer_params, x, layer_key, run_layer=layer):
+            return run_layer(gather_params(layer_params, config.dtype), x, layer_key)
+
+        if config.remat != "none" or gathers(jax.sharding.get_abstract_mesh()):
             policy = {
+                "none": _all_but_gathered,
                 "minimal": jax.checkpoint_policies.dots_with_no_batch_dims_saveable,
                 "full": jax.checkpoint_policies.nothing_saveable,
             }[config.remat]
@@ -342,6 +347,11 @@ class EncoderDecoder:
             return layer(layer_params, x, _fold(key, index)), None
 
         return jax.lax.scan(body, x, (jnp.arange(num_layers), params["layers"]))[0]
+
+
+def _all_but_gathered(primitive: Any, *_: Any, **__: Any) -> bool:
+    """Policy of `jax.checkpoint`: whole weights are gathered again, everything else is saved."""
+    return primitive.name != "sharding_constraint"
 
 
 def _fold(key: jax.Array | None, number: int | jax.Array) -> jax.Array | None:

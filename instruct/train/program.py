@@ -69,8 +69,10 @@ def lower_train_step(
     shardings = jax.tree.map(lambda leaf: leaf.sharding, abstract)
     out = (shardings, meshes.replicated_sharding(mesh))
     batch = abstract_batch(mesh, batch_size, lengths)
+    options = meshes.compiler_options(mesh)
     with jax.set_mesh(mesh):
-        return jax.jit(step_fn, donate_argnums=0, out_shardings=out).lower(abstract, batch)
+        jitted = jax.jit(step_fn, donate_argnums=0, out_shardings=out, compiler_options=options)
+        return jitted.lower(abstract, batch)
 
 
 def abstract_batch(
