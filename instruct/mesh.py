@@ -26,6 +26,7 @@ from collections.abc import Container, Mapping, Sequence
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jax.experimental import mesh_utils
 from jax.sharding import AbstractMesh, AxisType, Mesh, NamedSharding, PartitionSpec
@@ -405,6 +406,48 @@ def gather_params(params: Any, dtype: Any) -> Any:
 def gathers(mesh: Mesh | AbstractMesh) -> bool:
     """Whether parameters are split over axes that also split rows or lengths."""
     return any(mesh.shape.get(axis, 1) > 1 for axis in MESH_AXES["embed"])
+
+
+def look_up(table: jax.Array, tokens: jax.Array, dtype: Any) -> jax.Array:
+    """Rows of an embedding [V, D] for tokens [B, T]: [B, T, D] in `dtype`.
+
+    A table split over `fsdp` and `sequence` is never gathered. Each device looks up its columns of
+    D for the tokens of all devices that share the table, then sends each of them its own tokens'
+    (all-to-all): B * T * D numbers instead of V * D. Gradients go back the same way.
+    """
+    mesh = jax.sharding.get_abstract_mesh()
+    rows, length = tokens.shape
+    split = {
+        name: _dividing_axes(mesh, name, size)
+        for name, size in zip(("batch", "length", "vocab", "embed"), (rows, length, *table.shape))
+    }
+    whole = any(split[name] != _wanted_axes(mesh, name) for name in ("batch", "length", "embed"))
+    if not split["embed"] or whole:
+        return jnp.take(table, tokens, axis=0).astype(dtype)
+    copies = tuple(axis for axis in split["batch"] if axis not in split["embed"])
+
+    def local(table, tokens):
+        if split["vocab"]:
+            tokens -= jax.lax.axis_index(split["vocab"]) * len(table)
+            held = (tokens >= 0) & (tokens < len(table))
+            x = jnp.take(table, jnp.clip(tokens, 0, len(table) - 1), axis=0).astype(dtype)
+            x = jax.lax.psum(jnp.where(held[..., None], x, 0), split["vocab"])
+        else:
+            x = jnp.take(table, tokens, axis=0).astype(dtype)
+        # The minor axis of D first, so that its parts come to lie in order.
+        for axis in reversed(split["embed"]):
+            of_rows = axis in split["batch"]
+            x = jax.lax.all_to_all(x, axis, 0 if of_rows else 1, 2, tiled=True)
+        return x
+
+    return jax.shard_map(
+        local,
+        in_specs=(
+            PartitionSpec(split["vocab"] or None, split["embed"]),
+            PartitionSpec(copies or None, None),
+        ),
+        out_specs=PartitionSpec(split["batch"] or None, split["length"] or None, None),
+    )(table, tokens)
 
 
 def _gather_param(mesh, path: str, param: jax.Array, dtype: Any) -> jax.Array:
