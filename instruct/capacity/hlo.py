@@ -14,20 +14,14 @@ What the TPU compiler writes differently from the XLA that other back ends share
 """
 
 import dataclasses
-import functools
-import itertools
 import math
 import re
 from collections.abc import Iterator, Sequence
 
 import numpy as np
 
-_ITEM_BYTES = {
-    **dict.fromkeys(("s64", "u64", "f64", "c64"), 8),
-    **dict.fromkeys(("s32", "u32", "f32"), 4),
-    **dict.fromkeys(("s16", "u16", "f16", "bf16"), 2),
-    **dict.fromkeys(("s8", "u8", "pred"), 1),
-}
+from instruct.capacity.hlo_text import Array, Computation, Instruction, device_groups, parse_hlo
+
 _COLLECTIVES = ("all-gather", "all-reduce", "reduce-scatter", "all-to-all", "collective-permute")
 # They move or rename nothing in HBM, or are counted where their pair is.
 _FREE = re.compile(
@@ -136,52 +130,9 @@ class Program:
                 yield region.count, collective
 
 
-@dataclasses.dataclass(frozen=True)
-class _Array:
-    kind: str
-    shape: tuple[int, ...]
-    on_chip: bool
-
-    @property
-    def size(self) -> int:
-        return math.prod(self.shape)
-
-    @property
-    def num_bytes(self) -> int:
-        return self.size * _ITEM_BYTES.get(self.kind, 1 if self.kind[:2] in ("f8", "s4") else 0)
-
-    @property
-    def hbm_bytes(self) -> int:
-        return 0 if self.on_chip else self.num_bytes
-
-
-@dataclasses.dataclass(frozen=True)
-class _Instruction:
-    name: str
-    arrays: tuple[_Array, ...]
-    opcode: str
-    operands: tuple[str, ...]
-    attributes: str
-    is_root: bool
-
-    def attribute(self, pattern: str) -> str | None:
-        match = re.search(pattern, self.attributes)
-        return match[1] if match else None
-
-    @functools.cached_property
-    def called(self) -> str | None:
-        return self.attribute(r"(?:calls|to_apply)=%?([\w.\-]+)")
-
-
-_Computation = dict[str, _Instruction]
-_ARRAY = re.compile(r"\b([a-z]\w*)\[([\d,]*)\](\{[^{}]*\})?")
-_HEAD = re.compile(r"^(ENTRY )?%?([\w.\-]+) \(.*\) -> .* \{$")
-_LINE = re.compile(r"^\s+(ROOT )?%?([\w.\-]+) = ")
-
-
 def read_program(text: str) -> Program:
     """Parses `Compiled.as_text()`."""
-    computations, entry = _parse(text)
+    computations, entry = parse_hlo(text)
     reader = _Reader(computations)
     reader.visit(entry, 1)
     return Program(
@@ -189,54 +140,10 @@ def read_program(text: str) -> Program:
     )
 
 
-def _parse(text: str) -> tuple[dict[str, _Computation], str]:
-    computations: dict[str, _Computation] = {}
-    entry, current = "", None
-    for line in text.splitlines():
-        if line.startswith("}"):
-            current = None
-        elif (match := _HEAD.match(line)) and not line.startswith(" "):
-            current = computations[match[2]] = {}
-            entry = match[2] if match[1] else entry
-        elif current is not None and (match := _LINE.match(line)):
-            instruction = _instruction(match[2], line[match.end() :], bool(match[1]))
-            current[instruction.name] = instruction
-    return computations, entry
-
-
-def _instruction(name: str, rest: str, is_root: bool) -> _Instruction:
-    """Parses 'TYPE opcode(operands), attributes'."""
-    end = _closing(rest, 0) + 1 if rest.startswith("(") else rest.index(" ")
-    arrays = tuple(
-        _Array(kind, tuple(int(n) for n in sizes.split(",") if n), "S(" in (layout or ""))
-        for kind, sizes, layout in _ARRAY.findall(rest[:end])
-    )
-    opening = rest.index("(", end)
-    closing = _closing(rest, opening)
-    inner = rest[opening + 1 : closing]
-    opcode = rest[end:opening].strip()
-    operands = (inner,) if opcode in ("constant", "parameter") else _names(inner)
-    return _Instruction(name, arrays, opcode, operands, rest[closing + 1 :], is_root)
-
-
-def _closing(text: str, opening: int) -> int:
-    depth = 0
-    for index in range(opening, len(text)):
-        depth += {"(": 1, ")": -1}.get(text[index], 0)
-        if depth == 0:
-            return index
-    raise ValueError(f"unbalanced parentheses in HLO: {text[:200]!r}")
-
-
-def _names(text: str) -> tuple[str, ...]:
-    """Operand names; some printers write their types in front."""
-    return tuple(re.findall(r"%([\w.\-]+)", text))
-
-
 class _Reader:
     """Walks the computations that run, with their counts."""
 
-    def __init__(self, computations: dict[str, _Computation]):
+    def __init__(self, computations: dict[str, Computation]):
         self.computations = computations
         self.regions: list[Region] = []
         self.unknown_loops: list[str] = []
@@ -263,7 +170,7 @@ class _Reader:
         useful = tuple(op for op in operations if dataclasses.replace(op, name="") != Operation(""))
         self.regions.append(Region(name, count, useful, tuple(collectives)))
 
-    def _visit_loop(self, computation, instruction: _Instruction, count: int) -> None:
+    def _visit_loop(self, computation, instruction: Instruction, count: int) -> None:
         condition = str(instruction.attribute(r"condition=%?([\w.\-]+)"))
         body = str(instruction.attribute(r"body=%?([\w.\-]+)"))
         trips = instruction.attribute(r'known_trip_count":\{"n":"(\d+)"')
@@ -300,7 +207,7 @@ class _Reader:
         ]
         return int(constants[0]) if constants and constants[0].lstrip("-").isdigit() else 1
 
-    def _collectives_of(self, computation, instruction: _Instruction, inside: str = ""):
+    def _collectives_of(self, computation, instruction: Instruction, inside: str = ""):
         """(chain id or None, collective) of an instruction and of the fusions that it calls."""
         if instruction.opcode in ("fusion", "async-start") and instruction.called:
             called = self.computations[instruction.called]
@@ -321,14 +228,14 @@ class _Reader:
             Collective(
                 kind=kind,
                 num_bytes=sum(array.num_bytes for array in whole),
-                groups=_groups(instruction),
+                groups=device_groups(instruction),
                 overlapped=instruction.opcode.endswith("-start") or chain is not None,
                 shapes=" ".join(f"{a.kind}[{','.join(map(str, a.shape))}]" for a in whole),
                 op_name=instruction.attribute(r'op_name="([^"]*)"') or "",
             ),
         )
 
-    def _whole_buffer(self, computation, instruction: _Instruction, kind: str) -> list[_Array]:
+    def _whole_buffer(self, computation, instruction: Instruction, kind: str) -> list[Array]:
         operands = [
             array
             for name in instruction.operands
@@ -343,7 +250,7 @@ class _Reader:
             )
         return operands
 
-    def _operation(self, computation, instruction: _Instruction) -> Operation:
+    def _operation(self, computation, instruction: Instruction) -> Operation:
         products, vector_ops, kernel_flops = self._work(computation, instruction)
         opcode = instruction.opcode
         if _FREE.fullmatch(opcode) or opcode.removesuffix("-start") in _COLLECTIVES:
@@ -357,7 +264,7 @@ class _Reader:
             prefetch=opcode in _PREFETCHES,
         )
 
-    def _work(self, computation, instruction: _Instruction) -> tuple[list[Product], float, float]:
+    def _work(self, computation, instruction: Instruction) -> tuple[list[Product], float, float]:
         """(products, vector operations, declared FLOPs of kernels), fusions included."""
         opcode = instruction.opcode
         if opcode in ("dot", "convolution"):
@@ -380,7 +287,7 @@ class _Reader:
             return [], arrays[0].size if arrays else 0, 0
         return [], 0, 0
 
-    def _kernel(self, computation, instruction: _Instruction):
+    def _kernel(self, computation, instruction: Instruction):
         target = instruction.attribute(r'custom_call_target="([^"]*)"') or ""
         if "matmul" in target or "dot" in target.lower():  # oneDNN on CPU, cuBLAS on GPU
             left, right = (computation[name].arrays[0] for name in instruction.operands[:2])
@@ -397,7 +304,7 @@ class _Reader:
             self.unknown_kernels.append(instruction.name)
         return [], 0, 0
 
-    def _hbm_bytes(self, computation, instruction: _Instruction) -> float:
+    def _hbm_bytes(self, computation, instruction: Instruction) -> float:
         opcode = instruction.opcode
         operands = [computation[name] for name in instruction.operands if name in computation]
         written = sum(array.hbm_bytes for array in instruction.arrays)
@@ -413,10 +320,10 @@ class _Reader:
             return self._fusion_bytes(instruction, operands)
         return written + sum(array.hbm_bytes for operand in operands for array in operand.arrays)
 
-    def _fusion_bytes(self, instruction: _Instruction, operands: Sequence[_Instruction]) -> float:
+    def _fusion_bytes(self, instruction: Instruction, operands: Sequence[Instruction]) -> float:
         """A fusion reads of a parameter, and writes of a result, only the slice that it uses."""
         called = self.computations[str(instruction.called)]
-        users: dict[str, list[_Instruction]] = {}
+        users: dict[str, list[Instruction]] = {}
         for inner in called.values():
             for name in inner.operands:
                 users.setdefault(name, []).append(inner)
@@ -436,7 +343,7 @@ class _Reader:
             total += min(array.hbm_bytes, self._written_part(called, result, array.hbm_bytes))
         return total
 
-    def _read_part(self, parameter: _Instruction, users, whole: float) -> float:
+    def _read_part(self, parameter: Instruction, users, whole: float) -> float:
         """Bytes of a parameter that its users read."""
         total = 0.0
         for user in users.get(parameter.name, ()):
@@ -449,7 +356,7 @@ class _Reader:
                 return whole
         return total
 
-    def _written_part(self, called, result: _Instruction | None, whole: float) -> float:
+    def _written_part(self, called, result: Instruction | None, whole: float) -> float:
         while result is not None and result.opcode in ("bitcast", "copy", "convert"):
             result = called.get(result.operands[0])
         if result is None or result.opcode not in ("dynamic-update-slice", "scatter"):
@@ -458,14 +365,14 @@ class _Reader:
         return whole if update is None else sum(array.num_bytes for array in update.arrays)
 
 
-def _branches(instruction: _Instruction) -> list[str]:
+def _branches(instruction: Instruction) -> list[str]:
     listed = instruction.attribute(r"branch_computations=\{([^}]*)\}")
     if listed:
         return [name.strip().removeprefix("%") for name in listed.split(",")]
     return re.findall(r"(?:true|false)_computation=%?([\w.\-]+)", instruction.attributes)
 
 
-def _dot(instruction: _Instruction, left: _Array, right: _Array) -> Product:
+def _dot(instruction: Instruction, left: Array, right: Array) -> Product:
     def axes(name: str) -> list[int]:
         listed = instruction.attribute(rf"{name}=\{{([\d,]*)\}}") or ""
         return [int(axis) for axis in listed.split(",") if axis]
@@ -475,32 +382,25 @@ def _dot(instruction: _Instruction, left: _Array, right: _Array) -> Product:
     return Product(batch, left.size / batch / inner, inner, right.size / batch / inner)
 
 
-def _convolution(instruction: _Instruction, left: _Array, right: _Array) -> Product:
-    """A convolution as a product: positions x batch rows, input features, output features."""
+def _convolution(instruction: Instruction, left: Array, right: Array) -> Product:
+    """A convolution as a product: rows and positions, features and window, output features."""
     labels = instruction.attribute(r"dim_labels=([\w?]+_[\w?]+->[\w?]+)") or ""
     left_labels, right_labels, out_labels = re.split(r"_|->", labels)
     window = instruction.attribute(r"window=\{([^}]*)\}") or ""
     groups = int(instruction.attribute(r"feature_group_count=(\d+)") or 1)
     batch_groups = int(instruction.attribute(r"batch_group_count=(\d+)") or 1)
     out = instruction.arrays[0].shape
-    positions = 1.0
-    for axis in sorted(label for label in out_labels if label.isdigit()):
-        positions *= _valid_positions(
-            window,
-            int(axis),
-            left.shape[left_labels.index(axis)],
-            right.shape[right_labels.index(axis)],
-            out[out_labels.index(axis)],
-        )
     rows = left.shape[left_labels.index("b")] / batch_groups
     inner = left.shape[left_labels.index("f")] / groups
-    columns = right.shape[right_labels.index("o")]
-    if positions == round(positions) and columns and rows * positions:
-        return Product(1, rows * positions, inner, columns)
-    return Product(positions, rows, inner, columns)
+    for axis in sorted(label for label in out_labels if label.isdigit()):
+        size, kernel = left.shape[left_labels.index(axis)], right.shape[right_labels.index(axis)]
+        positions = out[out_labels.index(axis)]
+        rows *= positions
+        inner *= _valid_pairs(window, int(axis), size, kernel, positions) / positions
+    return Product(1, rows, inner, right.shape[right_labels.index("o")])
 
 
-def _valid_positions(window: str, axis: int, size: int, kernel: int, out: int) -> int:
+def _valid_pairs(window: str, axis: int, size: int, kernel: int, out: int) -> int:
     """Pairs of output and kernel positions that meet an element of the input along one axis."""
 
     def values(name: str, default: int) -> int:
@@ -514,45 +414,3 @@ def _valid_positions(window: str, axis: int, size: int, kernel: int, out: int) -
     place = np.arange(out)[:, None] * stride + np.arange(kernel)[None, :] * dilation - low
     inside = (place >= 0) & (place <= (size - 1) * spread) & (place % spread == 0)
     return int(inside.sum())
-
-
-def _groups(instruction: _Instruction) -> np.ndarray:
-    """Device numbers of the groups, or the pairs of a permute."""
-    text = instruction.attributes
-    if match := re.search(r"(?:replica_groups|source_target_pairs)=\{(\{[\d,{}]*\})\}", text):
-        rows = re.findall(r"\{([\d,]*)\}", match[1])
-        return np.array([[int(n) for n in row.split(",") if n] for row in rows])
-    if match := re.search(r"replica_groups=\[([\d,]+)\]<=\[([\d,]+)\](?:T\(([\d,]+)\))?", text):
-        shape, sizes, order = ([int(n) for n in (m or "").split(",") if n] for m in match.groups())
-        numbers = np.arange(math.prod(sizes)).reshape(sizes)
-        return numbers.transpose(order or range(len(sizes))).reshape(shape)
-    if match := re.search(r"replica_groups=mesh\[([^\]]*)\]\s*\{([^}]*)\}", text):
-        return _mesh_groups(match[1], match[2])
-    return np.zeros((0, 0), int)
-
-
-def _mesh_groups(mesh: str, axes: str) -> np.ndarray:
-    """Groups over axes of a mesh: "'a'=2,'b'=4" and "'b'", or a part of one, "'b':(2)2"."""
-    sizes = {name: int(size) for name, size in re.findall(r"'([^']+)'=(\d+)", mesh)}
-    shape, chosen = [], []
-    parts: dict[str, list[tuple[int, int]]] = {}
-    for name, before, size in re.findall(r"'([^']+)'(?::\((\d+)\)(\d+))?", axes):
-        parts.setdefault(name, []).append((int(before or 1), int(size or sizes[name])))
-    for name, size in sizes.items():
-        # A part (before, size) of an axis is the middle of [before, size, rest].
-        cuts = sorted(
-            {
-                1,
-                size,
-                *(b for b, _ in parts.get(name, ())),
-                *(b * s for b, s in parts.get(name, ())),
-            }
-        )
-        for low, high in itertools.pairwise(cuts):
-            if any(b <= low and high <= b * s for b, s in parts.get(name, ())):
-                chosen.append(len(shape))
-            shape.append(high // low)
-    numbers = np.arange(math.prod(sizes.values())).reshape(shape or [1])
-    others = [axis for axis in range(len(shape)) if axis not in chosen]
-    length = math.prod(shape[axis] for axis in chosen)
-    return numbers.transpose([*others, *chosen]).reshape(-1, length)

@@ -95,22 +95,6 @@ def test_on_chip_arrays_cost_no_traffic():
     assert product.hbm_bytes == 2 * (8 * 16 * 4 + 8 * 16 * 32)  # not the right operand
 
 
-@pytest.mark.parametrize(
-    ("attributes", "groups"),
-    [
-        ("replica_groups={{0,2},{1,3}}", [[0, 2], [1, 3]]),
-        ("replica_groups=[2,2]<=[4]", [[0, 1], [2, 3]]),
-        ("replica_groups=[2,2]<=[2,2]T(1,0)", [[0, 2], [1, 3]]),
-        ("replica_groups=mesh['a'=2,'b'=2] {'a'}", [[0, 2], [1, 3]]),
-        ("replica_groups=mesh['a'=8] {'a':(2)2}", [[0, 2], [1, 3], [4, 6], [5, 7]]),
-        ("source_target_pairs={{0,1},{1,0}}", [[0, 1], [1, 0]]),
-    ],
-)
-def test_groups(attributes, groups):
-    instruction = hlo._Instruction("x", (), "all-gather", (), attributes, False)
-    assert hlo._groups(instruction).tolist() == groups
-
-
 def test_a_scanned_product_counts_as_often_as_it_runs():
     def scanned(x, weights):
         return jax.lax.scan(lambda x, w: (jnp.tanh(x @ w), None), x, weights)[0]
