@@ -36,7 +36,7 @@ def cell_path(folder: pathlib.Path, size: str, name: str, quick: bool) -> pathli
 
 
 def compile_cell(size: str, name: str, quick: bool, target: pathlib.Path) -> dict:
-    """The report of one cell; {'failed': message} if the compiler ended otherwise.
+    """The report of one cell; {'failed': message}, which is not kept, if the child failed.
 
     The program's text is kept beside it, to be read again (`instruct.capacity.hlo`).
     """
@@ -58,8 +58,6 @@ def read_cell(folder: pathlib.Path, size: str, name: str) -> dict | None:
 def row(size: str, name: str, report: dict | None) -> list[str]:
     if report is None:
         return [size, name, *["not computed"], *[""] * 9]
-    if "failed" in report:
-        return [size, name, "failed: " + report["failed"].splitlines()[0], *[""] * 9]
     program = report["programs"]["train"]
     mesh = " x ".join(f"{axis} {n}" for axis, n in report["mesh"].items() if n > 1)
     effort = "quick" if report["quick"] else "full"
@@ -124,6 +122,9 @@ def main() -> None:
                 continue
             left = None if left is None else left - 1
             report = compile_cell(size, name, flags.quick, path)
+            if "failed" in report:
+                print(f"{size} {name}: {report['failed']}", flush=True)
+                continue
             path.write_text(json.dumps(report, indent=1))
             print(" | ".join(row(size, name, report)), flush=True)
     text = table(flags.folder)

@@ -10,6 +10,7 @@ import json
 import math
 import os
 import pathlib
+import re
 import subprocess
 import sys
 import tempfile
@@ -25,6 +26,8 @@ from instruct.errors import RunFailed, UserError
 _GIB = 1 << 30
 _DAY_SECS, _HOUR_SECS = 86_400, 3_600
 _NEEDS_TOPOLOGY = ("eval", "quick", "price", "examples_per_row", "json", "hlo")
+# Lines of TensorFlow and absl that report no failure.
+_CHATTER = re.compile(r"[IW]\d{4} |WARNING: All log messages")
 # What the child needs of the flags.
 _PASSED = ("gin_file", "gin_bindings", "gin_flags", "mesh", "topology", "eval", "quick", "hlo")
 
@@ -84,10 +87,10 @@ def compile_in_child(flags: argparse.Namespace) -> dict[str, Any]:
             command, input=json.dumps(passed), text=True, env=environment, capture_output=True
         )
         if not target.is_file():
-            lines = (done.stderr or "").strip().splitlines()[-15:]
+            lines = [line for line in done.stderr.splitlines() if not _CHATTER.match(line)]
             raise RunFailed(
                 f"the compiler for {flags.topology} ended with status {done.returncode}:\n"
-                + "\n".join(lines)
+                + "\n".join(lines[-15:])
             )
         report = json.loads(target.read_text())
     if "error" in report:

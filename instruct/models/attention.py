@@ -196,7 +196,9 @@ class Attention(nnx.Module):
     def keys_values(self, x: jax.Array) -> KeyValue:
         """Keys and values [B, N, S, H] of x [B, S, D]; whole lengths on every device."""
         split = (self._split_heads(self.key(x)), self._split_heads(self.value(x)))
-        return KeyValue(*(logical_constraint(y, ("batch", "heads", None, "head_dim")) for y in split))
+        return KeyValue(
+            *(logical_constraint(y, ("batch", "heads", None, "head_dim")) for y in split)
+        )
 
     def __call__(
         self,
