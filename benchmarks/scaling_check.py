@@ -3,7 +3,7 @@
     PYTHONPATH=. python benchmarks/scaling_check.py v5e:1x1 v5e:2x2 v5e:2x4 v5e:8x8 v5e:16x16
     PYTHONPATH=. python benchmarks/scaling_check.py --cpu 1 2 4 8 64 256
 
-One model (4 + 4 layers, d_model 512) and one batch (256 rows of 128 + 32 tokens) on all of them,
+One model (3 + 3 layers, d_model 512) and one batch (256 rows of 128 + 32 tokens) on all of them,
 fsdp over all chips, full remat, compiled with `--quick`. The design, in bytes of whole buffers, of
 which a device sends (n - 1) / n:
 
@@ -21,13 +21,13 @@ from instruct.cli import arguments, topology
 from instruct.models.config import ModelConfig
 
 SIZES = {
-    "vocab_size": 32128,
+    "vocab_size": 8192,
     "d_model": 512,
     "num_heads": 8,
     "head_dim": 64,
     "d_ff": 1024,
-    "num_encoder_layers": 4,
-    "num_decoder_layers": 4,
+    "num_encoder_layers": 3,
+    "num_decoder_layers": 3,
 }
 ROWS, LENGTHS = 256, (128, 32)
 # FLOPs on n devices against 1/n of those on one.

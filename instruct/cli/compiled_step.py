@@ -162,6 +162,7 @@ def _compile(lowered, facts: Mapping[str, Any], network, is_tpu: bool, hlo: str 
     if hlo:
         pathlib.Path(hlo).write_text(text)
     program, memory = read_program(text), memory_bytes(compiled)
+    own = compiled.cost_analysis() or {}
     # Only the TPU compiler says what overlaps with computation.
     estimate = estimate_step(program, network, overlap=None if is_tpu else True)
     hidden = estimate_step(program, network, overlap=True).seconds
@@ -172,6 +173,8 @@ def _compile(lowered, facts: Mapping[str, Any], network, is_tpu: bool, hlo: str 
         "memory": memory,
         "largest_rows": largest_rows(memory, facts["microbatch_rows"], topology.chip.hbm_bytes),
         "flops": program.flops(),
+        "compiler_flops": own.get("flops"),
+        "compiler_seconds": own.get("optimal_seconds"),
         "mfu": flops / peak / estimate.seconds if flops else None,
         "overlapped_mfu": flops / peak / hidden if flops else None,
         "limit": estimate.limit,

@@ -173,6 +173,10 @@ def _print_estimate(
         share = model_flops / report["chips"]
         line += f"; {share:.4g} by the model's formula ({flops / share:.3f} times: recomputation)"
     console.print(line)
+    if program["compiler_flops"]:
+        own = f"{program['compiler_flops']:.4g} FLOPs"
+        own += f", {secs:.4g} s" if (secs := program["compiler_seconds"]) else ""
+        console.print(f"  the compiler's own count, a loop's body once: {own} (may be negative)")
     if program["unknown_kernels"]:
         console.print(f"  kernels that declare no FLOPs: {', '.join(program['unknown_kernels'])}")
     numbers = ("times a step", "MiB a step", "overlapped", "ms on the links")
