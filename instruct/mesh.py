@@ -66,6 +66,7 @@ MESH_AXES: dict[str, tuple[str, ...]] = {
     "length": ("sequence",),
     "model": (),
     "head_dim": (),
+    "copy": ("slice", "data"),  # of the parameters
     "share": ("slice", "data", "fsdp", "sequence"),  # parts of [rows, length], one a device
 }
 
@@ -424,7 +425,6 @@ def look_up(table: jax.Array, tokens: jax.Array, dtype: Any) -> jax.Array:
     whole = any(split[name] != _wanted_axes(mesh, name) for name in ("batch", "length", "embed"))
     if not split["embed"] or whole:
         return jnp.take(table, tokens, axis=0).astype(dtype)
-    copies = tuple(axis for axis in split["batch"] if axis not in split["embed"])
 
     def local(table, tokens):
         if split["vocab"]:
@@ -444,7 +444,7 @@ def look_up(table: jax.Array, tokens: jax.Array, dtype: Any) -> jax.Array:
         local,
         in_specs=(
             PartitionSpec(split["vocab"] or None, split["embed"]),
-            PartitionSpec(copies or None, None),
+            PartitionSpec(_dividing_axes(mesh, "copy", rows) or None, None),
         ),
         out_specs=PartitionSpec(split["batch"] or None, split["length"] or None, None),
     )(table, tokens)

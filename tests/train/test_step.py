@@ -87,7 +87,15 @@ def test_mean_of_microbatch_means_would_be_noticed(params, batch, expected):
 
 
 @pytest.mark.parametrize(
-    "text", ["data=8", "data=2,fsdp=2,tensor=2", "data=2,tensor=4", "data=1,tensor=8"]
+    "text",
+    [
+        "data=8",
+        "data=2,fsdp=2,tensor=2",
+        "data=2,tensor=4",
+        "tensor=8",
+        "slice=2,fsdp=2,sequence=2",
+        "tensor=2,sequence=2,data=2",
+    ],
 )
 def test_meshes_change_nothing(params, batch, expected, text):
     microbatches = 2 if text == "data=2,tensor=4" else 1
