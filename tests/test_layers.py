@@ -18,6 +18,7 @@ SOURCES = sorted(
 RANKS = {
     "prompts": 1,
     "report": 1,  # of what a run leaves behind; it imports no other package
+    "capacity": 1,  # of compiled programs and data sheets
     "data": 2,
     "models": 2,
     "checkpoints": 3,

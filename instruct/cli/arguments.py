@@ -74,7 +74,7 @@ _MODES = {
     "report": "results of one or several runs as report.html and report.md",
 }
 _EXAMPLES = {
-    "check": "--gin_file=gin/models/t5_1_1_xxl.gin --mesh=4x64",
+    "check": "--gin_file=gin/recipes/flan_t5_xxl.gin --topology=v5p-128 --mesh=fsdp=64",
     "prepare": "--mixture=gym.demo --workers=2",
     "train": "--gin_file=gin/recipes/gym_demo.gin --gin.MODEL_DIR=runs/demo",
     "eval": "--gin_file=gin/recipes/gym_demo.gin --gin.MODEL_DIR=runs/demo",
@@ -128,6 +128,31 @@ _FLAGS: dict[str, dict[str, tuple[dict[str, Any], str]]] = {
     "check": {
         "mesh": (_text("MESH"), "DATAxTENSOR such as 4x64, or data=4,fsdp=8,tensor=8; no device"),
         "rows": (_number(1), "packed rows to print (default 1)"),
+        "topology": (
+            _text(),
+            "compile for these chips, which need not be there: v5p:4x4x8, v5e-16, '2x v5e-256', "
+            "a100:64; exit status 1 if it does not fit",
+        ),
+        "eval": (_SWITCH, "with --topology: compile decoding and scoring too"),
+        "quick": (
+            _SWITCH,
+            "with --topology: compile in a third of the time with the compiler's least effort; "
+            "its program needs more memory and overlaps less than the one that trains",
+        ),
+        "price": (
+            _text("NUMBER"),
+            "with --topology: of a chip-hour, in any currency; prints the cost of the whole recipe",
+        ),
+        "examples_per_row": (
+            _text("NUMBER", default="1"),
+            "with --topology: examples that packing puts into a row, as `show --rows` or a run "
+            "tells (default 1)",
+        ),
+        "json": (_text("FILE"), "with --topology: write the report as JSON"),
+        "hlo": (
+            _text("PREFIX"),
+            "with --topology: write the programs' texts to PREFIX.train.hlo and so on",
+        ),
     },
     "prepare": {
         "mixture": (_texts(), "mixture or task; repeatable"),

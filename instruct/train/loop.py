@@ -6,13 +6,11 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Annotated, Any
 
 import jax
-import jax.numpy as jnp
 import optax
 from rich.console import Console
 
 from instruct import distributed, peak
 from instruct import mesh as meshes
-from instruct.batch import batch_shapes
 from instruct.checkpoints.checkpoint import CheckpointConfig, CheckpointStore
 from instruct.checkpoints.checkpoint_files import FOLDER
 from instruct.checkpoints.loading import load_initial
@@ -36,6 +34,7 @@ from instruct.train.metrics import IntervalMetrics, eval_names
 from instruct.train.optimizer import OptimizerConfig, make_optimizer
 from instruct.train.preemption import StopRequest
 from instruct.train.profiling import PROFILE_FOLDER, StepProfiler, check_profile_steps
+from instruct.train.program import lower_train_step
 from instruct.train.progress import ProgressReport
 from instruct.train.step import (
     abstract_state,
@@ -180,22 +179,12 @@ def train(
         loss_fn = make_loss_fn(network.decoder_hidden, network.head_kernel, loss, leaf_groups)
         factor = loss.loss_normalizing_factor
         step_fn = make_train_step(loss_fn, update_rule, num_microbatches, seed, factor)
-        shardings = jax.tree.map(lambda leaf: leaf.sharding, abstract)
-        rows = meshes.batch_sharding(device_mesh)
-        replicated = meshes.replicated_sharding(device_mesh)
-        shapes = batch_shapes(data.batch_size, *data.lengths)
-        batch = {k: jax.ShapeDtypeStruct(s, jnp.int32, sharding=rows) for k, s in shapes.items()}
         started = time.perf_counter()
-        with jax.set_mesh(device_mesh):
-            jitted = jax.jit(
-                step_fn,
-                donate_argnums=0,
-                out_shardings=(shardings, replicated),
-                compiler_options=meshes.compiler_options(device_mesh),
-            )
-            train_program = jitted.lower(abstract, batch).compile()
+        lowered = lower_train_step(step_fn, abstract, device_mesh, data.batch_size, data.lengths)
+        train_program = lowered.compile()
         compile_secs = time.perf_counter() - started
         if inputs.eval_batches and eval_every_steps:
+            replicated = meshes.replicated_sharding(device_mesh)
             eval_program = jax.jit(make_eval_step(loss_fn), out_shardings=replicated)
             held = (eval_program, device_mesh, inputs.eval_batches, group_names)
             evaluators.insert(0, ValidationLoss(eval_every_steps, *held))
