@@ -45,7 +45,7 @@ REACH = {
     "flax": ("instruct.models.", "instruct.checkpoints."),
     "optax": ("instruct.train.",),
     "orbax": ("instruct.checkpoints.",),
-    "tensorstore": ("instruct.checkpoints.",),
+    "tensorstore": ("instruct.checkpoints.", "instruct.buckets"),
 }
 FORBIDDEN_NAMES = {"utils", "common", "helpers", "misc", "types", "core", "base", "lib", "manager"}
 
