@@ -1,8 +1,9 @@
 """Paths in buckets, as `pathlib` as far as objects allow; a lock that is an object.
 
-`gs://` and `s3://` go through TensorStore, which also reads and writes the arrays of checkpoints: it
-finds the credentials as the vendors' own libraries do, and repeats what fails for a while (429, 5xx,
-broken or stalled connections) with exponential backoff. `az://` and `hf://` go through fsspec and
+`gs://` and `s3://` go through TensorStore, which also reads and writes the arrays of checkpoints.
+It finds the credentials as the vendors' own libraries do, and repeats requests that fail for a
+while (429, 5xx, broken or stalled connections) with exponential backoff.
+`az://` and `hf://` go through fsspec and
 its packages (adlfs, huggingface_hub), without that.
 
 An object is written whole, and a reader gets all of the old or all of the new one. A folder is a
@@ -22,7 +23,6 @@ import io
 import json
 import logging
 import os
-import posixpath
 import re
 import socket
 import threading

@@ -46,11 +46,14 @@ def is_address(value: Any) -> bool:
     return isinstance(value, str | os.PathLike) and bool(_ADDRESS.match(os.fspath(value)))
 
 
-def as_path(value: str | os.PathLike[str]) -> pathlib.Path:
-    """The absolute path of a text, `~` expanded; a `BucketPath` of an address."""
-    if not is_address(value):
-        return pathlib.Path(value).expanduser().absolute()
-    return any_path("the path", value)
+def path_of(value: str | os.PathLike[str]) -> pathlib.Path:
+    """A text as a path, a `BucketPath` if it is an address; a path unchanged."""
+    return any_path("the path", value) if is_address(value) else pathlib.Path(value)
+
+
+def absolute_path(value: str | os.PathLike[str]) -> pathlib.Path:
+    """`path_of`, absolute and with `~` expanded."""
+    return path_of(value).expanduser().absolute()
 
 
 def any_path(name: str, value: Any, example: str = "runs/a") -> pathlib.Path:
@@ -222,13 +225,19 @@ def upload_folder(source: pathlib.Path, target: pathlib.Path) -> None:
     """
     from instruct import buckets
 
+    names = _upload_files(source, target)
+    for name in set(buckets.names_below(cast(Any, target))) - set(names):
+        (target / name).unlink(missing_ok=True)
+
+
+def _upload_files(source: pathlib.Path, target: pathlib.Path) -> list[str]:
+    """Copies the files of a folder into a bucket, oldest first; returns their names."""
     files = [path for path in source.rglob("*") if path.is_file()]
     files.sort(key=lambda path: path.stat().st_mtime_ns)
     names = [path.relative_to(source).as_posix() for path in files]
     for name, path in zip(names, files):
         (target / name).write_bytes(path.read_bytes())
-    for name in set(buckets.names_below(cast(Any, target))) - set(names):
-        (target / name).unlink(missing_ok=True)
+    return names
 
 
 def _sync_folder(folder: pathlib.Path) -> None:
@@ -296,6 +305,32 @@ def locked(path: str | os.PathLike[str], name: str, wait: bool = False) -> Itera
         with contextlib.suppress(OSError):
             fcntl.flock(descriptor, fcntl.LOCK_UN)  # a child may hold a copy of the descriptor
         os.close(descriptor)
+
+
+class UploadedFolder:
+    """A temporary folder of this machine whose files are copied into a folder of a bucket.
+
+    Args:
+        target: in a bucket; other objects there are kept.
+        min_secs: between two copies, but for the one at the end.
+    """
+
+    def __init__(self, target: pathlib.Path, min_secs: float) -> None:
+        self._target, self._min_secs = target, min_secs
+        self._folder = tempfile.TemporaryDirectory(prefix="instruct-upload-")
+        self.local = pathlib.Path(self._folder.name)
+        self._copied_at = -math.inf
+
+    def sync(self) -> None:
+        """Copies all files, unless the last copy is less than `min_secs` ago."""
+        if time.monotonic() - self._copied_at >= self._min_secs:
+            _upload_files(self.local, self._target)
+            self._copied_at = time.monotonic()
+
+    def close(self) -> None:
+        """Copies all files and deletes the temporary folder."""
+        _upload_files(self.local, self._target)
+        self._folder.cleanup()
 
 
 class LineFile:

@@ -11,6 +11,7 @@ import pathlib
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from instruct.files import absolute_path, is_address
 from instruct.json_text import parse_json
 
 _log = logging.getLogger(__name__)
@@ -91,10 +92,13 @@ def run_folder(
         beside: the run that names the checkpoint. A relative path is resolved against the working
             folder, then the parents of that run, which may have started in another folder.
     """
-    location = pathlib.Path(checkpoint).expanduser()
-    bases = [pathlib.Path.cwd(), *(beside.parents if beside is not None else ())]
-    for base in bases:
-        path = (base / location).resolve()
+    if is_address(checkpoint):
+        places = [absolute_path(checkpoint)]
+    else:
+        location = pathlib.Path(checkpoint).expanduser()
+        above = beside.parents if beside is not None and not is_address(beside) else ()
+        places = [(base / location).resolve() for base in (pathlib.Path.cwd(), *above)]
+    for path in places:
         above = [p.parent for p in (path, *path.parents[:2]) if p.name == "checkpoints"]
         for folder in (path, *above):
             if any((folder / name).is_file() for name in ("mixture.json", "run.json")):

@@ -139,7 +139,7 @@ class _Handler(http.server.BaseHTTPRequestHandler):
             return None
         return self._send(status, answer, headers, fault)
 
-    do_GET = do_POST = do_DELETE = _handle  # noqa: N815 (names of the library)
+    do_GET = do_POST = do_DELETE = _handle
 
     def _send(
         self, status: int, answer: bytes, headers: Mapping[str, str] = {}, fault: str = ""

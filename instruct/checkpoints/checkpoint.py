@@ -49,7 +49,7 @@ from instruct.checkpoints.checkpoint_files import (
 from instruct.checkpoints.train_state import TrainState, state_from_tree, training_tree
 from instruct.errors import RunFailed, UserError, storage_error_number, storage_error_path
 from instruct.fields import bounded, check_fields
-from instruct.files import as_path, is_address
+from instruct.files import absolute_path, is_address
 from instruct.models.layout import unstack_layers
 
 _TEMPORARY = "orbax-checkpoint-tmp"
@@ -111,7 +111,7 @@ class CheckpointStore:
     """
 
     def __init__(self, folder: str | pathlib.Path, config: CheckpointConfig | None = None) -> None:
-        self.folder = as_path(folder)
+        self.folder = absolute_path(folder)
         self._in_bucket = is_address(folder)
         self._config = config or CheckpointConfig()
         # If a folder cannot be created in the background, threads wait for it for 20 minutes, and

@@ -20,7 +20,7 @@ import orbax.checkpoint as ocp
 from etils import epath
 
 from instruct.errors import UserError, storage_error_number
-from instruct.files import as_path, is_address
+from instruct.files import absolute_path, is_address
 from instruct.mesh import tree_paths
 from instruct.models.layout import stack_layers, unstack_layers
 
@@ -153,7 +153,7 @@ def checkpoint_steps(path: str | pathlib.Path) -> list[int]:
     In a folder `checkpoints` every number counts, also a file or an empty folder: that is a damaged
     checkpoint, and reading it says so. In any other folder a number needs at least one item.
     """
-    folder = steps_folder(as_path(path))
+    folder = steps_folder(absolute_path(path))
     if not folder.is_dir():
         return []
     numbered = [child for child in folder.iterdir() if re.fullmatch(r"0|[1-9]\d*", child.name)]

@@ -26,7 +26,7 @@ import jax
 from instruct.checkpoints.checkpoint_files import check_storable
 from instruct.checkpoints.trained_run import SPEED_ONLY
 from instruct.errors import UserError
-from instruct.files import local_path, locked, make_writable, replace_file
+from instruct.files import any_path, locked, make_writable, replace_file
 from instruct.lineage import read_object
 
 RUN_FILE = "run.json"
@@ -151,7 +151,7 @@ def open_model_dir(path: str) -> Iterator[pathlib.Path]:
 
     Raises UserError if it cannot be used or another process trains in it.
     """
-    folder = local_path("MODEL_DIR", path).absolute()
+    folder = any_path("MODEL_DIR", path).absolute()
     check_storable(folder)
     make_writable("MODEL_DIR", folder)
     with contextlib.ExitStack() as stack:

@@ -32,6 +32,7 @@ from instruct.data.stores.jobs import (
     unavailable,
 )
 from instruct.data.stores.processes import map_in_processes
+from instruct.data.stores.staging import stage_stores
 from instruct.errors import RunFailed, UserError
 from instruct.workspace import Workspace
 
@@ -106,9 +107,14 @@ def prepare(
         elsewhere: builds picklable jobs on other machines, instead of processes here.
 
     Raises:
-        UserError: the stores clearly do not fit on the disk; nothing is written then.
+        UserError: the stores clearly do not fit on the disk; nothing is written then. Or see
+            `stage_stores`.
     """
     jobs = list(store_jobs(workspace, resolved, config, splits))
+    if workspace.store_bucket is not None and not rebuild:
+        # Baselines of an evaluation come from the training split, if it was ever built.
+        paths = [path for job in jobs for path in (job.path, job.path.with_name("train"))]
+        stage_stores(workspace, paths, console, verify)
     stores = {} if rebuild else {job: find_store(job, verify) for job in jobs}
     manifests = {job: manifest for job, manifest in stores.items() if manifest is not None}
     results = {job: succeeded(job, manifest, "there") for job, manifest in manifests.items()}
