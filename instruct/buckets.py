@@ -3,8 +3,7 @@
 `gs://` and `s3://` go through TensorStore, which also reads and writes the arrays of checkpoints.
 It finds the credentials as the vendors' own libraries do, and repeats requests that fail for a
 while (429, 5xx, broken or stalled connections) with exponential backoff.
-`az://` and `hf://` go through fsspec and
-its packages (adlfs, huggingface_hub), without that.
+`az://` and `hf://` go through fsspec and its packages (adlfs, huggingface_hub), without that.
 
 An object is written whole, and a reader gets all of the old or all of the new one. A folder is a
 common prefix of names: it exists while it holds an object. There is no append, no rename (it is a
@@ -63,6 +62,9 @@ class BucketPath(type(epath.Path())):  # pyright: ignore[reportUntypedBaseClass]
 
     def is_file(self) -> bool:
         return _OBJECTS.is_object(str(self)) if self._uri_scheme in DRIVERS else super().is_file()
+
+    def read_text(self, encoding: str | None = None, errors: str = "strict") -> str:
+        return self.read_bytes().decode(encoding or "utf-8", errors)
 
     def is_symlink(self) -> bool:
         return False
