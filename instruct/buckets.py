@@ -42,8 +42,11 @@ _log = logging.getLogger(__name__)
 # Scheme -> driver of TensorStore.
 DRIVERS = {"gs": "gcs", "s3": "s3"}
 SCHEMES = (*DRIVERS, "az", "hf")
-# About a quarter of an hour of retries in all; a request that hangs is given up by libcurl.
-_RETRIES = {"max_retries": 32, "initial_delay": "250ms", "max_delay": "32s"}
+# About five minutes of retries in all; a request that hangs is given up by libcurl below.
+_RETRIES = {"max_retries": 16, "initial_delay": "250ms", "max_delay": "32s"}
+# TensorStore reads these when it opens its first connection; by default it waits forever.
+for _name, _value in (("TIME_SECONDS", "60"), ("LIMIT_BYTES", "1")):
+    os.environ.setdefault(f"TENSORSTORE_CURL_LOW_SPEED_{_name}", _value)
 _AT_ONCE = 16  # copies of a rename
 # A holder writes its lock this often, and has lost it after this many seconds of silence.
 HEARTBEAT_SECS, STALE_SECS = 10.0, 45.0

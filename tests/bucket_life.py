@@ -2,8 +2,8 @@
 
     python -m tests.bucket_life --errors=100
 
-prepare, train, kill -9 after a checkpoint, the same command again, eval, report: as processes of the
-command line. Then parameters, optimiser state, losses and results must be equal to the bit.
+prepare, train, kill -9 after a checkpoint, the same command again, eval, report: as processes of
+the command line. Then parameters, optimiser state, losses and results must be equal to the bit.
 """
 
 import argparse

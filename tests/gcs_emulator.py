@@ -43,7 +43,7 @@ class Faults:
     count: int = 0
     share: float = 0.2
     kinds: tuple[str, ...] = KINDS
-    stall_secs: float = 3.0
+    stall_secs: float = 2.0
     injected: collections.Counter[str] = dataclasses.field(default_factory=collections.Counter)
 
     def __post_init__(self) -> None:
@@ -88,12 +88,19 @@ class GcsEmulator:
         self._server.shutdown()
         self._server.server_close()
 
+    def clear(self) -> None:
+        """Deletes all objects and plans no errors."""
+        with self.lock:
+            self.objects.clear()
+            self.requests.clear()
+            self.faults, self.token = Faults(), ""
+
     def environment(self) -> dict[str, str]:
         """Variables that send TensorStore here, without credentials, with impatient timeouts."""
         return {
             "TENSORSTORE_GCS_HTTP_URL": self.url,
             "GOOGLE_AUTH_TOKEN_FOR_TESTING": self.token or "none",
-            "TENSORSTORE_CURL_LOW_SPEED_TIME_SECONDS": "2",
+            "TENSORSTORE_CURL_LOW_SPEED_TIME_SECONDS": "1",
             "TENSORSTORE_CURL_LOW_SPEED_LIMIT_BYTES": "1",
         }
 

@@ -30,7 +30,7 @@ PARAMS, TRAINING, INPUT, RECORDS = "params", "training", "input", "records"
 JSON_FILE = "metadata"
 # Orbax's file with the times of a save, its field, and the file that it writes last.
 _METADATA, _COMMIT_TIME = "_CHECKPOINT_METADATA", "commit_timestamp_nsecs"
-_COMMITTED = "commit_success.txt"
+COMMITTED = "commit_success.txt"
 # Buckets that Orbax writes to and T5X's checkpoints are read from.
 REMOTE = "gs://"
 _HASH = "sha256"
@@ -176,7 +176,7 @@ def is_unfinished(folder: pathlib.Path) -> bool:
     Orbax writes `_CHECKPOINT_METADATA` first, and at the end a time into it and a commit file. A
     checkpoint that was copied there from this machine has both; `convert` writes neither.
     """
-    if (folder / _COMMITTED).is_file():
+    if (folder / COMMITTED).is_file():
         return False
     try:
         return json.loads((folder / _METADATA).read_bytes()).get(_COMMIT_TIME) is None
@@ -189,7 +189,7 @@ def is_unfinished(folder: pathlib.Path) -> bool:
 def withdraw(folder: pathlib.Path) -> None:
     """Makes a checkpoint in a bucket unfinished at once, however long its deletion takes."""
     (folder / _METADATA).write_bytes(json.dumps({_COMMIT_TIME: None}).encode())
-    (folder / _COMMITTED).unlink(missing_ok=True)
+    (folder / COMMITTED).unlink(missing_ok=True)
 
 
 def step_of(place: str | pathlib.Path) -> int:

@@ -96,7 +96,7 @@ def test_two_trainings_in_one_folder(tmp_path):
         assert not list(folder.iterdir())
 
 
-@pytest.mark.parametrize("path", ["gs://bucket/a", "s3://bucket/a", "", "file/below"])
+@pytest.mark.parametrize("path", ["gs://", "s3://bucket/a", "hdfs://host/a", "", "file/below"])
 def test_places_that_are_no_model_dir(path, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "file").write_text("")

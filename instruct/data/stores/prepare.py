@@ -34,6 +34,7 @@ from instruct.data.stores.jobs import (
 from instruct.data.stores.processes import map_in_processes
 from instruct.data.stores.staging import stage_stores
 from instruct.errors import RunFailed, UserError
+from instruct.files import make_writable
 from instruct.workspace import Workspace
 
 _log = logging.getLogger(__name__)
@@ -123,6 +124,8 @@ def prepare(
         results |= {job: result for job in missing if (result := unavailable(job)) is not None}
         missing = [job for job in missing if job not in results]
     if missing:
+        if workspace.store_bucket is not None:  # before any work, which could not be uploaded
+            make_writable("STORE_DIR", workspace.store_bucket)
         estimate = estimate_disk(workspace, missing, manifests)
         if console is not None:
             console.print(Text(estimate.describe()), soft_wrap=True)

@@ -98,7 +98,7 @@ def stage_stores(
                 raise concurrent.futures.CancelledError
             bar.advance(task, num_bytes)
 
-        copies = [pool.submit(_stage, store, advance) for store in stores]
+        copies = [pool.submit(_stage, store, verify, advance) for store in stores]
         try:
             for copy in copies:
                 copy.result()
@@ -168,12 +168,12 @@ def _check_space(workspace: Workspace, stores: Iterable[_RemoteStore]) -> None:
         )
 
 
-def _stage(store: _RemoteStore, advance: Callable[[int], None]) -> None:
+def _stage(store: _RemoteStore, verify: bool, advance: Callable[[int], None]) -> None:
     """Copies one store; `advance` is called with numbers of bytes."""
     store.path.parent.mkdir(parents=True, exist_ok=True)
     with locked(store.path.parent, str(store.path.parent), wait=True):
         for _ in range(_ATTEMPTS):
-            if _is_whole(store.path, store.text, verify=False):  # by another process meanwhile
+            if _is_whole(store.path, store.text, verify):  # by another process meanwhile
                 return
             if _copy(store, advance):
                 return
