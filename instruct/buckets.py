@@ -178,11 +178,19 @@ class _Objects(epath_backend.Backend):
         return stream if "b" in mode else io.TextIOWrapper(stream, encoding="utf-8", newline="")
 
     def read(self, path: str, start: int | None = None, end: int | None = None) -> bytes:
-        """An object, or the bytes from `start` to `end`. Raises FileNotFoundError."""
+        """An object, or the bytes from `start` to `end`: none if it ends before `end`.
+
+        Raises FileNotFoundError.
+        """
         bucket, name = _open(path)
         with _explained(path):
             part = None if start is None else slice(start, end)
-            content = bucket.read(name, byte_range=part).result()
+            try:
+                content = bucket.read(name, byte_range=part).result()
+            except ValueError as error:
+                if part is None or "OUT_OF_RANGE" not in str(error):
+                    raise
+                return b""
         if content.state == "missing":
             raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), path)
         return bytes(content.value)
@@ -321,7 +329,10 @@ class _Upload(io.BytesIO):
 
 
 def read_range(path: BucketPath, start: int, end: int) -> bytes:
-    """The bytes of an object from `start` to `end`, fewer at its end. Raises FileNotFoundError."""
+    """The bytes of an object from `start` to `end`; fewer or none if it ends before `end`.
+
+    Raises FileNotFoundError.
+    """
     if path._uri_scheme in DRIVERS:
         return _OBJECTS.read(str(path), start, end)
     return path._backend.fs(str(path)).cat_file(str(path), start, end)

@@ -25,6 +25,8 @@ from typing import IO, Any, cast
 
 from instruct.errors import UserError, naming_file
 
+# Least time between two writes of a file that grows, in a bucket.
+UPLOAD_SECS = 20.0
 # Longest path and longest name in it, in bytes, on Linux.
 _LONGEST, _LONGEST_NAME = 4000, 255
 # Errors of a folder that the user chose wrongly; any other one is a failure of the storage.

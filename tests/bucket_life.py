@@ -42,7 +42,7 @@ def commands(model_dir: str, steps: int = 12) -> dict[str, list[str]]:
         "--gin.ModelConfig.num_encoder_layers=1",
         "--gin.ModelConfig.num_decoder_layers=1",
         "--gin.loop.train.log_every_steps=1",
-        "--gin.loop.train.eval_every_steps=6",
+        "--gin.loop.train.eval_every_steps=2",
         "--gin.loop.train.num_eval_examples=8",
     ]
     evaluation = [

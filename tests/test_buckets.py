@@ -10,7 +10,7 @@ import threading
 import pytest
 
 from instruct import buckets
-from instruct.errors import UserError
+from instruct.errors import UserError, storage_failure
 from instruct.files import (
     LineFile,
     UploadedFolder,
@@ -130,6 +130,18 @@ def test_errors_of_the_service_are_repeated(folder, gcs):
     assert set(gcs.faults.injected) == set(KINDS[:-1]) and gcs.faults.injected.total() == 20
     gcs.faults = Faults(count=1, share=1.0, kinds=("slow",))
     assert (folder / "7.txt").read_bytes() == contents["7.txt"] and gcs.faults.injected["slow"]
+
+
+def test_a_service_that_stays_away_is_a_failure_of_the_storage(folder, gcs, monkeypatch):
+    monkeypatch.setattr(buckets, "_RETRIES", {"max_retries": 2, "initial_delay": "1ms"})
+    buckets._open_bucket.cache_clear()
+    gcs.faults = Faults(count=1000, share=1.0, kinds=("503",))
+    with pytest.raises(OSError, match="the bucket failed.*2 retry attempts") as caught:
+        replace_file(folder / "run.json", "new")
+    assert "gs://bucket/runs/[a]/run.json" in str(storage_failure(caught.value))
+    gcs.faults.count = 0
+    assert (folder / "run.json").read_text() == "run.json"
+    buckets._open_bucket.cache_clear()
 
 
 def test_a_bucket_that_is_not_there_or_not_ours(gcs):

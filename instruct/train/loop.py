@@ -198,10 +198,13 @@ def train(
             for name, text in texts.items():
                 tracker.text(name, text)
 
+        mixture_file = session.JsonFile(folder / session.MIXTURE_FILE)
+        stack.callback(mixture_file.close)
+
         def write_mixture() -> None:
             statistics: dict[str, Any] = {"mixture": data.mixture} | inputs.feed.statistics()
             if is_first_process:
-                session.write_json(folder / session.MIXTURE_FILE, statistics)
+                mixture_file.write(statistics)
             for tracker in trackers:
                 tracker.table("mixture", statistics["leaves"])
 

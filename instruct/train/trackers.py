@@ -20,12 +20,11 @@ from tensorboardX.summary import scalar
 from tensorboardX.summary import text as text_summary
 
 from instruct.errors import UserError, naming_file
-from instruct.files import LineFile, UploadedFolder, is_address, replace_file
+from instruct.files import UPLOAD_SECS, LineFile, UploadedFolder, is_address, replace_file
 from instruct.metrics_file import read_metrics
 
 METRICS_FILE = "metrics.jsonl"
 TENSORBOARD_FOLDER = "tensorboard"
-UPLOAD_SECS = 20.0  # between two writes of a file in a bucket
 
 
 @runtime_checkable

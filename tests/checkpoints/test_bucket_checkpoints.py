@@ -44,6 +44,12 @@ def test_checkpoints_are_saved_and_resumed_despite_errors(gcs, state):
     assert (resumed.step, resumed.input) == (3, {"window": 3})
     params = loading.load_params("gs://bucket/runs/a", state[1].params)
     assert_same(params, state[0].params)
+    folder, params = loading.load_newest("gs://bucket/runs/a", state[1].params)
+    assert str(folder) == f"{ADDRESS}/3" and loading.step_of(folder) == 3
+    lines = []
+    model = tiny_config(scan_layers=True)
+    loading.load_initial("gs://bucket/runs/a", state[1].params, model, say=lines.append)
+    assert lines == [f"starts from a checkpoint of this program, {ADDRESS}/3"]
 
 
 def test_what_was_not_finished_does_not_count_and_is_deleted(gcs, state):

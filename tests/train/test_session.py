@@ -7,6 +7,7 @@ import subprocess
 import pytest
 
 from instruct.errors import UserError
+from instruct.files import path_of
 from instruct.mesh import MeshConfig, make_mesh
 from instruct.train import session
 from instruct.train.loss import LossConfig
@@ -80,6 +81,15 @@ def test_files_are_replaced_whole(tmp_path):
     session.write_json(path, {"a": [2]})
     assert json.loads(path.read_text()) == {"a": [2]}
     assert [file.name for file in tmp_path.iterdir()] == ["a.json"]
+
+
+def test_a_file_in_a_bucket_is_replaced_now_and_then_and_at_the_end(gcs):
+    mixture = session.JsonFile(path_of("gs://bucket/runs/a/mixture.json"))
+    for number in range(3):
+        mixture.write({"a": number})
+    assert json.loads(gcs.content("runs/a/mixture.json")) == {"a": 0}
+    mixture.close()
+    assert json.loads(gcs.content("runs/a/mixture.json")) == {"a": 2} and gcs.requests["POST"] == 2
 
 
 def test_model_dir_is_made(tmp_path):

@@ -198,7 +198,7 @@ def _copy(store: _RemoteStore, advance: Callable[[int], None]) -> bool:
             other.unlink()
     for leftover in path.parent.glob(f".{path.name}.staged-*"):  # of a killed process
         shutil.rmtree(leftover, ignore_errors=True)
-    with naming_file(part), part.open("ab") as stream:
+    with part.open("ab") as stream:
         start = min(stream.tell(), manifest.num_bytes)
         advance(start)
         while start < manifest.num_bytes:
@@ -209,11 +209,13 @@ def _copy(store: _RemoteStore, advance: Callable[[int], None]) -> bool:
                 raise _damaged(store.remote, f"{RECORDS_FILE} is missing") from error
             if not block:
                 break
-            stream.write(block)
+            with naming_file(part):
+                stream.write(block)
             start += len(block)
             advance(len(block))
-        stream.flush()
-        os.fsync(stream.fileno())
+        with naming_file(part):
+            stream.flush()
+            os.fsync(stream.fileno())
     good = hash_file(part) == manifest.sha256
     if good:
         with whole_folder(path, f".{path.name}.staged-", replace=True) as folder:
