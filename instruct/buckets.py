@@ -60,11 +60,15 @@ class BucketPath(type(epath.Path())):  # pyright: ignore[reportUntypedBaseClass]
     """
 
     @property
+    def scheme(self) -> str:
+        return str(self).partition("://")[0]
+
+    @property
     def _backend(self) -> epath_backend.Backend:
-        return _OBJECTS if self._uri_scheme in DRIVERS else epath_backend.fsspec_backend
+        return _OBJECTS if self.scheme in DRIVERS else epath_backend.fsspec_backend
 
     def is_file(self) -> bool:
-        return _OBJECTS.is_object(str(self)) if self._uri_scheme in DRIVERS else super().is_file()
+        return _OBJECTS.is_object(str(self)) if self.scheme in DRIVERS else super().is_file()
 
     def read_text(self, encoding: str | None = None, errors: str = "strict") -> str:
         return self.read_bytes().decode(encoding or "utf-8", errors)
@@ -105,11 +109,17 @@ def _until_wildcard(parts: list[str]) -> Iterator[str]:
 
 def names_below(folder: BucketPath) -> list[str]:
     """Sorted names of all objects below a folder, relative to it."""
-    if folder._uri_scheme in DRIVERS:
+    if folder.scheme in DRIVERS:
         return _OBJECTS.names_below(str(folder))
     prefix = f"{folder}/".partition("://")[2]
-    found = folder._backend.fs(str(folder)).find(str(folder))
+    found = _fsspec(folder).find(str(folder))
     return sorted(name.removeprefix(prefix) for name in found)
+
+
+def _fsspec(path: BucketPath) -> Any:
+    """The file system of an address outside of `DRIVERS`."""
+    backend: Any = epath_backend.fsspec_backend
+    return backend.fs(str(path))
 
 
 def _split(path: str) -> tuple[str, str, str]:
@@ -333,9 +343,9 @@ def read_range(path: BucketPath, start: int, end: int) -> bytes:
 
     Raises FileNotFoundError.
     """
-    if path._uri_scheme in DRIVERS:
+    if path.scheme in DRIVERS:
         return _OBJECTS.read(str(path), start, end)
-    return path._backend.fs(str(path)).cat_file(str(path), start, end)
+    return _fsspec(path).cat_file(str(path), start, end)
 
 
 def check_address(name: str, text: str) -> BucketPath:
@@ -357,7 +367,7 @@ def check_address(name: str, text: str) -> BucketPath:
     path = BucketPath(text)
     if scheme not in DRIVERS:
         try:
-            path._backend.fs(text)
+            _fsspec(path)
         except (ImportError, ValueError) as error:
             raise UserError(
                 f"{name} is {text!r}: {scheme}:// needs a package that is not installed ({error})."
@@ -379,7 +389,7 @@ def locked_by_object(folder: BucketPath, name: str) -> Iterator[None]:
     Raises:
         UserError: another process holds the lock. The message starts with `name`.
     """
-    if folder._uri_scheme not in DRIVERS:
+    if folder.scheme not in DRIVERS:
         yield
         return
     lock = _ObjectLock(str(folder / ".lock"))

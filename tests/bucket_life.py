@@ -26,8 +26,8 @@ TASK = "gym.chain_sum"
 _TIMES = ("secs", "per_sec", "peak_share", "share", "wait", "goodput")
 
 
-def commands(model_dir: str, steps: int = 12) -> dict[str, list[str]]:
-    """Mode -> arguments of a tiny run of bytes."""
+def commands(model_dir: str, steps: int = 12, *more: str) -> dict[str, list[str]]:
+    """Mode -> arguments of a tiny run of bytes, with `more` ones of training."""
     gin = [
         "--gin_file=gin/runs/train.gin",
         "--gin_file=gin/models/tiny_test.gin",
@@ -44,6 +44,7 @@ def commands(model_dir: str, steps: int = 12) -> dict[str, list[str]]:
         "--gin.loop.train.log_every_steps=1",
         "--gin.loop.train.eval_every_steps=2",
         "--gin.loop.train.num_eval_examples=8",
+        *more,
     ]
     evaluation = [
         "--gin_file=gin/runs/eval.gin",

@@ -41,7 +41,10 @@ def _private_folders(tmp_path, monkeypatch):
 @pytest.fixture(scope="session")
 def _gcs_server():
     # TensorStore reads these variables once in a process.
+    from instruct import buckets
+
     with GcsEmulator() as emulator, pytest.MonkeyPatch.context() as patch:
+        patch.setattr(buckets, "_RETRIES", buckets._RETRIES | {"initial_delay": "10ms"})
         for name, value in emulator.environment().items():
             patch.setenv(name, value)
         yield emulator

@@ -11,6 +11,7 @@ import collections
 import dataclasses
 import functools
 import math
+import os
 import pathlib
 import re
 import sys
@@ -256,7 +257,7 @@ class Run:
         return list(dict.fromkeys(name for row in self.metrics for name in row if name != "step"))
 
 
-def read_runs(model_dirs: Sequence[str | pathlib.Path]) -> list[Run]:
+def read_runs(model_dirs: Sequence[str | os.PathLike[str]]) -> list[Run]:
     """Read run folders; labels are the shortest path ends that differ.
 
     Raises:
