@@ -11,6 +11,7 @@ from typing import Any, cast
 import pytest
 
 from instruct import buckets
+from instruct.data.vocab import load_vocabulary, model_path
 from instruct.errors import UserError, storage_failure
 from instruct.files import (
     LineFile,
@@ -120,6 +121,16 @@ def test_results_and_metrics_are_read_back(folder):
         assert [row["kind"] for row in read_rows(path)] == ["header"]
     replace_file(folder / "metrics.jsonl", '{"step": 1, "loss": 2.0}\n')
     assert read_metrics(folder / "metrics.jsonl").rows == [{"step": 1, "loss": 2.0}]
+
+
+def test_a_vocabulary_in_a_bucket(folder, gcs):
+    gcs.put("runs/[a]/spiece.model", model_path("gym").read_bytes())
+    vocabulary = load_vocabulary(f"{ROOT}/spiece.model#extra_ids=100")
+    assert (
+        vocabulary.fingerprint == load_vocabulary(f"{model_path('gym')}#extra_ids=100").fingerprint
+    )
+    with pytest.raises(UserError, match="cannot read vocabulary 'gs://bucket/absent.model'"):
+        load_vocabulary("gs://bucket/absent.model")
 
 
 def test_errors_of_the_service_are_repeated(folder, gcs):
