@@ -74,6 +74,9 @@ _NO_STORAGE = frozenset(
 _NUMBER_IN_TEXT = re.compile(r"OS error (\d+)|os_error_code='(\d+)'|\[Errno (\d+)\]")
 _WORDS_IN_TEXT = {os.strerror(number): number for number in (*_ADVICE, errno.ENXIO)}
 _PATH_IN_TEXT = re.compile(r"[\"'](/[^\"']+)[\"']")
+# TensorStore at a bucket: it gave up after its retries.
+_GAVE_UP = "retry attempts failed"
+_ADDRESS_IN_TEXT = re.compile(r"\b((?:gs|s3)://[^\s\"':]+)")
 # Temporary files of TensorStore, beside the final one.
 _BESIDE = re.compile(r"\.__lock$|\.__tmp\S*$")
 
@@ -103,7 +106,11 @@ def storage_failure(error: BaseException) -> str | None:
         problem = f"no space left on the disk{where} ({errno.errorcode[number]})"
     else:
         problem = f"the storage failed{f' at {path}' if path else ''}: {errno_words(number)}"
-    return f"{problem}. {_ADVICE.get(number, _OTHER_ADVICE)}, then give the same command again."
+    advice = _ADVICE.get(number, _OTHER_ADVICE)
+    if "://" in path:
+        problem = f"the storage failed at {path}, after many attempts ({errno.errorcode[number]})"
+        advice = "Check the network and that storage service"
+    return f"{problem}. {advice}, then give the same command again."
 
 
 def _storage_errors(error: BaseException) -> Iterator[tuple[int, str]]:
@@ -132,6 +139,8 @@ def _storage_errors(error: BaseException) -> Iterator[tuple[int, str]]:
 
 def _number_in(text: str) -> int | None:
     match = _NUMBER_IN_TEXT.search(text)
+    if _GAVE_UP in text:
+        return errno.EIO
     if match:
         return int(next(filter(None, match.groups())))
     return next((number for words, number in _WORDS_IN_TEXT.items() if words in text), None)
@@ -139,7 +148,8 @@ def _number_in(text: str) -> int | None:
 
 def _path_in(text: str) -> str:
     """The longest path in a text; TensorStore names the folder, the file, then all settings."""
-    paths = _PATH_IN_TEXT.findall(text.partition(" [source")[0].partition(" [tensorstore")[0])
+    text = text.partition(" [source")[0].partition(" [tensorstore")[0]
+    paths = _PATH_IN_TEXT.findall(text) or _ADDRESS_IN_TEXT.findall(text)
     # A name with a NUL is an unnamed file of a database: name its folder.
     return _BESIDE.sub("", max(paths, key=len, default="").partition("\\x00")[0])
 

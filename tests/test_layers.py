@@ -46,7 +46,7 @@ REACH = {
     "flax": ("instruct.models.", "instruct.checkpoints."),
     "optax": ("instruct.train.",),
     "orbax": ("instruct.checkpoints.",),
-    "tensorstore": ("instruct.checkpoints.",),
+    "tensorstore": ("instruct.checkpoints.", "instruct.buckets"),
 }
 FORBIDDEN_NAMES = {"utils", "common", "helpers", "misc", "types", "core", "base", "lib", "manager"}
 
@@ -215,6 +215,7 @@ def test_no_unpickling_and_no_remote_code():
 # What else reads an environment variable than the command line: those of third-party programs.
 ENVIRONMENT_READERS = {
     "instruct.mesh": "JAX_PLATFORMS",
+    "instruct.buckets": "TENSORSTORE_CURL_LOW_SPEED",
     "instruct.data.quiet_tensorflow": "TF_CPP_MIN_LOG_LEVEL",
 }
 

@@ -10,6 +10,9 @@ Orbax writes a step into a temporary folder and renames it when everything is on
 killed at any time leaves no partial checkpoint that looks complete. Orbax does not detect a changed
 byte in the middle of an array: `input` holds a checksum of every array, and a hash of itself. A
 damaged newest checkpoint becomes `damaged-<step>` when a run resumes from an older one.
+In a bucket (gs://) Orbax writes the step in its place and marks it as committed with its last
+object; a step without that mark does not count and is deleted when the run starts again. A removed
+checkpoint loses the mark first. `damaged-<step>` is a copy there, and free space is not checked.
 Stacked layers (`scan_layers`) are unstacked for saving and stacked again on reading, so either
 layout reads a checkpoint, under any mesh.
 """
@@ -27,7 +30,7 @@ import pathlib
 import shutil
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import jax
 import numpy as np
@@ -42,10 +45,12 @@ from instruct.checkpoints.checkpoint_files import (
     checksums,
     for_orbax,
     has_stacked_layers,
+    is_unfinished,
     read_document,
     read_item,
     read_newest,
     read_records,
+    withdraw,
 )
 from instruct.checkpoints.train_state import TrainState, state_from_tree, training_tree
 from instruct.distributed import barrier
@@ -58,6 +63,7 @@ from instruct.errors import (
     storage_error_path,
 )
 from instruct.fields import bounded, check_fields
+from instruct.files import absolute_path, is_address
 from instruct.json_text import sealed
 from instruct.models.layout import unstack_layers
 
@@ -138,7 +144,8 @@ class CheckpointStore:
     """
 
     def __init__(self, folder: str | pathlib.Path, config: CheckpointConfig | None = None) -> None:
-        self.folder = pathlib.Path(folder).absolute()
+        self.folder = absolute_path(folder)
+        self._in_bucket = is_address(folder)
         self._config = config or CheckpointConfig()
         self._writer = self._open_writer()
         self._threads = concurrent.futures.ThreadPoolExecutor(1, "checkpoint")
@@ -185,11 +192,8 @@ class CheckpointStore:
         self.wait()
         if step in self.steps():
             return
-        size = sum(leaf.nbytes for leaf in jax.tree.leaves(state))
-        free = shutil.disk_usage(self.folder).free
-        if free < _LEAST_SHARE * size:
-            why = f"it takes {size / 1e6:,.1f} MB, {free / 1e6:,.1f} MB are free"
-            raise self._save_error(errno.ENOSPC, f"no space left for a checkpoint: {why}")
+        if not self._in_bucket:
+            self._check_free_space(sum(leaf.nbytes for leaf in jax.tree.leaves(state)))
         items = {PARAMS: state.params, TRAINING: training_tree(state)}
         if has_stacked_layers(state.params):
             items = _unstack_jitted(items)
@@ -247,6 +251,12 @@ class CheckpointStore:
     def _wait_for_writer(self) -> None:
         if isinstance(self._writer, ocp.AsyncCheckpointer):
             self._writer.wait_until_finished()
+
+    def _check_free_space(self, size: int) -> None:
+        free = shutil.disk_usage(self.folder).free
+        if free < _LEAST_SHARE * size:
+            why = f"it takes {size / 1e6:,.1f} MB, {free / 1e6:,.1f} MB are free"
+            raise self._save_error(errno.ENOSPC, f"no space left for a checkpoint: {why}")
 
     def _write(
         self, folder: pathlib.Path, items: Mapping[str, Any], document: Any, records: Any
@@ -346,6 +356,10 @@ class CheckpointStore:
         if jax.process_index() != 0:
             return
         for folder in list(folders):
+            if self._in_bucket:
+                withdraw(folder)
+                cast(Any, folder).rmtree()
+                continue
             if _TEMPORARY not in folder.name:
                 folder = folder.rename(folder.with_name(f"{folder.name}.{_TEMPORARY}-removed"))
             if folder.is_dir() and not folder.is_symlink():
@@ -354,7 +368,10 @@ class CheckpointStore:
                 folder.unlink(missing_ok=True)
 
     def _remove_leftovers(self) -> None:
-        self._remove(self.folder.glob(f"*{_TEMPORARY}*"))
+        leftovers = list(self.folder.glob(f"*{_TEMPORARY}*"))
+        if self._in_bucket and self.folder.is_dir():
+            leftovers += [f for f in self.folder.iterdir() if f.name.isdigit() and is_unfinished(f)]
+        self._remove(leftovers)
 
     def resume(
         self, abstract_state: TrainState, step: int | None = None

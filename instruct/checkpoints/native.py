@@ -16,6 +16,7 @@ import numpy as np
 
 from instruct.checkpoints.arrays import Index, LazyArray, held
 from instruct.checkpoints.checkpoint_files import (
+    COMMITTED,
     FOLDER,
     INPUT,
     JSON_FILE,
@@ -240,6 +241,7 @@ def _write_item(folder: pathlib.Path, item: str, arrays: Mapping[str, LazyArray]
         "custom_metadata": None,
     }
     (folder / item / "_METADATA").write_text(json.dumps(described), encoding="utf-8")
+    (folder / item / COMMITTED).touch()  # without it Orbax reads nothing from a bucket
     return sums
 
 

@@ -46,7 +46,7 @@ from instruct.eval.prompt_lines import (
     prompts_only,
 )
 from instruct.fields import Range, check_arguments
-from instruct.files import local_path, locked, remove_leftovers, replace_file
+from instruct.files import any_path, local_path, locked, remove_leftovers, replace_file
 from instruct.json_text import parse_json, sealed, unsealed
 from instruct.mesh import MeshConfig, make_mesh, param_shardings, with_shardings
 from instruct.models.config import ModelConfig
@@ -107,7 +107,7 @@ def infer(
         raise UserError("give --prompt, or --input and --output, not both")
     if prompt is None and not (input_path and output_path):
         raise UserError("nothing to answer: give --prompt TEXT, or --input FILE and --output FILE")
-    local_path("MODEL_DIR", model_dir)
+    any_path("MODEL_DIR", model_dir)
     if prompt is not None and not prompt.strip():
         raise UserError("--prompt is empty; give the text that the model is to answer.")
     if prompt is not None and LONE_SURROGATE.search(prompt):
@@ -267,7 +267,7 @@ class Answerer:
 
 def run_folder_of(model_dir: str) -> pathlib.Path:
     """Folder of the run that a MODEL_DIR, or a checkpoint in it, belongs to."""
-    folder = local_path("MODEL_DIR", model_dir).absolute()
+    folder = any_path("MODEL_DIR", model_dir).absolute()
     candidates = (folder, *folder.parents[:2])
     return next((path for path in candidates if (path / "run.json").is_file()), folder)
 

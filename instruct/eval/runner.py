@@ -36,7 +36,7 @@ from instruct.eval.model_outputs import ModelRunner
 from instruct.eval.scoring.options import OptionScorer
 from instruct.eval.scoring.score import Scorer
 from instruct.eval.suite_run import SuiteRun, split_of
-from instruct.files import local_path
+from instruct.files import any_path
 from instruct.lineage import read_lineage, unrecorded
 from instruct.mesh import MeshConfig, make_mesh, param_shardings, with_shardings
 from instruct.models.config import ModelConfig
@@ -83,9 +83,9 @@ def evaluate(
     Raises:
         UserError: a wrong setting, no checkpoint, or existing results of other settings.
     """
-    folder = local_path("MODEL_DIR", model_dir).absolute()
+    folder = any_path("MODEL_DIR", model_dir).absolute()
     if checkpoint_path is not None:
-        local_path("CHECKPOINT_PATH", checkpoint_path)
+        any_path("CHECKPOINT_PATH", checkpoint_path)
     source = checkpoint_path or str(folder)
     trained = trained_run(folder, source, "runner.evaluate")
     vocabulary = vocabulary or trained.setting("vocabulary")

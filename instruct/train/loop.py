@@ -204,11 +204,14 @@ def train(
             for name, text in texts.items():
                 tracker.text(name, text)
 
+        mixture_file = session.JsonFile(folder / session.MIXTURE_FILE)
+        stack.callback(mixture_file.close)
+
         def write_mixture(states: Sequence[Mapping[str, Any]]) -> None:
             statistics: dict[str, Any] = {"mixture": data.mixture}
             statistics |= inputs.feed.statistics([state["feed"] for state in states])
             if is_first_process:
-                session.write_json(folder / session.MIXTURE_FILE, sealed(statistics))
+                mixture_file.write(sealed(statistics))
             for tracker in trackers:
                 tracker.table("mixture", statistics["leaves"])
 

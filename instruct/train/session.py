@@ -12,12 +12,14 @@ import dataclasses
 import datetime
 import importlib.metadata
 import json
+import math
 import os
 import pathlib
 import platform
 import shlex
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
@@ -27,7 +29,15 @@ from instruct.checkpoints.checkpoint_files import check_storable
 from instruct.checkpoints.trained_run import SPEED_ONLY
 from instruct.distributed import folder_leader
 from instruct.errors import UserError
-from instruct.files import local_path, locked, make_writable, remove_leftovers, replace_file
+from instruct.files import (
+    UPLOAD_SECS,
+    any_path,
+    is_address,
+    locked,
+    make_writable,
+    remove_leftovers,
+    replace_file,
+)
 from instruct.lineage import read_object
 
 RUN_FILE = "run.json"
@@ -165,13 +175,33 @@ def write_json(path: pathlib.Path, value: Any) -> None:
     replace_file(path, json.dumps(value, indent=1, default=str) + "\n")
 
 
+class JsonFile:
+    """A JSON file of a run that is replaced often; in a bucket at most once in `UPLOAD_SECS`."""
+
+    def __init__(self, path: pathlib.Path) -> None:
+        self._path, self._written_at, self._pending = path, -math.inf, False
+        self._value: Any = None
+
+    def write(self, value: Any) -> None:
+        """Replaces the file, or in a bucket remembers the value for the next time."""
+        self._value, self._pending = value, True
+        if not is_address(self._path) or time.monotonic() - self._written_at >= UPLOAD_SECS:
+            self.close()
+
+    def close(self) -> None:
+        """Writes a value that is not written yet."""
+        if self._pending:
+            write_json(self._path, self._value)
+            self._pending, self._written_at = False, time.monotonic()
+
+
 @contextlib.contextmanager
 def open_model_dir(path: str) -> Iterator[pathlib.Path]:
     """Context: the run's folder, created if needed, locked against other trainings.
 
     Raises UserError if it cannot be used or another process trains in it.
     """
-    folder = local_path("MODEL_DIR", path).absolute()
+    folder = any_path("MODEL_DIR", path).absolute()
     check_storable(folder)
     make_writable("MODEL_DIR", folder)
     with contextlib.ExitStack() as stack:

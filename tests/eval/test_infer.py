@@ -359,8 +359,8 @@ def test_missing_input_and_bad_flags(model_dir, tmp_path):
         infer(model_dir, prompt="")
     with pytest.raises(UserError, match="not UTF-8"):
         infer(model_dir, prompt="a\udcff")
-    with pytest.raises(UserError, match="buckets"):
-        infer("gs://bucket/run", prompt="a")
+    with pytest.raises(UserError, match="MODEL_DIR is 'hdfs://host/run'"):
+        infer("hdfs://host/run", prompt="a")
     with pytest.raises(UserError, match="lines_per_range is 0"):
         infer(model_dir, prompt="a", lines_per_range=0)
     with pytest.raises(UserError, match="inputs_length is 1.5"):

@@ -7,6 +7,7 @@ import subprocess
 import pytest
 
 from instruct.errors import UserError
+from instruct.files import path_of
 from instruct.mesh import MeshConfig, make_mesh
 from instruct.train import session
 from instruct.train.loss import LossConfig
@@ -111,6 +112,15 @@ def test_files_are_replaced_whole(tmp_path):
     assert [file.name for file in tmp_path.iterdir()] == ["a.json"]
 
 
+def test_a_file_in_a_bucket_is_replaced_now_and_then_and_at_the_end(gcs):
+    mixture = session.JsonFile(path_of("gs://bucket/runs/a/mixture.json"))
+    for number in range(3):
+        mixture.write({"a": number})
+    assert json.loads(gcs.content("runs/a/mixture.json")) == {"a": 0}
+    mixture.close()
+    assert json.loads(gcs.content("runs/a/mixture.json")) == {"a": 2} and gcs.requests["POST"] == 2
+
+
 def test_model_dir_is_made(tmp_path):
     with session.open_model_dir(str(tmp_path / "a" / "b")) as folder:
         assert folder.is_dir() and not list(folder.iterdir())
@@ -125,7 +135,7 @@ def test_two_trainings_in_one_folder(tmp_path):
         assert not list(folder.iterdir())
 
 
-@pytest.mark.parametrize("path", ["gs://bucket/a", "s3://bucket/a", "", "file/below"])
+@pytest.mark.parametrize("path", ["gs://", "s3://bucket/a", "hdfs://host/a", "", "file/below"])
 def test_places_that_are_no_model_dir(path, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "file").write_text("")
