@@ -450,6 +450,34 @@ def look_up(table: jax.Array, tokens: jax.Array, dtype: Any) -> jax.Array:
     )(table, tokens)
 
 
+def sum_shares(x: jax.Array, axes: Sequence[str]) -> jax.Array:
+    """Sum of a parameter's gradients [shares, ...], one a device, to the parameter's sharding.
+
+    `axes` names the axes of the sum. Devices that share a copy of the parameters reduce-scatter;
+    then copies, which a slow network may join, all-reduce shares.
+    """
+    mesh = jax.sharding.get_abstract_mesh()
+    if not gathers(mesh) or len(x) == 1:
+        return x.sum(0)
+    spec = [_dividing_axes(mesh, name, size) for name, size in zip(axes, x.shape[1:], strict=True)]
+    scattered = axes.index("embed")
+    within = spec[scattered]
+    shares = _wanted_axes(mesh, "share")
+    between = tuple(axis for axis in shares if axis not in within)
+    spec = [split or None for split in spec]
+
+    def local(share):
+        total = share[0]
+        if within:
+            total = jax.lax.psum_scatter(total, within, scatter_dimension=scattered, tiled=True)
+        return jax.lax.psum(total, between) if between else total
+
+    held = [None if i == scattered else split for i, split in enumerate(spec)]
+    return jax.shard_map(
+        local, in_specs=PartitionSpec(shares, *held), out_specs=PartitionSpec(*spec)
+    )(x)
+
+
 def _gather_param(mesh, path: str, param: jax.Array, dtype: Any) -> jax.Array:
     split = partition_spec(mesh, path, param.shape)
     names = (None if name == "embed" else name for name in parameter_axes(path))
