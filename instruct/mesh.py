@@ -422,8 +422,8 @@ def look_up(table: jax.Array, tokens: jax.Array, dtype: Any) -> jax.Array:
         name: _dividing_axes(mesh, name, size)
         for name, size in zip(("batch", "length", "vocab", "embed"), (rows, length, *table.shape))
     }
-    whole = any(split[name] != _wanted_axes(mesh, name) for name in ("batch", "length", "embed"))
-    if not split["embed"] or whole:
+    uneven = any(split[name] != _wanted_axes(mesh, name) for name in ("batch", "length", "embed"))
+    if not split["embed"] or uneven:
         return jnp.take(table, tokens, axis=0).astype(dtype)
 
     def local(table, tokens):
