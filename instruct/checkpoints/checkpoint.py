@@ -3,7 +3,7 @@
     MODEL_DIR/checkpoints/<step>/params     parameters, T5X's names, one layer after another
                                 /training   step and optimiser slots, laid out alike
                                 /input      JSON: input position and statistics, checksums
-                                /records    JSON: run.json, rows of metrics.jsonl, goodput so far
+                                /records    JSON: run.json and the rows of metrics.jsonl so far
 
 Orbax writes a step into a temporary folder and renames it when everything is on disk, so a process
 killed at any time leaves no partial checkpoint that looks complete. Orbax does not detect a changed
@@ -141,7 +141,7 @@ class CheckpointStore:
         """Saves in the background, after the previous save; `state` may be donated afterwards.
 
         Does nothing if `step` is saved already. `input_state` holds JSON values, `metrics` those of
-        an evaluation at this step, `records` those of `read_records`. Raises OSError
+        an evaluation at this step, `records` the `run` and `rows` of `read_records`. Raises OSError
         if the storage failed; older checkpoints are intact.
         """
         self.wait()
