@@ -38,6 +38,7 @@ _ADVICE = {
     errno.EROFS: "Mount that file system writable, or use another folder",
     errno.EIO: "Check that disk or network storage (`dmesg` shows what the system saw)",
     errno.ESTALE: "Mount that network file system again",
+    errno.ENOTCONN: "Mount that network file system again",
     errno.EACCES: "Give this user the rights to that file and its folder",
     errno.EPERM: "Give this user the rights to that file and its folder",
     errno.ENOENT: "Check that nobody deleted or unmounted that folder",
@@ -50,7 +51,19 @@ _ADVICE = {
 }
 _OTHER_ADVICE = "Check that storage"
 _NO_SPACE = (errno.ENOSPC, errno.EDQUOT)
-# Errors of connections and processes, not of storage.
+# Errors that disks, network mounts and FUSE file systems recover from within seconds or minutes.
+# A full or read-only disk, a missing folder and missing rights stay until somebody acts.
+TRANSIENT = frozenset(
+    number
+    for name in (
+        *("EIO", "ESTALE", "ETIMEDOUT", "EAGAIN", "EBUSY", "EREMOTEIO", "ENOTCONN", "ECONNRESET"),
+        *("ECONNABORTED", "ECONNREFUSED", "EHOSTDOWN", "EHOSTUNREACH", "ENETDOWN", "ENETUNREACH"),
+    )
+    if (number := getattr(errno, name, None)) is not None
+)
+# Errors of a file that is lost or replaced: damage, not a failure of the storage.
+LOST_FILE = frozenset((errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.ELOOP))
+# Errors of connections and processes, not of storage, unless they name a file.
 _NO_STORAGE = frozenset(
     number
     for name, number in vars(errno).items()
@@ -61,6 +74,9 @@ _NO_STORAGE = frozenset(
 _NUMBER_IN_TEXT = re.compile(r"OS error (\d+)|os_error_code='(\d+)'|\[Errno (\d+)\]")
 _WORDS_IN_TEXT = {os.strerror(number): number for number in (*_ADVICE, errno.ENXIO)}
 _PATH_IN_TEXT = re.compile(r"[\"'](/[^\"']+)[\"']")
+# TensorStore at a bucket: it gave up after its retries.
+_GAVE_UP = "retry attempts failed"
+_ADDRESS_IN_TEXT = re.compile(r"\b((?:gs|s3)://[^\s\"':]+)")
 # Temporary files of TensorStore, beside the final one.
 _BESIDE = re.compile(r"\.__lock$|\.__tmp\S*$")
 
@@ -90,7 +106,11 @@ def storage_failure(error: BaseException) -> str | None:
         problem = f"no space left on the disk{where} ({errno.errorcode[number]})"
     else:
         problem = f"the storage failed{f' at {path}' if path else ''}: {errno_words(number)}"
-    return f"{problem}. {_ADVICE.get(number, _OTHER_ADVICE)}, then give the same command again."
+    advice = _ADVICE.get(number, _OTHER_ADVICE)
+    if "://" in path:
+        problem = f"the storage failed at {path}, after many attempts ({errno.errorcode[number]})"
+        advice = "Check the network and that storage service"
+    return f"{problem}. {advice}, then give the same command again."
 
 
 def _storage_errors(error: BaseException) -> Iterator[tuple[int, str]]:
@@ -110,7 +130,7 @@ def _storage_errors(error: BaseException) -> Iterator[tuple[int, str]]:
             path = next((name for name in names if isinstance(name, str)), path)
         elif isinstance(error, ValueError | RuntimeError):
             number = _number_in(text)
-        if number is not None and number > 0 and number not in _NO_STORAGE:
+        if number is not None and number > 0 and (path or number not in _NO_STORAGE):
             yield number, path
         if isinstance(error, BaseExceptionGroup):
             pending += error.exceptions
@@ -119,6 +139,8 @@ def _storage_errors(error: BaseException) -> Iterator[tuple[int, str]]:
 
 def _number_in(text: str) -> int | None:
     match = _NUMBER_IN_TEXT.search(text)
+    if _GAVE_UP in text:
+        return errno.EIO
     if match:
         return int(next(filter(None, match.groups())))
     return next((number for words, number in _WORDS_IN_TEXT.items() if words in text), None)
@@ -126,7 +148,8 @@ def _number_in(text: str) -> int | None:
 
 def _path_in(text: str) -> str:
     """The longest path in a text; TensorStore names the folder, the file, then all settings."""
-    paths = _PATH_IN_TEXT.findall(text.partition(" [source")[0].partition(" [tensorstore")[0])
+    text = text.partition(" [source")[0].partition(" [tensorstore")[0]
+    paths = _PATH_IN_TEXT.findall(text) or _ADDRESS_IN_TEXT.findall(text)
     # A name with a NUL is an unnamed file of a database: name its folder.
     return _BESIDE.sub("", max(paths, key=len, default="").partition("\\x00")[0])
 

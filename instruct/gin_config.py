@@ -108,7 +108,7 @@ def _kinds(parameter: str) -> frozenset[str]:
     Empty if unknown: no such parameter, no annotation, or one that `_kind` does not name.
     """
     if "." not in parameter:
-        users = [key for key, value in _config_bindings().items() if value == f"%{parameter}"]
+        users = [key for key, value in config_bindings().items() if value == f"%{parameter}"]
         known = [kinds for user in users if (kinds := _kinds(user))]
         return frozenset.intersection(*known) if known else frozenset()
     selector, _, name = parameter.rpartition("/")[2].rpartition(".")
@@ -218,7 +218,7 @@ def load(
         with _readable_errors(line):
             gin.parse_config(line)
     assumed = _bind_stand_ins(stand_ins or {})
-    used = set().union(*map(_macro_names, _config_bindings().values()))
+    used = set().union(*map(_macro_names, config_bindings().values()))
     missing = [*_missing_macros(), *sorted(used - set(macros()))]
     if missing:
         flags = " ".join(f"--gin.{name}=..." for name in missing)
@@ -253,7 +253,7 @@ def _readable_errors(origin: str) -> Iterator[None]:
 
 def macros() -> dict[str, Any]:
     """Every bound macro with its value (`%gin.REQUIRED` if it is still to be set)."""
-    names = [name for name in _config_bindings() if name.isidentifier()]
+    names = [name for name in config_bindings() if name.isidentifier()]
     return {name: gin.query_parameter(f"{name}/gin.macro.value") for name in names}
 
 
@@ -318,7 +318,7 @@ def _bindings(source: str) -> dict[str, str]:
     return {_short_key(match[1]): match[2].strip() for match in matches}
 
 
-def _config_bindings() -> dict[str, str]:
+def config_bindings() -> dict[str, str]:
     """All bindings of the loaded configuration, as `_bindings`."""
     return _bindings(gin.config_str(_UNLIMITED))
 
@@ -335,7 +335,7 @@ def _refuse_unused(used: set[str], is_configured: bool) -> None:
         used: keys that the entries read.
         is_configured: any file or flag configures an entry.
     """
-    bound = _config_bindings()
+    bound = config_bindings()
     read = _bindings(gin.operative_config_str(_UNLIMITED)).keys() | used
     read |= _macros_reached(bound, read)
     unused = sorted(bound.keys() - read - _replaced_defaults(bound))

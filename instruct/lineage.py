@@ -8,11 +8,16 @@ import dataclasses
 import logging
 import os
 import pathlib
+import re
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from instruct.json_text import parse_json
+from instruct.errors import UserError
+from instruct.files import is_address, path_of
+from instruct.json_text import parse_json, unsealed
 
+# Ends the address of a checkpoint of T5X, which belongs to no run.
+_T5X_NAME = re.compile(r"checkpoint_\d+/*$")
 _log = logging.getLogger(__name__)
 
 
@@ -48,7 +53,7 @@ def read_object(path: pathlib.Path, warn: Callable[[str], object] | None = None)
     state = "damaged"
     try:
         if isinstance(value := parse_json(path.read_bytes()), dict):
-            return value
+            return unsealed(value)
     except (FileNotFoundError, NotADirectoryError):
         state = "missing"
     except (OSError, ValueError):
@@ -91,14 +96,23 @@ def run_folder(
         beside: the run that names the checkpoint. A relative path is resolved against the working
             folder, then the parents of that run, which may have started in another folder.
     """
+    if is_address(checkpoint):
+        try:
+            return None if _T5X_NAME.search(str(checkpoint)) else _run_above(path_of(checkpoint))
+        except (OSError, UserError) as error:  # no network, no access, an unknown scheme
+            _log.warning("the run of checkpoint %s is not found: %s", checkpoint, error)
+            return None
     location = pathlib.Path(checkpoint).expanduser()
     bases = [pathlib.Path.cwd(), *(beside.parents if beside is not None else ())]
-    for base in bases:
-        path = (base / location).resolve()
-        above = [p.parent for p in (path, *path.parents[:2]) if p.name == "checkpoints"]
-        for folder in (path, *above):
-            if any((folder / name).is_file() for name in ("mixture.json", "run.json")):
-                return folder
+    runs = (_run_above((base / location).resolve()) for base in bases if not is_address(base))
+    return next((run for run in runs if run is not None), None)
+
+
+def _run_above(path: pathlib.Path) -> pathlib.Path | None:
+    above = [p.parent for p in (path, *path.parents[:2]) if p.name == "checkpoints"]
+    for folder in (path, *above):
+        if any((folder / name).is_file() for name in ("mixture.json", "run.json")):
+            return folder
     return None
 
 

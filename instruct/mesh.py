@@ -1,9 +1,20 @@
 """The device mesh and all sharding rules.
 
-Three mesh axes: `data` splits rows, `fsdp` splits rows and parameters, `tensor` splits heads, MLP
-and vocabulary. `PARAMETER_AXES` names the axes of a parameter by its path, `MESH_AXES` maps a named
-axis to mesh axes; modules use neither. All functions work on a real mesh and on an `AbstractMesh`,
-which has no devices, so a laptop can check a pod's layout.
+Five mesh axes, the outermost first:
+
+    slice     rows; between TPU slices or GPU nodes, whose network is slow
+    data      rows
+    fsdp      rows and parameters
+    tensor    heads, MLP and vocabulary
+    sequence  lengths of inputs and targets, and parameters
+
+Parameters and optimiser are split over `fsdp` and `sequence` and copied over `slice` and `data`.
+Splitting them over `sequence` too costs no traffic (a device receives the rest of a weight either
+way), saves the all-reduce of gradients over `sequence`, and divides their memory once more.
+
+`PARAMETER_AXES` names the axes of a parameter by its path, `MESH_AXES` maps a named axis to mesh
+axes; modules use neither. All functions work on a real mesh and on an `AbstractMesh`, which has no
+devices, so a laptop can check a pod's layout.
 """
 
 import dataclasses
@@ -15,13 +26,15 @@ from collections.abc import Container, Mapping, Sequence
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
+from jax.experimental import mesh_utils
 from jax.sharding import AbstractMesh, AxisType, Mesh, NamedSharding, PartitionSpec
 
 from instruct.errors import UserError
 from instruct.fields import bounded, check_fields
 
-AXIS_NAMES = ("data", "fsdp", "tensor")
+AXIS_NAMES = ("slice", "data", "fsdp", "tensor", "sequence")
 # With Explicit axes (jax's default) sharding constraints would be assertions.
 _AXIS_TYPES = (AxisType.Auto,) * len(AXIS_NAMES)
 
@@ -37,26 +50,28 @@ PARAMETER_AXES: tuple[tuple[str, tuple[str, ...]], ...] = (
     (r"scale", ("norm",)),
 )
 
-# Named axis -> mesh axes that split it; without any it is replicated.
+# Named axis -> mesh axes that split it, as many of the first as divide its size; else replicated.
 MESH_AXES: dict[str, tuple[str, ...]] = {
     # parameters
     "vocab": ("tensor",),
-    "embed": ("fsdp",),
+    "embed": ("fsdp", "sequence"),
     "joined_heads": ("tensor",),
     "mlp": ("tensor",),
     "layers": (),
     "buckets": (),
     "norm": (),
     # activations ("vocab", "mlp" as above)
-    "batch": ("data", "fsdp"),
+    "batch": ("slice", "data", "fsdp"),
     "heads": ("tensor",),
-    "length": (),
+    "length": ("sequence",),
     "model": (),
     "head_dim": (),
+    "copy": ("slice", "data"),  # of the parameters
+    "share": ("slice", "data", "fsdp", "sequence"),  # parts of [rows, length], one a device
 }
 
 # The `tensor` axis exists to split these, so a size that does not divide is an error. Other axes
-# are then replicated, which `sharding_report` lists.
+# are then split less or replicated, which `sharding_report` lists.
 _MUST_DIVIDE = {"heads": "num_heads", "joined_heads": "num_heads * head_dim", "mlp": "d_ff"}
 
 
@@ -64,13 +79,15 @@ def _axis(default: int) -> Any:
     return bounded(default, least=1, also=-1, note=", or -1 for all devices that are left")
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class MeshConfig:
     """Sizes of the mesh axes; at most one may be -1, meaning all devices that are left."""
 
+    slice: int = _axis(1)
     data: int = _axis(-1)
     fsdp: int = _axis(1)
     tensor: int = _axis(1)
+    sequence: int = _axis(1)
 
     def __post_init__(self) -> None:
         check_fields(self)
@@ -80,8 +97,8 @@ class MeshConfig:
     def _text(self) -> str:
         return ", ".join(f"{name} = {getattr(self, name)}" for name in AXIS_NAMES)
 
-    def sizes(self, num_devices: int | None = None) -> tuple[int, int, int]:
-        """(data, fsdp, tensor) for that many devices; None: as written, -1 counting as 1."""
+    def sizes(self, num_devices: int | None = None) -> tuple[int, ...]:
+        """Sizes of `AXIS_NAMES` for that many devices; None: as written, -1 counting as 1."""
         sizes = tuple(getattr(self, name) for name in AXIS_NAMES)
         fixed = math.prod(size for size in sizes if size != -1)
         left = 1 if num_devices is None else num_devices // fixed
@@ -90,28 +107,33 @@ class MeshConfig:
         if num_devices is not None and math.prod(sizes) != num_devices:
             raise UserError(
                 f"MeshConfig ({self._text()}) needs {needed} devices, but there are {num_devices}. "
-                f"Choose sizes whose product is {num_devices}, for example data = -1, fsdp = 1, "
-                "tensor = 1."
+                f"Choose sizes whose product is {num_devices}, for example fsdp = -1 and 1 for "
+                "the others."
             )
-        return sizes  # pyright: ignore[reportReturnType]
+        return sizes
 
 
 def parse_mesh(text: str) -> MeshConfig:
     """Parses a mesh: '4x64' is data 4 x tensor 64, 'fsdp=4,tensor=8' names axes."""
     if match := re.fullmatch(r"(\d+)x(\d+)", text):
         return MeshConfig(data=int(match[1]), tensor=int(match[2]))
-    parts = [re.fullmatch(r"\s*(data|fsdp|tensor)\s*=\s*(-?\d+)\s*", p) for p in text.split(",")]
+    names = "|".join(AXIS_NAMES)
+    parts = [re.fullmatch(rf"\s*({names})\s*=\s*(-?\d+)\s*", part) for part in text.split(",")]
     if not all(parts):
         raise UserError(
             f"mesh {text!r} is not understood. Write DATAxTENSOR, for example 4x64, or name the "
-            "axes among data, fsdp and tensor, for example data=4,fsdp=8,tensor=8."
+            f"axes among {', '.join(AXIS_NAMES)}, for example data=4,fsdp=8,tensor=8."
         )
     named = {part[1]: int(part[2]) for part in parts if part}
     return MeshConfig(**({"data": 1} | named))
 
 
 def make_mesh(config: MeshConfig, devices: Sequence[Any] | None = None) -> Mesh:
-    """Mesh over all devices (or those given), axes named as in `AXIS_NAMES`."""
+    """Mesh over all devices (or those given), axes named as in `AXIS_NAMES`.
+
+    Raises UserError if the sizes do not fit the devices, or if `slice` would not lie between slices
+    (TPU) or between groups of whole processes (others; one process may hold several slices).
+    """
     wanted = os.environ.get("JAX_PLATFORMS")
     try:
         devices = jax.devices() if devices is None else devices
@@ -123,13 +145,61 @@ def make_mesh(config: MeshConfig, devices: Sequence[Any] | None = None) -> Mesh:
             f"JAX_PLATFORMS is {wanted!r}, but JAX finds no such device{reason}. Install the extra "
             "gpu or tpu on a machine that has one, or unset JAX_PLATFORMS."
         ) from error
-    sizes = config.sizes(len(devices))
-    return jax.make_mesh(sizes, AXIS_NAMES, axis_types=_AXIS_TYPES, devices=devices)
+    slices, *inner = config.sizes(len(devices))
+    blocks = [
+        # Splits a physical axis of a torus only where no assignment of whole axes exists.
+        mesh_utils.create_device_mesh(inner, block, allow_split_physical_axes=True)
+        for block in _slice_blocks(devices, slices)
+    ]
+    return Mesh(np.stack(blocks), AXIS_NAMES, axis_types=_AXIS_TYPES)
+
+
+def _slice_blocks(devices: Sequence[Any], count: int) -> list[Sequence[Any]]:
+    """The devices of each of `count` slices."""
+
+    def place(device: Any) -> tuple[int, int]:  # only TPUs, and some GPUs, know their slice
+        return getattr(device, "slice_index", 0), device.process_index
+
+    num_slices = len({place(device)[0] for device in devices})
+    if devices[0].platform == "tpu" and num_slices != count:
+        raise UserError(
+            f"MeshConfig.slice = {count}, but the devices form {num_slices} TPU slice(s). Set "
+            f"MeshConfig.slice = {num_slices}; inside a slice use data, fsdp, tensor and sequence."
+        )
+    if count == 1:
+        return [devices]
+    groups = num_slices if num_slices == count else len({place(device) for device in devices})
+    if groups % count and count % groups:
+        raise UserError(
+            f"MeshConfig.slice = {count} does not fit {groups} processes: a slice must be whole "
+            "processes. Use a number that divides the number of processes, for example the number "
+            "of nodes."
+        )
+    ordered, size = sorted(devices, key=place), len(devices) // count
+    return [ordered[start : start + size] for start in range(0, len(devices), size)]
 
 
 def abstract_mesh(config: MeshConfig, num_devices: int | None = None) -> AbstractMesh:
     """`make_mesh` without devices; None: as many as the config needs."""
     return AbstractMesh(config.sizes(num_devices), AXIS_NAMES, axis_types=_AXIS_TYPES)
+
+
+def compiler_options(mesh: Mesh) -> dict[str, bool]:
+    """Options for `jax.jit` that keep all-gathers and reduce-scatters what they are.
+
+    Between chips that form a torus of two or three dimensions (v5p:4x4x4, v6e:8x8) the TPU compiler
+    turns them into all-reduces of the whole array, by default: all links at once, but twice the
+    bytes, and computation waits. With these it gathers while it computes.
+    """
+    if mesh.devices.flat[0].platform != "tpu":
+        return {}
+    names = (
+        "xla_enable_async_all_gather",
+        "xla_tpu_prefer_async_allgather_to_allreduce",
+        "xla_tpu_enable_async_collective_fusion_fuse_all_gather",
+        "xla_tpu_enable_sparse_core_collective_offload_nd_reduce_scatter",
+    )
+    return dict.fromkeys(names, True)
 
 
 def parameter_axes(path: str) -> tuple[str, ...]:
@@ -156,12 +226,10 @@ def partition_spec(
     return PartitionSpec(*(_mesh_axes(mesh, name, size, path) for name, size in zip(axes, shape)))
 
 
-def _mesh_axes(mesh, name: str, size: int, path: str) -> str | tuple[str, ...] | None:
-    wanted = tuple(a for a in MESH_AXES.get(name, ()) if mesh.shape.get(a, 1) > 1)
-    ways = math.prod(mesh.shape[a] for a in wanted)
-    if size % ways == 0:
-        return wanted[0] if len(wanted) == 1 else wanted or None
-    if name in _MUST_DIVIDE:
+def _mesh_axes(mesh, name: str | None, size: int, path: str) -> str | tuple[str, ...] | None:
+    wanted = _wanted_axes(mesh, name)
+    split = _dividing_axes(mesh, name, size)
+    if split != wanted and name in _MUST_DIVIDE:
         factors = " x ".join(f"{a} = {mesh.shape[a]}" for a in wanted)
         divisors = ", ".join(str(d) for d in range(1, size + 1) if size % d == 0)
         raise UserError(
@@ -169,7 +237,24 @@ def _mesh_axes(mesh, name: str, size: int, path: str) -> str | tuple[str, ...] |
             f"axis {factors}. Set MeshConfig.{wanted[0]} to one of {divisors}, and give the other "
             "devices to MeshConfig.fsdp or MeshConfig.data."
         )
-    return None
+    return split[0] if len(split) == 1 else split or None
+
+
+def _wanted_axes(mesh, name: str | None) -> tuple[str, ...]:
+    """The mesh axes above 1 that split a named axis."""
+    return tuple(axis for axis in MESH_AXES.get(name or "", ()) if mesh.shape.get(axis, 1) > 1)
+
+
+def _dividing_axes(mesh, name: str | None, size: int) -> tuple[str, ...]:
+    """As many of the first `_wanted_axes` as divide `size`."""
+    axes = _wanted_axes(mesh, name)
+    while size % _ways(mesh, axes):
+        axes = axes[:-1]
+    return axes
+
+
+def _ways(mesh, axes: Sequence[str]) -> int:
+    return math.prod(mesh.shape[axis] for axis in axes)
 
 
 def tree_paths(tree: Any) -> list[tuple[str, Any]]:
@@ -240,7 +325,10 @@ def with_shardings(abstract: Any, shardings: Any) -> Any:
 
 
 def batch_sharding(mesh: Mesh | AbstractMesh) -> NamedSharding:
-    """Sharding of every array of a batch: rows over `data` and `fsdp`."""
+    """Sharding of every array of a batch: rows over `slice`, `data` and `fsdp`.
+
+    Every device holds whole rows of tokens; the model splits what it computes over `sequence`.
+    """
     return NamedSharding(mesh, PartitionSpec(MESH_AXES["batch"]))
 
 
@@ -250,22 +338,52 @@ def shard_batch(mesh: Mesh | AbstractMesh, batch: Mapping[str, np.ndarray]) -> d
     return {k: jax.make_array_from_process_local_data(rows, v) for k, v in batch.items()}
 
 
+def process_rows(mesh: Mesh, batch_size: int) -> dict[int, list[int]]:
+    """Process -> numbers of a batch's rows that its devices hold, ascending.
+
+    Processes that only split heads or lengths between them hold the same rows.
+    """
+    rows: dict[int, set[int]] = {}
+    for device, (part, *_) in batch_sharding(mesh).devices_indices_map((batch_size,)).items():
+        held = range(*part.indices(batch_size))
+        rows.setdefault(device.process_index, set()).update(held)
+    return {process: sorted(rows[process]) for process in sorted(rows)}
+
+
 def replicated_sharding(mesh: Mesh | AbstractMesh) -> NamedSharding:
     """Sharding of replicated arrays: step numbers, scalars, keys."""
     return NamedSharding(mesh, PartitionSpec())
 
 
-def check_batch_size(mesh: Mesh | AbstractMesh, batch_size: int, num_microbatches: int = 1) -> None:
-    """Raises UserError unless the rows of each microbatch divide over `data` x `fsdp`."""
+def check_batch_size(
+    mesh: Mesh | AbstractMesh,
+    batch_size: int,
+    num_microbatches: int = 1,
+    lengths: Sequence[int] = (),
+) -> None:
+    """Raises UserError unless each microbatch divides over the mesh.
+
+    The rows must divide over `slice` x `data` x `fsdp`, and the `lengths` of inputs and targets
+    over `sequence`.
+    """
     ways = math.prod(mesh.shape[axis] for axis in MESH_AXES["batch"])
     least = ways * num_microbatches
     if batch_size % least:
         parts = f" in {num_microbatches} microbatches" if num_microbatches > 1 else ""
         raise UserError(
-            f"a batch of {batch_size} rows{parts} does not divide over the mesh's data x fsdp = "
-            f"{ways} shares. Use a multiple of {least}, for example "
+            f"a batch of {batch_size} rows{parts} does not divide over the mesh's slice x data x "
+            f"fsdp = {ways} shares. Use a multiple of {least}, for example "
             f"{math.ceil(batch_size / least) * least}{', or fewer num_microbatches' * bool(parts)}."
         )
+    ways = mesh.shape["sequence"]
+    for length in lengths:
+        if length % ways:
+            raise UserError(
+                f"a length of {length} tokens (TASK_FEATURE_LENGTHS) does not divide over "
+                f"MeshConfig.sequence = {ways}. Use a multiple, for example "
+                f"{math.ceil(length / ways) * ways}, or a sequence axis of "
+                f"{math.gcd(length, ways)}."
+            )
 
 
 def logical_constraint(x: jax.Array, axes: Sequence[str | None]) -> jax.Array:
@@ -277,13 +395,99 @@ def logical_constraint(x: jax.Array, axes: Sequence[str | None]) -> jax.Array:
     mesh = jax.sharding.get_abstract_mesh()
     if mesh.empty or mesh.size == 1:
         return x
-    spec = []
-    for name, size in zip(axes, x.shape, strict=True):
-        split = tuple(a for a in MESH_AXES.get(name or "", ()) if mesh.shape.get(a, 1) > 1)
-        spec.append(
-            split if split and size % math.prod(mesh.shape[a] for a in split) == 0 else None
-        )
-    return jax.lax.with_sharding_constraint(x, PartitionSpec(*spec))
+    return jax.lax.with_sharding_constraint(x, logical_spec(x.shape, axes))
+
+
+def logical_spec(shape: Sequence[int], axes: Sequence[str | None]) -> PartitionSpec:
+    """How an array with these named axes is sharded over the current mesh.
+
+    An axis that does not divide is replicated.
+    """
+    mesh = jax.sharding.get_abstract_mesh()
+    pairs = zip(axes, shape, strict=True)
+    return PartitionSpec(*(_dividing_axes(mesh, name, size) or None for name, size in pairs))
+
+
+def gather_params(params: Any, dtype: Any) -> Any:
+    """A layer's parameters as its rows need them: whole over `fsdp` and `sequence`, in `dtype`.
+
+    Each device casts its share, then all shares are gathered (all-gather). The gradient goes the
+    other way: a share of the sum over devices (reduce-scatter), then the cast. Without these two
+    constraints the compiler is free to move either across the cast, or to sum whole gradients.
+    Parameters that no axis of those two splits are returned as they are, in their own type.
+    """
+    mesh = jax.sharding.get_abstract_mesh()
+    if not gathers(mesh):
+        return params
+    gathered = [_gather_param(mesh, path, leaf, dtype) for path, leaf in tree_paths(params)]
+    return jax.tree.unflatten(jax.tree.structure(params), gathered)
+
+
+def gathers(mesh: Mesh | AbstractMesh) -> bool:
+    """Whether parameters are split over axes that also split rows or lengths."""
+    return any(mesh.shape.get(axis, 1) > 1 for axis in MESH_AXES["embed"])
+
+
+def look_up(table: jax.Array, tokens: jax.Array, dtype: Any) -> jax.Array:
+    """Rows of an embedding [V, D] for tokens [B, T]: [B, T, D] in `dtype`.
+
+    A table split over `fsdp` and `sequence` is never gathered. Each device looks up its columns of
+    D for the tokens of all devices that share the table, then sends each of them its own tokens'
+    (all-to-all): B * T * D numbers instead of V * D. Gradients go back the same way.
+    """
+    mesh = jax.sharding.get_abstract_mesh()
+    rows, length = tokens.shape
+    split = {
+        name: _dividing_axes(mesh, name, size)
+        for name, size in zip(("batch", "length", "vocab", "embed"), (rows, length, *table.shape))
+    }
+    whole = any(split[name] != _wanted_axes(mesh, name) for name in ("batch", "length", "embed"))
+    if not split["embed"] or whole:
+        return jnp.take(table, tokens, axis=0).astype(dtype)
+
+    def local(table, tokens):
+        if split["vocab"]:
+            tokens -= jax.lax.axis_index(split["vocab"]) * len(table)
+            held = (tokens >= 0) & (tokens < len(table))
+            x = jnp.take(table, jnp.clip(tokens, 0, len(table) - 1), axis=0).astype(dtype)
+            x = jax.lax.psum(jnp.where(held[..., None], x, 0), split["vocab"])
+        else:
+            x = jnp.take(table, tokens, axis=0).astype(dtype)
+        # The minor axis of D first, so that its parts come to lie in order.
+        for axis in reversed(split["embed"]):
+            of_rows = axis in split["batch"]
+            x = jax.lax.all_to_all(x, axis, 0 if of_rows else 1, 2, tiled=True)
+        return x
+
+    return jax.shard_map(
+        local,
+        in_specs=(
+            PartitionSpec(split["vocab"] or None, split["embed"]),
+            PartitionSpec(_dividing_axes(mesh, "copy", rows) or None, None),
+        ),
+        out_specs=PartitionSpec(split["batch"] or None, split["length"] or None, None),
+    )(table, tokens)
+
+
+def _gather_param(mesh, path: str, param: jax.Array, dtype: Any) -> jax.Array:
+    split = partition_spec(mesh, path, param.shape)
+    names = (None if name == "embed" else name for name in parameter_axes(path))
+    whole = PartitionSpec(
+        *(_mesh_axes(mesh, name, size, path) for name, size in zip(names, param.shape))
+    )
+    if split == whole:
+        return param
+
+    @jax.custom_vjp
+    def gather(param):
+        return jax.lax.with_sharding_constraint(param.astype(dtype), whole)
+
+    def backward(_, gradient):
+        share = jax.lax.with_sharding_constraint(gradient, split)
+        return (share.astype(param.dtype),)
+
+    gather.defvjp(lambda param: (gather(param), None), backward)
+    return gather(param)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -297,7 +501,7 @@ class ShardingRow:
     count: int  # parameters with this path, shape and spec
     bytes_per_device: int  # of all of them
     copies: int  # devices with the same share
-    note: str  # axes that are replicated because they do not divide
+    note: str  # axes that are replicated, or split less, because they do not divide
 
 
 def sharding_report(mesh: Mesh | AbstractMesh, abstract_params: Any) -> list[ShardingRow]:
@@ -308,11 +512,13 @@ def sharding_report(mesh: Mesh | AbstractMesh, abstract_params: Any) -> list[Sha
         spec = partition_spec(mesh, path, leaf.shape)
         share = NamedSharding(mesh, spec).shard_shape(tuple(leaf.shape))
         shares = math.prod(leaf.shape) // math.prod(share)
-        notes = [
-            f"{name} = {size} does not divide by {'x'.join(MESH_AXES[name])}: replicated"
-            for name, size, split in zip(axes, leaf.shape, spec)
-            if split is None and any(mesh.shape.get(a, 1) > 1 for a in MESH_AXES.get(name, ()))
-        ]
+        notes = []
+        for name, size in zip(axes, leaf.shape):
+            wanted, split = _wanted_axes(mesh, name), _dividing_axes(mesh, name, size)
+            if split != wanted:
+                factors = " x ".join(f"{axis} = {mesh.shape[axis]}" for axis in wanted)
+                instead = f"split over {' x '.join(split)} only" if split else "replicated"
+                notes.append(f"{name} = {size} does not divide by {factors}: {instead}")
         name = re.sub(r"layers_\d+", "layers_*", path)
         row = ShardingRow(
             path=name,

@@ -5,9 +5,10 @@ disks fill up, processes are killed in the middle of a line, and people edit fil
 """
 
 import os
-import pathlib
 from typing import Any, NamedTuple
 
+from instruct.errors import naming_file
+from instruct.files import path_of
 from instruct.json_text import parse_json
 
 
@@ -30,7 +31,8 @@ class MetricsFile(NamedTuple):
 def read_metrics(path: str | os.PathLike[str]) -> MetricsFile:
     """Reads a file with or without BOM, carriage returns and damage; no rows if it is missing."""
     try:
-        content = pathlib.Path(path).read_bytes()
+        with naming_file(path):
+            content = path_of(path).read_bytes()
     except FileNotFoundError:
         return MetricsFile([], 0, 0, False)
     lines = content.decode("utf-8-sig", errors="replace").split("\n")

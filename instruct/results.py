@@ -14,6 +14,9 @@ One JSON object per line, of four kinds (`kind`):
               `random_baseline` that of a random option
     failure   a task that could not be evaluated, and why; the next run tries it again
 
+The last field of a line is `crc32`, a checksum of the rest of it, which readers verify and remove;
+lines without one are taken as they are.
+
 Values are those of `metric_fns`: 0-100 for accuracies and overlaps, as in T5.
 A task is named by (task, mode): `gym.chain_sum` in `zs_noopt`.
 """
@@ -22,13 +25,12 @@ import dataclasses
 import json
 import math
 import os
-import pathlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import Any, TextIO
+from typing import Any
 
-from instruct.errors import UserError, naming_file
-from instruct.files import replace_file, replacing
-from instruct.json_text import parse_json
+from instruct.errors import UserError
+from instruct.files import LineFile, path_of, replace_file, replacing
+from instruct.json_text import parse_json, sealed_line, unsealed_line
 
 VERSION = 1
 FILE_NAME = "results.jsonl"
@@ -121,7 +123,7 @@ def to_line(row: Mapping[str, Any]) -> str:
     if isinstance(row.get("scores"), Mapping):
         finite["scores"] = {name: _finite(value) for name, value in row["scores"].items()}
     check_row(finite)
-    return json.dumps(finite, ensure_ascii=False, allow_nan=False) + "\n"
+    return sealed_line(json.dumps(finite, ensure_ascii=False, allow_nan=False)) + "\n"
 
 
 def read_rows(path: str | os.PathLike[str], kinds: Sequence[str] = ()) -> Iterator[dict[str, Any]]:
@@ -130,12 +132,12 @@ def read_rows(path: str | os.PathLike[str], kinds: Sequence[str] = ()) -> Iterat
     Ignores a last line without a line end (of an interrupted writer). Raises UserError for any
     other bad line.
     """
-    with open(path, "rb") as file:
+    with path_of(path).open("rb") as file:
         for number, line in enumerate(file, start=1):
             if not line.endswith(b"\n"):
                 return
             try:
-                row = parse_json(line)
+                row = parse_json(unsealed_line(line))
                 row = DEFAULTS.get(row.get("kind", ""), {}) | row
                 check_row(row)
             except (ValueError, AttributeError, TypeError) as error:
@@ -150,6 +152,7 @@ def read_rows(path: str | os.PathLike[str], kinds: Sequence[str] = ()) -> Iterat
 class ResultsWriter:
     """Appends results to a file, and keeps the tasks that an earlier run finished.
 
+    In a bucket the whole file is uploaded at each `write`.
     Opening a file removes failures and leftovers of an interrupted run: a cut line, and examples
     without metric lines. Existing results of other settings are a UserError unless `overwrite`.
 
@@ -162,18 +165,18 @@ class ResultsWriter:
     def __init__(
         self, path: str | os.PathLike[str], header: Mapping[str, Any], overwrite: bool = False
     ) -> None:
-        self.path = pathlib.Path(path)
+        self.path = path_of(path)
         self.finished: set[tuple[str, str]] = set()
-        self._file: TextIO | None = None
+        self._file: LineFile | None = None
         first = to_line({"kind": "header", "version": VERSION, **header})
         self.path.parent.mkdir(parents=True, exist_ok=True)
         if self.path.is_file() and not overwrite:
-            self._keep_finished(json.loads(first))
+            self._keep_finished(json.loads(unsealed_line(first.encode())))
         else:
             replace_file(self.path, first)
 
     def __enter__(self) -> "ResultsWriter":
-        self._file = self.path.open("a", encoding="utf-8")
+        self._file = LineFile(self.path)
         return self
 
     def __exit__(self, *unused: object) -> None:
@@ -183,11 +186,9 @@ class ResultsWriter:
     def write(self, rows: Iterable[Mapping[str, Any]]) -> None:
         """Checks and appends rows, and syncs the file."""
         assert self._file is not None, "use ResultsWriter in a with statement"
-        with naming_file(self.path):
-            for row in rows:
-                self._file.write(to_line(row))
-            self._file.flush()
-            os.fsync(self._file.fileno())
+        for row in rows:
+            self._file.write(to_line(row))
+        self._file.sync()
 
     def _keep_finished(self, header: Mapping[str, Any]) -> None:
         metrics = read_rows(self.path, ("metric",))

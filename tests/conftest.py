@@ -22,6 +22,7 @@ import sys
 
 import pytest
 
+from tests.gcs_emulator import GcsEmulator
 from tests.workspaces import workspace
 
 SHARED_DATA = pathlib.Path(__file__).resolve().parents[2] / "shared" / "data"
@@ -35,6 +36,26 @@ def _private_folders(tmp_path, monkeypatch):
     bridge = sys.modules.get("instruct.data.seqio.bridge")
     if bridge is not None:
         monkeypatch.setattr(bridge.RecordTask, "workspace", workspace())
+
+
+@pytest.fixture(scope="session")
+def _gcs_server():
+    # TensorStore reads these variables once in a process.
+    from instruct import buckets
+
+    with GcsEmulator() as emulator, pytest.MonkeyPatch.context() as patch:
+        patch.setattr(buckets, "_RETRIES", buckets._RETRIES | {"initial_delay": "10ms"})
+        for name, value in emulator.environment().items():
+            patch.setenv(name, value)
+        yield emulator
+
+
+@pytest.fixture
+def gcs(_gcs_server):
+    """An emulated Google Cloud Storage with the empty bucket gs://bucket, without errors."""
+    _gcs_server.clear()
+    yield _gcs_server
+    _gcs_server.clear()
 
 
 @pytest.fixture(scope="session")

@@ -18,6 +18,8 @@ SOURCE = pathlib.Path(__file__).with_suffix(".c")
 NUMBERS = ("EIO", "EROFS", "EDQUOT", "EACCES", "ESTALE", "ENOENT", "ENOSPC", "ENXIO")
 KINDS = ("write", "rename", "fsync", "open", "mkdir")
 FAULTS_A_KIND = 4
+# In place of an errno: SIGKILL; SIGKILL after half of a write; a jump of the wall clock.
+KILL, TEAR, JUMP = -1, -2, -3
 
 
 def compiled(folder: pathlib.Path) -> pathlib.Path | None:
@@ -34,6 +36,16 @@ def compiled(folder: pathlib.Path) -> pathlib.Path | None:
 def arm(folder: pathlib.Path, kind: str, number: int, call: int, for_ever: bool) -> None:
     """The `call`-th call of that kind below `folder` fails, and those after it if `for_ever`."""
     ctypes.CDLL(None).arm(str(folder).encode(), kind.encode(), number, call, int(for_ever))
+
+
+def set_jump(secs: int) -> None:
+    """The wall clock is off by this many seconds after a call that was armed with `JUMP`."""
+    ctypes.CDLL(None).set_jump(ctypes.c_long(secs))
+
+
+def calls_seen() -> int:
+    """Calls below the armed folder so far."""
+    return ctypes.CDLL(None).calls_seen()
 
 
 def disarm() -> int:
@@ -73,7 +85,8 @@ def main(folder: pathlib.Path) -> None:
         total = 0
         for fault in range(-1, FAULTS_A_KIND):
             run = folder / f"{kind}{fault}"
-            store = CheckpointStore(run, CheckpointConfig(async_save=fault % 2 == 0))
+            retry = {"save_retries": 2, "first_retry_secs": 0.01}
+            store = CheckpointStore(run, CheckpointConfig(async_save=fault % 2 == 0, **retry))
             store.save(1, state(1), {"at": 1})
             store.wait()
             name = NUMBERS[(fault + KINDS.index(kind)) % len(NUMBERS)]

@@ -86,10 +86,14 @@ WRONG_FLAGS = {
         ["async_save", "True or"],
     ),
     "bucket for a run": (
-        ["--gin.MODEL_DIR=gs://bucket/a"],
-        ["MODEL_DIR", "gs://bucket/a"],
+        ["--gin.MODEL_DIR=s3://bucket/a"],
+        ["MODEL_DIR", "s3://bucket/a", "gs://"],
     ),
-    "bucket for stores": (["--gin.STORE_DIR=s3://bucket/a"], ["STORE_DIR", "s3://bucket/a"]),
+    "address for stores": (
+        ["--gin.STORE_DIR=hdfs://host/a"],
+        ["STORE_DIR", "hdfs://host/a", "gs://"],
+    ),
+    "no bucket for stores": (["--gin.STORE_DIR=gs:///a"], ["STORE_DIR", "gs://BUCKET/PATH"]),
     "address for data": (["--gin.DATA_DIR=https://host/a"], ["DATA_DIR", "https://host/a"]),
     "file for stores": (["--gin.STORE_DIR=@/sums.jsonl"], ["STORE_DIR", "sums.jsonl is a file"]),
     "unknown home": (["--gin.MODEL_DIR=~nobody-here/a"], ["MODEL_DIR", "no such user"]),

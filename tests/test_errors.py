@@ -86,3 +86,15 @@ def test_a_failure_becomes_a_message_with_its_consequence():
         raise KeyError("a defect")
     with pytest.raises(UserError), explaining_storage_failures():
         raise UserError("a mistake") from OSError(errno.EIO, "Input/output error")
+
+
+def test_a_bucket_that_failed_after_all_attempts():
+    text = (
+        'ABORTED: Error opening "zarr" driver: Error reading "k/.zarray" in OCDBT database at '
+        "gs://bucket/runs/a/: Error reading gs://bucket/runs/a/manifest.ocdbt: All 32 retry "
+        "attempts failed: Service Unavailable [http_response_code='503']"
+    )
+    for error in (ValueError(text), OSError(errno.EIO, "x", "gs://bucket/runs/a/manifest.ocdbt")):
+        message = storage_failure(error)
+        assert message is not None and "gs://bucket/runs/a/" in message
+        assert "after many attempts" in message and "Check the network" in message

@@ -10,10 +10,16 @@ import pytest
 
 from instruct.errors import UserError
 from instruct.files import (
+    LineFile,
+    absolute_path,
+    any_folder,
+    any_path,
+    is_address,
     local_folder,
     local_path,
     locked,
     make_writable,
+    path_of,
     replace_file,
     replacing,
     whole_folder,
@@ -30,11 +36,40 @@ def test_paths_of_this_machine(tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     "value", ["gs://bucket/a", "s3://b", "hdfs://h/a", "http://x/a", "file:///a", "gs:/bucket/a"]
 )
-def test_addresses_are_refused(value, tmp_path, monkeypatch):
+def test_addresses_are_refused_where_a_file_is_needed(value, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(UserError, match=f"STORE_DIR is '{value}'.*not supported yet.*such as"):
-        local_path("STORE_DIR", value)
+    with pytest.raises(UserError, match=f"VOCABULARY is '{value}'.*not supported here.*such as"):
+        local_path("VOCABULARY", value)
     assert not list(tmp_path.iterdir())
+
+
+def test_paths_and_addresses(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for text, address in (("a", False), ("a:b", False), ("gs://b/a", True), ("gs:/b/a", True)):
+        assert is_address(text) is address
+    assert path_of("a") == pathlib.Path("a") and absolute_path("a") == tmp_path / "a"
+    assert any_path("MODEL_DIR", "runs/a") == pathlib.Path("runs/a")
+    assert any_folder("STORE_DIR", "stores") == pathlib.Path("stores")
+    for path in (path_of("gs://b/a"), absolute_path("gs://b/a"), any_folder("S", "gs://b/a")):
+        assert str(path) == "gs://b/a" and is_address(path)
+
+
+def test_nobody_waits_for_the_packages_of_buckets():
+    code = "import sys; from instruct import files, results, workspace; files.any_path('a', 'b')"
+    code += "; assert not {'etils', 'tensorstore', 'instruct.buckets'} & set(sys.modules)"
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_lines_are_appended(tmp_path):
+    path = tmp_path / "lines"
+    path.write_text("a\n")
+    lines = LineFile(path)
+    lines.write("é\n")
+    lines.sync()
+    assert path.read_text() == "a\né\n"
+    lines.write("c\n")
+    lines.close()
+    assert path.read_text() == "a\né\nc\n"
 
 
 @pytest.mark.parametrize("value", [3, None, "", True, ["a"], "a\0b", "~nobody-of-that-name/a"])

@@ -12,6 +12,7 @@ import jax
 import pytest
 
 from instruct import gin_config
+from instruct import mesh as meshes
 from instruct.cli import settings
 from instruct.cli.arguments import main
 from instruct.models.config import ModelConfig
@@ -179,6 +180,29 @@ def what_results_hang_on(*paths: str) -> dict:
 @pytest.mark.parametrize("recipe", files("recipes"))
 def test_hardware_changes_speed_only(recipe, hardware):
     assert what_results_hang_on(recipe, hardware) == what_results_hang_on(recipe)
+
+
+# Devices as JAX lists them: TPU v4 and v5p are named after TensorCores, two a chip.
+DEVICES = {
+    **{"1xh100": 1, "8xh100": 8, "2x8xh100": 16, "v4-8": 4, "v4-64": 32, "v5e-16": 16},
+    **{"v5e-256": 256, "2xv5e-256": 512, "v5p-64": 32, "v5p-128": 64, "v6e-64": 64},
+}
+
+
+@pytest.mark.parametrize("path", files("hardware"))
+def test_hardware_files_fill_their_devices_and_fit_flans_batch(path):
+    built = arguments("gin/recipes/flan_t5_small.gin", path)[gin_config.TRAIN]
+    name, config = pathlib.Path(path).stem, built["mesh"]
+    if name == "cpu":
+        assert config.sizes(3) == (1, 3, 1, 1, 1)
+        return
+    mesh = meshes.abstract_mesh(config, DEVICES[name])
+    assert f"slice = {mesh.shape['slice']}\n" in (ROOT / path).read_text()
+    meshes.check_batch_size(mesh, built["data"].batch_size, 1, built["data"].lengths)
+    rows = meshes.sharding_report(mesh, EncoderDecoder(built["model"]).abstract_params())
+    assert not [row.note for row in rows if row.note]
+    copies = {row.copies for row in rows if "kernel" in row.path}
+    assert copies == {mesh.shape["slice"]}, "one copy of every kernel in a slice"
 
 
 def test_a_hardware_file_that_changed_results_would_be_noticed(tmp_path):

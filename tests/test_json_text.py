@@ -1,8 +1,17 @@
 """JSON of any origin: one kind of error, with the reason."""
 
+import json
+
 import pytest
 
-from instruct.json_text import MAX_DEPTH, parse_json
+from instruct.json_text import (
+    MAX_DEPTH,
+    parse_json,
+    sealed,
+    sealed_line,
+    unsealed,
+    unsealed_line,
+)
 
 
 def test_values_and_byte_order_marks():
@@ -39,3 +48,17 @@ def test_a_name_that_occurs_twice():
     with pytest.raises(ValueError, match="'b' occurs twice in one object"):
         parse_json('{"a": {"b": 1, "c": 2, "b": 3}}', unique_names=True)
     assert parse_json('{"a": {"b": 1}, "b": 2}', unique_names=True) == {"a": {"b": 1}, "b": 2}
+
+
+def test_a_sealed_document_and_line_notice_any_change():
+    document = {"a": [1.5, "é"], "b": None}
+    assert unsealed(sealed(document)) == unsealed(document) == document
+    with pytest.raises(ValueError, match="not what was written"):
+        unsealed(sealed(document) | {"b": 0})
+    line = sealed_line('{"a": "é"}').encode()
+    assert set(json.loads(line)) == {"a", "crc32"}
+    assert unsealed_line(line) == unsealed_line(line + b"\n") == '{"a": "é"}'.encode()
+    assert unsealed_line(b'{"a": 1}\n') == b'{"a": 1}\n'
+    for changed in (line.replace(b'"a"', b'"b"'), b'{"a": 1, "crc32": 3}'):
+        with pytest.raises(ValueError, match="not what was written"):
+            unsealed_line(changed)

@@ -18,6 +18,7 @@ SOURCES = sorted(
 RANKS = {
     "prompts": 1,
     "report": 1,  # of what a run leaves behind; it imports no other package
+    "capacity": 1,  # of compiled programs and data sheets
     "data": 2,
     "models": 2,
     "checkpoints": 3,
@@ -45,7 +46,7 @@ REACH = {
     "flax": ("instruct.models.", "instruct.checkpoints."),
     "optax": ("instruct.train.",),
     "orbax": ("instruct.checkpoints.",),
-    "tensorstore": ("instruct.checkpoints.",),
+    "tensorstore": ("instruct.checkpoints.", "instruct.buckets"),
 }
 FORBIDDEN_NAMES = {"utils", "common", "helpers", "misc", "types", "core", "base", "lib", "manager"}
 
@@ -214,6 +215,7 @@ def test_no_unpickling_and_no_remote_code():
 # What else reads an environment variable than the command line: those of third-party programs.
 ENVIRONMENT_READERS = {
     "instruct.mesh": "JAX_PLATFORMS",
+    "instruct.buckets": "TENSORSTORE_CURL_LOW_SPEED",
     "instruct.data.quiet_tensorflow": "TF_CPP_MIN_LOG_LEVEL",
 }
 
@@ -232,6 +234,7 @@ def test_only_the_command_line_reads_the_environment(path):
 
 # Modules with state of the process that outlives a call.
 REGISTRIES = (
+    "instruct.distributed",  # this process's connection to the others, beside JAX's own
     "instruct.data.registry",  # tasks and mixtures
     "instruct.gin_config",  # texts that gin's own state was read from
     "instruct.report.faithfulness.quantities",  # readers, complete when it is imported

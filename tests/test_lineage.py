@@ -4,6 +4,7 @@ import json
 
 import pytest
 
+from instruct.json_text import sealed
 from instruct.lineage import read_lineage, run_folder, unrecorded
 
 
@@ -14,6 +15,15 @@ def write_run(folder, tasks, initial=None):
     if tasks is not None:
         (folder / "mixture.json").write_text(json.dumps({"leaves": [{"task": t} for t in tasks]}))
     return folder
+
+
+def test_a_changed_name_of_a_task_is_damage(tmp_path, caplog):
+    folder = write_run(tmp_path / "run", ["a", "b"])
+    path = folder / "mixture.json"
+    path.write_text(json.dumps(sealed(json.loads(path.read_text()))))
+    assert read_lineage(folder).tasks == {"a", "b"}
+    path.write_text(path.read_text().replace('"b"', '"c"'))
+    assert read_lineage(folder).tasks is None and "mixture.json is damaged" in caplog.text
 
 
 def test_every_run_of_the_chain_counts(tmp_path):

@@ -6,6 +6,7 @@ import pytest
 
 from instruct import results
 from instruct.errors import UserError
+from instruct.json_text import unsealed_line
 
 HEADER = {"suite": "s", "step": 5, "checkpoint": "c", "settings": {"num_examples": 2}}
 TASK = {
@@ -54,6 +55,17 @@ def test_a_row_survives_the_file(tmp_path):
     assert list(results.read_rows(path, ("metric",))) == read[2:]
 
 
+def test_a_changed_bit_is_noticed(tmp_path):
+    path = tmp_path / results.FILE_NAME
+    with results.ResultsWriter(path, HEADER) as writer:
+        writer.write([example(), metric()])
+    whole = path.read_bytes()
+    for position in range(len(whole) - 1):  # without the last line end the line is unfinished
+        path.write_bytes(whole[:position] + bytes([whole[position] ^ 1]) + whole[position + 1 :])
+        with pytest.raises(UserError, match=r"line \d: not a result .* Delete the file"):
+            list(results.read_rows(path))
+
+
 def test_lines_of_earlier_files_are_read(tmp_path):
     path = tmp_path / results.FILE_NAME
     unknown = {"source": "", "references": []}
@@ -66,7 +78,7 @@ def test_lines_of_earlier_files_are_read(tmp_path):
     line = {name: value for name, value in metric().items() if name in names}
     path.write_text("".join(f"{json.dumps(one)}\n" for one in (header, row, line)))
     assert list(results.read_rows(path, ("example",))) == [row | unknown]
-    assert json.loads(results.to_line(row)) == row | unknown
+    assert json.loads(unsealed_line(results.to_line(row).encode())) == row | unknown
     (read,) = results.read_rows(path, ("metric",))
     assert read == metric() | {name: None for name in metric() if name not in line}
     assert results.exemplars_of([read]) is None and results.chance_level(read) == 10.0

@@ -3,54 +3,78 @@
     MODEL_DIR/checkpoints/<step>/params     parameters, T5X's names, one layer after another
                                 /training   step and optimiser slots, laid out alike
                                 /input      JSON: input position and statistics, checksums
-                                /records    JSON: run.json and the rows of metrics.jsonl so far
+                                /records    JSON: run.json, rows of metrics.jsonl, goodput so far
+                                /pinned     made by the user: never remove this checkpoint
 
 Orbax writes a step into a temporary folder and renames it when everything is on disk, so a process
 killed at any time leaves no partial checkpoint that looks complete. Orbax does not detect a changed
 byte in the middle of an array: `input` holds a checksum of every array, and a hash of itself. A
 damaged newest checkpoint becomes `damaged-<step>` when a run resumes from an older one.
+In a bucket (gs://) Orbax writes the step in its place and marks it as committed with its last
+object; a step without that mark does not count and is deleted when the run starts again. A removed
+checkpoint loses the mark first. `damaged-<step>` is a copy there, and free space is not checked.
 Stacked layers (`scan_layers`) are unstacked for saving and stacked again on reading, so either
 layout reads a checkpoint, under any mesh.
 """
 
+import concurrent.futures
 import contextlib
 import dataclasses
 import errno
+import functools
 import itertools
 import logging
 import math
+import os
 import pathlib
 import shutil
+import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import jax
-import jax.numpy as jnp
+import numpy as np
 import orbax.checkpoint as ocp
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from instruct.checkpoints.checkpoint_files import (
     PARAMS,
+    PINNED,
     TRAINING,
     checkpoint_steps,
     checksums,
     for_orbax,
     has_stacked_layers,
+    is_unfinished,
     read_document,
     read_item,
     read_newest,
     read_records,
-    sealed,
+    withdraw,
 )
 from instruct.checkpoints.train_state import TrainState, state_from_tree, training_tree
-from instruct.errors import RunFailed, UserError, storage_error_number, storage_error_path
+from instruct.distributed import barrier
+from instruct.errors import (
+    TRANSIENT,
+    RunFailed,
+    UserError,
+    errno_words,
+    storage_error_number,
+    storage_error_path,
+)
 from instruct.fields import bounded, check_fields
+from instruct.files import absolute_path, is_address
+from instruct.json_text import sealed
 from instruct.models.layout import unstack_layers
+
+_log = logging.getLogger(__name__)
 
 _TEMPORARY = "orbax-checkpoint-tmp"
 # Random floats shrink by some 7 % when written.
 _LEAST_SHARE = 0.9
 # Errors of a name that a file system cannot keep.
 _NAME_ERRORS = (errno.ENAMETOOLONG, errno.EINVAL, errno.EILSEQ)
+_FOR_EVER_SECS = 4 * 10**9
 # One program for all slices, compiled once.
 _unstack_jitted = jax.jit(unstack_layers)
 
@@ -61,22 +85,37 @@ class CheckpointConfig:
 
     Attributes:
         save_every_steps: save at every multiple and at the end; None: at the end only.
-        keep: number of newest checkpoints to keep.
+        keep: number of newest checkpoints to keep. Pinned ones are kept as well (see `PINNED`).
+        keep_every_steps: keep every multiple of it as well; a multiple of `save_every_steps`.
         keep_best: number of best ones by `best_metric` to keep as well, among steps that were both
             evaluated and saved; 0 for none.
         best_metric: name of a metric of the evaluation, as in metrics.jsonl.
         best_is_lowest: a lower `best_metric` is better.
         async_save: write while training continues.
+        save_retries: times that a save is tried again after an error that storage may recover from
+            (`instruct.errors.TRANSIENT`). Retries need a copy of the state in host memory. Several
+            processes do not retry: each would have to know of the others' errors.
+        first_retry_secs: seconds before the first retry; twice as long before each later one.
     """
 
     save_every_steps: int | None = bounded(1000, least=1)
     keep: int = bounded(3, least=1)
+    keep_every_steps: int | None = bounded(None, least=1)
     keep_best: int = bounded(1, least=0)
     best_metric: str = "eval/loss"
     best_is_lowest: bool = True
     async_save: bool = True
+    save_retries: int = bounded(5, least=0, most=20)
+    first_retry_secs: float = bounded(2.0, least=0.0, most=600.0)
 
-    __post_init__ = check_fields
+    def __post_init__(self) -> None:
+        check_fields(self)
+        every, saved = self.keep_every_steps, self.save_every_steps
+        if every is not None and (saved is None or every % saved):
+            raise UserError(
+                f"CheckpointConfig.keep_every_steps is {every}, and save_every_steps {saved}: give "
+                "a multiple of save_every_steps, since only saved steps can be kept."
+            )
 
 
 class Resumed(NamedTuple):
@@ -105,22 +144,28 @@ class CheckpointStore:
     """
 
     def __init__(self, folder: str | pathlib.Path, config: CheckpointConfig | None = None) -> None:
-        self.folder = pathlib.Path(folder).absolute()
+        self.folder = absolute_path(folder)
+        self._in_bucket = is_address(folder)
         self._config = config or CheckpointConfig()
+        self._writer = self._open_writer()
+        self._threads = concurrent.futures.ThreadPoolExecutor(1, "checkpoint")
+        self._saving: concurrent.futures.Future[None] | None = None
+        self.folder.mkdir(parents=True, exist_ok=True)
+        self._remove_leftovers()
+
+    def _open_writer(self) -> ocp.Checkpointer:
         # If a folder cannot be created in the background, threads wait for it for 20 minutes, and
         # the process waits for them.
         options = ocp.AsyncOptions(create_directories_asynchronously=False)
+        if jax.process_count() == 1:
+            # Orbax reads the wall clock, which may jump by hours when it is set.
+            options = dataclasses.replace(options, timeout_secs=_FOR_EVER_SECS)
         handler = ocp.CompositeCheckpointHandler(
             composite_options=ocp.CompositeOptions(async_options=options)
         )
-        self._writer = (
-            ocp.AsyncCheckpointer(handler, async_options=options)
-            if self._config.async_save
-            else ocp.Checkpointer(handler)
-        )
-        self._writing = False
-        self.folder.mkdir(parents=True, exist_ok=True)
-        self._remove_leftovers()
+        if self._config.async_save:
+            return ocp.AsyncCheckpointer(handler, async_options=options)
+        return ocp.Checkpointer(handler)
 
     def steps(self) -> list[int]:
         """Steps of all checkpoints on disk, in order."""
@@ -141,17 +186,14 @@ class CheckpointStore:
         """Saves in the background, after the previous save; `state` may be donated afterwards.
 
         Does nothing if `step` is saved already. `input_state` holds JSON values, `metrics` those of
-        an evaluation at this step, `records` the `run` and `rows` of `read_records`. Raises OSError
-        if the storage failed; older checkpoints are intact.
+        an evaluation at this step, `records` those of `read_records`. Raises OSError if the storage
+        failed, and in all retries too; older checkpoints are intact.
         """
         self.wait()
         if step in self.steps():
             return
-        size = sum(leaf.nbytes for leaf in jax.tree.leaves(state))
-        free = shutil.disk_usage(self.folder).free
-        if free < _LEAST_SHARE * size:
-            why = f"it takes {size / 1e6:,.1f} MB, {free / 1e6:,.1f} MB are free"
-            raise self._save_error(errno.ENOSPC, f"no space left for a checkpoint: {why}")
+        if not self._in_bucket:
+            self._check_free_space(sum(leaf.nbytes for leaf in jax.tree.leaves(state)))
         items = {PARAMS: state.params, TRAINING: training_tree(state)}
         if has_stacked_layers(state.params):
             items = _unstack_jitted(items)
@@ -162,9 +204,59 @@ class CheckpointStore:
             "checksums": checksums(items),
         }
         records = {"run": {}, "rows": [], **(records or {})}
-        with self._naming_disk_errors():
-            self._writing = True
-            self._write(self.folder / str(step), items, document, records)
+        write = functools.partial(
+            self._write, self.folder / str(step), document=document, records=records
+        )
+        retries = self._config.save_retries if jax.process_count() == 1 else 0
+        copies = jax.tree.map(np.array, jax.device_get(items)) if retries else {}
+        error = _error_of(functools.partial(write, items))
+        retry = functools.partial(write, copies)
+        self._saving = self._threads.submit(self._finish, step, error, retry, retries)
+        if error is not None or not self._config.async_save:
+            self.wait()
+
+    def _finish(
+        self, step: int, error: Exception | None, retry: Callable[[], None], retries: int
+    ) -> None:
+        """Waits until a save is on disk; retries it after errors that may pass. Raises as `save`.
+
+        Args:
+            error: what starting the save raised.
+            retry: starts the same save again, into a folder of its own: after a failed `fsync` the
+                files of the first one cannot be trusted.
+            retries: most calls of `retry`.
+        """
+        for number in itertools.count(1):
+            try:
+                with self._naming_disk_errors():
+                    if error is not None:
+                        raise error
+                    self._wait_for_writer()
+                return
+            except OSError as failure:
+                if failure.errno is None or failure.errno not in TRANSIENT or number > retries:
+                    raise
+                secs = self._config.first_retry_secs * 2 ** (number - 1)
+                why = f"{errno_words(failure.errno)} at {failure.filename}"
+                _log.warning(
+                    "the checkpoint of step %d could not be written (%s); retry %d of %d in %g s",
+                    *(step, why, number, retries, secs),
+                )
+            time.sleep(secs)
+            self._writer = self._open_writer()
+            # An error after the last rename leaves a checkpoint that nobody knows to be whole.
+            left = [path for path in (self.folder / str(step),) if path.exists()]
+            error = _error_of(lambda left=left: (self._remove(left), retry()))
+
+    def _wait_for_writer(self) -> None:
+        if isinstance(self._writer, ocp.AsyncCheckpointer):
+            self._writer.wait_until_finished()
+
+    def _check_free_space(self, size: int) -> None:
+        free = shutil.disk_usage(self.folder).free
+        if free < _LEAST_SHARE * size:
+            why = f"it takes {size / 1e6:,.1f} MB, {free / 1e6:,.1f} MB are free"
+            raise self._save_error(errno.ENOSPC, f"no space left for a checkpoint: {why}")
 
     def _write(
         self, folder: pathlib.Path, items: Mapping[str, Any], document: Any, records: Any
@@ -179,30 +271,35 @@ class CheckpointStore:
 
     def wait(self) -> None:
         """Waits until every save is on disk, then removes old ones. Raises as `save`."""
-        if not self._writing:
+        saving, self._saving = self._saving, None
+        if saving is None:
             return
-        with self._naming_disk_errors():
-            self._writing = False
-            if isinstance(self._writer, ocp.AsyncCheckpointer):
-                self._writer.wait_until_finished()
+        saving.result()
         kept = self._steps_to_keep()
-        self._remove(self.folder / str(step) for step in self.steps() if step not in kept)
+        try:
+            self._remove(self.folder / str(step) for step in self.steps() if step not in kept)
+        except OSError as error:
+            if error.errno not in TRANSIENT:
+                raise
+            _log.warning("old checkpoints are removed after the next save (%s)", error)
 
     def check_folder(self) -> None:
         """Writes and opens a checkpoint of one number, so that training starts where it can save.
 
         Raises UserError if Orbax cannot use the folder, OSError as `save`.
         """
-        probe, number = self.folder / f"probe.{_TEMPORARY}", {"number": jnp.int32(0)}
+        probe = self.folder / f"probe.{_TEMPORARY}"
+        everywhere = NamedSharding(Mesh(np.array(jax.devices()), "all"), PartitionSpec())
+        number = {"number": jax.make_array_from_callback((), everywhere, lambda _: np.int32(0))}
         try:
             with self._naming_disk_errors():
                 sums = {f"{item}/number": 0 for item in (PARAMS, TRAINING)}
                 document = {"input": {}, "metrics": {}, "checksums": sums}
                 items = {PARAMS: number, TRAINING: number}
                 self._write(probe, items, document, {"run": {}, "rows": []})
-                if isinstance(self._writer, ocp.AsyncCheckpointer):
-                    self._writer.wait_until_finished()
+                self._wait_for_writer()
             _open(probe, number, number)
+            barrier("probe opened")  # process 0 deletes it
         except (ValueError, RuntimeError, UserError, OSError) as error:
             if isinstance(error, OSError) and error.errno not in _NAME_ERRORS:
                 raise
@@ -226,6 +323,7 @@ class CheckpointStore:
         try:
             self.wait()
         finally:
+            self._threads.shutdown()
             self._close_writer()
 
     def _close_writer(self) -> None:
@@ -235,9 +333,12 @@ class CheckpointStore:
                 self._writer.close()
 
     def _steps_to_keep(self) -> set[int]:
-        """The newest steps, and the best of those that were evaluated."""
+        """The newest steps, multiples, pinned ones, and the best of those that were evaluated."""
         config, steps = self._config, self.steps()
         kept = set(steps[-config.keep :])
+        kept.update(step for step in steps if (self.folder / str(step) / PINNED).exists())
+        if config.keep_every_steps:
+            kept.update(step for step in steps if step % config.keep_every_steps == 0)
         if config.keep_best:
             values = {}
             for step in steps:
@@ -255,6 +356,10 @@ class CheckpointStore:
         if jax.process_index() != 0:
             return
         for folder in list(folders):
+            if self._in_bucket:
+                withdraw(folder)
+                cast(Any, folder).rmtree()
+                continue
             if _TEMPORARY not in folder.name:
                 folder = folder.rename(folder.with_name(f"{folder.name}.{_TEMPORARY}-removed"))
             if folder.is_dir() and not folder.is_symlink():
@@ -263,7 +368,10 @@ class CheckpointStore:
                 folder.unlink(missing_ok=True)
 
     def _remove_leftovers(self) -> None:
-        self._remove(self.folder.glob(f"*{_TEMPORARY}*"))
+        leftovers = list(self.folder.glob(f"*{_TEMPORARY}*"))
+        if self._in_bucket and self.folder.is_dir():
+            leftovers += [f for f in self.folder.iterdir() if f.name.isdigit() and is_unfinished(f)]
+        self._remove(leftovers)
 
     def resume(
         self, abstract_state: TrainState, step: int | None = None
@@ -333,6 +441,8 @@ class CheckpointStore:
             yield
         except Exception as error:
             number = storage_error_number(error)
+            if number is None and isinstance(error, TimeoutError):  # Orbax's, of several processes
+                number = errno.ETIMEDOUT
             if number is None:
                 raise
             # A partial checkpoint takes space and helps nobody.
@@ -343,7 +453,19 @@ class CheckpointStore:
                 problem = "no space left for a checkpoint: the disk filled up while writing"
                 raise self._save_error(number, problem) from error
             path = storage_error_path(error)
+            path = (
+                path if os.path.isabs(path) else ""
+            )  # relative to a folder that was being deleted
             raise self._save_error(number, "a checkpoint could not be written", path) from error
+
+
+def _error_of(function: Callable[[], object]) -> Exception | None:
+    """What a function raises."""
+    try:
+        function()
+    except Exception as error:
+        return error
+    return None
 
 
 def _open(folder: pathlib.Path, params: Any, training: Any) -> None:

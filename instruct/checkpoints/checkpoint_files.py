@@ -5,31 +5,36 @@
 
 import contextlib
 import errno
-import hashlib
 import json
 import logging
 import os
 import pathlib
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from typing import Any
+from typing import Any, cast
 
 import jax
 import jax.numpy as jnp
 import orbax.checkpoint as ocp
 from etils import epath
 
-from instruct.errors import UserError, storage_error_number
+from instruct.errors import LOST_FILE, UserError, naming_file, storage_error_number
+from instruct.files import absolute_path, is_address
+from instruct.json_text import unsealed
 from instruct.mesh import tree_paths
 from instruct.models.layout import stack_layers, unstack_layers
 
 FOLDER = "checkpoints"
 PARAMS, TRAINING, INPUT, RECORDS = "params", "training", "input", "records"
+# A file of this name in a checkpoint's folder, whatever it holds, keeps the checkpoint for ever.
+PINNED = "pinned"
 # The file of an item that is one JSON object.
 JSON_FILE = "metadata"
-_HASH = "sha256"
-# Errors of files that are lost or replaced; any other number is a failure of the storage.
-_LOST = (None, errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.ELOOP)
+# Orbax's file with the times of a save, its field, and the file that it writes last.
+_METADATA, _COMMIT_TIME = "_CHECKPOINT_METADATA", "commit_timestamp_nsecs"
+COMMITTED = "commit_success.txt"
+# Buckets that Orbax writes to and T5X's checkpoints are read from.
+REMOTE = "gs://"
 
 
 def _not_of_an_abandoned_read(record: logging.LogRecord) -> bool:
@@ -72,7 +77,9 @@ def _detecting_damage(folder: pathlib.Path) -> Iterator[None]:
             raise UserError(
                 f"checkpoint {folder} may not be read by this user; make its files readable."
             ) from error
-        if number not in _LOST:
+        if number is not None and number not in LOST_FILE:
+            if isinstance(error, OSError) and error.filename is None:  # of an open file
+                error.filename = str(folder)
             raise
         raise DamagedCheckpoint(folder, error) from error
 
@@ -119,12 +126,19 @@ class _LocalPath(type(epath.Path())):  # pyright: ignore[reportUntypedBaseClass]
 def for_orbax(folder: pathlib.Path) -> epath.Path:
     """The folder as Orbax's functions should get it. Raises UserError as `check_storable`."""
     check_storable(folder)
-    return _LocalPath(folder)
+    return cast(Any, folder) if is_address(folder) else _LocalPath(folder)
 
 
 def check_storable(path: pathlib.Path) -> None:
-    """Raises UserError for a path that TensorStore, which writes the arrays, misreads."""
+    """Raises UserError for a path that Orbax cannot use, or TensorStore, which writes the arrays,
+    misreads.
+    """
     text = str(path)
+    if is_address(path) and not text.startswith(REMOTE):
+        raise UserError(
+            f"{text}: checkpoints of training are kept on this machine or at {REMOTE}, since Orbax "
+            "writes to no other buckets. Choose another MODEL_DIR, or mount that bucket."
+        )
     if "\\" in text:
         problem = "has a backslash, which TensorStore reads as a slash"
     elif text != text.encode("utf-8", "replace").decode("utf-8"):
@@ -140,7 +154,7 @@ def checkpoint_steps(path: str | pathlib.Path) -> list[int]:
     In a folder `checkpoints` every number counts, also a file or an empty folder: that is a damaged
     checkpoint, and reading it says so. In any other folder a number needs at least one item.
     """
-    folder = steps_folder(pathlib.Path(path).expanduser().absolute())
+    folder = steps_folder(absolute_path(path))
     if not folder.is_dir():
         return []
     numbered = [child for child in folder.iterdir() if re.fullmatch(r"0|[1-9]\d*", child.name)]
@@ -148,12 +162,35 @@ def checkpoint_steps(path: str | pathlib.Path) -> list[int]:
     return sorted(
         int(child.name)
         for child in numbered
-        if folder.name == FOLDER or any((child / item).is_dir() for item in items)
+        if (folder.name == FOLDER or any((child / item).is_dir() for item in items))
+        and not (is_address(child) and is_unfinished(child))
     )
 
 
 def steps_folder(path: pathlib.Path) -> pathlib.Path:
     return path / FOLDER if (path / FOLDER).is_dir() else path
+
+
+def is_unfinished(folder: pathlib.Path) -> bool:
+    """Whether a checkpoint in a bucket was not written to its end, or is being removed.
+
+    Orbax writes `_CHECKPOINT_METADATA` first, and at the end a time into it and a commit file. A
+    checkpoint that was copied there from this machine has both; `convert` writes neither.
+    """
+    if (folder / COMMITTED).is_file():
+        return False
+    try:
+        return json.loads((folder / _METADATA).read_bytes()).get(_COMMIT_TIME) is None
+    except FileNotFoundError:
+        return False
+    except (ValueError, AttributeError):
+        return True
+
+
+def withdraw(folder: pathlib.Path) -> None:
+    """Makes a checkpoint in a bucket unfinished at once, however long its deletion takes."""
+    (folder / _METADATA).write_bytes(json.dumps({_COMMIT_TIME: None}).encode())
+    (folder / COMMITTED).unlink(missing_ok=True)
 
 
 def step_of(place: str | pathlib.Path) -> int:
@@ -182,26 +219,18 @@ def has_stacked_layers(tree: Any) -> bool:
     return any("layers" in path.split("/") for path, _ in tree_paths(tree))
 
 
-def sealed(document: Mapping[str, Any]) -> dict[str, Any]:
-    """The JSON object with a hash of itself: a changed digit is still valid JSON."""
-    plain = json.loads(json.dumps(document))
-    return {**plain, _HASH: _hash_of(plain)}
-
-
-def _hash_of(document: Mapping[str, Any]) -> str:
-    return hashlib.sha256(json.dumps(document, sort_keys=True).encode()).hexdigest()
-
-
 def _read_sealed(folder: pathlib.Path, item: str) -> dict[str, Any]:
     name = f"{item}/{JSON_FILE}"
+    with naming_file(folder / name):
+        content = (folder / name).read_bytes()
     try:
-        document = json.loads((folder / name).read_bytes())
+        document = json.loads(content)
     except ValueError as error:
         raise ValueError(f"{name} is no JSON: {error}") from error
-    seal = document.pop(_HASH, None)  # earlier versions wrote none
-    if seal is not None and seal != _hash_of(document):
-        raise ValueError(f"{name} is not what was written")
-    return document
+    try:
+        return unsealed(document)
+    except ValueError as error:
+        raise ValueError(f"{name} {error}") from None
 
 
 def read_document(folder: pathlib.Path) -> dict[str, Any]:

@@ -33,7 +33,7 @@ from instruct.checkpoints.weights import (
 )
 from instruct.data.vocab import check_embedding_rows, load_vocabulary, why_unread
 from instruct.errors import UserError, unknown_name
-from instruct.files import local_path
+from instruct.files import absolute_path, any_path, local_path
 from instruct.models.config import SIZES, ModelConfig
 
 
@@ -100,7 +100,7 @@ def convert(
             f"{fresh[0].ours} is mapped to None, but converting has no fresh values; use "
             "train.initial_mapping for that."
         )
-    path = local_path("--to", target).absolute()
+    path = any_path("--to", target).absolute()
     state = _slots_of(opened, arrays) if slots else {}
     if to == t5x.KIND:
         t5x_writing.write_checkpoint(path, arrays, written, slots=state, step=opened.step)
@@ -133,7 +133,7 @@ def _architecture(
 def _settings_folder(kind: str, place: str) -> pathlib.Path | None:
     """The folder with a checkpoint's tokenizer and generation settings, if it has one."""
     if kind == native.KIND:
-        return native.carried_folder(pathlib.Path(place))
+        return native.carried_folder(absolute_path(place))
     return pathlib.Path(place) if kind == huggingface.KIND else None
 
 

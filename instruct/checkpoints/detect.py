@@ -8,10 +8,9 @@ from typing import NamedTuple
 
 from instruct.checkpoints import huggingface, native, t5x
 from instruct.checkpoints.checkpoint_files import PARAMS, checkpoint_steps, steps_folder
-from instruct.checkpoints.stores import REMOTE
 from instruct.checkpoints.weights import Checkpoint
 from instruct.errors import UserError
-from instruct.files import local_path
+from instruct.files import absolute_path, any_path, is_address
 
 KINDS = {
     native.KIND: "a checkpoint of this program",
@@ -24,7 +23,7 @@ _HUB_NAME = re.compile(r"([A-Za-z0-9][\w.-]*/)?[A-Za-z0-9][\w.-]*")
 
 
 class Found(NamedTuple):
-    """`kind` is one of `KINDS`; `place` the checkpoint itself, a path or `gs://` address."""
+    """`kind` is one of `KINDS`; `place` the checkpoint itself, a path or an address."""
 
     kind: str
     place: str
@@ -35,21 +34,17 @@ def detect(path: str | os.PathLike[str], step: int | None = None) -> Found:
 
     Args:
         path: a MODEL_DIR, a step's folder, a T5X folder with `checkpoint_<step>` or such a step,
-            a Hugging Face folder or a model's folder in its cache, a file of one of them, or a
-            T5X step at `gs://`.
+            a Hugging Face folder or a model's folder in its cache, or a file of one of them. At
+            an address: of this program or T5X.
         step: of a folder with several; None for the newest.
 
     Raises:
         UserError: there is no checkpoint of any kind, or none of that step.
     """
     text = str(path)
-    if text.startswith(REMOTE):
-        return Found(t5x.KIND, _remote_step(text.rstrip("/"), step))
-    if re.match(r"\w+://", text):
-        raise UserError(
-            f"checkpoint {text!r}: only paths and {REMOTE} (T5X) are read; download it first."
-        )
-    folder = local_path("checkpoint", path).absolute()
+    folder = any_path("checkpoint", path).absolute()
+    if is_address(folder) and _T5X_STEP.fullmatch(folder.name) and _is_t5x(folder):
+        return Found(t5x.KIND, str(folder))  # without a list of its thousands of objects
     if folder.is_file():
         folder = folder.parent
     if (folder / PARAMS).is_dir():
@@ -60,6 +55,11 @@ def detect(path: str | os.PathLike[str], step: int | None = None) -> Found:
     patterns = ("*.safetensors", "*.safetensors.index.json", "*.bin")
     patterns += (huggingface.CONFIG, huggingface.ADAPTER)
     if any(True for pattern in patterns for _ in folder.glob(pattern)):
+        if is_address(folder):
+            raise UserError(
+                f"checkpoint {text!r} is a Hugging Face folder, which is read from a folder of "
+                "this machine only; download it first."
+            )
         return Found(huggingface.KIND, str(folder))
     if _is_t5x(folder):
         return Found(t5x.KIND, str(folder))
@@ -80,7 +80,7 @@ def open_checkpoint(
     """
     checkpoint = detect(path, step)
     if checkpoint.kind == native.KIND:
-        return native.open_checkpoint(pathlib.Path(checkpoint.place), slots)
+        return native.open_checkpoint(absolute_path(checkpoint.place), slots)
     if checkpoint.kind == t5x.KIND:
         return t5x.open_checkpoint(checkpoint.place, slots)
     if slots:
@@ -124,17 +124,6 @@ def _cached_snapshot(folder: pathlib.Path) -> pathlib.Path | None:
         names = ", ".join(path.name for path in chosen[:6])
         raise UserError(f"{folder} holds several revisions ({names}); give {folder}/snapshots/ONE.")
     return chosen[0] if chosen else None
-
-
-def _remote_step(address: str, step: int | None) -> str:
-    if _T5X_STEP.fullmatch(address.rpartition("/")[2]):
-        return address
-    if step is None:
-        raise UserError(
-            f"checkpoint {address!r}: give a step's folder, such as {address}/checkpoint_1100000; "
-            "buckets are not searched."
-        )
-    return f"{address}/checkpoint_{step}"
 
 
 def _nothing_there(folder: pathlib.Path, step: int | None) -> str:

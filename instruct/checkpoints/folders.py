@@ -24,7 +24,7 @@ def new_folder(target: str | os.PathLike[str], num_bytes: int) -> Iterator[pathl
     Raises UserError if `target` is taken (not an empty folder) or cannot be written, OSError
     (ENOSPC) unless `num_bytes` are free.
     """
-    path = files.local_path("the folder to write", target).absolute()
+    path = files.any_path("the folder to write", target).absolute()
     with contextlib.ExitStack() as stack:
         try:
             if path.is_symlink() or path.is_file() or (path.is_dir() and any(path.iterdir())):

@@ -20,11 +20,11 @@ from instruct.checkpoints import checkpoint_files, native
 from instruct.checkpoints.arrays import LazyArray, fingerprint
 from instruct.checkpoints.checkpoint_files import PARAMS, read_document, read_item, step_of
 from instruct.checkpoints.detect import KINDS, detect, open_checkpoint, t5x_steps
-from instruct.checkpoints.stores import REMOTE
 from instruct.checkpoints.tokenizers import vocabulary_of
 from instruct.checkpoints.trained_run import TrainedRun
 from instruct.checkpoints.weights import FRESH, compare_models, fit
 from instruct.errors import UserError
+from instruct.files import absolute_path
 from instruct.mesh import tree_paths
 from instruct.models.config import ModelConfig
 
@@ -45,7 +45,7 @@ def load_params(path: str | os.PathLike[str], abstract_params: Any, step: int | 
     """
     checkpoint = detect(path, step)
     if checkpoint.kind == native.KIND:
-        folder = pathlib.Path(checkpoint.place)
+        folder = absolute_path(checkpoint.place)
         return read_item(folder, PARAMS, abstract_params, read_document(folder)["checksums"])
     opened = open_checkpoint(checkpoint.place)
     arrays, report = fit(opened, _flat_shapes(abstract_params), "the model")
@@ -174,18 +174,13 @@ def _flat_shapes(abstract_params: Any) -> dict[str, tuple[int, ...]]:
 
 
 def find_checkpoint(path: str | os.PathLike[str], step: int | None = None) -> pathlib.Path:
-    """The folder of one local checkpoint of any kind at or below `path`, see `detect`."""
-    if os.fspath(path).startswith(REMOTE):
-        raise UserError(
-            f"checkpoint {os.fspath(path)!r} is remote; eval and infer read local ones. Download "
-            "and convert it once, or give it to training as INITIAL_CHECKPOINT_PATH."
-        )
-    return pathlib.Path(detect(path, step).place)
+    """The folder of one checkpoint of any kind at or below `path`, see `detect`."""
+    return absolute_path(detect(path, step).place)
 
 
 def checkpoint_steps(path: str | os.PathLike[str]) -> list[int]:
     """Steps of the checkpoints below a folder, in order; none of a Hugging Face folder."""
-    path = pathlib.Path(path).expanduser().absolute()
+    path = absolute_path(path)
     return checkpoint_files.checkpoint_steps(path) or t5x_steps(path)
 
 
@@ -231,13 +226,11 @@ def trained_run(folder: pathlib.Path, source: str | os.PathLike[str], entry: str
     `entry`: see `TrainedRun`.
     """
     run = TrainedRun.read(folder, entry)
-    if os.fspath(source).startswith(REMOTE):
-        return run
     try:
         checkpoint = detect(source)
     except UserError:
         return run  # loading raises the error
-    place = pathlib.Path(checkpoint.place)
+    place = absolute_path(checkpoint.place)
     if checkpoint.kind == native.KIND:
         info = native.run_info(place, folder / native.RUN_FILE, run.info)
         # A converted checkpoint may have been moved since, and its tokenizer with it.

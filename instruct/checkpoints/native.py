@@ -16,6 +16,7 @@ import numpy as np
 
 from instruct.checkpoints.arrays import Index, LazyArray, held
 from instruct.checkpoints.checkpoint_files import (
+    COMMITTED,
     FOLDER,
     INPUT,
     JSON_FILE,
@@ -25,7 +26,6 @@ from instruct.checkpoints.checkpoint_files import (
     check_names,
     read_document,
     read_records,
-    sealed,
     step_of,
 )
 from instruct.checkpoints.folders import json_bytes, new_folder, read_json
@@ -35,6 +35,7 @@ from instruct.checkpoints.tokenizers import vocabulary_of
 from instruct.checkpoints.trained_run import SPEED_ONLY, recorded_model
 from instruct.checkpoints.weights import COMPUTED_FIELDS, Checkpoint
 from instruct.errors import UserError
+from instruct.json_text import sealed
 from instruct.models.config import SIZES, ModelConfig
 
 KIND = "instruct"
@@ -240,6 +241,7 @@ def _write_item(folder: pathlib.Path, item: str, arrays: Mapping[str, LazyArray]
         "custom_metadata": None,
     }
     (folder / item / "_METADATA").write_text(json.dumps(described), encoding="utf-8")
+    (folder / item / COMMITTED).touch()  # without it Orbax reads nothing from a bucket
     return sums
 
 

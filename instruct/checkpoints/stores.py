@@ -15,12 +15,12 @@ import numpy as np
 import tensorstore as ts
 
 from instruct.checkpoints.arrays import Index, LazyArray
-from instruct.checkpoints.checkpoint_files import check_storable
+from instruct.checkpoints.checkpoint_files import REMOTE, check_storable
 from instruct.checkpoints.folders import refuse_link
 from instruct.errors import UserError, storage_error_number
+from instruct.files import is_address
 from instruct.json_text import parse_json
 
-REMOTE = "gs://"
 # What TensorStore raises.
 _ERRORS = (ValueError, OSError, RuntimeError)
 
@@ -92,6 +92,8 @@ def _spec_of(place: str) -> dict[str, Any]:
 
 def refuse_links(folder: pathlib.Path) -> None:
     """Raises UserError if anything below a folder is a symbolic link that leads out of it."""
+    if is_address(folder):
+        return
     home = folder.resolve()
     for parent, folders, files in os.walk(folder):
         for name in (*folders, *files):

@@ -9,13 +9,14 @@ import atexit
 import contextlib
 import difflib
 import importlib
+import io
 import logging
 import os
 import pathlib
 import sys
 import threading
 import traceback
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from instruct.cli import report_flags
@@ -35,7 +36,7 @@ gin flags:
 
 macros every run file knows: MODEL_DIR MIXTURE_OR_TASK_NAME MIXTURE_OR_TASK_MODULE
 TASK_FEATURE_LENGTHS TRAIN_STEPS BATCH_SIZE LEARNING_RATE DROPOUT_RATE INITIAL_CHECKPOINT_PATH
-SEED VOCABULARY DATA_DIR STORE_DIR FLAN_CHECKOUT SKIP_UNAVAILABLE PROFILE_STEPS
+SEED LANES VOCABULARY DATA_DIR STORE_DIR FLAN_CHECKOUT SKIP_UNAVAILABLE PROFILE_STEPS
 COMPILATION_CACHE_DIR
 """
 
@@ -73,7 +74,7 @@ _MODES = {
     "report": "results of one or several runs as report.html and report.md",
 }
 _EXAMPLES = {
-    "check": "--gin_file=gin/models/t5_1_1_xxl.gin --mesh=4x64",
+    "check": "--gin_file=gin/recipes/flan_t5_xxl.gin --topology=v5p-128 --mesh=fsdp=64",
     "prepare": "--mixture=gym.demo --workers=2",
     "train": "--gin_file=gin/recipes/gym_demo.gin --gin.MODEL_DIR=runs/demo",
     "eval": "--gin_file=gin/recipes/gym_demo.gin --gin.MODEL_DIR=runs/demo",
@@ -101,12 +102,57 @@ def _number(default: int | None = None) -> dict[str, Any]:
     return {"type": int, "default": default, "metavar": "N"}
 
 
+# Of every mode that computes.
+_CLUSTER_FLAGS: dict[str, tuple[dict[str, Any], str]] = {
+    "coordinator": (
+        _text("HOST:PORT"),
+        "process 0's address, where no cluster is detected; the next port is used too",
+    ),
+    "num_processes": (_number(), "processes of the run, with --coordinator"),
+    "process_id": (_number(), "this process's number, from 0, with --coordinator"),
+    "distributed": (
+        _text(choices=("auto", "off"), default="auto"),
+        "auto: join the processes of Cloud TPU, GKE, SLURM or OpenMPI, if there are several "
+        "(default); off: run alone",
+    ),
+    "startup_secs": (_number(300), "within which all processes must have joined (default 300)"),
+    "hang_secs": (
+        _number(1800),
+        "end the run if no process starts a step or batch for so long (default 1800; 0: never)",
+    ),
+}
+
 _ONLY = "repeatable, `*` stands for anything"
 # Mode -> flag -> (options of argparse, help). Those of `report` are in `report_flags`.
 _FLAGS: dict[str, dict[str, tuple[dict[str, Any], str]]] = {
     "check": {
         "mesh": (_text("MESH"), "DATAxTENSOR such as 4x64, or data=4,fsdp=8,tensor=8; no device"),
         "rows": (_number(1), "packed rows to print (default 1)"),
+        "topology": (
+            _text(),
+            "compile for these chips, which need not be there: v5p:4x4x8, v5e-16, '2x v5e-256', "
+            "a100:64; exit status 1 if it does not fit",
+        ),
+        "eval": (_SWITCH, "with --topology: compile decoding and scoring too"),
+        "quick": (
+            _SWITCH,
+            "with --topology: compile in a third of the time with the compiler's least effort; "
+            "its program needs more memory and overlaps less than the one that trains",
+        ),
+        "price": (
+            _text("NUMBER"),
+            "with --topology: of a chip-hour, in any currency; prints the cost of the whole recipe",
+        ),
+        "examples_per_row": (
+            _text("NUMBER", default="1"),
+            "with --topology: examples that packing puts into a row, as `show --rows` or a run "
+            "tells (default 1)",
+        ),
+        "json": (_text("FILE"), "with --topology: write the report as JSON"),
+        "hlo": (
+            _text("PREFIX"),
+            "with --topology: write the programs' texts to PREFIX.train.hlo and so on",
+        ),
     },
     "prepare": {
         "mixture": (_texts(), "mixture or task; repeatable"),
@@ -211,6 +257,8 @@ _FLAGS: dict[str, dict[str, tuple[dict[str, Any], str]]] = {
         "json": (_SWITCH, "print JSON"),
     },
 }
+for _mode in ("train", "eval", "infer"):
+    _FLAGS[_mode] |= _CLUSTER_FLAGS
 # Smallest number that a flag of a mode allows.
 _LEAST = {
     "check": {"rows": 0},
@@ -378,7 +426,56 @@ def run_program() -> int:
     except SystemExit as error:
         status = error.code
         raise
+    if status and _is_joined():  # the others have gone: nothing that waits for them may run
+        leave()
     return status
+
+
+def _is_joined() -> bool:
+    """Whether this is one of several processes; imports nothing."""
+    distributed = sys.modules.get("instruct.distributed")
+    return distributed is not None and distributed.num_processes() > 1
+
+
+@contextlib.contextmanager
+def _joined(flags: argparse.Namespace) -> Iterator[None]:
+    """Context: this process is one of the run's processes, if there are several."""
+    if "coordinator" not in flags:
+        yield
+        return
+    from instruct import distributed  # imports JAX
+
+    distributed.start(
+        distributed.ClusterConfig(
+            coordinator=flags.coordinator,
+            num_processes=flags.num_processes,
+            process_id=flags.process_id,
+            detect=flags.distributed != "off",
+            startup_secs=flags.startup_secs,
+            hang_secs=flags.hang_secs,
+        )
+    )
+    if distributed.num_processes() > 1:
+        _keep_standard_output()
+    try:
+        yield
+    except BaseException as error:
+        known = isinstance(error, UserError | RunFailed | OSError)
+        distributed.leave(1, str(error) if known else f"{type(error).__name__}: {error}")
+        raise
+    distributed.barrier("end")
+    distributed.leave(0)
+
+
+def _keep_standard_output() -> None:
+    """Leaves standard output to Python: gloo prints its connections there, in midst of answers."""
+    if sys.stdout is not None:
+        sys.stdout.flush()
+        own = os.dup(1)
+        os.dup2(2, 1)
+        sys.stdout = io.TextIOWrapper(
+            io.FileIO(own, "w"), sys.stdout.encoding, sys.stdout.errors, line_buffering=True
+        )
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -392,7 +489,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         flags = parse(sys.argv[1:] if argv is None else argv)
         with quiet_stderr():
             mode = importlib.import_module(f"instruct.cli.{flags.mode}")
-        with explaining_storage_failures():
+        with explaining_storage_failures(), _joined(flags):
             status = int(mode.run(flags) or 0)
             if sys.stdout is not None:  # None: closed by the parent process
                 sys.stdout.flush()  # raises BrokenPipeError here rather than at exit
@@ -404,5 +501,5 @@ def main(argv: Sequence[str] | None = None) -> int:
         print("interrupted", file=sys.stderr)
         return 1
     except BrokenPipeError:  # the reader of the output has exited, as `head` does
-        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0

@@ -1,23 +1,24 @@
 """`run.py check`: a dry run before a pod is booked. Allocates nothing.
 
-Traces the model at its true size over a mesh that need not exist. Missing files and settings (a
-vocabulary, a checkpoint, prepared records) are warnings here and errors in `train`.
+Traces the model at its true size over a mesh that need not exist; with --topology compiles it for
+one (`topology.py`). Missing files and settings (a vocabulary, a checkpoint, prepared records) are
+warnings here and errors in `train`.
 """
 
 import argparse
 import dataclasses
 import math
 import time
+from collections.abc import Mapping
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 from rich.console import Console
 
 from instruct import gin_config
 from instruct import mesh as meshes
-from instruct.batch import batch_shapes
-from instruct.cli import settings, show
+from instruct.checkpoints.train_state import TrainState
+from instruct.cli import settings, show, topology
 from instruct.cli.show_tables import mixture_table, number_table, wide_console
 from instruct.data import registry
 from instruct.data.config import AUTO_VOCABULARY, DataConfig
@@ -28,37 +29,33 @@ from instruct.data.vocab import check_embedding_rows, load_vocabulary
 from instruct.errors import UserError
 from instruct.models.config import ModelConfig
 from instruct.models.encoder_decoder import EncoderDecoder
-from instruct.train.loss import LossConfig, make_loss_fn
-from instruct.train.optimizer import OptimizerConfig, make_optimizer
-from instruct.train.step import abstract_state, make_train_step, state_shardings
+from instruct.train.program import abstract_batch, training_step
 from instruct.workspace import Workspace
 
 _GIB = 1 << 30
 # Flan's published setting (arXiv 2210.11416, E), for a model file alone.
-_DEFAULT_SHAPE = (64, (2048, 512))
+DEFAULT_SHAPE = (64, (2048, 512))
 # Values for required macros that are not set, by kind.
 _NOT_SET = "<{name} is not set>"
-_STAND_INS = {
+STAND_INS = {
     "str": _NOT_SET,
-    "mapping": dict(zip(("inputs", "targets"), _DEFAULT_SHAPE[1])),
+    "mapping": dict(zip(("inputs", "targets"), DEFAULT_SHAPE[1])),
     "int": 1,
 }
 
 
 def run(flags: argparse.Namespace) -> int:
-    """Prints the check; warnings at the end. Returns 0 unless a UserError is raised."""
-    workspace, entries, assumed = settings.load_with_stand_ins(flags, _STAND_INS)
-    train, model_fields = entries[gin_config.TRAIN], entries[gin_config.MODEL]
-    model = train.get("model") or (ModelConfig(**model_fields) if model_fields else None)
-    if model is None:
-        raise UserError("nothing to check: add --gin_file=gin/models/SIZE.gin or a recipe.")
+    """Prints the check; warnings at the end. Returns 1 if a program does not fit, else 0."""
+    machine = topology.checked_flags(flags)
+    workspace, entries, assumed = settings.load_with_stand_ins(flags, STAND_INS)
+    train, model = entries[gin_config.TRAIN], model_of(entries)
     console = wide_console()
     warnings = []
     if assumed:
         gin_flags = " ".join(f"--gin.{name}=..." for name in assumed)
         warnings.append(f"not set, and needed to train: {', '.join(assumed)}. Add {gin_flags}")
     if "TASK_FEATURE_LENGTHS" in assumed:
-        lengths = _STAND_INS["mapping"]
+        lengths = STAND_INS["mapping"]
         warnings.append(f"TASK_FEATURE_LENGTHS is taken as {lengths}; FLOPs depend on it")
     started = time.perf_counter()
     console.rule("configuration")
@@ -70,18 +67,35 @@ def run(flags: argparse.Namespace) -> int:
         f"{model.head_dim}, d_ff {model.d_ff}, vocabulary {model.vocab_size}, "
         f"{model.activations}, {'tied' if model.tied_output else 'untied'} output"
     )
-    config = meshes.parse_mesh(flags.mesh) if flags.mesh else train.get("mesh", meshes.MeshConfig())
-    mesh = meshes.abstract_mesh(config)
+    num_devices = machine.num_chips if machine else None
+    mesh = meshes.abstract_mesh(mesh_config(flags, train), num_devices)
     _print_sharding(console, model, mesh)
     _print_step(console, model, mesh, train)
     data = train.get("data")
     if data is not None:
         data = registry.with_vocabulary(workspace, data) if _is_set(data.mixture) else data
         _print_mixture(workspace, console, data, model, flags.rows, warnings)
+    fits = topology.print_compiled(console, flags) if machine else True
     for warning in warnings:
         console.print(f"[yellow]warning:[/] {warning}")
     console.print(f"checked in {time.perf_counter() - started:.1f} s")
-    return 0
+    return 0 if fits else 1
+
+
+def model_of(entries: Mapping[str, Any]) -> ModelConfig:
+    """The model of gin's entries, bound by itself or by `train`."""
+    fields = entries[gin_config.MODEL]
+    model = entries[gin_config.TRAIN].get("model") or (ModelConfig(**fields) if fields else None)
+    if model is None:
+        raise UserError("nothing to check: add --gin_file=gin/models/SIZE.gin or a recipe.")
+    return model
+
+
+def mesh_config(flags: argparse.Namespace, train: Mapping[str, Any]) -> meshes.MeshConfig:
+    """--mesh, else gin's."""
+    if flags.mesh:
+        return meshes.parse_mesh(flags.mesh)
+    return train.get("mesh", meshes.MeshConfig())
 
 
 def _is_set(value: str) -> bool:
@@ -110,52 +124,42 @@ def _print_sharding(console: Console, model: ModelConfig, mesh: Any) -> None:
             console.print(f"{row.path}: {row.note}")
 
 
-def _device_bytes(abstract: Any, shardings: Any) -> int:
-    """Bytes per device of a tree of `ShapeDtypeStruct`s with a tree of shardings."""
-    return sum(
-        leaf.dtype.itemsize * math.prod(sharding.shard_shape(leaf.shape))
-        for leaf, sharding in zip(jax.tree.leaves(abstract), jax.tree.leaves(shardings))
-    )
+def state_bytes(state: TrainState) -> dict[str, int]:
+    """Bytes of one device by the shardings of an abstract state; gradients are as parameters."""
+
+    def device_bytes(tree: Any) -> int:
+        return sum(
+            leaf.dtype.itemsize * math.prod(leaf.sharding.shard_shape(leaf.shape))
+            for leaf in jax.tree.leaves(tree)
+        )
+
+    parameters = device_bytes(state.params)
+    optimiser = device_bytes(state.opt_state)
+    return {"parameters": parameters, "gradients": parameters, "optimiser": optimiser}
 
 
 def _print_step(console: Console, model: ModelConfig, mesh: Any, train: dict[str, Any]) -> None:
     """Traces one update at its true size; prints FLOPs and bytes per device."""
     console.rule("one training step")
-    data = train.get("data")
-    rows, (inputs, targets) = (data.batch_size, data.lengths) if data else _DEFAULT_SHAPE
-    microbatches = train.get("num_microbatches", 1)
-    meshes.check_batch_size(mesh, rows, microbatches)
+    step = training_step(model, mesh, train, DEFAULT_SHAPE)
+    rows, (inputs, targets) = step.batch_size, step.lengths
     flops = model.train_flops(rows, inputs, targets)
     console.print(
         f"batch of {rows} rows of {inputs} + {targets} tokens: {flops:.3e} FLOPs, "
         f"{flops / mesh.size:.3e} a device (matrix products, forward and backward, no remat)"
     )
-    network = EncoderDecoder(model)
-    optimizer = make_optimizer(train.get("optimizer", OptimizerConfig()))
-    abstract = abstract_state(network.abstract_params(), optimizer)
-    shardings = state_shardings(mesh, abstract)
-    parts = {
-        "parameters": _device_bytes(abstract.params, shardings.params),
-        "gradients": _device_bytes(abstract.params, shardings.params),
-        "optimiser": _device_bytes(abstract.opt_state, shardings.opt_state),
+    batch = abstract_batch(mesh, rows, step.lengths)
+    parts = state_bytes(step.abstract) | {
+        "batch": sum(4 * math.prod(x.sharding.shard_shape(x.shape)) for x in batch.values())
     }
-    shapes = batch_shapes(rows, inputs, targets)
-    batch = {key: jax.ShapeDtypeStruct(shape, jnp.int32) for key, shape in shapes.items()}
-    parts["batch"] = sum(4 * math.prod(shape) for shape in shapes.values()) // math.prod(
-        mesh.shape[axis] for axis in meshes.MESH_AXES["batch"]
-    )
     listed = ", ".join(f"{name} {size / _GIB:.3f}" for name, size in parts.items())
     console.print(
         f"GiB a device: {listed}; in all {sum(parts.values()) / _GIB:.3f}, plus activations"
     )
-    losses = train.get("loss", LossConfig())
-    loss_fn = make_loss_fn(network.decoder_hidden, network.head_kernel, losses)
-    train_step = make_train_step(
-        loss_fn, optimizer, microbatches, 0, losses.loss_normalizing_factor
-    )
     started = time.perf_counter()
+    shapes = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), (step.abstract, batch))
     with jax.sharding.use_abstract_mesh(mesh):
-        jax.eval_shape(train_step, abstract, batch)
+        jax.eval_shape(step.function, *shapes)
     console.print(f"one abstract update traced in {time.perf_counter() - started:.1f} s")
 
 

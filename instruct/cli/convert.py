@@ -16,7 +16,7 @@ from instruct.checkpoints.detect import KINDS, open_checkpoint
 from instruct.checkpoints.weights import Checkpoint, KeyReport, KeyRow, fit, model_shapes
 from instruct.data.vocab import load_vocabulary
 from instruct.errors import UserError, unknown_name
-from instruct.files import local_path
+from instruct.files import any_path
 from instruct.models.config import ModelConfig
 
 _T5X_NAME = re.compile(r"checkpoint_\d+")
@@ -30,7 +30,7 @@ def run(flags: argparse.Namespace) -> int:
         return _describe(flags)
     if not flags.target:
         raise UserError("convert where to? Give --to=PATH, a new folder; or --describe.")
-    local_path("--to", flags.target)  # before anything is read
+    any_path("--to", flags.target)  # before anything is read
     model, mapping = _model(flags), [_map_pair(entry) for entry in flags.map]
     opened = open_checkpoint(flags.source, flags.step, flags.slots)
     named = pathlib.PurePath(opened.place).name.removeprefix("checkpoint_")

@@ -2,6 +2,7 @@
 
 INSTRUCT_DATA_DIR              the user's data sets, else ~/instruct_data
 INSTRUCT_STORE_DIR             prepared records, else ~/.cache/instruct/stores
+INSTRUCT_STAGE_DIR             copies of the stores of a bucket, else ~/.cache/instruct/staged
 INSTRUCT_FLAN_CHECKOUT         a checkout of google-research/FLAN, else none
 INSTRUCT_DOWNLOAD              1: sources may fetch data from the network
 INSTRUCT_TOXICITY_CLASSIFIER   module:function that scores texts
@@ -13,11 +14,12 @@ import os
 from pathlib import Path
 from typing import Any
 
-from instruct.files import local_path
+from instruct.files import any_path, local_path
 from instruct.workspace import (
     DATA_VARIABLE,
     DOWNLOAD_VARIABLE,
     FLAN_VARIABLE,
+    STAGE_VARIABLE,
     STORE_VARIABLE,
     TFDS_VARIABLE,
     TOXICITY_VARIABLE,
@@ -27,6 +29,7 @@ from instruct.workspace import (
 _FOLDERS = {
     "data_dir": DATA_VARIABLE,
     "store_dir": STORE_VARIABLE,
+    "stage_dir": STAGE_VARIABLE,
     "tfds_dir": TFDS_VARIABLE,
     "flan_checkout": FLAN_VARIABLE,
 }
@@ -36,10 +39,10 @@ def workspace_from_environment(**folders: Path) -> Workspace:
     """The workspace of the environment variables; those of `folders` are not read.
 
     Raises:
-        UserError: a variable is not a path of this machine.
+        UserError: a variable is not a path of this machine, or for stores of a bucket.
     """
     fields: dict[str, Any] = {
-        field: local_path(variable, os.environ[variable])
+        field: (any_path if field == "store_dir" else local_path)(variable, os.environ[variable])
         for field, variable in _FOLDERS.items()
         if os.environ.get(variable) and field not in folders
     }

@@ -4,6 +4,7 @@ import argparse
 
 from instruct import compilation_cache, gin_config
 from instruct.cli import settings
+from instruct.cli.handshake import agree_on_settings
 from instruct.errors import UserError
 from instruct.eval import runner
 from instruct.fields import check_arguments
@@ -16,6 +17,7 @@ def run(flags: argparse.Namespace) -> int:
             raise UserError("--limit and --gin.NUM_EVAL_EXAMPLES set the same; give one of them.")
         flags.gin_flags.append(f"--gin.NUM_EVAL_EXAMPLES={flags.limit}")
     workspace, entries = settings.load(flags)
+    agree_on_settings(flags)
     arguments = entries[gin_config.EVALUATE]
     if not arguments:
         raise UserError("nothing configures evaluation; add --gin_file=gin/runs/eval.gin.")

@@ -3,6 +3,7 @@
 import argparse
 
 from instruct import compilation_cache, gin_config
+from instruct.cli.handshake import agree_on_settings
 from instruct.errors import UserError
 from instruct.eval import infer
 from instruct.fields import check_arguments
@@ -11,6 +12,7 @@ from instruct.fields import check_arguments
 def run(flags: argparse.Namespace) -> int:
     """Runs `instruct.eval.infer.infer` with arguments from gin."""
     gin_config.load(flags.gin_file, [*flags.gin_bindings, *flags.gin_flags])
+    agree_on_settings(flags)
     entries = gin_config.entry_arguments(gin_config.ENTRIES)
     arguments = entries[gin_config.INFER]
     if not arguments:

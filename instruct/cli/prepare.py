@@ -104,7 +104,8 @@ def _finish(
     if not flags.json:
         _say(
             console,
-            f"stores: {workspace.store_dir}; vocabulary: {config.vocabulary}; report: {path}",
+            f"stores: {workspace.shared_store_dir}; vocabulary: {config.vocabulary}; "
+            f"report: {path}",
         )
     return good
 

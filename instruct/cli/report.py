@@ -12,7 +12,7 @@ from typing import Any
 
 from instruct.cli import report_flags, report_tables
 from instruct.errors import UserError
-from instruct.files import make_writable
+from instruct.files import make_writable, path_of
 from instruct.report.pages.before_after import CompareConfig, write_comparison
 from instruct.report.pages.forgetting import write_forgetting
 from instruct.report.pages.run_page import write_report
@@ -26,11 +26,11 @@ def run(flags: argparse.Namespace) -> int:
     if flags.gin_file or flags.gin_flags or flags.gin_bindings:
         raise UserError("report reads finished runs and takes no gin flags; give --model_dir=DIR.")
     if flags.out is not None:  # before any work, which would be lost
-        flags.out = pathlib.Path(flags.out).absolute()
+        flags.out = path_of(flags.out).absolute()
         make_writable("--out", flags.out)
     report = report_flags.asked_report(flags)
     for folder in flags.model_dir:
-        if not any(any(pathlib.Path(folder).glob(pattern)) for pattern in _RUN_FILES):
+        if not any(any(path_of(folder).glob(pattern)) for pattern in _RUN_FILES):
             raise UserError(
                 f"--model_dir={folder} holds no run ({', '.join(_RUN_FILES)}), or there is no such "
                 "folder. Give the MODEL_DIR of a run that was trained or evaluated."
@@ -69,5 +69,5 @@ def _write_page(report: str, flags: argparse.Namespace) -> None:
 
 
 def _folder(run: str) -> pathlib.Path:
-    path = pathlib.Path(run)
+    path = path_of(run)
     return path.parent if path.is_file() else path

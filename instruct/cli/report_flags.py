@@ -4,7 +4,7 @@ import argparse
 from typing import Any
 
 from instruct.errors import UserError
-from instruct.files import local_path
+from instruct.files import any_path
 
 # Each report, named by its flag, and the flags that it takes.
 _TAKES = {
@@ -50,7 +50,7 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
         if name in _REPEATABLE:
             options |= {"action": "append", "default": []}
         if metavar in ("RUN", "DIR", "FILE"):
-            options["type"] = lambda path, name=name: str(local_path(f"--{name}", path))
+            options["type"] = lambda path, name=name: str(any_path(f"--{name}", path))
         add(f"--{name}", **options)
     add("--examples", type=int, metavar="N", help="outputs side by side, at most (default 100)")
     add("--forgetting", action="store_true", help="compare runs with the --start of finetuning")

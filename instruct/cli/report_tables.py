@@ -2,7 +2,6 @@
 
 import argparse
 import json
-import pathlib
 from collections.abc import Sequence
 from typing import Any
 
@@ -11,6 +10,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from instruct.errors import UserError
+from instruct.files import path_of
 from instruct.json_text import parse_json
 from instruct.report import read
 from instruct.report.blocks import Row
@@ -83,7 +83,7 @@ def _print_rows(columns: Sequence[str], rows: Sequence[Row], texts: int) -> None
 
 def _read_scores(path: str) -> dict[str, Any]:
     try:
-        scores = parse_json(pathlib.Path(path).read_bytes(), unique_names=True)
+        scores = parse_json(path_of(path).read_bytes(), unique_names=True)
     except OSError as error:
         raise UserError(f"--scores={path} cannot be read: {error.strerror}.") from None
     except ValueError as error:

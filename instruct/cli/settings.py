@@ -9,7 +9,7 @@ from instruct import gin_config
 from instruct.cli.environment import workspace_from_environment
 from instruct.data import task_modules
 from instruct.errors import UserError
-from instruct.files import local_folder
+from instruct.files import any_folder, local_folder
 from instruct.workspace import Workspace
 
 # They register every family of this project; a user's modules are loaded after them.
@@ -49,7 +49,9 @@ class Settings:
     def workspace(self) -> Workspace:
         """The folders set here, else those of the environment, else the default folders."""
         folders = {
-            name: local_folder(name.upper(), value, example)
+            name: (any_folder if name == "store_dir" else local_folder)(
+                name.upper(), value, example
+            )
             for name, example in _FOLDERS.items()
             if (value := getattr(self, name)) not in (None, "")
         }

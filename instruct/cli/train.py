@@ -6,6 +6,7 @@ import functools
 from instruct import compilation_cache, gin_config
 from instruct.checkpoints.checkpoint_files import checkpoint_steps
 from instruct.cli import settings
+from instruct.cli.handshake import agree_on_settings
 from instruct.data import registry
 from instruct.errors import UserError, explaining_storage_failures
 from instruct.fields import check_arguments
@@ -15,6 +16,7 @@ from instruct.train import inputs, loop
 def run(flags: argparse.Namespace) -> int:
     """Runs `instruct.train.loop.train` with arguments from gin."""
     workspace, entries = settings.load(flags)
+    agree_on_settings(flags)
     arguments = entries[gin_config.TRAIN]
     if not arguments:
         raise UserError(

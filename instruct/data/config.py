@@ -22,14 +22,17 @@ class DataConfig:
     Attributes:
         mixture: a registered mixture, task or one mode of a task.
         feature_lengths: {"inputs": S, "targets": T}, tokens.
-        batch_size: rows of a batch over all hosts.
+        batch_size: rows of a batch over all processes.
+        lanes: independent sequences of windows that share the rows of a batch
+            (instruct/data/feed/pipeline.py). They divide among the processes, so a run goes on with
+            any number of processes that divides them. Changes the order of the examples.
         vocabulary: see instruct/data/vocab.py; `registry.with_vocabulary` replaces "auto", the
             value of run files, before anything reads it.
         seed: of order, wording and packing.
         packing: "best_fit", "next_fit" (as SeqIO) or "none". Changes the examples per step.
         window_examples: examples that are packed together. Changes results slightly.
         workers: processes that build windows; 0 for a thread. Speed only.
-        prefetch_windows: windows built ahead. Speed only.
+        prefetch_windows: windows built ahead, and one more for each further lane. Speed only.
         feed: "records", or "seqio" for SeqIO's own pipeline (small mixtures, for comparison).
         plan: "low_discrepancy", or "iid" for independent draws like SeqIO's.
         split: the split to train on.
@@ -50,6 +53,7 @@ class DataConfig:
     plan: Literal["low_discrepancy", "iid"] = one_of("low_discrepancy", PLANS)
     split: str = "train"
     skip_unavailable: bool = False
+    lanes: int = bounded(1, least=1, note=" (LANES)")
 
     def __post_init__(self) -> None:
         for name in ("mixture", "vocabulary", "split"):
@@ -65,6 +69,12 @@ class DataConfig:
         for name, length in lengths.items():
             check_value(f"feature_lengths[{name!r}]", length, int, Range(least=2))  # a token, EOS
         check_fields(self)
+        if self.batch_size % self.lanes:
+            divisors = [n for n in range(1, self.batch_size + 1) if self.batch_size % n == 0]
+            raise UserError(
+                f"LANES is {self.lanes}, which does not divide the {self.batch_size} rows of a "
+                f"batch; use one of {', '.join(map(str, divisors))}."
+            )
         if self.skip_unavailable and self.feed == "seqio":
             raise UserError(
                 "skip_unavailable (SKIP_UNAVAILABLE) needs DataConfig.feed='records': SeqIO's own "

@@ -38,7 +38,7 @@ from instruct.data.huggingface_tokenizer import (
     unread_kind,
 )
 from instruct.errors import UserError
-from instruct.files import local_path
+from instruct.files import any_path
 
 PAD_ID = 0
 MOST_EXTRA_IDS = 100_000
@@ -162,9 +162,9 @@ def parse_spec(spec: str) -> tuple[str, int]:
 
 
 def model_path(spec: str) -> Path:
-    """File of a SentencePiece vocabulary named by `spec`."""
+    """File of a SentencePiece vocabulary named by `spec`, which may be in a bucket."""
     name = parse_spec(spec)[0]
-    return GYM_MODEL if name == "gym" else local_path("vocabulary", name, "~/spiece.model")
+    return GYM_MODEL if name == "gym" else any_path("vocabulary", name, "~/spiece.model")
 
 
 @functools.lru_cache(maxsize=16)

@@ -10,6 +10,7 @@ output equals that of an uninterrupted run byte for byte.
 import contextlib
 import dataclasses
 import errno
+import hashlib
 import itertools
 import json
 import os
@@ -21,6 +22,7 @@ from typing import Annotated, Any
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+from instruct import distributed
 from instruct.checkpoints.convert import generation_settings
 from instruct.checkpoints.loading import (
     find_checkpoint,
@@ -44,12 +46,14 @@ from instruct.eval.prompt_lines import (
     prompts_only,
 )
 from instruct.fields import Range, check_arguments
-from instruct.files import local_path, locked
-from instruct.json_text import parse_json
+from instruct.files import any_path, local_path, locked, remove_leftovers, replace_file
+from instruct.json_text import parse_json, sealed, unsealed
 from instruct.mesh import MeshConfig, make_mesh, param_shardings, with_shardings
 from instruct.models.config import ModelConfig
 from instruct.models.encoder_decoder import EncoderDecoder, reorder_cache
 
+# In the file of settings: a hash of each finished range.
+_RANGES = "ranges"
 _MOST_NAMED = 10  # most truncated prompts to name; the others are counted
 
 
@@ -103,14 +107,20 @@ def infer(
         raise UserError("give --prompt, or --input and --output, not both")
     if prompt is None and not (input_path and output_path):
         raise UserError("nothing to answer: give --prompt TEXT, or --input FILE and --output FILE")
-    local_path("MODEL_DIR", model_dir)
+    any_path("MODEL_DIR", model_dir)
     if prompt is not None and not prompt.strip():
         raise UserError("--prompt is empty; give the text that the model is to answer.")
     if prompt is not None and LONE_SURROGATE.search(prompt):
         raise UserError(
             f"--prompt={prompt!a}: not UTF-8 text. Give it in UTF-8, or as a line of --input."
         )
-    output = _output_path(output_path) if output_path else None
+    if distributed.num_processes() > 1 and input_path == STANDARD_STREAM:
+        raise UserError(
+            "--input=-: only one of several processes has standard input. Give a file that all "
+            "machines share, or --distributed=off."
+        )
+    first = distributed.is_first_process()  # the only one that writes
+    output = _output_path(output_path) if output_path and first else None
     with contextlib.ExitStack() as stack:
         source = stack.enter_context(prompt_file(input_path)) if input_path else None
         # All lines are checked before a model is loaded.
@@ -156,7 +166,8 @@ def infer(
             (answer,) = answerer.answer([prompt or ""], first_index=0)
             if "unfinished" in answer:
                 _say(f"warning: the answer {answerer.describe_unfinished()}")
-            print("\n".join(answer.get("predictions", [answer["prediction"]])))
+            if first:
+                print("\n".join(answer.get("predictions", [answer["prediction"]])))
         else:
             settings = {
                 "checkpoint": str(folder),
@@ -166,6 +177,9 @@ def infer(
                 "inputs_length": length,
                 "lines_per_range": lines_per_range,
             }
+            with source.open("rb") as stream:
+                digest = hashlib.file_digest(stream, "sha256").hexdigest()
+            distributed.agree("prompts", {**settings, f"file {input_path}": digest})
             _answer_file(answerer, source, output, count, settings)
     if rejected:
         lines = "line was" if len(rejected) == 1 else "lines were"
@@ -174,7 +188,7 @@ def infer(
 
 
 def _say(*lines: str) -> None:
-    for line in lines:
+    for line in lines if distributed.is_first_process() else ():
         Console(stderr=True).print(line, markup=False, highlight=False, soft_wrap=True)
 
 
@@ -253,7 +267,7 @@ class Answerer:
 
 def run_folder_of(model_dir: str) -> pathlib.Path:
     """Folder of the run that a MODEL_DIR, or a checkpoint in it, belongs to."""
-    folder = local_path("MODEL_DIR", model_dir).absolute()
+    folder = any_path("MODEL_DIR", model_dir).absolute()
     candidates = (folder, *folder.parents[:2])
     return next((path for path in candidates if (path / "run.json").is_file()), folder)
 
@@ -298,34 +312,47 @@ def _answer_file(
     count: int,
     settings: dict[str, Any],
 ) -> None:
-    """Appends the missing answers, range by range."""
+    """Appends the missing answers, range by range; only the first process writes."""
+    first_process = distributed.is_first_process()
     per_range = settings["lines_per_range"]
     columns = (BarColumn(), MofNCompleteColumn(), TextColumn("examples"), TimeRemainingColumn())
     console = Console(stderr=True)
     encoder = answerer.encoder
     with contextlib.ExitStack() as stack:
-        if output is None:
-            finished, truncated, unfinished, stream = 0, [], 0, sys.stdout.buffer
+        hashes: list[str] = []
+        finished, truncated, unfinished = 0, [], 0
+        if not first_process:
+            stream = stack.enter_context(open(os.devnull, "wb"))
+        elif output is None:
+            stream = sys.stdout.buffer
         else:
-            stack.enter_context(locked(_settings_path(output), f"--output {output}"))
-            finished, truncated, unfinished = _resume(source, output, settings, count)
+            output.touch()
+            stack.enter_context(locked(output, f"--output {output}"))
+            remove_leftovers(output.parent, _settings_path(output).name)
+            finished, truncated, unfinished = _resume(source, output, settings, hashes)
             stream = stack.enter_context(open(output, "ab"))
             stack.enter_context(naming_file(output))
         bar = stack.enter_context(
-            Progress(*columns, console=console, disable=not sys.stderr.isatty())
+            Progress(*columns, console=console, disable=not (first_process and sys.stderr.isatty()))
         )
+        finished = distributed.gather_json({"finished": finished})[0]["finished"]
         task = bar.add_task("infer", total=count, completed=finished)
         prompts = itertools.islice(prompts_only(source), finished, None)
         for first in range(finished, count, per_range):
             batch = list(itertools.islice(prompts, per_range))
             texts = [prompt.text for prompt in batch]
             answers = answerer.answer(texts, first, lambda done: bar.advance(task, done))
-            for prompt, answer in zip(batch, answers):
-                fields = json.dumps(answer, ensure_ascii=False)
-                stream.write(f"{prompt.line[:-1]}, {fields[1:]}\n".encode())
+            lines = [
+                f"{prompt.line[:-1]}, {json.dumps(answer, ensure_ascii=False)[1:]}\n".encode()
+                for prompt, answer in zip(batch, answers)
+            ]
+            stream.writelines(lines)
             stream.flush()
             with contextlib.suppress(OSError):  # a pipe
                 os.fsync(stream.fileno())
+            if output is not None:
+                hashes.append(_hash_of(lines))
+                _write_settings(output, settings, hashes)
             truncated += [prompt for prompt, answer in zip(batch, answers) if "truncated" in answer]
             unfinished += sum("unfinished" in answer for answer in answers)
     note = ""
@@ -341,39 +368,62 @@ def _answer_file(
 
 
 def _resume(
-    source: pathlib.Path, output: pathlib.Path, settings: dict[str, Any], count: int
+    source: pathlib.Path, output: pathlib.Path, settings: dict[str, Any], hashes: list[str]
 ) -> tuple[int, list[Prompt], int]:
-    """Cuts the output to whole ranges; (answers kept, their truncated prompts, unfinished ones)."""
-    if not output.exists():
-        text = json.dumps(settings, indent=1) + "\n"
-        with naming_file(_settings_path(output)):
-            _settings_path(output).write_text(text, encoding="utf-8")
-        output.touch()
+    """Cuts the output to whole ranges; (answers kept, their truncated prompts, unfinished ones).
+
+    The hashes of the ranges that are kept are appended to `hashes`. Raises UserError if a range is
+    not what was written.
+    """
+    if output.stat().st_size == 0:
+        _write_settings(output, settings, hashes)
         return 0, [], 0
-    _check_settings(output, settings)
-    kept: list[tuple[Prompt, bool, bool]] = []
-    ends = [0]
+    recorded = _check_settings(output, settings)
+    kept, end, truncated, unfinished = 0, 0, [], 0
     with open(output, "rb") as stream:
-        for prompt, line in zip(prompts_only(source), stream):
-            if not line.endswith(b"\n"):
+        prompts = prompts_only(source)
+        while batch := list(itertools.islice(prompts, settings["lines_per_range"])):
+            lines = [stream.readline() for _ in batch]
+            whole = all(line.endswith(b"\n") for line in lines)
+            # A range without a hash is one whose writer was killed, or an earlier version.
+            if not whole or (recorded is not None and len(hashes) >= len(recorded)):
                 break
-            answer = _answer_to(prompt, f"{output}, line {len(ends)}", line)
-            kept.append((prompt, "truncated" in answer, "unfinished" in answer))
-            ends.append(ends[-1] + len(line))
-    per_range = settings["lines_per_range"]
-    keep = len(kept) if len(kept) == count else len(kept) // per_range * per_range
-    os.truncate(output, ends[keep])
-    truncated = [prompt for prompt, is_truncated, _ in kept[:keep] if is_truncated]
-    return keep, truncated, sum(unfinished for *_, unfinished in kept[:keep])
+            locations = [f"{output}, line {kept + n}" for n in range(1, len(lines) + 1)]
+            answers = [_answer_to(*one) for one in zip(batch, locations, lines)]
+            hashes.append(_hash_of(lines))
+            if recorded is not None and hashes[-1] != recorded[len(hashes) - 1]:
+                raise UserError(
+                    f"{output}, lines {kept + 1} to {kept + len(lines)}: not what was written; "
+                    "remove the file"
+                )
+            kept, end = kept + len(lines), end + sum(map(len, lines))
+            truncated += [p for p, answer in zip(batch, answers) if "truncated" in answer]
+            unfinished += sum("unfinished" in answer for answer in answers)
+    os.truncate(output, end)
+    return kept, truncated, unfinished
 
 
-def _check_settings(output: pathlib.Path, settings: dict[str, Any]) -> None:
+def _hash_of(lines: Iterable[bytes]) -> str:
+    return hashlib.sha256(b"".join(lines)).hexdigest()[:16]
+
+
+def _write_settings(output: pathlib.Path, settings: dict[str, Any], hashes: list[str]) -> None:
+    text = json.dumps(sealed(settings | {_RANGES: hashes}), indent=1) + "\n"
+    replace_file(_settings_path(output), text)
+
+
+def _check_settings(output: pathlib.Path, settings: dict[str, Any]) -> list[str] | None:
+    """The hashes of the finished ranges; None if an earlier version wrote the output.
+
+    Raises UserError if other settings wrote it.
+    """
     fix = "remove it, or choose another --output"
     path = _settings_path(output)
     try:
         earlier = parse_json(path.read_bytes())
         if not isinstance(earlier, dict):
             raise ValueError("no JSON object")
+        earlier = unsealed(earlier)
     except (OSError, ValueError) as error:
         raise UserError(
             f"{output} exists, but was not written by infer ({path.name} cannot be read: "
@@ -386,6 +436,7 @@ def _check_settings(output: pathlib.Path, settings: dict[str, Any]) -> None:
             f"{output} was written with {name} = {earlier.get(name)!r}, now it is "
             f"{settings[name]!r}; {fix}"
         )
+    return earlier.get(_RANGES)
 
 
 def _answer_to(prompt: Prompt, location: str, line: bytes) -> dict[str, Any]:

@@ -26,7 +26,7 @@ from instruct.checkpoints.loading import (
 from instruct.data import registry
 from instruct.data.config import DataConfig
 from instruct.data.spec import Leaf, Resolved
-from instruct.data.stores.prepare import prepare
+from instruct.data.stores.prepare import prepare_once
 from instruct.data.vocab import check_embedding_rows, load_vocabulary
 from instruct.errors import UserError
 from instruct.eval.decoding.batching import BatchConfig, Decoder
@@ -36,7 +36,7 @@ from instruct.eval.model_outputs import ModelRunner
 from instruct.eval.scoring.options import OptionScorer
 from instruct.eval.scoring.score import Scorer
 from instruct.eval.suite_run import SuiteRun, split_of
-from instruct.files import local_path
+from instruct.files import any_path
 from instruct.lineage import read_lineage, unrecorded
 from instruct.mesh import MeshConfig, make_mesh, param_shardings, with_shardings
 from instruct.models.config import ModelConfig
@@ -83,9 +83,9 @@ def evaluate(
     Raises:
         UserError: a wrong setting, no checkpoint, or existing results of other settings.
     """
-    folder = local_path("MODEL_DIR", model_dir).absolute()
+    folder = any_path("MODEL_DIR", model_dir).absolute()
     if checkpoint_path is not None:
-        local_path("CHECKPOINT_PATH", checkpoint_path)
+        any_path("CHECKPOINT_PATH", checkpoint_path)
     source = checkpoint_path or str(folder)
     trained = trained_run(folder, source, "runner.evaluate")
     vocabulary = vocabulary or trained.setting("vocabulary")
@@ -171,6 +171,6 @@ def _prepare(
     problems = {}
     for split, leaves in by_split.items():
         part = Resolved(f"split {split}", split, tuple(leaves))
-        done = prepare(workspace, part, data, (split,), console=console)
+        done = prepare_once(workspace, part, data, (split,), console=console)
         problems |= {(store.task, store.split): store.message for store in done.failed}
     return problems

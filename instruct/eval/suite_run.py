@@ -32,7 +32,7 @@ from instruct.eval import task_rows
 from instruct.eval.eval_config import EvalConfig
 from instruct.eval.model_outputs import ModelRunner
 from instruct.eval.results_table import print_table
-from instruct.files import locked
+from instruct.files import locked, remove_leftovers
 from instruct.workspace import Workspace
 
 
@@ -86,6 +86,7 @@ class SuiteRun:
             if jax.process_index() == 0:
                 path.parent.mkdir(parents=True, exist_ok=True)
                 stack.enter_context(locked(path.parent, f"{path.parent}"))
+                remove_leftovers(path.parent, path.name)
                 writer = results.ResultsWriter(path, header, self.config.overwrite)
                 stack.enter_context(writer)
             bar = stack.enter_context(

@@ -7,6 +7,8 @@ be transposed at every step.
 B rows, T queries, S keys, N heads, H head dim, D model, K sequences of a row (while decoding).
 """
 
+import concurrent.futures
+import functools
 import math
 from typing import Any, NamedTuple, cast
 
@@ -14,14 +16,15 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from instruct.mesh import logical_constraint
+from instruct.errors import UserError
+from instruct.mesh import logical_constraint, logical_spec
 from instruct.models.config import ModelConfig
+from instruct.models.flash import flash_attention
 from instruct.models.layers import NORMAL_FAN_IN, Dense, apply_kept
+from instruct.models.masks import LOWEST_SHIFT, MASKED_LOGIT, SegmentMask
 
-# Far below any logit, far above float32's overflow; T5X's value.
-MASKED_LOGIT = -1e10
-# Softmax shifts by the largest logit but at least by this, so a row without keys sums to 0.
-LOWEST_SHIFT = -1e9
+# Largest share by which a bias's gradient in bfloat16 may differ; a wrong one differs by about 1.
+_BIAS_GRADIENT_TOLERANCE = 0.05
 
 
 class KeyValue(NamedTuple):
@@ -39,7 +42,7 @@ def attend(
     query: jax.Array,
     memory: KeyValue,
     bias: jax.Array | None,
-    mask: jax.Array,
+    mask: jax.Array | SegmentMask,
     kept: jax.Array | None = None,
     *,
     implementation: str = "einsum",
@@ -50,26 +53,30 @@ def attend(
     Args:
         query: [B, N, T, H].
         memory: keys and values [B, N, S, H].
-        bias: [1, N, T, S] added to the logits ([B, N, T, S] in inference), or None.
-        mask: boolean, broadcastable to [B, 1, T, S], True where a query may attend to a key.
+        bias: [1, N, T, S] added to the logits ([B, N, T, S] in inference), or None. With a
+            `SegmentMask`, by distance as in `flash.flash_attention`.
+        mask: boolean, broadcastable to [B, 1, T, S], True where a query may attend to a key; or a
+            `SegmentMask`, for the flash kernel.
         kept: [B, N, 1, S] dropout factors of the probabilities, shared over queries (as in T5X,
-            after mesh-tensorflow); 'einsum' only.
-        implementation: one of `config.ATTENTION_IMPLEMENTATIONS`.
-        float32_logits: products and softmax in float32 for any type of `query`.
+            after mesh-tensorflow). A probability's factor depends on its key alone, so it scales
+            that key's value, which every implementation can do.
+        implementation: of a boolean mask, as `platform_implementation` returns.
+        float32_logits: products and softmax in float32 for any type of `query`; the flash kernel,
+            'xla' and 'cudnn' always do that.
+
+    Raises:
+        UserError: 'cudnn' cannot run here or its bias gradient is wrong, or the mesh shards the
+            length.
     """
-    dtype = query.dtype
-    if implementation != "einsum":
-        rows, _, queries, _ = query.shape
-        attended = jax.nn.dot_product_attention(
-            query.swapaxes(1, 2),
-            memory.key.swapaxes(1, 2),
-            memory.value.swapaxes(1, 2),
-            None if bias is None else bias.astype(dtype),
-            jnp.broadcast_to(mask, (rows, 1, queries, memory.key.shape[2])),
-            scale=1.0,
-            implementation=cast(Any, implementation),
-        )
-        return attended.swapaxes(1, 2) * jnp.any(mask, axis=-1, keepdims=True).astype(dtype)
+    dtype, value = query.dtype, memory.value
+    if kept is not None:
+        value = apply_kept(value, kept.swapaxes(-1, -2))
+    if isinstance(mask, SegmentMask):
+        return _sharded_flash(query, memory.key, value, bias, mask)
+    if implementation in ("xla", "cudnn"):
+        if implementation == "cudnn":
+            _check_cudnn(dtype, bias is not None)
+        return _dot_product_attention(query, memory.key, value, bias, mask, implementation)
     key = memory.key
     if float32_logits:
         query, key = query.astype(jnp.float32), key.astype(jnp.float32)
@@ -77,7 +84,116 @@ def attend(
     if bias is not None:
         logits = add_bias(logits, bias.astype(logits.dtype))
     weights = masked_softmax(jnp.where(mask, logits, MASKED_LOGIT)).astype(dtype)
-    return jnp.einsum("bnts,bnsh->bnth", apply_kept(weights, kept), memory.value)
+    return jnp.einsum("bnts,bnsh->bnth", weights, value)
+
+
+def platform() -> str:
+    """'cpu', 'gpu' or 'tpu': of the current mesh (`jax.set_mesh`), else JAX's default."""
+    device = jax.sharding.get_abstract_mesh().abstract_device
+    return jax.default_backend() if device is None else device.platform
+
+
+def platform_implementation(attention: str) -> str:
+    """Resolves `ModelConfig.attention`: 'flash' is cuDNN's on a GPU, 'einsum' on a CPU."""
+    if attention != "flash":
+        return attention
+    return {"tpu": "flash", "gpu": "cudnn"}.get(platform(), "einsum")
+
+
+def _dot_product_attention(query, key, value, bias, mask, implementation: str) -> jax.Array:
+    """`jax.nn.dot_product_attention` with zeros for a query without keys."""
+    rows, _, queries, _ = query.shape
+    attended = jax.nn.dot_product_attention(
+        query.swapaxes(1, 2),
+        key.swapaxes(1, 2),
+        value.swapaxes(1, 2),
+        None if bias is None else bias.astype(query.dtype),
+        jnp.broadcast_to(mask, (rows, 1, queries, key.shape[2])),
+        scale=1.0,
+        implementation=cast(Any, implementation),
+    )
+    return attended.swapaxes(1, 2) * jnp.any(mask, axis=-1, keepdims=True).astype(query.dtype)
+
+
+def _sharded_flash(query, key, value, bias, mask: SegmentMask) -> jax.Array:
+    """`flash_attention` of each device's rows and heads; XLA cannot partition a Pallas call."""
+    mesh = jax.sharding.get_abstract_mesh()
+    if mesh.empty or mesh.size == 1:
+        return flash_attention(query, key, value, bias, mask)
+    if mesh.shape.get("sequence", 1) > 1:
+        raise UserError(
+            f"ModelConfig.attention = 'flash' needs all keys of a row on one device, but the mesh "
+            f"has sequence = {mesh.shape['sequence']}. Set MeshConfig.sequence = 1, or "
+            "ModelConfig.attention = 'einsum'."
+        )
+    segments = mask.segments(query.shape[0], query.shape[2])
+    heads = ("batch", "heads", "length", "head_dim")
+
+    def shard(query, key, value, bias, query_segments, key_segments):
+        segments = SegmentMask(query_segments, key_segments, mask.causal)
+        return flash_attention(query, key, value, bias, segments)
+
+    return jax.shard_map(
+        shard,
+        in_specs=(
+            *(logical_spec(x.shape, heads) for x in (query, key, value)),
+            None if bias is None else logical_spec(bias.shape, ("heads", None)),
+            *(logical_spec(x.shape, ("batch", "length")) for x in segments),
+        ),
+        out_specs=logical_spec(query.shape, heads),
+        check_vma=False,  # a Pallas call does not say how its results vary over the mesh
+    )(query, key, value, bias, *segments)
+
+
+def _check_cudnn(dtype: jnp.dtype, biased: bool) -> None:
+    """Raises UserError if cuDNN's attention cannot run here or has a wrong bias gradient."""
+    if platform() != "gpu" or dtype == jnp.float32:
+        raise UserError(
+            f"cuDNN's attention needs a GPU and dtype = 'bfloat16', but the platform is "
+            f"{platform()!r} and ModelConfig.dtype is {dtype.name!r}. Set ModelConfig.attention = "
+            "'einsum', or ModelConfig.dtype = 'bfloat16' on a GPU."
+        )
+    # Several versions returned zeros, one row's gradient or NaN (jax issues 27184, 30593, 32242).
+    if biased and not bias_gradient_error("cudnn") < _BIAS_GRADIENT_TOLERANCE:
+        raise UserError(
+            f"cuDNN's attention returns a wrong gradient of the relative position bias with jax "
+            f"{jax.__version__} on this GPU (relative error {bias_gradient_error('cudnn'):.2g}). "
+            "Set ModelConfig.attention = 'einsum', or install another nvidia-cudnn."
+        )
+
+
+@functools.lru_cache(maxsize=8)
+def bias_gradient_error(implementation: str) -> float:
+    """Relative error of a bias's gradient over two rows in bfloat16, against 'einsum'.
+
+    Computed once a process, on its default device.
+    """
+
+    def error() -> float:
+        keys = jax.random.split(jax.random.key(0), 5)
+        query, key, value, toward = jax.random.normal(keys[0], (4, 2, 2, 64, 64), jnp.bfloat16)
+        bias = jax.random.normal(keys[1], (1, 2, 64, 64), jnp.bfloat16)
+        mask = jax.random.bernoulli(keys[2], 0.7, (2, 1, 64, 64)).at[:, :, :, 0].set(True)
+
+        def total(bias, attention):
+            attended = attention(query, key, value, bias, mask)
+            return jnp.sum((attended * toward).astype(jnp.float32))
+
+        def einsum(query, key, value, bias, mask):
+            return attend(query, KeyValue(key, value), bias, mask, float32_logits=True)
+
+        def other(*arrays):
+            return _dot_product_attention(*arrays, implementation)
+
+        expected, gradient = (
+            jax.jit(jax.grad(functools.partial(total, attention=attention)))(bias)
+            for attention in (einsum, other)
+        )
+        return float(jnp.max(jnp.abs(gradient - expected)) / jnp.max(jnp.abs(expected)))
+
+    # In a thread of its own: the caller is being traced, under a mesh.
+    with concurrent.futures.ThreadPoolExecutor(1) as thread:
+        return thread.submit(error).result()
 
 
 def attend_lines(
@@ -194,25 +310,33 @@ class Attention(nnx.Module):
         return logical_constraint(heads.swapaxes(1, 2), ("batch", "heads", "length", "head_dim"))
 
     def keys_values(self, x: jax.Array) -> KeyValue:
-        """Keys and values [B, N, S, H] of x [B, S, D]."""
-        return KeyValue(self._split_heads(self.key(x)), self._split_heads(self.value(x)))
+        """Keys and values [B, N, S, H] of x [B, S, D]; whole lengths on every device."""
+        split = (self._split_heads(self.key(x)), self._split_heads(self.value(x)))
+        return KeyValue(
+            *(logical_constraint(y, ("batch", "heads", None, "head_dim")) for y in split)
+        )
 
     def __call__(
         self,
         x: jax.Array,
         memory: KeyValue,
         bias: jax.Array | None,
-        mask: jax.Array,
+        mask: jax.Array | SegmentMask,
         kept: jax.Array | None = None,
+        *,
+        implementation: str | None = None,
     ) -> jax.Array:
-        """[B, T, D] queries against `memory` -> [B, T, D]; other arguments as in `attend`."""
+        """[B, T, D] queries against `memory` -> [B, T, D]; other arguments as in `attend`.
+
+        `implementation`: None: as configured.
+        """
         attended = attend(
             self._split_heads(self.query(x)),
             memory,
             bias,
             mask,
             kept,
-            implementation=self.implementation,
+            implementation=implementation or platform_implementation(self.implementation),
             float32_logits=self.float32_logits,
         )
         return self.out(attended.swapaxes(1, 2).reshape(*x.shape[:-1], -1))

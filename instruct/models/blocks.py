@@ -21,6 +21,7 @@ from instruct.models.layers import (
     apply_kept,
     draw_kept,
 )
+from instruct.models.masks import SegmentMask
 
 # Axis names of the residual stream [B, T, D].
 RESIDUAL = ("batch", "length", "model")
@@ -37,9 +38,13 @@ class EncoderLayer(nnx.Module):
         self.mlp = MLP(config, rngs=rngs)
 
     def __call__(
-        self, x: jax.Array, bias: jax.Array, mask: jax.Array, key: jax.Array | None
+        self,
+        x: jax.Array,
+        bias: jax.Array,
+        mask: jax.Array | SegmentMask,
+        key: jax.Array | None,
     ) -> jax.Array:
-        """[B, S, D] -> [B, S, D]; bias [1, N, S, S], mask [B, 1, S, S]."""
+        """[B, S, D] -> [B, S, D]; bias [1, N, S, S] and mask [B, 1, S, S], or as in `attend`."""
         rows, tokens, width = x.shape
         kept = draw_kept(
             key,
@@ -76,8 +81,8 @@ class DecoderLayer(nnx.Module):
         x: jax.Array,
         encoded: jax.Array,
         bias: jax.Array,
-        mask: jax.Array,
-        cross_mask: jax.Array,
+        mask: jax.Array | SegmentMask,
+        cross_mask: jax.Array | SegmentMask,
         key: jax.Array | None,
     ) -> jax.Array:
         """[B, T, D] and encoded [B, S, D] -> [B, T, D]; masks as in `masks.py`."""
@@ -125,7 +130,10 @@ class DecoderLayer(nnx.Module):
         x = x + y
         y = self.pre_cross_attention_layer_norm(x)
         y = y.reshape(cross.key.shape[0], -1, y.shape[-1])
-        y = self.encoder_decoder_attention(y, cross.turned(), None, cross_mask)
+        # A flash kernel's blocks of queries would be empty but for one.
+        y = self.encoder_decoder_attention(
+            y, cross.turned(), None, cross_mask, implementation="einsum"
+        )
         x = x + y.reshape(x.shape)
         return x + self.mlp(self.pre_mlp_layer_norm(x)), memory
 

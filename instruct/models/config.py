@@ -18,7 +18,7 @@ SIZES = (
     "num_encoder_layers",
     "num_decoder_layers",
 )
-ATTENTION_IMPLEMENTATIONS = ("einsum", "xla", "cudnn")
+ATTENTION_IMPLEMENTATIONS = ("einsum", "flash", "xla", "cudnn")
 
 
 def _size() -> Any:
@@ -64,7 +64,10 @@ class ModelConfig:
     scan_layers: bool = False
     # What the backward pass recomputes: nothing, all but weight products, all. Speed only.
     remat: str = one_of("none", ("none", "minimal", "full"))
-    # 'einsum' is ours; 'xla' and 'cudnn' are jax.nn.dot_product_attention. Speed only.
+    # 'einsum' holds the logits of whole rows in memory. 'flash' does not on a TPU
+    # (`models/flash.py`); it is 'cudnn' on a GPU and 'einsum' on a CPU. 'xla' and 'cudnn' are
+    # jax.nn.dot_product_attention. Speed and memory; all but 'einsum' compute logits and softmax
+    # in float32, 'einsum' in `dtype` unless float32_attention_logits.
     attention: str = one_of("einsum", ATTENTION_IMPLEMENTATIONS)
 
     def __post_init__(self) -> None:
@@ -78,12 +81,6 @@ class ModelConfig:
             raise UserError(
                 f"ModelConfig.relpos_max_distance is {self.relpos_max_distance}; use a number "
                 f"above relpos_buckets / 2 = {self.relpos_buckets // 2}, for example 128."
-            )
-        if self.attention != "einsum" and self.dropout_rate > 0:
-            raise UserError(
-                f"ModelConfig.attention = {self.attention!r} cannot drop attention probabilities, "
-                f"but dropout_rate = {self.dropout_rate}. Use attention = 'einsum', or "
-                "dropout_rate = 0.0."
             )
 
     @property

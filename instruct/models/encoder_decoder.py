@@ -20,9 +20,9 @@ import jax.numpy as jnp
 from flax import nnx
 
 from instruct import batch as batch_keys
-from instruct.mesh import logical_constraint
+from instruct.mesh import gather_params, gathers, logical_constraint
 from instruct.models import decode_cache, masks
-from instruct.models.attention import KeyValue
+from instruct.models.attention import KeyValue, platform_implementation
 from instruct.models.blocks import (
     RESIDUAL,
     DecoderFrame,
@@ -32,7 +32,8 @@ from instruct.models.blocks import (
 )
 from instruct.models.config import ModelConfig
 from instruct.models.decode_cache import DecodeCache, Prompts, reorder_cache
-from instruct.models.layers import Embedder, apply_kept, draw_kept
+from instruct.models.flash import padded_length
+from instruct.models.layers import Embedder, RelativePositionBias, apply_kept, draw_kept
 from instruct.models.layout import layer_of
 
 __all__ = ["EncoderDecoder", "Params", "reorder_cache"]
@@ -170,7 +171,7 @@ class EncoderDecoder:
         x = parts.embedder.bind(params["token_embedder"])(tokens)
         distance = depths[:, None, :] - depths[:, :, None]
         bias = frame.relpos_bias.of_distance(distance).swapaxes(0, 1)
-        cross_mask = masks.cross_mask(mask.astype(jnp.int32), None)
+        cross_mask = masks.cross_mask(mask.astype(jnp.int32), None).dense()
 
         def layer(layer_params, x, layer_key):
             bound = parts.decoder_layer.bind(layer_params)
@@ -199,7 +200,7 @@ class EncoderDecoder:
         else:
             layers = [decoder[f"layers_{i}"] for i in range(config.num_decoder_layers)]
             cross = tuple(keys_values(layer) for layer in layers)
-        return Prompts(cross, masks.cross_mask(mask.astype(jnp.int32), None))
+        return Prompts(cross, masks.cross_mask(mask.astype(jnp.int32), None).dense())
 
     def init_cache(
         self, prompts: Prompts, num_sequences: int, num_columns: int, reordered: bool = True
@@ -278,6 +279,18 @@ class EncoderDecoder:
         """See `decode_cache.narrow`."""
         return decode_cache.narrow(cache, source_length)
 
+    def _bias_and_mask(
+        self, relpos_bias: RelativePositionBias | None, mask: masks.SegmentMask
+    ) -> tuple[jax.Array | None, jax.Array | masks.SegmentMask]:
+        """What `attend` takes for all layers of a stack: arrays, or the flash kernel's form."""
+        length = mask.keys.shape[1]
+        if platform_implementation(self.config.attention) != "flash":
+            return None if relpos_bias is None else relpos_bias(length), mask.dense()
+        if relpos_bias is None:
+            return None, mask
+        reach = padded_length(length)
+        return relpos_bias.of_distance(jnp.arange(-reach, reach)), mask
+
     def _run_encoder(self, params, tokens, segments, key) -> jax.Array:
         config, parts = self.config, _parts(self.config)
         rows, length = tokens.shape
@@ -291,8 +304,7 @@ class EncoderDecoder:
             config.dtype,
         )
         x = logical_constraint(apply_kept(x, ends[0]), RESIDUAL)
-        bias = frame.relpos_bias(length)
-        mask = masks.source_mask(segments)
+        bias, mask = self._bias_and_mask(frame.relpos_bias, masks.source_mask(segments))
 
         def layer(layer_params, x, layer_key):
             return parts.encoder_layer.bind(layer_params)(x, bias, mask, layer_key)
@@ -312,8 +324,9 @@ class EncoderDecoder:
             config.dtype,
         )
         x = logical_constraint(apply_kept(x, ends[0]), RESIDUAL)
-        bias = frame.relpos_bias(length)
         mask = masks.target_mask(length, segment_ids)
+        bias, mask = self._bias_and_mask(frame.relpos_bias, mask)
+        _, cross_mask = self._bias_and_mask(None, cross_mask)
 
         def layer(layer_params, x, layer_key):
             bound = parts.decoder_layer.bind(layer_params)
@@ -325,8 +338,13 @@ class EncoderDecoder:
     def _run_layers(self, layer, params, num_layers, x, key) -> jax.Array:
         """Applies `layer(layer_params, x, layer_key)` for each layer, looped or unrolled."""
         config = self.config
-        if config.remat != "none":
+
+        def layer(layer_params, x, layer_key, run_layer=layer):
+            return run_layer(gather_params(layer_params, config.dtype), x, layer_key)
+
+        if config.remat != "none" or gathers(jax.sharding.get_abstract_mesh()):
             policy = {
+                "none": _all_but_gathered,
                 "minimal": jax.checkpoint_policies.dots_with_no_batch_dims_saveable,
                 "full": jax.checkpoint_policies.nothing_saveable,
             }[config.remat]
@@ -342,6 +360,11 @@ class EncoderDecoder:
             return layer(layer_params, x, _fold(key, index)), None
 
         return jax.lax.scan(body, x, (jnp.arange(num_layers), params["layers"]))[0]
+
+
+def _all_but_gathered(primitive: Any, *_: Any, **__: Any) -> bool:
+    """Policy of `jax.checkpoint`: whole weights are gathered again, everything else is saved."""
+    return primitive.name != "sharding_constraint"
 
 
 def _fold(key: jax.Array | None, number: int | jax.Array) -> jax.Array | None:

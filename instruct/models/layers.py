@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from instruct.mesh import logical_constraint
+from instruct.mesh import logical_constraint, look_up
 from instruct.models.config import ModelConfig
 
 Initializer = Callable[..., jax.Array]
@@ -99,7 +99,7 @@ class Embedder(nnx.Module):
 
     def __call__(self, tokens: jax.Array) -> jax.Array:
         """[B, T] ids -> [B, T, D], a gather; a one-hot product would double a CPU step's FLOPs."""
-        return jnp.take(self.embedding.get_value(), tokens, axis=0).astype(self.dtype)
+        return look_up(self.embedding.get_value(), tokens, self.dtype)
 
 
 class MLP(nnx.Module):

@@ -1,15 +1,47 @@
 """Attention masks, from segment ids and token ids. B rows, S source, T target.
 
-A mask is boolean [B, 1, queries, keys], True where the query attends to the key. A packed row holds
-several examples, which never attend to each other or to padding. They are contiguous, so distances
-in the row are distances in the example.
+A `SegmentMask` says which keys a query attends to by segment ids, which flash attention reads; its
+dense form is boolean [B, 1, queries, keys], True where the query attends to the key. A packed row
+holds several examples, which never attend to each other or to padding. They are contiguous, so
+distances in the row are distances in the example.
 
 A query whose mask is all False (padding, or the cross-attention of an example with an empty source)
 gets zeros, see `attention.py`.
 """
 
+from typing import NamedTuple
+
 import jax
 import jax.numpy as jnp
+
+# Far below any logit, far above float32's overflow; T5X's value.
+MASKED_LOGIT = -1e10
+# Softmax shifts by the largest logit but at least by this, so a row without keys sums to 0.
+LOWEST_SHIFT = -1e9
+
+
+class SegmentMask(NamedTuple):
+    """Which keys a query attends to: those of its own segment, 0 being padding."""
+
+    queries: jax.Array | None  # [B, T] int32; None: every query is of segment 1
+    keys: jax.Array  # [B, S] int32, or [1, S] for all rows
+    causal: bool = False  # and only keys at the query's position or before, T = S
+
+    def segments(self, rows: int, num_queries: int) -> tuple[jax.Array, jax.Array]:
+        """Segments of queries [rows, num_queries] and of keys [rows, S]."""
+        queries = jnp.int32(1) if self.queries is None else self.queries
+        keys = jnp.broadcast_to(self.keys, (rows, self.keys.shape[1]))
+        return jnp.broadcast_to(queries, (rows, num_queries)), keys
+
+    def dense(self) -> jax.Array:
+        """Boolean [B, 1, T, S], an axis that does not matter being 1."""
+        mask = (self.keys != 0)[:, None, None, :]
+        if self.queries is not None:
+            mask = mask & (self.queries[:, None, :, None] == self.keys[:, None, None, :])
+        if self.causal:
+            order = jnp.arange(self.keys.shape[1])
+            mask = mask & (order[:, None] >= order[None, :])
+        return mask
 
 
 def source_segments(tokens: jax.Array, segment_ids: jax.Array | None) -> jax.Array:
@@ -22,20 +54,19 @@ def source_segments(tokens: jax.Array, segment_ids: jax.Array | None) -> jax.Arr
     return (tokens != 0).astype(jnp.int32) if segment_ids is None else segment_ids
 
 
-def source_mask(segments: jax.Array) -> jax.Array:
-    """[B, 1, S, S]: source tokens attend to their own example.
+def source_mask(segments: jax.Array) -> SegmentMask:
+    """Source tokens attend to their own example.
 
     segments 1 1 2 0     1 1 0 0
                          1 1 0 0
                          0 0 1 0
                          0 0 0 0
     """
-    same = segments[:, :, None] == segments[:, None, :]
-    return (same & (segments[:, None, :] != 0))[:, None]
+    return SegmentMask(segments, segments)
 
 
-def target_mask(num_tokens: int, segment_ids: jax.Array | None) -> jax.Array:
-    """[B, 1, T, T] ([1, 1, T, T] without segment ids): causal within each example.
+def target_mask(num_tokens: int, segment_ids: jax.Array | None) -> SegmentMask:
+    """Causal within each example.
 
     Unpacked rows need no padding mask: padding comes last, where no real token attends.
 
@@ -44,22 +75,19 @@ def target_mask(num_tokens: int, segment_ids: jax.Array | None) -> jax.Array:
                          0 0 1 0
                          0 0 0 0
     """
-    order = jnp.arange(num_tokens)
-    causal = (order[:, None] >= order[None, :])[None, None]
-    return causal if segment_ids is None else causal & source_mask(segment_ids)
+    if segment_ids is None:
+        return SegmentMask(None, jnp.ones((1, num_tokens), jnp.int32), causal=True)
+    return SegmentMask(segment_ids, segment_ids, causal=True)
 
 
-def cross_mask(source: jax.Array, target_segment_ids: jax.Array | None) -> jax.Array:
-    """[B, 1, T, S] ([B, 1, 1, S] without target segments): targets attend to their source.
+def cross_mask(source: jax.Array, target_segment_ids: jax.Array | None) -> SegmentMask:
+    """Targets attend to their source; without target segments, to all of the row's.
 
     source segments [B, S] 1 1 2 0, target segments [B, T] 1 2 2     1 1 0 0
                                                                      0 0 1 0
                                                                      0 0 1 0
     """
-    real = (source != 0)[:, None, None, :]
-    if target_segment_ids is None:
-        return real
-    return real & (target_segment_ids[:, None, :, None] == source[:, None, None, :])
+    return SegmentMask(target_segment_ids, source)
 
 
 def cache_ages(column: jax.Array, num_columns: int) -> jax.Array:

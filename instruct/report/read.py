@@ -11,6 +11,7 @@ import collections
 import dataclasses
 import functools
 import math
+import os
 import pathlib
 import re
 import sys
@@ -19,6 +20,7 @@ from typing import Any
 
 from instruct import results
 from instruct.errors import UserError
+from instruct.files import path_of
 from instruct.lineage import read_lineage, read_object, unrecorded
 from instruct.metrics_file import read_metrics
 
@@ -159,7 +161,7 @@ def find_results(run: str, suite: str = "") -> pathlib.Path:
     Raises:
         UserError: there is none, or more than one; the message lists the suites of the run.
     """
-    path = pathlib.Path(run)
+    path = path_of(run)
     if path.is_file():
         return path
     if (path / results.FILE_NAME).is_file():
@@ -255,13 +257,13 @@ class Run:
         return list(dict.fromkeys(name for row in self.metrics for name in row if name != "step"))
 
 
-def read_runs(model_dirs: Sequence[str | pathlib.Path]) -> list[Run]:
+def read_runs(model_dirs: Sequence[str | os.PathLike[str]]) -> list[Run]:
     """Read run folders; labels are the shortest path ends that differ.
 
     Raises:
         UserError: there is none, or one is not a folder.
     """
-    paths = [pathlib.Path(folder) for folder in model_dirs]
+    paths = [path_of(folder) for folder in model_dirs]
     if not paths:
         raise UserError("no run to report on. Give at least one MODEL_DIR.")
     for path in paths:

@@ -7,6 +7,7 @@ from typing import Any, Protocol, runtime_checkable
 
 import jax
 
+from instruct.distributed import report_progress
 from instruct.errors import UserError
 from instruct.mesh import shard_batch
 from instruct.train.loss import LossTotals
@@ -40,6 +41,7 @@ class ValidationLoss:
         totals: list[LossTotals] = []
         for batch in self.batches:
             newest = self.eval_step(params, shard_batch(self.mesh, batch))
+            report_progress()
             # One batch late, and added on the host: otherwise one of the CPU's fake devices may
             # reach its limit of 32 programs in flight, and the others wait for it forever.
             totals[-1:] = jax.device_get(totals[-1:])

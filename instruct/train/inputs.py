@@ -1,20 +1,18 @@
 """The data of a training run: feed, evaluation batches, and the groups of its losses."""
 
-import json
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple, Protocol
 
 import jax
 import numpy as np
-from jax.experimental import multihost_utils
 from rich.console import Console
 
 from instruct.data.config import DataConfig
-from instruct.data.feed.pipeline import TrainFeed, eval_batches
+from instruct.data.feed.pipeline import TrainFeed, eval_batches, own_lanes
 from instruct.data.stores.left_out import left_out_path, tasks_left_out
-from instruct.data.stores.prepare import prepare
+from instruct.data.stores.prepare import prepare_once
 from instruct.data.vocab import check_embedding_rows, load_vocabulary
-from instruct.errors import UserError
+from instruct.distributed import gather_json
 from instruct.train.metrics import IntervalMetrics
 from instruct.workspace import Workspace
 
@@ -30,11 +28,17 @@ class Feed(Protocol):
         """(this process's rows, an info with `task_counts` and `num_examples`)."""
         ...
 
-    def state(self) -> dict[str, Any]: ...
+    def state(self) -> dict[str, Any]:
+        """This process's position and statistics, as JSON values."""
+        ...
 
-    def restore(self, state: Mapping[str, Any]) -> None: ...
+    def restore(self, states: Sequence[Mapping[str, Any]]) -> None:
+        """Resumes at the states of all processes that feed different rows, however many."""
+        ...
 
-    def statistics(self) -> dict[str, Any]: ...
+    def statistics(self, states: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+        """`leaves`, the rows of the table of the mixture, and sums, as JSON values."""
+        ...
 
     def close(self) -> None: ...
 
@@ -53,11 +57,22 @@ def open_inputs(
     num_eval_examples: int,
     console: Console,
     workspace: Workspace = Workspace(),  # noqa: B008 (frozen)
+    rows: Mapping[int, Sequence[int]] | None = None,
 ) -> Inputs:
     """Resolves the mixture, builds missing record stores, opens feed and evaluation batches.
 
-    `vocab_size`: rows of the model's embedding. `num_eval_examples`: of the validation split, if
-    there is one; 0 for no evaluation.
+    Args:
+        data: what to read.
+        vocab_size: rows of the model's embedding.
+        num_eval_examples: of the validation split, if there is one; 0 for no evaluation.
+        console: for progress.
+        workspace: where data and stores are.
+        rows: process -> the rows of a batch that it feeds (`mesh.process_rows`); None: this one
+            feeds them all.
+
+    Raises:
+        UserError: the mixture, a store or the vocabulary cannot be used, or the lanes do not divide
+            among the processes.
     """
     # SeqIO and TensorFlow take seconds to import, and only names need them.
     from instruct.data import registry
@@ -76,16 +91,18 @@ def open_inputs(
         path = left_out_path(workspace, mixture)
         say(f"{len(resolved.left_out)} tasks of {mixture} are left out, as {path} says.")
     splits = dict.fromkeys(("train", data.split, EVAL_SPLIT))
-    prepare(workspace, resolved, data, tuple(splits), console=console).check()
+    prepare_once(workspace, resolved, data, tuple(splits), console=console).check()
     # Again: rates in proportion to examples are known only now.
     resolved = registry.resolve(workspace, mixture, data.split, left_out)
-    process = (jax.process_index(), jax.process_count())
+    process = jax.process_index()
+    rows = rows or {process: range(data.batch_size)}
     held = []
     if num_eval_examples and any(EVAL_SPLIT in leaf.splits for leaf in resolved.leaves):
-        held = eval_batches(workspace, data, resolved, EVAL_SPLIT, num_eval_examples, *process)
+        own = rows[process]
+        held = eval_batches(workspace, data, resolved, EVAL_SPLIT, num_eval_examples, own)
     elif num_eval_examples:
         say(f"{mixture} has no split {EVAL_SPLIT!r}: there will be no eval/loss.")
-    feed = TrainFeed(workspace, data, resolved, *process, seqio_windows)
+    feed = TrainFeed(workspace, data, resolved, own_lanes(data, rows, process), seqio_windows)
     return Inputs(feed, held, resolved.leaves)
 
 
@@ -97,29 +114,32 @@ def task_groups(leaves: Sequence[Any]) -> tuple[list[str], list[int]]:
     return names, [names.index(label) for label in labels]
 
 
-def gather_states(state: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """The JSON values of all processes, in order; every process must call this."""
-    if jax.process_count() == 1:
-        return [dict(state)]
-    text = np.frombuffer(json.dumps(state).encode(), np.uint8)
-    sizes = multihost_utils.process_allgather(np.asarray([text.size]))
-    padded = np.zeros(int(sizes.max()), np.uint8)
-    padded[: text.size] = text
-    rows = np.asarray(multihost_utils.process_allgather(padded))
-    return [json.loads(bytes(row[: int(size)])) for row, size in zip(rows, sizes.reshape(-1))]
+def gather_states(
+    state: Mapping[str, Any], rows: Mapping[int, Sequence[int]]
+) -> list[dict[str, Any]]:
+    """The JSON values of the processes that feed different rows, in order; every one calls this.
+
+    Args:
+        state: of this process.
+        rows: process -> the rows of a batch that it feeds.
+    """
+    states = gather_json(state)
+    first = {tuple(own): process for process, own in reversed(rows.items())}
+    return [states[process] for process in sorted(first.values())]
 
 
-def restore_inputs(feed: Feed, meter: IntervalMetrics, saved: Mapping[str, Any]) -> None:
+def restore_inputs(
+    feed: Feed,
+    meter: IntervalMetrics,
+    saved: Mapping[str, Any],
+    rows: Mapping[int, Sequence[int]],
+) -> None:
     """Restores this process's feed and sums from the `processes` that `gather_states` returned."""
     processes: Sequence[Mapping[str, Any]] = saved["processes"]
     if not processes:  # converted from a T5X checkpoint with its slots: the data start here
         return
-    if len(processes) != jax.process_count():
-        raise UserError(
-            f"the checkpoint was written by {len(processes)} processes, now there are "
-            f"{jax.process_count()}; another number would change the data. Use as many, or start "
-            "a new MODEL_DIR with INITIAL_CHECKPOINT_PATH."
-        )
-    own = processes[jax.process_index()]
-    feed.restore(own["feed"])
-    meter.restore(own["metrics"])
+    feed.restore([one["feed"] for one in processes])
+    meter.restore(processes[0]["metrics"])
+    # All sums but this one are of the whole batch; it goes on in the process with the first row.
+    total = sum(one["metrics"]["examples"] for one in processes)
+    meter.examples = total if rows[jax.process_index()][0] == 0 else 0

@@ -6,13 +6,11 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Annotated, Any
 
 import jax
-import jax.numpy as jnp
 import optax
 from rich.console import Console
 
+from instruct import distributed, peak
 from instruct import mesh as meshes
-from instruct import peak
-from instruct.batch import batch_shapes
 from instruct.checkpoints.checkpoint import CheckpointConfig, CheckpointStore
 from instruct.checkpoints.checkpoint_files import FOLDER
 from instruct.checkpoints.loading import load_initial
@@ -23,6 +21,7 @@ from instruct.data.vocab import load_vocabulary
 from instruct.errors import UserError, unknown_name
 from instruct.fields import LARGEST, Range, check_arguments
 from instruct.files import replace_file
+from instruct.json_text import sealed
 from instruct.mesh import MeshConfig
 from instruct.models.config import ModelConfig
 from instruct.models.encoder_decoder import EncoderDecoder
@@ -35,6 +34,7 @@ from instruct.train.metrics import IntervalMetrics, eval_names
 from instruct.train.optimizer import OptimizerConfig, make_optimizer
 from instruct.train.preemption import StopRequest
 from instruct.train.profiling import PROFILE_FOLDER, StepProfiler, check_profile_steps
+from instruct.train.program import lower_train_step
 from instruct.train.progress import ProgressReport
 from instruct.train.step import (
     abstract_state,
@@ -96,7 +96,8 @@ def train(
             resumes from the newest intact one.
         texts: further files of the run (name -> content).
         optimizer_text: description of an optax optimiser for run.json; a resume refuses another.
-        open_inputs: (data, vocabulary size, evaluation examples, console) -> `Inputs`.
+        open_inputs: (data, vocabulary size, evaluation examples, console, rows=...) -> `Inputs`;
+            `rows` of a batch that each process feeds, see `mesh.process_rows`.
 
     Raises:
         UserError: a setting is wrong, `model_dir` holds another run, or another process trains
@@ -123,7 +124,7 @@ def train(
 
         # Devices.
         device_mesh = meshes.make_mesh(mesh)
-        meshes.check_batch_size(device_mesh, data.batch_size, num_microbatches)
+        meshes.check_batch_size(device_mesh, data.batch_size, num_microbatches, data.lengths)
         matmul_peak = peak.matmul_peak(model.dtype, list(device_mesh.devices.flat))
 
         # The run in this folder, if there is one.
@@ -149,13 +150,16 @@ def train(
         if isinstance(optimizer, OptimizerConfig):
             optimizer.check_start(start)
         if start >= train_steps:
+            if is_first_process and start == train_steps:
+                session.end_killed_run(folder, start)
             say(f"{folder} is already at step {start:,}; raise TRAIN_STEPS to continue.")
             return
         checkpoints.check_folder()
 
         # Data.
         num_held = num_eval_examples if eval_every_steps else 0
-        inputs = open_inputs(data, model.vocab_size, num_held, console)
+        process_rows = meshes.process_rows(device_mesh, data.batch_size)
+        inputs = open_inputs(data, model.vocab_size, num_held, console, rows=process_rows)
         stack.callback(inputs.feed.close)
         group_names, leaf_groups = task_groups(inputs.leaves)
         meter = IntervalMetrics(group_names)
@@ -167,7 +171,7 @@ def train(
         # State: resumed, else from a checkpoint's parameters, else fresh.
         if resumed:
             state = resumed.state
-            restore_inputs(inputs.feed, meter, resumed.input)
+            restore_inputs(inputs.feed, meter, resumed.input, process_rows)
         else:
             state = _first_state(network, update_rule, abstract, seed, initial, say)
 
@@ -175,17 +179,12 @@ def train(
         loss_fn = make_loss_fn(network.decoder_hidden, network.head_kernel, loss, leaf_groups)
         factor = loss.loss_normalizing_factor
         step_fn = make_train_step(loss_fn, update_rule, num_microbatches, seed, factor)
-        shardings = jax.tree.map(lambda leaf: leaf.sharding, abstract)
-        rows = meshes.batch_sharding(device_mesh)
-        replicated = meshes.replicated_sharding(device_mesh)
-        shapes = batch_shapes(data.batch_size, *data.lengths)
-        batch = {k: jax.ShapeDtypeStruct(s, jnp.int32, sharding=rows) for k, s in shapes.items()}
         started = time.perf_counter()
-        with jax.set_mesh(device_mesh):
-            jitted = jax.jit(step_fn, donate_argnums=0, out_shardings=(shardings, replicated))
-            train_program = jitted.lower(abstract, batch).compile()
+        lowered = lower_train_step(step_fn, abstract, device_mesh, data.batch_size, data.lengths)
+        train_program = lowered.compile()
         compile_secs = time.perf_counter() - started
         if inputs.eval_batches and eval_every_steps:
+            replicated = meshes.replicated_sharding(device_mesh)
             eval_program = jax.jit(make_eval_step(loss_fn), out_shardings=replicated)
             held = (eval_program, device_mesh, inputs.eval_batches, group_names)
             evaluators.insert(0, ValidationLoss(eval_every_steps, *held))
@@ -205,10 +204,14 @@ def train(
             for name, text in texts.items():
                 tracker.text(name, text)
 
-        def write_mixture() -> None:
-            statistics: dict[str, Any] = {"mixture": data.mixture} | inputs.feed.statistics()
+        mixture_file = session.JsonFile(folder / session.MIXTURE_FILE)
+        stack.callback(mixture_file.close)
+
+        def write_mixture(states: Sequence[Mapping[str, Any]]) -> None:
+            statistics: dict[str, Any] = {"mixture": data.mixture}
+            statistics |= inputs.feed.statistics([state["feed"] for state in states])
             if is_first_process:
-                session.write_json(folder / session.MIXTURE_FILE, statistics)
+                mixture_file.write(sealed(statistics))
             for tracker in trackers:
                 tracker.table("mixture", statistics["leaves"])
 
@@ -235,6 +238,7 @@ def train(
                 state, metrics = train_program(state, meshes.shard_batch(device_mesh, batch))
                 profiler.end(step + 1, metrics)
                 step += 1
+                distributed.report_progress(step)
                 # One step late: the devices compute while the host reads the last step's metrics.
                 if pending is not None:
                     meter.add(*pending)
@@ -261,6 +265,10 @@ def train(
                         **goodput.scalars(),
                     }
                     meter.clear()
+                position = {"feed": inputs.feed.state(), "metrics": meter.state()}
+                processes = gather_states(position, process_rows)
+                if log:
+                    scalars["examples"] = sum(one["metrics"]["examples"] for one in processes)
                 with goodput.spent("evaluation"):
                     evaluation = evaluate(due, state.params, step, device_mesh, logged=scalars)
                 scalars |= evaluation
@@ -268,15 +276,13 @@ def train(
                     for tracker in trackers:
                         tracker.scalars(step, scalars)
                     report.show(step, scalars)
-                    write_mixture()
+                    write_mixture(processes)
                 if saving:
-                    position = {"feed": inputs.feed.state(), "metrics": meter.state()}
                     records = {"run": session.read_run_info(folder), "rows": json_lines.rows}
                     records["goodput"] = goodput.state(finished=last)
                     with goodput.spent("checkpoints"):
-                        processes = {"processes": gather_states(position)}
-                        checkpoints.save(step, state, processes, evaluation, records)
-                    write_mixture()
+                        checkpoints.save(step, state, {"processes": processes}, evaluation, records)
+                    write_mixture(processes)
                 if stopping:
                     break
             checkpoints.wait()

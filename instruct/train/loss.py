@@ -169,34 +169,40 @@ head_cross_entropy.defvjp(_forward, _backward)
 def _scan_chunks(hidden, kernel, targets, weights, config, with_gradient):
     """((loss sum, TokenLosses), (gradient by hidden, by kernel)); chunks are slices of T.
 
-    Rows stay on their devices. The kernel's gradient is summed separately for each device's rows,
-    and over devices once, after the last chunk.
+    Tokens stay on their devices: a share is the part of [B, T] that one device holds. The kernel is
+    gathered once, before the first chunk; its gradient is summed separately for each share, and
+    over devices once, after the last chunk.
     """
     rows, length, width = hidden.shape
     vocab_size = kernel.shape[1]
-    shares, tensor_ways = _row_shares(rows)
-    count = _num_chunks(rows // shares * (vocab_size // tensor_ways), length, config.chunk_logits)
+    copies, row_ways, length_ways, vocab_ways = _ways(rows, length)
+    shares = row_ways * length_ways
+    of_share = (rows // row_ways, length // length_ways)
+    count = _num_chunks(of_share[0] * (vocab_size // vocab_ways), of_share[1], config.chunk_logits)
+    kernel = logical_constraint(kernel, (None, "vocab"))
 
     def split(x):  # [B, T, ...] -> [chunks, shares, rows of a share, tokens of a chunk, ...]
-        rest = x.shape[2:]
-        x = x.reshape(shares, rows // shares, count, length // count, *rest)
-        return jnp.moveaxis(x, 2, 0)
+        x = x.reshape(row_ways, of_share[0], length_ways, count, of_share[1] // count, *x.shape[2:])
+        x = jnp.moveaxis(x, (3, 2), (0, 2))
+        return x.reshape(count, shares, *x.shape[3:])
 
     def join(x):
-        return jnp.moveaxis(x, 0, 2).reshape(rows, length, *x.shape[4:])
+        x = x.reshape(count, row_ways, length_ways, *x.shape[2:])
+        x = jnp.moveaxis(x, (0, 2), (3, 2))
+        return x.reshape(rows, length, *x.shape[5:])
 
     def chunk(by_kernel, part):
         hidden, targets, weights = part
         wide = hidden.astype(jnp.float32)
         logits = jnp.einsum("srtd,dv->srtv", wide, kernel)
-        logits = logical_constraint(logits, ("batch", None, None, "vocab"))
+        logits = logical_constraint(logits, ("share", None, None, "vocab"))
         losses, gradient = cross_entropy(logits, targets, config.z_loss, config.label_smoothing)
         if not with_gradient:
             return by_kernel, (losses, None)
         gradient = gradient * weights[..., None]
         by_hidden = jnp.einsum("srtv,dv->srtd", gradient, kernel).astype(hidden.dtype)
         added = jnp.einsum("srtd,srtv->sdv", wide, gradient)
-        added = logical_constraint(added, ("batch", None, "vocab"))
+        added = logical_constraint(added, ("share", None, "vocab"))
         return added if by_kernel is None else by_kernel + added, (losses, by_hidden)
 
     parts = (split(hidden), split(targets), split(weights))
@@ -208,18 +214,28 @@ def _scan_chunks(hidden, kernel, targets, weights, config, with_gradient):
         by_kernel, outputs = jax.lax.scan(chunk, start, parts)
         losses, by_hidden = jax.tree.map(join, outputs)
     if by_kernel is not None:
-        by_kernel = by_kernel.sum(0)
+        # First inside each copy of the parameters, so that between slices pass only shares.
+        by_kernel = by_kernel.reshape(copies, -1, width, vocab_size).sum(1)
+        by_kernel = logical_constraint(by_kernel, ("copy", "embed", "vocab"))
+        by_kernel = logical_constraint(by_kernel.sum(0), ("embed", "vocab"))
     return (jnp.sum(losses.loss * weights), losses), (by_hidden, by_kernel)
 
 
-def _row_shares(rows: int) -> tuple[int, int]:
-    """(number of devices that split the rows, number that split the vocabulary)."""
+def _ways(rows: int, length: int) -> tuple[int, int, int, int]:
+    """Number of copies of the parameters, and of parts of the rows, the length and the vocabulary.
+
+    1 for the first three if rows or length do not divide.
+    """
     mesh = jax.sharding.get_abstract_mesh()
+
+    def ways(name: str) -> int:
+        return math.prod(mesh.shape.get(axis, 1) for axis in MESH_AXES[name])
+
     if mesh.empty:
-        return 1, 1
-    shares = math.prod(mesh.shape.get(axis, 1) for axis in MESH_AXES["batch"])
-    tensor_ways = math.prod(mesh.shape.get(axis, 1) for axis in MESH_AXES["vocab"])
-    return (shares if rows % shares == 0 else 1), tensor_ways
+        return 1, 1, 1, 1
+    if rows % ways("batch") or length % ways("length"):
+        return 1, 1, 1, ways("vocab")
+    return ways("copy"), ways("batch"), ways("length"), ways("vocab")
 
 
 def _num_chunks(logits_per_position: int, length: int, chunk_logits: int) -> int:

@@ -25,7 +25,8 @@ class IntervalMetrics:
     """Sums since the last logged step, and the examples since step 0.
 
     `timed_steps` and `timed_tokens` (without padding, encoder and decoder) count only steps of this
-    process, as `Goodput.lap` does. `group_names` are those of `losses.groups`.
+    process, as `Goodput.lap` does; `examples` counts those of its rows, everything else the whole
+    batch. `group_names` are those of `losses.groups`.
     """
 
     def __init__(self, group_names: Sequence[str]) -> None:

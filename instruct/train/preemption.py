@@ -6,6 +6,8 @@ import types
 import jax
 from jax.experimental import multihost_utils
 
+from instruct.distributed import watch_preemption
+
 
 class StopRequest:
     """Context in which the first SIGTERM or SIGINT requests a stop and a second one kills.
@@ -19,8 +21,10 @@ class StopRequest:
         self._earlier: dict[int, object] = {}
 
     def __enter__(self) -> "StopRequest":
-        # With several processes jax's own handler must stay, or its service misses the signal.
-        numbers = (signal.SIGTERM, signal.SIGINT) if jax.process_count() == 1 else ()
+        numbers = (signal.SIGTERM, signal.SIGINT)
+        if jax.process_count() > 1:  # jax's own handler must stay, or its service misses the signal
+            numbers = ()
+            watch_preemption()
         for number in numbers:
             self._earlier[number] = signal.signal(number, self._remember)
         return self

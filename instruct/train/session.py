@@ -12,12 +12,14 @@ import dataclasses
 import datetime
 import importlib.metadata
 import json
+import math
 import os
 import pathlib
 import platform
 import shlex
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
@@ -25,16 +27,30 @@ import jax
 
 from instruct.checkpoints.checkpoint_files import check_storable
 from instruct.checkpoints.trained_run import SPEED_ONLY
+from instruct.distributed import folder_leader
 from instruct.errors import UserError
-from instruct.files import local_path, locked, make_writable, replace_file
+from instruct.files import (
+    UPLOAD_SECS,
+    any_path,
+    is_address,
+    locked,
+    make_writable,
+    remove_leftovers,
+    replace_file,
+)
 from instruct.lineage import read_object
 
 RUN_FILE = "run.json"
 MIXTURE_FILE = "mixture.json"
+# All that training replaces in the folder.
+_FILES = (RUN_FILE, MIXTURE_FILE, "config.gin", "operative.gin", "metrics.jsonl")
 _PACKAGES = (
     *("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy", "grain"),
     *("seqio", "tensorflow", "tensorflow-cpu", "sentencepiece", "gin-config"),
 )
+
+# Values of settings that older runs could not set and did not record.
+_OLDER_DEFAULTS = {"data.lanes": 1}
 
 
 def results_config(**parts: Any) -> dict[str, Any]:
@@ -57,6 +73,7 @@ def check_same_run(model_dir: pathlib.Path, config: Mapping[str, Any]) -> None:
     if not isinstance(earlier, Mapping):
         return
     absent = "(not set)"
+    earlier = _OLDER_DEFAULTS | dict(earlier)
     changed = [
         f"{name}: {earlier.get(name, absent)!r} there, {config.get(name, absent)!r} now"
         for name in sorted(set(earlier) | set(config))
@@ -79,11 +96,18 @@ def read_run_info(model_dir: pathlib.Path) -> dict[str, Any]:
 def restore_run_file(
     model_dir: pathlib.Path, recorded: Mapping[str, Any], say: Callable[[str], None]
 ) -> None:
-    """Restores a missing or damaged run.json from the checkpoints' copy, if there is one."""
+    """Restores a missing, damaged or changed run.json from the checkpoints' copy, if there is one.
+
+    The configuration of a run never changes, and checkpoints hold a hash of their copy.
+    """
     path = model_dir / RUN_FILE
-    if isinstance(read_run_info(model_dir).get("config"), Mapping):
+    info = read_run_info(model_dir)
+    config = info.get("config")
+    readable = isinstance(config, Mapping)
+    if readable and config == recorded.get("config", config):
         return
-    problem = f"{path} is {'damaged' if path.exists() else 'missing'}"
+    state = "damaged" if path.exists() else "missing"
+    problem = f"{path} {'was changed after training' if readable else f'is {state}'}"
     if not recorded:
         say(f"{problem}: the settings of this run cannot be compared with its earlier ones.")
         return
@@ -101,7 +125,7 @@ def run_info(model: Any, mesh: jax.sharding.Mesh, matmul_peak: float) -> dict[st
         "start": _now(),
         "end": None,
         "python": platform.python_version(),
-        "versions": _versions(),
+        "versions": package_versions(),
         "commit": commit,
         "commit_dirty": dirty,
         "device": f"{mesh.size} x {device.device_kind}",
@@ -134,6 +158,12 @@ def end_run(model_dir: pathlib.Path, step: int, outcome: str) -> None:
     write_json(model_dir / RUN_FILE, info | ended)
 
 
+def end_killed_run(model_dir: pathlib.Path, step: int) -> None:
+    """Records that a run finished whose process was killed after the last checkpoint."""
+    if read_run_info(model_dir).get("outcome") is None:
+        end_run(model_dir, step, "finished")
+
+
 def _sessions(info: Mapping[str, Any]) -> list[dict[str, Any]]:
     """The readable sessions of run.json."""
     sessions = info.get("sessions")
@@ -145,18 +175,44 @@ def write_json(path: pathlib.Path, value: Any) -> None:
     replace_file(path, json.dumps(value, indent=1, default=str) + "\n")
 
 
+class JsonFile:
+    """A JSON file of a run that is replaced often; in a bucket at most once in `UPLOAD_SECS`."""
+
+    def __init__(self, path: pathlib.Path) -> None:
+        self._path, self._written_at, self._pending = path, -math.inf, False
+        self._value: Any = None
+
+    def write(self, value: Any) -> None:
+        """Replaces the file, or in a bucket remembers the value for the next time."""
+        self._value, self._pending = value, True
+        if not is_address(self._path) or time.monotonic() - self._written_at >= UPLOAD_SECS:
+            self.close()
+
+    def close(self) -> None:
+        """Writes a value that is not written yet."""
+        if self._pending:
+            write_json(self._path, self._value)
+            self._pending, self._written_at = False, time.monotonic()
+
+
 @contextlib.contextmanager
 def open_model_dir(path: str) -> Iterator[pathlib.Path]:
     """Context: the run's folder, created if needed, locked against other trainings.
 
     Raises UserError if it cannot be used or another process trains in it.
     """
-    folder = local_path("MODEL_DIR", path).absolute()
+    folder = any_path("MODEL_DIR", path).absolute()
     check_storable(folder)
     make_writable("MODEL_DIR", folder)
     with contextlib.ExitStack() as stack:
         if jax.process_index() == 0:
             stack.enter_context(locked(folder, f"MODEL_DIR {path!r}"))
+            remove_leftovers(folder, *_FILES)
+        if folder_leader("MODEL_DIR", folder) != 0:
+            raise UserError(
+                f"MODEL_DIR {str(folder)!r} is another folder on this machine than on process 0's. "
+                "Give a folder that all machines share."
+            )
         yield folder
 
 
@@ -164,7 +220,8 @@ def _now() -> str:
     return datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
 
 
-def _versions() -> dict[str, str]:
+def package_versions() -> dict[str, str]:
+    """Versions of the packages that affect results."""
     versions = {}
     for package in _PACKAGES:
         with contextlib.suppress(importlib.metadata.PackageNotFoundError):

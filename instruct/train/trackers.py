@@ -20,7 +20,7 @@ from tensorboardX.summary import scalar
 from tensorboardX.summary import text as text_summary
 
 from instruct.errors import UserError, naming_file
-from instruct.files import replace_file
+from instruct.files import UPLOAD_SECS, LineFile, UploadedFolder, is_address, replace_file
 from instruct.metrics_file import read_metrics
 
 METRICS_FILE = "metrics.jsonl"
@@ -94,26 +94,28 @@ class JsonLines(Tracker):
                 f"step {step:,} are left. The checkpoint has no copy."
             )
         replace_file(path, "".join(json.dumps(row) + "\n" for row in self.rows))
-        self._file = path.open("a", encoding="utf-8")
+        self._file = LineFile(path, UPLOAD_SECS)
 
     def scalars(self, step: int, values: Mapping[str, Any]) -> None:
-        """Writes one line and flushes it; a number that is not finite becomes null."""
+        """Writes one line and flushes it; a number that is not finite becomes null.
+
+        In a bucket the file is uploaded at most once in `UPLOAD_SECS`, and when it is closed.
+        """
         row = {"step": step} | {name: _plain(value) for name, value in values.items()}
-        with naming_file(self._file.name):
-            self._file.write(json.dumps(row) + "\n")
-            self._file.flush()
+        self._file.write(json.dumps(row) + "\n")
+        self._file.sync(durable=False)
         self.rows.append(row)
 
     def close(self) -> None:
-        with naming_file(self._file.name):
-            self._file.close()
+        self._file.close()
 
 
 class TensorBoard(Tracker):
     """TensorBoard's event files, written in the caller's thread, which gets their errors.
 
     Each start of a run writes its own file, which hides later steps in earlier files, written after
-    the last checkpoint.
+    the last checkpoint. In a bucket the file is written on this machine and uploaded at most once
+    in `UPLOAD_SECS`, and when it is closed.
     """
 
     def __repr__(self) -> str:
@@ -121,6 +123,10 @@ class TensorBoard(Tracker):
 
     def open(self, folder: pathlib.Path, step: int) -> None:
         self._folder = folder / TENSORBOARD_FOLDER
+        self._upload: UploadedFolder | None = None
+        if is_address(self._folder):
+            self._upload = UploadedFolder(self._folder, UPLOAD_SECS)
+            self._folder = self._upload.local
         with naming_file(self._folder):
             self._folder.mkdir(parents=True, exist_ok=True)
             # A suffix, since the file's name has whole seconds only.
@@ -142,10 +148,14 @@ class TensorBoard(Tracker):
         with naming_file(self._folder):
             self._events.write_event(event)
             self._events.flush()
+        if self._upload is not None:
+            self._upload.sync()
 
     def close(self) -> None:
         with naming_file(self._folder):
             self._events.close()
+        if self._upload is not None:
+            self._upload.close()
 
 
 def check_trackers(trackers: Sequence[Tracker]) -> None:

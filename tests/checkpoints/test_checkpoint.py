@@ -1,10 +1,12 @@
 """Checkpoints: exact, in either layout, under another mesh, checked, kept by number and metric."""
 
 import errno
+import itertools
 import json
 import os
 import shutil
 import subprocess
+import time
 import unicodedata
 
 import jax
@@ -15,7 +17,12 @@ import pytest
 
 from instruct.checkpoints import checkpoint as store_module
 from instruct.checkpoints.checkpoint import CheckpointConfig, CheckpointStore
-from instruct.checkpoints.checkpoint_files import FOLDER, DamagedCheckpoint, checkpoint_steps
+from instruct.checkpoints.checkpoint_files import (
+    FOLDER,
+    PINNED,
+    DamagedCheckpoint,
+    checkpoint_steps,
+)
 from instruct.checkpoints.loading import find_checkpoint, load_params, step_of
 from instruct.checkpoints.train_state import TrainState
 from instruct.errors import RunFailed, UserError
@@ -111,6 +118,77 @@ def test_kept_by_number_and_by_best_metric(tmp_path):
     store.save(6, state, {})  # the last step saved again at the end of a run
     store.close()
     assert store.steps() == [2, 5, 6] and store.latest_step() == 6
+
+
+def test_multiples_and_pinned_ones_are_kept_for_ever(tmp_path):
+    config = CheckpointConfig(save_every_steps=2, keep=1, keep_every_steps=6, keep_best=0)
+    store = CheckpointStore(tmp_path, config)
+    for step in range(2, 18, 2):
+        store.save(step, small(step), {})
+        if step == 4:
+            store.wait()
+            (tmp_path / "4" / PINNED).touch()
+    store.close()
+    assert store.steps() == [4, 6, 12, 16]
+    again = CheckpointStore(tmp_path)
+    assert_same(again.resume(small(0), 4)[0], small(4))
+    for wrong in ({"save_every_steps": 4}, {"save_every_steps": None}):
+        with pytest.raises(UserError, match="a multiple of save_every_steps"):
+            CheckpointConfig(keep_every_steps=6, **wrong)
+
+
+def failing_saves(store, monkeypatch, number: int, times: int) -> list[int]:
+    """The next saves fail in the background after writing; the list gets one entry a failure."""
+    failures, write = [], CheckpointStore._wait_for_writer
+
+    def wait(self):
+        write(self)
+        if self is store and len(failures) < times:
+            failures.append(number)
+            raise OSError(number, os.strerror(number), "/a/file")
+
+    monkeypatch.setattr(CheckpointStore, "_wait_for_writer", wait)
+    return failures
+
+
+@pytest.mark.parametrize("async_save", [True, False])
+def test_a_save_is_retried_with_the_values_it_had(async_save, tmp_path, monkeypatch, caplog):
+    store = CheckpointStore(tmp_path, CheckpointConfig(async_save=async_save, first_retry_secs=0))
+    failures = failing_saves(store, monkeypatch, errno.ESTALE, times=3)
+    # As a training step does, which gets the memory of the state.
+    state = small(1)
+    donate = jax.jit(lambda state: jax.tree.map(lambda a: a * 0, state), donate_argnums=0)
+    store.save(1, state, {"at": 1})
+    donate(state)
+    store.close()
+    assert len(failures) == 3 and store.steps() == [1]
+    resumed, position = CheckpointStore(tmp_path).resume(small(0))
+    assert_same(resumed, small(1))
+    assert position == {"at": 1}
+    assert "retry 3 of 5" in caplog.text and "ESTALE" in caplog.text
+
+
+@pytest.mark.parametrize(("number", "tries"), [(errno.EIO, 3), (errno.EROFS, 1)])
+def test_a_lasting_error_stops_with_the_older_checkpoints(number, tries, tmp_path, monkeypatch):
+    store = CheckpointStore(tmp_path, CheckpointConfig(save_retries=2, first_retry_secs=0))
+    store.save(1, small(1), {})
+    store.wait()
+    failures = failing_saves(store, monkeypatch, number, times=9)
+    store.save(2, small(2), {})
+    with pytest.raises(OSError, match="/a/file") as caught:
+        store.wait()
+    store.close()
+    assert len(failures) == tries and caught.value.errno == number
+    assert_same(CheckpointStore(tmp_path).resume(small(0), 1)[0], small(1))
+
+
+def test_a_jump_of_the_clock_ends_no_save(tmp_path, monkeypatch):
+    hours = itertools.count()
+    monkeypatch.setattr(time, "time", lambda: 1e9 + 3600.0 * next(hours))
+    store = CheckpointStore(tmp_path)
+    store.save(1, small(1), {})
+    store.close()
+    assert store.steps() == [1]
 
 
 def test_what_a_killed_save_left_is_no_checkpoint_and_goes(tmp_path):
@@ -248,12 +326,13 @@ def test_damaged_records_cost_no_step(three, caplog):
 
 
 @pytest.mark.parametrize("number", [errno.EIO, errno.ESTALE, errno.EROFS])
-def test_a_storage_that_cannot_be_read_is_no_damage(number, three, monkeypatch):
+@pytest.mark.parametrize("names", [("/a/file",), ()])
+def test_a_storage_that_cannot_be_read_is_no_damage(number, names, three, monkeypatch):
     def fail(*unused):
-        raise OSError(number, os.strerror(number), "/a/file")
+        raise OSError(number, os.strerror(number), *names)
 
     monkeypatch.setattr(ocp.StandardCheckpointer, "restore", fail)
-    with pytest.raises(OSError, match="/a/file") as caught:
+    with pytest.raises(OSError, match=names[0] if names else str(three / "3")) as caught:
         CheckpointStore(three).resume_newest(small(0), False, print)
     assert caught.value.errno == number and checkpoint_steps(three) == [1, 2, 3]
 
@@ -310,7 +389,16 @@ def test_document_is_plain_json(saved):
     assert "params/encoder/layers_0/mlp/wi_0/kernel" in document["checksums"]
 
 
-@pytest.mark.parametrize("wrong", [{"keep": 0}, {"save_every_steps": 0}, {"keep_best": -1}])
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"keep": 0},
+        {"save_every_steps": 0},
+        {"keep_best": -1},
+        {"save_retries": 21},
+        {"first_retry_secs": -1.0},
+    ],
+)
 def test_bad_values_are_named(wrong):
     with pytest.raises(UserError, match=next(iter(wrong))):
         CheckpointConfig(**wrong)

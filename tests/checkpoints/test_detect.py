@@ -35,13 +35,19 @@ def test_each_kind_is_found(tiny, tmp_path):
         open_checkpoint(tmp_path / "hf", slots=True)
 
 
-def test_buckets_are_t5x():
-    assert detect("gs://t5-data/a/checkpoint_1138000/").place == "gs://t5-data/a/checkpoint_1138000"
-    assert detect("gs://t5-data/a", step=7).place == "gs://t5-data/a/checkpoint_7"
-    with pytest.raises(UserError, match="checkpoint_1100000"):
-        detect("gs://t5-data/a")
-    with pytest.raises(UserError, match="s3://.*only paths and gs://"):
-        detect("s3://bucket/x")
+def test_in_a_bucket(gcs):
+    for step in (7, 1138000):
+        gcs.put(f"t5x/a/checkpoint_{step}/checkpoint", b"index")
+    gcs.put("hf/config.json", b"{}")
+    found = Found("t5x", "gs://bucket/t5x/a/checkpoint_1138000")
+    assert detect("gs://bucket/t5x/a/checkpoint_1138000/") == found == detect("gs://bucket/t5x/a")
+    assert detect("gs://bucket/t5x/a", step=7).place == "gs://bucket/t5x/a/checkpoint_7"
+    with pytest.raises(UserError, match="no checkpoint of step 8"):
+        detect("gs://bucket/t5x/a", step=8)
+    with pytest.raises(UserError, match="Hugging Face folder.*download it first"):
+        detect("gs://bucket/hf")
+    with pytest.raises(UserError, match="no checkpoint in gs://t5-data/x .no such folder"):
+        detect("gs://t5-data/x")
 
 
 def test_nothing_there(tmp_path):

@@ -149,5 +149,3 @@ def test_what_a_checkpoint_says_of_itself(wide, written, tmp_path):
     (tmp_path / "run.json").write_text(json.dumps({"vocabulary": "gym"}))
     run = loading.trained_run(tmp_path, paths["huggingface"], "infer.infer")
     assert run.setting("vocabulary") == "gym" and run.model().d_model == 16
-    with pytest.raises(UserError, match="remote"):
-        loading.find_checkpoint("gs://bucket/checkpoint_1")

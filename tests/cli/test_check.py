@@ -17,7 +17,7 @@ def test_the_largest_model_on_a_pod(capsys):
     started = time.process_time()
     out = shown(capsys, "--gin_file=gin/models/t5_1_1_xxl.gin", "--mesh=4x64")
     assert time.process_time() - started < 30
-    assert "11,135,332,352 parameters" in out and "mesh: data 4 x fsdp 1 x tensor 64" in out
+    assert "11,135,332,352 parameters" in out and "data 4 x fsdp 1 x tensor 64" in out
     # 64 shares of float32 numbers, and a little that every device holds whole.
     found = re.search(r"GiB a device: parameters ([\d.]+), gradients ([\d.]+), optimiser", out)
     assert found

@@ -63,7 +63,13 @@ def test_downloads_must_be_asked_for(home, monkeypatch):
         assert workspace_from_environment().downloads is allowed
 
 
-def test_a_bucket_is_no_folder(home, monkeypatch):
+def test_stores_may_be_in_a_bucket(home, monkeypatch):
     monkeypatch.setenv("INSTRUCT_STORE_DIR", "gs://bucket/stores")
-    with pytest.raises(UserError, match=r"INSTRUCT_STORE_DIR .*a bucket may be mounted there"):
+    workspace = workspace_from_environment()
+    assert str(workspace.shared_store_dir) == "gs://bucket/stores"
+    assert workspace.store_dir == home / ".cache/instruct/staged/gs/bucket/stores"
+    monkeypatch.setenv("INSTRUCT_STAGE_DIR", str(home / "disk"))
+    assert workspace_from_environment().store_dir == home / "disk/gs/bucket/stores"
+    monkeypatch.setenv("INSTRUCT_DATA_DIR", "gs://bucket/data")
+    with pytest.raises(UserError, match=r"INSTRUCT_DATA_DIR .*a bucket may be mounted there"):
         workspace_from_environment()

@@ -180,6 +180,13 @@ def test_an_output_of_other_settings_or_inputs_is_not_continued(model_dir, finis
         answer(model_dir, folder / "in.jsonl", folder / "out.jsonl")
 
 
+def test_a_changed_answer_is_not_continued(model_dir, finished, killed):
+    whole = (finished / "out.jsonl").read_text()
+    folder = killed(whole.replace('"score": -', '"score": ', 1))
+    with pytest.raises(UserError, match=r"lines 1 to \d+: not what was written; remove the file"):
+        answer(model_dir, folder / "in.jsonl", folder / "out.jsonl")
+
+
 def test_one_prompt_with_several_samples(model_dir, capsys):
     decode = DecodeConfig("sample", 4, num_samples=3, seed=1)
     infer(f"{model_dir}/checkpoints/7", prompt="question 1", decode=decode)
@@ -332,7 +339,7 @@ def test_outputs_that_cannot_be_written(model_dir, finished, tmp_path):
 def test_one_output_has_one_writer(model_dir, finished, killed):
     folder = killed("")
     with (
-        locked(folder / "out.jsonl.settings.json", "it"),
+        locked(folder / "out.jsonl", "it"),
         pytest.raises(UserError, match="another"),
     ):
         run(model_dir, folder)
@@ -352,8 +359,8 @@ def test_missing_input_and_bad_flags(model_dir, tmp_path):
         infer(model_dir, prompt="")
     with pytest.raises(UserError, match="not UTF-8"):
         infer(model_dir, prompt="a\udcff")
-    with pytest.raises(UserError, match="buckets"):
-        infer("gs://bucket/run", prompt="a")
+    with pytest.raises(UserError, match="MODEL_DIR is 'hdfs://host/run'"):
+        infer("hdfs://host/run", prompt="a")
     with pytest.raises(UserError, match="lines_per_range is 0"):
         infer(model_dir, prompt="a", lines_per_range=0)
     with pytest.raises(UserError, match="inputs_length is 1.5"):

@@ -3,7 +3,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from instruct.models.attention import MASKED_LOGIT, KeyValue, attend, masked_softmax
+from instruct.errors import UserError
+from instruct.mesh import MeshConfig, make_mesh
+from instruct.models import attention
+from instruct.models.attention import KeyValue, attend, masked_softmax
+from instruct.models.masks import MASKED_LOGIT, SegmentMask
 from tests.float32 import assert_same_float32
 
 pytestmark = pytest.mark.slow
@@ -62,3 +66,62 @@ def test_gradient_of_the_softmax_and_of_an_empty_row():
     theirs = jax.grad(lambda x: (jax.nn.softmax(x) * toward).sum())(logits)
     assert_same_float32(ours[::2], theirs[::2])
     assert not ours[1].any()
+
+
+def test_dropout_of_probabilities_scales_values(inputs):
+    """Each key's factor, in every implementation."""
+    query, memory, bias, mask = inputs
+    kept = jnp.array([0.0, 1.25] * 3 + [1.25]) * jnp.ones((2, 3, 1, 1))
+    logits = jnp.where(mask, query @ memory.key.swapaxes(-1, -2) + bias, MASKED_LOGIT)
+    expected = (masked_softmax(logits) * kept) @ memory.value
+    for implementation in ("einsum", "xla"):
+        found = attend(query, memory, bias, mask, kept, implementation=implementation)
+        assert_same_float32(found, expected)
+
+
+def test_flash_resolves_by_the_platform_of_the_mesh(monkeypatch):
+    assert attention.platform_implementation("flash") == "einsum"
+    with jax.set_mesh(make_mesh(MeshConfig(data=2, fsdp=4))):
+        assert jax.jit(lambda: attention.platform() == "cpu")()
+    for platform, implementation in (("gpu", "cudnn"), ("tpu", "flash")):
+        monkeypatch.setattr(attention, "platform", lambda platform=platform: platform)
+        assert attention.platform_implementation("flash") == implementation
+        assert attention.platform_implementation("einsum") == "einsum"
+
+
+def test_cudnn_is_refused_where_it_cannot_run(inputs):
+    with pytest.raises(UserError, match="needs a GPU.*'cpu'.*'float32'"):
+        attend(*inputs, implementation="cudnn")
+
+
+def test_cudnn_is_refused_if_its_bias_gradient_is_wrong(monkeypatch):
+    right = attention._dot_product_attention
+    monkeypatch.setattr(attention, "platform", lambda: "gpu")
+
+    def without_gradient(query, key, value, bias, mask, implementation):
+        return right(query, key, value, jax.lax.stop_gradient(bias), mask, "xla")
+
+    def by_xla(query, key, value, bias, mask, implementation):
+        return right(query, key, value, bias, mask, "xla")
+
+    for implementation, wrong in ((without_gradient, True), (by_xla, False)):
+        attention.bias_gradient_error.cache_clear()
+        monkeypatch.setattr(attention, "_dot_product_attention", implementation)
+        # While a program is traced under a mesh, as in a training step.
+        with jax.set_mesh(make_mesh(MeshConfig(data=8))):
+            check = jax.jit(lambda: attention._check_cudnn(jnp.dtype("bfloat16"), biased=True))
+            if wrong:
+                with pytest.raises(UserError, match="wrong gradient.*relative error 1.*einsum"):
+                    check()
+            else:
+                check()
+    attention.bias_gradient_error.cache_clear()
+
+
+def test_flash_refuses_a_mesh_that_shards_the_length(inputs):
+    query, memory, _, _ = inputs
+    axes = (jax.sharding.AxisType.Auto,)
+    mesh = jax.make_mesh((8,), ("sequence",), axis_types=axes)
+    refused = pytest.raises(UserError, match="sequence = 8.*sequence = 1.*einsum")
+    with jax.set_mesh(mesh), refused:
+        attend(query, memory, None, SegmentMask(None, jnp.ones((1, 7), jnp.int32)))

@@ -33,8 +33,7 @@ TINY = ModelConfig(
         ({"dtype": "bfloat"}, ["dtype", "'bfloat'", "Did you mean 'bfloat16'"]),
         ({"activations": "gelu"}, ["activations", "gated-gelu", "relu"]),
         ({"remat": "some"}, ["remat", "none", "minimal", "full"]),
-        ({"attention": "flash"}, ["attention", "einsum"]),
-        ({"attention": "xla", "dropout_rate": 0.1}, ["attention = 'xla'", "dropout_rate = 0.1"]),
+        ({"attention": "splash"}, ["attention", "einsum", "flash"]),
     ],
 )
 def test_bad_values_are_refused_with_value_allowed_and_fix(change, says):

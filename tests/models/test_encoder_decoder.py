@@ -309,7 +309,9 @@ def test_beams_share_the_keys_and_values_of_their_prompt(tiny_params):
 # Devices, imports
 
 
-@pytest.mark.parametrize("shape", [(8, 1, 1), (4, 1, 2), (2, 1, 4), (1, 1, 8), (2, 2, 2)])
+@pytest.mark.parametrize(
+    "shape", [(8, 1, 1, 1), (4, 1, 2, 1), (2, 1, 4, 1), (1, 1, 8, 1), (1, 2, 2, 2)]
+)
 def test_sharded_logits_equal_those_of_one_device(tiny_params, shape):
     random = np.random.default_rng(1)
     batch = {
@@ -317,7 +319,7 @@ def test_sharded_logits_equal_those_of_one_device(tiny_params, shape):
         "decoder_input_tokens": random.integers(2, 380, (8, 6)).astype(np.int32),
     }
     expected = applied(TINY)(tiny_params, batch)
-    mesh = make_mesh(MeshConfig(*shape))
+    mesh = make_mesh(MeshConfig(**dict(zip(("data", "fsdp", "tensor", "sequence"), shape))))
     model = EncoderDecoder(TINY)
     shardings = param_shardings(mesh, model.abstract_params())
     with jax.set_mesh(mesh):

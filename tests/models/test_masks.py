@@ -1,5 +1,6 @@
 import jax.numpy as jnp
 import numpy as np
+import pytest
 
 from instruct.models import masks
 
@@ -7,10 +8,10 @@ from instruct.models import masks
 def test_docstring_examples():
     segments = jnp.array([[1, 1, 2, 0]])
     source = [[1, 1, 0, 0], [1, 1, 0, 0], [0, 0, 1, 0], [0, 0, 0, 0]]
-    np.testing.assert_array_equal(masks.source_mask(segments)[0, 0], source)
+    np.testing.assert_array_equal(masks.source_mask(segments).dense()[0, 0], source)
     target = [[1, 0, 0, 0], [1, 1, 0, 0], [0, 0, 1, 0], [0, 0, 0, 0]]
-    np.testing.assert_array_equal(masks.target_mask(4, segments)[0, 0], target)
-    cross = masks.cross_mask(segments, jnp.array([[1, 2, 2]]))
+    np.testing.assert_array_equal(masks.target_mask(4, segments).dense()[0, 0], target)
+    cross = masks.cross_mask(segments, jnp.array([[1, 2, 2]])).dense()
     np.testing.assert_array_equal(cross[0, 0], [[1, 1, 0, 0], [0, 0, 1, 0], [0, 0, 1, 0]])
     tokens = jnp.array([[7, 8, 1, 0]])
     np.testing.assert_array_equal(masks.source_segments(tokens, None), [[1, 1, 1, 0]])
@@ -18,8 +19,25 @@ def test_docstring_examples():
 
 def test_without_segment_ids_a_row_is_one_example():
     segments = masks.source_segments(jnp.array([[7, 1, 0]]), None)
-    np.testing.assert_array_equal(masks.cross_mask(segments, None)[0, 0], [[1, 1, 0]])
-    np.testing.assert_array_equal(masks.target_mask(3, None)[0, 0], np.tril(np.ones((3, 3))))
+    np.testing.assert_array_equal(masks.cross_mask(segments, None).dense()[0, 0], [[1, 1, 0]])
+    np.testing.assert_array_equal(
+        masks.target_mask(3, None).dense()[0, 0], np.tril(np.ones((3, 3)))
+    )
+
+
+@pytest.mark.parametrize("packed", [True, False])
+def test_the_segments_of_a_mask_say_what_its_dense_form_says(packed):
+    source = jnp.array([[1, 1, 2, 0], [1, 3, 3, 3]])
+    target = jnp.array([[1, 2, 2, 0], [1, 2, 3, 0]]) if packed else None
+    for mask in (
+        masks.source_mask(source),
+        masks.target_mask(4, target),
+        masks.cross_mask(source, target),
+    ):
+        queries, keys = mask.segments(2, 4)
+        visible = (queries[:, :, None] == keys[:, None, :]) & (keys != 0)[:, None, :]
+        visible &= jnp.tri(4, dtype=bool) | (not mask.causal)
+        np.testing.assert_array_equal(visible, jnp.broadcast_to(mask.dense()[:, 0], (2, 4, 4)))
 
 
 def test_segment_ids_win_over_token_values():

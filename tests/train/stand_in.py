@@ -3,23 +3,26 @@
 As a program it trains on real stores, for tests that kill a process:
 
     python -m tests.train.stand_in MODEL_DIR TRAIN_STEPS [--hang-in-save STEP] [--slow SECS]
+        [--mesh data=2,fsdp=2] [--lanes N] [--process COORDINATOR NUM_PROCESSES PROCESS_ID]
 """
 
 import argparse
 import os
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
 import numpy as np
 from orbax.checkpoint import JsonCheckpointHandler
 
+from instruct import distributed
 from instruct.checkpoints import checkpoint
 from instruct.data.config import DataConfig
-from instruct.data.feed.pipeline import TrainFeed, eval_batches
+from instruct.data.feed.pipeline import TrainFeed, eval_batches, own_lanes
 from instruct.data.spec import Leaf, Resolved
-from instruct.data.stores.prepare import prepare
+from instruct.data.stores.prepare import prepare_once
+from instruct.mesh import parse_mesh
 from instruct.train import loop
 from instruct.train.inputs import Inputs
 from instruct.train.optimizer import OptimizerConfig
@@ -64,10 +67,10 @@ class ToyFeed:
     def state(self) -> dict[str, Any]:
         return {"position": self.position}
 
-    def restore(self, state: Mapping[str, Any]) -> None:
-        self.position = state["position"]
+    def restore(self, states: Sequence[Mapping[str, Any]]) -> None:
+        self.position = states[0]["position"]
 
-    def statistics(self) -> dict[str, Any]:
+    def statistics(self, states: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
         return {"leaves": [{"name": name, "asked": 1 / 3} for name in LEAVES]}
 
     def close(self) -> None:
@@ -82,7 +85,7 @@ def toy_leaves() -> list[ToyLeaf]:
 def open_toy(feed: ToyFeed | None = None):
     """An `open_inputs` over `feed`, with two evaluation batches."""
 
-    def open_inputs(data, vocab_size, num_eval_examples, console) -> Inputs:
+    def open_inputs(data, vocab_size, num_eval_examples, console, rows) -> Inputs:
         held = [packed_batch(1000), packed_batch(1001)] if num_eval_examples else []
         return Inputs(feed or ToyFeed(), held, toy_leaves())
 
@@ -105,7 +108,7 @@ def arguments(model_dir, train_steps: int, **changes: Any) -> dict[str, Any]:
     } | changes
 
 
-def open_stores(data, vocab_size, num_eval_examples, console) -> Inputs:
+def open_stores(data, vocab_size, num_eval_examples, console, rows) -> Inputs:
     """Real stores of two toy tasks, a real feed and real evaluation batches; no TensorFlow."""
     specs = [toy_spec(ToySource(tag), category=tag) for tag in ("some", "more")]
     leaves = [
@@ -125,9 +128,11 @@ def open_stores(data, vocab_size, num_eval_examples, console) -> Inputs:
         for spec, rate in zip(specs, (0.75, 0.25))
     ]
     resolved = Resolved("toy", "train", tuple(leaves))
-    prepare(workspace(), resolved, data, ("train", "validation")).check()
-    held = eval_batches(workspace(), data, resolved, "validation", num_eval_examples)
-    return Inputs(TrainFeed(workspace(), data, resolved), held, leaves)
+    prepare_once(workspace(), resolved, data, ("train", "validation")).check()
+    own = rows[jax.process_index()]
+    held = eval_batches(workspace(), data, resolved, "validation", num_eval_examples, own)
+    lanes = own_lanes(data, rows, jax.process_index())
+    return Inputs(TrainFeed(workspace(), data, resolved, lanes), held, leaves)
 
 
 def _hang_in_save(step: int) -> None:
@@ -154,7 +159,13 @@ def main() -> None:
     parser.add_argument("train_steps", type=int)
     parser.add_argument("--hang-in-save", type=int)
     parser.add_argument("--slow", type=float, default=0.0)
+    parser.add_argument("--mesh", default="data=-1")
+    parser.add_argument("--lanes", type=int, default=1)
+    parser.add_argument("--process", nargs=3)
     flags = parser.parse_args()
+    if flags.process:
+        address, count, number = flags.process
+        distributed.start(distributed.ClusterConfig(address, int(count), int(number)))
     jax.config.update("jax_compilation_cache_dir", os.environ["TOY_CACHE"])
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
     loop.peak.matmul_peak = lambda *_: 1e11
@@ -169,7 +180,8 @@ def main() -> None:
             flags.model_dir,
             flags.train_steps,
             model=model,
-            data=toy_config("toy"),
+            data=toy_config("toy", lanes=flags.lanes),
+            mesh=parse_mesh(flags.mesh),
             checkpoint=checkpoint.CheckpointConfig(save_every_steps=3),
             log_every_steps=2,
             eval_every_steps=6,
@@ -177,6 +189,8 @@ def main() -> None:
             open_inputs=open_stores,
         )
     )
+    distributed.barrier("end")
+    distributed.leave(0)
 
 
 if __name__ == "__main__":

@@ -1,9 +1,7 @@
 """A mixture by name becomes a feed, evaluation batches and groups; missing stores are built."""
 
 import io
-import json
 
-import numpy as np
 import pytest
 from rich.console import Console
 
@@ -69,15 +67,9 @@ def test_groups_are_families_or_the_categories_of_one():
     assert task_groups(same) == (["algebra", "logic"], [1, 0])
 
 
-def test_states_of_several_processes(monkeypatch):
-    assert gather_states({"row": 1}) == [{"row": 1}]
-    others = [b'{"row": 1}', b'{"row": 22}']
-
-    def allgather(value):
-        if value.dtype == np.uint8:
-            return np.stack([np.frombuffer(o.ljust(value.size, b"\0"), np.uint8) for o in others])
-        return np.asarray([[len(o)] for o in others])
-
-    monkeypatch.setattr("jax.process_count", lambda: 2)
-    monkeypatch.setattr("jax.experimental.multihost_utils.process_allgather", allgather)
-    assert gather_states(json.loads(others[1])) == [{"row": 1}, {"row": 22}]
+def test_one_state_for_each_share_of_the_rows(monkeypatch):
+    assert gather_states({"row": 1}, {0: [0, 1]}) == [{"row": 1}]
+    states = [{"process": number} for number in range(4)]
+    monkeypatch.setattr("instruct.train.inputs.gather_json", lambda state: states)
+    rows = {0: [0, 1], 1: [0, 1], 2: [2, 3], 3: [2, 3]}
+    assert gather_states(states[3], rows) == [states[0], states[2]]

@@ -80,9 +80,11 @@ def test_run_and_mixture_files(finished):
     info = read(finished, "run.json")
     assert info["outcome"] == "finished" and info["step"] == 6 and info["end"] >= info["start"]
     assert info["matmul_peak_gflops"] == 100.0 and info["mesh"] == {
+        "slice": 1,
         "data": 4,
         "fsdp": 1,
         "tensor": 2,
+        "sequence": 1,
     }
     assert info["num_params"] == tiny_config(**ONE_LAYER).num_params()
     assert info["config"]["optimizer.learning_rate"] == 0.01 and "jax" in info["versions"]

@@ -7,6 +7,7 @@ import subprocess
 import pytest
 
 from instruct.errors import UserError
+from instruct.files import path_of
 from instruct.mesh import MeshConfig, make_mesh
 from instruct.train import session
 from instruct.train.loss import LossConfig
@@ -66,6 +67,35 @@ def test_damaged_run_file_counts_as_none(tmp_path):
     assert session.read_run_info(tmp_path) == {}
 
 
+def test_a_changed_configuration_is_restored_and_other_fields_stay(tmp_path):
+    recorded, said = {"config": {"seed": 0}, "start": "then"}, []
+    session.write_json(tmp_path / "run.json", {"config": {"seed": 0}, "outcome": "failed"})
+    session.restore_run_file(tmp_path, recorded, said.append)
+    assert session.read_run_info(tmp_path)["outcome"] == "failed" and not said
+    session.write_json(tmp_path / "run.json", {"config": {"seed": 4}})
+    session.restore_run_file(tmp_path, recorded, said.append)
+    assert session.read_run_info(tmp_path) == recorded
+    assert "run.json was changed after training; it is restored" in said[0]
+
+
+def test_a_run_killed_after_its_last_checkpoint_has_finished(tmp_path):
+    session.write_json(tmp_path / "run.json", {"sessions": [{"from_step": 0}]})
+    session.end_killed_run(tmp_path, 8)
+    session.end_killed_run(tmp_path, 9)  # it has ended already
+    info = session.read_run_info(tmp_path)
+    assert (info["outcome"], info["step"], info["sessions"][0]["step"]) == ("finished", 8, 8)
+
+
+def test_leftovers_of_killed_writers_go(tmp_path):
+    left = tmp_path / ".run.json.0123456789ab.tmp"
+    # A report may be written while training starts.
+    others = (tmp_path / ".report.html.0123456789ab.tmp", tmp_path / "run.json")
+    for path in (left, *others):
+        path.touch()
+    with session.open_model_dir(str(tmp_path)):
+        assert sorted(tmp_path.iterdir()) == sorted(others)
+
+
 def test_without_git_the_commit_is_unknown(monkeypatch):
     def missing(*args, **kwargs):
         raise FileNotFoundError("git")
@@ -82,6 +112,15 @@ def test_files_are_replaced_whole(tmp_path):
     assert [file.name for file in tmp_path.iterdir()] == ["a.json"]
 
 
+def test_a_file_in_a_bucket_is_replaced_now_and_then_and_at_the_end(gcs):
+    mixture = session.JsonFile(path_of("gs://bucket/runs/a/mixture.json"))
+    for number in range(3):
+        mixture.write({"a": number})
+    assert json.loads(gcs.content("runs/a/mixture.json")) == {"a": 0}
+    mixture.close()
+    assert json.loads(gcs.content("runs/a/mixture.json")) == {"a": 2} and gcs.requests["POST"] == 2
+
+
 def test_model_dir_is_made(tmp_path):
     with session.open_model_dir(str(tmp_path / "a" / "b")) as folder:
         assert folder.is_dir() and not list(folder.iterdir())
@@ -96,7 +135,7 @@ def test_two_trainings_in_one_folder(tmp_path):
         assert not list(folder.iterdir())
 
 
-@pytest.mark.parametrize("path", ["gs://bucket/a", "s3://bucket/a", "", "file/below"])
+@pytest.mark.parametrize("path", ["gs://", "s3://bucket/a", "hdfs://host/a", "", "file/below"])
 def test_places_that_are_no_model_dir(path, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "file").write_text("")

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from instruct.mean import Mean
-from instruct.mesh import MeshConfig, abstract_mesh, batch_sharding, make_mesh
+from instruct.mesh import MeshConfig, abstract_mesh, batch_sharding, make_mesh, parse_mesh
 from instruct.models.encoder_decoder import EncoderDecoder
 from instruct.train.loss import LossConfig, LossTotals, make_loss_fn
 from instruct.train.optimizer import OptimizerConfig, make_optimizer
@@ -86,10 +86,20 @@ def test_mean_of_microbatch_means_would_be_noticed(params, batch, expected):
     assert abs(np.mean(losses) - float(expected[1].losses.loss.value)) > 1e-4
 
 
-@pytest.mark.parametrize("sizes", [(8, 1, 1), (2, 2, 2), (2, 1, 4), (1, 1, 8)])
-def test_meshes_change_nothing(params, batch, expected, sizes):
-    microbatches = 2 if sizes == (2, 1, 4) else 1
-    found = one_update(params, batch, microbatches, MeshConfig(*sizes))
+@pytest.mark.parametrize(
+    "text",
+    [
+        "data=8",
+        "data=2,fsdp=2,tensor=2",
+        "data=2,tensor=4",
+        "tensor=8",
+        "slice=2,fsdp=2,sequence=2",
+        "tensor=2,sequence=2,data=2",
+    ],
+)
+def test_meshes_change_nothing(params, batch, expected, text):
+    microbatches = 2 if text == "data=2,tensor=4" else 1
+    found = one_update(params, batch, microbatches, parse_mesh(text))
     assert_same_update(found, expected, params)
 
 

@@ -99,7 +99,7 @@ class MixtureReport:
 
     def write(self, workspace: Workspace) -> Path:
         """Writes the report as JSON; returns its path."""
-        path = workspace.store_dir / "reports" / f"{self.mixture}.json"
+        path = workspace.shared_store_dir / "reports" / f"{self.mixture}.json"
         write_json(path, dataclasses.asdict(self))
         return path
 

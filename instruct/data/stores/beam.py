@@ -74,6 +74,12 @@ class BeamBuilder:
         """
         beam, pipeline_options = _import_beam()
         sent = [absolute(job) for job in jobs]
+        if sent[0].workspace.store_bucket is not None:
+            raise UserError(
+                f"STORE_DIR {sent[0].workspace.store_bucket} is in a bucket, where workers cannot "
+                "write their reports. Build with --runner=local, or set STORE_DIR to a folder that "
+                "all workers reach, and copy it to the bucket"
+            )
         store_dir = sent[0].workspace.store_dir
         exchange = _make_exchange(store_dir)
         if self.console is not None:

@@ -12,6 +12,7 @@ from typing import Any
 
 from instruct.data.config import DataConfig
 from instruct.data.spec import Resolved, Source
+from instruct.data.stores.staging import upload_store
 from instruct.data.stores.store import Manifest, Store, read_manifest, store_key, store_path
 from instruct.data.stores.writing import StoreWriteError, write_store
 from instruct.errors import RunFailed, UserError
@@ -177,6 +178,7 @@ def build_store(job: Job, progress_fn: Callable[[int], None]) -> PreparedStore:
             source_fingerprint=fingerprint,
             progress_fn=progress_fn,
         )
+        upload_store(job.workspace, job.path)
     except Exception as error:
         return failed(job, error)
     return succeeded(job, manifest, "built", _why_empty(job, manifest, *rejected))

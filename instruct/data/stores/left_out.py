@@ -80,7 +80,7 @@ class LeftOut:
 
 def left_out_path(workspace: Workspace, mixture: str) -> Path:
     """The file of a mixture, whether or not it exists."""
-    return workspace.store_dir / "left_out" / f"{mixture}.json"
+    return workspace.shared_store_dir / "left_out" / f"{mixture}.json"
 
 
 def read_left_out(workspace: Workspace, mixture: str) -> LeftOut | None:

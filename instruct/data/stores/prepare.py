@@ -32,7 +32,16 @@ from instruct.data.stores.jobs import (
     unavailable,
 )
 from instruct.data.stores.processes import map_in_processes
+from instruct.data.stores.staging import stage_stores
+from instruct.distributed import (
+    agree,
+    barrier,
+    is_first_process,
+    num_processes,
+    one_after_another,
+)
 from instruct.errors import RunFailed, UserError
+from instruct.files import make_writable
 from instruct.workspace import Workspace
 
 _log = logging.getLogger(__name__)
@@ -106,9 +115,14 @@ def prepare(
         elsewhere: builds picklable jobs on other machines, instead of processes here.
 
     Raises:
-        UserError: the stores clearly do not fit on the disk; nothing is written then.
+        UserError: the stores clearly do not fit on the disk; nothing is written then. Or see
+            `stage_stores`.
     """
     jobs = list(store_jobs(workspace, resolved, config, splits))
+    if workspace.store_bucket is not None and not rebuild:
+        # Baselines of an evaluation come from the training split, if it was ever built.
+        paths = [path for job in jobs for path in (job.path, job.path.with_name("train"))]
+        stage_stores(workspace, paths, console, verify)
     stores = {} if rebuild else {job: find_store(job, verify) for job in jobs}
     manifests = {job: manifest for job, manifest in stores.items() if manifest is not None}
     results = {job: succeeded(job, manifest, "there") for job, manifest in manifests.items()}
@@ -117,6 +131,8 @@ def prepare(
         results |= {job: result for job in missing if (result := unavailable(job)) is not None}
         missing = [job for job in missing if job not in results]
     if missing:
+        if workspace.store_bucket is not None:  # before any work, which could not be uploaded
+            make_writable("STORE_DIR", workspace.store_bucket)
         estimate = estimate_disk(workspace, missing, manifests)
         if console is not None:
             console.print(Text(estimate.describe()), soft_wrap=True)
@@ -128,6 +144,26 @@ def prepare(
                 _log.warning("%s", store.message)
         results |= built
     return Prepared(tuple(results[job] for job in jobs))
+
+
+def prepare_once(
+    workspace: Workspace, resolved: Resolved, config: DataConfig, splits: Sequence[str], **options
+) -> Prepared:
+    """`prepare` in every process of a run: one builds what a shared STORE_DIR lacks, others wait.
+
+    Processes with a STORE_DIR of their own each build it; of a bucket they stage what process 0
+    built. The run ends if records differ.
+    """
+    make_writable("STORE_DIR", workspace.store_dir)
+    if workspace.store_bucket is not None and num_processes() > 1:
+        if is_first_process():
+            prepare(workspace, resolved, config, splits, **options)
+        barrier("prepare: in the bucket", None)
+    with one_after_another("prepare", workspace.store_dir):
+        prepared = prepare(workspace, resolved, config, splits, **options)
+    names = (f"records of {store.task}, {store.split}" for store in prepared.stores)
+    agree("records", dict(zip(names, (store.sha256 for store in prepared.stores))))
+    return prepared
 
 
 def _build_all(

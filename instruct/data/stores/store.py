@@ -7,6 +7,7 @@ Invariants: a store is complete or absent (built in a temporary folder, synced, 
 records give equal bytes and hashes on every machine.
 """
 
+import contextlib
 import dataclasses
 import hashlib
 import json
@@ -20,7 +21,7 @@ from instruct.data.config import DataConfig
 from instruct.data.spec import Leaf, TaskSpec
 from instruct.data.token_record import TokenRecord
 from instruct.data.vocab import load_vocabulary
-from instruct.errors import UserError
+from instruct.errors import LOST_FILE, UserError, naming_file, storage_error_number
 from instruct.json_text import parse_json
 from instruct.prompts.record import Record
 from instruct.workspace import Workspace
@@ -91,6 +92,24 @@ def _hash_json(values: dict[str, Any]) -> str:
     return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()
 
 
+@contextlib.contextmanager
+def _detecting_damage(path: Path) -> Iterator[None]:
+    """Raises UserError for errors of a store's files that indicate damage; re-raises all others.
+
+    Nobody should delete a store, or wait for it to be built again, because a drive failed.
+    """
+    try:
+        with naming_file(path):
+            yield
+    except UserError:
+        raise
+    except (OSError, RuntimeError, ValueError, KeyError, TypeError) as error:
+        number = storage_error_number(error)
+        if number is not None and number not in LOST_FILE:
+            raise
+        raise _damaged(path.parent, f"{path.name}: {error}") from error
+
+
 def _damaged(path: Path, problem: str) -> UserError:
     return UserError(
         f"the record store {path} is damaged: {problem}. Delete that folder and run "
@@ -103,13 +122,15 @@ def read_manifest(path: Path) -> Manifest | None:
 
     Raises:
         UserError: the manifest is damaged.
+        OSError: the storage failed.
     """
-    try:
-        return Manifest.from_json((path / MANIFEST_FILE).read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        return None
-    except (OSError, ValueError, TypeError) as error:
-        raise _damaged(path, f"{MANIFEST_FILE}: {error}") from error
+    file = path / MANIFEST_FILE
+    with _detecting_damage(file):
+        try:
+            text = file.read_text(encoding="utf-8")
+        except FileNotFoundError:
+            return None
+        return Manifest.from_json(text)
 
 
 class Store(Generic[R]):
@@ -117,6 +138,7 @@ class Store(Generic[R]):
 
     Raises:
         UserError: no store at `path`, or one that does not match its manifest.
+        OSError, RuntimeError: the storage failed (`instruct.errors.storage_failure`).
     """
 
     def __init__(self, path: Path) -> None:
@@ -129,18 +151,14 @@ class Store(Generic[R]):
         self.path = path
         self.manifest = manifest
         self._parse = _KINDS[manifest.kind].from_json
-        file = path / RECORDS_FILE
-        try:
-            num_bytes = file.stat().st_size
+        self._file = path / RECORDS_FILE
+        with _detecting_damage(self._file):
+            num_bytes = self._file.stat().st_size
             if num_bytes != manifest.num_bytes:
                 problem = f"{RECORDS_FILE} has {num_bytes} bytes, expected {manifest.num_bytes}"
                 raise _damaged(path, problem)
-            self._reader = ArrayRecordReader(str(file), options=_READER_OPTIONS)
+            self._reader = ArrayRecordReader(str(self._file), options=_READER_OPTIONS)
             num_records = self._reader.num_records()
-        except OSError as error:
-            raise _damaged(path, f"{RECORDS_FILE} cannot be read ({error.strerror})") from error
-        except RuntimeError as error:
-            raise _damaged(path, str(error)) from error
         if num_records != manifest.num_records:
             raise _damaged(path, f"{num_records} records, expected {manifest.num_records}")
 
@@ -155,13 +173,12 @@ class Store(Generic[R]):
 
         Raises:
             UserError: a block is damaged.
+            RuntimeError: the storage failed.
         """
         if not indices:
             return []
-        try:
+        with _detecting_damage(self._file):
             return [self._parse(line) for line in self._reader.read(list(indices))]
-        except (RuntimeError, ValueError, KeyError, TypeError) as error:
-            raise _damaged(self.path, str(error)) from error
 
     def stream(self, indices: Sequence[int]) -> Iterator[R]:
         """`read` of many records, a block at a time."""

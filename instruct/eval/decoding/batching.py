@@ -15,6 +15,7 @@ import jax
 import numpy as np
 from jax.sharding import Mesh
 
+from instruct.distributed import report_progress
 from instruct.eval.decoding.decode import DecodeConfig
 from instruct.eval.decoding.search import PADDING_EXAMPLE
 from instruct.eval.decoding.slots import (
@@ -172,6 +173,7 @@ class BatchRunner:
             arrays = jax.tree.map(lambda a: put_array(a, self._mesh, batch_sharding), arguments)
             with mesh_context(self._mesh):  # not around the yield, which runs the caller's code
                 waiting.append((numbers, self._run(params, *arrays)))
+            report_progress()
             if len(waiting) >= _IN_FLIGHT:
                 numbers, results = waiting.popleft()
                 yield numbers, jax.device_get(results)
@@ -268,6 +270,7 @@ class Decoder:
             if free == num_slots:
                 return generated
             report = slots.run(num_slots if ahead is None else min(free + turn, num_slots))
+            report_progress()
             report = Report(*jax.device_get(report))
             ended = np.flatnonzero(report.ended & (slots.owners >= 0))
             numbers = slots.owners[ended]

@@ -28,6 +28,7 @@ import numpy as np
 
 from instruct import results
 from instruct.errors import UserError
+from instruct.files import path_of
 from instruct.report import blocks, read
 from instruct.report.compare import Example, Key, key_of, pair_examples
 from instruct.report.pages.rendering import write_document
@@ -105,7 +106,7 @@ def write_forgetting(
         target: patterns of the tasks that finetuning was for; () for those all runs trained on.
     """
     notes: list[str] = []
-    paths = [pathlib.Path(run) for run in runs]
+    paths = [path_of(run) for run in runs]
     first = _read_evaluations(start, "start", suites, notes)
     if len({path.resolve() for path in paths}) < len(paths):
         raise UserError(f"the same run is given twice: {', '.join(runs)}. Give each run once.")
@@ -127,7 +128,7 @@ def _read_evaluations(
     Raises:
         UserError: no evaluation has a finished task.
     """
-    folder = pathlib.Path(run)
+    folder = path_of(run)
     if not suites and folder.is_dir() and not (folder / results.FILE_NAME).is_file():
         suites = sorted({path.parent.name for path in folder.glob("eval/*/step_*")})
         if not suites:

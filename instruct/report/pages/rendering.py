@@ -14,7 +14,7 @@ from typing import Any
 import jinja2
 from markupsafe import Markup
 
-from instruct.files import replace_file
+from instruct.files import path_of, replace_file
 from instruct.report import charts, wording
 from instruct.report.blocks import Document, Matrix, Table
 
@@ -29,7 +29,7 @@ def write_document(
     document: Document, out_dir: str | os.PathLike[str], name: str = "report"
 ) -> pathlib.Path:
     """Writes `<name>.html` and `<name>.md` into `out_dir`; returns the path of the page."""
-    out = pathlib.Path(out_dir)
+    out = path_of(out_dir)
     out.mkdir(parents=True, exist_ok=True)
     for ending, text in (("md", to_markdown(document)), ("html", to_html(document))):
         replace_file(out / f"{name}.{ending}", text.encode("utf-8", errors="replace"))

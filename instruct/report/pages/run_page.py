@@ -27,7 +27,7 @@ def write_report(
 
     Returns the path of `report.html`. Raises UserError if a run's folder does not exist.
     """
-    runs = read_runs([pathlib.Path(folder) for folder in model_dirs])
+    runs = read_runs(model_dirs)
     return write_document(document(runs), out_dir)
 
 

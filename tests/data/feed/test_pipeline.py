@@ -8,7 +8,7 @@ import pytest
 
 from instruct import batch
 from instruct.data import registry
-from instruct.data.feed.pipeline import TrainFeed, eval_batches
+from instruct.data.feed.pipeline import TrainFeed, eval_batches, own_lanes
 from instruct.data.stores.prepare import prepare
 from instruct.data.stores.store import spec_key, store_path
 from instruct.data.stores.writing import write_store
@@ -54,10 +54,10 @@ def test_resume_is_exact_at_any_batch(mixture, plan):
     for _ in range(40):  # several windows
         states.append(json.loads(json.dumps(whole.state())))
         batches += take(whole, 1)
-    assert states[-1]["window"] >= 3
+    assert states[-1]["lanes"][0][1] >= 3  # windows
     for at in (0, 1, 7, 23, 39):
         resumed = TrainFeed(workspace(), config, mixture)
-        resumed.restore(states[at])
+        resumed.restore([states[at]])
         assert equal(take(resumed, 40 - at), batches[at:])
         assert resumed.state() == whole.state()
         assert resumed.statistics() == whole.statistics()
@@ -69,7 +69,7 @@ def test_a_restored_feed_can_go_back(mixture):
     feed = TrainFeed(workspace(), toy_config(mixture.name), mixture)
     start = feed.state()
     first = take(feed, 5)
-    feed.restore(start)
+    feed.restore([start])
     assert equal(take(feed, 5), first)
 
 
@@ -92,25 +92,82 @@ def texts(batches):
     return found
 
 
-def test_hosts_take_turns_with_windows(mixture):
-    config = toy_config(mixture.name, batch_size=4)
-    hosts = [TrainFeed(workspace(), config, mixture, host, 2) for host in range(2)]
+def joined(batches):
+    """The rows of several processes, one after another."""
+    return {key: np.concatenate([rows[key] for rows, _ in batches]) for key in batch.KEYS}
+
+
+def states_of(feeds):
+    return json.loads(json.dumps([feed.state() for feed in feeds]))
+
+
+def feeds_of(config, mixture, num_processes):
+    rows = np.arange(config.batch_size).reshape(num_processes, -1).tolist()
+    lanes = [own_lanes(config, dict(enumerate(rows)), number) for number in range(num_processes)]
+    return [TrainFeed(workspace(), config, mixture, own) for own in lanes]
+
+
+def test_number_of_processes_changes_nothing(mixture):
+    """A run that goes on with 4, 2 and 1 processes reads what one process reads."""
+    config = toy_config(mixture.name, batch_size=8, lanes=4)
     alone = TrainFeed(workspace(), config, mixture)
-    for host in hosts:
-        rows, _ = next(host)
-        assert rows[batch.ENCODER_INPUT_TOKENS].shape == (2, 128)
-    windows = [host._open_window() for host in hosts] + [alone._open_window()]
-    assert (windows[0].rows[batch.ENCODER_INPUT_TOKENS].tobytes()) == (
-        windows[2].rows[batch.ENCODER_INPUT_TOKENS].tobytes()
-    )
-    assert windows[0].counts.sum() and not np.array_equal(
-        windows[0].rows[batch.ENCODER_INPUT_TOKENS][:5],
-        windows[1].rows[batch.ENCODER_INPUT_TOKENS][:5],
-    )
-    with pytest.raises(UserError, match="does not divide among 3 hosts"):
-        TrainFeed(workspace(), config, mixture, 0, 3)
-    with pytest.raises(UserError, match="number of hosts must stay"):
-        alone.restore(hosts[1].state())
+    wanted = [next(alone)[0] for _ in range(24)]
+    statistics, states, batches = [], None, []
+    for num_processes in (4, 2, 1, 2):
+        feeds = feeds_of(config, mixture, num_processes)
+        for feed in feeds:
+            if states:
+                feed.restore(states)
+        for _ in range(6):
+            parts = [next(feed) for feed in feeds]
+            batches.append(joined(parts))
+        states = states_of(feeds)
+        statistics.append(feeds[0].statistics(states))
+    assert all((one[key] == two[key]).all() for one, two in zip(batches, wanted) for key in one)
+    assert statistics[-1] == alone.statistics()
+
+
+def test_a_lane_reads_every_fourth_window(mixture):
+    config = toy_config(mixture.name, batch_size=4, lanes=4)
+    one_lane = TrainFeed(workspace(), toy_config(mixture.name, batch_size=4), mixture)
+    first = next(one_lane)[0][batch.ENCODER_INPUT_TOKENS][0]
+    rows, _ = next(TrainFeed(workspace(), config, mixture))
+    assert (rows[batch.ENCODER_INPUT_TOKENS][0] == first).all()
+    assert len({row.tobytes() for row in rows[batch.ENCODER_INPUT_TOKENS]}) == 4
+
+
+def test_lanes_that_do_not_fit(mixture):
+    with pytest.raises(UserError, match="LANES is 3, .* use one of 1, 2, 4"):
+        toy_config(mixture.name, batch_size=4, lanes=3)
+    config = toy_config(mixture.name, batch_size=8, lanes=2)
+    with pytest.raises(UserError, match=r"LANES = 2 .* 4 processes.* --gin.LANES=4"):
+        feeds_of(config, mixture, 4)
+    feed = TrainFeed(workspace(), config, mixture)
+    with pytest.raises(UserError, match=r"2 lanes, .* LANES = 4. Give --gin.LANES=2"):
+        TrainFeed(workspace(), toy_config(mixture.name, batch_size=8, lanes=4), mixture).restore(
+            [feed.state()]
+        )
+
+
+def test_processes_that_hold_the_same_rows_feed_the_same_lanes(mixture):
+    """As in a mesh that splits heads over processes."""
+    config = toy_config(mixture.name, batch_size=4, lanes=2)
+    rows = {0: [0, 1], 1: [0, 1], 2: [2, 3], 3: [2, 3]}
+    assert [own_lanes(config, rows, number) for number in rows] == [[0], [0], [1], [1]]
+
+
+def test_a_state_written_before_lanes_is_read(mixture):
+    config = toy_config(mixture.name, lanes=1)
+    feed = TrainFeed(workspace(), config, mixture)
+    take(feed, 9)
+    state = feed.state()
+    ((_, window, row, opened),) = state.pop("lanes")
+    state |= {"format": 2, "host": 0, "num_hosts": state.pop("num_lanes")}
+    state |= {"window": window, "row": row, "opened": bool(opened)}
+    resumed = TrainFeed(workspace(), config, mixture)
+    resumed.restore([state])
+    assert equal(take(resumed, 9), take(feed, 9))
+    assert resumed.statistics() == feed.statistics()
 
 
 def test_statistics_are_what_was_asked_and_what_came(mixture):
@@ -149,12 +206,12 @@ def test_other_data_or_settings_are_not_resumed(mixture):
     state = feed.state()
     for change in ({"seed": 1}, {"packing": "none"}, {"window_examples": 32}):
         with pytest.raises(UserError, match="belongs to other data"):
-            TrainFeed(workspace(), toy_config(mixture.name, **change), mixture).restore(state)
+            TrainFeed(workspace(), toy_config(mixture.name, **change), mixture).restore([state])
     with pytest.raises(UserError, match="format 7"):
-        feed.restore(state | {"format": 7})
+        feed.restore([state | {"format": 7}])
     other = registry.resolve(workspace(), mixture.leaves[0].task)
     with pytest.raises(UserError, match="belongs to other data"):
-        TrainFeed(workspace(), toy_config(other.name), other).restore(state)
+        TrainFeed(workspace(), toy_config(other.name), other).restore([state])
 
 
 def test_other_wordings_or_exemplars_are_not_resumed():
@@ -164,10 +221,10 @@ def test_other_wordings_or_exemplars_are_not_resumed():
     feed = TrainFeed(workspace(), config, resolved)
     take(feed, 2)
     state = feed.state()
-    TrainFeed(workspace(), config, resolved).restore(state)
+    TrainFeed(workspace(), config, resolved).restore([state])
     other = dataclasses.replace(TEMPLATES, fs_noopt=(Template("shot", "{question} Say it."),))
     with pytest.raises(UserError, match="wordings"):
-        TrainFeed(workspace(), config, worded(resolved, other)).restore(state)
+        TrainFeed(workspace(), config, worded(resolved, other)).restore([state])
     write_store(
         store_path(workspace(), spec_key(spec), "validation"),
         [Record("other", {"question": "1 + 1 = ?"}, "2")],
@@ -177,7 +234,7 @@ def test_other_wordings_or_exemplars_are_not_resumed():
         source_fingerprint="other",
     )
     with pytest.raises(UserError, match="belongs to other data"):
-        TrainFeed(workspace(), config, resolved).restore(state)
+        TrainFeed(workspace(), config, resolved).restore([state])
 
 
 def worded(resolved, templates):
@@ -207,8 +264,8 @@ def test_evaluation_batches_are_always_the_same(mixture):
         assert all((one[key] == two[key]).all() for key in batch.KEYS)
     assert first[-1][batch.DECODER_LOSS_WEIGHTS].shape == (4, 16)
     halves = [
-        eval_batches(workspace(), config, mixture, num_examples=50, host=h, num_hosts=2)
-        for h in (0, 1)
+        eval_batches(workspace(), config, mixture, num_examples=50, own_rows=own)
+        for own in ([0, 1], [2, 3])
     ]
     for whole, one, two in zip(first, *halves):
         joined = np.concatenate([one[batch.ENCODER_INPUT_TOKENS], two[batch.ENCODER_INPUT_TOKENS]])
@@ -234,6 +291,6 @@ def test_a_state_of_an_older_version_lacks_a_count(mixture):
     state = feed.state()
     kept = feed.statistics()["kept"]
     del state["counts"]["exemplars_missing"]
-    feed.restore(state)
+    feed.restore([state])
     statistics = feed.statistics()
     assert (statistics["kept"], statistics["exemplars_missing"]) == (kept, 0)

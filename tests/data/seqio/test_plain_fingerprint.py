@@ -229,7 +229,7 @@ def test_a_store_of_an_older_version_is_built_anew_once_and_that_is_said(tmp_pat
     assert not caplog.text
     # Equal records: the run goes on.
     feed = TrainFeed(workspace(), config, registry.resolve(workspace(), task.name))
-    feed.restore(state)
+    feed.restore([state])
     # Other records: refused, and the message says whose.
     fingerprint = read_manifest(
         store_path(workspace(), job.path.parent.name, "train")
@@ -239,10 +239,10 @@ def test_a_store_of_an_older_version_is_built_anew_once_and_that_is_said(tmp_pat
     with pytest.raises(
         UserError, match=rf"The records of seqio tasks \({task.name}\) have changed"
     ):
-        other.restore(state)
+        other.restore([state])
     del state["plain_records"]
     with pytest.raises(UserError, match=rf"The records of seqio tasks \({task.name}\) may have"):
-        other.restore(state)
+        other.restore([state])
 
 
 def test_what_the_code_does_not_show_is_said_once(tmp_path, caplog):

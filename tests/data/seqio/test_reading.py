@@ -196,7 +196,7 @@ def test_seqios_own_pipeline_as_feed(tmp_path, packing):
     state = json.loads(json.dumps(feed.state()))
     expected = next(feed)[0]
     again = TrainFeed(workspace(), config, resolved, seqio_windows_fn=windows_fn)
-    again.restore(state)
+    again.restore([state])
     found = next(again)[0]
     assert all((found[key] == expected[key]).all() for key in batch.KEYS)
 

@@ -153,10 +153,11 @@ def test_without_beam_the_message_says_what_to_install(monkeypatch):
         prepare(workspace(), resolved, config, ("train",), elsewhere=BeamBuilder("direct"))
 
 
-def test_a_bucket_is_no_store_dir(beam, monkeypatch):
+def test_a_bucket_is_no_store_dir(beam, gcs, monkeypatch, tmp_path):
+    monkeypatch.setenv("INSTRUCT_STAGE_DIR", str(tmp_path / "staged"))
     resolved, config = mixture_of(ToySource("a"))
     monkeypatch.setenv("INSTRUCT_STORE_DIR", "gs://bucket/stores")
-    with pytest.raises(UserError, match="a bucket may be mounted there"):
+    with pytest.raises(UserError, match="gs://bucket/stores is in a bucket.*--runner=local"):
         prepare(workspace(), resolved, config, ("train",), elsewhere=BeamBuilder("direct"))
 
 

@@ -126,10 +126,10 @@ def test_a_run_goes_on_without_them_and_says_so():
     fewer = open_inputs(config, 384, 0, Console(file=io.StringIO()), workspace())
     assert len(fewer.leaves) == 47
     with pytest.raises(UserError, match="tasks left out"):
-        fewer.feed.restore(saved)
+        fewer.feed.restore([saved])
     record.write(workspace())
     again = open_inputs(config, 384, 0, Console(file=io.StringIO()), workspace())
-    again.feed.restore(saved)
+    again.feed.restore([saved])
     again.feed.close()
 
 

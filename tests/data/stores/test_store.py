@@ -222,6 +222,23 @@ def test_damage_is_noticed_and_the_fix_is_named():
         Store(path)
 
 
+@pytest.mark.parametrize("name", [store.MANIFEST_FILE, store.RECORDS_FILE])
+def test_a_drive_that_fails_is_no_damage(name, monkeypatch):
+    path, _ = build()
+    method = "read_text" if name == store.MANIFEST_FILE else "stat"
+    real = getattr(type(path), method)
+
+    def fail(self, **options):
+        if self.name == name:
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+        return real(self, **options)
+
+    monkeypatch.setattr(type(path), method, fail)
+    with pytest.raises(OSError, match="Input/output") as caught:
+        Store(path)
+    assert caught.value.filename == str(path / name)
+
+
 def test_a_damaged_block_is_noticed_when_read():
     path, _ = build(items=[Record(f"{i}", {"q": noise(i)}, "a") for i in range(900)])
 

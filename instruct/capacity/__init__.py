@@ -1,0 +1,1 @@
+"""What a training step needs of a machine: memory, operations, traffic, time, from its program."""

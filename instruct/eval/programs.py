@@ -1,0 +1,85 @@
+"""Decoding and scoring as programs: lowered for a mesh of devices, which need not be present."""
+
+import functools
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from instruct.batch import (
+    DECODER_INPUT_TOKENS,
+    DECODER_LOSS_WEIGHTS,
+    DECODER_TARGET_TOKENS,
+    ENCODER_INPUT_TOKENS,
+)
+from instruct.eval.decoding.decode import DecodeConfig, search_of
+from instruct.eval.decoding.search import advance
+from instruct.eval.scoring.score import summed_logprobs
+from instruct.mesh import batch_sharding, replicated_sharding
+from instruct.models.encoder_decoder import EncoderDecoder, reorder_cache
+
+
+def lower_decode(
+    network: EncoderDecoder,
+    params: Any,
+    config: DecodeConfig,
+    mesh: jax.sharding.Mesh,
+    rows: int,
+    source_length: int,
+) -> jax.stages.Lowered:
+    """Lowers (params, prompts [rows, S], example numbers [rows]) -> (tokens, scores).
+
+    One batch from prompt to last token; `run.py eval` runs the same steps in slots that it refills.
+    `params` are abstract, with shardings.
+    """
+    search = search_of(config)
+
+    def decode(params, prompts, example_ids):
+        cache = network.init_cache(
+            network.start_prompts(params, prompts),
+            search.num_sequences,
+            config.max_decode_steps,
+            config.strategy == "beam",
+        )
+        state, _, _ = advance(
+            functools.partial(network.decode_step, params),
+            reorder_cache,
+            search,
+            search.start(example_ids),
+            cache,
+            jnp.int32(rows),
+        )
+        return search.sequences(state)
+
+    by_rows = batch_sharding(mesh)
+    prompts = jax.ShapeDtypeStruct((rows, source_length), jnp.int32, sharding=by_rows)
+    example_ids = jax.ShapeDtypeStruct((rows,), jnp.int32, sharding=by_rows)
+    with jax.set_mesh(mesh):
+        jitted = jax.jit(decode, out_shardings=replicated_sharding(mesh))
+        return jitted.lower(params, prompts, example_ids)
+
+
+def lower_scoring(
+    network: EncoderDecoder,
+    params: Any,
+    mesh: jax.sharding.Mesh,
+    rows: int,
+    lengths: tuple[int, int],
+) -> jax.stages.Lowered:
+    """Lowers (params, unpacked batch) -> summed log-likelihoods [rows]."""
+
+    def score(params, batch):
+        return summed_logprobs(network.apply(params, batch), batch)
+
+    by_rows = batch_sharding(mesh)
+    sizes = {ENCODER_INPUT_TOKENS: lengths[0]}
+    sizes |= dict.fromkeys(
+        (DECODER_INPUT_TOKENS, DECODER_TARGET_TOKENS, DECODER_LOSS_WEIGHTS), lengths[1]
+    )
+    batch = {
+        key: jax.ShapeDtypeStruct((rows, length), jnp.int32, sharding=by_rows)
+        for key, length in sizes.items()
+    }
+    with jax.set_mesh(mesh):
+        jitted = jax.jit(score, out_shardings=replicated_sharding(mesh))
+        return jitted.lower(params, batch)

@@ -1,0 +1,83 @@
+"""The training step as a program: lowered for a mesh of devices, which need not be present."""
+
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from instruct import mesh as meshes
+from instruct.batch import batch_shapes
+from instruct.checkpoints.train_state import TrainState
+from instruct.models.config import ModelConfig
+from instruct.models.encoder_decoder import EncoderDecoder
+from instruct.train.loss import LossConfig, make_loss_fn
+from instruct.train.optimizer import OptimizerConfig, make_optimizer
+from instruct.train.step import abstract_state, make_train_step, state_shardings
+
+
+class TrainingStep(NamedTuple):
+    """The function, and the shapes of what it takes."""
+
+    function: Callable[..., Any]
+    abstract: TrainState  # with shardings
+    batch_size: int
+    lengths: tuple[int, int]
+    num_microbatches: int
+
+
+def training_step(
+    model: ModelConfig,
+    mesh: Any,
+    settings: Mapping[str, Any],
+    default_shape: tuple[int, tuple[int, int]],
+) -> TrainingStep:
+    """The step that `train` would run with these of its arguments; allocates nothing.
+
+    `mesh` may be abstract; `default_shape` (rows, lengths) stands in where `settings` name no data.
+    """
+    data, losses = settings.get("data"), settings.get("loss", LossConfig())
+    batch_size, lengths = (data.batch_size, data.lengths) if data else default_shape
+    microbatches = settings.get("num_microbatches", 1)
+    meshes.check_batch_size(mesh, batch_size, microbatches, lengths)
+    network = EncoderDecoder(model)
+    optimizer = make_optimizer(settings.get("optimizer", OptimizerConfig()))
+    abstract = abstract_state(network.abstract_params(), optimizer)
+    abstract = meshes.with_shardings(abstract, state_shardings(mesh, abstract))
+    loss_fn = make_loss_fn(network.decoder_hidden, network.head_kernel, losses)
+    factor = losses.loss_normalizing_factor
+    function = make_train_step(loss_fn, optimizer, microbatches, settings.get("seed", 0), factor)
+    return TrainingStep(function, abstract, batch_size, lengths, microbatches)
+
+
+def lower_train_step(
+    step_fn: Callable[..., Any],
+    abstract: TrainState,
+    mesh: jax.sharding.Mesh,
+    batch_size: int,
+    lengths: tuple[int, int],
+) -> jax.stages.Lowered:
+    """Lowers (state, batch) -> (state, metrics); the state's memory is reused.
+
+    Args:
+        step_fn: from `make_train_step`.
+        abstract: the state with its shardings.
+        mesh: of real devices, or of a topology that a compiler knows.
+        batch_size: rows of the global batch.
+        lengths: source and target tokens of a row.
+    """
+    shardings = jax.tree.map(lambda leaf: leaf.sharding, abstract)
+    out = (shardings, meshes.replicated_sharding(mesh))
+    batch = abstract_batch(mesh, batch_size, lengths)
+    options = meshes.compiler_options(mesh)
+    with jax.set_mesh(mesh):
+        jitted = jax.jit(step_fn, donate_argnums=0, out_shardings=out, compiler_options=options)
+        return jitted.lower(abstract, batch)
+
+
+def abstract_batch(
+    mesh: Any, batch_size: int, lengths: tuple[int, int]
+) -> dict[str, jax.ShapeDtypeStruct]:
+    """Shapes and shardings of a global batch's arrays."""
+    rows, shapes = meshes.batch_sharding(mesh), batch_shapes(batch_size, *lengths)
+    return {k: jax.ShapeDtypeStruct(s, jnp.int32, sharding=rows) for k, s in shapes.items()}

@@ -1,0 +1,40 @@
+"""Decoding and scoring lowered as a whole give what the decoder and the scorer give."""
+
+import jax
+import numpy as np
+import pytest
+
+from instruct.eval.decoding.batching import BatchConfig, Decoder, padded_rows
+from instruct.eval.decoding.decode import DecodeConfig
+from instruct.eval.programs import lower_decode, lower_scoring
+from instruct.eval.scoring.score import Scorer, scoring_batch
+from instruct.mesh import MeshConfig, make_mesh, param_shardings, with_shardings
+from instruct.models.encoder_decoder import EncoderDecoder, reorder_cache
+from tests.train.batches import tiny_config
+
+pytestmark = pytest.mark.slow
+
+PROMPTS = [[5, 6, 7, 1], [9, 3, 1]]
+TARGETS = [[4, 5, 1], [8, 1]]
+
+
+def test_they_compute_what_evaluation_computes():
+    network = EncoderDecoder(tiny_config(num_encoder_layers=1, num_decoder_layers=1))
+    mesh = make_mesh(MeshConfig(fsdp=1), jax.devices()[:1])
+    params = network.init(jax.random.key(0))
+    shardings = param_shardings(mesh, params)
+    abstract = with_shardings(network.abstract_params(), shardings)
+    params = jax.device_put(params, shardings)
+    config, batching = DecodeConfig(max_decode_steps=5), BatchConfig(batch_size=2)
+
+    numbers = np.arange(2)
+    prompts = padded_rows(PROMPTS, numbers, 8)
+    program = lower_decode(network, abstract, config, mesh, 2, 8).compile()
+    tokens, _ = program(params, prompts, numbers.astype(np.int32))
+    decoder = Decoder(network, reorder_cache, config, batching, mesh)
+    assert np.asarray(tokens).tolist() == decoder.generate(params, PROMPTS).tokens.tolist()
+
+    batch = scoring_batch(prompts, padded_rows(TARGETS, numbers, 8))
+    scores = lower_scoring(network, abstract, mesh, 2, (8, 8)).compile()(params, batch)
+    expected = Scorer(network.apply, batching, mesh).score(params, PROMPTS, TARGETS)
+    np.testing.assert_allclose(scores, expected, rtol=1e-5)

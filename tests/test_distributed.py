@@ -1,0 +1,112 @@
+"""Real processes (gloo, two fake CPU devices each) that join, compare, die, hang and stop."""
+
+import socket
+import subprocess
+import sys
+import time
+
+import pytest
+
+from instruct.distributed import ClusterConfig
+from instruct.errors import UserError
+
+
+def free_port() -> int:
+    """The first of two neighbouring free ports."""
+    while True:
+        with socket.socket() as first, socket.socket() as second:
+            first.bind(("127.0.0.1", 0))
+            port = first.getsockname()[1]
+            try:
+                second.bind(("127.0.0.1", port + 1))
+            except OSError:
+                continue
+            return port
+
+
+def run_processes(mode: str, count: int = 3, absent: tuple[int, ...] = ()) -> dict[int, tuple]:
+    """{process: (exit status, stdout, last line of stderr)} of `tests.distributed_worker`."""
+    address = f"127.0.0.1:{free_port()}"
+    processes = {
+        number: subprocess.Popen(
+            [
+                sys.executable,
+                "-m",
+                "tests.distributed_worker",
+                mode,
+                address,
+                str(count),
+                str(number),
+            ],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for number in range(count)
+        if number not in absent
+    }
+    outputs = {}
+    for number, process in processes.items():
+        stdout, stderr = process.communicate(timeout=240)
+        errors = [line for line in stderr.splitlines() if line.startswith("error:")]
+        outputs[number] = (process.returncode, stdout, errors)
+    return outputs
+
+
+@pytest.mark.slow
+def test_processes_compute_together():
+    for status, stdout, errors in run_processes("ok").values():
+        assert (status, errors) == (0, [])
+        assert "total 12" in stdout  # 2 devices x (1 + 2 + 3)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("mode", "failed"), [("die", 2), ("die0", 0), ("hang", 2), ("fail", 2)])
+def test_one_failing_process_ends_all_with_a_message_that_names_it(mode, failed):
+    started = time.monotonic()
+    outputs = run_processes(mode)
+    assert time.monotonic() - started < 120  # start-up included
+    words = {"die": "died", "die0": "died", "hang": "has not reached", "fail": "the disk is full"}
+    for number, (status, _, errors) in outputs.items():
+        if number == failed and mode != "hang":
+            continue
+        assert status == 1
+        assert len(errors) == 1
+        assert f"process {failed} (" in errors[0] and words[mode] in errors[0]
+
+
+@pytest.mark.slow
+def test_a_process_that_differs_is_named_before_the_first_step():
+    for status, _, errors in run_processes("differ").values():
+        assert status == 1
+        assert "process 2" in errors[0] and "in lr: 0.1 and 0.2" in errors[0]
+
+
+@pytest.mark.slow
+def test_sigterm_to_one_process_stops_all_at_the_same_step():
+    outputs = run_processes("sigterm")
+    assert [status for status, _, _ in outputs.values()] == [0, 0, 0]
+    assert len({stdout.splitlines()[-1] for _, stdout, _ in outputs.values()}) == 1
+
+
+@pytest.mark.slow
+def test_unreachable_coordinator():
+    config = ClusterConfig(f"127.0.0.1:{free_port()}", 2, 1, startup_secs=1)
+    from instruct import distributed
+
+    with pytest.raises(UserError, match="cannot reach the coordinator .* Start process 0"):
+        distributed.start(config)
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"coordinator": "node1:8476"}, "go together"),
+        ({"coordinator": "node1", "num_processes": 2, "process_id": 0}, "write HOST:PORT"),
+        ({"coordinator": "node1:65535", "num_processes": 2, "process_id": 0}, "up to 65534"),
+        ({"coordinator": "node1:1", "num_processes": 2, "process_id": 2}, "use 0 to 1"),
+    ],
+)
+def test_flags_that_do_not_fit(fields, message):
+    with pytest.raises(UserError, match=message):
+        ClusterConfig(**fields)

@@ -1,0 +1,99 @@
+"""A run goes on with other numbers of processes, after a kill and a SIGTERM, as if undisturbed.
+
+Real processes with gloo's collectives over four devices in all. The reference is one process with
+four devices and the same collectives: gloo adds in another order than JAX's own collectives of one
+process. NPROC: a matrix product's order of additions depends on the number of threads, which
+otherwise follows the number of a process's devices.
+"""
+
+import json
+import os
+import pathlib
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+
+import pytest
+
+from instruct.checkpoints.loading import checkpoint_steps
+from tests.test_distributed import free_port
+from tests.test_resume import ROOT, STEPS, assert_same_run, rows
+
+pytestmark = pytest.mark.slow
+
+NUM_DEVICES = 4
+
+
+class Cluster:
+    """The processes of one run in `folder`."""
+
+    def __init__(self, folder: pathlib.Path, count: int, *flags: str) -> None:
+        environment = os.environ | {
+            "INSTRUCT_STORE_DIR": str(folder.parent / "stores"),
+            "TOY_CACHE": str(folder.parent / f"cache{count}"),
+            "XLA_FLAGS": os.environ["XLA_FLAGS"]
+            + f" --xla_force_host_platform_device_count={NUM_DEVICES // count}",
+            "NPROC": str(NUM_DEVICES),
+            "PYTHONPATH": str(ROOT),
+        }
+        address = f"127.0.0.1:{free_port()}"
+        command = [sys.executable, "-m", "tests.train.stand_in", str(folder), str(STEPS)]
+        command += ["--lanes", "4", "--mesh", "data=2,fsdp=2", *flags, "--process", address]
+        self.folder = folder
+        self.processes = [
+            subprocess.Popen(
+                [*command, str(count), str(number)],
+                cwd=ROOT,
+                env=environment,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT,
+                text=True,
+            )
+            for number in range(count)
+        ]
+
+    def wait_for(self, happened: Callable[[], bool]) -> None:
+        deadline = time.monotonic() + 240
+        while not happened():
+            assert all(process.poll() is None for process in self.processes), self.finish()
+            assert time.monotonic() < deadline
+            time.sleep(0.01)
+
+    def finish(self) -> list[tuple[int, str]]:
+        """[(exit status, output)] of the processes."""
+        outputs = [process.communicate(timeout=240)[0] for process in self.processes]
+        return [(p.returncode, output) for p, output in zip(self.processes, outputs)]
+
+
+def test_four_then_two_then_one_process(tmp_path):
+    (whole,) = Cluster(tmp_path / "whole", 1).finish()
+    assert whole[0] == 0, whole[1]
+
+    four = Cluster(tmp_path / "run", 4, "--slow", "0.1")
+    four.wait_for(lambda: any(row["step"] >= 4 for row in rows(tmp_path / "run")))
+    four.processes[2].send_signal(signal.SIGKILL)
+    killed = time.monotonic()
+    ends = four.finish()
+    assert time.monotonic() - killed < 60
+    for number in (0, 1, 3):
+        status, output = ends[number]
+        assert status == 1
+        assert "error: process 2 (" in output and ") died (last step" in output
+    saved = checkpoint_steps(tmp_path / "run")
+    assert saved
+
+    two = Cluster(tmp_path / "run", 2, "--slow", "0.2")
+    two.wait_for(lambda: checkpoint_steps(tmp_path / "run")[-1] > max(saved))
+    two.processes[1].send_signal(signal.SIGTERM)
+    (status, output), (other_status, _) = two.finish()
+    assert (status, other_status) == (0, 0), output
+    assert f"resumes from step {max(saved)}" in output
+    info = json.loads((tmp_path / "run" / "run.json").read_text())
+    assert info["outcome"] == "stopped by SIGTERM"
+    assert checkpoint_steps(tmp_path / "run")[-1] == info["step"]
+
+    ((status, output),) = Cluster(tmp_path / "run", 1).finish()
+    assert status == 0, output
+    assert_same_run(tmp_path / "run", tmp_path / "whole")
