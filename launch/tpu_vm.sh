@@ -3,7 +3,6 @@
 #   export TPU_NAME=flan ZONE=us-east5-a
 #   launch/tpu_vm.sh create v5p-128 [--spot and other flags of gcloud]
 #   launch/tpu_vm.sh install                                    # the checkout's last commit, on every host
-#   launch/tpu_vm.sh copy ~/t5.model                            # files, into the home folder of every host
 #   launch/tpu_vm.sh run train --gin_file=... --gin.MODEL_DIR=gs://BUCKET/runs/a --gin.STORE_DIR=gs://BUCKET/stores
 #   launch/tpu_vm.sh watch                                      # the log of host 0; Ctrl-C leaves the run alone
 #   launch/tpu_vm.sh stop                                       # SIGTERM: the run saves and ends
@@ -14,10 +13,6 @@ set -euo pipefail
 
 tpu() { # COMMAND [FLAG ...]
   gcloud compute tpus tpu-vm "$1" "$TPU_NAME" --zone="$ZONE" "${@:2}"
-}
-
-copy() { # FILE ...
-  gcloud compute tpus tpu-vm scp "$@" "$TPU_NAME:" --zone="$ZONE" --worker=all
 }
 
 on_hosts() { # HOSTS SHELL_COMMAND
@@ -39,7 +34,7 @@ case "${1:-}" in
   install)
     archive="$(mktemp -d)/instruct.tar.gz"
     git archive --output="$archive" HEAD
-    copy "$archive"
+    gcloud compute tpus tpu-vm scp "$archive" "$TPU_NAME:" --zone="$ZONE" --worker=all
     # uv brings Python 3.11; the VM's own is older.
     on_hosts all 'set -e
       rm -rf instruct && mkdir instruct && tar -xzf instruct.tar.gz -C instruct && cd instruct
@@ -47,7 +42,6 @@ case "${1:-}" in
       python3 -m uv venv --quiet --python=3.11 .venv
       python3 -m uv pip install --quiet --python=.venv/bin/python -c constraints.txt -e ".[tpu]"'
     ;;
-  copy) copy "${@:2}" ;;
   run)
     [[ $# -ge 2 ]] || { echo "error: give a mode of run.py and its flags" >&2; exit 2; }
     on_hosts all "cd instruct && { setsid nohup .venv/bin/python run.py $(printf '%q ' "${@:2}") \
