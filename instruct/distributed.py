@@ -246,14 +246,15 @@ def _connect_jax(config: ClusterConfig, address: str, count: int, number: int) -
     """What `jax.distributed.initialize` does, but for the service, which the coordinator holds."""
     state = jax_distributed.global_state
     state.coordinator_address, state.num_processes, state.process_id = address, count, number
-    state.client = _jax.get_distributed_runtime_client(
+    client = _jax.get_distributed_runtime_client(
         address,
         number,
         init_timeout=int(config.startup_secs),
         heartbeat_timeout=int(10 * config.dead_secs),
         use_compression=True,
     )
-    state.client.connect()
+    client.connect()
+    state.client = client
 
 
 def watch_preemption() -> None:

@@ -59,7 +59,7 @@ class BatchInfo:
     num_examples: int
 
 
-class _WindowOrder:
+class _WindowOrder(Sequence[int]):
     """The window numbers that some lanes read, round by round, as a sequence for Grain.
 
     Round r of lane l is window l + r * num_lanes. `starts` has the first round of each lane; lanes
@@ -77,7 +77,7 @@ class _WindowOrder:
     def __len__(self) -> int:
         return _LAST_WINDOW
 
-    def __getitem__(self, index: int) -> int:
+    def __getitem__(self, index: int) -> int:  # pyright: ignore[reportIncompatibleMethodOverride]
         if index < len(self._behind):
             round_number, lane = self._behind[index]
         else:
