@@ -20,7 +20,8 @@ import jax.numpy as jnp
 from flax import nnx
 
 from instruct import batch as batch_keys
-from instruct.mesh import gather_params, gathers, logical_constraint
+from instruct.collectives import gather_params, gathers
+from instruct.mesh import logical_constraint
 from instruct.models import decode_cache, masks
 from instruct.models.attention import KeyValue
 from instruct.models.blocks import (
