@@ -60,7 +60,8 @@ def attend(
         kept: [B, N, 1, S] dropout factors of the probabilities, shared over queries (as in T5X,
             after mesh-tensorflow). A probability's factor depends on its key alone, so it scales
             that key's value, which every implementation can do.
-        implementation: of a boolean mask, as `platform_implementation` returns.
+        implementation: as `platform_implementation` returns; 'flash' with a boolean mask is
+            'einsum'.
         float32_logits: products and softmax in float32 for any type of `query`; the flash kernel,
             'xla' and 'cudnn' always do that.
 

@@ -2,6 +2,10 @@
 
 import dataclasses
 import functools
+import importlib.util
+import os
+import subprocess
+import sys
 from typing import NamedTuple
 
 import jax
@@ -193,3 +197,38 @@ def test_a_model_with_dropout_on_a_mesh(batch, on_tpu):
         expected_gradients,
     )
     assert max(jax.tree.leaves(errors)) < 1e-4
+
+
+COMPILE = """
+import jax, jax.numpy as jnp
+from jax.experimental import topologies
+from instruct.models import flash, masks
+
+def gradients(query, key, value, bias, segments):
+    def total(*arrays):
+        mask = masks.SegmentMask(segments, segments, causal=True)
+        return flash.flash_attention(*arrays, mask).astype(jnp.float32).sum()
+    return jax.grad(total, (0, 1, 2, 3))(query, key, value, bias)
+
+for topology in ("v5p:2x2x1", "v6e:2x2"):
+    device = topologies.get_topology_desc(platform="tpu", topology_name=topology).devices[0]
+    place = jax.sharding.SingleDeviceSharding(device)
+    array = lambda *shape, dtype=jnp.bfloat16: jax.ShapeDtypeStruct(shape, dtype, sharding=place)
+    heads = array(1, 2, 600, 64)
+    bias = array(2, 2 * flash.padded_length(600))
+    program = jax.jit(gradients).lower(heads, heads, heads, bias, array(1, 600, dtype=jnp.int32))
+    assert program.compile().as_text().count("tpu_custom_call") >= 2
+"""
+
+
+@pytest.mark.skipif(
+    not (importlib.util.find_spec("libtpu") or "TPU_LIBRARY_PATH" in os.environ),
+    reason="needs the wheel libtpu",
+)
+def test_the_kernels_compile_for_tpus():
+    settings = {
+        "JAX_PLATFORMS": "cpu",
+        "TPU_SKIP_MDS_QUERY": "1",
+        "ALLOW_MULTIPLE_LIBTPU_LOAD": "1",
+    }
+    subprocess.run([sys.executable, "-c", COMPILE], env=os.environ | settings, check=True)
