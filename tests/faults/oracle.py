@@ -9,7 +9,7 @@ from typing import Any
 
 import tensorstore
 
-# Values of metrics.jsonl that depend on the clock.
+# Values of metrics.jsonl that depend on the clock, as those of `goodput/` do.
 SPEEDS = ("real_tokens_per_sec", "step_secs", "peak_share")
 # All files that a run may have; anything else is a leftover.
 _RUN_FILES = re.compile(
@@ -61,7 +61,10 @@ def whole_checkpoint(checkpoint: pathlib.Path) -> Any:
 def metrics(run: pathlib.Path) -> list[dict[str, Any]]:
     """Rows of metrics.jsonl without speeds."""
     rows = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
-    return [{name: row[name] for name in row if name not in SPEEDS} for row in rows]
+    return [
+        {k: v for k, v in row.items() if k not in SPEEDS and not k.startswith("goodput/")}
+        for row in rows
+    ]
 
 
 def mixture(run: pathlib.Path) -> Any:
