@@ -115,11 +115,8 @@ def attention_cost(chip: Chip, implementation: str, queries: int, keys: int, cau
 
 def scheduled_bundles(kernel: str) -> int:
     """Instruction bundles of a kernel's program, of the last compilation."""
-    counts = [
-        int(re.search(r"total scheduled bundles:\s+(\d+)", path.read_text())[1])
-        for path in DUMP.glob(f"*{kernel}*schedule-analysis_final_bundles*")
-    ]
-    return max(counts)
+    texts = [path.read_text() for path in DUMP.glob(f"*{kernel}*schedule-analysis_final_bundles*")]
+    return max(int(re.findall(r"total scheduled bundles:\s+(\d+)", text)[0]) for text in texts)
 
 
 def main() -> None:

@@ -9,9 +9,16 @@ least effort: memory and time are then upper bounds. Of two reports of a cell th
 """
 
 import argparse
+import dataclasses
 import json
 import pathlib
 
+import numpy as np
+
+from instruct.capacity.chips import parse_topology
+from instruct.capacity.estimate import step_report
+from instruct.capacity.hlo import read_program
+from instruct.capacity.network import make_network
 from instruct.cli import arguments, topology
 from instruct.errors import RunFailed, UserError
 
@@ -27,37 +34,55 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--sizes", nargs="*", default=SIZES, choices=SIZES)
     parser.add_argument("--slices", nargs="*", default=SLICES, choices=SLICES)
     parser.add_argument("--quick", action="store_true")
+    parser.add_argument("--remat", choices=("none", "minimal"), help="else as gin/hardware")
     parser.add_argument("--most", type=int, help="most cells to compile now")
     return parser.parse_args()
 
 
-def cell_path(folder: pathlib.Path, size: str, name: str, quick: bool) -> pathlib.Path:
-    return folder / f"{size}_{name}{'_quick' if quick else ''}.json"
+def cell_path(folder: pathlib.Path, cell: str, quick: bool) -> pathlib.Path:
+    return folder / f"{cell}{'_quick' if quick else ''}.json"
 
 
-def compile_cell(size: str, name: str, quick: bool, target: pathlib.Path) -> dict:
+def compile_cell(flags: argparse.Namespace, size: str, name: str, target: pathlib.Path) -> dict:
     """The report of one cell; {'failed': message}, which is not kept, if the child failed.
 
-    The program's text is kept beside it, to be read again (`instruct.capacity.hlo`).
+    The program's text is kept beside it, to be read again.
     """
     files = [f"--gin_file=gin/recipes/flan_t5_{size}.gin", f"--gin_file=gin/hardware/{name}.gin"]
     command = ["check", *files, f"--topology={name}", f"--hlo={target.with_suffix('')}"]
-    flags = arguments.parse(command + ["--quick"] * quick)
+    if flags.remat:
+        command.append(f"--gin_bindings=config.ModelConfig.remat = {flags.remat!r}")
     try:
-        return topology.compile_in_child(flags)
+        parsed = arguments.parse(command + ["--quick"] * flags.quick)
+        return topology.compile_in_child(parsed)
     except (UserError, RunFailed) as error:
         return {"failed": str(error)}
 
 
-def read_cell(folder: pathlib.Path, size: str, name: str) -> dict | None:
-    """The full report, else the quick one, else None."""
-    paths = [cell_path(folder, size, name, quick) for quick in (False, True)]
-    return next((json.loads(path.read_text()) for path in paths if path.is_file()), None)
+def read_cell(folder: pathlib.Path, cell: str) -> dict | None:
+    """The full report, else the quick one, else None; its time is estimated again."""
+    paths = [cell_path(folder, cell, quick) for quick in (False, True)]
+    path = next((path for path in paths if path.is_file()), None)
+    if path is None:
+        return None
+    report = json.loads(path.read_text())
+    program = report["programs"]["train"]
+    if "memory" in program:
+        machine = parse_topology(cell.split("_")[1])
+        network = make_network(machine, list(report["mesh"].items()), None)
+        if "coords" in report:
+            places = np.array(report["coords"]), np.array(report["slices"])
+            network = dataclasses.replace(network, coords=places[0], slices=places[1])
+        text = path.with_suffix(".train.hlo").read_text()
+        program |= step_report(read_program(text), network, program["model_flops"], None)
+    return report
 
 
-def row(size: str, name: str, report: dict | None) -> list[str]:
+def row(cell: str, report: dict | None) -> list[str]:
+    size, name, *remat = cell.split("_")
+    size += f", remat {remat[0]}" if remat else ""
     if report is None:
-        return [size, name, *["not computed"], *[""] * 9]
+        return [size, name, *["not computed"], *[""] * 10]
     program = report["programs"]["train"]
     mesh = " x ".join(f"{axis} {n}" for axis, n in report["mesh"].items() if n > 1)
     effort = "quick" if report["quick"] else "full"
@@ -65,9 +90,10 @@ def row(size: str, name: str, report: dict | None) -> list[str]:
     there = report["hbm_bytes"] / GIB
     if "memory" not in program:
         needed = f"{program['needed_bytes'] / GIB:.1f} of {there:.0f}"
-        return [size, name, mesh, "", "", needed, "**no**", "", "", "", "memory", "", compiled]
+        return [size, name, mesh, "", "", needed, "**no**", "", "", "", "", "memory", "", compiled]
     memory, estimate = program["memory"], program["estimate"]
-    chip_hours = estimate["seconds"] * program["steps"] / 3600 * report["chips"]
+    seconds = estimate["seconds"]
+    chip_hours = seconds * program["steps"] / 3600 * report["chips"]
     return [
         size,
         name,
@@ -76,9 +102,10 @@ def row(size: str, name: str, report: dict | None) -> list[str]:
         f"{memory['temporaries'] / GIB:.2f}",
         f"{memory['total'] / GIB:.2f} of {there:.0f}",
         "yes" if program["fits"] else "**no**",
-        f"{estimate['seconds']:.3f}",
+        f"{seconds:.3f}",
         f"{program['mfu']:.1%}",
         f"{program['overlapped_mfu']:.1%}",
+        "" if report["quick"] else f"{program['mfu'] * seconds / estimate['compiler_seconds']:.1%}",
         limits(estimate),
         f"{chip_hours:,.0f}",
         compiled,
@@ -96,11 +123,21 @@ def limits(estimate: dict) -> str:
 def table(folder: pathlib.Path) -> str:
     head = (
         *("Flan-T5", "slice", "mesh", "state, GiB", "temporaries, GiB", "in all, GiB a chip"),
-        *("fits", "step, s", "MFU", "MFU if all overlapped", "what the step's time goes into"),
+        *(
+            "fits",
+            "step, s",
+            "MFU",
+            "MFU if all overlapped",
+            "MFU by compiler's cycles",
+            "what the step's time goes into",
+        ),
         *("chip-hours of the recipe", "compiled in, s"),
     )
-    reports = {(s, n): read_cell(folder, s, n) for s in reversed(SIZES) for n in SLICES}
-    rows = [row(size, name, report) for (size, name), report in reports.items()]
+    cells = [f"{size}_{name}" for size in reversed(SIZES) for name in SLICES]
+    others = {path.stem.removesuffix("_quick") for path in folder.glob("*_*_*.json")}
+    cells += sorted(cell for cell in others if cell.count("_") == 2)
+    reports = {cell: read_cell(folder, cell) for cell in cells}
+    rows = [row(cell, report) for cell, report in reports.items()]
     widths = [row + [""] * (len(head) - len(row)) for row in rows]
     lines = [list(head), ["---"] * len(head), *widths]
     compilers = sorted({r["compiler"] for r in reports.values() if r and "compiler" in r})
@@ -117,16 +154,17 @@ def main() -> None:
     left = flags.most
     for size in flags.sizes:
         for name in flags.slices:
-            path = cell_path(flags.folder, size, name, flags.quick)
+            cell = f"{size}_{name}" + (f"_{flags.remat}" if flags.remat else "")
+            path = cell_path(flags.folder, cell, flags.quick)
             if path.is_file() or left == 0:
                 continue
             left = None if left is None else left - 1
-            report = compile_cell(size, name, flags.quick, path)
+            report = compile_cell(flags, size, name, path)
             if "failed" in report:
-                print(f"{size} {name}: {report['failed']}", flush=True)
+                print(f"{cell}: {report['failed']}", flush=True)
                 continue
             path.write_text(json.dumps(report, indent=1))
-            print(" | ".join(row(size, name, report)), flush=True)
+            print(" | ".join(row(cell, report)), flush=True)
     text = table(flags.folder)
     print(text)
     if flags.write:

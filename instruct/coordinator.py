@@ -19,6 +19,7 @@ import dataclasses
 import json
 import math
 import os
+import signal
 import sys
 import time
 import uuid
@@ -261,6 +262,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--startup_secs", type=float, default=300)
     parser.add_argument("--dead_secs", type=float, default=30)
     parser.add_argument("--hang_secs", type=float, default=0)
+    # A launcher may send it to every process of a job; this one ends when the run does.
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
     asyncio.run(_run(parser.parse_args(argv)))
 
 

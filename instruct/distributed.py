@@ -227,10 +227,16 @@ def _start_coordinator(config: ClusterConfig, address: str, count: int) -> None:
 
 
 def _share_devices(connection: _Connection) -> None:
-    """Processes of one machine take one GPU each; a process alone on its machine takes all."""
+    """Processes of one machine take one GPU each; a process alone on its machine takes all.
+
+    A launcher may have divided them already, as SLURM's --gpus-per-task does: then each process
+    sees fewer GPUs than there are processes, and takes all that it sees.
+    """
     host = connection.hosts[connection.number]
     here = [i for i, name in enumerate(connection.hosts) if name == host]
-    if len(here) > 1:
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+    divided = visible is not None and len(visible.split(",")) < len(here)
+    if len(here) > 1 and not divided:
         own = str(here.index(connection.number))
         jax.config.update("jax_cuda_visible_devices", own)
         jax.config.update("jax_rocm_visible_devices", own)

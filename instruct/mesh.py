@@ -441,8 +441,8 @@ def look_up(table: jax.Array, tokens: jax.Array, dtype: Any) -> jax.Array:
         name: _dividing_axes(mesh, name, size)
         for name, size in zip(("batch", "length", "vocab", "embed"), (rows, length, *table.shape))
     }
-    whole = any(split[name] != _wanted_axes(mesh, name) for name in ("batch", "length", "embed"))
-    if not split["embed"] or whole:
+    uneven = any(split[name] != _wanted_axes(mesh, name) for name in ("batch", "length", "embed"))
+    if not split["embed"] or uneven:
         return jnp.take(table, tokens, axis=0).astype(dtype)
 
     def local(table, tokens):
@@ -467,6 +467,34 @@ def look_up(table: jax.Array, tokens: jax.Array, dtype: Any) -> jax.Array:
         ),
         out_specs=PartitionSpec(split["batch"] or None, split["length"] or None, None),
     )(table, tokens)
+
+
+def sum_shares(x: jax.Array, axes: Sequence[str]) -> jax.Array:
+    """Sum of a parameter's gradients [shares, ...], one a device, to the parameter's sharding.
+
+    `axes` names the axes of the sum. Devices that share a copy of the parameters reduce-scatter;
+    then copies, which a slow network may join, all-reduce shares.
+    """
+    mesh = jax.sharding.get_abstract_mesh()
+    if not gathers(mesh) or len(x) == 1:
+        return x.sum(0)
+    spec = [_dividing_axes(mesh, name, size) for name, size in zip(axes, x.shape[1:], strict=True)]
+    scattered = axes.index("embed")
+    within = spec[scattered]
+    shares = _wanted_axes(mesh, "share")
+    between = tuple(axis for axis in shares if axis not in within)
+    spec = [split or None for split in spec]
+
+    def local(share):
+        total = share[0]
+        if within:
+            total = jax.lax.psum_scatter(total, within, scatter_dimension=scattered, tiled=True)
+        return jax.lax.psum(total, between) if between else total
+
+    held = [None if i == scattered else split for i, split in enumerate(spec)]
+    return jax.shard_map(
+        local, in_specs=PartitionSpec(shares, *held), out_specs=PartitionSpec(*spec)
+    )(x)
 
 
 def _gather_param(mesh, path: str, param: jax.Array, dtype: Any) -> jax.Array:

@@ -7,6 +7,7 @@ import time
 
 import pytest
 
+from instruct import distributed
 from instruct.distributed import ClusterConfig
 from instruct.errors import UserError
 
@@ -92,8 +93,6 @@ def test_sigterm_to_one_process_stops_all_at_the_same_step():
 @pytest.mark.slow
 def test_unreachable_coordinator():
     config = ClusterConfig(f"127.0.0.1:{free_port()}", 2, 1, startup_secs=1)
-    from instruct import distributed
-
     with pytest.raises(UserError, match="cannot reach the coordinator .* Start process 0"):
         distributed.start(config)
 
@@ -105,8 +104,39 @@ def test_unreachable_coordinator():
         ({"coordinator": "node1", "num_processes": 2, "process_id": 0}, "write HOST:PORT"),
         ({"coordinator": "node1:65535", "num_processes": 2, "process_id": 0}, "up to 65534"),
         ({"coordinator": "node1:1", "num_processes": 2, "process_id": 2}, "use 0 to 1"),
+        ({"process_id": 2, "detect": False}, "--distributed=off contradicts"),
     ],
 )
 def test_flags_that_do_not_fit(fields, message):
     with pytest.raises(UserError, match=message):
         ClusterConfig(**fields)
+
+
+class Joined:
+    """A connection of the last of four processes, two on each of two machines."""
+
+    hosts, number = ["a", "a", "b", "b"], 3
+
+
+@pytest.mark.parametrize(
+    ("visible", "taken"), [(None, "1"), ("4,5,6,7", "1"), ("0", None), ("GPU-8932f937", None)]
+)
+def test_one_gpu_for_each_process_of_a_machine(monkeypatch, visible, taken):
+    """Unless the launcher divided them: then the process sees its own only."""
+    settings = {}
+    monkeypatch.setattr("jax.config.update", settings.__setitem__)
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    if visible is not None:
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
+    distributed._share_devices(Joined())  # pyright: ignore[reportArgumentType]
+    assert settings.get("jax_cuda_visible_devices") == taken
+
+
+def test_alone_nothing_waits(tmp_path):
+    distributed.barrier("a")
+    distributed.agree("a", {"x": 1})
+    distributed.report_progress(3)
+    with distributed.one_after_another("a", tmp_path):
+        assert not list(tmp_path.iterdir())
+    assert distributed.gather_json({"x": 1}) == [{"x": 1}]
+    assert (distributed.num_processes(), distributed.is_first_process()) == (1, True)

@@ -215,6 +215,7 @@ def test_no_unpickling_and_no_remote_code():
 # What else reads an environment variable than the command line: those of third-party programs.
 ENVIRONMENT_READERS = {
     "instruct.mesh": "JAX_PLATFORMS",
+    "instruct.distributed": "CUDA_VISIBLE_DEVICES",
     "instruct.buckets": "TENSORSTORE_CURL_LOW_SPEED",
     "instruct.data.quiet_tensorflow": "TF_CPP_MIN_LOG_LEVEL",
 }

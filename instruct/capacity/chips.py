@@ -32,6 +32,7 @@ class Chip:
     matmul_flops: float
     matrix_tile: int
     vector_flops: float
+    clock: float
     hbm_bytes: int
     hbm_bandwidth: float
     link_bandwidth: float

@@ -10,6 +10,7 @@ fitted to a case. Left out are input, checkpoints, evaluation, start-up and stra
 import collections
 import dataclasses
 import math
+from typing import Any
 
 from instruct.capacity.chips import Chip
 from instruct.capacity.hlo import Operation, Product, Program, Region
@@ -41,7 +42,10 @@ class Traffic:
 
 @dataclasses.dataclass(frozen=True)
 class StepEstimate:
-    """Seconds of one step and what they go into; FLOPs and bytes are of one device."""
+    """Seconds of one step and what they go into; FLOPs and bytes are of one device.
+
+    `compiler_seconds` takes the TPU compiler's own cycles in place of the roofline; 0 without them.
+    """
 
     seconds: float
     flops: float
@@ -49,6 +53,7 @@ class StepEstimate:
     bounds: dict[str, float]  # seconds of operations by what bounds them
     exposed_seconds: float  # of collectives that nothing hides
     hidden_seconds: float  # of collectives that computation hides
+    compiler_seconds: float
     traffic: tuple[Traffic, ...]
 
     @property
@@ -68,7 +73,7 @@ def estimate_step(program: Program, network: Network, overlap: bool | None = Non
             only the TPU compiler does.
     """
     chip = network.topology.chip
-    seconds = exposed = hidden = hbm_bytes = 0.0
+    seconds = exposed = hidden = hbm_bytes = cycle_secs = 0.0
     bounds: dict[str, float] = dict.fromkeys(BOUNDS, 0.0)
     traffic: dict[tuple[str, str], list] = collections.defaultdict(list)
     for region in program.regions:
@@ -87,6 +92,8 @@ def estimate_step(program: Program, network: Network, overlap: bool | None = Non
         exposed += region.count * (alone + max(0.0, beside - busy))
         hidden += region.count * min(beside, busy)
         seconds += region.count * (max(busy, beside) + alone)
+        cycles = sum(operation.cycles for operation in region.operations) / chip.clock
+        cycle_secs += region.count * (max(cycles, beside) + alone) if cycles else 0
     return StepEstimate(
         seconds=seconds,
         flops=program.flops(),
@@ -94,8 +101,34 @@ def estimate_step(program: Program, network: Network, overlap: bool | None = Non
         bounds=bounds,
         exposed_seconds=exposed,
         hidden_seconds=hidden,
+        compiler_seconds=cycle_secs,
         traffic=tuple(_summed(key, items) for key, items in sorted(traffic.items())),
     )
+
+
+def step_report(
+    program: Program, network: Network, model_flops: float | None, overlap: bool | None
+) -> dict[str, Any]:
+    """`estimate_step` as JSON values, with the MFU that `model_flops` (of all devices) give.
+
+    'overlapped_mfu' is the MFU if every collective ran beside computation.
+    """
+    chip, chips = network.topology.chip, network.topology.num_chips
+    estimate = estimate_step(program, network, overlap)
+    hidden = estimate_step(program, network, overlap=True)
+
+    def mfu(seconds: float) -> float | None:
+        return model_flops / (chips * chip.matmul_flops * seconds) if model_flops else None
+
+    return {
+        "flops": program.flops(),
+        "mfu": mfu(estimate.seconds),
+        "overlapped_mfu": mfu(hidden.seconds),
+        "limit": estimate.limit,
+        "estimate": dataclasses.asdict(estimate),
+        "unknown_loops": program.unknown_loops,
+        "unknown_kernels": program.unknown_kernels,
+    }
 
 
 def operation_seconds(operation: Operation, chip: Chip) -> tuple[float, float, float]:

@@ -69,6 +69,7 @@ class Operation:
     vector_ops: float = 0  # elementwise operations; a transcendental counts as four
     hbm_bytes: float = 0  # read and written
     kernel_flops: float = 0  # of hand-written kernels, as they declare them
+    cycles: int = 0  # as the TPU compiler estimates them
     prefetch: bool = False  # runs beside the computation
 
 
@@ -253,14 +254,14 @@ class _Reader:
     def _operation(self, computation, instruction: Instruction) -> Operation:
         products, vector_ops, kernel_flops = self._work(computation, instruction)
         opcode = instruction.opcode
-        if _FREE.fullmatch(opcode) or opcode.removesuffix("-start") in _COLLECTIVES:
-            return Operation(instruction.name, tuple(products), vector_ops, 0, kernel_flops)
+        free = _FREE.fullmatch(opcode) or opcode.removesuffix("-start") in _COLLECTIVES
         return Operation(
             instruction.name,
             tuple(products),
             vector_ops,
-            self._hbm_bytes(computation, instruction),
+            0 if free else self._hbm_bytes(computation, instruction),
             kernel_flops,
+            int(instruction.attribute(r'"estimated_cycles":"(\d+)"') or 0),
             prefetch=opcode in _PREFETCHES,
         )
 
@@ -352,17 +353,26 @@ class _Reader:
                 total += sum(array.num_bytes for array in user.arrays)
             elif user.opcode == "bitcast":
                 total += self._read_part(user, users, whole)
+            elif _passes(user) or user.opcode == "tuple":
+                continue
             elif not (user.opcode in ("dynamic-update-slice", "scatter") and first):
                 return whole
         return total
 
     def _written_part(self, called, result: Instruction | None, whole: float) -> float:
+        if result is not None and (result.opcode == "parameter" or _passes(result)):
+            return 0
         while result is not None and result.opcode in ("bitcast", "copy", "convert"):
             result = called.get(result.operands[0])
         if result is None or result.opcode not in ("dynamic-update-slice", "scatter"):
             return whole
         update = called.get(result.operands[1 if result.opcode == "dynamic-update-slice" else -1])
         return whole if update is None else sum(array.num_bytes for array in update.arrays)
+
+
+def _passes(instruction: Instruction) -> bool:
+    """Whether a fusion passes on what this yields: the buffers of a collective under way."""
+    return instruction.opcode in (*_COLLECTIVES, "custom-call")
 
 
 def _branches(instruction: Instruction) -> list[str]:

@@ -5,6 +5,7 @@ ring; slices and nodes exchange over the data-center network, each chip a share 
 formulas are those of https://jax-ml.github.io/scaling-book/sharding.
 """
 
+import collections
 import dataclasses
 import math
 from collections.abc import Sequence
@@ -86,17 +87,27 @@ class Network:
         return 2 if collective.kind == "all-reduce" else 1
 
     def _permute_seconds(self, num_bytes: int, pairs: np.ndarray) -> float:
-        """The slowest pair; a device sends to one other."""
+        """A device sends to one other; transfers that share a link wait for each other."""
         chip = self.topology.chip
         if (self.slices[pairs[:, 0]] != self.slices[pairs[:, 1]]).any():
             return num_bytes / chip.network_bandwidth / LINK_EFFICIENCY
-        hops = np.abs(self.coords[pairs[:, 0]] - self.coords[pairs[:, 1]])
-        if self.topology.is_tpu:
-            extents, wraps = np.array(self.topology.shape), np.array(self.topology.wraps)
-            hops = np.where(wraps, np.minimum(hops, extents - hops), hops).sum(-1).max(initial=1)
-        else:
-            hops = 1
-        return num_bytes * float(hops) / chip.link_bandwidth / LINK_EFFICIENCY
+        busiest = self._busiest_link(pairs) if self.topology.is_tpu else 1
+        return num_bytes * busiest / chip.link_bandwidth / LINK_EFFICIENCY
+
+    def _busiest_link(self, pairs: np.ndarray) -> int:
+        """Transfers over the busiest link, routed axis by axis, the shorter way round a ring."""
+        loads: collections.Counter = collections.Counter()
+        for source, target in pairs:
+            place = list(self.coords[source])
+            for axis, (extent, wraps) in enumerate(zip(self.topology.shape, self.topology.wraps)):
+                distance = int(self.coords[target][axis]) - place[axis]
+                if wraps and abs(distance) > extent / 2:
+                    distance -= int(math.copysign(extent, distance))
+                step = 1 if distance > 0 else -1
+                for _ in range(abs(distance)):
+                    loads[self.slices[source], *place, axis, step] += 1
+                    place[axis] = (place[axis] + step) % extent
+        return max(loads.values(), default=1)
 
 
 def row_major_places(topology: Topology) -> tuple[np.ndarray, np.ndarray]:

@@ -7,7 +7,6 @@ where it fails, and to give back its memory. `topology.py` starts it.
 """
 
 import argparse
-import dataclasses
 import importlib.metadata
 import json
 import os
@@ -23,7 +22,7 @@ from jax.experimental import topologies
 from instruct import gin_config
 from instruct import mesh as meshes
 from instruct.capacity.chips import Topology, parse_topology
-from instruct.capacity.estimate import estimate_step
+from instruct.capacity.estimate import step_report
 from instruct.capacity.hlo import read_program
 from instruct.capacity.memory import largest_rows, memory_bytes, refused_bytes
 from instruct.capacity.network import make_network
@@ -72,6 +71,7 @@ def compile_report(flags: argparse.Namespace) -> dict[str, Any]:
     network = make_network(
         topology, list(mesh.shape.items()), list(mesh.devices.flat) if is_tpu else None
     )
+    report |= {"coords": network.coords.tolist(), "slices": network.slices.tolist()}
     compiled = {}
     for name, lower in programs_of.items():
         started = time.perf_counter()
@@ -161,27 +161,16 @@ def _compile(lowered, facts: Mapping[str, Any], network, is_tpu: bool, hlo: str 
     text = compiled.as_text()
     if hlo:
         pathlib.Path(hlo).write_text(text)
-    program, memory = read_program(text), memory_bytes(compiled)
-    own = compiled.cost_analysis() or {}
+    memory, own = memory_bytes(compiled), compiled.cost_analysis() or {}
     # Only the TPU compiler says what overlaps with computation.
-    estimate = estimate_step(program, network, overlap=None if is_tpu else True)
-    hidden = estimate_step(program, network, overlap=True).seconds
-    peak, flops = topology.num_chips * topology.chip.matmul_flops, facts.get("model_flops")
+    overlap = None if is_tpu else True
     return {
         "fits": memory["total"] <= topology.chip.hbm_bytes,
         "compile_secs": compile_secs,
         "memory": memory,
         "largest_rows": largest_rows(memory, facts["microbatch_rows"], topology.chip.hbm_bytes),
-        "flops": program.flops(),
         "compiler_flops": own.get("flops"),
-        "compiler_seconds": own.get("optimal_seconds"),
-        "mfu": flops / peak / estimate.seconds if flops else None,
-        "overlapped_mfu": flops / peak / hidden if flops else None,
-        "limit": estimate.limit,
-        "estimate": dataclasses.asdict(estimate),
-        "unknown_loops": program.unknown_loops,
-        "unknown_kernels": program.unknown_kernels,
-    }
+    } | step_report(read_program(text), network, facts.get("model_flops"), overlap)
 
 
 if __name__ == "__main__":

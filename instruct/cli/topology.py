@@ -174,9 +174,8 @@ def _print_estimate(
         line += f"; {share:.4g} by the model's formula ({flops / share:.3f} times: recomputation)"
     console.print(line)
     if program["compiler_flops"]:
-        own = f"{program['compiler_flops']:.4g} FLOPs"
-        own += f", {secs:.4g} s" if (secs := program["compiler_seconds"]) else ""
-        console.print(f"  the compiler's own count, a loop's body once: {own} (may be negative)")
+        own = f"{program['compiler_flops']:.4g}"
+        console.print(f"  the compiler's own count has a loop's body once: {own} FLOPs")
     if program["unknown_kernels"]:
         console.print(f"  kernels that declare no FLOPs: {', '.join(program['unknown_kernels'])}")
     numbers = ("times a step", "MiB a step", "overlapped", "ms on the links")
@@ -202,6 +201,10 @@ def _print_estimate(
         f"({estimate['hidden_seconds']:.4f} more beside computation). Limited by: "
         f"{program['limit']}"
     )
+    if estimate["compiler_seconds"] and not report["quick"]:
+        secs = estimate["compiler_seconds"]
+        share = f", MFU {program['mfu'] * estimate['seconds'] / secs:.1%}" if program["mfu"] else ""
+        console.print(f"  by the compiler's estimated cycles: {secs:.4f} s{share}")
     if program["mfu"] and program["overlapped_mfu"] > 1.01 * program["mfu"]:
         console.print(
             f"  MFU would be {program['overlapped_mfu']:.1%} if every collective ran beside "

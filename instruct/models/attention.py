@@ -126,7 +126,7 @@ def _sharded_flash(query, key, value, bias, mask: SegmentMask) -> jax.Array:
             f"has sequence = {mesh.shape['sequence']}. Set MeshConfig.sequence = 1, or "
             "ModelConfig.attention = 'einsum'."
         )
-    segments = mask.segments(query.shape[0], query.shape[2])
+    query_segments, key_segments = mask.segments(query.shape[0], query.shape[2])
     heads = ("batch", "heads", "length", "head_dim")
 
     def shard(query, key, value, bias, query_segments, key_segments):
@@ -138,11 +138,11 @@ def _sharded_flash(query, key, value, bias, mask: SegmentMask) -> jax.Array:
         in_specs=(
             *(logical_spec(x.shape, heads) for x in (query, key, value)),
             None if bias is None else logical_spec(bias.shape, ("heads", None)),
-            *(logical_spec(x.shape, ("batch", "length")) for x in segments),
+            *(logical_spec(x.shape, ("batch", "length")) for x in (query_segments, key_segments)),
         ),
         out_specs=logical_spec(query.shape, heads),
         check_vma=False,  # a Pallas call does not say how its results vary over the mesh
-    )(query, key, value, bias, *segments)
+    )(query, key, value, bias, query_segments, key_segments)
 
 
 def _check_cudnn(dtype: jnp.dtype, biased: bool) -> None:
@@ -182,8 +182,8 @@ def bias_gradient_error(implementation: str) -> float:
         def einsum(query, key, value, bias, mask):
             return attend(query, KeyValue(key, value), bias, mask, float32_logits=True)
 
-        def other(*arrays):
-            return _dot_product_attention(*arrays, implementation)
+        def other(query, key, value, bias, mask):
+            return _dot_product_attention(query, key, value, bias, mask, implementation)
 
         expected, gradient = (
             jax.jit(jax.grad(functools.partial(total, attention=attention)))(bias)

@@ -18,7 +18,7 @@ B rows, T queries, S keys, N heads, H head dim, P self-attention length padded t
 """
 
 import functools
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -118,7 +118,7 @@ def flash_attention(
     key, value = _pad(key, 2, kernel.key_block), _pad(value, 2, kernel.key_block)
     query_segments = _pad(query_segments, 1, kernel.query_block)
     key_segments = _pad(key_segments, 1, kernel.key_block)
-    attended = _attend(kernel, query, key, value, windows, query_segments, key_segments)
+    attended: Any = _attend(kernel, query, key, value, windows, query_segments, key_segments)
     return attended[:, :, :queries]
 
 
@@ -135,7 +135,7 @@ def _windows(bias: jax.Array, block: int) -> jax.Array:
     d - (P / block - 1), from the largest to the smallest: the order that `_expand` rolls.
     """
     chunks = bias.reshape(bias.shape[0], -1, block)
-    return jnp.concatenate([chunks[:, :-1], chunks[:, 1:]], axis=-1)[..., ::-1]
+    return jnp.flip(jnp.concatenate([chunks[:, :-1], chunks[:, 1:]], axis=-1), axis=-1)
 
 
 def _expand(window: jax.Array, block: int) -> jax.Array:
@@ -162,6 +162,23 @@ def _fold(tile: jax.Array, block: int) -> jax.Array:
     for bit in (1, 2, 4):
         rolled = jnp.where(row & bit != 0, pltpu.roll(rolled, 2 * block - bit, 1), rolled)
     return pltpu.roll(jnp.sum(rolled, axis=0, keepdims=True), 2 * block - 1, 1)
+
+
+def _expand_all(window, tiles) -> None:
+    """Writes the tile of every window [1, diagonals, 2 block] of a head."""
+
+    @pl.loop(0, tiles.shape[0])
+    def _(diagonal):
+        tile = _expand(window[0, pl.ds(diagonal, 1), :], tiles.shape[1])
+        tiles[diagonal] = tile.astype(tiles.dtype)
+
+
+def _fold_all(tiles, window) -> None:
+    """Writes the window of every tile."""
+
+    @pl.loop(0, tiles.shape[0])
+    def _(diagonal):
+        window[0, pl.ds(diagonal, 1), :] = _fold(tiles[diagonal], tiles.shape[1])
 
 
 def _meeting_blocks(kernel: Kernel, query_segments: jax.Array, key_segments: jax.Array):
@@ -277,7 +294,7 @@ class _Grid(NamedTuple):
             (1, self.diagonals, 2 * self.kernel.key_block), lambda n, b, i, j, _: (n, 0, 0)
         )
 
-    def tiles(self, dtype) -> pltpu.VMEM:
+    def tiles(self, dtype: Any):
         """Scratch memory of a head's tiles."""
         return pltpu.VMEM((self.diagonals, self.kernel.key_block, self.kernel.key_block), dtype)
 
@@ -364,7 +381,12 @@ def _logits(grid: _Grid, query, key, tiles, query_segments, key_segments, query_
     return jnp.where(visible, logits, MASKED_LOGIT)
 
 
-def _first_step():
+def _clear(total) -> None:
+    total[...] = jnp.zeros_like(total)
+
+
+def _first_step() -> jax.Array:
+    """Whether a head starts."""
     return (pl.program_id(1) == 0) & (pl.program_id(2) == 0) & (pl.program_id(3) == 0)
 
 
@@ -379,20 +401,14 @@ def _forward(kernel, query, key, value, windows, query_segments, key_segments):
         (tiles,) = refs or (None,)
         row, query_block, key_block = (pl.program_id(axis) for axis in (1, 2, 3))
 
-        if biased:
-
-            @pl.when(_first_step())
-            def _():
-                @pl.loop(0, grid.diagonals)
-                def _(diagonal):
-                    tile = _expand(window[0, pl.ds(diagonal, 1), :], kernel.key_block)
-                    tiles[diagonal] = tile.astype(tiles.dtype)
+        if tiles is not None:
+            pl.when(_first_step())(functools.partial(_expand_all, window, tiles))
 
         @pl.when(key_block == 0)
         def _():
             highest[...] = jnp.full_like(highest, LOWEST_SHIFT)
-            summed[...] = jnp.zeros_like(summed)
-            total[...] = jnp.zeros_like(total)
+            _clear(summed)
+            _clear(total)
 
         @pl.when(meeting[row, query_block, key_block] != 0)
         def _():
@@ -479,24 +495,18 @@ def _backward(
         last_query = query_block == grid.query_blocks - 1
         last_block = last_query & (key_block == grid.key_blocks - 1)
 
-        if biased:
-
-            @pl.when(_first_step())
-            def _():
-                @pl.loop(0, grid.diagonals)
-                def _(diagonal):
-                    tile = _expand(window[0, pl.ds(diagonal, 1), :], kernel.key_block)
-                    tiles[diagonal] = tile.astype(tiles.dtype)
-                    tile_totals[diagonal] = jnp.zeros(tile.shape, jnp.float32)
+        if tiles is not None:
+            pl.when(_first_step())(functools.partial(_expand_all, window, tiles))
+            pl.when(_first_step())(functools.partial(_clear, tile_totals))
 
         @pl.when(key_block == 0)
         def _():
-            query_total[query_block] = jnp.zeros(query_total.shape[1:], jnp.float32)
+            _clear(query_total.at[query_block])
 
         @pl.when(query_block == 0)
         def _():
-            key_total[...] = jnp.zeros_like(key_total)
-            value_total[...] = jnp.zeros_like(value_total)
+            _clear(key_total)
+            _clear(value_total)
 
         @pl.when(meeting[row, query_block, key_block] != 0)
         def _():
@@ -515,7 +525,7 @@ def _backward(
             value_total[...] += _dot(weights.astype(dtype), gradient[0, 0], (1, 0))
             weight_gradient = _dot(value[0, 0], gradient[0, 0], (1, 1))
             logit_gradient = weights * (weight_gradient - means[0, 0])
-            if biased:
+            if tile_totals is not None:
                 diagonal = key_block - query_block + grid.query_blocks - 1
                 tile_totals[diagonal] += logit_gradient
             logit_gradient = logit_gradient.astype(dtype)
@@ -534,15 +544,9 @@ def _backward(
                 rows = pl.ds(block * kernel.query_block, kernel.query_block)
                 query_gradient[0, 0, rows, :] = query_total[block].T.astype(query_gradient.dtype)
 
-        if biased:
-
-            @pl.when(last_block & (row == grid.rows - 1))
-            def _():
-                @pl.loop(0, grid.diagonals)
-                def _(diagonal):
-                    window_gradient[0, pl.ds(diagonal, 1), :] = _fold(
-                        tile_totals[diagonal], kernel.key_block
-                    )
+        if tiles is not None:
+            last_step = last_block & (row == grid.rows - 1)
+            pl.when(last_step)(functools.partial(_fold_all, tile_totals, window_gradient))
 
     in_specs = [
         grid.queries(grid.head_dim),

@@ -23,15 +23,19 @@ LOWEST_SHIFT = -1e9
 class SegmentMask(NamedTuple):
     """Which keys a query attends to: those of its own segment, 0 being padding."""
 
-    queries: jax.Array | None  # [B, T] int32; None: every query is of segment 1
+    queries: jax.Array | None  # [B, T] int32; None: to all keys but padding
     keys: jax.Array  # [B, S] int32, or [1, S] for all rows
     causal: bool = False  # and only keys at the query's position or before, T = S
 
     def segments(self, rows: int, num_queries: int) -> tuple[jax.Array, jax.Array]:
         """Segments of queries [rows, num_queries] and of keys [rows, S]."""
-        queries = jnp.int32(1) if self.queries is None else self.queries
-        keys = jnp.broadcast_to(self.keys, (rows, self.keys.shape[1]))
-        return jnp.broadcast_to(queries, (rows, num_queries)), keys
+        queries, keys = self.queries, self.keys
+        if queries is None:
+            queries, keys = jnp.int32(1), (keys != 0).astype(jnp.int32)
+        return (
+            jnp.broadcast_to(queries, (rows, num_queries)),
+            jnp.broadcast_to(keys, (rows, keys.shape[1])),
+        )
 
     def dense(self) -> jax.Array:
         """Boolean [B, 1, T, S], an axis that does not matter being 1."""

@@ -124,8 +124,10 @@ def gather_states(
         rows: process -> the rows of a batch that it feeds.
     """
     states = gather_json(state)
-    first = {tuple(own): process for process, own in reversed(rows.items())}
-    return [states[process] for process in sorted(first.values())]
+    first: dict[tuple[int, ...], int] = {}
+    for process, own in sorted(rows.items()):
+        first.setdefault(tuple(own), process)
+    return [states[process] for process in first.values()]
 
 
 def restore_inputs(

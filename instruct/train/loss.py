@@ -20,7 +20,7 @@ import numpy as np
 from instruct import batch as batch_keys
 from instruct.fields import bounded, check_fields, one_of
 from instruct.mean import Mean
-from instruct.mesh import MESH_AXES, logical_constraint
+from instruct.mesh import MESH_AXES, logical_constraint, sum_shares
 
 
 @dataclasses.dataclass(frozen=True)
@@ -175,7 +175,7 @@ def _scan_chunks(hidden, kernel, targets, weights, config, with_gradient):
     """
     rows, length, width = hidden.shape
     vocab_size = kernel.shape[1]
-    copies, row_ways, length_ways, vocab_ways = _ways(rows, length)
+    row_ways, length_ways, vocab_ways = _ways(rows, length)
     shares = row_ways * length_ways
     of_share = (rows // row_ways, length // length_ways)
     count = _num_chunks(of_share[0] * (vocab_size // vocab_ways), of_share[1], config.chunk_logits)
@@ -214,28 +214,20 @@ def _scan_chunks(hidden, kernel, targets, weights, config, with_gradient):
         by_kernel, outputs = jax.lax.scan(chunk, start, parts)
         losses, by_hidden = jax.tree.map(join, outputs)
     if by_kernel is not None:
-        # First inside each copy of the parameters, so that between slices pass only shares.
-        by_kernel = by_kernel.reshape(copies, -1, width, vocab_size).sum(1)
-        by_kernel = logical_constraint(by_kernel, ("copy", "embed", "vocab"))
-        by_kernel = logical_constraint(by_kernel.sum(0), ("embed", "vocab"))
+        by_kernel = sum_shares(by_kernel, ("embed", "vocab"))
     return (jnp.sum(losses.loss * weights), losses), (by_hidden, by_kernel)
 
 
-def _ways(rows: int, length: int) -> tuple[int, int, int, int]:
-    """Number of copies of the parameters, and of parts of the rows, the length and the vocabulary.
-
-    1 for the first three if rows or length do not divide.
-    """
+def _ways(rows: int, length: int) -> tuple[int, int, int]:
+    """Number of parts of rows, length and vocabulary; 1 for the first two unless both divide."""
     mesh = jax.sharding.get_abstract_mesh()
 
     def ways(name: str) -> int:
         return math.prod(mesh.shape.get(axis, 1) for axis in MESH_AXES[name])
 
-    if mesh.empty:
-        return 1, 1, 1, 1
-    if rows % ways("batch") or length % ways("length"):
-        return 1, 1, 1, ways("vocab")
-    return ways("copy"), ways("batch"), ways("length"), ways("vocab")
+    if mesh.empty or rows % ways("batch") or length % ways("length"):
+        return 1, 1, 1 if mesh.empty else ways("vocab")
+    return ways("batch"), ways("length"), ways("vocab")
 
 
 def _num_chunks(logits_per_position: int, length: int, chunk_logits: int) -> int:

@@ -56,6 +56,21 @@ def test_a_head_dimension_of_64_does_not_fill_the_matrix_unit(tile, times):
     assert estimate.padded_flops(probabilities_value, tile) == probabilities_value.flops
 
 
+def test_the_compilers_cycles_stand_beside():
+    product = Operation("product", (Product(1, 4096, 4096, 4096),), cycles=1_750_000)
+    assert step([product]).compiler_seconds == pytest.approx(1_750_000 / CHIP.clock)
+    assert step([Operation("copy", hbm_bytes=1e9)]).compiler_seconds == 0
+
+
+def test_mfu_counts_the_models_flops_on_all_chips():
+    product = Operation("product", (Product(1, 4096, 4096, 4096),))
+    program = Program((Region("body", 1, (product,), ()),), (), ())
+    flops = 4 * 2 * 4096**3  # four chips, nothing recomputed
+    report = estimate.step_report(program, NETWORK, flops, None)
+    assert report["mfu"] == pytest.approx(estimate.MATRIX_EFFICIENCY)
+    assert estimate.step_report(program, NETWORK, None, None)["mfu"] is None
+
+
 def test_efficiencies_are_shares():
     for share in (
         estimate.MATRIX_EFFICIENCY,

@@ -95,6 +95,11 @@ def test_on_chip_arrays_cost_no_traffic():
     assert product.hbm_bytes == 2 * (8 * 16 * 4 + 8 * 16 * 32)  # not the right operand
 
 
+def test_buffers_of_a_collective_under_way_cost_no_traffic():
+    body = next(region for region in hlo.read_program(TPU).regions if region.name == "body")
+    assert not {op.name for op in body.operations if op.hbm_bytes} & {"start", "done"}
+
+
 def test_a_scanned_product_counts_as_often_as_it_runs():
     def scanned(x, weights):
         return jax.lax.scan(lambda x, w: (jnp.tanh(x @ w), None), x, weights)[0]

@@ -45,6 +45,18 @@ def test_an_all_reduce_takes_twice_as_long():
     assert twice == pytest.approx(2 * net.seconds(collective("reduce-scatter", group)))
 
 
+def test_a_permute_waits_for_shared_links():
+    link = 45e9 * LINK_EFFICIENCY
+    net = network("v5e:2x4", fsdp=8)
+    neighbours = net.seconds(collective("collective-permute", [[0, 1], [2, 3]]))
+    assert neighbours == pytest.approx(MIB / link)
+    shared = net.seconds(collective("collective-permute", [[0, 2], [1, 3]]))  # both over 1 -> 2
+    assert shared == pytest.approx(2 * MIB / link)
+    ring = network("v5e:8x16", data=8, fsdp=16)
+    around = ring.seconds(collective("collective-permute", [[15, 0], [14, 15]]))
+    assert around == pytest.approx(MIB / link)
+
+
 def test_between_slices_each_chip_sends_its_share():
     net = network("2x v5e-16", slice=2, fsdp=16)
     inside = net.seconds(collective("all-reduce", [list(range(16))]))

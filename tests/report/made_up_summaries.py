@@ -10,6 +10,7 @@ from collections.abc import Mapping
 
 from instruct import results
 from tests.report.made_up_run import HOSTILE
+from tests.results_text import without_checksums
 
 PEOPLE = ("Laura", "Samir", "Ms. Okafor", "Victor", "Agnes")
 PLACES = ("Lisbon", "the Grand Hotel", "Toronto", "Park Avenue")
@@ -68,6 +69,7 @@ def write_evaluation(
                 row |= {"checkpoint": checkpoint, "template_set": "t", "decode": "greedy"}
                 lines.append(row | fields)
             writer.write(lines)
+    path.write_text(without_checksums(path))  # tests change it
     return path
 
 

@@ -42,6 +42,7 @@ def test_second_interrupt_is_the_usual_one(interruptible):
 
 def test_several_processes_ask_jax(monkeypatch):
     monkeypatch.setattr("jax.process_count", lambda: 2)
+    monkeypatch.setattr("instruct.train.preemption.watch_preemption", lambda: None)
     asked = []
     monkeypatch.setattr(
         "jax.experimental.multihost_utils.reached_preemption_sync_point",

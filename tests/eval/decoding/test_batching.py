@@ -14,7 +14,7 @@ from instruct.eval.decoding.batching import (
     rounded_length,
 )
 from instruct.eval.decoding.decode import DecodeConfig
-from instruct.mesh import MeshConfig, make_mesh, param_shardings
+from instruct.mesh import make_mesh, param_shardings, parse_mesh
 from instruct.models.config import ModelConfig
 from instruct.models.encoder_decoder import EncoderDecoder, reorder_cache
 from tests.float32 import assert_same_float32
@@ -113,11 +113,13 @@ def test_results_do_not_depend_on_the_batching(strategy, params, prompts):
     assert ends.min() < STEPS <= ends.max(), "some sequences should end early, some not"
 
 
-@pytest.mark.parametrize("strategy,sizes", [("sample", (2, 2, 2)), ("beam", (8, 1, 1))])
-def test_eight_devices_give_what_one_gives(strategy, sizes, params, prompts):
+@pytest.mark.parametrize(
+    "strategy,text", [("sample", "data=2,fsdp=2,tensor=2"), ("beam", "data=8")]
+)
+def test_eight_devices_give_what_one_gives(strategy, text, params, prompts):
     config, batching = STRATEGIES[strategy], BatchConfig(8, 1)
     one = Decoder(MODEL, reorder_cache, config, batching).generate(params, prompts)
-    mesh = make_mesh(MeshConfig(*sizes))
+    mesh = make_mesh(parse_mesh(text))
     spread = jax.device_put(params, param_shardings(mesh, params))
     eight = Decoder(MODEL, reorder_cache, config, batching, mesh).generate(spread, prompts)
     np.testing.assert_array_equal(one.tokens, eight.tokens)

@@ -10,7 +10,7 @@ import pytest
 from instruct.eval.decoding.batching import BatchConfig, Decoder, padded_rows
 from instruct.eval.decoding.decode import DecodeConfig
 from instruct.eval.decoding.search import PADDING_EXAMPLE, largest
-from instruct.mesh import MeshConfig, make_mesh, param_shardings
+from instruct.mesh import make_mesh, param_shardings, parse_mesh
 from instruct.models.config import ModelConfig
 from instruct.models.encoder_decoder import EncoderDecoder, reorder_cache
 from instruct.models.layout import stack_layers
@@ -105,10 +105,17 @@ def test_stacked_layers_are_refilled_too(strategy, params, prompts):
     same(decoder.generate(stack_layers(params), prompts), in_one_batch(config, params, prompts))
 
 
-@pytest.mark.parametrize("strategy,sizes", [("sample", (4, 2, 1)), ("beam", (2, 2, 2))])
-def test_eight_devices_refill_as_one_does(strategy, sizes, params, prompts):
+@pytest.mark.parametrize(
+    "strategy,text",
+    [
+        ("sample", "data=4,fsdp=2"),
+        ("beam", "data=2,fsdp=2,tensor=2"),
+        ("sample", "fsdp=4,sequence=2"),
+    ],
+)
+def test_eight_devices_refill_as_one_does(strategy, text, params, prompts):
     config = STRATEGIES[strategy]
-    mesh = make_mesh(MeshConfig(*sizes))
+    mesh = make_mesh(parse_mesh(text))
     spread = jax.device_put(params, param_shardings(mesh, params))
     decoder = Decoder(MODEL, reorder_cache, config, BatchConfig(8, 2), mesh)
     same(decoder.generate(spread, prompts), in_one_batch(config, params, prompts))

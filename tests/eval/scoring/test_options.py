@@ -86,7 +86,7 @@ def test_a_tree_scores_as_its_options_do_alone(params, questions, batching, scan
 
 @pytest.mark.slow
 def test_eight_devices_rank_as_one(params, questions):
-    mesh = make_mesh(MeshConfig(2, 2, 2))
+    mesh = make_mesh(MeshConfig(data=2, fsdp=2, tensor=2))
     spread = jax.device_put(params, param_shardings(mesh, params))
     found = OptionScorer(MODEL, BatchConfig(8, 1), mesh).rank(spread, *questions)
     same(found, OptionScorer(MODEL, BatchConfig(4, 2)).rank(params, *questions))

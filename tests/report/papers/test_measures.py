@@ -12,6 +12,7 @@ from instruct.report import read
 from instruct.report.papers import measures, normalized, printed_tables
 from tasks.suites import mixtures  # noqa: F401 (registers)
 from tests.report.made_up_suites import add_suites
+from tests.results_text import without_checksums
 from tests.workspaces import workspace
 
 
@@ -85,7 +86,7 @@ def test_self_consistency_is_no_plain_chain_of_thought(tmp_path):
     run = add_suites(tmp_path / "run", 40.0, parts=("mgsm",), spread=0.0)
     (path,) = run.rglob("results.jsonl")
     sampled = "sample temperature=0.7 samples=40 seed=0 steps=256"
-    text = path.read_text()
+    text = without_checksums(path)
     decode = next(json.loads(line)["decode"] for line in text.splitlines() if '"metric"' in line)
     path.write_text(text.replace(f'"{decode}"', f'"{sampled} majority"'))
     voted = read.read_run(run, "run")
