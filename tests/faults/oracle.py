@@ -9,8 +9,8 @@ from typing import Any
 
 import tensorstore
 
-# Values of metrics.jsonl that depend on the clock.
-SPEEDS = ("real_tokens_per_sec", "step_secs", "peak_share")
+# Beginnings of names of metrics.jsonl whose values depend on the clock.
+SPEEDS = ("real_tokens_per_sec", "step_secs", "peak_share", "goodput/")
 # All files that a run may have; anything else is a leftover.
 _RUN_FILES = re.compile(
     r"config\.gin|operative\.gin|run\.json|metrics\.jsonl|mixture\.json|tensorboard/events\S*|"
@@ -61,7 +61,7 @@ def whole_checkpoint(checkpoint: pathlib.Path) -> Any:
 def metrics(run: pathlib.Path) -> list[dict[str, Any]]:
     """Rows of metrics.jsonl without speeds."""
     rows = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
-    return [{name: row[name] for name in row if name not in SPEEDS} for row in rows]
+    return [{name: row[name] for name in row if not name.startswith(SPEEDS)} for row in rows]
 
 
 def mixture(run: pathlib.Path) -> Any:
