@@ -197,6 +197,9 @@ def start(config: ClusterConfig) -> None:
             None, None, None, None, None, int(config.startup_secs)
         )
         address, count, number = found[:3]
+        if address:  # JAX derives a port from SLURM's job; the next one must be a port too
+            host, _, port = address.rpartition(":")
+            address = f"{host}:{min(int(port), 65534)}"
     if address is None or count is None or number is None:
         return
     if count == 1 and config.coordinator is None:

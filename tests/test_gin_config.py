@@ -259,3 +259,15 @@ def test_files_are_found_without_a_word_from_any_folder(tmp_path, monkeypatch, c
 def test_a_percent_sign_in_a_text_is_no_macro(wired, name):
     gin_config.load([wired[1]], [f"MODEL_DIR = {name!r}", "STEPS = 3"])
     assert gin_config.macros()["MODEL_DIR"] == name
+
+
+@pytest.mark.parametrize(("mode", "more"), [("eval", ["EVAL_MIXTURES=gym.demo"]), ("infer", [])])
+def test_a_hardware_file_goes_with_every_mode(mode, more):
+    """What a mode does not use of it, such as processes that build windows, is left out."""
+    files = [f"gin/runs/{mode}.gin", "gin/hardware/8xh100.gin"]
+    flags = [f"--gin.{flag}" for flag in ("MODEL_DIR=runs/a", *more)]
+    gin_config.load(files, flags)
+    gin_config.entry_arguments(gin_config.ENTRIES)
+    gin_config.load(files, [*flags, "--gin.DataConfig.workers=3"])
+    with pytest.raises(UserError, match="DataConfig.workers"):
+        gin_config.entry_arguments(gin_config.ENTRIES)
