@@ -75,7 +75,7 @@ def main() -> None:
     case = CASES[flags.case]
     where = parse_topology(case["compiled_for"])
     rows, lengths = case["rows_per_device"] * where.num_chips, case["lengths"]
-    model = case["model"] | {"dtype": "bfloat16", "scan_layers": True, "dropout_rate": 0.0}
+    model = case["model"] | {"dtype": "bfloat16", "scan_layers": True}
     gin = [f"--gin_bindings=config.ModelConfig.{k} = {v!r}" for k, v in model.items()]
     named = dict(zip(("inputs", "targets"), lengths))
     files = ["--gin_file=gin/runs/train.gin", "--gin_file=gin/models/tiny.gin"]

@@ -38,7 +38,6 @@ MOST_TRAFFIC = 1.25
 
 def report(name: str, fsdp: int) -> dict:
     bindings = SIZES | {"dtype": "bfloat16", "scan_layers": True, "remat": "full"}
-    bindings["dropout_rate"] = 0.0
     gin = [f"--gin_bindings=config.ModelConfig.{k} = {v!r}" for k, v in bindings.items()]
     lengths = dict(zip(("inputs", "targets"), LENGTHS))
     files = ["--gin_file=gin/runs/train.gin", "--gin_file=gin/models/tiny.gin"]
