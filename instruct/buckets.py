@@ -185,7 +185,7 @@ class _Objects(epath_backend.Backend):
             stream = _Upload(path)
         else:
             raise NotImplementedError(f"{path}: an object cannot be opened with mode {mode!r}")
-        return stream if "b" in mode else io.TextIOWrapper(stream, encoding="utf-8", newline="")
+        return stream if "b" in mode else _Text(stream, encoding="utf-8", newline="")
 
     def read(self, path: str, start: int | None = None, end: int | None = None) -> bytes:
         """An object, or the bytes from `start` to `end`: none if it ends before `end`.
@@ -325,17 +325,27 @@ class _Upload(io.BytesIO):
     def __init__(self, path: str) -> None:
         super().__init__()
         self._path = path
+        self.failed = False
 
     def __exit__(self, kind: Any, *unused: Any) -> None:
-        if kind is not None:
-            super().close()
+        self.failed |= kind is not None
         self.close()
 
     def close(self) -> None:
         if not self.closed:
             content = self.getvalue()
             super().close()
-            _OBJECTS.write(self._path, content)
+            if not self.failed:
+                _OBJECTS.write(self._path, content)
+
+
+class _Text(io.TextIOWrapper):
+    """A text stream over an object's bytes; an `_Upload` below it learns of a failed block."""
+
+    def __exit__(self, kind: Any, *unused: Any) -> None:
+        if isinstance(self.buffer, _Upload):
+            self.buffer.failed |= kind is not None
+        self.close()
 
 
 def read_range(path: BucketPath, start: int, end: int) -> bytes:

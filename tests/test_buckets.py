@@ -73,6 +73,9 @@ def test_a_file_is_written_whole_or_not_at_all(folder, gcs):
     with pytest.raises(KeyboardInterrupt), replacing(folder / "a.txt") as stream:
         stream.write(b"half")
         raise KeyboardInterrupt
+    with pytest.raises(KeyboardInterrupt), (folder / "a.txt").open("w") as text:
+        text.write("half")
+        raise KeyboardInterrupt
     assert gcs.content("runs/[a]/a.txt") == "é".encode()
     with whole_folder(folder / "part", ".part-", replace=True) as local:
         (local / "records").write_text("1")
