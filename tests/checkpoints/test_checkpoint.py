@@ -132,9 +132,9 @@ def test_multiples_and_pinned_ones_are_kept_for_ever(tmp_path):
     assert store.steps() == [4, 6, 12, 16]
     again = CheckpointStore(tmp_path)
     assert_same(again.resume(small(0), 4)[0], small(4))
-    for wrong in ({"save_every_steps": 4}, {"save_every_steps": None}):
+    for saved in (4, None):
         with pytest.raises(UserError, match="a multiple of save_every_steps"):
-            CheckpointConfig(keep_every_steps=6, **wrong)
+            CheckpointConfig(keep_every_steps=6, save_every_steps=saved)
 
 
 def failing_saves(store, monkeypatch, number: int, times: int) -> list[int]:
