@@ -364,9 +364,11 @@ class EncoderDecoder:
         return jax.lax.scan(body, x, (jnp.arange(num_layers), params["layers"]))[0]
 
 
-def _all_but_gathered(primitive: Any, *_: Any, **__: Any) -> bool:
+def _all_but_gathered(_primitive: Any, *_: Any, **params: Any) -> bool:
     """Policy of `jax.checkpoint`: whole weights are gathered again, everything else is saved."""
-    return primitive.name != "sharding_constraint"
+    inner = params.get("call_jaxpr")  # of a `custom_vjp`, as `gather_params` is
+    equations = () if inner is None else inner.eqns
+    return not any(equation.primitive.name == "sharding_constraint" for equation in equations)
 
 
 def _fold(key: jax.Array | None, number: int | jax.Array) -> jax.Array | None:
