@@ -26,7 +26,6 @@ from collections.abc import Container, Mapping, Sequence
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from jax.experimental import mesh_utils
 from jax.sharding import AbstractMesh, AxisType, Mesh, NamedSharding, PartitionSpec
@@ -189,7 +188,8 @@ def compiler_options(mesh: Mesh) -> dict[str, bool]:
 
     Between chips that form a torus of two or three dimensions (v5p:4x4x4, v6e:8x8) the TPU compiler
     turns them into all-reduces of the whole array, by default: all links at once, but twice the
-    bytes, and computation waits. With these it gathers while it computes.
+    bytes, and computation waits. With these it gathers while it computes. A gradient whose share is
+    smaller than a tile (fewer than 8 rows or columns) stays an all-reduce.
     """
     if mesh.devices.flat[0].platform != "tpu":
         return {}
@@ -227,8 +227,8 @@ def partition_spec(
 
 
 def _mesh_axes(mesh, name: str | None, size: int, path: str) -> str | tuple[str, ...] | None:
-    wanted = _wanted_axes(mesh, name)
-    split = _dividing_axes(mesh, name, size)
+    wanted = wanted_axes(mesh, name)
+    split = dividing_axes(mesh, name, size)
     if split != wanted and name in _MUST_DIVIDE:
         factors = " x ".join(f"{a} = {mesh.shape[a]}" for a in wanted)
         divisors = ", ".join(str(d) for d in range(1, size + 1) if size % d == 0)
@@ -240,14 +240,14 @@ def _mesh_axes(mesh, name: str | None, size: int, path: str) -> str | tuple[str,
     return split[0] if len(split) == 1 else split or None
 
 
-def _wanted_axes(mesh, name: str | None) -> tuple[str, ...]:
+def wanted_axes(mesh: Mesh | AbstractMesh, name: str | None) -> tuple[str, ...]:
     """The mesh axes above 1 that split a named axis."""
     return tuple(axis for axis in MESH_AXES.get(name or "", ()) if mesh.shape.get(axis, 1) > 1)
 
 
-def _dividing_axes(mesh, name: str | None, size: int) -> tuple[str, ...]:
-    """As many of the first `_wanted_axes` as divide `size`."""
-    axes = _wanted_axes(mesh, name)
+def dividing_axes(mesh: Mesh | AbstractMesh, name: str | None, size: int) -> tuple[str, ...]:
+    """As many of the first `wanted_axes` as divide an axis of this size."""
+    axes = wanted_axes(mesh, name)
     while size % _ways(mesh, axes):
         axes = axes[:-1]
     return axes
@@ -384,119 +384,9 @@ def logical_constraint(x: jax.Array, axes: Sequence[str | None]) -> jax.Array:
     if mesh.empty or mesh.size == 1:
         return x
     spec = [
-        _dividing_axes(mesh, name, size) or None for name, size in zip(axes, x.shape, strict=True)
+        dividing_axes(mesh, name, size) or None for name, size in zip(axes, x.shape, strict=True)
     ]
     return jax.lax.with_sharding_constraint(x, PartitionSpec(*spec))
-
-
-def gather_params(params: Any, dtype: Any) -> Any:
-    """A layer's parameters as its rows need them: whole over `fsdp` and `sequence`, in `dtype`.
-
-    Each device casts its share, then all shares are gathered (all-gather). The gradient goes the
-    other way: a share of the sum over devices (reduce-scatter), then the cast. Without these two
-    constraints the compiler is free to move either across the cast, or to sum whole gradients.
-    Parameters that no axis of those two splits are returned as they are, in their own type.
-    """
-    mesh = jax.sharding.get_abstract_mesh()
-    if not gathers(mesh):
-        return params
-    gathered = [_gather_param(mesh, path, leaf, dtype) for path, leaf in tree_paths(params)]
-    return jax.tree.unflatten(jax.tree.structure(params), gathered)
-
-
-def gathers(mesh: Mesh | AbstractMesh) -> bool:
-    """Whether parameters are split over axes that also split rows or lengths."""
-    return any(mesh.shape.get(axis, 1) > 1 for axis in MESH_AXES["embed"])
-
-
-def look_up(table: jax.Array, tokens: jax.Array, dtype: Any) -> jax.Array:
-    """Rows of an embedding [V, D] for tokens [B, T]: [B, T, D] in `dtype`.
-
-    A table split over `fsdp` and `sequence` is never gathered. Each device looks up its columns of
-    D for the tokens of all devices that share the table, then sends each of them its own tokens'
-    (all-to-all): B * T * D numbers instead of V * D. Gradients go back the same way.
-    """
-    mesh = jax.sharding.get_abstract_mesh()
-    rows, length = tokens.shape
-    split = {
-        name: _dividing_axes(mesh, name, size)
-        for name, size in zip(("batch", "length", "vocab", "embed"), (rows, length, *table.shape))
-    }
-    uneven = any(split[name] != _wanted_axes(mesh, name) for name in ("batch", "length", "embed"))
-    if not split["embed"] or uneven:
-        return jnp.take(table, tokens, axis=0).astype(dtype)
-
-    def local(table, tokens):
-        if split["vocab"]:
-            tokens -= jax.lax.axis_index(split["vocab"]) * len(table)
-            held = (tokens >= 0) & (tokens < len(table))
-            x = jnp.take(table, jnp.clip(tokens, 0, len(table) - 1), axis=0).astype(dtype)
-            x = jax.lax.psum(jnp.where(held[..., None], x, 0), split["vocab"])
-        else:
-            x = jnp.take(table, tokens, axis=0).astype(dtype)
-        # The minor axis of D first, so that its parts come to lie in order.
-        for axis in reversed(split["embed"]):
-            of_rows = axis in split["batch"]
-            x = jax.lax.all_to_all(x, axis, 0 if of_rows else 1, 2, tiled=True)
-        return x
-
-    return jax.shard_map(
-        local,
-        in_specs=(
-            PartitionSpec(split["vocab"] or None, split["embed"]),
-            PartitionSpec(_dividing_axes(mesh, "copy", rows) or None, None),
-        ),
-        out_specs=PartitionSpec(split["batch"] or None, split["length"] or None, None),
-    )(table, tokens)
-
-
-def sum_shares(x: jax.Array, axes: Sequence[str]) -> jax.Array:
-    """Sum of a parameter's gradients [shares, ...], one a device, to the parameter's sharding.
-
-    `axes` names the axes of the sum. Devices that share a copy of the parameters reduce-scatter;
-    then copies, which a slow network may join, all-reduce shares.
-    """
-    mesh = jax.sharding.get_abstract_mesh()
-    if not gathers(mesh) or len(x) == 1:
-        return x.sum(0)
-    spec = [_dividing_axes(mesh, name, size) for name, size in zip(axes, x.shape[1:], strict=True)]
-    scattered = axes.index("embed")
-    within = spec[scattered]
-    shares = _wanted_axes(mesh, "share")
-    between = tuple(axis for axis in shares if axis not in within)
-    spec = [split or None for split in spec]
-
-    def local(share):
-        total = share[0]
-        if within:
-            total = jax.lax.psum_scatter(total, within, scatter_dimension=scattered, tiled=True)
-        return jax.lax.psum(total, between) if between else total
-
-    held = [None if i == scattered else split for i, split in enumerate(spec)]
-    return jax.shard_map(
-        local, in_specs=PartitionSpec(shares, *held), out_specs=PartitionSpec(*spec)
-    )(x)
-
-
-def _gather_param(mesh, path: str, param: jax.Array, dtype: Any) -> jax.Array:
-    split = partition_spec(mesh, path, param.shape)
-    names = (None if name == "embed" else name for name in parameter_axes(path))
-    whole = PartitionSpec(
-        *(_mesh_axes(mesh, name, size, path) for name, size in zip(names, param.shape))
-    )
-    if split == whole:
-        return param
-
-    @jax.custom_vjp
-    def gather(param):
-        return jax.lax.with_sharding_constraint(param.astype(dtype), whole)
-
-    def backward(_, gradient):
-        share = jax.lax.with_sharding_constraint(gradient, split)
-        return (share.astype(param.dtype),)
-
-    gather.defvjp(lambda param: (gather(param), None), backward)
-    return gather(param)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -523,7 +413,7 @@ def sharding_report(mesh: Mesh | AbstractMesh, abstract_params: Any) -> list[Sha
         shares = math.prod(leaf.shape) // math.prod(share)
         notes = []
         for name, size in zip(axes, leaf.shape):
-            wanted, split = _wanted_axes(mesh, name), _dividing_axes(mesh, name, size)
+            wanted, split = wanted_axes(mesh, name), dividing_axes(mesh, name, size)
             if split != wanted:
                 factors = " x ".join(f"{axis} = {mesh.shape[axis]}" for axis in wanted)
                 instead = f"split over {' x '.join(split)} only" if split else "replicated"

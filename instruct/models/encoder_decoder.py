@@ -20,7 +20,8 @@ import jax.numpy as jnp
 from flax import nnx
 
 from instruct import batch as batch_keys
-from instruct.mesh import gather_params, gathers, logical_constraint
+from instruct.collectives import gather_params, gathers
+from instruct.mesh import logical_constraint
 from instruct.models import decode_cache, masks
 from instruct.models.attention import KeyValue
 from instruct.models.blocks import (
@@ -322,13 +323,14 @@ class EncoderDecoder:
         x = self._run_layers(layer, params["decoder"], config.num_decoder_layers, x, key)
         return apply_kept(frame.decoder_norm(x), ends[1])
 
-    def _run_layers(self, layer, params, num_layers, x, key) -> jax.Array:
-        """Applies `layer(layer_params, x, layer_key)` for each layer, looped or unrolled."""
+    def _run_layers(self, run_layer, params, num_layers, x, key) -> jax.Array:
+        """Applies `run_layer(layer_params, x, layer_key)` for each layer, looped or unrolled."""
         config = self.config
 
-        def layer(layer_params, x, layer_key, run_layer=layer):
+        def run_gathered(layer_params, x, layer_key):
             return run_layer(gather_params(layer_params, config.dtype), x, layer_key)
 
+        layer = run_gathered
         if config.remat != "none" or gathers(jax.sharding.get_abstract_mesh()):
             policy = {
                 "none": _all_but_gathered,

@@ -13,7 +13,8 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from instruct.mesh import logical_constraint, look_up
+from instruct.collectives import look_up
+from instruct.mesh import logical_constraint
 from instruct.models.config import ModelConfig
 
 Initializer = Callable[..., jax.Array]

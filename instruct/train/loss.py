@@ -18,9 +18,10 @@ import jax.numpy as jnp
 import numpy as np
 
 from instruct import batch as batch_keys
+from instruct.collectives import sum_shares
 from instruct.fields import bounded, check_fields, one_of
 from instruct.mean import Mean
-from instruct.mesh import MESH_AXES, logical_constraint, sum_shares
+from instruct.mesh import MESH_AXES, logical_constraint
 
 
 @dataclasses.dataclass(frozen=True)
