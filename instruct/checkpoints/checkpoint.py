@@ -72,6 +72,8 @@ _log = logging.getLogger(__name__)
 _TEMPORARY = "orbax-checkpoint-tmp"
 # Random floats shrink by some 7 % when written.
 _LEAST_SHARE = 0.9
+# Largest share of the available memory that a copy of the state may take.
+_COPY_SHARE = 0.25
 # Errors of a name that a file system cannot keep.
 _NAME_ERRORS = (errno.ENAMETOOLONG, errno.EINVAL, errno.EILSEQ)
 _FOR_EVER_SECS = 4 * 10**9
@@ -93,8 +95,9 @@ class CheckpointConfig:
         best_is_lowest: a lower `best_metric` is better.
         async_save: write while training continues.
         save_retries: times that a save is tried again after an error that storage may recover from
-            (`instruct.errors.TRANSIENT`). Retries need a copy of the state in host memory. Several
-            processes do not retry: each would have to know of the others' errors.
+            (`instruct.errors.TRANSIENT`). Retries need a copy of the state in host memory: there
+            are none if it would take more than a quarter of what is available. Several processes
+            do not retry: each would have to know of the others' errors.
         first_retry_secs: seconds before the first retry; twice as long before each later one.
     """
 
@@ -192,8 +195,9 @@ class CheckpointStore:
         self.wait()
         if step in self.steps():
             return
+        size = sum(leaf.nbytes for leaf in jax.tree.leaves(state))
         if not self._in_bucket:
-            self._check_free_space(sum(leaf.nbytes for leaf in jax.tree.leaves(state)))
+            self._check_free_space(size)
         items = {PARAMS: state.params, TRAINING: training_tree(state)}
         if has_stacked_layers(state.params):
             items = _unstack_jitted(items)
@@ -207,7 +211,8 @@ class CheckpointStore:
         write = functools.partial(
             self._write, self.folder / str(step), document=document, records=records
         )
-        retries = self._config.save_retries if jax.process_count() == 1 else 0
+        can_retry = jax.process_count() == 1 and size < _COPY_SHARE * _available_memory()
+        retries = self._config.save_retries if can_retry else 0
         copies = jax.tree.map(np.array, jax.device_get(items)) if retries else {}
         error = _error_of(functools.partial(write, items))
         retry = functools.partial(write, copies)
@@ -466,6 +471,15 @@ def _error_of(function: Callable[[], object]) -> Exception | None:
     except Exception as error:
         return error
     return None
+
+
+def _available_memory() -> float:
+    """Bytes that Linux says can be used without swapping; unlimited where it does not say."""
+    with contextlib.suppress(OSError):
+        for line in pathlib.Path("/proc/meminfo").read_text().splitlines():
+            if line.startswith("MemAvailable:"):
+                return float(line.split()[1]) * 1024
+    return math.inf
 
 
 def _open(folder: pathlib.Path, params: Any, training: Any) -> None:
