@@ -167,7 +167,8 @@ class Coordinator:
                 self.fail(
                     f"{len(self.members)} of {self.num_processes} processes joined within "
                     f"{self.startup_secs:.0f} s; missing: {self._listed(self.members)}. Start all "
-                    "with the same --coordinator and --num_processes, or raise --startup_secs"
+                    "with the same --coordinator and --num_processes, raise --startup_secs, or "
+                    "give --distributed=off to run alone"
                 )
             return
         for member in self.members.values():
@@ -179,8 +180,10 @@ class Coordinator:
         for name, arrived in self._waiting.items():
             if now > min(arrived.values()):
                 self.fail(f"barrier {name!r} timed out; not there: process {self._listed(arrived)}")
-        working = [one for one in self.members.values() if one.num_programs and not one.left]
-        stuck_secs = now - max((one.progress_at for one in working), default=now)
+        working = [one for one in self.members.values() if not one.left]
+        stuck_secs = now - max(
+            (one.progress_at for one in working if one.num_programs), default=now
+        )
         all_work = len(working) == self.num_processes and not self._waiting
         if self.hang_secs and all_work and stuck_secs > self.hang_secs:
             most = max(one.num_programs for one in working)

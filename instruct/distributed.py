@@ -100,7 +100,7 @@ class _Connection:
         self._left = False
         self._address = address
         host, _, _ = address.rpartition(":")
-        self._socket = _connect(host.strip("[]"), _port(address) + 1, config.startup_secs, address)
+        self._socket = _connect(host.strip("[]"), _port(address) + 1, config, address)
         self._send({"join": number, "num_processes": count, "host": socket.gethostname()})
         for target in (self._listen, self._beat):
             threading.Thread(target=target, daemon=True).start()
@@ -162,13 +162,16 @@ class _Connection:
             self._send({"leave": status, "reason": reason})
 
 
-def _connect(host: str, port: int, timeout_secs: float, address: str) -> socket.socket:
+def _connect(host: str, port: int, config: ClusterConfig, address: str) -> socket.socket:
+    timeout_secs, dead_secs = config.startup_secs, config.dead_secs
     deadline = time.monotonic() + timeout_secs
     while True:
         try:
             connection = socket.create_connection((host, port), timeout=5)
             connection.settimeout(None)
-            connection.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+            # The next beats stay unacknowledged when the other machine or the network is down.
+            milliseconds = int(1000 * dead_secs)
+            connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, milliseconds)
             return connection
         except OSError as error:
             if time.monotonic() > deadline:
@@ -193,9 +196,16 @@ def start(config: ClusterConfig) -> None:
     global _connection
     address, count, number = config.coordinator, config.num_processes, config.process_id
     if address is None and config.detect:
-        found = clusters.ClusterEnv.auto_detect_unset_distributed_params(
-            None, None, None, None, None, int(config.startup_secs)
-        )
+        try:
+            found = clusters.ClusterEnv.auto_detect_unset_distributed_params(
+                None, None, None, None, None, int(config.startup_secs)
+            )
+        except Exception as error:  # of the many clusters that JAX knows
+            raise UserError(
+                f"this machine looks like a part of a cluster, but JAX cannot read it ({error}). "
+                "Give --coordinator=HOST:PORT --num_processes=N --process_id=I, or "
+                "--distributed=off to run alone."
+            ) from error
         address, count, number = found[:3]
         if address:  # JAX derives a port from SLURM's job; the next one must be a port too
             host, _, port = address.rpartition(":")
@@ -262,12 +272,19 @@ def _connect_jax(config: ClusterConfig, address: str, count: int, number: int) -
 
 def watch_preemption() -> None:
     """From here on SIGTERM in any process makes `reached_preemption_sync_point` true in all."""
-    jax_distributed.global_state.initialize_preemption_sync_manager()
+    state = jax_distributed.global_state
+    if state.preemption_sync_manager is None:  # else `jax.distributed.initialize` made it
+        state.initialize_preemption_sync_manager()
 
 
 def num_processes() -> int:
-    """Processes of the run; unlike `jax.process_count` it starts no backend."""
-    return 1 if _connection is None else _connection.count
+    """Processes of the run; unlike `jax.process_count` it starts no backend.
+
+    Also those of a program that called `jax.distributed.initialize` itself.
+    """
+    if _connection is not None:
+        return _connection.count
+    return jax_distributed.global_state.num_processes or 1
 
 
 def barrier(name: str, timeout_secs: float | None = 600.0) -> None:
@@ -277,6 +294,8 @@ def barrier(name: str, timeout_secs: float | None = 600.0) -> None:
     """
     if _connection is not None:
         _connection.barrier(name, timeout_secs, None)
+    elif num_processes() > 1:  # a program that called `jax.distributed.initialize` itself
+        multihost_utils.sync_global_devices(name)
 
 
 def agree(name: str, facts: Mapping[str, Any], timeout_secs: float = 600.0) -> None:
@@ -294,7 +313,9 @@ def agree(name: str, facts: Mapping[str, Any], timeout_secs: float = 600.0) -> N
 
 def is_first_process() -> bool:
     """Whether this is the process that writes files and prints; starts no backend."""
-    return _connection is None or _connection.number == 0
+    if _connection is not None:
+        return _connection.number == 0
+    return not jax_distributed.global_state.process_id
 
 
 def gather_json(value: Mapping[str, Any]) -> list[dict[str, Any]]:
@@ -303,7 +324,8 @@ def gather_json(value: Mapping[str, Any]) -> list[dict[str, Any]]:
         return [dict(value)]
     text = np.frombuffer(json.dumps(value).encode(), np.uint8)
     sizes = multihost_utils.process_allgather(np.asarray([text.size]))
-    padded = np.zeros(int(sizes.max()), np.uint8)
+    # A power of two, since each size is a program of its own.
+    padded = np.zeros(1 << int(sizes.max()).bit_length(), np.uint8)
     padded[: text.size] = text
     rows = np.asarray(multihost_utils.process_allgather(padded))
     return [json.loads(bytes(row[: int(size)])) for row, size in zip(rows, sizes.reshape(-1))]

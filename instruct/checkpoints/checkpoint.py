@@ -30,7 +30,7 @@ import pathlib
 import shutil
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from typing import Any, NamedTuple, cast
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
@@ -50,7 +50,7 @@ from instruct.checkpoints.checkpoint_files import (
     read_item,
     read_newest,
     read_records,
-    withdraw,
+    remove_from_bucket,
 )
 from instruct.checkpoints.train_state import TrainState, state_from_tree, training_tree
 from instruct.distributed import barrier
@@ -72,11 +72,12 @@ _log = logging.getLogger(__name__)
 _TEMPORARY = "orbax-checkpoint-tmp"
 # Random floats shrink by some 7 % when written.
 _LEAST_SHARE = 0.9
-# Largest share of the available memory that a copy of the state may take.
+# Largest share of the available memory that the state may take for it to be copied: while it is
+# copied there are up to three, with Orbax's own.
 _COPY_SHARE = 0.25
 # Errors of a name that a file system cannot keep.
 _NAME_ERRORS = (errno.ENAMETOOLONG, errno.EINVAL, errno.EILSEQ)
-_FOR_EVER_SECS = 4 * 10**9
+_FOR_EVER_SECS, _A_DAY_SECS = 4 * 10**9, 24 * 3600
 # One program for all slices, compiled once.
 _unstack_jitted = jax.jit(unstack_layers)
 
@@ -155,14 +156,18 @@ class CheckpointStore:
         self._saving: concurrent.futures.Future[None] | None = None
         self.folder.mkdir(parents=True, exist_ok=True)
         self._remove_leftovers()
+        barrier("leftovers removed")  # the others must not see a checkpoint that goes
 
     def _open_writer(self) -> ocp.Checkpointer:
         # If a folder cannot be created in the background, threads wait for it for 20 minutes, and
         # the process waits for them.
-        options = ocp.AsyncOptions(create_directories_asynchronously=False)
-        if jax.process_count() == 1:
-            # Orbax reads the wall clock, which may jump by hours when it is set.
-            options = dataclasses.replace(options, timeout_secs=_FOR_EVER_SECS)
+        # Orbax reads the wall clock, which may jump by hours when it is set. Of several processes
+        # one that dies ends the others without a time-out (`instruct.distributed`).
+        alone = jax.process_count() == 1
+        options = ocp.AsyncOptions(
+            timeout_secs=_FOR_EVER_SECS if alone else _A_DAY_SECS,
+            create_directories_asynchronously=False,
+        )
         handler = ocp.CompositeCheckpointHandler(
             composite_options=ocp.CompositeOptions(async_options=options)
         )
@@ -362,8 +367,7 @@ class CheckpointStore:
             return
         for folder in list(folders):
             if self._in_bucket:
-                withdraw(folder)
-                cast(Any, folder).rmtree()
+                remove_from_bucket(folder)
                 continue
             if _TEMPORARY not in folder.name:
                 folder = folder.rename(folder.with_name(f"{folder.name}.{_TEMPORARY}-removed"))
@@ -474,12 +478,17 @@ def _error_of(function: Callable[[], object]) -> Exception | None:
 
 
 def _available_memory() -> float:
-    """Bytes that Linux says can be used without swapping; unlimited where it does not say."""
+    """Bytes that Linux, or the limit of a container, leaves; unlimited where neither says."""
+    found = [math.inf]
     with contextlib.suppress(OSError):
         for line in pathlib.Path("/proc/meminfo").read_text().splitlines():
             if line.startswith("MemAvailable:"):
-                return float(line.split()[1]) * 1024
-    return math.inf
+                found.append(float(line.split()[1]) * 1024)
+    group = pathlib.Path("/sys/fs/cgroup")
+    with contextlib.suppress(OSError, ValueError):  # "max": no limit
+        limit = float((group / "memory.max").read_text())
+        found.append(limit - float((group / "memory.current").read_text()))
+    return min(found)
 
 
 def _open(folder: pathlib.Path, params: Any, training: Any) -> None:

@@ -187,10 +187,16 @@ def is_unfinished(folder: pathlib.Path) -> bool:
         return True
 
 
-def withdraw(folder: pathlib.Path) -> None:
-    """Makes a checkpoint in a bucket unfinished at once, however long its deletion takes."""
+def remove_from_bucket(folder: pathlib.Path) -> None:
+    """Deletes a checkpoint in a bucket, which counts as unfinished from the first moment on."""
     (folder / _METADATA).write_bytes(json.dumps({_COMMIT_TIME: None}).encode())
     (folder / COMMITTED).unlink(missing_ok=True)
+    for child in list(folder.iterdir()):  # the mark goes last
+        if child.is_dir():
+            cast(Any, child).rmtree()
+        elif child.name != _METADATA:
+            child.unlink(missing_ok=True)
+    cast(Any, folder).rmtree()
 
 
 def step_of(place: str | pathlib.Path) -> int:

@@ -23,6 +23,7 @@ from instruct.checkpoints.detect import KINDS, detect, open_checkpoint, t5x_step
 from instruct.checkpoints.tokenizers import vocabulary_of
 from instruct.checkpoints.trained_run import TrainedRun
 from instruct.checkpoints.weights import FRESH, compare_models, fit
+from instruct.distributed import num_processes
 from instruct.errors import UserError
 from instruct.files import absolute_path
 from instruct.mesh import tree_paths
@@ -203,7 +204,10 @@ def load_newest(
     folders = {step_of(newest): newest}
     folders |= {step: find_checkpoint(path, step) for step in reversed(older)}
     step, params, damaged = checkpoint_files.read_newest(
-        newest.parent, folders, lambda step: load_params(folders[step], abstract_params), strict
+        newest.parent,
+        folders,
+        lambda step: load_params(folders[step], abstract_params),
+        strict or num_processes() > 1,  # each reads its own shards: they would have to agree
     )
     for error in damaged.values():
         say(f"{error.problem} The checkpoint of step {step:,} is used instead.")

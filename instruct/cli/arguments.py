@@ -426,6 +426,11 @@ def run_program() -> int:
     except SystemExit as error:
         status = error.code
         raise
+    except BaseException:
+        if _is_joined():
+            traceback.print_exc()
+            leave()
+        raise
     if status and _is_joined():  # the others have gone: nothing that waits for them may run
         leave()
     return status

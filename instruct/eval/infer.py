@@ -46,7 +46,14 @@ from instruct.eval.prompt_lines import (
     prompts_only,
 )
 from instruct.fields import Range, check_arguments
-from instruct.files import any_path, local_path, locked, remove_leftovers, replace_file
+from instruct.files import (
+    absolute_path,
+    any_path,
+    local_path,
+    locked,
+    remove_leftovers,
+    replace_file,
+)
 from instruct.json_text import parse_json, sealed, unsealed
 from instruct.mesh import MeshConfig, make_mesh, param_shardings, with_shardings
 from instruct.models.config import ModelConfig
@@ -130,7 +137,9 @@ def infer(
             if strict:
                 raise UserError("\n".join([*lines, "Without --strict the others are answered."]))
             _say(*(f"left out: {line}" for line in lines))
-        folder = find_checkpoint(model_dir, step)
+        # A training beside it may save while the processes look.
+        found = distributed.gather_json({"folder": str(find_checkpoint(model_dir, step))})
+        folder = absolute_path(found[0]["folder"])
         run = trained_run(run_folder_of(model_dir), folder, "infer.infer")
         network = EncoderDecoder(model or run.model())
         words = load_vocabulary(vocabulary or run.setting("vocabulary"))
@@ -154,7 +163,7 @@ def infer(
             generation = generation_settings(folder)
             decode = decode_config(generation)
             eos_id = eos_id if generation.get("eos_token_id") is None else decode.eos_id
-        if step is None:
+        if step is None and distributed.num_processes() == 1:
             folder, params = load_newest(model_dir, placed, strict=strict, say=_say)
         else:
             params = load_params(folder, placed)
@@ -335,7 +344,8 @@ def _answer_file(
         bar = stack.enter_context(
             Progress(*columns, console=console, disable=not (first_process and sys.stderr.isatty()))
         )
-        finished = distributed.gather_json({"finished": finished})[0]["finished"]
+        # Others than the writer have 0.
+        finished = max(one["finished"] for one in distributed.gather_json({"finished": finished}))
         task = bar.add_task("infer", total=count, completed=finished)
         prompts = itertools.islice(prompts_only(source), finished, None)
         for first in range(finished, count, per_range):

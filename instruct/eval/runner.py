@@ -28,6 +28,7 @@ from instruct.data.config import DataConfig
 from instruct.data.spec import Leaf, Resolved
 from instruct.data.stores.prepare import prepare_once
 from instruct.data.vocab import check_embedding_rows, load_vocabulary
+from instruct.distributed import gather_json, num_processes
 from instruct.errors import UserError
 from instruct.eval.decoding.batching import BatchConfig, Decoder
 from instruct.eval.decoding.decode import DecodeConfig
@@ -36,7 +37,7 @@ from instruct.eval.model_outputs import ModelRunner
 from instruct.eval.scoring.options import OptionScorer
 from instruct.eval.scoring.score import Scorer
 from instruct.eval.suite_run import SuiteRun, split_of
-from instruct.files import any_path
+from instruct.files import absolute_path, any_path
 from instruct.lineage import read_lineage, unrecorded
 from instruct.mesh import MeshConfig, make_mesh, param_shardings, with_shardings
 from instruct.models.config import ModelConfig
@@ -122,12 +123,12 @@ def evaluate(
     failed = False
     for checkpoint in checkpoints:
         try:
-            if config.checkpoints == "latest":
+            if config.checkpoints == "latest" and num_processes() == 1:
                 checkpoint, params = load_newest(source, placed, strict=strict, say=say)
             else:
                 params = load_params(checkpoint, placed)
         except DamagedCheckpoint as error:
-            if strict or len(checkpoints) == 1:
+            if strict or len(checkpoints) == 1 or num_processes() > 1:
                 raise
             say(f"{error.problem} It is not evaluated.")
             failed = True
@@ -152,7 +153,10 @@ def evaluate(
 def _checkpoints(source: str, config: EvalConfig) -> list[pathlib.Path]:
     """Folders of the checkpoints to evaluate, in the order of their steps."""
     steps = checkpoint_steps(source) if config.checkpoints == "all" else sorted(set(config.steps))
-    return [find_checkpoint(source, step) for step in steps] or [find_checkpoint(source)]
+    found = [find_checkpoint(source, step) for step in steps] or [find_checkpoint(source)]
+    # A training beside it may save and remove while the processes look.
+    first = gather_json({"checkpoints": [str(folder) for folder in found]})[0]
+    return [absolute_path(folder) for folder in first["checkpoints"]]
 
 
 def _prepare(

@@ -142,12 +142,14 @@ class SuiteRun:
             "step": step_of(self.checkpoint),
         }
         checkpoint = {"checkpoint": str(self.checkpoint)}
+        computed = False
         try:
             shared["split"] = split = split_of(leaf, config.splits)
             examples, left_out = self._examples(leaf, split, console)
             task = registry.find_seqio_task(self.workspace, leaf.name)
             ranked = leaf.spec is not None and leaf.spec.ranked
             outputs = models.outputs(params, task, examples, config.rank_options or ranked)
+            computed = True
             measured = task_rows.measure_task(
                 task, examples, outputs, config.bootstrap_samples, config.seed, rank_first=ranked
             )
@@ -160,6 +162,9 @@ class SuiteRun:
             }
             return task_rows.rows_of_task(shared, fields, examples, outputs, measured, *both)
         except Exception as error:  # whatever fails in a task, the others are still evaluated
+            # But not by several processes of which only this one may have failed: the others wait.
+            if not (computed or isinstance(error, UserError)) and jax.process_count() > 1:
+                raise
             where = traceback.extract_tb(error.__traceback__)[-1]
             text = f"{type(error).__name__}: {error} ({where.filename}:{where.lineno})"
             if isinstance(error, UserError):

@@ -49,9 +49,6 @@ _PACKAGES = (
     *("seqio", "tensorflow", "tensorflow-cpu", "sentencepiece", "gin-config"),
 )
 
-# Values of settings that older runs could not set and did not record.
-_OLDER_DEFAULTS = {"data.lanes": 1}
-
 
 def results_config(**parts: Any) -> dict[str, Any]:
     """Flat JSON of the settings that affect results: {'optimizer.learning_rate': 0.001, ...}."""
@@ -69,11 +66,13 @@ def results_config(**parts: Any) -> dict[str, Any]:
 
 def check_same_run(model_dir: pathlib.Path, config: Mapping[str, Any]) -> None:
     """Raises UserError if the run in `model_dir` was started with another configuration."""
-    earlier = read_run_info(model_dir).get("config")
+    info = read_run_info(model_dir)
+    earlier = info.get("config")
     if not isinstance(earlier, Mapping):
         return
     absent = "(not set)"
-    earlier = _OLDER_DEFAULTS | dict(earlier)
+    # Before there were lanes, each process read what a lane reads now.
+    earlier = {"data.lanes": info.get("num_processes", 1)} | dict(earlier)
     changed = [
         f"{name}: {earlier.get(name, absent)!r} there, {config.get(name, absent)!r} now"
         for name in sorted(set(earlier) | set(config))

@@ -115,6 +115,16 @@ class _RemoteStore:
     text: str
     manifest: Manifest
 
+    @property
+    def part(self) -> Path:
+        """The unfinished copy, named by its hash: nobody continues another version's copy."""
+        return self.path.parent / f".{self.path.name}.staging" / self.manifest.sha256
+
+    def num_missing(self) -> int:
+        """Bytes that are still to be copied."""
+        copied = self.part.stat().st_size if self.part.is_file() else 0
+        return max(0, self.manifest.num_bytes - copied)
+
 
 def _find(workspace: Workspace, path: Path, verify: bool) -> _RemoteStore | None:
     """The store to copy, if the bucket has another one than this machine."""
@@ -156,7 +166,7 @@ def _is_whole(path: Path, text: str | None, verify: bool) -> bool:
 
 
 def _check_space(workspace: Workspace, stores: Iterable[_RemoteStore]) -> None:
-    needed = sum(store.manifest.num_bytes for store in stores)
+    needed = sum(store.num_missing() for store in stores)
     folder = workspace.store_dir
     folder.mkdir(parents=True, exist_ok=True)
     free = shutil.disk_usage(folder).free
@@ -190,9 +200,9 @@ def _copy(store: _RemoteStore, advance: Callable[[int], None]) -> bool:
     from instruct.buckets import read_range
 
     path, manifest = store.path, store.manifest
-    staging = path.parent / f".{path.name}.staging"
+    part = store.part
+    staging = part.parent
     staging.mkdir(exist_ok=True)
-    part = staging / manifest.sha256  # so that nobody continues another version's copy
     for other in staging.iterdir():
         if other != part:
             other.unlink()
