@@ -11,9 +11,6 @@ import signal
 import sys
 import time
 
-os.environ["XLA_FLAGS"] = "--xla_force_host_platform_device_count=2"
-os.environ["JAX_PLATFORMS"] = "cpu"
-
 from instruct import distributed
 from instruct.errors import UserError
 

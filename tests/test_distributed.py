@@ -1,5 +1,6 @@
 """Real processes (gloo, two fake CPU devices each) that join, compare, die, hang and stop."""
 
+import os
 import socket
 import subprocess
 import sys
@@ -28,6 +29,7 @@ def free_port() -> int:
 def run_processes(mode: str, count: int = 3, absent: tuple[int, ...] = ()) -> dict[int, tuple]:
     """{process: (exit status, stdout, last line of stderr)} of `tests.distributed_worker`."""
     address = f"127.0.0.1:{free_port()}"
+    two_devices = os.environ["XLA_FLAGS"] + " --xla_force_host_platform_device_count=2"
     processes = {
         number: subprocess.Popen(
             [
@@ -39,6 +41,7 @@ def run_processes(mode: str, count: int = 3, absent: tuple[int, ...] = ()) -> di
                 str(count),
                 str(number),
             ],
+            env=os.environ | {"XLA_FLAGS": two_devices},
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,

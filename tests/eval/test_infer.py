@@ -384,7 +384,7 @@ def test_models_that_do_not_fit(model_dir, tmp_path):
 
 def test_gin_file_configures_everything(model_dir):
     gin_config.load(["gin/runs/infer.gin"], [f"MODEL_DIR = {model_dir!r}", "BATCH_SIZE = 8"])
-    arguments = gin_config.entry_arguments((gin_config.INFER,))[gin_config.INFER]
+    arguments = gin_config.entry_arguments(gin_config.ENTRIES)[gin_config.INFER]
     assert arguments["model_dir"] == model_dir
     assert arguments["batching"] == BatchConfig(8)
     assert "decode" not in arguments and arguments["max_decode_steps"] is None

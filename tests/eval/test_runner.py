@@ -332,7 +332,7 @@ def test_an_unknown_suite_is_told_before_anything_is_loaded(run_dir):
 def test_the_gin_file_builds():
     bindings = ["MODEL_DIR = 'm'", "EVAL_MIXTURES = 'gym.held_out'", "EVAL_SPLITS = 'test'"]
     gin_config.load(["gin/runs/eval.gin"], bindings)
-    arguments = gin_config.entry_arguments([gin_config.EVALUATE])[gin_config.EVALUATE]
+    arguments = gin_config.entry_arguments(gin_config.ENTRIES)[gin_config.EVALUATE]
     assert arguments["config"] == EvalConfig("gym.held_out", splits=("test",))
     assert arguments["batching"] == BatchConfig(64)
 
@@ -340,6 +340,6 @@ def test_the_gin_file_builds():
 def test_the_gin_file_of_self_consistency_builds():
     files = ["gin/runs/self_consistency.gin"]
     gin_config.load(files, ["MODEL_DIR = 'm'", "EVAL_MIXTURES = 'gsm8k.cot'"])
-    arguments = gin_config.entry_arguments([gin_config.EVALUATE])[gin_config.EVALUATE]
+    arguments = gin_config.entry_arguments(gin_config.ENTRIES)[gin_config.EVALUATE]
     assert arguments["decode"] == DecodeConfig("sample", 256, num_samples=40, temperature=0.7)
     assert arguments["config"].name == "self_consistency"
