@@ -190,7 +190,8 @@ def test_a_model_with_dropout_on_a_mesh(batch, on_tpu):
     config = dataclasses.replace(config, attention="flash")
     with jax.set_mesh(make_mesh(MeshConfig(data=2, fsdp=2, tensor=2))):
         loss, gradients = loss_and_gradients(config, params, batch)
-    np.testing.assert_allclose(loss, expected, rtol=1e-5)
+    # Terms of both signs cancel: their magnitudes add up to some 100 times the sum.
+    np.testing.assert_allclose(loss, expected, rtol=1e-4)
     errors = jax.tree.map(
         lambda one, other: float(jnp.abs(one - other).max() / jnp.abs(other).max()),
         gradients,
