@@ -7,7 +7,7 @@ Cells, each with a time limit:
     parity      five updates from T5X's initial parameters, float32 at the highest precision, beside
                 T5X's own numbers from a CPU
     gradients   of a tiny model in bfloat16 beside einsum in float32, packed rows, for every
-                attention; the gradient of the relative position bias by itself
+                attention; the gradient of the relative position bias alone
     decode      base and xl: greedy, 64 prompts of 512 tokens, 128 new tokens each, none ends early
     train       Flan-T5 shapes with packed rows, bfloat16, dropout 0, scanned layers: step time,
                 MFU, memory, for every attention

@@ -250,7 +250,7 @@ class _Objects(epath_backend.Backend):
         return list(dict.fromkeys(name.partition("/")[0] for name in names))
 
     def glob(self, path: Any) -> list[str]:
-        raise NotImplementedError("BucketPath.glob lists by itself")
+        raise NotImplementedError("BucketPath.glob does not use it")
 
     def walk(self, top: Any, **unused: Any) -> Any:
         raise NotImplementedError("use names_below")

@@ -1,7 +1,7 @@
 """Reads the text of a compiled program (HLO): FLOPs, bytes and collectives, loops included.
 
 `Compiled.cost_analysis()` counts the body of a loop once, and a scanned model is a loop. Here every
-computation is counted as often as it runs. A *region* is a computation that runs by itself: the
+computation is counted as often as it runs. A *region* is a computation that runs on its own: the
 entry, the body of a loop, a called function; a fusion belongs to its region as one operation.
 
 What the TPU compiler writes differently from the XLA that other back ends share:

@@ -83,7 +83,7 @@ def run(flags: argparse.Namespace) -> int:
 
 
 def model_of(entries: Mapping[str, Any]) -> ModelConfig:
-    """The model of gin's entries, bound by itself or by `train`."""
+    """The model of gin's entries, bound alone or by `train`."""
     fields = entries[gin_config.MODEL]
     model = entries[gin_config.TRAIN].get("model") or (ModelConfig(**fields) if fields else None)
     if model is None:
