@@ -25,6 +25,15 @@ from instruct.errors import RunFailed, UserError
 SIZES = ("xxl", "xl", "large", "base", "small")
 SLICES = ("v5p-128", "v5p-64", "v6e-64", "v5e-256", "v5e-16")
 GIB = 1 << 30
+INTRODUCTION = """\
+# Flan-T5 on TPU slices
+
+Made by `benchmarks/pods_table.py` from `run.py check --topology`, with the hardware file of each
+slice. "full" or "quick" beside the seconds is the compiler's effort: with quick, memory and time
+are upper bounds. What the columns mean and how far to trust them:
+[what `check` computes](pods_estimate.md). Cells that are not computed yet say so.
+
+"""
 
 
 def parse() -> argparse.Namespace:
@@ -168,7 +177,7 @@ def main() -> None:
     text = table(flags.folder)
     print(text)
     if flags.write:
-        flags.write.write_text(text)
+        flags.write.write_text(INTRODUCTION + text)
 
 
 if __name__ == "__main__":

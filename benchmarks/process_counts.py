@@ -12,7 +12,6 @@ import json
 import os
 import pathlib
 import re
-import socket
 import subprocess
 import sys
 import tempfile
@@ -26,6 +25,7 @@ sys.path.insert(0, str(ROOT))
 from instruct.checkpoints.loading import load_params  # noqa: E402
 from instruct.models.config import ModelConfig  # noqa: E402
 from instruct.models.encoder_decoder import EncoderDecoder  # noqa: E402
+from tests.ports import free_port  # noqa: E402
 
 CASES = (
     *("2x2:data=2,fsdp=2", "2x2:data=2,tensor=2", "2x2:fsdp=2,sequence=2"),
@@ -40,19 +40,6 @@ EVAL += ["--gin.EvalConfig.rank_options=True"]
 PROMPTS = ("How many legs do 3 cats have?", "2 + 2 = ?", "Say a.")
 # Of metrics.jsonl: times, not results.
 TIMES = re.compile("secs|per_sec|peak_share|goodput")
-
-
-def free_port() -> int:
-    """A free port whose successor is free as well."""
-    while True:
-        with socket.socket() as first, socket.socket() as second:
-            first.bind(("127.0.0.1", 0))
-            port = first.getsockname()[1]
-            try:
-                second.bind(("127.0.0.1", port + 1))
-            except OSError:
-                continue
-            return port
 
 
 def run(num_processes: int, num_devices: int, mode: str, *flags: str) -> str:

@@ -94,7 +94,6 @@ class _Connection:
         self.step, self.num_programs = -1, 0
         self.hosts: list[str] = []
         self.run = ""
-        self._dead_secs = config.dead_secs
         self._passed: set[str] = set()
         self._changed = threading.Condition()
         self._left = False

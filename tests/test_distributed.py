@@ -1,7 +1,6 @@
 """Real processes (gloo, two fake CPU devices each) that join, compare, die, hang and stop."""
 
 import os
-import socket
 import subprocess
 import sys
 import time
@@ -11,19 +10,7 @@ import pytest
 from instruct import distributed
 from instruct.distributed import ClusterConfig
 from instruct.errors import UserError
-
-
-def free_port() -> int:
-    """The first of two neighbouring free ports."""
-    while True:
-        with socket.socket() as first, socket.socket() as second:
-            first.bind(("127.0.0.1", 0))
-            port = first.getsockname()[1]
-            try:
-                second.bind(("127.0.0.1", port + 1))
-            except OSError:
-                continue
-            return port
+from tests.ports import free_port
 
 
 def run_processes(mode: str, count: int = 3, absent: tuple[int, ...] = ()) -> dict[int, tuple]:

@@ -18,7 +18,7 @@ from collections.abc import Callable
 import pytest
 
 from instruct.checkpoints.loading import checkpoint_steps
-from tests.test_distributed import free_port
+from tests.ports import free_port
 from tests.test_resume import ROOT, STEPS, assert_same_run, rows
 
 pytestmark = pytest.mark.slow

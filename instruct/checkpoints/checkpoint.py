@@ -255,7 +255,8 @@ class CheckpointStore:
             time.sleep(secs)
             self._writer = self._open_writer()
             # An error after the last rename leaves a checkpoint that nobody knows to be whole.
-            left = [path for path in (self.folder / str(step),) if path.exists()]
+            folder = self.folder / str(step)
+            left = [folder] if folder.exists() else []
             error = _error_of(lambda left=left: (self._remove(left), retry()))
 
     def _wait_for_writer(self) -> None:
@@ -462,9 +463,8 @@ class CheckpointStore:
                 problem = "no space left for a checkpoint: the disk filled up while writing"
                 raise self._save_error(number, problem) from error
             path = storage_error_path(error)
-            path = (
-                path if os.path.isabs(path) else ""
-            )  # relative to a folder that was being deleted
+            if not os.path.isabs(path):  # of a folder that was being deleted
+                path = ""
             raise self._save_error(number, "a checkpoint could not be written", path) from error
 
 
