@@ -81,18 +81,19 @@ def test_four_then_two_then_one_process(tmp_path):
         status, output = ends[number]
         assert status == 1
         assert "error: process 2 (" in output and ") died (last step" in output
-    saved = checkpoint_steps(tmp_path / "run")
-    assert saved
+    assert checkpoint_steps(tmp_path / "run")
 
-    two = Cluster(tmp_path / "run", 2, "--slow", "0.2")
-    two.wait_for(lambda: checkpoint_steps(tmp_path / "run")[-1] > max(saved))
-    two.processes[1].send_signal(signal.SIGTERM)
-    (status, output), (other_status, _) = two.finish()
-    assert (status, other_status) == (0, 0), output
-    assert f"resumes from step {max(saved)}" in output
-    info = json.loads((tmp_path / "run" / "run.json").read_text())
-    assert info["outcome"] == "stopped by SIGTERM"
-    assert checkpoint_steps(tmp_path / "run")[-1] == info["step"]
+    for count, told in ((4, 3), (2, 1)):
+        last = checkpoint_steps(tmp_path / "run")[-1]
+        several = Cluster(tmp_path / "run", count, "--slow", "0.2")
+        several.wait_for(lambda last=last: checkpoint_steps(tmp_path / "run")[-1] > last)
+        several.processes[told].send_signal(signal.SIGTERM)
+        ends = several.finish()
+        assert [status for status, _ in ends] == [0] * count, ends
+        assert f"resumes from step {last}" in ends[0][1]
+        info = json.loads((tmp_path / "run" / "run.json").read_text())
+        assert info["outcome"] == "stopped by SIGTERM"
+        assert checkpoint_steps(tmp_path / "run")[-1] == info["step"]
 
     ((status, output),) = Cluster(tmp_path / "run", 1).finish()
     assert status == 0, output
