@@ -8,6 +8,7 @@ equal reports.
 """
 
 import collections
+import contextlib
 import dataclasses
 import io
 from collections.abc import Iterable, Mapping, Sequence
@@ -26,6 +27,7 @@ from instruct.data.spec import Leaf, Resolved
 from instruct.data.stores.jobs import PreparedStore
 from instruct.data.stores.processes import map_in_processes
 from instruct.errors import UserError
+from instruct.files import is_address, locked, remove_leftovers
 from instruct.workspace import Workspace
 
 _MAX_LOST = 0.2  # a task that loses a larger share of its rows or examples is a problem
@@ -100,7 +102,12 @@ class MixtureReport:
     def write(self, workspace: Workspace) -> Path:
         """Writes the report as JSON; returns its path."""
         path = workspace.shared_store_dir / "reports" / f"{self.mixture}.json"
-        write_json(path, dataclasses.asdict(self))
+        folder = path.parent
+        folder.mkdir(parents=True, exist_ok=True)
+        in_bucket = is_address(folder)
+        with contextlib.nullcontext() if in_bucket else locked(folder, f"{folder}", wait=True):
+            remove_leftovers(folder, path.name)
+            write_json(path, dataclasses.asdict(self))
         return path
 
     def print_totals(self, console: Console) -> None:

@@ -42,8 +42,12 @@ def test_lengths_are_those_of_the_examples():
     assert task.stores == done.stores and len(task.stores[0].sha256) == 64
     assert task.modes == {"zs_noopt": 1.0} and task.rate == 1
 
-    path = report.write(workspace())
-    assert path == workspace().store_dir / "reports" / f"{report.mixture}.json"
+    path = workspace().store_dir / "reports" / f"{report.mixture}.json"
+    left = path.with_name(f".{path.name}.0123456789ab.tmp")  # by a killed process
+    left.parent.mkdir(parents=True, exist_ok=True)
+    left.touch()
+    assert report.write(workspace()) == path
+    assert not left.exists()
     values = json.loads(path.read_text())
     assert values["tasks"][0]["stores"][0]["dropped"] == {"empty answer": 3}
     assert values["tasks"][0]["lengths"]["target_tokens"] == 2
