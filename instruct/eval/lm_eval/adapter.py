@@ -17,7 +17,6 @@ from typing import Any
 import jax.numpy as jnp
 import numpy as np
 
-from instruct.batch import DECODER_LOSS_WEIGHTS, DECODER_TARGET_TOKENS
 from instruct.data.vocab import Vocabulary
 from instruct.errors import UserError, unknown_name
 from instruct.eval.decoding.batching import Decoder
@@ -40,11 +39,10 @@ class ContinuationScorer(Scorer):
 
     _DTYPES = (np.float32, bool)
 
-    def _score_batch(self, params, batch):
-        logits = self._apply_fn(params, batch)
-        total = summed_logprobs(logits, batch)
-        likeliest = jnp.argmax(logits, axis=-1) == batch[DECODER_TARGET_TOKENS]
-        return total, jnp.all(likeliest | (batch[DECODER_LOSS_WEIGHTS] == 0), axis=-1)
+    def _score_batch(self, params, inputs, targets):
+        logits = self._logits_fn(params, inputs, targets)
+        likeliest = jnp.argmax(logits, axis=-1) == targets
+        return summed_logprobs(logits, targets), jnp.all(likeliest | (targets < 0), axis=-1)
 
 
 @dataclasses.dataclass(frozen=True)
