@@ -8,6 +8,7 @@ from typing import Any
 
 from instruct.errors import UserError
 from instruct.fields import bounded, check_fields, one_of
+from instruct.models.stack_config import ATTENTION_IMPLEMENTATIONS, size
 
 SIZES = (
     "vocab_size",
@@ -18,12 +19,10 @@ SIZES = (
     "num_encoder_layers",
     "num_decoder_layers",
 )
-ATTENTION_IMPLEMENTATIONS = ("einsum", "flash", "xla", "cudnn")
 
 
 def _size() -> Any:
-    example = "--gin_file=gin/models/tiny_demo.gin"
-    return bounded(0, least=1, note=f": include a model size, such as {example}, or bind it")
+    return size("--gin_file=gin/models/tiny_demo.gin")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -82,6 +81,11 @@ class ModelConfig:
                 f"ModelConfig.relpos_max_distance is {self.relpos_max_distance}; use a number "
                 f"above relpos_buckets / 2 = {self.relpos_buckets // 2}, for example 128."
             )
+
+    @property
+    def layout(self) -> str:
+        """Name of the layout of its batches."""
+        return "encoder_decoder"
 
     @property
     def gated(self) -> bool:

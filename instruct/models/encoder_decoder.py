@@ -80,6 +80,11 @@ class EncoderDecoder:
 
     config: ModelConfig
 
+    @property
+    def final_cap(self) -> float | None:
+        """T5's logits have no soft cap."""
+        return None
+
     def init(self, key: jax.Array) -> Params:
         """Fresh float32 parameters with T5's initialisers; both layouts agree up to rounding."""
         config, parts = self.config, _parts(self.config)
@@ -279,6 +284,10 @@ class EncoderDecoder:
     def narrow(self, cache: DecodeCache, source_length: int) -> DecodeCache:
         """See `decode_cache.narrow`."""
         return decode_cache.narrow(cache, source_length)
+
+    def reorder_cache(self, cache: DecodeCache, beam_indices: jax.Array) -> DecodeCache:
+        """See `decode_cache.reorder_cache`."""
+        return reorder_cache(cache, beam_indices)
 
     def _bias_and_mask(
         self, relpos_bias: RelativePositionBias | None, mask: masks.SegmentMask
