@@ -56,8 +56,7 @@ from instruct.files import (
 )
 from instruct.json_text import parse_json, sealed, unsealed
 from instruct.mesh import MeshConfig, make_mesh, param_shardings, with_shardings
-from instruct.models.config import ModelConfig
-from instruct.models.encoder_decoder import EncoderDecoder, reorder_cache
+from instruct.models.model import AnyConfig, make_model
 
 # In the file of settings: a hash of each finished range.
 _RANGES = "ranges"
@@ -72,7 +71,7 @@ def infer(
     decode: DecodeConfig | None = None,
     batching: BatchConfig | None = None,
     mesh: MeshConfig | None = None,
-    model: ModelConfig | None = None,
+    model: AnyConfig | None = None,
     vocabulary: str | None = None,
     step: int | None = None,
     inputs_length: Annotated[int | None, Range(least=1)] = None,
@@ -141,7 +140,7 @@ def infer(
         found = distributed.gather_json({"folder": str(find_checkpoint(model_dir, step))})
         folder = absolute_path(found[0]["folder"])
         run = trained_run(run_folder_of(model_dir), folder, "infer.infer")
-        network = EncoderDecoder(model or run.model())
+        network = make_model(model or run.model())
         words = load_vocabulary(vocabulary or run.setting("vocabulary"))
         check_embedding_rows(words, network.config.vocab_size)
         length = inputs_length or run.config().get("data.feature_lengths.inputs") or 512
@@ -169,7 +168,7 @@ def infer(
             params = load_params(folder, placed)
         steps = max_decode_steps or decode.max_decode_steps
         decode = dataclasses.replace(decode, eos_id=eos_id, max_decode_steps=steps)
-        decoder = Decoder(network, reorder_cache, decode, batching, device_mesh)
+        decoder = Decoder(network, decode, batching, device_mesh)
         answerer = Answerer(decoder, params, encoder)
         if source is None:
             (answer,) = answerer.answer([prompt or ""], first_index=0)

@@ -40,8 +40,7 @@ from instruct.eval.suite_run import SuiteRun, split_of
 from instruct.files import absolute_path, any_path
 from instruct.lineage import read_lineage, unrecorded
 from instruct.mesh import MeshConfig, make_mesh, param_shardings, with_shardings
-from instruct.models.config import ModelConfig
-from instruct.models.encoder_decoder import EncoderDecoder, reorder_cache
+from instruct.models.model import AnyConfig, make_model
 from instruct.workspace import Workspace
 
 
@@ -50,7 +49,7 @@ def evaluate(
     config: EvalConfig,
     *,
     checkpoint_path: str | None = None,
-    model: ModelConfig | None = None,
+    model: AnyConfig | None = None,
     vocabulary: str | None = None,
     feature_lengths: Mapping[str, int] | None = None,
     decode: DecodeConfig | None = None,
@@ -92,7 +91,7 @@ def evaluate(
     vocabulary = vocabulary or trained.setting("vocabulary")
     lengths = feature_lengths or trained.feature_lengths()
     data = DataConfig(config.suites[0], lengths, batch_size=1, vocabulary=vocabulary)
-    network = EncoderDecoder(model or trained.model())
+    network = make_model(model or trained.model())
     words = load_vocabulary(vocabulary)
     check_embedding_rows(words, network.config.vocab_size)
     strategy = decode or DecodeConfig(max_decode_steps=lengths["targets"])
@@ -108,8 +107,8 @@ def evaluate(
     device_mesh = make_mesh(mesh or MeshConfig())
     batches = batching or BatchConfig()
     models = ModelRunner(
-        decoder=Decoder(network, reorder_cache, strategy, batches, device_mesh),
-        scorer=Scorer(network.apply, batches, device_mesh),
+        decoder=Decoder(network, strategy, batches, device_mesh),
+        scorer=Scorer(network.target_logits, batches, device_mesh),
         option_scorer=OptionScorer(network, batches, device_mesh),
         vocabulary=words,
         targets_length=lengths["targets"],

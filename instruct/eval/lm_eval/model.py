@@ -30,7 +30,7 @@ from instruct.eval.decoding.batching import BatchConfig, Decoder
 from instruct.eval.infer import run_folder_of
 from instruct.eval.lm_eval.adapter import AdapterConfig, ContinuationScorer, RequestAnswerer
 from instruct.mesh import MeshConfig, make_mesh, param_shardings, with_shardings
-from instruct.models.encoder_decoder import EncoderDecoder, reorder_cache
+from instruct.models.model import make_model
 
 NAME = "instruct"
 _REQUESTS_TOGETHER = 1024  # answered, then put into the harness's cache
@@ -81,7 +81,7 @@ def load_answerer(
             f"{folder} does not say what its model looks like: the run's run.json is missing; give "
             "the run's folder, or a checkpoint that was converted with its configuration"
         )
-    network = EncoderDecoder(run.model())
+    network = make_model(run.model())
     loaded = load_vocabulary(str(words))
     check_embedding_rows(loaded, network.config.vocab_size)
     known_length = settings.get("data.feature_lengths.inputs") or _DEFAULT_LENGTH
@@ -91,8 +91,8 @@ def load_answerer(
     mesh = make_mesh(MeshConfig())
     abstract = network.abstract_params()
     answerer = RequestAnswerer(
-        scorer=ContinuationScorer(network.apply, batching, mesh),
-        decoder_fn=lambda strategy: Decoder(network, reorder_cache, strategy, batching, mesh),
+        scorer=ContinuationScorer(network.target_logits, batching, mesh),
+        decoder_fn=lambda strategy: Decoder(network, strategy, batching, mesh),
         params=load_params(folder, with_shardings(abstract, param_shardings(mesh, abstract))),
         vocabulary=loaded,
         config=config,

@@ -12,7 +12,7 @@ from instruct.errors import UserError
 from instruct.eval.decoding.batching import BatchConfig, Decoder
 from instruct.eval.decoding.decode import DecodeConfig
 from instruct.eval.decoding.generation_settings import decode_config
-from instruct.models.encoder_decoder import EncoderDecoder, reorder_cache
+from instruct.models.encoder_decoder import EncoderDecoder
 from tests.checkpoints.conftest import padded_batches, random_model, tree_of
 
 
@@ -171,7 +171,7 @@ def generated(model, source: np.ndarray, **settings) -> list[list[int]]:
 def decoded(folder: pathlib.Path, source: np.ndarray, config: DecodeConfig) -> list[list[int]]:
     """What this program generates."""
     opened = huggingface.open_checkpoint(folder)
-    decoder = Decoder(EncoderDecoder(opened.model), reorder_cache, config, BatchConfig(), None)
+    decoder = Decoder(EncoderDecoder(opened.model), config, BatchConfig(), None)
     prompts = [[int(token) for token in row[row != 0]] for row in source]
     found = decoder.generate(tree_of(opened.arrays), prompts, range(len(prompts)))
     return [until_eos(tokens[0]) for tokens in found.tokens]
