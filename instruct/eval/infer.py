@@ -157,17 +157,17 @@ def infer(
         device_mesh = make_mesh(mesh or MeshConfig())
         abstract = network.abstract_params()
         placed = with_shardings(abstract, param_shardings(device_mesh, abstract))
-        eos_id = words.eos_id
+        end_ids = words.stop_ids
         if decode is None:
             generation = generation_settings(folder)
             decode = decode_config(generation)
-            eos_id = eos_id if generation.get("eos_token_id") is None else decode.eos_id
+            end_ids = end_ids if generation.get("eos_token_id") is None else decode.end_ids
         if step is None and distributed.num_processes() == 1:
             folder, params = load_newest(model_dir, placed, strict=strict, say=_say)
         else:
             params = load_params(folder, placed)
         steps = max_decode_steps or decode.max_decode_steps
-        decode = dataclasses.replace(decode, eos_id=eos_id, max_decode_steps=steps)
+        decode = dataclasses.replace(decode.ending_with(end_ids), max_decode_steps=steps)
         decoder = Decoder(network, decode, batching, device_mesh)
         answerer = Answerer(decoder, params, encoder)
         if source is None:
@@ -253,13 +253,14 @@ class Answerer:
         generated = self.decoder.generate(self.params, inputs, numbers, progress)
         answers = []
         for tokens, scores, (_, length) in zip(generated.tokens, generated.scores, encoded):
-            texts = [self.encoder.vocabulary.decode(row) for row in tokens]
+            rows = [self.decoder.config.answer_ids(row) for row in tokens]
+            texts = [self.encoder.vocabulary.decode(row) for row in rows]
             answer: dict[str, Any] = {"prediction": texts[0], "score": float(scores[0])}
             if len(texts) > 1:
                 answer |= {"predictions": texts, "scores": [float(score) for score in scores]}
             if length > self.encoder.inputs_length:
                 answer["truncated"] = True
-            if self.encoder.vocabulary.eos_id not in tokens[0]:
+            if len(rows[0]) == len(tokens[0]):
                 answer["unfinished"] = True
             answers.append(answer)
         return answers

@@ -44,8 +44,12 @@ class ModelRunner:
         """One text per example: of several samples the likeliest one with the majority answer."""
         inputs = [example.input_ids for example in examples]
         numbers = [example.index for example in examples]
-        decode = self.vocabulary.decode
-        if self.decoder.config.num_samples == 1:
+        config = self.decoder.config
+
+        def decode(tokens: Sequence[int]) -> str:
+            return self.vocabulary.decode(config.answer_ids(tokens))
+
+        if config.num_samples == 1:
             generated = self.decoder.generate(params, inputs, numbers)
             texts = [decode(row[0].tolist()) for row in generated.tokens]
             return texts, {"scores": [float(row[0]) for row in generated.scores]}

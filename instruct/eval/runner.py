@@ -8,7 +8,6 @@ fails gets a failure line, and the others are evaluated.
 """
 
 import contextlib
-import dataclasses
 import pathlib
 from collections.abc import Iterable, Mapping
 
@@ -95,7 +94,7 @@ def evaluate(
     words = load_vocabulary(vocabulary)
     check_embedding_rows(words, network.config.vocab_size)
     strategy = decode or DecodeConfig(max_decode_steps=lengths["targets"])
-    strategy = dataclasses.replace(strategy, eos_id=words.eos_id)
+    strategy = strategy.ending_with(words.stop_ids)
     resolved = {suite: registry.resolve(workspace, suite).straight() for suite in config.suites}
     checkpoints = _checkpoints(source, config)
 

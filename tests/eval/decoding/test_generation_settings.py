@@ -99,7 +99,8 @@ def test_strategies(settings, expected):
         ({"num_beams": 4, "early_stopping": "soon"}, "early_stopping 'soon'"),
         ({"num_beams": -1}, "DecodeConfig.num_beams is -1"),
         ({"max_length": "20"}, "max_decode_steps is 0"),
-        ({"eos_token_id": [1, 2]}, "eos_id"),
+        ({"eos_token_id": "</s>"}, "eos_id"),
+        ({"eos_token_id": [1, "</s>"]}, "stop_ids"),
     ],
 )
 def test_what_is_not_computed_is_named(settings, message):
