@@ -31,7 +31,7 @@ from instruct.distributed import gather_json, num_processes
 from instruct.errors import UserError
 from instruct.eval.decoding.batching import BatchConfig, Decoder
 from instruct.eval.decoding.decode import DecodeConfig
-from instruct.eval.eval_config import EvalConfig
+from instruct.eval.eval_config import EvalConfig, trained_data
 from instruct.eval.model_outputs import ModelRunner
 from instruct.eval.scoring.options import OptionScorer
 from instruct.eval.scoring.score import Scorer
@@ -89,8 +89,9 @@ def evaluate(
     trained = trained_run(folder, source, "runner.evaluate")
     vocabulary = vocabulary or trained.setting("vocabulary")
     lengths = feature_lengths or trained.feature_lengths()
-    data = DataConfig(config.suites[0], lengths, batch_size=1, vocabulary=vocabulary)
     network = make_model(model or trained.model())
+    layout = network.config.layout
+    data = trained_data(trained, layout, vocabulary, lengths, mixture=config.suites[0])
     words = load_vocabulary(vocabulary)
     check_embedding_rows(words, network.config.vocab_size)
     strategy = decode or DecodeConfig(max_decode_steps=lengths["targets"])
@@ -109,7 +110,7 @@ def evaluate(
         decoder=Decoder(network, strategy, batches, device_mesh),
         scorer=Scorer(network.target_logits, batches, device_mesh),
         option_scorer=OptionScorer(network, batches, device_mesh),
-        vocabulary=words,
+        frame=data.frame,
         targets_length=lengths["targets"],
     )
     abstract = network.abstract_params()

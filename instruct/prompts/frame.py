@@ -48,6 +48,13 @@ class Frame:
         """The tokens after `start_ids`; `empty_ids` if there are none."""
         return [*self.start_ids, *ids] or list(self.empty_ids)
 
+    @property
+    def separator_ids(self) -> list[int]:
+        """What follows a prompt that was cut."""
+        if self.separator == EOS:
+            return [self.tokenizer.eos_id]
+        return list(self.tokenizer.encode(self.separator))
+
     def answer(self, text: str) -> list[int]:
         """Tokens of a whole answer; [] if the text has none."""
         ids = list(self.tokenizer.encode(text))

@@ -22,6 +22,7 @@ from instruct.eval.scoring.score import Scorer
 from instruct.mesh import MeshConfig, make_mesh
 from instruct.models.config import ModelConfig
 from instruct.models.encoder_decoder import EncoderDecoder
+from instruct.prompts.frame import Frame
 from tests.float32 import assert_same_float32
 
 NETWORK = EncoderDecoder(
@@ -62,7 +63,8 @@ def answerer(params, rows=4, mesh=None, **settings) -> RequestAnswerer:
         ContinuationScorer(NETWORK.target_logits, batching, mesh),
         lambda strategy: Decoder(NETWORK, strategy, batching, mesh),
         params,
-        WORDS,
+        Frame(WORDS),
+        (EOS,),
         AdapterConfig(**settings),
     )
 
@@ -239,7 +241,7 @@ def test_cut_at_the_first_of_the_stop_strings():
 
 def test_settings_become_strategies():
     def strategy(**settings):
-        return decode_settings(settings, AdapterConfig(max_gen_toks=7, seed=5), EOS)[0]
+        return decode_settings(settings, AdapterConfig(max_gen_toks=7, seed=5), [EOS])[0]
 
     assert strategy() == DecodeConfig(max_decode_steps=7, eos_id=EOS)
     # Tasks of the harness give these together for greedy decoding.
@@ -254,7 +256,7 @@ def test_settings_become_strategies():
     assert (beams.strategy, beams.num_beams, beams.length_penalty) == ("beam", 2, 0.5)
     assert beams.beam_rules == "transformers"
     for until, stops in ((None, ()), ("a", ("a",)), (["a", "b"], ("a", "b"))):
-        assert decode_settings({"until": until}, AdapterConfig(), EOS)[1] == stops
+        assert decode_settings({"until": until}, AdapterConfig(), [EOS])[1] == stops
 
 
 @pytest.mark.parametrize(
@@ -273,7 +275,7 @@ def test_settings_become_strategies():
 )
 def test_bad_settings(settings, message):
     with pytest.raises(UserError, match=message):
-        decode_settings(settings, AdapterConfig(), EOS)
+        decode_settings(settings, AdapterConfig(), [EOS])
 
 
 @pytest.mark.parametrize(
