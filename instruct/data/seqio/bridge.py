@@ -62,7 +62,7 @@ class SeqioAddedTokens(seqio.Vocabulary):
         return self.words.eos_id
 
     @property
-    def unk_id(self) -> int:
+    def unk_id(self) -> int | None:
         return self.words.unk_id
 
     @property
