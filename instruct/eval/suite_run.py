@@ -178,9 +178,7 @@ class SuiteRun:
         """(examples, number of examples that do not fit); warns of truncated prompts."""
         config, data = self.config, self.data
         lengths, limit = data.feature_lengths, config.num_examples
-        examples = eval_examples(
-            self.workspace, leaf, split, data.vocabulary, lengths, limit, config.seed
-        )
+        examples = eval_examples(self.workspace, leaf, split, data, limit, config.seed)
         if not examples:
             raise UserError(f"no example of split {split!r} fits {dict(lengths)}")
         total = num_asked(self.workspace, leaf, split, data, limit)
