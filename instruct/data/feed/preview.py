@@ -15,6 +15,7 @@ from instruct.data.feed.rendering import ExampleRenderer, RecordList, example_ke
 from instruct.data.spec import SPLITS, Resolved, TaskSpec
 from instruct.data.vocab import Vocabulary, load_vocabulary
 from instruct.errors import UserError
+from instruct.prompts.frame import Frame
 from instruct.prompts.render import Dropped, Rendered
 from instruct.workspace import Workspace
 
@@ -62,11 +63,11 @@ def rendered_examples(
         rows = numbered_records(workspace, spec, exemplar_split)
         return RecordList(record for _, record in itertools.islice(rows, _EXEMPLAR_RECORDS))
 
-    tokenizer = load_vocabulary(_VOCABULARY)
+    frame = Frame(load_vocabulary(_VOCABULARY))
     for mode in modes:
         leaf_key = name_key(spec.leaf_name(mode))
         try:
-            renderer = ExampleRenderer.of_task(spec, mode, split, tokenizer, _LENGTHS, exemplars_fn)
+            renderer = ExampleRenderer.of_task(spec, mode, split, frame, _LENGTHS, exemplars_fn)
         except UserError as error:
             if len(modes) == 1:
                 raise
