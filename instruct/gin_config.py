@@ -28,9 +28,13 @@ from instruct.errors import UserError, unknown_name
 TRAIN = "instruct.train.loop.train"
 EVALUATE = "instruct.eval.runner.evaluate"
 INFER = "instruct.eval.infer.infer"
-MODEL = "instruct.models.config.ModelConfig"  # `check` and `convert` accept a model file alone
+# `check` and `convert` accept a model file alone, which binds the fields of one of these.
+MODELS = (
+    "instruct.models.config.ModelConfig",
+    "instruct.models.decoder_config.DecoderConfig",
+)
 COMPILATION_CACHE = "instruct.compilation_cache.use"  # of every mode that computes
-ENTRIES = (TRAIN, EVALUATE, INFER, MODEL, COMPILATION_CACHE)
+ENTRIES = (TRAIN, EVALUATE, INFER, *MODELS, COMPILATION_CACHE)
 
 # Errors that gin's tokenizer, parser, imports and calls raise for a user's mistakes.
 _GIN_ERRORS = (
