@@ -27,7 +27,6 @@ from instruct.data.mixture_shares import MixtureView
 from instruct.data.stores.left_out import left_out_path, tasks_left_out
 from instruct.data.vocab import check_embedding_rows, load_vocabulary
 from instruct.errors import UserError
-from instruct.models.config import ModelConfig
 from instruct.models.model import AnyConfig, make_model
 from instruct.train.program import training_step
 from instruct.workspace import Workspace
@@ -84,8 +83,7 @@ def run(flags: argparse.Namespace) -> int:
 
 def model_of(entries: Mapping[str, Any]) -> AnyConfig:
     """The model of gin's entries, bound alone or by `train`."""
-    fields = entries[gin_config.MODEL]
-    model = entries[gin_config.TRAIN].get("model") or (ModelConfig(**fields) if fields else None)
+    model = settings.bound_model(entries)
     if model is None:
         raise UserError("nothing to check: add --gin_file=gin/models/SIZE.gin or a recipe.")
     return model
