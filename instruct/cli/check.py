@@ -28,8 +28,8 @@ from instruct.data.stores.left_out import left_out_path, tasks_left_out
 from instruct.data.vocab import check_embedding_rows, load_vocabulary
 from instruct.errors import UserError
 from instruct.models.config import ModelConfig
-from instruct.models.encoder_decoder import EncoderDecoder
-from instruct.train.program import abstract_batch, training_step
+from instruct.models.model import AnyConfig, make_model
+from instruct.train.program import training_step
 from instruct.workspace import Workspace
 
 _GIB = 1 << 30
@@ -82,7 +82,7 @@ def run(flags: argparse.Namespace) -> int:
     return 0 if fits else 1
 
 
-def model_of(entries: Mapping[str, Any]) -> ModelConfig:
+def model_of(entries: Mapping[str, Any]) -> AnyConfig:
     """The model of gin's entries, bound alone or by `train`."""
     fields = entries[gin_config.MODEL]
     model = entries[gin_config.TRAIN].get("model") or (ModelConfig(**fields) if fields else None)
@@ -102,11 +102,11 @@ def _is_set(value: str) -> bool:
     return not (value.startswith("<") and value.endswith(" is not set>"))
 
 
-def _print_sharding(console: Console, model: ModelConfig, mesh: Any) -> None:
+def _print_sharding(console: Console, model: AnyConfig, mesh: Any) -> None:
     sizes = " x ".join(f"{name} {size}" for name, size in mesh.shape.items())
     texts = ("parameter", "shape", "axes", "split over")
     table = number_table(f"mesh: {sizes}", texts, ("copies", "MiB a device"))
-    rows = meshes.sharding_report(mesh, EncoderDecoder(model).abstract_params())
+    rows = meshes.sharding_report(mesh, make_model(model).abstract_params())
     for row in rows:
         shape = "x".join(str(size) for size in row.shape)
         times = f"{row.count} x " if row.count > 1 else ""
@@ -138,7 +138,7 @@ def state_bytes(state: TrainState) -> dict[str, int]:
     return {"parameters": parameters, "gradients": parameters, "optimiser": optimiser}
 
 
-def _print_step(console: Console, model: ModelConfig, mesh: Any, train: dict[str, Any]) -> None:
+def _print_step(console: Console, model: AnyConfig, mesh: Any, train: dict[str, Any]) -> None:
     """Traces one update at its true size; prints FLOPs and bytes per device."""
     console.rule("one training step")
     step = training_step(model, mesh, train, DEFAULT_SHAPE)
@@ -148,7 +148,7 @@ def _print_step(console: Console, model: ModelConfig, mesh: Any, train: dict[str
         f"batch of {rows} rows of {inputs} + {targets} tokens: {flops:.3e} FLOPs, "
         f"{flops / mesh.size:.3e} a device (matrix products, forward and backward, no remat)"
     )
-    batch = abstract_batch(mesh, rows, step.lengths)
+    batch = step.batch
     parts = state_bytes(step.abstract) | {
         "batch": sum(4 * math.prod(x.sharding.shard_shape(x.shape)) for x in batch.values())
     }
@@ -167,7 +167,7 @@ def _print_mixture(
     workspace: Workspace,
     console: Console,
     data: DataConfig,
-    model: ModelConfig,
+    model: AnyConfig,
     rows: int,
     warnings: list[str],
 ) -> None:

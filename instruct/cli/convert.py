@@ -13,6 +13,7 @@ from instruct import gin_config
 from instruct.checkpoints import convert as conversion
 from instruct.checkpoints import huggingface, native, t5x
 from instruct.checkpoints.detect import KINDS, open_checkpoint
+from instruct.checkpoints.model_fields import record_of
 from instruct.checkpoints.weights import Checkpoint, KeyReport, KeyRow, fit, model_shapes
 from instruct.data.vocab import load_vocabulary
 from instruct.errors import UserError, unknown_name
@@ -185,7 +186,7 @@ def _describe(flags: argparse.Namespace) -> int:
         print("\n".join(description.lines()))
         return 0
     document = {k: value for k, value in vars(description).items() if k not in ("model", "keys")}
-    document["model"] = dataclasses.asdict(description.model) if description.model else None
+    document["model"] = record_of(description.model) if description.model else None
     document |= _report_fields(description.keys) if description.keys else {}
     print(json.dumps(document, indent=1))
     return 0

@@ -386,7 +386,7 @@ def _unigram_model(tokenizer: Tokenizer) -> bytes:
 class HuggingFaceVocabulary:
     """A `Vocabulary` (see `vocab.py`) with added tokens, named by its folder."""
 
-    pad_id, unk_id = 0, _UNK_ID
+    pad_id, unk_id, start_ids = 0, _UNK_ID, (0,)
 
     def __init__(self, spec: str) -> None:
         folder = Path(spec).expanduser()
@@ -397,6 +397,7 @@ class HuggingFaceVocabulary:
             )
         self.spec = spec
         self.eos_id = tokenizer.eos_id
+        self.stop_ids = (tokenizer.eos_id,)
         self.vocab_size = max(len(tokenizer.pieces), *(n + 1 for n in tokenizer.added))
         self.fingerprint = tokenizer.fingerprint()
         self.added = tokenizer.added

@@ -51,13 +51,25 @@ _log = logging.getLogger(__name__)
 
 
 class Vocabulary(Protocol):
-    """The interface of a vocabulary."""
+    """The interface of a vocabulary.
+
+    Attributes:
+        pad_id: an id that is padding only, never text; None if there is none (id 0 is '!' in
+            Llama 3 and Qwen). Batches are padded with 0 and say where by segment ids.
+        eos_id: ends a target in training.
+        stop_ids: ids that end an answer in decoding, `eos_id` first.
+        unk_id: stands for characters that the vocabulary cannot spell; None if it spells all.
+        start_ids: what a decoder-only sequence starts with: (0,) for T5's and our vocabularies
+            (SeqIO's shift), the beginning-of-sequence token for Llama and Gemma, () for Qwen.
+    """
 
     spec: str
     vocab_size: int
-    pad_id: int
+    pad_id: int | None
     eos_id: int
-    unk_id: int
+    stop_ids: tuple[int, ...]
+    unk_id: int | None
+    start_ids: tuple[int, ...]
     fingerprint: str
 
     def encode(self, text: str, /) -> list[int]:
@@ -65,19 +77,22 @@ class Vocabulary(Protocol):
         ...
 
     def decode(self, ids: Iterable[int], /) -> str:
-        """Text up to the first EOS, without padding."""
+        """Text up to the first of `stop_ids`, without padding."""
         ...
 
 
-def _until_eos(ids: Iterable[int], eos_id: int) -> list[int]:
-    until_eos = itertools.takewhile(lambda token: token != eos_id, map(int, ids))
-    return [token for token in until_eos if token != PAD_ID]
+def text_ids(vocabulary: Vocabulary, ids: Iterable[int]) -> list[int]:
+    """Ids up to the first that ends an answer, without padding."""
+    stops = set(vocabulary.stop_ids)
+    until_stop = itertools.takewhile(lambda token: token not in stops, map(int, ids))
+    return [token for token in until_stop if token != vocabulary.pad_id]
 
 
 class ByteVocabulary:
     """ids 0 pad, 1 EOS, 2 unknown, 3 + b for byte b, then sentinels (never produced by text)."""
 
     pad_id, eos_id, unk_id = PAD_ID, 1, 2
+    stop_ids, start_ids = (1,), (PAD_ID,)
 
     def __init__(self, extra_ids: int = 0) -> None:
         self.spec = f"bytes#extra_ids={extra_ids}" if extra_ids else "bytes"
@@ -92,14 +107,14 @@ class ByteVocabulary:
         return [byte + 3 for byte in text.encode("utf-8")]
 
     def decode(self, ids: Iterable[int]) -> str:
-        kept = _until_eos(ids, self.eos_id)
+        kept = text_ids(self, ids)
         return bytes(i - 3 for i in kept if 3 <= i < 259).decode("utf-8", errors="ignore")
 
 
 class SentencePieceVocabulary:
     """A SentencePiece model file with sentinels appended."""
 
-    pad_id = PAD_ID
+    pad_id, start_ids = PAD_ID, (PAD_ID,)
 
     def __init__(self, spec: str, path: Path, extra_ids: int) -> None:
         model = read_model(spec, path)
@@ -128,6 +143,7 @@ class SentencePieceVocabulary:
         self.extra_ids = extra_ids
         self.vocab_size = processor.GetPieceSize()
         self.eos_id = processor.eos_id()
+        self.stop_ids = (self.eos_id,)
         self.unk_id = processor.unk_id()
         self.fingerprint = hashlib.sha256(serialized).hexdigest()
         self._processor = processor
@@ -139,7 +155,7 @@ class SentencePieceVocabulary:
         return self._processor.EncodeAsIds(text)
 
     def decode(self, ids: Iterable[int]) -> str:
-        kept = _until_eos(ids, self.eos_id)
+        kept = text_ids(self, ids)
         known = [i if i < self.vocab_size else self.unk_id for i in kept]
         return self._processor.DecodeIds(known)
 

@@ -5,7 +5,11 @@ from collections.abc import Mapping
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 
+from instruct import batch as batch_keys
+from instruct.head import head_logits
+from instruct.mesh import logical_constraint
 from instruct.models import decode_cache
 from instruct.models.decode_cache import DecodeCache, Prompts
 from instruct.models.decoder_config import DecoderConfig
@@ -48,6 +52,31 @@ class DecoderOnly:
     def head_kernel(self, params: Params) -> jax.Array:
         """[D, V] float32 output kernel."""
         raise NotImplementedError
+
+    def target_logits(self, params: Params, inputs: jax.Array, targets: jax.Array) -> jax.Array:
+        """See `Model.target_logits`.
+
+        A row is the prompt and, right behind it, the targets; S = 3, T = 2:
+
+            inputs 7 8 -    targets 4 1    decoder_input_tokens 7 8 4 1 0    logits at columns 1 2
+        """
+        length = jnp.sum(inputs >= 0, axis=1)[:, None]
+        columns = jnp.arange(inputs.shape[1] + targets.shape[1])
+        tokens = jnp.pad(inputs, ((0, 0), (0, targets.shape[1])))
+        behind = jnp.clip(columns - length, 0, targets.shape[1] - 1)
+        tokens = jnp.where(columns < length, tokens, jnp.take_along_axis(targets, behind, axis=1))
+        real = (columns < length + targets.shape[1]) & (tokens >= 0)
+        batch = {
+            batch_keys.DECODER_INPUT_TOKENS: jnp.maximum(tokens, 0) * real,
+            batch_keys.DECODER_CAUSAL_ATTENTION: (columns < length).astype(jnp.int32),
+            batch_keys.DECODER_SEGMENT_IDS: real.astype(jnp.int32),
+            batch_keys.DECODER_POSITIONS: jnp.broadcast_to(columns, tokens.shape),
+        }
+        hidden = self.decoder_hidden(params, batch)
+        before = length - 1 + jnp.arange(targets.shape[1])
+        hidden = jnp.take_along_axis(hidden, before[..., None], axis=1)
+        logits = head_logits(hidden, self.head_kernel(params), self.final_cap)
+        return logical_constraint(logits, ("batch", "length", "vocab"))
 
     def tree_logits(
         self,

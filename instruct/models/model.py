@@ -66,6 +66,18 @@ class Model(Protocol):
         """[D, V] float32 output kernel."""
         ...
 
+    def target_logits(
+        self, params: dict[str, Any], inputs: jax.Array, targets: jax.Array
+    ) -> jax.Array:
+        """Logits [B, T, V] float32 of each target token, given the prompt and the targets before.
+
+        Args:
+            params: as from `init`.
+            inputs: [B, S] prompts, as in `start_prompts`.
+            targets: [B, T] int32, padded below 0 on the right; there the logits mean nothing.
+        """
+        ...
+
     def tree_logits(
         self,
         params: dict[str, Any],

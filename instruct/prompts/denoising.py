@@ -208,5 +208,6 @@ def _named_sentinels(encode_fn: Callable[[str], Sequence[int]], unk_id: int) -> 
 
 def choose_text(ids: Sequence[int], room: int, key: int) -> Sequence[int]:
     """`room` consecutive tokens from a drawn start, or all if they fit."""
+    room = max(room, 0)
     start = Draws(key, _START).below(len(ids) - room + 1) if len(ids) > room else 0
     return ids[start : start + room]

@@ -26,6 +26,7 @@ from typing import Any
 import jax
 
 from instruct.checkpoints.checkpoint_files import check_storable
+from instruct.checkpoints.model_fields import record_of
 from instruct.checkpoints.trained_run import SPEED_ONLY
 from instruct.distributed import folder_leader
 from instruct.errors import UserError
@@ -133,7 +134,7 @@ def run_info(model: Any, mesh: jax.sharding.Mesh, matmul_peak: float) -> dict[st
         "num_processes": jax.process_count(),
         "mesh": dict(mesh.shape),
         "matmul_peak_gflops": round(matmul_peak / 1e9, 1),
-        "model": dataclasses.asdict(model),
+        "model": record_of(model),
         "num_params": model.num_params(),
     }
 

@@ -135,6 +135,12 @@ def test_a_model_without_eos_is_refused(tmp_path):
         vocab.load_vocabulary(str(tmp_path / "no_eos.model"))
 
 
+def test_start_stop_and_padding_of_t5s_vocabularies(model_path):
+    for name in ("bytes", "gym", str(model_path)):
+        ours = vocab.load_vocabulary(name)
+        assert (ours.pad_id, ours.start_ids, ours.stop_ids) == (0, (0,), (1,))
+
+
 def test_embedding_must_hold_every_id():
     ours = vocab.load_vocabulary("bytes")
     vocab.check_embedding_rows(ours, 259)

@@ -5,6 +5,7 @@ import pytest
 from instruct.data.vocab import load_vocabulary
 from instruct.errors import UserError
 from instruct.prompts.denoising import Denoiser, DenoiserSet, choose_text
+from instruct.prompts.frame import Frame
 from instruct.prompts.modes import OBJECTIVES
 from instruct.prompts.record import Record
 from instruct.prompts.render import Dropped, Rendered, render
@@ -15,13 +16,21 @@ MANY = 10**6
 TEXT = "The quick brown fox jumps over the lazy dog. " * 40
 
 
-def shown(objective, key=0, text=TEXT, vocabulary="bytes#extra_ids=100", inputs=512, targets=512):
+def shown(
+    objective,
+    key=0,
+    text=TEXT,
+    vocabulary="bytes#extra_ids=100",
+    inputs=512,
+    targets=512,
+    frame=None,
+):
     return render(
         Record("a", {}, text),
         DenoiserSet(),
         objective,
         key,
-        tokenizer=load_vocabulary(vocabulary),
+        frame=frame or Frame(load_vocabulary(vocabulary)),
         max_inputs_tokens=inputs,
         max_targets_tokens=targets,
     )
@@ -145,6 +154,19 @@ def test_objectives_fit_depend_on_the_key_only_and_keep_the_text(objective):
 def test_causal_lm_has_an_empty_prompt():
     example = shown("causal_lm", text="abc")
     assert example.input_ids == [1] and example.targets == "abc" and example.inputs == ""
+
+
+def test_a_decoder_reads_its_start_and_nothing_between_prompt_and_answer():
+    starting = Frame(load_vocabulary("bytes#extra_ids=100"), start_ids=(2,))
+    without = Frame(load_vocabulary("bytes#extra_ids=100"), empty_ids=(0,))
+    causal = shown("causal_lm", text="abc", frame=starting)
+    assert causal.input_ids == [2] and causal.target_ids == [100, 101, 102, 1]
+    assert shown("causal_lm", text="abc", frame=without).input_ids == [0]
+    prefix = shown("prefix_lm", text="abcdef", frame=starting)
+    assert prefix.input_ids + prefix.target_ids == [2, *range(100, 106), 1]
+    for objective in OBJECTIVES:
+        example = shown(objective, 3, frame=starting, inputs=64, targets=64)
+        assert len(example.input_ids) <= 64 and len(example.target_ids) <= 64
 
 
 def test_ul2_draws_its_seven_denoisers_equally_and_marks_their_modes():

@@ -15,6 +15,7 @@ from instruct.data.feed.rendering import ExampleRenderer, RecordList, example_ke
 from instruct.data.spec import SPLITS, Resolved, TaskSpec
 from instruct.data.vocab import Vocabulary, load_vocabulary
 from instruct.errors import UserError
+from instruct.prompts.frame import Frame
 from instruct.prompts.render import Dropped, Rendered
 from instruct.workspace import Workspace
 
@@ -62,11 +63,11 @@ def rendered_examples(
         rows = numbered_records(workspace, spec, exemplar_split)
         return RecordList(record for _, record in itertools.islice(rows, _EXEMPLAR_RECORDS))
 
-    tokenizer = load_vocabulary(_VOCABULARY)
+    frame = Frame(load_vocabulary(_VOCABULARY))
     for mode in modes:
         leaf_key = name_key(spec.leaf_name(mode))
         try:
-            renderer = ExampleRenderer.of_task(spec, mode, split, tokenizer, _LENGTHS, exemplars_fn)
+            renderer = ExampleRenderer.of_task(spec, mode, split, frame, _LENGTHS, exemplars_fn)
         except UserError as error:
             if len(modes) == 1:
                 raise
@@ -92,8 +93,8 @@ def packed_row(
         target_ids = arrays[batch.DECODER_TARGET_TOKENS][targets == number].tolist()
         task = int(arrays[batch.DECODER_TASK_IDS][targets == number].max(initial=0))
         weight = int(arrays[batch.DECODER_LOSS_WEIGHTS][targets == number].sum())
-        eos = [vocabulary.eos_id]
-        has_eos = input_ids[-1:] == eos and target_ids[-1:] == eos
+        ends = [ids[-1] for ids in (input_ids, target_ids) if ids]
+        has_eos = len(ends) == 2 and set(ends) <= set(vocabulary.stop_ids)
         lines += [
             f"--- segment {number}: {resolved.leaves[task - 1].name if task else 'task not known'} "
             f"({len(input_ids)} -> {len(target_ids)} tokens, "
@@ -114,8 +115,9 @@ def target_faults(rows: Mapping[str, np.ndarray], vocabulary: Vocabulary) -> lis
         for own, segment in zip(tokens, segments)
         for number in range(1, int(segment.max(initial=0)) + 1)
     ]
-    unknown = [target for target in targets if vocabulary.unk_id in target]
-    endless = sum(vocabulary.eos_id not in target for target in targets)
+    no_unknown = vocabulary.unk_id is None
+    unknown = [] if no_unknown else [own for own in targets if vocabulary.unk_id in own]
+    endless = sum(set(vocabulary.stop_ids).isdisjoint(target.tolist()) for target in targets)
     faults = []
     if unknown:
         count = sum(int((target == vocabulary.unk_id).sum()) for target in unknown)

@@ -33,6 +33,7 @@ from instruct.data.spec import TaskSpec
 from instruct.data.vocab import load_vocabulary, model_path, parse_spec
 from instruct.errors import UserError
 from instruct.prompts.draws import mix
+from instruct.prompts.frame import Frame
 from instruct.prompts.record import Record
 from instruct.prompts.render import Dropped
 from instruct.workspace import Workspace
@@ -62,7 +63,7 @@ class SeqioAddedTokens(seqio.Vocabulary):
         return self.words.eos_id
 
     @property
-    def unk_id(self) -> int:
+    def unk_id(self) -> int | None:
         return self.words.unk_id
 
     @property
@@ -216,14 +217,14 @@ def render_records(
     """
     workspace = RecordTask.workspace
     spec = spec.within(workspace)
-    tokenizer = output_features["inputs"].vocabulary
+    frame = Frame(output_features["inputs"].vocabulary)
     limits = sequence_length or {}
     lengths = (limits.get("inputs", _NO_LIMIT), limits.get("targets", _NO_LIMIT))
 
     @functools.cache
     def renderer(split: bytes) -> ExampleRenderer:
         exemplars_fn = functools.partial(exemplar_records, workspace, spec)
-        return ExampleRenderer.of_task(spec, mode, split.decode(), tokenizer, lengths, exemplars_fn)
+        return ExampleRenderer.of_task(spec, mode, split.decode(), frame, lengths, exemplars_fn)
 
     def render_one(number: int, split: bytes, key: bytes, line: bytes, epoch: int) -> list[Any]:
         record = Record.from_json(line)

@@ -217,7 +217,7 @@ def token_records(
     vocabularies = {name: task.output_features[name].vocabulary for name in FEATURES}
     for number, example in enumerate(dataset.as_numpy_iterator()):
         ids = {name: [int(i) for i in example.pop(name)] for name in FEATURES}
-        if not any(i != 1 for i in ids["targets"]):
+        if set(ids["targets"]) <= {vocabulary.eos_id}:
             yield Dropped("empty target")
             continue
         texts = {}
@@ -243,6 +243,11 @@ def seqio_windows(
 
     Rows before window `start` are computed and discarded. Sets SeqIO's workspace to `workspace`.
     """
+    if load_vocabulary(config.vocabulary).pad_id != 0:
+        raise UserError(
+            f"DataConfig.feed='seqio' pads with 0, which is text in vocabulary "
+            f"{config.vocabulary!r}; use feed='records'"
+        )
     use_workspace(workspace)
     dataset = seqio.get_dataset(
         config.mixture,

@@ -16,7 +16,7 @@ from instruct.data.feed.pipeline import TrainFeed, eval_batches
 from instruct.data.seqio import reading as seqio_reading
 from instruct.data.stores.prepare import prepare
 from instruct.errors import UserError
-from tests.data.toy import fresh_name, toy_config
+from tests.data.toy import eval_config, fresh_name, toy_config
 from tests.workspaces import workspace
 
 LENGTHS = {"inputs": 128, "targets": 16}
@@ -68,7 +68,7 @@ def test_stored_examples_are_the_pipelines(tmp_path):
         ("validation", "built", 30),
     ]
     (leaf,) = registry.resolve(workspace(), task.name).leaves
-    ours = eval_examples(workspace(), leaf, "validation", "bytes", LENGTHS)
+    ours = eval_examples(workspace(), leaf, "validation", eval_config(LENGTHS))
     theirs = task.get_dataset(LENGTHS, "validation", shuffle=False).as_numpy_iterator()
     for one, two in zip(ours, theirs, strict=True):
         assert one.seqio_example.keys() == two.keys()
@@ -93,7 +93,7 @@ def test_inputs_that_seqio_trimmed_are_known(tmp_path):
         prepare(
             workspace(), registry.resolve(workspace(), task.name), config, ("validation",)
         ).check()
-        examples = eval_examples(workspace(), leaf, "validation", "bytes", lengths)
+        examples = eval_examples(workspace(), leaf, "validation", eval_config(lengths))
         assert {example.truncated for example in examples} == {cut}
         assert {example.num_exemplars for example in examples} == {None}
 
@@ -145,7 +145,9 @@ def test_lengths_are_part_of_a_plain_store(tmp_path):
     (leaf,) = resolved.leaves
     assert (
         len(
-            eval_examples(workspace(), leaf, "train", "bytes", shorter.feature_lengths)[9].input_ids
+            eval_examples(workspace(), leaf, "train", eval_config(shorter.feature_lengths))[
+                9
+            ].input_ids
         )
         == 10
     )
