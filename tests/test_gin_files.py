@@ -16,7 +16,7 @@ from instruct import mesh as meshes
 from instruct.cli import settings
 from instruct.cli.arguments import main
 from instruct.models.config import ModelConfig
-from instruct.models.encoder_decoder import EncoderDecoder
+from instruct.models.model import make_model
 from instruct.train.session import results_config
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
@@ -82,9 +82,9 @@ def test_all_folders_are_known():
 @pytest.mark.slow
 @pytest.mark.parametrize("path", MODELS)
 def test_models_have_their_published_size(path):
-    model = ModelConfig(**arguments(path)[gin_config.MODEL])
+    model = settings.bound_model(arguments(path))
     name = pathlib.Path(path).stem
-    counted = sum(leaf.size for leaf in jax.tree.leaves(EncoderDecoder(model).abstract_params()))
+    counted = sum(leaf.size for leaf in jax.tree.leaves(make_model(model).abstract_params()))
     assert counted == model.num_params()
     assert name.startswith("tiny") or counted == PUBLISHED_PARAMETERS[name]
     if not name.startswith("tiny"):

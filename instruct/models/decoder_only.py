@@ -143,6 +143,31 @@ class DecoderOnly:
             kernel = params["decoder"]["logits_dense"]["kernel"]
         return kernel * self.config.d_model**-0.5 if self.config.output_scale else kernel
 
+    def target_logits(self, params: Params, inputs: jax.Array, targets: jax.Array) -> jax.Array:
+        """See `Model.target_logits`.
+
+        A row is the prompt and, right behind it, the targets; S = 3, T = 2:
+
+            inputs 7 8 -    targets 4 1    decoder_input_tokens 7 8 4 1 0    logits at columns 1 2
+        """
+        length = jnp.sum(inputs >= 0, axis=1)[:, None]
+        columns = jnp.arange(inputs.shape[1] + targets.shape[1])
+        tokens = jnp.pad(inputs, ((0, 0), (0, targets.shape[1])))
+        behind = jnp.clip(columns - length, 0, targets.shape[1] - 1)
+        tokens = jnp.where(columns < length, tokens, jnp.take_along_axis(targets, behind, axis=1))
+        real = (columns < length + targets.shape[1]) & (tokens >= 0)
+        batch = {
+            batch_keys.DECODER_INPUT_TOKENS: jnp.maximum(tokens, 0) * real,
+            batch_keys.DECODER_CAUSAL_ATTENTION: (columns < length).astype(jnp.int32),
+            batch_keys.DECODER_SEGMENT_IDS: real.astype(jnp.int32),
+            batch_keys.DECODER_POSITIONS: jnp.broadcast_to(columns, tokens.shape),
+        }
+        hidden = self.decoder_hidden(params, batch)
+        before = length - 1 + jnp.arange(targets.shape[1])
+        hidden = jnp.take_along_axis(hidden, before[..., None], axis=1)
+        logits = head_logits(hidden, self.head_kernel(params), self.final_cap)
+        return logical_constraint(logits, ("batch", "length", "vocab"))
+
     def tree_logits(
         self,
         params: Params,
@@ -201,7 +226,7 @@ class DecoderOnly:
 
         mask = functools.partial(self._mask, there.astype(jnp.int32), there)
         period = self._period(layer, jnp.arange(width)[None], mask)
-        shapes = [jax.eval_shape(zeros, kind) for kind in config.pattern]
+        shapes = [jax.eval_shape(functools.partial(zeros, kind)) for kind in config.pattern]
         cross = layer_zeros(shapes, config.num_layers, config.scan_layers)
         x = self._embed(params, jnp.maximum(tokens, 0))
         nothing = (None,) * len(cross)

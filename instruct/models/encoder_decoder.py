@@ -136,6 +136,15 @@ class EncoderDecoder:
             return embedding.T * self.config.d_model**-0.5
         return params["decoder"]["logits_dense"]["kernel"]
 
+    def target_logits(self, params: Params, inputs: jax.Array, targets: jax.Array) -> jax.Array:
+        """See `Model.target_logits`."""
+        fed = jnp.pad(jnp.maximum(targets, 0), ((0, 0), (1, 0)))[:, :-1]
+        tokens = {
+            batch_keys.ENCODER_INPUT_TOKENS: jnp.maximum(inputs, 0),
+            batch_keys.DECODER_INPUT_TOKENS: fed,
+        }
+        return self.apply(params, tokens)
+
     def encode(self, params: Params, tokens: jax.Array) -> tuple[jax.Array, jax.Array]:
         """Prompts [B, S] -> encoded [B, S, D] and mask [B, S] boolean; 0 or less is padding."""
         tokens = jnp.maximum(tokens, 0)

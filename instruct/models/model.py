@@ -22,8 +22,9 @@ _MODELS: dict[type, type] = {ModelConfig: EncoderDecoder, DecoderConfig: Decoder
 class Model(Protocol):
     """Pure functions of a parameter tree (nested dicts of float32 arrays); holds no arrays.
 
-    The configuration has `layout` (of batches), `num_params()`, `forward_flops(batch_size, inputs,
-    targets)` and `train_flops(...)`. Axes of parameters follow from their paths (`mesh.py`).
+    The configuration has `layout` (of batches), `describe()`, `num_params()`,
+    `forward_flops(batch_size, inputs, targets)` and `train_flops(...)`. Axes of parameters follow
+    from their paths (`mesh.py`).
     """
 
     @property
@@ -64,6 +65,18 @@ class Model(Protocol):
 
     def head_kernel(self, params: dict[str, Any]) -> jax.Array:
         """[D, V] float32 output kernel."""
+        ...
+
+    def target_logits(
+        self, params: dict[str, Any], inputs: jax.Array, targets: jax.Array
+    ) -> jax.Array:
+        """Logits [B, T, V] float32 of each target token, given the prompt and the targets before.
+
+        Args:
+            params: as from `init`.
+            inputs: [B, S] prompts, as in `start_prompts`.
+            targets: [B, T] int32, padded below 0 on the right; there the logits mean nothing.
+        """
         ...
 
     def tree_logits(

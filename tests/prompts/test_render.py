@@ -5,6 +5,7 @@ import pytest
 from instruct.data.vocab import load_vocabulary
 from instruct.errors import UserError
 from instruct.prompts.exemplars import FewShotFormat
+from instruct.prompts.frame import Frame
 from instruct.prompts.modes import COT_MODES, INVERTED_MODES, MODES, TK_MODES
 from instruct.prompts.options import match_option
 from instruct.prompts.record import Record
@@ -54,7 +55,7 @@ def show(mode, key=1, exemplars=(), record=RECORD, templates=TEMPLATES, lengths=
         mode,
         key,
         exemplars,
-        tokenizer=more.pop("tokenizer", TOKENIZER),
+        frame=Frame(more.pop("tokenizer", TOKENIZER)),
         max_inputs_tokens=lengths[0],
         max_targets_tokens=lengths[1],
         **more,

@@ -18,7 +18,6 @@ from instruct.data.feed.packing import pack
 from instruct.data.feed.plan import Plan
 from instruct.data.feed.rendering import ExampleRenderer, example_key, exemplars_asked, name_key
 from instruct.data.stores.store import Store
-from instruct.data.vocab import load_vocabulary
 from instruct.prompts.render import Dropped, Rendered
 from instruct.prompts.template import TemplateSet
 
@@ -54,7 +53,7 @@ class Window:
     """One window's rows in their final order.
 
     Attributes:
-        rows: batch.py's arrays, [R, S] and [R, T].
+        rows: the arrays of a layout of batch.py, [R, S] and [R, T].
         row_ends: [R] number of examples in the rows up to and including each.
         example_leaves: [E] leaf of each example, in row order.
         counts: [7, L] COUNTS of every leaf, dropped examples included.
@@ -113,6 +112,9 @@ class WindowBuilder:
             example_leaves + 1,
             *self.config.lengths,
             self.config.packing,
+            self.config.batch_layout,
+            start_id=self.config.start_id,
+            loss_on=self.config.loss_on,
         )
         # Best fit orders rows by length, so they are shuffled.
         generator = np.random.Generator(np.random.Philox(key=[self.config.seed, number]))
@@ -169,8 +171,8 @@ class WindowBuilder:
             leaf.mode,
             leaf.templates,
             leaf.shots,
-            load_vocabulary(self.config.vocabulary),
-            self.config.lengths,
+            self.config.frame,
+            self.config.example_lengths,
             open_store(*leaf.exemplar_store) if leaf.exemplar_store[0] else None,
             query_among_exemplars=leaf.exemplar_store == leaf.store,
         )
