@@ -30,7 +30,6 @@ from instruct.errors import UserError
 from instruct.eval.decoding.batching import BatchConfig
 from instruct.eval.decoding.decode import DecodeConfig
 from instruct.eval.programs import cache_bytes
-from instruct.models.config import ModelConfig
 from instruct.models.model import AnyConfig, make_model
 from instruct.train.program import training_step
 from instruct.workspace import Workspace
@@ -83,8 +82,7 @@ def run(flags: argparse.Namespace) -> int:
 
 def model_of(entries: Mapping[str, Any]) -> AnyConfig:
     """The model of gin's entries, bound alone or by `train`."""
-    fields = entries[gin_config.MODEL]
-    model = entries[gin_config.TRAIN].get("model") or (ModelConfig(**fields) if fields else None)
+    model = settings.bound_model(entries)
     if model is None:
         raise UserError("nothing to check: add --gin_file=gin/models/SIZE.gin or a recipe.")
     return model
