@@ -132,7 +132,8 @@ class DataConfig:
         if self.batch_layout is ENCODER_DECODER:
             start = tuple(token for token in start if token != vocabulary.pad_id)
             return Frame(vocabulary, start, (), self.separator)
-        return Frame(vocabulary, start, (vocabulary.eos_id,), self.separator)
+        empty = (vocabulary.eos_id,)
+        return Frame(vocabulary, start, empty, self.separator, one_sequence=True)
 
     @property
     def start_id(self) -> int:
