@@ -6,12 +6,12 @@ chat template    start + a user's turn, up to the        answer + end of turn
 """
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Protocol
 
-EOS = "eos"  # value of `Frame.separator`
+from instruct.prompts.chat_template import ChatTemplate, Message
 
-Message = Mapping[str, str]
+EOS = "eos"  # value of `Frame.separator`
 
 
 class Tokenizer(Protocol):
@@ -23,16 +23,6 @@ class Tokenizer(Protocol):
     def encode(self, text: str, /) -> list[int]: ...
 
     def decode(self, ids: Sequence[int], /) -> str: ...
-
-
-class Chat(Protocol):
-    """The methods of a chat template that frames use (instruct/prompts/chat_template.py)."""
-
-    def prompt(self, inputs: str) -> str: ...
-
-    def example(self, inputs: str, targets: str) -> tuple[str, str]: ...
-
-    def dialog(self, messages: Sequence[Message]) -> tuple[str, list[tuple[int, int]]]: ...
 
 
 @dataclasses.dataclass(frozen=True)
@@ -52,7 +42,7 @@ class Frame:
     start_ids: tuple[int, ...] = ()
     empty_ids: tuple[int, ...] = ()
     separator: str = EOS
-    chat: Chat | None = None
+    chat: ChatTemplate | None = None
     one_sequence: bool = False
 
     def prompt(self, text: str) -> list[int]:

@@ -3,6 +3,7 @@
 import pytest
 
 from instruct.data.vocab import load_vocabulary
+from instruct.prompts.chat_template import ChatTemplate
 from instruct.prompts.frame import Frame
 from instruct.prompts.messages import TEMPLATES, conversation, render_turns
 from instruct.prompts.record import Record
@@ -19,27 +20,12 @@ MESSAGES = [
 PARTS = ("System: Be brief.\nUser: Name a stone.\nAssistant:", "\nUser: Another?\nAssistant:")
 
 
-class Marks:
-    """A chat template: "[u]...", "[a]...;"."""
-
-    def prompt(self, inputs):
-        return f"[u]{inputs}[a]"
-
-    def example(self, inputs, targets):
-        return self.prompt(inputs), f"{targets};"
-
-    def dialog(self, messages):
-        text, spans = "", []
-        for message in messages:
-            text += f"[{message['role'][0]}]"
-            if message["role"] == "assistant":
-                spans.append((len(text), len(text) + len(message["content"]) + 1))
-            text += message["content"] + ";"
-        return text, spans
-
-
+TURNS = ChatTemplate(
+    "{% for m in messages %}[{{ m.role[0] }}]{{ m.content }};{% endfor %}"
+    "{% if add_generation_prompt %}[a]{% endif %}"
+)
 PLAIN = Frame(BYTES, (0,), one_sequence=True)
-CHAT = Frame(BYTES, (2,), chat=Marks(), one_sequence=True)
+CHAT = Frame(BYTES, (2,), chat=TURNS, one_sequence=True)
 
 
 def ids(text, *more):
@@ -96,7 +82,7 @@ def test_a_chat_template_writes_the_turns():
     assert isinstance(turn, Rendered)
     assert turn.input_ids[:-3] + ids("[a]") == [2, *ids("[u]Name a stone.;"), *ids("[a]")]
     assert turn.target_ids == CHAT.answer("Opal.")
-    assert CHAT.prompt("Hi") == [2, *ids("[u]Hi[a]")] and CHAT.answer("") == []
+    assert CHAT.prompt("Hi") == [2, *ids("[u]Hi;[a]")] and CHAT.answer("") == []
 
 
 @pytest.mark.parametrize("frame", [PLAIN, CHAT])
