@@ -108,7 +108,7 @@ class StackSettings:
             types = [LOCAL if i >= first else GLOBAL for i in range(depth)]
         if not isinstance(types, Sequence) or len(types) != depth or not set(types) <= set(_KINDS):
             raise UserError(
-                f"{place}: layer_types is {str(types):.200}; it must name {LOCAL} or {GLOBAL} for "
+                f"{place}: layer_types is {types!s:.200}; it must name {LOCAL} or {GLOBAL} for "
                 f"each of {depth} layers."
             )
         if LOCAL not in types:

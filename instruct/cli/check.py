@@ -27,7 +27,9 @@ from instruct.data.mixture_shares import MixtureView
 from instruct.data.stores.left_out import left_out_path, tasks_left_out
 from instruct.data.vocab import check_embedding_rows, load_vocabulary
 from instruct.errors import UserError
-from instruct.models.config import ModelConfig
+from instruct.eval.decoding.batching import BatchConfig
+from instruct.eval.decoding.decode import DecodeConfig
+from instruct.eval.programs import cache_bytes
 from instruct.models.model import AnyConfig, make_model
 from instruct.train.program import training_step
 from instruct.workspace import Workspace
@@ -61,16 +63,12 @@ def run(flags: argparse.Namespace) -> int:
     console.rule("configuration")
     console.print(gin_config.operative_text().strip(), markup=False)
     console.rule("model")
-    console.print(
-        f"{model.num_params():,} parameters: {model.num_encoder_layers} + "
-        f"{model.num_decoder_layers} layers, d_model {model.d_model}, {model.num_heads} heads x "
-        f"{model.head_dim}, d_ff {model.d_ff}, vocabulary {model.vocab_size}, "
-        f"{model.activations}, {'tied' if model.tied_output else 'untied'} output"
-    )
+    console.print(f"{model.num_params():,} parameters: {model.describe()}")
     num_devices = machine.num_chips if machine else None
     mesh = meshes.abstract_mesh(mesh_config(flags, train), num_devices)
     _print_sharding(console, model, mesh)
     _print_step(console, model, mesh, train)
+    _print_cache(console, model, train, entries[gin_config.EVALUATE])
     data = train.get("data")
     if data is not None:
         data = registry.with_vocabulary(workspace, data) if _is_set(data.mixture) else data
@@ -84,8 +82,7 @@ def run(flags: argparse.Namespace) -> int:
 
 def model_of(entries: Mapping[str, Any]) -> AnyConfig:
     """The model of gin's entries, bound alone or by `train`."""
-    fields = entries[gin_config.MODEL]
-    model = entries[gin_config.TRAIN].get("model") or (ModelConfig(**fields) if fields else None)
+    model = settings.bound_model(entries)
     if model is None:
         raise UserError("nothing to check: add --gin_file=gin/models/SIZE.gin or a recipe.")
     return model
@@ -161,6 +158,23 @@ def _print_step(console: Console, model: AnyConfig, mesh: Any, train: dict[str, 
     with jax.sharding.use_abstract_mesh(mesh):
         jax.eval_shape(step.function, *shapes)
     console.print(f"one abstract update traced in {time.perf_counter() - started:.1f} s")
+
+
+def _print_cache(
+    console: Console, model: AnyConfig, train: Mapping[str, Any], evaluation: Mapping[str, Any]
+) -> None:
+    """Prints the bytes of what decoding keeps of prompts and answers."""
+    data = train.get("data")
+    inputs, targets = data.lengths if data else DEFAULT_SHAPE[1]
+    decode = evaluation.get("decode") or DecodeConfig(max_decode_steps=targets)
+    slots = (evaluation.get("batching") or BatchConfig()).batch_size
+    network = make_model(model)
+    sizes = cache_bytes(network, network.abstract_params(), decode, slots, inputs)
+    listed = ", ".join(f"{name} {size / _GIB:.3f}" for name, size in sizes.items())
+    console.print(
+        f"decoding ({decode.describe()}), {slots} slots, prompts of {inputs} tokens: cache of "
+        f"{listed} GiB in all, split over rows and heads"
+    )
 
 
 def _print_mixture(

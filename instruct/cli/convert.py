@@ -15,10 +15,11 @@ from instruct.checkpoints import huggingface, native, t5x
 from instruct.checkpoints.detect import KINDS, open_checkpoint
 from instruct.checkpoints.model_fields import record_of
 from instruct.checkpoints.weights import Checkpoint, KeyReport, KeyRow, fit, model_shapes
+from instruct.cli.settings import bound_model
 from instruct.data.vocab import load_vocabulary
 from instruct.errors import UserError, unknown_name
 from instruct.files import any_path
-from instruct.models.config import ModelConfig
+from instruct.models.model import AnyConfig
 
 _T5X_NAME = re.compile(r"checkpoint_\d+")
 
@@ -70,7 +71,7 @@ def run(flags: argparse.Namespace) -> int:
     return 0
 
 
-def _model(flags: argparse.Namespace) -> ModelConfig | None:
+def _model(flags: argparse.Namespace) -> AnyConfig | None:
     """The architecture of --model or gin flags; None without them."""
     files = list(flags.gin_file)
     if flags.model:
@@ -84,11 +85,10 @@ def _model(flags: argparse.Namespace) -> ModelConfig | None:
     if not files and not bindings:
         return None
     gin_config.load(files, bindings)
-    entries = gin_config.entry_arguments(gin_config.ENTRIES)
-    model, fields = entries[gin_config.TRAIN].get("model"), entries[gin_config.MODEL]
-    if model is None and not fields:
+    model = bound_model(gin_config.entry_arguments(gin_config.ENTRIES))
+    if model is None:
         raise UserError(f"{', '.join(files)} configures no model; use a file of gin/models.")
-    return model or ModelConfig(**fields)
+    return model
 
 
 def _map_pair(entry: str) -> tuple[str, str | None]:

@@ -6,8 +6,13 @@ A vocabulary is named by one string, which gin, worker processes and manifests p
     gym                          the vocabulary of the embedded collection
     PATH.model                   a SentencePiece model with 100 sentinels appended (T5)
     PATH.model#extra_ids=N       the same with N sentinels
+    PATH/tokenizer.model         a SentencePiece model as it is (the name of Llama 2's and Gemma's)
     bytes#extra_ids=N
     FOLDER                       a Hugging Face folder's tokenizer, with the tokens added to it
+    FOLDER/tokenizer.json        the same
+
+A folder's tokenizer.json has special tokens, several ends and the chat template, which
+tokenizer.model alone does not have.
 
 Only `#extra_ids=N` at the end is an option; any other `#` is part of the path.
 
@@ -29,16 +34,18 @@ from sentencepiece import sentencepiece_model_pb2
 
 from instruct.data.huggingface_tokenizer import (
     DEFAULT_EXTRA_IDS,
+    FAST,
+    MODEL,
     PIECES,
     folder_vocabulary,
     listed_tokens,
     open_vocabulary,
     read_model,
     tokens_beside_pieces,
-    unread_kind,
 )
 from instruct.errors import UserError
 from instruct.files import any_path
+from instruct.prompts.chat_template import ChatTemplate
 
 PAD_ID = 0
 MOST_EXTRA_IDS = 100_000
@@ -61,6 +68,8 @@ class Vocabulary(Protocol):
         unk_id: stands for characters that the vocabulary cannot spell; None if it spells all.
         start_ids: what a decoder-only sequence starts with: (0,) for T5's and our vocabularies
             (SeqIO's shift), the beginning-of-sequence token for Llama and Gemma, () for Qwen.
+        chat_template: of an instruction-tuned checkpoint; special tokens in its text are encoded
+            as such.
     """
 
     spec: str
@@ -71,6 +80,7 @@ class Vocabulary(Protocol):
     unk_id: int | None
     start_ids: tuple[int, ...]
     fingerprint: str
+    chat_template: ChatTemplate | None
 
     def encode(self, text: str, /) -> list[int]:
         """Token ids without EOS."""
@@ -92,7 +102,7 @@ class ByteVocabulary:
     """ids 0 pad, 1 EOS, 2 unknown, 3 + b for byte b, then sentinels (never produced by text)."""
 
     pad_id, eos_id, unk_id = PAD_ID, 1, 2
-    stop_ids, start_ids = (1,), (PAD_ID,)
+    stop_ids, start_ids, chat_template = (1,), (PAD_ID,), None
 
     def __init__(self, extra_ids: int = 0) -> None:
         self.spec = f"bytes#extra_ids={extra_ids}" if extra_ids else "bytes"
@@ -112,9 +122,14 @@ class ByteVocabulary:
 
 
 class SentencePieceVocabulary:
-    """A SentencePiece model file with sentinels appended."""
+    """A SentencePiece model file with sentinels appended.
 
-    pad_id, start_ids = PAD_ID, (PAD_ID,)
+    Attributes:
+        bos_id: starts a sequence; None if the model has no BOS or is of T5's kind (pad 0, EOS 1,
+            unk 2), whose sequences start with 0.
+    """
+
+    chat_template = None
 
     def __init__(self, spec: str, path: Path, extra_ids: int) -> None:
         model = read_model(spec, path)
@@ -132,9 +147,9 @@ class SentencePieceVocabulary:
                 f"vocabulary {spec!r} has no end-of-sequence piece, which training needs; "
                 "train it with pad_id=0, eos_id=1, unk_id=2"
             )
-        if processor.pad_id() != PAD_ID:
+        if processor.pad_id() != PAD_ID and path.name != MODEL:
             _log.warning(
-                "vocabulary %s: id 0 is %r, and this program uses it for padding",
+                "vocabulary %s: id 0 is %r, and T5's models read it as padding",
                 spec,
                 processor.IdToPiece(0),
             )
@@ -144,7 +159,12 @@ class SentencePieceVocabulary:
         self.vocab_size = processor.GetPieceSize()
         self.eos_id = processor.eos_id()
         self.stop_ids = (self.eos_id,)
-        self.unk_id = processor.unk_id()
+        self.unk_id, self.pad_id = processor.unk_id(), None
+        if processor.pad_id() >= 0:
+            self.pad_id = processor.pad_id()
+        is_t5 = (self.pad_id, self.eos_id, self.unk_id) == (PAD_ID, 1, 2)
+        self.bos_id = None if is_t5 or processor.bos_id() < 0 else processor.bos_id()
+        self.start_ids = (PAD_ID if self.bos_id is None else self.bos_id,)
         self.fingerprint = hashlib.sha256(serialized).hexdigest()
         self._processor = processor
 
@@ -153,6 +173,10 @@ class SentencePieceVocabulary:
 
     def encode(self, text: str) -> list[int]:
         return self._processor.EncodeAsIds(text)
+
+    def piece(self, number: int) -> str:
+        """The piece of an id."""
+        return self._processor.IdToPiece(number)
 
     def decode(self, ids: Iterable[int]) -> str:
         kept = text_ids(self, ids)
@@ -175,7 +199,8 @@ def parse_spec(spec: str) -> tuple[str, int]:
             f"vocabulary {spec!r}: after '#' only 'extra_ids=N' is allowed, N from 0 to "
             f"{MOST_EXTRA_IDS}, for example '{name}#extra_ids=100'"
         )
-    return spec, 0 if spec == "bytes" else DEFAULT_EXTRA_IDS
+    has_none = spec == "bytes" or spec.rpartition("/")[2] == MODEL
+    return spec, 0 if has_none else DEFAULT_EXTRA_IDS
 
 
 def model_path(spec: str) -> Path:
@@ -192,6 +217,8 @@ def load_vocabulary(spec: str) -> Vocabulary:
         UserError: the file does not exist, is not a SentencePiece model, or has no EOS.
     """
     folder = Path(spec).expanduser()
+    if folder.name == FAST and "://" not in spec:
+        return load_vocabulary(str(folder.parent))
     if spec not in ("bytes", "gym") and folder.is_dir():
         inner = folder_vocabulary(folder)
         if inner is None:
@@ -214,14 +241,23 @@ def load_vocabulary(spec: str) -> Vocabulary:
 
 
 def why_unread(folder: Path) -> str:
-    """Why a Hugging Face folder has no supported vocabulary."""
-    problem = (
-        f"{folder / 'tokenizer.json'} is a tokenizer of another kind ({unread_kind(folder)}); T5's "
-        "is a Unigram model of class T5Tokenizer"
+    """Why a Hugging Face folder has no vocabulary."""
+    return (
+        f"{folder} has no {FAST}, {PIECES}, {MODEL} or ByT5 tokenizer_config.json. Copy the "
+        "tokenizer's files there, or give their path."
     )
-    if not (folder / "tokenizer.json").exists():
-        problem = f"{folder} has no spiece.model, tokenizer.json or ByT5 tokenizer_config.json"
-    return f"{problem}. Copy spiece.model there, or give its path."
+
+
+def chat_template(vocabulary: Vocabulary) -> ChatTemplate:
+    """The vocabulary's chat template; raises UserError if it has none."""
+    if vocabulary.chat_template is None:
+        raise UserError(
+            f"vocabulary {vocabulary.spec!r} has no chat template (chat_template.jinja, or "
+            "chat_template in tokenizer_config.json), which CHAT_TEMPLATE = True needs. Set "
+            "VOCABULARY to the folder of an instruction-tuned checkpoint, or leave CHAT_TEMPLATE "
+            "out."
+        )
+    return vocabulary.chat_template
 
 
 def check_embedding_rows(vocabulary: Vocabulary, rows: int) -> None:

@@ -53,6 +53,24 @@ def lower_decode(
         return jitted.lower(params, prompts, example_ids)
 
 
+def cache_bytes(
+    network: Model, params: Any, config: DecodeConfig, rows: int, source_length: int
+) -> dict[str, int]:
+    """Bytes of the cache of `rows` slots: keys and values of prompts, and of answers."""
+
+    def start(params: Any) -> Any:
+        prompts = network.start_prompts(params, jnp.zeros((rows, source_length), jnp.int32))
+        sequences, steps = config.num_sequences, config.max_decode_steps
+        return network.init_cache(prompts, sequences, steps, config.strategy == "beam")
+
+    cache = jax.eval_shape(start, params)
+    sizes = {"prompts": cache.prompts, "answers": cache._replace(prompts=())}
+    return {
+        name: sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(tree))
+        for name, tree in sizes.items()
+    }
+
+
 def lower_scoring(
     network: Model,
     params: Any,

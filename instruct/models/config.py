@@ -92,6 +92,15 @@ class ModelConfig:
         """Whether the MLP multiplies two input projections."""
         return self.activations.startswith("gated-")
 
+    def describe(self) -> str:
+        """Sizes and kind in one line."""
+        return (
+            f"{self.num_encoder_layers} + {self.num_decoder_layers} layers, d_model "
+            f"{self.d_model}, {self.num_heads} heads x {self.head_dim}, d_ff {self.d_ff}, "
+            f"vocabulary {self.vocab_size}, {self.activations}, "
+            f"{'tied' if self.tied_output else 'untied'} output"
+        )
+
     def num_params(self) -> int:
         """Number of parameters; 11,135,332,352 for T5 1.1 XXL."""
         attention = 4 * self.d_model * self.num_heads * self.head_dim

@@ -30,6 +30,17 @@ class DecoderConfig(ComputeConfig, StackConfig):
         """Name of the layout of its batches."""
         return "decoder_only"
 
+    def describe(self) -> str:
+        """Sizes and kind in one line."""
+        windows = f", window {self.window} in {'/'.join(self.pattern)}" if self.window else ""
+        return (
+            f"{'prefix-LM' if self.prefix_lm else 'causal'} decoder, {self.num_layers} layers, "
+            f"d_model {self.d_model}, {self.num_heads} heads x {self.head_dim} "
+            f"({self.num_kv_heads} of keys and values), d_ff {self.d_ff}, vocabulary "
+            f"{self.vocab_size}, {self.activations}, "
+            f"{'tied' if self.tied_output else 'untied'} output{windows}"
+        )
+
     def num_params(self) -> int:
         """Number of parameters."""
         embeddings = self.vocab_size * self.d_model * (1 if self.tied_output else 2)

@@ -22,8 +22,9 @@ _MODELS: dict[type, type] = {ModelConfig: EncoderDecoder, DecoderConfig: Decoder
 class Model(Protocol):
     """Pure functions of a parameter tree (nested dicts of float32 arrays); holds no arrays.
 
-    The configuration has `layout` (of batches), `num_params()`, `forward_flops(batch_size, inputs,
-    targets)` and `train_flops(...)`. Axes of parameters follow from their paths (`mesh.py`).
+    The configuration has `layout` (of batches), `describe()`, `num_params()`,
+    `forward_flops(batch_size, inputs, targets)` and `train_flops(...)`. Axes of parameters follow
+    from their paths (`mesh.py`).
     """
 
     @property

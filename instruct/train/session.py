@@ -72,8 +72,11 @@ def check_same_run(model_dir: pathlib.Path, config: Mapping[str, Any]) -> None:
     if not isinstance(earlier, Mapping):
         return
     absent = "(not set)"
-    # Before there were lanes, each process read what a lane reads now.
-    earlier = {"data.lanes": info.get("num_processes", 1)} | dict(earlier)
+    # Earlier versions had T5's sequences only, and each process read what a lane reads now.
+    sequences = {"layout": "encoder_decoder", "loss_on": "targets", "separator": "eos"}
+    absent_then = {f"data.{name}": value for name, value in sequences.items()}
+    absent_then["data.lanes"] = info.get("num_processes", 1)
+    earlier = absent_then | dict(earlier)
     changed = [
         f"{name}: {earlier.get(name, absent)!r} there, {config.get(name, absent)!r} now"
         for name in sorted(set(earlier) | set(config))

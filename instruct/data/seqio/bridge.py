@@ -47,8 +47,8 @@ _MOST_SHARDS = 256
 _LIST_FEATURES = ("references", "options", "markers")
 
 
-class SeqioAddedTokens(seqio.Vocabulary):
-    """A Hugging Face folder's vocabulary with added tokens, for SeqIO."""
+class SeqioFolderVocabulary(seqio.Vocabulary):
+    """A Hugging Face folder's vocabulary that SeqIO has no class for."""
 
     def __init__(self, words: HuggingFaceVocabulary) -> None:
         super().__init__()
@@ -97,7 +97,7 @@ class SeqioAddedTokens(seqio.Vocabulary):
 
     def __eq__(self, other: object) -> bool:
         return (
-            isinstance(other, SeqioAddedTokens)
+            isinstance(other, SeqioFolderVocabulary)
             and self.words.fingerprint == other.words.fingerprint
         )
 
@@ -118,7 +118,7 @@ def seqio_vocabulary(spec: str) -> seqio.Vocabulary:
     if Path(spec).expanduser().is_dir():
         words = load_vocabulary(spec)
         if isinstance(words, HuggingFaceVocabulary):
-            return SeqioAddedTokens(words)
+            return SeqioFolderVocabulary(words)
         return seqio_vocabulary(words.spec)
     return seqio.SentencePieceVocabulary(
         name if "://" in name else str(model_path(spec)), extra_ids
@@ -129,7 +129,7 @@ def from_seqio(vocabulary: Any) -> str | None:
     """Name of our vocabulary with the same ids, else None."""
     if isinstance(vocabulary, seqio.ByteVocabulary):
         return f"bytes#extra_ids={vocabulary.extra_ids}"
-    if isinstance(vocabulary, SeqioAddedTokens):
+    if isinstance(vocabulary, SeqioFolderVocabulary):
         return vocabulary.words.spec
     if isinstance(vocabulary, seqio.SentencePieceVocabulary):
         return f"{vocabulary.sentencepiece_model_file}#extra_ids={vocabulary.extra_ids}"

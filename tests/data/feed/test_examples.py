@@ -174,3 +174,15 @@ def test_an_example_says_whether_its_source_was_cut():
     sizes = {example.index: len(example.inputs) for example in whole}
     assert {example.truncated for example in every} == {True, False}
     assert all(e.truncated == (len(e.inputs) < sizes[e.index]) for e in every)
+
+
+def test_prompts_of_a_decoder_begin_with_its_start():
+    leaf = leaf_of(toy_spec(ToySource("x", size=60, words=1)))
+    lengths = {"inputs": 60, "targets": 16}
+    plain = eval_examples(workspace(), leaf, "validation", eval_config(lengths))
+    started = eval_examples(
+        workspace(), leaf, "validation", eval_config(lengths, layout="decoder_only")
+    )
+    assert [e.input_ids for e in started] == [[0, *e.input_ids] for e in plain]
+    assert [e.target_ids for e in started] == [e.target_ids for e in plain]
+    assert max(len(e.input_ids) for e in started) == 61

@@ -8,6 +8,7 @@ import pytest
 
 from instruct import batch
 from instruct.data import registry
+from instruct.data.config import PACKINGS
 from instruct.data.feed.leaves import make_builder
 from instruct.data.feed.window import COUNTS, open_store
 from instruct.data.stores import store
@@ -27,7 +28,7 @@ def builder_of(*specs, **changes):
 
 
 def same(one, two):
-    return all(np.array_equal(one.rows[key], two.rows[key]) for key in batch.KEYS)
+    return all(np.array_equal(one.rows[key], two.rows[key]) for key in two.rows)
 
 
 def test_windows_depend_on_nothing_but_seed_and_number():
@@ -38,7 +39,38 @@ def test_windows_depend_on_nothing_but_seed_and_number():
     assert same(windows[0], again[1]) and same(windows[1], again[2]) and same(windows[2], again[0])
     assert not same(windows[0], windows[1])
     for window in windows:
-        batch.check_batch(window.rows)
+        batch.ENCODER_DECODER.check(window.rows)
+
+
+def examples_of(window):
+    """(task, prompt without its start, answer) of every example, sorted."""
+    examples = []
+    for row in range(window.num_rows):
+        arrays = {key: value[row] for key, value in window.rows.items()}
+        segments = arrays[batch.DECODER_SEGMENT_IDS]
+        for number in range(1, segments.max() + 1):
+            own = segments == number
+            targets = arrays[batch.DECODER_TARGET_TOKENS][own]
+            if batch.ENCODER_SEGMENT_IDS in arrays:
+                source = arrays[batch.ENCODER_SEGMENT_IDS] == number
+                prompt = arrays[batch.ENCODER_INPUT_TOKENS][source]
+            else:
+                weights = arrays[batch.DECODER_LOSS_WEIGHTS][own]
+                prompt, targets = targets[weights == 0], targets[weights == 1]
+            task = int(arrays[batch.DECODER_TASK_IDS][own][0])
+            examples.append((task, prompt.tolist(), targets.tolist()))
+    return sorted(examples)
+
+
+@pytest.mark.parametrize("packing", PACKINGS)
+def test_both_layouts_hold_the_same_examples(packing):
+    specs = [toy_spec(ToySource("s", words=40), modes={"zs_noopt": 1, "fs_noopt": 1}), toy_spec()]
+    builder = builder_of(*specs, packing=packing)
+    config = dataclasses.replace(builder.config, layout="decoder_only")
+    window = dataclasses.replace(builder, config=config).build(0)
+    batch.DECODER_ONLY.check(window.rows)
+    assert examples_of(window) == examples_of(builder.build(0))
+    assert max(len(prompt) for _, prompt, _ in examples_of(window)) > 120  # of 128
 
 
 def test_counts_and_leaves_tell_what_is_in_the_rows():

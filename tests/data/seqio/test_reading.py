@@ -15,6 +15,7 @@ from instruct.data.feed.examples import eval_examples, majority_answer
 from instruct.data.feed.pipeline import TrainFeed, eval_batches
 from instruct.data.seqio import reading as seqio_reading
 from instruct.data.stores.prepare import prepare
+from instruct.data.vocab import load_vocabulary
 from instruct.errors import UserError
 from tests.data.toy import eval_config, fresh_name, toy_config
 from tests.workspaces import workspace
@@ -143,14 +144,7 @@ def test_lengths_are_part_of_a_plain_store(tmp_path):
         TrainFeed(workspace(), shorter, resolved)
     prepare(workspace(), resolved, shorter).check()
     (leaf,) = resolved.leaves
-    assert (
-        len(
-            eval_examples(workspace(), leaf, "train", eval_config(shorter.feature_lengths))[
-                9
-            ].input_ids
-        )
-        == 10
-    )
+    assert len(eval_examples(workspace(), leaf, "train", shorter)[9].input_ids) == 10
 
 
 def test_another_vocabulary_is_refused(tmp_path):
@@ -183,24 +177,41 @@ def test_empty_targets_are_dropped_and_counted(tmp_path):
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("layout", batch.LAYOUTS)
 @pytest.mark.parametrize("packing", ["next_fit", "none"])
-def test_seqios_own_pipeline_as_feed(tmp_path, packing):
+def test_seqios_own_pipeline_as_feed(tmp_path, packing, layout):
     task = make_task(tmp_path)
-    config = toy_config(task.name, feed="seqio", packing=packing)
+    config = toy_config(task.name, feed="seqio", packing=packing, layout=layout)
     resolved, windows_fn = registry.resolve(workspace(), task.name), seqio_reading.seqio_windows
     feed = TrainFeed(workspace(), config, resolved, seqio_windows_fn=windows_fn)
     batches = [next(feed) for _ in range(3)]
     for rows, info in batches:
-        batch.check_batch(rows)
+        batch.LAYOUTS[layout].check(rows)
         assert info.num_examples >= 4
-        weights = rows[batch.DECODER_LOSS_WEIGHTS]
-        assert (weights == (rows[batch.DECODER_TARGET_TOKENS] > 0)).all()
+        weights, targets = rows[batch.DECODER_LOSS_WEIGHTS], rows[batch.DECODER_TARGET_TOKENS]
+        trained = targets > 0
+        if layout == "decoder_only":
+            prefix, segments = rows[batch.DECODER_CAUSAL_ATTENTION], rows[batch.DECODER_SEGMENT_IDS]
+            # The next input is of the prefix too: the target is of the inputs.
+            same = segments[:, 1:] == segments[:, :-1]
+            trained[:, :-1] &= ~((prefix[:, :-1] & prefix[:, 1:]).astype(bool) & same)
+            assert 0 < weights.sum() < (targets > 0).sum()
+        assert (weights == trained).all()
     state = json.loads(json.dumps(feed.state()))
     expected = next(feed)[0]
     again = TrainFeed(workspace(), config, resolved, seqio_windows_fn=windows_fn)
     again.restore([state])
     found = next(again)[0]
-    assert all((found[key] == expected[key]).all() for key in batch.KEYS)
+    assert all((found[key] == expected[key]).all() for key in expected)
+
+
+def test_seqio_cannot_start_every_sequence(monkeypatch):
+    config = toy_config("any", feed="seqio", layout="decoder_only")
+    assert seqio_reading.feature_converter(config).bos_id == 0
+    vocabulary = load_vocabulary("bytes")
+    monkeypatch.setattr(type(vocabulary), "start_ids", ())
+    with pytest.raises(UserError, match=r"'decoder_only' with the tokens \(\).*feed='records'"):
+        seqio_reading.feature_converter(config)
 
 
 def test_many_tasks_through_seqios_pipeline_warn(tmp_path, caplog):
