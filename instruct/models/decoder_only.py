@@ -226,7 +226,7 @@ class DecoderOnly:
 
         mask = functools.partial(self._mask, there.astype(jnp.int32), there)
         period = self._period(layer, jnp.arange(width)[None], mask)
-        shapes = [jax.eval_shape(zeros, kind) for kind in config.pattern]
+        shapes = [jax.eval_shape(functools.partial(zeros, kind)) for kind in config.pattern]
         cross = layer_zeros(shapes, config.num_layers, config.scan_layers)
         x = self._embed(params, jnp.maximum(tokens, 0))
         nothing = (None,) * len(cross)
