@@ -112,7 +112,11 @@ HUGGING_FACE: dict[str, tuple[int, str, dict[str, Any]]] = {
         | _sizes(5376, 62, 32, 21504, num_key_value_heads=16)
         | {"head_dim": 128, "query_pre_attn_scalar": 168},
     ),
-    "qwen2_5_0_5b": (494_032_768, "qwen2", _QWEN | _sizes(896, 24, 14, 4864, num_key_value_heads=2)),
+    "qwen2_5_0_5b": (
+        494_032_768,
+        "qwen2",
+        _QWEN | _sizes(896, 24, 14, 4864, num_key_value_heads=2),
+    ),
     "qwen2_5_1_5b": (
         *(1_543_714_304, "qwen2"),
         _QWEN | _sizes(1536, 28, 12, 8960, num_key_value_heads=2),
