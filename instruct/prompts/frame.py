@@ -12,6 +12,7 @@ from typing import Protocol
 from instruct.prompts.chat_template import ChatTemplate, Message
 
 EOS = "eos"  # value of `Frame.separator`
+_MARK = "\ufdd4"  # a noncharacter of Unicode, which no text holds
 
 
 class Tokenizer(Protocol):
@@ -31,16 +32,15 @@ class Frame:
 
     Attributes:
         start_ids: before every prompt.
-        empty_ids: the prompt where it would have no token.
         separator: after every prompt: "eos" for the end-of-sequence token, as T5 and Flan-PaLM
             (arXiv 2210.11416, section 2.2), else a text such as "\\n\\n" or "".
         chat: writes prompts and answers instead of separator and EOS.
-        one_sequence: whether a prompt and its answer are one sequence (`decoder_only`).
+        one_sequence: whether a prompt and its answer are one sequence (`decoder_only`), in which a
+            prompt without a token is EOS.
     """
 
     tokenizer: Tokenizer
     start_ids: tuple[int, ...] = ()
-    empty_ids: tuple[int, ...] = ()
     separator: str = EOS
     chat: ChatTemplate | None = None
     one_sequence: bool = False
@@ -73,8 +73,22 @@ class Frame:
         return [(self.started(turns[0][0]), turns[0][1]), *turns[1:]]
 
     def started(self, ids: Sequence[int]) -> list[int]:
-        """The tokens after `start_ids`; `empty_ids` if there are none."""
-        return [*self.start_ids, *ids] or list(self.empty_ids)
+        """The tokens after `start_ids`."""
+        lone = [self.tokenizer.eos_id] if self.one_sequence else []
+        return [*self.start_ids, *ids] or lone
+
+    def continued(self, ids: Sequence[int]) -> list[int]:
+        """Tokens before the rest of a text: EOS ends an encoder's, nothing a decoder's."""
+        return self.started(ids if self.one_sequence else [*ids, self.tokenizer.eos_id])
+
+    @property
+    def separator_ids(self) -> list[int]:
+        """What follows a prompt that was cut."""
+        if self.chat is not None:
+            return list(self.tokenizer.encode(self.chat.prompt(_MARK).rpartition(_MARK)[2]))
+        if self.separator == EOS:
+            return [self.tokenizer.eos_id]
+        return list(self.tokenizer.encode(self.separator))
 
     def _separated(self, text: str) -> list[int]:
         if self.separator == EOS:
