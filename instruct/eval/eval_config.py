@@ -92,6 +92,7 @@ def trained_data(
         vocabulary=vocabulary,
         layout=layout,
         separator=recorded.get("data.separator", "" if plain else EOS),
+        chat_template=recorded.get("data.chat_template", False),
     )
 
 
