@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from instruct.batch import DECODER_ONLY
 from instruct.data.config import DataConfig
 from instruct.data.feed.packing import pack
 from instruct.data.feed.plan import Plan
@@ -110,6 +111,7 @@ class WindowBuilder:
             self.config.packing,
             self.config.batch_layout,
             start_id=self.config.start_id,
+            target_weights=[example.target_weights for example in kept],
             loss_on=self.config.loss_on,
         )
         # Best fit orders rows by length, so they are shuffled.
@@ -177,4 +179,5 @@ class WindowBuilder:
             self.config.example_lengths,
             open_store(*leaf.exemplar_store) if leaf.exemplar_store[0] else None,
             query_among_exemplars=leaf.exemplar_store == leaf.store,
+            every_turn=self.config.batch_layout is DECODER_ONLY,
         )
