@@ -9,6 +9,7 @@ from instruct.data.sources.files import (
     CsvSource,
     FieldMap,
     JsonLinesSource,
+    MessagesMap,
     Part,
     TsvSource,
     hash_unit,
