@@ -28,7 +28,7 @@ class Frame:
 
     Attributes:
         start_ids: before every prompt.
-        empty_ids: the prompt where it would have no token.
+        empty_ids: the prompt where it would have no token; () for encoders.
         separator: after every prompt: "eos" for the end-of-sequence token, as T5 and Flan-PaLM
             (arXiv 2210.11416, section 2.2), else a text such as "\\n\\n" or "".
     """
@@ -47,6 +47,10 @@ class Frame:
     def started(self, ids: Sequence[int]) -> list[int]:
         """The tokens after `start_ids`; `empty_ids` if there are none."""
         return [*self.start_ids, *ids] or list(self.empty_ids)
+
+    def continued(self, ids: Sequence[int]) -> list[int]:
+        """Tokens before the rest of a text: EOS ends an encoder's, nothing a decoder's."""
+        return self.started(ids if self.empty_ids else [*ids, self.tokenizer.eos_id])
 
     @property
     def separator_ids(self) -> list[int]:
