@@ -1,8 +1,8 @@
 """`Frame`: what surrounds a prompt and its answer in the token sequences that a model reads.
 
 plain            start + prompt + separator              answer + EOS
-chat template    start + a user's turn, up to the        answer + end of turn
-                 beginning of the assistant's
+chat template    start + a user's turn, up to the        answer + end of turn, + EOS where that is
+                 beginning of the assistant's            not a token that ends an answer
 """
 
 import dataclasses
@@ -20,6 +20,9 @@ class Tokenizer(Protocol):
 
     @property
     def eos_id(self) -> int: ...
+
+    @property
+    def stop_ids(self) -> tuple[int, ...]: ...
 
     def encode(self, text: str, /) -> list[int]: ...
 
@@ -55,7 +58,7 @@ class Frame:
         """Tokens of a whole answer; [] if the text has none."""
         ids = list(self.tokenizer.encode(text))
         if ids and self.chat is not None:
-            return list(self.tokenizer.encode(self.chat.example("", text)[1]))
+            return self._ended(self.tokenizer.encode(self.chat.answer(text)))
         return [*ids, self.tokenizer.eos_id] if ids else ids
 
     def turns(self, messages: Sequence[Message]) -> list[tuple[list[int], list[int]]]:
@@ -67,7 +70,7 @@ class Frame:
             text, spans = self.chat.dialog(messages)
             starts = [0, *(last for _, last in spans)]
             turns = [
-                (list(encode(text[start:first])), list(encode(text[first:last])))
+                (list(encode(text[start:first])), self._ended(encode(text[first:last])))
                 for start, (first, last) in zip(starts, spans)
             ]
         return [(self.started(turns[0][0]), turns[0][1]), *turns[1:]]
@@ -89,6 +92,10 @@ class Frame:
         if self.separator == EOS:
             return [self.tokenizer.eos_id]
         return list(self.tokenizer.encode(self.separator))
+
+    def _ended(self, ids: Sequence[int]) -> list[int]:
+        """An answer of a chat template, with EOS unless its end of turn is a token that ends it."""
+        return [*ids] if ids[-1] in self.tokenizer.stop_ids else [*ids, self.tokenizer.eos_id]
 
     def _separated(self, text: str) -> list[int]:
         if self.separator == EOS:

@@ -101,11 +101,7 @@ class WindowBuilder:
 
     def build(self, number: int) -> Window:
         """Window `number`: examples number * window_examples and the following."""
-        leaves, counts, turns = self.plan.window(number, self.config.window_examples)
-        records = self.plan.record_indices(leaves, turns)
-        kept_leaves, kept, totals, dropped = self._render(
-            leaves.tolist(), counts.tolist(), records.tolist()
-        )
+        kept_leaves, kept, totals, dropped = self.examples(number)
         example_leaves = np.array(kept_leaves, dtype=np.int64)
         packed = pack(
             [example.input_ids for example in kept],
@@ -125,6 +121,12 @@ class WindowBuilder:
         per_row = np.bincount(packed.example_rows, minlength=packed.num_rows)[order]
         rows = {key: value[order] for key, value in packed.rows.items()}
         return Window(rows, np.cumsum(per_row), example_leaves[by_row], totals, dropped)
+
+    def examples(self, number: int) -> tuple[list[int], list[Rendered], np.ndarray, dict[str, int]]:
+        """Window `number` before packing; see `_render`."""
+        leaves, counts, turns = self.plan.window(number, self.config.window_examples)
+        records = self.plan.record_indices(leaves, turns)
+        return self._render(leaves.tolist(), counts.tolist(), records.tolist())
 
     def _render(
         self, leaves: list[int], counts: list[int], numbers: list[int]
