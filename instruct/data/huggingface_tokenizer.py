@@ -141,6 +141,7 @@ def folder_vocabulary(folder: Path) -> str | None:
             return str(folder)
         return f"{folder / PIECES}#extra_ids={sentinels}"
     if (folder / FAST).exists():
+        refuse_pointer(folder / FAST)
         return str(folder)
     return str(folder / MODEL) if (folder / MODEL).exists() else None
 

@@ -111,9 +111,10 @@ def plain_turns(messages: Sequence[Message]) -> list[tuple[str, str]]:
     """
     turns, before = [], ""
     for message in messages:
+        content = message["content"].strip()
         if message["role"] == "assistant":
-            turns.append((f"{before}Assistant:", message["content"]))
+            turns.append((f"{before}Assistant:", content))
             before = "\n"
         else:
-            before += f"{message['role'].capitalize()}: {message['content']}\n"
+            before += f"{message['role'].capitalize()}: {content}\n"
     return turns
