@@ -430,7 +430,7 @@ class HuggingFaceVocabulary:
         self._backend = tokenizer.backend()
         self.pad_id, self.unk_id, self.start_ids = 0, _UNK_ID, (0,)
         self.eos_id, self.stop_ids = tokenizer.eos_id, (tokenizer.eos_id,)
-        self.chat_template = _chat_template(folder)
+        self.chat_template = _chat_template(folder, _read_object(folder / SETTINGS))
         self.fingerprint = tokenizer.fingerprint()
         self._clean_up = tokenizer.clean_up
 
@@ -471,7 +471,7 @@ class HuggingFaceVocabulary:
             raise UserError(f"{folder / _GENERATION}: eos_token_id is {ends}, not token ids.")
         self.start_ids = _start_ids(backend, settings, folder)
         start = "".join(str(backend.id_to_token(number)) for number in self.start_ids)
-        self.chat_template = _chat_template(folder, start)
+        self.chat_template = _chat_template(folder, settings, start)
         end = self.encode(_end_of_turn(self.chat_template))
         ends += end if len(end) == 1 else []
         self.stop_ids = tuple(dict.fromkeys([self.eos_id, *ends]))
@@ -553,10 +553,10 @@ def _end_of_turn(template: ChatTemplate | None) -> str:
         return ""
 
 
-def _chat_template(folder: Path, start: str = "") -> ChatTemplate | None:
+def _chat_template(
+    folder: Path, settings: Mapping[str, Any], start: str = ""
+) -> ChatTemplate | None:
     """The chat template of a folder: chat_template.jinja, else tokenizer_config.json's."""
-    settings = _read_object(folder / SETTINGS)
-    _declared_tokens(folder, settings)  # merges special_tokens_map.json
     try:
         source = (folder / _CHAT).read_text(encoding="utf-8")
     except FileNotFoundError:
