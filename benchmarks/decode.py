@@ -31,7 +31,7 @@ from instruct.eval.decoding.batching import BatchConfig, Decoder
 from instruct.eval.decoding.decode import DecodeConfig
 from instruct.eval.scoring.options import OptionScorer
 from instruct.models.config import ModelConfig
-from instruct.models.encoder_decoder import EncoderDecoder, reorder_cache
+from instruct.models.encoder_decoder import EncoderDecoder
 
 SLOTS, BEAMS, OPTIONS = 16, 4, 4
 FIXED_SOURCE, FIXED_NEW = 256, 32
@@ -99,7 +99,6 @@ class Bench:
             strategy = DecodeConfig("beam", steps, num_beams=beams, eos_id=EOS)
         return Decoder(
             self._model,
-            reorder_cache,
             strategy,
             BatchConfig(SLOTS),
             adjust_fn=answer_ends(lengths),

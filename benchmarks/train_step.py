@@ -83,7 +83,7 @@ def compile_step(
 ) -> tuple[jax.stages.Compiled, float]:
     """The training step, which donates its state, in `parts` microbatches; and compile seconds."""
     model, optimizer = EncoderDecoder(config), make_optimizer(OptimizerConfig())
-    loss_fn = make_loss_fn(model.decoder_hidden, model.head_kernel, loss)
+    loss_fn = make_loss_fn(model, loss)
     step = jax.jit(make_train_step(loss_fn, optimizer, parts, seed=0), donate_argnums=0)
     started = time.perf_counter()
     return step.lower(state, batch).compile(), time.perf_counter() - started

@@ -40,7 +40,7 @@ def packed():
 @pytest.fixture(scope="module", params=["token", "example"])
 def losses(request):
     config = LossConfig(weighting=request.param)
-    loss_fn = make_loss_fn(MODEL.decoder_hidden, MODEL.head_kernel, config, (0, 0, 1))
+    loss_fn = make_loss_fn(MODEL, config, (0, 0, 1))
     return jax.jit(jax.value_and_grad(loss_fn, has_aux=True))
 
 

@@ -111,6 +111,7 @@ class ByteVocabulary:
 
     def __init__(self, extra_ids: int = 0) -> None:
         self.spec = f"bytes#extra_ids={extra_ids}" if extra_ids else "bytes"
+        self.extra_ids = extra_ids
         self.vocab_size = 259 + extra_ids
         self.fingerprint = hashlib.sha256(self.spec.encode()).hexdigest()
 

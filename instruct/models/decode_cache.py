@@ -1,15 +1,20 @@
 """KV cache for continuous batching: a fixed number of slots that are refilled with new prompts.
 
 Each slot holds one prompt and K sequences that continue it. At each step all slots write the same
-column of their cache, whatever their positions: T5's attention bias depends on distance only, and a
-column's distance is the number of steps since it was written. So slots differ only in how far back
+column of their cache, whatever their positions: a relative bias depends on distance only, and a
+column's distance is the number of steps since it was written; rotary keys are rotated before they
+are written. So slots differ only in how far back
 they may look (`masks.cache_mask`), a new prompt needs no clearing, and columns are reused in turn.
 Reordering beams moves no keys or values either; it updates which columns each beam reads
 (`attention.attend_lines`).
 
 Keys are stored transposed, [.., H, S]: 3 to 8 times faster with several queries on CPUs.
 
-B slots, S source tokens, T columns, N heads, H head dim, K sequences of a slot.
+The prompt of an encoder-decoder is cross-attention's keys and values. That of a decoder-only model
+is its own prefix: all but its last token, which the first step computes again, so that each step
+is the same.
+
+B slots, S source tokens, T columns, N heads of keys, H head dim, K sequences of a slot.
 """
 
 from collections.abc import Callable
@@ -26,12 +31,16 @@ from instruct.models.attention import CachePlace, KeyValue
 class Prompts(NamedTuple):
     """Encoded prompts, shared by all sequences and steps; a pytree.
 
-    `cross`: keys [B, N, H, S] and values [B, N, S, H] of each layer: one `KeyValue` with the layer
-    axis first under `scan_layers`, else a tuple of them. `mask` [B, 1, 1, S].
+    `cross`: keys [B, N, H, S] and values [B, N, S, H]: a `KeyValue` a layer, or with `scan_layers`
+    one for each layer of a period, the axis of periods first (`layer_loop.update_layers`). S is
+    smaller in layers that keep only a window. `mask` [B, 1, 1, S]. A decoder-only model also has
+    `lengths` and the `last` token of each prompt, [B] int32.
     """
 
-    cross: Any
+    cross: tuple[KeyValue, ...]
     mask: jax.Array
+    lengths: jax.Array | None = None
+    last: jax.Array | None = None
 
 
 class DecodeCache(NamedTuple):
@@ -42,7 +51,7 @@ class DecodeCache(NamedTuple):
     int32: which sequence wrote a sequence's columns, None without reordering.
     """
 
-    memory: Any
+    memory: tuple[KeyValue, ...]
     prompts: Prompts
     column: jax.Array
     ancestors: jax.Array | None
@@ -52,10 +61,9 @@ def new_cache(
     prompts: Prompts, num_sequences: int, num_columns: int, reordered: bool
 ) -> DecodeCache:
     """An empty cache."""
-    stacked = isinstance(prompts.cross, KeyValue)
 
     def by_rows(a: jax.Array) -> jax.Array:
-        axes = (None, "batch", "heads") if stacked else ("batch", "heads")
+        axes = (*[None] * (a.ndim - 4), "batch", "heads")
         return logical_constraint(a, (*axes, *[None] * (a.ndim - len(axes))))
 
     def empty(cross: KeyValue) -> KeyValue:
@@ -71,19 +79,19 @@ def new_cache(
         rows = prompts.mask.shape[0]
         ancestors = jnp.zeros((rows, num_columns, num_sequences), jnp.int32)
     memory = _each_layer(empty, prompts.cross)
-    prompts = Prompts(jax.tree.map(by_rows, prompts.cross), prompts.mask)
+    prompts = prompts._replace(cross=jax.tree.map(by_rows, prompts.cross))
     return DecodeCache(memory, prompts, jnp.int32(0), ancestors)
 
 
 def next_place(
-    cache: DecodeCache, positions: jax.Array, bias_of: Callable[[jax.Array], jax.Array]
+    cache: DecodeCache, positions: jax.Array, bias_of: Callable[[jax.Array], jax.Array] | None
 ) -> tuple[DecodeCache, CachePlace]:
     """The cache position of the next step, and the cache for the step after it.
 
     Args:
         cache: of the previous step.
         positions: [B] int32.
-        bias_of: distances [T] (key minus query position) -> bias [N, T].
+        bias_of: distances [T] (key minus query position) -> bias [N, T]; None: no bias.
     """
     num_columns = _num_columns(cache)
     ages = masks.cache_ages(cache.column, num_columns)
@@ -97,7 +105,8 @@ def next_place(
         ancestors = jax.lax.dynamic_update_slice_in_dim(ancestors, itself, cache.column, axis=1)
         by_sequence = ancestors.swapaxes(1, 2)[:, None, :, :, None]
         line = by_sequence == jnp.arange(sequences)
-    place = CachePlace(bias_of(-ages)[None, :, None], visible, line, cache.column)
+    bias = None if bias_of is None else bias_of(-ages)[None, :, None]
+    place = CachePlace(bias, visible, line, cache.column, ages)
     column = (cache.column + 1) % num_columns
     return cache._replace(column=column, ancestors=ancestors), place
 
@@ -144,19 +153,19 @@ def fill_slots(
 
     Behind a prompt that is shorter than its slot, keys of the previous one remain, masked.
     """
-    axis = 1 if isinstance(cache.memory, KeyValue) else 0
     missing = cache.prompts.mask.shape[-1] - prompts.mask.shape[-1]
     mask = jnp.pad(prompts.mask, [(0, 0)] * 3 + [(0, missing)])
+    prompts = prompts._replace(mask=mask)
 
     def put(i: jax.Array, filled: Prompts) -> Prompts:
-        def put_row(axis: int, whole: jax.Array, new: jax.Array) -> jax.Array:
+        def put_row(whole: jax.Array, new: jax.Array) -> jax.Array:
+            axis = max(whole.ndim - 4, 0)  # stacked layers come first
             row = jax.lax.dynamic_slice_in_dim(new, rows[i], 1, axis)
             start = [jnp.int32(0)] * whole.ndim
             start[axis] = slots[i]
             return jax.lax.dynamic_update_slice(whole, row, start)
 
-        cross = jax.tree.map(lambda a, b: put_row(axis, a, b), filled.cross, prompts.cross)
-        return Prompts(cross, put_row(0, filled.mask, mask))
+        return jax.tree.map(put_row, filled, prompts)
 
     return cache._replace(prompts=jax.lax.fori_loop(0, count, put, cache.prompts))
 
@@ -167,4 +176,5 @@ def narrow(cache: DecodeCache, source_length: int) -> DecodeCache:
         lambda kv: KeyValue(kv.key[..., :source_length], kv.value[..., :source_length, :]),
         cache.prompts.cross,
     )
-    return cache._replace(prompts=Prompts(cross, cache.prompts.mask[..., :source_length]))
+    mask = cache.prompts.mask[..., :source_length]
+    return cache._replace(prompts=cache.prompts._replace(cross=cross, mask=mask))

@@ -34,7 +34,7 @@ class Frame:
 
     Attributes:
         start_ids: before every prompt.
-        empty_ids: the prompt where it would have no token.
+        empty_ids: the prompt where it would have no token; () for encoders.
         separator: after every prompt: "eos" for the end-of-sequence token, as T5 and Flan-PaLM
             (arXiv 2210.11416, section 2.2), else a text such as "\\n\\n" or "".
         chat: writes prompts and answers instead of separator and EOS.
@@ -78,6 +78,21 @@ class Frame:
     def started(self, ids: Sequence[int]) -> list[int]:
         """The tokens after `start_ids`; `empty_ids` if there are none."""
         return [*self.start_ids, *ids] or list(self.empty_ids)
+
+    def continued(self, ids: Sequence[int]) -> list[int]:
+        """Tokens before the rest of a text: EOS ends an encoder's, nothing a decoder's."""
+        return self.started(ids if self.empty_ids else [*ids, self.tokenizer.eos_id])
+
+    def cut_prompt(self, text: str, length: int) -> list[int]:
+        """Tokens of a prompt without its end, at most `length`; what follows a prompt stays."""
+        ids = self.prompt(text)
+        if self.chat is None:
+            end = self._separated("")
+            return [*ids[: length - len(end)], *end]
+        while len(ids) > length and text:
+            text = text[: length - len(ids)]
+            ids = self.prompt(text)
+        return ids[:length]
 
     def _ended(self, ids: Sequence[int]) -> list[int]:
         """An answer of a chat template, with EOS unless its end of turn is a token that ends it."""

@@ -10,9 +10,10 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from instruct.errors import unknown_name
+from instruct.prompts.denoising import DenoiserSet, choose_text
 from instruct.prompts.exemplars import usable_exemplars
 from instruct.prompts.frame import Frame
-from instruct.prompts.modes import INVERTED_MODES, MODES, TK_MODES
+from instruct.prompts.modes import INVERTED_MODES, MODES, OBJECTIVES, TK_MODES
 from instruct.prompts.record import Record
 from instruct.prompts.template import TemplateSet
 from instruct.prompts.writer import CannotRender, Prompt, Writer
@@ -103,6 +104,9 @@ def render(
     """
     if mode not in MODES:
         raise unknown_name("prompt mode", mode, MODES)
+    if mode in OBJECTIVES:
+        lengths = max_inputs_tokens, max_targets_tokens
+        return _denoise(record, template_set, mode, key, frame, lengths)
     try:
         shots = usable_exemplars(record, exemplars, template_set.published) if exemplars else []
         writer = Writer(record, template_set, mode, key, shots)
@@ -130,6 +134,42 @@ def render(
         shown.markers if shown else (),
         shown.answer_index if shown else -1,
         prompt.exemplar_ids,
+    )
+
+
+def _denoise(
+    record: Record,
+    denoisers: TemplateSet,
+    objective: str,
+    key: int,
+    frame: Frame,
+    lengths: tuple[int, int],
+) -> Rendered | Dropped:
+    """The answer of a record, a text, under a pretraining objective; a longer text loses its ends.
+
+    Args:
+        lengths: most tokens of inputs and targets with the frame.
+    """
+    if not isinstance(denoisers, DenoiserSet):
+        return Dropped(f"no denoisers for {objective}")
+    tokenizer = frame.tokenizer
+    sentinels = denoisers.sentinels(objective, tokenizer)
+    denoiser = denoisers.draw_denoiser(objective, key)
+    mode_ids = list(tokenizer.encode(denoiser.mode_token)) if denoiser.mode_token else []
+    room = lengths[0] - len(frame.continued(mode_ids)), lengths[1] - 1
+    ids = list(tokenizer.encode(record.answer))
+    chosen = choose_text(ids, denoiser.longest_text(*room, len(sentinels)), key)
+    if len(chosen) < denoiser.least_tokens:
+        return Dropped("text too short" if len(ids) < denoiser.least_tokens else "inputs too long")
+    input_ids, target_ids = denoiser.divide(chosen, key, sentinels, room[1])
+    input_ids = [*mode_ids, *input_ids]
+    return Rendered(
+        tokenizer.decode(input_ids),
+        tokenizer.decode(target_ids),
+        frame.continued(input_ids),
+        [*target_ids, tokenizer.eos_id],
+        denoiser.id,
+        truncated=len(chosen) < len(ids),
     )
 
 

@@ -47,7 +47,7 @@ def compile_step(mesh: Any) -> Any:
     }
     # More than one chunk, so that a kernel gathered in each would be seen.
     loss = LossConfig(chunk_logits=SIZES["vocab_size"] * ROWS * TARGETS // 16)
-    loss_fn = make_loss_fn(MODEL.decoder_hidden, MODEL.head_kernel, loss)
+    loss_fn = make_loss_fn(MODEL, loss)
     step = make_train_step(loss_fn, optimizer, 1, 0)
     with jax.set_mesh(mesh):
         jitted = jax.jit(step, out_shardings=(shardings, meshes.replicated_sharding(mesh)))

@@ -29,7 +29,7 @@ def test_memory_is_that_of_the_program_that_trains(tmp_path, monkeypatch):
     loop.train(**settings)
     mesh = make_mesh(config)
     step = training_step(settings["model"], mesh, settings, (8, (12, 10)))
-    lowered = lower_train_step(step.function, step.abstract, mesh, step.batch_size, step.lengths)
+    lowered = lower_train_step(step.function, step.abstract, mesh, step.batch)
     checked = memory_bytes(lowered.compile())
     assert live[0]["total"] == pytest.approx(checked["total"], rel=0.05)
     assert live[0]["temporaries"] == pytest.approx(checked["temporaries"], rel=0.05)

@@ -44,7 +44,7 @@ def batch():
 
 
 def one_update(params, batch, num_microbatches=1, mesh_config=None):
-    loss_fn = make_loss_fn(MODEL.decoder_hidden, MODEL.head_kernel, LossConfig(), LEAF_GROUPS)
+    loss_fn = make_loss_fn(MODEL, LossConfig(), LEAF_GROUPS)
     optimizer = make_optimizer(CONFIG)
     step = make_train_step(loss_fn, optimizer, num_microbatches, 0)
     mesh = make_mesh(mesh_config or MeshConfig(data=1), None if mesh_config else jax.devices()[:1])
@@ -79,7 +79,7 @@ def test_microbatches_change_nothing(params, batch, expected, num_microbatches):
 
 def test_mean_of_microbatch_means_would_be_noticed(params, batch, expected):
     """Negative control: dividing in each microbatch weights short rows too much."""
-    loss_fn = make_loss_fn(MODEL.decoder_hidden, MODEL.head_kernel, LossConfig())
+    loss_fn = make_loss_fn(MODEL, LossConfig())
     evaluate = jax.jit(make_eval_step(loss_fn))
     halves = [{k: v[i::2] for k, v in batch.items()} for i in range(2)]
     losses = [evaluate(params, half).loss.value for half in halves]
@@ -155,7 +155,7 @@ def test_constant_normalizer_scales_the_gradient_not_the_reported_loss(batch):
 
 
 def test_eval_step_and_filled(params, batch, expected):
-    loss_fn = make_loss_fn(MODEL.decoder_hidden, MODEL.head_kernel, LossConfig(), LEAF_GROUPS)
+    loss_fn = make_loss_fn(MODEL, LossConfig(), LEAF_GROUPS)
     totals = jax.jit(make_eval_step(loss_fn))(params, batch)
     assert_same_float32(totals.loss.total, expected[1].losses.loss.total)
     filled = count_filled(batch)
@@ -166,7 +166,7 @@ def test_eval_step_and_filled(params, batch, expected):
 
 
 def test_rows_must_divide(params, batch):
-    loss_fn = make_loss_fn(MODEL.decoder_hidden, MODEL.head_kernel, LossConfig())
+    loss_fn = make_loss_fn(MODEL, LossConfig())
     optimizer = make_optimizer(CONFIG)
     with pytest.raises(ValueError, match="8 rows do not divide into 3"):
         make_train_step(loss_fn, optimizer, 3, 0)(init_state(params, optimizer), batch)

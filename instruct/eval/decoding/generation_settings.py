@@ -31,9 +31,9 @@ def decode_config(settings: Mapping[str, Any]) -> DecodeConfig:
             "Remove it from the file, or set the strategy with DecodeConfig."
         )
     fields = _lengths(settings) | _rules(settings)
-    eos_id = _one_id(settings.get("eos_token_id"))
-    if eos_id is not None:
-        fields["eos_id"] = eos_id
+    ends = settings.get("eos_token_id")
+    if ends is not None:
+        fields["eos_id"], *fields["stop_ids"] = ends if isinstance(ends, list) and ends else [ends]
     beams, sample = settings.get("num_beams") or 1, bool(settings.get("do_sample"))
     if sample and beams != 1:
         raise UserError(
