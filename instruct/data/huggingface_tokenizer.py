@@ -399,11 +399,15 @@ def read_model(spec: str, path: Path) -> Any:
 
 
 class HuggingFaceVocabulary:
-    """A `Vocabulary` (see `vocab.py`) of a Hugging Face folder, named by it.
+    """A `Vocabulary` (see `vocab.py`) of a Hugging Face folder, named by it."""
 
-    Attributes:
-        chat_template: None if the folder has none.
-    """
+    eos_id: int
+    pad_id: int | None
+    unk_id: int | None
+    start_ids: tuple[int, ...]
+    stop_ids: tuple[int, ...]
+    fingerprint: str
+    chat_template: ChatTemplate | None
 
     def __init__(self, spec: str) -> None:
         folder = Path(spec).expanduser()
@@ -413,8 +417,6 @@ class HuggingFaceVocabulary:
         else:
             self._open_json(folder)
         self.vocab_size = max(self._backend.get_vocab().values()) + 1
-        starts = [self._backend.id_to_token(token) for token in self.start_ids]
-        self.chat_template = _chat_template(folder, "".join(filter(None, starts)))
 
     def _open_t5(self, folder: Path) -> None:
         tokenizer = read_tokenizer(folder)
@@ -425,6 +427,7 @@ class HuggingFaceVocabulary:
         self._backend = tokenizer.backend()
         self.pad_id, self.unk_id, self.start_ids = 0, _UNK_ID, (0,)
         self.eos_id, self.stop_ids = tokenizer.eos_id, (tokenizer.eos_id,)
+        self.chat_template = _chat_template(folder)
         self.fingerprint = tokenizer.fingerprint()
         self._clean_up = tokenizer.clean_up
 
@@ -450,15 +453,22 @@ class HuggingFaceVocabulary:
                 f"{folder / SETTINGS} names no eos_token, which training needs. Add it, for "
                 'example "eos_token": "</s>".'
             )
-        ids = {name: backend.token_to_id(_content(value)) for name, value in named.items()}
-        self.eos_id, self.pad_id = ids["eos_token"], ids.get("pad_token")
+        numbers = backend.get_vocab()
+        self.eos_id = numbers[_content(named["eos_token"])]
+        self.pad_id = numbers[_content(named["pad_token"])] if "pad_token" in named else None
         ends = _read_object(folder / _GENERATION).get("eos_token_id")
         ends = ends if isinstance(ends, list) else [] if ends is None else [ends]
-        self.stop_ids = tuple(dict.fromkeys([self.eos_id, *map(int, ends)]))
+        if not all(type(number) is int for number in ends):
+            raise UserError(f"{folder / _GENERATION}: eos_token_id is {ends}, not token ids.")
+        self.start_ids = _start_ids(backend, settings, folder)
+        start = "".join(str(backend.id_to_token(number)) for number in self.start_ids)
+        self.chat_template = _chat_template(folder, start)
+        end = self.encode(_end_of_turn(self.chat_template))
+        ends += end if len(end) == 1 else []
+        self.stop_ids = tuple(dict.fromkeys([self.eos_id, *ends]))
         model = _read_object(folder / FAST)["model"]
         unknown = model.get("unk_token")
         self.unk_id = model.get("unk_id") if unknown is None else backend.token_to_id(unknown)
-        self.start_ids = _start_ids(backend, settings, folder)
         facts = [list(map(dataclasses.astuple, added)), self.stop_ids, self.start_ids]
         self.fingerprint = hashlib.sha256(content + json.dumps(facts).encode()).hexdigest()
         self._clean_up = settings.get("clean_up_tokenization_spaces") is True
@@ -521,7 +531,14 @@ def _start_ids(
     return start_ids
 
 
-def _chat_template(folder: Path, start: str) -> ChatTemplate | None:
+def _end_of_turn(template: ChatTemplate | None) -> str:
+    try:
+        return template.end_of_turn if template else ""
+    except UserError:  # a template that is not used may be damaged
+        return ""
+
+
+def _chat_template(folder: Path, start: str = "") -> ChatTemplate | None:
     """The chat template of a folder: chat_template.jinja, else tokenizer_config.json's."""
     settings = _read_object(folder / SETTINGS)
     _declared_tokens(folder, settings)  # merges special_tokens_map.json
@@ -530,7 +547,8 @@ def _chat_template(folder: Path, start: str) -> ChatTemplate | None:
     except FileNotFoundError:
         source = settings.get("chat_template")
     if isinstance(source, list):  # several by name
-        source = {entry.get("name"): entry.get("template") for entry in source}.get("default")
+        named = {e.get("name"): e.get("template") for e in source if isinstance(e, dict)}
+        source = named.get("default")
     if not isinstance(source, str):
         return None
     named = {name: _content(value) for name, value in _named_tokens(settings).items()}

@@ -13,10 +13,10 @@ BYTES = load_vocabulary("bytes")
     [
         (Frame(BYTES), [100, 1], [1]),
         (Frame(BYTES, (2,)), [2, 100, 1], [2, 1]),
-        (Frame(BYTES, (), (1,), "\n"), [100, 13], [13]),
-        (Frame(BYTES, (2,), (1,), ""), [2, 100], [2]),
-        (Frame(BYTES, (), (1,), ""), [100], [1]),
-        (Frame(BYTES, (), (), ""), [100], []),
+        (Frame(BYTES, (), "\n", None, True), [100, 13], [13]),
+        (Frame(BYTES, (2,), "", None, True), [2, 100], [2]),
+        (Frame(BYTES, (), "", None, True), [100], [1]),
+        (Frame(BYTES, (), ""), [100], []),
     ],
 )
 def test_a_prompt_has_a_start_and_a_separator(frame, prompt, empty):
