@@ -147,7 +147,7 @@ class Worker:
         model = EncoderDecoder(dataclasses.replace(run["config"], scan_layers=True))
         loss = LossConfig(z_loss=1e-4, loss_normalizing_factor=1.0)
         optimizer = make_optimizer(OptimizerConfig(learning_rate=1e-2))
-        loss_fn = make_loss_fn(model.decoder_hidden, model.head_kernel, loss)
+        loss_fn = make_loss_fn(model, loss)
         allowed = np.geomspace(*LOSS_ERRORS, len(run["batches"]))
         errors = []
         with jax.default_matmul_precision("highest"):
@@ -178,7 +178,7 @@ class Worker:
 
         def gradient(attention: str, dtype: str) -> Any:
             model = EncoderDecoder(model_config("tiny", attention, dtype))
-            loss_fn = make_loss_fn(model.decoder_hidden, model.head_kernel, LossConfig())
+            loss_fn = make_loss_fn(model, LossConfig())
             params = jax.jit(model.init)(jax.random.key(0))
             key = jax.random.key(1)
             return jax.jit(jax.grad(lambda p: loss_fn(p, batch, key)[0]))(params)
@@ -206,14 +206,13 @@ class Worker:
 
         from instruct.eval.decoding.batching import BatchConfig, Decoder
         from instruct.eval.decoding.decode import DecodeConfig
-        from instruct.models.encoder_decoder import EncoderDecoder, reorder_cache
+        from instruct.models.encoder_decoder import EncoderDecoder
 
         shape = {"slots": 4, "source": 16, "new": 8} if cell.size == "tiny" else DECODE
         config = model_config(cell.size, cell.attention, self._dtype)
         strategy = DecodeConfig(max_decode_steps=shape["new"])
         decoder = Decoder(
             EncoderDecoder(config),
-            reorder_cache,
             strategy,
             BatchConfig(shape["slots"]),
             adjust_fn=lambda logits, *_: logits.at[:, strategy.eos_id].set(-jax.numpy.inf),

@@ -19,7 +19,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from instruct import peak
-from instruct.batch import batch_shapes
+from instruct.batch import ENCODER_DECODER
 from instruct.checkpoints.train_state import TrainState
 from instruct.models.config import ModelConfig
 from instruct.models.encoder_decoder import EncoderDecoder
@@ -48,7 +48,9 @@ def make_batch(
 ) -> dict[str, np.ndarray]:
     """Random tokens; one full segment a row, or several with padding behind."""
     draw = np.random.default_rng(0)
-    batch = {k: np.zeros(s, np.int32) for k, s in batch_shapes(rows, inputs, targets).items()}
+    batch = {
+        k: np.zeros(s, np.int32) for k, s in ENCODER_DECODER.shapes(rows, inputs, targets).items()
+    }
     for row in range(rows):
         for side, length in (("encoder", inputs), ("decoder", targets)):
             cuts = [0, length]
@@ -83,7 +85,7 @@ def compile_step(
 ) -> tuple[jax.stages.Compiled, float]:
     """The training step, which donates its state, in `parts` microbatches; and compile seconds."""
     model, optimizer = EncoderDecoder(config), make_optimizer(OptimizerConfig())
-    loss_fn = make_loss_fn(model.decoder_hidden, model.head_kernel, loss)
+    loss_fn = make_loss_fn(model, loss)
     step = jax.jit(make_train_step(loss_fn, optimizer, parts, seed=0), donate_argnums=0)
     started = time.perf_counter()
     return step.lower(state, batch).compile(), time.perf_counter() - started

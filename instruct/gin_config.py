@@ -28,9 +28,14 @@ from instruct.errors import UserError, unknown_name
 TRAIN = "instruct.train.loop.train"
 EVALUATE = "instruct.eval.runner.evaluate"
 INFER = "instruct.eval.infer.infer"
-MODEL = "instruct.models.config.ModelConfig"  # `check` and `convert` accept a model file alone
+# `check` and `convert` accept a model file alone, which binds the fields of one of these.
+MODELS = (
+    "instruct.models.config.ModelConfig",
+    "instruct.models.decoder_config.DecoderConfig",
+    "instruct.models.pair_config.PairConfig",
+)
 COMPILATION_CACHE = "instruct.compilation_cache.use"  # of every mode that computes
-ENTRIES = (TRAIN, EVALUATE, INFER, MODEL, COMPILATION_CACHE)
+ENTRIES = (TRAIN, EVALUATE, INFER, *MODELS, COMPILATION_CACHE)
 
 # Errors that gin's tokenizer, parser, imports and calls raise for a user's mistakes.
 _GIN_ERRORS = (
@@ -338,7 +343,7 @@ def _refuse_unused(used: set[str], is_configured: bool) -> None:
     bound = config_bindings()
     read = _bindings(gin.operative_config_str(_UNLIMITED)).keys() | used
     read |= _macros_reached(bound, read)
-    unused = sorted(bound.keys() - read - _replaced_defaults(bound) - _hardware_bindings(bound))
+    unused = sorted(bound.keys() - read - _replaced_defaults(bound) - _bindings_of_parts(bound))
     if not unused:
         return
     known = sorted(bound.keys() & read)
@@ -371,9 +376,9 @@ def _replaced_defaults(bound: Mapping[str, str]) -> set[str]:
     return keys | (_macros_reached(bound, keys) & kept)
 
 
-def _hardware_bindings(bound: Mapping[str, str]) -> set[str]:
-    """Keys as one of this project's hardware files binds them; not every mode uses all."""
-    files = ROOT.glob("gin/hardware/*.gin")
+def _bindings_of_parts(bound: Mapping[str, str]) -> set[str]:
+    """Keys as this project's files of hardware or batches bind them; not every mode uses all."""
+    files = [*ROOT.glob("gin/hardware/*.gin"), ROOT / "gin/models/decoder_only.gin"]
     bindings = {item for path in files for item in _bindings(path.read_text("utf-8")).items()}
     return {key for key, value in bound.items() if (key, value) in bindings}
 

@@ -41,12 +41,16 @@ _AXIS_TYPES = (AxisType.Auto,) * len(AXIS_NAMES)
 PARAMETER_AXES: tuple[tuple[str, tuple[str, ...]], ...] = (
     (r"token_embedder/embedding", ("vocab", "embed")),
     (r"logits_dense/kernel", ("embed", "vocab")),
-    (r"(query|key|value)/kernel", ("embed", "joined_heads")),
+    (r"query/kernel", ("embed", "joined_heads")),
+    (r"(key|value)/kernel", ("embed", "joined_kv_heads")),
     (r"out/kernel", ("joined_heads", "embed")),
     (r"wi(_\d+)?/kernel", ("embed", "mlp")),
     (r"wo/kernel", ("mlp", "embed")),
+    (r"query/bias", ("joined_heads",)),
+    (r"(key|value)/bias", ("joined_kv_heads",)),
+    (r"wi(_\d+)?/bias", ("mlp",)),
     (r"relpos_bias/rel_embedding", ("heads", "buckets")),
-    (r"scale", ("norm",)),
+    (r"(scale|bias)", ("norm",)),
 )
 
 # Named axis -> mesh axes that split it, as many of the first as divide its size; else replicated.
@@ -55,6 +59,7 @@ MESH_AXES: dict[str, tuple[str, ...]] = {
     "vocab": ("tensor",),
     "embed": ("fsdp", "sequence"),
     "joined_heads": ("tensor",),
+    "joined_kv_heads": ("tensor",),  # K heads may be fewer: a head is then split, or replicated
     "mlp": ("tensor",),
     "layers": (),
     "buckets": (),

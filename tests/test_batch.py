@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from instruct.batch import KEYS, batch_shapes, check_batch
+from instruct.batch import DECODER_ONLY, ENCODER_DECODER, LAYOUTS
 
 WORKED = {
     "encoder_input_tokens": [7, 8, 1, 9, 1, 0],
@@ -16,21 +16,52 @@ WORKED = {
     "decoder_positions": [0, 1, 0, 1, 2, 0],
     "decoder_task_ids": [4, 4, 9, 9, 9, 0],
 }
+# One sequence an example, with the start token 0.
+SEQUENCES = {
+    "decoder_target_tokens": [7, 8, 1, 3, 1, 9, 1, 4, 5, 1, 0, 0],
+    "decoder_input_tokens": [0, 7, 8, 1, 3, 0, 9, 1, 4, 5, 0, 0],
+    "decoder_loss_weights": [0, 0, 0, 1, 1, 0, 0, 1, 1, 1, 0, 0],
+    "decoder_causal_attention": [1, 1, 1, 1, 0, 1, 1, 1, 0, 0, 0, 0],
+    "decoder_segment_ids": [1, 1, 1, 1, 1, 2, 2, 2, 2, 2, 0, 0],
+    "decoder_positions": [0, 1, 2, 3, 4, 0, 1, 2, 3, 4, 0, 0],
+    "decoder_task_ids": [4, 4, 4, 4, 4, 9, 9, 9, 9, 9, 0, 0],
+}
+# Without a start token, inputs without EOS.
+UNSTARTED = {
+    "decoder_target_tokens": [8, 3, 1, 4, 5, 1, 0, 0],
+    "decoder_input_tokens": [7, 8, 3, 9, 4, 5, 0, 0],
+    "decoder_loss_weights": [0, 1, 1, 1, 1, 1, 0, 0],
+    "decoder_causal_attention": [1, 1, 0, 1, 0, 0, 0, 0],
+    "decoder_segment_ids": [1, 1, 1, 2, 2, 2, 0, 0],
+    "decoder_positions": [0, 1, 2, 0, 1, 2, 0, 0],
+    "decoder_task_ids": [4, 4, 4, 9, 9, 9, 0, 0],
+}
 
 
-def batch():
-    return {key: np.asarray([row], np.int32) for key, row in WORKED.items()}
+def batch(worked=WORKED):
+    return {key: np.asarray([row], np.int32) for key, row in worked.items()}
 
 
-def test_worked_example_is_a_batch():
-    check_batch(batch())
-    assert set(batch()) == set(KEYS)
+@pytest.mark.parametrize(
+    ("layout", "worked"),
+    [("encoder_decoder", WORKED), ("decoder_only", SEQUENCES), ("decoder_only", UNSTARTED)],
+)
+def test_worked_example_is_a_batch(layout, worked):
+    LAYOUTS[layout].check(batch(worked))
+    assert set(worked) == set(LAYOUTS[layout].keys)
 
 
 def test_shapes():
-    shapes = batch_shapes(8, 16, 4)
+    shapes = ENCODER_DECODER.shapes(8, 16, 4)
     assert shapes["encoder_positions"] == (8, 16) and shapes["decoder_task_ids"] == (8, 4)
-    assert set(shapes) == set(KEYS)
+    assert set(shapes) == set(ENCODER_DECODER.keys)
+    one = DECODER_ONLY.shapes(8, 16, 4)
+    assert set(one) == set(DECODER_ONLY.keys) and set(one.values()) == {(8, 20)}
+
+
+def test_a_batch_of_the_other_layout_is_refused():
+    with pytest.raises(ValueError, match=r"missing \['decoder_causal_attention'\], unexpected"):
+        DECODER_ONLY.check(batch())
 
 
 @pytest.mark.parametrize(
@@ -52,4 +83,4 @@ def test_what_is_wrong_is_named(change, message):
     wrong = batch()
     change(wrong)
     with pytest.raises(ValueError, match=message):
-        check_batch(wrong)
+        ENCODER_DECODER.check(wrong)

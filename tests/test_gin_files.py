@@ -15,9 +15,9 @@ from instruct import gin_config
 from instruct import mesh as meshes
 from instruct.cli import settings
 from instruct.cli.arguments import main
-from instruct.models.config import ModelConfig
-from instruct.models.encoder_decoder import EncoderDecoder
+from instruct.models.model import make_model
 from instruct.train.session import results_config
+from tests import published_decoders
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 # T5 1.1 with the 32,128 rows of T5X's checkpoints (Raffel et al. 2020, arXiv 1910.10683).
@@ -27,6 +27,7 @@ PUBLISHED_PARAMETERS = {
     "t5_1_1_large": 783_150_080,
     "t5_1_1_xl": 2_849_757_184,
     "t5_1_1_xxl": 11_135_332_352,
+    **published_decoders.PARAMETERS,
 }
 # What the user of a file of gin/runs must give.
 GIVEN = {
@@ -82,12 +83,13 @@ def test_all_folders_are_known():
 @pytest.mark.slow
 @pytest.mark.parametrize("path", MODELS)
 def test_models_have_their_published_size(path):
-    model = ModelConfig(**arguments(path)[gin_config.MODEL])
+    model = settings.bound_model(arguments(path))
     name = pathlib.Path(path).stem
-    counted = sum(leaf.size for leaf in jax.tree.leaves(EncoderDecoder(model).abstract_params()))
+    counted = sum(leaf.size for leaf in jax.tree.leaves(make_model(model).abstract_params()))
     assert counted == model.num_params()
-    assert name.startswith("tiny") or counted == PUBLISHED_PARAMETERS[name]
-    if not name.startswith("tiny"):
+    small = name.startswith(("tiny", "demo"))
+    assert small or counted == PUBLISHED_PARAMETERS[name]
+    if not small:
         assert f"{counted:,} parameters" in (ROOT / path).read_text()
 
 
@@ -199,7 +201,7 @@ def test_hardware_files_fill_their_devices_and_fit_flans_batch(path):
     mesh = meshes.abstract_mesh(config, DEVICES[name])
     assert f"slice = {mesh.shape['slice']}\n" in (ROOT / path).read_text()
     meshes.check_batch_size(mesh, built["data"].batch_size, 1, built["data"].lengths)
-    rows = meshes.sharding_report(mesh, EncoderDecoder(built["model"]).abstract_params())
+    rows = meshes.sharding_report(mesh, make_model(built["model"]).abstract_params())
     assert not [row.note for row in rows if row.note]
     copies = {row.copies for row in rows if "kernel" in row.path}
     assert copies == {mesh.shape["slice"]}, "one copy of every kernel in a slice"

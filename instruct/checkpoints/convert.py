@@ -22,6 +22,7 @@ from instruct.checkpoints.arrays import LazyArray, dtype_named
 from instruct.checkpoints.detect import KINDS, detect, open_checkpoint
 from instruct.checkpoints.folders import file_inside, read_json
 from instruct.checkpoints.generation_settings import settings_of_config
+from instruct.checkpoints.model_fields import computed_fields, flat_fields
 from instruct.checkpoints.tokenizers import vocabulary_of
 from instruct.checkpoints.weights import (
     FRESH,
@@ -34,7 +35,8 @@ from instruct.checkpoints.weights import (
 from instruct.data.vocab import check_embedding_rows, load_vocabulary, why_unread
 from instruct.errors import UserError, unknown_name
 from instruct.files import absolute_path, any_path, local_path
-from instruct.models.config import SIZES, ModelConfig
+from instruct.models.config import ModelConfig
+from instruct.models.model import AnyConfig
 
 
 def convert(
@@ -45,7 +47,7 @@ def convert(
     step: int | None = None,
     dtype: str = "float32",
     slots: bool = False,
-    model: ModelConfig | None = None,
+    model: AnyConfig | None = None,
     mapping: Sequence[tuple[str, str | None]] = (),
     allow_left_over: bool = False,
     vocab_rows: int | None = None,
@@ -82,12 +84,17 @@ def convert(
     if to == native.KIND and dtype != "float32":
         raise UserError(
             f"this program keeps parameters as float32, not {dtype!r}; leave the dtype out. "
-            "Activations may be bfloat16 (ModelConfig.dtype)."
+            "Activations may be bfloat16 (the model's dtype)."
         )
     if slots and to == huggingface.KIND:
         raise UserError("a Hugging Face folder has no optimiser's state; leave the slots out.")
     opened = open_checkpoint(source, step, slots)
     shape = _architecture(opened, model, vocab_rows)
+    if to == t5x.KIND and not isinstance(shape, ModelConfig):
+        raise UserError(
+            f"T5X's names are those of T5; a {type(shape).__name__} is written as 'huggingface' or "
+            "'instruct'."
+        )
     carried, vocabulary = _tokenizer(opened, tokenizer)
     # T5X keeps no vocabulary with its checkpoints, so there it matters only if it is given.
     if vocabulary is not None and (to != t5x.KIND or tokenizer is not None):
@@ -111,13 +118,12 @@ def convert(
         native.write_checkpoint(path, arrays, shape, **extra)
     else:
         extra = {"carried": carried, "vocabulary": vocabulary, "shard_bytes": shard_bytes}
-        huggingface.write_checkpoint(path, arrays, shape, written, **extra)
+        notes = huggingface.write_checkpoint(path, arrays, shape, written, **extra)
+        report = dataclasses.replace(report, notes=(*report.notes, *notes))
     return report
 
 
-def _architecture(
-    opened: Checkpoint, model: ModelConfig | None, vocab_rows: int | None
-) -> ModelConfig:
+def _architecture(opened: Checkpoint, model: AnyConfig | None, vocab_rows: int | None) -> AnyConfig:
     shape = model or opened.model
     if shape is None:
         raise UserError(f"{opened.place} does not record its model; add the gin file of its size.")
@@ -190,7 +196,7 @@ class Description:
     kind: str
     place: str
     step: int
-    model: ModelConfig | None
+    model: AnyConfig | None
     num_params: int
     num_bytes: int  # uncompressed
     dtypes: dict[str, int]  # number of arrays by dtype
@@ -209,18 +215,13 @@ class Description:
             f"{self.num_bytes / 1e9:,.2f} GB",
         ]
         if self.model is not None:
-            shown = [f"{name}={getattr(self.model, name)!r}" for name in _SHOWN_FIELDS]
-            texts.append(f"model: {', '.join(shown)}")
+            fields, shown = flat_fields(self.model), computed_fields(self.model)
+            values = [f"{name}={value!r}" for name, value in fields.items() if name in shown]
+            texts.append(f"model: {type(self.model).__name__}({', '.join(values)})")
         texts.append(f"vocabulary: {self.vocabulary or 'none with it'}")
         if self.generation:
             texts.append(f"generation: {json.dumps(self.generation, sort_keys=True)}")
         return texts + (self.keys.table() if self.keys else [f"note: {n}" for n in self.notes])
-
-
-_SHOWN_FIELDS = (
-    *(*SIZES, "activations", "tied_output"),
-    *("relpos_buckets", "relpos_max_distance", "norm_epsilon"),
-)
 
 
 def describe(path: str | os.PathLike[str], step: int | None = None) -> Description:

@@ -4,10 +4,10 @@
     model.safetensors                    or model-0000n-of-0000m.safetensors and their index
     spiece.model, tokenizer_config.json, ...    carried along, see `carried_files`
 
-Names are those of `T5ForConditionalGeneration`; kernels are stored there as [out, in]. T5 1.0 and
-1.1, Flan-T5, LM-adapted T5, mT5, ByT5, UL2 and Flan-UL2 have this one layout.
+Names and settings are a `Family`'s (`family.py`), chosen by `model_type`.
 """
 
+import collections
 import functools
 import logging
 import pathlib
@@ -17,24 +17,30 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from instruct.checkpoints import huggingface_config, safetensors_files
+from instruct.checkpoints import safetensors_files
 from instruct.checkpoints.arrays import LazyArray, same_values, transposed
+from instruct.checkpoints.family import Family
 from instruct.checkpoints.folders import file_inside, json_bytes, new_folder, read_json
 from instruct.checkpoints.generation_settings import settings_of_config
+from instruct.checkpoints.huggingface_config import (
+    FAMILIES,
+    USE_ORIGINAL,
+    config_of_model,
+    open_config,
+)
 from instruct.checkpoints.tokenizers import tokenizer_files, vocabulary_of
-from instruct.checkpoints.weights import COMPUTED_FIELDS, Checkpoint, Rule, translate
-from instruct.data.huggingface_tokenizer import FAST, PIECES, SETTINGS, TOKENIZER_FILES
-from instruct.data.vocab import check_embedding_rows, load_vocabulary, why_unread
+from instruct.checkpoints.weights import Checkpoint, translate
+from instruct.data.huggingface_tokenizer import FAST, MODEL, PIECES, SETTINGS, TOKENIZER_FILES
+from instruct.data.vocab import check_embedding_rows, load_vocabulary
 from instruct.errors import UserError
-from instruct.models.config import ModelConfig
+from instruct.models.model import AnyConfig
 
 CONFIG, SINGLE, INDEX = "config.json", "model.safetensors", "model.safetensors.index.json"
 GENERATION = "generation_config.json"
 KIND = "huggingface"
+_IDS = ("bos_token_id", "eos_token_id", "pad_token_id", "decoder_start_token_id")
 # transformers' default; a larger checkpoint is split.
 SHARD_BYTES = 5_000_000_000
-EMBEDDING, HEAD = "shared.weight", "lm_head.weight"
-_EMBEDDING_COPIES = ("encoder.embed_tokens.weight", "decoder.embed_tokens.weight")
 ADAPTER = "adapter_config.json"
 _ADAPTER_FILES = ("adapter_model.safetensors", "adapter_model.bin", ADAPTER)
 # Files of AutoGPTQ and AutoAWQ beside config.json; names of arrays that hold scales or codes.
@@ -44,43 +50,8 @@ _QUANTISED_NAME = re.compile(
     r"quant_state\..*|weight\.(absmax|quant_map|quant_state.*))$"
 )
 _log = logging.getLogger(__name__)
-# transformers has it, and does not use it either.
-_UNUSED = "decoder.block.0.layer.1.EncDecAttention.relative_attention_bias.weight"
-
-# Parts of a layer in order: (our module, our norm before it, their module).
-_MLP = ("mlp", "pre_mlp_layer_norm", "DenseReluDense")
-_PARTS = {
-    "encoder": [("attention", "pre_attention_layer_norm", "SelfAttention"), _MLP],
-    "decoder": [
-        ("self_attention", "pre_self_attention_layer_norm", "SelfAttention"),
-        ("encoder_decoder_attention", "pre_cross_attention_layer_norm", "EncDecAttention"),
-        _MLP,
-    ],
-}
-_ATTENTION_KERNELS = {"query": "q", "key": "k", "value": "v", "out": "o"}
-_MLP_KERNELS = {name: name for name in ("wi", "wi_0", "wi_1", "wo")}
-
-
-def _rules() -> list[Rule]:
-    rules = [
-        Rule("token_embedder/embedding", EMBEDDING),
-        Rule("decoder/logits_dense/kernel", HEAD, "transposed"),
-    ]
-    for stack, parts in _PARTS.items():
-        for number, (ours, norm, theirs) in enumerate(parts):
-            layer, block = f"{stack}/layers_{{i}}", f"{stack}.block.{{i}}.layer.{number}"
-            rules.append(Rule(f"{layer}/{norm}/scale", f"{block}.layer_norm.weight"))
-            kernels = _MLP_KERNELS if ours == "mlp" else _ATTENTION_KERNELS
-            for name, their_name in kernels.items():
-                weight = f"{block}.{theirs}.{their_name}.weight"
-                rules.append(Rule(f"{layer}/{ours}/{name}/kernel", weight, "transposed"))
-        bias = f"{stack}.block.0.layer.0.SelfAttention.relative_attention_bias.weight"
-        rules.append(Rule(f"{stack}/relpos_bias/rel_embedding", bias, "transposed"))
-        rules.append(Rule(f"{stack}/{stack}_norm/scale", f"{stack}.final_layer_norm.weight"))
-    return rules
-
-
-RULES = _rules()
+# Classes of PEFT by the task of an adapter.
+_PEFT_CLASSES = {"CAUSAL_LM": "AutoPeftModelForCausalLM"}
 
 
 def open_checkpoint(folder: pathlib.Path) -> Checkpoint:
@@ -91,28 +62,35 @@ def open_checkpoint(folder: pathlib.Path) -> Checkpoint:
     adapter = _adapter(folder)
     config_path = file_inside(folder, CONFIG)
     config = read_json(config_path)
-    huggingface_config.check_config(config, str(config_path))
-    theirs, wrapper = _without_wrapper(_read_arrays(folder))
+    family, settings = open_config(config, str(config_path))
+    model = family.read(settings, str(config_path))
+    theirs, wrapper = _without_wrapper(_read_arrays(folder, family), family)
     quantised = [name for name in _QUANTISED_FILES if (folder / name).exists()]
     quantised += [name for name in theirs if _QUANTISED_NAME.search(name)]
     if quantised:
         raise UserError(
-            f"{folder} holds quantised weights ({quantised[0]}), which are not read. "
-            f"{huggingface_config.USE_ORIGINAL}"
+            f"{folder} holds quantised weights ({quantised[0]}), which are not read. {USE_ORIGINAL}"
         )
-    scaled = huggingface_config.is_scaled(config)
-    copies = _drop_copies(folder, theirs, scaled)
-    unused = theirs.pop(_UNUSED, None)
     notes = [adapter] if adapter else []
     if wrapper:
         notes.append(f"the name of every array begins with {wrapper!r}: read without it")
+    ignored = {
+        name: reason
+        for pattern, reason in family.ignored.items()
+        for name in theirs
+        if re.fullmatch(pattern, name)
+    }
+    for reason, count in collections.Counter(ignored.values()).items():
+        notes.append(f"arrays that are not used: {count:,} {reason}")
+    theirs = {name: array for name, array in theirs.items() if name not in ignored}
+    copies = _drop_copies(folder, theirs, family, model.tied_output)
     if config.get("task_specific_params") and not (folder / GENERATION).exists():
         notes.append("task_specific_params are not used, as transformers' generate does not")
-    if not scaled and HEAD not in theirs and EMBEDDING in theirs:
-        theirs[HEAD] = theirs[EMBEDDING]
+    headless = family.embedding in theirs and family.head not in theirs
+    if family.copies_head and headless and not model.tied_output:
+        theirs[family.head] = theirs[family.embedding]
         notes.append("the output kernel is the embedding without T5 1.0's scaling: kept separately")
-    model = huggingface_config.model_of_config(config, str(config_path), tied=scaled)
-    arrays, names, unknown = translate(theirs, RULES)
+    arrays, names, unknown = translate(theirs, family.rules)
     vocabulary = vocabulary_of(folder)
     if vocabulary is not None:
         tokenizer = load_vocabulary(vocabulary)
@@ -122,18 +100,15 @@ def open_checkpoint(folder: pathlib.Path) -> Checkpoint:
                 f"the vocabulary has {size:,} ids, the embedding {model.vocab_size:,} rows: rows "
                 f"from {size:,} on are padding, which no text uses"
             )
-    elif (folder / FAST).exists():
-        notes.append(f"without a vocabulary: {why_unread(folder)}")
     return Checkpoint(
         kind=KIND,
         place=str(folder),
         arrays=arrays,
         names=names,
         model=model,
-        known_fields=frozenset((*COMPUTED_FIELDS, *huggingface_config.FIELDS.values())),
         unknown=unknown,
         copies=copies,
-        ignored={} if unused is None else {_UNUSED: "transformers does not use it either"},
+        ignored=ignored,
         vocabulary=vocabulary,
         notes=tuple(notes),
     )
@@ -148,13 +123,14 @@ def _adapter(folder: pathlib.Path) -> str | None:
     if (folder / ADAPTER).exists():
         settings = read_json(file_inside(folder, ADAPTER))
     kind = str(settings.get("peft_type") or "PEFT")[:40]
+    peft_class = _PEFT_CLASSES.get(str(settings.get("task_type")), "AutoPeftModelForSeq2SeqLM")
     note = (
         f"{files[0]} is an adapter ({kind}), which is not applied. Merged weights are needed, made "
         "where peft is installed:"
     )
     text = (
         f"{note}\n"
-        f'  python -c "from peft import AutoPeftModelForSeq2SeqLM as M; '
+        f'  python -c "from peft import {peft_class} as M; '
         f"M.from_pretrained('{folder}').merge_and_unload().save_pretrained('{folder}-merged')\"\n"
         "and the tokenizer's files copied over."
     )
@@ -173,8 +149,19 @@ def _warn_once(text: str) -> None:
     _log.warning("%s", text)
 
 
-def _read_arrays(folder: pathlib.Path) -> dict[str, LazyArray]:
-    """All arrays of a folder under its names."""
+def _read_arrays(folder: pathlib.Path, family: Family) -> dict[str, LazyArray]:
+    """All arrays of a folder under its names, beginnings as in `family.rules`."""
+    found = _read_files(folder, family)
+    renamed = {}
+    for name in found:
+        old = next((old for old in family.renamed if name.startswith(old)), "")
+        renamed[name] = family.renamed[old] + name.removeprefix(old) if old else name
+    if len(set(renamed.values())) < len(found):
+        raise UserError(f"{folder} has arrays twice, under names of two versions.")
+    return {renamed[name]: array for name, array in found.items()}
+
+
+def _read_files(folder: pathlib.Path, family: Family) -> dict[str, LazyArray]:
     if (folder / INDEX).exists() or (folder / INDEX).is_symlink():
         return _read_shards(folder)
     if (folder / SINGLE).exists() or (folder / SINGLE).is_symlink():
@@ -183,21 +170,23 @@ def _read_arrays(folder: pathlib.Path) -> dict[str, LazyArray]:
         raise UserError(
             f"{folder} holds its weights as pickle (*.bin), which is not read because it can run "
             "code. Convert it where transformers is installed:\n"
-            f'  python -c "from transformers import T5ForConditionalGeneration as M; '
+            f'  python -c "from transformers import {family.architecture} as M; '
             f"M.from_pretrained('{folder}').save_pretrained('{folder}-safetensors')\"\n"
-            "and copy spiece.model and the tokenizer's JSON files over. Many repositories also "
+            "and copy the tokenizer's files over. Many repositories also "
             "offer model.safetensors."
         )
     raise UserError(f"{folder} has neither {SINGLE} nor {INDEX}; download the weights too.")
 
 
-def _without_wrapper(theirs: dict[str, LazyArray]) -> tuple[dict[str, LazyArray], str]:
+def _without_wrapper(
+    theirs: dict[str, LazyArray], family: Family
+) -> tuple[dict[str, LazyArray], str]:
     """(arrays under the model's own names, the prefix of a wrapper that all names had, or "").
 
     'module.' is DistributedDataParallel's, '_orig_mod.' torch.compile's, 'model.' Lightning's; they
     may be nested.
     """
-    known = (EMBEDDING, *_EMBEDDING_COPIES)
+    known = (family.embedding, *family.embedding_copies)
     wrappers = [n.removesuffix(e) for e in known for n in theirs if n.endswith(f".{e}")]
     if any(name in theirs for name in known) or not wrappers:
         return theirs, ""
@@ -231,41 +220,48 @@ def _read_shards(folder: pathlib.Path) -> dict[str, LazyArray]:
 
 
 def _drop_copies(
-    folder: pathlib.Path, theirs: dict[str, LazyArray], scaled: bool
+    folder: pathlib.Path, theirs: dict[str, LazyArray], family: Family, tied: bool
 ) -> dict[str, str]:
     """Removes further names of the embedding from `theirs`; returns name -> reason."""
-    copies = [name for name in _EMBEDDING_COPIES if name in theirs]
-    if EMBEDDING not in theirs and copies:
-        theirs[EMBEDDING] = theirs.pop(copies.pop(0))
-    if EMBEDDING not in theirs:
+    embedding = family.embedding
+    copies = [name for name in family.embedding_copies if name in theirs]
+    if embedding not in theirs and copies:
+        theirs[embedding] = theirs.pop(copies.pop(0))
+    if embedding not in theirs:
         return {}
-    if scaled and HEAD in theirs:
-        copies.append(HEAD)
+    if tied and family.head in theirs:
+        copies.append(family.head)
     for name in copies:
-        if not same_values(theirs.pop(name), theirs[EMBEDDING]):
+        if not same_values(theirs.pop(name), theirs[embedding]):
             raise UserError(
-                f"{folder}: {name} differs from {EMBEDDING}, but the configuration says that they "
+                f"{folder}: {name} differs from {embedding}, but the configuration says that they "
                 "are one (tie_word_embeddings); it may belong to another checkpoint."
             )
-    return dict.fromkeys(copies, f"equal to {EMBEDDING}")
+    return dict.fromkeys(copies, f"equal to {embedding}")
 
 
 def write_checkpoint(
     target: pathlib.Path,
     arrays: Mapping[str, LazyArray],
-    model: ModelConfig,
+    model: AnyConfig,
     dtype: np.dtype,
     *,
     carried: Mapping[str, pathlib.Path] | None = None,
     vocabulary: str | None = None,
     shard_bytes: int = SHARD_BYTES,
-) -> None:
+) -> tuple[str, ...]:
     """Writes a folder that `transformers` loads, atomically; `arrays` are under our names.
+
+    Returns notes for the user on what the folder lacks or computes otherwise.
 
     `carried` are tokenizer and settings files, see `carried_files`; if it has no tokenizer, the
     `vocabulary` gives one. No file exceeds `shard_bytes`, except for a single larger array.
     """
-    rules = {rule.ours: rule for rule in RULES}
+    files = dict(carried or {})
+    earlier = files.pop(CONFIG, None)
+    config = config_of_model(model, dtype, None if earlier is None else read_json(earlier))
+    family = FAMILIES[config["model_type"]]
+    rules = {rule.ours: rule for rule in family.rules}
     theirs: dict[str, LazyArray] = {}
     for path, array in arrays.items():
         layer = re.search(r"layers_(\d+)", path)
@@ -273,22 +269,31 @@ def write_checkpoint(
         name = rule.theirs.replace("{i}", layer[1]) if layer else rule.theirs
         theirs[name] = transposed(array) if rule.view else array
     theirs = dict(sorted(theirs.items()))
+    if vocabulary is not None:
+        ids = _token_ids(vocabulary)
+        config |= {name: value for name, value in ids.items() if config.get(name, 0) is None}
     size = sum(array.size for array in theirs.values()) * dtype.itemsize
     with new_folder(target, size) as folder:
         _write_arrays(folder, theirs, dtype, shard_bytes, size)
-        files = dict(carried or {})
-        earlier = files.pop(CONFIG, None)
         copy_files(files, folder)
-        if not files.keys() & {PIECES, SETTINGS, FAST}:
+        if not files.keys() & {PIECES, MODEL, SETTINGS, FAST}:
             for name, content in tokenizer_files(vocabulary).items():
                 (folder / name).write_bytes(content)
-        old_config = None if earlier is None else read_json(earlier)
-        config = huggingface_config.config_of_model(model, dtype, old_config)
         (folder / CONFIG).write_bytes(json_bytes(config))
         if GENERATION not in files:
-            ids = ("decoder_start_token_id", "eos_token_id", "pad_token_id")
-            settings = {name: config[name] for name in ids} | settings_of_config(config)
+            known = {name: config[name] for name in _IDS if config.get(name) is not None}
+            settings = known | settings_of_config(config)
             (folder / GENERATION).write_bytes(json_bytes({"_from_model_config": True} | settings))
+    is_prefix_lm = getattr(model, "prefix_lm", False)
+    prefix_note = "the model is a prefix-LM; transformers computes causal attention, other logits"
+    return tuple(filter(None, (family.lacks, prefix_note if is_prefix_lm else "")))
+
+
+def _token_ids(vocabulary: str) -> dict[str, int | None]:
+    """Special tokens of a vocabulary's specification, as config.json names them."""
+    loaded = load_vocabulary(vocabulary)
+    start = next(iter(loaded.start_ids), None)
+    return dict(zip(_IDS, (start, loaded.eos_id, loaded.pad_id)))
 
 
 def _write_arrays(

@@ -20,6 +20,7 @@ from instruct.checkpoints import checkpoint_files, native
 from instruct.checkpoints.arrays import LazyArray, fingerprint
 from instruct.checkpoints.checkpoint_files import PARAMS, read_document, read_item, step_of
 from instruct.checkpoints.detect import KINDS, detect, open_checkpoint, t5x_steps
+from instruct.checkpoints.model_fields import record_of
 from instruct.checkpoints.tokenizers import vocabulary_of
 from instruct.checkpoints.trained_run import TrainedRun
 from instruct.checkpoints.weights import FRESH, compare_models, fit
@@ -27,7 +28,7 @@ from instruct.distributed import num_processes
 from instruct.errors import UserError
 from instruct.files import absolute_path
 from instruct.mesh import tree_paths
-from instruct.models.config import ModelConfig
+from instruct.models.model import AnyConfig
 
 _STACKED = "/layers/"
 
@@ -57,7 +58,7 @@ def load_params(path: str | os.PathLike[str], abstract_params: Any, step: int | 
 def load_initial(
     path: str,
     abstract_params: Any,
-    model: ModelConfig,
+    model: AnyConfig,
     *,
     mapping: Sequence[tuple[str, str | None]] = (),
     init_fn: Callable[[], Any] | None = None,
@@ -81,7 +82,7 @@ def load_initial(
         return load_params(checkpoint.place, abstract_params)
     opened = open_checkpoint(checkpoint.place)
     if checkpoint.kind != native.KIND:
-        compare_models(opened, model, "ModelConfig", in_part=bool(mapping))
+        compare_models(opened, model, type(model).__name__, in_part=bool(mapping))
     arrays, report = fit(opened, _flat_shapes(abstract_params), "the model", mapping)
     report.check(allow_left_over=bool(mapping))
     for line in report.table() if mapping else (report.table()[0], *report.notes):
@@ -248,7 +249,7 @@ def trained_run(folder: pathlib.Path, source: str | os.PathLike[str], entry: str
     opened = open_checkpoint(checkpoint.place)
     known: dict[str, Any] = {}
     if opened.model is not None:
-        known["model"] = dataclasses.asdict(opened.model)
+        known["model"] = record_of(opened.model)
     if opened.vocabulary is not None:
         known["vocabulary"] = opened.vocabulary
     return dataclasses.replace(run, info=known | dict(run.info))

@@ -30,13 +30,14 @@ from instruct.checkpoints.checkpoint_files import (
 )
 from instruct.checkpoints.folders import json_bytes, new_folder, read_json
 from instruct.checkpoints.huggingface import copy_files
+from instruct.checkpoints.model_fields import record_of, recorded_model
 from instruct.checkpoints.stores import ArrayWriter, Store, chunk_shape, open_arrays, refuse_links
 from instruct.checkpoints.tokenizers import vocabulary_of
-from instruct.checkpoints.trained_run import SPEED_ONLY, recorded_model
-from instruct.checkpoints.weights import COMPUTED_FIELDS, Checkpoint
+from instruct.checkpoints.trained_run import SPEED_ONLY
+from instruct.checkpoints.weights import Checkpoint
 from instruct.errors import UserError
 from instruct.json_text import sealed
-from instruct.models.config import SIZES, ModelConfig
+from instruct.models.model import AnyConfig
 
 KIND = "instruct"
 RUN_FILE = "run.json"
@@ -73,7 +74,6 @@ def open_checkpoint(folder: pathlib.Path, slots: bool = False) -> Checkpoint:
         arrays=arrays,
         names={path: path for path in arrays},
         model=recorded_model(model, run) if isinstance(model, Mapping) else None,
-        known_fields=frozenset((*COMPUTED_FIELDS, *SIZES, "relpos_buckets")),
         slots=state,
         step=step,
         vocabulary=vocabulary if isinstance(vocabulary, str) else None,
@@ -173,7 +173,7 @@ def open_orbax(store: Store) -> dict[str, LazyArray]:
 def write_checkpoint(
     target: pathlib.Path,
     arrays: Mapping[str, LazyArray],
-    model: ModelConfig,
+    model: AnyConfig,
     *,
     info: Mapping[str, Any],
     slots: Mapping[str, LazyArray] | None = None,
@@ -202,7 +202,7 @@ def write_checkpoint(
         (checkpoint / INPUT).mkdir()
         (checkpoint / INPUT / JSON_FILE).write_text(json.dumps(sealed(document)), encoding="utf-8")
         described = {"num_params": model.num_params(), "step": step}
-        described |= {"model": dataclasses.asdict(model)}
+        described |= {"model": record_of(model)}
         (folder / RUN_FILE).write_bytes(json_bytes(dict(info) | described))
         if carried:
             (folder / CARRIED).mkdir()

@@ -21,12 +21,12 @@ from flax import serialization
 
 from instruct.checkpoints.arrays import BFLOAT16, LazyArray, held, layer_of, same_values
 from instruct.checkpoints.checkpoint_files import step_of
-from instruct.checkpoints.huggingface import RULES as PARAMETER_RULES
 from instruct.checkpoints.native import open_orbax
 from instruct.checkpoints.stores import Store, damaged, open_arrays, refuse_links
+from instruct.checkpoints.t5_family import RULES as PARAMETER_RULES
 from instruct.checkpoints.weights import Checkpoint, Rule, translate
 from instruct.errors import UserError
-from instruct.models.config import SIZES, ModelConfig
+from instruct.models.config import ModelConfig
 
 KIND = "t5x"
 INDEX = "checkpoint"
@@ -66,9 +66,10 @@ def open_checkpoint(source: str | Store, slots: bool = False) -> Checkpoint:
         notes += _share_bias(theirs, place)
     rules = stacked or [Rule(rule.ours, rule.ours) for rule in PARAMETER_RULES]
     arrays, names, unknown = translate(theirs, rules)
-    model, known = _model_of_arrays(arrays)
+    model = _model_of_arrays(arrays)
+    gated = model is not None and model.gated
     if model is not None:
-        assumed = "GELU in the gate, " if model.gated else ""
+        assumed = "GELU in the gate, " if gated else ""
         assumed += f"epsilon {model.norm_epsilon}, farthest position {model.relpos_max_distance}"
         notes.append(f"a T5X checkpoint does not record everything; assumed are {assumed}")
     return Checkpoint(
@@ -77,7 +78,9 @@ def open_checkpoint(source: str | Store, slots: bool = False) -> Checkpoint:
         arrays=arrays,
         names={ours: places.get(name, name) for ours, name in names.items()},
         model=model,
-        known_fields=known,
+        assumed_fields=frozenset(
+            {"norm_epsilon", "relpos_max_distance", *(["activations"] if gated else [])}
+        ),
         unknown=unknown,
         slots=_used_slots(_below(leaves, SLOTS), place) if slots else {},
         step=_recorded_step(leaves[STEP]) if STEP in leaves else step_of(place),
@@ -245,10 +248,8 @@ def _share_bias(theirs: dict[str, LazyArray], place: str) -> list[str]:
     return notes
 
 
-def _model_of_arrays(
-    arrays: Mapping[str, LazyArray],
-) -> tuple[ModelConfig | None, frozenset[str]]:
-    """(the architecture that shapes show, the fields that they determine); (None, none) if few."""
+def _model_of_arrays(arrays: Mapping[str, LazyArray]) -> ModelConfig | None:
+    """The architecture that shapes show; None if they do not show one."""
     try:
         vocab_size, d_model = arrays["token_embedder/embedding"].shape
         num_heads, buckets = arrays["encoder/relpos_bias/rel_embedding"].shape
@@ -259,7 +260,7 @@ def _model_of_arrays(
             + max(int(m[1]) for p in arrays if (m := re.match(rf"{stack}/layers_(\d+)", p)))
             for stack in _STACKS
         }
-        model = ModelConfig(
+        return ModelConfig(
             vocab_size=vocab_size,
             d_model=d_model,
             num_heads=num_heads,
@@ -272,6 +273,4 @@ def _model_of_arrays(
             relpos_buckets=buckets,
         )
     except (KeyError, ValueError, ZeroDivisionError, UserError):
-        return None, frozenset()
-    known = {*SIZES, "tied_output", "relpos_buckets"} | (set() if gated else {"activations"})
-    return model, frozenset(known)
+        return None

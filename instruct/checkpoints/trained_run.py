@@ -5,9 +5,10 @@ import pathlib
 from collections.abc import Mapping
 from typing import Any
 
+from instruct.checkpoints.model_fields import recorded_model
 from instruct.errors import UserError
 from instruct.lineage import read_lineage, read_object
-from instruct.models.config import ModelConfig
+from instruct.models.model import AnyConfig
 
 # Fields that affect speed but no result; they may change on resume.
 SPEED_ONLY = frozenset(
@@ -20,15 +21,6 @@ SPEED_ONLY = frozenset(
         "loss.chunk_logits",
     }
 )
-
-
-def recorded_model(fields: Mapping[str, Any], path: pathlib.Path) -> ModelConfig:
-    """The architecture that run.json at `path` records; raises UserError if it is impossible."""
-    names = ModelConfig.__dataclass_fields__
-    try:
-        return ModelConfig(**{name: fields[name] for name in names if name in fields})
-    except UserError as error:
-        raise UserError(f"{path} describes an impossible model: {error}") from error
 
 
 @dataclasses.dataclass(frozen=True)
@@ -84,13 +76,13 @@ class TrainedRun:
             raise self._lacks("how long inputs and targets were in training", fix)
         return lengths
 
-    def model(self) -> ModelConfig:
+    def model(self) -> AnyConfig:
         """The architecture."""
         fields = self.info.get("model")
         if not isinstance(fields, Mapping):
             fix = (
                 f"add the gin file of its size and --gin_bindings='{self.entry}.model = "
-                "@config.ModelConfig()'"
+                "@config.ModelConfig()' (or @decoder_config.DecoderConfig())"
             )
             raise self._lacks("what its model looks like", fix)
         return recorded_model(fields, self.folder / "run.json")

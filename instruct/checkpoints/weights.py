@@ -12,26 +12,21 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 
 from instruct.checkpoints.arrays import LazyArray, joined, layer_of, transposed, with_rows
+from instruct.checkpoints.model_fields import differences, flat_fields
 from instruct.errors import UserError
 from instruct.mesh import tree_paths
-from instruct.models.config import SIZES, ModelConfig
-from instruct.models.encoder_decoder import EncoderDecoder
 from instruct.models.layout import unstack_layers
+from instruct.models.model import AnyConfig, make_model
 
 USED, COPY, IGNORED = "used", "copy", "ignored"
 MISSING, LEFT_OVER, SHAPE, FRESH = "missing", "left over", "shape differs", "fresh"
 _PROBLEMS = (MISSING, LEFT_OVER, SHAPE)
 # Bounds on what files may claim, far above any model.
-_MOST_LAYERS, _LARGEST_SIZE = 4096, 1 << 26
+MOST_LAYERS, _LARGEST_SIZE = 4096, 1 << 26
 # A layer's number has one spelling: with '01' beside '1', one of the two would be lost unnoticed.
 _NUMBER = "(0|[1-9][0-9]*)"
 # The axis of the vocabulary's ids.
 VOCABULARY_AXES = {"token_embedder/embedding": 0, "decoder/logits_dense/kernel": 1}
-# Fields that change what a model computes and that shapes alone do not determine.
-COMPUTED_FIELDS = (
-    *("activations", "tied_output", "num_heads"),
-    *("relpos_max_distance", "norm_epsilon"),
-)
 # How one of their arrays becomes ours; the second argument is the layer's number.
 VIEWS: Mapping[str, Callable[[LazyArray, int], LazyArray]] = {
     "": lambda array, layer: array,
@@ -62,8 +57,8 @@ class Checkpoint:
     place: str  # path or address
     arrays: dict[str, LazyArray]  # parameters under our names, layers separate
     names: dict[str, str]  # our name -> name in the checkpoint
-    model: ModelConfig | None = None  # architecture as far as it is recorded
-    known_fields: frozenset[str] = frozenset()  # fields of `model` that are not assumed
+    model: AnyConfig | None = None  # architecture as far as it is recorded
+    assumed_fields: frozenset[str] = frozenset()  # fields of `model` that are not recorded
     # Arrays whose names match no rule.
     unknown: dict[str, LazyArray] = dataclasses.field(default_factory=dict)
     # Names in the checkpoint that are not needed -> reason.
@@ -158,7 +153,7 @@ class KeyReport:
 
 
 def _starred(name: str) -> str:
-    return re.sub(r"(layers_|block\.)\d+", r"\1*", name)
+    return re.sub(r"(layers[_.]|block\.)\d+", r"\1*", name)
 
 
 def translate(
@@ -179,7 +174,7 @@ def translate(
                 numbers = [int(match[1])]
             elif "{i}" in rule.ours:
                 depth = array.shape[1] if len(array.shape) > 1 else 0
-                if depth > _MOST_LAYERS:
+                if depth > MOST_LAYERS:
                     raise UserError(f"{array.place} claims {depth:,} layers; it is damaged.")
                 numbers = range(depth)
             for number in numbers:
@@ -196,20 +191,20 @@ def translate(
 
 
 @functools.lru_cache(maxsize=16)
-def model_shapes(model: ModelConfig) -> Mapping[str, tuple[int, ...]]:
+def model_shapes(model: AnyConfig) -> Mapping[str, tuple[int, ...]]:
     """Our name -> shape of every parameter, layers separate; allocates nothing.
 
     Raises UserError for sizes beyond any model, from a damaged or malicious configuration.
     """
-    for name in (*SIZES, "relpos_buckets"):
-        most = _MOST_LAYERS if name.endswith("layers") else _LARGEST_SIZE
-        if getattr(model, name) > most:
+    for name, value in flat_fields(model).items():
+        most = MOST_LAYERS if name.endswith("layers") else _LARGEST_SIZE
+        if type(value) is int and value > most:
             raise UserError(
-                f"{name} = {getattr(model, name):,} is beyond any model (at most {most:,}); the "
-                "configuration is damaged."
+                f"{name} = {value:,} is beyond any model (at most {most:,}); the configuration is "
+                "damaged."
             )
     # The stacked program is as long as one layer, so this takes no time for deep models.
-    stacked = EncoderDecoder(dataclasses.replace(model, scan_layers=True)).abstract_params()
+    stacked = make_model(dataclasses.replace(model, scan_layers=True)).abstract_params()
     return {path: tuple(leaf.shape) for path, leaf in tree_paths(unstack_layers(stacked))}
 
 
@@ -296,13 +291,13 @@ def _shape_note(path: str, shape: tuple[int, ...], their_shape: tuple[int, ...])
         if all(shape[i] == their_shape[i] for i in others if i != axis):
             return (
                 f"{their_shape[axis]:,} rows of vocabulary there, {shape[axis]:,} in the model; "
-                f"set ModelConfig.vocab_size = {their_shape[axis]}"
+                f"set vocab_size = {their_shape[axis]}"
             )
     return "transposed" if shape == their_shape[::-1] else ""
 
 
 def compare_models(
-    checkpoint: Checkpoint, wanted: ModelConfig, name: str, in_part: bool = False
+    checkpoint: Checkpoint, wanted: AnyConfig, name: str, in_part: bool = False
 ) -> None:
     """Raises UserError where the checkpoint records another model than `wanted` (called `name`).
 
@@ -310,15 +305,13 @@ def compare_models(
     """
     if checkpoint.model is None:
         return
-    differing = [
-        f"{field} is {getattr(checkpoint.model, field)!r} there, {getattr(wanted, field)!r} in "
-        f"{name}"
-        for field in sorted(checkpoint.known_fields)
-        if not (in_part and field in (*SIZES, "tied_output", "relpos_buckets"))
-        and getattr(checkpoint.model, field) != getattr(wanted, field)
-    ]
-    if differing:
+    assumed = {field: getattr(wanted, field) for field in checkpoint.assumed_fields}
+    found = checkpoint.model
+    if type(found) is type(wanted):
+        found = dataclasses.replace(found, **assumed)
+    if differing := differences(found, wanted, name, shapes=not in_part):
         raise UserError(
             f"{checkpoint.kind} checkpoint {checkpoint.place} is another model: "
-            f"{'; '.join(differing)}. Set ModelConfig so, or use the gin file of that model."
+            f"{'; '.join(differing)}. Set {type(wanted).__name__} so, or use the gin file of that "
+            "model."
         )

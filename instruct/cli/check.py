@@ -23,13 +23,17 @@ from instruct.cli.show_tables import mixture_table, number_table, wide_console
 from instruct.data import registry
 from instruct.data.config import AUTO_VOCABULARY, DataConfig
 from instruct.data.feed.leaves import check_split
+from instruct.data.feed.spelling import ALL, mixture_spelling, spelling_lines
 from instruct.data.mixture_shares import MixtureView
+from instruct.data.spec import Resolved
 from instruct.data.stores.left_out import left_out_path, tasks_left_out
 from instruct.data.vocab import check_embedding_rows, load_vocabulary
 from instruct.errors import UserError
-from instruct.models.config import ModelConfig
-from instruct.models.encoder_decoder import EncoderDecoder
-from instruct.train.program import abstract_batch, training_step
+from instruct.eval.decoding.batching import BatchConfig
+from instruct.eval.decoding.decode import DecodeConfig
+from instruct.eval.programs import cache_bytes
+from instruct.models.model import AnyConfig, make_model
+from instruct.train.program import training_step
 from instruct.workspace import Workspace
 
 _GIB = 1 << 30
@@ -61,16 +65,12 @@ def run(flags: argparse.Namespace) -> int:
     console.rule("configuration")
     console.print(gin_config.operative_text().strip(), markup=False)
     console.rule("model")
-    console.print(
-        f"{model.num_params():,} parameters: {model.num_encoder_layers} + "
-        f"{model.num_decoder_layers} layers, d_model {model.d_model}, {model.num_heads} heads x "
-        f"{model.head_dim}, d_ff {model.d_ff}, vocabulary {model.vocab_size}, "
-        f"{model.activations}, {'tied' if model.tied_output else 'untied'} output"
-    )
+    console.print(f"{model.num_params():,} parameters: {model.describe()}")
     num_devices = machine.num_chips if machine else None
     mesh = meshes.abstract_mesh(mesh_config(flags, train), num_devices)
     _print_sharding(console, model, mesh)
     _print_step(console, model, mesh, train)
+    _print_cache(console, model, train, entries[gin_config.EVALUATE])
     data = train.get("data")
     if data is not None:
         data = registry.with_vocabulary(workspace, data) if _is_set(data.mixture) else data
@@ -82,10 +82,9 @@ def run(flags: argparse.Namespace) -> int:
     return 0 if fits else 1
 
 
-def model_of(entries: Mapping[str, Any]) -> ModelConfig:
+def model_of(entries: Mapping[str, Any]) -> AnyConfig:
     """The model of gin's entries, bound alone or by `train`."""
-    fields = entries[gin_config.MODEL]
-    model = entries[gin_config.TRAIN].get("model") or (ModelConfig(**fields) if fields else None)
+    model = settings.bound_model(entries)
     if model is None:
         raise UserError("nothing to check: add --gin_file=gin/models/SIZE.gin or a recipe.")
     return model
@@ -102,11 +101,11 @@ def _is_set(value: str) -> bool:
     return not (value.startswith("<") and value.endswith(" is not set>"))
 
 
-def _print_sharding(console: Console, model: ModelConfig, mesh: Any) -> None:
+def _print_sharding(console: Console, model: AnyConfig, mesh: Any) -> None:
     sizes = " x ".join(f"{name} {size}" for name, size in mesh.shape.items())
     texts = ("parameter", "shape", "axes", "split over")
     table = number_table(f"mesh: {sizes}", texts, ("copies", "MiB a device"))
-    rows = meshes.sharding_report(mesh, EncoderDecoder(model).abstract_params())
+    rows = meshes.sharding_report(mesh, make_model(model).abstract_params())
     for row in rows:
         shape = "x".join(str(size) for size in row.shape)
         times = f"{row.count} x " if row.count > 1 else ""
@@ -138,7 +137,7 @@ def state_bytes(state: TrainState) -> dict[str, int]:
     return {"parameters": parameters, "gradients": parameters, "optimiser": optimiser}
 
 
-def _print_step(console: Console, model: ModelConfig, mesh: Any, train: dict[str, Any]) -> None:
+def _print_step(console: Console, model: AnyConfig, mesh: Any, train: dict[str, Any]) -> None:
     """Traces one update at its true size; prints FLOPs and bytes per device."""
     console.rule("one training step")
     step = training_step(model, mesh, train, DEFAULT_SHAPE)
@@ -148,7 +147,7 @@ def _print_step(console: Console, model: ModelConfig, mesh: Any, train: dict[str
         f"batch of {rows} rows of {inputs} + {targets} tokens: {flops:.3e} FLOPs, "
         f"{flops / mesh.size:.3e} a device (matrix products, forward and backward, no remat)"
     )
-    batch = abstract_batch(mesh, rows, step.lengths)
+    batch = step.batch
     parts = state_bytes(step.abstract) | {
         "batch": sum(4 * math.prod(x.sharding.shard_shape(x.shape)) for x in batch.values())
     }
@@ -163,11 +162,28 @@ def _print_step(console: Console, model: ModelConfig, mesh: Any, train: dict[str
     console.print(f"one abstract update traced in {time.perf_counter() - started:.1f} s")
 
 
+def _print_cache(
+    console: Console, model: AnyConfig, train: Mapping[str, Any], evaluation: Mapping[str, Any]
+) -> None:
+    """Prints the bytes of what decoding keeps of prompts and answers."""
+    data = train.get("data")
+    inputs, targets = data.lengths if data else DEFAULT_SHAPE[1]
+    decode = evaluation.get("decode") or DecodeConfig(max_decode_steps=targets)
+    slots = (evaluation.get("batching") or BatchConfig()).batch_size
+    network = make_model(model)
+    sizes = cache_bytes(network, network.abstract_params(), decode, slots, inputs)
+    listed = ", ".join(f"{name} {size / _GIB:.3f}" for name, size in sizes.items())
+    console.print(
+        f"decoding ({decode.describe()}), {slots} slots, prompts of {inputs} tokens: cache of "
+        f"{listed} GiB in all, split over rows and heads"
+    )
+
+
 def _print_mixture(
     workspace: Workspace,
     console: Console,
     data: DataConfig,
-    model: ModelConfig,
+    model: AnyConfig,
     rows: int,
     warnings: list[str],
 ) -> None:
@@ -207,6 +223,30 @@ def _print_mixture(
             f"{len(missing)} of {len(resolved.leaves)} leaves have no prepared records yet, such "
             f"as {missing[0]}; `train` prepares them, or `run.py prepare --mixture={data.mixture}`."
         )
+    if readable and not missing:
+        _print_spelling(workspace, console, data, resolved, warnings)
     if readable and not missing and rows:
         few = dataclasses.replace(data, batch_size=rows, workers=0)
         show.print_packed_rows(workspace, console, few, resolved)
+
+
+def _print_spelling(
+    workspace: Workspace,
+    console: Console,
+    data: DataConfig,
+    resolved: Resolved,
+    warnings: list[str],
+) -> None:
+    """Prints what the vocabulary cannot spell, by task."""
+    try:
+        spelled = mixture_spelling(workspace, data, resolved)
+    except UserError as error:  # an empty or damaged store
+        warnings.append(str(error))
+        return
+    for line in spelling_lines(spelled):
+        console.print(line, markup=False, highlight=False, soft_wrap=True)
+    if spelled[ALL].targets:
+        warnings.append(
+            f"vocabulary {data.vocabulary!r} cannot spell {spelled[ALL].targets:.1%} of the "
+            "targets: no model can write them"
+        )

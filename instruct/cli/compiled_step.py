@@ -32,7 +32,7 @@ from instruct.errors import UserError
 from instruct.eval import programs
 from instruct.eval.decoding.batching import BatchConfig, batch_rows, row_multiple
 from instruct.eval.decoding.decode import DecodeConfig
-from instruct.models.encoder_decoder import EncoderDecoder
+from instruct.models.model import make_model
 from instruct.train.program import lower_train_step, training_step
 
 
@@ -116,7 +116,7 @@ def _programs(
     shares = row_multiple(mesh)
 
     def lower_train():
-        lowered = lower_train_step(step.function, step.abstract, mesh, rows, lengths)
+        lowered = lower_train_step(step.function, step.abstract, mesh, step.batch)
         return lowered, {
             "model_flops": model.train_flops(rows, *lengths),
             "rows": rows,
@@ -128,7 +128,7 @@ def _programs(
 
     lowerings = {"train": lower_train}
     if flags.eval:
-        network, evaluation = EncoderDecoder(model), entries[gin_config.EVALUATE]
+        network, evaluation = make_model(model), entries[gin_config.EVALUATE]
         params = step.abstract.params
         batching = evaluation.get("batching") or BatchConfig()
         size = batch_rows(batching.batch_size, batching.batch_size, shares)

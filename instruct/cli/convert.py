@@ -13,11 +13,13 @@ from instruct import gin_config
 from instruct.checkpoints import convert as conversion
 from instruct.checkpoints import huggingface, native, t5x
 from instruct.checkpoints.detect import KINDS, open_checkpoint
+from instruct.checkpoints.model_fields import record_of
 from instruct.checkpoints.weights import Checkpoint, KeyReport, KeyRow, fit, model_shapes
+from instruct.cli.settings import bound_model
 from instruct.data.vocab import load_vocabulary
 from instruct.errors import UserError, unknown_name
 from instruct.files import any_path
-from instruct.models.config import ModelConfig
+from instruct.models.model import AnyConfig
 
 _T5X_NAME = re.compile(r"checkpoint_\d+")
 
@@ -69,7 +71,7 @@ def run(flags: argparse.Namespace) -> int:
     return 0
 
 
-def _model(flags: argparse.Namespace) -> ModelConfig | None:
+def _model(flags: argparse.Namespace) -> AnyConfig | None:
     """The architecture of --model or gin flags; None without them."""
     files = list(flags.gin_file)
     if flags.model:
@@ -83,11 +85,10 @@ def _model(flags: argparse.Namespace) -> ModelConfig | None:
     if not files and not bindings:
         return None
     gin_config.load(files, bindings)
-    entries = gin_config.entry_arguments(gin_config.ENTRIES)
-    model, fields = entries[gin_config.TRAIN].get("model"), entries[gin_config.MODEL]
-    if model is None and not fields:
+    model = bound_model(gin_config.entry_arguments(gin_config.ENTRIES))
+    if model is None:
         raise UserError(f"{', '.join(files)} configures no model; use a file of gin/models.")
-    return model or ModelConfig(**fields)
+    return model
 
 
 def _map_pair(entry: str) -> tuple[str, str | None]:
@@ -185,7 +186,7 @@ def _describe(flags: argparse.Namespace) -> int:
         print("\n".join(description.lines()))
         return 0
     document = {k: value for k, value in vars(description).items() if k not in ("model", "keys")}
-    document["model"] = dataclasses.asdict(description.model) if description.model else None
+    document["model"] = record_of(description.model) if description.model else None
     document |= _report_fields(description.keys) if description.keys else {}
     print(json.dumps(document, indent=1))
     return 0

@@ -6,10 +6,12 @@ from collections.abc import Mapping
 from typing import Any
 
 from instruct import gin_config
+from instruct.checkpoints.model_fields import CLASSES
 from instruct.cli.environment import workspace_from_environment
 from instruct.data import task_modules
 from instruct.errors import UserError
 from instruct.files import any_folder, local_folder
+from instruct.models.model import AnyConfig
 from instruct.workspace import Workspace
 
 # They register every family of this project; a user's modules are loaded after them.
@@ -80,3 +82,13 @@ def load_with_stand_ins(
     workspace = settings.workspace()
     task_modules.load_modules(settings.modules())
     return workspace, arguments, assumed
+
+
+def bound_model(entries: Mapping[str, Any]) -> AnyConfig | None:
+    """The model of gin's entries, of `train` or of a model file alone; None if none is bound."""
+    if model := entries[gin_config.TRAIN].get("model"):
+        return model
+    bound = {name.rpartition(".")[2]: entries[name] for name in gin_config.MODELS if entries[name]}
+    if len(bound) > 1:
+        raise UserError(f"{' and '.join(bound)} are both bound; include one file of gin/models.")
+    return next((CLASSES[name](**fields) for name, fields in bound.items()), None)

@@ -4,13 +4,16 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Any, Literal
 
-from instruct.data.vocab import load_vocabulary
+from instruct.batch import DECODER_ONLY, ENCODER_DECODER, LAYOUTS, Layout
+from instruct.data.vocab import chat_template, load_vocabulary
 from instruct.errors import UserError
 from instruct.fields import LARGEST, Range, bounded, check_fields, check_value, one_of
+from instruct.prompts.frame import EOS, Frame
 
 PACKINGS = ("best_fit", "next_fit", "none")
 FEEDS = ("records", "seqio")
 PLANS = ("low_discrepancy", "iid")
+LOSSES = ("targets", "all")
 # The vocabulary of the mixture's own tasks; see `registry.with_vocabulary`.
 AUTO_VOCABULARY = "auto"
 
@@ -21,7 +24,7 @@ class DataConfig:
 
     Attributes:
         mixture: a registered mixture, task or one mode of a task.
-        feature_lengths: {"inputs": S, "targets": T}, tokens.
+        feature_lengths: {"inputs": S, "targets": T}, tokens. A row of "decoder_only" has S + T.
         batch_size: rows of a batch over all processes.
         lanes: independent sequences of windows that share the rows of a batch
             (instruct/data/feed/pipeline.py). They divide among the processes, so a run goes on with
@@ -38,6 +41,13 @@ class DataConfig:
         split: the split to train on.
         skip_unavailable: leave out the tasks on the record of `run.py prepare --skip_unavailable`
             (instruct/data/stores/left_out.py); their sub-mixtures keep their shares.
+        layout: of the batches (instruct/batch.py), the model's: "encoder_decoder" or
+            "decoder_only".
+        loss_on: "targets", or "all" tokens of a sequence ("decoder_only").
+        separator: what follows a prompt: "eos" for the end-of-sequence token (T5, Flan-PaLM), else
+            a text such as "\\n\\n".
+        chat_template: whether prompts and answers are turns of the vocabulary's chat template,
+            which replaces separator and end-of-sequence token.
     """
 
     mixture: str
@@ -54,6 +64,10 @@ class DataConfig:
     split: str = "train"
     skip_unavailable: bool = False
     lanes: int = bounded(1, least=1, note=" (LANES)")
+    layout: Literal["encoder_decoder", "decoder_only"] = one_of("encoder_decoder", LAYOUTS)
+    loss_on: Literal["targets", "all"] = one_of("targets", LOSSES)
+    separator: str = EOS
+    chat_template: bool = False
 
     def __post_init__(self) -> None:
         for name in ("mixture", "vocabulary", "split"):
@@ -80,14 +94,72 @@ class DataConfig:
                 "skip_unavailable (SKIP_UNAVAILABLE) needs DataConfig.feed='records': SeqIO's own "
                 "pipeline mixes all registered tasks"
             )
+        if self.loss_on == "all" and self.layout == ENCODER_DECODER.name:
+            raise UserError(
+                "DataConfig.loss_on is 'all', but an encoder-decoder predicts no token of its "
+                "inputs. Use 'targets', or DataConfig.layout='decoder_only'"
+            )
+        framed = self.chat_template or self.separator != EOS
+        if framed and self.feed == "seqio":
+            raise UserError(
+                "DataConfig.separator and chat_template (CHAT_TEMPLATE) need "
+                "DataConfig.feed='records': SeqIO's tasks add the end-of-sequence token"
+            )
+        if self.chat_template and self.separator != EOS:
+            raise UserError(
+                f"DataConfig.separator is {self.separator!r}, but a chat template separates "
+                "prompts and answers itself. Leave it out, or set CHAT_TEMPLATE = False"
+            )
 
     @property
     def lengths(self) -> tuple[int, int]:
         """(S, T)."""
         return self.feature_lengths["inputs"], self.feature_lengths["targets"]
 
+    @property
+    def example_lengths(self) -> tuple[int, int]:
+        """Most tokens of a prompt, its start included, and of an answer.
+
+        Decoder-only prompts get a token more than S, as in SeqIO: a row holds S + T tokens beside
+        the start.
+        """
+        inputs, targets = self.lengths
+        return inputs + (self.batch_layout is DECODER_ONLY), targets
+
+    @property
+    def batch_layout(self) -> Layout:
+        return LAYOUTS[self.layout]
+
+    @property
+    def frame(self) -> Frame:
+        """The frame of prompts and answers.
+
+        An encoder's inputs start with a beginning-of-sequence token, never with padding.
+        """
+        vocabulary = load_vocabulary(self.vocabulary)
+        start = vocabulary.start_ids
+        chat = chat_template(vocabulary) if self.chat_template else None
+        if self.batch_layout is ENCODER_DECODER:
+            start = tuple(token for token in start if token != vocabulary.pad_id)
+        one_sequence = self.batch_layout is DECODER_ONLY
+        return Frame(vocabulary, start, self.separator, chat, one_sequence)
+
+    @property
+    def start_id(self) -> int:
+        """First `decoder_input_tokens` of an encoder-decoder's targets."""
+        return next(iter(load_vocabulary(self.vocabulary).start_ids), 0)
+
     def identity(self) -> list[Any]:
         """Settings that affect the batches, as JSON values."""
+        # Only where they differ from the defaults, so that older checkpoints resume.
+        sequences = {
+            field.name: getattr(self, field.name)
+            for field in dataclasses.fields(self)
+            if field.name in ("layout", "loss_on", "separator")
+            and getattr(self, field.name) != field.default
+        }
+        if self.frame.chat is not None:
+            sequences["chat_template"] = self.frame.chat.fingerprint
         return [
             self.lengths,
             self.batch_size,
@@ -98,4 +170,5 @@ class DataConfig:
             self.feed,
             self.plan,
             self.split,
+            *([sequences] if sequences else ()),
         ]

@@ -1,18 +1,21 @@
-"""Tokenizers of Hugging Face folders with added tokens, with the ids of transformers 5.
+"""Tokenizers of Hugging Face folders, with the ids of transformers' fast tokenizers.
 
-Finetuners add tokens (`{`, `<sep>`) to the pieces of a SentencePiece model. Several files describe
-them; `read_tokenizer` merges these like transformers' T5Tokenizer (the only one since version 5,
-based on the library `tokenizers`; the slow one of version 4 treated blanks around added tokens
-differently):
+Encoding and decoding are the library `tokenizers`'. Two kinds of folders:
 
-    spiece.model               the pieces; or tokenizer.json, which has priority
-    tokenizer_config.json      added_tokens_decoder, extra_special_tokens, eos_token, extra_ids, ...
+T5's: `spiece.model` (or `tokenizer.json`, which has priority), of class T5Tokenizer. Finetuners add
+tokens (`{`, `<sep>`) in several files; `read_tokenizer` merges them as transformers 5 does. A token
+that is `normalized` matches normalized text, so "\\n" is a blank there, and matches every blank.
+
+All others (byte-level BPE of Llama 3 and Qwen, BPE with byte fallback of Gemma and Llama 2, ...):
+`tokenizer.json` as it is: normalizer, pre-tokenizer, model, decoder. Its post-processor says what
+starts a sequence.
+
+    tokenizer_config.json      eos_token and the other named tokens, added_tokens_decoder,
+                               extra_special_tokens, chat_template, extra_ids (T5), ...
     special_tokens_map.json    \\ read if there is no added_tokens_decoder
     added_tokens.json          /
-
-Encoding splits the text at added tokens (the longest match at each position): first at those that
-match raw text, then, in the normalized rest, at the others. Every part in between is encoded
-separately. So a normalized token "\\n" is a blank, and matches every blank.
+    generation_config.json     eos_token_id: one or several ids that end an answer
+    chat_template.jinja        instead of tokenizer_config.json's
 """
 
 import base64
@@ -22,26 +25,33 @@ import functools
 import hashlib
 import itertools
 import json
+import logging
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import sentencepiece
+import tokenizers
 from google.protobuf.message import DecodeError
 from sentencepiece import sentencepiece_model_pb2
+from tokenizers import decoders, models, normalizers, pre_tokenizers
 
 from instruct.errors import UserError
 from instruct.packed_files import refuse_pointer
+from instruct.prompts.chat_template import ChatTemplate
 
 PIECES, SETTINGS, FAST = "spiece.model", "tokenizer_config.json", "tokenizer.json"
+MODEL = "tokenizer.model"  # SentencePiece pieces of Llama 2 and Gemma
 _MAP, _ADDED = "special_tokens_map.json", "added_tokens.json"
-TOKENIZER_FILES = (PIECES, SETTINGS, _MAP, _ADDED, FAST)
+_CHAT, _GENERATION = "chat_template.jinja", "generation_config.json"
+TOKENIZER_FILES = (PIECES, MODEL, SETTINGS, _MAP, _ADDED, FAST, _CHAT)
 DEFAULT_EXTRA_IDS = 100
 _BYT5_EXTRA_IDS = 125
 _UNK_ID = 2
 # In the order in which transformers gives new ones their ids.
 _NAMED = tuple(f"{name}_token" for name in ("bos", "eos", "unk", "sep", "pad", "cls", "mask"))
+# Stand for vectors of another encoder: text never has them, nor Gemma 3 1B's embedding a row.
+_NOT_TEXT = ("image_token", "audio_token", "video_token")
 _DEFAULTS = {"eos_token": "</s>", "unk_token": "<unk>", "pad_token": "<pad>"}
 _SENTINEL = re.compile(r"<extra_id_([0-9]+)>")
 _CONTROL, _USER_DEFINED = 3, 4
@@ -49,6 +59,7 @@ _CONTROL, _USER_DEFINED = 3, 4
 _ModelProto = getattr(sentencepiece_model_pb2, "ModelProto")  # noqa: B009
 _CLEAN_UP = ((" .", "."), (" ?", "?"), (" !", "!"), (" ,", ","), (" ' ", "'"), (" n't", "n't"))
 _CLEAN_UP += ((" 'm", "'m"), (" 's", "'s"), (" 've", "'ve"), (" 're", "'re"))
+_log = logging.getLogger(__name__)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -70,10 +81,14 @@ class AddedToken:
     rstrip: bool = False
     single_word: bool = False
 
+    def backend(self) -> tokenizers.AddedToken:
+        """The same token for the library."""
+        return tokenizers.AddedToken(**dataclasses.asdict(self))
+
 
 @dataclasses.dataclass(frozen=True)
-class Tokenizer:
-    """The contents of a folder's files: pieces with scores, and added tokens by id."""
+class T5Tokenizer:
+    """The contents of a T5 folder's files: pieces with scores, and added tokens by id."""
 
     pieces: Sequence[tuple[str, float]]
     charsmap: bytes  # SentencePiece's normalization rules; b"" for none
@@ -89,11 +104,24 @@ class Tokenizer:
         text = json.dumps([*facts, self.eos_id, self.clean_up])
         return hashlib.sha256(text.encode()).hexdigest()
 
+    def backend(self) -> tokenizers.Tokenizer:
+        """The tokenizer that transformers' T5Tokenizer makes: Unigram over words."""
+        pieces = [(piece, score) for piece, score in self.pieces]
+        backend = tokenizers.Tokenizer(models.Unigram(pieces, _UNK_ID, False))
+        if self.charsmap:
+            backend.normalizer = normalizers.Precompiled(self.charsmap)
+        steps = [pre_tokenizers.WhitespaceSplit(), pre_tokenizers.Metaspace()]
+        backend.pre_tokenizer = pre_tokenizers.Sequence(steps)
+        backend.decoder = decoders.Metaspace()
+        backend.add_tokens([token.backend() for _, token in sorted(self.added.items())])
+        return backend
+
 
 def folder_vocabulary(folder: Path) -> str | None:
     """Specification (see `vocab.py`) of a Hugging Face folder's vocabulary, None if unsupported.
 
-    The folder itself if it has added tokens or only tokenizer.json, else its `spiece.model`. The
+    The folder itself if it has added tokens or no `spiece.model`, else this file; `tokenizer.model`
+    if that alone is there. The
     number of sentinels is `extra_ids` of tokenizer_config.json, else that of its `<extra_id_n>`,
     else T5's 100.
 
@@ -114,7 +142,10 @@ def folder_vocabulary(folder: Path) -> str | None:
         if _mentioned(folder, sentinels) and _is_extended(read_tokenizer(folder)):
             return str(folder)
         return f"{folder / PIECES}#extra_ids={sentinels}"
-    return str(folder) if (folder / FAST).exists() and unread_kind(folder) is None else None
+    if (folder / FAST).exists():
+        refuse_pointer(folder / FAST)
+        return str(folder)
+    return str(folder / MODEL) if (folder / MODEL).exists() else None
 
 
 def tokens_beside_pieces(folder: Path) -> list[str]:
@@ -132,14 +163,13 @@ def listed_tokens(texts: Sequence[str]) -> str:
     return f"the tokens {', '.join(map(repr, texts[:8]))}{more}"
 
 
-def unread_kind(folder: Path) -> str | None:
-    """The kind of tokenizer in a tokenizer.json, None if it is supported."""
-    model = _read_object(folder / FAST).get("model")
-    kind = model.get("type", "unknown") if isinstance(model, dict) else "unknown"
-    # For T5Tokenizer, transformers ignores the file's steps; for other classes it uses them.
+def _is_t5(folder: Path) -> bool:
+    """Whether a folder's tokenizer is of class T5Tokenizer, whose steps tokenizer.json lacks."""
     name = str(_read_object(folder / SETTINGS).get("tokenizer_class", "T5Tokenizer"))
-    supported = name.removesuffix("Fast") in ("T5Tokenizer", "MT5Tokenizer")
-    return None if kind == "Unigram" and supported else f"{kind} of class {name}"
+    if name.removesuffix("Fast") not in ("T5Tokenizer", "MT5Tokenizer"):
+        return False
+    model = _read_object(folder / FAST).get("model", {"type": "Unigram"})
+    return isinstance(model, dict) and model.get("type") == "Unigram"
 
 
 def _read_object(path: Path) -> dict[str, Any]:
@@ -189,7 +219,7 @@ def _content(value: Any) -> str:
     return str(value.get("content", "")) if isinstance(value, dict) else str(value)
 
 
-def _is_extended(tokenizer: Tokenizer) -> bool:
+def _is_extended(tokenizer: T5Tokenizer) -> bool:
     """Whether there are added tokens that the SentencePiece model does not have."""
     own = {name for name, score in tokenizer.pieces if score == 0 or _SENTINEL.fullmatch(name)}
     size = len(tokenizer.pieces)
@@ -212,7 +242,7 @@ def _token(value: Any, place: Path, **changes: Any) -> AddedToken:
 _FLAGS = tuple(field.name for field in dataclasses.fields(AddedToken) if field.name != "content")
 
 
-def read_tokenizer(folder: Path) -> Tokenizer:
+def read_tokenizer(folder: Path) -> T5Tokenizer:
     """Reads a folder's tokenizer like transformers 5.
 
     Raises:
@@ -255,7 +285,7 @@ def read_tokenizer(folder: Path) -> Tokenizer:
             f"as {numbers.get(text)}. The weights may use either; save the tokenizer again with "
             "the version of transformers that the model was trained with."
         )
-    return Tokenizer(
+    return T5Tokenizer(
         pieces=pieces,
         charsmap=charsmap,
         added={numbers[text]: token for text, token in tokens.items() if text},
@@ -371,110 +401,173 @@ def read_model(spec: str, path: Path) -> Any:
     return model
 
 
-def _unigram_model(tokenizer: Tokenizer) -> bytes:
-    """The pieces as a SentencePiece model that splits at blanks, like T5Tokenizer."""
-    model = _ModelProto()
-    for piece, score in tokenizer.pieces:
-        model.pieces.add(piece=piece, score=score, type=_ModelProto.SentencePiece.NORMAL)
-    model.pieces[_UNK_ID].type = _ModelProto.SentencePiece.UNKNOWN
-    model.trainer_spec.unk_id = _UNK_ID
-    model.trainer_spec.unk_piece = tokenizer.pieces[_UNK_ID][0]
-    model.normalizer_spec.precompiled_charsmap = tokenizer.charsmap
-    return model.SerializeToString(deterministic=True)
-
-
 class HuggingFaceVocabulary:
-    """A `Vocabulary` (see `vocab.py`) with added tokens, named by its folder."""
+    """A `Vocabulary` (see `vocab.py`) of a Hugging Face folder, named by it."""
 
-    pad_id, unk_id = 0, _UNK_ID
+    eos_id: int
+    pad_id: int | None
+    unk_id: int | None
+    start_ids: tuple[int, ...]
+    stop_ids: tuple[int, ...]
+    fingerprint: str
+    chat_template: ChatTemplate | None
 
     def __init__(self, spec: str) -> None:
         folder = Path(spec).expanduser()
+        self.spec = spec
+        if _is_t5(folder):
+            self._open_t5(folder)
+        else:
+            self._open_json(folder)
+        self.vocab_size = max(self._backend.get_vocab().values()) + 1
+
+    def _open_t5(self, folder: Path) -> None:
         tokenizer = read_tokenizer(folder)
         if tokenizer.pad_id != 0:
             raise UserError(
                 f"{folder}: pad_token has the id {tokenizer.pad_id}; this program pads with 0."
             )
-        self.spec = spec
-        self.eos_id = tokenizer.eos_id
-        self.vocab_size = max(len(tokenizer.pieces), *(n + 1 for n in tokenizer.added))
+        self._backend = tokenizer.backend()
+        self.pad_id, self.unk_id, self.start_ids = 0, _UNK_ID, (0,)
+        self.eos_id, self.stop_ids = tokenizer.eos_id, (tokenizer.eos_id,)
+        self.chat_template = _chat_template(folder, _read_object(folder / SETTINGS))
         self.fingerprint = tokenizer.fingerprint()
-        self.added = tokenizer.added
         self._clean_up = tokenizer.clean_up
-        model = _unigram_model(tokenizer)
-        self._pieces = sentencepiece.SentencePieceProcessor()
-        self._pieces.LoadFromSerializedProto(model)
-        normalizer = sentencepiece.SentencePieceNormalizer(
-            model_proto=model,
-            add_dummy_prefix=False,
-            escape_whitespaces=False,
-            remove_extra_whitespaces=False,
-        )
-        self._normalize: Callable[[str], str] = normalizer.Normalize
-        # id -> text of what decoding shows
-        self._texts = {number: piece for number, (piece, _) in enumerate(tokenizer.pieces)}
-        raw, normalized = {}, {}
-        for number, token in tokenizer.added.items():
-            text = self._normalize(token.content) if token.normalized else token.content
-            self._texts[number] = text
-            if token.special:
-                del self._texts[number]
-            if text:
-                (normalized if token.normalized else raw)[text] = number
-        self._raw, self._normalized = _pattern(raw), _pattern(normalized)
+
+    def _open_json(self, folder: Path) -> None:
+        settings, content = _read_object(folder / SETTINGS), _read_object(folder / FAST)
+        declared = _declared_tokens(folder, settings)
+        named = _named_tokens(settings)
+        not_text = {_content(named.pop(name)) for name in _NOT_TEXT if name in named}
+        entries = content.get("added_tokens") or []
+        content["added_tokens"] = [entry for entry in entries if _content(entry) not in not_text]
+        text = json.dumps(content)
+        self._backend = backend = _open_backend(folder / FAST, text)
+        known = {token.content for token in backend.get_added_tokens_decoder().values()} | not_text
+        tokens = [token for _, token in sorted(declared.items())]
+        for value in [*named.values(), *_listed_tokens(settings)]:
+            tokens.append(_token(value, folder / SETTINGS, special=True))
+        added = [token for token in tokens if token.content not in known]
+        backend.add_tokens([token.backend() for token in added])
+        for number, token in declared.items():
+            if token.content in not_text:
+                continue
+            if (actual := backend.token_to_id(token.content)) != number:
+                raise UserError(
+                    f"{folder} declares {token.content!r} as {number}, and {FAST} gives it the id "
+                    f"{actual}. The weights may use either; save the tokenizer again."
+                )
+        if "eos_token" not in named:
+            raise UserError(
+                f"{folder / SETTINGS} names no eos_token, which training needs. Add it, for "
+                'example "eos_token": "</s>".'
+            )
+        numbers = backend.get_vocab()
+        self.eos_id = numbers[_content(named["eos_token"])]
+        self.pad_id = numbers[_content(named["pad_token"])] if "pad_token" in named else None
+        ends = _read_object(folder / _GENERATION).get("eos_token_id")
+        ends = ends if isinstance(ends, list) else [] if ends is None else [ends]
+        if not all(type(number) is int for number in ends):
+            raise UserError(f"{folder / _GENERATION}: eos_token_id is {ends}, not token ids.")
+        self.start_ids = _start_ids(backend, settings, folder)
+        start = "".join(str(backend.id_to_token(number)) for number in self.start_ids)
+        self.chat_template = _chat_template(folder, settings, start)
+        end = self.encode(_end_of_turn(self.chat_template))
+        ends += end if len(end) == 1 else []
+        self.stop_ids = tuple(dict.fromkeys([self.eos_id, *ends]))
+        model = content["model"]
+        unknown = model.get("unk_token")
+        self.unk_id = model.get("unk_id") if unknown is None else backend.token_to_id(unknown)
+        facts = [list(map(dataclasses.astuple, added)), self.stop_ids, self.start_ids]
+        self.fingerprint = hashlib.sha256((text + json.dumps(facts)).encode()).hexdigest()
+        self._clean_up = settings.get("clean_up_tokenization_spaces") is True
+        self._clean_up &= not isinstance(backend.model, models.BPE)  # as transformers 5
 
     def __reduce__(self):
         return open_vocabulary, (self.spec,)
 
     def encode(self, text: str, /) -> list[int]:
-        """Token ids without EOS."""
-        ids: list[int] = []
-        for part in self._split(text, *self._raw):
-            if isinstance(part, int):
-                ids.append(part)
-                continue
-            for inner in self._split(self._normalize(part), *self._normalized):
-                ids += [inner] if isinstance(inner, int) else self._pieces.EncodeAsIds(inner)
-        return ids
+        """Token ids without EOS and what starts a sequence; special tokens in the text are read."""
+        return self._backend.encode(text, add_special_tokens=False).ids
 
     def decode(self, ids: Iterable[int], /) -> str:
-        """Text up to the first EOS, without padding, special tokens and unknown ids."""
-        until_eos = itertools.takewhile(lambda number: number != self.eos_id, map(int, ids))
-        texts = [self._texts[number] for number in until_eos if number in self._texts]
-        text = "".join([texts[0].replace("▁", ""), *texts[1:]]) if texts else ""
-        text = text.replace("▁", " ")
+        """Text up to the first of `stop_ids`, without padding, special tokens and unknown ids."""
+        until_stop = itertools.takewhile(lambda token: token not in self.stop_ids, map(int, ids))
+        kept = [i for i in until_stop if 0 <= i < self.vocab_size and i != self.pad_id]
+        text = self._backend.decode(kept, skip_special_tokens=True)
         for before, after in _CLEAN_UP if self._clean_up else ():
             text = text.replace(before, after)
         return text
 
-    def _split(
-        self, text: str, pattern: re.Pattern[str], numbers: Mapping[str, int]
-    ) -> Iterator[str | int]:
-        """Ids of added tokens, and the text between them."""
-        end = 0
-        for match in pattern.finditer(text):
-            number = numbers[match[0]]
-            token = self.added[number]
-            first, last = match.span()
-            neighbors = text[first - 1 : first] + text[last : last + 1]
-            if token.single_word and re.search(r"\w", neighbors):
-                continue
-            if token.lstrip:
-                first = max(end, len(text[:first].rstrip()))
-            if token.rstrip:
-                last = len(text) - len(text[last:].lstrip())
-            if end < first:
-                yield text[end:first]
-            yield number
-            end = last
-        if end < len(text):
-            yield text[end:]
+
+def _named_tokens(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """bos_token, eos_token, ... -> text or object of tokenizer_config.json."""
+    named = {name: value for name, value in settings.items() if name.endswith("_token")}
+    extra = settings.get("extra_special_tokens")
+    named |= extra if isinstance(extra, dict) else {}
+    return {name: value for name, value in named.items() if isinstance(value, str | dict)}
 
 
-def _pattern(numbers: Mapping[str, int]) -> tuple[re.Pattern[str], Mapping[str, int]]:
-    """(pattern that matches the longest of some added tokens, their ids)."""
-    longest_first = sorted(numbers, key=len, reverse=True)
-    return re.compile("|".join(map(re.escape, longest_first)) or "(?!)"), numbers
+def _listed_tokens(settings: Mapping[str, Any]) -> list[Any]:
+    """Special tokens that tokenizer_config.json lists without a name."""
+    listed = settings.get("extra_special_tokens") or settings.get("additional_special_tokens")
+    return listed if isinstance(listed, list) else []
+
+
+def _open_backend(path: Path, content: str) -> tokenizers.Tokenizer:
+    try:
+        backend = tokenizers.Tokenizer.from_str(content)
+    except Exception as error:  # the library raises no narrower class
+        raise UserError(
+            f"{path} is not a tokenizer that the library `tokenizers` {tokenizers.__version__} "
+            f"reads ({str(error)[:120]}). Copy it again, or set another vocabulary (VOCABULARY)."
+        ) from error
+    backend.no_truncation()
+    backend.no_padding()
+    return backend
+
+
+def _start_ids(
+    backend: tokenizers.Tokenizer, settings: Mapping[str, Any], folder: Path
+) -> tuple[int, ...]:
+    """Ids that the post-processor puts before a text."""
+    encoding = backend.encode("a")
+    pairs = itertools.takewhile(
+        lambda pair: pair[1] is None, zip(encoding.ids, encoding.sequence_ids)
+    )
+    start_ids = tuple(token for token, _ in pairs)
+    setting = settings.get("add_bos_token")
+    if isinstance(setting, bool) and setting != bool(start_ids):
+        _log.warning(
+            "%s: add_bos_token is %s, but %s starts a text with %s, which counts (as in "
+            "transformers 5)",
+            *(folder / SETTINGS, setting, FAST, list(start_ids) or "no token"),
+        )
+    return start_ids
+
+
+def _end_of_turn(template: ChatTemplate | None) -> str:
+    try:
+        return template.end_of_turn if template else ""
+    except UserError:  # a template that is not used may be damaged
+        return ""
+
+
+def _chat_template(
+    folder: Path, settings: Mapping[str, Any], start: str = ""
+) -> ChatTemplate | None:
+    """The chat template of a folder: chat_template.jinja, else tokenizer_config.json's."""
+    try:
+        source = (folder / _CHAT).read_text(encoding="utf-8")
+    except FileNotFoundError:
+        source = settings.get("chat_template")
+    if isinstance(source, list):  # several by name
+        named = {e.get("name"): e.get("template") for e in source if isinstance(e, dict)}
+        source = named.get("default")
+    if not isinstance(source, str):
+        return None
+    named = {name: _content(value) for name, value in _named_tokens(settings).items()}
+    return ChatTemplate(source, tuple(sorted(named.items())), start, str(folder))
 
 
 @functools.lru_cache(maxsize=4)

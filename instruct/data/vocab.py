@@ -6,8 +6,13 @@ A vocabulary is named by one string, which gin, worker processes and manifests p
     gym                          the vocabulary of the embedded collection
     PATH.model                   a SentencePiece model with 100 sentinels appended (T5)
     PATH.model#extra_ids=N       the same with N sentinels
+    PATH/tokenizer.model         a SentencePiece model as it is (the name of Llama 2's and Gemma's)
     bytes#extra_ids=N
     FOLDER                       a Hugging Face folder's tokenizer, with the tokens added to it
+    FOLDER/tokenizer.json        the same
+
+A folder's tokenizer.json has special tokens, several ends and the chat template, which
+tokenizer.model alone does not have.
 
 Only `#extra_ids=N` at the end is an option; any other `#` is part of the path.
 
@@ -29,16 +34,18 @@ from sentencepiece import sentencepiece_model_pb2
 
 from instruct.data.huggingface_tokenizer import (
     DEFAULT_EXTRA_IDS,
+    FAST,
+    MODEL,
     PIECES,
     folder_vocabulary,
     listed_tokens,
     open_vocabulary,
     read_model,
     tokens_beside_pieces,
-    unread_kind,
 )
 from instruct.errors import UserError
 from instruct.files import any_path
+from instruct.prompts.chat_template import ChatTemplate
 
 PAD_ID = 0
 MOST_EXTRA_IDS = 100_000
@@ -51,36 +58,60 @@ _log = logging.getLogger(__name__)
 
 
 class Vocabulary(Protocol):
-    """The interface of a vocabulary."""
+    """The interface of a vocabulary.
+
+    Attributes:
+        pad_id: an id that is padding only, never text; None if there is none (id 0 is '!' in
+            Llama 3 and Qwen). Batches are padded with 0 and say where by segment ids.
+        eos_id: ends a target in training.
+        stop_ids: ids that end an answer in decoding, `eos_id` first, a chat template's end of turn
+            included.
+        unk_id: stands for characters that the vocabulary cannot spell; None if it spells all.
+        start_ids: what a decoder-only sequence starts with: (0,) for T5's and our vocabularies
+            (SeqIO's shift), the beginning-of-sequence token for Llama and Gemma, () for Qwen.
+        chat_template: of an instruction-tuned checkpoint; special tokens in its text are encoded
+            as such.
+    """
 
     spec: str
     vocab_size: int
-    pad_id: int
+    pad_id: int | None
     eos_id: int
-    unk_id: int
+    stop_ids: tuple[int, ...]
+    unk_id: int | None
+    start_ids: tuple[int, ...]
     fingerprint: str
+    chat_template: ChatTemplate | None
 
     def encode(self, text: str, /) -> list[int]:
         """Token ids without EOS."""
         ...
 
     def decode(self, ids: Iterable[int], /) -> str:
-        """Text up to the first EOS, without padding."""
+        """Text up to the first of `stop_ids`, without padding."""
         ...
 
 
-def _until_eos(ids: Iterable[int], eos_id: int) -> list[int]:
-    until_eos = itertools.takewhile(lambda token: token != eos_id, map(int, ids))
-    return [token for token in until_eos if token != PAD_ID]
+def text_ids(vocabulary: Vocabulary, ids: Iterable[int]) -> list[int]:
+    """Ids up to the first that ends an answer, without padding."""
+    stops = set(vocabulary.stop_ids)
+    until_stop = itertools.takewhile(lambda token: token not in stops, map(int, ids))
+    return [token for token in until_stop if token != vocabulary.pad_id]
 
 
 class ByteVocabulary:
     """ids 0 pad, 1 EOS, 2 unknown, 3 + b for byte b, then sentinels (never produced by text)."""
 
-    pad_id, eos_id, unk_id = PAD_ID, 1, 2
+    pad_id: int | None = PAD_ID
+    eos_id = 1
+    unk_id: int | None = 2
+    stop_ids: tuple[int, ...] = (1,)
+    start_ids: tuple[int, ...] = (PAD_ID,)
+    chat_template: ChatTemplate | None = None
 
     def __init__(self, extra_ids: int = 0) -> None:
         self.spec = f"bytes#extra_ids={extra_ids}" if extra_ids else "bytes"
+        self.extra_ids = extra_ids
         self.vocab_size = 259 + extra_ids
         self.fingerprint = hashlib.sha256(self.spec.encode()).hexdigest()
 
@@ -91,14 +122,19 @@ class ByteVocabulary:
         return [byte + 3 for byte in text.encode("utf-8")]
 
     def decode(self, ids: Iterable[int]) -> str:
-        kept = _until_eos(ids, self.eos_id)
+        kept = text_ids(self, ids)
         return bytes(i - 3 for i in kept if 3 <= i < 259).decode("utf-8", errors="ignore")
 
 
 class SentencePieceVocabulary:
-    """A SentencePiece model file with sentinels appended."""
+    """A SentencePiece model file with sentinels appended.
 
-    pad_id = PAD_ID
+    Attributes:
+        bos_id: starts a sequence; None if the model has no BOS or is of T5's kind (pad 0, EOS 1,
+            unk 2), whose sequences start with 0.
+    """
+
+    chat_template: ChatTemplate | None = None
 
     def __init__(self, spec: str, path: Path, extra_ids: int) -> None:
         model = read_model(spec, path)
@@ -116,9 +152,9 @@ class SentencePieceVocabulary:
                 f"vocabulary {spec!r} has no end-of-sequence piece, which training needs; "
                 "train it with pad_id=0, eos_id=1, unk_id=2"
             )
-        if processor.pad_id() != PAD_ID:
+        if processor.pad_id() != PAD_ID and path.name != MODEL:
             _log.warning(
-                "vocabulary %s: id 0 is %r, and this program uses it for padding",
+                "vocabulary %s: id 0 is %r, and T5's models read it as padding",
                 spec,
                 processor.IdToPiece(0),
             )
@@ -126,8 +162,15 @@ class SentencePieceVocabulary:
         self.path = path
         self.extra_ids = extra_ids
         self.vocab_size = processor.GetPieceSize()
-        self.eos_id = processor.eos_id()
-        self.unk_id = processor.unk_id()
+        self.eos_id: int = processor.eos_id()
+        self.stop_ids: tuple[int, ...] = (self.eos_id,)
+        self.unk_id: int | None = processor.unk_id()
+        self.pad_id: int | None = processor.pad_id() if processor.pad_id() >= 0 else None
+        is_t5 = (self.pad_id, self.eos_id, self.unk_id) == (PAD_ID, 1, 2)
+        self.bos_id: int | None = None
+        if processor.bos_id() >= 0 and not is_t5:
+            self.bos_id = processor.bos_id()
+        self.start_ids: tuple[int, ...] = (PAD_ID if self.bos_id is None else self.bos_id,)
         self.fingerprint = hashlib.sha256(serialized).hexdigest()
         self._processor = processor
 
@@ -137,9 +180,13 @@ class SentencePieceVocabulary:
     def encode(self, text: str) -> list[int]:
         return self._processor.EncodeAsIds(text)
 
+    def piece(self, number: int) -> str:
+        """The piece of an id."""
+        return self._processor.IdToPiece(number)
+
     def decode(self, ids: Iterable[int]) -> str:
-        kept = _until_eos(ids, self.eos_id)
-        known = [i if i < self.vocab_size else self.unk_id for i in kept]
+        kept = text_ids(self, ids)
+        known = [i if i < self.vocab_size else self._processor.unk_id() for i in kept]
         return self._processor.DecodeIds(known)
 
 
@@ -158,7 +205,8 @@ def parse_spec(spec: str) -> tuple[str, int]:
             f"vocabulary {spec!r}: after '#' only 'extra_ids=N' is allowed, N from 0 to "
             f"{MOST_EXTRA_IDS}, for example '{name}#extra_ids=100'"
         )
-    return spec, 0 if spec == "bytes" else DEFAULT_EXTRA_IDS
+    has_none = spec == "bytes" or spec.rpartition("/")[2] == MODEL
+    return spec, 0 if has_none else DEFAULT_EXTRA_IDS
 
 
 def model_path(spec: str) -> Path:
@@ -175,6 +223,8 @@ def load_vocabulary(spec: str) -> Vocabulary:
         UserError: the file does not exist, is not a SentencePiece model, or has no EOS.
     """
     folder = Path(spec).expanduser()
+    if folder.name == FAST and "://" not in spec:
+        return load_vocabulary(str(folder.parent))
     if spec not in ("bytes", "gym") and folder.is_dir():
         inner = folder_vocabulary(folder)
         if inner is None:
@@ -197,14 +247,23 @@ def load_vocabulary(spec: str) -> Vocabulary:
 
 
 def why_unread(folder: Path) -> str:
-    """Why a Hugging Face folder has no supported vocabulary."""
-    problem = (
-        f"{folder / 'tokenizer.json'} is a tokenizer of another kind ({unread_kind(folder)}); T5's "
-        "is a Unigram model of class T5Tokenizer"
+    """Why a Hugging Face folder has no vocabulary."""
+    return (
+        f"{folder} has no {FAST}, {PIECES}, {MODEL} or ByT5 tokenizer_config.json. Copy the "
+        "tokenizer's files there, or give their path."
     )
-    if not (folder / "tokenizer.json").exists():
-        problem = f"{folder} has no spiece.model, tokenizer.json or ByT5 tokenizer_config.json"
-    return f"{problem}. Copy spiece.model there, or give its path."
+
+
+def chat_template(vocabulary: Vocabulary) -> ChatTemplate:
+    """The vocabulary's chat template; raises UserError if it has none."""
+    if vocabulary.chat_template is None:
+        raise UserError(
+            f"vocabulary {vocabulary.spec!r} has no chat template (chat_template.jinja, or "
+            "chat_template in tokenizer_config.json), which CHAT_TEMPLATE = True needs. Set "
+            "VOCABULARY to the folder of an instruction-tuned checkpoint, or leave CHAT_TEMPLATE "
+            "out."
+        )
+    return vocabulary.chat_template
 
 
 def check_embedding_rows(vocabulary: Vocabulary, rows: int) -> None:

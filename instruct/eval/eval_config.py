@@ -1,11 +1,18 @@
-"""`EvalConfig`: suites, checkpoints and number of examples (gin: `runner.EvalConfig`)."""
+"""`EvalConfig`: suites, checkpoints and number of examples (gin: `runner.EvalConfig`).
+
+And how prompts of a trained model are framed.
+"""
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
+from instruct.batch import LAYOUTS
+from instruct.checkpoints.trained_run import TrainedRun
+from instruct.data.config import DataConfig
 from instruct.errors import UserError
 from instruct.fields import bounded, check_fields
+from instruct.prompts.frame import EOS
 
 
 @dataclasses.dataclass(frozen=True)
@@ -66,6 +73,35 @@ class EvalConfig:
         if not isinstance(steps, list | tuple):
             return ()
         return tuple(steps) if all(type(step) is int and step >= 0 for step in steps) else ()
+
+
+def trained_data(
+    run: TrainedRun,
+    layout: str,
+    vocabulary: str,
+    lengths: Mapping[str, int],
+    chat_template: bool | None = None,
+    mixture: str = "text",
+) -> DataConfig:
+    """Vocabulary, lengths and frame of prompts, as the run trained them.
+
+    A checkpoint without a run of ours (another program's, converted or not) continues a prompt as
+    it stands if it is a decoder's, unless `chat_template`; an encoder reads EOS after it.
+    """
+    recorded = run.config()
+    if chat_template is None:
+        chat_template = recorded.get("data.chat_template", False)
+    plain = not (recorded or LAYOUTS[layout].encoder_keys or chat_template)
+    separator = EOS if chat_template else recorded.get("data.separator", "" if plain else EOS)
+    return DataConfig(
+        mixture,
+        lengths,
+        batch_size=1,
+        vocabulary=vocabulary,
+        layout=layout,
+        separator=separator,
+        chat_template=chat_template,
+    )
 
 
 def _texts(value: Any) -> bool:

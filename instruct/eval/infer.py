@@ -16,7 +16,7 @@ import json
 import os
 import pathlib
 import sys
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Annotated, Any
 
 from rich.console import Console
@@ -31,11 +31,12 @@ from instruct.checkpoints.loading import (
     params_fingerprint,
     trained_run,
 )
-from instruct.data.vocab import Vocabulary, check_embedding_rows, load_vocabulary
+from instruct.data.vocab import check_embedding_rows, load_vocabulary
 from instruct.errors import UserError, naming_file
 from instruct.eval.decoding.batching import BatchConfig, Decoder
 from instruct.eval.decoding.decode import DecodeConfig
 from instruct.eval.decoding.generation_settings import decode_config
+from instruct.eval.eval_config import trained_data
 from instruct.eval.prompt_lines import (
     LONE_SURROGATE,
     STANDARD_STREAM,
@@ -56,8 +57,8 @@ from instruct.files import (
 )
 from instruct.json_text import parse_json, sealed, unsealed
 from instruct.mesh import MeshConfig, make_mesh, param_shardings, with_shardings
-from instruct.models.config import ModelConfig
-from instruct.models.encoder_decoder import EncoderDecoder, reorder_cache
+from instruct.models.model import AnyConfig, make_model
+from instruct.prompts.frame import Frame
 
 # In the file of settings: a hash of each finished range.
 _RANGES = "ranges"
@@ -72,10 +73,11 @@ def infer(
     decode: DecodeConfig | None = None,
     batching: BatchConfig | None = None,
     mesh: MeshConfig | None = None,
-    model: ModelConfig | None = None,
+    model: AnyConfig | None = None,
     vocabulary: str | None = None,
+    chat_template: bool | None = None,
     step: int | None = None,
-    inputs_length: Annotated[int | None, Range(least=1)] = None,
+    inputs_length: Annotated[int | None, Range(least=2)] = None,
     max_decode_steps: Annotated[int | None, Range(least=1)] = None,
     lines_per_range: Annotated[int, Range(least=1)] = 1024,
     strict: bool = False,
@@ -94,6 +96,7 @@ def infer(
         mesh: over all devices.
         model: architecture; None: from the run's `run.json`.
         vocabulary: see `instruct.data.vocab`; None: from the run's `run.json`.
+        chat_template: prompts as turns of the vocabulary's chat template; None: as trained.
         step: of the checkpoint; None for the newest.
         inputs_length: longest prompt in tokens, EOS included; longer ones are truncated at the end,
             marked `truncated` and reported. None: as in training, else 512.
@@ -141,11 +144,14 @@ def infer(
         found = distributed.gather_json({"folder": str(find_checkpoint(model_dir, step))})
         folder = absolute_path(found[0]["folder"])
         run = trained_run(run_folder_of(model_dir), folder, "infer.infer")
-        network = EncoderDecoder(model or run.model())
-        words = load_vocabulary(vocabulary or run.setting("vocabulary"))
+        network = make_model(model or run.model())
+        vocabulary = vocabulary or run.setting("vocabulary")
+        words = load_vocabulary(vocabulary)
         check_embedding_rows(words, network.config.vocab_size)
         length = inputs_length or run.config().get("data.feature_lengths.inputs") or 512
-        encoder = PromptEncoder(words, length)
+        lengths = {"inputs": length, "targets": 2}
+        data = trained_data(run, network.config.layout, vocabulary, lengths, chat_template)
+        encoder = PromptEncoder(data.frame, data.example_lengths[0])
         if source is None:
             problem = encoder.describe_truncated([Prompt("--prompt", prompt or "", "")])
         else:  # without --strict, `_answer_file` reports them
@@ -158,18 +164,21 @@ def infer(
         device_mesh = make_mesh(mesh or MeshConfig())
         abstract = network.abstract_params()
         placed = with_shardings(abstract, param_shardings(device_mesh, abstract))
-        eos_id = words.eos_id
+        end_ids = words.stop_ids
         if decode is None:
             generation = generation_settings(folder)
-            decode = decode_config(generation)
-            eos_id = eos_id if generation.get("eos_token_id") is None else decode.eos_id
+            one_sequence = not data.batch_layout.encoder_keys
+            decode = decode_config(generation, total_lengths=one_sequence)
+            if one_sequence:
+                _say(*sequence_notes(generation, decode))
+            end_ids = end_ids if generation.get("eos_token_id") is None else decode.end_ids
         if step is None and distributed.num_processes() == 1:
             folder, params = load_newest(model_dir, placed, strict=strict, say=_say)
         else:
             params = load_params(folder, placed)
         steps = max_decode_steps or decode.max_decode_steps
-        decode = dataclasses.replace(decode, eos_id=eos_id, max_decode_steps=steps)
-        decoder = Decoder(network, reorder_cache, decode, batching, device_mesh)
+        decode = dataclasses.replace(decode.ending_with(end_ids), max_decode_steps=steps)
+        decoder = Decoder(network, decode, batching, device_mesh)
         answerer = Answerer(decoder, params, encoder)
         if source is None:
             (answer,) = answerer.answer([prompt or ""], first_index=0)
@@ -184,6 +193,7 @@ def infer(
                 "decode": decode.settings(),
                 "vocabulary": words.fingerprint,
                 "inputs_length": length,
+                **({"chat_template": True} if data.chat_template else {}),
                 "lines_per_range": lines_per_range,
             }
             with source.open("rb") as stream:
@@ -196,6 +206,24 @@ def infer(
     return int(bool(rejected))
 
 
+def sequence_notes(generation: Mapping[str, Any], decode: DecodeConfig) -> list[str]:
+    """How a decoder's generation settings act otherwise than in transformers."""
+    notes = []
+    if "max_length" in generation and "max_new_tokens" not in generation:
+        notes.append(
+            f"note: max_length = {generation['max_length']} of generation_config.json counts the "
+            f"prompt and is left out; answers have at most {decode.max_decode_steps:,} tokens "
+            "(MAX_DECODE_STEPS)."
+        )
+    rules = decode.rules_set().keys() & {"repetition_penalty", "no_repeat_ngram_size"}
+    if rules:
+        notes.append(
+            f"note: {', '.join(sorted(rules))} of generation_config.json see the answer, not the "
+            "prompt."
+        )
+    return notes
+
+
 def _say(*lines: str) -> None:
     for line in lines if distributed.is_first_process() else ():
         Console(stderr=True).print(line, markup=False, highlight=False, soft_wrap=True)
@@ -203,17 +231,20 @@ def _say(*lines: str) -> None:
 
 @dataclasses.dataclass(frozen=True)
 class PromptEncoder:
-    """Encodes a prompt to token ids that end with EOS, truncated to `inputs_length`."""
+    """Encodes a prompt to token ids in its frame, truncated to `inputs_length`."""
 
-    vocabulary: Vocabulary
+    frame: Frame
     inputs_length: int
 
     def encode(self, prompt: str) -> tuple[list[int], int]:
-        """(token ids, truncated; number of tokens before truncation, EOS included)."""
-        ids = [*self.vocabulary.encode(prompt), self.vocabulary.eos_id]
+        """(token ids, truncated; number of tokens before truncation, those of the frame included).
+
+        What follows a prompt, such as EOS, follows a truncated one too.
+        """
+        ids = self.frame.prompt(prompt)
         if len(ids) <= self.inputs_length:
             return ids, len(ids)
-        return [*ids[: self.inputs_length - 1], self.vocabulary.eos_id], len(ids)
+        return self.frame.cut_prompt(prompt, self.inputs_length), len(ids)
 
     def describe_truncated(self, prompts: Iterable[Prompt]) -> str:
         """Names prompts that are longer than `inputs_length`, and the fix; "" if there are none."""
@@ -254,13 +285,14 @@ class Answerer:
         generated = self.decoder.generate(self.params, inputs, numbers, progress)
         answers = []
         for tokens, scores, (_, length) in zip(generated.tokens, generated.scores, encoded):
-            texts = [self.encoder.vocabulary.decode(row) for row in tokens]
+            rows = [self.decoder.config.answer_ids(row) for row in tokens]
+            texts = [self.encoder.frame.tokenizer.decode(row) for row in rows]
             answer: dict[str, Any] = {"prediction": texts[0], "score": float(scores[0])}
             if len(texts) > 1:
                 answer |= {"predictions": texts, "scores": [float(score) for score in scores]}
             if length > self.encoder.inputs_length:
                 answer["truncated"] = True
-            if self.encoder.vocabulary.eos_id not in tokens[0]:
+            if len(rows[0]) == len(tokens[0]):
                 answer["unfinished"] = True
             answers.append(answer)
         return answers

@@ -5,12 +5,12 @@ from collections.abc import Sequence
 from typing import Any
 
 from instruct.data.feed.examples import EvalExample
-from instruct.data.vocab import Vocabulary
 from instruct.eval.decoding.batching import Decoder
 from instruct.eval.scoring.options import OptionScorer
 from instruct.eval.scoring.score import Scorer
 from instruct.eval.scoring.self_consistency import self_consistent
 from instruct.eval.task_rows import ModelOutputs, Ranked, Task, needs_predictions, needs_scores
+from instruct.prompts.frame import Frame
 
 
 @dataclasses.dataclass(frozen=True)
@@ -20,7 +20,7 @@ class ModelRunner:
     decoder: Decoder
     scorer: Scorer
     option_scorer: OptionScorer
-    vocabulary: Vocabulary
+    frame: Frame
     targets_length: int
 
     def outputs(
@@ -44,8 +44,12 @@ class ModelRunner:
         """One text per example: of several samples the likeliest one with the majority answer."""
         inputs = [example.input_ids for example in examples]
         numbers = [example.index for example in examples]
-        decode = self.vocabulary.decode
-        if self.decoder.config.num_samples == 1:
+        config = self.decoder.config
+
+        def decode(tokens: Sequence[int]) -> str:
+            return self.frame.tokenizer.decode(config.answer_ids(tokens))
+
+        if config.num_samples == 1:
             generated = self.decoder.generate(params, inputs, numbers)
             texts = [decode(row[0].tolist()) for row in generated.tokens]
             return texts, {"scores": [float(row[0]) for row in generated.scores]}
@@ -62,6 +66,11 @@ class ModelRunner:
         }
         return [samples[vote.sample] for samples, vote in zip(texts, votes)], aux
 
+    def _option_ids(self, text: str) -> list[int]:
+        """Tokens of an answer, cut to the length of targets before its last token."""
+        *ids, end = self.frame.answer(text) or [self.frame.tokenizer.eos_id]
+        return [*ids[: self.targets_length - 1], end]
+
     def _ranked(self, params: Any, examples: Sequence[EvalExample]) -> list[Ranked | None]:
         """Log-likelihoods of all answer options, worded as the target is."""
         with_options = [n for n, example in enumerate(examples) if example.options]
@@ -70,8 +79,7 @@ class ModelRunner:
             example = examples[number]
             markers = [marker.decode() for marker in example.seqio_example.get("markers", ())]
             texts = markers if example.targets in markers else example.options
-            ids = [self.vocabulary.encode(text)[: self.targets_length - 1] for text in texts]
-            choices.append([[*tokens, self.vocabulary.eos_id] for tokens in ids])
+            choices.append([self._option_ids(text) for text in texts])
         ranked: list[Ranked | None] = [None] * len(examples)
         inputs = [examples[number].input_ids for number in with_options]
         for number, ranking in zip(with_options, self.option_scorer.rank(params, inputs, choices)):

@@ -6,21 +6,15 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from instruct.batch import (
-    DECODER_INPUT_TOKENS,
-    DECODER_LOSS_WEIGHTS,
-    DECODER_TARGET_TOKENS,
-    ENCODER_INPUT_TOKENS,
-)
 from instruct.eval.decoding.decode import DecodeConfig, search_of
 from instruct.eval.decoding.search import advance
 from instruct.eval.scoring.score import summed_logprobs
 from instruct.mesh import batch_sharding, replicated_sharding
-from instruct.models.encoder_decoder import EncoderDecoder, reorder_cache
+from instruct.models.model import Model
 
 
 def lower_decode(
-    network: EncoderDecoder,
+    network: Model,
     params: Any,
     config: DecodeConfig,
     mesh: jax.sharding.Mesh,
@@ -43,7 +37,7 @@ def lower_decode(
         )
         state, _, _ = advance(
             functools.partial(network.decode_step, params),
-            reorder_cache,
+            network.reorder_cache,
             search,
             search.start(example_ids),
             cache,
@@ -59,27 +53,40 @@ def lower_decode(
         return jitted.lower(params, prompts, example_ids)
 
 
+def cache_bytes(
+    network: Model, params: Any, config: DecodeConfig, rows: int, source_length: int
+) -> dict[str, int]:
+    """Bytes of the cache of `rows` slots: keys and values of prompts, and of answers."""
+
+    def start(params: Any) -> Any:
+        prompts = network.start_prompts(params, jnp.zeros((rows, source_length), jnp.int32))
+        sequences, steps = config.num_sequences, config.max_decode_steps
+        return network.init_cache(prompts, sequences, steps, config.strategy == "beam")
+
+    cache = jax.eval_shape(start, params)
+    sizes = {"prompts": cache.prompts, "answers": cache._replace(prompts=())}
+    return {
+        name: sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(tree))
+        for name, tree in sizes.items()
+    }
+
+
 def lower_scoring(
-    network: EncoderDecoder,
+    network: Model,
     params: Any,
     mesh: jax.sharding.Mesh,
     rows: int,
     lengths: tuple[int, int],
 ) -> jax.stages.Lowered:
-    """Lowers (params, unpacked batch) -> summed log-likelihoods [rows]."""
+    """Lowers (params, inputs [rows, S], targets [rows, T]) -> summed log-likelihoods [rows]."""
 
-    def score(params, batch):
-        return summed_logprobs(network.apply(params, batch), batch)
+    def score(params, inputs, targets):
+        return summed_logprobs(network.target_logits(params, inputs, targets), targets)
 
     by_rows = batch_sharding(mesh)
-    sizes = {ENCODER_INPUT_TOKENS: lengths[0]}
-    sizes |= dict.fromkeys(
-        (DECODER_INPUT_TOKENS, DECODER_TARGET_TOKENS, DECODER_LOSS_WEIGHTS), lengths[1]
+    inputs, targets = (
+        jax.ShapeDtypeStruct((rows, length), jnp.int32, sharding=by_rows) for length in lengths
     )
-    batch = {
-        key: jax.ShapeDtypeStruct((rows, length), jnp.int32, sharding=by_rows)
-        for key, length in sizes.items()
-    }
     with jax.set_mesh(mesh):
         jitted = jax.jit(score, out_shardings=replicated_sharding(mesh))
-        return jitted.lower(params, batch)
+        return jitted.lower(params, inputs, targets)

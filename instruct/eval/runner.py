@@ -8,7 +8,6 @@ fails gets a failure line, and the others are evaluated.
 """
 
 import contextlib
-import dataclasses
 import pathlib
 from collections.abc import Iterable, Mapping
 
@@ -32,7 +31,7 @@ from instruct.distributed import gather_json, num_processes
 from instruct.errors import UserError
 from instruct.eval.decoding.batching import BatchConfig, Decoder
 from instruct.eval.decoding.decode import DecodeConfig
-from instruct.eval.eval_config import EvalConfig
+from instruct.eval.eval_config import EvalConfig, trained_data
 from instruct.eval.model_outputs import ModelRunner
 from instruct.eval.scoring.options import OptionScorer
 from instruct.eval.scoring.score import Scorer
@@ -40,8 +39,7 @@ from instruct.eval.suite_run import SuiteRun, split_of
 from instruct.files import absolute_path, any_path
 from instruct.lineage import read_lineage, unrecorded
 from instruct.mesh import MeshConfig, make_mesh, param_shardings, with_shardings
-from instruct.models.config import ModelConfig
-from instruct.models.encoder_decoder import EncoderDecoder, reorder_cache
+from instruct.models.model import AnyConfig, make_model
 from instruct.workspace import Workspace
 
 
@@ -50,9 +48,10 @@ def evaluate(
     config: EvalConfig,
     *,
     checkpoint_path: str | None = None,
-    model: ModelConfig | None = None,
+    model: AnyConfig | None = None,
     vocabulary: str | None = None,
     feature_lengths: Mapping[str, int] | None = None,
+    chat_template: bool | None = None,
     decode: DecodeConfig | None = None,
     batching: BatchConfig | None = None,
     mesh: MeshConfig | None = None,
@@ -69,6 +68,7 @@ def evaluate(
         model: architecture; None: as trained.
         vocabulary: see instruct/data/vocab.py; None: as trained.
         feature_lengths: {"inputs": S, "targets": T}; None: as trained.
+        chat_template: prompts as turns of the vocabulary's chat template; None: as trained.
         decode: strategy; None: greedy with the length of the targets. EOS is the vocabulary's. With
             several samples the majority answer counts (instruct/eval/scoring/self_consistency.py).
         batching: rows and shapes; affects speed only.
@@ -91,12 +91,14 @@ def evaluate(
     trained = trained_run(folder, source, "runner.evaluate")
     vocabulary = vocabulary or trained.setting("vocabulary")
     lengths = feature_lengths or trained.feature_lengths()
-    data = DataConfig(config.suites[0], lengths, batch_size=1, vocabulary=vocabulary)
-    network = EncoderDecoder(model or trained.model())
+    network = make_model(model or trained.model())
+    layout = network.config.layout
+    mixture = config.suites[0]
+    data = trained_data(trained, layout, vocabulary, lengths, chat_template, mixture)
     words = load_vocabulary(vocabulary)
     check_embedding_rows(words, network.config.vocab_size)
     strategy = decode or DecodeConfig(max_decode_steps=lengths["targets"])
-    strategy = dataclasses.replace(strategy, eos_id=words.eos_id)
+    strategy = strategy.ending_with(words.stop_ids)
     resolved = {suite: registry.resolve(workspace, suite).straight() for suite in config.suites}
     checkpoints = _checkpoints(source, config)
 
@@ -108,10 +110,10 @@ def evaluate(
     device_mesh = make_mesh(mesh or MeshConfig())
     batches = batching or BatchConfig()
     models = ModelRunner(
-        decoder=Decoder(network, reorder_cache, strategy, batches, device_mesh),
-        scorer=Scorer(network.apply, batches, device_mesh),
+        decoder=Decoder(network, strategy, batches, device_mesh),
+        scorer=Scorer(network.target_logits, batches, device_mesh),
         option_scorer=OptionScorer(network, batches, device_mesh),
-        vocabulary=words,
+        frame=data.frame,
         targets_length=lengths["targets"],
     )
     abstract = network.abstract_params()

@@ -27,6 +27,7 @@ from instruct.data.feed.examples import (
     num_asked,
 )
 from instruct.data.spec import Leaf, Resolved
+from instruct.data.vocab import load_vocabulary
 from instruct.errors import UserError
 from instruct.eval import task_rows
 from instruct.eval.eval_config import EvalConfig
@@ -81,7 +82,9 @@ class SuiteRun:
         terminal = sys.stderr.isatty()
         with contextlib.ExitStack() as stack:
             header = {"suite": self.suite, "step": step, "checkpoint": str(self.checkpoint)}
-            header |= {"settings": self._settings(models.vocabulary.fingerprint)}
+            header |= {
+                "settings": self._settings(load_vocabulary(self.data.vocabulary).fingerprint)
+            }
             writer = None
             if jax.process_index() == 0:
                 path.parent.mkdir(parents=True, exist_ok=True)
@@ -178,9 +181,7 @@ class SuiteRun:
         """(examples, number of examples that do not fit); warns of truncated prompts."""
         config, data = self.config, self.data
         lengths, limit = data.feature_lengths, config.num_examples
-        examples = eval_examples(
-            self.workspace, leaf, split, data.vocabulary, lengths, limit, config.seed
-        )
+        examples = eval_examples(self.workspace, leaf, split, data, limit, config.seed)
         if not examples:
             raise UserError(f"no example of split {split!r} fits {dict(lengths)}")
         total = num_asked(self.workspace, leaf, split, data, limit)

@@ -1,10 +1,12 @@
-"""T5's multi-head attention: no biases, no 1/sqrt(head_dim), relative positions as a logit bias.
+"""Attention of queries to keys, and T5's multi-head form: no biases, no 1/sqrt(head_dim), relative
+positions as a logit bias. `stack_blocks.py` has the form of the other models.
 
 A query whose mask is False everywhere gets zeros. T5X averages over other examples of the packed
 row instead, so that an example with an empty source depends on its neighbours.
 Heads come before tokens, [B, N, T, H], so that decoding reads a cache in place; [B, T, N, H] would
 be transposed at every step.
-B rows, T queries, S keys, N heads, H head dim, D model, K sequences of a row (while decoding).
+B rows, T queries, S keys, N heads, G heads of keys and values (N, or a divisor), H head dim,
+D model, K sequences of a row (while decoding).
 """
 
 import concurrent.futures
@@ -17,18 +19,20 @@ import jax.numpy as jnp
 from flax import nnx
 
 from instruct.errors import UserError
+from instruct.head import soft_cap
 from instruct.mesh import logical_constraint, logical_spec
 from instruct.models.config import ModelConfig
 from instruct.models.flash import flash_attention
 from instruct.models.layers import NORMAL_FAN_IN, Dense, apply_kept
 from instruct.models.masks import LOWEST_SHIFT, MASKED_LOGIT, SegmentMask
+from instruct.models.splash import splash_attention
 
 # Largest share by which a bias's gradient in bfloat16 may differ; a wrong one differs by about 1.
 _BIAS_GRADIENT_TOLERANCE = 0.05
 
 
 class KeyValue(NamedTuple):
-    """Keys and values [B, N, S, H] of one attention; a pytree."""
+    """Keys and values [B, G, S, H] of one attention; a pytree."""
 
     key: jax.Array
     value: jax.Array
@@ -47,45 +51,67 @@ def attend(
     *,
     implementation: str = "einsum",
     float32_logits: bool = False,
+    cap: float | None = None,
 ) -> jax.Array:
     """Weighted sums of `memory.value`, [B, N, T, H].
 
     Args:
         query: [B, N, T, H].
-        memory: keys and values [B, N, S, H].
+        memory: keys and values [B, G, S, H]; N / G consecutive heads read the same.
         bias: [1, N, T, S] added to the logits ([B, N, T, S] in inference), or None. With a
             `SegmentMask`, by distance as in `flash.flash_attention`.
         mask: boolean, broadcastable to [B, 1, T, S], True where a query may attend to a key; or a
             `SegmentMask`, for the flash kernel.
-        kept: [B, N, 1, S] dropout factors of the probabilities, shared over queries (as in T5X,
+        kept: [B, G, 1, S] dropout factors of the probabilities, shared over queries (as in T5X,
             after mesh-tensorflow). A probability's factor depends on its key alone, so it scales
             that key's value, which every implementation can do.
         implementation: as `platform_implementation` returns; 'flash' with a boolean mask is
             'einsum'.
         float32_logits: products and softmax in float32 for any type of `query`; the flash kernel,
             'xla' and 'cudnn' always do that.
+        cap: soft cap of the logits, see `instruct.head.soft_cap`; not of 'xla' and 'cudnn'.
 
     Raises:
-        UserError: 'cudnn' cannot run here or its bias gradient is wrong, or the mesh shards the
-            length.
+        UserError: 'cudnn' cannot run here or its bias gradient is wrong, the mesh shards the
+            length, or the implementation has no soft cap or prefix.
     """
     dtype, value = query.dtype, memory.value
     if kept is not None:
         value = apply_kept(value, kept.swapaxes(-1, -2))
     if isinstance(mask, SegmentMask):
-        return _sharded_flash(query, memory.key, value, bias, mask)
+        return _sharded_flash(query, memory.key, value, bias, mask, cap)
     if implementation in ("xla", "cudnn"):
+        if cap is not None:
+            raise UserError(
+                f"attention = {implementation!r} has no soft cap of logits, but attention_cap is "
+                f"{cap}. Set attention = 'einsum'."
+            )
         if implementation == "cudnn":
             _check_cudnn(dtype, bias is not None)
         return _dot_product_attention(query, memory.key, value, bias, mask, implementation)
     key = memory.key
     if float32_logits:
         query, key = query.astype(jnp.float32), key.astype(jnp.float32)
-    logits = jnp.einsum("bnth,bnsh->bnts", query, key)
+    logits = soft_cap(query_key_products(query, key), cap)
     if bias is not None:
         logits = add_bias(logits, bias.astype(logits.dtype))
     weights = masked_softmax(jnp.where(mask, logits, MASKED_LOGIT)).astype(dtype)
-    return jnp.einsum("bnts,bnsh->bnth", weights, value)
+    return weighted_values(weights, value)
+
+
+def query_key_products(query: jax.Array, key: jax.Array) -> jax.Array:
+    """query [B, N, T, H] and key [B, G, S, H] -> [B, N, T, S]."""
+    shape = (*query.shape[:3], key.shape[2])
+    # The queries of all heads that share keys are as many queries of one head.
+    query = query.reshape(query.shape[0], key.shape[1], -1, query.shape[3])
+    return jnp.einsum("bnth,bnsh->bnts", query, key).reshape(shape)
+
+
+def weighted_values(weights: jax.Array, value: jax.Array) -> jax.Array:
+    """weights [B, N, T, S] and value [B, G, S, H] -> [B, N, T, H]."""
+    shape = (*weights.shape[:3], value.shape[3])
+    weights = weights.reshape(weights.shape[0], value.shape[1], -1, weights.shape[3])
+    return jnp.einsum("bnts,bnsh->bnth", weights, value).reshape(shape)
 
 
 def platform() -> str:
@@ -116,11 +142,18 @@ def _dot_product_attention(query, key, value, bias, mask, implementation: str) -
     return attended.swapaxes(1, 2) * jnp.any(mask, axis=-1, keepdims=True).astype(query.dtype)
 
 
-def _sharded_flash(query, key, value, bias, mask: SegmentMask) -> jax.Array:
-    """`flash_attention` of each device's rows and heads; XLA cannot partition a Pallas call."""
+def _flash(query, key, value, bias, mask: SegmentMask, cap: float | None) -> jax.Array:
+    """The kernel for causal stacks without a bias, else T5's."""
+    if mask.causal and bias is None:
+        return splash_attention(query, key, value, mask, cap)
+    return flash_attention(query, key, value, bias, mask)
+
+
+def _sharded_flash(query, key, value, bias, mask: SegmentMask, cap: float | None) -> jax.Array:
+    """`_flash` of each device's rows and heads; XLA cannot partition a Pallas call."""
     mesh = jax.sharding.get_abstract_mesh()
     if mesh.empty or mesh.size == 1:
-        return flash_attention(query, key, value, bias, mask)
+        return _flash(query, key, value, bias, mask, cap)
     if mesh.shape.get("sequence", 1) > 1:
         raise UserError(
             f"ModelConfig.attention = 'flash' needs all keys of a row on one device, but the mesh "
@@ -129,10 +162,13 @@ def _sharded_flash(query, key, value, bias, mask: SegmentMask) -> jax.Array:
         )
     query_segments, key_segments = mask.segments(query.shape[0], query.shape[2])
     heads = ("batch", "heads", "length", "head_dim")
+    if key.shape[1] > 1 and logical_spec(key.shape, heads) != logical_spec(query.shape, heads):
+        # Devices share heads of keys: each gets its own queries' copy.
+        key, value = (jnp.repeat(a, query.shape[1] // a.shape[1], axis=1) for a in (key, value))
 
     def shard(query, key, value, bias, query_segments, key_segments):
-        segments = SegmentMask(query_segments, key_segments, mask.causal)
-        return flash_attention(query, key, value, bias, segments)
+        segments = mask._replace(queries=query_segments, keys=key_segments)
+        return _flash(query, key, value, bias, segments, cap)
 
     return jax.shard_map(
         shard,
@@ -208,9 +244,7 @@ def attend_lines(
 ) -> jax.Array:
     """Attention of one token of each of K beams to the keys of its own ancestors, [B, N, K, H].
 
-    At each step a sequence reads the keys and values that its ancestor of that step wrote. All
-    K * T products of a row are computed and those of other lines masked, because moving a cache
-    costs more than K small products.
+    At each step a sequence reads the keys and values that its ancestor of that step wrote.
 
     Args:
         query: [B, N, K, H].
@@ -223,13 +257,26 @@ def attend_lines(
     dtype, key = query.dtype, memory.key
     if float32_logits:
         query, key = query.astype(jnp.float32), key.astype(jnp.float32)
-    logits = jnp.einsum("bnqh,bnsh->bnqs", query, key)
-    shape = (*query.shape[:3], line.shape[3], line.shape[4])
-    logits = jnp.sum(jnp.where(line, logits.reshape(shape), 0), axis=-1)
+    logits = line_products(query, key, line)
     logits = jnp.where(visible, logits + bias.astype(logits.dtype), MASKED_LOGIT)
-    weights = masked_softmax(logits).astype(dtype)
-    weights = jnp.where(line, weights[..., None], 0).reshape(*query.shape[:3], -1)
-    return jnp.einsum("bnqs,bnsh->bnqh", weights, memory.value)
+    return line_values(masked_softmax(logits).astype(dtype), memory.value, line)
+
+
+def line_products(query: jax.Array, key: jax.Array, line: jax.Array) -> jax.Array:
+    """query [B, N, K, H] and key [B, G, T * K, H] -> [B, N, K, T], see `attend_lines`.
+
+    All K * T products of a row are computed and those of other lines masked, because moving a cache
+    costs more than K small products.
+    """
+    logits = query_key_products(query, key)
+    shape = (*query.shape[:3], line.shape[3], line.shape[4])
+    return jnp.sum(jnp.where(line, logits.reshape(shape), 0), axis=-1)
+
+
+def line_values(weights: jax.Array, value: jax.Array, line: jax.Array) -> jax.Array:
+    """weights [B, N, K, T] and value [B, G, T * K, H] -> [B, N, K, H], see `attend_lines`."""
+    weights = jnp.where(line, weights[..., None], 0).reshape(*weights.shape[:3], -1)
+    return weighted_values(weights, value)
 
 
 @jax.custom_vjp
@@ -278,10 +325,41 @@ def _masked_softmax_jvp(primals, tangents):
 class CachePlace(NamedTuple):
     """Position of a decoding step in a cache of T columns; the same in every layer."""
 
-    bias: jax.Array  # [1, N, 1, T], by each column's distance
+    bias: jax.Array | None  # [1, N, 1, T], by each column's distance
     visible: jax.Array  # [R, 1, 1, T] boolean
     line: jax.Array | None  # [R, 1, K, T, K] boolean, see `attend_lines`
     column: jax.Array  # int32 scalar, the one to write
+
+
+def write_column(memory: KeyValue, new: KeyValue, column: jax.Array) -> KeyValue:
+    """A decoding cache with the keys and values [R, G, Q, H] of one step.
+
+    `memory` has keys [R, G, H, C] and values [R, G, C, H]. Without lines every sequence is a row
+    (Q = 1, C = T); with them the sequences of a prompt share one (Q = K, C = T * K). In this form
+    XLA updates the cache in place; along another axis, or after reading it, its CPU compiler copies
+    the whole cache.
+    """
+    new, first = new.turned(), column * new.value.shape[2]
+    update = jax.lax.dynamic_update_slice_in_dim
+    return KeyValue(
+        update(memory.key, new.key, first, axis=3), update(memory.value, new.value, first, axis=2)
+    )
+
+
+def split_heads(x: jax.Array, num_heads: int) -> jax.Array:
+    """[B, T, N * H] -> [B, N, T, H]."""
+    heads = x.reshape(*x.shape[:-1], num_heads, x.shape[-1] // num_heads)
+    return logical_constraint(heads.swapaxes(1, 2), ("batch", "heads", "length", "head_dim"))
+
+
+def join_heads(x: jax.Array) -> jax.Array:
+    """[B, N, T, H] -> [B, T, N * H]."""
+    return x.swapaxes(1, 2).reshape(x.shape[0], x.shape[2], -1)
+
+
+def whole_lengths(x: jax.Array) -> jax.Array:
+    """Keys or values [B, G, S, H], of all positions on every device."""
+    return logical_constraint(x, ("batch", "heads", None, "head_dim"))
 
 
 class Attention(nnx.Module):
@@ -306,16 +384,10 @@ class Attention(nnx.Module):
         self.value = dense(config.d_model, joined, NORMAL_FAN_IN)
         self.out = dense(joined, config.d_model, NORMAL_FAN_IN)
 
-    def _split_heads(self, x: jax.Array) -> jax.Array:
-        heads = x.reshape(*x.shape[:-1], self.num_heads, x.shape[-1] // self.num_heads)
-        return logical_constraint(heads.swapaxes(1, 2), ("batch", "heads", "length", "head_dim"))
-
     def keys_values(self, x: jax.Array) -> KeyValue:
         """Keys and values [B, N, S, H] of x [B, S, D]; whole lengths on every device."""
-        split = (self._split_heads(self.key(x)), self._split_heads(self.value(x)))
-        return KeyValue(
-            *(logical_constraint(y, ("batch", "heads", None, "head_dim")) for y in split)
-        )
+        split = (split_heads(y(x), self.num_heads) for y in (self.key, self.value))
+        return KeyValue(*map(whole_lengths, split))
 
     def __call__(
         self,
@@ -332,7 +404,7 @@ class Attention(nnx.Module):
         `implementation`: None: as configured.
         """
         attended = attend(
-            self._split_heads(self.query(x)),
+            split_heads(self.query(x), self.num_heads),
             memory,
             bias,
             mask,
@@ -340,27 +412,15 @@ class Attention(nnx.Module):
             implementation=implementation or platform_implementation(self.implementation),
             float32_logits=self.float32_logits,
         )
-        return self.out(attended.swapaxes(1, 2).reshape(*x.shape[:-1], -1))
+        return self.out(join_heads(attended))
 
     def decode_step(
         self, x: jax.Array, memory: KeyValue, place: CachePlace
     ) -> tuple[jax.Array, KeyValue]:
-        """Self-attention of one new token [R, Q, D], and the updated cache.
-
-        `memory` has keys [R, N, H, C] and values [R, N, C, H]. Without lines every sequence is a
-        row (Q = 1, C = T); with them the sequences of a prompt share one (Q = K, C = T * K). In
-        this form XLA updates the cache in place; along another axis, or after reading it, its CPU
-        compiler copies the whole cache.
-        """
-        new = self.keys_values(x).turned()
-        first = place.column * x.shape[1]
-        update = jax.lax.dynamic_update_slice_in_dim
-        memory = KeyValue(
-            update(memory.key, new.key, first, axis=3),
-            update(memory.value, new.value, first, axis=2),
-        )
+        """Self-attention of one new token [R, Q, D], and the updated cache (`write_column`)."""
+        memory = write_column(memory, self.keys_values(x), place.column)
         seen = memory.turned()
-        query = self._split_heads(self.query(x))
+        query = split_heads(self.query(x), self.num_heads)
         if place.line is None:
             attended = attend(
                 query, seen, place.bias, place.visible, float32_logits=self.float32_logits
@@ -374,4 +434,4 @@ class Attention(nnx.Module):
                 place.line,
                 float32_logits=self.float32_logits,
             )
-        return self.out(attended.swapaxes(1, 2).reshape(*x.shape[:-1], -1)), memory
+        return self.out(join_heads(attended)), memory

@@ -35,7 +35,7 @@ class EncoderLayer(nnx.Module):
         self.pre_attention_layer_norm = RMSNorm(config, rngs=rngs)
         self.attention = Attention(config, rngs=rngs)
         self.pre_mlp_layer_norm = RMSNorm(config, rngs=rngs)
-        self.mlp = MLP(config, rngs=rngs)
+        self.mlp = MLP(config, dtype=config.dtype, rngs=rngs)
 
     def __call__(
         self,
@@ -74,7 +74,7 @@ class DecoderLayer(nnx.Module):
         self.pre_cross_attention_layer_norm = RMSNorm(config, rngs=rngs)
         self.encoder_decoder_attention = Attention(config, rngs=rngs)
         self.pre_mlp_layer_norm = RMSNorm(config, rngs=rngs)
-        self.mlp = MLP(config, rngs=rngs)
+        self.mlp = MLP(config, dtype=config.dtype, rngs=rngs)
 
     def __call__(
         self,

@@ -8,6 +8,7 @@ from typing import Any
 
 from instruct.errors import UserError
 from instruct.fields import bounded, check_fields, one_of
+from instruct.models.stack_config import ATTENTION_IMPLEMENTATIONS, size
 
 SIZES = (
     "vocab_size",
@@ -18,12 +19,10 @@ SIZES = (
     "num_encoder_layers",
     "num_decoder_layers",
 )
-ATTENTION_IMPLEMENTATIONS = ("einsum", "flash", "xla", "cudnn")
 
 
 def _size() -> Any:
-    example = "--gin_file=gin/models/tiny_demo.gin"
-    return bounded(0, least=1, note=f": include a model size, such as {example}, or bind it")
+    return size("--gin_file=gin/models/tiny_demo.gin")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -84,9 +83,23 @@ class ModelConfig:
             )
 
     @property
+    def layout(self) -> str:
+        """Name of the layout of its batches."""
+        return "encoder_decoder"
+
+    @property
     def gated(self) -> bool:
         """Whether the MLP multiplies two input projections."""
         return self.activations.startswith("gated-")
+
+    def describe(self) -> str:
+        """Sizes and kind in one line."""
+        return (
+            f"{self.num_encoder_layers} + {self.num_decoder_layers} layers, d_model "
+            f"{self.d_model}, {self.num_heads} heads x {self.head_dim}, d_ff {self.d_ff}, "
+            f"vocabulary {self.vocab_size}, {self.activations}, "
+            f"{'tied' if self.tied_output else 'untied'} output"
+        )
 
     def num_params(self) -> int:
         """Number of parameters; 11,135,332,352 for T5 1.1 XXL."""

@@ -1,19 +1,26 @@
 """KV cache for continuous batching: a fixed number of slots that are refilled with new prompts.
 
 Each slot holds one prompt and K sequences that continue it. At each step all slots write the same
-column of their cache, whatever their positions: T5's attention bias depends on distance only, and a
-column's distance is the number of steps since it was written. So slots differ only in how far back
+column of their cache, whatever their positions: a relative bias depends on distance only, and a
+column's distance is the number of steps since it was written; rotary keys are rotated before they
+are written. So slots differ only in how far back
 they may look (`masks.cache_mask`), a new prompt needs no clearing, and columns are reused in turn.
 Reordering beams moves no keys or values either; it updates which columns each beam reads
 (`attention.attend_lines`).
 
 Keys are stored transposed, [.., H, S]: 3 to 8 times faster with several queries on CPUs.
 
-B slots, S source tokens, T columns, N heads, H head dim, K sequences of a slot.
+The prompt of an encoder-decoder is cross-attention's keys and values. That of a decoder-only model
+is its own prefix: all but its last token, which the first step computes again, so that each step
+is the same.
+
+B slots, S source tokens, T columns, N heads of keys, H head dim, K sequences of a slot.
 """
 
-from collections.abc import Callable
-from typing import Any, NamedTuple
+import itertools
+import math
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -26,43 +33,52 @@ from instruct.models.attention import CachePlace, KeyValue
 class Prompts(NamedTuple):
     """Encoded prompts, shared by all sequences and steps; a pytree.
 
-    `cross`: keys [B, N, H, S] and values [B, N, S, H] of each layer: one `KeyValue` with the layer
-    axis first under `scan_layers`, else a tuple of them. `mask` [B, 1, 1, S].
+    `cross`: keys [B, N, H, S] and values [B, N, S, H]: a `KeyValue` a layer, or with `scan_layers`
+    one for each layer of a period, the axis of periods first (`layer_loop.update_layers`). S is
+    smaller in layers that keep only a window. `mask` [B, 1, 1, S]. A decoder-only model also has
+    `lengths` and the `last` token of each prompt, [B] int32.
     """
 
-    cross: Any
+    cross: tuple[KeyValue, ...]
     mask: jax.Array
+    lengths: jax.Array | None = None
+    last: jax.Array | None = None
 
 
 class DecodeCache(NamedTuple):
     """The slots' prompts, and self-attention's keys and values of each layer; a pytree.
 
     `memory`, arranged as `Prompts.cross`: values [B * K, N, T, H], or [B, N, T * K, H] if sequences
-    are reordered; `column`: int32 scalar, the one that the next step writes; `ancestors` [B, T, K]
-    int32: which sequence wrote a sequence's columns, None without reordering.
+    are reordered, T being at most the window in layers that have one; `step`: int32 scalar, number
+    of the next step, which writes column step mod T; `ancestors` [B, T, K] int32: which sequence
+    wrote a sequence's columns, None without reordering.
     """
 
-    memory: Any
+    memory: tuple[KeyValue, ...]
     prompts: Prompts
-    column: jax.Array
+    step: jax.Array
     ancestors: jax.Array | None
 
 
 def new_cache(
-    prompts: Prompts, num_sequences: int, num_columns: int, reordered: bool
+    prompts: Prompts,
+    num_sequences: int,
+    num_columns: int,
+    reordered: bool,
+    windows: Sequence[int | None] = (None,),
 ) -> DecodeCache:
-    """An empty cache."""
-    stacked = isinstance(prompts.cross, KeyValue)
+    """An empty cache; `windows` of the layers of one period, None: all columns."""
 
     def by_rows(a: jax.Array) -> jax.Array:
-        axes = (None, "batch", "heads") if stacked else ("batch", "heads")
+        axes = (*[None] * (a.ndim - 4), "batch", "heads")
         return logical_constraint(a, (*axes, *[None] * (a.ndim - len(axes))))
 
-    def empty(cross: KeyValue) -> KeyValue:
+    def empty(cross: KeyValue, window: int | None) -> KeyValue:
         *layers, rows, heads, _, width = cross.value.shape
-        shape = (rows * num_sequences, heads, num_columns, width)
+        columns = min(num_columns, window or num_columns)
+        shape = (rows * num_sequences, heads, columns, width)
         if reordered:
-            shape = (rows, heads, num_columns * num_sequences, width)
+            shape = (rows, heads, columns * num_sequences, width)
         value = jnp.zeros((*layers, *shape), cross.value.dtype)
         return KeyValue(by_rows(value.swapaxes(-1, -2)), by_rows(value))
 
@@ -70,23 +86,26 @@ def new_cache(
     if reordered:
         rows = prompts.mask.shape[0]
         ancestors = jnp.zeros((rows, num_columns, num_sequences), jnp.int32)
-    memory = _each_layer(empty, prompts.cross)
-    prompts = Prompts(jax.tree.map(by_rows, prompts.cross), prompts.mask)
+    memory = tuple(map(empty, prompts.cross, itertools.cycle(windows)))
+    prompts = prompts._replace(cross=jax.tree.map(by_rows, prompts.cross))
     return DecodeCache(memory, prompts, jnp.int32(0), ancestors)
 
 
 def next_place(
-    cache: DecodeCache, positions: jax.Array, bias_of: Callable[[jax.Array], jax.Array]
+    cache: DecodeCache, positions: jax.Array, bias_of: Callable[[jax.Array], jax.Array] | None
 ) -> tuple[DecodeCache, CachePlace]:
     """The cache position of the next step, and the cache for the step after it.
 
     Args:
         cache: of the previous step.
         positions: [B] int32.
-        bias_of: distances [T] (key minus query position) -> bias [N, T].
+        bias_of: distances [T] (key minus query position) -> bias [N, T]; None: no bias.
     """
-    num_columns = _num_columns(cache)
-    ages = masks.cache_ages(cache.column, num_columns)
+    sequences = 1 if cache.ancestors is None else cache.ancestors.shape[2]
+    widths = [layer.value.shape[-2] // sequences for layer in cache.memory]
+    num_columns = max(widths) if cache.ancestors is None else cache.ancestors.shape[1]
+    column = cache.step % num_columns
+    ages = masks.cache_ages(column, num_columns)
     visible, line, ancestors = masks.cache_mask(ages, positions), None, cache.ancestors
     if ancestors is None:
         rows = jax.tree.leaves(cache.memory)[0].shape[-4]
@@ -94,22 +113,29 @@ def next_place(
     else:
         rows, _, sequences = ancestors.shape
         itself = jnp.broadcast_to(jnp.arange(sequences), (rows, 1, sequences))
-        ancestors = jax.lax.dynamic_update_slice_in_dim(ancestors, itself, cache.column, axis=1)
+        ancestors = jax.lax.dynamic_update_slice_in_dim(ancestors, itself, column, axis=1)
         by_sequence = ancestors.swapaxes(1, 2)[:, None, :, :, None]
         line = by_sequence == jnp.arange(sequences)
-    place = CachePlace(bias_of(-ages)[None, :, None], visible, line, cache.column)
-    column = (cache.column + 1) % num_columns
-    return cache._replace(column=column, ancestors=ancestors), place
+    bias = None if bias_of is None else bias_of(-ages)[None, :, None]
+    place = CachePlace(bias, visible, line, column)
+    # Numbers start again where the columns of all layers do.
+    step = (cache.step + 1) % math.lcm(num_columns, *widths)
+    return cache._replace(step=step, ancestors=ancestors), place
 
 
-def _each_layer(function: Callable[[KeyValue], KeyValue], tree: Any) -> Any:
-    return jax.tree.map(function, tree, is_leaf=lambda node: isinstance(node, KeyValue))
+def local_place(place: CachePlace, step: jax.Array, window: int) -> CachePlace:
+    """The position of step `step` in the cache of a layer that keeps `window` columns.
 
-
-def _num_columns(cache: DecodeCache) -> int:
-    if cache.ancestors is not None:
-        return cache.ancestors.shape[1]
-    return jax.tree.leaves(cache.memory)[0].shape[-1]
+    place of 5 columns, step 6    columns of steps 5 6 2 3 4
+    window 3                      columns of steps 6 4 5        column 0 is written
+    """
+    num_columns = place.visible.shape[-1]
+    if num_columns <= window:
+        return place
+    ages = masks.cache_ages(step % window, window)
+    columns = (place.column - ages) % num_columns
+    line = None if place.line is None else place.line[..., columns, :]
+    return CachePlace(None, place.visible[..., columns], line, step % window)
 
 
 def reorder_cache(cache: DecodeCache, beam_indices: jax.Array) -> DecodeCache:
@@ -144,27 +170,28 @@ def fill_slots(
 
     Behind a prompt that is shorter than its slot, keys of the previous one remain, masked.
     """
-    axis = 1 if isinstance(cache.memory, KeyValue) else 0
     missing = cache.prompts.mask.shape[-1] - prompts.mask.shape[-1]
     mask = jnp.pad(prompts.mask, [(0, 0)] * 3 + [(0, missing)])
+    prompts = prompts._replace(mask=mask)
 
     def put(i: jax.Array, filled: Prompts) -> Prompts:
-        def put_row(axis: int, whole: jax.Array, new: jax.Array) -> jax.Array:
+        def put_row(whole: jax.Array, new: jax.Array) -> jax.Array:
+            axis = max(whole.ndim - 4, 0)  # stacked layers come first
             row = jax.lax.dynamic_slice_in_dim(new, rows[i], 1, axis)
             start = [jnp.int32(0)] * whole.ndim
             start[axis] = slots[i]
             return jax.lax.dynamic_update_slice(whole, row, start)
 
-        cross = jax.tree.map(lambda a, b: put_row(axis, a, b), filled.cross, prompts.cross)
-        return Prompts(cross, put_row(0, filled.mask, mask))
+        return jax.tree.map(put_row, filled, prompts)
 
     return cache._replace(prompts=jax.lax.fori_loop(0, count, put, cache.prompts))
 
 
 def narrow(cache: DecodeCache, source_length: int) -> DecodeCache:
     """The cache cut to `source_length` source tokens, which no prompt in it exceeds."""
-    cross = _each_layer(
-        lambda kv: KeyValue(kv.key[..., :source_length], kv.value[..., :source_length, :]),
-        cache.prompts.cross,
+    cross = tuple(
+        KeyValue(layer.key[..., :source_length], layer.value[..., :source_length, :])
+        for layer in cache.prompts.cross
     )
-    return cache._replace(prompts=Prompts(cross, cache.prompts.mask[..., :source_length]))
+    mask = cache.prompts.mask[..., :source_length]
+    return cache._replace(prompts=cache.prompts._replace(cross=cross, mask=mask))

@@ -12,15 +12,14 @@ prompt while decoding (`decode_cache.py`).
 
 import dataclasses
 import functools
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-from flax import nnx
 
 from instruct import batch as batch_keys
-from instruct.collectives import gather_params, gathers
+from instruct.head import head_logits
 from instruct.mesh import logical_constraint
 from instruct.models import decode_cache, masks
 from instruct.models.attention import KeyValue, platform_implementation
@@ -34,8 +33,8 @@ from instruct.models.blocks import (
 from instruct.models.config import ModelConfig
 from instruct.models.decode_cache import DecodeCache, Prompts, reorder_cache
 from instruct.models.flash import padded_length
+from instruct.models.layer_loop import Part, fold, init_layers, run_layers, update_layers
 from instruct.models.layers import Embedder, RelativePositionBias, apply_kept, draw_kept
-from instruct.models.layout import layer_of
 
 __all__ = ["EncoderDecoder", "Params", "reorder_cache"]
 
@@ -43,35 +42,26 @@ Params = dict[str, Any]
 Batch = Mapping[str, jax.Array]
 
 
-class _Part:
-    """A module type, split once into its static graph and its parameters' names."""
-
-    def __init__(self, module_type: Callable[..., Any], config: ModelConfig):
-        self._build = lambda key: module_type(config, rngs=nnx.Rngs(params=key))
-        module = nnx.eval_shape(self._build, jax.random.key(0))
-        self.graph, state = nnx.split(module)
-        self.names = frozenset(nnx.to_pure_dict(state))
-
-    def init(self, key: jax.Array) -> Params:
-        return nnx.to_pure_dict(nnx.state(self._build(key)))
-
-    def bind(self, params: Params) -> Any:
-        """The module with these parameters; ignores other entries of the dict."""
-        return nnx.merge(self.graph, {name: params[name] for name in self.names})
-
-
 class _Parts(NamedTuple):
-    embedder: _Part
-    encoder: _Part
-    encoder_layer: _Part
-    decoder: _Part
-    decoder_layer: _Part
+    embedder: Part
+    encoder: Part
+    encoder_layer: Part
+    decoder: Part
+    decoder_layer: Part
 
 
 @functools.lru_cache(maxsize=64)
 def _parts(config: ModelConfig) -> _Parts:
-    types = (Embedder, EncoderFrame, EncoderLayer, DecoderFrame, DecoderLayer)
-    return _Parts(*(_Part(module_type, config) for module_type in types))
+    def part(module_type: Any, *arguments: Any, **settings: Any) -> Part:
+        return Part(lambda rngs: module_type(*arguments, rngs=rngs, **settings))
+
+    return _Parts(
+        part(Embedder, config.vocab_size, config.d_model, dtype=config.dtype),
+        part(EncoderFrame, config),
+        part(EncoderLayer, config),
+        part(DecoderFrame, config),
+        part(DecoderLayer, config),
+    )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -80,6 +70,11 @@ class EncoderDecoder:
 
     config: ModelConfig
 
+    @property
+    def final_cap(self) -> float | None:
+        """T5's logits have no soft cap."""
+        return None
+
     def init(self, key: jax.Array) -> Params:
         """Fresh float32 parameters with T5's initialisers; both layouts agree up to rounding."""
         config, parts = self.config, _parts(self.config)
@@ -87,17 +82,14 @@ class EncoderDecoder:
         return {
             "token_embedder": parts.embedder.init(keys[0]),
             "encoder": parts.encoder.init(keys[1])
-            | self._init_layers(parts.encoder_layer, keys[2], config.num_encoder_layers),
+            | init_layers(
+                parts.encoder_layer, keys[2], config.num_encoder_layers, config.scan_layers
+            ),
             "decoder": parts.decoder.init(keys[3])
-            | self._init_layers(parts.decoder_layer, keys[4], config.num_decoder_layers),
+            | init_layers(
+                parts.decoder_layer, keys[4], config.num_decoder_layers, config.scan_layers
+            ),
         }
-
-    def _init_layers(self, part: _Part, key: jax.Array, num_layers: int) -> Params:
-        # vmap in both layouts, so that the program does not grow with depth.
-        stacked = jax.vmap(part.init)(jax.random.split(key, num_layers))
-        if self.config.scan_layers:
-            return {"layers": stacked}
-        return {f"layers_{i}": layer_of(stacked, i) for i in range(num_layers)}
 
     def abstract_params(self) -> Params:
         """Shapes and dtypes of `init`'s result as `jax.ShapeDtypeStruct`s; allocates nothing."""
@@ -116,7 +108,7 @@ class EncoderDecoder:
             dropout_key: None: no dropout.
         """
         hidden = self.decoder_hidden(params, batch, dropout_key)
-        logits = hidden.astype(jnp.float32) @ self.head_kernel(params)
+        logits = head_logits(hidden, self.head_kernel(params), None)
         return logical_constraint(logits, ("batch", "length", "vocab"))
 
     def decoder_hidden(
@@ -144,8 +136,18 @@ class EncoderDecoder:
             return embedding.T * self.config.d_model**-0.5
         return params["decoder"]["logits_dense"]["kernel"]
 
+    def target_logits(self, params: Params, inputs: jax.Array, targets: jax.Array) -> jax.Array:
+        """See `Model.target_logits`."""
+        fed = jnp.pad(jnp.maximum(targets, 0), ((0, 0), (1, 0)))[:, :-1]
+        tokens = {
+            batch_keys.ENCODER_INPUT_TOKENS: jnp.maximum(inputs, 0),
+            batch_keys.DECODER_INPUT_TOKENS: fed,
+        }
+        return self.apply(params, tokens)
+
     def encode(self, params: Params, tokens: jax.Array) -> tuple[jax.Array, jax.Array]:
-        """Prompts [B, S] (0 is padding) -> encoded [B, S, D] and mask [B, S] boolean."""
+        """Prompts [B, S] -> encoded [B, S, D] and mask [B, S] boolean; 0 or less is padding."""
+        tokens = jnp.maximum(tokens, 0)
         segments = masks.source_segments(tokens, None)
         return self._run_encoder(params, tokens, segments, None), segments != 0
 
@@ -161,7 +163,7 @@ class EncoderDecoder:
 
         Args:
             params: as from `init`.
-            inputs: [B, S] prompts, 0 is padding.
+            inputs: [B, S] prompts, 0 or less is padding.
             tokens: [B, M] int32, the input token of a node; 0 at the root.
             depths: [B, M] int32, the token's position in its continuation.
             seen: [B, M, M] boolean, the nodes that a node attends to: its ancestors and itself.
@@ -178,12 +180,13 @@ class EncoderDecoder:
             bound = parts.decoder_layer.bind(layer_params)
             return bound(x, encoded, bias, seen[:, None], cross_mask, layer_key)
 
-        x = self._run_layers(layer, decoder, self.config.num_decoder_layers, x, None)
-        logits = frame.decoder_norm(x).astype(jnp.float32) @ self.head_kernel(params)
+        count = self.config.num_decoder_layers
+        x = run_layers([layer], decoder, count, x, None, self.config)
+        logits = head_logits(frame.decoder_norm(x), self.head_kernel(params), None)
         return logical_constraint(logits, ("batch", "length", "vocab"))
 
     def start_prompts(self, params: Params, tokens: jax.Array) -> Prompts:
-        """Encodes prompts [B, S] (0 is padding) and computes every layer's keys and values."""
+        """Encodes prompts [B, S] (0 or less is padding); keys and values of every layer."""
         encoded, mask = self.encode(params, tokens)
         return self.encoded_prompts(params, encoded, mask)
 
@@ -197,7 +200,7 @@ class EncoderDecoder:
 
         decoder = params["decoder"]
         if config.scan_layers:
-            cross = jax.lax.map(keys_values, decoder["layers"])
+            cross = (jax.lax.map(keys_values, decoder["layers"]),)
         else:
             layers = [decoder[f"layers_{i}"] for i in range(config.num_decoder_layers)]
             cross = tuple(keys_values(layer) for layer in layers)
@@ -235,35 +238,11 @@ class EncoderDecoder:
             layer = parts.decoder_layer.bind(layer_params)
             return layer.decode_step(x, memory, cross, prompts.mask, place)
 
-        if self.config.scan_layers:
-            x, memory = self._scan_decode(step, decoder["layers"], x, cache)
-        else:
-            memory = list(cache.memory)
-            for i, cross in enumerate(prompts.cross):
-                x, memory[i] = step(decoder[f"layers_{i}"], x, memory[i], cross)
-            memory = tuple(memory)
+        count = self.config.num_decoder_layers
+        x, memory = update_layers([step], decoder, count, x, cache.memory, prompts.cross)
         hidden = frame.decoder_norm(x).reshape(tokens.shape[0], -1)
-        logits = hidden.astype(jnp.float32) @ self.head_kernel(params)
+        logits = head_logits(hidden, self.head_kernel(params), None)
         return logits, cache._replace(memory=memory)
-
-    def _scan_decode(self, step, layers: Params, x: jax.Array, cache: DecodeCache):
-        """Runs one step through all layers, updating the carried, stacked cache in place."""
-
-        def body(i, carry):
-            x, memory = carry
-            layer, layer_memory, cross = jax.tree.map(
-                lambda a: jax.lax.dynamic_index_in_dim(a, i, keepdims=False),
-                (layers, memory, cache.prompts.cross),
-            )
-            x, layer_memory = step(layer, x, layer_memory, cross)
-            memory = jax.tree.map(
-                lambda whole, new: jax.lax.dynamic_update_index_in_dim(whole, new, i, 0),
-                memory,
-                layer_memory,
-            )
-            return x, memory
-
-        return jax.lax.fori_loop(0, self.config.num_decoder_layers, body, (x, cache.memory))
 
     def fill_slots(
         self,
@@ -279,6 +258,10 @@ class EncoderDecoder:
     def narrow(self, cache: DecodeCache, source_length: int) -> DecodeCache:
         """See `decode_cache.narrow`."""
         return decode_cache.narrow(cache, source_length)
+
+    def reorder_cache(self, cache: DecodeCache, beam_indices: jax.Array) -> DecodeCache:
+        """See `decode_cache.reorder_cache`."""
+        return reorder_cache(cache, beam_indices)
 
     def _bias_and_mask(
         self, relpos_bias: RelativePositionBias | None, mask: masks.SegmentMask
@@ -299,7 +282,7 @@ class EncoderDecoder:
         x = parts.embedder.bind(params["token_embedder"])(tokens)
         # The encoder's last dropout is the only one that differs over the length, as in T5X.
         ends = draw_kept(
-            _fold(key, config.num_encoder_layers),
+            fold(key, config.num_encoder_layers),
             config.dropout_rate,
             [(rows, 1, config.d_model), (rows, length, config.d_model)],
             config.dtype,
@@ -310,7 +293,8 @@ class EncoderDecoder:
         def layer(layer_params, x, layer_key):
             return parts.encoder_layer.bind(layer_params)(x, bias, mask, layer_key)
 
-        x = self._run_layers(layer, params["encoder"], config.num_encoder_layers, x, key)
+        count = config.num_encoder_layers
+        x = run_layers([layer], params["encoder"], count, x, key, config)
         return apply_kept(frame.encoder_norm(x), ends[1])
 
     def _run_decoder(self, params, tokens, segment_ids, encoded, cross_mask, key) -> jax.Array:
@@ -319,7 +303,7 @@ class EncoderDecoder:
         frame = parts.decoder.bind(params["decoder"])
         x = parts.embedder.bind(params["token_embedder"])(tokens)
         ends = draw_kept(
-            _fold(key, config.num_decoder_layers),
+            fold(key, config.num_decoder_layers),
             config.dropout_rate,
             [(rows, 1, config.d_model), (rows, 1, config.d_model)],
             config.dtype,
@@ -333,43 +317,6 @@ class EncoderDecoder:
             bound = parts.decoder_layer.bind(layer_params)
             return bound(x, encoded, bias, mask, cross_mask, layer_key)
 
-        x = self._run_layers(layer, params["decoder"], config.num_decoder_layers, x, key)
+        count = config.num_decoder_layers
+        x = run_layers([layer], params["decoder"], count, x, key, config)
         return apply_kept(frame.decoder_norm(x), ends[1])
-
-    def _run_layers(self, run_layer, params, num_layers, x, key) -> jax.Array:
-        """Applies `run_layer(layer_params, x, layer_key)` for each layer, looped or unrolled."""
-        config = self.config
-
-        def run_gathered(layer_params, x, layer_key):
-            return run_layer(gather_params(layer_params, config.dtype), x, layer_key)
-
-        layer = run_gathered
-        if config.remat != "none" or gathers(jax.sharding.get_abstract_mesh()):
-            policy = {
-                "none": _all_but_gathered,
-                "minimal": jax.checkpoint_policies.dots_with_no_batch_dims_saveable,
-                "full": jax.checkpoint_policies.nothing_saveable,
-            }[config.remat]
-            # Inside a scan the loop keeps the compiler from eliminating the recomputation.
-            layer = jax.checkpoint(layer, policy=policy, prevent_cse=not config.scan_layers)
-        if not config.scan_layers:
-            for i in range(num_layers):
-                x = layer(params[f"layers_{i}"], x, _fold(key, i))
-            return x
-
-        def body(x, indexed):
-            index, layer_params = indexed
-            return layer(layer_params, x, _fold(key, index)), None
-
-        return jax.lax.scan(body, x, (jnp.arange(num_layers), params["layers"]))[0]
-
-
-def _all_but_gathered(_primitive: Any, *_: Any, **params: Any) -> bool:
-    """Policy of `jax.checkpoint`: whole weights are gathered again, everything else is saved."""
-    inner = params.get("call_jaxpr")  # of a `custom_vjp`, as `gather_params` is
-    equations = () if inner is None else inner.eqns
-    return not any(equation.primitive.name == "sharding_constraint" for equation in equations)
-
-
-def _fold(key: jax.Array | None, number: int | jax.Array) -> jax.Array | None:
-    return None if key is None else jax.random.fold_in(key, number)

@@ -1,4 +1,4 @@
-"""Parts of a T5 layer: norm, dense, MLP, embedding, relative position bias, dropout.
+"""Parts of a layer: norm, dense, MLP, embedding, relative position bias, dropout.
 
 NNX modules that hold only float32 parameters and static numbers. Parameter names and initialisers
 are T5X's (`t5x/examples/t5/layers.py`), so that checkpoints fit; a parameter's path determines its
@@ -6,6 +6,7 @@ sharding (`mesh.py`).
 B rows, T tokens, D model, F feed-forward, N heads, V vocabulary.
 """
 
+import functools
 import math
 from collections.abc import Callable, Sequence
 
@@ -16,6 +17,7 @@ from flax import nnx
 from instruct.collectives import look_up
 from instruct.mesh import logical_constraint
 from instruct.models.config import ModelConfig
+from instruct.models.stack_config import StackConfig
 
 Initializer = Callable[..., jax.Array]
 
@@ -28,7 +30,7 @@ UNIFORM_FAN_AVG: Initializer = jax.nn.initializers.variance_scaling(1.0, "fan_av
 
 
 class Dense(nnx.Module):
-    """x @ kernel, no bias; kernel [in, out] float32, product in `dtype`."""
+    """x @ kernel [+ bias]; kernel [in, out] and bias [out] float32, product in `dtype`."""
 
     def __init__(
         self,
@@ -38,12 +40,16 @@ class Dense(nnx.Module):
         dtype: str,
         rngs: nnx.Rngs,
         kernel_init: Initializer = TRUNCATED_FAN_IN,
+        biased: bool = False,
     ):
         self.dtype = dtype
         self.kernel = nnx.Param(kernel_init(rngs.params(), (in_features, out_features)))
+        if biased:
+            self.bias = nnx.Param(jnp.zeros((out_features,), jnp.float32))
 
     def __call__(self, x: jax.Array) -> jax.Array:
-        return project(x.astype(self.dtype), self.kernel.get_value().astype(self.dtype))
+        y = project(x.astype(self.dtype), self.kernel.get_value().astype(self.dtype))
+        return y + self.bias.get_value().astype(self.dtype) if hasattr(self, "bias") else y
 
 
 @jax.custom_vjp
@@ -93,38 +99,54 @@ class RMSNorm(nnx.Module):
 class Embedder(nnx.Module):
     """Token embedding [V, D], shared by encoder, decoder and, when tied, the output."""
 
-    def __init__(self, config: ModelConfig, *, rngs: nnx.Rngs):
-        self.dtype = config.dtype
-        init = jax.nn.initializers.normal(1.0)
-        self.embedding = nnx.Param(init(rngs.params(), (config.vocab_size, config.d_model)))
+    def __init__(
+        self, vocab_size: int, d_model: int, *, dtype: str, rngs: nnx.Rngs, scale: float = 1.0
+    ):
+        self.dtype = dtype
+        init = jax.nn.initializers.normal(scale)
+        self.embedding = nnx.Param(init(rngs.params(), (vocab_size, d_model)))
 
     def __call__(self, tokens: jax.Array) -> jax.Array:
         """[B, T] ids -> [B, T, D], a gather; a one-hot product would double a CPU step's FLOPs."""
         return look_up(self.embedding.get_value(), tokens, self.dtype)
 
 
-class MLP(nnx.Module):
-    """T5 1.1's gated GELU or UL2's gated SiLU (two input kernels), or T5 1.0's ReLU (one)."""
+_ACTIVATIONS: dict[str, Callable[[jax.Array], jax.Array]] = {
+    "gelu": functools.partial(jax.nn.gelu, approximate=True),
+    "gelu-exact": functools.partial(jax.nn.gelu, approximate=False),
+    "silu": jax.nn.silu,
+    "relu": jax.nn.relu,
+}
 
-    def __init__(self, config: ModelConfig, *, rngs: nnx.Rngs):
-        self.activations = config.activations
-        self.dropout_rate = config.dropout_rate
+
+class MLP(nnx.Module):
+    """An activation between two products; gated, a second input kernel multiplies it."""
+
+    def __init__(
+        self,
+        config: ModelConfig | StackConfig,
+        *,
+        dtype: str,
+        rngs: nnx.Rngs,
+        biased: bool = False,
+    ):
+        self.activation = config.activations.removeprefix("gated-")
+        sizes = {"dtype": dtype, "rngs": rngs, "biased": biased}
         wide = (config.d_model, config.d_ff)
         if config.gated:
-            self.wi_0 = Dense(*wide, dtype=config.dtype, rngs=rngs)
-            self.wi_1 = Dense(*wide, dtype=config.dtype, rngs=rngs)
+            self.wi_0 = Dense(*wide, **sizes)
+            self.wi_1 = Dense(*wide, **sizes)
         else:
-            self.wi = Dense(*wide, dtype=config.dtype, rngs=rngs)
-        self.wo = Dense(config.d_ff, config.d_model, dtype=config.dtype, rngs=rngs)
+            self.wi = Dense(*wide, **sizes)
+        self.wo = Dense(config.d_ff, config.d_model, **sizes)
 
     def __call__(self, x: jax.Array, kept: jax.Array | None = None) -> jax.Array:
         """[..., D] -> [..., D]; `kept` [B, 1, F] scales the hidden layer (see `draw_kept`)."""
-        if self.activations == "gated-gelu":
-            hidden = jax.nn.gelu(self.wi_0(x), approximate=True) * self.wi_1(x)
-        elif self.activations == "gated-silu":
-            hidden = jax.nn.silu(self.wi_0(x)) * self.wi_1(x)
+        activate = _ACTIVATIONS[self.activation]
+        if hasattr(self, "wi"):
+            hidden = activate(self.wi(x))
         else:
-            hidden = jax.nn.relu(self.wi(x))
+            hidden = activate(self.wi_0(x)) * self.wi_1(x)
         return self.wo(apply_kept(hidden, kept))
 
 

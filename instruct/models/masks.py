@@ -1,9 +1,9 @@
-"""Attention masks, from segment ids and token ids. B rows, S source, T target.
+"""Attention masks, from segment ids, positions and token ids. B rows, S source, T target.
 
-A `SegmentMask` says which keys a query attends to by segment ids, which flash attention reads; its
-dense form is boolean [B, 1, queries, keys], True where the query attends to the key. A packed row
-holds several examples, which never attend to each other or to padding. They are contiguous, so
-distances in the row are distances in the example.
+A `SegmentMask` says which keys a query attends to by segment ids, which flash attention reads (but
+for windows and prefixes); its dense form is boolean [B, 1, queries, keys], True where the query
+attends to the key. A packed row holds several examples, which never attend to each other or to
+padding. They are contiguous, so distances in the row are distances in the example.
 
 A query whose mask is all False (padding, or the cross-attention of an example with an empty source)
 gets zeros, see `attention.py`.
@@ -26,6 +26,8 @@ class SegmentMask(NamedTuple):
     queries: jax.Array | None  # [B, T] int32; None: to all keys but padding
     keys: jax.Array  # [B, S] int32, or [1, S] for all rows
     causal: bool = False  # and only keys at the query's position or before, T = S
+    prefix: jax.Array | None = None  # [B, T] boolean: these attend to each other, causal or not
+    window: int | None = None  # and only keys less than `window` positions away, T = S
 
     def segments(self, rows: int, num_queries: int) -> tuple[jax.Array, jax.Array]:
         """Segments of queries [rows, num_queries] and of keys [rows, S]."""
@@ -42,9 +44,15 @@ class SegmentMask(NamedTuple):
         mask = (self.keys != 0)[:, None, None, :]
         if self.queries is not None:
             mask = mask & (self.queries[:, None, :, None] == self.keys[:, None, None, :])
+        order = jnp.arange(self.keys.shape[1])
+        distance = order[:, None] - order[None, :]
         if self.causal:
-            order = jnp.arange(self.keys.shape[1])
-            mask = mask & (order[:, None] >= order[None, :])
+            visible = distance >= 0
+            if self.prefix is not None:
+                visible = visible | (self.prefix[:, None, :, None] & self.prefix[:, None, None, :])
+            mask = mask & visible
+        if self.window is not None:
+            mask = mask & (jnp.abs(distance) < self.window)
         return mask
 
 
@@ -84,6 +92,34 @@ def target_mask(num_tokens: int, segment_ids: jax.Array | None) -> SegmentMask:
     return SegmentMask(segment_ids, segment_ids, causal=True)
 
 
+def prefix_mask(segments: jax.Array, prefix: jax.Array | None, window: int | None) -> SegmentMask:
+    """Causal within each example, but for its prefix [B, T], which attends to itself.
+
+    segments 1 1 1 2 0, prefix 1 1 0 0 0     1 1 0 0 0
+                                             1 1 0 0 0
+                                             1 1 1 0 0     (window 2: 0 1 1 0 0)
+                                             0 0 0 1 0
+                                             0 0 0 0 0
+
+    `prefix` None: all is causal. `window`: tokens that a query attends to, itself included, and in
+    a prefix as many on the other side; None: all.
+    """
+    return SegmentMask(segments, segments, True, prefix, window)
+
+
+def around_mask(segments: jax.Array, behind: int, ahead: int) -> jax.Array:
+    """Dense `source_mask` of tokens at most so far behind a query and ahead of it.
+
+    segments 1 1 1 1, behind 1, ahead 2     1 1 1 0
+                                            1 1 1 1
+                                            0 1 1 1
+                                            0 0 1 1
+    """
+    order = jnp.arange(segments.shape[1])
+    distance = order[None, :] - order[:, None]
+    return source_mask(segments).dense() & (distance >= -behind) & (distance <= ahead)
+
+
 def cross_mask(source: jax.Array, target_segment_ids: jax.Array | None) -> SegmentMask:
     """Targets attend to their source; without target segments, to all of the row's.
 
@@ -111,3 +147,33 @@ def cache_mask(ages: jax.Array, positions: jax.Array) -> jax.Array:
                                    1 1 0 1
     """
     return (ages[None, :] <= positions[:, None])[:, None, None]
+
+
+def prompt_mask(lengths: jax.Array, num_columns: int) -> jax.Array:
+    """[B, 1, 1, S]: columns of decoder-only prompts, but for the last token, which is in the cache.
+
+    length 5, 6 columns    1 1 1 1 0 0
+    """
+    return (jnp.arange(num_columns) < lengths[:, None] - 1)[:, None, None]
+
+
+def prompt_window_mask(
+    lengths: jax.Array, positions: jax.Array, num_columns: int, window: int
+) -> jax.Array:
+    """`prompt_mask` of a local layer, for the continuation's token at `positions` [B].
+
+    Columns are the last `window` tokens of the prompt, or all (`prompt_start`).
+
+    length 5, position 1, window 3: tokens 3, 4 and 5 are visible, of which the prompt has 3
+
+    columns are tokens 2 3 4    0 1 0
+    """
+    token = jnp.arange(num_columns) + prompt_start(lengths, window)[:, None]
+    query = (lengths - 1 + positions)[:, None]
+    visible = (token < lengths[:, None] - 1) & (query - token < window)
+    return visible[:, None, None]
+
+
+def prompt_start(lengths: jax.Array, window: int) -> jax.Array:
+    """[B]: the first token of each prompt that a local layer keeps."""
+    return jnp.maximum(lengths - window, 0)

@@ -65,3 +65,11 @@ class Draws:
             other = self.below(last + 1)
             order[last], order[other] = order[other], order[last]
         return order
+
+    def subset(self, size: int, count: int) -> list[int]:
+        """A uniform subset of range(size) with `count` members, ascending (Floyd's algorithm)."""
+        chosen: set[int] = set()
+        for last in range(size - count, size):
+            number = self.below(last + 1)
+            chosen.add(last if number in chosen else number)
+        return sorted(chosen)

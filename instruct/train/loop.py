@@ -23,8 +23,7 @@ from instruct.fields import LARGEST, Range, check_arguments
 from instruct.files import replace_file
 from instruct.json_text import sealed
 from instruct.mesh import MeshConfig
-from instruct.models.config import ModelConfig
-from instruct.models.encoder_decoder import EncoderDecoder
+from instruct.models.model import AnyConfig, make_model
 from instruct.train import session
 from instruct.train.evaluators import Evaluator, ValidationLoss, check_evaluators, evaluate
 from instruct.train.goodput import Goodput
@@ -34,7 +33,7 @@ from instruct.train.metrics import IntervalMetrics, eval_names
 from instruct.train.optimizer import OptimizerConfig, make_optimizer
 from instruct.train.preemption import StopRequest
 from instruct.train.profiling import PROFILE_FOLDER, StepProfiler, check_profile_steps
-from instruct.train.program import lower_train_step
+from instruct.train.program import abstract_batch, check_layout, lower_train_step
 from instruct.train.progress import ProgressReport
 from instruct.train.step import (
     abstract_state,
@@ -47,7 +46,7 @@ from instruct.train.trackers import JsonLines, TensorBoard, Tracker, check_track
 
 
 def train(
-    model: ModelConfig,
+    model: AnyConfig,
     data: DataConfig,
     *,
     model_dir: str,
@@ -106,6 +105,7 @@ def train(
         OSError: the storage failed; older checkpoints are intact.
     """
     check_arguments(train, locals())
+    check_layout(model, data)
     evaluators = list(evaluators)
     trackers = [TensorBoard()] if trackers is None else trackers
     check_evaluators(evaluators)
@@ -124,7 +124,9 @@ def train(
 
         # Devices.
         device_mesh = meshes.make_mesh(mesh)
-        meshes.check_batch_size(device_mesh, data.batch_size, num_microbatches, data.lengths)
+        batch_shapes = abstract_batch(
+            model, device_mesh, data.batch_size, data.lengths, num_microbatches
+        )
         matmul_peak = peak.matmul_peak(model.dtype, list(device_mesh.devices.flat))
 
         # The run in this folder, if there is one.
@@ -141,7 +143,7 @@ def train(
             session.check_same_run(folder, config)
 
         # State to resume from; detects damaged checkpoints.
-        network, update_rule = EncoderDecoder(model), make_optimizer(optimizer)
+        network, update_rule = make_model(model), make_optimizer(optimizer)
         abstract = abstract_state(network.abstract_params(), update_rule)
         abstract = meshes.with_shardings(abstract, state_shardings(device_mesh, abstract))
         resumed = checkpoints.resume_newest(abstract, strict, say) if has_checkpoints else None
@@ -176,12 +178,11 @@ def train(
             state = _first_state(network, update_rule, abstract, seed, initial, say)
 
         # Programs, compiled before the first batch, so that no step waits for it.
-        loss_fn = make_loss_fn(network.decoder_hidden, network.head_kernel, loss, leaf_groups)
+        loss_fn = make_loss_fn(network, loss, leaf_groups)
         factor = loss.loss_normalizing_factor
         step_fn = make_train_step(loss_fn, update_rule, num_microbatches, seed, factor)
         started = time.perf_counter()
-        lowered = lower_train_step(step_fn, abstract, device_mesh, data.batch_size, data.lengths)
-        train_program = lowered.compile()
+        train_program = lower_train_step(step_fn, abstract, device_mesh, batch_shapes).compile()
         compile_secs = time.perf_counter() - started
         if inputs.eval_batches and eval_every_steps:
             replicated = meshes.replicated_sharding(device_mesh)

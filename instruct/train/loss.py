@@ -11,7 +11,7 @@ import dataclasses
 import functools
 import math
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import jax
 import jax.numpy as jnp
@@ -20,6 +20,7 @@ import numpy as np
 from instruct import batch as batch_keys
 from instruct.collectives import sum_shares
 from instruct.fields import bounded, check_fields, one_of
+from instruct.head import soft_cap
 from instruct.mean import Mean
 from instruct.mesh import MESH_AXES, logical_constraint
 
@@ -132,15 +133,16 @@ def example_weights(weights: jax.Array, segment_ids: jax.Array | None) -> jax.Ar
     return jnp.where(weights > 0, weights / jnp.where(totals > 0, totals, 1.0), 0.0)
 
 
-@functools.partial(jax.custom_vjp, nondiff_argnums=(4,))
+@functools.partial(jax.custom_vjp, nondiff_argnums=(4, 5))
 def head_cross_entropy(
     hidden: jax.Array,
     kernel: jax.Array,
     targets: jax.Array,
     weights: jax.Array,
     config: LossConfig,
+    final_cap: float | None = None,
 ) -> tuple[jax.Array, TokenLosses]:
-    """Weighted sum of the losses of logits hidden @ kernel, and the tokens' losses.
+    """Weighted sum of the losses of `head_logits(hidden, kernel, final_cap)`, and the tokens'.
 
     Differentiable in `hidden` and `kernel` through the sum only; `TokenLosses` are for reports.
 
@@ -149,16 +151,16 @@ def head_cross_entropy(
         kernel: [D, V] float32.
         targets: [B, T] int32.
         weights: [B, T] float32.
-        config: static.
+        config, final_cap: static.
     """
-    return _scan_chunks(hidden, kernel, targets, weights, config, with_gradient=False)[0]
+    return _scan_chunks(hidden, kernel, targets, weights, config, final_cap, False)[0]
 
 
-def _forward(hidden, kernel, targets, weights, config):
-    return _scan_chunks(hidden, kernel, targets, weights, config, with_gradient=True)
+def _forward(hidden, kernel, targets, weights, config, final_cap):
+    return _scan_chunks(hidden, kernel, targets, weights, config, final_cap, True)
 
 
-def _backward(config, gradients, cotangents):
+def _backward(config, final_cap, gradients, cotangents):
     by_hidden, by_kernel = gradients
     scale = cotangents[0]
     return (by_hidden * scale).astype(by_hidden.dtype), by_kernel * scale, None, None
@@ -167,7 +169,7 @@ def _backward(config, gradients, cotangents):
 head_cross_entropy.defvjp(_forward, _backward)
 
 
-def _scan_chunks(hidden, kernel, targets, weights, config, with_gradient):
+def _scan_chunks(hidden, kernel, targets, weights, config, final_cap, with_gradient):
     """((loss sum, TokenLosses), (gradient by hidden, by kernel)); chunks are slices of T.
 
     Tokens stay on their devices: a share is the part of [B, T] that one device holds. The kernel is
@@ -197,10 +199,11 @@ def _scan_chunks(hidden, kernel, targets, weights, config, with_gradient):
         wide = hidden.astype(jnp.float32)
         logits = jnp.einsum("srtd,dv->srtv", wide, kernel)
         logits = logical_constraint(logits, ("share", None, None, "vocab"))
+        logits, uncap = jax.vjp(lambda x: soft_cap(x, final_cap), logits)
         losses, gradient = cross_entropy(logits, targets, config.z_loss, config.label_smoothing)
         if not with_gradient:
             return by_kernel, (losses, None)
-        gradient = gradient * weights[..., None]
+        (gradient,) = uncap(gradient * weights[..., None])
         by_hidden = jnp.einsum("srtv,dv->srtd", gradient, kernel).astype(hidden.dtype)
         added = jnp.einsum("srtd,srtv->sdv", wide, gradient)
         added = logical_constraint(added, ("share", None, "vocab"))
@@ -239,17 +242,28 @@ def _num_chunks(logits_per_position: int, length: int, chunk_logits: int) -> int
     return length
 
 
+class LossModel(Protocol):
+    """Interface of a model that is trained; part of `models.model.Model`."""
+
+    @property
+    def final_cap(self) -> float | None: ...
+
+    def decoder_hidden(
+        self, params: Any, batch: Mapping[str, jax.Array], dropout_key: jax.Array | None = None
+    ) -> jax.Array: ...
+
+    def head_kernel(self, params: Any) -> jax.Array: ...
+
+
 def make_loss_fn(
-    hidden_fn: Callable[..., jax.Array],
-    head_fn: Callable[[Any], jax.Array],
+    model: LossModel,
     config: LossConfig,
     leaf_groups: Sequence[int] = (),
 ) -> Callable[..., tuple[jax.Array, LossTotals]]:
     """loss_fn(params, batch, dropout_key=None) -> (summed loss to differentiate, totals).
 
     Args:
-        hidden_fn: (params, batch, dropout_key) -> [B, T, D] decoder output.
-        head_fn: params -> [D, V] output kernel.
+        model: computes [B, T, D] decoder output, and the [D, V] output kernel.
         config: the loss.
         leaf_groups: group (0..G-1) of each leaf of the mixture, for losses by group.
     """
@@ -263,9 +277,9 @@ def make_loss_fn(
         weights = batch[batch_keys.DECODER_LOSS_WEIGHTS].astype(jnp.float32)
         if config.weighting == "example":
             weights = example_weights(weights, batch.get(batch_keys.DECODER_SEGMENT_IDS))
-        hidden = hidden_fn(params, batch, dropout_key)
+        hidden, kernel = model.decoder_hidden(params, batch, dropout_key), model.head_kernel(params)
         targets = batch[batch_keys.DECODER_TARGET_TOKENS]
-        summed = head_cross_entropy(hidden, head_fn(params), targets, weights, config)
+        summed = head_cross_entropy(hidden, kernel, targets, weights, config, model.final_cap)
         loss_sum, tokens = summed  # pyright: ignore[reportGeneralTypeIssues]
         weight = weights.sum()
 

@@ -24,7 +24,7 @@ Slots = dict[str, jax.Array]
 # T5X's logical factor rules: a parameter with one axis of each kind is factored into row moments
 # (along `embed`) and column moments (along the other axis).
 _ROW_AXES = frozenset({"embed"})
-_COLUMN_AXES = frozenset({"vocab", "mlp", "joined_heads", "heads"})
+_COLUMN_AXES = frozenset({"vocab", "mlp", "joined_heads", "joined_kv_heads", "heads"})
 # T5X's epsilon1 (added to squared gradients) and epsilon2 (least parameter scale).
 _SQUARE_FLOOR = 1e-30
 _SCALE_FLOOR = 1e-3

@@ -26,6 +26,7 @@ from typing import Any
 import jax
 
 from instruct.checkpoints.checkpoint_files import check_storable
+from instruct.checkpoints.model_fields import record_of
 from instruct.checkpoints.trained_run import SPEED_ONLY
 from instruct.distributed import folder_leader
 from instruct.errors import UserError
@@ -71,8 +72,12 @@ def check_same_run(model_dir: pathlib.Path, config: Mapping[str, Any]) -> None:
     if not isinstance(earlier, Mapping):
         return
     absent = "(not set)"
-    # Before there were lanes, each process read what a lane reads now.
-    earlier = {"data.lanes": info.get("num_processes", 1)} | dict(earlier)
+    # Earlier versions had T5's sequences only, and each process read what a lane reads now.
+    sequences = {"layout": "encoder_decoder", "loss_on": "targets", "separator": "eos"}
+    sequences["chat_template"] = False
+    absent_then = {f"data.{name}": value for name, value in sequences.items()}
+    absent_then["data.lanes"] = info.get("num_processes", 1)
+    earlier = absent_then | dict(earlier)
     changed = [
         f"{name}: {earlier.get(name, absent)!r} there, {config.get(name, absent)!r} now"
         for name in sorted(set(earlier) | set(config))
@@ -133,7 +138,7 @@ def run_info(model: Any, mesh: jax.sharding.Mesh, matmul_peak: float) -> dict[st
         "num_processes": jax.process_count(),
         "mesh": dict(mesh.shape),
         "matmul_peak_gflops": round(matmul_peak / 1e9, 1),
-        "model": dataclasses.asdict(model),
+        "model": record_of(model),
         "num_params": model.num_params(),
     }
 

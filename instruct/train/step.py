@@ -130,10 +130,14 @@ def _accumulate(gradients_of, params, batch, step_key, num_microbatches):
 
 
 def count_filled(batch: Batch) -> Mean:
-    """Number of tokens that are not padding, over all positions of encoder and decoder."""
+    """Number of tokens that are not padding, over all positions of a batch.
+
+    Padding has segment 0; without segment ids, token 0.
+    """
     by_segment = (batch_keys.ENCODER_SEGMENT_IDS, batch_keys.DECODER_SEGMENT_IDS)
     by_token = (batch_keys.ENCODER_INPUT_TOKENS, batch_keys.DECODER_TARGET_TOKENS)
-    names = by_segment if batch_keys.ENCODER_SEGMENT_IDS in batch else by_token
+    names = by_segment if batch_keys.DECODER_SEGMENT_IDS in batch else by_token
+    names = [name for name in names if name in batch]
     real = sum(jnp.sum((batch[name] != 0).astype(jnp.float32)) for name in names)
     return Mean(jnp.asarray(real), jnp.float32(sum(batch[name].size for name in names)))
 

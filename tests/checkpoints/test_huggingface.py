@@ -12,6 +12,7 @@ import pytest
 from instruct.checkpoints import huggingface, safetensors_files
 from instruct.checkpoints.convert import convert
 from instruct.checkpoints.folders import file_inside
+from instruct.checkpoints.t5_family import T5
 from instruct.checkpoints.tokenizers import vocabulary_of
 from instruct.checkpoints.weights import fit, model_shapes, translate
 from instruct.errors import UserError
@@ -202,7 +203,7 @@ def test_damaged_ones_end_in_one_message(folder, tmp_path, how, message):
 def test_a_layers_number_has_one_spelling(tiny):
     array = random_arrays(tiny)["encoder/encoder_norm/scale"]
     names = [f"encoder.block.{n}.layer.0.layer_norm.weight" for n in ("1", "01", "\u0661")]
-    ours, _, unknown = translate(dict.fromkeys(names, array), huggingface.RULES)
+    ours, _, unknown = translate(dict.fromkeys(names, array), T5.rules)
     assert list(ours) == ["encoder/layers_1/pre_attention_layer_norm/scale"]
     assert list(unknown) == names[1:]
 
@@ -303,7 +304,7 @@ def test_an_adapter_beside_weights_is_named(tiny, tmp_path, caplog):
 @pytest.mark.parametrize("wrapper", ["module.", "_orig_mod.", "model.", "module._orig_mod."])
 def test_names_that_a_wrapper_prefixed(folder, tmp_path, wrapper):
     expected = huggingface.open_checkpoint(folder)
-    arrays = huggingface._read_arrays(folder)
+    arrays = huggingface._read_arrays(folder, T5)
     named = {wrapper + name: array for name, array in arrays.items()}
     single = tmp_path / huggingface.SINGLE
     safetensors_files.write_file(single, named, np.dtype(np.float32), {})
@@ -316,6 +317,6 @@ def test_names_that_a_wrapper_prefixed(folder, tmp_path, wrapper):
 
 
 def test_a_prefix_of_some_names_only_is_none(folder):
-    arrays = huggingface._read_arrays(folder)
+    arrays = huggingface._read_arrays(folder, T5)
     mixed = {f"model.{name}" if name < "encoder" else name: a for name, a in arrays.items()}
-    assert huggingface._without_wrapper(mixed) == (mixed, "")
+    assert huggingface._without_wrapper(mixed, T5) == (mixed, "")

@@ -3,12 +3,7 @@
 import numpy as np
 import pytest
 
-from instruct.checkpoints.huggingface_config import (
-    check_config,
-    config_of_model,
-    is_scaled,
-    model_of_config,
-)
+from instruct.checkpoints.huggingface_config import config_of_model, open_config
 from instruct.errors import UserError
 
 SIZES = {
@@ -35,28 +30,31 @@ PUBLISHED = {
 }
 
 
+def model_of(config, place="here"):
+    family, settings = open_config(config, place)
+    return family.read(settings, place)
+
+
 @pytest.mark.parametrize("name", list(PUBLISHED))
 def test_published_ones_there_and_back(name):
     config = PUBLISHED[name]
-    check_config(config, name)
-    tied = is_scaled(config)
-    assert tied == (name == "t5_small")
-    model = model_of_config(config, name, tied)
+    model = model_of(config, name)
+    assert model.tied_output == (name == "t5_small")
     assert (model.d_model, model.head_dim, model.num_heads) == (512, 64, 6)
     assert model.activations == config["feed_forward_proj"]
     assert (model.relpos_buckets, model.relpos_max_distance, model.norm_epsilon) == (32, 128, 1e-6)
     written = config_of_model(model, np.dtype(np.float32), config)
     assert {key: written[key] for key in config} == config
-    assert model_of_config(written, name, is_scaled(written)) == model
+    assert model_of(written, name) == model
 
 
 def test_without_a_number_of_decoder_layers_there_are_as_many_as_in_the_encoder():
     config = {k: v for k, v in PUBLISHED["t5_small"].items() if k != "num_decoder_layers"}
-    assert model_of_config(config, "here", True).num_decoder_layers == 8
+    assert model_of(config).num_decoder_layers == 8
 
 
 def test_settings_of_another_model_are_not_kept():
-    model = model_of_config(PUBLISHED["t5_small"], "here", True)
+    model = model_of(PUBLISHED["t5_small"])
     earlier = {"model_type": "bart", "pad_token_id": 1, "forced_eos_token_id": 2}
     written = config_of_model(model, np.dtype(np.float32), earlier)
     assert (written["model_type"], written["pad_token_id"]) == ("t5", 0)
@@ -73,10 +71,10 @@ def test_settings_of_another_model_are_not_kept():
 )
 def test_what_is_not_computed_is_refused(changes, message):
     with pytest.raises(UserError, match=message):
-        check_config(PUBLISHED["t5_small"] | changes, "here")
+        model_of(PUBLISHED["t5_small"] | changes)
 
 
 def test_the_gate_may_not_contradict_itself():
     config = PUBLISHED["flan_t5_small"] | {"dense_act_fn": "silu"}
     with pytest.raises(UserError, match="dense_act_fn 'silu'.*must be 'gelu_new'"):
-        model_of_config(config, "here", False)
+        model_of(config)

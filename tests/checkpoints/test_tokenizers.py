@@ -6,14 +6,16 @@ import shutil
 
 import numpy as np
 import pytest
+import sentencepiece
 
 from instruct.checkpoints import huggingface
 from instruct.checkpoints.convert import convert, describe
 from instruct.checkpoints.detect import open_checkpoint
 from instruct.checkpoints.loading import trained_run
-from instruct.checkpoints.tokenizers import TOKENIZER_FILES, tokenizer_files
+from instruct.checkpoints.tokenizers import TOKENIZER_FILES, tokenizer_files, vocabulary_of
 from instruct.data.vocab import GYM_MODEL, load_vocabulary
 from tests.checkpoints.conftest import random_arrays
+from tests.data.tokenizer_folders import write_folder
 
 TEXT = "if ⟦a < b⟧ swap <sep> them"
 
@@ -54,3 +56,33 @@ def test_a_plain_folder_as_a_vocabulary_is_its_pieces(tmp_path):
     found = tokenizer_files(str(tmp_path))
     assert found["spiece.model"] == GYM_MODEL.read_bytes()
     assert json.loads(found["tokenizer_config.json"])["extra_ids"] == 100
+
+
+@pytest.mark.parametrize("kind", ["llama3", "gemma"])
+def test_a_folder_with_tokenizer_json_goes_along_whole(tmp_path, kind):
+    folder = write_folder(kind, tmp_path / "folder")
+    (folder / "chat_template.jinja").write_text("{{ messages[0].content }}")
+    files = tokenizer_files(str(folder / "tokenizer.json"))
+    assert files.keys() == {"tokenizer.json", "tokenizer_config.json", "chat_template.jinja"}
+    assert vocabulary_of(folder) == str(folder)
+
+
+def test_a_sentencepiece_model_with_bos_gets_the_settings_of_llama_2(tmp_path):
+    transformers = pytest.importorskip("transformers")
+    sentencepiece.SentencePieceTrainer.train(
+        sentence_iterator=iter([f"sentence {i} has {i * 7} words." for i in range(200)]),
+        model_prefix=str(tmp_path / "tokenizer"),
+        vocab_size=330,
+        model_type="bpe",
+        byte_fallback=True,
+        normalization_rule_name="identity",
+        remove_extra_whitespaces=False,
+        minloglevel=2,
+    )
+    words = load_vocabulary(str(tmp_path / "tokenizer.model"))
+    for name, content in tokenizer_files(words.spec).items():
+        (tmp_path / name).write_bytes(content)
+    theirs = transformers.LlamaTokenizer.from_pretrained(tmp_path)
+    for text in ("sentence 5 has words.", "words {naïve} 日本"):
+        assert theirs(text, add_special_tokens=False).input_ids == words.encode(text)
+    assert (theirs.bos_token_id, theirs.eos_token_id) == (words.bos_id, words.eos_id)

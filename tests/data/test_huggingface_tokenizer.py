@@ -295,10 +295,9 @@ def test_what_is_not_followed_is_refused_by_name(model, tmp_path, files, message
         load_vocabulary(str(folder))
 
 
-def test_another_kind_of_tokenizer_is_named(tmp_path):
-    (tmp_path / "tokenizer.json").write_text('{"model": {"type": "BPE", "vocab": {"a": 0}}}')
+def test_a_folder_without_a_tokenizer_and_a_damaged_one_are_named(tmp_path):
     assert folder_vocabulary(tmp_path) is None
-    with pytest.raises(UserError, match="another kind .BPE of class T5Tokenizer"):
+    with pytest.raises(UserError, match="has no tokenizer.json, spiece.model, tokenizer.model"):
         load_vocabulary(str(tmp_path))
     (tmp_path / "tokenizer.json").write_text('{"model": {"type": "Unigram", "vocab": [["a"]]}}')
     with pytest.raises(UserError, match="does not hold a Unigram tokenizer"):

@@ -135,8 +135,47 @@ def test_a_model_without_eos_is_refused(tmp_path):
         vocab.load_vocabulary(str(tmp_path / "no_eos.model"))
 
 
+def test_start_stop_and_padding_of_t5s_vocabularies(model_path):
+    for name in ("bytes", "gym", str(model_path)):
+        ours = vocab.load_vocabulary(name)
+        assert (ours.pad_id, ours.start_ids, ours.stop_ids) == (0, (0,), (1,))
+
+
 def test_embedding_must_hold_every_id():
     ours = vocab.load_vocabulary("bytes")
     vocab.check_embedding_rows(ours, 259)
     with pytest.raises(UserError, match="384"):
         vocab.check_embedding_rows(ours, 258)
+
+
+@pytest.mark.parametrize(
+    ("ids", "starts", "padding"),
+    [
+        ({"unk_id": 0, "bos_id": 1, "eos_id": 2, "pad_id": -1}, (1,), None),  # Llama 2
+        ({"pad_id": 0, "eos_id": 1, "bos_id": 2, "unk_id": 3}, (2,), 0),  # Gemma
+        ({"pad_id": 0, "eos_id": 1, "unk_id": 2, "bos_id": 3}, (0,), 0),  # umT5
+    ],
+)
+def test_sentencepiece_with_bos_and_byte_fallback(tmp_path, ids, starts, padding):
+    sentencepiece.SentencePieceTrainer.train(
+        sentence_iterator=iter([f"sentence {i} has {i * 7} words." for i in range(200)]),
+        model_prefix=str(tmp_path / "tokenizer"),
+        vocab_size=330,
+        model_type="bpe",
+        byte_fallback=True,
+        normalization_rule_name="identity",
+        remove_extra_whitespaces=False,
+        minloglevel=2,
+        **ids,
+    )
+    spec = str(tmp_path / "tokenizer.model")
+    ours = vocab.load_vocabulary(spec)
+    assert vocab.load_vocabulary(str(tmp_path)) is ours and ours.vocab_size == 330
+    assert (ours.start_ids, ours.pad_id, ours.stop_ids) == (starts, padding, (ids["eos_id"],))
+    processor = sentencepiece.SentencePieceProcessor(model_file=spec)
+    for text in TEXTS:
+        assert ours.encode(text) == processor.EncodeAsIds(text)
+        assert ours.unk_id not in ours.encode(text)
+        assert ours.decode([*ours.encode(text), ours.eos_id, 7]) == text
+    with pytest.raises(UserError, match="has no chat template.*CHAT_TEMPLATE"):
+        vocab.chat_template(ours)

@@ -4,6 +4,7 @@ import collections
 import dataclasses
 import os
 import zlib
+from collections.abc import Mapping
 
 from instruct.data.config import DataConfig
 from instruct.data.spec import TaskSpec
@@ -82,6 +83,11 @@ def toy_spec(source: ToySource | None = None, **changes) -> TaskSpec:
 def fresh_name(kind: str) -> str:
     """A name that is not registered yet."""
     return f"toy_{kind}_{_name()}"
+
+
+def eval_config(lengths: Mapping[str, int], vocabulary: str = "bytes", **changes) -> DataConfig:
+    """What `eval_examples` reads of a configuration."""
+    return DataConfig("any", lengths, batch_size=1, vocabulary=vocabulary, **changes)
 
 
 def toy_config(mixture: str, **changes) -> DataConfig:

@@ -7,9 +7,9 @@ import pytest
 from instruct.eval.decoding.batching import BatchConfig, Decoder, padded_rows
 from instruct.eval.decoding.decode import DecodeConfig
 from instruct.eval.programs import lower_decode, lower_scoring
-from instruct.eval.scoring.score import Scorer, scoring_batch
+from instruct.eval.scoring.score import Scorer
 from instruct.mesh import MeshConfig, make_mesh, param_shardings, with_shardings
-from instruct.models.encoder_decoder import EncoderDecoder, reorder_cache
+from instruct.models.encoder_decoder import EncoderDecoder
 from tests.train.batches import tiny_config
 
 pytestmark = pytest.mark.slow
@@ -31,10 +31,10 @@ def test_they_compute_what_evaluation_computes():
     prompts = padded_rows(PROMPTS, numbers, 8)
     program = lower_decode(network, abstract, config, mesh, 2, 8).compile()
     tokens, _ = program(params, prompts, numbers.astype(np.int32))
-    decoder = Decoder(network, reorder_cache, config, batching, mesh)
+    decoder = Decoder(network, config, batching, mesh)
     assert np.asarray(tokens).tolist() == decoder.generate(params, PROMPTS).tokens.tolist()
 
-    batch = scoring_batch(prompts, padded_rows(TARGETS, numbers, 8))
-    scores = lower_scoring(network, abstract, mesh, 2, (8, 8)).compile()(params, batch)
-    expected = Scorer(network.apply, batching, mesh).score(params, PROMPTS, TARGETS)
+    targets = padded_rows(TARGETS, numbers, 8)
+    scores = lower_scoring(network, abstract, mesh, 2, (8, 8)).compile()(params, prompts, targets)
+    expected = Scorer(network.target_logits, batching, mesh).score(params, PROMPTS, TARGETS)
     np.testing.assert_allclose(scores, expected, rtol=1e-5)

@@ -71,7 +71,7 @@ def test_no_dropout_without_a_key_or_at_rate_zero():
 @pytest.mark.parametrize("activations", ["gated-gelu", "gated-silu", "relu"])
 def test_mlp_by_its_formula(activations):
     config = dataclasses.replace(TINY, activations=activations)
-    mlp = MLP(config, rngs=nnx.Rngs(params=jax.random.key(0)))
+    mlp = MLP(config, dtype="float32", rngs=nnx.Rngs(params=jax.random.key(0)))
     x = jax.random.normal(jax.random.key(1), (3, config.d_model))
     if activations == "relu":
         hidden = jnp.maximum(mlp.wi(x), 0)

@@ -52,3 +52,23 @@ def test_cache_mask_shows_a_rows_own_past():
     np.testing.assert_array_equal(ages, [1, 0, 3, 2])
     found = masks.cache_mask(ages, jnp.array([0, 2]))[:, 0, 0]
     np.testing.assert_array_equal(found, [[0, 1, 0, 0], [1, 1, 0, 1]])
+
+
+def test_docstring_examples_of_one_sequence():
+    segments, prefix = jnp.array([[1, 1, 1, 2, 0]]), jnp.array([[1, 1, 0, 0, 0]], bool)
+    both = np.array([[1, 1, 0], [1, 1, 0], [1, 1, 1]], bool)
+    found = masks.prefix_mask(segments, prefix, None).dense()[0, 0]
+    np.testing.assert_array_equal(found[:3, :3], both)
+    np.testing.assert_array_equal(found[3:], [[0, 0, 0, 1, 0], [0] * 5])
+    found = masks.prefix_mask(segments, prefix, 2).dense()[0, 0]
+    np.testing.assert_array_equal(found[2], [0, 1, 1, 0, 0])
+    found = masks.prefix_mask(segments, None, None).dense()[0, 0]
+    np.testing.assert_array_equal(found[:3, :3], np.tri(3))
+
+
+def test_docstring_examples_of_prompts():
+    lengths = jnp.array([5])
+    np.testing.assert_array_equal(masks.prompt_mask(lengths, 6)[0, 0], [[1, 1, 1, 1, 0, 0]])
+    found = masks.prompt_window_mask(lengths, jnp.array([1]), 3, 3)
+    np.testing.assert_array_equal(found[0, 0], [[0, 1, 0]])
+    assert masks.prompt_start(jnp.array([5, 2]), 3).tolist() == [2, 0]

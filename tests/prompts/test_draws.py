@@ -35,3 +35,9 @@ def test_permutations_are_permutations_and_all_occur():
     assert len(seen) == 6 and min(seen.values()) > 400
     assert sorted(Draws(5).permutation(50)) == list(range(50))
     assert Draws(5).permutation(0) == []
+
+
+def test_subsets_are_uniform():
+    seen = collections.Counter(tuple(Draws(key).subset(5, 2)) for key in range(3000))
+    assert len(seen) == 10 and min(seen.values()) > 220
+    assert Draws(1).subset(4, 4) == [0, 1, 2, 3] and Draws(1).subset(4, 0) == []

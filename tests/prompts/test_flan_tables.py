@@ -5,6 +5,7 @@ import pytest
 from instruct.errors import UserError
 from instruct.prompts.exemplars import STANDARD_FORMATS, FewShotFormat
 from instruct.prompts.flan_tables import load_flan_tables
+from instruct.prompts.frame import Frame
 from instruct.prompts.record import Record
 from instruct.prompts.render import Rendered, render
 from instruct.prompts.template import Template
@@ -213,11 +214,13 @@ def test_sets_render(checkout):
     record = Record("1", {"premise": "A.", "hypothesis": "B"}, "yes", ("no", "yes"), 1)
     shot = Record("2", {"premise": "C.", "hypothesis": "D"}, "no", ("no", "yes"), 0)
     limits = {"max_inputs_tokens": 500, "max_targets_tokens": 50}
-    made = render(record, tables["pets"], "fs_noopt", 1, [shot], tokenizer=Characters(), **limits)
+    made = render(
+        record, tables["pets"], "fs_noopt", 1, [shot], frame=Frame(Characters()), **limits
+    )
     assert isinstance(made, Rendered)
     assert made.inputs == "Q: C. / D\nA: no\n\n\nQ: A. / B\nA:" and made.targets == "yes"
     braces = Record("1", {"items": "1, 2"}, "x")
-    made = render(braces, tables["set"], "zs_noopt", 1, tokenizer=Characters(), **limits)
+    made = render(braces, tables["set"], "zs_noopt", 1, frame=Frame(Characters()), **limits)
     assert isinstance(made, Rendered) and made.inputs == "Members: {1, 2}"
 
 

@@ -4,6 +4,7 @@ import pytest
 
 from instruct.data.vocab import load_vocabulary
 from instruct.errors import UserError
+from instruct.prompts.frame import Frame
 from instruct.prompts.lint import lint
 from instruct.prompts.record import Record
 from instruct.prompts.render import Dropped, Rendered, render
@@ -61,7 +62,7 @@ def show(templates, mode, exemplars=(), length=400):
         mode,
         5,
         exemplars,
-        tokenizer=load_vocabulary("bytes"),
+        frame=Frame(load_vocabulary("bytes")),
         max_inputs_tokens=length,
         max_targets_tokens=50,
     )
@@ -109,7 +110,7 @@ def test_the_last_exemplars_go_first_and_the_question_is_never_cut(templates):
         "direct",
         5,
         shots,
-        tokenizer=load_vocabulary("bytes"),
+        frame=Frame(load_vocabulary("bytes")),
         max_inputs_tokens=40,
         max_targets_tokens=50,
     )

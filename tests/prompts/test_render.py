@@ -5,7 +5,8 @@ import pytest
 from instruct.data.vocab import load_vocabulary
 from instruct.errors import UserError
 from instruct.prompts.exemplars import FewShotFormat
-from instruct.prompts.modes import COT_MODES, INVERTED_MODES, MODES, TK_MODES
+from instruct.prompts.frame import Frame
+from instruct.prompts.modes import COT_MODES, INVERTED_MODES, MODES, OBJECTIVES, TK_MODES
 from instruct.prompts.options import match_option
 from instruct.prompts.record import Record
 from instruct.prompts.render import Dropped, Rendered, render
@@ -54,14 +55,14 @@ def show(mode, key=1, exemplars=(), record=RECORD, templates=TEMPLATES, lengths=
         mode,
         key,
         exemplars,
-        tokenizer=more.pop("tokenizer", TOKENIZER),
+        frame=Frame(more.pop("tokenizer", TOKENIZER)),
         max_inputs_tokens=lengths[0],
         max_targets_tokens=lengths[1],
         **more,
     )
 
 
-STRAIGHT = [mode for mode in MODES if mode not in (*INVERTED_MODES, *TK_MODES)]
+STRAIGHT = [mode for mode in MODES if mode not in (*INVERTED_MODES, *TK_MODES, *OBJECTIVES)]
 
 
 @pytest.mark.parametrize("mode", STRAIGHT)

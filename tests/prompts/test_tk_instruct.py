@@ -1,6 +1,7 @@
 """The encoding is a fixed format that other models know: the tests hold it to the letter."""
 
 from instruct.data.vocab import load_vocabulary
+from instruct.prompts.frame import Frame
 from instruct.prompts.record import Record
 from instruct.prompts.render import render
 from instruct.prompts.template import TemplateSet
@@ -53,7 +54,7 @@ def show(mode: str, key: int = 0, length: int = 900, source: str = "3 or 4?"):
         mode,
         key,
         SHOTS[:2],
-        tokenizer=load_vocabulary("bytes"),
+        frame=Frame(load_vocabulary("bytes")),
         max_inputs_tokens=length,
         max_targets_tokens=20,
     )

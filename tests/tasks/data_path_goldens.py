@@ -6,6 +6,7 @@ from instruct import batch
 from instruct.data.feed.packing import pack
 from instruct.data.feed.rendering import example_key, name_key
 from instruct.data.vocab import load_vocabulary
+from instruct.prompts.frame import Frame
 from instruct.prompts.record import Record
 from instruct.prompts.render import Rendered, render
 from tasks import public
@@ -33,7 +34,7 @@ def goldens() -> dict[str, str]:
             spec.templates,
             MODE,
             key,
-            tokenizer=vocabulary,
+            frame=Frame(vocabulary),
             max_inputs_tokens=ROW[0],
             max_targets_tokens=ROW[1],
         )
@@ -49,7 +50,7 @@ def goldens() -> dict[str, str]:
     parts.append(
         "\n".join(
             f"{name:22} {' '.join(map(str, rows[name][0, : ROW[1]].tolist()))}"
-            for name in batch.DECODER_KEYS
+            for name in batch.ENCODER_DECODER.decoder_keys
         )
     )
     return {"data_path.txt": "\n\n".join(parts) + "\n"}

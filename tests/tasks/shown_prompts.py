@@ -11,6 +11,7 @@ from instruct.data.feed.rendering import (
 )
 from instruct.data.spec import TaskSpec
 from instruct.data.vocab import load_vocabulary
+from instruct.prompts.frame import Frame
 from instruct.prompts.record import Record
 from instruct.prompts.render import Dropped, Rendered
 
@@ -33,7 +34,7 @@ def rendered(
         lengths: of inputs and targets, in bytes.
     """
     renderer = ExampleRenderer(
-        *(mode, spec.templates, None, load_vocabulary("bytes"), lengths),
+        *(mode, spec.templates, None, Frame(load_vocabulary("bytes")), lengths),
         exemplars=RecordList(records if pool is None else pool),
         query_among_exemplars=pool is None,
     )

@@ -15,6 +15,7 @@ from instruct.data.feed.rendering import (
 from instruct.data.registry import find_spec, task_specs
 from instruct.data.spec import TaskSpec
 from instruct.data.vocab import load_vocabulary
+from instruct.prompts.frame import Frame
 from instruct.prompts.record import Record
 from instruct.prompts.render import Rendered
 from tasks.suites import held_in
@@ -68,7 +69,7 @@ def first_prompt(spec: TaskSpec, mode: str, split: str) -> tuple[Record, Rendere
     """
     record = records_of(spec, split)[0]
     renderer = ExampleRenderer.of_task(
-        *(spec, mode, split, load_vocabulary("bytes"), LENGTHS),
+        *(spec, mode, split, Frame(load_vocabulary("bytes")), LENGTHS),
         lambda source: RecordList(records_of(spec, source)),
     )
     shown = renderer(record, 0, example_key(0, name_key(spec.leaf_name(mode)), 0))

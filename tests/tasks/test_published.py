@@ -3,6 +3,7 @@ import json
 import pytest
 
 from instruct.data.registry import resolve, task_specs
+from instruct.prompts.frame import Frame
 from instruct.prompts.lint import lint
 from instruct.prompts.record import Record
 from instruct.prompts.render import Rendered, render
@@ -45,7 +46,7 @@ def show(record, mode, limit=1000):
         published.finished_templates(),
         mode,
         3,
-        tokenizer=Words(),
+        frame=Frame(Words()),
         max_inputs_tokens=limit,
         max_targets_tokens=100,
     )

@@ -32,9 +32,11 @@ def arrays():
     }
 
 
-def by_hand(hidden, kernel, targets, weights, config):
+def by_hand(hidden, kernel, targets, weights, config, final_cap=None):
     """Sum of weights * (cross-entropy against soft targets - their entropy + z log(Z)^2)."""
     logits = hidden.astype(jnp.float32) @ kernel
+    if final_cap is not None:
+        logits = final_cap * jnp.tanh(logits / final_cap)
     log_probabilities = jax.nn.log_softmax(logits)
     smoothing = config.label_smoothing
     soft = jax.nn.one_hot(targets, VOCAB) * (1 - smoothing)
@@ -46,17 +48,19 @@ def by_hand(hidden, kernel, targets, weights, config):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("smoothing", [0.0, 0.1])
+@pytest.mark.parametrize(("smoothing", "final_cap"), [(0.0, None), (0.1, None), (0.1, 0.5)])
 @pytest.mark.parametrize("chunk_logits", [2**24, 2 * ROWS * VOCAB])
-def test_loss_and_gradient_equal_the_formula(arrays, smoothing, chunk_logits):
+def test_loss_and_gradient_equal_the_formula(arrays, smoothing, final_cap, chunk_logits):
     config = LossConfig(z_loss=0.01, label_smoothing=smoothing, chunk_logits=chunk_logits)
 
     def ours(hidden, kernel):
-        inputs = (hidden, kernel, arrays["targets"], arrays["weights"], config)
+        inputs = (hidden, kernel, arrays["targets"], arrays["weights"], config, final_cap)
         return 3.0 * head_cross_entropy(*inputs)[0]
 
     def theirs(hidden, kernel):
-        return 3.0 * by_hand(hidden, kernel, arrays["targets"], arrays["weights"], config)
+        return 3.0 * by_hand(
+            hidden, kernel, arrays["targets"], arrays["weights"], config, final_cap
+        )
 
     at = (arrays["hidden"], arrays["kernel"])
     found = jax.jit(jax.value_and_grad(ours, argnums=(0, 1)))(*at)
@@ -115,16 +119,23 @@ def test_example_weights_add_up_to_one_each():
     assert_same_float32(example_weights(weights, None).sum(1), np.ones(2))
 
 
+class HeadOnly:
+    """A `LossModel` whose parameters are its hidden states and its kernel."""
+
+    final_cap = None
+
+    def decoder_hidden(self, params, batch, dropout_key=None):
+        return params["hidden"]
+
+    def head_kernel(self, params):
+        return params["kernel"]
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("weighting", ["token", "example"])
 def test_groups_add_up_to_the_whole(arrays, weighting):
     config = LossConfig(weighting=weighting)
-    loss_fn = make_loss_fn(
-        lambda params, batch, key: params["hidden"],
-        lambda params: params["kernel"],
-        config,
-        leaf_groups=[1, 0, 1],
-    )
+    loss_fn = make_loss_fn(HeadOnly(), config, leaf_groups=[1, 0, 1])
     segments = np.tile([1, 1, 2, 2, 0, 0], (ROWS, 1))
     batch = {
         "decoder_target_tokens": arrays["targets"],

@@ -20,7 +20,7 @@ def test_five_adafactor_steps(t5x):
     # Stacked layers: the harder case for the optimiser, which T5X ran one layer at a time.
     model = EncoderDecoder(dataclasses.replace(t5x["config"], scan_layers=True))
     loss = LossConfig(z_loss=1e-4, loss_normalizing_factor=1.0)
-    loss_fn = make_loss_fn(model.decoder_hidden, model.head_kernel, loss)
+    loss_fn = make_loss_fn(model, loss)
     optimizer = make_optimizer(OptimizerConfig(learning_rate=1e-2))
     step = jax.jit(make_train_step(loss_fn, optimizer, 1, 0, loss.loss_normalizing_factor))
     initial = stack_layers(t5x["initial"])

@@ -41,7 +41,8 @@ class EvalExample:
         task: name of the leaf (the seqio task).
         index, id: of its record in the split.
         inputs, targets: the texts.
-        input_ids, target_ids: their tokens with EOS; targets are trimmed to their length.
+        input_ids, target_ids: their tokens with their frame: EOS, and before the inputs of a
+            decoder-only model its start. Targets are trimmed to their length.
         template_id: "" for a plain seqio task.
         options: answer options in the order shown; () where the prompt shows none.
         references: accepted answers.
@@ -74,8 +75,7 @@ def eval_examples(
     workspace: Workspace,
     leaf: Leaf,
     split: str,
-    vocabulary: str,
-    lengths: Mapping[str, int],
+    config: DataConfig,
     limit: int | None = None,
     seed: int = 0,
 ) -> list[EvalExample]:
@@ -83,16 +83,14 @@ def eval_examples(
 
     Args:
         split: of the task; its store must be prepared.
-        vocabulary: name of a vocabulary (instruct/data/vocab.py).
-        lengths: {"inputs": S, "targets": T}. Target tokens are trimmed, as T5X does; the text stays
-            whole for the metrics.
+        config: vocabulary, lengths, layout and frame. Target tokens are trimmed, as T5X does; the
+            text stays whole for the metrics.
         limit: maximum number of examples, drawn by `seed`; None for all.
         seed: of the draw and the wording.
 
     Raises:
         UserError: no store of that split.
     """
-    config = DataConfig(leaf.name, lengths, batch_size=1, vocabulary=vocabulary)
     store = _open(workspace, leaf, split, config)
     order, leaf_key = np.arange(len(store)), name_key(leaf.name)
     if limit is not None and limit < len(store):
@@ -102,8 +100,8 @@ def eval_examples(
         leaf.spec,
         leaf.mode,
         split,
-        load_vocabulary(vocabulary),
-        (config.lengths[0], _ANY_LENGTH),
+        config.frame,
+        (config.example_lengths[0], _ANY_LENGTH),
         lambda exemplar_split: _open(workspace, leaf, exemplar_split, config),
     )
     examples = []

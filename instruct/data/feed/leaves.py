@@ -12,6 +12,7 @@ from instruct.data.spec import Leaf, Resolved
 from instruct.data.stores.store import leaf_manifest
 from instruct.data.vocab import load_vocabulary
 from instruct.errors import UserError
+from instruct.prompts.denoising import DenoiserSet
 from instruct.workspace import Workspace
 
 
@@ -59,8 +60,10 @@ def make_builder(
     """
     _, limit = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (limit, limit))  # every store is an open file
-    load_vocabulary(config.vocabulary)
-    split = config.split
+    vocabulary, split = load_vocabulary(config.vocabulary), config.split
+    for leaf in resolved.leaves:
+        if leaf.spec is not None and isinstance(leaf.spec.templates, DenoiserSet):
+            leaf.spec.templates.sentinels(leaf.mode, vocabulary)  # an error here, not in a worker
     if training:
         check_split(resolved, split)
     feed_leaves = [_feed_leaf(workspace, leaf, split, config) for leaf in resolved.leaves]

@@ -1,4 +1,4 @@
-"""Packing of examples into rows. Axis letters: E examples, R rows, S and T lengths.
+"""Packing of examples into rows. Axis letters: E examples, R rows, S and T row lengths.
 
 Row assignment looks at lengths only; then all tokens are copied at once. Invariants: an example is
 never split, its inputs and targets have the same segment number, and segments are numbered in
@@ -23,7 +23,7 @@ class Packed:
     """Packed rows.
 
     Attributes:
-        rows: the arrays of batch.py, int32 [R, S] and [R, T].
+        rows: the arrays of a layout of batch.py, int32 [R, S] and [R, T].
         example_rows: [E] row of each example.
     """
 
@@ -42,54 +42,104 @@ def pack(
     inputs_length: int,
     targets_length: int,
     method: str = "best_fit",
+    layout: batch.Layout = batch.ENCODER_DECODER,
+    *,
+    start_id: int = 0,
+    target_weights: Sequence[Sequence[int] | None] | None = None,
+    loss_on: str = "targets",
 ) -> Packed:
-    """Packs examples; batch.py has a worked example.
+    """Packs examples; batch.py has worked examples.
 
     Args:
-        input_ids, target_ids: tokens of each example, EOS included, at most the lengths.
+        input_ids, target_ids: tokens of each example with their frame, EOS included, at most the
+            lengths. For `decoder_only`, inputs begin with the start and are not empty, and both
+            together have at most 1 + inputs_length + targets_length tokens.
         task_ids: value of `decoder_task_ids` for each example.
         method: "best_fit" (fullest rows), "next_fit" (as SeqIO: one open row), or "none" (one
             example per row).
+        start_id: first of `decoder_input_tokens` of an encoder-decoder's example.
+        target_weights: for `decoder_only`, the loss weight (0 or 1) of each target token of each
+            example; None for 1.
+        loss_on: "targets", or "all" tokens (`decoder_only`).
     """
     input_lengths = np.fromiter(map(len, input_ids), np.int64, len(input_ids))
     target_lengths = np.fromiter(map(len, target_ids), np.int64, len(target_ids))
-    example_rows = assign_rows(input_lengths, target_lengths, inputs_length, targets_length, method)
-    num_rows = int(example_rows.max(initial=-1)) + 1
-    # Row by row; examples of one row keep their order.
-    order = np.argsort(example_rows, kind="stable")
-    sorted_rows = example_rows[order]
-    segments = np.arange(order.size) - np.searchsorted(sorted_rows, sorted_rows) + 1
-    tasks = np.asarray(task_ids)[order]
-
-    def fill(
-        ids: Sequence[Sequence[int]], example_lengths: np.ndarray, row_length: int
-    ) -> np.ndarray:
-        """Tokens, segments, positions and tasks, int32 [4, R, row_length]."""
-        lengths = example_lengths[order]
-        # A row has no gaps, so its tokens are its first `used` columns.
-        used = np.bincount(sorted_rows, weights=lengths, minlength=num_rows)
-        total, starts = int(lengths.sum()), np.cumsum(lengths) - lengths
-        flat_ids = itertools.chain.from_iterable(ids[i] for i in order.tolist())
-        slots = np.flatnonzero(np.arange(row_length) < used[:, np.newaxis])
-        arrays = np.zeros((4, num_rows * row_length), dtype=np.int32)
-        arrays[0, slots] = np.fromiter(flat_ids, np.int32, total)
-        arrays[1, slots] = np.repeat(segments, lengths)
-        arrays[2, slots] = np.arange(total) - np.repeat(starts, lengths)
-        arrays[3, slots] = np.repeat(tasks, lengths)
-        return arrays.reshape(4, num_rows, row_length)
-
-    encoder = fill(input_ids, input_lengths, inputs_length)
-    decoder = fill(target_ids, target_lengths, targets_length)
+    row_lengths = layout.row_lengths(inputs_length, targets_length)
+    one_sequence = layout is batch.DECODER_ONLY
+    if one_sequence:  # the last token of a sequence is only a target
+        lengths = np.zeros_like(input_lengths), input_lengths + target_lengths - 1
+    else:
+        lengths = input_lengths, target_lengths
+    example_rows = assign_rows(*lengths, *row_lengths, method)
+    decoder = _Side(example_rows, lengths[1], row_lengths[1])
     rows = {
-        batch.ENCODER_INPUT_TOKENS: encoder[0],
-        batch.ENCODER_SEGMENT_IDS: encoder[1],
-        batch.ENCODER_POSITIONS: encoder[2],
-        batch.DECODER_TARGET_TOKENS: decoder[0],
-        batch.DECODER_SEGMENT_IDS: decoder[1],
-        batch.DECODER_POSITIONS: decoder[2],
-        batch.DECODER_TASK_IDS: decoder[3],
+        batch.DECODER_SEGMENT_IDS: decoder.rows(decoder.segments),
+        batch.DECODER_POSITIONS: decoder.rows(decoder.positions),
+        batch.DECODER_TASK_IDS: decoder.rows(decoder.spread(task_ids)),
     }
-    return Packed(decoder_features(rows), example_rows)
+    if not one_sequence:
+        encoder = _Side(example_rows, lengths[0], row_lengths[0])
+        rows |= {
+            batch.ENCODER_INPUT_TOKENS: encoder.rows(encoder.join(input_ids)),
+            batch.ENCODER_SEGMENT_IDS: encoder.rows(encoder.segments),
+            batch.ENCODER_POSITIONS: encoder.rows(encoder.positions),
+            batch.DECODER_TARGET_TOKENS: decoder.rows(decoder.join(target_ids)),
+        }
+        return Packed(decoder_features(rows, start_id), example_rows)
+    sequences = [[*inputs, *targets] for inputs, targets in zip(input_ids, target_ids)]
+    in_prefix = decoder.positions < decoder.spread(input_lengths)
+    weights = decoder.positions + 1 >= decoder.spread(input_lengths)
+    if loss_on == "all":
+        in_prefix, weights = np.zeros_like(in_prefix), np.ones_like(weights)
+    elif target_weights is not None and any(own is not None for own in target_weights):
+        chosen = [
+            [1] * (len(inputs) - 1) + list([1] * len(targets) if own is None else own)
+            for inputs, targets, own in zip(input_ids, target_ids, target_weights)
+        ]
+        weights = weights * decoder.join(chosen)
+    rows |= {
+        batch.DECODER_TARGET_TOKENS: decoder.rows(decoder.join([s[1:] for s in sequences])),
+        batch.DECODER_INPUT_TOKENS: decoder.rows(decoder.join([s[:-1] for s in sequences])),
+        batch.DECODER_LOSS_WEIGHTS: decoder.rows(weights),
+        batch.DECODER_CAUSAL_ATTENTION: decoder.rows(in_prefix),
+    }
+    return Packed({key: rows[key] for key in layout.keys}, example_rows)
+
+
+class _Side:
+    """One side of packed rows: its tokens row by row; examples of one row keep their order.
+
+    Attributes:
+        segments, positions: of every token, int64 [tokens].
+    """
+
+    def __init__(self, example_rows: np.ndarray, lengths: np.ndarray, row_length: int) -> None:
+        self._order = np.argsort(example_rows, kind="stable")
+        sorted_rows = example_rows[self._order]
+        self._lengths = lengths[self._order]
+        self._shape = int(example_rows.max(initial=-1)) + 1, row_length
+        # A row has no gaps, so its tokens are its first `used` columns.
+        used = np.bincount(sorted_rows, weights=self._lengths, minlength=self._shape[0])
+        self._slots = np.flatnonzero(np.arange(row_length) < used[:, np.newaxis])
+        starts = np.cumsum(self._lengths) - self._lengths
+        self.positions = np.arange(self._slots.size) - np.repeat(starts, self._lengths)
+        numbers = np.arange(sorted_rows.size) - np.searchsorted(sorted_rows, sorted_rows) + 1
+        self.segments = np.repeat(numbers, self._lengths)
+
+    def spread(self, values: Sequence[int] | np.ndarray) -> np.ndarray:
+        """A value of each example for each of its tokens, [tokens]."""
+        return np.repeat(np.asarray(values)[self._order], self._lengths)
+
+    def join(self, values: Sequence[Sequence[int]]) -> np.ndarray:
+        """The values of each example's tokens, int32 [tokens]."""
+        flat = itertools.chain.from_iterable(values[i] for i in self._order.tolist())
+        return np.fromiter(flat, np.int32, self._slots.size)
+
+    def rows(self, values: np.ndarray) -> np.ndarray:
+        """Values of the tokens in their rows, 0 elsewhere, int32 [R, row_length]."""
+        array = np.zeros(self._shape, dtype=np.int32)
+        array.ravel()[self._slots] = values
+        return array
 
 
 def assign_rows(
@@ -135,7 +185,7 @@ def _best_fit(inputs: np.ndarray, targets: np.ndarray, most_in: int, most_out: i
 
     Lengths and room are shares of a row's length; an example's size is that of its larger side.
     """
-    share_in, share_out = inputs / most_in, targets / most_out
+    share_in, share_out = inputs / max(1, most_in), targets / most_out
     order = np.argsort(-np.maximum(share_in, share_out), kind="stable")
     smallest_in, smallest_out = int(inputs.min(initial=0)), int(targets.min(initial=0))
     rows = np.empty(inputs.size, dtype=np.int64)
@@ -160,7 +210,7 @@ def _best_fit(inputs: np.ndarray, targets: np.ndarray, most_in: int, most_out: i
         rows[example] = number[at]
         left_in = room_in[at] = room_in[at] - length_in
         left_out = room_out[at] = room_out[at] - length_out
-        room[at] = left_in / most_in + left_out / most_out
+        room[at] = left_in / max(1, most_in) + left_out / most_out
         if left_in < smallest_in or left_out < smallest_out:
             num_open -= 1
             for column in (room_in, room_out, room, number):

@@ -15,6 +15,7 @@ from instruct.data.feed.rendering import ExampleRenderer, RecordList, example_ke
 from instruct.data.spec import SPLITS, Resolved, TaskSpec
 from instruct.data.vocab import Vocabulary, load_vocabulary
 from instruct.errors import UserError
+from instruct.prompts.frame import Frame
 from instruct.prompts.render import Dropped, Rendered
 from instruct.workspace import Workspace
 
@@ -46,6 +47,7 @@ def rendered_examples(
     modes: Sequence[str],
     split: str,
     count: int,
+    vocabulary: str | None = None,
 ) -> Iterator[tuple[str, Rendered | Dropped]]:
     """(mode, example) of the first records of a split, with the wording of evaluation at seed 0.
 
@@ -62,11 +64,11 @@ def rendered_examples(
         rows = numbered_records(workspace, spec, exemplar_split)
         return RecordList(record for _, record in itertools.islice(rows, _EXEMPLAR_RECORDS))
 
-    tokenizer = load_vocabulary(_VOCABULARY)
+    frame = Frame(load_vocabulary(vocabulary or _VOCABULARY))
     for mode in modes:
         leaf_key = name_key(spec.leaf_name(mode))
         try:
-            renderer = ExampleRenderer.of_task(spec, mode, split, tokenizer, _LENGTHS, exemplars_fn)
+            renderer = ExampleRenderer.of_task(spec, mode, split, frame, _LENGTHS, exemplars_fn)
         except UserError as error:
             if len(modes) == 1:
                 raise
@@ -81,41 +83,65 @@ def packed_row(
 ) -> str:
     """One row of a batch as text: each segment decoded, and how full the row is."""
     arrays = {key: value[row] for key, value in rows.items()}
-    sources, targets = arrays[batch.ENCODER_SEGMENT_IDS], arrays[batch.DECODER_SEGMENT_IDS]
-    num_segments = max(int(sources.max()), int(targets.max()))
+    targets = arrays[batch.DECODER_SEGMENT_IDS]
+    num_segments, encoder = int(targets.max()), ""
+    if batch.ENCODER_SEGMENT_IDS in arrays:
+        sources = arrays[batch.ENCODER_SEGMENT_IDS]
+        num_segments = max(num_segments, int(sources.max()))
+        encoder = f"encoder {(sources > 0).sum()} of {sources.size} tokens, "
     lines = [
-        f"row of {num_segments} examples: encoder {(sources > 0).sum()} of {sources.size} tokens, "
-        f"decoder {(targets > 0).sum()} of {targets.size}"
+        f"row of {num_segments} examples: {encoder}decoder {(targets > 0).sum()} of {targets.size}"
     ]
     for number in range(1, num_segments + 1):
-        input_ids = arrays[batch.ENCODER_INPUT_TOKENS][sources == number].tolist()
-        target_ids = arrays[batch.DECODER_TARGET_TOKENS][targets == number].tolist()
+        input_ids, target_ids = _segment(arrays, number)
         task = int(arrays[batch.DECODER_TASK_IDS][targets == number].max(initial=0))
         weight = int(arrays[batch.DECODER_LOSS_WEIGHTS][targets == number].sum())
-        eos = [vocabulary.eos_id]
-        has_eos = input_ids[-1:] == eos and target_ids[-1:] == eos
+        # A decoder-only prompt may end in any way.
+        ending = (input_ids, target_ids) if encoder else (target_ids,)
+        has_eos = all(ids and ids[-1] in vocabulary.stop_ids for ids in ending)
         lines += [
             f"--- segment {number}: {resolved.leaves[task - 1].name if task else 'task not known'} "
             f"({len(input_ids)} -> {len(target_ids)} tokens, "
             f"loss weight {weight}{'' if has_eos else ', NO EOS'})",
             "inputs:",
-            *(f"    {line}" for line in vocabulary.decode(input_ids).split("\n")),
+            *(f"    {line}" for line in _text(input_ids, vocabulary).split("\n")),
             "targets:",
-            *(f"    {line}" for line in vocabulary.decode(target_ids).split("\n")),
+            *(f"    {line}" for line in _text(target_ids, vocabulary).split("\n")),
         ]
     return "\n".join(lines)
 
 
+def _segment(arrays: Mapping[str, np.ndarray], number: int) -> tuple[list[int], list[int]]:
+    """(inputs, targets) of an example of a row; of one sequence, its prefix and the rest."""
+    own = arrays[batch.DECODER_SEGMENT_IDS] == number
+    targets = arrays[batch.DECODER_TARGET_TOKENS][own].tolist()
+    if batch.ENCODER_SEGMENT_IDS in arrays:
+        source = arrays[batch.ENCODER_SEGMENT_IDS] == number
+        return arrays[batch.ENCODER_INPUT_TOKENS][source].tolist(), targets
+    prefix = int(arrays[batch.DECODER_CAUSAL_ATTENTION][own].sum())
+    inputs = arrays[batch.DECODER_INPUT_TOKENS][own].tolist()
+    return inputs[:prefix], targets[max(0, prefix - 1) :]
+
+
+def _text(ids: Sequence[int], vocabulary: Vocabulary) -> str:
+    """Text of tokens, a line for each part that ends like an answer."""
+    ends = [n for n, token in enumerate(ids, 1) if token in vocabulary.stop_ids and n < len(ids)]
+    parts = zip([0, *ends], [*ends, len(ids)])
+    return "\n".join(vocabulary.decode(ids[first:last]) for first, last in parts)
+
+
 def target_faults(rows: Mapping[str, np.ndarray], vocabulary: Vocabulary) -> list[str]:
     """Why a model cannot learn targets of a batch (unknown tokens, no EOS), a sentence each."""
-    tokens, segments = rows[batch.DECODER_TARGET_TOKENS], rows[batch.DECODER_SEGMENT_IDS]
+    tokens, weights = rows[batch.DECODER_TARGET_TOKENS], rows[batch.DECODER_LOSS_WEIGHTS]
+    segments = rows[batch.DECODER_SEGMENT_IDS] * (weights > 0)
     targets = [
         own[segment == number]
         for own, segment in zip(tokens, segments)
         for number in range(1, int(segment.max(initial=0)) + 1)
     ]
-    unknown = [target for target in targets if vocabulary.unk_id in target]
-    endless = sum(vocabulary.eos_id not in target for target in targets)
+    no_unknown = vocabulary.unk_id is None
+    unknown = [] if no_unknown else [own for own in targets if vocabulary.unk_id in own]
+    endless = sum(set(vocabulary.stop_ids).isdisjoint(target.tolist()) for target in targets)
     faults = []
     if unknown:
         count = sum(int((target == vocabulary.unk_id).sum()) for target in unknown)

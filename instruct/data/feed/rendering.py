@@ -14,9 +14,11 @@ from instruct.data.token_record import TokenRecord
 from instruct.errors import UserError
 from instruct.prompts.draws import mix
 from instruct.prompts.exemplars import draw_exemplars
+from instruct.prompts.frame import Frame
+from instruct.prompts.messages import MESSAGES, render_turns
 from instruct.prompts.modes import FEW_SHOT_MODES, TK_MODES
 from instruct.prompts.record import Record
-from instruct.prompts.render import Dropped, Rendered, Tokenizer, render
+from instruct.prompts.render import Dropped, Rendered, render
 from instruct.prompts.template import TemplateSet
 from instruct.prompts.tk_instruct import ENCODINGS
 
@@ -91,18 +93,20 @@ class ExampleRenderer:
     Attributes:
         templates: None for a plain seqio task, whose records are tokens already.
         shots: number of exemplars always shown; None where it is drawn.
-        lengths: (S, T), maximum tokens with EOS.
+        lengths: maximum tokens of a prompt and an answer with their frame.
         exemplars: records of the exemplar split; None if the mode shows none.
         query_among_exemplars: whether queries come from the exemplar split.
+        every_turn: whether a conversation's targets are all its assistant turns, not the last one.
     """
 
     mode: str
     templates: TemplateSet | None
     shots: int | None
-    tokenizer: Tokenizer
+    frame: Frame
     lengths: tuple[int, int]
     exemplars: Records | None = None
     query_among_exemplars: bool = False
+    every_turn: bool = False
 
     @classmethod
     def of_task(
@@ -110,7 +114,7 @@ class ExampleRenderer:
         spec: TaskSpec | None,
         mode: str,
         split: str,
-        tokenizer: Tokenizer,
+        frame: Frame,
         lengths: tuple[int, int],
         records_fn: Callable[[str], Records],
     ) -> "ExampleRenderer":
@@ -120,11 +124,11 @@ class ExampleRenderer:
             records_fn: opens the records of an exemplar split.
         """
         if spec is None:
-            return cls(mode, None, None, tokenizer, lengths)
+            return cls(mode, None, None, frame, lengths)
         exemplar_split = spec.exemplar_split_of(mode)
         exemplars = records_fn(exemplar_split) if exemplar_split else None
         shots, among = spec.fixed_shots(mode), exemplar_split == split
-        return cls(mode, spec.templates, shots, tokenizer, lengths, exemplars, among)
+        return cls(mode, spec.templates, shots, frame, lengths, exemplars, among)
 
     def __call__(self, record: Record | TokenRecord, number: int, key: int) -> Rendered | Dropped:
         """Renders record `number` of the split; `key` (`example_key`) fixes every draw."""
@@ -142,23 +146,26 @@ class ExampleRenderer:
     def render(
         self, record: Record | TokenRecord, key: int, exemplars: Sequence[Record]
     ) -> Rendered | Dropped:
-        """Renders a record with these exemplars; a plain task's tokens pass unchanged."""
+        """Renders a record with these exemplars; a plain task's tokens only get the start."""
         if isinstance(record, TokenRecord):
+            prompt = self.frame.started(record.input_ids)
             return Rendered(
-                record.inputs, record.targets, record.input_ids, record.target_ids, template_id=""
+                record.inputs, record.targets, prompt, record.target_ids, template_id=""
             )
         if self.templates is None:
             raise UserError(
                 f"the store of a plain seqio task holds record {record.id!r}, not tokens. "
                 "Delete the store and run `python run.py prepare` again"
             )
+        if MESSAGES in record.metadata and (self.frame.one_sequence or self.frame.chat):
+            return render_turns(record, self.frame, self.lengths, self.every_turn)
         return render(
             record,
             self.templates,
             self.mode,
             key,
             exemplars,
-            tokenizer=self.tokenizer,
+            frame=self.frame,
             max_inputs_tokens=self.lengths[0],
             max_targets_tokens=self.lengths[1],
         )

@@ -33,6 +33,7 @@ from instruct.data.spec import TaskSpec
 from instruct.data.vocab import load_vocabulary, model_path, parse_spec
 from instruct.errors import UserError
 from instruct.prompts.draws import mix
+from instruct.prompts.frame import Frame
 from instruct.prompts.record import Record
 from instruct.prompts.render import Dropped
 from instruct.workspace import Workspace
@@ -46,8 +47,8 @@ _MOST_SHARDS = 256
 _LIST_FEATURES = ("references", "options", "markers")
 
 
-class SeqioAddedTokens(seqio.Vocabulary):
-    """A Hugging Face folder's vocabulary with added tokens, for SeqIO."""
+class SeqioFolderVocabulary(seqio.Vocabulary):
+    """A Hugging Face folder's vocabulary that SeqIO has no class for."""
 
     def __init__(self, words: HuggingFaceVocabulary) -> None:
         super().__init__()
@@ -62,7 +63,7 @@ class SeqioAddedTokens(seqio.Vocabulary):
         return self.words.eos_id
 
     @property
-    def unk_id(self) -> int:
+    def unk_id(self) -> int | None:
         return self.words.unk_id
 
     @property
@@ -96,7 +97,7 @@ class SeqioAddedTokens(seqio.Vocabulary):
 
     def __eq__(self, other: object) -> bool:
         return (
-            isinstance(other, SeqioAddedTokens)
+            isinstance(other, SeqioFolderVocabulary)
             and self.words.fingerprint == other.words.fingerprint
         )
 
@@ -117,7 +118,7 @@ def seqio_vocabulary(spec: str) -> seqio.Vocabulary:
     if Path(spec).expanduser().is_dir():
         words = load_vocabulary(spec)
         if isinstance(words, HuggingFaceVocabulary):
-            return SeqioAddedTokens(words)
+            return SeqioFolderVocabulary(words)
         return seqio_vocabulary(words.spec)
     return seqio.SentencePieceVocabulary(
         name if "://" in name else str(model_path(spec)), extra_ids
@@ -128,7 +129,7 @@ def from_seqio(vocabulary: Any) -> str | None:
     """Name of our vocabulary with the same ids, else None."""
     if isinstance(vocabulary, seqio.ByteVocabulary):
         return f"bytes#extra_ids={vocabulary.extra_ids}"
-    if isinstance(vocabulary, SeqioAddedTokens):
+    if isinstance(vocabulary, SeqioFolderVocabulary):
         return vocabulary.words.spec
     if isinstance(vocabulary, seqio.SentencePieceVocabulary):
         return f"{vocabulary.sentencepiece_model_file}#extra_ids={vocabulary.extra_ids}"
@@ -216,14 +217,14 @@ def render_records(
     """
     workspace = RecordTask.workspace
     spec = spec.within(workspace)
-    tokenizer = output_features["inputs"].vocabulary
+    frame = Frame(output_features["inputs"].vocabulary)
     limits = sequence_length or {}
     lengths = (limits.get("inputs", _NO_LIMIT), limits.get("targets", _NO_LIMIT))
 
     @functools.cache
     def renderer(split: bytes) -> ExampleRenderer:
         exemplars_fn = functools.partial(exemplar_records, workspace, spec)
-        return ExampleRenderer.of_task(spec, mode, split.decode(), tokenizer, lengths, exemplars_fn)
+        return ExampleRenderer.of_task(spec, mode, split.decode(), frame, lengths, exemplars_fn)
 
     def render_one(number: int, split: bytes, key: bytes, line: bytes, epoch: int) -> list[Any]:
         record = Record.from_json(line)

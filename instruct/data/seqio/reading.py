@@ -217,7 +217,7 @@ def token_records(
     vocabularies = {name: task.output_features[name].vocabulary for name in FEATURES}
     for number, example in enumerate(dataset.as_numpy_iterator()):
         ids = {name: [int(i) for i in example.pop(name)] for name in FEATURES}
-        if not any(i != 1 for i in ids["targets"]):
+        if set(ids["targets"]) <= {vocabulary.eos_id}:
             yield Dropped("empty target")
             continue
         texts = {}
@@ -229,6 +229,26 @@ def token_records(
         yield TokenRecord(
             str(number), ids["inputs"], ids["targets"], texts["inputs"], texts["targets"], example
         )
+
+
+def feature_converter(config: DataConfig) -> seqio.FeatureConverter:
+    """SeqIO's converter to the layout of `config`.
+
+    Raises:
+        UserError: SeqIO has none that starts sequences as the vocabulary does.
+    """
+    start, packed = config.frame.start_ids, config.packing != "none"
+    decoder_only = config.batch_layout is batch.DECODER_ONLY
+    if len(start) != decoder_only:
+        raise UserError(
+            f"DataConfig.feed is 'seqio', whose converters cannot start a sequence of layout "
+            f"{config.layout!r} with the tokens {start} of vocabulary {config.vocabulary!r}. "
+            "Use DataConfig.feed='records'"
+        )
+    if decoder_only:
+        on_targets = config.loss_on == "targets"
+        return seqio.DecoderFeatureConverter(on_targets, pack=packed, bos_id=start[0])
+    return seqio.EncDecFeatureConverter(pack=packed)
 
 
 def seqio_windows(
@@ -243,11 +263,17 @@ def seqio_windows(
 
     Rows before window `start` are computed and discarded. Sets SeqIO's workspace to `workspace`.
     """
+    if load_vocabulary(config.vocabulary).pad_id != 0:
+        raise UserError(
+            f"DataConfig.feed='seqio' pads with 0, which is text in vocabulary "
+            f"{config.vocabulary!r}; use feed='records'"
+        )
     use_workspace(workspace)
+    layout = config.batch_layout
     dataset = seqio.get_dataset(
         config.mixture,
         dict(config.feature_lengths),
-        seqio.EncDecFeatureConverter(pack=config.packing != "none"),
+        feature_converter(config),
         dataset_split=config.split,
         shuffle=True,
         num_epochs=None,
@@ -263,13 +289,24 @@ def seqio_windows(
     for arrays in dataset.as_numpy_iterator():
         rows = {key: np.asarray(value, dtype=np.int32) for key, value in arrays.items()}
         for tokens, segments, positions in sides:
-            if segments not in rows:  # not packed: one example a row
+            if tokens in layout.keys and segments not in rows:  # not packed: one example a row
                 rows[segments] = (rows[tokens] != 0).astype(np.int32)
                 rows[positions] = np.arange(rows[tokens].shape[1], dtype=np.int32) * rows[segments]
         # SeqIO's packing does not keep the tasks of the examples.
         rows[batch.DECODER_TASK_IDS] = np.zeros_like(rows[batch.DECODER_TARGET_TOKENS])
+        if layout is batch.DECODER_ONLY:
+            inside = rows[batch.DECODER_SEGMENT_IDS] > 0  # SeqIO shifts a token into the padding
+            prefix = inside & (config.loss_on == "targets")
+            for key, kept in (
+                (batch.DECODER_INPUT_TOKENS, inside),
+                (batch.DECODER_CAUSAL_ATTENTION, prefix),
+            ):
+                rows[key] = np.where(kept, rows[key], 0)
+            rows = {key: rows[key] for key in layout.keys}
+        else:
+            rows = decoder_features(rows)
         yield Window(
-            rows=decoder_features(rows),
+            rows=rows,
             row_ends=np.zeros(len(rows[batch.DECODER_TARGET_TOKENS]), dtype=np.int64),
             example_leaves=np.zeros(0, dtype=np.int64),
             counts=np.zeros((len(COUNTS), num_leaves), dtype=np.int64),

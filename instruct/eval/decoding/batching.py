@@ -30,6 +30,8 @@ from instruct.eval.decoding.slots import (
 from instruct.fields import bounded, check_fields
 from instruct.mesh import batch_sharding, replicated_sharding
 
+# Below every id: token 0 is text in some vocabularies.
+PADDING = -1
 _SHORTEST = 8
 # Fewer buckets are preferred if padded work grows at most by this factor.
 _TOLERATED_PADDING = 1.1
@@ -138,11 +140,11 @@ def _bucket_tops(rounded: list[int], rows: int, max_shapes: int) -> list[int]:
 
 
 def padded_rows(sequences: Sequence[Sequence[int]], rows: np.ndarray, length: int) -> np.ndarray:
-    """Tokens [rows, length] int32 of the numbered sequences, padded with 0 on the right.
+    """Tokens [rows, length] int32 of the numbered sequences, padded with PADDING on the right.
 
     Padding rows repeat the first row: with real tokens no intermediate value is extreme.
     """
-    tokens = np.zeros((len(rows), length), np.int32)
+    tokens = np.full((len(rows), length), PADDING, np.int32)
     for row, number in enumerate(rows):
         sequence = sequences[rows[0] if number == PADDING_EXAMPLE else number]
         tokens[row, : len(sequence)] = sequence
@@ -203,9 +205,7 @@ class Decoder:
     length, so short answers and short prompts do not wait for long ones.
 
     Args:
-        model: encoder and decoding step.
-        reorder_fn: (cache, beams [B, N]) -> cache whose beam n of a row continues beams[:, n];
-            `instruct.models.encoder_decoder.reorder_cache`.
+        model: prompts, cache and decoding step.
         config: the strategy.
         batching: slots and buckets.
         mesh: of the parameters; slots are split over its data axes. None: one device.
@@ -216,7 +216,6 @@ class Decoder:
     def __init__(
         self,
         model: DecodableModel,
-        reorder_fn: Callable[[Any, jax.Array], Any],
         config: DecodeConfig,
         batching: BatchConfig | None = None,
         mesh: Mesh | None = None,
@@ -225,7 +224,7 @@ class Decoder:
         self.config = config
         self._batching = batching or BatchConfig()
         self._multiple = row_multiple(mesh)
-        self._programs = SlotPrograms(model, reorder_fn, config, adjust_fn, mesh)
+        self._programs = SlotPrograms(model, config, adjust_fn, mesh)
 
     def generate(
         self,
@@ -238,7 +237,8 @@ class Decoder:
 
         Args:
             params: the model's parameters, on the mesh if there is one.
-            inputs: token ids of each example, EOS included, at least one token each.
+            inputs: token ids of each prompt (`Vocabulary`'s, with EOS for an encoder, with the
+                start token for a decoder), at least one each.
             example_ids: number of each example, by default 0, 1, ...; samples depend on it.
             progress: called with the number of examples that have just finished.
 
@@ -295,4 +295,4 @@ def check_not_empty(sequences: Sequence[Sequence[Any]]) -> None:
     """Raises ValueError if a sequence is empty: attention would see padding only."""
     for number, sequence in enumerate(sequences):
         if len(sequence) == 0:
-            raise ValueError(f"sequence {number} is empty; it needs EOS at least")
+            raise ValueError(f"sequence {number} is empty; it needs a token at least")

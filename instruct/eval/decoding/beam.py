@@ -2,7 +2,8 @@
 
 Each row has `num_beams` live hypotheses (no EOS yet) and `num_beams` finished ones. A step extends
 every live hypothesis by every token and keeps the best 2 * num_beams candidates: at most num_beams
-of them end in EOS, so enough are left for the live set. Finished hypotheses are ranked by
+of them end in EOS, so enough are left for the live set (with E tokens that end an answer, the best
+(1 + E) * num_beams). Finished hypotheses are ranked by
 log-likelihood / ((5 + length) / 6) ** alpha (Wu et al. 2016, equation 14); the length counts EOS. A
 row ends when its worst finished score beats the best that any live hypothesis can still reach.
 
@@ -26,7 +27,7 @@ import jax
 import jax.numpy as jnp
 
 from instruct.errors import UserError
-from instruct.eval.decoding.search import PADDING_EXAMPLE, largest, write_at
+from instruct.eval.decoding.search import PADDING_EXAMPLE, is_any, largest, write_at
 from instruct.eval.decoding.token_rules import ConstrainFn
 
 # 't5x', or transformers with early_stopping False (its default), "never" or True: a row ends when
@@ -61,7 +62,7 @@ class BeamSearch:
     num_beams: int
     max_steps: int
     alpha: float
-    eos_id: int
+    end_ids: tuple[int, ...]
     rules: str = "t5x"
     constrain: ConstrainFn | None = None
 
@@ -115,13 +116,14 @@ class BeamSearch:
             history = state.live_tokens.reshape(-1, self.max_steps)
             scores = jax.nn.log_softmax(scores, axis=-1)
             scores = self.constrain(scores, history, jnp.repeat(positions, num))
-        logprobs, parents, tokens = _candidates(scores, state.live_logprobs, normalised=ruled)
+        keep = (1 + len(self.end_ids)) * num
+        logprobs, parents, tokens = _candidates(scores, state.live_logprobs, keep, normalised=ruled)
         sequences = write_at(_take(state.live_tokens, parents), tokens, positions)
-        ends = tokens == self.eos_id
+        ends = is_any(tokens, self.end_ids)
         live_logprobs, best = jax.lax.top_k(jnp.where(ends, EMPTY_SCORE, logprobs), num)
         if self.rules != "t5x":
             ends |= (positions + 1 == self.max_steps)[:, None]
-            ends &= jnp.arange(2 * num) < num
+            ends &= jnp.arange(keep) < num
         penalty = self._penalty(positions + 1)[:, None]
         scores = jnp.where(ends, logprobs / penalty, EMPTY_SCORE)
         done_scores, kept = jax.lax.top_k(jnp.concatenate([state.done_scores, scores], axis=1), num)
@@ -147,18 +149,17 @@ class BeamSearch:
 
 
 def _candidates(
-    logits: jax.Array, live_logprobs: jax.Array, normalised: bool
+    logits: jax.Array, live_logprobs: jax.Array, keep: int, normalised: bool
 ) -> tuple[jax.Array, jax.Array, jax.Array]:
-    """The 2N best extensions: log-likelihoods, parent hypotheses and tokens, all [B, 2N].
+    """The best extensions: log-likelihoods, parent hypotheses and tokens, all [B, keep].
 
-    Takes the 2N best of each hypothesis first, which avoids [B, N * V] log-probabilities and a
-    search over them.
+    Takes the best of each hypothesis first, which avoids [B, N * V] log-probabilities and a search
+    over them.
 
     Args:
         normalised: `logits` are log-probabilities already, perhaps changed by token rules.
     """
     rows, num_beams = live_logprobs.shape
-    keep = 2 * num_beams
     if logits.shape[-1] < keep:
         raise UserError(
             f"num_beams = {num_beams} needs a vocabulary of at least {keep} tokens, "

@@ -1,10 +1,13 @@
 """Decoding strategies: greedy, sampling and beam search.
 
 A strategy is a `search.Search`: it turns logits into tokens and knows no model and no cache.
-Conventions are T5's: position 0 is fed token 0, token 0 is padding, and only zeros follow EOS.
+Position 0 is fed token 0 (a decoder-only model takes the prompt's last token instead), and only
+zeros follow the token that ended an answer.
 """
 
 import dataclasses
+import itertools
+from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -12,8 +15,8 @@ import jax.numpy as jnp
 
 from instruct.errors import UserError
 from instruct.eval.decoding import beam
-from instruct.eval.decoding.search import PADDING_EXAMPLE, Search, largest, write_at
-from instruct.eval.decoding.token_rules import TokenRules, constrain_fn
+from instruct.eval.decoding.search import PADDING_EXAMPLE, Search, is_any, largest, write_at
+from instruct.eval.decoding.token_rules import TokenRules, constrain_fn, ids_of
 from instruct.fields import bounded, one_of
 
 STRATEGIES = ("greedy", "sample", "beam")
@@ -39,6 +42,7 @@ class DecodeConfig(TokenRules):
         rescale_scores: False: scores are log-likelihoods under the model. True: under the
             distribution after temperature, top_k and top_p (T5X's default; 0 for greedy).
         eos_id: end-of-sequence token.
+        stop_ids: further tokens that end an answer, such as a chat template's end of a turn.
         seed: samples depend on (seed, example number, sample number) only.
 
     Raises:
@@ -57,8 +61,10 @@ class DecodeConfig(TokenRules):
     rescale_scores: bool = False
     eos_id: int = bounded(1, least=1)
     seed: int = bounded(0, least=0)
+    stop_ids: tuple[int, ...] = ()
 
     def __post_init__(self):
+        self._set("stop_ids", ids_of(self.stop_ids), "a list of token ids")
         super().__post_init__()
         defaults = {field.name: field.default for field in dataclasses.fields(self)}
         strategy_of = dict.fromkeys(("temperature", "top_k", "top_p", "num_samples"), "sample")
@@ -77,6 +83,21 @@ class DecodeConfig(TokenRules):
         """N, the number of sequences per prompt."""
         return {"greedy": 1, "sample": self.num_samples, "beam": self.num_beams}[self.strategy]
 
+    @property
+    def end_ids(self) -> tuple[int, ...]:
+        """All tokens that end an answer, `eos_id` first."""
+        return tuple(dict.fromkeys((self.eos_id, *self.stop_ids)))
+
+    def ending_with(self, end_ids: Sequence[int]) -> "DecodeConfig":
+        """These settings with a vocabulary's `stop_ids`, the end of sequence first."""
+        stop_ids = tuple(dict.fromkeys((*end_ids[1:], *self.stop_ids)))
+        return dataclasses.replace(self, eos_id=end_ids[0], stop_ids=stop_ids)
+
+    def answer_ids(self, tokens: Iterable[int]) -> list[int]:
+        """The tokens before the one that ended the answer."""
+        ends = self.end_ids
+        return list(itertools.takewhile(lambda token: token not in ends, map(int, tokens)))
+
     def describe(self) -> str:
         """One line for a results file: 'greedy steps=32', 'beam-4 alpha=0.6 steps=32'."""
         if self.strategy == "beam":
@@ -89,13 +110,15 @@ class DecodeConfig(TokenRules):
             text += f" samples={self.num_samples} seed={self.seed}"
         else:
             text = "greedy"
-        return f"{text} steps={self.max_decode_steps}{self.describe_rules()}"
+        stop = f" stop={','.join(map(str, self.stop_ids))}" if self.stop_ids else ""
+        return f"{text} steps={self.max_decode_steps}{stop}{self.describe_rules()}"
 
     def settings(self) -> dict[str, Any]:
-        """All fields as JSON values; of the token rules only those that are set."""
-        rules = {field.name for field in dataclasses.fields(TokenRules)}
+        """All fields as JSON values; of the token rules and `stop_ids` only those that are set."""
+        rules = {field.name for field in dataclasses.fields(TokenRules)} | {"stop_ids"}
         names = [field.name for field in dataclasses.fields(self) if field.name not in rules]
-        return {name: getattr(self, name) for name in names} | self.rules_set()
+        stop = {"stop_ids": list(self.stop_ids)} if self.stop_ids else {}
+        return {name: getattr(self, name) for name in names} | stop | self.rules_set()
 
 
 class _Sequences(NamedTuple):
@@ -136,7 +159,7 @@ class OneByOne:
         config = self.config
         positions = jnp.repeat(state.positions, self.num_sequences)
         allowed = logits
-        constrain = constrain_fn(config, config.eos_id, config.max_decode_steps)
+        constrain = constrain_fn(config, config.end_ids, config.max_decode_steps)
         if constrain is not None:
             tokens = state.tokens.reshape(-1, config.max_decode_steps)
             allowed = constrain(logits, tokens, positions)
@@ -160,7 +183,7 @@ class OneByOne:
             tokens=write_at(state.tokens, token, state.positions),
             last=token,
             scores=state.scores + logprob,
-            ended=state.ended | (token == config.eos_id),
+            ended=state.ended | is_any(token, config.end_ids),
         )
         return extended, None
 
@@ -180,9 +203,9 @@ def search_of(config: DecodeConfig) -> Search:
         num_beams=config.num_beams,
         max_steps=config.max_decode_steps,
         alpha=config.length_penalty,
-        eos_id=config.eos_id,
+        end_ids=config.end_ids,
         rules=config.beam_rules,
-        constrain=constrain_fn(config, config.eos_id, config.max_decode_steps),
+        constrain=constrain_fn(config, config.end_ids, config.max_decode_steps),
     )
 
 

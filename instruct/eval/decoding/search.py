@@ -5,7 +5,8 @@ others continue, and may be replaced between two runs of the loop, so results of
 neither on when it started nor on its neighbours.
 """
 
-from collections.abc import Callable
+import functools
+from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
 import jax
@@ -102,6 +103,11 @@ def write_at(tokens: jax.Array, new: jax.Array, positions: jax.Array) -> jax.Arr
     """tokens [B, N, T] with new [B, N] at each row's position [B]."""
     is_position = jnp.arange(tokens.shape[-1]) == positions[:, None, None]
     return jnp.where(is_position, new[..., None], tokens)
+
+
+def is_any(tokens: jax.Array, ids: Sequence[int]) -> jax.Array:
+    """Whether each token is one of the ids, at least one."""
+    return functools.reduce(jnp.logical_or, [tokens == number for number in ids])
 
 
 def largest(values: jax.Array, count: int) -> tuple[jax.Array, jax.Array]:

@@ -21,14 +21,14 @@ from instruct.mesh import batch_sharding, logical_constraint, replicated_shardin
 
 
 class DecodableModel(Protocol):
-    """Interface of a model that decodes, such as `models.encoder_decoder.EncoderDecoder`.
+    """Interface of a model that decodes; the part of `models.model.Model` that decoding uses.
 
     B slots, N sequences per slot, S source tokens, V vocabulary. The model chooses the tree
     structure of prompts and caches.
     """
 
     def start_prompts(self, params: Any, tokens: jax.Array, /) -> Any:
-        """Encodes tokens [B, S]."""
+        """Encodes tokens [B, S]; padding is below 0."""
         ...
 
     def init_cache(
@@ -53,6 +53,10 @@ class DecodableModel(Protocol):
         """Shortens the cache to prompts of at most `source_length` tokens."""
         ...
 
+    def reorder_cache(self, cache: Any, beams: jax.Array, /) -> Any:
+        """The cache whose sequence n of a slot continues beams[:, n]; beams [B, N]."""
+        ...
+
 
 AdjustFn = Callable[[jax.Array, jax.Array, jax.Array], jax.Array]
 
@@ -69,21 +73,21 @@ class SlotPrograms:
     """The compiled functions of a model and a strategy, for any parameters and prompts.
 
     Args:
-        model, reorder_fn, adjust_fn: see `search.advance`.
+        model: prompts, cache and decoding step.
         config: the strategy.
+        adjust_fn: see `search.advance`.
         mesh: slots are split over its data axes; None: one device.
     """
 
     def __init__(
         self,
         model: DecodableModel,
-        reorder_fn: Callable[[Any, jax.Array], Any],
         config: DecodeConfig,
         adjust_fn: AdjustFn | None,
         mesh: Mesh | None,
     ):
         self.model, self.search, self.mesh = model, search_of(config), mesh
-        self._reorder_fn, self._adjust_fn, self._config = reorder_fn, adjust_fn, config
+        self._adjust_fn, self._config = adjust_fn, config
         whole = None if mesh is None else replicated_sharding(mesh)
         self.encode = self._under_mesh(jax.jit(model.start_prompts))
         self.empty = self._under_mesh(jax.jit(self._empty, static_argnums=(1, 2)))
@@ -117,9 +121,12 @@ class SlotPrograms:
         return _by_rows(state), cache
 
     def _run(self, params, state, cache, enough):
-        step_fn = functools.partial(self.model.decode_step, params)
+        step_fn, reorder_fn = (
+            functools.partial(self.model.decode_step, params),
+            self.model.reorder_cache,
+        )
         state, cache, _ = advance(
-            step_fn, self._reorder_fn, self.search, state, cache, enough, self._adjust_fn
+            step_fn, reorder_fn, self.search, state, cache, enough, self._adjust_fn
         )
         report = Report(self.search.ended(state), *self.search.sequences(state))
         return _by_rows(state), cache, report

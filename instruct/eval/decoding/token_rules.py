@@ -58,9 +58,9 @@ class TokenRules:
 
     def __post_init__(self) -> None:
         for name in ("suppress_tokens", "begin_suppress_tokens"):
-            self._set(name, _ids(getattr(self, name)), "a list of token ids")
+            self._set(name, ids_of(getattr(self, name)), "a list of token ids")
         words = self.bad_words_ids
-        ids = [_ids(word) for word in words] if isinstance(words, list | tuple) else [None]
+        ids = [ids_of(word) for word in words] if isinstance(words, list | tuple) else [None]
         self._set("bad_words_ids", tuple(ids) if all(ids) else None, "a list of lists of token ids")
         decay: Any = self.exponential_decay_length_penalty
         if decay is not None:
@@ -93,26 +93,26 @@ class TokenRules:
         return description
 
 
-def _ids(values: Any) -> tuple[int, ...] | None:
+def ids_of(values: Any) -> tuple[int, ...] | None:
     """Token ids as a tuple; None if they are not a list of whole numbers."""
     valid = isinstance(values, list | tuple)
     valid = valid and all(type(value) is int and value >= 0 for value in values)
     return tuple(values) if valid else None
 
 
-def constrain_fn(rules: TokenRules, eos_id: int, max_steps: int) -> ConstrainFn | None:
+def constrain_fn(rules: TokenRules, end_ids: tuple[int, ...], max_steps: int) -> ConstrainFn | None:
     """The rules as a function of a step's scores, for sequences of at most `max_steps` tokens.
 
-    None if all rules are off.
+    None if all rules are off. `end_ids` end a sequence.
     """
     if not rules.rules_set():
         return None
-    return functools.partial(_constrain, rules, eos_id, max_steps)
+    return functools.partial(_constrain, rules, end_ids, max_steps)
 
 
 def _constrain(
     rules: TokenRules,
-    eos_id: int,
+    end_ids: tuple[int, ...],
     max_steps: int,
     scores: jax.Array,
     tokens: jax.Array,
@@ -130,11 +130,11 @@ def _constrain(
     if 0 < rules.no_repeat_ngram_size <= history.shape[1]:
         banned = _repeating(history, lengths, rules.no_repeat_ngram_size, size)
         scores = jnp.where(banned, -jnp.inf, scores)
-    words = [word for word in rules.bad_words_ids if word != (eos_id,)]
+    words = [word for word in rules.bad_words_ids if len(word) > 1 or word[0] not in end_ids]
     if words:
         scores = jnp.where(_completing(history, lengths, words, size), -jnp.inf, scores)
     if rules.min_decode_steps:
-        scores = _banned(scores, [eos_id], positions < rules.min_decode_steps)
+        scores = _banned(scores, end_ids, positions < rules.min_decode_steps)
     for forced, position in (
         (rules.forced_bos_token_id, 0),
         (rules.forced_eos_token_id, max_steps - 1),
@@ -146,9 +146,10 @@ def _constrain(
         start, factor = rules.exponential_decay_length_penalty
         late = jnp.maximum(positions - start, 0).astype(jnp.float32)
         growth = jnp.power(jnp.float32(factor), late) - 1
-        end = scores[:, eos_id]
-        bonus = jnp.where(jnp.isfinite(end), jnp.abs(end) * growth, 0.0)
-        scores = scores.at[:, eos_id].add(bonus)
+        for end_id in end_ids:
+            end = scores[:, end_id]
+            bonus = jnp.where(jnp.isfinite(end), jnp.abs(end) * growth, 0.0)
+            scores = scores.at[:, end_id].add(bonus)
     if rules.suppress_tokens:
         scores = _banned(scores, rules.suppress_tokens, jnp.ones_like(positions, bool))
     if rules.begin_suppress_tokens:

@@ -1,12 +1,13 @@
-"""Answers requests of EleutherAI's lm-evaluation-harness with an encoder-decoder.
+"""Answers requests of EleutherAI's lm-evaluation-harness.
 
     loglikelihood          (context, continuation) -> (log-likelihood, is it greedy's?)
     loglikelihood_rolling  (text,) -> log-likelihood of the whole text
     generate_until         (context, settings) -> generated text
 
-The encoder reads the context with EOS, the decoder the continuation without leading blanks. A
-context that is too long loses its start, so the question after the exemplars stays. The harness is
-not imported.
+A context is framed as prompts were in training (an encoder reads it with EOS), and a continuation
+has no leading blanks. Where nothing follows a prompt (another program's decoder), both are one
+text, as in the harness's `hf` model. A context that is too long loses its start, so the question
+after the exemplars stays. The harness is not imported.
 """
 
 import dataclasses
@@ -17,13 +18,12 @@ from typing import Any
 import jax.numpy as jnp
 import numpy as np
 
-from instruct.batch import DECODER_LOSS_WEIGHTS, DECODER_TARGET_TOKENS
-from instruct.data.vocab import Vocabulary
 from instruct.errors import UserError, unknown_name
 from instruct.eval.decoding.batching import Decoder
 from instruct.eval.decoding.decode import DecodeConfig
 from instruct.eval.scoring.score import Scorer, summed_logprobs
 from instruct.fields import bounded, check_fields
+from instruct.prompts.frame import Frame
 
 # Synonyms in the harness's back ends; the first one set counts.
 LENGTH_SETTINGS = ("max_gen_toks", "max_new_tokens", "max_tokens", "max_completion_tokens")
@@ -40,11 +40,10 @@ class ContinuationScorer(Scorer):
 
     _DTYPES = (np.float32, bool)
 
-    def _score_batch(self, params, batch):
-        logits = self._apply_fn(params, batch)
-        total = summed_logprobs(logits, batch)
-        likeliest = jnp.argmax(logits, axis=-1) == batch[DECODER_TARGET_TOKENS]
-        return total, jnp.all(likeliest | (batch[DECODER_LOSS_WEIGHTS] == 0), axis=-1)
+    def _score_batch(self, params, inputs, targets):
+        logits = self._logits_fn(params, inputs, targets)
+        likeliest = jnp.argmax(logits, axis=-1) == targets
+        return summed_logprobs(logits, targets), jnp.all(likeliest | (targets < 0), axis=-1)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -52,7 +51,7 @@ class AdapterConfig:
     """Settings that affect answers.
 
     Attributes:
-        max_length: most tokens of a context, EOS included, and of a rolling window.
+        max_length: most tokens of a context, those of its frame included, and of a rolling window.
         max_gen_toks: most tokens to generate if a request does not say.
         score_eos: include EOS after a continuation, as T5X and this program's rank classification
             do; False: as the harness's `hf` model does with an encoder-decoder.
@@ -77,7 +76,8 @@ class RequestAnswerer:
     scorer: ContinuationScorer
     decoder_fn: Callable[[DecodeConfig], Decoder]
     params: Any
-    vocabulary: Vocabulary
+    frame: Frame
+    end_ids: tuple[int, ...]  # that end an answer, the end of sequence first
     config: AdapterConfig = AdapterConfig()
 
     def __post_init__(self) -> None:
@@ -94,19 +94,19 @@ class RequestAnswerer:
             requests: (context, continuation); both may be empty.
             progress: called with the number of requests that have just finished.
         """
-        contexts = self._contexts([context for context, _ in requests])
-        targets = [self._scored_ids(text.lstrip() or text) for _, text in requests]
-        return self._score(contexts, targets, progress)
+        pairs = [self._pair(*request) for request in requests]
+        contexts = self._cut([context for context, _ in pairs])
+        return self._score(contexts, [target for _, target in pairs], progress)
 
     def loglikelihood_rolling(
         self, texts: Sequence[str], progress: Callable[[int], None] = lambda done: None
     ) -> list[float]:
         """Log-likelihood of each text, summed over its windows (see `rolling_windows`)."""
-        end = self.vocabulary.eos_id
+        start = self.frame.start_ids[0] if self.frame.start_ids else self.end_ids[0]
         windows = [
             (number, *window)
             for number, text in enumerate(texts)
-            for window in rolling_windows(self._scored_ids(text), end, self.config.max_length)
+            for window in rolling_windows(self._scored_ids(text), start, self.config.max_length)
         ]
         contexts = [context for _, context, _ in windows]
         scores = self._score(contexts, [predicted for _, _, predicted in windows])
@@ -132,11 +132,11 @@ class RequestAnswerer:
         Raises:
             UserError: an unknown setting or a value out of range.
         """
-        contexts = self._contexts([context for context, _ in requests])
+        contexts = self._cut([self.frame.prompt(context) for context, _ in requests])
         groups: dict[DecodeConfig, list[int]] = {}
         stops = []
         for number, (_, settings) in enumerate(requests):
-            strategy, until = decode_settings(settings, self.config, self.vocabulary.eos_id)
+            strategy, until = decode_settings(settings, self.config, self.end_ids)
             groups.setdefault(strategy, []).append(number)
             stops.append(until)
         texts = [""] * len(requests)
@@ -146,13 +146,31 @@ class RequestAnswerer:
             inputs, ids = [contexts[n] for n in numbers], [first_number + n for n in numbers]
             generated = self._decoders[strategy].generate(self.params, inputs, ids, progress)
             for number, rows in zip(numbers, generated.tokens):
-                texts[number] = cut_at(self.vocabulary.decode(rows[0].tolist()), stops[number])
+                text = self.frame.tokenizer.decode(strategy.answer_ids(rows[0]))
+                texts[number] = cut_at(text, stops[number])
         return texts
 
-    def _contexts(self, texts: Sequence[str]) -> list[list[int]]:
-        """Encoder tokens with EOS; a text that is too long loses its start."""
-        longest, end = self.config.max_length, self.vocabulary.eos_id
-        ids = [[*self.vocabulary.encode(text), end] for text in texts]
+    def _pair(self, context: str, continuation: str) -> tuple[list[int], list[int]]:
+        """Tokens of a context in its frame and of its continuation.
+
+        If they are one text, blanks at the context's end belong to the continuation, as in the
+        harness.
+        """
+        frame = self.frame
+        if frame.separator:
+            return frame.prompt(context), self._scored_ids(continuation.lstrip() or continuation)
+        blanks = len(context) - len(context.rstrip())
+        context, continuation = (
+            context[: len(context) - blanks],
+            context[len(context) - blanks :] + continuation,
+        )
+        before = len(frame.tokenizer.encode(context))
+        ids = self._scored_ids(context + continuation)
+        return frame.started(ids[:before]), ids[before:]
+
+    def _cut(self, ids: Sequence[list[int]]) -> list[list[int]]:
+        """Contexts; one that is too long loses its start."""
+        longest = self.config.max_length
         cut = sum(len(tokens) > longest for tokens in ids)
         if cut:
             _log.warning(
@@ -162,8 +180,8 @@ class RequestAnswerer:
         return [tokens[-longest:] for tokens in ids]
 
     def _scored_ids(self, text: str) -> list[int]:
-        ids = self.vocabulary.encode(text)
-        return [*ids, self.vocabulary.eos_id] if self.config.score_eos else ids
+        ids = list(self.frame.tokenizer.encode(text))
+        return [*ids, self.end_ids[0]] if self.config.score_eos else ids
 
     def _score(
         self,
@@ -207,7 +225,7 @@ def cut_at(text: str, stops: Sequence[str]) -> str:
 
 
 def decode_settings(
-    settings: Mapping[str, Any], config: AdapterConfig, eos_id: int
+    settings: Mapping[str, Any], config: AdapterConfig, end_ids: Sequence[int]
 ) -> tuple[DecodeConfig, tuple[str, ...]]:
     """Decoding strategy and stop strings of a request.
 
@@ -217,6 +235,7 @@ def decode_settings(
             `top_p` of sampling (ignored by greedy decoding); `num_beams` and `length_penalty`, by
             transformers' rules. None means not set.
         config: defaults and seed.
+        end_ids: tokens that end an answer, the end of sequence first.
 
     Raises:
         UserError: an unknown setting, or a value out of range.
@@ -238,7 +257,7 @@ def decode_settings(
     beams = values.get("num_beams", 1)
     if sample and beams != 1:
         raise UserError(f"num_beams is {beams!r} and sampling is on; use one of the two")
-    fields: dict[str, Any] = {"max_decode_steps": steps, "eos_id": eos_id}
+    fields: dict[str, Any] = {"max_decode_steps": steps}
     if sample:
         fields |= {"strategy": "sample", "seed": config.seed}
         names = ("temperature", "top_k", "top_p")
@@ -246,4 +265,4 @@ def decode_settings(
     elif beams != 1:
         fields |= {"strategy": "beam", "num_beams": beams, "beam_rules": "transformers"}
         fields["length_penalty"] = values.get("length_penalty", 1.0)
-    return DecodeConfig(**fields), tuple(stops)
+    return DecodeConfig(**fields).ending_with(end_ids), tuple(stops)

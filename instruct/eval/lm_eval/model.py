@@ -27,10 +27,11 @@ from instruct.checkpoints.loading import (
 from instruct.data.vocab import check_embedding_rows, load_vocabulary
 from instruct.errors import UserError, unknown_name
 from instruct.eval.decoding.batching import BatchConfig, Decoder
+from instruct.eval.eval_config import trained_data
 from instruct.eval.infer import run_folder_of
 from instruct.eval.lm_eval.adapter import AdapterConfig, ContinuationScorer, RequestAnswerer
 from instruct.mesh import MeshConfig, make_mesh, param_shardings, with_shardings
-from instruct.models.encoder_decoder import EncoderDecoder, reorder_cache
+from instruct.models.model import make_model
 
 NAME = "instruct"
 _REQUESTS_TOGETHER = 1024  # answered, then put into the harness's cache
@@ -41,9 +42,10 @@ def load_answerer(
     model_dir: str,
     step: int | None = None,
     vocabulary: str | None = None,
+    chat_template: bool | None = None,
     max_length: int | None = None,
     max_gen_toks: int = 256,
-    score_eos: bool = True,
+    score_eos: bool | None = None,
     seed: int = 0,
     batch_size: int | str | None = None,
     max_batch_size: int | None = None,
@@ -56,8 +58,10 @@ def load_answerer(
             Face's).
         step: of the checkpoint; None for the newest.
         vocabulary: see `instruct.data.vocab`; None: from the checkpoint.
+        chat_template: contexts as turns of the vocabulary's chat template; None: as trained.
         max_length: see `AdapterConfig`; None: the length of inputs in training, else 512.
-        max_gen_toks, score_eos, seed: see `AdapterConfig`.
+        max_gen_toks, seed: see `AdapterConfig`.
+        score_eos: see `AdapterConfig`; None: unless context and continuation are one text.
         batch_size: rows of a batch, at most `max_batch_size`; None and "auto": 32.
         device: ignored. The harness sets "cuda:0" by default; JAX uses the accelerators it finds,
             or those of the environment variable JAX_PLATFORMS.
@@ -81,20 +85,24 @@ def load_answerer(
             f"{folder} does not say what its model looks like: the run's run.json is missing; give "
             "the run's folder, or a checkpoint that was converted with its configuration"
         )
-    network = EncoderDecoder(run.model())
+    network = make_model(run.model())
     loaded = load_vocabulary(str(words))
     check_embedding_rows(loaded, network.config.vocab_size)
     known_length = settings.get("data.feature_lengths.inputs") or _DEFAULT_LENGTH
     length = int(known_length) if max_length is None else max_length
+    lengths = {"inputs": length, "targets": 2}
+    data = trained_data(run, network.config.layout, str(words), lengths, chat_template)
+    score_eos = bool(data.separator) if score_eos is None else score_eos
     config = AdapterConfig(length, max_gen_toks, score_eos, seed)
     batching = _batching(batch_size, max_batch_size)
     mesh = make_mesh(MeshConfig())
     abstract = network.abstract_params()
     answerer = RequestAnswerer(
-        scorer=ContinuationScorer(network.apply, batching, mesh),
-        decoder_fn=lambda strategy: Decoder(network, reorder_cache, strategy, batching, mesh),
+        scorer=ContinuationScorer(network.target_logits, batching, mesh),
+        decoder_fn=lambda strategy: Decoder(network, strategy, batching, mesh),
         params=load_params(folder, with_shardings(abstract, param_shardings(mesh, abstract))),
-        vocabulary=loaded,
+        frame=data.frame,
+        end_ids=loaded.stop_ids,
         config=config,
     )
     facts = {

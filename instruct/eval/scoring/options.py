@@ -5,7 +5,7 @@ The options form a prefix tree. The question is encoded once and every distinct 
 one. Options [3 5 1], [3 6 1], [4 1] have the tree
 
     node          0    1    2    3    4
-    input token   0    3    5    6    4       EOS (1) is never an input
+    input token   0    3    5    6    4       EOS (1) is never an input; the root's is the model's
     depth         0    1    2    2    1
     parent        -    0    1    1    0
 
@@ -21,6 +21,7 @@ import numpy as np
 from jax.sharding import Mesh
 
 from instruct.eval.decoding.batching import (
+    PADDING,
     BatchConfig,
     BatchRunner,
     check_not_empty,
@@ -41,7 +42,7 @@ class Ranking(NamedTuple):
 
 
 class TreeModel(Protocol):
-    """Interface of a model that ranks options, such as `EncoderDecoder`."""
+    """Interface of a model that ranks options; part of `models.model.Model`."""
 
     def tree_logits(
         self, params: Any, inputs: jax.Array, tokens: jax.Array, depths: jax.Array, seen: jax.Array
@@ -100,9 +101,9 @@ class OptionScorer:
         normaliser = jax.nn.logsumexp(logits, axis=-1)
         nodes = batch["nodes"].reshape(rows, -1)
         row = jnp.arange(rows)[:, None]
-        chosen = logits[row, nodes, batch["targets"].reshape(rows, -1)]
+        chosen = logits[row, nodes, jnp.maximum(batch["targets"], 0).reshape(rows, -1)]
         logprobs = (chosen - normaliser[row, nodes]).reshape(rows, options, length)
-        return jnp.sum(jnp.where(batch["targets"] != 0, logprobs, 0.0), axis=-1)
+        return jnp.sum(jnp.where(batch["targets"] >= 0, logprobs, 0.0), axis=-1)
 
     def rank(
         self,
@@ -110,7 +111,7 @@ class OptionScorer:
         inputs: Sequence[Sequence[int]],
         options: Sequence[Options],
     ) -> list[Ranking]:
-        """Scores every option of every question, both as token ids without 0.
+        """Scores every option of every question; inputs as `Decoder.generate` takes them.
 
         Raises:
             ValueError: an empty input or option, a question without options, or unequal lengths.
@@ -155,11 +156,15 @@ def _tree_arrays(
     num_options: int,
     length: int,
 ) -> dict[str, np.ndarray]:
-    """Arrays of a batch of questions: nodes [B, M], seen [B, M, M], edges [B, O, L]."""
+    """Arrays of a batch of questions: nodes [B, M], seen [B, M, M], edges [B, O, L].
+
+    `targets` of an option are padded with PADDING, all else with 0.
+    """
     rows = len(numbers)
     tokens, depths = np.zeros((2, rows, num_nodes), np.int32)
     seen = np.zeros((rows, num_nodes, num_nodes), bool)
-    nodes, targets = np.zeros((2, rows, num_options, length), np.int32)
+    nodes = np.zeros((rows, num_options, length), np.int32)
+    targets = np.full_like(nodes, PADDING)
     for row, number in enumerate(numbers):
         number = numbers[0] if number == PADDING_EXAMPLE else number
         tree = trees[number]

@@ -1,18 +1,13 @@
 """Log-likelihoods of given targets (teacher forcing), in bucketed batches."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
 
-from instruct.batch import (
-    DECODER_INPUT_TOKENS,
-    DECODER_LOSS_WEIGHTS,
-    DECODER_TARGET_TOKENS,
-    ENCODER_INPUT_TOKENS,
-)
 from instruct.eval.decoding.batching import (
     PADDING_EXAMPLE,
     BatchConfig,
@@ -24,18 +19,21 @@ from instruct.eval.decoding.batching import (
 )
 from instruct.eval.decoding.decode import token_logprobs
 
+# (params, inputs [B, S], targets [B, T]) -> logits [B, T, V] of each target token given the inputs
+# and the targets before it; padding is below 0. `models.model.Model.target_logits` is one.
+LogitsFn = Callable[[Any, jax.Array, jax.Array], jax.Array]
 
-def summed_logprobs(logits: jax.Array, batch: Mapping[str, jax.Array]) -> jax.Array:
-    """Log-likelihoods [B] float32 of targets under logits [B, T, V], where the weight is not 0."""
-    counted = batch[DECODER_LOSS_WEIGHTS] != 0
-    return (token_logprobs(logits, batch[DECODER_TARGET_TOKENS]) * counted).sum(axis=-1)
+
+def summed_logprobs(logits: jax.Array, targets: jax.Array) -> jax.Array:
+    """Log-likelihoods [B] float32 of targets [B, T], padded below 0, under logits [B, T, V]."""
+    return (token_logprobs(logits, jnp.maximum(targets, 0)) * (targets >= 0)).sum(axis=-1)
 
 
 class Scorer:
     """Scores (input, target) pairs; compiles once per bucket.
 
     Args:
-        apply_fn: (params, batch) -> logits [B, T, V], without dropout.
+        logits_fn: see `LogitsFn`.
         batching: rows and buckets.
         mesh: of the parameters; batches are split over its data axes. None: one device.
     """
@@ -45,16 +43,18 @@ class Scorer:
 
     def __init__(
         self,
-        apply_fn: Callable[[Any, Mapping[str, jax.Array]], jax.Array],
+        logits_fn: LogitsFn,
         batching: BatchConfig | None = None,
         mesh: Mesh | None = None,
     ):
-        self._apply_fn = apply_fn
+        self._logits_fn = logits_fn
         self._batching = batching or BatchConfig()
         self._runner = BatchRunner(self._score_batch, mesh)
 
-    def _score_batch(self, params: Any, batch: Mapping[str, jax.Array]) -> tuple[jax.Array, ...]:
-        return (summed_logprobs(self._apply_fn(params, batch), batch),)
+    def _score_batch(
+        self, params: Any, inputs: jax.Array, targets: jax.Array
+    ) -> tuple[jax.Array, ...]:
+        return (summed_logprobs(self._logits_fn(params, inputs, targets), targets),)
 
     def score(
         self,
@@ -77,7 +77,7 @@ class Scorer:
 
         Args:
             params: the model's parameters, on the mesh if there is one.
-            inputs: token ids of each example, EOS included.
+            inputs: token ids of each prompt, as `Decoder.generate` takes them.
             targets: token ids of each example; with EOS its probability counts (as in T5X).
             progress: called after each batch with the number of pairs in it.
 
@@ -97,7 +97,7 @@ class Scorer:
         return scores
 
     def _batches(self, inputs, targets):
-        """(example numbers, (batch,)); all batches of a bucket have one target length."""
+        """(example numbers, (inputs, targets)); a bucket's batches have one target length."""
         size, shapes = self._batching.batch_size, self._batching.max_shapes
         multiple = self._runner.row_multiple
         for bucket in plan_buckets([len(ids) for ids in inputs], size, shapes, multiple):
@@ -105,19 +105,4 @@ class Scorer:
             longest = rounded_length(max(len(targets[number]) for number in members))
             for numbers in bucket.batches:
                 source = padded_rows(inputs, numbers, bucket.length)
-                yield numbers, (scoring_batch(source, padded_rows(targets, numbers, longest)),)
-
-
-def scoring_batch(inputs: np.ndarray, targets: np.ndarray) -> dict[str, np.ndarray]:
-    """An unpacked batch of inputs [B, S] and targets [B, T], both padded with 0, int32.
-
-    Worked example: targets [[3, 1, 0]] have decoder inputs [[0, 3, 1]] and weights [[1, 1, 0]].
-    """
-    shifted = np.zeros_like(targets)
-    shifted[:, 1:] = targets[:, :-1]
-    return {
-        ENCODER_INPUT_TOKENS: inputs,
-        DECODER_INPUT_TOKENS: shifted,
-        DECODER_TARGET_TOKENS: targets,
-        DECODER_LOSS_WEIGHTS: (targets != 0).astype(np.int32),
-    }
+                yield numbers, (source, padded_rows(targets, numbers, longest))

@@ -15,7 +15,7 @@ from instruct.data.stores.prepare import prepare
 from instruct.errors import UserError
 from instruct.prompts.record import Record
 from instruct.prompts.template import Template
-from tests.data.toy import TEMPLATES, ToySource, toy_config, toy_spec
+from tests.data.toy import TEMPLATES, ToySource, eval_config, toy_config, toy_spec
 from tests.workspaces import workspace
 
 LENGTHS = {"inputs": 256, "targets": 16}
@@ -32,11 +32,11 @@ def leaf_of(spec, prepared=True):
 
 def test_examples_are_fixed_by_the_seed():
     leaf = leaf_of(toy_spec(ToySource("x", size=60)))
-    every = eval_examples(workspace(), leaf, "validation", "bytes", LENGTHS)
+    every = eval_examples(workspace(), leaf, "validation", eval_config(LENGTHS))
     assert [example.index for example in every] == list(range(60))
-    some = eval_examples(workspace(), leaf, "validation", "bytes", LENGTHS, limit=10, seed=4)
-    again = eval_examples(workspace(), leaf, "validation", "bytes", LENGTHS, limit=10, seed=4)
-    other = eval_examples(workspace(), leaf, "validation", "bytes", LENGTHS, limit=10, seed=5)
+    some = eval_examples(workspace(), leaf, "validation", eval_config(LENGTHS), limit=10, seed=4)
+    again = eval_examples(workspace(), leaf, "validation", eval_config(LENGTHS), limit=10, seed=4)
+    other = eval_examples(workspace(), leaf, "validation", eval_config(LENGTHS), limit=10, seed=5)
     assert len(some) == 10
     assert [e.inputs for e in some] == [e.inputs for e in again]
     assert [e.index for e in some] == sorted(e.index for e in some) != [e.index for e in other]
@@ -49,11 +49,11 @@ def test_examples_are_fixed_by_the_seed():
 
 def test_few_shot_exemplars_come_from_the_training_split():
     leaf = leaf_of(toy_spec(ToySource("x", size=40), modes={"fs_noopt": 1}))
-    for example in eval_examples(workspace(), leaf, "validation", "bytes", LENGTHS, limit=15):
+    for example in eval_examples(workspace(), leaf, "validation", eval_config(LENGTHS), limit=15):
         *shots, query = example.inputs.split("[x] ")[1:]
         assert query.startswith(f"{1000 + example.index} + 1")
         assert shots and all(int(shot.split(" + ")[0]) < 40 for shot in shots)
-    for example in eval_examples(workspace(), leaf, "train", "bytes", LENGTHS, limit=15):
+    for example in eval_examples(workspace(), leaf, "train", eval_config(LENGTHS), limit=15):
         assert example.inputs.count(f"[x] {example.index} + 1") == 1
 
 
@@ -61,15 +61,15 @@ def test_a_long_target_is_trimmed_and_a_long_question_left_out():
     wording = Template("long", "{question}", targets="It is {answer}")
     templates = dataclasses.replace(TEMPLATES, zs_noopt=(wording,), truncate_field="")
     leaf = leaf_of(toy_spec(ToySource("x", size=200, words=1), templates=templates))
-    every = eval_examples(workspace(), leaf, "validation", "bytes", LENGTHS)
+    every = eval_examples(workspace(), leaf, "validation", eval_config(LENGTHS))
     short = {"inputs": 256, "targets": 4}
-    trimmed = eval_examples(workspace(), leaf, "validation", "bytes", short)
+    trimmed = eval_examples(workspace(), leaf, "validation", eval_config(short))
     assert [example.targets for example in trimmed] == [example.targets for example in every]
     assert [e.target_ids for e in trimmed] == [e.target_ids[:4] for e in every]
     assert {len(example.target_ids) for example in every} == {len("It is 1") + 1}
     length = 60  # questions have up to 29 more words
     few = {"inputs": length, "targets": 16}
-    fitting = eval_examples(workspace(), leaf, "validation", "bytes", few, limit=150)
+    fitting = eval_examples(workspace(), leaf, "validation", eval_config(few), limit=150)
     config = dataclasses.replace(toy_config(leaf.name), feature_lengths=few)
     assert 0 < len(fitting) < num_asked(workspace(), leaf, "validation", config, 150) == 150
     assert num_asked(workspace(), leaf, "validation", config, None) == 200
@@ -78,9 +78,9 @@ def test_a_long_target_is_trimmed_and_a_long_question_left_out():
 def test_exemplars_that_do_not_fit_are_counted():
     source = ToySource("x", size=40, words=1)
     leaf = leaf_of(toy_spec(source, modes={"direct": 1}, shots=3, exemplar_split="train"))
-    every = eval_examples(workspace(), leaf, "validation", "bytes", LENGTHS | {"inputs": 2048})
+    every = eval_examples(workspace(), leaf, "validation", eval_config(LENGTHS | {"inputs": 2048}))
     assert {(e.num_exemplars, e.exemplars_asked, e.truncated) for e in every} == {(3, 3, False)}
-    fewer = eval_examples(workspace(), leaf, "validation", "bytes", LENGTHS | {"inputs": 90})
+    fewer = eval_examples(workspace(), leaf, "validation", eval_config(LENGTHS | {"inputs": 90}))
     assert {e.exemplars_asked for e in fewer} == {3}
     assert {0, 1} <= {e.num_exemplars for e in fewer} <= {0, 1, 2}
     for example in fewer:
@@ -92,7 +92,7 @@ def test_exemplars_that_do_not_fit_are_counted():
 
 def test_a_task_asks_for_exemplars_that_its_split_lacks():
     leaf = leaf_of(toy_spec(ToySource("x", size=4), modes={"direct": 1}, shots=6))
-    for example in eval_examples(workspace(), leaf, "validation", "bytes", LENGTHS):
+    for example in eval_examples(workspace(), leaf, "validation", eval_config(LENGTHS)):
         assert (example.num_exemplars, example.exemplars_asked) == (4, 6)
 
 
@@ -101,13 +101,13 @@ def test_drawn_and_absent_exemplars():
     counts = {
         (e.num_exemplars, e.exemplars_asked)
         for e in eval_examples(
-            workspace(), drawn, "validation", "bytes", LENGTHS | {"inputs": 4096}
+            workspace(), drawn, "validation", eval_config(LENGTHS | {"inputs": 4096})
         )
     }
     assert {asked for _, asked in counts} == {1, 2, 3, 4, 5}
     assert all(shown == asked for shown, asked in counts)
     none = leaf_of(toy_spec(ToySource("x", size=5)))
-    every = eval_examples(workspace(), none, "validation", "bytes", LENGTHS)
+    every = eval_examples(workspace(), none, "validation", eval_config(LENGTHS))
     assert {(e.num_exemplars, e.exemplars_asked) for e in every} == {(0, 0)}
 
 
@@ -161,14 +161,28 @@ def test_majority_answer():
 def test_unprepared_is_a_clear_message():
     leaf = leaf_of(toy_spec(), prepared=False)
     with pytest.raises(UserError, match="no prepared records of split 'test'"):
-        eval_examples(workspace(), leaf, "test", "bytes", LENGTHS)
+        eval_examples(workspace(), leaf, "test", eval_config(LENGTHS))
 
 
 def test_an_example_says_whether_its_source_was_cut():
     leaf = leaf_of(toy_spec(ToySource("x", size=60, words=1)))
-    whole = eval_examples(workspace(), leaf, "validation", "bytes", LENGTHS)
+    whole = eval_examples(workspace(), leaf, "validation", eval_config(LENGTHS))
     assert {example.truncated for example in whole} == {False}
-    every = eval_examples(workspace(), leaf, "validation", "bytes", {"inputs": 60, "targets": 16})
+    every = eval_examples(
+        workspace(), leaf, "validation", eval_config({"inputs": 60, "targets": 16})
+    )
     sizes = {example.index: len(example.inputs) for example in whole}
     assert {example.truncated for example in every} == {True, False}
     assert all(e.truncated == (len(e.inputs) < sizes[e.index]) for e in every)
+
+
+def test_prompts_of_a_decoder_begin_with_its_start():
+    leaf = leaf_of(toy_spec(ToySource("x", size=60, words=1)))
+    lengths = {"inputs": 60, "targets": 16}
+    plain = eval_examples(workspace(), leaf, "validation", eval_config(lengths))
+    started = eval_examples(
+        workspace(), leaf, "validation", eval_config(lengths, layout="decoder_only")
+    )
+    assert [e.input_ids for e in started] == [[0, *e.input_ids] for e in plain]
+    assert [e.target_ids for e in started] == [e.target_ids for e in plain]
+    assert max(len(e.input_ids) for e in started) == 61

@@ -11,6 +11,7 @@ from instruct import batch
 from instruct.data.config import PACKINGS
 from instruct.data.feed.packing import assign_rows, pack
 from instruct.errors import UserError
+from tests.test_batch import SEQUENCES, UNSTARTED
 
 # The worked example of instruct/batch.py.
 ROW = {
@@ -40,7 +41,7 @@ def test_worked_example():
     assert {key: value.tolist() for key, value in packed.rows.items()} == {
         key: [value] for key, value in ROW.items()
     }
-    batch.check_batch(packed.rows)
+    batch.ENCODER_DECODER.check(packed.rows)
     assert packed.example_rows.tolist() == [0, 0]
 
 
@@ -49,7 +50,7 @@ def test_worked_example():
 def test_every_example_comes_back_whole_and_in_order(method, lengths):
     inputs, targets = made_up(150, *lengths)
     packed = pack(inputs, targets, range(1, 151), *lengths, method)
-    batch.check_batch(packed.rows)
+    batch.ENCODER_DECODER.check(packed.rows)
     found = {}
     for row in range(packed.num_rows):
         one = {key: value[row] for key, value in packed.rows.items()}
@@ -70,7 +71,7 @@ def test_every_example_comes_back_whole_and_in_order(method, lengths):
                 assert positions == list(range(side.sum()))
                 assert np.diff(np.flatnonzero(side)).max(initial=1) == 1, "one run of places"
         padding = one[batch.DECODER_SEGMENT_IDS] == 0
-        for key in batch.DECODER_KEYS:
+        for key in batch.ENCODER_DECODER.decoder_keys:
             assert not one[key][padding].any()
     assert sorted(found) == list(range(1, 151))
     assert [found[task] for task in range(1, 151)] == packed.example_rows.tolist()
@@ -130,3 +131,82 @@ def test_bad_arguments():
         assign_rows(np.array([9]), np.array([1]), 8, 4, "best_fit")
     with pytest.raises(UserError, match="'best_fit'"):
         assign_rows(np.array([9]), np.array([1]), 8, 4, "best_fitt")
+
+
+def packed_sequences(prompts, answers, tasks, lengths, method="best_fit", **more):
+    packed = pack(prompts, answers, tasks, *lengths, method, batch.DECODER_ONLY, **more)
+    batch.DECODER_ONLY.check(packed.rows)
+    assert tuple(packed.rows) == batch.DECODER_ONLY.keys
+    return packed
+
+
+def test_worked_examples_of_one_sequence():
+    packed = packed_sequences([[0, 7, 8, 1], [0, 9, 1]], [[3, 1], [4, 5, 1]], [4, 9], (6, 6))
+    assert {key: value[0].tolist() for key, value in packed.rows.items()} == SEQUENCES
+    packed = packed_sequences([[7, 8], [9]], [[3, 1], [4, 5, 1]], [4, 9], (4, 4))
+    assert {key: value[0].tolist() for key, value in packed.rows.items()} == UNSTARTED
+
+
+@pytest.mark.parametrize("method", PACKINGS)
+@pytest.mark.parametrize("lengths", [(40, 40), (25, 128)])
+def test_every_sequence_comes_back_whole(method, lengths):
+    prompts, answers = made_up(150, *lengths)
+    prompts = [[2, *prompt] for prompt in prompts]
+    packed = packed_sequences(prompts, answers, range(1, 151), lengths, method)
+    found = {}
+    for row in range(packed.num_rows):
+        one = {key: value[row] for key, value in packed.rows.items()}
+        for segment in range(1, one[batch.DECODER_SEGMENT_IDS].max() + 1):
+            own = one[batch.DECODER_SEGMENT_IDS] == segment
+            (task,) = set(one[batch.DECODER_TASK_IDS][own].tolist())
+            prompt, answer = prompts[task - 1], answers[task - 1]
+            found[task] = row
+            assert one[batch.DECODER_INPUT_TOKENS][own].tolist() == [*prompt, *answer[:-1]]
+            assert one[batch.DECODER_TARGET_TOKENS][own].tolist() == [*prompt[1:], *answer]
+            weights = one[batch.DECODER_LOSS_WEIGHTS][own]
+            assert one[batch.DECODER_TARGET_TOKENS][own][weights > 0].tolist() == answer
+            prefix = one[batch.DECODER_CAUSAL_ATTENTION][own] > 0
+            assert one[batch.DECODER_INPUT_TOKENS][own][prefix].tolist() == prompt
+            assert one[batch.DECODER_POSITIONS][own].tolist() == list(range(own.sum()))
+        padding = one[batch.DECODER_SEGMENT_IDS] == 0
+        assert not any(values[padding].any() for values in one.values())
+    assert [found[task] for task in range(1, 151)] == packed.example_rows.tolist()
+    if method == "best_fit":
+        assert (packed.rows[batch.DECODER_SEGMENT_IDS] > 0).mean() > 0.9
+
+
+def test_loss_weights_of_one_sequence():
+    sides = [[0, 7, 8]], [[3, 1, 9, 4, 1]], [4], (4, 6)
+    chosen = packed_sequences(*sides, target_weights=[[1, 1, 0, 1, 1]]).rows
+    assert chosen[batch.DECODER_LOSS_WEIGHTS].tolist() == [[0, 0, 1, 1, 0, 1, 1, 0, 0, 0]]
+    assert chosen[batch.DECODER_CAUSAL_ATTENTION].tolist() == [[1, 1, 1, 0, 0, 0, 0, 0, 0, 0]]
+    every = packed_sequences(*sides, loss_on="all").rows
+    assert every[batch.DECODER_LOSS_WEIGHTS].tolist() == [[1, 1, 1, 1, 1, 1, 1, 0, 0, 0]]
+    assert not every[batch.DECODER_CAUSAL_ATTENTION].any()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("start_id", [0, 2])
+@pytest.mark.parametrize("on_targets", [True, False])
+@pytest.mark.parametrize("packing", ["next_fit", "none"])
+def test_one_sequence_as_seqio_converts_it(packing, on_targets, start_id):
+    inputs, targets = made_up(40, 24, 12, seed=3)
+    lengths = {"inputs": 24, "targets": 12}
+    dataset = tf.data.Dataset.from_generator(
+        lambda: ({"inputs": a, "targets": b} for a, b in zip(inputs, targets)),
+        output_signature={name: tf.TensorSpec((None,), tf.int32) for name in lengths},
+    )
+    pack_, loss_on = packing != "none", "targets" if on_targets else "all"
+    prompts = [[start_id, *ids] for ids in inputs]
+    ours = packed_sequences(prompts, targets, [1] * 40, (24, 12), packing, loss_on=loss_on).rows
+    for kind in (seqio.PrefixLMFeatureConverter, seqio.DecoderFeatureConverter):
+        converter = kind(loss_on_targets_only=on_targets, pack=pack_, bos_id=start_id)
+        theirs = list(converter(dataset, lengths).as_numpy_iterator())
+        inside = ours[batch.DECODER_SEGMENT_IDS] > 0
+        for key in theirs[0]:
+            expected = np.stack([row[key] for row in theirs])
+            if key == batch.DECODER_INPUT_TOKENS:
+                expected = expected * inside  # SeqIO shifts the last token into the padding
+            if key == batch.DECODER_CAUSAL_ATTENTION and not on_targets:
+                expected = 0 * expected  # positions that see their target have nothing to predict
+            np.testing.assert_array_equal(ours[key], expected, key)

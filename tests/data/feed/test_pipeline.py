@@ -40,15 +40,22 @@ def take(feed, count):
 
 def equal(one, two):
     return len(one) == len(two) and all(
-        (a[0][key] == b[0][key]).all() and a[1] == b[1]
+        a[0].keys() == b[0].keys() and (a[0][key] == b[0][key]).all() and a[1] == b[1]
         for a, b in zip(one, two)
-        for key in batch.KEYS
+        for key in a[0]
     )
 
 
-@pytest.mark.parametrize("plan", ["low_discrepancy", "iid"])
-def test_resume_is_exact_at_any_batch(mixture, plan):
-    config = toy_config(mixture.name, plan=plan)
+@pytest.mark.parametrize(
+    ("plan", "layout"),
+    [
+        ("low_discrepancy", "encoder_decoder"),
+        ("iid", "encoder_decoder"),
+        ("low_discrepancy", "decoder_only"),
+    ],
+)
+def test_resume_is_exact_at_any_batch(mixture, plan, layout):
+    config = toy_config(mixture.name, plan=plan, layout=layout)
     whole = TrainFeed(workspace(), config, mixture)
     states, batches = [], []
     for _ in range(40):  # several windows
@@ -62,7 +69,19 @@ def test_resume_is_exact_at_any_batch(mixture, plan):
         assert resumed.state() == whole.state()
         assert resumed.statistics() == whole.statistics()
     for rows, _ in batches:
-        batch.check_batch(rows)
+        batch.LAYOUTS[layout].check(rows)
+
+
+def test_layouts_have_the_same_examples_and_another_position(mixture):
+    pairs = [TrainFeed(workspace(), toy_config(mixture.name), mixture)]
+    pairs.append(TrainFeed(workspace(), toy_config(mixture.name, layout="decoder_only"), mixture))
+    for feed in pairs:
+        take(feed, 1)
+    both, one = (feed.statistics() for feed in pairs)
+    assert one["tokens"] == both["tokens"] + both["kept"]  # the start tokens
+    assert {**one, "tokens": 0, "leaves": 0} == {**both, "tokens": 0, "leaves": 0}
+    with pytest.raises(UserError, match="belongs to other data"):
+        pairs[1].restore([pairs[0].state()])
 
 
 def test_a_restored_feed_can_go_back(mixture):
@@ -94,7 +113,10 @@ def texts(batches):
 
 def joined(batches):
     """The rows of several processes, one after another."""
-    return {key: np.concatenate([rows[key] for rows, _ in batches]) for key in batch.KEYS}
+    return {
+        key: np.concatenate([rows[key] for rows, _ in batches])
+        for key in batch.ENCODER_DECODER.keys
+    }
 
 
 def states_of(feeds):
@@ -260,8 +282,8 @@ def test_evaluation_batches_are_always_the_same(mixture):
     )
     assert len(first) == len(again) > 1
     for one, two in zip(first, again):
-        batch.check_batch(one)
-        assert all((one[key] == two[key]).all() for key in batch.KEYS)
+        batch.ENCODER_DECODER.check(one)
+        assert all((one[key] == two[key]).all() for key in batch.ENCODER_DECODER.keys)
     assert first[-1][batch.DECODER_LOSS_WEIGHTS].shape == (4, 16)
     halves = [
         eval_batches(workspace(), config, mixture, num_examples=50, own_rows=own)

@@ -18,6 +18,7 @@ from instruct.data.feed.rendering import (
 from instruct.data.token_record import TokenRecord
 from instruct.data.vocab import load_vocabulary
 from instruct.errors import UserError
+from instruct.prompts.frame import Frame
 from instruct.prompts.record import Record
 from instruct.prompts.render import Rendered
 from instruct.prompts.template import Template, TemplateSet
@@ -34,7 +35,7 @@ TEMPLATES = TemplateSet(
 
 
 def render(mode, key):
-    renderer = ExampleRenderer(mode, TEMPLATES, None, load_vocabulary("bytes"), (512, 64))
+    renderer = ExampleRenderer(mode, TEMPLATES, None, Frame(load_vocabulary("bytes")), (512, 64))
     return renderer(RECORD, 0, key)
 
 
@@ -99,11 +100,9 @@ def test_exemplars_are_part_of_the_step():
         opened.append(split)
         return records
 
-    tokenizer = load_vocabulary("bytes")
+    frame = Frame(load_vocabulary("bytes"))
     for split in ("train", "validation"):
-        renderer = ExampleRenderer.of_task(
-            spec, "fs_noopt", split, tokenizer, (512, 64), open_records
-        )
+        renderer = ExampleRenderer.of_task(spec, "fs_noopt", split, frame, (512, 64), open_records)
         drawn = renderer.exemplar_numbers(3, 7)
         assert drawn == exemplar_indices(
             "fs_noopt", 7, len(records), 3 if split == "train" else None
@@ -111,12 +110,12 @@ def test_exemplars_are_part_of_the_step():
         shown = renderer(records[3], 3, 7)
         assert shown == renderer.render(records[3], 7, records.read(drawn))
         assert isinstance(shown, Rendered) and shown.exemplar_ids
-    ExampleRenderer.of_task(spec, "zs_noopt", "train", tokenizer, (512, 64), open_records)
+    ExampleRenderer.of_task(spec, "zs_noopt", "train", frame, (512, 64), open_records)
     assert opened == ["train", "train"]
 
 
 def test_tokens_of_a_plain_task_stay_as_they_are():
-    renderer = ExampleRenderer("", None, None, load_vocabulary("bytes"), (512, 64))
+    renderer = ExampleRenderer("", None, None, Frame(load_vocabulary("bytes")), (512, 64))
     shown = renderer(TokenRecord("0", [5, 1], [6, 1], "in", "out"), 0, 0)
     assert isinstance(shown, Rendered)
     assert (shown.input_ids, shown.target_ids) == ([5, 1], [6, 1])

@@ -2,19 +2,25 @@
 
 import collections
 import dataclasses
+import json
 
 import numpy as np
 import pytest
 
 from instruct import batch
 from instruct.data import registry
+from instruct.data.config import PACKINGS
 from instruct.data.feed.leaves import make_builder
 from instruct.data.feed.window import COUNTS, open_store
+from instruct.data.sources.files import JsonLinesSource, MessagesMap, Part
 from instruct.data.stores import store
 from instruct.data.stores.prepare import prepare
 from instruct.data.vocab import load_vocabulary
 from instruct.errors import UserError
+from instruct.prompts.messages import TEMPLATES
+from tests.data.tokenizer_folders import write_folder
 from tests.data.toy import ToySource, fresh_name, toy_config, toy_spec
+from tests.prompts.test_chat_template import FORMS, TALK
 from tests.workspaces import workspace
 
 
@@ -27,7 +33,7 @@ def builder_of(*specs, **changes):
 
 
 def same(one, two):
-    return all(np.array_equal(one.rows[key], two.rows[key]) for key in batch.KEYS)
+    return all(np.array_equal(one.rows[key], two.rows[key]) for key in two.rows)
 
 
 def test_windows_depend_on_nothing_but_seed_and_number():
@@ -38,7 +44,38 @@ def test_windows_depend_on_nothing_but_seed_and_number():
     assert same(windows[0], again[1]) and same(windows[1], again[2]) and same(windows[2], again[0])
     assert not same(windows[0], windows[1])
     for window in windows:
-        batch.check_batch(window.rows)
+        batch.ENCODER_DECODER.check(window.rows)
+
+
+def examples_of(window):
+    """(task, prompt without its start, answer) of every example, sorted."""
+    examples = []
+    for row in range(window.num_rows):
+        arrays = {key: value[row] for key, value in window.rows.items()}
+        segments = arrays[batch.DECODER_SEGMENT_IDS]
+        for number in range(1, segments.max() + 1):
+            own = segments == number
+            targets = arrays[batch.DECODER_TARGET_TOKENS][own]
+            if batch.ENCODER_SEGMENT_IDS in arrays:
+                source = arrays[batch.ENCODER_SEGMENT_IDS] == number
+                prompt = arrays[batch.ENCODER_INPUT_TOKENS][source]
+            else:
+                weights = arrays[batch.DECODER_LOSS_WEIGHTS][own]
+                prompt, targets = targets[weights == 0], targets[weights == 1]
+            task = int(arrays[batch.DECODER_TASK_IDS][own][0])
+            examples.append((task, prompt.tolist(), targets.tolist()))
+    return sorted(examples)
+
+
+@pytest.mark.parametrize("packing", PACKINGS)
+def test_both_layouts_hold_the_same_examples(packing):
+    specs = [toy_spec(ToySource("s", words=40), modes={"zs_noopt": 1, "fs_noopt": 1}), toy_spec()]
+    builder = builder_of(*specs, packing=packing)
+    config = dataclasses.replace(builder.config, layout="decoder_only")
+    window = dataclasses.replace(builder, config=config).build(0)
+    batch.DECODER_ONLY.check(window.rows)
+    assert examples_of(window) == examples_of(builder.build(0))
+    assert max(len(prompt) for _, prompt, _ in examples_of(window)) > 120  # of 128
 
 
 def test_counts_and_leaves_tell_what_is_in_the_rows():
@@ -115,3 +152,45 @@ def test_exemplars_that_do_not_fit_are_counted():
     assert wide.counts[missing].tolist() == [0, 0]
     few, none = narrow.counts[missing].tolist()
     assert few > 20 and none == 0 and narrow.counts[COUNTS.index("dropped")].sum() == 0
+
+
+@pytest.mark.parametrize("chat", [False, True])
+@pytest.mark.parametrize(("kind", "form"), [("llama3", "llama3"), ("qwen", "chatml")])
+def test_sequences_of_published_tokenizers(tmp_path, monkeypatch, kind, form, chat):
+    """Starts, conversations and chat templates of Llama 3 and Qwen, read back from packed rows."""
+    transformers = pytest.importorskip("transformers")
+    folder = write_folder(kind, tmp_path / kind)
+    (folder / "chat_template.jinja").write_text(FORMS[form])
+    monkeypatch.setenv("INSTRUCT_DATA_DIR", str(tmp_path))
+    lines = (json.dumps({"messages": TALK[:count]}) for count in (3, 4) for _ in range(8))
+    (tmp_path / "talk.jsonl").write_text("\n".join(lines))
+    source = JsonLinesSource("talk", {"train": Part("talk.jsonl")}, field_map=MessagesMap())
+    spec = toy_spec(source, templates=TEMPLATES, splits={"train": "train"})
+    changes = {"vocabulary": str(folder), "layout": "decoder_only", "window_examples": 16}
+    builder = builder_of(spec, chat_template=chat, **changes)
+    window, vocabulary = builder.build(0), load_vocabulary(str(folder))
+    theirs = transformers.PreTrainedTokenizerFast.from_pretrained(folder)
+    whole = [theirs.apply_chat_template(TALK[:n], return_dict=False) for n in (2, 4)]
+    batch.DECODER_ONLY.check(window.rows)
+    assert window.counts[COUNTS.index("kept")].tolist() == [16]
+    for row, segments in enumerate(window.rows[batch.DECODER_SEGMENT_IDS]):
+        for number in range(1, segments.max() + 1):
+            own = segments == number
+            inputs, targets, weights = (
+                window.rows[key][row][own].tolist()
+                for key in (
+                    batch.DECODER_INPUT_TOKENS,
+                    batch.DECODER_TARGET_TOKENS,
+                    batch.DECODER_LOSS_WEIGHTS,
+                )
+            )
+            assert tuple(inputs[: len(vocabulary.start_ids)]) == vocabulary.start_ids
+            trained = [token for token, weight in zip(targets, weights) if weight]
+            turns = sum(token in vocabulary.stop_ids for token in trained)
+            said = [m["content"].strip() for m in TALK if m["role"] == "assistant"][:turns]
+            ends = [n + 1 for n, token in enumerate(trained) if token in vocabulary.stop_ids]
+            parts = [trained[a:b] for a, b in zip([0, *ends], ends)]
+            assert [vocabulary.decode(part).strip() for part in parts] == said and turns > 0
+            if chat:
+                ids = [inputs[0], *targets]
+                assert any(ids == own[: len(ids)] for own in whole)

@@ -9,7 +9,7 @@ from instruct.data.feed.examples import eval_examples
 from instruct.data.seqio import bridge as seqio_bridge
 from instruct.data.seqio.bridge import use_vocabulary
 from instruct.data.stores.prepare import prepare
-from tests.data.toy import ToySource, toy_config, toy_spec
+from tests.data.toy import ToySource, eval_config, toy_config, toy_spec
 from tests.workspaces import workspace
 
 LENGTHS = {"inputs": 128, "targets": 16}
@@ -60,7 +60,7 @@ def test_store_and_source_give_the_same_examples_and_evaluation_too():
     prepare(workspace(), resolved, toy_config(leaf_name)).check()
     assert task.num_input_examples("train") == 12
     after = examples(task, "validation")
-    ours = eval_examples(workspace(), resolved.leaves[0], "validation", "bytes", LENGTHS)
+    ours = eval_examples(workspace(), resolved.leaves[0], "validation", eval_config(LENGTHS))
     assert len(before) == len(after) == len(ours) == 12
     for one, two, three in zip(before, after, ours):
         assert one.keys() == two.keys() == three.seqio_example.keys()

@@ -15,8 +15,9 @@ from instruct.data.feed.examples import eval_examples, majority_answer
 from instruct.data.feed.pipeline import TrainFeed, eval_batches
 from instruct.data.seqio import reading as seqio_reading
 from instruct.data.stores.prepare import prepare
+from instruct.data.vocab import load_vocabulary
 from instruct.errors import UserError
-from tests.data.toy import fresh_name, toy_config
+from tests.data.toy import eval_config, fresh_name, toy_config
 from tests.workspaces import workspace
 
 LENGTHS = {"inputs": 128, "targets": 16}
@@ -68,7 +69,7 @@ def test_stored_examples_are_the_pipelines(tmp_path):
         ("validation", "built", 30),
     ]
     (leaf,) = registry.resolve(workspace(), task.name).leaves
-    ours = eval_examples(workspace(), leaf, "validation", "bytes", LENGTHS)
+    ours = eval_examples(workspace(), leaf, "validation", eval_config(LENGTHS))
     theirs = task.get_dataset(LENGTHS, "validation", shuffle=False).as_numpy_iterator()
     for one, two in zip(ours, theirs, strict=True):
         assert one.seqio_example.keys() == two.keys()
@@ -93,7 +94,7 @@ def test_inputs_that_seqio_trimmed_are_known(tmp_path):
         prepare(
             workspace(), registry.resolve(workspace(), task.name), config, ("validation",)
         ).check()
-        examples = eval_examples(workspace(), leaf, "validation", "bytes", lengths)
+        examples = eval_examples(workspace(), leaf, "validation", eval_config(lengths))
         assert {example.truncated for example in examples} == {cut}
         assert {example.num_exemplars for example in examples} == {None}
 
@@ -104,7 +105,7 @@ def test_plain_tasks_train_packed(tmp_path):
     prepare(workspace(), registry.resolve(workspace(), task.name), config).check()
     feed = TrainFeed(workspace(), config, registry.resolve(workspace(), task.name))
     rows, info = next(feed)
-    batch.check_batch(rows)
+    batch.ENCODER_DECODER.check(rows)
     assert info.task_counts == {task.name: info.num_examples}
     assert info.num_examples > 4
     assert (
@@ -143,12 +144,7 @@ def test_lengths_are_part_of_a_plain_store(tmp_path):
         TrainFeed(workspace(), shorter, resolved)
     prepare(workspace(), resolved, shorter).check()
     (leaf,) = resolved.leaves
-    assert (
-        len(
-            eval_examples(workspace(), leaf, "train", "bytes", shorter.feature_lengths)[9].input_ids
-        )
-        == 10
-    )
+    assert len(eval_examples(workspace(), leaf, "train", shorter)[9].input_ids) == 10
 
 
 def test_another_vocabulary_is_refused(tmp_path):
@@ -181,24 +177,41 @@ def test_empty_targets_are_dropped_and_counted(tmp_path):
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("layout", batch.LAYOUTS)
 @pytest.mark.parametrize("packing", ["next_fit", "none"])
-def test_seqios_own_pipeline_as_feed(tmp_path, packing):
+def test_seqios_own_pipeline_as_feed(tmp_path, packing, layout):
     task = make_task(tmp_path)
-    config = toy_config(task.name, feed="seqio", packing=packing)
+    config = toy_config(task.name, feed="seqio", packing=packing, layout=layout)
     resolved, windows_fn = registry.resolve(workspace(), task.name), seqio_reading.seqio_windows
     feed = TrainFeed(workspace(), config, resolved, seqio_windows_fn=windows_fn)
     batches = [next(feed) for _ in range(3)]
     for rows, info in batches:
-        batch.check_batch(rows)
+        batch.LAYOUTS[layout].check(rows)
         assert info.num_examples >= 4
-        weights = rows[batch.DECODER_LOSS_WEIGHTS]
-        assert (weights == (rows[batch.DECODER_TARGET_TOKENS] > 0)).all()
+        weights, targets = rows[batch.DECODER_LOSS_WEIGHTS], rows[batch.DECODER_TARGET_TOKENS]
+        trained = targets > 0
+        if layout == "decoder_only":
+            prefix, segments = rows[batch.DECODER_CAUSAL_ATTENTION], rows[batch.DECODER_SEGMENT_IDS]
+            # The next input is of the prefix too: the target is of the inputs.
+            same = segments[:, 1:] == segments[:, :-1]
+            trained[:, :-1] &= ~((prefix[:, :-1] & prefix[:, 1:]).astype(bool) & same)
+            assert 0 < weights.sum() < (targets > 0).sum()
+        assert (weights == trained).all()
     state = json.loads(json.dumps(feed.state()))
     expected = next(feed)[0]
     again = TrainFeed(workspace(), config, resolved, seqio_windows_fn=windows_fn)
     again.restore([state])
     found = next(again)[0]
-    assert all((found[key] == expected[key]).all() for key in batch.KEYS)
+    assert all((found[key] == expected[key]).all() for key in expected)
+
+
+def test_seqio_cannot_start_every_sequence(monkeypatch):
+    config = toy_config("any", feed="seqio", layout="decoder_only")
+    assert seqio_reading.feature_converter(config).bos_id == 0
+    vocabulary = load_vocabulary("bytes")
+    monkeypatch.setattr(type(vocabulary), "start_ids", ())
+    with pytest.raises(UserError, match=r"'decoder_only' with the tokens \(\).*feed='records'"):
+        seqio_reading.feature_converter(config)
 
 
 def test_many_tasks_through_seqios_pipeline_warn(tmp_path, caplog):

@@ -37,7 +37,7 @@ def search(prompts, num_beams, alpha, max_steps=toy.MAX_STEPS, padding=None):
             num_beams=num_beams,
             max_steps=max_steps,
             alpha=alpha,
-            eos_id=toy.EOS,
+            end_ids=(toy.EOS,),
         )
 
     return jax.tree.map(np.asarray, jax.jit(run)(jnp.asarray(prompts), jnp.asarray(padding)))
@@ -104,7 +104,14 @@ def test_worked_example_of_the_docstring():
         return jnp.broadcast_to(logprobs, (tokens.shape[0], 4)), cache
 
     tokens, scores, steps = beam_search(
-        step, lambda c, _: c, (), jnp.array([False]), num_beams=2, max_steps=5, alpha=0.0, eos_id=1
+        step,
+        lambda c, _: c,
+        (),
+        jnp.array([False]),
+        num_beams=2,
+        max_steps=5,
+        alpha=0.0,
+        end_ids=(1,),
     )
     shift = float(jax.nn.logsumexp(logprobs))  # the example's numbers are unnormalised
     np.testing.assert_array_equal(tokens[0, :, :3], [[1, 0, 0], [2, 1, 0]])
@@ -131,7 +138,7 @@ def test_stops_early_and_padding_rows_do_not_keep_it_running():
                 num_beams=2,
                 max_steps=50,
                 alpha=0.0,
-                eos_id=1,
+                end_ids=(1,),
             )[2]
         )
 
@@ -146,7 +153,14 @@ def test_no_finished_hypothesis_returns_the_live_ones():
         return logits.at[:, 1].set(-jnp.inf), cache
 
     tokens, scores, steps = beam_search(
-        step, lambda c, _: c, (), jnp.array([False]), num_beams=2, max_steps=3, alpha=0.6, eos_id=1
+        step,
+        lambda c, _: c,
+        (),
+        jnp.array([False]),
+        num_beams=2,
+        max_steps=3,
+        alpha=0.6,
+        end_ids=(1,),
     )
     assert steps == 3
     assert list(tokens[0, 0]) == [7, 7, 7]

@@ -27,9 +27,9 @@ def run(config, example_ids, step_fn=toy.toy_step):
     return jax.tree.map(np.asarray, result)
 
 
-def greedy_reference(prompt, max_steps):
+def greedy_reference(prompt, max_steps, ends=(toy.EOS,)):
     tokens, score = [], 0.0
-    while len(tokens) < max_steps and toy.EOS not in tokens:
+    while len(tokens) < max_steps and not set(ends) & set(tokens):
         logprobs = toy.prefix_logprobs(prompt, tokens)
         tokens.append(int(np.argmax(logprobs)))
         score += logprobs[tokens[-1]]
@@ -49,6 +49,27 @@ def test_greedy_equals_decoding_without_a_cache():
         assert_same_float32(result.scores[row, 0], score, scale=toy.LOGITS_SIZE)
         lengths.add(np.count_nonzero(tokens))
     assert len(lengths) > 1, "the toy should end at different steps"
+
+
+def test_every_stop_token_ends_an_answer():
+    greedy = run(GREEDY, np.arange(12)).tokens[:, 0]
+    stops = tuple(np.unique(greedy[greedy > toy.EOS]).tolist()[:2])
+    ends = (toy.EOS, *stops)
+    config = DecodeConfig(max_decode_steps=toy.MAX_STEPS).ending_with(ends)
+    assert config.end_ids == ends and config.ending_with(ends) == config
+    assert f" stop={','.join(map(str, stops))}" in config.describe()
+    assert config.settings()["stop_ids"] == list(stops)
+    beam = DecodeConfig("beam", toy.MAX_STEPS, num_beams=1, length_penalty=0.0, stop_ids=stops)
+    result, beams, last = run(config, np.arange(12)), run(beam, np.arange(12)), set()
+    for row in range(12):
+        tokens, _ = greedy_reference(row, toy.MAX_STEPS, ends)
+        np.testing.assert_array_equal(result.tokens[row, 0], tokens)
+        if set(ends) & set(tokens):
+            answer = config.answer_ids(tokens)
+            last.add(tokens[len(answer)])
+            assert tokens[: len(answer)] == answer and not set(answer) & set(ends)
+            np.testing.assert_array_equal(beams.tokens[row, 0], tokens)
+    assert len(last) > 1, "answers should end with several tokens"
 
 
 def test_beam_of_one_is_greedy_up_to_the_length_penalty():

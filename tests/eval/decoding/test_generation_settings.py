@@ -12,7 +12,7 @@ from instruct.errors import UserError
 from instruct.eval.decoding.batching import BatchConfig, Decoder
 from instruct.eval.decoding.decode import DecodeConfig
 from instruct.eval.decoding.generation_settings import decode_config
-from instruct.models.encoder_decoder import EncoderDecoder, reorder_cache
+from instruct.models.encoder_decoder import EncoderDecoder
 from tests.checkpoints.conftest import padded_batches, random_model, tree_of
 
 
@@ -99,7 +99,8 @@ def test_strategies(settings, expected):
         ({"num_beams": 4, "early_stopping": "soon"}, "early_stopping 'soon'"),
         ({"num_beams": -1}, "DecodeConfig.num_beams is -1"),
         ({"max_length": "20"}, "max_decode_steps is 0"),
-        ({"eos_token_id": [1, 2]}, "eos_id"),
+        ({"eos_token_id": "</s>"}, "eos_id"),
+        ({"eos_token_id": [1, "</s>"]}, "stop_ids"),
     ],
 )
 def test_what_is_not_computed_is_named(settings, message):
@@ -171,7 +172,7 @@ def generated(model, source: np.ndarray, **settings) -> list[list[int]]:
 def decoded(folder: pathlib.Path, source: np.ndarray, config: DecodeConfig) -> list[list[int]]:
     """What this program generates."""
     opened = huggingface.open_checkpoint(folder)
-    decoder = Decoder(EncoderDecoder(opened.model), reorder_cache, config, BatchConfig(), None)
+    decoder = Decoder(EncoderDecoder(opened.model), config, BatchConfig(), None)
     prompts = [[int(token) for token in row[row != 0]] for row in source]
     found = decoder.generate(tree_of(opened.arrays), prompts, range(len(prompts)))
     return [until_eos(tokens[0]) for tokens in found.tokens]

@@ -12,7 +12,7 @@ from instruct.eval.decoding.decode import DecodeConfig
 from instruct.eval.decoding.search import PADDING_EXAMPLE, largest
 from instruct.mesh import make_mesh, param_shardings, parse_mesh
 from instruct.models.config import ModelConfig
-from instruct.models.encoder_decoder import EncoderDecoder, reorder_cache
+from instruct.models.encoder_decoder import EncoderDecoder
 from instruct.models.layout import stack_layers
 from tests.eval.toy_decoder import decode
 from tests.float32 import assert_same_float32
@@ -75,7 +75,7 @@ def in_one_batch(config, params, prompts):
             reordered=config.strategy == "beam",
         )
         step_fn = lambda *a: MODEL.decode_step(params, *a)  # noqa: E731
-        return decode(step_fn, reorder_cache, cache, jnp.arange(len(prompts)), config)
+        return decode(step_fn, MODEL.reorder_cache, cache, jnp.arange(len(prompts)), config)
 
     found = run(params, padded_rows(prompts, np.arange(len(prompts)), 64))
     return np.asarray(found.tokens), np.asarray(found.scores)
@@ -93,7 +93,7 @@ def test_refilled_slots_give_what_one_batch_gives(strategy, batching, params, pr
     expected = in_one_batch(config, params, prompts)
     lengths = np.count_nonzero(expected[0], axis=-1).max(axis=-1)
     assert len(set(lengths)) > 2, "answers should end at different steps"
-    decoder = Decoder(MODEL, reorder_cache, config, BatchConfig(*batching))
+    decoder = Decoder(MODEL, config, BatchConfig(*batching))
     same(decoder.generate(params, prompts), expected)
 
 
@@ -101,7 +101,7 @@ def test_refilled_slots_give_what_one_batch_gives(strategy, batching, params, pr
 def test_stacked_layers_are_refilled_too(strategy, params, prompts):
     config = STRATEGIES[strategy]
     stacked = EncoderDecoder(dataclasses.replace(CONFIG, scan_layers=True))
-    decoder = Decoder(stacked, reorder_cache, config, BatchConfig(4, 3))
+    decoder = Decoder(stacked, config, BatchConfig(4, 3))
     same(decoder.generate(stack_layers(params), prompts), in_one_batch(config, params, prompts))
 
 
@@ -117,7 +117,7 @@ def test_eight_devices_refill_as_one_does(strategy, text, params, prompts):
     config = STRATEGIES[strategy]
     mesh = make_mesh(parse_mesh(text))
     spread = jax.device_put(params, param_shardings(mesh, params))
-    decoder = Decoder(MODEL, reorder_cache, config, BatchConfig(8, 2), mesh)
+    decoder = Decoder(MODEL, config, BatchConfig(8, 2), mesh)
     same(decoder.generate(spread, prompts), in_one_batch(config, params, prompts))
 
 
@@ -133,7 +133,7 @@ def test_answers_that_end_one_after_another_share_few_slots(params, prompts):
         return jnp.where(ends == (jnp.arange(48) == 1), logits, -jnp.inf)
 
     config = STRATEGIES["greedy"]
-    decoder = Decoder(MODEL, reorder_cache, config, BatchConfig(4, 1), adjust_fn=end_there)
+    decoder = Decoder(MODEL, config, BatchConfig(4, 1), adjust_fn=end_there)
     found = decoder.generate(params, prompts[:24])
     jax.effects_barrier()
     assert np.count_nonzero(found.tokens[:, 0], axis=-1).tolist() == lengths.tolist()

@@ -46,7 +46,7 @@ def test_scores_are_those_of_transformers(name):
     tokens[np.arange(STEPS) >= positions[:, None]] = 0
     scores = draw.normal(size=(len(positions), SIZE)).astype(np.float32)
     config = DecodeConfig(max_decode_steps=STEPS, **{name.partition("=")[0]: value})
-    found = np.asarray(jax.jit(constrain_fn(config, EOS, STEPS))(scores, tokens, positions))
+    found = np.asarray(jax.jit(constrain_fn(config, (EOS,), STEPS))(scores, tokens, positions))
     assert not np.array_equal(found, scores) or name.endswith("=20")
     for position in range(STEPS):
         rows = positions == position
@@ -58,7 +58,7 @@ def test_scores_are_those_of_transformers(name):
 
 def test_begin_comes_after_a_forced_first_token():
     config = DecodeConfig(forced_bos_token_id=4, begin_suppress_tokens=(5,))
-    constrain = constrain_fn(config, EOS, STEPS)
+    constrain = constrain_fn(config, (EOS,), STEPS)
     scores = constrain(jnp.zeros((3, SIZE)), jnp.zeros((3, STEPS), jnp.int32), jnp.arange(3))
     banned = np.isneginf(scores)
     assert banned[0].sum() == SIZE - 1 and not banned[0, 4]
@@ -66,7 +66,7 @@ def test_begin_comes_after_a_forced_first_token():
 
 
 def test_nothing_set_is_nothing_computed():
-    assert constrain_fn(DecodeConfig(), EOS, STEPS) is None
+    assert constrain_fn(DecodeConfig(), (EOS,), STEPS) is None
     assert DecodeConfig().describe() == "greedy steps=128"
     assert "repetition_penalty" not in DecodeConfig().settings()
 
@@ -103,6 +103,6 @@ def test_bad_values_are_named(rule, message):
 
 
 def test_ids_that_the_model_lacks_are_refused():
-    constrain = constrain_fn(DecodeConfig(suppress_tokens=(SIZE,)), EOS, STEPS)
+    constrain = constrain_fn(DecodeConfig(suppress_tokens=(SIZE,)), (EOS,), STEPS)
     with pytest.raises(UserError, match="suppress_tokens has the id 13.* below that"):
         constrain(jnp.zeros((1, SIZE)), jnp.zeros((1, STEPS), jnp.int32), jnp.zeros(1, jnp.int32))

@@ -1,5 +1,6 @@
 """The harness's requests against the scorer and the decoder themselves, without the harness."""
 
+import dataclasses
 import math
 
 import jax
@@ -21,7 +22,8 @@ from instruct.eval.lm_eval.adapter import (
 from instruct.eval.scoring.score import Scorer
 from instruct.mesh import MeshConfig, make_mesh
 from instruct.models.config import ModelConfig
-from instruct.models.encoder_decoder import EncoderDecoder, reorder_cache
+from instruct.models.encoder_decoder import EncoderDecoder
+from instruct.prompts.frame import Frame
 from tests.float32 import assert_same_float32
 
 NETWORK = EncoderDecoder(
@@ -59,16 +61,17 @@ def params():
 def answerer(params, rows=4, mesh=None, **settings) -> RequestAnswerer:
     batching = BatchConfig(rows, 2)
     return RequestAnswerer(
-        ContinuationScorer(NETWORK.apply, batching, mesh),
-        lambda strategy: Decoder(NETWORK, reorder_cache, strategy, batching, mesh),
+        ContinuationScorer(NETWORK.target_logits, batching, mesh),
+        lambda strategy: Decoder(NETWORK, strategy, batching, mesh),
         params,
-        WORDS,
+        Frame(WORDS),
+        (EOS,),
         AdapterConfig(**settings),
     )
 
 
 def scored(params, inputs, targets) -> np.ndarray:
-    return Scorer(NETWORK.apply, BatchConfig(8, 1)).score(params, inputs, targets)
+    return Scorer(NETWORK.target_logits, BatchConfig(8, 1)).score(params, inputs, targets)
 
 
 def with_eos(text: str) -> list[int]:
@@ -91,11 +94,11 @@ def test_loglikelihood_is_the_scorers(params, score_eos):
 @pytest.mark.slow
 def test_greedy_is_what_greedy_decoding_gives(params):
     inputs = [with_eos(context) for context in CONTEXTS]
-    decoder = Decoder(NETWORK, reorder_cache, DecodeConfig(max_decode_steps=5), BatchConfig(4, 1))
+    decoder = Decoder(NETWORK, DecodeConfig(max_decode_steps=5), BatchConfig(4, 1))
     greedy = [row[0][row[0] != 0].tolist() for row in decoder.generate(params, inputs).tokens]
     assert len({tuple(ids) for ids in greedy}) > 1
     others = [[*ids[:-1], ids[-1] ^ 1 or 2] for ids in greedy]
-    scorer = ContinuationScorer(NETWORK.apply, BatchConfig(4, 1))
+    scorer = ContinuationScorer(NETWORK.target_logits, BatchConfig(4, 1))
     scores, equal = scorer.score_all(params, inputs, greedy)
     assert equal.all()
     assert not scorer.score_all(params, inputs, others)[1].any()
@@ -106,7 +109,7 @@ def test_greedy_is_what_greedy_decoding_gives(params):
 
 
 def test_scoring_refuses_what_the_scorer_refuses():
-    scorer = ContinuationScorer(NETWORK.apply)
+    scorer = ContinuationScorer(NETWORK.target_logits)
     with pytest.raises(ValueError, match="2 inputs but 1 targets"):
         scorer.score_all({}, [[1], [1]], [[1]])
     with pytest.raises(ValueError, match="sequence 0 is empty"):
@@ -210,7 +213,7 @@ def test_requests_of_several_strategies_come_back_in_order(params):
 def test_generation_is_the_decoders_up_to_the_stop_string(params):
     config = DecodeConfig(max_decode_steps=8)
     inputs = [with_eos(context) for context in CONTEXTS]
-    tokens = Decoder(NETWORK, reorder_cache, config).generate(params, inputs).tokens
+    tokens = Decoder(NETWORK, config).generate(params, inputs).tokens
     whole = [WORDS.decode(row[0].tolist()) for row in tokens]
     model = answerer(params, max_gen_toks=8)
     assert model.generate_until([(context, {}) for context in CONTEXTS]) == whole
@@ -239,7 +242,7 @@ def test_cut_at_the_first_of_the_stop_strings():
 
 def test_settings_become_strategies():
     def strategy(**settings):
-        return decode_settings(settings, AdapterConfig(max_gen_toks=7, seed=5), EOS)[0]
+        return decode_settings(settings, AdapterConfig(max_gen_toks=7, seed=5), [EOS])[0]
 
     assert strategy() == DecodeConfig(max_decode_steps=7, eos_id=EOS)
     # Tasks of the harness give these together for greedy decoding.
@@ -254,7 +257,7 @@ def test_settings_become_strategies():
     assert (beams.strategy, beams.num_beams, beams.length_penalty) == ("beam", 2, 0.5)
     assert beams.beam_rules == "transformers"
     for until, stops in ((None, ()), ("a", ("a",)), (["a", "b"], ("a", "b"))):
-        assert decode_settings({"until": until}, AdapterConfig(), EOS)[1] == stops
+        assert decode_settings({"until": until}, AdapterConfig(), [EOS])[1] == stops
 
 
 @pytest.mark.parametrize(
@@ -273,7 +276,7 @@ def test_settings_become_strategies():
 )
 def test_bad_settings(settings, message):
     with pytest.raises(UserError, match=message):
-        decode_settings(settings, AdapterConfig(), EOS)
+        decode_settings(settings, AdapterConfig(), [EOS])
 
 
 @pytest.mark.parametrize(
@@ -283,3 +286,15 @@ def test_bad_config(settings):
     (name,) = settings
     with pytest.raises(UserError, match=name):
         AdapterConfig(**settings)
+
+
+def test_a_plain_decoder_continues_the_context_as_it_stands():
+    frame = Frame(WORDS, start_ids=(0,), separator="", one_sequence=True)
+    plain = AdapterConfig(score_eos=False)
+    model = RequestAnswerer(
+        ContinuationScorer(NETWORK.target_logits), None, {}, frame, (EOS,), plain
+    )
+    assert model._pair("Red? ", "yes") == ([0, *WORDS.encode("Red?")], WORDS.encode(" yes"))
+    assert model._pair("", "yes") == ([0], WORDS.encode("yes"))
+    framed = dataclasses.replace(model, frame=dataclasses.replace(frame, separator="eos"))
+    assert framed._pair("Red? ", " yes") == ([0, *WORDS.encode("Red? "), EOS], WORDS.encode("yes"))

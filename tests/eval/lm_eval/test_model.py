@@ -30,7 +30,7 @@ from instruct.eval.decoding.decode import DecodeConfig
 from instruct.eval.lm_eval import model as lm_eval_model
 from instruct.eval.lm_eval.model import load_answerer, main, with_defaults
 from instruct.eval.runner import EvalConfig, evaluate
-from instruct.eval.scoring.score import scoring_batch, summed_logprobs
+from instruct.eval.scoring.score import summed_logprobs
 from instruct.mesh import tree_paths
 from instruct.models.config import ModelConfig
 from instruct.models.encoder_decoder import EncoderDecoder
@@ -160,8 +160,7 @@ def trained_a_little(pairs: list[tuple[str, str]]):
     inputs = [[*WORDS.encode(text), WORDS.eos_id][-WINDOW:] for text, _ in pairs]
     targets = [[*WORDS.encode(letter), WORDS.eos_id] for _, letter in pairs]
     rows = np.arange(len(pairs))
-    batch = scoring_batch(padded_rows(inputs, rows, WINDOW), padded_rows(targets, rows, 4))
-    batch = jax.tree.map(jnp.asarray, batch)
+    batch = [jnp.asarray(padded_rows(*one)) for one in ((inputs, rows, WINDOW), (targets, rows, 4))]
     rule = optax.adam(2e-2)
 
     def init():
@@ -175,8 +174,8 @@ def trained_a_little(pairs: list[tuple[str, str]]):
     def update(last, rest, state, numbers):
         def loss(last):
             params = jax.tree.unflatten(structure, [(last | rest)[path] for path in order])
-            part = jax.tree.map(lambda array: array[numbers], batch)
-            return -summed_logprobs(network.apply(params, part), part).mean()
+            part = [array[numbers] for array in batch]
+            return -summed_logprobs(network.target_logits(params, *part), part[1]).mean()
 
         value, gradients = jax.value_and_grad(loss)(last)
         changes, state = rule.update(gradients, state)

@@ -56,7 +56,7 @@ def test_tree_of_the_worked_example():
 
 def ranked_by_pairs(params, inputs, options):
     """Every option of every question as a target of its own."""
-    score = Scorer(MODEL.apply).score
+    score = Scorer(MODEL.target_logits).score
     return [
         Ranking(score(params, [ids] * len(each), each), np.array([len(one) for one in each]))
         for ids, each in zip(inputs, options)

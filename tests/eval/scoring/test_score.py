@@ -11,10 +11,10 @@ from flax.traverse_util import unflatten_dict
 
 from instruct.eval.decoding.batching import BatchConfig, Decoder
 from instruct.eval.decoding.decode import DecodeConfig
-from instruct.eval.scoring.score import Scorer, scoring_batch
+from instruct.eval.scoring.score import Scorer
 from instruct.mesh import MeshConfig, make_mesh, param_shardings
 from instruct.models.config import ModelConfig
-from instruct.models.encoder_decoder import EncoderDecoder, reorder_cache
+from instruct.models.encoder_decoder import EncoderDecoder
 from tests.float32 import assert_same_float32
 
 FOLDER = pathlib.Path(__file__).parents[2] / "data" / "t5x_t5_1_1"
@@ -63,14 +63,14 @@ T5X_STEPS = EXPECTED["greedy_tokens"].shape[-1]
 
 @pytest.mark.slow
 def test_scores_are_t5x(trained):
-    scores = Scorer(MODEL.apply, BatchConfig(2, 2)).score(trained, INPUTS, TARGETS)
+    scores = Scorer(MODEL.target_logits, BatchConfig(2, 2)).score(trained, INPUTS, TARGETS)
     assert_same_float32(scores, EXPECTED["score"])
 
 
 @pytest.mark.slow
 def test_greedy_is_t5x(trained):
     config = DecodeConfig(max_decode_steps=T5X_STEPS, rescale_scores=True)
-    found = Decoder(MODEL, reorder_cache, config).generate(trained, INPUTS)
+    found = Decoder(MODEL, config).generate(trained, INPUTS)
     np.testing.assert_array_equal(found.tokens, EXPECTED["greedy_tokens"])
     assert_same_float32(found.scores, EXPECTED["greedy_scores"], scale=LOGITS_SIZE)
 
@@ -78,7 +78,7 @@ def test_greedy_is_t5x(trained):
 @pytest.mark.slow
 def test_beam_search_is_t5x(trained):
     config = DecodeConfig("beam", T5X_STEPS, num_beams=4, length_penalty=0.6)
-    found = Decoder(MODEL, reorder_cache, config).generate(trained, INPUTS)
+    found = Decoder(MODEL, config).generate(trained, INPUTS)
     # T5X's best hypothesis is its last, ours the first.
     np.testing.assert_array_equal(found.tokens[:, ::-1], EXPECTED["beam4_tokens"])
     assert_same_float32(found.scores[:, ::-1], EXPECTED["beam4_scores"])
@@ -86,11 +86,11 @@ def test_beam_search_is_t5x(trained):
 
 @pytest.mark.slow
 def test_a_decoded_sequence_scores_what_decoding_said(fresh):
-    decoder = Decoder(MODEL, reorder_cache, DecodeConfig("sample", 12, temperature=0.7))
+    decoder = Decoder(MODEL, DecodeConfig("sample", 12, temperature=0.7))
     found = decoder.generate(fresh, INPUTS)
-    targets = [row[0].tolist() for row in found.tokens]
+    targets = sequences(found.tokens[:, 0])
     assert max(np.count_nonzero(found.tokens, axis=-1)) > 4
-    scores = Scorer(MODEL.apply).score(fresh, INPUTS, targets)
+    scores = Scorer(MODEL.target_logits).score(fresh, INPUTS, targets)
     counted = np.array([np.all(row[0] != 0) or 1 in row[0] for row in found.tokens])
     assert_same_float32(scores[counted], found.scores[counted, 0])
 
@@ -98,15 +98,13 @@ def test_a_decoded_sequence_scores_what_decoding_said(fresh):
 @pytest.mark.slow
 def test_greedy_with_the_cache_equals_greedy_without(fresh):
     steps = 8
-    found = Decoder(MODEL, reorder_cache, DecodeConfig(max_decode_steps=steps)).generate(
-        fresh, INPUTS
-    )
+    found = Decoder(MODEL, DecodeConfig(max_decode_steps=steps)).generate(fresh, INPUTS)
     apply = jax.jit(MODEL.apply)
     fed = np.zeros((len(INPUTS), steps), np.int32)
     tokens = np.zeros((len(INPUTS), steps), np.int32)
     ended = np.zeros(len(INPUTS), bool)
     for step in range(steps):
-        batch = scoring_batch(EXPECTED["decode_inputs"], tokens) | {"decoder_input_tokens": fed}
+        batch = {"encoder_input_tokens": EXPECTED["decode_inputs"], "decoder_input_tokens": fed}
         best = np.asarray(jnp.argmax(apply(fresh, batch)[:, step], axis=-1))
         tokens[:, step] = np.where(ended, 0, best)
         ended |= best == 1
@@ -120,26 +118,21 @@ def test_scores_do_not_depend_on_batching_or_devices(trained):
     inputs = [[*random.integers(2, 384, n), 1] for n in random.integers(1, 30, 11)]
     targets = [[*random.integers(2, 384, n), 1] for n in random.integers(0, 9, 11)]
     done = []
-    alone = Scorer(MODEL.apply, BatchConfig(16, 1)).score(trained, inputs, targets, done.append)
+    alone = Scorer(MODEL.target_logits, BatchConfig(16, 1)).score(
+        trained, inputs, targets, done.append
+    )
     assert sum(done) == 11
-    bucketed = Scorer(MODEL.apply, BatchConfig(2, 2)).score(trained, inputs, targets)
+    bucketed = Scorer(MODEL.target_logits, BatchConfig(2, 2)).score(trained, inputs, targets)
     assert_same_float32(bucketed, alone)
     mesh = make_mesh(MeshConfig(data=2, fsdp=4))
     spread = jax.device_put(trained, param_shardings(mesh, trained))
-    eight = Scorer(MODEL.apply, BatchConfig(8, 1), mesh).score(spread, inputs, targets)
+    eight = Scorer(MODEL.target_logits, BatchConfig(8, 1), mesh).score(spread, inputs, targets)
     assert_same_float32(eight, alone)
 
 
-def test_worked_example_of_scoring_batch():
-    batch = scoring_batch(np.array([[9, 1]], np.int32), np.array([[3, 1, 0]], np.int32))
-    assert batch["decoder_input_tokens"].tolist() == [[0, 3, 1]]
-    assert batch["decoder_loss_weights"].tolist() == [[1, 1, 0]]
-
-
-def unigram(params, batch):
+def unigram(params, inputs, targets):
     """A "model" whose token probabilities are `params` [V] everywhere."""
-    shape = batch["decoder_input_tokens"].shape
-    return jnp.broadcast_to(jnp.log(params), (*shape, params.shape[0]))
+    return jnp.broadcast_to(jnp.log(params), (*targets.shape, params.shape[0]))
 
 
 def test_scores_of_several_targets_of_one_input():

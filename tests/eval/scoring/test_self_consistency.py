@@ -11,7 +11,7 @@ from instruct.eval.decoding.batching import BatchConfig, Decoder
 from instruct.eval.decoding.decode import DecodeConfig
 from instruct.eval.scoring.self_consistency import Vote, majority, self_consistent
 from instruct.models.config import ModelConfig
-from instruct.models.encoder_decoder import EncoderDecoder, reorder_cache
+from instruct.models.encoder_decoder import EncoderDecoder
 
 MODEL = EncoderDecoder(
     ModelConfig(
@@ -57,7 +57,7 @@ def test_the_samples_of_a_model_vote():
     params = MODEL.init(jax.random.key(0))
     inputs = [[5, 6, 1], [7, 1], [3, 4, 8, 9, 1]]
     config = DecodeConfig("sample", 3, num_samples=8, temperature=0.7, seed=5)
-    decoder = Decoder(MODEL, reorder_cache, config, BatchConfig(2, 1))
+    decoder = Decoder(MODEL, config, BatchConfig(2, 1))
     asked = []
 
     def read(text, number):
@@ -81,6 +81,6 @@ def test_the_samples_of_a_model_vote():
 
 
 def test_answers_that_are_all_the_same_do_not_vote():
-    decoder = Decoder(MODEL, reorder_cache, DecodeConfig(max_decode_steps=3))
+    decoder = Decoder(MODEL, DecodeConfig(max_decode_steps=3))
     with pytest.raises(UserError, match="strategy='sample'"):
         self_consistent(decoder, {}, [[1]], str, lambda text, _: text)

@@ -14,6 +14,7 @@ from reasoning_gym.factory import DATASETS
 
 from instruct.data.feed.rendering import example_features
 from instruct.data.registry import find_spec
+from instruct.prompts.frame import Frame
 from instruct.prompts.lint import lint
 from instruct.prompts.record import Record
 from instruct.prompts.render import Rendered, render
@@ -56,7 +57,7 @@ def rendered(record: Record, name: str, mode: str, key: int) -> Rendered:
         gym.template_set_of(row),
         mode,
         key,
-        tokenizer=Tokenizer(),
+        frame=Frame(Tokenizer()),
         max_inputs_tokens=4096,
         max_targets_tokens=4096,
     )

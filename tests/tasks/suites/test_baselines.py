@@ -15,6 +15,7 @@ from instruct.eval import task_rows
 from instruct.eval.scoring.measure import measure
 from instruct.eval.suite_run import fixed_replies
 from tasks.suites import mixtures as _register  # noqa: F401
+from tests.data.toy import eval_config
 from tests.tasks.suites.made_up import data_folder
 from tests.workspaces import workspace
 
@@ -28,7 +29,7 @@ def baselines(folder, name, split="test"):
     (leaf,) = resolved.leaves
     with data_folder(folder):
         prepare(workspace(), resolved, config, (split,)).check()
-    examples = eval_examples(workspace(), leaf, split, "gym", LENGTHS)
+    examples = eval_examples(workspace(), leaf, split, eval_config(LENGTHS, "gym"))
     task = registry.find_seqio_task(workspace(), name)
     replies = fixed_replies(workspace(), leaf, split, config, examples)
     targets, predictions = (

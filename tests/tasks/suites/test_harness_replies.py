@@ -22,6 +22,7 @@ import pytest
 from instruct.data.feed.rendering import ExampleRenderer, RecordList, example_features
 from instruct.data.registry import find_spec
 from instruct.data.vocab import load_vocabulary
+from instruct.prompts.frame import Frame
 from instruct.prompts.record import Record
 from instruct.prompts.render import Rendered
 from tasks.suites import bbh, grade_school
@@ -326,7 +327,7 @@ def our_verdicts(case: Case, asked: Sequence[tuple[int, str]]) -> dict[str, list
         )
         shots = spec.fixed_shots(mode)
         renderer = ExampleRenderer(
-            *(mode, spec.templates, shots, load_vocabulary("bytes"), (10_000, 1_000)),
+            *(mode, spec.templates, shots, Frame(load_vocabulary("bytes")), (10_000, 1_000)),
             exemplars=RecordList([exemplar]) if shots else None,
         )
         shown = renderer(record, 0, 0)

@@ -9,6 +9,7 @@ import pytest
 from instruct.data.registry import find_spec, task_specs
 from instruct.data.vocab import load_vocabulary
 from instruct.errors import UserError
+from instruct.prompts.frame import Frame
 from instruct.prompts.record import Record
 from instruct.prompts.render import Dropped, Rendered, render
 from tasks import mixtures as _collection  # noqa: F401
@@ -188,7 +189,7 @@ def test_mmlu_is_asked_to_the_letter(tmp_path):
                 mode,
                 1,
                 shots,
-                tokenizer=load_vocabulary("bytes"),
+                frame=Frame(load_vocabulary("bytes")),
                 max_inputs_tokens=4_000,
                 max_targets_tokens=100,
             )
@@ -218,7 +219,7 @@ def test_mmlu_of_real_files_to_the_letter(shared_data):
             "direct",
             1,
             exemplars,
-            tokenizer=load_vocabulary("bytes"),
+            frame=Frame(load_vocabulary("bytes")),
             max_inputs_tokens=40_000,
             max_targets_tokens=100,
         )

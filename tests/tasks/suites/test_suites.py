@@ -17,6 +17,7 @@ from instruct.data.registry import find_seqio_task, find_spec, resolve, task_spe
 from instruct.data.seqio.bridge import RecordTask
 from instruct.data.vocab import load_vocabulary
 from instruct.errors import UserError
+from instruct.prompts.frame import Frame
 from instruct.prompts.record import Record
 from instruct.prompts.render import Dropped, Rendered, render
 from tasks import mixtures as _collection  # noqa: F401
@@ -254,7 +255,7 @@ def test_held_in_is_asked_in_one_wording_on_the_public_validation_sets():
                 spec.templates,
                 "zs_opt",
                 key,
-                tokenizer=load_vocabulary("bytes"),
+                frame=Frame(load_vocabulary("bytes")),
                 max_inputs_tokens=1000,
                 max_targets_tokens=100,
             )

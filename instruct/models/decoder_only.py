@@ -1,0 +1,348 @@
+"""Decoder-only and prefix-LM models: pure functions of a parameter tree.
+
+One stack of blocks (`stack_blocks.py`) between an embedding and an output head: PaLM, Llama, Gemma,
+Qwen by configuration. As in `encoder_decoder.py`, modules are split once into static graphs and
+nested dicts of float32 arrays, and `scan_layers` stacks the layers.
+
+Decoding: `start_prompts` computes the keys and values of a prompt (prefill), which its
+continuations share. The prompt's last token is masked there: the first step computes it again and
+writes its key to the cache. That changes no number, in a prefix-LM too, since the last token
+attends to all of the prompt. So every step is the same, and slots, beams and trees work as for an
+encoder-decoder.
+
+B rows, S tokens of a prompt, T tokens of a row, D model, N heads, K key-value heads (or sequences
+of a prompt while decoding), H head dim, V vocabulary, M nodes of a tree.
+"""
+
+import dataclasses
+import functools
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+
+from instruct import batch as batch_keys
+from instruct.collectives import gather_params
+from instruct.head import head_logits
+from instruct.mesh import logical_constraint
+from instruct.models import decode_cache, masks
+from instruct.models.attention import CachePlace, KeyValue, platform_implementation
+from instruct.models.blocks import RESIDUAL
+from instruct.models.decode_cache import DecodeCache, Prompts
+from instruct.models.decoder_config import DecoderConfig
+from instruct.models.layer_loop import (
+    Part,
+    fold,
+    init_layers,
+    layer_zeros,
+    run_layers,
+    update_layers,
+)
+from instruct.models.layers import Dense, Embedder, apply_kept, draw_kept
+from instruct.models.rope import Rotation
+from instruct.models.stack_blocks import Block, Norm, StepPlace, layer_period
+
+Params = dict[str, Any]
+Batch = Mapping[str, jax.Array]
+
+
+class DecoderEnd(nnx.Module):
+    """The modules after the layers."""
+
+    def __init__(self, config: DecoderConfig, *, rngs: nnx.Rngs):
+        width = config.d_model
+        self.decoder_norm = Norm(width, config, dtype=config.dtype, biased=config.norm_bias)
+        if not config.tied_output:
+            self.logits_dense = Dense(width, config.vocab_size, dtype="float32", rngs=rngs)
+
+
+class _Parts(NamedTuple):
+    embedder: Part
+    end: Part
+    layer: Part
+
+
+@functools.lru_cache(maxsize=64)
+def _parts(config: DecoderConfig) -> _Parts:
+    # Unit variance of what the first layer reads (if embeddings are scaled) and of the logits.
+    scale = config.d_model**-0.5 if config.tied_output and not config.output_scale else 1.0
+
+    def embedder(rngs: nnx.Rngs) -> Embedder:
+        shape = (config.vocab_size, config.d_model)
+        return Embedder(*shape, dtype=config.dtype, rngs=rngs, scale=scale)
+
+    return _Parts(
+        Part(embedder),
+        Part(lambda rngs: DecoderEnd(config, rngs=rngs)),
+        Part(lambda rngs: Block(config, config, rngs=rngs)),
+    )
+
+
+@dataclasses.dataclass(frozen=True)
+class DecoderOnly:
+    """A decoder-only or prefix-LM model. Holds no arrays; hashable, may be a static argument."""
+
+    config: DecoderConfig
+
+    @property
+    def final_cap(self) -> float | None:
+        """Soft cap of the logits."""
+        return self.config.final_cap
+
+    def init(self, key: jax.Array) -> Params:
+        """Fresh float32 parameters; both layouts agree up to rounding."""
+        config, parts = self.config, _parts(self.config)
+        keys = jax.random.split(key, len(parts))
+        layers = init_layers(parts.layer, keys[2], config.num_layers, config.scan_layers)
+        return {
+            "token_embedder": parts.embedder.init(keys[0]),
+            "decoder": parts.end.init(keys[1]) | layers,
+        }
+
+    def abstract_params(self) -> Params:
+        """Shapes and dtypes of `init`'s result as `jax.ShapeDtypeStruct`s; allocates nothing."""
+        return jax.eval_shape(self.init, jax.random.key(0))
+
+    def apply(
+        self, params: Params, batch: Batch, dropout_key: jax.Array | None = None
+    ) -> jax.Array:
+        """Logits [B, T, V] float32 of a teacher-forced batch.
+
+        Args:
+            params: as from `init`.
+            batch: arrays named as in `instruct.batch`; decoder_input_tokens [B, T] are required.
+                With segment ids rows are packed; without, each row is one example, padded on the
+                right. A prefix-LM needs decoder_causal_attention.
+            dropout_key: None: no dropout.
+        """
+        hidden = self.decoder_hidden(params, batch, dropout_key)
+        logits = head_logits(hidden, self.head_kernel(params), self.final_cap)
+        return logical_constraint(logits, ("batch", "length", "vocab"))
+
+    def decoder_hidden(
+        self, params: Params, batch: Batch, dropout_key: jax.Array | None = None
+    ) -> jax.Array:
+        """[B, T, D] in `config.dtype`, before the output head."""
+        tokens = batch[batch_keys.DECODER_INPUT_TOKENS]
+        segments = batch.get(batch_keys.DECODER_SEGMENT_IDS, jnp.ones_like(tokens))
+        positions = batch.get(batch_keys.DECODER_POSITIONS, jnp.arange(tokens.shape[1])[None])
+        prefix = None
+        if self.config.prefix_lm:
+            prefix = batch[batch_keys.DECODER_CAUSAL_ATTENTION] != 0
+        key = dropout_key if self.config.dropout_rate > 0 else None
+        mask = functools.partial(self._mask, segments, prefix)
+        return self._run(params, tokens, positions, mask, key)
+
+    def head_kernel(self, params: Params) -> jax.Array:
+        """[D, V] float32 output kernel; see `instruct.head.head_logits`."""
+        if self.config.tied_output:
+            kernel = params["token_embedder"]["embedding"].T
+        else:
+            kernel = params["decoder"]["logits_dense"]["kernel"]
+        return kernel * self.config.d_model**-0.5 if self.config.output_scale else kernel
+
+    def target_logits(self, params: Params, inputs: jax.Array, targets: jax.Array) -> jax.Array:
+        """See `Model.target_logits`.
+
+        A row is the prompt and, right behind it, the targets; S = 3, T = 2:
+
+            inputs 7 8 -    targets 4 1    decoder_input_tokens 7 8 4 1 0    logits at columns 1 2
+        """
+        length = jnp.sum(inputs >= 0, axis=1)[:, None]
+        columns = jnp.arange(inputs.shape[1] + targets.shape[1])
+        tokens = jnp.pad(inputs, ((0, 0), (0, targets.shape[1])))
+        behind = jnp.clip(columns - length, 0, targets.shape[1] - 1)
+        tokens = jnp.where(columns < length, tokens, jnp.take_along_axis(targets, behind, axis=1))
+        real = (columns < length + targets.shape[1]) & (tokens >= 0)
+        batch = {
+            batch_keys.DECODER_INPUT_TOKENS: jnp.maximum(tokens, 0) * real,
+            batch_keys.DECODER_CAUSAL_ATTENTION: (columns < length).astype(jnp.int32),
+            batch_keys.DECODER_SEGMENT_IDS: real.astype(jnp.int32),
+            batch_keys.DECODER_POSITIONS: jnp.broadcast_to(columns, tokens.shape),
+        }
+        hidden = self.decoder_hidden(params, batch)
+        before = length - 1 + jnp.arange(targets.shape[1])
+        hidden = jnp.take_along_axis(hidden, before[..., None], axis=1)
+        logits = head_logits(hidden, self.head_kernel(params), self.final_cap)
+        return logical_constraint(logits, ("batch", "length", "vocab"))
+
+    def tree_logits(
+        self,
+        params: Params,
+        inputs: jax.Array,
+        tokens: jax.Array,
+        depths: jax.Array,
+        seen: jax.Array,
+    ) -> jax.Array:
+        """Logits [B, M, V] float32 after each node of a tree of continuations; see `Model`.
+
+        One pass over the prompt and then the nodes, whose root is the prompt's last token.
+        """
+        width, there = inputs.shape[1], inputs >= 0
+        lengths, last = _lengths_and_last(inputs)
+        nodes = jnp.where(depths == 0, last[:, None], tokens)
+        of_prompt = jnp.broadcast_to(jnp.arange(width), inputs.shape)
+        positions = jnp.concatenate([of_prompt, lengths[:, None] - 1 + depths], axis=1)
+
+        def mask(window: int | None) -> jax.Array:
+            prompt = masks.prompt_mask(lengths, width)
+            prompt = jnp.broadcast_to(prompt, (*prompt.shape[:2], nodes.shape[1], width))
+            of_nodes = jnp.concatenate([prompt, seen[:, None]], axis=-1)
+            if window is not None:
+                distance = positions[:, width:, None] - positions[:, None, :]
+                of_nodes = of_nodes & (distance < window)[:, None]
+            prefix = there if self.config.prefix_lm else None
+            prompt = masks.prefix_mask(there.astype(jnp.int32), prefix, window).dense()
+            prompt = jnp.pad(prompt, [(0, 0)] * 3 + [(0, nodes.shape[1])])
+            return jnp.concatenate([prompt, of_nodes], axis=2)
+
+        row = jnp.concatenate([jnp.maximum(inputs, 0), nodes], axis=1)
+        hidden = self._run(params, row, positions, mask, None)[:, width:]
+        logits = head_logits(hidden, self.head_kernel(params), self.final_cap)
+        return logical_constraint(logits, ("batch", "length", "vocab"))
+
+    def start_prompts(self, params: Params, tokens: jax.Array) -> Prompts:
+        """Prefill: keys and values of prompts [B, S], padded with negative tokens on the right.
+
+        A local layer keeps those of the last `window` tokens of each prompt.
+        """
+        config, part = self.config, _parts(self.config).layer
+        (rows, width), there = tokens.shape, tokens >= 0
+        lengths, last = _lengths_and_last(tokens)
+
+        def layer(kind: str, turn: Rotation | None, mask: jax.Array | masks.SegmentMask) -> Any:
+            def step(layer_params: Params, x: jax.Array, _zeros: KeyValue, _read: None):
+                layer_params = gather_params(layer_params, config.dtype)
+                x, memory = part.bind(layer_params)(x, turn, mask, None)
+                return x, KeyValue(*(self._kept(kind, a, lengths) for a in memory)).turned()
+
+            return step
+
+        def zeros(kind: str) -> KeyValue:
+            shape = (rows, config.num_kv_heads, width, config.head_dim)
+            value = jnp.zeros(shape, config.dtype)
+            return KeyValue(*[self._kept(kind, value, lengths)] * 2).turned()
+
+        mask = functools.partial(self._mask, there.astype(jnp.int32), there)
+        period = layer_period(config, layer, jnp.arange(width)[None], mask)
+        shapes = [jax.eval_shape(functools.partial(zeros, kind)) for kind in config.pattern]
+        cross = layer_zeros(shapes, config.num_layers, config.scan_layers)
+        x = self._embed(params, jnp.maximum(tokens, 0))
+        nothing = (None,) * len(cross)
+        _, cross = update_layers(period, params["decoder"], config.num_layers, x, cross, nothing)
+        return Prompts(cross, masks.prompt_mask(lengths, width), lengths, last)
+
+    def _kept(self, kind: str, memory: jax.Array, lengths: jax.Array) -> jax.Array:
+        """Those of keys or values [B, K, S, H] of prompts that a kind of layer keeps."""
+        window = self._window(kind)
+        if window is None or memory.shape[2] <= window:
+            return memory
+        start = masks.prompt_start(lengths, window)
+        return jax.vmap(lambda a, i: jax.lax.dynamic_slice_in_dim(a, i, window, axis=1))(
+            memory, start
+        )
+
+    def init_cache(
+        self, prompts: Prompts, num_sequences: int, num_columns: int, reordered: bool = True
+    ) -> DecodeCache:
+        """See `Model.init_cache`."""
+        windows = [self._window(kind) for kind in self.config.pattern]
+        return decode_cache.new_cache(prompts, num_sequences, num_columns, reordered, windows)
+
+    def decode_step(
+        self, params: Params, cache: DecodeCache, tokens: jax.Array, positions: jax.Array
+    ) -> tuple[jax.Array, DecodeCache]:
+        """See `Model.decode_step`; the token at position 0 is the prompt's last one."""
+        config, part, prompts = self.config, _parts(self.config).layer, cache.prompts
+        assert prompts.lengths is not None and prompts.last is not None
+        tokens = tokens.reshape(positions.shape[0], -1)
+        tokens = jnp.where(positions[:, None] == 0, prompts.last[:, None], tokens)
+        number = cache.step
+        cache, place = decode_cache.next_place(cache, positions, None)
+        sequences = 1 if place.line is None else place.line.shape[2]
+        x = self._embed(params, tokens.reshape(-1, sequences))
+        turns = jnp.repeat(prompts.lengths - 1 + positions, x.shape[0] // positions.shape[0])
+
+        def mask(window: int | None) -> tuple[CachePlace, jax.Array]:
+            if window is None:
+                return place, prompts.mask
+            width = min(prompts.mask.shape[-1], window)
+            local = masks.prompt_window_mask(prompts.lengths, positions, width, window)
+            return decode_cache.local_place(place, number, window), local
+
+        def layer(_kind: str, turn: Rotation | None, visible: tuple[CachePlace, jax.Array]) -> Any:
+            step_place = StepPlace(turn, *visible)
+
+            def step(layer_params: Params, x: jax.Array, memory: KeyValue, prompt: KeyValue):
+                return part.bind(layer_params).decode_step(x, memory, prompt, step_place)
+
+            return step
+
+        period, decoder = layer_period(config, layer, turns[:, None], mask), params["decoder"]
+        x, memory = update_layers(
+            period, decoder, config.num_layers, x, cache.memory, prompts.cross
+        )
+        hidden = _parts(config).end.bind(decoder).decoder_norm(x).reshape(tokens.size, -1)
+        logits = head_logits(hidden, self.head_kernel(params), self.final_cap)
+        return logits, cache._replace(memory=memory)
+
+    def fill_slots(
+        self,
+        cache: DecodeCache,
+        prompts: Prompts,
+        slots: jax.Array,
+        rows: jax.Array,
+        count: jax.Array,
+    ) -> DecodeCache:
+        """See `decode_cache.fill_slots`."""
+        return decode_cache.fill_slots(cache, prompts, slots, rows, count)
+
+    def narrow(self, cache: DecodeCache, source_length: int) -> DecodeCache:
+        """See `decode_cache.narrow`."""
+        return decode_cache.narrow(cache, source_length)
+
+    def reorder_cache(self, cache: DecodeCache, beam_indices: jax.Array) -> DecodeCache:
+        """See `decode_cache.reorder_cache`."""
+        return decode_cache.reorder_cache(cache, beam_indices)
+
+    def _window(self, kind: str) -> int | None:
+        return self.config.window if kind == "local" else None
+
+    def _mask(
+        self, segments: jax.Array, prefix: jax.Array | None, window: int | None
+    ) -> jax.Array | masks.SegmentMask:
+        """What `attend` takes; the prefix counts in a prefix-LM only."""
+        mask = masks.prefix_mask(segments, prefix if self.config.prefix_lm else None, window)
+        return mask if platform_implementation(self.config.attention) == "flash" else mask.dense()
+
+    def _embed(self, params: Params, tokens: jax.Array) -> jax.Array:
+        """Tokens [B, T] -> [B, T, D]."""
+        config = self.config
+        x = _parts(config).embedder.bind(params["token_embedder"])(tokens)
+        return x * jnp.asarray(config.d_model**0.5, x.dtype) if config.embedding_scale else x
+
+    def _run(self, params, tokens, positions, mask, key) -> jax.Array:
+        """Hidden states [B, T, D] after the final norm; `mask(window)` of a kind of layer."""
+        config, parts, decoder = self.config, _parts(self.config), params["decoder"]
+        shapes = [(tokens.shape[0], 1, config.d_model)] * 2
+        ends = draw_kept(fold(key, config.num_layers), config.dropout_rate, shapes, config.dtype)
+        x = logical_constraint(apply_kept(self._embed(params, tokens), ends[0]), RESIDUAL)
+
+        def layer(_kind: str, turn: Rotation | None, visible: Any) -> Any:
+            def run(layer_params: Params, x: jax.Array, layer_key: jax.Array | None):
+                return parts.layer.bind(layer_params)(x, turn, visible, layer_key)[0]
+
+            return run
+
+        period = layer_period(config, layer, positions, mask)
+        x = run_layers(period, decoder, config.num_layers, x, key, config)
+        return apply_kept(parts.end.bind(decoder).decoder_norm(x), ends[1])
+
+
+def _lengths_and_last(tokens: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """[B] number of tokens, and last token, of prompts [B, S] padded with negative tokens."""
+    lengths = jnp.sum(tokens >= 0, axis=1)
+    last = jnp.take_along_axis(tokens, jnp.maximum(lengths - 1, 0)[:, None], axis=1)[:, 0]
+    return lengths, jnp.maximum(last, 0)

@@ -1,0 +1,160 @@
+"""`Model`: what training, evaluation and decoding know of a model, and `make_model`.
+
+B rows, S tokens of a prompt, T tokens of a row, D model, V vocabulary, M nodes of a tree, K
+sequences of a prompt while decoding.
+"""
+
+from collections.abc import Mapping
+from typing import Any, Protocol
+
+import jax
+
+from instruct.models.config import ModelConfig
+from instruct.models.decode_cache import DecodeCache, Prompts
+from instruct.models.decoder_config import DecoderConfig
+from instruct.models.decoder_only import DecoderOnly
+from instruct.models.encoder_decoder import EncoderDecoder
+from instruct.models.pair import PairModel
+from instruct.models.pair_config import PairConfig
+
+AnyConfig = ModelConfig | DecoderConfig | PairConfig
+_MODELS: dict[type, type] = {
+    ModelConfig: EncoderDecoder,
+    DecoderConfig: DecoderOnly,
+    PairConfig: PairModel,
+}
+
+
+class Model(Protocol):
+    """Pure functions of a parameter tree (nested dicts of float32 arrays); holds no arrays.
+
+    The configuration has `layout` (of batches), `describe()`, `num_params()`,
+    `forward_flops(batch_size, inputs, targets)` and `train_flops(...)`. Axes of parameters follow
+    from their paths (`mesh.py`).
+    """
+
+    @property
+    def config(self) -> Any:
+        """The configuration, a frozen dataclass."""
+        ...
+
+    @property
+    def final_cap(self) -> float | None:
+        """Soft cap of the logits (`instruct.head.head_logits`), or None."""
+        ...
+
+    def init(self, key: jax.Array) -> dict[str, Any]:
+        """Fresh parameters."""
+        ...
+
+    def abstract_params(self) -> dict[str, Any]:
+        """Shapes and dtypes of `init`'s result; allocates nothing."""
+        ...
+
+    def apply(
+        self,
+        params: dict[str, Any],
+        batch: Mapping[str, jax.Array],
+        dropout_key: jax.Array | None = None,
+    ) -> jax.Array:
+        """Logits [B, T, V] float32 of a teacher-forced batch of the configuration's layout."""
+        ...
+
+    def decoder_hidden(
+        self,
+        params: dict[str, Any],
+        batch: Mapping[str, jax.Array],
+        dropout_key: jax.Array | None = None,
+    ) -> jax.Array:
+        """[B, T, D] before the output head."""
+        ...
+
+    def head_kernel(self, params: dict[str, Any]) -> jax.Array:
+        """[D, V] float32 output kernel."""
+        ...
+
+    def target_logits(
+        self, params: dict[str, Any], inputs: jax.Array, targets: jax.Array
+    ) -> jax.Array:
+        """Logits [B, T, V] float32 of each target token, given the prompt and the targets before.
+
+        Args:
+            params: as from `init`.
+            inputs: [B, S] prompts, as in `start_prompts`.
+            targets: [B, T] int32, padded below 0 on the right; there the logits mean nothing.
+        """
+        ...
+
+    def tree_logits(
+        self,
+        params: dict[str, Any],
+        inputs: jax.Array,
+        tokens: jax.Array,
+        depths: jax.Array,
+        seen: jax.Array,
+    ) -> jax.Array:
+        """Logits [B, M, V] float32 after each node of a tree of continuations.
+
+        Args:
+            params: as from `init`.
+            inputs: [B, S] prompts, as in `start_prompts`.
+            tokens: [B, M] int32, the input token of a node; 0 at the root.
+            depths: [B, M] int32, the token's position in its continuation; 0 at the root only.
+            seen: [B, M, M] boolean, the nodes that a node attends to: its ancestors and itself.
+        """
+        ...
+
+    def start_prompts(self, params: dict[str, Any], tokens: jax.Array) -> Prompts:
+        """Computes what decoding reads of prompts [B, S].
+
+        Padding is on the right: a token below 0, or 0 too if no text has it
+        (`EncoderDecoder`). Prompts of a `DecoderOnly` include its start tokens, if it has any.
+        """
+        ...
+
+    def init_cache(
+        self, prompts: Prompts, num_sequences: int, num_columns: int, reordered: bool = True
+    ) -> DecodeCache:
+        """Cache for `num_sequences` continuations of each prompt, of up to `num_columns` tokens.
+
+        `reordered` allows `reorder_cache`, for beam search.
+        """
+        ...
+
+    def decode_step(
+        self, params: dict[str, Any], cache: DecodeCache, tokens: jax.Array, positions: jax.Array
+    ) -> tuple[jax.Array, DecodeCache]:
+        """Logits [B * K, V] float32 of the next token, and the cache with the current one in it.
+
+        Args:
+            params: as from `init`.
+            cache: from `init_cache`, or of the previous step.
+            tokens: [B * K] int32, the token at the row's position, ignored or 0 at position 0; the
+                sequences of one prompt are adjacent.
+            positions: [B] int32, from 0; a row's grows by one with each step.
+        """
+        ...
+
+    def fill_slots(
+        self,
+        cache: DecodeCache,
+        prompts: Prompts,
+        slots: jax.Array,
+        rows: jax.Array,
+        count: jax.Array,
+    ) -> DecodeCache:
+        """Puts prompt `rows[i]` into slot `slots[i]`, for i below `count`."""
+        ...
+
+    def narrow(self, cache: DecodeCache, source_length: int) -> DecodeCache:
+        """The cache cut to `source_length` tokens of prompts, which none in it exceeds."""
+        ...
+
+    def reorder_cache(self, cache: DecodeCache, beam_indices: jax.Array) -> DecodeCache:
+        """See `decode_cache.reorder_cache`."""
+        ...
+
+
+def make_model(config: AnyConfig) -> Model:
+    """The model of a configuration."""
+    return _MODELS[type(config)](config)
