@@ -17,7 +17,7 @@ from instruct.cli import settings
 from instruct.cli.arguments import main
 from instruct.models.model import make_model
 from instruct.train.session import results_config
-from tests import published_decoders
+from tests import published_models
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 # T5 1.1 with the 32,128 rows of T5X's checkpoints (Raffel et al. 2020, arXiv 1910.10683).
@@ -27,7 +27,7 @@ PUBLISHED_PARAMETERS = {
     "t5_1_1_large": 783_150_080,
     "t5_1_1_xl": 2_849_757_184,
     "t5_1_1_xxl": 11_135_332_352,
-    **published_decoders.PARAMETERS,
+    **published_models.PARAMETERS,
 }
 # What the user of a file of gin/runs must give.
 GIVEN = {
