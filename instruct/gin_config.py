@@ -32,6 +32,7 @@ INFER = "instruct.eval.infer.infer"
 MODELS = (
     "instruct.models.config.ModelConfig",
     "instruct.models.decoder_config.DecoderConfig",
+    "instruct.models.pair_config.PairConfig",
 )
 COMPILATION_CACHE = "instruct.compilation_cache.use"  # of every mode that computes
 ENTRIES = (TRAIN, EVALUATE, INFER, *MODELS, COMPILATION_CACHE)

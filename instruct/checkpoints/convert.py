@@ -118,7 +118,8 @@ def convert(
         native.write_checkpoint(path, arrays, shape, **extra)
     else:
         extra = {"carried": carried, "vocabulary": vocabulary, "shard_bytes": shard_bytes}
-        huggingface.write_checkpoint(path, arrays, shape, written, **extra)
+        notes = huggingface.write_checkpoint(path, arrays, shape, written, **extra)
+        report = dataclasses.replace(report, notes=(*report.notes, *notes))
     return report
 
 

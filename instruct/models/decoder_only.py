@@ -16,7 +16,7 @@ of a prompt while decoding), H head dim, V vocabulary, M nodes of a tree.
 
 import dataclasses
 import functools
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import jax
@@ -41,8 +41,8 @@ from instruct.models.layer_loop import (
     update_layers,
 )
 from instruct.models.layers import Dense, Embedder, apply_kept, draw_kept
-from instruct.models.rope import Rotation, frequencies, rotation
-from instruct.models.stack_blocks import Block, Norm, StepPlace
+from instruct.models.rope import Rotation
+from instruct.models.stack_blocks import Block, Norm, StepPlace, layer_period
 
 Params = dict[str, Any]
 Batch = Mapping[str, jax.Array]
@@ -226,7 +226,7 @@ class DecoderOnly:
             return KeyValue(*[self._kept(kind, value, lengths)] * 2).turned()
 
         mask = functools.partial(self._mask, there.astype(jnp.int32), there)
-        period = self._period(layer, jnp.arange(width)[None], mask)
+        period = layer_period(config, layer, jnp.arange(width)[None], mask)
         shapes = [jax.eval_shape(functools.partial(zeros, kind)) for kind in config.pattern]
         cross = layer_zeros(shapes, config.num_layers, config.scan_layers)
         x = self._embed(params, jnp.maximum(tokens, 0))
@@ -281,7 +281,7 @@ class DecoderOnly:
 
             return step
 
-        period, decoder = self._period(layer, turns[:, None], mask), params["decoder"]
+        period, decoder = layer_period(config, layer, turns[:, None], mask), params["decoder"]
         x, memory = update_layers(
             period, decoder, config.num_layers, x, cache.memory, prompts.cross
         )
@@ -318,23 +318,6 @@ class DecoderOnly:
         mask = masks.prefix_mask(segments, prefix if self.config.prefix_lm else None, window)
         return mask if platform_implementation(self.config.attention) == "flash" else mask.dense()
 
-    def _period(
-        self, make_layer: Callable[..., Any], positions: jax.Array, mask: Callable[..., Any]
-    ) -> list[Any]:
-        """`make_layer(kind, rotation, mask(window))` of the layers of one period.
-
-        `positions` [B, T] of the tokens that are rotated.
-        """
-        config, layers = self.config, {}
-        for kind in dict.fromkeys(config.pattern):
-            theta, scaling, turn = config.rope_theta, config.rope_scaling, None
-            if kind == "local" and config.local_rope_theta is not None:
-                theta, scaling = config.local_rope_theta, None
-            if config.position == "rope":
-                turn = rotation(positions, frequencies(config.head_dim, theta, scaling))
-            layers[kind] = make_layer(kind, turn, mask(self._window(kind)))
-        return [layers[kind] for kind in config.pattern]
-
     def _embed(self, params: Params, tokens: jax.Array) -> jax.Array:
         """Tokens [B, T] -> [B, T, D]."""
         config = self.config
@@ -354,7 +337,7 @@ class DecoderOnly:
 
             return run
 
-        period = self._period(layer, positions, mask)
+        period = layer_period(config, layer, positions, mask)
         x = run_layers(period, decoder, config.num_layers, x, key, config)
         return apply_kept(parts.end.bind(decoder).decoder_norm(x), ends[1])
 

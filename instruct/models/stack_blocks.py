@@ -6,7 +6,8 @@ B rows, T tokens, D model, F feed-forward, N heads, K key-value heads, H head di
 queries a row while decoding, S tokens of a prompt.
 """
 
-from typing import NamedTuple
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -32,7 +33,7 @@ from instruct.models.attention import (
 from instruct.models.blocks import RESIDUAL
 from instruct.models.layers import MLP, NORMAL_FAN_IN, Dense, apply_kept, draw_kept
 from instruct.models.masks import MASKED_LOGIT, SegmentMask
-from instruct.models.rope import Rotation, rotate
+from instruct.models.rope import Rotation, frequencies, rotate, rotation
 from instruct.models.stack_config import ComputeConfig, StackConfig
 
 
@@ -69,10 +70,21 @@ class StepPlace(NamedTuple):
 
 
 class GroupedAttention(nnx.Module):
-    """Self-attention of N heads to K, kernels [D, N * H], [D, K * H] and [N * H, D]."""
+    """Attention of N heads to K, kernels [D, N * H], [D, K * H] and [N * H, D].
 
-    def __init__(self, config: StackConfig, compute: ComputeConfig, *, rngs: nnx.Rngs):
+    `memory_width`: width of what keys and values read, if it is not D.
+    """
+
+    def __init__(
+        self,
+        config: StackConfig,
+        compute: ComputeConfig,
+        *,
+        rngs: nnx.Rngs,
+        memory_width: int | None = None,
+    ):
         self.config, self.compute = config, compute
+        memory_width = memory_width or config.d_model
         queries, keys = (n * config.head_dim for n in (config.num_heads, config.num_kv_heads))
 
         def dense(fan_in: int, fan_out: int, biased: bool) -> Dense:
@@ -87,8 +99,8 @@ class GroupedAttention(nnx.Module):
 
         biased = config.attention_bias != "none"
         self.query = dense(config.d_model, queries, biased)
-        self.key = dense(config.d_model, keys, biased)
-        self.value = dense(config.d_model, keys, biased)
+        self.key = dense(memory_width, keys, biased)
+        self.value = dense(memory_width, keys, biased)
         self.out = dense(queries, config.d_model, config.attention_bias == "all")
         if config.qk_norm:
             self.query_norm = Norm(config.head_dim, config, dtype="float32")
@@ -246,10 +258,38 @@ class Block(nnx.Module):
         if self.config.parallel:
             mlp = apply_kept(self.mlp(y, kept[1]), kept[2])
             return logical_constraint(x + apply_kept(attended, kept[0]) + mlp, RESIDUAL)
+        return self.add_mlp(self.add_attention(x, attended, kept[0]), kept[1:])
+
+    def add_attention(self, x: jax.Array, attended: jax.Array, kept: jax.Array | None) -> jax.Array:
+        """x with attention's result."""
         if self.config.post_norms:
             attended = self.post_attention_norm(attended)
-        x = logical_constraint(x + apply_kept(attended, kept[0]), RESIDUAL)
-        y = self.mlp(self.pre_mlp_norm(x), kept[1])
+        return logical_constraint(x + apply_kept(attended, kept), RESIDUAL)
+
+    def add_mlp(self, x: jax.Array, kept: Sequence[jax.Array | None]) -> jax.Array:
+        """x with the MLP's result; dropout factors of its hidden layer and of its result."""
+        y = self.mlp(self.pre_mlp_norm(x), kept[0])
         if self.config.post_norms:
             y = self.post_mlp_norm(y)
-        return logical_constraint(x + apply_kept(y, kept[2]), RESIDUAL)
+        return logical_constraint(x + apply_kept(y, kept[1]), RESIDUAL)
+
+
+def layer_period(
+    config: StackConfig,
+    make_layer: Callable[..., Any],
+    positions: jax.Array,
+    mask: Callable[[int | None], Any],
+) -> list[Any]:
+    """`make_layer(kind, rotation, mask(window))` of the layers of one period.
+
+    `positions` [B, T] of the tokens that are rotated.
+    """
+    layers = {}
+    for kind in dict.fromkeys(config.pattern):
+        theta, scaling, turn = config.rope_theta, config.rope_scaling, None
+        if kind == "local" and config.local_rope_theta is not None:
+            theta, scaling = config.local_rope_theta, None
+        if config.position == "rope":
+            turn = rotation(positions, frequencies(config.head_dim, theta, scaling))
+        layers[kind] = make_layer(kind, turn, mask(config.window if kind == "local" else None))
+    return [layers[kind] for kind in config.pattern]

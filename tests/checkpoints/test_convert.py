@@ -216,7 +216,7 @@ def test_what_is_asked_for_wrongly_is_said(tiny, tmp_path):
         with pytest.raises(UserError, match=message):
             convert(ours, tmp_path / "checkpoint_0", **arguments)
         assert not (tmp_path / "checkpoint_0").exists()
-    with pytest.raises(UserError, match="has no spiece.model"):
+    with pytest.raises(UserError, match="has no tokenizer.json, spiece.model"):
         convert(ours, tmp_path / "hf", "huggingface", tokenizer=ours)
     with pytest.raises(UserError, match="too long for a path"):
         convert(ours, tmp_path / ("x" * 300), "instruct")

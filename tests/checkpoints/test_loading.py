@@ -119,7 +119,7 @@ def test_what_does_not_fit_is_named_with_both_shapes(wide, written):
         with pytest.raises(UserError, match="vocab_size is 24 there, 32 in ModelConfig"):
             loading.load_initial(str(paths[kind]), abstract_of(wider), wider)
         with pytest.raises(
-            UserError, match=r"\[32, 16\] in the model.*\[24, 16\].*ModelConfig.vocab_size = 24"
+            UserError, match=r"\[32, 16\] in the model.*\[24, 16\].*set vocab_size = 24"
         ):
             loading.load_params(paths[kind], abstract_of(wider))
 
