@@ -110,7 +110,9 @@ def query_key_products(query: jax.Array, key: jax.Array) -> jax.Array:
 def weighted_values(weights: jax.Array, value: jax.Array) -> jax.Array:
     """weights [B, N, T, S] and value [B, G, S, H] -> [B, N, T, H]."""
     shape = (*weights.shape[:3], value.shape[3])
-    weights = weights.reshape(weights.shape[0], value.shape[1], -1, weights.shape[3])
+    rows, heads, queries, keys = weights.shape
+    groups = value.shape[1]
+    weights = weights.reshape(rows, groups, heads // groups * queries, keys)  # may be without keys
     return jnp.einsum("bnts,bnsh->bnth", weights, value).reshape(shape)
 
 
