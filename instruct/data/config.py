@@ -141,9 +141,8 @@ class DataConfig:
         chat = chat_template(vocabulary) if self.chat_template else None
         if self.batch_layout is ENCODER_DECODER:
             start = tuple(token for token in start if token != vocabulary.pad_id)
-            return Frame(vocabulary, start, (), self.separator, chat)
-        empty = (vocabulary.eos_id,)
-        return Frame(vocabulary, start, empty, self.separator, chat, one_sequence=True)
+        one_sequence = self.batch_layout is DECODER_ONLY
+        return Frame(vocabulary, start, self.separator, chat, one_sequence)
 
     @property
     def start_id(self) -> int:

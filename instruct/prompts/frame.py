@@ -12,6 +12,7 @@ from typing import Protocol
 from instruct.prompts.chat_template import ChatTemplate, Message
 
 EOS = "eos"  # value of `Frame.separator`
+_MARK = "\ufdd4"  # a noncharacter of Unicode, which no text holds
 
 
 class Tokenizer(Protocol):
@@ -34,16 +35,15 @@ class Frame:
 
     Attributes:
         start_ids: before every prompt.
-        empty_ids: the prompt where it would have no token; () for encoders.
         separator: after every prompt: "eos" for the end-of-sequence token, as T5 and Flan-PaLM
             (arXiv 2210.11416, section 2.2), else a text such as "\\n\\n" or "".
         chat: writes prompts and answers instead of separator and EOS.
-        one_sequence: whether a prompt and its answer are one sequence (`decoder_only`).
+        one_sequence: whether a prompt and its answer are one sequence (`decoder_only`), in which a
+            prompt without a token is EOS.
     """
 
     tokenizer: Tokenizer
     start_ids: tuple[int, ...] = ()
-    empty_ids: tuple[int, ...] = ()
     separator: str = EOS
     chat: ChatTemplate | None = None
     one_sequence: bool = False
@@ -76,23 +76,22 @@ class Frame:
         return [(self.started(turns[0][0]), turns[0][1]), *turns[1:]]
 
     def started(self, ids: Sequence[int]) -> list[int]:
-        """The tokens after `start_ids`; `empty_ids` if there are none."""
-        return [*self.start_ids, *ids] or list(self.empty_ids)
+        """The tokens after `start_ids`."""
+        lone = [self.tokenizer.eos_id] if self.one_sequence else []
+        return [*self.start_ids, *ids] or lone
 
     def continued(self, ids: Sequence[int]) -> list[int]:
         """Tokens before the rest of a text: EOS ends an encoder's, nothing a decoder's."""
-        return self.started(ids if self.empty_ids else [*ids, self.tokenizer.eos_id])
+        return self.started(ids if self.one_sequence else [*ids, self.tokenizer.eos_id])
 
-    def cut_prompt(self, text: str, length: int) -> list[int]:
-        """Tokens of a prompt without its end, at most `length`; what follows a prompt stays."""
-        ids = self.prompt(text)
-        if self.chat is None:
-            end = self._separated("")
-            return [*ids[: length - len(end)], *end]
-        while len(ids) > length and text:
-            text = text[: length - len(ids)]
-            ids = self.prompt(text)
-        return ids[:length]
+    @property
+    def separator_ids(self) -> list[int]:
+        """What follows a prompt that was cut."""
+        if self.chat is not None:
+            return list(self.tokenizer.encode(self.chat.prompt(_MARK).rpartition(_MARK)[2]))
+        if self.separator == EOS:
+            return [self.tokenizer.eos_id]
+        return list(self.tokenizer.encode(self.separator))
 
     def _ended(self, ids: Sequence[int]) -> list[int]:
         """An answer of a chat template, with EOS unless its end of turn is a token that ends it."""
@@ -112,9 +111,10 @@ def plain_turns(messages: Sequence[Message]) -> list[tuple[str, str]]:
     """
     turns, before = [], ""
     for message in messages:
+        content = message["content"].strip()
         if message["role"] == "assistant":
-            turns.append((f"{before}Assistant:", message["content"]))
+            turns.append((f"{before}Assistant:", content))
             before = "\n"
         else:
-            before += f"{message['role'].capitalize()}: {message['content']}\n"
+            before += f"{message['role'].capitalize()}: {content}\n"
     return turns

@@ -234,7 +234,7 @@ def test_the_end_of_a_turn_ends_an_answer(folders, tmp_path):
     (folder / "chat_template.jinja").write_text(FORMS["chatml"])
     chat = load_vocabulary(str(shutil.copytree(folder, tmp_path / "chat")))
     assert chat.stop_ids == (plain.eos_id, *chat.encode("<|im_end|>"))
-    frame = Frame(chat, chat.start_ids, (chat.eos_id,), chat=chat_template(chat))
+    frame = Frame(chat, chat.start_ids, chat=chat_template(chat))
     assert frame.answer("yes") == chat.encode("yes<|im_end|>")
     # An end of turn that is no token, and a template that cannot be read.
     (folder / "chat_template.jinja").write_text(FORMS["llama3"])
