@@ -225,8 +225,7 @@ class PromptEncoder:
         ids = self.frame.prompt(prompt)
         if len(ids) <= self.inputs_length:
             return ids, len(ids)
-        end = self.frame.separator_ids
-        return [*ids[: self.inputs_length - len(end)], *end], len(ids)
+        return self.frame.cut_prompt(prompt, self.inputs_length), len(ids)
 
     def describe_truncated(self, prompts: Iterable[Prompt]) -> str:
         """Names prompts that are longer than `inputs_length`, and the fix; "" if there are none."""
