@@ -16,7 +16,7 @@ import json
 import os
 import pathlib
 import sys
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Annotated, Any
 
 from rich.console import Console
@@ -167,7 +167,10 @@ def infer(
         end_ids = words.stop_ids
         if decode is None:
             generation = generation_settings(folder)
-            decode = decode_config(generation)
+            one_sequence = not data.batch_layout.encoder_keys
+            decode = decode_config(generation, total_lengths=one_sequence)
+            if one_sequence:
+                _say(*sequence_notes(generation, decode))
             if generation.get("eos_token_id") is not None:
                 # A base model's settings do not know the end of its chat template's turns.
                 end_ids = decode.end_ids + (end_ids if data.frame.chat is not None else ())
@@ -203,6 +206,24 @@ def infer(
         lines = "line was" if len(rejected) == 1 else "lines were"
         _say(f"{len(rejected):,} {lines} no prompt and left out; exit status 1")
     return int(bool(rejected))
+
+
+def sequence_notes(generation: Mapping[str, Any], decode: DecodeConfig) -> list[str]:
+    """How a decoder's generation settings act otherwise than in transformers."""
+    notes = []
+    if "max_length" in generation and "max_new_tokens" not in generation:
+        notes.append(
+            f"note: max_length = {generation['max_length']} of generation_config.json counts the "
+            f"prompt and is left out; answers have at most {decode.max_decode_steps:,} tokens "
+            "(MAX_DECODE_STEPS)."
+        )
+    rules = decode.rules_set().keys() & {"repetition_penalty", "no_repeat_ngram_size"}
+    if rules:
+        notes.append(
+            f"note: {', '.join(sorted(rules))} of generation_config.json see the answer, not the "
+            "prompt."
+        )
+    return notes
 
 
 def _say(*lines: str) -> None:
