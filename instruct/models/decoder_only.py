@@ -28,7 +28,7 @@ from instruct.collectives import gather_params
 from instruct.head import head_logits
 from instruct.mesh import logical_constraint
 from instruct.models import decode_cache, masks
-from instruct.models.attention import CachePlace, KeyValue
+from instruct.models.attention import CachePlace, KeyValue, platform_implementation
 from instruct.models.blocks import RESIDUAL
 from instruct.models.decode_cache import DecodeCache, Prompts
 from instruct.models.decoder_config import DecoderConfig
@@ -114,7 +114,7 @@ class DecoderOnly:
             params: as from `init`.
             batch: arrays named as in `instruct.batch`; decoder_input_tokens [B, T] are required.
                 With segment ids rows are packed; without, each row is one example, padded on the
-                right. A prefix-LM reads decoder_causal_attention; without it all is causal.
+                right. A prefix-LM needs decoder_causal_attention.
             dropout_key: None: no dropout.
         """
         hidden = self.decoder_hidden(params, batch, dropout_key)
@@ -193,7 +193,8 @@ class DecoderOnly:
             if window is not None:
                 distance = positions[:, width:, None] - positions[:, None, :]
                 of_nodes = of_nodes & (distance < window)[:, None]
-            prompt = self._mask(there.astype(jnp.int32), there, window)
+            prefix = there if self.config.prefix_lm else None
+            prompt = masks.prefix_mask(there.astype(jnp.int32), prefix, window).dense()
             prompt = jnp.pad(prompt, [(0, 0)] * 3 + [(0, nodes.shape[1])])
             return jnp.concatenate([prompt, of_nodes], axis=2)
 
@@ -211,7 +212,7 @@ class DecoderOnly:
         (rows, width), there = tokens.shape, tokens >= 0
         lengths, last = _lengths_and_last(tokens)
 
-        def layer(kind: str, turn: Rotation | None, mask: jax.Array) -> Any:
+        def layer(kind: str, turn: Rotation | None, mask: jax.Array | masks.SegmentMask) -> Any:
             def step(layer_params: Params, x: jax.Array, _zeros: KeyValue, _read: None):
                 layer_params = gather_params(layer_params, config.dtype)
                 x, memory = part.bind(layer_params)(x, turn, mask, None)
@@ -247,7 +248,8 @@ class DecoderOnly:
         self, prompts: Prompts, num_sequences: int, num_columns: int, reordered: bool = True
     ) -> DecodeCache:
         """See `Model.init_cache`."""
-        return decode_cache.new_cache(prompts, num_sequences, num_columns, reordered)
+        windows = [self._window(kind) for kind in self.config.pattern]
+        return decode_cache.new_cache(prompts, num_sequences, num_columns, reordered, windows)
 
     def decode_step(
         self, params: Params, cache: DecodeCache, tokens: jax.Array, positions: jax.Array
@@ -257,6 +259,7 @@ class DecoderOnly:
         assert prompts.lengths is not None and prompts.last is not None
         tokens = tokens.reshape(positions.shape[0], -1)
         tokens = jnp.where(positions[:, None] == 0, prompts.last[:, None], tokens)
+        number = cache.step
         cache, place = decode_cache.next_place(cache, positions, None)
         sequences = 1 if place.line is None else place.line.shape[2]
         x = self._embed(params, tokens.reshape(-1, sequences))
@@ -267,7 +270,7 @@ class DecoderOnly:
                 return place, prompts.mask
             width = min(prompts.mask.shape[-1], window)
             local = masks.prompt_window_mask(prompts.lengths, positions, width, window)
-            return place._replace(visible=place.visible & (place.ages < window)), local
+            return decode_cache.local_place(place, number, window), local
 
         def layer(_kind: str, turn: Rotation | None, visible: tuple[CachePlace, jax.Array]) -> Any:
             step_place = StepPlace(turn, *visible)
@@ -307,10 +310,12 @@ class DecoderOnly:
     def _window(self, kind: str) -> int | None:
         return self.config.window if kind == "local" else None
 
-    def _mask(self, segments: jax.Array, prefix: jax.Array | None, window: int | None) -> jax.Array:
-        """Boolean [B, 1, T, T]; the prefix counts in a prefix-LM only."""
-        prefix = prefix if self.config.prefix_lm else None
-        return masks.prefix_mask(segments, prefix, window).dense()
+    def _mask(
+        self, segments: jax.Array, prefix: jax.Array | None, window: int | None
+    ) -> jax.Array | masks.SegmentMask:
+        """What `attend` takes; the prefix counts in a prefix-LM only."""
+        mask = masks.prefix_mask(segments, prefix if self.config.prefix_lm else None, window)
+        return mask if platform_implementation(self.config.attention) == "flash" else mask.dense()
 
     def _embed(self, params: Params, tokens: jax.Array) -> jax.Array:
         """Tokens [B, T] -> [B, T, D]."""
@@ -325,7 +330,7 @@ class DecoderOnly:
         ends = draw_kept(fold(key, config.num_layers), config.dropout_rate, shapes, config.dtype)
         x = logical_constraint(apply_kept(self._embed(params, tokens), ends[0]), RESIDUAL)
 
-        def layer(_kind: str, turn: Rotation | None, visible: jax.Array) -> Any:
+        def layer(_kind: str, turn: Rotation | None, visible: Any) -> Any:
             def run(layer_params: Params, x: jax.Array, layer_key: jax.Array | None):
                 return parts.layer.bind(layer_params)(x, turn, visible, layer_key)[0]
 

@@ -13,7 +13,6 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from instruct.errors import UserError
 from instruct.head import soft_cap
 from instruct.mesh import logical_constraint
 from instruct.models.attention import (
@@ -33,7 +32,7 @@ from instruct.models.attention import (
 )
 from instruct.models.blocks import RESIDUAL
 from instruct.models.layers import MLP, NORMAL_FAN_IN, Dense, apply_kept, draw_kept
-from instruct.models.masks import MASKED_LOGIT
+from instruct.models.masks import MASKED_LOGIT, SegmentMask
 from instruct.models.rope import Rotation, frequencies, rotate, rotation
 from instruct.models.stack_config import ComputeConfig, StackConfig
 
@@ -131,23 +130,17 @@ class GroupedAttention(nnx.Module):
         x: jax.Array,
         memory: KeyValue,
         rotation: Rotation | None,
-        mask: jax.Array,
+        mask: jax.Array | SegmentMask,
         kept: jax.Array | None,
     ) -> jax.Array:
         """[B, T, D] queries against `memory` -> [B, T, D]; arguments as in `attend`."""
-        implementation = platform_implementation(self.compute.attention)
-        if implementation == "flash":
-            raise UserError(
-                "attention = 'flash' has no kernel for decoder-only models on a TPU. Set "
-                "attention = 'einsum'."
-            )
         attended = attend(
             self.queries(x, rotation),
             memory,
             None,
             mask,
             kept,
-            implementation=implementation,
+            implementation=platform_implementation(self.compute.attention),
             float32_logits=self.compute.float32_attention_logits,
             cap=self.config.attention_cap,
         )
@@ -231,10 +224,10 @@ class Block(nnx.Module):
         self,
         x: jax.Array,
         rotation: Rotation | None,
-        mask: jax.Array,
+        mask: jax.Array | SegmentMask,
         key: jax.Array | None,
     ) -> tuple[jax.Array, KeyValue]:
-        """[B, T, D] -> [B, T, D] and its keys and values; mask broadcastable to [B, 1, T, T]."""
+        """[B, T, D] -> [B, T, D] and its keys and values; mask as in `attend`."""
         rows, tokens, width = x.shape
         kept = draw_kept(
             key,

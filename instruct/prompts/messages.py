@@ -37,14 +37,14 @@ def conversation(messages: Any, record_id: str) -> Record | Dropped:
         return Dropped("a message's content is not text")
     if any(message.get("role") not in ROLES for message in messages):
         return Dropped(f"a message's role is none of {', '.join(ROLES)}")
-    kept = [{"role": m["role"], "content": m["content"].strip()} for m in messages]
+    kept = [{"role": m["role"], "content": m["content"]} for m in messages]
     while kept and kept[-1]["role"] != "assistant":
         kept.pop()
     if not kept:
         return Dropped("no assistant turn")
-    if not all(m["content"] for m in kept if m["role"] == "assistant"):
+    if not all(m["content"].strip() for m in kept if m["role"] == "assistant"):
         return Dropped("empty answer")
-    if not any(m["content"] for m in kept if m["role"] == "user"):
+    if not any(m["content"].strip() for m in kept if m["role"] == "user"):
         return Dropped("empty question")
     *before, (prompt, answer) = plain_turns(kept)
     text = "".join(f"{start} {content}" for start, content in before) + prompt

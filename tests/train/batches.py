@@ -4,7 +4,7 @@ from typing import Any
 
 import numpy as np
 
-from instruct.batch import DECODER_ONLY, check_batch
+from instruct.batch import DECODER_ONLY, ENCODER_DECODER
 from instruct.data.feed.packing import pack
 from instruct.models.config import ModelConfig
 from instruct.models.decoder_config import DecoderConfig
@@ -69,7 +69,7 @@ def packed_batch(
             batch["decoder_positions"][row, span] = np.arange(len(target))
             batch["decoder_task_ids"][row, span] = 1 + (row + segment) % 3
             source_at, target_at = source_at + len(source), target_at + len(target)
-    check_batch(batch)
+    ENCODER_DECODER.check(batch)
     return batch
 
 

@@ -51,6 +51,14 @@ def test_batches_of_another_layout_are_refused():
     check_layout(tiny_decoder(), dataclasses.replace(DATA, layout="decoder_only"))
 
 
+def test_a_prefix_lm_is_not_trained_on_its_prompts():
+    data = dataclasses.replace(DATA, layout="decoder_only", loss_on="all")
+    causal, prefix = (dataclasses.replace(tiny_decoder(), prefix_lm=on) for on in (False, True))
+    check_layout(causal, data)
+    with pytest.raises(UserError, match="DecoderConfig.prefix_lm = False"):
+        check_layout(prefix, data)
+
+
 def test_rows_of_a_decoder_hold_inputs_and_targets():
     mesh = abstract_mesh(MeshConfig(data=2, sequence=2))
     batch = abstract_batch(tiny_decoder(), mesh, 8, (13, 9))
