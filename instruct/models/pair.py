@@ -284,13 +284,16 @@ class PairModel:
         self, prompts: Prompts, num_sequences: int, num_columns: int, reordered: bool = True
     ) -> DecodeCache:
         """See `Model.init_cache`."""
-        return decode_cache.new_cache(prompts, num_sequences, num_columns, reordered)
+        stack = self.config.decoder
+        windows = [stack.window if kind == "local" else None for kind in stack.pattern]
+        return decode_cache.new_cache(prompts, num_sequences, num_columns, reordered, windows)
 
     def decode_step(
         self, params: Params, cache: DecodeCache, tokens: jax.Array, positions: jax.Array
     ) -> tuple[jax.Array, DecodeCache]:
         """See `Model.decode_step`."""
         stack, part, prompts = self.config.decoder, _parts(self.config), cache.prompts
+        number = cache.step
         cache, place = decode_cache.next_place(cache, positions, None)
         sequences = 1 if place.line is None else place.line.shape[2]
         tokens = tokens.reshape(-1, sequences)
@@ -298,9 +301,7 @@ class PairModel:
         x = self._embed_targets(params, tokens, turns)
 
         def mask(window: int | None) -> CachePlace:
-            if window is None:
-                return place
-            return place._replace(visible=place.visible & (place.ages < window))
+            return place if window is None else decode_cache.local_place(place, number, window)
 
         def layer(_kind: str, turn: Rotation | None, visible: CachePlace) -> Any:
             step_place = StepPlace(turn, visible, prompts.mask)

@@ -191,14 +191,15 @@ def _rows_to_queries(x: jax.Array, prompts: int) -> jax.Array:
     """[R, N, Q, ...] -> [B, N, R * Q / B, ...]: all sequences of a prompt as its queries."""
     rows, heads, queries, width = x.shape
     x = x.reshape(prompts, rows // prompts, heads, queries, width)
-    return x.swapaxes(1, 2).reshape(prompts, heads, -1, width)
+    return x.swapaxes(1, 2).reshape(prompts, heads, rows // prompts * queries, width)
 
 
 def _queries_to_rows(x: jax.Array, rows: int) -> jax.Array:
     """The inverse of `_rows_to_queries`."""
-    prompts, heads, _, width = x.shape
-    x = x.reshape(prompts, heads, rows // prompts, -1, width)
-    return x.swapaxes(1, 2).reshape(rows, heads, -1, width)
+    prompts, heads, queries, width = x.shape
+    each = queries * prompts // rows
+    x = x.reshape(prompts, heads, rows // prompts, each, width)
+    return x.swapaxes(1, 2).reshape(rows, heads, each, width)
 
 
 class Block(nnx.Module):
