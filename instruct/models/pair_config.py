@@ -76,6 +76,14 @@ class PairConfig(ComputeConfig):
             return window, window
         return (window - 1) // 2, window // 2
 
+    def describe(self) -> str:
+        """Sizes and kind in one line."""
+        return (
+            f"encoder {self.encoder.describe()}; decoder {self.decoder.describe()}, {self.cross} "
+            f"cross-attention; vocabulary {self.vocab_size}, "
+            f"{'tied' if self.tied_output else 'untied'} output"
+        )
+
     def num_params(self) -> int:
         """Number of parameters."""
         encoder, decoder = self.encoder, self.decoder
