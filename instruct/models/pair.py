@@ -87,7 +87,7 @@ class PairBlock(Block):
             parts = [jnp.broadcast_to(m, (*masks_shape, m.shape[-1])) for m in (mask, source_mask)]
             mask = jnp.concatenate(parts, axis=-1)
             if kept[0] is not None and kept[1] is not None:
-                of_keys = jnp.concatenate(kept[:2], axis=-1)
+                of_keys = jnp.concatenate([kept[0], kept[1]], axis=-1)
         x = self.add_attention(x, self.attention(y, memory, rotation, mask, of_keys), kept[2])
         if not self.merged:
             x = self._add_cross(x, source, source_mask, kept[1], kept[3])
