@@ -1,9 +1,10 @@
 """How fast generation and scoring are, beside Hugging Face on the same weights in the same run.
 
-    PYTHONPATH=. python benchmarks/decode.py --data DATA_DIR [--cores 1] [--examples 96]
+    PYTHONPATH=. python benchmarks/decode.py --data DATA_DIR [--model decoder] [--cores 1]
 
-T5 1.1 with 4 + 4 layers, d_model 256, 4 heads x 64, d_ff 512, 32,128 words, untied output, float32,
-random weights, 16 prompts (slots) at a time. Three parts:
+T5 1.1 with 4 + 4 layers, or with `--model decoder` a Llama of 8 layers and 2 key-value heads;
+d_model 256, 4 heads x 64, d_ff 512, 32,128 words, untied output, float32, random weights, 16
+prompts (slots) at a time. Three parts:
 
     fixed      16 prompts of 256 tokens, 32 new tokens each, none ends early
     workload   BBH and GSM8K (`workload.py`), each answer as long as its reference
@@ -31,20 +32,18 @@ from instruct.eval.decoding.batching import BatchConfig, Decoder
 from instruct.eval.decoding.decode import DecodeConfig
 from instruct.eval.scoring.options import OptionScorer
 from instruct.models.config import ModelConfig
-from instruct.models.encoder_decoder import EncoderDecoder
+from instruct.models.decoder_config import DecoderConfig
+from instruct.models.model import AnyConfig, make_model
 
 SLOTS, BEAMS, OPTIONS = 16, 4, 4
 FIXED_SOURCE, FIXED_NEW = 256, 32
 LONGEST_ANSWER = 256
-CONFIG = ModelConfig(
-    vocab_size=32_128,
-    d_model=256,
-    num_heads=4,
-    head_dim=64,
-    d_ff=512,
-    num_encoder_layers=4,
-    num_decoder_layers=4,
-)
+VOCABULARY = 32_128
+_SIZES = {"vocab_size": VOCABULARY, "d_model": 256, "num_heads": 4, "head_dim": 64, "d_ff": 512}
+MODELS = {
+    "encoder_decoder": ModelConfig(**_SIZES, num_encoder_layers=4, num_decoder_layers=4),
+    "decoder": DecoderConfig(**_SIZES, num_layers=8, num_kv_heads=2, tied_output=False),
+}
 
 
 def answer_ends(lengths: np.ndarray) -> Callable[[jax.Array, jax.Array, jax.Array], jax.Array]:
@@ -83,15 +82,15 @@ def print_rows(part: str, count: int, unit: str, seconds: dict[str, tuple[float,
 class Bench:
     """Both programs with one set of weights."""
 
-    def __init__(self, threads: int, repeats: int):
+    def __init__(self, config: AnyConfig, threads: int, repeats: int):
         from benchmarks import peer  # PyTorch reads the affinity when it is imported
 
         peer.use_threads(threads)
         print(f"jax {jax.__version__}, {peer.VERSIONS}, {threads} threads", flush=True)
         self._repeats = repeats
-        self._model = EncoderDecoder(CONFIG)
+        self._model = make_model(config)
         self._params = jax.jit(self._model.init)(jax.random.key(0))
-        self._peer = peer.Peer(CONFIG, self._params)
+        self._peer = peer.Peer(config, self._params)
 
     def _decoder(self, beams: int, steps: int, lengths: np.ndarray) -> Decoder:
         strategy = DecodeConfig(max_decode_steps=steps, eos_id=EOS)
@@ -161,6 +160,7 @@ def main() -> None:
     )
     default = os.environ.get("INSTRUCT_DATA_DIR", "~/instruct_data")
     parser.add_argument("--data", default=default, help="folder with bbh/ and gsm8k/")
+    parser.add_argument("--model", choices=MODELS, default="encoder_decoder")
     parser.add_argument("--examples", type=int, default=96)
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--cores", type=int, default=0, help="of the machine's, 0 for all")
@@ -172,13 +172,13 @@ def main() -> None:
         # Before either program makes its threads.
         cores = cores[-arguments.cores :]
         os.sched_setaffinity(0, cores)
-    bench = Bench(len(cores), arguments.repeats)
+    bench = Bench(MODELS[arguments.model], len(cores), arguments.repeats)
     work = read_workload(
         pathlib.Path(arguments.data).expanduser(), arguments.examples, LONGEST_ANSWER
     )
     random = np.random.default_rng(0)
     fixed = Workload(
-        random.integers(2, CONFIG.vocab_size, (SLOTS, FIXED_SOURCE)).tolist(),
+        random.integers(2, VOCABULARY, (SLOTS, FIXED_SOURCE)).tolist(),
         np.full(SLOTS, FIXED_NEW, np.int32),
     )
     print(f"workload: {work.describe()}")

@@ -1,4 +1,4 @@
-"""Hugging Face's T5 on our weights, as its users run it: the other side of a benchmark."""
+"""Hugging Face's T5 or Llama on our weights, as users run it: the other side of a benchmark."""
 
 import pathlib
 import tempfile
@@ -12,33 +12,37 @@ import transformers
 from instruct.checkpoints import huggingface
 from instruct.checkpoints.arrays import held
 from instruct.mesh import tree_paths
-from instruct.models.config import ModelConfig
+from instruct.models.model import AnyConfig
 
 EOS = 1
 
 
 class Peer:
-    """`T5ForConditionalGeneration` in float32, and batches as users make them.
+    """`T5ForConditionalGeneration` or `LlamaForCausalLM` in float32, with batches as users make.
+
+    Prompts of Llama are padded on the left.
 
     Args:
         config: architecture.
         params: our parameters, which are converted.
     """
 
-    def __init__(self, config: ModelConfig, params: Any):
+    def __init__(self, config: AnyConfig, params: Any):
         arrays = {path: held(np.asarray(leaf), path) for path, leaf in tree_paths(params)}
         transformers.logging.set_verbosity_error()
         with tempfile.TemporaryDirectory() as folder:
             target = pathlib.Path(folder, "peer")
             huggingface.write_checkpoint(target, arrays, config, np.dtype(np.float32))
-            self._model = transformers.T5ForConditionalGeneration.from_pretrained(target)
+            (name,) = transformers.AutoConfig.from_pretrained(target).architectures
+            self._model = getattr(transformers, name).from_pretrained(target)
+        self._is_encoder_decoder = self._model.config.is_encoder_decoder
         self._model.eval()
         self._ends: torch.Tensor | None = None
         self._step = 0
         self._model.lm_head.register_forward_hook(self._end_answers)
 
     def _end_answers(self, module: Any, inputs: Any, logits: torch.Tensor) -> None:
-        """Masks logits [R, 1, V] in place, as `answer_ends` of `decode.py` does."""
+        """Masks logits [R, .., V] in place, as `answer_ends` of `decode.py` does."""
         if self._ends is None:
             return
         self._step += 1
@@ -73,7 +77,7 @@ class Peer:
         found = np.zeros((len(prompts), max_steps), np.int32)
         for first in range(0, len(order), batch_size):
             numbers = order[first : first + batch_size]
-            tokens = _padded([prompts[i] for i in numbers])
+            tokens = _padded([prompts[i] for i in numbers], left=not self._is_encoder_decoder)
             ends = np.full(len(numbers), max_steps + 1)
             if answer_lengths is not None:
                 ends = answer_lengths[numbers]
@@ -87,10 +91,12 @@ class Peer:
                     do_sample=False,
                     eos_token_id=EOS,
                     pad_token_id=0,
-                    decoder_start_token_id=0,
+                    **({"decoder_start_token_id": 0} if self._is_encoder_decoder else {}),
                 )
             self._ends = None
-            tokens = answers[:, 1:].numpy()
+            # The start token, or the prompt.
+            before = 1 if self._is_encoder_decoder else tokens.shape[1]
+            tokens = answers[:, before:].numpy()
             # Beam search goes on writing EOS to answers that ended before others.
             ended_before = np.cumsum(tokens == EOS, axis=-1) - (tokens == EOS) > 0
             found[numbers, : tokens.shape[1]] = np.where(ended_before, 0, tokens)
@@ -104,21 +110,39 @@ class Peer:
         found = np.zeros(len(prompts))
         for first in range(0, len(order), batch_size):
             numbers = order[first : first + batch_size]
-            tokens = _padded([prompts[i] for i in numbers])
             labels = _padded([targets[i] for i in numbers])
-            fed = torch.nn.functional.pad(labels, (1, 0))[:, :-1]
             with torch.inference_mode():
-                logits = self._model(
-                    input_ids=tokens, attention_mask=(tokens != 0).long(), decoder_input_ids=fed
-                ).logits
+                logits = self._target_logits([prompts[i] for i in numbers], labels)
                 each = torch.gather(logits.log_softmax(-1), 2, labels[..., None])[..., 0]
             found[numbers] = (each * (labels != 0)).sum(-1).numpy()
         return found
 
+    def _target_logits(
+        self, prompts: Sequence[Sequence[int]], labels: torch.Tensor
+    ) -> torch.Tensor:
+        """Logits [R, T, V] of labels [R, T]."""
+        if self._is_encoder_decoder:
+            tokens = _padded(prompts)
+            fed = torch.nn.functional.pad(labels, (1, 0))[:, :-1]
+            mask = (tokens != 0).long()
+            return self._model(input_ids=tokens, attention_mask=mask, decoder_input_ids=fed).logits
+        tokens = torch.cat([_padded(prompts, left=True), labels], dim=1)
+        mask = (tokens != 0).long()
+        positions = (mask.cumsum(-1) - 1).clamp(min=0)
+        output = self._model(
+            input_ids=tokens,
+            attention_mask=mask,
+            position_ids=positions,
+            logits_to_keep=labels.shape[1] + 1,
+        )
+        return output.logits[:, :-1]
 
-def _padded(sequences: Sequence[Sequence[int]]) -> torch.Tensor:
+
+def _padded(sequences: Sequence[Sequence[int]], left: bool = False) -> torch.Tensor:
     width = max(len(sequence) for sequence in sequences)
-    return torch.tensor([[*sequence, *[0] * (width - len(sequence))] for sequence in sequences])
+    paddings = ([0] * (width - len(sequence)) for sequence in sequences)
+    rows = zip(sequences, paddings)
+    return torch.tensor([[*pad, *ids] if left else [*ids, *pad] for ids, pad in rows])
 
 
 def use_threads(count: int) -> None:

@@ -19,7 +19,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from instruct import peak
-from instruct.batch import batch_shapes
+from instruct.batch import ENCODER_DECODER
 from instruct.checkpoints.train_state import TrainState
 from instruct.models.config import ModelConfig
 from instruct.models.encoder_decoder import EncoderDecoder
@@ -48,7 +48,9 @@ def make_batch(
 ) -> dict[str, np.ndarray]:
     """Random tokens; one full segment a row, or several with padding behind."""
     draw = np.random.default_rng(0)
-    batch = {k: np.zeros(s, np.int32) for k, s in batch_shapes(rows, inputs, targets).items()}
+    batch = {
+        k: np.zeros(s, np.int32) for k, s in ENCODER_DECODER.shapes(rows, inputs, targets).items()
+    }
     for row in range(rows):
         for side, length in (("encoder", inputs), ("decoder", targets)):
             cuts = [0, length]

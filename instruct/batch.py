@@ -132,9 +132,3 @@ DECODER_ONLY = Layout(
     ),
 )
 LAYOUTS = {layout.name: layout for layout in (ENCODER_DECODER, DECODER_ONLY)}
-
-ENCODER_KEYS = ENCODER_DECODER.encoder_keys
-DECODER_KEYS = ENCODER_DECODER.decoder_keys
-KEYS = ENCODER_DECODER.keys
-batch_shapes = ENCODER_DECODER.shapes
-check_batch = ENCODER_DECODER.check

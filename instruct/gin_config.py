@@ -342,6 +342,8 @@ def _refuse_unused(used: set[str], is_configured: bool) -> None:
     """
     bound = config_bindings()
     read = _bindings(gin.operative_config_str(_UNLIMITED)).keys() | used
+    # A binding without a scope serves `@scope/name()` too, which is read as `scope/name.parameter`.
+    read |= {key.rpartition("/")[2] for key in read}
     read |= _macros_reached(bound, read)
     unused = sorted(bound.keys() - read - _replaced_defaults(bound) - _bindings_of_parts(bound))
     if not unused:

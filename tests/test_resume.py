@@ -18,9 +18,8 @@ import numpy as np
 import pytest
 
 from instruct.checkpoints.loading import checkpoint_steps, load_params
-from instruct.models.encoder_decoder import EncoderDecoder
-from tests.train.batches import tiny_config
-from tests.train.stand_in import ONE_LAYER
+from instruct.models.model import make_model
+from tests.train.stand_in import MODELS
 
 pytestmark = pytest.mark.slow
 
@@ -45,7 +44,9 @@ class Runs:
         }
 
     def start(self, name: str, *flags: str) -> subprocess.Popen:
-        command = [sys.executable, "-m", "tests.train.stand_in", str(self._folder / name)]
+        """Starts the run in folder `name`, which names the layout of its batches first."""
+        layout = f"--layout={name.partition('-')[0]}"
+        command = [sys.executable, "-m", "tests.train.stand_in", str(self._folder / name), layout]
         return subprocess.Popen(
             [*command, str(STEPS), *flags],
             cwd=ROOT,
@@ -81,9 +82,14 @@ def runs(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def whole(runs):
-    runs.finish("whole")
-    return runs._folder / "whole"
+def layout(request):
+    return getattr(request, "param", "encoder_decoder")
+
+
+@pytest.fixture(scope="module")
+def whole(runs, layout):
+    runs.finish(f"{layout}-whole")
+    return runs._folder / f"{layout}-whole"
 
 
 def rows(folder):
@@ -96,15 +102,15 @@ def exact(folder):
     return [{k: row[k] for k in ("step", *EXACT) if k in row} for row in rows(folder)]
 
 
-def parameters(folder):
-    model = EncoderDecoder(tiny_config(vocab_size=384, **ONE_LAYER))
-    return load_params(folder, model.abstract_params())
+def parameters(folder, layout):
+    return load_params(folder, make_model(MODELS[layout]).abstract_params())
 
 
-def assert_same_run(found, expected):
+def assert_same_run(found, expected, layout="encoder_decoder"):
     assert exact(found) == exact(expected)
     assert [row["step"] for row in rows(found)] == list(range(2, STEPS + 1, 2))
-    jax.tree.map(np.testing.assert_array_equal, parameters(found), parameters(expected))
+    both = (parameters(folder, layout) for folder in (found, expected))
+    jax.tree.map(np.testing.assert_array_equal, *both)
     mixtures = [json.loads((f / "mixture.json").read_text()) for f in (found, expected)]
     for mixture in mixtures:
         del mixture["sha256"]  # of the names as well
@@ -114,7 +120,8 @@ def assert_same_run(found, expected):
     assert mixtures[0] == mixtures[1]
 
 
-def test_three_kills_one_of_them_in_a_save(runs, whole):
+@pytest.mark.parametrize("layout", MODELS, indirect=True)
+def test_three_kills_one_of_them_in_a_save(runs, whole, layout):
     seed = random.SystemRandom().randrange(10**6)
     print("seed of the random points:", seed)
     draw = random.Random(seed)
@@ -133,31 +140,34 @@ def test_three_kills_one_of_them_in_a_save(runs, whole):
     def hung(folder):
         return (folder / "HUNG").exists()
 
-    folder = runs._folder / "killed"
-    runs.kill_when("killed", some_time_after(first), "--slow", "0.05")
+    name = f"{layout}-killed"
+    folder = runs._folder / name
+    runs.kill_when(name, some_time_after(first), "--slow", "0.05")
     saved = checkpoint_steps(folder)
     target = next(s for s in range(SAVE_EVERY, STEPS, SAVE_EVERY) if s > max(saved, default=0))
-    runs.kill_when("killed", hung, "--hang-in-save", str(target))
+    runs.kill_when(name, hung, "--hang-in-save", str(target))
     left = list((folder / "checkpoints").glob("*tmp*"))
     assert left and target not in checkpoint_steps(folder), "the kill was to hit a save"
     last = draw.randrange(max(saved, default=0) // 2 * 2 + 2, STEPS, 2)
-    runs.kill_when("killed", some_time_after(last), "--slow", "0.05")
-    output = runs.finish("killed")
+    runs.kill_when(name, some_time_after(last), "--slow", "0.05")
+    output = runs.finish(name)
     assert "finished at step 14" in output
     assert not list((folder / "checkpoints").glob("*tmp*"))
-    assert_same_run(folder, whole)
+    assert_same_run(folder, whole, layout)
 
 
 def test_sigterm_saves_exits_0_and_says_how_to_go_on(runs, whole):
     def begun(folder):
         return any(row["step"] >= 4 for row in rows(folder))
 
-    output = runs.kill_when("stopped", begun, "--slow", "0.1", number=signal.SIGTERM)
+    output = runs.kill_when(
+        "encoder_decoder-stopped", begun, "--slow", "0.1", number=signal.SIGTERM
+    )
     assert "stopped by SIGTERM at step" in output and "same command again to resume" in output
-    folder = runs._folder / "stopped"
+    folder = runs._folder / "encoder_decoder-stopped"
     info = json.loads((folder / "run.json").read_text())
     assert info["outcome"] == "stopped by SIGTERM" and checkpoint_steps(folder)[-1] == info["step"]
-    runs.finish("stopped")
+    runs.finish("encoder_decoder-stopped")
     assert_same_run(folder, whole)
     sessions = json.loads((folder / "run.json").read_text())["sessions"]
     assert [session["from_step"] for session in sessions] == [0, info["step"]]

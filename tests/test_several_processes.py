@@ -20,6 +20,7 @@ import pytest
 from instruct.checkpoints.loading import checkpoint_steps
 from tests.ports import free_port
 from tests.test_resume import ROOT, STEPS, assert_same_run, rows
+from tests.train.stand_in import MODELS
 
 pytestmark = pytest.mark.slow
 
@@ -67,11 +68,13 @@ class Cluster:
         return [(p.returncode, output) for p, output in zip(self.processes, outputs)]
 
 
-def test_four_then_two_then_one_process(tmp_path):
-    (whole,) = Cluster(tmp_path / "whole", 1).finish()
+@pytest.mark.parametrize("layout", MODELS)
+def test_four_then_two_then_one_process(tmp_path, layout):
+    flag = f"--layout={layout}"
+    (whole,) = Cluster(tmp_path / "whole", 1, flag).finish()
     assert whole[0] == 0, whole[1]
 
-    four = Cluster(tmp_path / "run", 4, "--slow", "0.1")
+    four = Cluster(tmp_path / "run", 4, flag, "--slow", "0.1")
     four.wait_for(lambda: any(row["step"] >= 4 for row in rows(tmp_path / "run")))
     four.processes[2].send_signal(signal.SIGKILL)
     killed = time.monotonic()
@@ -84,7 +87,7 @@ def test_four_then_two_then_one_process(tmp_path):
     saved = checkpoint_steps(tmp_path / "run")
     assert saved
 
-    two = Cluster(tmp_path / "run", 2, "--slow", "0.2")
+    two = Cluster(tmp_path / "run", 2, flag, "--slow", "0.2")
     two.wait_for(lambda: checkpoint_steps(tmp_path / "run")[-1] > max(saved))
     two.processes[1].send_signal(signal.SIGTERM)
     (status, output), (other_status, _) = two.finish()
@@ -94,6 +97,6 @@ def test_four_then_two_then_one_process(tmp_path):
     assert info["outcome"] == "stopped by SIGTERM"
     assert checkpoint_steps(tmp_path / "run")[-1] == info["step"]
 
-    ((status, output),) = Cluster(tmp_path / "run", 1).finish()
+    ((status, output),) = Cluster(tmp_path / "run", 1, flag).finish()
     assert status == 0, output
-    assert_same_run(tmp_path / "run", tmp_path / "whole")
+    assert_same_run(tmp_path / "run", tmp_path / "whole", layout)

@@ -31,7 +31,7 @@ from instruct.checkpoints.huggingface_config import (
 from instruct.checkpoints.tokenizers import tokenizer_files, vocabulary_of
 from instruct.checkpoints.weights import Checkpoint, translate
 from instruct.data.huggingface_tokenizer import FAST, MODEL, PIECES, SETTINGS, TOKENIZER_FILES
-from instruct.data.vocab import check_embedding_rows, load_vocabulary, why_unread
+from instruct.data.vocab import check_embedding_rows, load_vocabulary
 from instruct.errors import UserError
 from instruct.models.model import AnyConfig
 
@@ -100,8 +100,6 @@ def open_checkpoint(folder: pathlib.Path) -> Checkpoint:
                 f"the vocabulary has {size:,} ids, the embedding {model.vocab_size:,} rows: rows "
                 f"from {size:,} on are padding, which no text uses"
             )
-    elif (folder / FAST).exists():
-        notes.append(f"without a vocabulary: {why_unread(folder)}")
     return Checkpoint(
         kind=KIND,
         place=str(folder),

@@ -248,6 +248,11 @@ _FLAGS: dict[str, dict[str, tuple[dict[str, Any], str]]] = {
         "examples": (_number(1), "rendered examples per mode (default 1)"),
         "split": (_text(), "of the examples (default: train, else validation, test or any other)"),
         "rows": (_number(0), "packed rows of the mixture to print"),
+        "vocabulary": (
+            _text("NAME"),
+            "with --task or --mixture: count tokens by this vocabulary, and characters that it "
+            "cannot spell (default: --gin_file's)",
+        ),
         "overlap": (_SWITCH, "text that prepared tasks share"),
         "against": (_text("MIXTURE"), "--overlap with the test sets of this mixture"),
         "against_split": (_text("SPLIT"), "its split (default test, else validation)"),

@@ -23,7 +23,9 @@ from instruct.cli.show_tables import mixture_table, number_table, wide_console
 from instruct.data import registry
 from instruct.data.config import AUTO_VOCABULARY, DataConfig
 from instruct.data.feed.leaves import check_split
+from instruct.data.feed.spelling import ALL, mixture_spelling, spelling_lines
 from instruct.data.mixture_shares import MixtureView
+from instruct.data.spec import Resolved
 from instruct.data.stores.left_out import left_out_path, tasks_left_out
 from instruct.data.vocab import check_embedding_rows, load_vocabulary
 from instruct.errors import UserError
@@ -221,6 +223,30 @@ def _print_mixture(
             f"{len(missing)} of {len(resolved.leaves)} leaves have no prepared records yet, such "
             f"as {missing[0]}; `train` prepares them, or `run.py prepare --mixture={data.mixture}`."
         )
+    if readable and not missing:
+        _print_spelling(workspace, console, data, resolved, warnings)
     if readable and not missing and rows:
         few = dataclasses.replace(data, batch_size=rows, workers=0)
         show.print_packed_rows(workspace, console, few, resolved)
+
+
+def _print_spelling(
+    workspace: Workspace,
+    console: Console,
+    data: DataConfig,
+    resolved: Resolved,
+    warnings: list[str],
+) -> None:
+    """Prints what the vocabulary cannot spell, by task."""
+    try:
+        spelled = mixture_spelling(workspace, data, resolved)
+    except UserError as error:  # an empty or damaged store
+        warnings.append(str(error))
+        return
+    for line in spelling_lines(spelled):
+        console.print(line, markup=False, highlight=False, soft_wrap=True)
+    if spelled[ALL].targets:
+        warnings.append(
+            f"vocabulary {data.vocabulary!r} cannot spell {spelled[ALL].targets:.1%} of the "
+            "targets: no model can write them"
+        )

@@ -11,6 +11,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from instruct import gin_config
 from instruct.cli import settings, show_overlap
 from instruct.cli.show_tables import (
     family_table,
@@ -25,6 +26,7 @@ from instruct.data import registry
 from instruct.data.config import AUTO_VOCABULARY, DataConfig
 from instruct.data.feed import preview
 from instruct.data.feed.pipeline import TrainFeed
+from instruct.data.feed.spelling import mixture_spelling, spelling, spelling_lines
 from instruct.data.mixture_shares import ROW_LENGTHS, MixtureView
 from instruct.data.seqio.reading import seqio_windows, token_records
 from instruct.data.spec import Resolved, TaskSpec
@@ -48,7 +50,10 @@ _NEEDS = {
 def run(flags: argparse.Namespace) -> int:
     """Prints a mixture, a task, the list of both, or an overlap."""
     _check(flags)
-    workspace, _ = settings.load(flags)
+    workspace, arguments = settings.load(flags)
+    data = arguments[gin_config.TRAIN].get("data")
+    if data is not None and flags.vocabulary is None and data.vocabulary != AUTO_VOCABULARY:
+        flags.vocabulary = data.vocabulary
     if flags.task:
         return _show_task(workspace, flags)
     if flags.mixture and flags.split is None:
@@ -68,6 +73,8 @@ def _check(flags: argparse.Namespace) -> None:
         raise UserError("--overlap compares the tasks of a mixture: give --mixture=NAME.")
     if flags.against and not flags.overlap:
         raise UserError("--against is for --overlap: add --overlap, or leave it out.")
+    if "vocabulary" in flags.given and not (flags.mixture or flags.task):
+        raise UserError("--vocabulary is for --task or --mixture: add one, or leave it out.")
     for name, needed in _NEEDS.items():
         if name in flags.given and not getattr(flags, needed):
             raise UserError(f"--{name} is for --{needed}: add --{needed}, or leave it out.")
@@ -127,8 +134,17 @@ def _show_mixture(workspace: Workspace, flags: argparse.Namespace) -> int:
     if flags.licenses:
         document = {"mixture": view.name, "licenses": view.licenses()}
         return _print_licenses(flags, document, view.counts_line())
+    vocabulary = flags.vocabulary or AUTO_VOCABULARY
+    config = DataConfig(flags.mixture, ROW_LENGTHS, flags.rows or 1, vocabulary)
+    sample = dataclasses.replace(config, split=flags.split)
+    spelled = {}
+    if "vocabulary" in flags.given or (
+        flags.vocabulary and not registry.unprepared(workspace, whole, sample)
+    ):
+        spelled = mixture_spelling(workspace, sample, whole)
     if flags.json:
-        return print_json(view.to_json())
+        tasks = {task: dataclasses.asdict(own) for task, own in spelled.items()}
+        return print_json(view.to_json() | ({"spelling": tasks} if tasks else {}))
     console = wide_console(_TABLE_COLUMNS)
     console.print(mixture_table(view, flags.leaves))
     if view.resolved.unprepared:
@@ -136,8 +152,9 @@ def _show_mixture(workspace: Workspace, flags: argparse.Namespace) -> int:
             f"{len(view.resolved.unprepared)} leaves are not prepared and do not declare their "
             "size; rates that depend on it are provisional until `run.py prepare`."
         )
+    for line in spelling_lines(spelled) if spelled else ():
+        console.print(line, markup=False, highlight=False, soft_wrap=True)
     if flags.rows:
-        config = DataConfig(flags.mixture, ROW_LENGTHS, flags.rows, AUTO_VOCABULARY)
         config = registry.with_vocabulary(workspace, config)
         console.print(f"vocabulary: {config.vocabulary}", markup=False, soft_wrap=True)
         print_packed_rows(workspace, console, config, whole)
@@ -168,9 +185,14 @@ def _show_task(workspace: Workspace, flags: argparse.Namespace) -> int:
     mode = flags.task.removeprefix(spec.name + ".")
     modes = spec.all_modes if flags.task == spec.name else (mode,)
     examples = []
-    for mode, shown in preview.rendered_examples(workspace, spec, modes, split, flags.examples):
+    shown_examples = preview.rendered_examples(
+        workspace, spec, modes, split, flags.examples, flags.vocabulary
+    )
+    rendered = []
+    for mode, shown in shown_examples:
         example = {"task": spec.leaf_name(mode), "mode": mode} | dataclasses.asdict(shown)
         if isinstance(shown, Rendered):
+            rendered.append(shown)
             example["input_tokens"] = len(example.pop("input_ids"))
             example["target_tokens"] = len(example.pop("target_ids"))
         examples.append(example)
@@ -181,6 +203,10 @@ def _show_task(workspace: Workspace, flags: argparse.Namespace) -> int:
         f"wordings: {escape(spec.templates.name)}; split {escape(split)}"
     )
     values = {"task": spec.name, "split": split, **names, "examples": examples}
+    if flags.vocabulary:
+        unknown = spelling(load_vocabulary(flags.vocabulary), rendered)
+        values |= {"vocabulary": flags.vocabulary, "spelling": dataclasses.asdict(unknown)}
+        head += f"\nvocabulary {escape(flags.vocabulary)}: {escape(str(unknown))}"
     return _print_examples(flags, values, head)
 
 
@@ -190,7 +216,7 @@ def _show_plain_task(workspace: Workspace, flags: argparse.Namespace) -> int:
     split = flags.split or preview.splits_in_order(task.splits)[0]
     if split not in task.splits:
         raise unknown_name(f"split of task {task.name!r}", split, task.splits)
-    vocabulary = registry.task_vocabulary(workspace, task.name) or "gym"
+    vocabulary = registry.task_vocabulary(workspace, task.name) or flags.vocabulary or "gym"
     lengths = dict.fromkeys(ROW_LENGTHS, _UNCUT)
     records = token_records(task.name, split, lengths, load_vocabulary(vocabulary))
     examples = [

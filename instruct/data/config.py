@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from typing import Any, Literal
 
 from instruct.batch import DECODER_ONLY, ENCODER_DECODER, LAYOUTS, Layout
-from instruct.data.vocab import load_vocabulary
+from instruct.data.vocab import chat_template, load_vocabulary
 from instruct.errors import UserError
 from instruct.fields import LARGEST, Range, bounded, check_fields, check_value, one_of
 from instruct.prompts.frame import EOS, Frame
@@ -45,7 +45,9 @@ class DataConfig:
             "decoder_only".
         loss_on: "targets", or "all" tokens of a sequence ("decoder_only").
         separator: what follows a prompt: "eos" for the end-of-sequence token (T5, Flan-PaLM), else
-            a text such as "\n\n".
+            a text such as "\\n\\n".
+        chat_template: whether prompts and answers are turns of the vocabulary's chat template,
+            which replaces separator and end-of-sequence token.
     """
 
     mixture: str
@@ -65,6 +67,7 @@ class DataConfig:
     layout: Literal["encoder_decoder", "decoder_only"] = one_of("encoder_decoder", LAYOUTS)
     loss_on: Literal["targets", "all"] = one_of("targets", LOSSES)
     separator: str = EOS
+    chat_template: bool = False
 
     def __post_init__(self) -> None:
         for name in ("mixture", "vocabulary", "split"):
@@ -96,10 +99,16 @@ class DataConfig:
                 "DataConfig.loss_on is 'all', but an encoder-decoder predicts no token of its "
                 "inputs. Use 'targets', or DataConfig.layout='decoder_only'"
             )
-        if self.separator != EOS and self.feed == "seqio":
+        framed = self.chat_template or self.separator != EOS
+        if framed and self.feed == "seqio":
             raise UserError(
-                f"DataConfig.separator is {self.separator!r}, which needs "
+                "DataConfig.separator and chat_template (CHAT_TEMPLATE) need "
                 "DataConfig.feed='records': SeqIO's tasks add the end-of-sequence token"
+            )
+        if self.chat_template and self.separator != EOS:
+            raise UserError(
+                f"DataConfig.separator is {self.separator!r}, but a chat template separates "
+                "prompts and answers itself. Leave it out, or set CHAT_TEMPLATE = False"
             )
 
     @property
@@ -129,10 +138,11 @@ class DataConfig:
         """
         vocabulary = load_vocabulary(self.vocabulary)
         start = vocabulary.start_ids
+        chat = chat_template(vocabulary) if self.chat_template else None
         if self.batch_layout is ENCODER_DECODER:
             start = tuple(token for token in start if token != vocabulary.pad_id)
-            return Frame(vocabulary, start, (), self.separator)
-        return Frame(vocabulary, start, (vocabulary.eos_id,), self.separator)
+        one_sequence = self.batch_layout is DECODER_ONLY
+        return Frame(vocabulary, start, self.separator, chat, one_sequence)
 
     @property
     def start_id(self) -> int:
@@ -148,6 +158,8 @@ class DataConfig:
             if field.name in ("layout", "loss_on", "separator")
             and getattr(self, field.name) != field.default
         }
+        if self.frame.chat is not None:
+            sequences["chat_template"] = self.frame.chat.fingerprint
         return [
             self.lengths,
             self.batch_size,

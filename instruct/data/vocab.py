@@ -64,7 +64,8 @@ class Vocabulary(Protocol):
         pad_id: an id that is padding only, never text; None if there is none (id 0 is '!' in
             Llama 3 and Qwen). Batches are padded with 0 and say where by segment ids.
         eos_id: ends a target in training.
-        stop_ids: ids that end an answer in decoding, `eos_id` first.
+        stop_ids: ids that end an answer in decoding, `eos_id` first, a chat template's end of turn
+            included.
         unk_id: stands for characters that the vocabulary cannot spell; None if it spells all.
         start_ids: what a decoder-only sequence starts with: (0,) for T5's and our vocabularies
             (SeqIO's shift), the beginning-of-sequence token for Llama and Gemma, () for Qwen.
@@ -101,8 +102,12 @@ def text_ids(vocabulary: Vocabulary, ids: Iterable[int]) -> list[int]:
 class ByteVocabulary:
     """ids 0 pad, 1 EOS, 2 unknown, 3 + b for byte b, then sentinels (never produced by text)."""
 
-    pad_id, eos_id, unk_id = PAD_ID, 1, 2
-    stop_ids, start_ids, chat_template = (1,), (PAD_ID,), None
+    pad_id: int | None = PAD_ID
+    eos_id = 1
+    unk_id: int | None = 2
+    stop_ids: tuple[int, ...] = (1,)
+    start_ids: tuple[int, ...] = (PAD_ID,)
+    chat_template: ChatTemplate | None = None
 
     def __init__(self, extra_ids: int = 0) -> None:
         self.spec = f"bytes#extra_ids={extra_ids}" if extra_ids else "bytes"
@@ -129,7 +134,7 @@ class SentencePieceVocabulary:
             unk 2), whose sequences start with 0.
     """
 
-    chat_template = None
+    chat_template: ChatTemplate | None = None
 
     def __init__(self, spec: str, path: Path, extra_ids: int) -> None:
         model = read_model(spec, path)
@@ -157,14 +162,15 @@ class SentencePieceVocabulary:
         self.path = path
         self.extra_ids = extra_ids
         self.vocab_size = processor.GetPieceSize()
-        self.eos_id = processor.eos_id()
-        self.stop_ids = (self.eos_id,)
-        self.unk_id, self.pad_id = processor.unk_id(), None
-        if processor.pad_id() >= 0:
-            self.pad_id = processor.pad_id()
+        self.eos_id: int = processor.eos_id()
+        self.stop_ids: tuple[int, ...] = (self.eos_id,)
+        self.unk_id: int | None = processor.unk_id()
+        self.pad_id: int | None = processor.pad_id() if processor.pad_id() >= 0 else None
         is_t5 = (self.pad_id, self.eos_id, self.unk_id) == (PAD_ID, 1, 2)
-        self.bos_id = None if is_t5 or processor.bos_id() < 0 else processor.bos_id()
-        self.start_ids = (PAD_ID if self.bos_id is None else self.bos_id,)
+        self.bos_id: int | None = None
+        if processor.bos_id() >= 0 and not is_t5:
+            self.bos_id = processor.bos_id()
+        self.start_ids: tuple[int, ...] = (PAD_ID if self.bos_id is None else self.bos_id,)
         self.fingerprint = hashlib.sha256(serialized).hexdigest()
         self._processor = processor
 
@@ -180,7 +186,7 @@ class SentencePieceVocabulary:
 
     def decode(self, ids: Iterable[int]) -> str:
         kept = text_ids(self, ids)
-        known = [i if i < self.vocab_size else self.unk_id for i in kept]
+        known = [i if i < self.vocab_size else self._processor.unk_id() for i in kept]
         return self._processor.DecodeIds(known)
 
 

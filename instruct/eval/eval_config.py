@@ -76,22 +76,31 @@ class EvalConfig:
 
 
 def trained_data(
-    run: TrainedRun, layout: str, vocabulary: str, lengths: Mapping[str, int], mixture: str = "text"
+    run: TrainedRun,
+    layout: str,
+    vocabulary: str,
+    lengths: Mapping[str, int],
+    chat_template: bool | None = None,
+    mixture: str = "text",
 ) -> DataConfig:
     """Vocabulary, lengths and frame of prompts, as the run trained them.
 
     A checkpoint without a run of ours (another program's, converted or not) continues a prompt as
-    it stands if it is a decoder's; an encoder reads the end-of-sequence token after it.
+    it stands if it is a decoder's, unless `chat_template`; an encoder reads EOS after it.
     """
     recorded = run.config()
-    plain = not (recorded or LAYOUTS[layout].encoder_keys)
+    if chat_template is None:
+        chat_template = recorded.get("data.chat_template", False)
+    plain = not (recorded or LAYOUTS[layout].encoder_keys or chat_template)
+    separator = EOS if chat_template else recorded.get("data.separator", "" if plain else EOS)
     return DataConfig(
         mixture,
         lengths,
         batch_size=1,
         vocabulary=vocabulary,
         layout=layout,
-        separator=recorded.get("data.separator", "" if plain else EOS),
+        separator=separator,
+        chat_template=chat_template,
     )
 
 

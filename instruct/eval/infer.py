@@ -16,7 +16,7 @@ import json
 import os
 import pathlib
 import sys
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Annotated, Any
 
 from rich.console import Console
@@ -75,6 +75,7 @@ def infer(
     mesh: MeshConfig | None = None,
     model: AnyConfig | None = None,
     vocabulary: str | None = None,
+    chat_template: bool | None = None,
     step: int | None = None,
     inputs_length: Annotated[int | None, Range(least=2)] = None,
     max_decode_steps: Annotated[int | None, Range(least=1)] = None,
@@ -95,6 +96,7 @@ def infer(
         mesh: over all devices.
         model: architecture; None: from the run's `run.json`.
         vocabulary: see `instruct.data.vocab`; None: from the run's `run.json`.
+        chat_template: prompts as turns of the vocabulary's chat template; None: as trained.
         step: of the checkpoint; None for the newest.
         inputs_length: longest prompt in tokens, EOS included; longer ones are truncated at the end,
             marked `truncated` and reported. None: as in training, else 512.
@@ -148,7 +150,7 @@ def infer(
         check_embedding_rows(words, network.config.vocab_size)
         length = inputs_length or run.config().get("data.feature_lengths.inputs") or 512
         lengths = {"inputs": length, "targets": 2}
-        data = trained_data(run, network.config.layout, vocabulary, lengths)
+        data = trained_data(run, network.config.layout, vocabulary, lengths, chat_template)
         encoder = PromptEncoder(data.frame, data.example_lengths[0])
         if source is None:
             problem = encoder.describe_truncated([Prompt("--prompt", prompt or "", "")])
@@ -165,8 +167,13 @@ def infer(
         end_ids = words.stop_ids
         if decode is None:
             generation = generation_settings(folder)
-            decode = decode_config(generation)
-            end_ids = end_ids if generation.get("eos_token_id") is None else decode.end_ids
+            one_sequence = not data.batch_layout.encoder_keys
+            decode = decode_config(generation, total_lengths=one_sequence)
+            if one_sequence:
+                _say(*sequence_notes(generation, decode))
+            if generation.get("eos_token_id") is not None:
+                # A base model's settings do not know the end of its chat template's turns.
+                end_ids = decode.end_ids + (end_ids if data.frame.chat is not None else ())
         if step is None and distributed.num_processes() == 1:
             folder, params = load_newest(model_dir, placed, strict=strict, say=_say)
         else:
@@ -188,6 +195,7 @@ def infer(
                 "decode": decode.settings(),
                 "vocabulary": words.fingerprint,
                 "inputs_length": length,
+                **({"chat_template": True} if data.chat_template else {}),
                 "lines_per_range": lines_per_range,
             }
             with source.open("rb") as stream:
@@ -198,6 +206,24 @@ def infer(
         lines = "line was" if len(rejected) == 1 else "lines were"
         _say(f"{len(rejected):,} {lines} no prompt and left out; exit status 1")
     return int(bool(rejected))
+
+
+def sequence_notes(generation: Mapping[str, Any], decode: DecodeConfig) -> list[str]:
+    """How a decoder's generation settings act otherwise than in transformers."""
+    notes = []
+    if "max_length" in generation and "max_new_tokens" not in generation:
+        notes.append(
+            f"note: max_length = {generation['max_length']} of generation_config.json counts the "
+            f"prompt and is left out; answers have at most {decode.max_decode_steps:,} tokens "
+            "(MAX_DECODE_STEPS)."
+        )
+    rules = decode.rules_set().keys() & {"repetition_penalty", "no_repeat_ngram_size"}
+    if rules:
+        notes.append(
+            f"note: {', '.join(sorted(rules))} of generation_config.json see the answer, not the "
+            "prompt."
+        )
+    return notes
 
 
 def _say(*lines: str) -> None:
@@ -220,8 +246,7 @@ class PromptEncoder:
         ids = self.frame.prompt(prompt)
         if len(ids) <= self.inputs_length:
             return ids, len(ids)
-        end = self.frame.separator_ids
-        return [*ids[: self.inputs_length - len(end)], *end], len(ids)
+        return self.frame.cut_prompt(prompt, self.inputs_length), len(ids)
 
     def describe_truncated(self, prompts: Iterable[Prompt]) -> str:
         """Names prompts that are longer than `inputs_length`, and the fix; "" if there are none."""

@@ -51,6 +51,7 @@ def evaluate(
     model: AnyConfig | None = None,
     vocabulary: str | None = None,
     feature_lengths: Mapping[str, int] | None = None,
+    chat_template: bool | None = None,
     decode: DecodeConfig | None = None,
     batching: BatchConfig | None = None,
     mesh: MeshConfig | None = None,
@@ -67,6 +68,7 @@ def evaluate(
         model: architecture; None: as trained.
         vocabulary: see instruct/data/vocab.py; None: as trained.
         feature_lengths: {"inputs": S, "targets": T}; None: as trained.
+        chat_template: prompts as turns of the vocabulary's chat template; None: as trained.
         decode: strategy; None: greedy with the length of the targets. EOS is the vocabulary's. With
             several samples the majority answer counts (instruct/eval/scoring/self_consistency.py).
         batching: rows and shapes; affects speed only.
@@ -91,7 +93,8 @@ def evaluate(
     lengths = feature_lengths or trained.feature_lengths()
     network = make_model(model or trained.model())
     layout = network.config.layout
-    data = trained_data(trained, layout, vocabulary, lengths, mixture=config.suites[0])
+    mixture = config.suites[0]
+    data = trained_data(trained, layout, vocabulary, lengths, chat_template, mixture)
     words = load_vocabulary(vocabulary)
     check_embedding_rows(words, network.config.vocab_size)
     strategy = decode or DecodeConfig(max_decode_steps=lengths["targets"])

@@ -256,20 +256,21 @@ class DecoderOnly:
     ) -> tuple[jax.Array, DecodeCache]:
         """See `Model.decode_step`; the token at position 0 is the prompt's last one."""
         config, part, prompts = self.config, _parts(self.config).layer, cache.prompts
-        assert prompts.lengths is not None and prompts.last is not None
+        lengths, last = prompts.lengths, prompts.last
+        assert lengths is not None and last is not None
         tokens = tokens.reshape(positions.shape[0], -1)
-        tokens = jnp.where(positions[:, None] == 0, prompts.last[:, None], tokens)
+        tokens = jnp.where(positions[:, None] == 0, last[:, None], tokens)
         number = cache.step
         cache, place = decode_cache.next_place(cache, positions, None)
         sequences = 1 if place.line is None else place.line.shape[2]
         x = self._embed(params, tokens.reshape(-1, sequences))
-        turns = jnp.repeat(prompts.lengths - 1 + positions, x.shape[0] // positions.shape[0])
+        turns = jnp.repeat(lengths - 1 + positions, x.shape[0] // positions.shape[0])
 
         def mask(window: int | None) -> tuple[CachePlace, jax.Array]:
             if window is None:
                 return place, prompts.mask
             width = min(prompts.mask.shape[-1], window)
-            local = masks.prompt_window_mask(prompts.lengths, positions, width, window)
+            local = masks.prompt_window_mask(lengths, positions, width, window)
             return decode_cache.local_place(place, number, window), local
 
         def layer(_kind: str, turn: Rotation | None, visible: tuple[CachePlace, jax.Array]) -> Any:

@@ -78,6 +78,14 @@ class PairConfig(ComputeConfig):
             return window, window
         return (window - 1) // 2, window // 2
 
+    def describe(self) -> str:
+        """Sizes and kind in one line."""
+        return (
+            f"encoder ({self.encoder.describe_stack()}) and decoder "
+            f"({self.decoder.describe_stack()}), {self.cross} cross-attention, vocabulary "
+            f"{self.vocab_size}, {'tied' if self.tied_output else 'untied'} output"
+        )
+
     def num_params(self) -> int:
         """Number of parameters."""
         encoder, decoder = self.encoder, self.decoder

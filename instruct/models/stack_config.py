@@ -146,6 +146,15 @@ class StackConfig:
         """`layer_pattern` without layers beyond the stack: the period of the loop over layers."""
         return self.layer_pattern[: self.num_layers]
 
+    def describe_stack(self) -> str:
+        """Sizes of the stack in one line."""
+        windows = f", window {self.window} in {'/'.join(self.pattern)}" if self.window else ""
+        return (
+            f"{self.num_layers} layers, d_model {self.d_model}, {self.num_heads} heads x "
+            f"{self.head_dim} ({self.num_kv_heads} of keys and values), d_ff {self.d_ff}, "
+            f"{self.activations}{windows}"
+        )
+
     @property
     def norm_params(self) -> int:
         """Parameters of one norm of width D."""

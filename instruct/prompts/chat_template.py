@@ -72,15 +72,15 @@ class ChatTemplate:
     Attributes:
         source: Jinja.
         tokens: (name, text) of the tokenizer's named tokens, such as ("bos_token", "<s>").
-        start: text of what starts every sequence. `prompt`, `example` and `dialog` leave it out,
-            because the layout of the batch writes it.
+        start: text of what starts every sequence; `prompt` and `dialog` leave it out, because the
+            layout of the batch writes it.
         place: where the template is from, for messages.
     """
 
     source: str
     tokens: tuple[tuple[str, str], ...] = ()
     start: str = ""
-    place: str = "the chat template"
+    place: str = "this run"
 
     @property
     def fingerprint(self) -> str:
@@ -102,17 +102,23 @@ class ChatTemplate:
         """
         return _MARKS.sub("", self._marked(messages, add_generation_prompt, **variables))
 
+    @functools.cached_property
+    def end_of_turn(self) -> str:
+        """What the template writes after an answer, without blanks; "" if nothing."""
+        text, contents = self._contents(_PROBE)
+        _, blocks = _without(self._marked(_PROBE, enable_thinking=False), _BLOCK)
+        last = blocks[-1][1] if blocks else len(text)
+        return text[contents[-1][1] : last].rstrip() if contents else ""
+
     def prompt(self, inputs: str) -> str:
         """The text of a user's turn, up to where the assistant's answer begins."""
         messages = [{"role": "user", "content": inputs}]
         return self._cut(self.render(messages, True, enable_thinking=False))
 
-    def example(self, inputs: str, targets: str) -> tuple[str, str]:
-        """(prompt, answer with its end of turn) of a task's example."""
-        messages = [{"role": "user", "content": inputs}, {"role": "assistant", "content": targets}]
-        text, spans = self.dialog(messages)
-        (first, last), *_ = spans
-        return text[:first], text[first:last]
+    def answer(self, targets: str) -> str:
+        """The text of the assistant's answer, with its end of turn."""
+        text, spans = self.dialog([_PROBE[0], {"role": "assistant", "content": targets}])
+        return text[slice(*spans[0])]
 
     def dialog(self, messages: Sequence[Message]) -> tuple[str, list[tuple[int, int]]]:
         """(text, [first, last) characters of everything that the assistant writes).
@@ -125,7 +131,7 @@ class ChatTemplate:
         """
         turns = [n for n, message in enumerate(messages) if message["role"] == "assistant"]
         if not turns:
-            raise UserError(f"{self.place}: no message is the assistant's, so there is no answer.")
+            raise UserError("no message is the assistant's, so there is no answer to train on.")
         marked = self._marked(messages, enable_thinking=False)
         text, spans = _without(marked, _BLOCK)
         if not spans:
@@ -141,9 +147,7 @@ class ChatTemplate:
     ) -> list[tuple[int, int]]:
         """Spans of a template without {% generation %} blocks."""
         around, contents = self._contents(messages)
-        probe, probe_contents = self._contents(_PROBE)
-        # A line break after the end of turn is the next turn's.
-        ending = probe[probe_contents[0][1] :].rstrip() if probe_contents else ""
+        ending = self.end_of_turn
         spans = []
         if around == text and len(contents) == len(turns):
             for turn, (first, last) in zip(turns, contents):
@@ -159,8 +163,8 @@ class ChatTemplate:
                         break
         if len(spans) != len(turns):
             raise UserError(
-                f"{self.place}: what the assistant writes is not found in the rendered text, "
-                "because the chat template changes it. Write {% generation %} and "
+                f"the chat template of {self.place} changes the assistant's contents, so that "
+                "they are not found in the rendered text. Write {% generation %} and "
                 "{% endgeneration %} around the assistant's turns in the template."
             )
         return spans
@@ -207,7 +211,7 @@ class ChatTemplate:
         except Exception as error:  # whatever a template computes
             reason = f"fails ({type(error).__name__}: {error})"
         raise UserError(
-            f"{self.place}: the chat template {reason}. Correct it or the messages, or train and "
+            f"the chat template of {self.place} {reason}. Correct it or the messages, or train and "
             "evaluate without it (CHAT_TEMPLATE = False)."
         )
 

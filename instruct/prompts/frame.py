@@ -1,12 +1,15 @@
 """`Frame`: what surrounds a prompt and its answer in the token sequences that a model reads.
 
-plain   start + tokens of the prompt + separator           tokens of the answer + EOS
-chat    tokens of the template around one user message     tokens of the answer + end of turn
+plain            start + prompt + separator              answer + EOS
+chat template    start + a user's turn, up to the        answer + end of turn, + EOS where that is
+                 beginning of the assistant's            not a token that ends an answer
 """
 
 import dataclasses
 from collections.abc import Sequence
 from typing import Protocol
+
+from instruct.prompts.chat_template import ChatTemplate, Message
 
 EOS = "eos"  # value of `Frame.separator`
 
@@ -17,6 +20,9 @@ class Tokenizer(Protocol):
     @property
     def eos_id(self) -> int: ...
 
+    @property
+    def stop_ids(self) -> tuple[int, ...]: ...
+
     def encode(self, text: str, /) -> list[int]: ...
 
     def decode(self, ids: Sequence[int], /) -> str: ...
@@ -24,42 +30,92 @@ class Tokenizer(Protocol):
 
 @dataclasses.dataclass(frozen=True)
 class Frame:
-    """A plain frame.
+    """The frame of a run's sequences.
 
     Attributes:
         start_ids: before every prompt.
-        empty_ids: the prompt where it would have no token; () for encoders.
         separator: after every prompt: "eos" for the end-of-sequence token, as T5 and Flan-PaLM
             (arXiv 2210.11416, section 2.2), else a text such as "\\n\\n" or "".
+        chat: writes prompts and answers instead of separator and EOS.
+        one_sequence: whether a prompt and its answer are one sequence (`decoder_only`), in which a
+            prompt without a token is EOS.
     """
 
     tokenizer: Tokenizer
     start_ids: tuple[int, ...] = ()
-    empty_ids: tuple[int, ...] = ()
     separator: str = EOS
+    chat: ChatTemplate | None = None
+    one_sequence: bool = False
 
     def prompt(self, text: str) -> list[int]:
         """Tokens of a whole prompt."""
-        if self.separator == EOS:
-            return self.started([*self.tokenizer.encode(text), self.tokenizer.eos_id])
-        return self.started(self.tokenizer.encode(text + self.separator))
-
-    def started(self, ids: Sequence[int]) -> list[int]:
-        """The tokens after `start_ids`; `empty_ids` if there are none."""
-        return [*self.start_ids, *ids] or list(self.empty_ids)
-
-    def continued(self, ids: Sequence[int]) -> list[int]:
-        """Tokens before the rest of a text: EOS ends an encoder's, nothing a decoder's."""
-        return self.started(ids if self.empty_ids else [*ids, self.tokenizer.eos_id])
-
-    @property
-    def separator_ids(self) -> list[int]:
-        """What follows a prompt that was cut."""
-        if self.separator == EOS:
-            return [self.tokenizer.eos_id]
-        return list(self.tokenizer.encode(self.separator))
+        if self.chat is not None:
+            return self.started(self.tokenizer.encode(self.chat.prompt(text)))
+        return self.started(self._separated(text))
 
     def answer(self, text: str) -> list[int]:
         """Tokens of a whole answer; [] if the text has none."""
         ids = list(self.tokenizer.encode(text))
+        if ids and self.chat is not None:
+            return self._ended(self.tokenizer.encode(self.chat.answer(text)))
         return [*ids, self.tokenizer.eos_id] if ids else ids
+
+    def turns(self, messages: Sequence[Message]) -> list[tuple[list[int], list[int]]]:
+        """Tokens (before, of) every assistant turn of a conversation."""
+        if self.chat is None:
+            turns = [(self._separated(a), self.answer(b)) for a, b in plain_turns(messages)]
+        else:
+            encode = self.tokenizer.encode
+            text, spans = self.chat.dialog(messages)
+            starts = [0, *(last for _, last in spans)]
+            turns = [
+                (list(encode(text[start:first])), self._ended(encode(text[first:last])))
+                for start, (first, last) in zip(starts, spans)
+            ]
+        return [(self.started(turns[0][0]), turns[0][1]), *turns[1:]]
+
+    def started(self, ids: Sequence[int]) -> list[int]:
+        """The tokens after `start_ids`."""
+        lone = [self.tokenizer.eos_id] if self.one_sequence else []
+        return [*self.start_ids, *ids] or lone
+
+    def continued(self, ids: Sequence[int]) -> list[int]:
+        """Tokens before the rest of a text: EOS ends an encoder's, nothing a decoder's."""
+        return self.started(ids if self.one_sequence else [*ids, self.tokenizer.eos_id])
+
+    def cut_prompt(self, text: str, length: int) -> list[int]:
+        """Tokens of a prompt without its end, at most `length`; what follows a prompt stays."""
+        ids = self.prompt(text)
+        if self.chat is None:
+            end = self._separated("")
+            return [*ids[: length - len(end)], *end]
+        while len(ids) > length and text:
+            text = text[: length - len(ids)]
+            ids = self.prompt(text)
+        return ids[:length]
+
+    def _ended(self, ids: Sequence[int]) -> list[int]:
+        """An answer of a chat template, with EOS unless its end of turn is a token that ends it."""
+        return [*ids] if ids[-1] in self.tokenizer.stop_ids else [*ids, self.tokenizer.eos_id]
+
+    def _separated(self, text: str) -> list[int]:
+        if self.separator == EOS:
+            return [*self.tokenizer.encode(text), self.tokenizer.eos_id]
+        return list(self.tokenizer.encode(text + self.separator))
+
+
+def plain_turns(messages: Sequence[Message]) -> list[tuple[str, str]]:
+    """(text before, content) of every assistant turn, without a chat template.
+
+    >>> plain_turns([{"role": "user", "content": "Hi"}, {"role": "assistant", "content": "Yes?"}])
+    [('User: Hi\\nAssistant:', 'Yes?')]
+    """
+    turns, before = [], ""
+    for message in messages:
+        content = message["content"].strip()
+        if message["role"] == "assistant":
+            turns.append((f"{before}Assistant:", content))
+            before = "\n"
+        else:
+            before += f"{message['role'].capitalize()}: {content}\n"
+    return turns

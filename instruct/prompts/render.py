@@ -35,6 +35,7 @@ class Rendered:
         markers: of the options; () if the style has none.
         answer_index: position of the correct answer in `options`, -1 without options.
         exemplar_ids: of the exemplars shown, in order.
+        target_weights: loss weight (0 or 1) of each of `target_ids`; None for 1.
     """
 
     inputs: str
@@ -49,6 +50,7 @@ class Rendered:
     markers: tuple[str, ...] = ()
     answer_index: int = -1
     exemplar_ids: tuple[str, ...] = ()
+    target_weights: list[int] | None = None
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

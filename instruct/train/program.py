@@ -62,6 +62,11 @@ def check_layout(model: AnyConfig, data: DataConfig) -> None:
             f"the layout {model.layout!r}. Set config.DataConfig.layout = {model.layout!r}, as the "
             "files of gin/models do beside the model."
         )
+    if data.loss_on == "all" and getattr(model, "prefix_lm", False):
+        raise UserError(
+            "DataConfig.loss_on is 'all', but a prefix-LM's prompt sees its own next tokens, so it "
+            "cannot be trained on them. Use 'targets', or DecoderConfig.prefix_lm = False"
+        )
 
 
 def lower_train_step(

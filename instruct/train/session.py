@@ -74,6 +74,7 @@ def check_same_run(model_dir: pathlib.Path, config: Mapping[str, Any]) -> None:
     absent = "(not set)"
     # Earlier versions had T5's sequences only, and each process read what a lane reads now.
     sequences = {"layout": "encoder_decoder", "loss_on": "targets", "separator": "eos"}
+    sequences["chat_template"] = False
     absent_then = {f"data.{name}": value for name, value in sequences.items()}
     absent_then["data.lanes"] = info.get("num_processes", 1)
     earlier = absent_then | dict(earlier)

@@ -6,6 +6,10 @@ import time
 import pytest
 
 from instruct.cli import arguments, check
+from instruct.data import registry
+from tests.data.feed.test_task_report import BracesSource
+from tests.data.tokenizer_folders import write_t5_model
+from tests.data.toy import toy_spec
 
 
 def shown(capsys, *flags):
@@ -49,6 +53,19 @@ def test_a_prepared_mixture_shows_its_first_row(capsys):
     capsys.readouterr()
     out = shown(capsys, *recipe, "--rows=1")
     assert "warning" not in out and "segment 1" in out and "targets:" in out
+
+
+@pytest.mark.slow
+def test_what_the_vocabulary_cannot_spell_is_a_warning(capsys, tmp_path):
+    task = registry.add_task(toy_spec(BracesSource("abc"))).name
+    assert arguments.main(["prepare", f"--mixture={task}", "--workers=1"]) == 0
+    capsys.readouterr()
+    recipe = ["--gin_file=gin/recipes/gym_demo.gin", "--gin.MODEL_DIR=/not/made"]
+    recipe += [f"--gin.MIXTURE_OR_TASK_NAME={task}"]
+    out = shown(capsys, *recipe, f"--gin.VOCABULARY={write_t5_model(tmp_path)}")
+    assert f"{task}: " in out and "in 100.0% of the targets" in out
+    assert "cannot spell 100.0% of the targets: no model can write them" in " ".join(out.split())
+    assert "the vocabulary spells all characters" in shown(capsys, *recipe)
 
 
 @pytest.mark.slow

@@ -10,6 +10,7 @@ import tensorflow as tf
 from instruct.cli import arguments, show
 from instruct.data import registry
 from instruct.errors import UserError
+from tests.data.tokenizer_folders import write_t5_model
 from tests.data.toy import ToySource, fresh_name, toy_spec
 from tests.workspaces import workspace
 
@@ -90,6 +91,27 @@ def test_prompts_of_a_task(capsys):
     # All modes, and those with worked examples show them.
     modes = {example["mode"] for example in as_json(capsys, "--task=gym.chain_sum")["examples"]}
     assert {"zs_noopt", "fs_noopt"} <= modes
+
+
+def test_what_a_vocabulary_cannot_spell(capsys, tmp_path):
+    t5 = write_t5_model(tmp_path)
+    spec = registry.add_task(toy_spec(ToySource("{abc}")))
+    flag = f"--vocabulary={t5}"
+    found = as_json(capsys, f"--task={spec.name}", flag)
+    assert found["vocabulary"] == t5 and 0 < found["spelling"]["characters"] < 1
+    assert set("{}") <= set(found["spelling"]["lost"])
+    assert "of the characters, in 0.0% of the targets, are not in" in output(
+        capsys, f"--task={spec.name}", flag
+    )
+    with pytest.raises(UserError, match="no store of split"):
+        output(capsys, f"--mixture={spec.name}", flag)
+    assert arguments.main(["prepare", f"--mixture={spec.name}", "--workers=1"]) == 0
+    capsys.readouterr()
+    assert f"{spec.name}: " in output(capsys, f"--mixture={spec.name}", flag)
+    assert spec.name in as_json(capsys, f"--mixture={spec.name}", flag)["spelling"]
+    assert "spelling" not in as_json(capsys, f"--mixture={spec.name}")
+    with pytest.raises(UserError, match="--vocabulary is for --task or --mixture"):
+        output(capsys, flag)
 
 
 def test_modes_outside_the_mixture_are_shown_too(capsys):

@@ -7,6 +7,7 @@ import pytest
 from instruct.data import config
 from instruct.data.vocab import ByteVocabulary, load_vocabulary
 from instruct.errors import UserError
+from instruct.prompts.chat_template import ChatTemplate
 from tests.data.toy import toy_config
 
 
@@ -25,7 +26,9 @@ from tests.data.toy import toy_config
         ({"layout": "decoder"}, "Did you mean 'decoder_only'"),
         ({"loss_on": "inputs", "layout": "decoder_only"}, "Allowed: all, targets"),
         ({"loss_on": "all"}, "DataConfig.layout='decoder_only'"),
-        ({"separator": "", "feed": "seqio"}, "needs DataConfig.feed='records'"),
+        ({"separator": "", "feed": "seqio"}, "need DataConfig.feed='records'"),
+        ({"chat_template": True, "feed": "seqio"}, "need DataConfig.feed='records'"),
+        ({"chat_template": True, "separator": ""}, "set CHAT_TEMPLATE = False"),
     ],
 )
 def test_wrong_settings_are_one_clear_message(changes, part):
@@ -71,3 +74,17 @@ def test_what_starts_a_sequence_is_the_vocabularys(monkeypatch, start_ids, encod
     assert one.frame.prompt("a") == [*decoder, 100, 13]
     assert dataclasses.replace(one, separator="").frame.prompt("") == empty
     assert pair.start_id == (start_ids or (0,))[0]
+
+
+def test_a_chat_template_is_part_of_the_identity(monkeypatch):
+    template = toy_config("any", layout="decoder_only", chat_template=True)
+    with pytest.raises(UserError, match="no chat template"):
+        template.identity()
+    vocabulary = ByteVocabulary()
+    monkeypatch.setattr(config, "load_vocabulary", lambda spec: vocabulary)
+    identities = []
+    for source in ("{{ messages[0].content }}", "> {{ messages[0].content }}"):
+        vocabulary.chat_template = ChatTemplate(source)
+        identities.append(template.identity())
+    assert identities[0] != identities[1] != dataclasses.replace(template, chat_template=False)
+    assert template.frame.prompt("a") == [0, *vocabulary.encode("> a")]

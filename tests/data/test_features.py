@@ -20,12 +20,12 @@ def test_shift_right_worked_example():
 
 def test_decoder_features_complete_the_batch():
     rows = decoder_features(placed())
-    assert tuple(rows) == batch.KEYS
-    batch.check_batch(rows)
+    assert tuple(rows) == batch.ENCODER_DECODER.keys
+    batch.ENCODER_DECODER.check(rows)
     assert {key: value[0].tolist() for key, value in rows.items()} == ROW
 
 
 def test_padding_rows_weigh_nothing():
     rows = pad_rows(decoder_features(placed()), 3)
-    batch.check_batch(rows)
+    batch.ENCODER_DECODER.check(rows)
     assert rows[batch.DECODER_LOSS_WEIGHTS].sum(axis=1).tolist() == [5, 0, 0]

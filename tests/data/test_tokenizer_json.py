@@ -14,6 +14,7 @@ import pytest
 from instruct.data.seqio.bridge import from_seqio, seqio_vocabulary
 from instruct.data.vocab import chat_template, load_vocabulary
 from instruct.errors import UserError
+from instruct.prompts.frame import Frame
 from tests.data.tokenizer_folders import KINDS, LINES, write_folder
 from tests.prompts.test_chat_template import FORMS, TALK
 
@@ -129,6 +130,28 @@ def test_tokens_of_tokenizer_config_are_added_and_counted(folders, tmp_path):
     assert ours.fingerprint != plain.fingerprint and ours.stop_ids == (ours.eos_id,)
 
 
+def test_tokens_that_stand_for_images_are_not_text(folders, tmp_path):
+    """Gemma 3's <image_soft_token> has the id after the last row of the 1B model's embedding."""
+    folder = shutil.copytree(folders["gemma"], tmp_path / "gemma3")
+    plain = load_vocabulary(str(folders["gemma"]))
+    content = json.loads((folder / "tokenizer.json").read_text())
+    entry = content["added_tokens"][0] | {"id": plain.vocab_size, "content": "<image_soft_token>"}
+    content["added_tokens"].append(entry)
+    (folder / "tokenizer.json").write_text(json.dumps(content))
+    settings = json.loads((folder / "tokenizer_config.json").read_text())
+    assert load_vocabulary(str(folder)).vocab_size == plain.vocab_size + 1
+    settings["extra_special_tokens"] = {"image_token": "<image_soft_token>"}
+    fields = ("content", "special", "normalized", "lstrip", "rstrip", "single_word")
+    settings["added_tokens_decoder"] = {
+        str(token["id"]): {name: token[name] for name in fields}
+        for token in content["added_tokens"]
+    }
+    (folder / "tokenizer_config.json").write_text(json.dumps(settings))
+    words = load_vocabulary(str(shutil.copytree(folder, tmp_path / "named")))
+    assert words.vocab_size == plain.vocab_size
+    assert words.decode(words.encode("a<image_soft_token>")) == "a<image_soft_token>"
+
+
 def test_seqio_gets_the_same_ids(folders):
     ours, theirs = load_vocabulary(str(folders["gemma"])), seqio_vocabulary(str(folders["gemma"]))
     assert from_seqio(theirs) == ours.spec and theirs.vocab_size == ours.vocab_size
@@ -193,6 +216,34 @@ def test_chat_template_of_a_folder(folders, tmp_path, kind, form, place):
     # What starts a sequence is in their text, and in ours the layout's.
     ids = theirs.apply_chat_template(list(TALK), return_dict=False)
     assert [*ours.start_ids, *ours.encode(chat.dialog(TALK)[0])] == ids
-    prompt, answer = chat.example("Hi", "Hello.")
+    prompt, answer = chat.prompt("Hi"), chat.answer("Hello.")
     assert ours.encode(answer)[-1] == ours.eos_id and ours.decode(ours.encode(answer)) == "Hello."
     assert not set(ours.start_ids) & set(ours.encode(prompt))
+
+
+def test_the_end_of_a_turn_ends_an_answer(folders, tmp_path):
+    """Base models of Qwen have the chat template and another end of sequence."""
+    folder = shutil.copytree(folders["qwen"], tmp_path / "base")
+    settings = json.loads((folder / "tokenizer_config.json").read_text())
+    (folder / "tokenizer_config.json").write_text(
+        json.dumps(settings | {"eos_token": "<|endoftext|>"})
+    )
+    (folder / "generation_config.json").write_text("{}")
+    plain = load_vocabulary(str(folder))
+    assert plain.stop_ids == (plain.eos_id,)
+    (folder / "chat_template.jinja").write_text(FORMS["chatml"])
+    chat = load_vocabulary(str(shutil.copytree(folder, tmp_path / "chat")))
+    assert chat.stop_ids == (plain.eos_id, *chat.encode("<|im_end|>"))
+    frame = Frame(chat, chat.start_ids, chat=chat_template(chat))
+    assert frame.answer("yes") == chat.encode("yes<|im_end|>")
+    # An end of turn that is no token, and a template that cannot be read.
+    (folder / "chat_template.jinja").write_text(FORMS["llama3"])
+    other = load_vocabulary(str(shutil.copytree(folder, tmp_path / "other")))
+    assert other.stop_ids == plain.stop_ids
+    frame = Frame(other, chat=chat_template(other))
+    assert frame.answer("yes") == [*other.encode("yes<|eot_id|>"), other.eos_id]
+    (folder / "chat_template.jinja").write_text("{% for")
+    broken = load_vocabulary(str(shutil.copytree(folder, tmp_path / "broken")))
+    assert broken.stop_ids == plain.stop_ids
+    with pytest.raises(UserError, match="is not valid Jinja"):
+        chat_template(broken).prompt("Hi")

@@ -11,6 +11,7 @@ import json
 import pathlib
 from collections.abc import Iterable
 
+import sentencepiece
 from tokenizers import (
     AddedToken,
     Regex,
@@ -153,3 +154,19 @@ def _byte_fallback(kind: str, lines: Iterable[str], size: int) -> Tokenizer:
         )
     tokenizer.pre_tokenizer = pre_tokenizer
     return tokenizer
+
+
+def write_t5_model(folder: pathlib.Path) -> str:
+    """A SentencePiece model like T5's: NFKC, blanks collapsed, no piece for "{" or Chinese."""
+    words = [f"Question {i}: how many is {i * 7}, and 1/2? [abc] + = Answer" for i in range(200)]
+    sentencepiece.SentencePieceTrainer.train(
+        sentence_iterator=iter(words),
+        model_prefix=str(folder / "t5"),
+        vocab_size=90,
+        pad_id=0,
+        eos_id=1,
+        unk_id=2,
+        bos_id=-1,
+        minloglevel=2,
+    )
+    return str(folder / "t5.model")

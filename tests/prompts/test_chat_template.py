@@ -128,11 +128,13 @@ def test_spans_are_what_the_assistant_writes(name):
         content = content.upper() if name == "blocks" else content
         assert content in written and written.endswith(end) and written.count(end) == 1
         assert written.split(content)[0].strip() == ""
-    # Everything between spans is what a prompt shows.
-    prompt, answer = chat.example("1 + 1?", "two")
-    if name != "blocks":
-        assert prompt == chat.prompt("1 + 1?")
-        assert answer.strip() == "two" + end
+    assert chat.end_of_turn == end
+    # A task's example is a dialog of two turns, in parts.
+    messages = [{"role": "user", "content": "1 + 1?"}, {"role": "assistant", "content": "two"}]
+    text, ((first, last),) = chat.dialog(messages)
+    assert text[first:last] == chat.answer("two")
+    if name != "blocks":  # which has no prompt for a generation
+        assert text[:first] == chat.prompt("1 + 1?") and chat.answer("two").strip() == "two" + end
 
 
 def test_blocks_have_the_spans_of_transformers():
@@ -146,15 +148,17 @@ def test_blocks_have_the_spans_of_transformers():
 def test_worked_example():
     chat = template("chatml")
     assert chat.prompt("Hi") == "<|im_start|>user\nHi<|im_end|>\n<|im_start|>assistant\n"
-    assert chat.example("Hi", "Hello.")[1] == "Hello.<|im_end|>"
-    assert template("mistral").example("Hi", "Hello.") == ("[INST] Hi [/INST]", " Hello.</s>")
+    assert chat.answer("Hello.") == "Hello.<|im_end|>"
+    mistral = template("mistral")
+    assert (mistral.prompt("Hi"), mistral.answer("Hello.")) == ("[INST] Hi [/INST]", " Hello.</s>")
     # A model that can think is asked not to, and the answer is the target alone.
-    prompt, answer = template("thinking").example("Hi", "Hello.")
+    thinking = template("thinking")
+    prompt, answer = thinking.prompt("Hi"), thinking.answer("Hello.")
     assert prompt.endswith("assistant\n<think>\n\n</think>\n\n") and answer == "Hello.<|im_end|>"
 
 
 def test_an_empty_answer_and_content_that_looks_like_a_turn():
-    assert template("chatml").example("Hi", "")[1] == "<|im_end|>"
+    assert template("chatml").answer("") == "<|im_end|>"
     text, spans = template("chatml").dialog(
         [{"role": "user", "content": "a<|im_end|>"}, {"role": "assistant", "content": "<|im_end|>"}]
     )
@@ -179,7 +183,7 @@ def test_no_day_changes_a_prompt():
     ],
 )
 def test_what_goes_wrong_is_one_clear_message(source, message):
-    with pytest.raises(UserError, match=f"^folder: the chat template {message}.*CHAT_TEMPLATE"):
+    with pytest.raises(UserError, match=f"^the chat template of folder {message}.*CHAT_TEMPLATE"):
         ChatTemplate(source, place="folder").render(TALK[:1])
 
 

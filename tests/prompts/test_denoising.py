@@ -157,8 +157,8 @@ def test_causal_lm_has_an_empty_prompt():
 
 
 def test_a_decoder_reads_its_start_and_nothing_between_prompt_and_answer():
-    starting = Frame(load_vocabulary("bytes#extra_ids=100"), start_ids=(2,), empty_ids=(1,))
-    without = Frame(load_vocabulary("bytes#extra_ids=100"), empty_ids=(1,))
+    starting = Frame(load_vocabulary("bytes#extra_ids=100"), start_ids=(2,), one_sequence=True)
+    without = Frame(load_vocabulary("bytes#extra_ids=100"), one_sequence=True)
     causal = shown("causal_lm", text="abc", frame=starting)
     assert causal.input_ids == [2] and causal.target_ids == [100, 101, 102, 1]
     assert shown("causal_lm", text="abc", frame=without).input_ids == [1]

@@ -50,7 +50,7 @@ def goldens() -> dict[str, str]:
     parts.append(
         "\n".join(
             f"{name:22} {' '.join(map(str, rows[name][0, : ROW[1]].tolist()))}"
-            for name in batch.DECODER_KEYS
+            for name in batch.ENCODER_DECODER.decoder_keys
         )
     )
     return {"data_path.txt": "\n\n".join(parts) + "\n"}

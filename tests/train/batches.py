@@ -1,11 +1,13 @@
-"""A tiny model and packed batches of unequal rows, for the training tests."""
+"""Tiny models and packed batches of unequal rows, for the training tests."""
 
 from typing import Any
 
 import numpy as np
 
-from instruct.batch import check_batch
+from instruct.batch import DECODER_ONLY, ENCODER_DECODER
+from instruct.data.feed.packing import pack
 from instruct.models.config import ModelConfig
+from instruct.models.decoder_config import DecoderConfig
 
 
 def tiny_config(**changes: Any) -> ModelConfig:
@@ -20,6 +22,24 @@ def tiny_config(**changes: Any) -> ModelConfig:
         "num_decoder_layers": 2,
     }
     return ModelConfig(**(sizes | changes))
+
+
+def tiny_decoder(**changes: Any) -> DecoderConfig:
+    """A prefix-LM of the same size, with grouped heads, a local and a global layer, and a cap."""
+    fields = {
+        "vocab_size": 64,
+        "d_model": 16,
+        "num_layers": 2,
+        "num_heads": 8,
+        "num_kv_heads": 4,
+        "head_dim": 4,
+        "d_ff": 32,
+        "window": 5,
+        "layer_pattern": ("local", "global"),
+        "final_cap": 5.0,
+        "prefix_lm": True,
+    }
+    return DecoderConfig(**(fields | changes))
 
 
 def packed_batch(
@@ -49,5 +69,26 @@ def packed_batch(
             batch["decoder_positions"][row, span] = np.arange(len(target))
             batch["decoder_task_ids"][row, span] = 1 + (row + segment) % 3
             source_at, target_at = source_at + len(source), target_at + len(target)
-    check_batch(batch)
+    ENCODER_DECODER.check(batch)
+    return batch
+
+
+def packed_sequences(seed: int, rows: int = 8) -> dict[str, np.ndarray]:
+    """The examples of `packed_batch` as sequences: each row's two in one row of 12 + 10 tokens."""
+    batch, packed = packed_batch(seed, rows), []
+    sides = [("encoder_segment_ids", "encoder_input_tokens")]
+    sides += [
+        ("decoder_segment_ids", name) for name in ("decoder_target_tokens", "decoder_task_ids")
+    ]
+    for row in range(rows):
+        sources, targets, tasks = (
+            [batch[name][row, batch[ids][row] == segment].tolist() for segment in (1, 2)]
+            for ids, name in sides
+        )
+        starts = [[0, *source] for source in sources]
+        task_ids = [task[0] for task in tasks]
+        packed.append(pack(starts, targets, task_ids, 12, 10, layout=DECODER_ONLY).rows)
+    batch = {key: np.concatenate([part[key] for part in packed]) for key in DECODER_ONLY.keys}
+    DECODER_ONLY.check(batch)
+    assert batch["decoder_segment_ids"].shape[0] == rows
     return batch

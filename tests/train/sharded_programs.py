@@ -16,7 +16,7 @@ import jax
 import jax.numpy as jnp
 
 from instruct import mesh as meshes
-from instruct.batch import batch_shapes
+from instruct.batch import ENCODER_DECODER
 from instruct.models.encoder_decoder import EncoderDecoder
 from instruct.train.loss import LossConfig, make_loss_fn
 from instruct.train.optimizer import OptimizerConfig, make_optimizer
@@ -43,7 +43,7 @@ def compile_step(mesh: Any) -> Any:
     rows = meshes.batch_sharding(mesh)
     batch = {
         name: jax.ShapeDtypeStruct(shape, jnp.int32, sharding=rows)
-        for name, shape in batch_shapes(ROWS, INPUTS, TARGETS).items()
+        for name, shape in ENCODER_DECODER.shapes(ROWS, INPUTS, TARGETS).items()
     }
     # More than one chunk, so that a kernel gathered in each would be seen.
     loss = LossConfig(chunk_logits=SIZES["vocab_size"] * ROWS * TARGETS // 16)

@@ -3,7 +3,8 @@
 As a program it trains on real stores, for tests that kill a process:
 
     python -m tests.train.stand_in MODEL_DIR TRAIN_STEPS [--hang-in-save STEP] [--slow SECS]
-        [--mesh data=2,fsdp=2] [--lanes N] [--process COORDINATOR NUM_PROCESSES PROCESS_ID]
+        [--mesh data=2,fsdp=2] [--lanes N] [--layout decoder_only]
+        [--process COORDINATOR NUM_PROCESSES PROCESS_ID]
 """
 
 import argparse
@@ -27,12 +28,17 @@ from instruct.train import loop
 from instruct.train.inputs import Inputs
 from instruct.train.optimizer import OptimizerConfig
 from tests.data.toy import ToySource, toy_config, toy_spec
-from tests.train.batches import packed_batch, tiny_config
+from tests.train.batches import packed_batch, tiny_config, tiny_decoder
 from tests.workspaces import workspace
 
 LEAVES = ("toy.copy.zs_noopt", "toy.sort.zs_noopt", "bench.add.zs_noopt")
 DATA = DataConfig("toy", {"inputs": 12, "targets": 10}, batch_size=8, vocabulary="bytes")
 ONE_LAYER = {"num_encoder_layers": 1, "num_decoder_layers": 1}
+# The models of the program, by the layout of their batches.
+MODELS = {
+    "encoder_decoder": tiny_config(dropout_rate=0.1, vocab_size=384, **ONE_LAYER),
+    "decoder_only": tiny_decoder(dropout_rate=0.1, vocab_size=384),
+}
 
 
 class ToyLeaf(NamedTuple):
@@ -161,6 +167,7 @@ def main() -> None:
     parser.add_argument("--slow", type=float, default=0.0)
     parser.add_argument("--mesh", default="data=-1")
     parser.add_argument("--lanes", type=int, default=1)
+    parser.add_argument("--layout", default="encoder_decoder")
     parser.add_argument("--process", nargs=3)
     flags = parser.parse_args()
     if flags.process:
@@ -174,13 +181,12 @@ def main() -> None:
     if flags.slow:
         fetch = TrainFeed.__next__
         TrainFeed.__next__ = lambda feed: (time.sleep(flags.slow), fetch(feed))[1]
-    model = tiny_config(dropout_rate=0.1, vocab_size=384, **ONE_LAYER)
     loop.train(
         **arguments(
             flags.model_dir,
             flags.train_steps,
-            model=model,
-            data=toy_config("toy", lanes=flags.lanes),
+            model=MODELS[flags.layout],
+            data=toy_config("toy", lanes=flags.lanes, layout=flags.layout),
             mesh=parse_mesh(flags.mesh),
             checkpoint=checkpoint.CheckpointConfig(save_every_steps=3),
             log_every_steps=2,

@@ -5,7 +5,7 @@ import io
 import pytest
 from rich.console import Console
 
-from instruct.batch import check_batch
+from instruct.batch import ENCODER_DECODER
 from instruct.data import registry
 from instruct.errors import UserError
 from instruct.train.inputs import gather_states, open_inputs, task_groups
@@ -31,11 +31,11 @@ def quiet():
 def test_opens_what_a_name_stands_for(mixture):
     inputs = open_inputs(toy_config(mixture), 384, 8, quiet(), workspace())
     batch, info = next(inputs.feed)
-    check_batch(batch)
+    ENCODER_DECODER.check(batch)
     assert info.num_examples >= 4 and set(info.task_counts) <= {lf.name for lf in inputs.leaves}
     assert inputs.eval_batches and task_groups(inputs.leaves) == (["x", "y"], [0, 1])
     for held in inputs.eval_batches:
-        check_batch(held)
+        ENCODER_DECODER.check(held)
     assert {leaf["name"] for leaf in inputs.feed.statistics()["leaves"]} == {
         leaf.name for leaf in inputs.leaves
     }

@@ -7,7 +7,7 @@ import pytest
 
 from instruct.mean import Mean
 from instruct.mesh import MeshConfig, abstract_mesh, batch_sharding, make_mesh, parse_mesh
-from instruct.models.encoder_decoder import EncoderDecoder
+from instruct.models.model import make_model
 from instruct.train.loss import LossConfig, LossTotals, make_loss_fn
 from instruct.train.optimizer import OptimizerConfig, make_optimizer
 from instruct.train.step import (
@@ -19,32 +19,45 @@ from instruct.train.step import (
     state_shardings,
 )
 from tests.float32 import assert_same_float32, near_ties
-from tests.train.batches import packed_batch, tiny_config
+from tests.train.batches import packed_batch, packed_sequences, tiny_config, tiny_decoder
 
 pytestmark = pytest.mark.slow
 
 CONFIG = OptimizerConfig(learning_rate=0.01, min_factored_size=16)
 # Compiling is what these tests take time for: one layer each.
 ONE_LAYER = {"num_encoder_layers": 1, "num_decoder_layers": 1}
-MODEL = EncoderDecoder(tiny_config(**ONE_LAYER))
+MODELS = {
+    "encoder_decoder": (make_model(tiny_config(**ONE_LAYER)), packed_batch),
+    "decoder_only": (make_model(tiny_decoder()), packed_sequences),
+}
 LEAF_GROUPS = (0, 1, 0)
 
 
 @pytest.fixture(scope="module")
-def params():
-    return jax.jit(MODEL.init)(jax.random.key(0))
+def layout(request):
+    return getattr(request, "param", "encoder_decoder")
 
 
 @pytest.fixture(scope="module")
-def batch():
-    found = packed_batch(3)
+def model(layout):
+    return MODELS[layout][0]
+
+
+@pytest.fixture(scope="module")
+def params(model):
+    return jax.jit(model.init)(jax.random.key(0))
+
+
+@pytest.fixture(scope="module")
+def batch(layout):
+    found = MODELS[layout][1](3)
     tokens = found["decoder_loss_weights"].sum(1)
     assert len(set(tokens.tolist())) > 3, "rows must weigh unlike, or the tests prove nothing"
     return found
 
 
-def one_update(params, batch, num_microbatches=1, mesh_config=None):
-    loss_fn = make_loss_fn(MODEL, LossConfig(), LEAF_GROUPS)
+def one_update(model, params, batch, num_microbatches=1, mesh_config=None):
+    loss_fn = make_loss_fn(model, LossConfig(), LEAF_GROUPS)
     optimizer = make_optimizer(CONFIG)
     step = make_train_step(loss_fn, optimizer, num_microbatches, 0)
     mesh = make_mesh(mesh_config or MeshConfig(data=1), None if mesh_config else jax.devices()[:1])
@@ -57,10 +70,10 @@ def one_update(params, batch, num_microbatches=1, mesh_config=None):
 
 
 @pytest.fixture(scope="module")
-def expected(params, batch):
-    logits = jax.jit(MODEL.apply)(params, batch)[batch["decoder_loss_weights"] > 0]
+def expected(model, params, batch):
+    logits = jax.jit(model.apply)(params, batch)[batch["decoder_loss_weights"] > 0]
     assert near_ties(logits) == 0, "the accuracy would not be the same in every order of sums"
-    return one_update(params, batch)
+    return one_update(model, params, batch)
 
 
 def assert_same_update(found, expected, before):
@@ -73,13 +86,13 @@ def assert_same_update(found, expected, before):
 
 
 @pytest.mark.parametrize("num_microbatches", [2, 4])
-def test_microbatches_change_nothing(params, batch, expected, num_microbatches):
-    assert_same_update(one_update(params, batch, num_microbatches), expected, params)
+def test_microbatches_change_nothing(model, params, batch, expected, num_microbatches):
+    assert_same_update(one_update(model, params, batch, num_microbatches), expected, params)
 
 
-def test_mean_of_microbatch_means_would_be_noticed(params, batch, expected):
+def test_mean_of_microbatch_means_would_be_noticed(model, params, batch, expected):
     """Negative control: dividing in each microbatch weights short rows too much."""
-    loss_fn = make_loss_fn(MODEL, LossConfig())
+    loss_fn = make_loss_fn(model, LossConfig())
     evaluate = jax.jit(make_eval_step(loss_fn))
     halves = [{k: v[i::2] for k, v in batch.items()} for i in range(2)]
     losses = [evaluate(params, half).loss.value for half in halves]
@@ -87,19 +100,23 @@ def test_mean_of_microbatch_means_would_be_noticed(params, batch, expected):
 
 
 @pytest.mark.parametrize(
-    "text",
+    ("layout", "text"),
     [
-        "data=8",
-        "data=2,fsdp=2,tensor=2",
-        "data=2,tensor=4",
-        "tensor=8",
-        "slice=2,fsdp=2,sequence=2",
-        "tensor=2,sequence=2,data=2",
+        ("encoder_decoder", "data=8"),
+        ("encoder_decoder", "data=2,fsdp=2,tensor=2"),
+        ("encoder_decoder", "data=2,tensor=4"),
+        ("encoder_decoder", "tensor=8"),
+        ("encoder_decoder", "slice=2,fsdp=2,sequence=2"),
+        ("encoder_decoder", "tensor=2,sequence=2,data=2"),
+        ("decoder_only", "data=2,tensor=4"),
+        ("decoder_only", "tensor=8"),  # more than there are key-value heads
+        ("decoder_only", "slice=2,fsdp=2,sequence=2"),
     ],
+    indirect=["layout"],
 )
-def test_meshes_change_nothing(params, batch, expected, text):
+def test_meshes_change_nothing(model, params, batch, expected, text):
     microbatches = 2 if text == "data=2,tensor=4" else 1
-    found = one_update(params, batch, microbatches, parse_mesh(text))
+    found = one_update(model, params, batch, microbatches, parse_mesh(text))
     assert_same_update(found, expected, params)
 
 
@@ -154,8 +171,8 @@ def test_constant_normalizer_scales_the_gradient_not_the_reported_loss(batch):
     np.testing.assert_allclose(summed.losses.loss.value, by_weight.losses.loss.value, rtol=1e-6)
 
 
-def test_eval_step_and_filled(params, batch, expected):
-    loss_fn = make_loss_fn(MODEL, LossConfig(), LEAF_GROUPS)
+def test_eval_step_and_filled(model, params, batch, expected):
+    loss_fn = make_loss_fn(model, LossConfig(), LEAF_GROUPS)
     totals = jax.jit(make_eval_step(loss_fn))(params, batch)
     assert_same_float32(totals.loss.total, expected[1].losses.loss.total)
     filled = count_filled(batch)
@@ -166,7 +183,7 @@ def test_eval_step_and_filled(params, batch, expected):
 
 
 def test_rows_must_divide(params, batch):
-    loss_fn = make_loss_fn(MODEL, LossConfig())
+    loss_fn = make_loss_fn(MODELS["encoder_decoder"][0], LossConfig())
     optimizer = make_optimizer(CONFIG)
     with pytest.raises(ValueError, match="8 rows do not divide into 3"):
         make_train_step(loss_fn, optimizer, 3, 0)(init_state(params, optimizer), batch)
@@ -182,7 +199,7 @@ def test_init_counts_no_update_and_abstract_is_its_shape():
 
 
 def test_state_of_eleven_billion_parameters_is_laid_out_without_allocating():
-    model = EncoderDecoder(
+    model = make_model(
         tiny_config(vocab_size=32128, d_model=4096, num_heads=64, head_dim=64, d_ff=10240)
     )
     abstract = abstract_state(model.abstract_params(), make_optimizer(OptimizerConfig()))

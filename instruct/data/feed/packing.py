@@ -91,7 +91,7 @@ def pack(
     weights = decoder.positions + 1 >= decoder.spread(input_lengths)
     if loss_on == "all":
         in_prefix, weights = np.zeros_like(in_prefix), np.ones_like(weights)
-    elif target_weights is not None:
+    elif target_weights is not None and any(own is not None for own in target_weights):
         chosen = [
             [1] * (len(inputs) - 1) + list([1] * len(targets) if own is None else own)
             for inputs, targets, own in zip(input_ids, target_ids, target_weights)

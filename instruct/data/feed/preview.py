@@ -47,6 +47,7 @@ def rendered_examples(
     modes: Sequence[str],
     split: str,
     count: int,
+    vocabulary: str | None = None,
 ) -> Iterator[tuple[str, Rendered | Dropped]]:
     """(mode, example) of the first records of a split, with the wording of evaluation at seed 0.
 
@@ -63,7 +64,7 @@ def rendered_examples(
         rows = numbered_records(workspace, spec, exemplar_split)
         return RecordList(record for _, record in itertools.islice(rows, _EXEMPLAR_RECORDS))
 
-    frame = Frame(load_vocabulary(_VOCABULARY))
+    frame = Frame(load_vocabulary(vocabulary or _VOCABULARY))
     for mode in modes:
         leaf_key = name_key(spec.leaf_name(mode))
         try:

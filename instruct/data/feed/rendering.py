@@ -15,6 +15,7 @@ from instruct.errors import UserError
 from instruct.prompts.draws import mix
 from instruct.prompts.exemplars import draw_exemplars
 from instruct.prompts.frame import Frame
+from instruct.prompts.messages import MESSAGES, render_turns
 from instruct.prompts.modes import FEW_SHOT_MODES, TK_MODES
 from instruct.prompts.record import Record
 from instruct.prompts.render import Dropped, Rendered, render
@@ -95,6 +96,7 @@ class ExampleRenderer:
         lengths: maximum tokens of a prompt and an answer with their frame.
         exemplars: records of the exemplar split; None if the mode shows none.
         query_among_exemplars: whether queries come from the exemplar split.
+        every_turn: whether a conversation's targets are all its assistant turns, not the last one.
     """
 
     mode: str
@@ -104,6 +106,7 @@ class ExampleRenderer:
     lengths: tuple[int, int]
     exemplars: Records | None = None
     query_among_exemplars: bool = False
+    every_turn: bool = False
 
     @classmethod
     def of_task(
@@ -154,6 +157,8 @@ class ExampleRenderer:
                 f"the store of a plain seqio task holds record {record.id!r}, not tokens. "
                 "Delete the store and run `python run.py prepare` again"
             )
+        if MESSAGES in record.metadata and (self.frame.one_sequence or self.frame.chat):
+            return render_turns(record, self.frame, self.lengths, self.every_turn)
         return render(
             record,
             self.templates,

@@ -20,15 +20,18 @@ from rich.text import Text
 
 from instruct.data.config import DataConfig
 from instruct.data.feed.leaves import make_builder
+from instruct.data.feed.spelling import Spelling, spelling
 from instruct.data.feed.window import COUNTS, WindowBuilder, open_store
 from instruct.data.sources.json_files import write_json
 from instruct.data.spec import Leaf, Resolved
 from instruct.data.stores.jobs import PreparedStore
 from instruct.data.stores.processes import map_in_processes
+from instruct.data.vocab import load_vocabulary
 from instruct.errors import UserError
 from instruct.workspace import Workspace
 
 _MAX_LOST = 0.2  # a task that loses a larger share of its rows or examples is a problem
+_MAX_UNSPELLED = 0.01  # so is one with a larger share of targets that no model can write
 _FEW_TASKS = 8  # fewer are measured in this process: starting others would take longer
 _MAX_PROBLEMS = 20  # on the terminal
 _MAX_NAMES = 5
@@ -39,6 +42,8 @@ _MEASURED = {
     "targets": ("target_tokens", ".0f"),
     "cut": ("truncated", ".1%"),
     "too long": ("too_long", ".1%"),
+    "unknown": ("unknown_characters", ".2%"),
+    "in targets": ("unknown_targets", ".1%"),
 }
 
 
@@ -53,6 +58,9 @@ class Lengths:
         too_long: share that does not fit even so, and is dropped.
         not_rendered: share that is dropped for any reason.
         exemplars_missing: mean number of exemplars that a prompt should show and does not.
+        unknown_characters: share of the characters that the vocabulary cannot spell.
+        unknown_targets: share of the targets that hold one.
+        unknown: these characters, the most frequent ones first.
         reasons: why -> examples.
     """
 
@@ -63,6 +71,9 @@ class Lengths:
     too_long: float
     not_rendered: float
     exemplars_missing: float
+    unknown_characters: float
+    unknown_targets: float
+    unknown: str
     reasons: Mapping[str, int]
 
 
@@ -236,12 +247,13 @@ def _measure(item: tuple[str, WindowBuilder], progress_fn: Any = None) -> Length
     """Statistics of a task's first window, or why it cannot be built."""
     open_store.cache_clear()  # stores may have been rebuilt; and not every store stays open
     try:
-        window = item[1].build(0)
+        _, examples, counts, dropped = item[1].examples(0)
     except UserError as error:  # a damaged store
         return str(error)
-    totals = dict(zip(COUNTS, window.counts.sum(axis=1).tolist()))
+    totals = dict(zip(COUNTS, counts.sum(axis=1).tolist()))
+    unknown = spelling(load_vocabulary(item[1].config.vocabulary), examples)
     asked, kept = max(1, totals["asked"]), max(1, totals["kept"])
-    too_long = sum(n for reason, n in window.dropped.items() if reason.endswith("too long"))
+    too_long = sum(n for reason, n in dropped.items() if reason.endswith("too long"))
     return Lengths(
         examples=totals["asked"],
         input_tokens=round(totals["input_tokens"] / kept, 2),
@@ -250,7 +262,10 @@ def _measure(item: tuple[str, WindowBuilder], progress_fn: Any = None) -> Length
         too_long=round(too_long / asked, 4),
         not_rendered=round(totals["dropped"] / asked, 4),
         exemplars_missing=round(totals["exemplars_missing"] / kept, 2),
-        reasons=window.dropped,
+        unknown_characters=unknown.characters,
+        unknown_targets=unknown.targets,
+        unknown=unknown.lost,
+        reasons=dropped,
     )
 
 
@@ -277,3 +292,9 @@ def _problems(
     elif lengths is not None and lengths.not_rendered > _MAX_LOST:
         why = ", ".join(f"{reason}: {count}" for reason, count in lengths.reasons.items())
         yield f"{lengths.not_rendered:.0%} of its examples cannot be rendered ({why})"
+    if isinstance(lengths, Lengths) and lengths.unknown_targets > _MAX_UNSPELLED:
+        parts = lengths.unknown_characters, lengths.unknown_targets, lengths.unknown
+        yield (
+            f"{Spelling(*parts)}. No model can write these targets with {config.vocabulary!r}; use "
+            "a vocabulary that has them (bytes, byte fallback, added tokens), or leave the task out"
+        )

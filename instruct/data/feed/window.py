@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from instruct.batch import DECODER_ONLY
 from instruct.data.config import DataConfig
 from instruct.data.feed.packing import pack
 from instruct.data.feed.plan import Plan
@@ -100,11 +101,7 @@ class WindowBuilder:
 
     def build(self, number: int) -> Window:
         """Window `number`: examples number * window_examples and the following."""
-        leaves, counts, turns = self.plan.window(number, self.config.window_examples)
-        records = self.plan.record_indices(leaves, turns)
-        kept_leaves, kept, totals, dropped = self._render(
-            leaves.tolist(), counts.tolist(), records.tolist()
-        )
+        kept_leaves, kept, totals, dropped = self.examples(number)
         example_leaves = np.array(kept_leaves, dtype=np.int64)
         packed = pack(
             [example.input_ids for example in kept],
@@ -114,6 +111,7 @@ class WindowBuilder:
             self.config.packing,
             self.config.batch_layout,
             start_id=self.config.start_id,
+            target_weights=[example.target_weights for example in kept],
             loss_on=self.config.loss_on,
         )
         # Best fit orders rows by length, so they are shuffled.
@@ -123,6 +121,12 @@ class WindowBuilder:
         per_row = np.bincount(packed.example_rows, minlength=packed.num_rows)[order]
         rows = {key: value[order] for key, value in packed.rows.items()}
         return Window(rows, np.cumsum(per_row), example_leaves[by_row], totals, dropped)
+
+    def examples(self, number: int) -> tuple[list[int], list[Rendered], np.ndarray, dict[str, int]]:
+        """Window `number` before packing; see `_render`."""
+        leaves, counts, turns = self.plan.window(number, self.config.window_examples)
+        records = self.plan.record_indices(leaves, turns)
+        return self._render(leaves.tolist(), counts.tolist(), records.tolist())
 
     def _render(
         self, leaves: list[int], counts: list[int], numbers: list[int]
@@ -175,4 +179,5 @@ class WindowBuilder:
             self.config.example_lengths,
             open_store(*leaf.exemplar_store) if leaf.exemplar_store[0] else None,
             query_among_exemplars=leaf.exemplar_store == leaf.store,
+            every_turn=self.config.batch_layout is DECODER_ONLY,
         )

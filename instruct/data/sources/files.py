@@ -21,6 +21,7 @@ from typing import Any, TypeVar
 
 from instruct.json_text import parse_json
 from instruct.packed_files import open_unpacked, refuse_pointer
+from instruct.prompts.messages import conversation
 from instruct.prompts.record import Record
 from instruct.prompts.render import Dropped
 from instruct.workspace import DATA_VARIABLE, Workspace
@@ -276,6 +277,27 @@ class FieldMap:
         if fields and not any(fields.values()):
             return Dropped("empty question")
         return Record(identity, fields, answer, options, index, references, rationale)
+
+
+@dataclasses.dataclass(frozen=True)
+class MessagesMap(FieldMap):
+    """Maps a row's list of messages to a conversation (instruct/prompts/messages.py).
+
+    Attributes:
+        answer: key of the list.
+        id: key, or None.
+    """
+
+    fields: Mapping[str, str | int] = dataclasses.field(default_factory=dict)
+    answer: str | int = "messages"
+
+    def record(self, row: Any, default_id: str) -> Record | Dropped:
+        """A record from one row."""
+        try:
+            identity = default_id if self.id is None else _text(row[self.id])
+            return conversation(row[self.answer], identity)
+        except (KeyError, TypeError) as error:
+            return Dropped(f"no value for {error.args[0]!r}")
 
 
 def _text(value: Any) -> str:

@@ -42,6 +42,7 @@ def load_answerer(
     model_dir: str,
     step: int | None = None,
     vocabulary: str | None = None,
+    chat_template: bool | None = None,
     max_length: int | None = None,
     max_gen_toks: int = 256,
     score_eos: bool | None = None,
@@ -57,6 +58,7 @@ def load_answerer(
             Face's).
         step: of the checkpoint; None for the newest.
         vocabulary: see `instruct.data.vocab`; None: from the checkpoint.
+        chat_template: contexts as turns of the vocabulary's chat template; None: as trained.
         max_length: see `AdapterConfig`; None: the length of inputs in training, else 512.
         max_gen_toks, seed: see `AdapterConfig`.
         score_eos: see `AdapterConfig`; None: unless context and continuation are one text.
@@ -89,7 +91,7 @@ def load_answerer(
     known_length = settings.get("data.feature_lengths.inputs") or _DEFAULT_LENGTH
     length = int(known_length) if max_length is None else max_length
     lengths = {"inputs": length, "targets": 2}
-    data = trained_data(run, network.config.layout, str(words), lengths)
+    data = trained_data(run, network.config.layout, str(words), lengths, chat_template)
     score_eos = bool(data.separator) if score_eos is None else score_eos
     config = AdapterConfig(length, max_gen_toks, score_eos, seed)
     batching = _batching(batch_size, max_batch_size)

@@ -41,7 +41,7 @@ def test_worked_example():
     assert {key: value.tolist() for key, value in packed.rows.items()} == {
         key: [value] for key, value in ROW.items()
     }
-    batch.check_batch(packed.rows)
+    batch.ENCODER_DECODER.check(packed.rows)
     assert packed.example_rows.tolist() == [0, 0]
 
 
@@ -50,7 +50,7 @@ def test_worked_example():
 def test_every_example_comes_back_whole_and_in_order(method, lengths):
     inputs, targets = made_up(150, *lengths)
     packed = pack(inputs, targets, range(1, 151), *lengths, method)
-    batch.check_batch(packed.rows)
+    batch.ENCODER_DECODER.check(packed.rows)
     found = {}
     for row in range(packed.num_rows):
         one = {key: value[row] for key, value in packed.rows.items()}
@@ -71,7 +71,7 @@ def test_every_example_comes_back_whole_and_in_order(method, lengths):
                 assert positions == list(range(side.sum()))
                 assert np.diff(np.flatnonzero(side)).max(initial=1) == 1, "one run of places"
         padding = one[batch.DECODER_SEGMENT_IDS] == 0
-        for key in batch.DECODER_KEYS:
+        for key in batch.ENCODER_DECODER.decoder_keys:
             assert not one[key][padding].any()
     assert sorted(found) == list(range(1, 151))
     assert [found[task] for task in range(1, 151)] == packed.example_rows.tolist()

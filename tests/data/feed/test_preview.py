@@ -2,6 +2,7 @@
 
 import numpy as np
 
+from instruct import batch
 from instruct.data.feed.packing import pack
 from instruct.data.feed.preview import packed_row, target_faults
 from instruct.data.spec import Leaf, Resolved
@@ -62,3 +63,29 @@ class _Letters(ByteVocabulary):
 
     def encode(self, text):
         return [self.unk_id if sign in "{}" else ord(sign) + 3 for sign in text]
+
+
+def test_one_sequence_as_text():
+    prompts = [[0, *ids("2 + 2?")], [0, *VOCABULARY.encode("Say\n")]]
+    answers = [[*ids("4"), *VOCABULARY.encode("More?"), *ids("5")], ids("hi")]
+    weights = [[1, 1, 0, 0, 0, 0, 0, 1, 1], None]
+    packed = pack(
+        prompts, answers, [2, 1], 20, 16, layout=batch.DECODER_ONLY, target_weights=weights
+    )
+    text = packed_row(packed.rows, 0, VOCABULARY, Resolved("mix", "train", LEAVES))
+    assert text.splitlines() == [
+        "row of 2 examples: decoder 23 of 36",
+        "--- segment 1: two (8 -> 9 tokens, loss weight 4)",
+        "inputs:",
+        "    2 + 2?",
+        "targets:",
+        "    4",
+        "    More?5",
+        "--- segment 2: one (5 -> 3 tokens, loss weight 3)",
+        "inputs:",
+        "    Say",
+        "    ",
+        "targets:",
+        "    hi",
+    ]
+    assert not target_faults(packed.rows, VOCABULARY)

@@ -11,8 +11,18 @@ from instruct.data import registry
 from instruct.data.feed.task_report import report_tasks
 from instruct.data.stores import store
 from instruct.data.stores.prepare import prepare
+from tests.data.tokenizer_folders import write_t5_model
 from tests.data.toy import TEMPLATES, ToySource, fresh_name, toy_config, toy_spec
 from tests.workspaces import workspace
+
+
+@dataclasses.dataclass(frozen=True)
+class BracesSource(ToySource):
+    """Sums with their answers in braces."""
+
+    def records(self, workspace, split):
+        for record in super().records(workspace, split):
+            yield dataclasses.replace(record, answer=f"{{{record.answer}}}")
 
 
 def reported(specs, workers=1, num_examples=200, **changes):
@@ -49,7 +59,7 @@ def test_lengths_are_those_of_the_examples():
     assert values["tasks"][0]["lengths"]["target_tokens"] == 2
     *totals, told = shown(report, "print_totals").splitlines()
     assert told == "dropped rows: empty answer: 6"
-    assert totals[-1].split()[-8:] == [
+    assert totals[-1].split()[-10:] == [
         "1",
         "2",
         "54",
@@ -57,6 +67,8 @@ def test_lengths_are_those_of_the_examples():
         f"{lengths.input_tokens:.0f}",
         "2",
         "0.0%",
+        "0.0%",
+        "0.00%",
         "0.0%",
     ]
     full = shown(report, "print_tasks", width=30)  # what is printed is never cut
@@ -84,6 +96,22 @@ def test_a_task_that_loses_its_examples_is_a_problem():
     assert none.lengths is None and "no record in split 'train' (empty answer: 40)" in none.problems
     told = shown(report, "print_problems", "all.json")
     assert told.count("warning: ") == 5 and f"warning: {lost.task}: " in told
+
+
+def test_targets_that_the_vocabulary_cannot_spell_are_a_problem(tmp_path):
+    words = toy_spec(ToySource("abc"))
+    braces = toy_spec(BracesSource("abc"))
+    report, _ = reported([words, braces], vocabulary=write_t5_model(tmp_path))
+    fine, spoiled = report.tasks
+    assert fine.lengths and fine.lengths.unknown_targets == 0 and not fine.problems
+    # The line breaks of some wordings and, in the other task, the braces of all answers.
+    assert fine.lengths.unknown == "\n" and spoiled.lengths.unknown_targets == 1
+    assert spoiled.lengths.unknown_characters > fine.lengths.unknown_characters > 0
+    assert "in 100.0% of the targets" in spoiled.problems[0]
+    assert "No model can write these targets with" in spoiled.problems[0]
+    assert shown(report, "print_tasks").splitlines()[0].split()[-4:] == [
+        *("unknown", "in", "targets", "sha256")
+    ]
 
 
 def test_a_damaged_store_is_a_problem_of_its_task():

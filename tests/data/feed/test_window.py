@@ -2,6 +2,7 @@
 
 import collections
 import dataclasses
+import json
 
 import numpy as np
 import pytest
@@ -11,11 +12,15 @@ from instruct.data import registry
 from instruct.data.config import PACKINGS
 from instruct.data.feed.leaves import make_builder
 from instruct.data.feed.window import COUNTS, open_store
+from instruct.data.sources.files import JsonLinesSource, MessagesMap, Part
 from instruct.data.stores import store
 from instruct.data.stores.prepare import prepare
 from instruct.data.vocab import load_vocabulary
 from instruct.errors import UserError
+from instruct.prompts.messages import TEMPLATES
+from tests.data.tokenizer_folders import write_folder
 from tests.data.toy import ToySource, fresh_name, toy_config, toy_spec
+from tests.prompts.test_chat_template import FORMS, TALK
 from tests.workspaces import workspace
 
 
@@ -147,3 +152,45 @@ def test_exemplars_that_do_not_fit_are_counted():
     assert wide.counts[missing].tolist() == [0, 0]
     few, none = narrow.counts[missing].tolist()
     assert few > 20 and none == 0 and narrow.counts[COUNTS.index("dropped")].sum() == 0
+
+
+@pytest.mark.parametrize("chat", [False, True])
+@pytest.mark.parametrize(("kind", "form"), [("llama3", "llama3"), ("qwen", "chatml")])
+def test_sequences_of_published_tokenizers(tmp_path, monkeypatch, kind, form, chat):
+    """Starts, conversations and chat templates of Llama 3 and Qwen, read back from packed rows."""
+    transformers = pytest.importorskip("transformers")
+    folder = write_folder(kind, tmp_path / kind)
+    (folder / "chat_template.jinja").write_text(FORMS[form])
+    monkeypatch.setenv("INSTRUCT_DATA_DIR", str(tmp_path))
+    lines = (json.dumps({"messages": TALK[:count]}) for count in (3, 4) for _ in range(8))
+    (tmp_path / "talk.jsonl").write_text("\n".join(lines))
+    source = JsonLinesSource("talk", {"train": Part("talk.jsonl")}, field_map=MessagesMap())
+    spec = toy_spec(source, templates=TEMPLATES, splits={"train": "train"})
+    changes = {"vocabulary": str(folder), "layout": "decoder_only", "window_examples": 16}
+    builder = builder_of(spec, chat_template=chat, **changes)
+    window, vocabulary = builder.build(0), load_vocabulary(str(folder))
+    theirs = transformers.PreTrainedTokenizerFast.from_pretrained(folder)
+    whole = [theirs.apply_chat_template(TALK[:n], return_dict=False) for n in (2, 4)]
+    batch.DECODER_ONLY.check(window.rows)
+    assert window.counts[COUNTS.index("kept")].tolist() == [16]
+    for row, segments in enumerate(window.rows[batch.DECODER_SEGMENT_IDS]):
+        for number in range(1, segments.max() + 1):
+            own = segments == number
+            inputs, targets, weights = (
+                window.rows[key][row][own].tolist()
+                for key in (
+                    batch.DECODER_INPUT_TOKENS,
+                    batch.DECODER_TARGET_TOKENS,
+                    batch.DECODER_LOSS_WEIGHTS,
+                )
+            )
+            assert tuple(inputs[: len(vocabulary.start_ids)]) == vocabulary.start_ids
+            trained = [token for token, weight in zip(targets, weights) if weight]
+            turns = sum(token in vocabulary.stop_ids for token in trained)
+            said = [m["content"].strip() for m in TALK if m["role"] == "assistant"][:turns]
+            ends = [n + 1 for n, token in enumerate(trained) if token in vocabulary.stop_ids]
+            parts = [trained[a:b] for a, b in zip([0, *ends], ends)]
+            assert [vocabulary.decode(part).strip() for part in parts] == said and turns > 0
+            if chat:
+                ids = [inputs[0], *targets]
+                assert any(ids == own[: len(ids)] for own in whole)

@@ -105,7 +105,7 @@ def test_plain_tasks_train_packed(tmp_path):
     prepare(workspace(), registry.resolve(workspace(), task.name), config).check()
     feed = TrainFeed(workspace(), config, registry.resolve(workspace(), task.name))
     rows, info = next(feed)
-    batch.check_batch(rows)
+    batch.ENCODER_DECODER.check(rows)
     assert info.task_counts == {task.name: info.num_examples}
     assert info.num_examples > 4
     assert (

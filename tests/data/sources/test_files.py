@@ -9,6 +9,7 @@ from instruct.data.sources.files import (
     CsvSource,
     FieldMap,
     JsonLinesSource,
+    MessagesMap,
     Part,
     TsvSource,
     hash_unit,
@@ -203,3 +204,23 @@ def test_csv_without_a_header_and_bad_bytes(folder):
     assert items[1] == Dropped("text is not UTF-8")
     assert items[2] == Record("demo-t-2", {"question": "two", "other": "C"}, "B")
     assert items[3] == Dropped("line is not CSV") and len(items) == 4
+
+
+def test_conversations(folder):
+    turn = [{"role": "user", "content": "Hi"}, {"role": "assistant", "content": "Yes?"}]
+    rows = [{"messages": turn, "n": 7}, {"n": 8}, {"messages": turn[:1], "n": 9}, {"messages": []}]
+    (folder / "t.jsonl").write_text("\n".join(json.dumps(row) for row in rows) + "\n")
+    source = JsonLinesSource("demo", {"train": Part("t.jsonl")}, field_map=MessagesMap(id="n"))
+    record, *rejected = source.records(workspace(), "train")
+    assert isinstance(record, Record) and (record.id, record.answer) == ("7", "Yes?")
+    assert record.fields == {"conversation": "User: Hi\nAssistant:"}
+    assert [item.reason for item in rejected if isinstance(item, Dropped)] == [
+        "no value for 'messages'",
+        "no assistant turn",
+        "no value for 'n'",
+    ]
+    assert MessagesMap(id="n").columns == ("messages", "n")
+    assert source.fingerprint(workspace()) not in (
+        dataclasses.replace(source, field_map=MessagesMap()).fingerprint(workspace()),
+        "absent",
+    )
