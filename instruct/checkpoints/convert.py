@@ -91,10 +91,10 @@ def convert(
         raise UserError("a Hugging Face folder has no optimiser's state; leave the slots out.")
     opened = open_checkpoint(source, step, slots)
     shape = _architecture(opened, model, vocab_rows)
-    if to == t5x.KIND and not isinstance(shape, ModelConfig):
+    if to == t5x.KIND and (not isinstance(shape, ModelConfig) or shape.relpos_per_layer):
+        kind = "umT5" if isinstance(shape, ModelConfig) else f"a {type(shape).__name__}"
         raise UserError(
-            f"T5X's names are those of T5; a {type(shape).__name__} is written as 'huggingface' or "
-            "'instruct'."
+            f"T5X's names are those of T5; {kind} is written as 'huggingface' or 'instruct'."
         )
     carried, vocabulary = _tokenizer(opened, tokenizer)
     # T5X keeps no vocabulary with its checkpoints, so there it matters only if it is given.

@@ -294,7 +294,7 @@ class PairModel:
         """See `Model.decode_step`."""
         stack, part, prompts = self.config.decoder, _parts(self.config), cache.prompts
         number = cache.step
-        cache, place = decode_cache.next_place(cache, positions, None)
+        cache, place = decode_cache.next_place(cache, positions)
         sequences = 1 if place.line is None else place.line.shape[2]
         tokens = tokens.reshape(-1, sequences)
         turns = jnp.repeat(positions, tokens.shape[0] // positions.shape[0])[:, None]
