@@ -261,7 +261,7 @@ class DecoderOnly:
         tokens = tokens.reshape(positions.shape[0], -1)
         tokens = jnp.where(positions[:, None] == 0, last[:, None], tokens)
         number = cache.step
-        cache, place = decode_cache.next_place(cache, positions, None)
+        cache, place = decode_cache.next_place(cache, positions)
         sequences = 1 if place.line is None else place.line.shape[2]
         x = self._embed(params, tokens.reshape(-1, sequences))
         turns = jnp.repeat(lengths - 1 + positions, x.shape[0] // positions.shape[0])
