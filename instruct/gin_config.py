@@ -32,6 +32,7 @@ INFER = "instruct.eval.infer.infer"
 MODELS = (
     "instruct.models.config.ModelConfig",
     "instruct.models.decoder_config.DecoderConfig",
+    "instruct.models.pair_config.PairConfig",
 )
 COMPILATION_CACHE = "instruct.compilation_cache.use"  # of every mode that computes
 ENTRIES = (TRAIN, EVALUATE, INFER, *MODELS, COMPILATION_CACHE)
@@ -341,6 +342,8 @@ def _refuse_unused(used: set[str], is_configured: bool) -> None:
     """
     bound = config_bindings()
     read = _bindings(gin.operative_config_str(_UNLIMITED)).keys() | used
+    # A binding without a scope serves `@scope/name()` too, which is read as `scope/name.parameter`.
+    read |= {key.rpartition("/")[2] for key in read}
     read |= _macros_reached(bound, read)
     unused = sorted(bound.keys() - read - _replaced_defaults(bound) - _bindings_of_parts(bound))
     if not unused:

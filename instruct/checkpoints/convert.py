@@ -118,10 +118,8 @@ def convert(
         native.write_checkpoint(path, arrays, shape, **extra)
     else:
         extra = {"carried": carried, "vocabulary": vocabulary, "shard_bytes": shard_bytes}
-        huggingface.write_checkpoint(path, arrays, shape, written, **extra)
-        if getattr(shape, "prefix_lm", False):
-            note = "the model is a prefix-LM; transformers computes causal attention, other logits"
-            report = dataclasses.replace(report, notes=(*report.notes, note))
+        notes = huggingface.write_checkpoint(path, arrays, shape, written, **extra)
+        report = dataclasses.replace(report, notes=(*report.notes, *notes))
     return report
 
 

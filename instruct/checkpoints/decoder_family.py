@@ -180,7 +180,7 @@ class StackSettings:
         return config
 
 
-_ATTENTION = {"query": "q_proj", "key": "k_proj", "value": "v_proj", "out": "o_proj"}
+ATTENTION = {"query": "q_proj", "key": "k_proj", "value": "v_proj", "out": "o_proj"}
 _MLP = {"wi_0": "gate_proj", "wi_1": "up_proj", "wo": "down_proj"}
 
 
@@ -196,7 +196,7 @@ def kernel_rules(ours: str, theirs: str, names: Mapping[str, str]) -> list[Rule]
 def stack_rules(stack: str, theirs: str, norms: Mapping[str, str]) -> list[Rule]:
     """Rules of all that a stack of blocks may have; `norms` of a layer: our name -> theirs."""
     layer, block = f"{stack}/layers_{{i}}", f"{theirs}.layers.{{i}}"
-    rules = kernel_rules(f"{layer}/attention", f"{block}.self_attn", _ATTENTION)
+    rules = kernel_rules(f"{layer}/attention", f"{block}.self_attn", ATTENTION)
     rules += kernel_rules(f"{layer}/mlp", f"{block}.mlp", _MLP)
     scales = {f"{ours}/scale": f"{name}.weight" for ours, name in norms.items()}
     scales["attention/query_norm/scale"] = "self_attn.q_norm.weight"
@@ -326,7 +326,7 @@ GEMMA3_STACK = dataclasses.replace(
     local_theta=10_000.0,
 )
 _GEMMA3 = _family("gemma3_text", "Gemma3ForCausalLM", GEMMA3_STACK, _ALL_NORMS)
-_VISION = "of the vision tower, which is not computed here: the model reads text only"
+VISION = "of the vision tower, which is not computed here: the model reads text only"
 # The text part of Gemma3ForConditionalGeneration, which is written as Gemma3ForCausalLM. Its names
 # begin otherwise in files of transformers 4 and 5.
 _GEMMA3_VISION = dataclasses.replace(
@@ -337,7 +337,7 @@ _GEMMA3_VISION = dataclasses.replace(
         "language_model.lm_head.": "lm_head.",
         "model.language_model.": "model.",
     },
-    ignored={**_GEMMA3.ignored, r"(model\.)?(vision_tower|multi_modal_projector)\..*": _VISION},
+    ignored={**_GEMMA3.ignored, r"(model\.)?(vision_tower|multi_modal_projector)\..*": VISION},
 )
 # By `model_type` in config.json.
 DECODERS = {

@@ -36,6 +36,8 @@ class Family:
     renamed: Mapping[str, str] = dataclasses.field(default_factory=dict)
     # Regular expression of whole names that are not used -> reason.
     ignored: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    # What a written folder lacks, for the user.
+    lacks: str = ""
 
 
 def build(config_class: type, fields: Mapping[str, Any], place: str) -> Any:

@@ -30,8 +30,8 @@ from instruct.checkpoints.huggingface_config import (
 )
 from instruct.checkpoints.tokenizers import tokenizer_files, vocabulary_of
 from instruct.checkpoints.weights import Checkpoint, translate
-from instruct.data.huggingface_tokenizer import FAST, PIECES, SETTINGS, TOKENIZER_FILES
-from instruct.data.vocab import check_embedding_rows, load_vocabulary, why_unread
+from instruct.data.huggingface_tokenizer import FAST, MODEL, PIECES, SETTINGS, TOKENIZER_FILES
+from instruct.data.vocab import check_embedding_rows, load_vocabulary
 from instruct.errors import UserError
 from instruct.models.model import AnyConfig
 
@@ -100,8 +100,6 @@ def open_checkpoint(folder: pathlib.Path) -> Checkpoint:
                 f"the vocabulary has {size:,} ids, the embedding {model.vocab_size:,} rows: rows "
                 f"from {size:,} on are padding, which no text uses"
             )
-    elif (folder / FAST).exists():
-        notes.append(f"without a vocabulary: {why_unread(folder)}")
     return Checkpoint(
         kind=KIND,
         place=str(folder),
@@ -251,8 +249,10 @@ def write_checkpoint(
     carried: Mapping[str, pathlib.Path] | None = None,
     vocabulary: str | None = None,
     shard_bytes: int = SHARD_BYTES,
-) -> None:
+) -> tuple[str, ...]:
     """Writes a folder that `transformers` loads, atomically; `arrays` are under our names.
+
+    Returns notes for the user on what the folder lacks or computes otherwise.
 
     `carried` are tokenizer and settings files, see `carried_files`; if it has no tokenizer, the
     `vocabulary` gives one. No file exceeds `shard_bytes`, except for a single larger array.
@@ -260,7 +260,8 @@ def write_checkpoint(
     files = dict(carried or {})
     earlier = files.pop(CONFIG, None)
     config = config_of_model(model, dtype, None if earlier is None else read_json(earlier))
-    rules = {rule.ours: rule for rule in FAMILIES[config["model_type"]].rules}
+    family = FAMILIES[config["model_type"]]
+    rules = {rule.ours: rule for rule in family.rules}
     theirs: dict[str, LazyArray] = {}
     for path, array in arrays.items():
         layer = re.search(r"layers_(\d+)", path)
@@ -275,7 +276,7 @@ def write_checkpoint(
     with new_folder(target, size) as folder:
         _write_arrays(folder, theirs, dtype, shard_bytes, size)
         copy_files(files, folder)
-        if not files.keys() & {PIECES, SETTINGS, FAST}:
+        if not files.keys() & {PIECES, MODEL, SETTINGS, FAST}:
             for name, content in tokenizer_files(vocabulary).items():
                 (folder / name).write_bytes(content)
         (folder / CONFIG).write_bytes(json_bytes(config))
@@ -283,6 +284,9 @@ def write_checkpoint(
             known = {name: config[name] for name in _IDS if config.get(name) is not None}
             settings = known | settings_of_config(config)
             (folder / GENERATION).write_bytes(json_bytes({"_from_model_config": True} | settings))
+    is_prefix_lm = getattr(model, "prefix_lm", False)
+    prefix_note = "the model is a prefix-LM; transformers computes causal attention, other logits"
+    return tuple(filter(None, (family.lacks, prefix_note if is_prefix_lm else "")))
 
 
 def _token_ids(vocabulary: str) -> dict[str, int | None]:

@@ -12,6 +12,7 @@ import numpy as np
 from instruct.checkpoints.decoder_family import DECODERS
 from instruct.checkpoints.family import Family
 from instruct.checkpoints.model_fields import differences
+from instruct.checkpoints.pair_family import PAIRS
 from instruct.checkpoints.t5_family import MT5, T5
 from instruct.errors import UserError
 
@@ -20,9 +21,11 @@ USE_ORIGINAL = (
     "model.dequantize() and model.save_pretrained(FOLDER)."
 )
 # The first that computes a configuration is written.
-FAMILIES: Mapping[str, Family] = {"t5": T5, "mt5": MT5, **DECODERS}
+FAMILIES: Mapping[str, Family] = {"t5": T5, "mt5": MT5, **DECODERS, **PAIRS}
 # Entries of transformers 5 that decide before the ones of version 4, which both versions read.
 _VERSION_5 = ("dtype", "rope_parameters", "scale_decoder_outputs")
+# Entries that are configurations themselves.
+_PARTS = ("encoder", "decoder", "text_config")
 # Entries of a multimodal class that hold for its text model too.
 _SHARED = ("bos_token_id", "eos_token_id", "pad_token_id", "tie_word_embeddings")
 
@@ -66,12 +69,12 @@ def config_of_model(
     # A tokenizer may come with the settings of another kind of model.
     if earlier and first:
         settings = open_config(earlier, "the earlier config.json")[1]
-        settings = {name: value for name, value in settings.items() if name not in _VERSION_5}
     problems = {}
     for family in dict.fromkeys([first, *FAMILIES.values()]):
         if family is None or family.config_class is not type(model):
             continue
-        config = {**family.fixed, **(settings if family is first else {}), **family.write(model)}
+        config = dict(family.fixed) | (settings if family is first else {})
+        config = _merged(config, family.write(model))
         config |= {"architectures": [family.architecture], "model_type": family.model_type}
         config["torch_dtype"] = dtype.name
         try:
@@ -88,3 +91,12 @@ def config_of_model(
         f"no class of transformers computes this model; the nearest is {nearest}, but "
         f"{'; '.join(problems[nearest])}. Write a checkpoint of this program (--format=instruct)."
     )
+
+
+def _merged(config: Mapping[str, Any], written: Mapping[str, Any]) -> dict[str, Any]:
+    """`config` with entries replaced by the ones written, those of its stacks one by one."""
+    kept = {name: value for name, value in config.items() if name not in _VERSION_5}
+    parts = {
+        name: _merged(kept.get(name) or {}, written[name]) for name in _PARTS if name in written
+    }
+    return kept | dict(written) | parts

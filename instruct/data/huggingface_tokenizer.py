@@ -50,6 +50,8 @@ _BYT5_EXTRA_IDS = 125
 _UNK_ID = 2
 # In the order in which transformers gives new ones their ids.
 _NAMED = tuple(f"{name}_token" for name in ("bos", "eos", "unk", "sep", "pad", "cls", "mask"))
+# Stand for vectors of another encoder: text never has them, nor Gemma 3 1B's embedding a row.
+_NOT_TEXT = ("image_token", "audio_token", "video_token")
 _DEFAULTS = {"eos_token": "</s>", "unk_token": "<unk>", "pad_token": "<pad>"}
 _SENTINEL = re.compile(r"<extra_id_([0-9]+)>")
 _CONTROL, _USER_DEFINED = 3, 4
@@ -428,22 +430,28 @@ class HuggingFaceVocabulary:
         self._backend = tokenizer.backend()
         self.pad_id, self.unk_id, self.start_ids = 0, _UNK_ID, (0,)
         self.eos_id, self.stop_ids = tokenizer.eos_id, (tokenizer.eos_id,)
-        self.chat_template = _chat_template(folder)
+        self.chat_template = _chat_template(folder, _read_object(folder / SETTINGS))
         self.fingerprint = tokenizer.fingerprint()
         self._clean_up = tokenizer.clean_up
 
     def _open_json(self, folder: Path) -> None:
-        settings, content = _read_object(folder / SETTINGS), (folder / FAST).read_bytes()
+        settings, content = _read_object(folder / SETTINGS), _read_object(folder / FAST)
         declared = _declared_tokens(folder, settings)
         named = _named_tokens(settings)
-        self._backend = backend = _open_backend(folder / FAST, content)
-        known = {token.content for token in backend.get_added_tokens_decoder().values()}
+        not_text = {_content(named.pop(name)) for name in _NOT_TEXT if name in named}
+        entries = content.get("added_tokens") or []
+        content["added_tokens"] = [entry for entry in entries if _content(entry) not in not_text]
+        text = json.dumps(content)
+        self._backend = backend = _open_backend(folder / FAST, text)
+        known = {token.content for token in backend.get_added_tokens_decoder().values()} | not_text
         tokens = [token for _, token in sorted(declared.items())]
-        for value in [*named.values(), *(settings.get("extra_special_tokens") or ())]:
+        for value in [*named.values(), *_listed_tokens(settings)]:
             tokens.append(_token(value, folder / SETTINGS, special=True))
         added = [token for token in tokens if token.content not in known]
         backend.add_tokens([token.backend() for token in added])
         for number, token in declared.items():
+            if token.content in not_text:
+                continue
             if (actual := backend.token_to_id(token.content)) != number:
                 raise UserError(
                     f"{folder} declares {token.content!r} as {number}, and {FAST} gives it the id "
@@ -463,15 +471,15 @@ class HuggingFaceVocabulary:
             raise UserError(f"{folder / _GENERATION}: eos_token_id is {ends}, not token ids.")
         self.start_ids = _start_ids(backend, settings, folder)
         start = "".join(str(backend.id_to_token(number)) for number in self.start_ids)
-        self.chat_template = _chat_template(folder, start)
+        self.chat_template = _chat_template(folder, settings, start)
         end = self.encode(_end_of_turn(self.chat_template))
         ends += end if len(end) == 1 else []
         self.stop_ids = tuple(dict.fromkeys([self.eos_id, *ends]))
-        model = _read_object(folder / FAST)["model"]
+        model = content["model"]
         unknown = model.get("unk_token")
         self.unk_id = model.get("unk_id") if unknown is None else backend.token_to_id(unknown)
         facts = [list(map(dataclasses.astuple, added)), self.stop_ids, self.start_ids]
-        self.fingerprint = hashlib.sha256(content + json.dumps(facts).encode()).hexdigest()
+        self.fingerprint = hashlib.sha256((text + json.dumps(facts)).encode()).hexdigest()
         self._clean_up = settings.get("clean_up_tokenization_spaces") is True
         self._clean_up &= not isinstance(backend.model, models.BPE)  # as transformers 5
 
@@ -500,9 +508,15 @@ def _named_tokens(settings: Mapping[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in named.items() if isinstance(value, str | dict)}
 
 
-def _open_backend(path: Path, content: bytes) -> tokenizers.Tokenizer:
+def _listed_tokens(settings: Mapping[str, Any]) -> list[Any]:
+    """Special tokens that tokenizer_config.json lists without a name."""
+    listed = settings.get("extra_special_tokens") or settings.get("additional_special_tokens")
+    return listed if isinstance(listed, list) else []
+
+
+def _open_backend(path: Path, content: str) -> tokenizers.Tokenizer:
     try:
-        backend = tokenizers.Tokenizer.from_str(content.decode())
+        backend = tokenizers.Tokenizer.from_str(content)
     except Exception as error:  # the library raises no narrower class
         raise UserError(
             f"{path} is not a tokenizer that the library `tokenizers` {tokenizers.__version__} "
@@ -539,10 +553,10 @@ def _end_of_turn(template: ChatTemplate | None) -> str:
         return ""
 
 
-def _chat_template(folder: Path, start: str = "") -> ChatTemplate | None:
+def _chat_template(
+    folder: Path, settings: Mapping[str, Any], start: str = ""
+) -> ChatTemplate | None:
     """The chat template of a folder: chat_template.jinja, else tokenizer_config.json's."""
-    settings = _read_object(folder / SETTINGS)
-    _declared_tokens(folder, settings)  # merges special_tokens_map.json
     try:
         source = (folder / _CHAT).read_text(encoding="utf-8")
     except FileNotFoundError:

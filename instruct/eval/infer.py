@@ -16,7 +16,7 @@ import json
 import os
 import pathlib
 import sys
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Annotated, Any
 
 from rich.console import Console
@@ -167,8 +167,13 @@ def infer(
         end_ids = words.stop_ids
         if decode is None:
             generation = generation_settings(folder)
-            decode = decode_config(generation)
-            end_ids = end_ids if generation.get("eos_token_id") is None else decode.end_ids
+            one_sequence = not data.batch_layout.encoder_keys
+            decode = decode_config(generation, total_lengths=one_sequence)
+            if one_sequence:
+                _say(*sequence_notes(generation, decode))
+            if generation.get("eos_token_id") is not None:
+                # A base model's settings do not know the end of its chat template's turns.
+                end_ids = decode.end_ids + (end_ids if data.frame.chat is not None else ())
         if step is None and distributed.num_processes() == 1:
             folder, params = load_newest(model_dir, placed, strict=strict, say=_say)
         else:
@@ -203,6 +208,24 @@ def infer(
     return int(bool(rejected))
 
 
+def sequence_notes(generation: Mapping[str, Any], decode: DecodeConfig) -> list[str]:
+    """How a decoder's generation settings act otherwise than in transformers."""
+    notes = []
+    if "max_length" in generation and "max_new_tokens" not in generation:
+        notes.append(
+            f"note: max_length = {generation['max_length']} of generation_config.json counts the "
+            f"prompt and is left out; answers have at most {decode.max_decode_steps:,} tokens "
+            "(MAX_DECODE_STEPS)."
+        )
+    rules = decode.rules_set().keys() & {"repetition_penalty", "no_repeat_ngram_size"}
+    if rules:
+        notes.append(
+            f"note: {', '.join(sorted(rules))} of generation_config.json see the answer, not the "
+            "prompt."
+        )
+    return notes
+
+
 def _say(*lines: str) -> None:
     for line in lines if distributed.is_first_process() else ():
         Console(stderr=True).print(line, markup=False, highlight=False, soft_wrap=True)
@@ -223,8 +246,7 @@ class PromptEncoder:
         ids = self.frame.prompt(prompt)
         if len(ids) <= self.inputs_length:
             return ids, len(ids)
-        end = self.frame.separator_ids
-        return [*ids[: self.inputs_length - len(end)], *end], len(ids)
+        return self.frame.cut_prompt(prompt, self.inputs_length), len(ids)
 
     def describe_truncated(self, prompts: Iterable[Prompt]) -> str:
         """Names prompts that are longer than `inputs_length`, and the fix; "" if there are none."""

@@ -25,6 +25,7 @@ from instruct.models.config import ModelConfig
 from instruct.models.flash import flash_attention
 from instruct.models.layers import NORMAL_FAN_IN, Dense, apply_kept
 from instruct.models.masks import LOWEST_SHIFT, MASKED_LOGIT, SegmentMask
+from instruct.models.splash import splash_attention
 
 # Largest share by which a bias's gradient in bfloat16 may differ; a wrong one differs by about 1.
 _BIAS_GRADIENT_TOLERANCE = 0.05
@@ -68,23 +69,23 @@ def attend(
             'einsum'.
         float32_logits: products and softmax in float32 for any type of `query`; the flash kernel,
             'xla' and 'cudnn' always do that.
-        cap: soft cap of the logits, see `instruct.head.soft_cap`; 'einsum' only.
+        cap: soft cap of the logits, see `instruct.head.soft_cap`; not of 'xla' and 'cudnn'.
 
     Raises:
         UserError: 'cudnn' cannot run here or its bias gradient is wrong, the mesh shards the
-            length, or another implementation than 'einsum' would have to cap logits.
+            length, or the implementation has no soft cap or prefix.
     """
     dtype, value = query.dtype, memory.value
     if kept is not None:
         value = apply_kept(value, kept.swapaxes(-1, -2))
-    if cap is not None and implementation != "einsum":
-        raise UserError(
-            f"attention = {implementation!r} has no soft cap of logits, but attention_cap is "
-            f"{cap}. Set attention = 'einsum'."
-        )
     if isinstance(mask, SegmentMask):
-        return _sharded_flash(query, memory.key, value, bias, mask)
+        return _sharded_flash(query, memory.key, value, bias, mask, cap)
     if implementation in ("xla", "cudnn"):
+        if cap is not None:
+            raise UserError(
+                f"attention = {implementation!r} has no soft cap of logits, but attention_cap is "
+                f"{cap}. Set attention = 'einsum'."
+            )
         if implementation == "cudnn":
             _check_cudnn(dtype, bias is not None)
         return _dot_product_attention(query, memory.key, value, bias, mask, implementation)
@@ -109,7 +110,9 @@ def query_key_products(query: jax.Array, key: jax.Array) -> jax.Array:
 def weighted_values(weights: jax.Array, value: jax.Array) -> jax.Array:
     """weights [B, N, T, S] and value [B, G, S, H] -> [B, N, T, H]."""
     shape = (*weights.shape[:3], value.shape[3])
-    weights = weights.reshape(weights.shape[0], value.shape[1], -1, weights.shape[3])
+    rows, heads, queries, keys = weights.shape
+    groups = value.shape[1]
+    weights = weights.reshape(rows, groups, heads // groups * queries, keys)  # may be without keys
     return jnp.einsum("bnts,bnsh->bnth", weights, value).reshape(shape)
 
 
@@ -141,11 +144,18 @@ def _dot_product_attention(query, key, value, bias, mask, implementation: str) -
     return attended.swapaxes(1, 2) * jnp.any(mask, axis=-1, keepdims=True).astype(query.dtype)
 
 
-def _sharded_flash(query, key, value, bias, mask: SegmentMask) -> jax.Array:
-    """`flash_attention` of each device's rows and heads; XLA cannot partition a Pallas call."""
+def _flash(query, key, value, bias, mask: SegmentMask, cap: float | None) -> jax.Array:
+    """The kernel for causal stacks without a bias, else T5's."""
+    if mask.causal and bias is None:
+        return splash_attention(query, key, value, mask, cap)
+    return flash_attention(query, key, value, bias, mask)
+
+
+def _sharded_flash(query, key, value, bias, mask: SegmentMask, cap: float | None) -> jax.Array:
+    """`_flash` of each device's rows and heads; XLA cannot partition a Pallas call."""
     mesh = jax.sharding.get_abstract_mesh()
     if mesh.empty or mesh.size == 1:
-        return flash_attention(query, key, value, bias, mask)
+        return _flash(query, key, value, bias, mask, cap)
     if mesh.shape.get("sequence", 1) > 1:
         raise UserError(
             f"ModelConfig.attention = 'flash' needs all keys of a row on one device, but the mesh "
@@ -154,10 +164,13 @@ def _sharded_flash(query, key, value, bias, mask: SegmentMask) -> jax.Array:
         )
     query_segments, key_segments = mask.segments(query.shape[0], query.shape[2])
     heads = ("batch", "heads", "length", "head_dim")
+    if key.shape[1] > 1 and logical_spec(key.shape, heads) != logical_spec(query.shape, heads):
+        # Devices share heads of keys: each gets its own queries' copy.
+        key, value = (jnp.repeat(a, query.shape[1] // a.shape[1], axis=1) for a in (key, value))
 
     def shard(query, key, value, bias, query_segments, key_segments):
-        segments = SegmentMask(query_segments, key_segments, mask.causal)
-        return flash_attention(query, key, value, bias, segments)
+        segments = mask._replace(queries=query_segments, keys=key_segments)
+        return _flash(query, key, value, bias, segments, cap)
 
     return jax.shard_map(
         shard,
@@ -225,7 +238,7 @@ def bias_gradient_error(implementation: str) -> float:
 def attend_lines(
     query: jax.Array,
     memory: KeyValue,
-    bias: jax.Array,
+    bias: jax.Array | None,
     visible: jax.Array,
     line: jax.Array,
     *,
@@ -238,7 +251,7 @@ def attend_lines(
     Args:
         query: [B, N, K, H].
         memory: keys and values [B, N, T * K, H], the sequences of a step adjacent.
-        bias: [1, N, 1, T] added to the logits.
+        bias: [1, N, 1, T] added to the logits, or None.
         visible: [B, 1, 1, T] boolean, steps that a row may attend to.
         line: [B, 1, K, T, K] boolean: the ancestor whose keys a sequence reads at each step.
         float32_logits: products and softmax in float32 for any type of `query`.
@@ -247,7 +260,9 @@ def attend_lines(
     if float32_logits:
         query, key = query.astype(jnp.float32), key.astype(jnp.float32)
     logits = line_products(query, key, line)
-    logits = jnp.where(visible, logits + bias.astype(logits.dtype), MASKED_LOGIT)
+    if bias is not None:
+        logits += bias.astype(logits.dtype)
+    logits = jnp.where(visible, logits, MASKED_LOGIT)
     return line_values(masked_softmax(logits).astype(dtype), memory.value, line)
 
 
@@ -318,7 +333,6 @@ class CachePlace(NamedTuple):
     visible: jax.Array  # [R, 1, 1, T] boolean
     line: jax.Array | None  # [R, 1, K, T, K] boolean, see `attend_lines`
     column: jax.Array  # int32 scalar, the one to write
-    ages: jax.Array  # [T] int32, steps since each column was written
 
 
 def write_column(memory: KeyValue, new: KeyValue, column: jax.Array) -> KeyValue:

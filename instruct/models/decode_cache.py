@@ -17,8 +17,10 @@ is the same.
 B slots, S source tokens, T columns, N heads of keys, H head dim, K sequences of a slot.
 """
 
-from collections.abc import Callable
-from typing import Any, NamedTuple
+import itertools
+import math
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -47,30 +49,36 @@ class DecodeCache(NamedTuple):
     """The slots' prompts, and self-attention's keys and values of each layer; a pytree.
 
     `memory`, arranged as `Prompts.cross`: values [B * K, N, T, H], or [B, N, T * K, H] if sequences
-    are reordered; `column`: int32 scalar, the one that the next step writes; `ancestors` [B, T, K]
-    int32: which sequence wrote a sequence's columns, None without reordering.
+    are reordered, T being at most the window in layers that have one; `step`: int32 scalar, number
+    of the next step, which writes column step mod T; `ancestors` [B, T, K] int32: which sequence
+    wrote a sequence's columns, None without reordering.
     """
 
     memory: tuple[KeyValue, ...]
     prompts: Prompts
-    column: jax.Array
+    step: jax.Array
     ancestors: jax.Array | None
 
 
 def new_cache(
-    prompts: Prompts, num_sequences: int, num_columns: int, reordered: bool
+    prompts: Prompts,
+    num_sequences: int,
+    num_columns: int,
+    reordered: bool,
+    windows: Sequence[int | None] = (None,),
 ) -> DecodeCache:
-    """An empty cache."""
+    """An empty cache; `windows` of the layers of one period, None: all columns."""
 
     def by_rows(a: jax.Array) -> jax.Array:
         axes = (*[None] * (a.ndim - 4), "batch", "heads")
         return logical_constraint(a, (*axes, *[None] * (a.ndim - len(axes))))
 
-    def empty(cross: KeyValue) -> KeyValue:
+    def empty(cross: KeyValue, window: int | None) -> KeyValue:
         *layers, rows, heads, _, width = cross.value.shape
-        shape = (rows * num_sequences, heads, num_columns, width)
+        columns = min(num_columns, window or num_columns)
+        shape = (rows * num_sequences, heads, columns, width)
         if reordered:
-            shape = (rows, heads, num_columns * num_sequences, width)
+            shape = (rows, heads, columns * num_sequences, width)
         value = jnp.zeros((*layers, *shape), cross.value.dtype)
         return KeyValue(by_rows(value.swapaxes(-1, -2)), by_rows(value))
 
@@ -78,7 +86,7 @@ def new_cache(
     if reordered:
         rows = prompts.mask.shape[0]
         ancestors = jnp.zeros((rows, num_columns, num_sequences), jnp.int32)
-    memory = _each_layer(empty, prompts.cross)
+    memory = tuple(map(empty, prompts.cross, itertools.cycle(windows)))
     prompts = prompts._replace(cross=jax.tree.map(by_rows, prompts.cross))
     return DecodeCache(memory, prompts, jnp.int32(0), ancestors)
 
@@ -93,8 +101,11 @@ def next_place(
         positions: [B] int32.
         bias_of: distances [T] (key minus query position) -> bias [N, T]; None: no bias.
     """
-    num_columns = _num_columns(cache)
-    ages = masks.cache_ages(cache.column, num_columns)
+    sequences = 1 if cache.ancestors is None else cache.ancestors.shape[2]
+    widths = [layer.value.shape[-2] // sequences for layer in cache.memory]
+    num_columns = max(widths) if cache.ancestors is None else cache.ancestors.shape[1]
+    column = cache.step % num_columns
+    ages = masks.cache_ages(column, num_columns)
     visible, line, ancestors = masks.cache_mask(ages, positions), None, cache.ancestors
     if ancestors is None:
         rows = jax.tree.leaves(cache.memory)[0].shape[-4]
@@ -102,23 +113,29 @@ def next_place(
     else:
         rows, _, sequences = ancestors.shape
         itself = jnp.broadcast_to(jnp.arange(sequences), (rows, 1, sequences))
-        ancestors = jax.lax.dynamic_update_slice_in_dim(ancestors, itself, cache.column, axis=1)
+        ancestors = jax.lax.dynamic_update_slice_in_dim(ancestors, itself, column, axis=1)
         by_sequence = ancestors.swapaxes(1, 2)[:, None, :, :, None]
         line = by_sequence == jnp.arange(sequences)
     bias = None if bias_of is None else bias_of(-ages)[None, :, None]
-    place = CachePlace(bias, visible, line, cache.column, ages)
-    column = (cache.column + 1) % num_columns
-    return cache._replace(column=column, ancestors=ancestors), place
+    place = CachePlace(bias, visible, line, column)
+    # Numbers start again where the columns of all layers do.
+    step = (cache.step + 1) % math.lcm(num_columns, *widths)
+    return cache._replace(step=step, ancestors=ancestors), place
 
 
-def _each_layer(function: Callable[[KeyValue], KeyValue], tree: Any) -> Any:
-    return jax.tree.map(function, tree, is_leaf=lambda node: isinstance(node, KeyValue))
+def local_place(place: CachePlace, step: jax.Array, window: int) -> CachePlace:
+    """The position of step `step` in the cache of a layer that keeps `window` columns.
 
-
-def _num_columns(cache: DecodeCache) -> int:
-    if cache.ancestors is not None:
-        return cache.ancestors.shape[1]
-    return jax.tree.leaves(cache.memory)[0].shape[-1]
+    place of 5 columns, step 6    columns of steps 5 6 2 3 4
+    window 3                      columns of steps 6 4 5        column 0 is written
+    """
+    num_columns = place.visible.shape[-1]
+    if num_columns <= window:
+        return place
+    ages = masks.cache_ages(step % window, window)
+    columns = (place.column - ages) % num_columns
+    line = None if place.line is None else place.line[..., columns, :]
+    return CachePlace(None, place.visible[..., columns], line, step % window)
 
 
 def reorder_cache(cache: DecodeCache, beam_indices: jax.Array) -> DecodeCache:
@@ -172,9 +189,9 @@ def fill_slots(
 
 def narrow(cache: DecodeCache, source_length: int) -> DecodeCache:
     """The cache cut to `source_length` source tokens, which no prompt in it exceeds."""
-    cross = _each_layer(
-        lambda kv: KeyValue(kv.key[..., :source_length], kv.value[..., :source_length, :]),
-        cache.prompts.cross,
+    cross = tuple(
+        KeyValue(layer.key[..., :source_length], layer.value[..., :source_length, :])
+        for layer in cache.prompts.cross
     )
     mask = cache.prompts.mask[..., :source_length]
     return cache._replace(prompts=cache.prompts._replace(cross=cross, mask=mask))

@@ -16,7 +16,7 @@ of a prompt while decoding), H head dim, V vocabulary, M nodes of a tree.
 
 import dataclasses
 import functools
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import jax
@@ -28,7 +28,7 @@ from instruct.collectives import gather_params
 from instruct.head import head_logits
 from instruct.mesh import logical_constraint
 from instruct.models import decode_cache, masks
-from instruct.models.attention import CachePlace, KeyValue
+from instruct.models.attention import CachePlace, KeyValue, platform_implementation
 from instruct.models.blocks import RESIDUAL
 from instruct.models.decode_cache import DecodeCache, Prompts
 from instruct.models.decoder_config import DecoderConfig
@@ -41,8 +41,8 @@ from instruct.models.layer_loop import (
     update_layers,
 )
 from instruct.models.layers import Dense, Embedder, apply_kept, draw_kept
-from instruct.models.rope import Rotation, frequencies, rotation
-from instruct.models.stack_blocks import Block, Norm, StepPlace
+from instruct.models.rope import Rotation
+from instruct.models.stack_blocks import Block, Norm, StepPlace, layer_period
 
 Params = dict[str, Any]
 Batch = Mapping[str, jax.Array]
@@ -114,7 +114,7 @@ class DecoderOnly:
             params: as from `init`.
             batch: arrays named as in `instruct.batch`; decoder_input_tokens [B, T] are required.
                 With segment ids rows are packed; without, each row is one example, padded on the
-                right. A prefix-LM reads decoder_causal_attention; without it all is causal.
+                right. A prefix-LM needs decoder_causal_attention.
             dropout_key: None: no dropout.
         """
         hidden = self.decoder_hidden(params, batch, dropout_key)
@@ -193,7 +193,8 @@ class DecoderOnly:
             if window is not None:
                 distance = positions[:, width:, None] - positions[:, None, :]
                 of_nodes = of_nodes & (distance < window)[:, None]
-            prompt = self._mask(there.astype(jnp.int32), there, window)
+            prefix = there if self.config.prefix_lm else None
+            prompt = masks.prefix_mask(there.astype(jnp.int32), prefix, window).dense()
             prompt = jnp.pad(prompt, [(0, 0)] * 3 + [(0, nodes.shape[1])])
             return jnp.concatenate([prompt, of_nodes], axis=2)
 
@@ -211,7 +212,7 @@ class DecoderOnly:
         (rows, width), there = tokens.shape, tokens >= 0
         lengths, last = _lengths_and_last(tokens)
 
-        def layer(kind: str, turn: Rotation | None, mask: jax.Array) -> Any:
+        def layer(kind: str, turn: Rotation | None, mask: jax.Array | masks.SegmentMask) -> Any:
             def step(layer_params: Params, x: jax.Array, _zeros: KeyValue, _read: None):
                 layer_params = gather_params(layer_params, config.dtype)
                 x, memory = part.bind(layer_params)(x, turn, mask, None)
@@ -225,7 +226,7 @@ class DecoderOnly:
             return KeyValue(*[self._kept(kind, value, lengths)] * 2).turned()
 
         mask = functools.partial(self._mask, there.astype(jnp.int32), there)
-        period = self._period(layer, jnp.arange(width)[None], mask)
+        period = layer_period(config, layer, jnp.arange(width)[None], mask)
         shapes = [jax.eval_shape(functools.partial(zeros, kind)) for kind in config.pattern]
         cross = layer_zeros(shapes, config.num_layers, config.scan_layers)
         x = self._embed(params, jnp.maximum(tokens, 0))
@@ -247,27 +248,30 @@ class DecoderOnly:
         self, prompts: Prompts, num_sequences: int, num_columns: int, reordered: bool = True
     ) -> DecodeCache:
         """See `Model.init_cache`."""
-        return decode_cache.new_cache(prompts, num_sequences, num_columns, reordered)
+        windows = [self._window(kind) for kind in self.config.pattern]
+        return decode_cache.new_cache(prompts, num_sequences, num_columns, reordered, windows)
 
     def decode_step(
         self, params: Params, cache: DecodeCache, tokens: jax.Array, positions: jax.Array
     ) -> tuple[jax.Array, DecodeCache]:
         """See `Model.decode_step`; the token at position 0 is the prompt's last one."""
         config, part, prompts = self.config, _parts(self.config).layer, cache.prompts
-        assert prompts.lengths is not None and prompts.last is not None
+        lengths, last = prompts.lengths, prompts.last
+        assert lengths is not None and last is not None
         tokens = tokens.reshape(positions.shape[0], -1)
-        tokens = jnp.where(positions[:, None] == 0, prompts.last[:, None], tokens)
+        tokens = jnp.where(positions[:, None] == 0, last[:, None], tokens)
+        number = cache.step
         cache, place = decode_cache.next_place(cache, positions, None)
         sequences = 1 if place.line is None else place.line.shape[2]
         x = self._embed(params, tokens.reshape(-1, sequences))
-        turns = jnp.repeat(prompts.lengths - 1 + positions, x.shape[0] // positions.shape[0])
+        turns = jnp.repeat(lengths - 1 + positions, x.shape[0] // positions.shape[0])
 
         def mask(window: int | None) -> tuple[CachePlace, jax.Array]:
             if window is None:
                 return place, prompts.mask
             width = min(prompts.mask.shape[-1], window)
-            local = masks.prompt_window_mask(prompts.lengths, positions, width, window)
-            return place._replace(visible=place.visible & (place.ages < window)), local
+            local = masks.prompt_window_mask(lengths, positions, width, window)
+            return decode_cache.local_place(place, number, window), local
 
         def layer(_kind: str, turn: Rotation | None, visible: tuple[CachePlace, jax.Array]) -> Any:
             step_place = StepPlace(turn, *visible)
@@ -277,7 +281,7 @@ class DecoderOnly:
 
             return step
 
-        period, decoder = self._period(layer, turns[:, None], mask), params["decoder"]
+        period, decoder = layer_period(config, layer, turns[:, None], mask), params["decoder"]
         x, memory = update_layers(
             period, decoder, config.num_layers, x, cache.memory, prompts.cross
         )
@@ -307,27 +311,12 @@ class DecoderOnly:
     def _window(self, kind: str) -> int | None:
         return self.config.window if kind == "local" else None
 
-    def _mask(self, segments: jax.Array, prefix: jax.Array | None, window: int | None) -> jax.Array:
-        """Boolean [B, 1, T, T]; the prefix counts in a prefix-LM only."""
-        prefix = prefix if self.config.prefix_lm else None
-        return masks.prefix_mask(segments, prefix, window).dense()
-
-    def _period(
-        self, make_layer: Callable[..., Any], positions: jax.Array, mask: Callable[..., Any]
-    ) -> list[Any]:
-        """`make_layer(kind, rotation, mask(window))` of the layers of one period.
-
-        `positions` [B, T] of the tokens that are rotated.
-        """
-        config, layers = self.config, {}
-        for kind in dict.fromkeys(config.pattern):
-            theta, scaling, turn = config.rope_theta, config.rope_scaling, None
-            if kind == "local" and config.local_rope_theta is not None:
-                theta, scaling = config.local_rope_theta, None
-            if config.position == "rope":
-                turn = rotation(positions, frequencies(config.head_dim, theta, scaling))
-            layers[kind] = make_layer(kind, turn, mask(self._window(kind)))
-        return [layers[kind] for kind in config.pattern]
+    def _mask(
+        self, segments: jax.Array, prefix: jax.Array | None, window: int | None
+    ) -> jax.Array | masks.SegmentMask:
+        """What `attend` takes; the prefix counts in a prefix-LM only."""
+        mask = masks.prefix_mask(segments, prefix if self.config.prefix_lm else None, window)
+        return mask if platform_implementation(self.config.attention) == "flash" else mask.dense()
 
     def _embed(self, params: Params, tokens: jax.Array) -> jax.Array:
         """Tokens [B, T] -> [B, T, D]."""
@@ -342,13 +331,13 @@ class DecoderOnly:
         ends = draw_kept(fold(key, config.num_layers), config.dropout_rate, shapes, config.dtype)
         x = logical_constraint(apply_kept(self._embed(params, tokens), ends[0]), RESIDUAL)
 
-        def layer(_kind: str, turn: Rotation | None, visible: jax.Array) -> Any:
+        def layer(_kind: str, turn: Rotation | None, visible: Any) -> Any:
             def run(layer_params: Params, x: jax.Array, layer_key: jax.Array | None):
                 return parts.layer.bind(layer_params)(x, turn, visible, layer_key)[0]
 
             return run
 
-        period = self._period(layer, positions, mask)
+        period = layer_period(config, layer, positions, mask)
         x = run_layers(period, decoder, config.num_layers, x, key, config)
         return apply_kept(parts.end.bind(decoder).decoder_norm(x), ends[1])
 

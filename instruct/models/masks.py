@@ -107,6 +107,19 @@ def prefix_mask(segments: jax.Array, prefix: jax.Array | None, window: int | Non
     return SegmentMask(segments, segments, True, prefix, window)
 
 
+def around_mask(segments: jax.Array, behind: int, ahead: int) -> jax.Array:
+    """Dense `source_mask` of tokens at most so far behind a query and ahead of it.
+
+    segments 1 1 1 1, behind 1, ahead 2     1 1 1 0
+                                            1 1 1 1
+                                            0 1 1 1
+                                            0 0 1 1
+    """
+    order = jnp.arange(segments.shape[1])
+    distance = order[None, :] - order[:, None]
+    return source_mask(segments).dense() & (distance >= -behind) & (distance <= ahead)
+
+
 def cross_mask(source: jax.Array, target_segment_ids: jax.Array | None) -> SegmentMask:
     """Targets attend to their source; without target segments, to all of the row's.
 

@@ -14,9 +14,15 @@ from instruct.models.decode_cache import DecodeCache, Prompts
 from instruct.models.decoder_config import DecoderConfig
 from instruct.models.decoder_only import DecoderOnly
 from instruct.models.encoder_decoder import EncoderDecoder
+from instruct.models.pair import PairModel
+from instruct.models.pair_config import PairConfig
 
-AnyConfig = ModelConfig | DecoderConfig
-_MODELS: dict[type, type] = {ModelConfig: EncoderDecoder, DecoderConfig: DecoderOnly}
+AnyConfig = ModelConfig | DecoderConfig | PairConfig
+_MODELS: dict[type, type] = {
+    ModelConfig: EncoderDecoder,
+    DecoderConfig: DecoderOnly,
+    PairConfig: PairModel,
+}
 
 
 class Model(Protocol):

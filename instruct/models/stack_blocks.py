@@ -6,13 +6,13 @@ B rows, T tokens, D model, F feed-forward, N heads, K key-value heads, H head di
 queries a row while decoding, S tokens of a prompt.
 """
 
-from typing import NamedTuple
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from instruct.errors import UserError
 from instruct.head import soft_cap
 from instruct.mesh import logical_constraint
 from instruct.models.attention import (
@@ -32,8 +32,8 @@ from instruct.models.attention import (
 )
 from instruct.models.blocks import RESIDUAL
 from instruct.models.layers import MLP, NORMAL_FAN_IN, Dense, apply_kept, draw_kept
-from instruct.models.masks import MASKED_LOGIT
-from instruct.models.rope import Rotation, rotate
+from instruct.models.masks import MASKED_LOGIT, SegmentMask
+from instruct.models.rope import Rotation, frequencies, rotate, rotation
 from instruct.models.stack_config import ComputeConfig, StackConfig
 
 
@@ -70,10 +70,21 @@ class StepPlace(NamedTuple):
 
 
 class GroupedAttention(nnx.Module):
-    """Self-attention of N heads to K, kernels [D, N * H], [D, K * H] and [N * H, D]."""
+    """Attention of N heads to K, kernels [D, N * H], [D, K * H] and [N * H, D].
 
-    def __init__(self, config: StackConfig, compute: ComputeConfig, *, rngs: nnx.Rngs):
+    `memory_width`: width of what keys and values read, if it is not D.
+    """
+
+    def __init__(
+        self,
+        config: StackConfig,
+        compute: ComputeConfig,
+        *,
+        rngs: nnx.Rngs,
+        memory_width: int | None = None,
+    ):
         self.config, self.compute = config, compute
+        memory_width = memory_width or config.d_model
         queries, keys = (n * config.head_dim for n in (config.num_heads, config.num_kv_heads))
 
         def dense(fan_in: int, fan_out: int, biased: bool) -> Dense:
@@ -88,8 +99,8 @@ class GroupedAttention(nnx.Module):
 
         biased = config.attention_bias != "none"
         self.query = dense(config.d_model, queries, biased)
-        self.key = dense(config.d_model, keys, biased)
-        self.value = dense(config.d_model, keys, biased)
+        self.key = dense(memory_width, keys, biased)
+        self.value = dense(memory_width, keys, biased)
         self.out = dense(queries, config.d_model, config.attention_bias == "all")
         if config.qk_norm:
             self.query_norm = Norm(config.head_dim, config, dtype="float32")
@@ -119,23 +130,17 @@ class GroupedAttention(nnx.Module):
         x: jax.Array,
         memory: KeyValue,
         rotation: Rotation | None,
-        mask: jax.Array,
+        mask: jax.Array | SegmentMask,
         kept: jax.Array | None,
     ) -> jax.Array:
         """[B, T, D] queries against `memory` -> [B, T, D]; arguments as in `attend`."""
-        implementation = platform_implementation(self.compute.attention)
-        if implementation == "flash":
-            raise UserError(
-                "attention = 'flash' has no kernel for decoder-only models on a TPU. Set "
-                "attention = 'einsum'."
-            )
         attended = attend(
             self.queries(x, rotation),
             memory,
             None,
             mask,
             kept,
-            implementation=implementation,
+            implementation=platform_implementation(self.compute.attention),
             float32_logits=self.compute.float32_attention_logits,
             cap=self.config.attention_cap,
         )
@@ -186,14 +191,15 @@ def _rows_to_queries(x: jax.Array, prompts: int) -> jax.Array:
     """[R, N, Q, ...] -> [B, N, R * Q / B, ...]: all sequences of a prompt as its queries."""
     rows, heads, queries, width = x.shape
     x = x.reshape(prompts, rows // prompts, heads, queries, width)
-    return x.swapaxes(1, 2).reshape(prompts, heads, -1, width)
+    return x.swapaxes(1, 2).reshape(prompts, heads, rows // prompts * queries, width)
 
 
 def _queries_to_rows(x: jax.Array, rows: int) -> jax.Array:
     """The inverse of `_rows_to_queries`."""
-    prompts, heads, _, width = x.shape
-    x = x.reshape(prompts, heads, rows // prompts, -1, width)
-    return x.swapaxes(1, 2).reshape(rows, heads, -1, width)
+    prompts, heads, queries, width = x.shape
+    each = queries * prompts // rows
+    x = x.reshape(prompts, heads, rows // prompts, each, width)
+    return x.swapaxes(1, 2).reshape(rows, heads, each, width)
 
 
 class Block(nnx.Module):
@@ -219,10 +225,10 @@ class Block(nnx.Module):
         self,
         x: jax.Array,
         rotation: Rotation | None,
-        mask: jax.Array,
+        mask: jax.Array | SegmentMask,
         key: jax.Array | None,
     ) -> tuple[jax.Array, KeyValue]:
-        """[B, T, D] -> [B, T, D] and its keys and values; mask broadcastable to [B, 1, T, T]."""
+        """[B, T, D] -> [B, T, D] and its keys and values; mask as in `attend`."""
         rows, tokens, width = x.shape
         kept = draw_kept(
             key,
@@ -253,10 +259,38 @@ class Block(nnx.Module):
         if self.config.parallel:
             mlp = apply_kept(self.mlp(y, kept[1]), kept[2])
             return logical_constraint(x + apply_kept(attended, kept[0]) + mlp, RESIDUAL)
+        return self.add_mlp(self.add_attention(x, attended, kept[0]), kept[1:])
+
+    def add_attention(self, x: jax.Array, attended: jax.Array, kept: jax.Array | None) -> jax.Array:
+        """x with attention's result."""
         if self.config.post_norms:
             attended = self.post_attention_norm(attended)
-        x = logical_constraint(x + apply_kept(attended, kept[0]), RESIDUAL)
-        y = self.mlp(self.pre_mlp_norm(x), kept[1])
+        return logical_constraint(x + apply_kept(attended, kept), RESIDUAL)
+
+    def add_mlp(self, x: jax.Array, kept: Sequence[jax.Array | None]) -> jax.Array:
+        """x with the MLP's result; dropout factors of its hidden layer and of its result."""
+        y = self.mlp(self.pre_mlp_norm(x), kept[0])
         if self.config.post_norms:
             y = self.post_mlp_norm(y)
-        return logical_constraint(x + apply_kept(y, kept[2]), RESIDUAL)
+        return logical_constraint(x + apply_kept(y, kept[1]), RESIDUAL)
+
+
+def layer_period(
+    config: StackConfig,
+    make_layer: Callable[..., Any],
+    positions: jax.Array,
+    mask: Callable[[int | None], Any],
+) -> list[Any]:
+    """`make_layer(kind, rotation, mask(window))` of the layers of one period.
+
+    `positions` [B, T] of the tokens that are rotated.
+    """
+    layers = {}
+    for kind in dict.fromkeys(config.pattern):
+        theta, scaling, turn = config.rope_theta, config.rope_scaling, None
+        if kind == "local" and config.local_rope_theta is not None:
+            theta, scaling = config.local_rope_theta, None
+        if config.position == "rope":
+            turn = rotation(positions, frequencies(config.head_dim, theta, scaling))
+        layers[kind] = make_layer(kind, turn, mask(config.window if kind == "local" else None))
+    return [layers[kind] for kind in config.pattern]

@@ -80,7 +80,7 @@ class ChatTemplate:
     source: str
     tokens: tuple[tuple[str, str], ...] = ()
     start: str = ""
-    place: str = "the chat template"
+    place: str = "this run"
 
     @property
     def fingerprint(self) -> str:
@@ -131,7 +131,7 @@ class ChatTemplate:
         """
         turns = [n for n, message in enumerate(messages) if message["role"] == "assistant"]
         if not turns:
-            raise UserError(f"{self.place}: no message is the assistant's, so there is no answer.")
+            raise UserError("no message is the assistant's, so there is no answer to train on.")
         marked = self._marked(messages, enable_thinking=False)
         text, spans = _without(marked, _BLOCK)
         if not spans:
@@ -163,8 +163,8 @@ class ChatTemplate:
                         break
         if len(spans) != len(turns):
             raise UserError(
-                f"{self.place}: what the assistant writes is not found in the rendered text, "
-                "because the chat template changes it. Write {% generation %} and "
+                f"the chat template of {self.place} changes the assistant's contents, so that "
+                "they are not found in the rendered text. Write {% generation %} and "
                 "{% endgeneration %} around the assistant's turns in the template."
             )
         return spans
@@ -211,7 +211,7 @@ class ChatTemplate:
         except Exception as error:  # whatever a template computes
             reason = f"fails ({type(error).__name__}: {error})"
         raise UserError(
-            f"{self.place}: the chat template {reason}. Correct it or the messages, or train and "
+            f"the chat template of {self.place} {reason}. Correct it or the messages, or train and "
             "evaluate without it (CHAT_TEMPLATE = False)."
         )
 

@@ -12,7 +12,6 @@ from typing import Protocol
 from instruct.prompts.chat_template import ChatTemplate, Message
 
 EOS = "eos"  # value of `Frame.separator`
-_MARK = "\ufdd4"  # a noncharacter of Unicode, which no text holds
 
 
 class Tokenizer(Protocol):
@@ -84,14 +83,16 @@ class Frame:
         """Tokens before the rest of a text: EOS ends an encoder's, nothing a decoder's."""
         return self.started(ids if self.one_sequence else [*ids, self.tokenizer.eos_id])
 
-    @property
-    def separator_ids(self) -> list[int]:
-        """What follows a prompt that was cut."""
-        if self.chat is not None:
-            return list(self.tokenizer.encode(self.chat.prompt(_MARK).rpartition(_MARK)[2]))
-        if self.separator == EOS:
-            return [self.tokenizer.eos_id]
-        return list(self.tokenizer.encode(self.separator))
+    def cut_prompt(self, text: str, length: int) -> list[int]:
+        """Tokens of a prompt without its end, at most `length`; what follows a prompt stays."""
+        ids = self.prompt(text)
+        if self.chat is None:
+            end = self._separated("")
+            return [*ids[: length - len(end)], *end]
+        while len(ids) > length and text:
+            text = text[: length - len(ids)]
+            ids = self.prompt(text)
+        return ids[:length]
 
     def _ended(self, ids: Sequence[int]) -> list[int]:
         """An answer of a chat template, with EOS unless its end of turn is a token that ends it."""

@@ -130,6 +130,28 @@ def test_tokens_of_tokenizer_config_are_added_and_counted(folders, tmp_path):
     assert ours.fingerprint != plain.fingerprint and ours.stop_ids == (ours.eos_id,)
 
 
+def test_tokens_that_stand_for_images_are_not_text(folders, tmp_path):
+    """Gemma 3's <image_soft_token> has the id after the last row of the 1B model's embedding."""
+    folder = shutil.copytree(folders["gemma"], tmp_path / "gemma3")
+    plain = load_vocabulary(str(folders["gemma"]))
+    content = json.loads((folder / "tokenizer.json").read_text())
+    entry = content["added_tokens"][0] | {"id": plain.vocab_size, "content": "<image_soft_token>"}
+    content["added_tokens"].append(entry)
+    (folder / "tokenizer.json").write_text(json.dumps(content))
+    settings = json.loads((folder / "tokenizer_config.json").read_text())
+    assert load_vocabulary(str(folder)).vocab_size == plain.vocab_size + 1
+    settings["extra_special_tokens"] = {"image_token": "<image_soft_token>"}
+    fields = ("content", "special", "normalized", "lstrip", "rstrip", "single_word")
+    settings["added_tokens_decoder"] = {
+        str(token["id"]): {name: token[name] for name in fields}
+        for token in content["added_tokens"]
+    }
+    (folder / "tokenizer_config.json").write_text(json.dumps(settings))
+    words = load_vocabulary(str(shutil.copytree(folder, tmp_path / "named")))
+    assert words.vocab_size == plain.vocab_size
+    assert words.decode(words.encode("a<image_soft_token>")) == "a<image_soft_token>"
+
+
 def test_seqio_gets_the_same_ids(folders):
     ours, theirs = load_vocabulary(str(folders["gemma"])), seqio_vocabulary(str(folders["gemma"]))
     assert from_seqio(theirs) == ours.spec and theirs.vocab_size == ours.vocab_size

@@ -2,8 +2,9 @@
 
 import pytest
 
+from instruct.checkpoints.trained_run import TrainedRun
 from instruct.errors import UserError
-from instruct.eval.eval_config import EvalConfig
+from instruct.eval.eval_config import EvalConfig, trained_data
 
 
 @pytest.mark.parametrize(
@@ -36,3 +37,20 @@ def test_one_suite_or_step_may_stand_alone():
     assert (config.suites, config.splits, config.steps) == (("gym.demo",), ("test",), (5,))
     assert EvalConfig(["a", "b"], checkpoints=(3, 1)).steps == (3, 1)
     assert EvalConfig("a", checkpoints="all").steps == ()
+
+
+def test_prompts_are_framed_as_the_run_trained_them(tmp_path):
+    lengths = {"inputs": 8, "targets": 4}
+
+    def frame(config, layout, chat_template=None):
+        run = TrainedRun(tmp_path, {"config": config}, "infer.infer")
+        return trained_data(run, layout, "bytes", lengths, chat_template).frame
+
+    assert frame({}, "encoder_decoder").prompt("a") == [100, 1]
+    # A decoder of another program: nothing follows the prompt.
+    assert frame({}, "decoder_only").prompt("a") == [0, 100]
+    trained = {"data.vocabulary": "bytes"}  # before there were separators
+    assert frame(trained, "decoder_only").prompt("a") == [0, 100, 1]
+    assert frame(trained | {"data.separator": "."}, "decoder_only").prompt("a") == [0, 100, 49]
+    with pytest.raises(UserError, match="no chat template"):
+        frame({}, "decoder_only", chat_template=True)

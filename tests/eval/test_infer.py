@@ -19,7 +19,8 @@ from instruct.data.vocab import load_vocabulary
 from instruct.errors import UserError
 from instruct.eval.decoding.batching import BatchConfig
 from instruct.eval.decoding.decode import DecodeConfig
-from instruct.eval.infer import Answerer, infer
+from instruct.eval.decoding.generation_settings import decode_config
+from instruct.eval.infer import Answerer, infer, sequence_notes
 from instruct.files import locked
 from instruct.mesh import MeshConfig
 from instruct.models.config import ModelConfig
@@ -389,3 +390,12 @@ def test_gin_file_configures_everything(model_dir):
     assert arguments["batching"] == BatchConfig(8)
     assert "decode" not in arguments and arguments["max_decode_steps"] is None
     assert arguments["step"] is None and arguments["inputs_length"] is None
+
+
+def test_settings_that_act_otherwise_for_decoders_are_said():
+    settings = {"max_length": 4096, "repetition_penalty": 1.1, "eos_token_id": [2, 5]}
+    config = decode_config(settings, total_lengths=True)
+    assert config.max_decode_steps == 128 and config.end_ids == (2, 5)
+    lengths, rules = sequence_notes(settings, config)
+    assert "4096" in lengths and "128 tokens" in lengths and "repetition_penalty" in rules
+    assert sequence_notes({"max_length": 9, "max_new_tokens": 3}, DecodeConfig()) == []

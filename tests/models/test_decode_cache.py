@@ -9,6 +9,7 @@ from instruct.models.attention import KeyValue
 from instruct.models.decode_cache import (
     Prompts,
     fill_slots,
+    local_place,
     narrow,
     new_cache,
     next_place,
@@ -63,3 +64,19 @@ def test_a_shorter_prompt_fills_a_slot_and_masks_the_rest():
     short = narrow(filled, 3)
     assert short.prompts.cross[0].key.shape == (SLOTS, HEADS, WIDTH, 3)
     assert short.prompts.mask.shape[-1] == 3
+
+
+def test_worked_example_of_a_layer_that_keeps_a_window():
+    """Step 6: the last two steps of 5 columns, and the sequence that each was written by."""
+    state = new_cache(prompts(1.0), SEQUENCES, 5, True, windows=(3,))
+    assert state.memory[0].value.shape[-2] == 3 * SEQUENCES
+    for step in range(7):
+        number = state.step
+        state, place = next_place(state, jnp.array([step, 1]), None)
+        state = reorder_cache(state, jnp.full((SLOTS, SEQUENCES), step % SEQUENCES))
+    local = local_place(place, number, 3)
+    assert int(place.column) == 1 and int(local.column) == 0
+    assert local.visible[:, 0, 0].tolist() == [[True] * 3, [True, False, True]]
+    # Steps 4 and 5 were written by the sequences that later ones descend from.
+    written_by = jnp.argmax(local.line[0, 0], axis=-1)
+    assert written_by.tolist() == [[0, 1, 2], [1, 1, 2], [2, 1, 2]]

@@ -268,6 +268,7 @@ def test_local_layers_keep_their_window():
         cache = jax.eval_shape(start, prompts)
         narrow = jax.eval_shape(functools.partial(model.narrow, source_length=3), cache)
         assert {kv.value.shape[-2] for kv in narrow.prompts.cross} == {3}
+        assert [kv.value.shape[-2] for kv in cache.memory] == ([4, 5] if scan else [4, 5, 4])
 
 
 @pytest.mark.parametrize("config", [TINY, PREFIX])

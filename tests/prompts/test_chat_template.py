@@ -183,7 +183,7 @@ def test_no_day_changes_a_prompt():
     ],
 )
 def test_what_goes_wrong_is_one_clear_message(source, message):
-    with pytest.raises(UserError, match=f"^folder: the chat template {message}.*CHAT_TEMPLATE"):
+    with pytest.raises(UserError, match=f"^the chat template of folder {message}.*CHAT_TEMPLATE"):
         ChatTemplate(source, place="folder").render(TALK[:1])
 
 

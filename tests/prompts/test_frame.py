@@ -3,6 +3,7 @@
 import pytest
 
 from instruct.data.vocab import load_vocabulary
+from instruct.prompts.chat_template import ChatTemplate
 from instruct.prompts.frame import Frame
 
 BYTES = load_vocabulary("bytes")
@@ -23,3 +24,18 @@ def test_a_prompt_has_a_start_and_a_separator(frame, prompt, empty):
     assert frame.prompt("a") == prompt
     assert frame.prompt("") == empty
     assert frame.answer("b") == [101, 1] and frame.answer("") == []
+
+
+def test_a_prompt_that_is_cut_keeps_what_follows_it():
+    text = "naïve words"
+    for frame, end in ((Frame(BYTES, (2,)), [1]), (Frame(BYTES, (), "\n"), [13])):
+        ids = frame.cut_prompt(text, 6)
+        assert len(ids) == 6 and ids[-1:] == end and ids[:5] == frame.prompt(text)[:5]
+        assert frame.cut_prompt(text, 100) == [*frame.prompt(text), *end]
+    chat = ChatTemplate("{% for message in messages %}[u]{{ message.content }}[a]{% endfor %}")
+    frame = Frame(BYTES, (2,), chat=chat)
+    for length in (8, 9, 12, 18):
+        ids = frame.cut_prompt(text, length)
+        shown = BYTES.decode(ids[1:])
+        assert length - 1 <= len(ids) <= length and shown.startswith("[u]na"[: len(shown) - 3])
+        assert shown.endswith("[a]") and text.startswith(shown[3:-3])

@@ -84,7 +84,6 @@ def test_a_chat_template_writes_the_turns():
     assert turn.input_ids[:-3] + ids("[a]") == [2, *ids("[u]Name a stone.;"), *ids("[a]")]
     assert turn.target_ids == CHAT.answer("Opal.")
     assert CHAT.prompt("Hi") == [2, *ids("[u]Hi;[a]")] and CHAT.answer("") == []
-    assert CHAT.separator_ids == ids(";[a]")
 
 
 @pytest.mark.parametrize("frame", [PLAIN, CHAT])

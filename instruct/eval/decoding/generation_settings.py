@@ -16,14 +16,19 @@ _EARLY = {False: "transformers", "never": "transformers-never", True: "transform
 _TOP_K = 50  # transformers' default for sampling
 
 
-def decode_config(settings: Mapping[str, Any]) -> DecodeConfig:
+def decode_config(settings: Mapping[str, Any], total_lengths: bool = False) -> DecodeConfig:
     """The strategy of generation settings, as `convert.generation_settings` reads them.
 
     {} is greedy. Without a length it is that of `DecodeConfig`, 128 tokens (transformers': 20).
+    With `total_lengths`, `max_length` and `min_length` count the prompt, as transformers does for
+    decoder-only models, and are left out.
 
     Raises:
         UserError: an unsupported setting, or a value out of range.
     """
+    if total_lengths:
+        left_out = ("max_length", "min_length")
+        settings = {name: value for name, value in settings.items() if name not in left_out}
     asked = [name for name, off in NOT_COMPUTED.items() if settings.get(name) not in off]
     if asked:
         raise UserError(

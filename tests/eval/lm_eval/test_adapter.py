@@ -1,5 +1,6 @@
 """The harness's requests against the scorer and the decoder themselves, without the harness."""
 
+import dataclasses
 import math
 
 import jax
@@ -285,3 +286,15 @@ def test_bad_config(settings):
     (name,) = settings
     with pytest.raises(UserError, match=name):
         AdapterConfig(**settings)
+
+
+def test_a_plain_decoder_continues_the_context_as_it_stands():
+    frame = Frame(WORDS, start_ids=(0,), separator="", one_sequence=True)
+    plain = AdapterConfig(score_eos=False)
+    model = RequestAnswerer(
+        ContinuationScorer(NETWORK.target_logits), None, {}, frame, (EOS,), plain
+    )
+    assert model._pair("Red? ", "yes") == ([0, *WORDS.encode("Red?")], WORDS.encode(" yes"))
+    assert model._pair("", "yes") == ([0], WORDS.encode("yes"))
+    framed = dataclasses.replace(model, frame=dataclasses.replace(frame, separator="eos"))
+    assert framed._pair("Red? ", " yes") == ([0, *WORDS.encode("Red? "), EOS], WORDS.encode("yes"))

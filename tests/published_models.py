@@ -1,8 +1,9 @@
-"""Published sizes of decoders: number of parameters, and the settings of their config.json.
+"""Published sizes of models: number of parameters, and the settings of their config.json.
 
 Numbers: of the weights on the models' pages (huggingface.co/meta-llama, google, Qwen; of Gemma 3
-from 4B up without the vision tower and its projection); PaLM: arXiv 2204.02311, table 1, as its
-text describes the architecture (`palm_params`).
+from 4B up without the vision tower and its projection); of T5Gemma 2 what its text model has with
+the dimensions of Gemma 3; PaLM: arXiv 2204.02311, table 1, as its text describes the architecture
+(`palm_params`).
 """
 
 from typing import Any
@@ -146,6 +147,55 @@ HUGGING_FACE: dict[str, tuple[int, str, dict[str, Any]]] = {
 }
 
 
+def _pair(count: int, kind: str, base: dict[str, Any], *sizes: dict[str, Any]) -> Any:
+    """A row of PAIRS; `sizes`: of encoder and decoder, or of both."""
+    encoder, decoder = base | sizes[0], base | sizes[-1]
+    decoder["cross_attention_hidden_size"] = encoder["hidden_size"]
+    inner = encoder if kind == "t5gemma" else {"text_config": encoder}
+    return count, kind, {"encoder": inner, "decoder": decoder, "tie_word_embeddings": True}
+
+
+def _heads(number: int, kv_heads: int, head_dim: int) -> dict[str, int]:
+    """`query_pre_attn_scalar` is `head_dim` in Gemma 2's 2B and 9B."""
+    return {
+        "num_attention_heads": number,
+        "num_key_value_heads": kv_heads,
+        "head_dim": head_dim,
+        "query_pre_attn_scalar": head_dim,
+    }
+
+
+_2B = _sizes(2304, 26, 8, 9216) | _heads(8, 4, 256)
+_9B = _sizes(3584, 42, 16, 14336) | _heads(16, 8, 256)
+_GEMMA_3_SHORT = _GEMMA_3 | {"sliding_window": 512, "rope_scaling": None}
+_T5 = {
+    "s_s": (312_517_632, _sizes(512, 8, 8, 1024) | _heads(8, 8, 64)),
+    "b_b": (591_490_560, _sizes(768, 12, 12, 2048) | _heads(12, 12, 64)),
+    "l_l": (1_241_761_792, _sizes(1024, 24, 16, 2816) | _heads(16, 16, 64)),
+    "ml_ml": (2_200_345_344, _sizes(1152, 26, 4, 6912) | _heads(4, 4, 256)),
+    "xl_xl": (3_766_980_608, _sizes(2048, 24, 32, 5120) | _heads(32, 32, 64)),
+    "2b_2b": (5_596_853_760, _2B),
+    "9b_2b": (12_292_375_296, _9B, _2B),
+    "9b_9b": (20_333_401_088, _9B),
+}
+# File of gin/models -> (parameters, model_type, config.json) of T5Gemma and T5Gemma 2.
+PAIRS: dict[str, tuple[int, str, dict[str, Any]]] = {
+    **{
+        f"t5gemma_{name}": _pair(count, "t5gemma", _GEMMA_2, *sizes)
+        for name, (count, *sizes) in _T5.items()
+    },
+    "t5gemma2_270m_270m": _pair(
+        368_465_152, "t5gemma2", _GEMMA_3_SHORT, _sizes(640, 18, 4, 2048, num_key_value_heads=1)
+    ),
+    "t5gemma2_1b_1b": _pair(
+        1_697_855_744, "t5gemma2", _GEMMA_3_SHORT, _sizes(1152, 26, 4, 6912, num_key_value_heads=1)
+    ),
+    "t5gemma2_4b_4b": _pair(
+        7_089_273_856, "t5gemma2", _GEMMA_3, _sizes(2560, 34, 8, 10240, num_key_value_heads=4)
+    ),
+}
+
+
 def palm_params(layers: int, width: int, heads: int) -> int:
     """Heads of 256, hidden layers of 4 D, one norm a block, 256,000 rows of a shared embedding."""
     attention = 2 * width * heads * 256 + 2 * width * 256
@@ -157,4 +207,4 @@ PALM = {
     "palm_62b": (palm_params(64, 8192, 32), "62.496e9"),
     "palm_540b": (palm_params(118, 18432, 48), "540.356e9"),
 }
-PARAMETERS = {name: row[0] for name, row in (HUGGING_FACE | PALM).items()}
+PARAMETERS = {name: row[0] for name, row in (HUGGING_FACE | PAIRS | PALM).items()}

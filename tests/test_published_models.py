@@ -1,14 +1,14 @@
-"""gin/models has the published decoders: the settings of config.json, counted by transformers."""
+"""gin/models has the published models: the settings of config.json, counted by transformers."""
 
 import dataclasses
 
 import pytest
 
 from instruct import gin_config
-from instruct.checkpoints.decoder_family import DECODERS
+from instruct.checkpoints.huggingface_config import FAMILIES
 from instruct.cli.settings import bound_model
 from instruct.models.stack_config import ComputeConfig
-from tests.published_decoders import HUGGING_FACE, PALM
+from tests.published_models import HUGGING_FACE, PAIRS, PALM
 
 # Of the whole checkpoints of Gemma 3, their vision tower (SigLIP) and width of the projection.
 WITH_VISION = {"4b": 4_300_079_472, "12b": 12_187_325_040, "27b": 27_432_406_640}
@@ -20,10 +20,10 @@ def gin_model(name):
     return bound_model(gin_config.entry_arguments(gin_config.ENTRIES))
 
 
-@pytest.mark.parametrize("name", HUGGING_FACE)
+@pytest.mark.parametrize("name", [*HUGGING_FACE, *PAIRS])
 def test_a_file_is_what_config_json_says(name):
-    count, kind, config = HUGGING_FACE[name]
-    published, ours = DECODERS[kind].read(config, name), gin_model(name)
+    count, kind, config = (HUGGING_FACE | PAIRS)[name]
+    published, ours = FAMILIES[kind].read(config, name), gin_model(name)
     computing = {
         field.name: getattr(ours, field.name) for field in dataclasses.fields(ComputeConfig)
     }
@@ -40,6 +40,22 @@ def test_transformers_counts_the_same_parameters(name):
     with torch.device("meta"):
         model = transformers.AutoModelForCausalLM.from_config(config)
     assert sum(parameter.numel() for parameter in model.parameters()) == count
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", PAIRS)
+def test_transformers_counts_the_same_parameters_of_pairs(name):
+    torch, transformers = pytest.importorskip("torch"), pytest.importorskip("transformers")
+    count, kind, settings = PAIRS[name]
+    config = transformers.AutoConfig.for_model(kind, **settings)
+    with torch.device("meta"):
+        model = transformers.AutoModelForSeq2SeqLM.from_config(config)
+    text = {
+        name: parameter.numel()
+        for name, parameter in model.named_parameters()
+        if not any(part in name for part in ("vision_tower", "multi_modal", "eoi_embedding"))
+    }
+    assert sum(text.values()) == count
 
 
 @pytest.mark.parametrize("size", WITH_VISION)
