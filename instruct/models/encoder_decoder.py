@@ -31,12 +31,10 @@ from instruct.models.blocks import (
     EncoderLayer,
 )
 from instruct.models.config import ModelConfig
-from instruct.models.decode_cache import DecodeCache, Prompts, reorder_cache
+from instruct.models.decode_cache import DecodeCache, Prompts
 from instruct.models.flash import padded_length
 from instruct.models.layer_loop import Part, fold, init_layers, run_layers, update_layers
 from instruct.models.layers import Embedder, RelativePositionBias, apply_kept, draw_kept
-
-__all__ = ["EncoderDecoder", "Params", "reorder_cache"]
 
 Params = dict[str, Any]
 Batch = Mapping[str, jax.Array]
@@ -247,24 +245,10 @@ class EncoderDecoder:
         logits = head_logits(hidden, self.head_kernel(params), None)
         return logits, cache._replace(memory=memory)
 
-    def fill_slots(
-        self,
-        cache: DecodeCache,
-        prompts: Prompts,
-        slots: jax.Array,
-        rows: jax.Array,
-        count: jax.Array,
-    ) -> DecodeCache:
-        """See `decode_cache.fill_slots`."""
-        return decode_cache.fill_slots(cache, prompts, slots, rows, count)
-
-    def narrow(self, cache: DecodeCache, source_length: int) -> DecodeCache:
-        """See `decode_cache.narrow`."""
-        return decode_cache.narrow(cache, source_length)
-
-    def reorder_cache(self, cache: DecodeCache, beam_indices: jax.Array) -> DecodeCache:
-        """See `decode_cache.reorder_cache`."""
-        return reorder_cache(cache, beam_indices)
+    # See `Model`.
+    fill_slots = staticmethod(decode_cache.fill_slots)
+    narrow = staticmethod(decode_cache.narrow)
+    reorder_cache = staticmethod(decode_cache.reorder_cache)
 
     def _bias_and_mask(
         self, relpos_bias: RelativePositionBias | None, mask: masks.SegmentMask

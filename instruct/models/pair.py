@@ -317,24 +317,10 @@ class PairModel:
         logits = head_logits(hidden, self.head_kernel(params), self.final_cap)
         return logits, cache._replace(memory=memory)
 
-    def fill_slots(
-        self,
-        cache: DecodeCache,
-        prompts: Prompts,
-        slots: jax.Array,
-        rows: jax.Array,
-        count: jax.Array,
-    ) -> DecodeCache:
-        """See `decode_cache.fill_slots`."""
-        return decode_cache.fill_slots(cache, prompts, slots, rows, count)
-
-    def narrow(self, cache: DecodeCache, source_length: int) -> DecodeCache:
-        """See `decode_cache.narrow`."""
-        return decode_cache.narrow(cache, source_length)
-
-    def reorder_cache(self, cache: DecodeCache, beam_indices: jax.Array) -> DecodeCache:
-        """See `decode_cache.reorder_cache`."""
-        return decode_cache.reorder_cache(cache, beam_indices)
+    # See `Model`.
+    fill_slots = staticmethod(decode_cache.fill_slots)
+    narrow = staticmethod(decode_cache.narrow)
+    reorder_cache = staticmethod(decode_cache.reorder_cache)
 
     def _logits(self, params: Params, hidden: jax.Array) -> jax.Array:
         logits = head_logits(hidden, self.head_kernel(params), self.final_cap)
