@@ -261,7 +261,7 @@ class DecoderOnly:
         tokens = tokens.reshape(positions.shape[0], -1)
         tokens = jnp.where(positions[:, None] == 0, last[:, None], tokens)
         number = cache.step
-        cache, place = decode_cache.next_place(cache, positions, None)
+        cache, place = decode_cache.next_place(cache, positions)
         sequences = 1 if place.line is None else place.line.shape[2]
         x = self._embed(params, tokens.reshape(-1, sequences))
         turns = jnp.repeat(lengths - 1 + positions, x.shape[0] // positions.shape[0])
@@ -289,24 +289,10 @@ class DecoderOnly:
         logits = head_logits(hidden, self.head_kernel(params), self.final_cap)
         return logits, cache._replace(memory=memory)
 
-    def fill_slots(
-        self,
-        cache: DecodeCache,
-        prompts: Prompts,
-        slots: jax.Array,
-        rows: jax.Array,
-        count: jax.Array,
-    ) -> DecodeCache:
-        """See `decode_cache.fill_slots`."""
-        return decode_cache.fill_slots(cache, prompts, slots, rows, count)
-
-    def narrow(self, cache: DecodeCache, source_length: int) -> DecodeCache:
-        """See `decode_cache.narrow`."""
-        return decode_cache.narrow(cache, source_length)
-
-    def reorder_cache(self, cache: DecodeCache, beam_indices: jax.Array) -> DecodeCache:
-        """See `decode_cache.reorder_cache`."""
-        return decode_cache.reorder_cache(cache, beam_indices)
+    # See `Model`.
+    fill_slots = staticmethod(decode_cache.fill_slots)
+    narrow = staticmethod(decode_cache.narrow)
+    reorder_cache = staticmethod(decode_cache.reorder_cache)
 
     def _window(self, kind: str) -> int | None:
         return self.config.window if kind == "local" else None

@@ -14,6 +14,8 @@ _NO_STACK: Any = None  # refused by `check_fields`, which says what to bind
 class PairConfig(ComputeConfig):
     """A bidirectional stack that encodes sources, and a causal one that also attends to them.
 
+    On a TPU attention = 'flash' is computed as 'einsum'.
+
     Raises:
         UserError: a field has a wrong type or value, or fields contradict each other.
     """

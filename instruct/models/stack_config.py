@@ -202,7 +202,8 @@ class ComputeConfig:
     scan_layers: bool = False
     # What the backward pass recomputes: nothing, all but weight products, all. Speed only.
     remat: str = one_of("none", ("none", "minimal", "full"))
-    # As in `ModelConfig`.
+    # As in `ModelConfig`; 'flash' on a TPU is `models/splash.py`, for causal models. Only 'einsum'
+    # and that have soft caps.
     attention: str = one_of("einsum", ATTENTION_IMPLEMENTATIONS)
 
 
