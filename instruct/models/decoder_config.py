@@ -33,7 +33,7 @@ class DecoderConfig(ComputeConfig, StackConfig):
     def describe(self) -> str:
         """Sizes and kind in one line."""
         return (
-            f"{'prefix-LM' if self.prefix_lm else 'causal'} decoder, {self.describe_stack()}, "
+            f"{'prefix-LM' if self.prefix_lm else 'causal'} decoder, {super().describe()}, "
             f"vocabulary {self.vocab_size}, {'tied' if self.tied_output else 'untied'} output"
         )
 

@@ -81,9 +81,9 @@ class PairConfig(ComputeConfig):
     def describe(self) -> str:
         """Sizes and kind in one line."""
         return (
-            f"encoder ({self.encoder.describe_stack()}) and decoder "
-            f"({self.decoder.describe_stack()}), {self.cross} cross-attention, vocabulary "
-            f"{self.vocab_size}, {'tied' if self.tied_output else 'untied'} output"
+            f"encoder {self.encoder.describe()}; decoder {self.decoder.describe()}, {self.cross} "
+            f"cross-attention; vocabulary {self.vocab_size}, "
+            f"{'tied' if self.tied_output else 'untied'} output"
         )
 
     def num_params(self) -> int:

@@ -136,6 +136,15 @@ class StackConfig:
         if self.norm_bias and self.norm != "layer":
             raise UserError(f"{name}.norm_bias is True; only norm = 'layer' has biases.")
 
+    def describe(self) -> str:
+        """Sizes and kind in one line."""
+        windows = f", window {self.window} in {'/'.join(self.pattern)}" if self.window else ""
+        return (
+            f"{self.num_layers} layers, d_model {self.d_model}, {self.num_heads} heads x "
+            f"{self.head_dim} ({self.num_kv_heads} of keys and values), d_ff {self.d_ff}, "
+            f"{self.activations}{windows}"
+        )
+
     @property
     def gated(self) -> bool:
         """Whether the MLP multiplies two input projections."""
@@ -145,15 +154,6 @@ class StackConfig:
     def pattern(self) -> tuple[str, ...]:
         """`layer_pattern` without layers beyond the stack: the period of the loop over layers."""
         return self.layer_pattern[: self.num_layers]
-
-    def describe_stack(self) -> str:
-        """Sizes of the stack in one line."""
-        windows = f", window {self.window} in {'/'.join(self.pattern)}" if self.window else ""
-        return (
-            f"{self.num_layers} layers, d_model {self.d_model}, {self.num_heads} heads x "
-            f"{self.head_dim} ({self.num_kv_heads} of keys and values), d_ff {self.d_ff}, "
-            f"{self.activations}{windows}"
-        )
 
     @property
     def norm_params(self) -> int:
