@@ -17,7 +17,7 @@ int32, all padded with 0 on the right. Padding is where the segment id is 0: tok
     decoder_task_ids        4 4 9 9 9 0     1 + the leaf's number in the mixture (ours, not SeqIO's)
 
 Segment k of the encoder belongs to segment k of the decoder: ids number the examples, so an example
-with an empty source has its own.
+with an empty source has its own. A model with another start token than 0 puts it at position 0.
 
 `decoder_only` (DecoderFeatureConverter, PrefixLMFeatureConverter). Each example is one sequence
 start + inputs + targets: `decoder_input_tokens` is the sequence without its last token,

@@ -125,13 +125,14 @@ def check_arguments(
 def _check(name: str, value: Any, kind: Any, allowed: Range = Range()) -> None:
     kinds = typing.get_args(kind) if isinstance(kind, types.UnionType) else (kind,)
     plain = [one for one in kinds if one is not types.NoneType]
-    if len(plain) != 1 or (value is None and types.NoneType in kinds):
+    if value is None and types.NoneType in kinds:
         return
-    if plain[0] in _KINDS:
+    if len(plain) == 1 and plain[0] in _KINDS:
         check_value(name, value, plain[0], allowed)
-    elif dataclasses.is_dataclass(plain[0]) and type(value) is not plain[0]:
-        config = plain[0].__name__
-        raise UserError(f"{name} is {value!r}; bind {config}'s fields and {name} = @{config}().")
+    elif all(map(dataclasses.is_dataclass, plain)) and type(value) not in plain:
+        config = " or ".join(one.__name__ for one in plain)
+        fix = f"{name} = @{plain[0].__name__}()"
+        raise UserError(f"{name} is {value!r}; bind {config}'s fields and {fix}.")
 
 
 def check_value(name: str, value: Any, kind: type, allowed: Range = Range()) -> None:

@@ -50,7 +50,8 @@ PARAMETER_AXES: tuple[tuple[str, tuple[str, ...]], ...] = (
     (r"(key|value)/bias", ("joined_kv_heads",)),
     (r"wi(_\d+)?/bias", ("mlp",)),
     (r"relpos_bias/rel_embedding", ("heads", "buckets")),
-    (r"(scale|bias)", ("norm",)),
+    (r"(out|wo|\w+_norm)/bias", ("norm",)),
+    (r"scale", ("norm",)),
 )
 
 # Named axis -> mesh axes that split it, as many of the first as divide its size; else replicated.

@@ -120,6 +120,14 @@ def test_arguments_of_an_entry():
         with pytest.raises(UserError, match=rf"entry\.{name} .*{value!r}"):
             check_arguments(entry, {"plain": Plain(), "count": 3, name: value})
 
+    def either(config: Plain | Declared) -> None:
+        """Takes one of several configurations."""
+
+    for config in (Plain(), Declared()):
+        check_arguments(either, {"config": config})
+    with pytest.raises(UserError, match=r"bind Plain or Declared's fields .* @Plain\(\)"):
+        check_arguments(either, {"config": "tiny"})
+
 
 @dataclasses.dataclass(frozen=True)
 class Declared:

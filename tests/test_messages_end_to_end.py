@@ -1,4 +1,4 @@
-"""A decoder trained on `messages` JSON lines learns the assistant's turns and nothing else."""
+"""A decoder learns the assistant's turns of `messages` JSON lines (docs/extending.md)."""
 
 import json
 import random
@@ -10,13 +10,12 @@ import pytest
 
 from instruct.data import registry
 from instruct.data.feed.pipeline import TrainFeed
-from instruct.data.sources.files import JsonLinesSource, MessagesMap, Part
 from instruct.data.stores.prepare import prepare
 from instruct.models.decoder_config import DecoderConfig
 from instruct.models.model import make_model
-from instruct.prompts.messages import TEMPLATES
 from instruct.train.loss import LossConfig, make_loss_fn
-from tests.data.toy import toy_config, toy_spec
+from tests.data.toy import toy_config
+from tests.train.test_users_module import code_block
 from tests.workspaces import workspace
 
 WORDS = {"a": "apple", "b": "berry", "c": "cedar", "d": "daisy"}
@@ -48,11 +47,12 @@ def task(tmp_path, monkeypatch):
                 {"role": "assistant", "content": WORDS[letter]},
             ]
         lines.append(json.dumps({"messages": messages}))
-    (tmp_path / "chat.jsonl").write_text("\n".join(lines))
-    source = JsonLinesSource("chat", {"train": Part("chat.jsonl")}, field_map=MessagesMap())
-    spec = registry.add_task(toy_spec(source, templates=TEMPLATES, splits={"train": "train"}))
-    prepare(workspace(), registry.resolve(workspace(), spec.name), config_of(spec.name)).check()
-    return spec.name
+    (tmp_path / "talks").mkdir()
+    (tmp_path / "talks" / "support.jsonl").write_text("\n".join(lines))
+    exec(code_block("my_chat.py"), {})
+    resolved = registry.resolve(workspace(), "talks.support")
+    prepare(workspace(), resolved, config_of("talks.support"), ("train",)).check()
+    return "talks.support"
 
 
 def config_of(name, **changes):

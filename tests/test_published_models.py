@@ -17,7 +17,9 @@ VISION_TOWER, VISION_WIDTH = 416_866_032, 1152
 
 def gin_model(name):
     gin_config.load([f"gin/models/{name}.gin"])
-    return bound_model(gin_config.entry_arguments(gin_config.ENTRIES))
+    model = bound_model(gin_config.entry_arguments(gin_config.ENTRIES))
+    assert model is not None
+    return model
 
 
 @pytest.mark.parametrize("name", [*HUGGING_FACE, *PAIRS])

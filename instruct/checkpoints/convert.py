@@ -22,6 +22,7 @@ from instruct.checkpoints.arrays import LazyArray, dtype_named
 from instruct.checkpoints.detect import KINDS, detect, open_checkpoint
 from instruct.checkpoints.folders import file_inside, read_json
 from instruct.checkpoints.generation_settings import settings_of_config
+from instruct.checkpoints.huggingface_config import open_config
 from instruct.checkpoints.model_fields import computed_fields, flat_fields
 from instruct.checkpoints.tokenizers import vocabulary_of
 from instruct.checkpoints.weights import (
@@ -90,10 +91,10 @@ def convert(
         raise UserError("a Hugging Face folder has no optimiser's state; leave the slots out.")
     opened = open_checkpoint(source, step, slots)
     shape = _architecture(opened, model, vocab_rows)
-    if to == t5x.KIND and not isinstance(shape, ModelConfig):
+    if to == t5x.KIND and (not isinstance(shape, ModelConfig) or shape.relpos_per_layer):
+        kind = "umT5" if isinstance(shape, ModelConfig) else f"a {type(shape).__name__}"
         raise UserError(
-            f"T5X's names are those of T5; a {type(shape).__name__} is written as 'huggingface' or "
-            "'instruct'."
+            f"T5X's names are those of T5; {kind} is written as 'huggingface' or 'instruct'."
         )
     carried, vocabulary = _tokenizer(opened, tokenizer)
     # T5X keeps no vocabulary with its checkpoints, so there it matters only if it is given.
@@ -249,11 +250,18 @@ def describe(path: str | os.PathLike[str], step: int | None = None) -> Descripti
 def generation_settings(path: str | os.PathLike[str], step: int | None = None) -> dict[str, Any]:
     """Generation settings of a Hugging Face folder, or of a checkpoint converted from one.
 
-    Read from generation_config.json, else from config.json; {} without any.
+    Read from generation_config.json, else from config.json; {} without any. Without a start token
+    that the model's configuration has too.
     """
     folder = _settings_folder(*detect(path, step))
-    if folder is not None and (folder / huggingface.GENERATION).exists():
-        return read_json(file_inside(folder, huggingface.GENERATION))
-    if folder is not None and (folder / huggingface.CONFIG).exists():
-        return settings_of_config(read_json(file_inside(folder, huggingface.CONFIG)))
-    return {}
+    names = (huggingface.GENERATION, huggingface.CONFIG)
+    files = {} if folder is None else {n: file_inside(folder, n) for n in names}
+    contents = {name: read_json(file) for name, file in files.items() if file.exists()}
+    config = contents.get(huggingface.CONFIG)
+    settings = contents.get(huggingface.GENERATION, settings_of_config(config or {}))
+    if config and settings.get("decoder_start_token_id"):
+        family, text = open_config(config, str(files[huggingface.CONFIG]))
+        start = getattr(family.read(text, str(files[huggingface.CONFIG])), "start_id", None)
+        if settings["decoder_start_token_id"] == start:
+            settings = {n: v for n, v in settings.items() if n != "decoder_start_token_id"}
+    return settings

@@ -13,7 +13,7 @@ from instruct.checkpoints.decoder_family import DECODERS
 from instruct.checkpoints.family import Family
 from instruct.checkpoints.model_fields import differences
 from instruct.checkpoints.pair_family import PAIRS
-from instruct.checkpoints.t5_family import MT5, T5
+from instruct.checkpoints.t5_family import MT5, T5, UMT5
 from instruct.errors import UserError
 
 USE_ORIGINAL = (
@@ -21,7 +21,7 @@ USE_ORIGINAL = (
     "model.dequantize() and model.save_pretrained(FOLDER)."
 )
 # The first that computes a configuration is written.
-FAMILIES: Mapping[str, Family] = {"t5": T5, "mt5": MT5, **DECODERS, **PAIRS}
+FAMILIES: Mapping[str, Family] = {"t5": T5, "mt5": MT5, "umt5": UMT5, **DECODERS, **PAIRS}
 # Entries of transformers 5 that decide before the ones of version 4, which both versions read.
 _VERSION_5 = ("dtype", "rope_parameters", "scale_decoder_outputs")
 # Entries that are configurations themselves.

@@ -1,4 +1,4 @@
-"""T5 and mT5 of Hugging Face: names of weights, and `config.json` as a `ModelConfig` and back.
+"""T5, mT5, umT5 of Hugging Face: names of weights, and `config.json` as a `ModelConfig` and back.
 
 T5 1.0 and 1.1, Flan-T5, LM-adapted T5, mT5, ByT5, UL2 and Flan-UL2 have the names of
 `T5ForConditionalGeneration`; kernels are stored there as [out, in].
@@ -51,7 +51,7 @@ _ATTENTION_KERNELS = {"query": "q", "key": "k", "value": "v", "out": "o"}
 _MLP_KERNELS = {name: name for name in ("wi", "wi_0", "wi_1", "wo")}
 
 
-def _rules() -> tuple[Rule, ...]:
+def _rules(relpos_per_layer: bool) -> tuple[Rule, ...]:
     rules = [
         Rule("token_embedder/embedding", EMBEDDING),
         Rule("decoder/logits_dense/kernel", HEAD, "transposed"),
@@ -64,13 +64,14 @@ def _rules() -> tuple[Rule, ...]:
             for name, their_name in kernels.items():
                 weight = f"{block}.{theirs}.{their_name}.weight"
                 rules.append(Rule(f"{layer}/{ours}/{name}/kernel", weight, "transposed"))
-        bias = f"{stack}.block.0.layer.0.SelfAttention.relative_attention_bias.weight"
-        rules.append(Rule(f"{stack}/relpos_bias/rel_embedding", bias, "transposed"))
+        ours, block = (f"{stack}/layers_{{i}}", "{i}") if relpos_per_layer else (stack, "0")
+        bias = f"{stack}.block.{block}.layer.0.SelfAttention.relative_attention_bias.weight"
+        rules.append(Rule(f"{ours}/relpos_bias/rel_embedding", bias, "transposed"))
         rules.append(Rule(f"{stack}/{stack}_norm/scale", f"{stack}.final_layer_norm.weight"))
     return tuple(rules)
 
 
-RULES = _rules()
+RULES = _rules(relpos_per_layer=False)
 
 
 def _read(config: Mapping[str, Any], place: str) -> ModelConfig:
@@ -95,6 +96,7 @@ def _read(config: Mapping[str, Any], place: str) -> ModelConfig:
     fields = required(config, _FIELDS, place) | {
         "activations": _ACTIVATIONS[activation],
         "tied_output": _is_scaled(config),
+        "relpos_per_layer": config.get("model_type") == "umt5",
         "dropout_rate": config.get("dropout_rate") or 0.0,
     }
     return build(ModelConfig, fields, place)
@@ -161,3 +163,9 @@ T5 = Family(
     },
 )
 MT5 = dataclasses.replace(T5, model_type="mt5", architecture="MT5ForConditionalGeneration")
+UMT5 = dataclasses.replace(
+    T5,
+    model_type="umt5",
+    architecture="UMT5ForConditionalGeneration",
+    rules=_rules(relpos_per_layer=True),
+)

@@ -127,7 +127,7 @@ def _print_program(
         needed = program["needed_bytes"] / _GIB
         console.print(
             f"[red]does not fit[/]: the compiler needs {needed:.2f} GiB a device of {there:.2f}. "
-            "More devices in fsdp, ModelConfig.remat = 'full', or more num_microbatches help."
+            "More devices in fsdp, the model's remat = 'full', or more num_microbatches help."
         )
         return
     memory, state = program["memory"], program.get("state_bytes", {})

@@ -144,11 +144,6 @@ class DataConfig:
         one_sequence = self.batch_layout is DECODER_ONLY
         return Frame(vocabulary, start, self.separator, chat, one_sequence)
 
-    @property
-    def start_id(self) -> int:
-        """First `decoder_input_tokens` of an encoder-decoder's targets."""
-        return next(iter(load_vocabulary(self.vocabulary).start_ids), 0)
-
     def identity(self) -> list[Any]:
         """Settings that affect the batches, as JSON values."""
         # Only where they differ from the defaults, so that older checkpoints resume.

@@ -171,7 +171,9 @@ def infer(
             decode = decode_config(generation, total_lengths=one_sequence)
             if one_sequence:
                 _say(*sequence_notes(generation, decode))
-            end_ids = end_ids if generation.get("eos_token_id") is None else decode.end_ids
+            if generation.get("eos_token_id") is not None:
+                # A base model's settings do not know the end of its chat template's turns.
+                end_ids = decode.end_ids + (end_ids if data.frame.chat is not None else ())
         if step is None and distributed.num_processes() == 1:
             folder, params = load_newest(model_dir, placed, strict=strict, say=_say)
         else:

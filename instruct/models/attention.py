@@ -238,7 +238,7 @@ def bias_gradient_error(implementation: str) -> float:
 def attend_lines(
     query: jax.Array,
     memory: KeyValue,
-    bias: jax.Array,
+    bias: jax.Array | None,
     visible: jax.Array,
     line: jax.Array,
     *,
@@ -251,7 +251,7 @@ def attend_lines(
     Args:
         query: [B, N, K, H].
         memory: keys and values [B, N, T * K, H], the sequences of a step adjacent.
-        bias: [1, N, 1, T] added to the logits.
+        bias: [1, N, 1, T] added to the logits, or None.
         visible: [B, 1, 1, T] boolean, steps that a row may attend to.
         line: [B, 1, K, T, K] boolean: the ancestor whose keys a sequence reads at each step.
         float32_logits: products and softmax in float32 for any type of `query`.
@@ -260,7 +260,9 @@ def attend_lines(
     if float32_logits:
         query, key = query.astype(jnp.float32), key.astype(jnp.float32)
     logits = line_products(query, key, line)
-    logits = jnp.where(visible, logits + bias.astype(logits.dtype), MASKED_LOGIT)
+    if bias is not None:
+        logits += bias.astype(logits.dtype)
+    logits = jnp.where(visible, logits, MASKED_LOGIT)
     return line_values(masked_softmax(logits).astype(dtype), memory.value, line)
 
 

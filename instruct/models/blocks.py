@@ -34,6 +34,8 @@ class EncoderLayer(nnx.Module):
         self.config = config
         self.pre_attention_layer_norm = RMSNorm(config, rngs=rngs)
         self.attention = Attention(config, rngs=rngs)
+        if config.relpos_per_layer:
+            self.relpos_bias = RelativePositionBias(config, bidirectional=True, rngs=rngs)
         self.pre_mlp_layer_norm = RMSNorm(config, rngs=rngs)
         self.mlp = MLP(config, dtype=config.dtype, rngs=rngs)
 
@@ -71,6 +73,8 @@ class DecoderLayer(nnx.Module):
         self.config = config
         self.pre_self_attention_layer_norm = RMSNorm(config, rngs=rngs)
         self.self_attention = Attention(config, rngs=rngs)
+        if config.relpos_per_layer:
+            self.relpos_bias = RelativePositionBias(config, bidirectional=False, rngs=rngs)
         self.pre_cross_attention_layer_norm = RMSNorm(config, rngs=rngs)
         self.encoder_decoder_attention = Attention(config, rngs=rngs)
         self.pre_mlp_layer_norm = RMSNorm(config, rngs=rngs)
@@ -142,7 +146,8 @@ class EncoderFrame(nnx.Module):
     """The encoder's modules outside its layers."""
 
     def __init__(self, config: ModelConfig, *, rngs: nnx.Rngs):
-        self.relpos_bias = RelativePositionBias(config, bidirectional=True, rngs=rngs)
+        if not config.relpos_per_layer:
+            self.relpos_bias = RelativePositionBias(config, bidirectional=True, rngs=rngs)
         self.encoder_norm = RMSNorm(config, rngs=rngs)
 
 
@@ -150,7 +155,8 @@ class DecoderFrame(nnx.Module):
     """The decoder's modules outside its layers."""
 
     def __init__(self, config: ModelConfig, *, rngs: nnx.Rngs):
-        self.relpos_bias = RelativePositionBias(config, bidirectional=False, rngs=rngs)
+        if not config.relpos_per_layer:
+            self.relpos_bias = RelativePositionBias(config, bidirectional=False, rngs=rngs)
         self.decoder_norm = RMSNorm(config, rngs=rngs)
         if not config.tied_output:
             self.logits_dense = Dense(config.d_model, config.vocab_size, dtype="float32", rngs=rngs)

@@ -54,6 +54,8 @@ class ModelConfig:
     # Relative position bias: buckets, and the distance from which all share the last bucket.
     relpos_buckets: int = 32
     relpos_max_distance: int = 128
+    # A table of biases in each layer (umT5) instead of one for a stack.
+    relpos_per_layer: bool = False
     norm_epsilon: float = bounded(1e-6, above=0, note=", for example 1e-6")
     # Type of the activations; parameters are always float32. Changes numbers.
     dtype: str = one_of("float32", ("float32", "bfloat16"))
@@ -107,7 +109,9 @@ class ModelConfig:
         mlp = (3 if self.gated else 2) * self.d_model * self.d_ff
         encoder_layer = attention + mlp + 2 * self.d_model
         decoder_layer = 2 * attention + mlp + 3 * self.d_model
-        stack_ends = 2 * (self.num_heads * self.relpos_buckets + self.d_model)
+        layers = self.num_encoder_layers + self.num_decoder_layers
+        tables = layers if self.relpos_per_layer else 2
+        stack_ends = tables * self.num_heads * self.relpos_buckets + 2 * self.d_model
         embeddings = self.vocab_size * self.d_model * (1 if self.tied_output else 2)
         return (
             self.num_encoder_layers * encoder_layer

@@ -19,7 +19,7 @@ B slots, S source tokens, T columns, N heads of keys, H head dim, K sequences of
 
 import itertools
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import jax
@@ -91,15 +91,12 @@ def new_cache(
     return DecodeCache(memory, prompts, jnp.int32(0), ancestors)
 
 
-def next_place(
-    cache: DecodeCache, positions: jax.Array, bias_of: Callable[[jax.Array], jax.Array] | None
-) -> tuple[DecodeCache, CachePlace]:
+def next_place(cache: DecodeCache, positions: jax.Array) -> tuple[DecodeCache, CachePlace]:
     """The cache position of the next step, and the cache for the step after it.
 
     Args:
         cache: of the previous step.
         positions: [B] int32.
-        bias_of: distances [T] (key minus query position) -> bias [N, T]; None: no bias.
     """
     sequences = 1 if cache.ancestors is None else cache.ancestors.shape[2]
     widths = [layer.value.shape[-2] // sequences for layer in cache.memory]
@@ -116,8 +113,7 @@ def next_place(
         ancestors = jax.lax.dynamic_update_slice_in_dim(ancestors, itself, column, axis=1)
         by_sequence = ancestors.swapaxes(1, 2)[:, None, :, :, None]
         line = by_sequence == jnp.arange(sequences)
-    bias = None if bias_of is None else bias_of(-ages)[None, :, None]
-    place = CachePlace(bias, visible, line, column)
+    place = CachePlace(None, visible, line, column)
     # Numbers start again where the columns of all layers do.
     step = (cache.step + 1) % math.lcm(num_columns, *widths)
     return cache._replace(step=step, ancestors=ancestors), place

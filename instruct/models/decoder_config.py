@@ -32,13 +32,9 @@ class DecoderConfig(ComputeConfig, StackConfig):
 
     def describe(self) -> str:
         """Sizes and kind in one line."""
-        windows = f", window {self.window} in {'/'.join(self.pattern)}" if self.window else ""
         return (
-            f"{'prefix-LM' if self.prefix_lm else 'causal'} decoder, {self.num_layers} layers, "
-            f"d_model {self.d_model}, {self.num_heads} heads x {self.head_dim} "
-            f"({self.num_kv_heads} of keys and values), d_ff {self.d_ff}, vocabulary "
-            f"{self.vocab_size}, {self.activations}, "
-            f"{'tied' if self.tied_output else 'untied'} output{windows}"
+            f"{'prefix-LM' if self.prefix_lm else 'causal'} decoder, {super().describe()}, "
+            f"vocabulary {self.vocab_size}, {'tied' if self.tied_output else 'untied'} output"
         )
 
     def num_params(self) -> int:

@@ -256,20 +256,21 @@ class DecoderOnly:
     ) -> tuple[jax.Array, DecodeCache]:
         """See `Model.decode_step`; the token at position 0 is the prompt's last one."""
         config, part, prompts = self.config, _parts(self.config).layer, cache.prompts
-        assert prompts.lengths is not None and prompts.last is not None
+        lengths, last = prompts.lengths, prompts.last
+        assert lengths is not None and last is not None
         tokens = tokens.reshape(positions.shape[0], -1)
-        tokens = jnp.where(positions[:, None] == 0, prompts.last[:, None], tokens)
+        tokens = jnp.where(positions[:, None] == 0, last[:, None], tokens)
         number = cache.step
-        cache, place = decode_cache.next_place(cache, positions, None)
+        cache, place = decode_cache.next_place(cache, positions)
         sequences = 1 if place.line is None else place.line.shape[2]
         x = self._embed(params, tokens.reshape(-1, sequences))
-        turns = jnp.repeat(prompts.lengths - 1 + positions, x.shape[0] // positions.shape[0])
+        turns = jnp.repeat(lengths - 1 + positions, x.shape[0] // positions.shape[0])
 
         def mask(window: int | None) -> tuple[CachePlace, jax.Array]:
             if window is None:
                 return place, prompts.mask
             width = min(prompts.mask.shape[-1], window)
-            local = masks.prompt_window_mask(prompts.lengths, positions, width, window)
+            local = masks.prompt_window_mask(lengths, positions, width, window)
             return decode_cache.local_place(place, number, window), local
 
         def layer(_kind: str, turn: Rotation | None, visible: tuple[CachePlace, jax.Array]) -> Any:
@@ -288,24 +289,10 @@ class DecoderOnly:
         logits = head_logits(hidden, self.head_kernel(params), self.final_cap)
         return logits, cache._replace(memory=memory)
 
-    def fill_slots(
-        self,
-        cache: DecodeCache,
-        prompts: Prompts,
-        slots: jax.Array,
-        rows: jax.Array,
-        count: jax.Array,
-    ) -> DecodeCache:
-        """See `decode_cache.fill_slots`."""
-        return decode_cache.fill_slots(cache, prompts, slots, rows, count)
-
-    def narrow(self, cache: DecodeCache, source_length: int) -> DecodeCache:
-        """See `decode_cache.narrow`."""
-        return decode_cache.narrow(cache, source_length)
-
-    def reorder_cache(self, cache: DecodeCache, beam_indices: jax.Array) -> DecodeCache:
-        """See `decode_cache.reorder_cache`."""
-        return decode_cache.reorder_cache(cache, beam_indices)
+    # See `Model`.
+    fill_slots = staticmethod(decode_cache.fill_slots)
+    narrow = staticmethod(decode_cache.narrow)
+    reorder_cache = staticmethod(decode_cache.reorder_cache)
 
     def _window(self, kind: str) -> int | None:
         return self.config.window if kind == "local" else None

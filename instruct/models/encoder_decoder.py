@@ -12,7 +12,7 @@ prompt while decoding (`decode_cache.py`).
 
 import dataclasses
 import functools
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import jax
@@ -31,12 +31,10 @@ from instruct.models.blocks import (
     EncoderLayer,
 )
 from instruct.models.config import ModelConfig
-from instruct.models.decode_cache import DecodeCache, Prompts, reorder_cache
+from instruct.models.decode_cache import DecodeCache, Prompts
 from instruct.models.flash import padded_length
 from instruct.models.layer_loop import Part, fold, init_layers, run_layers, update_layers
 from instruct.models.layers import Embedder, RelativePositionBias, apply_kept, draw_kept
-
-__all__ = ["EncoderDecoder", "Params", "reorder_cache"]
 
 Params = dict[str, Any]
 Batch = Mapping[str, jax.Array]
@@ -173,12 +171,12 @@ class EncoderDecoder:
         frame = parts.decoder.bind(decoder)
         x = parts.embedder.bind(params["token_embedder"])(tokens)
         distance = depths[:, None, :] - depths[:, :, None]
-        bias = frame.relpos_bias.of_distance(distance).swapaxes(0, 1)
+        bias_of = _by_layer(frame, lambda table: table.of_distance(distance).swapaxes(0, 1))
         cross_mask = masks.cross_mask(mask.astype(jnp.int32), None).dense()
 
         def layer(layer_params, x, layer_key):
             bound = parts.decoder_layer.bind(layer_params)
-            return bound(x, encoded, bias, seen[:, None], cross_mask, layer_key)
+            return bound(x, encoded, bias_of(bound), seen[:, None], cross_mask, layer_key)
 
         count = self.config.num_decoder_layers
         x = run_layers([layer], decoder, count, x, None, self.config)
@@ -229,14 +227,17 @@ class EncoderDecoder:
         """
         parts, decoder = _parts(self.config), params["decoder"]
         frame = parts.decoder.bind(decoder)
-        cache, place = decode_cache.next_place(cache, positions, frame.relpos_bias.of_distance)
+        cache, place = decode_cache.next_place(cache, positions)
+        distance = -masks.cache_ages(place.column, place.visible.shape[-1])
+        bias_of = _by_layer(frame, lambda table: table.of_distance(distance)[None, :, None])
         queries = 1 if place.line is None else place.line.shape[2]
         x = parts.embedder.bind(params["token_embedder"])(tokens.reshape(-1, queries))
         prompts = cache.prompts
 
         def step(layer_params, x, memory, cross):
             layer = parts.decoder_layer.bind(layer_params)
-            return layer.decode_step(x, memory, cross, prompts.mask, place)
+            biased = place._replace(bias=bias_of(layer))
+            return layer.decode_step(x, memory, cross, prompts.mask, biased)
 
         count = self.config.num_decoder_layers
         x, memory = update_layers([step], decoder, count, x, cache.memory, prompts.cross)
@@ -244,24 +245,10 @@ class EncoderDecoder:
         logits = head_logits(hidden, self.head_kernel(params), None)
         return logits, cache._replace(memory=memory)
 
-    def fill_slots(
-        self,
-        cache: DecodeCache,
-        prompts: Prompts,
-        slots: jax.Array,
-        rows: jax.Array,
-        count: jax.Array,
-    ) -> DecodeCache:
-        """See `decode_cache.fill_slots`."""
-        return decode_cache.fill_slots(cache, prompts, slots, rows, count)
-
-    def narrow(self, cache: DecodeCache, source_length: int) -> DecodeCache:
-        """See `decode_cache.narrow`."""
-        return decode_cache.narrow(cache, source_length)
-
-    def reorder_cache(self, cache: DecodeCache, beam_indices: jax.Array) -> DecodeCache:
-        """See `decode_cache.reorder_cache`."""
-        return reorder_cache(cache, beam_indices)
+    # See `Model`.
+    fill_slots = staticmethod(decode_cache.fill_slots)
+    narrow = staticmethod(decode_cache.narrow)
+    reorder_cache = staticmethod(decode_cache.reorder_cache)
 
     def _bias_and_mask(
         self, relpos_bias: RelativePositionBias | None, mask: masks.SegmentMask
@@ -288,10 +275,12 @@ class EncoderDecoder:
             config.dtype,
         )
         x = logical_constraint(apply_kept(x, ends[0]), RESIDUAL)
-        bias, mask = self._bias_and_mask(frame.relpos_bias, masks.source_mask(segments))
+        mask = masks.source_mask(segments)
+        bias_and_mask = _by_layer(frame, lambda table: self._bias_and_mask(table, mask))
 
         def layer(layer_params, x, layer_key):
-            return parts.encoder_layer.bind(layer_params)(x, bias, mask, layer_key)
+            bound = parts.encoder_layer.bind(layer_params)
+            return bound(x, *bias_and_mask(bound), layer_key)
 
         count = config.num_encoder_layers
         x = run_layers([layer], params["encoder"], count, x, key, config)
@@ -310,13 +299,21 @@ class EncoderDecoder:
         )
         x = logical_constraint(apply_kept(x, ends[0]), RESIDUAL)
         mask = masks.target_mask(length, segment_ids)
-        bias, mask = self._bias_and_mask(frame.relpos_bias, mask)
+        bias_and_mask = _by_layer(frame, lambda table: self._bias_and_mask(table, mask))
         _, cross_mask = self._bias_and_mask(None, cross_mask)
 
         def layer(layer_params, x, layer_key):
             bound = parts.decoder_layer.bind(layer_params)
-            return bound(x, encoded, bias, mask, cross_mask, layer_key)
+            return bound(x, encoded, *bias_and_mask(bound), cross_mask, layer_key)
 
         count = config.num_decoder_layers
         x = run_layers([layer], params["decoder"], count, x, key, config)
         return apply_kept(frame.decoder_norm(x), ends[1])
+
+
+def _by_layer(frame: Any, compute: Callable[[RelativePositionBias], Any]) -> Callable[[Any], Any]:
+    """Layer -> `compute` of its relative positions, which are its own (umT5) or its stack's."""
+    if not hasattr(frame, "relpos_bias"):
+        return lambda layer: compute(layer.relpos_bias)
+    shared = compute(frame.relpos_bias)  # once
+    return lambda layer: shared

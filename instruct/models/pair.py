@@ -87,7 +87,7 @@ class PairBlock(Block):
             parts = [jnp.broadcast_to(m, (*masks_shape, m.shape[-1])) for m in (mask, source_mask)]
             mask = jnp.concatenate(parts, axis=-1)
             if kept[0] is not None and kept[1] is not None:
-                of_keys = jnp.concatenate(kept[:2], axis=-1)
+                of_keys = jnp.concatenate([kept[0], kept[1]], axis=-1)
         x = self.add_attention(x, self.attention(y, memory, rotation, mask, of_keys), kept[2])
         if not self.merged:
             x = self._add_cross(x, source, source_mask, kept[1], kept[3])
@@ -284,23 +284,24 @@ class PairModel:
         self, prompts: Prompts, num_sequences: int, num_columns: int, reordered: bool = True
     ) -> DecodeCache:
         """See `Model.init_cache`."""
-        return decode_cache.new_cache(prompts, num_sequences, num_columns, reordered)
+        stack = self.config.decoder
+        windows = [stack.window if kind == "local" else None for kind in stack.pattern]
+        return decode_cache.new_cache(prompts, num_sequences, num_columns, reordered, windows)
 
     def decode_step(
         self, params: Params, cache: DecodeCache, tokens: jax.Array, positions: jax.Array
     ) -> tuple[jax.Array, DecodeCache]:
         """See `Model.decode_step`."""
         stack, part, prompts = self.config.decoder, _parts(self.config), cache.prompts
-        cache, place = decode_cache.next_place(cache, positions, None)
+        number = cache.step
+        cache, place = decode_cache.next_place(cache, positions)
         sequences = 1 if place.line is None else place.line.shape[2]
         tokens = tokens.reshape(-1, sequences)
         turns = jnp.repeat(positions, tokens.shape[0] // positions.shape[0])[:, None]
         x = self._embed_targets(params, tokens, turns)
 
         def mask(window: int | None) -> CachePlace:
-            if window is None:
-                return place
-            return place._replace(visible=place.visible & (place.ages < window))
+            return place if window is None else decode_cache.local_place(place, number, window)
 
         def layer(_kind: str, turn: Rotation | None, visible: CachePlace) -> Any:
             step_place = StepPlace(turn, visible, prompts.mask)
@@ -316,24 +317,10 @@ class PairModel:
         logits = head_logits(hidden, self.head_kernel(params), self.final_cap)
         return logits, cache._replace(memory=memory)
 
-    def fill_slots(
-        self,
-        cache: DecodeCache,
-        prompts: Prompts,
-        slots: jax.Array,
-        rows: jax.Array,
-        count: jax.Array,
-    ) -> DecodeCache:
-        """See `decode_cache.fill_slots`."""
-        return decode_cache.fill_slots(cache, prompts, slots, rows, count)
-
-    def narrow(self, cache: DecodeCache, source_length: int) -> DecodeCache:
-        """See `decode_cache.narrow`."""
-        return decode_cache.narrow(cache, source_length)
-
-    def reorder_cache(self, cache: DecodeCache, beam_indices: jax.Array) -> DecodeCache:
-        """See `decode_cache.reorder_cache`."""
-        return decode_cache.reorder_cache(cache, beam_indices)
+    # See `Model`.
+    fill_slots = staticmethod(decode_cache.fill_slots)
+    narrow = staticmethod(decode_cache.narrow)
+    reorder_cache = staticmethod(decode_cache.reorder_cache)
 
     def _logits(self, params: Params, hidden: jax.Array) -> jax.Array:
         logits = head_logits(hidden, self.head_kernel(params), self.final_cap)

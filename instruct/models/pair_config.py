@@ -14,6 +14,8 @@ _NO_STACK: Any = None  # refused by `check_fields`, which says what to bind
 class PairConfig(ComputeConfig):
     """A bidirectional stack that encodes sources, and a causal one that also attends to them.
 
+    On a TPU attention = 'flash' is computed as 'einsum'.
+
     Raises:
         UserError: a field has a wrong type or value, or fields contradict each other.
     """
@@ -75,6 +77,14 @@ class PairConfig(ComputeConfig):
         if self.encoder_window == "each_side":
             return window, window
         return (window - 1) // 2, window // 2
+
+    def describe(self) -> str:
+        """Sizes and kind in one line."""
+        return (
+            f"encoder {self.encoder.describe()}; decoder {self.decoder.describe()}, {self.cross} "
+            f"cross-attention; vocabulary {self.vocab_size}, "
+            f"{'tied' if self.tied_output else 'untied'} output"
+        )
 
     def num_params(self) -> int:
         """Number of parameters."""

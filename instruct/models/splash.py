@@ -5,6 +5,8 @@ Masks of the kernel are static: it takes no prefix-LM, whose prefixes differ bet
 B rows, T tokens, N heads, K key-value heads, H head dim.
 """
 
+from typing import cast
+
 import jax
 import jax.numpy as jnp
 from jax.experimental.pallas.ops.tpu.splash_attention import (
@@ -54,11 +56,16 @@ def splash_attention(
         of_head = splash_attention_mask.CausalMask((padded, padded))
     else:
         of_head = splash_attention_mask.LocalMask((padded, padded), (mask.window - 1, 0), 0)
-    names = ("q", "kv", "kv_compute", "q_dkv", "kv_dkv", "kv_dkv_compute", "q_dq", "kv_dq")
-    sizes = {f"block_{name}": block for name in names}
     kernel = splash_attention_kernel.make_splash_mha(
         splash_attention_mask.MultiHeadMask([of_head] * heads),
-        block_sizes=splash_attention_kernel.BlockSizes(**sizes),
+        block_sizes=splash_attention_kernel.BlockSizes(
+            block_q=block,
+            block_kv=block,
+            block_q_dkv=block,
+            block_kv_dkv=block,
+            block_q_dq=block,
+            block_kv_dq=block,
+        ),
         head_shards=1,
         q_seq_shards=1,
         attn_logits_soft_cap=cap,
@@ -67,5 +74,5 @@ def splash_attention(
     padding = [(0, 0), (0, 0), (0, padded - length), (0, 0)]
     arrays = (jnp.pad(a, padding) for a in (query, key, value))
     ids = splash_attention_kernel.SegmentIds(segments, segments)
-    attended = jax.vmap(kernel)(*arrays, ids)
+    attended = cast(jax.Array, jax.vmap(kernel)(*arrays, ids))
     return (attended * (segments != 0)[:, None, :, None].astype(query.dtype))[:, :, :length]

@@ -136,6 +136,15 @@ class StackConfig:
         if self.norm_bias and self.norm != "layer":
             raise UserError(f"{name}.norm_bias is True; only norm = 'layer' has biases.")
 
+    def describe(self) -> str:
+        """Sizes and kind in one line."""
+        windows = f", window {self.window} in {'/'.join(self.pattern)}" if self.window else ""
+        return (
+            f"{self.num_layers} layers, d_model {self.d_model}, {self.num_heads} heads x "
+            f"{self.head_dim} ({self.num_kv_heads} of keys and values), d_ff {self.d_ff}, "
+            f"{self.activations}{windows}"
+        )
+
     @property
     def gated(self) -> bool:
         """Whether the MLP multiplies two input projections."""
@@ -193,7 +202,8 @@ class ComputeConfig:
     scan_layers: bool = False
     # What the backward pass recomputes: nothing, all but weight products, all. Speed only.
     remat: str = one_of("none", ("none", "minimal", "full"))
-    # As in `ModelConfig`.
+    # As in `ModelConfig`; 'flash' on a TPU is `models/splash.py`, for causal models. Only 'einsum'
+    # and that have soft caps.
     attention: str = one_of("einsum", ATTENTION_IMPLEMENTATIONS)
 
 

@@ -49,7 +49,8 @@ class Denoiser:
         id: stands in results for the name of a template.
         density: mean share of the text's tokens that are targets.
         mean_span: tokens of a span; None: one span, the end of the text, whose length is uniform
-            from 1 to 2 density L - 1, so that density 0.5 is T5's prefix LM; density 1: all of it.
+            from 1 to 2 density L - 1 (at most L - 1), so that 0.5 is T5's prefix LM; density 1: the
+            whole text.
         mode_token: text before the inputs; "" for none.
         marks_end: a sentinel ends the inputs where the span at the end of the text goes on.
         weight: relative chance of being drawn.

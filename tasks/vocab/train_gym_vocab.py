@@ -20,6 +20,7 @@ from pathlib import Path
 import sentencepiece
 
 from instruct.data.vocab import load_vocabulary
+from instruct.prompts.frame import Frame
 from instruct.prompts.record import Record
 from instruct.prompts.render import Rendered, render
 from instruct.workspace import Workspace
@@ -50,7 +51,7 @@ def rendered_texts(row: Generator) -> Iterator[str]:
             wording,
             modes[key % len(modes)],
             key,
-            tokenizer=load_vocabulary("bytes"),
+            frame=Frame(load_vocabulary("bytes")),
             max_inputs_tokens=1 << 20,
             max_targets_tokens=1 << 20,
         )

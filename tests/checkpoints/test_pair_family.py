@@ -1,13 +1,14 @@
 """T5Gemma and T5Gemma 2: transformers' logits and tokens, and its files back to the bit."""
 
 import dataclasses
+import json
 
 import jax
 import numpy as np
 import pytest
 
 from instruct.checkpoints import huggingface, native
-from instruct.checkpoints.convert import convert
+from instruct.checkpoints.convert import convert, generation_settings
 from instruct.checkpoints.detect import open_checkpoint
 from instruct.checkpoints.huggingface_config import config_of_model, open_config
 from instruct.checkpoints.weights import fit, model_shapes
@@ -19,6 +20,7 @@ from tests.checkpoints.conftest import random_arrays, tree_of
 
 pytestmark = pytest.mark.slow
 
+_START = "decoder_start_token_id"
 _SIZES = {
     **{"vocab_size": 37, "hidden_size": 24, "intermediate_size": 29, "num_hidden_layers": 3},
     **{"num_attention_heads": 6, "num_key_value_heads": 2, "head_dim": 10},
@@ -135,6 +137,16 @@ def test_transformers_to_ours_and_back(saved, tmp_path):
     for name in ("encoder", "decoder"):
         ours, other = (getattr(model.config, name).to_dict() for model in (loaded, theirs))
         assert {key for key in other if ours[key] != other[key]} <= {"dtype", "_name_or_path"}
+
+
+def test_the_start_token_is_the_models_own(saved, tmp_path):
+    """The setting for it is no other way to decode; another token would be."""
+    _, folder = saved
+    convert(folder, tmp_path / "ours", "instruct")
+    path = tmp_path / "ours" / native.CARRIED / huggingface.GENERATION
+    for start, expected in ((2, {"max_length": 9}), (5, {"max_length": 9} | {_START: 5})):
+        path.write_text(json.dumps({"max_length": 9, _START: start}))
+        assert generation_settings(tmp_path / "ours") == expected
 
 
 def test_what_is_not_computed_is_refused(saved):

@@ -4,8 +4,15 @@ import json
 
 import pytest
 
+from instruct.checkpoints.model_fields import record_of
 from instruct.checkpoints.trained_run import TrainedRun
 from instruct.errors import UserError
+from tests.models.test_decoder_config import GEMMA2_2B
+
+
+def test_a_run_has_the_model_of_its_class(tmp_path):
+    (tmp_path / "run.json").write_text(json.dumps({"model": record_of(GEMMA2_2B)}))
+    assert TrainedRun.read(tmp_path).model() == GEMMA2_2B
 
 
 def test_both_places_of_a_setting(tmp_path):

@@ -100,3 +100,11 @@ def test_a_mistake_is_still_refused(capsys):
     flags = ["--gin_file=gin/recipes/flan_t5_small_finetune.gin", "--gin.VOCABULARI=x"]
     assert arguments.main(["check", *flags]) == 2
     assert "VOCABULARI" in capsys.readouterr().err
+
+
+@pytest.mark.slow
+def test_a_decoder_and_what_its_cache_takes(capsys):
+    out = shown(capsys, "--gin_file=gin/models/tiny_decoder.gin", "--mesh=fsdp=2,tensor=8")
+    assert "causal decoder, 2 layers" in out and "8 heads x 8 (4 of keys and values)" in out
+    assert "decoder/layers_*/attention/key/kernel" in out
+    assert re.search(r"32 slots, prompts of 2048 tokens: cache of prompts 0\.01\d, answers", out)

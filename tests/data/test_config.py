@@ -57,7 +57,6 @@ def test_frame_and_lengths_by_layout():
     assert pair.frame.prompt("a") == [100, 1] and pair.frame.answer("b") == [101, 1]
     assert decoder.frame.prompt("a") == [0, 100, 1] and decoder.frame.answer("b") == [101, 1]
     assert (pair.example_lengths, decoder.example_lengths) == ((128, 16), (129, 16))
-    assert pair.start_id == decoder.start_id == 0
 
 
 @pytest.mark.parametrize(
@@ -73,7 +72,6 @@ def test_what_starts_a_sequence_is_the_vocabularys(monkeypatch, start_ids, encod
     assert pair.frame.prompt("a") == [*encoder, 100, 13]
     assert one.frame.prompt("a") == [*decoder, 100, 13]
     assert dataclasses.replace(one, separator="").frame.prompt("") == empty
-    assert pair.start_id == (start_ids or (0,))[0]
 
 
 def test_a_chat_template_is_part_of_the_identity(monkeypatch):

@@ -6,11 +6,12 @@ import pytest
 
 from instruct.eval.decoding.batching import BatchConfig, Decoder, padded_rows
 from instruct.eval.decoding.decode import DecodeConfig
-from instruct.eval.programs import lower_decode, lower_scoring
+from instruct.eval.programs import cache_bytes, lower_decode, lower_scoring
 from instruct.eval.scoring.score import Scorer
 from instruct.mesh import MeshConfig, make_mesh, param_shardings, with_shardings
 from instruct.models.encoder_decoder import EncoderDecoder
-from tests.train.batches import tiny_config
+from instruct.models.model import make_model
+from tests.train.batches import tiny_config, tiny_decoder
 
 pytestmark = pytest.mark.slow
 
@@ -38,3 +39,15 @@ def test_they_compute_what_evaluation_computes():
     scores = lower_scoring(network, abstract, mesh, 2, (8, 8)).compile()(params, prompts, targets)
     expected = Scorer(network.target_logits, batching, mesh).score(params, PROMPTS, TARGETS)
     np.testing.assert_allclose(scores, expected, rtol=1e-5)
+
+
+def test_local_layers_cache_their_window_only():
+    network = make_model(tiny_decoder())  # 4 key-value heads of width 4, a window of 5
+    params, config = network.abstract_params(), DecodeConfig(max_decode_steps=7)
+    sizes = cache_bytes(network, params, config, rows=3, source_length=20)
+    of_column = 2 * 4 * 4 * 4 * 3  # keys and values, heads, width, bytes, rows
+    keys_values = {"prompts": (20 + 5) * of_column, "answers": (7 + 5) * of_column}
+    # Beside them only masks, lengths and counters.
+    assert {name: size - keys_values[name] for name, size in sizes.items()} == {
+        name: pytest.approx(100, abs=100) for name in sizes
+    }

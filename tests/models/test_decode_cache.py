@@ -33,9 +33,7 @@ def cache(reordered: bool = True):
 def test_columns_are_used_in_turn_without_end():
     state, written = cache(reordered=False), []
     for step in range(5):
-        state, place = next_place(
-            state, jnp.array([step, step]), lambda distances: jnp.zeros((HEADS, distances.size))
-        )
+        state, place = next_place(state, jnp.array([step, step]))
         written.append(int(place.column))
     assert written == [0, 1, 0, 1, 0]
 
@@ -72,7 +70,7 @@ def test_worked_example_of_a_layer_that_keeps_a_window():
     assert state.memory[0].value.shape[-2] == 3 * SEQUENCES
     for step in range(7):
         number = state.step
-        state, place = next_place(state, jnp.array([step, 1]), None)
+        state, place = next_place(state, jnp.array([step, 1]))
         state = reorder_cache(state, jnp.full((SLOTS, SEQUENCES), step % SEQUENCES))
     local = local_place(place, number, 3)
     assert int(place.column) == 1 and int(local.column) == 0

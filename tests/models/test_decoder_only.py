@@ -271,6 +271,30 @@ def test_local_layers_keep_their_window():
         assert [kv.value.shape[-2] for kv in cache.memory] == ([4, 5] if scan else [4, 5, 4])
 
 
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"norm": "rms_plus_one", "embedding_scale": True, "qk_norm": True, "post_norms": True},
+        {"norm": "layer", "parallel": True, "attention_bias": "all", "attention_cap": 5.0},
+        {"float32_attention_logits": True, "mlp_bias": True, "final_cap": 5.0},
+    ],
+)
+def test_activations_are_bfloat16_and_logits_float32(change):
+    """In training and through a loop of decoding steps, whose types must not change."""
+    model = DecoderOnly(dataclasses.replace(TINY, dtype="bfloat16", scan_layers=True, **change))
+    params, tokens = model.abstract_params(), jnp.zeros((2, 10), jnp.int32)
+    batch = {"decoder_input_tokens": tokens}
+    assert jax.eval_shape(model.decoder_hidden, params, batch).dtype == jnp.bfloat16
+
+    def decode(params):
+        cache = model.init_cache(model.start_prompts(params, tokens), 2, 5)
+        return model.decode_step(params, cache, jnp.zeros(4, jnp.int32), jnp.zeros(2, jnp.int32))
+
+    logits, cache = jax.eval_shape(decode, params)
+    assert logits.dtype == jnp.float32
+    assert {leaf.dtype for leaf in jax.tree.leaves(cache.memory)} == {jnp.dtype("bfloat16")}
+
+
 @pytest.mark.parametrize("config", [TINY, PREFIX])
 def test_logits_of_a_tree_are_those_of_its_branches(config):
     """Nodes 0 -> 1 -> 2 and 0 -> 3, after prompts longer and shorter than the window."""
@@ -295,19 +319,12 @@ def test_logits_of_a_tree_are_those_of_its_branches(config):
 # Devices
 
 
-@pytest.mark.parametrize(
-    ("text", "changes"),
-    [
-        ("data=2,fsdp=2,tensor=2", {}),
-        ("fsdp=2,tensor=4", {"num_kv_heads": 1, "scan_layers": True, "parallel": True}),
-        ("tensor=2,sequence=2,data=2", {"prefix_lm": True}),
-    ],
-)
-def test_meshes_change_neither_loss_nor_gradients(examples, text, changes):
-    config = dataclasses.replace(TINY, **changes)
+def test_a_mesh_of_more_devices_than_key_heads_changes_neither_loss_nor_gradients(examples):
+    """Other meshes, microbatches and updates: `tests/train/test_step.py`."""
+    config = dataclasses.replace(TINY, num_kv_heads=1, scan_layers=True, parallel=True)
     params, batch = initial(config), packed(examples * 3, [2, 1] * 3 + [0, 0])
     expected = loss_and_gradient(config)(params, batch)
-    mesh = make_mesh(parse_mesh(text))
+    mesh = make_mesh(parse_mesh("fsdp=2,tensor=4"))
     shardings = param_shardings(mesh, DecoderOnly(config).abstract_params())
     with jax.set_mesh(mesh):
         batch = jax.device_put(batch, batch_sharding(mesh))

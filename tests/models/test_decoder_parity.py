@@ -161,7 +161,7 @@ def test_decoding_is_that_of_transformers(family, beams):
         eos_id=1,
         **(strategy | {"beam_rules": "transformers"} if beams > 1 else {}),
     )
-    decoder = Decoder(model, config, BatchConfig(2, 2))
+    decoder = Decoder(model, config, BatchConfig(2, 1))
     found = decoder.generate(params, prompts).tokens[:, 0]
     expected = np.zeros_like(found)
     for row, prompt in zip(expected, prompts):

@@ -13,7 +13,8 @@ from flax.traverse_util import unflatten_dict
 
 from instruct.mesh import MeshConfig, batch_sharding, make_mesh, param_shardings, tree_paths
 from instruct.models.config import ModelConfig
-from instruct.models.encoder_decoder import EncoderDecoder, reorder_cache
+from instruct.models.decode_cache import reorder_cache
+from instruct.models.encoder_decoder import EncoderDecoder
 from instruct.models.layout import stack_layers, unstack_layers
 from tests.float32 import assert_same_float32
 from tests.models.test_config import TINY

@@ -28,12 +28,12 @@ def test_a_prompt_has_a_start_and_a_separator(frame, prompt, empty):
 
 def test_a_prompt_that_is_cut_keeps_what_follows_it():
     text = "naïve words"
-    for frame, end in ((Frame(BYTES, (2,)), [1]), (Frame(BYTES, (), (1,), "\n"), [13])):
+    for frame, end in ((Frame(BYTES, (2,)), [1]), (Frame(BYTES, (), "\n"), [13])):
         ids = frame.cut_prompt(text, 6)
         assert len(ids) == 6 and ids[-1:] == end and ids[:5] == frame.prompt(text)[:5]
         assert frame.cut_prompt(text, 100) == [*frame.prompt(text), *end]
     chat = ChatTemplate("{% for message in messages %}[u]{{ message.content }}[a]{% endfor %}")
-    frame = Frame(BYTES, (2,), (1,), chat=chat)
+    frame = Frame(BYTES, (2,), chat=chat)
     for length in (8, 9, 12, 18):
         ids = frame.cut_prompt(text, length)
         shown = BYTES.decode(ids[1:])

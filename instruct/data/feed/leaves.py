@@ -3,6 +3,7 @@
 Worker processes unpickle the builder: no TensorFlow here.
 """
 
+import logging
 import resource
 
 from instruct.data.config import DataConfig
@@ -13,7 +14,10 @@ from instruct.data.stores.store import leaf_manifest
 from instruct.data.vocab import load_vocabulary
 from instruct.errors import UserError
 from instruct.prompts.denoising import DenoiserSet
+from instruct.prompts.frame import EOS
 from instruct.workspace import Workspace
+
+_log = logging.getLogger(__name__)
 
 
 def _feed_leaf(workspace: Workspace, leaf: Leaf, split: str, config: DataConfig) -> FeedLeaf | None:
@@ -66,6 +70,14 @@ def make_builder(
             leaf.spec.templates.sentinels(leaf.mode, vocabulary)  # an error here, not in a worker
     if training:
         check_split(resolved, split)
+        own = [leaf.name for leaf in resolved.leaves if leaf.spec is None]
+        if own and (config.chat_template or config.separator != EOS):
+            _log.warning(
+                "%d plain seqio tasks (%s) keep their own tokens: neither the chat template nor "
+                "the separator surrounds their prompts and answers",
+                len(own),
+                ", ".join(own[:5]),
+            )
     feed_leaves = [_feed_leaf(workspace, leaf, split, config) for leaf in resolved.leaves]
     missing = [leaf.name for leaf, feed in zip(resolved.leaves, feed_leaves) if feed is None]
     if missing and training:

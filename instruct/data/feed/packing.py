@@ -44,7 +44,6 @@ def pack(
     method: str = "best_fit",
     layout: batch.Layout = batch.ENCODER_DECODER,
     *,
-    start_id: int = 0,
     target_weights: Sequence[Sequence[int] | None] | None = None,
     loss_on: str = "targets",
 ) -> Packed:
@@ -57,7 +56,6 @@ def pack(
         task_ids: value of `decoder_task_ids` for each example.
         method: "best_fit" (fullest rows), "next_fit" (as SeqIO: one open row), or "none" (one
             example per row).
-        start_id: first of `decoder_input_tokens` of an encoder-decoder's example.
         target_weights: for `decoder_only`, the loss weight (0 or 1) of each target token of each
             example; None for 1.
         loss_on: "targets", or "all" tokens (`decoder_only`).
@@ -85,7 +83,7 @@ def pack(
             batch.ENCODER_POSITIONS: encoder.rows(encoder.positions),
             batch.DECODER_TARGET_TOKENS: decoder.rows(decoder.join(target_ids)),
         }
-        return Packed(decoder_features(rows, start_id), example_rows)
+        return Packed(decoder_features(rows), example_rows)
     sequences = [[*inputs, *targets] for inputs, targets in zip(input_ids, target_ids)]
     in_prefix = decoder.positions < decoder.spread(input_lengths)
     weights = decoder.positions + 1 >= decoder.spread(input_lengths)

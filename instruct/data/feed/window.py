@@ -110,7 +110,6 @@ class WindowBuilder:
             *self.config.lengths,
             self.config.packing,
             self.config.batch_layout,
-            start_id=self.config.start_id,
             target_weights=[example.target_weights for example in kept],
             loss_on=self.config.loss_on,
         )

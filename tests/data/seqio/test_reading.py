@@ -214,6 +214,18 @@ def test_seqio_cannot_start_every_sequence(monkeypatch):
         seqio_reading.feature_converter(config)
 
 
+def test_tokens_without_the_frame_of_the_run_are_warned_of(tmp_path, caplog):
+    task = make_task(tmp_path)
+    resolved, config = registry.resolve(workspace(), task.name), toy_config(task.name)
+    prepare(workspace(), resolved, config).check()
+    TrainFeed(workspace(), config, resolved)
+    assert not caplog.text
+    framed = dataclasses.replace(config, layout="decoder_only", separator="")
+    rows, _ = next(TrainFeed(workspace(), framed, resolved))
+    assert f"1 plain seqio tasks ({task.name}) keep their own tokens" in caplog.text
+    assert (rows[batch.DECODER_INPUT_TOKENS][:, 0] == 0).all()
+
+
 def test_many_tasks_through_seqios_pipeline_warn(tmp_path, caplog):
     task = make_task(tmp_path)
     resolved = registry.resolve(workspace(), task.name)
