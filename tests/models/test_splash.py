@@ -27,8 +27,8 @@ def test_forward_and_gradients_equal_einsums(window, cap, kv_heads):
     key, value = jax.random.normal(keys[1], (2, 2, kv_heads, 141, 8))
     mask = prefix_mask(jnp.asarray(SEGMENTS), None, window)
 
-    def by_splash(*arrays):
-        return splash_attention(*arrays, mask, cap, interpret=True)
+    def by_splash(query, key, value):
+        return splash_attention(query, key, value, mask, cap, interpret=True)
 
     def by_einsum(query, key, value):
         return attend(query, KeyValue(key, value), None, mask.dense(), cap=cap)
