@@ -22,6 +22,7 @@ import pathlib
 import statistics
 import time
 from collections.abc import Callable, Mapping
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -39,7 +40,13 @@ SLOTS, BEAMS, OPTIONS = 16, 4, 4
 FIXED_SOURCE, FIXED_NEW = 256, 32
 LONGEST_ANSWER = 256
 VOCABULARY = 32_128
-_SIZES = {"vocab_size": VOCABULARY, "d_model": 256, "num_heads": 4, "head_dim": 64, "d_ff": 512}
+_SIZES: dict[str, Any] = {
+    "vocab_size": VOCABULARY,
+    "d_model": 256,
+    "num_heads": 4,
+    "head_dim": 64,
+    "d_ff": 512,
+}
 MODELS = {
     "encoder_decoder": ModelConfig(**_SIZES, num_encoder_layers=4, num_decoder_layers=4),
     "decoder": DecoderConfig(**_SIZES, num_layers=8, num_kv_heads=2, tied_output=False),

@@ -33,7 +33,7 @@ class Peer:
         with tempfile.TemporaryDirectory() as folder:
             target = pathlib.Path(folder, "peer")
             huggingface.write_checkpoint(target, arrays, config, np.dtype(np.float32))
-            (name,) = transformers.AutoConfig.from_pretrained(target).architectures
+            (name,) = transformers.AutoConfig.from_pretrained(target).architectures or ()
             self._model = getattr(transformers, name).from_pretrained(target)
         self._is_encoder_decoder = self._model.config.is_encoder_decoder
         self._model.eval()

@@ -5,7 +5,7 @@ And how prompts of a trained model are framed.
 
 import dataclasses
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, Literal
 
 from instruct.batch import LAYOUTS
 from instruct.checkpoints.trained_run import TrainedRun
@@ -77,7 +77,7 @@ class EvalConfig:
 
 def trained_data(
     run: TrainedRun,
-    layout: str,
+    layout: Literal["encoder_decoder", "decoder_only"],
     vocabulary: str,
     lengths: Mapping[str, int],
     chat_template: bool | None = None,
@@ -89,10 +89,9 @@ def trained_data(
     it stands if it is a decoder's, unless `chat_template`; an encoder reads EOS after it.
     """
     recorded = run.config()
-    if chat_template is None:
-        chat_template = recorded.get("data.chat_template", False)
-    plain = not (recorded or LAYOUTS[layout].encoder_keys or chat_template)
-    separator = EOS if chat_template else recorded.get("data.separator", "" if plain else EOS)
+    chat = recorded.get("data.chat_template", False) if chat_template is None else chat_template
+    plain = not (recorded or LAYOUTS[layout].encoder_keys or chat)
+    separator = EOS if chat else recorded.get("data.separator", "" if plain else EOS)
     return DataConfig(
         mixture,
         lengths,
@@ -100,7 +99,7 @@ def trained_data(
         vocabulary=vocabulary,
         layout=layout,
         separator=separator,
-        chat_template=chat_template,
+        chat_template=chat,
     )
 
 

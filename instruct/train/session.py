@@ -73,10 +73,13 @@ def check_same_run(model_dir: pathlib.Path, config: Mapping[str, Any]) -> None:
         return
     absent = "(not set)"
     # Earlier versions had T5's sequences only, and each process read what a lane reads now.
-    sequences = {"layout": "encoder_decoder", "loss_on": "targets", "separator": "eos"}
-    sequences["chat_template"] = False
-    absent_then = {f"data.{name}": value for name, value in sequences.items()}
-    absent_then["data.lanes"] = info.get("num_processes", 1)
+    absent_then = {
+        "data.lanes": info.get("num_processes", 1),
+        "data.layout": "encoder_decoder",
+        "data.loss_on": "targets",
+        "data.separator": "eos",
+        "data.chat_template": False,
+    }
     earlier = absent_then | dict(earlier)
     changed = [
         f"{name}: {earlier.get(name, absent)!r} there, {config.get(name, absent)!r} now"

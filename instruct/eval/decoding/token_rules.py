@@ -130,7 +130,9 @@ def _constrain(
     if 0 < rules.no_repeat_ngram_size <= history.shape[1]:
         banned = _repeating(history, lengths, rules.no_repeat_ngram_size, size)
         scores = jnp.where(banned, -jnp.inf, scores)
-    words = [word for word in rules.bad_words_ids if len(word) > 1 or word[0] not in end_ids]
+    words = [
+        word for word in rules.bad_words_ids if not (len(word) == 1 and set(word) <= set(end_ids))
+    ]
     if words:
         scores = jnp.where(_completing(history, lengths, words, size), -jnp.inf, scores)
     if rules.min_decode_steps:
