@@ -91,7 +91,7 @@ def _from_record(kind: type, record: Mapping[str, Any]) -> Any:
         if name in record:
             value = record[name]
             kinds = (hints[name], *typing.get_args(hints[name]))
-            nested = [part for part in kinds if dataclasses.is_dataclass(part)]
+            nested = [k for k in kinds if isinstance(k, type) and dataclasses.is_dataclass(k)]
             if nested and isinstance(value, Mapping):
                 value = _from_record(nested[0], value)
             fields[name] = tuple(value) if isinstance(value, list) else value
