@@ -129,9 +129,9 @@ class StackSettings:
             full, local = parameters.get(GLOBAL) or {}, parameters.get(LOCAL) or {}
             if parameters and not full and not local:
                 raise UserError(f"{place}: rope_parameters must be given by {LOCAL} and {GLOBAL}.")
-        full = {"rope_theta": config["rope_theta"]} | full | (config.get("rope_scaling") or {})
+        full = {"rope_theta": config["rope_theta"], **full, **(config.get("rope_scaling") or {})}
         local = {"rope_theta": config.get("rope_local_base_freq") or self.local_theta} | local
-        check_fixed(config | full, {"partial_rotary_factor": 1.0}, place)
+        check_fixed({**config, **full}, {"partial_rotary_factor": 1.0}, place)
         check_fixed(local, {"rope_type": "default", "partial_rotary_factor": 1.0}, place)
         fields = {"rope_theta": full["rope_theta"]}
         if self.local_theta is not None:
@@ -283,7 +283,7 @@ _QWEN2 = StackSettings(
     },
 )
 _QWEN3 = dataclasses.replace(
-    _QWEN2, fixed={"qk_norm": True}, defaults=_QWEN2.defaults | {"head_dim": 128}, flags=_BIAS
+    _QWEN2, fixed={"qk_norm": True}, defaults={**_QWEN2.defaults, "head_dim": 128}, flags=_BIAS
 )
 GEMMA2_STACK = StackSettings(
     fixed={"norm": "rms_plus_one", "post_norms": True, "embedding_scale": True},
@@ -313,7 +313,7 @@ GEMMA2_STACK = StackSettings(
 )
 GEMMA3_STACK = dataclasses.replace(
     GEMMA2_STACK,
-    fixed=GEMMA2_STACK.fixed | {"qk_norm": True},
+    fixed={**GEMMA2_STACK.fixed, "qk_norm": True},
     defaults={
         **GEMMA2_STACK.defaults,
         "rope_theta": 1_000_000.0,

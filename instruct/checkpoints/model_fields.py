@@ -58,7 +58,7 @@ def computed_fields(model: Any, shapes: bool = True) -> dict[str, Any]:
 def differences(there: Any, wanted: Any, name: str, shapes: bool = True) -> list[str]:
     """'d_ff is 10 there, 11 in NAME' for each of `computed_fields` that differs."""
     if type(there) is not type(wanted):
-        return [f"it is of {type(there).__name__}, {name} of {type(wanted).__name__}"]
+        return [f"{type(there).__name__} there, {type(wanted).__name__} in {name}"]
     theirs, ours = computed_fields(there, shapes), computed_fields(wanted, shapes)
     return [
         f"{field} is {theirs.get(field)!r} there, {ours.get(field)!r} in {name}"
@@ -91,7 +91,7 @@ def _from_record(kind: type, record: Mapping[str, Any]) -> Any:
         if name in record:
             value = record[name]
             kinds = (hints[name], *typing.get_args(hints[name]))
-            nested = [part for part in kinds if dataclasses.is_dataclass(part)]
+            nested = [k for k in kinds if isinstance(k, type) and dataclasses.is_dataclass(k)]
             if nested and isinstance(value, Mapping):
                 value = _from_record(nested[0], value)
             fields[name] = tuple(value) if isinstance(value, list) else value

@@ -305,9 +305,9 @@ def compare_models(
     """
     if checkpoint.model is None:
         return
-    assumed = {field: getattr(wanted, field) for field in checkpoint.assumed_fields}
     found = checkpoint.model
     if type(found) is type(wanted):
+        assumed = {field: getattr(wanted, field) for field in checkpoint.assumed_fields}
         found = dataclasses.replace(found, **assumed)
     if differing := differences(found, wanted, name, shapes=not in_part):
         raise UserError(

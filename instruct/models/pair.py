@@ -83,9 +83,9 @@ class PairBlock(Block):
         memory, of_keys = self.attention.keys_values(y, rotation), kept[0]
         if self.merged:
             memory = KeyValue(*(jnp.concatenate(pair, axis=2) for pair in zip(memory, source)))
-            masks_shape = (rows, 1, tokens)
-            parts = [jnp.broadcast_to(m, (*masks_shape, m.shape[-1])) for m in (mask, source_mask)]
-            mask = jnp.concatenate(parts, axis=-1)
+            both = (mask, source_mask)
+            whole = [jnp.broadcast_to(a, (rows, 1, tokens, a.shape[-1])) for a in both]
+            mask = jnp.concatenate(whole, axis=-1)
             if kept[0] is not None and kept[1] is not None:
                 of_keys = jnp.concatenate([kept[0], kept[1]], axis=-1)
         x = self.add_attention(x, self.attention(y, memory, rotation, mask, of_keys), kept[2])

@@ -7,12 +7,12 @@ import jax
 import numpy as np
 import pytest
 
-from instruct.checkpoints import huggingface, native, safetensors_files
+from instruct.checkpoints import huggingface, native, safetensors_files, t5x_writing
 from instruct.checkpoints.arrays import BFLOAT16
 from instruct.checkpoints.convert import convert, describe
 from instruct.checkpoints.detect import open_checkpoint
 from instruct.checkpoints.huggingface_config import FAMILIES, config_of_model, open_config
-from instruct.checkpoints.loading import load_params
+from instruct.checkpoints.loading import load_initial, load_params
 from instruct.checkpoints.weights import fit, model_shapes
 from instruct.errors import UserError
 from instruct.models.model import make_model
@@ -259,6 +259,14 @@ def test_ours_to_transformers_and_back(decoder, tmp_path):
         load_params(tmp_path / "back", network.abstract_params())
         load_params(tmp_path / "hf", network.abstract_params())
     assert "DecoderConfig(d_model=12" in "\n".join(describe(tmp_path / "hf").lines())
+
+
+def test_a_checkpoint_of_another_class_is_refused(decoder, tiny, tmp_path):
+    """In the words of the configuration, not of hundreds of keys."""
+    t5x_writing.write_checkpoint(tmp_path / "checkpoint_1", random_arrays(tiny), FLOAT32, step=1)
+    abstract = make_model(decoder).abstract_params()
+    with pytest.raises(UserError, match="another model: ModelConfig there, DecoderConfig in"):
+        load_initial(str(tmp_path / "checkpoint_1"), abstract, decoder)
 
 
 def test_names_that_are_not_needed(decoder, tmp_path):

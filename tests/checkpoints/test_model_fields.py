@@ -57,4 +57,4 @@ def test_differences_are_named(tiny):
     assert differences(DECODER, scaled, "gin", shapes=False) == found[1:]
     plain = dataclasses.replace(DECODER, rope_scaling=None)
     assert any("rope_scaling" in line for line in differences(DECODER, plain, "gin"))
-    assert differences(DECODER, tiny, "gin") == ["it is of DecoderConfig, gin of ModelConfig"]
+    assert differences(DECODER, tiny, "gin") == ["DecoderConfig there, ModelConfig in gin"]
