@@ -4,9 +4,11 @@ import json
 import logging
 
 import pytest
+import seqio
 
 from instruct.data.feed.leaves import make_builder
 from instruct.data.registry import add_task, resolve
+from instruct.data.seqio import bridge
 from instruct.data.sources.documents import DocumentSource, cut_text, document_task
 from instruct.data.sources.files import Part, hashed_parts
 from instruct.data.stores.prepare import prepare
@@ -93,3 +95,21 @@ def test_every_objective_gives_packed_rows_of_one_store(folder):
     with pytest.raises(UserError, match="no sentinels"):
         config = toy_config(spec.leaf_name("ul2"))
         make_builder(here, config, resolve(here, config.mixture))
+
+
+def test_an_objective_is_a_seqio_task(folder, monkeypatch):
+    spec = add_task(
+        document_task(
+            f"text.{fresh_name('seqio')}",
+            DocumentSource("mine", {"train": Part("mine")}, segment_characters=300),
+        )
+    )
+    monkeypatch.setattr(bridge.RecordTask, "vocabulary", "bytes#extra_ids=100")
+    monkeypatch.setattr(bridge.RecordTask, "workspace", workspace())
+    lengths = {"inputs": 96, "targets": 32}
+    task = seqio.get_mixture_or_task(spec.leaf_name("span_corruption"))
+    example = next(task.get_dataset(lengths, "train", shuffle=False).as_numpy_iterator())
+    sides = [example[side].tolist() for side in lengths]
+    assert [len(side) <= length for side, length in zip(sides, lengths.values())] == [True, True]
+    assert sides[1][0] == 358 and 358 in sides[0] and sides[0][-1] == sides[1][-1] == 1
+    assert example["template"] == b"r_3_15"
