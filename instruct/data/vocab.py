@@ -271,6 +271,6 @@ def check_embedding_rows(vocabulary: Vocabulary, rows: int) -> None:
     if vocabulary.vocab_size > rows:
         raise UserError(
             f"vocabulary {vocabulary.spec!r} has {vocabulary.vocab_size} ids, the model's "
-            f"embedding {rows} rows (ModelConfig.vocab_size). Use a model of at least "
+            f"embedding {rows} rows (vocab_size). Use a model of at least "
             f"{-(-vocabulary.vocab_size // 128) * 128} rows, or another VOCABULARY."
         )

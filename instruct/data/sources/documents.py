@@ -66,7 +66,7 @@ class DocumentSource(FileSource):
             )
 
     def _documents(self, file: Path) -> Iterator[str | Dropped]:
-        if ".txt" in file.suffixes:
+        if (kind := _FILE.fullmatch(file.name)) and kind[1] == "txt":
             with open_unpacked(file) as stream:
                 try:
                     text = stream.read().decode("utf-8-sig")
