@@ -160,7 +160,7 @@ class ChatTemplate:
     ) -> list[tuple[int, int]]:
         """Spans of a template without {% generation %} blocks."""
         around, contents = self._contents(messages)
-        ending = self.end_of_turn
+        ending = re.compile(rf"\s*?{re.escape(self.end_of_turn)}")
         spans = []
         if around == text and len(contents) == len(turns):
             for turn, (first, last) in zip(turns, contents):
@@ -169,11 +169,8 @@ class ChatTemplate:
                     if len(before) <= first and text.startswith(before):
                         first = len(before)
                         break
-                blanks = len(text[last:]) - len(text[last:].lstrip())
-                for skipped in (0, blanks):
-                    if text.startswith(ending, last + skipped):
-                        spans.append((first, last + skipped + len(ending)))
-                        break
+                if end := ending.match(text, last):
+                    spans.append((first, end.end()))
         if len(spans) != len(turns):
             raise TemplateRefusal(
                 f"the chat template of {self.place} changes the assistant's contents, so that "

@@ -153,10 +153,11 @@ class ExampleRenderer:
         """
         if isinstance(record, TokenRecord):
             prompt = self.frame.started(record.input_ids)
-            over = max(0, len(prompt) - self.lengths[0])
-            kept = prompt[: len(prompt) - 1 - over] + prompt[-1:] if over else prompt
+            over = len(prompt) - self.lengths[0]
+            if over > 0:
+                del prompt[-1 - over : -1]
             texts = record.inputs, record.targets
-            return Rendered(*texts, kept, record.target_ids, template_id="", truncated=over > 0)
+            return Rendered(*texts, prompt, record.target_ids, template_id="", truncated=over > 0)
         if self.templates is None:
             raise UserError(
                 f"the store of a plain seqio task holds record {record.id!r}, not tokens. "

@@ -297,11 +297,8 @@ def seqio_windows(
         if layout is batch.DECODER_ONLY:
             inside = rows[batch.DECODER_SEGMENT_IDS] > 0  # SeqIO shifts a token into the padding
             prefix = inside & (config.loss_on == "targets")
-            for key, kept in (
-                (batch.DECODER_INPUT_TOKENS, inside),
-                (batch.DECODER_CAUSAL_ATTENTION, prefix),
-            ):
-                rows[key] = np.where(kept, rows[key], 0)
+            rows[batch.DECODER_INPUT_TOKENS] = rows[batch.DECODER_INPUT_TOKENS] * inside
+            rows[batch.DECODER_CAUSAL_ATTENTION] = rows[batch.DECODER_CAUSAL_ATTENTION] * prefix
             rows = {key: rows[key] for key in layout.keys}
         else:
             rows = decoder_features(rows)
