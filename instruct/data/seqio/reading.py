@@ -151,7 +151,7 @@ def check_plain_vocabulary(task: seqio.Task, vocabulary: Vocabulary) -> None:
     for name in FEATURES:
         if name not in task.output_features:
             raise UserError(
-                f"seqio task {task.name!r} has no output feature {name!r}; an encoder-decoder "
+                f"seqio task {task.name!r} has no output feature {name!r}; a run "
                 f"needs 'inputs' and 'targets', it has {', '.join(task.output_features)}"
             )
         theirs = from_seqio(getattr(task.output_features[name], "vocabulary", None))
