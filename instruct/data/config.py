@@ -148,13 +148,12 @@ class DataConfig:
         """Settings that affect the batches, as JSON values."""
         # Only where they differ from the defaults, so that older checkpoints resume.
         sequences = {
-            field.name: getattr(self, field.name)
-            for field in dataclasses.fields(self)
-            if field.name in ("layout", "loss_on", "separator")
-            and getattr(self, field.name) != field.default
+            name: getattr(self, name)
+            for name in ("layout", "loss_on", "separator")
+            if getattr(self, name) != getattr(DataConfig, name)
         }
-        if self.frame.chat is not None:
-            sequences["chat_template"] = self.frame.chat.fingerprint
+        if chat := self.frame.chat:
+            sequences["chat_template"] = chat.fingerprint
         return [
             self.lengths,
             self.batch_size,

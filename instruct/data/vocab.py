@@ -4,7 +4,8 @@ A vocabulary is named by one string, which gin, worker processes and manifests p
 
     bytes                        UTF-8 bytes + 3 (seqio.ByteVocabulary, ByT5)
     gym                          the vocabulary of the embedded collection
-    PATH.model                   a SentencePiece model with 100 sentinels appended (T5)
+    PATH.model                   a SentencePiece model with 100 sentinels appended, padded with 0
+                                 and without BOS (T5)
     PATH.model#extra_ids=N       the same with N sentinels
     PATH/tokenizer.model         a SentencePiece model as it is (the name of Llama 2's and Gemma's)
     bytes#extra_ids=N
@@ -130,8 +131,8 @@ class SentencePieceVocabulary:
     """A SentencePiece model file with sentinels appended.
 
     Attributes:
-        bos_id: starts a sequence; None if the model has no BOS or is of T5's kind (pad 0, EOS 1,
-            unk 2), whose sequences start with 0.
+        bos_id: starts a sequence; None if the model has no BOS or is read as T5's, whose sequences
+            start with 0: a file of another name than tokenizer.model, or with pad 0, EOS 1, unk 2.
     """
 
     chat_template: ChatTemplate | None = None
@@ -165,11 +166,11 @@ class SentencePieceVocabulary:
         self.eos_id: int = processor.eos_id()
         self.stop_ids: tuple[int, ...] = (self.eos_id,)
         self.unk_id: int | None = processor.unk_id()
-        self.pad_id: int | None = processor.pad_id() if processor.pad_id() >= 0 else None
-        is_t5 = (self.pad_id, self.eos_id, self.unk_id) == (PAD_ID, 1, 2)
-        self.bos_id: int | None = None
-        if processor.bos_id() >= 0 and not is_t5:
-            self.bos_id = processor.bos_id()
+        ids = processor.pad_id(), processor.eos_id(), processor.unk_id()
+        is_t5 = path.name != MODEL or ids == (PAD_ID, 1, 2)
+        pad, bos = (PAD_ID, -1) if is_t5 else (processor.pad_id(), processor.bos_id())
+        self.pad_id: int | None = pad if pad >= 0 else None
+        self.bos_id: int | None = bos if bos >= 0 else None
         self.start_ids: tuple[int, ...] = (PAD_ID if self.bos_id is None else self.bos_id,)
         self.fingerprint = hashlib.sha256(serialized).hexdigest()
         self._processor = processor
@@ -271,6 +272,6 @@ def check_embedding_rows(vocabulary: Vocabulary, rows: int) -> None:
     if vocabulary.vocab_size > rows:
         raise UserError(
             f"vocabulary {vocabulary.spec!r} has {vocabulary.vocab_size} ids, the model's "
-            f"embedding {rows} rows (ModelConfig.vocab_size). Use a model of at least "
+            f"embedding {rows} rows (vocab_size). Use a model of at least "
             f"{-(-vocabulary.vocab_size // 128) * 128} rows, or another VOCABULARY."
         )

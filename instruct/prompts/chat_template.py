@@ -34,6 +34,18 @@ _MARKS = re.compile("[\ufdd0-\ufdd3]")
 _PROBE = ({"role": "user", "content": "a"}, {"role": "assistant", "content": "b"})
 
 
+class TemplateRefusal(UserError):
+    """A chat template cannot write some messages.
+
+    Attributes:
+        reason: a short phrase; reports count equal ones.
+    """
+
+    def __init__(self, message: str, reason: str) -> None:
+        super().__init__(message)
+        self.reason = reason
+
+
 class _Generation(jinja2.ext.Extension):
     """Marks the text of {% generation %} ... {% endgeneration %}."""
 
@@ -97,8 +109,8 @@ class ChatTemplate:
             variables: other variables of the template.
 
         Raises:
-            UserError: the template is not valid, refuses the messages, fails, or does what the
-                sandbox forbids.
+            TemplateRefusal: the template refuses the messages.
+            UserError: it is not valid, fails, or does what the sandbox forbids.
         """
         return _MARKS.sub("", self._marked(messages, add_generation_prompt, **variables))
 
@@ -116,9 +128,9 @@ class ChatTemplate:
         return self._cut(self.render(messages, True, enable_thinking=False))
 
     def answer(self, targets: str) -> str:
-        """The text of the assistant's answer, with its end of turn."""
+        """The text of the assistant's answer, with its end of turn, without blanks after it."""
         text, spans = self.dialog([_PROBE[0], {"role": "assistant", "content": targets}])
-        return text[slice(*spans[0])]
+        return text[slice(*spans[0])].rstrip()
 
     def dialog(self, messages: Sequence[Message]) -> tuple[str, list[tuple[int, int]]]:
         """(text, [first, last) characters of everything that the assistant writes).
@@ -126,8 +138,9 @@ class ChatTemplate:
         Templates with `enable_thinking` get False: answers are the contents alone.
 
         Raises:
-            UserError: also if there is no turn of the assistant, or the template changes its
-                contents so that they are not found again.
+            TemplateRefusal: also if the template changes the assistant's contents so that they are
+                not found again.
+            UserError: also if there is no turn of the assistant.
         """
         turns = [n for n, message in enumerate(messages) if message["role"] == "assistant"]
         if not turns:
@@ -147,7 +160,7 @@ class ChatTemplate:
     ) -> list[tuple[int, int]]:
         """Spans of a template without {% generation %} blocks."""
         around, contents = self._contents(messages)
-        ending = self.end_of_turn
+        ending = re.compile(rf"\s*?{re.escape(self.end_of_turn)}")
         spans = []
         if around == text and len(contents) == len(turns):
             for turn, (first, last) in zip(turns, contents):
@@ -156,16 +169,14 @@ class ChatTemplate:
                     if len(before) <= first and text.startswith(before):
                         first = len(before)
                         break
-                blanks = len(text[last:]) - len(text[last:].lstrip())
-                for skipped in (0, blanks):
-                    if text.startswith(ending, last + skipped):
-                        spans.append((first, last + skipped + len(ending)))
-                        break
+                if end := ending.match(text, last):
+                    spans.append((first, end.end()))
         if len(spans) != len(turns):
-            raise UserError(
+            raise TemplateRefusal(
                 f"the chat template of {self.place} changes the assistant's contents, so that "
                 "they are not found in the rendered text. Write {% generation %} and "
-                "{% endgeneration %} around the assistant's turns in the template."
+                "{% endgeneration %} around the assistant's turns in the template.",
+                "chat template changes the assistant's contents",
             )
         return spans
 
@@ -192,6 +203,7 @@ class ChatTemplate:
                     f"{str(dict(message))[:80]} is not a message; it needs 'role' and 'content', "
                     "both text."
                 )
+        refused = ""
         values = dict(self.tokens) | {"tools": None, "documents": None} | variables
         try:
             return _compiled(self.source).render(
@@ -208,12 +220,14 @@ class ChatTemplate:
         except jinja2.TemplateError as error:
             roles = ", ".join(message["role"] for message in messages) or "no message"
             reason = f"refuses messages of these roles: {roles} ({error})"
+            refused = f"chat template refuses messages ({error})"
         except Exception as error:  # whatever a template computes
             reason = f"fails ({type(error).__name__}: {error})"
-        raise UserError(
+        message = (
             f"the chat template of {self.place} {reason}. Correct it or the messages, or train and "
             "evaluate without it (CHAT_TEMPLATE = False)."
         )
+        raise TemplateRefusal(message, refused) if refused else UserError(message)
 
 
 def _without(text: str, marks: tuple[str, str]) -> tuple[str, list[tuple[int, int]]]:

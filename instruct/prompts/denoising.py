@@ -66,11 +66,6 @@ class Denoiser:
     __post_init__ = check_fields
 
     @property
-    def needs_sentinels(self) -> bool:
-        """Whether it needs a vocabulary with sentinels."""
-        return self.mean_span is not None or self.marks_end
-
-    @property
     def least_tokens(self) -> int:
         """Tokens of the shortest text that can be divided."""
         return 1 if self.mean_span is None and self.density == 1 else 2
@@ -180,7 +175,7 @@ class DenoiserSet(TemplateSet):
         Raises:
             UserError: it needs sentinels, and the vocabulary has none.
         """
-        if not any(denoiser.needs_sentinels for denoiser in self.denoisers(objective)):
+        if not any(d.mean_span is not None or d.marks_end for d in self.denoisers(objective)):
             return ()
         if count := getattr(tokenizer, "extra_ids", 0):
             return range(tokenizer.vocab_size - 1, tokenizer.vocab_size - 1 - count, -1)

@@ -67,6 +67,8 @@ class Frame:
         else:
             encode = self.tokenizer.encode
             text, spans = self.chat.dialog(messages)
+            # A {% generation %} block may hold the blanks after the end of turn.
+            spans = [(first, first + len(text[first:last].rstrip())) for first, last in spans]
             starts = [0, *(last for _, last in spans)]
             turns = [
                 (list(encode(text[start:first])), self._ended(encode(text[first:last])))
@@ -96,7 +98,9 @@ class Frame:
 
     def _ended(self, ids: Sequence[int]) -> list[int]:
         """An answer of a chat template, with EOS unless its end of turn is a token that ends it."""
-        return [*ids] if ids[-1] in self.tokenizer.stop_ids else [*ids, self.tokenizer.eos_id]
+        return (
+            [*ids] if ids and ids[-1] in self.tokenizer.stop_ids else [*ids, self.tokenizer.eos_id]
+        )
 
     def _separated(self, text: str) -> list[int]:
         if self.separator == EOS:

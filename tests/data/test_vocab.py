@@ -179,3 +179,6 @@ def test_sentencepiece_with_bos_and_byte_fallback(tmp_path, ids, starts, padding
         assert ours.decode([*ours.encode(text), ours.eos_id, 7]) == text
     with pytest.raises(UserError, match="has no chat template.*CHAT_TEMPLATE"):
         vocab.chat_template(ours)
+    # By another name it is read as T5's, as SeqIO does.
+    other = vocab.load_vocabulary(str((tmp_path / "tokenizer.model").rename(tmp_path / "a.model")))
+    assert (other.start_ids, other.pad_id, other.vocab_size) == ((0,), 0, 430)

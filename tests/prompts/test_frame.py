@@ -39,3 +39,15 @@ def test_a_prompt_that_is_cut_keeps_what_follows_it():
         shown = BYTES.decode(ids[1:])
         assert length - 1 <= len(ids) <= length and shown.startswith("[u]na"[: len(shown) - 3])
         assert shown.endswith("[a]") and text.startswith(shown[3:-3])
+
+
+def test_blanks_after_the_end_of_a_turn_are_no_answer():
+    chat = ChatTemplate(
+        "{% for m in messages %}{% if m.role == 'user' %}[{{ m.content }}]{% else %}"
+        "{% generation %}{{ m.content }};\n{% endgeneration %}{% endif %}{% endfor %}"
+    )
+    frame = Frame(BYTES, chat=chat)
+    talk = [{"role": role, "content": role[0]} for role in ("user", "assistant") * 2]
+    expected = [("[u]", "a;"), ("\n[u]", "a;")]
+    ids = [(BYTES.encode(before), [*BYTES.encode(answer), 1]) for before, answer in expected]
+    assert frame.turns(talk) == ids and frame.answer("a") == ids[0][1]

@@ -152,7 +152,7 @@ def _eval_example(
         references, metadata = (record.targets,), {}
         shown = asked = None
         seqio_example |= record.features
-        truncated = _is_trimmed(record, config)
+        truncated = rendered.truncated or _is_trimmed(record, config)
     else:
         references, metadata = record.references or (record.answer,), record.metadata
         shown, drawn = rendered.num_exemplars, len(renderer.exemplar_numbers(number, key))

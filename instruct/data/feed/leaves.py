@@ -70,11 +70,15 @@ def make_builder(
             leaf.spec.templates.sentinels(leaf.mode, vocabulary)  # an error here, not in a worker
     if training:
         check_split(resolved, split)
-        own = [leaf.name for leaf in resolved.leaves if leaf.spec is None]
+        own = [
+            leaf.name
+            for leaf in resolved.leaves
+            if leaf.spec is None or isinstance(leaf.spec.templates, DenoiserSet)
+        ]
         if own and (config.chat_template or config.separator != EOS):
             _log.warning(
-                "%d plain seqio tasks (%s) keep their own tokens: neither the chat template nor "
-                "the separator surrounds their prompts and answers",
+                "%d plain seqio or pretraining tasks (%s) keep their own tokens: no chat template "
+                "or separator surrounds their prompts and answers",
                 len(own),
                 ", ".join(own[:5]),
             )

@@ -139,8 +139,7 @@ def target_faults(rows: Mapping[str, np.ndarray], vocabulary: Vocabulary) -> lis
         for own, segment in zip(tokens, segments)
         for number in range(1, int(segment.max(initial=0)) + 1)
     ]
-    no_unknown = vocabulary.unk_id is None
-    unknown = [] if no_unknown else [own for own in targets if vocabulary.unk_id in own]
+    unknown = [own for own in targets if vocabulary.unk_id in own.tolist()]
     endless = sum(set(vocabulary.stop_ids).isdisjoint(target.tolist()) for target in targets)
     faults = []
     if unknown:

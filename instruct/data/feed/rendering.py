@@ -12,6 +12,7 @@ from instruct.data.spec import TaskSpec
 from instruct.data.stores.store import Store
 from instruct.data.token_record import TokenRecord
 from instruct.errors import UserError
+from instruct.prompts.chat_template import TemplateRefusal
 from instruct.prompts.draws import mix
 from instruct.prompts.exemplars import draw_exemplars
 from instruct.prompts.frame import Frame
@@ -146,29 +147,37 @@ class ExampleRenderer:
     def render(
         self, record: Record | TokenRecord, key: int, exemplars: Sequence[Record]
     ) -> Rendered | Dropped:
-        """Renders a record with these exemplars; a plain task's tokens only get the start."""
+        """Renders a record with these exemplars; a plain task's tokens only get the start.
+
+        SeqIO trims them to their length without the start, so a token before the last may go.
+        """
         if isinstance(record, TokenRecord):
             prompt = self.frame.started(record.input_ids)
-            return Rendered(
-                record.inputs, record.targets, prompt, record.target_ids, template_id=""
-            )
+            over = len(prompt) - self.lengths[0]
+            if over > 0:
+                del prompt[-1 - over : -1]
+            texts = record.inputs, record.targets
+            return Rendered(*texts, prompt, record.target_ids, template_id="", truncated=over > 0)
         if self.templates is None:
             raise UserError(
                 f"the store of a plain seqio task holds record {record.id!r}, not tokens. "
                 "Delete the store and run `python run.py prepare` again"
             )
-        if MESSAGES in record.metadata and (self.frame.one_sequence or self.frame.chat):
-            return render_turns(record, self.frame, self.lengths, self.every_turn)
-        return render(
-            record,
-            self.templates,
-            self.mode,
-            key,
-            exemplars,
-            frame=self.frame,
-            max_inputs_tokens=self.lengths[0],
-            max_targets_tokens=self.lengths[1],
-        )
+        try:
+            if MESSAGES in record.metadata and (self.frame.one_sequence or self.frame.chat):
+                return render_turns(record, self.frame, self.lengths, self.every_turn)
+            return render(
+                record,
+                self.templates,
+                self.mode,
+                key,
+                exemplars,
+                frame=self.frame,
+                max_inputs_tokens=self.lengths[0],
+                max_targets_tokens=self.lengths[1],
+            )
+        except TemplateRefusal as refusal:
+            return Dropped(refusal.reason)
 
 
 def _bytes_array(texts: Sequence[str]) -> np.ndarray:

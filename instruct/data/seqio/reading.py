@@ -151,7 +151,7 @@ def check_plain_vocabulary(task: seqio.Task, vocabulary: Vocabulary) -> None:
     for name in FEATURES:
         if name not in task.output_features:
             raise UserError(
-                f"seqio task {task.name!r} has no output feature {name!r}; an encoder-decoder "
+                f"seqio task {task.name!r} has no output feature {name!r}; a run "
                 f"needs 'inputs' and 'targets', it has {', '.join(task.output_features)}"
             )
         theirs = from_seqio(getattr(task.output_features[name], "vocabulary", None))
@@ -297,11 +297,8 @@ def seqio_windows(
         if layout is batch.DECODER_ONLY:
             inside = rows[batch.DECODER_SEGMENT_IDS] > 0  # SeqIO shifts a token into the padding
             prefix = inside & (config.loss_on == "targets")
-            for key, kept in (
-                (batch.DECODER_INPUT_TOKENS, inside),
-                (batch.DECODER_CAUSAL_ATTENTION, prefix),
-            ):
-                rows[key] = np.where(kept, rows[key], 0)
+            rows[batch.DECODER_INPUT_TOKENS] = rows[batch.DECODER_INPUT_TOKENS] * inside
+            rows[batch.DECODER_CAUSAL_ATTENTION] = rows[batch.DECODER_CAUSAL_ATTENTION] * prefix
             rows = {key: rows[key] for key in layout.keys}
         else:
             rows = decoder_features(rows)

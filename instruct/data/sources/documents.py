@@ -7,10 +7,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from instruct.data.sources.files import NOT_UTF8, FileSource, Row, read_lines
+from instruct.data.sources.files import NOT_UTF8, FileSource, JsonLinesSource, Row
 from instruct.data.spec import Source, TaskSpec
 from instruct.fields import bounded, check_fields
-from instruct.json_text import parse_json
 from instruct.packed_files import open_unpacked
 from instruct.prompts.denoising import DenoiserSet
 from instruct.prompts.modes import OBJECTIVES
@@ -66,7 +65,7 @@ class DocumentSource(FileSource):
             )
 
     def _documents(self, file: Path) -> Iterator[str | Dropped]:
-        if ".txt" in file.suffixes:
+        if (kind := _FILE.fullmatch(file.name)) and kind[1] == "txt":
             with open_unpacked(file) as stream:
                 try:
                     text = stream.read().decode("utf-8-sig")
@@ -74,14 +73,12 @@ class DocumentSource(FileSource):
                     text = None
             yield _checked(text, Dropped(NOT_UTF8))
             return
-        for _, _, line in read_lines(file):
-            try:
-                row = None if line is None else parse_json(line)
-            except ValueError:
-                row = None
-            reason = NOT_UTF8 if line is None else f"line has no text {self.text_key!r}"
-            text = row.get(self.text_key) if isinstance(row, dict) else None
-            yield _checked(text, Dropped(reason).of_row(row))
+        for _, _, row in JsonLinesSource(self.name, self.parts).parsed_rows(file):
+            if isinstance(row, Dropped):
+                yield row
+                continue
+            otherwise = Dropped(f"line has no text {self.text_key!r}").of_row(row)
+            yield _checked(row.get(self.text_key), otherwise)
 
 
 def _checked(text: Any, otherwise: Dropped) -> str | Dropped:

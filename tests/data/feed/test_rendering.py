@@ -18,9 +18,10 @@ from instruct.data.feed.rendering import (
 from instruct.data.token_record import TokenRecord
 from instruct.data.vocab import load_vocabulary
 from instruct.errors import UserError
+from instruct.prompts.chat_template import ChatTemplate
 from instruct.prompts.frame import Frame
 from instruct.prompts.record import Record
-from instruct.prompts.render import Rendered
+from instruct.prompts.render import Dropped, Rendered
 from instruct.prompts.template import Template, TemplateSet
 from tests.data.toy import toy_spec
 from tests.workspaces import workspace
@@ -121,3 +122,19 @@ def test_tokens_of_a_plain_task_stay_as_they_are():
     assert (shown.input_ids, shown.target_ids) == ([5, 1], [6, 1])
     with pytest.raises(UserError, match="holds record 'r1', not tokens"):
         renderer(RECORD, 0, 0)
+
+
+def test_the_start_of_a_sequence_takes_the_place_of_a_plain_tasks_last_token():
+    frame = Frame(load_vocabulary("bytes"), (2,))
+    renderer = ExampleRenderer("", None, None, frame, (4, 64))
+    for ids, expected in (([5, 6, 1], [2, 5, 6, 1]), ([5, 6, 7, 1], [2, 5, 6, 1])):
+        shown = renderer(TokenRecord("0", ids, [6, 1], "in", "out"), 0, 0)
+        assert isinstance(shown, Rendered)
+        assert shown.input_ids == expected and shown.truncated == (len(ids) > 3)
+
+
+def test_an_example_that_a_chat_template_refuses_is_dropped():
+    chat = ChatTemplate("{{ raise_exception('No users') }}", place="folder")
+    frame = Frame(load_vocabulary("bytes"), chat=chat)
+    renderer = ExampleRenderer("zs_noopt", TEMPLATES, None, frame, (512, 64))
+    assert renderer(RECORD, 0, 0) == Dropped("chat template refuses messages (No users)")

@@ -222,7 +222,7 @@ def test_tokens_without_the_frame_of_the_run_are_warned_of(tmp_path, caplog):
     assert not caplog.text
     framed = dataclasses.replace(config, layout="decoder_only", separator="")
     rows, _ = next(TrainFeed(workspace(), framed, resolved))
-    assert f"1 plain seqio tasks ({task.name}) keep their own tokens" in caplog.text
+    assert f"1 plain seqio or pretraining tasks ({task.name}) keep their own tokens" in caplog.text
     assert (rows[batch.DECODER_INPUT_TOKENS][:, 0] == 0).all()
 
 
