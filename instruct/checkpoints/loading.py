@@ -20,7 +20,7 @@ from instruct.checkpoints import checkpoint_files, native
 from instruct.checkpoints.arrays import LazyArray, fingerprint
 from instruct.checkpoints.checkpoint_files import PARAMS, read_document, read_item, step_of
 from instruct.checkpoints.detect import KINDS, detect, open_checkpoint, t5x_steps
-from instruct.checkpoints.model_fields import record_of
+from instruct.checkpoints.model_fields import differences, record_of
 from instruct.checkpoints.tokenizers import vocabulary_of
 from instruct.checkpoints.trained_run import TrainedRun
 from instruct.checkpoints.weights import FRESH, compare_models, fit
@@ -68,7 +68,8 @@ def load_initial(
 
     Args:
         path, abstract_params: see `load_params`.
-        model: compared with the architecture that the checkpoint records, if any.
+        model: compared with the architecture that the checkpoint records, if any; a run of this
+            program may go on with another one of the same shapes, and `say` gets the differences.
         mapping: see `weights.fit`; with one, arrays of the checkpoint may be left over.
         init_fn: () -> fresh parameters like `abstract_params`, for names mapped to None.
         say: takes lines for the user: the kind of checkpoint, fresh and left-over parameters.
@@ -79,6 +80,8 @@ def load_initial(
     checkpoint = detect(path)
     say(f"starts from {KINDS[checkpoint.kind]}, {checkpoint.place}")
     if checkpoint.kind == native.KIND and not mapping:
+        for line in _changes(checkpoint.place, model):
+            say(f"note: {line}")
         return load_params(checkpoint.place, abstract_params)
     opened = open_checkpoint(checkpoint.place)
     if checkpoint.kind != native.KIND:
@@ -88,6 +91,15 @@ def load_initial(
     for line in report.table() if mapping else (report.table()[0], *report.notes):
         say(line)
     return _read_params(arrays, abstract_params, init_fn if report.of(FRESH) else None)
+
+
+def _changes(place: str, model: AnyConfig) -> list[str]:
+    """How the model of a run differs from the one that its first parameters were trained in."""
+    try:
+        trained = native.model_of(absolute_path(place))
+    except UserError as error:
+        return [str(error)]
+    return [] if trained is None else differences(trained, model, "this run")
 
 
 def _read_params(

@@ -63,7 +63,7 @@ def open_checkpoint(folder: pathlib.Path, slots: bool = False) -> Checkpoint:
         state = {path.removeprefix(f"{_SLOTS}/"): array for path, array in training.items()}
     carried = carried_folder(folder)
     vocabulary = vocabulary_of(carried) if carried else None
-    config, model = info.get("config"), info.get("model")
+    config = info.get("config")
     if vocabulary is None:
         vocabulary = info.get("vocabulary")
     if vocabulary is None and isinstance(config, Mapping):
@@ -73,11 +73,21 @@ def open_checkpoint(folder: pathlib.Path, slots: bool = False) -> Checkpoint:
         place=str(folder),
         arrays=arrays,
         names={path: path for path in arrays},
-        model=recorded_model(model, run) if isinstance(model, Mapping) else None,
+        model=_model(run, info),
         slots=state,
         step=step,
         vocabulary=vocabulary if isinstance(vocabulary, str) else None,
     )
+
+
+def model_of(folder: pathlib.Path) -> AnyConfig | None:
+    """The model that a checkpoint records; None if it does not."""
+    return _model(*_find_run_info(folder))
+
+
+def _model(run: pathlib.Path, info: Mapping[str, Any]) -> AnyConfig | None:
+    model = info.get("model")
+    return recorded_model(model, run) if isinstance(model, Mapping) else None
 
 
 def carried_folder(folder: pathlib.Path) -> pathlib.Path | None:
