@@ -121,13 +121,8 @@ class SlotPrograms:
         return _by_rows(state), cache
 
     def _run(self, params, state, cache, enough):
-        step_fn, reorder_fn = (
-            functools.partial(self.model.decode_step, params),
-            self.model.reorder_cache,
-        )
-        state, cache, _ = advance(
-            step_fn, reorder_fn, self.search, state, cache, enough, self._adjust_fn
-        )
+        functions = functools.partial(self.model.decode_step, params), self.model.reorder_cache
+        state, cache, _ = advance(*functions, self.search, state, cache, enough, self._adjust_fn)
         report = Report(self.search.ended(state), *self.search.sequences(state))
         return _by_rows(state), cache, report
 
