@@ -185,12 +185,12 @@ class StackSettings:
         return config
 
 
-def _settings(config: Mapping[str, Any], name: str, place: str) -> Mapping[str, Any]:
+def _settings(config: Mapping[str, Any], name: str, place: str) -> dict[str, Any]:
     """Settings within settings; {} for none."""
     value = config.get(name) or {}
     if not isinstance(value, Mapping):
         raise UserError(f"{place}: {name} is {value!s:.60}; it must be an object with settings.")
-    return value
+    return dict(value)
 
 
 ATTENTION = {"query": "q_proj", "key": "k_proj", "value": "v_proj", "out": "o_proj"}

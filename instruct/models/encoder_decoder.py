@@ -33,7 +33,14 @@ from instruct.models.blocks import (
 from instruct.models.config import ModelConfig
 from instruct.models.decode_cache import DecodeCache, Prompts
 from instruct.models.flash import padded_length
-from instruct.models.layer_loop import Part, fold, init_layers, run_layers, update_layers
+from instruct.models.layer_loop import (
+    Part,
+    fold,
+    init_layers,
+    map_layers,
+    run_layers,
+    update_layers,
+)
 from instruct.models.layers import Embedder, RelativePositionBias, apply_kept, draw_kept
 from instruct.models.shared_methods import Batch, Params, SharedMethods, source_and_targets
 
@@ -149,23 +156,14 @@ class EncoderDecoder(SharedMethods):
 
     def start_prompts(self, params: Params, tokens: jax.Array) -> Prompts:
         """Encodes prompts [B, S] (0 or less is padding); keys and values of every layer."""
-        encoded, mask = self.encode(params, tokens)
-        return self.encoded_prompts(params, encoded, mask)
-
-    def encoded_prompts(self, params: Params, encoded: jax.Array, mask: jax.Array) -> Prompts:
-        """Cross-attention keys and values of the results of `encode`, computed once a prompt."""
         config, part = self.config, _parts(self.config).decoder_layer
+        encoded, mask = self.encode(params, tokens)
 
         def keys_values(layer_params: Params) -> KeyValue:
             attention = part.bind(layer_params).encoder_decoder_attention
             return attention.keys_values(encoded).turned()
 
-        decoder = params["decoder"]
-        if config.scan_layers:
-            cross = (jax.lax.map(keys_values, decoder["layers"]),)
-        else:
-            layers = [decoder[f"layers_{i}"] for i in range(config.num_decoder_layers)]
-            cross = tuple(keys_values(layer) for layer in layers)
+        cross = map_layers(keys_values, params["decoder"], config.num_decoder_layers)
         return Prompts(cross, masks.cross_mask(mask.astype(jnp.int32), None).dense())
 
     def decode_step(

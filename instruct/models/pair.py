@@ -26,7 +26,7 @@ from instruct.models.attention import CachePlace, KeyValue
 from instruct.models.blocks import RESIDUAL
 from instruct.models.decode_cache import DecodeCache, Prompts
 from instruct.models.decoder_only import DecoderEnd
-from instruct.models.layer_loop import Part, init_layers, update_layers
+from instruct.models.layer_loop import Part, init_layers, map_layers, update_layers
 from instruct.models.layers import Embedder, apply_kept, draw_kept
 from instruct.models.pair_config import PairConfig
 from instruct.models.rope import Rotation
@@ -253,14 +253,8 @@ class PairModel(SharedMethods):
             layer_params = gather_params(layer_params, config.dtype)
             return part.bind(layer_params).source(encoded).turned()
 
-        decoder, size = params["decoder"], len(config.decoder.pattern)
-        if config.scan_layers:
-            every = [
-                jax.tree.map(lambda a, j=j: a[j::size], decoder["layers"]) for j in range(size)
-            ]
-            cross = tuple(jax.lax.map(source, layers) for layers in every)
-        else:
-            cross = tuple(source(decoder[f"layers_{i}"]) for i in range(config.decoder.num_layers))
+        stack = config.decoder
+        cross = map_layers(source, params["decoder"], stack.num_layers, len(stack.pattern))
         return Prompts(cross, source_mask)
 
     def decode_step(

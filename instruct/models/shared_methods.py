@@ -17,7 +17,7 @@ Batch = Mapping[str, jax.Array]
 
 
 class SharedMethods:
-    """The methods of `model.Model` that follow from its others, in every model."""
+    """The methods of `model_interface.Model` that follow from its others, in every model."""
 
     config: Any
     init: Any
