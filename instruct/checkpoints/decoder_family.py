@@ -106,7 +106,11 @@ class StackSettings:
             first = depth if window is None else config["max_window_layers"]
             check_value(f"{place}: max_window_layers", first, int)
             types = [LOCAL if i >= first else GLOBAL for i in range(depth)]
-        if not isinstance(types, Sequence) or len(types) != depth or not set(types) <= set(_KINDS):
+        if (
+            not isinstance(types, Sequence)
+            or len(types) != depth
+            or not set(map(str, types)) <= set(_KINDS)
+        ):
             raise UserError(
                 f"{place}: layer_types is {types!s:.200}; it must name {LOCAL} or {GLOBAL} for "
                 f"each of {depth} layers."
@@ -123,13 +127,14 @@ class StackSettings:
         return {"window": window, "layer_pattern": kinds[: next(repeats)]}
 
     def _read_positions(self, config: Mapping[str, Any], place: str) -> dict[str, Any]:
-        parameters = config.get("rope_parameters") or {}
+        parameters = _settings(config, "rope_parameters", place)
         full, local = parameters, {}
         if self.local_theta is not None:
-            full, local = parameters.get(GLOBAL) or {}, parameters.get(LOCAL) or {}
+            full, local = (_settings(parameters, kind, place) for kind in (GLOBAL, LOCAL))
             if parameters and not full and not local:
                 raise UserError(f"{place}: rope_parameters must be given by {LOCAL} and {GLOBAL}.")
-        full = {"rope_theta": config["rope_theta"], **full, **(config.get("rope_scaling") or {})}
+        scaled = _settings(config, "rope_scaling", place)
+        full = {"rope_theta": config["rope_theta"], **full, **scaled}
         local = {"rope_theta": config.get("rope_local_base_freq") or self.local_theta} | local
         check_fixed({**config, **full}, {"partial_rotary_factor": 1.0}, place)
         check_fixed(local, {"rope_type": "default", "partial_rotary_factor": 1.0}, place)
@@ -178,6 +183,14 @@ class StackSettings:
                 theirs: getattr(scaling, ours) for theirs, ours in names.items()
             }
         return config
+
+
+def _settings(config: Mapping[str, Any], name: str, place: str) -> dict[str, Any]:
+    """Settings within settings; {} for none."""
+    value = config.get(name) or {}
+    if not isinstance(value, Mapping):
+        raise UserError(f"{place}: {name} is {value!s:.60}; it must be an object with settings.")
+    return dict(value)
 
 
 ATTENTION = {"query": "q_proj", "key": "k_proj", "value": "v_proj", "out": "o_proj"}

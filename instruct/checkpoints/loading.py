@@ -4,6 +4,7 @@ Orbax reads this program's own checkpoints. Of the others, each device's share o
 straight from the files: no host holds more than its devices do, and one array twice at most.
 """
 
+import contextlib
 import dataclasses
 import hashlib
 import json
@@ -20,10 +21,11 @@ from instruct.checkpoints import checkpoint_files, native
 from instruct.checkpoints.arrays import LazyArray, fingerprint
 from instruct.checkpoints.checkpoint_files import PARAMS, read_document, read_item, step_of
 from instruct.checkpoints.detect import KINDS, detect, open_checkpoint, t5x_steps
-from instruct.checkpoints.model_fields import record_of
+from instruct.checkpoints.model_fields import differences, record_of
 from instruct.checkpoints.tokenizers import vocabulary_of
 from instruct.checkpoints.trained_run import TrainedRun
 from instruct.checkpoints.weights import FRESH, compare_models, fit
+from instruct.data.vocab import load_vocabulary
 from instruct.distributed import num_processes
 from instruct.errors import UserError
 from instruct.files import absolute_path
@@ -62,15 +64,18 @@ def load_initial(
     *,
     mapping: Sequence[tuple[str, str | None]] = (),
     init_fn: Callable[[], Any] | None = None,
+    vocabulary: str | None = None,
     say: Callable[[str], None] = lambda line: None,
 ) -> Any:
     """Loads the parameters that a training starts from.
 
     Args:
         path, abstract_params: see `load_params`.
-        model: compared with the architecture that the checkpoint records, if any.
+        model: compared with the architecture that the checkpoint records, if any; a run of this
+            program may go on with another one of the same shapes, and `say` gets the differences.
         mapping: see `weights.fit`; with one, arrays of the checkpoint may be left over.
         init_fn: () -> fresh parameters like `abstract_params`, for names mapped to None.
+        vocabulary: of the run; compared with the checkpoint's, if it records one.
         say: takes lines for the user: the kind of checkpoint, fresh and left-over parameters.
 
     Raises:
@@ -79,15 +84,37 @@ def load_initial(
     checkpoint = detect(path)
     say(f"starts from {KINDS[checkpoint.kind]}, {checkpoint.place}")
     if checkpoint.kind == native.KIND and not mapping:
+        with contextlib.suppress(UserError):  # without a readable record
+            trained, words = native.recorded(absolute_path(checkpoint.place))
+            changes = [] if trained is None else differences(trained, model, "this run")
+            for line in (*changes, *_other_vocabulary(words, vocabulary)):
+                say(f"note: {line}")
         return load_params(checkpoint.place, abstract_params)
     opened = open_checkpoint(checkpoint.place)
     if checkpoint.kind != native.KIND:
         compare_models(opened, model, type(model).__name__, in_part=bool(mapping))
     arrays, report = fit(opened, _flat_shapes(abstract_params), "the model", mapping)
     report.check(allow_left_over=bool(mapping))
+    notes = (*report.notes, *_other_vocabulary(opened.vocabulary, vocabulary))
+    report = dataclasses.replace(report, notes=notes)
     for line in report.table() if mapping else (report.table()[0], *report.notes):
         say(line)
     return _read_params(arrays, abstract_params, init_fn if report.of(FRESH) else None)
+
+
+def _other_vocabulary(there: str | None, here: str | None) -> list[str]:
+    """A note if both vocabularies are known and differ."""
+    if there is None or here is None or there == here:
+        return []
+    try:
+        if load_vocabulary(there).fingerprint == load_vocabulary(here).fingerprint:
+            return []
+    except UserError:
+        pass  # files that are gone
+    return [
+        f"the checkpoint is of the vocabulary {there!r}, this run reads {here!r} (VOCABULARY): the "
+        "embeddings serve only where ids stand for the same texts."
+    ]
 
 
 def _read_params(

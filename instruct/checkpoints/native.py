@@ -52,7 +52,7 @@ def open_checkpoint(folder: pathlib.Path, slots: bool = False) -> Checkpoint:
     With `slots` also the optimiser's state. Raises UserError if something is missing or damaged.
     """
     refuse_links(folder)
-    run, info = _find_run_info(folder)
+    model, vocabulary = recorded(folder)
     sums = read_document(folder)["checksums"]
     arrays = _open_item(folder, PARAMS, sums)
     state: dict[str, LazyArray] = {}
@@ -61,6 +61,21 @@ def open_checkpoint(folder: pathlib.Path, slots: bool = False) -> Checkpoint:
         training = _open_item(folder, TRAINING, sums)
         step = int(training.pop("step").read())
         state = {path.removeprefix(f"{_SLOTS}/"): array for path, array in training.items()}
+    return Checkpoint(
+        kind=KIND,
+        place=str(folder),
+        arrays=arrays,
+        names={path: path for path in arrays},
+        model=model,
+        slots=state,
+        step=step,
+        vocabulary=vocabulary,
+    )
+
+
+def recorded(folder: pathlib.Path) -> tuple[AnyConfig | None, str | None]:
+    """(model, specification of the vocabulary) that a checkpoint was trained with, if recorded."""
+    run, info = _find_run_info(folder)
     carried = carried_folder(folder)
     vocabulary = vocabulary_of(carried) if carried else None
     config, model = info.get("config"), info.get("model")
@@ -68,15 +83,9 @@ def open_checkpoint(folder: pathlib.Path, slots: bool = False) -> Checkpoint:
         vocabulary = info.get("vocabulary")
     if vocabulary is None and isinstance(config, Mapping):
         vocabulary = config.get("data.vocabulary")
-    return Checkpoint(
-        kind=KIND,
-        place=str(folder),
-        arrays=arrays,
-        names={path: path for path in arrays},
-        model=recorded_model(model, run) if isinstance(model, Mapping) else None,
-        slots=state,
-        step=step,
-        vocabulary=vocabulary if isinstance(vocabulary, str) else None,
+    return (
+        recorded_model(model, run) if isinstance(model, Mapping) else None,
+        vocabulary if isinstance(vocabulary, str) else None,
     )
 
 

@@ -82,7 +82,8 @@ class TrainedRun:
         if not isinstance(fields, Mapping):
             fix = (
                 f"add the gin file of its size and --gin_bindings='{self.entry}.model = "
-                "@config.ModelConfig()' (or @decoder_config.DecoderConfig())"
+                "@config.ModelConfig()' (or @decoder_config.DecoderConfig() or "
+                "@pair_config.PairConfig())"
             )
             raise self._lacks("what its model looks like", fix)
         return recorded_model(fields, self.folder / "run.json")

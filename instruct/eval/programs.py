@@ -10,7 +10,7 @@ from instruct.eval.decoding.decode import DecodeConfig, search_of
 from instruct.eval.decoding.search import advance
 from instruct.eval.scoring.score import summed_logprobs
 from instruct.mesh import batch_sharding, replicated_sharding
-from instruct.models.model import Model
+from instruct.model_interface import Model
 
 
 def lower_decode(

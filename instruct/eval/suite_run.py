@@ -82,9 +82,7 @@ class SuiteRun:
         terminal = sys.stderr.isatty()
         with contextlib.ExitStack() as stack:
             header = {"suite": self.suite, "step": step, "checkpoint": str(self.checkpoint)}
-            header |= {
-                "settings": self._settings(load_vocabulary(self.data.vocabulary).fingerprint)
-            }
+            header |= {"settings": self._settings()}
             writer = None
             if jax.process_index() == 0:
                 path.parent.mkdir(parents=True, exist_ok=True)
@@ -111,7 +109,7 @@ class SuiteRun:
             table.print(f"results: {path}", soft_wrap=True, markup=False)
         return failed
 
-    def _settings(self, vocabulary: str) -> dict[str, Any]:
+    def _settings(self) -> dict[str, Any]:
         """Settings that affect results, apart from the suite and the step."""
         inside = self.checkpoint.is_relative_to(self.folder)
         checkpoint = self.checkpoint.relative_to(self.folder) if inside else self.checkpoint
@@ -120,12 +118,13 @@ class SuiteRun:
             "parameters": params_fingerprint(self.checkpoint),
             "decode": self.decode,
             "feature_lengths": dict(self.data.feature_lengths),
-            "vocabulary": vocabulary,
+            "vocabulary": load_vocabulary(self.data.vocabulary).fingerprint,
             "splits": list(self.config.splits),
             "num_examples": self.config.num_examples,
             "seed": self.config.seed,
             "rank_options": self.config.rank_options,
             "bootstrap_samples": self.config.bootstrap_samples,
+            **({"chat_template": True} if self.data.chat_template else {}),
         }
 
     def _rows(

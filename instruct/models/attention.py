@@ -123,7 +123,7 @@ def platform() -> str:
 
 
 def platform_implementation(attention: str) -> str:
-    """Resolves `ModelConfig.attention`: 'flash' is cuDNN's on a GPU, 'einsum' on a CPU."""
+    """Resolves a configuration's `attention`: 'flash' is cuDNN's on a GPU, 'einsum' on a CPU."""
     if attention != "flash":
         return attention
     return {"tpu": "flash", "gpu": "cudnn"}.get(platform(), "einsum")
@@ -158,9 +158,9 @@ def _sharded_flash(query, key, value, bias, mask: SegmentMask, cap: float | None
         return _flash(query, key, value, bias, mask, cap)
     if mesh.shape.get("sequence", 1) > 1:
         raise UserError(
-            f"ModelConfig.attention = 'flash' needs all keys of a row on one device, but the mesh "
+            f"the model's attention = 'flash' needs all keys of a row on one device, but the mesh "
             f"has sequence = {mesh.shape['sequence']}. Set MeshConfig.sequence = 1, or "
-            "ModelConfig.attention = 'einsum'."
+            "the model's attention = 'einsum'."
         )
     query_segments, key_segments = mask.segments(query.shape[0], query.shape[2])
     heads = ("batch", "heads", "length", "head_dim")
@@ -189,15 +189,15 @@ def _check_cudnn(dtype: jnp.dtype, biased: bool) -> None:
     if platform() != "gpu" or dtype == jnp.float32:
         raise UserError(
             f"cuDNN's attention needs a GPU and dtype = 'bfloat16', but the platform is "
-            f"{platform()!r} and ModelConfig.dtype is {dtype.name!r}. Set ModelConfig.attention = "
-            "'einsum', or ModelConfig.dtype = 'bfloat16' on a GPU."
+            f"{platform()!r} and the model's dtype is {dtype.name!r}. Set its attention = "
+            "'einsum', or its dtype = 'bfloat16' on a GPU."
         )
     # Several versions returned zeros, one row's gradient or NaN (jax issues 27184, 30593, 32242).
     if biased and not bias_gradient_error("cudnn") < _BIAS_GRADIENT_TOLERANCE:
         raise UserError(
             f"cuDNN's attention returns a wrong gradient of the relative position bias with jax "
             f"{jax.__version__} on this GPU (relative error {bias_gradient_error('cudnn'):.2g}). "
-            "Set ModelConfig.attention = 'einsum', or install another nvidia-cudnn."
+            "Set the model's attention = 'einsum', or install another nvidia-cudnn."
         )
 
 

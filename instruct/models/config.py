@@ -10,16 +10,6 @@ from instruct.errors import UserError
 from instruct.fields import bounded, check_fields, one_of
 from instruct.models.stack_config import ATTENTION_IMPLEMENTATIONS, size
 
-SIZES = (
-    "vocab_size",
-    "d_model",
-    "num_heads",
-    "head_dim",
-    "d_ff",
-    "num_encoder_layers",
-    "num_decoder_layers",
-)
-
 
 def _size() -> Any:
     return size("--gin_file=gin/models/tiny_demo.gin")

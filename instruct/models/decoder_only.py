@@ -16,7 +16,7 @@ of a prompt while decoding), H head dim, V vocabulary, M nodes of a tree.
 
 import dataclasses
 import functools
-from collections.abc import Mapping
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -26,34 +26,25 @@ from flax import nnx
 from instruct import batch as batch_keys
 from instruct.collectives import gather_params
 from instruct.head import head_logits
-from instruct.mesh import logical_constraint
 from instruct.models import decode_cache, masks
 from instruct.models.attention import CachePlace, KeyValue, platform_implementation
-from instruct.models.blocks import RESIDUAL
 from instruct.models.decode_cache import DecodeCache, Prompts
 from instruct.models.decoder_config import DecoderConfig
-from instruct.models.layer_loop import (
-    Part,
-    fold,
-    init_layers,
-    layer_zeros,
-    run_layers,
-    update_layers,
-)
-from instruct.models.layers import Dense, Embedder, apply_kept, draw_kept
+from instruct.models.layer_loop import Part, init_layers, layer_zeros, update_layers
+from instruct.models.layers import Dense, Embedder
+from instruct.models.pair_config import PairConfig
 from instruct.models.rope import Rotation
-from instruct.models.stack_blocks import Block, Norm, StepPlace, layer_period
-
-Params = dict[str, Any]
-Batch = Mapping[str, jax.Array]
+from instruct.models.shared_methods import Batch, Params, SharedMethods
+from instruct.models.stack_blocks import Block, Norm, StepPlace, layer_period, run_stack, scaled
+from instruct.models.stack_config import StackConfig
 
 
 class DecoderEnd(nnx.Module):
-    """The modules after the layers."""
+    """The modules after a decoder's layers."""
 
-    def __init__(self, config: DecoderConfig, *, rngs: nnx.Rngs):
-        width = config.d_model
-        self.decoder_norm = Norm(width, config, dtype=config.dtype, biased=config.norm_bias)
+    def __init__(self, stack: StackConfig, config: DecoderConfig | PairConfig, *, rngs: nnx.Rngs):
+        width = stack.d_model
+        self.decoder_norm = Norm(width, stack, dtype=config.dtype, biased=stack.norm_bias)
         if not config.tied_output:
             self.logits_dense = Dense(width, config.vocab_size, dtype="float32", rngs=rngs)
 
@@ -75,21 +66,21 @@ def _parts(config: DecoderConfig) -> _Parts:
 
     return _Parts(
         Part(embedder),
-        Part(lambda rngs: DecoderEnd(config, rngs=rngs)),
+        Part(lambda rngs: DecoderEnd(config, config, rngs=rngs)),
         Part(lambda rngs: Block(config, config, rngs=rngs)),
     )
 
 
 @dataclasses.dataclass(frozen=True)
-class DecoderOnly:
+class DecoderOnly(SharedMethods):
     """A decoder-only or prefix-LM model. Holds no arrays; hashable, may be a static argument."""
 
     config: DecoderConfig
 
     @property
-    def final_cap(self) -> float | None:
-        """Soft cap of the logits."""
-        return self.config.final_cap
+    def windows(self) -> Sequence[int | None]:
+        """See `SharedMethods.windows`."""
+        return self.config.windows
 
     def init(self, key: jax.Array) -> Params:
         """Fresh float32 parameters; both layouts agree up to rounding."""
@@ -100,26 +91,6 @@ class DecoderOnly:
             "token_embedder": parts.embedder.init(keys[0]),
             "decoder": parts.end.init(keys[1]) | layers,
         }
-
-    def abstract_params(self) -> Params:
-        """Shapes and dtypes of `init`'s result as `jax.ShapeDtypeStruct`s; allocates nothing."""
-        return jax.eval_shape(self.init, jax.random.key(0))
-
-    def apply(
-        self, params: Params, batch: Batch, dropout_key: jax.Array | None = None
-    ) -> jax.Array:
-        """Logits [B, T, V] float32 of a teacher-forced batch.
-
-        Args:
-            params: as from `init`.
-            batch: arrays named as in `instruct.batch`; decoder_input_tokens [B, T] are required.
-                With segment ids rows are packed; without, each row is one example, padded on the
-                right. A prefix-LM needs decoder_causal_attention.
-            dropout_key: None: no dropout.
-        """
-        hidden = self.decoder_hidden(params, batch, dropout_key)
-        logits = head_logits(hidden, self.head_kernel(params), self.final_cap)
-        return logical_constraint(logits, ("batch", "length", "vocab"))
 
     def decoder_hidden(
         self, params: Params, batch: Batch, dropout_key: jax.Array | None = None
@@ -165,8 +136,7 @@ class DecoderOnly:
         hidden = self.decoder_hidden(params, batch)
         before = length - 1 + jnp.arange(targets.shape[1])
         hidden = jnp.take_along_axis(hidden, before[..., None], axis=1)
-        logits = head_logits(hidden, self.head_kernel(params), self.final_cap)
-        return logical_constraint(logits, ("batch", "length", "vocab"))
+        return self._logits(params, hidden)
 
     def tree_logits(
         self,
@@ -200,8 +170,7 @@ class DecoderOnly:
 
         row = jnp.concatenate([jnp.maximum(inputs, 0), nodes], axis=1)
         hidden = self._run(params, row, positions, mask, None)[:, width:]
-        logits = head_logits(hidden, self.head_kernel(params), self.final_cap)
-        return logical_constraint(logits, ("batch", "length", "vocab"))
+        return self._logits(params, hidden)
 
     def start_prompts(self, params: Params, tokens: jax.Array) -> Prompts:
         """Prefill: keys and values of prompts [B, S], padded with negative tokens on the right.
@@ -244,13 +213,6 @@ class DecoderOnly:
             memory, start
         )
 
-    def init_cache(
-        self, prompts: Prompts, num_sequences: int, num_columns: int, reordered: bool = True
-    ) -> DecodeCache:
-        """See `Model.init_cache`."""
-        windows = [self._window(kind) for kind in self.config.pattern]
-        return decode_cache.new_cache(prompts, num_sequences, num_columns, reordered, windows)
-
     def decode_step(
         self, params: Params, cache: DecodeCache, tokens: jax.Array, positions: jax.Array
     ) -> tuple[jax.Array, DecodeCache]:
@@ -289,11 +251,6 @@ class DecoderOnly:
         logits = head_logits(hidden, self.head_kernel(params), self.final_cap)
         return logits, cache._replace(memory=memory)
 
-    # See `Model`.
-    fill_slots = staticmethod(decode_cache.fill_slots)
-    narrow = staticmethod(decode_cache.narrow)
-    reorder_cache = staticmethod(decode_cache.reorder_cache)
-
     def _window(self, kind: str) -> int | None:
         return self.config.window if kind == "local" else None
 
@@ -307,15 +264,11 @@ class DecoderOnly:
     def _embed(self, params: Params, tokens: jax.Array) -> jax.Array:
         """Tokens [B, T] -> [B, T, D]."""
         config = self.config
-        x = _parts(config).embedder.bind(params["token_embedder"])(tokens)
-        return x * jnp.asarray(config.d_model**0.5, x.dtype) if config.embedding_scale else x
+        return scaled(_parts(config).embedder.bind(params["token_embedder"])(tokens), config)
 
     def _run(self, params, tokens, positions, mask, key) -> jax.Array:
         """Hidden states [B, T, D] after the final norm; `mask(window)` of a kind of layer."""
         config, parts, decoder = self.config, _parts(self.config), params["decoder"]
-        shapes = [(tokens.shape[0], 1, config.d_model)] * 2
-        ends = draw_kept(fold(key, config.num_layers), config.dropout_rate, shapes, config.dtype)
-        x = logical_constraint(apply_kept(self._embed(params, tokens), ends[0]), RESIDUAL)
 
         def layer(_kind: str, turn: Rotation | None, visible: Any) -> Any:
             def run(layer_params: Params, x: jax.Array, layer_key: jax.Array | None):
@@ -324,8 +277,8 @@ class DecoderOnly:
             return run
 
         period = layer_period(config, layer, positions, mask)
-        x = run_layers(period, decoder, config.num_layers, x, key, config)
-        return apply_kept(parts.end.bind(decoder).decoder_norm(x), ends[1])
+        x, norm = self._embed(params, tokens), parts.end.bind(decoder).decoder_norm
+        return run_stack(config, config, decoder, period, x, norm, key)
 
 
 def _lengths_and_last(tokens: jax.Array) -> tuple[jax.Array, jax.Array]:

@@ -12,7 +12,7 @@ prompt while decoding (`decode_cache.py`).
 
 import dataclasses
 import functools
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
@@ -33,11 +33,16 @@ from instruct.models.blocks import (
 from instruct.models.config import ModelConfig
 from instruct.models.decode_cache import DecodeCache, Prompts
 from instruct.models.flash import padded_length
-from instruct.models.layer_loop import Part, fold, init_layers, run_layers, update_layers
+from instruct.models.layer_loop import (
+    Part,
+    fold,
+    init_layers,
+    map_layers,
+    run_layers,
+    update_layers,
+)
 from instruct.models.layers import Embedder, RelativePositionBias, apply_kept, draw_kept
-
-Params = dict[str, Any]
-Batch = Mapping[str, jax.Array]
+from instruct.models.shared_methods import Batch, Params, SharedMethods, source_and_targets
 
 
 class _Parts(NamedTuple):
@@ -63,7 +68,7 @@ def _parts(config: ModelConfig) -> _Parts:
 
 
 @dataclasses.dataclass(frozen=True)
-class EncoderDecoder:
+class EncoderDecoder(SharedMethods):
     """T5 1.1, or 1.0 by config. Holds no arrays; hashable, so it may be a static argument."""
 
     config: ModelConfig
@@ -88,26 +93,6 @@ class EncoderDecoder:
                 parts.decoder_layer, keys[4], config.num_decoder_layers, config.scan_layers
             ),
         }
-
-    def abstract_params(self) -> Params:
-        """Shapes and dtypes of `init`'s result as `jax.ShapeDtypeStruct`s; allocates nothing."""
-        return jax.eval_shape(self.init, jax.random.key(0))
-
-    def apply(
-        self, params: Params, batch: Batch, dropout_key: jax.Array | None = None
-    ) -> jax.Array:
-        """Logits [B, T, V] float32 of a teacher-forced batch.
-
-        Args:
-            params: as from `init`.
-            batch: arrays named as in `instruct.batch`; encoder_input_tokens [B, S] and
-                decoder_input_tokens [B, T] are required. With segment ids (both or neither) rows
-                are packed; without, each row is one example and encoder id 0 is padding.
-            dropout_key: None: no dropout.
-        """
-        hidden = self.decoder_hidden(params, batch, dropout_key)
-        logits = head_logits(hidden, self.head_kernel(params), None)
-        return logical_constraint(logits, ("batch", "length", "vocab"))
 
     def decoder_hidden(
         self, params: Params, batch: Batch, dropout_key: jax.Array | None = None
@@ -136,12 +121,7 @@ class EncoderDecoder:
 
     def target_logits(self, params: Params, inputs: jax.Array, targets: jax.Array) -> jax.Array:
         """See `Model.target_logits`."""
-        fed = jnp.pad(jnp.maximum(targets, 0), ((0, 0), (1, 0)))[:, :-1]
-        tokens = {
-            batch_keys.ENCODER_INPUT_TOKENS: jnp.maximum(inputs, 0),
-            batch_keys.DECODER_INPUT_TOKENS: fed,
-        }
-        return self.apply(params, tokens)
+        return self.apply(params, source_and_targets(inputs, targets))
 
     def encode(self, params: Params, tokens: jax.Array) -> tuple[jax.Array, jax.Array]:
         """Prompts [B, S] -> encoded [B, S, D] and mask [B, S] boolean; 0 or less is padding."""
@@ -157,15 +137,7 @@ class EncoderDecoder:
         depths: jax.Array,
         seen: jax.Array,
     ) -> jax.Array:
-        """Logits [B, M, V] float32 after each node of a tree of continuations.
-
-        Args:
-            params: as from `init`.
-            inputs: [B, S] prompts, 0 or less is padding.
-            tokens: [B, M] int32, the input token of a node; 0 at the root.
-            depths: [B, M] int32, the token's position in its continuation.
-            seen: [B, M, M] boolean, the nodes that a node attends to: its ancestors and itself.
-        """
+        """Logits [B, M, V] float32 after each node of a tree of continuations; see `Model`."""
         parts, decoder = _parts(self.config), params["decoder"]
         encoded, mask = self.encode(params, inputs)
         frame = parts.decoder.bind(decoder)
@@ -180,51 +152,24 @@ class EncoderDecoder:
 
         count = self.config.num_decoder_layers
         x = run_layers([layer], decoder, count, x, None, self.config)
-        logits = head_logits(frame.decoder_norm(x), self.head_kernel(params), None)
-        return logical_constraint(logits, ("batch", "length", "vocab"))
+        return self._logits(params, frame.decoder_norm(x))
 
     def start_prompts(self, params: Params, tokens: jax.Array) -> Prompts:
         """Encodes prompts [B, S] (0 or less is padding); keys and values of every layer."""
-        encoded, mask = self.encode(params, tokens)
-        return self.encoded_prompts(params, encoded, mask)
-
-    def encoded_prompts(self, params: Params, encoded: jax.Array, mask: jax.Array) -> Prompts:
-        """Cross-attention keys and values of the results of `encode`, computed once a prompt."""
         config, part = self.config, _parts(self.config).decoder_layer
+        encoded, mask = self.encode(params, tokens)
 
         def keys_values(layer_params: Params) -> KeyValue:
             attention = part.bind(layer_params).encoder_decoder_attention
             return attention.keys_values(encoded).turned()
 
-        decoder = params["decoder"]
-        if config.scan_layers:
-            cross = (jax.lax.map(keys_values, decoder["layers"]),)
-        else:
-            layers = [decoder[f"layers_{i}"] for i in range(config.num_decoder_layers)]
-            cross = tuple(keys_values(layer) for layer in layers)
+        cross = map_layers(keys_values, params["decoder"], config.num_decoder_layers)
         return Prompts(cross, masks.cross_mask(mask.astype(jnp.int32), None).dense())
-
-    def init_cache(
-        self, prompts: Prompts, num_sequences: int, num_columns: int, reordered: bool = True
-    ) -> DecodeCache:
-        """Cache for `num_sequences` continuations of each prompt, of up to `num_columns` tokens.
-
-        `reordered` allows `reorder_cache`, for beam search.
-        """
-        return decode_cache.new_cache(prompts, num_sequences, num_columns, reordered)
 
     def decode_step(
         self, params: Params, cache: DecodeCache, tokens: jax.Array, positions: jax.Array
     ) -> tuple[jax.Array, DecodeCache]:
-        """Logits [B * K, V] float32 of the next token, and the cache with the current one in it.
-
-        Args:
-            params: as from `init`.
-            cache: from `init_cache`, or of the previous step.
-            tokens: [B * K] int32, the token at the row's position (0 at position 0); the
-                sequences of one prompt are adjacent.
-            positions: [B] int32, from 0; a row's grows by one with each step.
-        """
+        """See `Model.decode_step`."""
         parts, decoder = _parts(self.config), params["decoder"]
         frame = parts.decoder.bind(decoder)
         cache, place = decode_cache.next_place(cache, positions)
@@ -244,11 +189,6 @@ class EncoderDecoder:
         hidden = frame.decoder_norm(x).reshape(tokens.shape[0], -1)
         logits = head_logits(hidden, self.head_kernel(params), None)
         return logits, cache._replace(memory=memory)
-
-    # See `Model`.
-    fill_slots = staticmethod(decode_cache.fill_slots)
-    narrow = staticmethod(decode_cache.narrow)
-    reorder_cache = staticmethod(decode_cache.reorder_cache)
 
     def _bias_and_mask(
         self, relpos_bias: RelativePositionBias | None, mask: masks.SegmentMask

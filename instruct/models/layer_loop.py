@@ -165,6 +165,16 @@ def update_layers(
     return carry
 
 
+def map_layers(
+    compute: Callable[[Params], Any], params: Params, num_layers: int, period: int = 1
+) -> tuple[Any, ...]:
+    """`compute` of each layer's parameters, arranged for `update_layers` to read."""
+    if "layers" not in params:
+        return tuple(compute(params[f"layers_{i}"]) for i in range(num_layers))
+    parts = [jax.tree.map(lambda a, j=j: a[j::period], params["layers"]) for j in range(period)]
+    return tuple(jax.lax.map(compute, part) for part in parts)
+
+
 def layer_zeros(values: Sequence[Any], num_layers: int, stacked: bool) -> tuple[Any, ...]:
     """Zeros for `update_layers` to write, from one layer's shapes for each layer of a period."""
     size = len(values)

@@ -10,6 +10,7 @@ while decoding), H head dim, V vocabulary, M nodes of a tree.
 
 import dataclasses
 import functools
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -24,12 +25,21 @@ from instruct.models import decode_cache, masks
 from instruct.models.attention import CachePlace, KeyValue
 from instruct.models.blocks import RESIDUAL
 from instruct.models.decode_cache import DecodeCache, Prompts
-from instruct.models.decoder_only import Batch, Params
-from instruct.models.layer_loop import Part, fold, init_layers, run_layers, update_layers
-from instruct.models.layers import Dense, Embedder, apply_kept, draw_kept
+from instruct.models.decoder_only import DecoderEnd
+from instruct.models.layer_loop import Part, init_layers, map_layers, update_layers
+from instruct.models.layers import Embedder, apply_kept, draw_kept
 from instruct.models.pair_config import PairConfig
 from instruct.models.rope import Rotation
-from instruct.models.stack_blocks import Block, GroupedAttention, Norm, StepPlace, layer_period
+from instruct.models.shared_methods import Batch, Params, SharedMethods, source_and_targets
+from instruct.models.stack_blocks import (
+    Block,
+    GroupedAttention,
+    Norm,
+    StepPlace,
+    layer_period,
+    run_stack,
+    scaled,
+)
 from instruct.models.stack_config import StackConfig
 
 
@@ -128,17 +138,6 @@ class EncoderEnd(nnx.Module):
         self.encoder_norm = Norm(stack.d_model, stack, dtype=config.dtype, biased=biased)
 
 
-class PairDecoderEnd(nnx.Module):
-    """The decoder's modules after its layers."""
-
-    def __init__(self, config: PairConfig, *, rngs: nnx.Rngs):
-        stack = config.decoder
-        biased = stack.norm_bias
-        self.decoder_norm = Norm(stack.d_model, stack, dtype=config.dtype, biased=biased)
-        if not config.tied_output:
-            self.logits_dense = Dense(stack.d_model, config.vocab_size, dtype="float32", rngs=rngs)
-
-
 class _Parts(NamedTuple):
     embedder: Part
     source_embedder: Part
@@ -159,21 +158,21 @@ def _parts(config: PairConfig) -> _Parts:
         embedder(config.encoder),
         Part(lambda rngs: EncoderEnd(config, rngs=rngs)),
         Part(lambda rngs: Block(config.encoder, config, rngs=rngs)),
-        Part(lambda rngs: PairDecoderEnd(config, rngs=rngs)),
+        Part(lambda rngs: DecoderEnd(config.decoder, config, rngs=rngs)),
         Part(lambda rngs: PairBlock(config, rngs=rngs)),
     )
 
 
 @dataclasses.dataclass(frozen=True)
-class PairModel:
+class PairModel(SharedMethods):
     """An encoder-decoder of two stacks. Holds no arrays; hashable, may be a static argument."""
 
     config: PairConfig
 
     @property
-    def final_cap(self) -> float | None:
-        """Soft cap of the logits."""
-        return self.config.final_cap
+    def windows(self) -> Sequence[int | None]:
+        """See `SharedMethods.windows`."""
+        return self.config.decoder.windows
 
     def init(self, key: jax.Array) -> Params:
         """Fresh float32 parameters; both layouts agree up to rounding."""
@@ -189,16 +188,6 @@ class PairModel:
             "encoder": parts.encoder.init(keys[2]) | encoder,
             "decoder": parts.decoder.init(keys[4]) | decoder,
         }
-
-    def abstract_params(self) -> Params:
-        """Shapes and dtypes of `init`'s result as `jax.ShapeDtypeStruct`s; allocates nothing."""
-        return jax.eval_shape(self.init, jax.random.key(0))
-
-    def apply(
-        self, params: Params, batch: Batch, dropout_key: jax.Array | None = None
-    ) -> jax.Array:
-        """Logits [B, T, V] float32 of a teacher-forced batch, see `EncoderDecoder.apply`."""
-        return self._logits(params, self.decoder_hidden(params, batch, dropout_key))
 
     def decoder_hidden(
         self, params: Params, batch: Batch, dropout_key: jax.Array | None = None
@@ -233,13 +222,7 @@ class PairModel:
 
     def target_logits(self, params: Params, inputs: jax.Array, targets: jax.Array) -> jax.Array:
         """See `Model.target_logits`."""
-        tokens = {
-            batch_keys.ENCODER_INPUT_TOKENS: jnp.maximum(inputs, 0),
-            batch_keys.DECODER_INPUT_TOKENS: jnp.pad(
-                jnp.maximum(targets, 0)[:, :-1], ((0, 0), (1, 0))
-            ),
-        }
-        return self.apply(params, tokens)
+        return self.apply(params, source_and_targets(inputs, targets))
 
     def tree_logits(
         self,
@@ -270,23 +253,9 @@ class PairModel:
             layer_params = gather_params(layer_params, config.dtype)
             return part.bind(layer_params).source(encoded).turned()
 
-        decoder, size = params["decoder"], len(config.decoder.pattern)
-        if config.scan_layers:
-            every = [
-                jax.tree.map(lambda a, j=j: a[j::size], decoder["layers"]) for j in range(size)
-            ]
-            cross = tuple(jax.lax.map(source, layers) for layers in every)
-        else:
-            cross = tuple(source(decoder[f"layers_{i}"]) for i in range(config.decoder.num_layers))
+        stack = config.decoder
+        cross = map_layers(source, params["decoder"], stack.num_layers, len(stack.pattern))
         return Prompts(cross, source_mask)
-
-    def init_cache(
-        self, prompts: Prompts, num_sequences: int, num_columns: int, reordered: bool = True
-    ) -> DecodeCache:
-        """See `Model.init_cache`."""
-        stack = self.config.decoder
-        windows = [stack.window if kind == "local" else None for kind in stack.pattern]
-        return decode_cache.new_cache(prompts, num_sequences, num_columns, reordered, windows)
 
     def decode_step(
         self, params: Params, cache: DecodeCache, tokens: jax.Array, positions: jax.Array
@@ -317,15 +286,6 @@ class PairModel:
         logits = head_logits(hidden, self.head_kernel(params), self.final_cap)
         return logits, cache._replace(memory=memory)
 
-    # See `Model`.
-    fill_slots = staticmethod(decode_cache.fill_slots)
-    narrow = staticmethod(decode_cache.narrow)
-    reorder_cache = staticmethod(decode_cache.reorder_cache)
-
-    def _logits(self, params: Params, hidden: jax.Array) -> jax.Array:
-        logits = head_logits(hidden, self.head_kernel(params), self.final_cap)
-        return logical_constraint(logits, ("batch", "length", "vocab"))
-
     def _encoded_prompts(self, params: Params, tokens: jax.Array) -> tuple[jax.Array, jax.Array]:
         """Prompts [B, S] -> encoded [B, S, D] and mask [B, 1, 1, S]."""
         tokens = jnp.maximum(tokens, 0)
@@ -355,7 +315,8 @@ class PairModel:
 
         period = layer_period(config.encoder, layer, positions, mask)
         norm = parts.encoder.bind(encoder).encoder_norm
-        return self._run(config.encoder, encoder, period, _scaled(x, config.encoder), norm, key)
+        x = scaled(x, config.encoder)
+        return run_stack(config.encoder, config, encoder, period, x, norm, key)
 
     def _decode(self, params, tokens, positions, mask, encoded, source_mask, key) -> jax.Array:
         """Hidden states [B, T, D]; `mask(window)` of a kind of layer."""
@@ -371,24 +332,10 @@ class PairModel:
         period = layer_period(config.decoder, layer, positions, mask)
         norm = parts.decoder.bind(decoder).decoder_norm
         x = self._embed_targets(params, tokens, positions)
-        return self._run(config.decoder, decoder, period, x, norm, key)
+        return run_stack(config.decoder, config, decoder, period, x, norm, key)
 
     def _embed_targets(self, params, tokens, positions) -> jax.Array:
         """[B, T] -> [B, T, D]; the token at position 0 is `start_id`."""
         tokens = jnp.where(positions == 0, self.config.start_id, tokens)
         x = _parts(self.config).embedder.bind(params["token_embedder"])(tokens)
-        return _scaled(x, self.config.decoder)
-
-    def _run(self, stack, params, period, x, norm, key) -> jax.Array:
-        """A stack's layers and final norm, with dropout before and after."""
-        shapes = [(x.shape[0], 1, stack.d_model)] * 2
-        rate, dtype = self.config.dropout_rate, self.config.dtype
-        ends = draw_kept(fold(key, stack.num_layers), rate, shapes, dtype)
-        x = logical_constraint(apply_kept(x, ends[0]), RESIDUAL)
-        x = run_layers(period, params, stack.num_layers, x, key, self.config)
-        return apply_kept(norm(x), ends[1])
-
-
-def _scaled(x: jax.Array, stack: StackConfig) -> jax.Array:
-    """Embeddings with `embedding_scale`."""
-    return x * jnp.asarray(stack.d_model**0.5, x.dtype) if stack.embedding_scale else x
+        return scaled(x, self.config.decoder)

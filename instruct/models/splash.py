@@ -20,6 +20,8 @@ from instruct.models.masks import SegmentMask
 LANES = 128
 # Tokens of a block, the largest first that divides the padded length.
 BLOCKS = (512, 256, LANES)
+# Of queries and keys, in the forward pass and the two of the backward pass.
+_BLOCK_SIZES = ("block_q", "block_kv", "block_q_dkv", "block_kv_dkv", "block_q_dq", "block_kv_dq")
 
 
 def splash_attention(
@@ -58,14 +60,7 @@ def splash_attention(
         of_head = splash_attention_mask.LocalMask((padded, padded), (mask.window - 1, 0), 0)
     kernel = splash_attention_kernel.make_splash_mha(
         splash_attention_mask.MultiHeadMask([of_head] * heads),
-        block_sizes=splash_attention_kernel.BlockSizes(
-            block_q=block,
-            block_kv=block,
-            block_q_dkv=block,
-            block_kv_dkv=block,
-            block_q_dq=block,
-            block_kv_dq=block,
-        ),
+        block_sizes=splash_attention_kernel.BlockSizes(**dict.fromkeys(_BLOCK_SIZES, block)),
         head_shards=1,
         q_seq_shards=1,
         attn_logits_soft_cap=cap,

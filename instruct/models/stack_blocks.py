@@ -31,6 +31,7 @@ from instruct.models.attention import (
     write_column,
 )
 from instruct.models.blocks import RESIDUAL
+from instruct.models.layer_loop import LayerFn, fold, run_layers
 from instruct.models.layers import MLP, NORMAL_FAN_IN, Dense, apply_kept, draw_kept
 from instruct.models.masks import MASKED_LOGIT, SegmentMask
 from instruct.models.rope import Rotation, frequencies, rotate, rotation
@@ -294,3 +295,25 @@ def layer_period(
             turn = rotation(positions, frequencies(config.head_dim, theta, scaling))
         layers[kind] = make_layer(kind, turn, mask(config.window if kind == "local" else None))
     return [layers[kind] for kind in config.pattern]
+
+
+def scaled(x: jax.Array, stack: StackConfig) -> jax.Array:
+    """Embeddings [B, T, D] with `embedding_scale`."""
+    return x * jnp.asarray(stack.d_model**0.5, x.dtype) if stack.embedding_scale else x
+
+
+def run_stack(
+    stack: StackConfig,
+    compute: ComputeConfig,
+    params: dict[str, Any],
+    period: Sequence[LayerFn],
+    x: jax.Array,
+    norm: Norm,
+    key: jax.Array | None,
+) -> jax.Array:
+    """Embeddings [B, T, D] through layers and final norm, with dropout before and after."""
+    shapes = [(x.shape[0], 1, stack.d_model)] * 2
+    ends = draw_kept(fold(key, stack.num_layers), compute.dropout_rate, shapes, compute.dtype)
+    x = logical_constraint(apply_kept(x, ends[0]), RESIDUAL)
+    x = run_layers(period, params, stack.num_layers, x, key, compute)
+    return apply_kept(norm(x), ends[1])

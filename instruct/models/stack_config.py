@@ -156,6 +156,11 @@ class StackConfig:
         return self.layer_pattern[: self.num_layers]
 
     @property
+    def windows(self) -> tuple[int | None, ...]:
+        """`window` of each layer of a period; None in global ones."""
+        return tuple(self.window if kind == "local" else None for kind in self.pattern)
+
+    @property
     def norm_params(self) -> int:
         """Parameters of one norm of width D."""
         return self.d_model * (2 if self.norm_bias else 1)

@@ -175,7 +175,7 @@ def train(
             state = resumed.state
             restore_inputs(inputs.feed, meter, resumed.input, process_rows)
         else:
-            state = _first_state(network, update_rule, abstract, seed, initial, say)
+            state = _first_state(network, update_rule, abstract, seed, initial, data, say)
 
         # Programs, compiled before the first batch, so that no step waits for it.
         loss_fn = make_loss_fn(network, loss, leaf_groups)
@@ -307,7 +307,7 @@ def _initial_settings(path: str | None, mapping: Sequence[tuple[str, str | None]
     return settings | ({"initial_mapping": [list(pair) for pair in mapping]} if mapping else {})
 
 
-def _first_state(network, update_rule, abstract, seed: int, initial, say) -> TrainState:
+def _first_state(network, update_rule, abstract, seed: int, initial, data, say) -> TrainState:
     """State 0 on the mesh, from a checkpoint's parameters or drawn from `seed`."""
     path = initial["initial_checkpoint_path"]
     shardings = jax.tree.map(lambda leaf: leaf.sharding, abstract)
@@ -323,6 +323,7 @@ def _first_state(network, update_rule, abstract, seed: int, initial, say) -> Tra
             network.config,
             mapping=initial.get("initial_mapping", ()),
             init_fn=lambda: network.init(jax.random.key(seed)),
+            vocabulary=data.vocabulary,
             say=say,
         )
         return start(params)

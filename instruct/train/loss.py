@@ -11,7 +11,7 @@ import dataclasses
 import functools
 import math
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -23,6 +23,7 @@ from instruct.fields import bounded, check_fields, one_of
 from instruct.head import soft_cap
 from instruct.mean import Mean
 from instruct.mesh import MESH_AXES, logical_constraint
+from instruct.model_interface import Model
 
 
 @dataclasses.dataclass(frozen=True)
@@ -242,21 +243,8 @@ def _num_chunks(logits_per_position: int, length: int, chunk_logits: int) -> int
     return length
 
 
-class LossModel(Protocol):
-    """Interface of a model that is trained; part of `models.model.Model`."""
-
-    @property
-    def final_cap(self) -> float | None: ...
-
-    def decoder_hidden(
-        self, params: Any, batch: Mapping[str, jax.Array], dropout_key: jax.Array | None = None
-    ) -> jax.Array: ...
-
-    def head_kernel(self, params: Any) -> jax.Array: ...
-
-
 def make_loss_fn(
-    model: LossModel,
+    model: Model,
     config: LossConfig,
     leaf_groups: Sequence[int] = (),
 ) -> Callable[..., tuple[jax.Array, LossTotals]]:

@@ -72,15 +72,16 @@ def check_same_run(model_dir: pathlib.Path, config: Mapping[str, Any]) -> None:
     if not isinstance(earlier, Mapping):
         return
     absent = "(not set)"
-    # Earlier versions had T5's sequences only, and each process read what a lane reads now.
+    # Earlier versions had T5's models and sequences only, and each process read what a lane reads.
     absent_then = {
+        "model.relpos_per_layer": False,
         "data.lanes": info.get("num_processes", 1),
         "data.layout": "encoder_decoder",
         "data.loss_on": "targets",
         "data.separator": "eos",
         "data.chat_template": False,
     }
-    earlier = absent_then | dict(earlier)
+    earlier = {n: value for n, value in absent_then.items() if n in config} | dict(earlier)
     changed = [
         f"{name}: {earlier.get(name, absent)!r} there, {config.get(name, absent)!r} now"
         for name in sorted(set(earlier) | set(config))

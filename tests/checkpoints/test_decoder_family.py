@@ -189,6 +189,8 @@ def test_layers_of_gemma3_as_published():
         ("Llama-3.2-1B", {"hidden_act": "mish"}, "hidden_act 'mish' is not computed"),
         ("Llama-3.2-1B", {"rope_scaling": {"type": "dynamic"}}, "type 'dynamic' is not computed"),
         ("Llama-3.2-1B", {"rope_scaling": {"type": "linear"}}, "rope_scaling lacks factor"),
+        ("Llama-3.2-1B", {"rope_scaling": "linear"}, "rope_scaling is linear; it must be an obj"),
+        ("gemma-2-2b", {"layer_types": [["x"]] * 26}, "layer_types is"),
         ("Llama-3.2-1B", {"partial_rotary_factor": 0.5}, "partial_rotary_factor is 0.5"),
         ("Llama-3.2-1B", {"attention_bias": "no"}, "attention_bias is 'no'; it must be true"),
         ("Llama-3.2-1B", {"tie_word_embeddings": 1}, "tie_word_embeddings is 1; it must be"),

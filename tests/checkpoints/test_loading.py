@@ -112,6 +112,19 @@ def test_in_part_by_an_explicit_mapping(wide, written, kind, scan):
     assert "5 fresh" in text and "token_embedder/embedding" in text and "left over" in text
 
 
+def test_another_computation_with_the_same_shapes_is_said(wide, written):
+    _, paths = written
+    other, said = dataclasses.replace(wide, norm_epsilon=0.5, dropout_rate=0.3), []
+    given = {"vocabulary": "gym", "say": said.append}
+    loading.load_initial(str(paths["instruct"]), abstract_of(other), other, **given)
+    assert said[1] == f"note: norm_epsilon is {wide.norm_epsilon} there, 0.5 in this run"
+    assert "the vocabulary 'bytes', this run reads 'gym'" in said[2] and len(said) == 3
+    del said[:]
+    given["vocabulary"] = "bytes"
+    loading.load_initial(str(paths["instruct"]), abstract_of(wide), wide, **given)
+    assert len(said) == 1
+
+
 def test_what_does_not_fit_is_named_with_both_shapes(wide, written):
     _, paths = written
     wider = dataclasses.replace(wide, vocab_size=32)

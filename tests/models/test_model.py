@@ -1,16 +1,10 @@
-import pytest
-
-from instruct.models.model import Model, make_model
+from instruct.models.decoder_only import DecoderOnly
+from instruct.models.encoder_decoder import EncoderDecoder
+from instruct.models.model import make_model
 from tests.models.test_config import TINY
 from tests.models.test_decoder_config import GEMMA2_2B
 
 
-@pytest.mark.parametrize(
-    ("config", "layout"), [(TINY, "encoder_decoder"), (GEMMA2_2B, "decoder_only")]
-)
-def test_the_model_of_a_configuration_has_the_whole_interface(config, layout):
-    model = make_model(config)
-    assert model.config is config and model.config.layout == layout
-    names = [name for name in vars(Model) if not name.startswith("_")]
-    assert len(names) > 10 and all(hasattr(model, name) for name in names)
-    assert hash(model) == hash(make_model(config))
+def test_the_class_of_a_configuration_is_its_family():
+    assert make_model(TINY) == EncoderDecoder(TINY)
+    assert make_model(GEMMA2_2B) == DecoderOnly(GEMMA2_2B)

@@ -120,7 +120,7 @@ def test_example_weights_add_up_to_one_each():
 
 
 class HeadOnly:
-    """A `LossModel` whose parameters are its hidden states and its kernel."""
+    """What a loss uses of a `Model`: its parameters are its hidden states and its kernel."""
 
     final_cap = None
 

@@ -11,7 +11,7 @@ from instruct.files import path_of
 from instruct.mesh import MeshConfig, make_mesh
 from instruct.train import session
 from instruct.train.loss import LossConfig
-from tests.train.batches import tiny_config
+from tests.train.batches import tiny_config, tiny_decoder
 from tests.train.stand_in import DATA
 
 
@@ -45,6 +45,22 @@ def test_changes_are_named(tmp_path):
     missing = {k: v for k, v in config().items() if k != "seed"}
     with pytest.raises(UserError, match=r"seed: 0 there, '\(not set\)' now"):
         session.check_same_run(tmp_path, missing)
+
+
+def test_a_run_of_an_earlier_version_goes_on_with_what_it_computed(tmp_path):
+    then = ("relpos_per_layer", "lanes", "layout", "loss_on", "separator", "chat_template")
+    earlier = {k: v for k, v in config().items() if k.rpartition(".")[2] not in then}
+    assert len(earlier) == len(config()) - len(then)
+    session.start_run(tmp_path, info() | {"config": earlier}, 0)
+    session.check_same_run(tmp_path, config())
+    with pytest.raises(UserError, match=r"model.relpos_per_layer: False there, True now"):
+        session.check_same_run(tmp_path, config(model=tiny_config(relpos_per_layer=True)))
+
+
+def test_a_decoder_has_fields_of_its_own(tmp_path):
+    decoder = config(model=tiny_decoder())
+    session.start_run(tmp_path, info() | {"config": decoder}, 0)
+    session.check_same_run(tmp_path, decoder)
 
 
 def test_sessions_add_up(tmp_path):

@@ -20,7 +20,6 @@ from instruct.eval.decoding.decode import DecodeConfig
 from instruct.eval.decoding.search import PADDING_EXAMPLE
 from instruct.eval.decoding.slots import (
     AdjustFn,
-    DecodableModel,
     Report,
     SlotArray,
     SlotPrograms,
@@ -29,6 +28,7 @@ from instruct.eval.decoding.slots import (
 )
 from instruct.fields import bounded, check_fields
 from instruct.mesh import batch_sharding, replicated_sharding
+from instruct.model_interface import Model
 
 # Below every id: token 0 is text in some vocabularies.
 PADDING = -1
@@ -215,7 +215,7 @@ class Decoder:
 
     def __init__(
         self,
-        model: DecodableModel,
+        model: Model,
         config: DecodeConfig,
         batching: BatchConfig | None = None,
         mesh: Mesh | None = None,

@@ -8,7 +8,7 @@ only on which answers have ended, so a list of prompts is always computed in the
 import contextlib
 import functools
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -18,45 +18,7 @@ from jax.sharding import Mesh, Sharding
 from instruct.eval.decoding.decode import DecodeConfig, search_of
 from instruct.eval.decoding.search import PADDING_EXAMPLE, advance, replace_rows
 from instruct.mesh import batch_sharding, logical_constraint, replicated_sharding
-
-
-class DecodableModel(Protocol):
-    """Interface of a model that decodes; the part of `models.model.Model` that decoding uses.
-
-    B slots, N sequences per slot, S source tokens, V vocabulary. The model chooses the tree
-    structure of prompts and caches.
-    """
-
-    def start_prompts(self, params: Any, tokens: jax.Array, /) -> Any:
-        """Encodes tokens [B, S]; padding is below 0."""
-        ...
-
-    def init_cache(
-        self, prompts: Any, num_sequences: int, num_columns: int, reordered: bool = True
-    ) -> Any:
-        """An initial cache; `reordered`: whether beam search will reorder sequences."""
-        ...
-
-    def decode_step(
-        self, params: Any, cache: Any, tokens: jax.Array, positions: jax.Array
-    ) -> tuple[jax.Array, Any]:
-        """Tokens [B * N], positions [B] -> (logits [B * N, V], cache)."""
-        ...
-
-    def fill_slots(
-        self, cache: Any, prompts: Any, slots: jax.Array, rows: jax.Array, count: jax.Array
-    ) -> Any:
-        """Puts prompt rows[i] into slots[i], for i below `count`."""
-        ...
-
-    def narrow(self, cache: Any, source_length: int) -> Any:
-        """Shortens the cache to prompts of at most `source_length` tokens."""
-        ...
-
-    def reorder_cache(self, cache: Any, beams: jax.Array, /) -> Any:
-        """The cache whose sequence n of a slot continues beams[:, n]; beams [B, N]."""
-        ...
-
+from instruct.model_interface import Model
 
 AdjustFn = Callable[[jax.Array, jax.Array, jax.Array], jax.Array]
 
@@ -81,7 +43,7 @@ class SlotPrograms:
 
     def __init__(
         self,
-        model: DecodableModel,
+        model: Model,
         config: DecodeConfig,
         adjust_fn: AdjustFn | None,
         mesh: Mesh | None,
@@ -121,13 +83,8 @@ class SlotPrograms:
         return _by_rows(state), cache
 
     def _run(self, params, state, cache, enough):
-        step_fn, reorder_fn = (
-            functools.partial(self.model.decode_step, params),
-            self.model.reorder_cache,
-        )
-        state, cache, _ = advance(
-            step_fn, reorder_fn, self.search, state, cache, enough, self._adjust_fn
-        )
+        functions = functools.partial(self.model.decode_step, params), self.model.reorder_cache
+        state, cache, _ = advance(*functions, self.search, state, cache, enough, self._adjust_fn)
         report = Report(self.search.ended(state), *self.search.sequences(state))
         return _by_rows(state), cache, report
 

@@ -169,15 +169,16 @@ class RequestAnswerer:
         return frame.started(ids[:before]), ids[before:]
 
     def _cut(self, ids: Sequence[list[int]]) -> list[list[int]]:
-        """Contexts; one that is too long loses its start."""
-        longest = self.config.max_length
+        """Contexts; one that is too long loses its start, but for the frame's start tokens."""
+        longest, start = self.config.max_length, self.frame.start_ids
         cut = sum(len(tokens) > longest for tokens in ids)
         if cut:
             _log.warning(
                 "%d of %d contexts are longer than max_length=%d tokens and lose their start",
                 *(cut, len(ids), longest),
             )
-        return [tokens[-longest:] for tokens in ids]
+        kept = longest - len(start)
+        return [[*start, *t[len(t) - kept :]] if len(t) > longest else t for t in ids]
 
     def _scored_ids(self, text: str) -> list[int]:
         ids = list(self.frame.tokenizer.encode(text))

@@ -13,7 +13,7 @@ and option [3 6 1] has the log-probability of 3 after node 0, 6 after node 1 and
 """
 
 from collections.abc import Iterator, Sequence
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -30,6 +30,7 @@ from instruct.eval.decoding.batching import (
     rounded_length,
 )
 from instruct.eval.decoding.search import PADDING_EXAMPLE
+from instruct.model_interface import Model
 
 Options = Sequence[Sequence[int]]
 
@@ -39,16 +40,6 @@ class Ranking(NamedTuple):
 
     log_likelihoods: np.ndarray  # [options] float32, summed over an option's tokens
     lengths: np.ndarray  # [options] int32, tokens of each, EOS included
-
-
-class TreeModel(Protocol):
-    """Interface of a model that ranks options; part of `models.model.Model`."""
-
-    def tree_logits(
-        self, params: Any, inputs: jax.Array, tokens: jax.Array, depths: jax.Array, seen: jax.Array
-    ) -> jax.Array:
-        """Inputs [B, S], nodes' tokens and depths [B, M], seen [B, M, M] -> logits [B, M, V]."""
-        ...
 
 
 class PrefixTree(NamedTuple):
@@ -85,9 +76,7 @@ class OptionScorer:
         mesh: of the parameters; questions are split over its data axes. None: one device.
     """
 
-    def __init__(
-        self, model: TreeModel, batching: BatchConfig | None = None, mesh: Mesh | None = None
-    ):
+    def __init__(self, model: Model, batching: BatchConfig | None = None, mesh: Mesh | None = None):
         self._model = model
         self._batching = batching or BatchConfig()
         self._runner = BatchRunner(self._score_batch, mesh)

@@ -20,7 +20,7 @@ from instruct.eval.decoding.batching import (
 from instruct.eval.decoding.decode import token_logprobs
 
 # (params, inputs [B, S], targets [B, T]) -> logits [B, T, V] of each target token given the inputs
-# and the targets before it; padding is below 0. `models.model.Model.target_logits` is one.
+# and the targets before it; padding is below 0. `Model.target_logits` is one.
 LogitsFn = Callable[[Any, jax.Array, jax.Array], jax.Array]
 
 

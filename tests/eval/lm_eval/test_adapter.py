@@ -140,6 +140,14 @@ def test_long_contexts_lose_their_start(params, caplog):
 
 
 @pytest.mark.slow
+def test_long_contexts_keep_their_start_token(params):
+    cut = dataclasses.replace(answerer(params, max_length=5), frame=Frame(WORDS, (7,)))
+    (found,) = cut.loglikelihood([("exemplars", "yes")])
+    expected = scored(params, [[7, *with_eos("ars")]], [with_eos("yes")])
+    assert found[0] == pytest.approx(expected[0], rel=1e-6)
+
+
+@pytest.mark.slow
 def test_rolling_sums_over_windows(params):
     """Worked by hand for windows of 8: 19 bytes and EOS are 8 + 8 + 4."""
     text = "nineteen bytes long"

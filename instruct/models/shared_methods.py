@@ -1,0 +1,82 @@
+"""`SharedMethods`: what all models do alike, logits of hidden states and the decoding cache."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from instruct import batch as batch_keys
+from instruct.head import head_logits
+from instruct.mesh import logical_constraint
+from instruct.models import decode_cache
+from instruct.models.decode_cache import DecodeCache, Prompts
+
+Params = dict[str, Any]
+Batch = Mapping[str, jax.Array]
+
+
+class SharedMethods:
+    """The methods of `model_interface.Model` that follow from its others, in every model."""
+
+    config: Any
+    init: Any
+    decoder_hidden: Any
+    head_kernel: Any
+
+    @property
+    def final_cap(self) -> float | None:
+        """Soft cap of the logits."""
+        return self.config.final_cap
+
+    @property
+    def windows(self) -> Sequence[int | None]:
+        """Windows of the decoder's layers of one period; None: no window."""
+        return (None,)
+
+    def abstract_params(self) -> Params:
+        """Shapes and dtypes of `init`'s result as `jax.ShapeDtypeStruct`s; allocates nothing."""
+        return jax.eval_shape(self.init, jax.random.key(0))
+
+    def apply(
+        self, params: Params, batch: Batch, dropout_key: jax.Array | None = None
+    ) -> jax.Array:
+        """Logits [B, T, V] float32 of a teacher-forced batch.
+
+        Args:
+            params: as from `init`.
+            batch: arrays named as in `instruct.batch`; the input tokens [B, S] and [B, T] of the
+                configuration's layout are required. With segment ids (of encoder and decoder, or
+                of neither) rows are packed; without, each row is one example, padded on the right,
+                and 0 is padding of an encoder. A prefix-LM needs decoder_causal_attention.
+            dropout_key: None: no dropout.
+        """
+        return self._logits(params, self.decoder_hidden(params, batch, dropout_key))
+
+    def _logits(self, params: Params, hidden: jax.Array) -> jax.Array:
+        """[B, T, D] -> [B, T, V] float32."""
+        logits = head_logits(hidden, self.head_kernel(params), self.final_cap)
+        return logical_constraint(logits, ("batch", "length", "vocab"))
+
+    def init_cache(
+        self, prompts: Prompts, num_sequences: int, num_columns: int, reordered: bool = True
+    ) -> DecodeCache:
+        """See `Model.init_cache`."""
+        return decode_cache.new_cache(prompts, num_sequences, num_columns, reordered, self.windows)
+
+    # See `Model`.
+    fill_slots = staticmethod(decode_cache.fill_slots)
+    narrow = staticmethod(decode_cache.narrow)
+    reorder_cache = staticmethod(decode_cache.reorder_cache)
+
+
+def source_and_targets(inputs: jax.Array, targets: jax.Array) -> Batch:
+    """The batch of an encoder-decoder for prompts and targets, both padded below 0.
+
+    targets 3 1 -    decoder_input_tokens 0 3 1
+    """
+    fed = jnp.pad(jnp.maximum(targets, 0), ((0, 0), (1, 0)))[:, :-1]
+    return {
+        batch_keys.ENCODER_INPUT_TOKENS: jnp.maximum(inputs, 0),
+        batch_keys.DECODER_INPUT_TOKENS: fed,
+    }
