@@ -266,20 +266,23 @@ def attend_lines(
     return line_values(masked_softmax(logits).astype(dtype), memory.value, line)
 
 
-def line_products(query: jax.Array, key: jax.Array, line: jax.Array) -> jax.Array:
+def line_products(query: jax.Array, key: jax.Array, line: jax.Array | None) -> jax.Array:
     """query [B, N, K, H] and key [B, G, T * K, H] -> [B, N, K, T], see `attend_lines`.
 
     All K * T products of a row are computed and those of other lines masked, because moving a cache
-    costs more than K small products.
+    costs more than K small products. Without lines every sequence has a row of its own.
     """
     logits = query_key_products(query, key)
+    if line is None:
+        return logits
     shape = (*query.shape[:3], line.shape[3], line.shape[4])
     return jnp.sum(jnp.where(line, logits.reshape(shape), 0), axis=-1)
 
 
-def line_values(weights: jax.Array, value: jax.Array, line: jax.Array) -> jax.Array:
+def line_values(weights: jax.Array, value: jax.Array, line: jax.Array | None) -> jax.Array:
     """weights [B, N, K, T] and value [B, G, T * K, H] -> [B, N, K, H], see `attend_lines`."""
-    weights = jnp.where(line, weights[..., None], 0).reshape(*weights.shape[:3], -1)
+    if line is not None:
+        weights = jnp.where(line, weights[..., None], 0).reshape(*weights.shape[:3], -1)
     return weighted_values(weights, value)
 
 

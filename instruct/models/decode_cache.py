@@ -3,10 +3,9 @@
 Each slot holds one prompt and K sequences that continue it. At each step all slots write the same
 column of their cache, whatever their positions: a relative bias depends on distance only, and a
 column's distance is the number of steps since it was written; rotary keys are rotated before they
-are written. So slots differ only in how far back
-they may look (`masks.cache_mask`), a new prompt needs no clearing, and columns are reused in turn.
-Reordering beams moves no keys or values either; it updates which columns each beam reads
-(`attention.attend_lines`).
+are written. So slots differ only in how far back they may look (`masks.cache_mask`), a new prompt
+needs no clearing, and columns are reused in turn. Reordering beams moves no keys or values either;
+it updates which columns each beam reads (`attention.attend_lines`).
 
 Keys are stored transposed, [.., H, S]: 3 to 8 times faster with several queries on CPUs.
 

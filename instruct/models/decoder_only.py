@@ -205,8 +205,8 @@ class DecoderOnly(SharedMethods):
 
     def _kept(self, kind: str, memory: jax.Array, lengths: jax.Array) -> jax.Array:
         """Those of keys or values [B, K, S, H] of prompts that a kind of layer keeps."""
-        window = self._window(kind)
-        if window is None or memory.shape[2] <= window:
+        window = self.config.window
+        if kind == "global" or window is None or memory.shape[2] <= window:
             return memory
         start = masks.prompt_start(lengths, window)
         return jax.vmap(lambda a, i: jax.lax.dynamic_slice_in_dim(a, i, window, axis=1))(
@@ -250,9 +250,6 @@ class DecoderOnly(SharedMethods):
         hidden = _parts(config).end.bind(decoder).decoder_norm(x).reshape(tokens.size, -1)
         logits = head_logits(hidden, self.head_kernel(params), self.final_cap)
         return logits, cache._replace(memory=memory)
-
-    def _window(self, kind: str) -> int | None:
-        return self.config.window if kind == "local" else None
 
     def _mask(
         self, segments: jax.Array, prefix: jax.Array | None, window: int | None

@@ -165,26 +165,17 @@ class GroupedAttention(nnx.Module):
                 a.astype(jnp.float32) for a in (query, own_key, shared_key)
             )
         rows, prompts = query.shape[0], shared.key.shape[0]
-        by_prompt = _rows_to_queries(query, prompts)
-        logits = query_key_products(by_prompt, shared_key)
-        logits = jnp.where(
-            place.prompt_mask, soft_cap(logits, self.config.attention_cap), MASKED_LOGIT
-        )
-        if line is None:
-            own_logits = query_key_products(query, own_key)
-        else:
-            own_logits = line_products(query, own_key, line)
-        own_logits = soft_cap(own_logits, self.config.attention_cap)
-        own_logits = jnp.where(cache.visible, own_logits, MASKED_LOGIT)
-        logits = jnp.concatenate([_queries_to_rows(logits, rows), own_logits], axis=-1)
-        weights = masked_softmax(logits).astype(x.dtype)
+
+        def masked(logits: jax.Array, visible: jax.Array) -> jax.Array:
+            return jnp.where(visible, soft_cap(logits, self.config.attention_cap), MASKED_LOGIT)
+
+        logits = query_key_products(_rows_to_queries(query, prompts), shared_key)
+        logits = _queries_to_rows(masked(logits, place.prompt_mask), rows)
+        own_logits = masked(line_products(query, own_key, line), cache.visible)
+        weights = masked_softmax(jnp.concatenate([logits, own_logits], axis=-1)).astype(x.dtype)
         of_prompt, of_own = jnp.split(weights, [shared.key.shape[2]], axis=-1)
         attended = weighted_values(_rows_to_queries(of_prompt, prompts), shared.value)
-        attended = _queries_to_rows(attended, rows)
-        if line is None:
-            attended += weighted_values(of_own, own.value)
-        else:
-            attended += line_values(of_own, own.value, line)
+        attended = _queries_to_rows(attended, rows) + line_values(of_own, own.value, line)
         return self.out(join_heads(attended)), memory
 
 

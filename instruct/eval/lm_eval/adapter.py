@@ -159,12 +159,7 @@ class RequestAnswerer:
         frame = self.frame
         if frame.separator:
             return frame.prompt(context), self._scored_ids(continuation.lstrip() or continuation)
-        blanks = len(context) - len(context.rstrip())
-        context, continuation = (
-            context[: len(context) - blanks],
-            context[len(context) - blanks :] + continuation,
-        )
-        before = len(frame.tokenizer.encode(context))
+        before = len(frame.tokenizer.encode(context.rstrip()))
         ids = self._scored_ids(context + continuation)
         return frame.started(ids[:before]), ids[before:]
 
