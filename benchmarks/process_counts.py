@@ -23,8 +23,8 @@ ROOT = pathlib.Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
 from instruct.checkpoints.loading import load_params  # noqa: E402
-from instruct.models.config import ModelConfig  # noqa: E402
-from instruct.models.encoder_decoder import EncoderDecoder  # noqa: E402
+from instruct.checkpoints.model_fields import recorded_model  # noqa: E402
+from instruct.models.model import make_model  # noqa: E402
 from tests.ports import free_port  # noqa: E402
 
 CASES = (
@@ -92,8 +92,9 @@ def results(folder: pathlib.Path) -> dict[str, list]:
     (lines,) = folder.glob("eval/*/*/results.jsonl")
     # A line's checksum covers the checkpoint's address.
     text = re.sub(r', "crc32": "\w+"', "", lines.read_text().replace(str(folder), "MODEL_DIR"))
-    model = ModelConfig(**json.loads((folder / "run.json").read_text())["model"])
-    params = load_params(folder, EncoderDecoder(model).abstract_params())
+    record = folder / "run.json"
+    model = recorded_model(json.loads(record.read_text())["model"], record)
+    params = load_params(folder, make_model(model).abstract_params())
     return {
         "logged numbers": [pair for row in numbers for pair in sorted(row.items())],
         "parameters": [np.asarray(leaf) for leaf in jax.tree.leaves(params)],

@@ -12,9 +12,9 @@ import numpy as np
 import pytest
 
 from instruct.checkpoints.loading import load_params
+from instruct.checkpoints.model_fields import recorded_model
 from instruct.cli.arguments import main
-from instruct.models.config import ModelConfig
-from instruct.models.encoder_decoder import EncoderDecoder
+from instruct.models.model import make_model
 
 PAGE = pathlib.Path(__file__).resolve().parents[2] / "docs" / "extending.md"
 EXACT = ("step", "loss", "gradient_norm", "learning_rate", "norm/embedding", "eval/loss")
@@ -70,8 +70,9 @@ def rows(path: pathlib.Path) -> list[dict]:
 
 
 def parameters(path: pathlib.Path, step: int):
-    recorded = json.loads((path / "run.json").read_text())["model"]
-    return load_params(path, EncoderDecoder(ModelConfig(**recorded)).abstract_params(), step)
+    record = path / "run.json"
+    model = recorded_model(json.loads(record.read_text())["model"], record)
+    return load_params(path, make_model(model).abstract_params(), step)
 
 
 def test_frozen_embeddings_stay_and_everything_else_learns(folder):

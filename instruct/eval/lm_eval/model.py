@@ -10,6 +10,7 @@ harness only knows registered models, so from Python call `register()` first:
     lm_eval.simple_evaluate(model="instruct", model_args={"model_dir": "runs/a"}, tasks=["mmlu"])
 """
 
+import dataclasses
 import functools
 import inspect
 import sys
@@ -90,10 +91,11 @@ def load_answerer(
     check_embedding_rows(loaded, network.config.vocab_size)
     known_length = settings.get("data.feature_lengths.inputs") or _DEFAULT_LENGTH
     length = int(known_length) if max_length is None else max_length
+    config = AdapterConfig(length, max_gen_toks, seed=seed)  # refuses values out of range
     lengths = {"inputs": length, "targets": 2}
     data = trained_data(run, network.config.layout, str(words), lengths, chat_template)
     score_eos = bool(data.separator) if score_eos is None else score_eos
-    config = AdapterConfig(length, max_gen_toks, score_eos, seed)
+    config = dataclasses.replace(config, score_eos=score_eos)
     batching = _batching(batch_size, max_batch_size)
     mesh = make_mesh(MeshConfig())
     abstract = network.abstract_params()

@@ -96,7 +96,7 @@ def test_one_prompt_is_a_batch_of_one():
 
 def test_padded_rows_repeat_the_first_in_padding_rows():
     rows = padded_rows([[5, 1], [7, 8, 1]], np.array([1, 0, -1]), 4)
-    assert rows.tolist() == [[7, 8, 1, 0], [5, 1, 0, 0], [7, 8, 1, 0]]
+    assert rows.tolist() == [[7, 8, 1, -1], [5, 1, -1, -1], [7, 8, 1, -1]]
 
 
 @pytest.mark.parametrize("strategy", STRATEGIES)
