@@ -6,6 +6,9 @@ Each cell is `run.py check --gin_file=gin/recipes/flan_t5_SIZE.gin --gin_file=gi
 --topology=SLICE`, compiled by libtpu (extra `tpu`); its report is kept as JSON in --folder, so an
 interrupted run continues where it was. Cells that say most come first. --quick compiles with the
 least effort: memory and time are then upper bounds. Of two reports of a cell the full one counts.
+Settings other than the hardware file's make rows of their own:
+
+    ... --sizes xxl --slices v5p-128 --variant einsum "config.ModelConfig.attention = 'einsum'"
 """
 
 import argparse
@@ -43,7 +46,12 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--sizes", nargs="*", default=SIZES, choices=SIZES)
     parser.add_argument("--slices", nargs="*", default=SLICES, choices=SLICES)
     parser.add_argument("--quick", action="store_true")
-    parser.add_argument("--remat", choices=("none", "minimal"), help="else as gin/hardware")
+    parser.add_argument(
+        "--variant",
+        nargs="+",
+        metavar=("NAME", "BINDING"),
+        help="other settings than gin/hardware's, as gin bindings; NAME stands in the table",
+    )
     parser.add_argument("--most", type=int, help="most cells to compile now")
     return parser.parse_args()
 
@@ -59,8 +67,8 @@ def compile_cell(flags: argparse.Namespace, size: str, name: str, target: pathli
     """
     files = [f"--gin_file=gin/recipes/flan_t5_{size}.gin", f"--gin_file=gin/hardware/{name}.gin"]
     command = ["check", *files, f"--topology={name}", f"--hlo={target.with_suffix('')}"]
-    if flags.remat:
-        command.append(f"--gin_bindings=config.ModelConfig.remat = {flags.remat!r}")
+    if flags.variant:
+        command += [f"--gin_bindings={binding}" for binding in flags.variant[1:]]
     try:
         parsed = arguments.parse(command + ["--quick"] * flags.quick)
         return topology.compile_in_child(parsed)
@@ -88,8 +96,8 @@ def read_cell(folder: pathlib.Path, cell: str) -> dict | None:
 
 
 def row(cell: str, report: dict | None) -> list[str]:
-    size, name, *remat = cell.split("_")
-    size += f", remat {remat[0]}" if remat else ""
+    size, name, *variant = cell.split("_")
+    size = ", ".join([size, *variant])
     if report is None:
         return [size, name, *["not computed"], *[""] * 10]
     program = report["programs"]["train"]
@@ -163,7 +171,7 @@ def main() -> None:
     left = flags.most
     for size in flags.sizes:
         for name in flags.slices:
-            cell = f"{size}_{name}" + (f"_{flags.remat}" if flags.remat else "")
+            cell = f"{size}_{name}" + (f"_{flags.variant[0]}" if flags.variant else "")
             path = cell_path(flags.folder, cell, flags.quick)
             if path.is_file() or left == 0:
                 continue
