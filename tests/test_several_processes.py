@@ -88,7 +88,8 @@ def test_four_then_two_then_one_process(tmp_path, layout):
 
     for count, told in ((4, 3), (2, 1)):
         last = checkpoint_steps(tmp_path / "run")[-1]
-        several = Cluster(tmp_path / "run", count, flag, "--slow", "0.2")
+        # Slow enough that the processes agree on a step well before the last one.
+        several = Cluster(tmp_path / "run", count, flag, "--slow", "0.6")
         several.wait_for(lambda last=last: checkpoint_steps(tmp_path / "run")[-1] > last)
         several.processes[told].send_signal(signal.SIGTERM)
         ends = several.finish()
