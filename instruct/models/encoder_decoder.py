@@ -42,7 +42,14 @@ from instruct.models.layer_loop import (
     update_layers,
 )
 from instruct.models.layers import Embedder, RelativePositionBias, apply_kept, draw_kept
-from instruct.models.shared_methods import Batch, Params, SharedMethods, source_and_targets
+from instruct.models.shared_methods import (
+    Batch,
+    Params,
+    SharedMethods,
+    keys_of_both,
+    segments_of_both,
+    source_and_targets,
+)
 
 
 class _Parts(NamedTuple):
@@ -98,13 +105,8 @@ class EncoderDecoder(SharedMethods):
         self, params: Params, batch: Batch, dropout_key: jax.Array | None = None
     ) -> jax.Array:
         """[B, T, D] decoder output in `config.dtype`, before the output head."""
-        source_ids = batch.get(batch_keys.ENCODER_SEGMENT_IDS)
-        target_ids = batch.get(batch_keys.DECODER_SEGMENT_IDS)
-        if (source_ids is None) != (target_ids is None):
-            raise ValueError("give segment ids for both encoder and decoder, or for neither")
-        keys = (None, None)
-        if dropout_key is not None and self.config.dropout_rate > 0:
-            keys = tuple(jax.random.split(dropout_key))
+        source_ids, target_ids = segments_of_both(batch)
+        keys = keys_of_both(dropout_key, self.config.dropout_rate)
         tokens = batch[batch_keys.ENCODER_INPUT_TOKENS]
         segments = masks.source_segments(tokens, source_ids)
         encoded = self._run_encoder(params, tokens, segments, keys[0])

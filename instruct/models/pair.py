@@ -30,7 +30,14 @@ from instruct.models.layer_loop import Part, init_layers, map_layers, update_lay
 from instruct.models.layers import Embedder, apply_kept, draw_kept
 from instruct.models.pair_config import PairConfig
 from instruct.models.rope import Rotation
-from instruct.models.shared_methods import Batch, Params, SharedMethods, source_and_targets
+from instruct.models.shared_methods import (
+    Batch,
+    Params,
+    SharedMethods,
+    keys_of_both,
+    segments_of_both,
+    source_and_targets,
+)
 from instruct.models.stack_blocks import (
     Block,
     GroupedAttention,
@@ -193,13 +200,8 @@ class PairModel(SharedMethods):
         self, params: Params, batch: Batch, dropout_key: jax.Array | None = None
     ) -> jax.Array:
         """[B, T, D] decoder output in `config.dtype`, before the output head."""
-        source_ids = batch.get(batch_keys.ENCODER_SEGMENT_IDS)
-        target_ids = batch.get(batch_keys.DECODER_SEGMENT_IDS)
-        if (source_ids is None) != (target_ids is None):
-            raise ValueError("give segment ids for both encoder and decoder, or for neither")
-        keys = (None, None)
-        if dropout_key is not None and self.config.dropout_rate > 0:
-            keys = tuple(jax.random.split(dropout_key))
+        source_ids, target_ids = segments_of_both(batch)
+        keys = keys_of_both(dropout_key, self.config.dropout_rate)
         tokens = batch[batch_keys.ENCODER_INPUT_TOKENS]
         segments = masks.source_segments(tokens, source_ids)
         positions = batch.get(batch_keys.ENCODER_POSITIONS, jnp.arange(tokens.shape[1])[None])

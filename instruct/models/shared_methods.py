@@ -80,3 +80,22 @@ def source_and_targets(inputs: jax.Array, targets: jax.Array) -> Batch:
         batch_keys.ENCODER_INPUT_TOKENS: jnp.maximum(inputs, 0),
         batch_keys.DECODER_INPUT_TOKENS: fed,
     }
+
+
+def segments_of_both(batch: Batch) -> tuple[jax.Array | None, jax.Array | None]:
+    """Segment ids of an encoder-decoder's sources and targets, or None for both."""
+    source_ids = batch.get(batch_keys.ENCODER_SEGMENT_IDS)
+    target_ids = batch.get(batch_keys.DECODER_SEGMENT_IDS)
+    if (source_ids is None) != (target_ids is None):
+        raise ValueError("give segment ids for both encoder and decoder, or for neither")
+    return source_ids, target_ids
+
+
+def keys_of_both(
+    dropout_key: jax.Array | None, rate: float
+) -> tuple[jax.Array | None, jax.Array | None]:
+    """Dropout keys of an encoder and its decoder; None for both without dropout."""
+    if dropout_key is None or rate == 0:
+        return None, None
+    encoder_key, decoder_key = jax.random.split(dropout_key)
+    return encoder_key, decoder_key

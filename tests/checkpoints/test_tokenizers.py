@@ -6,7 +6,6 @@ import shutil
 
 import numpy as np
 import pytest
-import sentencepiece
 
 from instruct.checkpoints import huggingface
 from instruct.checkpoints.convert import convert, describe
@@ -15,7 +14,7 @@ from instruct.checkpoints.loading import trained_run
 from instruct.checkpoints.tokenizers import TOKENIZER_FILES, tokenizer_files, vocabulary_of
 from instruct.data.vocab import GYM_MODEL, load_vocabulary
 from tests.checkpoints.conftest import random_arrays
-from tests.data.tokenizer_folders import write_folder
+from tests.data.tokenizer_folders import write_bos_model, write_folder
 
 TEXT = "if ⟦a < b⟧ swap <sep> them"
 
@@ -69,17 +68,7 @@ def test_a_folder_with_tokenizer_json_goes_along_whole(tmp_path, kind):
 
 def test_a_sentencepiece_model_with_bos_gets_the_settings_of_llama_2(tmp_path):
     transformers = pytest.importorskip("transformers")
-    sentencepiece.SentencePieceTrainer.train(
-        sentence_iterator=iter([f"sentence {i} has {i * 7} words." for i in range(200)]),
-        model_prefix=str(tmp_path / "tokenizer"),
-        vocab_size=330,
-        model_type="bpe",
-        byte_fallback=True,
-        normalization_rule_name="identity",
-        remove_extra_whitespaces=False,
-        minloglevel=2,
-    )
-    words = load_vocabulary(str(tmp_path / "tokenizer.model"))
+    words = load_vocabulary(write_bos_model(tmp_path))
     for name, content in tokenizer_files(words.spec).items():
         (tmp_path / name).write_bytes(content)
     theirs = transformers.LlamaTokenizer.from_pretrained(tmp_path)

@@ -9,6 +9,7 @@ import seqio
 
 from instruct.data import vocab
 from instruct.errors import UserError
+from tests.data.tokenizer_folders import write_bos_model
 
 TEXTS = (
     "",
@@ -157,18 +158,7 @@ def test_embedding_must_hold_every_id():
     ],
 )
 def test_sentencepiece_with_bos_and_byte_fallback(tmp_path, ids, starts, padding):
-    sentencepiece.SentencePieceTrainer.train(
-        sentence_iterator=iter([f"sentence {i} has {i * 7} words." for i in range(200)]),
-        model_prefix=str(tmp_path / "tokenizer"),
-        vocab_size=330,
-        model_type="bpe",
-        byte_fallback=True,
-        normalization_rule_name="identity",
-        remove_extra_whitespaces=False,
-        minloglevel=2,
-        **ids,
-    )
-    spec = str(tmp_path / "tokenizer.model")
+    spec = write_bos_model(tmp_path, **ids)
     ours = vocab.load_vocabulary(spec)
     assert vocab.load_vocabulary(str(tmp_path)) is ours and ours.vocab_size == 330
     assert (ours.start_ids, ours.pad_id, ours.stop_ids) == (starts, padding, (ids["eos_id"],))

@@ -170,3 +170,19 @@ def write_t5_model(folder: pathlib.Path) -> str:
         minloglevel=2,
     )
     return str(folder / "t5.model")
+
+
+def write_bos_model(folder: pathlib.Path, **ids: int) -> str:
+    """A SentencePiece model with BOS and byte fallback, as Llama 2's; `ids` of special pieces."""
+    sentencepiece.SentencePieceTrainer.train(
+        sentence_iterator=iter([f"sentence {i} has {i * 7} words." for i in range(200)]),
+        model_prefix=str(folder / "tokenizer"),
+        vocab_size=330,
+        model_type="bpe",
+        byte_fallback=True,
+        normalization_rule_name="identity",
+        remove_extra_whitespaces=False,
+        minloglevel=2,
+        **ids,
+    )
+    return str(folder / "tokenizer.model")

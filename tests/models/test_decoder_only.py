@@ -10,8 +10,8 @@ from instruct.mesh import batch_sharding, make_mesh, param_shardings, parse_mesh
 from instruct.models.decoder_config import DecoderConfig
 from instruct.models.decoder_only import DecoderOnly
 from instruct.models.layout import stack_layers, unstack_layers
-from instruct.train.loss import LossConfig, make_loss_fn
 from tests.float32 import assert_same_float32
+from tests.train.batches import loss_and_gradient
 
 pytestmark = pytest.mark.slow
 
@@ -76,23 +76,12 @@ def examples():
     return [tuple(random.integers(2, 64, n) for n in pair) for pair in [(7, 3), (2, 3), (8, 6)]]
 
 
-@functools.lru_cache
-def loss_and_gradient(config):
-    loss_fn = make_loss_fn(DecoderOnly(config), LossConfig())
-
-    def mean(params, batch):
-        loss, totals = loss_fn(params, batch, None)
-        return loss / totals.loss.weight
-
-    return jax.jit(jax.value_and_grad(mean))
-
-
 # Packing, prefixes
 
 
 @pytest.mark.parametrize("config", [TINY, PREFIX])
 def test_packed_rows_have_the_loss_and_gradients_of_single_ones(config, examples):
-    compute = loss_and_gradient(config)
+    compute = loss_and_gradient(DecoderOnly(config))
     alone = compute(initial(config), packed(examples, [1] * 3))
     together = packed(examples, [2, 1])
     found = compute(initial(config), together)
@@ -323,10 +312,12 @@ def test_a_mesh_of_more_devices_than_key_heads_changes_neither_loss_nor_gradient
     """Other meshes, microbatches and updates: `tests/train/test_step.py`."""
     config = dataclasses.replace(TINY, num_kv_heads=1, scan_layers=True, parallel=True)
     params, batch = initial(config), packed(examples * 3, [2, 1] * 3 + [0, 0])
-    expected = loss_and_gradient(config)(params, batch)
+    expected = loss_and_gradient(DecoderOnly(config))(params, batch)
     mesh = make_mesh(parse_mesh("fsdp=2,tensor=4"))
     shardings = param_shardings(mesh, DecoderOnly(config).abstract_params())
     with jax.set_mesh(mesh):
         batch = jax.device_put(batch, batch_sharding(mesh))
-        found = loss_and_gradient.__wrapped__(config)(jax.device_put(params, shardings), batch)
+        found = loss_and_gradient.__wrapped__(DecoderOnly(config))(
+            jax.device_put(params, shardings), batch
+        )
     assert_same_float32(jax.device_get(found), expected)

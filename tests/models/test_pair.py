@@ -13,8 +13,8 @@ from instruct.models.layout import stack_layers, unstack_layers
 from instruct.models.pair import PairModel
 from instruct.models.pair_config import PairConfig
 from instruct.models.stack_config import StackConfig
-from instruct.train.loss import LossConfig, make_loss_fn
 from tests.float32 import assert_same_float32
+from tests.train.batches import loss_and_gradient
 
 pytestmark = pytest.mark.slow
 
@@ -96,20 +96,9 @@ def examples():
     return [tuple(random.integers(3, 64, n) for n in pair) for pair in [(7, 5), (2, 6), (8, 3)]]
 
 
-@functools.lru_cache
-def loss_and_gradient(config):
-    loss_fn = make_loss_fn(PairModel(config), LossConfig())
-
-    def mean(params, batch):
-        loss, totals = loss_fn(params, batch, None)
-        return loss / totals.loss.weight
-
-    return jax.jit(jax.value_and_grad(mean))
-
-
 @BOTH
 def test_packed_rows_have_the_loss_and_gradients_of_single_ones(config, examples):
-    compute = loss_and_gradient(config)
+    compute = loss_and_gradient(PairModel(config))
     alone = compute(initial(config), packed(examples, [1] * 3))
     together = packed(examples, [2, 1, 0])
     found = compute(initial(config), together)
@@ -236,10 +225,12 @@ def test_logits_of_a_tree_are_those_of_its_branches(config):
 )
 def test_meshes_change_neither_loss_nor_gradients(config, text, examples):
     params, batch = initial(config), packed(examples * 3, [2, 1] * 3 + [0, 0])
-    expected = loss_and_gradient(config)(params, batch)
+    expected = loss_and_gradient(PairModel(config))(params, batch)
     mesh = make_mesh(parse_mesh(text))
     shardings = param_shardings(mesh, PairModel(config).abstract_params())
     with jax.set_mesh(mesh):
         batch = jax.device_put(batch, batch_sharding(mesh))
-        found = loss_and_gradient.__wrapped__(config)(jax.device_put(params, shardings), batch)
+        found = loss_and_gradient.__wrapped__(PairModel(config))(
+            jax.device_put(params, shardings), batch
+        )
     assert_same_float32(jax.device_get(found), expected)

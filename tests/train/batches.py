@@ -1,13 +1,16 @@
 """Tiny models and packed batches of unequal rows, for the training tests."""
 
+import functools
 from typing import Any
 
+import jax
 import numpy as np
 
 from instruct.batch import DECODER_ONLY, ENCODER_DECODER
 from instruct.data.feed.packing import pack
 from instruct.models.config import ModelConfig
 from instruct.models.decoder_config import DecoderConfig
+from instruct.train.loss import LossConfig, make_loss_fn
 
 
 def tiny_config(**changes: Any) -> ModelConfig:
@@ -92,3 +95,15 @@ def packed_sequences(seed: int, rows: int = 8) -> dict[str, np.ndarray]:
     DECODER_ONLY.check(batch)
     assert batch["decoder_segment_ids"].shape[0] == rows
     return batch
+
+
+@functools.lru_cache
+def loss_and_gradient(model):
+    """Compiled (params, batch) -> (mean loss, its gradient), without dropout."""
+    loss_fn = make_loss_fn(model, LossConfig())
+
+    def mean(params, batch):
+        loss, totals = loss_fn(params, batch, None)
+        return loss / totals.loss.weight
+
+    return jax.jit(jax.value_and_grad(mean))
