@@ -81,7 +81,7 @@ def attention_cost(chip: Chip, implementation: str, queries: int, keys: int, cau
     def attended(query, key, value, bias, query_segments, key_segments):
         mask = masks.SegmentMask(query_segments, key_segments, causal)
         if implementation == "flash":
-            return attend(query, KeyValue(key, value), bias, mask)
+            return attend(query, KeyValue(key, value), bias, mask, implementation="flash")
         return attend(query, KeyValue(key, value), bias, mask.dense())
 
     def step(query, key, value, bias, query_segments, key_segments, gradient):

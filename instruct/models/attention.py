@@ -27,6 +27,8 @@ from instruct.models.layers import NORMAL_FAN_IN, Dense, apply_kept
 from instruct.models.masks import LOWEST_SHIFT, MASKED_LOGIT, SegmentMask
 from instruct.models.splash import splash_attention
 
+# Of queries in `_attend_in_blocks`: tokens of a block, and blocks of a row.
+_SMALLEST_BLOCK, _MOST_BLOCKS = 256, 8
 # Largest share by which a bias's gradient in bfloat16 may differ; a wrong one differs by about 1.
 _BIAS_GRADIENT_TOLERANCE = 0.05
 
@@ -61,7 +63,7 @@ def attend(
         bias: [1, N, T, S] added to the logits ([B, N, T, S] in inference), or None. With a
             `SegmentMask`, by distance as in `flash.flash_attention`.
         mask: boolean, broadcastable to [B, 1, T, S], True where a query may attend to a key; or a
-            `SegmentMask`, for the flash kernel.
+            `SegmentMask`, for the flash kernel and, with 'einsum', for `_attend_in_blocks`.
         kept: [B, G, 1, S] dropout factors of the probabilities, shared over queries (as in T5X,
             after mesh-tensorflow). A probability's factor depends on its key alone, so it scales
             that key's value, which every implementation can do.
@@ -79,7 +81,11 @@ def attend(
     if kept is not None:
         value = apply_kept(value, kept.swapaxes(-1, -2))
     if isinstance(mask, SegmentMask):
-        return _sharded_flash(query, memory.key, value, bias, mask, cap)
+        if implementation == "flash":
+            return _sharded_flash(query, memory.key, value, bias, mask, cap)
+        assert bias is None and implementation == "einsum"
+        memory = KeyValue(memory.key, value)
+        return _attend_in_blocks(query, memory, mask, float32_logits=float32_logits, cap=cap)
     if implementation in ("xla", "cudnn"):
         if cap is not None:
             raise UserError(
@@ -97,6 +103,27 @@ def attend(
         logits = add_bias(logits, bias.astype(logits.dtype))
     weights = masked_softmax(jnp.where(mask, logits, MASKED_LOGIT)).astype(dtype)
     return weighted_values(weights, value)
+
+
+def _attend_in_blocks(
+    query: jax.Array, memory: KeyValue, mask: SegmentMask, **options: Any
+) -> jax.Array:
+    """Self-attention of one block of queries after another, to the keys that its mask allows.
+
+    Faster than all at once where logits exceed a processor's caches (1.5 times for 4 rows of 1,536
+    tokens on two cores); without gradients, of which each block would be kept.
+    """
+    length, dense = query.shape[2], mask.dense()
+    size = max(_SMALLEST_BLOCK, -(-length // _MOST_BLOCKS))
+    attended = []
+    for start in range(0, length, size):
+        queries, keys = slice(start, start + size), slice(None)
+        if mask.causal and mask.prefix is None:
+            keys = slice(max(0, start + 1 - (mask.window or length)), start + size)
+        block = KeyValue(*(a[:, :, keys] for a in memory))
+        visible = dense[:, :, queries, keys]
+        attended.append(attend(query[:, :, queries], block, None, visible, **options))
+    return jnp.concatenate(attended, axis=2)
 
 
 def query_key_products(query: jax.Array, key: jax.Array) -> jax.Array:

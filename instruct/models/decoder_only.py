@@ -194,7 +194,8 @@ class DecoderOnly(SharedMethods):
             value = jnp.zeros(shape, config.dtype)
             return KeyValue(*[self._kept(kind, value, lengths)] * 2).turned()
 
-        mask = functools.partial(self._mask, there.astype(jnp.int32), there)
+        segments = there.astype(jnp.int32)
+        mask = functools.partial(self._mask, segments, there, sparse=("flash", "einsum"))
         period = layer_period(config, layer, jnp.arange(width)[None], mask)
         shapes = [jax.eval_shape(functools.partial(zeros, kind)) for kind in config.pattern]
         cross = layer_zeros(shapes, config.num_layers, config.scan_layers)
@@ -252,11 +253,18 @@ class DecoderOnly(SharedMethods):
         return logits, cache._replace(memory=memory)
 
     def _mask(
-        self, segments: jax.Array, prefix: jax.Array | None, window: int | None
+        self,
+        segments: jax.Array,
+        prefix: jax.Array | None,
+        window: int | None,
+        sparse: Sequence[str] = ("flash",),
     ) -> jax.Array | masks.SegmentMask:
-        """What `attend` takes; the prefix counts in a prefix-LM only."""
+        """What `attend` takes: dense, but for the `sparse` implementations.
+
+        The prefix counts in a prefix-LM only.
+        """
         mask = masks.prefix_mask(segments, prefix if self.config.prefix_lm else None, window)
-        return mask if platform_implementation(self.config.attention) == "flash" else mask.dense()
+        return mask if platform_implementation(self.config.attention) in sparse else mask.dense()
 
     def _embed(self, params: Params, tokens: jax.Array) -> jax.Array:
         """Tokens [B, T] -> [B, T, D]."""

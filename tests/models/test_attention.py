@@ -1,3 +1,5 @@
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -7,7 +9,7 @@ from instruct.errors import UserError
 from instruct.mesh import MeshConfig, make_mesh
 from instruct.models import attention
 from instruct.models.attention import KeyValue, attend, masked_softmax
-from instruct.models.masks import MASKED_LOGIT, SegmentMask
+from instruct.models.masks import MASKED_LOGIT, SegmentMask, prefix_mask
 from tests.float32 import assert_same_float32
 
 pytestmark = pytest.mark.slow
@@ -124,4 +126,21 @@ def test_flash_refuses_a_mesh_that_shards_the_length(inputs):
     mesh = jax.make_mesh((8,), ("sequence",), axis_types=axes)
     refused = pytest.raises(UserError, match="sequence = 8.*sequence = 1.*einsum")
     with jax.set_mesh(mesh), refused:
-        attend(query, memory, None, SegmentMask(None, jnp.ones((1, 7), jnp.int32)))
+        mask = SegmentMask(None, jnp.ones((1, 7), jnp.int32))
+        attend(query, memory, None, mask, implementation="flash")
+
+
+@pytest.mark.parametrize("window", [None, 3])
+@pytest.mark.parametrize("prefix", [None, 4])
+def test_blocks_of_queries_attend_as_the_whole_row(monkeypatch, prefix, window):
+    """Two packed rows of 11 tokens in blocks of 4, the last of 3; 4 heads share 2 of keys."""
+    monkeypatch.setattr(attention, "_SMALLEST_BLOCK", 4)
+    draw = functools.partial(np.random.default_rng(0).normal, size=(2, 2, 11, 8))
+    query = jnp.array(np.concatenate([draw(), draw()], axis=1), jnp.float32)
+    memory = KeyValue(*(jnp.array(draw(), jnp.float32) for _ in range(2)))
+    segments = jnp.array([[1] * 5 + [2] * 6, [1] * 9 + [0] * 2], jnp.int32)
+    in_prefix = None if prefix is None else jnp.broadcast_to(jnp.arange(11) < prefix, (2, 11))
+    mask = prefix_mask(segments, in_prefix, window)
+    assert_same_float32(
+        attend(query, memory, None, mask), attend(query, memory, None, mask.dense())
+    )

@@ -51,7 +51,7 @@ class BatchConfig:
     """
 
     batch_size: int = bounded(32, least=1)
-    max_shapes: int = bounded(4, least=1)
+    max_shapes: int = bounded(6, least=1)
 
     __post_init__ = check_fields
 
