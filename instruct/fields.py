@@ -114,7 +114,7 @@ def check_arguments(
     if missing:
         raise UserError(
             f"{function.__name__} needs {', '.join(missing)}, which no gin file binds. Start from "
-            "a file in gin/runs, which binds every required argument."
+            "a file in gin/runs and one in gin/models, which bind every required argument."
         )
     for name, kind in typing.get_type_hints(function, include_extras=True).items():
         if name in arguments and name not in except_for:

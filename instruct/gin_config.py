@@ -380,7 +380,8 @@ def _replaced_defaults(bound: Mapping[str, str]) -> set[str]:
 
 def _bindings_of_parts(bound: Mapping[str, str]) -> set[str]:
     """Keys as this project's files of hardware or batches bind them; not every mode uses all."""
-    files = [*ROOT.glob("gin/hardware/*.gin"), ROOT / "gin/models/decoder_only.gin"]
+    layouts = [ROOT / f"gin/models/{name}.gin" for name in ("encoder_decoder", "decoder_only")]
+    files = [*ROOT.glob("gin/hardware/*.gin"), *layouts]
     bindings = {item for path in files for item in _bindings(path.read_text("utf-8")).items()}
     return {key for key, value in bound.items() if (key, value) in bindings}
 
