@@ -9,6 +9,7 @@ out of the panel and named.
 import collections
 import dataclasses
 import itertools
+import statistics
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
@@ -23,9 +24,10 @@ from instruct.report.study_files import StudyFiles
 from instruct.report.study_statistics import (
     RESAMPLES,
     Estimate,
-    mean_over_seeds,
-    paired_change,
+    ScoreDraws,
+    estimate,
     score_draws,
+    seed_spread,
 )
 
 # Filled where no printed table of the study has a column for the same tasks.
@@ -220,6 +222,8 @@ def find_panels(
 ) -> list[Panel]:
     """The quantities of runs: columns of the papers' tables, then what is left of each suite.
 
+    Suites stand in the order of their mean scores, the highest first.
+
     Args:
         runs: with the latest evaluation of each suite; None for a run that does not count.
         rows: by run, its primary metric lines.
@@ -244,7 +248,11 @@ def find_panels(
         for key, kinds in groups.items()
         if key not in covered
     }
-    for title in dict.fromkeys(titles[key] for key in sorted(titles)):
+    values: dict[str, list[float]] = {}
+    for key, row in ((key, row) for of_run in rows for key, row in of_run.items()):
+        if key in titles:
+            values.setdefault(titles[key], []).append(row["value"])
+    for title in sorted(values, key=lambda title: -statistics.fmean(values[title])):
         by_run = [
             {key: PanelTask(key, 1.0) for key in of_run if titles.get(key) == title}
             for of_run in rows
@@ -315,36 +323,90 @@ def _panel_scores(
     for column, index in enumerate(panel.runs):
         label = study.runs[index].labels.get(study.seed_axis, "")
         cells.setdefault(cell_of(study, index), {})[label] = column
-    points = {(x, curve): (x, curve) for curve in curves for x in x_labels if (x, curve) in cells}
-    changes = []
-    for curve in curves:
-        present = [x for x in x_labels if (x, curve) in cells]
-        for first, second in _compared(present, x_values is not None):
-            one, other = cells[first, curve], cells[second, curve]
-            pairs = _pairs(study, panel, one, other)
-            estimate = paired_change(fixed, *zip(*pairs), seed=seed) if pairs else None
-            sizes = (len(one), len(other))
-            changes.append(Change(panel, curve, first, second, estimate, sizes))
+    columns = {
+        (x, curve): list(cells[x, curve].values())
+        for curve in curves
+        for x in x_labels
+        if (x, curve) in cells
+    }
+
+    # Scores of 0 to 100 have no interval beyond; a normalised score may.
+    limits = (0.0, 100.0) if not any(bounds) and fixed.within(0.0, 100.0) else None
+
+    def points(scores: ScoreDraws) -> dict[Cell, Estimate]:
+        spread = seed_spread(scores.values[of_cell] for of_cell in columns.values())
+        return {
+            cell: estimate(
+                *(scores.values[of], scores.drawn[:, of], spread, scores.examples, seed, limits)
+            )
+            for cell, of in columns.items()
+        }
+
+    values = {
+        (cell_of(study, index), index): float(fixed.values[column])
+        for column, index in enumerate(panel.runs)
+    }
+    of_tasks = {
+        (task.key, cell): float(one.values[of].mean())
+        for task, one in zip(panel.tasks, draws)
+        for cell, of in columns.items()
+    }
     return (
         PanelScores(
             panel=panel,
-            points={c: mean_over_seeds(fixed, list(cells[c].values()), seed) for c in points},
-            wider={c: mean_over_seeds(resampled, list(cells[c].values()), seed) for c in points},
-            values={
-                (cell_of(study, index), index): float(fixed.values[column])
-                for column, index in enumerate(panel.runs)
-            },
-            tasks={
-                (task.key, cell): float(one.values[list(cells[cell].values())].mean())
-                for task, one in zip(panel.tasks, draws)
-                for cell in points
-            },
+            points=points(fixed),
+            wider=points(resampled),
+            values=values,
+            tasks=of_tasks,
             baselines=dict(_baselines(panel, lines[0])),
             paired=sum(one.paired for one in draws),
             unpaired=sum(not one.paired for one in draws),
         ),
-        changes,
+        list(_changes(study, panel, fixed, cells, x_labels, curves, x_values is not None, seed)),
     )
+
+
+def _changes(
+    study: StudyFiles,
+    panel: Panel,
+    scores: ScoreDraws,
+    cells: Mapping[Cell, Mapping[str, int]],
+    x_labels: Sequence[str],
+    curves: Sequence[tuple[str, ...]],
+    numeric: bool,
+    seed: int,
+) -> Iterator[Change]:
+    """Differences of points; `cells`: point -> seed -> column of the draws."""
+    compared = [
+        (curve, first, second)
+        for curve in curves
+        for first, second in _compared(_points_of(curve, x_labels, cells), numeric)
+    ]
+    pairs = {
+        (curve, first, second): _pairs(study, panel, cells[first, curve], cells[second, curve])
+        for curve, first, second in compared
+    }
+    changes = {
+        key: scores.values[second] - scores.values[first] for key, (first, second) in pairs.items()
+    }
+    # The ends of a curve add no degrees of freedom to its neighbors.
+    ends = {(c, xs[0], xs[-1]) for c in curves if len(xs := _points_of(c, x_labels, cells)) > 2}
+    spread = seed_spread(
+        of_pair for key, of_pair in changes.items() if not (numeric and key in ends)
+    )
+    for key, of_pair in changes.items():
+        curve, first, second = key
+        one, other = pairs[key]
+        drawn = scores.drawn[:, other] - scores.drawn[:, one]
+        known = estimate(of_pair, drawn, spread, scores.examples, seed) if one else None
+        sizes = (len(cells[first, curve]), len(cells[second, curve]))
+        yield Change(panel, curve, first, second, known, sizes)
+
+
+def _points_of(
+    curve: tuple[str, ...], x_labels: Sequence[str], cells: Mapping[Cell, object]
+) -> list[str]:
+    return [x for x in x_labels if (x, curve) in cells]
 
 
 def _compared(labels: Sequence[str], numeric: bool) -> list[tuple[str, str]]:
@@ -357,8 +419,8 @@ def _compared(labels: Sequence[str], numeric: bool) -> list[tuple[str, str]]:
 
 def _pairs(
     study: StudyFiles, panel: Panel, first: Mapping[str, int], second: Mapping[str, int]
-) -> list[tuple[int, int]]:
-    """Columns of two points' runs with the same seed.
+) -> tuple[list[int], list[int]]:
+    """Columns of two points' runs with the same seeds, in the same order.
 
     A checkpoint that is only evaluated has no training seed, so it is paired with every run.
     """
@@ -372,7 +434,8 @@ def _pairs(
         first = dict.fromkeys(second, *first.values())
     elif once(second) and not once(first):
         second = dict.fromkeys(first, *second.values())
-    return [(first[seed], second[seed]) for seed in first if seed in second]
+    common = [seed for seed in first if seed in second]
+    return [first[seed] for seed in common], [second[seed] for seed in common]
 
 
 def _baselines(panel: Panel, rows: Sequence[read.Line]) -> Iterator[tuple[str, float]]:

@@ -1,29 +1,30 @@
 """Hierarchical bootstrap of scores over training seeds, tasks and examples.
 
-All runs of a study answer the same examples, so the design is crossed: a resample draws seeds, and
-within each task it draws examples once for all runs. Two points of a study are compared by the
+All runs of a study answer the same examples, so the design is crossed: a resample draws examples
+within each task once for all runs, and seeds. Two points of a study are compared by the
 differences of their runs seed by seed, on the same examples of a resample, so what makes a seed's
 data order or an example easy or hard cancels.
 
 Tasks are fixed (the score is about these tasks) or resampled (about tasks like these), within the
 parts of a score: the suites of a normalised average.
 
-Few seeds. The bootstrap of a mean of S values underestimates its variance by (S - 1) / S, so the
-draws are stretched about their mean by sqrt(S / (S - 1)). Quantiles of so few values are too narrow
-as well: at three seeds they cannot reach beyond the best and the worst seed, an interval that
-misses the median of a symmetric distribution one time in four. So intervals are Student's t times
-the bootstrap's standard error, and p-values are of the same distribution, with Satterthwaite's
-degrees of freedom: S - 1 where seeds are all that varies, more where examples are. With one seed
-nothing is known of the chance in training, and the interval is over examples only.
+Few seeds. Three seeds a point are too few to resample: their mean cannot leave the range from the
+worst to the best, an interval that misses the median of a symmetric distribution one time in four.
+So a resample draws a point's seeds from the deviations of all points of the quantity, each
+from its own point's mean; that takes the spread over seeds to be alike at all points. The
+deviations are stretched to have the unbiased variance, with sum of (seeds - 1) degrees of freedom.
+Intervals are Student's t times the bootstrap's standard error, and p-values are of the same
+distribution, with Satterthwaite's degrees of freedom: that sum where seeds are all that varies,
+more where examples are. Where no point has two seeds, nothing is known of the chance in training,
+and intervals are over examples only.
 
-Sources: Davison and Hinkley 1997, Bootstrap Methods and their Application, sections 2.4 and 3.8;
-Owen 2007, The pigeonhole bootstrap (crossed factors; its variance is slightly too large);
-Satterthwaite 1946.
+Sources: Davison and Hinkley 1997, Bootstrap Methods and their Application, sections 2.4, 3.2 and
+3.8; Owen 2007, The pigeonhole bootstrap (crossed factors); Satterthwaite 1946.
 """
 
 import dataclasses
 import math
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterable, Sequence
 
 import numpy as np
 from scipy import special
@@ -45,7 +46,8 @@ class Estimate:
         p: two-sided p-value of "the value is 0"; None without a standard error.
         seeds: number of runs (of a difference: pairs of runs).
         examples: in each run.
-        freedom: Satterthwaite's degrees of freedom; infinite if seeds do not vary or there is one.
+        freedom: Satterthwaite's degrees of freedom; infinite if the spread over seeds is 0 or
+            unknown.
     """
 
     value: float
@@ -84,6 +86,10 @@ class ScoreDraws:
     drawn: np.ndarray
     examples: int
 
+    def within(self, low: float, high: float) -> bool:
+        """Whether all values lie in a range."""
+        return bool((self.values >= low).all() and (self.values <= high).all())
+
 
 def score_draws(
     tasks: Sequence[TaskDraws],
@@ -116,44 +122,68 @@ def score_draws(
     return ScoreDraws(values, drawn, examples)
 
 
-def mean_over_seeds(scores: ScoreDraws, runs: Sequence[int], seed: int = 0) -> Estimate:
-    """The mean score of some runs that differ in their seed only."""
-    columns = list(runs)
-    return _estimate(scores.values[columns], scores.drawn[:, columns], scores.examples, seed)
+@dataclasses.dataclass(frozen=True)
+class SeedSpread:
+    """How values differ between training seeds.
 
-
-def paired_change(
-    scores: ScoreDraws, first: Sequence[int], second: Sequence[int], seed: int = 0
-) -> Estimate:
-    """The mean of second - first over pairs of runs, in the order given.
-
-    A run may stand in several pairs: a checkpoint that was only evaluated has no training seed.
+    Attributes:
+        deviations: of values from the mean of their point, (n,); their mean square is the unbiased
+            variance. (0,) if it is unknown.
+        freedom: degrees of freedom, the sum of (seeds - 1) over points.
     """
-    before, after = list(first), list(second)
-    return _estimate(
-        scores.values[after] - scores.values[before],
-        scores.drawn[:, after] - scores.drawn[:, before],
-        scores.examples,
-        seed,
-    )
+
+    deviations: np.ndarray
+    freedom: int
 
 
-def _estimate(values: np.ndarray, drawn: np.ndarray, examples: int, seed: int) -> Estimate:
-    """Estimate from values (seeds,) and their draws (resamples, seeds)."""
+def seed_spread(points: Iterable[np.ndarray]) -> SeedSpread:
+    """Pool the deviations of several points; `points` are their values by seed, (seeds,) each."""
+    several = [values for values in points if len(values) > 1]
+    if not several:
+        return SeedSpread(np.zeros(0), 0)
+    freedom = sum(len(values) - 1 for values in several)
+    deviations = np.concatenate([values - values.mean() for values in several])
+    return SeedSpread(deviations * math.sqrt(len(deviations) / freedom), freedom)
+
+
+def estimate(
+    values: np.ndarray,
+    drawn: np.ndarray,
+    spread: SeedSpread,
+    examples: int,
+    seed: int = 0,
+    limits: tuple[float, float] | None = None,
+) -> Estimate:
+    """Estimate a mean over seeds.
+
+    For two points of a study, pass the differences of their runs seed by seed, and the spread of
+    such differences.
+
+    Args:
+        values: (seeds,). drawn: (resamples, seeds), their resamples over examples.
+        examples: in each run. seed: of the draws of seeds.
+        limits: of what is estimated; the interval is cut there.
+    """
     seeds = len(values)
     value = float(values.mean())
     if not np.isfinite(drawn).all():
         return Estimate(value, None, None, None, None, seeds, examples)
-    weights = resampling_weights(seeds, len(drawn), np.random.default_rng(seed))
-    variance = float((weights * drawn).sum(axis=1).var())
-    of_seeds = max(0.0, variance - float(drawn.mean(axis=1).var()))
-    freedom = (seeds - 1) * (variance / of_seeds) ** 2 if seeds > 1 and of_seeds > 0 else math.inf
+    draws = drawn.mean(axis=1)
+    of_seeds = 0.0
+    if spread.freedom:
+        rng = np.random.default_rng(seed)
+        draws = draws + rng.choice(spread.deviations, (len(drawn), seeds)).mean(axis=1)
+        of_seeds = float((spread.deviations**2).mean()) / seeds
+    variance = float(draws.var())
+    freedom = spread.freedom * (variance / of_seeds) ** 2 if of_seeds > 0 else math.inf
+    freedom = max(freedom, spread.freedom)  # the draws' variance may fall short of the seeds' own
     stderr = math.sqrt(variance)
     reach = student_factor(freedom) * stderr
     p = 2 * _student_below(freedom, -abs(value) / stderr) if stderr > 1e-9 else float(value == 0)
     # Examples that all change alike have no standard error, so the sign test bounds p.
     p = max(p, sign_test_floor(examples))
-    return Estimate(value, stderr, value - reach, value + reach, p, seeds, examples, freedom)
+    low, high = np.clip((value - reach, value + reach), *(limits or (-math.inf, math.inf)))
+    return Estimate(value, stderr, float(low), float(high), p, seeds, examples, freedom)
 
 
 def student_factor(freedom: float) -> float:
@@ -171,26 +201,27 @@ def _student_below(freedom: float, value: float) -> float:
 
 
 def seeds_note(seeds: Collection[int]) -> str:
-    """What the number of seeds means for intervals, as sentences; `seeds`: numbers of runs a point.
+    """What the seeds mean for intervals, as sentences.
 
-    >>> seeds_note({1}).partition(":")[0]
+    Args:
+        seeds: numbers of runs of the points.
+
+    >>> seeds_note([1, 1]).partition(":")[0]
     'One seed'
     """
-    several = sorted({count for count in seeds if count > 1})
-    texts = []
-    if several:
-        least = several[0]
-        factor = student_factor(least - 1)
-        texts.append(
-            f"Intervals are over seeds and examples: with {least} seeds, where seeds are all that "
-            f"varies, they reach {factor:.1f} standard errors to each side (Student's t, "
-            f"{least - 1} degrees of freedom), towards 2.0 as the share of examples in the error "
-            "grows."
+    freedom = sum(count - 1 for count in seeds)
+    if not freedom:
+        return (
+            "One seed: intervals are over examples only. The chance in training is no part of "
+            "them, and another seed may give another order of the points."
         )
-    if 1 in seeds:
-        whose = "One seed" if not several else "Points with one seed"
-        texts.append(
-            f"{whose}: the interval is over examples only. The chance in training is no part of "
-            "it, and another seed may give another order of the points."
-        )
-    return " ".join(texts)
+    text = (
+        "Intervals are over seeds and examples; the spread over seeds is pooled over all points, "
+        f"as if it were alike ({freedom} degrees of freedom; where seeds are all that varies, an "
+        f"interval reaches {student_factor(freedom):.1f} standard errors to each side)."
+    )
+    alone = sum(count == 1 for count in seeds)
+    if alone:
+        points = "1 point has" if alone == 1 else f"{alone} points have"
+        text += f" {points} one seed and borrow{'s' if alone == 1 else ''} the others' spread."
+    return text

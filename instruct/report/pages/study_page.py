@@ -16,7 +16,7 @@ from typing import Any
 
 from instruct.files import path_of, replace_file
 from instruct.report import blocks
-from instruct.report.pages import scaling
+from instruct.report.pages import differences, scaling
 from instruct.report.pages.rendering import write_document
 from instruct.report.papers import filled_tables, measures, printed_tables
 from instruct.report.study_files import MISSING, STATES, StudyFiles, StudyRun, read_study
@@ -25,7 +25,10 @@ from instruct.report.study_statistics import Estimate, seeds_note
 from instruct.report.wording import all_of, compact, counted, number, probability, signed
 
 PAGE, RESULTS = "study", "study_results.jsonl"
+MANY_CHANGES = 40  # above, the bars show whole curves only
 _LINEAR_RATIO = 20  # of the largest to the smallest x, below which the axis is linear
+# Files that only training writes: warnings of them say nothing of a run that is only evaluated.
+_OF_TRAINING = ("run.json", "metrics.jsonl", "mixture.json", "operative.gin")
 _STATE_WORDS = {"running": "still running", "waiting": "waiting", MISSING: "missing"}
 
 
@@ -119,8 +122,9 @@ def _overview(scores: StudyScores) -> Iterator[blocks.Block]:
     yield blocks.Facts(facts)
     if scores.panels:
         yield _headline_table(scores)
-        numbers = {e.seeds for panel in scores.panels for e in panel.points.values()}
-        text = "Mean over seeds [95 % interval]; tasks weigh the same. "
+        most = max(scores.panels, key=lambda panel: sum(e.seeds for e in panel.points.values()))
+        numbers = [estimate.seeds for estimate in most.points.values()]
+        text = "Mean over seeds [95 % interval]; tasks weigh the same. Changes are paired. "
         yield blocks.Text(text + seeds_note(numbers), quiet=True)
     else:
         yield blocks.Text("No run of the study has results yet.")
@@ -136,17 +140,14 @@ def _varied(study: StudyFiles) -> str:
         if axis != study.seed_axis
     ]
     seeds = study.axes.get(study.seed_axis, ())
-    repeated = f" {all_of(len(seeds), 'seed')} of each." if len(seeds) > 1 else ""
+    repeated = f" {counted(len(seeds), 'seed')} of each." if len(seeds) > 1 else ""
     text = f"Varied: {'; '.join(axes) or 'nothing but the seed'}.{repeated}"
     return f"{text} Protocol: {study.protocol}" if study.protocol else text
 
 
 def _headline_table(scores: StudyScores) -> blocks.Table:
-    """Points by panels, and the baselines; a point without a counted run says why."""
+    """Points by panels, each curve's whole change, and baselines; a point without runs says why."""
     study = scores.study
-    with_curve = bool(study.curve_axes)
-    columns = (*study.curve_axes, study.x_axis, "Runs")
-    columns += tuple(panel.panel.title for panel in scores.panels)
     rows = []
     for curve in scores.curves:
         for x in scores.x_labels:
@@ -154,18 +155,34 @@ def _headline_table(scores: StudyScores) -> blocks.Table:
             if not inside:
                 continue
             done = sum(one.done for one in inside)
-            runs = f"{done}" if done == len(inside) else f"{done} of {len(inside)}"
             why = "–" if done else ", ".join(sorted({one.state for one in inside}))
             cells = (
                 _estimate(panel.points[x, curve]) if (x, curve) in panel.points else why
                 for panel in scores.panels
             )
-            rows.append(blocks.Row((*curve, x, runs, *cells)))
+            runs = f"{done}" if done == len(inside) else f"{done} of {len(inside)}"
+            rows.append(blocks.Row((*curve, x, *cells, runs)))
+        ends = (scores.x_labels[0], scores.x_labels[-1])
+        whole = {
+            id(change.panel): _change(change.estimate)
+            for change in scores.changes
+            if change.curve == curve and (change.first, change.second) == ends and change.estimate
+        }
+        if whole and scores.x_values is not None:
+            cells = (whole.get(id(panel.panel), "–") for panel in scores.panels)
+            rows.append(blocks.Row((*curve, " → ".join(ends), *cells, ""), strong=True))
     for name in dict.fromkeys(name for panel in scores.panels for name in panel.baselines):
         cells = (number(panel.baselines.get(name)) for panel in scores.panels)
-        blanks = ("",) * (len(study.curve_axes) if with_curve else 0)
-        rows.append(blocks.Row((name, *blanks, "", *cells)))
+        rows.append(blocks.Row((name, *("" for _ in study.curve_axes), *cells, "")))
+    columns = (*study.curve_axes, study.x_axis)
+    columns += (*(panel.panel.title for panel in scores.panels), "Runs")
     return blocks.Table(columns, rows, 1 + len(study.curve_axes))
+
+
+def _change(estimate: Estimate) -> str:
+    if estimate.low is None or estimate.high is None:
+        return signed(estimate.value)
+    return f"{signed(estimate.value)} [{signed(estimate.low)}, {signed(estimate.high)}]"
 
 
 def _runs_at(scores: StudyScores, cell: Cell) -> list[StudyRun]:
@@ -212,13 +229,13 @@ def _notices(scores: StudyScores) -> Iterator[str]:
         if different := _differing(scores, name):
             named = ", ".join(different[:4]) + (" and more" if different[4:] else "")
             yield f"{name.replace('_', ' ')} is not the same in all runs: {named}."
+    warnings: dict[str, list[str]] = {}
     for one in (*study.before, *study.runs):
-        warnings = one.run.warnings if one.run and one.state == "done" else ()
-        yield from (
-            f"{one.name}: {text}"
-            for text in warnings
-            if not (one.only_evaluated and text.startswith(("metrics.jsonl", "mixture.json")))
-        )
+        for text in one.run.warnings if one.run and one.state == "done" else ():
+            if not (one.only_evaluated and text.startswith(_OF_TRAINING)):
+                warnings.setdefault(text, []).append(one.name)
+    for text, names in warnings.items():
+        yield f"{', '.join(names) if len(names) < 3 else counted(len(names), 'run')}: {text}"
 
 
 def _first_line(text: str) -> str:
@@ -350,13 +367,19 @@ def _changes_section(scores: StudyScores) -> Iterator[blocks.Block]:
     yield blocks.Text(
         f"Compared: {compared}, of each curve; {counted(len(tests), 'comparison')}. With so many, "
         f"about {0.05 * len(tests):.1f} would have p below 0.05 by chance alone, so p (Holm) is "
-        f"corrected for all of them: {clear} of {len(tests)} are clear at 5 %.",
-        quiet=False,
+        f"corrected for all of them: {clear} of {len(tests)} are clear at 5 %."
     )
-    yield _bars(scores)
     several = any(max(change.seeds) > 1 for change in tests)
     over = "the same seeds and examples" if several else "the same examples; one seed each"
     yield blocks.Text(f"Differences are paired over {over}. Intervals are 95 %.", quiet=True)
+    ends = (scores.x_labels[0], scores.x_labels[-1])
+    shown = scores.changes
+    if numeric and len(shown) > MANY_CHANGES:
+        shown = [change for change in shown if (change.first, change.second) == ends]
+        yield blocks.Text(f"Drawn: {' → '.join(ends)}. The table has all.", quiet=True)
+    yield _bars(scores, shown)
+    if not numeric:
+        yield from _printed_changes(scores)
     rows = []
     for change in scores.changes:
         cells = (change.panel.title, *change.curve, f"{change.first} → {change.second}")
@@ -383,10 +406,18 @@ def _change_cells(change: Change) -> tuple[str, ...]:
     )
 
 
-def _bars(scores: StudyScores) -> blocks.Bars:
+def _printed_changes(scores: StudyScores) -> Iterator[blocks.Bars]:
+    """The papers' differences of the panels' columns, from tables of one label a row."""
+    for table in map(printed_tables.find_table, scores.study.papers):
+        columns = [p.panel.column for p in scores.panels if p.panel.column in table.columns]
+        if len(table.labels) == 1:
+            yield from differences.printed_bars(table, columns, table.rows[1:])
+
+
+def _bars(scores: StudyScores, changes: Sequence[Change]) -> blocks.Bars:
     """A group a panel and curve; the colors are those of the curves."""
     groups: dict[str, tuple[blocks.Bar, ...]] = {}
-    for change in scores.changes:
+    for change in changes:
         if change.estimate is None:
             continue
         heading = ": ".join(
@@ -494,7 +525,9 @@ def _conditions_section(scores: StudyScores) -> Iterator[blocks.Block]:
         about.append(f"task versions: {_listed(versions)}")
         rows.append(blocks.Row((panel.panel.title, "; ".join(about))))
     for name, value in study.facts.items():
-        text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+        several = isinstance(value, list) and all(isinstance(item, str) for item in value)
+        text = ", ".join(value) if several else value
+        text = text if isinstance(text, str) else json.dumps(text, ensure_ascii=False)
         rows.append(blocks.Row((re.sub("_", " ", name), text)))
     yield blocks.Table(("Condition", ""), rows, 2)
     if scores.panels:
