@@ -161,7 +161,8 @@ def write_curves(
             chosen = suite_tasks((suite,))
             skill = -0.9 + 0.3 * growth + size
             scores = answers([row[1] for row in chosen], skill, labels["SEED"], examples)
-            write_suite(run, suite, scores, mode=chosen[0][2], split=chosen[0][3])
+            names = {"mode": chosen[0][2], "split": chosen[0][3]}
+            write_suite(run, suite, scores, **names, exemplars_asked=3.0)
     return folder
 
 
