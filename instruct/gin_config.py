@@ -53,7 +53,8 @@ _GIN_ERRORS = (
 _PACKAGE = pathlib.Path(__file__).resolve().parent
 ROOT = _PACKAGE.parent if (_PACKAGE.parent / "gin" / "runs").is_dir() else _PACKAGE / "resources"
 _BINDING = re.compile(r"^([\w./]+)\s*=\s*(.*)$")
-_UNLIMITED = 10**6  # characters of a line: gin then prints every binding on one line
+# Characters of a line, so that gin prints every binding on one; its headings are as long.
+_UNLIMITED = 10**5
 _STRING = re.compile(r"""'(?:\\.|[^'\\])*'|"(?:\\.|[^"\\])*\"""")
 _UNKNOWN_PARAMETER = re.compile(r"Configurable '([\w.]+)' doesn't have a parameter named '(\w+)'")
 _UNKNOWN_CONFIGURABLE = re.compile(r"No configurable matching (?:reference )?'?@?([\w./]+)")
