@@ -197,8 +197,8 @@ def load(
 
     Args:
         bindings: lines of gin, and flags as `--gin.NAME=VALUE`.
-        stand_ins: kind of value (such as "str") -> value to bind to a required macro of that kind
-            that is not set; "{name}" in a text stands for the macro's name.
+        stand_ins: kind of value (such as "str") -> value to bind to a macro of that kind that is
+            read or required and not set; "{name}" in a text stands for the macro's name.
 
     Returns:
         The macros that were bound to stand-ins, sorted.
@@ -224,9 +224,7 @@ def load(
         with _readable_errors(line):
             gin.parse_config(line)
     assumed = _bind_stand_ins(stand_ins or {})
-    used = set().union(*map(_macro_names, config_bindings().values()))
-    missing = [*_missing_macros(), *sorted(used - set(macros()))]
-    if missing:
+    if missing := _missing_macros():
         flags = " ".join(f"--gin.{name}=..." for name in missing)
         raise UserError(f"these macros must be set: {', '.join(missing)}. Add {flags}")
     with _readable_errors("the configuration as a whole"):
@@ -264,7 +262,11 @@ def macros() -> dict[str, Any]:
 
 
 def _missing_macros() -> list[str]:
-    return [name for name, value in macros().items() if str(value) == "%gin.REQUIRED"]
+    """Macros that are required and not set, then those that values read and nothing binds."""
+    bound = macros()
+    required = [name for name, value in bound.items() if str(value) == "%gin.REQUIRED"]
+    read = set().union(*map(_macro_names, config_bindings().values()))
+    return [*required, *sorted(read - set(bound))]
 
 
 def _bind_stand_ins(stand_ins: Mapping[str, Any]) -> list[str]:
