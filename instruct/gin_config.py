@@ -54,7 +54,8 @@ _GIN_ERRORS = (
 _PACKAGE = pathlib.Path(__file__).resolve().parent
 ROOT = _PACKAGE.parent if (_PACKAGE.parent / "gin" / "runs").is_dir() else _PACKAGE / "resources"
 _BINDING = re.compile(r"^([\w./]+)\s*=\s*(.*)$")
-_UNLIMITED = 10**6  # characters of a line: gin then prints every binding on one line
+# Characters of a line, so that gin prints every binding on one; its headings are as long.
+_UNLIMITED = 10**5
 _STRING = re.compile(r"""'(?:\\.|[^'\\])*'|"(?:\\.|[^"\\])*\"""")
 _UNKNOWN_PARAMETER = re.compile(r"Configurable '([\w.]+)' doesn't have a parameter named '(\w+)'")
 _UNKNOWN_CONFIGURABLE = re.compile(r"No configurable matching (?:reference )?'?@?([\w./]+)")
@@ -200,8 +201,8 @@ def load(
     Args:
         bindings: lines or whole texts of gin, and flags as `--gin.NAME=VALUE`. Errors name the
             first line of a text.
-        stand_ins: kind of value (such as "str") -> value to bind to a required macro of that kind
-            that is not set; "{name}" in a text stands for the macro's name.
+        stand_ins: kind of value (such as "str") -> value to bind to a macro of that kind that is
+            read or required and not set; "{name}" in a text stands for the macro's name.
 
     Returns:
         The macros that were bound to stand-ins, sorted.
@@ -227,9 +228,7 @@ def load(
     finally:  # other code in this process may read gin files too
         readers[:] = earlier
     assumed = _bind_stand_ins(stand_ins or {})
-    used = set().union(*map(_macro_names, config_bindings().values()))
-    missing = [*_missing_macros(), *sorted(used - set(macros()))]
-    if missing:
+    if missing := _missing_macros():
         flags = " ".join(f"--gin.{name}=..." for name in missing)
         raise UserError(f"these macros must be set: {', '.join(missing)}. Add {flags}")
     with _readable_errors("the configuration as a whole"):
@@ -267,7 +266,11 @@ def macros() -> dict[str, Any]:
 
 
 def _missing_macros() -> list[str]:
-    return [name for name, value in macros().items() if str(value) == "%gin.REQUIRED"]
+    """Macros that are required and not set, then those that values read and nothing binds."""
+    bound = macros()
+    required = [name for name, value in bound.items() if str(value) == "%gin.REQUIRED"]
+    read = set().union(*map(_macro_names, config_bindings().values()))
+    return [*required, *sorted(read - set(bound))]
 
 
 def _bind_stand_ins(stand_ins: Mapping[str, Any]) -> list[str]:
