@@ -92,7 +92,12 @@ def write_suite(
     rows: list[dict] = []
     for task, scores in tasks.items():
         family = task.partition(".")[0]
-        shared = {"suite": suite, "task": task, "task_version": "1", "family": family}
+        shared: dict[str, object] = {
+            "suite": suite,
+            "task": task,
+            "task_version": "1",
+            "family": family,
+        }
         shared |= {"category": family, "mode": mode, "split": split, "group": group}
         shared["step"] = step
         for index, score in enumerate(scores):
@@ -161,8 +166,8 @@ def write_curves(
             chosen = suite_tasks((suite,))
             skill = -0.9 + 0.3 * growth + size
             scores = answers([row[1] for row in chosen], skill, labels["SEED"], examples)
-            names = {"mode": chosen[0][2], "split": chosen[0][3]}
-            write_suite(run, suite, scores, **names, exemplars_asked=3.0)
+            _, _, mode, split, _ = chosen[0]
+            write_suite(run, suite, scores, mode=mode, split=split, exemplars_asked=3.0)
     return folder
 
 
@@ -180,7 +185,7 @@ def write_categories(folder: pathlib.Path, examples: int = 30) -> pathlib.Path:
         title="What each method adds",
         papers=["flan_collection.1"],
     )
-    skills = dict(zip(mixtures, (0.6, 0.1, 0.5, -1.5)))
+    skills: dict[str, float] = dict(zip(mixtures, (0.6, 0.1, 0.5, -1.5)))
     for name, labels in zip(names, runs):
         run = write_state(folder / name)
         write_training(run, 248e6)

@@ -19,8 +19,8 @@ from instruct.report import blocks
 from instruct.report.pages import differences, scaling
 from instruct.report.pages.rendering import write_document
 from instruct.report.papers import filled_tables, measures, printed_tables
-from instruct.report.study_files import MISSING, STATES, StudyFiles, StudyRun, read_study
-from instruct.report.study_scores import Cell, Change, PanelScores, StudyScores, Task, measure
+from instruct.report.study.study_files import MISSING, STATES, StudyFiles, StudyRun, read_study
+from instruct.report.study.study_scores import Cell, Change, PanelScores, StudyScores, Task, measure
 from instruct.report.study_statistics import Estimate, seeds_note
 from instruct.report.wording import all_of, compact, counted, number, probability, signed
 

@@ -8,8 +8,8 @@ import pytest
 from instruct.report.blocks import Bars, Charts, Notices, Row, Table
 from instruct.report.pages.study_page import document, write_study
 from instruct.report.read import read_evaluation
-from instruct.report.study_files import read_study
-from instruct.report.study_scores import measure
+from instruct.report.study.study_files import read_study
+from instruct.report.study.study_scores import measure
 from tests.report.browser import look
 from tests.report.made_up_study import (
     DISTANCES,

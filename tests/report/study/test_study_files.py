@@ -5,7 +5,7 @@ import json
 import pytest
 
 from instruct.errors import UserError
-from instruct.report.study_files import number_of, read_study
+from instruct.report.study.study_files import number_of, read_study
 from instruct.study import plan
 from tests.report import made_up_study
 from tests.report.made_up_study import write_state, write_study_json, write_suite, write_training

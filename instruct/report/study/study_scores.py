@@ -11,7 +11,7 @@ import dataclasses
 import itertools
 import statistics
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -20,7 +20,7 @@ from instruct.report.compare import TaskDraws, task_draws
 from instruct.report.papers import measures, normalized, printed_tables
 from instruct.report.papers.measures import MEASURES, NORMALIZED
 from instruct.report.statistics import holm
-from instruct.report.study_files import StudyFiles
+from instruct.report.study.study_files import StudyFiles
 from instruct.report.study_statistics import (
     RESAMPLES,
     Estimate,
@@ -203,7 +203,7 @@ def _rows(run: read.Run | None) -> dict[Task, read.Line]:
     }
 
 
-def _key(row: read.Line) -> Task:
+def _key(row: Mapping[str, Any]) -> Task:
     return row["suite"], row["task"], row["mode"]
 
 
@@ -271,11 +271,12 @@ def _column_tasks(run: read.Run, column: str) -> dict[Task, PanelTask]:
     tasks = {}
     for part, (name, bound) in enumerate(normalized.PARTS.items()):
         inside = measures.score(run, name)
-        for row in inside.rows if inside else ():
+        rows = inside.rows if inside else ()
+        for row in rows:
             lower = bound
             if lower is None:
                 lower = normalized.BBH_LOWER_BOUNDS[MEASURES[name].name_of(row)]
-            weight = 100 / (100 - lower) / (len(inside.rows) * len(normalized.PARTS))
+            weight = 100 / (100 - lower) / (len(rows) * len(normalized.PARTS))
             tasks[_key(row)] = PanelTask(_key(row), weight, lower, part)
     return tasks
 

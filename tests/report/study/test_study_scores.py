@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 
 from instruct.report.papers import normalized
-from instruct.report.study_files import read_study
-from instruct.report.study_scores import measure
+from instruct.report.study.study_files import read_study
+from instruct.report.study.study_scores import measure
 from tests.report.made_up_study import write_state, write_study_json, write_suite, write_training
 from tests.report.made_up_suites import add_suites
 
