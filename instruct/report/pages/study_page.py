@@ -162,7 +162,7 @@ def _headline_table(scores: StudyScores) -> blocks.Table:
             )
             runs = f"{done}" if done == len(inside) else f"{done} of {len(inside)}"
             rows.append(blocks.Row((*curve, x, *cells, runs)))
-        ends = (scores.x_labels[0], scores.x_labels[-1])
+        ends = _ends(scores, curve)
         whole = {
             id(change.panel): _change(change.estimate)
             for change in scores.changes
@@ -177,6 +177,13 @@ def _headline_table(scores: StudyScores) -> blocks.Table:
     columns = (*study.curve_axes, study.x_axis)
     columns += (*(panel.panel.title for panel in scores.panels), "Runs")
     return blocks.Table(columns, rows, 1 + len(study.curve_axes))
+
+
+def _ends(scores: StudyScores, curve: tuple[str, ...]) -> tuple[str, str]:
+    """The first and the last point of a curve that have a score."""
+    cells = {cell for panel in scores.panels for cell in panel.points}
+    labels = [x for x in scores.x_labels if (x, curve) in cells] or [""]
+    return labels[0], labels[-1]
 
 
 def _change(estimate: Estimate) -> str:
@@ -224,6 +231,13 @@ def _notices(scores: StudyScores) -> Iterator[str]:
                 "(or with a metric that is no mean over examples): their errors are those of the "
                 "metric, independent between runs."
             )
+        steps = {
+            scores.rows[index][panel.panel.tasks[0].key]["step"]
+            for index in panel.panel.runs
+            if not study.runs[index].only_evaluated
+        }
+        if len(steps) > 1:
+            yield f"{title}: runs are evaluated at different steps, {_span(steps)}."
     yield from scores.left_out
     for name in ("task_version", "template_set", "metric", "n"):
         if different := _differing(scores, name):
@@ -372,11 +386,11 @@ def _changes_section(scores: StudyScores) -> Iterator[blocks.Block]:
     several = any(max(change.seeds) > 1 for change in tests)
     over = "the same seeds and examples" if several else "the same examples; one seed each"
     yield blocks.Text(f"Differences are paired over {over}. Intervals are 95 %.", quiet=True)
-    ends = (scores.x_labels[0], scores.x_labels[-1])
     shown = scores.changes
     if numeric and len(shown) > MANY_CHANGES:
-        shown = [change for change in shown if (change.first, change.second) == ends]
-        yield blocks.Text(f"Drawn: {' → '.join(ends)}. The table has all.", quiet=True)
+        shown = [c for c in shown if (c.first, c.second) == _ends(scores, c.curve)]
+        text = "Drawn: the first and the last point of each curve. The table has all differences."
+        yield blocks.Text(text, quiet=True)
     yield _bars(scores, shown)
     if not numeric:
         yield from _printed_changes(scores)

@@ -156,12 +156,13 @@ def read_study(study_dir: str | os.PathLike[str]) -> StudyFiles:
                 f"{kind.__name__} that is not empty. Run `run.py study` again to rewrite the file."
             )
     papers = document.pop("papers", None) or ()
+    x_axis, seed_axis = document.pop("x_axis"), document.pop("seed_axis", None) or ""
     study = StudyFiles(
         path=path,
         title=document.pop("title"),
         axes={axis: tuple(map(str, labels)) for axis, labels in document.pop("axes").items()},
-        x_axis=document.pop("x_axis"),
-        seed_axis=document.pop("seed_axis", None) or "",
+        x_axis=x_axis,
+        seed_axis="" if seed_axis == x_axis else seed_axis,  # seeds are then what is compared
         papers=(papers,) if isinstance(papers, str) else tuple(papers),
         protocol=document.pop("protocol", None) or "",
         runs=tuple(_read_run(path, row) for row in document.pop("runs")),

@@ -196,6 +196,20 @@ def test_the_papers_curves_stand_beside_ours(tmp_path):
     assert "BBH direct: our prompts show fewer exemplars: 0 of 3" in differs
 
 
+def test_a_curve_that_starts_late_is_compared_from_its_own_first_point(tmp_path):
+    axes = {"tasks": ("0", "9", "89"), "size": ("a", "b")}
+    runs = [{"tasks": t, "size": s} for t in axes["tasks"] for s in axes["size"]][:5]
+    names = write_study_json(tmp_path, axes, runs, "tasks")
+    for step, name in enumerate(names):
+        run = write_state(tmp_path / name)
+        write_suite(run, "s", answers(["gym.a"], step, "0", 8), step=500 if step else 400)
+    sections = {s.name: s.blocks for s in document(measure(read_study(tmp_path))).sections}
+    (table,) = of_kind(sections["overview"], Table)
+    assert [row.cells[:2] for row in table.rows if row.strong] == [("a", "0 → 89"), ("b", "0 → 9")]
+    (notices,) = of_kind(sections["overview"], Notices)
+    assert "s, held-out: runs are evaluated at different steps, 400 to 500." in notices.items
+
+
 def test_a_study_without_results_has_a_page(tmp_path):
     names = write_study_json(tmp_path, {"x": ("a", "b")}, [{"x": "a"}, {"x": "b"}], "x")
     write_state(tmp_path / names[0], "failed", stage="train", error="<b>no</b>")

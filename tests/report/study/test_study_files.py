@@ -80,6 +80,12 @@ def test_an_axis_of_model_names_takes_their_parameters(tmp_path):
     assert read_study(tmp_path).x_values() == {"base": 77e6, "small": 248e6}
 
 
+def test_a_study_of_seeds_compares_them(tmp_path):
+    axes = {"SEED": ("0", "1")}
+    write_study_json(tmp_path, axes, [{"SEED": "0"}, {"SEED": "1"}], "SEED")
+    assert read_study(tmp_path).seed_axis == "" and read_study(tmp_path).curve_axes == ()
+
+
 def test_what_is_not_a_study_is_an_error(tmp_path):
     with pytest.raises(UserError, match="study.json is missing"):
         read_study(tmp_path)
