@@ -21,7 +21,9 @@ from tests.report.made_up_study import (
     write_state,
     write_study_json,
     write_suite,
+    write_training,
 )
+from tests.report.made_up_suites import suite_tasks
 
 
 @pytest.fixture(scope="module")
@@ -242,3 +244,19 @@ def test_rows_have_as_many_cells_as_columns(sections):
         len(row.cells) == len(table.columns) for table in tables for row in table.rows
     )
     assert all(isinstance(row, Row) for table in tables for row in table.rows)
+
+
+def test_models_of_known_size_stand_beside_the_papers_models(tmp_path):
+    axes = {"size": ("base", "small")}
+    runs = [{"size": size} for size in axes["size"]]
+    names = write_study_json(tmp_path, axes, runs, "size", papers="flan_palm.5")
+    for parameters, name in zip((248e6, 77e6), names):
+        write_training(write_state(tmp_path / name), parameters)
+        scores = answers([row[1] for row in suite_tasks(("bbh.direct",))], 0.0, name, 3)
+        write_suite(tmp_path / name, "bbh.direct", scores)
+    scores = measure(read_study(tmp_path))
+    assert scores.x_labels == ("small", "base")
+    (charts,) = of_kind({s.name: s for s in document(scores).sections}["points"].blocks, Charts)
+    ours, *printed = charts.charts[0].series
+    assert [x for x, _ in ours.points] == [77e6, 248e6] and not charts.charts[0].ticks
+    assert [series.tag for series in printed] == ["T5", "Flan-T5", "PaLM", "Flan-PaLM"]
