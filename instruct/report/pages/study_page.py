@@ -6,7 +6,9 @@ an empty cell; only runs that are done count.
 """
 
 import collections
+import itertools
 import json
+import math
 import os
 import pathlib
 import re
@@ -26,7 +28,6 @@ from instruct.report.wording import all_of, compact, counted, number, probabilit
 
 PAGE, RESULTS = "study", "study_results.jsonl"
 MANY_CHANGES = 40  # above, the bars show whole curves only
-_LINEAR_RATIO = 20  # of the largest to the smallest x, below which the axis is linear
 # Files that only training writes: warnings of them say nothing of a run that is only evaluated.
 _OF_TRAINING = ("run.json", "metrics.jsonl", "mixture.json", "operative.gin")
 _STATE_WORDS = {"running": "still running", "waiting": "waiting", MISSING: "missing"}
@@ -166,7 +167,7 @@ def _headline_table(scores: StudyScores) -> blocks.Table:
         whole = {
             id(change.panel): _change(change.estimate)
             for change in scores.changes
-            if change.curve == curve and (change.first, change.second) == ends and change.estimate
+            if (change.first, change.second) == tuple((x, curve) for x in ends) and change.estimate
         }
         if whole and scores.x_values is not None:
             cells = (whole.get(id(panel.panel), "–") for panel in scores.panels)
@@ -310,18 +311,28 @@ def _chart(scores: StudyScores, panel: PanelScores) -> blocks.Chart:
             name = _curve_name(study, curve) or "ours"
             series.append(blocks.Series(name, points, color, intervals=intervals))
     series += _printed_curves(study, panel.panel.column, x_values)
-    positive = [x for one in series for x, _ in one.points if x > 0]
-    xs = [x for one in series for x, _ in one.points]
-    linear = min(xs) < 0 or max(positive, default=1) < _LINEAR_RATIO * min(positive, default=1)
+    xs = sorted({x for one in series for x, _ in one.points})
     beyond = any(x > max(x_values.values()) for x in xs)  # of a paper's models
     return blocks.Chart(
         panel.panel.title,
         tuple(series),
         sizes=study.x_axis,
-        linear=linear,
+        linear=_is_linear(xs),
         ticks=() if beyond else tuple((x, label) for label, x in x_values.items()),
         levels=tuple(panel.baselines.items()),
     )
+
+
+def _is_linear(xs: Sequence[float]) -> bool:
+    """Whether a linear axis tells sorted numbers apart at least as well as a logarithmic one."""
+    positive = [x for x in xs if x > 0]
+    if xs[0] < 0 or len(positive) < 2:
+        return True
+
+    def least_apart(places: Sequence[float]) -> float:
+        return min(b - a for a, b in itertools.pairwise(places)) / (places[-1] - places[0])
+
+    return least_apart(xs) >= least_apart([math.log(x) for x in positive])
 
 
 def _printed_curves(
@@ -336,6 +347,7 @@ def _printed_curves(
 
 
 def _dots(scores: StudyScores, panel: PanelScores) -> blocks.Dots:
+    """A row for each category; those whose runs have other suites only are left out."""
     baseline = max(panel.baselines.values(), default=None)
     rows = []
     for x in scores.x_labels:
@@ -344,8 +356,11 @@ def _dots(scores: StudyScores, panel: PanelScores) -> blocks.Dots:
             for color, curve in enumerate(scores.curves)
             if (estimate := panel.points.get((x, curve))) is not None
         )
-        rows.append(blocks.DotRow(x, marks, baseline))
-    legend = [(n, _curve_name(scores.study, c) or "score") for n, c in enumerate(scores.curves)]
+        if marks or not any(cell[0] == x for other in scores.panels for cell in other.points):
+            rows.append(blocks.DotRow(x, marks, baseline))
+    drawn = {mark.color for row in rows for mark in row.marks}
+    names = ((n, _curve_name(scores.study, c) or "score") for n, c in enumerate(scores.curves))
+    legend = [(n, name) for n, name in names if n in drawn]
     tick = " or ".join(panel.baselines) if len(panel.baselines) < 2 else "the better baseline"
     return blocks.Dots(panel.panel.title, rows, legend, "score", tabled=True, tick=tick)
 
@@ -376,10 +391,13 @@ def _changes_section(scores: StudyScores) -> Iterator[blocks.Block]:
     study, numeric = scores.study, scores.x_values is not None
     tests = [change for change in scores.changes if change.p_holm is not None]
     clear = sum((change.p_holm or 0.0) < 0.05 for change in tests)
-    compared = "neighbouring points, and the last with the first" if numeric else "every point with"
-    compared += "" if numeric else f" the first ({scores.x_labels[0]})"
+    along = "neighbouring points, and the last with the first" if numeric else "each with the first"
+    ways = {axis: "each with the first" for axis in study.category_axes} | {study.x_axis: along}
+    axes = dict.fromkeys(change.axis for change in scores.changes)
+    compared = [f"{axis} ({ways[axis]})" for axis in axes]
+    count = counted(len(tests), "comparison")
     yield blocks.Text(
-        f"Compared: {compared}, of each curve; {counted(len(tests), 'comparison')}. With so many, "
+        f"Compared along {' and '.join(compared)}: {count}. With so many, "
         f"about {0.05 * len(tests):.1f} would have p below 0.05 by chance alone, so p (Holm) is "
         f"corrected for all of them: {clear} of {len(tests)} are clear at 5 %."
     )
@@ -388,20 +406,37 @@ def _changes_section(scores: StudyScores) -> Iterator[blocks.Block]:
     yield blocks.Text(f"Differences are paired over {over}. Intervals are 95 %.", quiet=True)
     shown = scores.changes
     if numeric and len(shown) > MANY_CHANGES:
-        shown = [c for c in shown if (c.first, c.second) == _ends(scores, c.curve)]
-        text = "Drawn: the first and the last point of each curve. The table has all differences."
+        shown = [change for change in shown if not _inside_curve(scores, change)]
+        text = f"Drawn of {study.x_axis}: both ends of each curve. The table has all differences."
         yield blocks.Text(text, quiet=True)
     yield _bars(scores, shown)
     if not numeric:
         yield from _printed_changes(scores)
     rows = []
     for change in scores.changes:
-        cells = (change.panel.title, *change.curve, f"{change.first} → {change.second}")
+        fixed, changed = _axes_of(study, change)
+        cells = (change.panel.title, fixed, f"{change.axis}: {changed}")
         rows.append(blocks.Row((*cells, *_change_cells(change))))
-    columns = ("Score of", *study.curve_axes, study.x_axis, "Change", "95 % interval", "p")
+    columns = ("Score of", "At", "Compared", "Change", "95 % interval", "p")
     columns += ("p (Holm)", "Pairs of runs", "n a run")
     fold = f"{all_of(len(rows), 'difference')} with intervals and p"
-    yield blocks.Table(columns, rows, 2 + len(study.curve_axes), fold=fold)
+    yield blocks.Table(columns, rows, 3, fold=fold)
+
+
+def _inside_curve(scores: StudyScores, change: Change) -> bool:
+    """Whether a change is along the x axis between other points than a curve's ends."""
+    ends = _ends(scores, change.first[1])
+    along = change.axis == scores.study.x_axis
+    return along and (change.first[0], change.second[0]) != ends
+
+
+def _axes_of(study: StudyFiles, change: Change) -> tuple[str, str]:
+    """(labels that both points share, `first → second`)."""
+    axes = (study.x_axis, *study.curve_axes)
+    first, second = ((x, *curve) for x, curve in (change.first, change.second))
+    pairs = {axis: pair for axis, *pair in zip(axes, first, second)}
+    changed = " → ".join(pairs.pop(change.axis))
+    return ", ".join(f"{axis} {label}" for axis, (label, _) in pairs.items()), changed
 
 
 def _change_cells(change: Change) -> tuple[str, ...]:
@@ -429,21 +464,21 @@ def _printed_changes(scores: StudyScores) -> Iterator[blocks.Bars]:
 
 
 def _bars(scores: StudyScores, changes: Sequence[Change]) -> blocks.Bars:
-    """A group a panel and curve; the colors are those of the curves."""
+    """A group a panel and curve, or pair of curves; the colors are those of the curves."""
     groups: dict[str, tuple[blocks.Bar, ...]] = {}
     for change in changes:
         if change.estimate is None:
             continue
-        heading = ": ".join(
-            filter(None, (change.panel.title, _curve_name(scores.study, change.curve)))
-        )
-        label = change.second
-        if scores.x_values is not None:
-            label = f"{change.first} → {change.second}"
+        fixed, changed = _axes_of(scores.study, change)
+        if change.axis == scores.study.x_axis:
+            label = changed if scores.x_values is not None else change.second[0]
+        else:
+            fixed, label = f"{change.axis} {changed}", fixed
+        heading = ": ".join(filter(None, (change.panel.title, fixed)))
         note = "" if change.p_holm is None or change.p_holm >= 0.05 else "clear"
         bar = blocks.Bar(
             *(label, change.estimate.value, change.estimate.low, change.estimate.high),
-            scores.curves.index(change.curve),
+            scores.curves.index(change.second[1]),
             note,
         )
         groups[heading] = (*groups.get(heading, ()), bar)

@@ -27,6 +27,7 @@ STATES = ("done", "failed", "running", "waiting", MISSING)
 
 Labels = Mapping[str, str]
 _FIELDS = {"title": str, "axes": dict, "x_axis": str, "runs": list}
+_SIZE_AXES = ("size", "model", "params", "parameters")
 _SIZES = {"": 1.0, "k": 1e3, "m": 1e6, "b": 1e9, "t": 1e12}
 
 
@@ -115,7 +116,16 @@ class StudyFiles:
     @property
     def over_parameters(self) -> bool:
         """Whether the x axis is the size of the model."""
-        return self.x_axis.lower() in ("size", "model", "params", "parameters")
+        return self.x_axis.lower() in _SIZE_AXES
+
+    @property
+    def category_axes(self) -> tuple[str, ...]:
+        """Curve axes whose labels are compared with the first one: neither numbers nor sizes."""
+        return tuple(
+            axis
+            for axis in self.curve_axes
+            if axis.lower() not in _SIZE_AXES and None in map(number_of, self.axes[axis])
+        )
 
 
 def number_of(label: str) -> float | None:

@@ -10,7 +10,7 @@ import collections
 import dataclasses
 import itertools
 import statistics
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -72,18 +72,19 @@ class Panel:
 
 @dataclasses.dataclass(frozen=True)
 class Change:
-    """Second minus first point of a curve, paired over seeds and examples.
+    """Second minus first point, paired over seeds and examples.
 
     Attributes:
+        axis: the one in which they differ.
         estimate: None if the points have no seed in common.
-        p_holm: corrected for all changes of the study; None without a p-value.
         seeds: number of runs of each point; the estimate has the number of pairs.
+        p_holm: corrected for all changes of the study; None without a p-value.
     """
 
     panel: Panel
-    curve: tuple[str, ...]
-    first: str
-    second: str
+    axis: str
+    first: Cell
+    second: Cell
     estimate: Estimate | None
     seeds: tuple[int, int]
     p_holm: float | None = None
@@ -378,44 +379,47 @@ def _changes(
     seed: int,
 ) -> Iterator[Change]:
     """Differences of points; `cells`: point -> seed -> column of the draws."""
-    compared = [
-        (curve, first, second)
-        for curve in curves
-        for first, second in _compared(_points_of(curve, x_labels, cells), numeric)
-    ]
-    pairs = {
-        (curve, first, second): _pairs(study, panel, cells[first, curve], cells[second, curve])
-        for curve, first, second in compared
-    }
-    changes = {
-        key: scores.values[second] - scores.values[first] for key, (first, second) in pairs.items()
-    }
-    # The ends of a curve add no degrees of freedom to its neighbors.
-    ends = {(c, xs[0], xs[-1]) for c in curves if len(xs := _points_of(c, x_labels, cells)) > 2}
-    spread = seed_spread(
-        of_pair for key, of_pair in changes.items() if not (numeric and key in ends)
-    )
-    for key, of_pair in changes.items():
-        curve, first, second = key
-        one, other = pairs[key]
+    compared = list(_compared(study, cells, x_labels, curves, numeric))
+    pairs = [_pairs(study, panel, cells[first], cells[second]) for _, first, second, _ in compared]
+    changes = [scores.values[second] - scores.values[first] for first, second in pairs]
+    spread = seed_spread(change for change, (*_, neighbors) in zip(changes, compared) if neighbors)
+    for change, (one, other), (axis, first, second, _) in zip(changes, pairs, compared):
         drawn = scores.drawn[:, other] - scores.drawn[:, one]
-        known = estimate(of_pair, drawn, spread, scores.examples, seed) if one else None
-        sizes = (len(cells[first, curve]), len(cells[second, curve]))
-        yield Change(panel, curve, first, second, known, sizes)
+        known = estimate(change, drawn, spread, scores.examples, seed) if one else None
+        sizes = (len(cells[first]), len(cells[second]))
+        yield Change(panel, axis, first, second, known, sizes)
 
 
-def _points_of(
-    curve: tuple[str, ...], x_labels: Sequence[str], cells: Mapping[Cell, object]
-) -> list[str]:
-    return [x for x in x_labels if (x, curve) in cells]
+def _compared(
+    study: StudyFiles,
+    cells: Collection[Cell],
+    x_labels: Sequence[str],
+    curves: Sequence[tuple[str, ...]],
+    numeric: bool,
+) -> Iterator[tuple[str, Cell, Cell, bool]]:
+    """(axis, first point, second, whether it counts for the spread over seeds).
 
-
-def _compared(labels: Sequence[str], numeric: bool) -> list[tuple[str, str]]:
-    """Neighbors and both ends of a curve; each category and the first one."""
-    if not numeric:
-        return [(labels[0], label) for label in labels[1:]]
-    pairs = list(itertools.pairwise(labels))
-    return pairs + ([(labels[0], labels[-1])] if len(labels) > 2 else [])
+    Along the x axis neighbors and both ends of a curve, or each category and the first one; along
+    `category_axes` each label and the first one. Ends add no degrees of freedom to neighbors.
+    """
+    for curve in curves:
+        points = [(x, curve) for x in x_labels if (x, curve) in cells]
+        if numeric:
+            yield from ((study.x_axis, *pair, True) for pair in itertools.pairwise(points))
+            if len(points) > 2:
+                yield study.x_axis, points[0], points[-1], False
+        else:
+            yield from ((study.x_axis, points[0], point, True) for point in points[1:])
+    for axis in study.category_axes:
+        place = study.curve_axes.index(axis)
+        firsts: dict[Cell, Cell] = {}
+        order = study.axes[axis].index
+        for curve in sorted(curves, key=lambda curve: order(curve[place])):
+            for cell in ((x, curve) for x in x_labels if (x, curve) in cells):
+                others = (cell[0], (*curve[:place], *curve[place + 1 :]))
+                first = firsts.setdefault(others, cell)
+                if first != cell:
+                    yield axis, first, cell, True
 
 
 def _pairs(

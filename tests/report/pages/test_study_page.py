@@ -6,6 +6,7 @@ import statistics
 import pytest
 
 from instruct.report.blocks import Bars, Charts, Notices, Row, Table
+from instruct.report.pages import study_page
 from instruct.report.pages.study_page import document, write_study
 from instruct.report.read import read_evaluation
 from instruct.report.study.study_files import read_study
@@ -113,9 +114,9 @@ def test_differences_are_counted_and_corrected(sections):
     (table,) = of_kind(sections["differences"], Table)
     assert len(table.rows) == 40 and table.fold
     rows = {row.cells[:3]: row.cells for row in table.rows}
-    one = rows["unseen_instances, held-out", "base", "1 → 8"]
+    one = rows["unseen_instances, held-out", "size base", "tasks: 1 → 8"]
     assert one[-2] == "2" and one[-1] == "40"  # seed 1 failed at 1 task, is missing at 8
-    small = rows["unseen_instances, held-out", "small", "64 → 96"]
+    small = rows["unseen_instances, held-out", "size small", "tasks: 64 → 96"]
     assert small[-2] == "2 of 3"
     (bars,) = of_kind(sections["differences"], Bars)
     assert len(bars.groups) == 8 and all(len(group) == 5 for _, group in bars.groups)
@@ -210,6 +211,40 @@ def test_a_curve_that_starts_late_is_compared_from_its_own_first_point(tmp_path)
     assert [row.cells[:2] for row in table.rows if row.strong] == [("a", "0 → 89"), ("b", "0 → 9")]
     (notices,) = of_kind(sections["overview"], Notices)
     assert "s, held-out: runs are evaluated at different steps, 400 to 500." in notices.items
+
+
+def test_categories_beside_a_numeric_axis_are_compared_at_each_point(tmp_path):
+    axes = {"tasks": ("1", "8"), "mixture": ("all", "minus CoT")}
+    runs = [{"tasks": t, "mixture": m} for t in axes["tasks"] for m in axes["mixture"]]
+    for skill, name in enumerate(write_study_json(tmp_path, axes, runs, "tasks")):
+        write_suite(write_state(tmp_path / name), "s", answers(["gym.a"], skill, "0", 8))
+    blocks = {s.name: s.blocks for s in document(measure(read_study(tmp_path))).sections}
+    assert "along tasks (neighbouring points, and the last with the first) and mixture (each" in (
+        blocks["differences"][0].text
+    )
+    (bars,) = of_kind(blocks["differences"], Bars)
+    assert [heading for heading, _ in bars.groups] == [
+        *("s, held-out: mixture all", "s, held-out: mixture minus CoT"),
+        "s, held-out: mixture all → minus CoT",
+    ]
+    assert [bar.label for bar in bars.groups[-1][1]] == ["tasks 1", "tasks 8"]
+    (table,) = of_kind(blocks["differences"], Table)
+    assert table.rows[-1].cells[1:3] == ("tasks 8", "mixture: all → minus CoT")
+
+
+@pytest.mark.parametrize(
+    ("xs", "linear"),
+    [
+        ((0, 5, 10, 25, 50, 75, 90, 95, 100), True),
+        ((0, 9, 89, 282, 1836), False),
+        ((0, 0.25, 0.5, 1, 1.25), True),
+        ((1e-4, 5e-4, 1e-3, 3e-3), False),
+        ((-1, 1, 100), True),
+        ((7,), True),
+    ],
+)
+def test_the_axis_is_the_one_that_tells_points_apart(xs, linear):
+    assert study_page._is_linear(xs) == linear
 
 
 def test_a_study_without_results_has_a_page(tmp_path):

@@ -1,5 +1,6 @@
 """Quantities of a study, which runs and tasks count for them, and which points are compared."""
 
+import itertools
 import json
 import statistics
 
@@ -55,7 +56,7 @@ def test_neighbors_and_ends_are_compared_and_corrected_together(tmp_path):
         write_suite(folder, "s", {"gym.a": scores(number + 2)})
         write_suite(folder, "t", {"gym.b": scores(5)})
     measured = measure(read_study(tmp_path))
-    compared = [(c.panel.title, c.first, c.second) for c in measured.changes]
+    compared = [(c.panel.title, c.first[0], c.second[0]) for c in measured.changes]
     ends = [("0", "9"), ("9", "89"), ("0", "89")]
     assert compared == [(f"{s}, held-out", *pair) for s in ("t", "s") for pair in ends]
     p = [c.estimate.p for c in measured.changes if c.estimate]
@@ -89,10 +90,23 @@ def test_categories_are_compared_with_the_first(tmp_path):
         write_suite(folder, "s", {"gym.a": scores(number)})
     measured = measure(read_study(tmp_path))
     assert measured.x_values is None
-    assert [(c.first, c.second) for c in measured.changes] == [
+    assert [(c.first[0], c.second[0]) for c in measured.changes] == [
         ("all", "minus CoT"),
         ("all", "minus P3"),
     ]
+
+
+def test_labels_of_a_category_are_compared_at_each_point_and_sizes_are_not(tmp_path):
+    axes = {"tasks": ("1", "9"), "size": ("a", "b"), "mixed": ("no", "yes"), "few": ("0", "5")}
+    runs = [dict(zip(axes, labels)) for labels in itertools.product(*axes.values())]
+    for number, name in enumerate(write_study_json(tmp_path, axes, runs, "tasks")):
+        write_suite(write_state(tmp_path / name), "s", {"gym.a": scores(number % 9)})
+    study = read_study(tmp_path)
+    assert study.category_axes == ("mixed",)
+    changes = [c for c in measure(study, resamples=50).changes if c.axis == "mixed"]
+    assert [c.first for c in changes[:2]] == [("1", ("a", "no", "0")), ("9", ("a", "no", "0"))]
+    assert len(changes) == 8 and all(c.second[1][1] == "yes" for c in changes)
+    assert all(c.first[1][::2] == c.second[1][::2] for c in changes)
 
 
 def test_only_runs_with_all_tasks_count_and_only_tasks_that_half_of_them_have(tmp_path):
