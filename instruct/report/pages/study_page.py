@@ -392,7 +392,7 @@ def _changes_section(scores: StudyScores) -> Iterator[blocks.Block]:
     tests = [change for change in scores.changes if change.p_holm is not None]
     clear = sum((change.p_holm or 0.0) < 0.05 for change in tests)
     along = "neighbouring points, and the last with the first" if numeric else "each with the first"
-    ways = {axis: "each with the first" for axis in study.category_axes} | {study.x_axis: along}
+    ways = dict.fromkeys(study.category_axes, "each with the first") | {study.x_axis: along}
     axes = dict.fromkeys(change.axis for change in scores.changes)
     compared = [f"{axis} ({ways[axis]})" for axis in axes]
     count = counted(len(tests), "comparison")
