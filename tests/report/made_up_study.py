@@ -50,7 +50,7 @@ def write_study_json(
         "before": [],
         "recipe": ["gin/recipes/gym_small.gin"],
         "commit": "0123abcd",
-        "when": "2026-01-02 10:00:00",
+        "time": "2026-01-02 10:00:00",
         **fields,
     }
     folder.mkdir(parents=True, exist_ok=True)

@@ -11,7 +11,6 @@ import json
 import math
 import os
 import pathlib
-import re
 import statistics
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
@@ -22,7 +21,15 @@ from instruct.report.pages import differences, scaling
 from instruct.report.pages.rendering import write_document
 from instruct.report.papers import filled_tables, measures, printed_tables
 from instruct.report.study.study_files import MISSING, STATES, StudyFiles, StudyRun, read_study
-from instruct.report.study.study_scores import Cell, Change, PanelScores, StudyScores, Task, measure
+from instruct.report.study.study_scores import (
+    Cell,
+    Change,
+    PanelScores,
+    StudyScores,
+    Task,
+    measure,
+    untrained,
+)
 from instruct.report.study_statistics import Estimate, seeds_note
 from instruct.report.wording import all_of, compact, counted, number, probability, signed
 
@@ -79,7 +86,7 @@ def document(scores: StudyScores) -> blocks.Document:
         _runs_section(study),
         _conditions_section(scores),
     ]
-    when = study.facts.get("when")
+    when = study.facts.get("time")
     return blocks.Document(
         study.title,
         " · ".join(filter(None, (f"study {study.path.name}", str(when) if when else ""))),
@@ -124,9 +131,12 @@ def _overview(scores: StudyScores) -> Iterator[blocks.Block]:
     if scores.panels:
         yield _headline_table(scores)
         most = max(scores.panels, key=lambda panel: sum(e.seeds for e in panel.points.values()))
-        numbers = [estimate.seeds for estimate in most.points.values()]
+        numbers = [e.seeds for cell, e in most.points.items() if not untrained(study, cell)]
         text = "Mean over seeds [95 % interval]; tasks weigh the same. Changes are paired. "
-        yield blocks.Text(text + seeds_note(numbers), quiet=True)
+        text += seeds_note(numbers)
+        if 0 < len(numbers) < len(most.points):
+            text += " Points that are only evaluated have intervals over examples."
+        yield blocks.Text(text, quiet=True)
     else:
         yield blocks.Text("No run of the study has results yet.")
     if notices := list(_notices(scores)):
@@ -247,7 +257,9 @@ def _notices(scores: StudyScores) -> Iterator[str]:
     warnings: dict[str, list[str]] = {}
     for one in (*study.before, *study.runs):
         for text in one.run.warnings if one.run and one.state == "done" else ():
-            if not (one.only_evaluated and text.startswith(_OF_TRAINING)):
+            unasked = ("no evaluation yet",) if one in study.before else ()
+            unasked += _OF_TRAINING if one.only_evaluated else ()
+            if not text.startswith(unasked):
                 warnings.setdefault(text, []).append(one.name)
     for text, names in warnings.items():
         yield f"{', '.join(names) if len(names) < 3 else counted(len(names), 'run')}: {text}"
@@ -395,12 +407,13 @@ def _changes_section(scores: StudyScores) -> Iterator[blocks.Block]:
     ways = dict.fromkeys(study.category_axes, "each with the first") | {study.x_axis: along}
     axes = dict.fromkeys(change.axis for change in scores.changes)
     compared = [f"{axis} ({ways[axis]})" for axis in axes]
-    count = counted(len(tests), "comparison")
-    yield blocks.Text(
-        f"Compared along {' and '.join(compared)}: {count}. With so many, "
-        f"about {0.05 * len(tests):.1f} would have p below 0.05 by chance alone, so p (Holm) is "
-        f"corrected for all of them: {clear} of {len(tests)} are clear at 5 %."
-    )
+    text = f"Compared along {' and '.join(compared)}: {counted(len(tests), 'comparison')}."
+    if len(tests) > 1:
+        text += (
+            f" With so many, about {0.05 * len(tests):.1f} would have p below 0.05 by chance "
+            "alone, so p (Holm) is corrected for all of them."
+        )
+    yield blocks.Text(f"{text} Clear at 5 %: {clear} of {len(tests)}.")
     several = any(max(change.seeds) > 1 for change in tests)
     over = "the same seeds and examples" if several else "the same examples; one seed each"
     yield blocks.Text(f"Differences are paired over {over}. Intervals are 95 %.", quiet=True)
@@ -415,12 +428,12 @@ def _changes_section(scores: StudyScores) -> Iterator[blocks.Block]:
     rows = []
     for change in scores.changes:
         fixed, changed = _axes_of(study, change)
-        cells = (change.panel.title, fixed, f"{change.axis}: {changed}")
-        rows.append(blocks.Row((*cells, *_change_cells(change))))
-    columns = ("Score of", "At", "Compared", "Change", "95 % interval", "p")
-    columns += ("p (Holm)", "Pairs of runs", "n a run")
+        cells = (change.panel.title, *([fixed] if study.curve_axes else []))
+        rows.append(blocks.Row((*cells, f"{change.axis}: {changed}", *_change_cells(change))))
+    columns = ("Score of", *(["At"] if study.curve_axes else []), "Compared", "Change")
+    columns += ("95 % interval", "p", "p (Holm)", "Pairs of runs", "n a run")
     fold = f"{all_of(len(rows), 'difference')} with intervals and p"
-    yield blocks.Table(columns, rows, 3, fold=fold)
+    yield blocks.Table(columns, rows, columns.index("Change"), fold=fold)
 
 
 def _inside_curve(scores: StudyScores, change: Change) -> bool:
@@ -574,10 +587,7 @@ def _conditions_section(scores: StudyScores) -> Iterator[blocks.Block]:
         about.append(f"task versions: {_listed(versions)}")
         rows.append(blocks.Row((panel.panel.title, "; ".join(about))))
     for name, value in study.facts.items():
-        several = isinstance(value, list) and all(isinstance(item, str) for item in value)
-        text = ", ".join(value) if several else value
-        text = text if isinstance(text, str) else json.dumps(text, ensure_ascii=False)
-        rows.append(blocks.Row((re.sub("_", " ", name), text)))
+        rows.append(blocks.Row((name.replace("_", " "), _fact(name, value))))
     yield blocks.Table(("Condition", ""), rows, 2)
     if scores.panels:
         yield blocks.Text(
@@ -586,6 +596,15 @@ def _conditions_section(scores: StudyScores) -> Iterator[blocks.Block]:
             "standard error. Tasks are fixed, but in the column that says otherwise.",
             quiet=True,
         )
+
+
+def _fact(name: str, value: Any) -> str:
+    """A field of study.json as text."""
+    if isinstance(value, dict):
+        return ", ".join(f"{key}: {one}" for key, one in value.items())
+    if isinstance(value, list):
+        return (" " if name == "command" else ", ").join(map(str, value))
+    return str(value)
 
 
 def _span(values: set[int]) -> str:

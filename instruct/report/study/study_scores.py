@@ -19,9 +19,10 @@ from instruct.report import read
 from instruct.report.compare import TaskDraws, task_draws
 from instruct.report.papers import measures, normalized, printed_tables
 from instruct.report.papers.measures import MEASURES, NORMALIZED
-from instruct.report.statistics import holm
+from instruct.report.statistics import holm, wilson
 from instruct.report.study.study_files import StudyFiles
 from instruct.report.study_statistics import (
+    NO_SPREAD,
     RESAMPLES,
     Estimate,
     ScoreDraws,
@@ -144,6 +145,12 @@ def cell_of(study: StudyFiles, index: int) -> Cell:
     """The point of a run of the grid."""
     labels = study.runs[index].labels
     return labels[study.x_axis], tuple(labels[axis] for axis in study.curve_axes)
+
+
+def untrained(study: StudyFiles, cell: Cell) -> bool:
+    """Whether a point's checkpoint is only evaluated, so that it has no training seed."""
+    inside = [one for index, one in enumerate(study.runs) if cell_of(study, index) == cell]
+    return all(one.only_evaluated for one in inside)
 
 
 def measure(study: StudyFiles, seed: int = 0, resamples: int = RESAMPLES) -> StudyScores:
@@ -337,12 +344,19 @@ def _panel_scores(
 
     def points(scores: ScoreDraws) -> dict[Cell, Estimate]:
         spread = seed_spread(scores.values[of_cell] for of_cell in columns.values())
-        return {
-            cell: estimate(
-                *(scores.values[of], scores.drawn[:, of], spread, scores.examples, seed, limits)
+        estimates = {}
+        for cell, of in columns.items():
+            one = estimate(
+                scores.values[of],
+                scores.drawn[:, of],
+                NO_SPREAD if untrained(study, cell) else spread,
+                *(scores.examples, seed, limits),
             )
-            for cell, of in columns.items()
-        }
+            if limits and one.stderr is None and one.value in limits:  # no or all examples right
+                low, high = wilson(round(one.value / 100 * examples), examples)
+                one = dataclasses.replace(one, low=low, high=high)
+            estimates[cell] = one
+        return estimates
 
     values = {
         (cell_of(study, index), index): float(fixed.values[column])
@@ -431,9 +445,8 @@ def _pairs(
     """
 
     def once(of_cell: Mapping[str, int]) -> bool:
-        return len(of_cell) == 1 and all(
-            study.runs[panel.runs[column]].only_evaluated for column in of_cell.values()
-        )
+        column, *others = of_cell.values()
+        return not others and untrained(study, cell_of(study, panel.runs[column]))
 
     if once(first) and not once(second):
         first = dict.fromkeys(second, *first.values())

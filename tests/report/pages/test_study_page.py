@@ -111,6 +111,7 @@ def test_a_curve_for_each_size_with_intervals_in_each_chart(sections):
 def test_differences_are_counted_and_corrected(sections):
     text = sections["differences"][0].text
     assert "40 comparisons" in text and "about 2.0 would have p below 0.05" in text
+    assert sections["differences"][0].text.endswith("of 40.")
     (table,) = of_kind(sections["differences"], Table)
     assert len(table.rows) == 40 and table.fold
     rows = {row.cells[:3]: row.cells for row in table.rows}
@@ -174,6 +175,8 @@ def test_categories_have_dots_and_differences_to_the_first(tmp_path):
     assert printed.title == "Longpre et al. 2023, table 1: change against Flan 2022"
     assert printed.groups[0][1][0].label == "– CoT"
     assert printed.groups[0][1][0].value == pytest.approx(30.0 - 39.3)
+    notes = sections["overview"][3].text
+    assert "(3 degrees of freedom" in notes and notes.endswith("have intervals over examples.")
     runs = of_kind(sections["runs"], Table)[0].rows
     assert runs[-1].cells[2] == "done, only evaluated"
 

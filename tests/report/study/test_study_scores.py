@@ -74,7 +74,10 @@ def test_a_checkpoint_that_is_only_evaluated_is_paired_with_every_seed(tmp_path)
     (change,) = measured.changes
     assert change.estimate is not None and change.estimate.seeds == 3
     assert change.seeds == (1, 3) and change.estimate.value == pytest.approx(20)
-    assert measured.panels[0].panel.title == "s"
+    (panel,) = measured.panels
+    assert panel.panel.title == "s"
+    start, tuned = panel.points["0", ()], panel.points["9", ()]
+    assert start.freedom == np.inf and tuned.freedom < np.inf  # its score has no chance in training
 
 
 def test_points_without_a_common_seed_are_not_compared(tmp_path):
@@ -192,6 +195,16 @@ def test_tasks_resampled_have_wider_intervals_that_hold_the_same_mean(tmp_path):
         assert wider.stderr > 1.5 * estimate.stderr
     values = [value for (cell, _), value in panel.values.items() if cell == ("0", ())]
     assert statistics.fmean(values) == pytest.approx(panel.points["0", ()].value)
+
+
+def test_nothing_right_is_no_certainty(tmp_path):
+    for folder in make(tmp_path, ("0", "9")).values():
+        write_suite(folder, "s", {"gym.a": scores(0)})
+    measured = measure(read_study(tmp_path))
+    point = measured.panels[0].points["0", ()]
+    assert point.value == point.low == 0 and point.high == pytest.approx(27.8, abs=0.1)
+    (change,) = measured.changes
+    assert change.estimate is not None and change.estimate.low is None and change.p_holm == 1
 
 
 def test_the_same_folder_gives_the_same_numbers(tmp_path):
