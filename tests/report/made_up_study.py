@@ -3,6 +3,7 @@
 python tests/report/made_up_study.py OUT      writes three studies to look at
 """
 
+import itertools
 import json
 import math
 import pathlib
@@ -81,16 +82,16 @@ def write_suite(
     tasks: Mapping[str, Sequence[float]],
     step: int = 500,
     group: str = "held_out",
-    mode: str = "direct",
+    modes: Sequence[str] = ("direct",),
     split: str = "test",
     **fields: object,
 ) -> None:
-    """One results file; `tasks` are the scores (0 or 100) of each task's examples."""
+    """One results file; `tasks` are the scores (0 or 100) of each task's examples, in all modes."""
     path = folder / "eval" / suite / f"step_{step}" / results.FILE_NAME
     checkpoint = f"checkpoints/{step}"
     header = {"suite": suite, "step": step, "checkpoint": checkpoint, "settings": {}}
     rows: list[dict] = []
-    for task, scores in tasks.items():
+    for (task, scores), mode in itertools.product(tasks.items(), modes):
         family = task.partition(".")[0]
         shared: dict[str, object] = {
             "suite": suite,
@@ -167,7 +168,7 @@ def write_curves(
             skill = -0.9 + 0.3 * growth + size
             scores = answers([row[1] for row in chosen], skill, labels["SEED"], examples)
             _, _, mode, split, _ = chosen[0]
-            write_suite(run, suite, scores, mode=mode, split=split, exemplars_asked=3.0)
+            write_suite(run, suite, scores, modes=(mode,), split=split, exemplars_asked=3.0)
     return folder
 
 

@@ -160,9 +160,9 @@ def measure(study: StudyFiles, seed: int = 0, resamples: int = RESAMPLES) -> Stu
     values = study.x_values()
     labels = tuple(values or study.axes[study.x_axis])
     curves = tuple(dict.fromkeys(cell_of(study, index)[1] for index in range(len(study.runs))))
-    rng = np.random.default_rng(seed)
     examples = [_examples(run) for run in latest]
     draws: dict[Task, tuple[tuple[int, ...], TaskDraws]] = {}
+    sources: dict[tuple[str, ...], int] = {}
     panels: list[PanelScores] = []
     changes: list[Change] = []
     left_out: list[str] = []
@@ -175,6 +175,8 @@ def measure(study: StudyFiles, seed: int = 0, resamples: int = RESAMPLES) -> Stu
                 runs = tuple(n for n, of_run in enumerate(rows) if task.key in of_run)
                 lines = [rows[n][task.key] for n in runs]
                 answers = [examples[n].get(task.key, ()) for n in runs]
+                number = sources.setdefault(_source(lines[0]), len(sources))
+                rng = np.random.default_rng([seed, number])
                 draws[task.key] = runs, task_draws(lines, answers, rng, resamples)
         scores, of_panel = _panel_scores(study, panel, draws, rows, labels, curves, values, seed)
         panels.append(scores)
@@ -194,6 +196,16 @@ def measure(study: StudyFiles, seed: int = 0, resamples: int = RESAMPLES) -> Stu
         tuple(left_out),
         resamples,
     )
+
+
+def _source(row: read.Line) -> tuple[str, ...]:
+    """What tasks on the same records share: modes of a task, and prompts of a set of prompts.
+
+    Their draws start from one state of the generator, so a resample has the same records of all.
+    Sets of prompts are as in `results.prompt_sets`.
+    """
+    ranked = row["metric"] == "rank_accuracy"
+    return (row["family"], row["category"]) if ranked else (row["task"],)
 
 
 def _latest(run: read.Run) -> read.Run:

@@ -197,6 +197,21 @@ def test_tasks_resampled_have_wider_intervals_that_hold_the_same_mean(tmp_path):
     assert statistics.fmean(values) == pytest.approx(panel.points["0", ()].value)
 
 
+def test_prompts_on_the_same_records_do_not_count_as_more_records(tmp_path):
+    rng = np.random.default_rng(0)
+    answers = [100.0 * (rng.random() < 0.5) for _ in range(60)]
+    others = [100.0 * (rng.random() < 0.5) for _ in range(60)]
+    for folder in make(tmp_path, ("0", "9"), ("0",)).values():
+        write_suite(folder, "alone", {"gym.a": answers})
+        write_suite(folder, "modes", {"gym.a": answers}, modes=("direct", "few"))
+        write_suite(folder, "tasks", {"gym.a": answers, "gym.b": others})
+    panels = {panel.panel.title: panel for panel in measure(read_study(tmp_path)).panels}
+    error = {title: panel.points["0", ()].stderr or 0.0 for title, panel in panels.items()}
+    assert len(panels["modes, held-out"].panel.tasks) == 2
+    assert error["modes, held-out"] == pytest.approx(error["alone, held-out"])
+    assert error["tasks, held-out"] < 0.8 * error["alone, held-out"]
+
+
 def test_nothing_right_is_no_certainty(tmp_path):
     for folder in make(tmp_path, ("0", "9")).values():
         write_suite(folder, "s", {"gym.a": scores(0)})
