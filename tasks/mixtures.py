@@ -9,6 +9,7 @@ module registers every mixture and needs no data.
     scaling_a, _b       the proportions of Chung et al. 2022, section 2.1
     equal, equal_no_X   sources alike, and all but one of them (Longpre et al. 2023, Table 2)
     flan2022_no_X       ablations (Longpre et al. 2023, Table 1)
+    flan2022_unbalanced, _tasks_alike    tasks by their capped records, or all alike, instead
     p3_plus_plus        T0++'s data sets, as far as the collection has them (the same table)
     flan2022_fs_N, flan2021_fs_N    N % of few-shot prompts (Longpre et al. 2023, Figure 3)
     flan_tasks_N        nested task sets (Chung et al. 2022, Figure 4; proportions A)
@@ -146,6 +147,7 @@ TRAINING: dict[str, Rates] = {
     "flan2022_no_inversion": _under(FLAN2022, "straight"),
     "flan2022_no_few_shot": _under(FLAN2022, "zs"),
     "flan2022_unbalanced": _UNBALANCED,
+    "flan2022_tasks_alike": dict.fromkeys(_UNBALANCED, 1.0),
     "flan2022.zs": _under(FLAN2022, "zs"),
     "flan2022.fs": _under(FLAN2022, "fs"),
     **{

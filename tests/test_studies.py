@@ -34,8 +34,11 @@ MOST_RUNS = 60
 
 
 @pytest.fixture(autouse=True, scope="module")
-def _registered():
-    task_modules.load_modules(settings.TASK_MODULES)
+def _registered(tmp_path_factory):
+    """The tasks, and the table of rates that a study's command names."""
+    table = tmp_path_factory.mktemp("tables") / "rates.tsv"
+    table.write_text("flan2021\t2\ncot.gsm8k\t\n")
+    task_modules.load_modules([*settings.TASK_MODULES, str(table)])
 
 
 def text_of(name: str) -> str:

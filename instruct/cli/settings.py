@@ -30,7 +30,8 @@ class Settings:
     """Task modules and folders; a folder of None is that of the environment (`environment.py`).
 
     Attributes:
-        task_modules: a module that defines tasks, several with commas, or a sequence of them.
+        task_modules: a module that defines tasks or a table of rates, several with commas, or a
+            sequence of them.
         data_dir, store_dir, flan_checkout: see `Workspace`.
     """
 

@@ -364,6 +364,11 @@ def is_mixture(name: str) -> bool:
     return name in _mixtures and not is_task(name)
 
 
+def rates_of(name: str) -> Rates | RatesFn | None:
+    """What `add_mixture` got as the rates of a mixture; None without a mixture of that name."""
+    return _mixtures[name] if is_mixture(name) else None
+
+
 def is_plain_task(name: str) -> bool:
     """Whether a name is a user's seqio task."""
     return name not in _leaves and name in seqio.TaskRegistry.names()
