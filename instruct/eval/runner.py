@@ -119,7 +119,9 @@ def evaluate(
     abstract = network.abstract_params()
     placed = with_shardings(abstract, param_shardings(device_mesh, abstract))
     problems = _prepare(workspace, resolved.values(), config, data, console)
-    lineage = read_lineage(folder)
+    lineage = read_lineage(source)
+    if lineage.tasks is None:  # another program's checkpoint, perhaps of this run
+        lineage = read_lineage(folder)
     if lineage.unknown:
         say(unrecorded(lineage))
     failed = False

@@ -463,7 +463,8 @@ class StudyRunner:
         done = [planned for planned in self._runs if self._ended.get(planned.name) == DONE]
         text = f"{len(done)} of {len(self._runs)} runs done"
         if flops := sum(planned.flops for planned in done):
-            secs = sum(read_state(self._folder / planned.name).seconds for planned in done)
+            trained = (planned for planned in done if planned.flops)
+            secs = sum(read_state(self._folder / planned.name).seconds for planned in trained)
             left = sum(planned.flops for planned in self._runs if planned.name not in self._ended)
             rest = duration(secs / flops * left / self._workers)
             text += f"; {rest} left, if the others need as long for each FLOP"
