@@ -260,7 +260,9 @@ def test_progress_says_step_loss_and_what_is_left(study, monkeypatch):
     monkeypatch.setattr(runner, "_PROGRESS_SECS", 0.0)
     study.run(made("a"), made("b", stages=("train",)))
     assert any("a: train, starting" in line for line in study.said)
-    left = re.compile(r"1 of 2 runs done; \d:\d\d:\d\d left, if the others need as long for each FLOP")
+    left = re.compile(
+        r"1 of 2 runs done; \d:\d\d:\d\d left, if the others need as long for each FLOP"
+    )
     assert any(left.fullmatch(line) for line in study.said)
     assert runner.duration(3723.4) == "1:02:03"
 
