@@ -9,7 +9,7 @@ from typing import Any
 
 from instruct import gin_config
 from instruct.cli import check
-from instruct.cli.settings import load_with_stand_ins
+from instruct.cli.settings import bound_model, load_with_stand_ins
 from instruct.data import registry
 from instruct.errors import UserError
 from instruct.eval import runner
@@ -156,7 +156,10 @@ def load_run(
             run, run.gin_text(study_dir, files, lines), gin_config.config_bindings()
         )
         train, evaluation = entries[gin_config.TRAIN], entries[gin_config.EVALUATE]
-        loaded = LoadedRun(planned, workspace, check.model_of(entries), train, evaluation, made_up)
+        model = bound_model(entries)
+        if model is None:
+            raise UserError("its gin binds no model; include a file of gin/models or a recipe.")
+        loaded = LoadedRun(planned, workspace, model, train, evaluation, made_up)
         _check(loaded)
     except UserError as error:
         text = str(error)
@@ -173,17 +176,17 @@ def _check(loaded: LoadedRun) -> None:
     """Raises UserError for what `train` or `eval` would refuse at once."""
     run, train, evaluation = loaded.planned.run, loaded.train, loaded.evaluation
     if plan.TRAIN in run.stages:
-        if "data" not in train:
+        if train.get("data") is None:
             raise UserError("nothing configures training; include gin/runs/train.gin or a recipe.")
         check_arguments(loop.train, train, except_for=("model_dir",))
         check_layout(loaded.model, train["data"])
-        if "MIXTURE_OR_TASK_NAME" not in loaded.made_up:
+        if check.is_set(train["data"].mixture):
             registry.check_name(loaded.workspace, train["data"].mixture)
     elif not evaluation.get("checkpoint_path"):
         raise UserError("Study.only_eval evaluates INITIAL_CHECKPOINT_PATH, which is not set.")
     if plan.EVAL in run.stages:
-        if "config" not in evaluation:
+        if evaluation.get("config") is None:
             raise UserError("nothing configures evaluation; include gin/runs/eval.gin or a recipe.")
         check_arguments(runner.evaluate, evaluation, except_for=("vocabulary",))
-        for suite in loaded.suites.values():
+        for suite in filter(check.is_set, loaded.suites.values()):
             registry.check_name(loaded.workspace, suite)
