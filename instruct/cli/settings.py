@@ -16,7 +16,13 @@ from instruct.workspace import Workspace
 
 # They register every family of this project; a user's modules are loaded after them.
 TASK_MODULES = (
-    *("tasks.gym.mixtures", "tasks.mixtures", "tasks.public", "tasks.published"),
+    *(
+        "tasks.gym.mixtures",
+        "tasks.lists.mixtures",
+        "tasks.mixtures",
+        "tasks.public",
+        "tasks.published",
+    ),
     "tasks.suites.mixtures",
 )
 _SETTINGS_FILE = "gin/runs/settings.gin"

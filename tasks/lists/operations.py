@@ -1,0 +1,438 @@
+"""The operations of family `lists`, one row each: question, answer, worked solution and wordings.
+
+A wording is a frame around a request. Every operation has requests that are trained on and
+requests that only the evaluation of unseen wordings shows, and so have frames.
+"""
+
+import dataclasses
+import random
+from collections.abc import Callable, Mapping
+
+YES_NO = ("yes", "no")
+
+
+@dataclasses.dataclass(frozen=True)
+class Item:
+    """One question about a list.
+
+    Attributes:
+        fields: what the wordings may show: `items`, and for some operations `x`, `y` or `more`.
+        options: answers of which one is right; () for operations whose answers are lists.
+        rationale: the steps to the answer, each a statement about the list that can be checked.
+    """
+
+    fields: Mapping[str, str]
+    answer: str
+    options: tuple[str, ...]
+    rationale: str
+
+
+@dataclasses.dataclass(frozen=True)
+class Operation:
+    """A kind of question.
+
+    Attributes:
+        name: the category of its tasks, which are `lists.<name>_<kind>`.
+        make: (random numbers, words of a kind, all different and in random order) -> a question.
+        requests: wordings of the request that are trained on.
+        unseen_requests: wordings that are only evaluated.
+    """
+
+    name: str
+    make: Callable[[random.Random, list[str]], Item]
+    requests: tuple[str, ...]
+    unseen_requests: tuple[str, ...]
+
+
+FRAMES = (
+    "{items}\n\n%s",
+    "%s\n\n{items}",
+    "List: {items}\n%s",
+    "%s\nList: {items}\nAnswer:",
+)
+UNSEEN_FRAMES = (
+    "Here is a list: {items}. %s",
+    "Question: %s\nItems: {items}",
+    "A list follows. %s\n{items}\nReply:",
+)
+
+
+def listed(words: list[str]) -> str:
+    """The text of a list: "fox, hen, owl"."""
+    return ", ".join(words)
+
+
+def numbered(words: list[str]) -> str:
+    """The first step of most solutions: "1 fox, 2 hen, 3 owl."."""
+    return ", ".join(f"{number} {word}" for number, word in enumerate(words, start=1)) + "."
+
+
+def _at(position: int) -> Callable[[random.Random, list[str]], Item]:
+    """The item at a position, from 0; negative ones count from the end."""
+
+    def make(rng: random.Random, words: list[str]) -> Item:
+        items = words[: rng.randint(3, 5)]
+        index = position % len(items)
+        steps = f"{numbered(items)} Number {index + 1} is {items[index]}."
+        return Item({"items": listed(items)}, items[index], tuple(items), steps)
+
+    return make
+
+
+def _beside(offset: int) -> Callable[[random.Random, list[str]], Item]:
+    """The item right after (1) or before (-1) another one, x."""
+
+    def make(rng: random.Random, words: list[str]) -> Item:
+        items = words[: rng.randint(3, 5)]
+        index = rng.randrange(max(0, offset), len(items) + min(0, offset))
+        x = items[index - offset]
+        steps = f"{numbered(items)} {x} is number {index - offset + 1}. "
+        steps += f"Number {index + 1} is {items[index]}."
+        return Item({"items": listed(items), "x": x}, items[index], tuple(items), steps)
+
+    return make
+
+
+def _between(rng: random.Random, words: list[str]) -> Item:
+    items = words[: rng.randint(3, 5)]
+    index = rng.randrange(1, len(items) - 1)
+    x, y = items[index - 1], items[index + 1]
+    steps = f"{numbered(items)} {x} is number {index}. {y} is number {index + 2}. "
+    steps += f"Number {index + 1} is {items[index]}."
+    return Item({"items": listed(items), "x": x, "y": y}, items[index], tuple(items), steps)
+
+
+def _contains(rng: random.Random, words: list[str]) -> Item:
+    count = rng.randint(3, 5)
+    items = words[:count]
+    inside = rng.random() < 0.5
+    x = rng.choice(items) if inside else words[count]
+    found = f"{x} is number {items.index(x) + 1}." if inside else f"{x} has no number."
+    steps = f"{numbered(items)} {found}"
+    return Item({"items": listed(items), "x": x}, YES_NO[not inside], YES_NO, steps)
+
+
+def _order(last: bool) -> Callable[[random.Random, list[str]], Item]:
+    """Which of two items, x and y, is the earlier or the later one."""
+
+    def make(rng: random.Random, words: list[str]) -> Item:
+        items = words[: rng.randint(3, 5)]
+        x, y = rng.sample(items, 2)
+        at = {items.index(word) + 1: word for word in (x, y)}
+        number = max(at) if last else min(at)
+        steps = f"{numbered(items)} {x} is number {items.index(x) + 1}. "
+        steps += f"{y} is number {items.index(y) + 1}. Number {number} is {at[number]}."
+        return Item({"items": listed(items), "x": x, "y": y}, at[number], (x, y), steps)
+
+    return make
+
+
+def _count(rng: random.Random, words: list[str]) -> Item:
+    items = words[: rng.randint(2, 6)]
+    steps = f"{numbered(items)} The highest number is {len(items)}."
+    return Item({"items": listed(items)}, str(len(items)), ("2", "3", "4", "5", "6"), steps)
+
+
+def _repeated(rng: random.Random, words: list[str]) -> Item:
+    items = words[: rng.randint(3, 4)]
+    x = rng.choice(items)
+    places = items.copy()
+    places.insert(rng.randint(0, len(items)), x)
+    first, second = (number for number, word in enumerate(places, start=1) if word == x)
+    steps = f"{numbered(places)} Number {first} is {x}. Number {second} is {x}."
+    return Item({"items": listed(places)}, x, tuple(items), steps)
+
+
+def _same_ends(rng: random.Random, words: list[str]) -> Item:
+    items = words[: rng.randint(3, 5)]
+    same = rng.random() < 0.5
+    if same:
+        items[-1] = items[0]
+    steps = f"{numbered(items)} Number 1 is {items[0]}. Number {len(items)} is {items[-1]}."
+    return Item({"items": listed(items)}, YES_NO[not same], YES_NO, steps)
+
+
+def _new(rng: random.Random, words: list[str]) -> Item:
+    count = rng.randint(2, 4)
+    items, x = words[:count], words[count]
+    more = [*items, x]
+    rng.shuffle(more)
+    steps = f"{numbered(items)} {x} has no number."
+    fields = {"items": listed(items), "more": listed(more)}
+    return Item(fields, x, tuple(more), steps)
+
+
+def _reversed(rng: random.Random, words: list[str]) -> Item:
+    items = words[: rng.randint(2, 4)]
+    backwards = items[::-1]
+    steps = " ".join(f"Number {len(items) - i} is {word}." for i, word in enumerate(backwards))
+    return Item({"items": listed(items)}, listed(backwards), (), f"{numbered(items)} {steps}")
+
+
+def _without(rng: random.Random, words: list[str]) -> Item:
+    items = words[: rng.randint(3, 4)]
+    x = rng.choice(items)
+    rest = [word for word in items if word != x]
+    steps = f"{numbered(items)} {x} is number {items.index(x) + 1}."
+    return Item({"items": listed(items), "x": x}, listed(rest), (), steps)
+
+
+TRAINED: tuple[Operation, ...] = (
+    Operation(
+        "last",
+        _at(-1),
+        (
+            "Which item is last?",
+            "Name the last item.",
+            "What does the list end with?",
+            "Give the final item.",
+            "Write the item at the end.",
+        ),
+        (
+            "Which item does the list end with?",
+            "What is the final item?",
+            "Write only the last item.",
+            "What comes at the end?",
+        ),
+    ),
+    Operation(
+        "first",
+        _at(0),
+        (
+            "Which item is first?",
+            "Name the first item.",
+            "What does the list start with?",
+            "Give the opening item.",
+            "Write the item at the start.",
+        ),
+        (
+            "Which item does the list start with?",
+            "What is the opening item?",
+            "Write only the first item.",
+            "What comes at the start?",
+        ),
+    ),
+    Operation(
+        "contains",
+        _contains,
+        (
+            "Is {x} in the list?",
+            "Does the list contain {x}? Answer yes or no.",
+            "Can you find {x} in the list?",
+            "Does {x} occur here?",
+            "Say yes if {x} is an item, else no.",
+        ),
+        (
+            "Does {x} occur in the list?",
+            "Is {x} an item of the list? Answer yes or no.",
+            "Does the list have {x}?",
+            "Can {x} be found here?",
+        ),
+    ),
+    Operation(
+        "after",
+        _beside(1),
+        (
+            "Which item comes right after {x}?",
+            "What follows {x}?",
+            "Name the item after {x}.",
+            "Give the item that follows {x}.",
+            "{x} comes just before one item. Write that item.",
+        ),
+        (
+            "What comes right after {x}?",
+            "Which item follows {x}?",
+            "Write the item just after {x}.",
+            "Name what follows {x} in the list.",
+        ),
+    ),
+    Operation(
+        "second",
+        _at(1),
+        (
+            "Which item is second?",
+            "Name the second item.",
+            "What is number two in the list?",
+            "Give item number 2.",
+            "Write the item in second place.",
+        ),
+        (
+            "What is the second item?",
+            "Which item is number two?",
+            "Write only the second item.",
+            "Name the item in place number 2.",
+        ),
+    ),
+    Operation(
+        "count",
+        _count,
+        (
+            "How many items are there?",
+            "Count the items.",
+            "Give the number of items.",
+            "How long is the list?",
+            "The list has how many items?",
+        ),
+        (
+            "How many items does the list have?",
+            "Count how many items there are.",
+            "What is the number of items in the list?",
+            "Give the length of the list as a number of items.",
+        ),
+    ),
+    Operation(
+        "earlier",
+        _order(last=False),
+        (
+            "Which comes earlier, {x} or {y}?",
+            "{x} or {y}: which one comes first?",
+            "Of {x} and {y}, name the earlier one.",
+            "Which of {x} and {y} stands closer to the start?",
+            "Does {x} or {y} come earlier in the list?",
+        ),
+        (
+            "Which is the earlier one, {x} or {y}?",
+            "Of {x} and {y}, which one comes earlier?",
+            "{x} or {y}: name the one closer to the start.",
+            "Which of {x} and {y} comes first?",
+        ),
+    ),
+    Operation(
+        "repeated",
+        _repeated,
+        (
+            "Which item occurs twice?",
+            "Name the item that is repeated.",
+            "One item is there two times. Which?",
+            "Find the repeated item.",
+            "Which item do you see again?",
+        ),
+        (
+            "Which item is repeated?",
+            "Name the item that occurs twice.",
+            "Find the item that is there two times.",
+            "What do you see twice?",
+        ),
+    ),
+    Operation(
+        "before",
+        _beside(-1),
+        (
+            "Which item comes right before {x}?",
+            "What precedes {x}?",
+            "Name the item before {x}.",
+            "Give the item that precedes {x}.",
+            "{x} comes just after one item. Write that item.",
+        ),
+        (
+            "What comes right before {x}?",
+            "Which item precedes {x}?",
+            "Write the item just before {x}.",
+            "Name what precedes {x} in the list.",
+        ),
+    ),
+    Operation(
+        "same_ends",
+        _same_ends,
+        (
+            "Are the first and the last item the same?",
+            "Does the list start and end with the same item?",
+            "Is the first item equal to the last? Answer yes or no.",
+            "Say yes if both ends are equal, else no.",
+            "Is the item at the start also the one at the end?",
+        ),
+        (
+            "Is the last item the same as the first?",
+            "Are both ends the same item?",
+            "Does the list end with the item at its start? Answer yes or no.",
+            "Are the item at the start and the one at the end equal?",
+        ),
+    ),
+    Operation(
+        "new",
+        _new,
+        (
+            "Another list: {more}. Which of its items is new?",
+            "Then one item was added: {more}. Which one?",
+            "Compare with {more}. What was added?",
+            "Which item of {more} is not in the list?",
+            "Name the item that only this list has: {more}",
+        ),
+        (
+            "Another list is {more}. What is new?",
+            "Which item was added here: {more}",
+            "Compare with {more}. Name the new item.",
+            "Which of {more} is not in the first list?",
+        ),
+    ),
+    Operation(
+        "without",
+        _without,
+        (
+            "Write the list without {x}.",
+            "Remove {x}.",
+            "Take {x} out of the list. What is left?",
+            "Leave out {x} and write the rest.",
+            "Give all items but {x}.",
+        ),
+        (
+            "Remove {x} and write the rest.",
+            "What is left without {x}?",
+            "Write all items but {x}.",
+            "Take out {x}. Give what is left of the list.",
+        ),
+    ),
+)
+
+HELD_OUT: tuple[Operation, ...] = (
+    Operation(
+        "third",
+        _at(2),
+        (
+            "Which item is third?",
+            "Name the third item.",
+            "What is number three in the list?",
+            "Give item number 3.",
+            "Write the item in third place.",
+        ),
+        (),
+    ),
+    Operation(
+        "later",
+        _order(last=True),
+        (
+            "Which comes later, {x} or {y}?",
+            "{x} or {y}: which one comes last?",
+            "Of {x} and {y}, name the later one.",
+            "Which of {x} and {y} stands closer to the end?",
+            "Does {x} or {y} come later in the list?",
+        ),
+        (),
+    ),
+    Operation(
+        "between",
+        _between,
+        (
+            "Which item stands between {x} and {y}?",
+            "Name the item between {x} and {y}.",
+            "What comes after {x} and before {y}?",
+            "Give the item that follows {x} and precedes {y}.",
+            "{x}, then one item, then {y}. Write that item.",
+        ),
+        (),
+    ),
+    Operation(
+        "reversed",
+        _reversed,
+        (
+            "Write the list backwards.",
+            "Reverse the list.",
+            "Give the items from last to first.",
+            "Turn the order of the items around.",
+            "Start with the last item and end with the first.",
+        ),
+        (),
+    ),
+)
+
+OPERATIONS: dict[str, Operation] = {row.name: row for row in (*TRAINED, *HELD_OUT)}
