@@ -4,6 +4,7 @@ Children have equal rates. Importing this module registers the mixtures.
 """
 
 from instruct.data.registry import add_mixture
+from tasks.lists import text  # noqa: F401 (registers)
 from tasks.lists.family import FAMILY, UNSEEN_WORDINGS, held_out_kinds, task_name
 from tasks.lists.kinds import KINDS
 from tasks.lists.operations import HELD_OUT, TRAINED

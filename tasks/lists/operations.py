@@ -1,7 +1,8 @@
 """The operations of family `lists`, one row each: question, answer, worked solution and wordings.
 
 A wording is a frame around a request. Every operation has requests that are trained on and
-requests that only the evaluation of unseen wordings shows, and so have frames.
+requests that only the evaluation of unseen wordings shows, and so have frames. Items follow a
+blank wherever they stand: the vocabulary spells a word at the start of a line otherwise.
 """
 
 import dataclasses
@@ -45,15 +46,15 @@ class Operation:
 
 
 FRAMES = (
-    "{items}\n\n%s",
-    "%s\n\n{items}",
+    "Items: {items}\n\n%s",
+    "%s\n\nItems: {items}",
     "List: {items}\n%s",
     "%s\nList: {items}\nAnswer:",
 )
 UNSEEN_FRAMES = (
     "Here is a list: {items}. %s",
-    "Question: %s\nItems: {items}",
-    "A list follows. %s\n{items}\nReply:",
+    "Question: %s\nThe list: {items}",
+    "A list follows. %s\nHere it is: {items}\nReply:",
 )
 
 
@@ -71,7 +72,7 @@ def _at(position: int) -> Callable[[random.Random, list[str]], Item]:
     """The item at a position, from 0; negative ones count from the end."""
 
     def make(rng: random.Random, words: list[str]) -> Item:
-        items = words[: rng.randint(3, 5)]
+        items = words[: rng.randint(3, 4)]
         index = position % len(items)
         steps = f"{numbered(items)} Number {index + 1} is {items[index]}."
         return Item({"items": listed(items)}, items[index], tuple(items), steps)
@@ -83,7 +84,7 @@ def _beside(offset: int) -> Callable[[random.Random, list[str]], Item]:
     """The item right after (1) or before (-1) another one, x."""
 
     def make(rng: random.Random, words: list[str]) -> Item:
-        items = words[: rng.randint(3, 5)]
+        items = words[: rng.randint(3, 4)]
         index = rng.randrange(max(0, offset), len(items) + min(0, offset))
         x = items[index - offset]
         steps = f"{numbered(items)} {x} is number {index - offset + 1}. "
@@ -94,7 +95,7 @@ def _beside(offset: int) -> Callable[[random.Random, list[str]], Item]:
 
 
 def _between(rng: random.Random, words: list[str]) -> Item:
-    items = words[: rng.randint(3, 5)]
+    items = words[: rng.randint(3, 4)]
     index = rng.randrange(1, len(items) - 1)
     x, y = items[index - 1], items[index + 1]
     steps = f"{numbered(items)} {x} is number {index}. {y} is number {index + 2}. "
@@ -103,7 +104,7 @@ def _between(rng: random.Random, words: list[str]) -> Item:
 
 
 def _contains(rng: random.Random, words: list[str]) -> Item:
-    count = rng.randint(3, 5)
+    count = rng.randint(3, 4)
     items = words[:count]
     inside = rng.random() < 0.5
     x = rng.choice(items) if inside else words[count]
@@ -116,7 +117,7 @@ def _order(last: bool) -> Callable[[random.Random, list[str]], Item]:
     """Which of two items, x and y, is the earlier or the later one."""
 
     def make(rng: random.Random, words: list[str]) -> Item:
-        items = words[: rng.randint(3, 5)]
+        items = words[: rng.randint(3, 4)]
         x, y = rng.sample(items, 2)
         at = {items.index(word) + 1: word for word in (x, y)}
         number = max(at) if last else min(at)
@@ -128,9 +129,9 @@ def _order(last: bool) -> Callable[[random.Random, list[str]], Item]:
 
 
 def _count(rng: random.Random, words: list[str]) -> Item:
-    items = words[: rng.randint(2, 6)]
+    items = words[: rng.randint(2, 5)]
     steps = f"{numbered(items)} The highest number is {len(items)}."
-    return Item({"items": listed(items)}, str(len(items)), ("2", "3", "4", "5", "6"), steps)
+    return Item({"items": listed(items)}, str(len(items)), ("2", "3", "4", "5"), steps)
 
 
 def _repeated(rng: random.Random, words: list[str]) -> Item:
@@ -144,7 +145,7 @@ def _repeated(rng: random.Random, words: list[str]) -> Item:
 
 
 def _same_ends(rng: random.Random, words: list[str]) -> Item:
-    items = words[: rng.randint(3, 5)]
+    items = words[: rng.randint(3, 4)]
     same = rng.random() < 0.5
     if same:
         items[-1] = items[0]
@@ -153,7 +154,7 @@ def _same_ends(rng: random.Random, words: list[str]) -> Item:
 
 
 def _new(rng: random.Random, words: list[str]) -> Item:
-    count = rng.randint(2, 4)
+    count = rng.randint(2, 3)
     items, x = words[:count], words[count]
     more = [*items, x]
     rng.shuffle(more)
@@ -163,7 +164,7 @@ def _new(rng: random.Random, words: list[str]) -> Item:
 
 
 def _reversed(rng: random.Random, words: list[str]) -> Item:
-    items = words[: rng.randint(2, 4)]
+    items = words[: rng.randint(2, 3)]
     backwards = items[::-1]
     steps = " ".join(f"Number {len(items) - i} is {word}." for i, word in enumerate(backwards))
     return Item({"items": listed(items)}, listed(backwards), (), f"{numbered(items)} {steps}")
@@ -237,7 +238,7 @@ TRAINED: tuple[Operation, ...] = (
             "What follows {x}?",
             "Name the item after {x}.",
             "Give the item that follows {x}.",
-            "{x} comes just before one item. Write that item.",
+            "One item comes just after {x}. Write that item.",
         ),
         (
             "What comes right after {x}?",
@@ -285,7 +286,7 @@ TRAINED: tuple[Operation, ...] = (
         _order(last=False),
         (
             "Which comes earlier, {x} or {y}?",
-            "{x} or {y}: which one comes first?",
+            "Is {x} or {y} first?",
             "Of {x} and {y}, name the earlier one.",
             "Which of {x} and {y} stands closer to the start?",
             "Does {x} or {y} come earlier in the list?",
@@ -293,7 +294,7 @@ TRAINED: tuple[Operation, ...] = (
         (
             "Which is the earlier one, {x} or {y}?",
             "Of {x} and {y}, which one comes earlier?",
-            "{x} or {y}: name the one closer to the start.",
+            "Name the one closer to the start, {x} or {y}.",
             "Which of {x} and {y} comes first?",
         ),
     ),
@@ -322,7 +323,7 @@ TRAINED: tuple[Operation, ...] = (
             "What precedes {x}?",
             "Name the item before {x}.",
             "Give the item that precedes {x}.",
-            "{x} comes just after one item. Write that item.",
+            "One item comes just before {x}. Write that item.",
         ),
         (
             "What comes right before {x}?",
@@ -402,7 +403,7 @@ HELD_OUT: tuple[Operation, ...] = (
         _order(last=True),
         (
             "Which comes later, {x} or {y}?",
-            "{x} or {y}: which one comes last?",
+            "Is {x} or {y} last?",
             "Of {x} and {y}, name the later one.",
             "Which of {x} and {y} stands closer to the end?",
             "Does {x} or {y} come later in the list?",
@@ -417,7 +418,7 @@ HELD_OUT: tuple[Operation, ...] = (
             "Name the item between {x} and {y}.",
             "What comes after {x} and before {y}?",
             "Give the item that follows {x} and precedes {y}.",
-            "{x}, then one item, then {y}. Write that item.",
+            "First {x}, then one item, then {y}. Write that item.",
         ),
         (),
     ),

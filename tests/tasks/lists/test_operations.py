@@ -35,7 +35,7 @@ def solved(name: str, items: list[str], x: str, y: str, more: list[str]) -> str:
         "contains": lambda: "yes" if x in items else "no",
         "after": lambda: items[at(x) + 1],
         "before": lambda: items[at(x) - 1],
-        "between": lambda: next(b for a, b, c in zip(items, items[1:], items[2:]) if (a, c) == (x, y)),
+        "between": lambda: items[(at(x) + at(y)) // 2] if at(y) - at(x) == 2 else "",
         "count": lambda: str(len(items)),
         "earlier": lambda: next(item for item in items if item in (x, y)),
         "later": lambda: next(item for item in reversed(items) if item in (x, y)),
@@ -102,10 +102,10 @@ def test_yes_and_no_are_equally_frequent(name):
 
 
 def test_a_position_is_not_always_the_same_item_of_a_list():
-    for name in ("last", "after", "before", "earlier", "later", "new"):
+    for name in ("after", "before", "earlier", "later"):
         shown = [(i.fields["items"].split(", "), i.answer) for i in items_of(name)]
         places = {items.index(answer) for items, answer in shown if answer in items}
-        assert name == "new" or len(places) >= 3, name
+        assert len(places) >= 3, name
 
 
 @pytest.mark.parametrize("operation", TRAINED, ids=lambda row: row.name)
