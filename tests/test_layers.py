@@ -19,6 +19,7 @@ RANKS = {
     "prompts": 1,
     "report": 1,  # of what a run leaves behind; it imports no other package
     "capacity": 1,  # of compiled programs and data sheets
+    "study": 1,  # of texts, folders and processes; it imports no other package
     "data": 2,
     "models": 2,
     "checkpoints": 3,

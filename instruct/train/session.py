@@ -17,7 +17,6 @@ import os
 import pathlib
 import platform
 import shlex
-import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -28,6 +27,7 @@ import jax
 from instruct.checkpoints.checkpoint_files import check_storable
 from instruct.checkpoints.model_fields import record_of
 from instruct.checkpoints.trained_run import SPEED_ONLY
+from instruct.code_version import git_commit
 from instruct.distributed import folder_leader
 from instruct.errors import UserError
 from instruct.files import (
@@ -127,7 +127,7 @@ def restore_run_file(
 def run_info(model: Any, mesh: jax.sharding.Mesh, matmul_peak: float) -> dict[str, Any]:
     """Facts about a starting process; `matmul_peak` in FLOP/s of all devices (`instruct.peak`)."""
     device = mesh.devices.flat[0]
-    commit, dirty = _git_commit()
+    commit, dirty = git_commit()
     return {
         "command_line": shlex.join(sys.argv),
         "start": _now(),
@@ -235,22 +235,3 @@ def package_versions() -> dict[str, str]:
         with contextlib.suppress(importlib.metadata.PackageNotFoundError):
             versions[package] = importlib.metadata.version(package)
     return versions
-
-
-def _git_commit() -> tuple[str | None, bool | None]:
-    """(commit, whether files differ from it) of this program; (None, None) outside of git."""
-    folder = pathlib.Path(__file__).resolve().parents[2]
-    if not (folder / ".git").exists():  # installed, perhaps below another project's checkout
-        return None, None
-
-    def git(*words: str) -> str:
-        command = ["git", "-C", str(folder), *words]
-        return subprocess.run(
-            command, capture_output=True, text=True, check=True, timeout=10
-        ).stdout
-
-    try:
-        commit = git("rev-parse", "HEAD").strip()
-        return commit, bool(git("status", "--porcelain", "--untracked-files=no"))
-    except (OSError, subprocess.SubprocessError):
-        return None, None

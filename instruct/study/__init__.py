@@ -1,0 +1,1 @@
+"""Studies: a grid of ordinary runs, expanded, trained and evaluated by child processes."""
