@@ -42,6 +42,13 @@ def held_out_kinds(operation: Operation) -> tuple[str, ...]:
     return kinds[first::_STRIDE]
 
 
+def trained_kinds(operation: Operation) -> tuple[str, ...]:
+    """The other kinds, each operation beginning with another one."""
+    kinds = tuple(kind for kind in KINDS if kind not in held_out_kinds(operation))
+    start = TRAINED.index(operation) % len(kinds)
+    return kinds[start:] + kinds[:start]
+
+
 def task_name(operation: Operation, kind: str) -> str:
     """Name of a task without its family."""
     return f"{operation.name}_{kind}"
@@ -181,5 +188,5 @@ def list_task(operation: Operation, kind: str, unseen_wordings: bool = False) ->
 for _operation in OPERATIONS.values():
     for _kind in KINDS:
         add_task(list_task(_operation, _kind))
-        if _kind not in held_out_kinds(_operation):
-            add_task(list_task(_operation, _kind, unseen_wordings=True))
+for _operation in TRAINED:
+    add_task(list_task(_operation, trained_kinds(_operation)[0], unseen_wordings=True))

@@ -3,50 +3,63 @@
 Children have equal rates. Importing this module registers the mixtures.
 """
 
-from instruct.data.registry import add_mixture
+from collections.abc import Sequence
+
+from instruct.data.registry import Rates, add_mixture
 from tasks.lists import text  # noqa: F401 (registers)
-from tasks.lists.family import FAMILY, UNSEEN_WORDINGS, held_out_kinds, task_name
-from tasks.lists.kinds import KINDS
+from tasks.lists.family import (
+    FAMILY,
+    UNSEEN_WORDINGS,
+    held_out_kinds,
+    task_name,
+    trained_kinds,
+)
 from tasks.lists.operations import HELD_OUT, TRAINED
+from tasks.source_mixtures import INVERSION
 
 SCALES = (1, 8, 24, 64)
-
-
-def _trained_kinds(row: int) -> list[str]:
-    """The kinds that an operation is trained with, each operation beginning elsewhere."""
-    kinds = [kind for kind in KINDS if kind not in held_out_kinds(TRAINED[row])]
-    start = row % len(kinds)
-    return [*kinds[start:], *kinds[:start]]
-
-
-_ROUNDS = len(_trained_kinds(0))
 # Subsets for scaling studies are prefixes; operations take turns.
 SCALE_ORDER = tuple(
-    task_name(operation, _trained_kinds(row)[round_])
-    for round_ in range(_ROUNDS)
-    for row, operation in enumerate(TRAINED)
+    task_name(operation, kinds[turn])
+    for turn in range(len(trained_kinds(TRAINED[0])))
+    for operation in TRAINED
+    for kinds in [trained_kinds(operation)]
 )
-UNSEEN_TASKS = tuple(task_name(row, kind) for row in TRAINED for kind in held_out_kinds(row))
-# A task of each operation that every subset of 12 tasks or more is trained on.
+# A task of each operation, which every subset of 12 tasks or more has.
 SEEN = SCALE_ORDER[: len(TRAINED)]
+UNSEEN = tuple(task_name(row, kind) for row in TRAINED for kind in held_out_kinds(row))
+OTHER = tuple(task_name(row, kind) for row in HELD_OUT for kind in held_out_kinds(row)[::4])
+
+# Variants of the whole ladder's top: a second mode of every task, at this rate beside 1.0.
+VARIANTS = {"opt": ("zs_opt", 1.0), "fs": ("fs_noopt", 1.0), "cot": ("zs_cot", 1.0)}
+VARIANTS["inv"] = ("zs_inv", INVERSION)
 
 
-def _tasks(names: tuple[str, ...], suffix: str) -> dict[str, float | None]:
-    return {f"{FAMILY}.{name}{suffix}": 1.0 for name in names}
+def _tasks(names: Sequence[str], mode: str = "zs_noopt", rate: float = 1.0) -> Rates:
+    return {f"{FAMILY}.{name}.{mode}": rate for name in names}
 
 
-TRAINING: dict[str, dict[str, float | None]] = {
-    f"{FAMILY}.train": _tasks(SCALE_ORDER, ".zs_noopt"),
-    **{f"{FAMILY}.scale_{n}": _tasks(SCALE_ORDER[:n], ".zs_noopt") for n in SCALES},
+# `tasks.splits.leaks` is empty for each of them (a test asks).
+TRAINING: dict[str, Rates] = {
+    "lists.train": _tasks(SCALE_ORDER),
+    **{f"lists.scale_{size}": _tasks(SCALE_ORDER[:size]) for size in SCALES},
+    **{
+        f"lists.train_{name}": {**_tasks(SCALE_ORDER), **_tasks(SCALE_ORDER, mode, rate)}
+        for name, (mode, rate) in VARIANTS.items()
+    },
 }
-EVALUATION: dict[str, dict[str, float | None]] = {
-    # questions that no training mixture has, nearest first
-    f"{FAMILY}.unseen_questions": _tasks(SEEN, ".zs_noopt"),
-    f"{FAMILY}.unseen_wordings": _tasks(SEEN, f"_{UNSEEN_WORDINGS}.zs_noopt"),
-    f"{FAMILY}.unseen_tasks": _tasks(UNSEEN_TASKS, ".zs_noopt"),
-    f"{FAMILY}.unseen_categories": _tasks(
-        tuple(task_name(row, kind) for row in HELD_OUT for kind in list(KINDS)[::4]), ".zs_noopt"
-    ),
+# From near to far: trained tasks with other questions, in other wordings; trained operations on
+# other kinds of items; other operations.
+EVALUATION: dict[str, Rates] = {
+    "lists.unseen_questions": _tasks(SEEN),
+    "lists.unseen_wordings": _tasks([f"{name}_{UNSEEN_WORDINGS}" for name in SEEN]),
+    "lists.unseen_tasks": _tasks(UNSEEN),
+    "lists.unseen_categories": _tasks(OTHER),
+    # with answer options, which are ranked, and with worked solutions
+    "lists.unseen_tasks_opt": _tasks(UNSEEN, "zs_opt"),
+    "lists.unseen_categories_opt": _tasks(OTHER, "zs_opt"),
+    "lists.unseen_tasks_cot": _tasks(UNSEEN, "zs_cot"),
+    "lists.unseen_categories_cot": _tasks(OTHER, "zs_cot"),
 }
 
 for _name, _rates in (TRAINING | EVALUATION).items():

@@ -9,7 +9,7 @@ from instruct.prompts.frame import Frame
 from instruct.prompts.lint import doubled_labels, lint
 from instruct.prompts.record import Record
 from instruct.prompts.render import Rendered, render
-from tasks.lists.family import RECORDS, ListSource, held_out_kinds, template_set
+from tasks.lists.family import RECORDS, ListSource, held_out_kinds, template_set, trained_kinds
 from tasks.lists.kinds import KINDS
 from tasks.lists.operations import HELD_OUT, OPERATIONS, TRAINED, Operation
 from tests.workspaces import workspace
@@ -96,6 +96,7 @@ def test_options_are_shown_as_text():
 def test_every_operation_and_every_kind_is_partly_held_out():
     for operation in TRAINED:
         assert len(held_out_kinds(operation)) == 3
+        assert {*held_out_kinds(operation), *trained_kinds(operation)} == set(KINDS)
     held_out = [kind for operation in TRAINED for kind in held_out_kinds(operation)]
     assert {held_out.count(kind) for kind in KINDS} == {3}
     for operation in HELD_OUT:
