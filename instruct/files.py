@@ -283,12 +283,13 @@ _HELD = _Held()
 
 
 @contextlib.contextmanager
-def locked(path: str | os.PathLike[str], name: str, wait: bool = False) -> Iterator[None]:
+def locked(path: str | os.PathLike[str], name: str, wait: bool = False) -> Iterator[int | None]:
     """Locks an existing folder or file for this process while the block runs.
 
-    The lock is advisory (`flock`): it leaves no file and ends with its process. File systems
-    without such locks (some network mounts) are used unlocked. In a bucket see
-    `buckets.locked_by_object`.
+    The lock is advisory (`flock`): it leaves no file and ends with its process, or with the last
+    child that the process passed the descriptor on to, which the block gets. File systems without
+    such locks (some network mounts) are used unlocked. In a bucket see `buckets.locked_by_object`;
+    there is no descriptor then.
 
     Args:
         path: of the folder or file.
@@ -302,7 +303,7 @@ def locked(path: str | os.PathLike[str], name: str, wait: bool = False) -> Itera
         from instruct import buckets
 
         with buckets.locked_by_object(cast(Any, path), name):
-            yield
+            yield None
         return
     descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     _HELD.descriptors.add(descriptor)
@@ -316,7 +317,7 @@ def locked(path: str | os.PathLike[str], name: str, wait: bool = False) -> Itera
             ) from error
         except OSError:
             pass  # a file system without such locks
-        yield
+        yield descriptor
     finally:
         _HELD.descriptors.discard(descriptor)
         with contextlib.suppress(OSError):

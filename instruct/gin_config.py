@@ -24,6 +24,7 @@ import gin
 import gin.config
 
 from instruct.errors import UserError, unknown_name
+from instruct.files import is_address, path_of
 
 TRAIN = "instruct.train.loop.train"
 EVALUATE = "instruct.eval.runner.evaluate"
@@ -53,7 +54,8 @@ _GIN_ERRORS = (
 _PACKAGE = pathlib.Path(__file__).resolve().parent
 ROOT = _PACKAGE.parent if (_PACKAGE.parent / "gin" / "runs").is_dir() else _PACKAGE / "resources"
 _BINDING = re.compile(r"^([\w./]+)\s*=\s*(.*)$")
-_UNLIMITED = 10**6  # characters of a line: gin then prints every binding on one line
+# Characters of a line, so that gin prints every binding on one; its headings are as long.
+_UNLIMITED = 10**5
 _STRING = re.compile(r"""'(?:\\.|[^'\\])*'|"(?:\\.|[^"\\])*\"""")
 _UNKNOWN_PARAMETER = re.compile(r"Configurable '([\w.]+)' doesn't have a parameter named '(\w+)'")
 _UNKNOWN_CONFIGURABLE = re.compile(r"No configurable matching (?:reference )?'?@?([\w./]+)")
@@ -144,11 +146,13 @@ def binding_from_flag(flag: str) -> str:
 
 
 def find_gin_file(path: str) -> pathlib.Path:
-    """Finds a gin file in the working folder, else in the project's root.
+    """Finds a gin file in the working folder, else in the project's root, or at its address.
 
     Raises:
         UserError: it is in neither (the message has the nearest names), or it is a folder.
     """
+    if is_address(path):
+        return path_of(path)
     # os.path, unlike pathlib, treats a name that is too long as a missing file.
     if os.path.isdir(path):
         raise UserError(f"--gin_file={path} is a folder; give one file, repeat it for several.")
@@ -180,7 +184,7 @@ def _open_gin_file(path: str) -> io.StringIO:
             f"{path}: not {encoding.removesuffix('-sig').upper()} text ({error.reason} at byte "
             f"{error.start}). Save the file as UTF-8."
         ) from None
-    if (ROOT / "gin").resolve() in file.resolve().parents:
+    if not is_address(file) and (ROOT / "gin").resolve() in file.resolve().parents:
         _project_bindings.append(_bindings(re.sub(" #.*", "", text)))
     return io.StringIO(text, newline=None)
 
@@ -195,9 +199,10 @@ def load(
     Files, also included ones, are looked up in the working folder, then in the project's root.
 
     Args:
-        bindings: lines of gin, and flags as `--gin.NAME=VALUE`.
-        stand_ins: kind of value (such as "str") -> value to bind to a required macro of that kind
-            that is not set; "{name}" in a text stands for the macro's name.
+        bindings: lines or whole texts of gin, and flags as `--gin.NAME=VALUE`. Errors name the
+            first line of a text.
+        stand_ins: kind of value (such as "str") -> value to bind to a macro of that kind that is
+            read or required and not set; "{name}" in a text stands for the macro's name.
 
     Returns:
         The macros that were bound to stand-ins, sorted.
@@ -216,16 +221,14 @@ def load(
         for path in gin_files:
             with _readable_errors(path):
                 gin.parse_config_file(path)
+        for binding in bindings:
+            text = binding_from_flag(binding) if binding.startswith("--gin.") else binding
+            with _readable_errors(text.partition("\n")[0].lstrip("# ")):
+                gin.parse_config(text)
     finally:  # other code in this process may read gin files too
         readers[:] = earlier
-    for binding in bindings:
-        line = binding_from_flag(binding) if binding.startswith("--gin.") else binding
-        with _readable_errors(line):
-            gin.parse_config(line)
     assumed = _bind_stand_ins(stand_ins or {})
-    used = set().union(*map(_macro_names, config_bindings().values()))
-    missing = [*_missing_macros(), *sorted(used - set(macros()))]
-    if missing:
+    if missing := _missing_macros():
         flags = " ".join(f"--gin.{name}=..." for name in missing)
         raise UserError(f"these macros must be set: {', '.join(missing)}. Add {flags}")
     with _readable_errors("the configuration as a whole"):
@@ -263,7 +266,11 @@ def macros() -> dict[str, Any]:
 
 
 def _missing_macros() -> list[str]:
-    return [name for name, value in macros().items() if str(value) == "%gin.REQUIRED"]
+    """Macros that are required and not set, then those that values read and nothing binds."""
+    bound = macros()
+    required = [name for name, value in bound.items() if str(value) == "%gin.REQUIRED"]
+    read = set().union(*map(_macro_names, config_bindings().values()))
+    return [*required, *sorted(read - set(bound))]
 
 
 def _bind_stand_ins(stand_ins: Mapping[str, Any]) -> list[str]:

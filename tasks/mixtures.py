@@ -9,13 +9,19 @@ module registers every mixture and needs no data.
     scaling_a, _b       the proportions of Chung et al. 2022, section 2.1
     equal, equal_no_X   sources alike, and all but one of them (Longpre et al. 2023, Table 2)
     flan2022_no_X       ablations (Longpre et al. 2023, Table 1)
-    flan2022_fs_N       N % of few-shot prompts (Longpre et al. 2023, Figure 3)
+    p3_plus_plus        T0++'s data sets, as far as the collection has them (the same table)
+    flan2022_fs_N, flan2021_fs_N    N % of few-shot prompts (Longpre et al. 2023, Figure 3)
     flan_tasks_N        nested task sets (Chung et al. 2022, Figure 4; proportions A)
+    scaling_a_no_cot    without chain of thought (Chung et al. 2022, Figure 5)
+    flan2022_random_N_D, flan2022_zs_random_N_D    N tasks of the D-th random order, nested in N
+                        (Longpre et al. 2023, Figure 4): each by its capped number of records
     flan2021_v1.*       FLAN 2021's inter-cluster splits (Wei et al. 2022), as published: QNLI stays
                         in where SQuAD is held out, and WNLI where the Winograd schemas are
     niv2.train_*, .test_*   Tk-Instruct's official tracks in its encoding (Wang et al. 2022)
 """
 
+import functools
+import hashlib
 from collections.abc import Iterable, Mapping
 
 from instruct.data.registry import add_mixture, registered_specs
@@ -25,7 +31,14 @@ from tasks.flan2021 import family as flan2021  # noqa: F401 (registers)
 from tasks.flan2021.table import CLUSTERS
 from tasks.niv2 import family as niv2
 from tasks.program_synthesis import family as program_synthesis  # noqa: F401 (registers)
-from tasks.source_mixtures import COT_PARTS, OPTION_PARTS, PLAIN_PARTS, add_source, tasks_of
+from tasks.source_mixtures import (
+    COT_PARTS,
+    OPTION_PARTS,
+    PLAIN_PARTS,
+    add_source,
+    leaves,
+    tasks_of,
+)
 
 Rates = Mapping[str, float | None]
 
@@ -37,6 +50,19 @@ NOT_RELEASED = ("flan2021.trivia_qa_wiki_missing", "dialog.task_master")
 # Caps are the tasks' own: 30,000 flan2021, 20,000 t0, 5,000 a niv2 task, 100,000 cot,
 # 200,000 dialog and program synthesis.
 MUFFIN_CAP = 30_000  # Chung et al. 2022, Table 23, for all of Muffin
+
+# The collection's T0 part leaves out the data sets that Flan 2021 has. T0++ (Sanh et al. 2022) has
+# these of them, with prompts of its own; here they are Flan 2021's tasks.
+_ALSO_IN_T0_PLUS_PLUS = (
+    "ag_news_subset", "arc_challenge", "arc_easy", "bool_q", "cnn_dailymail", "common_gen", "copa",
+    "cosmos_qa", "gigaword", "glue_mrpc", "glue_qqp", "hellaswag", "imdb_reviews", "multi_news",
+    "multirc", "openbookqa", "paws_wiki", "piqa", "record", "samsum", "squad_v2", "trec",
+    "trivia_qa", "wic", "wsc", "xsum", "yelp_polarity_reviews",
+)  # fmt: skip
+_T0_PLUS_PLUS = (
+    *tasks_of("t0"),
+    *(registered_specs()[f"flan2021.{task}"] for task in _ALSO_IN_T0_PLUS_PLUS),
+)
 
 _MUFFIN = ("dialog", "flan2021", "program_synthesis")
 SOURCES = {
@@ -51,6 +77,7 @@ SOURCES = {
     "dialog_synthesis": (tasks_of("dialog", "program_synthesis"), PLAIN_PARTS, None),
     "flan2021_released": (tasks_of("flan2021", without=NOT_RELEASED), OPTION_PARTS, None),
     "dialog_released": (tasks_of("dialog", without=NOT_RELEASED), PLAIN_PARTS, None),
+    "p3_plus_plus": (_T0_PLUS_PLUS, OPTION_PARTS, None),
 }
 
 # ------------------------------------------------------------------ balances
@@ -67,6 +94,8 @@ EQUAL: dict[str, float] = dict.fromkeys(
 )
 TASK_SCALES = {9: ("cot",), 89: ("cot", "muffin"), 282: ("cot", "muffin", "t0"), 1836: SCALING_A}
 FEW_SHOT_PERCENT = (0, 5, 10, 25, 50, 75, 90, 95, 100)
+RANDOM_TASKS = (8, 18, 25, 50, 100, 184, 200, 400, 800, 1836)
+NUM_DRAWS = 3  # random orders of the tasks
 
 
 def _without(rates: Mapping[str, float], name: str) -> Rates:
@@ -78,11 +107,34 @@ def _under(rates: Mapping[str, float], part: str) -> Rates:
     return {f"{child}.{part}": rate for child, rate in rates.items()}
 
 
-def _few_shot(percent: int) -> Rates:
-    rates = {"flan2022.zs": 100.0 - percent, "flan2022.fs": float(percent)}
+def _few_shot(source: str, percent: int) -> Rates:
+    rates = {f"{source}.zs": 100.0 - percent, f"{source}.fs": float(percent)}
     return {name: rate for name, rate in rates.items() if rate}
 
 
+# every task by its capped number of records, whatever its source
+_UNBALANCED: Rates = {spec.name: None for source in FLAN2022 for spec in SOURCES[source][0]}
+
+
+@functools.cache
+def _shuffled(draw: int) -> tuple[str, ...]:
+    """The tasks of the collection in the `draw`-th random order, the same on every machine."""
+    return tuple(
+        sorted(_UNBALANCED, key=lambda name: hashlib.sha256(f"{draw} {name}".encode()).digest())
+    )
+
+
+def _random_tasks(count: int, draw: int) -> Rates:
+    return dict.fromkeys(_shuffled(draw)[:count])
+
+
+def _random_zero_shot_tasks(count: int, draw: int) -> Rates:
+    """One zero-shot leaf of each task: with options where it has them, else without."""
+    specs = [registered_specs()[name] for name in _shuffled(draw)[:count]]
+    return leaves(specs, "zs_opt", "zs_noopt", "cot")
+
+
+_RANDOM = {"flan2022_random": _random_tasks, "flan2022_zs_random": _random_zero_shot_tasks}
 TRAINING: dict[str, Rates] = {
     "flan2022": FLAN2022,
     "flan2022_released": RELEASED,
@@ -93,14 +145,24 @@ TRAINING: dict[str, Rates] = {
     **{f"flan2022_no_{name}": _without(FLAN2022, name) for name in FLAN2022},
     "flan2022_no_inversion": _under(FLAN2022, "straight"),
     "flan2022_no_few_shot": _under(FLAN2022, "zs"),
-    # every task by its capped number of records, whatever its source
-    "flan2022_unbalanced": {spec.name: None for source in FLAN2022 for spec in SOURCES[source][0]},
+    "flan2022_unbalanced": _UNBALANCED,
     "flan2022.zs": _under(FLAN2022, "zs"),
     "flan2022.fs": _under(FLAN2022, "fs"),
-    **{f"flan2022_fs_{percent}": _few_shot(percent) for percent in FEW_SHOT_PERCENT},
+    **{
+        f"{source}_fs_{percent}": _few_shot(source, percent)
+        for source in ("flan2022", "flan2021")
+        for percent in FEW_SHOT_PERCENT
+    },
+    "scaling_a_no_cot": _without(SCALING_A, "cot"),
     **{
         f"flan_tasks_{count}": {source: SCALING_A[source] for source in sources}
         for count, sources in TASK_SCALES.items()
+    },
+    **{
+        f"{name}_{count}_{draw}": rates(count, draw)
+        for name, rates in _RANDOM.items()
+        for count in RANDOM_TASKS
+        for draw in range(NUM_DRAWS)
     },
 }
 

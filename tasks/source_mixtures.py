@@ -44,7 +44,7 @@ def tasks_of(*families: str, without: Iterable[str] = ()) -> tuple[TaskSpec, ...
     return tuple(s for f in families for s in specs if s.family == f and s.name not in names)
 
 
-def _leaves(specs: Iterable[TaskSpec], *modes: str) -> dict[str, float | None]:
+def leaves(specs: Iterable[TaskSpec], *modes: str) -> dict[str, float | None]:
     """A leaf of every task that has one of the modes, in the first of these."""
     own_modes = [(spec, [mode for mode in modes if mode in spec.modes]) for spec in specs]
     return {spec.leaf_name(own[0]): None for spec, own in own_modes if own}
@@ -65,11 +65,11 @@ def add_source(
     """
     specs = tuple(specs)
     for side, modes_of in parts.items():
-        inverted = _leaves(specs, f"{side}_inv")
+        inverted = leaves(specs, f"{side}_inv")
         if inverted:
             add_mixture(f"{name}.inverted_{side}", inverted, cap)
         for part, modes in modes_of.items():
-            add_mixture(f"{name}.{part}.straight", _leaves(specs, *modes), cap)
+            add_mixture(f"{name}.{part}.straight", leaves(specs, *modes), cap)
             mixed = {f"{name}.{part}.straight": 1.0}
             if inverted:
                 mixed[f"{name}.inverted_{side}"] = INVERSION

@@ -98,6 +98,15 @@ def test_all_missing_macros_are_named_at_once(wired):
         load(wired)
 
 
+def test_a_macro_that_is_read_and_bound_nowhere_is_asked_for_or_stood_in_for(wired):
+    """As gin/ablations reads the weights of a size."""
+    lines = ["STEPS = 5", "MODEL_DIR = 'a'", "PLACE = %WEIGHTS_small"]
+    with pytest.raises(UserError, match="must be set: WEIGHTS_small. Add --gin.WEIGHTS_small="):
+        gin_config.load([wired[1]], lines)
+    assert gin_config.load([wired[1]], lines, {"str": "<{name}>"}) == ["WEIGHTS_small"]
+    assert gin_config.macros()["WEIGHTS_small"] == "<WEIGHTS_small>"
+
+
 @pytest.mark.parametrize(
     ("flag", "message"),
     [

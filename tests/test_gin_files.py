@@ -55,7 +55,7 @@ def included_by_others() -> set[str]:
 
 
 MODELS = [path for path in files("models") if path not in included_by_others()]
-RECIPES = files("recipes", "ablations")
+RECIPES = files("recipes")
 # Recipes that are not another one with changes.
 OWN_RECIPES = [p for p in files("recipes") if "include 'gin/recipes/" not in (ROOT / p).read_text()]
 # Some of each class of models: hardware files know classes only.
@@ -152,14 +152,14 @@ def test_recipes_require_nothing_but_folders_and_files(path):
     required = required_macros((path,))
     assert "MODEL_DIR" in required and required <= MAY_REQUIRE
     header = (ROOT / path).read_text().split("include ")[0]
-    for name in required & MAY_REQUIRE if "recipes" in path else ():
+    for name in required & MAY_REQUIRE:
         assert f"--gin.{name}=" in header, f"the command does not give {name}"
     built = arguments(path)
     assert built[gin_config.TRAIN] and built[gin_config.EVALUATE]
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("path", [*OWN_RECIPES, *files("ablations")])
+@pytest.mark.parametrize("path", OWN_RECIPES)
 def test_recipes_trace_a_step_at_true_size(path, capsys):
     flags = [f"--gin.{name}={GIVEN[name]}" for name in sorted(required_macros((path,)))]
     assert main(["check", f"--gin_file={path}", *flags]) == 0
@@ -239,12 +239,3 @@ def test_recipes_say_how_and_on_what_to_run_them(path):
     header = (ROOT / path).read_text().split("include ")[0]
     assert "# Command:" in header and "# Hardware:" in header
     assert f"--gin_file={path}" in header
-
-
-@pytest.mark.parametrize("path", files("ablations"))
-def test_ablations_are_short_and_change_one_thing(path):
-    lines = (ROOT / path).read_text().splitlines()
-    assert len(lines) <= 10 and lines[0].startswith("# Varies: ")
-    (recipe,) = re.findall(r"^include '(gin/recipes/.*)'", "\n".join(lines), re.MULTILINE)
-    plain, changed = what_results_hang_on(recipe), what_results_hang_on(path)
-    assert sum(plain.get(name) != changed.get(name) for name in plain | changed) == 1

@@ -40,6 +40,11 @@ SEED LANES VOCABULARY DATA_DIR STORE_DIR FLAN_CHECKOUT SKIP_UNAVAILABLE PROFILE_
 COMPILATION_CACHE_DIR
 """
 
+_STUDY_HELP = """\
+the first --gin_file is the study (docs/studies.md). Further files and --gin.NAME=VALUE set every
+run of its grid; STUDY_DIR and plan.Study.* set the study.
+"""
+
 _CONVERT_HELP = """\
 formats:
   instruct      this program's checkpoints: a run (MODEL_DIR) or one step's folder
@@ -72,6 +77,7 @@ _MODES = {
     "convert": "checkpoints between this program, T5X and Hugging Face, key by key",
     "show": "tasks, mixtures, rates and rendered prompts",
     "report": "results of one or several runs as report.html and report.md",
+    "study": "a grid of runs, trained, evaluated and reported together; resumes what is unfinished",
 }
 _EXAMPLES = {
     "check": "--gin_file=gin/recipes/flan_t5_xxl.gin --topology=v5p-128 --mesh=fsdp=64",
@@ -83,6 +89,7 @@ _EXAMPLES = {
     "convert": "--from=~/flan-t5-base --to=runs/flan_t5_base",
     "show": "--task=gym.chain_sum --examples=2",
     "report": "--model_dir=runs/demo",
+    "study": "--gin_file=gin/ablations/STUDY.gin --gin.STUDY_DIR=runs/study --dry_run",
 }
 CHECKPOINT_FORMATS = ("instruct", "t5x", "huggingface")
 
@@ -262,6 +269,27 @@ _FLAGS: dict[str, dict[str, tuple[dict[str, Any], str]]] = {
         "json": (_SWITCH, "print JSON"),
     },
 }
+_FLAGS["study"] = {
+    "dry_run": (_SWITCH, "print the runs, their parameters, steps, tokens and FLOPs; run nothing"),
+    "topology": (
+        _text(),
+        "with --dry_run: chip-hours on these chips, such as v5p-64, of steps compiled as "
+        "`check --topology` does, or with --mfu of FLOPs",
+    ),
+    "mfu": (_text("SHARE"), "with --topology: the share of the chips' peak to assume, such as 0.4"),
+    "price": (_text("NUMBER"), "with --topology: of a chip-hour, in any currency"),
+    "only": (_texts("AXIS=LABEL"), "runs with this label; repeatable: labels of an axis add up"),
+    "workers": (_number(1), "runs side by side on this machine (default 1)"),
+    "force_rerun": (
+        _SWITCH,
+        "run those again whose settings changed; what they were is moved to STUDY_DIR/replaced",
+    ),
+    "write_jobs": (
+        _text(choices=("slurm", "xpk", "skypilot")),
+        "write STUDY_DIR/jobs, whose submit.sh starts every run on a cluster; run nothing",
+    ),
+    "collect": (_SWITCH, "read what the jobs left and write the page; run nothing"),
+}
 for _mode in ("train", "eval", "infer"):
     _FLAGS[_mode] |= _CLUSTER_FLAGS
 # Smallest number that a flag of a mode allows.
@@ -269,6 +297,7 @@ _LEAST = {
     "check": {"rows": 0},
     "prepare": {"workers": 1, "report_examples": 0},
     "convert": {"vocab_rows": 1},
+    "study": {"workers": 1},
     "show": {"draws": 1, "n": 1, "workers": 1, "pairs": 0, "examples": 0, "rows": 0},
 }
 
@@ -303,7 +332,7 @@ def make_parser() -> argparse.ArgumentParser:
     )
     modes = parser.add_subparsers(dest="mode", metavar="MODE", required=True)
     for mode, help_text in _MODES.items():
-        more = f"{_CONVERT_HELP}\n" if mode == "convert" else ""
+        more = {"convert": f"{_CONVERT_HELP}\n", "study": f"{_STUDY_HELP}\n"}.get(mode, "")
         sub = modes.add_parser(
             mode,
             help=help_text,

@@ -40,11 +40,12 @@ def checked_flags(flags: argparse.Namespace) -> Topology | None:
             raise UserError(f"{', '.join(needing)} needs --topology=NAME, such as v5p-128.")
         return None
     for name in ("price", "examples_per_row"):
-        _positive(name, getattr(flags, name))
+        positive_number(name, getattr(flags, name))
     return parse_topology(flags.topology)
 
 
-def _positive(name: str, text: str | None) -> float:
+def positive_number(name: str, text: str | None) -> float:
+    """The number of a flag, 1 without it. Raises UserError unless it is above 0."""
     try:
         number = float(text or 1)
     except ValueError:
@@ -228,7 +229,7 @@ def _print_recipe(
         return
     seconds, steps = program["estimate"]["seconds"], program["steps"]
     rows = program["rows"] / seconds * _DAY_SECS
-    per_row = _positive("examples_per_row", flags.examples_per_row)
+    per_row = positive_number("examples_per_row", flags.examples_per_row)
     console.print(
         f"  a day: {rows * sum(program['lengths']):.4g} tokens, padding included, {rows:.4g} rows, "
         f"{rows * per_row:.4g} examples at {per_row:g} a row"
@@ -239,6 +240,6 @@ def _print_recipe(
     chip_hours = hours * report["chips"]
     line = f"  {steps:,} steps: {hours:,.1f} hours, {chip_hours:,.0f} chip-hours"
     if flags.price:
-        price = _positive("price", flags.price)
+        price = positive_number("price", flags.price)
         line += f", {chip_hours * price:,.0f} at {price:g} a chip-hour"
     console.print(line + "; without start-up, checkpoints and evaluation")

@@ -41,6 +41,8 @@ class DataConfig:
         split: the split to train on.
         skip_unavailable: leave out the tasks on the record of `run.py prepare --skip_unavailable`
             (instruct/data/stores/left_out.py); their sub-mixtures keep their shares.
+        records_share: of each task's records that training uses, at least one: a random subset,
+            which `seed` fixes. Rates stay as they are, and exemplars come from all records.
         layout: of the batches (instruct/batch.py), the model's: "encoder_decoder" or
             "decoder_only".
         loss_on: "targets", or "all" tokens of a sequence ("decoder_only").
@@ -64,6 +66,7 @@ class DataConfig:
     split: str = "train"
     skip_unavailable: bool = False
     lanes: int = bounded(1, least=1, note=" (LANES)")
+    records_share: float = bounded(1.0, above=0, most=1)
     layout: Literal["encoder_decoder", "decoder_only"] = one_of("encoder_decoder", LAYOUTS)
     loss_on: Literal["targets", "all"] = one_of("targets", LOSSES)
     separator: str = EOS
@@ -93,6 +96,11 @@ class DataConfig:
             raise UserError(
                 "skip_unavailable (SKIP_UNAVAILABLE) needs DataConfig.feed='records': SeqIO's own "
                 "pipeline mixes all registered tasks"
+            )
+        if self.records_share != 1 and self.feed == "seqio":
+            raise UserError(
+                f"DataConfig.records_share is {self.records_share}, which needs "
+                "DataConfig.feed='records': SeqIO's own pipeline reads all records"
             )
         if self.loss_on == "all" and self.layout == ENCODER_DECODER.name:
             raise UserError(
@@ -147,13 +155,13 @@ class DataConfig:
     def identity(self) -> list[Any]:
         """Settings that affect the batches, as JSON values."""
         # Only where they differ from the defaults, so that older checkpoints resume.
-        sequences = {
+        others = {
             name: getattr(self, name)
-            for name in ("layout", "loss_on", "separator")
+            for name in ("layout", "loss_on", "separator", "records_share")
             if getattr(self, name) != getattr(DataConfig, name)
         }
         if chat := self.frame.chat:
-            sequences["chat_template"] = chat.fingerprint
+            others["chat_template"] = chat.fingerprint
         return [
             self.lengths,
             self.batch_size,
@@ -164,5 +172,5 @@ class DataConfig:
             self.feed,
             self.plan,
             self.split,
-            *([sequences] if sequences else ()),
+            *([others] if others else ()),
         ]

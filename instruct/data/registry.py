@@ -364,6 +364,11 @@ def is_mixture(name: str) -> bool:
     return name in _mixtures and not is_task(name)
 
 
+def check_name(workspace: Workspace, name: str) -> None:
+    """Raises UserError unless a task, a mode or a mixture has the name; reads no store."""
+    _View(workspace).check(name)
+
+
 def is_plain_task(name: str) -> bool:
     """Whether a name is a user's seqio task."""
     return name not in _leaves and name in seqio.TaskRegistry.names()

@@ -61,8 +61,8 @@ class Table(NamedTuple):
 class Series(NamedTuple):
     """One curve: (x, y) in the order of x; a NaN y is a gap.
 
-    In a chart over sizes, `errors` are the points' standard errors (None: unknown), and `tag` is a
-    short name at the end of the curve.
+    In a chart over sizes, `errors` are the points' standard errors (None: unknown) or `intervals`
+    the ends of their intervals, and `tag` is a short name at the end of the curve.
     """
 
     name: str
@@ -71,19 +71,25 @@ class Series(NamedTuple):
     dashed: bool = False
     errors: tuple[float | None, ...] = ()
     tag: str = ""
+    intervals: tuple[tuple[float, float] | None, ...] = ()
 
 
 class Chart(NamedTuple):
     """A line chart over training steps or, if `sizes` names them, over sizes.
 
-    Sizes (parameters, tasks) have a logarithmic axis, which may start at 0; dashed series are a
-    paper's figures and have a tag. `percent` starts the y axis of a chart over steps at 0.
+    Sizes (parameters, tasks) have a logarithmic axis, which may start at 0, unless `linear`; dashed
+    series are a paper's figures and have a tag. `ticks` are (x, label) instead of round numbers,
+    `levels` (name, y) are horizontal lines, such as baselines. `percent` starts the y axis of a
+    chart over steps at 0.
     """
 
     title: str
     series: tuple[Series, ...]
     percent: bool = False
     sizes: str = ""
+    linear: bool = False
+    ticks: tuple[tuple[float, str], ...] = ()
+    levels: tuple[tuple[str, float], ...] = ()
 
 
 class Charts(NamedTuple):

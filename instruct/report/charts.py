@@ -18,6 +18,8 @@ CURVE_ROWS = 10  # of the table that replaces a chart in Markdown
 ZERO_SHARE = 0.12  # of a logarithmic axis, reserved for 0 where there is a 0
 _LEAST_APART = 0.12  # distance of two numbers below an axis, as a share of its length
 _TAG_HEIGHT = 11.0
+_TICK_CHARACTER, _TICK_GAP = 6.0, 6.0  # widths below an axis, in the units of the view box
+_DODGE = 5.0  # between the intervals of curves with a common x
 
 Point = tuple[float, float]
 Label = tuple[float, str, str]  # position, text, SVG's text-anchor
@@ -49,13 +51,14 @@ class Curve(NamedTuple):
 
 
 class Plot(NamedTuple):
-    """A chart in the view box; `tags` are (y, x, text, color)."""
+    """A chart in the view box; `tags` are (y, x, text, color), `levels` y."""
 
     frame: Frame
     y_labels: list[tuple[float, str]]
     x_labels: list[Label]
     curves: list[Curve]
     tags: list[tuple[float, float, str, int]]
+    levels: list[float]
 
 
 def ticks(low: float, high: float, count: int = 4) -> list[float]:
@@ -99,13 +102,14 @@ def plot(chart: Chart) -> Plot | None:
     if not ends:
         return None
     xs, ys = zip(*ends)
+    ys = (*ys, *(level for _, level in chart.levels))
     low, high = min(ys), max(ys)
     if not chart.sizes and (chart.percent or (low == high and low > 0)):
         low, high = min(0.0, low), high if high > low else 1.25 * high
     y_ticks = ticks(low, high)
     frame = SIZES if chart.sizes else STEPS
     tagged = any(one.tag for one in chart.series)
-    across, x_labels = _size_axis(xs, tagged) if chart.sizes else _step_axis(xs)
+    across, x_labels = _size_axis(xs, tagged, chart) if chart.sizes else _step_axis(xs)
 
     def at(x: float, y: float) -> Point:
         up = (y - y_ticks[0]) / (y_ticks[-1] - y_ticks[0])
@@ -113,12 +117,26 @@ def plot(chart: Chart) -> Plot | None:
 
     y_labels = [(at(xs[0], y)[1], tick_label(y, y_ticks[1] - y_ticks[0])) for y in y_ticks]
     curve_of = _size_curve if chart.sizes else _step_curve
-    curves = [curve_of(one, at) for one in chart.series]
-    return Plot(frame, y_labels, x_labels, curves, _tags(curves))
+    curves = [
+        curve_of(one, lambda x, y, aside=aside: (at(x, y)[0] + aside, at(x, y)[1]))
+        for one, aside in zip(chart.series, _asides(chart.series))
+    ]
+    levels = [at(xs[0], level)[1] for _, level in chart.levels]
+    return Plot(frame, y_labels, x_labels, curves, _tags(curves), levels)
+
+
+def _asides(series: Sequence[Series]) -> list[float]:
+    """Distances by which curves with intervals are moved sideways, so that none hides another."""
+    order = [index for index, one in enumerate(series) if one.intervals]
+    asides = {index: _DODGE * (n - (len(order) - 1) / 2) for n, index in enumerate(order)}
+    return [asides.get(index, 0.0) for index in range(len(series))]
 
 
 def _error_ends(series: Series) -> list[tuple[float, float, float]]:
-    """(x, y - error, y + error) of the finite points; an unknown error is 0."""
+    """(x, low, high) of the finite points' errors; an unknown error is 0."""
+    if series.intervals:
+        ends = zip(series.points, series.intervals)
+        return [(x, *(interval or (y, y))) for (x, y), interval in ends if math.isfinite(y)]
     pairs = itertools.zip_longest(series.points, series.errors)
     return [(x, y - (e or 0.0), y + (e or 0.0)) for (x, y), e in pairs if math.isfinite(y)]
 
@@ -138,8 +156,22 @@ def _step_axis(xs: Sequence[float]) -> tuple[Callable[[float], float], list[Labe
     return across, [(across(v), tick_label(v, step), a) for v, a in zip(values, anchors)]
 
 
-def _size_axis(xs: Sequence[float], tagged: bool) -> tuple[Callable[[float], float], list[Label]]:
-    """A logarithmic axis with 0 at the far left and room for tags at the right."""
+def _size_axis(
+    xs: Sequence[float], tagged: bool, chart: Chart
+) -> tuple[Callable[[float], float], list[Label]]:
+    """A logarithmic axis with 0 at the far left, or a linear one; room for tags at the right."""
+    if chart.linear:
+        first, last = min(xs), max(xs)
+        begin, stop = SIZES.left + 12, SIZES.right - (58 if tagged else 12)
+
+        def along(x: float) -> float:
+            share = (x - first) / (last - first) if last > first else 0.5
+            return begin + share * (stop - begin)
+
+        values = [t for t in ticks(first, last) if first <= t <= last] or [first]
+        step = values[1] - values[0] if len(values) > 1 else 1.0
+        marks = chart.ticks or [(value, tick_label(value, step)) for value in values]
+        return along, _apart([(along(x), text, "middle") for x, text in marks])
     positive = [x for x in xs if x > 0]
     low, high = min(positive, default=1.0), max(positive, default=1.0)
     has_zero = len(positive) < len(xs)
@@ -152,8 +184,20 @@ def _size_axis(xs: Sequence[float], tagged: bool) -> tuple[Callable[[float], flo
         share = math.log(x / low) / math.log(high / low) if high > low else 0.5
         return start + share * (end - start)
 
+    if chart.ticks:
+        return across, _apart([(across(x), text, "middle") for x, text in chart.ticks])
     labels = [(across(x), magnitude(x), "middle") for x in log_ticks(low, high)]
     return across, [(across(0.0), "0", "middle"), *labels] if has_zero else labels
+
+
+def _apart(labels: Sequence[Label]) -> list[Label]:
+    """Labels in the order of x, without the texts that would touch their right neighbor."""
+    free, kept = math.inf, []
+    for x, text, anchor in sorted(labels, reverse=True):
+        half = len(text) * _TICK_CHARACTER / 2
+        kept.append((x, text if x + half + _TICK_GAP <= free else "", anchor))
+        free = x - half if kept[-1][1] else free
+    return kept[::-1]
 
 
 def _step_curve(series: Series, at: Callable[[float, float], Point]) -> Curve:

@@ -1,16 +1,21 @@
-"""Pair the example lines of two or more models, and test their scores.
+"""Pair the example lines of two or more models, and test and resample their scores.
 
-Shared by the pages that compare models: `before_after`, `differences` and `forgetting`.
+Shared by the pages that compare models: `before_after`, `differences`, `forgetting`, `study_page`.
 """
 
 import dataclasses
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
-from instruct.report.statistics import RESAMPLES, PairedTest, paired_bootstrap
+from instruct.report.statistics import (
+    RESAMPLES,
+    PairedTest,
+    paired_bootstrap,
+    resampled_sums,
+)
 
 Key = tuple[str, str, str, int]  # task, mode, split, index of the record
 Example = Mapping[str, Any]
@@ -98,3 +103,44 @@ def task_tests(pairs: Pairs, seed: int = 0, resamples: int = RESAMPLES) -> dict[
         name: paired_bootstrap(*pairs.scores[groups == name].T, seed=seed, resamples=resamples)
         for name in dict.fromkeys(pairs.groups)
     }
+
+
+class TaskDraws(NamedTuple):
+    """Scores of several models on one task, and their bootstrap resamples.
+
+    Attributes:
+        values: (models,).
+        drawn: (resamples, models); a resample draws the same examples for every model.
+        paired: examples that all models have; 0 where the metric lines' values count.
+    """
+
+    values: np.ndarray
+    drawn: np.ndarray
+    paired: int
+
+
+def task_draws(
+    rows: Sequence[Mapping[str, Any]],
+    examples: Sequence[Iterable[Example]],
+    rng: np.random.Generator,
+    resamples: int = RESAMPLES,
+) -> TaskDraws:
+    """Resample a task's scores, over the common examples if every model has them.
+
+    Where the metric is no mean over examples (corpus BLEU), or no examples can be paired, draws are
+    normal with the metric lines' standard errors, independent between models; NaN where unknown.
+
+    Args:
+        rows: each model's primary metric line of the task, with a value.
+        examples: each model's example lines of the task.
+    """
+    reported = np.array([row["value"] for row in rows], float)
+    pairs = pair_examples(examples, rows[0]["metric"])
+    n = len(pairs.keys)
+    if n > 1:
+        means = pairs.scores.mean(axis=0)
+        # A corpus metric is no mean over examples: its metric line counts.
+        if np.allclose(means, reported, atol=1e-6) or n < min(pairs.counts):
+            return TaskDraws(means, resampled_sums(pairs.scores, resamples, rng) / n, n)
+    errors = np.array([np.nan if row["stderr"] is None else row["stderr"] for row in rows])
+    return TaskDraws(reported, reported + rng.normal(size=(resamples, len(rows))) * errors, 0)

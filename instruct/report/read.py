@@ -282,8 +282,12 @@ def labels_of(paths: Sequence[pathlib.Path]) -> list[str]:
     return [f"{part[-1]} ({number})" for number, part in enumerate(parts, start=1)]
 
 
-def read_run(path: pathlib.Path, label: str) -> Run:
-    """Read one run folder; missing and damaged files become warnings."""
+def read_run(path: pathlib.Path, label: str, keep: Keep | None = None) -> Run:
+    """Read one run folder; missing and damaged files become warnings.
+
+    Args:
+        keep: what to hold of each example of a suite's latest evaluation; None: a few samples.
+    """
     warnings: list[str] = []
 
     def object_of(name: str, consequence: str) -> dict[str, Any]:
@@ -307,7 +311,7 @@ def read_run(path: pathlib.Path, label: str) -> Run:
         metrics=tuple(metrics),
         mixture=mixture,
         operative_gin=gin.read_text(encoding="utf-8", errors="replace") if gin.is_file() else "",
-        evaluations=tuple(_read_evaluations(path, warnings)),
+        evaluations=tuple(_read_evaluations(path, warnings, keep)),
         warnings=(),
     )
     for name in run.scalar_names():
@@ -334,15 +338,20 @@ def _read_metrics(path: pathlib.Path, warnings: list[str]) -> list[dict[str, Any
     return rows
 
 
-def _read_evaluations(model_dir: pathlib.Path, warnings: list[str]) -> Iterator[Evaluation]:
+def _read_evaluations(
+    model_dir: pathlib.Path, warnings: list[str], keep: Keep | None
+) -> Iterator[Evaluation]:
     files = results_files(model_dir)
     if not files:
         warnings.append("no evaluation yet (eval/<suite>/step_<n>/results.jsonl): no results.")
     for suite, steps in files.items():
         for step, path in steps:
-            sampler = _sampler(SAMPLES_PER_TASK if step == steps[-1][0] else 0)
+            latest = step == steps[-1][0]
+            sampler = _sampler(SAMPLES_PER_TASK if latest else 0)
             try:
-                evaluation = read_evaluation(path, sampler, suite, step)
+                evaluation = read_evaluation(
+                    path, keep if keep and latest else sampler, suite, step
+                )
             except UserError as error:
                 warnings.append(str(error))
                 continue

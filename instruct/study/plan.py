@@ -68,7 +68,8 @@ class StudyRun:
         own = [line for line in text.splitlines() if line.strip() != _REGISTRATION]
         end = [*lines, f"MODEL_DIR = {f'{study_dir}/{self.name}'!r}"]
         includes = [f"include {str(path)!r}" for path in files]
-        head = [f"# {self.name}: a run of a study; `run.py study` wrote this file.", _REGISTRATION]
+        head = [f"# {self.name}: a run of a study; `run.py study` wrote this file."]
+        head += [_REGISTRATION] if _REGISTRATION in text else []  # gin wants it first, and once
         return "\n".join([*head, *own, *includes, *end]) + "\n"
 
 

@@ -72,7 +72,8 @@ def check_same_run(model_dir: pathlib.Path, config: Mapping[str, Any]) -> None:
     if not isinstance(earlier, Mapping):
         return
     absent = "(not set)"
-    # Earlier versions had T5's models and sequences only, and each process read what a lane reads.
+    # Earlier versions had T5's models and sequences only, all records of a task, and each process
+    # read what a lane reads.
     absent_then = {
         "model.relpos_per_layer": False,
         "data.lanes": info.get("num_processes", 1),
@@ -80,6 +81,7 @@ def check_same_run(model_dir: pathlib.Path, config: Mapping[str, Any]) -> None:
         "data.loss_on": "targets",
         "data.separator": "eos",
         "data.chat_template": False,
+        "data.records_share": 1.0,
     }
     earlier = {n: value for n, value in absent_then.items() if n in config} | dict(earlier)
     changed = [

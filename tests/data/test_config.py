@@ -28,6 +28,8 @@ from tests.data.toy import toy_config
         ({"loss_on": "all"}, "DataConfig.layout='decoder_only'"),
         ({"separator": "", "feed": "seqio"}, "need DataConfig.feed='records'"),
         ({"chat_template": True, "feed": "seqio"}, "need DataConfig.feed='records'"),
+        ({"records_share": 0.0}, r"records_share is 0.0; use a number in \(0, 1\]"),
+        ({"records_share": 0.5, "feed": "seqio"}, "needs DataConfig.feed='records'"),
         ({"chat_template": True, "separator": ""}, "set CHAT_TEMPLATE = False"),
     ],
 )
@@ -39,7 +41,13 @@ def test_wrong_settings_are_one_clear_message(changes, part):
 def test_identity_holds_what_changes_batches():
     plain = toy_config("any")
     assert plain.identity() == toy_config("any", workers=3, prefetch_windows=9).identity()
-    for change in ({"seed": 1}, {"batch_size": 8}, {"packing": "none"}, {"plan": "iid"}):
+    for change in (
+        {"seed": 1},
+        {"batch_size": 8},
+        {"packing": "none"},
+        {"plan": "iid"},
+        {"records_share": 0.5},
+    ):
         assert toy_config("any", **change).identity() != plain.identity()
 
 

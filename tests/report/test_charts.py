@@ -188,3 +188,29 @@ def test_bars_grow_from_zero_and_carry_their_interval():
 def test_bars_of_nothing():
     assert charts.bar_range([Bar("a", 0.0)]) == (-1.0, 1.0)
     assert "<rect" not in drawn(Bars("T", (("", (Bar("a", math.nan),)),)))
+
+
+def test_points_have_their_labels_and_those_that_would_touch_are_left_out():
+    series = Series("a", ((1, 10.0), (60, 20.0), (64, 20.0)))
+    ticks = ((1, "1"), (60, "sixty"), (64, "64"))
+    svg = drawn(Chart("T", (series,), sizes="tasks", ticks=ticks))
+    assert ">1</text>" in svg and ">64</text>" in svg and "sixty" not in svg
+
+
+def test_a_linear_axis_has_equal_distances_and_may_start_below_zero():
+    series = Series("a", ((-0.5, 10.0), (0, 20.0), (1, 30.0)))
+    first, second, third = dot_positions(drawn(Chart("T", (series,), sizes="x", linear=True)))
+    assert third[0] - second[0] == pytest.approx(2 * (second[0] - first[0]), abs=0.3)
+
+
+def test_intervals_of_curves_stand_side_by_side_and_levels_in_the_legend():
+    curves = [
+        Series(name, ((1, 50.0), (9, 60.0)), color, intervals=((45.0, 58.0), None))
+        for color, name in enumerate(("a", "b"))
+    ]
+    chart = Chart("T", tuple(curves), sizes="tasks", levels=(("majority answer", 30.0),))
+    svg = drawn(chart)
+    xs = re.findall(r'class="error" x1="([\d.]+)"', svg)
+    assert len(xs) == 2 and float(xs[1]) - float(xs[0]) == pytest.approx(5, abs=0.1)
+    assert svg.count('class="level"') == 2 and "majority answer 30.0" in svg
+    assert charts.plot(chart).levels[0] <= charts.SIZES.base  # the axis spans the level

@@ -2,7 +2,10 @@
 
 import math
 
-from instruct.report.compare import pair_examples, paired_test, task_tests
+import numpy as np
+import pytest
+
+from instruct.report.compare import pair_examples, paired_test, task_draws, task_tests
 
 
 def row(index, correct=None, task="t", kind="example", target="x", **scores):
@@ -46,3 +49,21 @@ def test_rows_are_compared_task_by_task_and_in_all():
     assert list(tests) == ["a direct", "b direct"] and tests["a direct"].p == 1
     assert tests["b direct"].difference == 50 and tests["b direct"].clear
     assert paired_test(pair_examples([first, []])) is None
+
+
+def test_a_resample_draws_the_same_examples_for_every_model():
+    models = [[row(i, i % 2 == 0) for i in range(50)] for _ in range(3)]
+    metrics = [{"value": 50.0, "stderr": 7.0, "metric": ""}] * 3
+    draws = task_draws(metrics, models, np.random.default_rng(0), 500)
+    assert draws.paired == 50 and draws.values.tolist() == [50, 50, 50]
+    assert (draws.drawn == draws.drawn[:, :1]).all()
+    assert draws.drawn[:, 0].std() == pytest.approx(50 / 50**0.5, rel=0.1)
+
+
+def test_a_metric_that_is_no_mean_over_examples_has_its_own_error():
+    models = [[row(i, i % 2 == 0) for i in range(50)] for _ in range(2)]
+    metrics = [{"value": 61.0, "stderr": 2.0, "metric": ""}, {"value": 7.0, "stderr": None}]
+    draws = task_draws(metrics, models, np.random.default_rng(0), 500)
+    assert draws.paired == 0 and draws.values.tolist() == [61, 7]
+    assert draws.drawn[:, 0].std() == pytest.approx(2, rel=0.1)
+    assert np.isnan(draws.drawn[:, 1]).all()

@@ -42,7 +42,6 @@ def test_gin_of_a_run_has_recipe_points_files_and_the_last_word():
     run = study(settings="TRAIN_STEPS = 4").runs()[5]
     text = run.gin_text("/studies/a", ["gin/hardware/cpu.gin"], ["TRAIN_STEPS = 2"])
     assert text.splitlines()[1:] == [
-        "from __gin__ import dynamic_registration",
         "include 'gin/recipes/gym_demo.gin'",
         "TRAIN_STEPS = 4",
         "MIXTURE_OR_TASK_NAME = 'gym.scale_8'",
@@ -52,6 +51,14 @@ def test_gin_of_a_run_has_recipe_points_files_and_the_last_word():
         "TRAIN_STEPS = 2",
         "MODEL_DIR = '/studies/a/tasks=8,size=tiny,SEED=1'",
     ]
+
+
+def test_gin_of_a_run_enables_imports_first_and_once_if_a_text_does():
+    texts = "from __gin__ import dynamic_registration\nfrom instruct.eval import runner"
+    text = study(settings=texts, axes={"a": {"x": texts}}).runs()[0].gin_text("/s", (), ())
+    lines = text.splitlines()
+    assert lines[1] == "from __gin__ import dynamic_registration"
+    assert lines.count(lines[1]) == 1 and lines.count("from instruct.eval import runner") == 2
 
 
 def test_skipped_points_match_any_label_of_the_axes_they_do_not_name():

@@ -111,5 +111,6 @@ def make_builder(
         config.seed,
         config.plan,
         groups=[feed.store[0] for feed in feeds],
+        share=config.records_share if training else 1.0,
     )
     return WindowBuilder(feeds, plan, config), leaves

@@ -82,6 +82,8 @@ class Plan:
         mode: "low_discrepancy" or "iid".
         groups: group of each leaf; leaves of one group read the same records and have equal sizes.
             None: every leaf has its own records.
+        share: of each group's records that are ever used, at least one of them: a random subset,
+            which the seed fixes.
 
     Raises:
         UserError: no leaf, a rate or size that is not above 0, an unknown mode.
@@ -94,6 +96,7 @@ class Plan:
         seed: int,
         mode: str = "low_discrepancy",
         groups: Sequence[int] | Sequence[str] | None = None,
+        share: float = 1.0,
     ) -> None:
         if mode not in PLANS:
             raise unknown_name("plan", mode, PLANS)
@@ -107,6 +110,7 @@ class Plan:
         self.mode = mode
         self.rates = weights / weights.sum()
         self.sizes = np.asarray(sizes, dtype=np.int64)
+        self._used = np.maximum(1, np.floor(self.sizes * share + 0.5).astype(np.int64))
         self._seed = np.uint64(seed & ((1 << 64) - 1))
         with np.errstate(over="ignore"):
             numbers = np.arange(1, weights.size + 1, dtype=np.uint64)
@@ -135,11 +139,15 @@ class Plan:
 
     def record_indices(self, leaves: np.ndarray, turns: np.ndarray) -> np.ndarray:
         """Record numbers, int64. A new permutation in every epoch; none repeats within one."""
-        sizes = self.sizes[leaves]
-        epochs, positions = np.divmod(turns, sizes)
+        used, sizes = self._used[leaves], self.sizes[leaves]
+        epochs, positions = np.divmod(turns, used)
         with np.errstate(over="ignore"):
             keys = _mix(self._record_keys[leaves] + epochs.astype(np.uint64) * _GOLDEN)
-        return permute(positions, sizes, keys)
+        positions = permute(positions, used, keys)
+        if (used == sizes).all():
+            return positions
+        subset = permute(positions, sizes, _mix(self._record_keys[leaves] ^ _MIX1))
+        return np.where(used == sizes, positions, subset)
 
     @property
     def max_deviation(self) -> float:

@@ -5,6 +5,7 @@ each at its latest step. Where no examples can be paired, the two standard error
 """
 
 import math
+import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
@@ -12,6 +13,7 @@ from instruct import results
 from instruct.report.blocks import Bar, Bars, Block, Row, Section, Table, Text
 from instruct.report.compare import Example, pair_examples, paired_test, task_tests
 from instruct.report.papers import measures, printed_tables
+from instruct.report.papers.printed_tables import PaperRow, PaperTable
 from instruct.report.read import Evaluation, Run
 from instruct.report.statistics import PairedTest, holm
 from instruct.report.wording import all_of, counted, number, p_equals, probability, signed
@@ -146,19 +148,31 @@ def differences_section(runs: Sequence[Run]) -> Section | None:
 def _printed_bars(columns: set[str]) -> list[Bars]:
     """The ablations of the Flan Collection's table 1 on the suites that were compared."""
     table = printed_tables.find_table("flan_collection.1")
-    whole, *others = table.rows
+    prefix = f"{table.rows[0].labels[0]} - "
+    ablations = [row for row in table.rows if row.labels[0].startswith(prefix)]
+    theirs = [theirs for ours, theirs in _PAPER_COLUMNS.items() if ours in columns]
+    return printed_bars(table, theirs, ablations)
+
+
+def printed_bars(table: PaperTable, columns: Sequence[str], rows: Sequence[PaperRow]) -> list[Bars]:
+    """Differences of a printed table's rows to its first row; [] without columns.
+
+    Args:
+        columns: some of the table's.
+        rows: some of the table's.
+    """
+    whole = table.rows[0]
     name = whole.labels[0]
-    ablations = [row for row in others if row.labels[0].startswith(f"{name} - ")]
     groups = []
-    for column in (theirs for ours, theirs in _PAPER_COLUMNS.items() if ours in columns):
+    for column in columns:
         index = table.columns.index(column)
         bars = []
-        for color, row in enumerate(ablations, start=4):
+        for color, row in enumerate(rows, start=4):
             change = row.values[index] - whole.values[index]
-            label = "–" + row.labels[0].removeprefix(f"{name} -")
+            label = re.sub(rf"^{re.escape(name)} -", "–", row.labels[0])
             bars.append(Bar(label, change, color=color, printed=True))
         groups.append((measures.title_of(column), tuple(bars)))
-    title = f"{table.paper}, table 1: change against {name} (T5-XL)"
+    title = f"{table.paper}, table {table.name.partition('.')[2]}: change against {name}"
     return [Bars(title, groups, "points")] if groups else []
 
 

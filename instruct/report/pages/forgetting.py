@@ -30,10 +30,10 @@ from instruct import results
 from instruct.errors import UserError
 from instruct.files import path_of
 from instruct.report import blocks, read
-from instruct.report.compare import Example, Key, key_of, pair_examples
+from instruct.report.compare import Example, Key, TaskDraws, key_of, task_draws
 from instruct.report.pages.rendering import write_document
 from instruct.report.read import Evaluation
-from instruct.report.statistics import holm, normal_p, resampled_sums, sign_test_floor
+from instruct.report.statistics import holm, normal_p, sign_test_floor
 from instruct.report.wording import all_of, counted, number, plus_minus, probability, signed
 
 RESAMPLES = 2000
@@ -209,7 +209,15 @@ def measure(
     least = {t: first.primary[t]["value"] - 2 * (first.primary[t]["stderr"] or 0.0) for t in tasks}
     able = tuple(t for t in tasks if t not in targets and least[t] > (baselines[t] or 0.0))
     rng = np.random.default_rng(seed)
-    draws = {task: _draws(task, metric, models, rng, resamples) for task, metric in tasks.items()}
+    draws = {
+        task: task_draws(
+            [model.primary[task] for model in models],
+            [model.examples.get(task, {}).values() for model in models],
+            rng,
+            resamples,
+        )
+        for task in tasks
+    }
     skills = []
     for column, ((label, _), model) in enumerate(zip(runs, others), start=1):
         changes = _changes(column, model, draws)
@@ -233,32 +241,9 @@ def measure(
     return Forgetting(tasks, targets, bool(target), able, tuple(skills), tuple(warnings))
 
 
-class _Draws(NamedTuple):
-    """Scores of start and runs on a task."""
-
-    values: np.ndarray  # (1 + runs,)
-    drawn: np.ndarray  # (resamples, 1 + runs)
-    paired: int  # examples that all have; 0 where the metric lines' values count
-
-
-def _draws(
-    task: Task, metric: str, models: Sequence[_Scores], rng: np.random.Generator, resamples: int
-) -> _Draws:
-    """Resampled scores of one task, over the common examples if every model has them."""
-    rows = [model.primary[task] for model in models]
-    reported = np.array([row["value"] for row in rows], float)
-    pairs = pair_examples([model.examples.get(task, {}).values() for model in models], metric)
-    n = len(pairs.keys)
-    if n > 1:
-        means = pairs.scores.mean(axis=0)
-        # A corpus metric is no mean over examples: its metric line counts.
-        if np.allclose(means, reported, atol=1e-6) or n < min(pairs.counts):
-            return _Draws(means, resampled_sums(pairs.scores, resamples, rng) / n, n)
-    errors = np.array([np.nan if row["stderr"] is None else row["stderr"] for row in rows])
-    return _Draws(reported, reported + rng.normal(size=(resamples, len(rows))) * errors, 0)
-
-
-def _changes(column: int, scores: _Scores, draws: Mapping[Task, _Draws]) -> dict[Task, TaskChange]:
+def _changes(
+    column: int, scores: _Scores, draws: Mapping[Task, TaskDraws]
+) -> dict[Task, TaskChange]:
     changes = {}
     for task, (values, drawn, paired) in draws.items():
         row = scores.primary[task]
@@ -286,7 +271,7 @@ def _stderr(samples: np.ndarray) -> float | None:
     return float(samples.std()) if np.isfinite(samples).all() else None
 
 
-def _retained(column: int, draws: Sequence[tuple[_Draws, float]]) -> Skill:
+def _retained(column: int, draws: Sequence[tuple[TaskDraws, float]]) -> Skill:
     if not draws:
         return Skill(None, None, 0)
     values = np.array([one.values - baseline for one, baseline in draws])
@@ -297,7 +282,7 @@ def _retained(column: int, draws: Sequence[tuple[_Draws, float]]) -> Skill:
     return Skill(float(value), _stderr(shares), len(draws))
 
 
-def _gained(column: int, draws: Sequence[_Draws]) -> Skill:
+def _gained(column: int, draws: Sequence[TaskDraws]) -> Skill:
     if not draws:
         return Skill(None, None, 0)
     value = np.mean([one.values[column] - one.values[0] for one in draws])

@@ -23,10 +23,15 @@ COLUMNS = (
     *(measures.NORMALIZED, "mmlu_direct", "mmlu_cot", "bbh_direct", "bbh_cot", "tydiqa", "mgsm"),
     *("held_in", "cot_eval"),
 )
-# Tables over parameters and over tasks, and the curves in them that are drawn.
-_TABLES = {
-    "flan_palm.5": "models of Chung et al. 2022, table 5",
-    "flan_palm.3": "PaLM finetuned on more and more mixtures, Chung et al. 2022, table 3",
+# Printed tables with curves: what over, and their description.
+PRINTED_OVER = {
+    "flan_palm.5": ("Parameters", "models of Chung et al. 2022, table 5"),
+    "flan_palm.3": (
+        *(
+            "Finetuning tasks",
+            "PaLM finetuned on more and more mixtures, Chung et al. 2022, table 3",
+        ),
+    ),
 }
 _PRINTED = ("T5", "Flan-T5", "PaLM", "Flan-PaLM", "PaLM 8B", "PaLM 62B", "PaLM 540B")
 _FIRST_PAPER_COLOR = 4
@@ -78,13 +83,13 @@ def _axis_blocks(
                 name = f"ours, {magnitude(group)} {unit}"
                 curves.append(Series(name, tuple(points), color, errors=tuple(errors)))
         if curves:
-            curves += _printed_curves(table, column)
+            curves += printed_curves(table, column)
             charts.append(Chart(f"{title} {over}", tuple(curves), sizes=axis))
             rows += curve_rows
     if charts:
         yield Charts(charts)
         if any(series.dashed for chart in charts for series in chart.series):
-            yield Text(f"Dashed and hollow: {_TABLES[table]}.", quiet=True)
+            yield Text(f"Dashed and hollow: {PRINTED_OVER[table][1]}.", quiet=True)
         columns = ("Score", "Run", axis, "Value ± s.e.")
         yield Table(columns, rows, 2, fold=f"Our scores {over}")
 
@@ -99,7 +104,8 @@ def _quantities(runs: Sequence[Run]) -> Iterator[tuple[str, ScoreOf, str]]:
         yield title, lambda run, group=group: tables.headline(run).get(group), ""
 
 
-def _printed_curves(table_name: str, column: str) -> Iterator[Series]:
+def printed_curves(table_name: str, column: str) -> Iterator[Series]:
+    """The curves of one of the tables `PRINTED_OVER`, dashed; none without the column."""
     table = printed_tables.find_table(table_name)
     curves: dict[str, list[tuple[float, float]]] = {}
     for row in table.rows if column in table.columns else ():

@@ -113,6 +113,23 @@ def test_nothing_repeats_before_a_task_is_used_up():
     assert plan.record_indices(leaves[40:41], counts[40:41]) == records[40]
 
 
+def test_a_share_of_the_records_is_one_random_subset_in_every_epoch_and_mode():
+    sizes, groups = [200, 200, 3], [0, 0, 1]
+    plan = Plan([1, 1, 1], sizes, seed=0, groups=groups, share=0.1)
+    leaves, _, turns = plan.examples(0, 300)
+    records = plan.record_indices(leaves, turns)
+    task, tiny = records[leaves < 2], records[leaves == 2]
+    assert len(set(tiny.tolist())) == 1  # never none
+    used = set(task.tolist())
+    assert len(used) == 20 and used <= set(range(200))
+    epochs = [task[start : start + 20].tolist() for start in range(0, task.size, 20)]
+    assert all(set(epoch) == used for epoch in epochs) and epochs[0] != epochs[1]
+    other = Plan([1, 1, 1], sizes, seed=1, groups=groups, share=0.1)
+    assert set(other.record_indices(leaves, turns)[leaves < 2].tolist()) != used
+    whole = Plan([1, 1, 1], sizes, seed=0, groups=groups)
+    assert set(whole.record_indices(leaves, turns)[leaves < 2].tolist()) > used
+
+
 @pytest.mark.parametrize("mode", ["low_discrepancy", "iid"])
 def test_modes_of_a_task_take_turns_at_its_records(mode):
     # leaves 0, 2 and 4 are modes of one task, 1 and 5 of another

@@ -1,0 +1,445 @@
+"""Scores of a study: quantities, their points over the x axis, and changes between points.
+
+A quantity ("panel") is a column of the papers' tables that the results can fill, or what is left of
+a suite, divided by whether the runs were trained on the tasks. Every run of a panel has the same
+tasks: those that at least half of the runs with results have. A run that lacks one of them is left
+out of the panel and named.
+"""
+
+import collections
+import dataclasses
+import itertools
+import statistics
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+from instruct.report import read
+from instruct.report.compare import TaskDraws, task_draws
+from instruct.report.papers import measures, normalized, printed_tables
+from instruct.report.papers.measures import MEASURES, NORMALIZED
+from instruct.report.statistics import holm
+from instruct.report.study_files import StudyFiles
+from instruct.report.study_statistics import (
+    RESAMPLES,
+    Estimate,
+    ScoreDraws,
+    estimate,
+    score_draws,
+    seed_spread,
+)
+
+# Filled where no printed table of the study has a column for the same tasks.
+COLUMNS = ("mmlu_direct", "mmlu_cot", "bbh_direct", "bbh_cot", "tydiqa", "mgsm")
+_TRAINED = {
+    frozenset({"held_in"}): "held-in",
+    frozenset({"held_out"}): "held-out",
+    frozenset({"held_in", "held_out"}): "trained on by some runs",
+}
+
+Task = tuple[str, str, str]  # suite, task, mode
+Cell = tuple[str, tuple[str, ...]]  # label on the x axis, labels on the curves' axes
+
+
+class PanelTask(NamedTuple):
+    """A task's part in a score, weight * (its score - bound); `part` as in `score_draws`."""
+
+    key: Task
+    weight: float
+    bound: float = 0.0
+    part: int = 0
+
+
+@dataclasses.dataclass(frozen=True)
+class Panel:
+    """One quantity.
+
+    Attributes:
+        column: key of `measures.MEASURES`, `NORMALIZED`, or "".
+        runs: indices of the runs that have all tasks.
+        lacking: index of a run that is left out -> number of tasks that it lacks.
+        left_out: tasks that fewer than half of the runs have.
+    """
+
+    title: str
+    column: str
+    tasks: tuple[PanelTask, ...]
+    runs: tuple[int, ...]
+    lacking: Mapping[int, int]
+    left_out: tuple[Task, ...]
+
+
+@dataclasses.dataclass(frozen=True)
+class Change:
+    """Second minus first point of a curve, paired over seeds and examples.
+
+    Attributes:
+        estimate: None if the points have no seed in common.
+        p_holm: corrected for all changes of the study; None without a p-value.
+        seeds: number of runs of each point; the estimate has the number of pairs.
+    """
+
+    panel: Panel
+    curve: tuple[str, ...]
+    first: str
+    second: str
+    estimate: Estimate | None
+    seeds: tuple[int, int]
+    p_holm: float | None = None
+
+
+@dataclasses.dataclass(frozen=True)
+class PanelScores:
+    """A panel's numbers.
+
+    Attributes:
+        points: mean over seeds. wider: the same with tasks resampled as well.
+        values: (cell, run's index) -> the run's score.
+        tasks: (task, cell) -> mean over seeds of one task.
+        baselines: "majority answer" and "random option", where all tasks have them.
+        paired: examples that all runs share. unpaired: number of tasks without such examples.
+    """
+
+    panel: Panel
+    points: Mapping[Cell, Estimate]
+    wider: Mapping[Cell, Estimate]
+    values: Mapping[tuple[Cell, int], float]
+    tasks: Mapping[tuple[Task, Cell], float]
+    baselines: Mapping[str, float]
+    paired: int
+    unpaired: int
+
+
+@dataclasses.dataclass(frozen=True)
+class StudyScores:
+    """All numbers of a study.
+
+    Attributes:
+        x_labels: points of the x axis in the order of the curves.
+        x_values: their numbers; None for categories.
+        curves: combinations of the other axes' labels that have a run, in the study's order.
+        rows: by run, its primary metric lines at each suite's latest step.
+        left_out: sentences on results that no panel has.
+        resamples: of the bootstrap.
+    """
+
+    study: StudyFiles
+    x_labels: tuple[str, ...]
+    x_values: Mapping[str, float] | None
+    curves: tuple[tuple[str, ...], ...]
+    panels: tuple[PanelScores, ...]
+    changes: tuple[Change, ...]
+    rows: tuple[Mapping[Task, read.Line], ...]
+    left_out: tuple[str, ...]
+    resamples: int
+
+    def cell_of(self, index: int) -> Cell:
+        """The point of a run."""
+        return cell_of(self.study, index)
+
+
+def cell_of(study: StudyFiles, index: int) -> Cell:
+    """The point of a run of the grid."""
+    labels = study.runs[index].labels
+    return labels[study.x_axis], tuple(labels[axis] for axis in study.curve_axes)
+
+
+def measure(study: StudyFiles, seed: int = 0, resamples: int = RESAMPLES) -> StudyScores:
+    """Compute all scores, points and changes; only runs that are done count."""
+    latest = [_latest(one.run) if one.done and one.run else None for one in study.runs]
+    rows = tuple(_rows(run) for run in latest)
+    values = study.x_values()
+    labels = tuple(values or study.axes[study.x_axis])
+    curves = tuple(dict.fromkeys(cell_of(study, index)[1] for index in range(len(study.runs))))
+    rng = np.random.default_rng(seed)
+    examples = [_examples(run) for run in latest]
+    draws: dict[Task, tuple[tuple[int, ...], TaskDraws]] = {}
+    panels: list[PanelScores] = []
+    changes: list[Change] = []
+    left_out: list[str] = []
+    for panel in find_panels(latest, rows, study.papers):
+        if not panel.runs:
+            left_out.append(f"{panel.title}: no two runs have the same tasks; it is left out.")
+            continue
+        for task in panel.tasks:
+            if task.key not in draws:
+                runs = tuple(n for n, of_run in enumerate(rows) if task.key in of_run)
+                lines = [rows[n][task.key] for n in runs]
+                answers = [examples[n].get(task.key, ()) for n in runs]
+                draws[task.key] = runs, task_draws(lines, answers, rng, resamples)
+        scores, of_panel = _panel_scores(study, panel, draws, rows, labels, curves, values, seed)
+        panels.append(scores)
+        changes += of_panel
+    p_values = {n: c.estimate.p for n, c in enumerate(changes) if c.estimate}
+    known = {n: p for n, p in p_values.items() if p is not None}
+    for index, p in zip(known, holm(list(known.values()))):
+        changes[index] = dataclasses.replace(changes[index], p_holm=p)
+    return StudyScores(
+        study,
+        labels,
+        values,
+        curves,
+        tuple(panels),
+        tuple(changes),
+        rows,
+        tuple(left_out),
+        resamples,
+    )
+
+
+def _latest(run: read.Run) -> read.Run:
+    """The run with the latest evaluation of each suite only."""
+    latest = [evaluation for suite in run.suites() if (evaluation := run.latest(suite))]
+    return dataclasses.replace(run, evaluations=tuple(latest))
+
+
+def _rows(run: read.Run | None) -> dict[Task, read.Line]:
+    return {
+        _key(row): row
+        for evaluation in (run.evaluations if run else ())
+        for row in evaluation.metrics
+        if row["value"] is not None
+    }
+
+
+def _key(row: read.Line) -> Task:
+    return row["suite"], row["task"], row["mode"]
+
+
+def _examples(run: read.Run | None) -> dict[Task, list[read.Line]]:
+    lines: dict[Task, list[read.Line]] = {}
+    for evaluation in run.evaluations if run else ():
+        for line in evaluation.examples:
+            lines.setdefault(_key(line), []).append(line)
+    return lines
+
+
+def find_panels(
+    runs: Sequence[read.Run | None],
+    rows: Sequence[Mapping[Task, read.Line]],
+    papers: Iterable[str] = (),
+) -> list[Panel]:
+    """The quantities of runs: columns of the papers' tables, then what is left of each suite.
+
+    Suites stand in the order of their mean scores, the highest first.
+
+    Args:
+        runs: with the latest evaluation of each suite; None for a run that does not count.
+        rows: by run, its primary metric lines.
+        papers: names of printed tables, whose columns come first.
+    """
+    panels: list[Panel] = []
+    covered: set[Task] = set()
+    printed = [c for name in papers for c in printed_tables.find_table(name).columns]
+    for column in dict.fromkeys([NORMALIZED, *filter(measures.is_measure, printed), *COLUMNS]):
+        by_run = [_column_tasks(run, column) if run else {} for run in runs]
+        keys = {key for tasks in by_run for key in tasks}
+        if keys and (column in (NORMALIZED, *printed) or not keys <= covered):
+            panels.append(_panel(measures.title_of(column), column, by_run))
+            if column != NORMALIZED:
+                covered |= keys
+    groups: dict[Task, set[str]] = {}
+    for of_run in rows:
+        for key, row in of_run.items():
+            groups.setdefault(key, set()).add(row["group"])
+    titles = {
+        key: ", ".join(filter(None, (key[0], _TRAINED.get(frozenset(kinds - {"unknown"}), ""))))
+        for key, kinds in groups.items()
+        if key not in covered
+    }
+    values: dict[str, list[float]] = {}
+    for key, row in ((key, row) for of_run in rows for key, row in of_run.items()):
+        if key in titles:
+            values.setdefault(titles[key], []).append(row["value"])
+    for title in sorted(values, key=lambda title: -statistics.fmean(values[title])):
+        by_run = [
+            {key: PanelTask(key, 1.0) for key in of_run if titles.get(key) == title}
+            for of_run in rows
+        ]
+        panels.append(_panel(title, "", by_run))
+    return panels
+
+
+def _column_tasks(run: read.Run, column: str) -> dict[Task, PanelTask]:
+    """A run's tasks of a column of the papers; weights of a mean are 1 here."""
+    score = measures.score(run, column)
+    if score is None:
+        return {}
+    if column != NORMALIZED:
+        return {_key(row): PanelTask(_key(row), 1.0) for row in score.rows}
+    tasks = {}
+    for part, (name, bound) in enumerate(normalized.PARTS.items()):
+        inside = measures.score(run, name)
+        for row in inside.rows if inside else ():
+            lower = bound
+            if lower is None:
+                lower = normalized.BBH_LOWER_BOUNDS[MEASURES[name].name_of(row)]
+            weight = 100 / (100 - lower) / (len(inside.rows) * len(normalized.PARTS))
+            tasks[_key(row)] = PanelTask(_key(row), weight, lower, part)
+    return tasks
+
+
+def _panel(title: str, column: str, by_run: Sequence[Mapping[Task, PanelTask]]) -> Panel:
+    """Divide tasks and runs into those that count and those that do not."""
+    counts = collections.Counter(key for tasks in by_run for key in tasks)
+    half = sum(map(bool, by_run)) / 2
+    tasks = {key: task for of_run in by_run for key, task in of_run.items() if counts[key] >= half}
+    share = 1.0 if column == NORMALIZED else 1 / len(tasks)
+    missing = {
+        index: len(tasks.keys() - of_run.keys()) for index, of_run in enumerate(by_run) if of_run
+    }
+    return Panel(
+        title,
+        column,
+        tuple(task._replace(weight=task.weight * share) for task in tasks.values()),
+        tuple(index for index, count in missing.items() if not count),
+        {index: count for index, count in missing.items() if count},
+        tuple(key for key in counts if key not in tasks),
+    )
+
+
+def _panel_scores(
+    study: StudyFiles,
+    panel: Panel,
+    all_draws: Mapping[Task, tuple[tuple[int, ...], TaskDraws]],
+    rows: Sequence[Mapping[Task, read.Line]],
+    x_labels: Sequence[str],
+    curves: Sequence[tuple[str, ...]],
+    x_values: Mapping[str, float] | None,
+    seed: int,
+) -> tuple[PanelScores, list[Change]]:
+    draws = []
+    for task in panel.tasks:
+        runs, one = all_draws[task.key]
+        columns = [runs.index(index) for index in panel.runs]
+        draws.append(TaskDraws(one.values[columns], one.drawn[:, columns], one.paired))
+    lines = [[rows[index][task.key] for task in panel.tasks] for index in panel.runs]
+    examples = sum(one.paired or row["n"] for one, row in zip(draws, lines[0]))
+    weights, bounds, parts = ([getattr(t, n) for t in panel.tasks] for n in PanelTask._fields[1:])
+    fixed = score_draws(draws, weights, bounds, examples)
+    resampled = score_draws(draws, weights, bounds, examples, parts, seed)
+    cells: dict[Cell, dict[str, int]] = {}  # -> seed -> column of the draws
+    for column, index in enumerate(panel.runs):
+        label = study.runs[index].labels.get(study.seed_axis, "")
+        cells.setdefault(cell_of(study, index), {})[label] = column
+    columns = {
+        (x, curve): list(cells[x, curve].values())
+        for curve in curves
+        for x in x_labels
+        if (x, curve) in cells
+    }
+
+    # Scores of 0 to 100 have no interval beyond; a normalised score may.
+    limits = (0.0, 100.0) if not any(bounds) and fixed.within(0.0, 100.0) else None
+
+    def points(scores: ScoreDraws) -> dict[Cell, Estimate]:
+        spread = seed_spread(scores.values[of_cell] for of_cell in columns.values())
+        return {
+            cell: estimate(
+                *(scores.values[of], scores.drawn[:, of], spread, scores.examples, seed, limits)
+            )
+            for cell, of in columns.items()
+        }
+
+    values = {
+        (cell_of(study, index), index): float(fixed.values[column])
+        for column, index in enumerate(panel.runs)
+    }
+    of_tasks = {
+        (task.key, cell): float(one.values[of].mean())
+        for task, one in zip(panel.tasks, draws)
+        for cell, of in columns.items()
+    }
+    return (
+        PanelScores(
+            panel=panel,
+            points=points(fixed),
+            wider=points(resampled),
+            values=values,
+            tasks=of_tasks,
+            baselines=dict(_baselines(panel, lines[0])),
+            paired=sum(one.paired for one in draws),
+            unpaired=sum(not one.paired for one in draws),
+        ),
+        list(_changes(study, panel, fixed, cells, x_labels, curves, x_values is not None, seed)),
+    )
+
+
+def _changes(
+    study: StudyFiles,
+    panel: Panel,
+    scores: ScoreDraws,
+    cells: Mapping[Cell, Mapping[str, int]],
+    x_labels: Sequence[str],
+    curves: Sequence[tuple[str, ...]],
+    numeric: bool,
+    seed: int,
+) -> Iterator[Change]:
+    """Differences of points; `cells`: point -> seed -> column of the draws."""
+    compared = [
+        (curve, first, second)
+        for curve in curves
+        for first, second in _compared(_points_of(curve, x_labels, cells), numeric)
+    ]
+    pairs = {
+        (curve, first, second): _pairs(study, panel, cells[first, curve], cells[second, curve])
+        for curve, first, second in compared
+    }
+    changes = {
+        key: scores.values[second] - scores.values[first] for key, (first, second) in pairs.items()
+    }
+    # The ends of a curve add no degrees of freedom to its neighbors.
+    ends = {(c, xs[0], xs[-1]) for c in curves if len(xs := _points_of(c, x_labels, cells)) > 2}
+    spread = seed_spread(
+        of_pair for key, of_pair in changes.items() if not (numeric and key in ends)
+    )
+    for key, of_pair in changes.items():
+        curve, first, second = key
+        one, other = pairs[key]
+        drawn = scores.drawn[:, other] - scores.drawn[:, one]
+        known = estimate(of_pair, drawn, spread, scores.examples, seed) if one else None
+        sizes = (len(cells[first, curve]), len(cells[second, curve]))
+        yield Change(panel, curve, first, second, known, sizes)
+
+
+def _points_of(
+    curve: tuple[str, ...], x_labels: Sequence[str], cells: Mapping[Cell, object]
+) -> list[str]:
+    return [x for x in x_labels if (x, curve) in cells]
+
+
+def _compared(labels: Sequence[str], numeric: bool) -> list[tuple[str, str]]:
+    """Neighbors and both ends of a curve; each category and the first one."""
+    if not numeric:
+        return [(labels[0], label) for label in labels[1:]]
+    pairs = list(itertools.pairwise(labels))
+    return pairs + ([(labels[0], labels[-1])] if len(labels) > 2 else [])
+
+
+def _pairs(
+    study: StudyFiles, panel: Panel, first: Mapping[str, int], second: Mapping[str, int]
+) -> tuple[list[int], list[int]]:
+    """Columns of two points' runs with the same seeds, in the same order.
+
+    A checkpoint that is only evaluated has no training seed, so it is paired with every run.
+    """
+
+    def once(of_cell: Mapping[str, int]) -> bool:
+        return len(of_cell) == 1 and all(
+            study.runs[panel.runs[column]].only_evaluated for column in of_cell.values()
+        )
+
+    if once(first) and not once(second):
+        first = dict.fromkeys(second, *first.values())
+    elif once(second) and not once(first):
+        second = dict.fromkeys(first, *second.values())
+    common = [seed for seed in first if seed in second]
+    return [first[seed] for seed in common], [second[seed] for seed in common]
+
+
+def _baselines(panel: Panel, rows: Sequence[read.Line]) -> Iterator[tuple[str, float]]:
+    for name, field in (("majority answer", "baseline"), ("random option", "random_baseline")):
+        levels = [row[field] for row in rows]
+        if None not in levels:
+            yield name, sum(t.weight * (level - t.bound) for t, level in zip(panel.tasks, levels))

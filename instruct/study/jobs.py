@@ -1,0 +1,104 @@
+"""Jobs of a study for a cluster: lists of its runs, and a script that submits them.
+
+Runs of one *wave* do not depend on each other; a wave starts when the one before it is done. A job
+is one run, whose stages launch/stages.sh starts on each machine.
+"""
+
+import pathlib
+import shlex
+from collections.abc import Sequence
+
+from instruct.files import is_address, replace_file
+from instruct.study.plan import RUN_GIN
+from instruct.study.runner import PlannedRun
+
+SYSTEMS = ("slurm", "xpk", "skypilot")
+SCRIPT = "submit.sh"
+
+_SLURM_HEAD = """\
+# bash {script} [flags of sbatch, such as --partition=gpu --nodes=1]
+# An array of jobs a wave; a wave waits until all runs of the wave before it are done.
+set -euo pipefail
+after=()
+"""
+_SLURM_WAVE = """\
+job="$(sbatch --parsable --array=0-{last} "${{after[@]}}" "$@" launch/study.sbatch {runs})"
+echo "wave {wave}: job $job, {count} runs"
+after=("--dependency=afterok:${{job%%;*}}")
+"""
+_WAVES_HEAD = """\
+# {variables} bash {script} WAVE
+# WAVE is 0 to {last}; submit a wave when all runs of the wave before it are done.
+set -euo pipefail
+wave="${{1:?give a wave, 0 to {last}}}"
+"""
+_XPK_HEAD = 'study="${STUDY:-study}" type="${TYPE:?export TYPE, such as v5p-64}"\n'
+_XPK = 'launch/gke_xpk.sh stages "$study-{wave}-{number}" "$type" "${{SLICES:-1}}" {gin} {stages}'
+_SKYPILOT_HEAD = 'study="${STUDY:-study}"\n'
+_SKYPILOT = (
+    'sky jobs launch --yes --detach-run --name="$study-{wave}-{number}" '
+    "--env=RUN_GIN={gin} --env=STAGES={stages} launch/study_skypilot.yaml"
+)
+
+
+def waves_of(runs: Sequence[PlannedRun]) -> list[list[PlannedRun]]:
+    """Runs by the number of runs that must be done before them, one after another."""
+    depth: dict[str, int] = {}
+    for planned in runs:
+        depth[planned.name] = 1 + max((depth[name] for name in planned.run.needs), default=-1)
+    return [[p for p in runs if depth[p.name] == d] for d in range(1 + max(depth.values()))]
+
+
+def write_jobs(study_dir: pathlib.Path, runs: Sequence[PlannedRun], system: str) -> str:
+    """Writes STUDY_DIR/jobs, or jobs/<study> here if STUDY_DIR is in a bucket; says what to do.
+
+    Args:
+        runs: earlier ones first; `prepare` wrote their files.
+        system: one of `SYSTEMS`.
+    """
+    folder = study_dir / "jobs"
+    if is_address(study_dir):
+        folder = pathlib.Path("jobs") / study_dir.name
+    folder.mkdir(parents=True, exist_ok=True)
+    waves = waves_of(runs)
+    for wave, planned in enumerate(waves):
+        lines = [f"{study_dir / p.name / RUN_GIN}\t{','.join(p.run.stages)}\n" for p in planned]
+        replace_file(folder / f"wave_{wave}.txt", "".join(lines))
+    script = folder / SCRIPT
+    text = "#!/bin/bash\n# Submits the runs of a study, from the checkout's folder:\n"
+    replace_file(script, text + _SCRIPTS[system](study_dir, folder, waves))
+    return f"{len(runs)} runs: {script} submits them and says how. Then give --collect."
+
+
+def _slurm(study_dir: pathlib.Path, folder: pathlib.Path, waves: list[list[PlannedRun]]) -> str:
+    text = _SLURM_HEAD.format(script=shlex.quote(str(folder / SCRIPT)))
+    for wave, runs in enumerate(waves):
+        path = shlex.quote(str(folder / f"wave_{wave}.txt"))
+        text += _SLURM_WAVE.format(wave=wave, last=len(runs) - 1, count=len(runs), runs=path)
+    return text
+
+
+def _by_wave(variables: str, head: str, command: str):
+    """A script that starts the runs of one wave, each by a command."""
+
+    def script(study_dir: pathlib.Path, folder: pathlib.Path, waves: list[list[PlannedRun]]) -> str:
+        path = shlex.quote(str(folder / SCRIPT))
+        text = _WAVES_HEAD.format(variables=variables, script=path, last=len(waves) - 1) + head
+        for wave, runs in enumerate(waves):
+            text += f'if [[ "$wave" == {wave} ]]; then\n'
+            for number, planned in enumerate(runs):
+                gin = shlex.quote(str(study_dir / planned.name / RUN_GIN))
+                stages = ",".join(planned.run.stages)
+                line = command.format(wave=wave, number=number, gin=gin, stages=stages)
+                text += f"  {line}\n"
+            text += "fi\n"
+        return text
+
+    return script
+
+
+_SCRIPTS = {
+    "slurm": _slurm,
+    "xpk": _by_wave("CLUSTER=... IMAGE=... TYPE=v5p-64", _XPK_HEAD, _XPK),
+    "skypilot": _by_wave("STUDY=my-study", _SKYPILOT_HEAD, _SKYPILOT),
+}

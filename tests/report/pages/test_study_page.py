@@ -1,0 +1,230 @@
+"""The page of a made-up study of 30 runs: its numbers, its gaps, and how it looks in a browser."""
+
+import json
+import statistics
+
+import pytest
+
+from instruct.report.blocks import Bars, Charts, Notices, Row, Table
+from instruct.report.pages.study_page import document, write_study
+from instruct.report.read import read_evaluation
+from instruct.report.study_files import read_study
+from instruct.report.study_scores import measure
+from tests.report.browser import look
+from tests.report.made_up_study import (
+    DISTANCES,
+    SEEDS,
+    TASK_COUNTS,
+    answers,
+    write_categories,
+    write_curves,
+    write_state,
+    write_study_json,
+    write_suite,
+)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    return write_curves(tmp_path_factory.mktemp("study"), examples=10)
+
+
+@pytest.fixture(scope="module")
+def page(folder, tmp_path_factory):
+    return write_study(folder, tmp_path_factory.mktemp("page"))
+
+
+@pytest.fixture(scope="module")
+def sections(folder):
+    return {s.name: s.blocks for s in document(measure(read_study(folder))).sections}
+
+
+def of_kind(blocks, kind):
+    return [block for block in blocks if isinstance(block, kind)]
+
+
+def plain_mean(folder, tasks, size, suite):
+    """The mean over seeds of the mean over tasks, from the examples of the results files."""
+    by_seed = []
+    for seed in SEEDS:
+        path = folder / f"tasks={tasks},size={size},SEED={seed}/eval/{suite}/step_500/results.jsonl"
+        if path.exists():
+            by_task = {}
+            for line in read_evaluation(path, lambda line: line).examples:
+                by_task.setdefault(line["task"], []).append(line["scores"]["exact_match"])
+            by_seed.append(statistics.fmean(map(statistics.fmean, by_task.values())))
+    return statistics.fmean(by_seed), len(by_seed)
+
+
+def test_the_headline_table_has_every_point_by_plain_computation(folder, sections):
+    (table,) = of_kind(sections["overview"], Table)
+    assert table.columns[:2] == ("size", "tasks") and table.columns[-1] == "Runs"
+    suites = [title.removesuffix(", held-out") for title in table.columns[2:-1]]
+    assert sorted(suites) == sorted(DISTANCES)
+    points = {row.cells[:2]: row for row in table.rows if row.cells[1] in TASK_COUNTS}
+    assert len(points) == 10
+    for (size, tasks), row in points.items():
+        for suite, cell in zip(suites, row.cells[2:-1]):
+            value, runs = plain_mean(folder, tasks, size, suite)
+            assert cell.startswith(f"{value:.1f} [") and row.cells[-1][0] == str(runs)
+    assert points["base", "8"].cells[-1] == "2 of 3"
+    first, last = (plain_mean(folder, n, "small", suites[0])[0] for n in ("1", "64"))
+    assert first < last
+    ends = [row for row in table.rows if row.strong]
+    assert [row.cells[:2] for row in ends] == [("small", "1 → 96"), ("base", "1 → 96")]
+    assert [row.cells[0] for row in table.rows[-2:]] == ["majority answer", "random option"]
+
+
+def test_the_first_screen_says_what_is_missing(sections):
+    text, facts, *_ = sections["overview"]
+    assert "tasks (1, 8, 24, 64, 96); size (small, base). 3 seeds of each." in text.text
+    assert {fact.name: fact.value for fact in facts.items} == {
+        "Runs done": "27 of 30",
+        "Runs failed": "2",
+        "Runs missing": "1",
+        "Time of all runs": "3.2 h",
+    }
+    (notices,) = of_kind(sections["overview"], Notices)
+    assert notices.items[0].endswith("failed in train: RuntimeError: out of memory")
+    assert "no reason recorded" in notices.items[1]
+    assert "1 run is missing" in notices.items[2] and "tasks=8,size=base,SEED=1" in notices.items[2]
+
+
+def test_a_curve_for_each_size_with_intervals_in_each_chart(sections):
+    (charts,) = of_kind(sections["points"], Charts)
+    assert len(charts.charts) == 4
+    for chart in charts.charts:
+        assert [series.name for series in chart.series] == ["size small", "size base"]
+        assert [x for x, _ in chart.series[0].points] == [1, 8, 24, 64, 96]
+        assert all(
+            low <= y <= high
+            for s in chart.series
+            for (_, y), (low, high) in zip(s.points, s.intervals)
+        )
+        assert chart.levels == (("majority answer", 30), ("random option", 25))
+        assert not chart.linear and [text for _, text in chart.ticks] == list(TASK_COUNTS)
+
+
+def test_differences_are_counted_and_corrected(sections):
+    text = sections["differences"][0].text
+    assert "40 comparisons" in text and "about 2.0 would have p below 0.05" in text
+    (table,) = of_kind(sections["differences"], Table)
+    assert len(table.rows) == 40 and table.fold
+    rows = {row.cells[:3]: row.cells for row in table.rows}
+    one = rows["unseen_instances, held-out", "base", "1 → 8"]
+    assert one[-2] == "2" and one[-1] == "40"  # seed 1 failed at 1 task, is missing at 8
+    small = rows["unseen_instances, held-out", "small", "64 → 96"]
+    assert small[-2] == "2 of 3"
+    (bars,) = of_kind(sections["differences"], Bars)
+    assert len(bars.groups) == 8 and all(len(group) == 5 for _, group in bars.groups)
+
+
+def test_every_run_and_task_has_its_row(sections):
+    (runs,) = of_kind(sections["runs"], Table)
+    assert len(runs.rows) == 30
+    states = [row.cells[3] for row in runs.rows]
+    assert states.count("done") == 27 and states.count("missing") == 1
+    assert states.count("failed (train)") == 2
+    assert runs.rows[4].cells[:-1] == ("1", "base", "1", "failed (train)", "–", "–", "12 s")
+    tasks = of_kind(sections["tasks"], Table)
+    assert [len(table.rows) for table in tasks] == [4] * 4
+    assert tasks[0].columns[4:6] == ("small, 1", "small, 8")
+    (conditions,) = of_kind(sections["conditions"], Table)
+    cells = dict(row.cells for row in conditions.rows)
+    assert cells["seeds"] == "0, 1, 2" and cells["commit"] == "0123abcd"
+    assert (
+        "n 10 each; 40 examples paired over all runs; checkpoint step 500"
+        in (cells["unseen_tasks, held-out"])
+    )
+
+
+def test_the_results_file_has_a_line_for_each_run_suite_and_task(page):
+    lines = (page.parent / "study_results.jsonl").read_text().splitlines()
+    rows = [json.loads(line) for line in lines]
+    with_results = [row for row in rows if row["suite"]]
+    assert len(with_results) == 27 * 4 * 4 and len(rows) == len(with_results) + 3
+    one = with_results[0]
+    assert one["labels"] == {"tasks": "1", "size": "small", "SEED": "0"} and one["n"] == 10
+    assert {"value", "stderr", "task", "task_version", "template_set", "step"} <= one.keys()
+    without = {row["run"]: row["state"] for row in rows if not row["suite"]}
+    assert sorted(without.values()) == ["failed", "failed", "missing"]
+
+
+def test_the_markdown_has_the_numbers(page):
+    text = (page.parent / "study.md").read_text()
+    assert "| tasks | size small | size base |" in text and "majority answer: 30.0" in text
+    assert "27 of 30" in text and page.name == "study.html"
+
+
+def test_categories_have_dots_and_differences_to_the_first(tmp_path):
+    study = read_study(write_categories(tmp_path, examples=6))
+    sections = {s.name: s.blocks for s in document(measure(study)).sections}
+    assert [dots.title for dots in sections["points"][:2]] == [
+        "BBH few-shot",
+        "unseen_tasks, held-out",
+    ]
+    assert [row.label for row in sections["points"][0].rows][:2] == ["Flan 2022", "minus CoT"]
+    ours, printed = of_kind(sections["differences"], Bars)
+    assert [bar.label for bar in ours.groups[0][1]] == [
+        *("minus CoT", "minus input inversion", "not trained"),
+    ]
+    assert printed.title == "Longpre et al. 2023, table 1: change against Flan 2022"
+    assert printed.groups[0][1][0].label == "– CoT"
+    assert printed.groups[0][1][0].value == pytest.approx(30.0 - 39.3)
+    runs = of_kind(sections["runs"], Table)[0].rows
+    assert runs[-1].cells[2] == "done, only evaluated"
+
+
+def test_the_papers_curves_stand_beside_ours(tmp_path):
+    write_curves(
+        tmp_path,
+        tasks_per_suite=1,
+        examples=2,
+        counts=("0", "9", "89", "282", "1836"),
+        papers=("flan_palm.3",),
+        suites=("bbh.direct",),
+    )
+    sections = {s.name: s.blocks for s in document(measure(read_study(tmp_path))).sections}
+    (charts,) = of_kind(sections["points"], Charts)
+    chart = charts.charts[0]
+    assert chart.title == "BBH direct"
+    assert [s.tag for s in chart.series if s.dashed] == ["8B", "62B", "540B"]
+    assert [x for x, _ in chart.series[0].points] == [0, 9, 89, 282, 1836]
+    assert not any(s.dashed for c in charts.charts[1:] for s in c.series)
+    assert "table 3" in of_kind(sections["papers"], Table)[0].fold
+    (differs,) = (b.text for b in sections["papers"] if "differs from its protocol" in str(b))
+    assert "BBH direct: our prompts show fewer exemplars: 0 of 3" in differs
+
+
+def test_a_study_without_results_has_a_page(tmp_path):
+    names = write_study_json(tmp_path, {"x": ("a", "b")}, [{"x": "a"}, {"x": "b"}], "x")
+    write_state(tmp_path / names[0], "failed", stage="train", error="<b>no</b>")
+    text = write_study(tmp_path, tmp_path).read_text()
+    assert "No run of the study has results yet." in text and "0 of 2" in text
+    assert "&lt;b&gt;no&lt;/b&gt;" in text
+
+
+def test_a_study_without_seeds_says_that_intervals_are_over_examples(tmp_path):
+    axes = {"tasks": ("1", "8")}
+    names = write_study_json(tmp_path, axes, [{"tasks": "1"}, {"tasks": "8"}], "tasks")
+    for skill, name in enumerate(names):
+        write_suite(write_state(tmp_path / name), "s", answers(["gym.a"], skill, "0", 30))
+    text = (write_study(tmp_path, tmp_path).parent / "study.md").read_text()
+    assert "One seed: intervals are over examples only." in text
+    assert "the same examples; one seed each" in text
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("width", "dark"), [(390, True), (1200, False)])
+def test_the_page_fits_a_phone_and_a_desk(page, tmp_path, width, dark):
+    (seen,), console, _ = look(tmp_path, [page.read_text()], width, dark)
+    assert seen["width"] <= width and seen["charts"] == 4 and not console
+    assert all(table["cue"] or not table["wide"] for table in seen["tables"])
+
+
+def test_rows_have_as_many_cells_as_columns(sections):
+    tables = [t for blocks in sections.values() for t in of_kind(blocks, Table)]
+    assert tables and all(
+        len(row.cells) == len(table.columns) for table in tables for row in table.rows
+    )
+    assert all(isinstance(row, Row) for table in tables for row in table.rows)

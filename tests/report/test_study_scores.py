@@ -1,0 +1,190 @@
+"""Quantities of a study, which runs and tasks count for them, and which points are compared."""
+
+import json
+import statistics
+
+import numpy as np
+import pytest
+
+from instruct.report.papers import normalized
+from instruct.report.study_files import read_study
+from instruct.report.study_scores import measure
+from tests.report.made_up_study import write_state, write_study_json, write_suite, write_training
+from tests.report.made_up_suites import add_suites
+
+RIGHT, WRONG = 100.0, 0.0
+
+
+def scores(right, of=10):
+    return [RIGHT] * right + [WRONG] * (of - right)
+
+
+def make(folder, counts=("0", "9", "89"), seeds=("0", "1"), **fields):
+    """A study over tasks without results; returns run folders by (tasks, seed)."""
+    axes = {"tasks": counts, "SEED": seeds}
+    runs = [{"tasks": count, "SEED": seed} for count in counts for seed in seeds]
+    names = write_study_json(folder, axes, runs, "tasks", **fields)
+    folders = {}
+    for name, labels in zip(names, runs):
+        write_training(write_state(folder / name), 1e6)
+        folders[labels["tasks"], labels["SEED"]] = folder / name
+    return folders
+
+
+def test_points_are_means_over_seeds_of_means_over_tasks(tmp_path):
+    right = {("0", "0"): (1, 2), ("0", "1"): (3, 4), ("9", "0"): (5, 7), ("9", "1"): (8, 9)}
+    folders = make(tmp_path, ("0", "9"))
+    for key, (first, second) in right.items():
+        write_suite(folders[key], "s", {"gym.a": scores(first), "gym.b": scores(second)})
+    measured = measure(read_study(tmp_path))
+    (panel,) = measured.panels
+    assert panel.panel.title == "s, held-out" and panel.paired == 20 and not panel.unpaired
+    assert panel.points["0", ()].value == pytest.approx((15 + 35) / 2)
+    assert panel.points["9", ()].value == pytest.approx((60 + 85) / 2)
+    assert panel.tasks[("s", "gym.a", "direct"), ("9", ())] == pytest.approx(65)
+    assert panel.baselines == {"majority answer": 30, "random option": 25}
+    (change,) = measured.changes
+    assert change.estimate is not None and change.estimate.value == pytest.approx(47.5)
+    assert change.estimate.seeds == 2 and change.p_holm == change.estimate.p
+    low, high = panel.points["0", ()].low, panel.points["0", ()].high
+    assert low is not None and high is not None and 0 <= low < 25 < high
+
+
+def test_neighbors_and_ends_are_compared_and_corrected_together(tmp_path):
+    for number, folder in enumerate(make(tmp_path).values()):
+        write_suite(folder, "s", {"gym.a": scores(number + 2)})
+        write_suite(folder, "t", {"gym.b": scores(5)})
+    measured = measure(read_study(tmp_path))
+    compared = [(c.panel.title, c.first, c.second) for c in measured.changes]
+    ends = [("0", "9"), ("9", "89"), ("0", "89")]
+    assert compared == [(f"{s}, held-out", *pair) for s in ("t", "s") for pair in ends]
+    p = [c.estimate.p for c in measured.changes if c.estimate]
+    assert all(c.p_holm is not None and c.p_holm >= q for c, q in zip(measured.changes, p))
+    assert p[0] == 1 and measured.changes[0].estimate.value == 0
+
+
+def test_a_checkpoint_that_is_only_evaluated_is_paired_with_every_seed(tmp_path):
+    axes = {"tasks": ("0", "9"), "SEED": ("0", "1", "2")}
+    runs = [{"tasks": "0", "SEED": "0"}, *({"tasks": "9", "SEED": s} for s in axes["SEED"])]
+    names = write_study_json(tmp_path, axes, runs, "tasks", only_eval=runs[:1])
+    for right, name in enumerate(names, start=2):
+        write_suite(write_state(tmp_path / name), "s", {"gym.a": scores(right)}, group="unknown")
+    measured = measure(read_study(tmp_path))
+    (change,) = measured.changes
+    assert change.estimate is not None and change.estimate.seeds == 3
+    assert change.seeds == (1, 3) and change.estimate.value == pytest.approx(20)
+    assert measured.panels[0].panel.title == "s"
+
+
+def test_points_without_a_common_seed_are_not_compared(tmp_path):
+    folders = make(tmp_path, ("0", "9"))
+    write_suite(folders["0", "0"], "s", {"gym.a": scores(3)})
+    write_suite(folders["9", "1"], "s", {"gym.a": scores(6)})
+    (change,) = measure(read_study(tmp_path)).changes
+    assert change.estimate is None and change.p_holm is None
+
+
+def test_categories_are_compared_with_the_first(tmp_path):
+    for number, folder in enumerate(make(tmp_path, ("all", "minus CoT", "minus P3")).values()):
+        write_suite(folder, "s", {"gym.a": scores(number)})
+    measured = measure(read_study(tmp_path))
+    assert measured.x_values is None
+    assert [(c.first, c.second) for c in measured.changes] == [
+        ("all", "minus CoT"),
+        ("all", "minus P3"),
+    ]
+
+
+def test_only_runs_with_all_tasks_count_and_only_tasks_that_half_of_them_have(tmp_path):
+    folders = list(make(tmp_path).values())
+    for folder in folders[:4]:
+        write_suite(folder, "s", {"gym.a": scores(5), "gym.b": scores(5)})
+    write_suite(folders[4], "s", {"gym.a": scores(5)})
+    write_suite(folders[5], "s", {"gym.a": scores(5), "gym.b": scores(5), "gym.c": scores(1)})
+    write_state(folders[0], "running")
+    measured = measure(read_study(tmp_path))
+    (panel,) = measured.panels
+    assert panel.panel.runs == (1, 2, 3, 5) and panel.panel.lacking == {4: 1}
+    assert panel.panel.left_out == (("s", "gym.c", "direct"),)
+    assert panel.points["0", ()].seeds == 1 and not measured.rows[0]
+
+
+def test_runs_without_a_common_task_are_left_out_with_a_sentence(tmp_path):
+    folders = make(tmp_path, ("0", "9"), ("0",))
+    write_suite(folders["0", "0"], "s", {"gym.a": scores(5)})
+    write_suite(folders["9", "0"], "s", {"gym.b": scores(5)})
+    measured = measure(read_study(tmp_path))
+    assert not measured.panels and "no two runs have the same tasks" in measured.left_out[0]
+
+
+def test_tasks_are_divided_by_whether_runs_were_trained_on_them(tmp_path):
+    for (count, _), folder in make(tmp_path, ("1", "9")).items():
+        group = "held_in" if count == "9" else "held_out"
+        write_suite(folder, "s", {"gym.a": scores(5)}, group=group)
+        write_suite(folder, "t", {"gym.b": scores(4)}, group="held_in")
+    titles = [panel.panel.title for panel in measure(read_study(tmp_path)).panels]
+    assert titles == ["s, trained on by some runs", "t, held-in"]
+
+
+def test_the_papers_columns_come_first_with_their_normalised_average(tmp_path):
+    folders = make(tmp_path, ("0", "9"), ("0",), papers=["flan_palm.3"])
+    for level, folder in zip((30, 40), folders.values()):
+        add_suites(folder, level, steps=(500,), examples=4, spread=5.0)
+        write_suite(folder, "s", {"gym.a": scores(5)}, step=500)
+    measured = measure(read_study(tmp_path))
+    columns = [panel.panel.column for panel in measured.panels]
+    assert columns[:7] == [
+        *("normalized_average", "mmlu_direct", "mmlu_cot", "bbh_direct", "bbh_cot"),
+        *("tydiqa", "mgsm"),
+    ]
+    by_column = {panel.panel.column: panel for panel in measured.panels}
+    point = ("9", ())
+    mmlu, tydiqa = (by_column[name].points[point].value for name in ("mmlu_direct", "tydiqa"))
+    bbh = {
+        normalized.sub_task_name(task): value
+        for (task, value) in (
+            (key[1], value)
+            for (key, cell), value in by_column["bbh_direct"].tasks.items()
+            if cell == point
+        )
+    }
+    whole = normalized.normalized_average(
+        {
+            "mmlu_direct": mmlu,
+            "mmlu_cot": by_column["mmlu_cot"].points[point].value,
+            "bbh_direct": bbh,
+            "bbh_cot": {
+                normalized.sub_task_name(key[1]): value
+                for (key, cell), value in by_column["bbh_cot"].tasks.items()
+                if cell == point
+            },
+            "tydiqa": tydiqa,
+            "mgsm": by_column["mgsm"].points[point].value,
+        }
+    )
+    assert by_column["normalized_average"].points[point].value == pytest.approx(whole.value)
+
+
+def test_tasks_resampled_have_wider_intervals_that_hold_the_same_mean(tmp_path):
+    rng = np.random.default_rng(0)
+    for folder in make(tmp_path, ("0", "9")).values():
+        tasks = {f"gym.{n}": scores(int(rng.integers(3)) + 2 * n, 20) for n in range(8)}
+        write_suite(folder, "s", tasks)
+    (panel,) = measure(read_study(tmp_path)).panels
+    for cell, estimate in panel.points.items():
+        wider = panel.wider[cell]
+        assert wider.value == pytest.approx(estimate.value)
+        assert wider.stderr is not None and estimate.stderr is not None
+        assert wider.stderr > 1.5 * estimate.stderr
+    values = [value for (cell, _), value in panel.values.items() if cell == ("0", ())]
+    assert statistics.fmean(values) == pytest.approx(panel.points["0", ()].value)
+
+
+def test_the_same_folder_gives_the_same_numbers(tmp_path):
+    for number, folder in enumerate(make(tmp_path).values()):
+        write_suite(folder, "s", {"gym.a": scores(number + 2)})
+    first, second = (measure(read_study(tmp_path), resamples=200) for _ in range(2))
+    assert json.dumps([str(p.points) for p in first.panels]) == json.dumps(
+        [str(p.points) for p in second.panels]
+    )
+    assert first.resamples == 200
