@@ -128,10 +128,35 @@ def _order(last: bool) -> Callable[[random.Random, list[str]], Item]:
     return make
 
 
-def _count(rng: random.Random, words: list[str]) -> Item:
-    items = words[: rng.randint(2, 5)]
-    steps = f"{numbered(items)} The highest number is {len(items)}."
-    return Item({"items": listed(items)}, str(len(items)), ("2", "3", "4", "5"), steps)
+def _counted(
+    answer: Callable[[int], str], options: tuple[str, ...]
+) -> Callable[[random.Random, list[str]], Item]:
+    """A question about the number of items, which is 2 to 5."""
+
+    def make(rng: random.Random, words: list[str]) -> Item:
+        items = words[: rng.randint(2, 5)]
+        steps = f"{numbered(items)} The highest number is {len(items)}."
+        return Item({"items": listed(items)}, answer(len(items)), options, steps)
+
+    return make
+
+
+def _lengths(
+    answer: Callable[[int, int], str], options: tuple[str, ...], may_be_equal: bool
+) -> Callable[[random.Random, list[str]], Item]:
+    """A question about the lengths of two lists, `items` and `more`."""
+
+    def make(rng: random.Random, words: list[str]) -> Item:
+        first, second = rng.sample(range(2, 6), 2)
+        if may_be_equal and rng.random() < 0.5:
+            second = first
+        items, more = words[:first], words[first : first + second]
+        steps = f"{numbered(items)} The highest number is {first}."
+        steps += f" The other list has {second} items."
+        fields = {"items": listed(items), "more": listed(more)}
+        return Item(fields, answer(first, second), options, steps)
+
+    return make
 
 
 def _repeated(rng: random.Random, words: list[str]) -> Item:
@@ -180,6 +205,23 @@ def _without(rng: random.Random, words: list[str]) -> Item:
 
 TRAINED: tuple[Operation, ...] = (
     Operation(
+        "count",
+        _counted(str, ("2", "3", "4", "5")),
+        (
+            "How many items are there?",
+            "Count the items.",
+            "Give the number of items.",
+            "How long is the list?",
+            "The list has how many items?",
+        ),
+        (
+            "How many items does the list have?",
+            "Count how many items there are.",
+            "What is the number of items in the list?",
+            "Give the length of the list as a number of items.",
+        ),
+    ),
+    Operation(
         "last",
         _at(-1),
         (
@@ -194,6 +236,23 @@ TRAINED: tuple[Operation, ...] = (
             "What is the final item?",
             "Write only the last item.",
             "What comes at the end?",
+        ),
+    ),
+    Operation(
+        "over_three",
+        _counted(lambda n: YES_NO[n <= 3], YES_NO),
+        (
+            "Are there more than three items?",
+            "Does the list have more than three items? Answer yes or no.",
+            "Say yes if there are over three items, else no.",
+            "Is the number of items more than three?",
+            "Is the list longer than three items?",
+        ),
+        (
+            "Does the list have over three items?",
+            "Say yes if there are more than three items, else no.",
+            "Are there over three items? Answer yes or no.",
+            "Is the number of items in the list over three?",
         ),
     ),
     Operation(
@@ -231,6 +290,23 @@ TRAINED: tuple[Operation, ...] = (
         ),
     ),
     Operation(
+        "one_more",
+        _counted(lambda n: str(n + 1), ("3", "4", "5", "6")),
+        (
+            "One more item is added. How many items are there then?",
+            "Count the items and add one.",
+            "Give the number of items plus one.",
+            "How long is the list with one more item?",
+            "How many items are there if one is added?",
+        ),
+        (
+            "How many items does the list have with one more added?",
+            "Count the items plus one.",
+            "What is the number of items if one more is added?",
+            "Add one item. How many items are there then?",
+        ),
+    ),
+    Operation(
         "after",
         _beside(1),
         (
@@ -245,6 +321,23 @@ TRAINED: tuple[Operation, ...] = (
             "Which item follows {x}?",
             "Write the item just after {x}.",
             "Name what follows {x} in the list.",
+        ),
+    ),
+    Operation(
+        "longer",
+        _lengths(lambda a, b: ("first", "second")[a < b], ("first", "second"), False),
+        (
+            "Another list: {more}. Which list is longer, the first or the second?",
+            "The second list: {more}. Which of the two has more items?",
+            "Compare with {more}. Is the first or the second list longer?",
+            "Name the longer list, first or second. The second one: {more}",
+            "Are there more items in the first list, or in the second, {more}?",
+        ),
+        (
+            "Another list: {more}. Which of the two is longer?",
+            "The second list is {more}. Which list has more items, the first or the second?",
+            "Compare with {more}. Name the longer list, first or second.",
+            "Is the first list longer, or the second: {more}",
         ),
     ),
     Operation(
@@ -265,20 +358,20 @@ TRAINED: tuple[Operation, ...] = (
         ),
     ),
     Operation(
-        "count",
-        _count,
+        "even",
+        _counted(lambda n: YES_NO[n % 2], YES_NO),
         (
-            "How many items are there?",
-            "Count the items.",
-            "Give the number of items.",
-            "How long is the list?",
-            "The list has how many items?",
+            "Is the number of items even?",
+            "Are there an even number of items? Answer yes or no.",
+            "Say yes if the number of items is even, else no.",
+            "Does the list have an even number of items?",
+            "Count the items. Is the number even?",
         ),
         (
-            "How many items does the list have?",
-            "Count how many items there are.",
-            "What is the number of items in the list?",
-            "Give the length of the list as a number of items.",
+            "Is there an even number of items in the list?",
+            "Count how many items there are. Is it an even number?",
+            "Say yes if there are an even number of items, else no.",
+            "Are the items even in number? Answer yes or no.",
         ),
     ),
     Operation(
@@ -296,6 +389,23 @@ TRAINED: tuple[Operation, ...] = (
             "Of {x} and {y}, which one comes earlier?",
             "Name the one closer to the start, {x} or {y}.",
             "Which of {x} and {y} comes first?",
+        ),
+    ),
+    Operation(
+        "same_length",
+        _lengths(lambda a, b: YES_NO[a != b], YES_NO, True),
+        (
+            "Another list: {more}. Do both have the same number of items?",
+            "Is this list equally long: {more}?",
+            "Compare with {more}. Are the two lists of equal length? Answer yes or no.",
+            "Say yes if this list is as long, else no: {more}",
+            "Are there as many items as in {more}?",
+        ),
+        (
+            "Another list: {more}. Are they of equal length?",
+            "Is this list as long: {more}? Answer yes or no.",
+            "Compare with {more}. Do both have as many items?",
+            "Does the list have the same number of items as {more}?",
         ),
     ),
     Operation(
@@ -386,6 +496,18 @@ TRAINED: tuple[Operation, ...] = (
 )
 
 HELD_OUT: tuple[Operation, ...] = (
+    Operation(
+        "one_less",
+        _counted(lambda n: str(n - 1), ("1", "2", "3", "4")),
+        (
+            "One item is taken out. How many items are left?",
+            "Count the items and take away one.",
+            "Give the number of items minus one.",
+            "How long is the list with one item less?",
+            "How many items are there if one is left out?",
+        ),
+        (),
+    ),
     Operation(
         "third",
         _at(2),

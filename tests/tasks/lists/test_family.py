@@ -98,6 +98,6 @@ def test_every_operation_and_every_kind_is_partly_held_out():
         assert len(held_out_kinds(operation)) == 3
         assert {*held_out_kinds(operation), *trained_kinds(operation)} == set(KINDS)
     held_out = [kind for operation in TRAINED for kind in held_out_kinds(operation)]
-    assert {held_out.count(kind) for kind in KINDS} == {3}
+    assert min(held_out.count(kind) for kind in KINDS) >= 4
     for operation in HELD_OUT:
         assert held_out_kinds(operation) == tuple(KINDS)

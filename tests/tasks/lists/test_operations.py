@@ -37,6 +37,12 @@ def solved(name: str, items: list[str], x: str, y: str, more: list[str]) -> str:
         "before": lambda: items[at(x) - 1],
         "between": lambda: items[(at(x) + at(y)) // 2] if at(y) - at(x) == 2 else "",
         "count": lambda: str(len(items)),
+        "one_more": lambda: str(len([*items, x])),
+        "one_less": lambda: str(len(items[1:])),
+        "over_three": lambda: "yes" if items[3:] else "no",
+        "even": lambda: "yes" if len(items[::2]) == len(items[1::2]) else "no",
+        "longer": lambda: "second" if more[len(items) :] else "first",
+        "same_length": lambda: "yes" if len(items) == len(more) else "no",
         "earlier": lambda: next(item for item in items if item in (x, y)),
         "later": lambda: next(item for item in reversed(items) if item in (x, y)),
         "repeated": lambda: next(item for item in items if items.count(item) == 2),
@@ -57,7 +63,7 @@ def test_answers_are_right(name):
         assert not item.options or item.options.count(item.answer) == 1
 
 
-def check_steps(rationale: str, items: list[str]) -> list[str]:
+def check_steps(rationale: str, items: list[str], more: list[str] | None = None) -> list[str]:
     """Checks each statement of a worked solution; returns the items that the last ones name."""
     first, *steps = [step for step in rationale.removesuffix(".").split(". ") if step]
     assert first == ", ".join(f"{n} {item}" for n, item in enumerate(items, start=1))
@@ -72,30 +78,46 @@ def check_steps(rationale: str, items: list[str]) -> list[str]:
         elif match := re.fullmatch(r"(\w+) has no number", step):
             assert match[1] not in items, step
             named.append(match[1])
+        elif more and step.startswith("The other"):
+            assert step == f"The other list has {len(more)} items"
         else:
             assert step == f"The highest number is {len(items)}", step
     return named
 
 
+# What follows from the numbers that a worked solution names.
+COUNTING = {
+    "count": lambda n: f"{n}",
+    "one_more": lambda n: f"{n + 1}",
+    "one_less": lambda n: f"{n - 1}",
+    "over_three": lambda n: "yes" if n > 3 else "no",
+    "even": lambda n: "no" if n % 2 else "yes",
+    "longer": lambda n, m: "first" if n > m else "second",
+    "same_length": lambda n, m: "yes" if n == m else "no",
+}
+
+
 @pytest.mark.parametrize("name", OPERATIONS)
 def test_worked_solutions_are_true_and_end_in_the_answer(name):
     for item in items_of(name):
-        named = check_steps(item.rationale, item.fields["items"].split(", "))
+        items, more = (item.fields.get(name, "").split(", ") for name in ("items", "more"))
+        named = check_steps(item.rationale, items, more)
         if name == "contains":
             assert (item.answer == "no") == (named == [item.fields["x"]])
         elif name == "same_ends":
             assert (item.answer == "yes") == (named[0] == named[1])
         elif name == "without":
             assert f"{item.fields['x']} is number" in item.rationale
-        elif name == "count":
-            assert item.rationale.endswith(f" {item.answer}.")
+        elif name in COUNTING:
+            numbers = [int(n) for n in re.findall(r"(?:number is|list has) (\d)", item.rationale)]
+            assert item.answer == COUNTING[name](*numbers)
         elif name == "reversed":
             assert ", ".join(named) == item.answer
         else:
             assert named[-1] == item.answer
 
 
-@pytest.mark.parametrize("name", ("contains", "same_ends"))
+@pytest.mark.parametrize("name", ("contains", "same_ends", "over_three", "even", "same_length"))
 def test_yes_and_no_are_equally_frequent(name):
     yes = sum(item.answer == "yes" for item in items_of(name, count=400))
     assert 150 < yes < 250
