@@ -16,8 +16,8 @@ from instruct.workspace import Workspace
 
 # They register every family of this project; a user's modules are loaded after them.
 TASK_MODULES = (
-    *("tasks.gym.mixtures", "tasks.mixtures", "tasks.public", "tasks.published"),
-    *("tasks.cot_collection", "tasks.suites.mixtures"),
+    *("tasks.gym.mixtures", "tasks.lists.mixtures", "tasks.mixtures", "tasks.public"),
+    *("tasks.published", "tasks.cot_collection", "tasks.suites.mixtures"),
 )
 _SETTINGS_FILE = "gin/runs/settings.gin"
 _SETTINGS = "instruct.cli.settings.Settings"

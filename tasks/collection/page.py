@@ -29,6 +29,7 @@ from tasks import cot_collection as _cot_collection  # noqa: F401 (registers)
 from tasks import mixtures, published
 from tasks import public as _public  # noqa: F401 (registers gsm8k.main)
 from tasks.gym import mixtures as gym_mixtures
+from tasks.lists import mixtures as lists_mixtures
 from tasks.source_mixtures import tasks_of
 
 PAGE = Path(__file__).parents[2] / "docs" / "collection.md"
@@ -47,6 +48,7 @@ TITLES = {
     "cot_collection": "rationales for tasks of the collection (Kim et al. 2023)",
     "gsm8k": "GSM8K as its authors publish it",
     "gym": "procedural reasoning (reasoning_gym)",
+    "lists": "operations on short lists, made by program",
 }
 COLLECTION = tuple(TITLES)[:6]
 _FEW_TASKS = 10  # categories with fewer tasks share a row, languages with fewer have none
@@ -56,8 +58,17 @@ Rates = Mapping[str, float | None]
 
 MIXTURE_TABLES: Mapping[str, Mapping[str, Rates]] = {
     "Sources (each half zero-, half few-shot)": {name: {} for name in mixtures.SOURCES},
-    "For training": {**mixtures.TRAINING, **mixtures.NIV2_TRAINING, **gym_mixtures.TRAINING},
-    "For evaluation": {**mixtures.EVALUATION, **gym_mixtures.EVALUATION},
+    "For training": {
+        **mixtures.TRAINING,
+        **mixtures.NIV2_TRAINING,
+        **gym_mixtures.TRAINING,
+        **lists_mixtures.TRAINING,
+    },
+    "For evaluation": {
+        **mixtures.EVALUATION,
+        **gym_mixtures.EVALUATION,
+        **lists_mixtures.EVALUATION,
+    },
     "As published (few-shot prompts are in the texts)": {published.MIXTURE: published.RATES},
 }
 

@@ -1,0 +1,103 @@
+"""Tasks of the lists family: records, splits, wordings and what is held out."""
+
+import itertools
+
+import pytest
+
+from instruct.data.registry import find_spec
+from instruct.prompts.frame import Frame
+from instruct.prompts.lint import doubled_labels, lint
+from instruct.prompts.record import Record
+from instruct.prompts.render import Rendered, render
+from tasks.lists.family import RECORDS, ListSource, held_out_kinds, template_set, trained_kinds
+from tasks.lists.kinds import KINDS
+from tasks.lists.operations import HELD_OUT, OPERATIONS, TRAINED, Operation
+from tests.workspaces import workspace
+
+
+class Tokenizer:
+    eos_id = 1
+
+    def encode(self, text):
+        return list(text.encode())
+
+    def decode(self, ids):
+        return bytes(ids).decode()
+
+
+def some_records(operation: str, split: str, count: int) -> list[Record]:
+    return list(
+        itertools.islice(ListSource(operation, "animals").records(workspace(), split), count)
+    )
+
+
+def prompt(
+    record: Record, operation: str, mode: str, key: int = 0, unseen: bool = False
+) -> Rendered:
+    shown = render(
+        record,
+        template_set(OPERATIONS[operation], unseen),
+        mode,
+        key,
+        frame=Frame(Tokenizer()),
+        max_inputs_tokens=999,
+        max_targets_tokens=999,
+    )
+    assert isinstance(shown, Rendered)
+    return shown
+
+
+@pytest.mark.parametrize("operation", OPERATIONS)
+def test_splits_share_no_question_and_are_as_large_as_declared(operation):
+    questions = {}
+    for split, wanted in RECORDS.items():
+        records = some_records(operation, split, wanted + 1)
+        assert len(records) == wanted
+        questions[split] = {tuple(record.fields.values()) for record in records}
+        assert len(questions[split]) == wanted
+    for one, other in itertools.combinations(questions.values(), 2):
+        assert not one & other
+
+
+def test_records_are_the_same_each_time():
+    assert some_records("after", "test", 20) == some_records("after", "test", 20)
+
+
+@pytest.mark.parametrize("operation", OPERATIONS.values(), ids=lambda row: row.name)
+def test_wordings_pass_the_lint(operation: Operation):
+    sets = [template_set(operation)]
+    sets += [template_set(operation, unseen=True)] * (operation in TRAINED)
+    for wordings in sets:
+        assert lint(wordings) == [] == doubled_labels(wordings)
+
+
+def test_unseen_wordings_share_no_prompt_with_trained_ones():
+    (record,) = some_records("after", "test", 1)
+    trained = {prompt(record, "after", "zs_noopt", key).inputs for key in range(300)}
+    unseen = {prompt(record, "after", "zs_noopt", key, unseen=True).inputs for key in range(300)}
+    assert len(trained) == 20 and len(unseen) == 12 and not trained & unseen
+
+
+def test_a_worked_solution_comes_before_the_answer_and_is_read_again():
+    record = some_records("last", "test", 1)[0]
+    shown = prompt(record, "last", "zs_cot")
+    assert shown.targets == f"{record.rationale} Answer: {record.answer}"
+    read = find_spec(workspace(), "lists.last_animals").postprocess_fn
+    assert read(shown.targets) == record.answer.casefold()
+
+
+def test_options_are_shown_as_text():
+    record = some_records("contains", "test", 1)[0]
+    shown = prompt(record, "contains", "zs_opt")
+    assert shown.targets == record.answer and set(shown.options) == {"yes", "no"}
+    assert "\nOptions:\n- " in shown.inputs
+
+
+def test_every_operation_and_every_kind_is_partly_held_out():
+    for operation in TRAINED:
+        assert len(held_out_kinds(operation)) == 3
+        assert {*held_out_kinds(operation), *trained_kinds(operation)} == set(KINDS)
+    held_out = [kind for operation in TRAINED for kind in held_out_kinds(operation)]
+    assert min(held_out.count(kind) for kind in KINDS) >= 4
+    for operation in HELD_OUT:
+        assert held_out_kinds(operation) == tuple(KINDS)

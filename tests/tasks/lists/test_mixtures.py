@@ -1,0 +1,50 @@
+"""The ladder of the lists family, and its distances."""
+
+import pytest
+
+from instruct.data.registry import add_mixture, resolve
+from tasks import splits
+from tasks.lists import mixtures
+from tasks.lists.operations import HELD_OUT, TRAINED
+from tests.workspaces import workspace
+
+
+def tasks(name: str) -> set[str]:
+    return {leaf.task for leaf in resolve(workspace(), f"lists.{name}").leaves}
+
+
+def categories(name: str) -> set[str]:
+    return {leaf.category for leaf in resolve(workspace(), f"lists.{name}").leaves}
+
+
+@pytest.mark.parametrize("name", mixtures.TRAINING)
+def test_training_mixtures_hold_nothing_that_is_held_out(name):
+    assert splits.leaks(workspace(), name) == []
+
+
+def test_the_ladder_is_nested_and_operations_take_turns():
+    larger = tasks("train")
+    assert len(larger) == 17 * 9
+    for size in reversed(mixtures.SCALES):
+        rung = tasks(f"scale_{size}")
+        assert len(rung) == size and rung < larger
+        assert len(categories(f"scale_{size}")) == min(size, len(TRAINED))
+        larger = rung
+
+
+def test_distances():
+    trained = tasks("train")
+    assert tasks("unseen_questions") <= tasks("scale_24")
+    assert {f"{task}_unseen_wordings" for task in tasks("unseen_questions")} == tasks(
+        "unseen_wordings"
+    )
+    assert not tasks("unseen_tasks") & trained
+    assert categories("unseen_tasks") == categories("train")
+    assert categories("unseen_categories") == {row.name for row in HELD_OUT}
+    assert not categories("unseen_categories") & categories("train")
+
+
+@pytest.mark.parametrize("name", ("unseen_wordings", "unseen_tasks", "unseen_categories"))
+def test_training_on_what_is_evaluated_is_found(name):
+    add_mixture(f"lists_test.{name}", {"lists.train": 1.0, f"lists.{name}": 0.01})
+    assert splits.leaks(workspace(), f"lists_test.{name}")
