@@ -24,29 +24,36 @@ class Model(Protocol):
     @property
     def config(self) -> Any:
         """The configuration, a frozen dataclass."""
+        ...
 
     @property
     def final_cap(self) -> float | None:
         """Soft cap of the logits (`instruct.head.head_logits`), or None."""
+        ...
 
     def init(self, key: jax.Array) -> Params:
         """Fresh parameters."""
+        ...
 
     def abstract_params(self) -> Params:
         """Shapes and dtypes of `init`'s result; allocates nothing."""
+        ...
 
     def apply(
         self, params: Params, batch: Batch, dropout_key: jax.Array | None = None
     ) -> jax.Array:
         """Logits [B, T, V] float32 of a teacher-forced batch of the configuration's layout."""
+        ...
 
     def decoder_hidden(
         self, params: Params, batch: Batch, dropout_key: jax.Array | None = None
     ) -> jax.Array:
         """[B, T, D] before the output head."""
+        ...
 
     def head_kernel(self, params: Params) -> jax.Array:
         """[D, V] float32 output kernel."""
+        ...
 
     def target_logits(self, params: Params, inputs: jax.Array, targets: jax.Array) -> jax.Array:
         """Logits [B, T, V] float32 of each target token, given the prompt and the targets before.
@@ -56,6 +63,7 @@ class Model(Protocol):
             inputs: [B, S] prompts, as in `start_prompts`.
             targets: [B, T] int32, padded below 0 on the right; there the logits mean nothing.
         """
+        ...
 
     def tree_logits(
         self,
@@ -74,6 +82,7 @@ class Model(Protocol):
             depths: [B, M] int32, the token's position in its continuation; 0 at the root only.
             seen: [B, M, M] boolean, the nodes that a node attends to: its ancestors and itself.
         """
+        ...
 
     def start_prompts(self, params: Params, tokens: jax.Array) -> Any:
         """Computes what decoding reads of prompts [B, S].
@@ -81,6 +90,7 @@ class Model(Protocol):
         Padding is on the right: a token below 0, or 0 too if no text has it
         (`EncoderDecoder`). Prompts of a `DecoderOnly` include its start tokens, if it has any.
         """
+        ...
 
     def init_cache(
         self, prompts: Any, num_sequences: int, num_columns: int, reordered: bool = True
@@ -89,6 +99,7 @@ class Model(Protocol):
 
         `reordered` allows `reorder_cache`, for beam search.
         """
+        ...
 
     def decode_step(
         self, params: Params, cache: Any, tokens: jax.Array, positions: jax.Array
@@ -102,14 +113,18 @@ class Model(Protocol):
                 sequences of one prompt are adjacent.
             positions: [B] int32, from 0; a row's grows by one with each step.
         """
+        ...
 
     def fill_slots(
         self, cache: Any, prompts: Any, slots: jax.Array, rows: jax.Array, count: jax.Array
     ) -> Any:
         """Puts prompt `rows[i]` into slot `slots[i]`, for i below `count`."""
+        ...
 
     def narrow(self, cache: Any, source_length: int) -> Any:
         """The cache cut to `source_length` tokens of prompts, which none in it exceeds."""
+        ...
 
     def reorder_cache(self, cache: Any, beam_indices: jax.Array) -> Any:
         """See `decode_cache.reorder_cache`."""
+        ...

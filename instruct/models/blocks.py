@@ -13,14 +13,7 @@ from flax import nnx
 from instruct.mesh import logical_constraint
 from instruct.models.attention import Attention, CachePlace, KeyValue
 from instruct.models.config import ModelConfig
-from instruct.models.layers import (
-    MLP,
-    Dense,
-    Norm,
-    RelativePositionBias,
-    apply_kept,
-    draw_kept,
-)
+from instruct.models.layers import MLP, Dense, Norm, RelativePositionBias, apply_kept, draw_kept
 from instruct.models.masks import SegmentMask
 
 # Axis names of the residual stream [B, T, D].

@@ -31,13 +31,7 @@ from instruct.models import decode_cache, masks
 from instruct.models.attention import CachePlace, KeyValue, platform_implementation
 from instruct.models.decode_cache import DecodeCache, Prompts
 from instruct.models.decoder_config import DecoderConfig
-from instruct.models.layer_loop import (
-    Part,
-    init_layers,
-    layer_zeros,
-    run_stack,
-    update_layers,
-)
+from instruct.models.layer_loop import Part, init_layers, layer_zeros, run_stack, update_layers
 from instruct.models.layers import Dense, Embedder, Norm
 from instruct.models.pair_config import PairConfig
 from instruct.models.shared_methods import SharedMethods

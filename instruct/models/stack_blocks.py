@@ -1,4 +1,4 @@
-"""Blocks of a `StackConfig`: norms, grouped-query attention with rotary positions, layers.
+"""Blocks of a `StackConfig`: grouped-query attention with rotary positions, layers.
 
 NNX modules that hold only parameters; `decoder_only.py` splits them and runs them as functions.
 What differs between layers of a stack (rotation, mask) is an argument.
