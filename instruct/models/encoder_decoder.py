@@ -84,10 +84,7 @@ class EncoderDecoder(SharedMethods):
         _, cross_mask = self._bias_and_mask(None, masks.cross_mask(segments, target_ids))
         tokens = batch[batch_keys.DECODER_INPUT_TOKENS]
         mask = masks.target_mask(tokens.shape[1], target_ids)
-
-        def bias_and_mask(table: RelativePositionBias) -> tuple[Any, Any]:
-            return self._bias_and_mask(table, mask)
-
+        bias_and_mask = functools.partial(self._bias_and_mask, mask=mask)
         return self._run_decoder(params, tokens, encoded, bias_and_mask, cross_mask, keys[1])
 
     def head_kernel(self, params: Params) -> jax.Array:
