@@ -106,29 +106,14 @@ class Layout:
                 raise ValueError(f"batch[{key!r}] is {actual}, expected int32{shape}")
 
 
+_DECODER_KEYS = (
+    *(DECODER_TARGET_TOKENS, DECODER_INPUT_TOKENS, DECODER_LOSS_WEIGHTS),
+    *(DECODER_SEGMENT_IDS, DECODER_POSITIONS, DECODER_TASK_IDS),
+)
 ENCODER_DECODER = Layout(
     "encoder_decoder",
     (ENCODER_INPUT_TOKENS, ENCODER_SEGMENT_IDS, ENCODER_POSITIONS),
-    (
-        DECODER_TARGET_TOKENS,
-        DECODER_INPUT_TOKENS,
-        DECODER_LOSS_WEIGHTS,
-        DECODER_SEGMENT_IDS,
-        DECODER_POSITIONS,
-        DECODER_TASK_IDS,
-    ),
+    _DECODER_KEYS,
 )
-DECODER_ONLY = Layout(
-    "decoder_only",
-    (),
-    (
-        DECODER_TARGET_TOKENS,
-        DECODER_INPUT_TOKENS,
-        DECODER_LOSS_WEIGHTS,
-        DECODER_CAUSAL_ATTENTION,
-        DECODER_SEGMENT_IDS,
-        DECODER_POSITIONS,
-        DECODER_TASK_IDS,
-    ),
-)
+DECODER_ONLY = Layout("decoder_only", (), (*_DECODER_KEYS, DECODER_CAUSAL_ATTENTION))
 LAYOUTS = {layout.name: layout for layout in (ENCODER_DECODER, DECODER_ONLY)}

@@ -9,6 +9,9 @@ from typing import Any, Protocol
 
 import jax
 
+Params = dict[str, Any]
+Batch = Mapping[str, jax.Array]
+
 
 class Model(Protocol):
     """Pure functions of a parameter tree (nested dicts of float32 arrays); holds no arrays.
@@ -28,39 +31,31 @@ class Model(Protocol):
         """Soft cap of the logits (`instruct.head.head_logits`), or None."""
         ...
 
-    def init(self, key: jax.Array) -> dict[str, Any]:
+    def init(self, key: jax.Array) -> Params:
         """Fresh parameters."""
         ...
 
-    def abstract_params(self) -> dict[str, Any]:
+    def abstract_params(self) -> Params:
         """Shapes and dtypes of `init`'s result; allocates nothing."""
         ...
 
     def apply(
-        self,
-        params: dict[str, Any],
-        batch: Mapping[str, jax.Array],
-        dropout_key: jax.Array | None = None,
+        self, params: Params, batch: Batch, dropout_key: jax.Array | None = None
     ) -> jax.Array:
         """Logits [B, T, V] float32 of a teacher-forced batch of the configuration's layout."""
         ...
 
     def decoder_hidden(
-        self,
-        params: dict[str, Any],
-        batch: Mapping[str, jax.Array],
-        dropout_key: jax.Array | None = None,
+        self, params: Params, batch: Batch, dropout_key: jax.Array | None = None
     ) -> jax.Array:
         """[B, T, D] before the output head."""
         ...
 
-    def head_kernel(self, params: dict[str, Any]) -> jax.Array:
+    def head_kernel(self, params: Params) -> jax.Array:
         """[D, V] float32 output kernel."""
         ...
 
-    def target_logits(
-        self, params: dict[str, Any], inputs: jax.Array, targets: jax.Array
-    ) -> jax.Array:
+    def target_logits(self, params: Params, inputs: jax.Array, targets: jax.Array) -> jax.Array:
         """Logits [B, T, V] float32 of each target token, given the prompt and the targets before.
 
         Args:
@@ -72,7 +67,7 @@ class Model(Protocol):
 
     def tree_logits(
         self,
-        params: dict[str, Any],
+        params: Params,
         inputs: jax.Array,
         tokens: jax.Array,
         depths: jax.Array,
@@ -89,7 +84,7 @@ class Model(Protocol):
         """
         ...
 
-    def start_prompts(self, params: dict[str, Any], tokens: jax.Array) -> Any:
+    def start_prompts(self, params: Params, tokens: jax.Array) -> Any:
         """Computes what decoding reads of prompts [B, S].
 
         Padding is on the right: a token below 0, or 0 too if no text has it
@@ -107,7 +102,7 @@ class Model(Protocol):
         ...
 
     def decode_step(
-        self, params: dict[str, Any], cache: Any, tokens: jax.Array, positions: jax.Array
+        self, params: Params, cache: Any, tokens: jax.Array, positions: jax.Array
     ) -> tuple[jax.Array, Any]:
         """Logits [B * K, V] float32 of the next token, and the cache with the current one in it.
 
@@ -121,12 +116,7 @@ class Model(Protocol):
         ...
 
     def fill_slots(
-        self,
-        cache: Any,
-        prompts: Any,
-        slots: jax.Array,
-        rows: jax.Array,
-        count: jax.Array,
+        self, cache: Any, prompts: Any, slots: jax.Array, rows: jax.Array, count: jax.Array
     ) -> Any:
         """Puts prompt `rows[i]` into slot `slots[i]`, for i below `count`."""
         ...

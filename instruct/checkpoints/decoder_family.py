@@ -8,7 +8,7 @@ import dataclasses
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from instruct.checkpoints.family import Family, build, check_fixed, check_flags, required
+from instruct.checkpoints.family import Family, build, check_fixed, check_flags, computed, required
 from instruct.checkpoints.weights import MOST_LAYERS, Rule
 from instruct.errors import UserError
 from instruct.fields import Range, check_value
@@ -36,7 +36,8 @@ _STACK_FIELDS = {
 }
 _ENDS = {"vocab_size": "vocab_size", "tie_word_embeddings": "tied_output"}
 # Of `RopeScaling`, by its kind.
-_SCALING_FIELDS = {
+_SCALING_FIELDS: Mapping[str, Mapping[str, str]] = {
+    "default": {},
     "linear": {"factor": "factor"},
     "llama3": {
         "factor": "factor",
@@ -76,13 +77,8 @@ class StackSettings:
         if config.get("head_dim") is None and type(width) is type(heads) is int and heads:
             config["head_dim"] = width // heads
         fields = dict(self.fixed) | required(config, _STACK_FIELDS, place)
-        function = config.get(self.activation)
-        if str(function) not in _ACTIVATIONS:
-            raise UserError(
-                f"{place}: {self.activation} {function!r} is not computed here; use one of "
-                f"{', '.join(_ACTIVATIONS)}."
-            )
-        fields["activations"] = _ACTIVATIONS[str(function)]
+        setting = f"{place}: {self.activation}"
+        fields["activations"] = computed(config.get(self.activation), _ACTIVATIONS, setting)
         fields |= {ours: config.get(theirs) for theirs, ours in self.caps.items()}
         for name, (ours, values) in self.flags.items():
             fields[ours] = values[bool(config.get(name))]
@@ -142,14 +138,9 @@ class StackSettings:
         if self.local_theta is not None:
             fields["local_rope_theta"] = local["rope_theta"]
         kind = full.get("rope_type", full.get("type")) or "default"
-        if kind == "default":
+        names = computed(kind, _SCALING_FIELDS, f"{place}: rope_scaling of type")
+        if not names:
             return fields
-        names = _SCALING_FIELDS.get(str(kind))
-        if names is None:
-            raise UserError(
-                f"{place}: rope_scaling of type {kind!r} is not computed here; use one of default, "
-                f"{', '.join(_SCALING_FIELDS)}."
-            )
         full.setdefault("original_max_position_embeddings", config.get("max_position_embeddings"))
         scaling = required(full, names, f"{place}: rope_scaling")
         return fields | {"rope_scaling": build(RopeScaling, {"kind": kind, **scaling}, place)}
@@ -223,7 +214,7 @@ _PRE_NORMS = {
     "pre_attention_norm": "input_layernorm",
     "pre_mlp_norm": "post_attention_layernorm",
 }
-_ALL_NORMS = {
+GEMMA_NORMS = {
     "pre_attention_norm": "input_layernorm",
     "post_attention_norm": "post_attention_layernorm",
     "pre_mlp_norm": "pre_feedforward_layernorm",
@@ -238,19 +229,17 @@ def _family(
     norms: Mapping[str, str] = _PRE_NORMS,
 ) -> Family:
     """The family of a decoder-only class."""
-    ends = dict(_ENDS)
     caps = {"final_logit_softcapping": "final_cap"} if stack.caps else {}
 
     def read(config: Mapping[str, Any], place: str) -> DecoderConfig:
         config = {**stack.defaults, **config}
         check_flags(config, ("tie_word_embeddings",), place)
-        fields = stack.read(config, place) | required(config, ends, place)
+        fields = stack.read(config, place) | required(config, _ENDS, place)
         fields |= {ours: config.get(theirs) for theirs, ours in caps.items()}
         return build(DecoderConfig, fields, place)
 
     def write(model: DecoderConfig) -> dict[str, Any]:
-        names = ends | caps
-        return stack.write(model) | {t: getattr(model, ours) for t, ours in names.items()}
+        return stack.write(model) | {t: getattr(model, o) for t, o in (_ENDS | caps).items()}
 
     return Family(
         model_type=model_type,
@@ -338,7 +327,7 @@ GEMMA3_STACK = dataclasses.replace(
     },
     local_theta=10_000.0,
 )
-_GEMMA3 = _family("gemma3_text", "Gemma3ForCausalLM", GEMMA3_STACK, _ALL_NORMS)
+_GEMMA3 = _family("gemma3_text", "Gemma3ForCausalLM", GEMMA3_STACK, GEMMA_NORMS)
 VISION = "of the vision tower, which is not computed here: the model reads text only"
 # The text part of Gemma3ForConditionalGeneration, which is written as Gemma3ForCausalLM. Its names
 # begin otherwise in files of transformers 4 and 5.
@@ -357,7 +346,7 @@ DECODERS = {
     "llama": _family("llama", "LlamaForCausalLM", _LLAMA),
     "qwen2": _family("qwen2", "Qwen2ForCausalLM", _QWEN2),
     "qwen3": _family("qwen3", "Qwen3ForCausalLM", _QWEN3),
-    "gemma2": _family("gemma2", "Gemma2ForCausalLM", GEMMA2_STACK, _ALL_NORMS),
+    "gemma2": _family("gemma2", "Gemma2ForCausalLM", GEMMA2_STACK, GEMMA_NORMS),
     "gemma3_text": _GEMMA3,
     "gemma3": _GEMMA3_VISION,
 }

@@ -56,6 +56,14 @@ def required(config: Mapping[str, Any], names: Mapping[str, str], place: str) ->
     return {ours: config[theirs] for theirs, ours in names.items()}
 
 
+def computed(value: Any, names: Mapping[str, Any], setting: str) -> Any:
+    """`names[value]` for the value of a setting; raises UserError if it is none of the names."""
+    if str(value) not in names:
+        listed = ", ".join(names)
+        raise UserError(f"{setting} {value!r} is not computed here; use one of {listed}.")
+    return names[str(value)]
+
+
 def check_flags(config: Mapping[str, Any], names: tuple[str, ...], place: str) -> None:
     """Raises UserError unless these settings are true, false or missing."""
     for name in names:

@@ -10,6 +10,7 @@ from instruct.checkpoints.decoder_family import (
     ATTENTION,
     GEMMA2_STACK,
     GEMMA3_STACK,
+    GEMMA_NORMS,
     VISION,
     StackSettings,
     kernel_rules,
@@ -22,11 +23,9 @@ from instruct.models.pair_config import PairConfig
 from instruct.models.stack_config import StackConfig
 
 _HEAD = "lm_head.out_proj.weight"
-_NORMS = {
+_NORMS = GEMMA_NORMS | {
     "pre_attention_norm": "pre_self_attn_layernorm",
     "post_attention_norm": "post_self_attn_layernorm",
-    "pre_mlp_norm": "pre_feedforward_layernorm",
-    "post_mlp_norm": "post_feedforward_layernorm",
 }
 _CROSS_NORMS = {
     "pre_cross_norm": "pre_cross_attn_layernorm",

@@ -5,11 +5,10 @@ T5 1.0 and 1.1, Flan-T5, LM-adapted T5, mT5, ByT5, UL2 and Flan-UL2 have the nam
 """
 
 import dataclasses
-import math
 from collections.abc import Mapping
 from typing import Any
 
-from instruct.checkpoints.family import Family, build, check_flags, required
+from instruct.checkpoints.family import Family, build, check_fixed, check_flags, computed, required
 from instruct.checkpoints.weights import Rule
 from instruct.errors import UserError
 from instruct.models.config import ModelConfig
@@ -75,43 +74,28 @@ RULES = _rules(relpos_per_layer=False)
 
 
 def _read(config: Mapping[str, Any], place: str) -> ModelConfig:
-    _check(config, place)
+    check_flags(config, ("tie_word_embeddings", "scale_decoder_outputs"), place)
+    check_fixed(config, {"pad_token_id": 0, "decoder_start_token_id": 0}, place)
     default = "relu" if config.get("model_type") == "t5" else "gated-gelu"
-    activation = config.get("feed_forward_proj", default)
-    if str(activation) not in _ACTIVATIONS:
-        raise UserError(
-            f"{place}: feed_forward_proj {activation!r} is not computed here; use one of "
-            f"{', '.join(_ACTIVATIONS)}."
-        )
+    named = config.get("feed_forward_proj", default)
+    activations = computed(named, _ACTIVATIONS, f"{place}: feed_forward_proj")
     # In transformers this name, if present, overrides `feed_forward_proj`.
-    function, expected = config.get("dense_act_fn"), _FUNCTIONS[_ACTIVATIONS[activation]]
+    function, expected = config.get("dense_act_fn"), _FUNCTIONS[activations]
     if function not in (None, expected):
         raise UserError(
             f"{place}: dense_act_fn {function!r} is not computed here; with feed_forward_proj "
-            f"{activation!r} it must be {expected!r}."
+            f"{named!r} it must be {expected!r}."
         )
     config = {**_OPTIONAL, **config}
     if config.get("num_decoder_layers") is None:
         config["num_decoder_layers"] = config.get("num_layers")
     fields = required(config, _FIELDS, place) | {
-        "activations": _ACTIVATIONS[activation],
+        "activations": activations,
         "tied_output": _is_scaled(config),
         "relpos_per_layer": config.get("model_type") == "umt5",
         "dropout_rate": config.get("dropout_rate") or 0.0,
     }
     return build(ModelConfig, fields, place)
-
-
-def _check(config: Mapping[str, Any], place: str) -> None:
-    check_flags(config, ("tie_word_embeddings", "scale_decoder_outputs"), place)
-    for name in ("pad_token_id", "decoder_start_token_id"):
-        if config.get(name) not in (None, 0):
-            raise UserError(
-                f"{place}: {name} is {config[name]!r}; this program pads and starts with 0, as "
-                "the T5 family does. Set it to 0 if the model was trained so."
-            )
-    if config.get("layer_norm_epsilon") in (math.inf, -math.inf):
-        raise UserError(f"{place}: layer_norm_epsilon is not finite; T5's is 1e-6.")
 
 
 def _is_scaled(config: Mapping[str, Any]) -> bool:

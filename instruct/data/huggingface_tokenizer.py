@@ -34,7 +34,7 @@ from typing import Any
 import tokenizers
 from google.protobuf.message import DecodeError
 from sentencepiece import sentencepiece_model_pb2
-from tokenizers import decoders, models, normalizers, pre_tokenizers
+from tokenizers import AddedToken, decoders, models, normalizers, pre_tokenizers
 
 from instruct.errors import UserError
 from instruct.packed_files import refuse_pointer
@@ -53,6 +53,9 @@ _NAMED = tuple(f"{name}_token" for name in ("bos", "eos", "unk", "sep", "pad", "
 # Stand for vectors of another encoder: text never has them, nor Gemma 3 1B's embedding a row.
 _NOT_TEXT = ("image_token", "audio_token", "video_token")
 _DEFAULTS = {"eos_token": "</s>", "unk_token": "<unk>", "pad_token": "<pad>"}
+# Of an added token: skipped in decoding; matches normalized text; matches include blanks before and
+# after; it does not match next to a letter, digit or underscore.
+_FLAGS = ("special", "normalized", "lstrip", "rstrip", "single_word")
 _SENTINEL = re.compile(r"<extra_id_([0-9]+)>")
 _CONTROL, _USER_DEFINED = 3, 4
 # Generated code, whose names no type checker sees.
@@ -60,30 +63,6 @@ _ModelProto = getattr(sentencepiece_model_pb2, "ModelProto")  # noqa: B009
 _CLEAN_UP = ((" .", "."), (" ?", "?"), (" !", "!"), (" ,", ","), (" ' ", "'"), (" n't", "n't"))
 _CLEAN_UP += ((" 'm", "'m"), (" 's", "'s"), (" 've", "'ve"), (" 're", "'re"))
 _log = logging.getLogger(__name__)
-
-
-@dataclasses.dataclass(frozen=True)
-class AddedToken:
-    """A token at which text is split.
-
-    Attributes:
-        content: its text.
-        special: skipped in decoding.
-        normalized: matches normalized text.
-        lstrip, rstrip: matches include blanks before and after.
-        single_word: does not match next to a letter, digit or underscore.
-    """
-
-    content: str
-    special: bool = False
-    normalized: bool = True
-    lstrip: bool = False
-    rstrip: bool = False
-    single_word: bool = False
-
-    def backend(self) -> tokenizers.AddedToken:
-        """The same token for the library."""
-        return tokenizers.AddedToken(**dataclasses.asdict(self))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -99,8 +78,8 @@ class T5Tokenizer:
 
     def fingerprint(self) -> str:
         """Hash of everything that changes an id or a decoded text."""
-        added = {number: dataclasses.astuple(token) for number, token in self.added.items()}
-        facts = [list(map(list, self.pieces)), self.charsmap.hex(), sorted(added.items())]
+        added = [(number, _facts(token)) for number, token in sorted(self.added.items())]
+        facts = [list(map(list, self.pieces)), self.charsmap.hex(), added]
         text = json.dumps([*facts, self.eos_id, self.clean_up])
         return hashlib.sha256(text.encode()).hexdigest()
 
@@ -113,7 +92,7 @@ class T5Tokenizer:
         steps = [pre_tokenizers.WhitespaceSplit(), pre_tokenizers.Metaspace()]
         backend.pre_tokenizer = pre_tokenizers.Sequence(steps)
         backend.decoder = decoders.Metaspace()
-        backend.add_tokens([token.backend() for _, token in sorted(self.added.items())])
+        backend.add_tokens([token for _, token in sorted(self.added.items())])
         return backend
 
 
@@ -239,7 +218,9 @@ def _token(value: Any, place: Path, **changes: Any) -> AddedToken:
     return AddedToken(value["content"], **flags)
 
 
-_FLAGS = tuple(field.name for field in dataclasses.fields(AddedToken) if field.name != "content")
+def _facts(token: AddedToken) -> list[Any]:
+    """All that decides what a token does."""
+    return [token.content, *(getattr(token, name) for name in _FLAGS)]
 
 
 def read_tokenizer(folder: Path) -> T5Tokenizer:
@@ -256,21 +237,15 @@ def read_tokenizer(folder: Path) -> T5Tokenizer:
         settings["extra_special_tokens"] = settings.pop("additional_special_tokens")
     declared = _declared_tokens(folder, settings)
     pieces, charsmap, own = _read_pieces(folder, settings)
-    named = _DEFAULTS | {
-        name: settings[name]
-        for name in settings
-        if name.endswith("_token") and isinstance(settings[name], str | dict)
-    }
-    extra = settings.get("extra_special_tokens", own)
-    if isinstance(extra, dict):
-        named, extra = named | extra, []
+    named, extra = _DEFAULTS | _named_tokens(settings), settings.get("extra_special_tokens", own)
+    listed = [] if isinstance(extra, dict) else extra or []
     order = [*(name for name in _NAMED if name in named), *(n for n in named if n not in _NAMED)]
     specials = {name: _token(named[name], place, special=True) for name in order}
     tokens = {token.content: token for _, token in sorted(declared.items())}
-    for token in [*specials.values(), *(_token(value, place) for value in extra or [])]:
+    for token in [*specials.values(), *(_token(value, place) for value in listed)]:
         tokens.setdefault(token.content, token)
     for token in specials.values():
-        tokens[token.content] = dataclasses.replace(tokens[token.content], special=True)
+        tokens[token.content].special = True
     numbers = {piece: number for number, (piece, _) in enumerate(pieces)}
     for text in tokens:
         if text:
@@ -448,7 +423,7 @@ class HuggingFaceVocabulary:
         for value in [*named.values(), *_listed_tokens(settings)]:
             tokens.append(_token(value, folder / SETTINGS, special=True))
         added = [token for token in tokens if token.content not in known]
-        backend.add_tokens([token.backend() for token in added])
+        backend.add_tokens(added)
         for number, token in declared.items():
             if token.content in not_text:
                 continue
@@ -478,7 +453,7 @@ class HuggingFaceVocabulary:
         model = content["model"]
         unknown = model.get("unk_token")
         self.unk_id = model.get("unk_id") if unknown is None else backend.token_to_id(unknown)
-        facts = [list(map(dataclasses.astuple, added)), self.stop_ids, self.start_ids]
+        facts = [list(map(_facts, added)), self.stop_ids, self.start_ids]
         self.fingerprint = hashlib.sha256((text + json.dumps(facts)).encode()).hexdigest()
         self._clean_up = settings.get("clean_up_tokenization_spaces") is True
         self._clean_up &= not isinstance(backend.model, models.BPE)  # as transformers 5

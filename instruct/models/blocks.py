@@ -13,14 +13,7 @@ from flax import nnx
 from instruct.mesh import logical_constraint
 from instruct.models.attention import Attention, CachePlace, KeyValue
 from instruct.models.config import ModelConfig
-from instruct.models.layers import (
-    MLP,
-    Dense,
-    RelativePositionBias,
-    RMSNorm,
-    apply_kept,
-    draw_kept,
-)
+from instruct.models.layers import MLP, Dense, Norm, RelativePositionBias, apply_kept, draw_kept
 from instruct.models.masks import SegmentMask
 
 # Axis names of the residual stream [B, T, D].
@@ -32,11 +25,11 @@ class EncoderLayer(nnx.Module):
 
     def __init__(self, config: ModelConfig, *, rngs: nnx.Rngs):
         self.config = config
-        self.pre_attention_layer_norm = RMSNorm(config, rngs=rngs)
+        self.pre_attention_layer_norm = Norm(config, config.dtype)
         self.attention = Attention(config, rngs=rngs)
         if config.relpos_per_layer:
             self.relpos_bias = RelativePositionBias(config, bidirectional=True, rngs=rngs)
-        self.pre_mlp_layer_norm = RMSNorm(config, rngs=rngs)
+        self.pre_mlp_layer_norm = Norm(config, config.dtype)
         self.mlp = MLP(config, dtype=config.dtype, rngs=rngs)
 
     def __call__(
@@ -71,13 +64,13 @@ class DecoderLayer(nnx.Module):
 
     def __init__(self, config: ModelConfig, *, rngs: nnx.Rngs):
         self.config = config
-        self.pre_self_attention_layer_norm = RMSNorm(config, rngs=rngs)
+        self.pre_self_attention_layer_norm = Norm(config, config.dtype)
         self.self_attention = Attention(config, rngs=rngs)
         if config.relpos_per_layer:
             self.relpos_bias = RelativePositionBias(config, bidirectional=False, rngs=rngs)
-        self.pre_cross_attention_layer_norm = RMSNorm(config, rngs=rngs)
+        self.pre_cross_attention_layer_norm = Norm(config, config.dtype)
         self.encoder_decoder_attention = Attention(config, rngs=rngs)
-        self.pre_mlp_layer_norm = RMSNorm(config, rngs=rngs)
+        self.pre_mlp_layer_norm = Norm(config, config.dtype)
         self.mlp = MLP(config, dtype=config.dtype, rngs=rngs)
 
     def __call__(
@@ -148,7 +141,7 @@ class EncoderFrame(nnx.Module):
     def __init__(self, config: ModelConfig, *, rngs: nnx.Rngs):
         if not config.relpos_per_layer:
             self.relpos_bias = RelativePositionBias(config, bidirectional=True, rngs=rngs)
-        self.encoder_norm = RMSNorm(config, rngs=rngs)
+        self.encoder_norm = Norm(config, config.dtype)
 
 
 class DecoderFrame(nnx.Module):
@@ -157,6 +150,6 @@ class DecoderFrame(nnx.Module):
     def __init__(self, config: ModelConfig, *, rngs: nnx.Rngs):
         if not config.relpos_per_layer:
             self.relpos_bias = RelativePositionBias(config, bidirectional=False, rngs=rngs)
-        self.decoder_norm = RMSNorm(config, rngs=rngs)
+        self.decoder_norm = Norm(config, config.dtype)
         if not config.tied_output:
             self.logits_dense = Dense(config.d_model, config.vocab_size, dtype="float32", rngs=rngs)

@@ -4,11 +4,11 @@ Axis letters as in `docs/architecture.md`. Imports no jax.
 """
 
 import dataclasses
-from typing import Any
+from typing import Any, ClassVar
 
 from instruct.errors import UserError
 from instruct.fields import bounded, check_fields, one_of
-from instruct.models.stack_config import ATTENTION_IMPLEMENTATIONS, size
+from instruct.models.stack_config import ComputeConfig, size
 
 
 def _size() -> Any:
@@ -16,7 +16,7 @@ def _size() -> Any:
 
 
 @dataclasses.dataclass(frozen=True)
-class ModelConfig:
+class ModelConfig(ComputeConfig):
     """Architecture of a T5 encoder-decoder: T5 1.1 by default, T5 1.0 with `relu` and tied output.
 
     Raises:
@@ -35,8 +35,6 @@ class ModelConfig:
     d_ff: int = _size()
     num_encoder_layers: int = _size()
     num_decoder_layers: int = _size()
-    # Share of values zeroed in training.
-    dropout_rate: float = bounded(0.0, least=0, below=1, note=", for example 0.1")
     # The gated ones have two input kernels, GELU (T5 1.1) or SiLU (UL2); 'relu' has one (T5 1.0).
     activations: str = one_of("gated-gelu", ("gated-gelu", "gated-silu", "relu"))
     # The output kernel is the embedding transposed, and hidden states scale by D^-0.5 (T5 1.0).
@@ -47,19 +45,11 @@ class ModelConfig:
     # A table of biases in each layer (umT5) instead of one for a stack.
     relpos_per_layer: bool = False
     norm_epsilon: float = bounded(1e-6, above=0, note=", for example 1e-6")
-    # Type of the activations; parameters are always float32. Changes numbers.
-    dtype: str = one_of("float32", ("float32", "bfloat16"))
-    # Query-key products and softmax in float32 for any `dtype`. Changes numbers.
-    float32_attention_logits: bool = False
-    # A loop over one compiled layer instead of a program that grows with depth. Speed only.
-    scan_layers: bool = False
-    # What the backward pass recomputes: nothing, all but weight products, all. Speed only.
-    remat: str = one_of("none", ("none", "minimal", "full"))
-    # 'einsum' holds the logits of whole rows in memory. 'flash' does not on a TPU
-    # (`models/flash.py`); it is 'cudnn' on a GPU and 'einsum' on a CPU. 'xla' and 'cudnn' are
-    # jax.nn.dot_product_attention. Speed and memory; all but 'einsum' compute logits and softmax
-    # in float32, 'einsum' in `dtype` unless float32_attention_logits.
-    attention: str = one_of("einsum", ATTENTION_IMPLEMENTATIONS)
+    # As in `StackConfig` and `DecoderConfig`: norms are RMS without bias, logits have no soft cap.
+    norm: ClassVar[str] = "rms"
+    norm_bias: ClassVar[bool] = False
+    final_cap: ClassVar[None] = None
+    windows: ClassVar[tuple[None]] = (None,)
 
     def __post_init__(self) -> None:
         check_fields(self)
@@ -125,7 +115,3 @@ class ModelConfig:
         row += self.num_decoder_layers * (targets * decoder_token + inputs * 2 * projection)
         row += 2 * targets * self.d_model * self.vocab_size
         return batch_size * row
-
-    def train_flops(self, batch_size: int, inputs: int, targets: int) -> int:
-        """FLOPs of forward and backward (3 times forward), without remat's recomputation."""
-        return 3 * self.forward_flops(batch_size, inputs, targets)

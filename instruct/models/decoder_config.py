@@ -51,7 +51,3 @@ class DecoderConfig(ComputeConfig, StackConfig):
         tokens = inputs + targets
         head = 2 * tokens * self.d_model * self.vocab_size
         return batch_size * (self.stack_flops(tokens) + head)
-
-    def train_flops(self, batch_size: int, inputs: int, targets: int) -> int:
-        """FLOPs of forward and backward (3 times forward), without remat's recomputation."""
-        return 3 * self.forward_flops(batch_size, inputs, targets)

@@ -17,7 +17,7 @@ of a prompt while decoding), H head dim, V vocabulary, M nodes of a tree.
 import dataclasses
 import functools
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -26,16 +26,16 @@ from flax import nnx
 from instruct import batch as batch_keys
 from instruct.collectives import gather_params
 from instruct.head import head_logits
+from instruct.model_interface import Batch, Params
 from instruct.models import decode_cache, masks
 from instruct.models.attention import CachePlace, KeyValue, platform_implementation
 from instruct.models.decode_cache import DecodeCache, Prompts
 from instruct.models.decoder_config import DecoderConfig
-from instruct.models.layer_loop import Part, init_layers, layer_zeros, update_layers
-from instruct.models.layers import Dense, Embedder
+from instruct.models.layer_loop import Part, init_layers, layer_zeros, run_stack, update_layers
+from instruct.models.layers import Dense, Embedder, Norm
 from instruct.models.pair_config import PairConfig
-from instruct.models.rope import Rotation
-from instruct.models.shared_methods import Batch, Params, SharedMethods
-from instruct.models.stack_blocks import Block, Norm, StepPlace, layer_period, run_stack, scaled
+from instruct.models.shared_methods import SharedMethods
+from instruct.models.stack_blocks import Block, StepPlace, layer_period, scaled
 from instruct.models.stack_config import StackConfig
 
 
@@ -43,10 +43,10 @@ class DecoderEnd(nnx.Module):
     """The modules after a decoder's layers."""
 
     def __init__(self, stack: StackConfig, config: DecoderConfig | PairConfig, *, rngs: nnx.Rngs):
-        width = stack.d_model
-        self.decoder_norm = Norm(width, stack, dtype=config.dtype, biased=stack.norm_bias)
+        self.decoder_norm = Norm(stack, config.dtype)
         if not config.tied_output:
-            self.logits_dense = Dense(width, config.vocab_size, dtype="float32", rngs=rngs)
+            sizes = stack.d_model, config.vocab_size
+            self.logits_dense = Dense(*sizes, dtype="float32", rngs=rngs)
 
 
 class _Parts(NamedTuple):
@@ -76,11 +76,6 @@ class DecoderOnly(SharedMethods):
     """A decoder-only or prefix-LM model. Holds no arrays; hashable, may be a static argument."""
 
     config: DecoderConfig
-
-    @property
-    def windows(self) -> Sequence[int | None]:
-        """See `SharedMethods.windows`."""
-        return self.config.windows
 
     def init(self, key: jax.Array) -> Params:
         """Fresh float32 parameters; both layouts agree up to rounding."""
@@ -181,38 +176,27 @@ class DecoderOnly(SharedMethods):
         (rows, width), there = tokens.shape, tokens >= 0
         lengths, last = _lengths_and_last(tokens)
 
-        def layer(kind: str, turn: Rotation | None, mask: jax.Array | masks.SegmentMask) -> Any:
-            def step(layer_params: Params, x: jax.Array, _zeros: KeyValue, _read: None):
-                layer_params = gather_params(layer_params, config.dtype)
-                x, memory = part.bind(layer_params)(x, turn, mask, None)
-                return x, KeyValue(*(self._kept(kind, a, lengths) for a in memory)).turned()
+        def step(turn, visible, layer_params: Params, x: jax.Array, _zeros: KeyValue, _read: None):
+            mask, window = visible
+            layer_params = gather_params(layer_params, config.dtype)
+            x, memory = part.bind(layer_params)(x, turn, mask, None)
+            return x, KeyValue(*(_kept(a, lengths, window) for a in memory)).turned()
 
-            return step
-
-        def zeros(kind: str) -> KeyValue:
+        def zeros(window: int | None) -> KeyValue:
             shape = (rows, config.num_kv_heads, width, config.head_dim)
-            value = jnp.zeros(shape, config.dtype)
-            return KeyValue(*[self._kept(kind, value, lengths)] * 2).turned()
+            return KeyValue(*[_kept(jnp.zeros(shape, config.dtype), lengths, window)] * 2).turned()
 
-        segments = there.astype(jnp.int32)
-        mask = functools.partial(self._mask, segments, there, sparse=("flash", "einsum"))
-        period = layer_period(config, layer, jnp.arange(width)[None], mask)
-        shapes = [jax.eval_shape(functools.partial(zeros, kind)) for kind in config.pattern]
+        def mask(window: int | None) -> tuple[jax.Array | masks.SegmentMask, int | None]:
+            segments = there.astype(jnp.int32)
+            return self._mask(segments, there, window, sparse=("flash", "einsum")), window
+
+        period = layer_period(config, step, jnp.arange(width)[None], mask)
+        shapes = [jax.eval_shape(functools.partial(zeros, window)) for window in config.windows]
         cross = layer_zeros(shapes, config.num_layers, config.scan_layers)
         x = self._embed(params, jnp.maximum(tokens, 0))
         nothing = (None,) * len(cross)
         _, cross = update_layers(period, params["decoder"], config.num_layers, x, cross, nothing)
         return Prompts(cross, masks.prompt_mask(lengths, width), lengths, last)
-
-    def _kept(self, kind: str, memory: jax.Array, lengths: jax.Array) -> jax.Array:
-        """Those of keys or values [B, K, S, H] of prompts that a kind of layer keeps."""
-        window = self.config.window
-        if kind == "global" or window is None or memory.shape[2] <= window:
-            return memory
-        start = masks.prompt_start(lengths, window)
-        return jax.vmap(lambda a, i: jax.lax.dynamic_slice_in_dim(a, i, window, axis=1))(
-            memory, start
-        )
 
     def decode_step(
         self, params: Params, cache: DecodeCache, tokens: jax.Array, positions: jax.Array
@@ -236,15 +220,11 @@ class DecoderOnly(SharedMethods):
             local = masks.prompt_window_mask(lengths, positions, width, window)
             return decode_cache.local_place(place, number, window), local
 
-        def layer(_kind: str, turn: Rotation | None, visible: tuple[CachePlace, jax.Array]) -> Any:
+        def step(turn, visible, layer_params, x: jax.Array, memory: KeyValue, prompt: KeyValue):
             step_place = StepPlace(turn, *visible)
+            return part.bind(layer_params).decode_step(x, memory, prompt, step_place)
 
-            def step(layer_params: Params, x: jax.Array, memory: KeyValue, prompt: KeyValue):
-                return part.bind(layer_params).decode_step(x, memory, prompt, step_place)
-
-            return step
-
-        period, decoder = layer_period(config, layer, turns[:, None], mask), params["decoder"]
+        period, decoder = layer_period(config, step, turns[:, None], mask), params["decoder"]
         x, memory = update_layers(
             period, decoder, config.num_layers, x, cache.memory, prompts.cross
         )
@@ -275,15 +255,20 @@ class DecoderOnly(SharedMethods):
         """Hidden states [B, T, D] after the final norm; `mask(window)` of a kind of layer."""
         config, parts, decoder = self.config, _parts(self.config), params["decoder"]
 
-        def layer(_kind: str, turn: Rotation | None, visible: Any) -> Any:
-            def run(layer_params: Params, x: jax.Array, layer_key: jax.Array | None):
-                return parts.layer.bind(layer_params)(x, turn, visible, layer_key)[0]
-
-            return run
+        def layer(turn, visible, layer_params: Params, x: jax.Array, layer_key: jax.Array | None):
+            return parts.layer.bind(layer_params)(x, turn, visible, layer_key)[0]
 
         period = layer_period(config, layer, positions, mask)
         x, norm = self._embed(params, tokens), parts.end.bind(decoder).decoder_norm
-        return run_stack(config, config, decoder, period, x, norm, key)
+        return run_stack(period, decoder, config.num_layers, x, norm, key, config)
+
+
+def _kept(memory: jax.Array, lengths: jax.Array, window: int | None) -> jax.Array:
+    """Those of keys or values [B, K, S, H] of prompts that a layer with this window keeps."""
+    if window is None or memory.shape[2] <= window:
+        return memory
+    start = masks.prompt_start(lengths, window)
+    return jax.vmap(lambda a, i: jax.lax.dynamic_slice_in_dim(a, i, window, axis=1))(memory, start)
 
 
 def _lengths_and_last(tokens: jax.Array) -> tuple[jax.Array, jax.Array]:

@@ -20,36 +20,16 @@ import jax.numpy as jnp
 
 from instruct import batch as batch_keys
 from instruct.head import head_logits
-from instruct.mesh import logical_constraint
+from instruct.model_interface import Batch, Params
 from instruct.models import decode_cache, masks
 from instruct.models.attention import KeyValue, platform_implementation
-from instruct.models.blocks import (
-    RESIDUAL,
-    DecoderFrame,
-    DecoderLayer,
-    EncoderFrame,
-    EncoderLayer,
-)
+from instruct.models.blocks import DecoderFrame, DecoderLayer, EncoderFrame, EncoderLayer
 from instruct.models.config import ModelConfig
 from instruct.models.decode_cache import DecodeCache, Prompts
 from instruct.models.flash import padded_length
-from instruct.models.layer_loop import (
-    Part,
-    fold,
-    init_layers,
-    map_layers,
-    run_layers,
-    update_layers,
-)
-from instruct.models.layers import Embedder, RelativePositionBias, apply_kept, draw_kept
-from instruct.models.shared_methods import (
-    Batch,
-    Params,
-    SharedMethods,
-    keys_of_both,
-    segments_of_both,
-    source_and_targets,
-)
+from instruct.models.layer_loop import Part, init_layers, map_layers, run_stack, update_layers
+from instruct.models.layers import Embedder, RelativePositionBias
+from instruct.models.shared_methods import SharedMethods, keys_of_both, segments_of_both
 
 
 class _Parts(NamedTuple):
@@ -80,25 +60,16 @@ class EncoderDecoder(SharedMethods):
 
     config: ModelConfig
 
-    @property
-    def final_cap(self) -> float | None:
-        """T5's logits have no soft cap."""
-        return None
-
     def init(self, key: jax.Array) -> Params:
         """Fresh float32 parameters with T5's initialisers; both layouts agree up to rounding."""
         config, parts = self.config, _parts(self.config)
-        keys = jax.random.split(key, len(parts))
+        keys, scan = jax.random.split(key, len(parts)), config.scan_layers
+        encoder = init_layers(parts.encoder_layer, keys[2], config.num_encoder_layers, scan)
+        decoder = init_layers(parts.decoder_layer, keys[4], config.num_decoder_layers, scan)
         return {
             "token_embedder": parts.embedder.init(keys[0]),
-            "encoder": parts.encoder.init(keys[1])
-            | init_layers(
-                parts.encoder_layer, keys[2], config.num_encoder_layers, config.scan_layers
-            ),
-            "decoder": parts.decoder.init(keys[3])
-            | init_layers(
-                parts.decoder_layer, keys[4], config.num_decoder_layers, config.scan_layers
-            ),
+            "encoder": parts.encoder.init(keys[1]) | encoder,
+            "decoder": parts.decoder.init(keys[3]) | decoder,
         }
 
     def decoder_hidden(
@@ -110,9 +81,11 @@ class EncoderDecoder(SharedMethods):
         tokens = batch[batch_keys.ENCODER_INPUT_TOKENS]
         segments = masks.source_segments(tokens, source_ids)
         encoded = self._run_encoder(params, tokens, segments, keys[0])
-        cross_mask = masks.cross_mask(segments, target_ids)
+        _, cross_mask = self._bias_and_mask(None, masks.cross_mask(segments, target_ids))
         tokens = batch[batch_keys.DECODER_INPUT_TOKENS]
-        return self._run_decoder(params, tokens, target_ids, encoded, cross_mask, keys[1])
+        mask = masks.target_mask(tokens.shape[1], target_ids)
+        bias_and_mask = functools.partial(self._bias_and_mask, mask=mask)
+        return self._run_decoder(params, tokens, encoded, bias_and_mask, cross_mask, keys[1])
 
     def head_kernel(self, params: Params) -> jax.Array:
         """[D, V] float32 output kernel; logits are `decoder_hidden` in float32 @ kernel."""
@@ -120,10 +93,6 @@ class EncoderDecoder(SharedMethods):
             embedding = params["token_embedder"]["embedding"]
             return embedding.T * self.config.d_model**-0.5
         return params["decoder"]["logits_dense"]["kernel"]
-
-    def target_logits(self, params: Params, inputs: jax.Array, targets: jax.Array) -> jax.Array:
-        """See `Model.target_logits`."""
-        return self.apply(params, source_and_targets(inputs, targets))
 
     def encode(self, params: Params, tokens: jax.Array) -> tuple[jax.Array, jax.Array]:
         """Prompts [B, S] -> encoded [B, S, D] and mask [B, S] boolean; 0 or less is padding."""
@@ -140,21 +109,15 @@ class EncoderDecoder(SharedMethods):
         seen: jax.Array,
     ) -> jax.Array:
         """Logits [B, M, V] float32 after each node of a tree of continuations; see `Model`."""
-        parts, decoder = _parts(self.config), params["decoder"]
         encoded, mask = self.encode(params, inputs)
-        frame = parts.decoder.bind(decoder)
-        x = parts.embedder.bind(params["token_embedder"])(tokens)
-        distance = depths[:, None, :] - depths[:, :, None]
-        bias_of = _by_layer(frame, lambda table: table.of_distance(distance).swapaxes(0, 1))
         cross_mask = masks.cross_mask(mask.astype(jnp.int32), None).dense()
+        distance = depths[:, None, :] - depths[:, :, None]
 
-        def layer(layer_params, x, layer_key):
-            bound = parts.decoder_layer.bind(layer_params)
-            return bound(x, encoded, bias_of(bound), seen[:, None], cross_mask, layer_key)
+        def bias_and_mask(table: RelativePositionBias) -> tuple[jax.Array, jax.Array]:
+            return table.of_distance(distance).swapaxes(0, 1), seen[:, None]
 
-        count = self.config.num_decoder_layers
-        x = run_layers([layer], decoder, count, x, None, self.config)
-        return self._logits(params, frame.decoder_norm(x))
+        hidden = self._run_decoder(params, tokens, encoded, bias_and_mask, cross_mask, None)
+        return self._logits(params, hidden)
 
     def start_prompts(self, params: Params, tokens: jax.Array) -> Prompts:
         """Encodes prompts [B, S] (0 or less is padding); keys and values of every layer."""
@@ -205,52 +168,32 @@ class EncoderDecoder(SharedMethods):
         return relpos_bias.of_distance(jnp.arange(-reach, reach)), mask
 
     def _run_encoder(self, params, tokens, segments, key) -> jax.Array:
-        config, parts = self.config, _parts(self.config)
-        rows, length = tokens.shape
-        frame = parts.encoder.bind(params["encoder"])
-        x = parts.embedder.bind(params["token_embedder"])(tokens)
-        # The encoder's last dropout is the only one that differs over the length, as in T5X.
-        ends = draw_kept(
-            fold(key, config.num_encoder_layers),
-            config.dropout_rate,
-            [(rows, 1, config.d_model), (rows, length, config.d_model)],
-            config.dtype,
-        )
-        x = logical_constraint(apply_kept(x, ends[0]), RESIDUAL)
-        mask = masks.source_mask(segments)
+        config, parts, encoder = self.config, _parts(self.config), params["encoder"]
+        frame, mask = parts.encoder.bind(encoder), masks.source_mask(segments)
         bias_and_mask = _by_layer(frame, lambda table: self._bias_and_mask(table, mask))
 
         def layer(layer_params, x, layer_key):
             bound = parts.encoder_layer.bind(layer_params)
             return bound(x, *bias_and_mask(bound), layer_key)
 
-        count = config.num_encoder_layers
-        x = run_layers([layer], params["encoder"], count, x, key, config)
-        return apply_kept(frame.encoder_norm(x), ends[1])
-
-    def _run_decoder(self, params, tokens, segment_ids, encoded, cross_mask, key) -> jax.Array:
-        config, parts = self.config, _parts(self.config)
-        rows, length = tokens.shape
-        frame = parts.decoder.bind(params["decoder"])
         x = parts.embedder.bind(params["token_embedder"])(tokens)
-        ends = draw_kept(
-            fold(key, config.num_decoder_layers),
-            config.dropout_rate,
-            [(rows, 1, config.d_model), (rows, 1, config.d_model)],
-            config.dtype,
-        )
-        x = logical_constraint(apply_kept(x, ends[0]), RESIDUAL)
-        mask = masks.target_mask(length, segment_ids)
-        bias_and_mask = _by_layer(frame, lambda table: self._bias_and_mask(table, mask))
-        _, cross_mask = self._bias_and_mask(None, cross_mask)
+        count, norm = config.num_encoder_layers, frame.encoder_norm
+        # The encoder's last dropout is the only one that differs over the length, as in T5X.
+        return run_stack([layer], encoder, count, x, norm, key, config, by_token=True)
+
+    def _run_decoder(self, params, tokens, encoded, compute, cross_mask, key) -> jax.Array:
+        """Hidden states [B, T, D]; `compute(table)` is the bias and mask of self-attention."""
+        config, parts, decoder = self.config, _parts(self.config), params["decoder"]
+        frame = parts.decoder.bind(decoder)
+        bias_and_mask = _by_layer(frame, compute)
 
         def layer(layer_params, x, layer_key):
             bound = parts.decoder_layer.bind(layer_params)
             return bound(x, encoded, *bias_and_mask(bound), cross_mask, layer_key)
 
-        count = config.num_decoder_layers
-        x = run_layers([layer], params["decoder"], count, x, key, config)
-        return apply_kept(frame.decoder_norm(x), ends[1])
+        x = parts.embedder.bind(params["token_embedder"])(tokens)
+        count, norm = config.num_decoder_layers, frame.decoder_norm
+        return run_stack([layer], decoder, count, x, norm, key, config)
 
 
 def _by_layer(frame: Any, compute: Callable[[RelativePositionBias], Any]) -> Callable[[Any], Any]:

@@ -14,9 +14,12 @@ import jax.numpy as jnp
 from flax import nnx
 
 from instruct.collectives import gather_params, gathers
+from instruct.mesh import logical_constraint
+from instruct.model_interface import Params
+from instruct.models.blocks import RESIDUAL
+from instruct.models.layers import apply_kept, draw_kept
 from instruct.models.layout import layer_of
 
-Params = dict[str, Any]
 # (parameters of the layer, x, dropout key or None) -> x
 LayerFn = Callable[[Params, jax.Array, jax.Array | None], jax.Array]
 # (parameters of the layer, x, what the layer writes, what it reads) -> (x, what it has written)
@@ -48,6 +51,28 @@ def init_layers(part: Part, key: jax.Array, num_layers: int, scan_layers: bool) 
     if scan_layers:
         return {"layers": stacked}
     return {f"layers_{i}": layer_of(stacked, i) for i in range(num_layers)}
+
+
+def run_stack(
+    period: Sequence[LayerFn],
+    params: Params,
+    num_layers: int,
+    x: jax.Array,
+    norm: Callable[[jax.Array], jax.Array],
+    key: jax.Array | None,
+    config: Any,
+    by_token: bool = False,
+) -> jax.Array:
+    """Embeddings [B, T, D] through layers and final norm, with dropout before and after.
+
+    Arguments as in `run_layers`; `by_token`: the last dropout differs over the length.
+    """
+    rows, length, width = x.shape
+    shapes = [(rows, 1, width), (rows, length if by_token else 1, width)]
+    ends = draw_kept(fold(key, num_layers), config.dropout_rate, shapes, config.dtype)
+    x = logical_constraint(apply_kept(x, ends[0]), RESIDUAL)
+    x = run_layers(period, params, num_layers, x, key, config)
+    return apply_kept(norm(x), ends[1])
 
 
 def run_layers(

@@ -81,19 +81,31 @@ def _project_backward(saved, gradient):
 project.defvjp(_project_forward, _project_backward)
 
 
-class RMSNorm(nnx.Module):
-    """Root-mean-square norm over the last axis, statistics in float32, without bias."""
+class Norm(nnx.Module):
+    """The `norm` of a configuration over the last axis, its statistics in float32.
 
-    def __init__(self, config: ModelConfig, *, rngs: nnx.Rngs):
-        self.dtype = config.dtype
-        self.epsilon = config.norm_epsilon
-        self.scale = nnx.Param(jnp.ones((config.d_model,), jnp.float32))
+    `width`: of the last axis, if it is a head's, whose norm has no bias; None: D.
+    """
+
+    def __init__(self, config: ModelConfig | StackConfig, dtype: str, width: int | None = None):
+        self.dtype, self.kind, self.epsilon = dtype, config.norm, config.norm_epsilon
+        init, shape = (jnp.zeros if self.kind == "rms_plus_one" else jnp.ones), (config.d_model,)
+        self.scale = nnx.Param(init(shape if width is None else (width,), jnp.float32))
+        if config.norm_bias and width is None:
+            self.bias = nnx.Param(jnp.zeros(shape, jnp.float32))
 
     def __call__(self, x: jax.Array) -> jax.Array:
-        wide = x.astype(jnp.float32)
+        wide, scale = x.astype(jnp.float32), self.scale.get_value()
+        if self.kind == "layer":
+            wide -= jnp.mean(wide, axis=-1, keepdims=True)
         mean_square = jnp.mean(jnp.square(wide), axis=-1, keepdims=True)
-        normed = (wide * jax.lax.rsqrt(mean_square + self.epsilon)).astype(self.dtype)
-        return normed * self.scale.get_value().astype(self.dtype)
+        normed = wide * jax.lax.rsqrt(mean_square + self.epsilon)
+        if self.kind == "rms":  # rounded before it is scaled, as in T5 and Llama
+            return normed.astype(self.dtype) * scale.astype(self.dtype)
+        normed *= scale + 1.0 if self.kind == "rms_plus_one" else scale
+        if hasattr(self, "bias"):
+            normed += self.bias.get_value()
+        return normed.astype(self.dtype)
 
 
 class Embedder(nnx.Module):

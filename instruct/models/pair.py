@@ -10,8 +10,7 @@ while decoding), H head dim, V vocabulary, M nodes of a tree.
 
 import dataclasses
 import functools
-from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -21,32 +20,18 @@ from instruct import batch as batch_keys
 from instruct.collectives import gather_params
 from instruct.head import head_logits
 from instruct.mesh import logical_constraint
+from instruct.model_interface import Batch, Params
 from instruct.models import decode_cache, masks
 from instruct.models.attention import CachePlace, KeyValue
 from instruct.models.blocks import RESIDUAL
 from instruct.models.decode_cache import DecodeCache, Prompts
 from instruct.models.decoder_only import DecoderEnd
-from instruct.models.layer_loop import Part, init_layers, map_layers, update_layers
-from instruct.models.layers import Embedder, apply_kept, draw_kept
+from instruct.models.layer_loop import Part, init_layers, map_layers, run_stack, update_layers
+from instruct.models.layers import Embedder, Norm, apply_kept, draw_kept
 from instruct.models.pair_config import PairConfig
 from instruct.models.rope import Rotation
-from instruct.models.shared_methods import (
-    Batch,
-    Params,
-    SharedMethods,
-    keys_of_both,
-    segments_of_both,
-    source_and_targets,
-)
-from instruct.models.stack_blocks import (
-    Block,
-    GroupedAttention,
-    Norm,
-    StepPlace,
-    layer_period,
-    run_stack,
-    scaled,
-)
+from instruct.models.shared_methods import SharedMethods, keys_of_both, segments_of_both
+from instruct.models.stack_blocks import Block, GroupedAttention, StepPlace, layer_period, scaled
 from instruct.models.stack_config import StackConfig
 
 
@@ -61,10 +46,9 @@ class PairBlock(Block):
             return
         width = config.encoder.d_model
         self.cross_attention = GroupedAttention(stack, config, rngs=rngs, memory_width=width)
-        norm = {"dtype": config.dtype, "biased": stack.norm_bias}
-        self.pre_cross_norm = Norm(stack.d_model, stack, **norm)
+        self.pre_cross_norm = Norm(stack, config.dtype)
         if stack.post_norms:
-            self.post_cross_norm = Norm(stack.d_model, stack, **norm)
+            self.post_cross_norm = Norm(stack, config.dtype)
 
     def source(self, encoded: jax.Array) -> KeyValue:
         """Keys and values of encoded sources [B, S, D]."""
@@ -139,10 +123,8 @@ class PairBlock(Block):
 class EncoderEnd(nnx.Module):
     """The encoder's module after its layers."""
 
-    def __init__(self, config: PairConfig, *, rngs: nnx.Rngs):
-        stack = config.encoder
-        biased = stack.norm_bias
-        self.encoder_norm = Norm(stack.d_model, stack, dtype=config.dtype, biased=biased)
+    def __init__(self, config: PairConfig):
+        self.encoder_norm = Norm(config.encoder, config.dtype)
 
 
 class _Parts(NamedTuple):
@@ -163,7 +145,7 @@ def _parts(config: PairConfig) -> _Parts:
     return _Parts(
         embedder(config.decoder),
         embedder(config.encoder),
-        Part(lambda rngs: EncoderEnd(config, rngs=rngs)),
+        Part(lambda _: EncoderEnd(config)),
         Part(lambda rngs: Block(config.encoder, config, rngs=rngs)),
         Part(lambda rngs: DecoderEnd(config.decoder, config, rngs=rngs)),
         Part(lambda rngs: PairBlock(config, rngs=rngs)),
@@ -175,11 +157,6 @@ class PairModel(SharedMethods):
     """An encoder-decoder of two stacks. Holds no arrays; hashable, may be a static argument."""
 
     config: PairConfig
-
-    @property
-    def windows(self) -> Sequence[int | None]:
-        """See `SharedMethods.windows`."""
-        return self.config.decoder.windows
 
     def init(self, key: jax.Array) -> Params:
         """Fresh float32 parameters; both layouts agree up to rounding."""
@@ -221,10 +198,6 @@ class PairModel(SharedMethods):
         if self.config.tied_output:
             return params["token_embedder"]["embedding"].T
         return params["decoder"]["logits_dense"]["kernel"]
-
-    def target_logits(self, params: Params, inputs: jax.Array, targets: jax.Array) -> jax.Array:
-        """See `Model.target_logits`."""
-        return self.apply(params, source_and_targets(inputs, targets))
 
     def tree_logits(
         self,
@@ -274,15 +247,11 @@ class PairModel(SharedMethods):
         def mask(window: int | None) -> CachePlace:
             return place if window is None else decode_cache.local_place(place, number, window)
 
-        def layer(_kind: str, turn: Rotation | None, visible: CachePlace) -> Any:
+        def step(turn, visible, layer_params, x: jax.Array, memory: KeyValue, source: KeyValue):
             step_place = StepPlace(turn, visible, prompts.mask)
+            return part.decoder_layer.bind(layer_params).step(x, memory, source, step_place)
 
-            def step(layer_params: Params, x: jax.Array, memory: KeyValue, source: KeyValue):
-                return part.decoder_layer.bind(layer_params).step(x, memory, source, step_place)
-
-            return step
-
-        period, decoder = layer_period(stack, layer, turns, mask), params["decoder"]
+        period, decoder = layer_period(stack, step, turns, mask), params["decoder"]
         x, memory = update_layers(period, decoder, stack.num_layers, x, cache.memory, prompts.cross)
         hidden = part.decoder.bind(decoder).decoder_norm(x).reshape(tokens.size, -1)
         logits = head_logits(hidden, self.head_kernel(params), self.final_cap)
@@ -309,32 +278,25 @@ class PairModel(SharedMethods):
                 return masks.source_mask(segments).dense()
             return masks.around_mask(segments, *config.encoder_reach)
 
-        def layer(_kind: str, turn: Rotation | None, visible: jax.Array) -> Any:
-            def run(layer_params: Params, x: jax.Array, layer_key: jax.Array | None):
-                return parts.encoder_layer.bind(layer_params)(x, turn, visible, layer_key)[0]
-
-            return run
+        def layer(turn, visible, layer_params: Params, x: jax.Array, layer_key: jax.Array | None):
+            return parts.encoder_layer.bind(layer_params)(x, turn, visible, layer_key)[0]
 
         period = layer_period(config.encoder, layer, positions, mask)
-        norm = parts.encoder.bind(encoder).encoder_norm
-        x = scaled(x, config.encoder)
-        return run_stack(config.encoder, config, encoder, period, x, norm, key)
+        norm, count = parts.encoder.bind(encoder).encoder_norm, config.encoder.num_layers
+        return run_stack(period, encoder, count, scaled(x, config.encoder), norm, key, config)
 
     def _decode(self, params, tokens, positions, mask, encoded, source_mask, key) -> jax.Array:
         """Hidden states [B, T, D]; `mask(window)` of a kind of layer."""
         config, parts, decoder = self.config, _parts(self.config), params["decoder"]
 
-        def layer(_kind: str, turn: Rotation | None, visible: jax.Array) -> Any:
-            def run(layer_params: Params, x: jax.Array, layer_key: jax.Array | None):
-                bound = parts.decoder_layer.bind(layer_params)
-                return bound.run(x, encoded, turn, visible, source_mask, layer_key)
-
-            return run
+        def layer(turn, visible, layer_params: Params, x: jax.Array, layer_key: jax.Array | None):
+            bound = parts.decoder_layer.bind(layer_params)
+            return bound.run(x, encoded, turn, visible, source_mask, layer_key)
 
         period = layer_period(config.decoder, layer, positions, mask)
-        norm = parts.decoder.bind(decoder).decoder_norm
+        norm, count = parts.decoder.bind(decoder).decoder_norm, config.decoder.num_layers
         x = self._embed_targets(params, tokens, positions)
-        return run_stack(config.decoder, config, decoder, period, x, norm, key)
+        return run_stack(period, decoder, count, x, norm, key, config)
 
     def _embed_targets(self, params, tokens, positions) -> jax.Array:
         """[B, T] -> [B, T, D]; the token at position 0 is `start_id`."""

@@ -71,6 +71,11 @@ class PairConfig(ComputeConfig):
         return self.decoder.d_model
 
     @property
+    def windows(self) -> tuple[int | None, ...]:
+        """`window` of each layer of the decoder's period."""
+        return self.decoder.windows
+
+    @property
     def encoder_reach(self) -> tuple[int, int]:
         """Tokens behind and ahead of a token that a local layer of the encoder attends to."""
         window = self.encoder.window or 0
@@ -110,7 +115,3 @@ class PairConfig(ComputeConfig):
         row = self.encoder.stack_flops(inputs) + decoder.stack_flops(targets)
         row += decoder.num_layers * cross + 2 * targets * decoder.d_model * self.vocab_size
         return batch_size * row
-
-    def train_flops(self, batch_size: int, inputs: int, targets: int) -> int:
-        """FLOPs of forward and backward (3 times forward), without remat's recomputation."""
-        return 3 * self.forward_flops(batch_size, inputs, targets)

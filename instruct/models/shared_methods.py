@@ -1,6 +1,5 @@
 """`SharedMethods`: what all models do alike, logits of hidden states and the decoding cache."""
 
-from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jax
@@ -9,11 +8,9 @@ import jax.numpy as jnp
 from instruct import batch as batch_keys
 from instruct.head import head_logits
 from instruct.mesh import logical_constraint
+from instruct.model_interface import Batch, Params
 from instruct.models import decode_cache
 from instruct.models.decode_cache import DecodeCache, Prompts
-
-Params = dict[str, Any]
-Batch = Mapping[str, jax.Array]
 
 
 class SharedMethods:
@@ -28,11 +25,6 @@ class SharedMethods:
     def final_cap(self) -> float | None:
         """Soft cap of the logits."""
         return self.config.final_cap
-
-    @property
-    def windows(self) -> Sequence[int | None]:
-        """Windows of the decoder's layers of one period; None: no window."""
-        return (None,)
 
     def abstract_params(self) -> Params:
         """Shapes and dtypes of `init`'s result as `jax.ShapeDtypeStruct`s; allocates nothing."""
@@ -58,28 +50,26 @@ class SharedMethods:
         logits = head_logits(hidden, self.head_kernel(params), self.final_cap)
         return logical_constraint(logits, ("batch", "length", "vocab"))
 
+    def target_logits(self, params: Params, inputs: jax.Array, targets: jax.Array) -> jax.Array:
+        """See `Model.target_logits`; of an encoder-decoder.
+
+        targets 3 1 -    decoder_input_tokens 0 3 1
+        """
+        fed = jnp.pad(jnp.maximum(targets, 0), ((0, 0), (1, 0)))[:, :-1]
+        tokens = {batch_keys.ENCODER_INPUT_TOKENS: jnp.maximum(inputs, 0)}
+        return self.apply(params, tokens | {batch_keys.DECODER_INPUT_TOKENS: fed})
+
     def init_cache(
         self, prompts: Prompts, num_sequences: int, num_columns: int, reordered: bool = True
     ) -> DecodeCache:
         """See `Model.init_cache`."""
-        return decode_cache.new_cache(prompts, num_sequences, num_columns, reordered, self.windows)
+        windows = self.config.windows
+        return decode_cache.new_cache(prompts, num_sequences, num_columns, reordered, windows)
 
     # See `Model`.
     fill_slots = staticmethod(decode_cache.fill_slots)
     narrow = staticmethod(decode_cache.narrow)
     reorder_cache = staticmethod(decode_cache.reorder_cache)
-
-
-def source_and_targets(inputs: jax.Array, targets: jax.Array) -> Batch:
-    """The batch of an encoder-decoder for prompts and targets, both padded below 0.
-
-    targets 3 1 -    decoder_input_tokens 0 3 1
-    """
-    fed = jnp.pad(jnp.maximum(targets, 0), ((0, 0), (1, 0)))[:, :-1]
-    return {
-        batch_keys.ENCODER_INPUT_TOKENS: jnp.maximum(inputs, 0),
-        batch_keys.DECODER_INPUT_TOKENS: fed,
-    }
 
 
 def segments_of_both(batch: Batch) -> tuple[jax.Array | None, jax.Array | None]:

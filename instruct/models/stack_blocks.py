@@ -1,4 +1,4 @@
-"""Blocks of a `StackConfig`: norms, grouped-query attention with rotary positions, layers.
+"""Blocks of a `StackConfig`: grouped-query attention with rotary positions, layers.
 
 NNX modules that hold only parameters; `decoder_only.py` splits them and runs them as functions.
 What differs between layers of a stack (rotation, mask) is an argument.
@@ -6,6 +6,7 @@ B rows, T tokens, D model, F feed-forward, N heads, K key-value heads, H head di
 queries a row while decoding, S tokens of a prompt.
 """
 
+import functools
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
@@ -31,35 +32,10 @@ from instruct.models.attention import (
     write_column,
 )
 from instruct.models.blocks import RESIDUAL
-from instruct.models.layer_loop import LayerFn, fold, run_layers
-from instruct.models.layers import MLP, NORMAL_FAN_IN, Dense, apply_kept, draw_kept
+from instruct.models.layers import MLP, NORMAL_FAN_IN, Dense, Norm, apply_kept, draw_kept
 from instruct.models.masks import MASKED_LOGIT, SegmentMask
 from instruct.models.rope import Rotation, frequencies, rotate, rotation
 from instruct.models.stack_config import ComputeConfig, StackConfig
-
-
-class Norm(nnx.Module):
-    """`StackConfig.norm` over the last axis; statistics, and all but 'rms', in float32."""
-
-    def __init__(self, width: int, config: StackConfig, *, dtype: str, biased: bool = False):
-        self.dtype, self.kind, self.epsilon = dtype, config.norm, config.norm_epsilon
-        init = jnp.zeros if self.kind == "rms_plus_one" else jnp.ones
-        self.scale = nnx.Param(init((width,), jnp.float32))
-        if biased:
-            self.bias = nnx.Param(jnp.zeros((width,), jnp.float32))
-
-    def __call__(self, x: jax.Array) -> jax.Array:
-        wide, scale = x.astype(jnp.float32), self.scale.get_value()
-        if self.kind == "layer":
-            wide -= jnp.mean(wide, axis=-1, keepdims=True)
-        mean_square = jnp.mean(jnp.square(wide), axis=-1, keepdims=True)
-        normed = wide * jax.lax.rsqrt(mean_square + self.epsilon)
-        if self.kind == "rms":  # rounded before it is scaled, as in Llama
-            return normed.astype(self.dtype) * scale.astype(self.dtype)
-        normed *= scale + 1.0 if self.kind == "rms_plus_one" else scale
-        if hasattr(self, "bias"):
-            normed += self.bias.get_value()
-        return normed.astype(self.dtype)
 
 
 class StepPlace(NamedTuple):
@@ -104,8 +80,8 @@ class GroupedAttention(nnx.Module):
         self.value = dense(memory_width, keys, biased)
         self.out = dense(queries, config.d_model, config.attention_bias == "all")
         if config.qk_norm:
-            self.query_norm = Norm(config.head_dim, config, dtype="float32")
-            self.key_norm = Norm(config.head_dim, config, dtype="float32")
+            self.query_norm = Norm(config, "float32", config.head_dim)
+            self.key_norm = Norm(config, "float32", config.head_dim)
 
     def _turned(self, x: jax.Array, rotation: Rotation | None, norm: str, scale: float):
         """Heads of x, normed, rotated and scaled in float32."""
@@ -199,19 +175,14 @@ class Block(nnx.Module):
 
     def __init__(self, config: StackConfig, compute: ComputeConfig, *, rngs: nnx.Rngs):
         self.config, self.compute = config, compute
-
-        def norm() -> Norm:
-            width = config.d_model
-            return Norm(width, config, dtype=compute.dtype, biased=config.norm_bias)
-
-        self.pre_attention_norm = norm()
+        self.pre_attention_norm = Norm(config, compute.dtype)
         self.attention = GroupedAttention(config, compute, rngs=rngs)
         if not config.parallel:
-            self.pre_mlp_norm = norm()
+            self.pre_mlp_norm = Norm(config, compute.dtype)
         self.mlp = MLP(config, dtype=compute.dtype, rngs=rngs, biased=config.mlp_bias)
         if config.post_norms:
-            self.post_attention_norm = norm()
-            self.post_mlp_norm = norm()
+            self.post_attention_norm = Norm(config, compute.dtype)
+            self.post_mlp_norm = Norm(config, compute.dtype)
 
     def __call__(
         self,
@@ -269,11 +240,11 @@ class Block(nnx.Module):
 
 def layer_period(
     config: StackConfig,
-    make_layer: Callable[..., Any],
+    run_layer: Callable[..., Any],
     positions: jax.Array,
     mask: Callable[[int | None], Any],
 ) -> list[Any]:
-    """`make_layer(kind, rotation, mask(window))` of the layers of one period.
+    """The layers of one period: `run_layer` with its rotation and `mask(window)` given.
 
     `positions` [B, T] of the tokens that are rotated.
     """
@@ -284,27 +255,11 @@ def layer_period(
             theta, scaling = config.local_rope_theta, None
         if config.position == "rope":
             turn = rotation(positions, frequencies(config.head_dim, theta, scaling))
-        layers[kind] = make_layer(kind, turn, mask(config.window if kind == "local" else None))
+        visible = mask(config.window if kind == "local" else None)
+        layers[kind] = functools.partial(run_layer, turn, visible)
     return [layers[kind] for kind in config.pattern]
 
 
 def scaled(x: jax.Array, stack: StackConfig) -> jax.Array:
     """Embeddings [B, T, D] with `embedding_scale`."""
     return x * jnp.asarray(stack.d_model**0.5, x.dtype) if stack.embedding_scale else x
-
-
-def run_stack(
-    stack: StackConfig,
-    compute: ComputeConfig,
-    params: dict[str, Any],
-    period: Sequence[LayerFn],
-    x: jax.Array,
-    norm: Norm,
-    key: jax.Array | None,
-) -> jax.Array:
-    """Embeddings [B, T, D] through layers and final norm, with dropout before and after."""
-    shapes = [(x.shape[0], 1, stack.d_model)] * 2
-    ends = draw_kept(fold(key, stack.num_layers), compute.dropout_rate, shapes, compute.dtype)
-    x = logical_constraint(apply_kept(x, ends[0]), RESIDUAL)
-    x = run_layers(period, params, stack.num_layers, x, key, compute)
-    return apply_kept(norm(x), ends[1])

@@ -195,7 +195,7 @@ class StackConfig:
 
 @dataclasses.dataclass(frozen=True)
 class ComputeConfig:
-    """How a model of blocks computes; `dtype` and `float32_attention_logits` change numbers."""
+    """How a model computes; `dtype` and `float32_attention_logits` change numbers."""
 
     # Share of values zeroed in training.
     dropout_rate: float = bounded(0.0, least=0, below=1, note=", for example 0.1")
@@ -207,9 +207,20 @@ class ComputeConfig:
     scan_layers: bool = False
     # What the backward pass recomputes: nothing, all but weight products, all. Speed only.
     remat: str = one_of("none", ("none", "minimal", "full"))
-    # As in `ModelConfig`; 'flash' on a TPU is `models/splash.py`, for causal models. Only 'einsum'
-    # and that have soft caps.
+    # 'einsum' holds the logits of whole rows in memory. 'flash' does not on a TPU (T5's stacks
+    # `models/flash.py`, causal ones `models/splash.py`); it is 'cudnn' on a GPU and 'einsum' on a
+    # CPU. 'xla' and 'cudnn' are jax.nn.dot_product_attention. Speed and memory; all but 'einsum'
+    # compute logits and softmax in float32, 'einsum' in `dtype` unless float32_attention_logits.
+    # Only 'einsum' and splash have soft caps.
     attention: str = one_of("einsum", ATTENTION_IMPLEMENTATIONS)
+
+    def forward_flops(self, batch_size: int, inputs: int, targets: int) -> int:
+        """FLOPs of one forward pass over a batch of rows of these lengths."""
+        raise NotImplementedError
+
+    def train_flops(self, batch_size: int, inputs: int, targets: int) -> int:
+        """FLOPs of forward and backward (3 times forward), without remat's recomputation."""
+        return 3 * self.forward_flops(batch_size, inputs, targets)
 
 
 def _divisors(number: int) -> str:

@@ -2,7 +2,7 @@
 
 import pytest
 
-from instruct.checkpoints.family import build, check_fixed, check_flags, required
+from instruct.checkpoints.family import build, check_fixed, check_flags, computed, required
 from instruct.checkpoints.huggingface_config import FAMILIES
 from instruct.errors import UserError
 from instruct.models.stack_config import RopeScaling
@@ -18,6 +18,9 @@ def test_settings_are_named_with_their_file():
     check_fixed({"factor": 1.0, "other": None}, {"factor": 1, "other": 2}, "here")
     with pytest.raises(UserError, match="here: factor is 0.5, which is not computed here; only 1"):
         check_fixed({"factor": 0.5}, {"factor": 1}, "here")
+    assert computed("swish", {"silu": 1, "swish": 2}, "here: act") == 2
+    with pytest.raises(UserError, match="here: act 'x' is not computed here; use one of silu"):
+        computed("x", {"silu": 1}, "here: act")
     with pytest.raises(UserError, match="here describes an impossible model: RopeScaling.factor"):
         build(RopeScaling, {"factor": 0.5}, "here")
 

@@ -180,7 +180,7 @@ def spoil(folder: pathlib.Path, how: str) -> None:
         ('{"feed_forward_proj": ["relu"]}', "feed_forward_proj .* is not computed"),
         ('{"dense_act_fn": "gelu"}', "dense_act_fn 'gelu' is not computed .* must be 'gelu_new'"),
         ('{"dropout_rate": "0.1"}', "dropout_rate is '0.1'; use a number"),
-        ('{"layer_norm_epsilon": Infinity}', "layer_norm_epsilon is not finite"),
+        ('{"layer_norm_epsilon": Infinity}', "norm_epsilon is inf"),
         ('{"tie_word_embeddings": "false"}', "tie_word_embeddings is 'false'; it must be true or"),
         ('{"decoder_start_token_id": 5}', "decoder_start_token_id is 5; this program pads"),
         ("index with a name twice", "'shared.weight' occurs twice"),

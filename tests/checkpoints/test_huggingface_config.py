@@ -64,7 +64,7 @@ def test_settings_of_another_model_are_not_kept():
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"decoder_start_token_id": 2}, "decoder_start_token_id is 2.*starts with 0"),
+        ({"decoder_start_token_id": 2}, "decoder_start_token_id is 2.*only 0 is"),
         ({"tie_word_embeddings": "false"}, "tie_word_embeddings is 'false'.*true or false"),
         ({"model_type": "bart"}, "model_type 'bart' is not read"),
     ],

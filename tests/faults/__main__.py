@@ -21,6 +21,9 @@ def _parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m tests.faults", description=__doc__)
     parser.add_argument("--faults", type=int, default=200, help="fewest faults (default 200)")
     parser.add_argument(
+        "--family", default="encoder_decoder", help="the model's: encoder_decoder or decoder"
+    )
+    parser.add_argument(
         "--seed", type=int, default=0, help="of the first trial; each later one has the next number"
     )
     parser.add_argument(
@@ -94,16 +97,19 @@ def main() -> int:
         folder = folder.absolute()
         folder.mkdir(parents=True, exist_ok=True)
         _restart_with_library(folder)
-    folder: pathlib.Path = flags.folder
+    folder: pathlib.Path = flags.folder / flags.family
+    folder.mkdir(exist_ok=True)
     del os.environ["LD_PRELOAD"]  # not for programs that the program starts
     _import_program(folder)
-    from tests.faults.commands import Base
+    from tests.faults.commands import MODELS, Base
     from tests.faults.kinds import KINDS, Trial
 
+    if flags.family not in MODELS:
+        sys.exit(f"unknown family {flags.family}; there are {', '.join(MODELS)}")
     kinds = flags.kinds.split(",") if flags.kinds else list(KINDS)
     if unknown := set(kinds) - set(KINDS):
         sys.exit(f"unknown kinds {', '.join(sorted(unknown))}; there are {', '.join(KINDS)}")
-    base = Base(folder / "undisturbed")
+    base = Base(folder / "undisturbed", flags.family)
     record = folder / "faults.jsonl"
     lines = record.read_text().splitlines() if record.exists() else []
     done = {(fault["kind"], fault["seed"]): fault for fault in map(json.loads, lines)}

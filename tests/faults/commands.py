@@ -16,6 +16,15 @@ from tests.faults.processes import WRITES, counting, run, serving, value_of
 
 STEPS, HALF_STEPS, SAVE_EVERY = 8, 4, 2
 BUCKET = "bucket"
+# Family -> arguments of `train` that choose its model.
+MODELS = {
+    "encoder_decoder": (
+        "--gin_file=gin/models/tiny_test.gin",
+        "--gin.ModelConfig.num_encoder_layers=1",
+        "--gin.ModelConfig.num_decoder_layers=1",
+    ),
+    "decoder": ("--gin_file=gin/models/tiny_decoder.gin",),
+}
 _MODULE = "--gin.MIXTURE_OR_TASK_MODULE=tests.faults.tasks"
 
 
@@ -34,9 +43,10 @@ def program(argv: Sequence[str], variables: Mapping[str, str] = {}) -> Callable[
 
 @dataclasses.dataclass(frozen=True)
 class Place:
-    """The folders of one life of a run."""
+    """The folders of one life of a run, and the family of its model: a name of MODELS."""
 
     folder: pathlib.Path
+    family: str
 
     @property
     def data(self) -> pathlib.Path:
@@ -95,7 +105,7 @@ class Place:
         return [
             "train",
             "--gin_file=gin/runs/train.gin",
-            "--gin_file=gin/models/tiny_test.gin",
+            *MODELS[self.family],
             *self._workspace(),
             f"--gin.MODEL_DIR={self.model_dir}",
             f"--gin.MIXTURE_OR_TASK_NAME={tasks.MIXTURE}",
@@ -105,8 +115,6 @@ class Place:
             f"--gin.TRAIN_STEPS={steps}",
             "--gin.DROPOUT_RATE=0.1",
             "--gin.DataConfig.window_examples=24",
-            "--gin.ModelConfig.num_encoder_layers=1",
-            "--gin.ModelConfig.num_decoder_layers=1",
             f"{config}.save_every_steps={SAVE_EVERY}",
             f"{config}.keep={keep}",
             f"{config}.first_retry_secs=0.05",
@@ -150,8 +158,8 @@ class Base:
         calls: command -> storage calls that write. secs: command -> seconds.
     """
 
-    def __init__(self, folder: pathlib.Path) -> None:
-        self.folder = folder
+    def __init__(self, folder: pathlib.Path, family: str) -> None:
+        self.folder, self.family = folder, family
         self.calls: dict[str, int] = {}
         self.secs: dict[str, float] = {}
 
@@ -174,17 +182,20 @@ class Base:
     @property
     def prepared(self) -> Place:
         assert self.stores
-        return Place(self.folder / "prepared")
+        return self._place("prepared")
 
     @property
     def half(self) -> Place:
         assert self.run
-        return Place(self.folder / "half")
+        return self._place("half")
 
     @property
     def whole(self) -> Place:
         assert self.run and self.use
-        return Place(self.folder / "whole")
+        return self._place("whole")
+
+    def _place(self, name: str) -> Place:
+        return Place(self.folder / name, self.family)
 
     def _part(self, name: str, live: Callable[[], dict[str, Any]]) -> dict[str, Any]:
         path = self.folder / f"{name}.json"
@@ -214,21 +225,22 @@ class Base:
         self.calls[name], self.secs[name] = ended.calls, ended.secs
 
     def _live_stores(self) -> dict[str, Any]:
-        place = Place(self.folder / "prepared")
+        place = self._place("prepared")
         shutil.rmtree(place.folder, ignore_errors=True)
         place.write_inputs()
         self._must("prepare", place.prepare(), place.stores)
         return {"hashes": oracle.stores(place.stores)}
 
     def _live_run(self) -> dict[str, Any]:
-        half, reference = Place(self.folder / "half"), Place(self.folder / "reference")
+        half, reference = self._place("half"), self._place("reference")
         for name in ("half", "reference", "whole"):  # of an interrupted life
             shutil.rmtree(self.folder / name, ignore_errors=True)
         for place in (half, reference):
             shutil.copytree(self.prepared.folder, place.folder)
         self._must("train", reference.train(keep=99), reference.model_dir)
         self._must("train half", half.train(HALF_STEPS), half.model_dir)
-        whole = Place(pathlib.Path(shutil.copytree(half.folder, self.folder / "whole")))
+        whole = self._place("whole")
+        shutil.copytree(half.folder, whole.folder)
         self._must("resume", whole.train(), whole.model_dir)
 
         def look() -> dict[str, Any]:
@@ -266,7 +278,7 @@ class Base:
         return {"checkpoints": checkpoints}
 
     def _live_use(self) -> dict[str, Any]:
-        whole = Place(self.folder / "whole")
+        whole = self._place("whole")
         for folder in (whole.model_dir / "eval", whole.answers.parent):
             shutil.rmtree(folder, ignore_errors=True)
         self._must("eval", whole.evaluate("(6, 8)"), whole.model_dir)
@@ -275,7 +287,7 @@ class Base:
         return {"results": results, "answers": whole.answers.read_text()}
 
     def _live_stage(self) -> dict[str, Any]:
-        place = Place(self.folder / "staging")
+        place = self._place("staging")
         shutil.rmtree(place.folder, ignore_errors=True)
         place.write_inputs()
         with serving(self.prepared.serve_stores, self.folder) as emulator:

@@ -60,7 +60,7 @@ class Trial:
 
     def place(self, source: Place | None = None) -> Place:
         """A copy of `prepared`, `half` or `whole`; None: data and prompts only."""
-        place = Place(self.folder / "life")
+        place = Place(self.folder / "life", self.base.family)
         if source is None:
             place.write_inputs()
         else:
@@ -271,6 +271,7 @@ class Trial:
 
 def kill_train(trial: Trial) -> None:
     """Training from the start or from step 4 is killed some times, then ends as undisturbed."""
+    assert trial.base.run
     fresh = trial.draw.random() < 0.4
     place = trial.place(trial.base.prepared if fresh else trial.base.half)
     steps = [0 if fresh else HALF_STEPS]

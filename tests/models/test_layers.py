@@ -6,10 +6,11 @@ import numpy as np
 import pytest
 from flax import nnx
 
+from instruct.models.decoder_config import DecoderConfig
 from instruct.models.layers import (
     MLP,
+    Norm,
     RelativePositionBias,
-    RMSNorm,
     apply_kept,
     draw_kept,
     relative_position_bucket,
@@ -38,13 +39,33 @@ def test_skewed_bias_equals_a_lookup_of_every_pair(bidirectional):
 
 
 def test_rms_norm_takes_statistics_in_float32():
-    norm = RMSNorm(dataclasses.replace(TINY, dtype="bfloat16"), rngs=nnx.Rngs(0))
+    norm = Norm(TINY, "bfloat16")
     x = jax.random.normal(jax.random.key(0), (3, TINY.d_model)) * 300
     found = norm(x.astype(jnp.bfloat16))
     assert found.dtype == jnp.bfloat16
     wide = np.asarray(x, np.float32)
     expected = wide / np.sqrt(np.mean(wide**2, -1, keepdims=True) + TINY.norm_epsilon)
     np.testing.assert_allclose(found.astype(np.float32), expected, rtol=0.02, atol=0.02)
+
+
+@pytest.mark.parametrize(
+    ("kind", "expected"),
+    [
+        ("rms", np.array([3.0, 4.0]) / 12.5**0.5 * 2),
+        ("rms_plus_one", np.array([3.0, 4.0]) / 12.5**0.5 * 3),
+        ("layer", np.array([-1.0, 1.0]) * 2 + 5),
+    ],
+)
+def test_norms_of_3_and_4_with_weight_2(kind, expected):
+    sizes = dict.fromkeys(("vocab_size", "num_layers", "num_heads", "num_kv_heads", "d_ff"), 1)
+    kinds = {"norm": kind, "norm_bias": kind == "layer", "norm_epsilon": 1e-9}
+    norm = Norm(DecoderConfig(d_model=2, head_dim=2, **sizes, **kinds), "float32")
+    first = norm(jnp.array([3.0, 4.0]))
+    norm.scale.set_value(jnp.full(2, 2.0))
+    if kind == "layer":
+        norm.bias.set_value(jnp.full(2, 5.0))
+    assert_same_float32(norm(jnp.array([3.0, 4.0])), expected)
+    assert float(jnp.abs(first).max()) < 1.2  # fresh norms scale by 1
 
 
 def test_dropout_keeps_the_expected_share_and_scale():
