@@ -182,7 +182,7 @@ def spoil(folder: pathlib.Path, how: str) -> None:
         ('{"dropout_rate": "0.1"}', "dropout_rate is '0.1'; use a number"),
         ('{"layer_norm_epsilon": Infinity}', "norm_epsilon is inf"),
         ('{"tie_word_embeddings": "false"}', "tie_word_embeddings is 'false'; it must be true or"),
-        ('{"decoder_start_token_id": 5}', "decoder_start_token_id is 5; this program pads"),
+        ('{"decoder_start_token_id": 5}', "decoder_start_token_id is 5, which is not computed"),
         ("index with a name twice", "'shared.weight' occurs twice"),
         ("loop of links", "is a symbolic link to .*, which does not exist"),
         ("no file", "spiece.model is no file"),
