@@ -20,6 +20,7 @@ from instruct.checkpoints.loading import (
     find_checkpoint,
     load_newest,
     load_params,
+    partly_adapted,
     trained_run,
 )
 from instruct.data import registry
@@ -137,6 +138,10 @@ def evaluate(
             say(f"{error.problem} It is not evaluated.")
             failed = True
             continue
+        if config.base_checkpoint_path is not None:
+            base = load_params(config.base_checkpoint_path, placed)
+            params = partly_adapted(base, params, config.adaptation)
+            del base
         for suite, mixture in resolved.items():
             run = SuiteRun(
                 suite=f"{config.name}-{suite}" if config.name else suite,
