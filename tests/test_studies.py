@@ -47,7 +47,7 @@ def text_of(name: str) -> str:
 
 def command_of(name: str) -> list[str]:
     """The words of the command in a study's header."""
-    header = text_of(name).split("from __gin__")[0]
+    header = text_of(name).split("\nfrom __gin__")[0]
     lines = re.search(r"# Command:((?:.*\\\n#)*.*)", header)
     assert lines, "the header has no command"
     return shlex.split(lines[1].replace("\\\n#", " "))
@@ -99,7 +99,7 @@ def built_runs(name: str) -> tuple[Built, ...]:
 @pytest.mark.parametrize("name", STUDIES)
 def test_a_study_says_what_it_varies_how_to_run_it_and_what_differs(name):
     text = text_of(name)
-    header, _, body = text.partition("from __gin__")
+    header, _, body = text.partition("\nfrom __gin__")
     assert header.startswith("# Varies: ")
     assert f"--gin_file=gin/ablations/{name}.gin" in command_of(name)
     assert f"--gin.STUDY_DIR=runs/{name}" in command_of(name)
@@ -123,6 +123,7 @@ def test_runs_build_and_their_mixtures_resolve(name):
         mixtures.add(train["data"].mixture)
         if run.stages == (plan.EVAL,):
             assert evaluate["checkpoint_path"] == train["initial_checkpoint_path"]
+            assert evaluate["feature_lengths"]
     for mixture in mixtures:
         assert resolve(workspace(), mixture).leaves
     # A point whose settings others override would be one run twice.
@@ -149,6 +150,15 @@ def test_every_model_of_a_study_traces_an_update_at_true_size():
         )
         with jax.sharding.use_abstract_mesh(mesh):
             jax.eval_shape(step.function, *shapes)
+
+
+def test_architectures_are_compared_at_about_equal_flops():
+    for name, most in (("architectures", 1.16), ("architectures_gym", 1.01)):
+        flops = []
+        for _, train, _, _ in built_runs(name):
+            rows, (inputs, targets) = train["data"].batch_size, train["data"].lengths
+            flops.append(train["model"].train_flops(rows, inputs, targets) * train["train_steps"])
+        assert max(flops) / min(flops) < most
 
 
 def test_weights_are_asked_for_by_the_macro_of_their_size(tmp_path):
