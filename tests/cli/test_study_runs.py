@@ -87,17 +87,19 @@ def test_what_a_run_would_refuse_is_refused_before_any_starts(read, settings, sa
 
 @pytest.mark.parametrize(
     ("recipe", "said"),
-    [("gin/runs/eval.gin", "binds no model"), ("gin/models/tiny_test.gin", "configures training")],
+    [
+        (("gin/runs/eval.gin",), "binds no model"),
+        (("gin/runs/eval.gin", "gin/models/tiny_test.gin"), "nothing configures training"),
+    ],
 )
 def test_a_recipe_that_cannot_train_is_refused(read, recipe, said):
     text = (
         "from __gin__ import dynamic_registration\nfrom instruct.study import plan\n"
-        f"plan.Study.title = 'T'\nplan.Study.recipe = '{recipe}'\n"
+        f"plan.Study.title = 'T'\nplan.Study.recipe = {recipe!r}\n"
         "plan.Study.axes = {'a': {'x': ''}}\n"
     )
-    flag = ["--gin.EVAL_MIXTURES=gym.demo"] if "eval" in recipe else []
     with pytest.raises(UserError, match=said):
-        load(*read(*flag, text=text), "a=x")
+        load(*read("--gin.EVAL_MIXTURES=gym.demo", text=text), "a=x")
 
 
 def test_an_evaluation_without_a_checkpoint_is_refused(read):
