@@ -27,6 +27,7 @@ from tests.workspaces import workspace
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 STUDIES = sorted(path.stem for path in (ROOT / "gin" / "ablations").glob("*.gin"))
+PAGE = "docs/studies.md"
 MOST_BINDINGS = 10
 # A study's own settings; the other flags of its command are the runs'.
 OWN_FLAGS = ("--gin.STUDY_DIR=", "--gin.SEEDS=")
@@ -150,6 +151,17 @@ def test_every_model_of_a_study_traces_an_update_at_true_size():
         )
         with jax.sharding.use_abstract_mesh(mesh):
             jax.eval_shape(step.function, *shapes)
+
+
+def test_the_page_on_studies_lists_every_one_with_its_runs():
+    rows = re.findall(r"^\| (`.*?) \|.*\| ([\d, ]+) \|$", (ROOT / PAGE).read_text(), re.MULTILINE)
+    listed = {
+        name: int(runs)
+        for names, counts in rows
+        for name, runs in zip(re.findall(r"`(\w+)`", names), counts.split(", "), strict=True)
+    }
+    ours = {name: len(runs_of(name)) for name in STUDIES if not name.startswith("replica")}
+    assert listed == ours
 
 
 def test_architectures_are_compared_at_about_equal_flops():
