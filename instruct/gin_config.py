@@ -269,7 +269,7 @@ def _missing_macros() -> list[str]:
     """Macros that are required and not set, then those that values read and nothing binds."""
     bound = macros()
     required = [name for name, value in bound.items() if str(value) == "%gin.REQUIRED"]
-    read = set().union(*map(_macro_names, config_bindings().values()))
+    read = set().union(*map(macro_names, config_bindings().values()))
     return [*required, *sorted(read - set(bound))]
 
 
@@ -335,8 +335,8 @@ def config_bindings() -> dict[str, str]:
     return _bindings(gin.config_str(_UNLIMITED))
 
 
-def _macro_names(source: str) -> set[str]:
-    """Names used as `%NAME` in a value of gin source, outside of its strings."""
+def macro_names(source: str) -> set[str]:
+    """Names used as `%NAME` in gin source, outside of its strings."""
     return set(re.findall(r"%([A-Za-z_]\w*)(?![\w.])", _STRING.sub("''", source)))
 
 
@@ -397,7 +397,7 @@ def _macros_reached(bindings: Mapping[str, str], keys: Iterable[str]) -> set[str
     reached: set[str] = set()
     frontier = set(keys)
     while frontier:
-        frontier = set().union(*(_macro_names(bindings.get(key, "")) for key in frontier)) - reached
+        frontier = set().union(*(macro_names(bindings.get(key, "")) for key in frontier)) - reached
         reached |= frontier
     return reached
 
@@ -419,7 +419,7 @@ def reference_text(entry: str, parameter: str) -> str | None:
     parts, frontier, called = [], [text], set()
     while frontier:
         value = frontier.pop(0)
-        while names := _macro_names(value) & set(values):
+        while names := macro_names(value) & set(values):
             for name in names:
                 value = re.sub(rf"%{name}(?![\w.])", lambda _, n=name: repr(values[n]), value)
         parts.append(value)

@@ -9,7 +9,7 @@ IFS=, read -ra stages <<<"$2"
 read -ra launch <<<"${LAUNCH:-${PYTHON:-.venv/bin/python} run.py}"
 stopped=""
 child=""
-trap 'stopped=1; kill -TERM "$child"' TERM
+trap 'stopped=1; [[ -z "$child" ]] || kill -TERM "$child"' TERM
 for stage in "${stages[@]}"; do
   "${launch[@]}" "$stage" --gin_file="$gin_file" "${@:3}" &
   child=$!

@@ -9,6 +9,7 @@ module registers every mixture and needs no data.
     scaling_a, _b       the proportions of Chung et al. 2022, section 2.1
     equal, equal_no_X   sources alike, and all but one of them (Longpre et al. 2023, Table 2)
     flan2022_no_X       ablations (Longpre et al. 2023, Table 1)
+    flan2022_unbalanced, _tasks_alike    tasks by their capped records, or all alike, instead
     p3_plus_plus        T0++'s data sets, as far as the collection has them (the same table)
     flan2022_fs_N, flan2021_fs_N    N % of few-shot prompts (Longpre et al. 2023, Figure 3)
     flan_tasks_N        nested task sets (Chung et al. 2022, Figure 4; proportions A)
@@ -134,7 +135,6 @@ def _random_zero_shot_tasks(count: int, draw: int) -> Rates:
     return leaves(specs, "zs_opt", "zs_noopt", "cot")
 
 
-_RANDOM = {"flan2022_random": _random_tasks, "flan2022_zs_random": _random_zero_shot_tasks}
 TRAINING: dict[str, Rates] = {
     "flan2022": FLAN2022,
     "flan2022_released": RELEASED,
@@ -146,6 +146,7 @@ TRAINING: dict[str, Rates] = {
     "flan2022_no_inversion": _under(FLAN2022, "straight"),
     "flan2022_no_few_shot": _under(FLAN2022, "zs"),
     "flan2022_unbalanced": _UNBALANCED,
+    "flan2022_tasks_alike": dict.fromkeys(_UNBALANCED, 1.0),
     "flan2022.zs": _under(FLAN2022, "zs"),
     "flan2022.fs": _under(FLAN2022, "fs"),
     **{
@@ -158,12 +159,12 @@ TRAINING: dict[str, Rates] = {
         f"flan_tasks_{count}": {source: SCALING_A[source] for source in sources}
         for count, sources in TASK_SCALES.items()
     },
-    **{
-        f"{name}_{count}_{draw}": rates(count, draw)
-        for name, rates in _RANDOM.items()
-        for count in RANDOM_TASKS
-        for draw in range(NUM_DRAWS)
-    },
+}
+RANDOM: dict[str, Rates] = {
+    f"flan2022_{name}_{count}_{draw}": make_rates(count, draw)
+    for name, make_rates in (("random", _random_tasks), ("zs_random", _random_zero_shot_tasks))
+    for count in RANDOM_TASKS
+    for draw in range(NUM_DRAWS)
 }
 
 # ------------------------------------------------------------------ FLAN 2021's splits
@@ -210,6 +211,8 @@ def _register() -> None:
     ordered = ("flan2022.zs", "flan2022.fs")  # others are made of these
     for name in (*ordered, *(name for name in TRAINING if name not in ordered)):
         add_mixture(name, TRAINING[name])
+    for name, rates in RANDOM.items():
+        add_mixture(name, rates)
     for index, cluster in enumerate(CLUSTERS):
         held_out = (index, *ALSO_HELD_OUT.get(index, ()))
         trained = _zero_shot(i for i in range(len(CLUSTERS)) if i not in held_out)

@@ -8,6 +8,7 @@ import pytest
 from instruct import gin_config
 from instruct.errors import UserError
 from instruct.fields import check_arguments
+from instruct.files import path_of
 
 MODULE = """
 import dataclasses
@@ -249,6 +250,22 @@ def test_other_encodings_are_named(tmp_path, monkeypatch, encoding):
             UserError, match=r"^inner\.gin: not UTF-8 text \(.*Save the file as UTF-8"
         ):
             gin_config.load([name])
+
+
+def test_a_text_of_gin_may_include_files_and_its_first_line_names_it_in_errors(wired, tmp_path):
+    included = tmp_path / "more.gin"
+    included.write_text("WIDTH = 16\n")
+    text = f"# run one\ninclude '{included}'\nSTEPS = 2\nMODEL_DIR = 'a'\n"
+    gin_config.load([wired[1]], [text])
+    assert gin_config.macros()["WIDTH"] == 16
+    with pytest.raises(UserError, match="run one: "):
+        gin_config.load([wired[1]], [text + "WIDTH = ["])
+
+
+def test_files_may_be_in_a_bucket(wired, gcs):
+    path_of("gs://bucket/a/run.gin").write_text("STEPS = 2\nMODEL_DIR = 'a'\n")
+    gin_config.load([wired[1], "gs://bucket/a/run.gin"])
+    assert gin_config.macros()["STEPS"] == 2
 
 
 def test_files_are_found_without_a_word_from_any_folder(tmp_path, monkeypatch, caplog):

@@ -13,7 +13,7 @@ import pytest
 
 from instruct import gin_config
 from instruct import mesh as meshes
-from instruct.cli import settings
+from instruct.cli import settings, study_runs
 from instruct.cli.check import DEFAULT_SHAPE
 from instruct.data import task_modules
 from instruct.data.registry import resolve
@@ -29,13 +29,16 @@ ROOT = pathlib.Path(__file__).resolve().parents[1]
 STUDIES = sorted(path.stem for path in (ROOT / "gin" / "ablations").glob("*.gin"))
 MOST_BINDINGS = 10
 # A study's own settings; the other flags of its command are the runs'.
-OWN_FLAGS = ("STUDY_DIR", "SEEDS")
+OWN_FLAGS = ("--gin.STUDY_DIR=", "--gin.SEEDS=")
 MOST_RUNS = 60
 
 
 @pytest.fixture(autouse=True, scope="module")
-def _registered():
-    task_modules.load_modules(settings.TASK_MODULES)
+def _registered(tmp_path_factory):
+    """The tasks, and the table of rates that a study's command names."""
+    table = tmp_path_factory.mktemp("tables") / "rates.tsv"
+    table.write_text("flan2021\t2\ncot.gsm8k\t\n")
+    task_modules.load_modules([*settings.TASK_MODULES, str(table)])
 
 
 def text_of(name: str) -> str:
@@ -60,23 +63,12 @@ def runs_of(name: str) -> tuple[plan.StudyRun, ...]:
     return study_of(name).runs()
 
 
-@functools.cache
-def flags_of(name: str) -> dict[str, str]:
-    """Macro -> line of gin, of the command in a study's header; without the study's own."""
+def settings_of(name: str, run: plan.StudyRun) -> list[str]:
+    """What the command in a study's header adds to a run."""
     flags = [word for word in command_of(name) if word.startswith("--gin.")]
-    bindings = [gin_config.binding_from_flag(flag) for flag in flags]
-    named = {binding.partition(" = ")[0]: binding for binding in bindings}
-    return {macro: binding for macro, binding in named.items() if macro not in OWN_FLAGS}
-
-
-def run_flags(name: str, text: str) -> list[str]:
-    """The command's lines for a run: macros that its text reads, or that no text reads."""
-    texts = "".join(run.text for run in runs_of(name))
-    return [
-        line
-        for macro, line in flags_of(name).items()
-        if f"%{macro}" in text or f"%{macro}" not in texts
-    ]
+    own = [flag for flag in flags if not flag.startswith(OWN_FLAGS)]
+    lines = study_runs.RunFlags((), tuple(own)).of_run(run, runs_of(name))
+    return [gin_config.binding_from_flag(line) for line in lines]
 
 
 class Built(NamedTuple):
@@ -95,7 +87,7 @@ def built_runs(name: str) -> tuple[Built, ...]:
     with tempfile.TemporaryDirectory() as folder:
         file = pathlib.Path(folder) / "run.gin"
         for run in runs_of(name):
-            file.write_text(run.gin_text("/study", (), run_flags(name, run.text)))
+            file.write_text(run.gin_text("/study", (), settings_of(name, run)))
             gin_config.load([settings._SETTINGS_FILE, str(file)])
             entries = gin_config.entry_arguments((settings._SETTINGS, *gin_config.ENTRIES))
             text = re.sub(r"'/study/[^']*'", "", gin_config.config_text())

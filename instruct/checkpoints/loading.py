@@ -57,6 +57,15 @@ def load_params(path: str | os.PathLike[str], abstract_params: Any, step: int | 
     return _read_params(arrays, abstract_params, None)
 
 
+def partly_adapted(base: Any, params: Any, adaptation: float) -> Any:
+    """base + adaptation * (params - base), leaf by leaf; exact for 0 and 1. Uses up `params`."""
+
+    def mix(base: Any, params: Any) -> Any:
+        return jax.tree.map(lambda a, b: (1 - adaptation) * a + adaptation * b, base, params)
+
+    return jax.jit(mix, donate_argnums=1)(base, params)
+
+
 def load_initial(
     path: str,
     abstract_params: Any,

@@ -73,7 +73,7 @@ def run(flags: argparse.Namespace) -> int:
     _print_cache(console, model, train, entries[gin_config.EVALUATE])
     data = train.get("data")
     if data is not None:
-        data = registry.with_vocabulary(workspace, data) if _is_set(data.mixture) else data
+        data = registry.with_vocabulary(workspace, data) if is_set(data.mixture) else data
         _print_mixture(workspace, console, data, model, flags.rows, warnings)
     fits = topology.print_compiled(console, flags) if machine else True
     for warning in warnings:
@@ -97,7 +97,8 @@ def mesh_config(flags: argparse.Namespace, train: Mapping[str, Any]) -> meshes.M
     return train.get("mesh", meshes.MeshConfig())
 
 
-def _is_set(value: str) -> bool:
+def is_set(value: str) -> bool:
+    """Whether a text is not the stand-in of a macro that must be set."""
     return not (value.startswith("<") and value.endswith(" is not set>"))
 
 
@@ -190,7 +191,7 @@ def _print_mixture(
     """Prints rates, and the first packed rows as text if the records are prepared."""
     console.rule("data")
     readable = False
-    if not _is_set(data.vocabulary) or data.vocabulary == AUTO_VOCABULARY:
+    if not is_set(data.vocabulary) or data.vocabulary == AUTO_VOCABULARY:
         console.print(
             f"vocabulary: not known; the model has rows for {model.vocab_size:,} ids, sentinels "
             "included"
@@ -202,7 +203,7 @@ def _print_mixture(
             readable = True
         except UserError as error:
             warnings.append(str(error))
-    if not _is_set(data.mixture):
+    if not is_set(data.mixture):
         return
     resolved = registry.resolve(
         workspace, data.mixture, data.split, tasks_left_out(workspace, data)

@@ -16,14 +16,8 @@ from instruct.workspace import Workspace
 
 # They register every family of this project; a user's modules are loaded after them.
 TASK_MODULES = (
-    *(
-        "tasks.gym.mixtures",
-        "tasks.lists.mixtures",
-        "tasks.mixtures",
-        "tasks.public",
-        "tasks.published",
-    ),
-    "tasks.suites.mixtures",
+    *("tasks.gym.mixtures", "tasks.lists.mixtures", "tasks.mixtures", "tasks.public"),
+    *("tasks.published", "tasks.cot_collection", "tasks.suites.mixtures"),
 )
 _SETTINGS_FILE = "gin/runs/settings.gin"
 _SETTINGS = "instruct.cli.settings.Settings"
@@ -36,7 +30,8 @@ class Settings:
     """Task modules and folders; a folder of None is that of the environment (`environment.py`).
 
     Attributes:
-        task_modules: a module that defines tasks, several with commas, or a sequence of them.
+        task_modules: a module that defines tasks or a table of rates, several with commas, or a
+            sequence of them.
         data_dir, store_dir, flan_checkout: see `Workspace`.
     """
 

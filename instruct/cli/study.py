@@ -18,6 +18,7 @@ from instruct.code_version import code_hash, git_commit
 from instruct.data import registry
 from instruct.errors import UserError
 from instruct.files import any_path, is_address, locked, make_writable, replace_file
+from instruct.report.pages.study_page import write_study
 from instruct.report.read import read_evaluation, results_files
 from instruct.study import jobs, plan, runner
 
@@ -39,7 +40,13 @@ def run(flags: argparse.Namespace) -> int:
     if not study.study_dir and not flags.dry_run:
         raise UserError("STUDY_DIR is not set; add --gin.STUDY_DIR=runs/my_study.")
     folder = any_path("STUDY_DIR", study.study_dir or "STUDY_DIR").absolute()
-    loaded = [study_runs.load_run(run, str(folder), rest, flags.dry_run) for run in runs]
+    everyone = [*study.runs_before(study.runs()), *study.runs()]
+    loaded = [
+        study_runs.load_run(
+            run, str(folder), rest.files, rest.of_run(run, everyone), stand_ins=flags.dry_run
+        )
+        for run in runs
+    ]
     if flags.dry_run:
         study_cost.print_costs(wide_console(), flags, machine, loaded)
         return 0
@@ -129,11 +136,12 @@ def _is_evaluated(folder: pathlib.Path, one: LoadedRun) -> bool:
 
 
 def _summary(folder: pathlib.Path, loaded: list[LoadedRun]) -> int:
-    """Prints how many runs are in which state; returns 1 if one failed."""
+    """Prints how many runs are in which state, writes the page; returns 1 if a run failed."""
     states = {one.planned.name: runner.read_state(folder / one.planned.name) for one in loaded}
     counts = collections.Counter(state.state for state in states.values())
     print(f"{len(states)} runs: {', '.join(f'{n} {state}' for state, n in counts.items())}")
     failed = {name: state for name, state in states.items() if state.state == runner.FAILED}
     for name, state in failed.items():
         print(f"  {name} failed in {state.stage}: {state.error}")
+    print(f"report: {write_study(folder)}")
     return int(bool(failed))

@@ -58,6 +58,9 @@ def print_costs(
         f"{len(runs)} runs, {trained} of them trained: {total_tokens:.3g} tokens with padding, "
         f"{total_flops:.3g} FLOPs (matrix products, forward and backward, no remat; as `check`)"
     )
+    if made_up := sorted({name for loaded in runs for name in loaded.made_up}):
+        gin_flags = " ".join(f"--gin.{name}=..." for name in made_up)
+        console.print(f"not set, and needed to run it: {gin_flags}")
     if machine is None:
         console.print("add --topology=CHIPS and --mfu=SHARE for chip-hours, such as v5p-64 and 0.4")
         return

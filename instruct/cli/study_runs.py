@@ -2,11 +2,14 @@
 
 import argparse
 import dataclasses
+import functools
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from instruct import gin_config
-from instruct.cli import check, settings
+from instruct.cli import check
+from instruct.cli.settings import bound_model, load_with_stand_ins
 from instruct.data import registry
 from instruct.errors import UserError
 from instruct.eval import runner
@@ -24,31 +27,54 @@ _OF_ALL_RUNS = (
     *("MIXTURE_OR_TASK_MODULE", "DATA_DIR", "STORE_DIR", "FLAN_CHECKOUT"),
     *("SKIP_UNAVAILABLE", "COMPILATION_CACHE_DIR"),
 )
+# Files that bind the macros that every run knows.
+_EVERY_RUN = ("gin/runs/settings.gin", "gin/runs/train.gin", "gin/runs/eval.gin")
+_MACRO = re.compile(r"^(\w+) *=", re.MULTILINE)
 
 
 @dataclasses.dataclass(frozen=True)
 class RunFlags:
-    """What the command line adds to runs: files, texts of gin, and `--gin.NAME=VALUE`."""
+    """What the command line adds to runs.
+
+    Attributes:
+        files: gin files, of all runs.
+        settings: lines of gin and `--gin.NAME=VALUE`. One that sets a macro of the study's own
+            (`%T5_small`) is for the runs that read it, others are for the runs of the grid.
+    """
 
     files: tuple[str, ...]
-    bindings: tuple[str, ...]
-    flags: tuple[str, ...]
+    settings: tuple[str, ...]
 
-    def of_all_runs(self) -> "RunFlags":
-        """Without what only the runs of the grid get."""
-        flags = (flag for flag in self.flags if _name(flag) in _OF_ALL_RUNS)
-        return RunFlags(self.files, (), tuple(flags))
+    def of_run(self, run: plan.StudyRun, runs: Sequence[plan.StudyRun]) -> list[str]:
+        """The settings of a run; `runs` are all runs of the study."""
+        own = set().union(*(gin_config.macro_names(one.text) for one in runs)) - _common_macros()
+        read = gin_config.macro_names(run.text)
+
+        def is_of_run(name: str) -> bool:
+            return name in read if name in own else bool(run.labels) or name in _OF_ALL_RUNS
+
+        return [setting for setting in self.settings if is_of_run(_name(setting))]
+
+
+@functools.cache
+def _common_macros() -> frozenset[str]:
+    texts = (gin_config.find_gin_file(path).read_text("utf-8") for path in _EVERY_RUN)
+    return frozenset(name for text in texts for name in _MACRO.findall(text))
 
 
 @dataclasses.dataclass(frozen=True)
 class LoadedRun:
-    """A planned run, and what its gin builds: the model and the arguments of both entries."""
+    """A planned run, and what its gin builds: the model and the arguments of both entries.
+
+    `made_up` are macros that must be set and are not.
+    """
 
     planned: PlannedRun
     workspace: Workspace
     model: AnyConfig
     train: Mapping[str, Any]
     evaluation: Mapping[str, Any]
+    made_up: Sequence[str]
 
     @property
     def suites(self) -> dict[str, str]:
@@ -60,30 +86,26 @@ class LoadedRun:
         return {f"{prefix}{suite}": suite for suite in config.suites}
 
 
-def _name(flag: str) -> str:
-    return flag.removeprefix("--gin.").partition("=")[0].strip()
-
-
-def _is_of_study(name: str) -> bool:
-    return name == "STUDY_DIR" or "Study" in name.split(".")
+def _name(setting: str) -> str:
+    """What a flag or a line of gin sets."""
+    return setting.removeprefix("--gin.").partition("=")[0].strip()
 
 
 def read_flags(flags: argparse.Namespace) -> tuple[plan.Study, RunFlags]:
     """The study of the first --gin_file, and what else the command line sets, which is the runs'.
 
-    STUDY_DIR and the fields of `plan.Study` are the study's wherever they stand.
+    The fields of `plan.Study` and the macros that the study's file binds are the study's.
     """
     if not flags.gin_file:
         raise UserError("give a study: --gin_file=gin/ablations/STUDY.gin --gin.STUDY_DIR=DIR.")
-    own = [line for line in flags.gin_bindings if _is_of_study(_name(line))]
-    own += [flag for flag in flags.gin_flags if _is_of_study(_name(flag))]
+    settings = [*flags.gin_bindings, *flags.gin_flags]
+    own = [setting for setting in settings if "Study" in _name(setting).split(".")]
+    plan.read_study(flags.gin_file[:1], own)
+    macros = gin_config.macros()
+    own += [setting for setting in settings if _name(setting) in macros]
     study = plan.read_study(flags.gin_file[:1], own)
-    rest = RunFlags(
-        tuple(flags.gin_file[1:]),
-        tuple(line for line in flags.gin_bindings if line not in own),
-        tuple(flag for flag in flags.gin_flags if flag not in own),
-    )
-    return study, rest
+    rest = tuple(setting for setting in settings if setting not in own)
+    return study, RunFlags(tuple(flags.gin_file[1:]), rest)
 
 
 def chosen_runs(study: plan.Study, only: Sequence[str]) -> tuple[plan.StudyRun, ...]:
@@ -106,30 +128,39 @@ def chosen_runs(study: plan.Study, only: Sequence[str]) -> tuple[plan.StudyRun, 
 
 
 def load_run(
-    run: plan.StudyRun, study_dir: str, rest: RunFlags, stand_ins: bool = False
+    run: plan.StudyRun,
+    study_dir: str,
+    files: Sequence[str],
+    settings: Sequence[str],
+    stand_ins: bool = False,
 ) -> LoadedRun:
     """Loads the gin of a run.
 
     Args:
+        files, settings: see `RunFlags`; those of this run.
         stand_ins: settings that must be given and are not are made up, as `check` does.
 
     Raises:
         UserError: the gin of the run is wrong; the message starts with its name.
     """
-    if not run.labels:
-        rest = rest.of_all_runs()
-    text = run.gin_text(study_dir, rest.files, rest.bindings)
-    asked = argparse.Namespace(gin_file=[], gin_bindings=[text], gin_flags=list(rest.flags))
-    made_up = check.STAND_INS if stand_ins else {}
+    text = run.gin_text(study_dir, files, ())
+    asked = argparse.Namespace(gin_file=[], gin_bindings=[text, *settings], gin_flags=[])
+    values = check.STAND_INS if stand_ins else {}
     try:
-        workspace, entries, _ = settings.load_with_stand_ins(asked, made_up)
-        lines = [*rest.bindings, *map(gin_config.binding_from_flag, rest.flags)]
+        workspace, entries, made_up = load_with_stand_ins(asked, values)
+        lines = [
+            gin_config.binding_from_flag(setting) if setting.startswith("--gin.") else setting
+            for setting in settings
+        ]
         planned = PlannedRun(
-            run, run.gin_text(study_dir, rest.files, lines), gin_config.config_bindings()
+            run, run.gin_text(study_dir, files, lines), gin_config.config_bindings()
         )
         train, evaluation = entries[gin_config.TRAIN], entries[gin_config.EVALUATE]
-        loaded = LoadedRun(planned, workspace, check.model_of(entries), train, evaluation)
-        _check(loaded, made_up)
+        model = bound_model(entries)
+        if model is None:
+            raise UserError("its gin binds no model; include a file of gin/models or a recipe.")
+        loaded = LoadedRun(planned, workspace, model, train, evaluation, made_up)
+        _check(loaded)
     except UserError as error:
         text = str(error)
         raise UserError(text if text.startswith(run.name) else f"{run.name}: {text}") from error
@@ -141,21 +172,21 @@ def load_run(
     return dataclasses.replace(loaded, planned=planned)
 
 
-def _check(loaded: LoadedRun, made_up: Mapping[str, Any]) -> None:
+def _check(loaded: LoadedRun) -> None:
     """Raises UserError for what `train` or `eval` would refuse at once."""
     run, train, evaluation = loaded.planned.run, loaded.train, loaded.evaluation
     if plan.TRAIN in run.stages:
-        if "data" not in train:
+        if train.get("data") is None:
             raise UserError("nothing configures training; include gin/runs/train.gin or a recipe.")
         check_arguments(loop.train, train, except_for=("model_dir",))
         check_layout(loaded.model, train["data"])
-        if not made_up:
+        if check.is_set(train["data"].mixture):
             registry.check_name(loaded.workspace, train["data"].mixture)
     elif not evaluation.get("checkpoint_path"):
         raise UserError("Study.only_eval evaluates INITIAL_CHECKPOINT_PATH, which is not set.")
     if plan.EVAL in run.stages:
-        if "config" not in evaluation:
+        if evaluation.get("config") is None:
             raise UserError("nothing configures evaluation; include gin/runs/eval.gin or a recipe.")
         check_arguments(runner.evaluate, evaluation, except_for=("vocabulary",))
-        for suite in () if made_up else loaded.suites.values():
+        for suite in filter(check.is_set, loaded.suites.values()):
             registry.check_name(loaded.workspace, suite)

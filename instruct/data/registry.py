@@ -364,6 +364,11 @@ def is_mixture(name: str) -> bool:
     return name in _mixtures and not is_task(name)
 
 
+def rates_of(name: str) -> Rates | RatesFn | None:
+    """What `add_mixture` got as the rates of a mixture; None without a mixture of that name."""
+    return _mixtures[name] if is_mixture(name) else None
+
+
 def check_name(workspace: Workspace, name: str) -> None:
     """Raises UserError unless a task, a mode or a mixture has the name; reads no store."""
     _View(workspace).check(name)

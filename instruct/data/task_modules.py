@@ -1,4 +1,4 @@
-"""Imports the modules that register tasks: by dotted name, or from a user's `.py` file."""
+"""Imports modules that register tasks, by name or from a user's `.py` file, and tables of rates."""
 
 import importlib
 import importlib.machinery
@@ -8,6 +8,7 @@ import traceback
 from collections.abc import Iterable
 from pathlib import Path
 
+from instruct.data import rate_tables
 from instruct.errors import UserError
 from instruct.files import local_path
 
@@ -16,7 +17,7 @@ def load_modules(names: Iterable[str]) -> None:
     """Imports the modules that register tasks (MIXTURE_OR_TASK_MODULE).
 
     Args:
-        names: dotted module names, or paths of `.py` files.
+        names: dotted module names, paths of `.py` files, or of tables of rates (rate_tables.py).
 
     Raises:
         UserError: a module is not found, or raises an exception when imported.
@@ -25,6 +26,8 @@ def load_modules(names: Iterable[str]) -> None:
         try:
             if name.endswith(".py"):
                 _load_file(local_path("MIXTURE_OR_TASK_MODULE", name, "my_tasks.py"))
+            elif name.endswith(rate_tables.ENDINGS):
+                rate_tables.register(name)
             else:
                 importlib.import_module(name)
         except UserError:

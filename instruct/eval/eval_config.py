@@ -26,6 +26,9 @@ class EvalConfig:
         checkpoints: "latest", "all", a step, or several steps.
         name: prefix of the results' folder, "<name>-<suite>", to keep results of several settings;
             "" for none.
+        base_checkpoint_path: the checkpoint that training started from, for `adaptation`.
+        adaptation: share of what training changed: base + adaptation * (trained - base) is
+            evaluated (partial adaptation, arXiv 2504.11626); 1 for the checkpoint as it is.
         rank_options: also rank the answer options of a prompt by log-likelihood.
         bootstrap_samples: resamples for standard errors of metrics that are not means.
         seed: of the choice and wording of examples, and of the bootstrap.
@@ -37,6 +40,8 @@ class EvalConfig:
     num_examples: int | None = bounded(200, least=1, note=", or None for all")
     checkpoints: str | int | Sequence[int] = "latest"
     name: str = ""
+    base_checkpoint_path: str | None = None
+    adaptation: float = bounded(1.0, least=0)
     rank_options: bool = False
     bootstrap_samples: int = bounded(200, least=0)
     seed: int = bounded(0, least=0)
@@ -55,6 +60,11 @@ class EvalConfig:
             raise UserError(f"EvalConfig.splits is {self.splits!r}; give names, such as ('test',)")
         if "/" in self.name or self.name.startswith("."):
             raise UserError(f"EvalConfig.name is {self.name!r}; use a folder name, not a path")
+        if self.adaptation != 1 and self.base_checkpoint_path is None:
+            raise UserError(
+                f"EvalConfig.adaptation is {self.adaptation}, which is a share of what training "
+                "changed; give EvalConfig.base_checkpoint_path, the checkpoint that it started from"
+            )
         if self.checkpoints not in ("latest", "all") and not self.steps:
             raise UserError(
                 f"EvalConfig.checkpoints is {self.checkpoints!r}; allowed: 'latest', 'all', a "

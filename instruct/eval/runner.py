@@ -20,6 +20,7 @@ from instruct.checkpoints.loading import (
     find_checkpoint,
     load_newest,
     load_params,
+    partly_adapted,
     trained_run,
 )
 from instruct.data import registry
@@ -119,7 +120,9 @@ def evaluate(
     abstract = network.abstract_params()
     placed = with_shardings(abstract, param_shardings(device_mesh, abstract))
     problems = _prepare(workspace, resolved.values(), config, data, console)
-    lineage = read_lineage(folder)
+    lineage = read_lineage(source)
+    if lineage.tasks is None:  # another program's checkpoint, perhaps of this run
+        lineage = read_lineage(folder)
     if lineage.unknown:
         say(unrecorded(lineage))
     failed = False
@@ -135,6 +138,10 @@ def evaluate(
             say(f"{error.problem} It is not evaluated.")
             failed = True
             continue
+        if config.base_checkpoint_path is not None:
+            base = load_params(config.base_checkpoint_path, placed)
+            params = partly_adapted(base, params, config.adaptation)
+            del base
         for suite, mixture in resolved.items():
             run = SuiteRun(
                 suite=f"{config.name}-{suite}" if config.name else suite,

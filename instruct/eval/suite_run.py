@@ -16,7 +16,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from instruct import results
-from instruct.checkpoints.loading import params_fingerprint, step_of
+from instruct.checkpoints.loading import find_checkpoint, params_fingerprint, step_of
 from instruct.data import registry
 from instruct.data.config import DataConfig
 from instruct.data.feed.examples import (
@@ -113,6 +113,11 @@ class SuiteRun:
         """Settings that affect results, apart from the suite and the step."""
         inside = self.checkpoint.is_relative_to(self.folder)
         checkpoint = self.checkpoint.relative_to(self.folder) if inside else self.checkpoint
+        base = self.config.base_checkpoint_path
+        adapted: dict[str, Any] = {}
+        if base is not None:
+            parameters = params_fingerprint(find_checkpoint(base))
+            adapted = {"adaptation": self.config.adaptation, "base_parameters": parameters}
         return {
             "checkpoint": str(checkpoint),
             "parameters": params_fingerprint(self.checkpoint),
@@ -125,6 +130,7 @@ class SuiteRun:
             "rank_options": self.config.rank_options,
             "bootstrap_samples": self.config.bootstrap_samples,
             **({"chat_template": True} if self.data.chat_template else {}),
+            **adapted,
         }
 
     def _rows(

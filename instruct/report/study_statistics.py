@@ -31,6 +31,7 @@ from scipy import special
 
 from instruct.report.compare import TaskDraws
 from instruct.report.statistics import LEVEL, sign_test_floor
+from instruct.report.wording import counted
 
 RESAMPLES = 2000
 
@@ -41,9 +42,11 @@ class Estimate:
 
     Attributes:
         value: mean over seeds.
-        stderr: of the hierarchical bootstrap; None where a task's error is unknown.
+        stderr: of the hierarchical bootstrap; None where a task's error is unknown, or where all
+            examples and seeds score alike.
         low, high: 95 % interval; None without a standard error.
-        p: two-sided p-value of "the value is 0"; None without a standard error.
+        p: two-sided p-value of "the value is 0", at least `sign_test_floor`; None where a task's
+            error is unknown.
         seeds: number of runs (of a difference: pairs of runs).
         examples: in each run.
         freedom: Satterthwaite's degrees of freedom; infinite if the spread over seeds is 0 or
@@ -136,11 +139,14 @@ class SeedSpread:
     freedom: int
 
 
+NO_SPREAD = SeedSpread(np.zeros(0), 0)
+
+
 def seed_spread(points: Iterable[np.ndarray]) -> SeedSpread:
     """Pool the deviations of several points; `points` are their values by seed, (seeds,) each."""
     several = [values for values in points if len(values) > 1]
     if not several:
-        return SeedSpread(np.zeros(0), 0)
+        return NO_SPREAD
     freedom = sum(len(values) - 1 for values in several)
     deviations = np.concatenate([values - values.mean() for values in several])
     return SeedSpread(deviations * math.sqrt(len(deviations) / freedom), freedom)
@@ -178,10 +184,12 @@ def estimate(
     freedom = spread.freedom * (variance / of_seeds) ** 2 if of_seeds > 0 else math.inf
     freedom = max(freedom, spread.freedom)  # the draws' variance may fall short of the seeds' own
     stderr = math.sqrt(variance)
+    floor = sign_test_floor(examples)
+    if stderr < 1e-9:  # all examples alike, which proves no certainty
+        p = 1.0 if abs(value) < 1e-9 else floor
+        return Estimate(value, None, None, None, p, seeds, examples)
     reach = student_factor(freedom) * stderr
-    p = 2 * _student_below(freedom, -abs(value) / stderr) if stderr > 1e-9 else float(value == 0)
-    # Examples that all change alike have no standard error, so the sign test bounds p.
-    p = max(p, sign_test_floor(examples))
+    p = max(2 * _student_below(freedom, -abs(value) / stderr), floor)
     low, high = np.clip((value - reach, value + reach), *(limits or (-math.inf, math.inf)))
     return Estimate(value, stderr, float(low), float(high), p, seeds, examples, freedom)
 
@@ -204,21 +212,24 @@ def seeds_note(seeds: Collection[int]) -> str:
     """What the seeds mean for intervals, as sentences.
 
     Args:
-        seeds: numbers of runs of the points.
+        seeds: numbers of runs of the points that are trained.
 
     >>> seeds_note([1, 1]).partition(":")[0]
     'One seed'
     """
+    if not seeds:
+        return "No point is trained: intervals are over examples only."
     freedom = sum(count - 1 for count in seeds)
     if not freedom:
         return (
             "One seed: intervals are over examples only. The chance in training is no part of "
             "them, and another seed may give another order of the points."
         )
+    degrees, factor = counted(freedom, "degree"), student_factor(freedom)
     text = (
         "Intervals are over seeds and examples; the spread over seeds is pooled over all points, "
-        f"as if it were alike ({freedom} degrees of freedom; where seeds are all that varies, an "
-        f"interval reaches {student_factor(freedom):.1f} standard errors to each side)."
+        f"as if it were alike ({degrees} of freedom; where seeds are all that varies, an interval "
+        f"reaches {factor:.1f} standard errors to each side)."
     )
     alone = sum(count == 1 for count in seeds)
     if alone:

@@ -33,6 +33,7 @@ _NOT_IN_NAMES = re.compile(r"[^A-Za-z0-9=,._-]")
 # {axis:size} is the run's label on an axis, {before:pretrain} the folder of an earlier run.
 _LABEL = re.compile(r"\{axis:([^{}]+)\}")
 _BEFORE = re.compile(r"\{before:([^{}]+)\}")
+_START = "CHECKPOINT_PATH = %INITIAL_CHECKPOINT_PATH"  # of a run that is only evaluated
 _REGISTRATION = "from __gin__ import dynamic_registration"
 
 Labels = dict[str, str]  # axis -> label
@@ -45,7 +46,7 @@ class StudyRun:
     Attributes:
         name: also its folder's.
         labels: axis -> label; {} of a run of `Study.before`.
-        text: its gin, without MODEL_DIR and without the placeholders of earlier runs filled in.
+        text: its gin, in which {before:NAME} still stands for folders; `gin_text` is all of it.
         stages: modes of run.py, in order.
         needs: names of the runs of `Study.before` that its text names.
     """
@@ -66,6 +67,7 @@ class StudyRun:
         """
         text = _BEFORE.sub(lambda match: f"{study_dir}/{folder_name(match[1])}", self.text)
         own = [line for line in text.splitlines() if line.strip() != _REGISTRATION]
+        own += [_START] if self.stages == (EVAL,) else []
         end = [*lines, f"MODEL_DIR = {f'{study_dir}/{self.name}'!r}"]
         includes = [f"include {str(path)!r}" for path in files]
         head = [f"# {self.name}: a run of a study; `run.py study` wrote this file."]
@@ -170,8 +172,6 @@ class Study:
             else:
                 value = next(value for value in points if str(value) == label)
                 texts.append(f"{axis} = {value!r}")
-        if only_eval:
-            texts.append("CHECKPOINT_PATH = %INITIAL_CHECKPOINT_PATH")
         name = folder_name(",".join(f"{axis}={label}" for axis, label in labels.items()))
         includes = [f"include {path!r}" for path in self.recipe]
         text = "\n".join(filter(None, [*includes, *texts]))

@@ -34,6 +34,8 @@ State = Literal["waiting", "running", "done", "failed"]
 _POLL_SECS, _LOCK_SECS, _PROGRESS_SECS = 0.1, 2.0, 30.0
 _REPLACED = "replaced"  # folder of runs that were done again
 _LONGEST_ERROR = 500
+# What run.py prints of an error, and of a task that `eval` could not evaluate.
+_ERROR = re.compile(r"^error: |\) failed: ")
 # Bindings that say where files are, and speed: they may change between a run's stages.
 _PLACE_OR_SPEED = re.compile(
     r"(MODEL_DIR|STUDY_DIR|DATA_DIR|STORE_DIR|COMPILATION_CACHE_DIR|PROFILE_STEPS|EVAL_BATCH_SIZE)$"
@@ -299,7 +301,7 @@ class _ActiveRun:
             log.seek(self._log_start)
             lines = [line.strip() for line in log.read().decode(errors="replace").splitlines()]
         lines = [line for line in lines if line]
-        errors = [line for line in lines if line.startswith("error: ")] or lines
+        errors = [line for line in lines if _ERROR.search(line)] or lines
         last = errors[-1].removeprefix("error: ")[:_LONGEST_ERROR] if errors else "(none)"
         if status < 0:
             return f"killed by {signal.Signals(-status).name}; its last line: {last}"
@@ -463,7 +465,8 @@ class StudyRunner:
         done = [planned for planned in self._runs if self._ended.get(planned.name) == DONE]
         text = f"{len(done)} of {len(self._runs)} runs done"
         if flops := sum(planned.flops for planned in done):
-            secs = sum(read_state(self._folder / planned.name).seconds for planned in done)
+            trained = (planned for planned in done if planned.flops)
+            secs = sum(read_state(self._folder / planned.name).seconds for planned in trained)
             left = sum(planned.flops for planned in self._runs if planned.name not in self._ended)
             rest = duration(secs / flops * left / self._workers)
             text += f"; {rest} left, if the others need as long for each FLOP"

@@ -25,6 +25,7 @@ from instruct.data.spec import TaskSpec
 from instruct.errors import UserError
 from instruct.prompts.modes import FEW_SHOT_MODES, INVERTED_MODES
 from instruct.workspace import Workspace
+from tasks import cot_collection as _cot_collection  # noqa: F401 (registers)
 from tasks import mixtures, published
 from tasks import public as _public  # noqa: F401 (registers gsm8k.main)
 from tasks.gym import mixtures as gym_mixtures
@@ -44,6 +45,7 @@ TITLES = {
     "dialog": "dialog",
     "program_synthesis": "program synthesis",
     "published": "the collection as published in finished prompts",
+    "cot_collection": "rationales for tasks of the collection (Kim et al. 2023)",
     "gsm8k": "GSM8K as its authors publish it",
     "gym": "procedural reasoning (reasoning_gym)",
     "lists": "operations on short lists, made by program",
@@ -113,6 +115,8 @@ def page() -> str:
             "frequent": ", ".join(f"{lang} {n:,}" for lang, n in frequent if n >= _FEW_TASKS),
         },
         v1_cap=f"{mixtures.V1_CAP:,}",
+        num_draws=mixtures.NUM_DRAWS,
+        random_tasks=", ".join(f"{count:,}" for count in mixtures.RANDOM_TASKS),
         clusters=", ".join(f"`{cluster.name}`" for cluster in mixtures.CLUSTERS),
     )
 

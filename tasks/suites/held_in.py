@@ -4,6 +4,9 @@ public validation sets: BoolQ, ARC easy and challenge, AI2 middle school science
 Records and scoring are those of the family `flan2021`. All prompts use the first wording of the
 template set, with options as dashes: `zs_opt` without exemplars, `fs_opt` after one to five
 exemplars from the training set.
+
+`held_in_wordings.<id>_<n>` is the same task in the n-th wording, without exemplars: how much scores
+depend on the wording (Mizrahi et al. 2024, arXiv 2401.00595).
 """
 
 import dataclasses
@@ -16,7 +19,8 @@ from instruct.prompts.template import TemplateSet
 from tasks.flan2021.family import flan2021_task
 from tasks.flan2021.table import TASKS
 
-FAMILY = "held_in"
+FAMILY, WORDINGS_FAMILY = "held_in", "held_in_wordings"
+NUM_WORDINGS = 10  # that every set has, with options
 # Task of `flan2021` -> records of its validation set.
 _SIZES = {
     "bool_q": 3_270, "arc_easy": 570, "arc_challenge": 299, "unified_qa_science_inst": 125,
@@ -25,14 +29,19 @@ _SIZES = {
 IDS = tuple(_SIZES)
 
 
-def first_wording(templates: TemplateSet) -> TemplateSet:
-    """The first template of every list in one layout, options as dashes in their own order."""
-    kept = ("zs_opt", "zs_noopt", "fs_opt", "fs_noopt", "instructions", "formats")
+def first_wording(templates: TemplateSet, number: int = 1) -> TemplateSet:
+    """The first template of every list in one layout, options as dashes in their own order.
+
+    Args:
+        number: of the template of `zs_opt`, from 1.
+    """
+    kept = ("zs_noopt", "fs_opt", "fs_noopt", "instructions", "formats")
     first: dict[str, Any] = {name: getattr(templates, name)[:1] for name in kept}
     return dataclasses.replace(
         templates,
         **first,
-        name=f"{templates.name}_first",
+        zs_opt=templates.zs_opt[number - 1 : number],
+        name=f"{templates.name}_first" if number == 1 else f"{templates.name}_{number}",
         cot_opt=(),
         cot_noopt=(),
         inv=(),
@@ -60,5 +69,19 @@ def held_in_task(task_id: str) -> TaskSpec:
     )
 
 
+def wording_task(task_id: str, number: int) -> TaskSpec:
+    """The task of one of `IDS` in one of its wordings, from 1 to `NUM_WORDINGS`."""
+    spec = held_in_task(task_id)
+    return dataclasses.replace(
+        spec,
+        name=f"{WORDINGS_FAMILY}.{task_id}_{number}",
+        family=WORDINGS_FAMILY,
+        templates=first_wording(flan2021_task(TASKS[task_id]).templates, number),
+        modes={"zs_opt": 1.0},
+    )
+
+
 for _id in IDS:
     add_task(held_in_task(_id))
+    for _number in range(1, NUM_WORDINGS + 1):
+        add_task(wording_task(_id, _number))

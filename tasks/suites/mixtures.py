@@ -10,6 +10,7 @@
     xquad                       12 languages, one exemplar; tydiqa.all, mgsm.all: English too
     gsm8k.cot, gsm8k.zs_cot     MGSM's eight English exemplars (not those of Wei et al.), and none
     held_in                     held_in.zs and held_in.fs: eight training tasks of Flan
+    held_in.wording_1 to _10    the same without exemplars, in each of ten wordings
     cot_eval, cot_eval.zs       five sets by chain of thought
     t0_held_out                 116 prompts of 11 sets, by rank
     dialogsum, samsum           summaries
@@ -57,6 +58,9 @@ for _mode in ("cot", "zs_cot"):
 _add("held_in.zs", held_in.FAMILY, "zs_opt")
 _add("held_in.fs", held_in.FAMILY, "fs_opt")
 add_mixture("held_in", {"held_in.zs": 1.0, "held_in.fs": 1.0})
+for _number in range(1, held_in.NUM_WORDINGS + 1):
+    _names = (f"{held_in.WORDINGS_FAMILY}.{_id}_{_number}.zs_opt" for _id in held_in.IDS)
+    add_mixture(f"held_in.wording_{_number}", dict.fromkeys(_names, 1.0))
 _add("cot_eval", cot_eval.FAMILY, "cot")
 _add("cot_eval.zs", cot_eval.FAMILY, "zs_cot")
 _add("t0_held_out", t0_held_out.FAMILY, "zs_direct")

@@ -109,6 +109,26 @@ def without_place(text):
     return [{k: v for k, v in row.items() if k not in ("checkpoint", "crc32")} for row in rows]
 
 
+def test_partial_adaptation_lies_between_two_checkpoints(run_dir):
+    """Shares 0 and 1 give the answers of the base and of the trained checkpoint."""
+
+    def answers(name, **fields):
+        config = EvalConfig("evalsuite.new", num_examples=6, name=name, **fields)
+        assert evaluate(str(run_dir), config, **SETTINGS, workspace=workspace()) == 0
+        (path,) = (run_dir / "eval").glob(f"{name}-*/step_*/{results.FILE_NAME}")
+        header, *rows = results.read_rows(path)
+        return header["settings"], [row["prediction"] for row in rows if row["kind"] == "example"]
+
+    base = {"base_checkpoint_path": str(run_dir / "checkpoints" / str(STEPS[0]))}
+    settings, none = answers("none", adaptation=0.0, **base)
+    assert settings["adaptation"] == 0.0 and settings["base_parameters"]
+    assert none == answers("base", checkpoints=STEPS[0])[1]
+    _, trained = answers("trained")
+    assert trained == answers("whole", **base)[1] != none
+    with pytest.raises(UserError, match="give EvalConfig.base_checkpoint_path"):
+        EvalConfig("evalsuite.new", adaptation=0.5)
+
+
 def test_a_failing_task_is_told_and_the_others_go_on(finished):
     status, rows, _ = finished
     assert status == 1

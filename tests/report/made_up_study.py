@@ -3,6 +3,7 @@
 python tests/report/made_up_study.py OUT      writes three studies to look at
 """
 
+import itertools
 import json
 import math
 import pathlib
@@ -50,7 +51,7 @@ def write_study_json(
         "before": [],
         "recipe": ["gin/recipes/gym_small.gin"],
         "commit": "0123abcd",
-        "when": "2026-01-02 10:00:00",
+        "time": "2026-01-02 10:00:00",
         **fields,
     }
     folder.mkdir(parents=True, exist_ok=True)
@@ -81,18 +82,23 @@ def write_suite(
     tasks: Mapping[str, Sequence[float]],
     step: int = 500,
     group: str = "held_out",
-    mode: str = "direct",
+    modes: Sequence[str] = ("direct",),
     split: str = "test",
     **fields: object,
 ) -> None:
-    """One results file; `tasks` are the scores (0 or 100) of each task's examples."""
+    """One results file; `tasks` are the scores (0 or 100) of each task's examples, in all modes."""
     path = folder / "eval" / suite / f"step_{step}" / results.FILE_NAME
     checkpoint = f"checkpoints/{step}"
     header = {"suite": suite, "step": step, "checkpoint": checkpoint, "settings": {}}
     rows: list[dict] = []
-    for task, scores in tasks.items():
+    for (task, scores), mode in itertools.product(tasks.items(), modes):
         family = task.partition(".")[0]
-        shared = {"suite": suite, "task": task, "task_version": "1", "family": family}
+        shared: dict[str, object] = {
+            "suite": suite,
+            "task": task,
+            "task_version": "1",
+            "family": family,
+        }
         shared |= {"category": family, "mode": mode, "split": split, "group": group}
         shared["step"] = step
         for index, score in enumerate(scores):
@@ -161,8 +167,8 @@ def write_curves(
             chosen = suite_tasks((suite,))
             skill = -0.9 + 0.3 * growth + size
             scores = answers([row[1] for row in chosen], skill, labels["SEED"], examples)
-            names = {"mode": chosen[0][2], "split": chosen[0][3]}
-            write_suite(run, suite, scores, **names, exemplars_asked=3.0)
+            _, _, mode, split, _ = chosen[0]
+            write_suite(run, suite, scores, modes=(mode,), split=split, exemplars_asked=3.0)
     return folder
 
 
@@ -180,7 +186,7 @@ def write_categories(folder: pathlib.Path, examples: int = 30) -> pathlib.Path:
         title="What each method adds",
         papers=["flan_collection.1"],
     )
-    skills = dict(zip(mixtures, (0.6, 0.1, 0.5, -1.5)))
+    skills: dict[str, float] = dict(zip(mixtures, (0.6, 0.1, 0.5, -1.5)))
     for name, labels in zip(names, runs):
         run = write_state(folder / name)
         write_training(run, 248e6)

@@ -8,7 +8,7 @@ import pytest
 from instruct.report.compare import TaskDraws
 from instruct.report.statistics import resampled_sums
 from instruct.report.study_statistics import (
-    SeedSpread,
+    NO_SPREAD,
     estimate,
     resampling_weights,
     score_draws,
@@ -16,8 +16,6 @@ from instruct.report.study_statistics import (
     seeds_note,
     student_factor,
 )
-
-NO_SPREAD = SeedSpread(np.zeros(0), 0)
 
 
 def draws_of(scores, rng, resamples=2000):
@@ -75,6 +73,7 @@ def test_one_seed_has_the_interval_of_the_examples_and_says_so():
     assert ours.freedom == math.inf and student_factor(math.inf) == pytest.approx(1.96, abs=0.001)
     assert "over examples only" in seeds_note([1, 1, 1])
     assert "1 point has one seed and borrows" in seeds_note([1, 3, 3])
+    assert "No point is trained" in seeds_note([])
     assert "4 degrees of freedom" in seeds_note([3, 3])
 
 
@@ -138,7 +137,9 @@ def test_unknown_errors_and_identical_examples():
     unknown = estimate(np.array([40.0]), np.full((10, 1), np.nan), NO_SPREAD, 5)
     assert unknown.value == 40 and unknown.stderr is None and unknown.p is None
     alike = estimate(np.array([5.0, 5.0]), np.full((10, 2), 5.0), seed_spread([np.ones(2)]), 3)
-    assert alike.stderr == pytest.approx(0) and alike.p == 0.25  # the sign test of three examples
+    assert alike.stderr is None and alike.p == 0.25  # the sign test of three examples
+    nothing = estimate(np.zeros(1), np.zeros((10, 1)), NO_SPREAD, 3)
+    assert nothing.low is None and nothing.p == 1
     cut = estimate(np.array([99.0]), 99 + rng_normal(), NO_SPREAD, 50, limits=(0, 100))
     assert cut.high == 100 and cut.low is not None and cut.low < 99
 

@@ -79,7 +79,7 @@ def test_points_that_are_only_evaluated_run_once_not_once_a_seed():
     ]
     run = made.runs()[0]
     assert run.stages == ("eval",)
-    assert "CHECKPOINT_PATH = %INITIAL_CHECKPOINT_PATH" in run.text
+    assert "CHECKPOINT_PATH = %INITIAL_CHECKPOINT_PATH\n" in run.gin_text("/s", (), ())
 
 
 def test_runs_before_are_those_that_a_run_needs_and_name_their_folders():

@@ -6,10 +6,11 @@ an empty cell; only runs that are done count.
 """
 
 import collections
+import itertools
 import json
+import math
 import os
 import pathlib
-import re
 import statistics
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
@@ -19,14 +20,21 @@ from instruct.report import blocks
 from instruct.report.pages import differences, scaling
 from instruct.report.pages.rendering import write_document
 from instruct.report.papers import filled_tables, measures, printed_tables
-from instruct.report.study_files import MISSING, STATES, StudyFiles, StudyRun, read_study
-from instruct.report.study_scores import Cell, Change, PanelScores, StudyScores, Task, measure
+from instruct.report.study.study_files import MISSING, STATES, StudyFiles, StudyRun, read_study
+from instruct.report.study.study_scores import (
+    Cell,
+    Change,
+    PanelScores,
+    StudyScores,
+    Task,
+    measure,
+    untrained,
+)
 from instruct.report.study_statistics import Estimate, seeds_note
 from instruct.report.wording import all_of, compact, counted, number, probability, signed
 
 PAGE, RESULTS = "study", "study_results.jsonl"
 MANY_CHANGES = 40  # above, the bars show whole curves only
-_LINEAR_RATIO = 20  # of the largest to the smallest x, below which the axis is linear
 # Files that only training writes: warnings of them say nothing of a run that is only evaluated.
 _OF_TRAINING = ("run.json", "metrics.jsonl", "mixture.json", "operative.gin")
 _STATE_WORDS = {"running": "still running", "waiting": "waiting", MISSING: "missing"}
@@ -78,7 +86,7 @@ def document(scores: StudyScores) -> blocks.Document:
         _runs_section(study),
         _conditions_section(scores),
     ]
-    when = study.facts.get("when")
+    when = study.facts.get("time")
     return blocks.Document(
         study.title,
         " · ".join(filter(None, (f"study {study.path.name}", str(when) if when else ""))),
@@ -123,9 +131,12 @@ def _overview(scores: StudyScores) -> Iterator[blocks.Block]:
     if scores.panels:
         yield _headline_table(scores)
         most = max(scores.panels, key=lambda panel: sum(e.seeds for e in panel.points.values()))
-        numbers = [estimate.seeds for estimate in most.points.values()]
+        numbers = [e.seeds for cell, e in most.points.items() if not untrained(study, cell)]
         text = "Mean over seeds [95 % interval]; tasks weigh the same. Changes are paired. "
-        yield blocks.Text(text + seeds_note(numbers), quiet=True)
+        text += seeds_note(numbers)
+        if 0 < len(numbers) < len(most.points):
+            text += " Points that are only evaluated have intervals over examples."
+        yield blocks.Text(text, quiet=True)
     else:
         yield blocks.Text("No run of the study has results yet.")
     if notices := list(_notices(scores)):
@@ -162,11 +173,11 @@ def _headline_table(scores: StudyScores) -> blocks.Table:
             )
             runs = f"{done}" if done == len(inside) else f"{done} of {len(inside)}"
             rows.append(blocks.Row((*curve, x, *cells, runs)))
-        ends = (scores.x_labels[0], scores.x_labels[-1])
+        ends = _ends(scores, curve)
         whole = {
             id(change.panel): _change(change.estimate)
             for change in scores.changes
-            if change.curve == curve and (change.first, change.second) == ends and change.estimate
+            if (change.first, change.second) == tuple((x, curve) for x in ends) and change.estimate
         }
         if whole and scores.x_values is not None:
             cells = (whole.get(id(panel.panel), "–") for panel in scores.panels)
@@ -177,6 +188,13 @@ def _headline_table(scores: StudyScores) -> blocks.Table:
     columns = (*study.curve_axes, study.x_axis)
     columns += (*(panel.panel.title for panel in scores.panels), "Runs")
     return blocks.Table(columns, rows, 1 + len(study.curve_axes))
+
+
+def _ends(scores: StudyScores, curve: tuple[str, ...]) -> tuple[str, str]:
+    """The first and the last point of a curve that have a score."""
+    cells = {cell for panel in scores.panels for cell in panel.points}
+    labels = [x for x in scores.x_labels if (x, curve) in cells] or [""]
+    return labels[0], labels[-1]
 
 
 def _change(estimate: Estimate) -> str:
@@ -224,6 +242,13 @@ def _notices(scores: StudyScores) -> Iterator[str]:
                 "(or with a metric that is no mean over examples): their errors are those of the "
                 "metric, independent between runs."
             )
+        steps = {
+            scores.rows[index][panel.panel.tasks[0].key]["step"]
+            for index in panel.panel.runs
+            if not study.runs[index].only_evaluated
+        }
+        if len(steps) > 1:
+            yield f"{title}: runs are evaluated at different steps, {_span(steps)}."
     yield from scores.left_out
     for name in ("task_version", "template_set", "metric", "n"):
         if different := _differing(scores, name):
@@ -232,7 +257,9 @@ def _notices(scores: StudyScores) -> Iterator[str]:
     warnings: dict[str, list[str]] = {}
     for one in (*study.before, *study.runs):
         for text in one.run.warnings if one.run and one.state == "done" else ():
-            if not (one.only_evaluated and text.startswith(_OF_TRAINING)):
+            unasked = ("no evaluation yet",) if one in study.before else ()
+            unasked += _OF_TRAINING if one.only_evaluated else ()
+            if not text.startswith(unasked):
                 warnings.setdefault(text, []).append(one.name)
     for text, names in warnings.items():
         yield f"{', '.join(names) if len(names) < 3 else counted(len(names), 'run')}: {text}"
@@ -296,18 +323,28 @@ def _chart(scores: StudyScores, panel: PanelScores) -> blocks.Chart:
             name = _curve_name(study, curve) or "ours"
             series.append(blocks.Series(name, points, color, intervals=intervals))
     series += _printed_curves(study, panel.panel.column, x_values)
-    positive = [x for one in series for x, _ in one.points if x > 0]
-    xs = [x for one in series for x, _ in one.points]
-    linear = min(xs) < 0 or max(positive, default=1) < _LINEAR_RATIO * min(positive, default=1)
+    xs = sorted({x for one in series for x, _ in one.points})
     beyond = any(x > max(x_values.values()) for x in xs)  # of a paper's models
     return blocks.Chart(
         panel.panel.title,
         tuple(series),
         sizes=study.x_axis,
-        linear=linear,
+        linear=_is_linear(xs),
         ticks=() if beyond else tuple((x, label) for label, x in x_values.items()),
         levels=tuple(panel.baselines.items()),
     )
+
+
+def _is_linear(xs: Sequence[float]) -> bool:
+    """Whether a linear axis tells sorted numbers apart at least as well as a logarithmic one."""
+    positive = [x for x in xs if x > 0]
+    if xs[0] < 0 or len(positive) < 2:
+        return True
+
+    def least_apart(places: Sequence[float]) -> float:
+        return min(b - a for a, b in itertools.pairwise(places)) / (places[-1] - places[0])
+
+    return least_apart(xs) >= least_apart([math.log(x) for x in positive])
 
 
 def _printed_curves(
@@ -322,6 +359,7 @@ def _printed_curves(
 
 
 def _dots(scores: StudyScores, panel: PanelScores) -> blocks.Dots:
+    """A row for each category; those whose runs have other suites only are left out."""
     baseline = max(panel.baselines.values(), default=None)
     rows = []
     for x in scores.x_labels:
@@ -330,8 +368,11 @@ def _dots(scores: StudyScores, panel: PanelScores) -> blocks.Dots:
             for color, curve in enumerate(scores.curves)
             if (estimate := panel.points.get((x, curve))) is not None
         )
-        rows.append(blocks.DotRow(x, marks, baseline))
-    legend = [(n, _curve_name(scores.study, c) or "score") for n, c in enumerate(scores.curves)]
+        if marks or not any(cell[0] == x for other in scores.panels for cell in other.points):
+            rows.append(blocks.DotRow(x, marks, baseline))
+    drawn = {mark.color for row in rows for mark in row.marks}
+    names = ((n, _curve_name(scores.study, c) or "score") for n, c in enumerate(scores.curves))
+    legend = [(n, name) for n, name in names if n in drawn]
     tick = " or ".join(panel.baselines) if len(panel.baselines) < 2 else "the better baseline"
     return blocks.Dots(panel.panel.title, rows, legend, "score", tabled=True, tick=tick)
 
@@ -362,32 +403,53 @@ def _changes_section(scores: StudyScores) -> Iterator[blocks.Block]:
     study, numeric = scores.study, scores.x_values is not None
     tests = [change for change in scores.changes if change.p_holm is not None]
     clear = sum((change.p_holm or 0.0) < 0.05 for change in tests)
-    compared = "neighbouring points, and the last with the first" if numeric else "every point with"
-    compared += "" if numeric else f" the first ({scores.x_labels[0]})"
-    yield blocks.Text(
-        f"Compared: {compared}, of each curve; {counted(len(tests), 'comparison')}. With so many, "
-        f"about {0.05 * len(tests):.1f} would have p below 0.05 by chance alone, so p (Holm) is "
-        f"corrected for all of them: {clear} of {len(tests)} are clear at 5 %."
-    )
+    along = "neighbouring points, and the last with the first" if numeric else "each with the first"
+    ways = dict.fromkeys(study.category_axes, "each with the first") | {study.x_axis: along}
+    axes = dict.fromkeys(change.axis for change in scores.changes)
+    compared = [f"{axis} ({ways[axis]})" for axis in axes]
+    text = f"Compared along {' and '.join(compared)}: {counted(len(tests), 'comparison')}."
+    if len(tests) > 1:
+        text += (
+            f" With so many, about {0.05 * len(tests):.1f} would have p below 0.05 by chance "
+            "alone, so p (Holm) is corrected for all of them."
+        )
+    yield blocks.Text(f"{text} Clear at 5 %: {clear} of {len(tests)}.")
     several = any(max(change.seeds) > 1 for change in tests)
     over = "the same seeds and examples" if several else "the same examples; one seed each"
     yield blocks.Text(f"Differences are paired over {over}. Intervals are 95 %.", quiet=True)
-    ends = (scores.x_labels[0], scores.x_labels[-1])
     shown = scores.changes
     if numeric and len(shown) > MANY_CHANGES:
-        shown = [change for change in shown if (change.first, change.second) == ends]
-        yield blocks.Text(f"Drawn: {' → '.join(ends)}. The table has all.", quiet=True)
+        shown = [change for change in shown if not _inside_curve(scores, change)]
+        text = f"Drawn of {study.x_axis}: both ends of each curve. The table has all differences."
+        yield blocks.Text(text, quiet=True)
     yield _bars(scores, shown)
     if not numeric:
         yield from _printed_changes(scores)
     rows = []
     for change in scores.changes:
-        cells = (change.panel.title, *change.curve, f"{change.first} → {change.second}")
-        rows.append(blocks.Row((*cells, *_change_cells(change))))
-    columns = ("Score of", *study.curve_axes, study.x_axis, "Change", "95 % interval", "p")
-    columns += ("p (Holm)", "Pairs of runs", "n a run")
+        fixed, changed = _axes_of(study, change)
+        cells = (change.panel.title, *([fixed] if study.curve_axes else []))
+        rows.append(blocks.Row((*cells, f"{change.axis}: {changed}", *_change_cells(change))))
+    columns = ("Score of", *(["At"] if study.curve_axes else []), "Compared", "Change")
+    columns += ("95 % interval", "p", "p (Holm)", "Pairs of runs", "n a run")
     fold = f"{all_of(len(rows), 'difference')} with intervals and p"
-    yield blocks.Table(columns, rows, 2 + len(study.curve_axes), fold=fold)
+    yield blocks.Table(columns, rows, columns.index("Change"), fold=fold)
+
+
+def _inside_curve(scores: StudyScores, change: Change) -> bool:
+    """Whether a change is along the x axis between other points than a curve's ends."""
+    ends = _ends(scores, change.first[1])
+    along = change.axis == scores.study.x_axis
+    return along and (change.first[0], change.second[0]) != ends
+
+
+def _axes_of(study: StudyFiles, change: Change) -> tuple[str, str]:
+    """(labels that both points share, `first → second`)."""
+    axes = (study.x_axis, *study.curve_axes)
+    first, second = ((x, *curve) for x, curve in (change.first, change.second))
+    pairs = {axis: pair for axis, *pair in zip(axes, first, second)}
+    changed = " → ".join(pairs.pop(change.axis))
+    return ", ".join(f"{axis} {label}" for axis, (label, _) in pairs.items()), changed
 
 
 def _change_cells(change: Change) -> tuple[str, ...]:
@@ -415,21 +477,21 @@ def _printed_changes(scores: StudyScores) -> Iterator[blocks.Bars]:
 
 
 def _bars(scores: StudyScores, changes: Sequence[Change]) -> blocks.Bars:
-    """A group a panel and curve; the colors are those of the curves."""
+    """A group a panel and curve, or pair of curves; the colors are those of the curves."""
     groups: dict[str, tuple[blocks.Bar, ...]] = {}
     for change in changes:
         if change.estimate is None:
             continue
-        heading = ": ".join(
-            filter(None, (change.panel.title, _curve_name(scores.study, change.curve)))
-        )
-        label = change.second
-        if scores.x_values is not None:
-            label = f"{change.first} → {change.second}"
+        fixed, changed = _axes_of(scores.study, change)
+        if change.axis == scores.study.x_axis:
+            label = changed if scores.x_values is not None else change.second[0]
+        else:
+            fixed, label = f"{change.axis} {changed}", fixed
+        heading = ": ".join(filter(None, (change.panel.title, fixed)))
         note = "" if change.p_holm is None or change.p_holm >= 0.05 else "clear"
         bar = blocks.Bar(
             *(label, change.estimate.value, change.estimate.low, change.estimate.high),
-            scores.curves.index(change.curve),
+            scores.curves.index(change.second[1]),
             note,
         )
         groups[heading] = (*groups.get(heading, ()), bar)
@@ -525,10 +587,7 @@ def _conditions_section(scores: StudyScores) -> Iterator[blocks.Block]:
         about.append(f"task versions: {_listed(versions)}")
         rows.append(blocks.Row((panel.panel.title, "; ".join(about))))
     for name, value in study.facts.items():
-        several = isinstance(value, list) and all(isinstance(item, str) for item in value)
-        text = ", ".join(value) if several else value
-        text = text if isinstance(text, str) else json.dumps(text, ensure_ascii=False)
-        rows.append(blocks.Row((re.sub("_", " ", name), text)))
+        rows.append(blocks.Row((name.replace("_", " "), _fact(name, value))))
     yield blocks.Table(("Condition", ""), rows, 2)
     if scores.panels:
         yield blocks.Text(
@@ -537,6 +596,15 @@ def _conditions_section(scores: StudyScores) -> Iterator[blocks.Block]:
             "standard error. Tasks are fixed, but in the column that says otherwise.",
             quiet=True,
         )
+
+
+def _fact(name: str, value: Any) -> str:
+    """A field of study.json as text."""
+    if isinstance(value, dict):
+        return ", ".join(f"{key}: {one}" for key, one in value.items())
+    if isinstance(value, list):
+        return (" " if name == "command" else ", ").join(map(str, value))
+    return str(value)
 
 
 def _span(values: set[int]) -> str:

@@ -6,10 +6,11 @@ import statistics
 import pytest
 
 from instruct.report.blocks import Bars, Charts, Notices, Row, Table
+from instruct.report.pages import study_page
 from instruct.report.pages.study_page import document, write_study
 from instruct.report.read import read_evaluation
-from instruct.report.study_files import read_study
-from instruct.report.study_scores import measure
+from instruct.report.study.study_files import read_study
+from instruct.report.study.study_scores import measure
 from tests.report.browser import look
 from tests.report.made_up_study import (
     DISTANCES,
@@ -21,7 +22,9 @@ from tests.report.made_up_study import (
     write_state,
     write_study_json,
     write_suite,
+    write_training,
 )
+from tests.report.made_up_suites import suite_tasks
 
 
 @pytest.fixture(scope="module")
@@ -108,12 +111,13 @@ def test_a_curve_for_each_size_with_intervals_in_each_chart(sections):
 def test_differences_are_counted_and_corrected(sections):
     text = sections["differences"][0].text
     assert "40 comparisons" in text and "about 2.0 would have p below 0.05" in text
+    assert sections["differences"][0].text.endswith("of 40.")
     (table,) = of_kind(sections["differences"], Table)
     assert len(table.rows) == 40 and table.fold
     rows = {row.cells[:3]: row.cells for row in table.rows}
-    one = rows["unseen_instances, held-out", "base", "1 → 8"]
+    one = rows["unseen_instances, held-out", "size base", "tasks: 1 → 8"]
     assert one[-2] == "2" and one[-1] == "40"  # seed 1 failed at 1 task, is missing at 8
-    small = rows["unseen_instances, held-out", "small", "64 → 96"]
+    small = rows["unseen_instances, held-out", "size small", "tasks: 64 → 96"]
     assert small[-2] == "2 of 3"
     (bars,) = of_kind(sections["differences"], Bars)
     assert len(bars.groups) == 8 and all(len(group) == 5 for _, group in bars.groups)
@@ -171,6 +175,8 @@ def test_categories_have_dots_and_differences_to_the_first(tmp_path):
     assert printed.title == "Longpre et al. 2023, table 1: change against Flan 2022"
     assert printed.groups[0][1][0].label == "– CoT"
     assert printed.groups[0][1][0].value == pytest.approx(30.0 - 39.3)
+    notes = sections["overview"][3].text
+    assert "(3 degrees of freedom" in notes and notes.endswith("have intervals over examples.")
     runs = of_kind(sections["runs"], Table)[0].rows
     assert runs[-1].cells[2] == "done, only evaluated"
 
@@ -194,6 +200,54 @@ def test_the_papers_curves_stand_beside_ours(tmp_path):
     assert "table 3" in of_kind(sections["papers"], Table)[0].fold
     (differs,) = (b.text for b in sections["papers"] if "differs from its protocol" in str(b))
     assert "BBH direct: our prompts show fewer exemplars: 0 of 3" in differs
+
+
+def test_a_curve_that_starts_late_is_compared_from_its_own_first_point(tmp_path):
+    axes = {"tasks": ("0", "9", "89"), "size": ("a", "b")}
+    runs = [{"tasks": t, "size": s} for t in axes["tasks"] for s in axes["size"]][:5]
+    names = write_study_json(tmp_path, axes, runs, "tasks")
+    for step, name in enumerate(names):
+        run = write_state(tmp_path / name)
+        write_suite(run, "s", answers(["gym.a"], step, "0", 8), step=500 if step else 400)
+    sections = {s.name: s.blocks for s in document(measure(read_study(tmp_path))).sections}
+    (table,) = of_kind(sections["overview"], Table)
+    assert [row.cells[:2] for row in table.rows if row.strong] == [("a", "0 → 89"), ("b", "0 → 9")]
+    (notices,) = of_kind(sections["overview"], Notices)
+    assert "s, held-out: runs are evaluated at different steps, 400 to 500." in notices.items
+
+
+def test_categories_beside_a_numeric_axis_are_compared_at_each_point(tmp_path):
+    axes = {"tasks": ("1", "8"), "mixture": ("all", "minus CoT")}
+    runs = [{"tasks": t, "mixture": m} for t in axes["tasks"] for m in axes["mixture"]]
+    for skill, name in enumerate(write_study_json(tmp_path, axes, runs, "tasks")):
+        write_suite(write_state(tmp_path / name), "s", answers(["gym.a"], skill, "0", 8))
+    blocks = {s.name: s.blocks for s in document(measure(read_study(tmp_path))).sections}
+    assert "along tasks (neighbouring points, and the last with the first) and mixture (each" in (
+        blocks["differences"][0].text
+    )
+    (bars,) = of_kind(blocks["differences"], Bars)
+    assert [heading for heading, _ in bars.groups] == [
+        *("s, held-out: mixture all", "s, held-out: mixture minus CoT"),
+        "s, held-out: mixture all → minus CoT",
+    ]
+    assert [bar.label for bar in bars.groups[-1][1]] == ["tasks 1", "tasks 8"]
+    (table,) = of_kind(blocks["differences"], Table)
+    assert table.rows[-1].cells[1:3] == ("tasks 8", "mixture: all → minus CoT")
+
+
+@pytest.mark.parametrize(
+    ("xs", "linear"),
+    [
+        ((0, 5, 10, 25, 50, 75, 90, 95, 100), True),
+        ((0, 9, 89, 282, 1836), False),
+        ((0, 0.25, 0.5, 1, 1.25), True),
+        ((1e-4, 5e-4, 1e-3, 3e-3), False),
+        ((-1, 1, 100), True),
+        ((7,), True),
+    ],
+)
+def test_the_axis_is_the_one_that_tells_points_apart(xs, linear):
+    assert study_page._is_linear(xs) == linear
 
 
 def test_a_study_without_results_has_a_page(tmp_path):
@@ -228,3 +282,19 @@ def test_rows_have_as_many_cells_as_columns(sections):
         len(row.cells) == len(table.columns) for table in tables for row in table.rows
     )
     assert all(isinstance(row, Row) for table in tables for row in table.rows)
+
+
+def test_models_of_known_size_stand_beside_the_papers_models(tmp_path):
+    axes = {"size": ("base", "small")}
+    runs = [{"size": size} for size in axes["size"]]
+    names = write_study_json(tmp_path, axes, runs, "size", papers="flan_palm.5")
+    for parameters, name in zip((248e6, 77e6), names):
+        write_training(write_state(tmp_path / name), parameters)
+        scores = answers([row[1] for row in suite_tasks(("bbh.direct",))], 0.0, name, 3)
+        write_suite(tmp_path / name, "bbh.direct", scores)
+    scores = measure(read_study(tmp_path))
+    assert scores.x_labels == ("small", "base")
+    (charts,) = of_kind({s.name: s for s in document(scores).sections}["points"].blocks, Charts)
+    ours, *printed = charts.charts[0].series
+    assert [x for x, _ in ours.points] == [77e6, 248e6] and not charts.charts[0].ticks
+    assert [series.tag for series in printed] == ["T5", "Flan-T5", "PaLM", "Flan-PaLM"]

@@ -6,7 +6,7 @@ import pickle
 
 import pytest
 
-from instruct.data.registry import find_spec, task_specs
+from instruct.data.registry import find_spec, resolve, task_specs
 from instruct.data.vocab import load_vocabulary
 from instruct.errors import UserError
 from instruct.prompts.frame import Frame
@@ -14,7 +14,7 @@ from instruct.prompts.record import Record
 from instruct.prompts.render import Dropped, Rendered, render
 from tasks import mixtures as _collection  # noqa: F401
 from tasks.suites import cot_eval, grade_school, mmlu, passages, summaries, t0_held_out
-from tasks.suites.held_in import IDS, first_wording
+from tasks.suites.held_in import IDS, NUM_WORDINGS, first_wording
 from tasks.suites.task import suite_task
 from tests.tasks.suites.made_up import data_folder
 from tests.tasks.suites_goldens import records_of
@@ -139,6 +139,14 @@ def test_held_in_and_layouts():
     once = first_wording(templates)
     assert (len(once.zs_opt), len(once.formats), once.inv) == (1, 1, ())
     assert first_wording(once).zs_opt == once.zs_opt
+    shown = [
+        find_spec(workspace(), f"held_in_wordings.rte_{number}").templates.zs_opt
+        for number in range(1, NUM_WORDINGS + 1)
+    ]
+    assert shown == [(template,) for template in templates.zs_opt[:NUM_WORDINGS]]
+    assert {leaf.dataset for leaf in resolve(workspace(), "held_in.wording_7").leaves} == {
+        find_spec(workspace(), f"held_in.{name}").dataset for name in IDS
+    }
     with pytest.raises(UserError, match="Did you mean 'mmlu'"):
         suite_task("mmlu.x", mmlu.mmlu_source("virology"), "mmlo")
 

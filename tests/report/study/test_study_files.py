@@ -5,7 +5,7 @@ import json
 import pytest
 
 from instruct.errors import UserError
-from instruct.report.study_files import number_of, read_study
+from instruct.report.study.study_files import number_of, read_study
 from instruct.study import plan
 from tests.report import made_up_study
 from tests.report.made_up_study import write_state, write_study_json, write_suite, write_training
@@ -78,6 +78,28 @@ def test_an_axis_of_model_names_takes_their_parameters(tmp_path):
     assert read_study(tmp_path).x_values() is None  # of one run the size is not known
     write_training(write_state(tmp_path / names[0]), 248e6)
     assert read_study(tmp_path).x_values() == {"base": 77e6, "small": 248e6}
+    write_training(write_state(tmp_path / names[0]), 78e6)
+    assert read_study(tmp_path).x_values() is None  # two architectures of one size
+
+
+def test_a_model_that_is_only_evaluated_tells_no_size(tmp_path):
+    axes = {"model": ("t5_small", "t5_base"), "finetuned": ("no", "yes")}
+    runs = [{"model": m, "finetuned": f} for m in axes["model"] for f in axes["finetuned"]]
+    only_eval = [labels for labels in runs if labels["finetuned"] == "no"]
+    names = write_study_json(tmp_path, axes, runs, "model", only_eval)
+    for size, name, labels in zip((0, 77e6, 0, 248e6), names, runs):
+        write_state(tmp_path / name)
+        if labels not in only_eval:
+            write_training(tmp_path / name, size)
+    study = read_study(tmp_path)
+    assert study.x_values() == {"t5_small": 77e6, "t5_base": 248e6}
+    assert study.category_axes == ("finetuned",)
+
+
+def test_a_study_of_seeds_compares_them(tmp_path):
+    axes = {"SEED": ("0", "1")}
+    write_study_json(tmp_path, axes, [{"SEED": "0"}, {"SEED": "1"}], "SEED")
+    assert read_study(tmp_path).seed_axis == "" and read_study(tmp_path).curve_axes == ()
 
 
 def test_what_is_not_a_study_is_an_error(tmp_path):

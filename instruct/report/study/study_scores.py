@@ -10,8 +10,8 @@ import collections
 import dataclasses
 import itertools
 import statistics
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import NamedTuple
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -19,9 +19,10 @@ from instruct.report import read
 from instruct.report.compare import TaskDraws, task_draws
 from instruct.report.papers import measures, normalized, printed_tables
 from instruct.report.papers.measures import MEASURES, NORMALIZED
-from instruct.report.statistics import holm
-from instruct.report.study_files import StudyFiles
+from instruct.report.statistics import holm, wilson
+from instruct.report.study.study_files import StudyFiles
 from instruct.report.study_statistics import (
+    NO_SPREAD,
     RESAMPLES,
     Estimate,
     ScoreDraws,
@@ -72,18 +73,19 @@ class Panel:
 
 @dataclasses.dataclass(frozen=True)
 class Change:
-    """Second minus first point of a curve, paired over seeds and examples.
+    """Second minus first point, paired over seeds and examples.
 
     Attributes:
+        axis: the one in which they differ.
         estimate: None if the points have no seed in common.
-        p_holm: corrected for all changes of the study; None without a p-value.
         seeds: number of runs of each point; the estimate has the number of pairs.
+        p_holm: corrected for all changes of the study; None without a p-value.
     """
 
     panel: Panel
-    curve: tuple[str, ...]
-    first: str
-    second: str
+    axis: str
+    first: Cell
+    second: Cell
     estimate: Estimate | None
     seeds: tuple[int, int]
     p_holm: float | None = None
@@ -145,6 +147,12 @@ def cell_of(study: StudyFiles, index: int) -> Cell:
     return labels[study.x_axis], tuple(labels[axis] for axis in study.curve_axes)
 
 
+def untrained(study: StudyFiles, cell: Cell) -> bool:
+    """Whether a point's checkpoint is only evaluated, so that it has no training seed."""
+    inside = [one for index, one in enumerate(study.runs) if cell_of(study, index) == cell]
+    return all(one.only_evaluated for one in inside)
+
+
 def measure(study: StudyFiles, seed: int = 0, resamples: int = RESAMPLES) -> StudyScores:
     """Compute all scores, points and changes; only runs that are done count."""
     latest = [_latest(one.run) if one.done and one.run else None for one in study.runs]
@@ -152,9 +160,9 @@ def measure(study: StudyFiles, seed: int = 0, resamples: int = RESAMPLES) -> Stu
     values = study.x_values()
     labels = tuple(values or study.axes[study.x_axis])
     curves = tuple(dict.fromkeys(cell_of(study, index)[1] for index in range(len(study.runs))))
-    rng = np.random.default_rng(seed)
     examples = [_examples(run) for run in latest]
     draws: dict[Task, tuple[tuple[int, ...], TaskDraws]] = {}
+    sources: dict[tuple[str, ...], int] = {}
     panels: list[PanelScores] = []
     changes: list[Change] = []
     left_out: list[str] = []
@@ -167,6 +175,8 @@ def measure(study: StudyFiles, seed: int = 0, resamples: int = RESAMPLES) -> Stu
                 runs = tuple(n for n, of_run in enumerate(rows) if task.key in of_run)
                 lines = [rows[n][task.key] for n in runs]
                 answers = [examples[n].get(task.key, ()) for n in runs]
+                number = sources.setdefault(_source(lines[0]), len(sources))
+                rng = np.random.default_rng([seed, number])
                 draws[task.key] = runs, task_draws(lines, answers, rng, resamples)
         scores, of_panel = _panel_scores(study, panel, draws, rows, labels, curves, values, seed)
         panels.append(scores)
@@ -188,6 +198,16 @@ def measure(study: StudyFiles, seed: int = 0, resamples: int = RESAMPLES) -> Stu
     )
 
 
+def _source(row: read.Line) -> tuple[str, ...]:
+    """What tasks on the same records share: modes of a task, and prompts of a set of prompts.
+
+    Their draws start from one state of the generator, so a resample has the same records of all.
+    Sets of prompts are as in `results.prompt_sets`.
+    """
+    ranked = row["metric"] == "rank_accuracy"
+    return (row["family"], row["category"]) if ranked else (row["task"],)
+
+
 def _latest(run: read.Run) -> read.Run:
     """The run with the latest evaluation of each suite only."""
     latest = [evaluation for suite in run.suites() if (evaluation := run.latest(suite))]
@@ -203,7 +223,7 @@ def _rows(run: read.Run | None) -> dict[Task, read.Line]:
     }
 
 
-def _key(row: read.Line) -> Task:
+def _key(row: Mapping[str, Any]) -> Task:
     return row["suite"], row["task"], row["mode"]
 
 
@@ -271,11 +291,12 @@ def _column_tasks(run: read.Run, column: str) -> dict[Task, PanelTask]:
     tasks = {}
     for part, (name, bound) in enumerate(normalized.PARTS.items()):
         inside = measures.score(run, name)
-        for row in inside.rows if inside else ():
+        rows = inside.rows if inside else ()
+        for row in rows:
             lower = bound
             if lower is None:
                 lower = normalized.BBH_LOWER_BOUNDS[MEASURES[name].name_of(row)]
-            weight = 100 / (100 - lower) / (len(inside.rows) * len(normalized.PARTS))
+            weight = 100 / (100 - lower) / (len(rows) * len(normalized.PARTS))
             tasks[_key(row)] = PanelTask(_key(row), weight, lower, part)
     return tasks
 
@@ -335,12 +356,19 @@ def _panel_scores(
 
     def points(scores: ScoreDraws) -> dict[Cell, Estimate]:
         spread = seed_spread(scores.values[of_cell] for of_cell in columns.values())
-        return {
-            cell: estimate(
-                *(scores.values[of], scores.drawn[:, of], spread, scores.examples, seed, limits)
+        estimates = {}
+        for cell, of in columns.items():
+            one = estimate(
+                scores.values[of],
+                scores.drawn[:, of],
+                NO_SPREAD if untrained(study, cell) else spread,
+                *(scores.examples, seed, limits),
             )
-            for cell, of in columns.items()
-        }
+            if limits and one.stderr is None and one.value in limits:  # no or all examples right
+                low, high = wilson(round(one.value / 100 * examples), examples)
+                one = dataclasses.replace(one, low=low, high=high)
+            estimates[cell] = one
+        return estimates
 
     values = {
         (cell_of(study, index), index): float(fixed.values[column])
@@ -377,44 +405,47 @@ def _changes(
     seed: int,
 ) -> Iterator[Change]:
     """Differences of points; `cells`: point -> seed -> column of the draws."""
-    compared = [
-        (curve, first, second)
-        for curve in curves
-        for first, second in _compared(_points_of(curve, x_labels, cells), numeric)
-    ]
-    pairs = {
-        (curve, first, second): _pairs(study, panel, cells[first, curve], cells[second, curve])
-        for curve, first, second in compared
-    }
-    changes = {
-        key: scores.values[second] - scores.values[first] for key, (first, second) in pairs.items()
-    }
-    # The ends of a curve add no degrees of freedom to its neighbors.
-    ends = {(c, xs[0], xs[-1]) for c in curves if len(xs := _points_of(c, x_labels, cells)) > 2}
-    spread = seed_spread(
-        of_pair for key, of_pair in changes.items() if not (numeric and key in ends)
-    )
-    for key, of_pair in changes.items():
-        curve, first, second = key
-        one, other = pairs[key]
+    compared = list(_compared(study, cells, x_labels, curves, numeric))
+    pairs = [_pairs(study, panel, cells[first], cells[second]) for _, first, second, _ in compared]
+    changes = [scores.values[second] - scores.values[first] for first, second in pairs]
+    spread = seed_spread(change for change, (*_, neighbors) in zip(changes, compared) if neighbors)
+    for change, (one, other), (axis, first, second, _) in zip(changes, pairs, compared):
         drawn = scores.drawn[:, other] - scores.drawn[:, one]
-        known = estimate(of_pair, drawn, spread, scores.examples, seed) if one else None
-        sizes = (len(cells[first, curve]), len(cells[second, curve]))
-        yield Change(panel, curve, first, second, known, sizes)
+        known = estimate(change, drawn, spread, scores.examples, seed) if one else None
+        sizes = (len(cells[first]), len(cells[second]))
+        yield Change(panel, axis, first, second, known, sizes)
 
 
-def _points_of(
-    curve: tuple[str, ...], x_labels: Sequence[str], cells: Mapping[Cell, object]
-) -> list[str]:
-    return [x for x in x_labels if (x, curve) in cells]
+def _compared(
+    study: StudyFiles,
+    cells: Collection[Cell],
+    x_labels: Sequence[str],
+    curves: Sequence[tuple[str, ...]],
+    numeric: bool,
+) -> Iterator[tuple[str, Cell, Cell, bool]]:
+    """(axis, first point, second, whether it counts for the spread over seeds).
 
-
-def _compared(labels: Sequence[str], numeric: bool) -> list[tuple[str, str]]:
-    """Neighbors and both ends of a curve; each category and the first one."""
-    if not numeric:
-        return [(labels[0], label) for label in labels[1:]]
-    pairs = list(itertools.pairwise(labels))
-    return pairs + ([(labels[0], labels[-1])] if len(labels) > 2 else [])
+    Along the x axis neighbors and both ends of a curve, or each category and the first one; along
+    `category_axes` each label and the first one. Ends add no degrees of freedom to neighbors.
+    """
+    for curve in curves:
+        points = [(x, curve) for x in x_labels if (x, curve) in cells]
+        if numeric:
+            yield from ((study.x_axis, *pair, True) for pair in itertools.pairwise(points))
+            if len(points) > 2:
+                yield study.x_axis, points[0], points[-1], False
+        else:
+            yield from ((study.x_axis, points[0], point, True) for point in points[1:])
+    for axis in study.category_axes:
+        place = study.curve_axes.index(axis)
+        firsts: dict[Cell, Cell] = {}
+        order = study.axes[axis].index
+        for curve in sorted(curves, key=lambda curve: order(curve[place])):
+            for cell in ((x, curve) for x in x_labels if (x, curve) in cells):
+                others = (cell[0], (*curve[:place], *curve[place + 1 :]))
+                first = firsts.setdefault(others, cell)
+                if first != cell:
+                    yield axis, first, cell, True
 
 
 def _pairs(
@@ -426,9 +457,8 @@ def _pairs(
     """
 
     def once(of_cell: Mapping[str, int]) -> bool:
-        return len(of_cell) == 1 and all(
-            study.runs[panel.runs[column]].only_evaluated for column in of_cell.values()
-        )
+        column, *others = of_cell.values()
+        return not others and untrained(study, cell_of(study, panel.runs[column]))
 
     if once(first) and not once(second):
         first = dict.fromkeys(second, *first.values())

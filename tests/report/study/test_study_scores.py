@@ -1,5 +1,6 @@
 """Quantities of a study, which runs and tasks count for them, and which points are compared."""
 
+import itertools
 import json
 import statistics
 
@@ -7,8 +8,8 @@ import numpy as np
 import pytest
 
 from instruct.report.papers import normalized
-from instruct.report.study_files import read_study
-from instruct.report.study_scores import measure
+from instruct.report.study.study_files import read_study
+from instruct.report.study.study_scores import measure
 from tests.report.made_up_study import write_state, write_study_json, write_suite, write_training
 from tests.report.made_up_suites import add_suites
 
@@ -55,7 +56,7 @@ def test_neighbors_and_ends_are_compared_and_corrected_together(tmp_path):
         write_suite(folder, "s", {"gym.a": scores(number + 2)})
         write_suite(folder, "t", {"gym.b": scores(5)})
     measured = measure(read_study(tmp_path))
-    compared = [(c.panel.title, c.first, c.second) for c in measured.changes]
+    compared = [(c.panel.title, c.first[0], c.second[0]) for c in measured.changes]
     ends = [("0", "9"), ("9", "89"), ("0", "89")]
     assert compared == [(f"{s}, held-out", *pair) for s in ("t", "s") for pair in ends]
     p = [c.estimate.p for c in measured.changes if c.estimate]
@@ -73,7 +74,10 @@ def test_a_checkpoint_that_is_only_evaluated_is_paired_with_every_seed(tmp_path)
     (change,) = measured.changes
     assert change.estimate is not None and change.estimate.seeds == 3
     assert change.seeds == (1, 3) and change.estimate.value == pytest.approx(20)
-    assert measured.panels[0].panel.title == "s"
+    (panel,) = measured.panels
+    assert panel.panel.title == "s"
+    start, tuned = panel.points["0", ()], panel.points["9", ()]
+    assert start.freedom == np.inf and tuned.freedom < np.inf  # its score has no chance in training
 
 
 def test_points_without_a_common_seed_are_not_compared(tmp_path):
@@ -89,10 +93,23 @@ def test_categories_are_compared_with_the_first(tmp_path):
         write_suite(folder, "s", {"gym.a": scores(number)})
     measured = measure(read_study(tmp_path))
     assert measured.x_values is None
-    assert [(c.first, c.second) for c in measured.changes] == [
+    assert [(c.first[0], c.second[0]) for c in measured.changes] == [
         ("all", "minus CoT"),
         ("all", "minus P3"),
     ]
+
+
+def test_labels_of_a_category_are_compared_at_each_point_and_sizes_are_not(tmp_path):
+    axes = {"tasks": ("1", "9"), "size": ("a", "b"), "mixed": ("no", "yes"), "few": ("0", "5")}
+    runs = [dict(zip(axes, labels)) for labels in itertools.product(*axes.values())]
+    for number, name in enumerate(write_study_json(tmp_path, axes, runs, "tasks")):
+        write_suite(write_state(tmp_path / name), "s", {"gym.a": scores(number % 9)})
+    study = read_study(tmp_path)
+    assert study.category_axes == ("mixed",)
+    changes = [c for c in measure(study, resamples=50).changes if c.axis == "mixed"]
+    assert [c.first for c in changes[:2]] == [("1", ("a", "no", "0")), ("9", ("a", "no", "0"))]
+    assert len(changes) == 8 and all(c.second[1][1] == "yes" for c in changes)
+    assert all(c.first[1][::2] == c.second[1][::2] for c in changes)
 
 
 def test_only_runs_with_all_tasks_count_and_only_tasks_that_half_of_them_have(tmp_path):
@@ -178,6 +195,31 @@ def test_tasks_resampled_have_wider_intervals_that_hold_the_same_mean(tmp_path):
         assert wider.stderr > 1.5 * estimate.stderr
     values = [value for (cell, _), value in panel.values.items() if cell == ("0", ())]
     assert statistics.fmean(values) == pytest.approx(panel.points["0", ()].value)
+
+
+def test_prompts_on_the_same_records_do_not_count_as_more_records(tmp_path):
+    rng = np.random.default_rng(0)
+    answers = [100.0 * (rng.random() < 0.5) for _ in range(60)]
+    others = [100.0 * (rng.random() < 0.5) for _ in range(60)]
+    for folder in make(tmp_path, ("0", "9"), ("0",)).values():
+        write_suite(folder, "alone", {"gym.a": answers})
+        write_suite(folder, "modes", {"gym.a": answers}, modes=("direct", "few"))
+        write_suite(folder, "tasks", {"gym.a": answers, "gym.b": others})
+    panels = {panel.panel.title: panel for panel in measure(read_study(tmp_path)).panels}
+    error = {title: panel.points["0", ()].stderr or 0.0 for title, panel in panels.items()}
+    assert len(panels["modes, held-out"].panel.tasks) == 2
+    assert error["modes, held-out"] == pytest.approx(error["alone, held-out"])
+    assert error["tasks, held-out"] < 0.8 * error["alone, held-out"]
+
+
+def test_nothing_right_is_no_certainty(tmp_path):
+    for folder in make(tmp_path, ("0", "9")).values():
+        write_suite(folder, "s", {"gym.a": scores(0)})
+    measured = measure(read_study(tmp_path))
+    point = measured.panels[0].points["0", ()]
+    assert point.value == point.low == 0 and point.high == pytest.approx(27.8, abs=0.1)
+    (change,) = measured.changes
+    assert change.estimate is not None and change.estimate.low is None and change.p_holm == 1
 
 
 def test_the_same_folder_gives_the_same_numbers(tmp_path):

@@ -7,6 +7,7 @@ study.json names every run of the grid, so a run whose folder is missing is know
 """
 
 import dataclasses
+import itertools
 import math
 import os
 import pathlib
@@ -27,6 +28,8 @@ STATES = ("done", "failed", "running", "waiting", MISSING)
 
 Labels = Mapping[str, str]
 _FIELDS = {"title": str, "axes": dict, "x_axis": str, "runs": list}
+_SIZES_APART = 1.5  # least ratio of the parameters of two sizes
+_SIZE_AXES = ("size", "model", "params", "parameters")
 _SIZES = {"": 1.0, "k": 1e3, "m": 1e6, "b": 1e9, "t": 1e12}
 
 
@@ -94,28 +97,40 @@ class StudyFiles:
     def x_values(self) -> dict[str, float] | None:
         """The number of each label of `x_axis`, in the order of the numbers; None without numbers.
 
-        An axis of models without numbers (`small`, `base`) takes their parameters from run.json,
-        if they are known and differ.
+        An axis of models without numbers (`small`, `base`) takes their parameters from run.json, if
+        they are known and sizes apart: architectures of about one size are categories.
         """
         labels = self.axes[self.x_axis]
         values: dict[str, float | None] = {label: number_of(label) for label in labels}
         if None in values.values() and self.over_parameters:
-            sizes: dict[str, set[float | None]] = {label: set() for label in labels}
-            for one in self.runs:
-                if one.run is not None:
-                    sizes[one.labels[self.x_axis]].add(trained_parameters(one.run))
-            values = {
-                label: size.pop() if len(size) == 1 else None for label, size in sizes.items()
-            }
-        known = {label: value for label, value in values.items() if value is not None}
-        if len(known) < len(labels) or len(set(known.values())) < len(labels) or len(labels) < 2:
+            values = {label: self._parameters(label) for label in labels}
+            known = sorted(value for value in values.values() if value is not None)
+            if any(b < _SIZES_APART * a for a, b in itertools.pairwise(known)):
+                return None
+        numbers = {label: value for label, value in values.items() if value is not None}
+        if len(labels) < 2 or len(set(numbers.values())) < len(labels):
             return None
-        return dict(sorted(known.items(), key=lambda item: item[1]))
+        return dict(sorted(numbers.items(), key=lambda item: item[1]))
+
+    def _parameters(self, label: str) -> float | None:
+        """Parameters of the runs with a label of the x axis; None if unknown or several."""
+        inside = [one.run for one in self.runs if one.run and one.labels[self.x_axis] == label]
+        sizes = {size for run in inside if (size := trained_parameters(run)) is not None}
+        return sizes.pop() if len(sizes) == 1 else None
 
     @property
     def over_parameters(self) -> bool:
         """Whether the x axis is the size of the model."""
-        return self.x_axis.lower() in ("size", "model", "params", "parameters")
+        return self.x_axis.lower() in _SIZE_AXES
+
+    @property
+    def category_axes(self) -> tuple[str, ...]:
+        """Curve axes whose labels are compared with the first one: neither numbers nor sizes."""
+        return tuple(
+            axis
+            for axis in self.curve_axes
+            if axis.lower() not in _SIZE_AXES and None in map(number_of, self.axes[axis])
+        )
 
 
 def number_of(label: str) -> float | None:
@@ -156,12 +171,13 @@ def read_study(study_dir: str | os.PathLike[str]) -> StudyFiles:
                 f"{kind.__name__} that is not empty. Run `run.py study` again to rewrite the file."
             )
     papers = document.pop("papers", None) or ()
+    x_axis, seed_axis = document.pop("x_axis"), document.pop("seed_axis", None) or ""
     study = StudyFiles(
         path=path,
         title=document.pop("title"),
         axes={axis: tuple(map(str, labels)) for axis, labels in document.pop("axes").items()},
-        x_axis=document.pop("x_axis"),
-        seed_axis=document.pop("seed_axis", None) or "",
+        x_axis=x_axis,
+        seed_axis="" if seed_axis == x_axis else seed_axis,  # seeds are then what is compared
         papers=(papers,) if isinstance(papers, str) else tuple(papers),
         protocol=document.pop("protocol", None) or "",
         runs=tuple(_read_run(path, row) for row in document.pop("runs")),

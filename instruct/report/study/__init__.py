@@ -1,0 +1,1 @@
+"""Read a study's folder and compute its scores."""

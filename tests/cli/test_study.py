@@ -1,0 +1,112 @@
+"""`run.py study` as a user runs it: killed, resumed, with a failing run, collected, reported."""
+
+import json
+import os
+import pathlib
+import subprocess
+import sys
+import time
+
+import pytest
+
+from instruct.cli.arguments import main
+from tests.cli.studies import write_study
+
+ROOT = pathlib.Path(__file__).resolve().parents[2]
+EVALUATED = "tasks=0,vocabulary=bytes,TRAIN_STEPS=3"
+TRAINED = "tasks=1,vocabulary=bytes,TRAIN_STEPS=3"
+FAILING = "tasks=1,vocabulary=gym,TRAIN_STEPS=3"
+
+
+def flags(folder, *more):
+    file, study_dir = write_study(folder), folder / "study"
+    return ["study", f"--gin_file={file}", f"--gin.STUDY_DIR={study_dir}", *more]
+
+
+def grid(folder):
+    """The whole study: each of its runs needs weights that the run before the grid trains."""
+    return flags(folder, "--gin.ONE_TASK=gym.scale_1")
+
+
+@pytest.mark.parametrize(
+    ("more", "said"),
+    [
+        (("--dry_run", "--collect"), "--dry_run and --collect exclude each other"),
+        (("--gin.STUDY_DIR=gs://bucket/a",), "are started by jobs, see --write_jobs"),
+        (("--gin.ONE_TASK=gym.scale_1", "--gin.STUDY_DIR=None"), "STUDY_DIR is not set"),
+        (("--workers=0",), "the smallest number allowed is 1"),
+        (("--collect",), "study.json is missing"),
+    ],
+)
+def test_what_cannot_run_is_refused(tmp_path, capsys, more, said):
+    given = flags(tmp_path, "--gin.ONE_TASK=gym.scale_1", *more)
+    assert main(given) == 2
+    assert said in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("system", ["slurm", "xpk", "skypilot"])
+def test_jobs_are_written_and_not_started(tmp_path, capsys, system):
+    assert main([*grid(tmp_path), f"--write_jobs={system}"]) == 0
+    study = tmp_path / "study"
+    assert f"{study}/jobs/submit.sh submits them" in capsys.readouterr().out
+    lists = [(study / "jobs" / f"wave_{wave}.txt").read_text() for wave in (0, 1)]
+    assert lists[0] == f"{study}/pretrain/run.gin\ttrain\n"
+    assert lists[1].splitlines()[0] == f"{study}/{EVALUATED}/run.gin\teval"
+    assert (study / TRAINED / "run.gin").is_file()
+    document = json.loads((study / "study.json").read_text())
+    assert [run["name"] for run in document["runs"]] == [EVALUATED, TRAINED, FAILING]
+    assert document["before"] == ["pretrain"] and len(document["code_sha256"]) == 64
+    assert json.loads((study / TRAINED / "study_run.json").read_text())["state"] == "waiting"
+
+
+def states(study):
+    documents = {p.parent.name: json.loads(p.read_text()) for p in study.glob("*/study_run.json")}
+    return {name: document["state"] for name, document in documents.items()}
+
+
+@pytest.mark.slow
+def test_a_killed_study_resumes_reports_a_failing_run_and_is_collected(tmp_path, capsys):
+    study = tmp_path / "study"
+    command = [sys.executable, str(ROOT / "run.py"), *grid(tmp_path), "--workers=2"]
+    killed = subprocess.Popen(command, cwd=ROOT, env=os.environ | {"PYTHONPATH": str(ROOT)})
+    deadline = time.monotonic() + 240
+    while not (study / "pretrain" / "metrics.jsonl").exists():
+        assert time.monotonic() < deadline and killed.poll() is None
+        time.sleep(0.05)
+    killed.kill()
+    killed.wait()
+    # The killed study's child trains on, and holds its run until it has ended.
+    assert main([*grid(tmp_path), "--workers=2"]) == 1
+    out = capsys.readouterr().out
+    assert states(study) == {
+        "pretrain": "done",
+        EVALUATED: "done",
+        TRAINED: "done",
+        FAILING: "failed",
+    }
+    assert f"{FAILING} failed in train: vocabulary 'gym' has" in out
+    assert "4 runs: 3 done, 1 failed" in out and f"report: {study}/study.html" in out
+    rows = [json.loads(line) for line in (study / "study_results.jsonl").read_text().splitlines()]
+    values = {row["run"]: row["value"] for row in rows if row.get("metric") == "accuracy"}
+    assert set(values) == {EVALUATED, TRAINED}
+    assert {row["group"] for row in rows if row["run"] == EVALUATED} == {"held_in"}
+    page = (study / "study.md").read_text()
+    assert "vocabulary 'gym' has" in page
+
+    # As if jobs elsewhere had run them: the states come from what lies there.
+    for name in (EVALUATED, TRAINED, "pretrain"):
+        path = study / name / "study_run.json"
+        state = json.loads(path.read_text()) | {"state": "waiting", "finished": []}
+        path.write_text(json.dumps(state))
+    results = next((study / EVALUATED).glob("eval/*/*/results.jsonl"))
+    whole = results.read_text()
+    results.write_text("".join(whole.splitlines(keepends=True)[:3]))
+    assert main([*grid(tmp_path), "--collect"]) == 1
+    assert states(study)[EVALUATED] == "waiting" and states(study)[TRAINED] == "done"
+    results.write_text(whole)
+    assert main([*grid(tmp_path), "--collect"]) == 1
+    assert "4 runs: 3 done, 1 failed" in capsys.readouterr().out
+
+    # Other settings than those of finished runs.
+    assert main([*grid(tmp_path), "--gin.BATCH_SIZE=16", "--only=vocabulary=bytes"]) == 2
+    assert f"{TRAINED}: BATCH_SIZE was 8, is 16" in capsys.readouterr().err
