@@ -9,6 +9,7 @@ from instruct.data.registry import Rates, add_mixture
 from tasks.lists import text  # noqa: F401 (registers)
 from tasks.lists.family import (
     FAMILY,
+    ONE_WORDING,
     UNSEEN_WORDINGS,
     held_out_kinds,
     task_name,
@@ -53,6 +54,7 @@ TRAINING: dict[str, Rates] = {
     "lists.train": _tasks(SCALE_ORDER),
     **{f"lists.scale_{size}": _tasks(SCALE_ORDER[:size]) for size in SCALES},
     "lists.counting": _tasks(_counting(SCALE_ORDER)),
+    "lists.counting_one_wording": _tasks([name + ONE_WORDING for name in _counting(SCALE_ORDER)]),
     **{f"lists.counting_{n}": _tasks(_counting(SCALE_ORDER)[:n]) for n in COUNTING_SCALES},
     **{
         f"lists.train_{name}": {**_tasks(SCALE_ORDER), **_tasks(SCALE_ORDER, mode, rate)}
@@ -63,13 +65,13 @@ TRAINING: dict[str, Rates] = {
 # other kinds of items; other operations.
 EVALUATION: dict[str, Rates] = {
     "lists.unseen_questions": _tasks(SEEN),
-    "lists.unseen_wordings": _tasks([f"{name}_{UNSEEN_WORDINGS}" for name in SEEN]),
+    "lists.unseen_wordings": _tasks([f"{name}{UNSEEN_WORDINGS}" for name in SEEN]),
     "lists.unseen_tasks": _tasks(UNSEEN),
     "lists.unseen_categories": _tasks(OTHER),
     # the same distances from lists.counting
     "lists.counting_unseen_questions": _tasks(_counting(SEEN)),
     "lists.counting_unseen_wordings": _tasks(
-        [f"{name}_{UNSEEN_WORDINGS}" for name in _counting(SEEN)]
+        [f"{name}{UNSEEN_WORDINGS}" for name in _counting(SEEN)]
     ),
     "lists.counting_unseen_tasks": _tasks(_counting(UNSEEN)),
     "lists.counting_unseen_categories": _tasks(_counting(OTHER)),
