@@ -4,11 +4,12 @@ import itertools
 
 import pytest
 
-from instruct.data.registry import find_spec
+from instruct.data.vocab import load_vocabulary
 from instruct.prompts.frame import Frame
 from instruct.prompts.lint import doubled_labels, lint
 from instruct.prompts.record import Record
 from instruct.prompts.render import Rendered, render
+from tasks.answers import answer_reader
 from tasks.lists.family import (
     ONE_WORDING,
     RECORDS,
@@ -23,16 +24,6 @@ from tasks.lists.operations import HELD_OUT, OPERATIONS, TRAINED, Operation
 from tests.workspaces import workspace
 
 
-class Tokenizer:
-    eos_id = 1
-
-    def encode(self, text):
-        return list(text.encode())
-
-    def decode(self, ids):
-        return bytes(ids).decode()
-
-
 def some_records(operation: str, split: str, count: int) -> list[Record]:
     return list(
         itertools.islice(ListSource(operation, "animals").records(workspace(), split), count)
@@ -45,7 +36,7 @@ def prompt(record: Record, operation: str, mode: str, key: int = 0, wordings: st
         template_set(OPERATIONS[operation], wordings),
         mode,
         key,
-        frame=Frame(Tokenizer()),
+        frame=Frame(load_vocabulary("bytes")),
         max_inputs_tokens=999,
         max_targets_tokens=999,
     )
@@ -91,7 +82,7 @@ def test_a_worked_solution_comes_before_the_answer_and_is_read_again():
     record = some_records("last", "test", 1)[0]
     shown = prompt(record, "last", "zs_cot")
     assert shown.targets == f"{record.rationale} Answer: {record.answer}"
-    read = find_spec(workspace(), "lists.last_animals").postprocess_fn
+    read = answer_reader(template_set(OPERATIONS["last"]))
     assert read(shown.targets) == record.answer.casefold()
 
 
