@@ -30,7 +30,10 @@ RANKS = {
 # Packages inside instruct/data/, lowest first. Modules beside them are the lowest, but for those
 # that know tasks by name and stand above all.
 DATA_ORDER = ("", "sources", "stores", "overlap", "feed", "seqio", "named")
-NAMED = ("instruct.data.registry", "instruct.data.mixture_shares")
+NAMED = (
+    *("instruct.data.registry", "instruct.data.mixture_shares"),
+    *("instruct.data.rate_tables", "instruct.data.task_modules"),
+)
 # They take functions and arrays: no data, no model, no file.
 PURE = (
     *("instruct.train.loss", "instruct.train.metrics", "instruct.train.optimizer"),

@@ -27,6 +27,7 @@ from tests.workspaces import workspace
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 STUDIES = sorted(path.stem for path in (ROOT / "gin" / "ablations").glob("*.gin"))
+PAGE = "docs/studies.md"
 MOST_BINDINGS = 10
 # A study's own settings; the other flags of its command are the runs'.
 OWN_FLAGS = ("--gin.STUDY_DIR=", "--gin.SEEDS=")
@@ -47,7 +48,7 @@ def text_of(name: str) -> str:
 
 def command_of(name: str) -> list[str]:
     """The words of the command in a study's header."""
-    header = text_of(name).split("from __gin__")[0]
+    header = text_of(name).split("\nfrom __gin__")[0]
     lines = re.search(r"# Command:((?:.*\\\n#)*.*)", header)
     assert lines, "the header has no command"
     return shlex.split(lines[1].replace("\\\n#", " "))
@@ -99,7 +100,7 @@ def built_runs(name: str) -> tuple[Built, ...]:
 @pytest.mark.parametrize("name", STUDIES)
 def test_a_study_says_what_it_varies_how_to_run_it_and_what_differs(name):
     text = text_of(name)
-    header, _, body = text.partition("from __gin__")
+    header, _, body = text.partition("\nfrom __gin__")
     assert header.startswith("# Varies: ")
     assert f"--gin_file=gin/ablations/{name}.gin" in command_of(name)
     assert f"--gin.STUDY_DIR=runs/{name}" in command_of(name)
@@ -123,6 +124,7 @@ def test_runs_build_and_their_mixtures_resolve(name):
         mixtures.add(train["data"].mixture)
         if run.stages == (plan.EVAL,):
             assert evaluate["checkpoint_path"] == train["initial_checkpoint_path"]
+            assert evaluate["feature_lengths"]
     for mixture in mixtures:
         assert resolve(workspace(), mixture).leaves
     # A point whose settings others override would be one run twice.
@@ -149,6 +151,26 @@ def test_every_model_of_a_study_traces_an_update_at_true_size():
         )
         with jax.sharding.use_abstract_mesh(mesh):
             jax.eval_shape(step.function, *shapes)
+
+
+def test_the_page_on_studies_lists_every_one_with_its_runs():
+    rows = re.findall(r"^\| (`.*?) \|.*\| ([\d, ]+) \|$", (ROOT / PAGE).read_text(), re.MULTILINE)
+    listed = {
+        name: int(runs)
+        for names, counts in rows
+        for name, runs in zip(re.findall(r"`(\w+)`", names), counts.split(", "), strict=True)
+    }
+    ours = {name: len(runs_of(name)) for name in STUDIES if not name.startswith("replica")}
+    assert listed == ours
+
+
+def test_architectures_are_compared_at_about_equal_flops():
+    for name, most in (("architectures", 1.16), ("architectures_gym", 1.01)):
+        flops = []
+        for _, train, _, _ in built_runs(name):
+            rows, (inputs, targets) = train["data"].batch_size, train["data"].lengths
+            flops.append(train["model"].train_flops(rows, inputs, targets) * train["train_steps"])
+        assert max(flops) / min(flops) < most
 
 
 def test_weights_are_asked_for_by_the_macro_of_their_size(tmp_path):

@@ -33,7 +33,10 @@ _NOT_IN_NAMES = re.compile(r"[^A-Za-z0-9=,._-]")
 # {axis:size} is the run's label on an axis, {before:pretrain} the folder of an earlier run.
 _LABEL = re.compile(r"\{axis:([^{}]+)\}")
 _BEFORE = re.compile(r"\{before:([^{}]+)\}")
-_START = "CHECKPOINT_PATH = %INITIAL_CHECKPOINT_PATH"  # of a run that is only evaluated
+# Of a run that is only evaluated; other programs' checkpoints do not record the lengths.
+_START = "CHECKPOINT_PATH = %INITIAL_CHECKPOINT_PATH"
+_LENGTHS = "runner.evaluate.feature_lengths"
+_LENGTHS_AS_TRAINED = ("from instruct.eval import runner", f"{_LENGTHS} = %TASK_FEATURE_LENGTHS")
 _REGISTRATION = "from __gin__ import dynamic_registration"
 
 Labels = dict[str, str]  # axis -> label
@@ -67,7 +70,9 @@ class StudyRun:
         """
         text = _BEFORE.sub(lambda match: f"{study_dir}/{folder_name(match[1])}", self.text)
         own = [line for line in text.splitlines() if line.strip() != _REGISTRATION]
-        own += [_START] if self.stages == (EVAL,) else []
+        if self.stages == (EVAL,):
+            own.append(_START)
+            own += [] if _LENGTHS in text else _LENGTHS_AS_TRAINED
         end = [*lines, f"MODEL_DIR = {f'{study_dir}/{self.name}'!r}"]
         includes = [f"include {str(path)!r}" for path in files]
         head = [f"# {self.name}: a run of a study; `run.py study` wrote this file."]
@@ -91,8 +96,9 @@ class Study:
         papers: names of the printed tables beside the results (`instruct/report/papers`).
         protocol: what differs from the papers.
         skip: points that are left out, as {axis: label}; axes that are not named match any label.
-        only_eval: points whose INITIAL_CHECKPOINT_PATH is evaluated and not trained. They run once,
-            with the first value of a `seed_axis` that only sets a macro.
+        only_eval: points whose INITIAL_CHECKPOINT_PATH is evaluated and not trained, with prompts
+            as long as in training unless their gin says otherwise. They run once, with the first
+            value of a `seed_axis` that only sets a macro.
         before: name -> whole gin text of runs that are trained first and not evaluated, in order.
         study_dir: the folder of everything that the study writes (STUDY_DIR).
     """
@@ -148,15 +154,19 @@ class Study:
         runs = []
         for values in itertools.product(*map(self.labels_of, self.axes)):
             labels = dict(zip(self.axes, values))
-            if any(matches(labels, point) for point in self.skip):
+            if self._names("skip", labels):
                 continue
-            evaluated = any(matches(labels, point) for point in self.only_eval)
+            evaluated = self._names("only_eval", labels)
             if evaluated and self._repeats_a_seed(labels):
                 continue
             runs.append(self._run(labels, evaluated))
         if not runs:
             raise UserError("the study has no run: Study.skip leaves all points out.")
         return tuple(runs)
+
+    def _names(self, field: str, labels: Labels) -> bool:
+        """Whether a point of `skip` or `only_eval` is that of the labels."""
+        return any(matches(labels, point) for point in getattr(self, field))
 
     def _repeats_a_seed(self, labels: Labels) -> bool:
         """Whether the seed is another one than the first, and sets a macro only."""

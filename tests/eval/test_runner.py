@@ -288,7 +288,7 @@ def test_another_checkpoint_without_a_run(run_dir, tmp_path):
     path = folder / "eval" / "evalsuite.new" / "step_7" / results.FILE_NAME
     header, *rows = results.read_rows(path)
     assert header["settings"]["checkpoint"] == str(run_dir / "checkpoints" / "7")
-    assert {row["group"] for row in rows} == {"unknown"}
+    assert {row["group"] for row in rows} == {"held_out"}, "of the checkpoint's run"
     for missing in ("model", "vocabulary", "feature_lengths"):
         rest = {name: value for name, value in given.items() if name != missing}
         with pytest.raises(UserError, match=r"has no run\.json"):

@@ -79,7 +79,11 @@ def test_points_that_are_only_evaluated_run_once_not_once_a_seed():
     ]
     run = made.runs()[0]
     assert run.stages == ("eval",)
-    assert "CHECKPOINT_PATH = %INITIAL_CHECKPOINT_PATH\n" in run.gin_text("/s", (), ())
+    text = run.gin_text("/s", (), ())
+    assert "CHECKPOINT_PATH = %INITIAL_CHECKPOINT_PATH\n" in text
+    assert "runner.evaluate.feature_lengths = %TASK_FEATURE_LENGTHS\n" in text
+    own = study(only_eval={"tasks": "0"}, settings="runner.evaluate.feature_lengths = None")
+    assert "%TASK_FEATURE_LENGTHS" not in own.runs()[0].gin_text("/s", (), ())
 
 
 def test_runs_before_are_those_that_a_run_needs_and_name_their_folders():

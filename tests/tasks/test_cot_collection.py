@@ -5,12 +5,12 @@ import json
 import pytest
 
 from instruct.data.registry import resolve
+from instruct.data.vocab import load_vocabulary
 from instruct.prompts.frame import Frame
 from instruct.prompts.record import Record
 from instruct.prompts.render import Dropped, Rendered, render
 from instruct.workspace import Workspace
 from tasks import cot_collection
-from tests.tasks.test_published import Words
 
 ROW = {
     "source": "Is 7 a prime number?\n",
@@ -24,8 +24,15 @@ def test_a_row_is_a_finished_prompt_with_a_rationale():
     record = cot_collection.read_row(ROW, "a")
     assert isinstance(record, Record) and record.metadata == {"task": "primes"}
     templates = cot_collection.cot_collection_task().templates
-    limits = {"max_inputs_tokens": 200, "max_targets_tokens": 100}
-    shown = render(record, templates, "cot", 3, frame=Frame(Words()), **limits)
+    shown = render(
+        record,
+        templates,
+        "cot",
+        3,
+        frame=Frame(load_vocabulary("bytes")),
+        max_inputs_tokens=200,
+        max_targets_tokens=100,
+    )
     assert isinstance(shown, Rendered)
     assert shown.inputs == "Is 7 a prime number?\n\nLet's think step by step."
     assert shown.targets == "Only 1 and 7 divide 7.\nThe answer is yes."
