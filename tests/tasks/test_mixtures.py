@@ -32,6 +32,8 @@ COUNTS = {
     "cot": 9, "dialog": 3, "program_synthesis": 5, "flan2022_unbalanced": 1836,
     "flan2022_no_inversion": 1836, "flan2022_no_few_shot": 1836, "flan2022_no_cot": 1827,
     "flan_tasks_9": 9, "flan_tasks_89": 89, "flan_tasks_282": 282, "flan_tasks_1836": 1836,
+    "scaling_a_no_cot": 1827, "flan2022_tasks_alike": 1836, "p3_plus_plus": 193 + 27,
+    "flan2022_random_8_0": 8, "flan2022_random_1836_2": 1836, "flan2022_zs_random_400_1": 400,
     "niv2.train_default": 697, "niv2.test_default": 119, "niv2.test_xlingual": 35,
 }  # fmt: skip
 
@@ -69,12 +71,24 @@ def test_parts_and_inversion():
     assert shares("flan2022_no_inversion")["t0"] == pytest.approx(0.32)
 
 
+def test_random_subsets_are_nested_differ_by_draw_and_have_zero_shot_forms():
+    small, large = tasks_of("flan2022_random_100_0"), tasks_of("flan2022_random_200_0")
+    assert small < large and tasks_of("flan2022_zs_random_100_0") == small
+    assert len(small & tasks_of("flan2022_random_100_1")) < 30  # 5 of 100 by chance
+    leaves = resolve(workspace(), "flan2022_zs_random_200_0").leaves
+    assert len(leaves) == 200 and not any(leaf.mode.startswith("fs_") for leaf in leaves)
+    whole = shares("flan2022_random_1836_0", lambda leaf: leaf.task)
+    assert whole == pytest.approx(shares("flan2022_unbalanced", lambda leaf: leaf.task))
+
+
 @pytest.mark.parametrize("percent", mixtures.FEW_SHOT_PERCENT)
-def test_few_shot_share(percent):
-    by_mode = shares(f"flan2022_fs_{percent}", lambda leaf: leaf.mode)
+@pytest.mark.parametrize("source", ["flan2022", "flan2021"])
+def test_few_shot_share(source, percent):
+    by_mode = shares(f"{source}_fs_{percent}", lambda leaf: leaf.mode)
     few_shot = sum(share for mode, share in by_mode.items() if mode.startswith("fs_"))
     assert few_shot == pytest.approx(percent / 100)
-    assert shares(f"flan2022_fs_{percent}")["flan2021"] == pytest.approx(0.4)
+    asked = mixtures.FLAN2022["flan2021"] if source == "flan2022" else 1
+    assert shares(f"{source}_fs_{percent}")["flan2021"] == pytest.approx(asked)
 
 
 def test_a_task_counts_by_its_records_up_to_the_cap():
