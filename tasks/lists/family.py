@@ -26,7 +26,8 @@ FAMILY = "lists"
 VERSION = "1.0.0"
 MODES = {"zs_noopt": 1.0}
 EXTRA_MODES = ("zs_opt", "fs_noopt", "zs_cot", "zs_inv")
-UNSEEN_WORDINGS = "unseen_wordings"
+# Sets of wordings beside those of training, and ends of the names of tasks that have them.
+UNSEEN_WORDINGS, ONE_WORDING = "_unseen_wordings", "_one_wording"
 RECORDS = {"train": 1000, "validation": 100, "test": 100}
 _EDGES = {"train": 0.8, "validation": 0.9, "test": 1.0}
 # Of the kinds, in the order of KINDS, every fourth is not trained with an operation.
@@ -113,14 +114,18 @@ _INVERTED = (
 
 
 @functools.cache
-def template_set(operation: Operation, unseen: bool = False) -> TemplateSet:
+def template_set(operation: Operation, wordings: str = "") -> TemplateSet:
     """The wordings of an operation: every request in every frame.
 
     Args:
-        unseen: those that no training mixture shows.
+        wordings: "" for those of training, ONE_WORDING for the first of them, UNSEEN_WORDINGS for
+            those that no training mixture shows.
     """
-    frames = UNSEEN_FRAMES if unseen else FRAMES
-    requests = operation.unseen_requests if unseen else operation.requests
+    frames, requests = {
+        "": (FRAMES, operation.requests),
+        ONE_WORDING: (FRAMES[:1], operation.requests[:1]),
+        UNSEEN_WORDINGS: (UNSEEN_FRAMES, operation.unseen_requests),
+    }[wordings]
     texts = [
         (f"{number}_{request}", frame % text)
         for number, frame in enumerate(frames)
@@ -128,7 +133,7 @@ def template_set(operation: Operation, unseen: bool = False) -> TemplateSet:
     ]
     extra = sorted({name for name in ("x", "y", "more") if f"{{{name}}}" in "".join(requests)})
     return TemplateSet(
-        name=f"{FAMILY}_{operation.name}" + unseen * f"_{UNSEEN_WORDINGS}",
+        name=f"{FAMILY}_{operation.name}{wordings}",
         input_fields=("items", *extra),
         zs_noopt=tuple(Template(f"zs_{name}", text) for name, text in texts),
         zs_opt=tuple(Template(f"opt_{name}", f"{text}\n{{options}}") for name, text in texts),
@@ -155,29 +160,29 @@ def template_set(operation: Operation, unseen: bool = False) -> TemplateSet:
 # ---------------------------------------------------------------- tasks
 
 
-def list_task(operation: Operation, kind: str, unseen_wordings: bool = False) -> TaskSpec:
-    """The task of an operation and a kind, in the wordings of training or in unseen ones."""
-    name = task_name(operation, kind)
-    wordings = template_set(operation, unseen_wordings)
+def list_task(operation: Operation, kind: str, wordings: str = "") -> TaskSpec:
+    """The task of an operation and a kind in one of the sets of wordings of `template_set`."""
+    name = task_name(operation, kind) + wordings
+    templates = template_set(operation, wordings)
     held_out = ""
     if operation in HELD_OUT:
         held_out = "lists.unseen_categories"
     elif kind in held_out_kinds(operation):
         held_out = "lists.unseen_tasks"
-    elif unseen_wordings:
+    elif wordings == UNSEEN_WORDINGS:
         held_out = "lists.unseen_wordings"
     return TaskSpec(
-        name=f"{FAMILY}.{name}" + unseen_wordings * f"_{UNSEEN_WORDINGS}",
+        name=f"{FAMILY}.{name}",
         family=FAMILY,
-        dataset=name + unseen_wordings * f"_{UNSEEN_WORDINGS}",
+        dataset=name,
         category=operation.name,
         source=ListSource(operation.name, kind),
-        templates=wordings,
+        templates=templates,
         modes=MODES,
         extra_modes=EXTRA_MODES,
         version=VERSION,
         metric_fns=[metrics.exact_match],
-        postprocess_fn=answer_reader(wordings),
+        postprocess_fn=answer_reader(templates),
         num_examples=RECORDS,
         held_out=held_out,
         license="Apache-2.0",
@@ -189,4 +194,6 @@ for _operation in OPERATIONS.values():
     for _kind in KINDS:
         add_task(list_task(_operation, _kind))
 for _operation in TRAINED:
-    add_task(list_task(_operation, trained_kinds(_operation)[0], unseen_wordings=True))
+    add_task(list_task(_operation, trained_kinds(_operation)[0], UNSEEN_WORDINGS))
+    for _kind in trained_kinds(_operation):
+        add_task(list_task(_operation, _kind, ONE_WORDING))

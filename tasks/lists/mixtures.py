@@ -9,6 +9,7 @@ from instruct.data.registry import Rates, add_mixture
 from tasks.lists import text  # noqa: F401 (registers)
 from tasks.lists.family import (
     FAMILY,
+    ONE_WORDING,
     UNSEEN_WORDINGS,
     held_out_kinds,
     task_name,
@@ -31,7 +32,13 @@ UNSEEN = tuple(task_name(row, kind) for row in TRAINED for kind in held_out_kind
 OTHER = tuple(task_name(row, kind) for row in HELD_OUT for kind in held_out_kinds(row)[::4])
 
 # Operations that a small model learns within minutes: they need the length of a list only.
-COUNTING = ("count", "over_three", "one_more", "longer", "even", "same_length")
+_COUNTING = ("count", "over_three", "one_more", "longer", "even", "same_length", "one_less")
+COUNTING_SCALES = (1, 6, 18)
+
+
+def _counting(names: Sequence[str]) -> list[str]:
+    return [name for name in names if name.rpartition("_")[0] in _COUNTING]
+
 
 # Variants of the whole ladder's top: a second mode of every task, at this rate beside 1.0.
 VARIANTS = {"opt": ("zs_opt", 1.0), "fs": ("fs_noopt", 1.0), "cot": ("zs_cot", 1.0)}
@@ -42,15 +49,13 @@ def _tasks(names: Sequence[str], mode: str = "zs_noopt", rate: float = 1.0) -> R
     return {f"{FAMILY}.{name}.{mode}": rate for name in names}
 
 
-def _counting(names: Sequence[str]) -> list[str]:
-    return [name for name in names if name.rpartition("_")[0] in (*COUNTING, "one_less")]
-
-
 # `tasks.splits.leaks` is empty for each of them (a test asks).
 TRAINING: dict[str, Rates] = {
     "lists.train": _tasks(SCALE_ORDER),
     **{f"lists.scale_{size}": _tasks(SCALE_ORDER[:size]) for size in SCALES},
-    "lists.demo": _tasks(_counting(SCALE_ORDER)),
+    "lists.counting": _tasks(_counting(SCALE_ORDER)),
+    "lists.counting_one_wording": _tasks([name + ONE_WORDING for name in _counting(SCALE_ORDER)]),
+    **{f"lists.counting_{n}": _tasks(_counting(SCALE_ORDER)[:n]) for n in COUNTING_SCALES},
     **{
         f"lists.train_{name}": {**_tasks(SCALE_ORDER), **_tasks(SCALE_ORDER, mode, rate)}
         for name, (mode, rate) in VARIANTS.items()
@@ -60,14 +65,16 @@ TRAINING: dict[str, Rates] = {
 # other kinds of items; other operations.
 EVALUATION: dict[str, Rates] = {
     "lists.unseen_questions": _tasks(SEEN),
-    "lists.unseen_wordings": _tasks([f"{name}_{UNSEEN_WORDINGS}" for name in SEEN]),
+    "lists.unseen_wordings": _tasks([f"{name}{UNSEEN_WORDINGS}" for name in SEEN]),
     "lists.unseen_tasks": _tasks(UNSEEN),
     "lists.unseen_categories": _tasks(OTHER),
-    # the same distances from lists.demo
-    "lists.demo_unseen_questions": _tasks(_counting(SEEN)),
-    "lists.demo_unseen_wordings": _tasks([f"{name}_{UNSEEN_WORDINGS}" for name in _counting(SEEN)]),
-    "lists.demo_unseen_tasks": _tasks(_counting(UNSEEN)),
-    "lists.demo_unseen_categories": _tasks(_counting(OTHER)),
+    # the same distances from lists.counting
+    "lists.counting_unseen_questions": _tasks(_counting(SEEN)),
+    "lists.counting_unseen_wordings": _tasks(
+        [f"{name}{UNSEEN_WORDINGS}" for name in _counting(SEEN)]
+    ),
+    "lists.counting_unseen_tasks": _tasks(_counting(UNSEEN)),
+    "lists.counting_unseen_categories": _tasks(_counting(OTHER)),
     # with answer options, which are ranked, and with worked solutions
     "lists.unseen_tasks_opt": _tasks(UNSEEN, "zs_opt"),
     "lists.unseen_categories_opt": _tasks(OTHER, "zs_opt"),

@@ -31,7 +31,7 @@ def text_about(rng: random.Random, words: Sequence[str]) -> str:
     statements = [f"Number {n} is {word}." for n, word in enumerate(items, start=1)]
     statements += [f"{word} is number {n}." for n, word in enumerate(items, start=1)]
     rng.shuffle(statements)
-    parts = [f"Items: {listed(items)}", numbered(items), *statements[:4], f"List: {listed(items)}"]
+    parts = [f"Items: {listed(items)}.", numbered(items), *statements[:4], f"List: {listed(items)}"]
     return " ".join(parts)
 
 

@@ -40,7 +40,7 @@ def test_every_family_of_the_project_is_on_the_page():
     assert len(families) >= 8 and families <= set(page.TITLES)
     assert set(page.TITLES) <= {spec.family for spec in task_specs(workspace()).values()}
     assert {check[0] for check in CHECKS} == set(page.TITLES)
-    assert len(CHECKS) == 16
+    assert len(CHECKS) == 17
 
 
 @pytest.mark.parametrize("check", CHECKS, ids=lambda check: check[-1])

@@ -4,25 +4,24 @@ import itertools
 
 import pytest
 
-from instruct.data.registry import find_spec
+from instruct.data.vocab import load_vocabulary
 from instruct.prompts.frame import Frame
 from instruct.prompts.lint import doubled_labels, lint
 from instruct.prompts.record import Record
 from instruct.prompts.render import Rendered, render
-from tasks.lists.family import RECORDS, ListSource, held_out_kinds, template_set, trained_kinds
+from tasks.answers import answer_reader
+from tasks.lists.family import (
+    ONE_WORDING,
+    RECORDS,
+    UNSEEN_WORDINGS,
+    ListSource,
+    held_out_kinds,
+    template_set,
+    trained_kinds,
+)
 from tasks.lists.kinds import KINDS
 from tasks.lists.operations import HELD_OUT, OPERATIONS, TRAINED, Operation
 from tests.workspaces import workspace
-
-
-class Tokenizer:
-    eos_id = 1
-
-    def encode(self, text):
-        return list(text.encode())
-
-    def decode(self, ids):
-        return bytes(ids).decode()
 
 
 def some_records(operation: str, split: str, count: int) -> list[Record]:
@@ -31,15 +30,13 @@ def some_records(operation: str, split: str, count: int) -> list[Record]:
     )
 
 
-def prompt(
-    record: Record, operation: str, mode: str, key: int = 0, unseen: bool = False
-) -> Rendered:
+def prompt(record: Record, operation: str, mode: str, key: int = 0, wordings: str = "") -> Rendered:
     shown = render(
         record,
-        template_set(OPERATIONS[operation], unseen),
+        template_set(OPERATIONS[operation], wordings),
         mode,
         key,
-        frame=Frame(Tokenizer()),
+        frame=Frame(load_vocabulary("bytes")),
         max_inputs_tokens=999,
         max_targets_tokens=999,
     )
@@ -66,23 +63,26 @@ def test_records_are_the_same_each_time():
 @pytest.mark.parametrize("operation", OPERATIONS.values(), ids=lambda row: row.name)
 def test_wordings_pass_the_lint(operation: Operation):
     sets = [template_set(operation)]
-    sets += [template_set(operation, unseen=True)] * (operation in TRAINED)
+    sets += [template_set(operation, UNSEEN_WORDINGS)] * (operation in TRAINED)
     for wordings in sets:
         assert lint(wordings) == [] == doubled_labels(wordings)
 
 
-def test_unseen_wordings_share_no_prompt_with_trained_ones():
+def test_sets_of_wordings():
     (record,) = some_records("after", "test", 1)
-    trained = {prompt(record, "after", "zs_noopt", key).inputs for key in range(300)}
-    unseen = {prompt(record, "after", "zs_noopt", key, unseen=True).inputs for key in range(300)}
+    trained, unseen, one = (
+        {prompt(record, "after", "zs_noopt", key, wordings).inputs for key in range(300)}
+        for wordings in ("", UNSEEN_WORDINGS, ONE_WORDING)
+    )
     assert len(trained) == 20 and len(unseen) == 12 and not trained & unseen
+    assert len(one) == 1 and one < trained
 
 
 def test_a_worked_solution_comes_before_the_answer_and_is_read_again():
     record = some_records("last", "test", 1)[0]
     shown = prompt(record, "last", "zs_cot")
     assert shown.targets == f"{record.rationale} Answer: {record.answer}"
-    read = find_spec(workspace(), "lists.last_animals").postprocess_fn
+    read = answer_reader(template_set(OPERATIONS["last"]))
     assert read(shown.targets) == record.answer.casefold()
 
 

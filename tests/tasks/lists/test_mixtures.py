@@ -32,6 +32,17 @@ def test_the_ladder_is_nested_and_operations_take_turns():
         larger = rung
 
 
+def test_counting_is_a_ladder_of_its_own():
+    assert tasks("counting_1") < tasks("counting_6") < tasks("counting_18") < tasks("counting")
+    assert len(categories("counting_6")) == 6 and len(tasks("counting")) == 54
+    assert tasks("counting") < tasks("train")
+    assert tasks("counting_one_wording") == {f"{task}_one_wording" for task in tasks("counting")}
+    assert tasks("counting_unseen_questions") == tasks("counting_6")
+    assert tasks("counting_unseen_tasks") < tasks("unseen_tasks")
+    assert categories("counting_unseen_tasks") == categories("counting")
+    assert categories("counting_unseen_categories") == {"one_less"}
+
+
 def test_distances():
     trained = tasks("train")
     assert tasks("unseen_questions") <= tasks("scale_24")
