@@ -58,13 +58,15 @@ def run(flags: argparse.Namespace) -> int:
     make_writable("STUDY_DIR", folder)
     if not flags.collect:
         _prepare(folder, study, loaded, flags)
+    planned = [one.planned for one in loaded]
     if flags.write_jobs:
-        print(jobs.write_jobs(folder, [one.planned for one in loaded], flags.write_jobs))
+        done = runner.DONE
+        left = [p for p in planned if runner.read_state(folder / p.name).state != done]
+        print(jobs.write_jobs(folder, left, flags.write_jobs) if left else "all runs are done")
         return 0
     if flags.collect:
         _collect(folder, loaded)
     else:
-        planned = [one.planned for one in loaded]
         runner.StudyRunner(folder, planned, _program(), code_hash(), flags.workers, _say).run()
     return _summary(folder, loaded)
 

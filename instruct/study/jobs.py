@@ -6,13 +6,15 @@ is one run, whose stages launch/stages.sh starts on each machine.
 
 import pathlib
 import shlex
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from instruct.files import is_address, replace_file
 from instruct.study.plan import RUN_GIN
 from instruct.study.runner import PlannedRun
 
-SYSTEMS = ("slurm", "xpk", "skypilot")
+# (STUDY_DIR, folder of the jobs, waves) -> a script without its first lines.
+ScriptOf = Callable[[pathlib.Path, pathlib.Path, list[list[PlannedRun]]], str]
+
 SCRIPT = "submit.sh"
 
 _SLURM_HEAD = """\
@@ -45,7 +47,8 @@ def waves_of(runs: Sequence[PlannedRun]) -> list[list[PlannedRun]]:
     """Runs by the number of runs that must be done before them, one after another."""
     depth: dict[str, int] = {}
     for planned in runs:
-        depth[planned.name] = 1 + max((depth[name] for name in planned.run.needs), default=-1)
+        needed = (depth.get(name, -1) for name in planned.run.needs)  # -1: it is done
+        depth[planned.name] = 1 + max(needed, default=-1)
     return [[p for p in runs if depth[p.name] == d] for d in range(1 + max(depth.values()))]
 
 
@@ -53,8 +56,8 @@ def write_jobs(study_dir: pathlib.Path, runs: Sequence[PlannedRun], system: str)
     """Writes STUDY_DIR/jobs, or jobs/<study> here if STUDY_DIR is in a bucket; says what to do.
 
     Args:
-        runs: earlier ones first; `prepare` wrote their files.
-        system: one of `SYSTEMS`.
+        runs: those that are not done, earlier ones first; `prepare` wrote their files.
+        system: slurm, xpk or skypilot.
     """
     folder = study_dir / "jobs"
     if is_address(study_dir):
@@ -78,7 +81,7 @@ def _slurm(study_dir: pathlib.Path, folder: pathlib.Path, waves: list[list[Plann
     return text
 
 
-def _by_wave(variables: str, head: str, command: str):
+def _by_wave(variables: str, head: str, command: str) -> ScriptOf:
     """A script that starts the runs of one wave, each by a command."""
 
     def script(study_dir: pathlib.Path, folder: pathlib.Path, waves: list[list[PlannedRun]]) -> str:

@@ -154,15 +154,19 @@ class Study:
         runs = []
         for values in itertools.product(*map(self.labels_of, self.axes)):
             labels = dict(zip(self.axes, values))
-            if any(matches(labels, point) for point in self.skip):
+            if self._names("skip", labels):
                 continue
-            evaluated = any(matches(labels, point) for point in self.only_eval)
+            evaluated = self._names("only_eval", labels)
             if evaluated and self._repeats_a_seed(labels):
                 continue
             runs.append(self._run(labels, evaluated))
         if not runs:
             raise UserError("the study has no run: Study.skip leaves all points out.")
         return tuple(runs)
+
+    def _names(self, field: str, labels: Labels) -> bool:
+        """Whether a point of `skip` or `only_eval` is that of the labels."""
+        return any(matches(labels, point) for point in getattr(self, field))
 
     def _repeats_a_seed(self, labels: Labels) -> bool:
         """Whether the seed is another one than the first, and sets a macro only."""

@@ -40,6 +40,8 @@ _ERROR = re.compile(r"^error: |\) failed: ")
 _PLACE_OR_SPEED = re.compile(
     r"(MODEL_DIR|STUDY_DIR|DATA_DIR|STORE_DIR|COMPILATION_CACHE_DIR|PROFILE_STEPS|EVAL_BATCH_SIZE)$"
     r"|(mesh\.MeshConfig|batching\.BatchConfig|compilation_cache\.use)\."
+    # `trained_run.SPEED_ONLY`, of any model's configuration
+    r"|.*\.(scan_layers|remat|attention|workers|prefetch_windows|chunk_logits)$"
 )
 
 Say = Callable[[str], None]
@@ -95,8 +97,9 @@ def read_state(folder: pathlib.Path) -> RunState:
     """The state of a run's folder; that of a waiting run if its file is missing or damaged."""
     known = {field.name for field in dataclasses.fields(RunState)}
     document = read_object(folder / STATE_FILE)
-    fields = {name: value for name, value in document.items() if name in known}
-    return RunState(**fields | {"finished": tuple(fields.get("finished", ()))})
+    fields: dict[str, Any] = {name: value for name, value in document.items() if name in known}
+    fields["finished"] = tuple(fields.get("finished", ()))
+    return RunState(**fields)
 
 
 def write_state(folder: pathlib.Path, state: RunState) -> None:
@@ -175,7 +178,8 @@ def prepare(
             f"the settings of {len(finished)} finished runs changed:\n{shown}\nSet them back, give "
             "another --gin.STUDY_DIR, or --force_rerun to run these again."
         )
-    other = [name for name, state in states.items() if state.state == DONE and state.code != code]
+    done = {name: state for name, state in states.items() if state.state == DONE}
+    other = [name for name, state in done.items() if state.code not in (code, "")]  # "": by a job
     if other:
         say(
             f"note: other code than this made {len(other)} of the finished runs, such as {other[0]}"

@@ -107,6 +107,11 @@ def test_a_killed_study_resumes_reports_a_failing_run_and_is_collected(tmp_path,
     assert main([*grid(tmp_path), "--collect"]) == 1
     assert "4 runs: 3 done, 1 failed" in capsys.readouterr().out
 
+    assert main([*grid(tmp_path), "--write_jobs=slurm"]) == 0
+    assert capsys.readouterr().out.startswith("1 runs: ")
+    wave = (study / "jobs" / "wave_0.txt").read_text()
+    assert wave == f"{study / FAILING}/run.gin\ttrain,eval\n"
+
     # Other settings than those of finished runs.
     assert main([*grid(tmp_path), "--gin.BATCH_SIZE=16", "--only=vocabulary=bytes"]) == 2
     assert f"{TRAINED}: BATCH_SIZE was 8, is 16" in capsys.readouterr().err

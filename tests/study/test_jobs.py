@@ -37,6 +37,8 @@ RUNS = [
 def test_waves_are_runs_that_do_not_wait_for_each_other():
     names = [[run.name for run in wave] for wave in jobs.waves_of(RUNS)]
     assert names == [["words", "alone"], ["pretrain"], ["tasks=0,SEED=0", "tasks=8,SEED=0"]]
+    names = [[run.name for run in wave] for wave in jobs.waves_of(RUNS[2:])]
+    assert names == [["tasks=0,SEED=0", "tasks=8,SEED=0", "alone"]], "what they need is done"
 
 
 @pytest.fixture(params=["study", "my study"])
