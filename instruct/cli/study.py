@@ -17,7 +17,7 @@ from instruct.cli.study_runs import LoadedRun
 from instruct.code_version import code_hash, git_commit
 from instruct.data import registry
 from instruct.errors import UserError
-from instruct.files import any_path, is_address, locked, make_writable, replace_file
+from instruct.files import any_folder, is_address, locked, make_writable, replace_file
 from instruct.report.pages.study_page import write_study
 from instruct.report.read import read_evaluation, results_files
 from instruct.study import jobs, plan, runner
@@ -39,7 +39,7 @@ def run(flags: argparse.Namespace) -> int:
     runs = [*study.runs_before(chosen), *chosen]
     if not study.study_dir and not flags.dry_run:
         raise UserError("STUDY_DIR is not set; add --gin.STUDY_DIR=runs/my_study.")
-    folder = any_path("STUDY_DIR", study.study_dir or "STUDY_DIR").absolute()
+    folder = any_folder("STUDY_DIR", study.study_dir or "STUDY_DIR").absolute()
     everyone = [*study.runs_before(study.runs()), *study.runs()]
     loaded = [
         study_runs.load_run(
@@ -47,6 +47,7 @@ def run(flags: argparse.Namespace) -> int:
         )
         for run in runs
     ]
+    study_runs.refuse_equal_runs(loaded)
     if flags.dry_run:
         study_cost.print_costs(wide_console(), flags, machine, loaded)
         return 0
@@ -54,6 +55,11 @@ def run(flags: argparse.Namespace) -> int:
         raise UserError(
             f"STUDY_DIR is {study.study_dir!r}: runs of a study in a bucket are started by jobs, "
             "see --write_jobs, and read with --collect. To run them here give a folder."
+        )
+    if flags.collect and not (folder / _STUDY_FILE).exists():
+        raise UserError(
+            f"{folder / _STUDY_FILE} is missing. Give the STUDY_DIR of a study that was started, "
+            "by `run.py study` or with --write_jobs."
         )
     make_writable("STUDY_DIR", folder)
     if not flags.collect:

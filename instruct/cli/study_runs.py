@@ -11,11 +11,12 @@ from instruct import gin_config
 from instruct.cli import check
 from instruct.cli.settings import bound_model, load_with_stand_ins
 from instruct.data import registry
-from instruct.errors import UserError
+from instruct.errors import UserError, unknown_name
 from instruct.eval import runner
 from instruct.eval.eval_config import EvalConfig
 from instruct.fields import check_arguments
 from instruct.models.model import AnyConfig
+from instruct.report.papers import printed_tables
 from instruct.study import plan
 from instruct.study.runner import PlannedRun
 from instruct.train import loop
@@ -105,6 +106,16 @@ def read_flags(flags: argparse.Namespace) -> tuple[plan.Study, RunFlags]:
     own += [setting for setting in settings if _name(setting) in macros]
     study = plan.read_study(flags.gin_file[:1], own)
     rest = tuple(setting for setting in settings if setting not in own)
+    for name in study.papers:  # the page, which is written last, reads them
+        if name not in printed_tables.all_tables():
+            raise unknown_name("table of Study.papers", name, printed_tables.all_tables())
+    for name in map(_name, rest):
+        if name in study.axes and not isinstance(study.axes[name], Mapping):
+            values = study.axes[name]
+            raise UserError(
+                f"{name} is set on the command line and is an axis of the study, {values!r}, which "
+                f"names the runs. Change the axis, or choose runs: --only={name}={values[0]}."
+            )
     return study, RunFlags(tuple(flags.gin_file[1:]), rest)
 
 
@@ -125,6 +136,21 @@ def chosen_runs(study: plan.Study, only: Sequence[str]) -> tuple[plan.StudyRun, 
     if not runs:
         raise UserError(f"--only={' --only='.join(only)} leaves no run of the study.")
     return runs
+
+
+def refuse_equal_runs(loaded: Sequence[LoadedRun]) -> None:
+    """Raises UserError if two runs of the grid are one: something overrides their points."""
+    names: dict[tuple[tuple[str, ...], frozenset[tuple[str, str]]], str] = {}
+    for one in loaded:
+        planned = one.planned
+        own = {k: v for k, v in planned.settings.items() if k != "MODEL_DIR"}
+        name = names.setdefault((planned.run.stages, frozenset(own.items())), planned.name)
+        if planned.run.labels and name != planned.name:
+            raise UserError(
+                f"{name} and {planned.name} have the same settings. Later settings win: the points "
+                "in the order of the axes, then other files, then --gin flags. Leave out the one "
+                "that overrides these points, or give the labels different gin."
+            )
 
 
 def load_run(

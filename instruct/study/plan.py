@@ -118,10 +118,13 @@ class Study:
 
     def __post_init__(self) -> None:
         check_fields(self)
+        if not self.title:
+            raise UserError("Study.title is ''; say what varies, which is the page's heading.")
         for name in ("recipe", "papers"):
-            texts = _several(getattr(self, name))
-            if not all(isinstance(text, str) and text for text in texts):
-                raise UserError(f"Study.{name} is {getattr(self, name)!r}; give names as texts.")
+            value = getattr(self, name)
+            texts = _several(value)
+            if texts is None or not all(isinstance(text, str) and text for text in texts):
+                raise UserError(f"Study.{name} is {value!r}; give names as texts.")
             object.__setattr__(self, name, texts)
         object.__setattr__(self, "axes", _checked_axes(self.axes))
         object.__setattr__(self, "x_axis", self.x_axis or next(iter(self.axes)))
@@ -134,11 +137,19 @@ class Study:
         names += [folder_name(name) for name in self.before]
         if repeated := {name for name in names if names.count(name) > 1}:
             raise UserError(f"several runs of the study would be named {min(repeated)!r}.")
+        longest = max(names, key=len)
+        if len(longest) > _LONGEST_NAME:
+            raise UserError(
+                f"the folder {longest[:80]!r} ... of a run would have a name of {len(longest)} "
+                f"characters, at most {_LONGEST_NAME} are allowed; give shorter labels."
+            )
 
     def _checked_points(self, field: str) -> tuple[Labels, ...]:
         """Points of `skip` or `only_eval`, labels as texts."""
         value = getattr(self, field)
-        points = (value,) if isinstance(value, Mapping) else tuple(value)
+        points = (value,) if isinstance(value, Mapping) else _several(value)
+        if points is None:
+            raise UserError(f"Study.{field} is {value!r}; give {{axis: label, ...}}, or several.")
         for point in points:
             if not isinstance(point, Mapping) or not point:
                 raise UserError(f"Study.{field} has {point!r}; give {{axis: label, ...}}.")
@@ -219,7 +230,15 @@ def read_study(gin_files: Sequence[str], bindings: Sequence[str] = ()) -> Study:
     Raises:
         UserError: a file is missing or binds something else than a study, or a field is wrong.
     """
-    gin_config.load([DEFAULTS, *gin_files], bindings)
+    try:
+        gin_config.load([DEFAULTS, *gin_files], bindings)
+    except UserError as error:
+        if "MODEL_DIR" in gin_config.macros():
+            raise UserError(
+                f"{' '.join(gin_files)} sets a run, not a study; name it in a study's "
+                "plan.Study.recipe. gin/ablations has studies."
+            ) from error
+        raise
     arguments = gin_config.entry_arguments((ENTRY,))[ENTRY]
     missing = [name for name in ("title", "recipe", "axes") if name not in arguments]
     if missing:
@@ -276,8 +295,11 @@ def folder_name(name: str) -> str:
     return _NOT_IN_NAMES.sub("-", name)
 
 
-def _several(value: Any) -> tuple[Any, ...]:
-    return (value,) if isinstance(value, str) else tuple(value)
+def _several(value: Any) -> tuple[Any, ...] | None:
+    """A text as a tuple of it, a list or tuple as a tuple; None for anything else."""
+    if isinstance(value, str):
+        return (value,)
+    return tuple(value) if isinstance(value, list | tuple) else None
 
 
 def _label(labels: Labels, axis: str) -> str:

@@ -36,12 +36,17 @@ def grid(folder):
         (("--gin.ONE_TASK=gym.scale_1", "--gin.STUDY_DIR=None"), "STUDY_DIR is not set"),
         (("--workers=0",), "the smallest number allowed is 1"),
         (("--collect",), "study.json is missing"),
+        (("--gin.plan.Study.papers=flan_palm.33",), "table of Study.papers 'flan_palm.33'"),
+        (("--gin.TRAIN_STEPS=4",), "--only=TRAIN_STEPS=3"),
+        (("--gin.VOCABULARY=bytes",), "vocabulary=gym,TRAIN_STEPS=3 have the same settings"),
+        (("--gin.STUDY_DIR=run.py",), "is a file; give a folder"),
     ],
 )
 def test_what_cannot_run_is_refused(tmp_path, capsys, more, said):
     given = flags(tmp_path, "--gin.ONE_TASK=gym.scale_1", *more)
     assert main(given) == 2
     assert said in capsys.readouterr().err
+    assert not (tmp_path / "study").exists()
 
 
 @pytest.mark.parametrize("system", ["slurm", "xpk", "skypilot"])

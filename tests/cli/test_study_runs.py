@@ -42,10 +42,12 @@ def test_macros_of_the_study_s_file_are_the_study_s_and_others_the_runs(read):
 
 
 def test_a_run_gets_what_it_reads_what_all_share_and_before_the_grid_only_places(read):
-    study, rest = read(ONE, "--gin.BATCH_SIZE=16", "--gin.DATA_DIR=/data", "--gin.TRAIN_STEPS=4")
+    study, rest = read(
+        ONE, "--gin.BATCH_SIZE=16", "--gin.DATA_DIR=/data", "--gin.LEARNING_RATE=0.5"
+    )
     trained = load(study, rest, "tasks=1,vocabulary=bytes,TRAIN_STEPS=3").planned
     assert "ONE_TASK = 'gym.scale_1'\n" in trained.gin and "DATA_DIR = '/data'\n" in trained.gin
-    assert trained.settings["BATCH_SIZE"] == "16" and trained.steps == 4
+    assert trained.settings["BATCH_SIZE"] == "16" and trained.settings["LEARNING_RATE"] == "0.5"
     evaluated = load(study, rest, "tasks=0,vocabulary=bytes,TRAIN_STEPS=3").planned
     assert "ONE_TASK" not in evaluated.gin and evaluated.steps == 0
     earlier = load(study, rest, "pretrain").planned
@@ -75,7 +77,7 @@ def test_the_model_and_suites_of_a_run(read):
         ((ONE, "--gin.BATCH_SIZES=3"), "BATCH_SIZES"),
         (("--gin.ONE_TASK=gym.scale_9",), "gym.scale_9"),
         ((ONE, "--gin.EVAL_MIXTURES=gym.nothing"), "gym.nothing"),
-        ((ONE, "--gin.TRAIN_STEPS=many"), "train.train_steps is 'many'"),
+        ((ONE, "--gin.BATCH_SIZE=many"), "batch_size is 'many'"),
     ],
 )
 def test_what_a_run_would_refuse_is_refused_before_any_starts(read, settings, said):

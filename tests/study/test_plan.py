@@ -125,7 +125,13 @@ def test_runs_before_are_those_that_a_run_needs_and_name_their_folders():
         ({"settings": "A = '{before:pretrain}'"}, "run of Study.before"),
         ({"before": {"a": "A = '{before:b}'", "b": ""}, "settings": "B = '{before:a}'"}, "'b'"),
         ({"title": 3}, "Study.title is 3"),
+        ({"title": ""}, "say what varies"),
         ({"recipe": ("a", 1)}, "Study.recipe is"),
+        ({"recipe": 1}, "Study.recipe is 1"),
+        ({"papers": 1}, "Study.papers is 1"),
+        ({"skip": 1}, "Study.skip is 1"),
+        ({"only_eval": 1}, "Study.only_eval is 1"),
+        ({"axes": {"a" * 150: {"x" * 60: ""}}}, "at most 200 are allowed"),
     ],
 )
 def test_wrong_studies_are_refused_with_the_value_and_the_fix(changes, said):
@@ -153,6 +159,8 @@ def test_a_study_file_is_read_by_gin(tmp_path):
         plan.read_study([str(file)], ["--gin.plan.Study.titel=x"])
     with pytest.raises(UserError, match="binds no plan.Study.title"):
         plan.read_study([])
+    with pytest.raises(UserError, match="gym_demo.gin sets a run, not a study"):
+        plan.read_study(["gin/recipes/gym_demo.gin"])
 
 
 def test_the_document_is_json_and_names_what_the_page_needs():
