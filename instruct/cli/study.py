@@ -63,7 +63,7 @@ def run(flags: argparse.Namespace) -> int:
         )
     make_writable("STUDY_DIR", folder)
     if not flags.collect:
-        _prepare(folder, study, loaded, flags)
+        _prepare(folder, study, loaded, flags, [run for run in everyone if run not in runs])
     planned = [one.planned for one in loaded]
     if flags.write_jobs:
         done = runner.DONE
@@ -91,9 +91,13 @@ def _program() -> list[str]:
 
 
 def _prepare(
-    folder: pathlib.Path, study: plan.Study, loaded: list[LoadedRun], flags: argparse.Namespace
+    folder: pathlib.Path,
+    study: plan.Study,
+    loaded: list[LoadedRun],
+    flags: argparse.Namespace,
+    others: list[plan.StudyRun],
 ) -> None:
-    """Writes study.json and the files of runs that are not done."""
+    """Writes study.json and the files of runs that are not done; `others` are those not loaded."""
     commit, dirty = git_commit()
     document = plan.study_document(
         study,
@@ -106,7 +110,7 @@ def _prepare(
     )
     planned = [one.planned for one in loaded]
     with locked(folder, f"STUDY_DIR {str(folder)!r}", wait=not is_address(folder)):
-        runner.prepare(folder, planned, code_hash(), flags.force_rerun, _say)
+        runner.prepare(folder, planned, code_hash(), flags.force_rerun, _say, others)
         replace_file(folder / _STUDY_FILE, json.dumps(document, indent=1) + "\n")
 
 

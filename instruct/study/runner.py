@@ -144,7 +144,12 @@ def _portable(settings: Mapping[str, str], study_dir: pathlib.Path) -> dict[str,
 
 
 def prepare(
-    study_dir: pathlib.Path, runs: Sequence[PlannedRun], code: str, force_rerun: bool, say: Say
+    study_dir: pathlib.Path,
+    runs: Sequence[PlannedRun],
+    code: str,
+    force_rerun: bool,
+    say: Say,
+    others: Sequence[StudyRun] = (),
 ) -> None:
     """Writes run.gin and study_run.json of runs that are not done.
 
@@ -154,6 +159,8 @@ def prepare(
         force_rerun: move runs whose settings changed to `replaced`, with those that start from
             them, to be run again.
         say: takes what is worth knowing: changed settings of unfinished runs, runs by other code.
+        others: runs of the study that are not asked for. If they start from a run that is moved,
+            they are moved as well.
 
     Raises:
         UserError: the settings of finished runs changed.
@@ -168,9 +175,14 @@ def prepare(
             if changed:
                 changes[planned.name] = changed
     if force_rerun:
+        for run in others:
+            trained_again = [name for name in run.needs if name in changes]
+            if trained_again and (study_dir / run.name).exists():
+                changes[run.name] = [f"{name} is trained again" for name in trained_again]
         for name in changes:
             _move_aside(study_dir, name)
-            say(f"{name}: {'; '.join(changes[name])}; moved to {_REPLACED}/ and run again")
+            again = " and run again" if name in states else ", to be run again"
+            say(f"{name}: {'; '.join(changes[name])}; moved to {_REPLACED}/{again}")
             states[name] = RunState()
     elif finished := [name for name in changes if states[name].state == DONE]:
         shown = "\n".join(f"  {name}: {'; '.join(changes[name])}" for name in finished)

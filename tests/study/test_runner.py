@@ -228,6 +228,17 @@ def test_forced_runs_are_moved_aside_with_those_that_start_from_them(study):
     assert study.state("a").settings["SEED"] == "1"
 
 
+def test_a_forced_run_takes_runs_that_start_from_it_along_though_they_are_not_asked_for(study):
+    other = made("b", needs=["a"])
+    study.run(made("a"), other, made("c"))
+    changed = with_settings(made("a"), SEED="1")
+    others = [other.run, made("c").run, made("new", needs=["a"]).run]
+    runner.prepare(study.folder, [changed], "code", True, study.said.append, others)
+    assert sorted(path.name for path in (study.folder / "replaced").iterdir()) == ["a.1", "b.1"]
+    assert "b: a is trained again; moved to replaced/, to be run again" in study.said
+    assert study.state("c").state == "done"
+
+
 def test_an_unfinished_run_resumes_with_changed_settings_from_its_first_stage(study):
     study.run(made("a", fails=["eval"]))
     study.run(with_settings(made("a"), SEED="1"))
