@@ -406,10 +406,11 @@ def _changes(
 ) -> Iterator[Change]:
     """Differences of points; `cells`: point -> seed -> column of the draws."""
     compared = list(_compared(study, cells, x_labels, curves, numeric))
-    pairs = [_pairs(study, panel, cells[first], cells[second]) for _, first, second, _ in compared]
+    pairs = [_pairs(study, panel, cells[first], cells[second]) for _, first, second in compared]
     changes = [scores.values[second] - scores.values[first] for first, second in pairs]
-    spread = seed_spread(change for change, (*_, neighbors) in zip(changes, compared) if neighbors)
-    for change, (one, other), (axis, first, second, _) in zip(changes, pairs, compared):
+    independent = _independent((first, second) for _, first, second in compared)
+    spread = seed_spread(itertools.compress(changes, independent))
+    for change, (one, other), (axis, first, second) in zip(changes, pairs, compared):
         drawn = scores.drawn[:, other] - scores.drawn[:, one]
         known = estimate(change, drawn, spread, scores.examples, seed) if one else None
         sizes = (len(cells[first]), len(cells[second]))
@@ -422,20 +423,20 @@ def _compared(
     x_labels: Sequence[str],
     curves: Sequence[tuple[str, ...]],
     numeric: bool,
-) -> Iterator[tuple[str, Cell, Cell, bool]]:
-    """(axis, first point, second, whether it counts for the spread over seeds).
+) -> Iterator[tuple[str, Cell, Cell]]:
+    """(axis, first point, second).
 
     Along the x axis neighbors and both ends of a curve, or each category and the first one; along
-    `category_axes` each label and the first one. Ends add no degrees of freedom to neighbors.
+    `category_axes` each label and the first one.
     """
     for curve in curves:
         points = [(x, curve) for x in x_labels if (x, curve) in cells]
         if numeric:
-            yield from ((study.x_axis, *pair, True) for pair in itertools.pairwise(points))
+            yield from ((study.x_axis, *pair) for pair in itertools.pairwise(points))
             if len(points) > 2:
-                yield study.x_axis, points[0], points[-1], False
+                yield study.x_axis, points[0], points[-1]
         else:
-            yield from ((study.x_axis, points[0], point, True) for point in points[1:])
+            yield from ((study.x_axis, points[0], point) for point in points[1:])
     for axis in study.category_axes:
         place = study.curve_axes.index(axis)
         firsts: dict[Cell, Cell] = {}
@@ -445,7 +446,23 @@ def _compared(
                 others = (cell[0], (*curve[:place], *curve[place + 1 :]))
                 first = firsts.setdefault(others, cell)
                 if first != cell:
-                    yield axis, first, cell, True
+                    yield axis, first, cell
+
+
+def _independent(pairs: Iterable[tuple[Cell, Cell]]) -> list[bool]:
+    """Whether each pair joins points that the pairs before it do not join.
+
+    The difference of points that are joined is a sum of earlier differences, so it adds no degrees
+    of freedom to the spread over seeds: a-b, b-c, a-c -> True, True, False.
+    """
+    joined: dict[Cell, set[Cell]] = {}
+    independent = []
+    for first, second in pairs:
+        one, other = (joined.setdefault(cell, {cell}) for cell in (first, second))
+        independent.append(one is not other)
+        one |= other
+        joined.update(dict.fromkeys(other, one))
+    return independent
 
 
 def _pairs(

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from instruct.report.papers import normalized
+from instruct.report.study import study_scores
 from instruct.report.study.study_files import read_study
 from instruct.report.study.study_scores import measure
 from tests.report.made_up_study import write_state, write_study_json, write_suite, write_training
@@ -230,3 +231,10 @@ def test_the_same_folder_gives_the_same_numbers(tmp_path):
         [str(p.points) for p in second.panels]
     )
     assert first.resamples == 200
+
+
+def test_differences_within_joined_points_add_no_degrees_of_freedom():
+    """Two numbers of tasks in two mixtures: four differences, of which three are independent."""
+    few_a, many_a, few_b, many_b = (("8", ("a",)), ("64", ("a",)), ("8", ("b",)), ("64", ("b",)))
+    pairs = [(few_a, many_a), (few_b, many_b), (few_a, few_b), (many_a, many_b)]
+    assert study_scores._independent(pairs) == [True, True, True, False]
