@@ -9,6 +9,7 @@ import json
 import pathlib
 import shutil
 import sys
+from collections.abc import Sequence
 
 from instruct import gin_config
 from instruct.cli import study_cost, study_runs
@@ -74,7 +75,7 @@ def run(flags: argparse.Namespace) -> int:
         _collect(folder, loaded)
     else:
         runner.StudyRunner(folder, planned, _program(), code_hash(), flags.workers, _say).run()
-    return _summary(folder, loaded)
+    return _summary(folder, loaded, everyone)
 
 
 def _say(line: str) -> None:
@@ -147,7 +148,9 @@ def _is_evaluated(folder: pathlib.Path, one: LoadedRun) -> bool:
     return True
 
 
-def _summary(folder: pathlib.Path, loaded: list[LoadedRun]) -> int:
+def _summary(
+    folder: pathlib.Path, loaded: list[LoadedRun], everyone: Sequence[plan.StudyRun]
+) -> int:
     """Prints how many runs are in which state, writes the page; returns 1 if a run failed."""
     states = {one.planned.name: runner.read_state(folder / one.planned.name) for one in loaded}
     counts = collections.Counter(state.state for state in states.values())
@@ -155,5 +158,9 @@ def _summary(folder: pathlib.Path, loaded: list[LoadedRun]) -> int:
     failed = {name: state for name, state in states.items() if state.state == runner.FAILED}
     for name, state in failed.items():
         print(f"  {name} failed in {state.stage}: {state.error}")
+    known = {run.name for run in everyone}
+    others = sorted(path.parent.name for path in folder.glob(f"*/{runner.STATE_FILE}"))
+    if others := [name for name in others if name not in known]:
+        print(f"note: not on the page: {len(others)} runs of other settings, such as {others[0]}")
     print(f"report: {write_study(folder)}")
     return int(bool(failed))

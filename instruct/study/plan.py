@@ -27,7 +27,10 @@ ENTRY = "instruct.study.plan.Study"
 DEFAULTS = "gin/runs/study.gin"
 RUN_GIN = "run.gin"
 TRAIN, EVAL = "train", "eval"
+SEED = "SEED"
 
+# What a study writes into its folder beside the folders of its runs.
+_OWN_NAMES = {"jobs", "replaced", "study.json", "study.html", "study.md", "study_results.jsonl"}
 _LONGEST_NAME = 200  # bytes of a run's folder; file systems allow 255
 _NOT_IN_NAMES = re.compile(r"[^A-Za-z0-9=,._-]")
 # {axis:size} is the run's label on an axis, {before:pretrain} the folder of an earlier run.
@@ -92,7 +95,7 @@ class Study:
             the folder of a run of `before`.
         settings: gin text of every run of the grid, after the recipe and before the points.
         x_axis: the axis of the curves; "" for the first.
-        seed_axis: the axis that means and intervals are taken over; the study may lack it.
+        seed_axis: the axis that means and intervals are taken over; "": none.
         papers: names of the printed tables beside the results (`instruct/report/papers`).
         protocol: what differs from the papers.
         skip: points that are left out, as {axis: label}; axes that are not named match any label.
@@ -108,7 +111,7 @@ class Study:
     axes: Mapping[str, Mapping[str, str] | Sequence[Any]]
     settings: str = ""
     x_axis: str = ""
-    seed_axis: str = "SEED"
+    seed_axis: str = SEED
     papers: str | Sequence[str] = ()
     protocol: str = ""
     skip: Mapping[str, Any] | Sequence[Mapping[str, Any]] = ()
@@ -130,6 +133,8 @@ class Study:
         object.__setattr__(self, "x_axis", self.x_axis or next(iter(self.axes)))
         if self.x_axis not in self.axes:
             raise unknown_name("axis of Study.x_axis", self.x_axis, self.axes)
+        if self.seed_axis not in ("", SEED, *self.axes):
+            raise unknown_name("axis of Study.seed_axis", self.seed_axis, self.axes)
         _check_texts("before", self.before)
         for name in ("skip", "only_eval"):
             object.__setattr__(self, name, self._checked_points(name))
@@ -137,6 +142,10 @@ class Study:
         names += [folder_name(name) for name in self.before]
         if repeated := {name for name in names if names.count(name) > 1}:
             raise UserError(f"several runs of the study would be named {min(repeated)!r}.")
+        if taken := _OWN_NAMES.intersection(names):
+            raise UserError(
+                f"a run cannot be named {min(taken)!r}: the study's own files are there."
+            )
         longest = max(names, key=len)
         if len(longest) > _LONGEST_NAME:
             raise UserError(

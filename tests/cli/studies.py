@@ -27,7 +27,7 @@ plan.Study.axes = {
     'TRAIN_STEPS': %STEPS,
 }
 STEPS = (3,)
-plan.Study.seed_axis = 'none'
+plan.Study.seed_axis = ''
 plan.Study.skip = {'tasks': '0', 'vocabulary': 'gym'}
 plan.Study.only_eval = {'tasks': '0'}
 plan.Study.before = {'pretrain': "include 'TINY'"}

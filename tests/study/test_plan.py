@@ -117,6 +117,8 @@ def test_runs_before_are_those_that_a_run_needs_and_name_their_folders():
         ({"axes": {"SEED": 3}}, "give {label: gin text}, or several values"),
         ({"axes": {"a": {"x": 1}}}, "names and gin are texts"),
         ({"axes": {"a": {"x y": "", "x-y": ""}}}, "would be named 'a=x-y'"),
+        ({"seed_axis": "SED"}, "axis of Study.seed_axis"),
+        ({"before": {"study.html": ""}}, "cannot be named 'study.html'"),
         ({"axes": {"a": {"x": "B = '{axis:b}'"}}}, "{axis:...}, 'b'"),
         ({"x_axis": "task"}, "Did you mean 'tasks'"),
         ({"skip": {"task": "8"}}, "axis in Study.skip 'task'"),
