@@ -26,7 +26,7 @@ SCALE_ORDER = tuple(
     for operation in TRAINED
     for kinds in [trained_kinds(operation)]
 )
-# A task of each operation, which every subset of 12 tasks or more has.
+# A task of each operation; subsets of fewer than 17 tasks lack some of them.
 SEEN = SCALE_ORDER[: len(TRAINED)]
 UNSEEN = tuple(task_name(row, kind) for row in TRAINED for kind in held_out_kinds(row))
 OTHER = tuple(task_name(row, kind) for row in HELD_OUT for kind in held_out_kinds(row)[::4])
@@ -75,7 +75,7 @@ EVALUATION: dict[str, Rates] = {
     ),
     "lists.counting_unseen_tasks": _tasks(_counting(UNSEEN)),
     "lists.counting_unseen_categories": _tasks(_counting(OTHER)),
-    # with answer options, which are ranked, and with worked solutions
+    # with answer options in the prompt, and with worked solutions before the answer
     "lists.unseen_tasks_opt": _tasks(UNSEEN, "zs_opt"),
     "lists.unseen_categories_opt": _tasks(OTHER, "zs_opt"),
     "lists.unseen_tasks_cot": _tasks(UNSEEN, "zs_cot"),
