@@ -13,10 +13,8 @@ from instruct.checkpoints.detect import open_checkpoint
 from instruct.checkpoints.huggingface_config import config_of_model, open_config
 from instruct.checkpoints.weights import fit, model_shapes
 from instruct.errors import UserError
-from instruct.eval.decoding.batching import BatchConfig, Decoder
-from instruct.eval.decoding.decode import DecodeConfig
 from instruct.models.model import make_model
-from tests.checkpoints.conftest import random_arrays, tree_of
+from tests.checkpoints.conftest import assert_decodes_as_transformers, random_arrays, tree_of
 
 pytestmark = pytest.mark.slow
 
@@ -95,29 +93,8 @@ def test_logits_are_those_of_transformers(saved):
 
 @pytest.mark.parametrize("beams", [1, 4])
 def test_decoding_is_that_of_transformers(saved, beams):
-    """Token for token, prompts shorter and longer than the window in slots that are refilled."""
-    torch = pytest.importorskip("torch")
-    theirs, folder = saved
-    opened = open_checkpoint(folder)
-    random = np.random.default_rng(1)
-    prompts = [random.integers(3, 37, n).tolist() for n in (2, 11, 1, 7, 9)]
-    beam = {"strategy": "beam", "num_beams": 4, "length_penalty": 1.0}
-    beam |= {"beam_rules": "transformers"}
-    strategy = DecodeConfig(max_decode_steps=9, eos_id=1, **(beam if beams > 1 else {}))
-    decoder = Decoder(make_model(opened.model), strategy, BatchConfig(2, 2))
-    found = decoder.generate(tree_of(opened.arrays), prompts).tokens[:, 0]
-    expected = np.zeros_like(found)
-    for row, prompt in zip(expected, prompts):
-        answer = theirs.generate(
-            torch.tensor([prompt]),
-            attention_mask=torch.ones(1, len(prompt), dtype=torch.long),
-            max_new_tokens=9,
-            do_sample=False,
-            num_beams=beams,
-        )[0, 1:]
-        row[: len(answer)] = answer.numpy()
-    np.testing.assert_array_equal(found, expected)
-    assert len({tuple(row) for row in found}) > 2
+    """Prompts are shorter and longer than the window."""
+    assert_decodes_as_transformers(*saved, beams)
 
 
 def test_transformers_to_ours_and_back(saved, tmp_path):

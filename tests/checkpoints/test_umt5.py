@@ -12,7 +12,7 @@ from instruct.checkpoints.loading import load_params
 from instruct.errors import UserError
 from instruct.models.encoder_decoder import EncoderDecoder
 from instruct.models.layout import stack_layers
-from tests.checkpoints.conftest import padded_batches, tree_of
+from tests.checkpoints.conftest import assert_decodes_as_transformers, padded_batches, tree_of
 from tests.float32 import assert_same_float32
 
 pytestmark = pytest.mark.slow
@@ -57,6 +57,12 @@ def test_logits_are_those_of_transformers(saved):
             ).logits.numpy()
         batch = {"encoder_input_tokens": source, "decoder_input_tokens": target}
         assert_same_float32(apply(tree_of(opened.arrays), batch), expected)
+
+
+@pytest.mark.parametrize("beams", [1, 4])
+def test_decoding_is_that_of_transformers(saved, beams):
+    # Its cache has as many layers as the encoder.
+    assert_decodes_as_transformers(*saved, beams, use_cache=False)
 
 
 def test_to_ours_and_back(saved, tmp_path):
