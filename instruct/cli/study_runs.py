@@ -110,8 +110,8 @@ def read_flags(flags: argparse.Namespace) -> tuple[plan.Study, RunFlags]:
         if name not in printed_tables.all_tables():
             raise unknown_name("table of Study.papers", name, printed_tables.all_tables())
     for name in map(_name, rest):
-        if name in study.axes and not isinstance(study.axes[name], Mapping):
-            values = study.axes[name]
+        values = study.axes.get(name, {})
+        if not isinstance(values, Mapping):
             raise UserError(
                 f"{name} is set on the command line and is an axis of the study, {values!r}, which "
                 f"names the runs. Change the axis, or choose runs: --only={name}={values[0]}."
