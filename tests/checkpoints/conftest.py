@@ -15,10 +15,9 @@ from flax.traverse_util import unflatten_dict
 from instruct.checkpoints.arrays import LazyArray, held
 from instruct.checkpoints.detect import open_checkpoint
 from instruct.checkpoints.weights import model_shapes
-from instruct.eval.decoding.batching import BatchConfig, Decoder
-from instruct.eval.decoding.decode import DecodeConfig
 from instruct.models.config import ModelConfig
 from instruct.models.model import make_model
+from tests.transformers_decoding import tokens_of_both
 
 # heads * head_dim != d_model, odd d_ff, unequal depths, odd vocabulary sizes.
 SHAPES: dict[str, dict[str, Any]] = {
@@ -138,24 +137,11 @@ def assert_decodes_as_transformers(
     theirs: Any, folder: pathlib.Path, beams: int, use_cache: bool = True
 ) -> None:
     """Token for token, in slots that are refilled; `theirs` is what `folder` holds, of 37 words."""
-    torch = pytest.importorskip("torch")
     opened, random = open_checkpoint(folder), np.random.default_rng(1)
     prompts = [random.integers(3, 37, n).tolist() for n in (2, 11, 1, 7, 9)]
-    beam = {"strategy": "beam", "num_beams": 4, "length_penalty": 1.0}
-    beam |= {"beam_rules": "transformers"}
-    strategy = DecodeConfig(max_decode_steps=9, eos_id=1, **(beam if beams > 1 else {}))
-    decoder = Decoder(make_model(opened.model), strategy, BatchConfig(2, 2))
-    found = decoder.generate(tree_of(opened.arrays), prompts).tokens[:, 0]
-    expected = np.zeros_like(found)
-    for row, prompt in zip(expected, prompts):
-        answer = theirs.generate(
-            torch.tensor([prompt]),
-            attention_mask=torch.ones(1, len(prompt), dtype=torch.long),
-            max_new_tokens=9,
-            do_sample=False,
-            num_beams=beams,
-            use_cache=use_cache,
-        )[0, 1:]
-        row[: len(answer)] = answer.numpy()
+    model, params = make_model(opened.model), tree_of(opened.arrays)
+    found, expected = tokens_of_both(
+        model, params, theirs, prompts, beams, max_shapes=2, use_cache=use_cache
+    )
     np.testing.assert_array_equal(found, expected)
     assert len({tuple(row) for row in found}) > 2

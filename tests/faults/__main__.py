@@ -73,7 +73,7 @@ def _import_program(folder: pathlib.Path) -> None:
     from instruct.train import session
     from tests.faults import tasks  # noqa: F401
 
-    session._git_commit = lambda: (None, None)
+    session.git_commit = lambda: (None, None)
     peak.matmul_peak = lambda *_: 1e9  # measuring it takes longer than the runs
     jax.config.update("jax_compilation_cache_dir", str(folder / "compiled"))
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)

@@ -7,12 +7,11 @@ import jax
 import numpy as np
 import pytest
 
-from instruct.eval.decoding.batching import BatchConfig, Decoder
-from instruct.eval.decoding.decode import DecodeConfig
 from instruct.mesh import tree_paths
 from instruct.models.decoder_config import DecoderConfig
 from instruct.models.decoder_only import DecoderOnly
 from instruct.models.stack_config import RopeScaling
+from tests.transformers_decoding import tokens_of_both
 
 torch = pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers")
@@ -155,23 +154,6 @@ def test_decoding_is_that_of_transformers(family, beams):
     model, params, reference = pair(family)
     random = np.random.default_rng(1)
     prompts = [random.integers(2, VOCABULARY, n).tolist() for n in (2, 11, 1, 7, 9)]
-    strategy = {"strategy": "beam", "num_beams": 4, "length_penalty": 1.0}
-    config = DecodeConfig(
-        max_decode_steps=9,
-        eos_id=1,
-        **(strategy | {"beam_rules": "transformers"} if beams > 1 else {}),
-    )
-    decoder = Decoder(model, config, BatchConfig(2, 1))
-    found = decoder.generate(params, prompts).tokens[:, 0]
-    expected = np.zeros_like(found)
-    for row, prompt in zip(expected, prompts):
-        answer = reference.generate(
-            torch.tensor([prompt]),
-            attention_mask=torch.ones(1, len(prompt), dtype=torch.long),
-            max_new_tokens=9,
-            do_sample=False,
-            num_beams=beams,
-        )[0, len(prompt) :]
-        row[: len(answer)] = answer.numpy()
+    found, expected = tokens_of_both(model, params, reference, prompts, beams, max_shapes=1)
     np.testing.assert_array_equal(found, expected)
     assert len({tuple(row) for row in found}) == len(prompts)
