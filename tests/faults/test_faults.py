@@ -20,7 +20,7 @@ KINDS = ("kill-save", "kill-prepare", "damage-save", "storage-save", "storage-pr
     ("family", "kinds", "num_faults"),
     [
         ("encoder_decoder", KINDS, 9),  # at most four in a row are of one kind
-        ("decoder", ("kill-train",), 1),
+        ("decoder", ("kill-train",), 3),  # a kill that came too late is followed by another trial
     ],
 )
 def test_random_faults_lose_nothing(tmp_path, family, kinds, num_faults):
