@@ -281,6 +281,13 @@ def test_an_old_step_that_is_no_folder_goes_when_its_turn_comes(tmp_path):
     assert [path.name for path in store.folder.iterdir()] == ["2"]
 
 
+def test_a_run_that_ended_before_it_removed_old_ones_does_so_when_it_resumes(three):
+    store = CheckpointStore(three, CheckpointConfig(keep=2, keep_best=0))
+    assert store.resume_newest(small(0), False, print).step == 3
+    store.close()
+    assert sorted(path.name for path in three.iterdir()) == ["2", "3"]
+
+
 def test_strict_and_all_damaged_move_nothing(three):
     spoil(three / "3")
     store = CheckpointStore(three)
