@@ -25,8 +25,8 @@ $(STAMP): setup.cfg pyproject.toml constraints.txt
 	@touch $(STAMP)
 
 demo: $(STAMP)  ## train, evaluate and report on a small mixture (runs/demo)
-	$(BIN)/python run.py train --gin_file=gin/recipes/gym_demo.gin --gin.MODEL_DIR=$(DEMO_DIR)
-	$(BIN)/python run.py eval --gin_file=gin/recipes/gym_demo.gin --gin.MODEL_DIR=$(DEMO_DIR)
+	$(BIN)/python run.py train --gin_file=gin/recipes/replica_counting.gin --gin.MODEL_DIR=$(DEMO_DIR)
+	$(BIN)/python run.py eval --gin_file=gin/recipes/replica_counting.gin --gin.MODEL_DIR=$(DEMO_DIR)
 	$(BIN)/python run.py report --model_dir=$(DEMO_DIR)
 
 lint: $(STAMP)  ## format, lint and types

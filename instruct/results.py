@@ -49,6 +49,7 @@ _TASK_FIELDS: dict[str, tuple[type, ...]] = {
 FIELDS: dict[str, dict[str, tuple[type, ...]]] = {
     "header": {
         **{"version": _WHOLE, "suite": _TEXT, "step": _WHOLE, "checkpoint": _TEXT},
+        "description": _TEXT,  # what the suite asks, for a reader; "": nothing said
         "settings": (dict,),
     },
     "example": _TASK_FIELDS
@@ -84,6 +85,7 @@ MOST_FAILURES = 5  # failed tasks whose errors are shown
 # Values of fields that files of earlier versions lack.
 _COUNTS = ("exemplars_mean", "exemplars_min", "exemplars_asked", "truncated", "left_out")
 DEFAULTS: dict[str, dict[str, Any]] = {
+    "header": {"description": ""},
     "example": {"source": "", "references": []}
     | dict.fromkeys(("exemplars", "exemplars_asked", "truncated")),
     "metric": dict.fromkeys(("random_baseline", *_COUNTS)),

@@ -81,11 +81,11 @@ _MODES = {
 }
 _EXAMPLES = {
     "check": "--gin_file=gin/recipes/flan_t5_xxl.gin --topology=v5p-128 --mesh=fsdp=64",
-    "prepare": "--mixture=gym.demo --workers=2",
-    "train": "--gin_file=gin/recipes/gym_demo.gin --gin.MODEL_DIR=runs/demo",
-    "eval": "--gin_file=gin/recipes/gym_demo.gin --gin.MODEL_DIR=runs/demo",
+    "prepare": "--mixture=lists.counting --workers=2",
+    "train": "--gin_file=gin/recipes/replica_counting.gin --gin.MODEL_DIR=runs/demo",
+    "eval": "--gin_file=gin/recipes/replica_counting.gin --gin.MODEL_DIR=runs/demo",
     "infer": "--gin_file=gin/runs/infer.gin --gin.MODEL_DIR=runs/demo "
-    '--prompt="How many legs do 3 cats have?"',
+    "--prompt=$'List: goats, birds, crabs\\nHow many items are there?'",
     "convert": "--from=~/flan-t5-base --to=runs/flan_t5_base",
     "show": "--task=gym.chain_sum --examples=2",
     "report": "--model_dir=runs/demo",

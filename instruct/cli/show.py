@@ -147,6 +147,8 @@ def _show_mixture(workspace: Workspace, flags: argparse.Namespace) -> int:
         return print_json(view.to_json() | ({"spelling": tasks} if tasks else {}))
     console = wide_console(_TABLE_COLUMNS)
     console.print(mixture_table(view, flags.leaves))
+    if description := registry.description_of(view.name):
+        console.print(f"{description}.", markup=False, highlight=False)
     if view.resolved.unprepared:
         console.print(
             f"{len(view.resolved.unprepared)} leaves are not prepared and do not declare their "

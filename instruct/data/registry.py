@@ -43,6 +43,7 @@ _discovered: dict[str, TaskSpec] = {}  # in any workspace
 _leaves: dict[str, tuple[TaskSpec, str]] = {}
 _mixtures: dict[str, Rates | RatesFn] = {}
 _caps: dict[str, int] = {}  # of mixtures that set their own
+_descriptions: dict[str, str] = {}  # of mixtures that say what they are
 _warned: set[str] = set()  # users' mixtures with a logged warning about provisional rates
 
 
@@ -80,7 +81,9 @@ def add_discovery(find_specs: FindSpecs) -> None:
     _discoveries[find_specs] = None
 
 
-def add_mixture(name: str, rates: Rates | RatesFn, cap: int | None = None) -> None:
+def add_mixture(
+    name: str, rates: Rates | RatesFn, cap: int | None = None, description: str = ""
+) -> None:
     """Registers a mixture.
 
     Args:
@@ -89,6 +92,7 @@ def add_mixture(name: str, rates: Rates | RatesFn, cap: int | None = None) -> No
             or any seqio task or mixture; it must be registered before. Or a function that returns
             these for a workspace, called when the mixture is resolved.
         cap: most records that a task counts for where a rate is None, instead of its own cap.
+        description: what it asks of a model, in a few words; reports show it.
 
     Raises:
         UserError: the name is taken, a child is unknown, a rate is not above 0, or no child.
@@ -102,6 +106,8 @@ def add_mixture(name: str, rates: Rates | RatesFn, cap: int | None = None) -> No
     _register_mixture(name, rates)
     if cap is not None:
         _caps[name] = cap
+    if description:
+        _descriptions[name] = description
 
 
 def _check_rates(name: str, rates: Rates) -> None:
@@ -362,6 +368,11 @@ def is_task(name: str) -> bool:
 def is_mixture(name: str) -> bool:
     """Whether a name is one of our mixtures of tasks."""
     return name in _mixtures and not is_task(name)
+
+
+def description_of(name: str) -> str:
+    """What `add_mixture` got as the description of a mixture; "" without one."""
+    return _descriptions.get(name, "")
 
 
 def rates_of(name: str) -> Rates | RatesFn | None:

@@ -82,7 +82,10 @@ class SuiteRun:
         terminal = sys.stderr.isatty()
         with contextlib.ExitStack() as stack:
             header = {"suite": self.suite, "step": step, "checkpoint": str(self.checkpoint)}
-            header |= {"settings": self._settings()}
+            header |= {
+                "description": registry.description_of(mixture.name),
+                "settings": self._settings(),
+            }
             writer = None
             if jax.process_index() == 0:
                 path.parent.mkdir(parents=True, exist_ok=True)

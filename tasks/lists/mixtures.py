@@ -61,6 +61,11 @@ TRAINING: dict[str, Rates] = {
         for name, (mode, rate) in VARIANTS.items()
     },
 }
+# Finetuning that goes on with the trained tasks beside one of an operation that was held out, half
+# and half: what it keeps, beside finetuning on that one alone.
+CONTINUED: dict[str, Rates] = {
+    "lists.counting_and_one_less": {"lists.counting": 1.0, "lists.one_less_animals.zs_noopt": 1.0}
+}
 # From near to far: trained tasks with other questions, in other wordings; trained operations on
 # other kinds of items; other operations.
 EVALUATION: dict[str, Rates] = {
@@ -82,5 +87,14 @@ EVALUATION: dict[str, Rates] = {
     "lists.unseen_categories_cot": _tasks(OTHER, "zs_cot"),
 }
 
-for _name, _rates in (TRAINING | EVALUATION).items():
-    add_mixture(_name, _rates)
+# What is new to a model trained on `lists.train`, or on `lists.counting`.
+_NEW = {
+    "unseen_questions": "New questions of trained tasks",
+    "unseen_wordings": "Trained tasks, asked in new words",
+    "unseen_tasks": "Trained operations on new kinds of items",
+    "unseen_categories": "Operations that were not trained",
+}
+
+for _name, _rates in (TRAINING | CONTINUED | EVALUATION).items():
+    _distance = next((end for end in _NEW if end in _name), "")
+    add_mixture(_name, _rates, description=_NEW.get(_distance, ""))

@@ -54,6 +54,13 @@ def test_rates_nest():
     assert (resolved.num_tasks, resolved.num_datasets, resolved.num_categories) == (3, 3, 1)
 
 
+def test_a_mixture_may_say_what_it_asks():
+    spec, name = registry.add_task(toy_spec()), fresh_name("mixture")
+    registry.add_mixture(name, {spec.name: 1.0}, description="Sums of two numbers")
+    assert registry.description_of(name) == "Sums of two numbers"
+    assert registry.description_of(spec.name) == ""
+
+
 def test_seqio_mixtures_have_the_same_rates():
     one, two = (registry.add_task(toy_spec(modes={"zs_noopt": 1, "fs_noopt": 1})) for _ in "ab")
     name = fresh_name("mix")

@@ -74,6 +74,7 @@ def overview_section(runs: Sequence[Run]) -> Iterator[blocks.Block]:
     facts = [{fact.name: fact for fact in _facts(run)} for run in runs]
     if len(runs) == 1:
         yield blocks.Facts(tuple(facts[0].values()))
+        yield from tables.suites_compared(runs[0])
     else:
         names = dict.fromkeys(name for of_run in facts for name in of_run)
         values = ((n, *(of[n].value if n in of else "–" for of in facts)) for n in names)
@@ -94,7 +95,10 @@ def _facts(run: Run) -> Iterator[blocks.Fact]:
         score = with_error(mean.value, mean.stderr)
         yield blocks.Fact(f"{tables.GROUP_TITLES[group]} score", score, baseline + sizes)
     steps = max((row["step"] for row in run.metrics), default=None)
-    yield blocks.Fact("Steps", compact(steps), f"{compact(last_value(run, 'examples'))} examples")
+    seen = f"{compact(last_value(run, 'examples'))} examples"
+    if tasks := {leaf["task"] for leaf in run.mixture.get("leaves", ()) if "task" in leaf}:
+        seen += f" of {counted(len(tasks), 'task')}, {run.mixture.get('mixture', 'mixture')}"
+    yield blocks.Fact("Steps", compact(steps), seen)
     validation = last_value(run, "eval/loss")
     note = f"on validation {number(validation, 3)}" if validation is not None else ""
     yield blocks.Fact("Training loss", number(last_value(run, "loss"), 3), note)
@@ -104,12 +108,16 @@ def _facts(run: Run) -> Iterator[blocks.Fact]:
 
 
 def _weak_scores(run: Run) -> list[str]:
-    """Groups whose score is not above the baseline by two standard errors."""
-    return [
-        f"the {tables.GROUP_TITLES[group].lower()} score, "
-        f"{with_error(mean.value, mean.stderr)}, is not clearly above the baseline, "
-        f"{number(mean.baseline)}."
+    """Groups and suites whose score is not above the baseline by two standard errors."""
+    means = {
+        f"the {tables.GROUP_TITLES[group].lower()} score": mean
         for group, mean in tables.headline(run).items()
+    }
+    means |= {f"the score on {row.title}": row.means[0] for row in tables.suite_rows(run)}
+    return [
+        f"{name}, {with_error(mean.value, mean.stderr)}, is not clearly above the baseline, "
+        f"{number(mean.baseline)}."
+        for name, mean in means.items()
         if mean.value is not None
         and mean.baseline is not None
         and mean.value - 2 * (mean.stderr or 0.0) <= mean.baseline

@@ -84,6 +84,34 @@ class ResultRow(NamedTuple):
         return next((level for level in levels if level is not None), None)
 
 
+def suites_compared(run: Run) -> Iterator[blocks.Block]:
+    """The mean of each suite by its latest evaluation, if there are several."""
+    if rows := suite_rows(run):
+        dots = blocks.Dots(
+            "By evaluation",
+            [_dot_row(row) for row in rows],
+            ((0, "score"),),
+            "mean of each task's first metric (%)",
+        )
+        described = [row._replace(title=_description(run, row.title)) for row in rows]
+        yield blocks.Pair(dots, _table("What it asks", described, {0: run.label}))
+
+
+def _description(run: Run, suite: str) -> str:
+    """What a suite asks by its results file; its name if that does not say."""
+    evaluation = run.latest(suite)
+    return (evaluation and evaluation.header.get("description")) or suite
+
+
+def suite_rows(run: Run) -> list[ResultRow]:
+    """A row a suite, the highest above its baseline first; none if there is one suite only."""
+    latest = [(suite, run.latest(suite)) for suite in run.suites()]
+    means = {suite: results.aggregate(e.metrics) for suite, e in latest if e and e.metrics}
+    rows = [ResultRow((suite,), suite, {0: mean}, {}) for suite, mean in means.items()]
+    rows.sort(key=lambda row: (row.means[0].baseline or 0.0) - (row.means[0].value or 0.0))
+    return rows if len(rows) > 1 else []
+
+
 def _result_rows(
     evaluations: dict[int, Evaluation], title_of: Callable[..., str], *names: str
 ) -> list[ResultRow]:
@@ -133,6 +161,8 @@ def _suite_blocks(
         tabled=True,
     )
     yield blocks.Pair(dots, _table("Category", rows, names))
+    if description := next(iter(evaluations.values())).header.get("description"):
+        yield blocks.Text(f"{description}.", quiet=True)
     if any(text for row in rows for text in row.spreads.values()):
         text = (
             "Tasks of a category are prompts of one set here: the median and the quartiles are "

@@ -176,6 +176,28 @@ def test_a_score_that_is_not_above_the_baseline_is_said(runs):
     assert len(weak) == 1 and weak[0].startswith("the held-out score")
 
 
+def test_several_suites_are_compared_at_a_glance_the_best_over_its_baseline_first(tmp_path):
+    folder = write_run(tmp_path / "run", eval_steps=(2000,))
+    (file,) = (folder / "eval").rglob(results.FILE_NAME)
+    rows = list(results.read_rows(file))
+    for suite, value in (("far", 10.0), ("near", 90.0)):
+        of_suite = {
+            "header": {"description": f"What is {suite}"},
+            "metric": {"value": value, "baseline": 30.0},
+        }
+        lines = [results.to_line(r | {"suite": suite} | of_suite.get(r["kind"], {})) for r in rows]
+        path = folder / "eval" / suite / "step_2000" / results.FILE_NAME
+        path.parent.mkdir(parents=True)
+        path.write_text("".join(lines))
+    section = run_page.overview_section(read.read_runs([folder]))
+    (pair,) = of_type(section, blocks.Pair)
+    labels = [row.label for row in pair.plot.rows]
+    assert (labels[0], labels[-1], len(labels)) == ("near", "far", 3)
+    assert pair.table.rows[0].cells[:3] == ("What is near", "90.0 ± 0.7", "30.0")
+    (notices,) = of_type(section, blocks.Notices)
+    assert any(item.startswith("the score on far, 10.0") for item in notices.items)
+
+
 def test_training_and_validation_share_a_chart(runs):
     (charts,) = of_type(run_page.training_section(runs[:1]), blocks.Charts)
     loss = charts.charts[0]
