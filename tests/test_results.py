@@ -8,7 +8,13 @@ from instruct import results
 from instruct.errors import UserError
 from instruct.json_text import unsealed_line
 
-HEADER = {"suite": "s", "description": "", "step": 5, "checkpoint": "c", "settings": {"num_examples": 2}}
+HEADER = {
+    "suite": "s",
+    "description": "",
+    "step": 5,
+    "checkpoint": "c",
+    "settings": {"num_examples": 2},
+}
 TASK = {
     "suite": "s",
     "task": "toy.sum",

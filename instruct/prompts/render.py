@@ -31,7 +31,8 @@ class Rendered:
         template_id: template, with "+" and the layout's id for a few-shot prompt.
         truncated: whether the source field was cut.
         inverted: whether the template asks for another field than the answer.
-        options: answer options in the order shown; () if the prompt shows none.
+        options: answer options in the order shown, or in the record's order where only the question
+            names them; () if the prompt shows none.
         markers: of the options; () if the style has none.
         answer_index: position of the correct answer in `options`, -1 without options.
         exemplar_ids: of the exemplars shown, in order.
@@ -121,6 +122,7 @@ def render(
     if len(target_ids) > max_targets_tokens:
         return Dropped("targets too long")
     shown = prompt.shown
+    named = template_set.options_in_question and mode not in INVERTED_MODES
     return Rendered(
         prompt.inputs,
         prompt.targets,
@@ -130,9 +132,9 @@ def render(
         len(prompt.exemplar_ids),
         truncated,
         mode in INVERTED_MODES,
-        shown.options if shown else (),
+        shown.options if shown else record.options if named else (),
         shown.markers if shown else (),
-        shown.answer_index if shown else -1,
+        shown.answer_index if shown else record.answer_index if named else -1,
         prompt.exemplar_ids,
     )
 

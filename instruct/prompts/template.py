@@ -110,6 +110,9 @@ class TemplateSet:
         instruction_required: whether few-shot prompts must have an instruction.
         formats: few-shot layouts.
         shuffle_options: whether the order of options has no meaning.
+        options_in_question: whether the question names the options itself, such as the items of a
+            list, so that examples have options in modes that show none of their own: evaluation
+            ranks them and knows the chance of a random one.
         exemplar_notes: texts after the answer of an exemplar, never of the query; may be "" or show
             the exemplar's `{rationale}`. One is drawn for each prompt.
         dialog_field: the field with turns, one a line, shown in a style drawn for each prompt
@@ -140,6 +143,7 @@ class TemplateSet:
     instruction_required: bool = False
     formats: tuple[FewShotFormat, ...] = STANDARD_FORMATS
     shuffle_options: bool = True
+    options_in_question: bool = False
     exemplar_notes: tuple[str, ...] = ()
     dialog_field: str = ""
     finished: bool = False

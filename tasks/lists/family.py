@@ -152,6 +152,7 @@ def template_set(operation: Operation, wordings: str = "") -> TemplateSet:
             for number, frame in enumerate(_INVERTED)
             for request, text in enumerate(requests)
         ),
+        options_in_question=True,
         # Labels would be a second thing to learn.
         option_style=OptionStyle("Options:", bullet="- "),
     )

@@ -209,9 +209,25 @@ def _source(row: read.Line) -> tuple[str, ...]:
 
 
 def _latest(run: read.Run) -> read.Run:
-    """The run with the latest evaluation of each suite only."""
+    """The run with the latest evaluation of each suite only, generated and ranked answers apart."""
     latest = [evaluation for suite in run.suites() if (evaluation := run.latest(suite))]
-    return dataclasses.replace(run, evaluations=tuple(latest))
+    ranked = [_ranked(evaluation) for evaluation in latest]
+    return dataclasses.replace(run, evaluations=tuple(e for e in (*latest, *ranked) if e.metrics))
+
+
+def _ranked(evaluation: read.Evaluation) -> read.Evaluation:
+    """The suite scored by ranking the options of tasks whose answers are generated as well."""
+    suite = f"{evaluation.suite}, options ranked"
+
+    def of_suite(rows: Iterable[read.Line]) -> tuple[read.Line, ...]:
+        # A category of its own: these tasks are no prompts of one set (`results.prompt_sets`).
+        return tuple(row | {"suite": suite, "category": row["task"]} for row in rows)
+
+    lines = [row for row in evaluation.others if row["metric"] == "rank_accuracy"]
+    examples = of_suite(evaluation.examples) if lines else ()
+    return dataclasses.replace(
+        evaluation, suite=suite, metrics=of_suite(lines), others=(), examples=examples
+    )
 
 
 def _rows(run: read.Run | None) -> dict[Task, read.Line]:

@@ -7,6 +7,7 @@ import statistics
 import numpy as np
 import pytest
 
+from instruct import results
 from instruct.report.papers import normalized
 from instruct.report.study import study_scores
 from instruct.report.study.study_files import read_study
@@ -133,6 +134,22 @@ def test_runs_without_a_common_task_are_left_out_with_a_sentence(tmp_path):
     write_suite(folders["9", "0"], "s", {"gym.b": scores(5)})
     measured = measure(read_study(tmp_path))
     assert not measured.panels and "no two runs have the same tasks" in measured.left_out[0]
+
+
+def test_ranked_options_are_a_panel_of_their_own(tmp_path):
+    folders = make(tmp_path, ("0", "9"), ("0",))
+    for (tasks, _), folder in folders.items():
+        write_suite(folder, "near", {"gym.a": scores(2 if tasks == "0" else 8)})
+        path = folder / "eval" / "near" / "step_500" / results.FILE_NAME
+        rows = list(results.read_rows(path))
+        for row in rows[1:-1]:
+            row["scores"]["rank_accuracy"] = RIGHT
+        ranked = rows[-1] | {"metric": "rank_accuracy", "value": RIGHT, "stderr": 0.0}
+        path.write_text("".join(map(results.to_line, [*rows, ranked])))
+    measured = {panel.panel.title: panel for panel in measure(read_study(tmp_path)).panels}
+    means = {name: [p.value for p in panel.points.values()] for name, panel in measured.items()}
+    assert means["near"] == [20.0, 80.0]
+    assert means["near, options ranked"] == [100.0, 100.0]
 
 
 def test_tasks_are_divided_by_whether_runs_were_trained_on_them(tmp_path):

@@ -101,3 +101,10 @@ def test_every_operation_and_every_kind_is_partly_held_out():
     assert min(held_out.count(kind) for kind in KINDS) >= 4
     for operation in HELD_OUT:
         assert held_out_kinds(operation) == tuple(KINDS)
+
+
+def test_a_question_names_its_options_but_not_an_inverted_one():
+    record = some_records("first", "test", 1)[0]
+    asked, inverted = (prompt(record, "first", mode) for mode in ("zs_noopt", "zs_inv"))
+    assert asked.options == record.options and asked.options[asked.answer_index] == record.answer
+    assert (inverted.options, inverted.answer_index) == ((), -1)
