@@ -148,8 +148,8 @@ def test_ranked_options_are_a_panel_of_their_own(tmp_path):
         path.write_text("".join(map(results.to_line, [*rows, ranked])))
     measured = {panel.panel.title: panel for panel in measure(read_study(tmp_path)).panels}
     means = {name: [p.value for p in panel.points.values()] for name, panel in measured.items()}
-    assert means["near"] == [20.0, 80.0]
-    assert means["near, options ranked"] == [100.0, 100.0]
+    assert means["near, held-out"] == [20.0, 80.0]
+    assert means["near, options ranked, held-out"] == [100.0, 100.0]
 
 
 def test_tasks_are_divided_by_whether_runs_were_trained_on_them(tmp_path):
