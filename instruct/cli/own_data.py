@@ -96,7 +96,7 @@ def _save(task: OwnTask, path: Path) -> None:
     if path.suffix != TOML:
         raise UserError(f"--save_task={path}: name a file that ends in {TOML}, as my_task{TOML}.")
     try:
-        replace_file(path, task.task_file.to_toml(path.absolute().parent))
+        replace_file(path, task.to_toml(path.absolute().parent))
     except OSError as error:
         raise UserError(f"--save_task={path} cannot be written: {error.strerror}.") from error
     print(f"saved as {path}; use it with --data={path}", file=sys.stderr)

@@ -181,6 +181,13 @@ class OwnTask:
     spec: TaskSpec
     notes: tuple[str, ...]
 
+    def to_toml(self, folder: Path | None = None) -> str:
+        """The text of its task file in `folder`, with the version and notes as comments."""
+        lines = [f"task {self.spec.name}, version {self.spec.version}", *self.notes]
+        # TOML forbids control characters in comments.
+        printable = ("".join(sign if sign.isprintable() else "?" for sign in s) for s in lines)
+        return "".join(f"# {line}\n" for line in printable) + self.task_file.to_toml(folder)
+
     def register(self) -> None:
         """Adds the task to the registry, unless it is there already.
 
@@ -542,6 +549,7 @@ def _notes_on_rows(source: ColumnSource, scans: Mapping[str, _Scan]) -> Iterable
             name = "tab" if data.delimiter == "\t" else repr(data.delimiter)
             text += f"; cells are separated by {name}"
             text += "" if data.header else ", there is no header"
+            text += "" if data.quoted else ", quotes are characters"
         if data.list_key:
             text += f"; its rows are the list {data.list_key!r}"
         yield text

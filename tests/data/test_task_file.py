@@ -35,7 +35,9 @@ def test_the_toml_is_the_same_task(tmp_path):
     data = numbered(tmp_path / "talks.jsonl", 30)
     task = make(data, templates=('Sum "up":\n{a}', "{a}"), license="CC0")
     toml = tmp_path / "my_talks.toml"
-    toml.write_text(task.task_file.to_toml(tmp_path))
+    toml.write_text(task.to_toml(tmp_path))
+    assert f"# task own.talks, version {task.spec.version}\n" in toml.read_text()
+    assert "# splits: train 27, validation 3 (" in toml.read_text()
     assert 'data = "talks.jsonl"' in toml.read_text()
     again = read_task_file(toml)
     assert again == task.task_file
