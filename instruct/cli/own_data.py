@@ -10,7 +10,8 @@ import functools
 import sys
 from pathlib import Path
 
-from instruct.data.task_file import OwnTask, TaskFile, make_task, read_task_file
+from instruct.data.own_task import OwnTask, make_task
+from instruct.data.task_file import TaskFile, read_task_file
 from instruct.errors import UserError
 from instruct.eval.named_metrics import find_metrics, read_texts
 from instruct.files import local_path, replace_file

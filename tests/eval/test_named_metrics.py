@@ -2,13 +2,13 @@
 
 import pytest
 
-from instruct.data import task_file
+from instruct.data import own_task
 from instruct.errors import UserError
 from instruct.eval.named_metrics import METRICS, find_metrics, read_texts
 
 
 def test_names_that_targets_suggest_are_metrics():
-    names = (task_file.ACCURACY, task_file.EXACT_MATCH, task_file.ROUGE, task_file.ROUGE_UNICODE)
+    names = (own_task.ACCURACY, own_task.EXACT_MATCH, own_task.ROUGE, own_task.ROUGE_UNICODE)
     assert set(names) <= set(METRICS)
     with pytest.raises(UserError, match="Did you mean 'rouge'"):
         find_metrics("rogue", ())

@@ -5,14 +5,8 @@ import json
 import pytest
 
 from instruct.data import registry
-from instruct.data.task_file import (
-    LEAST_HELD_OUT,
-    MOST_HELD_OUT,
-    OwnTask,
-    TaskFile,
-    make_task,
-    read_task_file,
-)
+from instruct.data.own_task import LEAST_HELD_OUT, MOST_HELD_OUT, OwnTask, make_task
+from instruct.data.task_file import TaskFile, read_task_file
 from instruct.errors import UserError
 from instruct.eval.named_metrics import find_metrics
 
