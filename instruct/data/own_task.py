@@ -96,14 +96,16 @@ def make_task(task_file: TaskFile, find_metrics: FindMetrics, **fields: Any) -> 
     data = local_path("data", task_file.data, "train.jsonl")
     name = task_file.name or own_name(data)
     paths = find_files("data", data)
-    for split in ("validation", "test"):
-        if path := getattr(task_file, split):
-            paths[split] = find_files(split, local_path(split, path))["train"]
+    others = {
+        split: local_path(split, path).absolute()
+        for split in ("validation", "test")
+        if (path := getattr(task_file, split))
+    }
+    paths |= {split: find_files(split, path)["train"] for split, path in others.items()}
     named = (*task_file.inputs, task_file.targets, task_file.messages, *_placeholders(task_file))
     named = tuple(dict.fromkeys(filter(None, named)))
-    first = open_data(paths["train"], named)
     files = {split: open_data(own, named) for split, own in paths.items()}
-    column_map, templates = _choose_columns(task_file, first)
+    column_map, templates = _choose_columns(task_file, files["train"])
     source = ColumnSource(name, files, column_map)
     for own in files.values():
         _check_columns(own, column_map.columns)
@@ -115,6 +117,11 @@ def make_task(task_file: TaskFile, find_metrics: FindMetrics, **fields: Any) -> 
     metric, why = task_file.metric, "as asked"
     if not metric:
         metric, why = _suggest_metric(train, labels)
+    if metric == ACCURACY and train.lists:
+        raise UserError(
+            f"metric {ACCURACY} compares one label, but {train.lists:,} targets of {data} are "
+            f"lists; use {EXACT_MATCH}, which accepts every text of a list."
+        )
     template_set = _template_set(name, templates, column_map, train)
     numbers = {split: scan.records for split, scan in scans.items()}
     if held_out:
@@ -144,6 +151,7 @@ def make_task(task_file: TaskFile, find_metrics: FindMetrics, **fields: Any) -> 
         targets=column_map.targets,
         messages=column_map.messages,
         metric=metric,
+        **{split: str(path) for split, path in others.items()},
     )
     notes = [
         *_notes_on_rows(source, scans),

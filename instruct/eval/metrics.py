@@ -67,7 +67,7 @@ def accuracy(targets: Sequence[Any], predictions: Sequence[Any]) -> dict[str, fl
 
 
 def class_f1(
-    targets: Sequence[str], predictions: Sequence[str], labels: Sequence[str] = ()
+    targets: Sequence[str], predictions: Sequence[str], labels: Sequence[str] | None = None
 ) -> dict[str, float]:
     """`macro_f1`, the mean over the classes among the targets, and `f1 <class>` of each label.
 
@@ -75,9 +75,9 @@ def class_f1(
     and counts against no class.
 
     Args:
-        labels: all classes, of which `f1 <class>` is given; () for those among the targets.
+        labels: classes of which `f1 <class>` is given; None for those among the targets.
     """
-    names = tuple(labels) or tuple(sorted(set(targets)))
+    names = sorted(set(targets)) if labels is None else labels
     right = collections.Counter(t for t, p in zip(targets, predictions, strict=True) if t == p)
     asked, given = collections.Counter(targets), collections.Counter(predictions)
     values = {

@@ -22,7 +22,8 @@ def find_metrics(name: str, labels: Sequence[str]) -> tuple[Callable[..., Mappin
     """The metric functions of a name.
 
     Args:
-        labels: classes that `class_f1` lists, whichever of them a sample of examples has.
+        labels: classes that `class_f1` lists, whichever of them a sample of examples has; none
+            without any.
 
     Raises:
         UserError: an unknown name.

@@ -85,6 +85,7 @@ def test_files_of_the_other_splits(tmp_path):
     files = {name: str(numbered(tmp_path / f"{name}.jsonl", 5)) for name in ("validation", "test")}
     task = make(numbered(tmp_path / "train.jsonl", 20), **files)
     assert task.spec.num_examples == {"train": 20, "validation": 5, "test": 5}
+    assert f'test = "{tmp_path}/test.jsonl"' in task.to_toml()
     assert any("5 of 5 test rows have inputs of a train row" in note for note in task.notes)
 
 
@@ -119,6 +120,12 @@ def test_the_metric_suits_the_targets(tmp_path, targets, metric):
     assert task.task_file.metric == metric
     assert any(note.startswith(f"metric: {metric} (") for note in task.notes)
     assert make(path, metric="squad").task_file.metric == "squad"
+
+
+def test_accuracy_needs_one_label(tmp_path):
+    path = write(tmp_path / "talks.jsonl", [{"a": "x", "b": ["wet", "damp"]}] * 3)
+    with pytest.raises(UserError, match=r"3 targets .* are lists; use exact_match"):
+        make(path, metric="accuracy")
 
 
 def test_wordings_show_columns(tmp_path):

@@ -26,6 +26,8 @@ def test_classes_are_those_of_the_file():
     accuracy, class_f1 = find_metrics("accuracy", ("dry", "wet"))
     values = class_f1(targets=["dry"], predictions=["dry"])
     assert values == {"macro_f1": 100.0, "f1 dry": 100.0, "f1 wet": 0.0}
+    _, macro_only = find_metrics("accuracy", ())
+    assert macro_only(targets=["dry"], predictions=["dry"]) == {"macro_f1": 100.0}
     assert accuracy(targets=["dry"], predictions=["wet"]) == {"accuracy": 0.0}
 
 
