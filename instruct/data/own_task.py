@@ -269,7 +269,7 @@ def _suggest_metric(scan: Scan, labels: Sequence[str]) -> tuple[str, str]:
     if labels:
         return ACCURACY, f"{len(labels)} different short targets: a choice"
     median = statistics.median(scan.words)
-    why = f"targets of {median:g} words in the median"
+    why = f"targets of {median:g} word{'' if median == 1 else 's'} in the median"
     if median <= _MOST_SHORT_WORDS:
         return EXACT_MATCH, why
     if 2 * scan.ascii_targets >= len(scan.words):
@@ -312,7 +312,7 @@ def _notes_on_rows(source: ColumnSource, scans: Mapping[str, Scan]) -> Iterable[
         if data.kind == "csv":
             name = "tab" if data.delimiter == "\t" else repr(data.delimiter)
             text += f"; cells are separated by {name}"
-            text += "" if data.header else ", there is no header"
+            text += "" if data.header else ", there is no header: the first line is a row"
             text += "" if data.quoted else ", quotes are characters"
         if data.list_key:
             text += f"; its rows are the list {data.list_key!r}"

@@ -241,6 +241,30 @@ ODD_FILES = [
         20,
     ),
     OddFile(
+        "half_a_pair.jsonl",
+        content(lines(ROWS) + b'{"text": "smile \\ud83d", "label": "wet"}\n'),
+        ["half of a surrogate pair (1: line 21)"],
+        20,
+    ),
+    OddFile(
+        "half_a_pair_in_a_chat.jsonl",
+        content(lines(CHAT) + lines(CHAT[:1]).replace(b"Yes", b"\\ud83d")),
+        ["half of a surrogate pair (1: line 11)"],
+        10,
+        (),
+    ),
+    OddFile(
+        "nulls.parquet",
+        parquet([*ROWS[:9], {"text": "x", "label": None}]),
+        ["'label' is empty (1: row 10)"],
+        9,
+    ),
+    OddFile(
+        "images.parquet",
+        parquet([{"text": b"\x89PNG", "label": "cat"}] * 2),
+        ["none of its 2 rows can be used", "'text' is", "row 1, row 2"],
+    ),
+    OddFile(
         "ragged.csv",
         content(CSV + "one cell\na,b,c\n"),
         ["line does not have 2 columns (2: line 22, line 23)"],

@@ -76,6 +76,14 @@ class ColumnMap:
 
     def record(self, row: Mapping[str, Any], record_id: str) -> Record | Dropped:
         """A record from one row."""
+        record = self._record(row, record_id)
+        if isinstance(record, Record):
+            texts = (*record.fields.values(), record.answer, *record.references)
+            if not all(map(_is_unicode, texts)):  # JSON may escape what no UTF-8 file holds
+                return Dropped("a text holds half of a surrogate pair")
+        return record
+
+    def _record(self, row: Mapping[str, Any], record_id: str) -> Record | Dropped:
         values = {}
         for column in self.columns:
             try:
@@ -100,6 +108,14 @@ class ColumnMap:
             return Dropped(f"{' and '.join(map(repr, self.fields.values()))} empty")
         references = answers if isinstance(values[self.targets], list) else ()
         return Record(record_id, fields, answers[0], references=references)
+
+
+def _is_unicode(text: str) -> bool:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _texts(value: Any) -> list[str]:
