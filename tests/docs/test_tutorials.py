@@ -1,0 +1,211 @@
+"""docs/tutorials: a shell runs every command block of each page, in order, at small size.
+
+A page's bash blocks are one script, run in a folder that looks like a fresh clone with an empty
+home folder. Blocks of other languages that follow a line "`NAME`:" are written as files. `SMALL` is
+all that differs from the page. A block after the comment `<!-- not run: REASON -->` is left out.
+"""
+
+import dataclasses
+import json
+import os
+import pathlib
+import re
+import shutil
+import subprocess
+import sys
+import uuid
+
+import pytest
+
+from instruct.data.vocab import GYM_MODEL
+from tests.docs.program_server import client_text
+from tests.ports import free_port
+
+ROOT = pathlib.Path(__file__).resolve().parents[2]
+FOLDER = ROOT / "docs" / "tutorials"
+PAGES = sorted(path.stem for path in FOLDER.glob("*.md"))
+MOST_LINES, MOST_NOT_RUN = 120, 3
+# Page -> {text on the page: what the test runs instead}.
+SMALL: dict[str, dict[str, str]] = {
+    "finetune_flan_t5": {
+        "gin/recipes/flan_t5_small_finetune.gin": "gin/recipes/flan_t5_small_finetune.gin "
+        "--gin_file=small.gin",
+        "--gin.TRAIN_STEPS=1000": "--gin.TRAIN_STEPS=2 --gin.BATCH_SIZE=8",
+        "MAX_DECODE_STEPS=64": "MAX_DECODE_STEPS=4",
+    },
+}
+# A model that compiles in seconds, of Flan-T5's kind, and no processes that read ahead.
+SMALL_GIN = """
+from __gin__ import dynamic_registration
+from instruct.data import config as data_config
+from instruct.models import config
+
+data_config.DataConfig.workers = 0
+config.ModelConfig.vocab_size = 6144
+config.ModelConfig.d_model = 32
+config.ModelConfig.num_heads = 8
+config.ModelConfig.head_dim = 4
+config.ModelConfig.d_ff = 48
+config.ModelConfig.num_encoder_layers = 1
+config.ModelConfig.num_decoder_layers = 1
+config.ModelConfig.dtype = 'float32'
+"""
+
+
+@dataclasses.dataclass(frozen=True)
+class Block:
+    """A code block of a page: its language, the file it is (or ""), why it is not run (or "")."""
+
+    language: str
+    text: str
+    file: str
+    not_run: str
+
+
+def blocks(page: str) -> list[Block]:
+    """The code blocks of a page in order."""
+    matches = re.finditer(
+        r"(?:^`(?P<file>[\w./~-]+)`[^\n]*:\n\n)?(?:^<!-- not run: (?P<why>[^\n]+?) -->\n)?"
+        r"^```(?P<language>\w*)\n(?P<text>.*?)^```$",
+        (FOLDER / f"{page}.md").read_text(),
+        re.DOTALL | re.MULTILINE,
+    )
+    return [Block(m["language"], m["text"], m["file"] or "", m["why"] or "") for m in matches]
+
+
+@dataclasses.dataclass(frozen=True)
+class Clone:
+    """A folder of the project's files beside those that a tutorial writes, and a home folder."""
+
+    folder: pathlib.Path
+    home: pathlib.Path
+    environment: dict[str, str]
+
+    def follow(self, page: str) -> str:
+        """Runs a page's commands, of which none may fail; returns what they print."""
+        small = SMALL[page] | {"localhost:8476": f"localhost:{free_port()}"}
+        script = ["set -euo pipefail"]
+        for number, block in enumerate(blocks(page)):
+            if block.file:
+                (self.folder / block.file).write_text(block.text)
+            elif block.language == "bash" and not block.not_run:
+                text = block.text
+                for long, short in small.items():
+                    text = text.replace(long, short)
+                script += [f"echo '--- block {number}' >&2", text]
+        done = subprocess.run(
+            ["bash", "-c", "\n".join(script)],
+            cwd=self.folder,
+            env=self.environment,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            timeout=600,
+        )
+        assert done.returncode == 0, done.stdout
+        return done.stdout
+
+
+@pytest.fixture(scope="module")
+def program(tmp_path_factory):
+    """A folder for $PATH, whose `python` asks a server of this module."""
+    folder, name = tmp_path_factory.mktemp("bin"), uuid.uuid4().hex
+    (folder / "python").write_text(client_text(name))
+    (folder / "python").chmod(0o755)
+    log = folder / "server.log"
+    # One device; what runs once is not worth optimising.
+    flags = {"XLA_FLAGS": "--xla_backend_optimization_level=0"}
+    with log.open("w") as errors:
+        server = subprocess.Popen(
+            [sys.executable, "-m", "tests.docs.program_server", name],
+            cwd=ROOT,
+            env=os.environ | flags,
+            stdout=subprocess.PIPE,
+            stderr=errors,
+            text=True,
+        )
+    try:
+        assert server.stdout is not None and server.stdout.readline() == "ready\n", log.read_text()
+        yield folder
+    finally:
+        server.kill()
+        server.communicate()
+
+
+@pytest.fixture
+def clone(program, tmp_path) -> Clone:
+    folder, home = tmp_path / "instruct", tmp_path / "home"
+    folder.mkdir()
+    home.mkdir()
+    for path in ROOT.iterdir():
+        if not path.name.startswith(".") and path.name not in ("runs", "build", "tests"):
+            (folder / path.name).symlink_to(path)
+    (folder / "small.gin").write_text(SMALL_GIN)
+    variables = {"HOME": str(home), "PATH": f"{program}:{os.environ['PATH']}"}
+    variables["XLA_FLAGS"] = "--xla_backend_optimization_level=0"
+    # Stores lie where they lie for a user, below the home folder.
+    own = {name: value for name, value in os.environ.items() if not name.startswith("INSTRUCT_")}
+    return Clone(folder, home, own | variables)
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_pages_are_short_and_say_what_is_not_run(page):
+    text = (FOLDER / f"{page}.md").read_text()
+    assert len(text.splitlines()) <= MOST_LINES
+    head = text.split("\n## ")[0]
+    assert all(word in head for word in ("**You need**", "**Time**", "**At the end**"))
+    not_run = [block for block in blocks(page) if block.not_run]
+    assert len(not_run) <= MOST_NOT_RUN
+    assert len(re.findall("[Nn]ot run", text)) >= 2 * len(not_run), "the prose says so, too"
+    assert len(blocks(page)) == len(re.findall("^```", text, re.MULTILINE)) / 2
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_what_is_small_in_the_test_is_on_the_page(page):
+    commands = "".join(block.text for block in blocks(page) if block.language == "bash")
+    assert [text for text in SMALL[page] if text not in commands] == []
+
+
+def write_dialogues(folder: pathlib.Path) -> None:
+    """DialogSum's files, with made-up dialogues."""
+    folder.mkdir(parents=True)
+    for split, count in {"train": 60, "dev": 4, "test": 4}.items():
+        rows = []
+        for number in range(count):
+            name = ("Anna", "Omar", "Mia")[number % 3]
+            thing = ("bread", "the keys", "two tickets", "a lamp")[number % 4]
+            dialogue = f"#Person1#: Hello {name}, have you got {thing}?\n#Person2#: Not yet."
+            summary = f"{name} has not got {thing} yet."
+            rows.append({"fname": f"own_{number}", "dialogue": dialogue, "summary": summary})
+        text = "".join(json.dumps(row) + "\n" for row in rows)
+        (folder / f"dialogsum.{split}.jsonl").write_text(text)
+
+
+def write_flan_t5(folder: pathlib.Path) -> None:
+    """A Hugging Face folder of the sizes of `SMALL_GIN`, random weights, a small vocabulary."""
+    os.environ.setdefault("HF_HUB_OFFLINE", "1")
+    transformers = pytest.importorskip("transformers")
+    config = transformers.T5Config(
+        vocab_size=6144,
+        d_model=32,
+        num_heads=8,
+        d_kv=4,
+        d_ff=48,
+        num_layers=1,
+        num_decoder_layers=1,
+        feed_forward_proj="gated-gelu",
+        tie_word_embeddings=False,
+        decoder_start_token_id=0,
+    )
+    transformers.T5ForConditionalGeneration(config).save_pretrained(folder)
+    shutil.copy(GYM_MODEL, folder / "spiece.model")
+
+
+@pytest.mark.slow
+def test_finetune_flan_t5(clone):
+    write_flan_t5(clone.home / "flan-t5-small")
+    write_dialogues(clone.home / "instruct_data" / "dialogsum")
+    clone.follow("finetune_flan_t5")
+    assert "dialogsum.main" in (clone.folder / "runs/tuned/before_after.md").read_text()
+    files = {path.name for path in (clone.home / "my-flan-t5").iterdir()}
+    assert {"config.json", "model.safetensors", "spiece.model"} <= files
