@@ -193,6 +193,7 @@ def load(
     gin_files: Sequence[str],
     bindings: Sequence[str] = (),
     stand_ins: Mapping[str, Any] | None = None,
+    macro_values: Mapping[str, Any] | None = None,
 ) -> list[str]:
     """Parses files, then bindings (later ones win), and finalizes the configuration.
 
@@ -203,6 +204,7 @@ def load(
             first line of a text.
         stand_ins: kind of value (such as "str") -> value to bind to a macro of that kind that is
             read or required and not set; "{name}" in a text stands for the macro's name.
+        macro_values: macro -> value, in place of the files' for macros that they bind.
 
     Returns:
         The macros that were bound to stand-ins, sorted.
@@ -221,6 +223,8 @@ def load(
         for path in gin_files:
             with _readable_errors(path):
                 gin.parse_config_file(path)
+        for name in macros().keys() & (macro_values or {}).keys():
+            gin.parse_config(f"{name} = {(macro_values or {})[name]!r}")
         for binding in bindings:
             text = binding_from_flag(binding) if binding.startswith("--gin.") else binding
             with _readable_errors(text.partition("\n")[0].lstrip("# ")):

@@ -129,6 +129,30 @@ _CLUSTER_FLAGS: dict[str, tuple[dict[str, Any], str]] = {
     ),
 }
 
+_DATA_FLAGS: dict[str, tuple[dict[str, Any], str]] = {
+    "data": (
+        _text("FILE"),
+        "a task of your own file (JSON lines, JSON, CSV, TSV, Parquet, .gz, .zst), of a folder "
+        "with one for each split, or of a task file (.toml); docs/your_data.md",
+    ),
+    "inputs": (_texts("COLUMN"), "with --data: column that prompts show; several with commas"),
+    "targets": (_text("COLUMN"), "with --data: column of the answers"),
+    "messages": (_text("COLUMN"), "with --data: column of conversations, for inputs and targets"),
+    "template": (_texts("TEXT"), "with --data: a wording, 'Summarize: {dialogue}'; repeatable"),
+    "validation": (_text("FILE"), "with --data: the validation split, else rows are held out"),
+    "test": (_text("FILE"), "with --data: the test split"),
+    "held_out_share": (
+        _text("SHARE"),
+        "with --data: of the rows, for validation (default 0.05, at least 50 rows or a tenth, at "
+        "most 1,000; 0: none)",
+    ),
+    "metric": (
+        _text("NAME"),
+        "with --data: accuracy, exact_match, rouge, ... (default: by targets)",
+    ),
+    "task_name": (_text("NAME"), "with --data: the task's name (default own.FILE)"),
+}
+
 _ONLY = "repeatable, `*` stands for anything"
 # Mode -> flag -> (options of argparse, help). Those of `report` are in `report_flags`.
 _FLAGS: dict[str, dict[str, tuple[dict[str, Any], str]]] = {
@@ -292,6 +316,9 @@ _FLAGS["study"] = {
 }
 for _mode in ("train", "eval", "infer"):
     _FLAGS[_mode] |= _CLUSTER_FLAGS
+for _mode in ("check", "prepare", "train", "eval", "show"):
+    _FLAGS[_mode] |= _DATA_FLAGS
+_FLAGS["show"]["save_task"] = (_text("FILE"), "with --data: write the task as a task file (.toml)")
 # Smallest number that a flag of a mode allows.
 _LEAST = {
     "check": {"rows": 0},

@@ -51,7 +51,8 @@ STAND_INS = {
 def run(flags: argparse.Namespace) -> int:
     """Prints the check; warnings at the end. Returns 1 if a program does not fit, else 0."""
     machine = topology.checked_flags(flags)
-    workspace, entries, assumed = settings.load_with_stand_ins(flags, STAND_INS)
+    own = settings.own_task(flags)
+    workspace, entries, assumed = settings.load_with_stand_ins(flags, STAND_INS, own)
     train, model = entries[gin_config.TRAIN], model_of(entries)
     console = wide_console()
     warnings = []

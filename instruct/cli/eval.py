@@ -16,8 +16,9 @@ def run(flags: argparse.Namespace) -> int:
         if any(flag.startswith("--gin.NUM_EVAL_EXAMPLES=") for flag in flags.gin_flags):
             raise UserError("--limit and --gin.NUM_EVAL_EXAMPLES set the same; give one of them.")
         flags.gin_flags.append(f"--gin.NUM_EVAL_EXAMPLES={flags.limit}")
-    workspace, entries = settings.load(flags)
-    agree_on_settings(flags)
+    own = settings.own_task(flags)
+    workspace, entries = settings.load(flags, own)
+    agree_on_settings(flags, own)
     arguments = entries[gin_config.EVALUATE]
     if not arguments:
         raise UserError("nothing configures evaluation; add --gin_file=gin/runs/eval.gin.")

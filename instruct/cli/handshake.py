@@ -8,6 +8,7 @@ import sys
 from typing import Any
 
 from instruct import distributed, gin_config
+from instruct.data.task_file import OwnTask
 from instruct.train.session import package_versions
 
 # Flags that each process has its own value of, or that only say how to reach the others.
@@ -15,14 +16,15 @@ _OWN_FLAGS = ("process_id", "coordinator", "distributed", "gin_flags", "gin_bind
 _ROOT = pathlib.Path(__file__).parents[2]
 
 
-def agree_on_settings(flags: argparse.Namespace) -> None:
+def agree_on_settings(flags: argparse.Namespace, own: OwnTask | None = None) -> None:
     """Ends the run, naming the process and the first difference, unless all have the same start.
 
     Compared are flags, gin values, package versions, and every file of this program and of the
     modules that define tasks, their tables included. Call it after gin and task modules are loaded.
     """
     if distributed.num_processes() > 1:
-        distributed.agree("settings", _facts(flags))
+        version = {} if own is None else {"version of the task of --data": own.spec.version}
+        distributed.agree("settings", _facts(flags) | version)
 
 
 def _facts(flags: argparse.Namespace) -> dict[str, Any]:

@@ -34,13 +34,16 @@ def run(flags: argparse.Namespace) -> int:
     elsewhere = None
     if flags.runner != "local":
         elsewhere = BeamBuilder(flags.runner, flags.beam_option, progress)
-    workspace, arguments = settings.load(flags)
+    own = settings.own_task(flags)
+    workspace, arguments = settings.load(flags, own)
     if flags.download:
         workspace = dataclasses.replace(workspace, downloads=True)
     data: DataConfig | None = arguments[gin_config.TRAIN].get("data")
-    names = flags.mixture or ([data.mixture] if data else [])
+    names = flags.mixture or ([data.mixture] if data else [own.spec.name] if own else [])
     if not names:
-        raise UserError("prepare what? Give --mixture=NAME, or a --gin_file that trains on one.")
+        raise UserError(
+            "prepare what? Give --mixture=NAME, --data=FILE, or a --gin_file that trains on one."
+        )
     good = True
     for name in names:
         config = DataConfig(name, _LENGTHS, 1, AUTO_VOCABULARY)

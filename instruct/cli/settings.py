@@ -7,8 +7,10 @@ from typing import Any
 
 from instruct import gin_config
 from instruct.checkpoints.model_fields import CLASSES
+from instruct.cli import own_data
 from instruct.cli.environment import workspace_from_environment
 from instruct.data import task_modules
+from instruct.data.task_file import OwnTask
 from instruct.errors import UserError
 from instruct.files import any_folder, local_folder
 from instruct.models.model import AnyConfig
@@ -21,6 +23,7 @@ TASK_MODULES = (
 )
 _SETTINGS_FILE = "gin/runs/settings.gin"
 _SETTINGS = "instruct.cli.settings.Settings"
+_MIXTURE_MACROS = ("MIXTURE_OR_TASK_NAME", "EVAL_MIXTURES")
 # Folders that gin may set -> an example for error messages.
 _FOLDERS = {"data_dir": "~/instruct_data", "store_dir": "~/stores", "flan_checkout": "~/FLAN"}
 
@@ -30,8 +33,8 @@ class Settings:
     """Task modules and folders; a folder of None is that of the environment (`environment.py`).
 
     Attributes:
-        task_modules: a module that defines tasks or a table of rates, several with commas, or a
-            sequence of them.
+        task_modules: a module that defines tasks, a task file or a table of rates, several with
+            commas, or a sequence of them.
         data_dir, store_dir, flan_checkout: see `Workspace`.
     """
 
@@ -67,21 +70,36 @@ class Settings:
         return [*TASK_MODULES, *(name.strip() for name in names if name.strip())]
 
 
-def load(flags: argparse.Namespace) -> tuple[Workspace, dict[str, dict[str, Any]]]:
-    """Parses gin flags and imports task modules; (workspace, arguments of every entry)."""
-    return load_with_stand_ins(flags, {})[:2]
+def own_task(flags: argparse.Namespace) -> OwnTask | None:
+    """The task of --data and its flags, registered after this project's; None without --data."""
+    if getattr(flags, "data", None) is not None:
+        task_modules.load_modules(TASK_MODULES)
+    return own_data.task_of_flags(flags)
+
+
+def load(
+    flags: argparse.Namespace, own: OwnTask | None = None
+) -> tuple[Workspace, dict[str, dict[str, Any]]]:
+    """Parses gin flags and imports task modules; (workspace, arguments of every entry).
+
+    Args:
+        own: the task that is trained on and evaluated unless a flag names a mixture.
+    """
+    return load_with_stand_ins(flags, {}, own)[:2]
 
 
 def load_with_stand_ins(
-    flags: argparse.Namespace, stand_ins: Mapping[str, Any]
+    flags: argparse.Namespace, stand_ins: Mapping[str, Any], own: OwnTask | None = None
 ) -> tuple[Workspace, dict[str, dict[str, Any]], list[str]]:
     """As `load`, and the required macros that `gin_config.load` bound to stand-ins."""
     files = [_SETTINGS_FILE, *flags.gin_file]
-    assumed = gin_config.load(files, [*flags.gin_bindings, *flags.gin_flags], stand_ins)
+    mixtures = dict.fromkeys(_MIXTURE_MACROS, own.spec.name) if own else {}
+    bindings = [*flags.gin_bindings, *flags.gin_flags]
+    assumed = gin_config.load(files, bindings, stand_ins, mixtures)
     arguments = gin_config.entry_arguments((_SETTINGS, *gin_config.ENTRIES))
     settings = Settings(**arguments.pop(_SETTINGS))
     workspace = settings.workspace()
-    task_modules.load_modules(settings.modules())
+    task_modules.load_modules(settings.modules(), own_data.register)
     return workspace, arguments, assumed
 
 

@@ -49,8 +49,11 @@ _NEEDS = {
 
 def run(flags: argparse.Namespace) -> int:
     """Prints a mixture, a task, the list of both, or an overlap."""
+    own = settings.own_task(flags)
+    if own is not None and not flags.mixture:
+        flags.task = flags.task or own.spec.name
     _check(flags)
-    workspace, arguments = settings.load(flags)
+    workspace, arguments = settings.load(flags, own)
     data = arguments[gin_config.TRAIN].get("data")
     if data is not None and flags.vocabulary is None and data.vocabulary != AUTO_VOCABULARY:
         flags.vocabulary = data.vocabulary

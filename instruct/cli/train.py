@@ -10,13 +10,17 @@ from instruct.cli.handshake import agree_on_settings
 from instruct.data import registry
 from instruct.errors import UserError, explaining_storage_failures
 from instruct.fields import check_arguments
+from instruct.files import any_path, is_address
 from instruct.train import inputs, loop
+
+TASK_FILE = "task.toml"  # of MODEL_DIR: the task of --data
 
 
 def run(flags: argparse.Namespace) -> int:
     """Runs `instruct.train.loop.train` with arguments from gin."""
-    workspace, entries = settings.load(flags)
-    agree_on_settings(flags)
+    own = settings.own_task(flags)
+    workspace, entries = settings.load(flags, own)
+    agree_on_settings(flags, own)
     arguments = entries[gin_config.TRAIN]
     if not arguments:
         raise UserError(
@@ -29,6 +33,9 @@ def run(flags: argparse.Namespace) -> int:
         "config.gin": gin_config.config_text(),
         "operative.gin": gin_config.operative_text(),
     }
+    if own is not None:
+        folder = any_path("MODEL_DIR", arguments.get("model_dir", "runs/a"))
+        texts[TASK_FILE] = own.task_file.to_toml(None if is_address(folder) else folder)
     optimizer_text = gin_config.reference_text(gin_config.TRAIN, "optimizer")
     if flags.strict:
         arguments["strict"] = True

@@ -1,11 +1,11 @@
-"""Imports modules that register tasks, by name or from a user's `.py` file, and tables of rates."""
+"""Loads what registers tasks: modules, users' `.py` files, task files and tables of rates."""
 
 import importlib
 import importlib.machinery
 import importlib.util
 import sys
 import traceback
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 from instruct.data import rate_tables
@@ -13,11 +13,15 @@ from instruct.errors import UserError
 from instruct.files import local_path
 
 
-def load_modules(names: Iterable[str]) -> None:
+def load_modules(
+    names: Iterable[str], register_task_file: Callable[[Path], None] | None = None
+) -> None:
     """Imports the modules that register tasks (MIXTURE_OR_TASK_MODULE).
 
     Args:
-        names: dotted module names, paths of `.py` files, or of tables of rates (rate_tables.py).
+        names: dotted module names, paths of `.py` files, of task files (`.toml`, task_file.py), or
+            of tables of rates (rate_tables.py).
+        register_task_file: registers the task of a task file; None if none is among the names.
 
     Raises:
         UserError: a module is not found, or raises an exception when imported.
@@ -26,6 +30,8 @@ def load_modules(names: Iterable[str]) -> None:
         try:
             if name.endswith(".py"):
                 _load_file(local_path("MIXTURE_OR_TASK_MODULE", name, "my_tasks.py"))
+            elif name.endswith(".toml") and register_task_file is not None:
+                register_task_file(local_path("MIXTURE_OR_TASK_MODULE", name, "my_task.toml"))
             elif name.endswith(rate_tables.ENDINGS):
                 rate_tables.register(name)
             else:

@@ -66,6 +66,28 @@ def accuracy(targets: Sequence[Any], predictions: Sequence[Any]) -> dict[str, fl
     return {"accuracy": _mean([float(t == p) for t, p in zip(targets, predictions, strict=True)])}
 
 
+def class_f1(
+    targets: Sequence[str], predictions: Sequence[str], labels: Sequence[str] = ()
+) -> dict[str, float]:
+    """`macro_f1`, the mean over the classes among the targets, and `f1 <class>` of each label.
+
+    As scikit-learn's with `zero_division=0`. A prediction that is no label is a miss of its target
+    and counts against no class.
+
+    Args:
+        labels: all classes, of which `f1 <class>` is given; () for those among the targets.
+    """
+    names = tuple(labels) or tuple(sorted(set(targets)))
+    right = collections.Counter(t for t, p in zip(targets, predictions, strict=True) if t == p)
+    asked, given = collections.Counter(targets), collections.Counter(predictions)
+    values = {
+        name: 200.0 * right[name] / max(1, asked[name] + given[name])
+        for name in dict.fromkeys((*names, *asked))
+    }
+    macro = float(np.mean([values[name] for name in asked])) if asked else 0.0
+    return {"macro_f1": macro, **{f"f1 {name}": values[name] for name in names}}
+
+
 def normalize_answer(text: str) -> str:
     """SQuAD's normalisation: lower case, no punctuation, no articles, single spaces."""
     text = text.lower().translate(_PUNCTUATION)

@@ -14,10 +14,11 @@ import csv
 import dataclasses
 import functools
 import hashlib
+import io
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 from instruct.json_text import parse_json
 from instruct.packed_files import open_unpacked, refuse_pointer
@@ -185,18 +186,38 @@ def read_lines(path: Path) -> Iterator[tuple[int, bytes, str | None]]:
                 yield number, raw, None
 
 
-def read_csv(
-    path: Path, header: bool = True, delimiter: str = ","
-) -> Iterator[tuple[int, bytes, Any]]:
-    """Yields (number from 0, bytes, row or `Dropped`) of every row that is not blank.
+class CsvRow(NamedTuple):
+    """A row of a CSV file.
+
+    Attributes:
+        number: from 0, without the header.
+        line: of its first character in the file, from 1.
+        raw: its cells and delimiters.
+        row: a dictionary if the file has a header, else a list of cells; `Dropped` if rejected.
+    """
+
+    number: int
+    line: int
+    raw: bytes
+    row: Any
+
+
+def read_csv(path: Path, header: bool = True, delimiter: str = ",") -> Iterator[CsvRow]:
+    """Streams every row that is not blank of a CSV file, which may be compressed.
 
     Args:
         header: the first row names the columns: rows are dictionaries, else lists of cells.
+
+    Raises:
+        OSError: the file cannot be read. UserError: it is compressed and damaged.
     """
     columns: list[str] = []
-    # Bytes that are not UTF-8 become lone surrogates, so that one bad row is one rejected row.
-    with path.open(encoding="utf-8-sig", errors="surrogateescape", newline="") as stream:
-        for number, cells in enumerate(_csv_cells(stream, delimiter)):
+    with open_unpacked(path) as packed:
+        # Bytes that are not UTF-8 become lone surrogates, so one bad row is one rejected row.
+        stream = io.TextIOWrapper(
+            packed, encoding="utf-8-sig", errors="surrogateescape", newline=""
+        )
+        for number, (line, cells) in enumerate(_csv_cells(stream, delimiter)):
             text = delimiter.join(cells or ())
             if cells is not None and not columns:
                 columns = [cell.strip() for cell in cells]
@@ -209,22 +230,23 @@ def read_csv(
                 row = Dropped(NOT_UTF8)
             elif len(cells) != len(columns):
                 row = Dropped(f"line does not have {len(columns)} columns")
-            yield number - header, text.encode("utf-8", "surrogateescape"), row
+            yield CsvRow(number - header, line, text.encode("utf-8", "surrogateescape"), row)
 
 
-def _csv_cells(lines: Iterable[str], delimiter: str) -> Iterator[list[str] | None]:
-    """Rows that are not blank; None for one that cannot be read (a cell over 128 KiB)."""
+def _csv_cells(lines: Iterable[str], delimiter: str) -> Iterator[tuple[int, list[str] | None]]:
+    """(first line, cells) of rows that are not blank; None for cells over 128 KiB, unreadable."""
     reader = csv.reader(lines, delimiter=delimiter)
     while True:
+        line = reader.line_num + 1
         try:
             cells = next(reader)
         except StopIteration:
             return
         except csv.Error:
-            yield None
+            yield line, None
             continue
         if cells:
-            yield cells
+            yield line, cells
 
 
 @dataclasses.dataclass(frozen=True)
@@ -396,5 +418,5 @@ class CsvSource(MappedSource):
     delimiter: str = ","
 
     def parsed_rows(self, path: Path) -> Iterator[tuple[str, bytes, Any]]:
-        for number, raw, row in read_csv(path, self.header, self.delimiter):
-            yield f"{self.name}-{path.stem}-{number}", raw, row
+        for line in read_csv(path, self.header, self.delimiter):
+            yield f"{self.name}-{path.stem}-{line.number}", line.raw, line.row

@@ -119,7 +119,7 @@ def read_rows(
             needed = None if columns is None else {*columns, *((where[0],) if where else ())}
             rows = read_examples(path, needed)
         elif suffix == ".csv":
-            rows = (row for _, _, row in read_csv(path))
+            rows = (line.row for line in read_csv(path))
         for row in rows:
             if isinstance(row, Dropped) or where is None or _fits(row, where):
                 yield row
