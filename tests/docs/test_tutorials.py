@@ -1,7 +1,7 @@
 """docs/tutorials: a shell runs every command block of each page, in order, at small size.
 
 A page's bash blocks are one script, run in a folder that looks like a fresh clone with an empty
-home folder. Blocks of other languages that follow a line "`NAME`:" are written as files. `SMALL` is
+home folder. A block after "`NAME`:" is written to that file. `SMALL` is
 all that differs from the page. A block after the comment `<!-- not run: REASON -->` is left out.
 """
 
@@ -30,17 +30,17 @@ SMALL: dict[str, dict[str, str]] = {
     "finetune_flan_t5": {
         "gin/recipes/flan_t5_small_finetune.gin": "gin/recipes/flan_t5_small_finetune.gin "
         "--gin_file=small.gin",
-        "--gin.TRAIN_STEPS=1000": "--gin.TRAIN_STEPS=2 --gin.BATCH_SIZE=8",
+        "--gin.TRAIN_STEPS=1000": "--gin.TRAIN_STEPS=2",
         "MAX_DECODE_STEPS=64": "MAX_DECODE_STEPS=4",
     },
 }
-# A model that compiles in seconds, of Flan-T5's kind, and no processes that read ahead.
+# A model that compiles in seconds, and short rows.
 SMALL_GIN = """
 from __gin__ import dynamic_registration
-from instruct.data import config as data_config
 from instruct.models import config
 
-data_config.DataConfig.workers = 0
+TASK_FEATURE_LENGTHS = {'inputs': 128, 'targets': 16}
+BATCH_SIZE = 8
 config.ModelConfig.vocab_size = 6144
 config.ModelConfig.d_model = 32
 config.ModelConfig.num_heads = 8
@@ -65,7 +65,7 @@ class Block:
 def blocks(page: str) -> list[Block]:
     """The code blocks of a page in order."""
     matches = re.finditer(
-        r"(?:^`(?P<file>[\w./~-]+)`[^\n]*:\n\n)?(?:^<!-- not run: (?P<why>[^\n]+?) -->\n)?"
+        r"(?:`(?P<file>\w+\.\w+)`:\n\n)?(?:^<!-- not run: (?P<why>[^\n]+?) -->\n)?"
         r"^```(?P<language>\w*)\n(?P<text>.*?)^```$",
         (FOLDER / f"{page}.md").read_text(),
         re.DOTALL | re.MULTILINE,
@@ -167,18 +167,17 @@ def test_what_is_small_in_the_test_is_on_the_page(page):
 
 
 def write_dialogues(folder: pathlib.Path) -> None:
-    """DialogSum's files, with made-up dialogues."""
-    folder.mkdir(parents=True)
-    for split, count in {"train": 60, "dev": 4, "test": 4}.items():
+    """Made-up dialogues and their summaries, as the page has them."""
+    folder.mkdir()
+    for split, count in {"train": 40, "test": 4}.items():
         rows = []
         for number in range(count):
             name = ("Anna", "Omar", "Mia")[number % 3]
             thing = ("bread", "the keys", "two tickets", "a lamp")[number % 4]
-            dialogue = f"#Person1#: Hello {name}, have you got {thing}?\n#Person2#: Not yet."
-            summary = f"{name} has not got {thing} yet."
-            rows.append({"fname": f"own_{number}", "dialogue": dialogue, "summary": summary})
+            dialogue = f"{name}: Hello, have you got {thing}?\nSara: Not yet, {number} are there."
+            rows.append({"dialogue": dialogue, "summary": f"Sara has not got {thing} yet."})
         text = "".join(json.dumps(row) + "\n" for row in rows)
-        (folder / f"dialogsum.{split}.jsonl").write_text(text)
+        (folder / f"{split}.jsonl").write_text(text)
 
 
 def write_flan_t5(folder: pathlib.Path) -> None:
@@ -204,8 +203,8 @@ def write_flan_t5(folder: pathlib.Path) -> None:
 @pytest.mark.slow
 def test_finetune_flan_t5(clone):
     write_flan_t5(clone.home / "flan-t5-small")
-    write_dialogues(clone.home / "instruct_data" / "dialogsum")
+    write_dialogues(clone.home / "dialogues")
     clone.follow("finetune_flan_t5")
-    assert "dialogsum.main" in (clone.folder / "runs/tuned/before_after.md").read_text()
+    assert "own.dialogues" in (clone.folder / "runs/tuned/before_after.md").read_text()
     files = {path.name for path in (clone.home / "my-flan-t5").iterdir()}
     assert {"config.json", "model.safetensors", "spiece.model"} <= files
