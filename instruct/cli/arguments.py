@@ -213,6 +213,11 @@ _FLAGS: dict[str, dict[str, tuple[dict[str, Any], str]]] = {
     },
     "eval": {
         "limit": (_number(), "evaluate N examples of each task; as --gin.NUM_EVAL_EXAMPLES=N"),
+        "before": (
+            _SWITCH,
+            "evaluate the checkpoint that training started from as well, and write the page "
+            "MODEL_DIR/before_after.html",
+        ),
         "strict": (
             _SWITCH,
             "stop at a damaged checkpoint, instead of using the newest whole one (or, of several, "

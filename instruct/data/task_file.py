@@ -32,6 +32,7 @@ from instruct.errors import UserError, unknown_name
 from instruct.fields import bounded, check_fields
 from instruct.files import local_path
 from instruct.prompts import messages
+from instruct.prompts.exemplars import INVERTED_FORMATS
 from instruct.prompts.record import Record
 from instruct.prompts.template import SPECIAL, Template, TemplateSet, parse
 
@@ -525,6 +526,7 @@ def _template_set(
         zs_noopt=wordings,
         fs_noopt=wordings,
         finished=not templates,
+        formats=INVERTED_FORMATS,  # without words such as "Question: " before the wording
     )
 
 

@@ -7,6 +7,7 @@ Text files may be compressed (.gz, .zst) and begin with a byte-order mark; line 
 """
 
 import dataclasses
+import difflib
 import itertools
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -66,8 +67,9 @@ def find_files(name: str, path: Path) -> dict[str, tuple[Path, ...]]:
     if path.is_file():
         return {"train": (path,)}
     if not path.is_dir():
-        near = sorted(p.name for p in path.parent.glob("*") if _kind(p) or p.is_dir())[:8]
-        listed = f" In {path.parent} are: {', '.join(near)}." if near else ""
+        names = sorted(p.name for p in path.parent.glob("*") if _kind(p) or p.is_dir())
+        near = difflib.get_close_matches(path.name, names) or names[:8]
+        listed = f" In {path.parent} are {', '.join(near)}." if near else ""
         raise UserError(
             f"{name} is {str(path)!r}: there is no such file or folder.{listed} A data set of the "
             "hub must be on this machine: hf download --repo-type dataset OWNER/NAME --local-dir "
