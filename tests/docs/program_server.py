@@ -24,11 +24,11 @@ def client_text(name: str) -> str:
     """A script to call `python`: hands `run.py` to the server NAME; Python runs anything else."""
     return f"""#!{sys.executable} -SE
 import json, os, socket, sys
-if sys.argv[1:2] != ["run.py"]:
+if len(sys.argv) < 2 or os.path.basename(sys.argv[1]) != "run.py":
     os.execv({sys.executable!r}, [{sys.executable!r}, *sys.argv[1:]])
 with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as server:
     server.connect("\\x00{name}")
-    request = json.dumps([sys.argv[1:], os.getcwd(), dict(os.environ)]).encode()
+    request = json.dumps([sys.argv, os.getcwd(), dict(os.environ)]).encode()
     socket.send_fds(server, [request], [0, 1, 2])
     sys.exit(int(server.recv(16)))
 """
@@ -69,8 +69,8 @@ def _answer(connection: socket.socket) -> None:
     os.chdir(folder)
     os.environ.clear()
     os.environ.update(environment)
-    sys.argv = arguments
-    runpy.run_path(arguments[0], run_name="__main__")
+    sys.executable, *sys.argv = arguments  # a study's programs are clients, too
+    runpy.run_path(sys.argv[0], run_name="__main__")
 
 
 if __name__ == "__main__":
