@@ -33,7 +33,7 @@ DATA_ORDER = ("", "sources", "stores", "overlap", "feed", "seqio", "named")
 NAMED = (
     *("instruct.data.registry", "instruct.data.mixture_shares"),
     *("instruct.data.rate_tables", "instruct.data.task_modules"),
-    "instruct.data.task_file",
+    *("instruct.data.task_file", "instruct.data.own_task"),
 )
 # They take functions and arrays: no data, no model, no file.
 PURE = (

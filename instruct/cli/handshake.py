@@ -8,7 +8,7 @@ import sys
 from typing import Any
 
 from instruct import distributed, gin_config
-from instruct.data.task_file import OwnTask
+from instruct.data.own_task import OwnTask
 from instruct.train.session import package_versions
 
 # Flags that each process has its own value of, or that only say how to reach the others.

@@ -10,7 +10,8 @@ import functools
 import sys
 from pathlib import Path
 
-from instruct.data.task_file import OwnTask, TaskFile, make_task, read_task_file
+from instruct.data.own_task import OwnTask, make_task
+from instruct.data.task_file import TaskFile, read_task_file
 from instruct.errors import UserError
 from instruct.eval.named_metrics import find_metrics, read_texts
 from instruct.files import local_path, replace_file
@@ -96,7 +97,7 @@ def _save(task: OwnTask, path: Path) -> None:
     if path.suffix != TOML:
         raise UserError(f"--save_task={path}: name a file that ends in {TOML}, as my_task{TOML}.")
     try:
-        replace_file(path, task.task_file.to_toml(path.absolute().parent))
+        replace_file(path, task.to_toml(path.absolute().parent))
     except OSError as error:
         raise UserError(f"--save_task={path} cannot be written: {error.strerror}.") from error
     print(f"saved as {path}; use it with --data={path}", file=sys.stderr)

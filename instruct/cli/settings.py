@@ -10,7 +10,7 @@ from instruct.checkpoints.model_fields import CLASSES
 from instruct.cli import own_data
 from instruct.cli.environment import workspace_from_environment
 from instruct.data import task_modules
-from instruct.data.task_file import OwnTask
+from instruct.data.own_task import OwnTask
 from instruct.errors import UserError
 from instruct.files import any_folder, local_folder
 from instruct.models.model import AnyConfig
@@ -23,7 +23,7 @@ TASK_MODULES = (
 )
 _SETTINGS_FILE = "gin/runs/settings.gin"
 _SETTINGS = "instruct.cli.settings.Settings"
-_MIXTURE_MACROS = ("MIXTURE_OR_TASK_NAME", "EVAL_MIXTURES")
+_MIXTURE_MACROS: tuple[str, ...] = ("MIXTURE_OR_TASK_NAME", "EVAL_MIXTURES")
 # Folders that gin may set -> an example for error messages.
 _FOLDERS = {"data_dir": "~/instruct_data", "store_dir": "~/stores", "flan_checkout": "~/FLAN"}
 

@@ -35,7 +35,7 @@ def run(flags: argparse.Namespace) -> int:
     }
     if own is not None:
         folder = any_path("MODEL_DIR", arguments.get("model_dir", "runs/a"))
-        texts[TASK_FILE] = own.task_file.to_toml(None if is_address(folder) else folder)
+        texts[TASK_FILE] = own.to_toml(None if is_address(folder) else folder)
     optimizer_text = gin_config.reference_text(gin_config.TRAIN, "optimizer")
     if flags.strict:
         arguments["strict"] = True

@@ -3,6 +3,8 @@
 What those functions do is tested beside them; tests/test_end_to_end.py runs them in a row.
 """
 
+import dataclasses
+import json
 import types
 
 import pytest
@@ -10,6 +12,7 @@ import pytest
 from instruct.cli import arguments, infer, report, train
 from instruct.cli import eval as evaluation
 from instruct.errors import UserError
+from instruct.models.config import ModelConfig
 
 
 @pytest.fixture
@@ -96,3 +99,41 @@ def test_report_of_a_run(tmp_path, capsys):
 def test_report_refuses_what_is_no_run(flags):
     with pytest.raises(UserError, match="model_dir"):
         report.run(arguments.parse(["report", *flags]))
+
+
+def test_eval_before_and_after(tmp_path, monkeypatch, capsys):
+    """Both checkpoints are evaluated alike, and the page is of these results."""
+    run = tmp_path / "run"
+    run.mkdir()
+    config = {"initial_checkpoint_path": "start", "data.vocabulary": "bytes"}
+    config |= {"data.feature_lengths.inputs": 16, "data.feature_lengths.targets": 4}
+    sizes = {"vocab_size": 384, "d_model": 8, "num_heads": 2, "head_dim": 4, "d_ff": 8}
+    layers = {"num_encoder_layers": 1, "num_decoder_layers": 1}
+    recorded = {"config": config, "model": dataclasses.asdict(ModelConfig(**sizes, **layers))}
+    (run / "run.json").write_text(json.dumps(recorded, default=str))
+    calls = []
+    stand_in = types.SimpleNamespace(evaluate=lambda **given: calls.append(given) or 0)
+    monkeypatch.setattr(evaluation, "runner", stand_in)
+    compared = []
+
+    def write(*given):
+        compared.append(given)
+        return tmp_path / "page.html", {"warnings": ["few examples"]}
+
+    monkeypatch.setattr(evaluation, "write_comparison", write)
+    flags = ["eval", "--before", "--gin_file=gin/runs/eval.gin", f"--gin.MODEL_DIR={run}"]
+    assert arguments.main([*flags, "--gin.EVAL_MIXTURES=gym.demo"]) == 0
+    before, after = calls
+    assert before["checkpoint_path"] == "start" and after["checkpoint_path"] is None
+    assert before["feature_lengths"] == {"inputs": 16, "targets": 4}
+    assert before["vocabulary"] == "bytes" and before["config"] == after["config"]
+    (first, second, folder, settings), *others = compared
+    assert (first, second, folder) == (str(run / "before"), str(run), run) and not others
+    assert settings.suite == "gym.demo"
+    assert "note: few examples" in capsys.readouterr().out
+    assert arguments.main([*flags, "--gin.EVAL_MIXTURES=('gym.demo', 'gym.held_out')"]) == 2
+    assert "one suite" in capsys.readouterr().err
+    (run / "run.json").write_text("{}")
+    assert arguments.main([*flags, "--gin.EVAL_MIXTURES=gym.demo"]) == 2
+    assert "does not record a checkpoint" in capsys.readouterr().err
+    assert len(calls) == 2

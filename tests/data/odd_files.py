@@ -122,6 +122,20 @@ ODD_FILES = [
         example=['one, two\nthree "four"\n-> wet'],
     ),
     OddFile(
+        "quotes_within.tsv",
+        content('text\tlabel\n"Hello" she said\twet\nfive\tdry\n'),
+        ["2 rows, 0 rejected", "quotes are characters"],
+        2,
+        (*COLUMNS, "--held_out_share=0"),
+        ['"Hello" she said\n-> wet'],
+    ),
+    OddFile(
+        "open_quote.csv",
+        content('text,label\n"a, b",wet\nfive,dry\n"six,dry\nseven,wet\n'),
+        ["3 rows, 1 rejected: not CSV from here: a quote is not closed", "line 4"],
+        2,
+    ),
+    OddFile(
         "no_header.csv",
         content(CSV.partition("\n")[2]),
         ["there is no header"],
@@ -235,7 +249,7 @@ ODD_FILES = [
     OddFile(
         "huge_cell.csv",
         content(CSV + f"{'x' * 200_000},wet\nshort,dry\n"),
-        ["line is not CSV (1: line 22)"],
+        ["128 KiB in a cell (1: line 22)"],
         21,
     ),
     OddFile(

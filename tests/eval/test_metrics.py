@@ -19,6 +19,17 @@ def test_accuracy_compares_labels():
     assert metrics.accuracy([1, 0, 2, 2], [1, 1, 2, -1]) == {"accuracy": 50.0}
 
 
+def test_class_f1_counts_by_class():
+    targets, predictions = ["a", "a", "b", "b", "c"], ["a", "b", "b", "b", "none"]
+    values = metrics.class_f1(targets, predictions)
+    # a: 1 right of 2 asked and 1 given; b: 2 of 2 and 3; c: never given.
+    assert values["f1 a"] == pytest.approx(100 * 2 / 3)
+    assert values["f1 b"] == pytest.approx(100 * 4 / 5)
+    assert values["f1 c"] == 0.0
+    assert values["macro_f1"] == pytest.approx(100 * (2 / 3 + 4 / 5 + 0) / 3)
+    assert metrics.class_f1([], []) == {"macro_f1": 0.0}
+
+
 def test_squad_normalises():
     values = metrics.squad(
         ["The Eiffel Tower!", ["Paris", "the city of Paris"], "four", "no"],

@@ -138,7 +138,7 @@ class ColumnSource:
         how = [_FORMAT, fields, targets, self.column_map.messages, self.held_out]
         digest = hashlib.sha256(repr(how).encode())
         for split, data in self.files.items():
-            reading = (split, data.kind, data.delimiter, data.header, data.list_key)
+            reading = (split, data.kind, data.delimiter, data.header, data.quoted, data.list_key)
             digest.update(repr(reading).encode())
             for path in data.paths:
                 digest.update(file_digest(path))

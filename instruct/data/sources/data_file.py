@@ -6,6 +6,7 @@
 Text files may be compressed (.gz, .zst) and begin with a byte-order mark; line ends do not matter.
 """
 
+import csv
 import dataclasses
 import difflib
 import itertools
@@ -13,7 +14,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from instruct.data.sources.files import NOT_UTF8, CsvRow, read_csv, read_lines
+from instruct.data.sources.files import NOT_CSV, NOT_UTF8, CsvRow, read_csv, read_lines
 from instruct.data.sources.json_files import NoJson, read_values
 from instruct.data.sources.table_files import find_split, missing_shards, read_rows
 from instruct.errors import UserError
@@ -36,6 +37,7 @@ _KINDS = {
 }
 ENDINGS = tuple(_KINDS)
 _DELIMITERS = (",", ";", "\t", "|")
+_NOT_CSV = "not CSV from here: a quote is not closed or ends within a cell, or 128 KiB in a cell"
 _FIRST_ROWS = 1000  # that columns are looked for in
 # First bytes of files that hold no rows, and what to do.
 _NO_TEXT = {
@@ -113,6 +115,7 @@ class DataFile:
         kind: "json", "csv", "parquet" or "arrow".
         delimiter: between the cells of a CSV file.
         header: whether a CSV file's first line names its columns; else they are called "1", "2".
+        quoted: whether quotes of a CSV file enclose cells; else they are characters.
         list_key: the key of the list of rows in a file of one JSON object; "" for other files.
     """
 
@@ -120,6 +123,7 @@ class DataFile:
     kind: str
     delimiter: str = ","
     header: bool = True
+    quoted: bool = True
     list_key: str = ""
 
     def rows(self, columns: Sequence[str] | None = None) -> Iterator[Row]:
@@ -143,13 +147,13 @@ class DataFile:
             yield from (Row(shard + row.place, row.values) for row in rows)
 
     def _csv_rows(self, path: Path) -> Iterator[Row]:
-        for line in read_csv(path, self.header, self.delimiter):
+        for line in read_csv(path, self.header, self.delimiter, **_dialect(self.quoted)):
             yield Row(f"line {line.line}", self._cells(line))
 
     def _cells(self, line: CsvRow) -> dict[str, Any] | Dropped:
         if isinstance(line.row, list):
             return {str(number): cell for number, cell in enumerate(line.row, 1)}
-        return line.row
+        return Dropped(_NOT_CSV) if line.row == Dropped(NOT_CSV) else line.row
 
     def _json_rows(self, path: Path) -> Iterator[Row]:
         values: Iterator[tuple[str, int, Any]] = read_values(path)
@@ -220,7 +224,7 @@ def _open_csv(paths: tuple[Path, ...], columns: Sequence[str]) -> DataFile:
     """The delimiter with which the first line has the columns, else the most cells."""
     headers: dict[str, list[str]] = {}
     for delimiter in _DELIMITERS:
-        first = next(read_csv(paths[0], header=False, delimiter=delimiter), None)
+        first = next(read_csv(paths[0], False, delimiter), None)
         if first is not None and isinstance(first.row, list):
             headers[delimiter] = [cell.strip() for cell in first.row]
     default = "\t" if ".tsv" in paths[0].suffixes else ","
@@ -231,7 +235,20 @@ def _open_csv(paths: tuple[Path, ...], columns: Sequence[str]) -> DataFile:
     else:
         candidates = fitting if columns and fitting else list(headers)
         best = max(candidates, key=lambda d: (len(headers[d]), d == default))
-    return DataFile(paths, "csv", best, header=not is_numbered)
+    header = not is_numbered
+    quoted = not (_has_rejected(paths, best, True) and not _has_rejected(paths, best, False))
+    return DataFile(paths, "csv", best, header, quoted)
+
+
+def _dialect(quoted: bool) -> dict[str, Any]:
+    """Arguments of `csv.reader`: quotes around whole cells, or none."""
+    return {"strict": True} if quoted else {"quoting": csv.QUOTE_NONE}
+
+
+def _has_rejected(paths: Sequence[Path], delimiter: str, quoted: bool) -> bool:
+    """Whether a row is no CSV or has another number of cells than the first."""
+    rows = (row for path in paths for row in read_csv(path, False, delimiter, **_dialect(quoted)))
+    return any(isinstance(row.row, Dropped) and row.row.reason != NOT_UTF8 for row in rows)
 
 
 def _list_key(path: Path, columns: Sequence[str]) -> str:

@@ -16,7 +16,7 @@ import functools
 import hashlib
 import io
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
@@ -202,11 +202,17 @@ class CsvRow(NamedTuple):
     row: Any
 
 
-def read_csv(path: Path, header: bool = True, delimiter: str = ",") -> Iterator[CsvRow]:
+NOT_CSV = "line is not CSV"
+
+
+def read_csv(
+    path: Path, header: bool = True, delimiter: str = ",", **dialect: Any
+) -> Iterator[CsvRow]:
     """Streams every row that is not blank of a CSV file, which may be compressed.
 
     Args:
         header: the first row names the columns: rows are dictionaries, else lists of cells.
+        dialect: further arguments of `csv.reader`, such as `strict` and `quoting`.
 
     Raises:
         OSError: the file cannot be read. UserError: it is compressed and damaged.
@@ -217,7 +223,9 @@ def read_csv(path: Path, header: bool = True, delimiter: str = ",") -> Iterator[
         stream = io.TextIOWrapper(
             packed, encoding="utf-8-sig", errors="surrogateescape", newline=""
         )
-        for number, (line, cells) in enumerate(_csv_cells(stream, delimiter)):
+        for number, (line, cells) in enumerate(
+            _csv_cells(csv.reader(stream, delimiter=delimiter, **dialect))
+        ):
             text = delimiter.join(cells or ())
             if cells is not None and not columns:
                 columns = [cell.strip() for cell in cells]
@@ -225,7 +233,7 @@ def read_csv(path: Path, header: bool = True, delimiter: str = ",") -> Iterator[
                     continue
             row: Any = dict(zip(columns, cells)) if cells and header else cells
             if cells is None:
-                row = Dropped("line is not CSV")
+                row = Dropped(NOT_CSV)
             elif any("\udc80" <= sign <= "\udcff" for sign in text):
                 row = Dropped(NOT_UTF8)
             elif len(cells) != len(columns):
@@ -233,9 +241,8 @@ def read_csv(path: Path, header: bool = True, delimiter: str = ",") -> Iterator[
             yield CsvRow(number - header, line, text.encode("utf-8", "surrogateescape"), row)
 
 
-def _csv_cells(lines: Iterable[str], delimiter: str) -> Iterator[tuple[int, list[str] | None]]:
-    """(first line, cells) of rows that are not blank; None for cells over 128 KiB, unreadable."""
-    reader = csv.reader(lines, delimiter=delimiter)
+def _csv_cells(reader: Any) -> Iterator[tuple[int, list[str] | None]]:
+    """(first line, cells) of rows that are not blank; None for unreadable ones (over 128 KiB)."""
     while True:
         line = reader.line_num + 1
         try:

@@ -1,0 +1,72 @@
+"""Formats, columns, lines and splits of data files; odd ones are in tests/data/odd_files.py."""
+
+import json
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from instruct.data.sources.data_file import find_files, open_data
+from instruct.errors import UserError
+from instruct.prompts.render import Dropped
+
+ROWS = [{"a": "x", "b": 1}, {"a": "y", "b": 2, "c": None}]
+
+
+def write(path, text):
+    path.write_text(text)
+    return path
+
+
+def test_rows_of_all_formats_are_equal_and_have_their_place(tmp_path):
+    lines = "".join(json.dumps(row) + "\n\n" for row in ROWS)
+    files = {
+        "line 1, line 3": write(tmp_path / "a.jsonl", lines),
+        "row 1, row 2": write(tmp_path / "a.json", json.dumps(ROWS, indent=1)),
+    }
+    pq.write_table(pa.Table.from_pylist([ROWS[0] | {"c": None}, ROWS[1]]), tmp_path / "a.parquet")
+    for places, path in files.items():
+        data = open_data([path])
+        assert data.columns() == ("a", "b", "c")
+        assert [row.values for row in data.rows()] == ROWS
+        assert ", ".join(row.place for row in data.rows()) == places
+    table = open_data([tmp_path / "a.parquet"])
+    assert [row.values for row in table.rows(["a"])] == [{"a": "x"}, {"a": "y"}]
+
+
+def test_a_row_of_csv_has_the_line_where_it_begins(tmp_path):
+    path = write(tmp_path / "a.csv", 'a;b\n"1\n2";x\none\ny;z\n')
+    data = open_data([path], ["a"])
+    assert data.delimiter == ";"
+    rows = list(data.rows())
+    assert [row.place for row in rows] == ["line 2", "line 4", "line 5"]
+    assert rows[0].values == {"a": "1\n2", "b": "x"}
+    assert rows[1].values == Dropped("line does not have 2 columns")
+
+
+def test_columns_by_number_mean_no_header(tmp_path):
+    path = write(tmp_path / "a.tsv", "x\ty\nz\tw\n")
+    assert [row.values for row in open_data([path], ["2"]).rows()][1] == {"1": "z", "2": "w"}
+    named = write(tmp_path / "b.csv", "1,2\nx,y\n")
+    assert open_data([named], ["2"]).header
+
+
+def test_the_list_of_one_object_is_its_rows(tmp_path):
+    path = write(tmp_path / "a.json", json.dumps({"info": [1], "rows": ROWS}))
+    assert [row.values for row in open_data([path], ["a"]).rows()] == ROWS
+    row = write(tmp_path / "b.json", json.dumps({"a": "x", "parts": ROWS}))
+    assert len(list(open_data([row], ["a"]).rows())) == 1  # it has the column itself
+
+
+def test_splits_of_folders(tmp_path):
+    for name in ("data/train-00000-of-00001.jsonl", "data/dev.jsonl", "data/test.jsonl"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        write(tmp_path / name, "{}\n")
+    splits = find_files("--data", tmp_path)
+    assert [(split, path.name) for split, (path,) in splits.items()] == [
+        ("train", "train-00000-of-00001.jsonl"),
+        ("validation", "dev.jsonl"),
+        ("test", "test.jsonl"),
+    ]
+    with pytest.raises(UserError, match=r"(?s)no such file.*data.*hf download"):
+        find_files("--data", tmp_path / "dat")
