@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 
+from instruct.checkpoints.adapter_arrays import Adapter, merged, split_adapters
 from instruct.checkpoints.arrays import Index, LazyArray, held
 from instruct.checkpoints.checkpoint_files import (
     COMMITTED,
@@ -49,12 +50,14 @@ _SLOTS = "opt_state"
 def open_checkpoint(folder: pathlib.Path, slots: bool = False) -> Checkpoint:
     """Opens the checkpoint in the folder of a step or of converted parameters; reads no values.
 
-    With `slots` also the optimiser's state. Raises UserError if something is missing or damaged.
+    Adapters are merged into kernels. With `slots` also the optimiser's state. Raises UserError if
+    something is missing or damaged.
     """
     refuse_links(folder)
     model, vocabulary = recorded(folder)
     sums = read_document(folder)["checksums"]
-    arrays = _open_item(folder, PARAMS, sums)
+    arrays, adapters = split_adapters(_open_item(folder, PARAMS, sums))
+    arrays |= {path: merged(adapter) for path, adapter in adapters.items()}
     state: dict[str, LazyArray] = {}
     step = step_of(folder)
     if slots:
@@ -70,7 +73,15 @@ def open_checkpoint(folder: pathlib.Path, slots: bool = False) -> Checkpoint:
         slots=state,
         step=step,
         vocabulary=vocabulary,
+        notes=(merged_note(adapters),) if adapters else (),
+        adapters=adapters,
     )
+
+
+def merged_note(adapters: Mapping[str, Adapter]) -> str:
+    """What a reader of merged weights should know."""
+    ranks = sorted({adapter.rank for adapter in adapters.values()})
+    return f"{len(adapters)} kernels have LoRA adapters (rank {', '.join(map(str, ranks))}): merged"
 
 
 def recorded(folder: pathlib.Path) -> tuple[AnyConfig | None, str | None]:

@@ -11,6 +11,7 @@ import functools
 import re
 from collections.abc import Callable, Mapping, Sequence
 
+from instruct.checkpoints.adapter_arrays import Adapter
 from instruct.checkpoints.arrays import LazyArray, joined, layer_of, transposed, with_rows
 from instruct.checkpoints.model_fields import differences, flat_fields
 from instruct.errors import UserError
@@ -69,6 +70,8 @@ class Checkpoint:
     step: int = 0  # 0 also if the checkpoint has none
     vocabulary: str | None = None  # its specification, see `instruct.data.vocab`
     notes: tuple[str, ...] = ()  # for the user
+    # Adapters by the names of their kernels, which `arrays` holds merged.
+    adapters: dict[str, Adapter] = dataclasses.field(default_factory=dict)
 
 
 @dataclasses.dataclass(frozen=True)
