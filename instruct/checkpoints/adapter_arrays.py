@@ -70,3 +70,9 @@ def merged(adapter: Adapter) -> LazyArray:
         return total.astype(np.float32)
 
     return LazyArray(kernel.shape, np.dtype(np.float32), read, f"{kernel.place} with its adapter")
+
+
+def merged_note(adapters: Mapping[str, Adapter]) -> str:
+    """What a reader of merged weights should know."""
+    ranks = sorted({adapter.rank for adapter in adapters.values()})
+    return f"{len(adapters)} kernels have LoRA adapters (rank {', '.join(map(str, ranks))}): merged"

@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from instruct.checkpoints.adapter_arrays import Adapter, merged, split_adapters
+from instruct.checkpoints.adapter_arrays import merged, merged_note, split_adapters
 from instruct.checkpoints.arrays import Index, LazyArray, held
 from instruct.checkpoints.checkpoint_files import (
     COMMITTED,
@@ -30,6 +30,7 @@ from instruct.checkpoints.checkpoint_files import (
     step_of,
 )
 from instruct.checkpoints.folders import json_bytes, new_folder, read_json
+from instruct.checkpoints.huggingface import KIND as HUGGINGFACE
 from instruct.checkpoints.huggingface import copy_files
 from instruct.checkpoints.model_fields import record_of, recorded_model
 from instruct.checkpoints.stores import ArrayWriter, Store, chunk_shape, open_arrays, refuse_links
@@ -37,6 +38,7 @@ from instruct.checkpoints.tokenizers import vocabulary_of
 from instruct.checkpoints.trained_run import SPEED_ONLY
 from instruct.checkpoints.weights import Checkpoint
 from instruct.errors import UserError
+from instruct.files import absolute_path
 from instruct.json_text import sealed
 from instruct.models.model import AnyConfig
 
@@ -78,12 +80,6 @@ def open_checkpoint(folder: pathlib.Path, slots: bool = False) -> Checkpoint:
     )
 
 
-def merged_note(adapters: Mapping[str, Adapter]) -> str:
-    """What a reader of merged weights should know."""
-    ranks = sorted({adapter.rank for adapter in adapters.values()})
-    return f"{len(adapters)} kernels have LoRA adapters (rank {', '.join(map(str, ranks))}): merged"
-
-
 def recorded(folder: pathlib.Path) -> tuple[AnyConfig | None, str | None]:
     """(model, specification of the vocabulary) that a checkpoint was trained with, if recorded."""
     run, info = _find_run_info(folder)
@@ -98,6 +94,23 @@ def recorded(folder: pathlib.Path) -> tuple[AnyConfig | None, str | None]:
         recorded_model(model, run) if isinstance(model, Mapping) else None,
         vocabulary if isinstance(vocabulary, str) else None,
     )
+
+
+def base_of(folder: pathlib.Path) -> str:
+    """The model that a checkpoint's adapters belong to: what training started from; "" if unknown.
+
+    For a checkpoint that was converted from a Hugging Face folder, that folder.
+    """
+    info = _find_run_info(folder)[1]
+    if info.get("base_model"):
+        return str(info["base_model"])
+    config = info.get("config")
+    path = str((config.get("initial_checkpoint_path") if isinstance(config, Mapping) else "") or "")
+    start = absolute_path(path)
+    if path and any((start / name).exists() for name in (RUN_FILE, PARAMS)):
+        kind, _, place = str(_find_run_info(start)[1].get("converted_from")).partition(" ")
+        return place if kind == HUGGINGFACE else path
+    return path
 
 
 def carried_folder(folder: pathlib.Path) -> pathlib.Path | None:

@@ -54,7 +54,7 @@ class Rule:
 class Checkpoint:
     """An opened checkpoint of any format: names and shapes are known, values are not read."""
 
-    kind: str  # 'instruct', 't5x' or 'huggingface'
+    kind: str  # 'instruct', 't5x', 'huggingface' or 'peft'
     place: str  # path or address
     arrays: dict[str, LazyArray]  # parameters under our names, layers separate
     names: dict[str, str]  # our name -> name in the checkpoint
@@ -72,6 +72,7 @@ class Checkpoint:
     notes: tuple[str, ...] = ()  # for the user
     # Adapters by the names of their kernels, which `arrays` holds merged.
     adapters: dict[str, Adapter] = dataclasses.field(default_factory=dict)
+    base: str = ""  # path of the model that the adapters belong to, if it lies elsewhere
 
 
 @dataclasses.dataclass(frozen=True)

@@ -251,6 +251,8 @@ def train(
                 f"compiled in {compile_secs:.1f} s"
             )
             report.note(trained_line(state_sizes))
+            for line in lora.warnings(optimizer, initial_checkpoint_path is not None):
+                report.note(f"warning: {line}")
             while step < train_steps:
                 goodput.switch("steps")
                 with goodput.waiting_for_input(pending):

@@ -73,6 +73,22 @@ class LoraConfig:
             return loss_fn
         return lambda params, batch, key: loss_fn(with_dropout(params, self.dropout), batch, key)
 
+    def warnings(self, optimizer: Any, from_checkpoint: bool) -> list[str]:
+        """Sentences about settings with which adapters learn little."""
+        if not self.rank:
+            return []
+        found = []
+        if getattr(optimizer, "name", "") == "adafactor" and optimizer.multiply_by_parameter_scale:
+            found.append(
+                "Adafactor's steps are relative to a parameter's size, and B of an adapter starts "
+                "at zero: it will hardly move. Set OptimizerConfig.name = 'adamw'"
+            )
+        if not from_checkpoint:
+            found.append(
+                "adapters are trained on a base with random weights; give INITIAL_CHECKPOINT_PATH"
+            )
+        return found
+
     def recorded(self) -> dict[str, Any]:
         """Settings that affect results; {} without adapters, as runs of full finetuning record."""
         return {"lora": dataclasses.asdict(self)} if self.rank else {}
