@@ -51,6 +51,9 @@ formats:
   t5x           T5X's: checkpoint_<step>, legacy layout; Orbax's layout and scanned layers are
                 read too. --from may be gs://BUCKET/PATH/checkpoint_<step>
   huggingface   a folder with config.json and safetensors (never *.bin), tokenizer files included
+  peft          LoRA adapters alone (adapter_config.json, adapter_model.safetensors), of the model
+                that the folder or --base names. Other formats hold them merged, but for instruct
+                without --merge
 
 Every key is accounted for in a table: used, copy (the same array twice), ignored (with the
 reason), left over, missing, shape differs. Unless all keys fit, nothing is written and the exit

@@ -125,20 +125,18 @@ def has_dropout(params: Any) -> bool:
     return any(isinstance(leaf, _Dropout) for leaf in leaves)
 
 
-def draw_dropout(
-    params: Any, rows: int, draw: Callable[[float, list[tuple[int, ...]]], list[Any]]
-) -> Any:
+def draw_dropout(params: Any, draw: Callable[[float, list[int]], list[Any]]) -> Any:
     """A layer's tree with dropout factors in place of marks.
 
-    `draw(rate, shapes)` draws all factors of the layer at once, of shapes [rows, 1, in], shared by
-    the tokens of a row as all dropout here.
+    `draw(rate, widths)` draws all factors of the layer at once, [B, 1, width] of each adapter's
+    input: the tokens of a row share them, as all dropout here.
     """
     marked: list[Mapping[str, Any]] = []
     _map_adapted(lambda node: marked.append(node) or dict(node), params)
     marked = [node for node in marked if _DROPOUT in node]
     if not marked:
         return params
-    kept = iter(draw(marked[0][_DROPOUT].rate, [(rows, 1, node[A].shape[0]) for node in marked]))
+    kept = iter(draw(marked[0][_DROPOUT].rate, [node[A].shape[0] for node in marked]))
 
     def place(node: Mapping[str, Any]) -> dict[str, Any]:
         rest = {name: entry for name, entry in node.items() if name != _DROPOUT}

@@ -128,10 +128,11 @@ def _computed(run_layer: LayerFn, config: Any) -> LayerFn:
     def layer(layer_params, x, layer_key):
         layer_params = gather_params(layer_params, config.dtype)
 
-        def draw(rate: float, shapes: Sequence[tuple[int, ...]]) -> list[jax.Array | None]:
+        def draw(rate: float, widths: Sequence[int]) -> list[jax.Array | None]:
+            shapes = [(x.shape[0], 1, width) for width in widths]
             return draw_kept(fold(layer_key, 1), rate, shapes, config.dtype)
 
-        return run_layer(draw_dropout(layer_params, x.shape[0], draw), x, layer_key)
+        return run_layer(draw_dropout(layer_params, draw), x, layer_key)
 
     if config.remat == "none" and not gathers(jax.sharding.get_abstract_mesh()):
         return layer
