@@ -80,7 +80,7 @@ def total_bytes(tree: Any) -> int:
 
 def theirs(folder: pathlib.Path, batch: Any, rank: int) -> tuple[Step, dict[str, int]]:
     """The same with transformers and, with a rank, PEFT."""
-    model: Any = transformers.T5ForConditionalGeneration.from_pretrained(folder)
+    model: Any = transformers.T5ForConditionalGeneration.from_pretrained(folder, dropout_rate=0.0)
     if rank:
         chosen = {"r": rank, "lora_alpha": 16, "target_modules": ["q", "k", "v", "o"]}
         model = peft.get_peft_model(model, peft.LoraConfig(**chosen))
@@ -97,7 +97,7 @@ def theirs(folder: pathlib.Path, batch: Any, rank: int) -> tuple[Step, dict[str,
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
-        return float(loss)
+        return float(loss.detach())
 
     update()  # makes the optimiser's state
     moments = [value for state in optimizer.state.values() for value in state.values()]
