@@ -63,6 +63,7 @@ def case(request):
     return model, params, batches(1), jax.jit(model.apply)
 
 
+@pytest.mark.slow
 def test_fresh_adapters_change_no_bit(case):
     _, params, batch, apply = case
     plain = apply(params, batch)
@@ -70,6 +71,7 @@ def test_fresh_adapters_change_no_bit(case):
     assert np.isfinite(plain).all()
 
 
+@pytest.mark.slow
 def test_merged_kernels_compute_what_adapters_do(case):
     _, params, batch, apply = case
     trained = with_drawn_b(adapted(params))
@@ -80,6 +82,7 @@ def test_merged_kernels_compute_what_adapters_do(case):
     np.testing.assert_allclose(beside, together, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_the_tree_of_the_base_comes_back(case):
     _, params, _, _ = case
     there = adapted(params)
@@ -87,8 +90,10 @@ def test_the_tree_of_the_base_comes_back(case):
     assert all(map(np.array_equal, *map(jax.tree.leaves, (without_adapters(there), params))))
 
 
-def test_dropout_acts_on_adapters_alone(case):
-    model, params, batch, _ = case
+@pytest.mark.slow
+def test_dropout_acts_on_adapters_alone():
+    model = make_model(tiny_decoder())
+    params, batch = jax.jit(model.init)(jax.random.key(0)), packed_sequences(1)
     assert model.config.dropout_rate == 0
     trained = with_drawn_b(adapted(params))
     apply = jax.jit(model.apply)
