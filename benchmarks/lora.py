@@ -25,6 +25,7 @@ import torch
 import transformers
 
 from benchmarks.train_step import make_batch
+from instruct.capacity.memory import memory_bytes
 from instruct.checkpoints import huggingface
 from instruct.checkpoints.arrays import held
 from instruct.mesh import tree_paths
@@ -62,7 +63,7 @@ def ours(config: ModelConfig, batch: Any, rank: int) -> tuple[Step, dict[str, in
         "parameters": total_bytes(state.params),
         "gradients": total_bytes(split_params(state.params, trained)[0]),
         "optimiser": total_bytes(state.opt_state),
-        "temporaries": compiled.memory_analysis().temp_size_in_bytes,
+        "temporaries": memory_bytes(compiled)["temporaries"],
         "trained": sizes_of(state, trained)["num_params_trained"],
     }
 

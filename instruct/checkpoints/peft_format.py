@@ -98,7 +98,9 @@ def open_checkpoint(folder: pathlib.Path, base: Checkpoint) -> Checkpoint:
                 f"{list(b.shape[::-1])}, but the kernel in {base.place} is "
                 f"{list(kernel.shape[::-1])}. Give the model that was adapted (--base)."
             )
-        adapters[path] = Adapter(kernel, a, b, held(np.float32(scale(a.shape[1])), name))
+        adapters[path] = Adapter(
+            kernel, a, b, held(np.asarray(scale(a.shape[1]), np.float32), name)
+        )
     if not adapters and not unknown:
         raise UserError(f"{folder / WEIGHTS} holds no adapter.")
     return Checkpoint(
