@@ -65,6 +65,7 @@ MESH_AXES: dict[str, tuple[str, ...]] = {
     "layers": (),
     "buckets": (),
     "norm": (),
+    "rank": (),
     # activations ("vocab", "mlp" as above)
     "batch": ("slice", "data", "fsdp"),
     "heads": ("tensor",),
@@ -209,7 +210,14 @@ def compiler_options(mesh: Mesh) -> dict[str, bool]:
 
 
 def parameter_axes(path: str) -> tuple[str, ...]:
-    """Axis names of the parameter at `path` ('encoder/layers_0/mlp/wo/kernel')."""
+    """Axis names of the parameter at `path` ('encoder/layers_0/mlp/wo/kernel').
+
+    An adapter of a kernel (`models/adapters.py`) has the kernel's axes, with the rank between them.
+    """
+    if adapter := re.fullmatch(r"(.*)/lora_(a|b|scale)", path):
+        *layers, first, last = parameter_axes(f"{adapter[1]}/kernel")
+        axes = {"a": (first, "rank"), "b": ("rank", last), "scale": ()}
+        return (*layers, *axes[adapter[2]])
     for pattern, axes in PARAMETER_AXES:
         if re.search(rf"(^|/){pattern}$", path):
             return ("layers", *axes) if re.search(r"(^|/)layers/", path) else axes

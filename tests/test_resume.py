@@ -156,6 +156,17 @@ def test_three_kills_one_of_them_in_a_save(runs, whole, layout):
     assert_same_run(folder, whole, layout)
 
 
+def test_adapters_survive_a_kill(runs):
+    def begun(folder):
+        return any(row["step"] >= 8 for row in rows(folder))
+
+    runs.finish("encoder_decoder-lora-whole", "--rank", "2")
+    runs.kill_when("encoder_decoder-lora", begun, "--rank", "2", "--slow", "0.1")
+    assert "finished at step 14" in runs.finish("encoder_decoder-lora", "--rank", "2")
+    whole, killed = (runs._folder / f"encoder_decoder-lora{end}" for end in ("-whole", ""))
+    assert_same_run(killed, whole)
+
+
 def test_sigterm_saves_exits_0_and_says_how_to_go_on(runs, whole):
     def begun(folder):
         return any(row["step"] >= 4 for row in rows(folder))

@@ -84,7 +84,7 @@ class LazyArray:
                 "checkpoint?); use one in float32, bfloat16 or float16."
             )
         with np.errstate(over="ignore"):
-            values = np.ascontiguousarray(self.read(index).astype(dtype, copy=False))
+            values = np.asarray(self.read(index), dtype, order="C")
         if not np.isfinite(values).all():
             raise UserError(
                 f"{self.place} holds NaN or infinity (or numbers beyond {dtype.name}): training "

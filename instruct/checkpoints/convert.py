@@ -4,11 +4,13 @@
     instruct        this program's                                 float32; with slots, a run
     t5x             T5X's, legacy layout (Orbax's is read too)     float32 or bfloat16
     huggingface     transformers' folder with safetensors          float32 or bfloat16
+    peft            LoRA adapters for such a folder                float32 or bfloat16
 
 One array is in memory at a time, so the largest checkpoint converts on a small machine.
 """
 
 import collections
+import contextlib
 import dataclasses
 import itertools
 import json
@@ -17,7 +19,8 @@ import pathlib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from instruct.checkpoints import huggingface, native, t5x, t5x_writing
+from instruct.checkpoints import huggingface, native, peft_format, t5x, t5x_writing
+from instruct.checkpoints.adapter_arrays import adapter_arrays
 from instruct.checkpoints.arrays import LazyArray, dtype_named
 from instruct.checkpoints.detect import KINDS, detect, open_checkpoint
 from instruct.checkpoints.folders import file_inside, read_json
@@ -54,13 +57,15 @@ def convert(
     vocab_rows: int | None = None,
     tokenizer: str | os.PathLike[str] | None = None,
     shard_bytes: int = huggingface.SHARD_BYTES,
+    base: str | os.PathLike[str] | None = None,
+    merge: bool = False,
 ) -> KeyReport:
     """Converts a checkpoint; nothing is written unless every key is accounted for.
 
     Args:
         source: any kind, see `detect`.
         target: new folder; for T5X it should be called `checkpoint_<step>`.
-        to: 'instruct', 't5x' or 'huggingface'.
+        to: 'instruct', 't5x', 'huggingface' or 'peft', which is adapters alone.
         step: of a folder with several; None for the newest.
         dtype: of the parameters in the target; 'instruct' keeps float32 only.
         slots: also convert Adafactor's state and the step, between 't5x' and 'instruct'; the result
@@ -74,6 +79,10 @@ def convert(
         tokenizer: folder with tokenizer files, or a specification as in `instruct.data.vocab`, for
             the target; None: the source's.
         shard_bytes: largest file of a Hugging Face folder.
+        base: of a 'peft' source the model that was adapted, of a 'peft' target the one that it is
+            to name; None: as the source records.
+        merge: write adapters merged into their kernels as 'instruct' too, which otherwise keeps
+            them apart; the other formats hold merged weights only.
 
     Raises:
         UserError: no such checkpoint, a damaged one, keys that do not fit, or `target` is taken.
@@ -89,13 +98,20 @@ def convert(
         )
     if slots and to == huggingface.KIND:
         raise UserError("a Hugging Face folder has no optimiser's state; leave the slots out.")
-    opened = open_checkpoint(source, step, slots)
+    opened = open_checkpoint(source, step, slots, base if is_adapter(source) else None)
+    if merge and (to == peft_format.KIND or not opened.adapters):
+        why = f"{to} is for adapters alone" if opened.adapters else f"{opened.place} has none"
+        raise UserError(f"there are no adapters to merge: {why}; leave merge out.")
     shape = _architecture(opened, model, vocab_rows)
     if to == t5x.KIND and (not isinstance(shape, ModelConfig) or shape.relpos_per_layer):
         kind = "umT5" if isinstance(shape, ModelConfig) else f"a {type(shape).__name__}"
         raise UserError(
             f"T5X's names are those of T5; {kind} is written as 'huggingface' or 'instruct'."
         )
+    path = any_path("--to", target).absolute()
+    if to == peft_format.KIND:
+        name = _base_of(opened) if base is None else os.fspath(base)
+        return peft_format.write_checkpoint(path, opened, written, name)
     carried, vocabulary = _tokenizer(opened, tokenizer)
     # T5X keeps no vocabulary with its checkpoints, so there it matters only if it is given.
     if vocabulary is not None and (to != t5x.KIND or tokenizer is not None):
@@ -108,13 +124,17 @@ def convert(
             f"{fresh[0].ours} is mapped to None, but converting has no fresh values; use "
             "train.initial_mapping for that."
         )
-    path = any_path("--to", target).absolute()
     state = _slots_of(opened, arrays) if slots else {}
     if to == t5x.KIND:
         t5x_writing.write_checkpoint(path, arrays, written, slots=state, step=opened.step)
     elif to == native.KIND:
         info: dict[str, Any] = {"converted_from": f"{opened.kind} {opened.place}"}
         info |= {} if vocabulary is None else {"vocabulary": vocabulary}
+        if opened.adapters and not merge:
+            arrays |= adapter_arrays(opened.adapters)
+            note = "its adapters are kept apart from their kernels; --merge merges them"
+            report = dataclasses.replace(report, notes=(*report.notes, note))
+            info["base_model"] = _base_of(opened)
         extra = {"info": info, "slots": state, "step": opened.step, "carried": carried}
         native.write_checkpoint(path, arrays, shape, **extra)
     else:
@@ -137,8 +157,26 @@ def _architecture(opened: Checkpoint, model: AnyConfig | None, vocab_rows: int |
     return dataclasses.replace(shape, vocab_size=vocab_rows)
 
 
-def _settings_folder(kind: str, place: str) -> pathlib.Path | None:
-    """The folder with a checkpoint's tokenizer and generation settings, if it has one."""
+def is_adapter(source: str | os.PathLike[str]) -> bool:
+    """Whether `source` is a PEFT adapter without its model."""
+    return detect(source).kind == peft_format.KIND
+
+
+def _base_of(opened: Checkpoint) -> str:
+    """The model that adapters belong to, as recorded; "" if it is not."""
+    recorded = native.base_of(absolute_path(opened.place)) if opened.kind == native.KIND else ""
+    return opened.base or recorded
+
+
+def _settings_folder(kind: str, place: str, base: str = "") -> pathlib.Path | None:
+    """The folder with a checkpoint's tokenizer and generation settings, if it has one.
+
+    `base`: of an adapter, the path of its model.
+    """
+    if kind == peft_format.KIND:
+        with contextlib.suppress(UserError):  # a model that is not on this machine
+            return _settings_folder(*detect(base or peft_format.base_of(pathlib.Path(place))))
+        return None
     if kind == native.KIND:
         return native.carried_folder(absolute_path(place))
     return pathlib.Path(place) if kind == huggingface.KIND else None
@@ -148,7 +186,7 @@ def _tokenizer(
     opened: Checkpoint, tokenizer: str | os.PathLike[str] | None
 ) -> tuple[dict[str, pathlib.Path], str | None]:
     """(files to copy, specification of the vocabulary)."""
-    settings = _settings_folder(opened.kind, opened.place)
+    settings = _settings_folder(opened.kind, opened.place, opened.base)
     if tokenizer is None:
         return huggingface.carried_files(settings, settings), opened.vocabulary
     vocabulary = vocabulary_given(tokenizer)

@@ -6,7 +6,7 @@ import re
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from instruct.checkpoints import huggingface, native, t5x
+from instruct.checkpoints import huggingface, native, peft_format, t5x
 from instruct.checkpoints.checkpoint_files import PARAMS, checkpoint_steps, steps_folder
 from instruct.checkpoints.weights import Checkpoint
 from instruct.errors import UserError
@@ -16,6 +16,7 @@ KINDS = {
     native.KIND: "a checkpoint of this program",
     t5x.KIND: "a T5X checkpoint",
     huggingface.KIND: "a Hugging Face folder",
+    peft_format.KIND: "a PEFT adapter",
 }
 _T5X_STEP = re.compile(r"checkpoint_(\d+)")
 # "google/flan-t5-small", "t5-small": also a valid path, so used for a hint only.
@@ -60,7 +61,8 @@ def detect(path: str | os.PathLike[str], step: int | None = None) -> Found:
                 f"checkpoint {text!r} is a Hugging Face folder, which is read from a folder of "
                 "this machine only; download it first."
             )
-        return Found(huggingface.KIND, str(folder))
+        is_adapter = peft_format.is_folder(folder)
+        return Found(peft_format.KIND if is_adapter else huggingface.KIND, str(folder))
     if _is_t5x(folder):
         return Found(t5x.KIND, str(folder))
     if steps := t5x_steps(folder):
@@ -72,13 +74,20 @@ def detect(path: str | os.PathLike[str], step: int | None = None) -> Found:
 
 
 def open_checkpoint(
-    path: str | os.PathLike[str], step: int | None = None, slots: bool = False
+    path: str | os.PathLike[str],
+    step: int | None = None,
+    slots: bool = False,
+    base: str | os.PathLike[str] | None = None,
 ) -> Checkpoint:
     """Opens the checkpoint that `detect` finds; reads names, shapes and settings, no weights.
 
-    With `slots` also the optimiser's state. Raises UserError if there is none or it is damaged.
+    With `slots` also the optimiser's state. `base` is the model of a PEFT adapter; None: the folder
+    that the adapter names. Raises UserError if there is none or it is damaged.
     """
     checkpoint = detect(path, step)
+    if checkpoint.kind == peft_format.KIND:
+        folder = pathlib.Path(checkpoint.place)
+        return peft_format.open_checkpoint(folder, _open_base(folder, base))
     if checkpoint.kind == native.KIND:
         return native.open_checkpoint(absolute_path(checkpoint.place), slots)
     if checkpoint.kind == t5x.KIND:
@@ -86,6 +95,28 @@ def open_checkpoint(
     if slots:
         raise UserError(f"{checkpoint.place}: a Hugging Face folder has no optimiser's state.")
     return huggingface.open_checkpoint(pathlib.Path(checkpoint.place))
+
+
+def _open_base(folder: pathlib.Path, given: str | os.PathLike[str] | None) -> Checkpoint:
+    """The model that an adapter belongs to."""
+    named = peft_format.base_of(folder)
+    base = named if given is None else os.fspath(given)
+    try:
+        found = detect(base) if base else None
+    except UserError as error:
+        if given is not None:
+            raise
+        raise UserError(
+            f"{folder} is an adapter of {base!r}, which is no checkpoint on this machine ({error}) "
+            "Convert it with its base first: run.py convert "
+            f"--from={folder} --base=FOLDER --to=FOLDER."
+        ) from error
+    if found is None or found.kind == peft_format.KIND:
+        raise UserError(
+            f"{folder} is an adapter and names no model that it belongs to; convert it with "
+            "--base=FOLDER, the model that was adapted."
+        )
+    return open_checkpoint(found.place)
 
 
 def t5x_steps(folder: pathlib.Path) -> list[int]:

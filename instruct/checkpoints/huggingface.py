@@ -59,7 +59,7 @@ def open_checkpoint(folder: pathlib.Path) -> Checkpoint:
 
     Raises UserError if a file is missing, damaged or malicious, or the model is not computed here.
     """
-    adapter = _adapter(folder)
+    adapter = adapter_note(folder)
     config_path = file_inside(folder, CONFIG)
     config = read_json(config_path)
     family, settings = open_config(config, str(config_path))
@@ -114,7 +114,7 @@ def open_checkpoint(folder: pathlib.Path) -> Checkpoint:
     )
 
 
-def _adapter(folder: pathlib.Path) -> str | None:
+def adapter_note(folder: pathlib.Path) -> str | None:
     """Note about an adapter (LoRA and others of PEFT) beside weights; UserError if it is alone."""
     files = [folder / name for name in _ADAPTER_FILES if (folder / name).exists()]
     if not files:

@@ -30,13 +30,13 @@ from instruct.distributed import num_processes
 from instruct.errors import UserError
 from instruct.files import absolute_path
 from instruct.mesh import tree_paths
+from instruct.models.adapters import is_adapter
+from instruct.models.layout import STACKED, layer_paths
 from instruct.models.model import AnyConfig
-
-_STACKED = "/layers/"
 
 
 def load_params(path: str | os.PathLike[str], abstract_params: Any, step: int | None = None) -> Any:
-    """Loads parameters for evaluation.
+    """Loads parameters for evaluation; those of adapters are merged into their kernels.
 
     Args:
         path: see `detect`.
@@ -50,7 +50,9 @@ def load_params(path: str | os.PathLike[str], abstract_params: Any, step: int | 
     checkpoint = detect(path, step)
     if checkpoint.kind == native.KIND:
         folder = absolute_path(checkpoint.place)
-        return read_item(folder, PARAMS, abstract_params, read_document(folder)["checksums"])
+        sums = read_document(folder)["checksums"]
+        if not any(map(is_adapter, sums)):
+            return read_item(folder, PARAMS, abstract_params, sums)
     opened = open_checkpoint(checkpoint.place)
     arrays, report = fit(opened, _flat_shapes(abstract_params), "the model")
     report.check()
@@ -96,7 +98,9 @@ def load_initial(
         with contextlib.suppress(UserError):  # without a readable record
             trained, words = native.recorded(absolute_path(checkpoint.place))
             changes = [] if trained is None else differences(trained, model, "this run")
-            for line in (*changes, *_other_vocabulary(words, vocabulary)):
+            sums = read_document(absolute_path(checkpoint.place))["checksums"]
+            merging = ["its LoRA adapters are merged"] if any(map(is_adapter, sums)) else []
+            for line in (*changes, *_other_vocabulary(words, vocabulary), *merging):
                 say(f"note: {line}")
         return load_params(checkpoint.place, abstract_params)
     opened = open_checkpoint(checkpoint.place)
@@ -132,7 +136,7 @@ def _read_params(
     """A tree of arrays on devices; `init_fn` gives what `arrays` (layers separate) lacks."""
     leaves = tree_paths(abstract_params)
     parts = {
-        path: [arrays.get(name) for name in _layer_paths(path, leaf.shape)] for path, leaf in leaves
+        path: [arrays.get(name) for name in layer_paths(path, leaf.shape)] for path, leaf in leaves
     }
     missing = {
         path: checkpoint_files.sharding_of(leaf) for path, leaf in leaves if None in parts[path]
@@ -167,7 +171,7 @@ def _load_leaf(
         index = tuple(slice(*part.indices(size)) for part, size in zip(index, leaf.shape))
         key = tuple((part.start, part.stop) for part in index)
         if key not in shares:
-            if _STACKED in path:
+            if STACKED in path:
                 shares[key] = _read_layers(parts, index, dtype)
             elif parts[0] is not None:
                 shares[key] = parts[0].read_as(dtype, index)
@@ -195,19 +199,12 @@ def _read_layers(
     return values
 
 
-def _layer_paths(path: str, shape: Sequence[int]) -> list[str]:
-    """Names, layers separate, of what a leaf of either layout holds."""
-    if _STACKED not in path:
-        return [path]
-    return [path.replace(_STACKED, f"/layers_{number}/") for number in range(shape[0])]
-
-
 def _flat_shapes(abstract_params: Any) -> dict[str, tuple[int, ...]]:
     shapes = {}
     for path, leaf in tree_paths(abstract_params):
         shape = tuple(leaf.shape)
-        for name in _layer_paths(path, shape):
-            shapes[name] = shape[1:] if _STACKED in path else shape
+        for name in layer_paths(path, shape):
+            shapes[name] = shape[1:] if STACKED in path else shape
     return shapes
 
 

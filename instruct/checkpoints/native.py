@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 
+from instruct.checkpoints.adapter_arrays import merged, merged_note, split_adapters
 from instruct.checkpoints.arrays import Index, LazyArray, held
 from instruct.checkpoints.checkpoint_files import (
     COMMITTED,
@@ -29,6 +30,7 @@ from instruct.checkpoints.checkpoint_files import (
     step_of,
 )
 from instruct.checkpoints.folders import json_bytes, new_folder, read_json
+from instruct.checkpoints.huggingface import KIND as HUGGINGFACE
 from instruct.checkpoints.huggingface import copy_files
 from instruct.checkpoints.model_fields import record_of, recorded_model
 from instruct.checkpoints.stores import ArrayWriter, Store, chunk_shape, open_arrays, refuse_links
@@ -36,6 +38,7 @@ from instruct.checkpoints.tokenizers import vocabulary_of
 from instruct.checkpoints.trained_run import SPEED_ONLY
 from instruct.checkpoints.weights import Checkpoint
 from instruct.errors import UserError
+from instruct.files import absolute_path
 from instruct.json_text import sealed
 from instruct.models.model import AnyConfig
 
@@ -49,12 +52,14 @@ _SLOTS = "opt_state"
 def open_checkpoint(folder: pathlib.Path, slots: bool = False) -> Checkpoint:
     """Opens the checkpoint in the folder of a step or of converted parameters; reads no values.
 
-    With `slots` also the optimiser's state. Raises UserError if something is missing or damaged.
+    Adapters are merged into kernels. With `slots` also the optimiser's state. Raises UserError if
+    something is missing or damaged.
     """
     refuse_links(folder)
     model, vocabulary = recorded(folder)
     sums = read_document(folder)["checksums"]
-    arrays = _open_item(folder, PARAMS, sums)
+    arrays, adapters = split_adapters(_open_item(folder, PARAMS, sums))
+    arrays |= {path: merged(adapter) for path, adapter in adapters.items()}
     state: dict[str, LazyArray] = {}
     step = step_of(folder)
     if slots:
@@ -70,6 +75,8 @@ def open_checkpoint(folder: pathlib.Path, slots: bool = False) -> Checkpoint:
         slots=state,
         step=step,
         vocabulary=vocabulary,
+        notes=(merged_note(adapters),) if adapters else (),
+        adapters=adapters,
     )
 
 
@@ -87,6 +94,23 @@ def recorded(folder: pathlib.Path) -> tuple[AnyConfig | None, str | None]:
         recorded_model(model, run) if isinstance(model, Mapping) else None,
         vocabulary if isinstance(vocabulary, str) else None,
     )
+
+
+def base_of(folder: pathlib.Path) -> str:
+    """The model that a checkpoint's adapters belong to: what training started from; "" if unknown.
+
+    For a checkpoint that was converted from a Hugging Face folder, that folder.
+    """
+    info = _find_run_info(folder)[1]
+    if info.get("base_model"):
+        return str(info["base_model"])
+    config = info.get("config")
+    path = str((config.get("initial_checkpoint_path") if isinstance(config, Mapping) else "") or "")
+    start = absolute_path(path)
+    if path and any((start / name).exists() for name in (RUN_FILE, PARAMS)):
+        kind, _, place = str(_find_run_info(start)[1].get("converted_from")).partition(" ")
+        return place if kind == HUGGINGFACE else path
+    return path
 
 
 def carried_folder(folder: pathlib.Path) -> pathlib.Path | None:

@@ -11,6 +11,7 @@ import functools
 import re
 from collections.abc import Callable, Mapping, Sequence
 
+from instruct.checkpoints.adapter_arrays import Adapter
 from instruct.checkpoints.arrays import LazyArray, joined, layer_of, transposed, with_rows
 from instruct.checkpoints.model_fields import differences, flat_fields
 from instruct.errors import UserError
@@ -53,7 +54,7 @@ class Rule:
 class Checkpoint:
     """An opened checkpoint of any format: names and shapes are known, values are not read."""
 
-    kind: str  # 'instruct', 't5x' or 'huggingface'
+    kind: str  # 'instruct', 't5x', 'huggingface' or 'peft'
     place: str  # path or address
     arrays: dict[str, LazyArray]  # parameters under our names, layers separate
     names: dict[str, str]  # our name -> name in the checkpoint
@@ -69,6 +70,9 @@ class Checkpoint:
     step: int = 0  # 0 also if the checkpoint has none
     vocabulary: str | None = None  # its specification, see `instruct.data.vocab`
     notes: tuple[str, ...] = ()  # for the user
+    # Adapters by the names of their kernels, which `arrays` holds merged.
+    adapters: dict[str, Adapter] = dataclasses.field(default_factory=dict)
+    base: str = ""  # path of the model that the adapters belong to, if it lies elsewhere
 
 
 @dataclasses.dataclass(frozen=True)

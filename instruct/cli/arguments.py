@@ -51,6 +51,9 @@ formats:
   t5x           T5X's: checkpoint_<step>, legacy layout; Orbax's layout and scanned layers are
                 read too. --from may be gs://BUCKET/PATH/checkpoint_<step>
   huggingface   a folder with config.json and safetensors (never *.bin), tokenizer files included
+  peft          LoRA adapters alone (adapter_config.json, adapter_model.safetensors), of the model
+                that the folder or --base names. Other formats hold them merged, but for instruct
+                without --merge
 
 Every key is accounted for in a table: used, copy (the same array twice), ignored (with the
 reason), left over, missing, shape differs. Unless all keys fit, nothing is written and the exit
@@ -66,6 +69,7 @@ more examples:
   python run.py convert --from=gs://t5-data/pretrained_models/t5x/flan_t5_xl/checkpoint_1138000 \\
     --to=~/flan-t5-xl --dtype=bfloat16 --tokenizer=~/flan-t5-base
   python run.py convert --from=runs/a --to=~/my-model --format=huggingface
+  python run.py convert --from=runs/lora --to=~/my-adapter --format=peft
 """
 
 _MODES = {
@@ -91,7 +95,7 @@ _EXAMPLES = {
     "report": "--model_dir=runs/demo",
     "study": "--gin_file=gin/ablations/STUDY.gin --gin.STUDY_DIR=runs/study --dry_run",
 }
-CHECKPOINT_FORMATS = ("instruct", "t5x", "huggingface")
+CHECKPOINT_FORMATS = ("instruct", "t5x", "huggingface", "peft")
 
 _SWITCH: dict[str, Any] = {"action": "store_true"}
 _WORKERS: dict[str, Any] = {"type": int, "default": os.cpu_count() or 1}
@@ -267,6 +271,11 @@ _FLAGS: dict[str, dict[str, tuple[dict[str, Any], str]]] = {
             "a parameter (regular expression) that has another name in the checkpoint; repeatable",
         ),
         "allow_left_over": (_SWITCH, "drop arrays that the model has no use for"),
+        "base": (
+            _text("PATH"),
+            "the model of a PEFT adapter (default: the one that --from records)",
+        ),
+        "merge": (_SWITCH, "write LoRA adapters merged into their kernels as instruct too"),
         "describe": (_SWITCH, "describe --from, and write nothing"),
         "all_keys": (_SWITCH, "one line for each key, not for each group"),
         "json": (_SWITCH, "print the table as JSON"),

@@ -34,6 +34,7 @@ from instruct.eval.decoding.decode import DecodeConfig
 from instruct.eval.programs import cache_bytes
 from instruct.models.model import AnyConfig, make_model
 from instruct.train.program import training_step
+from instruct.train.trained import Trained, sizes_of, split_params, trained_line
 from instruct.workspace import Workspace
 
 _GIB = 1 << 30
@@ -125,8 +126,8 @@ def _print_sharding(console: Console, model: AnyConfig, mesh: Any) -> None:
             console.print(f"{row.path}: {row.note}")
 
 
-def state_bytes(state: TrainState) -> dict[str, int]:
-    """Bytes of one device by the shardings of an abstract state; gradients are as parameters."""
+def state_bytes(state: TrainState, trained: Trained = None) -> dict[str, int]:
+    """Bytes of one device by the shardings of an abstract state; gradients as what is trained."""
 
     def device_bytes(tree: Any) -> int:
         return sum(
@@ -134,9 +135,11 @@ def state_bytes(state: TrainState) -> dict[str, int]:
             for leaf in jax.tree.leaves(tree)
         )
 
-    parameters = device_bytes(state.params)
-    optimiser = device_bytes(state.opt_state)
-    return {"parameters": parameters, "gradients": parameters, "optimiser": optimiser}
+    return {
+        "parameters": device_bytes(state.params),
+        "gradients": device_bytes(split_params(state.params, trained)[0]),
+        "optimiser": device_bytes(state.opt_state),
+    }
 
 
 def _print_step(console: Console, model: AnyConfig, mesh: Any, train: dict[str, Any]) -> None:
@@ -149,8 +152,9 @@ def _print_step(console: Console, model: AnyConfig, mesh: Any, train: dict[str, 
         f"batch of {rows} rows of {inputs} + {targets} tokens: {flops:.3e} FLOPs, "
         f"{flops / mesh.size:.3e} a device (matrix products, forward and backward, no remat)"
     )
+    console.print(trained_line(sizes_of(step.abstract, step.trained)))
     batch = step.batch
-    parts = state_bytes(step.abstract) | {
+    parts = state_bytes(step.abstract, step.trained) | {
         "batch": sum(4 * math.prod(x.sharding.shard_shape(x.shape)) for x in batch.values())
     }
     listed = ", ".join(f"{name} {size / _GIB:.3f}" for name, size in parts.items())

@@ -32,6 +32,7 @@ from instruct.errors import UserError
 from instruct.eval import programs
 from instruct.eval.decoding.batching import BatchConfig, batch_rows, row_multiple
 from instruct.eval.decoding.decode import DecodeConfig
+from instruct.models.adapters import without_adapters
 from instruct.models.model import make_model
 from instruct.train.program import lower_train_step, training_step
 
@@ -123,13 +124,13 @@ def _programs(
             "lengths": lengths,
             "microbatch_rows": rows / shares / step.num_microbatches,
             "steps": train.get("train_steps"),
-            "state_bytes": check.state_bytes(step.abstract),
+            "state_bytes": check.state_bytes(step.abstract, step.trained),
         }
 
     lowerings = {"train": lower_train}
     if flags.eval:
         network, evaluation = make_model(model), entries[gin_config.EVALUATE]
-        params = step.abstract.params
+        params = without_adapters(step.abstract.params)
         batching = evaluation.get("batching") or BatchConfig()
         size = batch_rows(batching.batch_size, batching.batch_size, shares)
         decode = evaluation.get("decode") or DecodeConfig(max_decode_steps=lengths[1])

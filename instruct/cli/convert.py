@@ -11,7 +11,7 @@ from typing import Any
 
 from instruct import gin_config
 from instruct.checkpoints import convert as conversion
-from instruct.checkpoints import huggingface, native, t5x
+from instruct.checkpoints import huggingface, native, peft_format, t5x
 from instruct.checkpoints.detect import KINDS, open_checkpoint
 from instruct.checkpoints.model_fields import record_of
 from instruct.checkpoints.weights import Checkpoint, KeyReport, KeyRow, fit, model_shapes
@@ -34,7 +34,9 @@ def run(flags: argparse.Namespace) -> int:
         raise UserError("convert where to? Give --to=PATH, a new folder; or --describe.")
     any_path("--to", flags.target)  # before anything is read
     model, mapping = _model(flags), [_map_pair(entry) for entry in flags.map]
-    opened = open_checkpoint(flags.source, flags.step, flags.slots)
+    is_adapter = conversion.is_adapter(flags.source)
+    base = flags.base if is_adapter else None
+    opened = open_checkpoint(flags.source, flags.step, flags.slots, base)
     named = pathlib.PurePath(opened.place).name.removeprefix("checkpoint_")
     if flags.step is not None and named != str(flags.step):
         raise UserError(
@@ -44,7 +46,7 @@ def run(flags: argparse.Namespace) -> int:
     to = _format(flags, opened)
     config = model or opened.model
     report = None  # the table of keys; None if the architecture is unknown
-    if config is not None:
+    if config is not None and to != peft_format.KIND:
         if flags.vocab_rows is not None:
             config = dataclasses.replace(config, vocab_size=flags.vocab_rows)
         target = f"{to} checkpoint {flags.target}"
@@ -62,6 +64,8 @@ def run(flags: argparse.Namespace) -> int:
             allow_left_over=flags.allow_left_over,
             vocab_rows=flags.vocab_rows,
             tokenizer=flags.tokenizer,
+            base=flags.base,
+            merge=flags.merge,
         )
     except UserError:
         if report is not None:  # the message has only the first few keys
@@ -104,7 +108,8 @@ def _map_pair(entry: str) -> tuple[str, str | None]:
 def _format(flags: argparse.Namespace, opened: Checkpoint) -> str:
     """The format to write: --format, else by the name in --to, else by that of --from."""
     is_t5x_name = _T5X_NAME.fullmatch(pathlib.PurePath(flags.target).name)
-    default = native.KIND if opened.kind == huggingface.KIND else huggingface.KIND
+    foreign = (huggingface.KIND, peft_format.KIND)
+    default = native.KIND if opened.kind in foreign else huggingface.KIND
     to = flags.format or (t5x.KIND if is_t5x_name else default)
     if flags.slots and flags.format is None and to == huggingface.KIND:
         to = native.KIND if opened.kind == t5x.KIND else t5x.KIND

@@ -34,7 +34,7 @@ from instruct.models.decoder_config import DecoderConfig
 from instruct.models.layer_loop import Part, init_layers, layer_zeros, run_stack, update_layers
 from instruct.models.layers import Dense, Embedder, Norm
 from instruct.models.pair_config import PairConfig
-from instruct.models.shared_methods import SharedMethods
+from instruct.models.shared_methods import SharedMethods, used_key
 from instruct.models.stack_blocks import Block, StepPlace, layer_period, scaled
 from instruct.models.stack_config import StackConfig
 
@@ -97,7 +97,7 @@ class DecoderOnly(SharedMethods):
         prefix = None
         if self.config.prefix_lm:
             prefix = batch[batch_keys.DECODER_CAUSAL_ATTENTION] != 0
-        key = dropout_key if self.config.dropout_rate > 0 else None
+        key = used_key(dropout_key, self.config.dropout_rate, params)
         mask = functools.partial(self._mask, segments, prefix)
         return self._run(params, tokens, positions, mask, key)
 

@@ -16,6 +16,7 @@ from flax import nnx
 from instruct.collectives import gather_params, gathers
 from instruct.mesh import logical_constraint
 from instruct.model_interface import Params
+from instruct.models.adapters import bind_adapters, draw_dropout
 from instruct.models.blocks import RESIDUAL
 from instruct.models.layers import apply_kept, draw_kept
 from instruct.models.layout import layer_of
@@ -40,8 +41,8 @@ class Part:
         return nnx.to_pure_dict(nnx.state(self._build(key)))
 
     def bind(self, params: Params) -> Any:
-        """The module with these parameters; ignores other entries of the dict."""
-        return nnx.merge(self.graph, {name: params[name] for name in self.names})
+        """The module with these parameters, adapters included; ignores other entries."""
+        return nnx.merge(self.graph, bind_adapters({name: params[name] for name in self.names}))
 
 
 def init_layers(part: Part, key: jax.Array, num_layers: int, scan_layers: bool) -> Params:
@@ -125,7 +126,13 @@ def _computed(run_layer: LayerFn, config: Any) -> LayerFn:
 
     @functools.wraps(run_layer)
     def layer(layer_params, x, layer_key):
-        return run_layer(gather_params(layer_params, config.dtype), x, layer_key)
+        layer_params = gather_params(layer_params, config.dtype)
+
+        def draw(rate: float, widths: Sequence[int]) -> list[jax.Array | None]:
+            shapes = [(x.shape[0], 1, width) for width in widths]
+            return draw_kept(fold(layer_key, 1), rate, shapes, config.dtype)
+
+        return run_layer(draw_dropout(layer_params, draw), x, layer_key)
 
     if config.remat == "none" and not gathers(jax.sharding.get_abstract_mesh()):
         return layer

@@ -16,6 +16,7 @@ from flax import nnx
 
 from instruct.collectives import look_up
 from instruct.mesh import logical_constraint
+from instruct.models.adapters import AdaptedKernel
 from instruct.models.config import ModelConfig
 from instruct.models.stack_config import StackConfig
 
@@ -30,7 +31,10 @@ UNIFORM_FAN_AVG: Initializer = jax.nn.initializers.variance_scaling(1.0, "fan_av
 
 
 class Dense(nnx.Module):
-    """x @ kernel [+ bias]; kernel [in, out] and bias [out] float32, product in `dtype`."""
+    """x @ kernel [+ bias]; kernel [in, out] and bias [out] float32, product in `dtype`.
+
+    A kernel may be bound with an adapter (`adapters.py`).
+    """
 
     def __init__(
         self,
@@ -48,8 +52,18 @@ class Dense(nnx.Module):
             self.bias = nnx.Param(jnp.zeros((out_features,), jnp.float32))
 
     def __call__(self, x: jax.Array) -> jax.Array:
-        y = project(x.astype(self.dtype), self.kernel.get_value().astype(self.dtype))
+        x, kernel = x.astype(self.dtype), self.kernel.get_value()
+        if isinstance(kernel, AdaptedKernel):
+            y = project(x, kernel.kernel.astype(self.dtype)) + low_rank_product(x, kernel)
+        else:
+            y = project(x, kernel.astype(self.dtype))
         return y + self.bias.get_value().astype(self.dtype) if hasattr(self, "bias") else y
+
+
+def low_rank_product(x: jax.Array, adapted: AdaptedKernel) -> jax.Array:
+    """scale * (x A) B of an adapter, x [..., in] -> [..., out], products in the type of x."""
+    hidden = project(apply_kept(x, adapted.kept), adapted.a.astype(x.dtype))
+    return project((hidden * adapted.scale).astype(x.dtype), adapted.b.astype(x.dtype))
 
 
 @jax.custom_vjp

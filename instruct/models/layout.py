@@ -8,7 +8,7 @@ take any tree of such dictionaries (parameters, optimiser slots) of numpy arrays
 """
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -17,6 +17,7 @@ import numpy as np
 from jax.sharding import NamedSharding, PartitionSpec
 
 _LAYER = re.compile(r"layers_(\d+)")
+STACKED = "/layers/"
 
 
 def stack_layers(tree: Any) -> Any:
@@ -51,6 +52,17 @@ def unstack_layers(tree: Any) -> Any:
         return rest | {f"layers_{i}": layer_of(stacked, i) for i in range(count)}
 
     return _map_dictionaries(unstack, tree)
+
+
+def layer_paths(path: str, shape: Sequence[int]) -> list[str]:
+    """Names, layers separate, of what the leaf at a path of either layout holds.
+
+    >>> layer_paths("decoder/layers/mlp/wo/kernel", (2, 8, 4))
+    ['decoder/layers_0/mlp/wo/kernel', 'decoder/layers_1/mlp/wo/kernel']
+    """
+    if STACKED not in path:
+        return [path]
+    return [path.replace(STACKED, f"/layers_{number}/") for number in range(shape[0])]
 
 
 def layer_of(stacked: Any, index: int) -> Any:

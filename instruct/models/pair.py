@@ -178,7 +178,7 @@ class PairModel(SharedMethods):
     ) -> jax.Array:
         """[B, T, D] decoder output in `config.dtype`, before the output head."""
         source_ids, target_ids = segments_of_both(batch)
-        keys = keys_of_both(dropout_key, self.config.dropout_rate)
+        keys = keys_of_both(dropout_key, self.config.dropout_rate, params)
         tokens = batch[batch_keys.ENCODER_INPUT_TOKENS]
         segments = masks.source_segments(tokens, source_ids)
         positions = batch.get(batch_keys.ENCODER_POSITIONS, jnp.arange(tokens.shape[1])[None])

@@ -10,6 +10,7 @@ from instruct.head import head_logits
 from instruct.mesh import logical_constraint
 from instruct.model_interface import Batch, Params
 from instruct.models import decode_cache
+from instruct.models.adapters import has_dropout
 from instruct.models.decode_cache import DecodeCache, Prompts
 
 
@@ -81,11 +82,17 @@ def segments_of_both(batch: Batch) -> tuple[jax.Array | None, jax.Array | None]:
     return source_ids, target_ids
 
 
+def used_key(dropout_key: jax.Array | None, rate: float, params: Params) -> jax.Array | None:
+    """The dropout key, or None if neither the model nor an adapter has dropout."""
+    return dropout_key if rate > 0 or has_dropout(params) else None
+
+
 def keys_of_both(
-    dropout_key: jax.Array | None, rate: float
+    dropout_key: jax.Array | None, rate: float, params: Params
 ) -> tuple[jax.Array | None, jax.Array | None]:
     """Dropout keys of an encoder and its decoder; None for both without dropout."""
-    if dropout_key is None or rate == 0:
+    dropout_key = used_key(dropout_key, rate, params)
+    if dropout_key is None:
         return None, None
     encoder_key, decoder_key = jax.random.split(dropout_key)
     return encoder_key, decoder_key

@@ -23,11 +23,13 @@ from instruct.fields import LARGEST, Range, check_arguments
 from instruct.files import replace_file
 from instruct.json_text import sealed
 from instruct.mesh import MeshConfig
+from instruct.models.adapters import has_adapters, merge_adapters, without_adapters
 from instruct.models.model import AnyConfig, make_model
 from instruct.train import session
 from instruct.train.evaluators import Evaluator, ValidationLoss, check_evaluators, evaluate
 from instruct.train.goodput import Goodput
 from instruct.train.inputs import Inputs, gather_states, open_inputs, restore_inputs, task_groups
+from instruct.train.lora import LoraConfig
 from instruct.train.loss import LossConfig, make_loss_fn
 from instruct.train.metrics import IntervalMetrics, eval_names
 from instruct.train.optimizer import OptimizerConfig, make_optimizer
@@ -43,6 +45,7 @@ from instruct.train.step import (
     state_shardings,
 )
 from instruct.train.trackers import JsonLines, TensorBoard, Tracker, check_trackers, open_trackers
+from instruct.train.trained import sizes_of, trained_line, trained_paths
 
 
 def train(
@@ -65,6 +68,8 @@ def train(
     profile_steps: tuple[int, int] | None = None,
     initial_checkpoint_path: str | None = None,
     initial_mapping: Sequence[tuple[str, str | None]] = (),
+    lora: LoraConfig = LoraConfig(),  # noqa: B008 (frozen)
+    freeze: str | None = None,
     strict: bool = False,
     texts: Mapping[str, str] | None = None,
     optimizer_text: str | None = None,
@@ -76,7 +81,7 @@ def train(
     time trains in a folder.
 
     Args:
-        model, data, mesh, loss, checkpoint: see there.
+        model, data, mesh, loss, checkpoint, lora: see there.
         model_dir: folder of the run.
         train_steps: number of updates, those before a resume included.
         optimizer: a config, or any optax optimiser.
@@ -91,6 +96,7 @@ def train(
         profile_steps: (first step, number of steps) of a profiler's trace in `model_dir`/profile.
         initial_checkpoint_path, initial_mapping: parameters to start from, see `load_initial`; not
             read on a resume, but must be the same as at the first start.
+        freeze: regular expression of the whole names of parameters that are not trained.
         strict: a damaged newest checkpoint is an error; otherwise it is renamed and the run
             resumes from the newest intact one.
         texts: further files of the run (name -> content).
@@ -135,6 +141,9 @@ def train(
         config = session.results_config(
             model=model, data=data, loss=loss, optimizer=recorded, seed=seed, **initial
         )
+        config |= session.results_config(
+            **lora.recorded(), **({"freeze": freeze} if freeze else {})
+        )
         checkpoints = CheckpointStore(folder / FOLDER, checkpoint)
         stack.callback(checkpoints.close)
         has_checkpoints = bool(checkpoints.latest_step())
@@ -144,7 +153,9 @@ def train(
 
         # State to resume from; detects damaged checkpoints.
         network, update_rule = make_model(model), make_optimizer(optimizer)
-        abstract = abstract_state(network.abstract_params(), update_rule)
+        params = lora.add(network.abstract_params(), seed)
+        trained = trained_paths(params, freeze)
+        abstract = abstract_state(params, update_rule, trained)
         abstract = meshes.with_shardings(abstract, state_shardings(device_mesh, abstract))
         resumed = checkpoints.resume_newest(abstract, strict, say) if has_checkpoints else None
         start = resumed.step if resumed else 0
@@ -175,12 +186,21 @@ def train(
             state = resumed.state
             restore_inputs(inputs.feed, meter, resumed.input, process_rows)
         else:
-            state = _first_state(network, update_rule, abstract, seed, initial, data, say)
+
+            def first(params: Any) -> TrainState:
+                return init_state(lora.add(params, seed), update_rule, trained)
+
+            state = _first_state(network, first, abstract, seed, initial, data, say)
 
         # Programs, compiled before the first batch, so that no step waits for it.
         loss_fn = make_loss_fn(network, loss, leaf_groups)
         factor = loss.loss_normalizing_factor
-        step_fn = make_train_step(loss_fn, update_rule, num_microbatches, seed, factor)
+        train_loss = lora.loss(loss_fn)
+        step_fn = make_train_step(train_loss, update_rule, num_microbatches, seed, factor, trained)
+        merge = None
+        if has_adapters(abstract.params):
+            base = jax.tree.map(lambda leaf: leaf.sharding, without_adapters(abstract.params))
+            merge = jax.jit(merge_adapters, out_shardings=base)
         started = time.perf_counter()
         train_program = lower_train_step(step_fn, abstract, device_mesh, batch_shapes).compile()
         compile_secs = time.perf_counter() - started
@@ -190,12 +210,14 @@ def train(
             held = (eval_program, device_mesh, inputs.eval_batches, group_names)
             evaluators.insert(0, ValidationLoss(eval_every_steps, *held))
 
+        state_sizes = sizes_of(abstract, trained)
+
         # Records of the run; only the first process writes them.
         step, outcome, pending = start, "failed", None
         json_lines = JsonLines(resumed.records.get("rows") if resumed else None, say)
         if is_first_process:
             info = session.run_info(model, device_mesh, matmul_peak)
-            info |= {"config": config, "compile_secs": compile_secs}
+            info |= {"config": config, "compile_secs": compile_secs, **state_sizes}
             for name, text in texts.items():
                 replace_file(folder / name, text)
             session.start_run(folder, info, start)
@@ -228,6 +250,9 @@ def train(
                 f"{device_mesh.size} {device_mesh.devices.flat[0].platform} device(s) ({shape}); "
                 f"compiled in {compile_secs:.1f} s"
             )
+            report.note(trained_line(state_sizes))
+            for line in lora.warnings(optimizer, initial_checkpoint_path is not None):
+                report.note(f"warning: {line}")
             while step < train_steps:
                 goodput.switch("steps")
                 with goodput.waiting_for_input(pending):
@@ -271,7 +296,9 @@ def train(
                 if log:
                     scalars["examples"] = sum(one["metrics"]["examples"] for one in processes)
                 with goodput.spent("evaluation"):
-                    evaluation = evaluate(due, state.params, step, device_mesh, logged=scalars)
+                    params = merge(state.params) if merge and due else state.params
+                    evaluation = evaluate(due, params, step, device_mesh, logged=scalars)
+                    del params
                 scalars |= evaluation
                 if scalars:
                     for tracker in trackers:
@@ -307,19 +334,18 @@ def _initial_settings(path: str | None, mapping: Sequence[tuple[str, str | None]
     return settings | ({"initial_mapping": [list(pair) for pair in mapping]} if mapping else {})
 
 
-def _first_state(network, update_rule, abstract, seed: int, initial, data, say) -> TrainState:
-    """State 0 on the mesh, from a checkpoint's parameters or drawn from `seed`."""
+def _first_state(network, first, abstract, seed: int, initial, data, say) -> TrainState:
+    """State 0 on the mesh, from a checkpoint's parameters or drawn from `seed`.
+
+    `first` makes it of the parameters of the base model.
+    """
     path = initial["initial_checkpoint_path"]
     shardings = jax.tree.map(lambda leaf: leaf.sharding, abstract)
     if path:
-        start = jax.jit(
-            lambda params: init_state(params, update_rule),
-            out_shardings=shardings,
-            donate_argnums=0,
-        )
+        start = jax.jit(first, out_shardings=shardings, donate_argnums=0)
         params = load_initial(
             path,
-            abstract.params,
+            without_adapters(abstract.params),
             network.config,
             mapping=initial.get("initial_mapping", ()),
             init_fn=lambda: network.init(jax.random.key(seed)),
@@ -327,5 +353,5 @@ def _first_state(network, update_rule, abstract, seed: int, initial, data, say) 
             say=say,
         )
         return start(params)
-    draw = jax.jit(lambda key: init_state(network.init(key), update_rule), out_shardings=shardings)
+    draw = jax.jit(lambda key: first(network.init(key)), out_shardings=shardings)
     return draw(jax.random.key(seed))

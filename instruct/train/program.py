@@ -12,9 +12,11 @@ from instruct.checkpoints.train_state import TrainState
 from instruct.data.config import DataConfig
 from instruct.errors import UserError
 from instruct.models.model import AnyConfig, make_model
+from instruct.train.lora import LoraConfig
 from instruct.train.loss import LossConfig, make_loss_fn
 from instruct.train.optimizer import OptimizerConfig, make_optimizer
 from instruct.train.step import abstract_state, make_train_step, state_shardings
+from instruct.train.trained import Trained, trained_paths
 
 
 class TrainingStep(NamedTuple):
@@ -22,6 +24,7 @@ class TrainingStep(NamedTuple):
 
     function: Callable[..., Any]
     abstract: TrainState  # with shardings
+    trained: Trained  # paths of the parameters that are trained
     batch_size: int
     lengths: tuple[int, int]  # of TASK_FEATURE_LENGTHS
     num_microbatches: int
@@ -46,12 +49,15 @@ def training_step(
     batch = abstract_batch(model, mesh, batch_size, lengths, microbatches)
     network = make_model(model)
     optimizer = make_optimizer(settings.get("optimizer", OptimizerConfig()))
-    abstract = abstract_state(network.abstract_params(), optimizer)
+    lora, seed = settings.get("lora", LoraConfig()), settings.get("seed", 0)
+    params = lora.add(network.abstract_params(), seed)
+    trained = trained_paths(params, settings.get("freeze"))
+    abstract = abstract_state(params, optimizer, trained)
     abstract = meshes.with_shardings(abstract, state_shardings(mesh, abstract))
-    loss_fn = make_loss_fn(network, losses)
+    loss_fn = lora.loss(make_loss_fn(network, losses))
     factor = losses.loss_normalizing_factor
-    function = make_train_step(loss_fn, optimizer, microbatches, settings.get("seed", 0), factor)
-    return TrainingStep(function, abstract, batch_size, lengths, microbatches, batch)
+    function = make_train_step(loss_fn, optimizer, microbatches, seed, factor, trained)
+    return TrainingStep(function, abstract, trained, batch_size, lengths, microbatches, batch)
 
 
 def check_layout(model: AnyConfig, data: DataConfig) -> None:

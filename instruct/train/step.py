@@ -19,6 +19,7 @@ from instruct.mean import Mean
 from instruct.mesh import optimizer_shardings, param_shardings, replicated_sharding, tree_paths
 from instruct.train.loss import LossTotals
 from instruct.train.optimizer import global_norm, logged_learning_rate
+from instruct.train.trained import Trained, join_params, split_params
 
 Batch = Mapping[str, jax.Array]
 
@@ -32,14 +33,21 @@ class StepMetrics(NamedTuple):
     filled: Mean  # share of positions in encoder and decoder that are not padding
 
 
-def init_state(params: Any, optimizer: optax.GradientTransformation) -> TrainState:
+def init_state(
+    params: Any, optimizer: optax.GradientTransformation, trained: Trained = None
+) -> TrainState:
     """State before the first update, from fresh or loaded parameters."""
-    return TrainState(jnp.zeros((), jnp.int32), params, optimizer.init(params))
+    opt_state = optimizer.init(split_params(params, trained)[0])
+    return TrainState(jnp.zeros((), jnp.int32), params, opt_state)
 
 
-def abstract_state(abstract_params: Any, optimizer: optax.GradientTransformation) -> TrainState:
+def abstract_state(
+    abstract_params: Any, optimizer: optax.GradientTransformation, trained: Trained = None
+) -> TrainState:
     """Shapes and dtypes of `init_state`; raises UserError if a checkpoint cannot hold them."""
-    abstract = jax.eval_shape(lambda params: init_state(params, optimizer), abstract_params)
+    abstract = jax.eval_shape(
+        lambda params: init_state(params, optimizer, trained), abstract_params
+    )
     for path, leaf in tree_paths(abstract.opt_state):
         if jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key):
             raise UserError(
@@ -64,6 +72,7 @@ def make_train_step(
     num_microbatches: int,
     seed: int,
     loss_normalizing_factor: float | None = None,
+    trained: Trained = None,
 ) -> Callable[[TrainState, Batch], tuple[TrainState, StepMetrics]]:
     """The pure update function; jit it with the state donated.
 
@@ -73,26 +82,30 @@ def make_train_step(
         num_microbatches: gradient accumulation steps; must divide the batch's rows.
         seed: of dropout.
         loss_normalizing_factor: see `LossConfig`.
+        trained: paths of the parameters that have gradients and updates; None: all.
     """
 
-    def gradients_of(params, batch, key):
-        return jax.grad(loss_fn, has_aux=True)(params, batch, key)
-
     def train_step(state: TrainState, batch: Batch) -> tuple[TrainState, StepMetrics]:
+        params, frozen = split_params(state.params, trained)
+
+        def loss_of(params, batch, key):
+            return loss_fn(join_params(params, frozen), batch, key)
+
+        def gradients_of(params, batch, key):
+            return jax.grad(loss_of, has_aux=True)(params, batch, key)
+
         step_key = jax.random.fold_in(jax.random.key(seed), state.step)
         if num_microbatches == 1:
             key = jax.random.fold_in(step_key, 0)
-            gradients, totals = gradients_of(state.params, batch, key)
+            gradients, totals = gradients_of(params, batch, key)
         else:
-            gradients, totals = _accumulate(
-                gradients_of, state.params, batch, step_key, num_microbatches
-            )
+            gradients, totals = _accumulate(gradients_of, params, batch, step_key, num_microbatches)
         weight = totals.loss.weight
         if loss_normalizing_factor is not None:
             weight = jnp.float32(loss_normalizing_factor)
         gradients = jax.tree.map(lambda gradient: Mean(gradient, weight).value, gradients)
-        updates, opt_state = optimizer.update(gradients, state.opt_state, state.params)
-        params = optax.apply_updates(state.params, updates)
+        updates, opt_state = optimizer.update(gradients, state.opt_state, params)
+        params = join_params(optax.apply_updates(params, updates), frozen)
         metrics = StepMetrics(
             losses=totals,
             gradient_norm=global_norm(gradients),

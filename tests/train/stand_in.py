@@ -4,7 +4,7 @@ As a program it trains on real stores, for tests that kill a process:
 
     python -m tests.train.stand_in MODEL_DIR TRAIN_STEPS [--hang-in-save STEP] [--slow SECS]
         [--mesh data=2,fsdp=2] [--lanes N] [--layout decoder_only]
-        [--process COORDINATOR NUM_PROCESSES PROCESS_ID]
+        [--rank OF_ADAPTERS] [--process COORDINATOR NUM_PROCESSES PROCESS_ID]
 """
 
 import argparse
@@ -26,6 +26,7 @@ from instruct.data.stores.prepare import prepare_once
 from instruct.mesh import parse_mesh
 from instruct.train import loop
 from instruct.train.inputs import Inputs
+from instruct.train.lora import LoraConfig
 from instruct.train.optimizer import OptimizerConfig
 from tests.data.toy import ToySource, toy_config, toy_spec
 from tests.train.batches import packed_batch, tiny_config, tiny_decoder
@@ -168,6 +169,7 @@ def main() -> None:
     parser.add_argument("--mesh", default="data=-1")
     parser.add_argument("--lanes", type=int, default=1)
     parser.add_argument("--layout", default="encoder_decoder")
+    parser.add_argument("--rank", type=int)
     parser.add_argument("--process", nargs=3)
     flags = parser.parse_args()
     if flags.process:
@@ -186,6 +188,7 @@ def main() -> None:
             flags.model_dir,
             flags.train_steps,
             model=MODELS[flags.layout],
+            lora=LoraConfig(rank=flags.rank, dropout=0.1),
             data=toy_config("toy", lanes=flags.lanes, layout=flags.layout),
             mesh=parse_mesh(flags.mesh),
             checkpoint=checkpoint.CheckpointConfig(save_every_steps=3),
