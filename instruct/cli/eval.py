@@ -13,6 +13,7 @@ from instruct.errors import UserError
 from instruct.eval import runner
 from instruct.fields import check_arguments
 from instruct.files import any_path
+from instruct.lineage import initial_path
 from instruct.report.pages.before_after import CompareConfig, write_comparison
 from instruct.workspace import Workspace
 
@@ -73,7 +74,7 @@ def _arguments_before(arguments: Mapping[str, Any]) -> dict[str, Any]:
         **arguments,
         **{n: value_fn() for n, value_fn in recorded.items() if arguments.get(n) is None},
         "model_dir": str(folder / BEFORE),
-        "checkpoint_path": initial,
+        "checkpoint_path": initial_path(initial, folder),
         "config": dataclasses.replace(config, checkpoints="latest"),
     }
 
