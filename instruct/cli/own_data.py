@@ -39,7 +39,8 @@ def task_of_flags(flags: argparse.Namespace) -> OwnTask | None:
         return None
     values = {_FIELDS[flag]: value for flag, value in given.items()}
     if "inputs" in values:
-        values["inputs"] = [name for text in values["inputs"] for name in text.split(",") if name]
+        names = [name.strip() for text in values["inputs"] for name in text.split(",")]
+        values["inputs"] = list(filter(None, names))
     if "templates" in values:  # a shell has no easy way to write a line break
         values["templates"] = [text.replace("\\n", "\n") for text in values["templates"]]
     if "held_out_share" in values:

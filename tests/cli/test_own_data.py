@@ -55,7 +55,7 @@ def test_flags_are_the_keys_of_a_task_file(data, tmp_path):
 
 
 def test_several_inputs(data):
-    flags = parse(["show", f"--data={data}", "--inputs=a,b", "--targets=c"])
+    flags = parse(["show", f"--data={data}", "--inputs=a, b", "--targets=c"])
     with pytest.raises(UserError, match="unknown column 'c'"):
         own_data.task_of_flags(flags)
 
