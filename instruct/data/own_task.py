@@ -113,13 +113,14 @@ def make_task(task_file: TaskFile, find_metrics: FindMetrics, **fields: Any) -> 
     train = scans["train"]
     threshold, held_out = _held_out(task_file, train, "validation" in files)
     source = dataclasses.replace(source, held_out=threshold)
-    labels = train.labels()
+    lists = sum(scan.lists for scan in scans.values())
+    labels = () if lists else train.labels()
     metric, why = task_file.metric, "as asked"
     if not metric:
         metric, why = _suggest_metric(train, labels)
-    if metric == ACCURACY and train.lists:
+    if metric == ACCURACY and lists:
         raise UserError(
-            f"metric {ACCURACY} compares one label, but {train.lists:,} targets of {data} are "
+            f"metric {ACCURACY} compares one label, but {lists:,} targets of {data} are "
             f"lists; use {EXACT_MATCH}, which accepts every text of a list."
         )
     template_set = _template_set(name, templates, column_map, train)
