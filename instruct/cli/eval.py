@@ -7,7 +7,7 @@ from typing import Any
 
 from instruct import compilation_cache, distributed, gin_config
 from instruct.checkpoints.trained_run import TrainedRun
-from instruct.cli import settings
+from instruct.cli import own_data, settings
 from instruct.cli.handshake import agree_on_settings
 from instruct.errors import UserError
 from instruct.eval import runner
@@ -35,6 +35,8 @@ def run(flags: argparse.Namespace) -> int:
     check_arguments(runner.evaluate, arguments, except_for=("vocabulary",))
     if flags.strict:
         arguments["strict"] = True
+    if own is not None and distributed.is_first_process():
+        own_data.warn_of_other_version(own, any_path("MODEL_DIR", arguments["model_dir"]))
     before = _arguments_before(arguments) if flags.before else None
     compilation_cache.use(**entries[gin_config.COMPILATION_CACHE])
     if before is not None:

@@ -17,6 +17,7 @@ from instruct.eval.named_metrics import find_metrics, read_texts
 from instruct.files import local_path, replace_file
 
 TOML = ".toml"
+TASK_FILE = "task.toml"  # of MODEL_DIR: the task of --data that the run trained on
 # Flag -> field of `TaskFile`.
 _FIELDS = {
     **{name: name for name in ("inputs", "targets", "messages", "validation", "test", "metric")},
@@ -61,6 +62,20 @@ def register(path: Path) -> None:
     _register(read_task_file(path))
 
 
+def warn_of_other_version(task: OwnTask, model_dir: Path) -> None:
+    """Warns if the run trained on another version of the task, by the first line of its file."""
+    try:
+        title = (model_dir / TASK_FILE).read_text("utf-8").partition("\n")[0].removeprefix("# ")
+    except (OSError, ValueError):
+        return
+    if title.startswith(f"task {task.spec.name}, version ") and title != task.title:
+        print(
+            f"warning: {model_dir} trained on {title}, another file or division into splits: it "
+            "may have trained on rows that are evaluated here",
+            file=sys.stderr,
+        )
+
+
 def _register(task_file: TaskFile) -> OwnTask:
     paths = filter(None, (task_file.data, task_file.validation, task_file.test))
     return _registered(task_file, tuple(map(_stamps, paths)))
@@ -81,7 +96,7 @@ def _registered(task_file: TaskFile, stamps: tuple[tuple[tuple[int, int], ...], 
     task.register()
     distributed = sys.modules.get("instruct.distributed")
     if distributed is None or distributed.is_first_process():
-        print(f"task {task.spec.name}, version {task.spec.version}", file=sys.stderr)
+        print(task.title, file=sys.stderr)
         for note in task.notes:
             print(f"  {note}", file=sys.stderr)
     return task

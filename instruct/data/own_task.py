@@ -51,9 +51,14 @@ class OwnTask:
     spec: TaskSpec
     notes: tuple[str, ...]
 
+    @property
+    def title(self) -> str:
+        """Name and version, the first line of its task file."""
+        return f"task {self.spec.name}, version {self.spec.version}"
+
     def to_toml(self, folder: Path | None = None) -> str:
         """The text of its task file in `folder`, with the version and notes as comments."""
-        lines = [f"task {self.spec.name}, version {self.spec.version}", *self.notes]
+        lines = [self.title, *self.notes]
         # TOML forbids control characters in comments.
         printable = ("".join(sign if sign.isprintable() else "?" for sign in s) for s in lines)
         return "".join(f"# {line}\n" for line in printable) + self.task_file.to_toml(folder)
