@@ -9,7 +9,7 @@ import logging
 import os
 import pathlib
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from instruct.errors import UserError
@@ -102,10 +102,23 @@ def run_folder(
         except (OSError, UserError) as error:  # no network, no access, an unknown scheme
             _log.warning("the run of checkpoint %s is not found: %s", checkpoint, error)
             return None
-    location = pathlib.Path(checkpoint).expanduser()
-    bases = [pathlib.Path.cwd(), *(beside.parents if beside is not None else ())]
-    runs = (_run_above((base / location).resolve()) for base in bases if not is_address(base))
+    runs = map(_run_above, _places(checkpoint, beside))
     return next((run for run in runs if run is not None), None)
+
+
+def initial_path(recorded: str, run: pathlib.Path) -> str:
+    """The initial checkpoint that a run records, found as `run_folder` finds its run."""
+    if is_address(recorded):
+        return recorded
+    return next((str(path) for path in _places(recorded, run) if path.exists()), recorded)
+
+
+def _places(
+    checkpoint: str | os.PathLike[str], beside: pathlib.Path | None
+) -> Iterator[pathlib.Path]:
+    location = pathlib.Path(checkpoint).expanduser()
+    parents = () if beside is None or is_address(beside) else beside.absolute().parents
+    return ((base / location).resolve() for base in (pathlib.Path.cwd(), *parents))
 
 
 def _run_above(path: pathlib.Path) -> pathlib.Path | None:

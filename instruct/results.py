@@ -159,7 +159,7 @@ class ResultsWriter:
     without metric lines. Existing results of other settings are a UserError unless `overwrite`.
 
         with ResultsWriter(path, header) as writer:
-            if (task, mode) not in writer.finished:
+            if not writer.is_finished(task, mode, version, template_set):
                 writer.write(example_rows)
                 writer.write(metric_rows)          # closes the task
     """
@@ -168,7 +168,8 @@ class ResultsWriter:
         self, path: str | os.PathLike[str], header: Mapping[str, Any], overwrite: bool = False
     ) -> None:
         self.path = path_of(path)
-        self.finished: set[tuple[str, str]] = set()
+        # (task, mode) -> (version of the task, name of its template set).
+        self.finished: dict[tuple[str, str], tuple[str, str]] = {}
         self._file: LineFile | None = None
         first = to_line({"kind": "header", "version": VERSION, **header})
         self.path.parent.mkdir(parents=True, exist_ok=True)
@@ -192,9 +193,32 @@ class ResultsWriter:
             self._file.write(to_line(row))
         self._file.sync()
 
+    def is_finished(self, task: str, mode: str, version: str, template_set: str) -> bool:
+        """Whether the file has the results of a task. Raises UserError if they are of another one.
+
+        Args:
+            version, template_set: of the task now, as its lines would have them.
+        """
+        if (task, mode) not in self.finished:
+            return False
+        old = self.finished[task, mode]
+        pairs = zip((f"version of {task}", f"wordings of {task}"), old, (version, template_set))
+        self._refuse([f"{name}: {a!r} -> {b!r}" for name, a, b in pairs if a != b])
+        return True
+
+    def _refuse(self, different: Sequence[str]) -> None:
+        if different:
+            raise UserError(
+                f"{self.path} holds results made with other settings: {', '.join(different)}. Set "
+                "EvalConfig.overwrite = True to replace them, or EvalConfig.name to keep both."
+            )
+
     def _keep_finished(self, header: Mapping[str, Any]) -> None:
         metrics = read_rows(self.path, ("metric",))
-        self.finished = {(row["task"], row["mode"]) for row in metrics}
+        self.finished = {
+            (row["task"], row["mode"]): (row["task_version"], row["template_set"])
+            for row in metrics
+        }
         old = next(read_rows(self.path), None)
         # If no task is finished, the file is rewritten whatever its settings were.
         if self.finished and old is not None and old["kind"] == "header":
@@ -202,12 +226,7 @@ class ResultsWriter:
             names = sorted(set(old["settings"]) | set(header["settings"]))
             settings = [(n, old["settings"].get(n), header["settings"].get(n)) for n in names]
             different = [f"{n}: {a!r} -> {b!r}" for n, a, b in (versions, *settings) if a != b]
-            if different:
-                raise UserError(
-                    f"{self.path} holds results made with other settings: {', '.join(different)}. "
-                    "Set EvalConfig.overwrite = True to replace them, or EvalConfig.name to keep "
-                    "both."
-                )
+            self._refuse(different)
         kept = (
             to_line(row)
             for row in read_rows(self.path, ("example", "metric"))

@@ -5,7 +5,7 @@ import json
 import pytest
 
 from instruct.json_text import sealed
-from instruct.lineage import read_lineage, run_folder, unrecorded
+from instruct.lineage import initial_path, read_lineage, run_folder, unrecorded
 
 
 def write_run(folder, tasks, initial=None):
@@ -44,6 +44,8 @@ def test_relative_paths_are_found_from_another_folder(tmp_path, monkeypatch):
     (tmp_path / "elsewhere").mkdir()
     monkeypatch.chdir(tmp_path / "elsewhere")
     assert read_lineage(second).tasks == {"a", "b"}
+    assert initial_path("runs/first", second) == str(tmp_path / "runs" / "first")
+    assert initial_path("runs/none", second) == "runs/none"
 
 
 @pytest.mark.parametrize("initial", ["gs://bucket/checkpoint_5", "/nowhere/t5", "{tmp}/no_mixture"])

@@ -89,7 +89,7 @@ def test_lines_of_earlier_files_are_read(tmp_path):
     assert read == metric() | {name: None for name in metric() if name not in line}
     assert results.exemplars_of([read]) is None and results.chance_level(read) == 10.0
     with results.ResultsWriter(path, HEADER) as writer:
-        assert writer.finished == {(TASK["task"], TASK["mode"])}
+        assert list(writer.finished) == [(TASK["task"], TASK["mode"])]
     assert list(results.read_rows(path, ("example", "metric"))) == [row | unknown, read]
 
 
@@ -133,13 +133,13 @@ def test_an_interrupted_file_heals(tmp_path):
     path = tmp_path / results.FILE_NAME
     failure = {"kind": "failure", **TASK, "task": "toy.bad", "error": "boom", "checkpoint": "c"}
     with results.ResultsWriter(path, HEADER) as writer:
-        assert writer.finished == set()
+        assert not writer.finished
         writer.write([example(0), example(1), metric()])
         writer.write([failure, example(0, task="toy.half")])
     with path.open("a") as file:
         file.write('{"kind": "example", "cut')
     with results.ResultsWriter(path, HEADER) as writer:
-        assert writer.finished == {("toy.sum", "zs_noopt")}
+        assert list(writer.finished) == [("toy.sum", "zs_noopt")]
     kept = [(row["kind"], row.get("task")) for row in results.read_rows(path)]
     assert kept == [("header", None)] + [("example", "toy.sum")] * 2 + [("metric", "toy.sum")]
 
@@ -148,7 +148,7 @@ def test_a_file_killed_inside_its_first_line_starts_again(tmp_path):
     path = tmp_path / results.FILE_NAME
     path.write_text('{"kind": "hea')
     with results.ResultsWriter(path, HEADER) as writer:
-        assert writer.finished == set()
+        assert not writer.finished
     assert [row["kind"] for row in results.read_rows(path)] == ["header"]
 
 
@@ -160,8 +160,18 @@ def test_other_settings_are_refused_and_overwritten_on_demand(tmp_path):
     with pytest.raises(UserError, match=r"num_examples: 2 -> 3.*overwrite"):
         results.ResultsWriter(path, other)
     with results.ResultsWriter(path, other, overwrite=True) as writer:
-        assert writer.finished == set()
+        assert not writer.finished
     assert next(results.read_rows(path))["settings"] == {"num_examples": 3}
+
+
+def test_results_of_another_version_or_wording_are_refused(tmp_path):
+    with results.ResultsWriter(tmp_path / results.FILE_NAME, HEADER) as writer:
+        writer.write([example(), metric()])
+    writer = results.ResultsWriter(tmp_path / results.FILE_NAME, HEADER)
+    ((key, known),) = writer.finished.items()
+    assert writer.is_finished(*key, *known) and not writer.is_finished("toy.new", "", *known)
+    with pytest.raises(UserError, match=r"wordings of toy.sum: .* -> 'other'.*overwrite"):
+        writer.is_finished(*key, known[0], "other")
 
 
 def test_lines_begin_with_their_kind_whatever_else_they_lack():
@@ -177,7 +187,7 @@ def test_failures_of_other_settings_block_nothing(tmp_path):
         writer.write([failure, example()])  # and a task that was interrupted
     other = HEADER | {"settings": {"num_examples": 3}}
     with results.ResultsWriter(path, other) as writer:
-        assert writer.finished == set()
+        assert not writer.finished
     assert list(results.read_rows(path)) == [{"kind": "header", "version": 1, **other}]
 
 

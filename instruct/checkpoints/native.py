@@ -143,8 +143,9 @@ def run_info(folder: pathlib.Path, path: pathlib.Path, info: Mapping[str, Any]) 
         return dict(info)
     log = logging.getLogger(__name__)
     if not isinstance(info.get("model"), Mapping):
-        state = "damaged" if path.exists() else "missing"
-        log.warning("%s is %s; the copy in %s is used", path, state, folder)
+        if path.exists() or folder.is_relative_to(path.parent):  # not a folder for results alone
+            state = "damaged" if path.exists() else "missing"
+            log.warning("%s is %s; the copy in %s is used", path, state, folder)
         return recorded
     changed = {
         name: value

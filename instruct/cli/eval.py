@@ -7,12 +7,13 @@ from typing import Any
 
 from instruct import compilation_cache, distributed, gin_config
 from instruct.checkpoints.trained_run import TrainedRun
-from instruct.cli import settings
+from instruct.cli import own_data, settings
 from instruct.cli.handshake import agree_on_settings
 from instruct.errors import UserError
 from instruct.eval import runner
 from instruct.fields import check_arguments
 from instruct.files import any_path
+from instruct.lineage import initial_path
 from instruct.report.pages.before_after import CompareConfig, write_comparison
 from instruct.workspace import Workspace
 
@@ -34,6 +35,8 @@ def run(flags: argparse.Namespace) -> int:
     check_arguments(runner.evaluate, arguments, except_for=("vocabulary",))
     if flags.strict:
         arguments["strict"] = True
+    if own is not None and distributed.is_first_process():
+        own_data.warn_of_other_version(own, any_path("MODEL_DIR", arguments["model_dir"]))
     before = _arguments_before(arguments) if flags.before else None
     compilation_cache.use(**entries[gin_config.COMPILATION_CACHE])
     if before is not None:
@@ -73,7 +76,7 @@ def _arguments_before(arguments: Mapping[str, Any]) -> dict[str, Any]:
         **arguments,
         **{n: value_fn() for n, value_fn in recorded.items() if arguments.get(n) is None},
         "model_dir": str(folder / BEFORE),
-        "checkpoint_path": initial,
+        "checkpoint_path": initial_path(initial, folder),
         "config": dataclasses.replace(config, checkpoints="latest"),
     }
 

@@ -17,6 +17,7 @@ from instruct.eval.named_metrics import find_metrics, read_texts
 from instruct.files import local_path, replace_file
 
 TOML = ".toml"
+TASK_FILE = "task.toml"  # of MODEL_DIR: the task of --data that the run trained on
 # Flag -> field of `TaskFile`.
 _FIELDS = {
     **{name: name for name in ("inputs", "targets", "messages", "validation", "test", "metric")},
@@ -39,7 +40,8 @@ def task_of_flags(flags: argparse.Namespace) -> OwnTask | None:
         return None
     values = {_FIELDS[flag]: value for flag, value in given.items()}
     if "inputs" in values:
-        values["inputs"] = [name for text in values["inputs"] for name in text.split(",") if name]
+        names = [name.strip() for text in values["inputs"] for name in text.split(",")]
+        values["inputs"] = list(filter(None, names))
     if "templates" in values:  # a shell has no easy way to write a line break
         values["templates"] = [text.replace("\\n", "\n") for text in values["templates"]]
     if "held_out_share" in values:
@@ -58,6 +60,20 @@ def task_of_flags(flags: argparse.Namespace) -> OwnTask | None:
 def register(path: Path) -> None:
     """Registers the task of a TOML file, and says what was read and chosen."""
     _register(read_task_file(path))
+
+
+def warn_of_other_version(task: OwnTask, model_dir: Path) -> None:
+    """Warns if the run trained on another version of the task, by the first line of its file."""
+    try:
+        title = (model_dir / TASK_FILE).read_text("utf-8").partition("\n")[0].removeprefix("# ")
+    except (OSError, ValueError):
+        return
+    if title.startswith(f"task {task.spec.name}, version ") and title != task.title:
+        print(
+            f"warning: {model_dir} trained on {title}, another file or division into splits: it "
+            "may have trained on rows that are evaluated here",
+            file=sys.stderr,
+        )
 
 
 def _register(task_file: TaskFile) -> OwnTask:
@@ -80,7 +96,7 @@ def _registered(task_file: TaskFile, stamps: tuple[tuple[tuple[int, int], ...], 
     task.register()
     distributed = sys.modules.get("instruct.distributed")
     if distributed is None or distributed.is_first_process():
-        print(f"task {task.spec.name}, version {task.spec.version}", file=sys.stderr)
+        print(task.title, file=sys.stderr)
         for note in task.notes:
             print(f"  {note}", file=sys.stderr)
     return task

@@ -16,7 +16,8 @@ _FEW_LEAVES = 40  # above this many, leaves are grouped by sub-mixture
 
 def wide_console(columns: int = 140) -> Console:
     """A console that never truncates names in tables; a narrow terminal wraps the lines."""
-    return Console(width=max(Console().width, columns), highlight=False, soft_wrap=True)
+    width = max(Console().width, columns)
+    return Console(width=width, highlight=False, soft_wrap=True, emoji=False)
 
 
 def print_json(value: Any) -> int:

@@ -7,13 +7,12 @@ from instruct import compilation_cache, gin_config
 from instruct.checkpoints.checkpoint_files import checkpoint_steps
 from instruct.cli import settings
 from instruct.cli.handshake import agree_on_settings
+from instruct.cli.own_data import TASK_FILE
 from instruct.data import registry
 from instruct.errors import UserError, explaining_storage_failures
 from instruct.fields import check_arguments
 from instruct.files import any_path, is_address
 from instruct.train import inputs, loop
-
-TASK_FILE = "task.toml"  # of MODEL_DIR: the task of --data
 
 
 def run(flags: argparse.Namespace) -> int:

@@ -51,9 +51,14 @@ class OwnTask:
     spec: TaskSpec
     notes: tuple[str, ...]
 
+    @property
+    def title(self) -> str:
+        """Name and version, the first line of its task file."""
+        return f"task {self.spec.name}, version {self.spec.version}"
+
     def to_toml(self, folder: Path | None = None) -> str:
         """The text of its task file in `folder`, with the version and notes as comments."""
-        lines = [f"task {self.spec.name}, version {self.spec.version}", *self.notes]
+        lines = [self.title, *self.notes]
         # TOML forbids control characters in comments.
         printable = ("".join(sign if sign.isprintable() else "?" for sign in s) for s in lines)
         return "".join(f"# {line}\n" for line in printable) + self.task_file.to_toml(folder)
@@ -113,13 +118,14 @@ def make_task(task_file: TaskFile, find_metrics: FindMetrics, **fields: Any) -> 
     train = scans["train"]
     threshold, held_out = _held_out(task_file, train, "validation" in files)
     source = dataclasses.replace(source, held_out=threshold)
-    labels = train.labels()
+    lists = sum(scan.lists for scan in scans.values())
+    labels = () if lists else train.labels()
     metric, why = task_file.metric, "as asked"
     if not metric:
         metric, why = _suggest_metric(train, labels)
-    if metric == ACCURACY and train.lists:
+    if metric == ACCURACY and lists:
         raise UserError(
-            f"metric {ACCURACY} compares one label, but {train.lists:,} targets of {data} are "
+            f"metric {ACCURACY} compares one label, but {lists:,} targets of {data} are "
             f"lists; use {EXACT_MATCH}, which accepts every text of a list."
         )
     template_set = _template_set(name, templates, column_map, train)

@@ -29,6 +29,7 @@ from instruct.data.seqio.mixtures import (
 from instruct.data.seqio.reading import PlainTaskSource
 from instruct.data.spec import Leaf, Resolved, TaskSpec
 from instruct.data.stores.store import leaf_manifest
+from instruct.data.task_file import FAMILY
 from instruct.data.vocab import load_vocabulary
 from instruct.errors import UserError, unknown_name
 from instruct.workspace import Workspace
@@ -221,7 +222,13 @@ class _View:
     def check(self, name: str) -> None:
         """Raises UserError unless the workspace has the name."""
         if not self.knows(name):
-            raise unknown_name("task or mixture", name, filter(self.knows, _all_names()))
+            error = unknown_name("task or mixture", name, filter(self.knows, _all_names()))
+            if name.startswith(f"{FAMILY}."):
+                error = UserError(
+                    f"{error} A task of your own file is known with --data=FILE, such as "
+                    "--data=MODEL_DIR/task.toml."
+                )
+            raise error
 
     def spec(self, task: str) -> TaskSpec:
         """A task as the workspace words and scores it."""

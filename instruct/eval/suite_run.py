@@ -167,7 +167,7 @@ class SuiteRun:
             replies = fixed_replies(self.workspace, leaf, split, self.data, examples)
             both = task_rows.baselines(task, examples, replies, measured, outputs.ranked)
             fields = checkpoint | {
-                "template_set": leaf.spec.templates.name if leaf.spec else "",
+                "template_set": _template_set(leaf),
                 "decode": self.decode,
                 "left_out": left_out,
             }
@@ -278,11 +278,16 @@ def _reply(leaf: Leaf, answer: str) -> str:
     return answer if leaf.spec is None else leaf.spec.reply(leaf.mode, answer)
 
 
+def _template_set(leaf: Leaf) -> str:
+    return leaf.spec.templates.name if leaf.spec else ""
+
+
 def _finished(leaves: Sequence[Leaf], writer: results.ResultsWriter | None) -> list[bool]:
     """Which leaves an earlier run finished, as read by process 0."""
     done = np.zeros(len(leaves), bool)
     if writer is not None:
-        done = np.array([(leaf.task, leaf.mode) in writer.finished for leaf in leaves], bool)
+        facts = [(leaf.task, leaf.mode, str(leaf.version), _template_set(leaf)) for leaf in leaves]
+        done = np.array([writer.is_finished(*values) for values in facts], bool)
     if jax.process_count() > 1:
         done = np.asarray(multihost_utils.broadcast_one_to_all(done))
     return done.tolist()

@@ -1,5 +1,6 @@
 """--data and its flags in every mode, and task files beside modules."""
 
+import dataclasses
 import json
 
 import pytest
@@ -54,8 +55,20 @@ def test_flags_are_the_keys_of_a_task_file(data, tmp_path):
     assert other.task_file.templates == own.task_file.templates
 
 
+def test_eval_warns_of_another_version_than_the_trained_one(data, tmp_path, capsys):
+    trained = own_data.task_of_flags(of(data))
+    own_data.warn_of_other_version(trained, tmp_path)  # no task.toml
+    (tmp_path / own_data.TASK_FILE).write_text(trained.to_toml())
+    capsys.readouterr()
+    own_data.warn_of_other_version(trained, tmp_path)
+    assert capsys.readouterr().err == ""
+    spec = dataclasses.replace(trained.spec, version="other")
+    own_data.warn_of_other_version(dataclasses.replace(trained, spec=spec), tmp_path)
+    assert f"trained on {trained.title}" in capsys.readouterr().err
+
+
 def test_several_inputs(data):
-    flags = parse(["show", f"--data={data}", "--inputs=a,b", "--targets=c"])
+    flags = parse(["show", f"--data={data}", "--inputs=a, b", "--targets=c"])
     with pytest.raises(UserError, match="unknown column 'c'"):
         own_data.task_of_flags(flags)
 

@@ -92,6 +92,7 @@ ODD_FILES = [
     # Right tasks.
     OddFile("plain.jsonl", content(lines(ROWS)), ["20 rows, 0 rejected", "metric: accuracy"], 20),
     OddFile("windows.jsonl", content(lines(ROWS, "\r\n")), ["0 rejected"], 20, example=["-> dry"]),
+    OddFile("codes.jsonl", content(lines([{"text": ":x:", "label": "y"}])), [], 1, example=[":x:"]),
     OddFile("bom.jsonl", content(b"\xef\xbb\xbf" + lines(ROWS)), ["0 rejected"], 20),
     OddFile("no_last_line_end.jsonl", content(lines(ROWS).rstrip()), ["0 rejected"], 20),
     OddFile("blank_lines.jsonl", content(lines(ROWS, "\n\n  \n")), ["0 rejected"], 20),
@@ -321,6 +322,17 @@ ODD_FILES = [
         content(lines(ROWS)),
         ["which column holds the inputs and which the targets", "text, label", "--inputs=COLUMN"],
         flags=(),
+    ),
+    OddFile(
+        "no_columns_named.csv",
+        content("text;label\n1, 2;x\n"),
+        ["Its columns are text, label"],
+        flags=(),
+    ),
+    OddFile(
+        "one_name_twice.csv",
+        content("text,text,label\na,b,c\n"),
+        ["several columns are called 'text'"],
     ),
     OddFile("latin.csv", content(CSV.replace("rain", "café").encode("latin-1")), ["iconv", "line"]),
     OddFile("utf16.csv", content(CSV.encode("utf-16")), ["utf16.csv is UTF-16", "iconv"]),

@@ -126,6 +126,9 @@ def test_accuracy_needs_one_label(tmp_path):
     path = write(tmp_path / "talks.jsonl", [{"a": "x", "b": ["wet", "damp"]}] * 3)
     with pytest.raises(UserError, match=r"3 targets .* are lists; use exact_match"):
         make(path, metric="accuracy")
+    train = write(tmp_path / "train.jsonl", [{"a": f"{n}", "b": "wy"[n % 2]} for n in range(20)])
+    assert make(train).task_file.metric == "accuracy"
+    assert make(train, test=str(path)).task_file.metric == "exact_match"
 
 
 def test_wordings_show_columns(tmp_path):

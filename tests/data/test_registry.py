@@ -204,6 +204,8 @@ def test_children_and_what_the_rates_ask_for():
     assert asked == {f"{small.name}.zs_noopt": 0.5, f"{large.name}.zs_noopt": 0.5}
     with pytest.raises(UserError, match="unknown task or mixture"):
         registry.shares(workspace(), "no_such_mixture")
+    with pytest.raises(UserError, match=r"'own\.gone'.*--data=MODEL_DIR/task\.toml"):
+        registry.check_name(workspace(), "own.gone")
 
 
 @pytest.mark.slow

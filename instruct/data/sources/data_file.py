@@ -230,12 +230,14 @@ def _open_csv(paths: tuple[Path, ...], columns: Sequence[str]) -> DataFile:
     default = "\t" if ".tsv" in paths[0].suffixes else ","
     fitting = [delimiter for delimiter in headers if set(columns) <= set(headers[delimiter])]
     is_numbered = bool(columns) and all(name.isdecimal() for name in columns) and not fitting
-    if default in fitting or not headers:
+    if (columns and default in fitting) or not headers:
         best = default
     else:
         candidates = fitting if columns and fitting else list(headers)
         best = max(candidates, key=lambda d: (len(headers[d]), d == default))
     header = not is_numbered
+    if twice := [name for name in columns if headers.get(best, []).count(name) > 1]:
+        raise UserError(f"{paths[0]}: several columns are called {twice[0]!r}; rename them.")
     quoted = not (_has_rejected(paths, best, True) and not _has_rejected(paths, best, False))
     return DataFile(paths, "csv", best, header, quoted)
 
