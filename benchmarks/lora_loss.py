@@ -3,8 +3,9 @@
     PYTHONPATH=. python benchmarks/lora_loss.py
 
 A small T5 first learns to copy and to reverse a sequence, told by its first token. Then it is
-finetuned, fully and with adapters of its attention kernels, to reverse and repeat the first token
-at the end, told by another token. The loss is of held-out sequences, without z-loss.
+finetuned, fully and with adapters of its attention kernels, to reverse and end with the second
+token again instead of the first, told by another token. The loss is of held-out sequences, without
+z-loss.
 """
 
 import argparse

@@ -56,9 +56,12 @@ def adapter_arrays(adapters: Mapping[str, Adapter]) -> dict[str, LazyArray]:
 def merged(adapter: Adapter) -> LazyArray:
     """The kernel with its adapter's product, float32.
 
-    Summed in float64 and rounded once, so that a share of it has the bits of the whole.
+    Summed in float64 and rounded once, so that a share of it has the bits of the whole. Raises
+    UserError if a part does not hold floating point numbers.
     """
     kernel, a, b, scale = adapter
+    for part in adapter:
+        part.check_floats()
 
     def read(index: Index) -> np.ndarray:
         rows, columns = index

@@ -72,17 +72,21 @@ class LazyArray:
         for row in range(0, rows, step):
             yield self.read([slice(row, row + step), *rest])
 
+    def check_floats(self) -> None:
+        """Raises UserError if the array does not hold floating point numbers."""
+        if self.dtype not in _FLOATS:
+            raise UserError(
+                f"{self.place} holds {self.dtype.name} values, which are no weights (a quantised "
+                "checkpoint?); use one in float32, bfloat16 or float16."
+            )
+
     def read_as(self, dtype: np.dtype, index: Sequence[slice] | None = None) -> np.ndarray:
         """`read`, C-contiguous in another dtype.
 
         Raises:
             UserError: the array does not hold floating point numbers, or NaN or infinity.
         """
-        if self.dtype not in _FLOATS:
-            raise UserError(
-                f"{self.place} holds {self.dtype.name} values, which are no weights (a quantised "
-                "checkpoint?); use one in float32, bfloat16 or float16."
-            )
+        self.check_floats()
         with np.errstate(over="ignore"):
             values = np.asarray(self.read(index), dtype, order="C")
         if not np.isfinite(values).all():

@@ -98,7 +98,13 @@ def convert(
         )
     if slots and to == huggingface.KIND:
         raise UserError("a Hugging Face folder has no optimiser's state; leave the slots out.")
-    opened = open_checkpoint(source, step, slots, base if is_adapter(source) else None)
+    from_adapter = is_adapter(source)
+    if base is not None and not from_adapter and to != peft_format.KIND:
+        raise UserError(
+            f"a base belongs to a PEFT adapter, and neither {os.fspath(source)} nor {to} is one; "
+            "leave it out."
+        )
+    opened = open_checkpoint(source, step, slots, base if from_adapter else None)
     if merge and (to == peft_format.KIND or not opened.adapters):
         why = f"{to} is for adapters alone" if opened.adapters else f"{opened.place} has none"
         raise UserError(f"there are no adapters to merge: {why}; leave merge out.")
@@ -263,9 +269,13 @@ class Description:
         return texts + (self.keys.table() if self.keys else [f"note: {n}" for n in self.notes])
 
 
-def describe(path: str | os.PathLike[str], step: int | None = None) -> Description:
-    """Describes the checkpoint that `detect` finds; reads names, shapes and settings only."""
-    opened = open_checkpoint(path, step)
+def describe(
+    path: str | os.PathLike[str],
+    step: int | None = None,
+    base: str | os.PathLike[str] | None = None,
+) -> Description:
+    """Describes what `open_checkpoint` opens; reads names, shapes and settings only."""
+    opened = open_checkpoint(path, step, base=base)
     keys = None
     if opened.model is not None:
         _, keys = fit(opened, model_shapes(opened.model), "its own architecture")
@@ -281,7 +291,7 @@ def describe(path: str | os.PathLike[str], step: int | None = None) -> Descripti
         vocabulary=opened.vocabulary,
         notes=opened.notes,
         keys=keys,
-        generation=generation_settings(path, step),
+        generation=_generation(_settings_folder(opened.kind, opened.place, opened.base)),
     )
 
 
@@ -291,7 +301,11 @@ def generation_settings(path: str | os.PathLike[str], step: int | None = None) -
     Read from generation_config.json, else from config.json; {} without any. Without a start token
     that the model's configuration has too.
     """
-    folder = _settings_folder(*detect(path, step))
+    return _generation(_settings_folder(*detect(path, step)))
+
+
+def _generation(folder: pathlib.Path | None) -> dict[str, Any]:
+    """`generation_settings` of the folder that holds them."""
     names = (huggingface.GENERATION, huggingface.CONFIG)
     files = {} if folder is None else {n: file_inside(folder, n) for n in names}
     contents = {name: read_json(file) for name, file in files.items() if file.exists()}

@@ -92,15 +92,14 @@ def open_checkpoint(folder: pathlib.Path, base: Checkpoint) -> Checkpoint:
         kernel, a, b = base.arrays[path], matrices.get((path, "A")), matrices.get((path, "B"))
         if a is None or b is None:
             raise UserError(f"{folder / WEIGHTS} has only one of lora_A and lora_B of {name}.")
-        if (a.shape, b.shape) != ((kernel.shape[0], a.shape[-1]), (a.shape[-1], kernel.shape[1])):
+        rank = b.shape[0] if b.shape else 0
+        if (a.shape, b.shape) != ((kernel.shape[0], rank), (rank, kernel.shape[1])) or not rank:
             raise UserError(
                 f"{folder / WEIGHTS}: {name} has matrices {list(a.shape[::-1])} and "
                 f"{list(b.shape[::-1])}, but the kernel in {base.place} is "
                 f"{list(kernel.shape[::-1])}. Give the model that was adapted (--base)."
             )
-        adapters[path] = Adapter(
-            kernel, a, b, held(np.asarray(scale(a.shape[1]), np.float32), name)
-        )
+        adapters[path] = Adapter(kernel, a, b, held(np.asarray(scale(rank), np.float32), name))
     if not adapters and not unknown:
         raise UserError(f"{folder / WEIGHTS} holds no adapter.")
     return Checkpoint(

@@ -186,7 +186,7 @@ def _report_fields(report: KeyReport) -> dict[str, Any]:
 
 
 def _describe(flags: argparse.Namespace) -> int:
-    description = conversion.describe(flags.source, flags.step)
+    description = conversion.describe(flags.source, flags.step, flags.base)
     if not flags.json:
         print("\n".join(description.lines()))
         return 0

@@ -1,6 +1,7 @@
 """Adapters of a checkpoint: split off by name, merged in shares that have the bits of the whole."""
 
 import numpy as np
+import pytest
 
 from instruct.checkpoints.adapter_arrays import (
     adapter_arrays,
@@ -9,6 +10,7 @@ from instruct.checkpoints.adapter_arrays import (
     split_adapters,
 )
 from instruct.checkpoints.arrays import held
+from instruct.errors import UserError
 
 DRAW = np.random.default_rng(0)
 
@@ -41,3 +43,10 @@ def test_a_share_of_a_merged_kernel_has_the_bits_of_the_whole():
     assert whole.dtype == np.float32
     for index in ((slice(3, 17), slice(0, 24)), (slice(0, 40), slice(5, 6))):
         assert merged(adapter).read(index).tobytes() == whole[index].tobytes()
+
+
+def test_whole_numbers_are_no_weights():
+    adapter = split_adapters(ARRAYS)[1]["x/query/kernel"]
+    quantised = held(np.ones((40, 24), np.int8), "drawn")
+    with pytest.raises(UserError, match="drawn holds int8 values, which are no weights"):
+        merged(adapter._replace(kernel=quantised))

@@ -17,6 +17,7 @@ from instruct.models.model import make_model
 peft = pytest.importorskip("peft")
 torch = pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers")
+safetensors_torch = pytest.importorskip("safetensors.torch")
 
 pytestmark = pytest.mark.slow
 
@@ -145,9 +146,26 @@ def test_what_is_more_than_plain_lora_is_refused(tmp_path):
     assert open_checkpoint(folder, base=tmp_path / "base").adapters
     (tmp_path / "other").mkdir()
     adapted(tmp_path / "other", t5)
+    assert conversion.describe(folder, base=tmp_path / "base").model
+    with pytest.raises(UserError, match="a base belongs to a PEFT adapter"):
+        conversion.convert(tmp_path / "base", tmp_path / "x", "instruct", base=tmp_path / "base")
     with pytest.raises(UserError, match="does not fit|left over"):
         conversion.convert(folder, tmp_path / "x", "instruct", base=tmp_path / "other" / "base")
     with pytest.raises(UserError, match="no adapters to merge"):
         conversion.convert(tmp_path / "base", tmp_path / "x", "instruct", merge=True)
     with pytest.raises(UserError, match="it was not trained with LORA_RANK"):
         conversion.convert(tmp_path / "base", tmp_path / "x", KIND)
+
+
+@pytest.mark.parametrize("shape", [(), (0, 16), (3, 16, 1, 1)])
+def test_matrices_of_other_shapes_are_refused(shape, tmp_path):
+    adapted(tmp_path, llama)
+    path = tmp_path / "adapter" / WEIGHTS
+    arrays = {name: torch.tensor(array.read()) for name, array in read_file(path).items()}
+    name = "base_model.model.model.layers.0.self_attn.q_proj.lora_A.weight"
+    arrays[name] = torch.zeros(shape)
+    if 0 in shape:
+        arrays[name.replace("lora_A", "lora_B")] = torch.zeros(16, 0)
+    safetensors_torch.save_file(arrays, path, {"format": "pt"})
+    with pytest.raises(UserError, match="q_proj has matrices .* but the kernel"):
+        open_checkpoint(tmp_path / "adapter")

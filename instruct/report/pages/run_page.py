@@ -307,6 +307,7 @@ def _flat(name: str, value: Any) -> list[tuple[str, str]]:
 
 # The tables of run.json's entries; all other entries go into "Run and machine".
 _TABLES = {"command_line": "", "model": "Model", "num_params": "Model", "versions": "Versions"}
+_TABLES |= {"num_params_held": "Model", "num_params_trained": "Model"}
 _TABLES |= {"python": "Versions", "config": "Settings that affect results", "sessions": "Sessions"}
 
 
