@@ -54,6 +54,13 @@ def test_flags_are_the_keys_of_a_task_file(data, tmp_path):
     assert other.task_file.templates == own.task_file.templates
 
 
+def test_prompts_are_shown_without_a_licence_and_a_description(data, capsys):
+    assert main(["show", f"--data={data}", "--inputs=a", "--targets=b"]) == 0
+    head = capsys.readouterr().out.splitlines()[:2]
+    assert head[0].rpartition(", ")[2].startswith("version ") and head[0] == head[0].rstrip()
+    assert head[1].startswith("wordings: ")
+
+
 def test_several_inputs(data):
     flags = parse(["show", f"--data={data}", "--inputs=a,b", "--targets=c"])
     with pytest.raises(UserError, match="unknown column 'c'"):
