@@ -202,11 +202,11 @@ def _show_task(workspace: Workspace, flags: argparse.Namespace) -> int:
             example["target_tokens"] = len(example.pop("target_ids"))
         examples.append(example)
     names = {"category": spec.category, "template_set": spec.templates.name}
-    head = (
-        f"[bold]{spec.name}[/] {escape(spec.category)}, version {spec.version}, "
-        f"{escape(spec.license)} {escape(spec.url)}\n{escape(spec.description)}\n"
-        f"wordings: {escape(spec.templates.name)}; split {escape(split)}"
-    )
+    origin = escape(f"{spec.license} {spec.url}".strip())
+    head = f"[bold]{spec.name}[/] {escape(spec.category)}, version {spec.version}"
+    head += (f", {origin}" if origin else "") + "\n"
+    head += f"{escape(spec.description)}\n" if spec.description else ""
+    head += f"wordings: {escape(spec.templates.name)}; split {escape(split)}"
     values = {"task": spec.name, "split": split, **names, "examples": examples}
     if flags.vocabulary:
         unknown = spelling(load_vocabulary(flags.vocabulary), rendered)

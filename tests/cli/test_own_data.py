@@ -67,6 +67,13 @@ def test_eval_warns_of_another_version_than_the_trained_one(data, tmp_path, caps
     assert f"trained on {trained.title}" in capsys.readouterr().err
 
 
+def test_prompts_are_shown_without_a_licence_and_a_description(data, capsys):
+    assert main(["show", f"--data={data}", "--inputs=a", "--targets=b"]) == 0
+    head = capsys.readouterr().out.splitlines()[:2]
+    assert head[0].rpartition(", ")[2].startswith("version ") and head[0] == head[0].rstrip()
+    assert head[1].startswith("wordings: ")
+
+
 def test_several_inputs(data):
     flags = parse(["show", f"--data={data}", "--inputs=a, b", "--targets=c"])
     with pytest.raises(UserError, match="unknown column 'c'"):
