@@ -57,6 +57,7 @@ def test_flags_are_the_keys_of_a_task_file(data, tmp_path):
 
 def test_eval_warns_of_another_version_than_the_trained_one(data, tmp_path, capsys):
     trained = own_data.task_of_flags(of(data))
+    assert trained is not None
     own_data.warn_of_other_version(trained, tmp_path)  # no task.toml
     (tmp_path / own_data.TASK_FILE).write_text(trained.to_toml())
     capsys.readouterr()
