@@ -59,17 +59,21 @@ class DamagedCheckpoint(UserError):
         super().__init__(f"{self.problem} Delete that folder to {goal}.")
 
 
+class DamagedFile(UserError):
+    """A file of a checkpoint, of any format, that cannot be read."""
+
+
 @contextlib.contextmanager
-def _detecting_damage(folder: pathlib.Path) -> Iterator[None]:
+def detecting_damage(folder: pathlib.Path) -> Iterator[None]:
     """Raises DamagedCheckpoint for errors that indicate corruption, and re-raises all others.
 
     Nobody should delete files because memory or a network drive failed.
     """
     try:
         yield
-    except UserError:
-        raise
     except Exception as error:
+        if isinstance(error, UserError) and not isinstance(error, DamagedFile):
+            raise
         if isinstance(error, MemoryError) or "RESOURCE_EXHAUSTED" in str(error):
             raise
         number = storage_error_number(error)
@@ -241,7 +245,7 @@ def _read_sealed(folder: pathlib.Path, item: str) -> dict[str, Any]:
 
 def read_document(folder: pathlib.Path) -> dict[str, Any]:
     """`input`, `metrics` and `checksums` of a checkpoint; raises DamagedCheckpoint."""
-    with _detecting_damage(folder):
+    with detecting_damage(folder):
         document = _read_sealed(folder, INPUT)
         fields = {name: document[name] for name in ("input", "metrics", "checksums")}
         step = document.get("step")
@@ -291,7 +295,7 @@ def read_item(
         )
     )
     path = for_orbax(folder / item)
-    with _detecting_damage(folder), ocp.StandardCheckpointer() as reader:
+    with detecting_damage(folder), ocp.StandardCheckpointer() as reader:
         # `Any`: older and newer Orbax wrap the tree differently.
         metadata: Any = reader.metadata(path)
         metadata = getattr(metadata, "item_metadata", metadata)

@@ -108,6 +108,12 @@ def convert(
     if merge and (to == peft_format.KIND or not opened.adapters):
         why = f"{to} is for adapters alone" if opened.adapters else f"{opened.place} has none"
         raise UserError(f"there are no adapters to merge: {why}; leave merge out.")
+    apart = bool(opened.adapters) and to == native.KIND and not merge
+    if apart and mapping:
+        raise UserError(
+            f"{opened.place} has adapters, which are kept apart under the names of their kernels, "
+            "and a mapping gives these other ones; merge them (--merge)."
+        )
     shape = _architecture(opened, model, vocab_rows)
     if to == t5x.KIND and (not isinstance(shape, ModelConfig) or shape.relpos_per_layer):
         kind = "umT5" if isinstance(shape, ModelConfig) else f"a {type(shape).__name__}"
@@ -136,7 +142,7 @@ def convert(
     elif to == native.KIND:
         info: dict[str, Any] = {"converted_from": f"{opened.kind} {opened.place}"}
         info |= {} if vocabulary is None else {"vocabulary": vocabulary}
-        if opened.adapters and not merge:
+        if apart:
             arrays |= adapter_arrays(opened.adapters)
             note = "its adapters are kept apart from their kernels; --merge merges them"
             report = dataclasses.replace(report, notes=(*report.notes, note))

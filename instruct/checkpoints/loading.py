@@ -19,7 +19,13 @@ import numpy as np
 
 from instruct.checkpoints import checkpoint_files, native
 from instruct.checkpoints.arrays import LazyArray, fingerprint
-from instruct.checkpoints.checkpoint_files import PARAMS, read_document, read_item, step_of
+from instruct.checkpoints.checkpoint_files import (
+    PARAMS,
+    detecting_damage,
+    read_document,
+    read_item,
+    step_of,
+)
 from instruct.checkpoints.detect import KINDS, detect, open_checkpoint, t5x_steps
 from instruct.checkpoints.model_fields import differences, record_of
 from instruct.checkpoints.tokenizers import vocabulary_of
@@ -53,8 +59,14 @@ def load_params(path: str | os.PathLike[str], abstract_params: Any, step: int | 
         sums = read_document(folder)["checksums"]
         if not any(map(is_adapter, sums)):
             return read_item(folder, PARAMS, abstract_params, sums)
-    opened = open_checkpoint(checkpoint.place)
-    arrays, report = fit(opened, _flat_shapes(abstract_params), "the model")
+        with detecting_damage(folder):
+            return _read_all(checkpoint.place, abstract_params)
+    return _read_all(checkpoint.place, abstract_params)
+
+
+def _read_all(place: str, abstract_params: Any) -> Any:
+    """All parameters of a checkpoint, array by array, unless some are missing or left over."""
+    arrays, report = fit(open_checkpoint(place), _flat_shapes(abstract_params), "the model")
     report.check()
     return _read_params(arrays, abstract_params, None)
 

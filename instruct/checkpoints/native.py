@@ -24,6 +24,7 @@ from instruct.checkpoints.checkpoint_files import (
     PARAMS,
     TRAINING,
     DamagedCheckpoint,
+    DamagedFile,
     check_names,
     read_document,
     read_records,
@@ -188,14 +189,14 @@ def open_orbax(store: Store) -> dict[str, LazyArray]:
     metadata = store.read_json("_METADATA")
     tree = (metadata or {}).get("tree_metadata")
     if metadata is None or not isinstance(tree, dict):
-        raise UserError(f"{store.place} has no _METADATA with names: it is no Orbax checkpoint.")
+        raise DamagedFile(f"{store.place} has no _METADATA with names: it is no Orbax checkpoint.")
     names = {}
     for entry in tree.values():
         try:
             keys = [str(part["key"]) for part in entry["key_metadata"]]
             kind = str(entry["value_metadata"]["value_type"])
         except (KeyError, TypeError) as error:
-            raise UserError(f"{store.place}/_METADATA is damaged ({error!r}).") from error
+            raise DamagedFile(f"{store.place}/_METADATA is damaged ({error!r}).") from error
         if kind not in ("None", "Dict", "List", "empty"):
             names["/".join(keys)] = ".".join(keys)
     driver = "zarr3" if metadata.get("use_zarr3") else "zarr"

@@ -15,7 +15,7 @@ import numpy as np
 import tensorstore as ts
 
 from instruct.checkpoints.arrays import Index, LazyArray
-from instruct.checkpoints.checkpoint_files import REMOTE, check_storable
+from instruct.checkpoints.checkpoint_files import REMOTE, DamagedFile, check_storable
 from instruct.checkpoints.folders import refuse_link
 from instruct.errors import UserError, storage_error_number
 from instruct.files import is_address
@@ -216,8 +216,8 @@ def chunk_shape(shape: Sequence[int], itemsize: int, target_bytes: int = 64 << 2
     return [sides[-1] for sides in divisors]
 
 
-def damaged(place: str, why: str) -> UserError:
-    return UserError(f"{place} is damaged: {why}. Copy or download the checkpoint again.")
+def damaged(place: str, why: str) -> DamagedFile:
+    return DamagedFile(f"{place} is damaged: {why}. Copy or download the checkpoint again.")
 
 
 def unreadable(place: str, error: Exception) -> UserError:

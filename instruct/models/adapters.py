@@ -22,7 +22,6 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from instruct.mesh import tree_paths
 from instruct.models.layout import layer_paths
 
 A, B, SCALE = "lora_a", "lora_b", "lora_scale"
@@ -84,27 +83,27 @@ def add_adapters(
     return add(params, "")
 
 
-def has_adapters(params: Any) -> bool:
-    """Whether any kernel of a tree is adapted."""
-    return any(is_adapter(path) for path, _ in tree_paths(params))
-
-
 def is_adapter(path: str) -> bool:
     """Whether a path ends with one of `ENTRIES`."""
     return path.rpartition("/")[2] in ENTRIES
 
 
 def merge_adapters(params: Any) -> Any:
-    """The plain tree: W + scale * A B instead of every adapted kernel. Jit it."""
+    """The plain tree: W + scale * A B instead of every adapted kernel.
+
+    The other arrays are those of `params`, not copies: call it outside of jit.
+    """
 
     def merge(node: Mapping[str, Any]) -> dict[str, Any]:
-        low_rank = jnp.matmul(node[A], node[B], precision="highest")
-        kernel = node["kernel"] + node[SCALE][..., None, None] * low_rank
-        return {name: entry for name, entry in node.items() if name not in ENTRIES} | {
-            "kernel": kernel
-        }
+        rest = {name: entry for name, entry in node.items() if name not in ENTRIES}
+        return rest | {"kernel": _merged_kernel(node["kernel"], node[A], node[B], node[SCALE])}
 
     return _map_adapted(merge, params)
+
+
+@jax.jit
+def _merged_kernel(kernel: jax.Array, a: jax.Array, b: jax.Array, scale: jax.Array) -> jax.Array:
+    return kernel + scale[..., None, None] * jnp.matmul(a, b, precision="highest")
 
 
 def without_adapters(params: Any) -> Any:

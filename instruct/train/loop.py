@@ -23,7 +23,7 @@ from instruct.fields import LARGEST, Range, check_arguments
 from instruct.files import replace_file
 from instruct.json_text import sealed
 from instruct.mesh import MeshConfig
-from instruct.models.adapters import has_adapters, merge_adapters, without_adapters
+from instruct.models.adapters import merge_adapters, without_adapters
 from instruct.models.model import AnyConfig, make_model
 from instruct.train import session
 from instruct.train.evaluators import Evaluator, ValidationLoss, check_evaluators, evaluate
@@ -197,10 +197,6 @@ def train(
         factor = loss.loss_normalizing_factor
         train_loss = lora.loss(loss_fn)
         step_fn = make_train_step(train_loss, update_rule, num_microbatches, seed, factor, trained)
-        merge = None
-        if has_adapters(abstract.params):
-            base = jax.tree.map(lambda leaf: leaf.sharding, without_adapters(abstract.params))
-            merge = jax.jit(merge_adapters, out_shardings=base)
         started = time.perf_counter()
         train_program = lower_train_step(step_fn, abstract, device_mesh, batch_shapes).compile()
         compile_secs = time.perf_counter() - started
@@ -296,7 +292,7 @@ def train(
                 if log:
                     scalars["examples"] = sum(one["metrics"]["examples"] for one in processes)
                 with goodput.spent("evaluation"):
-                    params = merge(state.params) if merge and due else state.params
+                    params = merge_adapters(state.params) if due else state.params
                     evaluation = evaluate(due, params, step, device_mesh, logged=scalars)
                     del params
                 scalars |= evaluation

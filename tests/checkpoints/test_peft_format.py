@@ -98,6 +98,9 @@ def test_logits_and_files_are_pefts(make, tmp_path):
     opened = open_checkpoint(tmp_path / "ours")
     assert opened.adapters and opened.kind == "instruct"
     report = conversion.convert(tmp_path / "ours", tmp_path / "back", KIND)
+    with pytest.raises(UserError, match="a mapping gives these other ones"):
+        names = [("decoder/(.*)", r"decoder/\1")]
+        conversion.convert(tmp_path / "ours", tmp_path / "x", "instruct", mapping=names)
     first, second = (read_file(tmp_path / name / WEIGHTS) for name in ("adapter", "back"))
     assert sorted(first) == sorted(second) and len(report.rows) == len(first)
     for name, array in first.items():

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from instruct.checkpoints.checkpoint_files import read_document
-from instruct.checkpoints.loading import load_params
+from instruct.checkpoints.loading import load_newest, load_params
 from instruct.checkpoints.native import open_checkpoint
 from instruct.errors import UserError
 from instruct.mesh import MeshConfig, tree_paths
@@ -107,6 +107,10 @@ def test_a_run_trains_adapters_only_resumes_exactly_and_is_read_merged(tmp_path,
     one, other = (eval_step(params, packed_batch(number)).loss for number in (1000, 1001))
     mean = float(one.add(other).value)
     assert rows(tmp_path / "whole")[-1]["eval/loss"] == pytest.approx(mean, abs=1e-5)
+    # A damaged newest checkpoint is skipped, as of any run.
+    (tmp_path / "parts" / "checkpoints" / "8" / "params" / "_METADATA").unlink()
+    folder, _ = load_newest(tmp_path / "parts", make_model(tiny_config()).abstract_params())
+    assert folder.name == "4"
     # Training goes on from the merged model, fully or with adapters.
     run(
         tmp_path / "next",
