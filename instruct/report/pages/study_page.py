@@ -330,7 +330,7 @@ def _chart(scores: StudyScores, panel: PanelScores) -> blocks.Chart:
         tuple(series),
         sizes=study.x_axis,
         linear=_is_linear(xs),
-        ticks=() if beyond else tuple((x, label) for label, x in x_values.items()),
+        ticks=() if beyond else tuple((x, label) for label, x in x_values.items() if x in xs),
         levels=tuple(panel.baselines.items()),
     )
 
