@@ -222,7 +222,7 @@ def _notices(scores: StudyScores) -> Iterator[str]:
         if names := [one.name for one in study.runs if one.state == state]:
             shown = ", ".join(names[:4]) + (f" and {len(names) - 4:,} more" if names[4:] else "")
             are = counted(len(names), "run is", "runs are")
-            yield f"{are} {word}, so what it would add is not in the means: {shown}."
+            yield f"{are} {word} and not in the means: {shown}."
     for one, rows in zip(study.runs, scores.rows):
         if one.done and not rows:
             yield f"{one.name} is done but has no results; it does not count."
@@ -330,7 +330,7 @@ def _chart(scores: StudyScores, panel: PanelScores) -> blocks.Chart:
         tuple(series),
         sizes=study.x_axis,
         linear=_is_linear(xs),
-        ticks=() if beyond else tuple((x, label) for label, x in x_values.items()),
+        ticks=() if beyond else tuple((x, label) for label, x in x_values.items() if x in xs),
         levels=tuple(panel.baselines.items()),
     )
 

@@ -298,3 +298,20 @@ def test_models_of_known_size_stand_beside_the_papers_models(tmp_path):
     ours, *printed = charts.charts[0].series
     assert [x for x, _ in ours.points] == [77e6, 248e6] and not charts.charts[0].ticks
     assert [series.tag for series in printed] == ["T5", "Flan-T5", "PaLM", "Flan-PaLM"]
+
+
+@pytest.mark.parametrize("done", [("1",), ("1", "54")])
+def test_points_without_runs_have_no_label_on_the_axis(tmp_path, done):
+    counts = ("0", "1", "6", "54")
+    runs = [{"tasks": count} for count in counts]
+    names = write_study_json(tmp_path, {"tasks": counts}, runs, "tasks")
+    for count, name in zip(counts, names):
+        if count in done:
+            write_training(write_state(tmp_path / name), 77e6)
+            scores = answers([row[1] for row in suite_tasks(("bbh.direct",))], 0.0, name, 3)
+            write_suite(tmp_path / name, "bbh.direct", scores)
+    sections = {s.name: s for s in document(measure(read_study(tmp_path))).sections}
+    (charts,) = of_kind(sections["points"].blocks, Charts)
+    for chart in charts.charts:
+        assert [text for _, text in chart.ticks] == list(done)
+        assert [x for x, _ in chart.series[0].points] == [x for x, _ in chart.ticks]
