@@ -157,7 +157,10 @@ def _varied(study: StudyFiles) -> str:
 
 
 def _headline_table(scores: StudyScores) -> blocks.Table:
-    """Points by panels, each curve's whole change, and baselines; a point without runs says why."""
+    """Points by panels, each curve's whole change, and baselines; a point without runs says why.
+
+    Of one curve, panels are the rows if there are more of them than points.
+    """
     study = scores.study
     rows = []
     for curve in scores.curves:
@@ -187,6 +190,9 @@ def _headline_table(scores: StudyScores) -> blocks.Table:
         rows.append(blocks.Row((name, *("" for _ in study.curve_axes), *cells, "")))
     columns = (*study.curve_axes, study.x_axis)
     columns += (*(panel.panel.title for panel in scores.panels), "Runs")
+    if not study.curve_axes and len(columns) > len(rows):  # titles of panels are long
+        (_, *points), *lines = zip(columns, *(row.cells for row in rows))
+        return blocks.Table((f"{study.x_axis} →", *points), [blocks.Row(line) for line in lines])
     return blocks.Table(columns, rows, 1 + len(study.curve_axes))
 
 

@@ -59,6 +59,21 @@ def plain_mean(folder, tasks, size, suite):
     return statistics.fmean(by_seed), len(by_seed)
 
 
+def test_of_one_curve_with_many_suites_each_suite_is_a_row(tmp_path):
+    runs = [{"tasks": count, "SEED": "0"} for count in ("1", "8")]
+    names = write_study_json(tmp_path, {"tasks": ("1", "8"), "SEED": ("0",)}, runs, "tasks")
+    for name, right in zip(names, (2, 6)):
+        for suite in "abcdefg":
+            scores = [100.0] * right + [0.0] * (8 - right)
+            write_suite(write_state(tmp_path / name), suite, {f"gym.{suite}": scores})
+    (section, *_) = document(measure(read_study(tmp_path))).sections
+    (table,) = of_kind(section.blocks, Table)
+    ends = ("majority answer", "random option")
+    assert table.columns == ("tasks →", "1", "8", "1 → 8", *ends)
+    assert [row.cells[0] for row in table.rows] == [*(f"{x}, held-out" for x in "abcdefg"), "Runs"]
+    assert table.rows[0].cells[1].startswith("25.0 [") and table.rows[-1].cells[1:3] == ("1", "1")
+
+
 def test_the_headline_table_has_every_point_by_plain_computation(folder, sections):
     (table,) = of_kind(sections["overview"], Table)
     assert table.columns[:2] == ("size", "tasks") and table.columns[-1] == "Runs"
