@@ -31,7 +31,7 @@ def test_numbers_are_those_of_check(dry_run, tmp_path, capsys):
     out = dry_run()
     assert main(["check", f"--gin_file={tmp_path}/tiny.gin"]) == 0
     checked = capsys.readouterr().out
-    (parameters,) = re.findall(r"([\d,]+) parameters", checked)
+    (parameters,) = re.findall(r"([\d,]+) parameters:", checked)
     (flops,) = re.findall(r"16 tokens: ([\d.e+]+) FLOPs", checked)
     _, *stages, shown, steps, tokens, total = row(out, "tasks=1,vocabulary=bytes")
     assert stages == ["train", "eval"] and shown == parameters and steps == "3"
