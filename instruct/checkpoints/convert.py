@@ -98,13 +98,12 @@ def convert(
         )
     if slots and to == huggingface.KIND:
         raise UserError("a Hugging Face folder has no optimiser's state; leave the slots out.")
-    from_adapter = is_adapter(source)
-    if base is not None and not from_adapter and to != peft_format.KIND:
+    opened = open_checkpoint(source, step, slots, base)
+    if base is not None and peft_format.KIND not in (opened.kind, to):
         raise UserError(
             f"a base belongs to a PEFT adapter, and neither {os.fspath(source)} nor {to} is one; "
             "leave it out."
         )
-    opened = open_checkpoint(source, step, slots, base if from_adapter else None)
     if merge and (to == peft_format.KIND or not opened.adapters):
         why = f"{to} is for adapters alone" if opened.adapters else f"{opened.place} has none"
         raise UserError(f"there are no adapters to merge: {why}; leave merge out.")
@@ -167,11 +166,6 @@ def _architecture(opened: Checkpoint, model: AnyConfig | None, vocab_rows: int |
     if type(vocab_rows) is not int or vocab_rows < 1:
         raise UserError(f"vocab_rows is {vocab_rows!r}; use a whole number of at least 1.")
     return dataclasses.replace(shape, vocab_size=vocab_rows)
-
-
-def is_adapter(source: str | os.PathLike[str]) -> bool:
-    """Whether `source` is a PEFT adapter without its model."""
-    return detect(source).kind == peft_format.KIND
 
 
 def _base_of(opened: Checkpoint) -> str:

@@ -1,7 +1,8 @@
 """`Family`: how one `model_type` of Hugging Face names its weights and writes its `config.json`."""
 
 import dataclasses
-from collections.abc import Callable, Mapping
+import re
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from instruct.checkpoints.weights import Rule
@@ -38,6 +39,20 @@ class Family:
     ignored: Mapping[str, str] = dataclasses.field(default_factory=dict)
     # What a written folder lacks, for the user.
     lacks: str = ""
+
+    def current_name(self, name: str) -> str:
+        """A name of theirs with its beginning as in `rules`."""
+        old = next((old for old in self.renamed if name.startswith(old)), "")
+        return self.renamed[old] + name.removeprefix(old) if old else name
+
+    def their_names(self, paths: Iterable[str]) -> dict[str, tuple[str, Rule]]:
+        """Our name, layers separate -> theirs and the rule that says so."""
+        rules, names = {rule.ours: rule for rule in self.rules}, {}
+        for path in paths:
+            layer = re.search(r"layers_(\d+)", path)
+            rule = rules[path.replace(layer[0], "layers_{i}") if layer else path]
+            names[path] = (rule.theirs.replace("{i}", layer[1]) if layer else rule.theirs), rule
+        return names
 
 
 def build(config_class: type, fields: Mapping[str, Any], place: str) -> Any:

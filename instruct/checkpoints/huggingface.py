@@ -152,10 +152,7 @@ def _warn_once(text: str) -> None:
 def _read_arrays(folder: pathlib.Path, family: Family) -> dict[str, LazyArray]:
     """All arrays of a folder under its names, beginnings as in `family.rules`."""
     found = _read_files(folder, family)
-    renamed = {}
-    for name in found:
-        old = next((old for old in family.renamed if name.startswith(old)), "")
-        renamed[name] = family.renamed[old] + name.removeprefix(old) if old else name
+    renamed = {name: family.current_name(name) for name in found}
     if len(set(renamed.values())) < len(found):
         raise UserError(f"{folder} has arrays twice, under names of two versions.")
     return {renamed[name]: array for name, array in found.items()}
@@ -261,13 +258,9 @@ def write_checkpoint(
     earlier = files.pop(CONFIG, None)
     config = config_of_model(model, dtype, None if earlier is None else read_json(earlier))
     family = FAMILIES[config["model_type"]]
-    rules = {rule.ours: rule for rule in family.rules}
     theirs: dict[str, LazyArray] = {}
-    for path, array in arrays.items():
-        layer = re.search(r"layers_(\d+)", path)
-        rule = rules[path.replace(layer[0], "layers_{i}") if layer else path]
-        name = rule.theirs.replace("{i}", layer[1]) if layer else rule.theirs
-        theirs[name] = transposed(array) if rule.view else array
+    for path, (name, rule) in family.their_names(arrays).items():
+        theirs[name] = transposed(arrays[path]) if rule.view else arrays[path]
     theirs = dict(sorted(theirs.items()))
     if vocabulary is not None:
         ids = _token_ids(vocabulary)

@@ -77,11 +77,11 @@ def open_checkpoint(folder: pathlib.Path, base: Checkpoint) -> Checkpoint:
     _check_settings(settings, folder)
     if base.model is None:
         raise UserError(f"{base.place} does not record its model; give another --base.")
-    family, names = _family(base.model), {}
-    matrices, unknown = {}, {}
+    family, names, matrices, unknown = _family(base.model), {}, {}, {}
+    paths = {module: path for path, module in _modules(base.model).items()}
     for name, array in safetensors_files.read_file(file_inside(folder, WEIGHTS)).items():
         match = _MATRIX.fullmatch(name.removeprefix(_PREFIX))
-        path = _our_name(match[1], family) if match else None
+        path = paths.get(family.current_name(match[1])) if match else None
         if match is None or path not in base.arrays:
             unknown[name] = array
         else:
@@ -144,28 +144,11 @@ def _family(model: AnyConfig) -> Family:
     return FAMILIES[config_of_model(model, np.dtype(np.float32))["model_type"]]
 
 
-def _our_name(module: str, family: Family) -> str | None:
-    """Our name of the kernel of a module of theirs."""
-    old = next((old for old in family.renamed if module.startswith(old)), "")
-    module = family.renamed[old] + module.removeprefix(old) if old else module
-    for rule in family.rules:
-        pattern = re.escape(rule.theirs.removesuffix(".weight")).replace(r"\{i\}", "([0-9]+)")
-        match = re.fullmatch(pattern, module)
-        if match and rule.ours.endswith("/kernel"):
-            return rule.ours.replace("{i}", match[1]) if match.groups() else rule.ours
-    return None
-
-
 def _modules(model: AnyConfig) -> dict[str, str]:
     """Our name of every kernel -> its module in transformers' class."""
-    rules = {rule.ours: rule.theirs.removesuffix(".weight") for rule in _family(model).rules}
-    modules = {}
-    for path in model_shapes(model):
-        layer = re.search(r"layers_(\d+)", path)
-        name = rules[path.replace(layer[0], "layers_{i}") if layer else path]
-        if path.endswith("/kernel"):
-            modules[path] = name.replace("{i}", layer[1]) if layer else name
-    return modules
+    kernels = [path for path in model_shapes(model) if path.endswith("/kernel")]
+    names = _family(model).their_names(kernels)
+    return {path: name.removesuffix(".weight") for path, (name, _) in names.items()}
 
 
 def write_checkpoint(

@@ -34,9 +34,7 @@ def run(flags: argparse.Namespace) -> int:
         raise UserError("convert where to? Give --to=PATH, a new folder; or --describe.")
     any_path("--to", flags.target)  # before anything is read
     model, mapping = _model(flags), [_map_pair(entry) for entry in flags.map]
-    is_adapter = conversion.is_adapter(flags.source)
-    base = flags.base if is_adapter else None
-    opened = open_checkpoint(flags.source, flags.step, flags.slots, base)
+    opened = open_checkpoint(flags.source, flags.step, flags.slots, flags.base)
     named = pathlib.PurePath(opened.place).name.removeprefix("checkpoint_")
     if flags.step is not None and named != str(flags.step):
         raise UserError(

@@ -7,10 +7,9 @@ An adapted kernel W [in, out] has three entries beside it, and y = x W + scale *
     lora_b      [r, out]    B, zeros at the start, so that the model computes what its base does
     lora_scale  []          alpha / r; never trained
 
-All are float32, and stacked layers have the layer axis first, as every parameter does. So a tree
-says by itself which of its kernels are adapted: checkpoints, meshes and optimisers treat these
-entries as parameters, and every function of a model takes a tree with them. Hu et al. 2021, arXiv
-2106.09685.
+All are float32, and stacked layers have the layer axis first, as every parameter does. The entries
+of a tree show which of its kernels are adapted: checkpoints, meshes and optimisers treat them as
+parameters, and every function of a model takes a tree with them. Hu et al. 2021, arXiv 2106.09685.
 """
 
 import dataclasses

@@ -35,17 +35,20 @@ from instruct.train.metrics import IntervalMetrics, eval_names
 from instruct.train.optimizer import OptimizerConfig, make_optimizer
 from instruct.train.preemption import StopRequest
 from instruct.train.profiling import PROFILE_FOLDER, StepProfiler, check_profile_steps
-from instruct.train.program import abstract_batch, check_layout, lower_train_step
+from instruct.train.program import (
+    abstract_batch,
+    check_layout,
+    lower_train_step,
+    placed_state,
+)
 from instruct.train.progress import ProgressReport
 from instruct.train.step import (
-    abstract_state,
     init_state,
     make_eval_step,
     make_train_step,
-    state_shardings,
 )
 from instruct.train.trackers import JsonLines, TensorBoard, Tracker, check_trackers, open_trackers
-from instruct.train.trained import sizes_of, trained_line, trained_paths
+from instruct.train.trained import sizes_of, trained_line
 
 
 def train(
@@ -154,9 +157,7 @@ def train(
         # State to resume from; detects damaged checkpoints.
         network, update_rule = make_model(model), make_optimizer(optimizer)
         params = lora.add(network.abstract_params(), seed)
-        trained = trained_paths(params, freeze)
-        abstract = abstract_state(params, update_rule, trained)
-        abstract = meshes.with_shardings(abstract, state_shardings(device_mesh, abstract))
+        abstract, trained = placed_state(params, freeze, update_rule, device_mesh)
         resumed = checkpoints.resume_newest(abstract, strict, say) if has_checkpoints else None
         start = resumed.step if resumed else 0
         goodput.restore(resumed.records.get("goodput", {}) if resumed else {})

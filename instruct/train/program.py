@@ -5,6 +5,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import optax
 
 from instruct import mesh as meshes
 from instruct.batch import LAYOUTS
@@ -51,13 +52,25 @@ def training_step(
     optimizer = make_optimizer(settings.get("optimizer", OptimizerConfig()))
     lora, seed = settings.get("lora", LoraConfig()), settings.get("seed", 0)
     params = lora.add(network.abstract_params(), seed)
-    trained = trained_paths(params, settings.get("freeze"))
-    abstract = abstract_state(params, optimizer, trained)
-    abstract = meshes.with_shardings(abstract, state_shardings(mesh, abstract))
+    abstract, trained = placed_state(params, settings.get("freeze"), optimizer, mesh)
     loss_fn = lora.loss(make_loss_fn(network, losses))
     factor = losses.loss_normalizing_factor
     function = make_train_step(loss_fn, optimizer, microbatches, seed, factor, trained)
     return TrainingStep(function, abstract, trained, batch_size, lengths, microbatches, batch)
+
+
+def placed_state(
+    abstract_params: Any, freeze: str | None, optimizer: optax.GradientTransformation, mesh: Any
+) -> tuple[TrainState, Trained]:
+    """(shapes of a run's state with their shardings, paths of the parameters that it trains).
+
+    Args:
+        abstract_params: adapters included.
+        freeze: see `trained_paths`.
+    """
+    trained = trained_paths(abstract_params, freeze)
+    abstract = abstract_state(abstract_params, optimizer, trained)
+    return meshes.with_shardings(abstract, state_shardings(mesh, abstract)), trained
 
 
 def check_layout(model: AnyConfig, data: DataConfig) -> None:
