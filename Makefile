@@ -35,7 +35,7 @@ lint: $(STAMP)  ## format, lint and types
 	$(BIN)/basedpyright --pythonpath $(BIN)/python
 
 test: lint  ## lint, then every test with line coverage
-	$(BIN)/python -m pytest -n 2 --dist loadfile --cov --cov-report=term
+	$(BIN)/python -m pytest -n 2 --dist loadfile -p tests.line_coverage
 
 test-fast: $(STAMP)  ## the tests without the marker `slow`: about two minutes on two cores
 	$(BIN)/python -m pytest -n 2 --dist loadfile -m 'not slow'

@@ -17,13 +17,23 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 os.environ.setdefault("CUDA_VISIBLE_DEVICES", "")
 os.environ.pop("INSTRUCT_FLAN_CHECKOUT", None)
 
+import atexit
 import pathlib
+import shutil
 import sys
+import tempfile
 
 import pytest
 
 from tests.gcs_emulator import GcsEmulator
 from tests.workspaces import workspace
+
+if "PYTEST_XDIST_WORKER" not in os.environ:
+    # Equal programs compile once for all tests, workers of pytest-xdist and child processes.
+    os.environ["JAX_COMPILATION_CACHE_DIR"] = tempfile.mkdtemp(prefix="instruct-tests-xla-")
+    os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
+    os.environ["JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES"] = "-1"
+    atexit.register(shutil.rmtree, os.environ["JAX_COMPILATION_CACHE_DIR"], ignore_errors=True)
 
 SHARED_DATA = pathlib.Path(__file__).resolve().parents[2] / "shared" / "data"
 
