@@ -3,18 +3,19 @@
 import argparse
 import dataclasses
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from instruct import gin_config
-from instruct.checkpoints.model_fields import CLASSES
 from instruct.cli import own_data
 from instruct.cli.environment import workspace_from_environment
 from instruct.data import registry, task_modules
 from instruct.data.own_task import OwnTask
 from instruct.errors import UserError
 from instruct.files import any_folder, local_folder
-from instruct.models.model import AnyConfig
 from instruct.workspace import Workspace
+
+if TYPE_CHECKING:
+    from instruct.models.model import AnyConfig
 
 # Modules that register every family of this project -> the first parts of their names (`gym` of
 # `gym.chain_sum`). They are imported when such a name is looked up, before a user's modules all.
@@ -123,8 +124,10 @@ def load_with_stand_ins(
     return workspace, arguments, assumed
 
 
-def bound_model(entries: Mapping[str, Any]) -> AnyConfig | None:
+def bound_model(entries: Mapping[str, Any]) -> "AnyConfig | None":
     """The model of gin's entries, of `train` or of a model file alone; None if none is bound."""
+    from instruct.checkpoints.model_fields import CLASSES  # imports JAX and Flax
+
     if model := entries[gin_config.TRAIN].get("model"):
         return model
     bound = {name.rpartition(".")[2]: entries[name] for name in gin_config.MODELS if entries[name]}

@@ -25,7 +25,6 @@ from instruct.cli.show_tables import (
 from instruct.data import registry
 from instruct.data.config import AUTO_VOCABULARY, DataConfig
 from instruct.data.feed import preview
-from instruct.data.feed.pipeline import TrainFeed
 from instruct.data.feed.spelling import mixture_spelling, spelling, spelling_lines
 from instruct.data.mixture_shares import ROW_LENGTHS, MixtureView
 from instruct.data.spec import Resolved, TaskSpec
@@ -169,6 +168,8 @@ def print_packed_rows(
     workspace: Workspace, console: Console, config: DataConfig, resolved: Resolved
 ) -> None:
     """Prints the rows of the first training batch, decoded from its arrays."""
+    from instruct.data.feed.pipeline import TrainFeed  # imports Grain, which takes a second
+
     vocabulary = load_vocabulary(config.vocabulary)
     windows_fn = registry.seqio_windows_fn(config)
     batch, _ = next(TrainFeed(workspace, config, resolved, seqio_windows_fn=windows_fn))

@@ -14,7 +14,7 @@ import tempfile
 from collections.abc import Iterator
 from typing import Any
 
-from instruct.data.import_hook import around_import
+from instruct.import_hook import around_import
 
 # Messages of absl and TensorFlow about the machine; a failed import shows them all.
 _LIBRARY_LINE = re.compile(

@@ -75,6 +75,7 @@ def open_inputs(
         UserError: the mixture, a store or the vocabulary cannot be used, or the lanes do not divide
             among the processes.
     """
+
     def say(line: str) -> None:
         console.print(line, markup=False, soft_wrap=True)
 

@@ -5,7 +5,9 @@ import importlib
 import importlib.util
 import sys
 
-from instruct.data.import_hook import after_import, around_import
+import pytest
+
+from instruct.import_hook import after_import, around_import, hidden
 from tests.data.toy import fresh_name
 
 
@@ -47,3 +49,12 @@ def test_a_function_follows_the_import_or_runs_at_once(tmp_path, monkeypatch):
         after_import(name, lambda: calls.append(name in sys.modules))
         importlib.import_module(name)
     assert calls == [True, True]
+
+
+def test_a_hidden_package_seems_absent_until_the_context_ends(tmp_path, monkeypatch):
+    name = module_file(tmp_path, monkeypatch)
+    with hidden(name), pytest.raises(ImportError):
+        importlib.import_module(name)
+    assert importlib.import_module(name).value == 1
+    with hidden(name):
+        assert importlib.import_module(name).value == 1

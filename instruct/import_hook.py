@@ -1,4 +1,4 @@
-"""Runs code around or after the first import of a module, without importing it.
+"""Runs code around or after the first import of a module, or hides one, without importing it.
 
 Standard library only: the command line imports this module before anything else.
 """
@@ -46,7 +46,9 @@ class _Finder(importlib.abc.MetaPathFinder):
 
 def around_import(name: str, around: Around) -> None:
     """Wraps the next import of a module in a context; no effect if it is imported already."""
-    asked = any(isinstance(f, _Finder) and (f.name, f.around) == (name, around) for f in sys.meta_path)
+    asked = any(
+        isinstance(f, _Finder) and (f.name, f.around) == (name, around) for f in sys.meta_path
+    )
     if name not in sys.modules and not asked:
         sys.meta_path.insert(0, _Finder(name, around))
 
@@ -63,3 +65,16 @@ def after_import(name: str, function: Callable[[], None]) -> None:
         function()
 
     around_import(name, around)
+
+
+@contextlib.contextmanager
+def hidden(name: str) -> Iterator[None]:
+    """Context in which a package seems not to be installed, unless it is imported already."""
+    if name in sys.modules:
+        yield
+        return
+    sys.modules[name] = None  # type: ignore[assignment]
+    try:
+        yield
+    finally:
+        del sys.modules[name]
