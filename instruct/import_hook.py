@@ -35,10 +35,10 @@ class _Finder(importlib.abc.MetaPathFinder):
             execute = spec.loader.exec_module
 
             def execute_wrapped(module: ModuleType) -> None:
-                with contextlib.suppress(ValueError):
-                    sys.meta_path.remove(self)
                 with self.around(module):
                     execute(module)
+                with contextlib.suppress(ValueError):  # a second import after a failed one
+                    sys.meta_path.remove(self)
 
             spec.loader.exec_module = execute_wrapped  # type: ignore[method-assign]
         return spec

@@ -27,13 +27,13 @@ from typing import TYPE_CHECKING, Any
 from instruct.data.config import AUTO_VOCABULARY, DataConfig
 from instruct.data.feed.records import UNKNOWN_RECORDS, known_num_records
 from instruct.data.feed.window import Window
-from instruct.import_hook import after_import
 from instruct.data.scored_task import ScoredTask
 from instruct.data.spec import Leaf, Resolved, TaskSpec
 from instruct.data.stores.store import leaf_manifest
 from instruct.data.task_file import FAMILY
 from instruct.data.vocab import load_vocabulary
 from instruct.errors import UserError, unknown_name
+from instruct.import_hook import after_import
 from instruct.workspace import Workspace
 
 if TYPE_CHECKING:

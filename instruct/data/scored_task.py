@@ -1,4 +1,4 @@
-"""`ScoredTask`: the part of a `seqio.Task` that evaluation uses, of one of our tasks in one mode."""
+"""`ScoredTask`: what evaluation uses of a `seqio.Task`, for one of our tasks in one mode."""
 
 import dataclasses
 import functools

@@ -4,7 +4,7 @@ import pickle
 
 import pytest
 
-from instruct.data.registry import scored_task, resolve, task_specs
+from instruct.data.registry import resolve, scored_task, task_specs
 from instruct.data.sources.promptsource import p3_name
 from instruct.data.spec import SPLITS
 from instruct.prompts.record import Record

@@ -4,7 +4,7 @@ import re
 
 import pytest
 
-from instruct.data.registry import scored_task, find_spec, resolve, task_specs
+from instruct.data.registry import find_spec, resolve, scored_task, task_specs
 from instruct.data.sources.natural_instructions import EXEMPLARS, FOLDER, normalized_stem
 from instruct.data.spec import SPLITS
 from instruct.prompts.record import Record
