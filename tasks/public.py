@@ -143,7 +143,7 @@ def find_specs(workspace: Workspace) -> list[TaskSpec]:
 
 def _available(workspace: Workspace, name: str) -> Mapping[str, None]:
     """The tasks of one part of the sample whose files exist, by their numbers of records."""
-    specs = [spec for spec in task_specs(workspace).values() if spec.family in _MIXED[name]]
+    specs = task_specs(workspace, families=_MIXED[name]).values()
     return {spec.name: None for spec in specs if spec.source.available(workspace) is None}
 
 

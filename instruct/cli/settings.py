@@ -2,25 +2,45 @@
 
 import argparse
 import dataclasses
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
 from instruct import gin_config
-from instruct.checkpoints.model_fields import CLASSES
 from instruct.cli import own_data
 from instruct.cli.environment import workspace_from_environment
-from instruct.data import task_modules
+from instruct.data import registry, task_modules
 from instruct.data.own_task import OwnTask
 from instruct.errors import UserError
 from instruct.files import any_folder, local_folder
-from instruct.models.model import AnyConfig
 from instruct.workspace import Workspace
 
-# They register every family of this project; a user's modules are loaded after them.
-TASK_MODULES = (
-    *("tasks.gym.mixtures", "tasks.lists.mixtures", "tasks.mixtures", "tasks.public"),
-    *("tasks.published", "tasks.cot_collection", "tasks.suites.mixtures"),
-)
+if TYPE_CHECKING:
+    from instruct.models.model import AnyConfig
+
+# Modules that register every family of this project -> the first parts of their names (`gym` of
+# `gym.chain_sum`). They are imported when such a name is looked up, before a user's modules all.
+TASK_MODULES: Mapping[str, Sequence[str]] = {
+    "tasks.gym.mixtures": ("gym",),
+    "tasks.lists.mixtures": ("lists",),
+    "tasks.cot": ("cot",),
+    "tasks.t0": ("t0",),
+    "tasks.dialog.family": ("dialog",),
+    "tasks.flan2021.family": ("flan2021",),
+    "tasks.niv2.family": ("niv2",),
+    "tasks.program_synthesis.family": ("program_synthesis",),
+    "tasks.mixtures": (
+        *("cot", "t0", "dialog*", "flan20*", "flan_tasks_*", "niv2", "program_synthesis"),
+        *("muffin", "p3_plus_plus", "scaling_*", "equal*"),
+    ),
+    "tasks.public": ("public", "gsm8k", "cot_files", "niv2_files"),
+    "tasks.published": ("published",),
+    "tasks.cot_collection": ("cot_collection",),
+    "tasks.suites.mixtures": (
+        *("mmlu", "bbh", "tydiqa", "mgsm", "xquad", "gsm8k", "gsm8k_test", "flan_held_out"),
+        *("held_in", "held_in_wordings", "cot_eval", "t0_held_out", "dialogsum", "samsum"),
+        "bias",
+    ),
+}
 _SETTINGS_FILE = "gin/runs/settings.gin"
 _SETTINGS = "instruct.cli.settings.Settings"
 _MIXTURE_MACROS: tuple[str, ...] = ("MIXTURE_OR_TASK_NAME", "EVAL_MIXTURES")
@@ -64,16 +84,16 @@ class Settings:
         return workspace_from_environment(**folders)
 
     def modules(self) -> list[str]:
-        """Modules that register tasks."""
+        """The user's modules that register tasks."""
         names = self.task_modules or ()
         names = names.split(",") if isinstance(names, str) else names
-        return [*TASK_MODULES, *(name.strip() for name in names if name.strip())]
+        return [name.strip() for name in names if name.strip()]
 
 
 def own_task(flags: argparse.Namespace) -> OwnTask | None:
     """The task of --data and its flags, registered after this project's; None without --data."""
     if getattr(flags, "data", None) is not None:
-        task_modules.load_modules(TASK_MODULES)
+        registry.add_on_demand(TASK_MODULES)
     return own_data.task_of_flags(flags)
 
 
@@ -99,12 +119,15 @@ def load_with_stand_ins(
     arguments = gin_config.entry_arguments((_SETTINGS, *gin_config.ENTRIES))
     settings = Settings(**arguments.pop(_SETTINGS))
     workspace = settings.workspace()
+    registry.add_on_demand(TASK_MODULES)
     task_modules.load_modules(settings.modules(), own_data.register)
     return workspace, arguments, assumed
 
 
-def bound_model(entries: Mapping[str, Any]) -> AnyConfig | None:
+def bound_model(entries: Mapping[str, Any]) -> "AnyConfig | None":
     """The model of gin's entries, of `train` or of a model file alone; None if none is bound."""
+    from instruct.checkpoints.model_fields import CLASSES  # imports JAX and Flax
+
     if model := entries[gin_config.TRAIN].get("model"):
         return model
     bound = {name.rpartition(".")[2]: entries[name] for name in gin_config.MODELS if entries[name]}

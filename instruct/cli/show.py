@@ -25,10 +25,8 @@ from instruct.cli.show_tables import (
 from instruct.data import registry
 from instruct.data.config import AUTO_VOCABULARY, DataConfig
 from instruct.data.feed import preview
-from instruct.data.feed.pipeline import TrainFeed
 from instruct.data.feed.spelling import mixture_spelling, spelling, spelling_lines
 from instruct.data.mixture_shares import ROW_LENGTHS, MixtureView
-from instruct.data.seqio.reading import seqio_windows, token_records
 from instruct.data.spec import Resolved, TaskSpec
 from instruct.data.task_lists import family_counts, license_counts, task_facts
 from instruct.data.token_record import TokenRecord
@@ -170,8 +168,11 @@ def print_packed_rows(
     workspace: Workspace, console: Console, config: DataConfig, resolved: Resolved
 ) -> None:
     """Prints the rows of the first training batch, decoded from its arrays."""
+    from instruct.data.feed.pipeline import TrainFeed  # imports Grain, which takes a second
+
     vocabulary = load_vocabulary(config.vocabulary)
-    batch, _ = next(TrainFeed(workspace, config, resolved, seqio_windows_fn=seqio_windows))
+    windows_fn = registry.seqio_windows_fn(config)
+    batch, _ = next(TrainFeed(workspace, config, resolved, seqio_windows_fn=windows_fn))
     for row in range(config.batch_size):
         console.print(preview.packed_row(batch, row, vocabulary, resolved), markup=False)
 
@@ -217,7 +218,9 @@ def _show_task(workspace: Workspace, flags: argparse.Namespace) -> int:
 
 def _show_plain_task(workspace: Workspace, flags: argparse.Namespace) -> int:
     """Prints examples of a user's seqio task from its own pipeline, not truncated."""
-    task = registry.find_seqio_task(workspace, flags.task)
+    from instruct.data.seqio.reading import token_records  # imports TensorFlow
+
+    task = registry.plain_task(flags.task)
     split = flags.split or preview.splits_in_order(task.splits)[0]
     if split not in task.splits:
         raise unknown_name(f"split of task {task.name!r}", split, task.splits)

@@ -69,6 +69,7 @@ class OwnTask:
         Raises:
             UserError: another task has the name.
         """
+        registry.import_modules_of(self.spec.name)
         same = registry.registered_specs().get(self.spec.name)
         if same is not None and _facts(same) == _facts(self.spec):
             return

@@ -7,14 +7,14 @@ Standard library only: the command line imports this module before anything else
 """
 
 import contextlib
-import importlib.abc
-import importlib.util
 import os
 import re
 import sys
 import tempfile
 from collections.abc import Iterator
 from typing import Any
+
+from instruct.import_hook import around_import
 
 # Messages of absl and TensorFlow about the machine; a failed import shows them all.
 _LIBRARY_LINE = re.compile(
@@ -49,32 +49,17 @@ def quiet_stderr() -> Iterator[None]:
             os.close(stderr)
 
 
-class _QuietImport(importlib.abc.MetaPathFinder):
-    """Finds TensorFlow like Python does, and wraps its loader in `quiet_stderr`."""
-
-    def find_spec(self, name: str, *_: Any) -> Any:
-        if name != "tensorflow":
-            return None
-        sys.meta_path.remove(self)
-        spec = importlib.util.find_spec(name)
-        if spec is not None and spec.loader is not None:
-            load = spec.loader.exec_module
-
-            def load_quietly(module: Any) -> None:
-                with quiet_stderr():
-                    load(module)
-                    with contextlib.suppress(RuntimeError):  # devices are initialized
-                        module.config.set_visible_devices([], "GPU")
-                    module.constant(0)
-
-            spec.loader.exec_module = load_quietly  # type: ignore[method-assign]
-        return spec
+@contextlib.contextmanager
+def _quiet_import(tensorflow: Any) -> Iterator[None]:
+    """Context of TensorFlow's import: no lines of its libraries, and no accelerator for it."""
+    with quiet_stderr():
+        yield
+        with contextlib.suppress(RuntimeError):  # devices are initialized
+            tensorflow.config.set_visible_devices([], "GPU")
+        tensorflow.constant(0)
 
 
 def keep_quiet() -> None:
     """Makes the next import of TensorFlow in this process quiet; no effect after its import."""
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
-    if "tensorflow" not in sys.modules and not any(
-        isinstance(finder, _QuietImport) for finder in sys.meta_path
-    ):
-        sys.meta_path.insert(0, _QuietImport())
+    around_import("tensorflow", _quiet_import)

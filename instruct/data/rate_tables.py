@@ -40,6 +40,7 @@ def register(name: str) -> None:
     """
     path = local_path("MIXTURE_OR_TASK_MODULE", name, "rates.tsv").absolute()
     table = RateTable(path)
+    registry.import_modules_of(path.stem)
     if registry.rates_of(path.stem) == table:
         return
     if not path.stem.replace(".", "_").isidentifier():

@@ -4,35 +4,40 @@
                                `gym.chain_sum`, the mixture of its modes
     add_mixture(name, ...)     a seqio.Mixture over tasks, task specs and mixtures, ours or a user's
     add_discovery(find_specs)  tasks that depend on the files of a workspace
+    add_on_demand(modules)     modules that are imported when a name of their families is looked up
     resolve(workspace, name)   its leaves with their shares; linear in their number
     children(workspace, name)  its children, one level down
 
 Rates nest: each mixture divides its share among its children. `None` stands for a rate
 proportional to the number of records, at most `cap` of each task (T5, Raffel et al. 2020, 3.5.2).
+
+This module does not import SeqIO. Whoever imports SeqIO, before or after, finds every task and
+mixture in its registries (`_join_seqio`), and a plain seqio task is known from then on.
 """
 
 import dataclasses
+import fnmatch
 import functools
-from collections.abc import Callable, Collection, Iterable, Mapping
-
-import seqio
+import importlib
+import re
+import sys
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
 from instruct.data.config import AUTO_VOCABULARY, DataConfig
-from instruct.data.feed.records import known_num_records
-from instruct.data.seqio import bridge
-from instruct.data.seqio.mixtures import (
-    UNKNOWN_RECORDS,
-    known_size,
-    plain_num_records,
-    plain_shares,
-)
-from instruct.data.seqio.reading import PlainTaskSource
+from instruct.data.feed.records import UNKNOWN_RECORDS, known_num_records
+from instruct.data.feed.window import Window
+from instruct.data.scored_task import ScoredTask
 from instruct.data.spec import Leaf, Resolved, TaskSpec
 from instruct.data.stores.store import leaf_manifest
 from instruct.data.task_file import FAMILY
 from instruct.data.vocab import load_vocabulary
 from instruct.errors import UserError, unknown_name
+from instruct.import_hook import after_import
 from instruct.workspace import Workspace
+
+if TYPE_CHECKING:
+    import seqio
 
 Rates = Mapping[str, float | None]
 RatesFn = Callable[[Workspace], Rates]
@@ -46,6 +51,10 @@ _mixtures: dict[str, Rates | RatesFn] = {}
 _caps: dict[str, int] = {}  # of mixtures that set their own
 _descriptions: dict[str, str] = {}  # of mixtures that say what they are
 _warned: set[str] = set()  # users' mixtures with a logged warning about provisional rates
+_on_demand: dict[str, Sequence[str]] = {}  # module that is not imported yet -> its families
+_joined_seqio: list[bool] = []  # not empty: tasks and mixtures go into SeqIO's registries at once
+
+_VALID_NAME = re.compile(r"[\w.:#]+")  # SeqIO's rule
 
 
 def add_task(spec: TaskSpec) -> TaskSpec:
@@ -64,11 +73,14 @@ def _add_spec(spec: TaskSpec) -> None:
     for mode in spec.all_modes:
         name = spec.leaf_name(mode)
         _check_free(name)
-        try:
-            seqio.TaskRegistry.add_provider(name, bridge.registered_task(spec, mode))
-        except ValueError as error:
-            raise UserError(f"task {name!r}: {error}") from error
+        if not _VALID_NAME.fullmatch(name):
+            raise UserError(
+                f"the task name {name!r} contains invalid characters; use letters, digits, "
+                "'_', '.', ':' and '#'"
+            )
         _leaves[name] = (spec, mode)
+        if _joined_seqio:
+            _add_seqio_task(name)
     _register_mixture(spec.name, {spec.leaf_name(m): rate for m, rate in spec.modes.items()})
 
 
@@ -125,12 +137,88 @@ def _check_rates(name: str, rates: Rates) -> None:
 
 
 def _register_mixture(name: str, rates: Rates | RatesFn) -> None:
+    _mixtures[name] = rates
+    if _joined_seqio:
+        _add_seqio_mixture(name)
+
+
+def add_on_demand(modules: Mapping[str, Sequence[str]]) -> None:
+    """Declares modules that register tasks and mixtures when they are imported.
+
+    A module is imported when a name of its families is looked up that is not registered yet, when
+    all names are asked for, and when this process imports SeqIO, whose registries have them all.
+    Modules of one family are imported in this order until one registers the name.
+
+    Args:
+        modules: module -> its families: the first parts of all names that it registers ("gym" of
+            "gym.chain_sum"); `*` stands for anything.
+    """
+    _on_demand.update({name: own for name, own in modules.items() if name not in sys.modules})
+    if _joined_seqio:
+        import_all()
+
+
+def import_modules_of(name: str) -> None:
+    """Imports the modules declared for the family of a name, until one registers the name."""
+    family = name.partition(".")[0]
+    for module, families in list(_on_demand.items()):
+        if _is_known(name):
+            return
+        if any(fnmatch.fnmatchcase(family, pattern) for pattern in families):
+            _import_on_demand(module)
+
+
+def import_all() -> None:
+    """Imports every module that was declared on demand, in the order of their declaration."""
+    for module in list(_on_demand):
+        _import_on_demand(module)
+
+
+def _import_on_demand(module: str) -> None:
+    importlib.import_module(module)
+    _on_demand.pop(module, None)
+
+
+# ------------------------------------------------------------------ SeqIO's registries
+
+
+def _seqio() -> Any:
+    """SeqIO where this process has imported it, else None: then nobody registered a plain task."""
+    return sys.modules.get("seqio")
+
+
+def _join_seqio() -> None:
+    """Adds all tasks and mixtures to SeqIO's registries, and from now on those that follow."""
+    import_all()
+    for name in _leaves:
+        _add_seqio_task(name)
+    for name in _mixtures:
+        _add_seqio_mixture(name)
+    _joined_seqio.append(True)
+
+
+def _add_seqio_task(name: str) -> None:
+    from instruct.data.seqio import bridge
+
+    _seqio().TaskRegistry.add_provider(name, bridge.registered_task(*_leaves[name]))
+
+
+def _add_seqio_mixture(name: str) -> None:
+    from instruct.data.seqio import bridge
+
     # SeqIO gets the leaves flat: its own rates of nested mixtures take quadratic time, and its
     # rates of sub-mixtures must be numbers.
     leaves_fn = functools.partial(_seqio_leaves, name)
     mixture = bridge.WorkspaceMixture(name, leaves_fn, functools.partial(_seqio_shares, name))
-    seqio.MixtureRegistry.add_provider(name, mixture)
-    _mixtures[name] = rates
+    _seqio().MixtureRegistry.add_provider(name, mixture)
+
+
+def _is_seqio_task(name: str) -> bool:
+    return _seqio() is not None and name in _seqio().TaskRegistry.names()
+
+
+def _is_seqio_mixture(name: str) -> bool:
+    return _seqio() is not None and name in _seqio().MixtureRegistry.names()
 
 
 def _seqio_leaves(mixture: str, workspace: Workspace) -> list[str]:
@@ -152,16 +240,34 @@ def _cached_shares(mixture: str, workspace: Workspace, stores_mtime_ns: int) -> 
     return shares(workspace, mixture)
 
 
-def _all_names() -> set[str]:
-    return {*seqio.TaskRegistry.names(), *seqio.MixtureRegistry.names()}
+# ------------------------------------------------------------------ names
+
+
+def _all_names(workspace: Workspace | None = None) -> set[str]:
+    """Every name, those that the files of a workspace define included."""
+    import_all()
+    if workspace is not None:
+        _View(workspace).discovered  # noqa: B018 (registers)
+    names = {*_leaves, *_mixtures}
+    if _seqio() is not None:
+        names |= {*_seqio().TaskRegistry.names(), *_seqio().MixtureRegistry.names()}
+    return names
+
+
+def _is_known(name: str) -> bool:
+    """Whether a name is registered by now; imports nothing."""
+    ours = name in _leaves or name in _mixtures
+    return ours or _is_seqio_task(name) or _is_seqio_mixture(name)
 
 
 def _is_registered(name: str) -> bool:
-    return name in seqio.TaskRegistry.names() or name in seqio.MixtureRegistry.names()
+    """Whether a name is registered, also by a module on demand of its family."""
+    import_modules_of(name)
+    return _is_known(name)
 
 
 def _check_free(name: str) -> None:
-    if _is_registered(name):
+    if _is_known(name):
         raise UserError(f"the name {name!r} is registered already; names must be unique")
 
 
@@ -222,7 +328,8 @@ class _View:
     def check(self, name: str) -> None:
         """Raises UserError unless the workspace has the name."""
         if not self.knows(name):
-            error = unknown_name("task or mixture", name, filter(self.knows, _all_names()))
+            known = filter(self.knows, _all_names(self.workspace))
+            error = unknown_name("task or mixture", name, known)
             if name.startswith(f"{FAMILY}."):
                 error = UserError(
                     f"{error} A task of your own file is known with --data=FILE, such as "
@@ -252,8 +359,8 @@ class _View:
         """Seqio tasks below a name, each once, in order of first mention."""
         if name in _mixtures:
             leaves = [leaf for child in self.rates(name) for leaf in self.leaf_names(child)]
-        elif name in seqio.MixtureRegistry.names():
-            leaves = [task.name for task in seqio.MixtureRegistry.get(name).tasks]
+        elif _is_seqio_mixture(name):
+            leaves = [task.name for task in _seqio().MixtureRegistry.get(name).tasks]
         else:
             leaves = [name]
         return [leaf for leaf in dict.fromkeys(leaves) if leaf not in _leaves or self.has(leaf)]
@@ -266,8 +373,10 @@ class _View:
                 for child, part in self.parts(name).items():
                     for leaf, share in self.shares(child).items():
                         shares[leaf] = shares.get(leaf, 0.0) + share * part
-            elif name in seqio.MixtureRegistry.names():
-                mixture = seqio.MixtureRegistry.get(name)
+            elif _is_seqio_mixture(name):
+                from instruct.data.seqio.mixtures import plain_shares
+
+                mixture = _seqio().MixtureRegistry.get(name)
                 shares = plain_shares(self.workspace, mixture, self._excludes, _warned)
             elif not self._excludes(name):
                 shares = {name: 1.0}
@@ -310,6 +419,8 @@ class _View:
             return 0.0 if self._excludes(name) else float(min(records, limit or records))
         if name in _mixtures:
             return sum(self._size(child, cap) for child in self.rates(name))
+        from instruct.data.seqio.mixtures import plain_num_records
+
         return float(plain_num_records(self.workspace, name, self.split, self._excludes))
 
     def records(self, spec: TaskSpec) -> int | None:
@@ -330,7 +441,10 @@ class _View:
             records = self.records(spec) if self.split in spec.splits else 0
             own = (spec.name, mode, spec.family, spec.dataset, spec.category, spec.version)
             return Leaf(name, share, *own, records, tuple(spec.splits), spec)
-        task = seqio.TaskRegistry.get(name)
+        from instruct.data.seqio.mixtures import known_size
+        from instruct.data.seqio.reading import PlainTaskSource
+
+        task = _seqio().TaskRegistry.get(name)
         # A plain task has no family; the first part of its name is the best guess.
         family = name.replace(":", ".").partition(".")[0]
         version = getattr(task.source, "version", "") or "0"
@@ -342,18 +456,37 @@ class _View:
 
 def mixture_names() -> list[str]:
     """Mixtures registered by `add_mixture` or through SeqIO, sorted."""
-    return sorted(name for name in seqio.MixtureRegistry.names() if not is_task(name))
+    import_all()
+    plain = () if _seqio() is None else _seqio().MixtureRegistry.names()
+    return sorted(name for name in {*_mixtures, *plain} if not is_task(name))
 
 
 def registered_specs() -> Mapping[str, TaskSpec]:
-    """Tasks by name, as passed to `add_task` and in that order, without a workspace's changes."""
+    """Tasks that were passed to `add_task` so far, in that order, without a workspace's changes."""
     return dict(_specs)
 
 
-def task_specs(workspace: Workspace) -> Mapping[str, TaskSpec]:
-    """Tasks by name in a workspace: those of `add_task` in their order, then discovered ones."""
+def task_specs(workspace: Workspace, families: Collection[str] = ()) -> Mapping[str, TaskSpec]:
+    """Tasks by name in a workspace: those of `add_task` in their order, then discovered ones.
+
+    Args:
+        families: only tasks of these, whose modules the caller has imported; () for all families.
+    """
+    if not families:
+        import_all()
     view = _View(workspace)
-    return {name: view.spec(name) for name in (*_specs, *view.discovered)}
+    specs = {name: spec for own in (_specs, view.discovered) for name, spec in own.items()}
+    return {
+        name: view.spec(name)
+        for name, spec in specs.items()
+        if not families or spec.family in families
+    }
+
+
+def known_specs(workspace: Workspace, names: Iterable[str]) -> Mapping[str, TaskSpec]:
+    """Those of the names that are tasks in a workspace."""
+    view = _View(workspace)
+    return {name: view.spec(name) for name in names if view.knows(name) and is_task(name)}
 
 
 def find_spec(workspace: Workspace, name: str) -> TaskSpec:
@@ -364,7 +497,7 @@ def find_spec(workspace: Workspace, name: str) -> TaskSpec:
     task, _, mode = name.rpartition(".")
     if task in _specs or task in view.discovered:
         raise unknown_name(f"prompt mode of task {task!r}", mode, view.spec(task).all_modes)
-    raise unknown_name("task", name, (*_specs, *view.discovered))
+    raise unknown_name("task", name, task_specs(workspace))
 
 
 def is_task(name: str) -> bool:
@@ -394,19 +527,21 @@ def check_name(workspace: Workspace, name: str) -> None:
 
 def is_plain_task(name: str) -> bool:
     """Whether a name is a user's seqio task."""
-    return name not in _leaves and name in seqio.TaskRegistry.names()
+    return name not in _leaves and _is_seqio_task(name)
 
 
-def find_seqio_task(workspace: Workspace, name: str) -> seqio.Task:
-    """The seqio task behind a leaf, for its `postprocess_fn` and `metric_fns`.
+def plain_task(name: str) -> "seqio.Task":
+    """A user's seqio task. Raises UserError without one of that name."""
+    if not is_plain_task(name):
+        raise unknown_name("seqio task", name, filter(is_plain_task, _all_names()))
+    return _seqio().TaskRegistry.get(name)
 
-    Its `get_dataset`, like that of all tasks, reads the workspace of `bridge.use_workspace`.
-    """
-    if name in _leaves:
-        return bridge.record_task(_View(workspace).spec(_task_of(name)), _leaves[name][1])
-    if name not in seqio.TaskRegistry.names():
-        raise unknown_name("task", name, seqio.TaskRegistry.names())
-    return seqio.TaskRegistry.get(name)
+
+def scored_task(workspace: Workspace, name: str) -> "ScoredTask | seqio.Task":
+    """The `postprocess_fn` and `metric_fns` of a leaf, as the workspace has them."""
+    if _is_registered(name) and name in _leaves:
+        return ScoredTask(_View(workspace).spec(_task_of(name)), _leaves[name][1])
+    return plain_task(name)
 
 
 def resolve(
@@ -498,7 +633,9 @@ def task_vocabulary(workspace: Workspace, name: str) -> str | None:
     view.check(name)
     owners: dict[str, str] = {}  # vocabulary -> the first task and feature that has it
     for leaf in filter(is_plain_task, view.leaf_names(name)):
-        for feature, settings in seqio.TaskRegistry.get(leaf).output_features.items():
+        from instruct.data.seqio import bridge
+
+        for feature, settings in _seqio().TaskRegistry.get(leaf).output_features.items():
             spec = bridge.from_seqio(getattr(settings, "vocabulary", None))
             if feature in bridge.FEATURES and spec is not None:
                 owners.setdefault(spec, f"{feature!r} of {leaf!r}")
@@ -523,6 +660,15 @@ def with_vocabulary(workspace: Workspace, config: DataConfig) -> DataConfig:
     return dataclasses.replace(config, vocabulary=vocabulary)
 
 
+def seqio_windows_fn(config: DataConfig) -> Callable[..., Iterator[Window]] | None:
+    """Rows of SeqIO's own pipeline for `TrainFeed`; None, without an import, unless asked for."""
+    if config.feed != "seqio":
+        return None
+    from instruct.data.seqio.reading import seqio_windows
+
+    return seqio_windows
+
+
 def unprepared(workspace: Workspace, resolved: Resolved, config: DataConfig) -> list[str]:
     """Names of the leaves that have no store of `config.split` yet."""
     return [
@@ -530,3 +676,11 @@ def unprepared(workspace: Workspace, resolved: Resolved, config: DataConfig) -> 
         for leaf in resolved.leaves
         if leaf_manifest(workspace, leaf, config.split, config)[0] is None
     ]
+
+
+def _import_bridge() -> None:
+    from instruct.data.seqio import bridge  # noqa: F401 (its import calls `_join_seqio`)
+
+
+after_import("instruct.data.seqio.bridge", _join_seqio)
+after_import("seqio", _import_bridge)

@@ -8,15 +8,20 @@ import traceback
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
-from instruct.data import rate_tables
+from instruct.data import rate_tables, registry
 from instruct.errors import UserError
 from instruct.files import local_path
+
+TASK_FILE = ".toml"
 
 
 def load_modules(
     names: Iterable[str], register_task_file: Callable[[Path], None] | None = None
 ) -> None:
-    """Imports the modules that register tasks (MIXTURE_OR_TASK_MODULE).
+    """Imports a user's modules that register tasks (MIXTURE_OR_TASK_MODULE).
+
+    Modules on demand (`registry.add_on_demand`) are imported before a user's Python module, which
+    may use or repeat any of their names.
 
     Args:
         names: dotted module names, paths of `.py` files, of task files (`.toml`, task_file.py), or
@@ -28,9 +33,11 @@ def load_modules(
     """
     for name in names:
         try:
+            if not name.endswith((TASK_FILE, *rate_tables.ENDINGS)):
+                registry.import_all()
             if name.endswith(".py"):
                 _load_file(local_path("MIXTURE_OR_TASK_MODULE", name, "my_tasks.py"))
-            elif name.endswith(".toml") and register_task_file is not None:
+            elif name.endswith(TASK_FILE) and register_task_file is not None:
                 register_task_file(local_path("MIXTURE_OR_TASK_MODULE", name, "my_task.toml"))
             elif name.endswith(rate_tables.ENDINGS):
                 rate_tables.register(name)

@@ -157,7 +157,7 @@ class SuiteRun:
         try:
             shared["split"] = split = split_of(leaf, config.splits)
             examples, left_out = self._examples(leaf, split, console)
-            task = registry.find_seqio_task(self.workspace, leaf.name)
+            task = registry.scored_task(self.workspace, leaf.name)
             ranked = leaf.spec is not None and leaf.spec.ranked
             outputs = models.outputs(params, task, examples, config.rank_options or ranked)
             computed = True
@@ -215,8 +215,8 @@ class SuiteRun:
     @functools.cached_property
     def _trained_groups(self) -> set[str]:
         """Contamination groups of the trained tasks."""
-        specs = registry.task_specs(self.workspace)
-        return {specs[name].group for name in self.trained_tasks or () if name in specs}
+        names = self.trained_tasks or ()
+        return {spec.group for spec in registry.known_specs(self.workspace, names).values()}
 
 
 def prompt_losses(examples: Sequence[EvalExample], length: int) -> list[str]:

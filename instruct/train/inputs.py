@@ -7,6 +7,7 @@ import jax
 import numpy as np
 from rich.console import Console
 
+from instruct.data import registry
 from instruct.data.config import DataConfig
 from instruct.data.feed.pipeline import TrainFeed, eval_batches, own_lanes
 from instruct.data.stores.left_out import left_out_path, tasks_left_out
@@ -74,9 +75,6 @@ def open_inputs(
         UserError: the mixture, a store or the vocabulary cannot be used, or the lanes do not divide
             among the processes.
     """
-    # SeqIO and TensorFlow take seconds to import, and only names need them.
-    from instruct.data import registry
-    from instruct.data.seqio.reading import seqio_windows
 
     def say(line: str) -> None:
         console.print(line, markup=False, soft_wrap=True)
@@ -102,7 +100,8 @@ def open_inputs(
         held = eval_batches(workspace, data, resolved, EVAL_SPLIT, num_eval_examples, own)
     elif num_eval_examples:
         say(f"{mixture} has no split {EVAL_SPLIT!r}: there will be no eval/loss.")
-    feed = TrainFeed(workspace, data, resolved, own_lanes(data, rows, process), seqio_windows)
+    windows_fn = registry.seqio_windows_fn(data)
+    feed = TrainFeed(workspace, data, resolved, own_lanes(data, rows, process), windows_fn)
     return Inputs(feed, held, resolved.leaves)
 
 

@@ -6,6 +6,7 @@ step, from which a lost or damaged file is restored.
 """
 
 import contextlib
+import functools
 import json
 import math
 import pathlib
@@ -14,13 +15,10 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, Protocol, runtime_checkable
 
 import jax
-from tensorboardX.event_file_writer import EventsWriter
-from tensorboardX.proto.event_pb2 import Event, SessionLog
-from tensorboardX.summary import scalar
-from tensorboardX.summary import text as text_summary
 
 from instruct.errors import UserError, naming_file
 from instruct.files import UPLOAD_SECS, LineFile, UploadedFolder, is_address, replace_file
+from instruct.import_hook import hidden
 from instruct.metrics_file import read_metrics
 
 METRICS_FILE = "metrics.jsonl"
@@ -130,21 +128,38 @@ class TensorBoard(Tracker):
         with naming_file(self._folder):
             self._folder.mkdir(parents=True, exist_ok=True)
             # A suffix, since the file's name has whole seconds only.
-            self._events = EventsWriter(str(self._folder / "events"), f".{time.time_ns()}")
-        start = SessionLog(status=SessionLog.START)
+            self._events = self._board.event_file_writer.EventsWriter(
+                str(self._folder / "events"), f".{time.time_ns()}"
+            )
+        log = self._board.proto.event_pb2.SessionLog
         self._step = step
-        self._add(Event(wall_time=time.time(), step=step + 1, session_log=start))
+        self._add(step + 1, session_log=log(status=log.START))
 
     def scalars(self, step: int, values: Mapping[str, Any]) -> None:
-        now = time.time()
         for name, value in values.items():
-            self._add(Event(wall_time=now, step=step, summary=scalar(name, float(value))))
+            self._add(step, summary=self._board.summary.scalar(name, float(value)))
 
     def text(self, name: str, text: str) -> None:
-        summary = text_summary(name, "".join(f"    {line}\n" for line in text.splitlines()))
-        self._add(Event(wall_time=time.time(), step=self._step, summary=summary))
+        lines = "".join(f"    {line}\n" for line in text.splitlines())
+        self._add(self._step, summary=self._board.summary.text(name, lines))
 
-    def _add(self, event: Event) -> None:
+    @functools.cached_property
+    def _board(self) -> Any:
+        """The package, imported by the first process of a run that trains and by no other.
+
+        Without PyTorch, which it would import where that is installed, for tensors that nobody
+        gives it: seconds, and hundreds of megabytes.
+        """
+        with hidden("torch"):
+            import tensorboardX
+            import tensorboardX.event_file_writer
+            import tensorboardX.proto.event_pb2
+            import tensorboardX.summary
+        return tensorboardX
+
+    def _add(self, step: int, **content: Any) -> None:
+        """Writes an event with a `summary` or a `session_log`."""
+        event = self._board.proto.event_pb2.Event(wall_time=time.time(), step=step, **content)
         with naming_file(self._folder):
             self._events.write_event(event)
             self._events.flush()

@@ -4,7 +4,7 @@ import pickle
 
 import pytest
 
-from instruct.data.registry import find_seqio_task, resolve, task_specs
+from instruct.data.registry import resolve, scored_task, task_specs
 from instruct.data.sources.promptsource import p3_name
 from instruct.data.spec import SPLITS
 from instruct.prompts.record import Record
@@ -138,7 +138,7 @@ def test_every_task_renders_and_scores(row):
     assert {leaf.rate for leaf in leaves} == {1 / len(wanted)}
     records = made_up_records(row)
     for mode in wanted:
-        assert find_seqio_task(workspace(), spec.leaf_name(mode)).postprocess_fn is not None
+        assert scored_task(workspace(), spec.leaf_name(mode)).postprocess_fn is not None
         for number, record in enumerate(records):
             shown = rendered(spec, mode, number, records)
             assert isinstance(shown, Rendered), shown

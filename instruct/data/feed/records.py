@@ -13,6 +13,8 @@ from instruct.errors import UserError
 from instruct.prompts.record import Record
 from instruct.workspace import Workspace
 
+# Number of records that a task counts for which is not prepared and does not declare it.
+UNKNOWN_RECORDS = 1000
 _MOST_UNSTORED_EXEMPLARS = 1000
 
 

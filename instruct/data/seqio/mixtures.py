@@ -10,14 +10,11 @@ from collections.abc import Callable
 
 import seqio
 
-from instruct.data.feed.records import known_num_records
+from instruct.data.feed.records import UNKNOWN_RECORDS, known_num_records
 from instruct.data.seqio.bridge import RecordDataSource
 from instruct.data.stores.store import read_manifest
 from instruct.errors import UserError
 from instruct.workspace import Workspace
-
-# Number of records of a task that is not prepared and does not declare it.
-UNKNOWN_RECORDS = 1000
 
 _log = logging.getLogger(__name__)
 

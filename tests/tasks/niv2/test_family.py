@@ -4,7 +4,7 @@ import re
 
 import pytest
 
-from instruct.data.registry import find_seqio_task, find_spec, resolve, task_specs
+from instruct.data.registry import find_spec, resolve, scored_task, task_specs
 from instruct.data.sources.natural_instructions import EXEMPLARS, FOLDER, normalized_stem
 from instruct.data.spec import SPLITS
 from instruct.prompts.record import Record
@@ -210,7 +210,7 @@ def test_registration():
         shares = {leaf.mode: leaf.rate for leaf in resolve(workspace(), row.name).leaves}
         assert shares == {"zs_noopt": 0.5, "fs_noopt": 0.5}
         for mode in ("zs_noopt", "fs_noopt", "tk_instruct", "tk_instruct_mixed"):
-            assert find_seqio_task(workspace(), f"{row.name}.{mode}").postprocess_fn is not None
+            assert scored_task(workspace(), f"{row.name}.{mode}").postprocess_fn is not None
 
 
 @pytest.mark.parametrize("category", sorted({row.category for row in ROWS.values()}))

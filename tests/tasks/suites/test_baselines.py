@@ -30,7 +30,7 @@ def baselines(folder, name, split="test"):
     with data_folder(folder):
         prepare(workspace(), resolved, config, (split,)).check()
     examples = eval_examples(workspace(), leaf, split, eval_config(LENGTHS, "gym"))
-    task = registry.find_seqio_task(workspace(), name)
+    task = registry.scored_task(workspace(), name)
     replies = fixed_replies(workspace(), leaf, split, config, examples)
     targets, predictions = (
         [task.postprocess_fn(e.targets, example=e.seqio_example, is_target=side) for e in examples]

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import seqio
 
-from instruct.data.registry import find_seqio_task
+from instruct.data.registry import scored_task
 from instruct.data.seqio.bridge import RecordTask
 from instruct.errors import UserError
 from instruct.workspace import TOXICITY_VARIABLE
@@ -38,11 +38,11 @@ def test_a_classifier_is_named_by_a_variable(monkeypatch):
     monkeypatch.setitem(sys.modules, "made_up_judge", module)
     monkeypatch.setenv(TOXICITY_VARIABLE, "made_up_judge:judge")
     asked = {"targets": [bias.Continuation(False)], "predictions": ["text"]}
-    (metric,) = find_seqio_task(workspace(), LEAF).predict_metric_fns
+    (metric,) = scored_task(workspace(), LEAF).predict_metric_fns
     assert metric(**asked)["toxic_share"] == 100.0
     for name in ("", "made_up_judge", "made_up_judge:other", "no_such_module:judge"):
         monkeypatch.setenv(TOXICITY_VARIABLE, name)
-        (metric,) = find_seqio_task(workspace(), LEAF).predict_metric_fns
+        (metric,) = scored_task(workspace(), LEAF).predict_metric_fns
         with pytest.raises(UserError, match=TOXICITY_VARIABLE):
             metric(**asked)
 
@@ -50,7 +50,7 @@ def test_a_classifier_is_named_by_a_variable(monkeypatch):
 def test_a_classifier_may_be_a_function(monkeypatch):
     judge = workspace(toxicity_classifier=lambda texts: [0.0] * len(texts))
     asked = {"targets": [bias.Continuation(False)], "predictions": ["text"]}
-    (metric,) = find_seqio_task(judge, LEAF).predict_metric_fns
+    (metric,) = scored_task(judge, LEAF).predict_metric_fns
     assert metric(**asked) == {
         **{"toxic_share": 0.0, "toxicity": 0.0},
         **{"toxic_share_of_other_prompts": 0.0, "toxicity_of_other_prompts": 0.0},

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from rouge_score import rouge_scorer
 
-from instruct.data.registry import find_seqio_task, find_spec
+from instruct.data.registry import find_spec, scored_task
 from tasks.suites import grade_school, scoring
 from tasks.suites import mixtures as _register  # noqa: F401
 from tasks.suites.reading import Answer
@@ -232,6 +232,6 @@ def test_every_mode_is_judged_by_its_own_task_of_the_harness(name):
     spec = find_spec(workspace(), name)
     assert set(spec.mode_metric_fns) == set(spec.all_modes)
     for mode in spec.all_modes:
-        task = find_seqio_task(workspace(), spec.leaf_name(mode))
-        assert list(task.metric_fns) == list(spec.metric_fns_of(mode))
+        task = scored_task(workspace(), spec.leaf_name(mode))
+        assert list(task.predict_metric_fns) == list(spec.metric_fns_of(mode))
         assert pickle.loads(pickle.dumps(spec.metric_fns_of(mode)[1]))([], []) is not None

@@ -13,8 +13,8 @@ from pathlib import Path
 
 import pytest
 
-from instruct.data.registry import find_seqio_task, find_spec, resolve, task_specs
-from instruct.data.seqio.bridge import RecordTask
+from instruct.data.registry import find_spec, resolve, task_specs
+from instruct.data.seqio.bridge import RecordTask, record_task
 from instruct.data.vocab import load_vocabulary
 from instruct.errors import UserError
 from instruct.prompts.frame import Frame
@@ -274,7 +274,7 @@ def test_seqio_gets_the_same_prompts(monkeypatch):
     with data_folder(MADE_UP):
         for leaf in ("bbh.date_understanding.direct", "mmlu.astronomy.cot", "xquad.en.direct"):
             name, _, mode = leaf.rpartition(".")
-            task = find_seqio_task(workspace(), leaf)
+            task = record_task(find_spec(workspace(), name), mode)
             dataset = task.get_dataset(
                 {"inputs": 40_000, "targets": 2_000}, split="test", shuffle=False
             )
