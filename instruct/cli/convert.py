@@ -6,6 +6,8 @@ import dataclasses
 import json
 import pathlib
 import re
+import shlex
+import sys
 from collections.abc import Sequence
 from typing import Any
 
@@ -64,6 +66,7 @@ def run(flags: argparse.Namespace) -> int:
             tokenizer=flags.tokenizer,
             base=flags.base,
             merge=flags.merge,
+            command=shlex.join(sys.argv),
         )
     except UserError:
         if report is not None:  # the message has only the first few keys

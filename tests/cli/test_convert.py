@@ -118,6 +118,21 @@ def test_slots_make_a_run_and_go_back(tmp_path):
     }
 
 
+def test_a_hugging_face_folder_has_a_model_card(made, tmp_path, capsys):
+    """What it says of a trained run: tests/report/pages/test_model_card.py."""
+    target = tmp_path / "mine"
+    flags = ["convert", f"--from={made}/instruct", f"--to={target}", "--format=huggingface"]
+    assert main([*flags, "--dtype=bfloat16"]) == 0
+    text = (target / "README.md").read_text()
+    assert text.startswith("---\nlicense: unknown\n") and "# mine" in text
+    assert f"{MODEL.num_params():,}" in text and "bfloat16" in text
+    assert "converted" not in text and "training data are not recorded" in text
+    assert not (made / "checkpoint_7" / "README.md").exists()
+    (target / "README.md").write_text("my own words")
+    assert main(flags) == 2  # the folder is taken
+    assert (target / "README.md").read_text() == "my own words"
+
+
 def test_the_table_as_json(made, tmp_path, capsys):
     flags = [f"--from={made}/huggingface", f"--to={tmp_path}/a", "--json"]
     assert main(["convert", *flags]) == 0
