@@ -5,6 +5,7 @@ and the evaluations at the converted step); what they lack is called "not record
 """
 
 import dataclasses
+import hashlib
 import pathlib
 import re
 from collections.abc import Iterator, Mapping, Sequence
@@ -26,6 +27,7 @@ _HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 _CACHED = re.compile(r"models--([^/]+)--([^/]+)")
 _HUB_DATASET = re.compile(r"https://(?:huggingface\.co|hf\.co)/datasets/([\w.-]+(?:/[\w.-]+)?)")
 _FRONT_MATTER = re.compile(r"\A---\r?\n(.*?)\r?\n---\s*(?:\n|\Z)", re.DOTALL)
+_SEAL = re.compile(r"\n<!-- instruct [0-9a-f]{64} -->\n\Z")
 _MODEL_CLASSES = {
     "encoder_decoder": "AutoModelForSeq2SeqLM",
     "decoder_only": "AutoModelForCausalLM",
@@ -86,7 +88,18 @@ def model_card(facts: CardFacts) -> str:
     text = to_markdown(blocks.Document(facts.name, subtitle, sections))
     fields = _front_matter(facts, run, base_card, here)
     header = yaml.safe_dump(fields, sort_keys=False, allow_unicode=True, width=1000)
-    return _without_home(f"---\n{header}---\n{text}")
+    return _sealed(_without_home(f"---\n{header}---\n{text}"))
+
+
+def is_unchanged(card: str) -> bool:
+    """Whether a card is as `model_card` wrote it, so that another may replace it."""
+    text = _SEAL.sub("", card)
+    return text != card and _sealed(text) == card
+
+
+def _sealed(text: str) -> str:
+    """The text with its hash in a comment that readers do not see."""
+    return f"{text}\n<!-- instruct {hashlib.sha256(text.encode()).hexdigest()} -->\n"
 
 
 def hub_name(place: str) -> str:

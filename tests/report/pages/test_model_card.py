@@ -13,6 +13,7 @@ from instruct.report.pages.model_card import (
     CardFacts,
     front_matter_of,
     hub_name,
+    is_unchanged,
     model_card,
 )
 from tests.report.made_up_run import write_run
@@ -38,7 +39,7 @@ def plain(card: ModelCard) -> str:
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory):
-    """A made-up run with twelve tasks, of which one says its licence and one its place on the hub."""
+    """A made-up run of twelve tasks; one says its licence, two say where their data are from."""
     folder = write_run(tmp_path_factory.mktemp("card") / "a", num_tasks=12)
     mixture = json.loads((folder / "mixture.json").read_text())
     first, second = mixture["leaves"][:2]
@@ -131,6 +132,13 @@ def test_texts_of_runs_cannot_break_out(tmp_path, monkeypatch):
     assert str(tmp_path) not in text and "~/a" in text
     assert yaml.safe_load(text.split("---\n")[1])["license"] == "unknown"
     assert "\n# y\n" not in text and "<b>" not in text.replace("\\<b", "")
+
+
+def test_an_edited_card_is_known_from_one_that_may_be_replaced(run):
+    text = model_card(dataclasses.replace(FACTS, run=run))
+    assert is_unchanged(text)
+    assert not is_unchanged(text.replace("unknown", "mit")) and not is_unchanged("# My model\n")
+    assert not is_unchanged(text + "A line.\n")
 
 
 @pytest.mark.parametrize(
