@@ -206,8 +206,9 @@ def test_hardware_changes_speed_only(recipe, hardware):
 @pytest.mark.parametrize("path", files("trackers"))
 def test_trackers_are_added_to_any_recipe_and_change_no_result(path):
     recipe = "gin/recipes/gym_demo.gin"
-    assert what_results_hang_on(recipe, path) | {"loop.train.trackers": None} == (
-        what_results_hang_on(recipe) | {"loop.train.trackers": None}
+    plain, added = what_results_hang_on(recipe), what_results_hang_on(recipe, path)
+    assert plain != added and plain | {f"{gin_config.TRAIN}.trackers": None} == (
+        added | {f"{gin_config.TRAIN}.trackers": None}
     )
     trackers = arguments(recipe, path)[gin_config.TRAIN]["trackers"]
     assert len(trackers) == 2 and type(trackers[1]).__name__.lower() == pathlib.Path(path).stem

@@ -31,10 +31,12 @@ def run(flags: argparse.Namespace) -> int:
     """Prints the table of keys and writes the checkpoint. Raises UserError if keys do not fit."""
     if not flags.source:
         raise UserError("convert what? Give --from=PATH and --to=PATH, or --from and --describe.")
-    if flags.describe:
-        return _describe(flags)
+    if flags.push and flags.describe:
+        raise UserError("--push pushes a folder, and --describe writes nothing; leave one out.")
     if flags.public and not flags.push:
         raise UserError("--public goes with --push=USER/NAME; add that, or leave --public out.")
+    if flags.describe:
+        return _describe(flags)
     if flags.push and not flags.target:
         return _push_source(flags)
     if not flags.target:

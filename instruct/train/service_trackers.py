@@ -223,7 +223,7 @@ class WandB(ServiceTracker):
         recorded = read_object(folder / self.record_file) if resumes else {}
         settings = {
             "project": recorded.get("project", self.project),
-            "entity": recorded.get("entity", self.entity),
+            "entity": recorded.get("entity") or self.entity,
             "id": recorded.get("id", uuid.uuid4().hex[:12]),
             "name": folder.name,
             "dir": None if is_address(folder) else str(folder),

@@ -71,7 +71,7 @@ def test_documented_commands_are_understood(command):
     for path in flags.gin_file:
         assert (ROOT / path).is_file()
     if flags.mode == "convert":
-        assert flags.source and (flags.target or flags.describe)
+        assert flags.source and (flags.target or flags.describe or flags.push)
 
 
 @pytest.mark.parametrize("source", ["instruct", "huggingface", "checkpoint_7"])
@@ -170,6 +170,7 @@ def test_push_is_checked_before_the_work(made, tmp_path, monkeypatch, capsys):
         assert "give --to=PATH as well" in refused(source, push)
         assert "--dtype is for a conversion" in refused(source, push, "--dtype=bfloat16")
         assert "--public goes with --push" in refused(source, to, "--public")
+        assert "leave one out" in refused(source, "--describe", push)
         broken = tmp_path / "broken"
         shutil.copytree(made / "huggingface", broken)
         content = (broken / "model.safetensors").read_bytes()

@@ -211,6 +211,8 @@ def _model_section(
     base = hub_name(facts.base)
     if facts.base and not base:
         base = f"{pathlib.PurePath(facts.base).name} (its name on the hub is not recorded)"
+    if not base and run is not None and _config(run).get("initial_checkpoint_path", "") is None:
+        base = "none: training started from random parameters"
     license_name = base_card.get("license")
     lines = [
         ("Adapters for" if facts.is_adapter else "Base model", base),
@@ -364,7 +366,7 @@ def _not_evaluated_section(
     trained = {_text(leaf, "task") for leaf in _leaves(run)}
     if trained:
         without = len(trained - measured)
-        items.append(f"{without:,} of the {counted(len(trained), 'task')} trained on were not.")
+        items.append(f"Tasks that were trained on: {without:,} of {len(trained):,} not evaluated.")
     if here and facts.dtype != "float32":
         items.append(f"Results are of the float32 weights; these are rounded to {facts.dtype}.")
     if here:

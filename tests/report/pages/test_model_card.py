@@ -48,6 +48,7 @@ def run(tmp_path_factory):
     (folder / "mixture.json").write_text(json.dumps(mixture))
     info = json.loads((folder / "run.json").read_text())
     config = {"data.batch_size": 64, "seed": 3, "optimizer.name": "adamw"}
+    config["initial_checkpoint_path"] = None
     config |= {"lora.rank": 8, "lora.targets": ".*query/kernel"}
     info["config"] |= config
     info |= {"num_params_trained": 4096, "commit_dirty": True, "code_sha256": "abcd"}
@@ -76,6 +77,7 @@ def test_the_text_says_data_settings_results_and_what_is_missing(run):
     text = plain(card)
     assert "| gym.task_0000 | CC-BY-4.0 | https://huggingface.co/datasets/me/numbers |" in text
     assert f"| gym.task_0001 | {NOT_RECORDED} | https://example.org/data |" in text
+    assert "| Base model | none: training started from random parameters |" in text
     assert "| LoRA rank | 8 |" in text and "| Learning rate | 0.001 |" in text
     assert "| Batch (rows of a step) | 64 |" in text and "| Seed | 3 |" in text
     assert "| Parameters that were trained | 4,096 |" in text
@@ -83,7 +85,7 @@ def test_the_text_says_data_settings_results_and_what_is_missing(run):
     assert f"| Longest inputs (tokens) | {NOT_RECORDED} |" in text
     assert "run.py train --gin_file=gin/recipes/demo.gin" in text and FACTS.command in text
     assert "gym.broken (zs_noopt) failed: KeyError" in text
-    assert "0 of the 8 tasks trained on were not." in text
+    assert "Tasks that were trained on: 0 of 8 not evaluated." in text
     assert "these are rounded to bfloat16" in text
     assert "AutoModelForSeq2SeqLM" in text
 
