@@ -1,8 +1,9 @@
 """setup.cfg's extras can be installed together: no two of their requirements exclude each other.
 
 Read offline from setup.cfg and from what the installed packages ask for. Packages that only an
-extra brings (datasets, apache-beam, spaCy, lm-eval, jax's plugins) ask for things that are not seen
-here unless they are installed; `make extras` has pip resolve all of it with the index.
+extra brings (datasets, apache-beam, spaCy, wandb, mlflow, lm-eval, jax's plugins) ask for things
+that are not seen here unless they are installed; `make extras` has pip resolve all of it with the
+index.
 """
 
 import configparser
@@ -16,7 +17,7 @@ from packaging.utils import canonicalize_name
 from packaging.version import Version
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
-EXTRAS = {"tpu", "gpu", "hf", "beam", "ner", "lm-eval", "docs", "test", "dev"}
+EXTRAS = {"tpu", "gpu", "hf", "beam", "ner", "wandb", "mlflow", "lm-eval", "docs", "test", "dev"}
 # Two back ends of jax; an installation has one. A solution of all others together is one of each
 # part of them as well.
 TOGETHER = (EXTRAS - {"tpu"}, EXTRAS - {"gpu"})

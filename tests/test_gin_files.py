@@ -92,7 +92,7 @@ def required_macros(paths: tuple[str, ...]) -> set[str]:
 
 def test_all_folders_are_known():
     folders = {path.parent.name for path in (ROOT / "gin").rglob("*.gin")}
-    assert folders == {"ablations", "hardware", "models", "recipes", "runs", "t5x"}
+    assert folders == {"ablations", "hardware", "models", "recipes", "runs", "t5x", "trackers"}
 
 
 @pytest.mark.slow
@@ -201,6 +201,18 @@ def what_results_hang_on(*paths: str) -> dict:
 @pytest.mark.parametrize("recipe", HARDWARE_RECIPES)
 def test_hardware_changes_speed_only(recipe, hardware):
     assert what_results_hang_on(recipe, hardware) == what_results_hang_on(recipe)
+
+
+@pytest.mark.parametrize("path", files("trackers"))
+def test_trackers_are_added_to_any_recipe_and_change_no_result(path):
+    recipe = "gin/recipes/gym_demo.gin"
+    plain, added = what_results_hang_on(recipe), what_results_hang_on(recipe, path)
+    assert plain != added and plain | {f"{gin_config.TRAIN}.trackers": None} == (
+        added | {f"{gin_config.TRAIN}.trackers": None}
+    )
+    trackers = arguments(recipe, path)[gin_config.TRAIN]["trackers"]
+    assert len(trackers) == 2 and type(trackers[1]).__name__.lower() == pathlib.Path(path).stem
+    assert f"--gin_file={path}" in (ROOT / path).read_text()
 
 
 # Devices as JAX lists them: TPU v4 and v5p are named after TensorCores, two a chip.

@@ -16,7 +16,7 @@ import itertools
 import json
 import os
 import pathlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from instruct.checkpoints import huggingface, native, peft_format, t5x, t5x_writing
@@ -39,6 +39,7 @@ from instruct.checkpoints.weights import (
 from instruct.data.vocab import check_embedding_rows, load_vocabulary, why_unread
 from instruct.errors import UserError, unknown_name
 from instruct.files import absolute_path, any_path, local_path
+from instruct.lineage import run_folder
 from instruct.models.config import ModelConfig
 from instruct.models.model import AnyConfig
 
@@ -59,8 +60,11 @@ def convert(
     shard_bytes: int = huggingface.SHARD_BYTES,
     base: str | os.PathLike[str] | None = None,
     merge: bool = False,
+    command: str = "",
 ) -> KeyReport:
     """Converts a checkpoint; nothing is written unless every key is accounted for.
+
+    A Hugging Face or PEFT folder gets a model card, see `instruct.report.pages.model_card`.
 
     Args:
         source: any kind, see `detect`.
@@ -83,6 +87,7 @@ def convert(
             to name; None: as the source records.
         merge: write adapters merged into their kernels as 'instruct' too, which otherwise keeps
             them apart; the other formats hold merged weights only.
+        command: the command line, for the model card.
 
     Raises:
         UserError: no such checkpoint, a damaged one, keys that do not fit, or `target` is taken.
@@ -122,7 +127,8 @@ def convert(
     path = any_path("--to", target).absolute()
     if to == peft_format.KIND:
         name = _base_of(opened) if base is None else os.fspath(base)
-        return peft_format.write_checkpoint(path, opened, written, name)
+        card_fn = _card_fn(opened, path, shape, name, is_adapter=True, dtype=dtype, command=command)
+        return peft_format.write_checkpoint(path, opened, written, name, card_fn)
     carried, vocabulary = _tokenizer(opened, tokenizer)
     # T5X keeps no vocabulary with its checkpoints, so there it matters only if it is given.
     if vocabulary is not None and (to != t5x.KIND or tokenizer is not None):
@@ -150,9 +156,45 @@ def convert(
         native.write_checkpoint(path, arrays, shape, **extra)
     else:
         extra = {"carried": carried, "vocabulary": vocabulary, "shard_bytes": shard_bytes}
+        name = _base_of(opened)
+        extra["card_fn"] = _card_fn(opened, path, shape, name, dtype=dtype, command=command)
         notes = huggingface.write_checkpoint(path, arrays, shape, written, **extra)
         report = dataclasses.replace(report, notes=(*report.notes, *notes))
     return report
+
+
+def _card_fn(
+    opened: Checkpoint,
+    target: pathlib.Path,
+    model: AnyConfig,
+    base: str,
+    *,
+    dtype: str,
+    command: str,
+    is_adapter: bool = False,
+) -> Callable[[Sequence[str]], str]:
+    """The function from notes on a conversion to the model card of its target."""
+
+    def card(notes: Sequence[str]) -> str:
+        from instruct.report.pages.model_card import CardFacts, model_card  # imports Jinja
+
+        is_own = opened.kind == native.KIND
+        facts = CardFacts(
+            name=target.name,
+            is_adapter=is_adapter,
+            source=f"{KINDS[opened.kind]}, {opened.place}",
+            run=run_folder(opened.place) if is_own else None,
+            step=opened.step,
+            layout=model.layout,
+            num_params=model.num_params(),
+            dtype=dtype,
+            base=base or (opened.place if opened.kind == huggingface.KIND else ""),
+            command=command,
+            notes=tuple(notes),
+        )
+        return model_card(facts)
+
+    return card
 
 
 def _architecture(opened: Checkpoint, model: AnyConfig | None, vocab_rows: int | None) -> AnyConfig:

@@ -13,7 +13,7 @@ import logging
 import pathlib
 import re
 import shutil
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 
@@ -37,6 +37,7 @@ from instruct.models.model import AnyConfig
 
 CONFIG, SINGLE, INDEX = "config.json", "model.safetensors", "model.safetensors.index.json"
 GENERATION = "generation_config.json"
+CARD = "README.md"
 KIND = "huggingface"
 _IDS = ("bos_token_id", "eos_token_id", "pad_token_id", "decoder_start_token_id")
 # transformers' default; a larger checkpoint is split.
@@ -246,6 +247,7 @@ def write_checkpoint(
     carried: Mapping[str, pathlib.Path] | None = None,
     vocabulary: str | None = None,
     shard_bytes: int = SHARD_BYTES,
+    card_fn: Callable[[Sequence[str]], str] = lambda notes: "",
 ) -> tuple[str, ...]:
     """Writes a folder that `transformers` loads, atomically; `arrays` are under our names.
 
@@ -253,6 +255,7 @@ def write_checkpoint(
 
     `carried` are tokenizer and settings files, see `carried_files`; if it has no tokenizer, the
     `vocabulary` gives one. No file exceeds `shard_bytes`, except for a single larger array.
+    `card_fn` maps the notes to the text of README.md; "" for none.
     """
     files = dict(carried or {})
     earlier = files.pop(CONFIG, None)
@@ -265,6 +268,10 @@ def write_checkpoint(
     if vocabulary is not None:
         ids = _token_ids(vocabulary)
         config |= {name: value for name, value in ids.items() if config.get(name, 0) is None}
+    is_prefix_lm = getattr(model, "prefix_lm", False)
+    prefix_note = "the model is a prefix-LM; transformers computes causal attention, other logits"
+    notes = tuple(filter(None, (family.lacks, prefix_note if is_prefix_lm else "")))
+    card = card_fn(notes)
     size = sum(array.size for array in theirs.values()) * dtype.itemsize
     with new_folder(target, size) as folder:
         _write_arrays(folder, theirs, dtype, shard_bytes, size)
@@ -277,9 +284,9 @@ def write_checkpoint(
             known = {name: config[name] for name in _IDS if config.get(name) is not None}
             settings = known | settings_of_config(config)
             (folder / GENERATION).write_bytes(json_bytes({"_from_model_config": True} | settings))
-    is_prefix_lm = getattr(model, "prefix_lm", False)
-    prefix_note = "the model is a prefix-LM; transformers computes causal attention, other logits"
-    return tuple(filter(None, (family.lacks, prefix_note if is_prefix_lm else "")))
+        if card:
+            (folder / CARD).write_text(card, "utf-8")
+    return notes
 
 
 def _token_ids(vocabulary: str) -> dict[str, int | None]:

@@ -11,7 +11,7 @@ two matrices do not say everything (DoRA, biases, other modules, ranks by name) 
 import math
 import pathlib
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -152,9 +152,15 @@ def _modules(model: AnyConfig) -> dict[str, str]:
 
 
 def write_checkpoint(
-    target: pathlib.Path, opened: Checkpoint, dtype: np.dtype, base: str
+    target: pathlib.Path,
+    opened: Checkpoint,
+    dtype: np.dtype,
+    base: str,
+    card_fn: Callable[[Sequence[str]], str] = lambda notes: "",
 ) -> KeyReport:
     """Writes the adapters of a checkpoint as a folder that `peft` loads onto `base`, atomically.
+
+    `card_fn` maps notes to the text of README.md; "" for none.
 
     Raises UserError if there are none, or PEFT cannot say what they are.
     """
@@ -178,13 +184,16 @@ def write_checkpoint(
             ours = f"{path.removesuffix('kernel')}lora_{letter.lower()}"
             rows.append(KeyRow(USED, ours, name, matrix.shape, matrix.shape))
     config = _config(opened, modules, base)
+    note = f"adapters only; they are loaded onto {base}, and the tokenizer is that model's"
+    card = card_fn((note,))
     size = sum(array.size for array in arrays.values()) * dtype.itemsize
     with new_folder(target, size) as folder:
         ordered = dict(sorted(arrays.items()))
         safetensors_files.write_file(folder / WEIGHTS, ordered, dtype, {"format": "pt"})
         (folder / huggingface.ADAPTER).write_bytes(json_bytes(config))
+        if card:
+            (folder / huggingface.CARD).write_text(card, "utf-8")
     source = f"{opened.kind} checkpoint {opened.place}"
-    note = f"adapters only; they are loaded onto {base}, and the tokenizer is that model's"
     return KeyReport(source, f"{KIND} folder {target}", tuple(rows), (note,))
 
 

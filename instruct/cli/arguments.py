@@ -70,6 +70,7 @@ more examples:
     --to=~/flan-t5-xl --dtype=bfloat16 --tokenizer=~/flan-t5-base
   python run.py convert --from=runs/a --to=~/my-model --format=huggingface
   python run.py convert --from=runs/lora --to=~/my-adapter --format=peft
+  python run.py convert --from=runs/a --to=~/my-model --push=me/my-model
 """
 
 _MODES = {
@@ -276,6 +277,12 @@ _FLAGS: dict[str, dict[str, tuple[dict[str, Any], str]]] = {
             "the model of a PEFT adapter (default: the one that --from records)",
         ),
         "merge": (_SWITCH, "write LoRA adapters merged into their kernels as instruct too"),
+        "push": (
+            _text("USER/NAME"),
+            "push the written huggingface or peft folder to the Hugging Face hub; without --to, "
+            "the folder --from",
+        ),
+        "public": (_SWITCH, "with --push: a new repository is public (default: private)"),
         "describe": (_SWITCH, "describe --from, and write nothing"),
         "all_keys": (_SWITCH, "one line for each key, not for each group"),
         "json": (_SWITCH, "print the table as JSON"),

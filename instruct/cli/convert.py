@@ -6,21 +6,24 @@ import dataclasses
 import json
 import pathlib
 import re
+import shlex
+import sys
 from collections.abc import Sequence
 from typing import Any
 
 from instruct import gin_config
 from instruct.checkpoints import convert as conversion
-from instruct.checkpoints import huggingface, native, peft_format, t5x
-from instruct.checkpoints.detect import KINDS, open_checkpoint
+from instruct.checkpoints import hub, huggingface, native, peft_format, safetensors_files, t5x
+from instruct.checkpoints.detect import KINDS, detect, open_checkpoint
 from instruct.checkpoints.model_fields import record_of
 from instruct.checkpoints.weights import Checkpoint, KeyReport, KeyRow, fit, model_shapes
 from instruct.cli.settings import bound_model
 from instruct.data.vocab import load_vocabulary
 from instruct.errors import UserError, unknown_name
-from instruct.files import any_path
+from instruct.files import any_path, is_address
 from instruct.models.model import AnyConfig
 
+_PUSHED = (huggingface.KIND, peft_format.KIND)
 _T5X_NAME = re.compile(r"checkpoint_\d+")
 
 
@@ -28,11 +31,17 @@ def run(flags: argparse.Namespace) -> int:
     """Prints the table of keys and writes the checkpoint. Raises UserError if keys do not fit."""
     if not flags.source:
         raise UserError("convert what? Give --from=PATH and --to=PATH, or --from and --describe.")
+    if flags.push and flags.describe:
+        raise UserError("--push pushes a folder, and --describe writes nothing; leave one out.")
+    if flags.public and not flags.push:
+        raise UserError("--public goes with --push=USER/NAME; add that, or leave --public out.")
     if flags.describe:
         return _describe(flags)
+    if flags.push and not flags.target:
+        return _push_source(flags)
     if not flags.target:
         raise UserError("convert where to? Give --to=PATH, a new folder; or --describe.")
-    any_path("--to", flags.target)  # before anything is read
+    folder = any_path("--to", flags.target)  # before anything is read
     model, mapping = _model(flags), [_map_pair(entry) for entry in flags.map]
     opened = open_checkpoint(flags.source, flags.step, flags.slots, flags.base)
     named = pathlib.PurePath(opened.place).name.removeprefix("checkpoint_")
@@ -42,6 +51,13 @@ def run(flags: argparse.Namespace) -> int:
             "leave --step out."
         )
     to = _format(flags, opened)
+    if flags.push:
+        if to not in _PUSHED or is_address(folder):
+            raise UserError(
+                f"--push={flags.push}: what is pushed is a {' or '.join(_PUSHED)} folder of this "
+                f"machine, and --to={flags.target} is to hold {KINDS[to]}. Change --format or --to."
+            )
+        hub.check_push(flags.push)
     config = model or opened.model
     report = None  # the table of keys; None if the architecture is unknown
     if config is not None and to != peft_format.KIND:
@@ -64,13 +80,47 @@ def run(flags: argparse.Namespace) -> int:
             tokenizer=flags.tokenizer,
             base=flags.base,
             merge=flags.merge,
+            command=shlex.join(sys.argv),
         )
     except UserError:
         if report is not None:  # the message has only the first few keys
             _show(report, opened, to, flags, [], written=False)
         raise
     _show(report, opened, to, flags, _notes(opened, to, flags), written=True)
+    if flags.push:
+        _push(folder.absolute(), flags)
     return 0
+
+
+def _push_source(flags: argparse.Namespace) -> int:
+    """Pushes the folder --from as it is, if it is a whole one of transformers or PEFT."""
+    if extra := sorted(flags.given - {"convert", "from", "push", "public", "json"}):
+        raise UserError(f"--{extra[0]} is for a conversion; give --to=PATH, or leave it out.")
+    found = detect(flags.source)
+    if found.kind not in _PUSHED:
+        raise UserError(
+            f"--push={flags.push}: {found.place} is {KINDS[found.kind]}; give --to=PATH as well, "
+            "the Hugging Face folder to write."
+        )
+    hub.check_push(flags.push)
+    folder = pathlib.Path(found.place)
+    if found.kind == huggingface.KIND:
+        open_checkpoint(folder)  # raises UserError unless all files are there and whole
+    else:
+        safetensors_files.read_file(folder / peft_format.WEIGHTS)
+    _push(folder, flags)
+    return 0
+
+
+def _push(folder: pathlib.Path, flags: argparse.Namespace) -> None:
+    pushed = hub.push_folder(folder, flags.push, flags.public)
+    visible = "private" if pushed.private else "public"
+    lines = [
+        *(f"note: {note}" for note in pushed.notes),
+        f"pushed {pushed.num_files} files, {pushed.num_bytes / 1e6:,.1f} MB, to {pushed.url} "
+        f"({visible}), commit {pushed.commit}",
+    ]
+    print("\n".join(lines), file=sys.stderr if flags.json else sys.stdout)
 
 
 def _model(flags: argparse.Namespace) -> AnyConfig | None:

@@ -39,13 +39,34 @@ def run(flags: argparse.Namespace) -> int:
         report_tables.print_scores(flags)
     elif report == "table":
         report_tables.print_table(flags)
+    elif flags.track:
+        _track_page(flags)
     else:
         _write_page(report, flags)
     return 0
 
 
-def _write_page(report: str, flags: argparse.Namespace) -> None:
-    """Writes a page; with --json, prints the numbers of a comparison as well."""
+def _track_page(flags: argparse.Namespace) -> None:
+    """Writes the page of a run and attaches it to the run's W&B and MLflow runs."""
+    from instruct.train.service_trackers import MLflow, WandB, recorded_trackers  # imports JAX
+
+    folder = path_of(flags.model_dir[0]).absolute()
+    trackers = recorded_trackers(folder)
+    if not trackers:
+        raise UserError(
+            f"--track: {folder} has neither {WandB.record_file} nor {MLflow.record_file}, so it "
+            "was not trained with these trackers; leave --track out."
+        )
+    for tracker in trackers:
+        tracker.check()
+    page = _write_page("model_dir", flags)
+    for tracker in trackers:
+        tracker.log_page(folder, page)
+        print(f"{tracker.service} has the page")
+
+
+def _write_page(report: str, flags: argparse.Namespace) -> pathlib.Path:
+    """Writes a page; with --json, prints the numbers of a comparison as well. Returns its path."""
     numbers: dict[str, Any] = {}
     if report == "before":
         config = CompareConfig(
@@ -66,6 +87,7 @@ def _write_page(report: str, flags: argparse.Namespace) -> None:
     if flags.json:
         print(json.dumps(numbers, indent=1, allow_nan=False))
     print(f"report: {path}", file=sys.stderr if flags.json else sys.stdout)
+    return path
 
 
 def _folder(run: str) -> pathlib.Path:

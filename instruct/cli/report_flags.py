@@ -8,7 +8,7 @@ from instruct.files import any_path
 
 # Each report, named by its flag, and the flags that it takes.
 _TAKES = {
-    "model_dir": ("model_dir", "out"),
+    "model_dir": ("model_dir", "out", "track"),
     "before": ("after", "suite", "ner", "rank_by", "examples", "out", "json"),
     "forgetting": ("start", "run", "target", "suite", "out", "json"),
     "scores": ("json",),
@@ -54,6 +54,7 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
         add(f"--{name}", **options)
     add("--examples", type=int, metavar="N", help="outputs side by side, at most (default 100)")
     add("--forgetting", action="store_true", help="compare runs with the --start of finetuning")
+    add("--track", action="store_true", help="attach the page to the run's W&B and MLflow runs")
     add("--json", action="store_true", help="print the numbers of --table, --scores, ... as JSON")
 
 
@@ -76,6 +77,8 @@ def asked_report(flags: argparse.Namespace) -> str:
         raise UserError(message)
     if report == "before" and len(flags.suite) > 1:
         raise UserError("--before compares one suite at a time; give --suite once.")
+    if flags.track and len(flags.model_dir) > 1:
+        raise UserError("--track attaches the page of one run; give --model_dir once.")
     if flags.examples is not None and flags.examples < 1:
         raise UserError(f"--examples={flags.examples}: must be at least 1.")
     return report

@@ -27,7 +27,7 @@ import jax
 from instruct.checkpoints.checkpoint_files import check_storable
 from instruct.checkpoints.model_fields import record_of
 from instruct.checkpoints.trained_run import SPEED_ONLY
-from instruct.code_version import git_commit
+from instruct.code_version import code_hash, git_commit
 from instruct.distributed import folder_leader
 from instruct.errors import UserError
 from instruct.files import (
@@ -138,6 +138,7 @@ def run_info(model: Any, mesh: jax.sharding.Mesh, matmul_peak: float) -> dict[st
         "versions": package_versions(),
         "commit": commit,
         "commit_dirty": dirty,
+        "code_sha256": code_hash(),
         "device": f"{mesh.size} x {device.device_kind}",
         "platform": device.platform,
         "cpu_count": os.cpu_count(),

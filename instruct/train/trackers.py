@@ -33,6 +33,9 @@ class Tracker(Protocol):
     mode, `check` and `eval` included, so open files and connections in `open`, not in `__init__`.
     """
 
+    def check(self) -> None:
+        """Called before anything is built; raises UserError if the tracker cannot work here."""
+
     def open(self, folder: pathlib.Path, step: int) -> None:
         """Called once before the others: the run's folder, and the step it starts or resumes at."""
 
@@ -174,14 +177,16 @@ class TensorBoard(Tracker):
 
 
 def check_trackers(trackers: Sequence[Tracker]) -> None:
-    """Raises UserError unless each is a `Tracker`."""
+    """Raises UserError unless each is a `Tracker` that can work here."""
     for tracker in trackers:
         if isinstance(tracker, type) or not isinstance(tracker, Tracker):
             raise UserError(
                 f"train.trackers holds {tracker!r}, which is no Tracker; bind objects with the "
-                "methods open, scalars, text, table and close, such as [@my_module.Mine()] of "
-                "a subclass of instruct.train.trackers.Tracker."
+                "methods check, open, scalars, text, table and close, such as [@my_module.Mine()] "
+                "of a subclass of instruct.train.trackers.Tracker."
             )
+        if jax.process_index() == 0:  # which alone calls it
+            tracker.check()
 
 
 @contextlib.contextmanager

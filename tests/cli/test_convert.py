@@ -6,6 +6,7 @@ import json
 import pathlib
 import re
 import shlex
+import shutil
 
 import numpy as np
 import pytest
@@ -19,6 +20,8 @@ from instruct.cli.arguments import main, parse
 from instruct.data.vocab import GYM_MODEL
 from instruct.models.config import ModelConfig
 from tests.checkpoints.conftest import random_arrays
+from tests.checkpoints.hub_stub import HubStub
+from tests.checkpoints.test_hub import use_hub
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 MODEL = ModelConfig(
@@ -68,7 +71,7 @@ def test_documented_commands_are_understood(command):
     for path in flags.gin_file:
         assert (ROOT / path).is_file()
     if flags.mode == "convert":
-        assert flags.source and (flags.target or flags.describe)
+        assert flags.source and (flags.target or flags.describe or flags.push)
 
 
 @pytest.mark.parametrize("source", ["instruct", "huggingface", "checkpoint_7"])
@@ -116,6 +119,66 @@ def test_slots_make_a_run_and_go_back(tmp_path):
     assert {n: a.read().tobytes() for n, a in opened.slots.items()} == {
         n: a.read().tobytes() for n, a in slots.items()
     }
+
+
+def test_a_hugging_face_folder_has_a_model_card(made, tmp_path, capsys):
+    """What it says of a trained run: tests/report/pages/test_model_card.py."""
+    target = tmp_path / "mine"
+    flags = ["convert", f"--from={made}/instruct", f"--to={target}", "--format=huggingface"]
+    assert main([*flags, "--dtype=bfloat16"]) == 0
+    text = (target / "README.md").read_text()
+    assert text.startswith("---\nlicense: unknown\n") and "# mine" in text
+    assert f"{MODEL.num_params():,}" in text and "bfloat16" in text
+    assert "converted" not in text and "training data are not recorded" in text
+    assert not (made / "checkpoint_7" / "README.md").exists()
+    (target / "README.md").write_text("my own words")
+    assert main(flags) == 2  # the folder is taken
+    assert (target / "README.md").read_text() == "my own words"
+
+
+def test_push_writes_the_folder_then_pushes_it(made, tmp_path, monkeypatch, capsys):
+    target = tmp_path / "mine"
+    flags = ["convert", f"--from={made}/instruct", f"--to={target}", "--push=me/mine"]
+    with HubStub() as hub:
+        use_hub(monkeypatch, hub, tmp_path)
+        assert main([*flags, "--dtype=bfloat16"]) == 0
+        files = hub.repos["me/mine"]["files"]
+        assert files == {path.name: path.read_bytes() for path in target.iterdir()}
+        assert {"README.md", "config.json", "model.safetensors"} <= files.keys()
+        assert hub.repos["me/mine"]["private"]
+        out = capsys.readouterr().out
+        assert f"wrote a Hugging Face folder: {target} (bfloat16)" in out
+        assert f"pushed {len(files)} files, " in out and f"to {hub.url}/me/mine (private)" in out
+        # A folder that is whole already, as after a failure of the network.
+        assert main(["convert", f"--from={target}", "--push=lab/again", "--public"]) == 0
+        assert hub.repos["lab/again"]["files"] == files and not hub.repos["lab/again"]["private"]
+
+
+def test_push_is_checked_before_the_work(made, tmp_path, monkeypatch, capsys):
+    def refused(*flags):
+        assert main(["convert", *flags]) == 2
+        assert not (tmp_path / "new").exists()
+        return " ".join(capsys.readouterr().err.split())
+
+    to, push = f"--to={tmp_path}/new", "--push=me/mine"
+    with HubStub() as hub:
+        use_hub(monkeypatch, hub, tmp_path)
+        source = f"--from={made}/instruct"
+        assert "not to others" in refused(source, to, "--push=others/mine")
+        assert "write --push=USER/NAME" in refused(source, to, "--push=mine")
+        assert "is to hold a T5X checkpoint" in refused(source, f"{to}/checkpoint_1", push)
+        assert "give --to=PATH as well" in refused(source, push)
+        assert "--dtype is for a conversion" in refused(source, push, "--dtype=bfloat16")
+        assert "--public goes with --push" in refused(source, to, "--public")
+        assert "leave one out" in refused(source, "--describe", push)
+        broken = tmp_path / "broken"
+        shutil.copytree(made / "huggingface", broken)
+        content = (broken / "model.safetensors").read_bytes()
+        (broken / "model.safetensors").write_bytes(content[:-8])
+        assert "model.safetensors" in refused(f"--from={broken}", push)
+        monkeypatch.delenv("HF_TOKEN")
+        assert "there is no token" in refused(source, to, push)
+        assert hub.repos == {}
 
 
 def test_the_table_as_json(made, tmp_path, capsys):

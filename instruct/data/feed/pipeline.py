@@ -329,6 +329,8 @@ class TrainFeed(Iterator[tuple[dict[str, np.ndarray], BatchInfo]]):
                 "family": leaf.family,
                 "category": leaf.category,
                 "mode": leaf.mode,
+                "license": leaf.license,
+                "url": leaf.spec.url if leaf.spec else "",
                 "asked": leaf.rate,
                 "realised": counts["kept"][i] / max(1, kept),
                 "examples": counts["kept"][i],
