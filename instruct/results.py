@@ -308,10 +308,15 @@ def training_suite(suite: str) -> str:
     return f"{TRAINING}-{suite}"
 
 
+def is_of_training(suite: str) -> bool:
+    """Whether training evaluated a suite of this name, on a few examples."""
+    return suite.startswith(training_suite(""))
+
+
 def counted_suites(suites: Iterable[str]) -> list[str]:
     """The suites that a score of a run is of: those of training only where there are no others."""
     suites = list(suites)
-    return [suite for suite in suites if not suite.startswith(training_suite(""))] or suites
+    return [suite for suite in suites if not is_of_training(suite)] or suites
 
 
 def primary_metrics(rows: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:

@@ -24,6 +24,7 @@ from instruct.errors import UserError
 from instruct.eval import task_rows
 from instruct.eval.eval_config import SuitesConfig, decode_strategy, prompt_data
 from instruct.eval.model_outputs import ModelRunner
+from instruct.eval.results_table import MOST_TASKS
 from instruct.eval.suite_run import SuiteRun, leaf_examples, prepare_suites, split_of
 from instruct.lineage import read_lineage
 from instruct.mesh import MeshConfig, make_mesh
@@ -36,7 +37,8 @@ _METRIC_COLUMNS = (
     *("step", "suite", "task", "mode", "split", "metric", "value", "stderr", "n", "baseline"),
 )
 _SAMPLE_COLUMNS = ("step", "suite", "task", "mode", "prompt", "target", "prediction")
-_TABLE_CHARACTERS, _LOG_CHARACTERS = 2000, 300
+_TABLE_CHARACTERS, _LOG_CHARACTERS = 2000, 200
+_LOG_SAMPLES = 2  # a suite; tables and results files have more
 
 Row = Mapping[str, Any]  # a line of a results file
 
@@ -134,7 +136,8 @@ class SuiteEvaluator:
                     for row in samples
                 ]
                 run.print_table(stderr=True)
-                _print_samples(self._console(), samples)
+                _print_further_metrics(self._console(), rows)
+                _print_samples(self._console(), samples[:_LOG_SAMPLES])
         # Process 0 measures for all.
         scalars = gather_json(scalars)[0]
         return scalars | (tables if jax.process_index() == 0 else {})
@@ -243,6 +246,19 @@ def _cut(value: Any, most: int) -> Any:
     if not isinstance(value, str) or len(value) <= most:
         return value
     return f"{value[: most // 2]} … {value[-(most // 2) :]}"
+
+
+def _print_further_metrics(console: Console, rows: Sequence[Row]) -> None:
+    """A line a task with the metrics that the table leaves out."""
+    by_task: dict[str, list[str]] = {}
+    primary = results.primary_metrics(rows)
+    for row in rows:
+        if row["kind"] == "metric" and row not in primary and row["value"] is not None:
+            error = "" if row["stderr"] is None else f" ± {row['stderr']:.1f}"
+            text = f"{row['metric']} {row['value']:.1f}{error}"
+            by_task.setdefault(f"{row['task']} {row['mode']}".rstrip(), []).append(text)
+    for task, texts in by_task.items() if len(primary) <= MOST_TASKS else ():
+        console.print(f"  {task}: {', '.join(texts)}", markup=False, soft_wrap=True)
 
 
 def _print_samples(console: Console, samples: Sequence[Row]) -> None:

@@ -326,7 +326,7 @@ def train(
                 if scalars:
                     for tracker in trackers:
                         tracker.scalars(step, scalars)
-                    report.show(step, scalars)
+                    report.show(step, scalars, checkpoint.best_metric)
                 for tracker in trackers:
                     for name, rows in tables.items():
                         tracker.table(name, rows)
@@ -343,9 +343,12 @@ def train(
             checkpoints.wait()
             checkpoints.check_saved(step, abstract)
             if step >= train_steps or enough:
-                outcome = _outcome(None if step >= train_steps else enough)
+                outcome = _outcome(enough)
+                how, colon, why = outcome.partition(":")
                 last_checkpoint = folder / FOLDER / str(step)
-                report.note(f"{outcome} at step {step:,}; last checkpoint {last_checkpoint}")
+                report.note(
+                    f"{how} at step {step:,}{colon}{why}; last checkpoint {last_checkpoint}"
+                )
                 for best, value in list(checkpoints.evaluated().items())[:1]:
                     report.note(
                         f"best by {checkpoint.best_metric} ({value:.5g}): {folder / FOLDER}/{best}"

@@ -7,6 +7,7 @@ import statistics
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+from instruct import results
 from instruct.report import blocks
 from instruct.report.pages import differences, scaling, tables
 from instruct.report.pages.rendering import write_document
@@ -90,9 +91,13 @@ def overview_section(runs: Sequence[Run]) -> Iterator[blocks.Block]:
 
 
 def _facts(run: Run) -> Iterator[blocks.Fact]:
+    few = all(results.is_of_training(evaluation.suite) for evaluation in run.counted())
+    while_training = ", while training" if few else ""
     for group, mean in tables.headline(run).items():
         baseline = f"baseline {number(mean.baseline)}, " if mean.baseline is not None else ""
-        sizes = f"{counted(mean.tasks, 'task')}, {counted(mean.examples, 'example')}"
+        sizes = (
+            f"{counted(mean.tasks, 'task')}, {counted(mean.examples, 'example')}{while_training}"
+        )
         score = with_error(mean.value, mean.stderr)
         yield blocks.Fact(f"{tables.GROUP_TITLES[group]} score", score, baseline + sizes)
     steps = max((row["step"] for row in run.metrics), default=None)
