@@ -35,8 +35,9 @@ MODELS = (
     "instruct.models.decoder_config.DecoderConfig",
     "instruct.models.pair_config.PairConfig",
 )
+SUITES = "instruct.eval.eval_config.SuitesConfig"  # evaluation while training
 COMPILATION_CACHE = "instruct.compilation_cache.use"  # of every mode that computes
-ENTRIES = (TRAIN, EVALUATE, INFER, *MODELS, COMPILATION_CACHE)
+ENTRIES = (TRAIN, EVALUATE, INFER, *MODELS, SUITES, COMPILATION_CACHE)
 
 # Errors that gin's tokenizer, parser, imports and calls raise for a user's mistakes.
 _GIN_ERRORS = (

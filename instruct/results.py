@@ -35,6 +35,8 @@ from instruct.json_text import parse_json, sealed_line, unsealed_line
 VERSION = 1
 FILE_NAME = "results.jsonl"
 GROUPS = ("held_in", "held_out", "unknown")
+# Prefix of the suites that training evaluates on a few examples: eval/training-<suite>.
+TRAINING = "training"
 
 # Fields of each kind of line and the types of their values; None means unknown unless noted.
 _TEXT, _WHOLE = (str,), (int,)
@@ -299,6 +301,22 @@ class Aggregate:
     tasks: int
     examples: int
     exemplars: Exemplars | None = None
+
+
+def training_suite(suite: str) -> str:
+    """The name under which training evaluates a suite."""
+    return f"{TRAINING}-{suite}"
+
+
+def is_of_training(suite: str) -> bool:
+    """Whether training evaluated a suite of this name, on a few examples."""
+    return suite.startswith(training_suite(""))
+
+
+def counted_suites(suites: Iterable[str]) -> list[str]:
+    """The suites that a score of a run is of: those of training only where there are no others."""
+    suites = list(suites)
+    return [suite for suite in suites if not is_of_training(suite)] or suites
 
 
 def primary_metrics(rows: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:

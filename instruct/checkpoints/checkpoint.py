@@ -93,7 +93,7 @@ class CheckpointConfig:
         keep_best: number of best ones by `best_metric` to keep as well, among steps that were both
             evaluated and saved; 0 for none.
         best_metric: name of a metric of the evaluation, as in metrics.jsonl.
-        best_is_lowest: a lower `best_metric` is better.
+        best_is_lowest: a lower `best_metric` is better; None: by its name (`is_lowest_best`).
         async_save: write while training continues.
         save_retries: times that a save is tried again after an error that storage may recover from
             (`instruct.errors.TRANSIENT`). Retries need a copy of the state in host memory: there
@@ -107,10 +107,16 @@ class CheckpointConfig:
     keep_every_steps: int | None = bounded(None, least=1)
     keep_best: int = bounded(1, least=0)
     best_metric: str = "eval/loss"
-    best_is_lowest: bool = True
+    best_is_lowest: bool | None = None
     async_save: bool = True
     save_retries: int = bounded(5, least=0, most=20)
     first_retry_secs: float = bounded(2.0, least=0.0, most=600.0)
+
+    @property
+    def lowest(self) -> bool:
+        """Whether a lower `best_metric` is better."""
+        by_name = is_lowest_best(self.best_metric)
+        return by_name if self.best_is_lowest is None else self.best_is_lowest
 
     def __post_init__(self) -> None:
         check_fields(self)
@@ -120,6 +126,11 @@ class CheckpointConfig:
                 f"CheckpointConfig.keep_every_steps is {every}, and save_every_steps {saved}: give "
                 "a multiple of save_every_steps, since only saved steps can be kept."
             )
+
+
+def is_lowest_best(metric: str) -> bool:
+    """Whether a lower value of a metric is better, by its name: true of losses only."""
+    return any(part in ("loss", "z_loss") for part in metric.split("/"))
 
 
 class Resumed(NamedTuple):
@@ -354,16 +365,20 @@ class CheckpointStore:
         if config.keep_every_steps:
             kept.update(step for step in steps if step % config.keep_every_steps == 0)
         if config.keep_best:
-            values = {}
-            for step in steps:
-                with contextlib.suppress(UserError):  # a damaged one is not the best
-                    metrics = read_document(self.folder / str(step))["metrics"]
-                    value = metrics.get(config.best_metric, math.nan)
-                    if math.isfinite(value):
-                        values[step] = value
-            best_first = sorted(values, key=values.__getitem__, reverse=not config.best_is_lowest)
-            kept.update(best_first[: config.keep_best])
+            kept.update(list(self.evaluated())[: config.keep_best])
         return kept
+
+    def evaluated(self) -> dict[int, float]:
+        """Step -> `best_metric` of the checkpoints that have it, the best first."""
+        values = {}
+        for step in self.steps():
+            with contextlib.suppress(UserError):  # a damaged one is not the best
+                metrics = read_document(self.folder / str(step))["metrics"]
+                value = metrics.get(self._config.best_metric, math.nan)
+                if math.isfinite(value):
+                    values[step] = value
+        best_first = sorted(values, key=values.__getitem__, reverse=not self._config.lowest)
+        return {step: values[step] for step in best_first}
 
     def _remove(self, folders: Iterable[pathlib.Path]) -> None:
         """Removes folders; each stops being a checkpoint at once, however long deleting takes."""

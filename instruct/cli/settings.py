@@ -43,7 +43,7 @@ TASK_MODULES: Mapping[str, Sequence[str]] = {
 }
 _SETTINGS_FILE = "gin/runs/settings.gin"
 _SETTINGS = "instruct.cli.settings.Settings"
-_MIXTURE_MACROS: tuple[str, ...] = ("MIXTURE_OR_TASK_NAME", "EVAL_MIXTURES")
+_MIXTURE_MACROS: tuple[str, ...] = ("MIXTURE_OR_TASK_NAME", "EVAL_MIXTURES", "EVAL_SUITES")
 # Folders that gin may set -> an example for error messages.
 _FOLDERS = {"data_dir": "~/instruct_data", "store_dir": "~/stores", "flan_checkout": "~/FLAN"}
 

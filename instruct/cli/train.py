@@ -10,8 +10,10 @@ from instruct.cli.handshake import agree_on_settings
 from instruct.cli.own_data import TASK_FILE
 from instruct.data import registry
 from instruct.errors import UserError, explaining_storage_failures
+from instruct.eval.eval_config import SuitesConfig
 from instruct.fields import check_arguments
 from instruct.files import any_path, is_address
+from instruct.mesh import MeshConfig
 from instruct.train import inputs, loop
 
 
@@ -35,6 +37,15 @@ def run(flags: argparse.Namespace) -> int:
     if own is not None:
         folder = any_path("MODEL_DIR", arguments.get("model_dir", "runs/a"))
         texts[TASK_FILE] = own.to_toml(None if is_address(folder) else folder)
+    suites = SuitesConfig(**entries[gin_config.SUITES])
+    if suites.every_steps is not None:
+        # Its imports take time, and it is needed only then.
+        from instruct.eval.suite_evaluator import SuiteEvaluator
+
+        run_of = {name: arguments[name] for name in ("model", "data")}
+        mesh = arguments.get("mesh", MeshConfig())
+        evaluator = SuiteEvaluator(suites, **run_of, mesh=mesh, workspace=workspace)
+        arguments["evaluators"] = [*arguments.get("evaluators", ()), evaluator]
     optimizer_text = gin_config.reference_text(gin_config.TRAIN, "optimizer")
     if flags.strict:
         arguments["strict"] = True

@@ -1,6 +1,6 @@
 """`EvalConfig`: suites, checkpoints and number of examples (gin: `runner.EvalConfig`).
 
-And how prompts of a trained model are framed.
+`SuitesConfig` is that of evaluations while training. And how prompts of a trained model are framed.
 """
 
 import dataclasses
@@ -10,9 +10,13 @@ from typing import Any, Literal
 from instruct.batch import LAYOUTS
 from instruct.checkpoints.trained_run import TrainedRun
 from instruct.data.config import DataConfig
+from instruct.data.vocab import load_vocabulary
 from instruct.errors import UserError
+from instruct.eval.decoding.batching import BatchConfig
+from instruct.eval.decoding.decode import DecodeConfig
 from instruct.fields import bounded, check_fields
 from instruct.prompts.frame import EOS
+from instruct.results import TRAINING
 
 
 @dataclasses.dataclass(frozen=True)
@@ -60,6 +64,11 @@ class EvalConfig:
             raise UserError(f"EvalConfig.splits is {self.splits!r}; give names, such as ('test',)")
         if "/" in self.name or self.name.startswith("."):
             raise UserError(f"EvalConfig.name is {self.name!r}; use a folder name, not a path")
+        if self.name == TRAINING:
+            raise UserError(
+                f"EvalConfig.name is {self.name!r}, which names the evaluations that training "
+                "writes; use another name"
+            )
         if self.adaptation != 1 and self.base_checkpoint_path is None:
             raise UserError(
                 f"EvalConfig.adaptation is {self.adaptation}, which is a share of what training "
@@ -85,6 +94,75 @@ class EvalConfig:
         return tuple(steps) if all(type(step) is int and step >= 0 for step in steps) else ()
 
 
+@dataclasses.dataclass(frozen=True)
+class SuitesConfig:
+    """Evaluation of suites by generation while training (gin: `eval_config.SuitesConfig`).
+
+    Attributes:
+        every_steps: evaluate at every multiple, and at the last step; None: never.
+        mixtures, splits, num_examples, rank_options, bootstrap_samples, seed: as in `EvalConfig`.
+            The validation split comes first, since the numbers choose a checkpoint.
+        num_samples: examples a suite whose prompt, target and prediction are shown, the same ones
+            each time.
+        decode: strategy; None: greedy with the length of the targets.
+        batching: rows and shapes; affects speed only.
+    """
+
+    every_steps: int | None = bounded(None, least=1)
+    mixtures: str | Sequence[str] | None = None
+    splits: Sequence[str] = ("validation", "test")
+    num_examples: int | None = bounded(64, least=1, note=", or None for all")
+    rank_options: bool = False
+    bootstrap_samples: int = bounded(200, least=0)
+    seed: int = bounded(0, least=0)
+    num_samples: int = bounded(4, least=0)
+    decode: DecodeConfig | None = None
+    batching: BatchConfig | None = None
+
+    def __post_init__(self) -> None:
+        check_fields(self)
+        if self.every_steps is not None:
+            if self.mixtures is None:
+                raise UserError(
+                    "EVAL_SUITES_EVERY_STEPS is set, but EVAL_SUITES names no mixture or task; for "
+                    "example --gin.EVAL_SUITES=gym.held_out (--data evaluates its own task)"
+                )
+            self.evaluation()
+
+    def evaluation(self) -> EvalConfig:
+        """These settings as those of `run.py eval`. Raises UserError for wrong ones."""
+        names = {field.name for field in dataclasses.fields(EvalConfig)}
+        mine = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
+        shared = {name: value for name, value in mine.items() if name in names}
+        return EvalConfig(**shared, overwrite=True)
+
+
+def decode_strategy(decode: DecodeConfig | None, data: DataConfig) -> DecodeConfig:
+    """`decode`, or greedy with the length of the targets; ends at the vocabulary's stop tokens."""
+    strategy = decode or DecodeConfig(max_decode_steps=data.feature_lengths["targets"])
+    return strategy.ending_with(load_vocabulary(data.vocabulary).stop_ids)
+
+
+def prompt_data(
+    mixture: str,
+    lengths: Mapping[str, int],
+    vocabulary: str,
+    layout: Literal["encoder_decoder", "decoder_only"],
+    separator: str,
+    chat_template: bool,
+) -> DataConfig:
+    """What the prompts of an evaluation depend on."""
+    return DataConfig(
+        mixture,
+        lengths,
+        batch_size=1,
+        vocabulary=vocabulary,
+        layout=layout,
+        separator=EOS if chat_template else separator,
+        chat_template=chat_template,
+    )
+
+
 def trained_data(
     run: TrainedRun,
     layout: Literal["encoder_decoder", "decoder_only"],
@@ -101,16 +179,8 @@ def trained_data(
     recorded = run.config()
     chat = recorded.get("data.chat_template", False) if chat_template is None else chat_template
     plain = not (recorded or LAYOUTS[layout].encoder_keys or chat)
-    separator = EOS if chat else recorded.get("data.separator", "" if plain else EOS)
-    return DataConfig(
-        mixture,
-        lengths,
-        batch_size=1,
-        vocabulary=vocabulary,
-        layout=layout,
-        separator=separator,
-        chat_template=chat,
-    )
+    separator = recorded.get("data.separator", "" if plain else EOS)
+    return prompt_data(mixture, lengths, vocabulary, layout, separator, chat)
 
 
 def _texts(value: Any) -> bool:

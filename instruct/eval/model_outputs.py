@@ -4,12 +4,17 @@ import dataclasses
 from collections.abc import Sequence
 from typing import Any
 
+from jax.sharding import Mesh
+
+from instruct.data.config import DataConfig
 from instruct.data.feed.examples import EvalExample
-from instruct.eval.decoding.batching import Decoder
+from instruct.eval.decoding.batching import BatchConfig, Decoder
+from instruct.eval.decoding.decode import DecodeConfig
 from instruct.eval.scoring.options import OptionScorer
 from instruct.eval.scoring.score import Scorer
 from instruct.eval.scoring.self_consistency import self_consistent
 from instruct.eval.task_rows import ModelOutputs, Ranked, Task, needs_predictions, needs_scores
+from instruct.model_interface import Model
 from instruct.prompts.frame import Frame
 
 
@@ -22,6 +27,30 @@ class ModelRunner:
     option_scorer: OptionScorer
     frame: Frame
     targets_length: int
+
+    @classmethod
+    def of_model(
+        cls,
+        model: Model,
+        decode: DecodeConfig,
+        batching: BatchConfig | None,
+        mesh: Mesh,
+        data: DataConfig,
+    ) -> "ModelRunner":
+        """The programs of a model for prompts framed as `data` says; nothing is compiled yet."""
+        return cls(
+            decoder=Decoder(model, decode, batching, mesh),
+            scorer=Scorer(model.target_logits, batching, mesh),
+            option_scorer=OptionScorer(model, batching, mesh),
+            frame=data.frame,
+            targets_length=data.feature_lengths["targets"],
+        )
+
+    @property
+    def decode(self) -> str:
+        """Description of the decoding strategy, and of what counts of several samples."""
+        config = self.decoder.config
+        return config.describe() + (" majority" if config.num_samples > 1 else "")
 
     def outputs(
         self, params: Any, task: Task, examples: Sequence[EvalExample], rank: bool

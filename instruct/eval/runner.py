@@ -7,9 +7,10 @@ Batches never cross tasks: results depend neither on other tasks nor on interrup
 fails gets a failure line, and the others are evaluated.
 """
 
-import contextlib
+import functools
 import pathlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
+from typing import Any
 
 import jax
 from rich.console import Console
@@ -20,23 +21,19 @@ from instruct.checkpoints.loading import (
     find_checkpoint,
     load_newest,
     load_params,
+    params_fingerprint,
     partly_adapted,
+    step_of,
     trained_run,
 )
 from instruct.data import registry
-from instruct.data.config import DataConfig
-from instruct.data.spec import Leaf, Resolved
-from instruct.data.stores.prepare import prepare_once
 from instruct.data.vocab import check_embedding_rows, load_vocabulary
 from instruct.distributed import gather_json, num_processes
-from instruct.errors import UserError
-from instruct.eval.decoding.batching import BatchConfig, Decoder
+from instruct.eval.decoding.batching import BatchConfig
 from instruct.eval.decoding.decode import DecodeConfig
-from instruct.eval.eval_config import EvalConfig, trained_data
+from instruct.eval.eval_config import EvalConfig, decode_strategy, trained_data
 from instruct.eval.model_outputs import ModelRunner
-from instruct.eval.scoring.options import OptionScorer
-from instruct.eval.scoring.score import Scorer
-from instruct.eval.suite_run import SuiteRun, split_of
+from instruct.eval.suite_run import SuiteRun, leaf_examples, prepare_suites
 from instruct.files import absolute_path, any_path
 from instruct.lineage import read_lineage, unrecorded
 from instruct.mesh import MeshConfig, make_mesh, param_shardings, with_shardings
@@ -96,10 +93,8 @@ def evaluate(
     layout = network.config.layout
     mixture = config.suites[0]
     data = trained_data(trained, layout, vocabulary, lengths, chat_template, mixture)
-    words = load_vocabulary(vocabulary)
-    check_embedding_rows(words, network.config.vocab_size)
-    strategy = decode or DecodeConfig(max_decode_steps=lengths["targets"])
-    strategy = strategy.ending_with(words.stop_ids)
+    check_embedding_rows(load_vocabulary(vocabulary), network.config.vocab_size)
+    strategy = decode_strategy(decode, data)
     resolved = {suite: registry.resolve(workspace, suite).straight() for suite in config.suites}
     checkpoints = _checkpoints(source, config)
 
@@ -109,17 +104,10 @@ def evaluate(
         console.print(line, style="yellow", markup=False, soft_wrap=True)
 
     device_mesh = make_mesh(mesh or MeshConfig())
-    batches = batching or BatchConfig()
-    models = ModelRunner(
-        decoder=Decoder(network, strategy, batches, device_mesh),
-        scorer=Scorer(network.target_logits, batches, device_mesh),
-        option_scorer=OptionScorer(network, batches, device_mesh),
-        frame=data.frame,
-        targets_length=lengths["targets"],
-    )
+    models = ModelRunner.of_model(network, strategy, batching, device_mesh, data)
     abstract = network.abstract_params()
     placed = with_shardings(abstract, param_shardings(device_mesh, abstract))
-    problems = _prepare(workspace, resolved.values(), config, data, console)
+    problems = prepare_suites(workspace, resolved.values(), config, data, console)
     lineage = read_lineage(source)
     if lineage.tasks is None:  # another program's checkpoint, perhaps of this run
         lineage = read_lineage(folder)
@@ -146,17 +134,32 @@ def evaluate(
             run = SuiteRun(
                 suite=f"{config.name}-{suite}" if config.name else suite,
                 folder=folder,
+                step=step_of(checkpoint),
                 checkpoint=checkpoint,
+                parameters=_parameters(checkpoint, config),
+                description=registry.description_of(mixture.name),
                 config=config,
                 data=data,
-                decode=strategy.describe() + (" majority" if strategy.num_samples > 1 else ""),
+                decode=models.decode,
                 trained_tasks=None if lineage.tasks is None else set(lineage.tasks),
                 problems=problems,
                 workspace=workspace,
+                examples_fn=functools.partial(leaf_examples, workspace, config, data, console),
             )
             failed |= run.evaluate(mixture, models, params, console)
+            run.print_table()
         del params  # A device may hold only one set of parameters.
     return int(failed)
+
+
+def _parameters(checkpoint: pathlib.Path, config: EvalConfig) -> dict[str, Any]:
+    """Settings that tell parameters from others of the same place."""
+    base = config.base_checkpoint_path
+    adapted: dict[str, Any] = {}
+    if base is not None:
+        parameters = params_fingerprint(find_checkpoint(base))
+        adapted = {"adaptation": config.adaptation, "base_parameters": parameters}
+    return {"parameters": params_fingerprint(checkpoint), **adapted}
 
 
 def _checkpoints(source: str, config: EvalConfig) -> list[pathlib.Path]:
@@ -166,24 +169,3 @@ def _checkpoints(source: str, config: EvalConfig) -> list[pathlib.Path]:
     # A training beside it may save and remove while the processes look.
     first = gather_json({"checkpoints": [str(folder) for folder in found]})[0]
     return [absolute_path(folder) for folder in first["checkpoints"]]
-
-
-def _prepare(
-    workspace: Workspace,
-    mixtures: Iterable[Resolved],
-    config: EvalConfig,
-    data: DataConfig,
-    console: Console,
-) -> dict[tuple[str, str], str]:
-    """Builds missing record stores; returns (task, split) -> why that failed."""
-    by_split: dict[str, list[Leaf]] = {}
-    for mixture in mixtures:
-        for leaf in mixture.leaves:
-            with contextlib.suppress(UserError):  # reported when the task is evaluated
-                by_split.setdefault(split_of(leaf, config.splits), []).append(leaf)
-    problems = {}
-    for split, leaves in by_split.items():
-        part = Resolved(f"split {split}", split, tuple(leaves))
-        done = prepare_once(workspace, part, data, (split,), console=console)
-        problems |= {(store.task, store.split): store.message for store in done.failed}
-    return problems

@@ -6,8 +6,8 @@ import functools
 import pathlib
 import sys
 import traceback
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
@@ -16,7 +16,6 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from instruct import results
-from instruct.checkpoints.loading import find_checkpoint, params_fingerprint, step_of
 from instruct.data import registry
 from instruct.data.config import DataConfig
 from instruct.data.feed.examples import (
@@ -27,6 +26,7 @@ from instruct.data.feed.examples import (
     num_asked,
 )
 from instruct.data.spec import Leaf, Resolved
+from instruct.data.stores.prepare import prepare_once
 from instruct.data.vocab import load_vocabulary
 from instruct.errors import UserError
 from instruct.eval import task_rows
@@ -48,44 +48,117 @@ def split_of(leaf: Leaf, splits: Sequence[str]) -> str:
     )
 
 
+def prepare_suites(
+    workspace: Workspace,
+    mixtures: Iterable[Resolved],
+    config: EvalConfig,
+    data: DataConfig,
+    console: Console,
+) -> dict[tuple[str, str], str]:
+    """Builds missing record stores; returns (task, split) -> why that failed."""
+    by_split: dict[str, list[Leaf]] = {}
+    for mixture in mixtures:
+        for leaf in mixture.leaves:
+            with contextlib.suppress(UserError):  # reported when the task is evaluated
+                by_split.setdefault(split_of(leaf, config.splits), []).append(leaf)
+    problems = {}
+    for split, leaves in by_split.items():
+        part = Resolved(f"split {split}", split, tuple(leaves))
+        done = prepare_once(workspace, part, data, (split,), console=console)
+        problems |= {(store.task, store.split): store.message for store in done.failed}
+    return problems
+
+
+class LeafExamples(NamedTuple):
+    """What a leaf is evaluated on, whatever the parameters."""
+
+    examples: list[EvalExample]
+    left_out: int  # examples that do not fit
+    replies: task_rows.FixedReplies
+
+
+def leaf_examples(
+    workspace: Workspace,
+    config: EvalConfig,
+    data: DataConfig,
+    console: Console,
+    leaf: Leaf,
+    split: str,
+) -> LeafExamples:
+    """Reads and renders the examples of a leaf; warns of truncated prompts.
+
+    Raises UserError if none fits.
+    """
+    lengths, limit = data.feature_lengths, config.num_examples
+    examples = eval_examples(workspace, leaf, split, data, limit, config.seed)
+    if not examples:
+        raise UserError(f"no example of split {split!r} fits {dict(lengths)}")
+    total = num_asked(workspace, leaf, split, data, limit)
+    left_out = total - len(examples)
+    losses = prompt_losses(examples, lengths["inputs"])
+    if left_out > 0:
+        losses.insert(
+            0,
+            f"{left_out:,} of {total:,} examples do not fit inputs of "
+            f"{lengths['inputs']:,} tokens and are left out",
+        )
+    for loss in losses:
+        console.print(f"{leaf.name}: {loss}", style="yellow", markup=False, soft_wrap=True)
+    replies = fixed_replies(workspace, leaf, split, data, examples)
+    return LeafExamples(examples, left_out, replies)
+
+
 @dataclasses.dataclass(frozen=True)
 class SuiteRun:
-    """Evaluation of one suite at one checkpoint, which writes one results file.
+    """Evaluation of one suite with some parameters, which writes one results file.
 
     Attributes:
         suite: name of the results' folder.
         folder: MODEL_DIR.
+        step, checkpoint: of the parameters.
+        parameters: settings that tell them from others of the same place.
+        description: what the suite asks, for a reader.
         decode: description of the decoding strategy.
         trained_tasks: tasks that the model was trained on; None if unknown.
         problems: (task, split) -> why its records could not be prepared.
         workspace: where the records are.
+        examples_fn: (leaf, split) -> `leaf_examples`.
     """
 
     suite: str
     folder: pathlib.Path
+    step: int
     checkpoint: pathlib.Path
+    parameters: Mapping[str, Any]
+    description: str
     config: EvalConfig
     data: DataConfig
     decode: str
     trained_tasks: set[str] | None
     problems: Mapping[tuple[str, str], str]
     workspace: Workspace
+    examples_fn: Callable[[Leaf, str], LeafExamples]
+
+    @property
+    def path(self) -> pathlib.Path:
+        """The results file."""
+        return self.folder / "eval" / self.suite / f"step_{self.step}" / results.FILE_NAME
 
     def evaluate(
-        self, mixture: Resolved, models: ModelRunner, params: Any, console: Console
+        self,
+        mixture: Resolved,
+        models: ModelRunner,
+        params: Any,
+        console: Console,
+        show_bar: bool = True,
     ) -> bool:
-        """Evaluates unfinished tasks and prints the table. Returns whether a task failed."""
-        step = step_of(self.checkpoint)
-        path = self.folder / "eval" / self.suite / f"step_{step}" / results.FILE_NAME
-        failed = False
+        """Evaluates unfinished tasks. Returns whether a task failed."""
+        path, failed = self.path, False
         columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
-        terminal = sys.stderr.isatty()
+        shows = show_bar and sys.stderr.isatty()
         with contextlib.ExitStack() as stack:
-            header = {"suite": self.suite, "step": step, "checkpoint": str(self.checkpoint)}
-            header |= {
-                "description": registry.description_of(mixture.name),
-                "settings": self._settings(),
-            }
+            header = {"suite": self.suite, "step": self.step, "checkpoint": str(self.checkpoint)}
+            header |= {"description": self.description, "settings": self._settings()}
             writer = None
             if jax.process_index() == 0:
                 path.parent.mkdir(parents=True, exist_ok=True)
@@ -94,36 +167,35 @@ class SuiteRun:
                 writer = results.ResultsWriter(path, header, self.config.overwrite)
                 stack.enter_context(writer)
             bar = stack.enter_context(
-                Progress(*columns, TimeElapsedColumn(), console=console, disable=not terminal)
+                Progress(*columns, TimeElapsedColumn(), console=console, disable=not shows)
             )
             shown = bar.add_task(self.suite, total=len(mixture.leaves))
             for leaf, is_finished in zip(mixture.leaves, _finished(mixture.leaves, writer)):
                 bar.update(shown, description=f"{self.suite} {leaf.name}")
                 if not is_finished:
-                    rows = self._rows(leaf, models, params, console)
+                    rows = self._rows(leaf, models, params)
                     failed |= rows[-1]["kind"] == "failure"
                     if writer is not None:
                         writer.write(rows)
                 bar.advance(shown)
-        if jax.process_index() == 0:
-            title = f"{self.suite}, step {step:,}"
-            table = Console(highlight=False, width=max(Console().width, 120))
-            print_table(table, title, results.read_rows(path, ("metric", "failure")))
-            table.print(f"results: {path}", soft_wrap=True, markup=False)
         return failed
+
+    def print_table(self, stderr: bool = False) -> None:
+        """Prints the table of the results file; the first process does."""
+        if jax.process_index() == 0:
+            title = f"{self.suite}, step {self.step:,}"
+            width = max(Console(stderr=stderr).width, 120)
+            table = Console(stderr=stderr, highlight=False, width=width)
+            print_table(table, title, results.read_rows(self.path, ("metric", "failure")))
+            table.print(f"results: {self.path}", soft_wrap=True, markup=False)
 
     def _settings(self) -> dict[str, Any]:
         """Settings that affect results, apart from the suite and the step."""
         inside = self.checkpoint.is_relative_to(self.folder)
         checkpoint = self.checkpoint.relative_to(self.folder) if inside else self.checkpoint
-        base = self.config.base_checkpoint_path
-        adapted: dict[str, Any] = {}
-        if base is not None:
-            parameters = params_fingerprint(find_checkpoint(base))
-            adapted = {"adaptation": self.config.adaptation, "base_parameters": parameters}
         return {
             "checkpoint": str(checkpoint),
-            "parameters": params_fingerprint(self.checkpoint),
+            **self.parameters,
             "decode": self.decode,
             "feature_lengths": dict(self.data.feature_lengths),
             "vocabulary": load_vocabulary(self.data.vocabulary).fingerprint,
@@ -133,12 +205,9 @@ class SuiteRun:
             "rank_options": self.config.rank_options,
             "bootstrap_samples": self.config.bootstrap_samples,
             **({"chat_template": True} if self.data.chat_template else {}),
-            **adapted,
         }
 
-    def _rows(
-        self, leaf: Leaf, models: ModelRunner, params: Any, console: Console
-    ) -> list[dict[str, Any]]:
+    def _rows(self, leaf: Leaf, models: ModelRunner, params: Any) -> list[dict[str, Any]]:
         """The lines of one task; a single failure line if anything fails."""
         config = self.config
         shared = {
@@ -150,13 +219,13 @@ class SuiteRun:
             "mode": leaf.mode,
             "split": "",
             "group": self._group(leaf),
-            "step": step_of(self.checkpoint),
+            "step": self.step,
         }
         checkpoint = {"checkpoint": str(self.checkpoint)}
         computed = False
         try:
             shared["split"] = split = split_of(leaf, config.splits)
-            examples, left_out = self._examples(leaf, split, console)
+            examples, left_out, replies = self.examples_fn(leaf, split)
             task = registry.scored_task(self.workspace, leaf.name)
             ranked = leaf.spec is not None and leaf.spec.ranked
             outputs = models.outputs(params, task, examples, config.rank_options or ranked)
@@ -164,7 +233,6 @@ class SuiteRun:
             measured = task_rows.measure_task(
                 task, examples, outputs, config.bootstrap_samples, config.seed, rank_first=ranked
             )
-            replies = fixed_replies(self.workspace, leaf, split, self.data, examples)
             both = task_rows.baselines(task, examples, replies, measured, outputs.ranked)
             fields = checkpoint | {
                 "template_set": _template_set(leaf),
@@ -184,26 +252,6 @@ class SuiteRun:
                 unprepared = (self.problems.get((leaf.task, name)) for name in splits)
                 text = next(filter(None, unprepared), str(error))
             return [{"kind": "failure", **shared, **checkpoint, "error": text}]
-
-    def _examples(self, leaf: Leaf, split: str, console: Console) -> tuple[list[EvalExample], int]:
-        """(examples, number of examples that do not fit); warns of truncated prompts."""
-        config, data = self.config, self.data
-        lengths, limit = data.feature_lengths, config.num_examples
-        examples = eval_examples(self.workspace, leaf, split, data, limit, config.seed)
-        if not examples:
-            raise UserError(f"no example of split {split!r} fits {dict(lengths)}")
-        total = num_asked(self.workspace, leaf, split, data, limit)
-        left_out = total - len(examples)
-        losses = prompt_losses(examples, lengths["inputs"])
-        if left_out > 0:
-            losses.insert(
-                0,
-                f"{left_out:,} of {total:,} examples do not fit inputs of "
-                f"{lengths['inputs']:,} tokens and are left out",
-            )
-        for loss in losses:
-            console.print(f"{leaf.name}: {loss}", style="yellow", markup=False, soft_wrap=True)
-        return examples, left_out
 
     def _group(self, leaf: Leaf) -> str:
         """Held-in if the model was trained on the task or on another task of the same examples."""

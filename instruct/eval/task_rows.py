@@ -102,6 +102,24 @@ def measure_task(
     return ranks | measured if rank_first else measured | ranks
 
 
+def metric_names(
+    task: Task, examples: Sequence[EvalExample], rank: bool, rank_first: bool = False
+) -> list[str]:
+    """Names of the metrics that `measure_task` returns, by measuring the targets as predictions.
+
+    Raises whatever a metric raises on them.
+    """
+    zeros = [0.0] * len(examples)
+    options = [np.zeros(len(example.options)) for example in examples]
+    outputs = ModelOutputs(
+        predictions=[e.targets for e in examples] if needs_predictions(task) else None,
+        aux_values={"scores": zeros},
+        scores=zeros if needs_scores(task) else None,
+        ranked=[(zero, zero + 1, 0) if len(zero) else None for zero in options] if rank else None,
+    )
+    return list(measure_task(task, examples, outputs, bootstrap_samples=0, rank_first=rank_first))
+
+
 @dataclasses.dataclass(frozen=True)
 class FixedReplies:
     """Replies of baselines without a model, in the form that the task parses.

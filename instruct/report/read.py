@@ -172,6 +172,7 @@ def find_results(run: str, suite: str = "") -> pathlib.Path:
     # Whole parts of a name: "dialogsum" of "few-dialogsum.main".
     part = re.compile(rf"(?:^|[.\-_]){re.escape(suite)}(?:$|[.\-_])" if suite else "")
     names = [suite] if suite in files else [name for name in files if part.search(name)]
+    names = results.counted_suites(names)
     if len(names) == 1:
         return files[names[0]][-1][1]
     suites = ", ".join(files) or "none"
@@ -235,6 +236,11 @@ class Run:
     def suites(self) -> list[str]:
         """Names of the evaluated suites, in the order of their folders."""
         return list(dict.fromkeys(e.suite for e in self.evaluations))
+
+    def counted(self) -> list[Evaluation]:
+        """The evaluations of `results.counted_suites`."""
+        suites = results.counted_suites(self.suites())
+        return [evaluation for evaluation in self.evaluations if evaluation.suite in suites]
 
     def latest(self, suite: str) -> Evaluation | None:
         """The evaluation of a suite at its highest step, or None."""

@@ -344,8 +344,9 @@ class _ActiveRun:
 
 
 def is_trained(folder: pathlib.Path) -> bool:
-    """Whether a run's training reached its last step."""
-    return read_object(folder / "run.json").get("outcome") == "finished"
+    """Whether a run's training reached its last step, or stopped early as its settings say."""
+    outcome = read_object(folder / "run.json").get("outcome")
+    return str(outcome).startswith(("finished", "stopped early"))
 
 
 def duration(seconds: float) -> str:

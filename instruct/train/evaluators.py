@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import pathlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Protocol, runtime_checkable
 
@@ -13,18 +14,25 @@ from instruct.mesh import shard_batch
 from instruct.train.loss import LossTotals
 from instruct.train.metrics import eval_scalars
 
+Table = Sequence[Mapping[str, Any]]  # rows
+
 
 @runtime_checkable
 class Evaluator(Protocol):
     """Called at every multiple of `every_steps` and at the last step, in every process.
 
     `params` are global arrays: read them, do not donate them. The mesh is set (`jax.set_mesh`). The
-    scalars are logged with those of the step, and `CheckpointConfig.best_metric` may name one.
+    scalars are logged with those of the step, and `CheckpointConfig.best_metric` may name one; so
+    are tables, lists of rows, which trackers get.
+
+    An evaluator may also have `open(folder, step) -> names`, called in every process before the
+    first step with the run's folder and the step that it starts or resumes at. It returns the names
+    of all scalars, by which misspelt ones are refused, or None if it does not know them.
     """
 
     every_steps: int
 
-    def __call__(self, params: Any, step: int) -> Mapping[str, float]: ...
+    def __call__(self, params: Any, step: int) -> Mapping[str, float | Table]: ...
 
 
 @dataclasses.dataclass
@@ -63,18 +71,36 @@ def check_evaluators(evaluators: Sequence[Evaluator]) -> None:
             )
 
 
+def open_evaluators(
+    evaluators: Sequence[Evaluator], folder: pathlib.Path, step: int
+) -> set[str] | None:
+    """Opens those that can be opened; names of the scalars of all, None if one does not tell."""
+    names: set[str] | None = set()
+    for evaluator in evaluators:
+        open_one = getattr(evaluator, "open", lambda folder, step: None)
+        of_one = open_one(folder, step)
+        names = None if names is None or of_one is None else names | set(of_one)
+    return names
+
+
 def evaluate(
     evaluators: Sequence[Evaluator],
     params: Any,
     step: int,
     mesh: jax.sharding.Mesh,
     logged: Iterable[str] = (),
-) -> dict[str, float]:
-    """The scalars of all `evaluators`; raises UserError for a name used twice or in `logged`."""
+) -> tuple[dict[str, float], dict[str, Table]]:
+    """Scalars and tables of all `evaluators`; raises UserError for a name used twice or `logged`.
+
+    Of tables with the same name the last counts.
+    """
     scalars: dict[str, float] = {}
+    tables: dict[str, Table] = {}
     for evaluator in evaluators:
         with jax.set_mesh(mesh):
-            values = {name: float(value) for name, value in evaluator(params, step).items()}
+            returned = evaluator(params, step)
+        of_one = {name: rows for name, rows in returned.items() if isinstance(rows, list | tuple)}
+        values = {name: float(x) for name, x in returned.items() if name not in of_one}
         if taken := sorted({"step", *scalars, *logged} & values.keys()):
             source = type(evaluator).__name__
             raise UserError(
@@ -82,4 +108,5 @@ def evaluate(
                 f"another name, such as 'eval/{source}'."
             )
         scalars |= values
-    return scalars
+        tables |= of_one
+    return scalars, tables

@@ -1,6 +1,7 @@
 """`train`: the training loop, from the configuration to the last checkpoint of a run."""
 
 import contextlib
+import dataclasses
 import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Annotated, Any
@@ -26,7 +27,14 @@ from instruct.mesh import MeshConfig
 from instruct.models.adapters import merge_adapters, without_adapters
 from instruct.models.model import AnyConfig, make_model
 from instruct.train import session
-from instruct.train.evaluators import Evaluator, ValidationLoss, check_evaluators, evaluate
+from instruct.train.early_stopping import EarlyStopping, choice_lines
+from instruct.train.evaluators import (
+    Evaluator,
+    ValidationLoss,
+    check_evaluators,
+    evaluate,
+    open_evaluators,
+)
 from instruct.train.goodput import Goodput
 from instruct.train.inputs import Inputs, gather_states, open_inputs, restore_inputs, task_groups
 from instruct.train.lora import LoraConfig
@@ -63,6 +71,7 @@ def train(
     checkpoint: CheckpointConfig = CheckpointConfig(),  # noqa: B008 (frozen)
     trackers: Sequence[Tracker] | None = None,
     evaluators: Sequence[Evaluator] = (),
+    early_stopping: EarlyStopping = EarlyStopping(),  # noqa: B008 (frozen)
     seed: Annotated[int, Range(least=0, most=LARGEST, note=" (SEED)")] = 0,
     num_microbatches: Annotated[int, Range(least=1)] = 1,
     log_every_steps: Annotated[int, Range(least=1)] = 10,
@@ -90,6 +99,7 @@ def train(
         optimizer: a config, or any optax optimiser.
         trackers: get the scalars, as `metrics.jsonl` does; None: TensorBoard.
         evaluators: evaluations in addition to the teacher-forced loss.
+        early_stopping: ends the run before `train_steps` if an evaluation no longer improves.
         seed: of initialisation and dropout (data have their own).
         num_microbatches: gradient accumulation steps per update; memory and speed only.
         log_every_steps: steps between lines of metrics.jsonl; the last step is always logged.
@@ -163,10 +173,12 @@ def train(
         goodput.restore(resumed.records.get("goodput", {}) if resumed else {})
         if isinstance(optimizer, OptimizerConfig):
             optimizer.check_start(start)
-        if start >= train_steps:
-            if is_first_process and start == train_steps:
-                session.end_killed_run(folder, start)
-            say(f"{folder} is already at step {start:,}; raise TRAIN_STEPS to continue.")
+        stops_early = early_stopping.resolved(checkpoint)
+        enough = stops_early.reason(resumed.records.get("rows") or ()) if resumed else None
+        if start >= train_steps or enough:
+            if is_first_process and start <= train_steps:
+                session.end_killed_run(folder, start, _outcome(enough))
+            say(f"{folder} is already at step {start:,}; {_to_continue(enough)}")
             return
         checkpoints.check_folder()
 
@@ -177,10 +189,17 @@ def train(
         stack.callback(inputs.feed.close)
         group_names, leaf_groups = task_groups(inputs.leaves)
         meter = IntervalMetrics(group_names)
-        metric, known = checkpoint.best_metric, eval_names(group_names)
-        # What evaluators return is unknown before they run.
-        if checkpoint.keep_best and not evaluators and metric not in known:
-            raise unknown_name("CheckpointConfig.best_metric", metric, known)
+        has_loss = bool(inputs.eval_batches and eval_every_steps)
+        names = open_evaluators(evaluators, folder, start)
+        if names is not None:  # else what evaluators return is unknown before they run
+            known = [*eval_names(group_names), *sorted(names)]
+            if checkpoint.keep_best and checkpoint.best_metric not in known:
+                raise unknown_name(
+                    "CheckpointConfig.best_metric (BEST_METRIC)", checkpoint.best_metric, known
+                )
+            known = known if has_loss else sorted(names)
+            if early_stopping.patience and stops_early.metric not in known:
+                raise unknown_name("EarlyStopping.metric", stops_early.metric, known)
 
         # State: resumed, else from a checkpoint's parameters, else fresh.
         if resumed:
@@ -215,6 +234,8 @@ def train(
         if is_first_process:
             info = session.run_info(model, device_mesh, matmul_peak)
             info |= {"config": config, "compile_secs": compile_secs, **state_sizes}
+            if early_stopping.patience:
+                info["early_stopping"] = dataclasses.asdict(stops_early)
             for name, text in texts.items():
                 replace_file(folder / name, text)
             session.start_run(folder, info, start)
@@ -250,6 +271,10 @@ def train(
             report.note(trained_line(state_sizes))
             for line in lora.warnings(optimizer, initial_checkpoint_path is not None):
                 report.note(f"warning: {line}")
+            for line in choice_lines(
+                checkpoint, stops_early, [one.every_steps for one in evaluators]
+            ):
+                report.note(line)
             while step < train_steps:
                 goodput.switch("steps")
                 with goodput.waiting_for_input(pending):
@@ -290,37 +315,60 @@ def train(
                     meter.clear()
                 position = {"feed": inputs.feed.state(), "metrics": meter.state()}
                 processes = gather_states(position, process_rows)
+                write_mixture(processes)
                 if log:
                     scalars["examples"] = sum(one["metrics"]["examples"] for one in processes)
                 with goodput.spent("evaluation"):
                     params = merge_adapters(state.params) if due else state.params
-                    evaluation = evaluate(due, params, step, device_mesh, logged=scalars)
+                    evaluation, tables = evaluate(due, params, step, device_mesh, logged=scalars)
                     del params
                 scalars |= evaluation
                 if scalars:
                     for tracker in trackers:
                         tracker.scalars(step, scalars)
-                    report.show(step, scalars)
-                    write_mixture(processes)
-                if saving:
+                    report.show(step, scalars, checkpoint.best_metric)
+                for tracker in trackers:
+                    for name, rows in tables.items():
+                        tracker.table(name, rows)
+                if due:
+                    enough = stops_early.reason(json_lines.rows)  # process 0 has them
+                    enough = distributed.gather_json({"reason": enough})[0]["reason"]
+                if saving or enough:
                     records = {"run": session.read_run_info(folder), "rows": json_lines.rows}
-                    records["goodput"] = goodput.state(finished=last)
+                    records["goodput"] = goodput.state(finished=last or bool(enough))
                     with goodput.spent("checkpoints"):
                         checkpoints.save(step, state, {"processes": processes}, evaluation, records)
-                    write_mixture(processes)
-                if stopping:
+                if stopping or enough:
                     break
             checkpoints.wait()
             checkpoints.check_saved(step, abstract)
-            if step >= train_steps:
-                outcome = "finished"
+            if step >= train_steps or enough:
+                outcome = _outcome(enough)
+                how, colon, why = outcome.partition(":")
                 last_checkpoint = folder / FOLDER / str(step)
-                report.note(f"finished at step {step:,}; last checkpoint {last_checkpoint}")
+                report.note(
+                    f"{how} at step {step:,}{colon}{why}; last checkpoint {last_checkpoint}"
+                )
+                for best, value in list(checkpoints.evaluated().items())[:1]:
+                    report.note(
+                        f"best by {checkpoint.best_metric} ({value:.5g}): {folder / FOLDER}/{best}"
+                    )
             else:
                 outcome = f"stopped by {stop.signal_name}"
                 report.note(
                     f"{outcome} at step {step:,}; saved. Give the same command again to resume."
                 )
+
+
+def _outcome(enough: str | None) -> str:
+    """That of a complete run; `enough`: why it stopped early."""
+    return f"{session.STOPPED_EARLY}: {enough}" if enough else session.FINISHED
+
+
+def _to_continue(enough: str | None) -> str:
+    if enough:
+        return f"{_outcome(enough)}. Raise EARLY_STOPPING_PATIENCE, or set it to None, to continue."
+    return "raise TRAIN_STEPS to continue."
 
 
 def _initial_settings(path: str | None, mapping: Sequence[tuple[str, str | None]]) -> dict:

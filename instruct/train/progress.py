@@ -47,8 +47,8 @@ class ProgressReport:
         if self._bar is not None:
             self._bar.update(self._task, completed=step)
 
-    def show(self, step: int, scalars: Mapping[str, Any]) -> None:
-        """Shows the scalars of a logged step."""
+    def show(self, step: int, scalars: Mapping[str, Any], also: str = "") -> None:
+        """Shows the scalars of a logged step, with one more if it is there."""
         formats = {
             "loss": "loss {:.4f}",
             "accuracy": "accuracy {:.3f}",
@@ -56,6 +56,7 @@ class ProgressReport:
             "peak_share": "of peak {:.0%}",
             "eval/loss": "eval loss {:.4f}",
         }
+        formats.setdefault(also, f"{also} {{:.4g}}")
         text = "  ".join(
             form.format(scalars[name]) for name, form in formats.items() if name in scalars
         )

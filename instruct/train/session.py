@@ -41,6 +41,8 @@ from instruct.files import (
 )
 from instruct.lineage import read_object
 
+# Outcomes of runs that are complete; the second is followed by the reason.
+FINISHED, STOPPED_EARLY = "finished", "stopped early"
 RUN_FILE = "run.json"
 MIXTURE_FILE = "mixture.json"
 # All that training replaces in the folder.
@@ -160,7 +162,10 @@ def start_run(model_dir: pathlib.Path, info: Mapping[str, Any], step: int) -> No
 
 
 def end_run(model_dir: pathlib.Path, step: int, outcome: str) -> None:
-    """Records in run.json when and how the session ended ('finished', 'stopped by SIGTERM')."""
+    """Records in run.json when and how the session ended ('finished', 'stopped by SIGTERM').
+
+    `instruct/study/runner.py` knows those of runs that are complete.
+    """
     info = read_run_info(model_dir)
     ended = {"end": _now(), "outcome": outcome, "step": step}
     sessions = _sessions(info)
@@ -169,10 +174,10 @@ def end_run(model_dir: pathlib.Path, step: int, outcome: str) -> None:
     write_json(model_dir / RUN_FILE, info | ended)
 
 
-def end_killed_run(model_dir: pathlib.Path, step: int) -> None:
-    """Records that a run finished whose process was killed after the last checkpoint."""
+def end_killed_run(model_dir: pathlib.Path, step: int, outcome: str = FINISHED) -> None:
+    """Records that a run ended whose process was killed after the last checkpoint."""
     if read_run_info(model_dir).get("outcome") is None:
-        end_run(model_dir, step, "finished")
+        end_run(model_dir, step, outcome)
 
 
 def _sessions(info: Mapping[str, Any]) -> list[dict[str, Any]]:

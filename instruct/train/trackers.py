@@ -46,7 +46,12 @@ class Tracker(Protocol):
         """A text of the run, such as `config.gin`, when it starts or resumes."""
 
     def table(self, name: str, rows: Sequence[Mapping[str, Any]]) -> None:
-        """The current state of a table, such as `mixture`: shares of every task."""
+        """The current state of a table; called after `scalars` of the same step.
+
+        `mixture`: asked and realised shares of every task. From evaluators, of one step each:
+        `eval/metrics` (step, suite, task, mode, split, metric, value, stderr, n, baseline) and
+        `eval/samples` (step, suite, task, mode, prompt, target, prediction; texts, cut).
+        """
 
     def close(self) -> None:
         """Called once, also after an error."""

@@ -120,6 +120,18 @@ def test_kept_by_number_and_by_best_metric(tmp_path):
     assert store.steps() == [2, 5, 6] and store.latest_step() == 6
 
 
+def test_the_best_is_the_highest_of_what_is_no_loss(tmp_path):
+    store = CheckpointStore(tmp_path, CheckpointConfig(keep=1, best_metric="eval/a/rougeL"))
+    for step, value in {1: 5.0, 2: 9.0, 3: 7.0, 4: 8.0}.items():
+        store.save(step, small(step), {}, {"eval/a/rougeL": value})
+    store.close()
+    assert store.evaluated() == {2: 9.0, 4: 8.0} and list(store.evaluated()) == [2, 4]
+    for metric in ("eval/loss", "loss/toy", "z_loss"):
+        assert CheckpointConfig(best_metric=metric).lowest
+    assert CheckpointConfig(best_metric="wer", best_is_lowest=True).lowest
+    assert not CheckpointConfig(best_metric="lossless/f1").lowest
+
+
 def test_multiples_and_pinned_ones_are_kept_for_ever(tmp_path):
     config = CheckpointConfig(save_every_steps=2, keep=1, keep_every_steps=6, keep_best=0)
     store = CheckpointStore(tmp_path, config)

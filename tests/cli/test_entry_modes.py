@@ -42,6 +42,24 @@ def test_train_gets_its_configuration_and_the_texts_of_it(called, tmp_path, monk
     assert "LossConfig.z_loss" not in texts["config.gin"]
 
 
+def test_train_gets_an_evaluator_of_the_suites_that_are_asked_for(called, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    flags = ["--gin_file=gin/recipes/gym_demo.gin", "--gin.MODEL_DIR=runs/a"]
+    flags += ["--gin.BEST_METRIC=eval/gym.demo/mean", "--gin.EARLY_STOPPING_PATIENCE=3"]
+    assert train.run(arguments.parse(["train", *flags])) == 0
+    assert "evaluators" not in called
+    assert called["checkpoint"].best_metric == "eval/gym.demo/mean"
+    assert called["early_stopping"].patience == 3
+    every = ["--gin.EVAL_SUITES_EVERY_STEPS=50"]
+    with pytest.raises(UserError, match="EVAL_SUITES names no mixture"):
+        train.run(arguments.parse(["train", *flags, *every]))
+    suites = ["--gin.EVAL_SUITES=('gym.demo', 'gym.demo_held_out')", "--gin.EVAL_BATCH_SIZE=8"]
+    assert train.run(arguments.parse(["train", *flags, *every, *suites])) == 0
+    (evaluator,) = called["evaluators"]
+    assert evaluator.every_steps == 50 and evaluator._batching.batch_size == 8
+    assert evaluator._config.suites == ("gym.demo", "gym.demo_held_out")
+
+
 def test_eval_gets_its_configuration(called):
     flags = ["--gin_file=gin/runs/eval.gin", "--gin.MODEL_DIR=runs/a"]
     flags += ["--gin.EVAL_MIXTURES=('gym.held_in', 'gym.held_out')", "--gin.EVAL_CHECKPOINTS=all"]

@@ -35,6 +35,7 @@ def test_train_and_eval_take_the_task_where_no_flag_names_another(data, capsys):
     _, entries = settings.load(flags, own)
     assert entries[gin_config.TRAIN]["data"].mixture == own.spec.name
     assert entries[gin_config.EVALUATE]["config"].suites == (own.spec.name,)
+    assert entries[gin_config.SUITES]["mixtures"] == own.spec.name
     flags = of(data, *files, "--gin.EVAL_MIXTURES=gym.held_out")
     _, entries = settings.load(flags, settings.own_task(flags))
     assert entries[gin_config.EVALUATE]["config"].suites == ("gym.held_out",)

@@ -15,6 +15,7 @@ from instruct.eval.task_rows import (
     ModelOutputs,
     baselines,
     measure_task,
+    metric_names,
     needs_predictions,
     needs_scores,
     rows_of_task,
@@ -114,6 +115,15 @@ def test_two_metrics_of_one_name_are_both_kept():
     task = ToyTask([metrics.accuracy, metrics.accuracy])
     measured = measure_task(task, EXAMPLES, ModelOutputs(["a", "b", "b"]))
     assert list(measured) == ["accuracy", "accuracy#2"]
+
+
+def test_names_are_known_before_there_are_outputs():
+    task = ToyTask([metrics.exact_match], [metrics.log_likelihood])
+    examples = [ToyExample(0, "a"), ToyExample(1, "b")]
+    assert metric_names(task, examples, rank=False) == ["exact_match", "log_likelihood"]
+    ranked = dataclasses.replace(examples[0], options=("a", "b"))
+    names = metric_names(ToyTask(), [ranked, examples[1]], rank=True, rank_first=True)
+    assert names == ["rank_accuracy", "rank_accuracy_per_token", "exact_match"]
 
 
 def test_ranking_covers_the_examples_with_options():

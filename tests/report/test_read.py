@@ -93,6 +93,9 @@ def test_a_suite_by_its_name_or_a_whole_part_of_it(tmp_path):
     for suite, says in (("samsum", "no evaluation of suite 'samsum'"), ("", "has several")):
         with pytest.raises(UserError, match=f"{says}.*few-dialogsum.main"):
             find_results(str(tmp_path), suite)
+    training = write_evaluation(tmp_path, TASK, suite="training-dialogsum.main")
+    assert find_results(str(tmp_path), "dialogsum") == path
+    assert find_results(str(tmp_path), "training-dialogsum.main") == training
     with pytest.raises(UserError, match="no such folder"):
         find_results(str(tmp_path / "nowhere"))
 

@@ -15,15 +15,16 @@ def shown(scalars, **console):
     with report:
         report.note("begins [here]")
         report.advance(199)
-        report.show(200, scalars)
+        report.show(200, scalars, "eval/own.a/f1")
     return text.getvalue()
 
 
 def test_log_lines():
-    lines = shown(SCALARS | {"eval/loss": 3.0}, force_terminal=False).splitlines()
+    scalars = SCALARS | {"eval/loss": 3.0, "eval/own.a/f1": 41.25678}
+    lines = shown(scalars, force_terminal=False).splitlines()
     assert lines[0] == "begins [here]"
     expected = "step 200 of 300  loss 2.3457  accuracy 0.500  tokens/s 12,346  of peak 42%"
-    assert lines[1].startswith(expected + "  eval loss 3.0000  left 0:00:0")
+    assert lines[1].startswith(expected + "  eval loss 3.0000  eval/own.a/f1 41.26  left 0:00:0")
     assert len(lines) == 2
 
 

@@ -130,7 +130,8 @@ def _read_evaluations(
     """
     folder = path_of(run)
     if not suites and folder.is_dir() and not (folder / results.FILE_NAME).is_file():
-        suites = sorted({path.parent.name for path in folder.glob("eval/*/step_*")})
+        names = {path.parent.name for path in folder.glob("eval/*/step_*")}
+        suites = results.counted_suites(sorted(names))
         if not suites:
             raise UserError(
                 f"{run} has no evaluation. Evaluate it first: python run.py eval "

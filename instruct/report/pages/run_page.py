@@ -7,6 +7,7 @@ import statistics
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+from instruct import results
 from instruct.report import blocks
 from instruct.report.pages import differences, scaling, tables
 from instruct.report.pages.rendering import write_document
@@ -16,6 +17,7 @@ from instruct.report.wording import all_of, compact, counted, number, percent, w
 
 # More curves than this in one chart cannot be told apart.
 MAX_CURVES = 8
+MAX_TASK_CHARTS = 6
 MAX_POINTS = 240
 MIXTURE_ROWS = 30
 
@@ -89,9 +91,13 @@ def overview_section(runs: Sequence[Run]) -> Iterator[blocks.Block]:
 
 
 def _facts(run: Run) -> Iterator[blocks.Fact]:
+    few = all(results.is_of_training(evaluation.suite) for evaluation in run.counted())
+    while_training = ", while training" if few else ""
     for group, mean in tables.headline(run).items():
         baseline = f"baseline {number(mean.baseline)}, " if mean.baseline is not None else ""
-        sizes = f"{counted(mean.tasks, 'task')}, {counted(mean.examples, 'example')}"
+        sizes = (
+            f"{counted(mean.tasks, 'task')}, {counted(mean.examples, 'example')}{while_training}"
+        )
         score = with_error(mean.value, mean.stderr)
         yield blocks.Fact(f"{tables.GROUP_TITLES[group]} score", score, baseline + sizes)
     steps = max((row["step"] for row in run.metrics), default=None)
@@ -168,6 +174,22 @@ def _group_charts(runs: Sequence[Run], prefix: str, title: str) -> Iterator[bloc
         yield _chart([run], f"{title}{whose}{more}", scalars, dashed=False)
 
 
+def _evaluation_charts(runs: Sequence[Run]) -> Iterator[blocks.Chart]:
+    """Metrics of the tasks that training evaluates (`eval/<task>/<metric>`), a chart a task."""
+    by_task: dict[str, dict[str, str]] = {}
+    for name in dict.fromkeys(name for run in runs for name in run.scalar_names()):
+        prefix, _, rest = name.partition("/")
+        task, _, metric = rest.rpartition("/")
+        if prefix == "eval" and task not in ("", "loss"):
+            by_task.setdefault(task, {})[metric] = name
+    shown = list(by_task)[:MAX_TASK_CHARTS]
+    for task in shown:
+        title = f"{task}, while training"
+        if task == shown[-1] and len(by_task) > len(shown):
+            title += f" ({len(shown)} of {len(by_task)} tasks are drawn)"
+        yield _chart(runs, title, dict(list(by_task[task].items())[:MAX_CURVES]), dashed=False)
+
+
 @blocks.section("training", "Training", "No step logged yet.")
 def training_section(runs: Sequence[Run]) -> Iterator[blocks.Block]:
     """Loss and accuracy on training and validation data, in all and by group."""
@@ -177,6 +199,7 @@ def training_section(runs: Sequence[Run]) -> Iterator[blocks.Block]:
         _chart(runs, "Token accuracy (%)", accuracy, percent=True),
         *_group_charts(runs, "loss/", "Training loss by group"),
         *_group_charts(runs, "eval/loss/", "Validation loss by group"),
+        *_evaluation_charts(runs),
         _chart(runs, "Learning rate", {"learning rate": "learning_rate"}),
         _chart(runs, "Gradient norm", {"gradient norm": "gradient_norm"}),
     )

@@ -43,10 +43,13 @@ def _over_prompts(rows: Iterable[Mapping[str, Any]]) -> str:
 
 
 def headline(run: Run) -> dict[str, results.Aggregate]:
-    """Mean score of each group, every task counting once, by the latest evaluation that has it."""
+    """Mean score of each group, every task counting once, by the latest evaluation that has it.
+
+    Evaluations while training, on a few examples, count only where there are no others.
+    """
     latest: dict[Key, Mapping[str, Any]] = {}
     # Of evaluations at one step, one under the suite's own name counts before `<name>-<suite>`.
-    for evaluation in sorted(run.evaluations, key=lambda e: (e.step, "-" not in e.suite)):
+    for evaluation in sorted(run.counted(), key=lambda e: (e.step, "-" not in e.suite)):
         for row in evaluation.metrics:
             latest[row["task"], row["mode"], row["split"]] = row
     groups = _grouped(latest.values(), "group")

@@ -159,7 +159,7 @@ def score(
     # Step -> (task, mode) -> metric line and limit of examples. Suites "<name>-<suite>" come from
     # evaluations under a name of their own: they count only where no other has the task.
     steps: dict[int, dict[tuple[str, str], tuple[Mapping[str, Any], int | None]]] = {}
-    for evaluation in sorted(run.evaluations, key=lambda e: "-" in e.suite):
+    for evaluation in sorted(run.counted(), key=lambda e: "-" in e.suite):
         for row in evaluation.metrics if step in (None, evaluation.step) else ():
             is_part = not part or measure.name_of(row) == part
             if measure.takes(row) and is_part and _is_voted(row) == voted:
@@ -190,7 +190,7 @@ def _is_voted(row: Mapping[str, Any]) -> bool:
 
 def steps_of(run: Run, column: str) -> list[int]:
     """The steps at which a run has a score of the column, in order."""
-    steps = sorted({evaluation.step for evaluation in run.evaluations})
+    steps = sorted({evaluation.step for evaluation in run.counted()})
     return [step for step in steps if score(run, column, step) is not None]
 
 

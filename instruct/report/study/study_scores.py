@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from instruct import results
 from instruct.report import read
 from instruct.report.compare import TaskDraws, task_draws
 from instruct.report.papers import measures, normalized, printed_tables
@@ -210,7 +211,8 @@ def _source(row: read.Line) -> tuple[str, ...]:
 
 def _latest(run: read.Run) -> read.Run:
     """The run with the latest evaluation of each suite only, generated and ranked answers apart."""
-    latest = [evaluation for suite in run.suites() if (evaluation := run.latest(suite))]
+    suites = results.counted_suites(run.suites())
+    latest = [evaluation for suite in suites if (evaluation := run.latest(suite))]
     ranked = [_ranked(evaluation) for evaluation in latest]
     return dataclasses.replace(run, evaluations=tuple(e for e in (*latest, *ranked) if e.metrics))
 

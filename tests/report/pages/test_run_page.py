@@ -215,6 +215,18 @@ def test_more_groups_than_colours_are_cut_to_the_highest(runs):
     assert {s.name for s in chart.series} == {f"g{i}" for i in range(4, 12)}
 
 
+def test_tasks_that_training_evaluates_have_a_chart_each(runs):
+    row = {"eval/loss": 1.0, "eval/accuracy": 1.0, "eval/loss/g": 1.0}
+    names = ("eval/own.a/f1", "eval/own.a/em", *(f"eval/t{i}/f1" for i in range(9)))
+    rows = tuple({"step": step} | row | dict.fromkeys(names, 2.0) for step in (1, 2))
+    run = read.Run(runs[0].path, "r", {}, rows, {}, "", (), ())
+    (charts,) = of_type(run_page.training_section([run]), blocks.Charts)
+    shown = {chart.title: [s.name for s in chart.series] for chart in charts.charts}
+    assert shown["own.a, while training"] == ["f1", "em"]
+    assert "t4, while training (6 of 10 tasks are drawn)" in shown
+    assert len([title for title in shown if "while training" in title]) == 6
+
+
 def test_mixture_shares_are_of_one(runs):
     section = run_page.mixture_section(runs[:1])
     (dots,) = of_type(section, blocks.Dots)

@@ -136,6 +136,13 @@ def test_the_headline_counts_a_task_of_two_suites_once():
     }
 
 
+def test_a_few_examples_while_training_count_only_where_there_are_no_others():
+    few = evaluation(9, metric("a", 90.0), suite="training-one")
+    both = make_run("r", evaluation(5, metric("a", 10.0), suite="one"), few)
+    assert tables.headline(both)["held_in"].value == 10.0
+    assert tables.headline(make_run("r", few))["held_in"].value == 90.0
+
+
 def test_samples_take_turns_among_categories():
     rows = [sample("a", False) for _ in range(8)]
     rows += [sample("b", False, category="d"), sample("z", None, scores={"f1": 0.5})]
