@@ -196,7 +196,6 @@ class _Answering:
             Choice(
                 number * asked.count + sequence,
                 sequence,
-                asked,
                 engine.config,
                 AnswerText(encoder.frame.tokenizer, asked.stops),
             )
@@ -208,7 +207,12 @@ class _Answering:
             for first in range(0, len(self.choices), asked.count)
         ]
         self._jobs = [
-            Job(prompt, (first_example + number) % (_LARGEST_EXAMPLE + 1), self._receiver(number))
+            Job(
+                prompt,
+                (first_example + number) % (_LARGEST_EXAMPLE + 1),
+                asked.max_tokens,
+                self._receiver(number),
+            )
             for number, prompt in enumerate(asked.prompts)
         ]
 

@@ -22,10 +22,9 @@ class Choice:
         finish_reason: "stop" (a token that ends answers, or a text of `stop`), "length", or None.
     """
 
-    def __init__(self, index: int, sequence: int, asked: Asked, config: DecodeConfig, text: Any):
+    def __init__(self, index: int, sequence: int, config: DecodeConfig, text: AnswerText):
         self.index, self._sequence = index, sequence
-        self._config, self._max_tokens = config, asked.max_tokens
-        self._text: AnswerText = text
+        self._config, self._text = config, text
         self.text, self.num_tokens = "", 0
         self.finish_reason: str | None = None
 
@@ -33,11 +32,11 @@ class Choice:
         """Takes what is decoded so far; returns the piece of text that follows from it."""
         if self.finish_reason or (self._config.strategy == "beam" and not partial.ended):
             return ""  # the best beam changes
-        tokens = partial.tokens[self._sequence][: self._max_tokens]
+        tokens = partial.tokens[self._sequence]
         ids = self._config.answer_ids(tokens)
         if len(ids) < len(tokens):
             self.finish_reason = "stop"
-        elif partial.ended or len(ids) == self._max_tokens:
+        elif partial.ended:
             self.finish_reason = "length"
         piece = self._text.extend(ids, self.finish_reason is not None)
         if self._text.stopped:

@@ -19,7 +19,9 @@ class Decoding(Protocol):
     config: DecodeConfig
     num_slots: int
 
-    def add(self, inputs: Sequence[int], example_id: int = 0) -> int: ...
+    def add(
+        self, inputs: Sequence[int], example_id: int = 0, max_tokens: int | None = None
+    ) -> int: ...
 
     def remove(self, key: int) -> None: ...
 
@@ -43,12 +45,14 @@ class Job:
     Attributes:
         inputs: token ids.
         example_id: samples depend on it.
+        max_tokens: of the answer.
         deliver: takes every `Partial` of the prompt, the last one `ended`, or the exception that
             ended it. Called in the engine's thread.
     """
 
     inputs: Sequence[int]
     example_id: int
+    max_tokens: int
     deliver: Callable[[Partial | Exception], None]
     key: int = dataclasses.field(default=-1, init=False)  # the decoder's
 
@@ -143,7 +147,7 @@ class Engine:
                 arriving, self._arriving = self._arriving, []
                 leaving, self._leaving = self._leaving, []
             for job in arriving:
-                job.key = self._decoder.add(job.inputs, job.example_id)
+                job.key = self._decoder.add(job.inputs, job.example_id, job.max_tokens)
                 jobs[job.key] = job
             for job in leaving:
                 self._decoder.remove(job.key)

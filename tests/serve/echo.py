@@ -36,15 +36,16 @@ class EchoDecoder:
 
     def __init__(self, config: DecodeConfig, num_slots: int = 4, chunk_secs: float = 0.0):
         self.config, self.num_slots, self._chunk_secs = config, num_slots, chunk_secs
-        self.waiting: dict[int, tuple[list[int], int]] = {}
-        self.decoding: dict[int, tuple[list[int], int]] = {}
+        self.waiting: dict[int, tuple[list[int], int, int]] = {}
+        self.decoding: dict[int, tuple[list[int], int, int]] = {}
         self.removed: list[int] = []
         self._number = 0
         self._is_broken = False
 
-    def add(self, inputs, example_id=0):
+    def add(self, inputs, example_id=0, max_tokens=None):
         self._number += 1
-        self.waiting[self._number] = [token for token in inputs if token != 1], example_id
+        most = max_tokens or self.config.max_decode_steps
+        self.waiting[self._number] = [token for token in inputs if token != 1], example_id, most
         return self._number
 
     def remove(self, key):
@@ -63,9 +64,9 @@ class EchoDecoder:
         time.sleep(self._chunk_secs)
         while self.waiting and len(self.decoding) < self.num_slots:
             key = next(iter(self.waiting))
-            inputs, example_id = self.waiting.pop(key)
+            inputs, example_id, most = self.waiting.pop(key)
             text = ByteVocabulary().decode(inputs)
-            self.decoding[key] = inputs, 0
+            self.decoding[key] = inputs, 0, most
             if "fail" in text:
                 raise RuntimeError("as it was told")
             if "stop the decoder" in text:
@@ -76,9 +77,9 @@ class EchoDecoder:
         return [self._step(key) for key in list(self.decoding)]
 
     def _step(self, key) -> Partial:
-        inputs, count = self.decoding[key]
-        num, most = self.config.num_sequences, self.config.max_decode_steps
-        whole = np.zeros((num, max(len(inputs) + 2, most)), np.int32)
+        inputs, count, most = self.decoding[key]
+        num = self.config.num_sequences
+        whole = np.zeros((num, len(inputs) + 2), np.int32)
         for sequence in range(num):
             marks = ByteVocabulary().encode(str(sequence)) if num > 1 else []
             row = [*marks, *inputs, 1]
@@ -86,10 +87,10 @@ class EchoDecoder:
         length = len(inputs) + 1 + (num > 1)
         count = min(count + 2, length, most)
         ended = count == min(length, most)
-        self.decoding[key] = inputs, count
+        self.decoding[key] = inputs, count, most
         if ended:
             del self.decoding[key]
-        return Partial(key, whole[:, :count], np.zeros(num, np.float32), ended)
+        return Partial(key, whole[:, :count], ended)
 
 
 class EchoServer:

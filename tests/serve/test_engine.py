@@ -8,7 +8,7 @@ from tests.serve.echo import EchoDecoder, wait_until
 
 
 def job(text: str, news: list) -> Job:
-    return Job([ord(letter) + 3 for letter in text], 0, news.append)
+    return Job([ord(letter) + 3 for letter in text], 0, 128, news.append)
 
 
 def test_jobs_are_taken_together_or_not_at_all():

@@ -33,7 +33,6 @@ class Partial(NamedTuple):
 
     key: int
     tokens: np.ndarray  # [N, T] int32, zeros after the token that ended a sequence
-    scores: np.ndarray  # [N] float32
     ended: bool
 
 
@@ -41,6 +40,12 @@ class Partial(NamedTuple):
 class _Example:
     inputs: Sequence[int]
     example_id: int
+    max_tokens: int
+
+
+class _Place(NamedTuple):
+    slot: int
+    max_tokens: int
 
 
 class OnlineDecoder:
@@ -77,32 +82,35 @@ class OnlineDecoder:
         self._lengths = _padded_lengths(longest, batching.max_shapes)
         self._keys = itertools.count()
         self._waiting: dict[int, _Example] = {}
-        self._slot_of: dict[int, int] = {}
+        self._placed: dict[int, _Place] = {}
         self._slots = self._empty_slots()
 
-    def add(self, inputs: Sequence[int], example_id: int = 0) -> int:
+    def add(self, inputs: Sequence[int], example_id: int = 0, max_tokens: int | None = None) -> int:
         """Queues a prompt; returns the key of its `Partial`s.
 
         Args:
             inputs: token ids, at least one and at most `longest`.
             example_id: samples depend on it, as in `Decoder.generate`.
+            max_tokens: the answer ends there; None: where the strategy ends it. Beam search ranks
+                whole answers, so there it must be None.
         """
         if not 0 < len(inputs) <= self._lengths[-1]:
             raise ValueError(f"{len(inputs)} tokens; allowed: 1 to {self._lengths[-1]}")
         key = next(self._keys)
-        self._waiting[key] = _Example(inputs, example_id)
+        most = self.config.max_decode_steps
+        self._waiting[key] = _Example(inputs, example_id, min(max_tokens or most, most))
         return key
 
     def remove(self, key: int) -> None:
         """Forgets an example; one that has ended is forgotten already."""
         self._waiting.pop(key, None)
-        if key in self._slot_of:
-            self._slots.owners[self._slot_of.pop(key)] = -1
+        if key in self._placed:
+            self._slots.owners[self._placed.pop(key).slot] = -1
 
     def reset(self) -> list[int]:
         """Empties all slots, also after an exception; returns the keys of what was in them."""
-        lost = list(self._slot_of)
-        self._slot_of, self._slots = {}, self._empty_slots()
+        lost = list(self._placed)
+        self._placed, self._slots = {}, self._empty_slots()
         return lost
 
     def advance(self) -> list[Partial]:
@@ -111,16 +119,16 @@ class OnlineDecoder:
         After an exception call `reset`.
         """
         self._fill()
-        if not self._slot_of:
+        if not self._placed:
             return []
         turn = max(1, self.num_slots // _SLOTS_PER_TURN)
         enough = turn if self._waiting else self.num_slots
         report = Report(*jax.device_get(self._slots.run(enough, self._chunk_steps)))
         partials = []
-        for key, slot in list(self._slot_of.items()):
-            tokens = report.tokens[slot, :, : report.positions[slot]]
-            ended = bool(report.ended[slot])
-            partials.append(Partial(key, tokens, report.scores[slot], ended))
+        for key, (slot, max_tokens) in list(self._placed.items()):
+            count = min(int(report.positions[slot]), max_tokens)
+            ended = bool(report.ended[slot]) or count == max_tokens
+            partials.append(Partial(key, report.tokens[slot, :, :count], ended))
             if ended:
                 self.remove(key)
         return partials
@@ -144,8 +152,9 @@ class OnlineDecoder:
             keys = keys[: self._row_counts[-1]]
             rows = next(count for count in self._row_counts if count >= len(keys))
             free_slots = np.flatnonzero(self._slots.owners < 0)
-            self._slot_of |= dict(zip(keys, map(int, free_slots)))
             examples = [self._waiting.pop(key) for key in keys]
+            for key, slot, one in zip(keys, free_slots, examples):
+                self._placed[key] = _Place(int(slot), one.max_tokens)
             numbers = np.full(rows, PADDING_EXAMPLE)
             numbers[: len(keys)] = np.arange(len(keys))
             tokens = padded_rows([one.inputs for one in examples], numbers, length)
