@@ -1,9 +1,9 @@
 """gin configuration: loads files and flags, builds arguments. The only module that imports gin.
 
-gin binds the entry functions (`train`, `evaluate`, `infer`) and the frozen `*Config` dataclasses
-they take, nothing deeper. gin-config 0.5 silently accepts a misspelt macro, a misspelt scope, and a
-`%gin.REQUIRED` that nobody set (unless the configuration is finalized). `load` refuses all three,
-names every missing macro at once, and suggests the nearest known name.
+gin binds the entry functions (`train`, `evaluate`, `infer`, `serve`) and the frozen `*Config`
+dataclasses they take, nothing deeper. gin-config 0.5 silently accepts a misspelt macro, a misspelt
+scope, and a `%gin.REQUIRED` that nobody set (unless the configuration is finalized). `load` refuses
+all three, names every missing macro at once, and suggests the nearest known name.
 """
 
 import ast
@@ -29,6 +29,7 @@ from instruct.files import is_address, path_of
 TRAIN = "instruct.train.loop.train"
 EVALUATE = "instruct.eval.runner.evaluate"
 INFER = "instruct.eval.infer.infer"
+SERVE = "instruct.serve.server.serve"
 # `check` and `convert` accept a model file alone, which binds the fields of one of these.
 MODELS = (
     "instruct.models.config.ModelConfig",
@@ -37,7 +38,7 @@ MODELS = (
 )
 SUITES = "instruct.eval.eval_config.SuitesConfig"  # evaluation while training
 COMPILATION_CACHE = "instruct.compilation_cache.use"  # of every mode that computes
-ENTRIES = (TRAIN, EVALUATE, INFER, *MODELS, SUITES, COMPILATION_CACHE)
+ENTRIES = (TRAIN, EVALUATE, INFER, SERVE, *MODELS, SUITES, COMPILATION_CACHE)
 
 # Errors that gin's tokenizer, parser, imports and calls raise for a user's mistakes.
 _GIN_ERRORS = (
@@ -369,7 +370,7 @@ def _refuse_unused(used: set[str], is_configured: bool) -> None:
     if not is_configured:
         message += (
             " No gin file says what runs; is --gin_file missing, such as gin/runs/train.gin, "
-            "eval.gin, infer.gin or a recipe?"
+            "eval.gin, infer.gin, serve.gin or a recipe?"
         )
     raise UserError(message)
 

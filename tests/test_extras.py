@@ -17,7 +17,10 @@ from packaging.utils import canonicalize_name
 from packaging.version import Version
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
-EXTRAS = {"tpu", "gpu", "hf", "beam", "ner", "wandb", "mlflow", "lm-eval", "docs", "test", "dev"}
+EXTRAS = {
+    *("tpu", "gpu", "hf", "beam", "ner", "wandb", "mlflow", "serve", "lm-eval"),
+    *("docs", "test", "dev"),
+}
 # Two back ends of jax; an installation has one. A solution of all others together is one of each
 # part of them as well.
 TOGETHER = (EXTRAS - {"tpu"}, EXTRAS - {"gpu"})

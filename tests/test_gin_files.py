@@ -126,6 +126,7 @@ def test_runs_build_with_what_they_require(path):
         "suites.gin": gin_config.EVALUATE,
         "self_consistency.gin": gin_config.EVALUATE,
         "infer.gin": gin_config.INFER,
+        "serve.gin": gin_config.SERVE,
         "settings.gin": settings._SETTINGS,
     }
     assert built[entries[pathlib.Path(path).name]]

@@ -25,7 +25,8 @@ RANKS = {
     "checkpoints": 3,
     "train": 4,
     "eval": 4,
-    "cli": 5,
+    "serve": 5,
+    "cli": 6,
 }
 # Packages inside instruct/data/, lowest first. Modules beside them are the lowest, but for those
 # that know tasks by name and stand above all.
@@ -52,6 +53,8 @@ REACH = {
     "optax": ("instruct.train.",),
     "orbax": ("instruct.checkpoints.",),
     "tensorstore": ("instruct.checkpoints.", "instruct.buckets"),
+    "starlette": ("instruct.serve.",),
+    "uvicorn": ("instruct.serve.",),
 }
 FORBIDDEN_NAMES = {"utils", "common", "helpers", "misc", "types", "core", "base", "lib", "manager"}
 

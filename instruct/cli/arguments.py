@@ -78,7 +78,8 @@ _MODES = {
     "prepare": "build the record stores of a mixture (restartable)",
     "train": "train; resumes the run in MODEL_DIR if it has a checkpoint",
     "eval": "evaluate a checkpoint, or all of a run, on tasks and mixtures",
-    "infer": "JSON lines in, JSON lines out; or one --prompt",
+    "infer": "JSON lines in, JSON lines out; or one --prompt, or --interactive",
+    "serve": "answer HTTP requests (OpenAI-style completions) with a checkpoint",
     "convert": "checkpoints between this program, T5X and Hugging Face, key by key",
     "show": "tasks, mixtures, rates and rendered prompts",
     "report": "results of one or several runs as report.html and report.md",
@@ -91,6 +92,7 @@ _EXAMPLES = {
     "eval": "--gin_file=gin/recipes/replica_counting.gin --gin.MODEL_DIR=runs/demo",
     "infer": "--gin_file=gin/runs/infer.gin --gin.MODEL_DIR=runs/demo "
     "--prompt=$'List: goats, birds, crabs\\nHow many items are there?'",
+    "serve": "--gin_file=gin/runs/serve.gin --gin.MODEL_DIR=runs/demo",
     "convert": "--from=~/flan-t5-base --to=runs/flan_t5_base",
     "show": "--task=gym.chain_sum --examples=2",
     "report": "--model_dir=runs/demo",
@@ -237,10 +239,25 @@ _FLAGS: dict[str, dict[str, tuple[dict[str, Any], str]]] = {
             "input",
         ),
         "output": (_text("FILE"), "JSON lines; resumed if unfinished; - for standard output"),
+        "interactive": (
+            _SWITCH,
+            "answer what you type, token by token; with a chat template turns are kept",
+        ),
         "strict": (
             _SWITCH,
             "refuse prompts that are too long (else truncated), bad lines (else left out) and a "
             "damaged newest checkpoint (else the newest whole one answers)",
+        ),
+    },
+    "serve": {
+        "token_file": (
+            _text("FILE"),
+            "the token that clients must send (default $INSTRUCT_SERVE_TOKEN, else none); "
+            "required if HOST is not this machine's own",
+        ),
+        "strict": (
+            _SWITCH,
+            "stop at a damaged newest checkpoint (else the newest whole one answers)",
         ),
     },
     "convert": {

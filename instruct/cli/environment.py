@@ -7,6 +7,7 @@ INSTRUCT_FLAN_CHECKOUT         a checkout of google-research/FLAN, else none
 INSTRUCT_DOWNLOAD              1: sources may fetch data from the network
 INSTRUCT_TOXICITY_CLASSIFIER   module:function that scores texts
 TFDS_DATA_DIR                  TensorFlow Datasets, else ~/tensorflow_datasets
+INSTRUCT_SERVE_TOKEN           the token of `serve`, unless --token_file is given
 HF_HUB_CACHE, HF_DATASETS_CACHE, HF_HOME, XDG_CACHE_HOME   the hub's caches, as in its library
 """
 
@@ -14,6 +15,7 @@ import os
 from pathlib import Path
 from typing import Any
 
+from instruct.errors import UserError
 from instruct.files import any_path, local_path
 from instruct.workspace import (
     DATA_VARIABLE,
@@ -26,6 +28,7 @@ from instruct.workspace import (
     Workspace,
 )
 
+_TOKEN_VARIABLE = "INSTRUCT_SERVE_TOKEN"
 _FOLDERS = {
     "data_dir": DATA_VARIABLE,
     "store_dir": STORE_VARIABLE,
@@ -56,3 +59,28 @@ def workspace_from_environment(**folders: Path) -> Workspace:
         downloads=os.environ.get(DOWNLOAD_VARIABLE, "") == "1",
         toxicity_classifier=os.environ.get(TOXICITY_VARIABLE, ""),
     )
+
+
+def serve_token(path: str | None) -> str | None:
+    """The token of `serve`: of a file, else of the environment variable; None if there is none.
+
+    Raises:
+        UserError: the file cannot be read, or the token cannot be sent in a header.
+    """
+    if path is None:
+        origin, text = _TOKEN_VARIABLE, os.environ.get(_TOKEN_VARIABLE, "")
+        if not text:
+            return None
+    else:
+        origin = f"--token_file={path}"
+        try:
+            text = local_path("--token_file", path).read_text("ascii")
+        except (OSError, UnicodeDecodeError) as error:
+            raise UserError(f"{origin}: cannot be read ({error}).") from error
+    token = text.strip()
+    if not (token.isascii() and token.isprintable()) or " " in token or not token:
+        raise UserError(
+            f"{origin}: a token is one line of printable ASCII characters without blanks; "
+            "`openssl rand -hex 32` prints one."
+        )
+    return token

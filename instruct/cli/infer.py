@@ -1,4 +1,7 @@
-"""`run.py infer`: one prompt, or a file of JSON lines. Needs no tasks and no TensorFlow."""
+"""`run.py infer`: one prompt, a file of JSON lines, or a conversation.
+
+Needs no tasks and no TensorFlow.
+"""
 
 import argparse
 
@@ -20,7 +23,7 @@ def run(flags: argparse.Namespace) -> int:
     check_arguments(infer.infer, arguments)
     paths = {"prompt": flags.prompt, "input_path": flags.input, "output_path": flags.output}
     arguments |= {name: value for name, value in paths.items() if value is not None}
-    if flags.strict:
-        arguments["strict"] = True
+    switches = {"strict": flags.strict, "interactive": flags.interactive}
+    arguments |= {name: value for name, value in switches.items() if value}
     compilation_cache.use(**entries[gin_config.COMPILATION_CACHE])
     return infer.infer(**arguments)

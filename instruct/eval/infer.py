@@ -1,4 +1,4 @@
-"""`infer`: JSON lines in, JSON lines out, with a trained model; or one prompt.
+"""`infer`: JSON lines in, JSON lines out, with a trained model; or one prompt, or a conversation.
 
 Each input line is an object with the prompt in `inputs` (or `prompt`); other fields are kept. The
 output has the same objects in the same order, plus `prediction` and `score`; rejected lines are
@@ -16,27 +16,20 @@ import json
 import os
 import pathlib
 import sys
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Annotated, Any
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from instruct import distributed
-from instruct.checkpoints.convert import generation_settings
-from instruct.checkpoints.loading import (
-    find_checkpoint,
-    load_newest,
-    load_params,
-    params_fingerprint,
-    trained_run,
-)
-from instruct.data.vocab import check_embedding_rows, load_vocabulary
+from instruct.checkpoints.loading import params_fingerprint
 from instruct.errors import UserError, naming_file
+from instruct.eval.conversation import converse
 from instruct.eval.decoding.batching import BatchConfig, Decoder
 from instruct.eval.decoding.decode import DecodeConfig
-from instruct.eval.decoding.generation_settings import decode_config
-from instruct.eval.eval_config import trained_data
+from instruct.eval.decoding.online import OnlineDecoder
+from instruct.eval.loaded_model import PromptEncoder, find_model
 from instruct.eval.prompt_lines import (
     LONE_SURROGATE,
     STANDARD_STREAM,
@@ -47,22 +40,13 @@ from instruct.eval.prompt_lines import (
     prompts_only,
 )
 from instruct.fields import Range, check_arguments
-from instruct.files import (
-    absolute_path,
-    any_path,
-    local_path,
-    locked,
-    remove_leftovers,
-    replace_file,
-)
+from instruct.files import any_path, local_path, locked, remove_leftovers, replace_file
 from instruct.json_text import parse_json, sealed, unsealed
-from instruct.mesh import MeshConfig, make_mesh, param_shardings, with_shardings
-from instruct.models.model import AnyConfig, make_model
-from instruct.prompts.frame import Frame
+from instruct.mesh import MeshConfig
+from instruct.models.model import AnyConfig
 
 # In the file of settings: a hash of each finished range.
 _RANGES = "ranges"
-_MOST_NAMED = 10  # most truncated prompts to name; the others are counted
 
 
 def infer(
@@ -81,8 +65,9 @@ def infer(
     max_decode_steps: Annotated[int | None, Range(least=1)] = None,
     lines_per_range: Annotated[int, Range(least=1)] = 1024,
     strict: bool = False,
+    interactive: bool = False,
 ) -> int:
-    """Answers one prompt (printed) or a file of prompts.
+    """Answers one prompt (printed), a file of prompts, or those that are typed.
 
     Args:
         model_dir: folder of a training run or of a checkpoint (this program's, T5X's or Hugging
@@ -104,6 +89,7 @@ def infer(
         lines_per_range: prompts per range. Affects the last digit of scores.
         strict: refuse rejected lines, prompts that are too long, and a damaged newest checkpoint
             (otherwise the newest whole one is used).
+        interactive: prompts come from the terminal (`conversation.converse`).
 
     Returns:
         The exit status: 1 if lines were rejected (the others were answered), else 0.
@@ -115,8 +101,15 @@ def infer(
     check_arguments(infer, locals())
     if prompt is not None and (input_path or output_path):
         raise UserError("give --prompt, or --input and --output, not both")
-    if prompt is None and not (input_path and output_path):
-        raise UserError("nothing to answer: give --prompt TEXT, or --input FILE and --output FILE")
+    if interactive and (prompt is not None or input_path or output_path):
+        raise UserError("--interactive reads prompts as you type them; leave the other flags out")
+    if interactive and distributed.num_processes() > 1:
+        raise UserError("--interactive runs in one process; add --distributed=off.")
+    if prompt is None and not ((input_path and output_path) or interactive):
+        raise UserError(
+            "nothing to answer: give --prompt TEXT, --input FILE and --output FILE, or "
+            "--interactive"
+        )
     any_path("MODEL_DIR", model_dir)
     if prompt is not None and not prompt.strip():
         raise UserError("--prompt is empty; give the text that the model is to answer.")
@@ -140,18 +133,16 @@ def infer(
             if strict:
                 raise UserError("\n".join([*lines, "Without --strict the others are answered."]))
             _say(*(f"left out: {line}" for line in lines))
-        # A training beside it may save while the processes look.
-        found = distributed.gather_json({"folder": str(find_checkpoint(model_dir, step))})
-        folder = absolute_path(found[0]["folder"])
-        run = trained_run(run_folder_of(model_dir), folder, "infer.infer")
-        network = make_model(model or run.model())
-        vocabulary = vocabulary or run.setting("vocabulary")
-        words = load_vocabulary(vocabulary)
-        check_embedding_rows(words, network.config.vocab_size)
-        length = inputs_length or run.config().get("data.feature_lengths.inputs") or 512
-        lengths = {"inputs": length, "targets": 2}
-        data = trained_data(run, network.config.layout, vocabulary, lengths, chat_template)
-        encoder = PromptEncoder(data.frame, data.example_lengths[0])
+        found = find_model(
+            model_dir,
+            "infer.infer",
+            model=model,
+            vocabulary=vocabulary,
+            chat_template=chat_template,
+            step=step,
+            inputs_length=inputs_length,
+        )
+        encoder = found.encoder
         if source is None:
             problem = encoder.describe_truncated([Prompt("--prompt", prompt or "", "")])
         else:  # without --strict, `_answer_file` reports them
@@ -161,27 +152,20 @@ def infer(
             raise UserError(f"{name}{problem}; without --strict cut prompts are answered.")
         if problem:
             _say(f"warning: {problem}; --strict refuses such prompts.")
-        device_mesh = make_mesh(mesh or MeshConfig())
-        abstract = network.abstract_params()
-        placed = with_shardings(abstract, param_shardings(device_mesh, abstract))
-        end_ids = words.stop_ids
-        if decode is None:
-            generation = generation_settings(folder)
-            one_sequence = not data.batch_layout.encoder_keys
-            decode = decode_config(generation, total_lengths=one_sequence)
-            if one_sequence:
-                _say(*sequence_notes(generation, decode))
-            if generation.get("eos_token_id") is not None:
-                # A base model's settings do not know the end of its chat template's turns.
-                end_ids = decode.end_ids + (end_ids if data.frame.chat is not None else ())
-        if step is None and distributed.num_processes() == 1:
-            folder, params = load_newest(model_dir, placed, strict=strict, say=_say)
-        else:
-            params = load_params(folder, placed)
-        steps = max_decode_steps or decode.max_decode_steps
-        decode = dataclasses.replace(decode.ending_with(end_ids), max_decode_steps=steps)
-        decoder = Decoder(network, decode, batching, device_mesh)
-        answerer = Answerer(decoder, params, encoder)
+        loaded = found.load(decode, max_decode_steps, mesh, strict, _say)
+        if interactive:
+            decoder = OnlineDecoder(
+                loaded.network,
+                loaded.decode,
+                loaded.params,
+                encoder.inputs_length,
+                BatchConfig(batch_size=1),
+                loaded.mesh,
+            )
+            converse(decoder, encoder)
+            return 0
+        decoder = Decoder(loaded.network, loaded.decode, batching, loaded.mesh)
+        answerer = Answerer(decoder, loaded.params, encoder)
         if source is None:
             (answer,) = answerer.answer([prompt or ""], first_index=0)
             if "unfinished" in answer:
@@ -190,12 +174,13 @@ def infer(
                 print("\n".join(answer.get("predictions", [answer["prediction"]])))
         else:
             settings = {
-                "checkpoint": str(folder),
-                "parameters": params_fingerprint(folder),
-                "decode": decode.settings(),
-                "vocabulary": words.fingerprint,
-                "inputs_length": length,
-                **({"chat_template": True} if data.chat_template else {}),
+                "checkpoint": str(loaded.folder),
+                "parameters": params_fingerprint(loaded.folder),
+                "decode": loaded.decode.settings(),
+                "vocabulary": loaded.vocabulary.fingerprint,
+                # Without the start token of a decoder's prompt.
+                "inputs_length": encoder.inputs_length - int(encoder.frame.one_sequence),
+                **({"chat_template": True} if encoder.frame.chat else {}),
                 "lines_per_range": lines_per_range,
             }
             with source.open("rb") as stream:
@@ -208,62 +193,9 @@ def infer(
     return int(bool(rejected))
 
 
-def sequence_notes(generation: Mapping[str, Any], decode: DecodeConfig) -> list[str]:
-    """How a decoder's generation settings act otherwise than in transformers."""
-    notes = []
-    if "max_length" in generation and "max_new_tokens" not in generation:
-        notes.append(
-            f"note: max_length = {generation['max_length']} of generation_config.json counts the "
-            f"prompt and is left out; answers have at most {decode.max_decode_steps:,} tokens "
-            "(MAX_DECODE_STEPS)."
-        )
-    rules = decode.rules_set().keys() & {"repetition_penalty", "no_repeat_ngram_size"}
-    if rules:
-        notes.append(
-            f"note: {', '.join(sorted(rules))} of generation_config.json see the answer, not the "
-            "prompt."
-        )
-    return notes
-
-
 def _say(*lines: str) -> None:
     for line in lines if distributed.is_first_process() else ():
         Console(stderr=True).print(line, markup=False, highlight=False, soft_wrap=True)
-
-
-@dataclasses.dataclass(frozen=True)
-class PromptEncoder:
-    """Encodes a prompt to token ids in its frame, truncated to `inputs_length`."""
-
-    frame: Frame
-    inputs_length: int
-
-    def encode(self, prompt: str) -> tuple[list[int], int]:
-        """(token ids, truncated; number of tokens before truncation, those of the frame included).
-
-        What follows a prompt, such as EOS, follows a truncated one too.
-        """
-        ids = self.frame.prompt(prompt)
-        if len(ids) <= self.inputs_length:
-            return ids, len(ids)
-        return self.frame.cut_prompt(prompt, self.inputs_length), len(ids)
-
-    def describe_truncated(self, prompts: Iterable[Prompt]) -> str:
-        """Names prompts that are longer than `inputs_length`, and the fix; "" if there are none."""
-        lengths = [(prompt.location, self.encode(prompt.text)[1]) for prompt in prompts]
-        long = [(location, length) for location, length in lengths if length > self.inputs_length]
-        if not long:
-            return ""
-        locations = ", ".join(location for location, _ in long[:_MOST_NAMED])
-        more = len(long) - _MOST_NAMED
-        locations += f" and {more:,} more" if more > 0 else ""
-        longest = max(length for _, length in long)
-        subject = f"{len(long):,} prompts have up to" if len(long) > 1 else "the prompt has"
-        return (
-            f"{locations}: {subject} {longest:,} tokens with EOS, the model reads "
-            f"{self.inputs_length:,}: the end is cut off. --gin.INPUTS_LENGTH={longest} reads all "
-            "of it"
-        )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -306,13 +238,6 @@ class Answerer:
             f"was cut off after {steps:,} tokens, the most that are generated. "
             f"--gin.MAX_DECODE_STEPS={2 * steps} allows more"
         )
-
-
-def run_folder_of(model_dir: str) -> pathlib.Path:
-    """Folder of the run that a MODEL_DIR, or a checkpoint in it, belongs to."""
-    folder = any_path("MODEL_DIR", model_dir).absolute()
-    candidates = (folder, *folder.parents[:2])
-    return next((path for path in candidates if (path / "run.json").is_file()), folder)
 
 
 def _output_path(path: str) -> pathlib.Path | None:

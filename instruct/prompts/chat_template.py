@@ -124,7 +124,10 @@ class ChatTemplate:
 
     def prompt(self, inputs: str) -> str:
         """The text of a user's turn, up to where the assistant's answer begins."""
-        messages = [{"role": "user", "content": inputs}]
+        return self.next_turn([{"role": "user", "content": inputs}])
+
+    def next_turn(self, messages: Sequence[Message]) -> str:
+        """The text of a conversation, up to where the assistant's next answer begins."""
         return self._cut(self.render(messages, True, enable_thinking=False))
 
     def answer(self, targets: str) -> str:

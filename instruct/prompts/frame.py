@@ -53,6 +53,11 @@ class Frame:
             return self.started(self.tokenizer.encode(self.chat.prompt(text)))
         return self.started(self._separated(text))
 
+    def next_turn(self, messages: Sequence[Message]) -> list[int]:
+        """Tokens of a conversation, up to the assistant's next answer; needs a chat template."""
+        assert self.chat is not None
+        return self.started(self.tokenizer.encode(self.chat.next_turn(messages)))
+
     def answer(self, text: str) -> list[int]:
         """Tokens of a whole answer; [] if the text has none."""
         ids = list(self.tokenizer.encode(text))

@@ -5,11 +5,12 @@ What those functions do is tested beside them; tests/test_end_to_end.py runs the
 
 import dataclasses
 import json
+import sys
 import types
 
 import pytest
 
-from instruct.cli import arguments, infer, report, train
+from instruct.cli import arguments, infer, report, serve, train
 from instruct.cli import eval as evaluation
 from instruct.errors import UserError
 from instruct.models.config import ModelConfig
@@ -77,7 +78,33 @@ def test_infer_gets_flags_and_configuration(called):
     assert (called["input_path"], called["output_path"]) == ("a.jsonl", "b.jsonl")
     assert "prompt" not in called and "strict" not in called
     assert infer.run(arguments.parse(["infer", *flags, "--prompt=a", "--strict"])) == 0
-    assert called["strict"] is True
+    assert called["strict"] is True and "interactive" not in called
+    assert infer.run(arguments.parse(["infer", *flags, "--interactive"])) == 0
+    assert called["interactive"] is True
+
+
+def test_serve_gets_its_configuration_and_the_token(monkeypatch, tmp_path):
+    seen = {}
+    stand_in = types.SimpleNamespace(serve=lambda **given: seen.update(given) or 0)
+    monkeypatch.setattr(serve, "_server", lambda: stand_in)
+    flags = ["--gin_file=gin/runs/serve.gin", "--gin.MODEL_DIR=runs/a", "--gin.PORT=0"]
+    monkeypatch.setenv("INSTRUCT_SERVE_TOKEN", "of-the-environment")
+    assert serve.run(arguments.parse(["serve", *flags])) == 0
+    assert seen["config"].port == 0 and seen["batching"].max_shapes == 4
+    assert seen["token"] == "of-the-environment" and "strict" not in seen
+    (tmp_path / "token").write_text("of-the-file\n")
+    assert serve.run(arguments.parse(["serve", *flags, f"--token_file={tmp_path / 'token'}"])) == 0
+    assert seen["token"] == "of-the-file"
+    with pytest.raises(UserError, match="give the token by --token_file"):
+        serve.run(arguments.parse(["serve", *flags, "--gin.server.serve.token=abc"]))
+
+
+def test_serve_without_its_libraries_names_the_extra(monkeypatch):
+    monkeypatch.setitem(sys.modules, "uvicorn", None)
+    monkeypatch.delitem(sys.modules, "instruct.serve.server", raising=False)
+    monkeypatch.delattr("instruct.serve.server", raising=False)
+    with pytest.raises(UserError, match=r"serving needs uvicorn.*pip install 'instruct\[serve\]'"):
+        serve.run(arguments.parse(["serve"]))
 
 
 @pytest.mark.parametrize(

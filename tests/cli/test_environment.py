@@ -4,7 +4,7 @@ import pathlib
 
 import pytest
 
-from instruct.cli.environment import workspace_from_environment
+from instruct.cli.environment import serve_token, workspace_from_environment
 from instruct.errors import UserError
 from instruct.workspace import Workspace
 
@@ -73,3 +73,18 @@ def test_stores_may_be_in_a_bucket(home, monkeypatch):
     monkeypatch.setenv("INSTRUCT_DATA_DIR", "gs://bucket/data")
     with pytest.raises(UserError, match=r"INSTRUCT_DATA_DIR .*a bucket may be mounted there"):
         workspace_from_environment()
+
+
+def test_the_token_of_serve(monkeypatch, tmp_path):
+    monkeypatch.delenv("INSTRUCT_SERVE_TOKEN", raising=False)
+    assert serve_token(None) is None
+    monkeypatch.setenv("INSTRUCT_SERVE_TOKEN", "abc")
+    assert serve_token(None) == "abc"
+    (tmp_path / "token").write_text("def\n")
+    assert serve_token(str(tmp_path / "token")) == "def"
+    with pytest.raises(UserError, match=r"--token_file=.*none: cannot be read"):
+        serve_token(str(tmp_path / "none"))
+    for text in ("", "two words", "two\nlines"):
+        (tmp_path / "token").write_text(text)
+        with pytest.raises(UserError, match="one line of printable ASCII"):
+            serve_token(str(tmp_path / "token"))

@@ -17,7 +17,18 @@ import sys
 
 from instruct.cli.settings import TASK_MODULES
 
-_MODES = ("check", "prepare", "train", "eval", "infer", "convert", "show", "report", "study")
+_MODES = (
+    "check",
+    "prepare",
+    "train",
+    "eval",
+    "infer",
+    "serve",
+    "convert",
+    "show",
+    "report",
+    "study",
+)
 
 
 def client_text(name: str) -> str:

@@ -1,73 +1,36 @@
 """JSON lines in and out: contents, resuming, independence of the batch size, and bad input."""
 
-import dataclasses
 import io
 import json
 import shutil
 import sys
 import types
 
-import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from instruct import gin_config
-from instruct.checkpoints.checkpoint import CheckpointConfig, CheckpointStore
-from instruct.checkpoints.train_state import TrainState
 from instruct.data.vocab import load_vocabulary
 from instruct.errors import UserError
 from instruct.eval.decoding.batching import BatchConfig
 from instruct.eval.decoding.decode import DecodeConfig
 from instruct.eval.decoding.generation_settings import decode_config
-from instruct.eval.infer import Answerer, infer, sequence_notes
+from instruct.eval.infer import Answerer, infer
+from instruct.eval.loaded_model import sequence_notes
 from instruct.files import locked
 from instruct.mesh import MeshConfig
-from instruct.models.config import ModelConfig
-from instruct.models.encoder_decoder import EncoderDecoder
-from instruct.train.optimizer import OptimizerConfig, make_optimizer
+from tests.eval.letters_run import MODEL, write_run
 from tests.float32 import assert_same_float32
 
 pytestmark = pytest.mark.slow
 
-MODEL = ModelConfig(
-    vocab_size=260,
-    d_model=16,
-    num_heads=8,
-    head_dim=4,
-    d_ff=16,
-    num_encoder_layers=1,
-    num_decoder_layers=1,
-)
 LINES = [{"inputs": f"question {i} " + chr(97 + i) * (14 + i * 5 % 7), "id": i} for i in range(11)]
 GREEDY = DecodeConfig(max_decode_steps=5)
 
 
 @pytest.fixture(scope="module")
 def model_dir(tmp_path_factory):
-    """A run with one checkpoint of a random model that likes printable letters."""
-    folder = tmp_path_factory.mktemp("run")
-    params = jax.jit(EncoderDecoder(MODEL).init)(jax.random.key(0))
-    head = params["decoder"]["logits_dense"]
-    letters = jnp.arange(260) - 3
-    likely = jnp.where((letters >= 97) & (letters < 123), 6.0, 0.05).at[1].set(7.0)
-    head["kernel"] = head["kernel"] * likely
-    # Fresh cross-attention hardly tells one prompt from another.
-    cross = params["decoder"]["layers_0"]["encoder_decoder_attention"]
-    cross["out"]["kernel"] *= 20.0
-    cross["query"]["kernel"] *= 20.0
-    state = TrainState(
-        jnp.int32(7), params, make_optimizer(OptimizerConfig(learning_rate=0.1)).init(params)
-    )
-    store = CheckpointStore(folder / "checkpoints", CheckpointConfig(async_save=False))
-    store.save(7, state, input_state={})
-    store.close()
-    info = {
-        "model": dataclasses.asdict(MODEL),
-        "config": {"data.vocabulary": "bytes", "data.feature_lengths.inputs": 28},
-    }
-    (folder / "run.json").write_text(json.dumps(info))
-    return str(folder)
+    return write_run(tmp_path_factory.mktemp("run"))
 
 
 def write(path, rows):

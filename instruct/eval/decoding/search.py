@@ -13,6 +13,7 @@ import jax
 import jax.numpy as jnp
 
 PADDING_EXAMPLE = -1
+NO_LIMIT = 2**31 - 1
 _BLOCK = 128  # width of the blocks whose maxima `largest` compares first
 
 
@@ -57,6 +58,7 @@ def advance(
     cache: Any,
     enough: int | jax.Array,
     adjust_fn: Callable[[jax.Array, jax.Array, jax.Array], jax.Array] | None = None,
+    most_steps: int | jax.Array = NO_LIMIT,
 ) -> tuple[Any, Any, jax.Array]:
     """Runs decoding steps in one `lax.while_loop` until `enough` rows have ended.
 
@@ -66,6 +68,7 @@ def advance(
         state, cache: of the previous run; the sequences of a row are adjacent.
         enough: number of rows, including those that have ended already.
         adjust_fn: (logits, example_ids [B * N], positions [B * N]) -> logits; may forbid tokens.
+        most_steps: after which the loop ends, however many rows have ended.
 
     Returns:
         The state, the cache, and the number of steps, int32.
@@ -73,7 +76,7 @@ def advance(
     num = search.num_sequences
 
     def unfinished(carry: tuple) -> jax.Array:
-        return jnp.sum(search.ended(carry[0])) < enough
+        return (jnp.sum(search.ended(carry[0])) < enough) & (carry[2] < most_steps)
 
     def step(carry: tuple) -> tuple:
         state, cache, steps = carry

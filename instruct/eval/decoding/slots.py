@@ -16,7 +16,7 @@ import numpy as np
 from jax.sharding import Mesh, Sharding
 
 from instruct.eval.decoding.decode import DecodeConfig, search_of
-from instruct.eval.decoding.search import PADDING_EXAMPLE, advance, replace_rows
+from instruct.eval.decoding.search import NO_LIMIT, PADDING_EXAMPLE, advance, replace_rows
 from instruct.mesh import batch_sharding, logical_constraint, replicated_sharding
 from instruct.model_interface import Model
 
@@ -29,6 +29,7 @@ class Report(NamedTuple):
     ended: jax.Array  # [B] bool
     tokens: jax.Array  # [B, N, T] int32
     scores: jax.Array  # [B, N] float32
+    positions: jax.Array  # [B] int32, tokens so far of the longest sequence
 
 
 class SlotPrograms:
@@ -82,10 +83,13 @@ class SlotPrograms:
         state = replace_rows(example_ids != PADDING_EXAMPLE, fresh, state)
         return _by_rows(state), cache
 
-    def _run(self, params, state, cache, enough):
+    def _run(self, params, state, cache, enough, most_steps):
         functions = functools.partial(self.model.decode_step, params), self.model.reorder_cache
-        state, cache, _ = advance(*functions, self.search, state, cache, enough, self._adjust_fn)
-        report = Report(self.search.ended(state), *self.search.sequences(state))
+        state, cache, _ = advance(
+            *functions, self.search, state, cache, enough, self._adjust_fn, most_steps
+        )
+        ended = self.search.ended(state)
+        report = Report(ended, *self.search.sequences(state), state.positions)
         return _by_rows(state), cache, report
 
     def rows(self, array: np.ndarray) -> jax.Array:
@@ -157,10 +161,13 @@ class SlotArray:
             programs.whole(np.array(len(free), np.int32)),
         )
 
-    def run(self, enough: int) -> Report:
-        """Starts the loop until `enough` slots are free or have ended; does not wait."""
-        limit = self._programs.whole(np.array(enough, np.int32))
+    def run(self, enough: int, most_steps: int = NO_LIMIT) -> Report:
+        """Starts the loop until `enough` slots are free or have ended; does not wait.
+
+        At most `most_steps` steps: the report may hold answers that go on.
+        """
+        limits = (self._programs.whole(np.array(n, np.int32)) for n in (enough, most_steps))
         self._state, self._cache, report = self._programs.run(
-            self._params, self._state, self._cache, limit
+            self._params, self._state, self._cache, *limits
         )
         return report

@@ -1,0 +1,1 @@
+"""The HTTP server: OpenAI-style completions of one model, decoded together."""

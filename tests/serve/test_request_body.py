@@ -1,0 +1,27 @@
+"""What a body asks for; refusals are tested over the socket (test_app.py)."""
+
+from instruct.data.vocab import ByteVocabulary
+from instruct.eval.decoding.decode import DecodeConfig
+from instruct.eval.loaded_model import PromptEncoder
+from instruct.prompts.frame import Frame
+from instruct.serve.request_body import Asked, read_completion
+
+ENCODER = PromptEncoder(Frame(ByteVocabulary()), 64)
+
+
+def asked(config: DecodeConfig = DecodeConfig(max_decode_steps=20), **fields) -> Asked:  # noqa: B008
+    return read_completion(fields, "m", config, ENCODER, 4)
+
+
+def test_what_is_left_out_is_the_servers():
+    expected = Asked(([100, 1],), 20, 1, (), None, stream=False, usage_at_end=False)
+    assert asked(prompt="a") == expected
+    same = {"max_tokens": None, "temperature": 0.0, "top_p": 1.0, "n": 1, "stop": [], "user": "me"}
+    assert asked(prompt=["a"], model="m", **same) == expected
+
+
+def test_what_may_be_asked_for():
+    sample = DecodeConfig("sample", 20, temperature=0.5, num_samples=3)
+    fields = {"n": 3, "seed": 5, "stop": "x", "stream": True, "max_tokens": 7, "temperature": 0.5}
+    found = asked(sample, prompt="a", stream_options={"include_usage": True}, **fields)
+    assert found == Asked(([100, 1],), 7, 3, ("x",), 5, stream=True, usage_at_end=True)
