@@ -16,27 +16,18 @@ import json
 import os
 import pathlib
 import sys
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Annotated, Any
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from instruct import distributed
-from instruct.checkpoints.convert import generation_settings
-from instruct.checkpoints.loading import (
-    find_checkpoint,
-    load_newest,
-    load_params,
-    params_fingerprint,
-    trained_run,
-)
-from instruct.data.vocab import check_embedding_rows, load_vocabulary
+from instruct.checkpoints.loading import params_fingerprint
 from instruct.errors import UserError, naming_file
 from instruct.eval.decoding.batching import BatchConfig, Decoder
 from instruct.eval.decoding.decode import DecodeConfig
-from instruct.eval.decoding.generation_settings import decode_config
-from instruct.eval.eval_config import trained_data
+from instruct.eval.opened_model import open_model
 from instruct.eval.prompt_lines import (
     LONE_SURROGATE,
     STANDARD_STREAM,
@@ -48,7 +39,6 @@ from instruct.eval.prompt_lines import (
 )
 from instruct.fields import Range, check_arguments
 from instruct.files import (
-    absolute_path,
     any_path,
     local_path,
     locked,
@@ -56,8 +46,8 @@ from instruct.files import (
     replace_file,
 )
 from instruct.json_text import parse_json, sealed, unsealed
-from instruct.mesh import MeshConfig, make_mesh, param_shardings, with_shardings
-from instruct.models.model import AnyConfig, make_model
+from instruct.mesh import MeshConfig
+from instruct.models.model import AnyConfig
 from instruct.prompts.frame import Frame
 
 # In the file of settings: a hash of each finished range.
@@ -140,18 +130,17 @@ def infer(
             if strict:
                 raise UserError("\n".join([*lines, "Without --strict the others are answered."]))
             _say(*(f"left out: {line}" for line in lines))
-        # A training beside it may save while the processes look.
-        found = distributed.gather_json({"folder": str(find_checkpoint(model_dir, step))})
-        folder = absolute_path(found[0]["folder"])
-        run = trained_run(run_folder_of(model_dir), folder, "infer.infer")
-        network = make_model(model or run.model())
-        vocabulary = vocabulary or run.setting("vocabulary")
-        words = load_vocabulary(vocabulary)
-        check_embedding_rows(words, network.config.vocab_size)
-        length = inputs_length or run.config().get("data.feature_lengths.inputs") or 512
-        lengths = {"inputs": length, "targets": 2}
-        data = trained_data(run, network.config.layout, vocabulary, lengths, chat_template)
-        encoder = PromptEncoder(data.frame, data.example_lengths[0])
+        opened = open_model(
+            model_dir,
+            "infer.infer",
+            step=step,
+            model=model,
+            vocabulary=vocabulary,
+            chat_template=chat_template,
+            inputs_length=inputs_length,
+            mesh=mesh,
+        )
+        encoder = PromptEncoder(opened.frame, opened.inputs_length)
         if source is None:
             problem = encoder.describe_truncated([Prompt("--prompt", prompt or "", "")])
         else:  # without --strict, `_answer_file` reports them
@@ -161,26 +150,9 @@ def infer(
             raise UserError(f"{name}{problem}; without --strict cut prompts are answered.")
         if problem:
             _say(f"warning: {problem}; --strict refuses such prompts.")
-        device_mesh = make_mesh(mesh or MeshConfig())
-        abstract = network.abstract_params()
-        placed = with_shardings(abstract, param_shardings(device_mesh, abstract))
-        end_ids = words.stop_ids
-        if decode is None:
-            generation = generation_settings(folder)
-            one_sequence = not data.batch_layout.encoder_keys
-            decode = decode_config(generation, total_lengths=one_sequence)
-            if one_sequence:
-                _say(*sequence_notes(generation, decode))
-            if generation.get("eos_token_id") is not None:
-                # A base model's settings do not know the end of its chat template's turns.
-                end_ids = decode.end_ids + (end_ids if data.frame.chat is not None else ())
-        if step is None and distributed.num_processes() == 1:
-            folder, params = load_newest(model_dir, placed, strict=strict, say=_say)
-        else:
-            params = load_params(folder, placed)
-        steps = max_decode_steps or decode.max_decode_steps
-        decode = dataclasses.replace(decode.ending_with(end_ids), max_decode_steps=steps)
-        decoder = Decoder(network, decode, batching, device_mesh)
+        decode = opened.decode_config(decode, max_decode_steps, _say)
+        folder, params = opened.load(strict, _say)
+        decoder = Decoder(opened.network, decode, batching, opened.mesh)
         answerer = Answerer(decoder, params, encoder)
         if source is None:
             (answer,) = answerer.answer([prompt or ""], first_index=0)
@@ -193,9 +165,9 @@ def infer(
                 "checkpoint": str(folder),
                 "parameters": params_fingerprint(folder),
                 "decode": decode.settings(),
-                "vocabulary": words.fingerprint,
-                "inputs_length": length,
-                **({"chat_template": True} if data.chat_template else {}),
+                "vocabulary": opened.vocabulary.fingerprint,
+                "inputs_length": opened.data.feature_lengths["inputs"],
+                **({"chat_template": True} if opened.data.chat_template else {}),
                 "lines_per_range": lines_per_range,
             }
             with source.open("rb") as stream:
@@ -208,24 +180,6 @@ def infer(
     return int(bool(rejected))
 
 
-def sequence_notes(generation: Mapping[str, Any], decode: DecodeConfig) -> list[str]:
-    """How a decoder's generation settings act otherwise than in transformers."""
-    notes = []
-    if "max_length" in generation and "max_new_tokens" not in generation:
-        notes.append(
-            f"note: max_length = {generation['max_length']} of generation_config.json counts the "
-            f"prompt and is left out; answers have at most {decode.max_decode_steps:,} tokens "
-            "(MAX_DECODE_STEPS)."
-        )
-    rules = decode.rules_set().keys() & {"repetition_penalty", "no_repeat_ngram_size"}
-    if rules:
-        notes.append(
-            f"note: {', '.join(sorted(rules))} of generation_config.json see the answer, not the "
-            "prompt."
-        )
-    return notes
-
-
 def _say(*lines: str) -> None:
     for line in lines if distributed.is_first_process() else ():
         Console(stderr=True).print(line, markup=False, highlight=False, soft_wrap=True)
@@ -233,10 +187,14 @@ def _say(*lines: str) -> None:
 
 @dataclasses.dataclass(frozen=True)
 class PromptEncoder:
-    """Encodes a prompt to token ids in its frame, truncated to `inputs_length`."""
+    """Encodes a prompt to token ids in its frame, truncated to `inputs_length`.
+
+    `setting` is how the user sets that length, for messages.
+    """
 
     frame: Frame
     inputs_length: int
+    setting: str = "--gin.INPUTS_LENGTH"
 
     def encode(self, prompt: str) -> tuple[list[int], int]:
         """(token ids, truncated; number of tokens before truncation, those of the frame included).
@@ -261,7 +219,7 @@ class PromptEncoder:
         subject = f"{len(long):,} prompts have up to" if len(long) > 1 else "the prompt has"
         return (
             f"{locations}: {subject} {longest:,} tokens with EOS, the model reads "
-            f"{self.inputs_length:,}: the end is cut off. --gin.INPUTS_LENGTH={longest} reads all "
+            f"{self.inputs_length:,}: the end is cut off. {self.setting}={longest} reads all "
             "of it"
         )
 
@@ -306,13 +264,6 @@ class Answerer:
             f"was cut off after {steps:,} tokens, the most that are generated. "
             f"--gin.MAX_DECODE_STEPS={2 * steps} allows more"
         )
-
-
-def run_folder_of(model_dir: str) -> pathlib.Path:
-    """Folder of the run that a MODEL_DIR, or a checkpoint in it, belongs to."""
-    folder = any_path("MODEL_DIR", model_dir).absolute()
-    candidates = (folder, *folder.parents[:2])
-    return next((path for path in candidates if (path / "run.json").is_file()), folder)
 
 
 def _output_path(path: str) -> pathlib.Path | None:

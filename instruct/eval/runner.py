@@ -9,7 +9,7 @@ fails gets a failure line, and the others are evaluated.
 
 import contextlib
 import pathlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 
 import jax
 from rich.console import Console
@@ -58,6 +58,7 @@ def evaluate(
     mesh: MeshConfig | None = None,
     strict: bool = False,
     workspace: Workspace = Workspace(),  # noqa: B008 (frozen)
+    on_results: Callable[[pathlib.Path], object] = lambda path: None,
 ) -> int:
     """Evaluates checkpoints on suites, writes results under `model_dir`, prints tables.
 
@@ -77,6 +78,7 @@ def evaluate(
         strict: a damaged checkpoint is an error; otherwise "latest" is the newest whole one, and
             damaged ones among several are skipped.
         workspace: where data and stores are.
+        on_results: called with each results file, when its suite is finished.
 
     Returns:
         The exit status: 1 if one of several checkpoints is damaged or a task failed (the others
@@ -155,6 +157,7 @@ def evaluate(
                 workspace=workspace,
             )
             failed |= run.evaluate(mixture, models, params, console)
+            on_results(run.path)
         del params  # A device may hold only one set of parameters.
     return int(failed)
 

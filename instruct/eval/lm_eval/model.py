@@ -29,8 +29,8 @@ from instruct.data.vocab import check_embedding_rows, load_vocabulary
 from instruct.errors import UserError, unknown_name
 from instruct.eval.decoding.batching import BatchConfig, Decoder
 from instruct.eval.eval_config import trained_data
-from instruct.eval.infer import run_folder_of
 from instruct.eval.lm_eval.adapter import AdapterConfig, ContinuationScorer, RequestAnswerer
+from instruct.eval.opened_model import run_folder_of
 from instruct.mesh import MeshConfig, make_mesh, param_shardings, with_shardings
 from instruct.models.model import make_model
 
