@@ -24,8 +24,8 @@ def main(
     instruct.convert_checkpoint(model_dir, folder, "huggingface")
     theirs = transformers.AutoModelForSeq2SeqLM.from_pretrained(folder)
     ours = instruct.load_model(model_dir)
-    vocabulary = ours.opened.vocabulary
-    prompt = ours.opened.frame.prompt(PROMPT)  # token ids with EOS
+    vocabulary = ours.loaded.vocabulary
+    prompt = ours.loaded.encoder.frame.prompt(PROMPT)  # token ids with EOS
     ids = theirs.generate(torch.tensor([prompt]), max_new_tokens=8, do_sample=False)[0]
     texts = (vocabulary.decode(ids[1:].tolist()), ours.generate([PROMPT], None, 8)[0].text)
     print("transformers: {!r}\ninstruct:     {!r}".format(*texts))

@@ -31,12 +31,11 @@ from instruct.data.task_file import TaskFile
 from instruct.errors import RunFailed, UserError, explaining_storage_failures
 from instruct.eval.decoding.batching import BatchConfig, Decoder
 from instruct.eval.decoding.decode import DecodeConfig
-from instruct.eval.infer import Answerer, PromptEncoder
-from instruct.eval.opened_model import OpenedModel, open_model
+from instruct.eval.infer import Answerer
+from instruct.eval.loaded_model import LoadedModel, find_model
 from instruct.eval.scoring.options import OptionScorer, Ranking
 from instruct.files import path_of
 from instruct.mesh import MeshConfig
-from instruct.model_interface import Params
 from instruct.models.model import AnyConfig
 
 if TYPE_CHECKING:
@@ -45,12 +44,12 @@ if TYPE_CHECKING:
 __all__ = [
     "Answer",
     "DecodeConfig",
-    "LoadedModel",
     "Ranking",
     "RunFailed",
     "Score",
     "SuiteResult",
     "TaskFile",
+    "TextModel",
     "UserError",
     "add_task",
     "convert_checkpoint",
@@ -84,19 +83,16 @@ class Answer:
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
-class LoadedModel:
-    """A model with its parameters on the devices; see `load_model`.
+class TextModel:
+    """A model that takes and gives texts; see `load_model`.
 
     Attributes:
-        checkpoint: folder of the checkpoint that was read.
-        params: nested dicts of float32 arrays, LoRA adapters merged.
-        opened: network, vocabulary, frame of prompts and mesh.
+        loaded: folder of the checkpoint, network, parameters on the devices (LoRA adapters merged),
+            mesh, vocabulary, and frame of prompts (`loaded.encoder.frame`).
         batching: rows and shapes; affects speed only.
     """
 
-    checkpoint: pathlib.Path
-    params: Params
-    opened: OpenedModel
+    loaded: LoadedModel
     batching: BatchConfig
 
     def generate(
@@ -117,8 +113,12 @@ class LoadedModel:
             UserError: a prompt is no text, or a setting that cannot be used.
         """
         _check_texts("prompts", prompts)
-        strategy = self.opened.decode_config(decode, max_decode_steps, _say)
-        answerer = Answerer(self._decoder(strategy), self.params, self._encoder)
+        strategy = self.loaded.decode
+        if decode is not None:
+            strategy = decode.ending_with(self.loaded.vocabulary.stop_ids)
+        if max_decode_steps is not None:
+            strategy = dataclasses.replace(strategy, max_decode_steps=max_decode_steps)
+        answerer = Answerer(self._decoder(strategy), self.loaded.params, self.loaded.encoder)
         return [
             Answer(
                 text=fields["prediction"],
@@ -153,33 +153,30 @@ class LoadedModel:
             )
         for texts in options:
             _check_texts("options", texts)
-        for prompt in prompts:
-            if self._encoder.encode(prompt)[1] > self._encoder.inputs_length:
-                _say(
-                    f"warning: a prompt is longer than the {self._encoder.inputs_length:,} tokens "
-                    "that the model reads, and loses its end; load_model(inputs_length=...) sets "
-                    "the length."
-                )
-                break
-        frame = self.opened.frame
-        ids = [[frame.answer(text) for text in texts] for texts in options]
-        inputs = [self._encoder.encode(prompt)[0] for prompt in prompts]
-        return self._scorer.rank(self.params, inputs, ids)
-
-    @functools.cached_property
-    def _encoder(self) -> PromptEncoder:
-        return PromptEncoder(self.opened.frame, self.opened.inputs_length, "inputs_length")
+        encoder = self.loaded.encoder
+        encoded = [encoder.encode(prompt) for prompt in prompts]
+        if any(length > encoder.inputs_length for _, length in encoded):
+            _say(
+                f"warning: a prompt is longer than the {encoder.inputs_length:,} tokens that the "
+                "model reads, and loses its end; load_model(inputs_length=...) sets the length."
+            )
+        inputs = [ids for ids, _ in encoded]
+        frame = encoder.frame
+        ids = [
+            [frame.answer(text) or [frame.tokenizer.eos_id] for text in texts] for texts in options
+        ]
+        return self._scorer.rank(self.loaded.params, inputs, ids)
 
     @functools.cached_property
     def _scorer(self) -> OptionScorer:
-        return OptionScorer(self.opened.network, self.batching, self.opened.mesh)
+        return OptionScorer(self.loaded.network, self.batching, self.loaded.mesh)
 
     @functools.cached_property
     def _decoder(self) -> Callable[[DecodeConfig], Decoder]:
         """The compiled programs of each strategy are kept."""
-        opened = self.opened
+        loaded = self.loaded
         return functools.cache(
-            lambda strategy: Decoder(opened.network, strategy, self.batching, opened.mesh)
+            lambda strategy: Decoder(loaded.network, strategy, self.batching, loaded.mesh)
         )
 
 
@@ -252,7 +249,7 @@ def load_model(
     batch_size: int = 32,
     mesh: MeshConfig | None = None,
     strict: bool = False,
-) -> LoadedModel:
+) -> TextModel:
     """Loads a checkpoint for answering; needs neither gin nor TensorFlow.
 
     Args:
@@ -273,18 +270,17 @@ def load_model(
             fit.
     """
     with explaining_storage_failures():
-        opened = open_model(
+        found = find_model(
             os.fspath(path),
             "",
-            step=step,
             model=model,
             vocabulary=vocabulary,
             chat_template=chat_template,
+            step=step,
             inputs_length=inputs_length,
-            mesh=mesh,
         )
-        checkpoint, params = opened.load(strict, _say)
-    return LoadedModel(checkpoint, params, opened, BatchConfig(batch_size))
+        loaded = found.load(None, None, mesh, strict, _say)
+    return TextModel(loaded, BatchConfig(batch_size))
 
 
 def train_model(

@@ -27,7 +27,7 @@ from instruct.checkpoints.loading import params_fingerprint
 from instruct.errors import UserError, naming_file
 from instruct.eval.decoding.batching import BatchConfig, Decoder
 from instruct.eval.decoding.decode import DecodeConfig
-from instruct.eval.opened_model import open_model
+from instruct.eval.loaded_model import PromptEncoder, find_model
 from instruct.eval.prompt_lines import (
     LONE_SURROGATE,
     STANDARD_STREAM,
@@ -48,11 +48,9 @@ from instruct.files import (
 from instruct.json_text import parse_json, sealed, unsealed
 from instruct.mesh import MeshConfig
 from instruct.models.model import AnyConfig
-from instruct.prompts.frame import Frame
 
 # In the file of settings: a hash of each finished range.
 _RANGES = "ranges"
-_MOST_NAMED = 10  # most truncated prompts to name; the others are counted
 
 
 def infer(
@@ -130,17 +128,16 @@ def infer(
             if strict:
                 raise UserError("\n".join([*lines, "Without --strict the others are answered."]))
             _say(*(f"left out: {line}" for line in lines))
-        opened = open_model(
+        found = find_model(
             model_dir,
             "infer.infer",
-            step=step,
             model=model,
             vocabulary=vocabulary,
             chat_template=chat_template,
+            step=step,
             inputs_length=inputs_length,
-            mesh=mesh,
         )
-        encoder = PromptEncoder(opened.frame, opened.inputs_length)
+        encoder = found.encoder
         if source is None:
             problem = encoder.describe_truncated([Prompt("--prompt", prompt or "", "")])
         else:  # without --strict, `_answer_file` reports them
@@ -150,10 +147,9 @@ def infer(
             raise UserError(f"{name}{problem}; without --strict cut prompts are answered.")
         if problem:
             _say(f"warning: {problem}; --strict refuses such prompts.")
-        decode = opened.decode_config(decode, max_decode_steps, _say)
-        folder, params = opened.load(strict, _say)
-        decoder = Decoder(opened.network, decode, batching, opened.mesh)
-        answerer = Answerer(decoder, params, encoder)
+        loaded = found.load(decode, max_decode_steps, mesh, strict, _say)
+        decoder = Decoder(loaded.network, loaded.decode, batching, loaded.mesh)
+        answerer = Answerer(decoder, loaded.params, encoder)
         if source is None:
             (answer,) = answerer.answer([prompt or ""], first_index=0)
             if "unfinished" in answer:
@@ -162,12 +158,13 @@ def infer(
                 print("\n".join(answer.get("predictions", [answer["prediction"]])))
         else:
             settings = {
-                "checkpoint": str(folder),
-                "parameters": params_fingerprint(folder),
-                "decode": decode.settings(),
-                "vocabulary": opened.vocabulary.fingerprint,
-                "inputs_length": opened.data.feature_lengths["inputs"],
-                **({"chat_template": True} if opened.data.chat_template else {}),
+                "checkpoint": str(loaded.folder),
+                "parameters": params_fingerprint(loaded.folder),
+                "decode": loaded.decode.settings(),
+                "vocabulary": loaded.vocabulary.fingerprint,
+                # Without the start token of a decoder's prompt.
+                "inputs_length": encoder.inputs_length - int(encoder.frame.one_sequence),
+                **({"chat_template": True} if encoder.frame.chat else {}),
                 "lines_per_range": lines_per_range,
             }
             with source.open("rb") as stream:
@@ -183,45 +180,6 @@ def infer(
 def _say(*lines: str) -> None:
     for line in lines if distributed.is_first_process() else ():
         Console(stderr=True).print(line, markup=False, highlight=False, soft_wrap=True)
-
-
-@dataclasses.dataclass(frozen=True)
-class PromptEncoder:
-    """Encodes a prompt to token ids in its frame, truncated to `inputs_length`.
-
-    `setting` is how the user sets that length, for messages.
-    """
-
-    frame: Frame
-    inputs_length: int
-    setting: str = "--gin.INPUTS_LENGTH"
-
-    def encode(self, prompt: str) -> tuple[list[int], int]:
-        """(token ids, truncated; number of tokens before truncation, those of the frame included).
-
-        What follows a prompt, such as EOS, follows a truncated one too.
-        """
-        ids = self.frame.prompt(prompt)
-        if len(ids) <= self.inputs_length:
-            return ids, len(ids)
-        return self.frame.cut_prompt(prompt, self.inputs_length), len(ids)
-
-    def describe_truncated(self, prompts: Iterable[Prompt]) -> str:
-        """Names prompts that are longer than `inputs_length`, and the fix; "" if there are none."""
-        lengths = [(prompt.location, self.encode(prompt.text)[1]) for prompt in prompts]
-        long = [(location, length) for location, length in lengths if length > self.inputs_length]
-        if not long:
-            return ""
-        locations = ", ".join(location for location, _ in long[:_MOST_NAMED])
-        more = len(long) - _MOST_NAMED
-        locations += f" and {more:,} more" if more > 0 else ""
-        longest = max(length for _, length in long)
-        subject = f"{len(long):,} prompts have up to" if len(long) > 1 else "the prompt has"
-        return (
-            f"{locations}: {subject} {longest:,} tokens with EOS, the model reads "
-            f"{self.inputs_length:,}: the end is cut off. {self.setting}={longest} reads all "
-            "of it"
-        )
 
 
 @dataclasses.dataclass(frozen=True)

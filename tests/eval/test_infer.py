@@ -19,8 +19,9 @@ from instruct.data.vocab import load_vocabulary
 from instruct.errors import UserError
 from instruct.eval.decoding.batching import BatchConfig
 from instruct.eval.decoding.decode import DecodeConfig
-from instruct.eval.decoding.generation_settings import decode_config, sequence_notes
+from instruct.eval.decoding.generation_settings import decode_config
 from instruct.eval.infer import Answerer, infer
+from instruct.eval.loaded_model import sequence_notes
 from instruct.files import locked
 from instruct.mesh import MeshConfig
 from instruct.models.config import ModelConfig

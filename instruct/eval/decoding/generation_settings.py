@@ -69,24 +69,6 @@ def decode_config(settings: Mapping[str, Any], total_lengths: bool = False) -> D
     return config
 
 
-def sequence_notes(generation: Mapping[str, Any], decode: DecodeConfig) -> list[str]:
-    """How a decoder's generation settings act otherwise than in transformers."""
-    notes = []
-    if "max_length" in generation and "max_new_tokens" not in generation:
-        notes.append(
-            f"note: max_length = {generation['max_length']} of generation_config.json counts the "
-            f"prompt and is left out; answers have at most {decode.max_decode_steps:,} tokens "
-            "(MAX_DECODE_STEPS)."
-        )
-    rules = decode.rules_set().keys() & {"repetition_penalty", "no_repeat_ngram_size"}
-    if rules:
-        notes.append(
-            f"note: {', '.join(sorted(rules))} of generation_config.json see the answer, not the "
-            "prompt."
-        )
-    return notes
-
-
 def _lengths(settings: Mapping[str, Any]) -> dict[str, Any]:
     """Most and fewest tokens; `max_length` and `min_length` count the start token."""
     fields: dict[str, Any] = {}

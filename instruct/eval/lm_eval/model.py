@@ -30,7 +30,7 @@ from instruct.errors import UserError, unknown_name
 from instruct.eval.decoding.batching import BatchConfig, Decoder
 from instruct.eval.eval_config import trained_data
 from instruct.eval.lm_eval.adapter import AdapterConfig, ContinuationScorer, RequestAnswerer
-from instruct.eval.opened_model import run_folder_of
+from instruct.eval.loaded_model import run_folder_of
 from instruct.mesh import MeshConfig, make_mesh, param_shardings, with_shardings
 from instruct.models.model import make_model
 

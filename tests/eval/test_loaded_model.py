@@ -1,21 +1,21 @@
-"""Checkpoints are opened for answering, and what they do not record is asked for."""
+"""Checkpoints are found and loaded for answering; what they do not record is asked for."""
 
 import pytest
 
 from instruct.errors import UserError
-from instruct.eval.opened_model import open_model, run_folder_of
+from instruct.eval.loaded_model import find_model, run_folder_of
 from tests.flan_t5 import write_flan_t5
 
 
 def test_a_hugging_face_folder_needs_no_run(tmp_path):
     write_flan_t5(tmp_path)
-    opened = open_model(str(tmp_path), "", inputs_length=24)
-    assert opened.folder == tmp_path and opened.inputs_length == 24
-    assert opened.network.config.d_model == 32
-    assert opened.frame.prompt("a")[-1] == opened.vocabulary.eos_id
+    found = find_model(str(tmp_path), "", inputs_length=24)
+    assert found.folder == tmp_path and found.encoder.inputs_length == 24
     said: list[str] = []
-    decode = opened.decode_config(None, 5, lambda *lines: said.extend(lines))
-    assert decode.strategy == "greedy" and decode.max_decode_steps == 5 and not said
+    loaded = found.load(None, 5, None, False, lambda *lines: said.extend(lines))
+    assert loaded.network.config.d_model == 32 and loaded.folder == tmp_path
+    assert loaded.encoder.frame.prompt("a")[-1] == loaded.vocabulary.eos_id
+    assert loaded.decode.strategy == "greedy" and loaded.decode.max_decode_steps == 5 and not said
 
 
 @pytest.mark.parametrize(
@@ -26,7 +26,7 @@ def test_what_is_not_recorded_is_asked_for(entry, fix, tmp_path):
     write_flan_t5(tmp_path)
     (tmp_path / "spiece.model").unlink()
     with pytest.raises(UserError, match=fix):
-        open_model(str(tmp_path), entry)
+        find_model(str(tmp_path), entry)
 
 
 def test_the_run_of_a_checkpoint(tmp_path):
