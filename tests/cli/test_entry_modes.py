@@ -113,7 +113,7 @@ def test_eval_before_and_after(tmp_path, monkeypatch, capsys):
     (run / "run.json").write_text(json.dumps(recorded, default=str))
     calls = []
 
-    def evaluate(on_results, **given):
+    def evaluate(on_results=print, **given):
         calls.append(given)
         on_results(tmp_path / f"results_{len(calls)}.jsonl")
         return 0
