@@ -16,7 +16,7 @@ ROWS = [
     {"text": f"Number {n}", "label": "even" if n % 2 == 0 else "odd"} for n in range(100)
 ]  # yours: any file of JSON lines, CSV, Parquet ... (docs/your_data.md)
 TINY = ("gin/runs/train.gin", "gin/models/tiny_test.gin")
-SIZES = {
+SIZES: dict[str, Any] = {
     "config.ModelConfig.vocab_size": 6144,
     "config.ModelConfig.num_encoder_layers": 1,
     "config.ModelConfig.num_decoder_layers": 1,

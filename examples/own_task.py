@@ -8,6 +8,7 @@ A task of a file of inputs and targets needs none of this: see lora.py and docs/
 import dataclasses
 import pathlib
 from collections.abc import Iterator
+from typing import Any
 
 import instruct
 from instruct.data.spec import TaskSpec
@@ -61,7 +62,7 @@ WEATHER = TaskSpec(
     metric_fns=(metrics.exact_match,),
 )
 # Of gin/models/tiny_test.gin; the rows are those of the vocabulary `gym`, the default.
-SIZES = {
+SIZES: dict[str, Any] = {
     "config.ModelConfig.vocab_size": 6144,
     "config.ModelConfig.num_encoder_layers": 1,
     "config.ModelConfig.num_decoder_layers": 1,

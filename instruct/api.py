@@ -428,7 +428,7 @@ def _flags(
     keep_quiet()
     flags = arguments.parse([mode])
     files = [gin_files] if isinstance(gin_files, str | os.PathLike) else gin_files
-    flags.gin_file = list(map(os.fspath, files))
+    flags.gin_file = [os.fspath(path) for path in files]
     flags.gin_bindings = [f"{name} = {_literal(name, value)}" for name, value in settings.items()]
     flags.data = data if data is None or isinstance(data, TaskFile) else os.fspath(data)
     vars(flags).update(values)

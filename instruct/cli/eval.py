@@ -3,7 +3,7 @@
 import argparse
 import dataclasses
 import pathlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from instruct import compilation_cache, distributed, gin_config
@@ -53,7 +53,7 @@ def run(
             if status:
                 return status
     if before is not None and distributed.is_first_process():
-        _write_page(*files, any_path("MODEL_DIR", arguments["model_dir"]))
+        _write_page(files, any_path("MODEL_DIR", arguments["model_dir"]))
     return 0
 
 
@@ -94,8 +94,9 @@ def _arguments_before(arguments: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def _write_page(before: pathlib.Path, after: pathlib.Path, folder: pathlib.Path) -> None:
+def _write_page(files: Sequence[pathlib.Path], folder: pathlib.Path) -> None:
     """Writes the page before_after.html of two results files into `folder`."""
+    before, after = files
     page, numbers = write_comparison(str(before), str(after), folder, CompareConfig())
     for text in numbers.get("warnings", ()):
         print(f"note: {text}")

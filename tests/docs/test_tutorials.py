@@ -38,7 +38,7 @@ SMALL: dict[str, dict[str, str]] = {
     "dialogsum": {
         "flan_t5_base_dialogsum.gin": f"flan_t5_base_dialogsum.gin {DIALOGSUM_SMALL}",
         "flan_t5_base_dialogsum_lora.gin": f"flan_t5_base_dialogsum_lora.gin {DIALOGSUM_SMALL}",
-        "{'inputs': 1024, 'targets': 128}": "{'inputs': 96, 'targets': 48}",
+        "{'inputs': 1024, 'targets': 128}": "{'inputs': 512, 'targets': 48}",
         "NUM_EVAL_EXAMPLES=None": "NUM_EVAL_EXAMPLES=4",
         "MAX_DECODE_STEPS=64": "MAX_DECODE_STEPS=4",
         "flan2021\t3": "gym.easy_legs\t3",
