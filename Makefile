@@ -58,7 +58,7 @@ test-isa: $(STAMP)  ## the numeric tests as processors without AVX-512 and witho
 extras: $(STAMP)  ## let pip resolve all extras together; needs the package index
 	@for jax in gpu tpu; do echo "all extras, $$jax:"; \
 	  $(BIN)/python -m pip install -q --disable-pip-version-check --dry-run --ignore-installed \
-	    -e ".[$$jax,hf,beam,ner,wandb,mlflow,lm-eval,dev]" || exit 1; done
+	    -e ".[$$jax,hf,beam,ner,wandb,mlflow,serve,lm-eval,dev]" || exit 1; done
 
 format: $(STAMP)  ## rewrite files in the project's format
 	$(BIN)/ruff check --fix .

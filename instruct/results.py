@@ -69,6 +69,7 @@ FIELDS: dict[str, dict[str, tuple[type, ...]]] = {
     "metric": _TASK_FIELDS
     | {
         **dict.fromkeys(("metric", "checkpoint", "template_set", "decode"), _TEXT),
+        "metric_fns": _TEXT,  # functions that gave the task's metrics; "": unknown
         "value": _NUMBER_OR_NONE,  # None: not finite
         "stderr": _NUMBER_OR_NONE,
         "n": _WHOLE,
@@ -90,7 +91,7 @@ DEFAULTS: dict[str, dict[str, Any]] = {
     "header": {"description": ""},
     "example": {"source": "", "references": []}
     | dict.fromkeys(("exemplars", "exemplars_asked", "truncated")),
-    "metric": dict.fromkeys(("random_baseline", *_COUNTS)),
+    "metric": {"metric_fns": ""} | dict.fromkeys(("random_baseline", *_COUNTS)),
 }
 
 
@@ -161,7 +162,7 @@ class ResultsWriter:
     without metric lines. Existing results of other settings are a UserError unless `overwrite`.
 
         with ResultsWriter(path, header) as writer:
-            if not writer.is_finished(task, mode, version, template_set):
+            if not writer.is_finished(task, mode, version, template_set, metric_fns):
                 writer.write(example_rows)
                 writer.write(metric_rows)          # closes the task
     """
@@ -170,8 +171,8 @@ class ResultsWriter:
         self, path: str | os.PathLike[str], header: Mapping[str, Any], overwrite: bool = False
     ) -> None:
         self.path = path_of(path)
-        # (task, mode) -> (version of the task, name of its template set).
-        self.finished: dict[tuple[str, str], tuple[str, str]] = {}
+        # (task, mode) -> (version of the task, name of its template set, its metric functions).
+        self.finished: dict[tuple[str, str], tuple[str, str, str]] = {}
         self._file: LineFile | None = None
         first = to_line({"kind": "header", "version": VERSION, **header})
         self.path.parent.mkdir(parents=True, exist_ok=True)
@@ -195,17 +196,23 @@ class ResultsWriter:
             self._file.write(to_line(row))
         self._file.sync()
 
-    def is_finished(self, task: str, mode: str, version: str, template_set: str) -> bool:
+    def is_finished(
+        self, task: str, mode: str, version: str, template_set: str, metric_fns: str = ""
+    ) -> bool:
         """Whether the file has the results of a task. Raises UserError if they are of another one.
 
         Args:
-            version, template_set: of the task now, as its lines would have them.
+            version, template_set, metric_fns: of the task now, as its lines would have them.
         """
         if (task, mode) not in self.finished:
             return False
-        old = self.finished[task, mode]
-        pairs = zip((f"version of {task}", f"wordings of {task}"), old, (version, template_set))
-        self._refuse([f"{name}: {a!r} -> {b!r}" for name, a, b in pairs if a != b])
+        old, new = self.finished[task, mode], (version, template_set, metric_fns)
+        if not (old[2] and metric_fns):  # unknown
+            old, new = old[:2], new[:2]
+        triples = zip(
+            (f"{name} of {task}" for name in ("version", "wordings", "metrics")), old, new
+        )
+        self._refuse([f"{name}: {a!r} -> {b!r}" for name, a, b in triples if a != b])
         return True
 
     def _refuse(self, different: Sequence[str]) -> None:
@@ -218,7 +225,9 @@ class ResultsWriter:
     def _keep_finished(self, header: Mapping[str, Any]) -> None:
         metrics = read_rows(self.path, ("metric",))
         self.finished = {
-            (row["task"], row["mode"]): (row["task_version"], row["template_set"])
+            (row["task"], row["mode"]): (
+                *(row[name] for name in ("task_version", "template_set", "metric_fns")),
+            )
             for row in metrics
         }
         old = next(read_rows(self.path), None)

@@ -27,7 +27,8 @@ SPEED_ONLY = frozenset(
 class TrainedRun:
     """What a run's folder records; empty for a folder without run.json.
 
-    `entry` is the function, as gin calls it, whose argument replaces what is missing.
+    `entry` is the function, as gin calls it, whose argument replaces what is missing; "" for a
+    function that Python calls.
     """
 
     folder: pathlib.Path
@@ -54,11 +55,17 @@ class TrainedRun:
             problem = f"{path} {'does not record' if self.info else 'is damaged; it should record'}"
         return UserError(f"{problem} {fact}; {fix}")
 
+    def _fix(self, name: str, example: str) -> str:
+        """How the user gives an argument."""
+        if not self.entry:
+            return f"give {name}={example}"
+        return f"add --gin_bindings='{self.entry}.{name} = {example}'"
+
     def setting(self, name: str) -> str:
         """A setting of the training data. Raises UserError if it is not recorded."""
         value = self.info.get(name) or self.config().get(f"data.{name}")
         if not value:
-            fix = f"add --gin_bindings='{self.entry}.{name} = \"...\"'"
+            fix = self._fix(name, '"..."')
             raise self._lacks(f"which {name} the model was trained with", fix)
         return str(value)
 
@@ -71,8 +78,7 @@ class TrainedRun:
             if name.startswith(prefix) and type(value) is int
         }
         if set(lengths) != {"inputs", "targets"}:
-            example = '{"inputs": 512, "targets": 128}'
-            fix = f"add --gin_bindings='{self.entry}.feature_lengths = {example}'"
+            fix = self._fix("feature_lengths", '{"inputs": 512, "targets": 128}')
             raise self._lacks("how long inputs and targets were in training", fix)
         return lengths
 
@@ -80,11 +86,9 @@ class TrainedRun:
         """The architecture."""
         fields = self.info.get("model")
         if not isinstance(fields, Mapping):
-            fix = (
-                f"add the gin file of its size and --gin_bindings='{self.entry}.model = "
-                "@config.ModelConfig()' (or @decoder_config.DecoderConfig() or "
-                "@pair_config.PairConfig())"
-            )
+            fix = self._fix("model", "@config.ModelConfig()" if self.entry else "ModelConfig(...)")
+            fix += " and the gin file of its size" if self.entry else ""
+            fix += " (or that of a DecoderConfig or PairConfig)"
             raise self._lacks("what its model looks like", fix)
         return recorded_model(fields, self.folder / "run.json")
 

@@ -2,7 +2,8 @@
 
 import argparse
 import dataclasses
-from collections.abc import Mapping
+import pathlib
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from instruct import compilation_cache, distributed, gin_config
@@ -15,18 +16,19 @@ from instruct.fields import check_arguments
 from instruct.files import any_path
 from instruct.lineage import initial_path
 from instruct.report.pages.before_after import CompareConfig, write_comparison
-from instruct.workspace import Workspace
 
 BEFORE = "before"  # folder of MODEL_DIR: results of the checkpoint that training started from
 
 
-def run(flags: argparse.Namespace) -> int:
+def run(
+    flags: argparse.Namespace, on_results: Callable[[pathlib.Path], object] = lambda path: None
+) -> int:
     """Runs `instruct.eval.runner.evaluate` with arguments from gin."""
     if flags.limit is not None:
         if any(flag.startswith("--gin.NUM_EVAL_EXAMPLES=") for flag in flags.gin_flags):
             raise UserError("--limit and --gin.NUM_EVAL_EXAMPLES set the same; give one of them.")
         flags.gin_flags.append(f"--gin.NUM_EVAL_EXAMPLES={flags.limit}")
-    own = settings.own_task(flags)
+    own = settings.own_task(flags) or settings.task_of_run(flags)
     workspace, entries = settings.load(flags, own)
     agree_on_settings(flags, own)
     arguments = entries[gin_config.EVALUATE]
@@ -39,9 +41,20 @@ def run(flags: argparse.Namespace) -> int:
         own_data.warn_of_other_version(own, any_path("MODEL_DIR", arguments["model_dir"]))
     before = _arguments_before(arguments) if flags.before else None
     compilation_cache.use(**entries[gin_config.COMPILATION_CACHE])
-    if before is not None:
-        return _before_and_after(before, arguments, workspace)
-    return runner.evaluate(**arguments, workspace=workspace)
+    files: list[pathlib.Path] = []
+
+    def note(path: pathlib.Path) -> None:
+        files.append(path)
+        on_results(path)
+
+    for one in (before, arguments):
+        if one is not None:
+            status = runner.evaluate(**one, workspace=workspace, on_results=note)
+            if status:
+                return status
+    if before is not None and distributed.is_first_process():
+        _write_page(files, any_path("MODEL_DIR", arguments["model_dir"]))
+    return 0
 
 
 def _arguments_before(arguments: Mapping[str, Any]) -> dict[str, Any]:
@@ -81,21 +94,10 @@ def _arguments_before(arguments: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def _before_and_after(
-    before: dict[str, Any], arguments: dict[str, Any], workspace: Workspace
-) -> int:
-    """Evaluates both checkpoints and writes the page MODEL_DIR/before_after.html."""
-    for one in (before, arguments):
-        if status := runner.evaluate(**one, workspace=workspace):
-            return status
-    if distributed.is_first_process():
-        config = arguments["config"]
-        suite = f"{config.name}-{config.suites[0]}" if config.name else config.suites[0]
-        folder = any_path("MODEL_DIR", arguments["model_dir"])
-        after = folder / "eval" / suite / f"step_{config.steps[0]}" if config.steps else folder
-        compared = CompareConfig(suite=suite)
-        page, numbers = write_comparison(before["model_dir"], str(after), folder, compared)
-        for text in numbers.get("warnings", ()):
-            print(f"note: {text}")
-        print(f"report: {page}")
-    return 0
+def _write_page(files: Sequence[pathlib.Path], folder: pathlib.Path) -> None:
+    """Writes the page before_after.html of two results files into `folder`."""
+    before, after = files
+    page, numbers = write_comparison(str(before), str(after), folder, CompareConfig())
+    for text in numbers.get("warnings", ()):
+        print(f"note: {text}")
+    print(f"report: {page}")

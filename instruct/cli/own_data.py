@@ -8,13 +8,14 @@ import argparse
 import dataclasses
 import functools
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
-from instruct.data.own_task import OwnTask, make_task
+from instruct.data.own_task import MetricFn, OwnTask, make_task
 from instruct.data.task_file import TaskFile, read_task_file
 from instruct.errors import UserError
 from instruct.eval.named_metrics import find_metrics, read_texts
-from instruct.files import local_path, replace_file
+from instruct.files import is_address, local_path, replace_file
 
 TOML = ".toml"
 TASK_FILE = "task.toml"  # of MODEL_DIR: the task of --data that the run trained on
@@ -28,6 +29,8 @@ _FIELDS = {
 def task_of_flags(flags: argparse.Namespace) -> OwnTask | None:
     """The task of --data and its flags, registered; None without --data. Says what was chosen.
 
+    From Python, `flags.data` may be a `TaskFile`.
+
     Raises:
         UserError: flags without --data, or a file or value that cannot be used.
     """
@@ -38,6 +41,8 @@ def task_of_flags(flags: argparse.Namespace) -> OwnTask | None:
         if needless:
             raise UserError(f"--{needless[0]} is for --data: add --data=FILE, or leave it out.")
         return None
+    if isinstance(data, TaskFile):
+        return register_task(data)
     values = {_FIELDS[flag]: value for flag, value in given.items()}
     if "inputs" in values:
         names = [name.strip() for text in values["inputs"] for name in text.split(",")]
@@ -51,7 +56,7 @@ def task_of_flags(flags: argparse.Namespace) -> OwnTask | None:
         task_file = dataclasses.replace(read_task_file(path), **values)
     else:
         task_file = TaskFile(str(path), **values)
-    task = _register(task_file)
+    task = register_task(task_file)
     if getattr(flags, "save_task", None):
         _save(task, local_path("--save_task", flags.save_task, "my_task.toml"))
     return task
@@ -59,7 +64,21 @@ def task_of_flags(flags: argparse.Namespace) -> OwnTask | None:
 
 def register(path: Path) -> None:
     """Registers the task of a TOML file, and says what was read and chosen."""
-    _register(read_task_file(path))
+    register_task(read_task_file(path))
+
+
+def task_of_run(model_dir: Path) -> OwnTask | None:
+    """The task of --data that a run trained on, registered; None if it trained on another one.
+
+    Raises:
+        UserError: the task file is damaged, or its data are gone.
+    """
+    path = model_dir / TASK_FILE
+    if is_address(model_dir) or not path.is_file():
+        return None
+    if _is_first_process():
+        print(f"--data={path} (the run trained on it)", file=sys.stderr)
+    return register_task(read_task_file(path))
 
 
 def warn_of_other_version(task: OwnTask, model_dir: Path) -> None:
@@ -76,9 +95,14 @@ def warn_of_other_version(task: OwnTask, model_dir: Path) -> None:
         )
 
 
-def _register(task_file: TaskFile) -> OwnTask:
+def register_task(task_file: TaskFile, metric_fns: tuple[MetricFn, ...] = ()) -> OwnTask:
+    """Registers a task, and says what was read and chosen.
+
+    Args:
+        metric_fns: metrics in addition to those of `task_file.metric`.
+    """
     paths = filter(None, (task_file.data, task_file.validation, task_file.test))
-    return _registered(task_file, tuple(map(_stamps, paths)))
+    return _registered(task_file, metric_fns, tuple(map(_stamps, paths)))
 
 
 def _stamps(name: str) -> tuple[tuple[int, int], ...]:
@@ -90,16 +114,28 @@ def _stamps(name: str) -> tuple[tuple[int, int], ...]:
 
 
 @functools.lru_cache(maxsize=64)  # each run of a study loads its modules
-def _registered(task_file: TaskFile, stamps: tuple[tuple[tuple[int, int], ...], ...]) -> OwnTask:
+def _registered(
+    task_file: TaskFile,
+    metric_fns: tuple[MetricFn, ...],
+    stamps: tuple[tuple[tuple[int, int], ...], ...],
+) -> OwnTask:
     del stamps
-    task = make_task(task_file, find_metrics, postprocess_fn=read_texts)
+
+    def metrics_of(name: str, labels: Sequence[str]) -> tuple[MetricFn, ...]:
+        return (*find_metrics(name, labels), *metric_fns)
+
+    task = make_task(task_file, metrics_of, postprocess_fn=read_texts)
     task.register()
-    distributed = sys.modules.get("instruct.distributed")
-    if distributed is None or distributed.is_first_process():
+    if _is_first_process():
         print(task.title, file=sys.stderr)
         for note in task.notes:
             print(f"  {note}", file=sys.stderr)
     return task
+
+
+def _is_first_process() -> bool:
+    distributed = sys.modules.get("instruct.distributed")
+    return distributed is None or distributed.is_first_process()
 
 
 def _share(text: str) -> float:

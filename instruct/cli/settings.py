@@ -2,6 +2,7 @@
 
 import argparse
 import dataclasses
+import sys
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -11,7 +12,7 @@ from instruct.cli.environment import workspace_from_environment
 from instruct.data import registry, task_modules
 from instruct.data.own_task import OwnTask
 from instruct.errors import UserError
-from instruct.files import any_folder, local_folder
+from instruct.files import any_folder, any_path, local_folder
 from instruct.workspace import Workspace
 
 if TYPE_CHECKING:
@@ -95,6 +96,30 @@ def own_task(flags: argparse.Namespace) -> OwnTask | None:
     if getattr(flags, "data", None) is not None:
         registry.add_on_demand(TASK_MODULES)
     return own_data.task_of_flags(flags)
+
+
+def task_of_run(flags: argparse.Namespace) -> OwnTask | None:
+    """The task of --data that the run in MODEL_DIR trained on, registered; None without one.
+
+    If it cannot be used, that is an error unless a flag names what to evaluate.
+    """
+    bindings = [*flags.gin_bindings, *flags.gin_flags]
+    gin_config.load(flags.gin_file, bindings, {"str": "{name}"})
+    model_dir = gin_config.macros().get("MODEL_DIR")
+    if not isinstance(model_dir, str):
+        return None
+    task_modules.load_modules(TASK_MODULES)
+    try:
+        return own_data.task_of_run(any_path("MODEL_DIR", model_dir))
+    except UserError as error:
+        names = {text.removeprefix("--gin.").partition("=")[0].strip() for text in bindings}
+        if "EVAL_MIXTURES" in names:
+            print(f"warning: {error} The run's own task is not known here.", file=sys.stderr)
+            return None
+        raise UserError(
+            f"{error} The run trained on this task; name another one with --data=FILE or "
+            "--gin.EVAL_MIXTURES=NAME."
+        ) from error
 
 
 def load(

@@ -50,6 +50,11 @@ def run(flags: argparse.Namespace) -> int:
     own = settings.own_task(flags)
     if own is not None and not flags.mixture:
         flags.task = flags.task or own.spec.name
+        if flags.task not in (own.spec.name, *map(own.spec.leaf_name, own.spec.all_modes)):
+            raise UserError(
+                f"--data makes the task {own.spec.name}, --task={flags.task} names another one; "
+                f"leave one out, or name a mode of it such as {own.spec.leaf_name('fs_noopt')}."
+            )
     _check(flags)
     workspace, arguments = settings.load(flags, own)
     data = arguments[gin_config.TRAIN].get("data")

@@ -117,7 +117,7 @@ def make_task(task_file: TaskFile, find_metrics: FindMetrics, **fields: Any) -> 
         _check_columns(own, column_map.columns)
     scans = {split: scan_split(source, split) for split in files}
     train = scans["train"]
-    threshold, held_out = _held_out(task_file, train, "validation" in files)
+    threshold, held_out = _held_out(task_file, train, paths.get("validation", ()))
     source = dataclasses.replace(source, held_out=threshold)
     lists = sum(scan.lists for scan in scans.values())
     labels = () if lists else train.labels()
@@ -260,10 +260,19 @@ def _check_columns(data: DataFile, wanted: Sequence[str]) -> None:
         raise UserError(f"{path}: {error}")
 
 
-def _held_out(task_file: TaskFile, scan: Scan, has_validation: bool) -> tuple[float, int]:
-    """(threshold of the hashes of held-out records, their number); zeros for none."""
+def _held_out(task_file: TaskFile, scan: Scan, validation: Sequence[Path]) -> tuple[float, int]:
+    """(threshold of the hashes of held-out records, their number); zeros for none.
+
+    Raises:
+        UserError: a share is asked for beside files of a validation split.
+    """
     share, records = task_file.held_out_share, scan.records
-    if has_validation or share == 0:
+    if validation and share:
+        raise UserError(
+            f"held_out_share is {share:g}, but {validation[0]} is the validation split, so nothing "
+            "is held out; leave one of them out."
+        )
+    if validation or share == 0:
         return 0.0, 0
     if share is not None:
         return scan.threshold(round(share * records))

@@ -9,7 +9,7 @@ fails gets a failure line, and the others are evaluated.
 
 import functools
 import pathlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
@@ -55,6 +55,7 @@ def evaluate(
     mesh: MeshConfig | None = None,
     strict: bool = False,
     workspace: Workspace = Workspace(),  # noqa: B008 (frozen)
+    on_results: Callable[[pathlib.Path], object] = lambda path: None,
 ) -> int:
     """Evaluates checkpoints on suites, writes results under `model_dir`, prints tables.
 
@@ -74,6 +75,7 @@ def evaluate(
         strict: a damaged checkpoint is an error; otherwise "latest" is the newest whole one, and
             damaged ones among several are skipped.
         workspace: where data and stores are.
+        on_results: called with each results file, when its suite is finished.
 
     Returns:
         The exit status: 1 if one of several checkpoints is damaged or a task failed (the others
@@ -148,6 +150,7 @@ def evaluate(
             )
             failed |= run.evaluate(mixture, models, params, console)
             run.print_table()
+            on_results(run.path)
         del params  # A device may hold only one set of parameters.
     return int(failed)
 

@@ -236,6 +236,7 @@ class SuiteRun:
             both = task_rows.baselines(task, examples, replies, measured, outputs.ranked)
             fields = checkpoint | {
                 "template_set": _template_set(leaf),
+                "metric_fns": _metric_fns(leaf),
                 "decode": self.decode,
                 "left_out": left_out,
             }
@@ -330,11 +331,33 @@ def _template_set(leaf: Leaf) -> str:
     return leaf.spec.templates.name if leaf.spec else ""
 
 
+def _metric_fns(leaf: Leaf) -> str:
+    """Names of a task's metric functions; "" for a plain SeqIO task."""
+    functions = leaf.spec.metric_fns_of(leaf.mode) if leaf.spec else ()
+    return ", ".join(map(_function_name, functions))
+
+
+def _function_name(function: Any) -> str:
+    """`rouge`, or with the arguments of a partial function `class_f1(labels=('dry', 'wet'))`."""
+    if not isinstance(function, functools.partial):
+        return getattr(function, "__name__", type(function).__name__)
+    plain = (str, int, float, tuple)
+    shown = {
+        n: repr(v) if isinstance(v, plain) else type(v).__name__
+        for n, v in function.keywords.items()
+    }
+    arguments = ", ".join(f"{name}={value}" for name, value in shown.items())
+    return f"{_function_name(function.func)}({arguments})"
+
+
 def _finished(leaves: Sequence[Leaf], writer: results.ResultsWriter | None) -> list[bool]:
     """Which leaves an earlier run finished, as read by process 0."""
     done = np.zeros(len(leaves), bool)
     if writer is not None:
-        facts = [(leaf.task, leaf.mode, str(leaf.version), _template_set(leaf)) for leaf in leaves]
+        facts = [
+            (leaf.task, leaf.mode, str(leaf.version), _template_set(leaf), _metric_fns(leaf))
+            for leaf in leaves
+        ]
         done = np.array([writer.is_finished(*values) for values in facts], bool)
     if jax.process_count() > 1:
         done = np.asarray(multihost_utils.broadcast_one_to_all(done))

@@ -6,6 +6,8 @@ differ in how they combine them: `rougeL` takes the best, `rougeL_mean` the mean
 `rougeL_first` the first alone. py-rouge, which dialogue papers use too, gives a ROUGE-L several
 points higher: not comparable.
 
+`dialogsum.main.direct` is a one-shot prompt, with the first dialogue of the training file.
+
 You may train on DialogSum: its training file is no part of the Flan Collection. The collection
 contains SAMSum's training split.
 
@@ -125,7 +127,8 @@ def dialogsum_task() -> TaskSpec:
         source=SuiteSource("DialogSum", own, f"{URL} (DialogSum_Data)", fallback),
         templates=first_wording(template_sets()["dialogue_summary"]),
         modes={"zs_noopt": 1.0},
-        extra_modes=("fs_noopt",),
+        extra_modes=("fs_noopt", "direct"),
+        shots=1,
         metric_fns=[rouge_references],
         postprocess_fn=read_summary,
         num_examples={"train": 12_460, "validation": 500, "test": 500},

@@ -157,8 +157,13 @@ def test_eval_before_and_after(tmp_path, monkeypatch, capsys):
     recorded = {"config": config, "model": dataclasses.asdict(ModelConfig(**sizes, **layers))}
     (run / "run.json").write_text(json.dumps(recorded, default=str))
     calls = []
-    stand_in = types.SimpleNamespace(evaluate=lambda **given: calls.append(given) or 0)
-    monkeypatch.setattr(evaluation, "runner", stand_in)
+
+    def evaluate(on_results=print, **given):
+        calls.append(given)
+        on_results(tmp_path / f"results_{len(calls)}.jsonl")
+        return 0
+
+    monkeypatch.setattr(evaluation, "runner", types.SimpleNamespace(evaluate=evaluate))
     compared = []
 
     def write(*given):
@@ -172,9 +177,10 @@ def test_eval_before_and_after(tmp_path, monkeypatch, capsys):
     assert before["checkpoint_path"] == "start" and after["checkpoint_path"] is None
     assert before["feature_lengths"] == {"inputs": 16, "targets": 4}
     assert before["vocabulary"] == "bytes" and before["config"] == after["config"]
-    (first, second, folder, settings), *others = compared
-    assert (first, second, folder) == (str(run / "before"), str(run), run) and not others
-    assert settings.suite == "gym.demo"
+    (first, second, folder, _), *others = compared
+    results = [str(tmp_path / f"results_{number}.jsonl") for number in (1, 2)]
+    assert [first, second] == results and folder == run and not others
+    assert calls[0]["model_dir"] == str(run / "before")
     assert "note: few examples" in capsys.readouterr().out
     assert arguments.main([*flags, "--gin.EVAL_MIXTURES=('gym.demo', 'gym.held_out')"]) == 2
     assert "one suite" in capsys.readouterr().err

@@ -115,6 +115,36 @@ def test_wrong_flags(flags, words, tmp_path, monkeypatch, capsys):
     assert words in capsys.readouterr().err
 
 
+def test_eval_takes_the_task_that_the_run_trained_on(data, tmp_path, capsys):
+    own = own_data.task_of_flags(of(data))
+    assert own is not None
+    run = tmp_path / "run"
+    run.mkdir()
+    flags = ["--gin_file=gin/runs/eval.gin", f"--gin.MODEL_DIR={run}"]
+    assert settings.task_of_run(parse(["eval", *flags])) is None  # no task.toml
+    (run / own_data.TASK_FILE).write_text(own.to_toml())
+    capsys.readouterr()
+    again = settings.task_of_run(parse(["eval", *flags]))
+    assert again is not None and again.spec.name == own.spec.name
+    assert f"--data={run / own_data.TASK_FILE}" in capsys.readouterr().err
+    data.unlink()
+    with pytest.raises(UserError, match=r"no such file.*--gin.EVAL_MIXTURES=NAME"):
+        settings.task_of_run(parse(["eval", *flags]))
+    other = parse(["eval", *flags, "--gin.EVAL_MIXTURES=gym.demo"])
+    assert settings.task_of_run(other) is None
+    assert "warning: " in capsys.readouterr().err
+
+
+def test_data_is_refused_where_it_would_be_ignored(data, capsys):
+    command = ["show", f"--data={data}", "--inputs=a", "--targets=b"]
+    assert main([*command, "--task=gym.chain_sum"]) == 2
+    assert "--task=gym.chain_sum names another one" in capsys.readouterr().err
+    name = f"own.{data.name.removesuffix('.jsonl')}"
+    assert main([*command, f"--task={name}.fs_noopt", "--json"]) == 0
+    assert main([*command, f"--validation={data}", "--held_out_share=0.2"]) == 2
+    assert f"{data} is the validation split" in capsys.readouterr().err
+
+
 def test_wrong_places_to_save(data, capsys, tmp_path):
     command = ["show", f"--data={data}", "--inputs=a", "--targets=b"]
     assert main([*command, "--save_task=a.txt"]) == 2

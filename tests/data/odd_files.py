@@ -212,6 +212,16 @@ ODD_FILES = [
     ),
     OddFile("hub", folder(train_00000_of_00001__parquet=parquet(ROWS)), ["20 rows"], 20),
     OddFile(
+        "texts",
+        folder(
+            train__tsv=content(CSV.replace(",", "\t")),
+            test__csv__gz=content(gzip.compress(CSV.encode())),
+            dev__jsonl__zst=content(zstd(lines(ROWS))),
+        ),
+        ["separated by tab", "train 20, validation 20, test 20"],
+        60,
+    ),
+    OddFile(
         "hub_splits",
         folder(
             train_00000_of_00002__parquet=parquet(ROWS[:10]),

@@ -10,21 +10,23 @@ import json
 import os
 import pathlib
 import re
-import shutil
 import subprocess
 import sys
 import uuid
 
 import pytest
 
-from instruct.data.vocab import GYM_MODEL
 from tests.docs.program_server import client_text
+from tests.flan_t5 import SMALL_GIN, write_dialogues, write_flan_t5
 from tests.ports import free_port
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 FOLDER = ROOT / "docs" / "tutorials"
 PAGES = sorted(path.stem for path in FOLDER.glob("*.md"))
 MOST_LINES, MOST_NOT_RUN = 130, 3
+DIALOGSUM_SMALL = (
+    "--gin_file=small.gin --gin.TASK_FEATURE_LENGTHS=\"{'inputs': 96, 'targets': 48}\""
+)
 # Page -> {text on the page: what the test runs instead}; small.gin is `SMALL_GIN`.
 SMALL: dict[str, dict[str, str]] = {
     "add_a_task": {
@@ -32,6 +34,16 @@ SMALL: dict[str, dict[str, str]] = {
         "'gym.demo')": "'gym.easy_legs')",
         "gin/recipes/gym_demo.gin": "gin/recipes/gym_demo.gin --gin_file=small.gin",
         "--gin.TRAIN_STEPS=600": "--gin.TRAIN_STEPS=2",
+    },
+    "dialogsum": {
+        "flan_t5_base_dialogsum.gin": f"flan_t5_base_dialogsum.gin {DIALOGSUM_SMALL}",
+        "flan_t5_base_dialogsum_lora.gin": f"flan_t5_base_dialogsum_lora.gin {DIALOGSUM_SMALL}",
+        "{'inputs': 1024, 'targets': 128}": "{'inputs': 512, 'targets': 48}",
+        "NUM_EVAL_EXAMPLES=None": "NUM_EVAL_EXAMPLES=4",
+        "MAX_DECODE_STEPS=64": "MAX_DECODE_STEPS=4",
+        "flan2021\t3": "gym.easy_legs\t3",
+        "'samsum', 'held_in'": "'gym.easy_legs'",
+        "--gin.TRAIN_STEPS=1600": "--gin.TRAIN_STEPS=3",
     },
     "finetune_flan_t5": {
         "flan_t5_small_finetune.gin": "flan_t5_small_finetune.gin --gin_file=small.gin",
@@ -52,26 +64,6 @@ SMALL: dict[str, dict[str, str]] = {
         "--gin_file=gin/hardware/v5e-16.gin --topology=v5e-16": "--topology=v5e-4",
     },
 }
-# A model that compiles in seconds, and short rows.
-SMALL_GIN = """
-from __gin__ import dynamic_registration
-from instruct.models import config
-from instruct.train import loop
-
-TASK_FEATURE_LENGTHS = {'inputs': 128, 'targets': 16}
-BATCH_SIZE = 8
-TRAIN_STEPS = 2
-NUM_EVAL_EXAMPLES = 4
-loop.train.num_eval_examples = 8
-config.ModelConfig.vocab_size = 6144
-config.ModelConfig.d_model = 32
-config.ModelConfig.num_heads = 8
-config.ModelConfig.head_dim = 4
-config.ModelConfig.d_ff = 48
-config.ModelConfig.num_encoder_layers = 1
-config.ModelConfig.num_decoder_layers = 1
-config.ModelConfig.dtype = 'float32'
-"""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -190,48 +182,47 @@ def test_what_is_small_in_the_test_is_on_the_page(page):
     assert [text for text in SMALL[page] if text not in "".join(run)] == []
 
 
-def write_dialogues(folder: pathlib.Path) -> None:
-    """Made-up dialogues and their summaries, as the page has them."""
-    folder.mkdir()
-    for split, count in {"train": 40, "test": 4}.items():
-        rows = []
-        for number in range(count):
-            name = ("Anna", "Omar", "Mia")[number % 3]
-            thing = ("bread", "the keys", "two tickets", "a lamp")[number % 4]
-            dialogue = f"{name}: Hello, have you got {thing}?\nSara: Not yet, {number} are there."
-            rows.append({"dialogue": dialogue, "summary": f"Sara has not got {thing} yet."})
-        text = "".join(json.dumps(row) + "\n" for row in rows)
-        (folder / f"{split}.jsonl").write_text(text)
-
-
-def write_flan_t5(folder: pathlib.Path) -> None:
-    """A Hugging Face folder of the sizes of `SMALL_GIN`, random weights, a small vocabulary."""
-    os.environ.setdefault("HF_HUB_OFFLINE", "1")
-    transformers = pytest.importorskip("transformers")
-    config = transformers.T5Config(
-        vocab_size=6144,
-        d_model=32,
-        num_heads=8,
-        d_kv=4,
-        d_ff=48,
-        num_layers=1,
-        num_decoder_layers=1,
-        feed_forward_proj="gated-gelu",
-        tie_word_embeddings=False,
-        decoder_start_token_id=0,
-    )
-    transformers.T5ForConditionalGeneration(config).save_pretrained(folder)
-    shutil.copy(GYM_MODEL, folder / "spiece.model")
-
-
 @pytest.mark.slow
 def test_finetune_flan_t5(clone):
     write_flan_t5(clone.home / "flan-t5-small")
-    write_dialogues(clone.home / "dialogues")
+    write_dialogues(clone.home / "dialogues" / "train.jsonl", 40)
+    write_dialogues(clone.home / "dialogues" / "test.jsonl", 4)
     clone.follow("finetune_flan_t5")
     assert "own.dialogues" in (clone.folder / "runs/tuned/before_after.md").read_text()
     files = {path.name for path in (clone.home / "my-flan-t5").iterdir()}
     assert {"config.json", "model.safetensors", "spiece.model"} <= files
+
+
+def write_dialogsum(folder: pathlib.Path) -> None:
+    """The files of DialogSum with some of its dialogues, or with made-up ones without them."""
+    published = ROOT.parent / "shared" / "data" / "dialogsum"
+    folder.mkdir(parents=True)
+    for split, source, count in (("train", "dev", 40), ("dev", "dev", 4), ("test", "test", 8)):
+        path = folder / f"dialogsum.{split}.jsonl"
+        if (published / f"dialogsum.{source}.jsonl").is_file():
+            lines = (published / f"dialogsum.{source}.jsonl").read_text().splitlines()
+            path.write_text("\n".join(lines[-count:]) + "\n")
+        else:
+            write_dialogues(path, count)
+            rows = [json.loads(line) for line in path.read_text().splitlines()]
+            rows = [row | {"fname": f"{split}_{n}"} for n, row in enumerate(rows)]
+            path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+
+
+@pytest.mark.slow
+def test_dialogsum(clone):
+    write_flan_t5(clone.home / "flan-t5-base")
+    write_dialogsum(clone.home / "instruct_data" / "dialogsum")
+    printed = clone.follow("dialogsum")
+    assert "dialogsum.main direct" in printed and "trains " in printed
+    runs = clone.folder / "runs"
+    for run in ("full", "lora", "full_and_lora"):
+        page = (runs / run / "before_after.md").read_text()
+        assert "rougeL" in page and "invent" in page, run
+    page = (runs / "full" / "forgetting.md").read_text()
+    assert "gym.easy_legs" in page or "gym." in page
+    assert json.loads((clone.home / "my-adapter/adapter_config.json").read_text())["r"] == 8
+    assert (clone.home / "my-dialogsum" / "model.safetensors").is_file()
 
 
 @pytest.mark.slow

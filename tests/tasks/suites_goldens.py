@@ -51,7 +51,11 @@ TASKS: tuple[str, ...] = (
 )
 
 # The made-up file of reasoned exemplars has astronomy alone, and there is no training file.
-NOT_THERE = (("mmlu.virology", "cot"), ("dialogsum.main", "fs_noopt"))
+NOT_THERE = (
+    ("mmlu.virology", "cot"),
+    ("dialogsum.main", "fs_noopt"),
+    ("dialogsum.main", "direct"),
+)
 
 
 def records_of(spec: TaskSpec, split: str) -> list[Record]:

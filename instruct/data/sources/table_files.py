@@ -1,7 +1,8 @@
 """Tabular files in the layouts of data hubs: finds the files of a split and streams their rows.
 
 Formats, in order of preference where a folder has several: Parquet, Arrow (the cache of the
-`datasets` library), JSON lines (also .gz), a JSON array, CSV with a header, TFRecord. Layouts:
+`datasets` library), JSON lines, a JSON array, CSV with a header, TFRecord, TSV with a header; texts
+also compressed (.gz, .zst). Layouts:
 
     train.parquet    train-00000-of-00002.parquet    train/0000.parquet    name-train.arrow
     any *.jsonl without a split in its name          (read as the split "train")
@@ -23,7 +24,12 @@ from instruct.prompts.render import Dropped
 # (column, value or several values): rows to keep.
 Where = tuple[str, Any]
 
-_FORMATS = (".parquet", ".arrow", ".jsonl", ".jsonl.gz", ".json", ".json.gz", ".csv", ".tfrecord")
+_PACKED = ("", ".gz", ".zst", ".zstd")
+_FORMATS = (
+    *(".parquet", ".arrow"),
+    *(f"{text}{end}" for text in (".jsonl", ".ndjson", ".json", ".csv") for end in _PACKED),
+    *(".tfrecord", *(f".tsv{end}" for end in _PACKED)),
+)
 _BATCH_ROWS = 1024
 _SHARD = re.compile(r"-(\d{5})-of-(\d{5})(?:-[0-9a-f]+)?$")
 _NUMBERED = re.compile(r"[-_.]\d+$")
@@ -118,8 +124,9 @@ def read_rows(
         if suffix == ".tfrecord":
             needed = None if columns is None else {*columns, *((where[0],) if where else ())}
             rows = read_examples(path, needed)
-        elif suffix == ".csv":
-            rows = (line.row for line in read_csv(path))
+        elif suffix.startswith((".csv", ".tsv")):
+            delimiter = "\t" if suffix.startswith(".tsv") else ","
+            rows = (line.row for line in read_csv(path, delimiter=delimiter))
         for row in rows:
             if isinstance(row, Dropped) or where is None or _fits(row, where):
                 yield row

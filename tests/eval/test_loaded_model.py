@@ -1,0 +1,37 @@
+"""Checkpoints are found and loaded for answering; what they do not record is asked for."""
+
+import pytest
+
+from instruct.errors import UserError
+from instruct.eval.loaded_model import find_model, run_folder_of
+from tests.flan_t5 import write_flan_t5
+
+
+def test_a_hugging_face_folder_needs_no_run(tmp_path):
+    write_flan_t5(tmp_path)
+    found = find_model(str(tmp_path), "", inputs_length=24)
+    assert found.folder == tmp_path and found.encoder.inputs_length == 24
+    said: list[str] = []
+    loaded = found.load(None, 5, None, False, lambda *lines: said.extend(lines))
+    assert loaded.network.config.d_model == 32 and loaded.folder == tmp_path
+    assert loaded.encoder.frame.prompt("a")[-1] == loaded.vocabulary.eos_id
+    assert loaded.decode.strategy == "greedy" and loaded.decode.max_decode_steps == 5 and not said
+
+
+@pytest.mark.parametrize(
+    ("entry", "fix"),
+    [("", "give vocabulary="), ("infer.infer", "--gin_bindings='infer.infer.vocabulary =")],
+)
+def test_what_is_not_recorded_is_asked_for(entry, fix, tmp_path):
+    write_flan_t5(tmp_path)
+    (tmp_path / "spiece.model").unlink()
+    with pytest.raises(UserError, match=fix):
+        find_model(str(tmp_path), entry)
+
+
+def test_the_run_of_a_checkpoint(tmp_path):
+    step = tmp_path / "checkpoints" / "7"
+    step.mkdir(parents=True)
+    assert run_folder_of(str(step)) == step
+    (tmp_path / "run.json").write_text("{}")
+    assert run_folder_of(str(step)) == run_folder_of(str(tmp_path)) == tmp_path
