@@ -1,27 +1,33 @@
-"""How fast generation and scoring are, beside Hugging Face on the same weights in the same run.
+"""How fast generation and scoring are, beside other programs on the same weights in the same run.
 
     PYTHONPATH=. python benchmarks/decode.py --data DATA_DIR [--model decoder] [--cores 1]
+    PYTHONPATH=. python benchmarks/decode.py --peers ctranslate2-float32 --parts fixed mixed
 
 T5 1.1 with 4 + 4 layers, or with `--model decoder` a Llama of 8 layers and 2 key-value heads;
 d_model 256, 4 heads x 64, d_ff 512, 32,128 words, untied output, float32, random weights, 16
-prompts (slots) at a time. Three parts:
+prompts (slots) at a time. Parts:
 
     fixed      16 prompts of 256 tokens, 32 new tokens each, none ends early
+    mixed      48 prompts of 30 to 900 tokens, 32 new tokens each, none ends early
     workload   BBH and GSM8K (`workload.py`), each answer as long as its reference
     scoring    four answer options for each question of the workload
 
-Greedy and beam-4. The tokens of both programs must be the same, and the log-likelihoods equal to
-1e-3, or the run fails. Each side is compiled or warmed up before; the sides take turns, and what is
-compared is the median of their times. CPU seconds say more than wall time where others use the
-machine. Hugging Face runs twice: in the order of the files, and with prompts sorted by length.
+Greedy and beam-4. The tokens of all programs must be the same, and the log-likelihoods equal to
+1e-3, or the run fails; int8 computes other tokens, and the share of equal ones is printed.
+CTranslate2 cannot end each answer at a length of its own, so it runs in `fixed` and `mixed`; it
+batches prompts of similar length itself. Each side is compiled or warmed up before; the sides take
+turns, and what is compared is the median of their times. CPU seconds say more than wall time where
+others use the machine, best on one core, where no thread waits for another. Hugging Face runs twice
+if lengths differ: in the order of the files, and with prompts sorted by length.
 """
 
 import argparse
+import functools
 import os
 import pathlib
 import statistics
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -38,6 +44,9 @@ from instruct.models.model import AnyConfig, make_model
 
 SLOTS, BEAMS, OPTIONS = 16, 4, 4
 FIXED_SOURCE, FIXED_NEW = 256, 32
+MIXED_PROMPTS, MIXED_SHORTEST, MIXED_LONGEST = 48, 30, 900
+PARTS = ("fixed", "mixed", "workload", "scoring")
+PEERS = ("huggingface", "ctranslate2-float32", "ctranslate2-int8")
 LONGEST_ANSWER = 256
 VOCABULARY = 32_128
 _SIZES: dict[str, Any] = {
@@ -86,18 +95,34 @@ def print_rows(part: str, count: int, unit: str, seconds: dict[str, tuple[float,
         print(f"| {part} | {name} | {count / wall:,.1f} {unit}/s | {cpu:.1f} | {ratio or ' | '} |")
 
 
-class Bench:
-    """Both programs with one set of weights."""
+def random_prompts(lengths: Sequence[int]) -> Workload:
+    """Prompts of random tokens; no answer ends in FIXED_NEW steps."""
+    random = np.random.default_rng(0)
+    prompts = [random.integers(2, VOCABULARY, length).tolist() for length in lengths]
+    return Workload(prompts, np.full(len(prompts), FIXED_NEW + 1, np.int32))
 
-    def __init__(self, config: AnyConfig, threads: int, repeats: int):
+
+class Bench:
+    """All programs with one set of weights."""
+
+    def __init__(self, config: AnyConfig, threads: int, repeats: int, peers: Sequence[str]):
         from benchmarks import peer  # PyTorch reads the affinity when it is imported
 
         peer.use_threads(threads)
-        print(f"jax {jax.__version__}, {peer.VERSIONS}, {threads} threads", flush=True)
+        versions = f"jax {jax.__version__}, {peer.VERSIONS}"
         self._repeats = repeats
         self._model = make_model(config)
         self._params = jax.jit(self._model.init)(jax.random.key(0))
-        self._peer = peer.Peer(config, self._params)
+        self._peer = peer.Peer(config, self._params) if "huggingface" in peers else None
+        self._ctranslate2 = {}
+        for kind in ("float32", "int8"):
+            if f"ctranslate2-{kind}" in peers:
+                from benchmarks import peer_ctranslate2
+
+                versions = f"jax {jax.__version__}, {peer.VERSIONS}, {peer_ctranslate2.VERSION}"
+                made = peer_ctranslate2.Peer(config, self._params, kind, threads)
+                self._ctranslate2[f"CTranslate2 {kind}"] = made
+        print(f"{versions}, {threads} threads", flush=True)
 
     def _decoder(self, beams: int, steps: int, lengths: np.ndarray) -> Decoder:
         strategy = DecodeConfig(max_decode_steps=steps, eos_id=EOS)
@@ -110,34 +135,46 @@ class Bench:
             adjust_fn=answer_ends(lengths),
         )
 
-    def generation(self, part: str, work: Workload, beams: int, steps: int, orders: bool) -> None:
+    def generation(self, part: str, work: Workload, beams: int, steps: int) -> None:
         """Times one strategy on one workload and compares the tokens."""
-        decoder = self._decoder(beams, steps, work.answer_lengths)
+        decoder, lengths = self._decoder(beams, steps, work.answer_lengths), work.answer_lengths
 
         def ours() -> np.ndarray:
             return decoder.generate(self._params, work.prompts).tokens[:, 0]
 
-        def theirs(sort: bool) -> Callable[[], np.ndarray]:
-            lengths = work.answer_lengths
-            return lambda: self._peer.generate(work.prompts, lengths, SLOTS, beams, steps, sort)
-
         start = time.perf_counter()
         ours()
         first = time.perf_counter() - start
-        self._peer.generate(work.prompts[:SLOTS], np.full(SLOTS, 4), SLOTS, beams, steps, False)
-        sides = {"ours": ours, "Hugging Face": theirs(False)}
-        if orders:
-            sides["Hugging Face, sorted"] = theirs(True)
+        sides = {"ours": ours}
+        if (peer := self._peer) is not None:
+            peer.generate(work.prompts[:SLOTS], np.full(SLOTS, 4), SLOTS, beams, steps, False)
+            for name, sort in (("Hugging Face", False), ("Hugging Face, sorted", True)):
+                if not sort or part != "fixed":
+                    sides[name] = functools.partial(
+                        peer.generate, work.prompts, lengths, SLOTS, beams, steps, sort
+                    )
+        for name, other in self._ctranslate2.items() if min(lengths) > steps else ():
+            other.generate(work.prompts[:SLOTS], SLOTS, beams, 4)
+            sides[name] = functools.partial(other.generate, work.prompts, SLOTS, beams, steps)
         results, seconds = timed(sides, self._repeats)
+        strategy = f"{part}, greedy" if beams == 1 else f"{part}, beam-{beams}"
+        print_rows(strategy, len(work.prompts), "examples", seconds)
         for name, tokens in results.items():
-            different = np.flatnonzero(np.any(tokens != results["ours"], axis=-1))
+            equal = tokens == results["ours"]
+            if name.endswith("int8"):
+                print(f"| {strategy} | {name}, equal tokens | {np.mean(equal):.1%} | | | |")
+                continue
+            different = np.flatnonzero(~np.all(equal, axis=-1))
             assert not len(different), f"{name}: other tokens for examples {different}"
-        name = f"{part}, greedy" if beams == 1 else f"{part}, beam-{beams}"
-        print_rows(name, len(work.prompts), "examples", seconds)
-        print(f"| {name} | ours, first call | {first:.0f} s with compilation | | | |", flush=True)
+        print(
+            f"| {strategy} | ours, first call | {first:.0f} s with compilation | | | |", flush=True
+        )
 
     def scoring(self, work: Workload) -> None:
         """Times four options a question, and compares their log-likelihoods."""
+        peer = self._peer
+        if peer is None:
+            return
         random = np.random.default_rng(0)
         options = [
             [[*random.integers(2, PIECES, n).tolist(), EOS] for n in random.integers(1, 6, OPTIONS)]
@@ -154,7 +191,7 @@ class Bench:
         start = time.perf_counter()
         ours()
         first = time.perf_counter() - start
-        sides = {"ours": ours, "Hugging Face": lambda: self._peer.score(prompts, targets, SLOTS)}
+        sides = {"ours": ours, "Hugging Face": lambda: peer.score(prompts, targets, SLOTS)}
         results, seconds = timed(sides, self._repeats)
         np.testing.assert_allclose(results["Hugging Face"], results["ours"], atol=1e-3)
         print_rows(f"scoring, {OPTIONS} options", len(work.prompts), "questions", seconds)
@@ -171,7 +208,8 @@ def main() -> None:
     parser.add_argument("--examples", type=int, default=96)
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--cores", type=int, default=0, help="of the machine's, 0 for all")
-    parser.add_argument("--parts", nargs="+", default=["fixed", "workload", "scoring"])
+    parser.add_argument("--peers", nargs="+", choices=PEERS, default=PEERS[:1])
+    parser.add_argument("--parts", nargs="+", choices=PARTS, default=PARTS)
     parser.add_argument("--beams", type=int, nargs="+", default=[1, BEAMS])
     arguments = parser.parse_args()
     cores = sorted(os.sched_getaffinity(0))
@@ -179,26 +217,27 @@ def main() -> None:
         # Before either program makes its threads.
         cores = cores[-arguments.cores :]
         os.sched_setaffinity(0, cores)
-    bench = Bench(MODELS[arguments.model], len(cores), arguments.repeats)
-    work = read_workload(
-        pathlib.Path(arguments.data).expanduser(), arguments.examples, LONGEST_ANSWER
-    )
-    random = np.random.default_rng(0)
-    fixed = Workload(
-        random.integers(2, VOCABULARY, (SLOTS, FIXED_SOURCE)).tolist(),
-        np.full(SLOTS, FIXED_NEW, np.int32),
-    )
-    print(f"workload: {work.describe()}")
+    bench = Bench(MODELS[arguments.model], len(cores), arguments.repeats, arguments.peers)
+    random = np.random.default_rng(1)
+    mixed = np.geomspace(MIXED_SHORTEST, MIXED_LONGEST, MIXED_PROMPTS).astype(int)
+    works = {
+        "fixed": (random_prompts([FIXED_SOURCE] * SLOTS), FIXED_NEW),
+        "mixed": (random_prompts(random.permutation(mixed)), FIXED_NEW),
+    }
+    if {"workload", "scoring"} & set(arguments.parts):
+        data = pathlib.Path(arguments.data).expanduser()
+        work = read_workload(data, arguments.examples, LONGEST_ANSWER)
+        works["workload"] = (work, LONGEST_ANSWER)
+        print(f"workload: {work.describe()}")
     print(
         "| part | program | rate | CPU s | ratio to ours, wall | CPU |\n|---|---|---|---|---|---|"
     )
     for beams in arguments.beams:
-        if "fixed" in arguments.parts:
-            bench.generation("fixed", fixed, beams, FIXED_NEW, orders=False)
-        if "workload" in arguments.parts:
-            bench.generation("workload", work, beams, LONGEST_ANSWER, orders=True)
+        for part, (work, steps) in works.items():
+            if part in arguments.parts:
+                bench.generation(part, work, beams, steps)
     if "scoring" in arguments.parts:
-        bench.scoring(work)
+        bench.scoring(works["workload"][0])
 
 
 if __name__ == "__main__":

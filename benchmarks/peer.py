@@ -18,6 +18,12 @@ from instruct.models.model import AnyConfig
 EOS = 1
 
 
+def write_huggingface(folder: pathlib.Path, config: AnyConfig, params: Any) -> None:
+    """A Hugging Face folder of our parameters, float32, without a tokenizer."""
+    arrays = {path: held(np.asarray(leaf), path) for path, leaf in tree_paths(params)}
+    huggingface.write_checkpoint(folder, arrays, config, np.dtype(np.float32))
+
+
 class Peer:
     """`T5ForConditionalGeneration` or `LlamaForCausalLM` in float32, with batches as users make.
 
@@ -29,11 +35,10 @@ class Peer:
     """
 
     def __init__(self, config: AnyConfig, params: Any):
-        arrays = {path: held(np.asarray(leaf), path) for path, leaf in tree_paths(params)}
         transformers.logging.set_verbosity_error()
         with tempfile.TemporaryDirectory() as folder:
             target = pathlib.Path(folder, "peer")
-            huggingface.write_checkpoint(target, arrays, config, np.dtype(np.float32))
+            write_huggingface(target, config, params)
             (name,) = json.loads((target / "config.json").read_text())["architectures"]
             self._model = getattr(transformers, name).from_pretrained(target)
         self._is_encoder_decoder = self._model.config.is_encoder_decoder

@@ -382,10 +382,10 @@ def add_task(
         UserError: the file cannot be used, or another task has the name.
     """
     from instruct.cli import own_data, settings
-    from instruct.data import registry, task_modules
+    from instruct.data import registry
 
     keep_quiet()
-    task_modules.load_modules(settings.TASK_MODULES)  # whose names are taken
+    registry.add_on_demand(settings.TASK_MODULES)  # whose names are taken
     if isinstance(task, TaskFile):
         return own_data.register_task(task, tuple(metric_fns)).spec.name
     spec = dataclasses.replace(task, metric_fns=(*task.metric_fns, *metric_fns))

@@ -108,7 +108,7 @@ def task_of_run(flags: argparse.Namespace) -> OwnTask | None:
     model_dir = gin_config.macros().get("MODEL_DIR")
     if not isinstance(model_dir, str):
         return None
-    task_modules.load_modules(TASK_MODULES)
+    registry.add_on_demand(TASK_MODULES)
     try:
         return own_data.task_of_run(any_path("MODEL_DIR", model_dir))
     except UserError as error:
