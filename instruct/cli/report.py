@@ -62,7 +62,7 @@ def _track_page(flags: argparse.Namespace) -> None:
     page = _write_page("model_dir", flags)
     for tracker in trackers:
         tracker.log_page(folder, page)
-        print(f"{tracker.service} has the page")
+        print(f"attached to the run in {tracker.service}")
 
 
 def _write_page(report: str, flags: argparse.Namespace) -> pathlib.Path:

@@ -42,7 +42,7 @@ class HubStub:
         self.url = f"http://{_INTERNAL}:{self._server.server_port}"
 
     def __enter__(self) -> "HubStub":
-        threading.Thread(target=self._server.serve_forever, daemon=True).start()
+        threading.Thread(target=self._server.serve_forever, args=(0.02,), daemon=True).start()
         return self
 
     def __exit__(self, *unused: object) -> None:

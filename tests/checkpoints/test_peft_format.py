@@ -109,6 +109,7 @@ def test_logits_and_files_are_pefts(make, tmp_path):
     assert (written["r"], written["lora_alpha"]) == (3, 6)
     assert set(written["target_modules"]) == (T5 if make is t5 else LLAMA)
     assert written["base_model_name_or_path"] == str(tmp_path / "base")
+    assert "library_name: peft" in (tmp_path / "back" / "README.md").read_text()
     # PEFT loads what we wrote.
     base = type(wrapped.base_model.model).from_pretrained(tmp_path / "base").eval()
     again = peft.PeftModel.from_pretrained(base, tmp_path / "back").eval()
