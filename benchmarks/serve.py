@@ -66,8 +66,8 @@ def model_config(kind: str, size: str) -> AnyConfig:
     sizes, layers = SIZES[size]
     fields: dict[str, Any] = {"vocab_size": 384, **sizes}
     if kind == "decoder":
-        heads = {"num_layers": 2 * layers, "num_kv_heads": 2}
-        return DecoderConfig(**fields, **heads, tied_output=False)
+        fields |= {"num_layers": 2 * layers, "num_kv_heads": 2, "tied_output": False}
+        return DecoderConfig(**fields)
     return ModelConfig(**fields, num_encoder_layers=layers, num_decoder_layers=layers)
 
 
