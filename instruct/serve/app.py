@@ -102,11 +102,10 @@ class Service:
         127.0.0.1 too.
         """
         if self._token is None:
-            for name, value in (("host", request.url.hostname), ("origin", _origin(request))):
-                if value is not None and not is_loopback(value):
-                    message = (
-                        f"{name} {value!r:.80} is not this machine's own, and no token is set."
-                    )
+            for name, start in (("host", "//"), ("origin", "")):
+                value = request.headers.get(name)
+                if value is not None and not is_loopback(_hostname(start + value)):
+                    message = f"{name} {value!r:.80} is not this machine's own; no token is set."
                     raise Refusal(403, message, code="foreign_host")
             return
         scheme, _, token = request.headers.get("authorization", "").partition(" ")
@@ -268,10 +267,12 @@ class _Answering:
         return receive
 
 
-def _origin(request: Request) -> str | None:
-    """Host of the page that a browser's request is from; None for other programs."""
-    origin = request.headers.get("origin")
-    return None if origin is None else urllib.parse.urlsplit(origin).hostname or origin
+def _hostname(address: str) -> str:
+    """The host of an address; "" if it has none."""
+    try:
+        return urllib.parse.urlsplit(address).hostname or ""
+    except ValueError:
+        return ""
 
 
 async def _finish(pieces: AsyncIterator[tuple[Choice, str]], request: Request) -> None:
@@ -343,8 +344,8 @@ def _refused(refusal: Refusal) -> Response:
         headers["retry-after"] = str(refusal.retry_secs)
     if refusal.status == 401:
         headers["www-authenticate"] = "Bearer"
-    if refusal.status in (408, 413, 503):
-        headers["connection"] = "close"  # the rest of the body is not read; a drain ends
+    if refusal.status in (401, 403, 408, 413, 503):
+        headers["connection"] = "close"  # the body is not read, or the server is about to end
     return JSONResponse(refusal.body(), refusal.status, headers)
 
 

@@ -161,7 +161,8 @@ def test_other_routes(server):
 
 def test_without_a_token_pages_of_other_sites_are_refused(server):
     body = json.dumps({"prompt": "a"})
-    for header in ({"Host": "evil.example"}, {"Origin": "https://evil.example"}):
+    evil = ({"Host": "evil.example"}, {"Host": "[evil.example"}, {"Origin": "https://evil.example"})
+    for header in (*evil, {"Origin": "null evil.example"}):
         status, _, text = server.raw("POST", "/v1/completions", body, **header)
         assert status == 403 and "evil.example" in text
     for header in ({"Host": "localhost:99"}, {"Origin": "http://127.0.0.1:8000"}):

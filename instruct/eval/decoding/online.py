@@ -124,11 +124,12 @@ class OnlineDecoder:
         turn = max(1, self.num_slots // _SLOTS_PER_TURN)
         enough = turn if self._waiting else self.num_slots
         report = Report(*jax.device_get(self._slots.run(enough, self._chunk_steps)))
+        answers = np.asarray(report.tokens)
         partials = []
         for key, (slot, max_tokens) in list(self._placed.items()):
             count = min(int(report.positions[slot]), max_tokens)
             ended = bool(report.ended[slot]) or count == max_tokens
-            partials.append(Partial(key, report.tokens[slot, :, :count], ended))
+            partials.append(Partial(key, answers[slot, :, :count], ended))
             if ended:
                 self.remove(key)
         return partials
