@@ -12,6 +12,7 @@ from instruct.cli import own_data
 from instruct.cli.environment import workspace_from_environment
 from instruct.data import task_modules
 from instruct.data.own_task import OwnTask
+from instruct.data.task_file import read_task_file
 from instruct.errors import UserError
 from instruct.files import any_folder, any_path, local_folder
 from instruct.models.model import AnyConfig
@@ -74,8 +75,13 @@ class Settings:
 def own_task(flags: argparse.Namespace) -> OwnTask | None:
     """The task of --data and its flags, registered after this project's; None without --data."""
     if getattr(flags, "data", None) is not None:
-        task_modules.load_modules(TASK_MODULES)
+        load_project_tasks()
     return own_data.task_of_flags(flags)
+
+
+def load_project_tasks() -> None:
+    """Registers this project's tasks, whose names a user's tasks may not have."""
+    task_modules.load_modules(TASK_MODULES)
 
 
 def task_of_run(flags: argparse.Namespace) -> OwnTask | None:
@@ -88,9 +94,12 @@ def task_of_run(flags: argparse.Namespace) -> OwnTask | None:
     model_dir = gin_config.macros().get("MODEL_DIR")
     if not isinstance(model_dir, str):
         return None
-    task_modules.load_modules(TASK_MODULES)
+    path = own_data.task_file_of_run(any_path("MODEL_DIR", model_dir))
+    if path is None:
+        return None
+    load_project_tasks()
     try:
-        return own_data.task_of_run(any_path("MODEL_DIR", model_dir))
+        return own_data.register_task(read_task_file(path))
     except UserError as error:
         names = {text.removeprefix("--gin.").partition("=")[0].strip() for text in bindings}
         if "EVAL_MIXTURES" in names:
