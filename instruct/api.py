@@ -304,6 +304,7 @@ def train_model(
         UserError: a setting is wrong, or the folder holds another run.
         RunFailed: the storage failed; finished checkpoints are kept.
     """
+    keep_quiet()
     from instruct.cli import train  # with the registry of tasks: imports TensorFlow
 
     settings = {"MODEL_DIR": model_dir, **settings}
@@ -347,6 +348,7 @@ def evaluate_model(
         UserError: a setting is wrong, or there are results of other settings.
         RunFailed: the storage failed; finished tasks are kept.
     """
+    keep_quiet()
     from instruct.cli import eval as evaluation
 
     settings = {"MODEL_DIR": model_dir, **settings}
@@ -381,11 +383,11 @@ def add_task(
     Raises:
         UserError: the file cannot be used, or another task has the name.
     """
+    keep_quiet()
     from instruct.cli import own_data, settings
     from instruct.data import registry
 
-    keep_quiet()
-    registry.add_on_demand(settings.TASK_MODULES)  # whose names are taken
+    settings.declare_project_tasks()
     if isinstance(task, TaskFile):
         return own_data.register_task(task, tuple(metric_fns)).spec.name
     spec = dataclasses.replace(task, metric_fns=(*task.metric_fns, *metric_fns))
@@ -425,7 +427,6 @@ def _flags(
     """The flags of a mode of `run.py`, as if they were typed."""
     from instruct.cli import arguments
 
-    keep_quiet()
     flags = arguments.parse([mode])
     files = [gin_files] if isinstance(gin_files, str | os.PathLike) else gin_files
     flags.gin_file = [os.fspath(path) for path in files]

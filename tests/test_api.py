@@ -6,13 +6,11 @@ import runpy
 import subprocess
 import sys
 
-import jax
 import numpy as np
 import pytest
-from jax.experimental.compilation_cache.compilation_cache import reset_cache
 
 import instruct
-from instruct import api, compilation_cache, peak
+from instruct import api, peak
 from tests.flan_t5 import SMALL_GIN, write_flan_t5
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
@@ -23,19 +21,6 @@ CALLED = {"own_task", "own_metric", "lora", "decode", "load_in_transformers"}
 def example(name: str):
     """The function `main` of a script."""
     return runpy.run_path(str(EXAMPLES / f"{name}.py"))["main"]
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _compiled_programs_are_kept(tmp_path_factory):
-    """A run before and after training, and its export, run the same programs."""
-    names = ("compilation_cache_dir", "persistent_cache_min_compile_time_secs")
-    names += ("persistent_cache_min_entry_size_bytes",)
-    earlier = {f"jax_{name}": getattr(jax.config, f"jax_{name}") for name in names}
-    compilation_cache.use(str(tmp_path_factory.mktemp("compiled")))
-    yield
-    for name, value in earlier.items():
-        jax.config.update(name, value)
-    reset_cache()
 
 
 @pytest.fixture(scope="module")

@@ -67,18 +67,14 @@ def register(path: Path) -> None:
     register_task(read_task_file(path))
 
 
-def task_of_run(model_dir: Path) -> OwnTask | None:
-    """The task of --data that a run trained on, registered; None if it trained on another one.
-
-    Raises:
-        UserError: the task file is damaged, or its data are gone.
-    """
+def task_file_of_run(model_dir: Path) -> Path | None:
+    """The task file of a run that trained on --data, else None. Says that it is taken."""
     path = model_dir / TASK_FILE
     if is_address(model_dir) or not path.is_file():
         return None
     if _is_first_process():
         print(f"--data={path} (the run trained on it)", file=sys.stderr)
-    return register_task(read_task_file(path))
+    return path
 
 
 def warn_of_other_version(task: OwnTask, model_dir: Path) -> None:

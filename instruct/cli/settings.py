@@ -11,6 +11,7 @@ from instruct.cli import own_data
 from instruct.cli.environment import workspace_from_environment
 from instruct.data import registry, task_modules
 from instruct.data.own_task import OwnTask
+from instruct.data.task_file import read_task_file
 from instruct.errors import UserError
 from instruct.files import any_folder, any_path, local_folder
 from instruct.workspace import Workspace
@@ -94,8 +95,13 @@ class Settings:
 def own_task(flags: argparse.Namespace) -> OwnTask | None:
     """The task of --data and its flags, registered after this project's; None without --data."""
     if getattr(flags, "data", None) is not None:
-        registry.add_on_demand(TASK_MODULES)
+        declare_project_tasks()
     return own_data.task_of_flags(flags)
+
+
+def declare_project_tasks() -> None:
+    """Declares this project's tasks, whose names a user's tasks may not have."""
+    registry.add_on_demand(TASK_MODULES)
 
 
 def task_of_run(flags: argparse.Namespace) -> OwnTask | None:
@@ -108,9 +114,12 @@ def task_of_run(flags: argparse.Namespace) -> OwnTask | None:
     model_dir = gin_config.macros().get("MODEL_DIR")
     if not isinstance(model_dir, str):
         return None
-    registry.add_on_demand(TASK_MODULES)
+    path = own_data.task_file_of_run(any_path("MODEL_DIR", model_dir))
+    if path is None:
+        return None
+    declare_project_tasks()
     try:
-        return own_data.task_of_run(any_path("MODEL_DIR", model_dir))
+        return own_data.register_task(read_task_file(path))
     except UserError as error:
         names = {text.removeprefix("--gin.").partition("=")[0].strip() for text in bindings}
         if "EVAL_MIXTURES" in names:
@@ -144,7 +153,7 @@ def load_with_stand_ins(
     arguments = gin_config.entry_arguments((_SETTINGS, *gin_config.ENTRIES))
     settings = Settings(**arguments.pop(_SETTINGS))
     workspace = settings.workspace()
-    registry.add_on_demand(TASK_MODULES)
+    declare_project_tasks()
     task_modules.load_modules(settings.modules(), own_data.register)
     return workspace, arguments, assumed
 
