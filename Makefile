@@ -5,6 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 DEMO_DIR ?= runs/demo
+PYTEST := $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 # The most sensitive of the tests that compare what float32 programs compute. All of them:
 #   make test-isa NUMERIC_TESTS="$(grep -rl --include='test_*.py' '^from tests.float32' tests)"
 NUMERIC_TESTS ?= $(addprefix tests/, \
@@ -35,10 +36,10 @@ lint: $(STAMP)  ## format, lint and types
 	$(BIN)/basedpyright --pythonpath $(BIN)/python
 
 test: lint  ## lint, then every test with line coverage
-	$(BIN)/python -m pytest -n 2 --dist loadfile -p tests.line_coverage
+	$(PYTEST) -p tests.line_coverage
 
 test-fast: $(STAMP)  ## the tests without the marker `slow`: about two minutes on two cores
-	$(BIN)/python -m pytest -n 2 --dist loadfile -m 'not slow'
+	$(PYTEST) -m 'not slow'
 
 docs: $(STAMP)  ## the documentation as a site, in build/site
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build -q
@@ -52,8 +53,7 @@ constraints:  ## lock the newest versions that setup.cfg allows (constraints.txt
 
 test-isa: $(STAMP)  ## the numeric tests as processors without AVX-512 and without AVX compute
 	@for isa in AVX2 SSE4_2; do echo "numeric tests with $$isa:"; \
-	  XLA_FLAGS="--xla_cpu_max_isa=$$isa $(XLA_FLAGS)" $(BIN)/python -m pytest -n 2 --dist loadfile \
-	    $(NUMERIC_TESTS) || exit 1; done
+	  XLA_FLAGS="--xla_cpu_max_isa=$$isa $(XLA_FLAGS)" $(PYTEST) $(NUMERIC_TESTS) || exit 1; done
 
 extras: $(STAMP)  ## let pip resolve all extras together; needs the package index
 	@for jax in gpu tpu; do echo "all extras, $$jax:"; \

@@ -225,15 +225,16 @@ def load(
         for path in gin_files:
             with _readable_errors(path):
                 gin.parse_config_file(path)
-        for name in macros().keys() & (macro_values or {}).keys():
-            gin.parse_config(f"{name} = {(macro_values or {})[name]!r}")
+        if macro_values:
+            for name in macros().keys() & macro_values.keys():
+                gin.parse_config(f"{name} = {macro_values[name]!r}")
         for binding in bindings:
             text = binding_from_flag(binding) if binding.startswith("--gin.") else binding
             with _readable_errors(text.partition("\n")[0].lstrip("# ")):
                 gin.parse_config(text)
     finally:  # other code in this process may read gin files too
         readers[:] = earlier
-    assumed = _bind_stand_ins(stand_ins or {})
+    assumed = _bind_stand_ins(stand_ins) if stand_ins else []
     if missing := _missing_macros():
         flags = " ".join(f"--gin.{name}=..." for name in missing)
         raise UserError(f"these macros must be set: {', '.join(missing)}. Add {flags}")

@@ -76,9 +76,9 @@ TRACED = [
 @functools.cache
 def arguments(*paths: str) -> dict[str, dict]:
     """Arguments of every entry, and that nothing bound is left unused."""
-    given = [f"{name} = {value!r}" for name, value in GIVEN.items()]
-    required = [line for line in given if line.split()[0] in required_macros(paths)]
-    gin_config.load([settings._SETTINGS_FILE, *paths], required)
+    required = required_macros(paths)
+    given = [f"{name} = {value!r}" for name, value in GIVEN.items() if name in required]
+    gin_config.load([settings._SETTINGS_FILE, *paths], given)
     return gin_config.entry_arguments((settings._SETTINGS, *gin_config.ENTRIES))
 
 
@@ -198,6 +198,7 @@ def what_results_hang_on(*paths: str) -> dict:
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("hardware", files("hardware"))
 @pytest.mark.parametrize("recipe", HARDWARE_RECIPES)
 def test_hardware_changes_speed_only(recipe, hardware):

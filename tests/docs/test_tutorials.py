@@ -19,6 +19,7 @@ import pytest
 from tests.docs.program_server import client_text
 from tests.flan_t5 import SMALL_GIN, write_dialogues, write_flan_t5
 from tests.ports import free_port
+from tests.xla_flags import QUICK_COMPILATION
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 FOLDER = ROOT / "docs" / "tutorials"
@@ -127,14 +128,11 @@ def program(tmp_path_factory):
     (folder / "python").write_text(client_text(name))
     (folder / "python").chmod(0o755)
     log = folder / "server.log"
-    # One device; what runs once is not worth optimising, and some commands run the same programs.
-    flags = {"XLA_FLAGS": "--xla_backend_optimization_level=0"}
-    flags["JAX_COMPILATION_CACHE_DIR"] = str(folder / "compiled")
     with log.open("w") as errors:
         server = subprocess.Popen(
             [sys.executable, "-m", "tests.docs.program_server", name],
             cwd=ROOT,
-            env=os.environ | flags,
+            env=os.environ | {"XLA_FLAGS": QUICK_COMPILATION},  # one device
             stdout=subprocess.PIPE,
             stderr=errors,
             text=True,
@@ -157,7 +155,7 @@ def clone(program, tmp_path) -> Clone:
             (folder / path.name).symlink_to(path)
     (folder / "small.gin").write_text(SMALL_GIN)
     variables = {"HOME": str(home), "PATH": f"{program}:{os.environ['PATH']}"}
-    variables["XLA_FLAGS"] = "--xla_backend_optimization_level=0"
+    variables["XLA_FLAGS"] = QUICK_COMPILATION
     # Stores lie where they lie for a user, below the home folder.
     own = {name: value for name, value in os.environ.items() if not name.startswith("INSTRUCT_")}
     return Clone(folder, home, own | variables)

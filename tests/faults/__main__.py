@@ -41,6 +41,7 @@ def _parse() -> argparse.Namespace:
 def _restart_with_library(folder: pathlib.Path) -> None:
     """Starts this program again with the library that fails preloaded, and one thread."""
     from tests.failing_storage import compiled
+    from tests.xla_flags import QUICK_COMPILATION
 
     library = compiled(folder)
     if library is None:
@@ -52,7 +53,7 @@ def _restart_with_library(folder: pathlib.Path) -> None:
         "OPENBLAS_NUM_THREADS": "1",
         "TF_CPP_MIN_LOG_LEVEL": "3",
         "JAX_PLATFORMS": "cpu",
-        "XLA_FLAGS": "--xla_force_host_platform_device_count=1 --xla_backend_optimization_level=0",
+        "XLA_FLAGS": f"--xla_force_host_platform_device_count=1 {QUICK_COMPILATION}",
     }
     arguments = [*sys.argv[1:], f"--folder={folder}"]
     os.chdir(ROOT)
