@@ -31,6 +31,7 @@ from instruct.data.vocab import check_embedding_rows, load_vocabulary
 from instruct.errors import UserError
 from instruct.eval.decoding.batching import BatchConfig
 from instruct.eval.decoding.decode import DecodeConfig
+from instruct.eval.eval_config import SuitesConfig
 from instruct.eval.programs import cache_bytes
 from instruct.models.model import AnyConfig, make_model
 from instruct.train.program import training_step
@@ -63,6 +64,9 @@ def run(flags: argparse.Namespace) -> int:
     if "TASK_FEATURE_LENGTHS" in assumed:
         lengths = STAND_INS["mapping"]
         warnings.append(f"TASK_FEATURE_LENGTHS is taken as {lengths}; FLOPs depend on it")
+    suites = SuitesConfig(**entries[gin_config.SUITES])
+    for suite in suites.evaluation().suites if suites.every_steps else ():
+        registry.check_name(workspace, suite)
     started = time.perf_counter()
     console.rule("configuration")
     console.print(gin_config.operative_text().strip(), markup=False)

@@ -205,7 +205,7 @@ class SuiteEvaluator:
 
 
 def scalars_of(rows: Sequence[Row], suite: str) -> dict[str, float]:
-    """Scalars of the metric lines of a suite's results file."""
+    """Scalars of the metric lines of a suite's results file; no mean if a task failed."""
     scalars = {}
     for row in rows:
         if row["kind"] == "metric" and row["value"] is not None:
@@ -213,7 +213,8 @@ def scalars_of(rows: Sequence[Row], suite: str) -> dict[str, float]:
             scalars[f"eval/{leaf}/{row['metric']}"] = float(row["value"])
     primary = results.primary_metrics(rows)
     mean = results.aggregate(primary).value
-    if len(primary) > 1 and mean is not None:
+    failed = any(row["kind"] == "failure" for row in rows)
+    if len(primary) > 1 and mean is not None and not failed:
         scalars[_mean_name(suite)] = mean
     return scalars
 

@@ -16,7 +16,7 @@ class EarlyStopping:
     Attributes:
         patience: stop after this many evaluations in a row without an improvement; None: never.
         min_change: an evaluation improves the metric if it is better than the best by more.
-        metric: name of a scalar of the evaluation, as in metrics.jsonl; None: that of the best
+        metric: name of a scalar of the evaluation, as in metrics.jsonl; "": that of the best
             checkpoint (`CheckpointConfig.best_metric`).
         is_lowest: a lower `metric` is better; None: by its name (`is_lowest_best`), or as for the
             best checkpoint if it is the same metric.
@@ -24,7 +24,7 @@ class EarlyStopping:
 
     patience: int | None = bounded(None, least=1)
     min_change: float = bounded(0.0, least=0)
-    metric: str | None = None
+    metric: str = ""
     is_lowest: bool | None = None
 
     __post_init__ = check_fields

@@ -99,8 +99,12 @@ def evaluate(
     for evaluator in evaluators:
         with jax.set_mesh(mesh):
             returned = evaluator(params, step)
-        of_one = {name: rows for name, rows in returned.items() if isinstance(rows, list | tuple)}
-        values = {name: float(x) for name, x in returned.items() if name not in of_one}
+        values, of_one = {}, {}
+        for name, value in returned.items():
+            if isinstance(value, Sequence):
+                of_one[name] = value
+            else:
+                values[name] = float(value)
         if taken := sorted({"step", *scalars, *logged} & values.keys()):
             source = type(evaluator).__name__
             raise UserError(

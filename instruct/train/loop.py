@@ -189,7 +189,6 @@ def train(
         stack.callback(inputs.feed.close)
         group_names, leaf_groups = task_groups(inputs.leaves)
         meter = IntervalMetrics(group_names)
-        has_loss = bool(inputs.eval_batches and eval_every_steps)
         names = open_evaluators(evaluators, folder, start)
         if names is not None:  # else what evaluators return is unknown before they run
             known = [*eval_names(group_names), *sorted(names)]
@@ -197,7 +196,7 @@ def train(
                 raise unknown_name(
                     "CheckpointConfig.best_metric (BEST_METRIC)", checkpoint.best_metric, known
                 )
-            known = known if has_loss else sorted(names)
+            known = known if inputs.eval_batches else sorted(names)
             if early_stopping.patience and stops_early.metric not in known:
                 raise unknown_name("EarlyStopping.metric", stops_early.metric, known)
 
@@ -330,7 +329,7 @@ def train(
                 for tracker in trackers:
                     for name, rows in tables.items():
                         tracker.table(name, rows)
-                if due:
+                if scalars and stops_early.patience:
                     enough = stops_early.reason(json_lines.rows)  # process 0 has them
                     enough = distributed.gather_json({"reason": enough})[0]["reason"]
                 if saving or enough:

@@ -102,6 +102,15 @@ def test_a_mistake_is_still_refused(capsys):
     assert "VOCABULARI" in capsys.readouterr().err
 
 
+def test_suites_of_training_are_checked(capsys):
+    flags = ["check", "--gin_file=gin/recipes/gym_demo.gin", "--gin.MODEL_DIR=/not/made"]
+    flags += ["--gin.EVAL_SUITES_EVERY_STEPS=5"]
+    assert arguments.main(flags) == 2
+    assert "EVAL_SUITES names no mixture" in capsys.readouterr().err
+    assert arguments.main([*flags, "--gin.EVAL_SUITES=gym.demo_held_ot"]) == 2
+    assert "gym.demo_held_out" in capsys.readouterr().err
+
+
 @pytest.mark.slow
 def test_a_decoder_and_what_its_cache_takes(capsys):
     out = shown(capsys, "--gin_file=gin/models/tiny_decoder.gin", "--mesh=fsdp=2,tensor=8")

@@ -213,6 +213,7 @@ def test_a_suite_of_several_tasks_has_a_mean_of_its_primary_metrics():
     }
     assert scalars_of(rows[:2], "s") == {"eval/a.zs/em": 10.0, "eval/a.zs/f1": 90.0}
     assert scalars_of([metric("a", "em", None)], "s") == {}
+    assert "eval/s/mean" not in scalars_of([*rows, {"kind": "failure"}], "s")
 
 
 def test_samples_are_of_all_tasks_in_turn():
