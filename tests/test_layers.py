@@ -48,7 +48,7 @@ PURE = (
 REACH = {
     "gin": ("instruct.gin_config",),
     "tensorflow": ("instruct.data.seqio.", "instruct.data.sources.tfds", "tasks."),
-    "seqio": ("instruct.data.registry", "instruct.data.seqio.", "tasks."),
+    "seqio": ("instruct.data.seqio.", "tasks."),
     "grain": ("instruct.data.",),
     "flax": ("instruct.models.", "instruct.checkpoints."),
     "optax": ("instruct.train.",),

@@ -22,7 +22,7 @@ import importlib
 import re
 import sys
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from instruct.data.config import AUTO_VOCABULARY, DataConfig
 from instruct.data.feed.records import UNKNOWN_RECORDS, known_num_records
@@ -35,9 +35,6 @@ from instruct.data.vocab import load_vocabulary
 from instruct.errors import UserError, unknown_name
 from instruct.import_hook import after_import
 from instruct.workspace import Workspace
-
-if TYPE_CHECKING:
-    import seqio
 
 Rates = Mapping[str, float | None]
 RatesFn = Callable[[Workspace], Rates]
@@ -530,15 +527,18 @@ def is_plain_task(name: str) -> bool:
     return name not in _leaves and _is_seqio_task(name)
 
 
-def plain_task(name: str) -> "seqio.Task":
-    """A user's seqio task. Raises UserError without one of that name."""
+def plain_task(name: str) -> Any:
+    """A user's `seqio.Task`. Raises UserError without one of that name."""
     if not is_plain_task(name):
         raise unknown_name("seqio task", name, filter(is_plain_task, _all_names()))
     return _seqio().TaskRegistry.get(name)
 
 
-def scored_task(workspace: Workspace, name: str) -> "ScoredTask | seqio.Task":
-    """The `postprocess_fn` and `metric_fns` of a leaf, as the workspace has them."""
+def scored_task(workspace: Workspace, name: str) -> ScoredTask | Any:
+    """The `postprocess_fn` and `metric_fns` of a leaf, as the workspace has them.
+
+    Of a plain task the `seqio.Task` itself.
+    """
     if _is_registered(name) and name in _leaves:
         return ScoredTask(_View(workspace).spec(_task_of(name)), _leaves[name][1])
     return plain_task(name)
