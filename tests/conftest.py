@@ -20,7 +20,8 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 os.environ.setdefault("CUDA_VISIBLE_DEVICES", "")
 os.environ.pop("INSTRUCT_FLAN_CHECKOUT", None)
 if "PYTEST_XDIST_WORKER" not in os.environ:
-    # Equal programs compile once for all tests, workers of pytest-xdist and child processes.
+    # Equal programs compile once for all tests, workers of pytest-xdist and child processes. A file
+    # that a killed process left unfinished is a warning of JAX, and the program compiles again.
     os.environ["JAX_COMPILATION_CACHE_DIR"] = tempfile.mkdtemp(prefix="instruct-tests-xla-")
     os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
     os.environ["JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES"] = "-1"

@@ -6,6 +6,7 @@ SlipCover puts a probe before each line of `instruct`, which costs nothing elsew
 the tracer of coverage.py sees every line of every module and takes half as long as the tests.
 """
 
+import io
 import pathlib
 
 import coverage
@@ -36,7 +37,7 @@ def pytest_sessionfinish() -> None:
     files = _probes.get_coverage()["files"]
     data = coverage.CoverageData(str(DATA_FILE), suffix=True)
     data.add_lines({str(ROOT / name): file["executed_lines"] for name, file in files.items()})
-    data.touch_files(map(str, SOURCE.rglob("*.py")))
+    data.touch_files([str(path) for path in SOURCE.rglob("*.py")])
     data.write()
 
 
@@ -45,5 +46,7 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     total = coverage.Coverage(str(DATA_FILE), config_file=str(ROOT / "setup.cfg"))
     total.combine([str(ROOT)])
     total.save()
+    table = io.StringIO()
+    total.report(file=table)
     terminalreporter.section("coverage")
-    total.report(file=terminalreporter)
+    terminalreporter.write(table.getvalue())

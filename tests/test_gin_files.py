@@ -197,6 +197,7 @@ def what_results_hang_on(*paths: str) -> dict:
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("hardware", files("hardware"))
 @pytest.mark.parametrize("recipe", HARDWARE_RECIPES)
 def test_hardware_changes_speed_only(recipe, hardware):

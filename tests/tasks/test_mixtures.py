@@ -116,6 +116,7 @@ PUBLISHED_OVERLAPS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("index", range(len(CLUSTERS)))
 def test_inter_cluster_splits_share_neither_task_nor_cluster(index):
     trained = tasks_of(f"flan2021_v1.without_{CLUSTERS[index].name}")

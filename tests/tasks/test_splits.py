@@ -12,6 +12,7 @@ from tasks.gym.table import GENERATORS
 from tests.workspaces import workspace
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", sorted(mixtures.TRAINING | collection.TRAINING))
 def test_training_mixtures_hold_nothing_that_is_held_out(name):
     assert splits.leaks(workspace(), name) == []

@@ -20,23 +20,16 @@ from tests.train.stand_in import ONE_LAYER, ToyFeed, arguments, open_toy
 
 pytestmark = pytest.mark.slow
 
-# One for all tests, whose programs then come from the compilation cache.
+# One for all tests: their programs compile once (see conftest.py).
 MESH = MeshConfig(data=4, tensor=2)
 
 
 @pytest.fixture(autouse=True, scope="module")
-def quick(tmp_path_factory):
-    """A given peak, and one compilation of a step for all tests of this module."""
-    patch = pytest.MonkeyPatch()
-    patch.setattr(loop.peak, "matmul_peak", lambda *_: 1e11)
-    cache = ("jax_compilation_cache_dir", "jax_persistent_cache_min_compile_time_secs")
-    earlier = [getattr(jax.config, name) for name in cache]
-    jax.config.update(cache[0], str(tmp_path_factory.mktemp("cache")))
-    jax.config.update(cache[1], 0.0)
-    yield
-    for name, value in zip(cache, earlier):
-        jax.config.update(name, value)
-    patch.undo()
+def quick():
+    """A given peak."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(loop.peak, "matmul_peak", lambda *_: 1e11)
+        yield
 
 
 def rows(folder):

@@ -75,6 +75,7 @@ def test_every_generator_is_used_or_excluded_with_a_reason():
         assert row.category == MAIN[row.generator].category
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", sorted(GENERATORS))
 def test_records_survive_json_and_their_answers_are_right(name):
     records = some_records(name, "train", 1 if name in SLOW else 3)
