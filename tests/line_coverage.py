@@ -43,6 +43,8 @@ def pytest_sessionfinish() -> None:
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     """Combines what the processes of pytest-xdist wrote, and prints the table."""
+    if hasattr(terminalreporter.config, "workerinput"):
+        return  # workers come here as well, and would combine what the others have not written yet
     total = coverage.Coverage(str(DATA_FILE), config_file=str(ROOT / "setup.cfg"))
     total.combine([str(ROOT)])
     total.save()

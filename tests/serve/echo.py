@@ -31,11 +31,19 @@ CHAT = ChatTemplate(
 class EchoDecoder:
     """Answers a prompt with itself and EOS, two tokens a chunk; sequence n in front of it says n.
 
-    A prompt with "fail" raises while it is decoded, one with "stop the decoder" for good.
+    A prompt with "fail" raises while it is decoded, one with "stop the decoder" for good. With
+    `ends` False the last token never comes: only `remove` ends an answer.
     """
 
-    def __init__(self, config: DecodeConfig, num_slots: int = 4, chunk_secs: float = 0.0):
-        self.config, self.num_slots, self._chunk_secs = config, num_slots, chunk_secs
+    def __init__(
+        self,
+        config: DecodeConfig,
+        num_slots: int = 4,
+        chunk_secs: float = 0.0,
+        ends: bool = True,
+    ):
+        self.config, self.num_slots = config, num_slots
+        self._chunk_secs, self._ends = chunk_secs, ends
         self.waiting: dict[int, tuple[list[int], int, int]] = {}
         self.decoding: dict[int, tuple[list[int], int, int]] = {}
         self.removed: list[int] = []
@@ -85,8 +93,9 @@ class EchoDecoder:
             row = [*marks, *inputs, 1]
             whole[sequence, : len(row)] = row
         length = len(inputs) + 1 + (num > 1)
-        count = min(count + 2, length, most)
-        ended = count == min(length, most)
+        last = min(length, most)
+        count = min(count + 2, last if self._ends else last - 1)
+        ended = count == last
         self.decoding[key] = inputs, count, most
         if ended:
             del self.decoding[key]
@@ -149,9 +158,10 @@ def echo_server(
     chat: bool = False,
     num_slots: int = 4,
     chunk_secs: float = 0.0,
+    ends: bool = True,
     **limits: Any,
 ):
-    server = EchoServer(EchoDecoder(config, num_slots, chunk_secs), token, chat, **limits)
+    server = EchoServer(EchoDecoder(config, num_slots, chunk_secs, ends), token, chat, **limits)
     try:
         yield server
     finally:
