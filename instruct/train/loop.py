@@ -354,9 +354,14 @@ def train(
                 report.note(
                     f"{how} at step {step:,}{colon}{why}; last checkpoint {last_checkpoint}"
                 )
+                metric = checkpoint.best_metric
                 for best, value in list(checkpoints.evaluated().items())[:1]:
+                    report.note(f"best by {metric} ({value:.5g}): {folder / FOLDER}/{best}")
+                is_asked_for = checkpoint.keep_best and metric != CheckpointConfig.best_metric
+                if is_asked_for and not any(metric in row for row in json_lines.rows):
                     report.note(
-                        f"best by {checkpoint.best_metric} ({value:.5g}): {folder / FOLDER}/{best}"
+                        f"warning: no evaluation gave {metric}, so that it chose no checkpoint; "
+                        "tasks that failed have their reasons above"
                     )
             else:
                 outcome = f"stopped by {stop.signal_name}"

@@ -232,6 +232,22 @@ def test_a_misspelt_metric_does_not_remove_the_best_checkpoint(tmp_path):
     assert checkpoint_steps(tmp_path) == [3]
 
 
+def test_a_metric_that_no_evaluation_gives_is_said_to_choose_nothing(tmp_path, capsys):
+    class Fails:
+        every_steps = 1
+
+        def open(self, folder, step):
+            return {"eval/mean"}
+
+        def __call__(self, params, step):
+            return {}
+
+    settings = {"mesh": MESH, "eval_every_steps": None, "evaluators": [Fails()]}
+    config = CheckpointConfig(best_metric="eval/mean")
+    loop.train(**arguments(tmp_path, 1, checkpoint=config, **settings))
+    assert "no evaluation gave eval/mean" in " ".join(capsys.readouterr().err.split())
+
+
 def test_model_dir_must_be_a_folder(tmp_path):
     (tmp_path / "file").touch()
     with pytest.raises(UserError, match="MODEL_DIR .*file' cannot be written"):
