@@ -391,6 +391,7 @@ def add_task(
     if isinstance(task, TaskFile):
         return own_data.register_task(task, tuple(metric_fns)).spec.name
     spec = dataclasses.replace(task, metric_fns=(*task.metric_fns, *metric_fns))
+    registry.import_modules_of(spec.name)  # else its name would clash when they are imported
     registry.add_task(spec)
     return spec.name
 

@@ -11,6 +11,9 @@ import pytest
 
 import instruct
 from instruct import api, peak
+from instruct.data import registry
+from instruct.errors import UserError
+from tests.data.toy import toy_spec
 from tests.flan_t5 import SMALL_GIN, write_flan_t5
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
@@ -173,6 +176,20 @@ def test_the_notebook(tmp_path, monkeypatch, capsys):
     assert "own.dialogues" in capsys.readouterr().out
     assert (tmp_path / "runs/tuned/before_after.html").is_file()
     assert (tmp_path / "my-flan-t5" / "model.safetensors").is_file()
+
+
+def test_a_task_cannot_have_a_name_of_a_module_that_is_not_imported_yet(tmp_path, monkeypatch):
+    (tmp_path / "api_taken.py").write_text(
+        "from instruct.data import registry\n"
+        "from tests.data.toy import toy_spec\n"
+        "registry.add_task(toy_spec(name='api_taken.task'))\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setattr(registry, "_on_demand", {})
+    monkeypatch.setattr(registry, "_joined_seqio", [])  # else the module is imported at once
+    registry.add_on_demand({"api_taken": ("api_taken",)})
+    with pytest.raises(UserError, match=r"'api_taken\.task' is registered already"):
+        instruct.add_task(toy_spec(name="api_taken.task"))
 
 
 def test_every_example_is_run_here():

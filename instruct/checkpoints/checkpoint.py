@@ -297,9 +297,13 @@ class CheckpointStore:
         if saving is None:
             return
         saving.result()
-        self._remove_old()
+        self.remove_old()
 
-    def _remove_old(self) -> None:
+    def remove_old(self) -> None:
+        """Removes checkpoints that `config` does not keep, as after every save.
+
+        A run that ended between its last save and their removal left some.
+        """
         kept = self._steps_to_keep()
         try:
             self._remove(self.folder / str(step) for step in self.steps() if step not in kept)
@@ -424,8 +428,6 @@ class CheckpointStore:
     ) -> Resumed:
         """Resumes from the newest intact checkpoint; renames newer, damaged ones.
 
-        Removes old ones that a run left which ended between its last save and their removal.
-
         Args:
             abstract_state: see `resume`.
             strict: a damaged newest checkpoint is an error. Several processes are always strict:
@@ -446,7 +448,6 @@ class CheckpointStore:
                 f"{error.problem} It is kept as {self._set_aside(bad_step)}; the run resumes from "
                 f"step {step:,}."
             )
-        self._remove_old()
         return Resumed(step, state, input_state, read_records(self.folder / str(step)))
 
     def _set_aside(self, step: int) -> pathlib.Path:

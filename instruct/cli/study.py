@@ -134,7 +134,7 @@ def _collect(folder: pathlib.Path, loaded: list[LoadedRun]) -> None:
 
 def _is_evaluated(folder: pathlib.Path, one: LoadedRun) -> bool:
     """Whether the last step's results of every suite hold all its tasks."""
-    files, steps = results_files(folder), one.planned.steps
+    files, steps = results_files(folder), runner.last_step(folder, one.planned.steps)
     for name, suite in one.suites.items():
         step, path = files.get(name, [(-1, folder)])[-1]
         if step < 0 or (steps and step != steps):

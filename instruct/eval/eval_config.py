@@ -16,7 +16,7 @@ from instruct.eval.decoding.batching import BatchConfig
 from instruct.eval.decoding.decode import DecodeConfig
 from instruct.fields import bounded, check_fields
 from instruct.prompts.frame import EOS
-from instruct.results import TRAINING
+from instruct.results import TRAINING, is_of_training
 
 
 @dataclasses.dataclass(frozen=True)
@@ -64,7 +64,7 @@ class EvalConfig:
             raise UserError(f"EvalConfig.splits is {self.splits!r}; give names, such as ('test',)")
         if "/" in self.name or self.name.startswith("."):
             raise UserError(f"EvalConfig.name is {self.name!r}; use a folder name, not a path")
-        if self.name == TRAINING:
+        if self.name == TRAINING or is_of_training(self.name):
             raise UserError(
                 f"EvalConfig.name is {self.name!r}, which names the evaluations that training "
                 "writes; use another name"

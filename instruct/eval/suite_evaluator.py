@@ -69,6 +69,8 @@ class SuiteEvaluator:
         self._model, self._mesh, self._workspace = model, mesh, workspace
         self._num_samples = config.num_samples
         self._config = evaluation = config.evaluation()
+        for suite in evaluation.suites:  # before training prepares its own records
+            registry.check_name(workspace, suite)
         self._data = prompt_data(
             *(evaluation.suites[0], data.feature_lengths, data.vocabulary),
             *(data.layout, data.separator, data.chat_template),
@@ -205,7 +207,7 @@ class SuiteEvaluator:
 
 
 def scalars_of(rows: Sequence[Row], suite: str) -> dict[str, float]:
-    """Scalars of the metric lines of a suite's results file; no mean if a task failed."""
+    """Scalars of the metric lines of a suite's results file; no mean if a task has no value."""
     scalars = {}
     for row in rows:
         if row["kind"] == "metric" and row["value"] is not None:
@@ -214,7 +216,8 @@ def scalars_of(rows: Sequence[Row], suite: str) -> dict[str, float]:
     primary = results.primary_metrics(rows)
     mean = results.aggregate(primary).value
     failed = any(row["kind"] == "failure" for row in rows)
-    if len(primary) > 1 and mean is not None and not failed:
+    complete = not failed and all(row["value"] is not None for row in primary)
+    if len(primary) > 1 and mean is not None and complete:
         scalars[_mean_name(suite)] = mean
     return scalars
 

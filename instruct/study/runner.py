@@ -349,6 +349,13 @@ def is_trained(folder: pathlib.Path) -> bool:
     return str(outcome).startswith(("finished", "stopped early"))
 
 
+def last_step(folder: pathlib.Path, steps: int) -> int:
+    """The last step of a run that is to train for `steps`: an earlier one if it stopped early."""
+    info = read_object(folder / "run.json")
+    stopped_early = str(info.get("outcome")).startswith("stopped early")
+    return int(info.get("step", steps)) if stopped_early else steps
+
+
 def duration(seconds: float) -> str:
     """'1:02:03' hours, minutes, seconds."""
     minutes, secs = divmod(round(seconds), 60)

@@ -176,6 +176,10 @@ def train(
         stops_early = early_stopping.resolved(checkpoint)
         enough = stops_early.reason(resumed.records.get("rows") or ()) if resumed else None
         if start >= train_steps or enough:
+            # Another metric, perhaps a misspelt one, would remove the best checkpoint.
+            recorded_run = session.read_run_info(folder)
+            if recorded_run.get("best_metric", checkpoint.best_metric) == checkpoint.best_metric:
+                checkpoints.remove_old()
             if is_first_process and start <= train_steps:
                 session.end_killed_run(folder, start, _outcome(enough))
             say(f"{folder} is already at step {start:,}; {_to_continue(enough)}")
@@ -202,6 +206,7 @@ def train(
 
         # State: resumed, else from a checkpoint's parameters, else fresh.
         if resumed:
+            checkpoints.remove_old()  # not before the name of the best metric is known to be right
             state = resumed.state
             restore_inputs(inputs.feed, meter, resumed.input, process_rows)
         else:
@@ -233,6 +238,7 @@ def train(
         if is_first_process:
             info = session.run_info(model, device_mesh, matmul_peak)
             info |= {"config": config, "compile_secs": compile_secs, **state_sizes}
+            info["best_metric"] = checkpoint.best_metric
             if early_stopping.patience:
                 info["early_stopping"] = dataclasses.asdict(stops_early)
             for name, text in texts.items():
@@ -348,9 +354,14 @@ def train(
                 report.note(
                     f"{how} at step {step:,}{colon}{why}; last checkpoint {last_checkpoint}"
                 )
+                metric = checkpoint.best_metric
                 for best, value in list(checkpoints.evaluated().items())[:1]:
+                    report.note(f"best by {metric} ({value:.5g}): {folder / FOLDER}/{best}")
+                is_asked_for = checkpoint.keep_best and metric != CheckpointConfig.best_metric
+                if is_asked_for and not any(metric in row for row in json_lines.rows):
                     report.note(
-                        f"best by {checkpoint.best_metric} ({value:.5g}): {folder / FOLDER}/{best}"
+                        f"warning: no evaluation gave {metric}, so that it chose no checkpoint; "
+                        "tasks that failed have their reasons above"
                     )
             else:
                 outcome = f"stopped by {stop.signal_name}"

@@ -293,9 +293,11 @@ def test_an_old_step_that_is_no_folder_goes_when_its_turn_comes(tmp_path):
     assert [path.name for path in store.folder.iterdir()] == ["2"]
 
 
-def test_a_run_that_ended_before_it_removed_old_ones_does_so_when_it_resumes(three):
+def test_old_ones_that_a_run_left_are_removed_when_the_next_one_asks(three):
     store = CheckpointStore(three, CheckpointConfig(keep=2, keep_best=0))
     assert store.resume_newest(small(0), False, print).step == 3
+    assert len(list(three.iterdir())) == 3
+    store.remove_old()
     store.close()
     assert sorted(path.name for path in three.iterdir()) == ["2", "3"]
 

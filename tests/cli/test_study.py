@@ -6,11 +6,14 @@ import pathlib
 import subprocess
 import sys
 import time
+from types import SimpleNamespace
 
 import pytest
 
+from instruct.cli import study as study_mode
 from instruct.cli.arguments import main
 from tests.cli.studies import write_study
+from tests.report.made_up_run import write_run
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 EVALUATED = "tasks=0,vocabulary=bytes,TRAIN_STEPS=3"
@@ -62,6 +65,18 @@ def test_jobs_are_written_and_not_started(tmp_path, capsys, system):
     assert [run["name"] for run in document["runs"]] == [EVALUATED, TRAINED, FAILING]
     assert document["before"] == ["pretrain"] and len(document["code_sha256"]) == 64
     assert json.loads((study / TRAINED / "study_run.json").read_text())["state"] == "waiting"
+
+
+def test_a_run_that_stopped_early_is_evaluated_at_its_last_step(tmp_path, monkeypatch):
+    none = SimpleNamespace(straight=lambda: SimpleNamespace(leaves=()))
+    monkeypatch.setattr(study_mode.registry, "resolve", lambda *_: none)
+    write_run(tmp_path, num_tasks=1, eval_steps=(9,))
+    planned = SimpleNamespace(steps=30)
+    one = SimpleNamespace(planned=planned, workspace=None, suites={"gym.demo_eval": "gym.demo"})
+    ended = {"outcome": "stopped early: 2 evaluations did not improve it", "step": 9}
+    for info, evaluated in ((ended, True), (ended | {"step": 12}, False), ({}, False)):
+        (tmp_path / "run.json").write_text(json.dumps(info))
+        assert study_mode._is_evaluated(tmp_path, one) is evaluated
 
 
 def states(study):

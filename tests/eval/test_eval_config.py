@@ -23,6 +23,7 @@ from instruct.eval.eval_config import EvalConfig, trained_data
         ({"bootstrap_samples": -1}, "bootstrap_samples is -1"),
         ({"name": "a/b"}, "a folder name, not a path"),
         ({"name": "training"}, "names the evaluations that training writes"),
+        ({"name": "training-few"}, "names the evaluations that training writes"),
         ({"checkpoints": "newest"}, "checkpoints is 'newest'"),
         ({"checkpoints": ("x",)}, "checkpoints is"),
         ({"checkpoints": -1}, "checkpoints is -1"),

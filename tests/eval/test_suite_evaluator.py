@@ -197,6 +197,11 @@ def test_what_cannot_be_evaluated_is_named_before_the_first_step(tmp_path, chang
     assert not (tmp_path / "metrics.jsonl").exists()
 
 
+def test_a_misspelt_suite_is_refused_before_anything_is_opened():
+    with pytest.raises(UserError, match=r"evalsuite\.nw"):
+        suites(dataclasses.replace(CONFIG, mixtures=["evalsuite.new", "evalsuite.nw"]))
+
+
 def metric(task, name, value, mode="zs"):
     shared = {"kind": "metric", "suite": "training-s", "step": 1, "task": task, "mode": mode}
     more = {"family": "f", "category": task, "stderr": None, "n": 4, "baseline": None}
@@ -214,6 +219,8 @@ def test_a_suite_of_several_tasks_has_a_mean_of_its_primary_metrics():
     assert scalars_of(rows[:2], "s") == {"eval/a.zs/em": 10.0, "eval/a.zs/f1": 90.0}
     assert scalars_of([metric("a", "em", None)], "s") == {}
     assert "eval/s/mean" not in scalars_of([*rows, {"kind": "failure"}], "s")
+    # A correlation of constant predictions is no number: the mean would be that of other tasks.
+    assert "eval/s/mean" not in scalars_of([*rows, metric("c", "pearson", None)], "s")
 
 
 def test_samples_are_of_all_tasks_in_turn():

@@ -45,6 +45,7 @@ def resume_and_save(folder: pathlib.Path, last: int = LAST, keep: int = 2) -> in
             try:
                 if store.steps():
                     resumed = store.resume_newest(_state(0), False, print)
+                    store.remove_old()
                     start = resumed.step
                     same = jax.tree.map(np.array_equal, resumed.state, _state(start))
                     assert all(jax.tree.leaves(same)), f"another state than step {start} had"

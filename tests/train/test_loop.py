@@ -215,6 +215,39 @@ def test_bad_values_are_named(tmp_path, wrong, message):
         loop.train(**arguments(tmp_path, 2) | wrong)
 
 
+def test_a_misspelt_metric_does_not_remove_the_best_checkpoint(tmp_path):
+    """Neither where the run resumes nor where it has nothing left to do."""
+    common = {"save_every_steps": 1, "keep": 1, "best_is_lowest": False}
+    settings = {"mesh": MESH, "eval_every_steps": 1}
+    first = CheckpointConfig(**common)
+    loop.train(**arguments(tmp_path, 3, checkpoint=first, **settings))
+    assert checkpoint_steps(tmp_path) == [1, 3]  # the highest loss is the first
+    misspelt = CheckpointConfig(best_metric="eval/los", **common)
+    with pytest.raises(UserError, match="'eval/los'.*eval/loss"):
+        loop.train(**arguments(tmp_path, 5, checkpoint=misspelt, **settings))
+    loop.train(**arguments(tmp_path, 3, checkpoint=misspelt, **settings))
+    assert checkpoint_steps(tmp_path) == [1, 3]
+    few = CheckpointConfig(**common | {"keep_best": 0})
+    loop.train(**arguments(tmp_path, 3, checkpoint=few, **settings))
+    assert checkpoint_steps(tmp_path) == [3]
+
+
+def test_a_metric_that_no_evaluation_gives_is_said_to_choose_nothing(tmp_path, capsys):
+    class Fails:
+        every_steps = 1
+
+        def open(self, folder, step):
+            return {"eval/mean"}
+
+        def __call__(self, params, step):
+            return {}
+
+    settings = {"mesh": MESH, "eval_every_steps": None, "evaluators": [Fails()]}
+    config = CheckpointConfig(best_metric="eval/mean")
+    loop.train(**arguments(tmp_path, 1, checkpoint=config, **settings))
+    assert "no evaluation gave eval/mean" in " ".join(capsys.readouterr().err.split())
+
+
 def test_model_dir_must_be_a_folder(tmp_path):
     (tmp_path / "file").touch()
     with pytest.raises(UserError, match="MODEL_DIR .*file' cannot be written"):

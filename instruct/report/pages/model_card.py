@@ -74,7 +74,7 @@ def model_card(facts: CardFacts) -> str:
     if not facts.base and converted_from.startswith("huggingface "):
         facts = dataclasses.replace(facts, base=converted_from.partition(" ")[2])
     base_card = front_matter_of(facts.base)
-    here = () if run is None else tuple(e for e in run.evaluations if e.step == facts.step)
+    here = _evaluations_at(run, facts.step)
     sections = (
         _model_section(facts, run, base_card),
         _data_section(run),
@@ -89,6 +89,13 @@ def model_card(facts: CardFacts) -> str:
     fields = _front_matter(facts, run, base_card, here)
     header = yaml.safe_dump(fields, sort_keys=False, allow_unicode=True, width=1000)
     return _sealed(_without_home(f"---\n{header}---\n{text}"))
+
+
+def _evaluations_at(run: Run | None, step: int) -> list[Evaluation]:
+    """Those of a step; of training, on a few examples, only where the step has no others."""
+    here = [] if run is None else [e for e in run.evaluations if e.step == step]
+    suites = results.counted_suites(evaluation.suite for evaluation in here)
+    return [evaluation for evaluation in here if evaluation.suite in suites]
 
 
 def is_unchanged(card: str) -> bool:
@@ -356,8 +363,9 @@ def _not_evaluated_section(
         "Only what the table of results names was measured; nothing is known of anything else, "
         "safety, bias and factual errors included."
     ]
-    suites = {evaluation.suite for evaluation in here}
-    elsewhere = sorted({e.suite for e in run.evaluations} - suites) if run is not None else []
+    evaluations = () if run is None else run.evaluations
+    suites = {evaluation.suite for evaluation in evaluations if evaluation.step == facts.step}
+    elsewhere = sorted({evaluation.suite for evaluation in evaluations} - suites)
     if elsewhere:
         names = ", ".join(elsewhere)
         items.append(f"Evaluated at other steps than this checkpoint's only: {names}.")

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import shutil
 
 import pytest
 import yaml
@@ -88,6 +89,17 @@ def test_the_text_says_data_settings_results_and_what_is_missing(run):
     assert "Tasks that were trained on: 0 of 8 not evaluated." in text
     assert "these are rounded to bfloat16" in text
     assert "AutoModelForSeq2SeqLM" in text
+
+
+def test_results_of_training_are_not_beside_those_of_the_whole_suite(tmp_path):
+    run = write_run(tmp_path / "a", num_tasks=2)
+    shutil.copytree(run / "eval/gym.demo_eval", run / "eval/training-gym.demo_eval")
+    card = ModelCard(model_card(dataclasses.replace(FACTS, run=run)))
+    assert len(card.data.eval_results) == 2 and "training-" not in plain(card)
+    shutil.rmtree(run / "eval/gym.demo_eval/step_2000")
+    card = ModelCard(model_card(dataclasses.replace(FACTS, run=run)))
+    assert len(card.data.eval_results) == 2 and "training-gym.demo_eval" in plain(card)
+    assert "Evaluated at other steps than this checkpoint's only: gym.demo_eval." in plain(card)
 
 
 def test_results_of_other_steps_are_not_this_models(run):
