@@ -266,13 +266,12 @@ def test_a_second_signal_gives_up():
 
 
 def test_a_second_signal_ends_the_connection_of_a_client_that_sends_no_more():
-    with echo_server() as server:
-        with socket.create_connection(("127.0.0.1", server.port)) as client:
-            head = b"POST /v1/completions HTTP/1.1\r\nHost: localhost\r\nContent-Length: 9\r\n\r\n"
-            client.sendall(head + b"{")
-            wait_until(lambda: server.server.server_state.tasks)
-            server.server.handle_exit(signal.SIGTERM, None)
-            wait_until(lambda: server.server.should_exit)
-            server.server.handle_exit(signal.SIGTERM, None)
-            server.thread.join(20)
-            assert not server.thread.is_alive() and server.server.is_cut_off
+    head = b"POST /v1/completions HTTP/1.1\r\nHost: localhost\r\nContent-Length: 9\r\n\r\n"
+    with echo_server() as server, socket.create_connection(("127.0.0.1", server.port)) as client:
+        client.sendall(head + b"{")
+        wait_until(lambda: server.server.server_state.tasks)
+        server.server.handle_exit(signal.SIGTERM, None)
+        wait_until(lambda: server.server.should_exit)
+        server.server.handle_exit(signal.SIGTERM, None)
+        server.thread.join(20)
+        assert not server.thread.is_alive() and server.server.is_cut_off

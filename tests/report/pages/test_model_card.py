@@ -136,6 +136,56 @@ def test_texts_of_runs_cannot_break_out(tmp_path, monkeypatch):
     assert "\n# y\n" not in text and "<b>" not in text.replace("\\<b", "")
 
 
+def test_folders_of_the_machine_are_not_published(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", "/homes/jane")
+    run = write_run(tmp_path / "run", num_tasks=2)
+    gin = "data.folder = '/secret/corp/x.jsonl'\ndata.other = 'gs://b/c/d'\nfrozen = '.*/k/.*'\n"
+    (run / "operative.gin").write_text(gin)
+    info = json.loads((run / "run.json").read_text())
+    info["command_line"] = "/opt/jane/run.py train --gin.MODEL_DIR=/homes/jane --x='/secret/a b/c'"
+    (run / "run.json").write_text(json.dumps(info))
+    facts = dataclasses.replace(
+        FACTS,
+        run=run,
+        source="a checkpoint, /secret/my_corp/a",
+        command="run.py convert --from=file:///secret/a/b --to=/homes/jane/out https://a.b/c/d",
+    )
+    text = model_card(facts)
+    assert "jane" not in text and "secret" not in text and "corp" not in text
+    assert str(tmp_path) not in text
+    assert "--gin.MODEL_DIR=~ " in text and "--to=~/out https://a.b/c/d" in text
+    assert "gs://b/c/d" in text and "'.*/k/.*'" in text and "'…/x.jsonl'" in text
+    assert is_unchanged(text)
+
+
+def test_a_run_that_continues_a_converted_one_did_not_start_at_random(run, tmp_path):
+    folder = write_run(tmp_path / "run", num_tasks=1)
+    info = json.loads((folder / "run.json").read_text())
+    info["config"]["initial_checkpoint_path"] = None
+    info["sessions"] = [{"from_step": 1_100_000}]
+    (folder / "run.json").write_text(json.dumps(info))
+    text = model_card(dataclasses.replace(FACTS, run=folder))
+    assert f"| Base model | {NOT_RECORDED} |" in text
+    assert "random parameters" in model_card(dataclasses.replace(FACTS, run=run))
+
+
+def test_a_path_that_training_started_from_is_no_name_on_the_hub(tmp_path):
+    folder = write_run(tmp_path / "run", num_tasks=1)
+    info = json.loads((folder / "run.json").read_text())
+    info["config"]["initial_checkpoint_path"] = "runs/base"
+    (folder / "run.json").write_text(json.dumps(info))
+    card = ModelCard(model_card(dataclasses.replace(FACTS, run=folder, base="runs/base")))
+    assert card.data.base_model is None
+    assert "| Base model | base (its name on the hub is not recorded) |" in plain(card)
+
+
+def test_several_licences_of_a_base_stay_a_list(tmp_path):
+    (tmp_path / "README.md").write_text("---\nlicense: [mit, apache-2.0]\n---\n")
+    card = ModelCard(model_card(dataclasses.replace(FACTS, base=str(tmp_path))))
+    assert card.data.license == ["mit", "apache-2.0"]
+    assert "| Licence | mit, apache-2.0, of the base model's card |" in plain(card)
+
+
 def test_an_edited_card_is_known_from_one_that_may_be_replaced(run):
     text = model_card(dataclasses.replace(FACTS, run=run))
     assert is_unchanged(text)
