@@ -426,8 +426,10 @@ def _loading_section(facts: CardFacts) -> Iterator[blocks.Block]:
 def _without_folders(text: str) -> str:
     """The text without folders of this machine, which a published card need not name.
 
-    This user's home folder becomes `~`, the folders of other absolute paths become `…`.
+    This user's home folder becomes `~`, the folders of other absolute paths become `…`; the user
+    and password of an address (https://me:secret@host) are left out.
     """
+    text = re.sub(r"(?<=://)[^\s/@'\"]+@", "", text)
     home = str(pathlib.Path.home())
     if len(home) > 1:
         escaped = "".join(rf"\\?{re.escape(letter)}" for letter in home)  # Markdown's backslashes

@@ -140,6 +140,7 @@ def test_folders_of_the_machine_are_not_published(tmp_path, monkeypatch):
     monkeypatch.setenv("HOME", "/homes/jane")
     run = write_run(tmp_path / "run", num_tasks=2)
     gin = "data.folder = '/secret/corp/x.jsonl'\ndata.other = 'gs://b/c/d'\nfrozen = '.*/k/.*'\n"
+    gin += "MLflow.tracking_uri = 'https://corp:secret@mlflow.example.org/a'\n"
     (run / "operative.gin").write_text(gin)
     info = json.loads((run / "run.json").read_text())
     info["command_line"] = "/opt/jane/run.py train --gin.MODEL_DIR=/homes/jane --x='/secret/a b/c'"
@@ -154,6 +155,7 @@ def test_folders_of_the_machine_are_not_published(tmp_path, monkeypatch):
     assert "jane" not in text and "secret" not in text and "corp" not in text
     assert str(tmp_path) not in text
     assert "--gin.MODEL_DIR=~ " in text and "--to=~/out https://a.b/c/d" in text
+    assert "'https://mlflow.example.org/a'" in text
     assert "gs://b/c/d" in text and "'.*/k/.*'" in text and "'…/x.jsonl'" in text
     assert is_unchanged(text)
 
