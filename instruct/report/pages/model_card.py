@@ -81,7 +81,7 @@ def model_card(facts: CardFacts) -> str:
         # Training started from a path, so `runs/base` is no name on the hub.
         facts = dataclasses.replace(facts, base=str(absolute_path(facts.base)))
     base_card = front_matter_of(facts.base)
-    here = () if run is None else tuple(e for e in run.evaluations if e.step == facts.step)
+    here = () if run is None else _evaluations_at(run, facts.step)
     sections = (
         _model_section(facts, run, base_card),
         _data_section(run),
@@ -96,6 +96,13 @@ def model_card(facts: CardFacts) -> str:
     fields = _front_matter(facts, run, base_card, here)
     header = yaml.safe_dump(fields, sort_keys=False, allow_unicode=True, width=1000)
     return _sealed(_without_folders(f"---\n{header}---\n{text}"))
+
+
+def _evaluations_at(run: Run, step: int) -> tuple[Evaluation, ...]:
+    """Evaluations of a step; those while training only if there are no others."""
+    there = [evaluation for evaluation in run.evaluations if evaluation.step == step]
+    suites = results.counted_suites(evaluation.suite for evaluation in there)
+    return tuple(evaluation for evaluation in there if evaluation.suite in suites)
 
 
 def is_unchanged(card: str) -> bool:
@@ -377,8 +384,9 @@ def _not_evaluated_section(
         "Only what the table of results names was measured; nothing is known of anything else, "
         "safety, bias and factual errors included."
     ]
-    suites = {evaluation.suite for evaluation in here}
-    elsewhere = sorted({e.suite for e in run.evaluations} - suites) if run is not None else []
+    evaluations = run.evaluations if run is not None else ()
+    suites = {evaluation.suite for evaluation in evaluations if evaluation.step == facts.step}
+    elsewhere = sorted({evaluation.suite for evaluation in evaluations} - suites)
     if elsewhere:
         names = ", ".join(elsewhere)
         items.append(f"Evaluated at other steps than this checkpoint's only: {names}.")
@@ -388,6 +396,8 @@ def _not_evaluated_section(
     if trained:
         without = len(trained - measured)
         items.append(f"Tasks that were trained on: {without:,} of {len(trained):,} not evaluated.")
+    if here and all(results.is_of_training(evaluation.suite) for evaluation in here):
+        items.append("Results were measured while training, on few examples of each task.")
     if here and facts.dtype != "float32":
         items.append(f"Results are of the float32 weights; these are rounded to {facts.dtype}.")
     if here:

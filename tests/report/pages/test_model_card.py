@@ -2,6 +2,8 @@
 
 import dataclasses
 import json
+import re
+import shutil
 
 import pytest
 import yaml
@@ -96,6 +98,22 @@ def test_results_of_other_steps_are_not_this_models(run):
     text = plain(card)
     assert "No result of this checkpoint is recorded." in text
     assert "Evaluated at other steps than this checkpoint's only: gym.demo_eval." in text
+
+
+def test_evaluations_while_training_count_if_there_are_no_others(tmp_path):
+    folder = write_run(tmp_path / "run", num_tasks=2)
+    facts = dataclasses.replace(FACTS, run=folder)
+    ended = folder / "eval" / "gym.demo_eval" / "step_2000"
+    rows = (ended / "results.jsonl").read_text().replace("gym.demo_eval", "training-gym.demo_eval")
+    during = folder / "eval" / "training-gym.demo_eval" / "step_2000"
+    during.mkdir(parents=True)
+    (during / "results.jsonl").write_text(re.sub(r', "crc32": "\w+"', "", rows))
+    both = model_card(facts)
+    assert "training-gym" not in both and "while training" not in both
+    shutil.rmtree(ended)
+    alone = plain(ModelCard(model_card(facts)))
+    assert "| training-gym.demo_eval |" in alone
+    assert "measured while training, on few examples of each task." in alone
 
 
 def test_a_large_suite_is_its_mean(tmp_path):
