@@ -9,13 +9,15 @@ import dataclasses
 import importlib.util
 import pathlib
 import re
+import shlex
 import tempfile
 from collections.abc import Iterator
 from typing import Any
 
 from instruct.checkpoints.folders import file_inside
-from instruct.checkpoints.huggingface import CARD
+from instruct.checkpoints.huggingface import ADAPTER, CARD
 from instruct.errors import RunFailed, UserError
+from instruct.lineage import read_object
 
 # Weights of an earlier push; those that the pushed folder lacks are deleted with the same commit.
 _WEIGHTS = re.compile(r"model(-\d+-of-\d+)?\.safetensors(\.index\.json)?")
@@ -55,7 +57,13 @@ def check_push(name: str) -> None:
         validate_repo_id(name)
     except HFValidationError as error:
         raise UserError(f"--push={name}: {error} So {example}.") from error
-    if huggingface_hub.get_token() is None:
+    token = huggingface_hub.get_token()
+    if token is not None and not token.isascii():  # no header can hold it
+        raise UserError(
+            "--push: the hub's token (HF_TOKEN, else that of `hf auth login`) has "
+            "a character that no token has, such as a typographic quote. Copy it again."
+        )
+    if token is None:
         raise UserError(
             "--push: there is no token of the Hugging Face hub. Make one that may write at "
             "https://huggingface.co/settings/tokens, then run `hf auth login` or set HF_TOKEN."
@@ -95,7 +103,10 @@ def push_folder(folder: pathlib.Path, name: str, public: bool = False) -> Pushed
     files = [file_inside(folder, path.name) for path in children if not path.is_dir()]
     if left_out := [path.name for path in children if path.is_dir()]:
         notes.append(f"folders are not pushed: {', '.join(left_out)}")
-    again = f"{folder} is whole: push it with `run.py convert --from={folder} --push={name}`."
+    if note := _base_of_this_machine(folder):
+        notes.append(note)
+    command = f"run.py convert --from={shlex.quote(str(folder))} --push={name}"
+    again = f"{folder} is whole: push it with `{command}{' --public' if public else ''}`."
     with _explaining(name, again):
         exists = api.repo_exists(name)
         if not exists:
@@ -124,6 +135,19 @@ def push_folder(folder: pathlib.Path, name: str, public: bool = False) -> Pushed
     size = sum(path.stat().st_size for path in files)
     url = f"{api.endpoint}/{name}"
     return Pushed(url, commit.oid, private, len(files), size, tuple(notes))
+
+
+def _base_of_this_machine(folder: pathlib.Path) -> str:
+    """A note if adapters name their base by a path, which only this machine has; else ""."""
+    if not (folder / ADAPTER).is_file():
+        return ""
+    base = str(read_object(folder / ADAPTER).get("base_model_name_or_path") or "")
+    if not pathlib.PurePath(base).is_absolute():
+        return ""
+    return (
+        f"{ADAPTER} names the base model by a path of this machine, {base}, which others see and "
+        "cannot load; convert again with --base=USER/NAME, its name on the hub"
+    )
 
 
 def _edited_card(api: Any, name: str, card: pathlib.Path) -> str:

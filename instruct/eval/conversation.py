@@ -57,8 +57,7 @@ def converse(
         turns = [*turns, {"role": "user", "content": line}] if chat else []
         ids, turns = _encoded(encoder, line, turns, write)
         if ids:
-            decoder.add(ids, number)
-            answer = _answer(decoder, encoder, write)
+            answer = _answer(decoder, encoder, decoder.add(ids, number), write)
             turns = [*turns, {"role": "assistant", "content": answer}]
 
 
@@ -81,8 +80,10 @@ def _encoded(
         turns = turns[2:]
 
 
-def _answer(decoder: OnlineDecoder, encoder: PromptEncoder, write: Callable[[str], None]) -> str:
-    """Decodes and writes the answer to what was added; of several sequences the first."""
+def _answer(
+    decoder: OnlineDecoder, encoder: PromptEncoder, key: int, write: Callable[[str], None]
+) -> str:
+    """Decodes and writes the answer to the prompt `key`; of several sequences the first."""
     text, pieces = AnswerText(encoder.frame.tokenizer), []
     steps, stable = decoder.config.max_decode_steps, decoder.config.strategy != "beam"
     ended, note = False, ""
@@ -98,6 +99,7 @@ def _answer(decoder: OnlineDecoder, encoder: PromptEncoder, write: Callable[[str
                     note = f" [cut off after {steps:,} tokens; --gin.MAX_DECODE_STEPS allows more]"
     except KeyboardInterrupt:
         decoder.reset()
+        decoder.remove(key)  # if it was in no slot yet
         note = " [stopped]"
     write(f"{note}\n")
     return "".join(pieces)

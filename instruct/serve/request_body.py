@@ -132,6 +132,11 @@ def read_chat(body: Any, model: str, config: DecodeConfig, encoder: PromptEncode
             raise Refusal(400, "the `content` of a message must be text.", "messages")
         if LONE_SURROGATE.search(message["content"]):
             raise Refusal(400, "`content` holds half of a surrogate pair.", "messages")
+        for name in message.keys() - {"role", "content"}:
+            if message[name] not in (None, [], ""):
+                raise Refusal(
+                    400, f"{name!a:.60} of a message is not supported; leave it out.", "messages"
+                )
     if messages[-1]["role"] != "user":
         raise Refusal(400, "the last message must be the user's.", "messages")
     turns = [{name: message[name] for name in ("role", "content")} for message in messages]
@@ -139,8 +144,11 @@ def read_chat(body: Any, model: str, config: DecodeConfig, encoder: PromptEncode
         prompt = encoder.frame.next_turn(turns)
     except UserError as error:  # the template refuses this order of roles
         raise Refusal(400, str(error), "messages") from error
-    limit = "max_completion_tokens"
-    limit = limit if fields.get(limit) is not None else "max_tokens"
+    limits = ("max_completion_tokens", "max_tokens")
+    named = [name for name in limits if fields.get(name) is not None] or ["max_tokens"]
+    if len(named) > 1:
+        raise Refusal(400, f"give one of {' and '.join(limits)}, not both.", limits[0])
+    limit = named[0]
     return _asked(fields, model, config, encoder.inputs_length, [prompt], "messages", limit)
 
 
@@ -151,7 +159,9 @@ def _checked(body: Any, more: Sequence[str]) -> Mapping[str, Any]:
     for name, value in body.items():
         if name not in (*_FIELDS, *more):
             known = ", ".join(sorted((*_FIELDS, *more)))
-            raise Refusal(400, f"unknown field {name!r:.60}; known: {known}.", name[:60])
+            # JSON may name a field by half of a surrogate pair, which is no text to send back.
+            param = LONE_SURROGATE.sub("?", name[:60])
+            raise Refusal(400, f"unknown field {name!r:.60}; known: {known}.", param)
         allowed = _WITHOUT_EFFECT.get(name)
         if allowed is not None and value not in allowed:
             raise Refusal(400, f"`{name}` is not supported; leave it out.", name)
@@ -186,6 +196,9 @@ def _asked(
     _check_strategy(fields, config)
     stream = _typed(fields, "stream", bool, "true or false") or False
     options = _typed(fields, "stream_options", dict, "an object") or {}
+    for name in options.keys() - {"include_usage"}:
+        message = f"unknown option {name!a:.60}; known: include_usage."
+        raise Refusal(400, message, "stream_options")
     return Asked(
         prompts=tuple(prompts),
         max_tokens=_max_tokens(fields, limit_name, config),
@@ -193,7 +206,7 @@ def _asked(
         stops=_stops(fields),
         seed=_number(fields, "seed", 0, _LARGEST_SEED),
         stream=stream,
-        usage_at_end=bool(options.get("include_usage")),
+        usage_at_end=_typed(options, "include_usage", bool, "true or false") or False,
     )
 
 

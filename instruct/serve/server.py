@@ -4,6 +4,7 @@ A small server to try a model and to work with it on one machine, not a serving 
 (docs/serve.md). The signal drains it: requests that were accepted are answered, others refused.
 """
 
+import asyncio
 import contextlib
 import signal
 import socket
@@ -28,6 +29,7 @@ from instruct.serve.serve_config import ServeConfig, is_loopback
 
 # Looks at the signal, a tenth of a second each, in which further requests are still refused.
 _REFUSING_TICKS = 10
+_TICK_SECS = 0.2  # between looks at a second signal, longer than uvicorn's at closed connections
 
 
 def serve(
@@ -107,6 +109,8 @@ def serve(
             f"serving {name} at {address} (Ctrl-C ends it)",
         )
         try:
+            with _explaining(config):  # two servers that load may have bound one address
+                bound.listen()
             server.run(sockets=[bound])
         finally:
             engine.close()
@@ -170,6 +174,15 @@ class DrainingServer(uvicorn.Server):
             self.should_exit |= self._ticks_left <= 0
         return await super().on_tick(counter)
 
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """uvicorn's, which waits for clients; a second signal ends their connections."""
+        ending = asyncio.ensure_future(super().shutdown(sockets))
+        while not (await asyncio.wait([ending], timeout=_TICK_SECS))[0]:
+            for connection in list(self.server_state.connections) if self._is_impatient else ():
+                self.is_cut_off = True
+                connection.transport.abort()
+        ending.result()
+
 
 @contextlib.contextmanager
 def _bound_socket(config: ServeConfig):
@@ -177,20 +190,28 @@ def _bound_socket(config: ServeConfig):
 
     Raises UserError if the address cannot be had.
     """
-    try:
+    with _explaining(config):
         family, kind, protocol, _, address = socket.getaddrinfo(
             config.host, config.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
         )[0]
         bound = socket.socket(family, kind, protocol)
         bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         bound.bind(address)
-    except OSError as error:
-        raise UserError(
-            f"cannot listen on HOST {config.host!r}, PORT {config.port} "
-            f"({error.strerror or error}); give others with --gin.HOST and --gin.PORT (0: any)."
-        ) from error
     with bound:
         yield bound
+
+
+@contextlib.contextmanager
+def _explaining(config: ServeConfig):
+    """Raises UserError for an address that cannot be had."""
+    try:
+        yield
+    except (OSError, UnicodeError) as error:  # a host's name that is none
+        raise UserError(
+            f"cannot listen on HOST {config.host!r}, PORT {config.port} "
+            f"({getattr(error, 'strerror', None) or error}); give others with --gin.HOST and "
+            "--gin.PORT (0: any)."
+        ) from error
 
 
 def _say(*lines: str) -> None:

@@ -150,14 +150,18 @@ class ServiceTracker(Tracker):
         """
         self.check()
         try:
-            self._connect(folder, True)
-            self._log_page(page)
-            self._end(False)
+            self._attach(folder, page)
         except Exception as error:
             raise RunFailed(
                 f"{self.service} did not take {page}, which is written: {_first_line(error)}. Give "
                 "the same command again."
             ) from error
+
+    def _attach(self, folder: pathlib.Path, page: pathlib.Path) -> None:
+        self._connect(folder, True)
+        self._log_page(page)
+        # A page does not make a success of a failed run.
+        self._end(read_object(folder / "run.json").get("outcome") == "failed")
 
     def _do(self, call: Callable[[], None]) -> None:
         """Makes a call after all that wait; never raises."""
@@ -339,6 +343,14 @@ class MLflow(ServiceTracker):
     def _log_table(self, name: str, columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
         table = {"columns": list(columns), "data": list(rows)}  # as its own tables
         self._client.log_text(self._run_id, json.dumps(table), f"{name}.json")
+
+    def _attach(self, folder: pathlib.Path, page: pathlib.Path) -> None:
+        """Attaches the page alone: the run may have failed, or still train."""
+        from mlflow.tracking import MlflowClient
+
+        recorded = read_object(folder / self.record_file)
+        self._client, self._run_id = MlflowClient(recorded["tracking_uri"]), str(recorded["run_id"])
+        self._log_page(page)
 
     def _log_page(self, page: pathlib.Path) -> None:
         self._client.log_text(self._run_id, page.read_text("utf-8"), page.name)

@@ -145,6 +145,9 @@ def test_tokens_are_checked_first(hub, monkeypatch):
     monkeypatch.setenv("HF_TOKEN", "hf_other")
     with pytest.raises(UserError, match=r"does not accept the token for me/my-model \(401"):
         pushing.check_push("me/my-model")
+    monkeypatch.setenv("HF_TOKEN", "\u201chf_stub\u201d")
+    with pytest.raises(UserError, match="such as a typographic quote"):
+        pushing.check_push("me/my-model")
     monkeypatch.delenv("HF_TOKEN")
     with pytest.raises(UserError, match="there is no token"):
         pushing.check_push("me/my-model")
@@ -159,3 +162,17 @@ def test_a_link_out_of_the_folder_is_not_pushed(hub, folder, tmp_path):
     with pytest.raises(UserError, match="is a symbolic link to"):
         pushing.push_folder(folder, "me/my-model")
     assert hub.requests == []
+
+
+def test_a_base_that_only_this_machine_has_is_noted(hub, folder):
+    for base, number in (("/homes/me/t5", 1), ("google/flan-t5-base", 0)):
+        (folder / "adapter_config.json").write_text(f'{{"base_model_name_or_path": "{base}"}}')
+        notes = [note for note in pushing.push_folder(folder, "me/a").notes if base in note]
+        assert len(notes) == number
+
+
+def test_the_command_to_push_again_is_the_same(hub, tmp_path):
+    folder = write_folder(tmp_path / "my model", {"model.safetensors": b"x"})
+    hub.failures = {"/commit/": 503}
+    with pytest.raises(RunFailed, match=r"--from='.*/my model' --push=me/a --public`"):
+        pushing.push_folder(folder, "me/a", public=True)

@@ -87,3 +87,13 @@ def test_a_cut_answer_is_marked():
     short = DecodeConfig(max_decode_steps=4)
     (told,) = answers(talk(["hello"], config=short))
     assert told == "hell [cut off after 4 tokens; --gin.MAX_DECODE_STEPS allows more]\n"
+
+
+def test_a_prompt_that_was_interrupted_before_it_had_a_slot_is_forgotten():
+    class Interrupted(EchoDecoder):
+        def advance(self):
+            if self._number == 1 and self.waiting:
+                raise KeyboardInterrupt
+            return super().advance()
+
+    assert answers(talk(["one", "two"], decoder=Interrupted(GREEDY))) == [" [stopped]\n", "two\n"]

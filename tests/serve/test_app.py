@@ -103,6 +103,12 @@ def test_a_conversation_by_the_chat_template(server):
         assert text == "<user>Hi</><assistant>"
         for wrong in ([], [{"role": "tool", "content": "x"}], messages[:2], [{"role": "user"}]):
             assert chat.ask(path, messages=wrong)[0] == 400
+        # What clients write of an answer without tools is nothing; another field is something.
+        assert chat.ask(path, messages=[messages[0] | {"tool_calls": None}])[0] == 200
+        status, body = chat.ask(path, messages=[messages[0] | {"name": "Ann"}])
+        assert status == 400 and "'name' of a message is not supported" in body["error"]["message"]
+        status, body = chat.ask(path, messages=messages, max_tokens=2, max_completion_tokens=2)
+        assert status == 400 and "not both" in body["error"]["message"]
         status, body = chat.ask(path, messages=messages * 3)
         assert status == 400 and "tokens, the model reads at most 64" in body["error"]["message"]
     status, body = server.ask(path, messages=messages)
@@ -127,6 +133,9 @@ def test_a_conversation_by_the_chat_template(server):
         ({"prompt": "a", "stream": 1}, "it must be true or false"),
         ({"prompt": "a", "logprobs": 5}, "`logprobs` is not supported"),
         ({"prompt": "a", "max_token": 5}, "unknown field 'max_token'; known: best_of"),
+        ({"prompt": "a", "\ud800": 5}, r"unknown field '\ud800'; known: best_of"),
+        ({"prompt": "a", "stream_options": {"x": 1}}, "unknown option 'x'; known: include_usage"),
+        ({"prompt": "a", "stream_options": {"include_usage": 1}}, "it must be true or false"),
         ({"prompt": "a", "model": "other"}, "no model 'other'; this server has 'echo'"),
         ([], "must be a JSON object, not list"),
     ],
@@ -254,3 +263,15 @@ def test_a_second_signal_gives_up():
         server.thread.join(20)
         client.join()
         assert server.server.is_cut_off and seen[0][0] == 500
+
+
+def test_a_second_signal_ends_the_connection_of_a_client_that_sends_no_more():
+    head = b"POST /v1/completions HTTP/1.1\r\nHost: localhost\r\nContent-Length: 9\r\n\r\n"
+    with echo_server() as server, socket.create_connection(("127.0.0.1", server.port)) as client:
+        client.sendall(head + b"{")
+        wait_until(lambda: server.server.server_state.tasks)
+        server.server.handle_exit(signal.SIGTERM, None)
+        wait_until(lambda: server.server.should_exit)
+        server.server.handle_exit(signal.SIGTERM, None)
+        server.thread.join(20)
+        assert not server.thread.is_alive() and server.server.is_cut_off

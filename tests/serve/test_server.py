@@ -109,3 +109,5 @@ def test_an_address_that_is_taken(tmp_path):
         other.listen()
         with pytest.raises(UserError, match=r"cannot listen on HOST '127.0.0.1', PORT \d+ \(Add"):
             serve(str(tmp_path), ServeConfig(port=other.getsockname()[1]))
+    with pytest.raises(UserError, match="cannot listen on HOST"):
+        serve(str(tmp_path), ServeConfig(host="a..example"), token="abc")

@@ -144,6 +144,14 @@ def test_a_run_that_raises_is_marked_failed(tmp_path):
     assert service.calls[-1] == ("end", True)
 
 
+@pytest.mark.parametrize("outcome", ["failed", "finished"])
+def test_a_page_does_not_change_how_a_run_ended(outcome, tmp_path):
+    (tmp_path / "run.json").write_text(json.dumps(RUN | {"outcome": outcome}))
+    service = Service()
+    service.log_page(tmp_path, tmp_path / "report.html")
+    assert service.calls[-2:] == [("page", "report.html"), ("end", outcome == "failed")]
+
+
 @pytest.mark.parametrize("tracker", [WandB(), MLflow()])
 def test_a_missing_package_is_named_before_anything_is_built(tracker, monkeypatch):
     monkeypatch.setitem(sys.modules, tracker.package, None)
@@ -280,6 +288,9 @@ def test_mlflow_in_a_database_gets_the_run_and_continues_it(mlflow_folder, capsy
     assert math.isnan(run.data.metrics["loss/own.x_1_"])
     assert main(["report", f"--model_dir={mlflow_folder}", "--track"]) == 0
     assert "attached to the run in MLflow" in capsys.readouterr().out
+    client.set_terminated(run_id, "FAILED")
+    assert main(["report", f"--model_dir={mlflow_folder}", "--track"]) == 0
+    assert client.get_run(run_id).info.status == "FAILED"
     names = {artifact.path for artifact in client.list_artifacts(run_id)}
     assert names == {"config.gin", "mixture.json", "report.html"}
     path = download_artifacts(run_id=run_id, artifact_path="mixture.json", tracking_uri=uri)

@@ -14,7 +14,7 @@ from typing import Any
 import yaml
 
 from instruct import results
-from instruct.files import is_address
+from instruct.files import absolute_path, is_address
 from instruct.report import blocks
 from instruct.report.pages.rendering import to_markdown
 from instruct.report.read import Evaluation, Run, read_run
@@ -27,6 +27,10 @@ _HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 _CACHED = re.compile(r"models--([^/]+)--([^/]+)")
 _HUB_DATASET = re.compile(r"https://(?:huggingface\.co|hf\.co)/datasets/([\w.-]+(?:/[\w.-]+)?)")
 _FRONT_MATTER = re.compile(r"\A---\r?\n(.*?)\r?\n---\s*(?:\n|\Z)", re.DOTALL)
+# The folders of an absolute path: after a blank, a quote or such, not in an address (gs://a/b).
+_FOLDERS = re.compile(
+    r"""(?:(?<![^\s'"=(\[{,:|@`])|(?<=file://))/(?:[^\s/'"=,;:()\[\]{}<>|`]+/)+"""
+)
 _SEAL = re.compile(r"\n<!-- instruct [0-9a-f]{64} -->\n\Z")
 _MODEL_CLASSES = {
     "encoder_decoder": "AutoModelForSeq2SeqLM",
@@ -73,8 +77,11 @@ def model_card(facts: CardFacts) -> str:
     converted_from = str(run.info.get("converted_from", "")) if run is not None else ""
     if not facts.base and converted_from.startswith("huggingface "):
         facts = dataclasses.replace(facts, base=converted_from.partition(" ")[2])
+    if run is not None and facts.base == _config(run).get("initial_checkpoint_path"):
+        # Training started from a path, so `runs/base` is no name on the hub.
+        facts = dataclasses.replace(facts, base=str(absolute_path(facts.base)))
     base_card = front_matter_of(facts.base)
-    here = _evaluations_at(run, facts.step)
+    here = () if run is None else _evaluations_at(run, facts.step)
     sections = (
         _model_section(facts, run, base_card),
         _data_section(run),
@@ -88,14 +95,14 @@ def model_card(facts: CardFacts) -> str:
     text = to_markdown(blocks.Document(facts.name, subtitle, sections))
     fields = _front_matter(facts, run, base_card, here)
     header = yaml.safe_dump(fields, sort_keys=False, allow_unicode=True, width=1000)
-    return _sealed(_without_home(f"---\n{header}---\n{text}"))
+    return _sealed(_without_folders(f"---\n{header}---\n{text}"))
 
 
-def _evaluations_at(run: Run | None, step: int) -> list[Evaluation]:
-    """Those of a step; of training, on a few examples, only where the step has no others."""
-    here = [] if run is None else [e for e in run.evaluations if e.step == step]
-    suites = results.counted_suites(evaluation.suite for evaluation in here)
-    return [evaluation for evaluation in here if evaluation.suite in suites]
+def _evaluations_at(run: Run, step: int) -> tuple[Evaluation, ...]:
+    """Evaluations of a step; those while training only if there are no others."""
+    there = [evaluation for evaluation in run.evaluations if evaluation.step == step]
+    suites = results.counted_suites(evaluation.suite for evaluation in there)
+    return tuple(evaluation for evaluation in there if evaluation.suite in suites)
 
 
 def is_unchanged(card: str) -> bool:
@@ -134,11 +141,11 @@ def _front_matter(
     facts: CardFacts, run: Run | None, base_card: Mapping[str, Any], here: Sequence[Evaluation]
 ) -> dict[str, Any]:
     """Fields that the hub knows: https://huggingface.co/docs/hub/model-cards."""
-    leaves = _leaves(run)
+    leaves, licenses = _leaves(run), _licenses(base_card)
     datasets = {match[1] for leaf in leaves if (match := _HUB_DATASET.match(_text(leaf, "url")))}
     is_lora = facts.is_adapter or (run is not None and "lora.rank" in _config(run))
     fields: dict[str, Any] = {
-        "license": str(base_card.get("license") or "unknown"),
+        "license": licenses[0] if len(licenses) == 1 else licenses or "unknown",
         **{n: base_card[n] for n in ("license_name", "license_link") if base_card.get(n)},
         "library_name": "peft" if facts.is_adapter else "transformers",
         "base_model": hub_name(facts.base) or None,
@@ -154,6 +161,12 @@ def _front_matter(
     if entries:
         fields["model-index"] = [{"name": facts.name, "results": entries}]
     return {name: value for name, value in fields.items() if value is not None}
+
+
+def _licenses(base_card: Mapping[str, Any]) -> list[str]:
+    """The licences of a base model's card, which may have one or a list."""
+    value = base_card.get("license")
+    return [str(one) for one in (value if isinstance(value, list) else [value]) if one]
 
 
 def _index_entry(evaluation: Evaluation, row: Mapping[str, Any]) -> dict[str, Any]:
@@ -211,6 +224,14 @@ def _facts_table(pairs: Sequence[tuple[str, Any]]) -> blocks.Table:
     return blocks.Table(("", "Value"), rows, 2)
 
 
+def _started_at_random(run: Run) -> bool:
+    """Whether step 0 had random parameters; a MODEL_DIR that `convert` wrote begins later."""
+    sessions = run.info.get("sessions")
+    first = sessions[0] if isinstance(sessions, list) and sessions else {}
+    begins_at = first.get("from_step") if isinstance(first, Mapping) else None
+    return not begins_at and _config(run).get("initial_checkpoint_path", "") is None
+
+
 @blocks.section("model", "Model")
 def _model_section(
     facts: CardFacts, run: Run | None, base_card: Mapping[str, Any]
@@ -218,9 +239,9 @@ def _model_section(
     base = hub_name(facts.base)
     if facts.base and not base:
         base = f"{pathlib.PurePath(facts.base).name} (its name on the hub is not recorded)"
-    if not base and run is not None and _config(run).get("initial_checkpoint_path", "") is None:
+    if not base and run is not None and _started_at_random(run):
         base = "none: training started from random parameters"
-    license_name = base_card.get("license")
+    license_name = ", ".join(_licenses(base_card))
     lines = [
         ("Adapters for" if facts.is_adapter else "Base model", base),
         ("Licence", f"{license_name}, of the base model's card" if license_name else None),
@@ -363,7 +384,7 @@ def _not_evaluated_section(
         "Only what the table of results names was measured; nothing is known of anything else, "
         "safety, bias and factual errors included."
     ]
-    evaluations = () if run is None else run.evaluations
+    evaluations = run.evaluations if run is not None else ()
     suites = {evaluation.suite for evaluation in evaluations if evaluation.step == facts.step}
     elsewhere = sorted({evaluation.suite for evaluation in evaluations} - suites)
     if elsewhere:
@@ -375,6 +396,8 @@ def _not_evaluated_section(
     if trained:
         without = len(trained - measured)
         items.append(f"Tasks that were trained on: {without:,} of {len(trained):,} not evaluated.")
+    if here and all(results.is_of_training(evaluation.suite) for evaluation in here):
+        items.append("Results were measured while training, on few examples of each task.")
     if here and facts.dtype != "float32":
         items.append(f"Results are of the float32 weights; these are rounded to {facts.dtype}.")
     if here:
@@ -410,8 +433,15 @@ def _loading_section(facts: CardFacts) -> Iterator[blocks.Block]:
     yield blocks.Code("Python; a name on the hub goes where the folder's is", text, fold=False)
 
 
-def _without_home(text: str) -> str:
-    """The text with `~` for this user's home folder, which a published card need not name."""
+def _without_folders(text: str) -> str:
+    """The text without folders of this machine, which a published card need not name.
+
+    This user's home folder becomes `~`, the folders of other absolute paths become `…`; the user
+    and password of an address (https://me:secret@host) are left out.
+    """
+    text = re.sub(r"(?<=://)[^\s/@'\"]+@", "", text)
     home = str(pathlib.Path.home())
-    escaped = "".join(rf"\\?{re.escape(letter)}" for letter in home)  # Markdown's backslashes
-    return re.sub(rf"{escaped}/", "~/", text) if len(home) > 1 else text
+    if len(home) > 1:
+        escaped = "".join(rf"\\?{re.escape(letter)}" for letter in home)  # Markdown's backslashes
+        text = re.sub(rf"{escaped}(?!\.?[\w\\-])", "~", text)
+    return _FOLDERS.sub("…/", text)

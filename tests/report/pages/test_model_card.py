@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import re
 import shutil
 
 import pytest
@@ -91,23 +92,28 @@ def test_the_text_says_data_settings_results_and_what_is_missing(run):
     assert "AutoModelForSeq2SeqLM" in text
 
 
-def test_results_of_training_are_not_beside_those_of_the_whole_suite(tmp_path):
-    run = write_run(tmp_path / "a", num_tasks=2)
-    shutil.copytree(run / "eval/gym.demo_eval", run / "eval/training-gym.demo_eval")
-    card = ModelCard(model_card(dataclasses.replace(FACTS, run=run)))
-    assert len(card.data.eval_results) == 2 and "training-" not in plain(card)
-    shutil.rmtree(run / "eval/gym.demo_eval/step_2000")
-    card = ModelCard(model_card(dataclasses.replace(FACTS, run=run)))
-    assert len(card.data.eval_results) == 2 and "training-gym.demo_eval" in plain(card)
-    assert "Evaluated at other steps than this checkpoint's only: gym.demo_eval." in plain(card)
-
-
 def test_results_of_other_steps_are_not_this_models(run):
     card = ModelCard(model_card(dataclasses.replace(FACTS, run=run, step=1500)))
     assert card.data.eval_results is None
     text = plain(card)
     assert "No result of this checkpoint is recorded." in text
     assert "Evaluated at other steps than this checkpoint's only: gym.demo_eval." in text
+
+
+def test_evaluations_while_training_count_if_there_are_no_others(tmp_path):
+    folder = write_run(tmp_path / "run", num_tasks=2)
+    facts = dataclasses.replace(FACTS, run=folder)
+    ended = folder / "eval" / "gym.demo_eval" / "step_2000"
+    rows = (ended / "results.jsonl").read_text().replace("gym.demo_eval", "training-gym.demo_eval")
+    during = folder / "eval" / "training-gym.demo_eval" / "step_2000"
+    during.mkdir(parents=True)
+    (during / "results.jsonl").write_text(re.sub(r', "crc32": "\w+"', "", rows))
+    both = model_card(facts)
+    assert "training-gym" not in both and "while training" not in both
+    shutil.rmtree(ended)
+    alone = plain(ModelCard(model_card(facts)))
+    assert "| training-gym.demo_eval |" in alone
+    assert "measured while training, on few examples of each task." in alone
 
 
 def test_a_large_suite_is_its_mean(tmp_path):
@@ -146,6 +152,58 @@ def test_texts_of_runs_cannot_break_out(tmp_path, monkeypatch):
     assert str(tmp_path) not in text and "~/a" in text
     assert yaml.safe_load(text.split("---\n")[1])["license"] == "unknown"
     assert "\n# y\n" not in text and "<b>" not in text.replace("\\<b", "")
+
+
+def test_folders_of_the_machine_are_not_published(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", "/homes/jane")
+    run = write_run(tmp_path / "run", num_tasks=2)
+    gin = "data.folder = '/secret/corp/x.jsonl'\ndata.other = 'gs://b/c/d'\nfrozen = '.*/k/.*'\n"
+    gin += "MLflow.tracking_uri = 'https://corp:secret@mlflow.example.org/a'\n"
+    (run / "operative.gin").write_text(gin)
+    info = json.loads((run / "run.json").read_text())
+    info["command_line"] = "/opt/jane/run.py train --gin.MODEL_DIR=/homes/jane --x='/secret/a b/c'"
+    (run / "run.json").write_text(json.dumps(info))
+    facts = dataclasses.replace(
+        FACTS,
+        run=run,
+        source="a checkpoint, /secret/my_corp/a",
+        command="run.py convert --from=file:///secret/a/b --to=/homes/jane/out https://a.b/c/d",
+    )
+    text = model_card(facts)
+    assert "jane" not in text and "secret" not in text and "corp" not in text
+    assert str(tmp_path) not in text
+    assert "--gin.MODEL_DIR=~ " in text and "--to=~/out https://a.b/c/d" in text
+    assert "'https://mlflow.example.org/a'" in text
+    assert "gs://b/c/d" in text and "'.*/k/.*'" in text and "'…/x.jsonl'" in text
+    assert is_unchanged(text)
+
+
+def test_a_run_that_continues_a_converted_one_did_not_start_at_random(run, tmp_path):
+    folder = write_run(tmp_path / "run", num_tasks=1)
+    info = json.loads((folder / "run.json").read_text())
+    info["config"]["initial_checkpoint_path"] = None
+    info["sessions"] = [{"from_step": 1_100_000}]
+    (folder / "run.json").write_text(json.dumps(info))
+    text = model_card(dataclasses.replace(FACTS, run=folder))
+    assert f"| Base model | {NOT_RECORDED} |" in text
+    assert "random parameters" in model_card(dataclasses.replace(FACTS, run=run))
+
+
+def test_a_path_that_training_started_from_is_no_name_on_the_hub(tmp_path):
+    folder = write_run(tmp_path / "run", num_tasks=1)
+    info = json.loads((folder / "run.json").read_text())
+    info["config"]["initial_checkpoint_path"] = "runs/base"
+    (folder / "run.json").write_text(json.dumps(info))
+    card = ModelCard(model_card(dataclasses.replace(FACTS, run=folder, base="runs/base")))
+    assert card.data.base_model is None
+    assert "| Base model | base (its name on the hub is not recorded) |" in plain(card)
+
+
+def test_several_licences_of_a_base_stay_a_list(tmp_path):
+    (tmp_path / "README.md").write_text("---\nlicense: [mit, apache-2.0]\n---\n")
+    card = ModelCard(model_card(dataclasses.replace(FACTS, base=str(tmp_path))))
+    assert card.data.license == ["mit", "apache-2.0"]
+    assert "| Licence | mit, apache-2.0, of the base model's card |" in plain(card)
 
 
 def test_an_edited_card_is_known_from_one_that_may_be_replaced(run):
