@@ -21,7 +21,8 @@ import functools
 import os
 import pathlib
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
+import typing
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from instruct import results
@@ -34,7 +35,7 @@ from instruct.eval.decoding.decode import DecodeConfig
 from instruct.eval.infer import Answerer
 from instruct.eval.loaded_model import LoadedModel, find_model
 from instruct.eval.scoring.options import OptionScorer, Ranking
-from instruct.files import path_of
+from instruct.files import any_path, is_address
 from instruct.mesh import MeshConfig
 from instruct.models.model import AnyConfig
 
@@ -95,6 +96,10 @@ class TextModel:
     loaded: LoadedModel
     batching: BatchConfig
 
+    def __repr__(self) -> str:
+        size = self.loaded.network.config.num_params()
+        return f"TextModel({str(self.loaded.folder)!r}, {size:,} parameters)"
+
     def generate(
         self,
         prompts: Sequence[str],
@@ -112,9 +117,10 @@ class TextModel:
         Raises:
             UserError: a prompt is no text, or a setting that cannot be used.
         """
-        _check_texts("prompts", prompts)
+        prompts = _texts("prompts", prompts)
         strategy = self.loaded.decode
         if decode is not None:
+            _check_type("decode", decode, DecodeConfig)
             strategy = decode.ending_with(self.loaded.vocabulary.stop_ids)
         if max_decode_steps is not None:
             strategy = dataclasses.replace(strategy, max_decode_steps=max_decode_steps)
@@ -145,14 +151,13 @@ class TextModel:
         Raises:
             UserError: a text is missing, or the numbers of prompts and of lists differ.
         """
-        _check_texts("prompts", prompts)
-        if len(prompts) != len(options) or not all(options):
+        prompts = _texts("prompts", prompts)
+        choices = [_texts("options", texts) for texts in _items("options", options, "lists")]
+        if len(prompts) != len(choices) or not all(choices):
             raise UserError(
-                f"options are {len(options)} lists for {len(prompts)} prompts; give each prompt a "
+                f"options are {len(choices)} lists for {len(prompts)} prompts; give each prompt a "
                 "list of at least one text."
             )
-        for texts in options:
-            _check_texts("options", texts)
         encoder = self.loaded.encoder
         encoded = [encoder.encode(prompt) for prompt in prompts]
         if any(length > encoder.inputs_length for _, length in encoded):
@@ -163,7 +168,7 @@ class TextModel:
         inputs = [ids for ids, _ in encoded]
         frame = encoder.frame
         ids = [
-            [frame.answer(text) or [frame.tokenizer.eos_id] for text in texts] for texts in options
+            [frame.answer(text) or [frame.tokenizer.eos_id] for text in texts] for texts in choices
         ]
         return self._scorer.rank(self.loaded.params, inputs, ids)
 
@@ -243,7 +248,7 @@ def load_model(
     *,
     step: int | None = None,
     model: AnyConfig | None = None,
-    vocabulary: str | None = None,
+    vocabulary: PathLike | None = None,
     chat_template: bool | None = None,
     inputs_length: int | None = None,
     batch_size: int = 32,
@@ -269,12 +274,18 @@ def load_model(
         UserError: there is no checkpoint, or the model or vocabulary is not recorded or does not
             fit.
     """
+    if model is not None:
+        _check_type("model", model, AnyConfig)
+    if mesh is not None:
+        _check_type("mesh", mesh, MeshConfig)
+    if vocabulary is not None:
+        _check_type("vocabulary", vocabulary, str | os.PathLike)
     with explaining_storage_failures():
         found = find_model(
-            os.fspath(path),
+            os.fspath(any_path("path", path)),
             "",
             model=model,
-            vocabulary=vocabulary,
+            vocabulary=None if vocabulary is None else os.fspath(vocabulary),
             chat_template=chat_template,
             step=step,
             inputs_length=inputs_length,
@@ -307,11 +318,11 @@ def train_model(
     keep_quiet()
     from instruct.cli import train  # with the registry of tasks: imports TensorFlow
 
-    settings = {"MODEL_DIR": model_dir, **settings}
-    flags = _flags("train", gin_files, data, settings, strict=strict)
+    folder = any_path("model_dir", model_dir)
+    flags = _flags("train", gin_files, data, {**settings, "MODEL_DIR": folder}, strict=strict)
     with explaining_storage_failures():
         train.run(flags)
-    return pathlib.Path(path_of(model_dir))
+    return folder
 
 
 def evaluate_model(
@@ -351,7 +362,7 @@ def evaluate_model(
     keep_quiet()
     from instruct.cli import eval as evaluation
 
-    settings = {"MODEL_DIR": model_dir, **settings}
+    settings["MODEL_DIR"] = any_path("model_dir", model_dir)
     if suites is not None:
         settings["EVAL_MIXTURES"] = suites
     flags = _flags("eval", gin_files, data, settings, limit=limit, before=before, strict=strict)
@@ -365,9 +376,11 @@ def read_results(model_dir: PathLike) -> list[SuiteResult]:
     """The results that evaluations left in a run's folder, by suite and step.
 
     Raises:
-        UserError: a file is damaged.
+        UserError: a file is damaged, or there is no such folder.
     """
-    folder = path_of(model_dir)
+    folder = any_path("model_dir", model_dir)
+    if not is_address(folder) and not folder.is_dir():
+        raise UserError(f"model_dir is {os.fspath(folder)!r}: there is no such folder.")
     return [_result(path) for path in sorted(folder.glob(f"eval/*/step_*/{results.FILE_NAME}"))]
 
 
@@ -386,11 +399,17 @@ def add_task(
     keep_quiet()
     from instruct.cli import own_data, settings
     from instruct.data import registry
+    from instruct.data.spec import TaskSpec
 
+    further = tuple(_items("metric_fns", metric_fns, "functions"))
+    for function in further:
+        _check_type("metric_fns", function, Callable)
     settings.declare_project_tasks()
     if isinstance(task, TaskFile):
-        return own_data.register_task(task, tuple(metric_fns)).spec.name
-    spec = dataclasses.replace(task, metric_fns=(*task.metric_fns, *metric_fns))
+        return own_data.register_task(task, further).spec.name
+    if not isinstance(task, TaskSpec):
+        raise UserError(f"task is {task!r:.200}; give a TaskFile or a TaskSpec.")
+    spec = dataclasses.replace(task, metric_fns=(*task.metric_fns, *further))
     registry.import_modules_of(spec.name)  # else its name would clash when they are imported
     registry.add_task(spec)
     return spec.name
@@ -430,9 +449,16 @@ def _flags(
 
     flags = arguments.parse([mode])
     files = [gin_files] if isinstance(gin_files, str | os.PathLike) else gin_files
-    flags.gin_file = [os.fspath(path) for path in files]
+    flags.gin_file = [
+        os.fspath(any_path("gin_files", path, "gin/runs/train.gin"))
+        for path in _items("gin_files", files, "paths")
+    ]
     flags.gin_bindings = [f"{name} = {_literal(name, value)}" for name, value in settings.items()]
-    flags.data = data if data is None or isinstance(data, TaskFile) else os.fspath(data)
+    if data is not None and not isinstance(data, TaskFile):
+        if not isinstance(data, str | os.PathLike):
+            raise UserError(f"data is {data!r:.200}; give a TaskFile or the path of a task file.")
+        data = os.fspath(data)
+    flags.data = data
     vars(flags).update(values)
     return flags
 
@@ -450,9 +476,24 @@ def _literal(name: str, value: Any) -> str:
     return text
 
 
-def _check_texts(name: str, texts: Sequence[str]) -> None:
-    if isinstance(texts, str) or not all(isinstance(text, str) for text in texts):
+def _items(name: str, value: Any, kind: str) -> list[Any]:
+    """A list, or anything like one, of `kind` as a list. Raises UserError for other values."""
+    if isinstance(value, str | bytes | Mapping) or not isinstance(value, Iterable):
+        raise UserError(f"{name} is {value!r:.200}; give a list of {kind}.")
+    return list(value)
+
+
+def _texts(name: str, value: Any) -> list[str]:
+    texts = _items(name, value, "texts")
+    if not all(isinstance(text, str) for text in texts):
         raise UserError(f"{name} is {texts!r:.200}; give a list of texts.")
+    return texts
+
+
+def _check_type(name: str, value: Any, expected: Any) -> None:
+    if not isinstance(value, expected):
+        kinds = " or ".join(kind.__name__ for kind in typing.get_args(expected) or (expected,))
+        raise UserError(f"{name} is {value!r:.200}; give a {kinds}.")
 
 
 def _say(*lines: str) -> None:

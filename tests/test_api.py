@@ -60,9 +60,17 @@ def test_the_names_of_the_package_are_those_of_the_module():
     for name in instruct.__all__:
         assert getattr(instruct, name) is getattr(api, name) and getattr(api, name).__doc__
         assert f"        {name},\n" in text, "for type checkers"
-    assert set(instruct.__all__) <= set(dir(instruct))
+    assert set(instruct.__all__) <= set(dir(instruct)) and "Any" not in dir(instruct)
     with pytest.raises(AttributeError, match="no attribute 'load'"):
         instruct.load  # noqa: B018
+
+
+@pytest.mark.slow
+def test_loading_writes_nothing_to_the_screen(model_dir):
+    program = "import sys, instruct; instruct.load_model(sys.argv[1])"
+    command = [sys.executable, "-c", program, str(model_dir)]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
 
 
 @pytest.mark.slow
@@ -74,11 +82,15 @@ def test_scores_are_log_likelihoods_of_each_option(model, capsys):
     assert first.log_likelihoods[0] == pytest.approx(first.log_likelihoods[2], abs=1e-5)
     assert second.lengths[0] == len(model.loaded.encoder.frame.answer("dry"))
     assert "loses its end" in capsys.readouterr().err
-    for wrong in ([["wet"]], [["wet"], []]):
-        with pytest.raises(instruct.UserError, match="at least one text"):
+    for wrong in ([["wet"]], [["wet"], []], None, [3, 4]):
+        with pytest.raises(instruct.UserError, match=r"at least one text|give a list of"):
             model.score(prompts, wrong)
-    with pytest.raises(instruct.UserError, match="prompts is 'wet\\?'; give a list"):
-        model.generate("wet?")
+    for wrong in ("wet?", None, 3, {"inputs": "wet?"}, [None]):
+        with pytest.raises(instruct.UserError, match="prompts is .*; give a list of texts"):
+            model.generate(wrong)
+    with pytest.raises(instruct.UserError, match="decode is 'beam'; give a DecodeConfig"):
+        model.generate(prompts, "beam")
+    assert model.generate([]) == [] and len(repr(model)) < 200 and "parameters" in repr(model)
     (answer,) = model.generate(prompts[1:], max_decode_steps=2)
     assert answer.texts == (answer.text,) and answer.scores == (answer.score,) and answer.score < 0
     assert answer.truncated
@@ -110,6 +122,27 @@ def test_wrong_settings_have_the_messages_of_the_command_line(tmp_path):
     with pytest.raises(instruct.UserError, match="no checkpoint in"):
         instruct.load_model(tmp_path)
     assert instruct.read_results(tmp_path) == []
+    with pytest.raises(instruct.UserError, match="there is no such folder"):
+        instruct.read_results(tmp_path / "runs")
+    wrong = {
+        "path is None; give a path": lambda: instruct.load_model(None),
+        "mesh is 'fsdp=2'; give a MeshConfig": lambda: instruct.load_model(tmp_path, mesh="fsdp=2"),
+        "model is 't5'; give a ModelConfig or": lambda: instruct.load_model(tmp_path, model="t5"),
+        "model_dir is None; give a path": lambda: instruct.train_model(train, None),
+        "gin_files is None; give a list": lambda: instruct.train_model(None, tmp_path),
+        "data is 5; give a TaskFile": lambda: instruct.train_model(train, tmp_path, data=5),
+        "task is 'a.jsonl'; give a TaskFile": lambda: instruct.add_task("a.jsonl"),
+        "metric_fns is 'rouge'; give": lambda: instruct.add_task(None, metric_fns=["rouge"]),
+    }
+    for message, call in wrong.items():
+        with pytest.raises(instruct.UserError, match=message):
+            call()
+
+
+def test_paths_may_begin_with_the_home_folder(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    (tmp_path / "run").mkdir()
+    assert instruct.read_results("~/run") == []
 
 
 @pytest.mark.slow

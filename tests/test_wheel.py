@@ -69,6 +69,18 @@ def test_help_names_the_command_that_was_typed(installed, tmp_path):
     assert result.returncode == 0 and result.stdout.startswith("usage: instruct ")
 
 
+def test_pages_tables_and_types_are_in_the_wheel(installed):
+    target, _ = installed
+    files = {
+        path.relative_to(ROOT)
+        for name in ("instruct", "tasks")
+        for path in (ROOT / name).rglob("*")
+        if path.is_file() and "__pycache__" not in path.parts and path.name != "README.md"
+    }
+    assert {path for path in files if not (target / path).is_file()} == set()
+    assert (target / "instruct/py.typed").is_file()
+
+
 def test_every_gin_file_is_in_the_wheel(installed):
     target, _ = installed
     shipped = {path.relative_to(target / "instruct/resources") for path in target.rglob("*.gin")}

@@ -42,7 +42,13 @@ def _not_of_an_abandoned_read(record: logging.LogRecord) -> bool:
     return "exception was never retrieved" not in record.getMessage()
 
 
+def _not_of_an_items_metadata(record: logging.LogRecord) -> bool:
+    # Orbax looks for this file in the folder of each item, and writes it into the one above them.
+    return not record.getMessage().startswith("Metadata file does not exist")
+
+
 logging.getLogger("asyncio").addFilter(_not_of_an_abandoned_read)
+logging.getLogger("absl").addFilter(_not_of_an_items_metadata)  # the command line shows errors only
 
 
 class DamagedCheckpoint(UserError):

@@ -157,7 +157,9 @@ def find_model(
     vocabulary = vocabulary or run.setting("vocabulary")
     words = load_vocabulary(vocabulary)
     check_embedding_rows(words, network.config.vocab_size)
-    length = inputs_length or run.config().get("data.feature_lengths.inputs") or 512
+    length = inputs_length
+    if length is None:
+        length = run.config().get("data.feature_lengths.inputs") or 512
     lengths = {"inputs": length, "targets": 2}
     data = trained_data(run, network.config.layout, vocabulary, lengths, chat_template)
     encoder = PromptEncoder(data.frame, data.example_lengths[0])

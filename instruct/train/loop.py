@@ -17,7 +17,7 @@ from instruct.checkpoints.checkpoint_files import FOLDER
 from instruct.checkpoints.loading import load_initial
 from instruct.checkpoints.train_state import TrainState
 from instruct.data.config import DataConfig
-from instruct.data.feed.preview import target_faults
+from instruct.data.feed.preview import lost_examples, target_faults
 from instruct.data.vocab import load_vocabulary
 from instruct.errors import UserError, unknown_name
 from instruct.fields import LARGEST, Range, check_arguments
@@ -253,13 +253,14 @@ def train(
         mixture_file = session.JsonFile(folder / session.MIXTURE_FILE)
         stack.callback(mixture_file.close)
 
-        def write_mixture(states: Sequence[Mapping[str, Any]]) -> None:
+        def write_mixture(states: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
             statistics: dict[str, Any] = {"mixture": data.mixture}
             statistics |= inputs.feed.statistics([state["feed"] for state in states])
             if is_first_process:
                 mixture_file.write(sealed(statistics))
             for tracker in trackers:
                 tracker.table("mixture", statistics["leaves"])
+            return statistics
 
         step_flops = model.train_flops(data.batch_size, *data.lengths)
         save_every_steps = checkpoint.save_every_steps or train_steps
@@ -280,6 +281,7 @@ def train(
                 checkpoint, stops_early, [one.every_steps for one in evaluators]
             ):
                 report.note(line)
+            warned_of_lost = False
             while step < train_steps:
                 goodput.switch("steps")
                 with goodput.waiting_for_input(pending):
@@ -320,7 +322,10 @@ def train(
                     meter.clear()
                 position = {"feed": inputs.feed.state(), "metrics": meter.state()}
                 processes = gather_states(position, process_rows)
-                write_mixture(processes)
+                statistics = write_mixture(processes)
+                if not warned_of_lost and (lost := lost_examples(statistics, data.feature_lengths)):
+                    report.note(f"warning: {lost}")
+                    warned_of_lost = True
                 if log:
                     scalars["examples"] = sum(one["metrics"]["examples"] for one in processes)
                 with goodput.spent("evaluation"):

@@ -6,6 +6,7 @@ Rows are decoded from the arrays that training gets, so an error in tokenising o
 import functools
 import itertools
 from collections.abc import Collection, Iterator, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 
@@ -22,6 +23,7 @@ from instruct.workspace import Workspace
 _VOCABULARY = "gym"
 _LENGTHS = (4096, 1024)  # tokens; almost no prompt is cut to be shown
 _EXEMPLAR_RECORDS = 200
+_MAX_LOST = 0.2  # of the examples of a run; as for a task in `task_report.py`
 
 
 def splits_in_order(splits: Collection[str]) -> list[str]:
@@ -158,3 +160,21 @@ def target_faults(rows: Mapping[str, np.ndarray], vocabulary: Vocabulary) -> lis
             "seqio.preprocessors.append_eos as the task's last preprocessor."
         )
     return faults
+
+
+def lost_examples(statistics: Mapping[str, Any], lengths: Mapping[str, int]) -> str:
+    """Says so if more than a fifth of the examples read so far were dropped, else is empty.
+
+    Args:
+        statistics: those of `TrainFeed.statistics`.
+        lengths: TASK_FEATURE_LENGTHS.
+    """
+    kept, dropped = (int(statistics.get(name, 0)) for name in ("kept", "dropped"))
+    if dropped <= _MAX_LOST * (kept + dropped):
+        return ""
+    counts = statistics.get("dropped_reasons", {})
+    reasons = ", ".join(f"{reason}: {count:,}" for reason, count in counts.items())
+    return (
+        f"{dropped:,} of {kept + dropped:,} examples read so far are not trained on ({reasons}). "
+        f"TASK_FEATURE_LENGTHS is {dict(lengths)}; larger lengths keep the long ones."
+    )

@@ -154,6 +154,7 @@ def _differing_examples(lines: Sequence[tuple[Example, Example]], changed: int) 
     prompts = sum(before["prompt"] != after["prompt"] for before, after in lines)
     cut = sum(_is_cut(before) for before, _ in lines)
     unknown = sum(not before["source"] for before, _ in lines)
+    empty = [sum(not str(line["prediction"]).strip() for line in one) for one in zip(*lines)]
     texts = {
         f"{counted(changed, 'example has', 'examples have')} another id or target before than "
         "after: left out.": changed,
@@ -163,6 +164,8 @@ def _differing_examples(lines: Sequence[tuple[Example, Example]], changed: int) 
         "counts as said by the input.": cut,
         f"{counted(unknown, 'example has', 'examples have')} no source of their own: outputs are "
         "held against the whole prompt, instruction and exemplars included.": unknown,
+        f"{counted(sum(empty), 'output is', 'outputs are')} empty ({empty[0]:,} before, "
+        f"{empty[1]:,} after): these invent nothing.": sum(empty),
     }
     return [text for text, count in texts.items() if count]
 

@@ -6,6 +6,7 @@ and the evaluations at the converted step); what they lack is called "not record
 
 import dataclasses
 import hashlib
+import math
 import pathlib
 import re
 from collections.abc import Iterator, Mapping, Sequence
@@ -268,7 +269,11 @@ def _data_section(run: Run | None) -> Iterator[blocks.Block]:
     kept = sum(int(leaf.get("examples") or 0) for leaf in leaves)
     mixture = f"{run.mixture.get('mixture', 'mixture')}, {counted(len(tasks), 'task')}"
     tokens = compact(run.mixture.get("tokens"))
-    yield blocks.Text(f"Mixture {mixture}: {counted(kept, 'example')}, {tokens} tokens were read.")
+    counts = f"{counted(kept, 'example')}, {tokens} tokens were read"
+    trained = [value for _, value in run.curve("examples") if math.isfinite(value)]
+    if trained:
+        counts += f", some ahead of training; the run's steps used {int(trained[-1]):,}"
+    yield blocks.Text(f"Mixture {mixture}: {counts}.")
     rows, by_license = [], {}
     for task, inside in tasks.items():
         examples = sum(int(leaf.get("examples") or 0) for leaf in inside)
@@ -277,7 +282,7 @@ def _data_section(run: Run | None) -> Iterator[blocks.Block]:
         cells = (task, license_name, _text(inside[0], "url") or NOT_RECORDED)
         rows.append(blocks.Row((*cells, percent(examples / max(1, kept)), f"{examples:,}")))
     fold = counted(len(rows), "task") if len(rows) > MANY_ROWS else ""
-    columns = ("Task", "Licence of the data", "Origin", "Share", "Examples")
+    columns = ("Task", "Licence of the data", "Origin", "Share", "Examples read")
     yield blocks.Table(columns, rows, 3, fold)
     if len(rows) > 1:
         lines = [

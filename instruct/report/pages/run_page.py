@@ -225,6 +225,8 @@ def mixture_section(runs: Sequence[Run]) -> Iterator[blocks.Block]:
             text = f"{counted(len(shares) - MIXTURE_ROWS, 'smaller one')} not shown."
             yield blocks.Text(text, quiet=True)
         yield _leaf_table(leaves)
+        text = "Counts are of examples that were read, some ahead of training."
+        yield blocks.Text(text, quiet=True)
         if dropped := run.mixture.get("dropped_reasons"):
             lines = [blocks.Row((str(k), f"{v:,}")) for k, v in sorted(dropped.items())]
             yield blocks.Table(("Why examples were dropped", "Examples"), lines)

@@ -4,7 +4,7 @@ import numpy as np
 
 from instruct import batch
 from instruct.data.feed.packing import pack
-from instruct.data.feed.preview import packed_row, target_faults
+from instruct.data.feed.preview import lost_examples, packed_row, target_faults
 from instruct.data.spec import Leaf, Resolved
 from instruct.data.vocab import ByteVocabulary, load_vocabulary
 
@@ -63,6 +63,15 @@ class _Letters(ByteVocabulary):
 
     def encode(self, text):
         return [self.unk_id if sign in "{}" else ord(sign) + 3 for sign in text]
+
+
+def test_a_run_says_that_many_examples_are_not_trained_on():
+    lengths = {"inputs": 256, "targets": 48}
+    counts = {"kept": 8520, "dropped": 7864, "dropped_reasons": {"targets too long": 7864}}
+    text = lost_examples(counts, lengths)
+    assert "7,864 of 16,384 examples" in text and "(targets too long: 7,864)" in text
+    assert "'targets': 48" in text
+    assert lost_examples({"kept": 8, "dropped": 2}, lengths) == lost_examples({}, lengths) == ""
 
 
 def test_one_sequence_as_text():

@@ -58,6 +58,7 @@ def test_what_differs_is_told(runs: tuple[str, str], tmp_path):
     rows[3] |= {"target": "another"}
     rows[4] |= {"prompt": "Another wording."}
     rows[5] |= {"source": ""}
+    rows[6] |= {"prediction": " "}
     write_evaluation(tmp_path / "third", {"dialogsum.main": rows})
     third = compare(runs[0], str(tmp_path / "third"), CompareConfig())
     told = " ".join(third.left_out)
@@ -65,6 +66,7 @@ def test_what_differs_is_told(runs: tuple[str, str], tmp_path):
     assert "4 examples were only evaluated before" in told
     assert "1 example has another id or target" in told
     assert "1 of 19 prompts are not the same" in told
+    assert "1 output is empty (0 before, 1 after): these invent nothing." in told
 
 
 def test_what_cannot_be_compared_is_told(runs: tuple[str, str], tmp_path):

@@ -78,6 +78,8 @@ def test_the_text_says_data_settings_results_and_what_is_missing(run):
     card = ModelCard(model_card(dataclasses.replace(FACTS, run=run, dtype="bfloat16")))
     text = plain(card)
     assert "| gym.task_0000 | CC-BY-4.0 | https://huggingface.co/datasets/me/numbers |" in text
+    # What was read in whole windows is not what the steps trained on.
+    assert "were read, some ahead of training; the run's steps used 119,460." in text
     assert f"| gym.task_0001 | {NOT_RECORDED} | https://example.org/data |" in text
     assert "| Base model | none: training started from random parameters |" in text
     assert "| LoRA rank | 8 |" in text and "| Learning rate | 0.001 |" in text
