@@ -18,6 +18,8 @@ from instruct.json_text import parse_json, unsealed
 
 # Ends the address of a checkpoint of T5X, which belongs to no run.
 _T5X_NAME = re.compile(r"checkpoint_\d+/*$")
+# `outcome` in run.json. The first two are of complete runs; the second is followed by the reason.
+FINISHED, STOPPED_EARLY, FAILED = "finished", "stopped early", "failed"
 _log = logging.getLogger(__name__)
 
 

@@ -12,6 +12,8 @@ from instruct.errors import UserError
 
 # First line of what Git leaves for a large file: https://github.com/git-lfs/git-lfs, docs/spec.md.
 _POINTER = b"version https://git-lfs.github.com/spec/"
+# What names of compressed files end in; reading does not depend on it.
+PACKED_ENDINGS = (".gz", ".zst", ".zstd")
 _GZIP, _ZSTANDARD = b"\x1f\x8b", b"\x28\xb5\x2f\xfd"
 
 

@@ -12,12 +12,11 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from instruct.data.own_task import MetricFn, OwnTask, make_task
-from instruct.data.task_file import TaskFile, read_task_file
+from instruct.data.task_file import ENDING, TaskFile, read_task_file
 from instruct.errors import UserError
 from instruct.eval.named_metrics import find_metrics, read_texts
 from instruct.files import is_address, local_path, replace_file
 
-TOML = ".toml"
 TASK_FILE = "task.toml"  # of MODEL_DIR: the task of --data that the run trained on
 # Flag -> field of `TaskFile`.
 _FIELDS = {
@@ -52,7 +51,7 @@ def task_of_flags(flags: argparse.Namespace) -> OwnTask | None:
     if "held_out_share" in values:
         values["held_out_share"] = _share(values["held_out_share"])
     path = local_path("--data", data, "train.jsonl")
-    if path.suffix == TOML:
+    if path.suffix == ENDING:
         task_file = dataclasses.replace(read_task_file(path), **values)
     else:
         task_file = TaskFile(str(path), **values)
@@ -142,8 +141,10 @@ def _share(text: str) -> float:
 
 
 def _save(task: OwnTask, path: Path) -> None:
-    if path.suffix != TOML:
-        raise UserError(f"--save_task={path}: name a file that ends in {TOML}, as my_task{TOML}.")
+    if path.suffix != ENDING:
+        raise UserError(
+            f"--save_task={path}: name a file that ends in {ENDING}, as my_task{ENDING}."
+        )
     try:
         replace_file(path, task.to_toml(path.absolute().parent))
     except OSError as error:

@@ -22,7 +22,7 @@ from instruct.errors import UserError, unknown_name
 from instruct.fields import bounded, check_fields
 from instruct.files import local_path
 
-TABLE = "task"
+TABLE, ENDING = "task", ".toml"
 FAMILY = "own"  # of tasks that are named after their file
 # Files whose folder says more than their names.
 _PLAIN_NAMES = {*itertools.chain.from_iterable(SPLIT_NAMES.values()), "data", "dataset", "rows"}

@@ -9,10 +9,9 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 
 from instruct.data import rate_tables, registry
+from instruct.data.task_file import ENDING
 from instruct.errors import UserError
 from instruct.files import local_path
-
-TASK_FILE = ".toml"
 
 
 def load_modules(
@@ -33,11 +32,11 @@ def load_modules(
     """
     for name in names:
         try:
-            if not name.endswith((TASK_FILE, *rate_tables.ENDINGS)):
+            if not name.endswith((ENDING, *rate_tables.ENDINGS)):
                 registry.import_all()
             if name.endswith(".py"):
                 _load_file(local_path("MIXTURE_OR_TASK_MODULE", name, "my_tasks.py"))
-            elif name.endswith(TASK_FILE) and register_task_file is not None:
+            elif name.endswith(ENDING) and register_task_file is not None:
                 register_task_file(local_path("MIXTURE_OR_TASK_MODULE", name, "my_task.toml"))
             elif name.endswith(rate_tables.ENDINGS):
                 rate_tables.register(name)

@@ -28,7 +28,6 @@ from instruct.errors import UserError, naming_file
 from instruct.eval.conversation import converse
 from instruct.eval.decoding.batching import BatchConfig, Decoder
 from instruct.eval.decoding.decode import DecodeConfig
-from instruct.eval.decoding.online import OnlineDecoder
 from instruct.eval.loaded_model import PromptEncoder, find_model
 from instruct.eval.prompt_lines import (
     LONE_SURROGATE,
@@ -154,15 +153,7 @@ def infer(
             _say(f"warning: {problem}; --strict refuses such prompts.")
         loaded = found.load(decode, max_decode_steps, mesh, strict, _say)
         if interactive:
-            decoder = OnlineDecoder(
-                loaded.network,
-                loaded.decode,
-                loaded.params,
-                encoder.inputs_length,
-                BatchConfig(batch_size=1),
-                loaded.mesh,
-            )
-            converse(decoder, encoder)
+            converse(loaded.online_decoder(BatchConfig(batch_size=1)), encoder)
             return 0
         decoder = Decoder(loaded.network, loaded.decode, batching, loaded.mesh)
         answerer = Answerer(decoder, loaded.params, encoder)

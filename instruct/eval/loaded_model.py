@@ -11,8 +11,10 @@ from instruct import distributed
 from instruct.checkpoints.convert import generation_settings
 from instruct.checkpoints.loading import find_checkpoint, load_newest, load_params, trained_run
 from instruct.data.vocab import Vocabulary, check_embedding_rows, load_vocabulary
+from instruct.eval.decoding.batching import BatchConfig
 from instruct.eval.decoding.decode import DecodeConfig
 from instruct.eval.decoding.generation_settings import decode_config
+from instruct.eval.decoding.online import OnlineDecoder
 from instruct.eval.eval_config import trained_data
 from instruct.eval.prompt_lines import Prompt
 from instruct.files import absolute_path, any_path
@@ -75,6 +77,12 @@ class LoadedModel:
     decode: DecodeConfig
     vocabulary: Vocabulary
     encoder: PromptEncoder
+
+    def online_decoder(self, batching: BatchConfig | None, **options: int) -> OnlineDecoder:
+        """A decoder of prompts that come and go, as long as the encoder's; see `OnlineDecoder`."""
+        longest = self.encoder.inputs_length
+        what = self.network, self.decode, self.params, longest
+        return OnlineDecoder(*what, batching, self.mesh, **options)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -253,15 +253,17 @@ def _cut(value: Any, most: int) -> Any:
 
 
 def _print_further_metrics(console: Console, rows: Sequence[Row]) -> None:
-    """A line a task with the metrics that the table leaves out."""
-    by_task: dict[str, list[str]] = {}
+    """A line a task with the metrics that the table leaves out; none of more than `MOST_TASKS`."""
     primary = results.primary_metrics(rows)
+    if len(primary) > MOST_TASKS:
+        return
+    by_task: dict[str, list[str]] = {}
     for row in rows:
         if row["kind"] == "metric" and row not in primary and row["value"] is not None:
             error = "" if row["stderr"] is None else f" ± {row['stderr']:.1f}"
             text = f"{row['metric']} {row['value']:.1f}{error}"
             by_task.setdefault(f"{row['task']} {row['mode']}".rstrip(), []).append(text)
-    for task, texts in by_task.items() if len(primary) <= MOST_TASKS else ():
+    for task, texts in by_task.items():
         console.print(f"  {task}: {', '.join(texts)}", markup=False, soft_wrap=True)
 
 

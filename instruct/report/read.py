@@ -237,10 +237,11 @@ class Run:
         """Names of the evaluated suites, in the order of their folders."""
         return list(dict.fromkeys(e.suite for e in self.evaluations))
 
-    def counted(self) -> list[Evaluation]:
-        """The evaluations of `results.counted_suites`."""
-        suites = results.counted_suites(self.suites())
-        return [evaluation for evaluation in self.evaluations if evaluation.suite in suites]
+    def counted(self, step: int | None = None) -> list[Evaluation]:
+        """The evaluations of a step (None: of all) whose suites `results.counted_suites` has."""
+        there = [evaluation for evaluation in self.evaluations if step in (None, evaluation.step)]
+        suites = results.counted_suites(evaluation.suite for evaluation in there)
+        return [evaluation for evaluation in there if evaluation.suite in suites]
 
     def latest(self, suite: str) -> Evaluation | None:
         """The evaluation of a suite at its highest step, or None."""

@@ -17,7 +17,6 @@ from rich.console import Console
 from instruct.errors import UserError
 from instruct.eval.decoding.batching import BatchConfig
 from instruct.eval.decoding.decode import DecodeConfig
-from instruct.eval.decoding.online import OnlineDecoder
 from instruct.eval.loaded_model import find_model
 from instruct.fields import Range, check_arguments
 from instruct.files import any_path
@@ -86,15 +85,7 @@ def serve(
             inputs_length=inputs_length,
         )
         loaded = found.load(decode, max_decode_steps, mesh, strict, _say)
-        decoder = OnlineDecoder(
-            loaded.network,
-            loaded.decode,
-            loaded.params,
-            loaded.encoder.inputs_length,
-            batching,
-            loaded.mesh,
-            config.chunk_steps,
-        )
+        decoder = loaded.online_decoder(batching, chunk_steps=config.chunk_steps)
         _say(f"compiled {decoder.compile_all()} programs")
         engine = Engine(decoder, config.queue_length)
         name = name or folder.absolute().name

@@ -23,7 +23,7 @@ from typing import Any, Literal
 
 from instruct.errors import UserError
 from instruct.files import is_address, locked, replace_file
-from instruct.lineage import read_object
+from instruct.lineage import FINISHED, STOPPED_EARLY, read_object
 from instruct.metrics_file import read_metrics
 from instruct.study.plan import RUN_GIN, TRAIN, StudyRun
 
@@ -346,13 +346,13 @@ class _ActiveRun:
 def is_trained(folder: pathlib.Path) -> bool:
     """Whether a run's training reached its last step, or stopped early as its settings say."""
     outcome = read_object(folder / "run.json").get("outcome")
-    return str(outcome).startswith(("finished", "stopped early"))
+    return str(outcome).startswith((FINISHED, STOPPED_EARLY))
 
 
 def last_step(folder: pathlib.Path, steps: int) -> int:
     """The last step of a run that is to train for `steps`: an earlier one if it stopped early."""
     info = read_object(folder / "run.json")
-    stopped_early = str(info.get("outcome")).startswith("stopped early")
+    stopped_early = str(info.get("outcome")).startswith(STOPPED_EARLY)
     return int(info.get("step", steps)) if stopped_early else steps
 
 

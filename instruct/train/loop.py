@@ -23,6 +23,7 @@ from instruct.errors import UserError, unknown_name
 from instruct.fields import LARGEST, Range, check_arguments
 from instruct.files import replace_file
 from instruct.json_text import sealed
+from instruct.lineage import FAILED, FINISHED, STOPPED_EARLY
 from instruct.mesh import MeshConfig
 from instruct.models.adapters import merge_adapters, without_adapters
 from instruct.models.model import AnyConfig, make_model
@@ -233,7 +234,7 @@ def train(
         state_sizes = sizes_of(abstract, trained)
 
         # Records of the run; only the first process writes them.
-        step, outcome, pending = start, "failed", None
+        step, outcome, pending = start, FAILED, None
         json_lines = JsonLines(resumed.records.get("rows") if resumed else None, say)
         if is_first_process:
             info = session.run_info(model, device_mesh, matmul_peak)
@@ -377,7 +378,7 @@ def train(
 
 def _outcome(enough: str | None) -> str:
     """That of a complete run; `enough`: why it stopped early."""
-    return f"{session.STOPPED_EARLY}: {enough}" if enough else session.FINISHED
+    return f"{STOPPED_EARLY}: {enough}" if enough else FINISHED
 
 
 def _to_continue(enough: str | None) -> str:

@@ -24,7 +24,7 @@ from typing import Any
 
 from instruct.errors import RunFailed, UserError, unknown_name
 from instruct.files import is_address, replace_file
-from instruct.lineage import read_object
+from instruct.lineage import FAILED, read_object
 from instruct.train.trackers import Tracker
 
 RETRY_SECS = 60.0  # least time between attempts to reach a service that does not answer
@@ -161,7 +161,7 @@ class ServiceTracker(Tracker):
         self._connect(folder, True)
         self._log_page(page)
         # A page does not make a success of a failed run.
-        self._end(read_object(folder / "run.json").get("outcome") == "failed")
+        self._end(read_object(folder / "run.json").get("outcome") == FAILED)
 
     def _do(self, call: Callable[[], None]) -> None:
         """Makes a call after all that wait; never raises."""

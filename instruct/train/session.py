@@ -39,10 +39,8 @@ from instruct.files import (
     remove_leftovers,
     replace_file,
 )
-from instruct.lineage import read_object
+from instruct.lineage import FINISHED, read_object
 
-# Outcomes of runs that are complete; the second is followed by the reason.
-FINISHED, STOPPED_EARLY = "finished", "stopped early"
 RUN_FILE = "run.json"
 MIXTURE_FILE = "mixture.json"
 # All that training replaces in the folder.
@@ -162,10 +160,7 @@ def start_run(model_dir: pathlib.Path, info: Mapping[str, Any], step: int) -> No
 
 
 def end_run(model_dir: pathlib.Path, step: int, outcome: str) -> None:
-    """Records in run.json when and how the session ended ('finished', 'stopped by SIGTERM').
-
-    `instruct/study/runner.py` knows those of runs that are complete.
-    """
+    """Records in run.json when and how the session ended (`FINISHED`, 'stopped by SIGTERM')."""
     info = read_run_info(model_dir)
     ended = {"end": _now(), "outcome": outcome, "step": step}
     sessions = _sessions(info)

@@ -32,7 +32,7 @@ def drive(tracker, folder, step, last):
 
 
 class Service(ServiceTracker):
-    """Remembers its calls; fails as it is told."""
+    """Records the calls that it gets, and raises the errors that a test asks for."""
 
     service, package, extra, record_file = "Service", "json", "some", "service.json"
 

@@ -23,7 +23,7 @@ from instruct.workspace import Workspace
 _VOCABULARY = "gym"
 _LENGTHS = (4096, 1024)  # tokens; almost no prompt is cut to be shown
 _EXEMPLAR_RECORDS = 200
-_MAX_LOST = 0.2  # of the examples of a run; as for a task in `task_report.py`
+MAX_LOST = 0.2  # a task or run that loses a larger share of its rows or examples is a problem
 
 
 def splits_in_order(splits: Collection[str]) -> list[str]:
@@ -170,7 +170,7 @@ def lost_examples(statistics: Mapping[str, Any], lengths: Mapping[str, int]) -> 
         lengths: TASK_FEATURE_LENGTHS.
     """
     kept, dropped = (int(statistics.get(name, 0)) for name in ("kept", "dropped"))
-    if dropped <= _MAX_LOST * (kept + dropped):
+    if dropped <= MAX_LOST * (kept + dropped):
         return ""
     counts = statistics.get("dropped_reasons", {})
     reasons = ", ".join(f"{reason}: {count:,}" for reason, count in counts.items())

@@ -21,6 +21,7 @@ from rich.text import Text
 
 from instruct.data.config import DataConfig
 from instruct.data.feed.leaves import make_builder
+from instruct.data.feed.preview import MAX_LOST
 from instruct.data.feed.spelling import Spelling, spelling
 from instruct.data.feed.window import COUNTS, WindowBuilder, open_store
 from instruct.data.sources.json_files import write_json
@@ -32,8 +33,7 @@ from instruct.errors import UserError
 from instruct.files import is_address, locked, remove_leftovers
 from instruct.workspace import Workspace
 
-_MAX_LOST = 0.2  # a task that loses a larger share of its rows or examples is a problem
-_MAX_UNSPELLED = 0.01  # so is one with a larger share of targets that no model can write
+_MAX_UNSPELLED = 0.01  # a task with a larger share of targets that no model can write is a problem
 _FEW_TASKS = 8  # fewer are measured in this process: starting others would take longer
 _MAX_PROBLEMS = 20  # on the terminal
 _MAX_NAMES = 5
@@ -287,16 +287,16 @@ def _problems(
         share = dropped / max(1, dropped + store.records)
         if not store.records:
             yield f"no record in split {store.split!r}" + (f" ({why})" if why else "")
-        elif share > _MAX_LOST:
+        elif share > MAX_LOST:
             yield f"{share:.0%} of the rows of split {store.split!r} were rejected ({why})"
     if isinstance(lengths, str):
         yield lengths
-    elif lengths is not None and lengths.too_long > _MAX_LOST:
+    elif lengths is not None and lengths.too_long > MAX_LOST:
         yield (
             f"{lengths.too_long:.0%} of its examples are longer than TASK_FEATURE_LENGTHS "
             f"{dict(config.feature_lengths)} allow, and are left out"
         )
-    elif lengths is not None and lengths.not_rendered > _MAX_LOST:
+    elif lengths is not None and lengths.not_rendered > MAX_LOST:
         why = ", ".join(f"{reason}: {count}" for reason, count in lengths.reasons.items())
         yield f"{lengths.not_rendered:.0%} of its examples cannot be rendered ({why})"
     if isinstance(lengths, Lengths) and lengths.unknown_targets > _MAX_UNSPELLED:

@@ -19,7 +19,7 @@ from instruct.data.sources.json_files import NoJson, read_values
 from instruct.data.sources.table_files import find_split, missing_shards, read_rows
 from instruct.errors import UserError
 from instruct.json_text import parse_json
-from instruct.packed_files import open_unpacked
+from instruct.packed_files import PACKED_ENDINGS, open_unpacked
 from instruct.prompts.render import Dropped
 
 # Our split -> names that publishers give it.
@@ -29,7 +29,6 @@ SPLIT_NAMES = {
     "test": ("test",),
 }
 _FOLDERS = ("", "data", "default")
-_PACKED = (".gz", ".zst", ".zstd")
 # Ending -> how the file is read; delimiters of the first kind are guessed from the first line.
 _KINDS = {
     **{".jsonl": "json", ".ndjson": "json", ".json": "json", ".csv": "csv", ".tsv": "csv"},
@@ -101,7 +100,7 @@ def find_files(name: str, path: Path) -> dict[str, tuple[Path, ...]]:
 def _kind(path: Path) -> str | None:
     """How a file is read, by the ending of its name before .gz or .zst; None if unknown."""
     suffixes = [suffix.lower() for suffix in path.suffixes]
-    if suffixes and suffixes[-1] in _PACKED:
+    if suffixes and suffixes[-1] in PACKED_ENDINGS:
         suffixes.pop()
     return _KINDS.get(suffixes[-1]) if suffixes else None
 

@@ -18,13 +18,13 @@ from instruct.data.sources.files import read_csv
 from instruct.data.sources.json_files import NOT_UTF8, NoJson, read_values
 from instruct.data.sources.tfrecord import read_examples
 from instruct.errors import UserError
-from instruct.packed_files import refuse_pointer
+from instruct.packed_files import PACKED_ENDINGS, refuse_pointer
 from instruct.prompts.render import Dropped
 
 # (column, value or several values): rows to keep.
 Where = tuple[str, Any]
 
-_PACKED = ("", ".gz", ".zst", ".zstd")
+_PACKED = ("", *PACKED_ENDINGS)
 _FORMATS = (
     *(".parquet", ".arrow"),
     *(f"{text}{end}" for text in (".jsonl", ".ndjson", ".json", ".csv") for end in _PACKED),

@@ -82,7 +82,7 @@ def model_card(facts: CardFacts) -> str:
         # Training started from a path, so `runs/base` is no name on the hub.
         facts = dataclasses.replace(facts, base=str(absolute_path(facts.base)))
     base_card = front_matter_of(facts.base)
-    here = () if run is None else _evaluations_at(run, facts.step)
+    here = () if run is None else run.counted(facts.step)
     sections = (
         _model_section(facts, run, base_card),
         _data_section(run),
@@ -97,13 +97,6 @@ def model_card(facts: CardFacts) -> str:
     fields = _front_matter(facts, run, base_card, here)
     header = yaml.safe_dump(fields, sort_keys=False, allow_unicode=True, width=1000)
     return _sealed(_without_folders(f"---\n{header}---\n{text}"))
-
-
-def _evaluations_at(run: Run, step: int) -> tuple[Evaluation, ...]:
-    """Evaluations of a step; those while training only if there are no others."""
-    there = [evaluation for evaluation in run.evaluations if evaluation.step == step]
-    suites = results.counted_suites(evaluation.suite for evaluation in there)
-    return tuple(evaluation for evaluation in there if evaluation.suite in suites)
 
 
 def is_unchanged(card: str) -> bool:
