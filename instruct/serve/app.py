@@ -48,6 +48,7 @@ class Service:
         token: that clients must send; None: none.
 
     Attributes:
+        config: limits.
         is_draining: set it to refuse further requests.
     """
 
@@ -60,7 +61,7 @@ class Service:
         token: str | None = None,
     ):
         self._name, self._engine, self._encoder = name, engine, encoder
-        self._config, self._token = config, token
+        self.config, self._token = config, token
         self._created = int(time.time())
         self._next_example = 0
         self.is_draining = False
@@ -136,7 +137,7 @@ class Service:
     async def _reply(self, request: Request, chat: bool) -> Response:
         if self.is_draining:
             raise _unavailable("this server is about to end")
-        deadline = asyncio.get_running_loop().time() + self._config.request_secs
+        deadline = asyncio.get_running_loop().time() + self.config.request_secs
         try:
             async with asyncio.timeout_at(deadline):
                 body = await self._body(request)
@@ -151,7 +152,7 @@ class Service:
         except UserError as error:  # a chat template that fails
             raise Refusal(400, str(error)) from error
         answering = _Answering(self._engine, self._encoder, asked, self._first_example(asked))
-        pieces = answering.pieces(deadline, self._config.request_secs)
+        pieces = answering.pieces(deadline, self.config.request_secs)
         answering.submit()
         reply = Reply(self._name, chat)
         if asked.stream:
@@ -164,7 +165,7 @@ class Service:
 
     async def _body(self, request: Request) -> Any:
         """The JSON value of a body that is not too large."""
-        body, most = bytearray(), self._config.body_bytes
+        body, most = bytearray(), self.config.body_bytes
         async for chunk in request.stream():
             body += chunk
             if len(body) > most:

@@ -111,7 +111,8 @@ def serve(
 class DrainingServer(uvicorn.Server):
     """Listens on after a signal, to refuse requests by name, until the accepted are answered.
 
-    `run(sockets=[...])` returns then. A second signal gives the open requests up.
+    `run(sockets=[...])` returns then. A second signal gives the open requests up. A client that
+    has not read its answer `ServeConfig.request_secs` later is cut off.
 
     Args:
         service: the application.
@@ -119,7 +120,7 @@ class DrainingServer(uvicorn.Server):
         greeting: lines to say once the server listens.
 
     Attributes:
-        is_cut_off: whether requests were given up.
+        is_cut_off: whether requests were given up, or clients that do not read cut off.
     """
 
     def __init__(self, service: Service, engine: Engine, *greeting: str):
@@ -166,12 +167,15 @@ class DrainingServer(uvicorn.Server):
         return await super().on_tick(counter)
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-        """uvicorn's, which waits for clients; a second signal ends their connections."""
+        """uvicorn's, which waits for clients that read; a second signal ends their connections."""
+        loop = asyncio.get_running_loop()
+        latest = loop.time() + self._service.config.request_secs
         ending = asyncio.ensure_future(super().shutdown(sockets))
         while not (await asyncio.wait([ending], timeout=_TICK_SECS))[0]:
-            for connection in list(self.server_state.connections) if self._is_impatient else ():
-                self.is_cut_off = True
-                connection.transport.abort()
+            if self._is_impatient or loop.time() > latest:
+                for connection in list(self.server_state.connections):
+                    self.is_cut_off = True
+                    connection.transport.abort()
         ending.result()
 
 

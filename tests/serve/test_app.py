@@ -9,6 +9,7 @@ import threading
 import pytest
 
 from instruct.eval.decoding.decode import DecodeConfig
+from instruct.serve import app
 from tests.serve.echo import echo_server, wait_until
 
 SAMPLE = DecodeConfig("sample", 32, temperature=0.7, num_samples=2)
@@ -272,6 +273,21 @@ def test_a_second_signal_ends_the_connection_of_a_client_that_sends_no_more():
         wait_until(lambda: server.server.server_state.tasks)
         server.server.handle_exit(signal.SIGTERM, None)
         wait_until(lambda: server.server.should_exit)
+        server.server.handle_exit(signal.SIGTERM, None)
+        server.thread.join(20)
+        assert not server.thread.is_alive() and server.server.is_cut_off
+
+
+def test_a_client_that_does_not_read_is_cut_off_in_time(tmp_path, monkeypatch):
+    page = tmp_path / "page.html"
+    page.write_bytes(b"x" * 50_000_000)  # more than the system keeps for a client
+    monkeypatch.setattr(app, "_PAGE", page)
+    with (
+        echo_server(request_secs=0.5) as server,
+        socket.create_connection(("127.0.0.1", server.port)) as client,
+    ):
+        client.sendall(b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n")
+        wait_until(lambda: server.server.server_state.tasks)
         server.server.handle_exit(signal.SIGTERM, None)
         server.thread.join(20)
         assert not server.thread.is_alive() and server.server.is_cut_off
