@@ -12,6 +12,7 @@ seconds that the process used.
 """
 
 import argparse
+import dataclasses
 import json
 import random
 import re
@@ -22,6 +23,9 @@ import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
+
+from instruct.prompts.record import Record
+from instruct.workspace import Workspace
 
 LENGTHS = {"inputs": 512, "targets": 128}
 BATCH_ROWS = 16
@@ -46,6 +50,25 @@ def texts(task: int, count: int) -> Iterator[tuple[str, str]]:
         yield f"{question} {number}?", " ".join(draw.choices(WORDS, k=short))
 
 
+@dataclasses.dataclass(frozen=True)
+class MadeUpSource:
+    """`count` records of a task."""
+
+    task: int
+    count: int
+    splits: tuple[str, ...] = ("train",)
+
+    def available(self, workspace: Workspace) -> None:
+        """Always there."""
+
+    def fingerprint(self, workspace: Workspace) -> str:
+        return repr(self)
+
+    def records(self, workspace: Workspace, split: str) -> Iterator[Record]:
+        for number, (question, answer) in enumerate(texts(self.task, self.count)):
+            yield Record(str(number), {"question": question}, answer)
+
+
 def run_ours(arguments: argparse.Namespace, folder: Path, workers: int) -> dict[str, float]:
     """Our feed, from prepared stores."""
     from instruct.data.config import DataConfig
@@ -53,9 +76,7 @@ def run_ours(arguments: argparse.Namespace, folder: Path, workers: int) -> dict[
     from instruct.data.spec import Leaf, Resolved, TaskSpec
     from instruct.data.stores.store import spec_key, store_path
     from instruct.data.stores.writing import write_store
-    from instruct.prompts.record import Record
     from instruct.prompts.template import Template, TemplateSet
-    from instruct.workspace import Workspace
 
     workspace = Workspace(store_dir=folder / "stores")
     wordings = ("{question}\nAnswer:", "Q: {question}", "Read this: {question}", "{question}")
@@ -68,19 +89,15 @@ def run_ours(arguments: argparse.Namespace, folder: Path, workers: int) -> dict[
     )
     leaves = []
     for task in range(arguments.num_tasks):
-        spec = TaskSpec(f"b.t{task}", "b", f"t{task}", "c", source=None, templates=templates)  # type: ignore[arg-type]
-        records = (
-            Record(str(i), {"question": question}, answer)
-            for i, (question, answer) in enumerate(
-                texts(task, arguments.records // arguments.num_tasks)
-            )
-        )
+        source = MadeUpSource(task, arguments.records // arguments.num_tasks)
+        spec = TaskSpec(f"b.t{task}", "b", f"t{task}", "c", source, templates)
         path = store_path(workspace, spec_key(spec), "train")
+        records = source.records(workspace, "train")
         write_store(
             path, records, task=spec.name, kind="records", version="1", source_fingerprint=""
         )
         name = spec.leaf_name(arguments.mode)
-        share, count = 1 / arguments.num_tasks, arguments.records // arguments.num_tasks
+        share, count = 1 / arguments.num_tasks, source.count
         fields = (name, share, spec.name, arguments.mode, "b", spec.dataset, "c", "1")
         leaves.append(Leaf(*fields, count, ("train",), spec))
     config = DataConfig(

@@ -27,7 +27,8 @@ class Rendered:
     """One rendered and tokenized example.
 
     Attributes:
-        input_ids, target_ids: tokens with their frame, such as EOS, within the requested lengths.
+        input_ids, target_ids: tokens with their frame, such as EOS, within the requested lengths;
+            some are array("i") where the frame has `arrays`.
         template_id: template, with "+" and the layout's id for a few-shot prompt.
         truncated: whether the source field was cut.
         inverted: whether the template asks for another field than the answer.
