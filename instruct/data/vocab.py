@@ -192,7 +192,7 @@ class SentencePieceVocabulary:
         return self._processor.EncodeAsIds(text)
 
     def encode_array(self, text: str) -> "array[int]":
-        return array("i", self._processor.EncodeAsNumpy(text).tobytes())
+        return array("i", self._processor.Encode(text, return_type="numpy").tobytes())
 
     def piece(self, number: int) -> str:
         """The piece of an id."""

@@ -12,6 +12,7 @@ from instruct.prompts.record import Record
 from instruct.prompts.template import Template, TemplateSet, fill, parse, placeholders
 from instruct.prompts.tk_instruct import DEFAULT_ENCODING, ENCODINGS
 
+_SHOW_OPTIONS = frozenset(("zs_opt", "fs_opt", "direct", "zs_direct", *COT_MODES))
 _TEMPLATE, _STYLE, _ORDER, _FORMAT, _INSTRUCTION, _NOTE, _DIALOG, _ENCODING = range(8)
 
 
@@ -44,8 +45,7 @@ class Writer:
         self.key = key
         if mode in ("zs_opt", "fs_opt") and not record.options:
             raise CannotRender("no options")
-        shows_options = ("zs_opt", "fs_opt", "direct", "zs_direct", *COT_MODES)
-        self.kind = "opt" if record.options and mode in shows_options else "noopt"
+        self.kind = "opt" if record.options and mode in _SHOW_OPTIONS else "noopt"
         if mode in COT_MODES and not record.rationale and not template_set.published:
             raise CannotRender("no rationale")
         if mode in COT_MODES or (mode in INVERTED_MODES and record.rationale):

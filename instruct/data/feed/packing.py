@@ -8,7 +8,7 @@ segment numbers of all later inputs by one).
 
 import dataclasses
 from array import array
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
@@ -46,6 +46,7 @@ def pack(
     *,
     target_weights: Sequence[Sequence[int] | None] | None = None,
     loss_on: str = "targets",
+    permutation_fn: Callable[[int], np.ndarray] = np.arange,
 ) -> Packed:
     """Packs examples; batch.py has worked examples.
 
@@ -59,6 +60,7 @@ def pack(
         target_weights: for `decoder_only`, the loss weight (0 or 1) of each target token of each
             example; None for 1.
         loss_on: "targets", or "all" tokens (`decoder_only`).
+        permutation_fn: number of rows -> the order to put them in.
     """
     input_lengths = np.fromiter(map(len, input_ids), np.int64, len(input_ids))
     target_lengths = np.fromiter(map(len, target_ids), np.int64, len(target_ids))
@@ -69,6 +71,7 @@ def pack(
     else:
         lengths = input_lengths, target_lengths
     example_rows = assign_rows(*lengths, *row_lengths, method)
+    example_rows = np.argsort(permutation_fn(example_rows.max(initial=-1) + 1))[example_rows]
     decoder = _Side(example_rows, lengths[1], row_lengths[1])
     rows = {
         batch.DECODER_SEGMENT_IDS: decoder.segments,

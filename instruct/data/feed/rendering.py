@@ -43,7 +43,12 @@ def example_key(seed: int, leaf_key: int, number: int) -> int:
         number: in training the leaf's count so far, so that a record gets another wording in every
             epoch; in evaluation the record's number.
     """
-    return mix(mix((mix(seed & _MASK) ^ leaf_key) & _MASK) ^ (number & _MASK))
+    return mix(_stream_key(seed, leaf_key) ^ (number & _MASK))
+
+
+@functools.cache
+def _stream_key(seed: int, leaf_key: int) -> int:
+    return mix((mix(seed & _MASK) ^ leaf_key) & _MASK)
 
 
 def exemplar_indices(

@@ -104,6 +104,8 @@ class WindowBuilder:
         """Window `number`: examples number * window_examples and the following."""
         kept_leaves, kept, totals, dropped = self.examples(number)
         example_leaves = np.array(kept_leaves, dtype=np.int64)
+        # Best fit orders rows by length, so they are shuffled.
+        generator = np.random.Generator(np.random.Philox(key=[self.config.seed, number]))
         packed = pack(
             [example.input_ids for example in kept],
             [example.target_ids for example in kept],
@@ -113,14 +115,11 @@ class WindowBuilder:
             self.config.batch_layout,
             target_weights=[example.target_weights for example in kept],
             loss_on=self.config.loss_on,
+            permutation_fn=generator.permutation,
         )
-        # Best fit orders rows by length, so they are shuffled.
-        generator = np.random.Generator(np.random.Philox(key=[self.config.seed, number]))
-        order = generator.permutation(packed.num_rows)
-        by_row = np.argsort(np.argsort(order)[packed.example_rows], kind="stable")
-        per_row = np.bincount(packed.example_rows, minlength=packed.num_rows)[order]
-        rows = {key: value[order] for key, value in packed.rows.items()}
-        return Window(rows, np.cumsum(per_row), example_leaves[by_row], totals, dropped)
+        by_row = np.argsort(packed.example_rows, kind="stable")
+        per_row = np.bincount(packed.example_rows, minlength=packed.num_rows)
+        return Window(packed.rows, np.cumsum(per_row), example_leaves[by_row], totals, dropped)
 
     def examples(self, number: int) -> tuple[list[int], list[Rendered], np.ndarray, dict[str, int]]:
         """Window `number` before packing; see `_render`."""
