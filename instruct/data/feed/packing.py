@@ -52,8 +52,8 @@ def pack(
 
     Args:
         input_ids, target_ids: tokens of each example with their frame, EOS included, at most the
-            lengths; array("i") is quickest. For `decoder_only`, inputs begin with the start and are not empty, and both
-            together have at most 1 + inputs_length + targets_length tokens.
+            lengths; array("i") is quickest. For `decoder_only`, inputs begin with the start and
+            are not empty, and both together have at most 1 + inputs_length + targets_length tokens.
         task_ids: value of `decoder_task_ids` for each example.
         method: "best_fit" (fullest rows), "next_fit" (as SeqIO: one open row), or "none" (one
             example per row).
