@@ -27,6 +27,7 @@ import itertools
 import json
 import logging
 import re
+from array import array
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -464,6 +465,10 @@ class HuggingFaceVocabulary:
     def encode(self, text: str, /) -> list[int]:
         """Token ids without EOS and what starts a sequence; special tokens in the text are read."""
         return self._backend.encode(text, add_special_tokens=False).ids
+
+    def encode_array(self, text: str, /) -> "array[int]":
+        """`encode` as array("i")."""
+        return array("i", self.encode(text))
 
     def decode(self, ids: Iterable[int], /) -> str:
         """Text up to the first of `stop_ids`, without padding, special tokens and unknown ids."""

@@ -6,8 +6,9 @@ chat template    start + a user's turn, up to the        answer + end of turn, +
 """
 
 import dataclasses
+from array import array
 from collections.abc import Sequence
-from typing import Protocol
+from typing import Protocol, cast
 
 from instruct.prompts.chat_template import ChatTemplate, Message
 
@@ -25,6 +26,8 @@ class Tokenizer(Protocol):
 
     def encode(self, text: str, /) -> list[int]: ...
 
+    def encode_array(self, text: str, /) -> "array[int]": ...
+
     def decode(self, ids: Sequence[int], /) -> str: ...
 
 
@@ -39,6 +42,8 @@ class Frame:
         chat: writes prompts and answers instead of separator and EOS.
         one_sequence: whether a prompt and its answer are one sequence (`decoder_only`), in which a
             prompt without a token is EOS.
+        arrays: whether tokens are array("i") where that is quicker: no Python object for each id.
+            An array has the methods of a list that rendering uses, so it is typed as one.
     """
 
     tokenizer: Tokenizer
@@ -46,11 +51,12 @@ class Frame:
     separator: str = EOS
     chat: ChatTemplate | None = None
     one_sequence: bool = False
+    arrays: bool = False
 
     def prompt(self, text: str) -> list[int]:
         """Tokens of a whole prompt."""
         if self.chat is not None:
-            return self.started(self.tokenizer.encode(self.chat.prompt(text)))
+            return self.started(self._encode(self.chat.prompt(text)))
         return self.started(self._separated(text))
 
     def next_turn(self, messages: Sequence[Message]) -> list[int]:
@@ -59,11 +65,13 @@ class Frame:
         return self.started(self.tokenizer.encode(self.chat.next_turn(messages)))
 
     def answer(self, text: str) -> list[int]:
-        """Tokens of a whole answer; [] if the text has none."""
-        ids = list(self.tokenizer.encode(text))
+        """Tokens of a whole answer; empty if the text has none."""
+        ids = self._encode(text)
         if ids and self.chat is not None:
             return self._ended(self.tokenizer.encode(self.chat.answer(text)))
-        return [*ids, self.tokenizer.eos_id] if ids else ids
+        if ids:
+            ids.append(self.tokenizer.eos_id)
+        return ids
 
     def turns(self, messages: Sequence[Message]) -> list[tuple[list[int], list[int]]]:
         """Tokens (before, of) every assistant turn of a conversation."""
@@ -84,6 +92,8 @@ class Frame:
     def started(self, ids: Sequence[int]) -> list[int]:
         """The tokens after `start_ids`."""
         lone = [self.tokenizer.eos_id] if self.one_sequence else []
+        if isinstance(ids, array):
+            return cast("list[int]", array("i", self.start_ids) + ids) or lone
         return [*self.start_ids, *ids] or lone
 
     def continued(self, ids: Sequence[int]) -> list[int]:
@@ -107,10 +117,18 @@ class Frame:
             [*ids] if ids and ids[-1] in self.tokenizer.stop_ids else [*ids, self.tokenizer.eos_id]
         )
 
+    def _encode(self, text: str) -> list[int]:
+        """Tokens of a text, in a list or array of its own."""
+        if self.arrays:
+            return cast("list[int]", self.tokenizer.encode_array(text))
+        return self.tokenizer.encode(text)
+
     def _separated(self, text: str) -> list[int]:
-        if self.separator == EOS:
-            return [*self.tokenizer.encode(text), self.tokenizer.eos_id]
-        return list(self.tokenizer.encode(text + self.separator))
+        if self.separator != EOS:
+            return self._encode(text + self.separator)
+        ids = self._encode(text)
+        ids.append(self.tokenizer.eos_id)
+        return ids
 
 
 def plain_turns(messages: Sequence[Message]) -> list[tuple[str, str]]:

@@ -46,7 +46,8 @@ class Record:
     @classmethod
     def from_json(cls, line: str | bytes) -> "Record":
         """Inverse of `to_json`. Raises ValueError on anything else."""
-        values = json.loads(line)
+        # json.loads would guess the encoding of bytes.
+        values = json.loads(line if isinstance(line, str) else line.decode())
         values["options"] = tuple(values["options"])
         values["references"] = tuple(values["references"])
         return cls(**values)

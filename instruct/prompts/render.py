@@ -22,12 +22,13 @@ MIN_SOURCE_TOKENS = 16  # a source field is not cut below this
 _SPARE_TOKENS = 2  # concatenated texts may have a token more than the sum of their parts
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
+@dataclasses.dataclass(slots=True)
 class Rendered:
-    """One rendered and tokenized example.
+    """One rendered and tokenized example. Not frozen, which would double the time to make one.
 
     Attributes:
-        input_ids, target_ids: tokens with their frame, such as EOS, within the requested lengths.
+        input_ids, target_ids: tokens with their frame, such as EOS, within the requested lengths;
+            some are array("i") where the frame has `arrays`.
         template_id: template, with "+" and the layout's id for a few-shot prompt.
         truncated: whether the source field was cut.
         inverted: whether the template asks for another field than the answer.

@@ -12,6 +12,7 @@ from instruct.prompts.record import Record
 from instruct.prompts.template import Template, TemplateSet, fill, parse, placeholders
 from instruct.prompts.tk_instruct import DEFAULT_ENCODING, ENCODINGS
 
+_SHOW_OPTIONS = frozenset(("zs_opt", "fs_opt", "direct", "zs_direct", *COT_MODES))
 _TEMPLATE, _STYLE, _ORDER, _FORMAT, _INSTRUCTION, _NOTE, _DIALOG, _ENCODING = range(8)
 
 
@@ -33,7 +34,7 @@ class Prompt:
 class Writer:
     """Writes one record's prompt: draws template, options, layout and instruction."""
 
-    __slots__ = ("key", "kind", "mode", "record", "shots", "style", "template_set")
+    __slots__ = ("_wording", "key", "kind", "mode", "record", "shots", "style", "template_set")
 
     def __init__(
         self, record: Record, template_set: TemplateSet, mode: str, key: int, shots: list[Record]
@@ -44,8 +45,7 @@ class Writer:
         self.key = key
         if mode in ("zs_opt", "fs_opt") and not record.options:
             raise CannotRender("no options")
-        shows_options = ("zs_opt", "fs_opt", "direct", "zs_direct", *COT_MODES)
-        self.kind = "opt" if record.options and mode in shows_options else "noopt"
+        self.kind = "opt" if record.options and mode in _SHOW_OPTIONS else "noopt"
         if mode in COT_MODES and not record.rationale and not template_set.published:
             raise CannotRender("no rationale")
         if mode in COT_MODES or (mode in INVERTED_MODES and record.rationale):
@@ -56,6 +56,7 @@ class Writer:
             questions = [record.options, *(shot.options for shot in shots)]
             self.style = template_set.option_style or draw_style(questions, Draws(key, _STYLE))
         self.shots = shots
+        self._wording: tuple[Template, Template, FewShotFormat, str] | None = None
 
     def _draw(self, list_name: str) -> Template:
         if not getattr(self.template_set, list_name):
@@ -116,13 +117,10 @@ class Writer:
         """The record after `shots`, all in one layout."""
         if self.mode in TK_MODES:
             return self._tk_instruct(shots, self.record.fields)
-        inverted = self.mode in INVERTED_MODES
-        reasoned = f"fs_cot_{self.kind}" if self.mode in COT_MODES else ""
-        own = bool(reasoned) and bool(getattr(self.template_set, reasoned))
-        template = self._draw("inv" if inverted else reasoned if own else f"fs_{self.kind}")
-        wording = self._draw(f"cot_{self.kind}") if reasoned and not own else template
+        if self._wording is None:  # drawn once, however many exemplars are tried
+            self._wording = (*self._few_shot_templates(), *self._layout())
+        template, wording, layout, instruction = self._wording
         tidy = str if self.template_set.published else _tidy
-        layout, instruction = self._layout()
         blocks = []
         for number, shot in enumerate(shots, start=1):
             values, _ = self._values(shot, shot.fields, self.key + number)
@@ -144,6 +142,14 @@ class Writer:
             shown,
             tuple(shot.id for shot in shots),
         )
+
+    def _few_shot_templates(self) -> tuple[Template, Template]:
+        """The templates of inputs and of targets."""
+        inverted = self.mode in INVERTED_MODES
+        reasoned = f"fs_cot_{self.kind}" if self.mode in COT_MODES else ""
+        own = bool(reasoned) and bool(getattr(self.template_set, reasoned))
+        template = self._draw("inv" if inverted else reasoned if own else f"fs_{self.kind}")
+        return template, self._draw(f"cot_{self.kind}") if reasoned and not own else template
 
     def _note(self, shot: Record) -> str:
         """The text after an exemplar's answer, such as an explanation."""

@@ -9,7 +9,7 @@ import seqio
 
 from instruct.data import vocab
 from instruct.errors import UserError
-from tests.data.tokenizer_folders import write_bos_model
+from tests.data.tokenizer_folders import write_bos_model, write_folder
 
 TEXTS = (
     "",
@@ -51,6 +51,17 @@ def test_sentencepiece_ids_are_seqios(model_path, extra_ids):
         assert ids == list(theirs.encode(text))
         assert ids == theirs.encode_tf(text).numpy().tolist()
         assert ours.decode(ids) == theirs.decode(ids)
+
+
+def test_arrays_hold_the_ids_of_lists(model_path, tmp_path):
+    write_folder("llama3", tmp_path)
+    for name in ("bytes", "gym", str(model_path), str(tmp_path)):
+        ours = vocab.load_vocabulary(name)
+        for text in (*TEXTS, " ", "\n\n", "\u2581x", "\x00"):
+            ids = ours.encode_array(text)
+            assert ids.typecode == "i" and ids.tolist() == ours.encode(text)
+            ids.append(7)  # a copy of its own
+            assert ours.encode_array(text) == ids[:-1]
 
 
 def test_sentinels_count_down_from_the_last_id(model_path):

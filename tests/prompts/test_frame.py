@@ -1,5 +1,8 @@
 """What surrounds a prompt and its answer in token sequences."""
 
+import dataclasses
+from array import array
+
 import pytest
 
 from instruct.data.vocab import load_vocabulary
@@ -24,6 +27,10 @@ def test_a_prompt_has_a_start_and_a_separator(frame, prompt, empty):
     assert frame.prompt("a") == prompt
     assert frame.prompt("") == empty
     assert frame.answer("b") == [101, 1] and frame.answer("") == []
+    arrays = dataclasses.replace(frame, arrays=True)
+    assert [*arrays.prompt("a")] == prompt and isinstance(arrays.prompt("a"), array)
+    assert [*arrays.prompt("")] == empty
+    assert [*arrays.answer("b")] == [101, 1] and not arrays.answer("")
 
 
 def test_a_prompt_that_is_cut_keeps_what_follows_it():

@@ -1,14 +1,14 @@
 """Packing of examples into rows. Axis letters: E examples, R rows, S and T row lengths.
 
-Row assignment looks at lengths only; then all tokens are copied at once. Invariants: an example is
+Row assignment looks at lengths only; then all tokens are joined at once. Invariants: an example is
 never split, its inputs and targets have the same segment number, and segments are numbered in
 example order, even where an example has no input tokens (SeqIO skips those, which shifts the
 segment numbers of all later inputs by one).
 """
 
 import dataclasses
-import itertools
-from collections.abc import Sequence
+from array import array
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
@@ -46,19 +46,21 @@ def pack(
     *,
     target_weights: Sequence[Sequence[int] | None] | None = None,
     loss_on: str = "targets",
+    permutation_fn: Callable[[int], np.ndarray] = np.arange,
 ) -> Packed:
     """Packs examples; batch.py has worked examples.
 
     Args:
         input_ids, target_ids: tokens of each example with their frame, EOS included, at most the
-            lengths. For `decoder_only`, inputs begin with the start and are not empty, and both
-            together have at most 1 + inputs_length + targets_length tokens.
+            lengths; array("i") is quickest. For `decoder_only`, inputs begin with the start and
+            are not empty, and both together have at most 1 + inputs_length + targets_length tokens.
         task_ids: value of `decoder_task_ids` for each example.
         method: "best_fit" (fullest rows), "next_fit" (as SeqIO: one open row), or "none" (one
             example per row).
         target_weights: for `decoder_only`, the loss weight (0 or 1) of each target token of each
             example; None for 1.
         loss_on: "targets", or "all" tokens (`decoder_only`).
+        permutation_fn: number of rows -> the order to put them in.
     """
     input_lengths = np.fromiter(map(len, input_ids), np.int64, len(input_ids))
     target_lengths = np.fromiter(map(len, target_ids), np.int64, len(target_ids))
@@ -69,75 +71,86 @@ def pack(
     else:
         lengths = input_lengths, target_lengths
     example_rows = assign_rows(*lengths, *row_lengths, method)
+    example_rows = np.argsort(permutation_fn(example_rows.max(initial=-1) + 1))[example_rows]
     decoder = _Side(example_rows, lengths[1], row_lengths[1])
     rows = {
-        batch.DECODER_SEGMENT_IDS: decoder.rows(decoder.segments),
-        batch.DECODER_POSITIONS: decoder.rows(decoder.positions),
-        batch.DECODER_TASK_IDS: decoder.rows(decoder.spread(task_ids)),
+        batch.DECODER_SEGMENT_IDS: decoder.segments,
+        batch.DECODER_POSITIONS: decoder.positions,
+        batch.DECODER_TASK_IDS: decoder.spread(task_ids),
     }
+    inputs, targets = list(map(_as_array, input_ids)), list(map(_as_array, target_ids))
     if not one_sequence:
         encoder = _Side(example_rows, lengths[0], row_lengths[0])
         rows |= {
-            batch.ENCODER_INPUT_TOKENS: encoder.rows(encoder.join(input_ids)),
-            batch.ENCODER_SEGMENT_IDS: encoder.rows(encoder.segments),
-            batch.ENCODER_POSITIONS: encoder.rows(encoder.positions),
-            batch.DECODER_TARGET_TOKENS: decoder.rows(decoder.join(target_ids)),
+            batch.ENCODER_INPUT_TOKENS: encoder.join(inputs),
+            batch.ENCODER_SEGMENT_IDS: encoder.segments,
+            batch.ENCODER_POSITIONS: encoder.positions,
+            batch.DECODER_TARGET_TOKENS: decoder.join(targets),
         }
         return Packed(decoder_features(rows), example_rows)
-    sequences = [[*inputs, *targets] for inputs, targets in zip(input_ids, target_ids)]
-    in_prefix = decoder.positions < decoder.spread(input_lengths)
-    weights = decoder.positions + 1 >= decoder.spread(input_lengths)
+    sequences = [prompt + answer for prompt, answer in zip(inputs, targets)]
+    is_token, prompt_lengths = decoder.segments > 0, decoder.spread(input_lengths)
+    in_prefix = decoder.positions < prompt_lengths
+    weights = is_token & (decoder.positions + 1 >= prompt_lengths)
     if loss_on == "all":
-        in_prefix, weights = np.zeros_like(in_prefix), np.ones_like(weights)
+        in_prefix, weights = np.zeros_like(in_prefix), is_token
     elif target_weights is not None and any(own is not None for own in target_weights):
         chosen = [
-            [1] * (len(inputs) - 1) + list([1] * len(targets) if own is None else own)
-            for inputs, targets, own in zip(input_ids, target_ids, target_weights)
+            _as_array([1] * (len(prompt) - 1) + list([1] * len(answer) if own is None else own))
+            for prompt, answer, own in zip(inputs, targets, target_weights)
         ]
         weights = weights * decoder.join(chosen)
     rows |= {
-        batch.DECODER_TARGET_TOKENS: decoder.rows(decoder.join([s[1:] for s in sequences])),
-        batch.DECODER_INPUT_TOKENS: decoder.rows(decoder.join([s[:-1] for s in sequences])),
-        batch.DECODER_LOSS_WEIGHTS: decoder.rows(weights),
-        batch.DECODER_CAUSAL_ATTENTION: decoder.rows(in_prefix),
+        batch.DECODER_TARGET_TOKENS: decoder.join([sequence[1:] for sequence in sequences]),
+        batch.DECODER_INPUT_TOKENS: decoder.join([sequence[:-1] for sequence in sequences]),
+        batch.DECODER_LOSS_WEIGHTS: weights.astype(np.int32),
+        batch.DECODER_CAUSAL_ATTENTION: in_prefix.astype(np.int32),
     }
     return Packed({key: rows[key] for key in layout.keys}, example_rows)
 
 
+def _as_array(ids: Sequence[int]) -> "array[int]":
+    return ids if isinstance(ids, array) else array("i", ids)
+
+
 class _Side:
-    """One side of packed rows: its tokens row by row; examples of one row keep their order.
+    """One side of packed rows: each row's examples in their order, then its padding.
 
     Attributes:
-        segments, positions: of every token, int64 [tokens].
+        segments, positions: of every token, int32 [R, row_length].
     """
 
     def __init__(self, example_rows: np.ndarray, lengths: np.ndarray, row_length: int) -> None:
-        self._order = np.argsort(example_rows, kind="stable")
-        sorted_rows = example_rows[self._order]
-        self._lengths = lengths[self._order]
-        self._shape = int(example_rows.max(initial=-1)) + 1, row_length
-        # A row has no gaps, so its tokens are its first `used` columns.
-        used = np.bincount(sorted_rows, weights=self._lengths, minlength=self._shape[0])
-        self._slots = np.flatnonzero(np.arange(row_length) < used[:, np.newaxis])
-        starts = np.cumsum(self._lengths) - self._lengths
-        self.positions = np.arange(self._slots.size) - np.repeat(starts, self._lengths)
-        numbers = np.arange(sorted_rows.size) - np.searchsorted(sorted_rows, sorted_rows) + 1
-        self.segments = np.repeat(numbers, self._lengths)
+        num_rows = int(example_rows.max(initial=-1)) + 1
+        used = np.bincount(example_rows, weights=lengths, minlength=num_rows).astype(np.int64)
+        # Runs of equal values: the examples, then the padding of each row, sorted by row.
+        run_rows = np.concatenate([example_rows, np.arange(num_rows)])
+        self._order = np.argsort(run_rows, kind="stable")
+        self._lengths = np.concatenate([lengths, row_length - used])[self._order]
+        self._padding = [array("i", bytes(4 * length)) for length in (row_length - used).tolist()]
+        self._shape = num_rows, row_length
+        run_rows = run_rows[self._order]
+        numbers = np.arange(1, run_rows.size + 1) - np.searchsorted(run_rows, run_rows)
+        numbers[self._order >= example_rows.size] = 0
+        self.segments = self._repeat(numbers)
+        columns = np.cumsum(self._lengths) - self._lengths - run_rows * row_length
+        columns = np.arange(row_length, dtype=np.int32) - self._repeat(columns)
+        self.positions = columns * (self.segments > 0)
+
+    def _repeat(self, values: np.ndarray) -> np.ndarray:
+        """A value of each run for each of its columns, int32 [R, row_length]."""
+        return np.repeat(values.astype(np.int32), self._lengths).reshape(self._shape)
 
     def spread(self, values: Sequence[int] | np.ndarray) -> np.ndarray:
-        """A value of each example for each of its tokens, [tokens]."""
-        return np.repeat(np.asarray(values)[self._order], self._lengths)
+        """A value of each example for each of its tokens, int32 [R, row_length]."""
+        padding = np.zeros(self._shape[0], np.int64)
+        return self._repeat(np.concatenate([values, padding])[self._order])
 
-    def join(self, values: Sequence[Sequence[int]]) -> np.ndarray:
-        """The values of each example's tokens, int32 [tokens]."""
-        flat = itertools.chain.from_iterable(values[i] for i in self._order.tolist())
-        return np.fromiter(flat, np.int32, self._slots.size)
-
-    def rows(self, values: np.ndarray) -> np.ndarray:
-        """Values of the tokens in their rows, 0 elsewhere, int32 [R, row_length]."""
-        array = np.zeros(self._shape, dtype=np.int32)
-        array.ravel()[self._slots] = values
-        return array
+    def join(self, values: Sequence["array[int]"]) -> np.ndarray:
+        """The values of each example's tokens, int32 [R, row_length]."""
+        runs = [*values, *self._padding]
+        joined = bytearray().join([runs[run] for run in self._order.tolist()])
+        return np.frombuffer(joined, np.int32).reshape(self._shape)
 
 
 def assign_rows(

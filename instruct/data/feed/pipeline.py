@@ -389,7 +389,9 @@ def _split_by_lane(
         while True:
             while not waiting[lane]:
                 index, window = next(arrays)
-                waiting[order[index] % num_lanes].append(Window(**window))
+                # Grain's arrays in shared memory are slow to slice. Plain views keep them alive.
+                rows = {key: value.view(np.ndarray) for key, value in window["rows"].items()}
+                waiting[order[index] % num_lanes].append(Window(**{**window, "rows": rows}))
             yield waiting[lane].popleft()
 
     return {lane: windows(lane) for lane in lanes}

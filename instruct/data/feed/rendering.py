@@ -1,6 +1,7 @@
 """From a stored record to an example: key, exemplars, rendering, and the features of metrics."""
 
 import dataclasses
+import functools
 import hashlib
 import json
 from collections.abc import Callable, Sequence
@@ -27,6 +28,7 @@ _TK_EXEMPLARS = 2
 _MASK = (1 << 64) - 1
 
 
+@functools.cache
 def name_key(name: str) -> int:
     """64-bit hash of a name, the same in every process."""
     return int.from_bytes(hashlib.sha256(name.encode()).digest()[:8], "little")
@@ -41,7 +43,12 @@ def example_key(seed: int, leaf_key: int, number: int) -> int:
         number: in training the leaf's count so far, so that a record gets another wording in every
             epoch; in evaluation the record's number.
     """
-    return mix(mix((mix(seed & _MASK) ^ leaf_key) & _MASK) ^ (number & _MASK))
+    return mix(_stream_key(seed, leaf_key) ^ (number & _MASK))
+
+
+@functools.cache
+def _stream_key(seed: int, leaf_key: int) -> int:
+    return mix((mix(seed & _MASK) ^ leaf_key) & _MASK)
 
 
 def exemplar_indices(

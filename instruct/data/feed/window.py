@@ -19,6 +19,7 @@ from instruct.data.feed.packing import pack
 from instruct.data.feed.plan import Plan
 from instruct.data.feed.rendering import ExampleRenderer, example_key, exemplars_asked, name_key
 from instruct.data.stores.store import Store
+from instruct.prompts.frame import Frame
 from instruct.prompts.render import Dropped, Rendered
 from instruct.prompts.template import TemplateSet
 
@@ -103,6 +104,8 @@ class WindowBuilder:
         """Window `number`: examples number * window_examples and the following."""
         kept_leaves, kept, totals, dropped = self.examples(number)
         example_leaves = np.array(kept_leaves, dtype=np.int64)
+        # Best fit orders rows by length, so they are shuffled.
+        generator = np.random.Generator(np.random.Philox(key=[self.config.seed, number]))
         packed = pack(
             [example.input_ids for example in kept],
             [example.target_ids for example in kept],
@@ -112,14 +115,11 @@ class WindowBuilder:
             self.config.batch_layout,
             target_weights=[example.target_weights for example in kept],
             loss_on=self.config.loss_on,
+            permutation_fn=generator.permutation,
         )
-        # Best fit orders rows by length, so they are shuffled.
-        generator = np.random.Generator(np.random.Philox(key=[self.config.seed, number]))
-        order = generator.permutation(packed.num_rows)
-        by_row = np.argsort(np.argsort(order)[packed.example_rows], kind="stable")
-        per_row = np.bincount(packed.example_rows, minlength=packed.num_rows)[order]
-        rows = {key: value[order] for key, value in packed.rows.items()}
-        return Window(rows, np.cumsum(per_row), example_leaves[by_row], totals, dropped)
+        by_row = np.argsort(packed.example_rows, kind="stable")
+        per_row = np.bincount(packed.example_rows, minlength=packed.num_rows)
+        return Window(packed.rows, np.cumsum(per_row), example_leaves[by_row], totals, dropped)
 
     def examples(self, number: int) -> tuple[list[int], list[Rendered], np.ndarray, dict[str, int]]:
         """Window `number` before packing; see `_render`."""
@@ -131,7 +131,8 @@ class WindowBuilder:
         self, leaves: list[int], counts: list[int], numbers: list[int]
     ) -> tuple[list[int], list[Rendered], np.ndarray, dict[str, int]]:
         """Leaves of the kept examples, the examples, COUNTS by leaf, drops by reason."""
-        renderers = {leaf: self._renderer(self.leaves[leaf]) for leaf in dict.fromkeys(leaves)}
+        frame = dataclasses.replace(self.config.frame, arrays=True)
+        renderers = {n: self._renderer(self.leaves[n], frame) for n in dict.fromkeys(leaves)}
         wanted: dict[tuple[str, str], set[int]] = collections.defaultdict(set)
         draws = []
         for leaf, count, number in zip(leaves, counts, numbers):
@@ -146,15 +147,14 @@ class WindowBuilder:
         for store, chosen in wanted.items():
             order = sorted(chosen)  # one read per store is much cheaper than one per record
             records[store] = dict(zip(order, open_store(*store).read(order)))
-        totals = np.zeros((len(COUNTS), len(self.leaves)), dtype=np.int64)
         dropped: collections.Counter[str] = collections.Counter()
-        kept_leaves, kept = [], []
+        kept_leaves, kept, counted = [], [], []
         for leaf, number, key, exemplars in draws:
             feed_leaf, renderer = self.leaves[leaf], renderers[leaf]
             shown = [records[feed_leaf.exemplar_store][n] for n in exemplars]
             example = renderer.render(records[feed_leaf.store][number], key, shown)
             if isinstance(example, Dropped):
-                totals[:, leaf] += (1, 0, 1, 0, 0, 0, 0)
+                counted.append((1, 0, 1, 0, 0, 0, 0))
                 dropped[example.reason] += 1
                 continue
             lengths = len(example.input_ids), len(example.target_ids)
@@ -164,17 +164,19 @@ class WindowBuilder:
                     renderer.mode, renderer.shots, len(exemplars), example.template_id
                 )
                 missing = asked - example.num_exemplars
-            totals[:, leaf] += (1, 1, 0, example.truncated, *lengths, missing)
+            counted.append((1, 1, 0, example.truncated, *lengths, missing))
             kept_leaves.append(leaf)
             kept.append(example)
+        totals = np.zeros((len(COUNTS), len(self.leaves)), dtype=np.int64)
+        np.add.at(totals.T, leaves, np.array(counted, dtype=np.int64))
         return kept_leaves, kept, totals, dict(sorted(dropped.items()))
 
-    def _renderer(self, leaf: FeedLeaf) -> ExampleRenderer:
+    def _renderer(self, leaf: FeedLeaf, frame: Frame) -> ExampleRenderer:
         return ExampleRenderer(
             leaf.mode,
             leaf.templates,
             leaf.shots,
-            self.config.frame,
+            frame,
             self.config.example_lengths,
             open_store(*leaf.exemplar_store) if leaf.exemplar_store[0] else None,
             query_among_exemplars=leaf.exemplar_store == leaf.store,
