@@ -38,7 +38,8 @@ SEPARATE = PairConfig(
     decoder=dataclasses.replace(STACK, attention_cap=5.0),
     final_cap=4.0,
 )
-_QK_NORM = dataclasses.replace(STACK, qk_norm=True)
+# A norm over a head of 4 numbers is often small, and its gradient then amplifies roundings fourfold.
+_QK_NORM = dataclasses.replace(STACK, qk_norm=True, head_dim=8)
 MERGED = PairConfig(
     vocab_size=64,
     encoder=_QK_NORM,
