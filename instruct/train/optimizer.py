@@ -7,6 +7,7 @@ alike.
 """
 
 import dataclasses
+import functools
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -136,13 +137,8 @@ def _slot_optimizer(config: OptimizerConfig) -> optax.GradientTransformation:
         for (path, param), gradient, slots in zip(
             tree_paths(params), jax.tree.leaves(updates), structure.flatten_up_to(state.slots)
         ):
-
-            def leaf(gradient, slots, param, path=path):
-                return update_leaf(config, path, gradient, slots, param, rate, step)
-
-            if _is_stacked(path):
-                leaf = jax.vmap(leaf)
-            change, slots = leaf(gradient, slots, param)
+            axes = parameter_axes(path)
+            change, slots = update_leaf(config, axes, gradient, slots, param, rate, step)
             if config.weight_decay:  # the difference, so that almost all sums round as in T5X
                 changes.append((param * (1.0 - shrink) - change) - param)
             else:
@@ -207,7 +203,7 @@ def _adafactor_slots(config: OptimizerConfig, path: str, param: Any) -> Slots:
 
 def _adafactor_leaf(
     config: OptimizerConfig,
-    path: str,
+    axes: tuple[str, ...],
     gradient: jax.Array,
     slots: Mapping[str, jax.Array],
     param: jax.Array,
@@ -224,9 +220,7 @@ def _adafactor_leaf(
         new_slots = {"v": second}
         update = gradient * jax.lax.rsqrt(second)
     else:
-        # vmap has removed a layer axis.
-        names = [name for name in parameter_axes(path) if name != "layers"]
-        column = next(i for i, name in enumerate(names) if name in _COLUMN_AXES)
+        column = next(i for i, name in enumerate(axes) if name in _COLUMN_AXES)
         row = 1 - column
         v_row = decay * slots["v_row"] + (1.0 - decay) * square.mean(column)
         v_col = decay * slots["v_col"] + (1.0 - decay) * square.mean(row)
@@ -250,7 +244,7 @@ def _adamw_slots(config: OptimizerConfig, path: str, param: Any) -> Slots:
 
 def _adamw_leaf(
     config: OptimizerConfig,
-    path: str,
+    axes: tuple[str, ...],
     gradient: jax.Array,
     slots: Mapping[str, jax.Array],
     param: jax.Array,
@@ -266,7 +260,20 @@ def _adamw_leaf(
     return rate * mean / (spread + config.epsilon), {"m": first, "v": second}
 
 
+def _traced_once(update_leaf: Callable[..., Any]) -> Callable[..., tuple[jax.Array, Slots]]:
+    """The rule for stacked layers too; parameters of equal shape and axes share its trace."""
+
+    @functools.partial(jax.jit, static_argnums=(0, 1), inline=True)
+    def update(config, axes, gradient, slots, param, rate, step):
+        if axes[0] != "layers":
+            return update_leaf(config, axes, gradient, slots, param, rate, step)
+        of_layer = functools.partial(update_leaf, config, axes[1:])
+        return jax.vmap(of_layer, (0, 0, 0, None, None))(gradient, slots, param, rate, step)
+
+    return update
+
+
 _RULES: dict[str, tuple[Callable[..., Slots], Callable[..., tuple[jax.Array, Slots]]]] = {
-    "adafactor": (_adafactor_slots, _adafactor_leaf),
-    "adamw": (_adamw_slots, _adamw_leaf),
+    "adafactor": (_adafactor_slots, _traced_once(_adafactor_leaf)),
+    "adamw": (_adamw_slots, _traced_once(_adamw_leaf)),
 }

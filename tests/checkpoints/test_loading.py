@@ -86,14 +86,14 @@ def test_in_part_by_an_explicit_mapping(wide, written, kind, scan):
         (r"decoder/layers_1/mlp/.*", None),
         (r"token_embedder/.*|decoder/logits_dense/.*", None),
     ]
-    network, said = EncoderDecoder(deeper), []
-    fresh = network.init(jax.random.key(5))
+    init, said = jax.jit(EncoderDecoder(deeper).init), []
+    fresh = init(jax.random.key(5))
     found = loading.load_initial(
         str(paths[kind]),
         abstract_of(deeper, make_mesh(MeshConfig(data=4, tensor=2))),
         deeper,
         mapping=mapping,
-        init_fn=lambda: network.init(jax.random.key(5)),
+        init_fn=lambda: init(jax.random.key(5)),
         say=said.append,
     )
     flat = dict(tree_paths(unstack_layers(jax.device_get(found))))

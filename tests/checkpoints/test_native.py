@@ -33,7 +33,7 @@ def test_what_is_written_is_what_training_reads(tiny, tmp_path, scan):
 
 @pytest.mark.slow
 def test_what_training_writes_is_read_with_its_slots(tiny, tmp_path):
-    params = EncoderDecoder(tiny).init(jax.random.key(0))
+    params = jax.jit(EncoderDecoder(tiny).init)(jax.random.key(0))
     state = init_state(params, make_optimizer(OptimizerConfig()))
     store = CheckpointStore(tmp_path / "checkpoints")
     store.save(3, state._replace(step=np.int32(3)), {})

@@ -22,7 +22,7 @@ TARGETS = [[4, 5, 1], [8, 1]]
 def test_they_compute_what_evaluation_computes():
     network = EncoderDecoder(tiny_config(num_encoder_layers=1, num_decoder_layers=1))
     mesh = make_mesh(MeshConfig(fsdp=1), jax.devices()[:1])
-    params = network.init(jax.random.key(0))
+    params = jax.jit(network.init)(jax.random.key(0))
     shardings = param_shardings(mesh, params)
     abstract = with_shardings(network.abstract_params(), shardings)
     params = jax.device_put(params, shardings)

@@ -78,7 +78,7 @@ def expected(model, params, batch):
 
 def assert_same_update(found, expected, before):
     """Losses, norm, and each parameter's change."""
-    changes = [jax.tree.map(jnp.subtract, new, before) for new in (found[0], expected[0])]
+    changes = [jax.tree.map(np.subtract, new, before) for new in (found[0], expected[0])]
     # A change is the difference of two parameters, each rounded to its own size.
     assert_same_float32(*changes, roundings=2048)
     assert_same_float32(found[0], expected[0])

@@ -42,7 +42,7 @@ STRATEGIES = {
 
 @pytest.fixture(scope="module")
 def params():
-    params = MODEL.init(jax.random.key(1))
+    params = jax.jit(MODEL.init)(jax.random.key(1))
     # A sharper head than a fresh one, with an end that is likely, so that sequences differ.
     kernel = params["decoder"]["logits_dense"]["kernel"] * 4
     params["decoder"]["logits_dense"]["kernel"] = kernel.at[:, 1].multiply(1.5)

@@ -1,6 +1,7 @@
 """Slots that are refilled as answers end give what one batch gives, in whatever order they end."""
 
 import dataclasses
+import functools
 
 import jax
 import jax.numpy as jnp
@@ -49,7 +50,7 @@ STRATEGIES = {
 
 @pytest.fixture(scope="module")
 def params():
-    params = MODEL.init(jax.random.key(1))
+    params = jax.jit(MODEL.init)(jax.random.key(1))
     # A sharper head than a fresh one, with an end that is likely, so that lengths differ.
     kernel = params["decoder"]["logits_dense"]["kernel"] * 4
     params["decoder"]["logits_dense"]["kernel"] = kernel.at[:, 1].multiply(2.5)
@@ -63,22 +64,29 @@ def prompts():
     return [[*random.integers(2, 48, size=n - 1).tolist(), 1] for n in lengths]
 
 
-def in_one_batch(config, params, prompts):
-    """Tokens and scores of all prompts side by side, without slots."""
+@pytest.fixture(scope="module")
+def in_one_batch(params, prompts):
+    """strategy -> tokens and scores of all prompts side by side, without slots."""
 
-    @jax.jit
-    def run(params, tokens):
-        cache = MODEL.init_cache(
-            MODEL.start_prompts(params, tokens),
-            config.num_sequences,
-            STEPS,
-            reordered=config.strategy == "beam",
-        )
-        step_fn = lambda *a: MODEL.decode_step(params, *a)  # noqa: E731
-        return decode(step_fn, MODEL.reorder_cache, cache, jnp.arange(len(prompts)), config)
+    @functools.cache
+    def computed(strategy):
+        config = STRATEGIES[strategy]
 
-    found = run(params, padded_rows(prompts, np.arange(len(prompts)), 64))
-    return np.asarray(found.tokens), np.asarray(found.scores)
+        @jax.jit
+        def run(params, tokens):
+            cache = MODEL.init_cache(
+                MODEL.start_prompts(params, tokens),
+                config.num_sequences,
+                STEPS,
+                reordered=config.strategy == "beam",
+            )
+            step_fn = lambda *a: MODEL.decode_step(params, *a)  # noqa: E731
+            return decode(step_fn, MODEL.reorder_cache, cache, jnp.arange(len(prompts)), config)
+
+        found = run(params, padded_rows(prompts, np.arange(len(prompts)), 64))
+        return np.asarray(found.tokens), np.asarray(found.scores)
+
+    return computed
 
 
 def same(found, expected):
@@ -88,9 +96,11 @@ def same(found, expected):
 
 @pytest.mark.parametrize("strategy", STRATEGIES)
 @pytest.mark.parametrize("batching", [(1, 1), (3, 4), (16, 3)])
-def test_refilled_slots_give_what_one_batch_gives(strategy, batching, params, prompts):
+def test_refilled_slots_give_what_one_batch_gives(
+    strategy, batching, params, prompts, in_one_batch
+):
     config = STRATEGIES[strategy]
-    expected = in_one_batch(config, params, prompts)
+    expected = in_one_batch(strategy)
     lengths = np.count_nonzero(expected[0], axis=-1).max(axis=-1)
     assert len(set(lengths)) > 2, "answers should end at different steps"
     decoder = Decoder(MODEL, config, BatchConfig(*batching))
@@ -98,11 +108,11 @@ def test_refilled_slots_give_what_one_batch_gives(strategy, batching, params, pr
 
 
 @pytest.mark.parametrize("strategy", ["greedy", "beam"])
-def test_stacked_layers_are_refilled_too(strategy, params, prompts):
+def test_stacked_layers_are_refilled_too(strategy, params, prompts, in_one_batch):
     config = STRATEGIES[strategy]
     stacked = EncoderDecoder(dataclasses.replace(CONFIG, scan_layers=True))
     decoder = Decoder(stacked, config, BatchConfig(4, 3))
-    same(decoder.generate(stack_layers(params), prompts), in_one_batch(config, params, prompts))
+    same(decoder.generate(stack_layers(params), prompts), in_one_batch(strategy))
 
 
 @pytest.mark.parametrize(
@@ -113,12 +123,12 @@ def test_stacked_layers_are_refilled_too(strategy, params, prompts):
         ("sample", "fsdp=4,sequence=2"),
     ],
 )
-def test_eight_devices_refill_as_one_does(strategy, text, params, prompts):
+def test_eight_devices_refill_as_one_does(strategy, text, params, prompts, in_one_batch):
     config = STRATEGIES[strategy]
     mesh = make_mesh(parse_mesh(text))
     spread = jax.device_put(params, param_shardings(mesh, params))
     decoder = Decoder(MODEL, config, BatchConfig(8, 2), mesh)
-    same(decoder.generate(spread, prompts), in_one_batch(config, params, prompts))
+    same(decoder.generate(spread, prompts), in_one_batch(strategy))
 
 
 def test_answers_that_end_one_after_another_share_few_slots(params, prompts):

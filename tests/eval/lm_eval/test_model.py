@@ -164,7 +164,8 @@ def trained_a_little(pairs: list[tuple[str, str]]):
     rule = optax.adam(2e-2)
 
     def init():
-        params = jax.tree.map(lambda leaf: 3.0 * leaf, network.init(jax.random.key(0)))
+        params = jax.jit(network.init)(jax.random.key(0))
+        params = jax.tree.map(lambda leaf: 3.0 * leaf, params)
         last, rest = {}, {}
         for path, leaf in tree_paths(params):
             (last if "logits" in path else rest)[path] = leaf

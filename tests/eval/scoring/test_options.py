@@ -29,7 +29,7 @@ MODEL = EncoderDecoder(CONFIG)
 
 @pytest.fixture(scope="module")
 def params():
-    return MODEL.init(jax.random.key(0))
+    return jax.jit(MODEL.init)(jax.random.key(0))
 
 
 @pytest.fixture(scope="module")

@@ -54,7 +54,7 @@ def test_as_many_answers_as_scores():
 
 @pytest.mark.slow
 def test_the_samples_of_a_model_vote():
-    params = MODEL.init(jax.random.key(0))
+    params = jax.jit(MODEL.init)(jax.random.key(0))
     inputs = [[5, 6, 1], [7, 1], [3, 4, 8, 9, 1]]
     config = DecodeConfig("sample", 3, num_samples=8, temperature=0.7, seed=5)
     decoder = Decoder(MODEL, config, BatchConfig(2, 1))
