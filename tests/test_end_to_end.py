@@ -3,7 +3,6 @@
 import json
 import os
 import subprocess
-import sys
 
 import pytest
 
@@ -158,7 +157,7 @@ def first_lines(source, target, count):
         target.write_text("".join(line for line, _ in zip(lines, range(count))), encoding="utf-8")
 
 
-def test_real_public_files_train_and_evaluate(shared_data, tmp_path):
+def test_real_public_files_train_and_evaluate(shared_data, tmp_path, forked_python):
     """A few rows of every source, through every step, in a process of their own."""
     for name in ("train", "test"):
         first_lines(shared_data / "gsm8k" / f"{name}.jsonl", tmp_path / f"gsm8k/{name}.jsonl", 60)
@@ -183,7 +182,7 @@ def test_real_public_files_train_and_evaluate(shared_data, tmp_path):
     one_device = os.environ["XLA_FLAGS"] + " --xla_force_host_platform_device_count=1"
     for mode in ("train", "eval"):
         shown = subprocess.run(
-            [sys.executable, "run.py", mode, *flags],
+            [forked_python, "run.py", mode, *flags],
             capture_output=True,
             text=True,
             env=os.environ | {"XLA_FLAGS": one_device},
