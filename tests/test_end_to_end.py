@@ -7,6 +7,7 @@ import subprocess
 import pytest
 
 from instruct.cli.arguments import main
+from tests.flan_t5 import SMALL_GIN
 
 pytestmark = pytest.mark.slow
 
@@ -77,6 +78,8 @@ def gin_flags(folder):
         "--gin_file=gin/runs/train.gin",
         "--gin_file=gin/runs/eval.gin",
         "--gin_file=gin/models/tiny_test.gin",
+        "--gin.ModelConfig.num_encoder_layers=1",
+        "--gin.ModelConfig.num_decoder_layers=1",
         f"--gin.MIXTURE_OR_TASK_MODULE={folder}/tasks_of_mine.py",
         "--gin.MIXTURE_OR_TASK_NAME=mixture_of_mine",
         "--gin.EVAL_MIXTURES=mixture_of_mine",
@@ -168,8 +171,11 @@ def test_real_public_files_train_and_evaluate(shared_data, tmp_path, forked_pyth
         task = json.loads(path.read_text(encoding="utf-8"))
         task["Instances"] = task["Instances"][:200]
         (tmp_path / "natural_instructions" / "tasks" / path.name).write_text(json.dumps(task))
+    (tmp_path / "small.gin").write_text(SMALL_GIN)
     flags = [
         "--gin_file=gin/recipes/public_sample.gin",
+        f"--gin_file={tmp_path}/small.gin",
+        "--gin.TASK_FEATURE_LENGTHS={'inputs': 512, 'targets': 32}",
         f"--gin.DATA_DIR={tmp_path}",
         f"--gin.STORE_DIR={tmp_path}/stores",
         f"--gin.MODEL_DIR={tmp_path}/run",
