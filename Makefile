@@ -13,8 +13,10 @@ NUMERIC_TESTS ?= $(addprefix tests/, \
   models/test_attention.py models/test_layers.py models/test_encoder_decoder.py \
   eval/decoding/test_slots.py eval/scoring/test_score.py test_packing_equivalence.py)
 export TF_CPP_MIN_LOG_LEVEL ?= 2
+# Else each worker and child process of the tests compiles every module, and rewrites every assert.
+unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: demo test test-fast test-isa extras lint docs constraints format clean help
+.PHONY: demo test covered test-fast test-isa extras lint style types docs constraints format clean help
 
 help:  ## what the targets do
 	@grep -E '^[a-z-]+:.*##' Makefile | sed -E 's/:.*## /\t/'
@@ -30,12 +32,19 @@ demo: $(STAMP)  ## train, evaluate and report on a small mixture (runs/demo)
 	$(BIN)/python run.py eval --gin_file=gin/recipes/replica_counting.gin --gin.MODEL_DIR=$(DEMO_DIR)
 	$(BIN)/python run.py report --model_dir=$(DEMO_DIR)
 
-lint: $(STAMP)  ## format, lint and types
+lint: style types  ## format, lint and types
+
+style: $(STAMP)
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
+
+types: $(STAMP)
 	$(BIN)/basedpyright --pythonpath $(BIN)/python
 
-test: lint  ## lint, then every test with line coverage
+test: style  ## lint, and every test with line coverage
+	@$(MAKE) --no-print-directory -j 2 types covered  # types take a core for half a minute
+
+covered: $(STAMP)
 	$(PYTEST) -p tests.line_coverage
 
 test-fast: $(STAMP)  ## the tests without the marker `slow`: about two minutes on two cores

@@ -9,6 +9,7 @@ all three, names every missing macro at once, and suggests the nearest known nam
 import ast
 import codecs
 import contextlib
+import functools
 import inspect
 import io
 import os
@@ -268,15 +269,21 @@ def _readable_errors(origin: str) -> Iterator[None]:
 
 def macros() -> dict[str, Any]:
     """Every bound macro with its value (`%gin.REQUIRED` if it is still to be set)."""
-    names = [name for name in config_bindings() if name.isidentifier()]
+    return _macros_of(config_bindings())
+
+
+def _macros_of(bindings: Iterable[str]) -> dict[str, Any]:
+    """The macros among bindings, as `macros`."""
+    names = [name for name in bindings if name.isidentifier()]
     return {name: gin.query_parameter(f"{name}/gin.macro.value") for name in names}
 
 
 def _missing_macros() -> list[str]:
     """Macros that are required and not set, then those that values read and nothing binds."""
-    bound = macros()
+    bindings = config_bindings()
+    bound = _macros_of(bindings)
     required = [name for name, value in bound.items() if str(value) == "%gin.REQUIRED"]
-    read = set().union(*map(macro_names, config_bindings().values()))
+    read = set().union(*map(macro_names, bindings.values()))
     return [*required, *sorted(read - set(bound))]
 
 
@@ -394,10 +401,15 @@ def _replaced_defaults(bound: Mapping[str, str]) -> set[str]:
 
 def _bindings_of_parts(bound: Mapping[str, str]) -> set[str]:
     """Keys as this project's files of hardware or batches bind them; not every mode uses all."""
+    return {key for key, value in bound.items() if (key, value) in _part_bindings()}
+
+
+@functools.cache
+def _part_bindings() -> set[tuple[str, str]]:
+    """(key, value) of every line of this project's files of hardware and batches."""
     layouts = [ROOT / f"gin/models/{name}.gin" for name in ("encoder_decoder", "decoder_only")]
     files = [*ROOT.glob("gin/hardware/*.gin"), *layouts]
-    bindings = {item for path in files for item in _bindings(path.read_text("utf-8")).items()}
-    return {key for key, value in bound.items() if (key, value) in bindings}
+    return {item for path in files for item in _bindings(path.read_text("utf-8")).items()}
 
 
 def _macros_reached(bindings: Mapping[str, str], keys: Iterable[str]) -> set[str]:

@@ -33,14 +33,20 @@ if "PYTEST_XDIST_WORKER" not in os.environ:
 import collections
 import gc
 import pathlib
+import subprocess
 import sys
+import uuid
 
 import pytest
 
 from tests.gcs_emulator import GcsEmulator
+from tests.program_server import client_text
 from tests.workspaces import workspace
 
-SHARED_DATA = pathlib.Path(__file__).resolve().parents[2] / "shared" / "data"
+gc.disable()  # imports leave no garbage worth a search; `pytest_collection_finish` enables it
+
+ROOT = pathlib.Path(__file__).resolve().parents[1]
+SHARED_DATA = ROOT.parent / "shared" / "data"
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -54,6 +60,7 @@ def pytest_collection_finish() -> None:
     gc.collect()
     gc.freeze()
     gc.set_threshold(10_000)
+    gc.enable()
 
 
 @pytest.fixture(autouse=True)
@@ -84,6 +91,30 @@ def gcs(_gcs_server):
     _gcs_server.clear()
     yield _gcs_server
     _gcs_server.clear()
+
+
+@pytest.fixture(scope="session")
+def forked_python(tmp_path_factory):
+    """A `python` whose programs have imported the project when they start (`program_server`)."""
+    path, name = tmp_path_factory.mktemp("bin") / "python", uuid.uuid4().hex
+    path.write_text(client_text(name))
+    path.chmod(0o755)
+    with (path.parent / "server.log").open("w+") as errors:
+        server = subprocess.Popen(
+            [sys.executable, "-m", "tests.program_server", name],
+            cwd=ROOT,
+            env=os.environ | {"OPENBLAS_NUM_THREADS": "1"},  # with one no thread is started
+            stdout=subprocess.PIPE,
+            stderr=errors,
+            text=True,
+        )
+        try:
+            assert server.stdout is not None
+            assert server.stdout.readline() == "ready\n", errors.seek(0) or errors.read()
+            yield path
+        finally:
+            server.kill()
+            server.communicate()
 
 
 @pytest.fixture(scope="session")

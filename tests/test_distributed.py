@@ -1,8 +1,8 @@
 """Real processes (gloo, two fake CPU devices each) that join, compare, die, hang and stop."""
 
 import os
+import pathlib
 import subprocess
-import sys
 import time
 
 import pytest
@@ -13,14 +13,14 @@ from instruct.errors import UserError
 from tests.ports import free_port
 
 
-def run_processes(mode: str, count: int = 3, absent: tuple[int, ...] = ()) -> dict[int, tuple]:
+def run_processes(python: pathlib.Path, mode: str, count: int = 3) -> dict[int, tuple]:
     """{process: (exit status, stdout, last line of stderr)} of `tests.distributed_worker`."""
     address = f"127.0.0.1:{free_port()}"
     two_devices = os.environ["XLA_FLAGS"] + " --xla_force_host_platform_device_count=2"
     processes = {
         number: subprocess.Popen(
             [
-                sys.executable,
+                python,
                 "-m",
                 "tests.distributed_worker",
                 mode,
@@ -34,7 +34,6 @@ def run_processes(mode: str, count: int = 3, absent: tuple[int, ...] = ()) -> di
             text=True,
         )
         for number in range(count)
-        if number not in absent
     }
     outputs = {}
     for number, process in processes.items():
@@ -45,17 +44,17 @@ def run_processes(mode: str, count: int = 3, absent: tuple[int, ...] = ()) -> di
 
 
 @pytest.mark.slow
-def test_processes_compute_together():
-    for status, stdout, errors in run_processes("ok").values():
+def test_processes_compute_together(forked_python):
+    for status, stdout, errors in run_processes(forked_python, "ok").values():
         assert (status, errors) == (0, [])
         assert "total 12" in stdout  # 2 devices x (1 + 2 + 3)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("mode", "failed"), [("die", 2), ("die0", 0), ("hang", 2), ("fail", 2)])
-def test_one_failing_process_ends_all_with_a_message_that_names_it(mode, failed):
+def test_one_failing_process_ends_all_with_a_message_that_names_it(forked_python, mode, failed):
     started = time.monotonic()
-    outputs = run_processes(mode)
+    outputs = run_processes(forked_python, mode)
     assert time.monotonic() - started < 120  # start-up included
     words = {"die": "died", "die0": "died", "hang": "has not reached", "fail": "the disk is full"}
     for number, (status, _, errors) in outputs.items():
@@ -67,15 +66,15 @@ def test_one_failing_process_ends_all_with_a_message_that_names_it(mode, failed)
 
 
 @pytest.mark.slow
-def test_a_process_that_differs_is_named_before_the_first_step():
-    for status, _, errors in run_processes("differ").values():
+def test_a_process_that_differs_is_named_before_the_first_step(forked_python):
+    for status, _, errors in run_processes(forked_python, "differ").values():
         assert status == 1
         assert "process 2" in errors[0] and "in lr: 0.1 and 0.2" in errors[0]
 
 
 @pytest.mark.slow
-def test_sigterm_to_one_process_stops_all_at_the_same_step():
-    outputs = run_processes("sigterm")
+def test_sigterm_to_one_process_stops_all_at_the_same_step(forked_python):
+    outputs = run_processes(forked_python, "sigterm")
     assert [status for status, _, _ in outputs.values()] == [0, 0, 0]
     assert len({stdout.splitlines()[-1] for _, stdout, _ in outputs.values()}) == 1
 

@@ -3,11 +3,11 @@
 import json
 import os
 import subprocess
-import sys
 
 import pytest
 
 from instruct.cli.arguments import main
+from tests.flan_t5 import SMALL_GIN
 
 pytestmark = pytest.mark.slow
 
@@ -78,6 +78,8 @@ def gin_flags(folder):
         "--gin_file=gin/runs/train.gin",
         "--gin_file=gin/runs/eval.gin",
         "--gin_file=gin/models/tiny_test.gin",
+        "--gin.ModelConfig.num_encoder_layers=1",
+        "--gin.ModelConfig.num_decoder_layers=1",
         f"--gin.MIXTURE_OR_TASK_MODULE={folder}/tasks_of_mine.py",
         "--gin.MIXTURE_OR_TASK_NAME=mixture_of_mine",
         "--gin.EVAL_MIXTURES=mixture_of_mine",
@@ -158,7 +160,7 @@ def first_lines(source, target, count):
         target.write_text("".join(line for line, _ in zip(lines, range(count))), encoding="utf-8")
 
 
-def test_real_public_files_train_and_evaluate(shared_data, tmp_path):
+def test_real_public_files_train_and_evaluate(shared_data, tmp_path, forked_python):
     """A few rows of every source, through every step, in a process of their own."""
     for name in ("train", "test"):
         first_lines(shared_data / "gsm8k" / f"{name}.jsonl", tmp_path / f"gsm8k/{name}.jsonl", 60)
@@ -169,8 +171,11 @@ def test_real_public_files_train_and_evaluate(shared_data, tmp_path):
         task = json.loads(path.read_text(encoding="utf-8"))
         task["Instances"] = task["Instances"][:200]
         (tmp_path / "natural_instructions" / "tasks" / path.name).write_text(json.dumps(task))
+    (tmp_path / "small.gin").write_text(SMALL_GIN)
     flags = [
         "--gin_file=gin/recipes/public_sample.gin",
+        f"--gin_file={tmp_path}/small.gin",
+        "--gin.TASK_FEATURE_LENGTHS={'inputs': 512, 'targets': 32}",
         f"--gin.DATA_DIR={tmp_path}",
         f"--gin.STORE_DIR={tmp_path}/stores",
         f"--gin.MODEL_DIR={tmp_path}/run",
@@ -183,7 +188,7 @@ def test_real_public_files_train_and_evaluate(shared_data, tmp_path):
     one_device = os.environ["XLA_FLAGS"] + " --xla_force_host_platform_device_count=1"
     for mode in ("train", "eval"):
         shown = subprocess.run(
-            [sys.executable, "run.py", mode, *flags],
+            [forked_python, "run.py", mode, *flags],
             capture_output=True,
             text=True,
             env=os.environ | {"XLA_FLAGS": one_device},

@@ -42,6 +42,7 @@ def test_a_folder_is_shown_and_trained_on(tmp_path, monkeypatch, capsys):
     assert "template r_3_15" in shown and "<extra_id_0>" in shown
     assert main(["prepare", "--mixture=my.text", *folders]) == 0
     train = ["--gin_file=gin/runs/train.gin", "--gin_file=gin/models/tiny_test.gin", *folders]
+    train += [f"--gin.ModelConfig.num_{side}_layers=1" for side in ("encoder", "decoder")]
     lengths = "--gin.TASK_FEATURE_LENGTHS={'inputs': 128, 'targets': 128}"
     run = ["--gin.BATCH_SIZE=8", "--gin.TRAIN_STEPS=2", "--gin.MODEL_DIR=runs/mine"]
     mixture = "--gin.MIXTURE_OR_TASK_NAME=half_and_half"

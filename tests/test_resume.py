@@ -10,7 +10,6 @@ import pathlib
 import random
 import signal
 import subprocess
-import sys
 import time
 
 import jax
@@ -33,8 +32,8 @@ EXACT += ("padding_share", "loss/some", "loss/more", "eval/loss", "eval/accuracy
 class Runs:
     """Starts training processes that share a compilation cache and the stores."""
 
-    def __init__(self, folder: pathlib.Path) -> None:
-        self._folder = folder
+    def __init__(self, folder: pathlib.Path, python: pathlib.Path) -> None:
+        self._folder, self._python = folder, python
         self._environment = os.environ | {
             "INSTRUCT_STORE_DIR": str(folder / "stores"),
             "TOY_CACHE": str(folder / "cache"),
@@ -46,7 +45,7 @@ class Runs:
     def start(self, name: str, *flags: str) -> subprocess.Popen:
         """Starts the run in folder `name`, which names the layout of its batches first."""
         layout = f"--layout={name.partition('-')[0]}"
-        command = [sys.executable, "-m", "tests.train.stand_in", str(self._folder / name), layout]
+        command = [self._python, "-m", "tests.train.stand_in", str(self._folder / name), layout]
         return subprocess.Popen(
             [*command, str(STEPS), *flags],
             cwd=ROOT,
@@ -77,8 +76,8 @@ class Runs:
 
 
 @pytest.fixture(scope="module")
-def runs(tmp_path_factory):
-    return Runs(tmp_path_factory.mktemp("resume"))
+def runs(tmp_path_factory, forked_python):
+    return Runs(tmp_path_factory.mktemp("resume"), forked_python)
 
 
 @pytest.fixture(scope="module")

@@ -6,12 +6,12 @@ process. NPROC: a matrix product's order of additions depends on the number of t
 otherwise follows the number of a process's devices.
 """
 
+import functools
 import json
 import os
 import pathlib
 import signal
 import subprocess
-import sys
 import time
 from collections.abc import Callable
 
@@ -30,7 +30,7 @@ NUM_DEVICES = 4
 class Cluster:
     """The processes of one run in `folder`."""
 
-    def __init__(self, folder: pathlib.Path, count: int, *flags: str) -> None:
+    def __init__(self, python: pathlib.Path, folder: pathlib.Path, count: int, *flags: str) -> None:
         environment = os.environ | {
             "INSTRUCT_STORE_DIR": str(folder.parent / "stores"),
             "TOY_CACHE": str(folder.parent / f"cache{count}"),
@@ -40,7 +40,7 @@ class Cluster:
             "PYTHONPATH": str(ROOT),
         }
         address = f"127.0.0.1:{free_port()}"
-        command = [sys.executable, "-m", "tests.train.stand_in", str(folder), str(STEPS)]
+        command = [python, "-m", "tests.train.stand_in", str(folder), str(STEPS)]
         command += ["--lanes", "4", "--mesh", "data=2,fsdp=2", *flags, "--process", address]
         self.folder = folder
         self.processes = [
@@ -69,12 +69,13 @@ class Cluster:
 
 
 @pytest.mark.parametrize("layout", MODELS)
-def test_four_then_two_then_one_process(tmp_path, layout):
+def test_four_then_two_then_one_process(tmp_path, forked_python, layout):
+    start = functools.partial(Cluster, forked_python)
     flag = f"--layout={layout}"
-    (whole,) = Cluster(tmp_path / "whole", 1, flag).finish()
+    (whole,) = start(tmp_path / "whole", 1, flag).finish()
     assert whole[0] == 0, whole[1]
 
-    four = Cluster(tmp_path / "run", 4, flag, "--slow", "0.1")
+    four = start(tmp_path / "run", 4, flag, "--slow", "0.1")
     four.wait_for(lambda: any(row["step"] >= 4 for row in rows(tmp_path / "run")))
     four.processes[2].send_signal(signal.SIGKILL)
     killed = time.monotonic()
@@ -89,7 +90,7 @@ def test_four_then_two_then_one_process(tmp_path, layout):
     for count, told in ((4, 3), (2, 1)):
         last = checkpoint_steps(tmp_path / "run")[-1]
         # Slow enough that the processes agree on a step well before the last one.
-        several = Cluster(tmp_path / "run", count, flag, "--slow", "0.6")
+        several = start(tmp_path / "run", count, flag, "--slow", "0.6")
         several.wait_for(lambda last=last: checkpoint_steps(tmp_path / "run")[-1] > last)
         several.processes[told].send_signal(signal.SIGTERM)
         ends = several.finish()
@@ -99,6 +100,6 @@ def test_four_then_two_then_one_process(tmp_path, layout):
         assert info["outcome"] == "stopped by SIGTERM"
         assert checkpoint_steps(tmp_path / "run")[-1] == info["step"]
 
-    ((status, output),) = Cluster(tmp_path / "run", 1, flag).finish()
+    ((status, output),) = start(tmp_path / "run", 1, flag).finish()
     assert status == 0, output
     assert_same_run(tmp_path / "run", tmp_path / "whole", layout)

@@ -4,7 +4,6 @@ import json
 import os
 import pathlib
 import subprocess
-import sys
 
 import pytest
 
@@ -27,13 +26,13 @@ def folder(tmp_path_factory):
     return folder
 
 
-def run(folder: pathlib.Path, *arguments: str) -> str:
+def run(python: pathlib.Path, folder: pathlib.Path, *arguments: str) -> str:
     settings = {
         "MIXTURE_OR_TASK_MODULE": "my_tasks.py",
         "DATA_DIR": folder / "data",
         "STORE_DIR": folder / "stores",
     }
-    command = [sys.executable, ROOT / "run.py", *arguments]
+    command = [python, ROOT / "run.py", *arguments]
     command += [f"--gin.{name}={value}" for name, value in settings.items()]
     process = subprocess.run(
         list(map(str, command)),
@@ -47,14 +46,17 @@ def run(folder: pathlib.Path, *arguments: str) -> str:
 
 
 @pytest.mark.slow
-def test_a_task_of_the_page_is_shown_and_trained_on(folder):
-    shown = run(folder, "show", "--task=weather.reports", "--examples=2")
+def test_a_task_of_the_page_is_shown_and_trained_on(forked_python, folder):
+    shown = run(forked_python, folder, "show", "--task=weather.reports", "--examples=2")
     assert "wet or dry" in shown.lower() and "-> wet" in shown
     run(
+        forked_python,
         folder,
         "train",
         "--gin_file=gin/runs/train.gin",
         "--gin_file=gin/models/tiny_test.gin",
+        "--gin.ModelConfig.num_encoder_layers=1",
+        "--gin.ModelConfig.num_decoder_layers=1",
         "--gin.MIXTURE_OR_TASK_NAME=mine",
         "--gin.TASK_FEATURE_LENGTHS={'inputs': 256, 'targets': 32}",
         "--gin.TRAIN_STEPS=2",

@@ -18,6 +18,9 @@ FLAGS = [
     "--gin_file=gin/recipes/gym_demo.gin",
     "--gin.MIXTURE_OR_TASK_NAME=gym.chain_sum.zs_noopt",
     "--gin.EVAL_MIXTURES=gym.chain_sum.zs_noopt",
+    "--gin.TASK_FEATURE_LENGTHS={'inputs': 64, 'targets': 16}",
+    "--gin.ModelConfig.num_encoder_layers=1",
+    "--gin.ModelConfig.num_decoder_layers=1",
     "--gin.TRAIN_STEPS=2",
     "--gin.MODEL_DIR=run",
 ]

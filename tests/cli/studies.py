@@ -13,6 +13,8 @@ BATCH_SIZE = 8
 TRAIN_STEPS = 3
 NUM_EVAL_EXAMPLES = 3
 loop.train.log_every_steps = 1
+config.ModelConfig.num_encoder_layers = 1
+config.ModelConfig.num_decoder_layers = 1
 """
 STUDY = """
 from __gin__ import dynamic_registration

@@ -85,8 +85,11 @@ def states(study):
 
 
 @pytest.mark.slow
-def test_a_killed_study_resumes_reports_a_failing_run_and_is_collected(tmp_path, capsys):
+def test_a_killed_study_resumes_reports_a_failing_run_and_is_collected(
+    tmp_path, capsys, monkeypatch, forked_python
+):
     study = tmp_path / "study"
+    monkeypatch.setattr(sys, "executable", str(forked_python))  # of what a study starts
     command = [sys.executable, str(ROOT / "run.py"), *grid(tmp_path), "--workers=2"]
     killed = subprocess.Popen(command, cwd=ROOT, env=os.environ | {"PYTHONPATH": str(ROOT)})
     deadline = time.monotonic() + 240

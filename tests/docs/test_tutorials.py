@@ -11,12 +11,9 @@ import os
 import pathlib
 import re
 import subprocess
-import sys
-import uuid
 
 import pytest
 
-from tests.docs.program_server import client_text
 from tests.flan_t5 import SMALL_GIN, write_dialogues, write_flan_t5
 from tests.ports import free_port
 from tests.xla_flags import QUICK_COMPILATION
@@ -121,32 +118,8 @@ class Clone:
         return done.stdout
 
 
-@pytest.fixture(scope="module")
-def program(tmp_path_factory):
-    """A folder for $PATH, whose `python` asks a server of this module."""
-    folder, name = tmp_path_factory.mktemp("bin"), uuid.uuid4().hex
-    (folder / "python").write_text(client_text(name))
-    (folder / "python").chmod(0o755)
-    log = folder / "server.log"
-    with log.open("w") as errors:
-        server = subprocess.Popen(
-            [sys.executable, "-m", "tests.docs.program_server", name],
-            cwd=ROOT,
-            env=os.environ | {"XLA_FLAGS": QUICK_COMPILATION},  # one device
-            stdout=subprocess.PIPE,
-            stderr=errors,
-            text=True,
-        )
-    try:
-        assert server.stdout is not None and server.stdout.readline() == "ready\n", log.read_text()
-        yield folder
-    finally:
-        server.kill()
-        server.communicate()
-
-
 @pytest.fixture
-def clone(program, tmp_path) -> Clone:
+def clone(forked_python, tmp_path) -> Clone:
     folder, home = tmp_path / "instruct", tmp_path / "home"
     folder.mkdir()
     home.mkdir()
@@ -154,7 +127,7 @@ def clone(program, tmp_path) -> Clone:
         if not path.name.startswith(".") and path.name not in ("runs", "build", "tests"):
             (folder / path.name).symlink_to(path)
     (folder / "small.gin").write_text(SMALL_GIN)
-    variables = {"HOME": str(home), "PATH": f"{program}:{os.environ['PATH']}"}
+    variables = {"HOME": str(home), "PATH": f"{forked_python.parent}:{os.environ['PATH']}"}
     variables["XLA_FLAGS"] = QUICK_COMPILATION
     # Stores lie where they lie for a user, below the home folder.
     own = {name: value for name, value in os.environ.items() if not name.startswith("INSTRUCT_")}
