@@ -61,7 +61,7 @@ VOCABULARY, EOS, DROPOUT = 32_128, 1, 0.05
 LENGTHS = {"inputs": 512, "targets": 128}
 EXAMPLES = ("sample", "flan")
 ORDERS = ("random", "grouped")
-CHECKED_UPDATES = 4
+CHECKED_UPDATES = 3
 FIRST_LOSS_TOLERANCE, LATER_LOSS_TOLERANCE = 1e-4, 1e-3
 
 Example = tuple[list[int], list[int]]  # tokens of inputs and targets
@@ -90,9 +90,9 @@ def _sizes(layers: int, d_model: int, num_heads: int, head_dim: int, d_ff: int) 
 
 SIZES = {
     "trial": Size(_sizes(1, 128, 2, 64, 128), 2, 2, 2),
-    "tiny": Size(_sizes(2, 128, 4, 32, 384), 8, 5, 5),
-    "small": Size(SMALL, 8, 4, 3),
-    "base": Size(_sizes(12, 768, 12, 64, 2048), 2, 2, 2),
+    "tiny": Size(_sizes(2, 128, 4, 32, 384), 8, 3, 5),
+    "small": Size(SMALL, 8, 2, 5),
+    "base": Size(_sizes(12, 768, 12, 64, 2048), 2, 1, 2),
 }
 
 
