@@ -14,7 +14,7 @@ NUMERIC_TESTS ?= $(addprefix tests/, \
   eval/decoding/test_slots.py eval/scoring/test_score.py test_packing_equivalence.py)
 export TF_CPP_MIN_LOG_LEVEL ?= 2
 
-.PHONY: demo test test-fast test-isa extras lint docs constraints format clean help
+.PHONY: demo test test-fast test-isa bench extras lint docs constraints format clean help
 
 help:  ## what the targets do
 	@grep -E '^[a-z-]+:.*##' Makefile | sed -E 's/:.*## /\t/'
@@ -40,6 +40,9 @@ test: lint  ## lint, then every test with line coverage
 
 test-fast: $(STAMP)  ## the tests without the marker `slow`: about two minutes on two cores
 	$(PYTEST) -m 'not slow'
+
+bench: $(STAMP)  ## measure speed for ten minutes: a row of docs/performance.md, `Over versions`
+	$(BIN)/python benchmarks/over_versions.py
 
 docs: $(STAMP)  ## the documentation as a site, in build/site
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build -q
