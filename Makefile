@@ -16,7 +16,7 @@ export TF_CPP_MIN_LOG_LEVEL ?= 2
 # Else each worker and child process of the tests compiles every module, and rewrites every assert.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: demo test covered test-fast test-isa extras lint style types docs constraints format clean help
+.PHONY: demo test covered test-fast test-isa bench extras lint style types docs constraints format clean help
 
 help:  ## what the targets do
 	@grep -E '^[a-z-]+:.*##' Makefile | sed -E 's/:.*## /\t/'
@@ -49,6 +49,9 @@ covered: $(STAMP)
 
 test-fast: $(STAMP)  ## the tests without the marker `slow`: about two minutes on two cores
 	$(PYTEST) -m 'not slow'
+
+bench: $(STAMP)  ## measure speed for ten minutes: a row of docs/performance.md, `Over versions`
+	$(BIN)/python benchmarks/over_versions.py
 
 docs: $(STAMP)  ## the documentation as a site, in build/site
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build -q

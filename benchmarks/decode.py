@@ -18,11 +18,13 @@ CTranslate2 cannot end each answer at a length of its own, so it runs in `fixed`
 batches prompts of similar length itself. Each side is compiled or warmed up before; the sides take
 turns, and what is compared is the median of their times. CPU seconds say more than wall time where
 others use the machine, best on one core, where no thread waits for another. Hugging Face runs twice
-if lengths differ: in the order of the files, and with prompts sorted by length.
+if lengths differ: in the order of the files, and with prompts sorted by length. The last line has
+the ratios as JSON.
 """
 
 import argparse
 import functools
+import json
 import os
 import pathlib
 import statistics
@@ -87,12 +89,16 @@ def timed(
     return results, {name: tuple(map(statistics.median, (wall[name], cpu[name]))) for name in sides}
 
 
-def print_rows(part: str, count: int, unit: str, seconds: dict[str, tuple[float, float]]) -> None:
-    """Rates of each side, and ours over theirs."""
-    ours = seconds["ours"]
+def print_rows(
+    part: str, count: int, unit: str, seconds: dict[str, tuple[float, float]]
+) -> dict[str, tuple[float, float]]:
+    """Prints rates and ratios; returns the (wall, CPU) seconds of each side over ours."""
+    ours, ratios = seconds["ours"], {}
     for name, (wall, cpu) in seconds.items():
-        ratio = "" if name == "ours" else f"{wall / ours[0]:.2f} | {cpu / ours[1]:.2f}"
-        print(f"| {part} | {name} | {count / wall:,.1f} {unit}/s | {cpu:.1f} | {ratio or ' | '} |")
+        ratios[name] = wall / ours[0], cpu / ours[1]
+        ratio = " | " if name == "ours" else "{:.2f} | {:.2f}".format(*ratios[name])
+        print(f"| {part} | {name} | {count / wall:,.1f} {unit}/s | {cpu:.1f} | {ratio} |")
+    return ratios
 
 
 def random_prompts(lengths: Sequence[int]) -> Workload:
@@ -103,7 +109,11 @@ def random_prompts(lengths: Sequence[int]) -> Workload:
 
 
 class Bench:
-    """All programs with one set of weights."""
+    """All programs with one set of weights.
+
+    Attributes:
+        ratios: part -> program -> its median (wall, CPU) seconds over ours.
+    """
 
     def __init__(self, config: AnyConfig, threads: int, repeats: int, peers: Sequence[str]):
         from benchmarks import peer  # PyTorch reads the affinity when it is imported
@@ -111,6 +121,7 @@ class Bench:
         peer.use_threads(threads)
         versions = f"jax {jax.__version__}, {peer.VERSIONS}"
         self._repeats = repeats
+        self.ratios: dict[str, dict[str, tuple[float, float]]] = {}
         self._model = make_model(config)
         self._params = jax.jit(self._model.init)(jax.random.key(0))
         self._peer = peer.Peer(config, self._params) if "huggingface" in peers else None
@@ -158,7 +169,7 @@ class Bench:
             sides[name] = functools.partial(other.generate, work.prompts, SLOTS, beams, steps)
         results, seconds = timed(sides, self._repeats)
         strategy = f"{part}, greedy" if beams == 1 else f"{part}, beam-{beams}"
-        print_rows(strategy, len(work.prompts), "examples", seconds)
+        self.ratios[strategy] = print_rows(strategy, len(work.prompts), "examples", seconds)
         for name, tokens in results.items():
             equal = tokens == results["ours"]
             if name.endswith("int8"):
@@ -194,7 +205,8 @@ class Bench:
         sides = {"ours": ours, "Hugging Face": lambda: peer.score(prompts, targets, SLOTS)}
         results, seconds = timed(sides, self._repeats)
         np.testing.assert_allclose(results["Hugging Face"], results["ours"], atol=1e-3)
-        print_rows(f"scoring, {OPTIONS} options", len(work.prompts), "questions", seconds)
+        part = f"scoring, {OPTIONS} options"
+        self.ratios[part] = print_rows(part, len(work.prompts), "questions", seconds)
         print(f"| scoring | ours, first call | {first:.0f} s with compilation | | | |", flush=True)
 
 
@@ -238,6 +250,7 @@ def main() -> None:
                 bench.generation(part, work, beams, steps)
     if "scoring" in arguments.parts:
         bench.scoring(works["workload"][0])
+    print(json.dumps(bench.ratios))
 
 
 if __name__ == "__main__":

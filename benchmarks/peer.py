@@ -1,4 +1,6 @@
-"""Hugging Face's T5 or Llama on our weights, as users run it: the other side of a benchmark."""
+"""Hugging Face's T5 or Llama on our weights, as users run or train it: the other side of a
+benchmark.
+"""
 
 import json
 import pathlib
@@ -9,19 +11,37 @@ from typing import Any
 import numpy as np
 import torch
 import transformers
+from transformers.optimization import Adafactor
+from transformers.trainer_pt_utils import get_length_grouped_indices
 
 from instruct.checkpoints import huggingface
 from instruct.checkpoints.arrays import held
 from instruct.mesh import tree_paths
+from instruct.models.config import ModelConfig
 from instruct.models.model import AnyConfig
 
 EOS = 1
+# Batches that `Trainer` sorts by length together, where the data set is large.
+MEGA_BATCHES = 50
+
+Pair = tuple[Sequence[int], Sequence[int]]
 
 
 def write_huggingface(folder: pathlib.Path, config: AnyConfig, params: Any) -> None:
     """A Hugging Face folder of our parameters, float32, without a tokenizer."""
     arrays = {path: held(np.asarray(leaf), path) for path, leaf in tree_paths(params)}
     huggingface.write_checkpoint(folder, arrays, config, np.dtype(np.float32))
+
+
+def load(config: AnyConfig, params: Any, **settings: Any) -> Any:
+    """Hugging Face's model of our parameters, float32; `settings` of its configuration."""
+    transformers.logging.set_verbosity_error()
+    transformers.logging.disable_progress_bar()
+    with tempfile.TemporaryDirectory() as folder:
+        target = pathlib.Path(folder, "peer")
+        write_huggingface(target, config, params)
+        (name,) = json.loads((target / "config.json").read_text())["architectures"]
+        return getattr(transformers, name).from_pretrained(target, **settings)
 
 
 class Peer:
@@ -35,12 +55,7 @@ class Peer:
     """
 
     def __init__(self, config: AnyConfig, params: Any):
-        transformers.logging.set_verbosity_error()
-        with tempfile.TemporaryDirectory() as folder:
-            target = pathlib.Path(folder, "peer")
-            write_huggingface(target, config, params)
-            (name,) = json.loads((target / "config.json").read_text())["architectures"]
-            self._model = getattr(transformers, name).from_pretrained(target)
+        self._model = load(config, params)
         self._is_encoder_decoder = self._model.config.is_encoder_decoder
         self._model.eval()
         self._ends: torch.Tensor | None = None
@@ -144,9 +159,56 @@ class Peer:
         return output.logits[:, :-1]
 
 
-def _padded(sequences: Sequence[Sequence[int]], left: bool = False) -> torch.Tensor:
+class TrainingPeer:
+    """`T5ForConditionalGeneration` that trains in float32, as `Trainer` does on one CPU.
+
+    Adafactor is transformers' at a constant rate, with the formulas of `OptimizerConfig`'s default.
+    No gradient is clipped, and no keys and values are cached, which `Trainer` does to no use.
+
+    Args:
+        config: architecture, with the dropout rate.
+        params: our parameters, which are converted.
+        learning_rate: of Adafactor.
+        attention: transformers' `attn_implementation`.
+    """
+
+    def __init__(
+        self, config: ModelConfig, params: Any, learning_rate: float, attention: str = "sdpa"
+    ):
+        settings = {"dropout_rate": config.dropout_rate, "attn_implementation": attention}
+        self._model = load(config, params, **settings).train()
+        self._optimizer = Adafactor(
+            self._model.parameters(), lr=learning_rate, scale_parameter=True, relative_step=False
+        )
+
+    def update(self, examples: Sequence[Pair]) -> tuple[float, tuple[int, int]]:
+        """(mean loss of the target tokens before the update, (S, T) of the padded batch).
+
+        Args:
+            examples: (inputs, targets), tokens; padded to their longest, as
+                `DataCollatorForSeq2Seq` pads.
+        """
+        inputs, targets = zip(*examples)
+        tokens, labels = _padded(inputs), _padded(targets, padding=-100)
+        mask = _padded([[1] * len(each) for each in inputs])
+        output = self._model(input_ids=tokens, attention_mask=mask, labels=labels, use_cache=False)
+        output.loss.backward()
+        self._optimizer.step()
+        self._optimizer.zero_grad()
+        return output.loss.item(), (tokens.shape[1], labels.shape[1])
+
+
+def length_grouped_order(lengths: Sequence[int], batch_size: int, seed: int) -> list[int]:
+    """The order of examples in which `Trainer` reads with `group_by_length`."""
+    generator = torch.Generator().manual_seed(seed)
+    return get_length_grouped_indices(lengths, batch_size, MEGA_BATCHES, generator)
+
+
+def _padded(
+    sequences: Sequence[Sequence[int]], left: bool = False, padding: int = 0
+) -> torch.Tensor:
     width = max(len(sequence) for sequence in sequences)
-    paddings = ([0] * (width - len(sequence)) for sequence in sequences)
+    paddings = ([padding] * (width - len(sequence)) for sequence in sequences)
     rows = zip(sequences, paddings)
     return torch.tensor([[*pad, *ids] if left else [*ids, *pad] for ids, pad in rows])
 

@@ -13,7 +13,8 @@ then runs, each `--repeats` times in a process of its own and in turns:
 
 and prints the least seconds, CPU seconds (user and system, what a busy machine changes least) and
 peak memory of the process, the number of its Python modules, which of the heavy packages it
-imported, and how many lines it wrote to standard error.
+imported, and how many lines it wrote to standard error. The last line has the least figures as
+JSON.
 
 --checkout measures another working copy, such as that of an earlier version.
 """
@@ -106,14 +107,18 @@ def main() -> None:
                 for leftover in ("measured", "trained/eval"):
                     shutil.rmtree(folder / leftover, ignore_errors=True)
                 rows[name].append(run(checkout, folder, command))
+        leasts = {}
         print("command  seconds  CPU s     MB  modules  stderr  imports")
         for name, own in rows.items():
-            least = {key: min(row[key] for row in own) for key in ("seconds", "CPU s", "MB")}
+            least = leasts[name] = {
+                key: min(row[key] for row in own) for key in ("seconds", "CPU s", "MB")
+            }
             print(
                 f"{name:7s}  {least['seconds']:7.2f}  {least['CPU s']:5.2f}  {least['MB']:5.0f}  "
                 f"{own[-1]['modules']:7d}  {own[-1]['stderr']:6d}  {own[-1]['imports']}",
                 flush=True,
             )
+        print(json.dumps(leasts))
 
 
 if __name__ == "__main__":
