@@ -209,6 +209,12 @@ def compiler_options(mesh: Mesh) -> dict[str, bool]:
     return dict.fromkeys(names, True)
 
 
+def platform() -> str:
+    """'cpu', 'gpu' or 'tpu': of the current mesh (`jax.set_mesh`), else JAX's default."""
+    device = jax.sharding.get_abstract_mesh().abstract_device
+    return jax.default_backend() if device is None else device.platform
+
+
 def parameter_axes(path: str) -> tuple[str, ...]:
     """Axis names of the parameter at `path` ('encoder/layers_0/mlp/wo/kernel').
 

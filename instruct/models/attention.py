@@ -20,7 +20,7 @@ from flax import nnx
 
 from instruct.errors import UserError
 from instruct.head import soft_cap
-from instruct.mesh import logical_constraint, logical_spec
+from instruct.mesh import logical_constraint, logical_spec, platform
 from instruct.models.config import ModelConfig
 from instruct.models.flash import flash_attention
 from instruct.models.layers import NORMAL_FAN_IN, Dense, apply_kept
@@ -101,7 +101,7 @@ def attend(
     logits = soft_cap(query_key_products(query, key), cap)
     if bias is not None:
         logits = add_bias(logits, bias.astype(logits.dtype))
-    weights = masked_softmax(jnp.where(mask, logits, MASKED_LOGIT)).astype(dtype)
+    weights = masked_softmax(mask_logits(logits, mask)).astype(dtype)
     return weighted_values(weights, value)
 
 
@@ -131,7 +131,7 @@ def query_key_products(query: jax.Array, key: jax.Array) -> jax.Array:
     shape = (*query.shape[:3], key.shape[2])
     # The queries of all heads that share keys are as many queries of one head.
     query = query.reshape(query.shape[0], key.shape[1], -1, query.shape[3])
-    return jnp.einsum("bnth,bnsh->bnts", query, key).reshape(shape)
+    return _products(query, key).reshape(shape)
 
 
 def weighted_values(weights: jax.Array, value: jax.Array) -> jax.Array:
@@ -140,13 +140,44 @@ def weighted_values(weights: jax.Array, value: jax.Array) -> jax.Array:
     rows, heads, queries, keys = weights.shape
     groups = value.shape[1]
     weights = weights.reshape(rows, groups, heads // groups * queries, keys)  # may be without keys
-    return jnp.einsum("bnts,bnsh->bnth", weights, value).reshape(shape)
+    return _weighted_sums(weights, value).reshape(shape)
 
 
-def platform() -> str:
-    """'cpu', 'gpu' or 'tpu': of the current mesh (`jax.set_mesh`), else JAX's default."""
-    device = jax.sharding.get_abstract_mesh().abstract_device
-    return jax.default_backend() if device is None else device.platform
+# Gradients by keys and by values contract over queries, so that one operand is transposed. As in
+# `layers.project` that is the narrower one, here [T, H]; JAX's rules transpose [T, S] for the keys:
+# 1.2 ms in place of 0.3 (8 rows, 4 heads of 16, 256 x 256, two cores).
+_OVER_QUERIES = (((2,), (2,)), ((0, 1), (0, 1)))
+
+
+@jax.custom_vjp
+def _products(query: jax.Array, key: jax.Array) -> jax.Array:
+    return jnp.einsum("bnth,bnsh->bnts", query, key)
+
+
+def _products_backward(saved, gradient):
+    query, key = saved
+    by_key = jax.lax.dot_general(query, gradient, _OVER_QUERIES).swapaxes(-1, -2)
+    return jnp.einsum("bnts,bnsh->bnth", gradient, key), by_key
+
+
+_products.defvjp(lambda query, key: (_products(query, key), (query, key)), _products_backward)
+
+
+@jax.custom_vjp
+def _weighted_sums(weights: jax.Array, value: jax.Array) -> jax.Array:
+    return jnp.einsum("bnts,bnsh->bnth", weights, value)
+
+
+def _weighted_sums_backward(saved, gradient):
+    weights, value = saved
+    by_value = jax.lax.dot_general(gradient, weights, _OVER_QUERIES).swapaxes(-1, -2)
+    return jnp.einsum("bnth,bnsh->bnts", gradient, value), by_value
+
+
+_weighted_sums.defvjp(
+    lambda weights, value: (_weighted_sums(weights, value), (weights, value)),
+    _weighted_sums_backward,
+)
 
 
 def platform_implementation(attention: str) -> str:
@@ -337,6 +368,21 @@ def _add_bias_backward(_, gradient):
 
 
 add_bias.defvjp(_add_bias_forward, _add_bias_backward)
+
+
+@jax.custom_jvp
+def mask_logits(logits: jax.Array, mask: jax.Array) -> jax.Array:
+    """`logits` where `mask`, else `MASKED_LOGIT`; for `masked_softmax` alone.
+
+    The gradient is not masked, since that of the softmax is 0 where its weight is: 15 ms a layer on
+    two cores (16 rows, 4 heads, 256 x 256), as XLA computes the mask again for each element.
+    """
+    return jnp.where(mask, logits, MASKED_LOGIT)
+
+
+@mask_logits.defjvp
+def _mask_logits_jvp(primals, tangents):
+    return mask_logits(*primals), tangents[0]
 
 
 @jax.custom_jvp

@@ -18,7 +18,7 @@ import optax
 from instruct.checkpoints.train_state import SlotState
 from instruct.errors import UserError
 from instruct.fields import bounded, check_fields, one_of
-from instruct.mesh import parameter_axes, tree_paths
+from instruct.mesh import parameter_axes, platform, tree_paths
 
 Slots = dict[str, jax.Array]
 
@@ -222,8 +222,8 @@ def _adafactor_leaf(
     else:
         column = next(i for i, name in enumerate(axes) if name in _COLUMN_AXES)
         row = 1 - column
-        v_row = decay * slots["v_row"] + (1.0 - decay) * square.mean(column)
-        v_col = decay * slots["v_col"] + (1.0 - decay) * square.mean(row)
+        v_row = decay * slots["v_row"] + (1.0 - decay) * _mean(square, column)
+        v_col = decay * slots["v_col"] + (1.0 - decay) * _mean(square, row)
         new_slots = {"v_row": v_row, "v_col": v_col}
         row_factor = jax.lax.rsqrt(v_row / v_row.mean())
         update = gradient * jnp.expand_dims(row_factor, column)
@@ -232,6 +232,18 @@ def _adafactor_leaf(
     if config.multiply_by_parameter_scale:
         rate = rate * jnp.maximum(_root_mean_square(param), _SCALE_FLOOR)
     return rate * update, new_slots
+
+
+def _mean(matrix: jax.Array, axis: int) -> jax.Array:
+    """Mean over one axis of a matrix.
+
+    On a CPU the one over the first axis is a product with ones: 2.6 ms for [256, 32128], where
+    XLA's reduction takes 46 ms.
+    """
+    if axis != 0 or platform() != "cpu":
+        return matrix.mean(axis)
+    ones = jnp.ones(matrix.shape[:1], matrix.dtype)
+    return jax.lax.dot_general(ones, matrix, (((0,), (0,)), ((), ()))) / matrix.shape[0]
 
 
 def _root_mean_square(x: jax.Array) -> jax.Array:
