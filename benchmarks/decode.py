@@ -4,8 +4,8 @@
     PYTHONPATH=. python benchmarks/decode.py --peers ctranslate2-float32 --parts fixed mixed
 
 T5 1.1 with 4 + 4 layers, or with `--model decoder` a Llama of 8 layers and 2 key-value heads;
-d_model 256, 4 heads x 64, d_ff 512, 32,128 words, untied output, float32, random weights, 16
-prompts (slots) at a time. Parts:
+d_model 256, 4 heads x 64, d_ff 512, or the `--size` of T5 1.1 small or base (a Llama of as many
+layers). 32,128 words, untied output, float32, random weights, 16 prompts (slots) at a time. Parts:
 
     fixed      16 prompts of 256 tokens, 32 new tokens each, none ends early
     mixed      48 prompts of 30 to 900 tokens, 32 new tokens each, none ends early
@@ -13,7 +13,8 @@ prompts (slots) at a time. Parts:
     scoring    four answer options for each question of the workload
 
 Greedy and beam-4. The tokens of all programs must be the same, and the log-likelihoods equal to
-1e-3, or the run fails; int8 computes other tokens, and the share of equal ones is printed.
+1e-3, or the run fails. int8 (CTranslate2's, and ours with `--int8`) computes other tokens, and the
+share that equals ours in float32 is printed.
 CTranslate2 cannot end each answer at a length of its own, so it runs in `fixed` and `mixed`; it
 batches prompts of similar length itself. Each side is compiled or warmed up before; the sides take
 turns, and what is compared is the median of their times. CPU seconds say more than wall time where
@@ -23,6 +24,7 @@ the ratios as JSON.
 """
 
 import argparse
+import dataclasses
 import functools
 import json
 import os
@@ -37,6 +39,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from benchmarks.workload import EOS, PIECES, Workload, read_workload
+from instruct.allocator import keep_freed_memory
 from instruct.eval.decoding.batching import BatchConfig, Decoder
 from instruct.eval.decoding.decode import DecodeConfig
 from instruct.eval.scoring.options import OptionScorer
@@ -51,17 +54,23 @@ PARTS = ("fixed", "mixed", "workload", "scoring")
 PEERS = ("huggingface", "ctranslate2-float32", "ctranslate2-int8")
 LONGEST_ANSWER = 256
 VOCABULARY = 32_128
-_SIZES: dict[str, Any] = {
-    "vocab_size": VOCABULARY,
-    "d_model": 256,
-    "num_heads": 4,
-    "head_dim": 64,
-    "d_ff": 512,
-}
-MODELS = {
-    "encoder_decoder": ModelConfig(**_SIZES, num_encoder_layers=4, num_decoder_layers=4),
-    "decoder": DecoderConfig(**_SIZES, num_layers=8, num_kv_heads=2, tied_output=False),
-}
+# Layers of a stack, d_model, heads of 64, d_ff: the model of the tables, and those of T5 1.1.
+SIZES = {"mini": (4, 256, 4, 512), "small": (8, 512, 6, 1024), "base": (12, 768, 12, 2048)}
+
+
+def config_of(model: str, size: str) -> AnyConfig:
+    """The configuration of 'encoder_decoder' or 'decoder', in one of SIZES."""
+    layers, width, heads, hidden = SIZES[size]
+    sizes: dict[str, Any] = {
+        "vocab_size": VOCABULARY,
+        "d_model": width,
+        "num_heads": heads,
+        "head_dim": 64,
+        "d_ff": hidden,
+    }
+    if model == "decoder":
+        return DecoderConfig(**sizes, num_layers=2 * layers, num_kv_heads=2, tied_output=False)
+    return ModelConfig(**sizes, num_encoder_layers=layers, num_decoder_layers=layers)
 
 
 def answer_ends(lengths: np.ndarray) -> Callable[[jax.Array, jax.Array, jax.Array], jax.Array]:
@@ -115,12 +124,14 @@ class Bench:
         ratios: part -> program -> its median (wall, CPU) seconds over ours.
     """
 
-    def __init__(self, config: AnyConfig, threads: int, repeats: int, peers: Sequence[str]):
+    def __init__(
+        self, config: AnyConfig, threads: int, repeats: int, peers: Sequence[str], int8: bool
+    ):
         from benchmarks import peer  # PyTorch reads the affinity when it is imported
 
         peer.use_threads(threads)
         versions = f"jax {jax.__version__}, {peer.VERSIONS}"
-        self._repeats = repeats
+        self._repeats, self._int8 = repeats, int8
         self.ratios: dict[str, dict[str, tuple[float, float]]] = {}
         self._model = make_model(config)
         self._params = jax.jit(self._model.init)(jax.random.key(0))
@@ -135,28 +146,25 @@ class Bench:
                 self._ctranslate2[f"CTranslate2 {kind}"] = made
         print(f"{versions}, {threads} threads", flush=True)
 
-    def _decoder(self, beams: int, steps: int, lengths: np.ndarray) -> Decoder:
-        strategy = DecodeConfig(max_decode_steps=steps, eos_id=EOS)
+    def _side(self, beams: int, steps: int, work: Workload, weights: str) -> Callable:
+        """Our answers to a workload."""
+        strategy = DecodeConfig(max_decode_steps=steps, eos_id=EOS, weights=weights)
         if beams > 1:
-            strategy = DecodeConfig("beam", steps, num_beams=beams, eos_id=EOS)
-        return Decoder(
-            self._model,
-            strategy,
-            BatchConfig(SLOTS),
-            adjust_fn=answer_ends(lengths),
-        )
+            strategy = dataclasses.replace(strategy, strategy="beam", num_beams=beams)
+        adjust = answer_ends(work.answer_lengths)
+        decoder = Decoder(self._model, strategy, BatchConfig(SLOTS), adjust_fn=adjust)
+        return lambda: decoder.generate(self._params, work.prompts).tokens[:, 0]
 
     def generation(self, part: str, work: Workload, beams: int, steps: int) -> None:
         """Times one strategy on one workload and compares the tokens."""
-        decoder, lengths = self._decoder(beams, steps, work.answer_lengths), work.answer_lengths
-
-        def ours() -> np.ndarray:
-            return decoder.generate(self._params, work.prompts).tokens[:, 0]
-
+        lengths, ours = work.answer_lengths, self._side(beams, steps, work, "float32")
         start = time.perf_counter()
         ours()
         first = time.perf_counter() - start
         sides = {"ours": ours}
+        if self._int8:
+            sides["ours int8"] = self._side(beams, steps, work, "int8")
+            sides["ours int8"]()
         if (peer := self._peer) is not None:
             peer.generate(work.prompts[:SLOTS], np.full(SLOTS, 4), SLOTS, beams, steps, False)
             for name, sort in (("Hugging Face", False), ("Hugging Face, sorted", True)):
@@ -216,7 +224,11 @@ def main() -> None:
     )
     default = os.environ.get("INSTRUCT_DATA_DIR", "~/instruct_data")
     parser.add_argument("--data", default=default, help="folder with bbh/ and gsm8k/")
-    parser.add_argument("--model", choices=MODELS, default="encoder_decoder")
+    parser.add_argument(
+        "--model", choices=("encoder_decoder", "decoder"), default="encoder_decoder"
+    )
+    parser.add_argument("--size", choices=SIZES, default="mini")
+    parser.add_argument("--int8", action="store_true", help="ours with DecodeConfig.weights='int8'")
     parser.add_argument("--examples", type=int, default=96)
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--cores", type=int, default=0, help="of the machine's, 0 for all")
@@ -229,7 +241,9 @@ def main() -> None:
         # Before either program makes its threads.
         cores = cores[-arguments.cores :]
         os.sched_setaffinity(0, cores)
-    bench = Bench(MODELS[arguments.model], len(cores), arguments.repeats, arguments.peers)
+    keep_freed_memory()  # of all sides
+    config = config_of(arguments.model, arguments.size)
+    bench = Bench(config, len(cores), arguments.repeats, arguments.peers, arguments.int8)
     random = np.random.default_rng(1)
     mixed = np.geomspace(MIXED_SHORTEST, MIXED_LONGEST, MIXED_PROMPTS).astype(int)
     works = {

@@ -78,7 +78,7 @@ BENCHMARKS = (
     Benchmark(
         "input_pipeline",
         ("benchmarks/input_pipeline.py", "--tasks=20", "--secs=5", "--seqio"),
-        {"input pipeline": ("20", "ours over seqio, a core")},
+        {"input pipeline": ("ours_to_seqio_per_core",)},
     ),
     Benchmark(
         "start_up",

@@ -19,6 +19,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from instruct import peak
+from instruct.allocator import keep_freed_memory
 from instruct.batch import ENCODER_DECODER
 from instruct.checkpoints.train_state import TrainState
 from instruct.models.config import ModelConfig
@@ -101,6 +102,7 @@ def compile_step(
 
 def main() -> None:
     flags = parse()
+    keep_freed_memory()
     config = ModelConfig(
         vocab_size=flags.vocab,
         **SMALL,

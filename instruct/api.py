@@ -26,6 +26,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from instruct import results
+from instruct.allocator import keep_freed_memory
 from instruct.checkpoints.convert import convert as convert_checkpoint
 from instruct.data.quiet_tensorflow import keep_quiet
 from instruct.data.task_file import TaskFile
@@ -61,6 +62,8 @@ __all__ = [
 ]
 
 PathLike = str | os.PathLike[str]
+
+keep_freed_memory()
 
 
 @dataclasses.dataclass(frozen=True)

@@ -19,6 +19,7 @@ import traceback
 from collections.abc import Iterator, Sequence
 from typing import Any
 
+from instruct.allocator import keep_freed_memory
 from instruct.cli import report_flags
 from instruct.data.quiet_tensorflow import keep_quiet, quiet_stderr
 from instruct.errors import RunFailed, UserError, explaining_storage_failures
@@ -520,6 +521,7 @@ def run_program() -> int:
         os._exit(code)
 
     atexit.register(leave)  # the first one registered is the last one called
+    keep_freed_memory()
     try:
         status = main()
     except SystemExit as error:

@@ -229,7 +229,7 @@ class DecoderOnly(SharedMethods):
             period, decoder, config.num_layers, x, cache.memory, prompts.cross
         )
         hidden = _parts(config).end.bind(decoder).decoder_norm(x).reshape(tokens.size, -1)
-        logits = head_logits(hidden, self.head_kernel(params), self.final_cap)
+        logits = head_logits(hidden, self._head(params), self.final_cap)
         return logits, cache._replace(memory=memory)
 
     def _mask(

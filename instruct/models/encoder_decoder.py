@@ -152,7 +152,7 @@ class EncoderDecoder(SharedMethods):
         count = self.config.num_decoder_layers
         x, memory = update_layers([step], decoder, count, x, cache.memory, prompts.cross)
         hidden = frame.decoder_norm(x).reshape(tokens.shape[0], -1)
-        logits = head_logits(hidden, self.head_kernel(params), None)
+        logits = head_logits(hidden, self._head(params), None)
         return logits, cache._replace(memory=memory)
 
     def _bias_and_mask(

@@ -19,6 +19,7 @@ from instruct.mesh import logical_constraint
 from instruct.models.adapters import AdaptedKernel
 from instruct.models.config import ModelConfig
 from instruct.models.stack_config import StackConfig
+from instruct.quantized import Int8Kernel, int8_product
 
 Initializer = Callable[..., jax.Array]
 
@@ -55,6 +56,8 @@ class Dense(nnx.Module):
         x, kernel = x.astype(self.dtype), self.kernel.get_value()
         if isinstance(kernel, AdaptedKernel):
             y = project(x, kernel.kernel.astype(self.dtype)) + low_rank_product(x, kernel)
+        elif isinstance(kernel, Int8Kernel):
+            y = int8_product(x, kernel).astype(self.dtype)
         else:
             y = project(x, kernel.astype(self.dtype))
         return y + self.bias.get_value().astype(self.dtype) if hasattr(self, "bias") else y

@@ -254,7 +254,7 @@ class PairModel(SharedMethods):
         period, decoder = layer_period(stack, step, turns, mask), params["decoder"]
         x, memory = update_layers(period, decoder, stack.num_layers, x, cache.memory, prompts.cross)
         hidden = part.decoder.bind(decoder).decoder_norm(x).reshape(tokens.size, -1)
-        logits = head_logits(hidden, self.head_kernel(params), self.final_cap)
+        logits = head_logits(hidden, self._head(params), self.final_cap)
         return logits, cache._replace(memory=memory)
 
     def _encoded_prompts(self, params: Params, tokens: jax.Array) -> tuple[jax.Array, jax.Array]:

@@ -13,6 +13,7 @@ from instruct.model_interface import Batch, Params
 from instruct.models import decode_cache
 from instruct.models.adapters import has_dropout
 from instruct.models.decode_cache import DecodeCache, Prompts
+from instruct.quantized import INT8_HEAD, Int8Kernel
 
 
 class SharedMethods:
@@ -48,9 +49,14 @@ class SharedMethods:
         """
         return self._logits(params, self.decoder_hidden(params, batch, dropout_key))
 
+    def _head(self, params: Params) -> jax.Array | Int8Kernel:
+        """The output kernel [D, V], in the type of the parameters' kernels."""
+        int8_head = params["token_embedder"].get(INT8_HEAD)
+        return self.head_kernel(params) if int8_head is None else int8_head
+
     def _logits(self, params: Params, hidden: jax.Array) -> jax.Array:
         """[B, T, D] -> [B, T, V] float32."""
-        logits = head_logits(hidden, self.head_kernel(params), self.final_cap)
+        logits = head_logits(hidden, self._head(params), self.final_cap)
         return logical_constraint(logits, ("batch", "length", "vocab"))
 
     def target_logits(self, params: Params, inputs: jax.Array, targets: jax.Array) -> jax.Array:

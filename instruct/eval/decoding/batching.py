@@ -253,6 +253,7 @@ class Decoder:
             return generated
         ids = np.arange(len(inputs)) if example_ids is None else np.asarray(example_ids)
         num_slots = batch_rows(len(inputs), self._batching.batch_size, self._multiple)
+        params = self._programs.weights(params)
         encoded = self._encoded(params, inputs, num_slots)
         ahead = next(encoded)
         slots = SlotArray(self._programs, params, num_slots, ahead.length)

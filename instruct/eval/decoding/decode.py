@@ -20,6 +20,7 @@ from instruct.eval.decoding.token_rules import TokenRules, constrain_fn, ids_of
 from instruct.fields import bounded, one_of
 
 STRATEGIES = ("greedy", "sample", "beam")
+WEIGHTS = ("float32", "int8")
 # T5X's floor: below it float32 logits may overflow, and sampling is greedy in effect.
 _LOWEST_TEMPERATURE = 1e-4
 
@@ -44,6 +45,8 @@ class DecodeConfig(TokenRules):
         eos_id: end-of-sequence token.
         stop_ids: further tokens that end an answer, such as a chat template's end of a turn.
         seed: samples depend on (seed, example number, sample number) only.
+        weights: 'int8' rounds the kernels of the model for decoding (`instruct.quantized`): other
+            tokens, and faster on CPUs. Scoring of options keeps float32.
 
     Raises:
         UserError: a value is out of range, or the strategy would ignore it.
@@ -62,6 +65,7 @@ class DecodeConfig(TokenRules):
     eos_id: int = bounded(1, least=1)
     seed: int = bounded(0, least=0)
     stop_ids: tuple[int, ...] = ()
+    weights: str = one_of("float32", WEIGHTS)
 
     def __post_init__(self):
         self._set("stop_ids", ids_of(self.stop_ids), "a list of token ids")
@@ -111,14 +115,16 @@ class DecodeConfig(TokenRules):
         else:
             text = "greedy"
         stop = f" stop={','.join(map(str, self.stop_ids))}" if self.stop_ids else ""
-        return f"{text} steps={self.max_decode_steps}{stop}{self.describe_rules()}"
+        weights = f" weights={self.weights}" if self.weights != "float32" else ""
+        return f"{text} steps={self.max_decode_steps}{stop}{weights}{self.describe_rules()}"
 
     def settings(self) -> dict[str, Any]:
-        """All fields as JSON values; of the token rules and `stop_ids` only those that are set."""
-        rules = {field.name for field in dataclasses.fields(TokenRules)} | {"stop_ids"}
+        """All fields as JSON values; token rules, `stop_ids` and `weights` only if they are set."""
+        rules = {field.name for field in dataclasses.fields(TokenRules)} | {"stop_ids", "weights"}
         names = [field.name for field in dataclasses.fields(self) if field.name not in rules]
         stop = {"stop_ids": list(self.stop_ids)} if self.stop_ids else {}
-        return {name: getattr(self, name) for name in names} | stop | self.rules_set()
+        weights = {"weights": self.weights} if self.weights != "float32" else {}
+        return {name: getattr(self, name) for name in names} | stop | weights | self.rules_set()
 
 
 class _Sequences(NamedTuple):

@@ -72,8 +72,8 @@ class OnlineDecoder:
         chunk_steps: int = 8,
     ):
         self.config = config
-        self._params, self._chunk_steps = params, chunk_steps
         self._programs = SlotPrograms(model, config, None, mesh)
+        self._params, self._chunk_steps = self._programs.weights(params), chunk_steps
         batching, multiple = batching or BatchConfig(), row_multiple(mesh)
         self.num_slots = batch_rows(batching.batch_size, batching.batch_size, multiple)
         # A prompt that comes alone is not encoded with rows of padding.

@@ -15,10 +15,14 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh, Sharding
 
+from instruct.collectives import gathers
+from instruct.errors import UserError
 from instruct.eval.decoding.decode import DecodeConfig, search_of
 from instruct.eval.decoding.search import NO_LIMIT, PADDING_EXAMPLE, advance, replace_rows
 from instruct.mesh import batch_sharding, logical_constraint, replicated_sharding
-from instruct.model_interface import Model
+from instruct.model_interface import Model, Params
+from instruct.models.adapters import merge_adapters
+from instruct.quantized import int8_params
 
 AdjustFn = Callable[[jax.Array, jax.Array, jax.Array], jax.Array]
 
@@ -52,12 +56,30 @@ class SlotPrograms:
         self.model, self.search, self.mesh = model, search_of(config), mesh
         self._adjust_fn, self._config = adjust_fn, config
         whole = None if mesh is None else replicated_sharding(mesh)
+        int8 = jax.jit(functools.partial(int8_params, model))
+        self._int8_params = self._under_mesh(int8)
         self.encode = self._under_mesh(jax.jit(model.start_prompts))
         self.empty = self._under_mesh(jax.jit(self._empty, static_argnums=(1, 2)))
         self.fill = self._under_mesh(jax.jit(self._fill, donate_argnums=(0, 1)))
         self.narrow = self._under_mesh(jax.jit(model.narrow, static_argnums=1))
         run = jax.jit(self._run, donate_argnums=(1, 2), out_shardings=(None, None, whole))
         self.run = self._under_mesh(run)
+
+    def weights(self, params: Params) -> Params:
+        """The parameters in the type of the strategy's `weights`.
+
+        Raises:
+            UserError: int8, and the mesh splits a layer's weights over the devices of a batch.
+        """
+        if self._config.weights == "float32":
+            return params
+        if self.mesh is not None and gathers(self.mesh):
+            raise UserError(
+                f"DecodeConfig.weights = 'int8' needs whole kernels on every device, but the mesh "
+                f"is {dict(self.mesh.shape)}. Set MeshConfig.fsdp = 1 and MeshConfig.sequence = 1, "
+                "or weights = 'float32'."
+            )
+        return self._int8_params(merge_adapters(params))
 
     def _under_mesh(self, function: Callable) -> Callable:
         @functools.wraps(function)

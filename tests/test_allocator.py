@@ -1,0 +1,68 @@
+"""Programs that allocate much take no page faults for it again; the user's settings come first."""
+
+import os
+import subprocess
+import sys
+
+import pytest
+
+from instruct.allocator import keep_freed_memory
+
+# 64 MB of temporary arrays a call.
+PROGRAM = """
+import resource, sys
+from instruct.allocator import keep_freed_memory
+
+kept = sys.argv[1] == "keep" and keep_freed_memory()
+import jax, jax.numpy as jnp
+
+program = jax.jit(lambda x: jnp.sort(jnp.tanh(x[:, None] * x), axis=0).sum())
+x = jnp.linspace(0, 1, 4096)
+faults = []
+for _ in range(4):
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    program(x).block_until_ready()
+    faults.append(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
+print(kept, min(faults))
+"""
+RUN = """
+
+from instruct import allocator
+from instruct.cli import arguments
+
+arguments.main = lambda: print(allocator.keep_freed_memory.cache_info().misses)
+arguments.run_program()
+"""
+
+
+def output(program: str, *arguments: str, **variables: str) -> list[str]:
+    own = ("MALLOC_", "GLIBC_TUNABLES", "LD_PRELOAD")
+    environment = {name: v for name, v in os.environ.items() if not name.startswith(own)}
+    environment |= {"JAX_PLATFORMS": "cpu"} | variables
+    command = [sys.executable, "-c", program, *arguments]
+    done = subprocess.run(command, capture_output=True, text=True, check=True, env=environment)
+    return done.stdout.split()
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform != "linux", reason="glibc's mallopt")
+def test_memory_of_one_call_serves_the_next():
+    kept, faults = output(PROGRAM, "keep")
+    assert (kept, int(faults) < 100) == ("True", True)
+    kept, faults = output(PROGRAM, "leave")
+    assert (kept, int(faults) > 10_000) == ("False", True)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "variables", [{"MALLOC_ARENA_MAX": "4"}, {"JAX_PLATFORMS": "cuda,cpu"}], ids=["user", "gpu"]
+)
+def test_settings_of_users_and_accelerators_stay(variables, monkeypatch):
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    assert not keep_freed_memory.__wrapped__()
+
+
+@pytest.mark.slow
+def test_run_py_keeps_memory():
+    assert output(RUN) == ["1"]
