@@ -29,6 +29,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from instruct.prompts.record import Record
 from instruct.workspace import Workspace
 
@@ -231,9 +233,10 @@ def measure(batches: Iterator[dict], started: float, secs: float) -> dict[str, f
         rows += BATCH_ROWS
         examples += int(batch["decoder_segment_ids"].max(axis=1).sum())
         for side in fill:
-            used = batch[f"{side}_segment_ids"] > 0
-            tokens += int(used.sum())
-            fill[side] += float(used.mean()) * BATCH_ROWS
+            segments = batch[f"{side}_segment_ids"]
+            used = np.count_nonzero(segments)
+            tokens += used
+            fill[side] += used / segments.shape[1]
     wall, cpu = time.perf_counter() - begun, cpu_secs() - cpu
     return {
         "examples_per_sec": examples / wall,
