@@ -125,7 +125,7 @@ class PartClock:
     """CPU seconds (of all threads) in some functions, each without those that it calls."""
 
     def __init__(self) -> None:
-        self.secs: collections.Counter[str] = collections.Counter()
+        self.secs: dict[str, float] = collections.defaultdict(float)
         self._stack, self._since = ["other"], time.process_time()
 
     def _switch(self, change_fn: Callable[[], object]) -> None:
@@ -169,8 +169,8 @@ def cpu_shares(workspace: Workspace, config: Any, resolved: Any) -> dict[str, fl
     clock.secs.clear()
     for number in range(1, 11):
         builder.build(number)
-    total = clock.secs.total()
-    return {part: round(secs / total, 3) for part, secs in clock.secs.most_common()}
+    total = sum(clock.secs.values())
+    return {part: round(secs / total, 3) for part, secs in clock.secs.items()}
 
 
 def run_seqio(arguments: argparse.Namespace, folder: Path) -> dict[str, float]:
