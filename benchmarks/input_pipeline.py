@@ -29,6 +29,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from instruct.prompts.record import Record
 from instruct.workspace import Workspace
 
@@ -123,7 +125,7 @@ class PartClock:
     """CPU seconds (of all threads) in some functions, each without those that it calls."""
 
     def __init__(self) -> None:
-        self.secs: collections.Counter[str] = collections.Counter()
+        self.secs: dict[str, float] = collections.defaultdict(float)
         self._stack, self._since = ["other"], time.process_time()
 
     def _switch(self, change_fn: Callable[[], object]) -> None:
@@ -167,8 +169,8 @@ def cpu_shares(workspace: Workspace, config: Any, resolved: Any) -> dict[str, fl
     clock.secs.clear()
     for number in range(1, 11):
         builder.build(number)
-    total = clock.secs.total()
-    return {part: round(secs / total, 3) for part, secs in clock.secs.most_common()}
+    total = sum(clock.secs.values())
+    return {part: round(secs / total, 3) for part, secs in clock.secs.items()}
 
 
 def run_seqio(arguments: argparse.Namespace, folder: Path) -> dict[str, float]:
@@ -231,9 +233,10 @@ def measure(batches: Iterator[dict], started: float, secs: float) -> dict[str, f
         rows += BATCH_ROWS
         examples += int(batch["decoder_segment_ids"].max(axis=1).sum())
         for side in fill:
-            used = batch[f"{side}_segment_ids"] > 0
-            tokens += int(used.sum())
-            fill[side] += float(used.mean()) * BATCH_ROWS
+            segments = batch[f"{side}_segment_ids"]
+            used = np.count_nonzero(segments)
+            tokens += used
+            fill[side] += used / segments.shape[1]
     wall, cpu = time.perf_counter() - begun, cpu_secs() - cpu
     return {
         "examples_per_sec": examples / wall,
