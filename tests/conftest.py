@@ -50,9 +50,12 @@ SHARED_DATA = ROOT.parent / "shared" / "data"
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Files with most slow tests first, so that the workers of pytest-xdist end together."""
-    num_slow = collections.Counter(item.path for item in items if item.get_closest_marker("slow"))
-    items.sort(key=lambda item: -num_slow[item.path])
+    """Files with the longest slow tests first, so that the workers of pytest-xdist end together."""
+    secs = collections.Counter()
+    for item in items:
+        if marker := item.get_closest_marker("slow"):
+            secs[item.path] += marker.kwargs.get("secs", 1)
+    items.sort(key=lambda item: -secs[item.path])
 
 
 def pytest_collection_finish() -> None:

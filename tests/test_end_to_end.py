@@ -9,7 +9,7 @@ import pytest
 from instruct.cli.arguments import main
 from tests.flan_t5 import SMALL_GIN
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.slow(secs=10)
 
 # What a SeqIO user writes, with nothing of this project in it.
 USER_MODULE = """

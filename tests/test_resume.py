@@ -20,7 +20,7 @@ from instruct.checkpoints.loading import checkpoint_steps, load_params
 from instruct.models.model import make_model
 from tests.train.stand_in import MODELS
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.slow(secs=15)
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 STEPS, SAVE_EVERY = 14, 3

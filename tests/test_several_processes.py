@@ -22,7 +22,7 @@ from tests.ports import free_port
 from tests.test_resume import ROOT, STEPS, assert_same_run, rows
 from tests.train.stand_in import MODELS
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.slow(secs=60)
 
 NUM_DEVICES = 4
 

@@ -53,7 +53,7 @@ print(json.dumps([imported, outside, missing, len(names), sum(rates.values())]))
 """
 
 
-@pytest.mark.slow
+@pytest.mark.slow(secs=20)
 def test_commands_import_what_they_need_and_seqio_gets_every_task(tmp_path):
     done = subprocess.run(
         [sys.executable, "-c", COMMANDS, str(tmp_path)],

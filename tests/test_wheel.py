@@ -10,7 +10,7 @@ import sysconfig
 
 import pytest
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.slow(secs=5)
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 SOURCES = ("instruct", "tasks", "gin", "setup.cfg", "pyproject.toml", "README.md", "LICENSE")

@@ -84,7 +84,7 @@ def states(study):
     return {name: document["state"] for name, document in documents.items()}
 
 
-@pytest.mark.slow
+@pytest.mark.slow(secs=30)
 def test_a_killed_study_resumes_reports_a_failing_run_and_is_collected(
     tmp_path, capsys, monkeypatch, forked_python
 ):

@@ -153,7 +153,7 @@ def test_what_is_small_in_the_test_is_on_the_page(page):
     assert [text for text in SMALL[page] if text not in "".join(run)] == []
 
 
-@pytest.mark.slow
+@pytest.mark.slow(secs=20)
 def test_finetune_flan_t5(clone):
     write_flan_t5(clone.home / "flan-t5-small")
     write_dialogues(clone.home / "dialogues" / "train.jsonl", 40)
@@ -180,7 +180,7 @@ def write_dialogsum(folder: pathlib.Path) -> None:
             path.write_text("".join(json.dumps(row) + "\n" for row in rows))
 
 
-@pytest.mark.slow
+@pytest.mark.slow(secs=20)
 def test_dialogsum(clone):
     write_flan_t5(clone.home / "flan-t5-base")
     write_dialogsum(clone.home / "instruct_data" / "dialogsum")
@@ -196,7 +196,7 @@ def test_dialogsum(clone):
     assert (clone.home / "my-dialogsum" / "model.safetensors").is_file()
 
 
-@pytest.mark.slow
+@pytest.mark.slow(secs=20)
 def test_add_a_task(clone):
     clone.follow("add_a_task")
     report = (clone.folder / "runs/mine/report.md").read_text()
@@ -206,7 +206,7 @@ def test_add_a_task(clone):
     assert shares["weather.reports.zs_noopt"] == pytest.approx(0.25 * 2 / 3)
 
 
-@pytest.mark.slow
+@pytest.mark.slow(secs=20)
 def test_reproduce_table_3(clone):
     printed = clone.follow("reproduce_table_3")
     assert "25 runs, 20 of them trained" in printed and "chip-hours" in printed
@@ -214,7 +214,7 @@ def test_reproduce_table_3(clone):
     assert (clone.folder / "runs/replica_30min/study.html").is_file()
 
 
-@pytest.mark.slow
+@pytest.mark.slow(secs=20)
 def test_scale_out(clone):
     printed = clone.follow("scale_out")
     lines = (clone.folder / "runs/scale/metrics.jsonl").read_text().splitlines()

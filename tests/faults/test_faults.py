@@ -9,7 +9,7 @@ import sys
 
 import pytest
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.slow(secs=30)
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 # Those that need no training loop, which no family of models changes.

@@ -1,0 +1,38 @@
+"""A program that is forked from the server is the program that Python would have started."""
+
+import os
+import pathlib
+import subprocess
+import sys
+
+import pytest
+
+ROOT = pathlib.Path(__file__).resolve().parents[1]
+MODULE = ["-m", "tests.train.stand_in", "--help"]
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["run.py", "--help"],
+        ["run.py", "train", "--gin_file=gin/runs/train.gin"],
+        ["run.py", "show", "--task=lists.count_animals"],
+        MODULE,
+        ["-c", "import os, sys; print(sys.argv, os.getcwd()); sys.exit(3)"],
+    ],
+    ids=" ".join,
+)
+def test_output_and_exit_status_are_those_of_a_fresh_start(forked_python, arguments):
+    ended = [
+        subprocess.run(
+            [python, *arguments],
+            cwd=ROOT,
+            env=os.environ | {"PYTHONPATH": str(ROOT), "PYTHONHASHSEED": "0"},
+            capture_output=True,
+            text=True,
+        )
+        for python in (sys.executable, forked_python)
+    ]
+    assert ended[0].stdout or ended[0].stderr
+    fresh, forked = ((e.returncode, e.stdout, e.stderr) for e in ended)
+    assert forked == fresh
