@@ -77,13 +77,13 @@ class Size(NamedTuple):
         repeats: rounds.
     """
 
-    model: Mapping[str, int]
+    model: Mapping[str, Any]
     rows: int
     updates: int
     repeats: int
 
 
-def _sizes(layers: int, d_model: int, num_heads: int, head_dim: int, d_ff: int) -> dict[str, int]:
+def _sizes(layers: int, d_model: int, num_heads: int, head_dim: int, d_ff: int) -> dict[str, Any]:
     widths = {"d_model": d_model, "num_heads": num_heads, "head_dim": head_dim, "d_ff": d_ff}
     return {**widths, "num_encoder_layers": layers, "num_decoder_layers": layers}
 
@@ -232,18 +232,16 @@ def peer_turn(peer: Any, config: ModelConfig, batches: Sequence[Sequence[Example
     return Work(*work.tolist())
 
 
-def check(
-    config: ModelConfig, batches: Sequence[Mapping[str, np.ndarray]], peer: Any
-) -> list[float]:
+def check(ours: Ours, batches: Sequence[Mapping[str, np.ndarray]], peer: Any) -> list[float]:
     """Differences of the two programs' losses, an update on each batch without dropout.
 
     Args:
+        ours: without dropout, in its first state.
         peer: a `TrainingPeer` without dropout, with our first parameters.
 
     Raises:
         AssertionError: they train differently.
     """
-    ours = Ours(config, batches[0])
     differences = []
     for number, batch in enumerate(batches):
         losses = float(ours.update(batch)), peer.update(unpacked(batch))[0]
@@ -332,7 +330,9 @@ def measure(flags: argparse.Namespace, size: str, name: str, folder: pathlib.Pat
         ModelConfig(vocab_size=VOCABULARY, **model, dropout_rate=rate) for rate in (DROPOUT, 0.0)
     )
     first, rate = first_state(config).params, OptimizerConfig.learning_rate
-    differences = check(exact, checked, peer.TrainingPeer(exact, first, rate, flags.attention))
+    exact_peer = peer.TrainingPeer(exact, first, rate, flags.attention)
+    differences = check(Ours(exact, checked[0]), checked, exact_peer)
+    del exact_peer
     theirs = peer.TrainingPeer(config, first, rate, flags.attention)
     del first
     ours, batch_size = Ours(config, checked[0]), round(data.per_update)

@@ -13,6 +13,7 @@ import itertools
 import json
 import statistics
 import time
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -28,7 +29,7 @@ from instruct.train.optimizer import OptimizerConfig, make_optimizer
 from instruct.train.step import init_state, make_train_step
 
 ROWS, INPUTS, TARGETS = 16, 256, 64
-SMALL = {
+SMALL: dict[str, Any] = {
     "d_model": 256,
     "num_heads": 4,
     "head_dim": 64,
