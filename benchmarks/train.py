@@ -12,11 +12,13 @@ Examples, cut at 512 input and 128 target tokens:
     sample    `public.sample`: the public files under DATA_DIR, rendered and tokenised by our feed
     flan      random tokens of lengths like the Flan 2022 mixture's, see `flan_examples`
 
-Ours trains on packed rows of `TrainFeed`; reading, rendering, tokenising and packing are timed with
-the updates. Hugging Face gets the same examples as lists of tokens; its padding is timed, its
-reading and tokenising are not. It batches them in random order, or in the order of `Trainer` with
-`group_by_length` (50 batches sorted by length together); a round takes batches evenly from those
-50, other ones each round. A batch of theirs has as many examples as ours has on average, rounded.
+Ours trains on packed rows of `TrainFeed`. A thread of it prepares windows of 2,048 examples ahead,
+so that few rounds meet one: each turn is charged its examples' share of the seconds that reading,
+rendering, tokenising and packing of a window take, as if nothing ran beside it. Hugging Face gets
+the same examples as lists of tokens: its padding is timed, its reading and tokenising are not. It
+batches them in random order, or in the order of `Trainer` with `group_by_length` (50 batches sorted
+by length together); a round takes batches evenly from those 50, other ones each round. A batch of
+theirs has as many examples as ours has on average, rounded.
 
 Sides take turns. A rate counts real tokens or examples, no padding; a ratio is of the rates of real
 tokens of one round, medians and ranges of the rounds are printed. CPU seconds contain what a
@@ -26,6 +28,7 @@ run fails. The last line for a size and examples is JSON.
 """
 
 import argparse
+import functools
 import json
 import os
 import pathlib
@@ -122,11 +125,13 @@ class Data(NamedTuple):
 
     Attributes:
         per_update: examples of a batch, the average of that window.
+        host_secs: CPU seconds of an example: its share of building that window.
     """
 
     feed: TrainFeed
     examples: list[Example]
     per_update: float
+    host_secs: float
 
 
 def flan_examples(count: int) -> Iterator[Example]:
@@ -171,9 +176,14 @@ def open_data(name: str, workspace: Workspace, rows: int) -> Data:
             (TokenRecord(str(i), *pair, "", "") for i, pair in enumerate(flan_examples(count))),
             **{"task": name, "kind": "tokens", "version": "1", "source_fingerprint": ""},
         )
-    window = make_builder(workspace, config, resolved)[0].build(0)
+    builder = make_builder(workspace, config, resolved)[0]
+    builder.build(1)  # opens the stores
+    started = time.thread_time()
+    window = builder.build(0)
+    built = time.thread_time() - started
     examples, feed = unpacked(window.rows), TrainFeed(workspace, config, resolved)
-    return Data(feed, examples, len(examples) * rows / window.num_rows)
+    per_update = len(examples) * rows / window.num_rows
+    return Data(feed, examples, per_update, built / len(examples))
 
 
 def unpacked(batch: Mapping[str, np.ndarray]) -> list[Example]:
@@ -271,16 +281,26 @@ def of_round(batches: Sequence[Any], number: int, rounds: int, updates: int) -> 
     return [batches[int(share * len(batches))] for share in shares]
 
 
-def timed(run: Callable[[], Work]) -> Turn:
-    """Seconds of a turn; the CPU's until no thread of this process computes any more."""
+def timed(run: Callable[[], Work], host_secs: float = 0.0) -> Turn:
+    """Seconds of a turn; the CPU's until this process rests.
+
+    Args:
+        host_secs: wall and CPU seconds of an example to add.
+    """
     wall, cpu = time.perf_counter(), time.process_time()
     work = run()
     wall = time.perf_counter() - wall
-    while True:
-        before = time.process_time()
+    rest()
+    host = host_secs * work.examples
+    return Turn(wall + host, time.process_time() - cpu + host, work)
+
+
+def rest() -> None:
+    """Waits until no thread of this process computes any more."""
+    used = -1.0
+    while time.process_time() - used > 0.005:
+        used = time.process_time()
         time.sleep(0.05)
-        if time.process_time() - before < 0.005:
-            return Turn(wall, time.process_time() - cpu, work)
 
 
 def figures(turns: Sequence[Turn], peaks: Sequence[float], ours: Sequence[Turn]) -> dict[str, Any]:
@@ -321,6 +341,7 @@ def measure(flags: argparse.Namespace, size: str, name: str, folder: pathlib.Pat
     """Compares the two programs, times them, and prints rows of a table and a line of JSON."""
     from benchmarks import peer  # PyTorch reads the affinity when it is imported
 
+    peer.use_threads(cores := len(os.sched_getaffinity(0)))
     model, rows, updates, repeats = SIZES[size]
     repeats = flags.repeats or repeats
     workspace = Workspace(data_dir=flags.data, store_dir=folder / "stores")
@@ -346,11 +367,13 @@ def measure(flags: argparse.Namespace, size: str, name: str, folder: pathlib.Pat
         sides[order] = turn
         theirs.update(batches[0])  # warms up, as the next line does
     ours.update(checked[0])
+    rest()
     turns: dict[str, list[Turn]] = {side: [] for side in sides}
     peaks = []
     for number in range(repeats):
         for side, run in sides.items():
-            turns[side].append(timed(lambda run=run: run(number)))  # noqa: B023
+            host_secs = data.host_secs if side == "ours" else 0.0
+            turns[side].append(timed(functools.partial(run, number), host_secs))
         peak.forget()
         peaks.append(peak.matmul_peak())
     data.feed.close()
@@ -359,8 +382,10 @@ def measure(flags: argparse.Namespace, size: str, name: str, folder: pathlib.Pat
         "examples": name,
         "parameters": config.num_params(),
         "versions": f"jax {jax.__version__}, {peer.VERSIONS}",
+        "cores": cores,
         "rounds": repeats,
         "updates_of_a_round": updates,
+        "host_secs_per_1000_examples": round(1000 * data.host_secs, 2),
         "examples_per_update": [round(data.per_update, 2), batch_size],
         "loss_differences": differences,
         "compile_secs": round(ours.compile_secs, 1),
@@ -391,8 +416,12 @@ def main() -> None:
     parser.add_argument("--order", nargs="+", choices=ORDERS, default=ORDERS)
     parser.add_argument("--repeats", type=int, default=0, help="rounds; 0 for the size's")
     parser.add_argument("--attention", choices=("sdpa", "eager"), default="sdpa", help="theirs")
+    parser.add_argument("--cores", type=int, default=0, help="of the machine's, 0 for all")
     parser.add_argument("--folder", type=pathlib.Path, help="of stores; default: a temporary one")
     flags = parser.parse_args()
+    if flags.cores:
+        # Before either program makes its threads.
+        os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[-flags.cores :])
     print(
         "| size, examples | program | examples/s | tokens/s | not padding | of peak "
         "| CPU s of 1,000 examples | ratio to ours, wall | CPU |\n" + "|---" * 9 + "|"
