@@ -8,7 +8,7 @@ records, draws a template, renders, tokenises and packs best-fit; SeqIO reads li
 fixed template, tokenises and packs next-fit. Each variant runs in a process of its own, so that
 start-up and memory are its own; SeqIO's opens one pipeline a task, which at 1,836 tasks takes
 minutes and tens of GB, so it has a time limit (`--limit_secs`). `per core` divides by the CPU
-seconds that the process used. The last line has the figures of each number of tasks as JSON.
+seconds that the process used.
 """
 
 import argparse
@@ -22,7 +22,6 @@ import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 LENGTHS = {"inputs": 512, "targets": 128}
 BATCH_ROWS = 16
@@ -209,13 +208,11 @@ def main() -> None:
         return
     variants = [str(workers) for workers in arguments.workers] + ["seqio"] * arguments.seqio
     first: dict[str, float] = {}
-    results: dict[int, dict[str, Any]] = {}
     for num_tasks in arguments.tasks:
-        own = results[num_tasks] = {}
         for variant in variants:
             name = "seqio" if variant == "seqio" else f"ours, {variant} workers"
             print(f"{num_tasks:5,} tasks, {name:16}", end=" ", flush=True)
-            found = own[name] = run_variant(variant, num_tasks, arguments.limit_secs)
+            found = run_variant(variant, num_tasks, arguments.limit_secs)
             if isinstance(found, str):
                 print(found)
                 continue
@@ -225,9 +222,7 @@ def main() -> None:
                 print(f"{'':29} {rate / first[variant]:.2f} x of {arguments.tasks[0]:,} tasks")
             first.setdefault(variant, rate)
             if variant == "seqio" and variants[0] in first and num_tasks == arguments.tasks[0]:
-                own["ours over seqio, a core"] = first[variants[0]] / rate
                 print(f"{'':29} ours is {first[variants[0]] / rate:.1f} x as fast a core")
-    print(json.dumps(results))
 
 
 def run_variant(variant: str, num_tasks: int, limit_secs: float) -> dict[str, float] | str:

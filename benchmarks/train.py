@@ -35,14 +35,14 @@ import pathlib
 import statistics
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
 import numpy as np
 from rich.console import Console
 
-from benchmarks.train_step import SMALL, compile_step, first_state
+from benchmarks.train_step import compile_step, first_state
 from instruct import batch as keys
 from instruct import peak
 from instruct.cli.settings import declare_project_tasks
@@ -94,7 +94,7 @@ def _sizes(layers: int, d_model: int, num_heads: int, head_dim: int, d_ff: int) 
 SIZES = {
     "trial": Size(_sizes(1, 128, 2, 64, 128), 2, 2, 2),
     "tiny": Size(_sizes(2, 128, 4, 32, 384), 8, 3, 5),
-    "small": Size(SMALL, 8, 2, 5),
+    "small": Size(_sizes(4, 256, 4, 64, 512), 8, 2, 5),
     "base": Size(_sizes(12, 768, 12, 64, 2048), 2, 1, 2),
 }
 
@@ -110,6 +110,11 @@ class Work(NamedTuple):
     tokens: int
     positions: int
     flops: int
+
+
+def total(works: Iterable[Work]) -> Work:
+    """The sum of all."""
+    return Work(*map(sum, zip(*works)))
 
 
 class Turn(NamedTuple):
@@ -174,7 +179,10 @@ def open_data(name: str, workspace: Workspace, rows: int) -> Data:
         write_store(
             store_path(workspace, store_key(leaf, config), split),
             (TokenRecord(str(i), *pair, "", "") for i, pair in enumerate(flan_examples(count))),
-            **{"task": name, "kind": "tokens", "version": "1", "source_fingerprint": ""},
+            task=name,
+            kind="tokens",
+            version=leaf.version,
+            source_fingerprint="",
         )
     builder = make_builder(workspace, config, resolved)[0]
     builder.build(1)  # opens the stores
@@ -192,13 +200,11 @@ def unpacked(batch: Mapping[str, np.ndarray]) -> list[Example]:
         (keys.ENCODER_INPUT_TOKENS, keys.ENCODER_SEGMENT_IDS),
         (keys.DECODER_TARGET_TOKENS, keys.DECODER_SEGMENT_IDS),
     )
-    found = []
+    found: list[Example] = []
     for row in range(len(batch[keys.DECODER_SEGMENT_IDS])):
         for segment in range(1, batch[keys.DECODER_SEGMENT_IDS][row].max() + 1):
-            pair = (
-                batch[tokens][row, batch[ids][row] == segment].tolist() for tokens, ids in sides
-            )
-            found.append(tuple(pair))
+            inputs, targets = (batch[key][row, batch[ids][row] == segment] for key, ids in sides)
+            found.append((inputs.tolist(), targets.tolist()))
     return found
 
 
@@ -219,27 +225,27 @@ class Ours:
 
     def turn(self, feed: TrainFeed, updates: int) -> Work:
         """Updates on the feed's next batches."""
-        work = np.zeros(len(Work._fields), np.int64)
+        works = []
         for _ in range(updates):
             batch, info = next(feed)
             self.update(batch)
             segments = batch[keys.ENCODER_SEGMENT_IDS], batch[keys.DECODER_SEGMENT_IDS]
-            tokens = sum(np.count_nonzero(ids) for ids in segments)
+            tokens = sum(int(np.count_nonzero(ids)) for ids in segments)
             flops = self._config.train_flops(len(segments[0]), *LENGTHS.values())
-            work += info.num_examples, tokens, sum(ids.size for ids in segments), flops
+            works.append(Work(info.num_examples, tokens, sum(ids.size for ids in segments), flops))
         jax.block_until_ready(self.state.params)
-        return Work(*work.tolist())
+        return total(works)
 
 
 def peer_turn(peer: Any, config: ModelConfig, batches: Sequence[Sequence[Example]]) -> Work:
     """Updates of Hugging Face's model on these batches."""
-    work = np.zeros(len(Work._fields), np.int64)
+    works = []
     for batch in batches:
         _, shape = peer.update(batch)
         tokens = sum(len(inputs) + len(targets) for inputs, targets in batch)
         flops = config.train_flops(len(batch), *shape)
-        work += len(batch), tokens, len(batch) * sum(shape), flops
-    return Work(*work.tolist())
+        works.append(Work(len(batch), tokens, len(batch) * sum(shape), flops))
+    return total(works)
 
 
 def check(ours: Ours, batches: Sequence[Mapping[str, np.ndarray]], peer: Any) -> list[float]:
@@ -311,7 +317,7 @@ def figures(turns: Sequence[Turn], peaks: Sequence[float], ours: Sequence[Turn])
         peaks: FLOP/s of each round.
     """
     wall, cpu = sum(turn.wall for turn in turns), sum(turn.cpu for turn in turns)
-    work = Work(*(sum(values) for values in zip(*(turn.work for turn in turns))))
+    work = total(turn.work for turn in turns)
 
     def ratios(kind: str) -> list[float]:
         costs = [

@@ -65,7 +65,7 @@ def test_a_row_holds_the_figures_and_says_what_is_missing(tmp_path, monkeypatch,
     assert [row["ratio"] for row in rows(page)] == ["3", "failed", "not run"]
 
 
-def test_every_kind_of_missing_figure_has_its_reason(tmp_path):
+def test_a_figure_is_read_or_its_reason_said(tmp_path):
     slow = benchmark(tmp_path / "slow.py", "import time; time.sleep(60)", limit_secs=0.5)
     assert over_versions.run(slow) == "no result in 0 s"
     silent = benchmark(tmp_path / "silent.py", "")
@@ -73,6 +73,12 @@ def test_every_kind_of_missing_figure_has_its_reason(tmp_path):
     for kind in (silent, other):
         assert "unexpected output" in over_versions.run(kind)
     text = "import pathlib, sys; pathlib.Path(sys.argv[1], 'log').write_text('{\"peak_share\": 1}')"
+    ratio = benchmark(
+        tmp_path / "ratio.py",
+        'print(\'{"ours": {"rate": 6}, "theirs": [4]}\')',
+        columns={"ratio": (("ours", "rate"), ("theirs", 0))},
+    )
+    assert over_versions.run(ratio) == {"ratio": "1.50"}
     written = benchmark(tmp_path / "written.py", text, output="{folder}/log")
     assert over_versions.run(written) == {"share": "1.00"}
 

@@ -12,6 +12,7 @@ from instruct.data.feed.packing import pack
 from instruct.models.config import ModelConfig
 from instruct.workspace import Workspace
 
+INPUTS, TARGETS = LENGTHS.values()
 CONFIG = ModelConfig(
     vocab_size=512,
     d_model=128,
@@ -24,20 +25,23 @@ CONFIG = ModelConfig(
 
 
 def few_examples(count: int) -> list[train.Example]:
-    examples = list(train.flan_examples(count))
-    return [tuple([1 + token % 500 for token in side] for side in pair) for pair in examples]
+    examples = train.flan_examples(count)
+    return [
+        ([1 + i % 500 for i in inputs], [1 + i % 500 for i in targets])
+        for inputs, targets in examples
+    ]
 
 
 def batches(count: int, rows: int = 2) -> list[dict[str, np.ndarray]]:
     inputs, targets = zip(*few_examples(4 * rows * count))
-    packed = pack(inputs, targets, np.ones(len(inputs), int), *LENGTHS.values()).rows
+    packed = pack(inputs, targets, np.ones(len(inputs), int), INPUTS, TARGETS).rows
     return [{k: v[i * rows :][:rows] for k, v in packed.items()} for i in range(count)]
 
 
 def test_packed_rows_are_taken_apart_into_their_examples():
     examples = few_examples(40)
     inputs, targets = zip(*examples)
-    packed = pack(inputs, targets, np.ones(len(inputs), int), *LENGTHS.values())
+    packed = pack(inputs, targets, np.ones(len(inputs), int), INPUTS, TARGETS)
     assert sorted(train.unpacked(packed.rows)) == sorted(examples)
 
 
