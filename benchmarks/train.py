@@ -29,6 +29,7 @@ run fails. The last line for a size and examples is JSON.
 
 import argparse
 import functools
+import itertools
 import json
 import os
 import pathlib
@@ -64,7 +65,7 @@ VOCABULARY, EOS, DROPOUT = 32_128, 1, 0.05
 LENGTHS = {"inputs": 512, "targets": 128}
 EXAMPLES = ("sample", "flan")
 ORDERS = ("random", "grouped")
-CHECKED_UPDATES = 3
+CHECKED_UPDATES = 4
 FIRST_LOSS_TOLERANCE, LATER_LOSS_TOLERANCE = 1e-4, 1e-3
 
 Example = tuple[list[int], list[int]]  # tokens of inputs and targets
@@ -94,7 +95,7 @@ def _sizes(layers: int, d_model: int, num_heads: int, head_dim: int, d_ff: int) 
 SIZES = {
     "trial": Size(_sizes(1, 128, 2, 64, 128), 2, 2, 2),
     "tiny": Size(_sizes(2, 128, 4, 32, 384), 8, 3, 5),
-    "small": Size(_sizes(4, 256, 4, 64, 512), 8, 2, 5),
+    "small": Size(_sizes(4, 256, 4, 64, 512), 8, 2, 4),
     "base": Size(_sizes(12, 768, 12, 64, 2048), 2, 1, 2),
 }
 
@@ -343,16 +344,16 @@ def spread(values: Sequence[float]) -> list[float]:
     return [round(of(values), 2) for of in (statistics.median, min, max)]
 
 
-def measure(flags: argparse.Namespace, size: str, name: str, folder: pathlib.Path) -> None:
-    """Compares the two programs, times them, and prints rows of a table and a line of JSON."""
+def measure(flags: argparse.Namespace, size: str, folder: pathlib.Path) -> None:
+    """Compares the two programs, then times them on each of the examples."""
     from benchmarks import peer  # PyTorch reads the affinity when it is imported
 
-    peer.use_threads(cores := len(os.sched_getaffinity(0)))
-    model, rows, updates, repeats = SIZES[size]
-    repeats = flags.repeats or repeats
+    peer.use_threads(len(os.sched_getaffinity(0)))
+    model, rows = SIZES[size][:2]
     workspace = Workspace(data_dir=flags.data, store_dir=folder / "stores")
-    data = open_data(name, workspace, rows)
-    checked = [next(data.feed)[0] for _ in range(CHECKED_UPDATES)]
+    data = {name: open_data(name, workspace, rows) for name in flags.examples}
+    names = itertools.islice(itertools.cycle(data), CHECKED_UPDATES)
+    checked = [next(data[name].feed)[0] for name in names]
     config, exact = (
         ModelConfig(vocab_size=VOCABULARY, **model, dropout_rate=rate) for rate in (DROPOUT, 0.0)
     )
@@ -362,7 +363,28 @@ def measure(flags: argparse.Namespace, size: str, name: str, folder: pathlib.Pat
     del exact_peer
     theirs = peer.TrainingPeer(config, first, rate, flags.attention)
     del first
-    ours, batch_size = Ours(config, checked[0]), round(data.per_update)
+    ours = Ours(config, checked[0])
+    ours.update(checked[0])  # warms up
+    common = {
+        "size": size,
+        "parameters": config.num_params(),
+        "versions": f"jax {jax.__version__}, {peer.VERSIONS}",
+        "cores": len(os.sched_getaffinity(0)),
+        "loss_differences": differences,
+        "compile_secs": round(ours.compile_secs, 1),
+    }
+    for name, own in data.items():
+        result = {**common, "examples": name, **compare(flags, size, own, config, ours, theirs)}
+        print_rows(f"{size}, {name}", result, flags.order)
+        print(json.dumps(result), flush=True)
+
+
+def compare(
+    flags: argparse.Namespace, size: str, data: Data, config: ModelConfig, ours: Ours, theirs: Any
+) -> dict[str, Any]:
+    """Times the sides in turns; figures by side, "ours" and those of `--order`."""
+    _, _, updates, repeats = SIZES[size]
+    repeats, batch_size = flags.repeats or repeats, round(data.per_update)
     sides: dict[str, Callable[[int], Work]] = {"ours": lambda _: ours.turn(data.feed, updates)}
     for order in flags.order:
         batches = peer_batches(data.examples, batch_size, order, seed=0)
@@ -371,8 +393,7 @@ def measure(flags: argparse.Namespace, size: str, name: str, folder: pathlib.Pat
             return peer_turn(theirs, config, of_round(batches, number, repeats, updates))
 
         sides[order] = turn
-        theirs.update(batches[0])  # warms up, as the next line does
-    ours.update(checked[0])
+        theirs.update(batches[0])  # warms up
     rest()
     turns: dict[str, list[Turn]] = {side: [] for side in sides}
     peaks = []
@@ -383,31 +404,27 @@ def measure(flags: argparse.Namespace, size: str, name: str, folder: pathlib.Pat
         peak.forget()
         peaks.append(peak.matmul_peak())
     data.feed.close()
-    result: dict[str, Any] = {
-        "size": size,
-        "examples": name,
-        "parameters": config.num_params(),
-        "versions": f"jax {jax.__version__}, {peer.VERSIONS}",
-        "cores": cores,
+    return {
         "rounds": repeats,
         "updates_of_a_round": updates,
         "host_secs_per_1000_examples": round(1000 * data.host_secs, 2),
         "examples_per_update": [round(data.per_update, 2), batch_size],
-        "loss_differences": differences,
-        "compile_secs": round(ours.compile_secs, 1),
         "matmul_peak_gflops": round(statistics.median(peaks) / 1e9, 1),
         **{side: figures(own, peaks, turns["ours"]) for side, own in turns.items()},
     }
-    for side in turns:
+
+
+def print_rows(label: str, result: Mapping[str, Any], orders: Sequence[str]) -> None:
+    """The rows of the table for one result."""
+    for side in ("ours", *orders):
         row = result[side]
         wall, cpu = ("{} ({} to {})".format(*row[kind]) for kind in ("ratio_wall", "ratio_cpu"))
         print(
-            f"| {size}, {name} | {'ours' if side == 'ours' else f'Hugging Face, {side}'} "
+            f"| {label} | {'ours' if side == 'ours' else f'Hugging Face, {side}'} "
             f"| {row['examples_per_sec']} | {row['tokens_per_sec']:,} | {row['filled']:.1%} "
             f"| {row['peak_share']:.1%} | {row['cpu_secs_per_1000_examples']} "
             f"| {' | ' if side == 'ours' else f'{wall} | {cpu}'} |"
         )
-    print(json.dumps(result), flush=True)
 
 
 def main() -> None:
@@ -434,8 +451,7 @@ def main() -> None:
     )
     with tempfile.TemporaryDirectory() as temporary:
         for size in flags.size:
-            for name in flags.examples:
-                measure(flags, size, name, flags.folder or pathlib.Path(temporary))
+            measure(flags, size, flags.folder or pathlib.Path(temporary))
 
 
 if __name__ == "__main__":
