@@ -132,7 +132,6 @@ class Bench:
         peer.use_threads(threads)
         versions = f"jax {jax.__version__}, {peer.VERSIONS}"
         self._repeats, self._int8 = repeats, int8
-        self.ratios: dict[str, dict[str, tuple[float, float]]] = {}
         self._model = make_model(config)
         self._params = jax.jit(self._model.init)(jax.random.key(0))
         self._peer = peer.Peer(config, self._params) if "huggingface" in peers else None
@@ -145,6 +144,7 @@ class Bench:
                 made = peer_ctranslate2.Peer(config, self._params, kind, threads)
                 self._ctranslate2[f"CTranslate2 {kind}"] = made
         print(f"{versions}, {threads} threads", flush=True)
+        self.ratios: dict[str, dict[str, tuple[float, float]]] = {}
 
     def _side(self, beams: int, steps: int, work: Workload, weights: str) -> Callable:
         """Our answers to a workload."""

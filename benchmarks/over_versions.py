@@ -34,7 +34,8 @@ class Benchmark(NamedTuple):
     Attributes:
         name: for `--only`.
         command: of the interpreter, in the root folder. "{folder}" is a temporary folder.
-        columns: column -> keys of its figure in the JSON, from the outermost.
+        columns: column -> keys of its figure in the JSON, from the outermost; or two such paths,
+            of which the first figure is divided by the second.
         form: of the figures.
         output: a file of which the last line is the JSON; "": standard output.
         limit_secs: after which the benchmark counts as failed.
@@ -42,7 +43,7 @@ class Benchmark(NamedTuple):
 
     name: str
     command: Sequence[str]
-    columns: Mapping[str, Sequence[str | int]]
+    columns: Mapping[str, tuple[Any, ...]]
     form: str = "{:.2f}"
     output: str = ""
     limit_secs: float = 240
@@ -77,8 +78,13 @@ BENCHMARKS = (
     ),
     Benchmark(
         "input_pipeline",
-        ("benchmarks/input_pipeline.py", "--tasks=20", "--secs=5", "--seqio"),
-        {"input pipeline": ("ours_to_seqio_per_core",)},
+        ("benchmarks/input_pipeline.py", "--tasks=20", "--workers=0", "--secs=5", "--seqio"),
+        {
+            "input pipeline": (
+                ("workers", "0", "examples_per_core_sec"),
+                ("workers", "seqio", "examples_per_core_sec"),
+            )
+        },
     ),
     Benchmark(
         "start_up",
@@ -123,11 +129,14 @@ def run(benchmark: Benchmark) -> dict[str, str] | str:
             column: benchmark.form.format(_figure(result, path))
             for column, path in benchmark.columns.items()
         }
-    except (IndexError, KeyError, TypeError, ValueError) as error:
+    except (ArithmeticError, LookupError, TypeError, ValueError) as error:
         return f"unexpected output ({type(error).__name__}: {error})"
 
 
-def _figure(result: Any, path: Sequence[str | int]) -> float:
+def _figure(result: Any, path: tuple[Any, ...]) -> float:
+    if isinstance(path[0], tuple):
+        over, under = (_figure(result, part) for part in path)
+        return over / under
     for key in path:
         result = result[key]
     return float(result)

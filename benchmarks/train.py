@@ -12,11 +12,13 @@ Examples, cut at 512 input and 128 target tokens:
     sample    `public.sample`: the public files under DATA_DIR, rendered and tokenised by our feed
     flan      random tokens of lengths like the Flan 2022 mixture's, see `flan_examples`
 
-Ours trains on packed rows of `TrainFeed`; reading, rendering, tokenising and packing are timed with
-the updates. Hugging Face gets the same examples as lists of tokens; its padding is timed, its
-reading and tokenising are not. It batches them in random order, or in the order of `Trainer` with
-`group_by_length` (50 batches sorted by length together); a round takes batches evenly from those
-50, other ones each round. A batch of theirs has as many examples as ours has on average, rounded.
+Ours trains on packed rows of `TrainFeed`. A thread of it prepares windows of 2,048 examples ahead,
+so that few rounds meet one: each turn is charged its examples' share of the seconds that reading,
+rendering, tokenising and packing of a window take, as if nothing ran beside it. Hugging Face gets
+the same examples as lists of tokens: its padding is timed, its reading and tokenising are not. It
+batches them in random order, or in the order of `Trainer` with `group_by_length` (50 batches sorted
+by length together); a round takes batches evenly from those 50, other ones each round. A batch of
+theirs has as many examples as ours has on average, rounded.
 
 Sides take turns. A rate counts real tokens or examples, no padding; a ratio is of the rates of real
 tokens of one round, medians and ranges of the rounds are printed. CPU seconds contain what a
@@ -26,20 +28,22 @@ run fails. The last line for a size and examples is JSON.
 """
 
 import argparse
+import functools
+import itertools
 import json
 import os
 import pathlib
 import statistics
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
 import numpy as np
 from rich.console import Console
 
-from benchmarks.train_step import SMALL, compile_step, first_state
+from benchmarks.train_step import compile_step, first_state
 from instruct import batch as keys
 from instruct import peak
 from instruct.cli.settings import declare_project_tasks
@@ -61,7 +65,7 @@ VOCABULARY, EOS, DROPOUT = 32_128, 1, 0.05
 LENGTHS = {"inputs": 512, "targets": 128}
 EXAMPLES = ("sample", "flan")
 ORDERS = ("random", "grouped")
-CHECKED_UPDATES = 3
+CHECKED_UPDATES = 4
 FIRST_LOSS_TOLERANCE, LATER_LOSS_TOLERANCE = 1e-4, 1e-3
 
 Example = tuple[list[int], list[int]]  # tokens of inputs and targets
@@ -77,13 +81,13 @@ class Size(NamedTuple):
         repeats: rounds.
     """
 
-    model: Mapping[str, int]
+    model: Mapping[str, Any]
     rows: int
     updates: int
     repeats: int
 
 
-def _sizes(layers: int, d_model: int, num_heads: int, head_dim: int, d_ff: int) -> dict[str, int]:
+def _sizes(layers: int, d_model: int, num_heads: int, head_dim: int, d_ff: int) -> dict[str, Any]:
     widths = {"d_model": d_model, "num_heads": num_heads, "head_dim": head_dim, "d_ff": d_ff}
     return {**widths, "num_encoder_layers": layers, "num_decoder_layers": layers}
 
@@ -91,7 +95,7 @@ def _sizes(layers: int, d_model: int, num_heads: int, head_dim: int, d_ff: int) 
 SIZES = {
     "trial": Size(_sizes(1, 128, 2, 64, 128), 2, 2, 2),
     "tiny": Size(_sizes(2, 128, 4, 32, 384), 8, 3, 5),
-    "small": Size(SMALL, 8, 2, 5),
+    "small": Size(_sizes(4, 256, 4, 64, 512), 8, 2, 4),
     "base": Size(_sizes(12, 768, 12, 64, 2048), 2, 1, 2),
 }
 
@@ -109,6 +113,11 @@ class Work(NamedTuple):
     flops: int
 
 
+def total(works: Iterable[Work]) -> Work:
+    """The sum of all."""
+    return Work(*map(sum, zip(*works)))
+
+
 class Turn(NamedTuple):
     """Seconds of a side's turn, and its work."""
 
@@ -122,11 +131,13 @@ class Data(NamedTuple):
 
     Attributes:
         per_update: examples of a batch, the average of that window.
+        host_secs: CPU seconds of an example: its share of building that window.
     """
 
     feed: TrainFeed
     examples: list[Example]
     per_update: float
+    host_secs: float
 
 
 def flan_examples(count: int) -> Iterator[Example]:
@@ -169,11 +180,19 @@ def open_data(name: str, workspace: Workspace, rows: int) -> Data:
         write_store(
             store_path(workspace, store_key(leaf, config), split),
             (TokenRecord(str(i), *pair, "", "") for i, pair in enumerate(flan_examples(count))),
-            **{"task": name, "kind": "tokens", "version": "1", "source_fingerprint": ""},
+            task=name,
+            kind="tokens",
+            version=leaf.version,
+            source_fingerprint="",
         )
-    window = make_builder(workspace, config, resolved)[0].build(0)
+    builder = make_builder(workspace, config, resolved)[0]
+    builder.build(1)  # opens the stores
+    started = time.thread_time()
+    window = builder.build(0)
+    built = time.thread_time() - started
     examples, feed = unpacked(window.rows), TrainFeed(workspace, config, resolved)
-    return Data(feed, examples, len(examples) * rows / window.num_rows)
+    per_update = len(examples) * rows / window.num_rows
+    return Data(feed, examples, per_update, built / len(examples))
 
 
 def unpacked(batch: Mapping[str, np.ndarray]) -> list[Example]:
@@ -182,13 +201,11 @@ def unpacked(batch: Mapping[str, np.ndarray]) -> list[Example]:
         (keys.ENCODER_INPUT_TOKENS, keys.ENCODER_SEGMENT_IDS),
         (keys.DECODER_TARGET_TOKENS, keys.DECODER_SEGMENT_IDS),
     )
-    found = []
+    found: list[Example] = []
     for row in range(len(batch[keys.DECODER_SEGMENT_IDS])):
         for segment in range(1, batch[keys.DECODER_SEGMENT_IDS][row].max() + 1):
-            pair = (
-                batch[tokens][row, batch[ids][row] == segment].tolist() for tokens, ids in sides
-            )
-            found.append(tuple(pair))
+            inputs, targets = (batch[key][row, batch[ids][row] == segment] for key, ids in sides)
+            found.append((inputs.tolist(), targets.tolist()))
     return found
 
 
@@ -209,41 +226,39 @@ class Ours:
 
     def turn(self, feed: TrainFeed, updates: int) -> Work:
         """Updates on the feed's next batches."""
-        work = np.zeros(len(Work._fields), np.int64)
+        works = []
         for _ in range(updates):
             batch, info = next(feed)
             self.update(batch)
             segments = batch[keys.ENCODER_SEGMENT_IDS], batch[keys.DECODER_SEGMENT_IDS]
-            tokens = sum(np.count_nonzero(ids) for ids in segments)
+            tokens = sum(int(np.count_nonzero(ids)) for ids in segments)
             flops = self._config.train_flops(len(segments[0]), *LENGTHS.values())
-            work += info.num_examples, tokens, sum(ids.size for ids in segments), flops
+            works.append(Work(info.num_examples, tokens, sum(ids.size for ids in segments), flops))
         jax.block_until_ready(self.state.params)
-        return Work(*work.tolist())
+        return total(works)
 
 
 def peer_turn(peer: Any, config: ModelConfig, batches: Sequence[Sequence[Example]]) -> Work:
     """Updates of Hugging Face's model on these batches."""
-    work = np.zeros(len(Work._fields), np.int64)
+    works = []
     for batch in batches:
         _, shape = peer.update(batch)
         tokens = sum(len(inputs) + len(targets) for inputs, targets in batch)
         flops = config.train_flops(len(batch), *shape)
-        work += len(batch), tokens, len(batch) * sum(shape), flops
-    return Work(*work.tolist())
+        works.append(Work(len(batch), tokens, len(batch) * sum(shape), flops))
+    return total(works)
 
 
-def check(
-    config: ModelConfig, batches: Sequence[Mapping[str, np.ndarray]], peer: Any
-) -> list[float]:
+def check(ours: Ours, batches: Sequence[Mapping[str, np.ndarray]], peer: Any) -> list[float]:
     """Differences of the two programs' losses, an update on each batch without dropout.
 
     Args:
+        ours: without dropout, in its first state.
         peer: a `TrainingPeer` without dropout, with our first parameters.
 
     Raises:
         AssertionError: they train differently.
     """
-    ours = Ours(config, batches[0])
     differences = []
     for number, batch in enumerate(batches):
         losses = float(ours.update(batch)), peer.update(unpacked(batch))[0]
@@ -273,16 +288,26 @@ def of_round(batches: Sequence[Any], number: int, rounds: int, updates: int) -> 
     return [batches[int(share * len(batches))] for share in shares]
 
 
-def timed(run: Callable[[], Work]) -> Turn:
-    """Seconds of a turn; the CPU's until no thread of this process computes any more."""
+def timed(run: Callable[[], Work], host_secs: float = 0.0) -> Turn:
+    """Seconds of a turn; the CPU's until this process rests.
+
+    Args:
+        host_secs: wall and CPU seconds of an example to add.
+    """
     wall, cpu = time.perf_counter(), time.process_time()
     work = run()
     wall = time.perf_counter() - wall
-    while True:
-        before = time.process_time()
+    rest()
+    host = host_secs * work.examples
+    return Turn(wall + host, time.process_time() - cpu + host, work)
+
+
+def rest() -> None:
+    """Waits until no thread of this process computes any more."""
+    used = -1.0
+    while time.process_time() - used > 0.005:
+        used = time.process_time()
         time.sleep(0.05)
-        if time.process_time() - before < 0.005:
-            return Turn(wall, time.process_time() - cpu, work)
 
 
 def figures(turns: Sequence[Turn], peaks: Sequence[float], ours: Sequence[Turn]) -> dict[str, Any]:
@@ -293,7 +318,7 @@ def figures(turns: Sequence[Turn], peaks: Sequence[float], ours: Sequence[Turn])
         peaks: FLOP/s of each round.
     """
     wall, cpu = sum(turn.wall for turn in turns), sum(turn.cpu for turn in turns)
-    work = Work(*(sum(values) for values in zip(*(turn.work for turn in turns))))
+    work = total(turn.work for turn in turns)
 
     def ratios(kind: str) -> list[float]:
         costs = [
@@ -319,23 +344,47 @@ def spread(values: Sequence[float]) -> list[float]:
     return [round(of(values), 2) for of in (statistics.median, min, max)]
 
 
-def measure(flags: argparse.Namespace, size: str, name: str, folder: pathlib.Path) -> None:
-    """Compares the two programs, times them, and prints rows of a table and a line of JSON."""
+def measure(flags: argparse.Namespace, size: str, folder: pathlib.Path) -> None:
+    """Compares the two programs, then times them on each of the examples."""
     from benchmarks import peer  # PyTorch reads the affinity when it is imported
 
-    model, rows, updates, repeats = SIZES[size]
-    repeats = flags.repeats or repeats
+    peer.use_threads(len(os.sched_getaffinity(0)))
+    model, rows = SIZES[size][:2]
     workspace = Workspace(data_dir=flags.data, store_dir=folder / "stores")
-    data = open_data(name, workspace, rows)
-    checked = [next(data.feed)[0] for _ in range(CHECKED_UPDATES)]
+    data = {name: open_data(name, workspace, rows) for name in flags.examples}
+    names = itertools.islice(itertools.cycle(data), CHECKED_UPDATES)
+    checked = [next(data[name].feed)[0] for name in names]
     config, exact = (
         ModelConfig(vocab_size=VOCABULARY, **model, dropout_rate=rate) for rate in (DROPOUT, 0.0)
     )
     first, rate = first_state(config).params, OptimizerConfig.learning_rate
-    differences = check(exact, checked, peer.TrainingPeer(exact, first, rate, flags.attention))
+    exact_peer = peer.TrainingPeer(exact, first, rate, flags.attention)
+    differences = check(Ours(exact, checked[0]), checked, exact_peer)
+    del exact_peer
     theirs = peer.TrainingPeer(config, first, rate, flags.attention)
     del first
-    ours, batch_size = Ours(config, checked[0]), round(data.per_update)
+    ours = Ours(config, checked[0])
+    ours.update(checked[0])  # warms up
+    common = {
+        "size": size,
+        "parameters": config.num_params(),
+        "versions": f"jax {jax.__version__}, {peer.VERSIONS}",
+        "cores": len(os.sched_getaffinity(0)),
+        "loss_differences": differences,
+        "compile_secs": round(ours.compile_secs, 1),
+    }
+    for name, own in data.items():
+        result = {**common, "examples": name, **compare(flags, size, own, config, ours, theirs)}
+        print_rows(f"{size}, {name}", result, flags.order)
+        print(json.dumps(result), flush=True)
+
+
+def compare(
+    flags: argparse.Namespace, size: str, data: Data, config: ModelConfig, ours: Ours, theirs: Any
+) -> dict[str, Any]:
+    """Times the sides in turns; figures by side, "ours" and those of `--order`."""
+    _, _, updates, repeats = SIZES[size]
+    repeats, batch_size = flags.repeats or repeats, round(data.per_update)
     sides: dict[str, Callable[[int], Work]] = {"ours": lambda _: ours.turn(data.feed, updates)}
     for order in flags.order:
         batches = peer_batches(data.examples, batch_size, order, seed=0)
@@ -344,39 +393,38 @@ def measure(flags: argparse.Namespace, size: str, name: str, folder: pathlib.Pat
             return peer_turn(theirs, config, of_round(batches, number, repeats, updates))
 
         sides[order] = turn
-        theirs.update(batches[0])  # warms up, as the next line does
-    ours.update(checked[0])
+        theirs.update(batches[0])  # warms up
+    rest()
     turns: dict[str, list[Turn]] = {side: [] for side in sides}
     peaks = []
     for number in range(repeats):
         for side, run in sides.items():
-            turns[side].append(timed(lambda run=run: run(number)))  # noqa: B023
+            host_secs = data.host_secs if side == "ours" else 0.0
+            turns[side].append(timed(functools.partial(run, number), host_secs))
         peak.forget()
         peaks.append(peak.matmul_peak())
     data.feed.close()
-    result: dict[str, Any] = {
-        "size": size,
-        "examples": name,
-        "parameters": config.num_params(),
-        "versions": f"jax {jax.__version__}, {peer.VERSIONS}",
+    return {
         "rounds": repeats,
         "updates_of_a_round": updates,
+        "host_secs_per_1000_examples": round(1000 * data.host_secs, 2),
         "examples_per_update": [round(data.per_update, 2), batch_size],
-        "loss_differences": differences,
-        "compile_secs": round(ours.compile_secs, 1),
         "matmul_peak_gflops": round(statistics.median(peaks) / 1e9, 1),
         **{side: figures(own, peaks, turns["ours"]) for side, own in turns.items()},
     }
-    for side in turns:
+
+
+def print_rows(label: str, result: Mapping[str, Any], orders: Sequence[str]) -> None:
+    """The rows of the table for one result."""
+    for side in ("ours", *orders):
         row = result[side]
         wall, cpu = ("{} ({} to {})".format(*row[kind]) for kind in ("ratio_wall", "ratio_cpu"))
         print(
-            f"| {size}, {name} | {'ours' if side == 'ours' else f'Hugging Face, {side}'} "
+            f"| {label} | {'ours' if side == 'ours' else f'Hugging Face, {side}'} "
             f"| {row['examples_per_sec']} | {row['tokens_per_sec']:,} | {row['filled']:.1%} "
             f"| {row['peak_share']:.1%} | {row['cpu_secs_per_1000_examples']} "
             f"| {' | ' if side == 'ours' else f'{wall} | {cpu}'} |"
         )
-    print(json.dumps(result), flush=True)
 
 
 def main() -> None:
@@ -391,16 +439,19 @@ def main() -> None:
     parser.add_argument("--order", nargs="+", choices=ORDERS, default=ORDERS)
     parser.add_argument("--repeats", type=int, default=0, help="rounds; 0 for the size's")
     parser.add_argument("--attention", choices=("sdpa", "eager"), default="sdpa", help="theirs")
+    parser.add_argument("--cores", type=int, default=0, help="of the machine's, 0 for all")
     parser.add_argument("--folder", type=pathlib.Path, help="of stores; default: a temporary one")
     flags = parser.parse_args()
+    if flags.cores:
+        # Before either program makes its threads.
+        os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[-flags.cores :])
     print(
         "| size, examples | program | examples/s | tokens/s | not padding | of peak "
         "| CPU s of 1,000 examples | ratio to ours, wall | CPU |\n" + "|---" * 9 + "|"
     )
     with tempfile.TemporaryDirectory() as temporary:
         for size in flags.size:
-            for name in flags.examples:
-                measure(flags, size, name, flags.folder or pathlib.Path(temporary))
+            measure(flags, size, flags.folder or pathlib.Path(temporary))
 
 
 if __name__ == "__main__":

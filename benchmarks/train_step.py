@@ -29,14 +29,6 @@ from instruct.train.optimizer import OptimizerConfig, make_optimizer
 from instruct.train.step import init_state, make_train_step
 
 ROWS, INPUTS, TARGETS = 16, 256, 64
-SMALL = {
-    "d_model": 256,
-    "num_heads": 4,
-    "head_dim": 64,
-    "d_ff": 512,
-    "num_encoder_layers": 4,
-    "num_decoder_layers": 4,
-}
 
 
 def parse() -> argparse.Namespace:
@@ -105,7 +97,12 @@ def main() -> None:
     keep_freed_memory()
     config = ModelConfig(
         vocab_size=flags.vocab,
-        **SMALL,
+        d_model=256,
+        num_heads=4,
+        head_dim=64,
+        d_ff=512,
+        num_encoder_layers=4,
+        num_decoder_layers=4,
         dropout_rate=flags.dropout,
         dtype=flags.dtype,
         scan_layers=flags.scan,
