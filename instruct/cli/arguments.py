@@ -23,7 +23,10 @@ from instruct.cli import report_flags
 from instruct.data.quiet_tensorflow import keep_quiet, quiet_stderr
 from instruct.errors import RunFailed, UserError, explaining_storage_failures
 from instruct.fields import LARGEST
+from instruct.huge_pages import use_huge_pages
 
+# Modes that run a model in this process.
+_COMPUTING = ("train", "eval", "infer", "serve")
 # Word processors replace two hyphens by the second or third of these.
 _DASHES = ("-", "–", "—", "−")
 
@@ -507,6 +510,8 @@ def run_program() -> int:
     Threads, worker processes and `atexit` functions are finished. Destroying TensorFlow's and JAX's
     objects after that would take seconds, and minutes on a busy machine, for nothing.
     """
+    if sys.argv[1:2] and sys.argv[1] in _COMPUTING:
+        use_huge_pages()
     status: Any = 1
 
     def leave() -> None:
