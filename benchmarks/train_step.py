@@ -1,9 +1,9 @@
 """Speed of one training step beside the matrix-multiply peak of the same process.
 
     PYTHONPATH=. python benchmarks/train_step.py --vocab=32128 --dropout=0.1 --dtype=float32
+    PYTHONPATH=. python benchmarks/train_step.py --shape=demo --packed
 
-T5 1.1 of 4 + 4 layers, d_model 256, 4 heads x 64, d_ff 512; 16 rows of 256 source and 64 target
-tokens, none padded unless --packed, which puts several examples of unequal length into each row
+Rows are not padded unless --packed, which puts several examples of unequal length into each row
 and leaves some padding. GFLOP/s count the model's matrix products, forward and backward; machines
 here are shared and noisy, so compare shares of the peak, measured after every step (medians).
 """
@@ -13,6 +13,7 @@ import itertools
 import json
 import statistics
 import time
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -28,12 +29,25 @@ from instruct.train.loss import LossConfig, make_loss_fn
 from instruct.train.optimizer import OptimizerConfig, make_optimizer
 from instruct.train.step import init_state, make_train_step
 
-ROWS, INPUTS, TARGETS = 16, 256, 64
+_SMALL = {"d_model": 256, "num_heads": 4, "head_dim": 64, "d_ff": 512}
+# Sizes of T5 1.1, layers of each stack, vocabulary, (rows, source tokens, target tokens).
+SHAPES: dict[str, tuple[dict[str, Any], int, int, tuple[int, int, int]]] = {
+    "small": (_SMALL, 4, 512, (16, 256, 64)),
+    "long": (_SMALL, 4, 32_128, (8, 512, 128)),
+    # gin/recipes/replica_counting.gin
+    "demo": (
+        {"d_model": 64, "num_heads": 4, "head_dim": 16, "d_ff": 192},
+        2,
+        6_144,
+        (8, 256, 32),
+    ),
+}
 
 
 def parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--vocab", type=int, default=512)
+    parser.add_argument("--shape", choices=SHAPES, default="small")
+    parser.add_argument("--vocab", type=int, help="default: the shape's")
     parser.add_argument("--dropout", type=float, default=0.0)
     parser.add_argument("--dtype", choices=("float32", "bfloat16"), default="float32")
     parser.add_argument("--packed", action="store_true")
@@ -45,7 +59,7 @@ def parse() -> argparse.Namespace:
 
 
 def make_batch(
-    vocab: int, packed: bool, rows: int = ROWS, inputs: int = INPUTS, targets: int = TARGETS
+    vocab: int, packed: bool, rows: int, inputs: int, targets: int
 ) -> dict[str, np.ndarray]:
     """Random tokens; one full segment a row, or several with padding behind."""
     draw = np.random.default_rng(0)
@@ -95,22 +109,21 @@ def compile_step(
 def main() -> None:
     flags = parse()
     keep_freed_memory()
+    sizes, depth, vocab, shape = SHAPES[flags.shape]
     config = ModelConfig(
-        vocab_size=flags.vocab,
-        d_model=256,
-        num_heads=4,
-        head_dim=64,
-        d_ff=512,
-        num_encoder_layers=4,
-        num_decoder_layers=4,
+        vocab_size=flags.vocab or vocab,
+        **sizes,
+        num_encoder_layers=depth,
+        num_decoder_layers=depth,
         dropout_rate=flags.dropout,
         dtype=flags.dtype,
         scan_layers=flags.scan,
     )
     loss = LossConfig(chunk_logits=flags.chunk_logits)
-    state, batch = first_state(config), jax.device_put(make_batch(flags.vocab, flags.packed))
+    batch = jax.device_put(make_batch(config.vocab_size, flags.packed, *shape))
+    state = first_state(config)
     compiled, compile_secs = compile_step(config, state, batch, loss, flags.microbatches)
-    flops = config.train_flops(ROWS, INPUTS, TARGETS)
+    flops = config.train_flops(*shape)
     rounds = []
     for _ in range(flags.repeats + 1):
         started, cpu = time.perf_counter(), time.process_time()
@@ -125,7 +138,8 @@ def main() -> None:
     real = int(metrics.filled.total)
     assert jnp.isfinite(metrics.losses.loss.value)
     result = {
-        "vocab": flags.vocab,
+        "shape": flags.shape,
+        "vocab": config.vocab_size,
         "dropout": flags.dropout,
         "dtype": flags.dtype,
         "packed": flags.packed,

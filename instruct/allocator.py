@@ -13,7 +13,8 @@ import os
 # mallopt(3): M_TRIM_THRESHOLD, M_MMAP_THRESHOLD and M_ARENA_MAX. Without the last, each thread
 # allocates from heaps of 64 MB and maps what does not fit.
 _SETTINGS = {-1: 2**31 - 1, -3: 2**31 - 1, -8: 1}
-_USERS_OWN = ("MALLOC_", "GLIBC_TUNABLES", "LD_PRELOAD")
+_USERS_OWN = ("MALLOC_", "LD_PRELOAD")
+_HUGE_PAGES = "glibc.malloc.hugetlb="  # goes well with these settings
 
 
 @functools.cache
@@ -22,9 +23,12 @@ def keep_freed_memory() -> bool:
 
     Call it before JAX starts its threads (`jax.devices()`): their heaps stay as they are. Without
     effect where JAX may find an accelerator, where the environment sets the allocator (MALLOC_*,
-    GLIBC_TUNABLES, LD_PRELOAD), and where the C library has no `mallopt`.
+    LD_PRELOAD, or more in GLIBC_TUNABLES than huge pages), and where the C library has no
+    `mallopt`.
     """
-    if not _only_cpus() or any(name.startswith(_USERS_OWN) for name in os.environ):
+    tunables = filter(None, os.environ.get("GLIBC_TUNABLES", "").split(":"))
+    is_set = any(name.startswith(_USERS_OWN) for name in os.environ)
+    if is_set or not all(t.startswith(_HUGE_PAGES) for t in tunables) or not _only_cpus():
         return False
     mallopt = getattr(ctypes.CDLL(None), "mallopt", lambda parameter, value: 0)
     return all(mallopt(*setting) == 1 for setting in _SETTINGS.items())
