@@ -47,10 +47,11 @@ def output(program: str, *arguments: str, **variables: str) -> list[str]:
 @pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="glibc's mallopt")
 def test_memory_of_one_call_serves_the_next():
-    kept, faults = output(PROGRAM, "keep")
-    assert (kept, int(faults) < 100) == ("True", True)
-    kept, faults = output(PROGRAM, "leave")
-    assert (kept, int(faults) > 10_000) == ("False", True)
+    kept, few = output(PROGRAM, "keep")
+    left, many = output(PROGRAM, "leave")
+    assert (kept, left) == ("True", "False")
+    # The system may take idle memory back meanwhile, so not 0.
+    assert int(many) > 10_000 and int(few) < int(many) / 4
 
 
 @pytest.mark.slow

@@ -58,6 +58,7 @@ class SlotPrograms:
         whole = None if mesh is None else replicated_sharding(mesh)
         int8 = jax.jit(functools.partial(int8_params, model))
         self._int8_params = self._under_mesh(int8)
+        self._converted: tuple[list[jax.Array], Params] = [], {}
         self.encode = self._under_mesh(jax.jit(model.start_prompts))
         self.empty = self._under_mesh(jax.jit(self._empty, static_argnums=(1, 2)))
         self.fill = self._under_mesh(jax.jit(self._fill, donate_argnums=(0, 1)))
@@ -79,7 +80,11 @@ class SlotPrograms:
                 f"is {dict(self.mesh.shape)}. Set MeshConfig.fsdp = 1 and MeshConfig.sequence = 1, "
                 "or weights = 'float32'."
             )
-        return self._int8_params(merge_adapters(params))
+        arrays = jax.tree.leaves(params)
+        # Converted once for parameters that serve several calls.
+        if list(map(id, arrays)) != list(map(id, self._converted[0])):
+            self._converted = arrays, self._int8_params(merge_adapters(params))
+        return self._converted[1]
 
     def _under_mesh(self, function: Callable) -> Callable:
         @functools.wraps(function)
