@@ -97,8 +97,8 @@ BENCHMARKS = (
         "demo",
         (
             *("run.py", "train", "--gin_file=gin/recipes/replica_counting.gin"),
-            *("--gin.TRAIN_STEPS=60", "--gin.MODEL_DIR={folder}/run"),
-            "--gin.STORE_DIR={folder}/stores",
+            *("--gin.TRAIN_STEPS=60", "--gin.loop.train.log_every_steps=10"),
+            *("--gin.MODEL_DIR={folder}/run", "--gin.STORE_DIR={folder}/stores"),
         ),
         {"demo's step": ("peak_share",)},
         "{:.1%}",
