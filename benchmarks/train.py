@@ -20,7 +20,8 @@ batches them in random order, or in the order of `Trainer` with `group_by_length
 by length together); a round takes batches evenly from those 50, other ones each round. A batch of
 theirs has as many examples as ours has on average, rounded.
 
-Sides take turns. A rate counts real tokens or examples, no padding; a ratio is of the rates of real
+Sides take turns, in a process that keeps freed memory as `run.py train` does, which speeds up both.
+A rate counts real tokens or examples, no padding; a ratio is of the rates of real
 tokens of one round, medians and ranges of the rounds are printed. CPU seconds contain what a
 side's threads do after its turn. Before the timing both programs train for some updates on the
 same examples without dropout: losses of a token must agree to 1e-4 at first and stay close, or the
