@@ -10,9 +10,11 @@ import functools
 import importlib.util
 import os
 
-# mallopt(3): M_TRIM_THRESHOLD, M_MMAP_THRESHOLD and M_ARENA_MAX. Without the last, each thread
-# allocates from heaps of 64 MB and maps what does not fit.
-_SETTINGS = {-1: 2**31 - 1, -3: 2**31 - 1, -8: 1}
+# mallopt(3): M_MMAP_THRESHOLD, M_TRIM_THRESHOLD and M_ARENA_MAX. glibc before 2.35 refuses the
+# first. It comes first because the second alone would hold glibc's own threshold at 128 KB, so that
+# it maps more. Without the last, each thread allocates from heaps of 64 MB and maps what does not
+# fit.
+_SETTINGS = {-3: 2**31 - 1, -1: 2**31 - 1, -8: 1}
 _USERS_OWN = ("MALLOC_", "LD_PRELOAD")
 _HUGE_PAGES = "glibc.malloc.hugetlb="  # goes well with these settings
 
@@ -23,8 +25,8 @@ def keep_freed_memory() -> bool:
 
     Call it before JAX starts its threads (`jax.devices()`): their heaps stay as they are. Without
     effect where JAX may find an accelerator, where the environment sets the allocator (MALLOC_*,
-    LD_PRELOAD, or more in GLIBC_TUNABLES than huge pages), and where the C library has no
-    `mallopt`.
+    LD_PRELOAD, or more in GLIBC_TUNABLES than huge pages), and where the C library is not glibc
+    2.35 or newer.
     """
     tunables = filter(None, os.environ.get("GLIBC_TUNABLES", "").split(":"))
     is_set = any(name.startswith(_USERS_OWN) for name in os.environ)

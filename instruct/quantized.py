@@ -9,6 +9,7 @@ with products in int8 and sums in int32.
 """
 
 import dataclasses
+import functools
 from collections.abc import Mapping
 from typing import Any
 
@@ -41,6 +42,7 @@ def _rounded(x: jax.Array, axis: int) -> tuple[jax.Array, jax.Array]:
     return jnp.round(x / scale).astype(jnp.int8), scale
 
 
+@jax.jit
 def int8_kernel(kernel: jax.Array) -> Int8Kernel:
     """The nearest `Int8Kernel` of a kernel [..., in, out]."""
     return Int8Kernel(*_rounded(kernel, -2))
@@ -62,6 +64,7 @@ def int8_params(model: Model, params: Params) -> Params:
     """A parameter tree with an `Int8Kernel` in place of every 'kernel', without adapters.
 
     Embeddings and norms stay as they are; a tied output has its `INT8_HEAD` beside the embedding.
+    Outside of jit the arrays that stay are shared, not copied.
     """
 
     def convert(name: str, entry: Any) -> Any:
@@ -71,5 +74,10 @@ def int8_params(model: Model, params: Params) -> Params:
 
     converted = convert("", params)
     if model.config.tied_output:
-        converted["token_embedder"][INT8_HEAD] = int8_kernel(model.head_kernel(params))
+        converted["token_embedder"][INT8_HEAD] = _int8_head(model, params)
     return converted
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def _int8_head(model: Model, params: Params) -> Int8Kernel:
+    return int8_kernel(model.head_kernel(params))

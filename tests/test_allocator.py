@@ -3,11 +3,14 @@
 import os
 import subprocess
 import sys
+import types
 
 import pytest
 
+from instruct import allocator
 from instruct.allocator import keep_freed_memory
 
+OWN = ("MALLOC_", "GLIBC_TUNABLES", "LD_PRELOAD")
 # 64 MB of temporary arrays a call.
 PROGRAM = """
 import resource, sys
@@ -36,8 +39,7 @@ arguments.run_program()
 
 
 def output(program: str, *arguments: str, **variables: str) -> list[str]:
-    own = ("MALLOC_", "GLIBC_TUNABLES", "LD_PRELOAD")
-    environment = {name: v for name, v in os.environ.items() if not name.startswith(own)}
+    environment = {name: v for name, v in os.environ.items() if not name.startswith(OWN)}
     environment |= {"JAX_PLATFORMS": "cpu"} | variables
     command = [sys.executable, "-c", program, *arguments]
     done = subprocess.run(command, capture_output=True, text=True, check=True, env=environment)
@@ -62,6 +64,23 @@ def test_settings_of_users_and_accelerators_stay(variables, monkeypatch):
     for name, value in variables.items():
         monkeypatch.setenv(name, value)
     assert not keep_freed_memory.__wrapped__()
+
+
+def test_older_glibc_keeps_its_own_settings(monkeypatch):
+    """One that refuses to map only above 2 GB, where the other settings alone would do harm."""
+    asked = []
+
+    def mallopt(parameter, value):
+        asked.append(parameter)
+        return int(parameter != -3)
+
+    for name in [name for name in os.environ if name.startswith(OWN)]:
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("JAX_PLATFORMS", "cpu")
+    library = types.SimpleNamespace(mallopt=mallopt)
+    monkeypatch.setattr(allocator.ctypes, "CDLL", lambda name: library)
+    assert not keep_freed_memory.__wrapped__()
+    assert asked == [-3]
 
 
 @pytest.mark.slow

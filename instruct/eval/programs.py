@@ -8,9 +8,11 @@ import jax.numpy as jnp
 
 from instruct.eval.decoding.decode import DecodeConfig, search_of
 from instruct.eval.decoding.search import advance
+from instruct.eval.decoding.slots import check_weights
 from instruct.eval.scoring.score import summed_logprobs
 from instruct.mesh import batch_sharding, replicated_sharding
 from instruct.model_interface import Model
+from instruct.quantized import int8_params
 
 
 def lower_decode(
@@ -24,11 +26,18 @@ def lower_decode(
     """Lowers (params, prompts [rows, S], example numbers [rows]) -> (tokens, scores).
 
     One batch from prompt to last token; `run.py eval` runs the same steps in slots that it refills.
-    `params` are abstract, with shardings.
+    `params` are abstract, with shardings. The program makes the int8 copy itself if the strategy
+    asks for one.
+
+    Raises:
+        UserError: see `slots.check_weights`.
     """
+    check_weights(config, mesh)
     search = search_of(config)
 
     def decode(params, prompts, example_ids):
+        if config.weights == "int8":
+            params = int8_params(network, params)
         cache = network.init_cache(
             network.start_prompts(params, prompts),
             search.num_sequences,
