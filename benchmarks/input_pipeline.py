@@ -9,8 +9,9 @@ fixed template, tokenises and packs next-fit. Each variant runs in a process of 
 start-up and memory are its own; SeqIO's opens one pipeline a task, which at 1,836 tasks takes
 minutes and tens of GB, so it has a time limit (`--limit_secs`). `per core` divides by the CPU
 seconds that the process and its workers used. The last line for a number of tasks is JSON: every
-figure, shares of the CPU time by part, and the rate of two workers divided by that of one. Whether
-memory grows: `--workers 1 --secs 600`.
+figure, shares of the CPU time by part, and the rate of two workers divided by that of one. A
+variant without a result is named on standard error, and the exit status is 1. Whether memory grows:
+`--workers 1 --secs 600`.
 """
 
 import argparse
@@ -302,6 +303,7 @@ def main() -> None:
         return
     variants = [str(workers) for workers in arguments.workers] + ["seqio"] * arguments.seqio
     first: dict[str, float] = {}
+    without: list[str] = []
     for num_tasks in arguments.tasks:
         results: dict[str, Any] = {}
         for variant in variants:
@@ -310,6 +312,7 @@ def main() -> None:
             found = run_variant(variant, num_tasks, arguments.limit_secs)
             if isinstance(found, str):
                 print(found)
+                without.append(f"{num_tasks:,} tasks, {name}: {found}")
                 continue
             print(describe(found), flush=True)
             results[variant] = found
@@ -327,6 +330,8 @@ def main() -> None:
             "workers": results,
         }
         print(json.dumps(summary), flush=True)
+    if without:
+        sys.exit("\n".join(without))
 
 
 def run_variant(variant: str, num_tasks: int, limit_secs: float) -> dict[str, float] | str:
