@@ -228,7 +228,7 @@ def main() -> None:
         "--model", choices=("encoder_decoder", "decoder"), default="encoder_decoder"
     )
     parser.add_argument("--size", choices=SIZES, default="mini")
-    parser.add_argument("--int8", action="store_true", help="ours with DecodeConfig.weights='int8'")
+    parser.add_argument("--int8", action="store_true", help="also ours with int8; not in scoring")
     parser.add_argument("--examples", type=int, default=96)
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--cores", type=int, default=0, help="of the machine's, 0 for all")

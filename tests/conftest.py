@@ -107,6 +107,7 @@ def forked_python(tmp_path_factory):
             [sys.executable, "-m", "tests.program_server", name],
             cwd=ROOT,
             env=os.environ | {"OPENBLAS_NUM_THREADS": "1"},  # with one no thread is started
+            stdin=subprocess.PIPE,  # ends with this process, however that ends
             stdout=subprocess.PIPE,
             stderr=errors,
             text=True,

@@ -2,15 +2,18 @@
 
     python -m tests.program_server NAME
 
-imports the project, prints "ready", and listens on the abstract Unix socket NAME. `client_text` is
-a script to call `python`: its `run.py MODE ...` and `-m tests.MODULE ...` run in a fork of the
-server, with the arguments, folder, environment and streams of the client, which passes on SIGTERM
-and SIGINT, and ends as the program does: with its exit status or by its signal. A client that is
-killed takes its program along.
+imports the project, prints "ready", and listens on the abstract Unix socket NAME until its standard
+input ends, as a pipe does when whoever started the server dies. `client_text` is a script to call
+`python`: its `run.py MODE ...` and `-m tests.MODULE ...` run in a fork of the server, with the
+arguments, folder, environment and streams of the client, which passes on SIGTERM and SIGINT, and
+ends as the program does: with its exit status or by its signal. A client that is killed takes its
+program along.
 
 Forking is sound as long as the server has one thread. It imports JAX and never computes: each
 program starts JAX's threads, and reads XLA_FLAGS, for itself. What `JAX_*` variables say is read at
-import, so they must be the server's. What start-up costs and imports is tested by real starts.
+import, so they must be the server's. All forks have the server's hash seed (the same order of sets)
+and find every module imported: a program that depends on the order, or lacks an import, may pass.
+What start-up costs and imports, and that an order changes nothing, is tested by real starts.
 """
 
 import contextlib
@@ -58,7 +61,7 @@ os._exit(status)
 
 
 def serve(name: str) -> None:
-    """Answers clients until the process is killed."""
+    """Answers clients until standard input ends."""
     from instruct import peak
     from instruct.cli.settings import TASK_MODULES
 
@@ -74,7 +77,7 @@ def serve(name: str) -> None:
         threads = os.listdir("/proc/self/task")
         assert len(threads) == 1, "a process with threads cannot be forked safely"
         print("ready", flush=True)
-        while True:
+        while sys.stdin not in select.select([server, sys.stdin], [], [])[0]:
             connection, _ = server.accept()
             if not os.fork():
                 server.close()

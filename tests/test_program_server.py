@@ -4,6 +4,7 @@ import os
 import pathlib
 import subprocess
 import sys
+import uuid
 
 import pytest
 
@@ -36,3 +37,23 @@ def test_output_and_exit_status_are_those_of_a_fresh_start(forked_python, argume
     assert ended[0].stdout or ended[0].stderr
     fresh, forked = ((e.returncode, e.stdout, e.stderr) for e in ended)
     assert forked == fresh
+
+
+@pytest.mark.slow
+def test_a_server_ends_with_the_process_that_started_it():
+    settings = os.environ | {"OPENBLAS_NUM_THREADS": "1"}
+    with subprocess.Popen(
+        [sys.executable, "-m", "tests.program_server", uuid.uuid4().hex],
+        cwd=ROOT,
+        env=settings,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+    ) as server:
+        assert server.stdin and server.stdout and server.stdout.readline() == b"ready\n"
+        with pytest.raises(subprocess.TimeoutExpired):
+            server.wait(0.5)
+        server.stdin.close()  # as the end of this process would
+        try:
+            assert server.wait(60) == 0
+        finally:
+            server.kill()

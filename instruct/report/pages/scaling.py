@@ -58,21 +58,26 @@ def scaling_section(runs: Sequence[Run]) -> Iterator[Block]:
 def _axis_blocks(
     runs: Sequence[Run], axis: str, size_of: SizeOf, curve_of: SizeOf, unit: str, table: str
 ) -> Iterator[Block]:
-    """Charts over `size_of`, and their scores as a table; runs of equal `curve_of` are a curve."""
-    groups: dict[float, dict[float, Run]] = {}
+    """Charts over `size_of`, and their scores as a table.
+
+    Runs of equal `curve_of` and one kind of model are a curve.
+    """
+    groups: dict[tuple[float, str], dict[float, list[Run]]] = {}
     for run in runs:
         x, group = size_of(run), curve_of(run)
         if x is not None and group is not None:
-            # Numbers that agree in three digits count as equal; of runs equal in both, the first.
-            groups.setdefault(float(f"{group:.3g}"), {}).setdefault(x, run)
-    groups = {group: by_size for group, by_size in groups.items() if len(by_size) > 1}
+            # Numbers that agree in three digits count as equal.
+            key = float(f"{group:.3g}"), _kind_of_model(run)
+            groups.setdefault(key, {}).setdefault(x, []).append(run)
+    groups = {key: by_size for key, by_size in groups.items() if len(by_size) > 1}
+    one_kind = len({kind for _, kind in groups}) < 2
     over = f"over {axis.lower()}"
     charts, rows = [], []
     for title, score_of, column in _quantities(runs) if groups else ():
         curves, curve_rows = [], []
-        for color, (group, by_size) in enumerate(groups.items()):
+        for color, ((group, kind), by_size) in enumerate(groups.items()):
             points, errors = [], []
-            for x, run in sorted(by_size.items()):
+            for x, (run, *_) in sorted(by_size.items()):
                 score = score_of(run)
                 if score and score.value is not None:
                     points.append((x, score.value))
@@ -80,7 +85,7 @@ def _axis_blocks(
                     text = with_error(score.value, score.stderr)
                     curve_rows.append(Row((title, run.label, f"{x:,.0f}", text)))
             if len(points) > 1:
-                name = f"ours, {magnitude(group)} {unit}"
+                name = f"ours, {magnitude(group)} {unit}{'' if one_kind else f', {kind}'}"
                 curves.append(Series(name, tuple(points), color, errors=tuple(errors)))
         if curves:
             curves += printed_curves(table, column)
@@ -92,6 +97,19 @@ def _axis_blocks(
             yield Text(f"Dashed and hollow: {PRINTED_OVER[table][1]}.", quiet=True)
         columns = ("Score", "Run", axis, "Value ± s.e.")
         yield Table(columns, rows, 2, fold=f"Our scores {over}")
+        equal = [
+            run.label for sizes in groups.values() for _, *rest in sizes.values() for run in rest
+        ]
+        if equal:
+            text = f"Equal to a run that is drawn {over}, in size and tasks: {', '.join(equal)}."
+            yield Text(text, quiet=True)
+
+
+def _kind_of_model(run: Run) -> str:
+    """Class of the model's configuration, and whether it is a prefix-LM; "" if unknown."""
+    model = run.info.get("model")
+    fields = model if isinstance(model, dict) else {}
+    return f"{fields.get('class', '')}{', prefix-LM' if fields.get('prefix_lm') else ''}"
 
 
 def _quantities(runs: Sequence[Run]) -> Iterator[tuple[str, ScoreOf, str]]:

@@ -5,7 +5,7 @@ import dataclasses
 import pytest
 
 from instruct.report import read
-from instruct.report.blocks import Charts, Document
+from instruct.report.blocks import Charts, Document, Text
 from instruct.report.pages import scaling
 from instruct.report.pages.rendering import to_html, to_markdown
 from instruct.report.papers import printed_tables
@@ -52,6 +52,22 @@ def test_curves_over_parameters_and_over_tasks(runs):
     assert [x for x, _ in ours.points] == [4, 8]
     assert [series.tag for series in printed] == ["8B", "62B", "540B"]
     assert not [s for s in charts["Held-In over parameters"].series if s.dashed]
+    notes = [b.text for b in scaling.scaling_section(runs).blocks if isinstance(b, Text)]
+    assert any(note.endswith("in size and tasks: again.") for note in notes)
+
+
+def test_runs_of_two_kinds_of_model_are_no_curve(runs):
+    def of_kind(run, **fields):
+        return dataclasses.replace(run, info=run.info | {"model": fields})
+
+    kind = {"class": "DecoderConfig"}
+    small, _, base, again = runs
+    prefix_lm = of_kind(base, **kind, prefix_lm=True)
+    assert scaling.scaling_section([small, prefix_lm]).blocks == ()
+    causal = [of_kind(run, **kind) for run in (small, again)]
+    charts = charts_of(scaling.scaling_section([small, base, prefix_lm, *causal]))
+    names = [s.name for s in charts["Held-In over parameters"].series if not s.dashed]
+    assert len(names) == 2 and names[1] == "ours, 8 tasks, DecoderConfig"
 
 
 def test_the_papers_curves_are_the_papers_numbers(runs):
