@@ -1,8 +1,6 @@
 """int8 kernels: exact products of rounded numbers, and decoding with them in every model."""
 
 import dataclasses
-import gc
-import weakref
 
 import jax
 import jax.numpy as jnp
@@ -13,7 +11,6 @@ from instruct.errors import UserError
 from instruct.eval.decoding.batching import BatchConfig, Decoder
 from instruct.eval.decoding.decode import DecodeConfig
 from instruct.eval.decoding.online import OnlineDecoder
-from instruct.eval.decoding.slots import SlotPrograms
 from instruct.eval.programs import lower_decode
 from instruct.mesh import make_mesh, param_shardings, parse_mesh, with_shardings
 from instruct.models.adapters import add_adapters, merge_adapters
@@ -125,37 +122,6 @@ def test_beams_prompts_that_come_and_go_and_meshes_round_the_same_kernels():
     spread = jax.device_put(params, param_shardings(mesh, params))
     split = Decoder(model, config, BatchConfig(8), mesh).generate(spread, PROMPTS)
     np.testing.assert_array_equal(split.tokens, answers.tokens)
-
-
-def test_a_mesh_that_splits_kernels_is_refused_before_parameters_are_loaded():
-    mesh = make_mesh(parse_mesh("data=4,fsdp=2"))
-    config = dataclasses.replace(GREEDY, weights="int8")
-    with pytest.raises(UserError, match=r"weights = 'int8'.*'fsdp': 2.*fsdp = 1"):
-        Decoder(make_model(T5), config, BatchConfig(8), mesh)
-
-
-def test_strategies_share_a_copy_that_goes_with_the_parameters():
-    model = make_model(MODELS["tied t5"])
-    params = jax.jit(model.init)(jax.random.key(0))
-    first, second = (
-        SlotPrograms(model, DecodeConfig(weights="int8", max_decode_steps=steps), None, None)
-        for steps in (3, 4)
-    )
-    copy = first.weights(params)
-    assert copy is second.weights(params) is first.weights(params)
-    # No second array of the embeddings, the largest that stays as it is.
-    assert copy["token_embedder"]["embedding"] is params["token_embedder"]["embedding"]
-    # Other parameters in arrays of which some are the same.
-    embedder = {**params["token_embedder"], "embedding": params["token_embedder"]["embedding"] * 2}
-    other = first.weights({**params, "token_embedder": embedder})
-    heads = (tree["token_embedder"]["int8_head"].scale for tree in (other, copy))
-    np.testing.assert_array_equal(next(heads), 2 * next(heads))
-    copied = weakref.ref(first.weights(params)["decoder"]["layers_0"]["mlp"]["wo"]["kernel"])
-    params.clear()
-    embedder.clear()
-    copy = other = None
-    gc.collect()
-    assert copied() is None
 
 
 @pytest.mark.slow

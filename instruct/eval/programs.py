@@ -8,7 +8,7 @@ import jax.numpy as jnp
 
 from instruct.eval.decoding.decode import DecodeConfig, search_of
 from instruct.eval.decoding.search import advance
-from instruct.eval.decoding.slots import check_weights
+from instruct.eval.decoding.weights import check_weights
 from instruct.eval.scoring.score import summed_logprobs
 from instruct.mesh import batch_sharding, replicated_sharding
 from instruct.model_interface import Model
@@ -30,7 +30,7 @@ def lower_decode(
     asks for one.
 
     Raises:
-        UserError: see `slots.check_weights`.
+        UserError: see `weights.check_weights`.
     """
     check_weights(config, mesh)
     search = search_of(config)

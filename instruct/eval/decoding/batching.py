@@ -26,6 +26,7 @@ from instruct.eval.decoding.slots import (
     mesh_context,
     put_array,
 )
+from instruct.eval.decoding.weights import check_weights, decoding_params
 from instruct.fields import bounded, check_fields
 from instruct.mesh import batch_sharding, replicated_sharding
 from instruct.model_interface import Model
@@ -221,6 +222,7 @@ class Decoder:
         mesh: Mesh | None = None,
         adjust_fn: AdjustFn | None = None,
     ):
+        check_weights(config, mesh)
         self.config = config
         self._batching = batching or BatchConfig()
         self._multiple = row_multiple(mesh)
@@ -253,7 +255,7 @@ class Decoder:
             return generated
         ids = np.arange(len(inputs)) if example_ids is None else np.asarray(example_ids)
         num_slots = batch_rows(len(inputs), self._batching.batch_size, self._multiple)
-        params = self._programs.weights(params)
+        params = decoding_params(self._programs.model, params, self.config, self._programs.mesh)
         encoded = self._encoded(params, inputs, num_slots)
         ahead = next(encoded)
         slots = SlotArray(self._programs, params, num_slots, ahead.length)

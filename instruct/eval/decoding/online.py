@@ -21,6 +21,7 @@ from instruct.eval.decoding.batching import BatchConfig, batch_rows, padded_rows
 from instruct.eval.decoding.decode import DecodeConfig
 from instruct.eval.decoding.search import PADDING_EXAMPLE
 from instruct.eval.decoding.slots import Report, SlotArray, SlotPrograms
+from instruct.eval.decoding.weights import check_weights, decoding_params
 from instruct.model_interface import Model
 
 _MULTIPLE = 8  # of padded lengths
@@ -71,9 +72,11 @@ class OnlineDecoder:
         mesh: Mesh | None = None,
         chunk_steps: int = 8,
     ):
+        check_weights(config, mesh)
         self.config = config
         self._programs = SlotPrograms(model, config, None, mesh)
-        self._params, self._chunk_steps = self._programs.weights(params), chunk_steps
+        self._params = decoding_params(model, params, config, mesh)
+        self._chunk_steps = chunk_steps
         batching, multiple = batching or BatchConfig(), row_multiple(mesh)
         self.num_slots = batch_rows(batching.batch_size, batching.batch_size, multiple)
         # A prompt that comes alone is not encoded with rows of padding.

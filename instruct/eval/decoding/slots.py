@@ -7,7 +7,6 @@ only on which answers have ended, so a list of prompts is always computed in the
 
 import contextlib
 import functools
-import weakref
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
@@ -16,14 +15,10 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh, Sharding
 
-from instruct.collectives import gathers
-from instruct.errors import UserError
 from instruct.eval.decoding.decode import DecodeConfig, search_of
 from instruct.eval.decoding.search import NO_LIMIT, PADDING_EXAMPLE, advance, replace_rows
 from instruct.mesh import batch_sharding, logical_constraint, replicated_sharding
-from instruct.model_interface import Model, Params
-from instruct.models.adapters import merge_adapters
-from instruct.quantized import int8_params
+from instruct.model_interface import Model
 
 AdjustFn = Callable[[jax.Array, jax.Array, jax.Array], jax.Array]
 
@@ -35,45 +30,6 @@ class Report(NamedTuple):
     tokens: jax.Array  # [B, N, T] int32
     scores: jax.Array  # [B, N] float32
     positions: jax.Array  # [B] int32, tokens so far of the longest sequence
-
-
-def check_weights(config: DecodeConfig, mesh: Mesh | None) -> None:
-    """Raises UserError: int8, and the mesh splits a layer's weights over the devices of a batch."""
-    if config.weights == "int8" and mesh is not None and gathers(mesh):
-        raise UserError(
-            f"DecodeConfig.weights = 'int8' needs whole kernels on every device, but the mesh "
-            f"is {dict(mesh.shape)}. Set MeshConfig.fsdp = 1 and MeshConfig.sequence = 1, "
-            "or weights = 'float32'."
-        )
-
-
-class _Int8Copy:
-    """The int8 copy that was made last, for every strategy.
-
-    It goes when the first array of the parameters does: a device may hold no other checkpoint.
-    """
-
-    def __init__(self):
-        self._model: Model | None = None
-        self._arrays: list[weakref.ref[jax.Array]] = []
-        self._copy: Params = {}
-
-    def of(self, model: Model, params: Params) -> Params:
-        """The parameters in int8, without adapters."""
-        arrays, copy = jax.tree.leaves(params), self._copy
-        same = model == self._model and len(arrays) == len(self._arrays)
-        if not same or any(known() is not own for known, own in zip(self._arrays, arrays)):
-            self._forget()
-            copy = int8_params(model, merge_adapters(params))
-            self._arrays = [weakref.ref(array, self._forget) for array in arrays]
-            self._model, self._copy = model, copy
-        return copy
-
-    def _forget(self, _: Any = None) -> None:
-        self._model, self._arrays, self._copy = None, [], {}
-
-
-_LAST_COPY = _Int8Copy()
 
 
 class SlotPrograms:
@@ -93,23 +49,15 @@ class SlotPrograms:
         adjust_fn: AdjustFn | None,
         mesh: Mesh | None,
     ):
-        check_weights(config, mesh)
         self.model, self.search, self.mesh = model, search_of(config), mesh
         self._adjust_fn, self._config = adjust_fn, config
         whole = None if mesh is None else replicated_sharding(mesh)
-        self._int8_params = self._under_mesh(_LAST_COPY.of)
         self.encode = self._under_mesh(jax.jit(model.start_prompts))
         self.empty = self._under_mesh(jax.jit(self._empty, static_argnums=(1, 2)))
         self.fill = self._under_mesh(jax.jit(self._fill, donate_argnums=(0, 1)))
         self.narrow = self._under_mesh(jax.jit(model.narrow, static_argnums=1))
         run = jax.jit(self._run, donate_argnums=(1, 2), out_shardings=(None, None, whole))
         self.run = self._under_mesh(run)
-
-    def weights(self, params: Params) -> Params:
-        """The parameters in the type of the strategy's `weights`."""
-        if self._config.weights == "float32":
-            return params
-        return self._int8_params(self.model, params)
 
     def _under_mesh(self, function: Callable) -> Callable:
         @functools.wraps(function)

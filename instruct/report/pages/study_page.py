@@ -256,7 +256,7 @@ def _notices(scores: StudyScores) -> Iterator[str]:
         if len(steps) > 1:
             yield f"{title}: runs are evaluated at different steps, {_span(steps)}."
     yield from scores.left_out
-    for name in ("task_version", "template_set", "metric", "n"):
+    for name in ("task_version", "template_set", "metric", "decode", "n"):
         if different := _differing(scores, name):
             named = ", ".join(different[:4]) + (" and more" if different[4:] else "")
             yield f"{name.replace('_', ' ')} is not the same in all runs: {named}."

@@ -255,6 +255,8 @@ def _departures(score: Score, measure: Measure, mmlu_split: str) -> Iterator[str
     decodings = {decode.partition(" ")[0] for decode in values_of("decode")}
     if decodings - {"greedy"} and not all(map(_is_voted, score.rows)):
         yield f"our decoding is {', '.join(sorted(decodings))}, the paper's greedy"
+    if any(" weights=int8" in decode for decode in values_of("decode")):
+        yield "our kernels are rounded to int8 for decoding"
     shown = results.exemplars_of(score.rows)
     if shown is not None and not shown.complete:
         yield f"our prompts show fewer exemplars: {shown}"

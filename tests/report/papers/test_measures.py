@@ -101,6 +101,18 @@ def test_self_consistency_is_no_plain_chain_of_thought(tmp_path):
     )
 
 
+def test_rounded_kernels_are_a_difference_from_the_paper(tmp_path):
+    run = add_suites(tmp_path / "run", 40.0, parts=("mgsm",), spread=0.0)
+    (path,) = run.rglob("results.jsonl")
+    text = without_checksums(path)
+    decode = next(json.loads(line)["decode"] for line in text.splitlines() if '"metric"' in line)
+    told = ("MGSM", "our kernels are rounded to int8 for decoding")
+    for decoding, is_told in ((decode, False), ("greedy steps=256 weights=int8", True)):
+        path.write_text(text.replace(f'"{decode}"', f'"{decoding}"'))
+        found = measures.score(read.read_run(run, "run"), "mgsm")
+        assert (told in measures.differences([found], "test")) == is_told
+
+
 def test_the_normalised_average_of_a_run(whole):
     found = measures.score(whole, measures.NORMALIZED)
     given = {name: measures.score(whole, name) for name in normalized.PARTS}
