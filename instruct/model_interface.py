@@ -84,6 +84,10 @@ class Model(Protocol):
         """
         ...
 
+    def int8_params(self, params: Params) -> Params:
+        """The parameters with kernels in int8, adapters merged, for every method but training's."""
+        ...
+
     def start_prompts(self, params: Params, tokens: jax.Array) -> Any:
         """Computes what decoding reads of prompts [B, S].
 

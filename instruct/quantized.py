@@ -9,14 +9,13 @@ with products in int8 and sums in int32.
 """
 
 import dataclasses
-import functools
 from collections.abc import Mapping
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 
-from instruct.model_interface import Model, Params
+from instruct.model_interface import Params
 
 INT8_HEAD = "int8_head"
 _LARGEST = 127
@@ -60,11 +59,11 @@ def int8_product(x: jax.Array, kernel: Int8Kernel) -> jax.Array:
     return sums.astype(jnp.float32) * scale * kernel.scale[0]
 
 
-def int8_params(model: Model, params: Params) -> Params:
-    """A parameter tree with an `Int8Kernel` in place of every 'kernel', without adapters.
+def int8_tree(params: Params, tied_head: Int8Kernel | None) -> Params:
+    """A parameter tree without adapters, with an `Int8Kernel` in place of every 'kernel'.
 
-    Embeddings and norms stay as they are; a tied output has its `INT8_HEAD` beside the embedding.
-    Outside of jit the arrays that stay are shared, not copied.
+    Embeddings and norms stay as they are, shared outside of jit; `tied_head` stands beside the
+    embedding of a model without a head of its own.
     """
 
     def convert(name: str, entry: Any) -> Any:
@@ -73,11 +72,6 @@ def int8_params(model: Model, params: Params) -> Params:
         return int8_kernel(entry) if name == "kernel" else entry
 
     converted = convert("", params)
-    if model.config.tied_output:
-        converted["token_embedder"][INT8_HEAD] = _int8_head(model, params)
+    if tied_head is not None:
+        converted["token_embedder"][INT8_HEAD] = tied_head
     return converted
-
-
-@functools.partial(jax.jit, static_argnums=0)
-def _int8_head(model: Model, params: Params) -> Int8Kernel:
-    return int8_kernel(model.head_kernel(params))

@@ -19,7 +19,7 @@ from instruct.models.decoder_config import DecoderConfig
 from instruct.models.model import make_model
 from instruct.models.pair_config import PairConfig
 from instruct.models.stack_config import StackConfig
-from instruct.quantized import Int8Kernel, int8_kernel, int8_params, int8_product
+from instruct.quantized import Int8Kernel, int8_kernel, int8_product
 
 SIZES = {"vocab_size": 512, "d_model": 64, "num_heads": 2, "head_dim": 32, "d_ff": 96}
 STACK = StackConfig(
@@ -69,7 +69,7 @@ def test_products_are_those_of_numpy_in_whole_numbers(dtype):
 def test_models_decode_with_rounded_kernels(name):
     model = make_model(MODELS[name])
     params = jax.jit(model.init)(jax.random.key(0))
-    rounded = int8_params(model, params)
+    rounded = model.int8_params(params)
     kernels = [
         leaf
         for leaf in jax.tree.leaves(rounded, is_leaf=lambda x: isinstance(x, Int8Kernel))

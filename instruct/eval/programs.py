@@ -12,7 +12,6 @@ from instruct.eval.decoding.weights import check_weights
 from instruct.eval.scoring.score import summed_logprobs
 from instruct.mesh import batch_sharding, replicated_sharding
 from instruct.model_interface import Model
-from instruct.quantized import int8_params
 
 
 def lower_decode(
@@ -37,7 +36,7 @@ def lower_decode(
 
     def decode(params, prompts, example_ids):
         if config.weights == "int8":
-            params = int8_params(network, params)
+            params = network.int8_params(params)
         cache = network.init_cache(
             network.start_prompts(params, prompts),
             search.num_sequences,

@@ -11,9 +11,9 @@ from instruct.head import head_logits
 from instruct.mesh import logical_constraint
 from instruct.model_interface import Batch, Params
 from instruct.models import decode_cache
-from instruct.models.adapters import has_dropout
+from instruct.models.adapters import has_dropout, merge_adapters
 from instruct.models.decode_cache import DecodeCache, Prompts
-from instruct.quantized import INT8_HEAD, Int8Kernel
+from instruct.quantized import INT8_HEAD, Int8Kernel, int8_kernel, int8_tree
 
 
 class SharedMethods:
@@ -48,6 +48,11 @@ class SharedMethods:
             dropout_key: None: no dropout.
         """
         return self._logits(params, self.decoder_hidden(params, batch, dropout_key))
+
+    def int8_params(self, params: Params) -> Params:
+        """See `Model`."""
+        params = merge_adapters(params)
+        return int8_tree(params, _int8_head(self, params) if self.config.tied_output else None)
 
     def _head(self, params: Params) -> jax.Array | Int8Kernel:
         """The output kernel [D, V], in the type of the parameters' kernels."""
@@ -85,6 +90,11 @@ class SharedMethods:
 def _abstract_leaves(model: Any) -> tuple[list[jax.ShapeDtypeStruct], Any]:
     """Leaves and structure of `abstract_params`; the trace takes a tenth of a second."""
     return jax.tree.flatten(jax.eval_shape(model.init, jax.random.key(0)))
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def _int8_head(model: Any, params: Params) -> Int8Kernel:
+    return int8_kernel(model.head_kernel(params))
 
 
 def segments_of_both(batch: Batch) -> tuple[jax.Array | None, jax.Array | None]:

@@ -11,8 +11,6 @@ from instruct.errors import UserError
 from instruct.eval.decoding.decode import DecodeConfig
 from instruct.eval.decoding.slots import mesh_context
 from instruct.model_interface import Model, Params
-from instruct.models.adapters import merge_adapters
-from instruct.quantized import int8_params
 
 
 def check_weights(config: DecodeConfig, mesh: Mesh | None) -> None:
@@ -42,7 +40,7 @@ class _Int8Copy:
         same = model == self._model and len(arrays) == len(self._arrays)
         if not same or any(known() is not own for known, own in zip(self._arrays, arrays)):
             self._forget()
-            copy = int8_params(model, merge_adapters(params))
+            copy = model.int8_params(params)
             self._arrays = [weakref.ref(array, self._forget) for array in arrays]
             self._model, self._copy = model, copy
         return copy
