@@ -19,10 +19,10 @@ from instruct.allocator import keep_freed_memory
 kept = sys.argv[1] == "keep" and keep_freed_memory()
 import jax, jax.numpy as jnp
 
-program = jax.jit(lambda x: jnp.sort(jnp.tanh(x[:, None] * x), axis=0).sum())
+program = jax.jit(lambda x: jnp.cumsum(jnp.tanh(x[:, None] * x), axis=0)[1:].max())
 x = jnp.linspace(0, 1, 4096)
 faults = []
-for _ in range(4):
+for _ in range(12):
     before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
     program(x).block_until_ready()
     faults.append(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
@@ -52,7 +52,7 @@ def test_memory_of_one_call_serves_the_next():
     kept, few = output(PROGRAM, "keep")
     left, many = output(PROGRAM, "leave")
     assert (kept, left) == ("True", "False")
-    # The system may take idle memory back meanwhile, so not 0.
+    # Blocks that were freed may be a little too small for the first calls.
     assert int(many) > 10_000 and int(few) < int(many) / 4
 
 
