@@ -237,8 +237,8 @@ def _adafactor_leaf(
 def _mean(matrix: jax.Array, axis: int) -> jax.Array:
     """Mean over one axis of a matrix.
 
-    On a CPU the one over the first axis is a product with ones: 2.6 ms for [256, 32128], where
-    XLA's reduction takes 46 ms.
+    On a CPU the one over the first axis is a product with ones: 2.6 CPU ms for [256, 32128], where
+    XLA's reduction takes 21.5. Its sums round more: 9e-6 of a mean over 32,128 rows, not 2e-7.
     """
     if axis != 0 or platform() != "cpu":
         return matrix.mean(axis)
