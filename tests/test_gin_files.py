@@ -125,6 +125,7 @@ def test_runs_build_with_what_they_require(path):
         "eval.gin": gin_config.EVALUATE,
         "suites.gin": gin_config.EVALUATE,
         "self_consistency.gin": gin_config.EVALUATE,
+        "int8.gin": gin_config.EVALUATE,
         "infer.gin": gin_config.INFER,
         "serve.gin": gin_config.SERVE,
         "settings.gin": settings._SETTINGS,
