@@ -11,9 +11,7 @@ keeps gradients until the next step, XLA inside a step only. peft is in the extr
 
 import argparse
 import json
-import pathlib
 import statistics
-import tempfile
 import time
 from collections.abc import Callable
 from typing import Any
@@ -22,13 +20,10 @@ import jax
 import numpy as np
 import peft
 import torch
-import transformers
 
+from benchmarks import peer
 from benchmarks.train_step import make_batch
 from instruct.capacity.memory import memory_bytes
-from instruct.checkpoints import huggingface
-from instruct.checkpoints.arrays import held
-from instruct.mesh import tree_paths
 from instruct.models.adapters import without_adapters
 from instruct.models.config import ModelConfig
 from instruct.models.model import make_model
@@ -79,9 +74,9 @@ def total_bytes(tree: Any) -> int:
     return sum(leaf.nbytes for leaf in jax.tree.leaves(tree))
 
 
-def theirs(folder: pathlib.Path, batch: Any, rank: int) -> tuple[Step, dict[str, int]]:
-    """The same with transformers and, with a rank, PEFT."""
-    model: Any = transformers.T5ForConditionalGeneration.from_pretrained(folder, dropout_rate=0.0)
+def theirs(config: ModelConfig, base: Any, batch: Any, rank: int) -> tuple[Step, dict[str, int]]:
+    """The same from our base parameters with transformers and, with a rank, PEFT."""
+    model = peer.load(config, base, dropout_rate=0.0)
     if rank:
         chosen = {"r": rank, "lora_alpha": 16, "target_modules": ["q", "k", "v", "o"]}
         model = peft.get_peft_model(model, peft.LoraConfig(**chosen))
@@ -121,17 +116,12 @@ def main() -> None:
     layers = {"num_encoder_layers": depth, "num_decoder_layers": depth}
     config = ModelConfig(vocab_size=flags.vocab, dropout_rate=0.0, **sizes, **layers)
     batch = make_batch(flags.vocab, False, *shape)
-    transformers.logging.set_verbosity_error()
     steps: dict[str, Step] = {}
     facts: dict[str, dict[str, Any]] = {}
     steps["full"], facts["full"], base = ours(config, batch, 0)
     steps["lora"], facts["lora"], _ = ours(config, batch, flags.rank)
-    with tempfile.TemporaryDirectory() as folder:
-        target = pathlib.Path(folder, "base")
-        arrays = {path: held(np.asarray(leaf), path) for path, leaf in tree_paths(base)}
-        huggingface.write_checkpoint(target, arrays, config, np.dtype(np.float32))
-        steps["transformers full"], facts["transformers full"] = theirs(target, batch, 0)
-        steps["peft"], facts["peft"] = theirs(target, batch, flags.rank)
+    for name, rank in (("transformers full", 0), ("peft", flags.rank)):
+        steps[name], facts[name] = theirs(config, base, batch, rank)
     losses = {name: [step()] for name, step in steps.items()}  # the first round warms up
     times: dict[str, list[float]] = {name: [] for name in steps}
     for _ in range(flags.repeats):

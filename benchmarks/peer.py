@@ -1,6 +1,4 @@
-"""Hugging Face's T5 or Llama on our weights, as users run or train it: the other side of a
-benchmark.
-"""
+"""Hugging Face's T5 or Llama on our weights, as users run or train it: a benchmark's other side."""
 
 import json
 import pathlib

@@ -21,11 +21,11 @@ by length together); a round takes batches evenly from those 50, other ones each
 theirs has as many examples as ours has on average, rounded.
 
 Sides take turns, in a process that keeps freed memory as `run.py train` does, which speeds up both.
-A rate counts real tokens or examples, no padding; a ratio is of the rates of real
-tokens of one round, medians and ranges of the rounds are printed. CPU seconds contain what a
-side's threads do after its turn. Before the timing both programs train for some updates on the
-same examples without dropout: losses of a token must agree to 1e-4 at first and stay close, or the
-run fails. The last line for a size and examples is JSON.
+A rate counts real tokens or examples, no padding; a ratio is Hugging Face's seconds for a real
+token over ours. Medians and ranges of the rounds are printed. CPU seconds contain what a side's
+threads do after its turn. Before the timing both programs train for some updates on the same
+examples without dropout: losses of a token must agree to 1e-4 at first and stay close, or the run
+fails. The last line for a size and examples is JSON.
 """
 
 import argparse
@@ -292,7 +292,7 @@ def of_round(batches: Sequence[Any], number: int, rounds: int, updates: int) -> 
 
 
 def timed(run: Callable[[], Work], host_secs: float = 0.0) -> Turn:
-    """Seconds of a turn; the CPU's until this process rests.
+    """Wall seconds of a turn, and CPU seconds until no thread of this process computes any more.
 
     Args:
         host_secs: wall and CPU seconds of an example to add.

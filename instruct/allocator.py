@@ -2,7 +2,7 @@
 
 XLA allocates the buffers of a compiled program anew at every call. glibc maps those above 32 MB
 from the system and returns them afterwards, so that the next call takes a page fault, with zeroing,
-for every 4 KB: a quarter of a training step's CPU seconds (docs/decoding_speed.md).
+for every 4 KB: a fifth to a third of a training step's CPU seconds (docs/performance.md).
 """
 
 import ctypes

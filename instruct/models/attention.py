@@ -143,24 +143,9 @@ def weighted_values(weights: jax.Array, value: jax.Array) -> jax.Array:
     return _weighted_sums(weights, value).reshape(shape)
 
 
-# Gradients by keys and by values contract over queries, so that one operand is transposed. As in
-# `layers.project` that is the narrower one, here [T, H]; JAX's rules transpose [T, S] for the keys:
-# 1.2 ms in place of 0.3 (8 rows, 4 heads of 16, 256 x 256, two cores).
-_OVER_QUERIES = (((2,), (2,)), ((0, 1), (0, 1)))
-
-
 @jax.custom_vjp
 def _products(query: jax.Array, key: jax.Array) -> jax.Array:
     return jnp.einsum("bnth,bnsh->bnts", query, key)
-
-
-def _products_backward(saved, gradient):
-    query, key = saved
-    by_key = jax.lax.dot_general(query, gradient, _OVER_QUERIES).swapaxes(-1, -2)
-    return jnp.einsum("bnts,bnsh->bnth", gradient, key), by_key
-
-
-_products.defvjp(lambda query, key: (_products(query, key), (query, key)), _products_backward)
 
 
 @jax.custom_vjp
@@ -168,16 +153,28 @@ def _weighted_sums(weights: jax.Array, value: jax.Array) -> jax.Array:
     return jnp.einsum("bnts,bnsh->bnth", weights, value)
 
 
+def _sums_over_queries(narrow: jax.Array, wide: jax.Array) -> jax.Array:
+    """[.., T, H] and [.., T, S] -> [.., S, H]: the gradient by keys or values.
+
+    A contraction over queries transposes one operand. As in `layers.project` that is the narrow
+    one; for keys JAX's own rule transposes the wide one, which takes several times as long.
+    """
+    over_queries = (((2,), (2,)), ((0, 1), (0, 1)))
+    return jax.lax.dot_general(narrow, wide, over_queries).swapaxes(-1, -2)
+
+
+def _products_backward(saved, gradient):
+    query, key = saved
+    return _weighted_sums(gradient, key), _sums_over_queries(query, gradient)
+
+
 def _weighted_sums_backward(saved, gradient):
     weights, value = saved
-    by_value = jax.lax.dot_general(gradient, weights, _OVER_QUERIES).swapaxes(-1, -2)
-    return jnp.einsum("bnth,bnsh->bnts", gradient, value), by_value
+    return _products(gradient, value), _sums_over_queries(gradient, weights)
 
 
-_weighted_sums.defvjp(
-    lambda weights, value: (_weighted_sums(weights, value), (weights, value)),
-    _weighted_sums_backward,
-)
+_products.defvjp(lambda *given: (_products(*given), given), _products_backward)
+_weighted_sums.defvjp(lambda *given: (_weighted_sums(*given), given), _weighted_sums_backward)
 
 
 def platform_implementation(attention: str) -> str:
@@ -374,8 +371,8 @@ add_bias.defvjp(_add_bias_forward, _add_bias_backward)
 def mask_logits(logits: jax.Array, mask: jax.Array) -> jax.Array:
     """`logits` where `mask`, else `MASKED_LOGIT`; for `masked_softmax` alone.
 
-    The gradient is not masked, since that of the softmax is 0 where its weight is: 15 ms a layer on
-    two cores (16 rows, 4 heads, 256 x 256), as XLA computes the mask again for each element.
+    The gradient is not masked, since that of the softmax is 0 where its weight is, and XLA would
+    compute the mask again for each element (docs/performance.md).
     """
     return jnp.where(mask, logits, MASKED_LOGIT)
 
