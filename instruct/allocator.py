@@ -30,13 +30,13 @@ def keep_freed_memory() -> bool:
     """
     tunables = filter(None, os.environ.get("GLIBC_TUNABLES", "").split(":"))
     is_set = any(name.startswith(_USERS_OWN) for name in os.environ)
-    if is_set or not all(t.startswith(_HUGE_PAGES) for t in tunables) or not _only_cpus():
+    if is_set or not all(t.startswith(_HUGE_PAGES) for t in tunables) or not only_cpus():
         return False
     mallopt = getattr(ctypes.CDLL(None), "mallopt", lambda parameter, value: 0)
     return all(mallopt(*setting) == 1 for setting in _SETTINGS.items())
 
 
-def _only_cpus() -> bool:
+def only_cpus() -> bool:
     """Whether JAX computes on CPUs, without starting a backend."""
     if platforms := os.environ.get("JAX_PLATFORMS"):
         return platforms == "cpu"

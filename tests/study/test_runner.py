@@ -21,7 +21,7 @@ from instruct.study import plan, runner
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 # Notes that it was called, waits for a file if told so or for SIGTERM, and fails if told so.
 PROGRAM = """
-import json, pathlib, signal, sys, time
+import json, os, pathlib, signal, sys, time
 stage, gin = sys.argv[1], pathlib.Path(sys.argv[2].partition("=")[2])
 stopped = []
 signal.signal(signal.SIGTERM, lambda *_: stopped.append(1))
@@ -29,6 +29,7 @@ order = json.loads(gin.read_text())
 with (gin.parent / "calls").open("a") as calls:
     calls.write(stage + "\\n")
 print("a line of", stage, flush=True)
+(gin.parent / "cores").write_text(json.dumps(sorted(os.sched_getaffinity(0))))
 waits = order.get("waits", {}).get(stage)
 deadline = time.monotonic() + 60
 while waits and not stopped and not pathlib.Path(waits).exists():
@@ -137,14 +138,18 @@ def test_a_failed_evaluation_does_not_train_again(study):
     assert study.calls("a") == ["train", "eval", "eval"]
 
 
-def test_two_workers_run_side_by_side(study):
+def test_two_workers_run_side_by_side(study, monkeypatch):
     """Each run waits until the other has started."""
+    monkeypatch.setenv("JAX_PLATFORMS", "cpu")
     runs = [
         made(name, waits={"train": str(study.folder / other / "calls")})
         for name, other in (("a", "b"), ("b", "a"))
     ]
     states = study.run(*runs, workers=2)
     assert [state.state for state in states.values()] == ["done", "done"]
+    a, b = (json.loads((study.folder / name / "cores").read_text()) for name in "ab")
+    cores = sorted(os.sched_getaffinity(0))
+    assert (sorted(a + b) if len(cores) > 1 else a) == cores  # a share each, if there are two
 
 
 def test_a_signal_lets_the_runs_save_and_the_same_command_resumes(study):
