@@ -129,7 +129,7 @@ def _collect(folder: pathlib.Path, loaded: list[LoadedRun]) -> None:
         }
         stages = one.planned.run.stages
         finished = itertools.takewhile(reached.__getitem__, stages)
-        runner.record_finished(run_folder, stages, tuple(finished))
+        runner.record_left(run_folder, stages, tuple(finished))
 
 
 def _is_evaluated(folder: pathlib.Path, one: LoadedRun) -> bool:

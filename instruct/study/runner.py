@@ -25,6 +25,7 @@ from typing import Any, Literal
 from instruct.allocator import only_cpus
 from instruct.errors import UserError
 from instruct.files import is_address, locked, replace_file
+from instruct.lineage import FAILED as TRAINING_FAILED
 from instruct.lineage import FINISHED, STOPPED_EARLY, read_object
 from instruct.metrics_file import read_metrics
 from instruct.study.plan import RUN_GIN, TRAIN, StudyRun
@@ -36,6 +37,7 @@ State = Literal["waiting", "running", "done", "failed"]
 _POLL_SECS, _LOCK_SECS, _PROGRESS_SECS = 0.1, 2.0, 30.0
 _REPLACED = "replaced"  # folder of runs that were done again
 _LONGEST_ERROR = 500
+_FAILED_ELSEWHERE = "the output of its job says why"
 # What run.py prints of an error, and of a task that `eval` could not evaluate.
 _ERROR = re.compile(r"^error: |\) failed: ")
 # Bindings that say where files are, and speed: they may change between a run's stages.
@@ -109,8 +111,16 @@ def write_state(folder: pathlib.Path, state: RunState) -> None:
     replace_file(folder / STATE_FILE, json.dumps(dataclasses.asdict(state), indent=1) + "\n")
 
 
-def record_finished(folder: pathlib.Path, stages: Sequence[str], finished: Sequence[str]) -> None:
-    """Records stages that another program finished, unless a process here holds the run."""
+def record_left(folder: pathlib.Path, stages: Sequence[str], finished: Sequence[str]) -> None:
+    """Records what another program left of a run, unless a process here holds the run.
+
+    Args:
+        folder: of the run; `prepare` wrote its state.
+        stages: of the run.
+        finished: stages that are finished.
+
+    A training that says in run.json that it failed makes the run a failed one.
+    """
     state, log = read_state(folder), folder / LOG_FILE
     if state.state == DONE or not state.settings:
         return
@@ -119,10 +129,15 @@ def record_finished(folder: pathlib.Path, stages: Sequence[str], finished: Seque
             stack.enter_context(locked(log, folder.name))
         following = next((stage for stage in stages if stage not in finished), "")
         fields = {"finished": tuple(finished), "stage": following}
+        failed = read_object(folder / "run.json").get("outcome") == TRAINING_FAILED
         if not following:
             fields |= {"state": DONE, "error": ""}
-        if finished != state.finished:
-            write_state(folder, dataclasses.replace(state, **fields))
+        elif following == TRAIN and failed and state.state != FAILED:
+            fields |= {"state": FAILED, "error": _FAILED_ELSEWHERE}
+        elif state.error == _FAILED_ELSEWHERE and not failed:
+            fields |= {"state": WAITING, "error": ""}
+        if (changed := dataclasses.replace(state, **fields)) != state:
+            write_state(folder, changed)
 
 
 def changed_settings(

@@ -267,11 +267,28 @@ def test_stages_that_jobs_finished_are_recorded(study):
     runs = [made("a"), made("b"), made("c")]
     runner.prepare(study.folder, runs, "code", False, study.said.append)
     for name, finished in (("a", ("train", "eval")), ("b", ("train",)), ("c", ())):
-        runner.record_finished(study.folder / name, ("train", "eval"), finished)
+        runner.record_left(study.folder / name, ("train", "eval"), finished)
     assert [study.state(name).state for name in "abc"] == ["done", "waiting", "waiting"]
     assert study.state("b").stage == "eval"
     study.run(*runs)
     assert [study.calls(name) for name in "abc"] == [[], ["eval"], ["train", "eval"]]
+
+
+def test_a_job_whose_training_failed_is_a_failed_run_until_it_runs_again(study):
+    runs = [made("a")]
+    runner.prepare(study.folder, runs, "code", False, study.said.append)
+    record = study.folder / "a" / "run.json"
+
+    def left(outcome):
+        record.write_text(json.dumps({"outcome": outcome}))
+        runner.record_left(study.folder / "a", ("train", "eval"), ())
+        return study.state("a").state
+
+    assert [left(outcome) for outcome in (None, "failed", None)] == ["waiting", "failed", "waiting"]
+    left("failed")
+    assert "output of its job" in study.state("a").error and study.state("a").stage == "train"
+    runner.record_left(study.folder / "a", ("train", "eval"), ("train", "eval"))
+    assert (study.state("a").state, study.state("a").error) == ("done", "")
 
 
 def test_progress_says_step_loss_and_what_is_left(study, monkeypatch):
