@@ -162,5 +162,6 @@ def _summary(
     others = sorted(path.parent.name for path in folder.glob(f"*/{runner.STATE_FILE}"))
     if others := [name for name in others if name not in known]:
         print(f"note: not on the page: {len(others)} runs of other settings, such as {others[0]}")
-    print(f"report: {write_study(folder)}")
+    suites = dict.fromkeys(suite for one in loaded for suite in one.suites)
+    print(f"report: {write_study(folder, suites=tuple(suites))}")
     return int(bool(failed))

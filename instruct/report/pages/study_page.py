@@ -41,20 +41,23 @@ _STATE_WORDS = {"running": "still running", "waiting": "waiting", MISSING: "miss
 
 
 def write_study(
-    study_dir: str | os.PathLike[str], out: str | os.PathLike[str] | None = None
+    study_dir: str | os.PathLike[str],
+    out: str | os.PathLike[str] | None = None,
+    suites: Sequence[str] = (),
 ) -> pathlib.Path:
     """Write study.html, study.md and study_results.jsonl; return the path of the page.
 
     Args:
         study_dir: STUDY_DIR.
         out: folder of the page; None for STUDY_DIR.
+        suites: in the order in which they stand on the page, see `study_scores.find_panels`.
 
     Raises:
         UserError: study.json is missing or damaged.
     """
     folder = path_of(study_dir if out is None else out)
     study = read_study(study_dir)
-    scores = measure(study)
+    scores = measure(study, suites)
     page = write_document(document(scores), folder, PAGE)
     lines = (json.dumps(row, ensure_ascii=False, allow_nan=False) for row in result_rows(scores))
     replace_file(folder / RESULTS, "".join(f"{line}\n" for line in lines))

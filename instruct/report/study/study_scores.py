@@ -34,6 +34,7 @@ from instruct.report.study_statistics import (
 
 # Filled where no printed table of the study has a column for the same tasks.
 COLUMNS = ("mmlu_direct", "mmlu_cot", "bbh_direct", "bbh_cot", "tydiqa", "mgsm")
+RANKED = ", options ranked"  # ends the name of a suite whose answers are generated as well
 _TRAINED = {
     frozenset({"held_in"}): "held-in",
     frozenset({"held_out"}): "held-out",
@@ -154,8 +155,13 @@ def untrained(study: StudyFiles, cell: Cell) -> bool:
     return all(one.only_evaluated for one in inside)
 
 
-def measure(study: StudyFiles, seed: int = 0, resamples: int = RESAMPLES) -> StudyScores:
-    """Compute all scores, points and changes; only runs that are done count."""
+def measure(
+    study: StudyFiles, suites: Sequence[str] = (), seed: int = 0, resamples: int = RESAMPLES
+) -> StudyScores:
+    """Compute all scores, points and changes; only runs that are done count.
+
+    `suites` stand in this order, see `find_panels`.
+    """
     latest = [_latest(one.run) if one.done and one.run else None for one in study.runs]
     rows = tuple(_rows(run) for run in latest)
     values = study.x_values()
@@ -167,7 +173,7 @@ def measure(study: StudyFiles, seed: int = 0, resamples: int = RESAMPLES) -> Stu
     panels: list[PanelScores] = []
     changes: list[Change] = []
     left_out: list[str] = []
-    for panel in find_panels(latest, rows, study.papers):
+    for panel in find_panels(latest, rows, study.papers, suites):
         if not panel.runs:
             left_out.append(f"{panel.title}: no two runs have the same tasks; it is left out.")
             continue
@@ -219,7 +225,7 @@ def _latest(run: read.Run) -> read.Run:
 
 def _ranked(evaluation: read.Evaluation) -> read.Evaluation:
     """The suite scored by ranking the options of tasks whose answers are generated as well."""
-    suite = f"{evaluation.suite}, options ranked"
+    suite = evaluation.suite + RANKED
 
     def of_suite(rows: Iterable[read.Line]) -> tuple[read.Line, ...]:
         # A category of its own: these tasks are no prompts of one set (`results.prompt_sets`).
@@ -257,15 +263,17 @@ def find_panels(
     runs: Sequence[read.Run | None],
     rows: Sequence[Mapping[Task, read.Line]],
     papers: Iterable[str] = (),
+    suites: Sequence[str] = (),
 ) -> list[Panel]:
     """The quantities of runs: columns of the papers' tables, then what is left of each suite.
 
-    Suites stand in the order of their mean scores, the highest first.
+    A suite's ranked options follow its generated answers.
 
     Args:
         runs: with the latest evaluation of each suite; None for a run that does not count.
         rows: by run, its primary metric lines.
         papers: names of printed tables, whose columns come first.
+        suites: in the order in which they stand; others follow, the highest mean score first.
     """
     panels: list[Panel] = []
     covered: set[Task] = set()
@@ -290,7 +298,13 @@ def find_panels(
     for key, row in ((key, row) for of_run in rows for key, row in of_run.items()):
         if key in titles:
             values.setdefault(titles[key], []).append(row["value"])
-    for title in sorted(values, key=lambda title: -statistics.fmean(values[title])):
+    places = {name: place for place, name in enumerate(n for s in suites for n in (s, s + RANKED))}
+
+    def order(title: str) -> tuple[int, float]:
+        suite = next(key[0] for key in titles if titles[key] == title)
+        return places.get(suite, len(places)), -statistics.fmean(values[title])
+
+    for title in sorted(values, key=order):
         by_run = [
             {key: PanelTask(key, 1.0) for key in of_run if titles.get(key) == title}
             for of_run in rows

@@ -152,6 +152,23 @@ def test_ranked_options_are_a_panel_of_their_own(tmp_path):
     assert means["near, options ranked, held-out"] == [100.0, 100.0]
 
 
+def test_suites_stand_in_the_given_order_each_before_its_ranked_options(tmp_path):
+    for folder in make(tmp_path, ("0", "9"), ("0",)).values():
+        for suite, right in (("far", 1), ("near", 5), ("unasked", 9)):
+            write_suite(folder, suite, {"gym.a": scores(right)})
+        path = folder / "eval" / "near" / "step_500" / results.FILE_NAME
+        rows = list(results.read_rows(path))
+        ranked = rows[-1] | {"metric": "rank_accuracy", "value": RIGHT, "stderr": 0.0}
+        path.write_text("".join(map(results.to_line, [*rows, ranked])))
+
+    def titles(*suites):
+        panels = measure(read_study(tmp_path), suites).panels
+        return [panel.panel.title.removesuffix(", held-out") for panel in panels]
+
+    assert titles("far", "near") == ["far", "near", "near, options ranked", "unasked"]
+    assert titles() == ["near, options ranked", "unasked", "near", "far"]
+
+
 def test_tasks_are_divided_by_whether_runs_were_trained_on_them(tmp_path):
     for (count, _), folder in make(tmp_path, ("1", "9")).items():
         group = "held_in" if count == "9" else "held_out"
