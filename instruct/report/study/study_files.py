@@ -193,8 +193,10 @@ def read_study(study_dir: str | os.PathLike[str]) -> StudyFiles:
 
 def _read_run(study_dir: pathlib.Path, row: Mapping[str, Any]) -> StudyRun:
     folder = study_dir / row["name"]
-    about = read_object(folder / RUN_FILE, lambda state: None)
-    state = about.get("state", MISSING)
+    problems: list[str] = []
+    about = read_object(folder / RUN_FILE, problems.append)
+    state = about.get("state", MISSING if "damaged" not in problems else "")
+    unknown = f"unknown state {state!r}" if state else f"{RUN_FILE} is damaged"
     seconds = about.get("seconds")
     return StudyRun(
         name=row["name"],
@@ -202,7 +204,7 @@ def _read_run(study_dir: pathlib.Path, row: Mapping[str, Any]) -> StudyRun:
         stages=tuple(row.get("stages", ("train",))),
         state=state if state in STATES else "failed",
         stage=about.get("stage") or "",
-        error=about.get("error") or ("" if state in STATES else f"unknown state {state!r}"),
+        error=about.get("error") or ("" if state in STATES else unknown),
         seconds=float(seconds) if isinstance(seconds, int | float) else None,
         run=read.read_run(folder, row["name"], read.keep_scores) if folder.is_dir() else None,
     )
