@@ -238,6 +238,12 @@ def _notices(scores: StudyScores) -> Iterator[str]:
             shown = ", ".join(names[:4]) + (f" and {len(names) - 4:,} more" if names[4:] else "")
             are = counted(len(names), "run is", "runs are")
             yield f"{are} {word} and not in the means: {shown}."
+    code = study.facts.get("code_sha256")  # of the study's last start
+    done = (one for one in (*study.before, *study.runs) if one.state == "done")
+    if others := [one.name for one in done if one.code not in ("", code)]:
+        shown = ", ".join(others[:4]) + (f" and {len(others) - 4:,} more" if others[4:] else "")
+        are = counted(len(others), "run was", "runs were")
+        yield f"{are} made by other code than the commit under Conditions: {shown}."
     for one, rows in zip(study.runs, scores.rows):
         if one.done and not rows:
             yield f"{one.name} is done but has no results; it does not count."

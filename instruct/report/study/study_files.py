@@ -42,6 +42,7 @@ class StudyRun:
         stages: of "train" and "eval"; ("eval",) where a checkpoint is only evaluated.
         state: one of `STATES`. stage: the one that runs or failed. error: why it failed.
         seconds: of all its stages; None if unknown.
+        code: a hash of the program that ran it last; "" if unknown.
         run: the contents of its folder, with the scores of all examples of the latest evaluations;
             None if there is no folder.
     """
@@ -53,6 +54,7 @@ class StudyRun:
     stage: str
     error: str
     seconds: float | None
+    code: str
     run: read.Run | None
 
     @property
@@ -206,5 +208,6 @@ def _read_run(study_dir: pathlib.Path, row: Mapping[str, Any]) -> StudyRun:
         stage=about.get("stage") or "",
         error=about.get("error") or ("" if state in STATES else unknown),
         seconds=float(seconds) if isinstance(seconds, int | float) else None,
+        code=about.get("code") or "",
         run=read.read_run(folder, row["name"], read.keep_scores) if folder.is_dir() else None,
     )

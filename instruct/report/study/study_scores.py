@@ -533,5 +533,6 @@ def baseline_of(rows: Iterable[read.Line], name: str) -> float | None:
 def _baselines(panel: Panel, lines: Sequence[Sequence[read.Line]]) -> Iterator[tuple[str, float]]:
     for name, field in (("majority answer", "baseline"), ("random option", "random_baseline")):
         levels = [baseline_of(rows, field) for rows in zip(*lines)]
-        if None not in levels:
-            yield name, sum(t.weight * (level - t.bound) for t, level in zip(panel.tasks, levels))
+        known = [level for level in levels if level is not None]
+        if len(known) == len(levels):
+            yield name, sum(t.weight * (level - t.bound) for t, level in zip(panel.tasks, known))

@@ -272,11 +272,12 @@ def test_what_runs_do_not_share_is_said(tmp_path):
     """Other baselines, other examples, steps of checkpoints that are only evaluated."""
     runs = [{"tasks": "0", "SEED": "0"}, *({"tasks": "9", "SEED": seed} for seed in "01")]
     axes = {"tasks": ("0", "9"), "SEED": ("0", "1")}
-    names = write_study_json(tmp_path, axes, runs, "tasks", runs[:1], before=["base", "other"])
+    facts = {"before": ["base", "other"], "code_sha256": "new"}
+    names = write_study_json(tmp_path, axes, runs, "tasks", runs[:1], **facts)
     for name in ("base", "other"):
-        write_training(write_state(tmp_path / name), 1e6)
+        write_training(write_state(tmp_path / name, code=name), 1e6)
     for number, name in enumerate(names):
-        run, step = write_state(tmp_path / name), 500 if number else 900
+        run, step = write_state(tmp_path / name, code="new"), 500 if number else 900
         write_training(run, 1e6)
         scores = {"gym.a": [100.0, 0.0] * 10}
         write_suite(run, "s", scores, step=step, baseline=40.0 if number else 30.0)
@@ -291,6 +292,7 @@ def test_what_runs_do_not_share_is_said(tmp_path):
     assert "2 seeds of each trained point." in sections["overview"][0].text
     (notices,) = of_kind(sections["overview"], Notices)
     assert notices.items == [
+        "2 runs were made by other code than the commit under Conditions: base, other.",
         "t, held-out: of 20 examples of each run only 5 are the same in all runs, and only they "
         "count. Runs are evaluated on different examples.",
         "baseline is not the same in all runs: gym.a direct; the highest counts.",
