@@ -161,10 +161,11 @@ def _varied(study: StudyFiles) -> str:
 def _headline_table(scores: StudyScores) -> blocks.Table:
     """Points by panels, each curve's whole change, and baselines; a point without runs says why.
 
-    Of one curve, panels are the rows if there are more of them than points.
+    Panels are the rows, one for each curve, if there are more of them than labels on the x axis.
     """
-    study = scores.study
-    rows = []
+    study, panels = scores.study, scores.panels
+    # (curve, label or ends) -> the panels' cells, and the number of runs.
+    lines: dict[tuple[tuple[str, ...], str], tuple[list[str], str]] = {}
     for curve in scores.curves:
         for x in scores.x_labels:
             inside = _runs_at(scores, (x, curve))
@@ -172,12 +173,12 @@ def _headline_table(scores: StudyScores) -> blocks.Table:
                 continue
             done = sum(one.done for one in inside)
             why = "–" if done else ", ".join(sorted({one.state for one in inside}))
-            cells = (
+            cells = [
                 _estimate(panel.points[x, curve]) if (x, curve) in panel.points else why
-                for panel in scores.panels
-            )
+                for panel in panels
+            ]
             runs = f"{done}" if done == len(inside) else f"{done} of {len(inside)}"
-            rows.append(blocks.Row((*curve, x, *cells, runs)))
+            lines[curve, x] = cells, runs
         ends = _ends(scores, curve)
         whole = {
             id(change.panel): _change(change.estimate)
@@ -185,18 +186,33 @@ def _headline_table(scores: StudyScores) -> blocks.Table:
             if (change.first, change.second) == tuple((x, curve) for x in ends) and change.estimate
         }
         if whole and scores.x_values is not None:
-            cells = (whole.get(id(panel.panel), "–") for panel in scores.panels)
-            rows.append(blocks.Row((*curve, " → ".join(ends), *cells, ""), strong=True))
-    for name in dict.fromkeys(name for panel in scores.panels for name in panel.baselines):
-        cells = (number(panel.baselines.get(name)) for panel in scores.panels)
-        rows.append(blocks.Row((name, *("" for _ in study.curve_axes), *cells, "")))
-    examples = (f"{_examples(panel):,}" for panel in scores.panels)
-    rows.append(blocks.Row(("n a run", *("" for _ in study.curve_axes), *examples, "")))
-    columns = (*study.curve_axes, study.x_axis)
-    columns += (*(panel.panel.title for panel in scores.panels), "Runs")
-    if not study.curve_axes and len(columns) > len(rows):  # titles of panels are long
-        (_, *points), *lines = zip(columns, *(row.cells for row in rows))
-        return blocks.Table((f"{study.x_axis} →", *points), [blocks.Row(line) for line in lines])
+            lines[curve, " → ".join(ends)] = [whole.get(id(p.panel), "–") for p in panels], ""
+    names = dict.fromkeys(name for panel in panels for name in panel.baselines)
+    levels = {name: [number(panel.baselines.get(name)) for panel in panels] for name in names}
+    levels["n a run"] = [f"{_examples(panel):,}" for panel in panels]
+    titles = [panel.panel.title for panel in panels]
+    if len(panels) <= len(scores.x_labels):
+        rows = [
+            blocks.Row((*curve, x, *cells, runs), strong=x not in scores.x_labels)
+            for (curve, x), (cells, runs) in lines.items()
+        ]
+        blank = ("",) * len(study.curve_axes)
+        rows += [blocks.Row((name, *blank, *cells, "")) for name, cells in levels.items()]
+        columns = (*study.curve_axes, study.x_axis, *titles, "Runs")
+        return blocks.Table(columns, rows, 1 + len(study.curve_axes))
+    headings = (*scores.x_labels, *(x for _, x in lines if x not in scores.x_labels))
+    headings = tuple(dict.fromkeys(headings))
+    none = ([""] * len(panels), "")
+    rows = []
+    for index, title in enumerate(titles):
+        of_panel = [cells[index] for cells in levels.values()]
+        for curve in scores.curves:
+            cells = (lines.get((curve, x), none)[0][index] for x in headings)
+            rows.append(blocks.Row((title, *curve, *cells, *of_panel)))
+    for curve in scores.curves:
+        counts = (lines.get((curve, x), none)[1] for x in headings)
+        rows.append(blocks.Row(("Runs", *curve, *counts, *("" for _ in levels))))
+    columns = (f"{study.x_axis} →", *study.curve_axes, *headings, *levels)
     return blocks.Table(columns, rows, 1 + len(study.curve_axes))
 
 

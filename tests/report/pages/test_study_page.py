@@ -75,6 +75,32 @@ def test_of_one_curve_with_many_suites_each_suite_is_a_row(tmp_path):
     assert table.rows[0].cells[1].startswith("25.0 [") and table.rows[-1].cells[1:3] == ("1", "1")
 
 
+def test_of_several_curves_with_many_suites_each_suite_and_curve_is_a_row(tmp_path):
+    axes = {"tasks": ("1", "8", "24"), "size": ("32", "64")}
+    runs = [{"tasks": count, "size": size} for count in axes["tasks"] for size in axes["size"]][:-1]
+    names = write_study_json(tmp_path, axes, runs, "tasks")
+    for right, name in enumerate(names):
+        for suite in "abcd":
+            scores = [100.0] * right + [0.0] * (8 - right)
+            write_suite(write_state(tmp_path / name), suite, {f"gym.{suite}": scores})
+    (section, *_) = document(measure(read_study(tmp_path))).sections
+    (table,) = of_kind(section.blocks, Table)
+    levels = ("majority answer", "random option", "n a run")
+    assert table.columns == ("tasks →", "size", "1", "8", "24", "1 → 24", "1 → 8", *levels)
+    assert [row.cells[:2] for row in table.rows[:3]] == [
+        *(("a, held-out", "32"), ("a, held-out", "64"), ("b, held-out", "32")),
+    ]
+    small, large = (row.cells for row in table.rows[:2])
+    assert [cell.partition(" ")[0] for cell in small[2:6]] == ["0.0", "25.0", "50.0", "+50.0"]
+    assert [cell.partition(" ")[0] for cell in large[2:6]] == ["12.5", "37.5", "", ""]
+    assert small[6] == "" and large[6].startswith("+25.0 [") and small[7:] == ("30.0", "25.0", "8")
+    assert [row.cells[:5] for row in table.rows[-2:]] == [
+        ("Runs", "32", "1", "1", "1"),
+        ("Runs", "64", "1", "1", ""),
+    ]
+    assert table.text_columns == 2 and len(table.rows) == 4 * 2 + 2
+
+
 def test_the_headline_table_has_every_point_by_plain_computation(folder, sections):
     (table,) = of_kind(sections["overview"], Table)
     assert table.columns[:2] == ("size", "tasks") and table.columns[-1] == "Runs"
