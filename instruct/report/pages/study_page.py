@@ -565,7 +565,10 @@ def _tasks_section(scores: StudyScores) -> Iterator[blocks.Block]:
             level = " / ".join(map(number, levels))
             rows.append(blocks.Row((_task_title(task.key), *texts, size, level, *values)))
         columns = ("Task", "Version", "Metric", "n", "Majority / random", *headings)
-        fold = f"{panel.panel.title}: {all_of(len(rows), 'task').lower()}, mean over seeds"
+        axes = ", ".join((*scores.study.curve_axes, scores.study.x_axis))
+        fold = (
+            f"{panel.panel.title}: {all_of(len(rows), 'task').lower()}, mean over seeds by {axes}"
+        )
         yield blocks.Table(columns, rows, 3, fold=fold)
 
 
@@ -654,7 +657,8 @@ def _conditions_section(scores: StudyScores) -> Iterator[blocks.Block]:
         yield blocks.Text(
             f"Intervals: hierarchical bootstrap with {scores.resamples:,} resamples of seeds and, "
             "within each task, of examples, drawn alike for all runs; Student's t times its "
-            "standard error. Tasks are fixed, but in the column that says otherwise.",
+            "standard error, and at least Wilson's interval where all examples score alike. Tasks "
+            "are fixed, but in the column that says otherwise.",
             quiet=True,
         )
 
