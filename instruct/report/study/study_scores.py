@@ -306,7 +306,8 @@ def _column_tasks(run: read.Run, column: str) -> dict[Task, PanelTask]:
     if score is None:
         return {}
     if column != NORMALIZED:
-        return {_key(row): PanelTask(_key(row), 1.0) for row in score.rows}
+        known = (row for row in score.rows if row["value"] is not None)
+        return {_key(row): PanelTask(_key(row), 1.0) for row in known}
     tasks = {}
     for part, (name, bound) in enumerate(normalized.PARTS.items()):
         inside = measures.score(run, name)

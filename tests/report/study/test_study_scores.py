@@ -143,6 +143,19 @@ def test_tasks_that_fewer_than_half_of_the_runs_have_are_left_out_with_a_sentenc
     assert not measured.panels and "no two runs have the same tasks" in measured.left_out[0]
 
 
+def test_a_run_lacks_the_task_of_a_papers_column_whose_metric_is_not_finite(tmp_path):
+    folders = make(tmp_path, ("0", "9"), ("0",))
+    for folder in folders.values():
+        tasks = {"mmlu.anatomy": scores(5), "mmlu.virology": scores(3)}
+        write_suite(folder, "mmlu.direct", tasks, split="validation")
+    path = folders["9", "0"] / "eval/mmlu.direct/step_500" / results.FILE_NAME
+    *rows, last = results.read_rows(path)
+    path.write_text("".join(map(results.to_line, [*rows, last | {"value": None}])))
+    (panel,) = measure(read_study(tmp_path)).panels
+    assert panel.panel.column == "mmlu_direct" and panel.panel.lacking == {1: 1}
+    assert panel.points["0", ()].value == pytest.approx(40) and list(panel.points) == [("0", ())]
+
+
 def test_ranked_options_are_a_panel_of_their_own(tmp_path):
     folders = make(tmp_path, ("0", "9"), ("0",))
     for (tasks, _), folder in folders.items():
