@@ -226,7 +226,7 @@ def match_option(
         markers: of the options; () if the style had none.
     """
     index = _match(prediction, options, markers)
-    if index is None and not all(map(str.isascii, options)):
+    if index is None and not all(map(str.isascii, (prediction, *options))):
         forms = [unicodedata.normalize("NFKC", text) for text in (prediction, *options)]
         index = _match(forms[0], forms[1:], markers)
     return index

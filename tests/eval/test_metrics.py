@@ -41,6 +41,7 @@ def test_forms_that_no_vocabulary_makes_of_a_target_are_wrong():
     }
     assert metrics.accuracy([1, "1"], ["1", 1]) == {"accuracy": 0.0}
     assert match_option("x2", ["x\u00b2", "x2"]) == 1  # an option's own form comes first
+    assert match_option("\uff08\uff22\uff09", ["iron", "tin"], ["(A)", "(B)"]) == 1
 
 
 def test_accuracy_compares_labels():
