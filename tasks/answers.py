@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from instruct.eval import metrics
+from instruct.prompts import numbers
 from instruct.prompts.options import match_option, plain
 from instruct.prompts.template import TemplateSet
 from tasks.gpt2_tokens import GPT2_TOKENIZER
@@ -53,9 +54,8 @@ def canonical(answer: str) -> str:
     whole = _NUMBER.fullmatch(answer.strip().rstrip(".;,!"))
     if whole is None:
         return text
-    value = decimal.Decimal(whole.group(1).replace(",", ""))
-    sign = "-" if answer.strip()[0] in "-\u2212" and value else ""
-    return sign + format(value.normalize(), "f")
+    value = numbers.canonical(decimal.Decimal(whole.group(1).replace(",", "")))
+    return f"-{value}" if answer.strip()[0] in "-\u2212" and value != "0" else value
 
 
 def text_of(value: Any) -> str:

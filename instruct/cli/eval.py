@@ -47,14 +47,13 @@ def run(
         files.append(path)
         on_results(path)
 
+    status = 0
     for one in (before, arguments):
         if one is not None:
-            status = runner.evaluate(**one, workspace=workspace, on_results=note)
-            if status:
-                return status
+            status |= runner.evaluate(**one, workspace=workspace, on_results=note)
     if before is not None and distributed.is_first_process():
         _write_page(files, any_path("MODEL_DIR", arguments["model_dir"]))
-    return 0
+    return status
 
 
 def _arguments_before(arguments: Mapping[str, Any]) -> dict[str, Any]:
@@ -98,6 +97,6 @@ def _write_page(files: Sequence[pathlib.Path], folder: pathlib.Path) -> None:
     """Writes the page before_after.html of two results files into `folder`."""
     before, after = files
     page, numbers = write_comparison(str(before), str(after), folder, CompareConfig())
-    for text in numbers.get("warnings", ()):
+    for text in numbers["left_out"]:
         print(f"note: {text}")
     print(f"report: {page}")

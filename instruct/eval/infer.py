@@ -13,6 +13,7 @@ import errno
 import hashlib
 import itertools
 import json
+import math
 import os
 import pathlib
 import sys
@@ -205,16 +206,18 @@ class Answerer:
     ) -> list[dict[str, Any]]:
         """The fields to add to each prompt's line; prompt i is example number first_index + i."""
         encoded = [self.encoder.encode(prompt) for prompt in prompts]
-        numbers = range(first_index, first_index + len(prompts))
+        examples = range(first_index, first_index + len(prompts))
         inputs = [ids for ids, _ in encoded]
-        generated = self.decoder.generate(self.params, inputs, numbers, progress)
+        generated = self.decoder.generate(self.params, inputs, examples, progress)
         answers = []
         for tokens, scores, (_, length) in zip(generated.tokens, generated.scores, encoded):
             rows = [self.decoder.config.answer_ids(row) for row in tokens]
             texts = [self.encoder.frame.tokenizer.decode(row) for row in rows]
-            answer: dict[str, Any] = {"prediction": texts[0], "score": float(scores[0])}
+            # JSON has no NaN, which a model that has diverged gives.
+            numbers = [float(score) if math.isfinite(score) else None for score in scores]
+            answer: dict[str, Any] = {"prediction": texts[0], "score": numbers[0]}
             if len(texts) > 1:
-                answer |= {"predictions": texts, "scores": [float(score) for score in scores]}
+                answer |= {"predictions": texts, "scores": numbers}
             if length > self.encoder.inputs_length:
                 answer["truncated"] = True
             if len(rows[0]) == len(tokens[0]):

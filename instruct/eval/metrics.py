@@ -49,21 +49,44 @@ def _mean_best(
     )
 
 
+def same_text(reference: str, prediction: str) -> bool:
+    """Whether a prediction is a reference, in a form in which vocabularies write it.
+
+    T5's vocabularies write compatibility forms only (NFKC: "x2" for a superscript, Thai and Bengali
+    letters taken apart), and any white space as one blank.
+
+    >>> same_text("5\\u00a0km\\u00b2", "5 km2"), same_text("a b", "a  b")
+    (True, False)
+    """
+    return _compatible(prediction) in _written_forms(reference)
+
+
+def _compatible(text: str) -> str:
+    return text.strip() if text.isascii() else unicodedata.normalize("NFKC", text).strip()
+
+
+def _written_forms(text: str) -> tuple[str, str]:
+    return _compatible(text), " ".join(_compatible(text).split())
+
+
 def exact_match(targets: Sequence[Target], predictions: Sequence[str]) -> dict[str, float]:
-    """Share of predictions that equal a reference, apart from surrounding white space.
+    """Share of predictions that equal a reference, as `same_text` compares.
 
     As SQuAD's without its normalisation. (T5's `exact_match` is 1 only if all predictions are.)
     """
+    return {"exact_match": _mean_best(same_text, targets, predictions)}
 
-    def same(reference: str, prediction: str) -> bool:
-        return reference.strip() == prediction.strip()
 
-    return {"exact_match": _mean_best(same, targets, predictions)}
+def _same_label(target: Any, prediction: Any) -> bool:
+    if isinstance(target, str) and isinstance(prediction, str):
+        return same_text(target, prediction)
+    return target == prediction
 
 
 def accuracy(targets: Sequence[Any], predictions: Sequence[Any]) -> dict[str, float]:
     """Share of predictions that equal their target, for labels of any type."""
-    return {"accuracy": _mean([float(t == p) for t, p in zip(targets, predictions, strict=True)])}
+    rights = (float(_same_label(t, p)) for t, p in zip(targets, predictions, strict=True))
+    return {"accuracy": _mean(list(rights))}
 
 
 def class_f1(
@@ -78,6 +101,9 @@ def class_f1(
         labels: classes of which `f1 <class>` is given; None for those among the targets.
     """
     names = sorted(set(targets)) if labels is None else labels
+    known = dict.fromkeys((*names, *targets))
+    forms = {form: name for name in known for form in _written_forms(name)}
+    predictions = [p if p in known else forms.get(_compatible(p), p) for p in predictions]
     right = collections.Counter(t for t, p in zip(targets, predictions, strict=True) if t == p)
     asked, given = collections.Counter(targets), collections.Counter(predictions)
     values = {

@@ -297,8 +297,8 @@ def fixed_replies(
     """The most frequent answer and every option, as replies to `examples`.
 
     The answer is that of the training split, or if its records were never built (held-out tasks)
-    of the evaluated split, which can only raise the baseline. If options keep their order, it may
-    be an option's position (the letter B) instead of a text.
+    of the evaluated split. If options keep their order, it may be an option's position (the letter
+    B) instead of a text.
     """
     answer, position = "", -1
     for source in ("train", split):

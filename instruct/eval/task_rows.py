@@ -267,12 +267,15 @@ _RANKINGS: dict[str, Callable[[np.ndarray, np.ndarray], np.ndarray]] = {
 
 
 def _rank_metrics(ranked: Sequence[Ranked | None] | None) -> dict[str, Measured]:
-    """Accuracy of the option with the highest log-likelihood, as a sum and per token."""
+    """Accuracy of the option with the highest log-likelihood, as a sum and per token.
+
+    A model that has diverged (NaN) names no option; the first one is not the highest.
+    """
     entries = [entry for entry in ranked or () if entry is not None]
     measured = {}
     for name, score in _RANKINGS.items() if entries else ():
         singles = tuple(
-            100.0 * (int(np.argmax(score(total, lengths))) == right)
+            100.0 * (int(np.argmax(score(total, lengths))) == right and not np.isnan(total).any())
             for total, lengths, right in entries
         )
         measured[name] = Measured(float(np.mean(singles)), mean_stderr(singles), singles)

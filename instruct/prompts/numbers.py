@@ -141,6 +141,17 @@ def numbers_in(text: str, form: NumberForm = ENGLISH) -> list[Decimal]:
     return numbers
 
 
+def canonical(number: Decimal) -> str:
+    """All digits of a number, without an exponent and without zeros at the end of its fraction.
+
+    >>> canonical(Decimal("1200.50")), canonical(Decimal("-0.0")), canonical(Decimal("1E+2"))
+    ('1200.5', '0', '100')
+    """
+    text = format(number, "f")
+    text = text.rstrip("0").rstrip(".") if "." in text else text
+    return "0" if text == "-0" else text
+
+
 def _plain_signs(text: str, form: NumberForm) -> str:
     """Replaces digits and signs by ASCII ones, and fraction characters by "1/2"."""
     for pattern, sign in _LATEX:

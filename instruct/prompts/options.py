@@ -8,6 +8,7 @@ short lists, so all differ, any number of options works, and the order may be sh
 import dataclasses
 import functools
 import re
+import unicodedata
 from collections.abc import Sequence
 
 from instruct.prompts.draws import Draws
@@ -215,13 +216,23 @@ def match_option(
     Accepted, in this order: a marker exactly as shown; an option's text; a marker without its
     brackets or with others ("b", "B.", "(b)"); a marker with its option ("(B) Paris", "B. Paris");
     a marker in brackets at the start. Case, whitespace and outer punctuation are ignored. A lone
-    letter at the start of a sentence ("A dog barks") is not a marker.
+    letter at the start of a sentence ("A dog barks") is not a marker. If nothing is named so, all
+    texts are compared in Unicode's compatibility form (NFKC), the only one that T5's vocabularies
+    write.
 
     Args:
         prediction: the answer, cut out of any longer text.
         options: option texts in the order shown.
         markers: of the options; () if the style had none.
     """
+    index = _match(prediction, options, markers)
+    if index is None and not all(map(str.isascii, (prediction, *options))):
+        forms = [unicodedata.normalize("NFKC", text) for text in (prediction, *options)]
+        index = _match(forms[0], forms[1:], markers)
+    return index
+
+
+def _match(prediction: str, options: Sequence[str], markers: Sequence[str]) -> int | None:
     stripped = prediction.strip()
     if stripped in markers:
         return list(markers).index(stripped)

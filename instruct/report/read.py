@@ -179,7 +179,8 @@ def find_results(run: str, suite: str = "") -> pathlib.Path:
     if names:
         raise UserError(f"{run} has several evaluations: {suites}. Name one with --suite=NAME.")
     raise UserError(
-        f"{run} has no evaluation of suite {suite!r}; it has: {suites}. Evaluate the suite first: "
+        f"{run} has no evaluation{f' of suite {suite!r}' if suite else ''}; it has: {suites}. "
+        "Evaluate the suite first: "
         f"python run.py eval --gin_file=gin/runs/eval.gin --gin.MODEL_DIR={run} "
         f"--gin.EVAL_MIXTURES={suite or 'SUITE'}"
     )

@@ -30,7 +30,7 @@ import numpy as np
 from scipy import special
 
 from instruct.report.compare import TaskDraws
-from instruct.report.statistics import LEVEL, sign_test_floor
+from instruct.report.statistics import LEVEL, sign_test_floor, wilson
 from instruct.report.wording import counted
 
 RESAMPLES = 2000
@@ -44,7 +44,8 @@ class Estimate:
         value: mean over seeds.
         stderr: of the hierarchical bootstrap; None where a task's error is unknown, or where all
             examples and seeds score alike.
-        low, high: 95 % interval; None without a standard error.
+        low, high: 95 % interval; None where a task's error is unknown, and without a standard error
+            where the score has no limits.
         p: two-sided p-value of "the value is 0", at least `sign_test_floor`; None where a task's
             error is unknown.
         seeds: number of runs (of a difference: pairs of runs).
@@ -168,13 +169,19 @@ def estimate(
     Args:
         values: (seeds,). drawn: (resamples, seeds), their resamples over examples.
         examples: in each run. seed: of the draws of seeds.
-        limits: of what is estimated; the interval is cut there.
+        limits: of what is estimated; the interval is cut there. Examples that all score alike prove
+            no certainty, so it then reaches as far as Wilson's interval of a share of 0: each
+            example that does not score like them moves a score by at most the range of scores.
     """
     seeds = len(values)
     value = float(values.mean())
     if not np.isfinite(drawn).all():
         return Estimate(value, None, None, None, None, seeds, examples)
     draws = drawn.mean(axis=1)
+    least = 0.0
+    if limits and float(draws.std()) < 1e-9:
+        least = wilson(0, examples)[1]
+    low, high = limits or (-math.inf, math.inf)
     of_seeds = 0.0
     if spread.freedom:
         rng = np.random.default_rng(seed)
@@ -185,13 +192,14 @@ def estimate(
     freedom = max(freedom, spread.freedom)  # the draws' variance may fall short of the seeds' own
     stderr = math.sqrt(variance)
     floor = sign_test_floor(examples)
-    if stderr < 1e-9:  # all examples alike, which proves no certainty
+    alike = stderr < 1e-9
+    reach = max(least, 0.0 if alike else student_factor(freedom) * stderr)
+    ends = (max(low, value - reach), min(high, value + reach)) if reach else (None, None)
+    if alike:
         p = 1.0 if abs(value) < 1e-9 else floor
-        return Estimate(value, None, None, None, p, seeds, examples)
-    reach = student_factor(freedom) * stderr
+        return Estimate(value, None, *ends, p, seeds, examples)
     p = max(2 * _student_below(freedom, -abs(value) / stderr), floor)
-    low, high = np.clip((value - reach, value + reach), *(limits or (-math.inf, math.inf)))
-    return Estimate(value, stderr, float(low), float(high), p, seeds, examples, freedom)
+    return Estimate(value, stderr, *ends, p, seeds, examples, freedom)
 
 
 def student_factor(freedom: float) -> float:

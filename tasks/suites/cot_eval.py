@@ -26,12 +26,13 @@ from instruct.data.sources.public_releases import cot_tsv_source
 from instruct.data.spec import TaskSpec
 from instruct.errors import UserError
 from instruct.eval import metrics
+from instruct.prompts.numbers import canonical
 from instruct.prompts.record import Record
 from instruct.prompts.render import Dropped
 from tasks.contamination import group_of
 from tasks.suites.files import SplitFiles, SuiteSource, read_json_lines, read_text
 from tasks.suites.grade_school import EXEMPLARS, read_gsm8k_exemplars, word_problems
-from tasks.suites.reading import canonical, read_label
+from tasks.suites.reading import read_label
 from tasks.suites.task import suite_task
 
 FAMILY = "cot_eval"

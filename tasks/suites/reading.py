@@ -5,7 +5,6 @@ A reply ends where the model asks a new question. The answer of a reasoned reply
 scores as wrong. A reply is reasoned if the id of its template begins with "cot".
 """
 
-import decimal
 import functools
 import json
 import re
@@ -13,7 +12,7 @@ import unicodedata
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from instruct.prompts.numbers import ENGLISH, NumberForm, numbers_in
+from instruct.prompts.numbers import ENGLISH, NumberForm, canonical, numbers_in
 from instruct.prompts.options import match_option, plain
 from tasks.answers import Example, chosen_option, text_of, texts_of
 
@@ -213,8 +212,3 @@ def _answer_text(decoded: str, example: Example) -> str | None:
 def _both_forms(texts: Sequence[str]) -> tuple[str, ...]:
     """Texts as they are and in Unicode's compatibility form (NFKC), each once."""
     return tuple(dict.fromkeys([*texts, *(unicodedata.normalize("NFKC", t) for t in texts)]))
-
-
-def canonical(number: decimal.Decimal) -> str:
-    """A number without an exponent and without zeros at the end of its fraction."""
-    return format(number.normalize() + 0, "f")  # + 0: there is no negative zero

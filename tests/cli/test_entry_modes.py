@@ -158,17 +158,19 @@ def test_eval_before_and_after(tmp_path, monkeypatch, capsys):
     (run / "run.json").write_text(json.dumps(recorded, default=str))
     calls = []
 
+    statuses = iter([0, 0, 1, 0])
+
     def evaluate(on_results=print, **given):
         calls.append(given)
         on_results(tmp_path / f"results_{len(calls)}.jsonl")
-        return 0
+        return next(statuses)
 
     monkeypatch.setattr(evaluation, "runner", types.SimpleNamespace(evaluate=evaluate))
     compared = []
 
     def write(*given):
         compared.append(given)
-        return tmp_path / "page.html", {"warnings": ["few examples"]}
+        return tmp_path / "page.html", {"left_out": ["few examples"]}
 
     monkeypatch.setattr(evaluation, "write_comparison", write)
     flags = ["eval", "--before", "--gin_file=gin/runs/eval.gin", f"--gin.MODEL_DIR={run}"]
@@ -182,9 +184,12 @@ def test_eval_before_and_after(tmp_path, monkeypatch, capsys):
     assert [first, second] == results and folder == run and not others
     assert calls[0]["model_dir"] == str(run / "before")
     assert "note: few examples" in capsys.readouterr().out
+    # A task that failed before is no reason to evaluate nothing after.
+    assert arguments.main([*flags, "--gin.EVAL_MIXTURES=gym.demo"]) == 1
+    assert len(calls) == 4 and len(compared) == 2
     assert arguments.main([*flags, "--gin.EVAL_MIXTURES=('gym.demo', 'gym.held_out')"]) == 2
     assert "one suite" in capsys.readouterr().err
     (run / "run.json").write_text("{}")
     assert arguments.main([*flags, "--gin.EVAL_MIXTURES=gym.demo"]) == 2
     assert "does not record a checkpoint" in capsys.readouterr().err
-    assert len(calls) == 2
+    assert len(calls) == 4

@@ -1,5 +1,6 @@
 """JSON lines in and out: contents, resuming, independence of the batch size, and bad input."""
 
+import dataclasses
 import io
 import json
 import shutil
@@ -164,6 +165,23 @@ def test_samples_are_all_written(model_dir, tmp_path):
     assert (row["prompt"], row["note"]) == ("hello", "é")
     assert row["predictions"][0] == row["prediction"] and row["scores"][0] == row["score"]
     assert len(row["predictions"]) == len(row["scores"]) == 2
+
+
+def test_scores_of_a_model_that_has_diverged_are_null():
+    generated = types.SimpleNamespace(tokens=[np.array([[5, 1], [6, 1]])], scores=[[np.nan, -2.0]])
+    decoder = types.SimpleNamespace(
+        config=dataclasses.replace(GREEDY, strategy="sample", num_samples=2),
+        generate=lambda *unused: generated,
+    )
+    tokenizer = types.SimpleNamespace(decode=str)
+    encoder = types.SimpleNamespace(
+        encode=lambda prompt: ([3], 1),
+        inputs_length=4,
+        frame=types.SimpleNamespace(tokenizer=tokenizer),
+    )
+    (answer,) = Answerer(decoder, None, encoder).answer(["Why?"], 0)
+    assert answer["score"] is None and answer["scores"] == [None, -2.0]
+    json.dumps(answer, allow_nan=False)
 
 
 def test_bad_lines_are_named_and_the_others_answered(model_dir, tmp_path, capsys):

@@ -6,6 +6,7 @@ import warnings
 import pytest
 
 from instruct.eval import metrics
+from instruct.prompts.options import match_option
 from tests.sentences import NOT_ASCII, SENTENCES
 
 
@@ -13,6 +14,34 @@ def test_exact_match_takes_any_reference():
     values = metrics.exact_match(["a", ["b", "c"], "d", "e"], [" a\n", "c", "D", ""])
     assert values == {"exact_match": 50.0}
     assert metrics.exact_match([], []) == {"exact_match": 0.0}
+
+
+@pytest.mark.parametrize(
+    ("target", "written"),
+    [
+        ("\u0e04\u0e33", "\u0e04\u0e4d\u0e32"),  # Thai, as SentencePiece's NFKC takes it apart
+        ("5\u00a0km\u00b2", "5 km2"),
+        ("cafe\u0301", "caf\u00e9"),
+        ("\u00bd", "1\u20442"),
+        ("one\n  two", "one two"),
+    ],
+)
+def test_what_t5s_vocabularies_write_of_a_target_is_right(target, written):
+    assert metrics.exact_match([target], [written]) == {"exact_match": 100.0}
+    assert metrics.exact_match([["other", target]], [written]) == {"exact_match": 100.0}
+    assert metrics.accuracy([target, "no"], [written, "no"]) == {"accuracy": 100.0}
+    values = metrics.class_f1([target, "no"], [written, "no"])
+    assert values == {"macro_f1": 100.0, f"f1 {target}": 100.0, "f1 no": 100.0}
+    assert match_option(written, ["no", target]) == 1
+
+
+def test_forms_that_no_vocabulary_makes_of_a_target_are_wrong():
+    assert metrics.exact_match(["a b", "one two", "no"], ["a  b", "one\ntwo", "No"]) == {
+        "exact_match": 0.0
+    }
+    assert metrics.accuracy([1, "1"], ["1", 1]) == {"accuracy": 0.0}
+    assert match_option("x2", ["x\u00b2", "x2"]) == 1  # an option's own form comes first
+    assert match_option("\uff08\uff22\uff09", ["iron", "tin"], ["(A)", "(B)"]) == 1
 
 
 def test_accuracy_compares_labels():

@@ -127,6 +127,14 @@ def test_names_are_known_before_there_are_outputs():
     assert names == ["rank_accuracy", "rank_accuracy_per_token", "exact_match"]
 
 
+def test_a_model_that_has_diverged_ranks_no_option_right():
+    unknown = np.array([np.nan, np.nan])
+    ranked = [(unknown, np.ones(2), 0), (np.array([-1.0, -2.0]), np.ones(2), 0)]
+    measured = measure_task(ToyTask(), EXAMPLES[:2], ModelOutputs(["a", "a"], ranked=ranked))
+    assert measured["rank_accuracy"].singles == (0.0, 100.0)
+    assert measured["rank_accuracy_per_token"].value == 50.0
+
+
 def test_ranking_covers_the_examples_with_options():
     totals, lengths = np.array([-4.0, -3.0]), np.array([4, 1])
     outputs = ModelOutputs(["a", "b", "a"], ranked=[(totals, lengths, 1), None, None])

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from instruct.report.compare import TaskDraws
-from instruct.report.statistics import resampled_sums
+from instruct.report.statistics import resampled_sums, wilson
 from instruct.report.study_statistics import (
     NO_SPREAD,
     estimate,
@@ -131,6 +131,20 @@ def test_weights_and_bounds_make_a_normalised_score():
     scores = score_draws(draws, [100 / 75 / 2, 100 / 100 / 2], [25.0, 0.0], 80)
     first, second = (float(task.values[0]) for task in draws)
     assert scores.values[0] == pytest.approx((100 * (first - 25) / 75 + second) / 2)
+
+
+def test_examples_that_are_all_alike_do_not_narrow_an_interval():
+    """All of three seeds' 150 examples are wrong: as wide as Wilson's interval of 0 of 150."""
+    spread = seed_spread([np.array([49.0, 50.0, 51.0])] * 4)
+    none, drawn = np.zeros(3), np.zeros((2000, 3))
+    ours = estimate(none, drawn, spread, 150, limits=(0, 100))
+    assert ours.stderr is not None and ours.low == 0 and ours.high == wilson(0, 150)[1]
+    every = estimate(none + 100, drawn + 100, spread, 150, limits=(0, 100))
+    assert every.low == pytest.approx(wilson(150, 150)[0]) and every.high == 100
+    change = estimate(none, drawn, spread, 150, limits=(-100, 100))
+    assert change.low == -ours.high and change.high == ours.high and change.p == 1
+    far = estimate(none, drawn, seed_spread([np.array([0.0, 50.0, 100.0])]), 150, limits=(0, 100))
+    assert far.high == 100
 
 
 def test_unknown_errors_and_identical_examples():

@@ -33,6 +33,8 @@ def test_cut_answer(text, expected):
         ("-0", "0"),
         ("40%", "40"),
         ("22 1/2 %", "22 1/2 %"),
+        (f"{'1' * 29}2", f"{'1' * 29}2"),  # all digits count
+        ("-.50", "-0.5"),
         ("Yes.", "yes"),
         (" The Loom! ", "the loom"),
         ("", ""),

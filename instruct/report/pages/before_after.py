@@ -152,7 +152,7 @@ def compare(before: str, after: str, config: CompareConfig) -> Compared:
 def _differing_examples(lines: Sequence[tuple[Example, Example]], changed: int) -> list[str]:
     """Sentences about pairs that are no fair comparison; `changed` ones were left out."""
     prompts = sum(before["prompt"] != after["prompt"] for before, after in lines)
-    cut = sum(_is_cut(before) for before, _ in lines)
+    cut = sum(any(map(_is_cut, pair)) for pair in lines)
     unknown = sum(not before["source"] for before, _ in lines)
     empty = [sum(not str(line["prediction"]).strip() for line in one) for one in zip(*lines)]
     texts = {
@@ -160,8 +160,8 @@ def _differing_examples(lines: Sequence[tuple[Example, Example]], changed: int) 
         "after: left out.": changed,
         f"{prompts:,} of {counted(len(lines), 'prompt')} are not the same before and after: "
         "another wording or length is part of the difference.": prompts,
-        f"{counted(cut, 'input was', 'inputs were')} too long for the model and cut. What is lost "
-        "counts as said by the input.": cut,
+        f"{counted(cut, 'input was', 'inputs were')} too long before or after and cut. "
+        "What is lost counts as said by the input.": cut,
         f"{counted(unknown, 'example has', 'examples have')} no source of their own: outputs are "
         "held against the whole prompt, instruction and exemplars included.": unknown,
         f"{counted(sum(empty), 'output is', 'outputs are')} empty ({empty[0]:,} before, "

@@ -206,7 +206,12 @@ def measure(
             raise UserError(f"--target={pattern} matches no evaluated task; there are: {allowed}")
         named.update(matches)
     targets = tuple(t for t in tasks if (t[0] in named if target else t in trained))
-    baselines = {task: results.chance_level(first.primary[task]) for task in tasks}
+    # The most frequent answer depends on the records that an evaluation had prepared.
+    levels = {t: {results.chance_level(model.primary[t]) for model in models} for t in tasks}
+    baselines = {
+        t: max((level for level in of if level is not None), default=None)
+        for t, of in levels.items()
+    }
     least = {t: first.primary[t]["value"] - 2 * (first.primary[t]["stderr"] or 0.0) for t in tasks}
     able = tuple(t for t in tasks if t not in targets and least[t] > (baselines[t] or 0.0))
     rng = np.random.default_rng(seed)
@@ -239,6 +244,11 @@ def measure(
         )
     unknown = sum(baselines[task] is None for task in able)
     warnings = _warnings(models, list(tasks), len(targets), len(able), unknown)
+    if differing := [task for task, of in levels.items() if len(of) > 1]:
+        warnings.append(
+            f"{counted(len(differing), 'task')} with different baselines in the evaluations, of "
+            f"which the highest counts: {_named(differing)}."
+        )
     return Forgetting(tasks, targets, bool(target), able, tuple(skills), tuple(warnings))
 
 

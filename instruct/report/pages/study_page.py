@@ -27,6 +27,7 @@ from instruct.report.study.study_scores import (
     PanelScores,
     StudyScores,
     Task,
+    baseline_of,
     measure,
     untrained,
 )
@@ -154,7 +155,8 @@ def _varied(study: StudyFiles) -> str:
         if axis != study.seed_axis
     ]
     seeds = study.axes.get(study.seed_axis, ())
-    repeated = f" {counted(len(seeds), 'seed')} of each." if len(seeds) > 1 else ""
+    each = "each trained point" if any(one.only_evaluated for one in study.runs) else "each"
+    repeated = f" {counted(len(seeds), 'seed')} of {each}." if len(seeds) > 1 else ""
     text = f"Varied: {'; '.join(axes) or 'nothing but the seed'}.{repeated}"
     return f"{text} Protocol: {study.protocol}" if study.protocol else text
 
@@ -162,10 +164,11 @@ def _varied(study: StudyFiles) -> str:
 def _headline_table(scores: StudyScores) -> blocks.Table:
     """Points by panels, each curve's whole change, and baselines; a point without runs says why.
 
-    Of one curve, panels are the rows if there are more of them than points.
+    Panels are the rows, one for each curve, if there are more of them than labels on the x axis.
     """
-    study = scores.study
-    rows = []
+    study, panels = scores.study, scores.panels
+    # (curve, label or ends) -> the panels' cells, and the number of runs.
+    lines: dict[tuple[tuple[str, ...], str], tuple[list[str], str]] = {}
     for curve in scores.curves:
         for x in scores.x_labels:
             inside = _runs_at(scores, (x, curve))
@@ -173,12 +176,12 @@ def _headline_table(scores: StudyScores) -> blocks.Table:
                 continue
             done = sum(one.done for one in inside)
             why = "–" if done else ", ".join(sorted({one.state for one in inside}))
-            cells = (
+            cells = [
                 _estimate(panel.points[x, curve]) if (x, curve) in panel.points else why
-                for panel in scores.panels
-            )
+                for panel in panels
+            ]
             runs = f"{done}" if done == len(inside) else f"{done} of {len(inside)}"
-            rows.append(blocks.Row((*curve, x, *cells, runs)))
+            lines[curve, x] = cells, runs
         ends = _ends(scores, curve)
         whole = {
             id(change.panel): _change(change.estimate)
@@ -186,17 +189,39 @@ def _headline_table(scores: StudyScores) -> blocks.Table:
             if (change.first, change.second) == tuple((x, curve) for x in ends) and change.estimate
         }
         if whole and scores.x_values is not None:
-            cells = (whole.get(id(panel.panel), "–") for panel in scores.panels)
-            rows.append(blocks.Row((*curve, " → ".join(ends), *cells, ""), strong=True))
-    for name in dict.fromkeys(name for panel in scores.panels for name in panel.baselines):
-        cells = (number(panel.baselines.get(name)) for panel in scores.panels)
-        rows.append(blocks.Row((name, *("" for _ in study.curve_axes), *cells, "")))
-    columns = (*study.curve_axes, study.x_axis)
-    columns += (*(panel.panel.title for panel in scores.panels), "Runs")
-    if not study.curve_axes and len(columns) > len(rows):  # titles of panels are long
-        (_, *points), *lines = zip(columns, *(row.cells for row in rows))
-        return blocks.Table((f"{study.x_axis} →", *points), [blocks.Row(line) for line in lines])
+            lines[curve, " → ".join(ends)] = [whole.get(id(p.panel), "–") for p in panels], ""
+    names = dict.fromkeys(name for panel in panels for name in panel.baselines)
+    levels = {name: [number(panel.baselines.get(name)) for panel in panels] for name in names}
+    levels["n a run"] = [f"{_examples(panel):,}" for panel in panels]
+    titles = [panel.panel.title for panel in panels]
+    if len(panels) <= len(scores.x_labels):
+        rows = [
+            blocks.Row((*curve, x, *cells, runs), strong=x not in scores.x_labels)
+            for (curve, x), (cells, runs) in lines.items()
+        ]
+        blank = ("",) * len(study.curve_axes)
+        rows += [blocks.Row((name, *blank, *cells, "")) for name, cells in levels.items()]
+        columns = (*study.curve_axes, study.x_axis, *titles, "Runs")
+        return blocks.Table(columns, rows, 1 + len(study.curve_axes))
+    headings = (*scores.x_labels, *(x for _, x in lines if x not in scores.x_labels))
+    headings = tuple(dict.fromkeys(headings))
+    none = ([""] * len(panels), "")
+    rows = []
+    for index, title in enumerate(titles):
+        of_panel = [cells[index] for cells in levels.values()]
+        for curve in scores.curves:
+            cells = (lines.get((curve, x), none)[0][index] for x in headings)
+            rows.append(blocks.Row((title, *curve, *cells, *of_panel)))
+    for curve in scores.curves:
+        counts = (lines.get((curve, x), none)[1] for x in headings)
+        rows.append(blocks.Row(("Runs", *curve, *counts, *("" for _ in levels))))
+    columns = (f"{study.x_axis} →", *study.curve_axes, *headings, *levels)
     return blocks.Table(columns, rows, 1 + len(study.curve_axes))
+
+
+def _examples(panel: PanelScores) -> int:
+    """Examples of every run of a panel."""
+    return next(iter(panel.points.values())).examples
 
 
 def _ends(scores: StudyScores, curve: tuple[str, ...]) -> tuple[str, str]:
@@ -232,6 +257,12 @@ def _notices(scores: StudyScores) -> Iterator[str]:
             shown = ", ".join(names[:4]) + (f" and {len(names) - 4:,} more" if names[4:] else "")
             are = counted(len(names), "run is", "runs are")
             yield f"{are} {word} and not in the means: {shown}."
+    code = study.facts.get("code_sha256")  # of the study's last start
+    done = (one for one in (*study.before, *study.runs) if one.state == "done")
+    if others := [one.name for one in done if one.code not in ("", code)]:
+        shown = ", ".join(others[:4]) + (f" and {len(others) - 4:,} more" if others[4:] else "")
+        are = counted(len(others), "run was", "runs were")
+        yield f"{are} made by other code than the commit under Conditions: {shown}."
     for one, rows in zip(study.runs, scores.rows):
         if one.done and not rows:
             yield f"{one.name} is done but has no results; it does not count."
@@ -251,6 +282,15 @@ def _notices(scores: StudyScores) -> Iterator[str]:
                 "(or with a metric that is no mean over examples): their errors are those of the "
                 "metric, independent between runs."
             )
+        least = sum(
+            min(scores.rows[index][task.key]["n"] for index in panel.panel.runs)
+            for task in panel.panel.tasks
+        )
+        if _examples(panel) < least:
+            yield (
+                f"{title}: of {least:,} examples of each run only {_examples(panel):,} are the "
+                "same in all runs, and only they count. Runs are evaluated on different examples."
+            )
         steps = {
             scores.rows[index][panel.panel.tasks[0].key]["step"]
             for index in panel.panel.runs
@@ -259,10 +299,12 @@ def _notices(scores: StudyScores) -> Iterator[str]:
         if len(steps) > 1:
             yield f"{title}: runs are evaluated at different steps, {_span(steps)}."
     yield from scores.left_out
-    for name in ("task_version", "template_set", "metric", "decode", "n"):
+    fields = ("task_version", "template_set", "metric", "decode", "n", "baseline")
+    for name in (*fields, "random_baseline"):
         if different := _differing(scores, name):
             named = ", ".join(different[:4]) + (" and more" if different[4:] else "")
-            yield f"{name.replace('_', ' ')} is not the same in all runs: {named}."
+            note = "; the highest counts" if name.endswith("baseline") else ""
+            yield f"{name.replace('_', ' ')} is not the same in all runs: {named}{note}."
     warnings: dict[str, list[str]] = {}
     for one in (*study.before, *study.runs):
         for text in one.run.warnings if one.run and one.state == "done" else ():
@@ -283,8 +325,11 @@ def _differing(scores: StudyScores, name: str) -> list[str]:
     values: dict[Task, set[Any]] = {}
     for rows in scores.rows:
         for key, row in rows.items():
-            values.setdefault(key, set()).add(row[name])
-    return [_task_title(key) for key, of_task in values.items() if len(of_task) > 1]
+            value = row[name]
+            value = round(value, 6) if isinstance(value, float) else value
+            values.setdefault(key, set()).add(value)
+    differing = (_task_title(key) for key, of_task in values.items() if len(of_task) > 1)
+    return list(dict.fromkeys(differing))
 
 
 def _task_title(task: Task) -> str:
@@ -513,16 +558,25 @@ def _tasks_section(scores: StudyScores) -> Iterator[blocks.Block]:
     for panel in scores.panels:
         cells = list(panel.points)
         headings = (", ".join((*curve, x)) for x, curve in cells)
-        lines = [scores.rows[panel.panel.runs[0]][task.key] for task in panel.panel.tasks]
         rows = []
-        for task, line in zip(panel.panel.tasks, lines):
+        for task in panel.panel.tasks:
+            lines = [scores.rows[index][task.key] for index in panel.panel.runs]
             values = (number(panel.tasks[task.key, cell]) for cell in cells)
-            level = " / ".join(number(line[n]) for n in ("baseline", "random_baseline"))
-            texts = (_task_title(task.key), line["metric"])
-            rows.append(blocks.Row((*texts, f"{line['n']:,}", level, *values)))
-        columns = ("Task", "Metric", "n", "Majority / random", *headings)
-        fold = f"{panel.panel.title}: {all_of(len(rows), 'task').lower()}, mean over seeds"
-        yield blocks.Table(columns, rows, 2, fold=fold)
+            levels = (baseline_of(lines, name) for name in ("baseline", "random_baseline"))
+            texts = (_of_lines(lines, name) for name in ("task_version", "metric"))
+            size = _span({line["n"] for line in lines})
+            level = " / ".join(map(number, levels))
+            rows.append(blocks.Row((_task_title(task.key), *texts, size, level, *values)))
+        columns = ("Task", "Version", "Metric", "n", "Majority / random", *headings)
+        axes = ", ".join((*scores.study.curve_axes, scores.study.x_axis))
+        fold = (
+            f"{panel.panel.title}: {all_of(len(rows), 'task').lower()}, mean over seeds by {axes}"
+        )
+        yield blocks.Table(columns, rows, 3, fold=fold)
+
+
+def _of_lines(lines: Sequence[Mapping[str, Any]], name: str) -> str:
+    return _listed({line[name] for line in lines})
 
 
 @blocks.section("papers", "Beside the papers")
@@ -555,7 +609,9 @@ def _runs_section(study: StudyFiles) -> Iterator[blocks.Block]:
     for one in (*study.before, *study.runs):
         steps = max((row["step"] for row in one.run.metrics), default=None) if one.run else None
         size = filled_tables.trained_parameters(one.run) if one.run else None
-        labels = (one.labels.get(axis, "before the grid") for axis in study.axes)
+        first = f"before the grid: {one.name}"
+        labels = [one.labels.get(axis, "") for axis in study.axes] if one.labels else [first]
+        labels += [""] * (len(study.axes) - len(labels))
         state = f"{one.state} ({one.stage})" if one.stage and not one.done else one.state
         if one.only_evaluated:
             state = f"{state}, only evaluated"
@@ -581,19 +637,21 @@ def _conditions_section(scores: StudyScores) -> Iterator[blocks.Block]:
     study = scores.study
     rows = [blocks.Row(("seeds", ", ".join(study.axes.get(study.seed_axis, ())) or "one"))]
     for panel in scores.panels:
-        lines = [
-            scores.rows[index][task.key] for index in panel.panel.runs for task in panel.panel.tasks
-        ]
+        runs, keys = panel.panel.runs, [task.key for task in panel.panel.tasks]
+        lines = [scores.rows[index][key] for index in runs for key in keys]
         examples = {line["n"] for line in lines}
+        steps = []
+        for word, only in (("", False), ("only evaluated: ", True)):
+            of_runs = (index for index in runs if study.runs[index].only_evaluated == only)
+            if values := {scores.rows[index][key]["step"] for index in of_runs for key in keys}:
+                steps.append(f"{word}{_span(values)}")
         about = [
             f"{counted(len(panel.panel.tasks), 'task')}, n {_span(examples)} each",
             f"{panel.paired:,} examples paired over all runs",
-            f"checkpoint step {_span({line['step'] for line in lines})}",
+            f"checkpoint step {', '.join(steps)}",
         ]
-        for field in ("metric", "split", "template_set", "decode"):
-            about.append(f"{field.replace('_', ' ')} {_listed({line[field] for line in lines})}")
-        versions = {f"{line['task']} {line['task_version']}" for line in lines}
-        about.append(f"task versions: {_listed(versions)}")
+        for field in ("metric", "split", "template_set", "decode", "task_version"):
+            about.append(f"{field.replace('_', ' ')} {_of_lines(lines, field)}")
         rows.append(blocks.Row((panel.panel.title, "; ".join(about))))
     for name, value in study.facts.items():
         rows.append(blocks.Row((name.replace("_", " "), _fact(name, value))))
@@ -602,7 +660,8 @@ def _conditions_section(scores: StudyScores) -> Iterator[blocks.Block]:
         yield blocks.Text(
             f"Intervals: hierarchical bootstrap with {scores.resamples:,} resamples of seeds and, "
             "within each task, of examples, drawn alike for all runs; Student's t times its "
-            "standard error. Tasks are fixed, but in the column that says otherwise.",
+            "standard error, and at least Wilson's interval where all examples score alike. Tasks "
+            "are fixed, but in the column that says otherwise.",
             quiet=True,
         )
 

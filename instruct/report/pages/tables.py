@@ -71,7 +71,8 @@ def results_section(runs: Sequence[Run]) -> Iterator[blocks.Block]:
 class ResultRow(NamedTuple):
     """A row of a results table: by run, the mean of its metric lines and their `_over_prompts`.
 
-    `key` holds the fields that its metric lines share; totals are `strong`.
+    `key` holds the fields that its metric lines share; totals are `strong`. Runs are `alike` if
+    their means are over the same tasks.
     """
 
     key: Key
@@ -79,12 +80,13 @@ class ResultRow(NamedTuple):
     means: dict[int, results.Aggregate]
     spreads: dict[int, str]
     strong: bool = False
+    alike: bool = True
 
     @property
     def baseline(self) -> float | None:
-        """The baseline of the first run that has one."""
+        """The highest baseline of a run: training records decide it, which a run may lack."""
         levels = (mean.baseline for mean in self.means.values())
-        return next((level for level in levels if level is not None), None)
+        return max((level for level in levels if level is not None), default=None)
 
 
 def suites_compared(run: Run) -> Iterator[blocks.Block]:
@@ -129,6 +131,7 @@ def _result_rows(
             title_of(*key),
             {n: results.aggregate(lines) for n, lines in of_runs.items()},
             {n: _over_prompts(lines) for n, lines in of_runs.items()},
+            alike=_same_tasks(of_runs.values()),
         )
         for key, of_runs in keyed.items()
     ]
@@ -138,6 +141,10 @@ def _result_rows(
         return -max(values, default=-math.inf), row.key
 
     return sorted(rows, key=best_first)
+
+
+def _same_tasks(of_runs: Iterable[Lines]) -> bool:
+    return len({frozenset((row["task"], row["mode"]) for row in rows) for rows in of_runs}) < 2
 
 
 def _category_rows(evaluations: dict[int, Evaluation]) -> list[ResultRow]:
@@ -205,19 +212,24 @@ def _table(
     lines = []
     for row in rows:
         means = [row.means.get(n) for n in names]
-        first = next(iter(row.means.values()))
         cells = [row.title, *(with_error(m.value, m.stderr) if m else "–" for m in means)]
-        cells += [_difference(*means)] if two else []
+        cells += [_difference(*means) if row.alike else "other tasks"] if two else []
         cells += [row.spreads.get(n) or "–" for n in spreads]
         cells += [number(row.baseline)]
         shown = (row.means[n].exemplars if n in row.means else None for n in exemplars)
         cells += map(results.exemplars_text, shown)
         if heading == "Task":
-            cells += [f"{first.examples:,}", row.key[2], GROUP_TITLES[row.key[3]].lower()]
+            cells += [_counts(row, "examples"), row.key[2], GROUP_TITLES[row.key[3]].lower()]
         else:
-            cells += [f"{first.tasks:,}", f"{first.examples:,}"]
+            cells += [_counts(row, "tasks"), _counts(row, "examples")]
         lines.append(blocks.Row(tuple(cells), row.strong))
     return blocks.Table(columns, lines, fold=fold)
+
+
+def _counts(row: ResultRow, name: str) -> str:
+    """Tasks or examples of the runs, each if they differ: `12 / 8`."""
+    counts = [f"{getattr(mean, name):,}" for mean in row.means.values()]
+    return counts[0] if len(set(counts)) == 1 else " / ".join(counts)
 
 
 def _difference(first: results.Aggregate | None, second: results.Aggregate | None) -> str:

@@ -42,6 +42,7 @@ class StudyRun:
         stages: of "train" and "eval"; ("eval",) where a checkpoint is only evaluated.
         state: one of `STATES`. stage: the one that runs or failed. error: why it failed.
         seconds: of all its stages; None if unknown.
+        code: a hash of the program that ran it last; "" if unknown.
         run: the contents of its folder, with the scores of all examples of the latest evaluations;
             None if there is no folder.
     """
@@ -53,6 +54,7 @@ class StudyRun:
     stage: str
     error: str
     seconds: float | None
+    code: str
     run: read.Run | None
 
     @property
@@ -193,8 +195,10 @@ def read_study(study_dir: str | os.PathLike[str]) -> StudyFiles:
 
 def _read_run(study_dir: pathlib.Path, row: Mapping[str, Any]) -> StudyRun:
     folder = study_dir / row["name"]
-    about = read_object(folder / RUN_FILE, lambda state: None)
-    state = about.get("state", MISSING)
+    problems: list[str] = []
+    about = read_object(folder / RUN_FILE, problems.append)
+    state = about.get("state", MISSING if "damaged" not in problems else "")
+    unknown = f"unknown state {state!r}" if state else f"{RUN_FILE} is damaged"
     seconds = about.get("seconds")
     return StudyRun(
         name=row["name"],
@@ -202,7 +206,8 @@ def _read_run(study_dir: pathlib.Path, row: Mapping[str, Any]) -> StudyRun:
         stages=tuple(row.get("stages", ("train",))),
         state=state if state in STATES else "failed",
         stage=about.get("stage") or "",
-        error=about.get("error") or ("" if state in STATES else f"unknown state {state!r}"),
+        error=about.get("error") or ("" if state in STATES else unknown),
         seconds=float(seconds) if isinstance(seconds, int | float) else None,
+        code=about.get("code") or "",
         run=read.read_run(folder, row["name"], read.keep_scores) if folder.is_dir() else None,
     )

@@ -20,13 +20,14 @@ from instruct.report import read
 from instruct.report.compare import TaskDraws, task_draws
 from instruct.report.papers import measures, normalized, printed_tables
 from instruct.report.papers.measures import MEASURES, NORMALIZED
-from instruct.report.statistics import holm, wilson
+from instruct.report.statistics import holm
 from instruct.report.study.study_files import StudyFiles
 from instruct.report.study_statistics import (
     NO_SPREAD,
     RESAMPLES,
     Estimate,
     ScoreDraws,
+    SeedSpread,
     estimate,
     score_draws,
     seed_spread,
@@ -174,7 +175,7 @@ def measure(
     changes: list[Change] = []
     left_out: list[str] = []
     for panel in find_panels(latest, rows, study.papers, suites):
-        if not panel.runs:
+        if not (panel.tasks and panel.runs):
             left_out.append(f"{panel.title}: no two runs have the same tasks; it is left out.")
             continue
         for task in panel.tasks:
@@ -319,7 +320,8 @@ def _column_tasks(run: read.Run, column: str) -> dict[Task, PanelTask]:
     if score is None:
         return {}
     if column != NORMALIZED:
-        return {_key(row): PanelTask(_key(row), 1.0) for row in score.rows}
+        known = (row for row in score.rows if row["value"] is not None)
+        return {_key(row): PanelTask(_key(row), 1.0) for row in known}
     tasks = {}
     for part, (name, bound) in enumerate(normalized.PARTS.items()):
         inside = measures.score(run, name)
@@ -338,7 +340,8 @@ def _panel(title: str, column: str, by_run: Sequence[Mapping[Task, PanelTask]]) 
     counts = collections.Counter(key for tasks in by_run for key in tasks)
     half = sum(map(bool, by_run)) / 2
     tasks = {key: task for of_run in by_run for key, task in of_run.items() if counts[key] >= half}
-    share = 1.0 if column == NORMALIZED else 1 / len(tasks)
+    # Runs may have no task in common, and then none has half of the runs.
+    share = 1.0 if column == NORMALIZED else 1 / max(1, len(tasks))
     missing = {
         index: len(tasks.keys() - of_run.keys()) for index, of_run in enumerate(by_run) if of_run
     }
@@ -384,23 +387,19 @@ def _panel_scores(
     }
 
     # Scores of 0 to 100 have no interval beyond; a normalised score may.
-    limits = (0.0, 100.0) if not any(bounds) and fixed.within(0.0, 100.0) else None
+    limited = not any(bounds) and fixed.within(0.0, 100.0)
+    spread = seed_spread(fixed.values[of_cell] for of_cell in columns.values())
 
     def points(scores: ScoreDraws) -> dict[Cell, Estimate]:
-        spread = seed_spread(scores.values[of_cell] for of_cell in columns.values())
-        estimates = {}
-        for cell, of in columns.items():
-            one = estimate(
+        return {
+            cell: estimate(
                 scores.values[of],
                 scores.drawn[:, of],
                 NO_SPREAD if untrained(study, cell) else spread,
-                *(scores.examples, seed, limits),
+                *(scores.examples, seed, (0.0, 100.0) if limited else None),
             )
-            if limits and one.stderr is None and one.value in limits:  # no or all examples right
-                low, high = wilson(round(one.value / 100 * examples), examples)
-                one = dataclasses.replace(one, low=low, high=high)
-            estimates[cell] = one
-        return estimates
+            for cell, of in columns.items()
+        }
 
     values = {
         (cell_of(study, index), index): float(fixed.values[column])
@@ -418,11 +417,18 @@ def _panel_scores(
             wider=points(resampled),
             values=values,
             tasks=of_tasks,
-            baselines=dict(_baselines(panel, lines[0])),
+            baselines=dict(_baselines(panel, lines)),
             paired=sum(one.paired for one in draws),
             unpaired=sum(not one.paired for one in draws),
         ),
-        list(_changes(study, panel, fixed, cells, x_labels, curves, x_values is not None, seed)),
+        [
+            Change(panel, axis, first, second, one, (len(cells[first]), len(cells[second])))
+            for (axis, first, second), one in _changes(
+                *(study, panel, fixed, spread, cells),
+                _compared(study, cells, x_labels, curves, x_values is not None),
+                *(seed, (-100.0, 100.0) if limited else None),
+            )
+        ],
     )
 
 
@@ -430,23 +436,34 @@ def _changes(
     study: StudyFiles,
     panel: Panel,
     scores: ScoreDraws,
+    spread: SeedSpread,
     cells: Mapping[Cell, Mapping[str, int]],
-    x_labels: Sequence[str],
-    curves: Sequence[tuple[str, ...]],
-    numeric: bool,
+    compared: Iterable[tuple[str, Cell, Cell]],
     seed: int,
-) -> Iterator[Change]:
-    """Differences of points; `cells`: point -> seed -> column of the draws."""
-    compared = list(_compared(study, cells, x_labels, curves, numeric))
+    limits: tuple[float, float] | None,
+) -> Iterator[tuple[tuple[str, Cell, Cell], Estimate | None]]:
+    """Estimate the differences of points.
+
+    Args:
+        spread: of the points that are trained, which is also that of their differences from a
+            checkpoint that is only evaluated. Differences of two trained points have their own.
+        cells: point -> seed -> column of the draws.
+        seed: of the draws. limits: of a difference.
+    """
+    compared = list(compared)
     pairs = [_pairs(study, panel, cells[first], cells[second]) for _, first, second in compared]
     changes = [scores.values[second] - scores.values[first] for first, second in pairs]
-    independent = _independent((first, second) for _, first, second in compared)
-    spread = seed_spread(itertools.compress(changes, independent))
-    for change, (one, other), (axis, first, second) in zip(changes, pairs, compared):
+    trained = [2 - untrained(study, one) - untrained(study, other) for _, one, other in compared]
+    both = [(pair, values) for pair, values, n in zip(compared, changes, trained) if n == 2]
+    independent = _independent((first, second) for (_, first, second), _ in both)
+    between = seed_spread(itertools.compress((values for _, values in both), independent))
+    for of_pair, change, (one, other), ends in zip(compared, changes, pairs, trained):
         drawn = scores.drawn[:, other] - scores.drawn[:, one]
-        known = estimate(change, drawn, spread, scores.examples, seed) if one else None
-        sizes = (len(cells[first]), len(cells[second]))
-        yield Change(panel, axis, first, second, known, sizes)
+        of_ends = (NO_SPREAD, spread, between)[ends]
+        yield (
+            of_pair,
+            estimate(change, drawn, of_ends, scores.examples, seed, limits) if one else None,
+        )
 
 
 def _compared(
@@ -517,8 +534,20 @@ def _pairs(
     return [first[seed] for seed in common], [second[seed] for seed in common]
 
 
-def _baselines(panel: Panel, rows: Sequence[read.Line]) -> Iterator[tuple[str, float]]:
+def baseline_of(rows: Iterable[read.Line], name: str) -> float | None:
+    """A task's baseline: the highest that a run has, as the records of each run decide what it is.
+
+    The most frequent answer is that of the training split where its records were prepared.
+
+    Args:
+        rows: metric lines of the task. name: "baseline" or "random_baseline".
+    """
+    return max((row[name] for row in rows if row[name] is not None), default=None)
+
+
+def _baselines(panel: Panel, lines: Sequence[Sequence[read.Line]]) -> Iterator[tuple[str, float]]:
     for name, field in (("majority answer", "baseline"), ("random option", "random_baseline")):
-        levels = [row[field] for row in rows]
-        if None not in levels:
-            yield name, sum(t.weight * (level - t.bound) for t, level in zip(panel.tasks, levels))
+        levels = [baseline_of(rows, field) for rows in zip(*lines)]
+        known = [level for level in levels if level is not None]
+        if len(known) == len(levels):
+            yield name, sum(t.weight * (level - t.bound) for t, level in zip(panel.tasks, known))

@@ -78,6 +78,18 @@ def test_both_numbers_by_hand(models):
     assert any("nothing to forget" in text for text in found.warnings)
 
 
+def test_the_highest_baseline_of_all_evaluations_counts(tmp_path):
+    """The start was evaluated where no training records were prepared."""
+    tasks = {"new": [0.0] * 40, "old": HALF}
+    start = evaluation(tmp_path / "start", tasks, {"old": 10.0})
+    tuned = evaluation(tmp_path / "run", tasks, {"old": 30.0}, {"new": "held_in"})
+    found = forgetting.measure([start], [("run", [tuned])])
+    assert any("1 task with different baselines" in text for text in found.warnings)
+    lost = evaluation(tmp_path / "lost", {**tasks, "old": [0.0] * 40}, {"old": 30.0})
+    (one,) = forgetting.measure([start], [("lost", [lost])]).runs
+    assert one.retained.value == pytest.approx(100 * (0 - 30) / (50 - 30))
+
+
 def test_a_random_choice_is_no_skill(tmp_path):
     """The better of the two baselines counts: here half of the answers are right by chance."""
     tasks = {"new": [0.0] * 40, "old": HALF}

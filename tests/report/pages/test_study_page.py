@@ -5,6 +5,7 @@ import statistics
 
 import pytest
 
+from instruct import results
 from instruct.report.blocks import Bars, Charts, Notices, Row, Table
 from instruct.report.pages import study_page
 from instruct.report.pages.study_page import document, write_study
@@ -68,10 +69,36 @@ def test_of_one_curve_with_many_suites_each_suite_is_a_row(tmp_path):
             write_suite(write_state(tmp_path / name), suite, {f"gym.{suite}": scores})
     (section, *_) = document(measure(read_study(tmp_path))).sections
     (table,) = of_kind(section.blocks, Table)
-    ends = ("majority answer", "random option")
+    ends = ("majority answer", "random option", "n a run")
     assert table.columns == ("tasks →", "1", "8", "1 → 8", *ends)
     assert [row.cells[0] for row in table.rows] == [*(f"{x}, held-out" for x in "abcdefg"), "Runs"]
     assert table.rows[0].cells[1].startswith("25.0 [") and table.rows[-1].cells[1:3] == ("1", "1")
+
+
+def test_of_several_curves_with_many_suites_each_suite_and_curve_is_a_row(tmp_path):
+    axes = {"tasks": ("1", "8", "24"), "size": ("32", "64")}
+    runs = [{"tasks": count, "size": size} for count in axes["tasks"] for size in axes["size"]][:-1]
+    names = write_study_json(tmp_path, axes, runs, "tasks")
+    for right, name in enumerate(names):
+        for suite in "abcd":
+            scores = [100.0] * right + [0.0] * (8 - right)
+            write_suite(write_state(tmp_path / name), suite, {f"gym.{suite}": scores})
+    (section, *_) = document(measure(read_study(tmp_path))).sections
+    (table,) = of_kind(section.blocks, Table)
+    levels = ("majority answer", "random option", "n a run")
+    assert table.columns == ("tasks →", "size", "1", "8", "24", "1 → 24", "1 → 8", *levels)
+    assert [row.cells[:2] for row in table.rows[:3]] == [
+        *(("a, held-out", "32"), ("a, held-out", "64"), ("b, held-out", "32")),
+    ]
+    small, large = (row.cells for row in table.rows[:2])
+    assert [cell.partition(" ")[0] for cell in small[2:6]] == ["0.0", "25.0", "50.0", "+50.0"]
+    assert [cell.partition(" ")[0] for cell in large[2:6]] == ["12.5", "37.5", "", ""]
+    assert small[6] == "" and large[6].startswith("+25.0 [") and small[7:] == ("30.0", "25.0", "8")
+    assert [row.cells[:5] for row in table.rows[-2:]] == [
+        ("Runs", "32", "1", "1", "1"),
+        ("Runs", "64", "1", "1", ""),
+    ]
+    assert table.text_columns == 2 and len(table.rows) == 4 * 2 + 2
 
 
 def test_the_headline_table_has_every_point_by_plain_computation(folder, sections):
@@ -90,7 +117,8 @@ def test_the_headline_table_has_every_point_by_plain_computation(folder, section
     assert first < last
     ends = [row for row in table.rows if row.strong]
     assert [row.cells[:2] for row in ends] == [("small", "1 → 96"), ("base", "1 → 96")]
-    assert [row.cells[0] for row in table.rows[-2:]] == ["majority answer", "random option"]
+    ends = ["majority answer", "random option", "n a run"]
+    assert [row.cells[0] for row in table.rows[-3:]] == ends and table.rows[-1].cells[2] == "40"
 
 
 def test_the_first_screen_says_what_is_missing(sections):
@@ -147,7 +175,8 @@ def test_every_run_and_task_has_its_row(sections):
     assert runs.rows[4].cells[:-1] == ("1", "base", "1", "failed (train)", "–", "–", "12 s")
     tasks = of_kind(sections["tasks"], Table)
     assert [len(table.rows) for table in tasks] == [4] * 4
-    assert tasks[0].columns[4:6] == ("small, 1", "small, 8")
+    assert tasks[0].columns[:2] == ("Task", "Version")
+    assert tasks[0].columns[5:7] == ("small, 1", "small, 8")
     (conditions,) = of_kind(sections["conditions"], Table)
     cells = dict(row.cells for row in conditions.rows)
     assert cells["seeds"] == "0, 1, 2" and cells["commit"] == "0123abcd"
@@ -263,6 +292,60 @@ def test_categories_beside_a_numeric_axis_are_compared_at_each_point(tmp_path):
 )
 def test_the_axis_is_the_one_that_tells_points_apart(xs, linear):
     assert study_page._is_linear(xs) == linear
+
+
+def test_what_runs_do_not_share_is_said(tmp_path):
+    """Other baselines, other examples, steps of checkpoints that are only evaluated."""
+    runs = [{"tasks": "0", "SEED": "0"}, *({"tasks": "9", "SEED": seed} for seed in "01")]
+    axes = {"tasks": ("0", "9"), "SEED": ("0", "1")}
+    facts = {"before": ["base", "other"], "code_sha256": "new"}
+    names = write_study_json(tmp_path, axes, runs, "tasks", runs[:1], **facts)
+    for name in ("base", "other"):
+        write_training(write_state(tmp_path / name, code=name), 1e6)
+    for number, name in enumerate(names):
+        run, step = write_state(tmp_path / name, code="new"), 500 if number else 900
+        write_training(run, 1e6)
+        scores = {"gym.a": [100.0, 0.0] * 10}
+        write_suite(run, "s", scores, step=step, baseline=40.0 if number else 30.0)
+        write_suite(run, "t", scores, step=step)
+    path = tmp_path / names[2] / "eval/t/step_500/results.jsonl"
+    rows = [
+        row | {"id": f"new {row.get('index')}"} if row.get("index", 0) > 4 else row
+        for row in results.read_rows(path)
+    ]
+    path.write_text("".join(map(results.to_line, rows)))
+    sections = {s.name: s.blocks for s in document(measure(read_study(tmp_path))).sections}
+    assert "2 seeds of each trained point." in sections["overview"][0].text
+    (notices,) = of_kind(sections["overview"], Notices)
+    assert notices.items == [
+        "2 runs were made by other code than the commit under Conditions: base, other.",
+        "t, held-out: of 20 examples of each run only 5 are the same in all runs, and only they "
+        "count. Runs are evaluated on different examples.",
+        "baseline is not the same in all runs: gym.a direct; the highest counts.",
+    ]
+    (table,) = of_kind(sections["overview"], Table)
+    lines = {row.cells[0]: row.cells[1:] for row in table.rows}
+    assert lines["majority answer"] == ("40.0", "30.0", "") and lines["n a run"] == ("20", "5", "")
+    of_tasks, _ = of_kind(sections["tasks"], Table)
+    assert of_tasks.rows[0].cells[1] == "1" and of_tasks.rows[0].cells[4] == "40.0 / 25.0"
+    conditions = dict(row.cells for row in of_kind(sections["conditions"], Table)[0].rows)
+    assert "checkpoint step 500, only evaluated: 900;" in conditions["s, held-out"]
+    assert conditions["s, held-out"].endswith("task version 1")
+    (runs_table,) = of_kind(sections["runs"], Table)
+    assert [row.cells[0] for row in runs_table.rows[:2]] == [
+        "before the grid: base",
+        "before the grid: other",
+    ]
+
+
+def test_a_run_whose_record_is_damaged_is_not_one_that_was_never_started(tmp_path):
+    names = write_study_json(tmp_path, {"x": ("a", "b")}, [{"x": "a"}, {"x": "b"}], "x")
+    for name in names:
+        write_suite(write_state(tmp_path / name), "s", {"gym.a": [100.0, 0.0]})
+    (tmp_path / names[1] / "study_run.json").write_text('{"state": "do')
+    (overview, *_) = document(measure(read_study(tmp_path))).sections
+    (notices,) = of_kind(overview.blocks, Notices)
+    assert notices.items[0] == "x=b failed: study_run.json is damaged"
 
 
 def test_a_study_without_results_has_a_page(tmp_path):

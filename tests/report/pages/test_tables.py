@@ -94,6 +94,18 @@ def test_prompts_of_one_set_in_two_runs():
     }  # fmt: skip
 
 
+def test_means_over_other_tasks_are_not_subtracted():
+    first = evaluation(7, metric("a", 20.0), metric("b", 60.0), metric("c", 50.0, category="d"))
+    second = evaluation(7, metric("a", 30.0, n=8, baseline=9.0), metric("c", 55.0, category="d"))
+    section = tables.results_section([make_run("one", first), make_run("two", second)])
+    (pair,) = (b for b in section.blocks if isinstance(b, blocks.Pair))
+    assert [row.cells for row in pair.table.rows] == [
+        ("Held-in tasks", "43.3 ± 1.7", "42.5 ± 2.1", "other tasks", "7.0", "3 / 2", "30 / 18"),
+        ("d", "50.0 ± 3.0", "55.0 ± 3.0", "+5.0 ± 4.2", "5.0", "1", "10"),
+        ("c", "40.0 ± 2.1", "30.0 ± 3.0", "other tasks", "9.0", "2 / 1", "20 / 8"),
+    ]
+
+
 def test_a_run_without_the_suite_keeps_its_colour_and_column():
     runs = [
         make_run("none"),

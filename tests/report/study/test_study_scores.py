@@ -136,6 +136,26 @@ def test_runs_without_a_common_task_are_left_out_with_a_sentence(tmp_path):
     assert not measured.panels and "no two runs have the same tasks" in measured.left_out[0]
 
 
+def test_tasks_that_fewer_than_half_of_the_runs_have_are_left_out_with_a_sentence(tmp_path):
+    for name, folder in zip("abc", make(tmp_path, seeds=("0",)).values()):
+        write_suite(folder, "s", {f"gym.{name}": scores(5)})
+    measured = measure(read_study(tmp_path))
+    assert not measured.panels and "no two runs have the same tasks" in measured.left_out[0]
+
+
+def test_a_run_lacks_the_task_of_a_papers_column_whose_metric_is_not_finite(tmp_path):
+    folders = make(tmp_path, ("0", "9"), ("0",))
+    for folder in folders.values():
+        tasks = {"mmlu.anatomy": scores(5), "mmlu.virology": scores(3)}
+        write_suite(folder, "mmlu.direct", tasks, split="validation")
+    path = folders["9", "0"] / "eval/mmlu.direct/step_500" / results.FILE_NAME
+    *rows, last = results.read_rows(path)
+    path.write_text("".join(map(results.to_line, [*rows, last | {"value": None}])))
+    (panel,) = measure(read_study(tmp_path)).panels
+    assert panel.panel.column == "mmlu_direct" and panel.panel.lacking == {1: 1}
+    assert panel.points["0", ()].value == pytest.approx(40) and list(panel.points) == [("0", ())]
+
+
 def test_ranked_options_are_a_panel_of_their_own(tmp_path):
     folders = make(tmp_path, ("0", "9"), ("0",))
     for (tasks, _), folder in folders.items():
@@ -254,7 +274,42 @@ def test_nothing_right_is_no_certainty(tmp_path):
     point = measured.panels[0].points["0", ()]
     assert point.value == point.low == 0 and point.high == pytest.approx(27.8, abs=0.1)
     (change,) = measured.changes
-    assert change.estimate is not None and change.estimate.low is None and change.p_holm == 1
+    assert change.estimate is not None and change.p_holm == 1
+    assert change.estimate.low == -point.high and change.estimate.high == point.high
+
+
+def test_a_difference_from_a_checkpoint_has_the_spread_of_the_trained_points(tmp_path):
+    """Three trained points: six degrees of freedom where seeds are all that varies."""
+    axes = {"tasks": ("0", "1", "2", "3"), "SEED": ("0", "1", "2")}
+    points = itertools.product(axes["tasks"][1:], axes["SEED"])
+    runs = [{"tasks": "0", "SEED": "0"}, *({"tasks": t, "SEED": s} for t, s in points)]
+    names = write_study_json(tmp_path, axes, runs, "tasks", only_eval=runs[:1])
+    for name, labels in zip(names, runs):
+        right = 0 if labels["tasks"] == "0" else (20, 60, 100)[int(labels["SEED"])]
+        tasks = {f"gym.{n}": [RIGHT if n < right else WRONG] * 4 for n in range(100)}
+        write_suite(write_state(tmp_path / name), "s", tasks)
+    measured = measure(read_study(tmp_path))
+    point = measured.panels[0].points["1", ()]
+    changes = {(c.first[0], c.second[0]): c.estimate for c in measured.changes}
+    assert point.freedom == pytest.approx(6, abs=0.5)
+    for second in ("1", "3"):
+        change = changes["0", second]
+        assert change is not None and change.freedom == pytest.approx(6, abs=0.5)
+        assert change.stderr == pytest.approx(point.stderr, rel=1e-6)
+    between = changes["1", "2"]
+    assert between is not None and between.value == 0 and between.stderr is None
+
+
+def test_two_checkpoints_that_are_only_evaluated_have_no_spread_over_seeds(tmp_path):
+    axes = {"mixture": ("a", "b", "c"), "SEED": ("0", "1")}
+    once = [{"mixture": "a", "SEED": "0"}, {"mixture": "b", "SEED": "0"}]
+    runs = [*once, *({"mixture": "c", "SEED": seed} for seed in "01")]
+    names = write_study_json(tmp_path, axes, runs, "mixture", only_eval=once)
+    for right, name in zip((3, 5, 1, 9), names):
+        write_suite(write_state(tmp_path / name), "s", {"gym.a": scores(right)})
+    first, second = (change.estimate for change in measure(read_study(tmp_path)).changes)
+    assert first is not None and first.freedom == np.inf
+    assert second is not None and second.freedom < np.inf
 
 
 def test_the_same_folder_gives_the_same_numbers(tmp_path):

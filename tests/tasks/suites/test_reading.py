@@ -169,6 +169,8 @@ def test_numbers_in_other_languages_and_without_reasoning():
     assert read_number("উত্তর হল ১২।", FREE, phrases=("উত্তর হল",)) == "12"
     assert read_number("18", {"template": b"answer"}) == "18"
     assert read_number("1,200", FREE, is_target=True) == "1200"
+    long = f"{10**30 + 1:,}"  # more digits than decimal's own context keeps
+    assert read_number(long, FREE, is_target=True) == str(10**30 + 1)
 
 
 MORE = {
