@@ -32,16 +32,14 @@ def load_modules(
     """
     for name in names:
         try:
-            if not name.endswith((ENDING, *rate_tables.ENDINGS)):
-                registry.import_all()
-            if name.endswith(".py"):
-                _load_file(local_path("MIXTURE_OR_TASK_MODULE", name, "my_tasks.py"))
-            elif name.endswith(ENDING) and register_task_file is not None:
+            if name.endswith(ENDING) and register_task_file is not None:
                 register_task_file(local_path("MIXTURE_OR_TASK_MODULE", name, "my_task.toml"))
             elif name.endswith(rate_tables.ENDINGS):
                 rate_tables.register(name)
             else:
-                importlib.import_module(name)
+                registry.import_all()
+                with registry.forgetting_failed_imports():
+                    _import(name)
         except UserError:
             raise
         except Exception as error:
@@ -64,6 +62,13 @@ def _location(error: Exception) -> str:
     if isinstance(error, SyntaxError) or not frames:
         return ""
     return f" ({frames[-1].filename}, line {frames[-1].lineno})"
+
+
+def _import(name: str) -> None:
+    if name.endswith(".py"):
+        _load_file(local_path("MIXTURE_OR_TASK_MODULE", name, "my_tasks.py"))
+    else:
+        importlib.import_module(name)
 
 
 def _load_file(path: Path) -> None:
