@@ -202,6 +202,7 @@ def test_finished_is_said_of_a_checkpoint_that_opens(tmp_path, monkeypatch, caps
     [
         ({"train_steps": 0}, "train_steps is 0"),
         ({"num_microbatches": 3}, "8 rows in 3 microbatches does not divide.*Use a multiple of 24"),
+        ({"num_eval_examples": -1}, "num_eval_examples is -1; use a whole number of at least 0"),
         ({"log_every_steps": "5"}, "log_every_steps is '5'"),
         ({"num_microbatches": 8}, "in 8 microbatches does not.*Use a multiple of 64"),
         ({"mesh": MeshConfig(data=3)}, "3 devices, but there are 8"),
@@ -230,6 +231,47 @@ def test_a_misspelt_metric_does_not_remove_the_best_checkpoint(tmp_path):
     few = CheckpointConfig(**common | {"keep_best": 0})
     loop.train(**arguments(tmp_path, 3, checkpoint=few, **settings))
     assert checkpoint_steps(tmp_path) == [3]
+
+
+class Rises:
+    """An evaluation whose score is the step."""
+
+    every_steps = 1
+
+    def __call__(self, params, step):
+        return {"eval/mean": step}
+
+
+@pytest.mark.parametrize(
+    ("changed", "then", "since"),
+    [
+        ({"best_metric": "eval/loss"}, "lowest eval/mean", "lowest eval/loss"),
+        ({"best_is_lowest": False}, "lowest eval/mean", "highest eval/mean"),
+    ],
+)
+def test_another_metric_keeps_the_best_checkpoint_of_the_earlier_one(
+    tmp_path, capsys, changed, then, since
+):
+    common = {"save_every_steps": 1, "keep": 1, "best_metric": "eval/mean", "best_is_lowest": True}
+    settings = {"mesh": MESH, "eval_every_steps": 1, "evaluators": [Rises()]}
+    first = CheckpointConfig(**common)
+    loop.train(**arguments(tmp_path, 2, checkpoint=first, **settings))
+    assert checkpoint_steps(tmp_path) == [1, 2]
+    other = CheckpointConfig(**common | changed)
+    loop.train(**arguments(tmp_path, 2, checkpoint=other, **settings))  # nothing is left to do
+    assert checkpoint_steps(tmp_path) == [1, 2]
+    capsys.readouterr()
+    loop.train(**arguments(tmp_path, 3, checkpoint=other, **settings))
+    printed = " ".join(capsys.readouterr().err.split())
+    assert f"was that of the {then} and is now that of the {since}" in printed
+    pin = tmp_path / "checkpoints/1/pinned"
+    assert pin.is_file() and str(pin) in printed
+    loop.train(**arguments(tmp_path, 4, checkpoint=other, **settings))
+    assert "kept until" not in capsys.readouterr().err
+    assert checkpoint_steps(tmp_path) == [1, 4]
+    pin.unlink()
+    loop.train(**arguments(tmp_path, 5, checkpoint=other, **settings))
+    assert checkpoint_steps(tmp_path) == [5]
 
 
 def test_a_metric_that_no_evaluation_gives_is_said_to_choose_nothing(tmp_path, capsys):
