@@ -162,12 +162,17 @@ def target_faults(rows: Mapping[str, np.ndarray], vocabulary: Vocabulary) -> lis
     return faults
 
 
-def lost_examples(statistics: Mapping[str, Any], lengths: Mapping[str, int]) -> str:
-    """Says so if more than a fifth of the examples read so far were dropped, else is empty.
+def lost_examples(
+    statistics: Mapping[str, Any],
+    lengths: Mapping[str, int],
+    what: str = "read so far are not trained on",
+) -> str:
+    """Says so if more than a fifth of the examples were dropped, else is empty.
 
     Args:
         statistics: those of `TrainFeed.statistics`.
         lengths: TASK_FEATURE_LENGTHS.
+        what: says which examples are lost for what.
     """
     kept, dropped = (int(statistics.get(name, 0)) for name in ("kept", "dropped"))
     if dropped <= MAX_LOST * (kept + dropped):
@@ -175,6 +180,6 @@ def lost_examples(statistics: Mapping[str, Any], lengths: Mapping[str, int]) -> 
     counts = statistics.get("dropped_reasons", {})
     reasons = ", ".join(f"{reason}: {count:,}" for reason, count in counts.items())
     return (
-        f"{dropped:,} of {kept + dropped:,} examples read so far are not trained on ({reasons}). "
+        f"{dropped:,} of {kept + dropped:,} examples {what} ({reasons}). "
         f"TASK_FEATURE_LENGTHS is {dict(lengths)}; larger lengths keep the long ones."
     )
