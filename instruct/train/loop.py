@@ -13,8 +13,10 @@ from rich.console import Console
 
 from instruct import distributed, peak
 from instruct import mesh as meshes
+from instruct.checkpoints import native, t5x
 from instruct.checkpoints.checkpoint import CheckpointConfig, CheckpointStore
 from instruct.checkpoints.checkpoint_files import FOLDER, PINNED
+from instruct.checkpoints.detect import KINDS, detect
 from instruct.checkpoints.loading import load_initial
 from instruct.checkpoints.train_state import TrainState
 from instruct.data.config import DataConfig
@@ -161,8 +163,10 @@ def train(
         )
         checkpoints = CheckpointStore(folder / FOLDER, checkpoint)
         stack.callback(checkpoints.close)
-        has_checkpoints = bool(checkpoints.latest_step())
-        if has_checkpoints:
+        has_checkpoints = checkpoints.latest_step() is not None
+        if not has_checkpoints:
+            _check_unused(folder, initial_checkpoint_path)
+        else:
             session.restore_run_file(folder, checkpoints.recorded_run(), say)
             session.check_same_run(folder, config)
 
@@ -389,6 +393,25 @@ def _to_continue(enough: str | None) -> str:
     if enough:
         return f"{_outcome(enough)}. Raise EARLY_STOPPING_PATIENCE, or set it to None, to continue."
     return "raise TRAIN_STEPS to continue."
+
+
+def _check_unused(folder: Path, initial_path: str | None) -> None:
+    """Raises UserError if the folder of a new run holds parameters that are no checkpoint of it.
+
+    The run would not start from them unless `initial_path` says so; converted parameters would also
+    hide the run's own checkpoints from `eval`, `infer` and `convert`.
+    """
+    try:
+        found = detect(folder)
+    except UserError:
+        return
+    has_weights = found.kind in (native.KIND, t5x.KIND) or any(folder.glob("*.safetensors"))
+    if has_weights and (found.kind == native.KIND or initial_path is None):
+        raise UserError(
+            f"MODEL_DIR {str(folder)!r} holds {KINDS[found.kind]} that is none of a run there. "
+            f"Give another MODEL_DIR, and --gin.INITIAL_CHECKPOINT_PATH={found.place} to start "
+            "from it."
+        )
 
 
 def _earlier_choice(now: CheckpointConfig, folder: Path) -> CheckpointConfig | None:

@@ -6,7 +6,10 @@ import jax
 import numpy as np
 import pytest
 
+from instruct.checkpoints import huggingface, native
 from instruct.checkpoints.checkpoint import CheckpointConfig, CheckpointStore
+from instruct.checkpoints.convert import convert
+from instruct.checkpoints.detect import open_checkpoint
 from instruct.checkpoints.loading import checkpoint_steps, load_params
 from instruct.errors import RunFailed, UserError
 from instruct.mesh import MeshConfig
@@ -288,6 +291,30 @@ def test_a_metric_that_no_evaluation_gives_is_said_to_choose_nothing(tmp_path, c
     config = CheckpointConfig(best_metric="eval/mean")
     loop.train(**arguments(tmp_path, 1, checkpoint=config, **settings))
     assert "no evaluation gave eval/mean" in " ".join(capsys.readouterr().err.split())
+
+
+@pytest.mark.parametrize("kind", ["instruct", "t5x", "huggingface"])
+def test_parameters_that_a_run_would_ignore_are_refused(finished, tmp_path, kind):
+    place, opened = tmp_path, open_checkpoint(finished)
+    if kind == "t5x":
+        place = tmp_path / "checkpoint_6"
+        convert(finished, place, kind)
+    elif kind == "instruct":
+        native.write_checkpoint(place, opened.arrays, opened.model, info={})
+    else:
+        huggingface.write_checkpoint(place, opened.arrays, opened.model, np.dtype(np.float32))
+    with pytest.raises(UserError, match=f"holds a.*INITIAL_CHECKPOINT_PATH={place} to start"):
+        loop.train(**arguments(tmp_path, 2, mesh=MESH))
+
+
+def test_a_converted_run_goes_on_from_step_0(finished, tmp_path, capsys, monkeypatch):
+    opened = open_checkpoint(finished, slots=True)
+    info = {"converted_from": "a T5X checkpoint"}
+    parts = {"info": info, "slots": opened.slots, "step": 0}
+    native.write_checkpoint(tmp_path / "run", opened.arrays, opened.model, **parts)
+    monkeypatch.setattr(loop, "_first_state", None)
+    loop.train(**arguments(tmp_path / "run", 1, mesh=MESH))
+    assert "run.json is of a converted checkpoint" in " ".join(capsys.readouterr().err.split())
 
 
 def test_model_dir_must_be_a_folder(tmp_path):
