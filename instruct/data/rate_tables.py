@@ -98,5 +98,5 @@ def _json_rows(path: Path, text: str) -> list[tuple[str, str, object]]:
     try:
         pairs = json.loads(text, object_pairs_hook=list)
         return [(f"entry {number}", name, value) for number, (name, value) in enumerate(pairs, 1)]
-    except (ValueError, TypeError) as error:
+    except (ValueError, TypeError, RecursionError) as error:
         raise UserError(f"{path} is not a JSON object of rates: {error}") from error
