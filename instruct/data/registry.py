@@ -62,12 +62,12 @@ def add_task(spec: TaskSpec) -> TaskSpec:
     Raises:
         UserError: the name is taken, or SeqIO does not allow it.
     """
-    _add_spec(spec)
-    _specs[spec.name] = spec
+    _add_spec(spec, _specs)
     return spec
 
 
-def _add_spec(spec: TaskSpec) -> None:
+def _add_spec(spec: TaskSpec, registered: dict[str, TaskSpec]) -> None:
+    """Registers the modes of a task, their mixture, and the task in `registered`, or nothing."""
     leaves = {spec.leaf_name(mode): (spec, mode) for mode in spec.all_modes}
     for name in (spec.name, *leaves):  # all of them before the first is registered
         _check_free(name)
@@ -76,12 +76,18 @@ def _add_spec(spec: TaskSpec) -> None:
                 f"the task name {name!r} contains invalid characters; use letters, digits, "
                 "'_', '.', ':' and '#'"
             )
-    for name, leaf in leaves.items():
-        _modules[name] = _executing_module()
-        _leaves[name] = leaf
-        if _joined_seqio:
-            _add_seqio_task(name)
-    _register_mixture(spec.name, {spec.leaf_name(m): rate for m, rate in spec.modes.items()})
+    try:
+        for name, leaf in leaves.items():
+            _modules[name] = _executing_module()
+            _leaves[name] = leaf
+            if _joined_seqio:
+                _add_seqio_task(name)
+        _register_mixture(spec.name, {spec.leaf_name(m): rate for m, rate in spec.modes.items()})
+        registered[spec.name] = spec
+    except BaseException:  # Ctrl-C as well
+        for name in (spec.name, *leaves):
+            _forget(name)
+        raise
 
 
 def add_discovery(find_specs: FindSpecs) -> None:
@@ -201,7 +207,8 @@ def forgetting_failed_imports() -> Iterator[None]:
 
 def _forget(key: Any) -> None:
     """Removes a name, or a function of `add_discovery`."""
-    for registered in (_specs, _leaves, _mixtures, _caps, _descriptions, _discoveries, _modules):
+    named = (_specs, _discovered, _leaves, _mixtures, _caps, _descriptions, _modules)
+    for registered in (*named, _discoveries):
         registered.pop(key, None)
     if _is_seqio_task(key):
         _seqio().TaskRegistry.remove(key)
@@ -345,8 +352,7 @@ class _View:
         for find_specs in _discoveries:
             for spec in find_specs(self.workspace):
                 if spec.name not in _discovered:
-                    _add_spec(spec)
-                    _discovered[spec.name] = spec
+                    _add_spec(spec, _discovered)
                 specs[spec.name] = _discovered[spec.name]
         return specs
 

@@ -174,6 +174,20 @@ def test_a_refused_task_leaves_nothing():
     registry.add_task(toy_spec(name=name, modes={"zs_noopt": 1}))
 
 
+def test_an_interrupted_task_leaves_nothing(monkeypatch):
+    spec = toy_spec(modes={"zs_noopt": 1, "fs_noopt": 1})
+    for step in ("_add_seqio_task", "_register_mixture"):
+        with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+            patch.setattr(registry, step, interrupt)
+            registry.add_task(spec)
+    registry.add_task(spec)
+    assert list(shares(spec.name)) == [f"{spec.name}.zs_noopt", f"{spec.name}.fs_noopt"]
+
+
+def interrupt(*arguments):
+    raise KeyboardInterrupt
+
+
 def test_an_interrupted_import_of_seqio_is_repeated(monkeypatch):
     """The registries then hold some of the tasks."""
     spec = registry.add_task(toy_spec(modes={"zs_noopt": 1, "fs_noopt": 1}))
