@@ -48,7 +48,10 @@ def register(name: str) -> None:
             f"the mixture of {path} would be called {path.stem!r}; name the file with letters, "
             "digits, '_' and '.' only."
         )
-    read_rates(path)
+    if path.stem in read_rates(path):
+        raise UserError(
+            f"{path} names {path.stem!r}, which is its own mixture; rename the file, or that row."
+        )
     registry.add_mixture(path.stem, table)
 
 

@@ -42,7 +42,7 @@ def load_modules(
                     _import(name)
         except UserError:
             raise
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             missing = error.name if isinstance(error, ModuleNotFoundError) else None
             if missing and (name == missing or name.startswith(missing + ".")):
                 folders = list(dict.fromkeys(folder or "." for folder in sys.path))
@@ -56,7 +56,7 @@ def load_modules(
             ) from error
 
 
-def _location(error: Exception) -> str:
+def _location(error: BaseException) -> str:
     """File and line where an error arose; "" for a SyntaxError, whose text has them."""
     frames = traceback.extract_tb(error.__traceback__)
     if isinstance(error, SyntaxError) or not frames:

@@ -20,7 +20,7 @@ from instruct.checkpoints.detect import KINDS, detect
 from instruct.checkpoints.loading import load_initial
 from instruct.checkpoints.train_state import TrainState
 from instruct.data.config import DataConfig
-from instruct.data.feed.preview import lost_examples, target_faults
+from instruct.data.feed.preview import check_ids, lost_examples, target_faults
 from instruct.data.vocab import load_vocabulary
 from instruct.errors import UserError, unknown_name
 from instruct.fields import LARGEST, Range, check_arguments
@@ -296,6 +296,7 @@ def train(
                 with goodput.waiting_for_input(pending):
                     batch, batch_info = next(inputs.feed)
                 if step == start:
+                    check_ids(batch, model.vocab_size, batch_info.task_counts)
                     for fault in target_faults(batch, load_vocabulary(data.vocabulary)):
                         report.note(f"warning: {fault}")
                 profiler.begin(step + 1)

@@ -50,6 +50,7 @@ def test_rates_of_json_and_of_record_numbers(tmp_path):
         ("a.json", "[1, 2]", "not a JSON object of rates"),
         ("a.json", "[" * 100_000, "not a JSON object of rates"),
         ("a.json", '{"cot": 1, "cot": 2}', "entry 2: 'cot' has a rate already"),
+        ("own_rates.tsv", "own_rates\t1\n", "names 'own_rates', which is its own mixture"),
         ("a b.tsv", "cot\t1\n", "would be called 'a b'"),
         ("cot.tsv", "t0\t1\n", "the name 'cot' is registered already"),
     ],

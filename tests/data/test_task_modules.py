@@ -3,6 +3,7 @@
 import sys
 
 import pytest
+import seqio  # noqa: F401 (has the registries from the first test on)
 
 from instruct.data import registry
 from instruct.data.task_modules import load_modules
@@ -27,6 +28,10 @@ def test_modules_by_name_and_by_file(tmp_path, monkeypatch):
     for name in (broken.stem, str(broken), str(broken)):  # a second try does not find it loaded
         with pytest.raises(UserError, match=r"'no_such_dependency' \(.*\.py, line 1\)"):
             load_modules([name])
+    script = tmp_path / f"{fresh_name('module')}.py"
+    script.write_text("import sys\nsys.exit(0)\n")
+    with pytest.raises(UserError, match=r"cannot be imported: SystemExit: 0 \(.*\.py, line 2\)"):
+        load_modules([str(script)])
     namesake = tmp_path / "json.py"
     namesake.write_text("")
     with pytest.raises(UserError, match="rename the file"):

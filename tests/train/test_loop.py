@@ -128,6 +128,15 @@ def test_interval_sums_survive_a_restart(tmp_path):
     assert whole[0]["goodput/restarts"] == 0 < cut[0]["goodput/restarts"] < 1
 
 
+def test_a_token_that_the_model_does_not_have_is_named(tmp_path):
+    def spoil(number, batch):
+        batch["decoder_target_tokens"][0, 0] = 64
+
+    run = arguments(tmp_path, 2, mesh=MESH, open_inputs=open_toy(ToyFeed(spoil)))
+    with pytest.raises(UserError, match=r"token 64.*the rows 0 to 63 .*bench\.add\.zs_noopt"):
+        loop.train(**run)
+
+
 def test_a_loss_that_is_not_finite_stops_and_saves_nothing(tmp_path):
     def spoil(number, batch):
         if number == 4:

@@ -35,7 +35,7 @@ from instruct.data.feed.leaves import make_builder
 from instruct.data.feed.preview import lost_examples
 from instruct.data.feed.window import COUNTS, Window
 from instruct.data.spec import Resolved
-from instruct.errors import UserError
+from instruct.errors import RunFailed, UserError
 from instruct.workspace import Workspace
 
 _STATE_FORMAT = 3
@@ -389,13 +389,27 @@ def _split_by_lane(
     def windows(lane: int) -> Iterator[Window]:
         while True:
             while not waiting[lane]:
-                index, window = next(arrays)
+                index, window = _next_of(arrays)
                 # Grain's arrays in shared memory are slow to slice. Plain views keep them alive.
                 rows = {key: value.view(np.ndarray) for key, value in window["rows"].items()}
                 waiting[order[index] % num_lanes].append(Window(**{**window, "rows": rows}))
             yield waiting[lane].popleft()
 
     return {lane: windows(lane) for lane in lanes}
+
+
+def _next_of(arrays: Iterator[tuple[int, Any]]) -> tuple[int, Any]:
+    """The next window; raises RunFailed if the worker process that should build it was killed."""
+    try:
+        return next(arrays)
+    except RuntimeError as error:
+        if "terminated unexpectedly" not in str(error):
+            raise
+        raise RunFailed(
+            f"a process that builds batches ended ({str(error).partition('.')[0]}). Did it run out "
+            "of memory? Lower DataConfig.workers (0 needs no process) and give the same command "
+            "again."
+        ) from error
 
 
 def _as_lanes(state: Mapping[str, Any]) -> Mapping[str, Any]:

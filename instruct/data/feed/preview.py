@@ -132,6 +132,22 @@ def _text(ids: Sequence[int], vocabulary: Vocabulary) -> str:
     return "\n".join(vocabulary.decode(ids[first:last]) for first, last in parts)
 
 
+def check_ids(rows: Mapping[str, np.ndarray], vocab_size: int, tasks: Collection[str]) -> None:
+    """Raises UserError if a batch of these tasks holds a token that the model has no row for.
+
+    Only a plain seqio task with a vocabulary class of its own can give one. Its loss is NaN.
+    """
+    for key in (batch.ENCODER_INPUT_TOKENS, batch.DECODER_TARGET_TOKENS):
+        tokens = rows.get(key, np.zeros(1, np.int32))
+        wrong = tokens[(tokens < 0) | (tokens >= vocab_size)]
+        if wrong.size:
+            raise UserError(
+                f"{key} of the first batch holds the token {wrong[0]}, but the model's embedding "
+                f"has the rows 0 to {vocab_size - 1} (vocab_size). The tasks of that batch are "
+                f"{', '.join(sorted(tasks)[:5])}: use a model of their vocabulary's size."
+            )
+
+
 def target_faults(rows: Mapping[str, np.ndarray], vocabulary: Vocabulary) -> list[str]:
     """Why a model cannot learn targets of a batch (unknown tokens, no EOS), a sentence each."""
     tokens, weights = rows[batch.DECODER_TARGET_TOKENS], rows[batch.DECODER_LOSS_WEIGHTS]
