@@ -214,6 +214,9 @@ def test_finished_is_said_of_a_checkpoint_that_opens(tmp_path, monkeypatch, caps
     [
         ({"train_steps": 0}, "train_steps is 0"),
         ({"num_microbatches": 3}, "8 rows in 3 microbatches does not divide.*Use a multiple of 24"),
+        ({"evaluators": 5}, "evaluators is 5; use a list"),
+        ({"trackers": "tensorboard"}, "trackers is 'tensorboard'; use a list"),
+        ({"initial_mapping": {"a": "b"}}, "initial_mapping is {'a': 'b'}; use a list"),
         ({"num_eval_examples": -1}, "num_eval_examples is -1; use a whole number of at least 0"),
         ({"log_every_steps": "5"}, "log_every_steps is '5'"),
         ({"num_microbatches": 8}, "in 8 microbatches does not.*Use a multiple of 64"),
