@@ -14,7 +14,7 @@ import dataclasses
 import inspect
 import types
 import typing
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
 
 from instruct.errors import UserError, unknown_name
@@ -119,7 +119,16 @@ def check_arguments(
     for name, kind in typing.get_type_hints(function, include_extras=True).items():
         if name in arguments and name not in except_for:
             kind, *rules = typing.get_args(kind) if hasattr(kind, "__metadata__") else (kind,)
+            _check_list(f"{function.__name__}.{name}", arguments[name], kind)
             _check(f"{function.__name__}.{name}", arguments[name], kind, *rules)
+
+
+def _check_list(name: str, value: Any, kind: Any) -> None:
+    kinds = typing.get_args(kind) if isinstance(kind, types.UnionType) else (kind,)
+    allowed = (list, tuple, *(one for one in kinds if one is types.NoneType))
+    is_list = any(typing.get_origin(one) is Sequence for one in kinds)
+    if is_list and not isinstance(value, allowed):
+        raise UserError(f"{name} is {value!r:.200}; use a list: [...].")
 
 
 def _check(name: str, value: Any, kind: Any, allowed: Range = Range()) -> None:

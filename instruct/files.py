@@ -158,7 +158,7 @@ def replacing(path: pathlib.Path) -> Iterator[IO[bytes]]:
         with path.open("wb") as stream:
             yield stream
         return
-    temporary = path.with_name(f".{path.name[:100]}.{uuid.uuid4().hex[:12]}.tmp")
+    temporary = path.with_name(f".{_short(path.name)}.{uuid.uuid4().hex[:12]}.tmp")
     try:
         with naming_file(path):
             with temporary.open("xb") as stream:
@@ -172,6 +172,11 @@ def replacing(path: pathlib.Path) -> Iterator[IO[bytes]]:
         raise
 
 
+def _short(name: str) -> str:
+    """The first characters of a name, so that a temporary file's name is not too long."""
+    return name.encode("utf-8", "ignore")[:100].decode("utf-8", "ignore")
+
+
 def remove_leftovers(folder: pathlib.Path, *names: str) -> None:
     """Deletes what writers in `replacing` of files of these names left when they were killed.
 
@@ -181,7 +186,7 @@ def remove_leftovers(folder: pathlib.Path, *names: str) -> None:
         return
     for path in folder.iterdir():
         match = _TEMPORARY_NAME.fullmatch(path.name)
-        if match and match[1] in names:
+        if match and match[1] in map(_short, names):
             path.unlink(missing_ok=True)
 
 

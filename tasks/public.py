@@ -17,8 +17,9 @@ every machine.
 """
 
 import functools
+import logging
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 
 from instruct.data.registry import add_discovery, add_mixture, add_task, task_specs
@@ -39,6 +40,7 @@ from tasks.wordings import wordings
 
 SAMPLE = "public.sample"
 COT_FILES, NIV2_FILES = "cot_files", "niv2_files"
+_log = logging.getLogger(__name__)
 # Part of the mixture -> a family and the additions to it.
 _MIXED = {"gsm8k": ("gsm8k",), "cot": ("cot", COT_FILES), "niv2": ("niv2", NIV2_FILES)}
 
@@ -108,7 +110,7 @@ def natural_instructions_task(path: str) -> TaskSpec:
 
 def _registry_name(name: str) -> str:
     """A data set's name with the characters that SeqIO allows in names."""
-    return re.sub(r"[^A-Za-z0-9_]+", "_", name)
+    return re.sub(r"\W+", "_", name)
 
 
 _KINDS = re.compile(
@@ -138,7 +140,24 @@ def find_specs(workspace: Workspace) -> list[TaskSpec]:
         for file in _files(workspace, FOLDER, "*.json")
         if find_row(Path(file).stem) is None and not is_mmlu(Path(file).stem)
     ]
-    return [*map(cot_task, cot_files), *map(natural_instructions_task, niv2_files)]
+    return [*_named(cot_task, cot_files), *_named(natural_instructions_task, niv2_files)]
+
+
+def _named(make_task: Callable[[str], TaskSpec], files: Iterable[str]) -> Iterable[TaskSpec]:
+    """The tasks of files; of files that give the same name only the first one's."""
+    first: dict[str, str] = {}
+    for file in files:
+        spec = make_task(file)
+        if first.setdefault(spec.name, file) == file:
+            yield spec
+        else:
+            _warn_once(spec.name, first[spec.name], file)
+
+
+@functools.cache
+def _warn_once(name: str, first: str, file: str) -> None:
+    """Tasks are looked up again and again."""
+    _log.warning("%s is no task: %s is called %s already; rename one of them", file, first, name)
 
 
 def _available(workspace: Workspace, name: str) -> Mapping[str, None]:

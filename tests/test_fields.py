@@ -2,6 +2,7 @@
 
 import dataclasses
 import math
+from collections.abc import Sequence
 from typing import Annotated, Literal
 
 import pytest
@@ -127,6 +128,17 @@ def test_arguments_of_an_entry():
         check_arguments(either, {"config": config})
     with pytest.raises(UserError, match=r"bind Plain or Declared's fields .* @Plain\(\)"):
         check_arguments(either, {"config": "tiny"})
+
+
+def test_lists_of_an_entry():
+    def entry(many: Sequence[int], none: Sequence[int] | None = None) -> None:
+        """Stands for `train`, which takes trackers."""
+
+    for right in ([], (1, 2)):
+        check_arguments(entry, {"many": right, "none": None})
+    for wrong in (5, "12", None, {1: 2}):
+        with pytest.raises(UserError, match=rf"entry\.many is {wrong!r}; use a list"):
+            check_arguments(entry, {"many": wrong})
 
 
 @dataclasses.dataclass(frozen=True)

@@ -20,6 +20,7 @@ from instruct.files import (
     locked,
     make_writable,
     path_of,
+    remove_leftovers,
     replace_file,
     replacing,
     whole_folder,
@@ -103,6 +104,15 @@ def test_a_file_is_replaced_whole_or_stays(tmp_path):
     replace_file(ordinary, b"new")
     assert (path.read_text(), ordinary.read_text()) == ("é", "new")
     assert sorted(entry.name for entry in tmp_path.iterdir()) == ["a.txt", "b.txt"]
+
+
+def test_a_file_of_the_longest_name_is_replaced_too(tmp_path):
+    path = tmp_path / ("語" * 84 + ".x")  # 254 bytes
+    replace_file(path, "new")
+    assert path.read_text() == "new"
+    (tmp_path / f".{'語' * 33}.{'0' * 12}.tmp").touch()
+    remove_leftovers(tmp_path, path.name)
+    assert list(tmp_path.iterdir()) == [path]
 
 
 def test_an_error_of_a_replaced_file_names_it(tmp_path):

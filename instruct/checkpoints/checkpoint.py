@@ -4,7 +4,8 @@
                                 /training   step and optimiser slots, laid out alike
                                 /input      JSON: input position and statistics, checksums
                                 /records    JSON: run.json, rows of metrics.jsonl, goodput so far
-                                /pinned     made by the user: never remove this checkpoint
+                                /pinned     never remove this checkpoint; made by the user, or
+                                            where another metric chooses the best from now on
 
 Orbax writes a step into a temporary folder and renames it when everything is on disk, so a process
 killed at any time leaves no partial checkpoint that looks complete. Orbax does not detect a changed
@@ -372,16 +373,24 @@ class CheckpointStore:
             kept.update(list(self.evaluated())[: config.keep_best])
         return kept
 
-    def evaluated(self) -> dict[int, float]:
+    def pin_best(self, earlier: CheckpointConfig) -> list[int]:
+        """Pins the best by the metric of an earlier configuration; their steps."""
+        best = list(self.evaluated(earlier))[: self._config.keep_best]
+        if jax.process_index() == 0:
+            for step in best:
+                (self.folder / str(step) / PINNED).touch()
+        return best
+
+    def evaluated(self, config: CheckpointConfig | None = None) -> dict[int, float]:
         """Step -> `best_metric` of the checkpoints that have it, the best first."""
-        values = {}
+        config, values = config or self._config, {}
         for step in self.steps():
             with contextlib.suppress(UserError):  # a damaged one is not the best
                 metrics = read_document(self.folder / str(step))["metrics"]
-                value = metrics.get(self._config.best_metric, math.nan)
+                value = metrics.get(config.best_metric, math.nan)
                 if math.isfinite(value):
                     values[step] = value
-        best_first = sorted(values, key=values.__getitem__, reverse=not self._config.lowest)
+        best_first = sorted(values, key=values.__getitem__, reverse=not config.lowest)
         return {step: values[step] for step in best_first}
 
     def _remove(self, folders: Iterable[pathlib.Path]) -> None:

@@ -42,6 +42,17 @@ def detect(path: str | os.PathLike[str], step: int | None = None) -> Found:
     Raises:
         UserError: there is no checkpoint of any kind, or none of that step.
     """
+    found = _find(path, step)
+    named = pathlib.PurePath(found.place).name.removeprefix("checkpoint_")
+    if step is not None and named != str(step):
+        raise UserError(
+            f"{found.place} is one checkpoint, not a folder of several; leave step {step} out, or "
+            "give a MODEL_DIR."
+        )
+    return found
+
+
+def _find(path: str | os.PathLike[str], step: int | None) -> Found:
     text = str(path)
     folder = any_path("checkpoint", path).absolute()
     if is_address(folder) and _T5X_STEP.fullmatch(folder.name) and _is_t5x(folder):
@@ -69,7 +80,7 @@ def detect(path: str | os.PathLike[str], step: int | None = None) -> Found:
         return Found(t5x.KIND, str(folder / f"checkpoint_{_choose_step(folder, steps, step)}"))
     snapshot = _cached_snapshot(folder)
     if snapshot is not None:
-        return detect(snapshot, step)
+        return _find(snapshot, step)
     raise UserError(_nothing_there(folder, step) + _hub_hint(text, folder))
 
 

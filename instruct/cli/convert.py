@@ -44,12 +44,6 @@ def run(flags: argparse.Namespace) -> int:
     folder = any_path("--to", flags.target)  # before anything is read
     model, mapping = _model(flags), [_map_pair(entry) for entry in flags.map]
     opened = open_checkpoint(flags.source, flags.step, flags.slots, flags.base)
-    named = pathlib.PurePath(opened.place).name.removeprefix("checkpoint_")
-    if flags.step is not None and named != str(flags.step):
-        raise UserError(
-            f"--step={flags.step}: {opened.place} is one checkpoint, not a folder of several; "
-            "leave --step out."
-        )
     to = _format(flags, opened)
     if flags.push:
         if to not in _PUSHED or is_address(folder):

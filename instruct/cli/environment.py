@@ -15,7 +15,7 @@ import os
 from pathlib import Path
 from typing import Any
 
-from instruct.errors import UserError
+from instruct.errors import UserError, unknown_name
 from instruct.files import any_path, local_path
 from instruct.workspace import (
     DATA_VARIABLE,
@@ -42,7 +42,8 @@ def workspace_from_environment(**folders: Path) -> Workspace:
     """The workspace of the environment variables; those of `folders` are not read.
 
     Raises:
-        UserError: a variable is not a path of this machine, or for stores of a bucket.
+        UserError: a variable is not a path of this machine, or for stores of a bucket, or not 0 or
+            1.
     """
     fields: dict[str, Any] = {
         field: (any_path if field == "store_dir" else local_path)(variable, os.environ[variable])
@@ -51,12 +52,17 @@ def workspace_from_environment(**folders: Path) -> Workspace:
     }
     cache = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
     home = Path(os.environ.get("HF_HOME") or Path(cache) / "huggingface")
-    fields["hub_cache"] = Path(os.environ.get("HF_HUB_CACHE") or home / "hub").expanduser()
-    datasets = os.environ.get("HF_DATASETS_CACHE") or home / "datasets"
-    fields["datasets_cache"] = Path(datasets).expanduser()
+    for field, variable, name in (
+        ("hub_cache", "HF_HUB_CACHE", "hub"),
+        ("datasets_cache", "HF_DATASETS_CACHE", "datasets"),
+    ):
+        fields[field] = local_path(variable, os.environ.get(variable) or home / name)
+    downloads = os.environ.get(DOWNLOAD_VARIABLE, "")
+    if downloads not in ("", "0", "1"):
+        raise unknown_name("value of the variable " + DOWNLOAD_VARIABLE, downloads, ("0", "1"))
     return Workspace(
         **fields | folders,
-        downloads=os.environ.get(DOWNLOAD_VARIABLE, "") == "1",
+        downloads=downloads == "1",
         toxicity_classifier=os.environ.get(TOXICITY_VARIABLE, ""),
     )
 

@@ -56,6 +56,11 @@ _NOT_TEXT = ("image_token", "audio_token", "video_token")
 _DEFAULTS = {"eos_token": "</s>", "unk_token": "<unk>", "pad_token": "<pad>"}
 # Of an added token: skipped in decoding; matches normalized text; matches include blanks before and
 # after; it does not match next to a letter, digit or underscore.
+# Lists and tables of tokens in the files -> their types.
+_LISTS = {
+    **{"added_tokens_decoder": dict, "added_tokens": list, "additional_special_tokens": list},
+    "extra_special_tokens": (list, dict),
+}
 _FLAGS = ("special", "normalized", "lstrip", "rstrip", "single_word")
 _SENTINEL = re.compile(r"<extra_id_([0-9]+)>")
 _CONTROL, _USER_DEFINED = 3, 4
@@ -165,7 +170,20 @@ def _read_object(path: Path) -> dict[str, Any]:
         raise UserError(f"{path} is not JSON ({error}). Download or copy it again.") from error
     if not isinstance(value, dict):
         raise UserError(f"{path} must hold a JSON object, not a {type(value).__name__}.")
+    if path.name != _ADDED:  # whose names are texts of tokens
+        _check_lists(path, value)
     return value
+
+
+def _check_lists(path: Path, settings: Mapping[str, Any]) -> None:
+    """Raises UserError if a list or table of tokens is something else."""
+    for name, kinds in _LISTS.items():
+        value = settings.get(name)
+        if value is not None and not isinstance(value, kinds):
+            raise UserError(f"{path}: {name} is {str(value)[:80]!r}, no tokens. Copy it again.")
+    entries = settings.get("added_tokens") or []
+    if not all(isinstance(entry, dict) and type(entry.get("id")) is int for entry in entries):
+        raise UserError(f"{path}: an entry of added_tokens is no token with an id. Copy it again.")
 
 
 def _extra_ids(settings: Mapping[str, Any], default: int) -> int:
@@ -190,7 +208,7 @@ def _mentioned(folder: Path, sentinels: int) -> list[str]:
         values += (source.get("added_tokens_decoder") or {}).values()
         texts += [_content(value) for value in values if isinstance(value, str | dict)]
     if (folder / PIECES).exists():
-        texts += [_content(entry) for entry in _read_object(folder / FAST).get("added_tokens", [])]
+        texts += map(_content, _read_object(folder / FAST).get("added_tokens") or [])
     own = {*_DEFAULTS.values(), *(f"<extra_id_{number}>" for number in range(sentinels))}
     return [text for text in dict.fromkeys(texts) if text not in own]
 
@@ -251,6 +269,9 @@ def read_tokenizer(folder: Path) -> T5Tokenizer:
     for text in tokens:
         if text:
             numbers.setdefault(text, len(numbers))
+    for name in ("eos_token", "pad_token"):
+        if specials[name].content not in numbers:
+            raise UserError(f"{place}: {name} is empty; name the token, or leave it out.")
     ids = [(token.content, number) for number, token in declared.items()]
     moved = [(text, number) for text, number in ids if numbers.get(text) != number]
     if moved:
@@ -276,7 +297,7 @@ def _declared_tokens(folder: Path, settings: dict[str, Any]) -> dict[int, AddedT
     place = folder / SETTINGS
     if "added_tokens_decoder" in settings:
         entries = settings["added_tokens_decoder"]
-        if not isinstance(entries, dict) or not all(str(n).isdecimal() for n in entries):
+        if entries is None or not all(str(n).isdecimal() for n in entries):
             raise UserError(
                 f"{place}: added_tokens_decoder does not map ids to tokens. Copy it again."
             )
@@ -295,8 +316,8 @@ def _declared_tokens(folder: Path, settings: dict[str, Any]) -> dict[int, AddedT
             raise UserError(f"{folder / _ADDED}: {text!r} has the id {number!r}. Copy it again.")
         special = text in specials
         declared[number] = AddedToken(text, special=special, normalized=not special)
-    for entry in _read_object(folder / FAST).get("added_tokens", []):
-        declared[int(entry.get("id", -1))] = _token(entry, folder / FAST)
+    for entry in _read_object(folder / FAST).get("added_tokens") or []:
+        declared[entry["id"]] = _token(entry, folder / FAST)
     return declared
 
 

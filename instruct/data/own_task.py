@@ -14,6 +14,7 @@ from instruct.data import registry
 from instruct.data.sources.column_scan import Scan, scan_split
 from instruct.data.sources.column_source import ColumnMap, ColumnSource
 from instruct.data.sources.data_file import DataFile, find_files, open_data
+from instruct.data.sources.table_files import unread_files
 from instruct.data.spec import TaskSpec
 from instruct.data.task_file import TaskFile, own_name
 from instruct.errors import UserError, unknown_name
@@ -162,6 +163,7 @@ def make_task(task_file: TaskFile, find_metrics: FindMetrics, **fields: Any) -> 
     )
     notes = [
         *_notes_on_rows(source, scans),
+        *_note_on_unread(data, [path for own in paths.values() for path in own]),
         *_notes_on_columns(column_map, templates),
         _note_on_splits(task_file, numbers, held_out),
         *_notes_on_overlap(scans),
@@ -342,6 +344,11 @@ def _notes_on_rows(source: ColumnSource, scans: Mapping[str, Scan]) -> Iterable[
                 f"{scan.lists:,} targets are lists: the first text is trained on, and evaluation "
                 "accepts every one"
             )
+
+
+def _note_on_unread(data: Path, files: Sequence[Path]) -> Iterable[str]:
+    if data.is_dir() and (names := unread_files(files)):
+        yield f"not read, as no split's name or of another format: {', '.join(names)}"
 
 
 def _notes_on_columns(column_map: ColumnMap, templates: Sequence[str]) -> Iterable[str]:

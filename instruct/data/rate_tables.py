@@ -48,7 +48,10 @@ def register(name: str) -> None:
             f"the mixture of {path} would be called {path.stem!r}; name the file with letters, "
             "digits, '_' and '.' only."
         )
-    read_rates(path)
+    if path.stem in read_rates(path):
+        raise UserError(
+            f"{path} names {path.stem!r}, which is its own mixture; rename the file, or that row."
+        )
     registry.add_mixture(path.stem, table)
 
 
@@ -98,5 +101,5 @@ def _json_rows(path: Path, text: str) -> list[tuple[str, str, object]]:
     try:
         pairs = json.loads(text, object_pairs_hook=list)
         return [(f"entry {number}", name, value) for number, (name, value) in enumerate(pairs, 1)]
-    except (ValueError, TypeError) as error:
+    except (ValueError, TypeError, RecursionError) as error:
         raise UserError(f"{path} is not a JSON object of rates: {error}") from error

@@ -15,6 +15,7 @@ This module does not import SeqIO. Whoever imports SeqIO, before or after, finds
 mixture in its registries (`_join_seqio`), and a plain seqio task is known from then on.
 """
 
+import contextlib
 import dataclasses
 import fnmatch
 import functools
@@ -41,7 +42,7 @@ RatesFn = Callable[[Workspace], Rates]
 FindSpecs = Callable[[Workspace], Iterable[TaskSpec]]
 
 _specs: dict[str, TaskSpec] = {}
-_discoveries: dict[FindSpecs, None] = {}
+_discoveries: dict[FindSpecs, str | None] = {}  # -> its module, as in `_modules`
 _discovered: dict[str, TaskSpec] = {}  # in any workspace
 _leaves: dict[str, tuple[TaskSpec, str]] = {}
 _mixtures: dict[str, Rates | RatesFn] = {}
@@ -49,6 +50,7 @@ _caps: dict[str, int] = {}  # of mixtures that set their own
 _descriptions: dict[str, str] = {}  # of mixtures that say what they are
 _warned: set[str] = set()  # users' mixtures with a logged warning about provisional rates
 _on_demand: dict[str, Sequence[str]] = {}  # module that is not imported yet -> its families
+_modules: dict[str, str | None] = {}  # name -> module whose body registered it
 _joined_seqio: list[bool] = []  # not empty: tasks and mixtures go into SeqIO's registries at once
 
 _VALID_NAME = re.compile(r"[\w.:#]+")  # SeqIO's rule
@@ -60,25 +62,32 @@ def add_task(spec: TaskSpec) -> TaskSpec:
     Raises:
         UserError: the name is taken, or SeqIO does not allow it.
     """
-    _add_spec(spec)
-    _specs[spec.name] = spec
+    _add_spec(spec, _specs)
     return spec
 
 
-def _add_spec(spec: TaskSpec) -> None:
-    _check_free(spec.name)
-    for mode in spec.all_modes:
-        name = spec.leaf_name(mode)
+def _add_spec(spec: TaskSpec, registered: dict[str, TaskSpec]) -> None:
+    """Registers the modes of a task, their mixture, and the task in `registered`, or nothing."""
+    leaves = {spec.leaf_name(mode): (spec, mode) for mode in spec.all_modes}
+    for name in (spec.name, *leaves):  # all of them before the first is registered
         _check_free(name)
         if not _VALID_NAME.fullmatch(name):
             raise UserError(
                 f"the task name {name!r} contains invalid characters; use letters, digits, "
                 "'_', '.', ':' and '#'"
             )
-        _leaves[name] = (spec, mode)
-        if _joined_seqio:
-            _add_seqio_task(name)
-    _register_mixture(spec.name, {spec.leaf_name(m): rate for m, rate in spec.modes.items()})
+    try:
+        for name, leaf in leaves.items():
+            _modules[name] = _executing_module()
+            _leaves[name] = leaf
+            if _joined_seqio:
+                _add_seqio_task(name)
+        _register_mixture(spec.name, {spec.leaf_name(m): rate for m, rate in spec.modes.items()})
+        registered[spec.name] = spec
+    except BaseException:  # Ctrl-C as well
+        for name in (spec.name, *leaves):
+            _forget(name)
+        raise
 
 
 def add_discovery(find_specs: FindSpecs) -> None:
@@ -88,7 +97,7 @@ def add_discovery(find_specs: FindSpecs) -> None:
         find_specs: workspace -> tasks. It is called when tasks are listed or looked up; a task
             must be the same in every workspace that has it.
     """
-    _discoveries[find_specs] = None
+    _discoveries[find_specs] = _executing_module()
 
 
 def add_mixture(
@@ -134,6 +143,7 @@ def _check_rates(name: str, rates: Rates) -> None:
 
 
 def _register_mixture(name: str, rates: Rates | RatesFn) -> None:
+    _modules[name] = _executing_module()
     _mixtures[name] = rates
     if _joined_seqio:
         _add_seqio_mixture(name)
@@ -172,8 +182,46 @@ def import_all() -> None:
 
 
 def _import_on_demand(module: str) -> None:
-    importlib.import_module(module)
+    with forgetting_failed_imports():
+        importlib.import_module(module)
     _on_demand.pop(module, None)
+
+
+@contextlib.contextmanager
+def forgetting_failed_imports() -> Iterator[None]:
+    """Context of an import: if it raises, names of modules that were not imported to their end go.
+
+    Python forgets such a module, and executes it again at the next import. Modules that it imported
+    whole stay imported, and their tasks and mixtures stay registered.
+    """
+    earlier = {*_modules, *_discoveries}
+    try:
+        yield
+    except BaseException:  # Ctrl-C as well
+        for registered in (_modules, _discoveries):
+            for key, module in list(registered.items()):
+                if key not in earlier and module is not None and module not in sys.modules:
+                    _forget(key)
+        raise
+
+
+def _forget(key: Any) -> None:
+    """Removes a name, or a function of `add_discovery`."""
+    named = (_specs, _discovered, _leaves, _mixtures, _caps, _descriptions, _modules)
+    for registered in (*named, _discoveries):
+        registered.pop(key, None)
+    if _is_seqio_task(key):
+        _seqio().TaskRegistry.remove(key)
+    if _is_seqio_mixture(key):
+        _seqio().MixtureRegistry.remove(key)
+
+
+def _executing_module() -> str | None:
+    """The module whose body called this, through functions of any module; None without one."""
+    frame = sys._getframe(1)
+    while frame is not None and frame.f_code.co_name != "<module>":
+        frame = frame.f_back
+    return None if frame is None else frame.f_globals.get("__name__")
 
 
 # ------------------------------------------------------------------ SeqIO's registries
@@ -188,9 +236,11 @@ def _join_seqio() -> None:
     """Adds all tasks and mixtures to SeqIO's registries, and from now on those that follow."""
     import_all()
     for name in _leaves:
-        _add_seqio_task(name)
+        if not _is_seqio_task(name):  # else an interrupted import of SeqIO added it
+            _add_seqio_task(name)
     for name in _mixtures:
-        _add_seqio_mixture(name)
+        if not _is_seqio_mixture(name):
+            _add_seqio_mixture(name)
     _joined_seqio.append(True)
 
 
@@ -302,8 +352,7 @@ class _View:
         for find_specs in _discoveries:
             for spec in find_specs(self.workspace):
                 if spec.name not in _discovered:
-                    _add_spec(spec)
-                    _discovered[spec.name] = spec
+                    _add_spec(spec, _discovered)
                 specs[spec.name] = _discovered[spec.name]
         return specs
 

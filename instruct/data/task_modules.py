@@ -32,19 +32,17 @@ def load_modules(
     """
     for name in names:
         try:
-            if not name.endswith((ENDING, *rate_tables.ENDINGS)):
-                registry.import_all()
-            if name.endswith(".py"):
-                _load_file(local_path("MIXTURE_OR_TASK_MODULE", name, "my_tasks.py"))
-            elif name.endswith(ENDING) and register_task_file is not None:
+            if name.endswith(ENDING) and register_task_file is not None:
                 register_task_file(local_path("MIXTURE_OR_TASK_MODULE", name, "my_task.toml"))
             elif name.endswith(rate_tables.ENDINGS):
                 rate_tables.register(name)
             else:
-                importlib.import_module(name)
+                registry.import_all()
+                with registry.forgetting_failed_imports():
+                    _import(name)
         except UserError:
             raise
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             missing = error.name if isinstance(error, ModuleNotFoundError) else None
             if missing and (name == missing or name.startswith(missing + ".")):
                 folders = list(dict.fromkeys(folder or "." for folder in sys.path))
@@ -58,12 +56,19 @@ def load_modules(
             ) from error
 
 
-def _location(error: Exception) -> str:
+def _location(error: BaseException) -> str:
     """File and line where an error arose; "" for a SyntaxError, whose text has them."""
     frames = traceback.extract_tb(error.__traceback__)
     if isinstance(error, SyntaxError) or not frames:
         return ""
     return f" ({frames[-1].filename}, line {frames[-1].lineno})"
+
+
+def _import(name: str) -> None:
+    if name.endswith(".py"):
+        _load_file(local_path("MIXTURE_OR_TASK_MODULE", name, "my_tasks.py"))
+    else:
+        importlib.import_module(name)
 
 
 def _load_file(path: Path) -> None:

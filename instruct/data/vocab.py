@@ -47,7 +47,7 @@ from instruct.data.huggingface_tokenizer import (
     tokens_beside_pieces,
 )
 from instruct.errors import UserError
-from instruct.files import any_path
+from instruct.files import any_path, is_address, local_path
 from instruct.prompts.chat_template import ChatTemplate
 
 PAD_ID = 0
@@ -236,10 +236,11 @@ def load_vocabulary(spec: str) -> Vocabulary:
     Raises:
         UserError: the file does not exist, is not a SentencePiece model, or has no EOS.
     """
-    folder = Path(spec).expanduser()
-    if folder.name == FAST and "://" not in spec:
+    in_bucket = is_address(spec)
+    folder = Path(spec) if in_bucket else local_path("vocabulary", spec, "~/spiece.model")
+    if folder.name == FAST and not in_bucket:
         return load_vocabulary(str(folder.parent))
-    if spec not in ("bytes", "gym") and folder.is_dir():
+    if spec not in ("bytes", "gym") and not in_bucket and folder.is_dir():
         inner = folder_vocabulary(folder)
         if inner is None:
             raise UserError(f"vocabulary {spec!r}: {why_unread(folder)}")

@@ -89,17 +89,24 @@ def open_inputs(
         path = left_out_path(workspace, mixture)
         say(f"{len(resolved.left_out)} tasks of {mixture} are left out, as {path} says.")
     splits = dict.fromkeys(("train", data.split, EVAL_SPLIT))
-    prepare_once(workspace, resolved, data, tuple(splits), console=console).check()
+    prepared = prepare_once(workspace, resolved, data, tuple(splits), console=console)
+    prepared.check()
     # Again: rates in proportion to examples are known only now.
     resolved = registry.resolve(workspace, mixture, data.split, left_out)
     process = jax.process_index()
     rows = rows or {process: range(data.batch_size)}
     held = []
-    if num_eval_examples and any(EVAL_SPLIT in leaf.splits for leaf in resolved.leaves):
-        own = rows[process]
-        held = eval_batches(workspace, data, resolved, EVAL_SPLIT, num_eval_examples, own)
-    elif num_eval_examples:
-        say(f"{mixture} has no split {EVAL_SPLIT!r}: there will be no eval/loss.")
+    if num_eval_examples:
+        tasks = {one.task for one in prepared.stores if one.split == EVAL_SPLIT and one.records}
+        lacks = f"no split {EVAL_SPLIT!r}"
+        if any(EVAL_SPLIT in leaf.splits for leaf in resolved.leaves):
+            lacks = f"no record of split {EVAL_SPLIT!r} with a prompt that is not inverted"
+        if any(leaf.task in tasks and not leaf.inverted for leaf in resolved.leaves):
+            own = rows[process]
+            held = eval_batches(workspace, data, resolved, EVAL_SPLIT, num_eval_examples, own, say)
+            lacks = f"no example of split {EVAL_SPLIT!r} that fits"
+        if not held:
+            say(f"{mixture} has {lacks}: there will be no eval/loss.")
     windows_fn = registry.seqio_windows_fn(data)
     feed = TrainFeed(workspace, data, resolved, own_lanes(data, rows, process), windows_fn)
     return Inputs(feed, held, resolved.leaves)

@@ -4,6 +4,7 @@ import contextlib
 import dataclasses
 import time
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import Annotated, Any
 
 import jax
@@ -12,12 +13,14 @@ from rich.console import Console
 
 from instruct import distributed, peak
 from instruct import mesh as meshes
+from instruct.checkpoints import native, t5x
 from instruct.checkpoints.checkpoint import CheckpointConfig, CheckpointStore
-from instruct.checkpoints.checkpoint_files import FOLDER
+from instruct.checkpoints.checkpoint_files import FOLDER, PINNED
+from instruct.checkpoints.detect import KINDS, detect
 from instruct.checkpoints.loading import load_initial
 from instruct.checkpoints.train_state import TrainState
 from instruct.data.config import DataConfig
-from instruct.data.feed.preview import lost_examples, target_faults
+from instruct.data.feed.preview import check_ids, lost_examples, target_faults
 from instruct.data.vocab import load_vocabulary
 from instruct.errors import UserError, unknown_name
 from instruct.fields import LARGEST, Range, check_arguments
@@ -77,7 +80,7 @@ def train(
     num_microbatches: Annotated[int, Range(least=1)] = 1,
     log_every_steps: Annotated[int, Range(least=1)] = 10,
     eval_every_steps: Annotated[int | None, Range(least=1)] = 1000,
-    num_eval_examples: int = 512,
+    num_eval_examples: Annotated[int, Range(least=0)] = 512,
     profile_steps: tuple[int, int] | None = None,
     initial_checkpoint_path: str | None = None,
     initial_mapping: Sequence[tuple[str, str | None]] = (),
@@ -160,8 +163,10 @@ def train(
         )
         checkpoints = CheckpointStore(folder / FOLDER, checkpoint)
         stack.callback(checkpoints.close)
-        has_checkpoints = bool(checkpoints.latest_step())
-        if has_checkpoints:
+        has_checkpoints = checkpoints.latest_step() is not None
+        if not has_checkpoints:
+            _check_unused(folder, initial_checkpoint_path)
+        else:
             session.restore_run_file(folder, checkpoints.recorded_run(), say)
             session.check_same_run(folder, config)
 
@@ -178,8 +183,7 @@ def train(
         enough = stops_early.reason(resumed.records.get("rows") or ()) if resumed else None
         if start >= train_steps or enough:
             # Another metric, perhaps a misspelt one, would remove the best checkpoint.
-            recorded_run = session.read_run_info(folder)
-            if recorded_run.get("best_metric", checkpoint.best_metric) == checkpoint.best_metric:
+            if _earlier_choice(checkpoint, folder) is None:
                 checkpoints.remove_old()
             if is_first_process and start <= train_steps:
                 session.end_killed_run(folder, start, _outcome(enough))
@@ -206,8 +210,11 @@ def train(
                 raise unknown_name("EarlyStopping.metric", stops_early.metric, known)
 
         # State: resumed, else from a checkpoint's parameters, else fresh.
-        if resumed:
-            checkpoints.remove_old()  # not before the name of the best metric is known to be right
+        if resumed:  # by now the name of the best metric is known to be right
+            if earlier := _earlier_choice(checkpoint, folder):
+                for best in checkpoints.pin_best(earlier):
+                    say(_pinned_line(earlier, checkpoint, folder / FOLDER / str(best)))
+            checkpoints.remove_old()
             state = resumed.state
             restore_inputs(inputs.feed, meter, resumed.input, process_rows)
         else:
@@ -240,6 +247,7 @@ def train(
             info = session.run_info(model, device_mesh, matmul_peak)
             info |= {"config": config, "compile_secs": compile_secs, **state_sizes}
             info["best_metric"] = checkpoint.best_metric
+            info["best_is_lowest"] = checkpoint.lowest
             if early_stopping.patience:
                 info["early_stopping"] = dataclasses.asdict(stops_early)
             for name, text in texts.items():
@@ -288,6 +296,7 @@ def train(
                 with goodput.waiting_for_input(pending):
                     batch, batch_info = next(inputs.feed)
                 if step == start:
+                    check_ids(batch, model.vocab_size, batch_info.task_counts)
                     for fault in target_faults(batch, load_vocabulary(data.vocabulary)):
                         report.note(f"warning: {fault}")
                 profiler.begin(step + 1)
@@ -385,6 +394,47 @@ def _to_continue(enough: str | None) -> str:
     if enough:
         return f"{_outcome(enough)}. Raise EARLY_STOPPING_PATIENCE, or set it to None, to continue."
     return "raise TRAIN_STEPS to continue."
+
+
+def _check_unused(folder: Path, initial_path: str | None) -> None:
+    """Raises UserError if the folder of a new run holds parameters that are no checkpoint of it.
+
+    The run would not start from them unless `initial_path` says so; converted parameters would also
+    hide the run's own checkpoints from `eval`, `infer` and `convert`.
+    """
+    try:
+        found = detect(folder)
+    except UserError:
+        return
+    has_weights = found.kind in (native.KIND, t5x.KIND) or any(folder.glob("*.safetensors"))
+    if has_weights and (found.kind == native.KIND or initial_path is None):
+        raise UserError(
+            f"MODEL_DIR {str(folder)!r} holds {KINDS[found.kind]} that is none of a run there. "
+            f"Give another MODEL_DIR, and --gin.INITIAL_CHECKPOINT_PATH={found.place} to start "
+            "from it."
+        )
+
+
+def _earlier_choice(now: CheckpointConfig, folder: Path) -> CheckpointConfig | None:
+    """By what the run chose its best checkpoint so far, if that differs from now."""
+    run = session.read_run_info(folder)
+    earlier = dataclasses.replace(
+        now,
+        best_metric=run.get("best_metric", now.best_metric),
+        best_is_lowest=run.get("best_is_lowest", now.best_is_lowest),
+    )
+    is_same = (earlier.best_metric, earlier.lowest) == (now.best_metric, now.lowest)
+    return None if is_same else earlier
+
+
+def _pinned_line(earlier: CheckpointConfig, now: CheckpointConfig, checkpoint: Path) -> str:
+    then, since = (
+        f"the {'lowest' if one.lowest else 'highest'} {one.best_metric}" for one in (earlier, now)
+    )
+    return (
+        f"the best checkpoint was that of {then} and is now that of {since}; the earlier one is "
+        f"kept until you delete {checkpoint / PINNED}"
+    )
 
 
 def _initial_settings(path: str | None, mapping: Sequence[tuple[str, str | None]]) -> dict:

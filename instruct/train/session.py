@@ -117,6 +117,8 @@ def restore_run_file(
     if readable and config == recorded.get("config", config):
         return
     state = "damaged" if path.exists() else "missing"
+    if info.get("converted_from"):
+        state = "of a converted checkpoint"
     problem = f"{path} {'was changed after training' if readable else f'is {state}'}"
     if not recorded:
         say(f"{problem}: the settings of this run cannot be compared with its earlier ones.")

@@ -22,6 +22,10 @@ def test_each_kind_is_found(tiny, tmp_path):
     assert detect(tmp_path / "t5x", step=3).place.endswith("checkpoint_3")
     with pytest.raises(UserError, match="no checkpoint of step 4 .*there are 3, 20"):
         detect(tmp_path / "t5x", step=4)
+    single = tmp_path / "t5x" / "checkpoint_20"
+    assert detect(single, step=20) == detect(single)
+    with pytest.raises(UserError, match="checkpoint_20 is one checkpoint.* leave step 3 out"):
+        detect(single, step=3)
     huggingface.write_checkpoint(tmp_path / "hf", arrays, tiny, float32)
     for path in ("hf", "hf/model.safetensors", "hf/config.json"):
         assert detect(tmp_path / path) == Found("huggingface", str(tmp_path / "hf"))

@@ -313,7 +313,7 @@ def test_describe(made, capsys):
         (["--from=@"], ["--to=PATH", "--describe"]),
         (["--from=/no/such", "--to=/x"], ["no checkpoint in /no/such"]),
         (["--from=@", "--to=@"], ["exists already"]),
-        (["--from=@", "--to=@/a", "--step=5"], ["--step=5", "leave --step out"]),
+        (["--from=@", "--to=@/a", "--step=5"], ["is one checkpoint", "leave step 5 out"]),
         (["--from=@", "--to=@/checkpoint_1", "--slots", "--format=t5x"], ["parameters only"]),
         (["--from=@", "--to=@/a", "--dtype=bfloat16", "--format=instruct"], ["float32"]),
         (["--from=@", "--to=@/a", "--tokenizer=/no/file"], ["/no/file"]),

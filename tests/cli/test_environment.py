@@ -57,6 +57,19 @@ def test_the_hubs_caches_are_found_as_its_library_finds_them(home, monkeypatch):
     assert (str(found.hub_cache), str(found.datasets_cache)) == ("/a", "/b")
 
 
+@pytest.mark.parametrize(
+    ("variable", "value", "said"),
+    [
+        ("INSTRUCT_DOWNLOAD", "true", "INSTRUCT_DOWNLOAD 'true'.*Allowed: 0, 1"),
+        ("HF_HUB_CACHE", "~nobody_of_this_name/hub", "HF_HUB_CACHE.*there is no such user"),
+    ],
+)
+def test_a_wrong_value_is_refused_by_name(home, monkeypatch, variable, value, said):
+    monkeypatch.setenv(variable, value)
+    with pytest.raises(UserError, match=said):
+        workspace_from_environment()
+
+
 def test_downloads_must_be_asked_for(home, monkeypatch):
     for value, allowed in (("0", False), ("", False), ("1", True)):
         monkeypatch.setenv("INSTRUCT_DOWNLOAD", value)

@@ -279,6 +279,10 @@ def test_seqio_gets_the_same_ids(model, tmp_path):
             {"tokenizer_config.json": {"added_tokens_decoder": {"x": {}}}},
             "does not map ids to tokens",
         ),
+        ({"tokenizer_config.json": {"added_tokens_decoder": ["<a>"]}}, "added_tokens_decoder is"),
+        ({"special_tokens_map.json": {"additional_special_tokens": 5}}, "is '5', no tokens"),
+        ({"tokenizer.json": {"added_tokens": ["<a>"]}}, "added_tokens is no token with an id"),
+        ({"tokenizer_config.json": CLASS | {"eos_token": ""}}, "eos_token is empty"),
         (
             {
                 "tokenizer_config.json": {

@@ -50,6 +50,14 @@ def test_a_task_is_called_like_its_file(tmp_path):
     assert read_task_file(toml).name == "own.weather"
 
 
+def test_files_of_a_folder_that_are_not_read_are_said(tmp_path):
+    for name in ("train.jsonl", "extra.jsonl"):
+        numbered(tmp_path / name, 9)
+    (tmp_path / "train.csv").write_text("a,b\n")
+    assert "another format: extra.jsonl, train.csv" in " ".join(make(tmp_path).notes)
+    assert "not read" not in " ".join(make(tmp_path / "train.jsonl").notes)
+
+
 def test_registering_twice_and_a_taken_name(tmp_path):
     path = numbered(tmp_path / "registered_twice.jsonl", 9)
     make(path).register()

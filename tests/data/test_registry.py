@@ -165,6 +165,41 @@ def test_what_a_user_can_mistype():
         use_vocabulary("gym#nonsense")
 
 
+def test_a_refused_task_leaves_nothing():
+    other, name = registry.add_task(toy_spec()).name, fresh_name("task")
+    registry.add_mixture(f"{name}.fs_noopt", {other: 1})
+    with pytest.raises(UserError, match=rf"{name}\.fs_noopt' is registered already"):
+        registry.add_task(toy_spec(name=name, modes={"zs_noopt": 1, "fs_noopt": 1}))
+    assert not registry._is_known(f"{name}.zs_noopt")
+    registry.add_task(toy_spec(name=name, modes={"zs_noopt": 1}))
+
+
+def test_an_interrupted_task_leaves_nothing(monkeypatch):
+    spec = toy_spec(modes={"zs_noopt": 1, "fs_noopt": 1})
+    for step in ("_add_seqio_task", "_register_mixture"):
+        with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+            patch.setattr(registry, step, interrupt)
+            registry.add_task(spec)
+    registry.add_task(spec)
+    assert list(shares(spec.name)) == [f"{spec.name}.zs_noopt", f"{spec.name}.fs_noopt"]
+
+
+def interrupt(*arguments):
+    raise KeyboardInterrupt
+
+
+def test_an_interrupted_import_of_seqio_is_repeated(monkeypatch):
+    """The registries then hold some of the tasks."""
+    spec = registry.add_task(toy_spec(modes={"zs_noopt": 1, "fs_noopt": 1}))
+    seqio.TaskRegistry.remove(f"{spec.name}.fs_noopt")
+    seqio.MixtureRegistry.remove(spec.name)
+    monkeypatch.setattr(registry, "_joined_seqio", [])
+    monkeypatch.setattr(registry, "_on_demand", {})
+    registry._join_seqio()
+    assert f"{spec.name}.fs_noopt" in seqio.TaskRegistry.names()
+    assert spec.name in seqio.MixtureRegistry.names()
+
+
 def test_a_users_mixture_without_rates_is_refused():
     features = {"inputs": seqio.Feature(seqio.ByteVocabulary())}
     plain, mixture = fresh_name("plain"), fresh_name("mix")

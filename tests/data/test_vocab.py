@@ -114,6 +114,8 @@ def test_a_hash_in_a_path_is_part_of_the_path(model_path, tmp_path, name):
     "spec, part",
     [
         ("/no/such/file.model", "No such file"),
+        ("~nobody_of_this_name/file.model", "there is no such user"),
+        ("a" * 300, "too long for a path"),
         ("bytes#extra=3", "extra_ids=N"),
         ("bytes#extra_ids=many", "extra_ids=N"),
         ("gym#7", "extra_ids=N"),

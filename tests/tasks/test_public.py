@@ -71,6 +71,15 @@ def test_names_and_splits():
     assert by_name["niv2_files.task9002_made_up_v2_text_generation"].category == "text generation"
 
 
+def test_files_whose_names_are_alike_are_said(tmp_path, caplog):
+    (tmp_path / "cot").mkdir()
+    for name in ("задачи", "ответы", "my-set", "my_set"):
+        (tmp_path / "cot" / f"{name}.tsv").touch()
+    names = [spec.name for spec in public.find_specs(workspace(data_dir=tmp_path))]
+    assert names == [f"cot_files.{name}" for name in ("my_set", "задачи", "ответы")]
+    assert "cot/my_set.tsv is no task: cot/my-set.tsv is called cot_files.my_set" in caplog.text
+
+
 def families_of(workspace, mixture):
     """Family, with the additions to it -> its share of the mixture there."""
     shares = collections.Counter()

@@ -1,6 +1,7 @@
 """A mixture by name becomes a feed, evaluation batches and groups; missing stores are built."""
 
 import io
+import re
 
 import pytest
 from rich.console import Console
@@ -52,6 +53,22 @@ def test_no_evaluation_when_not_wanted_or_without_a_validation_split(mixture):
         == []
     )
     assert "no split 'validation'" in told.getvalue()
+
+
+@pytest.mark.parametrize(
+    ("of_task", "changes", "said"),
+    [
+        ({"modes": {"zs_inv": 1}}, {}, "no record of split 'validation' with a prompt that is not"),
+        ({}, {"feature_lengths": {"inputs": 5, "targets": 16}}, "no example .* that fits"),
+    ],
+)
+def test_no_evaluation_without_an_example_of_the_validation_split(of_task, changes, said):
+    spec, told = registry.add_task(toy_spec(**of_task)), io.StringIO()
+    config = toy_config(spec.name, **changes)
+    inputs = open_inputs(config, 384, 8, Console(file=told, width=999), workspace())
+    assert inputs.eval_batches == [] and re.search(f"{said}.*no eval/loss", told.getvalue())
+    assert ("warning: 8 of 8 examples of split 'validation'" in told.getvalue()) == bool(changes)
+    inputs.feed.close()
 
 
 def test_mistakes_are_named(mixture):

@@ -6,7 +6,10 @@ import jax
 import numpy as np
 import pytest
 
+from instruct.checkpoints import huggingface, native
 from instruct.checkpoints.checkpoint import CheckpointConfig, CheckpointStore
+from instruct.checkpoints.convert import convert
+from instruct.checkpoints.detect import open_checkpoint
 from instruct.checkpoints.loading import checkpoint_steps, load_params
 from instruct.errors import RunFailed, UserError
 from instruct.mesh import MeshConfig
@@ -125,6 +128,15 @@ def test_interval_sums_survive_a_restart(tmp_path):
     assert whole[0]["goodput/restarts"] == 0 < cut[0]["goodput/restarts"] < 1
 
 
+def test_a_token_that_the_model_does_not_have_is_named(tmp_path):
+    def spoil(number, batch):
+        batch["decoder_target_tokens"][0, 0] = 64
+
+    run = arguments(tmp_path, 2, mesh=MESH, open_inputs=open_toy(ToyFeed(spoil)))
+    with pytest.raises(UserError, match=r"token 64.*the rows 0 to 63 .*bench\.add\.zs_noopt"):
+        loop.train(**run)
+
+
 def test_a_loss_that_is_not_finite_stops_and_saves_nothing(tmp_path):
     def spoil(number, batch):
         if number == 4:
@@ -202,6 +214,10 @@ def test_finished_is_said_of_a_checkpoint_that_opens(tmp_path, monkeypatch, caps
     [
         ({"train_steps": 0}, "train_steps is 0"),
         ({"num_microbatches": 3}, "8 rows in 3 microbatches does not divide.*Use a multiple of 24"),
+        ({"evaluators": 5}, "evaluators is 5; use a list"),
+        ({"trackers": "tensorboard"}, "trackers is 'tensorboard'; use a list"),
+        ({"initial_mapping": {"a": "b"}}, "initial_mapping is {'a': 'b'}; use a list"),
+        ({"num_eval_examples": -1}, "num_eval_examples is -1; use a whole number of at least 0"),
         ({"log_every_steps": "5"}, "log_every_steps is '5'"),
         ({"num_microbatches": 8}, "in 8 microbatches does not.*Use a multiple of 64"),
         ({"mesh": MeshConfig(data=3)}, "3 devices, but there are 8"),
@@ -232,6 +248,47 @@ def test_a_misspelt_metric_does_not_remove_the_best_checkpoint(tmp_path):
     assert checkpoint_steps(tmp_path) == [3]
 
 
+class Rises:
+    """An evaluation whose score is the step."""
+
+    every_steps = 1
+
+    def __call__(self, params, step):
+        return {"eval/mean": step}
+
+
+@pytest.mark.parametrize(
+    ("changed", "then", "since"),
+    [
+        ({"best_metric": "eval/loss"}, "lowest eval/mean", "lowest eval/loss"),
+        ({"best_is_lowest": False}, "lowest eval/mean", "highest eval/mean"),
+    ],
+)
+def test_another_metric_keeps_the_best_checkpoint_of_the_earlier_one(
+    tmp_path, capsys, changed, then, since
+):
+    common = {"save_every_steps": 1, "keep": 1, "best_metric": "eval/mean", "best_is_lowest": True}
+    settings = {"mesh": MESH, "eval_every_steps": 1, "evaluators": [Rises()]}
+    first = CheckpointConfig(**common)
+    loop.train(**arguments(tmp_path, 2, checkpoint=first, **settings))
+    assert checkpoint_steps(tmp_path) == [1, 2]
+    other = CheckpointConfig(**common | changed)
+    loop.train(**arguments(tmp_path, 2, checkpoint=other, **settings))  # nothing is left to do
+    assert checkpoint_steps(tmp_path) == [1, 2]
+    capsys.readouterr()
+    loop.train(**arguments(tmp_path, 3, checkpoint=other, **settings))
+    printed = " ".join(capsys.readouterr().err.split())
+    assert f"was that of the {then} and is now that of the {since}" in printed
+    pin = tmp_path / "checkpoints/1/pinned"
+    assert pin.is_file() and str(pin) in printed
+    loop.train(**arguments(tmp_path, 4, checkpoint=other, **settings))
+    assert "kept until" not in capsys.readouterr().err
+    assert checkpoint_steps(tmp_path) == [1, 4]
+    pin.unlink()
+    loop.train(**arguments(tmp_path, 5, checkpoint=other, **settings))
+    assert checkpoint_steps(tmp_path) == [5]
+
+
 def test_a_metric_that_no_evaluation_gives_is_said_to_choose_nothing(tmp_path, capsys):
     class Fails:
         every_steps = 1
@@ -246,6 +303,30 @@ def test_a_metric_that_no_evaluation_gives_is_said_to_choose_nothing(tmp_path, c
     config = CheckpointConfig(best_metric="eval/mean")
     loop.train(**arguments(tmp_path, 1, checkpoint=config, **settings))
     assert "no evaluation gave eval/mean" in " ".join(capsys.readouterr().err.split())
+
+
+@pytest.mark.parametrize("kind", ["instruct", "t5x", "huggingface"])
+def test_parameters_that_a_run_would_ignore_are_refused(finished, tmp_path, kind):
+    place, opened = tmp_path, open_checkpoint(finished)
+    if kind == "t5x":
+        place = tmp_path / "checkpoint_6"
+        convert(finished, place, kind)
+    elif kind == "instruct":
+        native.write_checkpoint(place, opened.arrays, opened.model, info={})
+    else:
+        huggingface.write_checkpoint(place, opened.arrays, opened.model, np.dtype(np.float32))
+    with pytest.raises(UserError, match=f"holds a.*INITIAL_CHECKPOINT_PATH={place} to start"):
+        loop.train(**arguments(tmp_path, 2, mesh=MESH))
+
+
+def test_a_converted_run_goes_on_from_step_0(finished, tmp_path, capsys, monkeypatch):
+    opened = open_checkpoint(finished, slots=True)
+    info = {"converted_from": "a T5X checkpoint"}
+    parts = {"info": info, "slots": opened.slots, "step": 0}
+    native.write_checkpoint(tmp_path / "run", opened.arrays, opened.model, **parts)
+    monkeypatch.setattr(loop, "_first_state", None)
+    loop.train(**arguments(tmp_path / "run", 1, mesh=MESH))
+    assert "run.json is of a converted checkpoint" in " ".join(capsys.readouterr().err.split())
 
 
 def test_model_dir_must_be_a_folder(tmp_path):

@@ -32,9 +32,10 @@ from instruct import batch as batch_keys
 from instruct.data.config import DataConfig
 from instruct.data.features import pad_rows
 from instruct.data.feed.leaves import make_builder
+from instruct.data.feed.preview import lost_examples
 from instruct.data.feed.window import COUNTS, Window
 from instruct.data.spec import Resolved
-from instruct.errors import UserError
+from instruct.errors import RunFailed, UserError
 from instruct.workspace import Workspace
 
 _STATE_FORMAT = 3
@@ -388,13 +389,27 @@ def _split_by_lane(
     def windows(lane: int) -> Iterator[Window]:
         while True:
             while not waiting[lane]:
-                index, window = next(arrays)
+                index, window = _next_of(arrays)
                 # Grain's arrays in shared memory are slow to slice. Plain views keep them alive.
                 rows = {key: value.view(np.ndarray) for key, value in window["rows"].items()}
                 waiting[order[index] % num_lanes].append(Window(**{**window, "rows": rows}))
             yield waiting[lane].popleft()
 
     return {lane: windows(lane) for lane in lanes}
+
+
+def _next_of(arrays: Iterator[tuple[int, Any]]) -> tuple[int, Any]:
+    """The next window; raises RunFailed if the worker process that should build it was killed."""
+    try:
+        return next(arrays)
+    except RuntimeError as error:
+        if "terminated unexpectedly" not in str(error):
+            raise
+        raise RunFailed(
+            f"a process that builds batches ended ({str(error).partition('.')[0]}). Did it run out "
+            "of memory? Lower DataConfig.workers (0 needs no process) and give the same command "
+            "again."
+        ) from error
 
 
 def _as_lanes(state: Mapping[str, Any]) -> Mapping[str, Any]:
@@ -425,6 +440,7 @@ def eval_batches(
     split: str = "validation",
     num_examples: int = 512,
     own_rows: Sequence[int] | None = None,
+    say: Callable[[str], None] = _log.warning,
 ) -> list[dict[str, np.ndarray]]:
     """Batches for a teacher-forced loss: always the same examples, in the mixture's proportions.
 
@@ -433,9 +449,10 @@ def eval_batches(
 
     Args:
         own_rows: rows of each batch to return; None: all.
+        say: takes a line for the user if many examples do not fit.
 
     Returns:
-        int32 arrays of batch.py.
+        int32 arrays of batch.py; no batch if no example fits.
 
     Raises:
         UserError: no task has prepared records in the split.
@@ -443,6 +460,11 @@ def eval_batches(
     config = dataclasses.replace(config, window_examples=num_examples, seed=0, split=split)
     builder, used = make_builder(workspace, config, resolved, training=False)
     window = builder.build(0)
+    kept, dropped = (int(window.counts[COUNTS.index(name)].sum()) for name in ("kept", "dropped"))
+    statistics = {"kept": kept, "dropped": dropped, "dropped_reasons": window.dropped}
+    what = f"of split {split!r} are left out of eval/loss"
+    if lost := lost_examples(statistics, config.feature_lengths, what):
+        say(f"warning: {lost}")
     num_rows = -(-window.num_rows // config.batch_size) * config.batch_size
     rows = pad_rows(window.rows, num_rows)
     # The window numbers the leaves it uses; batches number all leaves of the mixture.

@@ -132,6 +132,22 @@ def _text(ids: Sequence[int], vocabulary: Vocabulary) -> str:
     return "\n".join(vocabulary.decode(ids[first:last]) for first, last in parts)
 
 
+def check_ids(rows: Mapping[str, np.ndarray], vocab_size: int, tasks: Collection[str]) -> None:
+    """Raises UserError if a batch of these tasks holds a token that the model has no row for.
+
+    Only a plain seqio task with a vocabulary class of its own can give one. Its loss is NaN.
+    """
+    for key in (batch.ENCODER_INPUT_TOKENS, batch.DECODER_TARGET_TOKENS):
+        tokens = rows.get(key, np.zeros(1, np.int32))
+        wrong = tokens[(tokens < 0) | (tokens >= vocab_size)]
+        if wrong.size:
+            raise UserError(
+                f"{key} of the first batch holds the token {wrong[0]}, but the model's embedding "
+                f"has the rows 0 to {vocab_size - 1} (vocab_size). The tasks of that batch are "
+                f"{', '.join(sorted(tasks)[:5])}: use a model of their vocabulary's size."
+            )
+
+
 def target_faults(rows: Mapping[str, np.ndarray], vocabulary: Vocabulary) -> list[str]:
     """Why a model cannot learn targets of a batch (unknown tokens, no EOS), a sentence each."""
     tokens, weights = rows[batch.DECODER_TARGET_TOKENS], rows[batch.DECODER_LOSS_WEIGHTS]
@@ -162,12 +178,17 @@ def target_faults(rows: Mapping[str, np.ndarray], vocabulary: Vocabulary) -> lis
     return faults
 
 
-def lost_examples(statistics: Mapping[str, Any], lengths: Mapping[str, int]) -> str:
-    """Says so if more than a fifth of the examples read so far were dropped, else is empty.
+def lost_examples(
+    statistics: Mapping[str, Any],
+    lengths: Mapping[str, int],
+    what: str = "read so far are not trained on",
+) -> str:
+    """Says so if more than a fifth of the examples were dropped, else is empty.
 
     Args:
         statistics: those of `TrainFeed.statistics`.
         lengths: TASK_FEATURE_LENGTHS.
+        what: says which examples are lost for what.
     """
     kept, dropped = (int(statistics.get(name, 0)) for name in ("kept", "dropped"))
     if dropped <= MAX_LOST * (kept + dropped):
@@ -175,6 +196,6 @@ def lost_examples(statistics: Mapping[str, Any], lengths: Mapping[str, int]) -> 
     counts = statistics.get("dropped_reasons", {})
     reasons = ", ".join(f"{reason}: {count:,}" for reason, count in counts.items())
     return (
-        f"{dropped:,} of {kept + dropped:,} examples read so far are not trained on ({reasons}). "
+        f"{dropped:,} of {kept + dropped:,} examples {what} ({reasons}). "
         f"TASK_FEATURE_LENGTHS is {dict(lengths)}; larger lengths keep the long ones."
     )

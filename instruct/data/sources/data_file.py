@@ -38,6 +38,8 @@ ENDINGS = tuple(_KINDS)
 _DELIMITERS = (",", ";", "\t", "|")
 _NOT_CSV = "not CSV from here: a quote is not closed or ends within a cell, or 128 KiB in a cell"
 _FIRST_ROWS = 1000  # that columns are looked for in
+# First bytes of tables, whatever the file is called.
+_TABLES = {b"PAR1": "parquet", b"ARROW1": "arrow"}
 # First bytes of files that hold no rows, and what to do.
 _NO_TEXT = {
     b"PK\x03\x04": "a zip archive or Excel file; unpack it, or save the sheet as CSV (UTF-8)",
@@ -141,7 +143,7 @@ class DataFile:
             elif self.kind == "json":
                 rows = self._json_rows(path)
             else:
-                table = read_rows([path], columns)
+                table = read_rows([path], columns, format=f".{self.kind}")
                 rows = (Row(f"row {number}", values) for number, values in enumerate(table, 1))
             yield from (Row(shard + row.place, row.values) for row in rows)
 
@@ -192,6 +194,8 @@ def open_data(paths: Sequence[Path], columns: Sequence[str] = ()) -> DataFile:
     path, kind = paths[0], _kind(paths[0])
     paths = tuple(path.absolute() for path in paths)
     if kind in ("parquet", "arrow"):
+        if path.suffix.lower() in PACKED_ENDINGS:
+            raise UserError(f"{path} is compressed twice, as these formats are anyway; unpack it.")
         return DataFile(paths, kind)
     try:
         with open_unpacked(path) as stream:
@@ -201,8 +205,8 @@ def open_data(paths: Sequence[Path], columns: Sequence[str] = ()) -> DataFile:
     for start, problem in _NO_TEXT.items():
         if head.startswith(start):
             raise UserError(f"{path} is {problem}.")
-    if head.startswith(b"PAR1"):
-        return DataFile(paths, "parquet")
+    if by_content := next((k for start, k in _TABLES.items() if head.startswith(start)), None):
+        return DataFile(paths, by_content)
     if b"\0" in head[:1024]:
         raise UserError(f"{path} is not UTF-8 text: it holds zero bytes. Save it as UTF-8.")
     if not head.removeprefix(b"\xef\xbb\xbf").strip() and len(head) < 4096:

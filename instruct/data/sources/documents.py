@@ -88,7 +88,7 @@ def _checked(text: Any, otherwise: Dropped) -> str | Dropped:
 
 
 def _files(folder: Path) -> list[Path]:
-    return sorted(path for path in folder.rglob("*") if _FILE.fullmatch(path.name))
+    return sorted(p for p in folder.rglob("*") if _FILE.fullmatch(p.name) and not p.is_dir())
 
 
 def cut_text(text: str, most: int) -> Iterator[str]:

@@ -2,7 +2,7 @@
 
 Formats, in order of preference where a folder has several: Parquet, Arrow (the cache of the
 `datasets` library), JSON lines, a JSON array, CSV with a header, TFRecord, TSV with a header; texts
-also compressed (.gz, .zst). Layouts:
+also compressed (.gz, .zst), all or some of them. Layouts:
 
     train.parquet    train-00000-of-00002.parquet    train/0000.parquet    name-train.arrow
     any *.jsonl without a split in its name          (read as the split "train")
@@ -33,7 +33,7 @@ _FORMATS = (
 _BATCH_ROWS = 1024
 _SHARD = re.compile(r"-(\d{5})-of-(\d{5})(?:-[0-9a-f]+)?$")
 _NUMBERED = re.compile(r"[-_.]\d+$")
-_METADATA_FILE = re.compile(r"[._]|(info|stats|state|dataset_\w+)\.")
+_METADATA_FILE = re.compile(r"[._]|(info|stats|state|dataset_(infos?|dict))\.")
 _ANY_SPLIT = re.compile(r"(?:^|[-_.])(train|validation|valid|val|dev|test)(?:[-_.]|$)")
 
 
@@ -43,6 +43,12 @@ class _DataFile(NamedTuple):
     stem: str
     format: str
     path: Path
+
+    @property
+    def unpacked_format(self) -> str:
+        """The format but for compression: ".jsonl" of ".jsonl.gz"."""
+        packed = next((end for end in PACKED_ENDINGS if self.format.endswith(end)), "")
+        return self.format.removesuffix(packed)
 
     def is_of(self, split: str) -> bool:
         """Whether the file's name is that of a split."""
@@ -73,13 +79,28 @@ def _data_files(folder: Path) -> list[_DataFile]:
 
 
 def find_split(folder: Path, split: str) -> list[Path]:
-    """The files of a split in a folder, all of one format, sorted by name; [] if there are none."""
+    """The files of a split in a folder, all of one format, sorted by name; [] if there are none.
+
+    Of a file and its compressed copy only the file.
+    """
     files = _data_files(folder)
     matches = [file for file in files if file.is_of(split)] or _data_files(folder / split)
     if not matches and split == "train":
         matches = [file for file in files if not _ANY_SPLIT.search(file.stem)]
-    best = min((file.format for file in matches), key=_FORMATS.index, default=None)
-    return [file.path for file in matches if file.format == best]
+    matches.sort(key=lambda file: _FORMATS.index(file.format))
+    best = {file.stem: file for file in reversed(matches) if _alike(file, matches[0])}
+    return sorted(file.path for file in best.values())
+
+
+def _alike(one: _DataFile, other: _DataFile) -> bool:
+    return one.unpacked_format == other.unpacked_format
+
+
+def unread_files(files: Sequence[Path]) -> list[str]:
+    """Names of the data files beside these, which belong to no split or have another format."""
+    folders = dict.fromkeys(path.parent for path in files)
+    beside = [file.path for folder in folders for file in _data_files(folder)]
+    return [path.name for path in beside if path not in files]
 
 
 def missing_shards(files: Sequence[Path]) -> list[str]:
@@ -96,7 +117,10 @@ def missing_shards(files: Sequence[Path]) -> list[str]:
 
 
 def read_rows(
-    files: Sequence[Path], columns: Sequence[str] | None = None, where: Where | None = None
+    files: Sequence[Path],
+    columns: Sequence[str] | None = None,
+    where: Where | None = None,
+    format: str = "",
 ) -> Iterator[dict[str, Any] | Dropped]:
     """Streams the rows of files, with at most a few thousand in memory; a JSON array is read whole.
 
@@ -106,6 +130,7 @@ def read_rows(
         columns: columns to keep, None for all; others are not even read from Parquet and Arrow.
         where: column and value, or a tuple of values, of the rows to keep. Parquet skips
             whole row groups whose statistics exclude it.
+        format: ".parquet" or ".arrow", whatever the files are called; "": by their names.
 
     Raises:
         UserError: a file is damaged or a Git LFS pointer, or has no such column.
@@ -116,7 +141,7 @@ def read_rows(
     for path in files:
         refuse_pointer(path)
         file = _data_file(path)
-        suffix = file.format if file else path.suffix
+        suffix = format or (file.format if file else path.suffix)
         if suffix in (".parquet", ".arrow"):
             yield from _arrow_rows(path, suffix, columns, where)
             continue

@@ -115,8 +115,8 @@ def prepare(
         elsewhere: builds picklable jobs on other machines, instead of processes here.
 
     Raises:
-        UserError: the stores clearly do not fit on the disk; nothing is written then. Or see
-            `stage_stores`.
+        UserError: the stores clearly do not fit on the disk, or STORE_DIR cannot be written;
+            nothing is written then. Or see `stage_stores`.
     """
     jobs = list(store_jobs(workspace, resolved, config, splits))
     if workspace.store_bucket is not None and not rebuild:
@@ -131,8 +131,8 @@ def prepare(
         results |= {job: result for job in missing if (result := unavailable(job)) is not None}
         missing = [job for job in missing if job not in results]
     if missing:
-        if workspace.store_bucket is not None:  # before any work, which could not be uploaded
-            make_writable("STORE_DIR", workspace.store_bucket)
+        # Before any work, which could not be kept.
+        make_writable("STORE_DIR", workspace.store_bucket or workspace.store_dir)
         estimate = estimate_disk(workspace, missing, manifests)
         if console is not None:
             console.print(Text(estimate.describe()), soft_wrap=True)
@@ -154,7 +154,8 @@ def prepare_once(
     Processes with a STORE_DIR of their own each build it; of a bucket they stage what process 0
     built. The run ends if records differ.
     """
-    make_writable("STORE_DIR", workspace.store_dir)
+    if num_processes() > 1 or workspace.store_bucket is not None:  # they write whatever is there
+        make_writable("STORE_DIR", workspace.store_dir)
     if workspace.store_bucket is not None and num_processes() > 1:
         if is_first_process():
             prepare(workspace, resolved, config, splits, **options)

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import multiprocessing
 
 import numpy as np
 import pytest
@@ -12,11 +13,15 @@ from instruct.data.feed.pipeline import TrainFeed, eval_batches, own_lanes
 from instruct.data.stores.prepare import prepare
 from instruct.data.stores.store import spec_key, store_path
 from instruct.data.stores.writing import write_store
-from instruct.errors import UserError
+from instruct.errors import RunFailed, UserError
 from instruct.prompts.record import Record
 from instruct.prompts.template import Template
 from tests.data.toy import TEMPLATES, ToySource, fresh_name, toy_config, toy_spec
 from tests.workspaces import workspace
+
+
+def children():
+    return set(multiprocessing.active_children())
 
 
 @pytest.fixture
@@ -272,6 +277,18 @@ def test_a_mixture_of_nothing_usable_ends_with_the_reason(mixture):
     config = toy_config(mixture.name, feature_lengths={"inputs": 5, "targets": 16})
     with pytest.raises(UserError, match=r"none of \d+ examples could be used; why: \{'"):
         next(TrainFeed(workspace(), config, mixture))
+
+
+@pytest.mark.slow
+def test_a_killed_worker_ends_the_run_with_a_message(mixture):
+    feed, others = TrainFeed(workspace(), toy_config(mixture.name, workers=1), mixture), children()
+    next(feed)
+    for child in children() - others:
+        child.kill()
+    with pytest.raises(RunFailed, match=r"exit code -9\)\. Did it run out of memory\? Lower Data"):
+        while True:
+            next(feed)
+    feed.close()
 
 
 def test_evaluation_batches_are_always_the_same(mixture):

@@ -1,5 +1,6 @@
 """Formats, columns, lines and splits of data files; odd ones are in tests/data/odd_files.py."""
 
+import gzip
 import json
 
 import pyarrow as pa
@@ -70,3 +71,18 @@ def test_splits_of_folders(tmp_path):
     ]
     with pytest.raises(UserError, match=r"(?s)no such file.*data.*hf download"):
         find_files("--data", tmp_path / "dat")
+
+
+def test_tables_are_known_by_their_content_and_by_endings_in_capitals(tmp_path):
+    table = pa.Table.from_pylist([{"a": "x"}, {"a": "y"}])
+    for name in ("T.PARQUET", "parquet", "parquet.jsonl"):
+        pq.write_table(table, tmp_path / name)
+    for name in ("T.ARROW", "arrow", "arrow.csv"):
+        with pa.ipc.new_file(str(tmp_path / name), table.schema) as stream:
+            stream.write_table(table)
+    for path in tmp_path.iterdir():
+        assert [row.values for row in open_data([path], ["a"]).rows()] == table.to_pylist()
+    packed = tmp_path / "t.parquet.gz"
+    packed.write_bytes(gzip.compress((tmp_path / "parquet").read_bytes()))
+    with pytest.raises(UserError, match="compressed twice.*unpack it"):
+        open_data([packed])

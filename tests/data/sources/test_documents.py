@@ -32,6 +32,7 @@ def folder(tmp_path, monkeypatch):
         stream.write("\n".join(lines))
     (tmp_path / "mine" / "latin.txt").write_bytes(b"caf\xe9")
     (tmp_path / "mine" / "notes.md").write_text("not read")
+    (tmp_path / "mine" / "folder.txt").mkdir()
     return tmp_path
 
 

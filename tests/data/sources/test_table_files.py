@@ -5,7 +5,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from instruct.data.sources.table_files import find_split, missing_shards, read_rows
+from instruct.data.sources.table_files import find_split, missing_shards, read_rows, unread_files
 from instruct.errors import UserError
 from instruct.prompts.render import Dropped
 from tests.data.sources.test_tfrecord import example, frame
@@ -51,6 +51,15 @@ def test_other_layouts(tmp_path):
     assert names(tmp_path / "c", "train") == ["train.tfrecord-00000-of-00001"]
     touch(tmp_path, "d/part1.jsonl", "d/part2.jsonl", "d/test.jsonl")
     assert names(tmp_path / "d", "train") == ["part1.jsonl", "part2.jsonl"]
+
+
+def test_some_files_of_a_split_may_be_compressed(tmp_path):
+    touch(tmp_path, "part1.jsonl", "part2.jsonl.gz", "part2.jsonl", "part3.jsonl.zst", "part4.csv")
+    files = find_split(tmp_path, "train")
+    assert [path.name for path in files] == ["part1.jsonl", "part2.jsonl", "part3.jsonl.zst"]
+    assert unread_files(files) == ["part2.jsonl.gz", "part4.csv"]
+    touch(tmp_path, "dataset_5.jsonl", "dataset_info.json")
+    assert names(tmp_path, "train")[0] == "dataset_5.jsonl"
 
 
 def test_missing_shards(tmp_path):

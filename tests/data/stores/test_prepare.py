@@ -1,13 +1,15 @@
 """Building stores: only what is missing, one broken source alone, the same bytes by any process."""
 
+import errno
 import io
 
 import pytest
 from rich.console import Console
 
+from instruct import files
 from instruct.data import registry
 from instruct.data.stores import store
-from instruct.data.stores.prepare import prepare
+from instruct.data.stores.prepare import prepare, prepare_once
 from instruct.errors import UserError
 from tests.data.toy import ToySource, fresh_name, toy_config, toy_spec
 from tests.workspaces import workspace
@@ -44,6 +46,21 @@ def test_what_is_there_is_kept_and_what_is_damaged_is_built_anew():
     (path / store.MANIFEST_FILE).write_text("{")
     assert statuses(prepare(workspace(), resolved, config)) == ["built", "there"]
     assert statuses(prepare(workspace(), resolved, config, rebuild=True)) == ["built", "built"]
+
+
+def test_finished_stores_may_be_in_a_folder_that_cannot_be_written(monkeypatch):
+    _, resolved, config = mixture_of(ToySource("a"))
+
+    def refuse(**options):
+        raise OSError(errno.EROFS, "Read-only file system")
+
+    monkeypatch.setattr(files.tempfile, "TemporaryFile", refuse)
+    with pytest.raises(UserError, match="STORE_DIR .* cannot be written: Read-only"):
+        prepare_once(workspace(), resolved, config, ("train",))
+    monkeypatch.undo()
+    prepare(workspace(), resolved, config).check()
+    monkeypatch.setattr(files.tempfile, "TemporaryFile", refuse)
+    assert statuses(prepare_once(workspace(), resolved, config, ("train",))) == ["there"]
 
 
 def test_a_changed_source_is_read_again_and_an_absent_one_leaves_its_store():
