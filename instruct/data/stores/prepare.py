@@ -131,13 +131,13 @@ def prepare(
         results |= {job: result for job in missing if (result := unavailable(job)) is not None}
         missing = [job for job in missing if job not in results]
     if missing:
-        # Before any work, which could not be kept.
-        make_writable("STORE_DIR", workspace.store_bucket or workspace.store_dir)
         estimate = estimate_disk(workspace, missing, manifests)
         if console is not None:
             console.print(Text(estimate.describe()), soft_wrap=True)
         if check_disk:
             estimate.check()
+        # Before any work, which could not be kept.
+        make_writable("STORE_DIR", workspace.store_bucket or workspace.store_dir)
         built = _build_all(estimate, workers, console, elsewhere)
         for store in built.values():
             if store.status == "built" and store.message:
