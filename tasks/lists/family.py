@@ -25,7 +25,7 @@ from tasks.lists.operations import FRAMES, HELD_OUT, OPERATIONS, TRAINED, UNSEEN
 FAMILY = "lists"
 VERSION = "1.0.0"
 MODES = {"zs_noopt": 1.0}
-EXTRA_MODES = ("zs_opt", "fs_noopt", "zs_cot", "zs_inv")
+EXTRA_MODES = ("fs_noopt", "zs_cot", "zs_inv")
 # Sets of wordings beside those of training, and ends of the names of tasks that have them.
 UNSEEN_WORDINGS, ONE_WORDING = "_unseen_wordings", "_one_wording"
 RECORDS = {"train": 1000, "validation": 100, "test": 100}
@@ -180,7 +180,7 @@ def list_task(operation: Operation, kind: str, wordings: str = "") -> TaskSpec:
         source=ListSource(operation.name, kind),
         templates=templates,
         modes=MODES,
-        extra_modes=EXTRA_MODES,
+        extra_modes=("zs_opt", *EXTRA_MODES) if operation.has_options else EXTRA_MODES,
         version=VERSION,
         metric_fns=[metrics.exact_match],
         postprocess_fn=answer_reader(templates),

@@ -15,7 +15,7 @@ from tasks.lists.family import (
     task_name,
     trained_kinds,
 )
-from tasks.lists.operations import HELD_OUT, TRAINED
+from tasks.lists.operations import HELD_OUT, OPERATIONS, TRAINED
 from tasks.source_mixtures import INVERSION
 
 SCALES = (1, 8, 24, 64)
@@ -46,7 +46,10 @@ VARIANTS["inv"] = ("zs_inv", INVERSION)
 
 
 def _tasks(names: Sequence[str], mode: str = "zs_noopt", rate: float = 1.0) -> Rates:
-    return {f"{FAMILY}.{name}.{mode}": rate for name in names}
+    """The tasks that have a mode, at equal rates: answers that are lists have no options."""
+    listed = (f"{row.name}_" for row in OPERATIONS.values() if not row.has_options)
+    lists = tuple(listed) if mode == "zs_opt" else ()
+    return {f"{FAMILY}.{name}.{mode}": rate for name in names if not name.startswith(lists)}
 
 
 # `tasks.splits.leaks` is empty for each of them (a test asks).

@@ -44,6 +44,11 @@ class Operation:
     requests: tuple[str, ...]
     unseen_requests: tuple[str, ...]
 
+    @property
+    def has_options(self) -> bool:
+        """Whether one of several options is right; else the answer is a list."""
+        return bool(self.make(random.Random(0), [str(number) for number in range(20)]).options)
+
 
 FRAMES = (
     "Items: {items}\n\n%s",

@@ -5,6 +5,7 @@ import pytest
 from instruct.data.registry import add_mixture, resolve
 from tasks import splits
 from tasks.lists import mixtures
+from tasks.lists.family import list_task
 from tasks.lists.operations import HELD_OUT, TRAINED
 from tests.workspaces import workspace
 
@@ -59,3 +60,17 @@ def test_distances():
 def test_training_on_what_is_evaluated_is_found(name):
     add_mixture(f"lists_test.{name}", {"lists.train": 1.0, f"lists.{name}": 0.01})
     assert splits.leaks(workspace(), f"lists_test.{name}")
+
+
+@pytest.mark.parametrize("name", ["train_opt", "unseen_tasks_opt", "unseen_categories_opt"])
+def test_answers_that_are_lists_are_not_asked_for_with_options(name):
+    with_options = {
+        x.category for x in resolve(workspace(), f"lists.{name}").leaves if x.mode == "zs_opt"
+    }
+    rows = HELD_OUT if name == "unseen_categories_opt" else TRAINED
+    lists = {"reversed", "without"}
+    assert with_options == {row.name for row in rows} - lists
+    for row in rows:
+        spec = list_task(row, "animals")
+        record = next(spec.source.records(workspace(), "test"))
+        assert bool(record.options) == ("zs_opt" in spec.extra_modes) == (row.name not in lists)
