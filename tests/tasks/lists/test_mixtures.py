@@ -3,6 +3,7 @@
 import pytest
 
 from instruct.data.registry import add_mixture, resolve
+from instruct.prompts.record import Record
 from tasks import splits
 from tasks.lists import mixtures
 from tasks.lists.family import list_task
@@ -73,4 +74,5 @@ def test_answers_that_are_lists_are_not_asked_for_with_options(name):
     for row in rows:
         spec = list_task(row, "animals")
         record = next(spec.source.records(workspace(), "test"))
+        assert isinstance(record, Record)
         assert bool(record.options) == ("zs_opt" in spec.extra_modes) == (row.name not in lists)
