@@ -287,7 +287,15 @@ def exemplars_text(shown: Exemplars | None) -> str:
 
 def chance_level(row: Mapping[str, Any]) -> float | None:
     """The better baseline of a metric line; None without one."""
-    levels = (row.get("baseline"), row.get("random_baseline"))
+    return highest((row.get("baseline"), row.get("random_baseline")))
+
+
+def highest(levels: Iterable[float | None]) -> float | None:
+    """The highest of the baselines that are known; None without one.
+
+    Of one task it may differ between evaluations: the most frequent answer is that of the training
+    split where its records were prepared.
+    """
     return max((level for level in levels if level is not None), default=None)
 
 

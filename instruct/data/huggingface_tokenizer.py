@@ -54,13 +54,13 @@ _NAMED = tuple(f"{name}_token" for name in ("bos", "eos", "unk", "sep", "pad", "
 # Stand for vectors of another encoder: text never has them, nor Gemma 3 1B's embedding a row.
 _NOT_TEXT = ("image_token", "audio_token", "video_token")
 _DEFAULTS = {"eos_token": "</s>", "unk_token": "<unk>", "pad_token": "<pad>"}
-# Of an added token: skipped in decoding; matches normalized text; matches include blanks before and
-# after; it does not match next to a letter, digit or underscore.
 # Lists and tables of tokens in the files -> their types.
 _LISTS = {
     **{"added_tokens_decoder": dict, "added_tokens": list, "additional_special_tokens": list},
     "extra_special_tokens": (list, dict),
 }
+# Of an added token: skipped in decoding; matches normalized text; matches include blanks before and
+# after; it does not match next to a letter, digit or underscore.
 _FLAGS = ("special", "normalized", "lstrip", "rstrip", "single_word")
 _SENTINEL = re.compile(r"<extra_id_([0-9]+)>")
 _CONTROL, _USER_DEFINED = 3, 4

@@ -1,6 +1,7 @@
 """Format counts, changes, standard errors and p-values for pages."""
 
 import math
+from collections.abc import Sequence
 
 
 def counted(count: int, noun: str, plural: str = "") -> str:
@@ -10,6 +11,12 @@ def counted(count: int, noun: str, plural: str = "") -> str:
     ('1 task', '1,200 tasks', '0 entries')
     """
     return f"{count:,} {noun if count == 1 else plural or noun + 's'}"
+
+
+def first_of(names: Sequence[str], most: int = 4) -> str:
+    """Names, of many the first ones: `a, b, c, d and 3 more`."""
+    more = f" and {len(names) - most:,} more" if len(names) > most else ""
+    return ", ".join(names[:most]) + more
 
 
 def all_of(count: int, noun: str) -> str:

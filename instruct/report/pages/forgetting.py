@@ -34,7 +34,15 @@ from instruct.report.compare import Example, Key, TaskDraws, key_of, task_draws
 from instruct.report.pages.rendering import write_document
 from instruct.report.read import Evaluation
 from instruct.report.statistics import holm, normal_p, sign_test_floor
-from instruct.report.wording import all_of, counted, number, plus_minus, probability, signed
+from instruct.report.wording import (
+    all_of,
+    counted,
+    first_of,
+    number,
+    plus_minus,
+    probability,
+    signed,
+)
 
 RESAMPLES = 2000
 FULL_SHADE = 20.0  # points of change at which a cell has its darkest shade
@@ -206,12 +214,8 @@ def measure(
             raise UserError(f"--target={pattern} matches no evaluated task; there are: {allowed}")
         named.update(matches)
     targets = tuple(t for t in tasks if (t[0] in named if target else t in trained))
-    # The most frequent answer depends on the records that an evaluation had prepared.
     levels = {t: {results.chance_level(model.primary[t]) for model in models} for t in tasks}
-    baselines = {
-        t: max((level for level in of if level is not None), default=None)
-        for t, of in levels.items()
-    }
+    baselines = {task: results.highest(of) for task, of in levels.items()}
     least = {t: first.primary[t]["value"] - 2 * (first.primary[t]["stderr"] or 0.0) for t in tasks}
     able = tuple(t for t in tasks if t not in targets and least[t] > (baselines[t] or 0.0))
     rng = np.random.default_rng(seed)
@@ -328,8 +332,7 @@ def _title(task: Task) -> str:
 
 
 def _named(tasks: Iterable[Task]) -> str:
-    names = sorted(map(_title, tasks))
-    return ", ".join(names[:5]) + (f" and {len(names) - 5:,} more" if len(names) > 5 else "")
+    return first_of(sorted(map(_title, tasks)), 5)
 
 
 def document(measured: Forgetting, start: str, models: Sequence[Model]) -> blocks.Document:

@@ -15,6 +15,7 @@ import statistics
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+from instruct import results
 from instruct.files import path_of, replace_file
 from instruct.report import blocks
 from instruct.report.pages import differences, scaling
@@ -27,12 +28,11 @@ from instruct.report.study.study_scores import (
     PanelScores,
     StudyScores,
     Task,
-    baseline_of,
     measure,
     untrained,
 )
 from instruct.report.study_statistics import Estimate, seeds_note
-from instruct.report.wording import all_of, compact, counted, number, probability, signed
+from instruct.report.wording import all_of, compact, counted, first_of, number, probability, signed
 
 PAGE, RESULTS = "study", "study_results.jsonl"
 MANY_CHANGES = 40  # above, the bars show whole curves only
@@ -254,15 +254,13 @@ def _notices(scores: StudyScores) -> Iterator[str]:
             yield f"{one.name} is done, but its folder is gone; it does not count."
     for state, word in _STATE_WORDS.items():
         if names := [one.name for one in study.runs if one.state == state]:
-            shown = ", ".join(names[:4]) + (f" and {len(names) - 4:,} more" if names[4:] else "")
             are = counted(len(names), "run is", "runs are")
-            yield f"{are} {word} and not in the means: {shown}."
+            yield f"{are} {word} and not in the means: {first_of(names)}."
     code = study.facts.get("code_sha256")  # of the study's last start
     done = (one for one in (*study.before, *study.runs) if one.state == "done")
     if others := [one.name for one in done if one.code not in ("", code)]:
-        shown = ", ".join(others[:4]) + (f" and {len(others) - 4:,} more" if others[4:] else "")
         are = counted(len(others), "run was", "runs were")
-        yield f"{are} made by other code than the commit under Conditions: {shown}."
+        yield f"{are} made by other code than the commit under Conditions: {first_of(others)}."
     for one, rows in zip(study.runs, scores.rows):
         if one.done and not rows:
             yield f"{one.name} is done but has no results; it does not count."
@@ -273,9 +271,8 @@ def _notices(scores: StudyScores) -> Iterator[str]:
             total = len(panel.panel.tasks)
             yield f"{title}: {name} lacks {count:,} of {counted(total, 'task')} and is left out."
         if left_out := panel.panel.left_out:
-            names = ", ".join(_task_title(task) for task in left_out[:4])
-            more = f" and {len(left_out) - 4:,} more" if left_out[4:] else ""
-            yield f"{title}: fewer than half of the runs have {names}{more}; left out."
+            names = first_of([_task_title(task) for task in left_out])
+            yield f"{title}: fewer than half of the runs have {names}; left out."
         if panel.unpaired:
             yield (
                 f"{title}: {counted(panel.unpaired, 'task')} without examples that all runs share "
@@ -562,7 +559,8 @@ def _tasks_section(scores: StudyScores) -> Iterator[blocks.Block]:
         for task in panel.panel.tasks:
             lines = [scores.rows[index][task.key] for index in panel.panel.runs]
             values = (number(panel.tasks[task.key, cell]) for cell in cells)
-            levels = (baseline_of(lines, name) for name in ("baseline", "random_baseline"))
+            fields = ("baseline", "random_baseline")
+            levels = (results.highest(line[name] for line in lines) for name in fields)
             texts = (_of_lines(lines, name) for name in ("task_version", "metric"))
             size = _span({line["n"] for line in lines})
             level = " / ".join(map(number, levels))
@@ -681,5 +679,4 @@ def _span(values: set[int]) -> str:
 
 
 def _listed(values: set[str], most: int = 4) -> str:
-    names = sorted(map(str, values))
-    return ", ".join(names[:most]) + (f" and {len(names) - most:,} more" if names[most:] else "")
+    return first_of(sorted(map(str, values)), most)

@@ -84,9 +84,8 @@ class ResultRow(NamedTuple):
 
     @property
     def baseline(self) -> float | None:
-        """The highest baseline of a run: training records decide it, which a run may lack."""
-        levels = (mean.baseline for mean in self.means.values())
-        return max((level for level in levels if level is not None), default=None)
+        """The highest baseline of a run."""
+        return results.highest(mean.baseline for mean in self.means.values())
 
 
 def suites_compared(run: Run) -> Iterator[blocks.Block]:

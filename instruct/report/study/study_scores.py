@@ -301,9 +301,11 @@ def find_panels(
             values.setdefault(titles[key], []).append(row["value"])
     places = {name: place for place, name in enumerate(n for s in suites for n in (s, s + RANKED))}
 
+    suite_of = {title: key[0] for key, title in titles.items()}
+
     def order(title: str) -> tuple[int, float]:
-        suite = next(key[0] for key in titles if titles[key] == title)
-        return places.get(suite, len(places)), -statistics.fmean(values[title])
+        place = places.get(suite_of[title], len(places))
+        return place, -statistics.fmean(values[title])
 
     for title in sorted(values, key=order):
         by_run = [
@@ -534,20 +536,9 @@ def _pairs(
     return [first[seed] for seed in common], [second[seed] for seed in common]
 
 
-def baseline_of(rows: Iterable[read.Line], name: str) -> float | None:
-    """A task's baseline: the highest that a run has, as the records of each run decide what it is.
-
-    The most frequent answer is that of the training split where its records were prepared.
-
-    Args:
-        rows: metric lines of the task. name: "baseline" or "random_baseline".
-    """
-    return max((row[name] for row in rows if row[name] is not None), default=None)
-
-
 def _baselines(panel: Panel, lines: Sequence[Sequence[read.Line]]) -> Iterator[tuple[str, float]]:
     for name, field in (("majority answer", "baseline"), ("random option", "random_baseline")):
-        levels = [baseline_of(rows, field) for rows in zip(*lines)]
+        levels = [results.highest(row[field] for row in rows) for rows in zip(*lines)]
         known = [level for level in levels if level is not None]
         if len(known) == len(levels):
             yield name, sum(t.weight * (level - t.bound) for t, level in zip(panel.tasks, known))
