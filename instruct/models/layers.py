@@ -91,7 +91,9 @@ def _project_backward(saved, gradient):
     if x.shape[-1] <= gradient.shape[-1]:
         kernel_gradient = jax.lax.dot_general(x, gradient, ((rows, rows), ((), ())))
     else:
-        kernel_gradient = jax.lax.dot_general(gradient, x, ((rows, rows), ((), ()))).T
+        kernel_gradient = jax.lax.dot_general(gradient, x, ((rows, rows), ((), ())))
+        # Else the compiler moves the transposition to both operands, which takes twice as long.
+        kernel_gradient = jax.lax.optimization_barrier(kernel_gradient).T
     return gradient @ kernel.T, kernel_gradient
 
 
