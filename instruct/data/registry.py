@@ -396,10 +396,27 @@ class _View:
         if callable(rates):
             rates = rates(self.workspace)
             _check_rates(name, rates)
+            self._check_is_no_part_of_itself(name, rates)
         elif name in _specs:
             spec = self.spec(name)
             return {spec.leaf_name(mode): rate for mode, rate in spec.modes.items()}
         return rates
+
+    def _check_is_no_part_of_itself(self, name: str, rates: Rates) -> None:
+        """Only rates that a function reads can name a mixture that was registered later."""
+        below, seen = list(rates), set()
+        while below:
+            child = below.pop()
+            if child == name:
+                named = ", ".join(sorted(repr(one) for one in seen if one in _mixtures))
+                raise UserError(
+                    f"the mixture {name!r} is a part of itself: its table names {named}, which "
+                    f"names {name!r}. Remove one of the rows."
+                )
+            if child not in seen and child in _mixtures:
+                rates_below = _mixtures[child]
+                below += rates_below(self.workspace) if callable(rates_below) else rates_below
+            seen.add(child)
 
     def leaf_names(self, name: str) -> list[str]:
         """Seqio tasks below a name, each once, in order of first mention."""

@@ -71,3 +71,13 @@ def test_missing_tables_and_unknown_tasks_are_named(tmp_path):
     rate_tables.register(str(table))
     with pytest.raises(UserError, match="Did you mean 'cot.gsm8k'"):
         resolve(workspace(), "misspelt")
+
+
+def test_two_tables_that_name_each_other_are_refused(tmp_path):
+    first, second = tmp_path / "first_rates.tsv", tmp_path / "second_rates.tsv"
+    first.write_text("cot.gsm8k\t1\n")
+    second.write_text("first_rates\t1\n")
+    task_modules.load_modules([str(first), str(second)])
+    first.write_text("second_rates\t1\ncot.gsm8k\t1\n")
+    with pytest.raises(UserError, match="'first_rates' is a part of itself: .*'second_rates'"):
+        resolve(workspace(), "first_rates")

@@ -100,6 +100,10 @@ def test_layouts_that_the_readers_of_data_accept(tmp_path, layout):
         (b"inputs,id\nWhat?,3\n", "line 1: not JSON"),
         (b"\n".join([b"a"] * 500), "490 more lines like these"),
         (b'[{"inputs": "a"},', "neither JSON lines nor a JSON array"),
+        (
+            b'{\n "inputs": "a",\n "id": 1\n}',
+            "one JSON object on several lines, with 'inputs', 'id'",
+        ),
         (gzip.compress(b'{"inputs": "a"}' * 1000, mtime=0)[:-20], "cannot be unpacked"),
         (zstandard(b'{"inputs": "a"}' * 1000)[:-20], "cannot be unpacked"),
     ],

@@ -332,7 +332,8 @@ class MessagesMap(FieldMap):
 def _text(value: Any) -> str:
     if not isinstance(value, str | int | float):
         raise TypeError(f"{value!r} is not text")
-    return str(value).strip()
+    # As in `column_source.text_of`: what pandas writes for a missing value.
+    return "" if value != value else str(value).strip()
 
 
 def _texts(values: Any) -> tuple[str, ...]:

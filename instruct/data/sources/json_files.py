@@ -26,7 +26,8 @@ def read_values(path: Path, unique_names: bool = False) -> Iterator[tuple[str, i
 
     Raises:
         OSError: the file cannot be read.
-        UserError: it is compressed and damaged, or an array that is not JSON.
+        UserError: it is compressed and damaged, an array that is not JSON, or one object on
+            several lines.
     """
     if _holds_array(path):
         try:
@@ -36,12 +37,27 @@ def read_values(path: Path, unique_names: bool = False) -> Iterator[tuple[str, i
             raise UserError(f"{path} is neither JSON lines nor a JSON array: {error}") from error
         yield from (("row", number, value) for number, value in enumerate(values, start=1))
         return
-    for number, _, text in read_lines(path):
+    for place, (number, _, text) in enumerate(read_lines(path)):
         try:
             value = NoJson(NOT_UTF8) if text is None else parse_json(text, unique_names)
         except ValueError as error:
             value = NoJson(f"not JSON: {error}")
+            if place == 0 and (names := _names_of_object(path)) is not None:
+                raise UserError(
+                    f"{path} is one JSON object on several lines, with {', '.join(names)}. Write "
+                    "one object a line, or a list of objects: [{...}, {...}]."
+                ) from None
         yield "line", number + 1, value
+
+
+def _names_of_object(path: Path) -> list[str] | None:
+    """The first names of a file that is one JSON object; None if it is anything else."""
+    try:
+        with open_unpacked(path) as stream:
+            value = parse_json(stream.read())
+    except ValueError:
+        return None
+    return [repr(name) for name in value][:5] if isinstance(value, dict) else None
 
 
 def _holds_array(path: Path) -> bool:

@@ -58,6 +58,7 @@ def test_bad_lines_are_dropped_with_a_reason(folder):
         b'{"q": "cut',
         b'{"q": "no answer"}',
         b'{"q": "empty", "a": " "}',
+        b'{"q": "missing", "a": NaN}',
         b'{"q": ["list"], "a": "1"}',
         b"",
         good + b"\r",
@@ -65,12 +66,13 @@ def test_bad_lines_are_dropped_with_a_reason(folder):
     (folder / "t.jsonl").write_bytes(b"\n".join(lines))
     source = JsonLinesSource("demo", {"train": Part("t.jsonl")}, field_map=QUESTION)
     items = list(source.records(workspace(), "train"))
-    assert [item.id for item in items if isinstance(item, Record)] == ["demo-t-0", "demo-t-8"]
+    assert [item.id for item in items if isinstance(item, Record)] == ["demo-t-0", "demo-t-9"]
     assert [item.reason for item in items if isinstance(item, Dropped)] == [
         "text is not UTF-8",
         "line is not a JSON object",
         "line is not a JSON object",
         "no value for 'a'",
+        "empty answer",
         "empty answer",
         "a value has the wrong type, or the answer is none of the options",
     ]
