@@ -15,7 +15,7 @@ import jax.numpy as jnp
 from flax import nnx
 
 from instruct.collectives import look_up
-from instruct.mesh import logical_constraint
+from instruct.mesh import logical_constraint, platform
 from instruct.models.adapters import AdaptedKernel
 from instruct.models.config import ModelConfig
 from instruct.models.stack_config import StackConfig
@@ -200,24 +200,51 @@ class RelativePositionBias(nnx.Module):
         return table.astype(self.dtype)[:, bucket]
 
     def __call__(self, num_tokens: int) -> jax.Array:
-        """[1, N, T, T] bias of a whole row.
-
-        Looks up each of the 2T distances once and skews them into a matrix by reshaping, so the
-        gradient is a sum, not a scatter over T * T entries. With w(d) the bias at distance d and
-        T = 2, the rows of [w0 w1 w_ w-1] repeated and cut to 3 columns give
-
-            w0  w1  w_             w0  w1
-            w-1 w0  w1      ->     w-1 w0
-        """
+        """[1, N, T, T] bias of a whole row; looks up each of the 2T distances once."""
         period = 2 * num_tokens
         steps = jnp.arange(period)
         distance = jnp.where(steps < num_tokens, steps, steps - period)
-        by_distance = self.of_distance(distance)
-        heads = by_distance.shape[0]
-        repeated = jnp.broadcast_to(by_distance[:, None], (heads, num_tokens, period))
-        flat = repeated.reshape(heads, -1)[:, : num_tokens * (period - 1)]
-        skewed = flat.reshape(heads, num_tokens, period - 1)
-        return skewed[None, :, :, :num_tokens]
+        return skew(self.of_distance(distance))[None]
+
+
+@jax.custom_vjp
+def skew(by_distance: jax.Array) -> jax.Array:
+    """Values [N, 2T] of the distances 0 to T - 1, any, 1 - T to -1 -> [N, T, T] by row and column.
+
+    On CPUs a gather of T windows, which XLA computes once. It would fuse `_skew_by_reshaping` with
+    the mask of every attention, and divide twice for each element.
+    """
+    if platform() != "cpu":
+        return _skew_by_reshaping(by_distance)
+    num_tokens = by_distance.shape[1] // 2
+    ascending = jnp.roll(by_distance, num_tokens - 1, axis=1)
+    starts = jnp.arange(num_tokens - 1, -1, -1)
+    return jax.vmap(
+        lambda start: jax.lax.dynamic_slice_in_dim(ascending, start, num_tokens, axis=1), out_axes=1
+    )(starts)
+
+
+def _skew_by_reshaping(by_distance: jax.Array) -> jax.Array:
+    """`skew` in a form of which the gradient is a sum, not a scatter over T * T entries.
+
+    With w(d) the value at distance d and T = 2, the rows of [w0 w1 w_ w-1] repeated and cut to 3
+    columns give
+
+        w0  w1  w_             w0  w1
+        w-1 w0  w1      ->     w-1 w0
+    """
+    heads, period = by_distance.shape
+    num_tokens = period // 2
+    repeated = jnp.broadcast_to(by_distance[:, None], (heads, num_tokens, period))
+    flat = repeated.reshape(heads, -1)[:, : num_tokens * (period - 1)]
+    return flat.reshape(heads, num_tokens, period - 1)[:, :, :num_tokens]
+
+
+def _skew_backward(by_distance, gradient):
+    return jax.vjp(_skew_by_reshaping, by_distance)[1](gradient)
+
+
+skew.defvjp(lambda by_distance: (skew(by_distance), by_distance), _skew_backward)
 
 
 def relative_position_bucket(

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from flax import nnx
 
+from instruct.models import layers
 from instruct.models.decoder_config import DecoderConfig
 from instruct.models.layers import (
     MLP,
@@ -36,6 +37,24 @@ def test_skewed_bias_equals_a_lookup_of_every_pair(bidirectional):
     order = np.arange(9)
     direct = bias.of_distance(jnp.asarray(order[None, :] - order[:, None]))
     np.testing.assert_array_equal(bias(9)[0], direct)
+
+
+@pytest.mark.parametrize("platform", ["cpu", "tpu"])
+def test_both_forms_of_a_skew_place_every_distance_and_sum_its_gradients(monkeypatch, platform):
+    monkeypatch.setattr(layers, "platform", lambda: platform)
+    values = np.arange(20, dtype=np.float32).reshape(2, 10)  # T = 5
+    distance = np.arange(5)[None, :] - np.arange(5)[:, None]
+    weights = np.arange(50, dtype=np.float32).reshape(2, 5, 5)
+    skewed, gradient = jax.jit(
+        lambda values: (
+            layers.skew(values),
+            jax.grad(lambda v: (layers.skew(v) * weights).sum())(values),
+        )
+    )(values)
+    np.testing.assert_array_equal(skewed, values[:, distance])
+    expected = np.zeros_like(values)
+    np.add.at(expected, (slice(None), distance), weights)
+    np.testing.assert_array_equal(gradient, expected)
 
 
 def test_rms_norm_takes_statistics_in_float32():
