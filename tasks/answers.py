@@ -16,7 +16,9 @@ from tasks.gpt2_tokens import GPT2_TOKENIZER
 
 Example = Mapping[str, Any] | None  # the features that a `postprocess_fn` gets
 
-_NUMBER = re.compile(r"[-+\u2212]?\$?\s?(\d[\d,]*(?:\.\d+)?|\.\d+)\s?%?")
+# Commas group digits in threes, or as in India; "3,4" is no number.
+_WHOLE = r"[1-9]\d{0,2}(?:,\d{3})+|[1-9]\d?(?:,\d{2})+,\d{3}|\d+"
+_NUMBER = re.compile(rf"[-+\u2212]?\$?\s?((?:{_WHOLE})(?:\.\d+)?|\.\d+)\s?%?")
 
 
 def cut_answer(text: str, closing_phrases: Sequence[tuple[str, str]]) -> str:
@@ -47,8 +49,8 @@ def cut_answer(text: str, closing_phrases: Sequence[tuple[str, str]]) -> str:
 def canonical(answer: str) -> str:
     """An answer in one form: a lone number by its value, other text without case and ends.
 
-    >>> canonical("$1,200.0"), canonical("Yes.")
-    ('1200', 'yes')
+    >>> canonical("$1,200.0"), canonical("Yes."), canonical("3,4")
+    ('1200', 'yes', '3,4')
     """
     text = plain(answer)
     whole = _NUMBER.fullmatch(answer.strip().rstrip(".;,!"))
@@ -149,7 +151,7 @@ def rouge_l_by_script(
     For task files whose language is unknown until they are read.
     """
     values = []
-    for target, prediction in zip(targets, predictions):
+    for target, prediction in zip(targets, predictions, strict=True):
         english = metrics.in_ascii_words(" ".join(metrics.references_of(target)))
         score = rouge_l if english else rouge_l_of_gpt2_tokens
         values.append(score([target], [prediction])["rougeL"])
