@@ -16,7 +16,8 @@ from instruct.prompts.numbers import ENGLISH, NumberForm, canonical, numbers_in
 from instruct.prompts.options import match_option, plain
 from tasks.answers import Example, chosen_option, text_of, texts_of
 
-_MARKER = re.compile(r"\banswer(?:\s+is\s*:?|\s*:)\s*", re.IGNORECASE)
+# Not "the answer isn't 5".
+_MARKER = re.compile(r"\banswer(?:\s+is(?![a-z])\s*:?|\s*:)\s*", re.IGNORECASE)
 _OPTION_WORD = re.compile(r"^(?:option|choice)\s+", re.IGNORECASE)
 # "(A) or (B)", "A, C": several answers count as none.
 _SEVERAL = re.compile(

@@ -11,7 +11,7 @@ from instruct.data.registry import find_spec
 from instruct.eval import metrics
 from instruct.prompts.record import Record
 from tasks import mixtures as _collection  # noqa: F401
-from tasks.suites import grade_school
+from tasks.suites import grade_school, reading
 from tasks.suites import mixtures as _register  # noqa: F401
 from tasks.suites.reading import (
     Answer,
@@ -371,3 +371,13 @@ def test_targets_are_written_the_english_way_in_every_file(row, tmp_path):
     read = find_spec(workspace(), f"mgsm.{row.code}").postprocess_fn
     assert read is not None
     assert [read(a, example=FREE, is_target=True) for a in answers] == answers
+
+
+def test_a_denied_answer_is_no_answer():
+    """The reply's last "answer is" counts; "isn't" is another word."""
+    reply = "The answer is (B). So the answer isn't (A)."
+    assert reading.concluded(reply) == "(B). So the answer isn't (A)"
+    reasoned = {"template": "cot"}
+    assert reading.read_number("The answer is 6, so the answer isn't 5.", reasoned) == "6"
+    assert reading.read_number("So the answer isn't 5.", reasoned) == ""
+    assert reading.concluded("The answer is: 5") == "5"
