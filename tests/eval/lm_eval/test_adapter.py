@@ -2,6 +2,7 @@
 
 import dataclasses
 import math
+from typing import Any
 
 import jax
 import numpy as np
@@ -306,3 +307,24 @@ def test_a_plain_decoder_continues_the_context_as_it_stands():
     assert model._pair("", "yes") == ([0], WORDS.encode("yes"))
     framed = dataclasses.replace(model, frame=dataclasses.replace(frame, separator="eos"))
     assert framed._pair("Red? ", " yes") == ([0, *WORDS.encode("Red? "), EOS], WORDS.encode("yes"))
+
+
+def test_a_continuation_that_merges_with_the_context_is_not_certain():
+    """Its tokens would be none, whose log-likelihood is 0."""
+
+    class Merging:
+        eos_id = EOS
+
+        def encode(self, text):
+            return [77] if text == "don't" else [*map(ord, text)]
+
+    words: Any = Merging()
+    none: Any = None
+    frame = Frame(words, start_ids=(0,), separator="", one_sequence=True)
+    plain = AdapterConfig(score_eos=False)
+    model = RequestAnswerer(
+        ContinuationScorer(NETWORK.target_logits), none, {}, frame, (EOS,), plain
+    )
+    assert model._pair("do", "n't") == ([0, *map(ord, "do")], [*map(ord, "n't")])
+    assert model._pair("do", "n") == ([0, *map(ord, "do")], [ord("n")])
+    assert model._pair("do", "") == ([0, *map(ord, "do")], [])
