@@ -5,6 +5,7 @@ import functools
 import json
 import re
 import string
+import unicodedata
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -19,6 +20,17 @@ Example = Mapping[str, Any] | None  # the features that a `postprocess_fn` gets
 # Commas group digits in threes, or as in India; "3,4" is no number.
 _WHOLE = r"[1-9]\d{0,2}(?:,\d{3})+|[1-9]\d?(?:,\d{2})+,\d{3}|\d+"
 _NUMBER = re.compile(rf"[-+\u2212]?\$?\s?((?:{_WHOLE})(?:\.\d+)?|\.\d+)\s?%?")
+
+
+@functools.cache
+def word_end(phrase: str) -> str:
+    """A pattern after a phrase: no letter continues its last word, so "is" is not in "isn't".
+
+    Empty after punctuation, and in scripts that write words without blanks between them.
+    """
+    last = phrase.rstrip()[-1:]
+    divided = last.isalpha() and unicodedata.name(last, "").startswith(("LATIN", "CYRILLIC"))
+    return r"(?![^\W\d_])" if divided else ""
 
 
 def cut_answer(text: str, closing_phrases: Sequence[tuple[str, str]]) -> str:
@@ -36,7 +48,7 @@ def cut_answer(text: str, closing_phrases: Sequence[tuple[str, str]]) -> str:
     for before, after in closing_phrases:
         # Only the last line of the phrase: earlier lines hold the reasoning.
         words = before.rsplit("\n", 1)[-1].split()
-        pattern = r"\s+".join(map(re.escape, words))
+        pattern = r"\s+".join(map(re.escape, words)) + word_end(before)
         for match in re.finditer(pattern, text, re.IGNORECASE) if words else ():
             if match.end() > best:
                 best, ending = match.end(), after

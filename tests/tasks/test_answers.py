@@ -17,6 +17,8 @@ PHRASES = (("The answer is", "."), ("So the answer is", "."), ("####", ""), ("Fi
         ("Final answer: (B)", "(B)"),
         ("no phrase here", "no phrase here"),
         ("The answer is", ""),
+        ("The answer is 6. The answer isn't 5.", "6. The answer isn't 5"),
+        ("####five", "five"),
     ],
 )
 def test_cut_answer(text, expected):

@@ -1,6 +1,7 @@
 """Replies as models write them, and what they answer."""
 
 import copy
+import functools
 import json
 import pickle
 import unicodedata
@@ -381,3 +382,10 @@ def test_a_denied_answer_is_no_answer():
     assert reading.read_number("The answer is 6, so the answer isn't 5.", reasoned) == "6"
     assert reading.read_number("So the answer isn't 5.", reasoned) == ""
     assert reading.concluded("The answer is: 5") == "5"
+    for language in grade_school.LANGUAGES:  # in scripts without blanks a letter may follow
+        number = functools.partial(reading.read_number, phrases=language.phrases)
+        assert number(f"{language.phrases[0]} 6.", reasoned) == "6"
+    english = functools.partial(reading.read_number, phrases=("The answer is",))
+    assert english("The answer is 6, the answer isn't 5.", reasoned) == "6"
+    japanese = functools.partial(reading.read_number, phrases=("答えは",))
+    assert japanese("答えは約6です。", reasoned) == "6"
