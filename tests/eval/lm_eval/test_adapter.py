@@ -20,6 +20,7 @@ from instruct.eval.lm_eval.adapter import (
     decode_settings,
     rolling_windows,
 )
+from instruct.eval.lm_eval.model import _batching
 from instruct.eval.scoring.score import Scorer
 from instruct.mesh import MeshConfig, make_mesh
 from instruct.models.config import ModelConfig
@@ -295,6 +296,13 @@ def test_bad_config(settings):
     (name,) = settings
     with pytest.raises(UserError, match=name):
         AdapterConfig(**settings)
+
+
+@pytest.mark.parametrize("most", [0, -1, "8", 2.5, True])
+def test_a_largest_batch_that_is_none(most):
+    with pytest.raises(UserError, match="max_batch_size is .*must be a whole number of at least 1"):
+        _batching("auto", most)
+    assert _batching("auto", 8) == BatchConfig(8) and _batching(4, 8) == BatchConfig(4)
 
 
 def test_a_plain_decoder_continues_the_context_as_it_stands():
