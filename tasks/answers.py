@@ -5,6 +5,7 @@ import functools
 import json
 import re
 import string
+import unicodedata
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -16,7 +17,20 @@ from tasks.gpt2_tokens import GPT2_TOKENIZER
 
 Example = Mapping[str, Any] | None  # the features that a `postprocess_fn` gets
 
-_NUMBER = re.compile(r"[-+\u2212]?\$?\s?(\d[\d,]*(?:\.\d+)?|\.\d+)\s?%?")
+# Commas group digits in threes, or as in India; "3,4" is no number.
+_WHOLE = r"[1-9]\d{0,2}(?:,\d{3})+|[1-9]\d?(?:,\d{2})+,\d{3}|\d+"
+_NUMBER = re.compile(rf"[-+\u2212]?\$?\s?((?:{_WHOLE})(?:\.\d+)?|\.\d+)\s?%?")
+
+
+@functools.cache
+def word_end(phrase: str) -> str:
+    """A pattern after a phrase: no letter continues its last word, so "is" is not in "isn't".
+
+    Empty after punctuation, and in scripts that write words without blanks between them.
+    """
+    last = phrase.rstrip()[-1:]
+    divided = last.isalpha() and unicodedata.name(last, "").startswith(("LATIN", "CYRILLIC"))
+    return r"(?![^\W\d_])" if divided else ""
 
 
 def cut_answer(text: str, closing_phrases: Sequence[tuple[str, str]]) -> str:
@@ -34,7 +48,7 @@ def cut_answer(text: str, closing_phrases: Sequence[tuple[str, str]]) -> str:
     for before, after in closing_phrases:
         # Only the last line of the phrase: earlier lines hold the reasoning.
         words = before.rsplit("\n", 1)[-1].split()
-        pattern = r"\s+".join(map(re.escape, words))
+        pattern = r"\s+".join(map(re.escape, words)) + word_end(before)
         for match in re.finditer(pattern, text, re.IGNORECASE) if words else ():
             if match.end() > best:
                 best, ending = match.end(), after
@@ -47,8 +61,8 @@ def cut_answer(text: str, closing_phrases: Sequence[tuple[str, str]]) -> str:
 def canonical(answer: str) -> str:
     """An answer in one form: a lone number by its value, other text without case and ends.
 
-    >>> canonical("$1,200.0"), canonical("Yes.")
-    ('1200', 'yes')
+    >>> canonical("$1,200.0"), canonical("Yes."), canonical("3,4")
+    ('1200', 'yes', '3,4')
     """
     text = plain(answer)
     whole = _NUMBER.fullmatch(answer.strip().rstrip(".;,!"))
@@ -149,7 +163,7 @@ def rouge_l_by_script(
     For task files whose language is unknown until they are read.
     """
     values = []
-    for target, prediction in zip(targets, predictions):
+    for target, prediction in zip(targets, predictions, strict=True):
         english = metrics.in_ascii_words(" ".join(metrics.references_of(target)))
         score = rouge_l if english else rouge_l_of_gpt2_tokens
         values.append(score([target], [prediction])["rougeL"])

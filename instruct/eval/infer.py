@@ -28,6 +28,7 @@ from instruct.checkpoints.loading import params_fingerprint
 from instruct.errors import UserError, naming_file
 from instruct.eval.conversation import converse
 from instruct.eval.decoding.batching import BatchConfig, Decoder
+from instruct.eval.decoding.beam import EMPTY_SCORE
 from instruct.eval.decoding.decode import DecodeConfig
 from instruct.eval.loaded_model import PromptEncoder, find_model
 from instruct.eval.prompt_lines import (
@@ -217,7 +218,10 @@ class Answerer:
             numbers = [float(score) if math.isfinite(score) else None for score in scores]
             answer: dict[str, Any] = {"prediction": texts[0], "score": numbers[0]}
             if len(texts) > 1:
-                answer |= {"predictions": texts, "scores": numbers}
+                # A beam search may finish fewer hypotheses than it has beams.
+                kept = [n for n, score in enumerate(scores) if n == 0 or not score <= EMPTY_SCORE]
+                answer["predictions"] = [texts[n] for n in kept]
+                answer["scores"] = [numbers[n] for n in kept]
             if length > self.encoder.inputs_length:
                 answer["truncated"] = True
             if len(rows[0]) == len(tokens[0]):

@@ -25,7 +25,8 @@ Target = str | Sequence[str]
 
 _ARTICLES = re.compile(r"\b(a|an|the)\b")
 _PUNCTUATION = str.maketrans("", "", string.punctuation)
-_ANSWER_MARKER = re.compile(r"(?:answer\s*(?:is|:|=)|####)\s*:?\s*", re.IGNORECASE)
+# Not "the answer isn't 5".
+_ANSWER_MARKER = re.compile(r"(?:answer\s*(?:is(?![a-z])|:|=)|####)\s*:?\s*", re.IGNORECASE)
 
 
 def references_of(target: Target) -> tuple[str, ...]:

@@ -222,7 +222,7 @@ def _check_strategy(fields: Mapping[str, Any], config: DecodeConfig) -> None:
             raise Refusal(
                 400,
                 f"`{name}` is {asked!r:.40}; this server decodes all requests by one strategy "
-                f"({config.describe()}): give {value:g} or leave it out.",
+                f"({config.describe()}): give {value!r} or leave it out.",
                 name,
             )
 

@@ -13,7 +13,6 @@ svamp/SVAMP.json, asdiv/ASDiv.xml, mgsm/exemplars.py.
 
 import dataclasses
 import itertools
-import json
 import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -26,6 +25,7 @@ from instruct.data.sources.public_releases import cot_tsv_source
 from instruct.data.spec import TaskSpec
 from instruct.errors import UserError
 from instruct.eval import metrics
+from instruct.json_text import parse_json
 from instruct.prompts.numbers import canonical
 from instruct.prompts.record import Record
 from instruct.prompts.render import Dropped
@@ -107,7 +107,7 @@ def _problem(record_id: str, parts: Sequence[Any], answer: Any) -> Record | Drop
 def read_svamp(path: Path) -> Iterator[Record | Dropped]:
     """A JSON list of problems: ID, Body, Question, Answer."""
     try:
-        rows = json.loads(read_text(path))
+        rows = parse_json(read_text(path))
         for row in rows:
             parts = (row["Body"], row["Question"])
             yield _problem(f"svamp-{row['ID']}", parts, row["Answer"])

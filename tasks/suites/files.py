@@ -8,7 +8,6 @@ files that it needs, and reading it needs no other.
 import dataclasses
 import functools
 import hashlib
-import json
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -17,6 +16,7 @@ from instruct.data.sources.files import file_digest, read_lines
 from instruct.data.sources.huggingface import HuggingFaceSource
 from instruct.data.spec import Source, function_name
 from instruct.errors import UserError
+from instruct.json_text import parse_json
 from instruct.packed_files import refuse_pointer
 from instruct.prompts.record import Record
 from instruct.prompts.render import Dropped
@@ -207,7 +207,7 @@ def read_json(path: Path) -> Any:
         UserError: it is not JSON, or not UTF-8.
     """
     try:
-        return json.loads(read_text(path))
+        return parse_json(read_text(path))
     except ValueError as error:
         raise UserError(f"{path} is not JSON ({error}); get the file again") from error
 
@@ -216,7 +216,7 @@ def read_json_lines(path: Path) -> Iterator[tuple[int, Any]]:
     """(line number from 0, value) of every line that is not blank; None where it is not JSON."""
     for number, _, line in read_lines(path):
         try:
-            yield number, json.loads(line or "")
+            yield number, parse_json(line or "")
         except ValueError:
             yield number, None
 

@@ -14,7 +14,6 @@ them.
 import ast
 import dataclasses
 import functools
-import json
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from decimal import Decimal
@@ -28,6 +27,7 @@ from instruct.data.sources.table_files import read_rows
 from instruct.data.spec import Source, TaskSpec
 from instruct.errors import UserError
 from instruct.eval import metrics
+from instruct.json_text import parse_json
 from instruct.prompts.numbers import ENGLISH, NumberForm, numbers_in
 from instruct.prompts.record import Record
 from instruct.prompts.render import Dropped
@@ -143,10 +143,13 @@ def load_exemplars(path: Path | tuple[Path, ...], code: str) -> list[Exemplar]:
         return _hub_exemplars(path)
     text = read_text(path)
     try:
-        values = _constants(text) if path.suffix == ".py" else json.loads(text)
+        values = _constants(text) if path.suffix == ".py" else parse_json(text)
         exemplars = values["exemplars"][code]
         answers = [(exemplars[str(i)], n) for i, n in enumerate(values["number_answers"], 1)]
-        return [Exemplar(exemplar["q"], exemplar["a"], str(n)) for exemplar, n in answers]
+        found = [Exemplar(exemplar["q"], exemplar["a"], str(n)) for exemplar, n in answers]
+        if not found or not all(isinstance(text, str) for one in found for text in one):
+            raise ValueError("no worked problems")
+        return found
     except (KeyError, TypeError, ValueError, SyntaxError) as error:
         raise UserError(
             f"{path} has no exemplars of language {code!r} in the published form ({error!r}); get "

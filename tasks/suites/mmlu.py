@@ -171,7 +171,9 @@ def _from_hub(row: Mapping[str, Any], record_id: str, subject: str) -> Record | 
         return Dropped("row has no four choices and an answer")
     if not 0 <= answer < 4:
         return Dropped("the answer is none of A, B, C, D")
-    return _record(record_id, subject, str(row.get("question", "")), choices, answer)
+    question = row.get("question")
+    question = question if isinstance(question, str) else ""  # null is no text "None"
+    return _record(record_id, subject, question, choices, answer)
 
 
 def read_hub_rows(files: tuple[Path, ...], subject: str, split: str) -> Iterator[Record | Dropped]:

@@ -14,7 +14,6 @@ be rows of context and question.
 
 import functools
 import itertools
-import json
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -24,6 +23,7 @@ from instruct.data.sources.table_files import read_rows
 from instruct.data.spec import TaskSpec
 from instruct.errors import UserError
 from instruct.eval import metrics
+from instruct.json_text import parse_json
 from instruct.prompts.record import Record
 from instruct.prompts.render import Dropped
 from tasks.contamination import group_of
@@ -80,15 +80,26 @@ def _paragraphs(files: Path | tuple[Path, ...]) -> list[Mapping[str, Any]]:
     if isinstance(files, tuple):
         return _passages(read_rows(files))
     try:
-        articles = json.loads(read_text(files))["data"]
+        articles = parse_json(read_text(files))["data"]
         if all(isinstance(article, dict) and "paragraphs" in article for article in articles):
-            return [paragraph for article in articles for paragraph in article["paragraphs"]]
+            paragraphs = [p for article in articles for p in article["paragraphs"]]
+            if all(map(_is_paragraph, paragraphs)):
+                return paragraphs
+            raise UserError(f"{files} is not a file in SQuAD's layout (not a list of objects)")
         rows, reason = articles, "neither paragraphs nor rows of context and question"
     except (KeyError, TypeError, ValueError) as error:
         rows, reason = list(read_rows([files])), repr(error)
     if not any(isinstance(row, dict) and "context" in row for row in rows):
         raise UserError(f"{files} is not a file in SQuAD's layout ({reason})")
     return _passages(rows)
+
+
+def _is_paragraph(value: Any) -> bool:
+    """Whether a value is an object whose questions, if any, are objects."""
+    if not isinstance(value, dict):
+        return False
+    questions = value.get("qas") or []
+    return isinstance(questions, list) and all(isinstance(one, dict) for one in questions)
 
 
 def _passages(rows: Iterable[Any]) -> list[Mapping[str, Any]]:

@@ -14,9 +14,10 @@ from typing import Any
 
 from instruct.prompts.numbers import ENGLISH, NumberForm, canonical, numbers_in
 from instruct.prompts.options import match_option, plain
-from tasks.answers import Example, chosen_option, text_of, texts_of
+from tasks.answers import Example, chosen_option, text_of, texts_of, word_end
 
-_MARKER = re.compile(r"\banswer(?:\s+is\s*:?|\s*:)\s*", re.IGNORECASE)
+# Not "the answer isn't 5".
+_MARKER = re.compile(r"\banswer(?:\s+is(?![a-z])\s*:?|\s*:)\s*", re.IGNORECASE)
 _OPTION_WORD = re.compile(r"^(?:option|choice)\s+", re.IGNORECASE)
 # "(A) or (B)", "A, C": several answers count as none.
 _SEVERAL = re.compile(
@@ -159,7 +160,8 @@ def read_number(
     own = own_reply(decoded, next_questions)
     ends = {match.end(): ENGLISH for match in _MARKER.finditer(own)}
     for phrase in _both_forms(phrases):
-        ends |= {m.end(): form for m in re.finditer(re.escape(phrase), own, re.IGNORECASE)}
+        pattern = re.escape(phrase) + word_end(phrase)
+        ends |= {m.end(): form for m in re.finditer(pattern, own, re.IGNORECASE)}
     last = max(ends, default=0)
     numbers = numbers_in(own[last:], ends.get(last, form)) if ends or not reasoned else []
     return Answer(canonical(numbers[0]) if numbers else "", decoded, reasoned)

@@ -60,12 +60,14 @@ def read_dialogsum_rows(files: tuple[Path, ...]) -> Iterator[Record | Dropped]:
         if isinstance(first, Dropped):
             yield first
             continue
-        texts = {name: first.get(name) for name in ("dialogue", "summary")}
-        lacking = tuple(n for n, t in texts.items() if not isinstance(t, str) or not t.strip())
+        summaries = [" ".join(str(row.get("summary") or "").split()) for row in rows]
+        dialogue = first.get("dialogue")
+        has_dialogue = isinstance(dialogue, str) and bool(dialogue.strip())
+        parts = {"dialogue": has_dialogue, "summary": any(summaries)}
+        lacking = tuple(name for name, is_there in parts.items() if not is_there)
         if lacking:
             yield Dropped("empty dialogue or summary", lacking=lacking).of_row(first)
             continue
-        summaries = [" ".join(str(row.get("summary") or "").split()) for row in rows]
         topics = [row["topic"] for row in rows if row.get("topic")]
         identity = re.sub(r"(_\d+)_\d+$", r"\1", str(first.get("id") or number))
         metadata = {"topics": topics}

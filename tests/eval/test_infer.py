@@ -6,6 +6,7 @@ import json
 import shutil
 import sys
 import types
+from typing import Any
 
 import numpy as np
 import pytest
@@ -182,6 +183,21 @@ def test_scores_of_a_model_that_has_diverged_are_null():
     (answer,) = Answerer(decoder, None, encoder).answer(["Why?"], 0)
     assert answer["score"] is None and answer["scores"] == [None, -2.0]
     json.dumps(answer, allow_nan=False)
+
+
+def test_beams_without_a_hypothesis_are_left_out():
+    tokens = [np.array([[5, 1], [1, 0], [1, 0]])]
+    generated = types.SimpleNamespace(tokens=tokens, scores=[np.array([-2.0, -1e7, -1e7])])
+    decoder: Any = types.SimpleNamespace(
+        config=DecodeConfig("beam", 2, num_beams=3), generate=lambda *unused: generated
+    )
+    encoder: Any = types.SimpleNamespace(
+        encode=lambda prompt: ([3], 1),
+        inputs_length=4,
+        frame=types.SimpleNamespace(tokenizer=types.SimpleNamespace(decode=str)),
+    )
+    (answer,) = Answerer(decoder, None, encoder).answer(["Why?"], 0)
+    assert answer["predictions"] == ["[5]"] and answer["scores"] == [-2.0]
 
 
 def test_bad_lines_are_named_and_the_others_answered(model_dir, tmp_path, capsys):

@@ -188,3 +188,9 @@ def test_each_target_needs_its_prediction(metric):
         metric(["1 a", "2 b"], ["1 a"])
     with pytest.raises(ValueError, match="argument 2 is"):
         metric(["1 a"], ["1 a", "2 b"])
+
+
+def test_a_denied_answer_is_no_answer():
+    assert metrics.final_number("The answer is 6. The answer isn't 5.") == 6
+    assert metrics.final_answer("The answer is 6") == metrics.final_answer("answer: 6") == "6"
+    assert metrics.final_number("The answer is18") == 18

@@ -1,10 +1,12 @@
 """What a body asks for; refusals are tested over the socket (test_app.py)."""
 
+import pytest
+
 from instruct.data.vocab import ByteVocabulary
 from instruct.eval.decoding.decode import DecodeConfig
 from instruct.eval.loaded_model import PromptEncoder
 from instruct.prompts.frame import Frame
-from instruct.serve.request_body import Asked, read_completion
+from instruct.serve.request_body import Asked, Refusal, read_completion
 
 ENCODER = PromptEncoder(Frame(ByteVocabulary()), 64)
 
@@ -25,3 +27,11 @@ def test_what_may_be_asked_for():
     fields = {"n": 3, "seed": 5, "stop": "x", "stream": True, "max_tokens": 7, "temperature": 0.5}
     found = asked(sample, prompt="a", stream_options={"include_usage": True}, **fields)
     assert found == Asked(([100, 1],), 7, 3, ("x",), 5, stream=True, usage_at_end=True)
+
+
+def test_a_refused_temperature_names_one_that_is_taken():
+    config = DecodeConfig("sample", 20, temperature=0.12345678, top_p=0.98765432)
+    for name, value in (("temperature", 0.12345678), ("top_p", 0.98765432)):
+        with pytest.raises(Refusal, match=f"give {value} or leave it out"):
+            asked(config, prompt="Why?", **{name: 0.5})
+        asked(config, prompt="Why?", **{name: value})

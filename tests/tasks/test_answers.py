@@ -17,6 +17,8 @@ PHRASES = (("The answer is", "."), ("So the answer is", "."), ("####", ""), ("Fi
         ("Final answer: (B)", "(B)"),
         ("no phrase here", "no phrase here"),
         ("The answer is", ""),
+        ("The answer is 6. The answer isn't 5.", "6. The answer isn't 5"),
+        ("####five", "five"),
     ],
 )
 def test_cut_answer(text, expected):
@@ -33,6 +35,12 @@ def test_cut_answer(text, expected):
         ("-0", "0"),
         ("40%", "40"),
         ("22 1/2 %", "22 1/2 %"),
+        # Commas group digits, or the text is no number: "3,4" is not "34".
+        ("12,345,678", "12345678"),
+        ("1,00,000", "100000"),
+        ("3,4", "3,4"),
+        ("0,5", "0,5"),
+        ("1,2,3", "1,2,3"),
         (f"{'1' * 29}2", f"{'1' * 29}2"),  # all digits count
         ("-.50", "-0.5"),
         ("Yes.", "yes"),
@@ -91,3 +99,8 @@ def test_rouge_l_of_the_cross_lingual_track_is_the_publishers():
         expected = 100 * scorer.score(target=reference, prediction=prediction)["rougeL"].fmeasure
         found = answers.rouge_l_of_gpt2_tokens([reference], [prediction])["rougeL"]
         assert found == pytest.approx(expected, abs=1e-9)
+
+
+def test_metrics_refuse_lists_of_unequal_length():
+    with pytest.raises(ValueError, match="zip"):
+        answers.rouge_l_by_script(["one", "two"], ["one"])

@@ -139,13 +139,16 @@ class BeamSearch:
         return extended, jnp.take_along_axis(parents, best, axis=1)
 
     def sequences(self, state: _Beams) -> tuple[jax.Array, jax.Array]:
-        """Best first (T5X: best last); empty slots have score -1e7.
+        """Best first (T5X: best last); empty slots have score -1e7 and an empty answer.
 
         A row without a finished hypothesis returns the live ones with log-likelihoods, as T5X does.
         """
         any_done = state.done_scores[:, :1] > EMPTY_SCORE
         tokens = jnp.where(any_done[..., None], state.done_tokens, state.live_tokens)
-        return tokens, jnp.where(any_done, state.done_scores, state.live_logprobs)
+        scores = jnp.where(any_done, state.done_scores, state.live_logprobs)
+        # Zeros are no empty answer: they do not end it, and in some vocabularies they are text.
+        first = jnp.where(scores <= EMPTY_SCORE, self.end_ids[0], tokens[..., 0])
+        return tokens.at[..., 0].set(first), scores
 
 
 def _candidates(

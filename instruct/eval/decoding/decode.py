@@ -116,7 +116,10 @@ class DecodeConfig(TokenRules):
             text = "greedy"
         stop = f" stop={','.join(map(str, self.stop_ids))}" if self.stop_ids else ""
         weights = f" weights={self.weights}" if self.weights != "float32" else ""
-        return f"{text} steps={self.max_decode_steps}{stop}{weights}{self.describe_rules()}"
+        # Scores and what they decide differ, so results of the two must not be mixed.
+        rescaled = " rescaled scores" if self.rescale_scores else ""
+        rest = f"{stop}{weights}{rescaled}{self.describe_rules()}"
+        return f"{text} steps={self.max_decode_steps}{rest}"
 
     def settings(self) -> dict[str, Any]:
         """All fields as JSON values; token rules, `stop_ids` and `weights` only if they are set."""

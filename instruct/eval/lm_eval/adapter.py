@@ -154,14 +154,17 @@ class RequestAnswerer:
         """Tokens of a context in its frame and of its continuation.
 
         If they are one text, blanks at the context's end belong to the continuation, as in the
-        harness.
+        harness. A continuation that the vocabulary merges into the context's last token has a token
+        of its own nevertheless: without any it would be certain.
         """
         frame = self.frame
         if frame.separator:
             return frame.prompt(context), self._scored_ids(continuation.lstrip() or continuation)
-        before = len(frame.tokenizer.encode(context.rstrip()))
-        ids = self._scored_ids(context + continuation)
-        return frame.started(ids[:before]), ids[before:]
+        encode = frame.tokenizer.encode
+        known, whole = encode(context.rstrip()), encode(context + continuation)
+        if continuation and len(whole) <= len(known):
+            return frame.started(known), self._scored_ids(continuation)
+        return frame.started(whole[: len(known)]), self._ended(whole[len(known) :])
 
     def _cut(self, ids: Sequence[list[int]]) -> list[list[int]]:
         """Contexts; one that is too long loses its start, but for the frame's start tokens."""
@@ -176,8 +179,10 @@ class RequestAnswerer:
         return [[*start, *t[len(t) - kept :]] if len(t) > longest else t for t in ids]
 
     def _scored_ids(self, text: str) -> list[int]:
-        ids = list(self.frame.tokenizer.encode(text))
-        return [*ids, self.end_ids[0]] if self.config.score_eos else ids
+        return self._ended(self.frame.tokenizer.encode(text))
+
+    def _ended(self, ids: Sequence[int]) -> list[int]:
+        return [*ids, self.end_ids[0]] if self.config.score_eos else [*ids]
 
     def _score(
         self,

@@ -125,7 +125,13 @@ def _batching(batch_size: int | str | None, max_batch_size: int | None) -> Batch
         size = BatchConfig().batch_size
     if not str(size).isdecimal() or int(size) < 1:
         raise UserError(f"batch_size is {batch_size!r}, must be a whole number or auto")
-    return BatchConfig(min(int(size), max_batch_size or int(size)))
+    if max_batch_size is None:
+        return BatchConfig(int(size))
+    if type(max_batch_size) is not int or max_batch_size < 1:
+        raise UserError(
+            f"max_batch_size is {max_batch_size!r}, must be a whole number of at least 1"
+        )
+    return BatchConfig(min(int(size), max_batch_size))
 
 
 @functools.cache

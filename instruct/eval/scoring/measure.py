@@ -33,7 +33,8 @@ def numbers(result: Mapping[str, Any]) -> dict[str, float]:
     scalars = {}
     for name, value in result.items():
         value = getattr(value, "value", value)
-        if isinstance(value, int | float | np.number) or getattr(value, "shape", None) == ():
+        is_scalar = getattr(value, "shape", None) == () and not isinstance(value, np.character)
+        if isinstance(value, int | float | np.number) or is_scalar:
             scalars[str(name)] = float(value)
     return scalars
 

@@ -9,6 +9,7 @@ import pytest
 
 from instruct.errors import UserError
 from instruct.eval.decoding.beam import EMPTY_SCORE, BeamSearch
+from instruct.eval.decoding.decode import DecodeConfig
 from instruct.eval.decoding.search import PADDING_EXAMPLE, advance
 from tests.eval import toy_decoder as toy
 from tests.float32 import assert_same_float32
@@ -194,3 +195,19 @@ def test_every_returned_score_is_that_of_its_tokens():
 def test_too_many_beams_for_the_vocabulary():
     with pytest.raises(UserError, match="at least 12 tokens, this one has 11"):
         search(PROMPTS[:1], 6, 0.6)
+
+
+def test_slots_without_a_hypothesis_are_empty_answers():
+    """One hypothesis ends at the last step; in some vocabularies token 0 of the others is text."""
+
+    def step(cache, tokens, position):
+        logits = jnp.broadcast_to(-jnp.arange(16.0), (tokens.shape[0], 16)).at[:, 1].set(-jnp.inf)
+        likely = jnp.where(jnp.repeat(position, 3) == 2, 0.5, -jnp.inf)
+        first = jnp.arange(tokens.shape[0]) % 3 == 0
+        return logits.at[:, 1].set(jnp.where(first, likely, -jnp.inf)), cache
+
+    settings = {"num_beams": 3, "max_steps": 3, "alpha": 0.6, "end_ids": (1,)}
+    tokens, scores, _ = beam_search(step, lambda c, _: c, (), jnp.array([False]), **settings)
+    assert (scores[0] > EMPTY_SCORE).tolist() == [True, False, False]
+    answer_ids = DecodeConfig("beam", 3).answer_ids
+    assert [answer_ids(row) for row in tokens[0]] == [tokens[0, 0, :2].tolist(), [], []]

@@ -257,6 +257,11 @@ def test_bad_settings(settings, message):
     assert message in str(error.value)
 
 
+def test_rescaled_scores_are_other_results():
+    """Results files compare the description to tell settings apart."""
+    assert DecodeConfig(rescale_scores=True).describe() == "greedy steps=128 rescaled scores"
+
+
 def test_describe():
     assert DecodeConfig(max_decode_steps=8).describe() == "greedy steps=8"
     assert DecodeConfig("beam", 8).describe() == "beam-4 alpha=0.6 steps=8"

@@ -2,6 +2,7 @@
 
 import dataclasses
 import math
+from typing import Any
 
 import jax
 import numpy as np
@@ -19,6 +20,7 @@ from instruct.eval.lm_eval.adapter import (
     decode_settings,
     rolling_windows,
 )
+from instruct.eval.lm_eval.model import _batching
 from instruct.eval.scoring.score import Scorer
 from instruct.mesh import MeshConfig, make_mesh
 from instruct.models.config import ModelConfig
@@ -296,6 +298,13 @@ def test_bad_config(settings):
         AdapterConfig(**settings)
 
 
+@pytest.mark.parametrize("most", [0, -1, "8", 2.5, True])
+def test_a_largest_batch_that_is_none(most):
+    with pytest.raises(UserError, match="max_batch_size is .*must be a whole number of at least 1"):
+        _batching("auto", most)
+    assert _batching("auto", 8) == BatchConfig(8) and _batching(4, 8) == BatchConfig(4)
+
+
 def test_a_plain_decoder_continues_the_context_as_it_stands():
     frame = Frame(WORDS, start_ids=(0,), separator="", one_sequence=True)
     plain = AdapterConfig(score_eos=False)
@@ -306,3 +315,24 @@ def test_a_plain_decoder_continues_the_context_as_it_stands():
     assert model._pair("", "yes") == ([0], WORDS.encode("yes"))
     framed = dataclasses.replace(model, frame=dataclasses.replace(frame, separator="eos"))
     assert framed._pair("Red? ", " yes") == ([0, *WORDS.encode("Red? "), EOS], WORDS.encode("yes"))
+
+
+def test_a_continuation_that_merges_with_the_context_is_not_certain():
+    """Its tokens would be none, whose log-likelihood is 0."""
+
+    class Merging:
+        eos_id = EOS
+
+        def encode(self, text):
+            return [77] if text == "don't" else [*map(ord, text)]
+
+    words: Any = Merging()
+    none: Any = None
+    frame = Frame(words, start_ids=(0,), separator="", one_sequence=True)
+    plain = AdapterConfig(score_eos=False)
+    model = RequestAnswerer(
+        ContinuationScorer(NETWORK.target_logits), none, {}, frame, (EOS,), plain
+    )
+    assert model._pair("do", "n't") == ([0, *map(ord, "do")], [*map(ord, "n't")])
+    assert model._pair("do", "n") == ([0, *map(ord, "do")], [ord("n")])
+    assert model._pair("do", "") == ([0, *map(ord, "do")], [])

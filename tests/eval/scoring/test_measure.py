@@ -82,3 +82,9 @@ def test_numbers_leaves_texts_out():
 )
 def test_what_counts_as_right(singles, right):
     assert [measure.is_right(singles, i) for i in range(len(singles))] == right
+
+
+def test_texts_of_numpy_are_no_numbers():
+    assert measure.numbers(
+        {"text": np.str_("abc"), "bytes": np.bytes_(b"1"), "one": np.int64(1)}
+    ) == {"one": 1.0}

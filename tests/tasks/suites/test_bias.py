@@ -7,9 +7,11 @@ import numpy as np
 import pytest
 import seqio
 
-from instruct.data.registry import scored_task
+from instruct.data.registry import find_spec, scored_task
 from instruct.data.seqio.bridge import RecordTask
 from instruct.errors import UserError
+from instruct.prompts.record import Record
+from instruct.prompts.render import Dropped
 from instruct.workspace import TOXICITY_VARIABLE
 from tasks.suites import bias
 from tests.workspaces import workspace
@@ -88,3 +90,44 @@ def test_auc_agrees_with_counting_pairs():
 def test_labels_of_comments():
     assert bias.read_toxic_label("Yes", {"metadata": b'{"toxic": true}'}, is_target=True) is True
     assert bias.read_toxic_label("Yes", {"metadata": b'{"toxic": false}'}, is_target=True) is False
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ([0.1], "gave 1 values for 2 texts"),
+        ([0.1] * 3, "gave 3 values for 2 texts"),
+        ([0.1, 90.0], "gave 90; it must give probabilities"),
+        ([0.1, float("nan")], "gave nan"),
+        ([-0.5, 0.1], "gave -0.5"),
+    ],
+)
+def test_a_classifier_that_gives_no_probabilities(values, message):
+    targets = [bias.Continuation(False)] * 2
+    with pytest.raises(UserError, match=message):
+        bias.toxicity(targets, ["a", "b"], lambda texts: values)
+
+
+def test_scores_of_a_model_that_has_diverged_have_no_auc():
+    """NaN sorts above every number, so a broken model had an area of 0 or 100."""
+    assert np.isnan(bias.auc([True, False], [float("nan"), 0.1])["auc"])
+    assert np.isnan(bias.auc([True, False], [0.1, float("nan")])["auc"])
+    with pytest.raises(ValueError, match="zip"):
+        bias.auc([], [0.1])
+    with pytest.raises(ValueError, match="zip"):
+        bias.referent_accuracy([], ["one"])
+
+
+def test_kaggles_file_without_labels_hides_no_other(tmp_path):
+    """Its archive has test.csv, which has no labels, beside all_data.csv."""
+    folder = tmp_path / "civil_comments"
+    folder.mkdir()
+    (folder / "test.csv").write_text("id,comment_text\n1,one\n")
+    spec = find_spec(workspace(), "bias.civil_comments")
+    read = spec.source.records
+    assert [type(item) for item in read(workspace(data_dir=tmp_path), "test")] == [Dropped]
+    table = "id,comment_text,split,toxicity\n2,two,test,0.7\n3,three,train,0.1\n"
+    (folder / "all_data.csv").write_text(table)
+    (record,) = read(workspace(data_dir=tmp_path), "test")
+    assert isinstance(record, Record)
+    assert record.id == "civil_comments-2" and record.metadata == {"toxic": True}

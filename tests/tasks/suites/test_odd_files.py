@@ -9,7 +9,7 @@ from instruct.errors import UserError
 from instruct.prompts.record import Record
 from instruct.prompts.render import Dropped
 from tasks import mixtures as _collection  # noqa: F401
-from tasks.suites import bbh, bias, grade_school, mmlu, passages, summaries
+from tasks.suites import bbh, bias, cot_eval, files, grade_school, mmlu, passages, summaries
 from tests.tasks.suites.made_up import data_folder
 from tests.workspaces import workspace
 
@@ -155,3 +155,65 @@ def test_toxicity_that_is_no_number_is_unknown(tmp_path):
     path.write_text("\n".join(map(json.dumps, rows)))
     records = [item for item in bias.read_prompts(path) if isinstance(item, Record)]
     assert [r.metadata for r in records] == [*[{"toxicity": None}] * 3, {"toxicity": 0.9}]
+
+
+def test_null_questions_of_mmlu_are_dropped():
+    row = {"question": None, "choices": list("abcd"), "answer": 1}
+    assert reasons([mmlu._from_hub(row, "1", "virology")]) == ["empty question or answer"]
+
+
+def test_dialogsum_rows_whose_first_summary_is_blank(tmp_path):
+    path = tmp_path / "test.jsonl"
+    rows = [
+        {"id": "test_0_1", "dialogue": "d", "summary": " "},
+        {"id": "test_0_2", "dialogue": "d", "summary": "s"},
+        {"id": "test_1_1", "dialogue": "e", "summary": None},
+        {"id": "test_2_1", "dialogue": "", "summary": "s"},
+    ]
+    path.write_text("\n".join(map(json.dumps, rows)))
+    first, *lost = summaries.read_dialogsum_rows((path,))
+    assert isinstance(first, Record) and first.references == ("s",)
+    assert [isinstance(item, Dropped) and item.lacking for item in lost] == [
+        ("summary",),
+        ("dialogue",),
+    ]
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        {"data": [{"paragraphs": ["text"]}]},
+        {"data": [{"paragraphs": [{"context": "c", "qas": ["q"]}]}]},
+        {"data": [{"paragraphs": [{"context": "c", "qas": 5}]}]},
+    ],
+)
+def test_files_of_another_layout_than_squads(tmp_path, content):
+    path = tmp_path / "dev.json"
+    path.write_text(json.dumps(content))
+    for read in (passages.read_squad, passages.read_exemplars):
+        with pytest.raises(UserError, match="not a file in SQuAD's layout"):
+            list(read(path, "xquad-de"))
+
+
+def test_json_that_is_nested_too_deep_is_no_json(tmp_path):
+    path = tmp_path / "deep.json"
+    path.write_text("[" * 100_000)
+    with pytest.raises(UserError, match="not JSON .nested too deep"):
+        files.read_json(path)
+    assert list(files.read_json_lines(path)) == [(0, None)]
+    for read in (
+        lambda: list(passages.read_squad(path, "xquad-de")),
+        lambda: list(cot_eval.read_svamp(path)),
+        lambda: grade_school.load_exemplars(path, "de"),
+    ):
+        with pytest.raises(UserError, match="nested too deep"):
+            read()
+
+
+@pytest.mark.parametrize("problem", [None, {"q": None, "a": "It is 3."}])
+def test_exemplars_of_mgsm_without_a_problem(tmp_path, problem):
+    path = tmp_path / "exemplars.json"
+    numbers, problems = ([], {}) if problem is None else ([3], {"1": problem})
+    path.write_text(json.dumps({"number_answers": numbers, "exemplars": {"de": problems}}))
+    with pytest.raises(UserError, match="no exemplars of language 'de'"):
+        list(grade_school.read_mgsm_exemplars(path, "de"))

@@ -1,6 +1,7 @@
 """Replies as models write them, and what they answer."""
 
 import copy
+import functools
 import json
 import pickle
 import unicodedata
@@ -11,7 +12,7 @@ from instruct.data.registry import find_spec
 from instruct.eval import metrics
 from instruct.prompts.record import Record
 from tasks import mixtures as _collection  # noqa: F401
-from tasks.suites import grade_school
+from tasks.suites import grade_school, reading
 from tasks.suites import mixtures as _register  # noqa: F401
 from tasks.suites.reading import (
     Answer,
@@ -371,3 +372,20 @@ def test_targets_are_written_the_english_way_in_every_file(row, tmp_path):
     read = find_spec(workspace(), f"mgsm.{row.code}").postprocess_fn
     assert read is not None
     assert [read(a, example=FREE, is_target=True) for a in answers] == answers
+
+
+def test_a_denied_answer_is_no_answer():
+    """The reply's last "answer is" counts; "isn't" is another word."""
+    reply = "The answer is (B). So the answer isn't (A)."
+    assert reading.concluded(reply) == "(B). So the answer isn't (A)"
+    reasoned = {"template": "cot"}
+    assert reading.read_number("The answer is 6, so the answer isn't 5.", reasoned) == "6"
+    assert reading.read_number("So the answer isn't 5.", reasoned) == ""
+    assert reading.concluded("The answer is: 5") == "5"
+    for language in grade_school.LANGUAGES:  # in scripts without blanks a letter may follow
+        number = functools.partial(reading.read_number, phrases=language.phrases)
+        assert number(f"{language.phrases[0]} 6.", reasoned) == "6"
+    english = functools.partial(reading.read_number, phrases=("The answer is",))
+    assert english("The answer is 6, the answer isn't 5.", reasoned) == "6"
+    japanese = functools.partial(reading.read_number, phrases=("答えは",))
+    assert japanese("答えは約6です。", reasoned) == "6"
