@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 
 import jax
 import numpy as np
+from jax._src import cache_key
 from orbax.checkpoint import JsonCheckpointHandler
 
 from instruct import distributed
@@ -159,6 +160,15 @@ def _hang_in_save(step: int) -> None:
     checkpoint.CheckpointStore.save = watched
 
 
+def _compile_once_for_all_processes() -> None:
+    """As on GPUs: else every process of CPUs compiles each program itself, in every run again.
+
+    JAX writes the cache in process 0 only, under a key that holds the process's number on CPUs.
+    """
+    cache_key._hash_accelerator_config = cache_key._hash_devices
+    jax.config.update("jax_share_binary_between_hosts", True)
+
+
 def main() -> None:
     """Trains as the flags say; the compilation cache makes the second start fast."""
     parser = argparse.ArgumentParser()
@@ -175,6 +185,7 @@ def main() -> None:
     if flags.process:
         address, count, number = flags.process
         distributed.start(distributed.ClusterConfig(address, int(count), int(number)))
+        _compile_once_for_all_processes()
     jax.config.update("jax_compilation_cache_dir", os.environ["TOY_CACHE"])
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
     loop.peak.matmul_peak = lambda *_: 1e11
