@@ -3,11 +3,12 @@
 As a program it trains on real stores, for tests that kill a process:
 
     python -m tests.train.stand_in MODEL_DIR TRAIN_STEPS [--hang-in-save STEP] [--slow SECS]
-        [--mesh data=2,fsdp=2] [--lanes N] [--layout decoder_only]
+        [--slow-after BATCHES] [--mesh data=2,fsdp=2] [--lanes N] [--layout decoder_only]
         [--rank OF_ADAPTERS] [--process COORDINATOR NUM_PROCESSES PROCESS_ID]
 """
 
 import argparse
+import itertools
 import os
 import time
 from collections.abc import Mapping, Sequence
@@ -176,6 +177,7 @@ def main() -> None:
     parser.add_argument("train_steps", type=int)
     parser.add_argument("--hang-in-save", type=int)
     parser.add_argument("--slow", type=float, default=0.0)
+    parser.add_argument("--slow-after", type=int, default=0)
     parser.add_argument("--mesh", default="data=-1")
     parser.add_argument("--lanes", type=int, default=1)
     parser.add_argument("--layout", default="encoder_decoder")
@@ -192,8 +194,14 @@ def main() -> None:
     if flags.hang_in_save:
         _hang_in_save(flags.hang_in_save)
     if flags.slow:
-        fetch = TrainFeed.__next__
-        TrainFeed.__next__ = lambda feed: (time.sleep(flags.slow), fetch(feed))[1]
+        fetch, number = TrainFeed.__next__, itertools.count()
+
+        def slowly(feed):
+            if next(number) >= flags.slow_after:
+                time.sleep(flags.slow)
+            return fetch(feed)
+
+        TrainFeed.__next__ = slowly
     loop.train(
         **arguments(
             flags.model_dir,
