@@ -34,6 +34,7 @@ _MODULES = (
         + ("serve", "convert", "show", "report", "study")
     ),
     "jax.experimental.multihost_utils",
+    "reasoning_gym",
     "tests.data.toy",
     "tests.train.batches",
 )

@@ -20,7 +20,7 @@ import pytest
 
 from instruct.checkpoints.loading import checkpoint_steps
 from tests.ports import free_port
-from tests.test_resume import ROOT, STEPS, assert_same_run, rows
+from tests.test_resume import ROOT, SAVE_EVERY, STEPS, assert_same_run, rows
 from tests.train.stand_in import MODELS
 
 pytestmark = pytest.mark.slow(secs=60)
@@ -91,8 +91,9 @@ def test_four_then_two_then_one_process(tmp_path, forked_python, layout):
 
     for count, told in ((4, 3), (2, 1)):
         last = checkpoint_steps(tmp_path / "run")[-1]
-        # Slow enough that the processes agree on a step well before the last one.
-        several = start(tmp_path / "run", count, flag, "--slow", "0.6")
+        # After the next save slow enough that the processes agree on a step before the last one.
+        quick = f"--slow-after={SAVE_EVERY - last % SAVE_EVERY}"
+        several = start(tmp_path / "run", count, flag, "--slow", "0.6", quick)
         several.wait_for(lambda last=last: checkpoint_steps(tmp_path / "run")[-1] > last)
         several.processes[told].send_signal(signal.SIGTERM)
         ends = several.finish()

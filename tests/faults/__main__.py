@@ -3,6 +3,7 @@
 import argparse
 import collections
 import gc
+import importlib
 import itertools
 import json
 import os
@@ -68,12 +69,13 @@ def _import_program(folder: pathlib.Path) -> None:
     """Imports all that the children need, and starts no thread."""
     import jax
 
-    import tasks.mixtures
     from instruct import peak
     from instruct.cli import eval, infer, prepare, report, train  # noqa: F401
+    from instruct.cli.settings import TASK_MODULES
     from instruct.train import session
-    from tests.faults import tasks  # noqa: F401
 
+    for module in (*TASK_MODULES, "tests.faults.tasks"):
+        importlib.import_module(module)
     session.git_commit = lambda: (None, None)
     peak.matmul_peak = lambda *_: 1e9  # measuring it takes longer than the runs
     jax.config.update("jax_compilation_cache_dir", str(folder / "compiled"))

@@ -3,11 +3,12 @@
 As a program it trains on real stores, for tests that kill a process:
 
     python -m tests.train.stand_in MODEL_DIR TRAIN_STEPS [--hang-in-save STEP] [--slow SECS]
-        [--mesh data=2,fsdp=2] [--lanes N] [--layout decoder_only]
+        [--slow-after BATCHES] [--mesh data=2,fsdp=2] [--lanes N] [--layout decoder_only]
         [--rank OF_ADAPTERS] [--process COORDINATOR NUM_PROCESSES PROCESS_ID]
 """
 
 import argparse
+import itertools
 import os
 import time
 from collections.abc import Mapping, Sequence
@@ -15,6 +16,7 @@ from typing import Any, NamedTuple
 
 import jax
 import numpy as np
+from jax._src import cache_key
 from orbax.checkpoint import JsonCheckpointHandler
 
 from instruct import distributed
@@ -159,6 +161,15 @@ def _hang_in_save(step: int) -> None:
     checkpoint.CheckpointStore.save = watched
 
 
+def _compile_once_for_all_processes() -> None:
+    """As on GPUs: else every process of CPUs compiles each program itself, in every run again.
+
+    JAX writes the cache in process 0 only, under a key that holds the process's number on CPUs.
+    """
+    cache_key._hash_accelerator_config = cache_key._hash_devices
+    jax.config.update("jax_share_binary_between_hosts", True)
+
+
 def main() -> None:
     """Trains as the flags say; the compilation cache makes the second start fast."""
     parser = argparse.ArgumentParser()
@@ -166,6 +177,7 @@ def main() -> None:
     parser.add_argument("train_steps", type=int)
     parser.add_argument("--hang-in-save", type=int)
     parser.add_argument("--slow", type=float, default=0.0)
+    parser.add_argument("--slow-after", type=int, default=0)
     parser.add_argument("--mesh", default="data=-1")
     parser.add_argument("--lanes", type=int, default=1)
     parser.add_argument("--layout", default="encoder_decoder")
@@ -175,14 +187,21 @@ def main() -> None:
     if flags.process:
         address, count, number = flags.process
         distributed.start(distributed.ClusterConfig(address, int(count), int(number)))
+        _compile_once_for_all_processes()
     jax.config.update("jax_compilation_cache_dir", os.environ["TOY_CACHE"])
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
     loop.peak.matmul_peak = lambda *_: 1e11
     if flags.hang_in_save:
         _hang_in_save(flags.hang_in_save)
     if flags.slow:
-        fetch = TrainFeed.__next__
-        TrainFeed.__next__ = lambda feed: (time.sleep(flags.slow), fetch(feed))[1]
+        fetch, number = TrainFeed.__next__, itertools.count()
+
+        def slowly(feed):
+            if next(number) >= flags.slow_after:
+                time.sleep(flags.slow)
+            return fetch(feed)
+
+        TrainFeed.__next__ = slowly
     loop.train(
         **arguments(
             flags.model_dir,

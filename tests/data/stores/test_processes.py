@@ -16,6 +16,7 @@ from instruct.data.stores.jobs import store_jobs
 from instruct.data.stores.prepare import prepare
 from instruct.data.stores.processes import map_in_processes
 from instruct.data.stores.store import leaf_manifest
+from tests.data.stores.worker_functions import double
 from tests.data.toy import ToySource, fresh_name, toy_config, toy_spec
 from tests.workspaces import workspace
 
@@ -47,13 +48,6 @@ def test_a_source_that_kills_its_process_fails_alone():
     assert "7/7 stores" in out.getvalue()
 
 
-def double(number, progress_fn):
-    progress_fn(number)
-    if number == 3:
-        os.kill(os.getpid(), signal.SIGKILL)
-    return 2 * number
-
-
 def test_only_the_item_that_kills_its_process_has_no_result():
     results = dict(map_in_processes(double, list(range(8)), 2))
     assert results == {number: None if number == 3 else 2 * number for number in range(8)}
@@ -61,16 +55,11 @@ def test_only_the_item_that_kills_its_process_has_no_result():
 
 PARENT = """
 from instruct.data.stores.processes import map_in_processes
-from tests.data.stores.test_processes import write_own_number_and_wait
+from tests.data.stores.worker_functions import write_own_number_and_wait
 import sys
 if __name__ == "__main__":
     list(map_in_processes(write_own_number_and_wait, [sys.argv[1] + "/a", sys.argv[1] + "/b"], 2))
 """
-
-
-def write_own_number_and_wait(path, progress_fn):
-    pathlib.Path(path).write_text(str(os.getpid()))
-    time.sleep(600)
 
 
 def is_running(number):
