@@ -9,9 +9,11 @@ import pytest
 
 from instruct.data.vocab import GYM_MODEL
 
-# A model that compiles in seconds, and short rows.
+# A model that compiles in seconds, short rows, and windows of few examples: a run of two steps
+# otherwise renders thousands that it never trains on, in the background.
 SMALL_GIN = """
 from __gin__ import dynamic_registration
+from instruct.data import config as data_config
 from instruct.models import config
 from instruct.train import loop
 
@@ -20,6 +22,7 @@ BATCH_SIZE = 8
 TRAIN_STEPS = 2
 NUM_EVAL_EXAMPLES = 4
 loop.train.num_eval_examples = 8
+data_config.DataConfig.window_examples = 32
 config.ModelConfig.vocab_size = 6144
 config.ModelConfig.d_model = 32
 config.ModelConfig.num_heads = 8

@@ -82,6 +82,7 @@ def arguments(*paths: str) -> dict[str, dict]:
     return gin_config.entry_arguments((settings._SETTINGS, *gin_config.ENTRIES))
 
 
+@functools.cache
 def required_macros(paths: tuple[str, ...]) -> set[str]:
     gin.clear_config()
     gin.add_config_file_search_path(str(ROOT))
@@ -186,6 +187,7 @@ SPEED_ONLY = {"mesh", "num_microbatches", "batching"}
 SEES_SPEED = ("model", "data", "loss")
 
 
+@functools.cache
 def what_results_hang_on(*paths: str) -> dict:
     built = arguments(*paths)
     return results_config(

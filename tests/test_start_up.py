@@ -8,6 +8,8 @@ import sys
 
 import pytest
 
+from tests.xla_flags import QUICK_COMPILATION
+
 COMMANDS = """
 import fnmatch, json, sys
 from instruct.cli.arguments import main
@@ -17,7 +19,7 @@ leaf, (folder,) = "lists.count_animals.zs_noopt", sys.argv[1:]
 tiny = ["--gin_file=gin/recipes/replica_counting.gin", "--gin.TRAIN_STEPS=1", "--gin.BATCH_SIZE=2",
         f"--gin.MIXTURE_OR_TASK_NAME={leaf}", f"--gin.EVAL_MIXTURES={leaf}",
         f"--gin.MODEL_DIR={folder}/run", "--gin.loop.train.num_eval_examples=0",
-        "--gin.EvalConfig.rank_options=False",
+        "--gin.EvalConfig.rank_options=False", "--gin.DataConfig.window_examples=32",
         *(f"--gin.ModelConfig.{side}_layers=1" for side in ("num_encoder", "num_decoder"))]
 modes = {
     "prepare": [f"--mixture={leaf}", "--workers=1", "--report_examples=0"],
@@ -61,7 +63,7 @@ def test_commands_import_what_they_need_and_seqio_gets_every_task(tmp_path):
         | {
             "INSTRUCT_STORE_DIR": str(tmp_path / "stores"),
             "PYTHONPATH": os.getcwd(),
-            "XLA_FLAGS": "--xla_backend_optimization_level=0",  # one device
+            "XLA_FLAGS": QUICK_COMPILATION,  # one device
         },
         capture_output=True,
         text=True,

@@ -10,6 +10,8 @@ import sysconfig
 
 import pytest
 
+from tests.xla_flags import QUICK_COMPILATION
+
 pytestmark = pytest.mark.slow(secs=5)
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
@@ -22,6 +24,7 @@ FLAGS = [
     "--gin.ModelConfig.num_encoder_layers=1",
     "--gin.ModelConfig.num_decoder_layers=1",
     "--gin.TRAIN_STEPS=2",
+    "--gin.DataConfig.window_examples=32",
     "--gin.MODEL_DIR=run",
 ]
 
@@ -44,7 +47,8 @@ def installed(tmp_path_factory):
     subprocess.run([*pip, *install], check=True, cwd=target)
     # Dependencies come from this environment; the wheel goes before the checkout it may know of.
     path = os.pathsep.join([str(target), sysconfig.get_paths()["purelib"]])
-    return target, {**os.environ, "PYTHONPATH": path}
+    # One device: a program for the eight of these tests takes longer to compile.
+    return target, {**os.environ, "PYTHONPATH": path, "XLA_FLAGS": QUICK_COMPILATION}
 
 
 def run_instruct(installed, folder, *arguments):

@@ -161,10 +161,11 @@ class MixtureView:
         rows = {row.leaf.name: row for row in self.rows}
         workspace, groups = self._workspace, []
         shares = {c.name: c.share for c in registry.children(workspace, self.name)}
-        for name, parts in _level(workspace, self.name, 1.0, self.split, rows):
+        view = registry.View(workspace, self.split)
+        for name, parts in _level(view, self.name, 1.0, rows):
             groups.append(_group(name, 0, parts, rows))
             if registry.is_mixture(name):
-                inner = _level(workspace, name, shares[name], self.split, rows)
+                inner = _level(view, name, shares[name], rows)
                 groups += [_group(label, 1, parts, rows) for label, parts in inner]
         return groups
 
@@ -198,32 +199,33 @@ def _caps(workspace: Workspace, resolved: Resolved) -> dict[str, int | None]:
     caps: dict[str, int | None] = {}
     visited: set[str] = set()
     stack = [resolved.name]
+    view, own_view = registry.View(workspace), registry.View(workspace, resolved.split)
     while stack:
         name = stack.pop()
-        below = () if name in visited else registry.children(workspace, name)
+        below = () if name in visited else view.children(name)
         visited.add(name)
         for child in below:
             if registry.is_mixture(child.name):
                 stack.append(child.name)
             elif child.rate is None:
-                for leaf in registry.shares(workspace, child.name, resolved.split):
+                for leaf in own_view.shares(child.name):
                     spec = specs[leaf]
                     caps.setdefault(leaf, child.cap or (spec.cap if spec else None))
     return caps
 
 
 def _level(
-    workspace: Workspace, name: str, scale: float, split: str, rows: Mapping[str, LeafRow]
+    view: registry.View, name: str, scale: float, rows: Mapping[str, LeafRow]
 ) -> list[tuple[str, dict[str, float]]]:
     """(name, leaf -> share) of the children of a mixture whose own share is `scale`.
 
     More than `FEW` tasks are grouped by category.
     """
-    below = registry.children(workspace, name, split)
+    below = view.children(name)
     tasks = {child.name for child in below if not registry.is_mixture(child.name)}
     groups: dict[str, dict[str, float]] = {}
     for child in below:
-        for leaf, share in registry.shares(workspace, child.name, split).items():
+        for leaf, share in view.shares(child.name).items():
             if leaf not in rows:
                 continue
             label = child.name

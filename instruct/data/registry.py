@@ -30,7 +30,7 @@ from instruct.data.feed.records import UNKNOWN_RECORDS, known_num_records
 from instruct.data.feed.window import Window
 from instruct.data.scored_task import ScoredTask
 from instruct.data.spec import Leaf, Resolved, TaskSpec
-from instruct.data.stores.store import leaf_manifest
+from instruct.data.stores.store import leaf_manifest, store_key
 from instruct.data.task_file import FAMILY
 from instruct.data.vocab import load_vocabulary
 from instruct.errors import UserError, unknown_name
@@ -269,7 +269,7 @@ def _is_seqio_mixture(name: str) -> bool:
 
 
 def _seqio_leaves(mixture: str, workspace: Workspace) -> list[str]:
-    return sorted(_View(workspace).leaf_names(mixture))
+    return sorted(View(workspace).leaf_names(mixture))
 
 
 def _seqio_shares(mixture: str, workspace: Workspace) -> dict[str, float]:
@@ -294,7 +294,7 @@ def _all_names(workspace: Workspace | None = None) -> set[str]:
     """Every name, those that the files of a workspace define included."""
     import_all()
     if workspace is not None:
-        _View(workspace).discovered  # noqa: B018 (registers)
+        View(workspace).discovered  # noqa: B018 (registers)
     names = {*_leaves, *_mixtures}
     if _seqio() is not None:
         names |= {*_seqio().TaskRegistry.names(), *_seqio().MixtureRegistry.names()}
@@ -323,8 +323,10 @@ def _task_of(name: str) -> str:
     return _leaves[name][0].name if name in _leaves else name
 
 
-class _View:
+class View:
     """The registered tasks and mixtures in one workspace, and the shares of their leaves.
+
+    It reads every store's size once, which `shares` and `children` do anew in each call.
 
     Args:
         split, declared, left_out: see `shares`.
@@ -463,6 +465,13 @@ class _View:
             raise UserError(f"mixture {name!r}: all of its tasks are empty")
         return {child: rate / total for child, rate in rates.items()}
 
+    def children(self, name: str) -> "tuple[Child, ...]":
+        """See the function `children`."""
+        if name not in _mixtures:
+            return ()
+        rates, cap = self.rates(name), _caps.get(name)
+        return tuple(Child(n, rates[n], share, cap) for n, share in self.parts(name).items())
+
     def _excludes(self, name: str) -> bool:
         """Whether a task or leaf is left out, or the workspace lacks a leaf's mode."""
         return _task_of(name) in self._left_out or (name in _leaves and not self.has(name))
@@ -537,7 +546,7 @@ def task_specs(workspace: Workspace, families: Collection[str] = ()) -> Mapping[
     """
     if not families:
         import_all()
-    view = _View(workspace)
+    view = View(workspace)
     specs = {name: spec for own in (_specs, view.discovered) for name, spec in own.items()}
     return {
         name: view.spec(name)
@@ -548,13 +557,13 @@ def task_specs(workspace: Workspace, families: Collection[str] = ()) -> Mapping[
 
 def known_specs(workspace: Workspace, names: Iterable[str]) -> Mapping[str, TaskSpec]:
     """Those of the names that are tasks in a workspace."""
-    view = _View(workspace)
+    view = View(workspace)
     return {name: view.spec(name) for name in names if view.knows(name) and is_task(name)}
 
 
 def find_spec(workspace: Workspace, name: str) -> TaskSpec:
     """The task of that name, or of that mode."""
-    view = _View(workspace)
+    view = View(workspace)
     if view.knows(name) and is_task(_task_of(name)):
         return view.spec(_task_of(name))
     task, _, mode = name.rpartition(".")
@@ -585,7 +594,7 @@ def rates_of(name: str) -> Rates | RatesFn | None:
 
 def check_name(workspace: Workspace, name: str) -> None:
     """Raises UserError unless a task, a mode or a mixture has the name; reads no store."""
-    _View(workspace).check(name)
+    View(workspace).check(name)
 
 
 def is_plain_task(name: str) -> bool:
@@ -606,7 +615,7 @@ def scored_task(workspace: Workspace, name: str) -> ScoredTask | Any:
     Of a plain task the `seqio.Task` itself.
     """
     if _is_registered(name) and name in _leaves:
-        return ScoredTask(_View(workspace).spec(_task_of(name)), _leaves[name][1])
+        return ScoredTask(View(workspace).spec(_task_of(name)), _leaves[name][1])
     return plain_task(name)
 
 
@@ -625,7 +634,7 @@ def resolve(
     Raises:
         UserError: unknown name, a mixture of empty tasks, or all tasks are left out.
     """
-    view = _View(workspace, split, left_out=left_out)
+    view = View(workspace, split, left_out=left_out)
     view.check(name)
     shares = view.shares(name)
     if not shares:
@@ -649,7 +658,7 @@ def shares(
             that the rates ask for as written.
         left_out: see `resolve`.
     """
-    view = _View(workspace, split, declared, left_out)
+    view = View(workspace, split, declared, left_out)
     view.check(name)
     return view.shares(name)
 
@@ -679,11 +688,7 @@ def children(
 
     Children whose tasks are all left out are missing.
     """
-    if name not in _mixtures:
-        return ()
-    view = _View(workspace, split, left_out=left_out)
-    rates, cap = view.rates(name), _caps.get(name)
-    return tuple(Child(n, rates[n], share, cap) for n, share in view.parts(name).items())
+    return View(workspace, split, left_out=left_out).children(name)
 
 
 def task_vocabulary(workspace: Workspace, name: str) -> str | None:
@@ -695,7 +700,7 @@ def task_vocabulary(workspace: Workspace, name: str) -> str | None:
     Raises:
         UserError: unknown name, or two vocabularies.
     """
-    view = _View(workspace)
+    view = View(workspace)
     view.check(name)
     owners: dict[str, str] = {}  # vocabulary -> the first task and feature that has it
     for leaf in filter(is_plain_task, view.leaf_names(name)):
@@ -737,11 +742,16 @@ def seqio_windows_fn(config: DataConfig) -> Callable[..., Iterator[Window]] | No
 
 def unprepared(workspace: Workspace, resolved: Resolved, config: DataConfig) -> list[str]:
     """Names of the leaves that have no store of `config.split` yet."""
-    return [
-        leaf.name
-        for leaf in resolved.leaves
-        if leaf_manifest(workspace, leaf, config.split, config)[0] is None
-    ]
+    has_store: dict[str, bool] = {}  # the modes of a task share one
+    names = []
+    for leaf in resolved.leaves:
+        key = store_key(leaf, config)
+        if key not in has_store:
+            manifest, _ = leaf_manifest(workspace, leaf, config.split, config)
+            has_store[key] = manifest is not None
+        if not has_store[key]:
+            names.append(leaf.name)
+    return names
 
 
 def _import_bridge() -> None:

@@ -18,7 +18,7 @@ from instruct.mesh import logical_constraint
 from instruct.model_interface import Params
 from instruct.models.adapters import bind_adapters, draw_dropout
 from instruct.models.blocks import RESIDUAL
-from instruct.models.layers import apply_kept, draw_kept
+from instruct.models.layers import ShapesOnly, apply_kept, draw_kept
 from instruct.models.layout import layer_of
 
 # (parameters of the layer, x, dropout key or None) -> x
@@ -32,7 +32,7 @@ class Part:
 
     def __init__(self, build: Callable[[nnx.Rngs], Any]):
         self._build = lambda key: build(nnx.Rngs(params=key))
-        module = nnx.eval_shape(self._build, jax.random.key(0))
+        module = nnx.eval_shape(lambda: build(ShapesOnly()))
         self.graph, state = nnx.split(module)
         self.names = frozenset(nnx.to_pure_dict(state))
 

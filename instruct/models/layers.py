@@ -31,6 +31,20 @@ NORMAL_FAN_IN: Initializer = jax.nn.initializers.variance_scaling(1.0, "fan_in",
 UNIFORM_FAN_AVG: Initializer = jax.nn.initializers.variance_scaling(1.0, "fan_avg", "uniform")
 
 
+class ShapesOnly(nnx.Rngs):
+    """Makes parameters zeros, where only their shapes count.
+
+    To trace the initialisers takes most of the time of making a module.
+    """
+
+
+def fresh(init: Initializer, rngs: nnx.Rngs, shape: tuple[int, ...]) -> nnx.Param:
+    """A new float32 parameter."""
+    if isinstance(rngs, ShapesOnly):
+        return nnx.Param(jnp.zeros(shape, jnp.float32))
+    return nnx.Param(init(rngs.params(), shape))
+
+
 class Dense(nnx.Module):
     """x @ kernel [+ bias]; kernel [in, out] and bias [out] float32, product in `dtype`.
 
@@ -48,7 +62,7 @@ class Dense(nnx.Module):
         biased: bool = False,
     ):
         self.dtype = dtype
-        self.kernel = nnx.Param(kernel_init(rngs.params(), (in_features, out_features)))
+        self.kernel = fresh(kernel_init, rngs, (in_features, out_features))
         if biased:
             self.bias = nnx.Param(jnp.zeros((out_features,), jnp.float32))
 
@@ -135,7 +149,7 @@ class Embedder(nnx.Module):
     ):
         self.dtype = dtype
         init = jax.nn.initializers.normal(scale)
-        self.embedding = nnx.Param(init(rngs.params(), (vocab_size, d_model)))
+        self.embedding = fresh(init, rngs, (vocab_size, d_model))
 
     def __call__(self, tokens: jax.Array) -> jax.Array:
         """[B, T] ids -> [B, T, D], a gather; a one-hot product would double a CPU step's FLOPs."""
@@ -189,7 +203,7 @@ class RelativePositionBias(nnx.Module):
         self.bidirectional = bidirectional
         self.max_distance = config.relpos_max_distance
         shape = (config.num_heads, config.relpos_buckets)
-        self.rel_embedding = nnx.Param(UNIFORM_FAN_AVG(rngs.params(), shape))
+        self.rel_embedding = fresh(UNIFORM_FAN_AVG, rngs, shape)
 
     def of_distance(self, distance: jax.Array) -> jax.Array:
         """[...] int32 key minus query position -> [N, ...] bias."""

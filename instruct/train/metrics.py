@@ -51,7 +51,10 @@ class IntervalMetrics:
         """
         metrics = jax.device_get(metrics)
         losses, filled, rate = metrics.losses, metrics.filled, metrics.learning_rate
-        loss, norm = float(losses.loss.value), float(metrics.gradient_norm)
+        # On the host: `Mean.value` would be four programs of a device in every step.
+        total, weight = losses.loss
+        loss = float(total / weight) if weight > 0 else 0.0
+        norm = float(metrics.gradient_norm)
         if not (math.isfinite(loss) and math.isfinite(norm)):
             raise _diverged(step, loss, norm, task_counts)
         sums = [(self._sums[name], *getattr(losses, name)) for name in _SCALARS]
