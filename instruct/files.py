@@ -60,6 +60,13 @@ def absolute_path(value: str | os.PathLike[str]) -> pathlib.Path:
     return path_of(value).expanduser().absolute()
 
 
+def expanded(text: str) -> str:
+    """A path or name with a leading `~` expanded, as other programs do not; others as they are."""
+    if not text.startswith("~"):
+        return text
+    return str(local_path("the path", text))
+
+
 def any_path(name: str, value: Any, example: str = "runs/a") -> pathlib.Path:
     """As `local_path`, and takes addresses of buckets as well (`buckets.SCHEMES`)."""
     if not is_address(value):

@@ -22,6 +22,7 @@ from typing import Any
 from instruct.checkpoints import huggingface, native, peft_format, t5x, t5x_writing
 from instruct.checkpoints.adapter_arrays import adapter_arrays
 from instruct.checkpoints.arrays import LazyArray, dtype_named
+from instruct.checkpoints.checkpoint_files import step_of
 from instruct.checkpoints.detect import KINDS, detect, open_checkpoint
 from instruct.checkpoints.folders import file_inside, read_json
 from instruct.checkpoints.generation_settings import settings_of_config
@@ -38,10 +39,13 @@ from instruct.checkpoints.weights import (
 )
 from instruct.data.vocab import check_embedding_rows, load_vocabulary, why_unread
 from instruct.errors import UserError, unknown_name
-from instruct.files import absolute_path, any_path, local_path
+from instruct.files import absolute_path, any_path, expanded, local_path
 from instruct.lineage import run_folder
 from instruct.models.config import ModelConfig
 from instruct.models.model import AnyConfig
+
+# Steps are int32 in every format.
+_LARGEST_STEP = 2**31 - 1
 
 
 def convert(
@@ -68,7 +72,8 @@ def convert(
 
     Args:
         source: any kind, see `detect`.
-        target: new folder; for T5X it should be called `checkpoint_<step>`.
+        target: new folder; for T5X it should be called `checkpoint_<step>`, which is the recorded
+            step if the source has none.
         to: 'instruct', 't5x', 'huggingface' or 'peft', which is adapters alone.
         step: of a folder with several; None for the newest.
         dtype: of the parameters in the target; 'instruct' keeps float32 only.
@@ -103,6 +108,19 @@ def convert(
         )
     if slots and to == huggingface.KIND:
         raise UserError("a Hugging Face folder has no optimiser's state; leave the slots out.")
+    if to == peft_format.KIND:
+        of_models = {
+            "slots": slots,
+            "mapping": mapping,
+            "allow_left_over": allow_left_over,
+            "vocab_rows": vocab_rows is not None,
+            "tokenizer": tokenizer is not None,
+        }
+        if extra := next((name for name, is_given in of_models.items() if is_given), ""):
+            raise UserError(
+                f"{to} holds adapters alone, no weights, optimiser's state or tokenizer of a model:"
+                f" {extra} has no effect there; leave it out, or write another format."
+            )
     opened = open_checkpoint(source, step, slots, base)
     if base is not None and peft_format.KIND not in (opened.kind, to):
         raise UserError(
@@ -126,8 +144,9 @@ def convert(
         )
     path = any_path("--to", target).absolute()
     if to == peft_format.KIND:
-        name = _base_of(opened) if base is None else os.fspath(base)
+        name = _base_of(opened) if base is None else expanded(os.fspath(base))
         card_fn = _card_fn(opened, path, shape, name, is_adapter=True, dtype=dtype, command=command)
+        opened = dataclasses.replace(opened, model=shape)
         return peft_format.write_checkpoint(path, opened, written, name, card_fn)
     carried, vocabulary = _tokenizer(opened, tokenizer)
     # T5X keeps no vocabulary with its checkpoints, so there it matters only if it is given.
@@ -142,8 +161,24 @@ def convert(
             "train.initial_mapping for that."
         )
     state = _slots_of(opened, arrays) if slots else {}
+    written_step = opened.step
     if to == t5x.KIND:
-        t5x_writing.write_checkpoint(path, arrays, written, slots=state, step=opened.step)
+        # T5X counts training steps from the recorded one, which should be that of the name.
+        named = step_of(path.name)
+        written_step = opened.step or named
+        if path.name.startswith("checkpoint_") and named != written_step:
+            note = (
+                f"T5X resumes from the recorded step, {written_step:,}, not from the {named:,} of "
+                "the folder's name"
+            )
+            report = dataclasses.replace(report, notes=(*report.notes, note))
+    if written_step > _LARGEST_STEP and to != huggingface.KIND:
+        raise UserError(
+            f"step {written_step:,} is too large for a checkpoint; at most {_LARGEST_STEP:,} is "
+            "written. Give the folder a smaller number."
+        )
+    if to == t5x.KIND:
+        t5x_writing.write_checkpoint(path, arrays, written, slots=state, step=written_step)
     elif to == native.KIND:
         info: dict[str, Any] = {"converted_from": f"{opened.kind} {opened.place}"}
         info |= {} if vocabulary is None else {"vocabulary": vocabulary}

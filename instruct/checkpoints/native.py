@@ -39,8 +39,9 @@ from instruct.checkpoints.tokenizers import vocabulary_of
 from instruct.checkpoints.trained_run import SPEED_ONLY
 from instruct.checkpoints.weights import Checkpoint
 from instruct.errors import UserError
-from instruct.files import absolute_path
+from instruct.files import absolute_path, expanded
 from instruct.json_text import sealed
+from instruct.lineage import initial_path
 from instruct.models.model import AnyConfig
 
 KIND = "instruct"
@@ -100,15 +101,20 @@ def recorded(folder: pathlib.Path) -> tuple[AnyConfig | None, str | None]:
 def base_of(folder: pathlib.Path) -> str:
     """The model that a checkpoint's adapters belong to: what training started from; "" if unknown.
 
-    For a checkpoint that was converted from a Hugging Face folder, that folder.
+    For a checkpoint that was converted from a Hugging Face folder, that folder. A path is absolute
+    if it is on this machine.
     """
-    info = _find_run_info(folder)[1]
+    run, info = _find_run_info(folder)
     if info.get("base_model"):
         return str(info["base_model"])
     config = info.get("config")
     path = str((config.get("initial_checkpoint_path") if isinstance(config, Mapping) else "") or "")
+    if not path:
+        return ""
+    # As the user wrote it: with `~`, or relative to where the training started.
+    path = expanded(initial_path(path, run.parent))
     start = absolute_path(path)
-    if path and any((start / name).exists() for name in (RUN_FILE, PARAMS)):
+    if any((start / name).exists() for name in (RUN_FILE, PARAMS)):
         kind, _, place = str(_find_run_info(start)[1].get("converted_from")).partition(" ")
         return place if kind == HUGGINGFACE else path
     return path

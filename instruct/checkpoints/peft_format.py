@@ -99,6 +99,11 @@ def open_checkpoint(folder: pathlib.Path, base: Checkpoint) -> Checkpoint:
                 f"{list(b.shape[::-1])}, but the kernel in {base.place} is "
                 f"{list(kernel.shape[::-1])}. Give the model that was adapted (--base)."
             )
+        if settings.get("r") not in (None, rank):  # PEFT divides by this one, and loads no other
+            raise UserError(
+                f"{folder / WEIGHTS}: the matrices of {name} have rank {rank}, but "
+                f"{huggingface.ADAPTER} says r = {settings['r']!r}; copy both files again."
+            )
         adapters[path] = Adapter(kernel, a, b, held(np.asarray(scale(rank), np.float32), name))
     if not adapters and not unknown:
         raise UserError(f"{folder / WEIGHTS} holds no adapter.")
@@ -135,7 +140,11 @@ def _scale(settings: Mapping[str, Any], folder: pathlib.Path) -> Any:
     alpha = settings.get("lora_alpha")
     if not isinstance(alpha, int | float) or isinstance(alpha, bool) or not math.isfinite(alpha):
         raise UserError(f"{folder / huggingface.ADAPTER}: lora_alpha is {alpha!r}, not a number.")
-    by_root = bool(settings.get("use_rslora"))
+    by_root = settings.get("use_rslora")
+    if not isinstance(by_root, bool | None):
+        raise UserError(
+            f"{folder / huggingface.ADAPTER}: use_rslora is {by_root!r}; it must be true or false."
+        )
     return lambda rank: alpha / (math.sqrt(rank) if by_root else rank)
 
 

@@ -206,10 +206,10 @@ def _scanned_rules(theirs: Mapping[str, LazyArray], place: str) -> list[Rule]:
             if norm is None:
                 continue
             stacks[stack] = name
-            if (
-                len(norm.shape) != 2
-                or norm.shape[:1] != theirs["token_embedder/embedding"].shape[-1:]
-            ):
+            embedding = theirs.get("token_embedder/embedding")
+            if embedding is None:
+                raise damaged(place, "it has no token_embedder/embedding")
+            if len(norm.shape) != 2 or norm.shape[:1] != embedding.shape[-1:]:
                 raise UserError(
                     f"{place}: {stack}/{name} has norms of shape {list(norm.shape)}; only layers "
                     "stacked along axis 1 are read (T5X's param_scan_axis = 1)."
@@ -236,6 +236,11 @@ def _share_bias(theirs: dict[str, LazyArray], place: str) -> list[str]:
             stacked = theirs.pop(f"{stack}/{name}/rel_embedding", None)
             if stacked is None:
                 continue
+            if len(stacked.shape) != 3 or not stacked.shape[1]:
+                raise damaged(
+                    stacked.place,
+                    f"its shape {list(stacked.shape)} is not [heads, layers, buckets]",
+                )
             first, *others = (layer_of(stacked, 1, i) for i in range(stacked.shape[1]))
             if not all(same_values(first, other) for other in others):
                 raise UserError(

@@ -33,7 +33,10 @@ from instruct.eval.decoding.batching import BatchConfig
 from instruct.eval.decoding.decode import DecodeConfig
 from instruct.eval.eval_config import SuitesConfig
 from instruct.eval.programs import cache_bytes
+from instruct.fields import check_arguments
 from instruct.models.model import AnyConfig, make_model
+from instruct.train import loop
+from instruct.train.profiling import check_profile_steps
 from instruct.train.program import training_step
 from instruct.train.trained import Trained, sizes_of, split_params, trained_line
 from instruct.workspace import Workspace
@@ -56,6 +59,9 @@ def run(flags: argparse.Namespace) -> int:
     own = settings.own_task(flags)
     workspace, entries, assumed = settings.load_with_stand_ins(flags, STAND_INS, own)
     train, model = entries[gin_config.TRAIN], model_of(entries)
+    if train.get("data") is not None:  # what `train` would refuse on the machines that are booked
+        check_arguments(loop.train, train, except_for=("model_dir",))
+        check_profile_steps(train.get("profile_steps"))
     console = wide_console()
     warnings = []
     if assumed:

@@ -228,9 +228,22 @@ def _report_fields(report: KeyReport) -> dict[str, Any]:
 
 
 def _describe(flags: argparse.Namespace) -> int:
+    extra = sorted(
+        flags.given - {"convert", "from", "describe", "step", "base", "json", "all_keys"}
+    )
+    extra = [f"--{name}" for name in extra] + flags.gin_flags
+    if extra:
+        raise UserError(
+            f"--describe shows what the checkpoint is and writes nothing; leave {extra[0]} out, "
+            "or --describe."
+        )
     description = conversion.describe(flags.source, flags.step, flags.base)
     if not flags.json:
-        print("\n".join(description.lines()))
+        lines, keys = description.lines(), description.keys
+        if flags.all_keys and keys is not None:
+            lines = lines[: -len(keys.table())]
+            lines += [keys.table()[0], *map(_line, keys.rows), *(f"note: {n}" for n in keys.notes)]
+        print("\n".join(lines))
         return 0
     document = {k: value for k, value in vars(description).items() if k not in ("model", "keys")}
     document["model"] = record_of(description.model) if description.model else None

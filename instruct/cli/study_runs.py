@@ -20,6 +20,7 @@ from instruct.report.papers import printed_tables
 from instruct.study import plan
 from instruct.study.runner import PlannedRun
 from instruct.train import loop
+from instruct.train.profiling import check_profile_steps
 from instruct.train.program import check_layout
 from instruct.workspace import Workspace
 
@@ -205,6 +206,7 @@ def _check(loaded: LoadedRun) -> None:
         if train.get("data") is None:
             raise UserError("nothing configures training; include gin/runs/train.gin or a recipe.")
         check_arguments(loop.train, train, except_for=("model_dir",))
+        check_profile_steps(train.get("profile_steps"))
         check_layout(loaded.model, train["data"])
         if check.is_set(train["data"].mixture):
             registry.check_name(loaded.workspace, train["data"].mixture)

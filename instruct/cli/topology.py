@@ -22,6 +22,7 @@ from rich.console import Console
 from instruct.capacity.chips import Topology, parse_topology
 from instruct.cli.show_tables import number_table
 from instruct.errors import RunFailed, UserError
+from instruct.files import local_path
 
 _GIB = 1 << 30
 _DAY_SECS, _HOUR_SECS = 86_400, 3_600
@@ -41,7 +42,21 @@ def checked_flags(flags: argparse.Namespace) -> Topology | None:
         return None
     for name in ("price", "examples_per_row"):
         positive_number(name, getattr(flags, name))
+    for name in ("json", "hlo"):  # before minutes of compiling
+        if text := getattr(flags, name):
+            setattr(flags, name, str(_new_file(name, text)))
     return parse_topology(flags.topology)
+
+
+def _new_file(name: str, text: str) -> pathlib.Path:
+    """The path of a flag for a file to write; raises UserError unless its folder is there."""
+    path = local_path(f"--{name}", text, "report").absolute()
+    if path.is_dir():
+        raise UserError(f"--{name}={text}: {path} is a folder; give a file in it.")
+    if not path.parent.is_dir() or not os.access(path.parent, os.W_OK):
+        problem = "may not be written" if path.parent.is_dir() else "does not exist"
+        raise UserError(f"--{name}={text}: the folder {path.parent} {problem}; choose another.")
+    return path
 
 
 def positive_number(name: str, text: str | None) -> float:

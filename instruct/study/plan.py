@@ -71,7 +71,9 @@ class StudyRun:
             files: gin files that are included after the run's own text.
             lines: bindings after them, which win.
         """
-        text = _BEFORE.sub(lambda match: f"{study_dir}/{folder_name(match[1])}", self.text)
+        # Inside of the text's quotes, of either kind.
+        parent = re.sub(r"[\\'\"]", r"\\\g<0>", study_dir)
+        text = _BEFORE.sub(lambda match: f"{parent}/{folder_name(match[1])}", self.text)
         own = [line for line in text.splitlines() if line.strip() != _REGISTRATION]
         if self.stages == (EVAL,):
             own.append(_START)

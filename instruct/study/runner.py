@@ -11,6 +11,7 @@ output.log. Children inherit the lock, so a killed study's child keeps its run u
 import contextlib
 import dataclasses
 import json
+import logging
 import os
 import pathlib
 import re
@@ -49,6 +50,13 @@ _PLACE_OR_SPEED = re.compile(
 )
 
 Say = Callable[[str], None]
+_log = logging.getLogger(__name__)
+# Of the entries of study_run.json, see `RunState`.
+_STATE_TYPES: Mapping[str, Any] = {
+    **dict.fromkeys(("labels", "settings"), dict),
+    **dict.fromkeys(("state", "stage", "error", "code"), str),
+    **{"seconds": int | float, "finished": list},
+}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -99,9 +107,13 @@ class RunState:
 
 def read_state(folder: pathlib.Path) -> RunState:
     """The state of a run's folder; that of a waiting run if its file is missing or damaged."""
-    known = {field.name for field in dataclasses.fields(RunState)}
     document = read_object(folder / STATE_FILE)
-    fields: dict[str, Any] = {name: value for name, value in document.items() if name in known}
+    fields: dict[str, Any] = {n: document[n] for n in _STATE_TYPES if n in document}
+    if not all(isinstance(value, _STATE_TYPES[name]) for name, value in fields.items()) or (
+        fields.get("state", WAITING) not in (WAITING, RUNNING, DONE, FAILED)
+    ):
+        _log.warning("%s is damaged and is ignored", folder / STATE_FILE)
+        return RunState()
     fields["finished"] = tuple(fields.get("finished", ()))
     return RunState(**fields)
 
@@ -136,6 +148,8 @@ def record_left(folder: pathlib.Path, stages: Sequence[str], finished: Sequence[
             fields |= {"state": FAILED, "error": _FAILED_ELSEWHERE}
         elif state.error == _FAILED_ELSEWHERE and not failed:
             fields |= {"state": WAITING, "error": ""}
+        elif state.state == RUNNING:  # its lock is free: the study was killed, and its child too
+            fields |= {"state": WAITING}
         if (changed := dataclasses.replace(state, **fields)) != state:
             write_state(folder, changed)
 

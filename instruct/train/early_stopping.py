@@ -53,6 +53,8 @@ class EarlyStopping:
                 best, best_step, since = value, row["step"], 0
         if self.patience is None or since < self.patience:
             return None
+        if math.isnan(best):
+            return f"{since} evaluations gave no finite {self.metric}"
         change = f" by more than {self.min_change:g}" if self.min_change else ""
         return (
             f"{since} evaluations did not improve {self.metric}{change} since step {best_step:,} "

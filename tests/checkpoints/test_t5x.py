@@ -332,3 +332,23 @@ def test_a_backslash_is_refused(tiny, tmp_path):
     with pytest.raises(UserError, match="has a backslash"):
         t5x_writing.write_checkpoint(folder, random_arrays(tiny), np.dtype(np.float32), step=3)
     assert [path.name for path in tmp_path.iterdir()] == ["back\\slash"]
+
+
+@pytest.mark.parametrize(
+    ("bias", "with_embedding", "words"),
+    [
+        (None, False, "it has no token_embedder/embedding"),
+        ((4,), True, r"its shape \[4\] is not \[heads, layers, buckets\]"),
+        ((4, 0, 32), True, r"its shape \[4, 0, 32\] is not"),
+    ],
+)
+def test_damaged_scanned_layers_are_named(bias, with_embedding, words, tmp_path):
+    arrays = {"encoder/encoder/pre_mlp_layer_norm/scale": (8, 2)}
+    if with_embedding:
+        arrays["token_embedder/embedding"] = (16, 8)
+    if bias:
+        arrays["encoder/encoder/relpos_bias/rel_embedding"] = bias
+    arrays = {name: held(np.ones(shape, np.float32), name) for name, shape in arrays.items()}
+    t5x_writing.write_checkpoint(tmp_path / "checkpoint_1", arrays, np.dtype(np.float32))
+    with pytest.raises(UserError, match=words):
+        t5x.open_checkpoint(str(tmp_path / "checkpoint_1"))

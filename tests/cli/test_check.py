@@ -102,6 +102,20 @@ def test_a_mistake_is_still_refused(capsys):
     assert "VOCABULARI" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(
+    ("setting", "words"),
+    [
+        ("TRAIN_STEPS=0", "train.train_steps is 0; use a whole number of at least 1"),
+        ("loop.train.log_every_steps=0", "train.log_every_steps is 0"),
+        ("PROFILE_STEPS=(20,)", "train.profile_steps is (20,) (PROFILE_STEPS)"),
+    ],
+)
+def test_what_train_refuses_at_once_is_refused(setting, words, capsys):
+    flags = ["check", "--gin_file=gin/recipes/gym_demo.gin", "--gin.MODEL_DIR=/not/made"]
+    assert arguments.main([*flags, f"--gin.{setting}"]) == 2
+    assert words in capsys.readouterr().err
+
+
 def test_suites_of_training_are_checked(capsys):
     flags = ["check", "--gin_file=gin/recipes/gym_demo.gin", "--gin.MODEL_DIR=/not/made"]
     flags += ["--gin.EVAL_SUITES_EVERY_STEPS=5"]

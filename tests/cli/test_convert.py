@@ -14,10 +14,12 @@ from safetensors.numpy import load_file, save_file
 
 from instruct.checkpoints import convert as conversion
 from instruct.checkpoints import native
+from instruct.checkpoints.arrays import held
 from instruct.checkpoints.detect import KINDS, detect, open_checkpoint
 from instruct.cli import arguments
 from instruct.cli.arguments import main, parse
 from instruct.data.vocab import GYM_MODEL
+from instruct.errors import UserError
 from instruct.models.config import ModelConfig
 from tests.checkpoints.conftest import random_arrays
 from tests.checkpoints.hub_stub import HubStub
@@ -333,3 +335,97 @@ def test_a_full_disk_is_status_1(made, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(conversion.huggingface, "write_checkpoint", full)
     assert main(["convert", f"--from={made}/instruct", f"--to={tmp_path}/a"]) == 1
     assert "no space left on the disk" in capsys.readouterr().err
+
+
+def test_describe_refuses_what_it_would_not_do(made, tmp_path, capsys):
+    source = f"--from={made}/huggingface"
+    for extra in (f"--to={tmp_path}/a", "--dtype=bfloat16", "--slots", "--gin.D_MODEL=8"):
+        assert main(["convert", source, "--describe", extra]) == 2
+        assert f"leave {extra.partition('=')[0]}" in capsys.readouterr().err
+    assert main(["convert", source, "--describe", "--all_keys"]) == 0
+    assert "decoder/layers_1/mlp/wo/kernel" in capsys.readouterr().out
+
+
+def test_t5x_counts_on_from_the_step_of_the_folders_name(made, tmp_path, capsys):
+    """T5X's runs train until TRAIN_STEPS, counted from the recorded step."""
+    target = tmp_path / "checkpoint_1184000"
+    assert main(["convert", f"--from={made}/huggingface", f"--to={target}"]) == 0
+    assert open_checkpoint(target).step == 1_184_000
+    assert "T5X resumes" not in capsys.readouterr().out
+    # A step that is recorded stays, and a note says so.
+    other = tmp_path / "checkpoint_5"
+    assert main(["convert", f"--from={target}", f"--to={other}", "--format=t5x"]) == 0
+    assert open_checkpoint(other).step == 1_184_000
+    assert "from the recorded step, 1,184,000, not from the 5" in capsys.readouterr().out
+    huge = tmp_path / "checkpoint_99999999999"
+    assert main(["convert", f"--from={made}/huggingface", f"--to={huge}"]) == 2
+    assert "step 99,999,999,999 is too large" in capsys.readouterr().err and not huge.exists()
+
+
+@pytest.fixture(scope="module")
+def lora(tmp_path_factory):
+    """A checkpoint with adapters; the run behind it started from ~/base/hf."""
+    arrays, draw = random_arrays(MODEL), np.random.default_rng(0)
+    for path in [path for path in arrays if path.endswith("attention/query/kernel")]:
+        owner, (rows, columns) = path.removesuffix("/kernel"), arrays[path].shape
+        matrices = {"lora_a": draw.normal(size=(rows, 2)), "lora_b": draw.normal(size=(2, columns))}
+        matrices["lora_scale"] = np.asarray(4.0)
+        arrays |= {
+            f"{owner}/{name}": held(values.astype(np.float32), name)
+            for name, values in matrices.items()
+        }
+    folder = tmp_path_factory.mktemp("lora") / "run"
+    info = {"config": {"initial_checkpoint_path": "~/base/hf"}}
+    native.write_checkpoint(folder, arrays, MODEL, info=info)
+    return folder
+
+
+def test_an_adapter_names_its_base_as_peft_finds_it(made, lora, tmp_path, monkeypatch):
+    """PEFT expands no `~`."""
+    monkeypatch.setenv("HOME", str(tmp_path))
+    shutil.copytree(made / "huggingface", tmp_path / "base" / "hf")
+
+    def base_of(source, name, *flags):
+        to = [f"--to={tmp_path}/{name}", "--format=peft"]
+        assert main(["convert", f"--from={source}", *to, *flags]) == 0
+        return json.loads((tmp_path / name / "adapter_config.json").read_text())[
+            "base_model_name_or_path"
+        ]
+
+    there = str(tmp_path / "base" / "hf")
+    assert base_of(lora, "recorded") == there
+    assert base_of(lora, "given", "--base=~/base/hf") == there
+    assert base_of(lora, "on_the_hub", "--base=google/flan-t5-base") == "google/flan-t5-base"
+    config = tmp_path / "given" / "adapter_config.json"
+    settings = json.loads(config.read_text())
+    for change, words in (({"r": 7}, "rank 2, but .* r = 7"), ({"use_rslora": "no"}, "use_rslora")):
+        config.write_text(json.dumps(settings | change))
+        with pytest.raises(UserError, match=words):
+            open_checkpoint(tmp_path / "given")
+
+
+def test_flags_that_adapters_alone_have_no_use_for_are_refused(made, lora, tmp_path, capsys):
+    to = [f"--from={lora}", f"--to={tmp_path}/a", "--format=peft", "--base=google/t5"]
+    for flag in (
+        f"--tokenizer={made}/huggingface",
+        "--vocab_rows=300",
+        "--allow_left_over",
+        "--map=a=b",
+    ):
+        assert main(["convert", *to, flag]) == 2
+        assert "holds adapters alone" in capsys.readouterr().err
+    assert not (tmp_path / "a").exists()
+
+
+def test_an_adapter_of_a_checkpoint_without_its_record(lora, tmp_path, capsys):
+    shutil.copytree(lora, tmp_path / "run")
+    (tmp_path / "run" / "run.json").unlink()
+    to = [f"--from={tmp_path}/run", "--format=peft", "--base=google/t5"]
+    assert main(["convert", *to, f"--to={tmp_path}/a"]) == 2
+    assert "does not record its model" in capsys.readouterr().err
+    lines = ["from __gin__ import dynamic_registration", "from instruct.models import config"]
+    for name, value in dataclasses.asdict(MODEL).items():
+        lines.append(f"config.ModelConfig.{name} = {value!r}")
+    (tmp_path / "model.gin").write_text("\n".join(lines))
+    gin = f"--gin_file={tmp_path}/model.gin"
+    assert main(["convert", *to, gin, f"--to={tmp_path}/a"]) == 0

@@ -43,6 +43,7 @@ def grid(folder):
         (("--gin.TRAIN_STEPS=4",), "--only=TRAIN_STEPS=3"),
         (("--gin.VOCABULARY=bytes",), "vocabulary=gym,TRAIN_STEPS=3 have the same settings"),
         (("--gin.STUDY_DIR=run.py",), "is a file; give a folder"),
+        (("--gin.PROFILE_STEPS=(20,)",), "TRAIN_STEPS=3: train.profile_steps is (20,)"),
     ],
 )
 def test_what_cannot_run_is_refused(tmp_path, capsys, more, said):

@@ -24,6 +24,14 @@ def test_flags_that_need_a_topology(capsys):
     assert "Chips: v4, v5e, v5p" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("name", ["json", "hlo"])
+def test_a_file_that_cannot_be_written_is_refused_before_compiling(name, tmp_path, capsys):
+    for path, words in ((tmp_path / "no" / "x", "does not exist"), (tmp_path, "is a folder")):
+        flags = ["check", *TINY, "--topology=v5e-8", f"--{name}={path}"]
+        assert arguments.main(flags) == 2
+        assert words in capsys.readouterr().err
+
+
 def test_a_mesh_of_another_size_is_refused(capsys):
     assert arguments.main(["check", *TINY, "--topology=v5e-16"]) == 2
     assert "needs 8 devices, but there are 16" in capsys.readouterr().err

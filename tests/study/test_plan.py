@@ -1,5 +1,6 @@
 """A study's grid: names, order, gin of each run, and what a wrong study file gets to hear."""
 
+import ast
 import json
 
 import pytest
@@ -106,6 +107,16 @@ def test_runs_before_are_those_that_a_run_needs_and_name_their_folders():
     text = made.runs()[0].gin_text("/s", (), ())
     assert "INITIAL_CHECKPOINT_PATH = '/s/pretrain-tiny'" in text
     assert made.runs_before([run for run in made.runs() if run.labels["size"] == "demo"]) == ()
+
+
+@pytest.mark.parametrize("quote", ["'", '"'])
+@pytest.mark.parametrize("folder", ["/o'brien/s", '/a"b/s', "/a\\b/s"])
+def test_the_folder_of_a_run_before_may_have_quotes(quote, folder):
+    settings = f"INITIAL_CHECKPOINT_PATH = {quote}{{before:words}}{quote}"
+    made = study(settings=settings, before={"words": ""})
+    text = made.runs()[0].gin_text(folder, (), ())
+    line = next(line for line in text.splitlines() if line.startswith("INITIAL"))
+    assert ast.literal_eval(line.partition(" = ")[2]) == f"{folder}/words"
 
 
 @pytest.mark.parametrize(

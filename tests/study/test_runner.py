@@ -16,6 +16,7 @@ import time
 import pytest
 
 from instruct.errors import UserError
+from instruct.files import locked
 from instruct.study import plan, runner
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
@@ -306,3 +307,25 @@ def test_a_missing_or_damaged_state_is_a_waiting_run(tmp_path):
     assert runner.read_state(tmp_path) == runner.RunState()
     (tmp_path / "study_run.json").write_text("{")
     assert runner.read_state(tmp_path).state == "waiting"
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [{"finished": None}, {"finished": 5}, {"labels": None}, {"seconds": "1"}, {"state": "odd"}],
+)
+def test_a_state_of_other_types_is_a_waiting_run(fields, tmp_path):
+    (tmp_path / "study_run.json").write_text(json.dumps({"stage": "eval"} | fields))
+    assert runner.read_state(tmp_path) == runner.RunState()
+
+
+def test_a_run_whose_processes_were_killed_is_not_collected_as_running(study):
+    runner.prepare(study.folder, [made("a")], "code", False, study.said.append)
+    folder = study.folder / "a"
+    state = dataclasses.replace(runner.read_state(folder), state="running", stage="train")
+    runner.write_state(folder, state)
+    (folder / "output.log").touch()
+    with locked(folder / "output.log", "a"):  # a process has the run
+        runner.record_left(folder, ("train", "eval"), ())
+        assert study.state("a").state == "running"
+    runner.record_left(folder, ("train", "eval"), ())
+    assert study.state("a").state == "waiting"

@@ -77,3 +77,9 @@ def test_bad_values_are_named():
         EarlyStopping(patience=0)
     with pytest.raises(UserError, match=r"EarlyStopping.min_change is -1"):
         EarlyStopping(min_change=-1)
+
+
+def test_a_metric_that_was_never_finite_is_named_without_a_best():
+    stops = EarlyStopping(patience=2, metric="m", is_lowest=True)
+    rows = [{"step": 1, "m": None}, {"step": 2, "m": None}]
+    assert stops.reason(rows) == "2 evaluations gave no finite m"
