@@ -57,7 +57,8 @@ SIDES = ("encoder", "decoder")
 @functools.lru_cache
 def initial(config):
     """Parameters of key 0, with norms that are not 1."""
-    leaves, structure = jax.tree.flatten(jax.jit(PairModel(config).init)(jax.random.key(0)))
+    params = jax.jit(PairModel(config).init)(jax.random.key(0))
+    leaves, structure = jax.tree.flatten(jax.device_get(params))
     random = np.random.default_rng(0)
     return jax.tree.unflatten(
         structure, [leaf + 0.1 * random.normal(size=leaf.shape).astype("f4") for leaf in leaves]
@@ -160,7 +161,7 @@ def gradient_with_dropout(config, **changes):
 
     scan = model.config.scan_layers
     params = stack_layers(initial(config)) if scan else initial(config)
-    value, gradient = jax.jit(jax.value_and_grad(loss))(params)
+    value, gradient = jax.device_get(jax.jit(jax.value_and_grad(loss))(params))
     return value, unstack_layers(gradient)
 
 
