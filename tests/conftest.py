@@ -36,6 +36,7 @@ import pathlib
 import subprocess
 import sys
 import uuid
+from typing import Any
 
 import pytest
 
@@ -64,6 +65,41 @@ def pytest_collection_finish() -> None:
     gc.freeze()
     gc.set_threshold(10_000)
     gc.enable()
+    _keep_programs()
+
+
+def _keep_programs() -> None:
+    """Programs that this process took from JAX's cache on disk, or put there, stay loaded.
+
+    To load one takes half as long as to compile it, and tests need equal ones many times.
+    """
+    if "jax" not in sys.modules:
+        return
+    from jax._src import compilation_cache, config
+
+    read = compilation_cache.get_executable_and_time
+    write = compilation_cache.put_executable_and_time
+    loaded: dict[Any, Any] = {}
+
+    def keep(place: Any, found: Any) -> None:
+        loaded.pop(place, None)
+        loaded[place] = found
+        if len(loaded) > 256:
+            del loaded[next(iter(loaded))]  # the one that was not used for longest
+
+    def read_once(key: str, *rest: Any) -> Any:
+        place = (config.compilation_cache_dir.value, key)
+        found = loaded.get(place) or read(key, *rest)
+        if found[0] is not None:
+            keep(place, found)
+        return found
+
+    def write_and_keep(key: str, name: str, executable: Any, backend: Any, secs: int) -> None:
+        write(key, name, executable, backend, secs)
+        keep((config.compilation_cache_dir.value, key), (executable, secs))
+
+    compilation_cache.get_executable_and_time = read_once
+    compilation_cache.put_executable_and_time = write_and_keep
 
 
 @pytest.fixture(autouse=True)

@@ -35,7 +35,7 @@ LENGTH = 16
 def initial(config):
     """Parameters of key 0, with norms and biases that are not 1 and 0."""
     params = jax.jit(DecoderOnly(config).init)(jax.random.key(0))
-    leaves, structure = jax.tree.flatten(params)
+    leaves, structure = jax.tree.flatten(jax.device_get(params))
     random = np.random.default_rng(0)
     return jax.tree.unflatten(
         structure, [leaf + 0.1 * random.normal(size=leaf.shape).astype("f4") for leaf in leaves]
@@ -190,7 +190,7 @@ def gradient_with_dropout(**changes):
         return jnp.square(model.apply(params, batch, jax.random.key(1))).mean()
 
     params = stack_layers(initial(TINY)) if config.scan_layers else initial(TINY)
-    value, gradient = jax.jit(jax.value_and_grad(loss))(params)
+    value, gradient = jax.device_get(jax.jit(jax.value_and_grad(loss))(params))
     return value, unstack_layers(gradient)
 
 

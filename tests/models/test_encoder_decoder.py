@@ -57,7 +57,7 @@ def applied(config):
 @functools.lru_cache
 def initial(config):
     """Parameters of key 0, drawn once for all tests of a config."""
-    return jax.jit(EncoderDecoder(config).init)(jax.random.key(0))
+    return jax.device_get(jax.jit(EncoderDecoder(config).init)(jax.random.key(0)))
 
 
 def pack(examples, row_sizes, inputs, targets):
@@ -194,7 +194,7 @@ def loss_and_gradient(**changes):
         return jnp.square(model.apply(params, batch, jax.random.key(1))).mean()
 
     params = stack_layers(initial(TINY)) if model.config.scan_layers else initial(TINY)
-    value, gradient = jax.jit(jax.value_and_grad(loss))(params)
+    value, gradient = jax.device_get(jax.jit(jax.value_and_grad(loss))(params))
     return value, unstack_layers(gradient)
 
 

@@ -1,5 +1,7 @@
 """Microbatches and meshes change nothing but time; packed rows learn what unpacked ones do."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -33,27 +35,51 @@ MODELS = {
 LEAF_GROUPS = (0, 1, 0)
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture
 def layout(request):
     return getattr(request, "param", "encoder_decoder")
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture
 def model(layout):
     return MODELS[layout][0]
 
 
-@pytest.fixture(scope="module")
-def params(model):
-    return jax.jit(model.init)(jax.random.key(0))
+# Cached, not fixtures of the module: pytest would compute those of a layout once for each mesh.
+@functools.cache
+def initial(layout):
+    return jax.jit(MODELS[layout][0].init)(jax.random.key(0))
 
 
-@pytest.fixture(scope="module")
-def batch(layout):
+@functools.cache
+def packed(layout):
     found = MODELS[layout][1](3)
     tokens = found["decoder_loss_weights"].sum(1)
     assert len(set(tokens.tolist())) > 3, "rows must weigh unlike, or the tests prove nothing"
     return found
+
+
+@functools.cache
+def updated(layout):
+    model, params, batch = MODELS[layout][0], initial(layout), packed(layout)
+    logits = jax.jit(model.apply)(params, batch)[batch["decoder_loss_weights"] > 0]
+    assert near_ties(logits) == 0, "the accuracy would not be the same in every order of sums"
+    return one_update(model, params, batch)
+
+
+@pytest.fixture
+def params(layout):
+    return initial(layout)
+
+
+@pytest.fixture
+def batch(layout):
+    return packed(layout)
+
+
+@pytest.fixture
+def expected(layout):
+    return updated(layout)
 
 
 def one_update(model, params, batch, num_microbatches=1, mesh_config=None):
@@ -67,13 +93,6 @@ def one_update(model, params, batch, num_microbatches=1, mesh_config=None):
         batch = jax.device_put(batch, batch_sharding(mesh))
         state, metrics = jax.jit(step, out_shardings=(shardings, None))(state, batch)
     return jax.device_get((state.params, metrics))
-
-
-@pytest.fixture(scope="module")
-def expected(model, params, batch):
-    logits = jax.jit(model.apply)(params, batch)[batch["decoder_loss_weights"] > 0]
-    assert near_ties(logits) == 0, "the accuracy would not be the same in every order of sums"
-    return one_update(model, params, batch)
 
 
 def assert_same_update(found, expected, before):
