@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from instruct.eval.decoding.batching import BatchConfig, Decoder
+from instruct.eval.decoding.beam import EMPTY_SCORE
 from instruct.eval.decoding.decode import DecodeConfig
 from instruct.eval.scoring.options import OptionScorer
 from instruct.eval.scoring.score import Scorer
@@ -101,7 +102,7 @@ def test_beams_score_what_their_sequences_do(model, params, prompts):
     spread = jax.device_put(params, param_shardings(mesh, params))
     eight = Decoder(model, config, BatchConfig(4, 1), mesh).generate(spread, prompts)
     np.testing.assert_array_equal(eight.tokens, found.tokens)
-    ended = [[1 in beam for beam in beams] for beams in found.tokens.tolist()]
+    ended = np.any(found.tokens == 1, axis=-1) & (found.scores > EMPTY_SCORE)
     rows, beams = np.nonzero(ended)
     assert len(set(rows)) > 1
     targets = [[*config.answer_ids(found.tokens[at]), 1] for at in zip(rows, beams)]
