@@ -12,63 +12,20 @@ import argparse
 import collections
 import glob
 import os
-import re
 import statistics
 import sys
 import tempfile
-from typing import NamedTuple
 
 import jax
-from train_step import SHAPES, compile_step, first_state, make_batch
+from train_step import add_shape_flags, compile_step, first_state, make_batch, shaped_model
 
 from instruct import peak
 from instruct.allocator import keep_freed_memory
-from instruct.models.config import ModelConfig
+from instruct.capacity.hlo import read_program
+from instruct.capacity.hlo_text import parse_hlo
 from instruct.train.loss import LossConfig
 
-_DEFINITION = re.compile(r"\s+(?:ROOT )?%?([\w.\-]+) = (\([^)]*\)|\S+) ((\S+?)\(.*)")
 _NOT_SHOWN = {"parameter", "bitcast", "constant", "broadcast", "get-tuple-element", "tuple"}
-
-
-class Operation(NamedTuple):
-    """One instruction of a compiled program: its result's type, its text and what it computes."""
-
-    result: str
-    text: str
-    opcode: str
-
-
-def read_program(text: str) -> dict[str, dict[str, Operation]]:
-    """Computation -> name -> operation, of a compiled program's text."""
-    computations: dict[str, dict[str, Operation]] = {}
-    name = ""
-    for line in text.splitlines():
-        if line.endswith("{") and not line.startswith(" "):
-            name = line.removeprefix("ENTRY ").split()[0].lstrip("%")
-            computations[name] = {}
-        elif found := _DEFINITION.match(line):
-            computations[name][found[1]] = Operation(found[2], found[3], found[4])
-    return computations
-
-
-def sizes(result: str) -> list[int]:
-    """Lengths of the axes of a type such as f32[16,256]{1,0}."""
-    found = re.match(r"\w+\[([\d,]+)\]", result)
-    return [int(size) for size in found[1].split(",")] if found else []
-
-
-def product_flops(operation: Operation, others: dict[str, Operation]) -> float:
-    """Twice the multiplications of a `dot`; 0 of anything else."""
-    if operation.opcode != "dot":
-        return 0.0
-    factor = re.findall(r"%([\w.\-]+)", operation.text)[0]
-    contracted = re.search(r"lhs_contracting_dims=\{([\d,]*)\}", operation.text)
-    total = 2.0
-    for size in sizes(operation.result):
-        total *= size
-    for axis in contracted[1].split(",") if contracted else ():
-        total *= sizes(others[factor].result)[int(axis)]
-    return total
 
 
 def operation_times(compiled: jax.stages.Compiled, state, batch, repeats: int):
@@ -89,47 +46,41 @@ def operation_times(compiled: jax.stages.Compiled, state, batch, repeats: int):
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--shape", choices=SHAPES, default="small")
-    parser.add_argument("--vocab", type=int, help="default: the shape's")
-    parser.add_argument("--dropout", type=float, default=0.0)
-    parser.add_argument("--packed", action="store_true")
+    add_shape_flags(parser)
     parser.add_argument("--repeats", type=int, default=8)
     parser.add_argument("--rows", type=int, default=40, help="of the table")
     flags = parser.parse_args()
     if len(os.sched_getaffinity(0)) > 1:
         sys.exit("error: operations overlap on several cores; start with `taskset -c 0`")
     keep_freed_memory()
-    model, depth, vocab, shape = SHAPES[flags.shape]
-    config = ModelConfig(
-        vocab_size=flags.vocab or vocab,
-        **model,
-        num_encoder_layers=depth,
-        num_decoder_layers=depth,
-        dropout_rate=flags.dropout,
-    )
+    config, shape = shaped_model(flags)
     batch = jax.device_put(make_batch(config.vocab_size, flags.packed, *shape))
     compiled, _ = compile_step(config, first_state(config), batch, LossConfig(), 1)
     times = operation_times(compiled, first_state(config), batch, flags.repeats)
     peak_flops = peak.matmul_peak("float32")
 
-    computations = read_program(compiled.as_text())
+    text = compiled.as_text()
+    flops_of = {
+        operation.name: sum(product.flops for product in operation.products)
+        for region in read_program(text).regions
+        for operation in region.operations
+    }
+    computations, _ = parse_hlo(text)
     rows = collections.defaultdict(lambda: [0.0, 0.0, 0.0])  # ms, runs, FLOP of a step
-    for operations in computations.values():
-        for name, operation in operations.items():
+    for instructions in computations.values():
+        for name, instruction in instructions.items():
             # A loop's time is that of its body's operations.
-            if name not in times or operation.opcode == "while":
+            if name not in times or instruction.opcode == "while":
                 continue
-            called = re.search(r"calls=%?([\w.\-]+)", operation.text)
-            inner = computations[called[1]] if called else {name: operation}
-            computed = {one.opcode for one in inner.values()} - _NOT_SHOWN
-            flops = sum(
-                product_flops(one, inner if called else operations) for one in inner.values()
-            )
+            computed = {instruction.opcode}
+            if instruction.opcode == "fusion":
+                computed = {one.opcode for one in computations[str(instruction.called)].values()}
+            results = " ".join(f"{array.kind}{list(array.shape)}" for array in instruction.arrays)
             runs = len(times[name]) / flags.repeats
-            row = rows[re.sub(r"\{.*", "", operation.result), " ".join(sorted(computed))]
+            row = rows[results, " ".join(sorted(computed - _NOT_SHOWN))]
             row[0] += statistics.median(times[name]) * runs
             row[1] += runs
-            row[2] += flops * runs
+            row[2] += flops_of.get(name, 0.0) * runs
     total = sum(ms for ms, _, _ in rows.values())
     products = sum(ms for ms, _, flops in rows.values() if flops)
     share = config.train_flops(*shape) / (total / 1e3) / peak_flops

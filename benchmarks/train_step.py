@@ -48,16 +48,36 @@ SHAPES: dict[str, tuple[dict[str, Any], int, int, tuple[int, int, int]]] = {
 
 def parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--shape", choices=SHAPES, default="small")
-    parser.add_argument("--vocab", type=int, help="default: the shape's")
-    parser.add_argument("--dropout", type=float, default=0.0)
+    add_shape_flags(parser)
     parser.add_argument("--dtype", choices=("float32", "bfloat16"), default="float32")
-    parser.add_argument("--packed", action="store_true")
     parser.add_argument("--scan", action="store_true", help="one compiled layer, looped")
     parser.add_argument("--microbatches", type=int, default=1)
     parser.add_argument("--chunk_logits", type=int, default=LossConfig.chunk_logits)
     parser.add_argument("--repeats", type=int, default=10)
     return parser.parse_args()
+
+
+def add_shape_flags(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--shape", choices=SHAPES, default="small")
+    parser.add_argument("--vocab", type=int, help="default: the shape's")
+    parser.add_argument("--dropout", type=float, default=0.0)
+    parser.add_argument("--packed", action="store_true")
+
+
+def shaped_model(
+    flags: argparse.Namespace, **options: Any
+) -> tuple[ModelConfig, tuple[int, int, int]]:
+    """The model of `add_shape_flags`, and its batch: (rows, source tokens, target tokens)."""
+    sizes, depth, vocab, shape = SHAPES[flags.shape]
+    config = ModelConfig(
+        vocab_size=flags.vocab or vocab,
+        **sizes,
+        num_encoder_layers=depth,
+        num_decoder_layers=depth,
+        dropout_rate=flags.dropout,
+        **options,
+    )
+    return config, shape
 
 
 def make_batch(
@@ -111,16 +131,7 @@ def compile_step(
 def main() -> None:
     flags = parse()
     keep_freed_memory()
-    sizes, depth, vocab, shape = SHAPES[flags.shape]
-    config = ModelConfig(
-        vocab_size=flags.vocab or vocab,
-        **sizes,
-        num_encoder_layers=depth,
-        num_decoder_layers=depth,
-        dropout_rate=flags.dropout,
-        dtype=flags.dtype,
-        scan_layers=flags.scan,
-    )
+    config, shape = shaped_model(flags, dtype=flags.dtype, scan_layers=flags.scan)
     loss = LossConfig(chunk_logits=flags.chunk_logits)
     batch = jax.device_put(make_batch(config.vocab_size, flags.packed, *shape))
     state = first_state(config)
