@@ -169,7 +169,9 @@ class TrainFeed(Iterator[tuple[dict[str, np.ndarray], BatchInfo]]):
                 counts += np.bincount(leaves, minlength=counts.size)
                 missing -= stop - row
                 lane.row = stop
-        batch = {key: np.concatenate([part[key] for part in parts]) for key in parts[0]}
+        batch = parts[0]  # a view of its window; a copy only where rows of several windows meet
+        if len(parts) > 1:
+            batch = {key: np.concatenate([part[key] for part in parts]) for key in batch}
         task_counts = {self._leaves[i].name: int(counts[i]) for i in np.flatnonzero(counts)}
         segments = batch[batch_keys.DECODER_SEGMENT_IDS]
         return batch, BatchInfo(task_counts, int(segments.max(axis=1).sum()))

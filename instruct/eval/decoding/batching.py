@@ -22,9 +22,9 @@ from instruct.eval.decoding.slots import (
     AdjustFn,
     Report,
     SlotArray,
-    SlotPrograms,
     mesh_context,
     put_array,
+    slot_programs,
 )
 from instruct.eval.decoding.weights import check_weights, decoding_params
 from instruct.fields import bounded, check_fields
@@ -226,7 +226,7 @@ class Decoder:
         self.config = config
         self._batching = batching or BatchConfig()
         self._multiple = row_multiple(mesh)
-        self._programs = SlotPrograms(model, config, adjust_fn, mesh)
+        self._programs = slot_programs(model, config, adjust_fn, mesh)
 
     def generate(
         self,

@@ -20,7 +20,7 @@ from jax.sharding import Mesh
 from instruct.eval.decoding.batching import BatchConfig, batch_rows, padded_rows, row_multiple
 from instruct.eval.decoding.decode import DecodeConfig
 from instruct.eval.decoding.search import PADDING_EXAMPLE
-from instruct.eval.decoding.slots import Report, SlotArray, SlotPrograms
+from instruct.eval.decoding.slots import Report, SlotArray, slot_programs
 from instruct.eval.decoding.weights import check_weights, decoding_params
 from instruct.model_interface import Model
 
@@ -74,7 +74,7 @@ class OnlineDecoder:
     ):
         check_weights(config, mesh)
         self.config = config
-        self._programs = SlotPrograms(model, config, None, mesh)
+        self._programs = slot_programs(model, config, None, mesh)
         self._params = decoding_params(model, params, config, mesh)
         self._chunk_steps = chunk_steps
         batching, multiple = batching or BatchConfig(), row_multiple(mesh)

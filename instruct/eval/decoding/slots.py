@@ -52,10 +52,11 @@ class SlotPrograms:
         self.model, self.search, self.mesh = model, search_of(config), mesh
         self._adjust_fn, self._config = adjust_fn, config
         whole = None if mesh is None else replicated_sharding(mesh)
-        self.encode = self._under_mesh(jax.jit(model.start_prompts))
+        encode, narrow = _prompt_programs(model)
+        self.encode = self._under_mesh(encode)
         self.empty = self._under_mesh(jax.jit(self._empty, static_argnums=(1, 2)))
         self.fill = self._under_mesh(jax.jit(self._fill, donate_argnums=(0, 1)))
-        self.narrow = self._under_mesh(jax.jit(model.narrow, static_argnums=1))
+        self.narrow = self._under_mesh(narrow)
         run = jax.jit(self._run, donate_argnums=(1, 2), out_shardings=(None, None, whole))
         self.run = self._under_mesh(run)
 
@@ -99,6 +100,24 @@ class SlotPrograms:
     def whole(self, array: np.ndarray) -> jax.Array:
         """Puts an array on every device."""
         return put_array(array, self.mesh, replicated_sharding)
+
+
+@functools.lru_cache(maxsize=16)
+def _prompt_programs(model: Model) -> tuple[Callable, Callable]:
+    """A model's `start_prompts` and `narrow`, compiled once for all strategies."""
+    return jax.jit(model.start_prompts), jax.jit(model.narrow, static_argnums=1)
+
+
+# Equal models and strategies compile once in a process, however many decoders they have.
+_shared_programs = functools.lru_cache(maxsize=16)(SlotPrograms)
+
+
+def slot_programs(
+    model: Model, config: DecodeConfig, adjust_fn: AdjustFn | None, mesh: Mesh | None
+) -> SlotPrograms:
+    """`SlotPrograms`, shared where no `adjust_fn`, which may hold large tables, would be kept."""
+    make = _shared_programs if adjust_fn is None else SlotPrograms
+    return make(model, config, adjust_fn, mesh)
 
 
 def mesh_context(mesh: Mesh | None) -> contextlib.AbstractContextManager[Any]:
