@@ -121,7 +121,9 @@ class FoundModel:
         end_ids = self.vocabulary.stop_ids
         if decode is None:
             generation = generation_settings(folder)
-            decode = decode_config(generation, total_lengths=frame.one_sequence)
+            # Set before the lengths are compared: a folder may have a least one alone.
+            length = {} if max_decode_steps is None else {"max_new_tokens": max_decode_steps}
+            decode = decode_config(generation | length, total_lengths=frame.one_sequence)
             if frame.one_sequence:
                 say(*sequence_notes(generation, decode))
             if generation.get("eos_token_id") is not None:
