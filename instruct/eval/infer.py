@@ -10,6 +10,7 @@ output equals that of an uninterrupted run byte for byte.
 import contextlib
 import dataclasses
 import errno
+import functools
 import hashlib
 import itertools
 import json
@@ -17,7 +18,7 @@ import math
 import os
 import pathlib
 import sys
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Annotated, Any
 
 from rich.console import Console
@@ -34,11 +35,13 @@ from instruct.eval.loaded_model import PromptEncoder, find_model
 from instruct.eval.prompt_lines import (
     LONE_SURROGATE,
     STANDARD_STREAM,
+    BadLine,
     Prompt,
     check_prompts,
     name_bad_lines,
     prompt_file,
     prompts_only,
+    refused_prompts,
 )
 from instruct.fields import Range, check_arguments
 from instruct.files import any_path, local_path, locked, remove_leftovers, replace_file
@@ -129,11 +132,8 @@ def infer(
         source = stack.enter_context(prompt_file(input_path)) if input_path else None
         # All lines are checked before a model is loaded.
         count, rejected = (1, []) if source is None else check_prompts(source)
-        if source is not None and rejected:
-            lines = name_bad_lines(source, rejected)
-            if strict:
-                raise UserError("\n".join([*lines, "Without --strict the others are answered."]))
-            _say(*(f"left out: {line}" for line in lines))
+        if source is not None:
+            _leave_out(source, rejected, strict)
         found = find_model(
             model_dir,
             "infer.infer",
@@ -144,10 +144,17 @@ def infer(
             inputs_length=inputs_length,
         )
         encoder = found.encoder
+        refused = refused_prompts(source, encoder.refusal) if source and encoder.frame.chat else []
+        if source is not None:
+            _leave_out(source, refused, strict)
+        count, rejected = count - len(refused), [*rejected, *refused]
+        locations = frozenset(line.location for line in refused)
         if source is None:
             problem = encoder.describe_truncated([Prompt("--prompt", prompt or "", "")])
         else:  # without --strict, `_answer_file` reports them
-            problem = encoder.describe_truncated(prompts_only(source)) if strict else ""
+            problem = ""
+            if strict:
+                problem = encoder.describe_truncated(prompts_only(source, locations))
         if problem and strict:
             name = f"{source}, " if source else ""
             raise UserError(f"{name}{problem}; without --strict cut prompts are answered.")
@@ -179,11 +186,20 @@ def infer(
             with source.open("rb") as stream:
                 digest = hashlib.file_digest(stream, "sha256").hexdigest()
             distributed.agree("prompts", {**settings, f"file {input_path}": digest})
-            _answer_file(answerer, source, output, count, settings)
+            prompts = functools.partial(prompts_only, source, locations)
+            _answer_file(answerer, prompts, output, count, settings)
     if rejected:
         lines = "line was" if len(rejected) == 1 else "lines were"
-        _say(f"{len(rejected):,} {lines} no prompt and left out; exit status 1")
+        _say(f"{len(rejected):,} {lines} no prompt that can be answered: left out; exit status 1")
     return int(bool(rejected))
+
+
+def _leave_out(source: pathlib.Path, rejected: Sequence[BadLine], strict: bool) -> None:
+    """Names rejected lines; raises UserError for them if `strict`."""
+    lines = name_bad_lines(source, rejected)
+    if lines and strict:
+        raise UserError("\n".join([*lines, "Without --strict the others are answered."]))
+    _say(*(f"left out: {line}" for line in lines))
 
 
 def _say(*lines: str) -> None:
@@ -273,7 +289,7 @@ def _settings_path(output: pathlib.Path) -> pathlib.Path:
 
 def _answer_file(
     answerer: Answerer,
-    source: pathlib.Path,
+    read: Callable[[], Iterator[Prompt]],
     output: pathlib.Path | None,
     count: int,
     settings: dict[str, Any],
@@ -295,7 +311,7 @@ def _answer_file(
             output.touch()
             stack.enter_context(locked(output, f"--output {output}"))
             remove_leftovers(output.parent, _settings_path(output).name)
-            finished, truncated, unfinished = _resume(source, output, settings, hashes)
+            finished, truncated, unfinished = _resume(read, output, settings, hashes)
             stream = stack.enter_context(open(output, "ab"))
             stack.enter_context(naming_file(output))
         bar = stack.enter_context(
@@ -304,7 +320,7 @@ def _answer_file(
         # Others than the writer have 0.
         finished = max(one["finished"] for one in distributed.gather_json({"finished": finished}))
         task = bar.add_task("infer", total=count, completed=finished)
-        prompts = itertools.islice(prompts_only(source), finished, None)
+        prompts = itertools.islice(read(), finished, None)
         for first in range(finished, count, per_range):
             batch = list(itertools.islice(prompts, per_range))
             texts = [prompt.text for prompt in batch]
@@ -335,7 +351,10 @@ def _answer_file(
 
 
 def _resume(
-    source: pathlib.Path, output: pathlib.Path, settings: dict[str, Any], hashes: list[str]
+    read: Callable[[], Iterator[Prompt]],
+    output: pathlib.Path,
+    settings: dict[str, Any],
+    hashes: list[str],
 ) -> tuple[int, list[Prompt], int]:
     """Cuts the output to whole ranges; (answers kept, their truncated prompts, unfinished ones).
 
@@ -348,7 +367,7 @@ def _resume(
     recorded = _check_settings(output, settings)
     kept, end, truncated, unfinished = 0, 0, [], 0
     with open(output, "rb") as stream:
-        prompts = prompts_only(source)
+        prompts = read()
         while batch := list(itertools.islice(prompts, settings["lines_per_range"])):
             lines = [stream.readline() for _ in batch]
             whole = all(line.endswith(b"\n") for line in lines)

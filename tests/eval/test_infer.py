@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from instruct import gin_config
-from instruct.data.vocab import load_vocabulary
+from instruct.data.vocab import ByteVocabulary, load_vocabulary
 from instruct.errors import UserError
 from instruct.eval.decoding.batching import BatchConfig
 from instruct.eval.decoding.decode import DecodeConfig
@@ -21,6 +21,7 @@ from instruct.eval.infer import Answerer, infer
 from instruct.eval.loaded_model import sequence_notes
 from instruct.files import locked
 from instruct.mesh import MeshConfig
+from instruct.prompts.chat_template import ChatTemplate
 from tests.eval.letters_run import MODEL, write_run
 from tests.float32 import assert_same_float32
 
@@ -211,6 +212,40 @@ def test_bad_lines_are_named_and_the_others_answered(model_dir, tmp_path, capsys
     with pytest.raises(UserError, match=r"line 2: not JSON(.|\n)*line 3: .*\nWithout --strict"):
         # Before anything is loaded: there is no model here.
         run(tmp_path / "none", tmp_path, strict=True)
+
+
+PICKY = ChatTemplate(
+    "{% for m in messages %}"
+    "{% if 'tool' in m.content %}{{ raise_exception('no tools') }}{% endif %}"
+    "{% if ':' in m.content %}{{ m.content.split(':')[7] + 'x' }}{% endif %}"
+    "<{{ m.content }}>{% endfor %}"
+)
+
+
+def test_prompts_that_a_chat_template_refuses_are_named_and_the_others_answered(
+    model_dir, tmp_path, monkeypatch, capsys
+):
+    monkeypatch.setattr(ByteVocabulary, "chat_template", PICKY)
+    texts = ["fine", "a tool", 3, "good", "a:b", "last"]
+    write(tmp_path / "in.jsonl", [{"inputs": text} for text in texts])
+    status, rows = run(model_dir, tmp_path, chat_template=True, lines_per_range=2)
+    assert status == 1 and [row["inputs"] for row in rows] == ["fine", "good", "last"]
+    said = capsys.readouterr().err
+    assert "in.jsonl, line 2: chat template refuses messages (no tools)" in said
+    assert "line 3: `inputs` is 3" in said and "line 5: the chat template of this run " in said
+    assert "3 lines were no prompt that can be answered" in said and "3 examples ->" in said
+    # An interrupted run resumes.
+    output = tmp_path / "out.jsonl"
+    whole = output.read_text()
+    output.write_text("".join(whole.splitlines(keepends=True)[:2]))
+    assert run(model_dir, tmp_path, chat_template=True, lines_per_range=2)[0] == 1
+    assert output.read_text() == whole and "(2 of them by" in capsys.readouterr().err
+    write(tmp_path / "in.jsonl", [{"inputs": text} for text in ("tool", "fine")])
+    with pytest.raises(UserError, match=r"line 1: chat template refuses(.|\n)*Without --strict"):
+        run(model_dir, tmp_path, chat_template=True, strict=True)
+    write(tmp_path / "in.jsonl", [{"inputs": "tool"}])
+    with pytest.raises(UserError, match="no prompt that can be answered: in.jsonl, line 1: chat"):
+        run(model_dir, tmp_path, chat_template=True)
 
 
 def run(model_dir, folder, source="in.jsonl", **more):
