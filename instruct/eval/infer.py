@@ -180,7 +180,8 @@ def infer(
                 "vocabulary": loaded.vocabulary.fingerprint,
                 # Without the start token of a decoder's prompt.
                 "inputs_length": encoder.inputs_length - int(encoder.frame.one_sequence),
-                **({"chat_template": True} if encoder.frame.chat else {}),
+                # Not in the vocabulary's fingerprint; earlier versions recorded True.
+                **({"chat_template": encoder.frame.chat.fingerprint} if encoder.frame.chat else {}),
                 "lines_per_range": lines_per_range,
             }
             with source.open("rb") as stream:
@@ -311,7 +312,7 @@ def _answer_file(
             output.touch()
             stack.enter_context(locked(output, f"--output {output}"))
             remove_leftovers(output.parent, _settings_path(output).name)
-            finished, truncated, unfinished = _resume(read, output, settings, hashes)
+            finished, truncated, unfinished = _resume(read, count, output, settings, hashes)
             stream = stack.enter_context(open(output, "ab"))
             stack.enter_context(naming_file(output))
         bar = stack.enter_context(
@@ -352,6 +353,7 @@ def _answer_file(
 
 def _resume(
     read: Callable[[], Iterator[Prompt]],
+    count: int,
     output: pathlib.Path,
     settings: dict[str, Any],
     hashes: list[str],
@@ -359,7 +361,7 @@ def _resume(
     """Cuts the output to whole ranges; (answers kept, their truncated prompts, unfinished ones).
 
     The hashes of the ranges that are kept are appended to `hashes`. Raises UserError if a range is
-    not what was written.
+    not what was written, or does not answer the `count` prompts that are read.
     """
     if output.stat().st_size == 0:
         _write_settings(output, settings, hashes)
@@ -367,6 +369,14 @@ def _resume(
     recorded = _check_settings(output, settings)
     kept, end, truncated, unfinished = 0, 0, [], 0
     with open(output, "rb") as stream:
+        if (written := sum(1 for _ in stream)) > count:
+            # Cutting them off would lose answers that may have taken hours.
+            raise UserError(
+                f"{output} has {written:,} answers, and the input has {count:,} prompts now: it "
+                "was shortened. Give the input as it was, remove the file, or choose another "
+                "--output"
+            )
+        stream.seek(0)
         prompts = read()
         while batch := list(itertools.islice(prompts, settings["lines_per_range"])):
             lines = [stream.readline() for _ in batch]
@@ -431,8 +441,9 @@ def _answer_to(prompt: Prompt, location: str, line: bytes) -> dict[str, Any]:
         answer = parse_json(line)
     except ValueError as error:
         raise UserError(f"{location}: damaged; remove the file") from error
-    # Compared as text because NaN does not equal itself.
-    if not line.startswith(f"{prompt.line[:-1]}, ".encode()):
+    # Compared as text because NaN does not equal itself. What infer adds begins with `prediction`;
+    # any other name is a field that the input has no longer.
+    if not line.startswith(f'{prompt.line[:-1]}, "prediction": '.encode()):
         raise UserError(
             f"{location}: answers another input than {prompt.location} now is; remove the file, or "
             "choose another --output"

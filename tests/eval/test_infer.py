@@ -142,9 +142,33 @@ def test_an_output_of_other_settings_or_inputs_is_not_continued(model_dir, finis
     write(folder / "in.jsonl", changed)
     with pytest.raises(UserError, match="line 3: answers another input"):
         answer(model_dir, folder / "in.jsonl", folder / "out.jsonl")
+    # The last field of every line is gone.
+    write(folder / "in.jsonl", [{"inputs": row["inputs"]} for row in LINES])
+    with pytest.raises(UserError, match="line 1: answers another input"):
+        answer(model_dir, folder / "in.jsonl", folder / "out.jsonl")
     (folder / "out.jsonl.settings.json").unlink()
     with pytest.raises(UserError, match="was not written by infer"):
         answer(model_dir, folder / "in.jsonl", folder / "out.jsonl")
+
+
+@pytest.mark.parametrize("count", [6, 8])  # within a range, and at the end of one
+def test_answers_to_a_shortened_input_are_kept_and_said(model_dir, finished, killed, count):
+    whole = (finished / "out.jsonl").read_text()
+    folder = killed(whole)
+    write(folder / "in.jsonl", LINES[:count])
+    with pytest.raises(UserError, match=f"11 answers, and the input has {count} prompts now"):
+        answer(model_dir, folder / "in.jsonl", folder / "out.jsonl")
+    assert (folder / "out.jsonl").read_text() == whole
+
+
+def test_another_chat_template_is_not_continued(model_dir, tmp_path, monkeypatch):
+    write(tmp_path / "in.jsonl", [{"inputs": "a"}])
+    for source in ("{{ messages[0].content }}", "<{{ messages[0].content }}>"):
+        monkeypatch.setattr(ByteVocabulary, "chat_template", ChatTemplate(source))
+        if source[0] == "{":
+            run(model_dir, tmp_path, chat_template=True)
+    with pytest.raises(UserError, match="was written with chat_template = "):
+        run(model_dir, tmp_path, chat_template=True)
 
 
 def test_a_changed_answer_is_not_continued(model_dir, finished, killed):
