@@ -70,6 +70,7 @@ FIELDS: dict[str, dict[str, tuple[type, ...]]] = {
     | {
         **dict.fromkeys(("metric", "checkpoint", "template_set", "decode"), _TEXT),
         "metric_fns": _TEXT,  # functions that gave the task's metrics; "": unknown
+        "records": _TEXT,  # hash of the records of examples and exemplars; "": unknown
         "value": _NUMBER_OR_NONE,  # None: not finite
         "stderr": _NUMBER_OR_NONE,
         "n": _WHOLE,
@@ -91,7 +92,7 @@ DEFAULTS: dict[str, dict[str, Any]] = {
     "header": {"description": ""},
     "example": {"source": "", "references": []}
     | dict.fromkeys(("exemplars", "exemplars_asked", "truncated")),
-    "metric": {"metric_fns": ""} | dict.fromkeys(("random_baseline", *_COUNTS)),
+    "metric": {"metric_fns": "", "records": ""} | dict.fromkeys(("random_baseline", *_COUNTS)),
 }
 
 
@@ -162,7 +163,7 @@ class ResultsWriter:
     without metric lines. Existing results of other settings are a UserError unless `overwrite`.
 
         with ResultsWriter(path, header) as writer:
-            if not writer.is_finished(task, mode, version, template_set, metric_fns):
+            if not writer.is_finished(task, mode, version, template_set, metric_fns, records):
                 writer.write(example_rows)
                 writer.write(metric_rows)          # closes the task
     """
@@ -171,8 +172,9 @@ class ResultsWriter:
         self, path: str | os.PathLike[str], header: Mapping[str, Any], overwrite: bool = False
     ) -> None:
         self.path = path_of(path)
-        # (task, mode) -> (version of the task, name of its template set, its metric functions).
-        self.finished: dict[tuple[str, str], tuple[str, str, str]] = {}
+        # (task, mode) -> (version of the task, name of its template set, its metric functions, hash
+        # of its records).
+        self.finished: dict[tuple[str, str], tuple[str, str, str, str]] = {}
         self._file: LineFile | None = None
         first = to_line({"kind": "header", "version": VERSION, **header})
         self.path.parent.mkdir(parents=True, exist_ok=True)
@@ -197,22 +199,30 @@ class ResultsWriter:
         self._file.sync()
 
     def is_finished(
-        self, task: str, mode: str, version: str, template_set: str, metric_fns: str = ""
+        self,
+        task: str,
+        mode: str,
+        version: str,
+        template_set: str,
+        metric_fns: str = "",
+        records: str = "",
     ) -> bool:
         """Whether the file has the results of a task. Raises UserError if they are of another one.
 
         Args:
-            version, template_set, metric_fns: of the task now, as its lines would have them.
+            version, template_set, metric_fns, records: of the task now, as its lines would have
+                them; the last two are not compared where either is unknown ("").
         """
         if (task, mode) not in self.finished:
             return False
-        old, new = self.finished[task, mode], (version, template_set, metric_fns)
-        if not (old[2] and metric_fns):  # unknown
-            old, new = old[:2], new[:2]
-        triples = zip(
-            (f"{name} of {task}" for name in ("version", "wordings", "metrics")), old, new
-        )
-        self._refuse([f"{name}: {a!r} -> {b!r}" for name, a, b in triples if a != b])
+        names = ("version", "wordings", "metrics", "records")
+        facts = zip(names, self.finished[task, mode], (version, template_set, metric_fns, records))
+        different = [
+            f"{name} of {task}: {old!r} -> {new!r}"
+            for name, old, new in facts
+            if old != new and (name in names[:2] or (old and new))
+        ]
+        self._refuse(different)
         return True
 
     def _refuse(self, different: Sequence[str]) -> None:
@@ -226,7 +236,7 @@ class ResultsWriter:
         metrics = read_rows(self.path, ("metric",))
         self.finished = {
             (row["task"], row["mode"]): (
-                *(row[name] for name in ("task_version", "template_set", "metric_fns")),
+                *(row[n] for n in ("task_version", "template_set", "metric_fns", "records")),
             )
             for row in metrics
         }

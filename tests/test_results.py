@@ -39,7 +39,7 @@ def example(index=0, **changes):
 def metric(**changes):
     row = {"kind": "metric", **TASK, "metric": "exact_match", "value": 50.0, "stderr": 5.0, "n": 2}
     row |= {"baseline": 10.0, "checkpoint": "c", "template_set": "t", "decode": "greedy"}
-    row |= {"metric_fns": "exact_match"}
+    row |= {"metric_fns": "exact_match", "records": "ab12"}
     row |= {"random_baseline": None, "truncated": 0, "left_out": 0}
     row |= dict.fromkeys(("exemplars_mean", "exemplars_min", "exemplars_asked"))
     return row | changes
@@ -87,7 +87,8 @@ def test_lines_of_earlier_files_are_read(tmp_path):
     assert list(results.read_rows(path, ("example",))) == [row | unknown]
     assert json.loads(unsealed_line(results.to_line(row).encode())) == row | unknown
     (read,) = results.read_rows(path, ("metric",))
-    lacking = {name: None for name in metric() if name not in line} | {"metric_fns": ""}
+    lacking = {name: None for name in metric() if name not in line}
+    lacking |= {"metric_fns": "", "records": ""}
     assert read == metric() | lacking
     assert results.exemplars_of([read]) is None and results.chance_level(read) == 10.0
     with results.ResultsWriter(path, HEADER) as writer:
@@ -176,7 +177,9 @@ def test_results_of_another_version_or_wording_are_refused(tmp_path):
         writer.is_finished(*key, known[0], "other")
     with pytest.raises(UserError, match=r"metrics of toy.sum: 'exact_match' -> 'rouge'"):
         writer.is_finished(*key, *known[:2], "rouge")
-    assert writer.is_finished(*key, *known[:2], "")  # of a plain SeqIO task
+    with pytest.raises(UserError, match=r"records of toy.sum: 'ab12' -> 'cd34'"):
+        writer.is_finished(*key, *known[:3], "cd34")
+    assert writer.is_finished(*key, *known[:2], "")  # of a plain SeqIO task, not prepared
 
 
 def test_lines_begin_with_their_kind_whatever_else_they_lack():

@@ -86,7 +86,8 @@ def convert(
         vocab_rows: rows of the embedding and the output kernel: cut, or padded with zeros. Fewer
             than the vocabulary's size are refused.
         tokenizer: folder with tokenizer files, or a specification as in `instruct.data.vocab`, for
-            the target; None: the source's.
+            the target; None: the source's. T5X keeps none, so there it is only compared with the
+            rows of the embedding.
         shard_bytes: largest file of a Hugging Face folder.
         base: of a 'peft' source the model that was adapted, of a 'peft' target the one that it is
             to name; None: as the source records.
@@ -170,6 +171,12 @@ def convert(
             note = (
                 f"T5X resumes from the recorded step, {written_step:,}, not from the {named:,} of "
                 "the folder's name"
+            )
+            report = dataclasses.replace(report, notes=(*report.notes, note))
+        if tokenizer is not None:
+            note = (
+                "T5X keeps no vocabulary with a checkpoint: --tokenizer was compared with the rows "
+                "of the embedding and is not written; T5X's gin names the vocabulary"
             )
             report = dataclasses.replace(report, notes=(*report.notes, note))
     if written_step > _LARGEST_STEP and to != huggingface.KIND:

@@ -10,6 +10,7 @@ import itertools
 import sys
 from collections.abc import Callable
 
+from instruct.errors import UserError
 from instruct.eval.answer_text import AnswerText
 from instruct.eval.decoding.online import OnlineDecoder
 from instruct.eval.loaded_model import PromptEncoder
@@ -64,10 +65,17 @@ def converse(
 def _encoded(
     encoder: PromptEncoder, line: str, turns: list[Message], write: Callable[[str], None]
 ) -> tuple[list[int], list[Message]]:
-    """Token ids, and the turns in them; none, and the turns before, if the line is too long."""
+    """Token ids, and the turns in them.
+
+    None, and the turns before, if the line is too long or the chat template refuses it.
+    """
     frame, limit, before = encoder.frame, encoder.inputs_length, turns[:-1]
     while True:
-        ids = frame.next_turn(turns) if turns else frame.prompt(line)
+        try:
+            ids = frame.next_turn(turns) if turns else frame.prompt(line)
+        except UserError as error:
+            write(f"[{error}]\n")
+            return [], before
         if len(ids) <= limit:
             return ids, turns
         if len(turns) <= 1:

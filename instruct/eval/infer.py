@@ -10,6 +10,7 @@ output equals that of an uninterrupted run byte for byte.
 import contextlib
 import dataclasses
 import errno
+import functools
 import hashlib
 import itertools
 import json
@@ -17,7 +18,7 @@ import math
 import os
 import pathlib
 import sys
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Annotated, Any
 
 from rich.console import Console
@@ -34,11 +35,13 @@ from instruct.eval.loaded_model import PromptEncoder, find_model
 from instruct.eval.prompt_lines import (
     LONE_SURROGATE,
     STANDARD_STREAM,
+    BadLine,
     Prompt,
     check_prompts,
     name_bad_lines,
     prompt_file,
     prompts_only,
+    refused_prompts,
 )
 from instruct.fields import Range, check_arguments
 from instruct.files import any_path, local_path, locked, remove_leftovers, replace_file
@@ -129,11 +132,8 @@ def infer(
         source = stack.enter_context(prompt_file(input_path)) if input_path else None
         # All lines are checked before a model is loaded.
         count, rejected = (1, []) if source is None else check_prompts(source)
-        if source is not None and rejected:
-            lines = name_bad_lines(source, rejected)
-            if strict:
-                raise UserError("\n".join([*lines, "Without --strict the others are answered."]))
-            _say(*(f"left out: {line}" for line in lines))
+        if source is not None:
+            _leave_out(source, rejected, strict)
         found = find_model(
             model_dir,
             "infer.infer",
@@ -144,10 +144,17 @@ def infer(
             inputs_length=inputs_length,
         )
         encoder = found.encoder
+        refused = refused_prompts(source, encoder.refusal) if source and encoder.frame.chat else []
+        if source is not None:
+            _leave_out(source, refused, strict)
+        count, rejected = count - len(refused), [*rejected, *refused]
+        locations = frozenset(line.location for line in refused)
         if source is None:
             problem = encoder.describe_truncated([Prompt("--prompt", prompt or "", "")])
         else:  # without --strict, `_answer_file` reports them
-            problem = encoder.describe_truncated(prompts_only(source)) if strict else ""
+            problem = ""
+            if strict:
+                problem = encoder.describe_truncated(prompts_only(source, locations))
         if problem and strict:
             name = f"{source}, " if source else ""
             raise UserError(f"{name}{problem}; without --strict cut prompts are answered.")
@@ -173,17 +180,27 @@ def infer(
                 "vocabulary": loaded.vocabulary.fingerprint,
                 # Without the start token of a decoder's prompt.
                 "inputs_length": encoder.inputs_length - int(encoder.frame.one_sequence),
-                **({"chat_template": True} if encoder.frame.chat else {}),
+                # Not in the vocabulary's fingerprint; earlier versions recorded True.
+                **({"chat_template": encoder.frame.chat.fingerprint} if encoder.frame.chat else {}),
                 "lines_per_range": lines_per_range,
             }
             with source.open("rb") as stream:
                 digest = hashlib.file_digest(stream, "sha256").hexdigest()
             distributed.agree("prompts", {**settings, f"file {input_path}": digest})
-            _answer_file(answerer, source, output, count, settings)
+            prompts = functools.partial(prompts_only, source, locations)
+            _answer_file(answerer, prompts, output, count, settings)
     if rejected:
         lines = "line was" if len(rejected) == 1 else "lines were"
-        _say(f"{len(rejected):,} {lines} no prompt and left out; exit status 1")
+        _say(f"{len(rejected):,} {lines} no prompt that can be answered: left out; exit status 1")
     return int(bool(rejected))
+
+
+def _leave_out(source: pathlib.Path, rejected: Sequence[BadLine], strict: bool) -> None:
+    """Names rejected lines; raises UserError for them if `strict`."""
+    lines = name_bad_lines(source, rejected)
+    if lines and strict:
+        raise UserError("\n".join([*lines, "Without --strict the others are answered."]))
+    _say(*(f"left out: {line}" for line in lines))
 
 
 def _say(*lines: str) -> None:
@@ -273,7 +290,7 @@ def _settings_path(output: pathlib.Path) -> pathlib.Path:
 
 def _answer_file(
     answerer: Answerer,
-    source: pathlib.Path,
+    read: Callable[[], Iterator[Prompt]],
     output: pathlib.Path | None,
     count: int,
     settings: dict[str, Any],
@@ -295,7 +312,7 @@ def _answer_file(
             output.touch()
             stack.enter_context(locked(output, f"--output {output}"))
             remove_leftovers(output.parent, _settings_path(output).name)
-            finished, truncated, unfinished = _resume(source, output, settings, hashes)
+            finished, truncated, unfinished = _resume(read, count, output, settings, hashes)
             stream = stack.enter_context(open(output, "ab"))
             stack.enter_context(naming_file(output))
         bar = stack.enter_context(
@@ -304,7 +321,7 @@ def _answer_file(
         # Others than the writer have 0.
         finished = max(one["finished"] for one in distributed.gather_json({"finished": finished}))
         task = bar.add_task("infer", total=count, completed=finished)
-        prompts = itertools.islice(prompts_only(source), finished, None)
+        prompts = itertools.islice(read(), finished, None)
         for first in range(finished, count, per_range):
             batch = list(itertools.islice(prompts, per_range))
             texts = [prompt.text for prompt in batch]
@@ -335,12 +352,16 @@ def _answer_file(
 
 
 def _resume(
-    source: pathlib.Path, output: pathlib.Path, settings: dict[str, Any], hashes: list[str]
+    read: Callable[[], Iterator[Prompt]],
+    count: int,
+    output: pathlib.Path,
+    settings: dict[str, Any],
+    hashes: list[str],
 ) -> tuple[int, list[Prompt], int]:
     """Cuts the output to whole ranges; (answers kept, their truncated prompts, unfinished ones).
 
     The hashes of the ranges that are kept are appended to `hashes`. Raises UserError if a range is
-    not what was written.
+    not what was written, or does not answer the `count` prompts that are read.
     """
     if output.stat().st_size == 0:
         _write_settings(output, settings, hashes)
@@ -348,7 +369,15 @@ def _resume(
     recorded = _check_settings(output, settings)
     kept, end, truncated, unfinished = 0, 0, [], 0
     with open(output, "rb") as stream:
-        prompts = prompts_only(source)
+        if (written := sum(1 for _ in stream)) > count:
+            # Cutting them off would lose answers that may have taken hours.
+            raise UserError(
+                f"{output} has {written:,} answers, and the input has {count:,} prompts now: it "
+                "was shortened. Give the input as it was, remove the file, or choose another "
+                "--output"
+            )
+        stream.seek(0)
+        prompts = read()
         while batch := list(itertools.islice(prompts, settings["lines_per_range"])):
             lines = [stream.readline() for _ in batch]
             whole = all(line.endswith(b"\n") for line in lines)
@@ -412,8 +441,9 @@ def _answer_to(prompt: Prompt, location: str, line: bytes) -> dict[str, Any]:
         answer = parse_json(line)
     except ValueError as error:
         raise UserError(f"{location}: damaged; remove the file") from error
-    # Compared as text because NaN does not equal itself.
-    if not line.startswith(f"{prompt.line[:-1]}, ".encode()):
+    # Compared as text because NaN does not equal itself. What infer adds begins with `prediction`;
+    # any other name is a field that the input has no longer.
+    if not line.startswith(f'{prompt.line[:-1]}, "prediction": '.encode()):
         raise UserError(
             f"{location}: answers another input than {prompt.location} now is; remove the file, or "
             "choose another --output"

@@ -11,6 +11,7 @@ from instruct import distributed
 from instruct.checkpoints.convert import generation_settings
 from instruct.checkpoints.loading import find_checkpoint, load_newest, load_params, trained_run
 from instruct.data.vocab import Vocabulary, check_embedding_rows, load_vocabulary
+from instruct.errors import UserError
 from instruct.eval.decoding.batching import BatchConfig
 from instruct.eval.decoding.decode import DecodeConfig
 from instruct.eval.decoding.generation_settings import decode_config
@@ -21,6 +22,7 @@ from instruct.files import absolute_path, any_path
 from instruct.mesh import MeshConfig, make_mesh, param_shardings, with_shardings
 from instruct.model_interface import Model
 from instruct.models.model import AnyConfig, make_model
+from instruct.prompts.chat_template import TemplateRefusal
 from instruct.prompts.frame import Frame
 
 _MOST_NAMED = 10  # most truncated prompts to name; the others are counted
@@ -42,6 +44,17 @@ class PromptEncoder:
         if len(ids) <= self.inputs_length:
             return ids, len(ids)
         return self.frame.cut_prompt(prompt, self.inputs_length), len(ids)
+
+    def refusal(self, prompt: str) -> str:
+        """Why the chat template cannot write a prompt; "" if it can, or there is none."""
+        try:
+            if self.frame.chat is not None:
+                self.encode(prompt)
+        except TemplateRefusal as error:
+            return error.reason
+        except UserError as error:  # fails on this text
+            return str(error)
+        return ""
 
     def describe_truncated(self, prompts: Iterable[Prompt]) -> str:
         """Names prompts that are longer than `inputs_length`, and the fix; "" if there are none."""
@@ -121,7 +134,9 @@ class FoundModel:
         end_ids = self.vocabulary.stop_ids
         if decode is None:
             generation = generation_settings(folder)
-            decode = decode_config(generation, total_lengths=frame.one_sequence)
+            # Set before the lengths are compared: a folder may have a least one alone.
+            length = {} if max_decode_steps is None else {"max_new_tokens": max_decode_steps}
+            decode = decode_config(generation | length, total_lengths=frame.one_sequence)
             if frame.one_sequence:
                 say(*sequence_notes(generation, decode))
             if generation.get("eos_token_id") is not None:

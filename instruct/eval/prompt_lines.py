@@ -11,7 +11,7 @@ import re
 import shutil
 import sys
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from typing import Any, NamedTuple
 
 from instruct.data.sources.json_files import NOT_UTF8, NoJson, read_values
@@ -119,9 +119,24 @@ def check_prompts(path: pathlib.Path) -> tuple[int, list[BadLine]]:
     return count, bad
 
 
-def prompts_only(path: pathlib.Path) -> Iterator[Prompt]:
-    """Yields the valid prompts, in order."""
-    return (item for item in read_prompts(path) if isinstance(item, Prompt))
+def refused_prompts(path: pathlib.Path, refusal: Callable[[str], str]) -> list[BadLine]:
+    """The valid prompts that a model's chat template does not take, with the reason.
+
+    Raises:
+        UserError: it takes none.
+    """
+    reasons = [(prompt.location, refusal(prompt.text)) for prompt in prompts_only(path)]
+    refused = [BadLine(*one) for one in reasons if one[1]]
+    if len(refused) == len(reasons):
+        lines = "\n".join(name_bad_lines(path, refused))
+        raise UserError(f"{path} holds no prompt that can be answered: {lines}")
+    return refused
+
+
+def prompts_only(path: pathlib.Path, left_out: Collection[str] = ()) -> Iterator[Prompt]:
+    """Yields the valid prompts, in order; `left_out` are locations of further rejected ones."""
+    prompts = (item for item in read_prompts(path) if isinstance(item, Prompt))
+    return (prompt for prompt in prompts if prompt.location not in left_out)
 
 
 def name_bad_lines(path: pathlib.Path, bad: Sequence[BadLine]) -> list[str]:

@@ -3,6 +3,7 @@
 import contextlib
 import dataclasses
 import functools
+import hashlib
 import pathlib
 import sys
 import traceback
@@ -27,6 +28,7 @@ from instruct.data.feed.examples import (
 )
 from instruct.data.spec import Leaf, Resolved
 from instruct.data.stores.prepare import prepare_once
+from instruct.data.stores.store import leaf_manifest
 from instruct.data.vocab import load_vocabulary
 from instruct.errors import UserError
 from instruct.eval import task_rows
@@ -170,7 +172,7 @@ class SuiteRun:
                 Progress(*columns, TimeElapsedColumn(), console=console, disable=not shows)
             )
             shown = bar.add_task(self.suite, total=len(mixture.leaves))
-            for leaf, is_finished in zip(mixture.leaves, _finished(mixture.leaves, writer)):
+            for leaf, is_finished in zip(mixture.leaves, self._finished(mixture.leaves, writer)):
                 bar.update(shown, description=f"{self.suite} {leaf.name}")
                 if not is_finished:
                     rows = self._rows(leaf, models, params)
@@ -237,6 +239,7 @@ class SuiteRun:
             fields = checkpoint | {
                 "template_set": _template_set(leaf),
                 "metric_fns": _metric_fns(leaf),
+                "records": self._records(leaf),
                 "decode": self.decode,
                 "left_out": left_out,
             }
@@ -253,6 +256,39 @@ class SuiteRun:
                 unprepared = (self.problems.get((leaf.task, name)) for name in splits)
                 text = next(filter(None, unprepared), str(error))
             return [{"kind": "failure", **shared, **checkpoint, "error": text}]
+
+    def _finished(self, leaves: Sequence[Leaf], writer: results.ResultsWriter | None) -> list[bool]:
+        """Which leaves an earlier run finished, as read by process 0."""
+        done = np.zeros(len(leaves), bool)
+        if writer is not None:
+            facts = [
+                (
+                    *(leaf.task, leaf.mode, str(leaf.version)),
+                    *(_template_set(leaf), _metric_fns(leaf), self._records(leaf)),
+                )
+                for leaf in leaves
+            ]
+            done = np.array([writer.is_finished(*values) for values in facts], bool)
+        if jax.process_count() > 1:
+            done = np.asarray(multihost_utils.broadcast_one_to_all(done))
+        return done.tolist()
+
+    def _records(self, leaf: Leaf) -> str:
+        """Hash of the records of a leaf's examples and exemplars; "" if they are not prepared.
+
+        Data files may be replaced between two runs of an evaluation, which prepares them anew.
+        """
+        digest = hashlib.sha256()
+        try:
+            exemplar_split = leaf.spec.exemplar_split_of(leaf.mode) if leaf.spec else ""
+            for split in filter(None, (split_of(leaf, self.config.splits), exemplar_split)):
+                manifest, _ = leaf_manifest(self.workspace, leaf, split, self.data)
+                if manifest is None:
+                    return ""
+                digest.update(manifest.sha256.encode())
+        except UserError:  # reported when the task is evaluated
+            return ""
+        return digest.hexdigest()[:16]
 
     def _group(self, leaf: Leaf) -> str:
         """Held-in if the model was trained on the task or on another task of the same examples."""
@@ -348,17 +384,3 @@ def _function_name(function: Any) -> str:
     }
     arguments = ", ".join(f"{name}={value}" for name, value in shown.items())
     return f"{_function_name(function.func)}({arguments})"
-
-
-def _finished(leaves: Sequence[Leaf], writer: results.ResultsWriter | None) -> list[bool]:
-    """Which leaves an earlier run finished, as read by process 0."""
-    done = np.zeros(len(leaves), bool)
-    if writer is not None:
-        facts = [
-            (leaf.task, leaf.mode, str(leaf.version), _template_set(leaf), _metric_fns(leaf))
-            for leaf in leaves
-        ]
-        done = np.array([writer.is_finished(*values) for values in facts], bool)
-    if jax.process_count() > 1:
-        done = np.asarray(multihost_utils.broadcast_one_to_all(done))
-    return done.tolist()

@@ -109,7 +109,10 @@ def read_completion(
         raise Refusal(400, message, "prompt")
     for text in texts:
         _check_text(text, "prompt")
-    prompts = [encoder.frame.prompt(text) for text in texts]
+    try:
+        prompts = [encoder.frame.prompt(text) for text in texts]
+    except UserError as error:  # the template refuses a text
+        raise Refusal(400, str(error), "prompt") from error
     return _asked(fields, model, config, encoder.inputs_length, prompts, "prompt", "max_tokens")
 
 

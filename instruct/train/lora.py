@@ -22,7 +22,8 @@ class LoraConfig:
     """Low-rank adapters (`instruct/models/adapters.py`); without a rank every parameter is trained.
 
     Attributes:
-        rank: r; None or 0: no adapters.
+        rank: r; None or 0: no adapters. With None no other field may be set; 0 allows that, so
+            that a study or a recipe can switch its adapters off.
         alpha: the adapter's product counts alpha / r times.
         dropout: of the adapter's input, in training; the tokens of a row share it.
         targets: regular expression of the whole names of kernels, as `run.py check` lists them
@@ -36,7 +37,19 @@ class LoraConfig:
     targets: str = ATTENTION
     rslora: bool = False
 
-    __post_init__ = check_fields
+    def __post_init__(self) -> None:
+        """Raises UserError for a wrong field, or one that has no effect without a rank."""
+        check_fields(self)
+        if self.rank is not None:
+            return
+        for field in dataclasses.fields(self):
+            if (value := getattr(self, field.name)) != field.default:
+                # A full finetuning in place of the adapters that were meant is seen too late.
+                raise UserError(
+                    f"LORA_{field.name.upper()} = {value!r} has no effect without LORA_RANK: every "
+                    "parameter would be trained. Set LORA_RANK, such as 8, or leave "
+                    f"LORA_{field.name.upper()} out; LORA_RANK = 0 switches adapters off."
+                )
 
     @property
     def scale(self) -> float:

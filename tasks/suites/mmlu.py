@@ -102,26 +102,59 @@ def _record(
 
 
 def _rows(path: Path) -> Iterator[list[str]]:
-    """Rows that are not blank; bytes that are not UTF-8 become lone surrogates."""
+    """Rows that are not blank; bytes that are not UTF-8 become lone surrogates.
+
+    Raises:
+        UserError: a quote is not closed, which would make one question of it and those after it.
+    """
     with path.open(encoding="utf-8-sig", errors="surrogateescape", newline="") as stream:
+        reader = csv.reader(stream, strict=True)
+        line = 1
         try:
-            # Line ends inside quoted cells are those of the file.
-            yield from ([c.replace("\r\n", "\n") for c in row] for row in csv.reader(stream) if row)
+            for row in reader:
+                # Line ends inside quoted cells are those of the file.
+                row = [cell.replace("\r\n", "\n") for cell in row]
+                if any(map(_holds_row, row)):
+                    raise csv.Error("a cell holds a whole row")
+                if row:
+                    yield row
+                line = reader.line_num + 1
         except csv.Error as error:
-            raise UserError(f"{path} is not CSV ({error}); get the file again") from error
+            raise UserError(
+                f"{path} is not CSV from line {line} ({error}): a quote is not closed or ends "
+                "within a cell, or a cell is too long. Get the file again"
+            ) from error
+
+
+def _holds_row(cell: str) -> bool:
+    """Whether a line of a cell is a question with its choices and answer.
+
+    A stray quote at the end of a later cell closes one that was left open, which is then no error.
+    """
+    lines = (next(csv.reader([line]), []) for line in cell.split("\n")[:-1])
+    return any(
+        len(cells) == 6 and _index_of(cells[5]) >= 0 and any(map(str.isalpha, cells[0]))
+        for cells in lines
+    )
+
+
+def _index_of(answer: str) -> int:
+    """The number of "A" to "D" or "0" to "3"; -1 for anything else."""
+    if answer.isdecimal() and int(answer) < len(LETTERS):
+        return int(answer)
+    return LETTERS.index(answer) if answer in LETTERS else -1
 
 
 def read_csv(path: Path, subject: str, split: str) -> Iterator[Record | Dropped]:
     """Rows of question, four choices and the answer, "A" to "D" or its number from 0.
 
-    Skips a first line of column names, which some copies have.
+    Skips a first line of column names, which some copies have. Raises UserError for quotes that do
+    not enclose whole cells.
     """
     number = -1
     for row in _rows(path):
         answer = row[-1].strip()
-        index = LETTERS.index(answer) if answer in LETTERS else -1
-        if answer.isdecimal() and int(answer) < len(LETTERS):
-            index = int(answer)
+        index = _index_of(answer)
         if number < 0 and index < 0 and answer.lower() == "answer":
             continue
         number += 1

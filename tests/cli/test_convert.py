@@ -270,6 +270,16 @@ def test_padding_rows_are_explained_cut_and_added(tmp_path, capsys):
     assert "--tokenizer=PATH" in capsys.readouterr().out
 
 
+def test_a_tokenizer_that_t5x_does_not_keep_is_said(made, tmp_path, capsys):
+    flags = [f"--from={made}/instruct", f"--to={tmp_path}/checkpoint_0"]
+    assert main(["convert", *flags, "--tokenizer=bytes#extra_ids=125"]) == 0
+    note = "note: T5X keeps no vocabulary with a checkpoint: --tokenizer was compared"
+    assert note in capsys.readouterr().out
+    shutil.rmtree(tmp_path / "checkpoint_0")
+    assert main(["convert", *flags]) == 0
+    assert "--tokenizer" not in capsys.readouterr().out
+
+
 def test_a_model_may_be_given(made, tmp_path, capsys):
     tiny = [f"--gin_bindings=config.ModelConfig.{name} = {value!r}" for name, value in (
         *(("vocab_size", 384), ("d_model", 8), ("num_heads", 2), ("head_dim", 3), ("d_ff", 10)),

@@ -4,13 +4,22 @@ from instruct.data.vocab import ByteVocabulary
 from instruct.eval.conversation import converse
 from instruct.eval.decoding.decode import DecodeConfig
 from instruct.eval.loaded_model import PromptEncoder
+from instruct.prompts.chat_template import ChatTemplate
 from instruct.prompts.frame import Frame
 from tests.serve.echo import CHAT, EchoDecoder
 
 GREEDY = DecodeConfig(max_decode_steps=40)
 
 
-def talk(lines, chat=False, config=GREEDY, decoder=None, inputs_length=30) -> list[str]:
+REFUSING = ChatTemplate(
+    "{% if 'tool' in messages[-1].content %}{{ raise_exception('no tools') }}{% endif %}"
+    + CHAT.source
+)
+
+
+def talk(
+    lines, chat: bool | ChatTemplate = False, config=GREEDY, decoder=None, inputs_length=30
+) -> list[str]:
     """What is written while these lines are typed; an exception is a key such as Ctrl-C."""
     lines, written = iter([*lines, EOFError]), []
 
@@ -21,7 +30,7 @@ def talk(lines, chat=False, config=GREEDY, decoder=None, inputs_length=30) -> li
             return line
         raise line
 
-    frame = Frame(ByteVocabulary(), chat=CHAT if chat else None)
+    frame = Frame(ByteVocabulary(), chat=CHAT if chat is True else (chat or None))
     encoder = PromptEncoder(frame, inputs_length)
     converse(decoder or EchoDecoder(config), encoder, read, written.append)
     return written
@@ -45,6 +54,12 @@ def test_turns_are_kept_with_a_chat_template():
     first = "<user>a</><assistant>"
     assert answers(written)[0] == f"{first}\n"
     assert answers(written)[1].startswith(f"<user>a</><assistant>{first}</><user>b"[:40])
+
+
+def test_a_turn_that_the_template_refuses_is_forgotten():
+    told = answers(talk(["a", "tool", "b"], chat=REFUSING, inputs_length=99))
+    assert told[1].startswith("[the chat template of this run refuses") and "no tools" in told[1]
+    assert told[2] == answers(talk(["a", "b"], chat=True, inputs_length=99))[1]
 
 
 def test_a_conversation_that_is_too_long_loses_its_oldest_turn():

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from instruct import gin_config
-from instruct.data.vocab import load_vocabulary
+from instruct.data.vocab import ByteVocabulary, load_vocabulary
 from instruct.errors import UserError
 from instruct.eval.decoding.batching import BatchConfig
 from instruct.eval.decoding.decode import DecodeConfig
@@ -21,6 +21,7 @@ from instruct.eval.infer import Answerer, infer
 from instruct.eval.loaded_model import sequence_notes
 from instruct.files import locked
 from instruct.mesh import MeshConfig
+from instruct.prompts.chat_template import ChatTemplate
 from tests.eval.letters_run import MODEL, write_run
 from tests.float32 import assert_same_float32
 
@@ -141,9 +142,33 @@ def test_an_output_of_other_settings_or_inputs_is_not_continued(model_dir, finis
     write(folder / "in.jsonl", changed)
     with pytest.raises(UserError, match="line 3: answers another input"):
         answer(model_dir, folder / "in.jsonl", folder / "out.jsonl")
+    # The last field of every line is gone.
+    write(folder / "in.jsonl", [{"inputs": row["inputs"]} for row in LINES])
+    with pytest.raises(UserError, match="line 1: answers another input"):
+        answer(model_dir, folder / "in.jsonl", folder / "out.jsonl")
     (folder / "out.jsonl.settings.json").unlink()
     with pytest.raises(UserError, match="was not written by infer"):
         answer(model_dir, folder / "in.jsonl", folder / "out.jsonl")
+
+
+@pytest.mark.parametrize("count", [6, 8])  # within a range, and at the end of one
+def test_answers_to_a_shortened_input_are_kept_and_said(model_dir, finished, killed, count):
+    whole = (finished / "out.jsonl").read_text()
+    folder = killed(whole)
+    write(folder / "in.jsonl", LINES[:count])
+    with pytest.raises(UserError, match=f"11 answers, and the input has {count} prompts now"):
+        answer(model_dir, folder / "in.jsonl", folder / "out.jsonl")
+    assert (folder / "out.jsonl").read_text() == whole
+
+
+def test_another_chat_template_is_not_continued(model_dir, tmp_path, monkeypatch):
+    write(tmp_path / "in.jsonl", [{"inputs": "a"}])
+    for source in ("{{ messages[0].content }}", "<{{ messages[0].content }}>"):
+        monkeypatch.setattr(ByteVocabulary, "chat_template", ChatTemplate(source))
+        if source[0] == "{":
+            run(model_dir, tmp_path, chat_template=True)
+    with pytest.raises(UserError, match="was written with chat_template = "):
+        run(model_dir, tmp_path, chat_template=True)
 
 
 def test_a_changed_answer_is_not_continued(model_dir, finished, killed):
@@ -211,6 +236,40 @@ def test_bad_lines_are_named_and_the_others_answered(model_dir, tmp_path, capsys
     with pytest.raises(UserError, match=r"line 2: not JSON(.|\n)*line 3: .*\nWithout --strict"):
         # Before anything is loaded: there is no model here.
         run(tmp_path / "none", tmp_path, strict=True)
+
+
+PICKY = ChatTemplate(
+    "{% for m in messages %}"
+    "{% if 'tool' in m.content %}{{ raise_exception('no tools') }}{% endif %}"
+    "{% if ':' in m.content %}{{ m.content.split(':')[7] + 'x' }}{% endif %}"
+    "<{{ m.content }}>{% endfor %}"
+)
+
+
+def test_prompts_that_a_chat_template_refuses_are_named_and_the_others_answered(
+    model_dir, tmp_path, monkeypatch, capsys
+):
+    monkeypatch.setattr(ByteVocabulary, "chat_template", PICKY)
+    texts = ["fine", "a tool", 3, "good", "a:b", "last"]
+    write(tmp_path / "in.jsonl", [{"inputs": text} for text in texts])
+    status, rows = run(model_dir, tmp_path, chat_template=True, lines_per_range=2)
+    assert status == 1 and [row["inputs"] for row in rows] == ["fine", "good", "last"]
+    said = capsys.readouterr().err
+    assert "in.jsonl, line 2: chat template refuses messages (no tools)" in said
+    assert "line 3: `inputs` is 3" in said and "line 5: the chat template of this run " in said
+    assert "3 lines were no prompt that can be answered" in said and "3 examples ->" in said
+    # An interrupted run resumes.
+    output = tmp_path / "out.jsonl"
+    whole = output.read_text()
+    output.write_text("".join(whole.splitlines(keepends=True)[:2]))
+    assert run(model_dir, tmp_path, chat_template=True, lines_per_range=2)[0] == 1
+    assert output.read_text() == whole and "(2 of them by" in capsys.readouterr().err
+    write(tmp_path / "in.jsonl", [{"inputs": text} for text in ("tool", "fine")])
+    with pytest.raises(UserError, match=r"line 1: chat template refuses(.|\n)*Without --strict"):
+        run(model_dir, tmp_path, chat_template=True, strict=True)
+    write(tmp_path / "in.jsonl", [{"inputs": "tool"}])
+    with pytest.raises(UserError, match="no prompt that can be answered: in.jsonl, line 1: chat"):
+        run(model_dir, tmp_path, chat_template=True)
 
 
 def run(model_dir, folder, source="in.jsonl", **more):

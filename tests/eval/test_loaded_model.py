@@ -18,6 +18,19 @@ def test_a_hugging_face_folder_needs_no_run(tmp_path):
     assert loaded.decode.strategy == "greedy" and loaded.decode.max_decode_steps == 5 and not said
 
 
+def test_least_lengths_of_a_folder_fit_the_longest(tmp_path):
+    write_flan_t5(tmp_path)
+    (tmp_path / "generation_config.json").write_text('{"min_new_tokens": 200}')
+    found = find_model(str(tmp_path), "", inputs_length=24)
+    for steps, most in ((None, 128), (199, 199)):
+        with pytest.raises(
+            UserError, match=rf"200, more tokens than the max_decode_steps = {most}"
+        ):
+            found.load(None, steps, None, False, print)
+    config = found.load(None, 200, None, False, print).decode
+    assert (config.min_decode_steps, config.max_decode_steps) == (200, 200)
+
+
 @pytest.mark.parametrize(
     ("entry", "fix"),
     [("", "give vocabulary="), ("infer.infer", "--gin_bindings='infer.infer.vocabulary =")],

@@ -278,6 +278,26 @@ def test_results_of_another_training_in_the_same_folder_are_not_kept(run_dir):
         evaluate(str(run_dir), config, **SETTINGS, workspace=workspace())
 
 
+def test_results_of_replaced_data_are_not_kept(run_dir, tmp_path, monkeypatch):
+    """Prepared anew, records of finished and unfinished tasks would mix in one table."""
+    monkeypatch.setenv("INSTRUCT_STORE_DIR", str(tmp_path / "stores"))
+    config = EvalConfig("evalsuite.new", num_examples=2)
+    evaluate(str(run_dir), config, **SETTINGS, workspace=workspace())
+    path = run_dir / "eval" / "evalsuite.new" / "step_7" / results.FILE_NAME
+    assert len(next(results.read_rows(path, ("metric",)))["records"]) == 16
+    # Built again from the same data they are the same.
+    shutil.rmtree(tmp_path / "stores")
+    evaluate(str(run_dir), config, **SETTINGS, workspace=workspace())
+    monkeypatch.setattr(toy_tasks.ColourSource, "fingerprint", lambda *_: "other files")
+    monkeypatch.setattr(toy_tasks, "OPTIONS", ("cyan", "pink", "grey"))
+    whole = path.read_text()
+    with pytest.raises(
+        UserError, match=r"records of evalsuite.new: '\w+' -> '\w+'. Set EvalConfig"
+    ):
+        evaluate(str(run_dir), config, **SETTINGS, workspace=workspace())
+    assert path.read_text() == whole
+
+
 def test_another_checkpoint_without_a_run(run_dir, tmp_path):
     folder = tmp_path / "fresh"
     folder.mkdir()

@@ -56,7 +56,7 @@ SHARED = {
     "split": "test", "group": "held_in", "step": 1,
 }  # fmt: skip
 FIELDS = {"checkpoint": "c", "template_set": "t", "decode": "greedy", "left_out": 0}
-FIELDS |= {"metric_fns": "exact_match"}
+FIELDS |= {"metric_fns": "exact_match", "records": "ab12"}
 
 
 def always(text, options=((), (), ())):

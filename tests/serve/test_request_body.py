@@ -5,6 +5,7 @@ import pytest
 from instruct.data.vocab import ByteVocabulary
 from instruct.eval.decoding.decode import DecodeConfig
 from instruct.eval.loaded_model import PromptEncoder
+from instruct.prompts.chat_template import ChatTemplate
 from instruct.prompts.frame import Frame
 from instruct.serve.request_body import Asked, Refusal, read_completion
 
@@ -35,3 +36,11 @@ def test_a_refused_temperature_names_one_that_is_taken():
         with pytest.raises(Refusal, match=f"give {value} or leave it out"):
             asked(config, prompt="Why?", **{name: 0.5})
         asked(config, prompt="Why?", **{name: value})
+
+
+def test_a_prompt_that_the_chat_template_refuses_is_a_bad_request():
+    chat = ChatTemplate("{{ raise_exception('no tools') }}")
+    encoder = PromptEncoder(Frame(ByteVocabulary(), chat=chat), 64)
+    with pytest.raises(Refusal, match="refuses .*no tools") as refused:
+        read_completion({"prompt": "a"}, "m", DecodeConfig(), encoder, 4)
+    assert refused.value.status == 400 and refused.value.param == "prompt"

@@ -181,7 +181,7 @@ def main() -> None:
     parser.add_argument("--mesh", default="data=-1")
     parser.add_argument("--lanes", type=int, default=1)
     parser.add_argument("--layout", default="encoder_decoder")
-    parser.add_argument("--rank", type=int)
+    parser.add_argument("--rank", type=int, default=0)
     parser.add_argument("--process", nargs=3)
     flags = parser.parse_args()
     if flags.process:

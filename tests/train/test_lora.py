@@ -1,6 +1,7 @@
 """Runs with adapters: what they train, that they resume exactly, and that reading merges them."""
 
 import json
+import re
 
 import jax
 import numpy as np
@@ -52,9 +53,21 @@ def test_the_scale_is_of_lora_or_of_rslora():
 
 @pytest.mark.parametrize("rank", [None, 0])
 def test_without_a_rank_nothing_is_added(rank):
-    params, config = {"any": "tree"}, LoraConfig(rank=rank, dropout=0.5)
+    params, config = {"any": "tree"}, LoraConfig(rank=rank)
     assert config.add(params, 0) is params and config.recorded() == {}
     assert config.loss(len) is len
+
+
+@pytest.mark.parametrize(
+    "setting", [{"alpha": 8.0}, {"dropout": 0.5}, {"targets": ".*/kernel"}, {"rslora": True}]
+)
+def test_settings_of_adapters_need_a_rank(setting):
+    """They trained every parameter without a word; a rank of 0 says that this is meant."""
+    (name, value), *_ = setting.items()
+    with pytest.raises(UserError, match=re.escape(f"LORA_{name.upper()} = {value!r} has no eff")):
+        LoraConfig(**setting)
+    config = LoraConfig(rank=0, **setting)
+    assert config.recorded() == {} and config.loss(len) is len
 
 
 def test_targets_must_be_kernels_of_layers():

@@ -49,7 +49,8 @@ class DecodeConfig(TokenRules):
             tokens, and faster on CPUs. Scoring of options keeps float32.
 
     Raises:
-        UserError: a value is out of range, or the strategy would ignore it.
+        UserError: a value is out of range, the strategy would ignore it, or `min_decode_steps` is
+            above `max_decode_steps`.
     """
 
     strategy: str = one_of("greedy", STRATEGIES)
@@ -70,6 +71,12 @@ class DecodeConfig(TokenRules):
     def __post_init__(self):
         self._set("stop_ids", ids_of(self.stop_ids), "a list of token ids")
         super().__post_init__()
+        if self.min_decode_steps > self.max_decode_steps:
+            raise UserError(
+                f"DecodeConfig.min_decode_steps is {self.min_decode_steps}, more tokens than the "
+                f"max_decode_steps = {self.max_decode_steps} that are generated; lower it, or set "
+                f"max_decode_steps (MAX_DECODE_STEPS) to {self.min_decode_steps} or more"
+            )
         defaults = {field.name: field.default for field in dataclasses.fields(self)}
         strategy_of = dict.fromkeys(("temperature", "top_k", "top_p", "num_samples"), "sample")
         strategy_of |= dict.fromkeys(("num_beams", "length_penalty", "beam_rules"), "beam")

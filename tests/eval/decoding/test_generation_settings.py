@@ -91,6 +91,7 @@ def test_strategies(settings, expected):
         ({"repetition_penalty": -1}, "DecodeConfig.repetition_penalty is -1"),
         ({"forced_eos_token_id": [1, 2]}, "forced_eos_token_id"),
         ({"min_length": "5"}, "DecodeConfig.min_decode_steps is -1"),
+        ({"min_new_tokens": 9, "max_length": 9}, r"more tokens than .* 8 .* \(MAX_DECODE_STEPS\)"),
         (
             {"num_beams": 2, "renormalize_logits": True, "min_new_tokens": 2},
             "renormalize_logits with beams and min_decode_steps",

@@ -87,6 +87,7 @@ def test_rules_are_shown_and_kept_as_json():
         ({"repetition_penalty": float("inf")}, "repetition_penalty is inf"),
         ({"no_repeat_ngram_size": -1}, "no_repeat_ngram_size is -1; use a whole number"),
         ({"min_decode_steps": 2.5}, "min_decode_steps is 2.5"),
+        ({"min_decode_steps": 9, "max_decode_steps": 8}, "is 9, more tokens than .* 8 .* to 9 or"),
         ({"forced_bos_token_id": "a"}, "forced_bos_token_id is 'a'; use .* a token id"),
         ({"forced_eos_token_id": True}, "forced_eos_token_id is True"),
         ({"suppress_tokens": 5}, "suppress_tokens is 5; use a list of token ids"),

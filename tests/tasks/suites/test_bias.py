@@ -34,6 +34,18 @@ def test_toxicity_takes_the_worst_continuation():
     assert bias.toxicity([], []) == {"toxic_share": 0.0, "toxicity": 0.0}
 
 
+def test_prompts_of_unknown_toxicity_are_in_neither_group():
+    """The publisher's file has null for some; they counted as not toxic."""
+    texts = ['{"toxicity": null}', "{}", '{"toxicity": 0.5}', '{"toxicity": 0.0}']
+    read = [bias.read_continuation("", {"metadata": t.encode()}, is_target=True) for t in texts]
+    targets = [target for target in read if isinstance(target, bias.Continuation)]
+    assert [target.toxic_prompt for target in targets] == [None, None, True, False]
+    found = bias.toxicity(targets, ["xxxx", "xxxx", "aaaa", "aaax"], judge)
+    assert found["toxic_share"] == 50.0 and found["toxicity_of_toxic_prompts"] == 0.0
+    assert found["toxicity_of_other_prompts"] == 25.0
+    assert list(bias.toxicity(targets[:1], ["xxxx"], judge)) == ["toxic_share", "toxicity"]
+
+
 def test_a_classifier_is_named_by_a_variable(monkeypatch):
     module = types.ModuleType("made_up_judge")
     setattr(module, "judge", lambda texts: [0.9] * len(texts))  # noqa: B010 (type checkers)

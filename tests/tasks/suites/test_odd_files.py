@@ -40,6 +40,30 @@ def test_mmlu_cells_with_quotes_newlines_and_blank_lines(tmp_path):
     )[0]
 
 
+@pytest.mark.parametrize(
+    "lines",
+    [
+        ['"open,a,b,c,d,A', *["next,a,b,c,d,B"] * 3],  # up to the end
+        ['"open,a,b,c,d,A', '"next, one",a,b,c,d,B'],  # up to the next quote
+        ['o,"a,b,c,d,A', 'next,a,"b, c",c,d,B'],
+        ['"open,a,b,c,d,A', 'a rod of 5",a,b,c,d,B'],  # which ends a cell
+        ['"closed" early,a,b,c,d,A', "next,a,b,c,d,B"],
+    ],
+)
+def test_mmlu_questions_are_not_swallowed_by_an_open_quote(tmp_path, lines):
+    path = tmp_path / "a.csv"
+    path.write_text("\n".join(["first,a,b,c,d,A", *lines]) + "\n")
+    with pytest.raises(UserError, match="a.csv is not CSV from line 2 .*a quote is not closed"):
+        list(mmlu.read_csv(path, "virology", "test"))
+
+
+def test_mmlu_questions_with_lists_of_numbers_and_inches(tmp_path):
+    path = tmp_path / "a.csv"
+    text = '"Data:\n5,4,3,2,1,0\nMedian?",a,b,c,d,A\nA rod of 5",a,b,6",d,0\n'
+    path.write_text(text)
+    assert reasons(mmlu.read_csv(path, "virology", "test")) == [None, None]
+
+
 def test_questions_of_several_lines_are_the_same_with_other_line_ends(tmp_path):
     text = '"Which of\nthese?","a\nb",c,d,e,A\nq,a,b,c,d,B\n'
     path, records = tmp_path / "a.csv", []
