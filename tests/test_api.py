@@ -42,6 +42,7 @@ def model(model_dir):
     return instruct.load_model(model_dir)
 
 
+@pytest.mark.slow
 def test_importing_imports_nothing_but_what_is_used():
     program = """
 import sys, instruct

@@ -28,6 +28,8 @@ from instruct.metrics_file import read_metrics
 from instruct.results import ResultsWriter, read_rows
 from tests.gcs_emulator import KINDS, Faults
 
+pytestmark = pytest.mark.slow(secs=0.2)  # seconds together
+
 ROOT = "gs://bucket/runs/[a]"  # brackets are no pattern
 
 

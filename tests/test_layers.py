@@ -269,6 +269,7 @@ def _mutated_names(tree: ast.Module) -> set[str]:
     return names
 
 
+@pytest.mark.slow
 @of_every_source
 def test_no_module_keeps_state(path):
     """No `global`, and no container of a module that its functions change."""

@@ -81,6 +81,7 @@ def test_a_figure_is_read_or_its_reason_said(tmp_path):
     assert over_versions.run(written) == {"share": "1.00"}
 
 
+@pytest.mark.slow
 def test_what_a_slow_benchmark_started_ends_with_it(tmp_path):
     started = tmp_path / "started"
     text = (

@@ -8,6 +8,8 @@ import uuid
 
 import pytest
 
+pytestmark = pytest.mark.slow(secs=0.2)  # seconds together
+
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 MODULE = ["-m", "tests.train.stand_in", "--help"]
 
@@ -39,7 +41,6 @@ def test_output_and_exit_status_are_those_of_a_fresh_start(forked_python, argume
     assert forked == fresh
 
 
-@pytest.mark.slow
 def test_a_server_ends_with_the_process_that_started_it():
     settings = os.environ | {"OPENBLAS_NUM_THREADS": "1"}
     with subprocess.Popen(

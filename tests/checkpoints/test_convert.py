@@ -19,6 +19,8 @@ from instruct.models.encoder_decoder import EncoderDecoder
 from tests.checkpoints.conftest import random_arrays, tree_of
 from tests.float32 import assert_same_float32
 
+pytestmark = pytest.mark.slow(secs=0.2)  # seconds together
+
 
 def values(path) -> dict[str, np.ndarray]:
     opened = open_checkpoint(path)
@@ -32,7 +34,6 @@ def assert_identical(found: dict, expected: dict) -> None:
         assert found[name].tobytes() == array.tobytes(), name
 
 
-@pytest.mark.slow
 def test_transformers_to_ours_and_back(saved, tmp_path, caplog):
     theirs, folder = saved
     report = convert(folder, tmp_path / "ours", "instruct")
@@ -56,7 +57,6 @@ def test_transformers_to_ours_and_back(saved, tmp_path, caplog):
     assert_identical(values(tmp_path / "again"), values(folder))
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["huggingface", "t5x"])
 @pytest.mark.parametrize("tied", [False, True])
 def test_ours_there_and_back(tiny, tmp_path, kind, tied):
@@ -231,7 +231,6 @@ def test_the_longest_name_that_a_folder_may_have(tiny, tmp_path):
     assert_identical(values(tmp_path / ("x" * 255)), {n: a.read() for n, a in arrays.items()})
 
 
-@pytest.mark.slow
 def test_imported_parameters_compute_what_they_did(tiny, tmp_path):
     """One forward pass of the same weights through three formats."""
     arrays = random_arrays(tiny)

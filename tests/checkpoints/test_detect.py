@@ -11,6 +11,7 @@ from instruct.errors import UserError
 from tests.checkpoints.conftest import random_arrays
 
 
+@pytest.mark.slow
 def test_each_kind_is_found(tiny, tmp_path):
     arrays, float32 = random_arrays(tiny), np.dtype(np.float32)
     for step in (3, 20):

@@ -14,6 +14,8 @@ from instruct.report.pages.model_card import model_card
 from tests.checkpoints.hub_stub import HubStub
 from tests.report.pages.test_model_card import FACTS
 
+pytestmark = pytest.mark.slow(secs=0.2)  # seconds together
+
 
 @pytest.fixture
 def hub(monkeypatch, tmp_path):

@@ -112,6 +112,7 @@ def test_in_part_by_an_explicit_mapping(wide, written, kind, scan):
     assert "5 fresh" in text and "token_embedder/embedding" in text and "left over" in text
 
 
+@pytest.mark.slow
 def test_another_computation_with_the_same_shapes_is_said(wide, written):
     _, paths = written
     other, said = dataclasses.replace(wide, norm_epsilon=0.5, dropout_rate=0.3), []

@@ -24,6 +24,8 @@ from tests.checkpoints.conftest import random_arrays, tree_of
 from tests.float32 import assert_same_float32
 from tests.train.t5x_run import T5X_FOLDER
 
+pytestmark = pytest.mark.slow(secs=0.2)  # seconds together
+
 
 @pytest.fixture(scope="session")
 def real(tmp_path_factory) -> pathlib.Path:
@@ -34,7 +36,6 @@ def real(tmp_path_factory) -> pathlib.Path:
     return folder / "checkpoint_5"
 
 
-@pytest.mark.slow
 def test_t5x_logits(real):
     opened = t5x.open_checkpoint(str(real))
     assert opened.step == 5 and not opened.unknown and opened.model is not None

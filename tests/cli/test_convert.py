@@ -25,6 +25,8 @@ from tests.checkpoints.conftest import random_arrays
 from tests.checkpoints.hub_stub import HubStub
 from tests.checkpoints.test_hub import use_hub
 
+pytestmark = pytest.mark.slow(secs=0.2)  # seconds together
+
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 MODEL = ModelConfig(
     vocab_size=384,

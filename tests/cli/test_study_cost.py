@@ -27,6 +27,7 @@ def row(out, name):
     return line.split()
 
 
+@pytest.mark.slow
 def test_numbers_are_those_of_check(dry_run, tmp_path, capsys):
     out = dry_run()
     assert main(["check", f"--gin_file={tmp_path}/tiny.gin"]) == 0

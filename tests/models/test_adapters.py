@@ -107,6 +107,7 @@ def test_dropout_acts_on_adapters_alone():
     assert np.array_equal(apply(dropped, batch), apply(trained, batch))
 
 
+@pytest.mark.slow
 def test_both_layouts_start_from_the_same_adapters():
     params = jax.jit(make_model(tiny_config()).init)(jax.random.key(0))
     separate, stacked = adapted(params), adapted(stack_layers(params))

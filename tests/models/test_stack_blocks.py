@@ -25,6 +25,7 @@ def run(config, kernels=None):
     return module, out
 
 
+@pytest.mark.slow
 def test_grouped_heads_are_heads_with_repeated_keys():
     grouped, found = run(CONFIG)
     kernels = {name: getattr(grouped, name).kernel.get_value() for name in ("query", "out")}

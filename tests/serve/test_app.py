@@ -12,6 +12,8 @@ from instruct.eval.decoding.decode import DecodeConfig
 from instruct.serve import app
 from tests.serve.echo import echo_server, wait_until
 
+pytestmark = pytest.mark.slow(secs=0.2)  # seconds together
+
 SAMPLE = DecodeConfig("sample", 32, temperature=0.7, num_samples=2)
 
 

@@ -19,6 +19,8 @@ from instruct.errors import UserError
 from instruct.files import locked
 from instruct.study import plan, runner
 
+pytestmark = pytest.mark.slow(secs=0.2)  # seconds together
+
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 # Notes that it was called, waits for a file if told so or for SIGTERM, and fails if told so.
 PROGRAM = """

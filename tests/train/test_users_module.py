@@ -16,6 +16,8 @@ from instruct.checkpoints.model_fields import recorded_model
 from instruct.cli.arguments import main
 from instruct.models.model import make_model
 
+pytestmark = pytest.mark.slow(secs=0.2)  # seconds together
+
 PAGE = pathlib.Path(__file__).resolve().parents[2] / "docs" / "extending.md"
 EXACT = ("step", "loss", "gradient_norm", "learning_rate", "norm/embedding", "eval/loss")
 

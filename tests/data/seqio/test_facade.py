@@ -200,6 +200,7 @@ def test_more_shards_than_shares_fall_back_to_examples(mixture):
         task.source.get_dataset("train", shard_info=seqio.ShardInfo(0, 12))
 
 
+@pytest.mark.slow
 def test_a_source_without_a_store_is_sharded_by_examples():
     spec = registry.add_task(toy_spec(ToySource("u", size=9), modes=ONE_MODE))
     task = seqio.get_mixture_or_task(spec.leaf_name("zs_noopt"))
@@ -307,6 +308,7 @@ def test_seqio_s_own_cache_is_read(cache_folder):
     assert len(unpacked(rows(packed))) == 18
 
 
+@pytest.mark.slow
 def test_the_evaluator_reads_our_tasks():
     """T5X's eval and infer: SeqIO's evaluator, with a model that copies the targets."""
     spec = registry.add_task(

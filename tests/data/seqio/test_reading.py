@@ -85,6 +85,7 @@ def test_stored_examples_are_the_pipelines(tmp_path):
     assert majority_answer(workspace(), leaf, config) == ("0", pytest.approx(8 / 30, abs=1e-5))
 
 
+@pytest.mark.slow
 def test_inputs_that_seqio_trimmed_are_known(tmp_path):
     task = make_task(tmp_path, num_lines=12)
     (leaf,) = registry.resolve(workspace(), task.name).leaves

@@ -79,6 +79,7 @@ def longest_answer(case: Case) -> list[int]:
     return case.prompts[int(np.argmax(lengths))]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("model", "config"),
     [

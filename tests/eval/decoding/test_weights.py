@@ -34,6 +34,7 @@ def test_a_mesh_that_splits_kernels_is_refused_before_parameters_are_loaded():
         Decoder(make_model(TIED_T5), config, mesh=mesh)
 
 
+@pytest.mark.slow
 def test_strategies_share_a_copy_that_goes_with_the_parameters():
     model = make_model(TIED_T5)
     params = jax.jit(model.init)(jax.random.key(0))

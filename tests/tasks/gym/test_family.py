@@ -128,6 +128,7 @@ SMALL_SPACES = ("coin_flip", "easy_leap_year", "easy_sums", "products", "easy_gc
 BY_ANSWER = ("sentence_reordering", "caesar_cipher", "bf", "spell_backward")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", SMALL_SPACES + BY_ANSWER)
 def test_no_question_of_one_split_occurs_in_another(name):
     counts = {"train": 150, "validation": 15, "test": 15}
@@ -162,6 +163,7 @@ def test_one_equation_in_two_phrasings_has_one_key():
     assert len({_key(GENERATORS["simple_equations"].key, entry) for entry in entries}) == 1
 
 
+@pytest.mark.slow
 def test_questions_of_easy_and_full_forms_fall_into_the_same_split():
     train = {r.fields["expression"] for r in some_records("easy_sums", "train", 300)}
     test = {r.fields["expression"] for r in some_records("chain_sum", "test", 100)}
