@@ -47,7 +47,7 @@ def train(run: str, steps: int, *flags: str, mode: str = "train") -> int:
             mode,
             "--gin_file=my_training.gin",
             "--gin_file=gin/models/tiny_test.gin",
-            "--gin.MIXTURE_OR_TASK_NAME=gym.demo",
+            "--gin.MIXTURE_OR_TASK_NAME=gym.chain_sum.zs_noopt",
             "--gin.VOCABULARY=bytes",
             "--gin.TASK_FEATURE_LENGTHS={'inputs': 64, 'targets': 32}",
             "--gin.BATCH_SIZE=8",

@@ -11,6 +11,7 @@ import pytest
 from instruct.eval.decoding.batching import BatchConfig, Decoder, padded_rows
 from instruct.eval.decoding.decode import DecodeConfig
 from instruct.eval.decoding.search import PADDING_EXAMPLE, largest
+from instruct.eval.decoding.slots import slot_programs
 from instruct.mesh import make_mesh, param_shardings, parse_mesh
 from instruct.models.config import ModelConfig
 from instruct.models.encoder_decoder import EncoderDecoder
@@ -162,3 +163,19 @@ def test_largest_is_top_k():
         found, expected = largest(jnp.asarray(values), count), jax.lax.top_k(values, count)
         np.testing.assert_array_equal(found[0], expected[0])
         np.testing.assert_array_equal(found[1], expected[1])
+
+
+def test_decoders_of_equal_models_and_strategies_compile_once():
+    greedy, beam = STRATEGIES["greedy"], STRATEGIES["beam"]
+    programs = slot_programs(MODEL, greedy, None, None)
+    equal = EncoderDecoder(dataclasses.replace(CONFIG)), dataclasses.replace(greedy)
+    assert slot_programs(*equal, None, None) is programs
+    other = slot_programs(MODEL, beam, None, None)
+    assert other.run.__wrapped__ is not programs.run.__wrapped__
+    assert other.encode.__wrapped__ is programs.encode.__wrapped__
+
+    def adjust(logits, example_ids, positions):
+        return logits
+
+    own = [slot_programs(MODEL, greedy, adjust, None) for _ in range(2)]
+    assert own[0] is not own[1]
