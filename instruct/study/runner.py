@@ -159,10 +159,14 @@ def changed_settings(
 ) -> list[str]:
     """Settings that differ, as 'TRAIN_STEPS was 100, is 200'; places and speed do not count."""
     now = _portable(planned.settings, study_dir)
+
+    def in_full(value: str | None) -> str | None:  # earlier versions wrote STUDY_DIR_2 of a path
+        return value and value.replace("STUDY_DIR", str(study_dir))
+
     names = sorted(
         name
         for name in before.keys() | now.keys()
-        if before.get(name) != now.get(name) and not _PLACE_OR_SPEED.match(name)
+        if in_full(before.get(name)) != in_full(now.get(name)) and not _PLACE_OR_SPEED.match(name)
     )
     return [
         f"{name} was {before.get(name, 'unset')}, is {now.get(name, 'unset')}" for name in names
@@ -171,7 +175,10 @@ def changed_settings(
 
 def _portable(settings: Mapping[str, str], study_dir: pathlib.Path) -> dict[str, str]:
     """Settings that stay the same if the study's folder is moved."""
-    return {name: value.replace(str(study_dir), "STUDY_DIR") for name, value in settings.items()}
+    # The folder and what is in it: in gin's text a path starts after its quote, and no other
+    # folder counts, such as /runs/study_2 beside /runs/study, or /data/runs/study.
+    folder = re.compile(rf"(?<=['\"]){re.escape(str(study_dir))}(?=[/'\"])")
+    return {name: folder.sub("STUDY_DIR", value) for name, value in settings.items()}
 
 
 def prepare(

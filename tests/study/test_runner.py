@@ -258,6 +258,24 @@ def test_a_study_that_was_moved_has_the_same_settings(study):
     assert study.state("a").settings["INITIAL_CHECKPOINT_PATH"] == "'STUDY_DIR/b'"
 
 
+def test_a_folder_beside_the_study_is_not_the_study_s():
+    """It does not move with the study, though its path begins, or ends, with that of the study."""
+    before, moved = pathlib.Path("/x/study"), pathlib.Path("/y/study")
+    paths = {"A": "'/x/study_2/m'", "B": "'/data/x/study/m'", "C": "('/x/study/m', '/x/study')"}
+    recorded = runner._portable(paths, before)
+    assert recorded == paths | {"C": "('STUDY_DIR/m', 'STUDY_DIR')"}
+
+    def changed(recorded, **settings):
+        return runner.changed_settings(recorded, with_settings(made("a"), **settings), moved)
+
+    own = {"SEED": "0", "MODEL_DIR": "'STUDY_DIR/a'"}
+    assert changed(own | {"A": recorded["A"]}, A="'/x/study_2/m'") == []
+    other = "A was '/x/study_2/m', is '/y/study_2/m'"
+    assert changed(own | {"A": recorded["A"]}, A="'/y/study_2/m'") == [other]
+    # An earlier version's record.
+    assert changed(own | {"A": "'STUDY_DIR_2/m'"}, A="'/y/study_2/m'") == []
+
+
 def test_runs_by_other_code_are_told(study):
     study.run(made("a"))
     runner.prepare(study.folder, [made("a")], "other", False, study.said.append)
