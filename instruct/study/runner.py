@@ -410,6 +410,25 @@ def _shares_of_cores(workers: int) -> list[frozenset[int]]:
     return [frozenset(cores[worker::workers]) for worker in range(workers)]
 
 
+def _alone(runs: Sequence[PlannedRun]) -> frozenset[str]:
+    """Names of the runs that no other one can run beside: all others need them or are needed.
+
+    By the plan, not by what is left: the number of cores changes last bits, and an interrupted
+    study has to give the results of an undisturbed one.
+    """
+    earlier: dict[str, set[str]] = {}  # those that must be done before it
+    for planned in runs:
+        needs = [name for name in planned.run.needs if name in earlier]
+        earlier[planned.name] = {*needs, *(name for need in needs for name in earlier[need])}
+    return frozenset(
+        name
+        for name in earlier
+        if all(
+            name in earlier[other] or other in earlier[name] for other in earlier.keys() - {name}
+        )
+    )
+
+
 def is_trained(folder: pathlib.Path) -> bool:
     """Whether a run's training reached its last step, or stopped early as its settings say."""
     outcome = read_object(folder / "run.json").get("outcome")
@@ -453,8 +472,10 @@ class StudyRunner:
         self._folder, self._runs, self._command = study_dir, runs, command
         self._code, self._workers, self._say = code, workers, say
         self._free_cores = _shares_of_cores(workers)
+        self._all_cores, self._alone = frozenset().union(*self._free_cores), _alone(runs)
         self._pending = list(runs)
         self._active: list[_ActiveRun] = []
+        self._shares: dict[str, frozenset[int]] = {}  # of cores, of active runs
         self._ended: dict[str, State] = {}
         self._look_again: dict[str, float] = {}  # run of another process -> when to try it
         self._signals: list[str] = []
@@ -504,7 +525,8 @@ class StudyRunner:
 
     def _start(self, planned: PlannedRun) -> None:
         try:
-            folder, cores = self._folder / planned.name, self._free_cores[-1]
+            folder, alone = self._folder / planned.name, planned.name in self._alone
+            cores = self._all_cores if alone else self._free_cores[-1]
             active = _ActiveRun(folder, planned, self._code, self._command, cores)
         except UserError:
             if planned.name not in self._look_again:
@@ -513,7 +535,7 @@ class StudyRunner:
             return
         self._pending.remove(planned)
         self._active.append(active)
-        self._free_cores.pop()
+        self._shares[planned.name] = self._free_cores.pop()
         failed = [name for name in planned.run.needs if self._ended[name] != DONE]
         if active.state.state == DONE:
             self._leave(active)
@@ -541,7 +563,7 @@ class StudyRunner:
     def _leave(self, active: _ActiveRun) -> None:
         active.close()
         self._active.remove(active)
-        self._free_cores.append(active.cores)
+        self._free_cores.append(self._shares.pop(active.planned.name))
         name, state = active.planned.name, active.state
         self._ended[name] = state.state
         if state.state == FAILED:

@@ -153,6 +153,25 @@ def test_two_workers_run_side_by_side(study, monkeypatch):
     assert (sorted(a + b) if len(cores) > 1 else a) == cores  # a share each, if there are two
 
 
+def test_a_run_that_no_other_can_run_beside_gets_all_cores(study, monkeypatch):
+    """One that all wait for, or that is by itself; not the last of several, see `_alone`."""
+    monkeypatch.setenv("JAX_PLATFORMS", "cpu")
+    all_cores = sorted(os.sched_getaffinity(0))
+
+    def cores(name):
+        return json.loads((study.folder / name / "cores").read_text())
+
+    before = made("before", stages=("train",))
+    runs = [made(name, needs=["before"]) for name in "abc"]
+    states = study.run(before, *runs, made("by itself", needs=["a", "b", "c"]), workers=2)
+    assert {state.state for state in states.values()} == {"done"}
+    assert cores("before") == cores("by itself") == all_cores
+    if len(all_cores) > 1:
+        assert all(len(cores(name)) < len(all_cores) for name in "abc")
+    study.run(made("one"), workers=2)
+    assert cores("one") == all_cores
+
+
 def test_a_signal_lets_the_runs_save_and_the_same_command_resumes(study):
     go = study.folder / "go"
     runs = [{"name": "a", "waits": {"train": str(go)}}, {"name": "b"}]
