@@ -470,8 +470,9 @@ class StudyRunner:
         say: Say,
     ) -> None:
         self._folder, self._runs, self._command = study_dir, runs, command
-        self._code, self._workers, self._say = code, workers, say
-        self._free_cores = _shares_of_cores(workers)
+        self._code, self._say = code, say
+        self._workers = min(workers, max(1, len(runs)))  # no share of cores that no run would use
+        self._free_cores = _shares_of_cores(self._workers)
         self._all_cores, self._alone = frozenset().union(*self._free_cores), _alone(runs)
         self._pending = list(runs)
         self._active: list[_ActiveRun] = []

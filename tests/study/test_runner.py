@@ -172,6 +172,18 @@ def test_a_run_that_no_other_can_run_beside_gets_all_cores(study, monkeypatch):
     assert cores("one") == all_cores
 
 
+def test_more_workers_than_runs_leave_no_core_unused(study, monkeypatch):
+    monkeypatch.setenv("JAX_PLATFORMS", "cpu")
+    runs = [
+        made(name, waits={"train": str(study.folder / other / "calls")})
+        for name, other in (("a", "b"), ("b", "a"))
+    ]
+    study.run(*runs, workers=1000)
+    a, b = (json.loads((study.folder / name / "cores").read_text()) for name in "ab")
+    all_cores = sorted(os.sched_getaffinity(0))
+    assert (sorted(a + b) if len(all_cores) > 1 else a) == all_cores
+
+
 def test_a_signal_lets_the_runs_save_and_the_same_command_resumes(study):
     go = study.folder / "go"
     runs = [{"name": "a", "waits": {"train": str(go)}}, {"name": "b"}]
