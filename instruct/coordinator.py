@@ -233,7 +233,8 @@ async def _parent_died() -> None:
 
 
 async def _run(flags: argparse.Namespace) -> None:
-    from jaxlib import _jax  # only here: tests of the control channel need no JAX
+    # Only here: tests of the control channel need no JAX. A C extension without type stubs.
+    from jaxlib import _jax  # pyright: ignore[reportAttributeAccessIssue]
 
     service = _jax.get_distributed_runtime_service(
         f"[::]:{flags.port}",

@@ -24,7 +24,9 @@ import numpy as np
 from jax._src import clusters
 from jax._src import distributed as jax_distributed
 from jax.experimental import multihost_utils
-from jaxlib import _jax
+
+# A C extension without type stubs.
+from jaxlib import _jax  # pyright: ignore[reportAttributeAccessIssue]
 
 from instruct import coordinator
 from instruct.errors import UserError

@@ -34,6 +34,7 @@ from instruct.errors import UserError
 from instruct.fields import bounded, check_fields
 
 AXIS_NAMES = ("slice", "data", "fsdp", "tensor", "sequence")
+_MOST_DEVICES = 2**31 - 1  # JAX counts them in 32 bits
 # With Explicit axes (jax's default) sharding constraints would be assertions.
 _AXIS_TYPES = (AxisType.Auto,) * len(AXIS_NAMES)
 
@@ -121,10 +122,12 @@ class MeshConfig:
 
 def parse_mesh(text: str) -> MeshConfig:
     """Parses a mesh: '4x64' is data 4 x tensor 64, 'fsdp=4,tensor=8' names axes."""
-    if match := re.fullmatch(r"(\d+)x(\d+)", text):
+    if match := re.fullmatch(r"(\d{1,10})x(\d{1,10})", text):
         return MeshConfig(data=int(match[1]), tensor=int(match[2]))
     names = "|".join(AXIS_NAMES)
-    parts = [re.fullmatch(rf"\s*({names})\s*=\s*(-?\d+)\s*", part) for part in text.split(",")]
+    parts = [
+        re.fullmatch(rf"\s*({names})\s*=\s*(-?\d{{1,10}})\s*", part) for part in text.split(",")
+    ]
     if not all(parts):
         raise UserError(
             f"mesh {text!r} is not understood. Write DATAxTENSOR, for example 4x64, or name the "
@@ -186,8 +189,18 @@ def _slice_blocks(devices: Sequence[Any], count: int) -> list[Sequence[Any]]:
 
 
 def abstract_mesh(config: MeshConfig, num_devices: int | None = None) -> AbstractMesh:
-    """`make_mesh` without devices; None: as many as the config needs."""
-    return AbstractMesh(config.sizes(num_devices), AXIS_NAMES, axis_types=_AXIS_TYPES)
+    """`make_mesh` without devices; None: as many as the config needs.
+
+    Raises UserError if the sizes do not fit the devices, or are more than JAX counts.
+    """
+    sizes = config.sizes(num_devices)
+    if (count := math.prod(sizes)) > _MOST_DEVICES:
+        shown = ", ".join(f"{name} = {size}" for name, size in zip(AXIS_NAMES, sizes))
+        raise UserError(
+            f"MeshConfig ({shown}) has {count} devices, at most {_MOST_DEVICES} are allowed; "
+            "choose smaller sizes."
+        )
+    return AbstractMesh(sizes, AXIS_NAMES, axis_types=_AXIS_TYPES)
 
 
 def compiler_options(mesh: Mesh) -> dict[str, bool]:

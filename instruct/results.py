@@ -10,8 +10,8 @@ One JSON object per line, of four kinds (`kind`):
               prompts that are too long lose exemplars, then the end of their source (`truncated`)
     metric    one metric of one task in one prompt mode; the first is the task's primary metric.
               Metric lines follow the task's examples in one write, and a task without them is
-              unfinished. `baseline` is the metric of always giving the most frequent answer,
-              `random_baseline` that of a random option
+              unfinished. `baseline` is the metric of always giving the most frequent answer of the
+              evaluated split, `random_baseline` that of a random option
     failure   a task that could not be evaluated, and why; the next run tries it again
 
 The last field of a line is `crc32`, a checksum of the rest of it, which readers verify and remove;

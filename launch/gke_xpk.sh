@@ -13,11 +13,11 @@ set -euo pipefail
 : "${IMAGE:?export IMAGE, the address of the docker image}"
 
 create() { # WORKLOAD TYPE SLICES COMMAND
-  read -ra more <<<"${XPK_FLAGS:-}"
+  read -ra more <<<"${XPK_FLAGS:-}" # below with +: bash before 4.4 (macOS) calls an empty array unbound
   xpk workload create \
     --cluster="${CLUSTER:?export CLUSTER, the name of the GKE cluster}" \
     --workload="$1" --tpu-type="$2" --num-slices="$3" --docker-image="$IMAGE" \
-    --max-restarts=20 --termination-grace-period-seconds=300 "${more[@]}" \
+    --max-restarts=20 --termination-grace-period-seconds=300 ${more[@]+"${more[@]}"} \
     --command="exec $4"
 }
 

@@ -14,6 +14,7 @@ from instruct.errors import UserError
 from instruct.files import read_package_toml
 
 NODE = 8  # GPUs of a node
+_MOST_SLICES = 511  # libtpu's compiler aborts at 512 (`kMaxNumSlices`)
 # Chips of a slice -> its shape, as Cloud TPU makes it from an accelerator name.
 _SHAPES = {
     2: ("1x1", "2x2", "2x4", "4x4", "4x8", "8x8", "8x16", "16x16"),
@@ -122,23 +123,32 @@ def parse_topology(text: str) -> Topology:
         size = by_chips[int(size) // chip.cores]
     if size not in shapes:
         raise UserError(f"--topology={text!r}: slices of {chip.name} are {', '.join(shapes)}.")
-    return Topology(chip, tuple(map(int, size.split("x"))), _positive(text, slices))
+    return Topology(chip, tuple(map(int, size.split("x"))), _num_slices(text, slices))
 
 
 def _nodes(text: str, chip: Chip, size: str, slices: str | None) -> Topology:
-    number = int(size) if size.isdigit() else 0
+    number = _number(size) if size.isdigit() else 0
     if slices or number < 1 or (number > NODE and number % NODE):
         raise UserError(
-            f"--topology={text!r}: give the number of GPUs, up to {NODE} or a multiple of it, "
-            f"such as {chip.name}:{NODE} or {chip.name}:64."
+            f"--topology={text!r}: give the number of GPUs, up to {NODE} or a multiple of it below "
+            f"a billion, such as {chip.name}:{NODE} or {chip.name}:64."
         )
     return Topology(chip, (min(number, NODE),), max(1, number // NODE))
 
 
-def _positive(text: str, slices: str | None) -> int:
-    if slices is not None and int(slices) < 1:
-        raise UserError(f"--topology={text!r}: the number of slices is at least 1.")
-    return int(slices or 1)
+def _num_slices(text: str, slices: str | None) -> int:
+    number = 1 if slices is None else _number(slices)
+    if not 1 <= number <= _MOST_SLICES:
+        raise UserError(
+            f"--topology={text!r}: the number of slices is 1 to {_MOST_SLICES}, the most that the "
+            "TPU compiler takes."
+        )
+    return number
+
+
+def _number(digits: str) -> int:
+    """The number; 0 if it has more than 9 digits, which Python may refuse to convert."""
+    return int(digits) if len(digits) <= 9 else 0
 
 
 def _allowed() -> str:

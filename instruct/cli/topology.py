@@ -25,6 +25,7 @@ from instruct.errors import RunFailed, UserError
 from instruct.files import local_path
 
 _GIB = 1 << 30
+_MOST_FAKE_DEVICES = 2048  # of XLA for CPUs in one process
 _DAY_SECS, _HOUR_SECS = 86_400, 3_600
 _NEEDS_TOPOLOGY = ("eval", "quick", "price", "examples_per_row", "json", "hlo")
 # Lines of TensorFlow and absl that report no failure.
@@ -45,7 +46,21 @@ def checked_flags(flags: argparse.Namespace) -> Topology | None:
     for name in ("json", "hlo"):  # before minutes of compiling
         if text := getattr(flags, name):
             setattr(flags, name, str(_new_file(name, text)))
-    return parse_topology(flags.topology)
+    machine = parse_topology(flags.topology)
+    _check_compilable(machine)
+    return machine
+
+
+def _check_compilable(topology: Topology) -> None:
+    """Raises UserError if there is no compiler for so many chips."""
+    if topology.num_chips <= _MOST_FAKE_DEVICES or (topology.is_tpu and libtpu_path()):
+        return
+    compiler = "no libtpu is installed" if topology.is_tpu else "GPUs have no compiler without one"
+    fix = "install the extra tpu, or give fewer" if topology.is_tpu else "give fewer"
+    raise UserError(
+        f"--topology of {topology.num_chips:,} chips: {compiler}, and XLA for CPUs, which stands "
+        f"in, takes at most {_MOST_FAKE_DEVICES:,}; {fix}."
+    )
 
 
 def _new_file(name: str, text: str) -> pathlib.Path:
@@ -95,7 +110,9 @@ def compiler_environment(topology: Topology) -> dict[str, str]:
 def compile_in_child(flags: argparse.Namespace) -> dict[str, Any]:
     """The report of `compiled_step`, which a child process makes."""
     passed = {name: getattr(flags, name) for name in _PASSED}
-    environment = os.environ | compiler_environment(parse_topology(flags.topology))
+    machine = parse_topology(flags.topology)
+    _check_compilable(machine)
+    environment = os.environ | compiler_environment(machine)
     with tempfile.TemporaryDirectory() as folder:
         target = pathlib.Path(folder) / "report.json"
         command = [sys.executable, "-m", "instruct.cli.compiled_step", str(target)]

@@ -332,18 +332,14 @@ def fixed_replies(
 ) -> task_rows.FixedReplies:
     """The most frequent answer and every option, as replies to `examples`.
 
-    The answer is that of the training split, or if its records were never built (held-out tasks)
-    of the evaluated split. If options keep their order, it may be an option's position (the letter
-    B) instead of a text.
+    The answer is that of the whole evaluated split, so that it does not depend on which other
+    splits are prepared. If options keep their order, it may be an option's position (the letter B)
+    instead of a text.
     """
-    answer, position = "", -1
-    for source in ("train", split):
-        answer, share = majority_answer(workspace, leaf, data, source)
-        position, share_of_position = majority_position(workspace, leaf, data, source)
-        if share_of_position <= share or not any(example.options for example in examples):
-            position = -1
-        if answer or position >= 0:
-            break
+    answer, share = majority_answer(workspace, leaf, data, split)
+    position, share_of_position = majority_position(workspace, leaf, data, split)
+    if share_of_position <= share or not any(example.options for example in examples):
+        position = -1
     majority, chosen, options = [], [], []
     for example in examples:
         markers = [marker.decode() for marker in example.seqio_example.get("markers", ())]

@@ -159,10 +159,14 @@ def changed_settings(
 ) -> list[str]:
     """Settings that differ, as 'TRAIN_STEPS was 100, is 200'; places and speed do not count."""
     now = _portable(planned.settings, study_dir)
+
+    def in_full(value: str | None) -> str | None:  # earlier versions wrote STUDY_DIR_2 of a path
+        return value and value.replace("STUDY_DIR", str(study_dir))
+
     names = sorted(
         name
         for name in before.keys() | now.keys()
-        if before.get(name) != now.get(name) and not _PLACE_OR_SPEED.match(name)
+        if in_full(before.get(name)) != in_full(now.get(name)) and not _PLACE_OR_SPEED.match(name)
     )
     return [
         f"{name} was {before.get(name, 'unset')}, is {now.get(name, 'unset')}" for name in names
@@ -171,7 +175,10 @@ def changed_settings(
 
 def _portable(settings: Mapping[str, str], study_dir: pathlib.Path) -> dict[str, str]:
     """Settings that stay the same if the study's folder is moved."""
-    return {name: value.replace(str(study_dir), "STUDY_DIR") for name, value in settings.items()}
+    # The folder and what is in it: in gin's text a path starts after its quote, and no other
+    # folder counts, such as /runs/study_2 beside /runs/study, or /data/runs/study.
+    folder = re.compile(rf"(?<=['\"]){re.escape(str(study_dir))}(?=[/'\"])")
+    return {name: folder.sub("STUDY_DIR", value) for name, value in settings.items()}
 
 
 def prepare(
@@ -403,6 +410,25 @@ def _shares_of_cores(workers: int) -> list[frozenset[int]]:
     return [frozenset(cores[worker::workers]) for worker in range(workers)]
 
 
+def _alone(runs: Sequence[PlannedRun]) -> frozenset[str]:
+    """Names of the runs that no other one can run beside: all others need them or are needed.
+
+    By the plan, not by what is left: the number of cores changes last bits, and an interrupted
+    study has to give the results of an undisturbed one.
+    """
+    earlier: dict[str, set[str]] = {}  # those that must be done before it
+    for planned in runs:
+        needs = [name for name in planned.run.needs if name in earlier]
+        earlier[planned.name] = {*needs, *(name for need in needs for name in earlier[need])}
+    return frozenset(
+        name
+        for name in earlier
+        if all(
+            name in earlier[other] or other in earlier[name] for other in earlier.keys() - {name}
+        )
+    )
+
+
 def is_trained(folder: pathlib.Path) -> bool:
     """Whether a run's training reached its last step, or stopped early as its settings say."""
     outcome = read_object(folder / "run.json").get("outcome")
@@ -444,10 +470,13 @@ class StudyRunner:
         say: Say,
     ) -> None:
         self._folder, self._runs, self._command = study_dir, runs, command
-        self._code, self._workers, self._say = code, workers, say
-        self._free_cores = _shares_of_cores(workers)
+        self._code, self._say = code, say
+        self._workers = min(workers, max(1, len(runs)))  # no share of cores that no run would use
+        self._free_cores = _shares_of_cores(self._workers)
+        self._all_cores, self._alone = frozenset().union(*self._free_cores), _alone(runs)
         self._pending = list(runs)
         self._active: list[_ActiveRun] = []
+        self._shares: dict[str, frozenset[int]] = {}  # of cores, of active runs
         self._ended: dict[str, State] = {}
         self._look_again: dict[str, float] = {}  # run of another process -> when to try it
         self._signals: list[str] = []
@@ -497,7 +526,8 @@ class StudyRunner:
 
     def _start(self, planned: PlannedRun) -> None:
         try:
-            folder, cores = self._folder / planned.name, self._free_cores[-1]
+            folder, alone = self._folder / planned.name, planned.name in self._alone
+            cores = self._all_cores if alone else self._free_cores[-1]
             active = _ActiveRun(folder, planned, self._code, self._command, cores)
         except UserError:
             if planned.name not in self._look_again:
@@ -506,7 +536,7 @@ class StudyRunner:
             return
         self._pending.remove(planned)
         self._active.append(active)
-        self._free_cores.pop()
+        self._shares[planned.name] = self._free_cores.pop()
         failed = [name for name in planned.run.needs if self._ended[name] != DONE]
         if active.state.state == DONE:
             self._leave(active)
@@ -534,7 +564,7 @@ class StudyRunner:
     def _leave(self, active: _ActiveRun) -> None:
         active.close()
         self._active.remove(active)
-        self._free_cores.append(active.cores)
+        self._free_cores.append(self._shares.pop(active.planned.name))
         name, state = active.planned.name, active.state
         self._ended[name] = state.state
         if state.state == FAILED:

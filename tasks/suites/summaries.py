@@ -76,7 +76,9 @@ def read_dialogsum_rows(files: tuple[Path, ...]) -> Iterator[Record | Dropped]:
 
 def _dialogue_of(row: Any) -> Any:
     """Key that the rows of one dialogue share; a rejected row has a key of its own."""
-    dialogue = None if isinstance(row, Dropped) else row.get("dialogue")
+    if isinstance(row, Dropped):
+        return id(row)
+    dialogue = row.get("dialogue")
     if not isinstance(dialogue, str) or not dialogue.strip():
         return id(row)
     return re.sub(r"(_\d+)_\d+$", r"\1", str(row.get("id"))), dialogue

@@ -33,8 +33,11 @@ def test_names(name, text, num_chips):
         ("v5p", "Write CHIP:SHAPE such as v5p:4x4x8"),
         ("v5p:3x3x3", "slices of v5p are 2x2x1"),
         ("v5p-100", "v5p comes as v5p-8, v5p-16"),
-        ("0x v5e-16", "at least 1"),
+        ("0x v5e-16", "the number of slices is 1 to 511"),
+        ("1000000000x v5e:4x4", "the number of slices is 1 to 511"),
+        pytest.param(f"{'9' * 5000}x v5e:4x4", "slices is 1 to 511", id="slices of 5,000 digits"),
         ("a100:12", "up to 8 or a multiple of it"),
+        pytest.param(f"a100:{'8' * 5000}", "up to 8 or a multiple", id="GPUs of 5,000 digits"),
     ],
 )
 def test_wrong_names_list_what_is_allowed(name, advice):

@@ -32,6 +32,28 @@ def test_a_file_that_cannot_be_written_is_refused_before_compiling(name, tmp_pat
         assert words in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("a100:4096", "4,096 chips: GPUs have no compiler without one"),
+        ("a100:800000000", "takes at most 2,048; give fewer"),
+        ("500x v5p-64", "no libtpu is installed, and XLA for CPUs, which stands in"),
+        ("1000000000x v5e:4x4", "the number of slices is 1 to 511"),
+    ],
+)
+def test_more_chips_than_compilers_take_are_refused(name, words, capsys, monkeypatch):
+    """They ended in aborts of the compilers, or in a traceback before."""
+    monkeypatch.setattr(topology, "libtpu_path", lambda: None)
+    assert arguments.main(["check", TINY[0], f"--topology={name}"]) == 2
+    assert words in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("mesh", ["data=3000000000", "slice=70000,data=70000", "70000x70000"])
+def test_a_mesh_of_more_devices_than_jax_counts_is_refused(mesh, capsys):
+    assert arguments.main(["check", TINY[0], f"--mesh={mesh}"]) == 2
+    assert "devices, at most 2147483647 are allowed" in capsys.readouterr().err
+
+
 def test_a_mesh_of_another_size_is_refused(capsys):
     assert arguments.main(["check", *TINY, "--topology=v5e-16"]) == 2
     assert "needs 8 devices, but there are 16" in capsys.readouterr().err

@@ -151,7 +151,7 @@ def test_examples_and_metrics_of_our_task(finished):
     right = [row["prediction"].strip() == row["target"] for row in examples]
     assert exact["value"] == pytest.approx(100 * sum(right) / 6)
     assert [row["correct"] for row in examples] == right
-    # "green" is the majority answer of the training split.
+    # "green" is the majority answer of the evaluated split.
     green = sum(row["target"] == "green" for row in examples)
     assert exact["baseline"] == pytest.approx(100 * green / 6)
     assert (exact["n"], exact["split"], exact["group"]) == (6, "test", "held_in")

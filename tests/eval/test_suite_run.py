@@ -4,10 +4,11 @@ import pytest
 
 from instruct.data import registry
 from instruct.data.feed.examples import EvalExample
+from instruct.data.stores.prepare import prepare
 from instruct.errors import UserError
 from instruct.eval import suite_run
 from instruct.eval.suite_run import fixed_replies, prompt_losses, split_of
-from tests.data.toy import toy_config
+from tests.data.toy import toy_config, toy_spec
 from tests.eval import toy_tasks
 from tests.workspaces import workspace
 
@@ -21,7 +22,7 @@ def test_the_first_split_that_a_task_has():
         split_of(leaf, ("validation",))
 
 
-def example(shown, asked=3, cut=False, options=(), markers=()):
+def example(shown, asked: int | None = 3, cut: bool | None = False, options=(), markers=()):
     features = {"markers": [marker.encode() for marker in markers]}
     texts = ("t", 0, "0", "in", "out", [], [], "t")
     return EvalExample(*texts, options, (), {}, features, shown, asked, cut)
@@ -60,3 +61,16 @@ def test_the_most_frequent_answer_is_said_as_the_prompt_shows_it(monkeypatch):
     monkeypatch.setattr(suite_run, "majority_answer", lambda *_: ("", 0.0))
     monkeypatch.setattr(suite_run, "majority_position", lambda *_: (-1, 0.0))
     assert fixed_replies(workspace(), leaf, "test", data, shown).majority == ()
+
+
+def test_the_most_frequent_answer_is_the_evaluated_split_s_whatever_is_prepared():
+    spec = toy_spec(modes={"zs_noopt": 1})
+    registry.add_task(spec)
+    (leaf,) = registry.resolve(workspace(), spec.name).leaves
+    data = toy_config(leaf.name)
+
+    def replies(*splits):
+        prepare(workspace(), registry.resolve(workspace(), leaf.name), data, splits).check()
+        return fixed_replies(workspace(), leaf, "validation", data, [example(None)]).majority
+
+    assert replies("validation") == replies("validation", "train") == ["0"]  # "1" in training

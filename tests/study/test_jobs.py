@@ -63,7 +63,12 @@ def test_slurm_submits_an_array_a_wave_each_after_the_one_before(machine, study_
     assert [call[2] for call in calls] == ["--array=0-1", "--array=0-0", "--array=0-1"]
     assert "--dependency=afterok:77" not in calls[0] and "--dependency=afterok:77" in calls[1]
     assert all("--partition=gpu" in call for call in calls)
-    assert calls[2][-2:] == ["launch/study.sbatch", str(study_dir / "jobs" / "wave_2.txt")]
+    assert calls[2][-2:] == ["launch/study.sbatch", str(list_of_wave(study_dir, 2))]
+
+
+def list_of_wave(study_dir, wave):
+    (path,) = (study_dir / "jobs").glob(f"wave_{wave}-*.txt")
+    return path
 
 
 def array_job(machine, study_dir, index):
@@ -76,7 +81,7 @@ def array_job(machine, study_dir, index):
         "SLURM_NTASKS_PER_NODE": "1",
         "SLURM_CPUS_ON_NODE": "16",
     }
-    return ["bash", str(LAUNCH / "study.sbatch"), str(study_dir / "jobs" / "wave_2.txt")]
+    return ["bash", str(LAUNCH / "study.sbatch"), str(list_of_wave(study_dir, 2))]
 
 
 def test_a_job_of_the_array_starts_the_stages_of_its_run(machine, study_dir):
@@ -86,6 +91,16 @@ def test_a_job_of_the_array_starts_the_stages_of_its_run(machine, study_dir):
     gin = f"--gin_file={study_dir}/tasks=8,SEED=0/run.gin"
     started = [line["argv"] for line in machine.lines("record")]
     assert started == [["run.py", "train", gin], ["run.py", "eval", gin]]
+
+
+def test_queued_jobs_keep_their_runs_when_jobs_are_written_again(machine, study_dir):
+    """A job of an array reads its line when it starts, perhaps after runs of its wave are done."""
+    jobs.write_jobs(study_dir, RUNS, "slurm")
+    command = array_job(machine, study_dir, 1)
+    jobs.write_jobs(study_dir, [RUNS[3]], "slurm")
+    assert machine.run(*command).returncode == 0
+    gin = f"--gin_file={study_dir}/tasks=8,SEED=0/run.gin"
+    assert [line["argv"][2] for line in machine.lines("record")] == [gin, gin]
 
 
 def test_a_stage_that_fails_is_the_last(machine, study_dir):
@@ -114,7 +129,10 @@ def test_xpk_creates_a_workload_a_run_of_a_wave(machine, study_dir):
     variables = {"IMAGE": "i:1", "CLUSTER": "tpus", "TYPE": "v5p-64", "STUDY": "tasks"}
     calls = submit(machine, study_dir, "xpk", "2", **variables)
     flags = [dict(flag.removeprefix("--").split("=", 1) for flag in call[3:]) for call in calls]
-    assert [call["workload"] for call in flags] == ["tasks-2-0", "tasks-2-1"]
+    names = [call["workload"] for call in flags]
+    assert len(set(names)) == 2
+    # What XPK takes, see `name_type` in its src/xpk/parser/validators.py.
+    assert all(re.fullmatch(r"[a-z][-a-z0-9]{,38}[a-z0-9]", name) for name in names)
     assert {(call["tpu-type"], call["num-slices"]) for call in flags} == {("v5p-64", "1")}
     # As a pod runs it: bash, in the image's folder.
     machine.add("python", FAKE_PYTHON)
@@ -122,6 +140,33 @@ def test_xpk_creates_a_workload_a_run_of_a_wave(machine, study_dir):
     gin = f"--gin_file={study_dir}/tasks=8,SEED=0/run.gin"
     started = [line["argv"] for line in machine.lines("record")]
     assert started == [["run.py", "train", gin], ["run.py", "eval", gin]]
+
+
+# As XPK does: a name of a workload that it knows is refused.
+FAKE_XPK = FAKE_COMMAND.replace(
+    "with open",
+    """
+known = open(os.environ["CALLS"]).read() if os.path.exists(os.environ["CALLS"]) else ""
+if next(flag for flag in sys.argv if flag.startswith("--workload=")) in known:
+    sys.exit("xpk: the workload is not unique")
+with open""",
+    1,
+)
+
+
+def test_xpk_s_second_submission_has_the_runs_that_were_not_submitted(machine, study_dir):
+    machine.add("xpk", FAKE_XPK)
+    variables = {"IMAGE": "i:1", "CLUSTER": "tpus", "TYPE": "v5p-64"}
+    script = ["bash", str(study_dir / "jobs" / "submit.sh"), "0"]
+    three = [planned(name) for name in "abc"]
+    jobs.write_jobs(study_dir, three[:2], "xpk")
+    assert machine.run(*script, **variables).returncode == 0
+    jobs.write_jobs(study_dir, three[1:], "xpk")  # `a` is done, `b` still runs
+    done = machine.run(*script, **variables)
+    assert done.returncode == 1
+    assert f"error: not submitted: {study_dir}/b/run.gin" in done.stderr
+    commands = [call[-1] for call in machine.lines("calls")]
+    assert len(commands) == 3 and "/c/run.gin" in commands[2]
 
 
 def test_skypilot_launches_a_job_a_run_whose_machines_join_by_flags(machine, study_dir):
@@ -140,11 +185,22 @@ def test_skypilot_launches_a_job_a_run_whose_machines_join_by_flags(machine, stu
     assert all("--coordinator=10.0.0.7:8476" in argv for argv in started)
 
 
+@pytest.mark.parametrize("system", ["slurm", "xpk", "skypilot"])
+def test_bash_before_4_4_submits(tmp_path, system):
+    """There, an empty array without + is an unbound variable. (No such bash is at hand.)"""
+    jobs.write_jobs(tmp_path, RUNS, system)
+    for script in [tmp_path / "jobs" / "submit.sh", LAUNCH / "gke_xpk.sh", LAUNCH / "tpu_vm.sh"]:
+        text = re.sub(r"\$\{(\w+)\[@\]\+\"\$\{\1\[@\]\}\"\}", "", script.read_text())
+        assert "[@]" not in text
+
+
 @pytest.mark.parametrize("system", ["xpk", "skypilot"])
 def test_waves_are_asked_for(machine, tmp_path, system):
     jobs.write_jobs(tmp_path, RUNS, system)
     done = machine.run("bash", str(tmp_path / "jobs" / "submit.sh"), TYPE="t")
     assert done.returncode == 1 and "give a wave, 0 to 2" in done.stderr
+    done = machine.run("bash", str(tmp_path / "jobs" / "submit.sh"), "3", TYPE="t")
+    assert done.returncode == 2 and "there is no wave 3; give 0 to 2" in done.stderr
 
 
 def test_a_study_in_a_bucket_has_its_scripts_here(gcs, tmp_path, monkeypatch):

@@ -155,6 +155,37 @@ def test_two_workers_run_side_by_side(study, monkeypatch):
     assert (sorted(a + b) if len(cores) > 1 else a) == cores  # a share each, if there are two
 
 
+def test_a_run_that_no_other_can_run_beside_gets_all_cores(study, monkeypatch):
+    """One that all wait for, or that is by itself; not the last of several, see `_alone`."""
+    monkeypatch.setenv("JAX_PLATFORMS", "cpu")
+    all_cores = sorted(os.sched_getaffinity(0))
+
+    def cores(name):
+        return json.loads((study.folder / name / "cores").read_text())
+
+    before = made("before", stages=("train",))
+    runs = [made(name, needs=["before"]) for name in "abc"]
+    states = study.run(before, *runs, made("by itself", needs=["a", "b", "c"]), workers=2)
+    assert {state.state for state in states.values()} == {"done"}
+    assert cores("before") == cores("by itself") == all_cores
+    if len(all_cores) > 1:
+        assert all(len(cores(name)) < len(all_cores) for name in "abc")
+    study.run(made("one"), workers=2)
+    assert cores("one") == all_cores
+
+
+def test_more_workers_than_runs_leave_no_core_unused(study, monkeypatch):
+    monkeypatch.setenv("JAX_PLATFORMS", "cpu")
+    runs = [
+        made(name, waits={"train": str(study.folder / other / "calls")})
+        for name, other in (("a", "b"), ("b", "a"))
+    ]
+    study.run(*runs, workers=1000)
+    a, b = (json.loads((study.folder / name / "cores").read_text()) for name in "ab")
+    all_cores = sorted(os.sched_getaffinity(0))
+    assert (sorted(a + b) if len(all_cores) > 1 else a) == all_cores
+
+
 def test_a_signal_lets_the_runs_save_and_the_same_command_resumes(study):
     go = study.folder / "go"
     runs = [{"name": "a", "waits": {"train": str(go)}}, {"name": "b"}]
@@ -258,6 +289,24 @@ def test_a_study_that_was_moved_has_the_same_settings(study):
     inside = with_settings(made("a"), INITIAL_CHECKPOINT_PATH=f"'{study.folder}/b'")
     study.run(inside)
     assert study.state("a").settings["INITIAL_CHECKPOINT_PATH"] == "'STUDY_DIR/b'"
+
+
+def test_a_folder_beside_the_study_is_not_the_study_s():
+    """It does not move with the study, though its path begins, or ends, with that of the study."""
+    before, moved = pathlib.Path("/x/study"), pathlib.Path("/y/study")
+    paths = {"A": "'/x/study_2/m'", "B": "'/data/x/study/m'", "C": "('/x/study/m', '/x/study')"}
+    recorded = runner._portable(paths, before)
+    assert recorded == paths | {"C": "('STUDY_DIR/m', 'STUDY_DIR')"}
+
+    def changed(recorded, **settings):
+        return runner.changed_settings(recorded, with_settings(made("a"), **settings), moved)
+
+    own = {"SEED": "0", "MODEL_DIR": "'STUDY_DIR/a'"}
+    assert changed(own | {"A": recorded["A"]}, A="'/x/study_2/m'") == []
+    other = "A was '/x/study_2/m', is '/y/study_2/m'"
+    assert changed(own | {"A": recorded["A"]}, A="'/y/study_2/m'") == [other]
+    # An earlier version's record.
+    assert changed(own | {"A": "'STUDY_DIR_2/m'"}, A="'/y/study_2/m'") == []
 
 
 def test_runs_by_other_code_are_told(study):

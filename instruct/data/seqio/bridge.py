@@ -9,7 +9,7 @@ TensorFlow is imported in this package, in registry.py and in sources/tfds.py on
 import functools
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any, TypeAlias, cast
 
 import numpy as np
 import seqio
@@ -280,6 +280,10 @@ class RecordTask(seqio.Task):
     @property
     def output_features(self) -> Mapping[str, Any]:
         return record_features(RecordTask.vocabulary)
+
+    @property
+    def source(self) -> RecordDataSource:  # `record_task` makes them all
+        return cast(RecordDataSource, super().source)
 
     def get_dataset(
         self,

@@ -105,7 +105,8 @@ class CodeFingerprint:
         elif isinstance(value, str | PurePath):
             # Paths inside a folder of the user's modules are relative: both may be moved.
             text = str(value)
-            folder = next((folder for folder in self._folders if text.startswith(folder)), None)
+            # Of nested folders the innermost: the order of a set differs between processes.
+            folder = max(filter(text.startswith, self._folders), key=len, default=None)
             self._emit("text", f"<module folder>/{text[len(folder) :]}" if folder else text)
         elif isinstance(value, bytes | bytearray):
             self._emit("bytes", bytes(value))

@@ -120,9 +120,7 @@ def prepare(
     """
     jobs = list(store_jobs(workspace, resolved, config, splits))
     if workspace.store_bucket is not None and not rebuild:
-        # Baselines of an evaluation come from the training split, if it was ever built.
-        paths = [path for job in jobs for path in (job.path, job.path.with_name("train"))]
-        stage_stores(workspace, paths, console, verify)
+        stage_stores(workspace, [job.path for job in jobs], console, verify)
     stores = {} if rebuild else {job: find_store(job, verify) for job in jobs}
     manifests = {job: manifest for job, manifest in stores.items() if manifest is not None}
     results = {job: succeeded(job, manifest, "there") for job, manifest in manifests.items()}

@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from instruct.data.seqio.code_fingerprint import CodeFingerprint
+
 ROOT = Path(__file__).resolve().parents[3]
 
 # A step as users write them: constants, helpers of another module, closures, classes, partials.
@@ -277,6 +279,18 @@ def test_other_processes_agree(tmp_path):
         "variable _loaded, which load changes",
         "variable count, which make_counter.<locals>.counted changes",
     ]
+
+
+def test_the_order_of_a_set_of_nested_folders_does_not_matter():
+    """Modules of a package and of its sub-package; another process has another order."""
+    nested = ["/user/package/", "/user/package/sub/"]
+    digests = set()
+    for folders in (nested, nested[::-1]):
+        fingerprint = CodeFingerprint()
+        vars(fingerprint)["_folders"] = dict.fromkeys(folders)  # in that order
+        fingerprint.add("/user/package/sub/table.json")
+        digests.add(fingerprint.hexdigest())
+    assert len(digests) == 1
 
 
 @pytest.mark.parametrize(

@@ -48,11 +48,13 @@ def test_one_host_builds_and_the_others_copy(host, gcs):
     assert gcs.requests["GET"] - copied == 2  # the manifests
 
 
-def test_an_evaluation_gets_the_training_split_too(host):
+def test_an_evaluation_gets_the_splits_that_it_reads(host):
     (spec,), resolved, config = mixture_of(ToySource("a", size=30))
     prepare(host("first"), resolved, config)
     prepare(host("second"), resolved, config, ("validation",))
-    assert records(host("second"), spec, "train") == records(host("first"), spec, "train")
+    own = records(host("first"), spec, "validation")
+    assert records(host("second"), spec, "validation") == own
+    assert not store.store_path(host("second"), store.spec_key(spec), "train").exists()
 
 
 def test_a_store_that_was_not_uploaded_is_uploaded_later(host, gcs):
