@@ -186,3 +186,12 @@ def test_a_folder_may_have_any_name(tmp_path, name):
         assert list(read_rows(find_split(tmp_path / name, split))) == ROWS
     with pytest.raises(UserError, match="the path is not UTF-8"):
         list(read_rows([tmp_path / "caf\udce9" / "train.parquet"]))
+
+
+def test_the_rest_of_a_file_after_an_open_quote_is_no_cell(tmp_path):
+    path = tmp_path / "train.csv"
+    path.write_text('q,a\nx,"y\nz"\nx,"y\nz,w\nv,u')
+    good, lost = {"q": "x", "a": "y\nz"}, Dropped("line is not CSV")
+    assert list(read_rows([path])) == [good, lost, {"q": "z", "a": "w"}, {"q": "v", "a": "u"}]
+    path.write_text('q,a\nx,"y"')  # a closed one at the end of a file without a line end
+    assert list(read_rows([path])) == [{"q": "x", "a": "y"}]
