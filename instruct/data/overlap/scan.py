@@ -18,6 +18,7 @@ from instruct.data.overlap.ngrams import (
     hash_texts,
     ngram_hashes,
     record_keys,
+    record_signs,
     record_words,
     run_hashes,
     whole_hashes,
@@ -94,7 +95,7 @@ class Hits:
         touched, covered: [tasks of the index] numbers of streamed records.
         pairs: float64 [k, 4] task of the index, share, streamed record, record of that task.
         near: int64 [k, 3] text of the index, streamed record, share in 1e-6, from 0.7 up.
-        texts: uint64 [records] hashes of whole texts.
+        texts: uint64 [records] hashes of whole texts; [0] if `questions`.
     """
 
     entries: np.ndarray
@@ -134,7 +135,10 @@ def _scan(
     text_parts, pairs = [np.zeros(0, np.uint64)], np.zeros((0, 4))
     for numbers, records in read_batches(path, start, stop):
         texts = hash_texts([record_words(record) for record in records])
-        text_parts.append(whole_hashes(texts))
+        if not questions:
+            signs = np.array([record_signs(record) for record in records], np.uint64)
+            # Brackets and operators are no words: "[ ( ] )" has the words of "( [ ) ]".
+            text_parts.append(whole_hashes(texts) ^ signs)
         rows, grams = ngram_hashes(texts, n)
         grams_of_row = np.bincount(rows, minlength=len(records))
         num_grams = grams.size
