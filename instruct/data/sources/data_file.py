@@ -26,7 +26,7 @@ from instruct.prompts.render import Dropped
 SPLIT_NAMES = {
     "train": ("train", "training"),
     "validation": ("validation", "valid", "val", "dev"),
-    "test": ("test",),
+    "test": ("test", "testing", "eval", "evaluation"),
 }
 _FOLDERS = ("", "data", "default")
 # Ending -> how the file is read; delimiters of the first kind are guessed from the first line.

@@ -34,7 +34,9 @@ _BATCH_ROWS = 1024
 _SHARD = re.compile(r"-(\d{5})-of-(\d{5})(?:-[0-9a-f]+)?$")
 _NUMBERED = re.compile(r"[-_.]\d+$")
 _METADATA_FILE = re.compile(r"[._]|(info|stats|state|dataset_(infos?|dict))\.")
-_ANY_SPLIT = re.compile(r"(?:^|[-_.])(train|validation|valid|val|dev|test)(?:[-_.]|$)", re.I)
+_ANY_SPLIT = re.compile(
+    r"(?:^|[-_.])(train|validation|valid|val|dev|test|testing|eval|evaluation)(?:[-_.]|$)", re.I
+)
 
 
 class _DataFile(NamedTuple):

@@ -73,6 +73,23 @@ def test_splits_of_folders(tmp_path):
         find_files("--data", tmp_path / "dat")
 
 
+@pytest.mark.parametrize(
+    ("names", "splits"),
+    [
+        (("training", "testing"), {"train": "training", "test": "testing"}),
+        (("rows", "eval"), {"train": "rows", "test": "eval"}),
+        (("Train", "Evaluation", "Dev"), {"train": "Train", "test": "Evaluation"}),
+    ],
+)
+def test_a_file_for_evaluation_is_not_trained_on(tmp_path, names, splits):
+    for name in names:
+        write(tmp_path / f"{name}.csv", f"q,a\nx,{name}\n")
+    found = find_files("data", tmp_path)
+    assert {name: [path.stem for path in found[name]] for name in splits} == {
+        name: [stem] for name, stem in splits.items()
+    }
+
+
 def test_tables_are_known_by_their_content_and_by_endings_in_capitals(tmp_path):
     table = pa.Table.from_pylist([{"a": "x"}, {"a": "y"}])
     for name in ("T.PARQUET", "parquet", "parquet.jsonl"):
