@@ -106,10 +106,11 @@ _HEADING = re.compile(
 _OPERATOR = re.compile(r"[+*=<>^|~×÷√≤≥≠±∑∫]|(?<!\w)[-−/]|[-−/](?=[(\s])")
 # The same with brackets, currencies, emoji and the like; a marker such as "(A)" is no sign. Words
 # are found too, for where a sign stands among them.
+_BRACKET_OR_MINUS = r"(?<!\([a-z])\)|\((?![a-z]\))|(?<!\w)[-−/]|[-−/](?=[(\s])"
 _SIGN_OR_WORD = regex.compile(
-    r"((?<!\([a-z])\)|\((?![a-z]\))|[\[\]{}*^\p{Sm}\p{Sc}\p{So}]|(?<!\w)[-−/]|[-−/](?=[(\s]))"
-    r"|[^\W_]+"
+    rf"({_BRACKET_OR_MINUS}|[\[\]{{}}*^\p{{Sm}}\p{{Sc}}\p{{So}}])|[^\W_]+"
 )
+_ASCII_SIGN_OR_WORD = re.compile(rf"({_BRACKET_OR_MINUS}|[\[\]{{}}*^+<=>|~$])|[a-z0-9]+")
 _NO_LETTERS = re.compile(r"[\W_]+")
 _PUNCTUATION = re.compile(r"[\s.,;:!?'\"`´‘’“”„«»…¿¡。、，：；！？]+")
 
@@ -166,12 +167,17 @@ def record_words(record: Record) -> list[str]:
     return [word for part, _ in _parts(record) for word in part]
 
 
-def record_signs(record: Record) -> int:
-    """Hash of what tells records with equal words apart: brackets, operators, symbols and emoji.
+def record_words_and_signs(record: Record) -> tuple[list[str], int]:
+    """`record_words`, and a hash of what tells records with equal words apart.
 
-    0 if there are none. Of a record without words all characters but blanks count.
+    These are brackets, operators, symbols and emoji; the hash is 0 without any. Of a record without
+    words all characters but blanks count.
     """
     parts = _parts(record)
+    return [word for part, _ in parts for word in part], _signs_key(parts)
+
+
+def _signs_key(parts: Sequence[tuple[list[str], str]]) -> int:
     texts = [_normal(text) for _, text in parts]
     if any(names for names, _ in parts):
         return _key(b"signs of words", "\n".join(map(_signs, texts)))
@@ -180,7 +186,7 @@ def record_signs(record: Record) -> int:
 
 def _signs(text: str) -> str:
     """The signs of a text, with a "w" for each word; "" without signs."""
-    signs = _SIGN_OR_WORD.findall(text)
+    signs = (_ASCII_SIGN_OR_WORD if text.isascii() else _SIGN_OR_WORD).findall(text)
     return "".join(sign or "w" for sign in signs) if any(signs) else ""
 
 

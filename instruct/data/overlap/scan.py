@@ -18,8 +18,8 @@ from instruct.data.overlap.ngrams import (
     hash_texts,
     ngram_hashes,
     record_keys,
-    record_signs,
     record_words,
+    record_words_and_signs,
     run_hashes,
     whole_hashes,
 )
@@ -134,10 +134,13 @@ def _scan(
     entry_parts, near_parts = [np.zeros(0, np.int64)], [np.zeros((0, 3), np.int64)]
     text_parts, pairs = [np.zeros(0, np.uint64)], np.zeros((0, 4))
     for numbers, records in read_batches(path, start, stop):
-        texts = hash_texts([record_words(record) for record in records])
-        if not questions:
-            signs = np.array([record_signs(record) for record in records], np.uint64)
+        if questions:
+            texts = hash_texts([record_words(record) for record in records])
+        else:
+            both = [record_words_and_signs(record) for record in records]
+            texts = hash_texts([names for names, _ in both])
             # Brackets and operators are no words: "[ ( ] )" has the words of "( [ ) ]".
+            signs = np.array([key for _, key in both], np.uint64)
             text_parts.append(whole_hashes(texts) ^ signs)
         rows, grams = ngram_hashes(texts, n)
         grams_of_row = np.bincount(rows, minlength=len(records))
