@@ -320,6 +320,7 @@ class Aggregate:
         tasks: number of (task, mode) pairs.
         examples: sum of n.
         exemplars: None if unknown for a task.
+        without_value: those of `tasks` that the mean leaves out, as their metric is not finite.
     """
 
     value: float | None
@@ -328,6 +329,7 @@ class Aggregate:
     tasks: int
     examples: int
     exemplars: Exemplars | None = None
+    without_value: int = 0
 
 
 def training_suite(suite: str) -> str:
@@ -406,4 +408,12 @@ def aggregate(rows: Iterable[Mapping[str, Any]]) -> Aggregate:
         tasks=len(rows),
         examples=sum(row["n"] for row in rows),
         exemplars=exemplars_of(rows),
+        without_value=len(rows) - len(valued),
     )
+
+
+def without_value_text(count: int, tasks: int) -> str:
+    """`1 of 12 tasks has no finite value and is left out of the mean`."""
+    has, is_ = ("has", "is") if count == 1 else ("have", "are")
+    noun = "task" if tasks == 1 else "tasks"
+    return f"{count:,} of {tasks:,} {noun} {has} no finite value and {is_} left out of the mean"

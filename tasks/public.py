@@ -126,9 +126,12 @@ def _category(name: str) -> str:
 
 
 def _files(workspace: Workspace, folder: str, pattern: str) -> list[str]:
-    """Existing files that match the pattern, sorted, relative to the data folder."""
+    """Existing files that match the pattern, sorted, relative to the data folder.
+
+    Without hidden ones, such as what macOS keeps beside each file of an archive.
+    """
     paths = (workspace.data_dir / folder).glob(pattern)
-    return sorted(f"{folder}/{path.name}" for path in paths)
+    return sorted(f"{folder}/{path.name}" for path in paths if not path.name.startswith("."))
 
 
 def find_specs(workspace: Workspace) -> list[TaskSpec]:

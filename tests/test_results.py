@@ -230,7 +230,7 @@ def test_aggregates_are_macro_means():
     rows = [metric(), metric(value=100.0, stderr=12.0, baseline=30.0, n=4)]
     assert results.aggregate(rows) == results.Aggregate(75.0, 6.5, 20.0, 2, 6)
     rows.append(metric(value=None, stderr=None, baseline=None))
-    assert results.aggregate(rows) == results.Aggregate(75.0, 6.5, 20.0, 3, 8)
+    assert results.aggregate(rows) == results.Aggregate(75.0, 6.5, 20.0, 3, 8, without_value=1)
     rows.append(metric(value=0.0, stderr=None, baseline=None))
-    assert results.aggregate(rows) == results.Aggregate(50.0, None, None, 4, 10)
+    assert results.aggregate(rows) == results.Aggregate(50.0, None, None, 4, 10, without_value=1)
     assert results.aggregate([]) == results.Aggregate(None, None, None, 0, 0)

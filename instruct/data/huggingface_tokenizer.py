@@ -63,6 +63,7 @@ _LISTS = {
 # after; it does not match next to a letter, digit or underscore.
 _FLAGS = ("special", "normalized", "lstrip", "rstrip", "single_word")
 _SENTINEL = re.compile(r"<extra_id_([0-9]+)>")
+_BYTE_TOKEN = re.compile("<0x[0-9A-F]{2}>")
 _CONTROL, _USER_DEFINED = 3, 4
 # Generated code, whose names no type checker sees.
 _ModelProto = getattr(sentencepiece_model_pb2, "ModelProto")  # noqa: B009
@@ -499,6 +500,27 @@ class HuggingFaceVocabulary:
         for before, after in _CLEAN_UP if self._clean_up else ():
             text = text.replace(before, after)
         return text
+
+    def settled(self, ids: Sequence[int]) -> int:
+        """How many ids from the first on have a text that no later id can change.
+
+        Llama 2's and Gemma's tokenizers write rare characters as tokens of single bytes, and decode
+        a run of these to signs of replacement, whole characters too, as long as its end is half a
+        character. What decoding leaves out does not end a run.
+        """
+        count = len(ids)
+        while count and int(ids[count - 1]) in self._run_ids:
+            count -= 1
+        return count
+
+    @functools.cached_property
+    def _run_ids(self) -> frozenset[int]:
+        """Ids of byte tokens and special tokens; none without byte tokens."""
+        vocabulary = self._backend.get_vocab()
+        of_bytes = {i for token, i in vocabulary.items() if _BYTE_TOKEN.fullmatch(token)}
+        added = self._backend.get_added_tokens_decoder()
+        special = {i for i, token in added.items() if token.special}
+        return frozenset(of_bytes | special if of_bytes else ())
 
 
 def _named_tokens(settings: Mapping[str, Any]) -> dict[str, Any]:

@@ -22,13 +22,16 @@ class AnswerText:
 
     def __init__(self, tokenizer: Tokenizer, stops: Sequence[str] = ()):
         self._tokenizer, self._stops = tokenizer, stops
-        # A text that may be the beginning of a stop is held as well.
-        self._held = max([_HELD, *(len(stop) - 1 for stop in stops)])
+        # A text that may be the beginning of a stop is held as well, which stands before them: a
+        # character of which parts are there may be longer than it will be.
+        self._held = _HELD + max((len(stop) - 1 for stop in stops), default=0)
         self._sent = 0
         self.stopped = False
 
     def extend(self, ids: Sequence[int], finished: bool) -> str:
         """The piece that follows from all token ids so far, without the one that ends an answer."""
+        if not finished:
+            ids = ids[: getattr(self._tokenizer, "settled", len)(ids)]
         text = self._tokenizer.decode(ids)
         found = [place for stop in self._stops if (place := text.find(stop)) >= 0]
         self.stopped = bool(found)

@@ -41,6 +41,10 @@ def print_table(console: Console, title: str, rows: Iterable[Mapping[str, Any]])
     console.print(table)
     if len(primary) > MOST_TASKS:
         console.print(f"{len(primary):,} tasks; `run.py report` lists every one.", style="dim")
+    mean = results.aggregate(primary)
+    if mean.without_value:
+        line = results.without_value_text(mean.without_value, mean.tasks)
+        console.print(f"{line}.", style="yellow", markup=False, soft_wrap=True)
     for line in results.failure_lines(rows):
         console.print(line, style="red", markup=False)
 

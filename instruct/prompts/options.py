@@ -8,6 +8,7 @@ short lists, so all differ, any number of options works, and the order may be sh
 import dataclasses
 import functools
 import re
+import string
 import unicodedata
 from collections.abc import Sequence
 
@@ -193,6 +194,7 @@ def show_options(
     return ShownOptions(style.render(shown), shown, markers, answer, position)
 
 
+_SENTENCE = " .,;:!?\"'`"
 _OUTER = " \t\n\r.,;:!?\"'`*()[]<>{}"
 _LEAD = re.compile(
     r"^\s*(?:\(([^()\s]{1,6})\)|\[([^\[\]\s]{1,6})\]|<([^<>\s]{1,6})>|(\w{1,6})[.):])"
@@ -202,10 +204,17 @@ _LEAD = re.compile(
 def plain(text: str) -> str:
     """Text for comparison: case folded, whitespace collapsed, outer punctuation removed.
 
-    A text of punctuation only ("?", "<") stays.
+    A text of ASCII punctuation only ("?", "<=") stays but for quotes and ends of sentences.
     """
-    folded = " ".join(text.casefold().split())
-    return folded.strip(_OUTER) or folded
+    folded = _folded(text)
+    stripped = folded.strip(_OUTER)
+    if stripped.strip(string.punctuation + " "):
+        return stripped
+    return folded.strip(_SENTENCE) or folded
+
+
+def _folded(text: str) -> str:
+    return " ".join(text.casefold().split())
 
 
 def match_option(
@@ -213,12 +222,12 @@ def match_option(
 ) -> int | None:
     """Index of the option that a written answer names, or None.
 
-    Accepted, in this order: a marker exactly as shown; an option's text; a marker without its
-    brackets or with others ("b", "B.", "(b)"); a marker with its option ("(B) Paris", "B. Paris");
-    a marker in brackets at the start. Case, whitespace and outer punctuation are ignored. A lone
-    letter at the start of a sentence ("A dog barks") is not a marker. If nothing is named so, all
-    texts are compared in Unicode's compatibility form (NFKC), the only one that T5's vocabularies
-    write.
+    Accepted, in this order: a marker exactly as shown; an option's text (of several that match,
+    the one that is written most alike); a marker without its brackets or with others ("b", "B.",
+    "(b)"); a marker with its option ("(B) Paris", "B. Paris"); a marker in brackets at the start.
+    Case, whitespace and outer punctuation are ignored. A lone letter at the start of a sentence
+    ("A dog barks") is not a marker. If nothing is named so, all texts are compared in Unicode's
+    compatibility form (NFKC), the only one that T5's vocabularies write.
 
     Args:
         prediction: the answer, cut out of any longer text.
@@ -236,6 +245,11 @@ def _match(prediction: str, options: Sequence[str], markers: Sequence[str]) -> i
     stripped = prediction.strip()
     if stripped in markers:
         return list(markers).index(stripped)
+    # Options may differ in case or outer punctuation only: "<" and "<=", "He left." and "He left?".
+    for form in (str.strip, _folded):
+        written = [form(option) for option in options]
+        if form(prediction) in written:
+            return written.index(form(prediction))
     wanted = plain(prediction)
     texts = [plain(option) for option in options]
     if wanted in texts:

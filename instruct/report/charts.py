@@ -19,6 +19,8 @@ ZERO_SHARE = 0.12  # of a logarithmic axis, reserved for 0 where there is a 0
 _LEAST_APART = 0.12  # distance of two numbers below an axis, as a share of its length
 _TAG_HEIGHT = 11.0
 _TICK_CHARACTER, _TICK_GAP = 6.0, 6.0  # widths below an axis, in the units of the view box
+_TELLS_APART = 1e-9  # relative distance from which on two numbers are drawn apart
+_LARGEST = 1e300  # end of an axis: spans of larger numbers are beyond every float
 _DODGE = 5.0  # between the intervals of curves with a common x
 
 Point = tuple[float, float]
@@ -67,8 +69,11 @@ def ticks(low: float, high: float, count: int = 4) -> list[float]:
     >>> ticks(0.3, 9.2)
     [0.0, 2.0, 4.0, 6.0, 8.0, 10.0]
     """
-    if not high > low:
-        low, high = low - 0.5, low + 0.5
+    low, high = (min(max(end, -_LARGEST), _LARGEST) for end in (low, high))
+    # Between numbers that differ in their last digits only there is no room for ticks.
+    least = max(_TELLS_APART * max(abs(low), abs(high)), 1 / _LARGEST)
+    if not high - low > least:
+        low, high = low - max(0.5, least), low + max(0.5, least)
     raw = (high - low) / count
     power = 10.0 ** math.floor(math.log10(raw))
     step = next(m * power for m in (1, 2, 5, 10) if m * power >= raw * 0.85)
@@ -104,6 +109,7 @@ def plot(chart: Chart) -> Plot | None:
     xs, ys = zip(*ends)
     ys = (*ys, *(level for _, level in chart.levels))
     low, high = min(ys), max(ys)
+    high = low if math.isclose(low, high, rel_tol=_TELLS_APART) else high
     if not chart.sizes and (chart.percent or (low == high and low > 0)):
         low, high = min(0.0, low), high if high > low else 1.25 * high
     y_ticks = ticks(low, high)

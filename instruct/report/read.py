@@ -305,6 +305,9 @@ def read_run(path: pathlib.Path, label: str, keep: Keep | None = None) -> Run:
 
     info = object_of("run.json", "how it was started is not known")
     mixture = object_of("mixture.json", "the mixture as realised is not known")
+    if not _is_mixture(mixture):
+        warnings.append("mixture.json is damaged: the mixture as realised is not known.")
+        mixture = {}
     metrics = _read_metrics(path / "metrics.jsonl", warnings)
     lineage = read_lineage(path)
     if lineage.tasks is not None and lineage.unknown:
@@ -328,6 +331,27 @@ def read_run(path: pathlib.Path, label: str, keep: Keep | None = None) -> Run:
             more = f" and {len(bad) - 1} more times" if len(bad) > 1 else ""
             warnings.append(f"{name} is not a finite number at step {bad[0]:,}{more}.")
     return dataclasses.replace(run, warnings=tuple(warnings))
+
+
+_LEAF_NUMBERS = (
+    *("asked", "realised", "examples", "dropped", "truncated", "tokens", "exemplars_missing"),
+)
+
+
+def _is_mixture(mixture: dict[str, Any]) -> bool:
+    """Whether the values that pages show have their types; what is missing is none."""
+    leaves, reasons = mixture.get("leaves", []), mixture.get("dropped_reasons", {})
+    if not isinstance(leaves, list) or not isinstance(reasons, dict):
+        return False
+    if not all(isinstance(leaf, dict) for leaf in leaves):
+        return False
+    numbers = [leaf.get(name) for leaf in leaves for name in _LEAF_NUMBERS]
+    names = [leaf.get(name) for leaf in leaves for name in ("name", "task", "category")]
+    return all(isinstance(name, str | None) for name in names) and all(
+        # Not `isfinite`: an integer may be beyond every float.
+        number is None or (isinstance(number, int | float) and abs(number) <= sys.float_info.max)
+        for number in (*numbers, *reasons.values())
+    )
 
 
 def _read_metrics(path: pathlib.Path, warnings: list[str]) -> list[dict[str, Any]]:
@@ -362,6 +386,9 @@ def _read_evaluations(
                 )
             except UserError as error:
                 warnings.append(str(error))
+                continue
+            except OSError as error:
+                warnings.append(f"{path} cannot be read ({error.strerror}): no results of it.")
                 continue
             yield evaluation
             failed = results.failure_lines(evaluation.failures)

@@ -45,8 +45,11 @@ def number(value: float | None, digits: int = 1) -> str:
 
 def shortened(value: float, form: str, least: float, like: float = 0.0) -> str:
     """`76.9M`, `1.2k`; "" below `least`. 0 takes the suffix of `like`."""
+    amount = abs(value) or like
     for size, suffix in ((1e12, "T"), (1e9, "B"), (1e6, "M"), (1e3, "k")):
-        if (abs(value) or like) >= max(size, least):
+        # 999,885,952 is 1B, for 1,000M has too many digits. Below 1,000 nothing is rounded.
+        rounded = amount if size == 1e3 else float(f"{amount * 1e3 / size:{form}}") * size / 1e3
+        if rounded >= size and amount >= least:
             return f"{value / size:{form}}{suffix}"
     return ""
 

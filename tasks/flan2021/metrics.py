@@ -6,6 +6,7 @@ docstring says otherwise.
 """
 
 import collections
+import math
 import re
 import warnings
 from collections.abc import Sequence
@@ -69,7 +70,9 @@ def read_score(decoded: str, example: Example = None, is_target: bool = False) -
     """A number; -1 for a prediction without one (as T5 reads scores)."""
     written = _answer(decoded, example) if is_target else chosen_option(decoded.strip(), example)
     match = re.search(r"-?\d+(?:\.\d+)?", written)
-    return float(match.group()) if match else -1.0
+    score = float(match.group()) if match else -1.0
+    # Hundreds of digits are beyond every float: infinity would make the correlation of all NaN.
+    return score if math.isfinite(score) else -1.0
 
 
 def read_entity(

@@ -169,7 +169,8 @@ def _examples(
 ) -> Iterator[Record | Dropped]:
     for number, example in enumerate(examples):
         pair = [example.get(k) for k in ("input", "target")] if isinstance(example, dict) else []
-        texts = [str(value) for value in pair if isinstance(value, str | int | float)]
+        # NaN is what pandas writes for a missing value.
+        texts = [str(v) for v in pair if isinstance(v, str | int | float) and v == v]
         if len(texts) == 2:
             yield _record(f"bbh-{row.name}-{number}", row, description, *texts)
         else:

@@ -133,8 +133,8 @@ ODD_FILES = [
     OddFile(
         "open_quote.csv",
         content('text,label\n"a, b",wet\nfive,dry\n"six,dry\nseven,wet\n'),
-        ["3 rows, 1 rejected: not CSV from here: a quote is not closed", "line 4"],
-        2,
+        ["4 rows, 1 rejected: not CSV from here: a quote is not closed", "line 4"],
+        3,
     ),
     OddFile(
         "no_header.csv",

@@ -25,6 +25,8 @@ def test_groups_categories_tasks_and_failures():
     assert any(line.split() == HELD_IN for line in lines)
     assert any(line.strip().startswith("toy.sum zs_noopt") for line in lines)
     assert any(line.split()[:3] == ["held-out", "tasks", "(1)"] for line in lines)
+    assert "1 of 2 tasks has no finite value and is left out of the mean." in text
+    assert "finite" not in printed([metric()])
     assert "toy.bad (zs_noopt) failed: it broke" in text and "f1" not in text
 
 

@@ -115,3 +115,19 @@ def test_every_style_reads_back_its_own_answers():
     for style, index in itertools.product(STYLES[::7], range(3)):
         shown = show_options(OPTIONS, index, style, [1, 2, 0])
         assert match_option(shown.answer, shown.options, shown.markers) == shown.answer_index
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        ("<", "<=", "=", ">=", ">"),
+        ("He left.", "He left?", "he left."),
+        ("Polish", "polish"),
+        ("(5)", "5", "[5]"),
+    ],
+)
+def test_options_that_differ_in_case_and_punctuation_only_are_told_apart(options):
+    assert [match_option(f" {option}\n", options) for option in options] == [*range(len(options))]
+    # Not as written: the first that is meant.
+    assert match_option("HE LEFT", ["No.", "He left.", "He left?"]) == 1
+    assert match_option("'>='.", ("<", "<=", "=", ">=")) == 3

@@ -214,3 +214,23 @@ def test_intervals_of_curves_stand_side_by_side_and_levels_in_the_legend():
     assert len(xs) == 2 and float(xs[1]) - float(xs[0]) == pytest.approx(5, abs=0.1)
     assert svg.count('class="level"') == 2 and "majority answer 30.0" in svg
     assert charts.plot(chart).levels[0] <= charts.SIZES.base  # the axis spans the level
+
+
+@pytest.mark.parametrize("base", [0.0, 1e-8, 1 / 3, 123456.789, 1e15, -5.0, 1e17, -1e17])
+@pytest.mark.parametrize("percent", [False, True])
+def test_values_that_differ_in_their_last_digit_only_are_drawn(base, percent):
+    """No ticks fit between them; a metric that hardly changes ended the whole page."""
+    other = math.nextafter(base, math.inf)
+    for ends in ((base, other), (base, base)):
+        series = Series("a", tuple(enumerate(ends, 1)))
+        drawing = charts.plot(Chart("Constant", (series,), percent=percent))
+        assert drawing is not None
+        numbers = [number for point in drawing.curves[0].lines[0] for number in point]
+        assert all(map(math.isfinite, numbers)) and len(drawing.y_labels) > 1
+
+
+@pytest.mark.parametrize(("low", "high"), [(1.7e308, 1.7e308), (-1.7e308, 1.7e308), (0.0, 3.4e38)])
+def test_values_at_the_end_of_all_floats_are_drawn(low, high):
+    drawing = charts.plot(Chart("Lost", (Series("a", ((1, low), (2, high))),)))
+    assert drawing is not None
+    assert all(math.isfinite(y) for line in drawing.curves[0].lines for _, y in line)

@@ -1,5 +1,6 @@
 """Reading what a run left, whole, partial or damaged."""
 
+import json
 import math
 import pathlib
 
@@ -8,6 +9,7 @@ import pytest
 from instruct import results
 from instruct.errors import UserError
 from instruct.report import read
+from instruct.report.pages.run_page import write_report
 from instruct.report.read import find_results
 from tests.report.made_up_run import write_run
 from tests.report.made_up_summaries import summary_rows, write_evaluation
@@ -66,6 +68,37 @@ def test_damaged_files_are_warnings(tmp_path):
     assert "line 1: not a result" in text
     assert math.isnan(damaged.curve("loss")[-1][1])
     assert damaged.evaluations == ()
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [
+        {"leaves": None},
+        {"leaves": ["gym.a"]},
+        {"leaves": [{"task": ["gym.a"]}]},
+        {"leaves": [{"task": "gym.a", "asked": "a half"}]},
+        {"leaves": [{"task": "gym.a", "examples": math.inf}]},
+        {"leaves": [{"task": "gym.a", "tokens": 10**400}]},
+        {"dropped_reasons": ["empty"]},
+        {"dropped_reasons": {"empty": "many"}},
+    ],
+)
+def test_values_of_a_mixture_that_have_another_type_are_a_warning(tmp_path, changed):
+    folder = write_run(tmp_path / "run", steps=20, num_tasks=2, eval_steps=())
+    mixture = json.loads((folder / "mixture.json").read_text()) | changed
+    (folder / "mixture.json").write_text(json.dumps(mixture))
+    assert read.read_run(folder, "a").mixture == {}
+    assert "mixture.json is damaged" in write_report([folder], tmp_path).read_text()
+
+
+def test_results_that_cannot_be_read_are_a_warning(tmp_path):
+    folder = write_run(tmp_path / "run", steps=20, num_tasks=2, eval_steps=(10, 20))
+    (path,) = folder.glob("eval/*/step_10/results.jsonl")
+    path.unlink()
+    path.mkdir()
+    run = read.read_run(folder, "a")
+    assert [evaluation.step for evaluation in run.evaluations] == [20]
+    assert any("cannot be read (Is a directory)" in text for text in run.warnings)
 
 
 def test_labels_tell_runs_apart(tmp_path):

@@ -54,6 +54,7 @@ def test_changes_and_errors():
         (1_991, "1,991"),
         (0.0312, "0.0312"),
         (1234.5, "1,234"),
+        (999_970, "1.0M"),  # not 1000.0k
     ],
 )
 def test_compact(value, text):
@@ -62,7 +63,10 @@ def test_compact(value, text):
 
 @pytest.mark.parametrize(
     ("value", "text"),
-    [(9, "9"), (1836, "1.84k"), (77e6, "77M"), (2.85e9, "2.85B"), (5.4e11, "540B"), (2e12, "2T")],
+    [
+        *((9, "9"), (1836, "1.84k"), (77e6, "77M"), (2.85e9, "2.85B"), (5.4e11, "540B")),
+        *((2e12, "2T"), (999_885_952, "1B"), (999_499_999, "999M"), (999_900, "1M")),
+    ],
 )
 def test_magnitudes(value, text):
     assert wording.magnitude(value) == text

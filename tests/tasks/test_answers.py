@@ -45,6 +45,8 @@ def test_cut_answer(text, expected):
         ("-.50", "-0.5"),
         ("Yes.", "yes"),
         (" The Loom! ", "the loom"),
+        ("<=", "<="),
+        ("= .", "="),
         ("", ""),
     ],
 )

@@ -88,6 +88,14 @@ def families_of(workspace, mixture):
     return dict(shares)
 
 
+def test_hidden_files_are_no_tasks(tmp_path):
+    for name in ("cot/mine.tsv", "cot/._mine.tsv", "natural_instructions/tasks/._mine.json"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_bytes(b"\0")
+    found = [spec.name for spec in public.find_specs(workspace(data_dir=tmp_path))]
+    assert found == ["cot_files.mine"]
+
+
 def test_every_workspace_has_the_tasks_of_its_own_files(tmp_path):
     """Only names of files matter; without any GSM8K is left, which says what to do."""
     empty = workspace(data_dir=tmp_path)

@@ -1,6 +1,7 @@
 """Records that several tasks of a mixture share, over prepared stores.
 
-Exact: the normalized whole text (fields and answer) of every record, by a 64-bit hash. Near: 16
+Exact: the normalized whole text (fields and answer) of every record, by a 64-bit hash of its words
+and of the brackets, operators and symbols among them. Near: 16
 n-grams (bottom-k sketch, Broder 1997) of each of 200 evenly spread records of each task, looked up
 in every record of every other task. A near duplicate has 70 % of the sketch; that share has a
 standard error of about 0.11, so a pair close to the limit may fall on either side. Each record is

@@ -20,6 +20,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
+import regex
 
 from instruct.prompts.record import Record
 
@@ -103,6 +104,13 @@ _HEADING = re.compile(
 )
 # Operators tell questions with equal words apart: 3 + 4 and 3 - 4. A hyphen is not one.
 _OPERATOR = re.compile(r"[+*=<>^|~×÷√≤≥≠±∑∫]|(?<!\w)[-−/]|[-−/](?=[(\s])")
+# The same with brackets, currencies, emoji and the like; a marker such as "(A)" is no sign. Words
+# are found too, for where a sign stands among them.
+_BRACKET_OR_MINUS = r"(?<!\([a-z])\)|\((?![a-z]\))|(?<!\w)[-−/]|[-−/](?=[(\s])"
+_SIGN_OR_WORD = regex.compile(
+    rf"({_BRACKET_OR_MINUS}|[\[\]{{}}*^\p{{Sm}}\p{{Sc}}\p{{So}}])|[^\W_]+"
+)
+_ASCII_SIGN_OR_WORD = re.compile(rf"({_BRACKET_OR_MINUS}|[\[\]{{}}*^+<=>|~$])|[a-z0-9]+")
 _NO_LETTERS = re.compile(r"[\W_]+")
 _PUNCTUATION = re.compile(r"[\s.,;:!?'\"`´‘’“”„«»…¿¡。、，：；！？]+")
 
@@ -156,6 +164,34 @@ def question_texts(record: Record) -> tuple[str, str]:
 
 def record_words(record: Record) -> list[str]:
     """All words of a record, longest part first."""
+    return [word for part, _ in _parts(record) for word in part]
+
+
+def record_words_and_signs(record: Record) -> tuple[list[str], int]:
+    """`record_words`, and a hash of what tells records with equal words apart.
+
+    These are brackets, operators, symbols and emoji; the hash is 0 without any. Of a record without
+    words all characters but blanks count.
+    """
+    parts = _parts(record)
+    return [word for part, _ in parts for word in part], _signs_key(parts)
+
+
+def _signs_key(parts: Sequence[tuple[list[str], str]]) -> int:
+    texts = [_normal(text) for _, text in parts]
+    if any(names for names, _ in parts):
+        return _key(b"signs of words", "\n".join(map(_signs, texts)))
+    return _key(b"no words", "\n".join("".join(text.split()) for text in texts))
+
+
+def _signs(text: str) -> str:
+    """The signs of a text, with a "w" for each word; "" without signs."""
+    signs = (_ASCII_SIGN_OR_WORD if text.isascii() else _SIGN_OR_WORD).findall(text)
+    return "".join(sign or "w" for sign in signs) if any(signs) else ""
+
+
+def _parts(record: Record) -> list[tuple[list[str], str]]:
+    """(words, text) of each part of a record, longest first."""
     record = _unescaped_record(record)
     fields = own_fields(record)
     texts = [text for name, text in fields.items() if name != "question"]
@@ -163,9 +199,8 @@ def record_words(record: Record) -> list[str]:
         texts.append(question_texts(record)[1])
     elif record.options:
         texts += [option for option in record.options if not any(option in t for t in texts)]
-    parts = [words(without_markers(text)) for text in (*texts, record.answer)]
-    parts.sort(key=lambda part: (-len(part), part))
-    return [word for part in parts for word in part]
+    plain = [without_markers(text) for text in (*texts, record.answer)]
+    return sorted(((words(text), text) for text in plain), key=lambda part: (-len(part[0]), *part))
 
 
 def text_keys(text: str) -> tuple[int, int]:
@@ -174,12 +209,16 @@ def text_keys(text: str) -> tuple[int, int]:
     The first ignores sentence punctuation (3 + 4 differs from 3 - 4), the second counts letters
     and digits only; 0 if no character is left.
     """
-    text = text.lower() if text.isascii() else unicodedata.normalize("NFKC", text).casefold()
+    text = _normal(text)
     return _key(b"signs", _PUNCTUATION.sub("", text)), _key(b"letters", _NO_LETTERS.sub("", text))
 
 
+def _normal(text: str) -> str:
+    return text.lower() if text.isascii() else unicodedata.normalize("NFKC", text).casefold()
+
+
 def _key(form: bytes, text: str) -> int:
-    if not text:
+    if not text.strip():
         return 0
     digest = hashlib.blake2b(text.encode("utf-8", "replace"), digest_size=8, person=form).digest()
     return int.from_bytes(digest, "little")

@@ -19,6 +19,7 @@ from instruct.data.overlap.ngrams import (
     ngram_hashes,
     record_keys,
     record_words,
+    record_words_and_signs,
     run_hashes,
     whole_hashes,
 )
@@ -94,7 +95,7 @@ class Hits:
         touched, covered: [tasks of the index] numbers of streamed records.
         pairs: float64 [k, 4] task of the index, share, streamed record, record of that task.
         near: int64 [k, 3] text of the index, streamed record, share in 1e-6, from 0.7 up.
-        texts: uint64 [records] hashes of whole texts.
+        texts: uint64 [records] hashes of whole texts; [0] if `questions`.
     """
 
     entries: np.ndarray
@@ -133,8 +134,14 @@ def _scan(
     entry_parts, near_parts = [np.zeros(0, np.int64)], [np.zeros((0, 3), np.int64)]
     text_parts, pairs = [np.zeros(0, np.uint64)], np.zeros((0, 4))
     for numbers, records in read_batches(path, start, stop):
-        texts = hash_texts([record_words(record) for record in records])
-        text_parts.append(whole_hashes(texts))
+        if questions:
+            texts = hash_texts([record_words(record) for record in records])
+        else:
+            both = [record_words_and_signs(record) for record in records]
+            texts = hash_texts([names for names, _ in both])
+            # Brackets and operators are no words: "[ ( ] )" has the words of "( [ ) ]".
+            signs = np.array([key for _, key in both], np.uint64)
+            text_parts.append(whole_hashes(texts) ^ signs)
         rows, grams = ngram_hashes(texts, n)
         grams_of_row = np.bincount(rows, minlength=len(records))
         num_grams = grams.size

@@ -2,6 +2,7 @@
 
 import collections
 import dataclasses
+import decimal
 import unicodedata
 
 from instruct.data.sources.column_source import ColumnSource, value_of
@@ -98,7 +99,7 @@ def scan_split(source: ColumnSource, split: str) -> Scan:
         if not column_map.messages:
             target = value_of(row, column_map.targets)
             scan.lists += isinstance(target, list)
-            scan.numbers += isinstance(target, int | float)
+            scan.numbers += isinstance(target, int | float | decimal.Decimal)
         if len(scan.answers) <= _MOST_LABELS:
             scan.answers[item.answer] += 1
         if len(scan.words) < _SAMPLED_TARGETS:

@@ -1,6 +1,7 @@
 """Records from columns of a user's data files (instruct/data/sources/data_file.py)."""
 
 import dataclasses
+import decimal
 import hashlib
 import math
 from collections.abc import Iterator, Mapping
@@ -49,6 +50,8 @@ def text_of(value: Any) -> str:
         return ""
     if isinstance(value, bool):
         return "true" if value else "false"
+    if isinstance(value, decimal.Decimal):  # of a table's column of exact numbers
+        return format(value, "f")
     if isinstance(value, str | int | float):
         return str(value).strip()
     raise TypeError("an object" if isinstance(value, Mapping) else "a list or of another type")

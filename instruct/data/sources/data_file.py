@@ -26,7 +26,7 @@ from instruct.prompts.render import Dropped
 SPLIT_NAMES = {
     "train": ("train", "training"),
     "validation": ("validation", "valid", "val", "dev"),
-    "test": ("test",),
+    "test": ("test", "testing", "eval", "evaluation"),
 }
 _FOLDERS = ("", "data", "default")
 # Ending -> how the file is read; delimiters of the first kind are guessed from the first line.
@@ -149,7 +149,10 @@ class DataFile:
 
     def _csv_rows(self, path: Path) -> Iterator[Row]:
         for line in read_csv(path, self.header, self.delimiter, **_dialect(self.quoted)):
-            yield Row(f"line {line.line}", self._cells(line))
+            values, place = self._cells(line), f"line {line.line}"
+            if isinstance(values, Dropped) and line.last_line > line.line:
+                place = f"lines {line.line} to {line.last_line}"  # these are lost
+            yield Row(place, values)
 
     def _cells(self, line: CsvRow) -> dict[str, Any] | Dropped:
         if isinstance(line.row, list):

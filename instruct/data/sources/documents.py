@@ -27,6 +27,7 @@ _log = logging.getLogger(__name__)
 class DocumentSource(FileSource):
     """Texts of all .txt files (a document each) and .jsonl files (one a line) below a folder.
 
+    Hidden files and folders are left out: editors keep copies of documents there.
     A longer document becomes several records, which `records` logs. `parts` are folders, such as
     `hashed_parts("my_text")`; splits go by the text of each segment.
 
@@ -88,7 +89,12 @@ def _checked(text: Any, otherwise: Dropped) -> str | Dropped:
 
 
 def _files(folder: Path) -> list[Path]:
-    return sorted(p for p in folder.rglob("*") if _FILE.fullmatch(p.name) and not p.is_dir())
+    paths = (p for p in folder.rglob("*") if _FILE.fullmatch(p.name) and not p.is_dir())
+    return sorted(p for p in paths if not _is_hidden(p.relative_to(folder)))
+
+
+def _is_hidden(path: Path) -> bool:
+    return any(part.startswith(".") for part in path.parts)
 
 
 def cut_text(text: str, most: int) -> Iterator[str]:

@@ -16,7 +16,7 @@ import functools
 import hashlib
 import io
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
@@ -194,12 +194,14 @@ class CsvRow(NamedTuple):
         line: of its first character in the file, from 1.
         raw: its cells and delimiters.
         row: a dictionary if the file has a header, else a list of cells; `Dropped` if rejected.
+        last_line: the line of its last character.
     """
 
     number: int
     line: int
     raw: bytes
     row: Any
+    last_line: int
 
 
 NOT_CSV = "line is not CSV"
@@ -223,8 +225,8 @@ def read_csv(
         stream = io.TextIOWrapper(
             packed, encoding="utf-8-sig", errors="surrogateescape", newline=""
         )
-        for number, (line, cells) in enumerate(
-            _csv_cells(csv.reader(stream, delimiter=delimiter, **dialect))
+        for number, (line, last_line, cells) in enumerate(
+            _csv_cells(stream, delimiter=delimiter, **dialect)
         ):
             text = delimiter.join(cells or ())
             if cells is not None and not columns:
@@ -238,22 +240,58 @@ def read_csv(
                 row = Dropped(NOT_UTF8)
             elif len(cells) != len(columns):
                 row = Dropped(f"line does not have {len(columns)} columns")
-            yield CsvRow(number - header, line, text.encode("utf-8", "surrogateescape"), row)
+            raw = text.encode("utf-8", "surrogateescape")
+            yield CsvRow(number - header, line, raw, row, last_line)
 
 
-def _csv_cells(reader: Any) -> Iterator[tuple[int, list[str] | None]]:
-    """(first line, cells) of rows that are not blank; None for unreadable ones (over 128 KiB)."""
+class _RowLines:
+    """The lines of a file; keeps those of the row that is read."""
+
+    def __init__(self, lines: Iterable[str]):
+        self._lines = iter(lines)
+        self.of_row: list[str] = []
+        self.ended = False
+
+    def __iter__(self) -> Iterator[str]:
+        return self
+
+    def __next__(self) -> str:
+        try:
+            self.of_row.append(next(self._lines))
+        except StopIteration:
+            self.ended = True
+            raise
+        return self.of_row[-1]
+
+
+def _csv_cells(
+    stream: Iterable[str], **dialect: Any
+) -> Iterator[tuple[int, int, list[str] | None]]:
+    """(first line, last line, cells) of rows that are not blank; None for unreadable ones.
+
+    A cell over 128 KiB is unreadable, and a line with a quote that nothing closes, which a plain
+    reader takes for a cell with all that follows: here the lines after it are rows.
+    """
+    before = 0  # lines of other readers
+    lines = _RowLines(stream)
+    reader = csv.reader(lines, **dialect)
     while True:
-        line = reader.line_num + 1
+        lines.of_row = []
+        first, cells = before + reader.line_num + 1, None
         try:
             cells = next(reader)
         except StopIteration:
             return
         except csv.Error:
-            yield line, None
-            continue
-        if cells:
-            yield line, cells
+            if not lines.ended:
+                yield first, before + reader.line_num, None
+                continue
+        if lines.ended:  # a row that is whole does not ask for another line
+            yield first, first, None
+            before, lines = first, _RowLines(lines.of_row[1:])
+            reader = csv.reader(lines, **dialect)
+        elif cells:
+            yield first, before + reader.line_num, cells
 
 
 @dataclasses.dataclass(frozen=True)

@@ -204,7 +204,9 @@ def _instance(instance: Any, definition: str, default_id: str) -> Record | Dropp
         return Dropped("input or output is missing")
     if not all(isinstance(output, str | int | float) for output in outputs):
         return Dropped("an output is not text")
-    answers = tuple(dict.fromkeys(text for o in outputs if (text := str(o).strip())))
+    # What pandas writes for a missing text, NaN, is none.
+    texts = (str(output).strip() for output in outputs if output == output)
+    answers = tuple(dict.fromkeys(filter(None, texts)))
     if not source.strip() or not answers:
         return Dropped("empty input or output")
     identifier = instance.get("id")

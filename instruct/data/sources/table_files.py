@@ -34,7 +34,9 @@ _BATCH_ROWS = 1024
 _SHARD = re.compile(r"-(\d{5})-of-(\d{5})(?:-[0-9a-f]+)?$")
 _NUMBERED = re.compile(r"[-_.]\d+$")
 _METADATA_FILE = re.compile(r"[._]|(info|stats|state|dataset_(infos?|dict))\.")
-_ANY_SPLIT = re.compile(r"(?:^|[-_.])(train|validation|valid|val|dev|test)(?:[-_.]|$)")
+_ANY_SPLIT = re.compile(
+    r"(?:^|[-_.])(train|validation|valid|val|dev|test|testing|eval|evaluation)(?:[-_.]|$)", re.I
+)
 
 
 class _DataFile(NamedTuple):
@@ -50,9 +52,11 @@ class _DataFile(NamedTuple):
         packed = next((end for end in PACKED_ENDINGS if self.format.endswith(end)), "")
         return self.format.removesuffix(packed)
 
-    def is_of(self, split: str) -> bool:
+    def is_of(self, split: str, any_case: bool = False) -> bool:
         """Whether the file's name is that of a split."""
         name = _SHARD.sub("", self.stem)
+        if any_case:
+            name, split = name.lower(), split.lower()
         cached = self.format == ".arrow" and name.endswith(f"-{split}")
         return cached or split in (name, _NUMBERED.sub("", name))
 
@@ -63,8 +67,8 @@ def _data_file(path: Path) -> _DataFile | None:
     if mark and (not shard or _SHARD.match(shard)):
         return _DataFile(stem + shard, ".tfrecord", path)
     for suffix in _FORMATS:
-        if path.name.endswith(suffix):
-            return _DataFile(path.name.removesuffix(suffix), suffix, path)
+        if path.name.lower().endswith(suffix):  # capitals: files of other systems
+            return _DataFile(path.name[: -len(suffix)], suffix, path)
     return None
 
 
@@ -85,6 +89,8 @@ def find_split(folder: Path, split: str) -> list[Path]:
     """
     files = _data_files(folder)
     matches = [file for file in files if file.is_of(split)] or _data_files(folder / split)
+    # Train.csv and Test.csv, which are no files without a split in their names.
+    matches = matches or [file for file in files if file.is_of(split, any_case=True)]
     if not matches and split == "train":
         matches = [file for file in files if not _ANY_SPLIT.search(file.stem)]
     matches.sort(key=lambda file: _FORMATS.index(file.format))

@@ -123,7 +123,7 @@ def front_matter_of(place: str) -> dict[str, Any]:
     if not place or is_address(place):
         return {}
     try:
-        text = (pathlib.Path(place).expanduser() / "README.md").read_text("utf-8")
+        text = (pathlib.Path(place).expanduser() / "README.md").read_text("utf-8-sig")
         match = _FRONT_MATTER.match(text)
         fields = yaml.safe_load(match[1]) if match else {}
     except (OSError, ValueError, yaml.YAMLError):
@@ -189,7 +189,7 @@ def _result_rows(evaluation: Evaluation) -> list[dict[str, Any]]:
 
     names = ("split", "group", "decode", "template_set", "task_version")
     metric = shared("metric") or "mean_of_first_metrics"
-    task = f"{evaluation.suite} (mean of {mean.tasks:,} tasks)"
+    task = f"{evaluation.suite} (mean of {mean.tasks - mean.without_value:,} tasks)"
     numbers = {"value": mean.value, "stderr": mean.stderr, "n": mean.examples}
     texts = {"task": task, "mode": shared("mode"), "metric": metric, "baseline": mean.baseline}
     return [numbers | texts | {name: shared(name) for name in names}]

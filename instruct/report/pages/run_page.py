@@ -114,13 +114,18 @@ def _facts(run: Run) -> Iterator[blocks.Fact]:
 
 
 def _weak_scores(run: Run) -> list[str]:
-    """Groups and suites whose score is not above the baseline by two standard errors."""
+    """Groups and suites without some values, or not above the baseline by two standard errors."""
     means = {
         f"the {tables.GROUP_TITLES[group].lower()} score": mean
         for group, mean in tables.headline(run).items()
     }
     means |= {f"the score on {row.title}": row.means[0] for row in tables.suite_rows(run)}
-    return [
+    lacking = [
+        f"{name}: {results.without_value_text(mean.without_value, mean.tasks)}."
+        for name, mean in means.items()
+        if mean.without_value
+    ]
+    return lacking + [
         f"{name}, {with_error(mean.value, mean.stderr)}, is not clearly above the baseline, "
         f"{number(mean.baseline)}."
         for name, mean in means.items()

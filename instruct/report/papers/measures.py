@@ -246,6 +246,8 @@ def _departures(score: Score, measure: Measure, mmlu_split: str) -> Iterator[str
     split = measure.paper_split(mmlu_split)
     if not score.complete:
         yield f"{score.tasks} of the paper's {score.expected} sub-tasks"
+    if count := sum(row["value"] is None for row in score.rows):
+        yield f"our mean is over fewer: {results.without_value_text(count, len(score.rows))}"
     if others := sorted(values_of("split") - {split}):
         yield f"our split is {', '.join(others)}, the paper's {split}"
     if metrics := sorted(values_of("metric") - _EXACT):

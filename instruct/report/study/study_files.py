@@ -172,6 +172,11 @@ def read_study(study_dir: str | os.PathLike[str]) -> StudyFiles:
                 f"{path / STUDY_FILE}: {name} is {document.get(name)!r}, expected a "
                 f"{kind.__name__} that is not empty. Run `run.py study` again to rewrite the file."
             )
+    if name := _wrong_field(document):
+        raise UserError(
+            f"{path / STUDY_FILE}: {name} is {document[name]!r:.200}, which no study writes. Run "
+            "`run.py study` again to rewrite the file."
+        )
     papers = document.pop("papers", None) or ()
     x_axis, seed_axis = document.pop("x_axis"), document.pop("seed_axis", None) or ""
     study = StudyFiles(
@@ -191,6 +196,29 @@ def read_study(study_dir: str | os.PathLike[str]) -> StudyFiles:
             f"{path / STUDY_FILE}: x_axis is {study.x_axis!r}; axes: {', '.join(study.axes)}."
         )
     return study
+
+
+def _wrong_field(document: Mapping[str, Any]) -> str:
+    """The first field with values of another type than a study's; "" without one."""
+
+    def of_texts(value: Any) -> bool:
+        return isinstance(value, list) and all(isinstance(text, str) for text in value)
+
+    def is_run(row: Any) -> bool:
+        if not isinstance(row, dict) or not isinstance(row.get("name"), str):
+            return False
+        return isinstance(row.get("labels", {}), dict) and of_texts(row.get("stages", []))
+
+    papers = document.get("papers") or []
+    checks = {
+        "axes": all(isinstance(labels, list) for labels in document["axes"].values()),
+        "seed_axis": isinstance(document.get("seed_axis") or "", str),
+        "papers": isinstance(papers, str) or of_texts(papers),
+        "protocol": isinstance(document.get("protocol") or "", str),
+        "runs": all(map(is_run, document["runs"])),
+        "before": of_texts(document.get("before", [])),
+    }
+    return next((name for name, is_right in checks.items() if not is_right), "")
 
 
 def _read_run(study_dir: pathlib.Path, row: Mapping[str, Any]) -> StudyRun:

@@ -62,3 +62,17 @@ def test_a_text_in_very_many_tasks_is_counted_apart(tmp_path, monkeypatch):
     many = duplicates([*everywhere, stored(tmp_path, "t3", ["everywhere"])], n=N)
     assert many.crowded == 1 and not any(pair.exact_a for pair in many.pairs)
     assert duplicates([]).pairs == ()
+
+
+def test_brackets_operators_and_emoji_tell_records_with_equal_words_apart(tmp_path):
+    texts = ["close [ ( {", "close ( [ {", "not ( a and b )", "( not a ) and b", "5 - 3", "5 + 3"]
+    texts += ["so 😀", "so 😡", "😀", "😡"]
+    a, b = stored(tmp_path, "a", texts), stored(tmp_path, "b", ["Close [({", "5 + 3.", "😡"])
+    report = duplicates([a, b], n=N)
+    (pair,) = report.pairs
+    assert (pair.exact_a, pair.exact_b, report.within) == (3, 3, {})
+    # Markers of options are no text, and a hyphen is no operator.
+    c = stored(tmp_path, "c", ["Which? (A) this (B) that", "a well-known man", "he said (so)"])
+    d = stored(tmp_path, "d", ["which this that", "A well known man", "he said so"])
+    (pair,) = duplicates([c, d], n=N).pairs
+    assert (pair.exact_a, pair.exact_b) == (2, 2)

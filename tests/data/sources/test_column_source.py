@@ -1,6 +1,7 @@
 """Records from columns: values, references, held-out rows, fingerprints."""
 
 import json
+from decimal import Decimal
 
 import pytest
 
@@ -25,6 +26,8 @@ def test_values_as_text():
     assert [text_of(v) for v in (" a ", 3, 0.5, True, None, float("nan"))] == [
         *("a", "3", "0.5", "true", "", "")
     ]
+    # A table's exact numbers, without an exponent.
+    assert [text_of(Decimal(text)) for text in ("1.50", "1E+2")] == ["1.50", "100"]
     with pytest.raises(TypeError, match="an object"):
         text_of({})
 

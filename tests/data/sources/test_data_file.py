@@ -73,6 +73,23 @@ def test_splits_of_folders(tmp_path):
         find_files("--data", tmp_path / "dat")
 
 
+@pytest.mark.parametrize(
+    ("names", "splits"),
+    [
+        (("training", "testing"), {"train": "training", "test": "testing"}),
+        (("rows", "eval"), {"train": "rows", "test": "eval"}),
+        (("Train", "Evaluation", "Dev"), {"train": "Train", "test": "Evaluation"}),
+    ],
+)
+def test_a_file_for_evaluation_is_not_trained_on(tmp_path, names, splits):
+    for name in names:
+        write(tmp_path / f"{name}.csv", f"q,a\nx,{name}\n")
+    found = find_files("data", tmp_path)
+    assert {name: [path.stem for path in found[name]] for name in splits} == {
+        name: [stem] for name, stem in splits.items()
+    }
+
+
 def test_tables_are_known_by_their_content_and_by_endings_in_capitals(tmp_path):
     table = pa.Table.from_pylist([{"a": "x"}, {"a": "y"}])
     for name in ("T.PARQUET", "parquet", "parquet.jsonl"):
@@ -86,3 +103,23 @@ def test_tables_are_known_by_their_content_and_by_endings_in_capitals(tmp_path):
     packed.write_bytes(gzip.compress((tmp_path / "parquet").read_bytes()))
     with pytest.raises(UserError, match="compressed twice.*unpack it"):
         open_data([packed])
+
+
+@pytest.mark.parametrize("bad", ['"z,w\n', 'z,"w\n', '"z"",w\n', '"'])
+def test_a_quote_that_is_not_closed_takes_one_line(tmp_path, bad):
+    many = "".join(f"q{n},a{n}\n" for n in range(50))
+    path = write(tmp_path / "a.csv", f'q,a\n"x, 1",y\n{bad}\n{many}ragged\n')
+    rows = list(open_data([path], ["q", "a"]).rows())
+    assert [row.place for row in rows if isinstance(row.values, Dropped)][:2] == [
+        "line 3",
+        f"line {54 + bad.count(chr(10))}",
+    ]
+    assert [row.values for row in rows[-2:-1]] == [{"q": "q49", "a": "a49"}]
+    assert len(rows) == 53 and rows[0].values == {"q": "x, 1", "a": "y"}
+
+
+def test_rejected_lines_are_all_named(tmp_path):
+    text = 'q,a\n"one, two",y\n"1, 2",y\nx,"lost\nz,"w",v\n"3, 4",y\n"5, 6\n7, 8, 9\n10",z\n'
+    rows = list(open_data([write(tmp_path / "a.csv", text)], ["q", "a"]).rows())
+    lost = [row.place for row in rows if isinstance(row.values, Dropped)]
+    assert lost == ["lines 4 to 5"]

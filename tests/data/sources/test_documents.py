@@ -33,6 +33,9 @@ def folder(tmp_path, monkeypatch):
     (tmp_path / "mine" / "latin.txt").write_bytes(b"caf\xe9")
     (tmp_path / "mine" / "notes.md").write_text("not read")
     (tmp_path / "mine" / "folder.txt").mkdir()
+    for copy in (".ipynb_checkpoints/book-checkpoint.txt", "deep/._book.txt"):
+        (tmp_path / "mine" / copy).parent.mkdir(exist_ok=True)
+        (tmp_path / "mine" / copy).write_text(BOOK)
     return tmp_path
 
 

@@ -237,3 +237,17 @@ def test_published_files(shared_data, monkeypatch):
         exemplars = only_records(source.records(workspace(), EXEMPLARS))
         assert exemplars and exemplars[0].metadata["negative"]["output"]
         assert all(record.fields["definition"] for record in records + exemplars)
+
+
+def test_outputs_that_are_nan_are_no_text(folder):
+    instances = [
+        {"input": "coal", "output": [float("nan"), "black"]},
+        {"input": "sky", "output": float("nan")},
+        {"input": "two", "output": 2},
+    ]
+    (folder / "task1_colour.json").write_text(json.dumps(TASK | {"Instances": instances}))
+    items = every(natural_instructions_task_source("task1_colour"))
+    assert {item.answer for item in only_records(items)} == {"black", "2"}
+    assert [item for item in items if isinstance(item, Dropped)] == [
+        Dropped("empty input or output")
+    ]

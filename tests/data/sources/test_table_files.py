@@ -53,6 +53,19 @@ def test_other_layouts(tmp_path):
     assert names(tmp_path / "d", "train") == ["part1.jsonl", "part2.jsonl"]
 
 
+def test_names_in_capitals(tmp_path):
+    """Test.csv would be trained on as a file without a split in its name."""
+    touch(tmp_path, "a/Train.csv", "a/Test.csv", "a/TRAIN-00001.CSV")
+    assert names(tmp_path / "a", "train") == ["TRAIN-00001.CSV", "Train.csv"]
+    assert names(tmp_path / "a", "test") == ["Test.csv"]
+    touch(tmp_path, "b/Train.csv", "b/train.csv", "b/notes_Test.csv")
+    assert names(tmp_path / "b", "train") == ["train.csv"]
+    touch(tmp_path, "c/Reviews.JSONL.GZ", "c/reviews_DEV.jsonl")
+    assert names(tmp_path / "c", "train") == ["Reviews.JSONL.GZ"]
+    (tmp_path / "a" / "Test.csv").write_text("q,a\nx,y\n")
+    assert list(read_rows(find_split(tmp_path / "a", "test"))) == [{"q": "x", "a": "y"}]
+
+
 def test_some_files_of_a_split_may_be_compressed(tmp_path):
     touch(tmp_path, "part1.jsonl", "part2.jsonl.gz", "part2.jsonl", "part3.jsonl.zst", "part4.csv")
     files = find_split(tmp_path, "train")
@@ -186,3 +199,12 @@ def test_a_folder_may_have_any_name(tmp_path, name):
         assert list(read_rows(find_split(tmp_path / name, split))) == ROWS
     with pytest.raises(UserError, match="the path is not UTF-8"):
         list(read_rows([tmp_path / "caf\udce9" / "train.parquet"]))
+
+
+def test_the_rest_of_a_file_after_an_open_quote_is_no_cell(tmp_path):
+    path = tmp_path / "train.csv"
+    path.write_text('q,a\nx,"y\nz"\nx,"y\nz,w\nv,u')
+    good, lost = {"q": "x", "a": "y\nz"}, Dropped("line is not CSV")
+    assert list(read_rows([path])) == [good, lost, {"q": "z", "a": "w"}, {"q": "v", "a": "u"}]
+    path.write_text('q,a\nx,"y"')  # a closed one at the end of a file without a line end
+    assert list(read_rows([path])) == [{"q": "x", "a": "y"}]

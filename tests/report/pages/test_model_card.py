@@ -9,6 +9,7 @@ import pytest
 import yaml
 from huggingface_hub import ModelCard
 
+from instruct import results
 from instruct.report.pages.model_card import (
     MANY_ROWS,
     NOT_RECORDED,
@@ -127,6 +128,17 @@ def test_a_large_suite_is_its_mean(tmp_path):
     assert "<details><summary>24 tasks of gym.demo_eval</summary>" in plain(card)
 
 
+def test_the_mean_of_a_suite_names_the_tasks_with_a_value_only(tmp_path):
+    run = write_run(tmp_path / "a", num_tasks=MANY_ROWS + 4, eval_steps=(2000,))
+    (path,) = run.glob("eval/*/*/results.jsonl")
+    rows = list(results.read_rows(path))
+    next(row for row in rows if row["kind"] == "metric")["value"] = None
+    path.write_text("".join(map(results.to_line, rows)))
+    card = ModelCard(model_card(dataclasses.replace(FACTS, run=run)))
+    (result,) = card.data.eval_results
+    assert result.dataset_name == "gym.demo_eval (mean of 23 tasks) zs_noopt"
+
+
 def test_another_programs_checkpoint_says_that_nothing_is_recorded(tmp_path):
     base = tmp_path / "models--google--flan-t5-base" / "snapshots" / "1"
     base.mkdir(parents=True)
@@ -202,7 +214,8 @@ def test_a_path_that_training_started_from_is_no_name_on_the_hub(tmp_path):
 
 
 def test_several_licences_of_a_base_stay_a_list(tmp_path):
-    (tmp_path / "README.md").write_text("---\nlicense: [mit, apache-2.0]\n---\n")
+    text = "\ufeff---\nlicense: [mit, apache-2.0]\n---\n"  # some editors write a BOM
+    (tmp_path / "README.md").write_text(text)
     card = ModelCard(model_card(dataclasses.replace(FACTS, base=str(tmp_path))))
     assert card.data.license == ["mit", "apache-2.0"]
     assert "| Licence | mit, apache-2.0, of the base model's card |" in plain(card)

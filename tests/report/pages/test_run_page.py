@@ -176,6 +176,19 @@ def test_a_score_that_is_not_above_the_baseline_is_said(runs):
     assert len(weak) == 1 and weak[0].startswith("the held-out score")
 
 
+def test_a_task_without_a_value_is_said(tmp_path):
+    folder = write_run(tmp_path / "run", steps=20, num_tasks=6, eval_steps=(10,))
+    (path,) = folder.glob("eval/*/*/results.jsonl")
+    rows = list(results.read_rows(path))
+    for row in rows:
+        if row["kind"] == "metric" and row["task"] == "gym.task_0001":
+            row["value"] = None
+    path.write_text("".join(map(results.to_line, rows)))
+    notices = " ".join(run_page._weak_scores(read.read_run(folder, "run")))
+    told = "the held-in score: 1 of 4 tasks has no finite value and is left out of the mean."
+    assert told in notices and "held-out score: " not in notices
+
+
 def test_several_suites_are_compared_at_a_glance_the_best_over_its_baseline_first(tmp_path):
     folder = write_run(tmp_path / "run", eval_steps=(2000,))
     (file,) = (folder / "eval").rglob(results.FILE_NAME)

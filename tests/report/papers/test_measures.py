@@ -197,6 +197,15 @@ def test_what_prompts_had_to_lose_is_a_difference(whole):
     assert "exemplars shown: MGSM 7.3 of 8 (at least 0)" in measures.conditions(fewer)
 
 
+def test_sub_tasks_without_a_value_are_a_difference(whole):
+    full = measures.score(whole, "bbh_direct")
+    assert full is not None
+    rows = ({**full.rows[0], "value": None}, *full.rows[1:])
+    told = [text for _, text in measures.differences([dataclasses.replace(full, rows=rows)], "")]
+    expected = "1 of 27 tasks has no finite value and is left out of the mean"
+    assert f"our mean is over fewer: {expected}" in told
+
+
 def test_conditions_name_step_decoding_templates_and_versions(whole):
     told = measures.conditions([measures.score(whole, "mgsm")])
     assert told == [

@@ -114,3 +114,24 @@ def test_what_is_not_a_study_is_an_error(tmp_path):
     made_up_study.write_study_json(tmp_path, {"x": ("a",)}, [{"x": "a"}], "y")
     with pytest.raises(UserError, match="x_axis is 'y'; axes: x"):
         read_study(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("axes", {"x": 1}),
+        ("seed_axis", ["x"]),
+        ("papers", 1),
+        ("papers", [1]),
+        ("runs", ["x=a"]),
+        ("runs", [{"name": "x=a", "labels": ["a"]}]),
+        ("before", None),
+        ("before", [{"name": "b"}]),
+    ],
+)
+def test_values_of_another_type_are_named(tmp_path, name, value):
+    write_study_json(tmp_path, {"x": ("a",)}, [{"x": "a"}], "x")
+    path = tmp_path / "study.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), name: value}))
+    with pytest.raises(UserError, match=f"study.json: {name} is .*no study writes"):
+        read_study(tmp_path)

@@ -93,6 +93,8 @@ def test_reading_of_answers():
     assert flan.read_score("(C)", example, is_target=True) == 2.0
     assert flan.read_score("about 3.5 points") == 3.5
     assert flan.read_score("very") == -1.0
+    # Endless digits are beyond every float; one such reply must not make the correlation NaN.
+    assert flan.read_score("5" * 400) == -1.0
     assert flan.read_first_line("gram\nbecause it is light") == "gram"
     assert flan.read_first_word('Coat . " she') == "coat"
     assert flan.read_first_word(" ") == ""

@@ -87,6 +87,7 @@ def test_bbh_examples_without_input_or_target(tmp_path):
     prompts.write_text("x\n-----\nDo.\n\nQ: q\nA: Let's think step by step.\nSo the answer is Yes.")
     row = next(row for row in bbh.SUB_TASKS if row.name == "web_of_lies")
     rows = [{"input": "a", "target": 7}, {"input": None, "target": "b"}, {"target": "c"}, "d"]
+    rows.append({"input": "a", "target": float("nan")})
     path.write_text(json.dumps({"examples": rows}))
     assert reasons(bbh.read_examples(path, prompts, row))[0] is None
     assert None not in reasons(bbh.read_examples(path, prompts, row))[1:]
