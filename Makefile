@@ -5,7 +5,9 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 DEMO_DIR ?= runs/demo
-PYTEST := $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
+# Processes of the tests; on two cores a third works while others wait for a disk or a child.
+TEST_WORKERS ?= 3
+PYTEST := $(BIN)/python -m pytest -n $(TEST_WORKERS) --dist loadfile --no-loadscope-reorder
 # The most sensitive of the tests that compare what float32 programs compute. All of them:
 #   make test-isa NUMERIC_TESTS="$(grep -rl --include='test_*.py' '^from tests.float32' tests)"
 NUMERIC_TESTS ?= $(addprefix tests/, \
@@ -47,7 +49,7 @@ test: style  ## lint, and every test with line coverage
 covered: $(STAMP)
 	$(PYTEST) -p tests.line_coverage
 
-test-fast: $(STAMP)  ## the tests without the marker `slow`: about two minutes on two cores
+test-fast: $(STAMP)  ## the tests without the marker `slow`: a minute and a half on two cores
 	$(PYTEST) -m 'not slow'
 
 bench: $(STAMP)  ## measure speed for ten minutes: a row of docs/performance.md, `Over versions`
