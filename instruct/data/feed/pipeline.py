@@ -173,8 +173,10 @@ class TrainFeed(Iterator[tuple[dict[str, np.ndarray], BatchInfo]]):
         if len(parts) > 1:
             batch = {key: np.concatenate([part[key] for part in parts]) for key in batch}
         task_counts = {self._leaves[i].name: int(counts[i]) for i in np.flatnonzero(counts)}
-        segments = batch[batch_keys.DECODER_SEGMENT_IDS]
-        return batch, BatchInfo(task_counts, int(segments.max(axis=1).sum()))
+        num_examples = int(counts.sum())
+        if self._builder is None:  # SeqIO's packing keeps segments alone
+            num_examples = int(batch[batch_keys.DECODER_SEGMENT_IDS].max(axis=1).sum())
+        return batch, BatchInfo(task_counts, num_examples)
 
     def _open_window(self, lane: _Lane) -> Window:
         """The window with the lane's next row; counts each window when it is opened."""
