@@ -49,7 +49,7 @@ test: style  ## lint, and every test with line coverage
 covered: $(STAMP)
 	$(PYTEST) -p tests.line_coverage
 
-test-fast: $(STAMP)  ## the tests without the marker `slow`: a minute and a half on two cores
+test-fast: $(STAMP)  ## the tests without the marker `slow`: about a minute on two cores
 	$(PYTEST) -m 'not slow'
 
 bench: $(STAMP)  ## measure speed for ten minutes: a row of docs/performance.md, `Over versions`
