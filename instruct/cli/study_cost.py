@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 from rich.console import Console
 
-from instruct.capacity.chips import Topology
+from instruct.capacity.chips import Topology, parse_topology
 from instruct.cli import topology
 from instruct.cli.show_tables import number_table
 from instruct.cli.study_runs import LoadedRun
@@ -23,7 +23,12 @@ def checked_flags(flags: argparse.Namespace) -> Topology | None:
     topology.positive_number("price", flags.price)
     if topology.positive_number("mfu", flags.mfu) > 1:
         raise UserError(f"--mfu={flags.mfu}: give a share of the chips' peak, such as 0.4.")
-    return topology.parse_topology(flags.topology) if flags.topology else None
+    if not flags.topology:
+        return None
+    machine = parse_topology(flags.topology)
+    if not flags.mfu:  # each step is compiled
+        topology.check_compilable(machine)
+    return machine
 
 
 def print_costs(

@@ -47,11 +47,11 @@ def checked_flags(flags: argparse.Namespace) -> Topology | None:
         if text := getattr(flags, name):
             setattr(flags, name, str(_new_file(name, text)))
     machine = parse_topology(flags.topology)
-    _check_compilable(machine)
+    check_compilable(machine)
     return machine
 
 
-def _check_compilable(topology: Topology) -> None:
+def check_compilable(topology: Topology) -> None:
     """Raises UserError if there is no compiler for so many chips."""
     if topology.num_chips <= _MOST_FAKE_DEVICES or (topology.is_tpu and libtpu_path()):
         return
@@ -108,11 +108,9 @@ def compiler_environment(topology: Topology) -> dict[str, str]:
 
 
 def compile_in_child(flags: argparse.Namespace) -> dict[str, Any]:
-    """The report of `compiled_step`, which a child process makes."""
+    """The report of `compiled_step`, which a child process makes; see `check_compilable`."""
     passed = {name: getattr(flags, name) for name in _PASSED}
-    machine = parse_topology(flags.topology)
-    _check_compilable(machine)
-    environment = os.environ | compiler_environment(machine)
+    environment = os.environ | compiler_environment(parse_topology(flags.topology))
     with tempfile.TemporaryDirectory() as folder:
         target = pathlib.Path(folder) / "report.json"
         command = [sys.executable, "-m", "instruct.cli.compiled_step", str(target)]

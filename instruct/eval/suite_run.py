@@ -251,8 +251,7 @@ class SuiteRun:
             where = traceback.extract_tb(error.__traceback__)[-1]
             text = f"{type(error).__name__}: {error} ({where.filename}:{where.lineno})"
             if isinstance(error, UserError):
-                exemplar_split = leaf.spec.exemplar_split_of(leaf.mode) if leaf.spec else ""
-                splits = (shared["split"], exemplar_split)
+                splits = (shared["split"], _exemplar_split(leaf))
                 unprepared = (self.problems.get((leaf.task, name)) for name in splits)
                 text = next(filter(None, unprepared), str(error))
             return [{"kind": "failure", **shared, **checkpoint, "error": text}]
@@ -261,14 +260,12 @@ class SuiteRun:
         """Which leaves an earlier run finished, as read by process 0."""
         done = np.zeros(len(leaves), bool)
         if writer is not None:
-            facts = [
-                (
+            # Records of tasks that are not in the file are hashed when these are evaluated.
+            for number, leaf in enumerate(leaves):
+                done[number] = (leaf.task, leaf.mode) in writer.finished and writer.is_finished(
                     *(leaf.task, leaf.mode, str(leaf.version)),
                     *(_template_set(leaf), _metric_fns(leaf), self._records(leaf)),
                 )
-                for leaf in leaves
-            ]
-            done = np.array([writer.is_finished(*values) for values in facts], bool)
         if jax.process_count() > 1:
             done = np.asarray(multihost_utils.broadcast_one_to_all(done))
         return done.tolist()
@@ -280,8 +277,8 @@ class SuiteRun:
         """
         digest = hashlib.sha256()
         try:
-            exemplar_split = leaf.spec.exemplar_split_of(leaf.mode) if leaf.spec else ""
-            for split in filter(None, (split_of(leaf, self.config.splits), exemplar_split)):
+            splits = split_of(leaf, self.config.splits), _exemplar_split(leaf)
+            for split in filter(None, splits):
                 manifest, _ = leaf_manifest(self.workspace, leaf, split, self.data)
                 if manifest is None:
                     return ""
@@ -367,6 +364,11 @@ def _metric_fns(leaf: Leaf) -> str:
     """Names of a task's metric functions; "" for a plain SeqIO task."""
     functions = leaf.spec.metric_fns_of(leaf.mode) if leaf.spec else ()
     return ", ".join(map(_function_name, functions))
+
+
+def _exemplar_split(leaf: Leaf) -> str:
+    """The split that a leaf's exemplars come from; "" if its prompts show none."""
+    return leaf.spec.exemplar_split_of(leaf.mode) if leaf.spec else ""
 
 
 def _function_name(function: Any) -> str:

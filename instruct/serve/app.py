@@ -16,7 +16,6 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import HTMLResponse, JSONResponse, Response, StreamingResponse
 from starlette.routing import Route
 
-from instruct.errors import UserError
 from instruct.eval.answer_text import AnswerText
 from instruct.eval.decoding.online import Partial
 from instruct.eval.loaded_model import PromptEncoder
@@ -144,13 +143,10 @@ class Service:
         except TimeoutError:
             raise Refusal(408, "the body did not come in time.", code="timeout") from None
         arguments = body, self._name, self._engine.config, self._encoder
-        try:
-            if chat:
-                asked = read_chat(*arguments)
-            else:
-                asked = read_completion(*arguments, self._engine.capacity)
-        except UserError as error:  # a chat template that fails
-            raise Refusal(400, str(error)) from error
+        if chat:
+            asked = read_chat(*arguments)
+        else:
+            asked = read_completion(*arguments, self._engine.capacity)
         answering = _Answering(self._engine, self._encoder, asked, self._first_example(asked))
         pieces = answering.pieces(deadline, self.config.request_secs)
         answering.submit()

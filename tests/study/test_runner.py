@@ -156,7 +156,7 @@ def test_two_workers_run_side_by_side(study, monkeypatch):
 
 
 def test_a_run_that_no_other_can_run_beside_gets_all_cores(study, monkeypatch):
-    """One that all wait for, or that is by itself; not the last of several, see `_alone`."""
+    """The first run, which all others need, and the last, which needs all others. See `_alone`."""
     monkeypatch.setenv("JAX_PLATFORMS", "cpu")
     all_cores = sorted(os.sched_getaffinity(0))
 
@@ -165,9 +165,9 @@ def test_a_run_that_no_other_can_run_beside_gets_all_cores(study, monkeypatch):
 
     before = made("before", stages=("train",))
     runs = [made(name, needs=["before"]) for name in "abc"]
-    states = study.run(before, *runs, made("by itself", needs=["a", "b", "c"]), workers=2)
+    states = study.run(before, *runs, made("after", needs=["a", "b", "c"]), workers=2)
     assert {state.state for state in states.values()} == {"done"}
-    assert cores("before") == cores("by itself") == all_cores
+    assert cores("before") == cores("after") == all_cores
     if len(all_cores) > 1:
         assert all(len(cores(name)) < len(all_cores) for name in "abc")
     study.run(made("one"), workers=2)
