@@ -141,14 +141,15 @@ def test_three_kills_one_of_them_in_a_save(runs, whole, layout):
 
     name = f"{layout}-killed"
     folder = runs._folder / name
-    runs.kill_when(name, some_time_after(first), "--slow", "0.05")
+    # Held, so that it does not end before it is killed, however late that is.
+    runs.kill_when(name, some_time_after(first), "--hold", str(first + 3))
     saved = checkpoint_steps(folder)
     target = next(s for s in range(SAVE_EVERY, STEPS, SAVE_EVERY) if s > max(saved, default=0))
     runs.kill_when(name, hung, "--hang-in-save", str(target))
     left = list((folder / "checkpoints").glob("*tmp*"))
     assert left and target not in checkpoint_steps(folder), "the kill was to hit a save"
     last = draw.randrange(max(saved, default=0) // 2 * 2 + 2, STEPS, 2)
-    runs.kill_when(name, some_time_after(last), "--slow", "0.05")
+    runs.kill_when(name, some_time_after(last), "--hold", str(last + 1))
     output = runs.finish(name)
     assert "finished at step 14" in output
     assert not list((folder / "checkpoints").glob("*tmp*"))
@@ -160,7 +161,7 @@ def test_adapters_survive_a_kill(runs):
         return any(row["step"] >= 8 for row in rows(folder))
 
     runs.finish("encoder_decoder-lora-whole", "--rank", "2")
-    runs.kill_when("encoder_decoder-lora", begun, "--rank", "2", "--slow", "0.1")
+    runs.kill_when("encoder_decoder-lora", begun, "--rank", "2", "--hold", "9")
     assert "finished at step 14" in runs.finish("encoder_decoder-lora", "--rank", "2")
     whole, killed = (runs._folder / f"encoder_decoder-lora{end}" for end in ("-whole", ""))
     assert_same_run(killed, whole)
@@ -170,9 +171,7 @@ def test_sigterm_saves_exits_0_and_says_how_to_go_on(runs, whole):
     def begun(folder):
         return any(row["step"] >= 4 for row in rows(folder))
 
-    output = runs.kill_when(
-        "encoder_decoder-stopped", begun, "--slow", "0.1", number=signal.SIGTERM
-    )
+    output = runs.kill_when("encoder_decoder-stopped", begun, "--hold", "5", number=signal.SIGTERM)
     assert "stopped by SIGTERM at step" in output and "same command again to resume" in output
     folder = runs._folder / "encoder_decoder-stopped"
     info = json.loads((folder / "run.json").read_text())

@@ -20,8 +20,8 @@ import pytest
 
 from instruct.checkpoints.loading import checkpoint_steps
 from tests.ports import free_port
-from tests.test_resume import ROOT, SAVE_EVERY, STEPS, assert_same_run, rows
-from tests.train.stand_in import MODELS
+from tests.test_resume import ROOT, STEPS, assert_same_run, rows
+from tests.train.stand_in import MODELS, held_file
 
 pytestmark = pytest.mark.slow(secs=60)
 
@@ -77,7 +77,7 @@ def test_four_then_two_then_one_process(tmp_path, forked_python, layout):
     (whole,) = Cluster(pathlib.Path(sys.executable), tmp_path / "whole", 1, flag).finish()
     assert whole[0] == 0, whole[1]
 
-    four = start(tmp_path / "run", 4, flag, "--slow", "0.1")
+    four = start(tmp_path / "run", 4, flag, "--hold", "5")
     four.wait_for(lambda: any(row["step"] >= 4 for row in rows(tmp_path / "run")))
     four.processes[2].send_signal(signal.SIGKILL)
     killed = time.monotonic()
@@ -91,10 +91,10 @@ def test_four_then_two_then_one_process(tmp_path, forked_python, layout):
 
     for count, told in ((4, 3), (2, 1)):
         last = checkpoint_steps(tmp_path / "run")[-1]
-        # After the next save slow enough that the processes agree on a step before the last one.
-        quick = f"--slow-after={SAVE_EVERY - last % SAVE_EVERY}"
-        several = start(tmp_path / "run", count, flag, "--slow", "0.6", quick)
-        several.wait_for(lambda last=last: checkpoint_steps(tmp_path / "run")[-1] > last)
+        held = held_file(tmp_path / "run", told)
+        held.unlink(missing_ok=True)  # of the run before
+        several = start(tmp_path / "run", count, flag, "--hold", str(last + 2))
+        several.wait_for(held.exists)
         several.processes[told].send_signal(signal.SIGTERM)
         ends = several.finish()
         assert [status for status, _ in ends] == [0] * count, ends

@@ -2,14 +2,14 @@
 
 As a program it trains on real stores, for tests that kill a process:
 
-    python -m tests.train.stand_in MODEL_DIR TRAIN_STEPS [--hang-in-save STEP] [--slow SECS]
-        [--slow-after BATCHES] [--mesh data=2,fsdp=2] [--lanes N] [--layout decoder_only]
-        [--rank OF_ADAPTERS] [--process COORDINATOR NUM_PROCESSES PROCESS_ID]
+    python -m tests.train.stand_in MODEL_DIR TRAIN_STEPS [--hang-in-save STEP] [--hold STEP]
+        [--mesh data=2,fsdp=2] [--lanes N] [--layout decoder_only] [--rank OF_ADAPTERS]
+        [--process COORDINATOR NUM_PROCESSES PROCESS_ID]
 """
 
 import argparse
-import itertools
 import os
+import pathlib
 import time
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
@@ -17,6 +17,7 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 from jax._src import cache_key
+from jax._src.distributed import global_state as jax_state
 from orbax.checkpoint import JsonCheckpointHandler
 
 from instruct import distributed
@@ -30,6 +31,7 @@ from instruct.train import loop
 from instruct.train.inputs import Inputs
 from instruct.train.lora import LoraConfig
 from instruct.train.optimizer import OptimizerConfig
+from instruct.train.preemption import StopRequest
 from tests.data.toy import ToySource, toy_config, toy_spec
 from tests.train.batches import packed_batch, tiny_config, tiny_decoder
 from tests.workspaces import workspace
@@ -161,6 +163,33 @@ def _hang_in_save(step: int) -> None:
     checkpoint.CheckpointStore.save = watched
 
 
+def held_file(model_dir: str | os.PathLike, process: int) -> pathlib.Path:
+    """Exists once that process of a run with `--hold` waits."""
+    return pathlib.Path(f"{model_dir}-held{process}")
+
+
+def _hold_until_stopped(model_dir: str, step: int) -> None:
+    """The run waits after `step` until a signal asks it to stop, however late that comes."""
+    at = StopRequest.at
+
+    def is_asked(stop):
+        if jax.process_count() == 1:
+            return bool(stop.signal_name)
+        try:  # the key of TSL's preemption service, which a step that it agreed on does not show
+            return jax_state.client.key_value_try_get("RECEIVED_PREEMPTION_NOTICE")
+        except jax.errors.JaxRuntimeError:  # not there yet
+            return False
+
+    def held(stop, at_step):
+        if at_step == step:
+            held_file(model_dir, jax.process_index()).touch()
+            while not is_asked(stop):
+                time.sleep(0.02)
+        return at(stop, at_step)
+
+    StopRequest.at = held
+
+
 def _compile_once_for_all_processes() -> None:
     """As on GPUs: else every process of CPUs compiles each program itself, in every run again.
 
@@ -176,8 +205,7 @@ def main() -> None:
     parser.add_argument("model_dir")
     parser.add_argument("train_steps", type=int)
     parser.add_argument("--hang-in-save", type=int)
-    parser.add_argument("--slow", type=float, default=0.0)
-    parser.add_argument("--slow-after", type=int, default=0)
+    parser.add_argument("--hold", type=int)
     parser.add_argument("--mesh", default="data=-1")
     parser.add_argument("--lanes", type=int, default=1)
     parser.add_argument("--layout", default="encoder_decoder")
@@ -193,15 +221,8 @@ def main() -> None:
     loop.peak.matmul_peak = lambda *_: 1e11
     if flags.hang_in_save:
         _hang_in_save(flags.hang_in_save)
-    if flags.slow:
-        fetch, number = TrainFeed.__next__, itertools.count()
-
-        def slowly(feed):
-            if next(number) >= flags.slow_after:
-                time.sleep(flags.slow)
-            return fetch(feed)
-
-        TrainFeed.__next__ = slowly
+    if flags.hold:
+        _hold_until_stopped(flags.model_dir, flags.hold)
     loop.train(
         **arguments(
             flags.model_dir,
