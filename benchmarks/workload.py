@@ -52,7 +52,7 @@ def read_workload(data: pathlib.Path, num_examples: int, longest_answer: int) ->
     each = -(-num_examples // (2 * len(tasks)))
     texts = [pair for task in tasks for pair in _bbh(task, each)][: num_examples // 2]
     texts += _gsm8k(data / "gsm8k" / "test.jsonl", num_examples - len(texts))
-    words = _learned_vocabulary(data / "gsm8k" / "train.jsonl")
+    words = learned_vocabulary(data / "gsm8k" / "train.jsonl")
     prompts = [[*words.encode(prompt), EOS] for prompt, _ in texts]
     lengths = [min(len(words.encode(answer)) + 1, longest_answer) for _, answer in texts]
     return Workload(prompts, np.array(lengths, np.int32))
@@ -78,7 +78,8 @@ def _gsm8k(path: pathlib.Path, count: int) -> list[tuple[str, str]]:
     ]
 
 
-def _learned_vocabulary(path: pathlib.Path) -> sentencepiece.SentencePieceProcessor:
+def learned_vocabulary(path: pathlib.Path) -> sentencepiece.SentencePieceProcessor:
+    """PIECES pieces of the questions and answers of a file of GSM8K."""
     with open(path, encoding="utf-8") as lines:
         records = [json.loads(line) for line in lines]
     texts = [text for record in records for text in (record["question"], record["answer"])]

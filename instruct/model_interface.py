@@ -97,11 +97,17 @@ class Model(Protocol):
         ...
 
     def init_cache(
-        self, prompts: Any, num_sequences: int, num_columns: int, reordered: bool = True
+        self,
+        prompts: Any,
+        num_sequences: int,
+        num_columns: int,
+        reordered: bool = True,
+        by_position: bool = False,
     ) -> Any:
         """Cache for `num_sequences` continuations of each prompt, of up to `num_columns` tokens.
 
-        `reordered` allows `reorder_cache`, for beam search.
+        `reordered` allows `reorder_cache`, for beam search; `by_position` steps of several tokens,
+        for one continuation a prompt.
         """
         ...
 
@@ -114,8 +120,10 @@ class Model(Protocol):
             params: as from `init`.
             cache: from `init_cache`, or of the previous step.
             tokens: [B * K] int32, the token at the row's position, ignored or 0 at position 0; the
-                sequences of one prompt are adjacent.
-            positions: [B] int32, from 0; a row's grows by one with each step.
+                sequences of one prompt are adjacent. With a cache by position [B, M], the tokens
+                from the row's position on, and the logits are [B, M, V].
+            positions: [B] int32, from 0; a row's grows by one with each step, or with a cache by
+                position by at most M; it may name a position again.
         """
         ...
 

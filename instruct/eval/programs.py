@@ -6,7 +6,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from instruct.eval.decoding.decode import DecodeConfig, search_of
+from instruct.eval.decoding.decode import DecodeConfig, drafts_fn, empty_cache, search_of
 from instruct.eval.decoding.search import advance
 from instruct.eval.decoding.weights import check_weights
 from instruct.eval.scoring.score import summed_logprobs
@@ -37,12 +37,7 @@ def lower_decode(
     def decode(params, prompts, example_ids):
         if config.weights == "int8":
             params = network.int8_params(params)
-        cache = network.init_cache(
-            network.start_prompts(params, prompts),
-            search.num_sequences,
-            config.max_decode_steps,
-            config.strategy == "beam",
-        )
+        cache = empty_cache(network, network.start_prompts(params, prompts), config)
         state, _, _ = advance(
             functools.partial(network.decode_step, params),
             network.reorder_cache,
@@ -50,6 +45,7 @@ def lower_decode(
             search.start(example_ids),
             cache,
             jnp.int32(rows),
+            drafts_fn=drafts_fn(config, prompts),
         )
         return search.sequences(state)
 
@@ -68,8 +64,7 @@ def cache_bytes(
 
     def start(params: Any) -> Any:
         prompts = network.start_prompts(params, jnp.zeros((rows, source_length), jnp.int32))
-        sequences, steps = config.num_sequences, config.max_decode_steps
-        return network.init_cache(prompts, sequences, steps, config.strategy == "beam")
+        return empty_cache(network, prompts, config)
 
     cache = jax.eval_shape(start, params)
     sizes = {"prompts": cache.prompts, "answers": cache._replace(prompts=())}

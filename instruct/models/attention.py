@@ -400,12 +400,16 @@ def _masked_softmax_jvp(primals, tangents):
 
 
 class CachePlace(NamedTuple):
-    """Position of a decoding step in a cache of T columns; the same in every layer."""
+    """Position of a decoding step in a cache of T columns; the same in every layer.
 
-    bias: jax.Array | None  # [1, N, 1, T], by each column's distance
-    visible: jax.Array  # [R, 1, 1, T] boolean
+    A cache by position takes M tokens of a row in one step, and each row has columns of its own.
+    """
+
+    bias: jax.Array | None  # [1, N, 1, T] or [R, N, M, T], by each column's distance
+    visible: jax.Array  # [R, 1, 1, T] or [R, 1, M, T] boolean
     line: jax.Array | None  # [R, 1, K, T, K] boolean, see `attend_lines`
-    column: jax.Array  # int32 scalar, the one to write
+    column: jax.Array  # int32 scalar, the one to write; by position [R], the first of M
+    ages: jax.Array  # [1, 1, T] or [R, M, T] int32, how far back each column is
 
 
 def write_column(memory: KeyValue, new: KeyValue, column: jax.Array) -> KeyValue:
@@ -414,13 +418,19 @@ def write_column(memory: KeyValue, new: KeyValue, column: jax.Array) -> KeyValue
     `memory` has keys [R, G, H, C] and values [R, G, C, H]. Without lines every sequence is a row
     (Q = 1, C = T); with them the sequences of a prompt share one (Q = K, C = T * K). In this form
     XLA updates the cache in place; along another axis, or after reading it, its CPU compiler copies
-    the whole cache.
+    the whole cache. `column` [R]: the first of Q columns that a row writes.
     """
-    new, first = new.turned(), column * new.value.shape[2]
     update = jax.lax.dynamic_update_slice_in_dim
-    return KeyValue(
-        update(memory.key, new.key, first, axis=3), update(memory.value, new.value, first, axis=2)
-    )
+
+    def write(memory: KeyValue, new: KeyValue, first: jax.Array) -> KeyValue:
+        return KeyValue(
+            update(memory.key, new.key, first, axis=-1),
+            update(memory.value, new.value, first, axis=-2),
+        )
+
+    if column.ndim:
+        return jax.vmap(write)(memory, new.turned(), column)
+    return write(memory, new.turned(), column * new.value.shape[2])
 
 
 def split_heads(x: jax.Array, num_heads: int) -> jax.Array:
@@ -494,7 +504,7 @@ class Attention(nnx.Module):
     def decode_step(
         self, x: jax.Array, memory: KeyValue, place: CachePlace
     ) -> tuple[jax.Array, KeyValue]:
-        """Self-attention of one new token [R, Q, D], and the updated cache (`write_column`)."""
+        """Self-attention of a step's tokens [R, Q, D], and the updated cache (`write_column`)."""
         memory = write_column(memory, self.keys_values(x), place.column)
         seen = memory.turned()
         query = split_heads(self.query(x), self.num_heads)

@@ -13,7 +13,12 @@ The prompt of an encoder-decoder is cross-attention's keys and values. That of a
 is its own prefix: all but its last token, which the first step computes again, so that each step
 is the same.
 
-B slots, S source tokens, T columns, N heads of keys, H head dim, K sequences of a slot.
+With drafts (`eval/decoding/drafts.py`) a step has several tokens of a row, of which some are taken
+back, so rows advance by different numbers of tokens. There each row writes the columns of its own
+positions, those of tokens taken back once more, and layers with a window keep all columns.
+
+B slots, S source tokens, T columns, N heads of keys, H head dim, K sequences of a slot, M tokens of
+a step.
 """
 
 import itertools
@@ -90,13 +95,33 @@ def new_cache(
     return DecodeCache(memory, prompts, jnp.int32(0), ancestors)
 
 
-def next_place(cache: DecodeCache, positions: jax.Array) -> tuple[DecodeCache, CachePlace]:
+def token_positions(tokens: jax.Array, positions: jax.Array) -> jax.Array:
+    """Positions [B, 1] or [B, M] of a step's tokens [B * K] or [B, M]; `positions` [B]."""
+    count = tokens.shape[1] if tokens.ndim == 2 else 1
+    return positions[:, None] + jnp.arange(count)
+
+
+def tokens_by_row(tokens: jax.Array, place: CachePlace) -> jax.Array:
+    """A step's tokens [B * K] as queries [R, Q] of the cache's rows; [B, M] are that already."""
+    if tokens.ndim == 2:
+        return tokens
+    return tokens.reshape(-1, 1 if place.line is None else place.line.shape[2])
+
+
+def next_place(
+    cache: DecodeCache, tokens: jax.Array, positions: jax.Array
+) -> tuple[DecodeCache, CachePlace]:
     """The cache position of the next step, and the cache for the step after it.
 
     Args:
         cache: of the previous step.
-        positions: [B] int32.
+        tokens: [B * K], or [B, M] with a cache by position.
+        positions: [B] int32, of the first token.
     """
+    if tokens.ndim == 2:
+        columns = jnp.arange(jax.tree.leaves(cache.memory)[0].shape[-1])
+        ages = token_positions(tokens, positions)[..., None] - columns
+        return cache, CachePlace(None, (ages >= 0)[:, None], None, positions, ages)
     sequences = 1 if cache.ancestors is None else cache.ancestors.shape[2]
     widths = [layer.value.shape[-2] // sequences for layer in cache.memory]
     num_columns = max(widths) if cache.ancestors is None else cache.ancestors.shape[1]
@@ -112,7 +137,7 @@ def next_place(cache: DecodeCache, positions: jax.Array) -> tuple[DecodeCache, C
         ancestors = jax.lax.dynamic_update_slice_in_dim(ancestors, itself, column, axis=1)
         by_sequence = ancestors.swapaxes(1, 2)[:, None, :, :, None]
         line = by_sequence == jnp.arange(sequences)
-    place = CachePlace(None, visible, line, column)
+    place = CachePlace(None, visible, line, column, ages[None, None])
     # Numbers start again where the columns of all layers do.
     step = (cache.step + 1) % math.lcm(num_columns, *widths)
     return cache._replace(step=step, ancestors=ancestors), place
@@ -123,14 +148,18 @@ def local_place(place: CachePlace, step: jax.Array, window: int) -> CachePlace:
 
     place of 5 columns, step 6    columns of steps 5 6 2 3 4
     window 3                      columns of steps 6 4 5        column 0 is written
+
+    A cache by position has all columns in every layer; those out of the window are masked.
     """
+    if place.column.ndim:
+        return place._replace(visible=place.visible & (place.ages < window)[:, None])
     num_columns = place.visible.shape[-1]
     if num_columns <= window:
         return place
     ages = masks.cache_ages(step % window, window)
     columns = (place.column - ages) % num_columns
     line = None if place.line is None else place.line[..., columns, :]
-    return CachePlace(None, place.visible[..., columns], line, step % window)
+    return CachePlace(None, place.visible[..., columns], line, step % window, ages[None, None])
 
 
 def reorder_cache(cache: DecodeCache, beam_indices: jax.Array) -> DecodeCache:

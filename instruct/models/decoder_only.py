@@ -205,30 +205,29 @@ class DecoderOnly(SharedMethods):
         config, part, prompts = self.config, _parts(self.config).layer, cache.prompts
         lengths, last = prompts.lengths, prompts.last
         assert lengths is not None and last is not None
-        tokens = tokens.reshape(positions.shape[0], -1)
-        tokens = jnp.where(positions[:, None] == 0, last[:, None], tokens)
-        number = cache.step
-        cache, place = decode_cache.next_place(cache, positions)
-        sequences = 1 if place.line is None else place.line.shape[2]
-        x = self._embed(params, tokens.reshape(-1, sequences))
-        turns = jnp.repeat(lengths - 1 + positions, x.shape[0] // positions.shape[0])
+        number, at = cache.step, decode_cache.token_positions(tokens, positions)
+        cache, place = decode_cache.next_place(cache, tokens, positions)
+        fed = jnp.where(at == 0, last[:, None], tokens.reshape(positions.shape[0], -1))
+        x = self._embed(params, decode_cache.tokens_by_row(fed.reshape(tokens.shape), place))
+        turns = lengths[:, None] - 1 + at
+        turns = jnp.repeat(turns, x.shape[0] // positions.shape[0], axis=0)
 
         def mask(window: int | None) -> tuple[CachePlace, jax.Array]:
             if window is None:
                 return place, prompts.mask
             width = min(prompts.mask.shape[-1], window)
-            local = masks.prompt_window_mask(lengths, positions, width, window)
+            local = masks.prompt_window_mask(lengths, at, width, window)
             return decode_cache.local_place(place, number, window), local
 
         def step(turn, visible, layer_params, x: jax.Array, memory: KeyValue, prompt: KeyValue):
             step_place = StepPlace(turn, *visible)
             return part.bind(layer_params).decode_step(x, memory, prompt, step_place)
 
-        period, decoder = layer_period(config, step, turns[:, None], mask), params["decoder"]
+        period, decoder = layer_period(config, step, turns, mask), params["decoder"]
         x, memory = update_layers(
             period, decoder, config.num_layers, x, cache.memory, prompts.cross
         )
-        hidden = _parts(config).end.bind(decoder).decoder_norm(x).reshape(tokens.size, -1)
+        hidden = _parts(config).end.bind(decoder).decoder_norm(x).reshape(*tokens.shape, -1)
         logits = head_logits(hidden, self._head(params), self.final_cap)
         return logits, cache._replace(memory=memory)
 

@@ -137,11 +137,10 @@ class EncoderDecoder(SharedMethods):
         """See `Model.decode_step`."""
         parts, decoder = _parts(self.config), params["decoder"]
         frame = parts.decoder.bind(decoder)
-        cache, place = decode_cache.next_place(cache, positions)
-        distance = -masks.cache_ages(place.column, place.visible.shape[-1])
-        bias_of = _by_layer(frame, lambda table: table.of_distance(distance)[None, :, None])
-        queries = 1 if place.line is None else place.line.shape[2]
-        x = parts.embedder.bind(params["token_embedder"])(tokens.reshape(-1, queries))
+        cache, place = decode_cache.next_place(cache, tokens, positions)
+        bias_of = _by_layer(frame, lambda table: table.of_distance(-place.ages).swapaxes(0, 1))
+        by_row = decode_cache.tokens_by_row(tokens, place)
+        x = parts.embedder.bind(params["token_embedder"])(by_row)
         prompts = cache.prompts
 
         def step(layer_params, x, memory, cross):
@@ -151,7 +150,7 @@ class EncoderDecoder(SharedMethods):
 
         count = self.config.num_decoder_layers
         x, memory = update_layers([step], decoder, count, x, cache.memory, prompts.cross)
-        hidden = frame.decoder_norm(x).reshape(tokens.shape[0], -1)
+        hidden = frame.decoder_norm(x).reshape(*tokens.shape, -1)
         logits = head_logits(hidden, self._head(params), None)
         return logits, cache._replace(memory=memory)
 

@@ -160,7 +160,7 @@ def prompt_mask(lengths: jax.Array, num_columns: int) -> jax.Array:
 def prompt_window_mask(
     lengths: jax.Array, positions: jax.Array, num_columns: int, window: int
 ) -> jax.Array:
-    """`prompt_mask` of a local layer, for the continuation's token at `positions` [B].
+    """`prompt_mask` of a local layer, [B, 1, M, S], for tokens at `positions` [B, M].
 
     Columns are the last `window` tokens of the prompt, or all (`prompt_start`).
 
@@ -169,9 +169,9 @@ def prompt_window_mask(
     columns are tokens 2 3 4    0 1 0
     """
     token = jnp.arange(num_columns) + prompt_start(lengths, window)[:, None]
-    query = (lengths - 1 + positions)[:, None]
-    visible = (token < lengths[:, None] - 1) & (query - token < window)
-    return visible[:, None, None]
+    query = (lengths[:, None] - 1 + positions)[..., None]
+    visible = (token < lengths[:, None] - 1)[:, None] & (query - token[:, None] < window)
+    return visible[:, None]
 
 
 def prompt_start(lengths: jax.Array, window: int) -> jax.Array:

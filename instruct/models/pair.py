@@ -237,12 +237,11 @@ class PairModel(SharedMethods):
     ) -> tuple[jax.Array, DecodeCache]:
         """See `Model.decode_step`."""
         stack, part, prompts = self.config.decoder, _parts(self.config), cache.prompts
-        number = cache.step
-        cache, place = decode_cache.next_place(cache, positions)
-        sequences = 1 if place.line is None else place.line.shape[2]
-        tokens = tokens.reshape(-1, sequences)
-        turns = jnp.repeat(positions, tokens.shape[0] // positions.shape[0])[:, None]
-        x = self._embed_targets(params, tokens, turns)
+        number, at = cache.step, decode_cache.token_positions(tokens, positions)
+        cache, place = decode_cache.next_place(cache, tokens, positions)
+        by_row = decode_cache.tokens_by_row(tokens, place)
+        turns = jnp.repeat(at, by_row.shape[0] // positions.shape[0], axis=0)
+        x = self._embed_targets(params, by_row, turns)
 
         def mask(window: int | None) -> CachePlace:
             return place if window is None else decode_cache.local_place(place, number, window)
@@ -253,7 +252,7 @@ class PairModel(SharedMethods):
 
         period, decoder = layer_period(stack, step, turns, mask), params["decoder"]
         x, memory = update_layers(period, decoder, stack.num_layers, x, cache.memory, prompts.cross)
-        hidden = part.decoder.bind(decoder).decoder_norm(x).reshape(tokens.size, -1)
+        hidden = part.decoder.bind(decoder).decoder_norm(x).reshape(*tokens.shape, -1)
         logits = head_logits(hidden, self._head(params), self.final_cap)
         return logits, cache._replace(memory=memory)
 

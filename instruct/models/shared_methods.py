@@ -74,10 +74,15 @@ class SharedMethods:
         return self.apply(params, tokens | {batch_keys.DECODER_INPUT_TOKENS: fed})
 
     def init_cache(
-        self, prompts: Prompts, num_sequences: int, num_columns: int, reordered: bool = True
+        self,
+        prompts: Prompts,
+        num_sequences: int,
+        num_columns: int,
+        reordered: bool = True,
+        by_position: bool = False,
     ) -> DecodeCache:
         """See `Model.init_cache`."""
-        windows = self.config.windows
+        windows = (None,) if by_position else self.config.windows
         return decode_cache.new_cache(prompts, num_sequences, num_columns, reordered, windows)
 
     # See `Model`.

@@ -32,8 +32,9 @@ def cache(reordered: bool = True):
 
 def test_columns_are_used_in_turn_without_end():
     state, written = cache(reordered=False), []
+    tokens = jnp.zeros(SLOTS * SEQUENCES, jnp.int32)
     for step in range(5):
-        state, place = next_place(state, jnp.array([step, step]))
+        state, place = next_place(state, tokens, jnp.array([step, step]))
         written.append(int(place.column))
     assert written == [0, 1, 0, 1, 0]
 
@@ -68,9 +69,10 @@ def test_worked_example_of_a_layer_that_keeps_a_window():
     """Step 6: the last two steps of 5 columns, and the sequence that each was written by."""
     state = new_cache(prompts(1.0), SEQUENCES, 5, True, windows=(3,))
     assert state.memory[0].value.shape[-2] == 3 * SEQUENCES
+    tokens = jnp.zeros(SLOTS * SEQUENCES, jnp.int32)
     for step in range(7):
         number = state.step
-        state, place = next_place(state, jnp.array([step, 1]))
+        state, place = next_place(state, tokens, jnp.array([step, 1]))
         state = reorder_cache(state, jnp.full((SLOTS, SEQUENCES), step % SEQUENCES))
     local = local_place(place, number, 3)
     assert int(place.column) == 1 and int(local.column) == 0
@@ -78,3 +80,15 @@ def test_worked_example_of_a_layer_that_keeps_a_window():
     # Steps 4 and 5 were written by the sequences that later ones descend from.
     written_by = jnp.argmax(local.line[0, 0], axis=-1)
     assert written_by.tolist() == [[0, 1, 2], [1, 1, 2], [2, 1, 2]]
+
+
+def test_a_cache_by_position_has_the_columns_of_each_row():
+    """Rows at positions 1 and 0 take two tokens: their columns, and what a window of 2 leaves."""
+    state = new_cache(prompts(1.0), 1, 4, False, windows=(None,))
+    same, place = next_place(state, jnp.zeros((SLOTS, 2), jnp.int32), jnp.array([1, 0]))
+    assert same is state and place.column.tolist() == [1, 0]
+    assert place.ages[0].tolist() == [[1, 0, -1, -2], [2, 1, 0, -1]]
+    first, second = [[1, 1, 0, 0], [1, 1, 1, 0]], [[1, 0, 0, 0], [1, 1, 0, 0]]
+    np.testing.assert_array_equal(place.visible[:, 0], [first, second])
+    local = local_place(place, state.step, 2)
+    np.testing.assert_array_equal(local.visible[0, 0], [[1, 1, 0, 0], [0, 1, 1, 0]])

@@ -69,6 +69,6 @@ def test_docstring_examples_of_one_sequence():
 def test_docstring_examples_of_prompts():
     lengths = jnp.array([5])
     np.testing.assert_array_equal(masks.prompt_mask(lengths, 6)[0, 0], [[1, 1, 1, 1, 0, 0]])
-    found = masks.prompt_window_mask(lengths, jnp.array([1]), 3, 3)
+    found = masks.prompt_window_mask(lengths, jnp.array([[1]]), 3, 3)
     np.testing.assert_array_equal(found[0, 0], [[0, 1, 0]])
     assert masks.prompt_start(jnp.array([5, 2]), 3).tolist() == [2, 0]

@@ -17,9 +17,8 @@ from jax.sharding import Mesh
 
 from instruct.distributed import report_progress
 from instruct.eval.decoding.decode import DecodeConfig
-from instruct.eval.decoding.search import PADDING_EXAMPLE
+from instruct.eval.decoding.search import PADDING, PADDING_EXAMPLE, AdjustFn
 from instruct.eval.decoding.slots import (
-    AdjustFn,
     Report,
     SlotArray,
     mesh_context,
@@ -31,8 +30,6 @@ from instruct.fields import bounded, check_fields
 from instruct.mesh import batch_sharding, replicated_sharding
 from instruct.model_interface import Model
 
-# Below every id: token 0 is text in some vocabularies.
-PADDING = -1
 _SHORTEST = 8
 # Fewer buckets are preferred if padded work grows at most by this factor.
 _TOLERATED_PADDING = 1.1
@@ -195,7 +192,7 @@ class _Encoded(NamedTuple):
     """A batch of encoded prompts that wait for slots."""
 
     prompts: Any
-    length: int
+    tokens: np.ndarray  # [rows, S] int32
     waiting: collections.deque[tuple[int, int]]  # (row, example number)
 
 
@@ -258,7 +255,7 @@ class Decoder:
         params = decoding_params(self._programs.model, params, self.config, self._programs.mesh)
         encoded = self._encoded(params, inputs, num_slots)
         ahead = next(encoded)
-        slots = SlotArray(self._programs, params, num_slots, ahead.length)
+        slots = SlotArray(self._programs, params, num_slots, ahead.tokens.shape[1])
         # With many slots, waiting for several to end saves host time.
         turn = max(1, num_slots // _SLOTS_PER_TURN)
         while True:
@@ -266,7 +263,7 @@ class Decoder:
             while free and ahead is not None:
                 count = min(free, len(ahead.waiting))
                 rows, owners = zip(*(ahead.waiting.popleft() for _ in range(count)))
-                slots.fill(ahead.prompts, ahead.length, rows, owners, ids)
+                slots.fill(ahead.prompts, ahead.tokens, rows, owners, ids)
                 free -= count
                 if not ahead.waiting:
                     ahead = next(encoded, None)
@@ -288,10 +285,10 @@ class Decoder:
         lengths = [len(ids) for ids in inputs]
         for bucket in plan_buckets(lengths, rows, self._batching.max_shapes, self._multiple):
             for numbers in bucket.batches:
-                tokens = self._programs.rows(padded_rows(inputs, numbers, bucket.length))
+                tokens = padded_rows(inputs, numbers, bucket.length)
                 waiting = [(row, n) for row, n in enumerate(numbers) if n != PADDING_EXAMPLE]
-                prompts = self._programs.encode(params, tokens)
-                yield _Encoded(prompts, bucket.length, collections.deque(waiting))
+                prompts = self._programs.encode(params, self._programs.rows(tokens))
+                yield _Encoded(prompts, tokens, collections.deque(waiting))
 
 
 def check_not_empty(sequences: Sequence[Sequence[Any]]) -> None:

@@ -7,7 +7,7 @@ zeros follow the token that ended an answer.
 
 import dataclasses
 import itertools
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -15,14 +15,17 @@ import jax.numpy as jnp
 
 from instruct.errors import UserError
 from instruct.eval.decoding import beam
+from instruct.eval.decoding.drafts import ngram_drafts
 from instruct.eval.decoding.search import PADDING_EXAMPLE, Search, is_any, largest, write_at
 from instruct.eval.decoding.token_rules import TokenRules, constrain_fn, ids_of
 from instruct.fields import bounded, one_of
+from instruct.model_interface import Model
 
 STRATEGIES = ("greedy", "sample", "beam")
 WEIGHTS = ("float32", "int8")
 # T5X's floor: below it float32 logits may overflow, and sampling is greedy in effect.
 _LOWEST_TEMPERATURE = 1e-4
+_MOST_DRAFTED = 64
 
 
 @dataclasses.dataclass(frozen=True)
@@ -45,6 +48,8 @@ class DecodeConfig(TokenRules):
         eos_id: end-of-sequence token.
         stop_ids: further tokens that end an answer, such as a chat template's end of a turn.
         seed: samples depend on (seed, example number, sample number) only.
+        draft_tokens: guessed from the prompt and the answer so far, and checked with the next one
+            in one step (`drafts.py`): the same answers in fewer steps where they repeat; 0 is off.
         weights: 'int8' rounds the kernels of the model for decoding (`instruct.quantized`): other
             tokens, and faster on CPUs. Scoring of options keeps float32.
 
@@ -66,6 +71,7 @@ class DecodeConfig(TokenRules):
     eos_id: int = bounded(1, least=1)
     seed: int = bounded(0, least=0)
     stop_ids: tuple[int, ...] = ()
+    draft_tokens: int = bounded(0, least=0, most=_MOST_DRAFTED, note=", 0 for off")
     weights: str = one_of("float32", WEIGHTS)
 
     def __post_init__(self):
@@ -86,6 +92,11 @@ class DecodeConfig(TokenRules):
                     f"DecodeConfig.{name} = {getattr(self, name)!r} has no effect with "
                     f"strategy={self.strategy!r}; set strategy={strategy!r} or leave {name} out"
                 )
+        if self.draft_tokens and (self.strategy == "beam" or self.num_samples > 1):
+            raise UserError(
+                f"DecodeConfig.draft_tokens = {self.draft_tokens} is for one answer a prompt; set "
+                "strategy='greedy', or 'sample' with num_samples = 1, or leave draft_tokens out"
+            )
         if self.strategy == "beam" and self.rescale_scores:
             raise UserError("rescale_scores=True has no meaning with strategy='beam'; leave it out")
 
@@ -123,18 +134,22 @@ class DecodeConfig(TokenRules):
             text = "greedy"
         stop = f" stop={','.join(map(str, self.stop_ids))}" if self.stop_ids else ""
         weights = f" weights={self.weights}" if self.weights != "float32" else ""
+        draft = f" draft={self.draft_tokens}" if self.draft_tokens else ""
         # Scores and what they decide differ, so results of the two must not be mixed.
         rescaled = " rescaled scores" if self.rescale_scores else ""
-        rest = f"{stop}{weights}{rescaled}{self.describe_rules()}"
+        rest = f"{stop}{weights}{draft}{rescaled}{self.describe_rules()}"
         return f"{text} steps={self.max_decode_steps}{rest}"
 
     def settings(self) -> dict[str, Any]:
-        """All fields as JSON values; token rules, `stop_ids` and `weights` only if they are set."""
-        rules = {field.name for field in dataclasses.fields(TokenRules)} | {"stop_ids", "weights"}
+        """All fields as JSON values; token rules and the last three only if they are set."""
+        rules = {field.name for field in dataclasses.fields(TokenRules)}
+        rules |= {"stop_ids", "weights", "draft_tokens"}
         names = [field.name for field in dataclasses.fields(self) if field.name not in rules]
         stop = {"stop_ids": list(self.stop_ids)} if self.stop_ids else {}
         weights = {"weights": self.weights} if self.weights != "float32" else {}
-        return {name: getattr(self, name) for name in names} | stop | weights | self.rules_set()
+        draft = {"draft_tokens": self.draft_tokens} if self.draft_tokens else {}
+        listed = {name: getattr(self, name) for name in names}
+        return listed | stop | weights | draft | self.rules_set()
 
 
 class _Sequences(NamedTuple):
@@ -209,6 +224,27 @@ class OneByOne:
 
     def sequences(self, state: _Sequences) -> tuple[jax.Array, jax.Array]:
         return state.tokens, state.scores
+
+
+def empty_cache(model: Model, prompts: Any, config: DecodeConfig) -> Any:
+    """A cache for the strategy, of `Model.start_prompts`'s prompts."""
+    columns = config.max_decode_steps + config.draft_tokens  # a draft may go beyond the end
+    return model.init_cache(
+        prompts,
+        config.num_sequences,
+        columns,
+        reordered=config.strategy == "beam",
+        by_position=config.draft_tokens > 0,
+    )
+
+
+def drafts_fn(config: DecodeConfig, prompts: jax.Array) -> Callable[[Any], jax.Array] | None:
+    """What `search.advance` takes, for `prompts` [B, S] padded below 0; None: no drafts."""
+    if not config.draft_tokens:
+        return None
+    return lambda state: ngram_drafts(
+        prompts, state.tokens[:, 0], state.positions, config.draft_tokens
+    )
 
 
 def search_of(config: DecodeConfig) -> Search:

@@ -19,7 +19,7 @@ from jax.sharding import Mesh
 
 from instruct.eval.decoding.batching import BatchConfig, batch_rows, padded_rows, row_multiple
 from instruct.eval.decoding.decode import DecodeConfig
-from instruct.eval.decoding.search import PADDING_EXAMPLE
+from instruct.eval.decoding.search import PADDING, PADDING_EXAMPLE
 from instruct.eval.decoding.slots import Report, SlotArray, slot_programs
 from instruct.eval.decoding.weights import check_weights, decoding_params
 from instruct.model_interface import Model
@@ -172,7 +172,9 @@ class OnlineDecoder:
         ids[slots] = example_ids
         rows = range(len(example_ids))
         # The widest length: slots are never narrowed. A slot's owner is its own number.
-        self._slots.fill(prompts, self._lengths[-1], rows, [*map(int, slots)], ids)
+        missing = self._lengths[-1] - tokens.shape[1]
+        tokens = np.pad(tokens, ((0, 0), (0, missing)), constant_values=PADDING)
+        self._slots.fill(prompts, tokens, rows, [*map(int, slots)], ids)
 
     def _empty_slots(self) -> SlotArray:
         return SlotArray(self._programs, self._params, self.num_slots, self._lengths[-1])

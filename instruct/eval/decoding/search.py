@@ -12,6 +12,7 @@ from typing import Any, Protocol
 import jax
 import jax.numpy as jnp
 
+PADDING = -1  # of prompts: below every id, as token 0 is text in some vocabularies
 PADDING_EXAMPLE = -1
 NO_LIMIT = 2**31 - 1
 _BLOCK = 128  # width of the blocks whose maxima `largest` compares first
@@ -48,6 +49,7 @@ class Search(Protocol):
 
 
 StepFn = Callable[[Any, jax.Array, jax.Array], tuple[jax.Array, Any]]
+AdjustFn = Callable[[jax.Array, jax.Array, jax.Array], jax.Array]
 
 
 def advance(
@@ -57,40 +59,93 @@ def advance(
     state: Any,
     cache: Any,
     enough: int | jax.Array,
-    adjust_fn: Callable[[jax.Array, jax.Array, jax.Array], jax.Array] | None = None,
+    adjust_fn: AdjustFn | None = None,
     most_steps: int | jax.Array = NO_LIMIT,
+    drafts_fn: Callable[[Any], jax.Array] | None = None,
 ) -> tuple[Any, Any, jax.Array]:
     """Runs decoding steps in one `lax.while_loop` until `enough` rows have ended.
 
     Args:
         step_fn: (cache, tokens [B * N] int32, positions [B] int32) -> (logits [B * N, V], cache).
+            With drafts tokens [B, M] and logits [B, M, V] of M tokens in a row.
         reorder_fn: (cache, parents [B, N]) -> cache whose sequence n continues parents[:, n].
         state, cache: of the previous run; the sequences of a row are adjacent.
         enough: number of rows, including those that have ended already.
         adjust_fn: (logits, example_ids [B * N], positions [B * N]) -> logits; may forbid tokens.
         most_steps: after which the loop ends, however many rows have ended.
+        drafts_fn: state -> guesses [B, M - 1] int32 of the tokens after the next step's input, of
+            strategies with one sequence a row; None: a step has one token.
 
     Returns:
         The state, the cache, and the number of steps, int32.
     """
-    num = search.num_sequences
 
     def unfinished(carry: tuple) -> jax.Array:
         return (jnp.sum(search.ended(carry[0])) < enough) & (carry[2] < most_steps)
 
     def step(carry: tuple) -> tuple:
         state, cache, steps = carry
-        logits, cache = step_fn(cache, search.input_tokens(state), state.positions)
-        logits = logits.astype(jnp.float32)
-        if adjust_fn is not None:
-            ids, positions = (jnp.repeat(a, num) for a in (state.example_ids, state.positions))
-            logits = adjust_fn(logits, ids, positions)
-        extended, parents = search.extend(state, logits)
+        tokens = search.input_tokens(state)
+        if drafts_fn is not None:
+            tokens = jnp.concatenate([tokens[:, None], drafts_fn(state)], axis=1)
+        logits, cache = step_fn(cache, tokens, state.positions)
+        if drafts_fn is not None:
+            return _take_tokens(search, state, tokens, logits, adjust_fn), cache, steps + 1
+        extended, parents = _extend(search, state, logits, adjust_fn)
         if parents is not None:
             cache = reorder_fn(cache, parents)
         return replace_rows(~search.ended(state), extended, state), cache, steps + 1
 
     return jax.lax.while_loop(unfinished, step, (state, cache, jnp.int32(0)))
+
+
+def _extend(
+    search: Search, state: Any, logits: jax.Array, adjust_fn: AdjustFn | None
+) -> tuple[Any, jax.Array | None]:
+    """`Search.extend` of adjusted logits [B * N, V]."""
+    logits = logits.astype(jnp.float32)
+    if adjust_fn is not None:
+        num = search.num_sequences
+        ids, positions = (jnp.repeat(a, num) for a in (state.example_ids, state.positions))
+        logits = adjust_fn(logits, ids, positions)
+    return search.extend(state, logits)
+
+
+def _take_tokens(
+    search: Search,
+    state: Any,
+    tokens: jax.Array,
+    logits: jax.Array,
+    adjust_fn: AdjustFn | None,
+) -> Any:
+    """The state after as many tokens of each row as the draft foresaw, and one.
+
+    Args:
+        search: of one sequence a row.
+        state: before the step.
+        tokens: [B, M] the step's input, drafted but for the first.
+        logits: [B, M, V] after each.
+        adjust_fn: see `advance`.
+    """
+    num_tokens = tokens.shape[1]
+
+    def goes_on(carry: tuple) -> jax.Array:
+        number, _, going = carry
+        return (number < num_tokens) & jnp.any(going)
+
+    def take(carry: tuple) -> tuple:
+        number, state, going = carry
+        scores = jax.lax.dynamic_index_in_dim(logits, number, axis=1, keepdims=False)
+        extended = _extend(search, state, scores, adjust_fn)[0]
+        state = replace_rows(going, extended, state)
+        following = jax.lax.dynamic_index_in_dim(
+            tokens, jnp.minimum(number + 1, num_tokens - 1), axis=1, keepdims=False
+        )
+        going &= (search.input_tokens(state) == following) & ~search.ended(state)
+        return number + 1, state, going
+
+    start = (jnp.int32(0), state, ~search.ended(state))
+    return jax.lax.while_loop(goes_on, take, start)[1]
 
 
 def replace_rows(replaced: jax.Array, new: Any, old: Any) -> Any:

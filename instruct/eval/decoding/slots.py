@@ -15,12 +15,17 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh, Sharding
 
-from instruct.eval.decoding.decode import DecodeConfig, search_of
-from instruct.eval.decoding.search import NO_LIMIT, PADDING_EXAMPLE, advance, replace_rows
+from instruct.eval.decoding.decode import DecodeConfig, drafts_fn, empty_cache, search_of
+from instruct.eval.decoding.search import (
+    NO_LIMIT,
+    PADDING,
+    PADDING_EXAMPLE,
+    AdjustFn,
+    advance,
+    replace_rows,
+)
 from instruct.mesh import batch_sharding, logical_constraint, replicated_sharding
 from instruct.model_interface import Model
-
-AdjustFn = Callable[[jax.Array, jax.Array, jax.Array], jax.Array]
 
 
 class Report(NamedTuple):
@@ -50,7 +55,7 @@ class SlotPrograms:
         mesh: Mesh | None,
     ):
         self.model, self.search, self.mesh = model, search_of(config), mesh
-        self._adjust_fn, self._config = adjust_fn, config
+        self._adjust_fn, self.config = adjust_fn, config
         whole = None if mesh is None else replicated_sharding(mesh)
         encode, narrow = _prompt_programs(model)
         self.encode = self._under_mesh(encode)
@@ -72,8 +77,7 @@ class SlotPrograms:
         tokens = jax.ShapeDtypeStruct((num_slots, source_length), jnp.int32)
         shapes = jax.eval_shape(self.model.start_prompts, params, tokens)
         prompts = jax.tree.map(lambda shape: jnp.zeros(shape.shape, shape.dtype), shapes)
-        num, steps = self.search.num_sequences, self._config.max_decode_steps
-        cache = self.model.init_cache(prompts, num, steps, self._config.strategy == "beam")
+        cache = empty_cache(self.model, prompts, self.config)
         padding = jnp.full((num_slots,), PADDING_EXAMPLE, jnp.int32)
         return _by_rows(self.search.start(padding)), cache
 
@@ -84,10 +88,18 @@ class SlotPrograms:
         state = replace_rows(example_ids != PADDING_EXAMPLE, fresh, state)
         return _by_rows(state), cache
 
-    def _run(self, params, state, cache, enough, most_steps):
-        functions = functools.partial(self.model.decode_step, params), self.model.reorder_cache
+    def _run(self, params, state, cache, enough, most_steps, prompts):
+        """`prompts`: tokens [B, S] of each slot's, padded below 0, if the strategy drafts."""
         state, cache, _ = advance(
-            *functions, self.search, state, cache, enough, self._adjust_fn, most_steps
+            functools.partial(self.model.decode_step, params),
+            self.model.reorder_cache,
+            self.search,
+            state,
+            cache,
+            enough,
+            self._adjust_fn,
+            most_steps,
+            drafts_fn(self.config, prompts),
         )
         ended = self.search.ended(state)
         report = Report(ended, *self.search.sequences(state), state.positions)
@@ -148,24 +160,35 @@ class SlotArray:
         self.owners = np.full(num_slots, -1)
         self._lengths = np.zeros(num_slots, np.int64)
         self._state, self._cache = programs.empty(params, num_slots, source_length)
+        self._prompts = None
+        if programs.config.draft_tokens:
+            self._prompts = np.full((num_slots, source_length), PADDING, np.int32)
 
     def fill(
-        self, prompts: Any, length: int, rows: Sequence[int], owners: Sequence[int], ids: np.ndarray
+        self,
+        prompts: Any,
+        tokens: np.ndarray,
+        rows: Sequence[int],
+        owners: Sequence[int],
+        ids: np.ndarray,
     ) -> None:
         """Puts prompts into free slots.
 
         Args:
-            prompts, length: encoded by `SlotPrograms.encode`, and their padded length.
+            prompts, tokens: encoded by `SlotPrograms.encode`, and what it encoded, [M, S] int32.
             rows, owners: which prompts, at most as many as free slots, and their example numbers.
             ids: example ids by example number.
         """
-        programs, num_slots = self._programs, len(self.owners)
+        programs, num_slots, length = self._programs, len(self.owners), tokens.shape[1]
         longest = max(length, int(np.max(self._lengths * (self.owners >= 0))))
         if longest < self._length:
             self._length = longest
             self._cache = programs.narrow(self._cache, longest)
         free = np.flatnonzero(self.owners < 0)[: len(rows)]
         self.owners[free], self._lengths[free] = owners, length
+        if self._prompts is not None:
+            self._prompts[free, :length] = tokens[list(rows)]
+            self._prompts[free, length:] = PADDING
         example_ids = np.full(num_slots, PADDING_EXAMPLE, np.int32)
         example_ids[free] = ids[list(owners)]
         slots_of, rows_of = np.zeros((2, num_slots), np.int32)
@@ -186,7 +209,8 @@ class SlotArray:
         At most `most_steps` steps: the report may hold answers that go on.
         """
         limits = (self._programs.whole(np.array(n, np.int32)) for n in (enough, most_steps))
+        prompts = None if self._prompts is None else self._programs.rows(self._prompts)
         self._state, self._cache, report = self._programs.run(
-            self._params, self._state, self._cache, *limits
+            self._params, self._state, self._cache, *limits, prompts
         )
         return report

@@ -21,7 +21,6 @@ import numpy as np
 from jax.sharding import Mesh
 
 from instruct.eval.decoding.batching import (
-    PADDING,
     BatchConfig,
     BatchRunner,
     check_not_empty,
@@ -29,7 +28,7 @@ from instruct.eval.decoding.batching import (
     plan_buckets,
     rounded_length,
 )
-from instruct.eval.decoding.search import PADDING_EXAMPLE
+from instruct.eval.decoding.search import PADDING, PADDING_EXAMPLE
 from instruct.model_interface import Model
 
 Options = Sequence[Sequence[int]]

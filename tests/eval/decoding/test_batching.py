@@ -143,7 +143,7 @@ class CountingModel:
         self.shapes.append(tokens.shape)
         return ()
 
-    def init_cache(self, prompts, num_sequences, num_columns, reordered=True):
+    def init_cache(self, prompts, num_sequences, num_columns, reordered=True, by_position=False):
         return ()
 
     def decode_step(self, params, cache, tokens, positions):
