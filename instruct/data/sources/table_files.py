@@ -157,6 +157,7 @@ def read_rows(
             rows = read_examples(path, needed)
         elif suffix.startswith((".csv", ".tsv")):
             delimiter = "\t" if suffix.startswith(".tsv") else ","
+            # Quotes count in both, as the `datasets` library reads .csv and .tsv.
             rows = (line.row for line in read_csv(path, delimiter=delimiter))
         for row in rows:
             if isinstance(row, Dropped) or where is None or _fits(row, where):

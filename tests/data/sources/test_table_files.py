@@ -208,3 +208,16 @@ def test_the_rest_of_a_file_after_an_open_quote_is_no_cell(tmp_path):
     assert list(read_rows([path])) == [good, lost, {"q": "z", "a": "w"}, {"q": "v", "a": "u"}]
     path.write_text('q,a\nx,"y"')  # a closed one at the end of a file without a line end
     assert list(read_rows([path])) == [{"q": "x", "a": "y"}]
+
+
+def test_a_tab_separated_file_of_the_hub_has_quotes_as_the_datasets_library_reads_them(tmp_path):
+    """That library reads .tsv by its CSV builder, with tabs for commas and quotes as in CSV.
+
+    (`datasets/packaged_modules/__init__.py`: ".tsv": ("csv", {"sep": "\\t"}), whose config has
+    quotechar='"', quoting=0, doublequote=True; pandas then joins what follows a closing quote.)
+    """
+    text = 'a\tb\n"one\ttwo"\t"say ""hi"""\n5" rod\t"x" y\n"two\nlines"\tz\n'
+    path = tmp_path / "train.tsv"
+    path.write_text(text)
+    cells = [("one\ttwo", 'say "hi"'), ('5" rod', "x y"), ("two\nlines", "z")]
+    assert list(read_rows([path])) == [{"a": a, "b": b} for a, b in cells]
