@@ -195,6 +195,7 @@ class SuiteRun:
         """Settings that affect results, apart from the suite and the step."""
         inside = self.checkpoint.is_relative_to(self.folder)
         checkpoint = self.checkpoint.relative_to(self.folder) if inside else self.checkpoint
+        chat = self.data.frame.chat
         return {
             "checkpoint": str(checkpoint),
             **self.parameters,
@@ -206,7 +207,8 @@ class SuiteRun:
             "seed": self.config.seed,
             "rank_options": self.config.rank_options,
             "bootstrap_samples": self.config.bootstrap_samples,
-            **({"chat_template": True} if self.data.chat_template else {}),
+            # Not in the vocabulary's fingerprint; earlier versions recorded True.
+            **({"chat_template": chat.fingerprint[:16]} if chat else {}),
         }
 
     def _rows(self, leaf: Leaf, models: ModelRunner, params: Any) -> list[dict[str, Any]]:
