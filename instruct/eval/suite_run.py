@@ -30,6 +30,7 @@ from instruct.data.spec import Leaf, Resolved
 from instruct.data.stores.prepare import prepare_once
 from instruct.data.stores.store import leaf_manifest
 from instruct.data.vocab import load_vocabulary
+from instruct.distributed import first_problem
 from instruct.errors import UserError
 from instruct.eval import task_rows
 from instruct.eval.eval_config import EvalConfig
@@ -229,8 +230,7 @@ class SuiteRun:
         computed = False
         try:
             shared["split"] = split = split_of(leaf, config.splits)
-            examples, left_out, replies = self.examples_fn(leaf, split)
-            task = registry.scored_task(self.workspace, leaf.name)
+            task, (examples, left_out, replies) = self._task_and_examples(leaf, split)
             ranked = leaf.spec is not None and leaf.spec.ranked
             outputs = models.outputs(params, task, examples, config.rank_options or ranked)
             computed = True
@@ -257,6 +257,19 @@ class SuiteRun:
                 unprepared = (self.problems.get((leaf.task, name)) for name in splits)
                 text = next(filter(None, unprepared), str(error))
             return [{"kind": "failure", **shared, **checkpoint, "error": text}]
+
+    def _task_and_examples(self, leaf: Leaf, split: str) -> tuple[task_rows.Task, LeafExamples]:
+        """What a leaf is evaluated with and on; fails in all processes if it fails in one."""
+        problem, found = "", None
+        try:
+            examples = self.examples_fn(leaf, split)
+            found = registry.scored_task(self.workspace, leaf.name), examples
+        except UserError as error:
+            problem = str(error) or "no message"
+        problem = first_problem(problem)
+        if problem or found is None:
+            raise UserError(problem)
+        return found
 
     def _finished(self, leaves: Sequence[Leaf], writer: results.ResultsWriter | None) -> list[bool]:
         """Which leaves an earlier run finished, as read by process 0."""
