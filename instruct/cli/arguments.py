@@ -22,7 +22,12 @@ from typing import Any
 from instruct.allocator import keep_freed_memory
 from instruct.cli import report_flags
 from instruct.data.quiet_tensorflow import keep_quiet, quiet_stderr
-from instruct.errors import RunFailed, UserError, explaining_storage_failures
+from instruct.errors import (
+    RunFailed,
+    UserError,
+    explaining_memory_failures,
+    explaining_storage_failures,
+)
 from instruct.fields import LARGEST
 
 # Word processors replace two hyphens by the second or third of these.
@@ -98,6 +103,16 @@ _EXAMPLES = {
     "show": "--task=gym.chain_sum --examples=2",
     "report": "--model_dir=runs/demo",
     "study": "--gin_file=gin/ablations/STUDY.gin --gin.STUDY_DIR=runs/study --dry_run",
+}
+# What to type after the devices ran out of memory.
+_LESS_MEMORY = {
+    "train": "Give --gin.loop.train.num_microbatches=4, which changes no result, or start a run "
+    "with a smaller --gin.BATCH_SIZE.",
+    "eval": "Give a smaller --gin.EVAL_BATCH_SIZE, such as 8.",
+    **dict.fromkeys(
+        ("infer", "serve"),
+        "Give a smaller --gin.BATCH_SIZE, such as 4, or a smaller --gin.MAX_DECODE_STEPS.",
+    ),
 }
 CHECKPOINT_FORMATS = ("instruct", "t5x", "huggingface", "peft")
 
@@ -595,7 +610,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         flags = parse(sys.argv[1:] if argv is None else argv)
         with quiet_stderr():
             mode = importlib.import_module(f"instruct.cli.{flags.mode}")
-        with explaining_storage_failures(), _joined(flags):
+        less = _LESS_MEMORY.get(flags.mode, "Use devices with more memory, or more of them.")
+        with explaining_storage_failures(), _joined(flags), explaining_memory_failures(less):
             status = int(mode.run(flags) or 0)
             if sys.stdout is not None:  # None: closed by the parent process
                 sys.stdout.flush()  # raises BrokenPipeError here rather than at exit

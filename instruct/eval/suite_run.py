@@ -31,7 +31,7 @@ from instruct.data.stores.prepare import prepare_once
 from instruct.data.stores.store import leaf_manifest
 from instruct.data.vocab import load_vocabulary
 from instruct.distributed import first_problem
-from instruct.errors import UserError
+from instruct.errors import UserError, memory_failure
 from instruct.eval import task_rows
 from instruct.eval.eval_config import EvalConfig
 from instruct.eval.model_outputs import ModelRunner
@@ -252,6 +252,8 @@ class SuiteRun:
                 raise
             where = traceback.extract_tb(error.__traceback__)[-1]
             text = f"{type(error).__name__}: {error} ({where.filename}:{where.lineno})"
+            if failure := memory_failure(error):
+                text = f"{failure} A smaller EVAL_BATCH_SIZE (BatchConfig.batch_size) needs less"
             if isinstance(error, UserError):
                 splits = (shared["split"], _exemplar_split(leaf))
                 unprepared = (self.problems.get((leaf.task, name)) for name in splits)

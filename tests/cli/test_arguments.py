@@ -8,6 +8,7 @@ import sys
 import time
 import types
 
+import jax
 import pytest
 
 from instruct.cli import arguments
@@ -20,6 +21,28 @@ def run_mode(monkeypatch, action, *flags):
     monkeypatch.setitem(sys.modules, "instruct.cli.report", module)
     monkeypatch.setattr(arguments.importlib, "import_module", lambda name: module)
     return arguments.main(["report", *flags])
+
+
+@pytest.mark.parametrize(
+    ("mode", "advice"),
+    [
+        ("train", "--gin.loop.train.num_microbatches=4"),
+        ("eval", "--gin.EVAL_BATCH_SIZE"),
+        ("infer", "--gin.MAX_DECODE_STEPS"),
+        ("serve", "--gin.BATCH_SIZE"),
+        ("convert", "more memory"),
+    ],
+)
+def test_devices_without_memory_are_no_traceback(monkeypatch, capsys, mode, advice):
+    def run(parsed):
+        raise jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: Out of memory allocating 9 bytes.")
+
+    module = types.SimpleNamespace(run=run)
+    monkeypatch.setattr(arguments.importlib, "import_module", lambda name: module)
+    assert arguments.main([mode]) == 1
+    said = capsys.readouterr().err
+    assert "too little memory (Out of memory allocating 9 bytes)" in said and advice in said
+    assert "Traceback" not in said
 
 
 def test_gin_flags_are_kept_in_order():
