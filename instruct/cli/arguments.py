@@ -473,7 +473,7 @@ def _hint(argument: str, flags: argparse.Namespace) -> str:
         return f" (write --gin_file={argument})"
     name, equals, value = argument.partition("=")
     word = name.lstrip("".join(_DASHES)).replace("-", "_")
-    known = ["from", "to", *vars(flags)]
+    known = [*_FLAGS.get(flags.mode, {}), *vars(flags)]  # convert's --from is stored as `source`
     known.remove("mode")
     if word not in known and word.upper() in _GIN_HELP.split():
         return f" (did you mean --gin.{word.upper()}={value}?)"

@@ -121,6 +121,7 @@ def test_unknown_modes_and_flags_are_status_2(argv, capsys):
         (["report", "--model-dir=a"], "did you mean --model_dir=a?"),
         (["--gin_file=a", "train"], "flags come after the mode: run.py train --gin_file=a"),
         (["convert", "—from=a"], "did you mean --from=a?"),
+        (["serve", "--prompt=hi"], "unrecognized arguments: --prompt=hi\n"),  # not convert's --from
     ],
 )
 def test_what_an_unknown_argument_was_meant_to_be(argv, words, capsys):
