@@ -517,6 +517,21 @@ def _report_unraisable(unraisable: Any) -> None:
         sys.__unraisablehook__(unraisable)
 
 
+def _open_standard_streams() -> None:
+    """Opens /dev/null for the standard streams that the parent process closed.
+
+    Files that are opened later would get their numbers, to which libraries write. `sys.stderr` is
+    never None then; the others stay None, so that a mode can say that it needs them.
+    """
+    for number in range(3):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.set_inheritable(os.open(os.devnull, os.O_RDWR), True)
+    if sys.stderr is None:
+        sys.stderr = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115
+
+
 def run_program() -> int:
     """Runs `main`, then exits without tearing down the interpreter.
 
@@ -535,6 +550,7 @@ def run_program() -> int:
                 code = code or 1
         os._exit(code)
 
+    _open_standard_streams()
     atexit.register(leave)  # the first one registered is the last one called
     keep_freed_memory()
     try:

@@ -1,6 +1,7 @@
 """Flags, and the one place where errors become exit statuses."""
 
 import errno
+import os
 import shlex
 import signal
 import subprocess
@@ -178,6 +179,28 @@ def test_a_reader_that_goes_away_ends_the_program_quietly(tmp_path):
     command = f"{sys.executable} -c {shlex.quote(code)} | head -c 1; echo ${{PIPESTATUS[0]}}"
     shown = subprocess.run(["bash", "-c", command], capture_output=True, text=True, check=True)
     assert (shown.stdout, shown.stderr) == ("x0\n", "")
+
+
+@pytest.mark.parametrize(("closed", "answer"), [("2>&-", "9"), ("<&- 2>&-", "9"), (">&-", "")])
+def test_closed_standard_streams_are_no_error(closed, answer, tmp_path):
+    """A service manager may close them; the next file that is opened would get their number."""
+    code = (
+        "import os, sys, types; from instruct.cli import arguments\n"
+        "def run(flags):\n"
+        "    with open('results', 'w') as stream:\n"
+        "        os.write(2, b'a line of a library')\n"
+        "        sys.stderr.write('a line of ours')\n"
+        "        sys.stdout and print(stream.fileno() > 2 and 9)\n"
+        "arguments.importlib.import_module = lambda name: types.SimpleNamespace(run=run)\n"
+        "sys.argv = ['run.py', 'report']; sys.exit(arguments.run_program())"
+    )
+    command = f"{sys.executable} -c {shlex.quote(code)} {closed}"
+    environment = {**os.environ, "PYTHONPATH": os.getcwd()}
+    done = subprocess.run(
+        ["bash", "-c", command], capture_output=True, text=True, cwd=tmp_path, env=environment
+    )
+    assert (done.returncode, done.stdout.strip()) == (0, answer), done.stderr
+    assert (tmp_path / "results").read_text() == ""
 
 
 def test_statuses(monkeypatch, capsys):

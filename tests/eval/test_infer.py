@@ -391,6 +391,12 @@ def test_a_long_prompt_is_told_and_refused_when_strict(model_dir, finished, tmp_
     assert not (tmp_path / "out.jsonl").exists()
 
 
+def test_a_conversation_without_standard_input_is_refused(model_dir, monkeypatch):
+    monkeypatch.setattr(sys, "stdin", None)
+    with pytest.raises(UserError, match="--interactive: standard input is closed"):
+        infer(model_dir, interactive=True)
+
+
 def test_standard_input_and_output(model_dir, finished, monkeypatch, capsysbinary):
     given = io.BytesIO(b"\n" + (finished / "in.jsonl").read_bytes() + b"{\n")
     monkeypatch.setattr(sys, "stdin", types.SimpleNamespace(buffer=given))
