@@ -391,9 +391,10 @@ def test_a_long_prompt_is_told_and_refused_when_strict(model_dir, finished, tmp_
     assert not (tmp_path / "out.jsonl").exists()
 
 
-def test_a_conversation_without_standard_input_is_refused(model_dir, monkeypatch):
-    monkeypatch.setattr(sys, "stdin", None)
-    with pytest.raises(UserError, match="--interactive: standard input is closed"):
+@pytest.mark.parametrize(("stream", "name"), [("stdin", "input"), ("stdout", "output")])
+def test_a_conversation_needs_standard_streams(model_dir, monkeypatch, stream, name):
+    monkeypatch.setattr(sys, stream, None)
+    with pytest.raises(UserError, match=f"--interactive: standard {name} is closed"):
         infer(model_dir, interactive=True)
 
 
