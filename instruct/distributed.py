@@ -332,6 +332,18 @@ def gather_json(value: Mapping[str, Any]) -> list[dict[str, Any]]:
     return [json.loads(bytes(row[: int(size)])) for row, size in zip(rows, sizes.reshape(-1))]
 
 
+def first_problem(problem: str) -> str:
+    """The problem of the first process that has one; "" if none has. Every process must call this.
+
+    What one process alone could not do, such as reading a file of its own machine, is thereby known
+    to all: they would wait for it in their next computation, or compute something else with it.
+    """
+    problems = [one["problem"] for one in gather_json({"problem": problem})]
+    first = next(filter(None, problems), "")
+    is_of_all = all(one == first for one in problems)
+    return first if is_of_all else f"process {problems.index(first)}: {first}"
+
+
 @contextlib.contextmanager
 def one_after_another(name: str, folder: pathlib.Path) -> Iterator[None]:
     """Runs the block first in one process of each group that shares a folder, then in the others.

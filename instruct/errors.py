@@ -1,8 +1,9 @@
 """Errors that users can fix, and their messages: the value, the allowed values and the fix.
 
 `run.py` prints a `UserError` (status 2) and a `RunFailed` (status 1) without a traceback, and also
-storage errors, which `storage_failure` recognises in any exception of a library (status 1). All
-other exceptions are bugs or failures of the machine and keep their traceback (status 1).
+storage errors, which `storage_failure` recognises in any exception of a library, and devices that
+run out of memory (`memory_failure`; both status 1). All other exceptions are bugs or failures of
+the machine and keep their traceback (status 1).
 """
 
 import contextlib
@@ -77,6 +78,8 @@ _PATH_IN_TEXT = re.compile(r"[\"'](/[^\"']+)[\"']")
 # TensorStore at a bucket: it gave up after its retries.
 _GAVE_UP = "retry attempts failed"
 _ADDRESS_IN_TEXT = re.compile(r"\b((?:gs|s3)://[^\s\"':]+)")
+# Of XLA's compilers and allocators.
+_NO_MEMORY = "RESOURCE_EXHAUSTED"
 # Temporary files of TensorStore, beside the final one.
 _BESIDE = re.compile(r"\.__lock$|\.__tmp\S*$")
 
@@ -172,6 +175,34 @@ def explaining_storage_failures(
         if failure is None:
             raise
         raise RunFailed(f"{failure} {consequence_fn()}") from error
+
+
+def memory_failure(error: BaseException) -> str | None:
+    """Message of devices whose memory is too small, in XLA's words; None for any other error."""
+    text = str(error)
+    if not isinstance(error, RuntimeError) or _NO_MEMORY not in text or storage_failure(error):
+        return None
+    # Allocators list all buffers after the first line.
+    words = (
+        text[text.index(_NO_MEMORY) + len(_NO_MEMORY) :].strip(": ").partition("\n")[0].rstrip(".")
+    )
+    return f"the devices have too little memory ({words:.200})."
+
+
+@contextlib.contextmanager
+def explaining_memory_failures(advice: str) -> Iterator[None]:
+    """Converts errors of devices whose memory is too small to `RunFailed`.
+
+    Args:
+        advice: a sentence on what needs less.
+    """
+    try:
+        yield
+    except RuntimeError as error:
+        failure = memory_failure(error)
+        if failure is None:
+            raise
+        raise RunFailed(f"{failure} {advice}") from error
 
 
 def unknown_name(kind: str, name: str, allowed: Iterable[str]) -> UserError:

@@ -3,7 +3,8 @@
     python -m tests.distributed_worker MODE COORDINATOR NUM_PROCESSES PROCESS_ID
 
 The process with the highest number misbehaves as MODE says: ok, die, hang, fail, differ, sigterm;
-with `die0` process 0 does. Two fake CPU devices each; a step is one sum over all devices.
+with `die0` process 0 does, and with `problem` all but process 0 have one. Two fake CPU devices
+each; a step is one sum over all devices.
 """
 
 import os
@@ -30,6 +31,10 @@ def main() -> int:
     from jax.experimental import multihost_utils
     from jax.sharding import NamedSharding, PartitionSpec
 
+    if mode == "problem":
+        problem = "no file" if number else ""
+        print(distributed.first_problem(problem), distributed.first_problem("of all"), sep="; ")
+        print(f"none: {distributed.first_problem('')!r}")
     distributed.agree("start", {"code": "abc", "lr": 0.1 if mode == "differ" and last else 0.2})
     mesh = jax.make_mesh((2 * count,), ("data",))
     rows = NamedSharding(mesh, PartitionSpec("data"))
@@ -53,6 +58,8 @@ def main() -> int:
             os.kill(os.getpid(), signal.SIGKILL)
         if mode == "sigterm" and multihost_utils.reached_preemption_sync_point(step):
             print(f"stopped at {step}", flush=True)
+            break
+        if mode == "problem":
             break
         if mode == "ok" and step == 20:
             print(f"total {float(value):g}", flush=True)

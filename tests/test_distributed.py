@@ -66,6 +66,13 @@ def test_one_failing_process_ends_all_with_a_message_that_names_it(forked_python
 
 
 @pytest.mark.slow
+def test_a_problem_of_one_process_is_known_to_all(forked_python):
+    for status, stdout, errors in run_processes(forked_python, "problem").values():
+        assert (status, errors) == (0, [])
+        assert "process 1: no file; of all" in stdout and "none: ''" in stdout
+
+
+@pytest.mark.slow
 def test_a_process_that_differs_is_named_before_the_first_step(forked_python):
     for status, _, errors in run_processes(forked_python, "differ").values():
         assert status == 1
@@ -128,4 +135,5 @@ def test_alone_nothing_waits(tmp_path):
     with distributed.one_after_another("a", tmp_path):
         assert not list(tmp_path.iterdir())
     assert distributed.gather_json({"x": 1}) == [{"x": 1}]
+    assert [distributed.first_problem(problem) for problem in ("", "x")] == ["", "x"]
     assert (distributed.num_processes(), distributed.is_first_process()) == (1, True)

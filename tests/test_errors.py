@@ -8,7 +8,9 @@ import pytest
 from instruct.errors import (
     RunFailed,
     UserError,
+    explaining_memory_failures,
     explaining_storage_failures,
+    memory_failure,
     storage_error_number,
     storage_failure,
 )
@@ -98,3 +100,33 @@ def test_a_bucket_that_failed_after_all_attempts():
         message = storage_failure(error)
         assert message is not None and "gs://bucket/runs/a/" in message
         assert "after many attempts" in message and "Check the network" in message
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("RESOURCE_EXHAUSTED: Out of memory allocating 512 bytes.", "Out of memory allocating 512"),
+        (
+            "INTERNAL: RESOURCE_EXHAUSTED: Out of memory.\nBuffer 1: 20 GiB\n...",
+            "memory (Out of memory).",
+        ),
+        (
+            "RESOURCE_EXHAUSTED: Ran out of memory in memory space hbm. " + "x" * 999,
+            "space hbm. xx",
+        ),
+    ],
+)
+def test_devices_that_are_too_small_are_told_in_one_line(text, words):
+    message = "too little memory .* Use less"
+    with pytest.raises(RunFailed, match=message) as caught, explaining_memory_failures("Use less."):
+        raise RuntimeError(text)
+    said = str(caught.value)
+    assert words in said and "Buffer" not in said and "\n" not in said and len(said) < 300
+
+
+def test_what_is_no_lack_of_memory():
+    full = RuntimeError("RESOURCE_EXHAUSTED: write failed: No space left on device")
+    for error in (full, ValueError("RESOURCE_EXHAUSTED"), RuntimeError("INTERNAL: a defect")):
+        assert memory_failure(error) is None
+        with pytest.raises(type(error)), explaining_memory_failures("Use less."):
+            raise error

@@ -22,7 +22,12 @@ from typing import Any
 from instruct.allocator import keep_freed_memory
 from instruct.cli import report_flags
 from instruct.data.quiet_tensorflow import keep_quiet, quiet_stderr
-from instruct.errors import RunFailed, UserError, explaining_storage_failures
+from instruct.errors import (
+    RunFailed,
+    UserError,
+    explaining_memory_failures,
+    explaining_storage_failures,
+)
 from instruct.fields import LARGEST
 
 # Word processors replace two hyphens by the second or third of these.
@@ -98,6 +103,16 @@ _EXAMPLES = {
     "show": "--task=gym.chain_sum --examples=2",
     "report": "--model_dir=runs/demo",
     "study": "--gin_file=gin/ablations/STUDY.gin --gin.STUDY_DIR=runs/study --dry_run",
+}
+# What to type after the devices ran out of memory.
+_LESS_MEMORY = {
+    "train": "Give --gin.loop.train.num_microbatches=4, which changes no result, or start a run "
+    "with a smaller --gin.BATCH_SIZE.",
+    "eval": "Give a smaller --gin.EVAL_BATCH_SIZE, such as 8.",
+    **dict.fromkeys(
+        ("infer", "serve"),
+        "Give a smaller --gin.BATCH_SIZE, such as 4, or a smaller --gin.MAX_DECODE_STEPS.",
+    ),
 }
 CHECKPOINT_FORMATS = ("instruct", "t5x", "huggingface", "peft")
 
@@ -458,7 +473,7 @@ def _hint(argument: str, flags: argparse.Namespace) -> str:
         return f" (write --gin_file={argument})"
     name, equals, value = argument.partition("=")
     word = name.lstrip("".join(_DASHES)).replace("-", "_")
-    known = ["from", "to", *vars(flags)]
+    known = [*_FLAGS.get(flags.mode, {}), *vars(flags)]  # convert's --from is stored as `source`
     known.remove("mode")
     if word not in known and word.upper() in _GIN_HELP.split():
         return f" (did you mean --gin.{word.upper()}={value}?)"
@@ -502,6 +517,21 @@ def _report_unraisable(unraisable: Any) -> None:
         sys.__unraisablehook__(unraisable)
 
 
+def _open_standard_streams() -> None:
+    """Opens /dev/null for the standard streams that the parent process closed.
+
+    Files that are opened later would get their numbers, to which libraries write. `sys.stderr` is
+    never None then; the others stay None, so that a mode can say that it needs them.
+    """
+    for number in range(3):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.set_inheritable(os.open(os.devnull, os.O_RDWR), True)
+    if sys.stderr is None:
+        sys.stderr = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115
+
+
 def run_program() -> int:
     """Runs `main`, then exits without tearing down the interpreter.
 
@@ -520,6 +550,7 @@ def run_program() -> int:
                 code = code or 1
         os._exit(code)
 
+    _open_standard_streams()
     atexit.register(leave)  # the first one registered is the last one called
     keep_freed_memory()
     try:
@@ -595,7 +626,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         flags = parse(sys.argv[1:] if argv is None else argv)
         with quiet_stderr():
             mode = importlib.import_module(f"instruct.cli.{flags.mode}")
-        with explaining_storage_failures(), _joined(flags):
+        less = _LESS_MEMORY.get(flags.mode, "Use devices with more memory, or more of them.")
+        with explaining_storage_failures(), _joined(flags), explaining_memory_failures(less):
             status = int(mode.run(flags) or 0)
             if sys.stdout is not None:  # None: closed by the parent process
                 sys.stdout.flush()  # raises BrokenPipeError here rather than at exit

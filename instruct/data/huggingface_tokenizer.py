@@ -501,7 +501,7 @@ class HuggingFaceVocabulary:
             text = text.replace(before, after)
         return text
 
-    def settled(self, ids: Sequence[int]) -> int:
+    def settled(self, ids: Sequence[int], /) -> int:
         """How many ids from the first on have a text that no later id can change.
 
         Llama 2's and Gemma's tokenizers write rare characters as tokens of single bytes, and decode

@@ -17,7 +17,7 @@ import re
 import tomllib
 from pathlib import Path
 
-from instruct.data.sources.data_file import SPLIT_NAMES
+from instruct.data.sources.table_files import SPLIT_NAMES
 from instruct.errors import UserError, unknown_name
 from instruct.fields import bounded, check_fields
 from instruct.files import local_path

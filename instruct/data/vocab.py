@@ -27,7 +27,7 @@ import itertools
 import logging
 import re
 from array import array
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Protocol
 
@@ -98,6 +98,13 @@ class Vocabulary(Protocol):
         """Text up to the first of `stop_ids`, without padding."""
         ...
 
+    def settled(self, ids: Sequence[int], /) -> int:
+        """How many ids from the first on have a text that no later id can change.
+
+        But for its last few characters, which `AnswerText` holds back.
+        """
+        ...
+
 
 def text_ids(vocabulary: Vocabulary, ids: Iterable[int]) -> list[int]:
     """Ids up to the first that ends an answer, without padding."""
@@ -135,6 +142,9 @@ class ByteVocabulary:
     def decode(self, ids: Iterable[int]) -> str:
         kept = text_ids(self, ids)
         return bytes(i - 3 for i in kept if 3 <= i < 259).decode("utf-8", errors="ignore")
+
+    def settled(self, ids: Sequence[int]) -> int:
+        return len(ids)
 
 
 class SentencePieceVocabulary:
@@ -202,6 +212,9 @@ class SentencePieceVocabulary:
         kept = text_ids(self, ids)
         known = [i if i < self.vocab_size else self._processor.unk_id() for i in kept]
         return self._processor.DecodeIds(known)
+
+    def settled(self, ids: Sequence[int]) -> int:
+        return len(ids)
 
 
 def parse_spec(spec: str) -> tuple[str, int]:

@@ -31,7 +31,7 @@ class AnswerText:
     def extend(self, ids: Sequence[int], finished: bool) -> str:
         """The piece that follows from all token ids so far, without the one that ends an answer."""
         if not finished:
-            ids = ids[: getattr(self._tokenizer, "settled", len)(ids)]
+            ids = ids[: self._tokenizer.settled(ids)]
         text = self._tokenizer.decode(ids)
         found = [place for stop in self._stops if (place := text.find(stop)) >= 0]
         self.stopped = bool(found)

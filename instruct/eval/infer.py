@@ -107,6 +107,9 @@ def infer(
         raise UserError("give --prompt, or --input and --output, not both")
     if interactive and (prompt is not None or input_path or output_path):
         raise UserError("--interactive reads prompts as you type them; leave the other flags out")
+    if interactive and (sys.stdin is None or sys.stdout is None):
+        closed = "input" if sys.stdin is None else "output"
+        raise UserError(f"--interactive: standard {closed} is closed; start it from a terminal.")
     if interactive and distributed.num_processes() > 1:
         raise UserError("--interactive runs in one process; add --distributed=off.")
     if prompt is None and not ((input_path and output_path) or interactive):
@@ -342,7 +345,8 @@ def _answer_file(
     note = ""
     if truncated:
         _say(f"warning: {encoder.describe_truncated(truncated)}")
-        note = f", {len(truncated):,} prompts cut to {encoder.inputs_length} tokens"
+        prompts_cut = "1 prompt" if len(truncated) == 1 else f"{len(truncated):,} prompts"
+        note = f", {prompts_cut} cut to {encoder.inputs_length} tokens"
     if unfinished:
         subject = f"each of {unfinished:,} answers" if unfinished > 1 else "one answer"
         _say(f"warning: {subject} {answerer.describe_unfinished()} (marked `unfinished`)")

@@ -38,18 +38,25 @@ class PromptEncoder:
     def encode(self, prompt: str) -> tuple[list[int], int]:
         """(token ids, truncated; number of tokens before truncation, those of the frame included).
 
-        What follows a prompt, such as EOS, follows a truncated one too.
+        What follows a prompt, such as EOS, follows a truncated one too, unless the chat template
+        refuses the shorter text.
         """
         ids = self.frame.prompt(prompt)
         if len(ids) <= self.inputs_length:
             return ids, len(ids)
-        return self.frame.cut_prompt(prompt, self.inputs_length), len(ids)
+        try:
+            return self.frame.cut_prompt(prompt, self.inputs_length), len(ids)
+        except UserError:
+            return ids[: self.inputs_length], len(ids)
 
     def refusal(self, prompt: str) -> str:
-        """Why the chat template cannot write a prompt; "" if it can, or there is none."""
+        """Why the chat template cannot write a prompt; "" if it can, or there is none.
+
+        Nothing is tokenized: `encode` does that once for each prompt, and refuses no other.
+        """
         try:
             if self.frame.chat is not None:
-                self.encode(prompt)
+                self.frame.chat.prompt(prompt)
         except TemplateRefusal as error:
             return error.reason
         except UserError as error:  # fails on this text

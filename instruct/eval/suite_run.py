@@ -30,7 +30,8 @@ from instruct.data.spec import Leaf, Resolved
 from instruct.data.stores.prepare import prepare_once
 from instruct.data.stores.store import leaf_manifest
 from instruct.data.vocab import load_vocabulary
-from instruct.errors import UserError
+from instruct.distributed import first_problem
+from instruct.errors import UserError, memory_failure
 from instruct.eval import task_rows
 from instruct.eval.eval_config import EvalConfig
 from instruct.eval.model_outputs import ModelRunner
@@ -195,6 +196,7 @@ class SuiteRun:
         """Settings that affect results, apart from the suite and the step."""
         inside = self.checkpoint.is_relative_to(self.folder)
         checkpoint = self.checkpoint.relative_to(self.folder) if inside else self.checkpoint
+        chat = self.data.frame.chat
         return {
             "checkpoint": str(checkpoint),
             **self.parameters,
@@ -206,7 +208,8 @@ class SuiteRun:
             "seed": self.config.seed,
             "rank_options": self.config.rank_options,
             "bootstrap_samples": self.config.bootstrap_samples,
-            **({"chat_template": True} if self.data.chat_template else {}),
+            # Not in the vocabulary's fingerprint; earlier versions recorded True.
+            **({"chat_template": chat.fingerprint[:16]} if chat else {}),
         }
 
     def _rows(self, leaf: Leaf, models: ModelRunner, params: Any) -> list[dict[str, Any]]:
@@ -227,8 +230,7 @@ class SuiteRun:
         computed = False
         try:
             shared["split"] = split = split_of(leaf, config.splits)
-            examples, left_out, replies = self.examples_fn(leaf, split)
-            task = registry.scored_task(self.workspace, leaf.name)
+            task, (examples, left_out, replies) = self._task_and_examples(leaf, split)
             ranked = leaf.spec is not None and leaf.spec.ranked
             outputs = models.outputs(params, task, examples, config.rank_options or ranked)
             computed = True
@@ -250,11 +252,26 @@ class SuiteRun:
                 raise
             where = traceback.extract_tb(error.__traceback__)[-1]
             text = f"{type(error).__name__}: {error} ({where.filename}:{where.lineno})"
+            if failure := memory_failure(error):
+                text = f"{failure} A smaller EVAL_BATCH_SIZE (BatchConfig.batch_size) needs less"
             if isinstance(error, UserError):
                 splits = (shared["split"], _exemplar_split(leaf))
                 unprepared = (self.problems.get((leaf.task, name)) for name in splits)
                 text = next(filter(None, unprepared), str(error))
             return [{"kind": "failure", **shared, **checkpoint, "error": text}]
+
+    def _task_and_examples(self, leaf: Leaf, split: str) -> tuple[task_rows.Task, LeafExamples]:
+        """What a leaf is evaluated with and on; fails in all processes if it fails in one."""
+        problem, found = "", None
+        try:
+            examples = self.examples_fn(leaf, split)
+            found = registry.scored_task(self.workspace, leaf.name), examples
+        except UserError as error:
+            problem = str(error) or "no message"
+        problem = first_problem(problem)
+        if problem or found is None:
+            raise UserError(problem)
+        return found
 
     def _finished(self, leaves: Sequence[Leaf], writer: results.ResultsWriter | None) -> list[bool]:
         """Which leaves an earlier run finished, as read by process 0."""

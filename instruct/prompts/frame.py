@@ -16,7 +16,7 @@ EOS = "eos"  # value of `Frame.separator`
 
 
 class Tokenizer(Protocol):
-    """The methods of a vocabulary (instruct/data/vocab.py) that rendering uses."""
+    """What rendering and answers use of a vocabulary (instruct/data/vocab.py)."""
 
     @property
     def eos_id(self) -> int: ...
@@ -29,6 +29,8 @@ class Tokenizer(Protocol):
     def encode_array(self, text: str, /) -> "array[int]": ...
 
     def decode(self, ids: Sequence[int], /) -> str: ...
+
+    def settled(self, ids: Sequence[int], /) -> int: ...
 
 
 @dataclasses.dataclass(frozen=True)

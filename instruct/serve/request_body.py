@@ -1,6 +1,7 @@
 """Bodies of requests, in OpenAI's format, to `Asked`; what cannot be done is refused by name."""
 
 import dataclasses
+import logging
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -8,7 +9,9 @@ from instruct.errors import UserError
 from instruct.eval.decoding.decode import DecodeConfig
 from instruct.eval.loaded_model import PromptEncoder
 from instruct.eval.prompt_lines import LONE_SURROGATE
+from instruct.prompts.chat_template import TemplateRefusal
 
+_log = logging.getLogger(__name__)
 _MOST_STOPS = 4
 _LARGEST_SEED = 2**31 - 1
 _ROLES = ("system", "user", "assistant")
@@ -112,7 +115,7 @@ def read_completion(
     try:
         prompts = [encoder.frame.prompt(text) for text in texts]
     except UserError as error:  # the template refuses a text
-        raise Refusal(400, str(error), "prompt") from error
+        raise _refused(error, "prompt") from error
     return _asked(fields, model, config, encoder.inputs_length, prompts, "prompt", "max_tokens")
 
 
@@ -146,13 +149,21 @@ def read_chat(body: Any, model: str, config: DecodeConfig, encoder: PromptEncode
     try:
         prompt = encoder.frame.next_turn(turns)
     except UserError as error:  # the template refuses this order of roles
-        raise Refusal(400, str(error), "messages") from error
+        raise _refused(error, "messages") from error
     limits = ("max_completion_tokens", "max_tokens")
     named = [name for name in limits if fields.get(name) is not None] or ["max_tokens"]
     if len(named) > 1:
         raise Refusal(400, f"give one of {' and '.join(limits)}, not both.", limits[0])
     limit = named[0]
     return _asked(fields, model, config, encoder.inputs_length, [prompt], "messages", limit)
+
+
+def _refused(error: UserError, name: str) -> Refusal:
+    """A chat template's error without what is the server's own: its paths, and how to train."""
+    if isinstance(error, TemplateRefusal):
+        return Refusal(400, f"{error.reason}.", name)
+    _log.warning("%s", error)
+    return Refusal(400, f"the chat template fails on `{name}`; the server's log says why.", name)
 
 
 def _checked(body: Any, more: Sequence[str]) -> Mapping[str, Any]:

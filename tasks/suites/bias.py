@@ -11,7 +11,6 @@ Files: real_toxicity_prompts/prompts.jsonl, winogender/all_sentences.tsv;
 civil_comments/all_data.csv or test.csv, or google/civil_comments in the hub's layout.
 """
 
-import csv
 import dataclasses
 import functools
 import math
@@ -24,7 +23,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from instruct.data.registry import add_task
-from instruct.data.sources.files import read_lines
+from instruct.data.sources.files import NOT_CSV, read_csv, read_lines
 from instruct.data.sources.huggingface import HuggingFaceSource
 from instruct.data.spec import TaskSpec
 from instruct.errors import UserError
@@ -33,7 +32,7 @@ from instruct.prompts.record import Record
 from instruct.prompts.render import Dropped
 from instruct.workspace import TOXICITY_VARIABLE, ToxicityClassifier, Workspace
 from tasks.answers import Example, metadata_of
-from tasks.suites.files import SplitFiles, SuiteSource, read_json_lines
+from tasks.suites.files import SplitFiles, SuiteSource, broken_csv, read_json_lines
 from tasks.suites.task import suite_task
 
 FAMILY = "bias"
@@ -238,19 +237,19 @@ def read_civil_comments(path: Path) -> Iterator[Record | Dropped]:
 
     If the file has a column "split", only its rows of "test" count.
     """
-    with path.open(encoding="utf-8-sig", errors="replace", newline="") as stream:
-        try:
-            for number, row in enumerate(csv.DictReader(stream)):
-                if (row.get("split") or "test") == "test":
-                    text, share = row.get("comment_text") or row.get("text"), row.get("toxicity")
-                    try:
-                        toxicity = float(row.get("target") if share is None else share)  # type: ignore[arg-type]
-                    except (TypeError, ValueError):
-                        toxicity = math.nan
-                    values = {"text": text, "toxicity": toxicity}
-                    yield civil_comment(values, f"civil_comments-{row.get('id') or number}")
-        except csv.Error as error:
-            raise UserError(f"{path} is not CSV ({error}); get the file again") from error
+    for number, line, _, row, _ in read_csv(path, strict=True):
+        if isinstance(row, Dropped):
+            if row.reason == NOT_CSV:
+                raise broken_csv(path, line)
+            yield row
+        elif (row.get("split") or "test") == "test":
+            text, share = row.get("comment_text") or row.get("text"), row.get("toxicity")
+            try:
+                toxicity = float(row.get("target") if share is None else share)
+            except (TypeError, ValueError):
+                toxicity = math.nan
+            values = {"text": text, "toxicity": toxicity}
+            yield civil_comment(values, f"civil_comments-{row.get('id') or number}")
 
 
 # ---------------------------------------------------------------- tasks

@@ -200,6 +200,18 @@ def _name_of(fn: Any) -> str:
     return function_name(fn)
 
 
+def broken_csv(path: Path, line: int) -> UserError:
+    """The error about a line of a CSV file that `csv_cells` could not read.
+
+    A user's own file loses such a line. A benchmark's is the same for everybody: a question less
+    would be another benchmark.
+    """
+    return UserError(
+        f"{path} is not CSV from line {line}: a quote is not closed or ends within a cell, or a "
+        "cell is too long. Get the file again"
+    )
+
+
 def read_json(path: Path) -> Any:
     """The value in a JSON file.
 

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from instruct.data.registry import add_task
+from instruct.data.sources.files import NOT_UTF8, csv_cells, has_bad_bytes
 from instruct.data.sources.huggingface import HuggingFaceSource
 from instruct.data.sources.table_files import read_rows
 from instruct.data.spec import TaskSpec
@@ -26,7 +27,7 @@ from instruct.errors import UserError
 from instruct.eval import metrics
 from instruct.prompts.record import Record
 from instruct.prompts.render import Dropped
-from tasks.suites.files import HubSplit, SplitFiles, SuiteSource, hub_url, read_json
+from tasks.suites.files import HubSplit, SplitFiles, SuiteSource, broken_csv, hub_url, read_json
 from tasks.suites.reading import read_asked, read_choice
 from tasks.suites.scoring import HARNESS_MMLU, strict_mmlu
 from tasks.suites.task import suite_task
@@ -107,23 +108,12 @@ def _rows(path: Path) -> Iterator[list[str]]:
     Raises:
         UserError: a quote is not closed, which would make one question of it and those after it.
     """
-    with path.open(encoding="utf-8-sig", errors="surrogateescape", newline="") as stream:
-        reader = csv.reader(stream, strict=True)
-        line = 1
-        try:
-            for row in reader:
-                # Line ends inside quoted cells are those of the file.
-                row = [cell.replace("\r\n", "\n") for cell in row]
-                if any(map(_holds_row, row)):
-                    raise csv.Error("a cell holds a whole row")
-                if row:
-                    yield row
-                line = reader.line_num + 1
-        except csv.Error as error:
-            raise UserError(
-                f"{path} is not CSV from line {line} ({error}): a quote is not closed or ends "
-                "within a cell, or a cell is too long. Get the file again"
-            ) from error
+    for line, _, cells in csv_cells(path, strict=True):
+        # Line ends inside quoted cells are those of the file.
+        row = [cell.replace("\r\n", "\n") for cell in cells or ()]
+        if cells is None or any(map(_holds_row, row)):
+            raise broken_csv(path, line)
+        yield row
 
 
 def _holds_row(cell: str) -> bool:
@@ -158,8 +148,8 @@ def read_csv(path: Path, subject: str, split: str) -> Iterator[Record | Dropped]
         if number < 0 and index < 0 and answer.lower() == "answer":
             continue
         number += 1
-        if any("\udc80" <= sign <= "\udcff" for cell in row for sign in cell):
-            yield Dropped("text is not UTF-8")
+        if has_bad_bytes(row):
+            yield Dropped(NOT_UTF8)
         elif len(row) != 6:
             yield Dropped("line does not have 6 columns")
         elif index < 0:

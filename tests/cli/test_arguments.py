@@ -1,6 +1,7 @@
 """Flags, and the one place where errors become exit statuses."""
 
 import errno
+import os
 import shlex
 import signal
 import subprocess
@@ -8,6 +9,7 @@ import sys
 import time
 import types
 
+import jax
 import pytest
 
 from instruct.cli import arguments
@@ -20,6 +22,28 @@ def run_mode(monkeypatch, action, *flags):
     monkeypatch.setitem(sys.modules, "instruct.cli.report", module)
     monkeypatch.setattr(arguments.importlib, "import_module", lambda name: module)
     return arguments.main(["report", *flags])
+
+
+@pytest.mark.parametrize(
+    ("mode", "advice"),
+    [
+        ("train", "--gin.loop.train.num_microbatches=4"),
+        ("eval", "--gin.EVAL_BATCH_SIZE"),
+        ("infer", "--gin.MAX_DECODE_STEPS"),
+        ("serve", "--gin.BATCH_SIZE"),
+        ("convert", "more memory"),
+    ],
+)
+def test_devices_without_memory_are_no_traceback(monkeypatch, capsys, mode, advice):
+    def run(parsed):
+        raise jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: Out of memory allocating 9 bytes.")
+
+    module = types.SimpleNamespace(run=run)
+    monkeypatch.setattr(arguments.importlib, "import_module", lambda name: module)
+    assert arguments.main([mode]) == 1
+    said = capsys.readouterr().err
+    assert "too little memory (Out of memory allocating 9 bytes)" in said and advice in said
+    assert "Traceback" not in said
 
 
 def test_gin_flags_are_kept_in_order():
@@ -98,6 +122,7 @@ def test_unknown_modes_and_flags_are_status_2(argv, capsys):
         (["report", "--model-dir=a"], "did you mean --model_dir=a?"),
         (["--gin_file=a", "train"], "flags come after the mode: run.py train --gin_file=a"),
         (["convert", "—from=a"], "did you mean --from=a?"),
+        (["serve", "--prompt=hi"], "unrecognized arguments: --prompt=hi\n"),  # not convert's --from
     ],
 )
 def test_what_an_unknown_argument_was_meant_to_be(argv, words, capsys):
@@ -154,6 +179,28 @@ def test_a_reader_that_goes_away_ends_the_program_quietly(tmp_path):
     command = f"{sys.executable} -c {shlex.quote(code)} | head -c 1; echo ${{PIPESTATUS[0]}}"
     shown = subprocess.run(["bash", "-c", command], capture_output=True, text=True, check=True)
     assert (shown.stdout, shown.stderr) == ("x0\n", "")
+
+
+@pytest.mark.parametrize(("closed", "answer"), [("2>&-", "9"), ("<&- 2>&-", "9"), (">&-", "")])
+def test_closed_standard_streams_are_no_error(closed, answer, tmp_path):
+    """A service manager may close them; the next file that is opened would get their number."""
+    code = (
+        "import os, sys, types; from instruct.cli import arguments\n"
+        "def run(flags):\n"
+        "    with open('results', 'w') as stream:\n"
+        "        os.write(2, b'a line of a library')\n"
+        "        sys.stderr.write('a line of ours')\n"
+        "        sys.stdout and print(stream.fileno() > 2 and 9)\n"
+        "arguments.importlib.import_module = lambda name: types.SimpleNamespace(run=run)\n"
+        "sys.argv = ['run.py', 'report']; sys.exit(arguments.run_program())"
+    )
+    command = f"{sys.executable} -c {shlex.quote(code)} {closed}"
+    environment = {**os.environ, "PYTHONPATH": os.getcwd()}
+    done = subprocess.run(
+        ["bash", "-c", command], capture_output=True, text=True, cwd=tmp_path, env=environment
+    )
+    assert (done.returncode, done.stdout.strip()) == (0, answer), done.stderr
+    assert (tmp_path / "results").read_text() == ""
 
 
 def test_statuses(monkeypatch, capsys):

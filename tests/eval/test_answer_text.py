@@ -88,6 +88,13 @@ def test_whole_characters_before_half_a_one_are_told_as_they_are(folder_vocabula
         assert "".join(pieces(folder_vocabulary, text, (" y",), step)) == whole.partition(" y")[0]
 
 
+def test_every_vocabulary_says_how_many_tokens_are_settled(folder_vocabulary):
+    for vocabulary in (load_vocabulary("bytes"), load_vocabulary("gym"), folder_vocabulary):
+        whole, half = vocabulary.encode("some words"), vocabulary.encode("some words 😀")
+        assert vocabulary.settled(whole) == len(whole)
+        assert len(whole) <= vocabulary.settled(half) <= len(half)
+
+
 def test_bytes_that_are_no_text_are_told_as_they_are_decoded(folder_vocabulary):
     vocabulary, draws = folder_vocabulary, random.Random(0)
     for _ in range(300):

@@ -272,6 +272,36 @@ def test_prompts_that_a_chat_template_refuses_are_named_and_the_others_answered(
         run(model_dir, tmp_path, chat_template=True)
 
 
+def test_a_prompt_is_tokenized_once(model_dir, tmp_path, monkeypatch, capsys):
+    """Looking for prompts that the chat template refuses tokenizes none."""
+    monkeypatch.setattr(ByteVocabulary, "chat_template", PICKY)
+    encode, texts = ByteVocabulary.encode, []
+    monkeypatch.setattr(
+        ByteVocabulary, "encode", lambda self, text: texts.append(text) or encode(self, text)
+    )
+    write(tmp_path / "in.jsonl", [{"inputs": text} for text in ("one", "a tool", "two")])
+    assert run(model_dir, tmp_path, chat_template=True)[0] == 1
+    asked = [text for text in texts if text in ("<one>", "<two>", "<a tool>")]
+    assert (
+        asked == ["<one>", "<two>"] and "line 2: chat template refuses" in capsys.readouterr().err
+    )
+
+
+def test_a_long_prompt_whose_beginning_the_chat_template_refuses_is_cut(
+    model_dir, tmp_path, monkeypatch, capsys
+):
+    source = (
+        "{% for m in messages %}{% if '!' not in m.content %}{{ raise_exception('no !') }}"
+        "{% endif %}<{{ m.content }}>{% endfor %}"
+    )
+    monkeypatch.setattr(ByteVocabulary, "chat_template", ChatTemplate(source))
+    write(tmp_path / "in.jsonl", [{"inputs": text} for text in ("x" * 40 + "!", "x", "x!")])
+    status, rows = run(model_dir, tmp_path, chat_template=True)
+    assert status == 1 and [row.get("truncated", False) for row in rows] == [True, False]
+    said = capsys.readouterr().err
+    assert "line 2: chat template refuses" in said and "line 1: the prompt has 43 tokens" in said
+
+
 def run(model_dir, folder, source="in.jsonl", **more):
     """Status of `infer`, and the rows of out.jsonl."""
     status = infer(
@@ -359,6 +389,13 @@ def test_a_long_prompt_is_told_and_refused_when_strict(model_dir, finished, tmp_
         shutil.copy(finished / "in.jsonl", tmp_path)
         run(model_dir, tmp_path, strict=True)
     assert not (tmp_path / "out.jsonl").exists()
+
+
+@pytest.mark.parametrize(("stream", "name"), [("stdin", "input"), ("stdout", "output")])
+def test_a_conversation_needs_standard_streams(model_dir, monkeypatch, stream, name):
+    monkeypatch.setattr(sys, stream, None)
+    with pytest.raises(UserError, match=f"--interactive: standard {name} is closed"):
+        infer(model_dir, interactive=True)
 
 
 def test_standard_input_and_output(model_dir, finished, monkeypatch, capsysbinary):

@@ -11,6 +11,7 @@ import pytest
 from instruct import gin_config, results
 from instruct.checkpoints.checkpoint import CheckpointConfig, CheckpointStore
 from instruct.checkpoints.train_state import TrainState
+from instruct.data.vocab import ByteVocabulary
 from instruct.errors import UserError
 from instruct.eval import model_outputs
 from instruct.eval.decoding.batching import BatchConfig
@@ -21,6 +22,7 @@ from instruct.files import locked
 from instruct.mesh import MeshConfig
 from instruct.models.config import ModelConfig
 from instruct.models.encoder_decoder import EncoderDecoder
+from instruct.prompts.chat_template import ChatTemplate
 from instruct.train.optimizer import OptimizerConfig, make_optimizer
 from tests.eval import toy_tasks
 from tests.workspaces import workspace
@@ -265,6 +267,21 @@ def test_checkpoints_and_settings(run_dir):
             **SETTINGS,
             workspace=workspace(),
         )
+
+
+def test_results_with_another_chat_template_are_not_kept(run_dir, monkeypatch):
+    config = EvalConfig("evalsuite.new", num_examples=2)
+
+    def run(source):
+        monkeypatch.setattr(ByteVocabulary, "chat_template", ChatTemplate(source))
+        options = {**SETTINGS, "chat_template": True, "workspace": workspace()}
+        return evaluate(str(run_dir), config, **options)
+
+    source = "{% for message in messages %}<{{ message.content }}>{% endfor %}"
+    one, other = source, source.replace("<", "[")
+    assert run(one) == run(one) == 0
+    with pytest.raises(UserError, match=r"other settings: chat_template: '\w{16}' -> '\w{16}'"):
+        run(other)
 
 
 def test_results_of_another_training_in_the_same_folder_are_not_kept(run_dir):

@@ -7,7 +7,15 @@ from instruct.data.feed.examples import EvalExample
 from instruct.data.stores.prepare import prepare
 from instruct.errors import UserError
 from instruct.eval import suite_run
-from instruct.eval.suite_run import fixed_replies, prompt_losses, split_of
+from instruct.eval.eval_config import EvalConfig
+from instruct.eval.suite_run import (
+    LeafExamples,
+    SuiteRun,
+    fixed_replies,
+    prompt_losses,
+    split_of,
+)
+from instruct.eval.task_rows import FixedReplies
 from tests.data.toy import toy_config, toy_spec
 from tests.eval import toy_tasks
 from tests.workspaces import workspace
@@ -37,6 +45,59 @@ def test_what_prompts_lost_is_said_with_numbers():
         "1 of 3 prompts lost the end of their source, inputs of 2,048 tokens",
     ]
     assert prompt_losses([example(None, None, None)], 64) == []  # a plain seqio task
+
+
+def run_of(leaf, folder, examples_fn):
+    config, data = EvalConfig("evalsuite.new"), toy_config(leaf.name)
+    settings = {}, "", config, data, "greedy", None, {}, workspace(), examples_fn
+    return SuiteRun("suite", folder, 1, folder, *settings)
+
+
+def no_examples(leaf, split):
+    return LeafExamples([], 0, FixedReplies((), [], []))
+
+
+def test_devices_without_memory_for_a_task_are_told_in_one_line(tmp_path):
+    toy_tasks.register()
+    (leaf,) = registry.resolve(workspace(), "evalsuite.new").leaves
+
+    class Small:
+        def outputs(self, *_):
+            raise RuntimeError("RESOURCE_EXHAUSTED: Out of memory.\nBuffer 1: 20 GiB")
+
+    run = run_of(leaf, tmp_path, no_examples)
+    (row,) = run._rows(leaf, Small(), None)  # pyright: ignore[reportArgumentType]
+    assert row["error"].startswith("the devices have too little memory (Out of memory). A smaller")
+    assert "EVAL_BATCH_SIZE" in row["error"] and "Buffer" not in row["error"]
+
+
+@pytest.mark.parametrize("refuses", [True, False])
+def test_a_task_that_one_of_several_processes_cannot_read_is_computed_by_none(
+    monkeypatch, tmp_path, refuses
+):
+    """Its machine's record store may be damaged; the others would wait for it, or go wrong."""
+    toy_tasks.register()
+    (leaf,) = registry.resolve(workspace(), "evalsuite.new").leaves
+    told: list[str] = []
+
+    def first_problem(problem):
+        told.append(problem)
+        return "process 1: the store is damaged"
+
+    def examples_fn(leaf, split):
+        if refuses:
+            raise UserError("the store is damaged")
+        return no_examples(leaf, split)
+
+    class NoModel:
+        def outputs(self, *_):
+            raise AssertionError("the other process computes something else")
+
+    monkeypatch.setattr(suite_run, "first_problem", first_problem)
+    run = run_of(leaf, tmp_path, examples_fn)
+    (row,) = run._rows(leaf, NoModel(), None)  # pyright: ignore[reportArgumentType]
+    assert told == ["the store is damaged" if refuses else ""]
+    assert (row["kind"], row["error"]) == ("failure", "process 1: the store is damaged")
 
 
 def test_the_most_frequent_answer_is_said_as_the_prompt_shows_it(monkeypatch):

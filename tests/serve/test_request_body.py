@@ -7,7 +7,7 @@ from instruct.eval.decoding.decode import DecodeConfig
 from instruct.eval.loaded_model import PromptEncoder
 from instruct.prompts.chat_template import ChatTemplate
 from instruct.prompts.frame import Frame
-from instruct.serve.request_body import Asked, Refusal, read_completion
+from instruct.serve.request_body import Asked, Refusal, read_chat, read_completion
 
 ENCODER = PromptEncoder(Frame(ByteVocabulary()), 64)
 
@@ -38,9 +38,23 @@ def test_a_refused_temperature_names_one_that_is_taken():
         asked(config, prompt="Why?", **{name: value})
 
 
-def test_a_prompt_that_the_chat_template_refuses_is_a_bad_request():
-    chat = ChatTemplate("{{ raise_exception('no tools') }}")
+@pytest.mark.parametrize(
+    ("source", "message"),
+    [
+        ("{{ raise_exception('no tools') }}", "chat template refuses messages (no tools)."),
+        ("{{ 1 / 0 }}", "the chat template fails on `{}`; the server's log says why."),
+    ],
+)
+def test_a_prompt_that_the_chat_template_refuses_is_a_bad_request(source, message, caplog):
+    """Clients are not told where the server's files are, nor how to train."""
+    chat = ChatTemplate(source, place="/home/me/model")
     encoder = PromptEncoder(Frame(ByteVocabulary(), chat=chat), 64)
-    with pytest.raises(Refusal, match="refuses .*no tools") as refused:
+    with pytest.raises(Refusal) as refused:
         read_completion({"prompt": "a"}, "m", DecodeConfig(), encoder, 4)
     assert refused.value.status == 400 and refused.value.param == "prompt"
+    assert str(refused.value) == message.format("prompt")
+    with pytest.raises(Refusal) as refused:
+        read_chat({"messages": [{"role": "user", "content": "a"}]}, "m", DecodeConfig(), encoder)
+    assert refused.value.status == 400 and refused.value.param == "messages"
+    assert str(refused.value) == message.format("messages")
+    assert ("/home/me/model" in caplog.text) == ("log" in message)

@@ -16,18 +16,12 @@ from typing import Any, NamedTuple
 
 from instruct.data.sources.files import NOT_CSV, NOT_UTF8, CsvRow, read_csv, read_lines
 from instruct.data.sources.json_files import NoJson, read_values
-from instruct.data.sources.table_files import find_split, missing_shards, read_rows
+from instruct.data.sources.table_files import SPLIT_NAMES, find_split, missing_shards, read_rows
 from instruct.errors import UserError
 from instruct.json_text import parse_json
 from instruct.packed_files import PACKED_ENDINGS, open_unpacked
 from instruct.prompts.render import Dropped
 
-# Our split -> names that publishers give it.
-SPLIT_NAMES = {
-    "train": ("train", "training"),
-    "validation": ("validation", "valid", "val", "dev"),
-    "test": ("test", "testing", "eval", "evaluation"),
-}
 _FOLDERS = ("", "data", "default")
 # Ending -> how the file is read; delimiters of the first kind are guessed from the first line.
 _KINDS = {

@@ -10,6 +10,7 @@ Where a publisher has one file only, splits are cut by a hash of each example's 
 its line number: equal texts share a split, and appending rows to the file moves no example.
 """
 
+import collections
 import csv
 import dataclasses
 import functools
@@ -220,36 +221,44 @@ def read_csv(
         OSError: the file cannot be read. UserError: it is compressed and damaged.
     """
     columns: list[str] = []
-    with open_unpacked(path) as packed:
-        # Bytes that are not UTF-8 become lone surrogates, so one bad row is one rejected row.
-        stream = io.TextIOWrapper(
-            packed, encoding="utf-8-sig", errors="surrogateescape", newline=""
-        )
-        for number, (line, last_line, cells) in enumerate(
-            _csv_cells(stream, delimiter=delimiter, **dialect)
-        ):
-            text = delimiter.join(cells or ())
-            if cells is not None and not columns:
-                columns = [cell.strip() for cell in cells]
-                if header:
-                    continue
-            row: Any = dict(zip(columns, cells)) if cells and header else cells
-            if cells is None:
-                row = Dropped(NOT_CSV)
-            elif any("\udc80" <= sign <= "\udcff" for sign in text):
-                row = Dropped(NOT_UTF8)
-            elif len(cells) != len(columns):
-                row = Dropped(f"line does not have {len(columns)} columns")
-            raw = text.encode("utf-8", "surrogateescape")
-            yield CsvRow(number - header, line, raw, row, last_line)
+    for number, (line, last_line, cells) in enumerate(
+        csv_cells(path, delimiter=delimiter, **dialect)
+    ):
+        text = delimiter.join(cells or ())
+        if cells is not None and not columns:
+            columns = [cell.strip() for cell in cells]
+            if header:
+                continue
+        row: Any = dict(zip(columns, cells)) if cells and header else cells
+        if cells is None:
+            row = Dropped(NOT_CSV)
+        elif has_bad_bytes(cells):
+            row = Dropped(NOT_UTF8)
+        elif len(cells) != len(columns):
+            row = Dropped(f"line does not have {len(columns)} columns")
+        raw = text.encode("utf-8", "surrogateescape")
+        yield CsvRow(number - header, line, raw, row, last_line)
+
+
+def has_bad_bytes(cells: Iterable[str]) -> bool:
+    """Whether a cell of `csv_cells` was not UTF-8."""
+    return any("\udc80" <= sign <= "\udcff" for cell in cells for sign in cell)
 
 
 class _RowLines:
-    """The lines of a file; keeps those of the row that is read."""
+    """The lines of a file; keeps those of the row that is read, to read them again.
+
+    Attributes:
+        number: of lines read.
+        of_row: lines read since it was emptied.
+        ended: whether a line was asked for after the last.
+    """
 
     def __init__(self, lines: Iterable[str]):
         self._lines = iter(lines)
+        self._again: collections.deque[str] = collections.deque()
         self.of_row: list[str] = []
+        self.number = 0
         self.ended = False
 
     def __iter__(self) -> Iterator[str]:
@@ -257,41 +266,57 @@ class _RowLines:
 
     def __next__(self) -> str:
         try:
-            self.of_row.append(next(self._lines))
+            line = self._again.popleft() if self._again else next(self._lines)
         except StopIteration:
             self.ended = True
             raise
-        return self.of_row[-1]
+        self.of_row.append(line)
+        self.number += 1
+        return line
+
+    def return_to_second(self) -> None:
+        """Goes back to the second line of the row."""
+        lines = self.of_row[1:]
+        self._again.extendleft(reversed(lines))
+        self.number -= len(lines)
+        self.ended = False
 
 
-def _csv_cells(
-    stream: Iterable[str], **dialect: Any
-) -> Iterator[tuple[int, int, list[str] | None]]:
-    """(first line, last line, cells) of rows that are not blank; None for unreadable ones.
+def csv_cells(path: Path, **dialect: Any) -> Iterator[tuple[int, int, list[str] | None]]:
+    """(first line, last line, cells) of rows that are not blank; None for an unreadable line.
 
-    A cell over 128 KiB is unreadable, and a line with a quote that nothing closes, which a plain
-    reader takes for a cell with all that follows: here the lines after it are rows.
+    A line is unreadable if a quote opens in it that nothing closes, or a cell over 128 KiB begins
+    in it; with `strict` also if its quote ends within a cell. A plain reader takes such a quote for
+    a cell with all that follows: here the lines after it are rows.
+
+    Bytes that are not UTF-8 become lone surrogates, so one bad row is one rejected row.
+
+    Args:
+        dialect: arguments of `csv.reader`.
+
+    Raises:
+        OSError: the file cannot be read. UserError: it is compressed and damaged.
     """
-    before = 0  # lines of other readers
-    lines = _RowLines(stream)
-    reader = csv.reader(lines, **dialect)
-    while True:
-        lines.of_row = []
-        first, cells = before + reader.line_num + 1, None
-        try:
-            cells = next(reader)
-        except StopIteration:
-            return
-        except csv.Error:
-            if not lines.ended:
-                yield first, before + reader.line_num, None
-                continue
-        if lines.ended:  # a row that is whole does not ask for another line
-            yield first, first, None
-            before, lines = first, _RowLines(lines.of_row[1:])
-            reader = csv.reader(lines, **dialect)
-        elif cells:
-            yield first, before + reader.line_num, cells
+    with open_unpacked(path) as packed:
+        lines = _RowLines(
+            io.TextIOWrapper(packed, encoding="utf-8-sig", errors="surrogateescape", newline="")
+        )
+        reader = csv.reader(lines, **dialect)
+        while True:
+            lines.of_row = []
+            first = lines.number + 1
+            try:
+                cells = next(reader)
+                is_whole = not lines.ended  # a row that is whole does not ask for another line
+            except StopIteration:
+                return
+            except csv.Error:
+                cells, is_whole = None, False
+            if not is_whole:
+                lines.return_to_second()
+                yield first, first, None
+            elif cells:
+                yield first, lines.number, cells
 
 
 @dataclasses.dataclass(frozen=True)

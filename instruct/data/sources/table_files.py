@@ -9,6 +9,7 @@ also compressed (.gz, .zst), all or some of them. Layouts:
 """
 
 import contextlib
+import itertools
 import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -21,6 +22,12 @@ from instruct.errors import UserError
 from instruct.packed_files import PACKED_ENDINGS, refuse_pointer
 from instruct.prompts.render import Dropped
 
+# Our split -> names that publishers give it.
+SPLIT_NAMES = {
+    "train": ("train", "training"),
+    "validation": ("validation", "valid", "val", "dev"),
+    "test": ("test", "testing", "eval", "evaluation"),
+}
 # (column, value or several values): rows to keep.
 Where = tuple[str, Any]
 
@@ -34,9 +41,10 @@ _BATCH_ROWS = 1024
 _SHARD = re.compile(r"-(\d{5})-of-(\d{5})(?:-[0-9a-f]+)?$")
 _NUMBERED = re.compile(r"[-_.]\d+$")
 _METADATA_FILE = re.compile(r"[._]|(info|stats|state|dataset_(infos?|dict))\.")
-_ANY_SPLIT = re.compile(
-    r"(?:^|[-_.])(train|validation|valid|val|dev|test|testing|eval|evaluation)(?:[-_.]|$)", re.I
-)
+# Files with these words are of no other split. "training" is not among them: "my-training.csv" is
+# of the split "train", whose files may have any name without one of these.
+_OF_A_SPLIT = {*itertools.chain.from_iterable(SPLIT_NAMES.values())} - {"training"}
+_ANY_SPLIT = re.compile(rf"(?:^|[-_.])({'|'.join(sorted(_OF_A_SPLIT))})(?:[-_.]|$)", re.I)
 
 
 class _DataFile(NamedTuple):
@@ -157,6 +165,7 @@ def read_rows(
             rows = read_examples(path, needed)
         elif suffix.startswith((".csv", ".tsv")):
             delimiter = "\t" if suffix.startswith(".tsv") else ","
+            # Quotes count in both, as the `datasets` library reads .csv and .tsv.
             rows = (line.row for line in read_csv(path, delimiter=delimiter))
         for row in rows:
             if isinstance(row, Dropped) or where is None or _fits(row, where):

@@ -118,8 +118,31 @@ def test_a_quote_that_is_not_closed_takes_one_line(tmp_path, bad):
     assert len(rows) == 53 and rows[0].values == {"q": "x, 1", "a": "y"}
 
 
+@pytest.mark.parametrize(
+    "text", ['"open,y\n', 'x,"open\n', '"open,y\n"open too,y\n', '"a ""b"", c\n']
+)
+def test_an_open_quote_before_much_text_takes_one_line(tmp_path, text):
+    """More than 128 KiB follow, the most that a cell may hold, before the next quote or none."""
+    good = [{"q": f"q{n}", "a": "long " * 10} for n in range(9000)]
+    lines = "".join(f"{row['q']},{row['a']}\n" for row in good)
+    for end in ("", '"last, one",y\n'):
+        path = write(tmp_path / "a.csv", f'q,a\n"first, one",y\n{text}{lines}{end}')
+        rows = list(open_data([path], ["q", "a"]).rows())
+        lost = [row.place for row in rows if isinstance(row.values, Dropped)]
+        assert lost == [f"line {3 + n}" for n in range(text.count("\n"))]
+        kept = [row.values for row in rows[1 + len(lost) :]]
+        assert kept == good + ([{"q": "last, one", "a": "y"}] if end else [])
+
+
+def test_rows_between_an_open_quote_and_the_next_are_kept(tmp_path):
+    path = write(tmp_path / "a.csv", 'q,a\n"open,x\none,y\n\n"two, 3",z\n"4,\n5",v\n')
+    rows = list(open_data([path], ["q", "a"]).rows())
+    assert [row.place for row in rows] == ["line 2", "line 3", "line 5", "line 6"]
+    assert [row.values["a"] for row in rows[1:]] == ["y", "z", "v"]
+
+
 def test_rejected_lines_are_all_named(tmp_path):
     text = 'q,a\n"one, two",y\n"1, 2",y\nx,"lost\nz,"w",v\n"3, 4",y\n"5, 6\n7, 8, 9\n10",z\n'
     rows = list(open_data([write(tmp_path / "a.csv", text)], ["q", "a"]).rows())
     lost = [row.place for row in rows if isinstance(row.values, Dropped)]
-    assert lost == ["lines 4 to 5"]
+    assert lost == ["line 4", "line 5"]

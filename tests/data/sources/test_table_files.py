@@ -5,7 +5,13 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from instruct.data.sources.table_files import find_split, missing_shards, read_rows, unread_files
+from instruct.data.sources.table_files import (
+    SPLIT_NAMES,
+    find_split,
+    missing_shards,
+    read_rows,
+    unread_files,
+)
 from instruct.errors import UserError
 from instruct.prompts.render import Dropped
 from tests.data.sources.test_tfrecord import example, frame
@@ -64,6 +70,18 @@ def test_names_in_capitals(tmp_path):
     assert names(tmp_path / "c", "train") == ["Reviews.JSONL.GZ"]
     (tmp_path / "a" / "Test.csv").write_text("q,a\nx,y\n")
     assert list(read_rows(find_split(tmp_path / "a", "test"))) == [{"q": "x", "a": "y"}]
+
+
+@pytest.mark.parametrize("name", sorted({n for names in SPLIT_NAMES.values() for n in names}))
+def test_files_that_name_another_split_are_no_training_data(tmp_path, name):
+    """But "training": find_split is asked for "train" before it is asked for that name."""
+    touch(tmp_path, f"{name}.jsonl", f"notes-{name}.jsonl", f"{name}_1.jsonl", f"{name}ful.jsonl")
+    mine = [f"{name}.jsonl", f"{name}_1.jsonl"]
+    expected = {
+        "train": mine,
+        "training": sorted([*mine, f"notes-{name}.jsonl", f"{name}ful.jsonl"]),
+    }
+    assert names(tmp_path, "train") == expected.get(name, [f"{name}ful.jsonl"])
 
 
 def test_some_files_of_a_split_may_be_compressed(tmp_path):
@@ -208,3 +226,16 @@ def test_the_rest_of_a_file_after_an_open_quote_is_no_cell(tmp_path):
     assert list(read_rows([path])) == [good, lost, {"q": "z", "a": "w"}, {"q": "v", "a": "u"}]
     path.write_text('q,a\nx,"y"')  # a closed one at the end of a file without a line end
     assert list(read_rows([path])) == [{"q": "x", "a": "y"}]
+
+
+def test_a_tab_separated_file_of_the_hub_has_quotes_as_the_datasets_library_reads_them(tmp_path):
+    """That library reads .tsv by its CSV builder, with tabs for commas and quotes as in CSV.
+
+    (`datasets/packaged_modules/__init__.py`: ".tsv": ("csv", {"sep": "\\t"}), whose config has
+    quotechar='"', quoting=0, doublequote=True; pandas then joins what follows a closing quote.)
+    """
+    text = 'a\tb\n"one\ttwo"\t"say ""hi"""\n5" rod\t"x" y\n"two\nlines"\tz\n'
+    path = tmp_path / "train.tsv"
+    path.write_text(text)
+    cells = [("one\ttwo", 'say "hi"'), ('5" rod', "x y"), ("two\nlines", "z")]
+    assert list(read_rows([path])) == [{"a": a, "b": b} for a, b in cells]

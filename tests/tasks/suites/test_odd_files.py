@@ -53,7 +53,7 @@ def test_mmlu_cells_with_quotes_newlines_and_blank_lines(tmp_path):
 def test_mmlu_questions_are_not_swallowed_by_an_open_quote(tmp_path, lines):
     path = tmp_path / "a.csv"
     path.write_text("\n".join(["first,a,b,c,d,A", *lines]) + "\n")
-    with pytest.raises(UserError, match="a.csv is not CSV from line 2 .*a quote is not closed"):
+    with pytest.raises(UserError, match="a.csv is not CSV from line 2: a quote is not closed"):
         list(mmlu.read_csv(path, "virology", "test"))
 
 
@@ -171,6 +171,15 @@ def test_civil_comments_from_a_table(tmp_path):
     assert isinstance(first, Record) and isinstance(last, Record) and len(found) == 4
     assert first.fields == {"comment": 'a "b", c\nd'} and first.metadata == {"toxic": True}
     assert last.id == "civil_comments-5" and last.metadata == {"toxic": False}
+
+
+@pytest.mark.parametrize("lost", ['1,"open,test,0.7', '1,"a" b,test,0.7'])
+def test_civil_comments_are_not_swallowed_by_an_open_quote(tmp_path, lost):
+    path = tmp_path / "all_data.csv"
+    rows = ("id,comment_text,split,toxicity", "0,x,test,0.1", lost, '2,"y, z",test,0.2')
+    path.write_text("\n".join(rows))
+    with pytest.raises(UserError, match="all_data.csv is not CSV from line 3.*Get the file again"):
+        list(bias.read_civil_comments(path))
 
 
 def test_toxicity_that_is_no_number_is_unknown(tmp_path):
