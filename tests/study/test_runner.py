@@ -232,6 +232,21 @@ def test_two_studies_in_one_folder_share_the_runs(study):
     assert [study.calls(name) for name in "abcd"] == [["train", "eval"]] * 4
 
 
+def test_a_run_that_another_study_finished_meanwhile_stays_done(study, monkeypatch):
+    """Another study begins and ends between this one's look at the run and its start."""
+    read = runner.read_state
+
+    def read_before_the_other(folder):
+        state = read(folder)
+        monkeypatch.setattr(runner, "read_state", read)
+        study.run(made("a"))
+        return state
+
+    monkeypatch.setattr(runner, "read_state", read_before_the_other)
+    assert study.run(made("a"))["a"].state == "done"
+    assert study.calls("a") == ["train", "eval"]
+
+
 def test_a_training_that_others_stopped_is_not_evaluated(study):
     """`train` ends with status 0 after a SIGTERM; run.json says that it is not finished."""
     (study.folder / "program.py").write_text(PROGRAM.replace('else "finished"', 'else "stopped"'))
