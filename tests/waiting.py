@@ -14,11 +14,16 @@ def wait_until(happened: Callable[[], object], *processes: subprocess.Popen) -> 
     deadline = time.monotonic() + LIMIT_SECS
     while not happened():
         ended = [process for process in processes if process.poll() is not None]
-        assert not ended, [
-            (one.args, one.returncode, one.stdout and one.stdout.read()) for one in ended
-        ]
+        assert not ended, [(one.args, one.returncode, _output(one)) for one in ended]
         assert time.monotonic() < deadline, f"did not happen within {LIMIT_SECS:.0f} s"
         time.sleep(0.005)
+
+
+def _output(process: subprocess.Popen) -> object:
+    try:
+        return process.communicate(timeout=10)[0]
+    except subprocess.TimeoutExpired:
+        return "(its children still write)"
 
 
 def is_running(number: int) -> bool:

@@ -47,7 +47,8 @@ def main() -> None:
     seconds, hold = float(sys.argv[1]), sys.argv[2:]
     leaves, num_missing, config = [], 0, toy_config("slow")
     for number in range(NUM_TASKS):
-        spec = toy_spec(SlowSource(f"slow{number}", ROWS + number, 7, seconds=seconds))
+        source = SlowSource(f"slow{number}", ROWS + number, 7, seconds=seconds)
+        spec = toy_spec(source)
         leaf = Leaf(
             name=spec.leaf_name("zs_noopt"),
             rate=1 / NUM_TASKS,
@@ -64,7 +65,7 @@ def main() -> None:
         if hold and leaf_manifest(workspace(), leaf, "train", config)[0] is None:
             num_missing += 1
             if num_missing == 2 or num_missing > int(hold[1]) + 1:
-                held = dataclasses.replace(spec.source, held_file=hold[0])
+                held = dataclasses.replace(source, held_file=hold[0])
                 leaf = dataclasses.replace(leaf, spec=dataclasses.replace(spec, source=held))
         leaves.append(leaf)
     resolved = Resolved("slow", "train", tuple(leaves))
