@@ -225,9 +225,11 @@ with locked(path_of(sys.argv[1]), "it"):
 def test_the_lock_of_a_killed_process_is_free_at_once(folder, gcs):
     command = [sys.executable, "-c", HOLD, str(folder)]
     holder = subprocess.Popen(command, stdout=subprocess.PIPE)
-    assert holder.stdout is not None and holder.stdout.readline() == b"held\n"
-    holder.kill()
-    holder.wait()
+    try:
+        assert holder.stdout is not None and holder.stdout.readline() == b"held\n"
+    finally:
+        holder.kill()
+        holder.wait()
     assert gcs.names("runs/[a]/.lock")
     with locked(folder, "MODEL_DIR a"):
         assert json.loads(gcs.content("runs/[a]/.lock"))["process"] == os.getpid()
