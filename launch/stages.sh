@@ -13,6 +13,7 @@ trap 'stopped=1; [[ -z "$child" ]] || kill -TERM "$child"' TERM
 for stage in "${stages[@]}"; do
   "${launch[@]}" "$stage" --gin_file="$gin_file" "${@:3}" &
   child=$!
+  [[ -z "$stopped" ]] || kill -TERM "$child" # it came before this script knew the number
   status=0
   wait "$child" || status=$?
   if [[ -n "$stopped" ]]; then # the signal ended that wait

@@ -14,14 +14,17 @@ import time
 
 from instruct import distributed
 from instruct.errors import UserError
+from tests.waiting import LIMIT_SECS
 
 
 def main() -> int:
     mode, address = sys.argv[1:3]
     count, number = (int(word) for word in sys.argv[3:])
     last = number == count - 1
+    # No process is late or dead because the machine is slow; that one died is seen at once.
+    hang_secs = 5 if mode == "hang" else 0
     config = distributed.ClusterConfig(
-        address, count, number, startup_secs=60, dead_secs=10, hang_secs=5
+        address, count, number, startup_secs=LIMIT_SECS, dead_secs=LIMIT_SECS, hang_secs=hang_secs
     )
     distributed.start(config)
     distributed.watch_preemption()
@@ -40,6 +43,9 @@ def main() -> int:
     rows = NamedSharding(mesh, PartitionSpec("data"))
     x = jax.make_array_from_process_local_data(rows, np.full((2,), number + 1.0, np.float32))
     total = jax.jit(lambda x: x.sum(), out_shardings=NamedSharding(mesh, PartitionSpec()))
+    # The processes compile and find each other, however long it takes: no step that hangs.
+    total(x).block_until_ready()
+    distributed.barrier("compiled")
     for step in range(1, 10_000):
         value = total(x)
         distributed.report_progress(step)

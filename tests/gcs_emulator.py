@@ -58,6 +58,12 @@ class Faults:
         return kind
 
 
+class ManyConnections(http.server.ThreadingHTTPServer):
+    """Keeps as many as come at once until its thread runs; more would come again a second later."""
+
+    request_queue_size = 128
+
+
 class GcsEmulator:
     """Context: a server on a free port of this machine.
 
@@ -76,8 +82,7 @@ class GcsEmulator:
         self.lock = threading.Lock()
         self._generation = 0
         handler = type("Handler", (_Handler,), {"emulator": self})
-        self._server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler)
-        self._server.daemon_threads = True
+        self._server = ManyConnections(("127.0.0.1", 0), handler)
         self.url = f"http://127.0.0.1:{self._server.server_address[1]}"
 
     def __enter__(self) -> "GcsEmulator":

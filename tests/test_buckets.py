@@ -5,7 +5,6 @@ import os
 import pickle
 import subprocess
 import sys
-import threading
 from typing import Any, cast
 
 import pytest
@@ -27,6 +26,7 @@ from instruct.files import (
 from instruct.metrics_file import read_metrics
 from instruct.results import ResultsWriter, read_rows
 from tests.gcs_emulator import KINDS, Faults
+from tests.waiting import LIMIT_SECS, wait_until
 
 pytestmark = pytest.mark.slow(secs=0.2)  # seconds together
 
@@ -203,7 +203,7 @@ def test_other_schemes_go_through_fsspec(monkeypatch):
 
 def test_one_process_at_a_time_holds_a_folder(folder, gcs, monkeypatch):
     monkeypatch.setattr(buckets, "HEARTBEAT_SECS", 0.2)
-    monkeypatch.setattr(buckets, "STALE_SECS", 2.0)
+    monkeypatch.setattr(buckets, "STALE_SECS", LIMIT_SECS)  # however late the next heartbeat is
     with locked(folder, "MODEL_DIR a"):
         assert json.loads(gcs.content("runs/[a]/.lock"))["process"] == os.getpid()
         refused = pytest.raises(UserError, match=f"MODEL_DIR a is being .* process {os.getpid()} ")
@@ -225,9 +225,11 @@ with locked(path_of(sys.argv[1]), "it"):
 def test_the_lock_of_a_killed_process_is_free_at_once(folder, gcs):
     command = [sys.executable, "-c", HOLD, str(folder)]
     holder = subprocess.Popen(command, stdout=subprocess.PIPE)
-    assert holder.stdout is not None and holder.stdout.readline() == b"held\n"
-    holder.kill()
-    holder.wait()
+    try:
+        assert holder.stdout is not None and holder.stdout.readline() == b"held\n"
+    finally:
+        holder.kill()
+        holder.wait()
     assert gcs.names("runs/[a]/.lock")
     with locked(folder, "MODEL_DIR a"):
         assert json.loads(gcs.content("runs/[a]/.lock"))["process"] == os.getpid()
@@ -242,6 +244,5 @@ def test_the_lock_of_a_silent_host_is_taken_and_its_holder_notices(
     with locked(folder, "MODEL_DIR a"):
         assert "MODEL_DIR a is locked by process 7 of elsewhere; waiting up to 1 s" in caplog.text
         gcs.put("runs/[a]/.lock", b'{"host": "elsewhere", "process": 8, "id": "x"}')
-        threading.Event().wait(0.5)
-        assert "was taken by another process" in caplog.text
+        wait_until(lambda: "was taken by another process" in caplog.text)
     assert json.loads(gcs.content("runs/[a]/.lock"))["process"] == 8

@@ -11,6 +11,7 @@ import pytest
 
 from instruct.errors import storage_failure
 from tests.failing_storage import FAULTS_A_KIND, KINDS, compiled
+from tests.waiting import LIMIT_SECS
 
 pytestmark = pytest.mark.slow
 
@@ -29,7 +30,7 @@ def test_any_call_of_a_save_may_fail(tmp_path):
         capture_output=True,
         text=True,
         check=False,
-        timeout=300,
+        timeout=LIMIT_SECS,
     )
     assert done.returncode == 0, done.stdout + done.stderr
     assert "Traceback" not in done.stderr and "shutting down" not in done.stderr, done.stderr

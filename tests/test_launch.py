@@ -3,6 +3,7 @@
 What no stand-in shows, and what was not run: the clouds, SLURM and docker themselves.
 """
 
+import contextlib
 import json
 import os
 import pathlib
@@ -11,10 +12,11 @@ import shutil
 import signal
 import subprocess
 import sys
-import time
 
 import pytest
 import yaml
+
+from tests.waiting import LIMIT_SECS, is_running, wait_until
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 LAUNCH = ROOT / "launch"
@@ -32,7 +34,8 @@ stopped = []
 signal.signal(signal.SIGTERM, lambda *_: stopped.append(1))
 with open(os.environ["RECORD"], "a") as file:
     file.write(json.dumps(record) + "\\n")
-while "hang" in sys.argv and not stopped:
+last = time.monotonic() + {LIMIT_SECS}
+while "hang" in sys.argv and not stopped and time.monotonic() < last:
     time.sleep(0.01)
 sys.exit(int(os.environ.get("STATUS", "0")))
 """
@@ -44,13 +47,15 @@ own = own[: next(i for i, a in enumerate(sys.argv[1:]) if not a.startswith("--")
 flags = dict(flag[2:].split("=") for flag in own if "=" in flag)
 assert flags.keys() <= {{"ntasks-per-node", "cpus-per-task", "kill-on-bad-exit"}}, flags
 per_node, nodes = int(flags["ntasks-per-node"]), int(os.environ["SLURM_JOB_NUM_NODES"])
-tasks = []
+tasks, stopped = [], []
+signal.signal(signal.SIGTERM, lambda *_: stopped.append(1) or [task.terminate() for task in tasks])
 for rank in range(per_node * nodes):
     here = {{"SLURM_STEP_NODELIST": f"node[1-{{nodes}}]", "SLURM_NTASKS": str(per_node * nodes)}}
     here |= {{"SLURM_PROCID": str(rank), "SLURM_LOCALID": str(rank % per_node)}}
     here["SLURM_CPUS_PER_TASK"] = flags["cpus-per-task"]
     tasks.append(subprocess.Popen(sys.argv[1 + len(own) :], env=os.environ | here))
-signal.signal(signal.SIGTERM, lambda *_: [task.terminate() for task in tasks])
+if stopped:  # perhaps while the last one started
+    [task.terminate() for task in tasks]
 sys.exit(max(task.wait() for task in tasks))
 """
 # Prints its own name and arguments as a line of $CALLS.
@@ -91,7 +96,7 @@ class Machine:
             env=self.environment | variables,
             capture_output=True,
             text=True,
-            timeout=60,
+            timeout=LIMIT_SECS,
             check=False,
         )
 
@@ -99,10 +104,23 @@ class Machine:
         path = self.folder / name
         return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
 
+    def end_programs(self) -> None:
+        """Ends programs that still wait for SIGTERM, as those of a test that failed."""
+        for program in self.lines("record"):
+            own = f"/proc/{program['pid']}/environ"
+            with contextlib.suppress(OSError):  # it has ended
+                if (
+                    f"RECORD={self.environment['RECORD']}".encode()
+                    in pathlib.Path(own).read_bytes()
+                ):
+                    os.kill(program["pid"], signal.SIGKILL)
+
 
 @pytest.fixture
 def machine(tmp_path):
-    return Machine(tmp_path)
+    made = Machine(tmp_path)
+    yield made
+    made.end_programs()
 
 
 @pytest.mark.parametrize("script", SCRIPTS, ids=lambda path: path.name)
@@ -172,12 +190,9 @@ def test_slurm_s_signal_reaches_all_processes_and_a_saved_run_queues_again(machi
     command = sbatch(machine, 2, 1, *MODE, "hang")
     environment = machine.environment | {"STATUS": status}
     batch = subprocess.Popen(command, cwd=ROOT, env=environment, stdout=subprocess.PIPE)
-    deadline = time.monotonic() + 30
-    while len(machine.lines("record")) < 2:
-        assert time.monotonic() < deadline and batch.poll() is None
-        time.sleep(0.01)
+    wait_until(lambda: len(machine.lines("record")) == 2, batch)
     batch.send_signal(signal.SIGTERM)
-    assert batch.wait(30) == int(status)
+    assert batch.wait(LIMIT_SECS) == int(status)
     calls = [["scontrol", "requeue", "4242"]] if queued else []
     assert machine.lines("calls") == calls
 
@@ -219,25 +234,12 @@ def test_tpu_vm_install_run_and_stop_do_their_work_on_a_host(machine):
     python.parent.mkdir(parents=True)
     python.symlink_to(machine.python)
     assert machine.run("bash", "-c", run, cwd=host).returncode == 0  # returns; the program runs on
-    deadline = time.monotonic() + 30
-    while not machine.lines("record"):
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
+    wait_until(lambda: machine.lines("record"))
     (started,) = machine.lines("record")
     assert started["argv"] == ["run.py", *MODE, "hang"]
     assert started["pid"] == int((host / "run.pid").read_text())
     assert machine.run("bash", "-c", stop, cwd=host).returncode == 0
-    while pathlib.Path(f"/proc/{started['pid']}/cmdline").exists() and running(started["pid"]):
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
-
-
-def running(pid: int) -> bool:
-    """Whether a process is there and no zombie."""
-    try:
-        return pathlib.Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] != "Z"
-    except OSError:
-        return False
+    wait_until(lambda: not is_running(started["pid"]))
 
 
 # Of `xpk workload create`, as its parser has them (AI-Hypercomputer/xpk, src/xpk/parser).

@@ -8,6 +8,8 @@ import uuid
 
 import pytest
 
+from tests.waiting import LIMIT_SECS
+
 pytestmark = pytest.mark.slow(secs=0.2)  # seconds together
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
@@ -55,6 +57,6 @@ def test_a_server_ends_with_the_process_that_started_it():
             server.wait(0.5)
         server.stdin.close()  # as the end of this process would
         try:
-            assert server.wait(60) == 0
+            assert server.wait(LIMIT_SECS) == 0
         finally:
             server.kill()

@@ -19,6 +19,7 @@ import pytest
 from instruct.checkpoints.loading import checkpoint_steps, load_params
 from instruct.models.model import make_model
 from tests.train.stand_in import MODELS
+from tests.waiting import LIMIT_SECS, wait_until
 
 pytestmark = pytest.mark.slow(secs=15)
 
@@ -34,6 +35,7 @@ class Runs:
 
     def __init__(self, folder: pathlib.Path, python: pathlib.Path) -> None:
         self._folder, self._python = folder, python
+        self.processes: list[subprocess.Popen] = []
         self._environment = os.environ | {
             "INSTRUCT_STORE_DIR": str(folder / "stores"),
             "TOY_CACHE": str(folder / "cache"),
@@ -46,7 +48,7 @@ class Runs:
         """Starts the run in folder `name`, which names the layout of its batches first."""
         layout = f"--layout={name.partition('-')[0]}"
         command = [self._python, "-m", "tests.train.stand_in", str(self._folder / name), layout]
-        return subprocess.Popen(
+        process = subprocess.Popen(
             [*command, str(STEPS), *flags],
             cwd=ROOT,
             env=self._environment,
@@ -54,30 +56,31 @@ class Runs:
             stderr=subprocess.STDOUT,
             text=True,
         )
+        self.processes.append(process)
+        return process
 
     def finish(self, name: str, *flags: str) -> str:
         process = self.start(name, *flags)
-        output, _ = process.communicate(timeout=240)
+        output, _ = process.communicate(timeout=LIMIT_SECS)
         assert process.returncode == 0, output
         return output
 
     def kill_when(self, name: str, happened, *flags: str, number=signal.SIGKILL) -> str:
         """Starts a run and sends it a signal as soon as `happened(folder)`."""
         process = self.start(name, *flags)
-        deadline = time.monotonic() + 240
-        while not happened(self._folder / name):
-            assert process.poll() is None, process.communicate()[0]
-            assert time.monotonic() < deadline
-            time.sleep(0.005)
+        wait_until(lambda: happened(self._folder / name), process)
         process.send_signal(number)
-        output, _ = process.communicate(timeout=240)
+        output, _ = process.communicate(timeout=LIMIT_SECS)
         assert process.returncode == (0 if number == signal.SIGTERM else -number), output
         return output
 
 
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory, forked_python):
-    return Runs(tmp_path_factory.mktemp("resume"), forked_python)
+    started = Runs(tmp_path_factory.mktemp("resume"), forked_python)
+    yield started
+    for process in started.processes:  # a run that is held outlives a test that failed
+        process.kill()
 
 
 @pytest.fixture(scope="module")

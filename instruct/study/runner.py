@@ -247,7 +247,15 @@ def prepare(
                 stack.enter_context(locked(folder / LOG_FILE, f"the run {planned.name}"))
                 state = dataclasses.replace(state, finished=())  # `train` compares its own settings
             replace_file(folder / RUN_GIN, planned.gin)
-            if state.state != RUNNING or planned.name in changes:
+            if not (planned.name in changes or is_address(folder)):
+                # Another study may have started it, or even finished it, since its state was read.
+                (folder / LOG_FILE).touch()
+                try:
+                    stack.enter_context(locked(folder / LOG_FILE, planned.name))
+                except UserError:
+                    continue
+                state = read_state(folder)
+            if state.state not in (RUNNING, DONE) or planned.name in changes:
                 settings = _portable(planned.settings, study_dir)
                 labels, stage = dict(planned.run.labels), _next_stage(planned, state)
                 state = dataclasses.replace(state, labels=labels, stage=stage, settings=settings)

@@ -18,6 +18,8 @@ from typing import Any
 
 import yaml
 
+from tests.gcs_emulator import ManyConnections
+
 REPO = r"(?P<name>[\w.-]+/[\w.-]+)"
 _INTERNAL = "127.0.0.1"
 
@@ -38,7 +40,7 @@ class HubStub:
         self.objects: dict[str, bytes] = {}
         self.failures: dict[str, int] = {}
         self.requests: list[tuple[str, str]] = []
-        self._server = http.server.ThreadingHTTPServer((_INTERNAL, 0), self._handler())
+        self._server = ManyConnections((_INTERNAL, 0), self._handler())
         self.url = f"http://{_INTERNAL}:{self._server.server_port}"
 
     def __enter__(self) -> "HubStub":

@@ -5,7 +5,6 @@ import os
 import pathlib
 import subprocess
 import sys
-import time
 from types import SimpleNamespace
 
 import pytest
@@ -14,6 +13,7 @@ from instruct.cli import study as study_mode
 from instruct.cli.arguments import main
 from tests.cli.studies import write_study
 from tests.report.made_up_run import write_run
+from tests.waiting import wait_until
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 EVALUATED = "tasks=0,vocabulary=bytes,TRAIN_STEPS=3"
@@ -93,12 +93,11 @@ def test_a_killed_study_resumes_reports_a_failing_run_and_is_collected(
     monkeypatch.setattr(sys, "executable", str(forked_python))  # of what a study starts
     command = [sys.executable, str(ROOT / "run.py"), *grid(tmp_path), "--workers=2"]
     killed = subprocess.Popen(command, cwd=ROOT, env=os.environ | {"PYTHONPATH": str(ROOT)})
-    deadline = time.monotonic() + 240
-    while not (study / "pretrain" / "metrics.jsonl").exists():
-        assert time.monotonic() < deadline and killed.poll() is None
-        time.sleep(0.05)
-    killed.kill()
-    killed.wait()
+    try:
+        wait_until((study / "pretrain" / "metrics.jsonl").exists, killed)
+    finally:
+        killed.kill()
+        killed.wait()
     # The killed study's child trains on, and holds its run until it has ended.
     assert main([*grid(tmp_path), "--workers=2"]) == 1
     out = capsys.readouterr().out

@@ -16,6 +16,7 @@ import pytest
 
 from tests.flan_t5 import SMALL_GIN, write_dialogues, write_flan_t5
 from tests.ports import free_port
+from tests.waiting import LIMIT_SECS
 from tests.xla_flags import QUICK_COMPILATION
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
@@ -112,7 +113,7 @@ class Clone:
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
-            timeout=600,
+            timeout=3 * LIMIT_SECS,
         )
         assert done.returncode == 0, done.stdout
         return done.stdout

@@ -19,12 +19,13 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 from tests import failing_storage
+from tests.waiting import LIMIT_SECS
 
 # Kinds of storage calls.
 WRITES = "write,rename,fsync,open,mkdir,remove"
 READS = "read,open_to_read"
-MOST_SECS = 240.0  # of a child
-_ORPHANS_SECS = 20.0  # until the children of a killed child have ended
+MOST_SECS = LIMIT_SECS  # of a child
+_ORPHANS_SECS = LIMIT_SECS  # until the children of a killed child have ended
 
 
 class StorageFault(NamedTuple):

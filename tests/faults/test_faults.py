@@ -9,6 +9,8 @@ import sys
 
 import pytest
 
+from tests.waiting import LIMIT_SECS
+
 pytestmark = pytest.mark.slow(secs=30)
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
@@ -34,7 +36,7 @@ def test_random_faults_lose_nothing(tmp_path, family, kinds, num_faults):
         capture_output=True,
         text=True,
         check=False,
-        timeout=600,
+        timeout=3 * LIMIT_SECS,
     )
     assert done.returncode == 0, done.stdout + done.stderr[-2000:]
     lines = (tmp_path / family / "faults.jsonl").read_text().splitlines()

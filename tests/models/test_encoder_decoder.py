@@ -18,6 +18,7 @@ from instruct.models.encoder_decoder import EncoderDecoder
 from instruct.models.layout import stack_layers, unstack_layers
 from tests.float32 import assert_same_float32
 from tests.models.test_config import TINY
+from tests.waiting import LIMIT_SECS
 
 pytestmark = pytest.mark.slow
 
@@ -337,6 +338,6 @@ def test_the_model_imports_without_tensorflow():
         "print([m for m in ('tensorflow', 'seqio', 'gin') if m in sys.modules])"
     )
     found = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=120
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=LIMIT_SECS
     )
     assert found.stdout.strip() == "[]"

@@ -9,6 +9,8 @@ import subprocess
 
 import pytest
 
+from tests.waiting import LIMIT_SECS
+
 _FLAGS = (
     "--headless",
     "--no-sandbox",
@@ -65,7 +67,7 @@ def look(
     if dark:
         flags.append("--blink-settings=preferredColorScheme=0")
     ran = subprocess.run(
-        [browser, *flags, wrapper.as_uri()], capture_output=True, text=True, timeout=60
+        [browser, *flags, wrapper.as_uri()], capture_output=True, text=True, timeout=LIMIT_SECS
     )
     found = re.search(r'data-seen="([^"]*)"', ran.stdout)
     assert found, ran.stderr[-2000:]

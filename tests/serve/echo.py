@@ -20,6 +20,7 @@ from instruct.serve.app import Service
 from instruct.serve.engine import Engine
 from instruct.serve.serve_config import ServeConfig
 from instruct.serve.server import DrainingServer
+from tests.waiting import LIMIT_SECS, wait_until
 
 GREEDY = DecodeConfig(max_decode_steps=32)
 CHAT = ChatTemplate(
@@ -32,7 +33,8 @@ class EchoDecoder:
     """Answers a prompt with itself and EOS, two tokens a chunk; sequence n in front of it says n.
 
     A prompt with "fail" raises while it is decoded, one with "stop the decoder" for good. With
-    `ends` False the last token never comes: only `remove` ends an answer.
+    `ends` False the last token never comes: only `remove` ends an answer. While a test `held()` it,
+    it decodes nothing.
     """
 
     def __init__(
@@ -47,8 +49,19 @@ class EchoDecoder:
         self.waiting: dict[int, tuple[list[int], int, int]] = {}
         self.decoding: dict[int, tuple[list[int], int, int]] = {}
         self.removed: list[int] = []
+        self.may_decode = threading.Event()
+        self.may_decode.set()
         self._number = 0
         self._is_broken = False
+
+    @contextlib.contextmanager
+    def held(self):
+        """Prompts that come while the block runs are decoded after it."""
+        self.may_decode.clear()
+        try:
+            yield
+        finally:
+            self.may_decode.set()
 
     def add(self, inputs, example_id=0, max_tokens=None):
         self._number += 1
@@ -70,6 +83,7 @@ class EchoDecoder:
 
     def advance(self):
         time.sleep(self._chunk_secs)
+        self.may_decode.wait(LIMIT_SECS)
         while self.waiting and len(self.decoding) < self.num_slots:
             key = next(iter(self.waiting))
             inputs, example_id, most = self.waiting.pop(key)
@@ -123,7 +137,7 @@ class EchoServer:
         wait_until(lambda: self.server.started)
 
     def connection(self) -> http.client.HTTPConnection:
-        return http.client.HTTPConnection("127.0.0.1", self.port, timeout=20)
+        return http.client.HTTPConnection("127.0.0.1", self.port, timeout=LIMIT_SECS)
 
     def raw(self, method: str, path: str, body: Any = None, **headers: str):
         """(status, headers, body as text)."""
@@ -166,11 +180,3 @@ def echo_server(
         yield server
     finally:
         server.close()
-
-
-def wait_until(is_so) -> None:
-    """Waits for another thread; fails after a generous time."""
-    deadline = time.monotonic() + 30
-    while not is_so():
-        assert time.monotonic() < deadline
-        time.sleep(0.005)

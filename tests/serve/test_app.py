@@ -1,6 +1,8 @@
 """Requests over a socket to a server without a model: formats, limits, refusals, disconnects."""
 
 import concurrent.futures
+import contextlib
+import http.client
 import json
 import signal
 import socket
@@ -10,7 +12,8 @@ import pytest
 
 from instruct.eval.decoding.decode import DecodeConfig
 from instruct.serve import app
-from tests.serve.echo import echo_server, wait_until
+from tests.serve.echo import EchoServer, echo_server
+from tests.waiting import LIMIT_SECS, wait_until
 
 pytestmark = pytest.mark.slow(secs=0.2)  # seconds together
 
@@ -195,8 +198,9 @@ def test_a_token_is_asked_for():
 
 
 def test_more_than_may_wait_are_told_to_come_again():
-    with echo_server(num_slots=1, queue_length=1, chunk_secs=0.05) as server:
-        with concurrent.futures.ThreadPoolExecutor(2) as pool:
+    with echo_server(num_slots=1, queue_length=1) as server:
+        # Held, so that neither ends before the third comes, however late that is.
+        with concurrent.futures.ThreadPoolExecutor(2) as pool, server.decoder.held():
             answers = [pool.submit(server.ask, prompt="a fairly long prompt") for _ in range(2)]
             wait_until(lambda: server.engine.num_open == 2)
             status, headers, text = server.raw("POST", "/v1/completions", '{"prompt": "b"}')
@@ -205,22 +209,33 @@ def test_more_than_may_wait_are_told_to_come_again():
         assert server.ask(prompt="b")[0] == 200
 
 
-def test_a_late_answer_is_given_up():
-    with echo_server(chunk_secs=0.1, request_secs=0.25) as server:
-        status, body = server.ask(prompt="a fairly long prompt")
-        assert status == 504 and "longer than 0.25 seconds" in body["error"]["message"]
-        *_, last = server.events(prompt="a fairly long prompt")
-        assert last["error"]["code"] == "timeout"
+@contextlib.contextmanager
+def posted(server: EchoServer, **fields):
+    """The connection of a request that is sent in one piece: its body cannot come late."""
+    body = json.dumps(fields).encode()
+    head = f"POST /v1/completions HTTP/1.1\r\nHost: localhost\r\nContent-Length: {len(body)}"
+    with socket.create_connection(("127.0.0.1", server.port), timeout=LIMIT_SECS) as client:
+        client.sendall(head.encode() + b"\r\n\r\n" + body)
+        yield client
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_a_late_answer_is_given_up(stream):
+    with echo_server(chunk_secs=0.01, ends=False, request_secs=0.25) as server:
+        with posted(server, prompt="a fairly long prompt", stream=stream) as client:
+            reply = http.client.HTTPResponse(client)
+            reply.begin()
+            text = reply.read().decode()
+        error = json.loads(text.strip().rpartition("data: ")[2])["error"]
+        assert reply.status == (200 if stream else 504) and error["code"] == "timeout"
+        assert "longer than 0.25 seconds" in error["message"]
         wait_until(lambda: not server.decoder.decoding)
 
 
 @pytest.mark.parametrize("stream", [False, True])
 def test_a_client_that_leaves_frees_its_slot(stream):
-    with echo_server(DecodeConfig(max_decode_steps=100_000), chunk_secs=0.01) as server:
-        body = json.dumps({"prompt": "x" * 60, "stream": stream}).encode()
-        head = f"POST /v1/completions HTTP/1.1\r\nHost: localhost\r\nContent-Length: {len(body)}"
-        with socket.create_connection(("127.0.0.1", server.port)) as client:
-            client.sendall(head.encode() + b"\r\n\r\n" + body)
+    with echo_server(chunk_secs=0.01, ends=False) as server:
+        with posted(server, prompt="x" * 60, stream=stream):
             wait_until(lambda: server.decoder.decoding)
         wait_until(lambda: server.decoder.removed == [1])
         assert server.engine.num_open == 0
@@ -241,29 +256,30 @@ def test_a_decoder_that_fails_fails_its_requests_only(caplog):
 
 
 def test_a_signal_drains_the_server():
-    with echo_server(num_slots=2, chunk_secs=0.05) as server:
-        with concurrent.futures.ThreadPoolExecutor(4) as pool:
+    with echo_server(num_slots=2) as server:
+        # Held, so that the server does not end before the late request, however late that is.
+        with concurrent.futures.ThreadPoolExecutor(4) as pool, server.decoder.held():
             answers = [pool.submit(server.ask, prompt=f"prompt number {n}") for n in range(4)]
             wait_until(lambda: server.engine.num_open == 4)
             server.server.handle_exit(signal.SIGTERM, None)
             status, headers, text = server.raw("POST", "/v1/completions", '{"prompt": "late"}')
             assert status == 503 and "about to end" in text and headers["connection"] == "close"
             assert json.loads(server.raw("GET", "/health")[2])["status"] == "draining"
-            texts = [answer.result()[1]["choices"][0]["text"] for answer in answers]
+        texts = [answer.result()[1]["choices"][0]["text"] for answer in answers]
         assert texts == [f"prompt number {n}" for n in range(4)]
-        server.thread.join(20)
+        server.thread.join(LIMIT_SECS)
         assert not server.thread.is_alive() and not server.server.is_cut_off
 
 
 def test_a_second_signal_gives_up():
-    with echo_server(DecodeConfig(max_decode_steps=100_000), chunk_secs=0.02) as server:
+    with echo_server(chunk_secs=0.01, ends=False) as server:
         seen = []
         client = threading.Thread(target=lambda: seen.append(server.ask(prompt="x" * 60)))
         client.start()
         wait_until(lambda: server.decoder.decoding)
         for _ in range(2):
             server.server.handle_exit(signal.SIGINT, None)
-        server.thread.join(20)
+        server.thread.join(LIMIT_SECS)
         client.join()
         assert server.server.is_cut_off and seen[0][0] == 500
 
@@ -276,7 +292,7 @@ def test_a_second_signal_ends_the_connection_of_a_client_that_sends_no_more():
         server.server.handle_exit(signal.SIGTERM, None)
         wait_until(lambda: server.server.should_exit)
         server.server.handle_exit(signal.SIGTERM, None)
-        server.thread.join(20)
+        server.thread.join(LIMIT_SECS)
         assert not server.thread.is_alive() and server.server.is_cut_off
 
 
@@ -291,5 +307,5 @@ def test_a_client_that_does_not_read_is_cut_off_in_time(tmp_path, monkeypatch):
         client.sendall(b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n")
         wait_until(lambda: server.server.server_state.tasks)
         server.server.handle_exit(signal.SIGTERM, None)
-        server.thread.join(20)
+        server.thread.join(LIMIT_SECS)
         assert not server.thread.is_alive() and server.server.is_cut_off

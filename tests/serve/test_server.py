@@ -10,6 +10,8 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
+from collections.abc import Callable
 
 import pytest
 
@@ -18,6 +20,7 @@ from instruct.eval.infer import infer
 from instruct.serve.serve_config import ServeConfig, is_loopback
 from instruct.serve.server import serve
 from tests.eval.letters_run import write_run
+from tests.waiting import LIMIT_SECS
 
 ROOT = pathlib.Path(__file__).parents[2]
 STEPS = 24
@@ -25,11 +28,21 @@ PROMPTS = [f"question {n} " + chr(97 + n) * (n * 5 % 17) for n in range(20)]
 HEADERS = {"Authorization": "Bearer abc123"}
 
 
-def ask(port: int, prompt: str, max_tokens: int, stream: bool) -> str:
-    """The text of an answer; "refused" for one of a server that is about to end."""
-    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=120)
+def ask(
+    port: int,
+    prompt: str,
+    max_tokens: int,
+    stream: bool,
+    sent: Callable[[], None] = lambda: None,
+) -> str:
+    """The text of an answer; "refused" for one of a server that is about to end.
+
+    Calls `sent` once the server has the request.
+    """
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=LIMIT_SECS)
     fields = {"prompt": prompt, "max_tokens": max_tokens, "stream": stream}
     connection.request("POST", "/v1/completions", json.dumps(fields), HEADERS)
+    sent()
     reply = connection.getresponse()
     text = reply.read().decode()
     connection.close()
@@ -57,7 +70,10 @@ def exchange(process: subprocess.Popen, expected: list[str]) -> list[str]:
         texts = list(pool.map(lambda one: ask(port, *one), asked))
         # A letter is a byte and a token.
         assert texts == [text[:limit] for text, limit in zip(expected, limits)]
-        answers = [pool.submit(ask, port, prompt, STEPS, False) for prompt in PROMPTS]
+        sent = threading.Semaphore(0)
+        answers = [pool.submit(ask, port, prompt, STEPS, False, sent.release) for prompt in PROMPTS]
+        # A server that has ended cannot even refuse: on a busy machine a request may come so late.
+        assert all(sent.acquire(timeout=LIMIT_SECS) for _ in PROMPTS)
         answers[0].result()
         process.send_signal(signal.SIGTERM)
         return [answer.result() for answer in answers]
@@ -88,7 +104,7 @@ def test_answers_are_those_of_infer_and_sigterm_loses_none(tmp_path):
     ) as process:
         try:
             late = exchange(process, expected)
-            assert process.wait(60) == 0
+            assert process.wait(LIMIT_SECS) == 0
         finally:
             process.kill()
     told = [text for text in late if text != "refused"]

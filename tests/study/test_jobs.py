@@ -4,13 +4,13 @@ import json
 import re
 import signal
 import subprocess
-import time
 
 import pytest
 import yaml
 
 from instruct.study import jobs, plan, runner
 from tests.test_launch import FAKE_COMMAND, FAKE_PYTHON, LAUNCH, ROOT, SKYPILOT_FIELDS, Machine
+from tests.waiting import LIMIT_SECS, wait_until
 
 
 @pytest.fixture
@@ -18,7 +18,8 @@ def machine(tmp_path):
     made = Machine(tmp_path)
     made.add("sky", FAKE_COMMAND)
     made.add("sbatch", FAKE_COMMAND + 'print("77;cluster")\n')
-    return made
+    yield made
+    made.end_programs()
 
 
 def planned(name, needs=(), stages=("train", "eval")):
@@ -115,12 +116,9 @@ def test_slurm_s_signal_saves_the_stage_queues_the_job_again_and_starts_no_other
     jobs.write_jobs(tmp_path, RUNS, "slurm")
     command = array_job(machine, tmp_path, 1)
     job = subprocess.Popen(command, cwd=ROOT, env=machine.environment, stdout=subprocess.PIPE)
-    deadline = time.monotonic() + 30
-    while not machine.lines("record"):
-        assert time.monotonic() < deadline and job.poll() is None
-        time.sleep(0.01)
+    wait_until(lambda: machine.lines("record"), job)
     job.send_signal(signal.SIGTERM)
-    assert job.wait(30) == 0
+    assert job.wait(LIMIT_SECS) == 0
     assert len(machine.lines("record")) == 1, "no evaluation of a training that was stopped"
     assert machine.lines("calls") == [["scontrol", "requeue", "4242"]]
 

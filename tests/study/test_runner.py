@@ -11,13 +11,13 @@ import re
 import signal
 import subprocess
 import sys
-import time
 
 import pytest
 
 from instruct.errors import UserError
 from instruct.files import locked
 from instruct.study import plan, runner
+from tests.waiting import LIMIT_SECS, wait_until
 
 pytestmark = pytest.mark.slow(secs=0.2)  # seconds together
 
@@ -34,7 +34,7 @@ with (gin.parent / "calls").open("a") as calls:
 print("a line of", stage, flush=True)
 (gin.parent / "cores").write_text(json.dumps(sorted(os.sched_getaffinity(0))))
 waits = order.get("waits", {}).get(stage)
-deadline = time.monotonic() + 60
+deadline = time.monotonic() + 600
 while waits and not stopped and not pathlib.Path(waits).exists():
     assert time.monotonic() < deadline
     time.sleep(0.01)
@@ -68,7 +68,11 @@ def made(name, needs=(), stages=("train", "eval"), **order):
 
 @pytest.fixture
 def study(tmp_path):
-    return Study(tmp_path)
+    made = Study(tmp_path)
+    yield made
+    (tmp_path / "go").touch()  # what a test that failed started ends as well
+    for process in made.processes:
+        process.terminate()
 
 
 class Study:
@@ -76,6 +80,7 @@ class Study:
 
     def __init__(self, folder):
         self.folder, self.said = folder, []
+        self.processes: list[subprocess.Popen] = []
         (folder / "program.py").write_text(PROGRAM)
 
     def run(self, *runs, workers=1, **options):
@@ -87,13 +92,15 @@ class Study:
     def start(self, *runs, workers=1):
         """The study as a process of its own."""
         (self.folder / "runs.json").write_text(json.dumps(runs))
-        return subprocess.Popen(
+        process = subprocess.Popen(
             [sys.executable, "-c", STUDY, str(self.folder), str(workers)],
             cwd=ROOT,
             env=os.environ | {"PYTHONPATH": str(ROOT)},
             stdout=subprocess.PIPE,
             text=True,
         )
+        self.processes.append(process)
+        return process
 
     def calls(self, name):
         path = self.folder / name / "calls"
@@ -103,10 +110,7 @@ class Study:
         return runner.read_state(self.folder / name)
 
     def until(self, happened):
-        deadline = time.monotonic() + 60
-        while not happened():
-            assert time.monotonic() < deadline
-            time.sleep(0.01)
+        wait_until(happened)
 
 
 def test_runs_are_trained_and_evaluated_once(study):
@@ -192,7 +196,7 @@ def test_a_signal_lets_the_runs_save_and_the_same_command_resumes(study):
     process = study.start(*runs)
     study.until(lambda: study.calls("a"))
     process.send_signal(signal.SIGTERM)
-    output, _ = process.communicate(timeout=60)
+    output, _ = process.communicate(timeout=LIMIT_SECS)
     assert process.returncode == 0 and "a: stopped; the same command resumes it" in output
     assert study.state("a").state == study.state("b").state == "waiting"
     assert study.state("a").stage == "train" and study.calls("b") == []
@@ -214,7 +218,7 @@ def test_a_killed_study_s_child_keeps_its_run_until_it_has_ended(study):
     study.until(lambda: study.state("b").state == "done")
     assert study.calls("a") == ["train"], "the first child still holds the run"
     go.touch()
-    output, _ = again.communicate(timeout=60)
+    output, _ = again.communicate(timeout=LIMIT_SECS)
     assert again.returncode == 0 and "a is run by another process; it is waited for" in output
     assert study.state("a").state == "done" and study.calls("a") == ["train", "train", "eval"]
 
@@ -223,9 +227,24 @@ def test_two_studies_in_one_folder_share_the_runs(study):
     runs = [{"name": name} for name in "abcd"]
     both = [study.start(*runs) for _ in range(2)]
     for process in both:
-        output, _ = process.communicate(timeout=60)
+        output, _ = process.communicate(timeout=LIMIT_SECS)
         assert process.returncode == 0, output
     assert [study.calls(name) for name in "abcd"] == [["train", "eval"]] * 4
+
+
+def test_a_run_that_another_study_finished_meanwhile_stays_done(study, monkeypatch):
+    """Another study begins and ends between this one's look at the run and its start."""
+    read = runner.read_state
+
+    def read_before_the_other(folder):
+        state = read(folder)
+        monkeypatch.setattr(runner, "read_state", read)
+        study.run(made("a"))
+        return state
+
+    monkeypatch.setattr(runner, "read_state", read_before_the_other)
+    assert study.run(made("a"))["a"].state == "done"
+    assert study.calls("a") == ["train", "eval"]
 
 
 def test_a_training_that_others_stopped_is_not_evaluated(study):
@@ -345,7 +364,18 @@ def test_a_job_whose_training_failed_is_a_failed_run_until_it_runs_again(study):
 
 def test_progress_says_step_loss_and_what_is_left(study, monkeypatch):
     monkeypatch.setattr(runner, "_PROGRESS_SECS", 0.0)
-    study.run(made("a"), made("b", stages=("train",)))
+
+    class Said(list):
+        """Lets the first run go on once its start is said, however late that is."""
+
+        def append(self, line):
+            super().append(line)
+            if "a: train, starting" in line:
+                (study.folder / "go").touch()
+
+    study.said = Said()
+    waits = {"train": str(study.folder / "go")}
+    study.run(made("a", waits=waits), made("b", stages=("train",)))
     assert any("a: train, starting" in line for line in study.said)
     left = re.compile(
         r"1 of 2 runs done; \d:\d\d:\d\d left, if the others need as long for each FLOP"

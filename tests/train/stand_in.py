@@ -34,6 +34,7 @@ from instruct.train.optimizer import OptimizerConfig
 from instruct.train.preemption import StopRequest
 from tests.data.toy import ToySource, toy_config, toy_spec
 from tests.train.batches import packed_batch, tiny_config, tiny_decoder
+from tests.waiting import wait_until
 from tests.workspaces import workspace
 
 LEAVES = ("toy.copy.zs_noopt", "toy.sort.zs_noopt", "bench.add.zs_noopt")
@@ -183,8 +184,7 @@ def _hold_until_stopped(model_dir: str, step: int) -> None:
     def held(stop, at_step):
         if at_step == step:
             held_file(model_dir, jax.process_index()).touch()
-            while not is_asked(stop):
-                time.sleep(0.02)
+            wait_until(lambda: is_asked(stop))
         return at(stop, at_step)
 
     StopRequest.at = held

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import pytest
 
 from instruct.train.goodput import KINDS, Goodput
+from tests.waiting import LIMIT_SECS
 
 
 class Clock:
@@ -71,7 +72,7 @@ class Running:
         self.ready = threading.Event()
 
     def block_until_ready(self):
-        assert self.ready.wait(30)
+        assert self.ready.wait(LIMIT_SECS)
 
 
 def threads():
@@ -91,7 +92,7 @@ def test_input_is_waited_for_only_while_the_devices_have_nothing_to_do(clock):
         clock.pass_(1)
         idle.ready.set()
         for watcher in threads():
-            watcher.join(30)
+            watcher.join(LIMIT_SECS)
         clock.pass_(1)
     assert shares(goodput)["input_wait"] == pytest.approx(0.1)
     assert shares(goodput)["steps"] == pytest.approx(0.9)

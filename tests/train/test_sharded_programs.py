@@ -14,6 +14,7 @@ import pytest
 
 from instruct.mesh import tree_paths
 from tests.train.sharded_programs import INPUTS, MODEL, ROWS, SIZES, TARGETS
+from tests.waiting import LIMIT_SECS
 
 pytestmark = pytest.mark.slow
 
@@ -32,7 +33,7 @@ def compiled():
         capture_output=True,
         text=True,
         check=True,
-        timeout=900,
+        timeout=3 * LIMIT_SECS,
     )
     return json.loads(found.stdout), found.stderr
 

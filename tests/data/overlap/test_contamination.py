@@ -273,10 +273,10 @@ def test_escapes_are_read_and_mathematics_is_not():
     for text in (r"a \neq b, \times, \nu", "a<b and c>d", "< > } <s> <mask>", "if x<i then y>i"):
         assert unescaped(text) == text
     assert "x" in record_words(Record("r", {"text": "x"}, "<br>"))  # a record has an answer
-    start = time.monotonic()
+    start = time.thread_time()  # 0.04 s of the processor, whatever else it does
     for text in ("a" * 50_000, "a." * 20_000, "a. " * 20_000, "<a b=c " * 10_000, "." * 50_000):
         record_keys(Record("r", {"text": text}, "x"))
-    assert time.monotonic() - start < 5
+    assert time.thread_time() - start < 5
 
 
 @pytest.mark.parametrize("name", ["described", "twice", "short"])

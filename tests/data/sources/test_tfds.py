@@ -14,6 +14,7 @@ from instruct.errors import UserError
 from instruct.prompts.record import Record
 from instruct.prompts.render import Dropped
 from instruct.workspace import TFDS_VARIABLE
+from tests.waiting import LIMIT_SECS
 from tests.workspaces import workspace
 
 NAME = "made_up_words:1.2.3"
@@ -102,9 +103,10 @@ def test_another_process_reads_the_same(there):
     source = TfdsSource(NAME, PARTS, as_record)
     context = multiprocessing.get_context("spawn")
     found = context.Queue()
-    worker = context.Process(target=_read, args=(pickle.loads(pickle.dumps(source)), found))
+    arguments = pickle.loads(pickle.dumps(source)), found
+    worker = context.Process(target=_read, args=arguments, daemon=True)
     worker.start()
-    assert found.get(timeout=120) == list(source.records(workspace(), "train"))
+    assert found.get(timeout=LIMIT_SECS) == list(source.records(workspace(), "train"))
     worker.join()
 
 

@@ -17,15 +17,16 @@ import pytest
 
 from instruct.data.stores.store import MANIFEST_FILE, RECORDS_FILE, Store
 from tests.data.stores.slow_build import NUM_TASKS
+from tests.waiting import LIMIT_SECS, wait_until
 
 pytestmark = pytest.mark.slow
 
 ROOT = pathlib.Path(__file__).resolve().parents[3]
 
 
-def start(folder, seconds):
+def start(folder, seconds, *hold):
     return subprocess.Popen(
-        [sys.executable, "-m", "tests.data.stores.slow_build", str(seconds)],
+        [sys.executable, "-m", "tests.data.stores.slow_build", str(seconds), *map(str, hold)],
         cwd=ROOT,
         env=os.environ | {"INSTRUCT_STORE_DIR": str(folder), "PYTHONPATH": str(ROOT)},
         stdout=subprocess.PIPE,
@@ -36,7 +37,7 @@ def start(folder, seconds):
 
 def finish(folder):
     process = start(folder, 0)
-    output, _ = process.communicate(timeout=240)
+    output, _ = process.communicate(timeout=LIMIT_SECS)
     assert process.returncode == 0, output
     return json.loads(output.splitlines()[-1])
 
@@ -56,19 +57,18 @@ def unfinished(folder):
     return list(folder.glob("*/.train.building-*"))
 
 
-def kill_amid(folder, num_finished, wait):
-    """Kills a build a little after `num_finished` stores are there, while others are written."""
-    process = start(folder, 0.003)
-    deadline = time.monotonic() + 240
-    while len(stores(folder)) < num_finished or not unfinished(folder):
-        assert process.poll() is None and time.monotonic() < deadline
-        time.sleep(0.01)
-    time.sleep(wait)
-    process.kill()
-    process.communicate(timeout=240)
-    while running_workers(unfinished(folder)):
-        assert time.monotonic() < deadline, "workers go on without their parent"
-        time.sleep(0.02)
+def kill_amid(folder, num_more, wait):
+    """Kills a build a little after it finished so many stores, while others are written."""
+    num_finished, held = len(stores(folder)) + num_more, folder.with_name("held")
+    held.unlink(missing_ok=True)  # of the build before
+    process = start(folder, 0.003, held, num_more + 2)
+    try:
+        wait_until(lambda: held.exists() and len(stores(folder)) >= num_finished, process)
+        time.sleep(wait)
+    finally:
+        process.kill()
+    process.communicate(timeout=LIMIT_SECS)
+    wait_until(lambda: not running_workers(unfinished(folder)))  # they end with their parent
 
 
 def running_workers(folders):
@@ -91,7 +91,7 @@ def test_two_kills_end_as_an_undisturbed_build(tmp_path):
     first = stores(killed)
     assert 0 < len(first) < NUM_TASKS and unfinished(killed)
     assert first.items() <= expected.items()
-    kill_amid(killed, len(first) + draw.randrange(1, 3), draw.random() * 0.4)
+    kill_amid(killed, draw.randrange(1, 3), draw.random() * 0.4)
     second = stores(killed)
     assert len(first) < len(second) < NUM_TASKS
     assert first.items() <= second.items() <= expected.items()

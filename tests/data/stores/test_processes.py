@@ -6,7 +6,6 @@ import pathlib
 import signal
 import subprocess
 import sys
-import time
 
 import pytest
 from rich.console import Console
@@ -18,6 +17,7 @@ from instruct.data.stores.processes import map_in_processes
 from instruct.data.stores.store import leaf_manifest
 from tests.data.stores.worker_functions import double
 from tests.data.toy import ToySource, fresh_name, toy_config, toy_spec
+from tests.waiting import is_running, wait_until
 from tests.workspaces import workspace
 
 pytestmark = pytest.mark.slow
@@ -62,14 +62,6 @@ if __name__ == "__main__":
 """
 
 
-def is_running(number):
-    try:
-        state = pathlib.Path(f"/proc/{number}/stat").read_text().rpartition(")")[2].split()[0]
-    except OSError:
-        return False
-    return state != "Z"
-
-
 def test_workers_end_with_a_parent_that_was_killed(tmp_path):
     script = tmp_path / "parent.py"
     script.write_text(PARENT)
@@ -78,16 +70,13 @@ def test_workers_end_with_a_parent_that_was_killed(tmp_path):
         env=os.environ | {"PYTHONPATH": str(ROOT)},
     )
     files = [tmp_path / "a", tmp_path / "b"]
-    deadline = time.monotonic() + 120
-    while not all(file.exists() and file.read_text() for file in files):
-        assert process.poll() is None and time.monotonic() < deadline
-        time.sleep(0.05)
-    process.kill()
-    process.wait()
+    try:
+        wait_until(lambda: all(file.exists() and file.read_text() for file in files), process)
+    finally:
+        process.kill()
+        process.wait()
     numbers = [int(file.read_text()) for file in files]
-    while any(is_running(number) for number in numbers):
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
+    wait_until(lambda: not any(is_running(number) for number in numbers))
 
 
 def test_jobs_name_every_store_once():

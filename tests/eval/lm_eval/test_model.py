@@ -36,6 +36,7 @@ from instruct.models.config import ModelConfig
 from instruct.models.encoder_decoder import EncoderDecoder
 from instruct.train.optimizer import OptimizerConfig, make_optimizer
 from tests.float32 import assert_same_float32
+from tests.waiting import LIMIT_SECS
 from tests.workspaces import workspace
 
 pytestmark = pytest.mark.slow
@@ -237,7 +238,12 @@ def run_harness(run, tasks, names, output, *more) -> tuple[dict, dict]:
     command += ["--output_path", str(output), "--log_samples", *more]
     offline = {"HF_HUB_OFFLINE": "1", "HF_DATASETS_OFFLINE": "1", "HF_HOME": str(output / "hub")}
     done = subprocess.run(
-        command, capture_output=True, text=True, timeout=900, cwd=ROOT, env=os.environ | offline
+        command,
+        capture_output=True,
+        text=True,
+        timeout=3 * LIMIT_SECS,
+        cwd=ROOT,
+        env=os.environ | offline,
     )
     assert done.returncode == 0, done.stderr[-4000:]
     (path,) = output.rglob("results_*.json")

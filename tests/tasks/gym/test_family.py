@@ -25,6 +25,7 @@ from tasks.gym.fields import UnusableError, _follows, shape
 from tasks.gym.source import _EDGES, _FIRST_SEED, GymSource, _key, split_of
 from tasks.gym.table import EASY, EXCLUDED, GENERATORS, MAIN
 from tasks.gym.verify import convinces, is_right
+from tests.waiting import LIMIT_SECS
 from tests.workspaces import workspace
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -111,7 +112,7 @@ def test_the_same_records_in_another_process_with_another_hash_seed():
         env={"PYTHONPATH": str(ROOT), "PYTHONHASHSEED": seed, "PATH": ""},
         capture_output=True,
         text=True,
-        timeout=200,
+        timeout=LIMIT_SECS,
         check=True,
     )
     theirs = json.loads(done.stdout)

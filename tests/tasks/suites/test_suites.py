@@ -26,6 +26,7 @@ from tasks.suites import bbh, mmlu
 from tasks.suites import mixtures as _register  # noqa: F401
 from tests.tasks.suites.made_up import MADE_UP, data_folder
 from tests.tasks.suites_goldens import first_prompt, records_of
+from tests.waiting import LIMIT_SECS
 from tests.workspaces import workspace
 
 REAL_PROMPTS = Path(__file__).parent / "real_prompts.json"
@@ -123,7 +124,8 @@ def test_registration_looks_at_no_file_and_is_fast():
         "import tasks.suites.mixtures\n"
         "print(time.process_time() - began)\n"
     )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120)
+    command = [sys.executable, "-c", code]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=LIMIT_SECS)
     assert done.returncode == 0, done.stderr[-2000:]
     assert float(done.stdout) < 2.0  # 0.2 s of the processor
 
