@@ -116,7 +116,7 @@ def read_completion(
         prompts = [encoder.frame.prompt(text) for text in texts]
     except UserError as error:  # the template refuses a text
         raise _refused(error, "prompt") from error
-    return _asked(fields, model, config, encoder.inputs_length, prompts, "prompt", "max_tokens")
+    return _asked(fields, model, config, encoder, prompts, "prompt", "max_tokens")
 
 
 def read_chat(body: Any, model: str, config: DecodeConfig, encoder: PromptEncoder) -> Asked:
@@ -154,7 +154,7 @@ def read_chat(body: Any, model: str, config: DecodeConfig, encoder: PromptEncode
     if len(named) > 1:
         raise Refusal(400, f"give one of {' and '.join(limits)}, not both.", limits[0])
     limit = named[0]
-    return _asked(fields, model, config, encoder.inputs_length, [prompt], "messages", limit)
+    return _asked(fields, model, config, encoder, [prompt], "messages", limit)
 
 
 def no_model(name: Any, model: str) -> Refusal:
@@ -223,19 +223,20 @@ def _asked(
     fields: Mapping[str, Any],
     model: str,
     config: DecodeConfig,
-    inputs_length: int,
+    encoder: PromptEncoder,
     prompts: Sequence[list[int]],
     prompt_name: str,
     limit_name: str,
 ) -> Asked:
     if fields.get("model") not in (None, model):
         raise no_model(fields["model"], model)
-    longest = max(map(len, prompts))
-    if longest > inputs_length:
+    longest, most = max(map(len, prompts)), encoder.inputs_length
+    if longest > most:
+        setting = "INPUTS_LENGTH and the first" if encoder.num_uncounted else "INPUTS_LENGTH"
         raise Refusal(
             400,
-            f"the prompt has {longest:,} tokens, the model reads at most {inputs_length:,} "
-            "(INPUTS_LENGTH). Nothing is cut; shorten it.",
+            f"the prompt has {longest:,} tokens, the model reads at most {most:,} ({setting}). "
+            "Nothing is cut; shorten it.",
             prompt_name,
             "context_length_exceeded",
         )
