@@ -151,7 +151,7 @@ class DecodeConfig(TokenRules):
         return f"{text} steps={self.max_decode_steps}{rest}"
 
     def settings(self) -> dict[str, Any]:
-        """All fields as JSON values; token rules and the last three only if they are set."""
+        """All fields as JSON values; those that later versions added only if they are set."""
         rules = {field.name for field in dataclasses.fields(TokenRules)}
         rules |= {"stop_ids", "weights", "draft_tokens"}
         names = [field.name for field in dataclasses.fields(self) if field.name not in rules]
