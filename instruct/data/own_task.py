@@ -113,6 +113,8 @@ def make_task(task_file: TaskFile, find_metrics: FindMetrics, **fields: Any) -> 
     named = tuple(dict.fromkeys(filter(None, named)))
     files = {split: open_data(own, named) for split, own in paths.items()}
     column_map, templates = _choose_columns(task_file, files["train"])
+    if set(column_map.columns) - set(named):  # delimiters and lists depend on the columns
+        files = {split: open_data(own, column_map.columns) for split, own in paths.items()}
     source = ColumnSource(name, files, column_map)
     for own in files.values():
         _check_columns(own, column_map.columns)
@@ -164,7 +166,7 @@ def make_task(task_file: TaskFile, find_metrics: FindMetrics, **fields: Any) -> 
     notes = [
         *_notes_on_rows(source, scans),
         *_note_on_unread(data, [path for own in paths.values() for path in own]),
-        *_notes_on_columns(column_map, templates),
+        *_notes_on_columns(task_file, column_map, templates),
         _note_on_splits(task_file, numbers, held_out),
         *_notes_on_overlap(scans),
         f"metric: {metric} ({why}); another one with metric (--metric=NAME)",
@@ -180,25 +182,29 @@ def _placeholders(task_file: TaskFile) -> list[str]:
 
 def _choose_columns(task_file: TaskFile, data: DataFile) -> tuple[ColumnMap, tuple[str, ...]]:
     """The columns that make a record, and the templates with record fields as placeholders."""
-    inputs = task_file.inputs or tuple(_placeholders(task_file))
+    inputs, targets = task_file.inputs or tuple(_placeholders(task_file)), task_file.targets
     columns = data.columns()
-    if not (inputs or task_file.targets or task_file.messages) and "messages" in columns:
+    if not (inputs or targets or task_file.messages) and "messages" in columns:
         return ColumnMap({}, "", "messages"), ()
     if task_file.messages:
         return ColumnMap({}, "", task_file.messages), ()
-    if not (inputs and task_file.targets):
+    if not inputs and "inputs" in columns and targets != "inputs":
+        inputs = ("inputs",)
+    if not targets and "targets" in columns and "targets" not in inputs:
+        targets = "targets"
+    if not (inputs and targets):
         missing = [] if inputs else ["inputs"]
-        missing += [] if task_file.targets else ["targets"]
+        missing += [] if targets else ["targets"]
         listed = f"its columns are {', '.join(columns)}" if columns else _why_no_columns(data)
         flags = " ".join(f"--{key}=COLUMN" for key in missing)
         raise UserError(
             f"{data.paths[0]}: which column holds the {' and which the '.join(missing)}? "
             f"{listed[0].upper()}{listed[1:]}. Give {flags}."
         )
-    if task_file.targets in inputs:
+    if targets in inputs:
         raise UserError(
-            f"{data.paths[0]}: the prompt would show the answer: targets is "
-            f"{task_file.targets!r}, and so is one of inputs or of the template's placeholders."
+            f"{data.paths[0]}: the prompt would show the answer: targets is {targets!r}, and so is "
+            "one of inputs or of the template's placeholders."
         )
     fields: dict[str, str] = {}
     for column in inputs:
@@ -222,7 +228,7 @@ def _choose_columns(task_file: TaskFile, data: DataFile) -> tuple[ColumnMap, tup
                 )
         except ValueError as error:
             raise UserError(f"template {text!r}: {error}") from error
-    return ColumnMap(fields, task_file.targets), tuple(templates)
+    return ColumnMap(fields, targets), tuple(templates)
 
 
 def _field_name(column: str, taken: Iterable[str]) -> str:
@@ -351,12 +357,19 @@ def _note_on_unread(data: Path, files: Sequence[Path]) -> Iterable[str]:
         yield f"not read, as no split's name or of another format: {', '.join(names)}"
 
 
-def _notes_on_columns(column_map: ColumnMap, templates: Sequence[str]) -> Iterable[str]:
+def _notes_on_columns(
+    task_file: TaskFile, column_map: ColumnMap, templates: Sequence[str]
+) -> Iterable[str]:
     if column_map.messages:
         yield f"conversations of the column {column_map.messages!r}"
         return
     inputs = ", ".join(column_map.fields.values())
-    yield f"inputs: {inputs}; targets: {column_map.targets}"
+    chosen = {"inputs": inputs, "targets": column_map.targets}
+    by_name = [name for name in chosen if chosen[name] == name and not getattr(task_file, name)]
+    flags = " and ".join(f"--{name}=COLUMN" for name in by_name)
+    yield f"inputs: {inputs}; targets: {column_map.targets}" + (
+        f" (by name; another one with {flags})" if by_name else ""
+    )
     if not templates:
         yield (
             "no template: a prompt is the inputs as they are; a wording with template "

@@ -81,7 +81,7 @@ def _encoded(
         if len(turns) <= 1:
             write(
                 f"[this prompt has {len(ids):,} tokens, the model reads {limit:,}; shorten it, or "
-                f"start with --gin.INPUTS_LENGTH={len(ids)}]\n"
+                f"start with --gin.INPUTS_LENGTH={len(ids) - encoder.num_uncounted}]\n"
             )
             return [], before
         write("[the oldest turn is left out: the conversation is too long for the model]\n")

@@ -181,8 +181,7 @@ def infer(
                 "parameters": params_fingerprint(loaded.folder),
                 "decode": loaded.decode.settings(),
                 "vocabulary": loaded.vocabulary.fingerprint,
-                # Without the start token of a decoder's prompt.
-                "inputs_length": encoder.inputs_length - int(encoder.frame.one_sequence),
+                "inputs_length": encoder.inputs_length - encoder.num_uncounted,
                 # Not in the vocabulary's fingerprint; earlier versions recorded True.
                 **({"chat_template": encoder.frame.chat.fingerprint} if encoder.frame.chat else {}),
                 "lines_per_range": lines_per_range,
@@ -346,7 +345,7 @@ def _answer_file(
     if truncated:
         _say(f"warning: {encoder.describe_truncated(truncated)}")
         prompts_cut = "1 prompt" if len(truncated) == 1 else f"{len(truncated):,} prompts"
-        note = f", {prompts_cut} cut to {encoder.inputs_length} tokens"
+        note = f", {prompts_cut} cut to {encoder.inputs_length - encoder.num_uncounted} tokens"
     if unfinished:
         subject = f"each of {unfinished:,} answers" if unfinished > 1 else "one answer"
         _say(f"warning: {subject} {answerer.describe_unfinished()} (marked `unfinished`)")

@@ -35,6 +35,11 @@ class PromptEncoder:
     frame: Frame
     inputs_length: int
 
+    @property
+    def num_uncounted(self) -> int:
+        """Tokens of a prompt that INPUTS_LENGTH does not count: the first of a decoder's."""
+        return int(self.frame.one_sequence)
+
     def encode(self, prompt: str) -> tuple[list[int], int]:
         """(token ids, truncated; number of tokens before truncation, those of the frame included).
 
@@ -74,10 +79,12 @@ class PromptEncoder:
         locations += f" and {more:,} more" if more > 0 else ""
         longest = max(length for _, length in long)
         subject = f"{len(long):,} prompts have up to" if len(long) > 1 else "the prompt has"
+        needed = longest - self.num_uncounted
+        counted = "after the first" if self.num_uncounted else "with EOS"
         return (
-            f"{locations}: {subject} {longest:,} tokens with EOS, the model reads "
-            f"{self.inputs_length:,}: the end is cut off. --gin.INPUTS_LENGTH={longest} reads all "
-            "of it"
+            f"{locations}: {subject} {needed:,} tokens {counted}, the model reads "
+            f"{self.inputs_length - self.num_uncounted:,}: the end is cut off. "
+            f"--gin.INPUTS_LENGTH={needed} reads all of it"
         )
 
 
@@ -149,12 +156,12 @@ class FoundModel:
             if generation.get("eos_token_id") is not None:
                 # A base model's settings do not know the end of its chat template's turns.
                 end_ids = decode.end_ids + (end_ids if frame.chat is not None else ())
+        steps = max_decode_steps or decode.max_decode_steps
+        decode = dataclasses.replace(decode.ending_with(end_ids), max_decode_steps=steps)
         if self.step is None and distributed.num_processes() == 1:
             folder, params = load_newest(self.model_dir, placed, strict=strict, say=say)
         else:
             params = load_params(folder, placed)
-        steps = max_decode_steps or decode.max_decode_steps
-        decode = dataclasses.replace(decode.ending_with(end_ids), max_decode_steps=steps)
         vocabulary, encoder = self.vocabulary, self.encoder
         return LoadedModel(folder, self.network, params, device_mesh, decode, vocabulary, encoder)
 

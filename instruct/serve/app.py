@@ -22,7 +22,7 @@ from instruct.eval.loaded_model import PromptEncoder
 from instruct.json_text import parse_json
 from instruct.serve.choices import Choice, Reply, usage_of
 from instruct.serve.engine import Engine, EngineStopped, Job, QueueFull
-from instruct.serve.request_body import Asked, Refusal, read_chat, read_completion
+from instruct.serve.request_body import Asked, Refusal, no_model, read_chat, read_completion
 from instruct.serve.serve_config import ServeConfig, is_loopback
 
 _PAGE = pathlib.Path(__file__).with_name("page.html")
@@ -71,6 +71,7 @@ class Service:
             Route("/", self._page),
             Route("/health", self._health),
             Route("/v1/models", self._guarded(self._models)),
+            Route("/v1/models/{name:path}", self._guarded(self._models)),  # a name may have slashes
             Route("/v1/completions", self._guarded(self._complete), methods=["POST"]),
             Route("/v1/chat/completions", self._guarded(self._chat), methods=["POST"]),
         ]
@@ -124,8 +125,15 @@ class Service:
         return JSONResponse(facts, 200 if status == "ok" else 503)
 
     async def _models(self, request: Request) -> Response:
+        """The list of models, or the one that the path names."""
         model = {"id": self._name, "object": "model", "created": self._created}
-        return JSONResponse({"object": "list", "data": [model | {"owned_by": "instruct"}]})
+        model |= {"owned_by": "instruct"}
+        name = request.path_params.get("name")
+        if not name:
+            return JSONResponse({"object": "list", "data": [model]})
+        if name != self._name:
+            raise no_model(name, self._name)
+        return JSONResponse(model)
 
     async def _complete(self, request: Request) -> Response:
         return await self._reply(request, chat=False)

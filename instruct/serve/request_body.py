@@ -116,7 +116,7 @@ def read_completion(
         prompts = [encoder.frame.prompt(text) for text in texts]
     except UserError as error:  # the template refuses a text
         raise _refused(error, "prompt") from error
-    return _asked(fields, model, config, encoder.inputs_length, prompts, "prompt", "max_tokens")
+    return _asked(fields, model, config, encoder, prompts, "prompt", "max_tokens")
 
 
 def read_chat(body: Any, model: str, config: DecodeConfig, encoder: PromptEncoder) -> Asked:
@@ -134,10 +134,6 @@ def read_chat(body: Any, model: str, config: DecodeConfig, encoder: PromptEncode
     for message in messages:
         if not isinstance(message, dict) or message.get("role") not in _ROLES:
             raise Refusal(400, f"a message needs a `role` of {', '.join(_ROLES)}.", "messages")
-        if not isinstance(message.get("content"), str):
-            raise Refusal(400, "the `content` of a message must be text.", "messages")
-        if LONE_SURROGATE.search(message["content"]):
-            raise Refusal(400, "`content` holds half of a surrogate pair.", "messages")
         for name in message.keys() - {"role", "content"}:
             if message[name] not in (None, [], ""):
                 raise Refusal(
@@ -145,7 +141,10 @@ def read_chat(body: Any, model: str, config: DecodeConfig, encoder: PromptEncode
                 )
     if messages[-1]["role"] != "user":
         raise Refusal(400, "the last message must be the user's.", "messages")
-    turns = [{name: message[name] for name in ("role", "content")} for message in messages]
+    turns = [
+        {"role": message["role"], "content": _message_text(message.get("content"))}
+        for message in messages
+    ]
     try:
         prompt = encoder.frame.next_turn(turns)
     except UserError as error:  # the template refuses this order of roles
@@ -155,7 +154,45 @@ def read_chat(body: Any, model: str, config: DecodeConfig, encoder: PromptEncode
     if len(named) > 1:
         raise Refusal(400, f"give one of {' and '.join(limits)}, not both.", limits[0])
     limit = named[0]
-    return _asked(fields, model, config, encoder.inputs_length, [prompt], "messages", limit)
+    return _asked(fields, model, config, encoder, [prompt], "messages", limit)
+
+
+def no_model(name: Any, model: str) -> Refusal:
+    """For a request that names another model than the one that is served."""
+    message = f"no model {name!r:.80}; this server has {model!r}."
+    return Refusal(404, message, "model", "model_not_found")
+
+
+def _message_text(content: Any) -> str:
+    """The `content` of a message; parts become lines, as vLLM and llama.cpp join them.
+
+    Raises:
+        Refusal: it is no text and no list of parts with text.
+    """
+    if isinstance(content, list) and content:
+        content = "\n".join(map(_part_text, content))
+    if not isinstance(content, str):
+        message = "the `content` of a message must be text, or a list of parts of type 'text'."
+        raise Refusal(400, message, "messages")
+    if LONE_SURROGATE.search(content):
+        raise Refusal(400, "`content` holds half of a surrogate pair.", "messages")
+    return content
+
+
+def _part_text(part: Any) -> str:
+    if not (isinstance(part, dict) and isinstance(part.get("type"), str)):
+        message = "a part of `content` must be an object with a `type`, which must be 'text'."
+        raise Refusal(400, message, "messages")
+    if part["type"] != "text":
+        message = f"a part of `content` has type {part['type']!a:.60}; the model reads 'text' only."
+        raise Refusal(400, message, "messages")
+    if not isinstance(part.get("text"), str):
+        raise Refusal(400, "a part of type 'text' needs a `text`.", "messages")
+    for name in part.keys() - {"type", "text"}:
+        if part[name] not in (None, [], ""):
+            message = f"{name!a:.60} of a part of `content` is not supported; leave it out."
+            raise Refusal(400, message, "messages")
+    return part["text"]
 
 
 def _refused(error: UserError, name: str) -> Refusal:
@@ -186,24 +223,20 @@ def _asked(
     fields: Mapping[str, Any],
     model: str,
     config: DecodeConfig,
-    inputs_length: int,
+    encoder: PromptEncoder,
     prompts: Sequence[list[int]],
     prompt_name: str,
     limit_name: str,
 ) -> Asked:
     if fields.get("model") not in (None, model):
-        raise Refusal(
-            404,
-            f"no model {fields['model']!r:.80}; this server has {model!r}.",
-            "model",
-            "model_not_found",
-        )
-    longest = max(map(len, prompts))
-    if longest > inputs_length:
+        raise no_model(fields["model"], model)
+    longest, most = max(map(len, prompts)), encoder.inputs_length
+    if longest > most:
+        setting = "INPUTS_LENGTH and the first" if encoder.num_uncounted else "INPUTS_LENGTH"
         raise Refusal(
             400,
-            f"the prompt has {longest:,} tokens, the model reads at most {inputs_length:,} "
-            "(INPUTS_LENGTH). Nothing is cut; shorten it.",
+            f"the prompt has {longest:,} tokens, the model reads at most {most:,} ({setting}). "
+            "Nothing is cut; shorten it.",
             prompt_name,
             "context_length_exceeded",
         )

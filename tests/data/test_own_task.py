@@ -139,6 +139,35 @@ def test_accuracy_needs_one_label(tmp_path):
     assert make(train, test=str(path)).task_file.metric == "exact_match"
 
 
+def test_columns_called_inputs_and_targets_need_no_fields(tmp_path):
+    rows = [{"inputs": f"text {n}", "targets": f"label {n}", "more": "x"} for n in range(9)]
+    data = write(tmp_path / "talks.jsonl", rows)
+    task = make(data, inputs=(), targets="")
+    assert (task.task_file.inputs, task.task_file.targets) == (("inputs",), "targets")
+    said = "inputs: inputs; targets: targets (by name; another one with "
+    assert f"{said}--inputs=COLUMN and --targets=COLUMN)" in task.notes
+    named = make(data, inputs=("inputs",), targets="targets")
+    assert "inputs: inputs; targets: targets" in named.notes
+    assert (task.spec.version, task.task_file) == (named.spec.version, named.task_file)
+    one = make(data, inputs=("more",), targets="")
+    assert (
+        "inputs: more; targets: targets (by name; another one with --targets=COLUMN)" in one.notes
+    )
+    shown = make(data, inputs=(), targets="", templates=("{more}: {inputs}",))
+    assert shown.task_file.inputs == ("more", "inputs")
+    for fields in ({"inputs": (), "targets": "inputs"}, {"inputs": ("targets",), "targets": ""}):
+        with pytest.raises(UserError, match="which column holds the"):
+            make(data, **fields)
+    commas = tmp_path / "commas.csv"
+    commas.write_text("inputs;targets,b,c\nx;y,1,2\n")
+    with pytest.raises(UserError, match="Its columns are inputs;targets, b, c"):
+        make(commas, inputs=(), targets="")
+    twice = tmp_path / "twice.csv"
+    twice.write_text("inputs,targets,targets\nx,y,z\n" * 3)
+    with pytest.raises(UserError, match="several columns are called 'targets'"):
+        make(twice, inputs=(), targets="")
+
+
 def test_wordings_show_columns(tmp_path):
     rows = [{"Full name": f"n{n}", "options": "x " * 9, "answer": "y"} for n in range(9)]
     path = write(tmp_path / "talks.jsonl", rows)

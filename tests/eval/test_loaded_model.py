@@ -2,8 +2,13 @@
 
 import pytest
 
+from instruct.data.vocab import ByteVocabulary
 from instruct.errors import UserError
-from instruct.eval.loaded_model import find_model, run_folder_of
+from instruct.eval.decoding.decode import DecodeConfig
+from instruct.eval.loaded_model import PromptEncoder, find_model, run_folder_of
+from instruct.eval.prompt_lines import Prompt
+from instruct.prompts.frame import Frame
+from instruct.serve.request_body import Refusal, read_completion
 from tests.flan_t5 import write_flan_t5
 
 
@@ -48,3 +53,16 @@ def test_the_run_of_a_checkpoint(tmp_path):
     assert run_folder_of(str(step)) == step
     (tmp_path / "run.json").write_text("{}")
     assert run_folder_of(str(step)) == run_folder_of(str(tmp_path)) == tmp_path
+
+
+@pytest.mark.parametrize("start_ids", [(0,), ()])
+def test_a_decoders_advised_length_reads_the_whole_prompt(start_ids):
+    """A decoder's prompt may have a token more than INPUTS_LENGTH."""
+    frame = Frame(ByteVocabulary(), start_ids, separator="", one_sequence=True)
+    text = "x" * (30 - len(start_ids))
+    said = PromptEncoder(frame, 28 + 1).describe_truncated([Prompt("--prompt", text, "")])
+    assert len(frame.prompt(text)) == 30 and "29 tokens after the first, the model reads 28" in said
+    assert "--gin.INPUTS_LENGTH=29 " in said
+    assert not PromptEncoder(frame, 29 + 1).describe_truncated([Prompt("--prompt", text, "")])
+    with pytest.raises(Refusal, match=r"30 tokens, .* at most 29 \(INPUTS_LENGTH and the first\)"):
+        read_completion({"prompt": text}, "m", DecodeConfig(), PromptEncoder(frame, 29), 1)

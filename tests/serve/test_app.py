@@ -165,6 +165,14 @@ def test_bodies_that_are_no_json_or_too_large(server):
 def test_other_routes(server):
     status, _, text = server.raw("GET", "/v1/models")
     assert status == 200 and json.loads(text)["data"][0]["id"] == "echo"
+    (model,) = json.loads(text)["data"]
+    status, _, text = server.raw("GET", "/v1/models/echo")
+    assert status == 200 and json.loads(text) == model
+    for other in ("gpt-4o", "echo/b", "%C3%A9"):
+        status, _, text = server.raw("GET", f"/v1/models/{other}")
+        error = json.loads(text)["error"]
+        assert status == 404 and error["code"] == "model_not_found" and error["param"] == "model"
+        assert "this server has 'echo'" in error["message"]
     status, _, text = server.raw("GET", "/health")
     assert status == 200 and json.loads(text) == {"status": "ok", "model": "echo", "open": 0}
     status, headers, text = server.raw("GET", "/")
@@ -192,6 +200,7 @@ def test_a_token_is_asked_for():
             assert status == 401 and "Authorization: Bearer" in text
             assert headers["www-authenticate"] == "Bearer"
         assert server.raw("GET", "/v1/models")[0] == 401
+        assert server.raw("GET", "/v1/models/echo")[0] == 401
         header = {"Authorization": "Bearer secret", "Host": "any.example"}
         assert server.raw("POST", "/v1/completions", body, **header)[0] == 200
         assert server.raw("GET", "/health")[0] == server.raw("GET", "/")[0] == 200

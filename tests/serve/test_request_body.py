@@ -58,3 +58,43 @@ def test_a_prompt_that_the_chat_template_refuses_is_a_bad_request(source, messag
     assert refused.value.status == 400 and refused.value.param == "messages"
     assert str(refused.value) == message.format("messages")
     assert ("/home/me/model" in caplog.text) == ("log" in message)
+
+
+CHAT = ChatTemplate("{% for m in messages %}<{{ m.role }}>{{ m.content }}</>{% endfor %}")
+
+
+def asked_with(content) -> Asked:
+    encoder = PromptEncoder(Frame(ByteVocabulary(), chat=CHAT), 64)
+    return read_chat(
+        {"messages": [{"role": "user", "content": content}]}, "m", DecodeConfig(), encoder
+    )
+
+
+def test_parts_of_text_are_the_lines_of_a_message():
+    parts = [{"type": "text", "text": "Hello"}, {"type": "text", "text": "you", "annotations": []}]
+    assert asked_with(parts) == asked_with("Hello\nyou") != asked_with("Helloyou")
+    assert asked_with(parts[:1]) == asked_with("Hello")
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ([], "must be text, or a list of parts of type 'text'"),
+        ({"type": "text", "text": "a"}, "must be text, or a list of parts"),
+        (None, "must be text, or a list of parts"),
+        (["a"], "must be an object with a `type`"),
+        ([{"text": "a"}], "must be an object with a `type`"),
+        (
+            [{"type": "text", "text": "a"}, {"type": "image_url", "image_url": {"url": "x"}}],
+            "has type 'image_url'; the model reads 'text' only",
+        ),
+        ([{"type": "text"}], "needs a `text`"),
+        ([{"type": "text", "text": "a", "cache_control": {"type": "ephemeral"}}], "cache_control"),
+        ([{"type": "text", "text": "\ud800"}], "half of a surrogate pair"),
+    ],
+)
+def test_other_parts_are_refused_by_name(content, message):
+    with pytest.raises(Refusal) as refused:
+        asked_with(content)
+    assert refused.value.status == 400 and refused.value.param == "messages"
+    assert message in str(refused.value)

@@ -45,7 +45,7 @@ class DecodeConfig(TokenRules):
         beam_rules: 't5x', 'transformers' or a variant of it (`beam.BEAM_RULES`).
         rescale_scores: False: scores are log-likelihoods under the model. True: under the
             distribution after temperature, top_k and top_p (T5X's default; 0 for greedy).
-        eos_id: end-of-sequence token.
+        eos_id: end-of-sequence token; of a checkpoint, its vocabulary's (`ending_with`).
         stop_ids: further tokens that end an answer, such as a chat template's end of a turn.
         seed: samples depend on (seed, example number, sample number) only.
         draft_tokens: guessed from the prompt and the answer so far, and checked with the next one
@@ -111,7 +111,17 @@ class DecodeConfig(TokenRules):
         return tuple(dict.fromkeys((self.eos_id, *self.stop_ids)))
 
     def ending_with(self, end_ids: Sequence[int]) -> "DecodeConfig":
-        """These settings with a vocabulary's `stop_ids`, the end of sequence first."""
+        """These settings with a vocabulary's `stop_ids`, the end of sequence first.
+
+        Raises:
+            UserError: `eos_id` is set to a token that would not end answers.
+        """
+        if self.eos_id not in (DecodeConfig.eos_id, *self.stop_ids, *end_ids):
+            raise UserError(
+                f"DecodeConfig.eos_id is {self.eos_id}, but the vocabulary's end of sequence is "
+                f"{end_ids[0]}, which ends answers. Leave eos_id out; if {self.eos_id} is to end "
+                f"them too, set stop_ids=({self.eos_id},)"
+            )
         stop_ids = tuple(dict.fromkeys((*end_ids[1:], *self.stop_ids)))
         return dataclasses.replace(self, eos_id=end_ids[0], stop_ids=stop_ids)
 
@@ -141,7 +151,7 @@ class DecodeConfig(TokenRules):
         return f"{text} steps={self.max_decode_steps}{rest}"
 
     def settings(self) -> dict[str, Any]:
-        """All fields as JSON values; token rules and the last three only if they are set."""
+        """All fields as JSON values; those that later versions added only if they are set."""
         rules = {field.name for field in dataclasses.fields(TokenRules)}
         rules |= {"stop_ids", "weights", "draft_tokens"}
         names = [field.name for field in dataclasses.fields(self) if field.name not in rules]

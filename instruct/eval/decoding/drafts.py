@@ -20,10 +20,10 @@ _LONGEST_MATCH = 3  # tokens that a continuation is looked up by, at most
 def ngram_drafts(
     prompts: jax.Array, answers: jax.Array, positions: jax.Array, count: int
 ) -> jax.Array:
-    """The `count` tokens [B, count] int32 that followed where the text last stood as it stands now.
+    """Drafts [B, count] int32: what followed the last tokens of the answer where they stood before.
 
-    The place with the longest match of the last tokens (at most 3, at least 1), of equal ones the
-    latest. Zeros where nothing matches.
+    The longest match decides (of at most 3 tokens, at least 1), of equally long ones the latest.
+    Zeros where nothing matches, and after the end of the prompt or of the answer.
 
     Args:
         prompts: [B, S] int32, padded below 0.
@@ -42,12 +42,12 @@ def ngram_drafts(
     matched = jnp.zeros((rows, columns.size), jnp.int32)
     matches = jnp.broadcast_to(columns < last[:, None], matched.shape)
     for back in range(_LONGEST_MATCH):
-        wanted = jnp.take_along_axis(text, jnp.maximum(last - back, 0)[:, None], axis=1)
-        there = text[:, first - back : text.shape[1] - first - back]
-        matches &= (there == wanted) & (wanted >= 0)
+        token = jnp.take_along_axis(text, jnp.maximum(last - back, 0)[:, None], axis=1)
+        earlier = text[:, first - back : text.shape[1] - first - back]
+        matches &= (earlier == token) & (token >= 0)
         matched += matches
     # The longest match first, then the latest.
     best = jnp.argmax(matched * columns.size + jnp.arange(columns.size), axis=1)
-    found = jnp.take_along_axis(matched, best[:, None], axis=1) > 0
+    has_match = jnp.take_along_axis(matched, best[:, None], axis=1) > 0
     after = best[:, None] + first + 1 + jnp.arange(count)
-    return jnp.where(found, jnp.maximum(jnp.take_along_axis(text, after, axis=1), 0), 0)
+    return jnp.where(has_match, jnp.maximum(jnp.take_along_axis(text, after, axis=1), 0), 0)

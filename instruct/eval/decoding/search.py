@@ -118,7 +118,7 @@ def _take_tokens(
     logits: jax.Array,
     adjust_fn: AdjustFn | None,
 ) -> Any:
-    """The state after as many tokens of each row as the draft foresaw, and one.
+    """The state after each row took the drafted tokens that the strategy chose too, and one more.
 
     Args:
         search: of one sequence a row.
@@ -129,23 +129,23 @@ def _take_tokens(
     """
     num_tokens = tokens.shape[1]
 
-    def goes_on(carry: tuple) -> jax.Array:
-        number, _, going = carry
-        return (number < num_tokens) & jnp.any(going)
+    def unfinished(carry: tuple) -> jax.Array:
+        number, _, active = carry
+        return (number < num_tokens) & jnp.any(active)
 
     def take(carry: tuple) -> tuple:
-        number, state, going = carry
+        number, state, active = carry
         scores = jax.lax.dynamic_index_in_dim(logits, number, axis=1, keepdims=False)
         extended = _extend(search, state, scores, adjust_fn)[0]
-        state = replace_rows(going, extended, state)
+        state = replace_rows(active, extended, state)
         following = jax.lax.dynamic_index_in_dim(
             tokens, jnp.minimum(number + 1, num_tokens - 1), axis=1, keepdims=False
         )
-        going &= (search.input_tokens(state) == following) & ~search.ended(state)
-        return number + 1, state, going
+        active &= (search.input_tokens(state) == following) & ~search.ended(state)
+        return number + 1, state, active
 
     start = (jnp.int32(0), state, ~search.ended(state))
-    return jax.lax.while_loop(goes_on, take, start)[1]
+    return jax.lax.while_loop(unfinished, take, start)[1]
 
 
 def replace_rows(replaced: jax.Array, new: Any, old: Any) -> Any:

@@ -51,6 +51,15 @@ def test_greedy_equals_decoding_without_a_cache():
     assert len(lengths) > 1, "the toy should end at different steps"
 
 
+def test_an_end_of_sequence_of_ones_own_is_not_replaced_in_silence():
+    """A set `eos_id` that the vocabulary does not have would end no answer."""
+    with pytest.raises(UserError, match=r"eos_id is 9, but .* is 2, .*set stop_ids=\(9,\)"):
+        DecodeConfig(eos_id=9).ending_with((2, 5))
+    assert DecodeConfig(eos_id=9, stop_ids=(9,)).ending_with((2, 5)).end_ids == (2, 5, 9)
+    for known in (1, 2, 5):  # 1 is the default
+        assert DecodeConfig(eos_id=known).ending_with((2, 5)).end_ids == (2, 5)
+
+
 def test_every_stop_token_ends_an_answer():
     greedy = run(GREEDY, np.arange(12)).tokens[:, 0]
     stops = tuple(np.unique(greedy[greedy > toy.EOS]).tolist()[:2])

@@ -82,7 +82,8 @@ def test_drafts_are_what_followed_the_longest_and_then_latest_match(count):
     lengths, positions = random.integers(1, width + 1, rows), random.integers(0, length, rows)
     texts = [random.integers(0, 4, n).tolist() for n in lengths]  # 0 is a token as others
     answers = random.integers(0, 4, (rows, length)).astype(np.int32)
-    found = ngram_drafts(padded_rows(texts, np.arange(rows), width), answers, positions, count)
+    prompts = padded_rows(texts, np.arange(rows), width)
+    found = ngram_drafts(*map(jnp.asarray, (prompts, answers, positions)), count)
     expected = [
         followed(text, answer[:position].tolist(), count)
         for text, answer, position in zip(texts, answers, positions)
@@ -141,6 +142,24 @@ def test_answers_are_those_of_one_token_a_step(name, strategy, prompts, copies):
     for count in (1, 4) if strategy == "greedy" else (4,):
         drafted = Decoder(model, with_drafts(config, count), batching, adjust_fn=copies)
         same(drafted.generate(params, prompts), expected)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("steps", [1, 3])
+def test_drafts_may_be_longer_than_answers_and_prompts(steps):
+    """Also where token 0 ends an answer: it is what a draft is filled up with."""
+    model, params = model_and_params("decoder")
+    prompts = [[0], [1], [5], [7, 7, 7, 7, 7], [0, 9] * 6]
+    config, batching = DecodeConfig(max_decode_steps=steps, stop_ids=(0,)), BatchConfig(2, 2)
+    wanted = jnp.array([[7, 7, 7], [5, 0, 5], [0, 5, 5], [7, 7, 7], [9, 0, 9]])
+
+    def adjust(logits, example_ids, positions):
+        return logits + 30.0 * jax.nn.one_hot(wanted[example_ids, positions], VOCABULARY)
+
+    expected = Decoder(model, config, batching, adjust_fn=adjust).generate(params, prompts)
+    assert expected.tokens[0, 0].tolist() == [7] * steps
+    drafted = Decoder(model, with_drafts(config, 8), batching, adjust_fn=adjust)
+    same(drafted.generate(params, prompts), expected)
 
 
 def test_a_copied_answer_takes_fewer_steps(prompts, copies):
