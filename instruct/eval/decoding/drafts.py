@@ -22,8 +22,9 @@ def ngram_drafts(
 ) -> jax.Array:
     """Drafts [B, count] int32: what followed the last tokens of the answer where they stood before.
 
-    The longest match decides (of at most 3 tokens, at least 1), of equally long ones the latest.
-    Zeros where nothing matches, and after the end of the prompt or of the answer.
+    The longest match decides (of at most 3 tokens, at least 1); of equally long ones one with
+    `count` tokens after it, which in a loop the latest has not; of those the latest. Zeros where
+    nothing matches, and after the end of the prompt or of the answer.
 
     Args:
         prompts: [B, S] int32, padded below 0.
@@ -46,8 +47,9 @@ def ngram_drafts(
         earlier = text[:, first - back : text.shape[1] - first - back]
         matches &= (earlier == token) & (token >= 0)
         matched += matches
-    # The longest match first, then the latest.
-    best = jnp.argmax(matched * columns.size + jnp.arange(columns.size), axis=1)
+    is_whole = text[:, first + count : text.shape[1] - first + count] >= 0
+    order = (2 * matched + is_whole) * columns.size + jnp.arange(columns.size)
+    best = jnp.argmax(jnp.where(matched > 0, order, 0), axis=1)
     has_match = jnp.take_along_axis(matched, best[:, None], axis=1) > 0
     after = best[:, None] + first + 1 + jnp.arange(count)
     return jnp.where(has_match, jnp.maximum(jnp.take_along_axis(text, after, axis=1), 0), 0)

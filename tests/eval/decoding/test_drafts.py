@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import itertools
 
 import jax
 import jax.numpy as jnp
@@ -56,7 +57,7 @@ STRATEGIES = {
 
 def followed(text: list[int], answer: list[int], count: int) -> list[int]:
     """`ngram_drafts` of one row, in its plainest form."""
-    for matched in (3, 2, 1):
+    for matched, whole in itertools.product((3, 2, 1), (True, False)):
         for end in range(len(text) + len(answer) - 2, -1, -1):
             of_answer = end >= len(text)
             part = answer if of_answer else text
@@ -65,6 +66,8 @@ def followed(text: list[int], answer: list[int], count: int) -> list[int]:
                 continue
             if part[last + 1 - matched : last + 1] == answer[-matched:]:
                 after = part[last + 1 : last + 1 + count]
+                if whole and len(after) < count:
+                    continue
                 return after + [0] * (count - len(after))
     return [0] * count
 
@@ -73,6 +76,13 @@ def test_the_worked_example():
     answers = jnp.array([[6, 8, 9, 0, 0]])
     found = ngram_drafts(jnp.array([[7, 8, 9, 4, 8, 5, -1]]), answers, jnp.array([3]), 2)
     assert found.tolist() == [[4, 8]]
+
+
+def test_a_loop_is_drafted_as_far_as_it_goes():
+    answers = jnp.array([[5, 6, 5, 6, 5, 6, 0]])
+    found = ngram_drafts(jnp.array([[7]]), answers, jnp.array([6]), 3)
+    assert found.tolist() == [[5, 6, 0]]
+    assert ngram_drafts(jnp.array([[7]]), answers, jnp.array([5]), 2).tolist() == [[6, 5]]
 
 
 @pytest.mark.parametrize("count", [1, 2, 5])
