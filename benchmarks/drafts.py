@@ -8,8 +8,9 @@ First, how many tokens a step takes where the references of DialogSum and GSM8K 
 Then seconds, of models of `decode.py`: random weights, prompts of 256 tokens, answers of 64,
 greedy. Answers quote their prompts: each token is the next one of the prompt with probability
 `--quoted`, else the quotation starts anew at a random place (0: the next one by chance only).
-Seconds are of prompts and answers together, the median of `--repeats`. The last line has the
-ratios as JSON.
+Seconds are of prompts and answers together, the median of `--repeats`. Before them the CPU time of
+a step of one token with a cache by position, over that of one with shared columns: what drafts cost
+where none is made. The last line has the ratios as JSON.
 """
 
 import argparse
@@ -118,6 +119,37 @@ def generate(
     return search.sequences(state)[0][:, 0], steps
 
 
+def time_columns(model: Model, params, rows: int, repeats: int) -> None:
+    """Prints the CPU time of ANSWER steps of one token, with both kinds of cache."""
+
+    @functools.partial(jax.jit, static_argnums=0)
+    def steps(by_position: bool, params, prompts):
+        cache = model.init_cache(prompts, 1, ANSWER, reordered=False, by_position=by_position)
+        shape = (rows, 1) if by_position else (rows,)
+
+        def step(number, carry):
+            cache, tokens = carry
+            logits, cache = model.decode_step(params, cache, tokens, jnp.full((rows,), number))
+            return cache, jnp.argmax(logits, axis=-1).astype(jnp.int32)
+
+        return jax.lax.fori_loop(0, ANSWER, step, (cache, jnp.zeros(shape, jnp.int32)))[1]
+
+    tokens = np.full((rows, PROMPT), 5, np.int32)
+    prompts = jax.jit(model.start_prompts)(params, tokens)
+
+    def side(by_position: bool) -> Callable[[], np.ndarray]:
+        def run() -> np.ndarray:
+            return np.asarray(steps(by_position, params, prompts))
+
+        run()
+        return run
+
+    names = {"shared": side(False), "by position": side(True)}
+    cpu = {name: 1e3 * secs[1] / ANSWER for name, secs in timed(names, 3 * repeats)[1].items()}
+    listed = ", ".join(f"{name} {cpu_ms:.2f}" for name, cpu_ms in cpu.items())
+    print(f"CPU ms of a step, {rows} rows, columns {listed}", flush=True)
+
+
 def time_rows(
     model: Model, params, rows: int, quoted: float, drafted: Sequence[int], repeats: int
 ) -> dict[str, float]:
@@ -168,6 +200,9 @@ def main() -> None:
     tokens_a_step(pathlib.Path(arguments.data).expanduser(), arguments.drafted, arguments.examples)
     model = make_model(config_of(arguments.model, arguments.size))
     params = jax.jit(model.init)(jax.random.key(0))
+    print()
+    for rows in arguments.rows:
+        time_columns(model, params, rows, arguments.repeats)
     print("\n| rows | quoted | drafted | tokens a step | wall, over none drafted | CPU |")
     print("|---|---|---|---|---|---|")
     ratios = {}
