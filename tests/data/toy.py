@@ -7,7 +7,7 @@ import zlib
 from collections.abc import Mapping
 
 from instruct.data.config import DataConfig
-from instruct.data.spec import TaskSpec
+from instruct.data.spec import Leaf, TaskSpec
 from instruct.prompts.record import Record
 from instruct.prompts.render import Dropped
 from instruct.prompts.template import Template, TemplateSet
@@ -78,6 +78,23 @@ def toy_spec(source: ToySource | None = None, **changes) -> TaskSpec:
         "splits": {split: split for split in ("train", "validation") if split in source.splits},
     }
     return TaskSpec(**(values | changes))
+
+
+def toy_leaf(spec: TaskSpec, rate: float, *splits: str) -> Leaf:
+    """The zero-shot leaf of a task in a mixture."""
+    return Leaf(
+        name=spec.leaf_name("zs_noopt"),
+        rate=rate,
+        task=spec.name,
+        mode="zs_noopt",
+        family=spec.family,
+        dataset=spec.dataset,
+        category=spec.category,
+        version=spec.version,
+        records=None,
+        splits=splits,
+        spec=spec,
+    )
 
 
 def fresh_name(kind: str) -> str:

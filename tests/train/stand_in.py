@@ -24,7 +24,7 @@ from instruct import distributed
 from instruct.checkpoints import checkpoint
 from instruct.data.config import DataConfig
 from instruct.data.feed.pipeline import TrainFeed, eval_batches, own_lanes
-from instruct.data.spec import Leaf, Resolved
+from instruct.data.spec import Resolved
 from instruct.data.stores.prepare import prepare_once
 from instruct.mesh import parse_mesh
 from instruct.train import loop
@@ -32,7 +32,7 @@ from instruct.train.inputs import Inputs
 from instruct.train.lora import LoraConfig
 from instruct.train.optimizer import OptimizerConfig
 from instruct.train.preemption import StopRequest
-from tests.data.toy import ToySource, toy_config, toy_spec
+from tests.data.toy import ToySource, toy_config, toy_leaf, toy_spec
 from tests.train.batches import packed_batch, tiny_config, tiny_decoder
 from tests.waiting import wait_until
 from tests.workspaces import workspace
@@ -123,24 +123,10 @@ def arguments(model_dir, train_steps: int, **changes: Any) -> dict[str, Any]:
 def open_stores(data, vocab_size, num_eval_examples, console, rows) -> Inputs:
     """Real stores of two toy tasks, a real feed and real evaluation batches; no TensorFlow."""
     specs = [toy_spec(ToySource(tag), category=tag) for tag in ("some", "more")]
-    leaves = [
-        Leaf(
-            name=spec.leaf_name("zs_noopt"),
-            rate=rate,
-            task=spec.name,
-            mode="zs_noopt",
-            family=spec.family,
-            dataset=spec.dataset,
-            category=spec.category,
-            version=spec.version,
-            records=None,
-            splits=("train", "validation"),
-            spec=spec,
-        )
-        for spec, rate in zip(specs, (0.75, 0.25))
-    ]
+    splits = ("train", "validation")
+    leaves = [toy_leaf(spec, rate, *splits) for spec, rate in zip(specs, (0.75, 0.25))]
     resolved = Resolved("toy", "train", tuple(leaves))
-    prepare_once(workspace(), resolved, data, ("train", "validation")).check()
+    prepare_once(workspace(), resolved, data, splits).check()
     own = rows[jax.process_index()]
     held = eval_batches(workspace(), data, resolved, "validation", num_eval_examples, own)
     lanes = own_lanes(data, rows, jax.process_index())

@@ -13,10 +13,10 @@ import pathlib
 import sys
 import time
 
-from instruct.data.spec import Leaf, Resolved
+from instruct.data.spec import Resolved
 from instruct.data.stores.prepare import prepare
 from instruct.data.stores.store import leaf_manifest
-from tests.data.toy import ToySource, toy_config, toy_spec
+from tests.data.toy import ToySource, toy_config, toy_leaf, toy_spec
 from tests.workspaces import workspace
 
 NUM_TASKS = 10
@@ -49,19 +49,7 @@ def main() -> None:
     for number in range(NUM_TASKS):
         source = SlowSource(f"slow{number}", ROWS + number, 7, seconds=seconds)
         spec = toy_spec(source)
-        leaf = Leaf(
-            name=spec.leaf_name("zs_noopt"),
-            rate=1 / NUM_TASKS,
-            task=spec.name,
-            mode="zs_noopt",
-            family=spec.family,
-            dataset=spec.dataset,
-            category=spec.category,
-            version=spec.version,
-            records=None,
-            splits=("train",),
-            spec=spec,
-        )
+        leaf = toy_leaf(spec, 1 / NUM_TASKS, "train")
         if hold and leaf_manifest(workspace(), leaf, "train", config)[0] is None:
             num_missing += 1
             if num_missing == 2 or num_missing > int(hold[1]) + 1:
