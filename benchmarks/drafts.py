@@ -27,9 +27,10 @@ import numpy as np
 from benchmarks.decode import SIZES, config_of, timed
 from benchmarks.workload import EOS, learned_vocabulary
 from instruct.allocator import keep_freed_memory
-from instruct.eval.decoding.decode import DecodeConfig, drafts_fn, empty_cache, search_of
+from instruct.eval.decoding.decode import DecodeConfig
 from instruct.eval.decoding.drafts import ngram_drafts
-from instruct.eval.decoding.search import PADDING, advance
+from instruct.eval.decoding.search import PADDING
+from instruct.eval.programs import decode_batch
 from instruct.models.model import Model, make_model
 
 PROMPT, ANSWER = 256, 64
@@ -104,19 +105,9 @@ def generate(
         is_next = jnp.arange(logits.shape[-1]) == answers[example_ids, positions][:, None]
         return jnp.where(is_next, 1e9, logits)
 
-    search, rows = search_of(strategy), prompts.shape[0]
-    cache = empty_cache(model, model.start_prompts(params, prompts), strategy)
-    state, _, steps = advance(
-        functools.partial(model.decode_step, params),
-        model.reorder_cache,
-        search,
-        search.start(jnp.arange(rows)),
-        cache,
-        rows,
-        wanted,
-        drafts_fn=drafts_fn(strategy, prompts),
-    )
-    return search.sequences(state)[0][:, 0], steps
+    numbers = jnp.arange(prompts.shape[0])
+    tokens, _, steps = decode_batch(model, params, strategy, prompts, numbers, wanted)
+    return tokens[:, 0], steps
 
 
 def time_columns(model: Model, params, rows: int, repeats: int) -> None:

@@ -164,10 +164,9 @@ class TextModel:
         encoder = self.loaded.encoder
         encoded = [encoder.encode(prompt) for prompt in prompts]
         if any(length > encoder.inputs_length for _, length in encoded):
-            most = encoder.inputs_length - encoder.num_uncounted
             _say(
-                f"warning: a prompt is longer than the {most:,} tokens that the model reads, and "
-                "loses its end; load_model(inputs_length=...) sets the length."
+                f"warning: a prompt is longer than the {encoder.counted_length:,} tokens that the "
+                "model reads, and loses its end; load_model(inputs_length=...) sets the length."
             )
         inputs = [ids for ids, _ in encoded]
         frame = encoder.frame

@@ -181,7 +181,7 @@ def infer(
                 "parameters": params_fingerprint(loaded.folder),
                 "decode": loaded.decode.settings(),
                 "vocabulary": loaded.vocabulary.fingerprint,
-                "inputs_length": encoder.inputs_length - encoder.num_uncounted,
+                "inputs_length": encoder.counted_length,
                 # Not in the vocabulary's fingerprint; earlier versions recorded True.
                 **({"chat_template": encoder.frame.chat.fingerprint} if encoder.frame.chat else {}),
                 "lines_per_range": lines_per_range,
@@ -345,7 +345,7 @@ def _answer_file(
     if truncated:
         _say(f"warning: {encoder.describe_truncated(truncated)}")
         prompts_cut = "1 prompt" if len(truncated) == 1 else f"{len(truncated):,} prompts"
-        note = f", {prompts_cut} cut to {encoder.inputs_length - encoder.num_uncounted} tokens"
+        note = f", {prompts_cut} cut to {encoder.counted_length} tokens"
     if unfinished:
         subject = f"each of {unfinished:,} answers" if unfinished > 1 else "one answer"
         _say(f"warning: {subject} {answerer.describe_unfinished()} (marked `unfinished`)")

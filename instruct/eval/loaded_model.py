@@ -40,6 +40,11 @@ class PromptEncoder:
         """Tokens of a prompt that INPUTS_LENGTH does not count: the first of a decoder's."""
         return int(self.frame.one_sequence)
 
+    @property
+    def counted_length(self) -> int:
+        """INPUTS_LENGTH: the most tokens of a prompt, without those that it does not count."""
+        return self.inputs_length - self.num_uncounted
+
     def encode(self, prompt: str) -> tuple[list[int], int]:
         """(token ids, truncated; number of tokens before truncation, those of the frame included).
 
@@ -83,7 +88,7 @@ class PromptEncoder:
         counted = "after the first" if self.num_uncounted else "with EOS"
         return (
             f"{locations}: {subject} {needed:,} tokens {counted}, the model reads "
-            f"{self.inputs_length - self.num_uncounted:,}: the end is cut off. "
+            f"{self.counted_length:,}: the end is cut off. "
             f"--gin.INPUTS_LENGTH={needed} reads all of it"
         )
 

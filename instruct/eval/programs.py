@@ -7,11 +7,46 @@ import jax
 import jax.numpy as jnp
 
 from instruct.eval.decoding.decode import DecodeConfig, drafts_fn, empty_cache, search_of
-from instruct.eval.decoding.search import advance
+from instruct.eval.decoding.search import AdjustFn, advance
 from instruct.eval.decoding.weights import check_weights
 from instruct.eval.scoring.score import summed_logprobs
 from instruct.mesh import batch_sharding, replicated_sharding
 from instruct.model_interface import Model
+
+
+def decode_batch(
+    network: Model,
+    params: Any,
+    config: DecodeConfig,
+    prompts: jax.Array,
+    example_ids: jax.Array,
+    adjust_fn: AdjustFn | None = None,
+) -> tuple[jax.Array, jax.Array, jax.Array]:
+    """One batch from prompt to last token, of parameters that are int8 already if it asks for that.
+
+    Args:
+        network: prompts, cache and decoding step.
+        params: its parameters.
+        config: the strategy.
+        prompts: [rows, S] int32, padded below 0.
+        example_ids: [rows] int32.
+        adjust_fn: see `search.advance`.
+
+    Returns:
+        Tokens [rows, N, T] int32, scores [rows, N] float32, and the number of steps, int32.
+    """
+    search = search_of(config)
+    state, _, steps = advance(
+        functools.partial(network.decode_step, params),
+        network.reorder_cache,
+        search,
+        search.start(example_ids),
+        empty_cache(network, network.start_prompts(params, prompts), config),
+        jnp.int32(prompts.shape[0]),
+        adjust_fn,
+        drafts_fn=drafts_fn(config, prompts),
+    )
+    return *search.sequences(state), steps
 
 
 def lower_decode(
@@ -24,30 +59,18 @@ def lower_decode(
 ) -> jax.stages.Lowered:
     """Lowers (params, prompts [rows, S], example numbers [rows]) -> (tokens, scores).
 
-    One batch from prompt to last token; `run.py eval` runs the same steps in slots that it refills.
-    `params` are abstract, with shardings. The program makes the int8 copy itself if the strategy
-    asks for one.
+    `decode_batch`; `run.py eval` runs the same steps in slots that it refills. `params` are
+    abstract, with shardings. The program makes the int8 copy itself if the strategy asks for one.
 
     Raises:
         UserError: see `weights.check_weights`.
     """
     check_weights(config, mesh)
-    search = search_of(config)
 
     def decode(params, prompts, example_ids):
         if config.weights == "int8":
             params = network.int8_params(params)
-        cache = empty_cache(network, network.start_prompts(params, prompts), config)
-        state, _, _ = advance(
-            functools.partial(network.decode_step, params),
-            network.reorder_cache,
-            search,
-            search.start(example_ids),
-            cache,
-            jnp.int32(rows),
-            drafts_fn=drafts_fn(config, prompts),
-        )
-        return search.sequences(state)
+        return decode_batch(network, params, config, prompts, example_ids)[:2]
 
     by_rows = batch_sharding(mesh)
     prompts = jax.ShapeDtypeStruct((rows, source_length), jnp.int32, sharding=by_rows)

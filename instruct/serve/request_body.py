@@ -134,11 +134,7 @@ def read_chat(body: Any, model: str, config: DecodeConfig, encoder: PromptEncode
     for message in messages:
         if not isinstance(message, dict) or message.get("role") not in _ROLES:
             raise Refusal(400, f"a message needs a `role` of {', '.join(_ROLES)}.", "messages")
-        for name in message.keys() - {"role", "content"}:
-            if message[name] not in (None, [], ""):
-                raise Refusal(
-                    400, f"{name!a:.60} of a message is not supported; leave it out.", "messages"
-                )
+        _check_no_more(message, ("role", "content"), "a message")
     if messages[-1]["role"] != "user":
         raise Refusal(400, "the last message must be the user's.", "messages")
     turns = [
@@ -188,11 +184,16 @@ def _part_text(part: Any) -> str:
         raise Refusal(400, message, "messages")
     if not isinstance(part.get("text"), str):
         raise Refusal(400, "a part of type 'text' needs a `text`.", "messages")
-    for name in part.keys() - {"type", "text"}:
-        if part[name] not in (None, [], ""):
-            message = f"{name!a:.60} of a part of `content` is not supported; leave it out."
-            raise Refusal(400, message, "messages")
+    _check_no_more(part, ("type", "text"), "a part of `content`")
     return part["text"]
+
+
+def _check_no_more(fields: Mapping[str, Any], known: Sequence[str], where: str) -> None:
+    """Raises `Refusal` for a field of a message, or of a part of one, that is set and not known."""
+    for name in fields.keys() - set(known):
+        if fields[name] not in (None, [], ""):
+            message = f"{name!a:.60} of {where} is not supported; leave it out."
+            raise Refusal(400, message, "messages")
 
 
 def _refused(error: UserError, name: str) -> Refusal:

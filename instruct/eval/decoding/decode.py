@@ -153,13 +153,14 @@ class DecodeConfig(TokenRules):
     def settings(self) -> dict[str, Any]:
         """All fields as JSON values; those that later versions added only if they are set."""
         rules = {field.name for field in dataclasses.fields(TokenRules)}
-        rules |= {"stop_ids", "weights", "draft_tokens"}
-        names = [field.name for field in dataclasses.fields(self) if field.name not in rules]
-        stop = {"stop_ids": list(self.stop_ids)} if self.stop_ids else {}
-        weights = {"weights": self.weights} if self.weights != "float32" else {}
-        draft = {"draft_tokens": self.draft_tokens} if self.draft_tokens else {}
-        listed = {name: getattr(self, name) for name in names}
-        return listed | stop | weights | draft | self.rules_set()
+        values = dataclasses.asdict(self) | {"stop_ids": list(self.stop_ids)}
+        unset = {"stop_ids": [], "weights": "float32", "draft_tokens": 0}
+        listed = {
+            name: value
+            for name, value in values.items()
+            if name not in rules and (name not in unset or value != unset[name])
+        }
+        return listed | self.rules_set()
 
 
 class _Sequences(NamedTuple):

@@ -11,10 +11,10 @@ import pytest
 
 from instruct.errors import UserError
 from instruct.eval.decoding.batching import BatchConfig, Decoder, padded_rows
-from instruct.eval.decoding.decode import DecodeConfig, drafts_fn, empty_cache, search_of
+from instruct.eval.decoding.decode import DecodeConfig
 from instruct.eval.decoding.drafts import ngram_drafts
 from instruct.eval.decoding.online import OnlineDecoder
-from instruct.eval.decoding.search import advance
+from instruct.eval.programs import decode_batch
 from instruct.mesh import make_mesh, param_shardings, parse_mesh
 from instruct.models.config import ModelConfig
 from instruct.models.model import make_model
@@ -177,19 +177,9 @@ def test_a_copied_answer_takes_fewer_steps(prompts, copies):
 
     @functools.partial(jax.jit, static_argnums=0)
     def steps_of(config, tokens):
-        cache = empty_cache(model, model.start_prompts(params, tokens), config)
         ids = jnp.arange(tokens.shape[0])
-        state, _, steps = advance(
-            functools.partial(model.decode_step, params),
-            model.reorder_cache,
-            search_of(config),
-            search_of(config).start(ids),
-            cache,
-            len(prompts),
-            copies,
-            drafts_fn=drafts_fn(config, tokens),
-        )
-        return state.tokens, steps
+        found, _, steps = decode_batch(model, params, config, tokens, ids, copies)
+        return found, steps
 
     tokens = jnp.asarray(padded_rows(prompts, np.arange(len(prompts)), 32))
     expected, most = steps_of(STRATEGIES["greedy"], tokens)
